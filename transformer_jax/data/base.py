@@ -1,0 +1,60 @@
+"""What training and evaluation ask of a task."""
+
+import dataclasses
+from typing import Any, ClassVar
+
+import jax
+
+from transformer_jax.positions.coords import Coords
+from transformer_jax.spec import Registry
+
+tasks = Registry("task")
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Batch:
+  """Tokens to read, tokens to predict, and where the prediction counts.
+
+  input_BL   int32 tokens
+  target_BL  int32, the token to predict at each place
+  weight_BL  float32, 1 where the prediction counts and 0 elsewhere
+  at         where the tokens are; its batch axis may be 1
+  """
+
+  input_BL: jax.Array
+  target_BL: jax.Array
+  weight_BL: jax.Array
+  at: Coords
+
+
+class Task:
+  """A source of batches, pure in the key. Subclasses are frozen dataclasses.
+
+  `vocabulary` is the number of tokens; `measures` names what evaluation reports, the
+  headline first.
+  """
+
+  vocabulary: ClassVar[int]
+  measures: ClassVar[tuple[str, ...]] = ("accuracy", "exact_match")
+
+  def tokens(self, length: int) -> int:
+    """Returns how many tokens the model reads at this task length."""
+    raise NotImplementedError
+
+  def load(self) -> tuple[Any, dict[str, Any]]:
+    """Returns the arrays that batches are cut from and the facts to record."""
+    return (), {}
+
+  def batch(self, arrays: Any, key: jax.Array, rows: int, length: int) -> Batch:
+    """Returns a training batch: a pure function of the key."""
+    raise NotImplementedError
+
+  def score(
+    self, arrays: Any, key: jax.Array, rows: int, length: jax.Array, bucket: int
+  ) -> Batch:
+    """Returns an evaluation batch of `length`, padded on the left to `bucket`.
+
+    `length` may be traced: one program serves every length up to the bucket.
+    """
+    raise NotImplementedError

@@ -1,0 +1,98 @@
+"""Where tokens are. How that enters attention is the encoding's business.
+
+Coordinates are data: packing, left padding, caches, prefixes and randomized positions
+are arrays made here, and every encoding and attention core reads only the arrays.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+EVERYTHING = jnp.iinfo(jnp.int32).max
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Coords:
+  """Where each token is. The batch axis may be 1: the same for every row.
+
+  order_BL    rank of the token inside its segment; -1: there is no token here
+  pos_BL      the position an encoding sees; need not be consecutive or monotone
+  sees_BL     the highest order in its own segment that the token may look at
+  segment_BL  tokens look only at tokens of the same segment
+  data        what an encoding reads off the tokens, by name with axes (`gate_BLH`)
+  """
+
+  order_BL: jax.Array
+  pos_BL: jax.Array
+  sees_BL: jax.Array
+  segment_BL: jax.Array
+  data: dict[str, jax.Array] = dataclasses.field(default_factory=dict)
+
+  def replace(self, **changes: Any) -> "Coords":
+    """Returns a copy with some fields changed."""
+    return dataclasses.replace(self, **changes)
+
+  @property
+  def real_BL(self) -> jax.Array:
+    """True where there is a token."""
+    return self.order_BL >= 0
+
+  def bidirectional(self) -> "Coords":
+    """Lets every token look at its whole segment."""
+    return self.replace(sees_BL=jnp.full_like(self.order_BL, EVERYTHING))
+
+  def prefix(self, length_B1: jax.Array) -> "Coords":
+    """Lets every token look at the first `length_B1` tokens of its segment too."""
+    return self.replace(sees_BL=jnp.maximum(self.sees_BL, length_B1 - 1))
+
+
+def consecutive(B: int, L: int, start: int | jax.Array = 0) -> Coords:
+  """L causal tokens at start, start + 1, ...; B = 1 serves any batch."""
+  order_BL = jnp.broadcast_to(start + jnp.arange(L, dtype=jnp.int32), (B, L))
+  return Coords(order_BL, order_BL, order_BL, jnp.ones_like(order_BL))
+
+
+def padded(real_BL: jax.Array) -> Coords:
+  """Causal tokens where `real_BL` is true; padding, left or right, is no token."""
+  return packed(real_BL.astype(jnp.int32))
+
+
+def packed(segment_BL: jax.Array) -> Coords:
+  """Several causal texts in a row; orders and positions restart in each segment.
+
+  segment_BL: int32, one number for each contiguous text, 0 where there is no token.
+  """
+  place_BL = jnp.broadcast_to(
+    jnp.arange(segment_BL.shape[1], dtype=jnp.int32), segment_BL.shape
+  )
+  before_BL = jnp.pad(segment_BL, ((0, 0), (1, 0)))[:, :-1]
+  starts_BL = jnp.where(segment_BL != before_BL, place_BL, 0)
+  order_BL = place_BL - jax.lax.cummax(starts_BL, axis=1)
+  order_BL = jnp.where(segment_BL == 0, -1, order_BL)
+  pos_BL = jnp.maximum(order_BL, 0)
+  return Coords(order_BL, pos_BL, order_BL, segment_BL)
+
+
+def absent(B: int, L: int) -> Coords:
+  """L places without a token: an empty cache."""
+  none_BL = jnp.full((B, L), -1, jnp.int32)
+  zero_BL = jnp.zeros((B, L), jnp.int32)
+  return Coords(none_BL, zero_BL, none_BL, zero_BL)
+
+
+def randomized(key: jax.Array, at: Coords, longest: int) -> Coords:
+  """Draws sorted distinct positions below `longest`, one draw for the whole batch.
+
+  The token of order n gets the n-th of the drawn numbers, so packed and padded rows
+  keep their order. Ruoss et al., 2023. https://arxiv.org/abs/2305.16843
+  """
+  L = at.order_BL.shape[1]
+  if L > longest:
+    raise ValueError(
+      f"randomized: {L} tokens do not fit {longest} positions; raise longest to {L}"
+    )
+  drawn_L = jnp.sort(jax.random.permutation(key, longest)[:L]).astype(jnp.int32)
+  return at.replace(pos_BL=drawn_L[jnp.maximum(at.order_BL, 0)])

@@ -1,0 +1,129 @@
+"""One string is one choice: `rope(base=5e5)`, `my_pkg.spiral:Spiral(turns=3)`.
+
+A spec is a name with literal arguments, which may be specs themselves:
+`randomized(rope(base=5e5), longest=2048)`. `Registry.build` turns it into the object.
+"""
+
+import ast
+import difflib
+import importlib
+import inspect
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+
+class SpecError(ValueError):
+  """A spec that cannot be built; the message says what to write instead."""
+
+
+def nearest(name: str, choices: Iterable[str]) -> str:
+  """Returns `" Did you mean 'rope'?"` for `rop`, or "" when nothing is near."""
+  close = difflib.get_close_matches(name, list(choices), n=1, cutoff=0.5)
+  return f" Did you mean '{close[0]}'?" if close else ""
+
+
+class Registry(Mapping[str, type]):
+  """Maps names to classes and builds objects of one kind from specs."""
+
+  def __init__(self, kind: str):
+    self.kind = kind
+    self._classes: dict[str, type] = {}
+
+  def __getitem__(self, name: str) -> type:
+    return self._classes[name]
+
+  def __iter__(self) -> Iterator[str]:
+    return iter(sorted(self._classes))
+
+  def __len__(self) -> int:
+    return len(self._classes)
+
+  def register(self, name: str) -> Callable[[type], type]:
+    """Adds the decorated class under `name`."""
+
+    def add(cls: type) -> type:
+      if name in self._classes:
+        raise SpecError(f"{self.kind} '{name}' is registered twice; rename one of them")
+      self._classes[name] = cls
+      return cls
+
+    return add
+
+  def build(self, spec: Any) -> Any:
+    """Returns the object that `spec` describes; an object is returned unchanged."""
+    if not isinstance(spec, str):
+      return spec
+    try:
+      node = ast.parse(_imports_as_attributes(spec.strip()), mode="eval").body
+    except SyntaxError as error:
+      raise SpecError(
+        f"cannot read {self.kind} '{spec}': write name, name(argument=value)"
+        " or module:Class(argument=value)"
+      ) from error
+    return self._call(node, spec)
+
+  def _call(self, node: ast.expr, spec: str) -> Any:
+    call = node if isinstance(node, ast.Call) else ast.Call(node, [], [])
+    cls = self._find(call.func, spec)
+    args = [self._value(arg, spec) for arg in call.args]
+    kwargs = {arg.arg: self._value(arg.value, spec) for arg in call.keywords}
+    self._check(cls, args, kwargs, spec)
+    return cls(*args, **kwargs)
+
+  def _value(self, node: ast.expr, spec: str) -> Any:
+    if isinstance(node, (ast.Call, ast.Name, ast.Attribute)):
+      return self._call(node, spec)
+    try:
+      return ast.literal_eval(node)
+    except ValueError as error:
+      raise SpecError(
+        f"in {self.kind} '{spec}': {ast.unparse(node)} is neither a literal nor a spec"
+      ) from error
+
+  def _find(self, node: ast.expr, spec: str) -> type:
+    path = ast.unparse(node)
+    if IMPORT in path:
+      return self._load(*path.split(IMPORT), spec)
+    if path not in self._classes:
+      raise SpecError(
+        f"unknown {self.kind} '{path}'.{nearest(path, self)}"
+        f" Choose from {', '.join(self)}, or name your own as module:Class."
+      )
+    return self._classes[path]
+
+  def _load(self, module: str, name: str, spec: str) -> type:
+    try:
+      loaded = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+      raise SpecError(
+        f"{self.kind} '{spec}': cannot import '{module}' ({error}); run from the"
+        " folder that holds it or put that folder on PYTHONPATH"
+      ) from error
+    if not hasattr(loaded, name):
+      raise SpecError(
+        f"{self.kind} '{spec}': '{module}' has no '{name}'.{nearest(name, vars(loaded))}"
+      )
+    return getattr(loaded, name)
+
+  def _check(self, cls: type, args: list, kwargs: dict, spec: str) -> None:
+    signature = inspect.signature(cls)
+    unknown = [name for name in kwargs if name not in signature.parameters]
+    if unknown:
+      raise SpecError(
+        f"{self.kind} '{spec}' has no argument '{unknown[0]}'."
+        f"{nearest(unknown[0], signature.parameters)}"
+        f" It takes {', '.join(signature.parameters) or 'none'}."
+      )
+    try:
+      signature.bind(*args, **kwargs)
+    except TypeError as error:
+      raise SpecError(f"{self.kind} '{spec}': {error}") from error
+
+
+IMPORT = ".__import__."
+
+
+def _imports_as_attributes(spec: str) -> str:
+  """Rewrites `module:Class` to `module.__import__.Class`, which Python can parse."""
+  return re.sub(r"(?<![\w'\"])([A-Za-z_][\w.]*):([A-Za-z_]\w*)", rf"\1{IMPORT}\2", spec)
