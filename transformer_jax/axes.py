@@ -5,6 +5,8 @@ F feed-forward width   V vocabulary   N layers or table entries   S seeds
 R rotated pairs of features   1 an axis of length one
 """
 
+import dataclasses
+
 
 def axes_of(name: str) -> str:
   """Returns the axis letters of a name: `axes_of("table_HN") == "HN"`.
@@ -13,3 +15,28 @@ def axes_of(name: str) -> str:
   """
   letters = name.rpartition("_")[2]
   return letters if letters.isupper() else ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Dims:
+  """Every size in a model, by its axis letter.
+
+  V vocabulary, D model width, H heads, K head width, F feed-forward width, N layers,
+  L tokens in a training sequence. K = 0 means D / H.
+  """
+
+  V: int
+  D: int
+  H: int
+  F: int
+  N: int
+  L: int
+  K: int = 0
+
+  def __post_init__(self):
+    if self.K == 0 and self.D % self.H:
+      raise ValueError(
+        f"width {self.D} does not divide into {self.H} heads; change one of them or"
+        " give head_width"
+      )
+    object.__setattr__(self, "K", self.K or self.D // self.H)

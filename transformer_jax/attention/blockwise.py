@@ -1,0 +1,173 @@
+"""Attention in tiles with a running softmax: memory linear in the length.
+
+Rabe and Staats, 2021, https://arxiv.org/abs/2112.05682; the backward pass recomputes
+tiles as in Dao et al., 2022, https://arxiv.org/abs/2205.14135. Each tile calls the
+encoding's own hooks and differentiates them, so every encoding trains here, parameters
+and all, without an array of [L, M].
+"""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from transformer_jax.attention.base import MASKED, cores, mix, tile_scores, visible
+from transformer_jax.positions import Bound, coords
+
+
+@cores.register("blockwise")
+@dataclasses.dataclass(frozen=True)
+class Blockwise:
+  """Visits tiles of queries and keys and skips those in which nothing is seen.
+
+  block   queries and keys in a tile
+  """
+
+  block: int = 128
+
+  def __call__(self, q_BLHK, k_BMHK, v_BMHK, q_at, k_at, position, scale=None):
+    reason = self.refusal(position.encoding)
+    if reason:
+      raise ValueError(reason)
+    L = q_BLHK.shape[1]
+    static = position.encoding, scale or q_BLHK.shape[-1] ** -0.5
+    queries = _blocks(self.block, q_BLHK, q_at)
+    keys = _blocks(self.block, (k_BMHK, v_BMHK), k_at)
+    out_nBLHK = _flash(static, position.params, queries, keys)
+    return jnp.concatenate(out_nBLHK, axis=1)[:, :L].astype(v_BMHK.dtype)
+
+  def refusal(self, encoding):
+    if encoding.tile_local:
+      return None
+    return (
+      f"{type(encoding).__name__} looks at whole rows of scores, and blockwise never"
+      " holds one; use attention=dense"
+    )
+
+
+def _blocks(size, arrays, at):
+  """Cuts [B, L, ...] into stacked blocks (n, B, size, ...); padding is no token."""
+  L = at.order_BL.shape[1]
+  size = min(size, L)
+  extra = -L % size
+
+  def cut(x, fill=0):
+    pads = [(0, extra) if axis == 1 else (0, 0) for axis in range(x.ndim)]
+    x = jnp.pad(x, pads, constant_values=fill)
+    return jnp.moveaxis(x.reshape(x.shape[0], -1, size, *x.shape[2:]), 1, 0)
+
+  where = coords.Coords(
+    cut(at.order_BL, -1), cut(at.pos_BL), cut(at.sees_BL, -1), cut(at.segment_BL)
+  )
+  return jax.tree.map(cut, arrays), jax.tree.map(cut, at.data), where
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _flash(static, params, queries, keys):
+  return _forward(static, params, queries, keys)[0]
+
+
+def _scores(static, params, query, key, seen_BLM):
+  """Returns masked scores of one tile; `query` and `key` are (vectors, data, where)."""
+  encoding, scale = static
+  (q, q_data, q_at), (k, k_data, k_at) = query, key
+  q_at, k_at = q_at.replace(data=q_data), k_at.replace(data=k_data)
+  position = Bound(encoding, params)
+  s_BHLM = tile_scores(q, k, q_at, k_at, position, scale, seen_BLM)
+  return jnp.where(seen_BLM[:, None], s_BHLM, MASKED)
+
+
+def _mix(static, params, w_BHLM, v_BMHK, q_at, k_at):
+  return mix(w_BHLM, v_BMHK, q_at.pos_BL, k_at.pos_BL, Bound(static[0], params))
+
+
+def _heads_last(x_BHL):
+  return jnp.moveaxis(x_BHL, 1, 2)[..., None]
+
+
+def _forward(static, params, queries, keys):
+  """Returns outputs and log-sums of exponentials, both stacked by query block."""
+
+  def row(query):
+    q_BLHK, _, q_at = query
+    B, L, H, _ = q_BLHK.shape
+
+    def tile(carry, key):
+      (k, v), data, k_at = key
+      seen_BLM = visible(q_at, k_at)
+
+      def visit(carry):
+        top_BHL, sum_BHL, out_BLHK = carry
+        s_BHLM = _scores(static, params, query, (k, data, k_at), seen_BLM)
+        new_BHL = jnp.maximum(top_BHL, s_BHLM.max(-1))
+        w_BHLM = jnp.exp(s_BHLM - new_BHL[..., None]) * seen_BLM[:, None]
+        shrink_BHL = jnp.exp(top_BHL - new_BHL)
+        out_BLHK = out_BLHK * _heads_last(shrink_BHL)
+        out_BLHK += _mix(static, params, w_BHLM, v, q_at, k_at)
+        return new_BHL, sum_BHL * shrink_BHL + w_BHLM.sum(-1), out_BLHK
+
+      return jax.lax.cond(jnp.any(seen_BLM), visit, lambda carry: carry, carry), None
+
+    zero_BHL = jnp.zeros((B, H, L), jnp.float32)
+    width = keys[0][1].shape[-1]
+    start = zero_BHL + MASKED, zero_BHL, jnp.zeros((B, L, H, width), jnp.float32)
+    (top_BHL, sum_BHL, out_BLHK), _ = jax.lax.scan(tile, start, keys)
+    sum_BHL = jnp.where(sum_BHL == 0, 1.0, sum_BHL)
+    return out_BLHK / _heads_last(sum_BHL), top_BHL + jnp.log(sum_BHL)
+
+  return jax.lax.map(row, queries)
+
+
+def _flash_forward(static, params, queries, keys):
+  out, lse = _forward(static, params, queries, keys)
+  return out, (params, queries, keys, out, lse)
+
+
+def _flash_backward(static, kept, d_out):
+  params, queries, keys, out, lse = kept
+  share = jnp.sum(out * d_out, -1)  # what the softmax's normalizer takes off each row
+  rows = queries, lse, jnp.moveaxis(share, -1, 2), d_out
+  zeros = lambda tree: jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), tree)
+
+  def column(carry, key):
+    (k, v), data, k_at = key
+
+    def tile(carry, row):
+      (q, q_data, q_at), lse_BHL, share_BHL, d_out_BLHK = row
+      seen_BLM = visible(q_at, k_at)
+
+      def visit(carry):
+        scores = lambda params, q, q_data, k, data: _scores(
+          static, params, (q, q_data, q_at), (k, data, k_at), seen_BLM
+        )
+        s_BHLM, pull_scores = jax.vjp(scores, params, q, q_data, k, data)
+        w_BHLM = jnp.exp(s_BHLM - lse_BHL[..., None]) * seen_BLM[:, None]
+        mixture = lambda params, w, v: _mix(static, params, w, v, q_at, k_at)
+        _, pull_mix = jax.vjp(mixture, params, w_BHLM, v)
+        d_params, d_w, d_v = pull_mix(d_out_BLHK)
+        d_s = w_BHLM * (d_w - share_BHL[..., None])
+        d_params_too, d_q, d_q_data, d_k, d_data = pull_scores(d_s)
+        found = d_params, d_params_too, (d_k, d_v), d_data
+        into = carry[0], carry[0], *carry[1:]
+        summed = jax.tree.map(lambda a, b: b.astype(jnp.float32), into, found)
+        total = jax.tree.map(jnp.add, summed[0], summed[1])
+        new = jax.tree.map(jnp.add, carry, (total, *summed[2:]))
+        return new, jax.tree.map(lambda x: x.astype(jnp.float32), (d_q, d_q_data))
+
+      skip = lambda carry: (carry, zeros((q, q_data)))
+      return jax.lax.cond(jnp.any(seen_BLM), visit, skip, carry)
+
+    d_params, d_rows = carry
+    start = d_params, zeros((k, v)), zeros(data)
+    (d_params, d_kv, d_data), d_more = jax.lax.scan(tile, start, rows)
+    return (d_params, jax.tree.map(jnp.add, d_rows, d_more)), (d_kv, d_data)
+
+  start = zeros(params), zeros(queries[:2])
+  (d_params, d_rows), d_columns = jax.lax.scan(column, start, keys)
+  like = lambda d, x: jax.tree.map(lambda a, b: a.astype(b.dtype), d, x)
+  d_queries = (*like(d_rows, queries[:2]), None)
+  return like(d_params, params), d_queries, (*like(d_columns, keys[:2]), None)
+
+
+_flash.defvjp(_flash_forward, _flash_backward)

@@ -1,0 +1,185 @@
+"""The places where token positions enter a Transformer."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import jax
+
+from transformer_jax.axes import Dims
+from transformer_jax.positions.coords import Coords
+from transformer_jax.spec import Registry
+
+Params = dict[str, jax.Array]
+positions = Registry("positional encoding")
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Tile:
+  """Some queries against some keys of one head, as `score` sees them.
+
+  q_LK, k_MK      queries and keys after `turn`; queries are not scaled
+  pos_L, pos_M    their positions
+  seen_LM         True where the query may look at the key
+  q_data, k_data  what `accumulate` returned, without batch and head axes
+  scale           what multiplies a dot product, 1 / sqrt(K) by default
+
+  `rows` gets all heads at once: its q, k and data keep a head axis, in front.
+  """
+
+  q_LK: jax.Array
+  k_MK: jax.Array
+  pos_L: jax.Array
+  pos_M: jax.Array
+  seen_LM: jax.Array
+  q_data: dict[str, jax.Array]
+  k_data: dict[str, jax.Array]
+  scale: float | jax.Array
+
+
+@positions.register("none")
+@dataclasses.dataclass(frozen=True)
+class PositionalEncoding:
+  """Adds nothing; a causal model still learns positions. Haviv et al., 2022.
+
+  https://arxiv.org/abs/2203.16634. Encodings override the hooks their method uses:
+
+    place        coords -> coords   which ids the tokens get        randomized
+    embed        x_BLD -> x_BLD     token embeddings                learned, sinusoidal
+    token_data   x_BLD -> arrays    what travels with each token    forgetting
+    accumulate   arrays -> arrays   sums along the text             forgetting
+    temperature  coords -> t_BLH1   a factor on the queries         log-n
+    rotate       x_BLHK, positions  queries and keys alike          rope
+    turn         q, k, coords       queries and keys differently    xpos, pope
+    bias         -> b_LM            added to a head's scores        alibi, t5, fire
+    score        s_LM -> s_LM       with queries and keys           shaw, transformer_xl
+    values       w_LM -> o_LK       added to a head's output        shaw
+    rows         s_HLM -> s_HLM     all heads, whole rows           cope, dape
+
+  Every hook is a pure function of parameters and explicit positions and works on any
+  tile, so that every attention core, the cache and every sharding call the same
+  definition. `bias`, `score` and `values` see one head of one sequence. Parameter names
+  end in their axes; one that starts with H has a slice for each head.
+  """
+
+  relative: ClassVar[bool] = True  # shifting all positions changes nothing
+  per_layer: ClassVar[bool] = False  # each layer has its own parameters
+  bias: ClassVar[Callable[..., jax.Array] | None] = None
+
+  def init(self, key: jax.Array, dims: Dims) -> Params:
+    """Returns the trainable parameters."""
+    return {}
+
+  def constants(self, dims: Dims) -> Params:
+    """Returns what is like a parameter but neither trained, saved nor counted."""
+    return {}
+
+  def reach(self, dims: Dims) -> int | None:
+    """Returns how many positions are defined; None: any number."""
+    return None
+
+  def bidirectional(self) -> "PositionalEncoding":
+    """Returns the form for attention that looks both ways."""
+    return self
+
+  def cross(self) -> "PositionalEncoding":
+    """Returns the form between two texts, whose positions share no axis: nothing."""
+    return PositionalEncoding()
+
+  def place(self, key: jax.Array | None, at: Coords) -> Coords:
+    """Chooses position ids; the key is None in evaluation and decoding."""
+    return at
+
+  def embed(self, params: Params, x_BLD: jax.Array, pos_BL: jax.Array) -> jax.Array:
+    """Changes the token embeddings."""
+    return x_BLD
+
+  def token_data(self, params: Params, x_BLD: jax.Array) -> dict[str, jax.Array]:
+    """Reads off each token what must travel with it; names carry axes, B and L first."""
+    return {}
+
+  def accumulate(
+    self, params: Params, data: dict[str, jax.Array], at: Coords
+  ) -> dict[str, jax.Array]:
+    """Turns the token data of the whole text so far into what `score` reads."""
+    return data
+
+  def temperature(self, params: Params, at: Coords) -> float | jax.Array:
+    """Returns the factor on the queries, which broadcasts to q_BLHK."""
+    return 1.0
+
+  def rotate(self, params: Params, x_BLHK: jax.Array, pos_BL: jax.Array) -> jax.Array:
+    """Changes queries and keys in the same way."""
+    return x_BLHK
+
+  def turn(
+    self,
+    params: Params,
+    q_BLHK: jax.Array,
+    k_BMHK: jax.Array,
+    q_at: Coords,
+    k_at: Coords,
+  ) -> tuple[jax.Array, jax.Array]:
+    """Changes queries and keys, each in its own way; may change their width."""
+    q_BLHK = self.rotate(params, q_BLHK, q_at.pos_BL)
+    return q_BLHK, self.rotate(params, k_BMHK, k_at.pos_BL)
+
+  def score(self, params: Params, s_LM: jax.Array, tile: Tile) -> jax.Array:
+    """Changes the scaled scores of one head."""
+    if self.bias is None:
+      return s_LM
+    return s_LM + self.bias(params, tile.pos_L, tile.pos_M)
+
+  def values(
+    self, params: Params, w_LM: jax.Array, pos_L: jax.Array, pos_M: jax.Array
+  ) -> jax.Array | float:
+    """Returns what is added to one head's output; must be linear in the weights."""
+    return 0.0
+
+  def rows(self, params: Params, s_HLM: jax.Array, tile: Tile) -> jax.Array:
+    """Changes the scores of all heads where whole rows are needed."""
+    return s_HLM
+
+  def overrides(self, hook: str) -> bool:
+    """Says whether this encoding uses a hook."""
+    return getattr(type(self), hook) is not getattr(PositionalEncoding, hook)
+
+  @property
+  def tile_local(self) -> bool:
+    """False when scores need a whole row of keys at once."""
+    return not self.overrides("rows")
+
+
+HOOKS = ("place", "embed", "token_data", "accumulate", "temperature", "rotate") + (
+  "turn",
+  "bias",
+  "score",
+  "values",
+  "rows",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Wrapper(PositionalEncoding):
+  """Behaves as the encoding it holds; a subclass overrides what it changes."""
+
+  encoding: PositionalEncoding
+
+  def __post_init__(self):
+    object.__setattr__(self, "encoding", positions.build(self.encoding))
+
+  def overrides(self, hook: str) -> bool:
+    own = getattr(type(self), hook) is not getattr(Wrapper, hook)
+    return own or self.encoding.overrides(hook)
+
+  def bidirectional(self) -> PositionalEncoding:
+    return dataclasses.replace(self, encoding=self.encoding.bidirectional())
+
+
+def _forward(name: str) -> property:
+  return property(lambda self: getattr(self.encoding, name))
+
+
+for _name in (*HOOKS, "init", "constants", "reach", "cross", "relative", "per_layer"):
+  setattr(Wrapper, _name, _forward(_name))

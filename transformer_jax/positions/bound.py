@@ -1,0 +1,153 @@
+"""An encoding with its parameters: one-head hooks lifted to batches and heads."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from transformer_jax.axes import Dims, axes_of
+from transformer_jax.positions.base import Params, PositionalEncoding, Tile
+from transformer_jax.positions.coords import Coords
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Bound:
+  """A positional encoding together with its parameters; a pytree of arrays.
+
+  Hooks written for one head of one sequence become functions of whole arrays here.
+  Coordinates whose batch axis is 1 are shared: a bias is then computed once per batch.
+  """
+
+  encoding: PositionalEncoding = dataclasses.field(metadata={"static": True})
+  params: Params = dataclasses.field(default_factory=dict)
+
+  def embed(self, x_BLD: jax.Array, pos_BL: jax.Array) -> jax.Array:
+    return self.encoding.embed(self.params, x_BLD, pos_BL)
+
+  def read(self, x_BLD: jax.Array, at: Coords) -> Coords:
+    """Returns the coordinates with what travels with each token."""
+    return at.replace(data=self.encoding.token_data(self.params, x_BLD))
+
+  def accumulate(self, at: Coords) -> Coords:
+    """Returns the coordinates with token data summed along the text."""
+    return at.replace(data=self.encoding.accumulate(self.params, at.data, at))
+
+  def turn(
+    self, q_BLHK: jax.Array, k_BMHK: jax.Array, q_at: Coords, k_at: Coords
+  ) -> tuple[jax.Array, jax.Array]:
+    """Turns queries and keys by their positions and applies the temperature."""
+    q_BLHK, k_BMHK = self.encoding.turn(self.params, q_BLHK, k_BMHK, q_at, k_at)
+    if self.encoding.overrides("temperature"):
+      factor = self.encoding.temperature(self.params, q_at)
+      q_BLHK = (q_BLHK * factor).astype(q_BLHK.dtype)
+    return q_BLHK, k_BMHK
+
+  def score(
+    self,
+    s_BHLM: jax.Array,
+    q_BLHK: jax.Array,
+    k_BMHK: jax.Array,
+    q_at: Coords,
+    k_at: Coords,
+    seen_BLM: jax.Array,
+    scale: float | jax.Array,
+  ) -> jax.Array:
+    """Adds what the encoding says about these scores (float32)."""
+    if not self.encoding.overrides("score"):
+      return s_BHLM + self.bias(q_at.pos_BL, k_at.pos_BL)
+    tile = Tile(
+      q_BLHK, k_BMHK, q_at.pos_BL, k_at.pos_BL, seen_BLM, q_at.data, k_at.data, scale
+    )
+    heads = jax.vmap(self.encoding.score, (self.head_axes, 0, _tile_axes(tile)))
+    return _over_batch(heads, (self.params,), (s_BHLM, tile))
+
+  def bias(self, pos_BL: jax.Array, pos_BM: jax.Array) -> jax.Array | float:
+    """Returns the bias b_BHLM; its batch axis is as long as that of the positions."""
+    if self.encoding.bias is None:
+      return 0.0
+    heads = _over_heads(self.encoding.bias, self.params, self.head_axes)
+    return _over_batch(heads, (), (pos_BL, pos_BM))
+
+  def rows(
+    self,
+    s_BHLM: jax.Array,
+    q_BLHK: jax.Array,
+    k_BMHK: jax.Array,
+    q_at: Coords,
+    k_at: Coords,
+    seen_BLM: jax.Array,
+    scale: float | jax.Array,
+  ) -> jax.Array:
+    """Changes scores where the encoding needs all heads and whole rows."""
+    if self.encoding.tile_local:
+      return s_BHLM
+    heads_first = lambda data: {
+      name: jnp.moveaxis(x, axes_of(name).index("H"), 1) if "H" in axes_of(name) else x
+      for name, x in data.items()
+    }
+    tile = Tile(
+      jnp.moveaxis(q_BLHK, 2, 1),
+      jnp.moveaxis(k_BMHK, 2, 1),
+      q_at.pos_BL,
+      k_at.pos_BL,
+      seen_BLM,
+      heads_first(q_at.data),
+      heads_first(k_at.data),
+      scale,
+    )
+    return _over_batch(self.encoding.rows, (self.params,), (s_BHLM, tile))
+
+  def values(
+    self, w_BHLM: jax.Array, pos_BL: jax.Array, pos_BM: jax.Array
+  ) -> jax.Array | float:
+    """Returns what the encoding adds to the output, o_BLHK."""
+    if not self.encoding.overrides("values"):
+      return 0.0
+    heads = jax.vmap(self.encoding.values, (self.head_axes, 0, None, None))
+    out_BHLK = _over_batch(heads, (self.params,), (w_BHLM, pos_BL, pos_BM))
+    return jnp.moveaxis(out_BHLK, 1, 2)
+
+  @property
+  def head_axes(self) -> dict[str, int | None]:
+    """Maps each parameter to 0 if it has a slice for each head, else to None."""
+    return {n: 0 if axes_of(n).startswith("H") else None for n in self.params}
+
+
+def bind(encoding: PositionalEncoding, params: Params, dims: Dims) -> Bound:
+  """Returns the encoding with its parameters and constants."""
+  return Bound(encoding, params | encoding.constants(dims))
+
+
+def _tile_axes(tile: Tile) -> Tile:
+  """Returns where the head axis of each part of a tile is once its batch axis is gone."""
+
+  def axis(name: str) -> int | None:
+    axes = axes_of(name).removeprefix("B")
+    return axes.index("H") if "H" in axes else None
+
+  data = lambda arrays: {name: axis(name) for name in arrays}
+  return Tile(1, 1, None, None, None, data(tile.q_data), data(tile.k_data), None)
+
+
+def _over_heads(function: Any, params: Params, head_axes: dict[str, int | None]) -> Any:
+  """Maps a function of (params, ...) over heads, also when no parameter has heads."""
+
+  def mapped(*args: jax.Array) -> jax.Array:
+    if not any(axis == 0 for axis in head_axes.values()):
+      return function(params, *args)[None]
+    axes = (head_axes, *(None for _ in args))
+    return jax.vmap(function, axes)(params, *args)
+
+  return mapped
+
+
+def _over_batch(function: Any, whole: tuple, batched: tuple) -> jax.Array:
+  """Maps over the batch; arrays whose batch axis is 1 are shared, not repeated."""
+  sizes = {x.shape[0] for x in jax.tree.leaves(batched) if jnp.ndim(x)}
+  B = max(sizes)
+  axis = lambda x: 0 if jnp.ndim(x) and x.shape[0] == B else None
+  squeeze = lambda x: x[0] if jnp.ndim(x) and x.shape[0] != B else x
+  in_axes = (*(None for _ in whole), *jax.tree.map(axis, batched))
+  return jax.vmap(function, in_axes)(*whole, *jax.tree.map(squeeze, batched))

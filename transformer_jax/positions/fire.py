@@ -1,0 +1,50 @@
+"""Functional interpolation for relative positions. Li et al., 2024.
+
+https://arxiv.org/abs/2310.04418
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from transformer_jax.positions.base import PositionalEncoding, positions
+
+
+@positions.register("fire")
+@dataclasses.dataclass(frozen=True)
+class Fire(PositionalEncoding):
+  """Learns a bias of the distance as a share of the query's position.
+
+  The share stays between 0 and 1 at any length, so a longer text only interpolates.
+  Between past and future the sign of the distance makes no difference.
+
+  width       hidden units of the small network from share to bias
+  threshold   the first guess of the position below which the share is of a constant
+  """
+
+  width: int = 32
+  threshold: float = 512.0
+  relative = False
+  per_layer = True
+
+  def init(self, key, dims):
+    into, out = jax.random.split(key)
+    normal = jax.nn.initializers.lecun_normal()
+    return {
+      "growth": jnp.float32(0.1),
+      "stretch": jnp.float32(1.0),
+      "in_F": normal(into, (1, self.width))[0],
+      "in_shift_F": jnp.zeros(self.width),
+      "out_HF": normal(out, (self.width, dims.H)).T,
+      "out_shift_H": jnp.zeros(dims.H),
+    }
+
+  def bias(self, params, pos_L, pos_M):
+    squash = lambda x: jnp.log1p(jnp.abs(params["growth"]) * x.astype(jnp.float32))
+    distance_LM = jnp.abs(pos_L[:, None] - pos_M[None, :])
+    threshold = jnp.abs(params["stretch"] * self.threshold)
+    largest_LM = jnp.maximum(threshold, jnp.maximum(pos_L[:, None], distance_LM))
+    share_LM1 = (squash(distance_LM) / (squash(largest_LM) + 1e-6))[..., None]
+    hidden_LMF = jax.nn.relu(share_LM1 * params["in_F"] + params["in_shift_F"])
+    return hidden_LMF @ params["out_HF"] + params["out_shift_H"]

@@ -1,0 +1,32 @@
+"""Learned absolute positions. Gehring et al., 2017. https://arxiv.org/abs/1705.03122"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from transformer_jax.positions.base import PositionalEncoding, positions
+
+
+@positions.register("learned")
+@dataclasses.dataclass(frozen=True)
+class Learned(PositionalEncoding):
+  """Adds a trained vector per position; past the table's end the result is NaN.
+
+  longest   rows of the table; None: as many as the training length
+  """
+
+  longest: int | None = None
+  relative = False
+
+  def init(self, key, dims):
+    shape = (self.reach(dims), dims.D)
+    return {"table_LD": 0.02 * jax.random.normal(key, shape)}
+
+  def reach(self, dims):
+    return self.longest or dims.L
+
+  def embed(self, params, x_BLD, pos_BL):
+    # JAX would clamp the index silently, and an undefined position would look defined.
+    rows_BLD = params["table_LD"].at[pos_BL].get(mode="fill", fill_value=jnp.nan)
+    return x_BLD + rows_BLD.astype(x_BLD.dtype)

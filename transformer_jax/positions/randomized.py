@@ -1,0 +1,37 @@
+"""Randomized positions over any encoding. Ruoss et al., 2023.
+
+https://arxiv.org/abs/2305.16843
+"""
+
+import dataclasses
+
+from transformer_jax.positions import coords
+from transformer_jax.positions.base import PositionalEncoding, Wrapper, positions
+
+
+@positions.register("randomized")
+@dataclasses.dataclass(frozen=True)
+class Randomized(Wrapper):
+  """Trains on sorted random positions, so that large ones are not new at test time.
+
+  Without a key (evaluation, decoding) token n is at n * step.
+
+  encoding   any encoding
+  longest    positions are drawn below it
+  step       the distance between neighbours without a key
+  """
+
+  encoding: PositionalEncoding = PositionalEncoding()
+  longest: int = 2048
+  step: int = 1
+
+  def init(self, key, dims):
+    return self.encoding.init(key, dataclasses.replace(dims, L=self.longest))
+
+  def reach(self, dims):
+    return -(-self.longest // self.step)
+
+  def place(self, key, at):
+    if key is None:
+      return at.replace(pos_BL=at.pos_BL * self.step)
+    return coords.randomized(key, at, self.longest)

@@ -1,0 +1,47 @@
+"""Relative keys and values. Shaw et al., 2018. https://arxiv.org/abs/1803.02155"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from transformer_jax.positions.base import PositionalEncoding, positions
+
+
+@positions.register("shaw")
+@dataclasses.dataclass(frozen=True)
+class Shaw(PositionalEncoding):
+  """Adds a learned vector of the clipped distance to each key and each value.
+
+  furthest   distances beyond it, either way, share one vector; rows of distances a
+             causal model never meets are kept, so the tables fit every architecture
+  """
+
+  furthest: int = 16
+  per_layer = True
+
+  def init(self, key, dims):
+    keys = jax.random.split(key)
+    shape = (2 * self.furthest + 1, dims.K)
+    return {
+      "key_NK": 0.02 * jax.random.normal(keys[0], shape),
+      "value_NK": 0.02 * jax.random.normal(keys[1], shape),
+    }
+
+  def score(self, params, s_LM, tile):
+    match_LN = tile.q_LK @ params["key_NK"].astype(tile.q_LK.dtype).T
+    row_LM = self._row(tile.pos_L, tile.pos_M)
+    return s_LM + tile.scale * jnp.take_along_axis(match_LN, row_LM, axis=1)
+
+  def values(self, params, w_LM, pos_L, pos_M):
+    # Weights of one distance are summed first: no array of [L, M, K] is ever made.
+    L, N = pos_L.shape[0], 2 * self.furthest + 1
+    row_LM = self._row(pos_L, pos_M)
+    w_LN = jnp.zeros((L, N), w_LM.dtype).at[jnp.arange(L)[:, None], row_LM].add(w_LM)
+    return w_LN @ params["value_NK"].astype(w_LM.dtype)
+
+  def _row(self, pos_L, pos_M):
+    ahead_LM = pos_M[None, :] - pos_L[:, None]
+    return (jnp.clip(ahead_LM, -self.furthest, self.furthest) + self.furthest).astype(
+      jnp.int32
+    )

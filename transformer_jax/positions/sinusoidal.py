@@ -1,0 +1,44 @@
+"""Fixed sinusoids added to the embeddings. Vaswani et al., 2017.
+
+https://arxiv.org/abs/1706.03762
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from transformer_jax.positions.base import PositionalEncoding, positions
+
+
+@positions.register("sinusoidal")
+@dataclasses.dataclass(frozen=True)
+class Sinusoidal(PositionalEncoding):
+  """Adds sines and cosines of the position, from fast to slow.
+
+  base          the slowest wave is about base times slower than the fastest
+  interleaved   sine and cosine alternate as in the paper; else sines come first
+  """
+
+  base: float = 10_000.0
+  interleaved: bool = True
+  relative = False
+
+  def embed(self, params, x_BLD, pos_BL):
+    D = x_BLD.shape[-1]
+    if D % 2:
+      raise ValueError(f"sinusoidal needs an even width, not {D}")
+    waves_BLD = sinusoids(pos_BL, D, self.base, self.interleaved)
+    return x_BLD + waves_BLD.astype(x_BLD.dtype)
+
+
+def sinusoids(
+  pos_BL: jax.Array, D: int, base: float = 10_000.0, interleaved: bool = True
+) -> jax.Array:
+  """Returns waves of the positions, [..., D] in float32."""
+  frequency_R = base ** (-jnp.arange(D // 2, dtype=jnp.float32) / (D // 2))
+  angle_BLR = pos_BL[..., None].astype(jnp.float32) * frequency_R
+  waves = jnp.sin(angle_BLR), jnp.cos(angle_BLR)
+  if interleaved:
+    return jnp.stack(waves, axis=-1).reshape(*pos_BL.shape, D)
+  return jnp.concatenate(waves, axis=-1)

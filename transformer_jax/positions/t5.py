@@ -1,0 +1,57 @@
+"""T5's bucketed bias. Raffel et al., 2020. https://arxiv.org/abs/1910.10683"""
+
+import dataclasses
+import math
+
+import jax.numpy as jnp
+import numpy as np
+
+from transformer_jax.positions.base import PositionalEncoding, positions
+
+
+@positions.register("t5")
+@dataclasses.dataclass(frozen=True)
+class T5(PositionalEncoding):
+  """Learns one bias per head and bucket of distances, shared by all layers.
+
+  buckets    half of them hold one distance each, the others widen with distance
+  furthest   from here on all distances share the last bucket
+  causal     False splits the buckets between past and future
+  """
+
+  buckets: int = 32
+  furthest: int = 128
+  causal: bool = True
+
+  def init(self, key, dims):
+    return {"table_HN": jnp.zeros((dims.H, self.buckets))}
+
+  def bidirectional(self):
+    return dataclasses.replace(self, causal=False)
+
+  def bias(self, params, pos_L, pos_M):
+    ahead_LM = (pos_M[None, :] - pos_L[:, None]).astype(jnp.int32)
+    place_LM = jnp.clip(ahead_LM, -self.furthest, self.furthest) + self.furthest
+    # One entry per distance first: tiles then index a small table of floats.
+    per_distance_N = params["table_HN"][bucket_of_distance(self)]
+    return per_distance_N[place_LM]
+
+
+def bucket_of_distance(t5: T5) -> np.ndarray:
+  """Returns the bucket of every `key - query` from -furthest to furthest.
+
+  Made on the host: a device's logarithm may round the other way at bucket edges.
+  """
+  ahead = np.arange(-t5.furthest, t5.furthest + 1)
+  if t5.causal:
+    return _bucket(np.maximum(-ahead, 0), t5.buckets, t5.furthest)
+  half = t5.buckets // 2
+  return _bucket(np.abs(ahead), half, t5.furthest) + half * (ahead > 0)
+
+
+def _bucket(distance: np.ndarray, buckets: int, furthest: int) -> np.ndarray:
+  exact = buckets // 2
+  widening = np.log(np.maximum(distance, 1) / exact) / math.log(furthest / exact)
+  # The small number keeps exact powers, where the logarithm should be whole, in place.
+  far = exact + np.floor(widening * (buckets - exact) + 1e-6).astype(np.int64)
+  return np.where(distance < exact, distance, np.minimum(far, buckets - 1))

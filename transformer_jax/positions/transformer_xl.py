@@ -1,0 +1,53 @@
+"""Transformer-XL's relative encoding. Dai et al., 2019. https://arxiv.org/abs/1901.02860"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from transformer_jax.positions.base import PositionalEncoding, positions
+from transformer_jax.positions.sinusoidal import sinusoids
+
+
+@positions.register("transformer_xl")
+@dataclasses.dataclass(frozen=True)
+class TransformerXL(PositionalEncoding):
+  """Matches each query with projected sinusoids of the distance, plus global biases.
+
+  The score is scale * ((q + content) . k + (q + position) . W R(i - j)).
+  """
+
+  base: float = 10_000.0
+  per_layer = True
+
+  def init(self, key, dims):
+    keys = jax.random.split(key, 3)
+    project = jax.random.normal(keys[2], (dims.H, dims.K, dims.D)) * dims.D**-0.5
+    return {
+      "content_HK": 0.02 * jax.random.normal(keys[0], (dims.H, dims.K)),
+      "position_HK": 0.02 * jax.random.normal(keys[1], (dims.H, dims.K)),
+      "project_HKD": project,
+    }
+
+  def score(self, params, s_LM, tile):
+    q_LK = tile.q_LK.astype(jnp.float32)
+    content_M = tile.k_MK.astype(jnp.float32) @ params["content_HK"]
+    a_LD = (q_LK + params["position_HK"]) @ params["project_HKD"]
+    position_LM = self._match_distance(a_LD, tile.pos_L, tile.pos_M)
+    return s_LM + tile.scale * (content_M[None, :] + position_LM)
+
+  def _match_distance(self, a_LD, pos_L, pos_M):
+    """Returns a_i . R(i - j), with R(n) = [sin n w, cos n w], as one matrix product.
+
+    sin and cos of a difference split into products of sines and cosines of i and of j,
+    so no array of [L, M, D] is made.
+    """
+    waves = lambda pos: jnp.split(
+      sinusoids(pos, a_LD.shape[-1], self.base, interleaved=False), 2, axis=-1
+    )
+    (a_sin, a_cos), (sin_L, cos_L) = jnp.split(a_LD, 2, axis=-1), waves(pos_L)
+    onto_sin = a_cos * sin_L - a_sin * cos_L
+    onto_cos = a_sin * sin_L + a_cos * cos_L
+    return (
+      jnp.concatenate([onto_sin, onto_cos], -1) @ jnp.concatenate(waves(pos_M), -1).T
+    )
