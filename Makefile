@@ -1,0 +1,58 @@
+# `make help` lists what can be done. Needs Python 3.11 or newer, make and pip.
+
+# The environment is reused until the lock file or the Python asked for changes: the
+# stamp's name holds both, and it is written last, so half an install does not count.
+PYTHON ?= $(shell .venv/bin/python -c "" 2>/dev/null && echo .venv/bin/python || \
+  command -v python3 || echo python)
+STATE := $(shell ($(PYTHON) --version; cat requirements.lock) 2>&1 | cksum)
+READY := .venv/ready-$(firstword $(STATE))
+RUN := .venv/bin/python
+PIP := $(RUN) -m pip --quiet --quiet --disable-pip-version-check
+INSTALL := $(PIP) install --no-deps --no-build-isolation
+
+.PHONY: help ablation test test-all lint format lock clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' Makefile
+
+ablation: $(READY) ## answer the question: train, compare, write a report
+	@$(RUN) -m experiments.sweep --config=experiments/configs/quickstart.py \
+	  --workdir=runs/quickstart
+
+test: $(READY) ## run the quick tests on two cores
+	@$(RUN) -m pytest --numprocesses=2
+
+test-all: $(READY) ## run every test, the slow ones too
+	@$(RUN) -m pytest --numprocesses=2 -m ""
+
+lint: $(READY) ## check style, formatting and which way imports point
+	@$(RUN) -m ruff check
+	@$(RUN) -m ruff format --check
+	@$(RUN) .venv/bin/lint-imports --no-cache --no-logo
+
+format: $(READY) ## put the code in the house style
+	@$(RUN) -m ruff check --fix
+	@$(RUN) -m ruff format
+
+lock: ## pin the newest releases in requirements.lock (needs uv)
+	@uv pip compile setup.cfg --extra=dev --universal --python-version=3.11 \
+	  --fork-strategy=fewest --no-emit-index-url --no-header --upgrade --quiet \
+	  --output-file=requirements.lock
+
+clean: ## remove the environment, all runs and all caches
+	@rm -rf .venv runs build dist *.egg-info .pytest_cache .ruff_cache \
+	  .import_linter_cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(READY):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "transformer_jax needs Python 3.11 or newer; $(PYTHON) is" \
+	    "$$($(PYTHON) --version 2>&1 || echo not there)." >&2; \
+	  echo "Name another one: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	@echo "Installing into .venv, once: about 1.1 GB, a minute or two ..."
+	@$(PYTHON) -m venv --clear .venv
+	@$(PIP) install --constraint=requirements.lock setuptools
+	@$(INSTALL) --requirement=requirements.lock
+	@$(INSTALL) --editable=.
+	@$(PIP) check
+	@touch $@

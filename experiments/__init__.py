@@ -1,0 +1,1 @@
+"""Research questions as plans: run them, sweep them, report what they answer."""

@@ -1,0 +1,27 @@
+"""Gives every test eight simulated devices on the CPU.
+
+The variables must be set before jax is first imported; subprocesses inherit them.
+"""
+
+import os
+
+# A GPU or TPU of the machine must not change what the tests see.
+os.environ["JAX_PLATFORMS"] = "cpu"
+
+# One thread per operation: several workers share the cores of one machine.
+os.environ["XLA_FLAGS"] = " ".join(
+  [
+    os.environ.get("XLA_FLAGS", ""),
+    "--xla_force_host_platform_device_count=8",
+    "--xla_cpu_multi_thread_eigen=false",
+  ]
+).strip()
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["OPENBLAS_NUM_THREADS"] = "1"
+
+# Each simulated device waits for the others in a thread of XLA's pool, which has one
+# thread per core: with fewer than devices x steps in flight, jax 0.10 hangs for good.
+os.environ["NPROC"] = "16"
+
+# Figures are drawn into files; no test may open a window.
+os.environ["MPLBACKEND"] = "agg"
