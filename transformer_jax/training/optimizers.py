@@ -1,0 +1,134 @@
+"""Optimizers and learning-rate schedules, by spec string, all from Optax."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from transformer_jax.axes import axes_of
+from transformer_jax.spec import Registry
+
+optimizers = Registry("optimizer")
+schedules = Registry("schedule")
+
+
+@schedules.register("constant")
+@dataclasses.dataclass(frozen=True)
+class Constant:
+  """Rises linearly for `warmup` steps, then stays at the peak."""
+
+  warmup: int = 0
+
+  def build(self, peak: float, steps: int, D: int) -> optax.Schedule:
+    return optax.warmup_constant_schedule(0.0, peak, self.warmup)
+
+
+@schedules.register("cosine")
+@dataclasses.dataclass(frozen=True)
+class Cosine:
+  """Rises linearly for `warmup` steps, then falls to `final` of the peak as a cosine.
+
+  Loshchilov and Hutter, 2017. https://arxiv.org/abs/1608.03983
+  """
+
+  warmup: int = 0
+  final: float = 0.1
+
+  def build(self, peak: float, steps: int, D: int) -> optax.Schedule:
+    steps = max(steps, self.warmup + 1)
+    return optax.warmup_cosine_decay_schedule(
+      0.0, peak, self.warmup, steps, self.final * peak
+    )
+
+
+@schedules.register("noam")
+@dataclasses.dataclass(frozen=True)
+class Noam:
+  """Rises linearly, then falls as 1 / sqrt(step), in units of 1 / sqrt(width).
+
+  Vaswani et al., 2017, equation 3: the optimizer's lr is a factor, 1 in the paper.
+  https://arxiv.org/abs/1706.03762
+  """
+
+  warmup: int = 4000
+
+  def build(self, peak: float, steps: int, D: int) -> optax.Schedule:
+    def rate(count):
+      step = jnp.asarray(count, jnp.float32) + 1
+      return peak * D**-0.5 * jnp.minimum(step**-0.5, step * self.warmup**-1.5)
+
+    return rate
+
+
+@schedules.register("wsd")
+@dataclasses.dataclass(frozen=True)
+class WarmupStableDecay:
+  """Rises, stays at the peak, and falls linearly over the last `decay` share of steps.
+
+  Hu et al., 2024. https://arxiv.org/abs/2404.06395
+  """
+
+  warmup: int = 0
+  decay: float = 0.2
+  final: float = 0.0
+
+  def build(self, peak: float, steps: int, D: int) -> optax.Schedule:
+    fall = max(1, round(self.decay * steps))
+    return optax.join_schedules(
+      [
+        optax.linear_schedule(0.0, peak, max(1, self.warmup)),
+        optax.constant_schedule(peak),
+        optax.linear_schedule(peak, self.final * peak, fall),
+      ],
+      [self.warmup, max(self.warmup, steps - fall)],
+    )
+
+
+@optimizers.register("adam")
+@dataclasses.dataclass(frozen=True)
+class Adam:
+  """Kingma and Ba, 2015. https://arxiv.org/abs/1412.6980"""
+
+  lr: float = 1e-3
+  b1: float = 0.9
+  b2: float = 0.98
+  eps: float = 1e-9
+
+  def build(self, schedule: optax.Schedule) -> optax.GradientTransformation:
+    return optax.adam(schedule, self.b1, self.b2, self.eps)
+
+
+@optimizers.register("adamw")
+@dataclasses.dataclass(frozen=True)
+class AdamW:
+  """Adam whose weight decay bypasses the moments. Loshchilov and Hutter, 2019.
+
+  Only parameters of two axes or more decay: not norms, biases and slopes.
+  https://arxiv.org/abs/1711.05101
+  """
+
+  lr: float = 1e-3
+  weight_decay: float = 0.01
+  b1: float = 0.9
+  b2: float = 0.98
+  eps: float = 1e-8
+
+  def build(self, schedule: optax.Schedule) -> optax.GradientTransformation:
+    return optax.adamw(
+      schedule, self.b1, self.b2, self.eps, weight_decay=self.weight_decay, mask=matrices
+    )
+
+
+def matrices(params):
+  """Marks the parameters whose names say that they have at least two axes."""
+  decays = lambda path, _: len(axes_of(path[-1].key)) > 1
+  return jax.tree_util.tree_map_with_path(decays, params)
+
+
+def build(optimizer, schedule, clip: float, steps: int, D: int):
+  """Returns (gradient transformation, learning rate by step); clip 0 is no clipping."""
+  optimizer, schedule = optimizers.build(optimizer), schedules.build(schedule)
+  rate = schedule.build(optimizer.lr, steps, D)
+  parts = [optax.clip_by_global_norm(clip)] if clip else []
+  return optax.chain(*parts, optimizer.build(rate)), rate

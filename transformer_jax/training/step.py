@@ -1,0 +1,106 @@
+"""One training step, as a pure function: vmap it over seeds, jit it, shard it."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from transformer_jax.data.base import Batch, Task
+from transformer_jax.models import Transformer
+
+INIT, DATA, NOISE = range(3)  # what the streams of random numbers of a seed are for
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class State:
+  """All that training carries from step to step. Leaves may be stacked over seeds."""
+
+  step: jax.Array
+  params: Any
+  moments: Any
+  key: jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Trainer:
+  """A model, how it learns, and what from. Its methods are pure functions.
+
+  rows, length      training examples in a batch, and the task's length
+  label_smoothing   probability moved from the target to all tokens alike
+  axis              name of the axis that batches are split over inside `pmap`
+  """
+
+  model: Transformer
+  task: Task
+  optimizer: optax.GradientTransformation
+  rate: optax.Schedule
+  rows: int
+  length: int
+  label_smoothing: float = 0.0
+  axis: str | None = None
+  constrain: Callable[[Batch], Batch] = lambda batch: batch
+
+  def init(self, seed: jax.Array) -> State:
+    """Returns the first state of one seed."""
+    key = jax.random.key(seed)
+    token_BL = jnp.zeros((1, self.task.tokens(self.length)), jnp.int32)
+    params = self.model.init(jax.random.fold_in(key, INIT), token_BL)["params"]
+    return State(jnp.int32(0), params, self.optimizer.init(params), key)
+
+  def batch(self, arrays: Any, state: State) -> Batch:
+    """Returns the batch of this step: a function of the seed and the step alone."""
+    key = jax.random.fold_in(jax.random.fold_in(state.key, DATA), state.step)
+    return self.constrain(self.task.batch(arrays, key, self.rows, self.length))
+
+  def step(self, state: State, batch: Batch) -> tuple[State, dict[str, jax.Array]]:
+    """Returns the next state and the metrics of this step."""
+    gradient = jax.value_and_grad(self.loss, has_aux=True)
+    (loss, metrics), grads = gradient(state.params, batch, state)
+    grads = self.total(grads)
+    updates, moments = self.optimizer.update(grads, state.moments, state.params)
+    params = optax.apply_updates(state.params, updates)
+    metrics |= {
+      "loss": self.total(loss),
+      "grad_norm": optax.tree.norm(grads),
+      "learning_rate": self.rate(state.step),
+    }
+    return State(state.step + 1, params, moments, state.key), metrics
+
+  def loss(self, params: Any, batch: Batch, state: State):
+    """Returns the mean cross-entropy in nats over the places that count."""
+    noise = jax.random.fold_in(jax.random.fold_in(state.key, NOISE), state.step)
+    rngs = dict(zip(("dropout", "position"), jax.random.split(noise), strict=True))
+    logits_BLV = self.model.apply(
+      {"params": params}, batch.input_BL, batch.at, rngs=rngs
+    )
+    count = self.total(jnp.sum(batch.weight_BL))
+    mean = lambda x_BL: jnp.sum(x_BL * batch.weight_BL) / count
+    right_BL = jnp.argmax(logits_BLV, axis=-1) == batch.target_BL
+    loss_BL = cross_entropy(logits_BLV, batch.target_BL, self.label_smoothing)
+    return mean(loss_BL), {"accuracy": self.total(mean(right_BL))}
+
+  def total(self, tree: Any) -> Any:
+    """Sums over the devices of `pmap`; a mesh does that by itself."""
+    return jax.lax.psum(tree, self.axis) if self.axis else tree
+
+  def steps(self, arrays: Any, state: State, count: int):
+    """Takes `count` steps in one program; metrics are stacked by step."""
+
+    def one(state, _):
+      return self.step(state, self.batch(arrays, state))
+
+    return jax.lax.scan(one, state, length=count)
+
+
+def cross_entropy(logits_BLV, target_BL, smoothing: float = 0.0):
+  """Returns -log p(target), mixed with the mean over all tokens if smoothed.
+
+  Szegedy et al., 2016. https://arxiv.org/abs/1512.00567
+  """
+  log_p_BLV = jax.nn.log_softmax(logits_BLV)
+  hit_BL = jnp.take_along_axis(log_p_BLV, target_BL[..., None], axis=-1)[..., 0]
+  return -(1 - smoothing) * hit_BL - smoothing * jnp.mean(log_p_BLV, axis=-1)
