@@ -47,12 +47,16 @@ clean: ## remove the environment, all runs and all caches
 $(READY):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 	  echo "transformer_jax needs Python 3.11 or newer; $(PYTHON) is" \
-	    "$$($(PYTHON) --version 2>&1 || echo not there)." >&2; \
+	    "$$($(PYTHON) -c 'import sys; print(sys.version.split()[0])' 2>/dev/null \
+	    || echo not there)." >&2; \
 	  echo "Name another one: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
 	@echo "Installing into .venv, once: about 1.1 GB, a minute or two ..."
-	@$(PYTHON) -m venv --clear .venv
-	@$(PIP) install --constraint=requirements.lock setuptools
-	@$(INSTALL) --requirement=requirements.lock
-	@$(INSTALL) --editable=.
-	@$(PIP) check
-	@touch $@
+	@# setuptools first: the pinned one builds what comes without a wheel.
+	@$(PYTHON) -m venv --clear .venv && \
+	  $(PIP) install --constraint=requirements.lock setuptools && \
+	  $(INSTALL) --requirement=requirements.lock && \
+	  $(INSTALL) --editable=. && \
+	  $(PIP) check && \
+	  touch $@ || { \
+	  echo "The installation stopped, for the reason above. It needs the network" \
+	    "this once; the next make starts it afresh." >&2; exit 1; }
