@@ -1,0 +1,207 @@
+"""Reads configs: flat keys, typed overrides, every check before anything compiles."""
+
+import copy
+import difflib
+import importlib
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from transformer_jax.spec import nearest
+
+
+class ConfigError(ValueError):
+  """One or more values that cannot be used; each line says what to write instead."""
+
+  def __init__(self, *problems: str):
+    self.problems = problems
+    super().__init__("\n  ".join(problems if len(problems) == 1 else ("", *problems)))
+
+
+def flatten(config: ConfigDict) -> dict[str, Any]:
+  """Returns `{"model.position": "rope", ...}`, sorted by key."""
+  flat = {}
+  for key in config:
+    value = config[key]
+    if isinstance(value, ConfigDict):
+      flat |= {f"{key}.{below}": leaf for below, leaf in flatten(value).items()}
+    else:
+      flat[key] = value
+  return flat
+
+
+def resolve(base: ConfigDict, overrides: Mapping[str, Any]) -> ConfigDict:
+  """Returns a copy of `base` with flat keys replaced; raises ConfigError."""
+  config, flat = copy.deepcopy(base), flatten(base)
+  problems = [problem for item in overrides.items() for problem in _misfit(flat, *item)]
+  if problems:
+    raise ConfigError(*problems)
+  config.update_from_flattened_dict(dict(overrides))
+  return config
+
+
+def unknown_key(key: str, keys: Iterable[str]) -> str:
+  """Says that a key does not exist, and which one is near."""
+  below = [known for known in keys if known.startswith(f"{key}.")]
+  if below:
+    return f"{key} is a group of keys: set one of {', '.join(below)}"
+  near = offer(key, spellings(keys))
+  return f"unknown key {key}.{near} experiments/configs/base.py lists them all."
+
+
+def spellings(keys: Iterable[str]) -> dict[str, str]:
+  """Returns what a key may have been meant by: itself and its last part."""
+  return {known.rpartition(".")[2]: known for known in keys} | {k: k for k in keys}
+
+
+def offer(name: str, meant: Mapping[str, str]) -> str:
+  """Returns `" Did you mean 'model.position'?"` for `positon`, or ""."""
+  close = difflib.get_close_matches(name, meant, n=1, cutoff=0.5)
+  return f" Did you mean '{meant[close[0]]}'?" if close else ""
+
+
+def _misfit(flat: Mapping[str, Any], key: str, value: Any) -> Iterator[str]:
+  """Yields why a value cannot be set, if it cannot."""
+  if key not in flat:
+    yield unknown_key(key, flat)
+  elif not _fits(value, flat[key]):
+    yield f"{key}={value!r}: {wanted(flat[key])}"
+
+
+def _fits(value: Any, like: Any) -> bool:
+  if isinstance(like, (tuple, list)):
+    parts = like[:1] * len(value) if isinstance(value, (tuple, list)) else ()
+    return isinstance(value, (tuple, list)) and all(map(_fits, value, parts))
+  if isinstance(like, float) and isinstance(value, int):
+    return not isinstance(value, bool)
+  return type(value) is type(like)
+
+
+def wanted(like: Any) -> str:
+  """Says what kind of value a key takes, with the default as the example."""
+  kinds = {bool: "true or false", int: "a whole number", float: "a number"}
+  kinds |= {str: "text", tuple: "a tuple", list: "a list"}
+  return f"write {kinds[type(like)]}, as in {like!r}"
+
+
+CHOICES = {
+  "model.kind": ("decoder", "encoder", "encoder_decoder"),
+  "model.dtype": ("float32", "bfloat16"),
+}
+SPECS = {  # key: where its registry is
+  "task": "transformer_jax.data.base:tasks",
+  "model.position": "transformer_jax.positions:positions",
+  "model.attention": "transformer_jax.attention:cores",
+  "model.activation": "transformer_jax.models.layers:activations",
+  "model.norm": "transformer_jax.models.layers:norms",
+  "model.placement": "transformer_jax.models.layers:placements",
+  "train.optimizer": "transformer_jax.training.optimizers:optimizers",
+  "train.schedule": "transformer_jax.training.optimizers:schedules",
+}
+BASES = {  # key: what a class of one's own has to inherit
+  "task": "transformer_jax.data.base:Task",
+  "model.position": "transformer_jax.positions:PositionalEncoding",
+}
+AT_LEAST_ONE = (
+  *("model.width", "model.layers", "model.heads", "model.feedforward"),
+  *("train.length", "train.rows", "train.steps", "train.steps_per_dispatch"),
+  *("train.checkpoint_every", "evaluate.rows", "evaluate.rows_per_step"),
+  "mesh.tensor",
+)
+
+
+def validate(config: ConfigDict, devices: int | None = None) -> None:
+  """Checks every value before anything compiles; raises ConfigError with all problems.
+
+  devices   how many there are; None: do not check the mesh against them
+  """
+  flat = flatten(config)
+  problems = [*_ranges(flat)]
+  # Sizes are divided only once they are known to be sizes.
+  problems += [] if problems else [*_divisions(flat), *_mesh(flat, devices)]
+  problems += [*_choices(flat), *_specs(flat)]
+  if problems:
+    raise ConfigError(*problems)
+
+
+def _ranges(flat: Mapping[str, Any]) -> Iterator[str]:
+  for key in AT_LEAST_ONE:
+    if flat[key] < 1:
+      yield f"{key}={flat[key]}: write 1 or more"
+  for key in ("model.dropout", "train.label_smoothing"):
+    if not 0 <= flat[key] < 1:
+      yield f"{key}={flat[key]}: write a probability, 0 or more and below 1"
+  for key in ("train.clip", "model.head_width"):
+    if not flat[key] >= 0:
+      yield f"{key}={flat[key]}: write 0 or more"
+  seeds, lengths = flat["seeds"], flat["evaluate.lengths"]
+  if not seeds or len({*seeds}) < len(seeds) or min(seeds) < 0:
+    yield f"seeds={seeds}: write different numbers, 0 or more, as in (0, 1, 2)"
+  if not lengths or list(lengths) != sorted({*lengths}) or lengths[0] < 1:
+    yield f"evaluate.lengths={lengths}: write growing multiples, as in (1, 2, 4)"
+
+
+def _divisions(flat: Mapping[str, Any]) -> Iterator[str]:
+  pairs = [
+    ("train.steps", "train.steps_per_dispatch"),
+    ("train.checkpoint_every", "train.steps_per_dispatch"),
+    ("evaluate.rows", "evaluate.rows_per_step"),
+  ]
+  pairs += [] if flat["model.head_width"] else [("model.width", "model.heads")]
+  pairs += [("model.heads", "mesh.tensor"), ("model.feedforward", "mesh.tensor")]
+  for whole, part in pairs:
+    yield from _uneven(whole, flat[whole], part, flat[part])
+
+
+def _mesh(flat: Mapping[str, Any], devices: int | None) -> Iterator[str]:
+  data, tensor = flat["mesh.data"], flat["mesh.tensor"]
+  if data == 0 or data < -1:
+    yield f"mesh.data={data}: write 1 or more, or -1 for all devices that are left"
+    return
+  if devices is not None and devices < tensor * abs(data):
+    have = f"{devices} device{'s' * (devices > 1)}"
+    yield f"mesh.data={data} x mesh.tensor={tensor}: only {have} here; write less"
+    return
+  if data == -1 and devices is not None:
+    if devices % tensor:
+      yield f"mesh.tensor={tensor}: {devices} devices are not a multiple of it"
+    data = devices // tensor
+  for key in ("train.rows", "evaluate.rows_per_step") if data > 0 else ():
+    yield from _uneven(key, flat[key], "mesh.data", data)
+
+
+def _uneven(whole: str, size: int, part: str, by: int) -> Iterator[str]:
+  if size % by:
+    below, above = size // by * by, -(-size // by) * by
+    near = f"{below} or {above}" if below else f"{above}"
+    yield (
+      f"{whole}={size} is not a multiple of {part}={by}:"
+      f" write {whole}={near}, or change {part}"
+    )
+
+
+def _choices(flat: Mapping[str, Any]) -> Iterator[str]:
+  for key, choices in CHOICES.items():
+    if flat[key] not in choices:
+      near = nearest(flat[key], choices)
+      yield f"{key}={flat[key]!r}:{near} Write one of {', '.join(choices)}."
+
+
+def _specs(flat: Mapping[str, Any]) -> Iterator[str]:
+  importlib.import_module("transformer_jax.data")  # fills the registry of tasks
+  for key, registry in SPECS.items():
+    try:
+      built = load(registry).build(flat[key])
+    except (ValueError, TypeError) as error:
+      yield f"{key}={flat[key]!r}: {error}"
+      continue
+    if key in BASES and not isinstance(built, load(BASES[key])):
+      wants = BASES[key].replace(":", ".")
+      yield f"{key}={flat[key]!r}: {type(built).__name__} must inherit {wants}"
+
+
+def load(path: str) -> Any:
+  """Imports `module:name`, late: the registries import JAX, which takes seconds."""
+  module, _, name = path.partition(":")
+  return getattr(importlib.import_module(module), name)

@@ -1,0 +1,1 @@
+"""One question per file; `base.py` has every knob."""

@@ -1,0 +1,49 @@
+"""Every knob, its default and its unit. A config file changes some of them."""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+  """Returns the defaults, locked: a key that is not here is an error."""
+  config = ConfigDict()
+  config.task = 'text(source="stdlib")'  # what is learned: see transformer_jax/data
+  config.seeds = (0, 1, 2)  # trained together in one program
+
+  config.model = model = ConfigDict()
+  model.kind = "decoder"  # decoder, encoder, encoder_decoder
+  model.position = "rope"  # see transformer_jax/positions
+  model.attention = "dense"  # see transformer_jax/attention
+  model.width = 64  # of a token's vector (D)
+  model.layers = 2
+  model.heads = 4  # (H)
+  model.head_width = 0  # (K); 0: width / heads
+  model.feedforward = 256  # hidden units of each layer (F)
+  model.activation = "gelu"  # relu, gelu, swiglu: see transformer_jax/models/layers.py
+  model.norm = "rmsnorm"  # rmsnorm, layernorm
+  model.placement = "pre"  # norm before (pre) or after (post) each sublayer
+  model.dropout = 0.0  # chance that a value is dropped
+  model.tied = True  # the output reads the input's token embedding
+  model.dtype = "float32"  # of the matrix products: float32, bfloat16
+  model.scan = False  # one compiled layer, run N times: compiles faster
+  model.remat = False  # recompute layers in the backward pass: less memory
+
+  config.train = train = ConfigDict()
+  train.length = 64  # of the task; tokens for text (L)
+  train.rows = 32  # sequences in a batch (B)
+  train.steps = 400  # updates of the parameters
+  train.steps_per_dispatch = 40  # updates in one call of the device
+  train.optimizer = "adamw(lr=4e-3, weight_decay=0.01)"
+  train.schedule = "cosine(warmup=30)"  # the factor on lr over the steps
+  train.clip = 1.0  # largest norm of a gradient; 0: any
+  train.label_smoothing = 0.0  # probability moved from the target to all tokens
+  train.checkpoint_every = 200  # steps
+
+  config.evaluate = evaluate = ConfigDict()
+  evaluate.lengths = (1, 2, 4, 8)  # multiples of train.length
+  evaluate.rows = 128  # sequences scored at each length
+  evaluate.rows_per_step = 16  # sequences scored at once: bounds the memory
+
+  config.mesh = mesh = ConfigDict()
+  mesh.data = 1  # devices that share a batch; -1: all that are left
+  mesh.tensor = 1  # devices that share heads and hidden units
+  return config.lock()

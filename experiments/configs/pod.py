@@ -1,0 +1,48 @@
+"""Does the answer of the quickstart hold for a larger model on a TPU slice?
+
+Press et al., 2022, https://arxiv.org/abs/2108.12409;
+Zhou et al., 2024, https://arxiv.org/abs/2402.09371.
+
+  python -m transformer_jax.data.prepare lm1b
+  python -m experiments.sweep --config=experiments/configs/pod.py --dry_run
+  python -m experiments.sweep --config=experiments/configs/pod.py
+  python -m experiments.sweep --config=experiments/configs/pod.py \\
+    --config.task='text(source="/data/books/**/*.txt", window=8192)'
+
+Every device holds a part of each batch. Give each layer's heads to several devices with
+--config.mesh.tensor=2.
+Cost: measured on ...
+Expect: ...
+"""
+
+from ml_collections import ConfigDict
+
+from experiments.configs import base
+from experiments.plan import Grid, Plan
+
+ENCODINGS = ("none", "learned", "t5", "alibi", "rope", "rope(base=5e5)", "fire")
+
+
+def get_config() -> ConfigDict:
+  """Returns a model of about 100 million parameters."""
+  config = base.get_config()
+  config.task = 'text(source="tfds:lm1b", window=8192)'
+  config.model.update(
+    attention="blockwise", width=768, layers=12, heads=12, feedforward=3072
+  )
+  config.model.update(dtype="bfloat16", scan=True, remat=True)
+  config.train.update(length=1024, rows=256, steps=20_000, steps_per_dispatch=100)
+  config.train.update(schedule="cosine(warmup=1000)", checkpoint_every=1000)
+  config.train.optimizer = "adamw(lr=6e-4, weight_decay=0.1)"
+  config.evaluate.update(rows=256, rows_per_step=64)
+  config.mesh.data = -1
+  return config
+
+
+def sweep() -> Plan:
+  """Compares the encodings on one text."""
+  return Plan(
+    question="Does the order of the encodings hold for a larger model?",
+    runs=Grid({"model.position": ENCODINGS}),
+    baseline="none",
+  )

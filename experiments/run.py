@@ -1,0 +1,68 @@
+"""Runs one config and adds it to the report of its folder.
+
+  python -m experiments.run --config=experiments/configs/quickstart.py \\
+    --config.model.position='rope(base=5e5)'
+
+A run that the config's plan holds gets the name it has there; any other is named by its
+encoding and its flags. Exit code 0: finished; 1: failed; 2: bad input.
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from experiments import flags, plan
+from experiments.work import work
+from transformer_jax.training.files import FileError, read_json
+
+
+def main(request: flags.Request) -> int:
+  """Runs the config that the command line describes."""
+  run = chosen(request)
+  return work(request, "run", _added(request, run), [run])
+
+
+def chosen(request: flags.Request) -> plan.Run:
+  """Returns the run; as the plan names it if it is one of the plan's."""
+  config, overrides = request.config, request.overrides
+  planned = plan.expand(request.plan, request.base, {}) if request.plan else []
+  for run in planned:
+    if run.id == plan.run_id(config):
+      return dataclasses.replace(run, config=config, overrides=overrides)
+  groups = {run.config.task: run.group for run in planned}
+  shown = {"model.position": config.model.position, **overrides}
+  shown.pop("task", None)
+  return plan.Run(
+    id=plan.run_id(config),
+    label=plan.describe(shown),
+    group=groups.get(config.task, config.task.partition("(")[0]),
+    config=config,
+    overrides=overrides,
+  )
+
+
+def _added(request: flags.Request, run: plan.Run) -> dict[str, Any]:
+  """Returns the folder's sweep.json with this run, after those that it names."""
+  sweep = _there(request.workdir / "sweep.json") or {
+    "question": request.plan.question if request.plan else "",
+    "config": flags.short(request.path),
+    "command": flags.command("run", request.path, request.overrides),
+    "baseline": request.plan.baseline if request.plan else run.label,
+    "groups": [],
+    "runs": [],
+  }
+  if run.id not in [row["id"] for row in sweep["runs"]]:
+    sweep["runs"].append({"id": run.id, "label": run.label, "group": run.group})
+  sweep["groups"] = list(dict.fromkeys(row["group"] for row in sweep["runs"]))
+  return sweep
+
+
+def _there(path: Path) -> dict[str, Any] | None:
+  try:
+    return read_json(path)
+  except (FileNotFoundError, FileError):
+    return None
+
+
+if __name__ == "__main__":
+  flags.start(main)

@@ -1,0 +1,36 @@
+"""Runs the plan of a config file, all of it, and writes a report that answers it.
+
+  python -m experiments.sweep --config=experiments/configs/quickstart.py
+
+Flags such as --config.train.steps=800 hold for every run; a flag for a key of which the
+plan tries several values wins, and the plan shrinks. Finished runs are skipped, so the
+same command continues after anything.
+Exit code 0: all finished; 1: some did not; 2: bad input; 128 + signal: stopped.
+"""
+
+from experiments import flags, plan
+from experiments.config import ConfigError
+from experiments.work import work
+
+
+def main(request: flags.Request) -> int:
+  """Expands the plan and works through it."""
+  if request.plan is None:
+    raise ConfigError(
+      f"{request.path} defines no sweep(); use experiments.run, or add"
+      " def sweep() that returns a Plan"
+    )
+  todo = plan.expand(request.plan, request.base, request.overrides)
+  sweep = {
+    "question": request.plan.question,
+    "config": flags.short(request.path),
+    "command": flags.command("sweep", request.path, request.overrides),
+    "baseline": plan.baseline(request.plan, todo),
+    "groups": list(dict.fromkeys(run.group for run in todo)),
+    "runs": [{"id": run.id, "label": run.label, "group": run.group} for run in todo],
+  }
+  return work(request, "sweep", sweep, todo)
+
+
+if __name__ == "__main__":
+  flags.start(main)

@@ -1,0 +1,136 @@
+"""Works through runs one after another; what happens to one never stops the others."""
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from experiments import flags, provenance, runs
+from experiments.config import ConfigError, flatten, load, validate
+from experiments.plan import Run
+from transformer_jax.training.files import write_json
+from transformer_jax.training.signals import Stop, stop_requested
+
+# Imported when the first run starts: the checks before it need no model.
+TRAIN = "experiments.train:run"
+DESCRIBE = "experiments.train:describe"
+
+
+def work(
+  request: flags.Request, tool: str, sweep: Mapping[str, Any], todo: Sequence[Run]
+) -> int:
+  """Does what the command asks and returns its exit code.
+
+  tool    the command's name, for the line that says how to continue
+  sweep   what sweep.json will say of the whole folder
+  """
+  check(todo)
+  if request.dry_run:
+    return dry_run(request, todo)
+  write_json(request.workdir / "sweep.json", sweep)
+  _announce(request, todo)
+  with stop_requested() as stop:
+    states = [outcome.state for outcome in _outcomes(request, todo, stop)]
+  if stop:
+    again = flags.command(tool, request.path, request.overrides, request.workdir)
+    print(f"stopped by {stop.received.name}; the same command continues:\n  {again}")
+    return stop.exit_code
+  written = report(request.workdir)
+  return 0 if written and {*states} == {"finished"} else 1
+
+
+def check(todo: Sequence[Run]) -> None:
+  """Raises ConfigError with what is wrong in any of the runs, before the first."""
+  import jax
+
+  problems: dict[str, None] = {}
+  for run in todo:
+    try:
+      validate(run.config, jax.device_count())
+    except ConfigError as error:
+      problems |= dict.fromkeys(error.problems)
+  if problems:
+    raise ConfigError(*problems)
+
+
+def _announce(request: flags.Request, todo: Sequence[Run]) -> None:
+  folders = [runs.folder(request.workdir, run) for run in todo]
+  finished = sum(bool(runs.result(folder)) for folder in folders)
+  count = f"{len(todo)} run{'s' * (len(todo) > 1)}"
+  skipped = f", {finished} finished before and skipped" if finished else ""
+  print(f"{count} in {request.workdir}{skipped}", flush=True)
+
+
+def _outcomes(
+  request: flags.Request, todo: Sequence[Run], stop: Stop
+) -> Iterator[runs.Outcome]:
+  """Yields how each run ended, until someone asks to stop."""
+  facts, changes = provenance.facts()
+  for number, run in enumerate(todo, 1):
+    if stop:
+      return
+    name = f"[{number}/{len(todo)}] {run.group} {run.label}"
+    facts["command"] = flags.command("run", request.path, run.overrides)
+    outcome = runs.perform(
+      run,
+      request.workdir,
+      lambda folder, run=run, name=name: _train(run, folder, name, stop),
+      facts,
+      changes,
+      request.retry,
+    )
+    print(f"{name}: {outcome.state}{outcome.note and f', {outcome.note}'}", flush=True)
+    yield outcome
+
+
+def _train(run: Run, folder: Path, name: str, stop: Stop) -> dict[str, Any] | None:
+  return load(TRAIN)(run.config, folder, run.label, run.group, name, stop)
+
+
+def report(workdir: Path) -> bool:
+  """Writes and prints the report; trouble with it does not touch the runs."""
+  from experiments.report import print_report, write_report
+
+  try:
+    path = write_report(workdir)
+    print_report(workdir)
+  except Exception as error:
+    print(
+      f"error: no report ({type(error).__name__}: {error}); the runs are kept, try"
+      f" python -m experiments.report --workdir={workdir}",
+      file=sys.stderr,
+    )
+    return False
+  print(f"report: {path}")
+  return True
+
+
+def dry_run(request: flags.Request, todo: Sequence[Run]) -> int:
+  """Prints what would run: configs, parameters, FLOPs, memory, kernels."""
+  print(f"{len(todo)} runs of {request.path} would go to {request.workdir}")
+  flat = [flatten(run.config) for run in todo]
+  common = {key for key in flat[0] if all(f[key] == flat[0][key] for f in flat)}
+  for key, value in flat[0].items():
+    print(f"  {key} = {value!r}" if key in common else f"  {key}: see the runs")
+  failed = 0
+  for number, (run, keys) in enumerate(zip(todo, flat, strict=True), 1):
+    own = " ".join(f"{key}={keys[key]!r}" for key in keys if key not in common)
+    print(f"[{number}/{len(todo)}] {run.group} {run.label} ({run.id}) {own}")
+    try:
+      print(f"  {summary(load(DESCRIBE)(run.config))}", flush=True)
+    except (ValueError, NotImplementedError) as error:
+      print(f"  error: {error}", flush=True)
+      failed += 1
+  return 1 if failed else 0
+
+
+def summary(found: Mapping[str, Any]) -> str:
+  """Returns one line about a model that was built but not trained."""
+  parts = [
+    f"{found['parameters']:,} parameters ({found['position_parameters']:,} positional)",
+    f"{found['flops_per_token']:,.0f} FLOPs per token",
+    f"{found['train_peak_bytes'] / 2**20:,.1f} MiB to train",
+    f"attention {found['core']}",
+  ]
+  parts += [f"not {core}: {why}" for core, why in found["refusals"].items()]
+  return "; ".join(parts)

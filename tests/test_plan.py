@@ -1,0 +1,406 @@
+"""Plans, run ids, folders and the loop over runs; nothing is trained here."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import pytest
+
+from experiments import flags, plan, provenance, run, runs, sweep
+from experiments.config import ConfigError, flatten, resolve, validate
+from experiments.configs import base, pod, quickstart, standard
+from experiments.plan import Chain, Grid, Group, MinusOne, OneAtATime, Plan, Zipped
+from transformer_jax.training.files import read_json, write_json
+
+GOLDEN = Path(__file__).parent / "golden" / "quickstart.json"
+BASE = base.get_config()
+POSITIONS = Grid({"model.position": ("none", "rope")})
+
+
+def expand(changes, overrides=None, baseline="none"):
+  return plan.expand(Plan("why?", changes, baseline), BASE, overrides or {})
+
+
+def lines(todo):
+  return [f"{each.group}: {each.label}" for each in todo]
+
+
+def golden():
+  """Returns what `golden/quickstart.json` has to say."""
+  todo = plan.expand(quickstart.sweep(), quickstart.get_config(), {})
+  ids = {f"{each.group}: {each.label}": each.id for each in todo}
+  return json.loads(
+    json.dumps({"config": flatten(quickstart.get_config()), "runs": ids})
+  )
+
+
+def test_quickstart_is_the_one_we_published():
+  assert golden() == json.loads(GOLDEN.read_text()), (
+    "a default or the plan of the quickstart changed, so finished runs of users are"
+    " stale and published numbers are of another config. If that is what you want:"
+    " python -m tests.test_plan"
+  )
+
+
+@pytest.mark.parametrize(
+  "config", [quickstart, standard, pod], ids=lambda c: c.__name__
+)
+def test_every_run_of_every_plan_is_valid(config):
+  todo = plan.expand(config.sweep(), config.get_config(), {})
+  assert plan.baseline(config.sweep(), todo) == "none"
+  for each in todo:
+    validate(each.config, devices=8)
+
+
+def test_plans_say_what_they_try():
+  def labels(changes):
+    return [each.label for each in changes]
+
+  two = {"model.width": (64, 128), "model.heads": (4, 8)}
+  assert labels(Grid(two)) == [
+    f"width={w} heads={h}" for w in (64, 128) for h in (4, 8)
+  ]
+  assert labels(Zipped(two)) == ["width=64 heads=4", "width=128 heads=8"]
+  assert labels(OneAtATime(two))[:3] == ["baseline", "width=64", "width=128"]
+  norms = MinusOne({"model.norm": "layernorm", "model.tied": False})
+  assert labels(norms) == ["baseline", "without norm", "without tied"]
+  assert [len(each.overrides) for each in norms] == [2, 1, 1]
+  assert labels(Chain(POSITIONS, Grid({"task": ("copy",)}))) == ["none", "rope", "copy"]
+
+
+def test_a_config_runs_once():
+  todo = expand(
+    OneAtATime({"model.norm": ("rmsnorm", "layernorm")}), baseline="baseline"
+  )
+  assert lines(todo) == ["text: baseline", "text: norm=layernorm"]
+
+
+@pytest.mark.parametrize(
+  ("changes", "says"),
+  [
+    (Grid({"model.position": "rope"}), "write a tuple"),
+    (Zipped({"model.width": (64, 128), "model.heads": (4,)}), "different numbers"),
+    (Grid({"model.positon": ("rope",)}), "Did you mean 'model.position'?"),
+    (Grid({"model.width": ("64",)}), "write a whole number"),
+    (Grid({"seeds": ((0, "1"),)}), "write a tuple"),
+    (Grid({"model.width": (True,)}), "write a whole number"),
+    (
+      Chain(Group("a", POSITIONS), Group("a", POSITIONS, {"train.rows": 8})),
+      "both called 'none'",
+    ),
+  ],
+)
+def test_a_wrong_plan_says_what_is_right(changes, says):
+  with pytest.raises(ConfigError, match=says.replace("?", r"\?")):
+    expand(changes)
+
+
+def test_a_baseline_must_be_in_the_plan():
+  wrong = Plan("why?", POSITIONS, "non")
+  with pytest.raises(ConfigError, match="Did you mean 'none'"):
+    plan.baseline(wrong, plan.expand(wrong, BASE, {}))
+
+
+TWO_TASKS = Chain(
+  Group("text", POSITIONS), Group("copy", POSITIONS, {"task": "copy", "train.rows": 8})
+)
+
+
+@pytest.mark.parametrize(
+  ("overrides", "expected"),
+  [
+    ({"train.steps": 80}, ["text: none", "text: rope", "copy: none", "copy: rope"]),
+    ({"model.position": "rope"}, ["text: rope", "copy: rope"]),
+    ({"model.position": "my:Own()"}, ["text: my:Own()", "copy: my:Own()"]),
+    ({"task": "copy"}, ["copy: none", "copy: rope"]),
+    ({"task": 'text(source="a.txt")'}, ["text: none", "text: rope"]),
+  ],
+)
+def test_flags_hold_for_every_run(overrides, expected):
+  todo = expand(TWO_TASKS, overrides)
+  assert lines(todo) == expected
+  for each in todo:
+    flat = flatten(each.config)
+    assert all(flat[key] == value for key, value in overrides.items())
+    assert flat["train.rows"] == (8 if each.group == "copy" else 32)
+    assert each.id == plan.run_id(resolve(BASE, each.overrides))
+
+
+def test_an_id_depends_on_what_changes_a_result():
+  same = resolve(BASE, {"train.checkpoint_every": 400, "train.clip": 1})
+  assert plan.run_id(same) == plan.run_id(BASE)
+  ids = {plan.run_id(resolve(BASE, {key: value})) for key, value in OTHER.items()}
+  assert len(ids - {plan.run_id(BASE)}) == len(OTHER)
+
+
+OTHER = {"seeds": (0, 1), "model.tied": False, "train.clip": 0.5, "task": "copy"}
+
+
+@pytest.mark.parametrize(
+  ("overrides", "says"),
+  [
+    ({"model.position": "rop"}, "Did you mean 'rope'"),
+    ({"model.position": "rope(bse=1)"}, "Did you mean 'base'"),
+    ({"model.position": "pathlib:Path"}, "must inherit"),
+    ({"model.attention": "blockwize"}, "Did you mean 'blockwise'"),
+    ({"model.kind": "decodr"}, "Did you mean 'decoder'"),
+    ({"model.width": 65}, "write model.width=64 or 68"),
+    ({"model.width": 0}, "write 1 or more"),
+    ({"train.steps": 90}, "write train.steps=80 or 120"),
+    ({"model.dropout": 1.0}, "write a probability"),
+    ({"train.clip": float("nan")}, "write 0 or more"),
+    ({"seeds": (1, 1)}, "write different numbers"),
+    ({"evaluate.lengths": (2, 1)}, "write growing multiples"),
+    ({"mesh.data": 3, "mesh.tensor": 3}, "only 8 devices here"),
+    ({"mesh.data": -1, "train.rows": 12}, "write train.rows=8 or 16"),
+    ({"mesh.tensor": 3, "mesh.data": -1}, "8 devices are not a multiple"),
+  ],
+)
+def test_a_value_that_cannot_be_used_is_refused(overrides, says):
+  with pytest.raises(ConfigError, match=says):
+    validate(resolve(BASE, overrides), devices=8)
+
+
+def test_all_problems_are_said_at_once():
+  with pytest.raises(ConfigError) as caught:
+    validate(resolve(BASE, {"model.norm": "x", "task": "y", "train.rows": 0}), 8)
+  assert len(caught.value.problems) == 3
+
+
+# --- folders -------------------------------------------------------------------------
+
+ONE = expand(POSITIONS)[1]
+FACTS = {"commit": "abc", "command": "python -m experiments.run"}
+
+
+def perform(workdir, train=lambda folder: {"seeds": [0]}, each=ONE, **more):
+  return runs.perform(each, workdir, train, FACTS, **more)
+
+
+def crash(folder):
+  raise RuntimeError("out of luck")
+
+
+def test_a_finished_run_is_not_run_again(tmp_path):
+  assert perform(tmp_path).state == "finished"
+  again = perform(tmp_path, crash)
+  assert again.state == "finished" and "before" in again.note
+  folder = runs.folder(tmp_path, ONE)
+  kept = {"id": ONE.id, "label": "rope", "group": "text", "seeds": [0]}
+  assert read_json(folder / "result.json").items() >= (kept | FACTS).items()
+  assert read_json(folder / "config.json")["model.position"] == "rope"
+  assert read_json(folder / "made_with.json") == FACTS
+
+
+def test_a_failed_run_keeps_its_traceback_and_is_tried_again(tmp_path):
+  outcome = perform(tmp_path, crash)
+  assert (outcome.state, outcome.note) == ("failed", "RuntimeError: out of luck")
+  folder = runs.folder(tmp_path, ONE)
+  assert "in crash" in (folder / "error.txt").read_text()
+  assert runs.status(folder)["error"] == "RuntimeError: out of luck"
+  assert perform(tmp_path).state == "finished"
+  assert runs.status(folder)["attempts"] == 2
+  assert not (folder / "error.txt").exists()
+
+
+def die(tmp_path, step):
+  """Leaves the folder as a process does that is killed at `step`."""
+  folder = runs.folder(tmp_path, ONE)
+  with pytest.raises(KeyboardInterrupt):
+    perform(tmp_path, lambda folder: (runs.progress(folder, step), interrupt()))
+  assert runs.status(folder)["state"] == "interrupted"
+  write_json(folder / "status.json", {**runs.status(folder), "state": "running"})
+
+
+def interrupt():
+  raise KeyboardInterrupt
+
+
+def test_a_run_whose_process_keeps_dying_is_given_up_unless_asked(tmp_path):
+  for _ in range(runs.CRASHES):
+    die(tmp_path, step=40)
+  outcome = perform(tmp_path, crash)
+  assert outcome.state == "failed" and "--retry" in outcome.note
+  assert perform(tmp_path, crash).note == outcome.note
+  assert perform(tmp_path, retry=True).state == "finished"
+
+
+def test_a_run_that_gets_further_is_not_given_up(tmp_path):
+  for step in range(40, 40 * (runs.CRASHES + 2), 40):
+    die(tmp_path, step)
+  assert perform(tmp_path).state == "finished"
+
+
+def test_two_processes_do_not_run_the_same_run(tmp_path):
+  with runs.claim(runs.folder(tmp_path, ONE)) as mine:
+    assert mine and perform(tmp_path).state == runs.BUSY
+  assert perform(tmp_path).state == "finished"
+
+
+def test_a_folder_of_another_config_is_refused(tmp_path):
+  file = runs.folder(tmp_path, ONE) / "config.json"
+  write_json(file, flatten(ONE.config) | {"model.width": 32})
+  outcome = perform(tmp_path)
+  assert outcome.state == "failed" and "model.width: there 32, now 64" in outcome.note
+  write_json(file, flatten(ONE.config) | {"train.checkpoint_every": 40})
+  assert perform(tmp_path).state == "finished"
+
+
+def test_a_damaged_result_is_made_again(tmp_path, capsys):
+  perform(tmp_path)
+  (runs.folder(tmp_path, ONE) / "result.json").write_text('{"seeds": [')
+  assert not perform(tmp_path).note
+  assert "not readable" in capsys.readouterr().err
+
+
+# --- the loop ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def train(monkeypatch):
+  """Stands for experiments/train.py; `train.does` says what a run does."""
+  fake = types.ModuleType("experiments.train")
+  fake.does, fake.seen = {}, []
+
+  def one(config, folder, label, group, bar, stop):
+    fake.seen.append(label)
+    return fake.does.get(label, lambda stop: SCORES)(stop)
+
+  fake.run = one
+  fake.describe = lambda config: DESCRIBED
+  monkeypatch.setitem(sys.modules, "experiments.train", fake)
+  return fake
+
+
+SCORES = {
+  "seeds": [0, 1],
+  "measures": [{"name": "accuracy", "better": "higher"}],
+  "train_length": 64,
+  "lengths": [64],
+  "scores": [
+    {
+      "seed": s,
+      "length": 64,
+      "measure": "accuracy",
+      "part": "mean",
+      "value": 0.5 + s / 9,
+    }
+    for s in (0, 1)
+  ],
+}
+DESCRIBED = {"parameters": 1234, "position_parameters": 4, "flops_per_token": 5e6}
+DESCRIBED |= {
+  "train_peak_bytes": 2**21,
+  "core": "dense",
+  "refusals": {"pallas": "no GPU"},
+}
+
+
+WHY = Plan("why?", POSITIONS, "none")
+
+
+def asked(tmp_path, overrides=None, dry_run=False):
+  path = flags.CONFIGS / "quickstart.py"
+  return flags.Request(path, BASE, overrides or {}, WHY, tmp_path, dry_run, False)
+
+
+def test_a_sweep_goes_on_after_a_failure_and_reports(tmp_path, train, capsys):
+  train.does["none"] = crash
+  assert sweep.main(asked(tmp_path)) == 1
+  said = capsys.readouterr().out
+  assert "none: failed, RuntimeError: out of luck" in said
+  assert f"report: {tmp_path}" in said and (tmp_path / "report.html").exists()
+  planned = read_json(tmp_path / "sweep.json")
+  assert planned["groups"] == ["text"] and planned["baseline"] == "none"
+
+  del train.does["none"]
+  assert sweep.main(asked(tmp_path)) == 0
+  assert train.seen == ["none", "rope", "none"]
+  assert "rope: finished, finished before" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+  ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
+)
+def test_a_signal_ends_a_sweep_that_continues_later(
+  tmp_path, train, capsys, number, code, request
+):
+  # A test run in the background ignores SIGINT, and so would the sweep.
+  before = signal.signal(number, signal.default_int_handler)
+  request.addfinalizer(lambda: signal.signal(number, before))
+
+  def stopped(stop):
+    os.kill(os.getpid(), number)
+    assert stop
+    return None
+
+  train.does["none"] = stopped
+  assert sweep.main(asked(tmp_path)) == code
+  assert train.seen == ["none"]
+  assert f"--workdir={tmp_path}" in capsys.readouterr().out
+  del train.does["none"]
+  assert sweep.main(asked(tmp_path)) == 0
+
+
+def test_a_sweep_with_a_wrong_run_starts_none(tmp_path, train):
+  wrong = asked(tmp_path, {"model.position": "rop", "model.width": 63})
+  with pytest.raises(ConfigError) as caught:
+    sweep.main(wrong)
+  assert len(caught.value.problems) == 2 and not [*tmp_path.iterdir()]
+
+
+def test_a_dry_run_prints_and_writes_nothing(tmp_path, train, capsys):
+  assert sweep.main(asked(tmp_path, dry_run=True)) == 0
+  said = capsys.readouterr().out
+  assert "1,234 parameters (4 positional); 5,000,000 FLOPs per token" in said
+  assert "2.0 MiB to train; attention dense; not pallas: no GPU" in said
+  assert "train.steps = 400" in said and "model.position='rope'" in said
+  assert not train.seen and not [*tmp_path.iterdir()]
+
+
+def test_one_run_joins_the_report_of_its_folder(tmp_path, train):
+  assert sweep.main(asked(tmp_path)) == 0
+  assert run.main(asked(tmp_path, {"model.position": "rope"})) == 0
+  assert train.seen == ["none", "rope"]
+  more = {"model.position": "alibi", "train.steps": 80}
+  assert run.main(asked(tmp_path, more)) == 0
+  labels = [row["label"] for row in read_json(tmp_path / "sweep.json")["runs"]]
+  assert labels == ["none", "rope", "alibi steps=80"]
+
+
+def test_the_command_of_a_row_reproduces_its_id(tmp_path, train):
+  sweep.main(asked(tmp_path, {"task": "copy"}))
+  row = read_json(tmp_path / "sweep.json")["runs"][1]
+  result = read_json(tmp_path / "runs" / row["id"] / "result.json")
+  python, *words = result["command"].split()
+  assert (python, words[0], words[1]) == ("python", "-m", "experiments.run")
+  overrides = {"task": "copy", "model.position": "rope"}
+  assert [f"--config.{key}={value}" for key, value in overrides.items()] == sorted(
+    words[3:], key=lambda word: "task" not in word
+  )
+  assert run.chosen(asked(tmp_path, overrides)).id == row["id"]
+
+
+def test_the_commit_is_known_inside_git_and_empty_outside(tmp_path, monkeypatch):
+  monkeypatch.setattr(provenance, "ROOT", tmp_path)
+  assert provenance.commit() == ("", "")
+  file = tmp_path / "file"
+  monkeypatch.setattr(provenance, "__file__", str(file))
+  file.write_text("a")
+  git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
+  for words in (["init", "-q"], ["add", "."], ["commit", "-qm", "a"]):
+    subprocess.run([*git, *words], check=True)
+  clean, changes = provenance.commit()
+  assert len(clean) == 10 and not changes
+  file.write_text("b")
+  changed, changes = provenance.commit()
+  assert changed.startswith(f"{clean}+") and "+b" in changes
+
+
+if __name__ == "__main__":
+  GOLDEN.parent.mkdir(exist_ok=True)
+  GOLDEN.write_text(json.dumps(golden(), indent=2) + "\n")
