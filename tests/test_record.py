@@ -1,0 +1,276 @@
+"""Metrics, progress and signals: what a person sees of a run, and what survives it."""
+
+import errno
+import io
+import json
+import math
+import os
+import signal
+import struct
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+import rich.console
+from tensorboardX.proto.event_pb2 import Event
+from tensorboardX.record_writer import masked_crc32c
+
+from transformer_jax.training import record
+from transformer_jax.training.files import FileError
+from transformer_jax.training.progress import Progress
+from transformer_jax.training.record import Record, read
+from transformer_jax.training.signals import stop_requested
+
+
+def events(file):
+  """Reads a TFRecord file and checks every checksum."""
+  content, at = file.read_bytes(), 0
+  while at < len(content):
+    size, size_crc = struct.unpack_from("<QI", content, at)
+    assert masked_crc32c(content[at : at + 8]) == size_crc
+    data = content[at + 12 : at + 12 + size]
+    (data_crc,) = struct.unpack_from("<I", content, at + 12 + size)
+    assert masked_crc32c(data) == data_crc
+    yield Event.FromString(data)
+    at += size + 16
+
+
+def board(folder):
+  """Returns what TensorBoard shows of a run: START drops the steps from its own on."""
+  shown = {}
+  for file in sorted(folder.glob("events.out.tfevents.*")):
+    first, *rest = events(file)
+    assert first.file_version == "brain.Event:2"
+    for event in rest:
+      if event.HasField("session_log"):
+        shown = {key: v for key, v in shown.items() if key[1] < event.step}
+      for value in event.summary.value:
+        assert (value.tag, event.step) not in shown, "a step is shown twice"
+        shown[value.tag, event.step] = value.simple_value
+  return shown
+
+
+def test_rows_reach_both_files_at_once(tmp_path):
+  with Record(tmp_path) as metrics:
+    metrics.write(40, seed=0, loss=np.float32(2.5), tokens_per_s=10, core="dense")
+    metrics.write(40, seed=1, loss=3.5)
+    metrics.write(40, rate=0.5)
+    rows = read(tmp_path / "metrics.jsonl")  # before close: kill -9 loses nothing
+    assert rows == [
+      {"step": 40, "seed": 0, "loss": 2.5, "tokens_per_s": 10, "core": "dense"},
+      {"step": 40, "seed": 1, "loss": 3.5},
+      {"step": 40, "rate": 0.5},
+    ]
+    tensorboard = tmp_path / "tensorboard"
+    assert board(tensorboard / "seed0") == {("loss", 40): 2.5, ("tokens_per_s", 40): 10}
+    assert board(tensorboard / "seed1") == {("loss", 40): 3.5}
+    assert board(tensorboard) == {("rate", 40): 0.5}
+
+
+def test_not_finite_values_are_valid_json_and_come_back(tmp_path):
+  with Record(tmp_path) as metrics:
+    metrics.write(1, seed=0, loss=float("nan"), grad_norm=-math.inf, rate=0.1)
+  text = (tmp_path / "metrics.jsonl").read_text()
+  strict = json.loads(text, parse_constant=pytest.fail)
+  assert strict["loss"] is None and strict["not_finite"]["loss"] == "nan"
+  (row,) = read(tmp_path / "metrics.jsonl")
+  assert math.isnan(row["loss"]) and row["grad_norm"] == -math.inf
+  assert row.keys() == {"step", "seed", "loss", "grad_norm", "rate"}
+
+
+def test_resuming_forgets_the_lost_steps_everywhere(tmp_path):
+  with Record(tmp_path) as metrics:
+    for step in (10, 20, 30, 40):
+      metrics.write(step, seed=0, loss=float(step))
+  with Record(tmp_path) as metrics:
+    metrics.truncate(20)
+    for step in (30, 40):
+      metrics.write(step, seed=0, loss=float(-step))
+  rows = [(row["step"], row["loss"]) for row in read(tmp_path / "metrics.jsonl")]
+  assert rows == [(10, 10), (20, 20), (30, -30), (40, -40)]
+  shown = board(tmp_path / "tensorboard" / "seed0")
+  assert [(step, loss) for (_, step), loss in sorted(shown.items())] == rows
+  with Record(tmp_path) as metrics:
+    metrics.truncate(0)
+    assert read(tmp_path / "metrics.jsonl") == []
+
+
+def test_half_a_last_line_is_dropped(tmp_path):
+  path = tmp_path / "metrics.jsonl"
+  path.write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "lo')
+  assert read(path) == [{"step": 1, "loss": 2.0}]
+  with Record(tmp_path) as metrics:
+    metrics.write(2, loss=1.0)
+  assert read(path) == [{"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.0}]
+
+
+def test_a_damaged_line_is_named_and_left_out(tmp_path, capsys):
+  path = tmp_path / "metrics.jsonl"
+  path.write_text('{"step": 1}\n{"st\x00p": 2\n{"step": 3}\n')
+  assert [row["step"] for row in read(path)] == [1, 3]
+  assert f"{path}:2 is not JSON" in capsys.readouterr().err
+
+
+class Full(io.FileIO):
+  """A file on a disk that takes five bytes and then none, until `full` is false."""
+
+  full = True
+
+  def write(self, content):
+    if not Full.full:
+      return super().write(content)
+    if len(content) > 5:
+      return super().write(content[:5])
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_rows_wait_for_a_full_disk(tmp_path, capsys, monkeypatch):
+  path = tmp_path / "a.jsonl"
+  path.write_text('{"step": 1}\n')
+  monkeypatch.setattr(record, "open", lambda *_, **__: Full(path, "ab"), raising=False)
+  monkeypatch.setattr(Full, "full", True)
+  file = record.Appender(path)
+  file.append(b'{"step": 2}\n')
+  file.append(b'{"step": 3}\n')
+  assert path.read_text() == '{"step": 1}\n'
+  said = capsys.readouterr().err
+  assert said.count("\n") == 1 and str(path) in said and "No space left" in said
+  Full.full = False
+  file.append(b'{"step": 4}\n')
+  file.close()
+  assert [row["step"] for row in read(path)] == [1, 2, 3, 4]
+
+
+def test_close_raises_when_rows_never_got_through(tmp_path, monkeypatch):
+  path = tmp_path / "a.jsonl"
+  monkeypatch.setattr(record, "open", lambda *_, **__: Full(path, "ab"), raising=False)
+  monkeypatch.setattr(Full, "full", True)
+  file = record.Appender(path)
+  file.append(b'{"step": 2}\n')
+  with pytest.raises(FileError, match="free some space"):
+    file.close()
+
+
+def show_a_sweep(console, quiet=False):
+  with Progress(2, "runs", console=console, quiet=quiet) as runs:
+    for number, label in enumerate(("rope", "t5 [bidirectional]")):
+      with Progress(400, label, under=runs) as bar:
+        bar.update(40, loss=2.3104, tokens_per_s=145_234)
+        bar.update(400, loss=2.1, tokens_per_s=145_234)
+      runs.update(number + 1)
+
+
+def test_progress_in_a_log_is_plain_lines():
+  log = io.StringIO()
+  show_a_sweep(rich.console.Console(file=log, width=60))
+  lines = log.getvalue().splitlines()
+  assert lines[0] == "rope  40/400  loss 2.310  145k tokens/s"
+  assert lines[1] == "rope  400/400  loss 2.100  145k tokens/s  in 0 s"
+  assert lines[3].startswith("t5 [bidirectional]  40/400")
+  assert lines[-1].startswith("runs  2/2")
+  assert "\x1b" not in log.getvalue()
+
+
+def test_progress_can_be_quiet():
+  log = io.StringIO()
+  show_a_sweep(rich.console.Console(file=log, force_terminal=True), quiet=True)
+  assert log.getvalue() == ""
+
+
+def test_time_left_counts_from_where_the_run_resumed(monkeypatch):
+  now = 0.0
+  monkeypatch.setattr(time, "monotonic", lambda: now)
+  log = io.StringIO()
+  with Progress(400, "rope", start=200, console=rich.console.Console(file=log)) as bar:
+    now = 60.0  # compiling is not part of the pace
+    bar.update(240)
+    now = 80.0
+    bar.update(280)
+  assert log.getvalue().splitlines() == [
+    "rope  240/400",
+    "rope  280/400  1 min 00 s left",
+    "rope  stopped  280/400  in 1 min 20 s",
+  ]
+
+
+@pytest.mark.parametrize("error", [None, KeyboardInterrupt])
+def test_a_terminal_is_left_as_it_was(error):
+  screen = io.StringIO()
+  console = rich.console.Console(
+    file=screen, force_terminal=True, force_interactive=True, width=100, _environ={}
+  )
+  with pytest.raises(error) if error else open(os.devnull):
+    with Progress(2, "runs", console=console) as runs:
+      with Progress(400, "rope", under=runs) as bar:
+        bar.update(40, loss=2.3)
+        if error:
+          raise error
+  text = screen.getvalue()
+  assert "\x1b[?25l" in text  # rich hid the cursor, so the next line means something
+  assert text.rfind("\x1b[?25h") > text.rfind("\x1b[?25l")
+  assert "rope  stopped  40/400  loss 2.300" in text
+  assert console._live_stack == []
+
+
+def test_a_signal_sets_the_flag_and_handlers_come_back():
+  before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+  with stop_requested() as stop:
+    assert not stop and stop.exit_code == 0
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert stop and stop.exit_code == 143
+  assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
+
+
+def test_other_threads_have_no_handlers_and_no_error():
+  flags = []
+
+  def use():
+    with stop_requested() as stop:
+      flags.append(bool(stop))
+
+  thread = threading.Thread(target=use)
+  thread.start()
+  thread.join()
+  assert flags == [False]
+
+
+LOOP = """
+import sys, time
+from transformer_jax.training.signals import stop_requested
+with stop_requested() as stop:
+  print("ready", flush=True)
+  while not stop or sys.argv[1] == "deaf":
+    time.sleep(0.01)
+  print("saved", flush=True)
+sys.exit(stop.exit_code)
+"""
+
+
+@pytest.mark.parametrize(
+  ("mode", "sent", "code"),
+  [
+    ("polite", [signal.SIGINT], 130),
+    ("polite", [signal.SIGTERM], 143),
+    ("deaf", [signal.SIGINT, signal.SIGINT], -signal.SIGINT),
+    ("deaf", [signal.SIGINT, signal.SIGTERM], -signal.SIGTERM),
+  ],
+)
+def test_the_first_signal_saves_and_the_second_aborts(mode, sent, code):
+  child = subprocess.Popen(
+    [sys.executable, "-c", LOOP, mode], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+  )
+  with child:
+    try:
+      assert child.stdout.readline() == b"ready\n"
+      child.send_signal(sent[0])
+      assert child.stderr.readline() == b"\n"
+      assert b"saving after this dispatch" in child.stderr.readline()
+      for number in sent[1:]:
+        child.send_signal(number)
+      assert child.wait(timeout=20) == code
+    finally:
+      child.kill()
+    assert child.stdout.read() == (b"saved\n" if mode == "polite" else b"")

@@ -1,0 +1,270 @@
+"""Checkpoints that are verified when read, in a thin class around Orbax.
+
+Orbax writes atomically and in the background, and restores to any mesh. It does not
+notice a flipped bit, never falls back to an older step, and reports a background save
+that failed only at the next one. Those three are what `Keeper` adds.
+"""
+
+import contextlib
+import importlib.metadata
+import json
+import os
+import re
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+
+from transformer_jax.training.files import free_space, plain, warn
+from transformer_jax.training.fingerprint import fingerprints
+from transformer_jax.training.quiet import quieten_orbax
+
+LIBRARIES = ("jax", "jaxlib", "flax", "orbax-checkpoint")
+# Trouble that is not the checkpoint's fault: setting it aside would be wrong.
+NOT_DAMAGE = (MemoryError, PermissionError, jax.errors.JaxRuntimeError)
+NOT_DAMAGE_TEXT = ("PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "Too many open files")
+
+
+class CheckpointError(RuntimeError):
+  """A checkpoint that cannot be saved or used; the message says what to do."""
+
+
+class Damage(Exception):
+  """A checkpoint whose content is not what was saved."""
+
+
+class Keeper:
+  """Saves states in the background and restores the newest one that is intact.
+
+  `keep` steps stay on disk. `say` gets one line for each thing a person should know.
+  """
+
+  def __init__(
+    self, directory: str | Path, keep: int = 2, say: Callable[[str], None] = warn
+  ):
+    self._directory = Path(directory).absolute()
+    self._keep = keep
+    self._say = say if jax.process_index() == 0 else lambda line: None
+    self._saving: int | None = None
+    self._lost: str | None = None
+    quieten_orbax()
+    self._manager = self._open()
+
+  def _open(self) -> ocp.CheckpointManager:
+    latest = ocp.checkpoint_managers.LatestN(self._keep)
+    options = ocp.CheckpointManagerOptions(
+      cleanup_tmp_directories=True, preservation_policy=latest
+    )
+    items = ("state", "meta")
+    return ocp.CheckpointManager(self._directory, item_names=items, options=options)
+
+  def __enter__(self) -> "Keeper":
+    return self
+
+  def __exit__(self, kind: type | None, error: object, trace: object) -> None:
+    with contextlib.suppress(CheckpointError) if kind else contextlib.nullcontext():
+      self.close()
+
+  def steps(self) -> list[int]:
+    """Returns the steps on disk, oldest first."""
+    names = (path.name for path in self._directory.iterdir())
+    return sorted(int(name) for name in names if name.isdigit())
+
+  def save(self, step: int, state: Any, meta: dict[str, Any]) -> None:
+    """Copies the state and writes it in the background; a saved step is left alone.
+
+    The state may be donated right after. `meta` is JSON and comes back with `step`.
+    """
+    self._settle()
+    if step in self.steps():
+      return
+    leaves = named_leaves(state)
+    note = _seal(_describe(leaves) | {"meta": plain(meta) | {"step": step}})
+    items = {"state": ocp.args.StandardSave(leaves), "meta": ocp.args.JsonSave(note)}
+    self._saving = step
+    try:
+      self._manager.save(step, args=ocp.args.Composite(**items), force=True)
+    except Exception as error:
+      self._fail(error)
+
+  def poll(self) -> None:
+    """Notices a save that failed in the background; call it at every dispatch."""
+    if self._saving is not None and not self._manager.is_saving_in_progress():
+      self._settle()
+
+  def _settle(self, last: bool = False) -> None:
+    """Waits for the save under way and looks whether it really reached the disk."""
+    if self._saving is None:
+      return
+    try:
+      self._manager.wait_until_finished()
+      if self._saving not in self.steps():
+        raise FileNotFoundError("the folder did not appear")
+      self._saving, self._lost = None, None
+    except Exception as error:
+      self._fail(error, last)
+
+  def _fail(self, error: Exception, last: bool = False) -> None:
+    step, self._saving = self._saving, None
+    self._lost = (
+      f"step {step} could not be saved in {self._directory}"
+      f" ({brief(error)}; {free_space(self._directory)})"
+    )
+    if not last:
+      self._say(f"{self._lost}; training goes on and tries again at the next save")
+    self._reopen()
+
+  def _reopen(self) -> None:
+    """Forgets what the manager believes and removes what a failed save left."""
+    with contextlib.suppress(Exception):
+      self._manager.close()
+    self._manager = self._open()
+
+  def close(self) -> None:
+    """Waits for the last save; raises CheckpointError if it failed."""
+    self._settle(last=True)
+    self._manager.close()
+    if self._lost:
+      raise CheckpointError(
+        f"{self._lost}; free some space and run the same command again:"
+        f" it continues from step {max(self.steps(), default=0)}"
+      )
+
+  def restore(self, abstract: Any) -> tuple[Any, dict[str, Any]] | None:
+    """Returns the newest intact (state, meta), placed as `abstract` says, or None.
+
+    `abstract` is a tree of arrays or of `jax.ShapeDtypeStruct` with shardings. A
+    damaged step is renamed and kept. A state of another shape raises CheckpointError.
+    """
+    self._settle()
+    steps = self.steps()
+    for step in reversed(steps):
+      try:
+        state, note = self._read(step, abstract)
+      except (CheckpointError, *NOT_DAMAGE):
+        raise
+      except Exception as error:
+        if any(text in str(error) for text in NOT_DAMAGE_TEXT):
+          raise
+        self._set_aside(step, brief(error))
+        continue
+      self._compare_versions(step, note["versions"])
+      return state, note["meta"]
+    if steps:
+      self._say(f"{self._directory} holds no intact checkpoint: starting from step 0")
+    return None
+
+  def _read(self, step: int, abstract: Any) -> tuple[Any, dict[str, Any]]:
+    """Reads the small note first: it says whether the large state is worth reading."""
+    only_note = ocp.args.Composite(meta=ocp.args.JsonRestore())
+    note = _unseal(self._manager.restore(step, args=only_note).meta)
+    wanted = named_leaves(abstract)
+    _check_leaves(f"{self._directory}/{step}", note["leaves"], _shapes(wanted))
+    target = {name: _placed(leaf) for name, leaf in wanted.items()}
+    only_state = ocp.args.Composite(state=ocp.args.StandardRestore(target))
+    leaves = self._manager.restore(step, args=only_state).state
+    found = fingerprints(leaves)
+    bad = [name for name in found if found[name] != note["fingerprints"][name]]
+    if bad:
+      raise Damage(f"bits of {', '.join(bad[:3])} differ from what was saved")
+    in_order = [leaves[name] for name in wanted]
+    return jax.tree.unflatten(jax.tree.structure(abstract), in_order), note
+
+  def _set_aside(self, step: int, reason: str) -> None:
+    """Renames a damaged step, so that nothing is lost and the step can be saved."""
+    names = [f"{step}.damaged", *(f"{step}.damaged-{n}" for n in range(2, 1000))]
+    free = next(name for name in names if not (self._directory / name).exists())
+    with contextlib.suppress(Exception):
+      self._manager.close()
+    os.rename(self._directory / str(step), self._directory / free)
+    self._manager = self._open()
+    self._say(
+      f"checkpoint {self._directory}/{step} is damaged ({reason}); kept as {free},"
+      " using the one before"
+    )
+
+  def _compare_versions(self, step: int, then: dict[str, str]) -> None:
+    now = versions()
+    keys = sorted(key for key in then | now if then.get(key) != now.get(key))
+    if keys:
+      parts = [f"{key} {then.get(key)}, now {now.get(key)}" for key in keys]
+      self._say(
+        f"checkpoint {self._directory}/{step} was written with {'; '.join(parts)}:"
+        " the numbers may differ in their last bits from an uninterrupted run"
+      )
+
+
+def versions() -> dict[str, str]:
+  """Returns what decides the last bits: library versions and the kind of device."""
+  found = {name: importlib.metadata.version(name) for name in LIBRARIES}
+  return found | {"platform": jax.default_backend()}
+
+
+def named_leaves(tree: Any) -> dict[str, Any]:
+  """Returns {"params.head.query_DHK": leaf}, in the tree's own order."""
+  paths = jax.tree_util.tree_leaves_with_path(tree)
+  name = lambda path: jax.tree_util.keystr(path, simple=True, separator=".")
+  named = {name(path): leaf for path, leaf in paths}
+  if len(named) < len(paths):
+    raise ValueError("two leaves of the state have one name: rename a key with a dot")
+  return named
+
+
+def _placed(leaf: Any) -> jax.ShapeDtypeStruct:
+  sharding = getattr(leaf, "sharding", None)
+  # Without one, Orbax would ask for the devices of the process that saved.
+  here = sharding or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+  return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here)
+
+
+def _shapes(leaves: dict[str, Any]) -> dict[str, str]:
+  return {name: f"{leaf.dtype}{list(leaf.shape)}" for name, leaf in leaves.items()}
+
+
+def _describe(leaves: dict[str, Any]) -> dict[str, Any]:
+  prints = fingerprints(leaves)
+  return {"leaves": _shapes(leaves), "fingerprints": prints, "versions": versions()}
+
+
+def _check_leaves(where: str, saved: dict[str, str], wanted: dict[str, str]) -> None:
+  """Refuses what Orbax would cast or fill in silently."""
+  names = sorted(n for n in saved | wanted if saved.get(n) != wanted.get(n))
+  if names:
+    absent = "(absent)"
+    lines = [
+      f"  {name}: there {saved.get(name, absent)}, now {wanted.get(name, absent)}"
+      for name in names[:8]
+    ]
+    more = [f"  and {len(names) - 8} more"] if len(names) > 8 else []
+    raise CheckpointError(
+      f"{where} holds another model:\n" + "\n".join(lines + more) + "\n"
+      "Choose another --workdir, or delete the folder if that run is not needed."
+    )
+
+
+def _seal(note: dict[str, Any]) -> dict[str, Any]:
+  return note | {"crc32": _crc32(note)}
+
+
+def _unseal(sealed: dict[str, Any]) -> dict[str, Any]:
+  note = {key: value for key, value in sealed.items() if key != "crc32"}
+  if sealed.get("crc32") != _crc32(note):
+    raise Damage("the note beside the state differs from what was saved")
+  return note
+
+
+def _crc32(note: dict[str, Any]) -> int:
+  return zlib.crc32(json.dumps(note, sort_keys=True).encode())
+
+
+def brief(error: BaseException) -> str:
+  """Returns the root cause in a few words: "No space left on device"."""
+  while error.__cause__ is not None:
+    error = error.__cause__
+  text = (str(error).strip() or type(error).__name__).splitlines()[0]
+  system = re.search(r"([^:\[]+) \[os_error_code", text)
+  text = system[1].strip() if system else text
+  return text if len(text) <= 160 else text[:80] + " ... " + text[-75:]

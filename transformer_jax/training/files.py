@@ -1,0 +1,122 @@
+"""Small JSON files that are whole or absent, whatever moment the process died at."""
+
+import json
+import math
+import os
+import shutil
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+ABSENT = "(absent)"
+
+
+class FileError(ValueError):
+  """A file that cannot be used; the message names it and says what to do."""
+
+
+def warn(line: str) -> None:
+  """Prints one line to stderr, looked up now so that a progress bar can move aside."""
+  print(line, file=sys.stderr, flush=True)
+
+
+def free_space(directory: str | Path) -> str:
+  """Returns the space left for `directory` as text: "3.2 MiB free"."""
+  try:
+    return f"{shutil.disk_usage(directory).free / 2**20:,.1f} MiB free"
+  except OSError as error:
+    return f"free space unknown: {error.strerror}"
+
+
+def plain(value: Any) -> Any:
+  """Returns `value` as JSON holds it: arrays as lists, NaN and infinities as null."""
+  if isinstance(value, Mapping):
+    return {str(key): plain(item) for key, item in value.items()}
+  if isinstance(value, (list, tuple)):
+    return [plain(item) for item in value]
+  if hasattr(value, "tolist"):
+    return plain(value.tolist())
+  if isinstance(value, float) and not math.isfinite(value):
+    return None
+  return value
+
+
+def write_json(path: str | Path, value: Any) -> None:
+  """Replaces the file at once: a reader sees the old content or the new, never half."""
+  text = json.dumps(plain(value), indent=2, allow_nan=False) + "\n"
+  replace_file(Path(path), text.encode())
+
+
+def replace_file(path: Path, content: bytes) -> None:
+  """Writes a neighbour, forces it to the disk and renames it over `path`."""
+  path.parent.mkdir(parents=True, exist_ok=True)
+  neighbour = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+  try:
+    with open(neighbour, "wb") as file:
+      file.write(content)
+      file.flush()
+      os.fsync(file.fileno())
+    os.replace(neighbour, path)
+  except OSError as error:
+    neighbour.unlink(missing_ok=True)
+    raise OSError(
+      error.errno,
+      f"cannot write the file ({error.strerror}; {free_space(path.parent)});"
+      " what it held before is untouched",
+      str(path),
+    ) from error
+  _flush_folder(path.parent)
+
+
+def _flush_folder(folder: Path) -> None:
+  """Makes the rename itself survive a power cut."""
+  descriptor = os.open(folder, os.O_RDONLY)
+  try:
+    os.fsync(descriptor)
+  finally:
+    os.close(descriptor)
+
+
+def read_json(path: str | Path) -> Any:
+  """Returns the content; a damaged file raises FileError naming it and the place."""
+  content = Path(path).read_bytes()
+  try:
+    return json.loads(content.decode())
+  except ValueError as error:
+    raise FileError(
+      f"{path} is not readable JSON ({error}); restore it, or delete the folder"
+      f" {Path(path).parent} to start this run again"
+    ) from error
+
+
+def check_same_config(directory: str | Path, config: Mapping[str, Any]) -> None:
+  """Raises FileError where `directory`/config.json differs; says nothing if absent."""
+  path = Path(directory) / "config.json"
+  if not path.exists():
+    return
+  old, new = _flat(read_json(path)), _flat(plain(config))
+  keys = sorted(key for key in old | new if not _same(old, new, key))
+  if keys:
+    lines = [f"  {k}: there {_show(old, k)}, now {_show(new, k)}" for k in keys]
+    raise FileError(
+      f"{directory} holds a run of another config:\n" + "\n".join(lines) + "\n"
+      "Choose another --workdir, or delete the folder if that run is not needed."
+    )
+
+
+def _flat(config: Any, prefix: str = "") -> dict[str, Any]:
+  """Joins nested keys with dots: {"model": {"width": 64}} -> {"model.width": 64}."""
+  if not isinstance(config, dict) or not config:
+    return {prefix[:-1]: config} if prefix else {}
+  parts = [_flat(value, f"{prefix}{key}.") for key, value in config.items()]
+  return {key: value for part in parts for key, value in part.items()}
+
+
+def _same(old: dict, new: dict, key: str) -> bool:
+  # 1 == True == 1.0 in Python, but not in a config.
+  return _show(old, key) == _show(new, key)
+
+
+def _show(config: dict, key: str) -> str:
+  return json.dumps(config[key]) if key in config else ABSENT

@@ -1,0 +1,184 @@
+"""Progress of runs: bars on a terminal, plain lines in a log, or nothing."""
+
+import dataclasses
+import time
+
+import rich.console
+import rich.progress
+
+
+class Progress:
+  """Shows how far a run is, its loss, its speed and the time left.
+
+    with Progress(12, "runs") as runs:
+      for i, run in enumerate(plan):
+        with Progress(run.steps, run.label, under=runs) as bar:
+          bar.update(step, loss=2.31, tokens_per_s=145e3)
+        runs.update(i + 1)
+
+  A bar `under` another shares its display and leaves one line when it ends. `start` is
+  the step a resumed run begins at.
+  """
+
+  def __init__(
+    self,
+    total: int,
+    label: str,
+    *,
+    start: int = 0,
+    under: "Progress | None" = None,
+    quiet: bool = False,
+    console: rich.console.Console | None = None,
+  ):
+    self._at = At(label, total, start)
+    self._owns_display = under is None
+    if under is not None:
+      self._display = under._display
+    else:
+      self._display = Silent() if quiet else _display(console)
+
+  def __enter__(self) -> "Progress":
+    self._display.begin(self._at)
+    return self
+
+  def __exit__(self, *exception: object) -> None:
+    self._display.end(self._at)
+    if self._owns_display:
+      self._display.close()
+
+  def update(self, step: int, **facts: float | str) -> None:
+    """Shows `step` of `total` with facts such as loss= and tokens_per_s=."""
+    self._at.move(step, facts)
+    self._display.show(self._at)
+
+
+@dataclasses.dataclass(eq=False)
+class At:
+  """Where a bar is, and what it says about it."""
+
+  label: str
+  total: int
+  step: int
+  facts: str = ""
+  began: float = dataclasses.field(default_factory=lambda: time.monotonic())
+  first: tuple[float, int] | None = None
+
+  def move(self, step: int, facts: dict[str, float | str]) -> None:
+    self.step = step
+    self.facts = "  ".join(_fact(name, value) for name, value in facts.items())
+    # Time left counts from the first update: before it, the program was compiled.
+    self.first = self.first or (time.monotonic(), step)
+
+  def left(self) -> str:
+    if self.first is None or self.step <= self.first[1]:
+      return ""
+    pace = (time.monotonic() - self.first[0]) / (self.step - self.first[1])
+    return f"{_duration(pace * (self.total - self.step))} left"
+
+  def line(self) -> str:
+    parts = (self.label, f"{self.step}/{self.total}", self.facts, self.left())
+    return "  ".join(part for part in parts if part)
+
+  def last_line(self) -> str:
+    state = "" if self.step >= self.total else "stopped"
+    took = f"in {_duration(time.monotonic() - self.began)}"
+    parts = (self.label, state, f"{self.step}/{self.total}", self.facts, took)
+    return "  ".join(part for part in parts if part)
+
+
+class Silent:
+  """Shows nothing."""
+
+  def begin(self, at: At) -> None: ...
+
+  def show(self, at: At) -> None: ...
+
+  def end(self, at: At) -> None: ...
+
+  def close(self) -> None: ...
+
+
+class Lines(Silent):
+  """Prints a line at the first update, then one in a while, and one at the end."""
+
+  seconds = 10.0
+
+  def __init__(self, console: rich.console.Console):
+    self._console = console
+    self._printed: dict[At, float] = {}
+
+  def show(self, at: At) -> None:
+    now = time.monotonic()
+    if now - self._printed.get(at, -self.seconds) >= self.seconds:
+      self._printed[at] = now
+      self._print(at.line())
+
+  def end(self, at: At) -> None:
+    self._print(at.last_line())
+
+  def _print(self, line: str) -> None:
+    self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+class Bars(Lines):
+  """Draws live bars; what is printed meanwhile appears above them."""
+
+  def __init__(self, console: rich.console.Console):
+    super().__init__(console)
+    text = lambda field: rich.progress.TextColumn(field, markup=False)
+    bar = rich.progress.BarColumn(bar_width=24)
+    columns = (text("{task.description}"), bar, text("{task.fields[text]}"))
+    # Four times a second: the redrawing thread competes with training for the CPU.
+    self._bars = rich.progress.Progress(
+      *columns, console=console, refresh_per_second=4, transient=True
+    )
+    self._tasks: dict[At, rich.progress.TaskID] = {}
+    self._bars.start()
+    # Left visible, the cursor survives a process that dies without cleaning up.
+    console.show_cursor(True)
+
+  def begin(self, at: At) -> None:
+    self._tasks[at] = self._bars.add_task(
+      at.label, total=at.total, completed=at.step, text=""
+    )
+
+  def show(self, at: At) -> None:
+    text = at.line().removeprefix(at.label).strip()
+    self._bars.update(self._tasks[at], completed=at.step, text=text)
+
+  def end(self, at: At) -> None:
+    self._bars.remove_task(self._tasks.pop(at))
+    super().end(at)
+
+  def close(self) -> None:
+    self._bars.stop()
+
+
+def _display(console: rich.console.Console | None) -> Silent:
+  console = console or rich.console.Console()
+  live = console.is_terminal and not console.is_dumb_terminal
+  return Bars(console) if live else Lines(console)
+
+
+def _fact(name: str, value: float | str) -> str:
+  """Returns "loss 2.310" or, for names that end in `_per_s`, "145k tokens/s"."""
+  if isinstance(value, str):
+    return f"{name} {value}"
+  if name.endswith("_per_s"):
+    return f"{_short(value)} {name.removesuffix('_per_s')}/s"
+  return f"{name} {value:.3f}"
+
+
+def _short(value: float) -> str:
+  for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+    if value >= size:
+      return f"{value / size:.3g}{letter}"
+  return f"{value:.3g}"
+
+
+def _duration(seconds: float) -> str:
+  minutes, seconds = divmod(round(seconds), 60)
+  hours, minutes = divmod(minutes, 60)
+  if hours:
+    return f"{hours} h {minutes:02} min"
+  return f"{minutes} min {seconds:02} s" if minutes else f"{seconds} s"

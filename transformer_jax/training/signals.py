@@ -1,0 +1,58 @@
+"""Ctrl-C and SIGTERM as a question the training loop asks once per dispatch."""
+
+import contextlib
+import dataclasses
+import os
+import signal
+import threading
+from collections.abc import Iterator
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+@dataclasses.dataclass
+class Stop:
+  """Is true once a signal has asked the process to stop."""
+
+  received: signal.Signals | None = None
+
+  def __bool__(self) -> bool:
+    return self.received is not None
+
+  @property
+  def exit_code(self) -> int:
+    """128 + signal, as shells report it: 130 for Ctrl-C, 143 for SIGTERM."""
+    return 128 + self.received if self.received else 0
+
+
+@contextlib.contextmanager
+def stop_requested() -> Iterator[Stop]:
+  """Yields a flag that SIGINT and SIGTERM set; a second signal kills at once.
+
+  Pass the flag down instead of nesting: only the innermost one is set. Outside the
+  main thread Python allows no handlers, so there the flag stays false.
+  """
+  stop = Stop()
+  if threading.current_thread() is not threading.main_thread():
+    yield stop
+    return
+  before = {number: signal.getsignal(number) for number in SIGNALS}
+  # nohup and `command &` ignore signals on purpose; so do we then.
+  mine = [number for number in SIGNALS if before[number] is not signal.SIG_IGN]
+
+  def handle(number: int, frame: object) -> None:
+    stop.received = signal.Signals(number)
+    for each in mine:
+      # The kernel's own action needs no Python, so it works while XLA compiles.
+      signal.signal(each, signal.SIG_DFL)
+    name = stop.received.name
+    line = f"\n{name}: saving after this dispatch; send it again to abort at once\n"
+    os.write(2, line.encode())  # print() is not safe inside a signal handler
+
+  try:
+    for number in mine:
+      signal.signal(number, handle)
+    yield stop
+  finally:
+    for number in mine:
+      signal.signal(number, before[number] or signal.SIG_DFL)
