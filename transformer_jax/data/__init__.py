@@ -1,0 +1,13 @@
+"""Tasks and text. Importing this package fills the registry `base.tasks`.
+
+A task is one file: save it in `tasks/`, or name your own as `module:Class(argument=1)`.
+"""
+
+import importlib
+import pkgutil
+
+from transformer_jax.data import tasks as _folder
+from transformer_jax.data import text as text
+
+for _module in pkgutil.iter_modules(_folder.__path__, _folder.__name__ + "."):
+  importlib.import_module(_module.name)

@@ -1,0 +1,174 @@
+"""UTF-8 files on disk as documents: read strictly, split, fingerprint. No JAX here."""
+
+import dataclasses
+import glob
+import hashlib
+import os
+import pathlib
+import sysconfig
+from collections.abc import Iterable
+
+SPLITS = ("train", "validation", "test")
+STDLIB = "stdlib"
+# Tests are no ordinary code, generated and site files differ between installations.
+NOT_STDLIB = ("test", "tests", "idlelib", "lib2to3", "ensurepip", "site-packages")
+NOT_STDLIB += ("dist-packages", "config-*", "_sysconfigdata*", "*customize.py")
+
+
+class DataError(ValueError):
+  """Data that cannot be used; the message names it and says what to do."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Document:
+  """One text: its name, stable across machines, and its UTF-8 bytes."""
+
+  name: str
+  content: bytes
+
+
+def read(source: str) -> list[Document]:
+  """Reads `'stdlib'`, a file, a folder or a glob, sorted by name.
+
+  Raises DataError for what is missing, unreadable, empty or not UTF-8.
+  """
+  root, paths = _stdlib() if source == STDLIB else _find(source)
+  documents = [_read(path, path.relative_to(root).as_posix()) for path in paths]
+  documents = [document for document in documents if document.content]
+  if not documents:
+    raise DataError(f"'{source}' is empty; name a file, folder or glob that holds text")
+  return sorted(documents, key=lambda document: document.name)
+
+
+def split(documents: list[Document]) -> tuple[dict[str, list[Document]], str]:
+  """Returns the documents of each split, and how they were split.
+
+  A hash of its name puts a document into one split: 80% train, 10% validation, 10%
+  test. When that leaves a split empty, as for a single file, every document is cut
+  instead: 90% train, 5% validation, 5% test.
+  """
+  by_name = {name: [] for name in SPLITS}
+  for document in documents:
+    by_name[_split_of(document.name)].append(document)
+  if all(by_name.values()):
+    return by_name, "by file"
+  cut = [_cut(document) for document in documents]
+  pieces = {name: [piece[i] for piece in cut] for i, name in enumerate(SPLITS)}
+  return pieces, "within each file"
+
+
+def fingerprint(documents: Iterable[Document]) -> str:
+  """Returns the SHA-256 of all names and contents."""
+  digest = hashlib.sha256()
+  for document in documents:
+    # The size keeps two documents from reading like one.
+    digest.update(f"{document.name}\0{len(document.content)}\0".encode())
+    digest.update(document.content)
+  return digest.hexdigest()
+
+
+def _stdlib() -> tuple[pathlib.Path, list[pathlib.Path]]:
+  root = pathlib.Path(sysconfig.get_path("stdlib"))
+  paths = [path for path in _walk(root, skip=NOT_STDLIB) if path.suffix == ".py"]
+  if not paths:
+    raise DataError(
+      f"this Python has no library source in {root};"
+      " write text(source='PATH') with a file, folder or glob of your own"
+    )
+  return root, paths
+
+
+def _find(source: str) -> tuple[pathlib.Path, list[pathlib.Path]]:
+  path = pathlib.Path(source).expanduser()
+  if path.is_dir():
+    root, paths = path, _walk(path)
+  elif path.exists():
+    root, paths = path.parent, [path]
+  else:
+    root = _before_wildcards(path)
+    found = map(pathlib.Path, glob.glob(str(path), recursive=True))
+    paths = [path for path in found if path.is_file()]
+  if not paths:
+    raise DataError(_nothing(source, path))
+  return root, paths
+
+
+def _nothing(source: str, path: pathlib.Path) -> str:
+  if path.is_dir():
+    return f"folder '{source}' holds no files; put UTF-8 text there or name another"
+  if glob.has_magic(source):
+    return f"no file matches '{source}' in {pathlib.Path.cwd()}; check the glob"
+  return (
+    f"there is no file or folder '{source}' in {pathlib.Path.cwd()};"
+    " check the path, or write 'stdlib' or 'tfds:NAME'"
+  )
+
+
+def _before_wildcards(path: pathlib.Path) -> pathlib.Path:
+  """Returns the folder in front of the first wildcard."""
+  fixed = [part for part in path.parents if not glob.has_magic(str(part))]
+  return fixed[0]
+
+
+def _walk(
+  folder: pathlib.Path, skip: tuple[str, ...] = ("__pycache__",)
+) -> list[pathlib.Path]:
+  """Returns the files under a folder; hidden ones and those in `skip` left out."""
+  wanted = lambda name: (
+    not any(pathlib.PurePath(name).match(pattern) for pattern in (".*", *skip))
+  )
+  found = []
+  for here, folders, names in os.walk(folder, onerror=_refuse):
+    folders[:] = filter(wanted, folders)
+    found += [pathlib.Path(here, name) for name in filter(wanted, names)]
+  return [path for path in found if path.is_file()]
+
+
+def _refuse(error: OSError) -> None:
+  raise DataError(
+    f"cannot read '{error.filename}': {error.strerror}; check its permissions"
+  ) from error
+
+
+def _read(path: pathlib.Path, name: str) -> Document:
+  try:
+    content = path.read_bytes()
+  except OSError as error:
+    raise DataError(
+      f"cannot read '{path}': {error.strerror}; check its permissions"
+    ) from error
+  check_utf8(content, f"'{path}'")
+  return Document(name, content)
+
+
+def check_utf8(content: bytes, where: str) -> None:
+  """Raises DataError with the first byte offset that is not UTF-8."""
+  try:
+    content.decode("utf-8")
+  except UnicodeDecodeError as error:
+    raise DataError(
+      f"{where} is not UTF-8 at byte {error.start} ({error.reason}); convert it"
+      " (iconv -t UTF-8) or leave it out with a glob such as 'folder/**/*.txt'"
+    ) from error
+
+
+def _split_of(name: str) -> str:
+  hundredth = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") % 100
+  return "test" if hundredth < 10 else "validation" if hundredth < 20 else "train"
+
+
+def _cut(document: Document) -> list[Document]:
+  """Cuts one document into its train, validation and test piece."""
+  size = len(document.content)
+  places = [0, _whole(document, size * 90 // 100), _whole(document, size * 95 // 100)]
+  return [
+    Document(f"{document.name}[{start}:{stop}]", document.content[start:stop])
+    for start, stop in zip(places, [*places[1:], size], strict=True)
+  ]
+
+
+def _whole(document: Document, place: int) -> int:
+  """Moves a cut in front of the character that it would tear."""
+  while place and document.content[place] & 0xC0 == 0x80:
+    place -= 1
+  return place

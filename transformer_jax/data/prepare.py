@@ -1,0 +1,106 @@
+"""Prepares a TFDS data set as ArrayRecord, which is read without TensorFlow.
+
+  python -m transformer_jax.data.prepare tiny_shakespeare --data_dir=data
+
+This is the only command that downloads.
+"""
+
+import importlib.util
+import pathlib
+import sys
+import types
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Sequence
+from glob import glob
+from os.path import exists, isdir
+from typing import Any
+
+from absl import app, flags, logging
+
+from transformer_jax.data import tfds
+from transformer_jax.data.files import DataError
+
+PATIENCE = 10  # seconds that a server may take to answer
+
+DATA_DIR = flags.DEFINE_string(
+  "data_dir", None, "Where to prepare the data; by default where TFDS itself looks."
+)
+
+
+def prepare(name: str, data_dir: str | None) -> str:
+  """Downloads and prepares a data set; returns its folder. Raises DataError."""
+  import tensorflow_datasets
+
+  built = tfds.builder(name, data_dir, file_format="array_record")
+  if tfds.is_prepared(built):
+    return built.data_dir
+  stand_in_for_tensorflow(built)
+  check_servers(built, name)
+  config = tensorflow_datasets.download.DownloadConfig(try_download_gcs=False)
+  try:
+    built.download_and_prepare(download_config=config)
+  except ImportError as error:
+    raise DataError(
+      f"preparing '{name}' needs the package '{error.name}', which is no dependency"
+      " here: prepare it where that is installed, with file_format='array_record' or"
+      f" the default, and copy the folder to {built.data_dir}"
+    ) from error
+  return built.data_dir
+
+
+def stand_in_for_tensorflow(built: Any) -> None:
+  """Gives a builder the file functions that it would take from TensorFlow.
+
+  tiny_shakespeare and lm1b use nothing else of it.
+  """
+  module = sys.modules[type(built).__module__]
+  if not hasattr(module, "tf") or importlib.util.find_spec("tensorflow"):
+    return
+  gfile = types.SimpleNamespace(exists=exists, isdir=isdir, glob=glob, GFile=_open)
+  module.tf = types.SimpleNamespace(io=types.SimpleNamespace(gfile=gfile))
+
+
+def check_servers(built: Any, name: str) -> None:
+  """Raises DataError when a needed file is neither here nor to be had.
+
+  TFDS itself retries for minutes before it says so.
+  """
+  downloads = pathlib.Path(built.data_dir_root, "downloads")
+  here = "".join(path.read_text() for path in downloads.glob("*.INFO"))
+  for url, info in (built.url_infos or {}).items():
+    placed = downloads / "manual" / (info.filename or "")
+    if url in here or placed.is_file() or not url.startswith("http"):
+      continue
+    try:
+      request = urllib.request.Request(url, method="HEAD")
+      urllib.request.urlopen(request, timeout=PATIENCE).close()
+    except urllib.error.HTTPError:
+      pass  # The server answers; not every one answers HEAD.
+    except OSError as error:
+      raise DataError(
+        f"cannot reach {urllib.parse.urlsplit(url).netloc} to prepare '{name}'"
+        f" ({getattr(error, 'reason', error)}); connect to the network, or fetch {url}"
+        f" elsewhere and put it at {placed}"
+      ) from error
+
+
+def _open(path: str, mode: str = "r") -> Any:
+  return open(path, mode, encoding=None if "b" in mode else "utf-8")
+
+
+def main(argv: Sequence[str]) -> None:
+  if len(argv) != 2:
+    raise app.UsageError("name one data set, for example tiny_shakespeare")
+  logging.set_verbosity(logging.ERROR)
+  try:
+    folder = prepare(argv[1], DATA_DIR.value)
+  except DataError as error:
+    sys.exit(f"prepare: {error}")
+  where = f", data_dir='{DATA_DIR.value}'" if DATA_DIR.value else ""
+  print(f"prepared in {folder}\nuse it as text(source='tfds:{argv[1]}'{where})")
+
+
+if __name__ == "__main__":
+  app.run(main)

@@ -1,0 +1,129 @@
+"""What the algorithmic tasks share: [start] prompt [separator] answer [end].
+
+A task says how long its two strings are and how they are drawn for one row; this file
+lays them out for a decoder that reads every token but the last.
+"""
+
+import dataclasses
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from transformer_jax.data.base import Batch, Task
+from transformer_jax.positions import coords
+from transformer_jax.spec import SpecError
+
+PAD, START, SEPARATOR, END, FIRST = range(5)  # symbol n is the token FIRST + n
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Strings(Task):
+  """Lays out the strings of a subclass. The loss counts the answer and the end token.
+
+  symbols  how many symbols the strings are written with
+  stops    whether to predict the end token too; False: the answer's size is no secret
+  scored   how many of the answer's last symbols evaluation counts; None: all, and end
+  fixed    train on exactly the length asked for; False: on lengths from 1 up to it
+  """
+
+  symbols: ClassVar[int]
+  stops: ClassVar[bool] = True
+  scored: ClassVar[int | None] = None
+  fixed: bool = False
+
+  def __post_init__(self):
+    for field in dataclasses.fields(self):
+      value = getattr(self, field.name)
+      if isinstance(value, int) and not isinstance(value, bool) and value < 1:
+        name = type(self).__name__.lower()
+        raise SpecError(f"{name}: {field.name} is {value}; it must be at least 1")
+
+  @property
+  def vocabulary(self) -> int:
+    """Four marks and the symbols."""
+    return FIRST + self.symbols
+
+  def sizes(self, length: Any) -> tuple[Any, Any]:
+    """Returns how many symbols the prompt and the answer have."""
+    raise NotImplementedError
+
+  def numbers(self, longest: int) -> int:
+    """Returns how many random numbers one row takes."""
+    return longest
+
+  def strings(
+    self, random_N: jax.Array, length: jax.Array, longest: int
+  ) -> tuple[jax.Array, jax.Array]:
+    """Returns one prompt and its answer, padded with anything to `sizes(longest)`.
+
+    random_N: uint32; the n-th is the same whatever `longest`
+    """
+    raise NotImplementedError
+
+  def tokens(self, length: Any) -> Any:
+    """[start] prompt [separator] answer: the end token is predicted, never read."""
+    prompt, answer = self.sizes(length)
+    return prompt + answer + 2
+
+  def batch(self, arrays: Any, key: jax.Array, rows: int, length: int) -> Batch:
+    """Returns strings of 1 to `length`, padded on the right.
+
+    Nothing masks the padding: under a causal mask no counted token can look at it.
+    """
+    random_BN = self._draw(key, rows, length)
+    shortest = length if self.fixed else 1
+    length_B = shortest + below(length + 1 - shortest, random_BN[:, 0])
+    lay_out = jax.vmap(lambda random_N, n: self._lay_out(random_N, n, length, None))
+    at = coords.consecutive(1, self.tokens(length))
+    return _shifted(*lay_out(random_BN, length_B), at)
+
+  def score(
+    self, arrays: Any, key: jax.Array, rows: int, length: jax.Array, bucket: int
+  ) -> Batch:
+    """Returns strings of exactly `length` at the right end of the bucket's tokens."""
+    L = self.tokens(bucket)
+    absent = L - self.tokens(length)
+    lay_out = jax.vmap(lambda r_N: self._lay_out(r_N, length, bucket, self.scored))
+    left = lay_out(self._draw(key, rows, bucket))
+    right = [jnp.roll(array, absent, axis=1) for array in left]
+    return _shifted(*right, coords.padded(jnp.arange(L)[None] >= absent))
+
+  def _draw(self, key, rows, longest):
+    """Returns random_BN; the first number of a row draws its length in training."""
+    numbers = jnp.arange(1 + self.numbers(longest))
+    draw = lambda n: jax.random.bits(jax.random.fold_in(key, n), (rows,))
+    return jax.vmap(draw, out_axes=1)(numbers)
+
+  def _lay_out(self, random_N, length, longest, scored):
+    """Returns the tokens and weights of one row, padded on the right."""
+    prompt_P, answer_A = self.strings(random_N[1:], length, longest)
+    prompt, answer = self.sizes(length)
+    row_L = jnp.full(self.tokens(longest) + 1, PAD, jnp.int32)
+    # Each string overwrites the padding of the one before it.
+    row_L = row_L.at[0].set(START)
+    row_L = jax.lax.dynamic_update_slice(row_L, FIRST + prompt_P, (1,))
+    row_L = row_L.at[prompt + 1].set(SEPARATOR)
+    row_L = jax.lax.dynamic_update_slice(row_L, FIRST + answer_A, (prompt + 2,))
+    end = prompt + answer + 2
+    place_L = jnp.arange(row_L.shape[0])
+    row_L = jnp.where(place_L == end, END, jnp.where(place_L < end, row_L, PAD))
+    first = end - answer if scored is None else end - jnp.minimum(scored, answer)
+    last = end if scored is None and self.stops else end - 1
+    weight_L = (place_L >= first) & (place_L <= last)
+    return row_L, weight_L.astype(jnp.float32)
+
+
+def _shifted(token_BL: jax.Array, weight_BL: jax.Array, at: coords.Coords) -> Batch:
+  """Reads all tokens but the last, predicts all but the first."""
+  return Batch(token_BL[:, :-1], token_BL[:, 1:], weight_BL[:, 1:], at)
+
+
+def below(limit: int, random_N: jax.Array) -> jax.Array:
+  """Returns int32 numbers below `limit`, equally likely up to limit / 2**32."""
+  return (random_N % jnp.uint32(limit)).astype(jnp.int32)
+
+
+def from_end(drawn_L: jax.Array, length: jax.Array) -> jax.Array:
+  """Orders the first `length` so that the n-th drawn is the n-th from the end."""
+  return drawn_L[jnp.maximum(length - 1 - jnp.arange(drawn_L.shape[0]), 0)]

@@ -1,0 +1,143 @@
+"""Text by its TensorFlow Datasets name, read without TensorFlow and never downloaded.
+
+Prepared data is read in two formats: ArrayRecord, which `prepare` writes, and TFRecord,
+the format of most data that already exists.
+"""
+
+import importlib
+import os
+import struct
+from collections.abc import Iterator
+from typing import Any
+
+from transformer_jax.data import files
+from transformer_jax.data.files import DataError, Document
+from transformer_jax.spec import nearest
+
+# Builders in these packages are registered only when the package is imported.
+OLD_STYLE = ("tensorflow_datasets.text", "tensorflow_datasets.translate")
+FEATURE = "text"
+
+
+def read(
+  name: str, splits: tuple[str, ...], data_dir: str | None, limit: int | None
+) -> tuple[dict[str, list[Document]], dict[str, Any]]:
+  """Returns one document for each split, its records joined by newlines, and facts.
+
+  limit: stop after so many bytes of each split. Raises DataError.
+  """
+  built = builder(name, data_dir)
+  if FEATURE not in built.info.features:
+    raise DataError(
+      f"tfds:{name} has no feature '{FEATURE}' but"
+      f" {', '.join(sorted(built.info.features))}; name a data set of plain text"
+    )
+  if not is_prepared(built):
+    raise DataError(
+      f"tfds:{name} is not prepared in {built.data_dir}; prepare it once:"
+      f" {prepare_command(name, data_dir)}"
+    )
+  documents = {split: [_join(built, name, split, limit)] for split in splits}
+  facts = {
+    "split": "by TFDS",
+    "fingerprint": files.fingerprint(documents[split][0] for split in splits),
+    "files": {split: len(built.info.splits[split].filenames) for split in splits},
+    "version": built.info.full_name,
+  }
+  return documents, facts
+
+
+def builder(name: str, data_dir: str | None, file_format: str | None = None) -> Any:
+  """Finds a TFDS builder by name. Raises DataError with the nearest name."""
+  import tensorflow_datasets as tfds
+
+  options = {"data_dir": data_dir} if data_dir else {}
+  options |= {"file_format": file_format} if file_format else {}
+  for package in ("tensorflow_datasets", *OLD_STYLE):
+    importlib.import_module(package)
+    try:
+      return tfds.builder(name, **options)
+    except tfds.core.DatasetNotFoundError:
+      continue
+    except (ValueError, AssertionError, ImportError) as error:
+      why = str(error).strip().partition("\n")[0]
+      raise DataError(f"TFDS cannot build '{name}' ({why}); check the name") from error
+  near = nearest(name, tfds.core.registered.list_imported_builders())
+  raise DataError(
+    f"TFDS knows no data set '{name}' and finds none prepared under that name in"
+    f" {data_dir or 'its data_dir'}.{near} Check the name, or write text(data_dir=...)"
+  )
+
+
+def prepare_command(name: str, data_dir: str | None) -> str:
+  """Returns the command that prepares a data set for `read`."""
+  where = f" --data_dir={data_dir}" if data_dir else ""
+  return f"python -m transformer_jax.data.prepare {name}{where}"
+
+
+def is_prepared(built: Any) -> bool:
+  """Tells whether the data is there, without the warning that TFDS's own test logs."""
+  return (built.data_path / "dataset_info.json").exists()
+
+
+def _join(built: Any, name: str, split: str, limit: int | None) -> Document:
+  if split not in built.info.splits:
+    raise DataError(
+      f"tfds:{name} has no split '{split}', only {', '.join(built.info.splits)};"
+      " text needs 'train' and the one it scores: text(split='test') or 'validation'"
+    )
+  records, size = [], 0
+  for number, example in enumerate(_examples(built, name, split)):
+    text = example[FEATURE]
+    # ArrayRecord gives bytes, some readers str.
+    records.append(text.encode() if isinstance(text, str) else bytes(text))
+    files.check_utf8(records[-1], f"tfds:{name} {split} record {number}")
+    size += len(records[-1]) + 1
+    if limit is not None and size >= limit:
+      break
+  if size == len(records):
+    raise DataError(f"the {split} split of tfds:{name} is empty; prepare it again")
+  return Document(f"{built.info.full_name}/{split}", b"\n".join(records))
+
+
+def _examples(built: Any, name: str, split: str) -> Iterator[dict[str, Any]]:
+  file_format = built.info.file_format.value
+  if file_format == "array_record":
+    source = built.as_data_source(split=split)
+    return (source[i] for i in range(len(source)))
+  if file_format == "tfrecord":
+    decode = built.info.features.deserialize_example_np
+    paths = [os.fspath(path) for path in built.info.splits[split].filepaths]
+    return (decode(record) for path in paths for record in tfrecords(path))
+  raise DataError(
+    f"tfds:{name} is prepared as {file_format} in {built.data_dir}, which only"
+    f" TensorFlow reads; prepare it in another folder: {prepare_command(name, 'NEW')}"
+  )
+
+
+def tfrecords(path: str) -> Iterator[bytes]:
+  """Yields the records of a TFRecord file: size, checksum, record, checksum, ...
+
+  https://www.tensorflow.org/tutorials/load_data/tfrecord. Raises DataError when the
+  file ends inside a record; the checksums are not verified.
+  """
+  with _open(path) as file:
+    while head := file.read(12):
+      size = struct.unpack("<Q", head[:8])[0] if len(head) == 12 else 0
+      left = os.fstat(file.fileno()).st_size - file.tell()
+      if len(head) < 12 or size + 4 > left:
+        raise DataError(
+          f"'{path}' ends inside the record at byte {file.tell() - len(head)};"
+          " copy it again or prepare the data again"
+        )
+      yield file.read(size)
+      file.seek(4, os.SEEK_CUR)
+
+
+def _open(path: str) -> Any:
+  try:
+    return open(path, "rb")
+  except OSError as error:
+    raise DataError(
+      f"cannot read '{path}': {error.strerror}; prepare the data again"
+    ) from error
