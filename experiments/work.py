@@ -1,5 +1,7 @@
 """Works through runs one after another; what happens to one never stops the others."""
 
+import contextlib
+import functools
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -9,6 +11,7 @@ from experiments import flags, provenance, runs
 from experiments.config import ConfigError, flatten, load, validate
 from experiments.plan import Run
 from transformer_jax.training.files import write_json
+from transformer_jax.training.progress import Progress
 from transformer_jax.training.signals import Stop, stop_requested
 
 # Imported when the first run starts: the checks before it need no model.
@@ -66,25 +69,26 @@ def _outcomes(
 ) -> Iterator[runs.Outcome]:
   """Yields how each run ended, until someone asks to stop."""
   facts, changes = provenance.facts()
-  for number, run in enumerate(todo, 1):
-    if stop:
-      return
-    name = f"[{number}/{len(todo)}] {run.group} {run.label}"
-    facts["command"] = flags.command("run", request.path, run.overrides)
-    outcome = runs.perform(
-      run,
-      request.workdir,
-      lambda folder, run=run, name=name: _train(run, folder, name, stop),
-      facts,
-      changes,
-      request.retry,
-    )
-    print(f"{name}: {outcome.state}{outcome.note and f', {outcome.note}'}", flush=True)
-    yield outcome
+  # A bar over a single run would say nothing that the run's own bar does not.
+  with contextlib.ExitStack() as stack:
+    bar = stack.enter_context(Progress(len(todo), "runs")) if len(todo) > 1 else None
+    for number, run in enumerate(todo, 1):
+      if stop:
+        return
+      facts["command"] = flags.command("run", request.path, run.overrides)
+      train = functools.partial(_train, run, bar, stop)
+      outcome = runs.perform(run, request.workdir, train, facts, changes, request.retry)
+      if outcome.note:  # a run that was just finished has left its own line
+        print(f"{run.group} {run.label}: {outcome.state}, {outcome.note}", flush=True)
+      if bar:
+        bar.update(number)
+      yield outcome
 
 
-def _train(run: Run, folder: Path, name: str, stop: Stop) -> dict[str, Any] | None:
-  return load(TRAIN)(run.config, folder, run.label, run.group, name, stop)
+def _train(
+  run: Run, bar: Progress | None, stop: Stop, folder: Path
+) -> dict[str, Any] | None:
+  return load(TRAIN)(run.config, folder, run.label, run.group, bar, stop)
 
 
 def report(workdir: Path) -> bool:
@@ -129,8 +133,8 @@ def summary(found: Mapping[str, Any]) -> str:
   parts = [
     f"{found['parameters']:,} parameters ({found['position_parameters']:,} positional)",
     f"{found['flops_per_token']:,.0f} FLOPs per token",
-    f"{found['train_peak_bytes'] / 2**20:,.1f} MiB to train",
+    f"{found['peak_bytes'] / 2**20:,.1f} MiB to train",
     f"attention {found['core']}",
   ]
-  parts += [f"not {core}: {why}" for core, why in found["refusals"].items()]
+  parts += [f"not {core}: {why}" for core, why in found["core_refusals"].items()]
   return "; ".join(parts)

@@ -116,7 +116,12 @@ class AdamW:
 
   def build(self, schedule: optax.Schedule) -> optax.GradientTransformation:
     return optax.adamw(
-      schedule, self.b1, self.b2, self.eps, weight_decay=self.weight_decay, mask=matrices
+      schedule,
+      self.b1,
+      self.b2,
+      self.eps,
+      weight_decay=self.weight_decay,
+      mask=matrices,
     )
 
 

@@ -1,0 +1,120 @@
+"""The one place where strings become objects."""
+
+import dataclasses
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from experiments.config import ConfigError
+from transformer_jax.attention import cores
+from transformer_jax.axes import Dims
+import transformer_jax.data  # noqa: F401, fills the registry of tasks
+from transformer_jax.data.base import Task, tasks
+from transformer_jax.evaluation.lengths import Evaluator
+from transformer_jax.models import Architecture, Transformer, layers
+from transformer_jax.positions import positions
+from transformer_jax.training import optimizers
+from transformer_jax.training.loop import Budget
+from transformer_jax.training.step import Trainer
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+  """A config as objects."""
+
+  trainer: Trainer
+  evaluator: Evaluator
+  task: Task
+  budget: Budget
+  seeds: tuple[int, ...]
+  lengths: tuple[int, ...]  # of the task, those that are scored
+
+
+def build(config: ConfigDict) -> Experiment:
+  """Returns the objects that a validated config describes."""
+  train, evaluate = config.train, config.evaluate
+  task = tasks.build(config.task)
+  model = Transformer(architecture(config, task))
+  optimizer, rate = optimizers.build(
+    train.optimizer, train.schedule, train.clip, train.steps, config.model.width
+  )
+  trainer = Trainer(
+    model, task, optimizer, rate, train.rows, train.length, train.label_smoothing
+  )
+  return Experiment(
+    trainer=trainer,
+    evaluator=Evaluator(model, task, evaluate.rows, evaluate.rows_per_step),
+    task=task,
+    budget=Budget(train.steps, train.steps_per_dispatch, train.checkpoint_every),
+    seeds=tuple(config.seeds),
+    lengths=tuple(train.length * multiple for multiple in evaluate.lengths),
+  )
+
+
+def architecture(config: ConfigDict, task: Task) -> Architecture:
+  """Returns what the model is made of."""
+  model = config.model
+  dims = Dims(
+    V=task.vocabulary,
+    D=model.width,
+    H=model.heads,
+    F=model.feedforward,
+    N=model.layers,
+    L=task.tokens(config.train.length),
+    K=model.head_width,
+  )
+  position, core = positions.build(model.position), cores.build(model.attention)
+  refused = core.refusal(position)
+  if refused:
+    raise ConfigError(f"model.attention={model.attention}: {refused}")
+  reach = position.reach(dims)
+  if reach is not None and reach < dims.L:
+    raise ConfigError(
+      f"model.position={model.position} has {reach} positions and training needs"
+      f" {dims.L}; give it more, or lower train.length"
+    )
+  return Architecture(
+    dims,
+    position,
+    core,
+    norm=layers.norms.build(model.norm),
+    activation=layers.activations.build(model.activation),
+    placement=layers.placements.build(model.placement),
+    decoders=model.layers,
+    dropout=model.dropout,
+    tied=model.tied,
+    dtype=model.dtype,
+    scan=model.scan,
+    remat=model.remat,
+  )
+
+
+def sizes(params: Any) -> tuple[int, int]:
+  """Returns how many parameters there are, and how many are the encoding's own."""
+  leaves = jax.tree_util.tree_leaves_with_path(params)
+  is_position = lambda path: any(
+    getattr(part, "key", "") == "position" for part in path
+  )
+  own = sum(x.size for path, x in leaves if is_position(path))
+  return sum(x.size for _, x in leaves), own
+
+
+def flops_per_token(experiment: Experiment, arrays: Any) -> float:
+  """Returns what XLA counts for one training step of one seed, per token read.
+
+  Counted with dense attention and every layer written out, since XLA counts the body of
+  a loop once. It is a count of the program before optimization, not a time.
+  """
+  trainer = experiment.trainer
+  plain = dataclasses.replace(
+    trainer.model.arch, core=cores.build("dense"), scan=False, remat=False
+  )
+  trainer = dataclasses.replace(trainer, model=Transformer(plain))
+
+  def step(arrays, state):
+    return trainer.step(state, trainer.batch(arrays, state))
+
+  state = jax.eval_shape(trainer.init, 0)
+  counted = jax.jit(step).lower(arrays, state).cost_analysis()
+  return counted["flops"] / (trainer.rows * trainer.model.arch.dims.L)

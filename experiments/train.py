@@ -1,0 +1,147 @@
+"""Trains and scores one config: all its seeds, in one program, from data to result."""
+
+import dataclasses
+import functools
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from experiments import runs
+from experiments.build import Experiment, build, flops_per_token, sizes
+from transformer_jax.attention import cores
+from transformer_jax.evaluation.lengths import MEASURES
+from transformer_jax.training import loop, sharding
+from transformer_jax.training.checkpoint import Keeper
+from transformer_jax.training.loop import Fitted, Program
+from transformer_jax.training.progress import Progress
+from transformer_jax.training.record import Record
+
+load = functools.lru_cache(maxsize=4)(lambda task: task.load())  # runs share texts
+
+
+def run(config: ConfigDict, folder: Path, name: str, stop: Any) -> dict | None:
+  """Returns what result.json holds, or None when it was asked to stop.
+
+  name   what the progress bar shows
+  stop   becomes true when the run should save and return
+  """
+  # Programs are kept below the sweep's folder, so that deleting it leaves nothing.
+  jax.config.update("jax_compilation_cache_dir", str(folder.parents[1] / "compiled"))
+  experiment, mesh = build(config), _mesh(config)
+  arrays, facts = load(experiment.task)
+  arrays = sharding.whole(mesh, arrays)
+  program = _compile(experiment, arrays, mesh)
+  start = time.perf_counter()
+  fitted, speed = _fit(experiment, program, arrays, folder, name, stop)
+  if not fitted.finished:
+    return None
+  trained = time.perf_counter()
+  split = functools.partial(sharding.split_rows, mesh)
+  evaluator = dataclasses.replace(experiment.evaluator, split=split)
+  scores = evaluator.run(fitted.state.params, arrays, experiment.lengths)
+  seconds = {
+    "compile": program.seconds,
+    "train": trained - start,
+    "evaluate": time.perf_counter() - trained,
+  }
+  return {
+    **_outcome(experiment, fitted, scores),
+    **_cost(experiment, program, arrays),
+    "tokens_per_s": speed,
+    "seconds": seconds,
+    "data": facts,
+  }
+
+
+def describe(config: ConfigDict) -> dict[str, Any]:
+  """Returns what a run would cost, from the compiled program; trains nothing."""
+  experiment, mesh = build(config), _mesh(config)
+  arrays = sharding.whole(mesh, load(experiment.task)[0])
+  return _cost(experiment, _compile(experiment, arrays, mesh), arrays)
+
+
+def _mesh(config: ConfigDict) -> Mesh:
+  return sharding.make_mesh(config.mesh.data, config.mesh.tensor)
+
+
+def _compile(experiment: Experiment, arrays: Any, mesh: Mesh) -> Program:
+  trainer, seeds = experiment.trainer, experiment.seeds
+  return loop.compile_steps(
+    trainer, seeds, arrays, mesh, experiment.budget.per_dispatch
+  )
+
+
+def _fit(
+  experiment: Experiment,
+  program: Program,
+  arrays: Any,
+  folder: Path,
+  name: str,
+  stop: Any,
+) -> tuple[Fitted, float]:
+  """Trains with checkpoints, a record and a bar; returns the speed in tokens/s too."""
+  trainer, budget = experiment.trainer, experiment.budget
+  tokens = trainer.rows * trainer.model.arch.dims.L
+  tokens *= budget.per_dispatch * len(experiment.seeds)
+  speeds = []
+
+  with (
+    Record(folder) as record,
+    Progress(budget.steps, name) as bar,
+    Keeper(folder / "checkpoints") as keeper,
+  ):
+
+    def report(progress: loop.Progress) -> None:
+      speeds.append(tokens / progress.seconds)
+      for place, seed in enumerate(experiment.seeds):
+        metrics = {key: x_S[place] for key, x_S in progress.metrics.items()}
+        record.write(progress.step, seed, **metrics, tokens_per_s=speeds[-1])
+      runs.progress(folder, progress.step)
+      loss = float(progress.metrics["loss"].mean())
+      bar.update(progress.step, loss=loss, tokens_per_s=speeds[-1])
+
+    def resumed(step: int) -> None:
+      record.truncate(step)
+      if step:
+        bar.update(step, resumed=f"from step {step}")
+
+    fitted = loop.fit(program, arrays, budget, keeper, report, resumed, stop)
+  return fitted, statistics.median(speeds) if speeds else float("nan")
+
+
+def _outcome(experiment: Experiment, fitted: Fitted, scores: list[dict]) -> dict:
+  """Returns the scores by seed; a seed that diverged has none."""
+  seeds, task = experiment.seeds, experiment.task
+  lost = {seeds[place]: step for place, step in fitted.diverged.items()}
+  named = [row | {"seed": seeds[row["seed"]]} for row in scores]
+  undefined = {n: experiment.evaluator.undefined(n) for n in experiment.lengths}
+  return {
+    "seeds": list(seeds),
+    "measures": [{"name": m, "better": MEASURES[m].better} for m in task.measures],
+    "train_length": experiment.trainer.length,
+    "lengths": list(experiment.lengths),
+    "scores": [r | {"value": None} if r["seed"] in lost else r for r in named],
+    "undefined": {str(n): reason for n, reason in undefined.items() if reason},
+    "diverged": {str(seed): step for seed, step in lost.items()},
+  }
+
+
+def _cost(experiment: Experiment, program: Program, arrays: Any) -> dict[str, Any]:
+  """Returns parameters and FLOPs of one seed, and the memory of all of them."""
+  shapes = jax.eval_shape(experiment.trainer.init, 0)
+  parameters, own = sizes(shapes.params)
+  arch = experiment.trainer.model.arch
+  others = {name: cores.build(name).refusal(arch.position) for name in cores}
+  return {
+    "parameters": parameters,
+    "position_parameters": own,
+    "flops_per_token": flops_per_token(experiment, arrays),
+    "peak_bytes": program.peak_bytes,
+    "core": type(arch.core).__name__.lower(),
+    "core_refusals": {name: reason for name, reason in others.items() if reason},
+  }

@@ -1,0 +1,1 @@
+"""Scores by length, and decoding on the cache."""

@@ -1,0 +1,146 @@
+"""The training loop: dispatches programs of several steps, saves, resumes, stops."""
+
+import collections
+import dataclasses
+import functools
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from transformer_jax.training import sharding
+from transformer_jax.training.checkpoint import Keeper
+from transformer_jax.training.step import State, Trainer
+
+# Dispatches that may be under way at once. Enough to hide the host; more would hold
+# memory, and simulated CPU devices deadlock in jax 0.10 beyond about 32.
+IN_FLIGHT = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Budget:
+  """How long to train: `steps` in dispatches of `per_dispatch`, saving every `save`."""
+
+  steps: int
+  per_dispatch: int
+  save: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+  """The compiled training of all seeds: `run(arrays, state) -> (state, metrics)`."""
+
+  run: Callable[[Any, State], tuple[State, dict[str, jax.Array]]]
+  init: Callable[[], State]
+  abstract: State
+  seconds: float
+  peak_bytes: int
+
+
+@dataclasses.dataclass
+class Progress:
+  """What a dispatch brought: metrics are means over its steps, one value per seed."""
+
+  step: int
+  metrics: dict[str, np.ndarray]
+  seconds: float
+
+
+@dataclasses.dataclass
+class Fitted:
+  """How training ended.
+
+  diverged   first step with a loss that is not finite, by place of the seed
+  finished   False when it was asked to stop before the last step
+  """
+
+  state: State
+  step: int
+  diverged: dict[int, int]
+  finished: bool
+
+
+def compile_steps(
+  trainer: Trainer, seeds: tuple[int, ...], arrays: Any, mesh: Mesh, count: int
+) -> Program:
+  """Compiles `count` steps of every seed into one program over the mesh."""
+  split = functools.partial(sharding.split_batch, mesh)
+  trainer = dataclasses.replace(trainer, constrain=split)
+  seed_S = jnp.array(seeds, jnp.uint32)
+  init = jax.vmap(trainer.init)
+  shapes = jax.eval_shape(init, seed_S)
+  where = sharding.split(mesh, shapes)
+  place = lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s)
+  abstract = jax.tree.map(place, shapes, where)
+  start = time.perf_counter()
+  steps = jax.vmap(functools.partial(trainer.steps, count=count), (None, 0))
+  everywhere = NamedSharding(mesh, PartitionSpec())
+  steps = jax.jit(steps, donate_argnums=1, out_shardings=(where, everywhere))
+  run = steps.lower(arrays, abstract).compile()
+  seconds = time.perf_counter() - start
+  memory = run.memory_analysis()
+  used = memory.argument_size_in_bytes + memory.temp_size_in_bytes
+  init = jax.jit(init, out_shardings=where)
+  return Program(run, lambda: init(seed_S), abstract, seconds, used)
+
+
+def fit(
+  program: Program,
+  arrays: Any,
+  budget: Budget,
+  keeper: Keeper,
+  report: Callable[[Progress], None],
+  resumed: Callable[[int], None],
+  stop: Any,
+) -> Fitted:
+  """Trains to the last step, from the newest checkpoint if there is one.
+
+  report    called with every dispatch, a little later than it ran
+  resumed   called once with the step that training goes on from
+  stop      becomes true when training should save and return
+  """
+  restored = keeper.restore(program.abstract)
+  state, meta = restored or (program.init(), {"step": 0, "diverged": {}})
+  step = meta["step"]
+  diverged = {int(seed): first for seed, first in meta["diverged"].items()}
+  resumed(step)
+  seeds = program.abstract.step.shape[0]
+  pending: collections.deque = collections.deque()
+  clock = [time.perf_counter()]
+
+  def settle(leave: int) -> None:
+    while len(pending) > leave:
+      last, metrics = pending.popleft()
+      metrics = jax.device_get(metrics)
+      _note_divergence(diverged, last, metrics["loss"])
+      now = time.perf_counter()
+      means = {name: x_SN.mean(axis=1) for name, x_SN in metrics.items()}
+      report(Progress(last, means, now - clock[0]))
+      clock[0] = now
+
+  while step < budget.steps and not stop and len(diverged) < seeds:
+    state, metrics = program.run(arrays, state)
+    step += budget.per_dispatch
+    pending.append((step, metrics))
+    settle(leave=IN_FLIGHT - 1)
+    keeper.poll()
+    if step % budget.save == 0 or step == budget.steps:
+      settle(leave=0)
+      keeper.save(step, state, {"diverged": diverged})
+  settle(leave=0)
+  finished = step >= budget.steps or len(diverged) == seeds
+  if not finished:
+    keeper.save(step, state, {"diverged": diverged})
+  return Fitted(state, step, diverged, finished)
+
+
+def _note_divergence(diverged: dict[int, int], last: int, loss_SN: np.ndarray) -> None:
+  """Adds the first step at which a seed's loss was not finite."""
+  bad_SN = ~np.isfinite(loss_SN)
+  first = last - loss_SN.shape[1] + 1
+  for seed in np.flatnonzero(bad_SN.any(axis=1)):
+    diverged.setdefault(int(seed), first + int(bad_SN[seed].argmax()))

@@ -1,0 +1,39 @@
+"""Data parallelism by `jax.pmap`, equal to the mesh path.
+
+JAX keeps pmap in maintenance mode, so `sharding.py` is the way; this is the small form
+that users of older code look for.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+
+from transformer_jax.data.base import Batch
+from transformer_jax.training.step import State, Trainer
+
+
+def pmap_step(trainer: Trainer, devices: list[jax.Device]):
+  """Returns `step(state, batch) -> (state, metrics)` over a list of devices.
+
+  The state has a leading axis of devices (`replicate`); the batch does not: its rows
+  are split over the devices and must divide by their number.
+  """
+  local = dataclasses.replace(trainer, axis="data")
+  n = len(devices)
+  step = jax.pmap(local.step, axis_name="data", devices=devices)
+
+  def run(state: State, batch: Batch) -> tuple[State, Any]:
+    B = batch.input_BL.shape[0]
+    if B % n:
+      raise ValueError(f"a batch of {B} rows does not divide over {n} devices")
+    rows = lambda x: x if x.shape[0] == B else x.repeat(B, axis=0)
+    fold = lambda x: rows(x).reshape(n, B // n, *x.shape[1:])
+    return step(state, jax.tree.map(fold, batch))
+
+  return run
+
+
+def replicate(state: State, devices: list[jax.Device]) -> State:
+  """Returns the state once per device, with a leading axis of devices."""
+  return jax.device_put_replicated(state, devices)

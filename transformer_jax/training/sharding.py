@@ -1,0 +1,75 @@
+"""Splits arrays over a mesh of devices by reading their names.
+
+`query_DHK` says that its second axis is heads; heads go over the axis `tensor`. Adam's
+moments carry the names of the parameters and are split with them.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from transformer_jax.axes import axes_of
+from transformer_jax.data.base import Batch
+
+RULES = {"H": "tensor", "F": "tensor", "V": "tensor"}
+
+
+def make_mesh(data: int = 1, tensor: int = 1) -> Mesh:
+  """Returns a mesh of data x tensor devices; data -1 takes all that are left.
+
+  Raises ValueError when the devices do not suffice or do not divide.
+  """
+  devices = jax.devices()
+  if data == -1:
+    data = max(1, len(devices) // tensor)
+  if data * tensor > len(devices):
+    raise ValueError(
+      f"mesh of data={data} x tensor={tensor} needs {data * tensor} devices and this"
+      f" machine has {len(devices)}; lower mesh.data or mesh.tensor"
+    )
+  types = (AxisType.Auto, AxisType.Auto)
+  used = devices[: data * tensor]
+  return jax.make_mesh((data, tensor), ("data", "tensor"), types, devices=used)
+
+
+def split(mesh: Mesh, tree: Any) -> Any:
+  """Returns the sharding of every array of a tree, read from its name.
+
+  Axes in front of those in the name (seeds, layers) stay whole.
+  """
+
+  def one(path, x) -> NamedSharding:
+    name = getattr(path[-1], "key", "") if path else ""
+    letters = axes_of(name) if isinstance(name, str) else ""
+    spec = [None] * (len(x.shape) - len(letters)) + [RULES.get(a) for a in letters]
+    for axis, size in zip(spec, x.shape, strict=True):
+      if axis and size % mesh.shape[axis]:
+        raise ValueError(
+          f"mesh.{axis}={mesh.shape[axis]} does not divide the axis of {size} in"
+          f" {name} {x.shape}; choose a {axis} that does"
+        )
+    return NamedSharding(mesh, PartitionSpec(*spec))
+
+  return jax.tree_util.tree_map_with_path(one, tree)
+
+
+def whole(mesh: Mesh, tree: Any) -> Any:
+  """Puts a copy of each array on every device."""
+  return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
+
+
+def split_rows(mesh: Mesh, x_BL: jax.Array) -> jax.Array:
+  """Splits rows over the axis `data`, inside a jitted function."""
+  if mesh.size == 1:
+    return x_BL
+  rows = NamedSharding(mesh, PartitionSpec("data"))
+  return jax.lax.with_sharding_constraint(x_BL, rows)
+
+
+def split_batch(mesh: Mesh, batch: Batch) -> Batch:
+  """Splits the rows of a batch, but not coordinates that all rows share."""
+  names = ("input_BL", "target_BL", "weight_BL")
+  tokens = {name: split_rows(mesh, getattr(batch, name)) for name in names}
+  return dataclasses.replace(batch, **tokens)
