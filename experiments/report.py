@@ -1,0 +1,154 @@
+"""Writes what a sweep found: a page, figures, tables to copy, and a terminal summary.
+
+  python -m experiments.report --workdir=runs/quickstart
+
+Reads sweep.json and runs/*/ of the folder, never trains anything, and may be run while
+the sweep is still going.
+"""
+
+import os
+import pathlib
+import re
+
+from experiments import answer, figures, findings, tables
+
+TEMPLATES = pathlib.Path(__file__).parent / "templates"
+
+
+def write_report(workdir: str | os.PathLike) -> pathlib.Path:
+  """Writes report.html, results.csv, tables.md, tables.tex and PNGs into workdir."""
+  found = findings.find(workdir)
+  folder = found.sweep.workdir
+  pictures = draw(found)
+  for group in pictures.values():
+    for picture in group:
+      _write(folder / f"{picture.name}.png", picture.png)
+  paper = tables.paper_tables(found)
+  _write(folder / "results.csv", tables.to_csv(found))
+  _write(folder / "tables.md", "\n".join(map(tables.to_markdown, paper)))
+  _write(folder / "tables.tex", _LATEX + "\n".join(map(tables.to_latex, paper)))
+  return _write(folder / "report.html", page(found, pictures))
+
+
+def draw(found: findings.Findings) -> dict[str, list]:
+  """Returns {group: its figures}, the headline's length curves first."""
+  from experiments import curves
+
+  pictures = {}
+  for group in found.sweep.groups:
+    measures = found.measures(group)
+    drawn = [curves.length_curves(found, group, measure) for measure in measures]
+    if any(row.difference.count for row in found.of(group)):
+      drawn.insert(1, curves.differences(found, group))
+    drawn.append(curves.training_curves(found, group))
+    pictures[group] = [picture for picture in drawn if picture]
+  return pictures
+
+
+def page(found: findings.Findings, pictures: dict[str, list]) -> str:
+  """Returns the report as one self-contained page."""
+  import jinja2
+
+  environment = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(TEMPLATES),
+    autoescape=True,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    undefined=jinja2.StrictUndefined,
+  )
+  environment.filters["breakable"] = _breakable
+  groups = [
+    {
+      "name": group,
+      "answer": text,
+      "pictures": pictures[group],
+      "main": tables.main_table(found, group) if found.lengths(group) else None,
+      "lengths": tables.length_tables(found, group),
+    }
+    for group, text in answer.answers(found)
+  ]
+  return environment.get_template("report.html").render(
+    sweep=found.sweep,
+    groups=groups,
+    cost=tables.cost_table(found),
+    trouble=tables.trouble_table(found),
+    method=answer.METHOD,
+    budgets=answer.budgets(found),
+    origins=answer.origins(found),
+    colors=list(zip(figures.COLORS, figures.ON_DARK, strict=True)),
+    finished=found.finished,
+  )
+
+
+def _breakable(label: str):
+  """Lets the browser break a long label after brackets and commas."""
+  import markupsafe
+
+  escaped = str(markupsafe.escape(label))
+  return markupsafe.Markup(re.sub(r"([,(:])", r"\1<wbr>", escaped))
+
+
+def print_report(workdir: str | os.PathLike, console=None) -> None:
+  """Prints the answer, the main tables and what failed."""
+  import rich.box
+  import rich.console
+  import rich.table
+  import rich.text
+
+  found = findings.find(workdir)
+  console = console or rich.console.Console()
+  shown = []
+  for group, text in answer.answers(found):
+    lead = (f"{group}: {text[0]} ", "bold")
+    console.print(rich.text.Text.assemble(lead, text[1]), end="\n\n")
+    if found.lengths(group):
+      shown.append(tables.short_table(found, group))
+  for table in [*shown, tables.trouble_table(found)]:
+    if table.rows:
+      title = rich.text.Text(table.title, "bold")
+      grid = rich.table.Table(title=title, title_justify="left", box=rich.box.SIMPLE)
+      grid.pad_edge = grid.show_edge = False
+      for i, name in enumerate(table.header):
+        fold = {"overflow": "fold"} if i in table.folds else {"no_wrap": True}
+        grid.add_column(rich.text.Text(name), **fold)
+      for row in table.rows:
+        grid.add_row(*map(rich.text.Text, row))
+      console.print(grid)
+
+
+def _write(path: pathlib.Path, content: str | bytes) -> pathlib.Path:
+  """Replaces a file as a whole, so that a full disk leaves the one before."""
+  content = content.encode() if isinstance(content, str) else content
+  draft = path.with_name(path.name + ".part")
+  try:
+    draft.write_bytes(content)
+    os.replace(draft, path)
+  finally:
+    draft.unlink(missing_ok=True)
+  return path
+
+
+_LATEX = "% needs \\usepackage{booktabs,amssymb}\n"
+
+
+def main(argv: list[str]) -> None:
+  from absl import app
+
+  from experiments.results import ReportError
+
+  if len(argv) > 1:
+    raise app.UsageError(f"unexpected {argv[1:]}: the folder goes to --workdir")
+  try:
+    path = write_report(_WORKDIR.value)
+  except ReportError as error:
+    raise SystemExit(f"error: {error}") from error
+  print_report(_WORKDIR.value)
+  print(f"report: {path}")
+
+
+if __name__ == "__main__":
+  from absl import app, flags
+
+  _WORKDIR = flags.DEFINE_string("workdir", None, "Folder that the sweep wrote.")
+  flags.mark_flag_as_required("workdir")
+  app.run(main)

@@ -1,0 +1,185 @@
+"""Judges differences between seeds: intervals, paired tests, corrections, verdicts.
+
+Student's t interval and paired t test; Holm, 1979,
+https://www.jstor.org/stable/4615733.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from scipy import stats
+
+LEVEL = 0.95  # of every interval that is shown
+ALPHA = 0.05  # of a verdict, after the correction
+VERDICTS = (
+  "better",
+  "worse",
+  "did not resolve",
+  "baseline",
+  "undefined",
+  "diverged",
+  "failed",
+  "unfinished",
+)
+
+# Scores are float32 numbers: a spread below this part of their size is rounding.
+ROUNDING = 1e-6
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+  """Holds a mean and its interval; `low` and `high` are None where there is none."""
+
+  mean: float | None
+  low: float | None
+  high: float | None
+  count: int
+  note: str = ""
+
+  @property
+  def half(self) -> float | None:
+    return None if self.low is None else (self.high - self.low) / 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+  """Holds what one variant scored, how far it is from the baseline, and the verdict."""
+
+  estimate: Estimate
+  difference: Estimate
+  p: float | None
+  p_holm: float | None
+  verdict: str
+  reason: str = ""
+
+
+NOTHING = Estimate(None, None, None, 0)
+
+
+def estimate(values: Sequence[float], scale: float | None = None) -> Estimate:
+  """Returns the mean with its 95% t interval; `scale` is the size of a score."""
+  values = np.asarray(values, np.float64)
+  if not values.size:
+    return NOTHING
+  mean, count = float(values.mean()), int(values.size)
+  if count == 1:
+    return Estimate(mean, None, None, 1, "one seed")
+  if not _spread(values, scale):
+    return Estimate(mean, None, None, count, "the same in every seed")
+  error = values.std(ddof=1) / math.sqrt(count)
+  half = float(stats.t.ppf((1 + LEVEL) / 2, count - 1) * error)
+  return Estimate(mean, mean - half, mean + half, count)
+
+
+def paired(
+  variant: Mapping[int, float], baseline: Mapping[int, float]
+) -> tuple[Estimate, float | None]:
+  """Returns variant minus baseline over the seeds of both, and its two-sided p value.
+
+  Where every seed gives one and the same difference, a t test would divide by zero and
+  call anything significant; the sign test still holds there: p = 2^(1 - seeds).
+  """
+  seeds = sorted(variant.keys() & baseline.keys())
+  ours = np.array([variant[seed] for seed in seeds], np.float64)
+  theirs = np.array([baseline[seed] for seed in seeds], np.float64)
+  if not seeds:
+    return NOTHING, None
+  scale = float(np.abs([ours, theirs]).max())
+  difference = estimate(ours - theirs, scale)
+  if difference.count == 1:
+    return difference, None
+  if difference.low is not None:
+    error = difference.half / stats.t.ppf((1 + LEVEL) / 2, difference.count - 1)
+    p = 2 * stats.t.sf(abs(difference.mean) / error, difference.count - 1)
+    return difference, float(p)
+  same = abs(difference.mean) <= ROUNDING * scale
+  return difference, 1.0 if same else 2.0 ** (1 - difference.count)
+
+
+def holm(p_values: Mapping[str, float | None]) -> dict[str, float | None]:
+  """Returns p values corrected for how many there are; None is not a comparison."""
+  tested = sorted((p, name) for name, p in p_values.items() if p is not None)
+  corrected, floor = dict.fromkeys(p_values), 0.0
+  for rank, (p, name) in enumerate(tested):
+    floor = max(floor, min(1.0, (len(tested) - rank) * p))
+    corrected[name] = floor
+  return corrected
+
+
+def compare(
+  scores: Mapping[str, Mapping[int, float]],
+  baseline: str | None,
+  better: str,
+  excused: Mapping[str, tuple[str, str]],
+) -> dict[str, Comparison]:
+  """Judges every variant of one table column against the baseline.
+
+  `scores` is {label: {seed: value}} with only the values that exist, `better` is
+  "lower" or "higher", `excused` is {label: (verdict, reason)} for what no test can
+  judge: an undefined length, a failed run, a run that lost seeds. Dropping a diverged
+  seed would flatter its variant: such a run shows numbers but is not judged by them.
+  """
+  if better not in ("lower", "higher"):
+    raise ValueError(f"better={better!r} is neither 'lower' nor 'higher'")
+  against = scores.get(baseline, {})
+  pairs = {label: paired(scores[label], against) for label in scores}
+  pairs |= {baseline: (NOTHING, None)}
+  corrected = holm({label: pairs[label][1] for label in scores if label not in excused})
+  family = sum(p is not None for p in corrected.values())
+  compared = {}
+  for label, values in scores.items():
+    difference, p = pairs[label]
+    if label in excused:
+      verdict, reason = excused[label]
+    elif label == baseline:
+      verdict, reason = "baseline", ""
+    else:
+      verdict, reason = _judge(difference, p, corrected[label], family, better)
+      if not against:
+        reason = f"the baseline {baseline} has no value here"
+      if baseline is None:
+        reason = "no baseline is named"
+    compared[label] = Comparison(
+      estimate(list(values.values())),
+      difference,
+      p,
+      corrected.get(label),
+      verdict,
+      reason,
+    )
+  return compared
+
+
+def _judge(difference, p, corrected, family, better) -> tuple[str, str]:
+  """Returns the verdict and, where nothing was resolved, why."""
+  if not difference.count:
+    return "did not resolve", "no seed in common with the baseline"
+  if difference.count == 1:
+    return "did not resolve", "one seed"
+  if corrected < ALPHA:
+    lower = difference.mean < 0
+    return "better" if lower == (better == "lower") else "worse", ""
+  if difference.low is None:
+    return "did not resolve", _no_spread(difference, p)
+  if p < ALPHA:
+    return (
+      "did not resolve",
+      f"p = {p:.3g} alone, {corrected:.3g} among {family} comparisons",
+    )
+  return "did not resolve", f"p = {corrected:.3g}"
+
+
+def _no_spread(difference: Estimate, p: float) -> str:
+  if p == 1:
+    return "equal to the baseline in every seed"
+  return (
+    f"the same difference in all {difference.count} seeds leaves no spread to test;"
+    f" sign test p = {p:.3g}"
+  )
+
+
+def _spread(values: np.ndarray, scale: float | None) -> bool:
+  scale = float(np.abs(values).max()) if scale is None else scale
+  return bool(np.ptp(values) > ROUNDING * scale)

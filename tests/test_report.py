@@ -1,0 +1,155 @@
+"""The report's files on folders that look like real sweeps, and on broken ones."""
+
+import csv
+import io
+import json
+import struct
+import subprocess
+import sys
+
+import pytest
+import rich.console
+from fake_sweep import QUICKSTART, TEXT, edit, read_page, write_sweep
+
+from experiments import answer, findings, report, results
+
+
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory):
+  """A finished quickstart with its report, shared by the tests that only read it."""
+  workdir = write_sweep(tmp_path_factory.mktemp("quick"), QUICKSTART)
+  report.write_report(workdir)
+  return workdir
+
+
+def test_files_for_papers_and_slides(quick):
+  rows = list(csv.DictReader((quick / "results.csv").read_text().splitlines()))
+  assert len(rows) == 6 * 4 * 2 + 6 * 4 * 2 * 2
+  (row,) = [
+    row
+    for row in rows
+    if (row["group"], row["variant"], row["length"], row["part"])
+    == ("text", "alibi", "512", "mean")
+  ]
+  assert row["verdict"] == "better" and float(row["p"]) <= float(row["p_holm"]) < 0.05
+  assert float(row["difference_low"]) < float(row["difference"]) < 0
+  for group in ("text", "copy"):
+    for kind in ("length_curves", "training_curves", "differences"):
+      png = (quick / f"{kind}_{group}.png").read_bytes()
+      width, height = struct.unpack(">II", png[16:24])
+      assert png[:4] == b"\x89PNG" and width > 1200 and height > 500
+  assert "| alibi | 2.7" in (quick / "tables.md").read_text()
+  latex = (quick / "tables.tex").read_text()
+  assert r"last quarter" in latex and r"$\pm$" in latex and "±" not in latex
+  assert not list(quick.glob("*.part"))
+
+
+def test_terminal_table_fits_80_columns(quick):
+  out = io.StringIO()
+  report.print_report(quick, rich.console.Console(file=out, width=80))
+  lines = out.getvalue().splitlines()
+  (alibi, *_) = [line for line in lines if line.startswith("alibi")]
+  assert "▲ better" in alibi and "…" not in out.getvalue()
+
+
+def break_runs(workdir):
+  """Makes four of the first runs fail, end damaged, stop half way and lose a seed."""
+  (workdir / "runs/text-01/result.json").unlink()
+  error = "RESOURCE_EXHAUSTED: <b>34 GB</b>"
+  edit(workdir, "text-01", "status.json", state="failed", error=error, step=120)
+  (workdir / "runs/text-03/result.json").write_text('{"id": ')
+  (workdir / "runs/text-05/result.json").unlink()
+  edit(workdir, "text-05", "status.json", state="interrupted", step=200)
+  with open(workdir / "runs/text-05/metrics.jsonl", "a") as log:
+    log.write('{"step": 440, "lo')
+  result = json.loads((workdir / "runs/text-04/result.json").read_text())
+  for score in result["scores"]:
+    score["value"] = None if score["seed"] == 1 else score["value"]
+  edit(workdir, "text-04", scores=result["scores"], diverged={"1": 230})
+  (workdir / "runs/of-another-plan").mkdir()
+
+
+def test_runs_without_a_result_are_named_and_shown(tmp_path):
+  workdir = write_sweep(tmp_path, {"text": ("bits_per_byte", TEXT)})
+  break_runs(workdir)
+  report.write_report(workdir)
+  page, text = read_page(workdir), (workdir / "report.html").read_text()
+  trouble = {(row[0], row[2]): row[3] for row in page.tables["trouble"]}
+  assert trouble["sinusoidal", "failed"] == "step 120: RESOURCE_EXHAUSTED: <b>34 GB</b>"
+  assert "<b>" not in text
+  assert "result.json is damaged" in trouble["t5", "damaged"]
+  assert "step 200" in trouble["rope", "interrupted"]
+  assert trouble["alibi", "diverged"] == "seed 1 at step 230"
+  main = {row[0]: row for row in page.tables["main_text"]}
+  assert main["alibi"][6] == "diverged" and "(2 of 3 seeds)" in main["alibi"][4]
+  assert main["rope"][6] == "unfinished" and main["t5"][6] == "failed"
+  assert "3 of 6 runs finished" in text and "1 more run folders here" in text
+  lead = answer.answer(findings.find(workdir), "text")[0]
+  assert "none is best" in lead, "what lost a seed cannot win"
+
+
+def test_zero_finished_runs_still_make_a_page(tmp_path):
+  workdir = write_sweep(tmp_path, {"text": ("bits_per_byte", {"none": TEXT["none"]})})
+  (workdir / "runs/text-00/result.json").unlink()
+  edit(workdir, "text-00", "status.json", state="running")
+  report.write_report(workdir)
+  assert "No run has finished (none running)." in (workdir / "report.html").read_text()
+  assert (workdir / "training_curves_text.png").exists()
+  report.print_report(workdir, rich.console.Console(file=io.StringIO()))
+
+
+@pytest.mark.parametrize(
+  "change",
+  [
+    {"scores": [{"seed": 0}]},
+    {"train_length": 0},
+    {"lengths": None},
+    {"measures": [{"name": "loss", "better": "up"}]},
+    {"measures": []},
+    {"seeds": "012"},
+    {"diverged": [3]},
+  ],
+  ids=lambda change: next(iter(change)),
+)
+def test_a_result_of_the_wrong_shape_is_damaged(tmp_path, change):
+  workdir = write_sweep(tmp_path, {"text": ("bits_per_byte", TEXT)})
+  edit(workdir, "text-04", **change)
+  (run,) = [run for run in results.read(workdir).runs if run.label == "alibi"]
+  assert run.state == "damaged" and "result.json is damaged" in run.error
+  assert len(findings.find(workdir).finished) == 5
+
+
+def test_odd_plans_one_seed_one_length_unknown_groups_equal_labels(tmp_path):
+  means = {"none": (3.0,), "$x_1$ <i>&": (2.0,)}
+  workdir = write_sweep(
+    tmp_path, {"a/b ü": ("bits_per_byte", means)}, (0,), (64,), groups=["empty"]
+  )
+  plan = json.loads((workdir / "sweep.json").read_text())
+  plan["runs"].append(plan["runs"][0] | {"id": "again"})
+  (workdir / "sweep.json").write_text(json.dumps(plan))
+  report.write_report(workdir)
+  text = (workdir / "report.html").read_text()
+  assert "<i>&" not in text and "one seed" in text
+  assert "No run has finished (none was planned)." in text
+  assert (workdir / "length_curves_a_b_.png").exists()
+  assert "none [again]" in text
+
+
+def test_a_folder_that_is_no_sweep_says_what_to_do(tmp_path):
+  with pytest.raises(results.ReportError, match="no sweep.json.*--workdir"):
+    report.write_report(tmp_path)
+  (tmp_path / "sweep.json").write_text("{")
+  with pytest.raises(results.ReportError, match="damaged.*run the sweep again"):
+    report.write_report(tmp_path)
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_command_line(quick, tmp_path, finished):
+  workdir = quick if finished else tmp_path
+  command = [sys.executable, "-m", "experiments.report", f"--workdir={workdir}"]
+  done = subprocess.run(command, capture_output=True, text=True)
+  assert done.returncode == (0 if finished else 1), done.stderr
+  if finished:
+    assert f"report: {workdir / 'report.html'}" in done.stdout
+  else:
+    assert done.stderr.startswith("error: no sweep.json in")

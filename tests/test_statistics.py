@@ -1,0 +1,157 @@
+"""Intervals, tests and verdicts against scipy and numbers worked out by hand."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from experiments.statistics import compare, estimate, holm, paired
+
+NONE = {0: 3.40, 1: 3.43, 2: 3.41}
+
+
+def test_interval_by_hand():
+  # Mean 2, standard deviation 1, t(0.975, 2) = 4.302653: 4.302653 / sqrt(3) = 2.484138.
+  found = estimate([1.0, 2.0, 3.0])
+  assert (found.mean, found.count) == (2.0, 3)
+  np.testing.assert_allclose(found.half, 2.484138, rtol=1e-6)
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 10])
+def test_interval_and_paired_test_equal_scipy(seeds):
+  ours, theirs = np.random.default_rng(seeds).normal(3, 0.1, (2, seeds))
+  found = estimate(ours)
+  error = stats.sem(ours)
+  expected = stats.t.interval(0.95, seeds - 1, ours.mean(), error)
+  np.testing.assert_allclose([found.low, found.high], expected, rtol=1e-12)
+  difference, p = paired(dict(enumerate(ours)), dict(enumerate(theirs)))
+  scipy = stats.ttest_rel(ours, theirs)
+  expected = scipy.confidence_interval(0.95)
+  np.testing.assert_allclose(p, scipy.pvalue, rtol=1e-12)
+  np.testing.assert_allclose([difference.low, difference.high], expected, rtol=1e-9)
+
+
+def test_pairing_removes_what_seeds_share():
+  easy = np.array([0.0, 0.5, -0.4])
+  variant = dict(enumerate(3.0 + easy + [0.01, 0.0, -0.01]))
+  difference, p = paired(variant, dict(enumerate(3.1 + easy)))
+  assert difference.half < 0.03 and p < 0.01
+  assert estimate(list(variant.values())).half > 1
+
+
+def test_pairs_are_formed_by_seed_not_by_order():
+  difference, _ = paired({2: 3.0, 0: 1.0, 1: 2.0}, {0: 1.1, 1: 2.1, 2: 3.2, 7: 9.0})
+  np.testing.assert_allclose(difference.mean, -0.4 / 3)
+  assert difference.count == 3
+
+
+def test_holm_by_hand():
+  # Sorted 0.005, 0.01, 0.03, 0.04 times 4, 3, 2, 1, never falling: 0.04 becomes 0.06.
+  found = holm({"a": 0.01, "b": 0.04, "c": 0.03, "d": 0.005, "none": None})
+  assert found.pop("none") is None
+  assert found == pytest.approx({"a": 0.03, "b": 0.06, "c": 0.06, "d": 0.02})
+  assert holm({"a": 0.6, "b": 0.7}) == {"a": 1.0, "b": 1.0}
+
+
+@pytest.mark.parametrize("better,verdicts", [("lower", "bw"), ("higher", "wb")])
+def test_direction_decides_the_verdict(better, verdicts):
+  words = {"b": "better", "w": "worse"}
+  scores = {
+    "none": NONE,
+    "alibi": {0: 2.74, 1: 2.76, 2: 2.75},
+    "rope": {0: 3.74, 1: 3.76, 2: 3.76},
+    "t5": {0: 3.38, 1: 3.44, 2: 3.45},
+  }
+  found = compare(scores, "none", better, {})
+  assert found["alibi"].verdict == words[verdicts[0]]
+  assert found["rope"].verdict == words[verdicts[1]]
+  assert found["t5"].verdict == "did not resolve"
+  assert found["none"].verdict == "baseline" and found["none"].p is None
+
+
+def test_correction_can_take_a_verdict_back():
+  close = {0: 3.30, 1: 3.36, 2: 3.325}
+  alone = compare({"none": NONE, "a": close}, "none", "lower", {})["a"]
+  assert alone.verdict == "better" and alone.p == alone.p_holm < 0.05
+  noise = {f"v{i}": {0: 3.4, 1: 3.5 - i / 50, 2: 3.38} for i in range(6)}
+  among = compare({"none": NONE, "a": close} | noise, "none", "lower", {})["a"]
+  assert among.p == alone.p and among.p_holm == pytest.approx(7 * alone.p)
+  assert among.verdict == "did not resolve" and "7 comparisons" in among.reason
+  assert among.difference.high < 0, "the interval stays that of one comparison"
+
+
+def test_one_seed_is_never_judged():
+  found = compare({"none": {0: 3.4}, "alibi": {0: 2.7}}, "none", "lower", {})["alibi"]
+  assert (found.verdict, found.reason) == ("did not resolve", "one seed")
+  assert found.difference.mean == pytest.approx(-0.7)
+  assert found.estimate.low is None and found.difference.low is None and found.p is None
+
+
+@pytest.mark.parametrize("seeds,verdict", [(3, "did not resolve"), (6, "better")])
+def test_no_spread_is_judged_by_the_sign_test(seeds, verdict):
+  perfect, zero = dict.fromkeys(range(seeds), 1.0), dict.fromkeys(range(seeds), 0.0)
+  scores = {"none": zero, "rope": perfect}
+  found = compare(scores, "none", "higher", {})["rope"]
+  assert found.verdict == verdict
+  assert found.p == 2.0 ** (1 - seeds)
+  assert found.estimate.low is None and found.difference.low is None
+  if seeds == 3:
+    assert "no spread" in found.reason
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0, 3.3])
+def test_equal_scores_do_not_resolve(value):
+  # The noise is float32 rounding, which is no spread either.
+  noisy = {seed: float(np.float32(value) * (1 + 1e-7 * seed)) for seed in range(8)}
+  scores = {"none": dict.fromkeys(range(8), value), "rope": noisy}
+  found = compare(scores, "none", "higher", {})["rope"]
+  assert found.verdict == "did not resolve" and found.p == 1
+  assert found.reason == "equal to the baseline in every seed"
+
+
+def test_what_no_test_can_judge_keeps_its_numbers_and_leaves_the_family():
+  scores = {
+    "none": NONE,
+    "alibi": {0: 3.30, 1: 3.36, 2: 3.325},
+    "shaw": {0: 2.0, 2: 2.1},
+    "learned": {},
+    "fire": {},
+  }
+  excused = {
+    "shaw": ("diverged", "seed 1 at step 230"),
+    "learned": ("undefined", "table ends"),
+    "fire": ("failed", "out of memory"),
+  }
+  found = compare(scores, "none", "lower", excused)
+  assert {k: v.verdict for k, v in found.items()} == {
+    "none": "baseline",
+    "alibi": "better",
+    "shaw": "diverged",
+    "learned": "undefined",
+    "fire": "failed",
+  }
+  assert found["alibi"].p_holm == found["alibi"].p, "nobody else is in the family"
+  assert found["shaw"].estimate.count == 2 and found["shaw"].p_holm is None
+  assert found["learned"].estimate.mean is None
+
+
+@pytest.mark.parametrize("baseline", ["gone", None])
+def test_no_baseline_is_said(baseline):
+  found = compare({"alibi": NONE}, baseline, "lower", {})["alibi"]
+  assert found.verdict == "did not resolve"
+  assert "baseline" in found.reason
+
+
+def test_a_direction_must_be_known():
+  with pytest.raises(ValueError, match="'up'"):
+    compare({"none": NONE}, "none", "up", {})
+
+
+def test_false_alarms_stay_below_five_percent():
+  rng, alarms, trials = np.random.default_rng(1), 0, 500
+  for _ in range(trials):
+    table = rng.normal(3, 0.1, (6, 3))
+    scores = {str(i): dict(enumerate(row)) for i, row in enumerate(table)}
+    found = compare(scores, "0", "lower", {})
+    alarms += any(row.verdict in ("better", "worse") for row in found.values())
+  # Five comparisons a table: uncorrected about 20%. Standard error below 1%.
+  assert alarms / trials < 0.07
