@@ -14,7 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from absl import app
+from absl import app, logging
 from absl import flags as absl_flags
 from ml_collections import ConfigDict
 from ml_collections.config_flags import config_flags
@@ -32,7 +32,7 @@ from experiments.plan import Plan
 
 CONFIGS = Path(__file__).parent / "configs"
 DEFAULT = CONFIGS / "quickstart.py"
-BAD_INPUT = 2  # the exit code
+BAD_INPUT, INTERRUPTED = 2, 130  # exit codes
 
 absl_flags.disclaim_key_flags()  # --help lists them under the command itself
 
@@ -99,11 +99,13 @@ def start(main: Callable[[Request], int]) -> None:
   """Runs a command: bad input ends it with one line and exit code 2."""
   argv = _guarded(lambda: config_first(sys.argv))
   define(argv)
-  app.run(
-    lambda request: _guarded(lambda: main(request)),
-    argv=argv,
-    flags_parser=lambda words: _guarded(lambda: parse(words)),
-  )
+
+  def run(request: Request) -> int:
+    if not absl_flags.FLAGS["verbosity"].present:
+      logging.set_verbosity(logging.WARNING)  # JAX informs about absent hardware
+    return _guarded(lambda: main(request))
+
+  app.run(run, argv=argv, flags_parser=lambda words: _guarded(lambda: parse(words)))
 
 
 def config_first(argv: Sequence[str]) -> list[str]:
@@ -129,6 +131,8 @@ def _guarded(call: Callable[[], Any]) -> Any:
   except ConfigError as error:
     print(f"error: {error}", file=sys.stderr)
     sys.exit(BAD_INPUT)
+  except KeyboardInterrupt:  # before the first run: nothing has to be saved
+    sys.exit(INTERRUPTED)
 
 
 def parse(

@@ -32,10 +32,10 @@ BUSY = "busy"  # another process works on it; the other states are in status.jso
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-  """How a run stands: finished, failed, interrupted or busy, and a line about it."""
+  """How a run stands: finished, failed, interrupted or busy."""
 
   state: str
-  note: str = ""
+  note: str = ""  # what the run's own line does not say
 
 
 def folder(workdir: Path, run: Run) -> Path:
@@ -102,7 +102,7 @@ def perform(
   path = folder(workdir, run)
   with claim(path) as mine:
     if not mine:
-      return Outcome(BUSY, f"another process works on it ({path / 'lock'} is held)")
+      return Outcome(BUSY, f"left to another process, which holds {path / 'lock'}")
     if done := result(path):
       return Outcome("finished", _skipped(done, facts))
     try:
@@ -128,7 +128,7 @@ def _begin(run: Run, path: Path, retry: bool) -> Outcome | None:
   if crashes >= CRASHES and not retry:
     error = f"its process died {crashes} times in a row (killed, or out of memory?)"
     _mark(path, "failed", error, crashes=crashes)
-    return Outcome("failed", f"{error}; --retry tries again")
+    return Outcome("failed", f"failed: {error}; --retry tries again")
   attempts = before.get("attempts", 0) + 1
   crashes = 0 if crashes >= CRASHES else crashes
   _mark(path, "running", attempts=attempts, crashes=crashes)
@@ -164,7 +164,7 @@ def _fail(path: Path, error: Exception) -> Outcome:
     _mark(path, "failed", note)
   except OSError as full:
     warn(f"cannot record the failure of {path}: {full}")
-  return Outcome("failed", note)
+  return Outcome("failed", f"failed: {note}")
 
 
 def _mark(path: Path, state: str, error: str | None = None, **more: Any) -> None:
@@ -175,5 +175,5 @@ def _mark(path: Path, state: str, error: str | None = None, **more: Any) -> None
 def _skipped(done: dict[str, Any], facts: dict[str, Any]) -> str:
   """Says that nothing had to be done, and whether the code was another one."""
   then, now = done.get("commit"), facts.get("commit")
-  other = f", by the code of {then} (now {now})" if then != now else ""
-  return f"finished before{other}"
+  other = f" by other code: commit {then or 'unknown'}, now {now or 'unknown'}"
+  return f"finished before{other if then != now else ''}"

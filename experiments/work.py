@@ -1,6 +1,5 @@
 """Works through runs one after another; what happens to one never stops the others."""
 
-import contextlib
 import functools
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,10 +10,10 @@ from experiments import flags, provenance, runs
 from experiments.config import ConfigError, flatten, load, validate
 from experiments.plan import Run
 from transformer_jax.training.files import write_json
-from transformer_jax.training.progress import Progress
 from transformer_jax.training.signals import Stop, stop_requested
 
-# Imported when the first run starts: the checks before it need no model.
+# Imported late: mistyped flags are refused without waiting for the libraries.
+BUILD = "experiments.build:build"
 TRAIN = "experiments.train:run"
 DESCRIBE = "experiments.train:describe"
 
@@ -50,8 +49,11 @@ def check(todo: Sequence[Run]) -> None:
   for run in todo:
     try:
       validate(run.config, jax.device_count())
+      load(BUILD)(run.config)
     except ConfigError as error:
       problems |= dict.fromkeys(error.problems)
+    except ValueError as error:
+      problems[f"{run.group} {run.label}: {error}"] = None
   if problems:
     raise ConfigError(*problems)
 
@@ -59,9 +61,12 @@ def check(todo: Sequence[Run]) -> None:
 def _announce(request: flags.Request, todo: Sequence[Run]) -> None:
   folders = [runs.folder(request.workdir, run) for run in todo]
   finished = sum(bool(runs.result(folder)) for folder in folders)
-  count = f"{len(todo)} run{'s' * (len(todo) > 1)}"
-  skipped = f", {finished} finished before and skipped" if finished else ""
-  print(f"{count} in {request.workdir}{skipped}", flush=True)
+  skipped = f", {finished} of them finished before and skipped" if finished else ""
+  print(f"{_count(todo)} in {request.workdir}{skipped}", flush=True)
+
+
+def _count(todo: Sequence[Run]) -> str:
+  return f"{len(todo)} run{'s' * (len(todo) > 1)}"
 
 
 def _outcomes(
@@ -69,26 +74,20 @@ def _outcomes(
 ) -> Iterator[runs.Outcome]:
   """Yields how each run ended, until someone asks to stop."""
   facts, changes = provenance.facts()
-  # A bar over a single run would say nothing that the run's own bar does not.
-  with contextlib.ExitStack() as stack:
-    bar = stack.enter_context(Progress(len(todo), "runs")) if len(todo) > 1 else None
-    for number, run in enumerate(todo, 1):
-      if stop:
-        return
-      facts["command"] = flags.command("run", request.path, run.overrides)
-      train = functools.partial(_train, run, bar, stop)
-      outcome = runs.perform(run, request.workdir, train, facts, changes, request.retry)
-      if outcome.note:  # a run that was just finished has left its own line
-        print(f"{run.group} {run.label}: {outcome.state}, {outcome.note}", flush=True)
-      if bar:
-        bar.update(number)
-      yield outcome
+  for number, run in enumerate(todo, 1):
+    if stop:
+      return
+    name = f"[{number}/{len(todo)}] {run.group} {run.label}"
+    facts["command"] = flags.command("run", request.path, run.overrides)
+    train = functools.partial(_train, run, name, stop)
+    outcome = runs.perform(run, request.workdir, train, facts, changes, request.retry)
+    if outcome.note:  # a run that was just finished has left its own line
+      print(f"{name}: {outcome.note}", flush=True)
+    yield outcome
 
 
-def _train(
-  run: Run, bar: Progress | None, stop: Stop, folder: Path
-) -> dict[str, Any] | None:
-  return load(TRAIN)(run.config, folder, run.label, run.group, bar, stop)
+def _train(run: Run, name: str, stop: Stop, folder: Path) -> dict[str, Any] | None:
+  return load(TRAIN)(run.config, folder, name, stop)
 
 
 def report(workdir: Path) -> bool:
@@ -111,7 +110,7 @@ def report(workdir: Path) -> bool:
 
 def dry_run(request: flags.Request, todo: Sequence[Run]) -> int:
   """Prints what would run: configs, parameters, FLOPs, memory, kernels."""
-  print(f"{len(todo)} runs of {request.path} would go to {request.workdir}")
+  print(f"{_count(todo)} of {flags.short(request.path)} would go to {request.workdir}")
   flat = [flatten(run.config) for run in todo]
   common = {key for key in flat[0] if all(f[key] == flat[0][key] for f in flat)}
   for key, value in flat[0].items():

@@ -19,6 +19,7 @@ from transformer_jax.training.files import read_json, write_json
 GOLDEN = Path(__file__).parent / "golden" / "quickstart.json"
 BASE = base.get_config()
 POSITIONS = Grid({"model.position": ("none", "rope")})
+WHY = Plan("why?", POSITIONS, "none")
 
 
 def expand(changes, overrides=None, baseline="none"):
@@ -105,6 +106,11 @@ def test_a_baseline_must_be_in_the_plan():
     plan.baseline(wrong, plan.expand(wrong, BASE, {}))
 
 
+def test_a_flag_that_removes_the_baseline_makes_the_first_run_it():
+  todo = plan.expand(WHY, BASE, {"model.position": "alibi"})
+  assert plan.baseline(WHY, todo) == "alibi"
+
+
 TWO_TASKS = Chain(
   Group("text", POSITIONS), Group("copy", POSITIONS, {"task": "copy", "train.rows": 8})
 )
@@ -167,7 +173,7 @@ def test_a_value_that_cannot_be_used_is_refused(overrides, says):
 
 def test_all_problems_are_said_at_once():
   with pytest.raises(ConfigError) as caught:
-    validate(resolve(BASE, {"model.norm": "x", "task": "y", "train.rows": 0}), 8)
+    validate(resolve(BASE, {"model.norm": "x", "task": "y", "model.heads": 0}), 8)
   assert len(caught.value.problems) == 3
 
 
@@ -198,7 +204,10 @@ def test_a_finished_run_is_not_run_again(tmp_path):
 
 def test_a_failed_run_keeps_its_traceback_and_is_tried_again(tmp_path):
   outcome = perform(tmp_path, crash)
-  assert (outcome.state, outcome.note) == ("failed", "RuntimeError: out of luck")
+  assert (outcome.state, outcome.note) == (
+    "failed",
+    "failed: RuntimeError: out of luck",
+  )
   folder = runs.folder(tmp_path, ONE)
   assert "in crash" in (folder / "error.txt").read_text()
   assert runs.status(folder)["error"] == "RuntimeError: out of luck"
@@ -266,9 +275,9 @@ def train(monkeypatch):
   fake = types.ModuleType("experiments.train")
   fake.does, fake.seen = {}, []
 
-  def one(config, folder, label, group, bar, stop):
-    fake.seen.append(label)
-    return fake.does.get(label, lambda stop: SCORES)(stop)
+  def one(config, folder, name, stop):
+    fake.seen.append(config.model.position)
+    return fake.does.get(config.model.position, lambda stop: SCORES)(stop)
 
   fake.run = one
   fake.describe = lambda config: DESCRIBED
@@ -294,13 +303,10 @@ SCORES = {
 }
 DESCRIBED = {"parameters": 1234, "position_parameters": 4, "flops_per_token": 5e6}
 DESCRIBED |= {
-  "train_peak_bytes": 2**21,
+  "peak_bytes": 2**21,
   "core": "dense",
-  "refusals": {"pallas": "no GPU"},
+  "core_refusals": {"pallas": "no GPU"},
 }
-
-
-WHY = Plan("why?", POSITIONS, "none")
 
 
 def asked(tmp_path, overrides=None, dry_run=False):
@@ -312,7 +318,7 @@ def test_a_sweep_goes_on_after_a_failure_and_reports(tmp_path, train, capsys):
   train.does["none"] = crash
   assert sweep.main(asked(tmp_path)) == 1
   said = capsys.readouterr().out
-  assert "none: failed, RuntimeError: out of luck" in said
+  assert "[1/2] text none: failed: RuntimeError: out of luck" in said
   assert f"report: {tmp_path}" in said and (tmp_path / "report.html").exists()
   planned = read_json(tmp_path / "sweep.json")
   assert planned["groups"] == ["text"] and planned["baseline"] == "none"
@@ -320,7 +326,7 @@ def test_a_sweep_goes_on_after_a_failure_and_reports(tmp_path, train, capsys):
   del train.does["none"]
   assert sweep.main(asked(tmp_path)) == 0
   assert train.seen == ["none", "rope", "none"]
-  assert "rope: finished, finished before" in capsys.readouterr().out
+  assert "text rope: finished before" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -351,6 +357,11 @@ def test_a_sweep_with_a_wrong_run_starts_none(tmp_path, train):
   with pytest.raises(ConfigError) as caught:
     sweep.main(wrong)
   assert len(caught.value.problems) == 2 and not [*tmp_path.iterdir()]
+
+
+def test_a_run_that_no_model_can_be_built_of_is_refused_too(tmp_path, train):
+  with pytest.raises(ConfigError, match="has 8 positions"):
+    sweep.main(asked(tmp_path, {"model.position": "learned(longest=8)"}))
 
 
 def test_a_dry_run_prints_and_writes_nothing(tmp_path, train, capsys):
