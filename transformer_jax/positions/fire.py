@@ -29,15 +29,19 @@ class Fire(PositionalEncoding):
   per_layer = True
 
   def init(self, key, dims):
-    into, out = jax.random.split(key)
-    normal = jax.nn.initializers.lecun_normal()
+    keys = jax.random.split(key, 4)
+    uniform = lambda key, shape, fan_in: jax.random.uniform(
+      key, shape, minval=-(fan_in**-0.5), maxval=fan_in**-0.5
+    )
+    # As in the authors' listing. Shifts of zero would start every unit as a straight
+    # line or dead, because the share is never negative.
     return {
       "growth": jnp.float32(0.1),
       "stretch": jnp.float32(1.0),
-      "in_F": normal(into, (1, self.width))[0],
-      "in_shift_F": jnp.zeros(self.width),
-      "out_HF": normal(out, (self.width, dims.H)).T,
-      "out_shift_H": jnp.zeros(dims.H),
+      "in_F": uniform(keys[0], (self.width,), 1),
+      "in_shift_F": uniform(keys[1], (self.width,), 1),
+      "out_HF": uniform(keys[2], (dims.H, self.width), self.width),
+      "out_shift_H": uniform(keys[3], (dims.H,), self.width),
     }
 
   def bias(self, params, pos_L, pos_M):

@@ -11,7 +11,7 @@ from transformer_jax.positions.base import PositionalEncoding, positions
 @positions.register("learned")
 @dataclasses.dataclass(frozen=True)
 class Learned(PositionalEncoding):
-  """Adds a trained vector per position; past the table's end the result is NaN.
+  """Adds a trained vector per position; outside of the table the result is NaN.
 
   longest   rows of the table; None: as many as the training length
   """
@@ -27,6 +27,10 @@ class Learned(PositionalEncoding):
     return self.longest or dims.L
 
   def embed(self, params, x_BLD, pos_BL):
-    # JAX would clamp the index silently, and an undefined position would look defined.
-    rows_BLD = params["table_LD"].at[pos_BL].get(mode="fill", fill_value=jnp.nan)
+    # JAX would clamp or wrap the index silently: undefined would look defined.
+    rows_BLD = (
+      params["table_LD"]
+      .at[pos_BL]
+      .get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
+    )
     return x_BLD + rows_BLD.astype(x_BLD.dtype)

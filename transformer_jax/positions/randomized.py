@@ -26,7 +26,14 @@ class Randomized(Wrapper):
   step: int = 1
 
   def init(self, key, dims):
-    return self.encoding.init(key, dataclasses.replace(dims, L=self.longest))
+    dims = dataclasses.replace(dims, L=self.longest)
+    end = self.encoding.reach(dims)
+    if end is not None and end < self.longest:
+      raise ValueError(
+        f"randomized draws positions below {self.longest}, but {self.encoding} ends at"
+        f" {end}; make the two longest alike"
+      )
+    return self.encoding.init(key, dims)
 
   def reach(self, dims):
     return -(-self.longest // self.step)

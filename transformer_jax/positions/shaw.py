@@ -29,7 +29,7 @@ class Shaw(PositionalEncoding):
     }
 
   def score(self, params, s_LM, tile):
-    match_LN = tile.q_LK @ params["key_NK"].astype(tile.q_LK.dtype).T
+    match_LN = tile.q_LK.astype(jnp.float32) @ params["key_NK"].T
     row_LM = self._row(tile.pos_L, tile.pos_M)
     return s_LM + tile.scale * jnp.take_along_axis(match_LN, row_LM, axis=1)
 

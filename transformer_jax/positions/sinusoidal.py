@@ -25,10 +25,7 @@ class Sinusoidal(PositionalEncoding):
   relative = False
 
   def embed(self, params, x_BLD, pos_BL):
-    D = x_BLD.shape[-1]
-    if D % 2:
-      raise ValueError(f"sinusoidal needs an even width, not {D}")
-    waves_BLD = sinusoids(pos_BL, D, self.base, self.interleaved)
+    waves_BLD = sinusoids(pos_BL, x_BLD.shape[-1], self.base, self.interleaved)
     return x_BLD + waves_BLD.astype(x_BLD.dtype)
 
 
@@ -36,6 +33,8 @@ def sinusoids(
   pos_BL: jax.Array, D: int, base: float = 10_000.0, interleaved: bool = True
 ) -> jax.Array:
   """Returns waves of the positions, [..., D] in float32."""
+  if D % 2:
+    raise ValueError(f"sinusoids need an even width, not {D}")
   frequency_R = base ** (-jnp.arange(D // 2, dtype=jnp.float32) / (D // 2))
   angle_BLR = pos_BL[..., None].astype(jnp.float32) * frequency_R
   waves = jnp.sin(angle_BLR), jnp.cos(angle_BLR)

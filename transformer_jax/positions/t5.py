@@ -23,6 +23,15 @@ class T5(PositionalEncoding):
   furthest: int = 128
   causal: bool = True
 
+  def __post_init__(self):
+    exact = self.buckets // (2 if self.causal else 4)
+    if not 0 < exact < self.furthest:
+      raise ValueError(
+        f"t5 with {self.buckets} buckets holds distances below {exact} exactly;"
+        f" furthest={self.furthest} must be more, and buckets at least"
+        f" {2 if self.causal else 4}"
+      )
+
   def init(self, key, dims):
     return {"table_HN": jnp.zeros((dims.H, self.buckets))}
 

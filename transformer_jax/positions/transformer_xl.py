@@ -21,6 +21,8 @@ class TransformerXL(PositionalEncoding):
   per_layer = True
 
   def init(self, key, dims):
+    if dims.D % 2:
+      raise ValueError(f"transformer_xl needs an even width, not {dims.D}")
     keys = jax.random.split(key, 3)
     project = jax.random.normal(keys[2], (dims.H, dims.K, dims.D)) * dims.D**-0.5
     return {

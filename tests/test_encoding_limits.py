@@ -1,0 +1,51 @@
+"""What encodings do at the edge of what they define: a clear answer, never a guess."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from transformer_jax.axes import Dims
+from transformer_jax.positions import positions
+
+DIMS = Dims(V=2, D=8, H=2, F=2, N=1, L=4)
+
+
+@pytest.mark.parametrize("pos", [-1, 4, 2**20])
+def test_a_learned_table_has_no_position_before_or_past_it(pos):
+  learned = positions.build("learned")
+  params = learned.init(jax.random.key(0), DIMS)
+  out_BLD = learned.embed(params, jnp.zeros((1, 1, 8)), jnp.array([[pos]]))
+  assert np.all(np.isnan(out_BLD))
+
+
+def test_fire_starts_with_corners_between_the_nearest_and_the_farthest_key():
+  params = positions.build("fire(width=200)").init(jax.random.key(0), DIMS)
+  # With all of them outside of (0, 1), units are straight lines or never on.
+  corner_F = -params["in_shift_F"] / params["in_F"]
+  assert 0.15 < np.mean((corner_F > 0) & (corner_F < 1)) < 0.35
+
+
+def test_randomized_refuses_a_table_shorter_than_its_positions():
+  encoding = positions.build("randomized(learned(longest=64), longest=100)")
+  with pytest.raises(ValueError, match="below 100.*ends at 64.*longest"):
+    encoding.init(jax.random.key(0), DIMS)
+  encoding = positions.build("randomized(learned, longest=100)")
+  assert encoding.init(jax.random.key(0), DIMS)["table_LD"].shape == (100, 8)
+
+
+@pytest.mark.parametrize(
+  "spec", ["t5(furthest=16)", "t5(buckets=1)", "t5(buckets=2, causal=False)"]
+)
+def test_t5_refuses_sizes_that_make_no_buckets(spec):
+  with pytest.raises(ValueError, match="t5 .*(furthest|buckets)"):
+    positions.build(spec)
+
+
+@pytest.mark.parametrize("spec", ["sinusoidal", "transformer_xl"])
+def test_waves_need_an_even_width(spec):
+  encoding = positions.build(spec)
+  dims = Dims(V=2, D=7, H=1, F=2, N=1, L=4)
+  with pytest.raises(ValueError, match="even width, not 7"):
+    params = encoding.init(jax.random.key(0), dims)
+    encoding.embed(params, jnp.zeros((1, 1, 7)), jnp.zeros((1, 1), jnp.int32))
