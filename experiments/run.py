@@ -8,12 +8,15 @@ encoding and its flags. Exit code 0: finished; 1: failed; 2: bad input.
 """
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from experiments import flags, plan
 from experiments.work import work
 from transformer_jax.training.files import FileError, read_json
+
+FLAGS_IN_LABEL = 3
 
 
 def main(request: flags.Request) -> int:
@@ -30,15 +33,21 @@ def chosen(request: flags.Request) -> plan.Run:
     if run.id == plan.run_id(config):
       return dataclasses.replace(run, config=config, overrides=overrides)
   groups = {run.config.task: run.group for run in planned}
-  shown = {"model.position": config.model.position, **overrides}
-  shown.pop("task", None)
   return plan.Run(
     id=plan.run_id(config),
-    label=plan.describe(shown),
+    label=_label(config.model.position, overrides),
     group=groups.get(config.task, config.task.partition("(")[0]),
     config=config,
     overrides=overrides,
   )
+
+
+def _label(position: str, overrides: Mapping[str, Any]) -> str:
+  """Returns the encoding and the flags, as long as they fit into a table."""
+  own = {k: v for k, v in overrides.items() if k not in ("model.position", "task")}
+  if len(own) > FLAGS_IN_LABEL:
+    return f"{position} and {len(own)} other flags"
+  return plan.describe({"model.position": position, **own})
 
 
 def _added(request: flags.Request, run: plan.Run) -> dict[str, Any]:
@@ -47,12 +56,14 @@ def _added(request: flags.Request, run: plan.Run) -> dict[str, Any]:
     "question": request.plan.question if request.plan else "",
     "config": flags.short(request.path),
     "command": flags.command("run", request.path, request.overrides),
-    "baseline": request.plan.baseline if request.plan else run.label,
+    "baseline": request.plan.baseline if request.plan else None,
     "groups": [],
     "runs": [],
   }
   if run.id not in [row["id"] for row in sweep["runs"]]:
     sweep["runs"].append({"id": run.id, "label": run.label, "group": run.group})
+  labels = [row["label"] for row in sweep["runs"]]
+  sweep["baseline"] = sweep["baseline"] if sweep["baseline"] in labels else labels[0]
   sweep["groups"] = list(dict.fromkeys(row["group"] for row in sweep["runs"]))
   return sweep
 

@@ -1,5 +1,6 @@
 """Plans, run ids, folders and the loop over runs; nothing is trained here."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -383,6 +384,19 @@ def test_one_run_joins_the_report_of_its_folder(tmp_path, train):
   assert labels == ["none", "rope", "alibi steps=80"]
 
 
+def test_one_run_of_the_plan_keeps_its_name(tmp_path):
+  named = Plan("why?", Group("norms", OneAtATime({"model.norm": ("layernorm",)})))
+  one = dataclasses.replace(asked(tmp_path, {"model.norm": "layernorm"}), plan=named)
+  assert lines([run.chosen(one)]) == ["norms: norm=layernorm"]
+
+
+def test_one_run_alone_has_a_report(tmp_path, train):
+  many = {"train.rows": 8, "train.steps": 80, "model.layers": 1, "model.tied": False}
+  assert run.main(asked(tmp_path, many)) == 0
+  sweep_json = read_json(tmp_path / "sweep.json")
+  assert sweep_json["baseline"] == "rope and 4 other flags"
+
+
 def test_the_command_of_a_row_reproduces_its_id(tmp_path, train):
   sweep.main(asked(tmp_path, {"task": "copy"}))
   row = read_json(tmp_path / "sweep.json")["runs"][1]
@@ -402,8 +416,12 @@ def test_the_commit_is_known_inside_git_and_empty_outside(tmp_path, monkeypatch)
   file = tmp_path / "file"
   monkeypatch.setattr(provenance, "__file__", str(file))
   file.write_text("a")
+  (tmp_path / "other").touch()
   git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
-  for words in (["init", "-q"], ["add", "."], ["commit", "-qm", "a"]):
+  for words in (["init", "-q"], ["add", "other"], ["commit", "-qm", "a"]):
+    subprocess.run([*git, *words], check=True)
+  assert provenance.commit() == ("", "")  # somebody else's repository
+  for words in (["add", "file"], ["commit", "-qm", "b"]):
     subprocess.run([*git, *words], check=True)
   clean, changes = provenance.commit()
   assert len(clean) == 10 and not changes
