@@ -104,10 +104,11 @@ def test_nothing_to_restore(tmp_path, said):
   assert said == []
 
 
-def test_keeps_the_newest_and_leaves_a_saved_step_alone(saved):
-  with Keeper(saved) as keeper:
+def test_keeps_the_newest_and_leaves_a_saved_step_alone(saved, said):
+  with Keeper(saved, say=said.append) as keeper:
     keeper.save(20, tiny(99), {})
     keeper.save(30, tiny(30), {})
+  assert said == []
   with Keeper(saved) as keeper:
     assert keeper.steps() == [20, 30]
     shutil.rmtree(saved / "30")

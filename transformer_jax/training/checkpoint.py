@@ -17,6 +17,7 @@ from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
 
 from transformer_jax.training.files import free_space, plain, warn
 from transformer_jax.training.fingerprint import fingerprints
@@ -175,16 +176,19 @@ class Keeper:
 
   def _set_aside(self, step: int, reason: str) -> None:
     """Renames a damaged step, so that nothing is lost and the step can be saved."""
-    names = [f"{step}.damaged", *(f"{step}.damaged-{n}" for n in range(2, 1000))]
-    free = next(name for name in names if not (self._directory / name).exists())
     with contextlib.suppress(Exception):
       self._manager.close()
-    os.rename(self._directory / str(step), self._directory / free)
+    if jax.process_index() == 0:
+      names = [f"{step}.damaged", *(f"{step}.damaged-{n}" for n in range(2, 1000))]
+      free = next(name for name in names if not (self._directory / name).exists())
+      os.rename(self._directory / str(step), self._directory / free)
+      self._say(
+        f"checkpoint {self._directory}/{step} is damaged ({reason}); kept as {free},"
+        " using the one before"
+      )
+    if jax.process_count() > 1:
+      multihost_utils.sync_global_devices(f"{step} is set aside")
     self._manager = self._open()
-    self._say(
-      f"checkpoint {self._directory}/{step} is damaged ({reason}); kept as {free},"
-      " using the one before"
-    )
 
   def _compare_versions(self, step: int, then: dict[str, str]) -> None:
     now = versions()
@@ -264,6 +268,8 @@ def brief(error: BaseException) -> str:
   """Returns the root cause in a few words: "No space left on device"."""
   while error.__cause__ is not None:
     error = error.__cause__
+  if isinstance(error, OSError) and error.strerror:
+    return error.strerror
   text = (str(error).strip() or type(error).__name__).splitlines()[0]
   system = re.search(r"([^:\[]+) \[os_error_code", text)
   text = system[1].strip() if system else text
