@@ -47,3 +47,12 @@ def test_twenty_variants_look_different():
   sweep = results.Sweep(None, "", "", "", "0", ("text",), runs)
   looks = figures.styles(findings.Findings(sweep, ()))
   assert len(looks) == len(set(looks.values())) == 20
+  # Whoever sees no marker tells them apart by the line, whoever no colour by both.
+  assert len({(look.color, look.line) for look in looks.values()}) == 20
+
+
+def test_long_names_are_broken_where_a_reader_would():
+  name = "randomized(rope(base=500000.0), longest=2048)"
+  lines = figures.wrap(name).split("\n")
+  assert lines == ["randomized(rope(", "base=500000.0),", "longest=2048)"]
+  assert figures.wrap("rope") == "rope"

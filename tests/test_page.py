@@ -60,6 +60,7 @@ def test_page_is_whole_and_loads_nothing(quick):
   assert "lengths_text_bits_per_byte_last_quarter" in page.tables
   (row,) = [row for row in page.tables["main_text"] if row[0] == "learned"]
   assert row[3:] == ["▲ better", "undefined", "–", "undefined"]
+  assert "learned at 8x undefined: table ends at position 63." in text
   assert len({len(row) for row in page.tables["cost"]}) == 1
 
 

@@ -33,6 +33,7 @@ def test_files_for_papers_and_slides(quick):
   ]
   assert row["verdict"] == "better" and float(row["p"]) <= float(row["p_holm"]) < 0.05
   assert float(row["difference_low"]) < float(row["difference"]) < 0
+  assert float(row["mean_low"]) < float(row["mean"]) < float(row["mean_high"])
   for group in ("text", "copy"):
     for kind in ("length_curves", "training_curves", "differences"):
       png = (quick / f"{kind}_{group}.png").read_bytes()
@@ -86,6 +87,16 @@ def test_runs_without_a_result_are_named_and_shown(tmp_path):
   assert "3 of 6 runs finished" in text and "1 more run folders here" in text
   lead = answer.answer(findings.find(workdir), "text")[0]
   assert "none is best" in lead, "what lost a seed cannot win"
+
+
+def test_a_report_is_replaced_as_a_whole(tmp_path):
+  workdir = write_sweep(tmp_path, {"text": ("bits_per_byte", {"none": TEXT["none"]})})
+  path = report.write_report(workdir)
+  (tmp_path / "kept.html").hardlink_to(path)  # the file that a reader has open
+  edit(workdir, "text-00", command="another command")
+  before = (tmp_path / "kept.html").read_text()
+  assert "another command" in report.write_report(workdir).read_text()
+  assert (tmp_path / "kept.html").read_text() == before
 
 
 def test_zero_finished_runs_still_make_a_page(tmp_path):

@@ -41,6 +41,8 @@ def test_pairing_removes_what_seeds_share():
 def test_pairs_are_formed_by_seed_not_by_order():
   difference, _ = paired({2: 3.0, 0: 1.0, 1: 2.0}, {0: 1.1, 1: 2.1, 2: 3.2, 7: 9.0})
   np.testing.assert_allclose(difference.mean, -0.4 / 3)
+  # Differences -0.1, -0.1, -0.2: t(0.975, 2) times 0.0577350 / sqrt(3).
+  np.testing.assert_allclose(difference.half, 0.1434218, rtol=1e-6)
   assert difference.count == 3
 
 
