@@ -22,6 +22,8 @@ def answer(findings: Findings, group: str) -> tuple[str, str]:
   ranked = ranking(rows)
   if not ranked:
     return f"No run has a whole score at length {lengths[-1]}.", _others(findings, rows)
+  if len(rows) == 1:
+    return _best(findings, ranked), ""
   more = [_lead(findings, group, ranked), _others(findings, rows, ranked[0])]
   trained = findings.trained(group)
   if trained != lengths[-1]:
@@ -46,6 +48,10 @@ def _best(findings, ranked) -> str:
   tied = [row.label for row in ranked if row.estimate.mean == top.estimate.mean]
   if len(tied) > 1:
     return f"{where(top)} {listed(tied)} are level: {score(top)}."
+  if len(findings.sweep.of(top.group)) == 1:
+    return (
+      f"{where(top)} {top.label}: {score(top)}. Nothing to compare it with is here."
+    )
   text = f"{where(top)} {top.label} is best: {score(top)}"
   gap = top.difference
   if top.label == baseline:

@@ -146,6 +146,13 @@ def test_odd_plans_one_seed_one_length_unknown_groups_equal_labels(tmp_path):
   assert "none [again]" in text
 
 
+def test_a_run_alone_is_not_called_the_best(tmp_path):
+  workdir = write_sweep(tmp_path, {"text": ("bits_per_byte", {"rope": TEXT["rope"]})})
+  lead, more = answer.answer(findings.find(workdir), "text")
+  assert lead.startswith("At 8x the trained length rope: 3.7") and not more
+  assert "best" not in lead
+
+
 def test_a_folder_that_is_no_sweep_says_what_to_do(tmp_path):
   with pytest.raises(results.ReportError, match="no sweep.json.*--workdir"):
     report.write_report(tmp_path)
