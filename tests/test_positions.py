@@ -65,7 +65,7 @@ def attend(core, encoding, params, q, k, v, x, at):
 
 @functools.cache
 def program(core, encoding):
-  """Returns jitted `(inputs, at, g) -> (output, gradients of the sum of output * g)`."""
+  """Returns jitted `(inputs, at, g) -> (output, gradients of sum(output * g))`."""
 
   def loss(inputs, at, g):
     out = attend(cores.build(core), encoding, *inputs, at)

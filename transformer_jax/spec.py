@@ -101,9 +101,8 @@ class Registry(Mapping[str, type]):
         " folder that holds it or put that folder on PYTHONPATH"
       ) from error
     if not hasattr(loaded, name):
-      raise SpecError(
-        f"{self.kind} '{spec}': '{module}' has no '{name}'.{nearest(name, vars(loaded))}"
-      )
+      near = nearest(name, vars(loaded))
+      raise SpecError(f"{self.kind} '{spec}': '{module}' has no '{name}'.{near}")
     return getattr(loaded, name)
 
   def _check(self, cls: type, args: list, kwargs: dict, spec: str) -> None:

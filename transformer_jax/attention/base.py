@@ -16,7 +16,8 @@ class Core(Protocol):
   """Attends from queries to keys and mixes values, all in the float type of the values.
 
   q_BLHK, k_BMHK, v_BMHK, already turned by the encoding; `q_at` and `k_at` say where
-  they are and who sees whom. A query that sees no key gets zeros.
+  they are and who sees whom. A query that sees no key gets zeros. `scale` multiplies
+  the dot products; None: 1 / sqrt of the width that queries have here.
   """
 
   def __call__(

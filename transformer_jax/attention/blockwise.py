@@ -31,7 +31,8 @@ class Blockwise:
     if reason:
       raise ValueError(reason)
     L = q_BLHK.shape[1]
-    static = position.encoding, scale or q_BLHK.shape[-1] ** -0.5
+    scale = q_BLHK.shape[-1] ** -0.5 if scale is None else scale
+    static = position.encoding, scale
     queries = _blocks(self.block, q_BLHK, q_at)
     keys = _blocks(self.block, (k_BMHK, v_BMHK), k_at)
     out_nBLHK = _flash(static, position.params, queries, keys)
@@ -125,49 +126,61 @@ def _flash_forward(static, params, queries, keys):
 
 
 def _flash_backward(static, kept, d_out):
+  """Visits the tiles again, by columns, and pulls the gradient back through each."""
   params, queries, keys, out, lse = kept
   share = jnp.sum(out * d_out, -1)  # what the softmax's normalizer takes off each row
   rows = queries, lse, jnp.moveaxis(share, -1, 2), d_out
-  zeros = lambda tree: jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), tree)
 
   def column(carry, key):
-    (k, v), data, k_at = key
-
-    def tile(carry, row):
-      (q, q_data, q_at), lse_BHL, share_BHL, d_out_BLHK = row
-      seen_BLM = visible(q_at, k_at)
-
-      def visit(carry):
-        scores = lambda params, q, q_data, k, data: _scores(
-          static, params, (q, q_data, q_at), (k, data, k_at), seen_BLM
-        )
-        s_BHLM, pull_scores = jax.vjp(scores, params, q, q_data, k, data)
-        w_BHLM = jnp.exp(s_BHLM - lse_BHL[..., None]) * seen_BLM[:, None]
-        mixture = lambda params, w, v: _mix(static, params, w, v, q_at, k_at)
-        _, pull_mix = jax.vjp(mixture, params, w_BHLM, v)
-        d_params, d_w, d_v = pull_mix(d_out_BLHK)
-        d_s = w_BHLM * (d_w - share_BHL[..., None])
-        d_params_too, d_q, d_q_data, d_k, d_data = pull_scores(d_s)
-        found = d_params, d_params_too, (d_k, d_v), d_data
-        into = carry[0], carry[0], *carry[1:]
-        summed = jax.tree.map(lambda a, b: b.astype(jnp.float32), into, found)
-        total = jax.tree.map(jnp.add, summed[0], summed[1])
-        new = jax.tree.map(jnp.add, carry, (total, *summed[2:]))
-        return new, jax.tree.map(lambda x: x.astype(jnp.float32), (d_q, d_q_data))
-
-      skip = lambda carry: (carry, zeros((q, q_data)))
-      return jax.lax.cond(jnp.any(seen_BLM), visit, skip, carry)
-
     d_params, d_rows = carry
-    start = d_params, zeros((k, v)), zeros(data)
-    (d_params, d_kv, d_data), d_more = jax.lax.scan(tile, start, rows)
-    return (d_params, jax.tree.map(jnp.add, d_rows, d_more)), (d_kv, d_data)
+    start = d_params, _zeros(key[:2])
+    (d_params, d_column), d_more = jax.lax.scan(
+      lambda carry, row: _backward_tile(static, params, row, key, carry), start, rows
+    )
+    return (d_params, _add(d_rows, d_more)), d_column
 
-  start = zeros(params), zeros(queries[:2])
+  start = _zeros(params), _zeros(queries[:2])
   (d_params, d_rows), d_columns = jax.lax.scan(column, start, keys)
   like = lambda d, x: jax.tree.map(lambda a, b: a.astype(b.dtype), d, x)
-  d_queries = (*like(d_rows, queries[:2]), None)
-  return like(d_params, params), d_queries, (*like(d_columns, keys[:2]), None)
+  d_queries, d_keys = like(d_rows, queries[:2]), like(d_columns, keys[:2])
+  return like(d_params, params), (*d_queries, None), (*d_keys, None)
+
+
+def _backward_tile(static, params, row, key, carry):
+  """Adds a tile's gradients of parameters and keys; returns those of its queries."""
+  (q, q_data, q_at), lse_BHL, share_BHL, d_out_BLHK = row
+  (k, v), data, k_at = key
+  seen_BLM = visible(q_at, k_at)
+
+  def scores(params, q, q_data, k, data):
+    query, key = (q, q_data, q_at), (k, data, k_at)
+    return _scores(static, params, query, key, seen_BLM)
+
+  def mixture(params, w_BHLM, v):
+    return _mix(static, params, w_BHLM, v, q_at, k_at)
+
+  def visit(carry):
+    s_BHLM, pull_scores = jax.vjp(scores, params, q, q_data, k, data)
+    w_BHLM = jnp.exp(s_BHLM - lse_BHL[..., None]) * seen_BLM[:, None]
+    _, pull_mixture = jax.vjp(mixture, params, w_BHLM, v)
+    d_params_by_mixture, d_w_BHLM, d_v = pull_mixture(d_out_BLHK)
+    d_s_BHLM = w_BHLM * (d_w_BHLM - share_BHL[..., None])
+    d_params_by_scores, d_q, d_q_data, d_k, d_data = pull_scores(d_s_BHLM)
+    d_params, d_column = carry
+    d_params = _add(d_params, d_params_by_mixture, d_params_by_scores)
+    return (d_params, _add(d_column, ((d_k, d_v), d_data))), _add((d_q, d_q_data))
+
+  skip = lambda carry: (carry, _zeros((q, q_data)))
+  return jax.lax.cond(jnp.any(seen_BLM), visit, skip, carry)
+
+
+def _zeros(tree):
+  return jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), tree)
+
+
+def _add(*trees):
+  """Adds trees in float32."""
+  return jax.tree.map(lambda *x: sum(y.astype(jnp.float32) for y in x), *trees)
 
 
 _flash.defvjp(_flash_forward, _flash_backward)

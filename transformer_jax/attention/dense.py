@@ -17,7 +17,7 @@ class Dense:
   """Computes every score, then the softmax, then the mixture."""
 
   def __call__(self, q_BLHK, k_BMHK, v_BMHK, q_at, k_at, position, scale=None):
-    scale = scale or q_BLHK.shape[-1] ** -0.5
+    scale = q_BLHK.shape[-1] ** -0.5 if scale is None else scale
     seen_BLM = visible(q_at, k_at)
     s_BHLM = tile_scores(q_BLHK, k_BMHK, q_at, k_at, position, scale, seen_BLM)
     s_BHLM = position.rows(s_BHLM, q_BLHK, k_BMHK, q_at, k_at, seen_BLM, scale)

@@ -1,4 +1,4 @@
-"""The parts of a block that are not attention: norms, activations, where norms stand."""
+"""What a block has besides attention: norms, activations, where norms stand."""
 
 import dataclasses
 from typing import ClassVar

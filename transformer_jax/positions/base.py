@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax
 
@@ -96,7 +96,7 @@ class PositionalEncoding:
     return x_BLD
 
   def token_data(self, params: Params, x_BLD: jax.Array) -> dict[str, jax.Array]:
-    """Reads off each token what must travel with it; names carry axes, B and L first."""
+    """Reads off each token what must travel with it; names carry axes, BL first."""
     return {}
 
   def accumulate(

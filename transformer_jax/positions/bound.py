@@ -121,7 +121,7 @@ def bind(encoding: PositionalEncoding, params: Params, dims: Dims) -> Bound:
 
 
 def _tile_axes(tile: Tile) -> Tile:
-  """Returns where the head axis of each part of a tile is once its batch axis is gone."""
+  """Returns where heads are in each part of a tile, its batch axis being gone."""
 
   def axis(name: str) -> int | None:
     axes = axes_of(name).removeprefix("B")

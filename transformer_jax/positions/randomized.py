@@ -36,7 +36,9 @@ class Randomized(Wrapper):
     return self.encoding.init(key, dims)
 
   def reach(self, dims):
-    return -(-self.longest // self.step)
+    # Only a table ends; what is a formula of the position goes on past `longest`.
+    end = self.encoding.reach(dataclasses.replace(dims, L=self.longest))
+    return None if end is None else -(-self.longest // self.step)
 
   def place(self, key, at):
     if key is None:

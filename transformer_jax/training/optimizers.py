@@ -21,7 +21,8 @@ class Constant:
   warmup: int = 0
 
   def build(self, peak: float, steps: int, D: int) -> optax.Schedule:
-    return optax.warmup_constant_schedule(0.0, peak, self.warmup)
+    rise = optax.linear_schedule(0.0, peak, max(1, self.warmup))
+    return optax.join_schedules([rise, optax.constant_schedule(peak)], [self.warmup])
 
 
 @schedules.register("cosine")

@@ -8,6 +8,7 @@ import dataclasses
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from transformer_jax.data.base import Batch
 from transformer_jax.training.step import State, Trainer
@@ -36,4 +37,4 @@ def pmap_step(trainer: Trainer, devices: list[jax.Device]):
 
 def replicate(state: State, devices: list[jax.Device]) -> State:
   """Returns the state once per device, with a leading axis of devices."""
-  return jax.device_put_replicated(state, devices)
+  return jax.tree.map(lambda x: jnp.stack([x] * len(devices)), state)

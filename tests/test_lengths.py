@@ -1,0 +1,131 @@
+"""Scores by length: the same targets, few programs, nothing clamped."""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from transformer_jax.attention import cores
+from transformer_jax.axes import Dims
+from transformer_jax.data.base import Batch, Task, tasks
+from transformer_jax.evaluation.decode import greedy
+from transformer_jax.evaluation.lengths import Evaluator, bucket_of, last_quarter
+from transformer_jax.models import Architecture, Transformer
+from transformer_jax.positions import coords, positions
+
+LENGTHS = (4, 8, 16, 32)
+
+
+@dataclasses.dataclass(frozen=True)
+class Digits(Task):
+  """The last four tokens of a fixed text are scored, whatever comes before."""
+
+  vocabulary = 8
+  measures = ("bits_per_byte", "accuracy", "exact_match")
+
+  def tokens(self, length):
+    return length
+
+  def score(self, arrays, key, rows, length, bucket):
+    token_BL = jax.random.randint(key, (rows, 33), 0, 8)[:, -bucket - 1 :]
+    real_L = jnp.arange(bucket) >= bucket - length
+    weight_L = (jnp.arange(bucket) >= bucket - 4) * 1.0
+    weight_BL = jnp.broadcast_to(weight_L, (rows, bucket))
+    at = coords.padded(real_L[None])
+    return Batch(token_BL[:, :-1], token_BL[:, 1:], weight_BL, at)
+
+
+def make(position, task=None, length=4):
+  task = task or Digits()
+  V, L = task.vocabulary, task.tokens(length)
+  dims = Dims(V=V, D=16, H=2, F=16, N=1, L=L)
+  arch = Architecture(dims, positions.build(position), cores.build("dense"), decoders=1)
+  model = Transformer(arch)
+  init = jax.vmap(lambda key: model.init(key, jnp.zeros((1, L), jnp.int32))["params"])
+  return model, task, jax.jit(init)(jax.random.split(jax.random.key(0), 2))
+
+
+def value(rows, **wanted):
+  (row,) = [r for r in rows if wanted.items() <= r.items()]
+  return row["value"]
+
+
+def test_scores_are_those_of_each_text_alone():
+  model, task, params = make("alibi")
+  rows = Evaluator(model, task, rows=6, chunk=3).run(params, (), LENGTHS)
+  assert len(rows) == 2 * 4 * (2 + 2 + 1)
+  token_BL = jax.random.randint(jax.random.key(0), (6, 33), 0, 8)
+  run = jax.jit(lambda p, x: jax.nn.log_softmax(model.apply({"params": p}, x)))
+  for seed, length in ((0, 4), (1, 32)):
+    own = jax.tree.map(lambda x, s=seed: x[s], params)
+    log_p = np.asarray(run(own, token_BL[:, -length - 1 : -1]))[:, -4:]
+    target = np.asarray(token_BL[:, -4:])
+    hit = np.take_along_axis(log_p, target[..., None], -1)[..., 0]
+    right = log_p.argmax(-1) == target
+    where = {"seed": seed, "length": length, "part": "mean"}
+    close = lambda got, want: np.testing.assert_allclose(got, want, atol=1e-5)
+    close(value(rows, measure="bits_per_byte", **where), -hit.mean() / math.log(2))
+    close(value(rows, measure="accuracy", **where), right.mean())
+    close(value(rows, measure="exact_match", **where), right.all(1).mean())
+    last = where | {"part": "last_quarter"}
+    close(
+      value(rows, measure="bits_per_byte", **last), -hit[:, -1].mean() / math.log(2)
+    )
+
+
+def test_lengths_share_programs():
+  assert [bucket_of(n, 512) for n in (64, 128, 129, 256, 512)] == [
+    128,
+    128,
+    512,
+    512,
+    512,
+  ]
+  assert [bucket_of(n, 100) for n in (10, 25, 26)] == [25, 25, 100]
+  model, task, params = make("rope")
+  evaluator, programs = Evaluator(model, task, rows=2, chunk=2), []
+  original = Evaluator.program
+  try:
+    Evaluator.program = lambda self, b: (
+      programs.append(original(self, b)) or programs[-1]
+    )
+    evaluator.run(params, (), LENGTHS)
+  finally:
+    Evaluator.program = original
+  assert [program._cache_size() for program in programs] == [1, 1]
+
+
+@pytest.mark.parametrize("name", ["learned", "randomized(learned, longest=10)"])
+def test_past_a_tables_end_scores_are_undefined_not_clamped(name):
+  model, task, params = make(name)
+  evaluator = Evaluator(model, task, rows=2, chunk=2)
+  rows = evaluator.run(params, (), LENGTHS)
+  reach = 4 if name == "learned" else 10
+  for row in rows:
+    assert (row["value"] is None) == (row["length"] > reach), row
+  assert evaluator.undefined(4) is None
+  assert f"has {reach} positions and this length needs 16" in evaluator.undefined(16)
+
+
+def test_last_quarter_counts_only_scored_places():
+  weight_BL = jnp.array([[0, 1, 1, 1, 1, 1, 1, 1, 1, 0]])
+  np.testing.assert_array_equal(
+    last_quarter(weight_BL), [[0, 0, 0, 0, 0, 0, 0, 1, 1, 0]]
+  )
+
+
+def test_exact_match_is_what_greedy_decoding_gives():
+  model, task, params = make("rope", tasks.build("copy(symbols=2)"), length=2)
+  own = jax.tree.map(lambda x: x[0], params)
+  # A model that answers at random is right on some strings of one symbol and the end.
+  evaluator = Evaluator(model, task, rows=64, chunk=64)
+  rows = evaluator.run(jax.tree.map(lambda x: x[None], own), (), (1,))
+  batch = task.score((), jax.random.key(0), 64, 1, 1)
+  prompt_BL, answer_BL = batch.input_BL[:, :3], batch.target_BL[:, 2:]
+  write = jax.jit(greedy, static_argnums=(0, 3))
+  written_BL = write(model, own, prompt_BL, answer_BL.shape[1])
+  match = np.all(written_BL == answer_BL, axis=1).mean()
+  assert value(rows, measure="exact_match", part="mean") == pytest.approx(match)

@@ -1,0 +1,227 @@
+"""Training: many devices, many seeds in one program, resuming, diverging."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from transformer_jax.attention import cores
+from transformer_jax.axes import Dims
+from transformer_jax.data.base import Batch, Task
+from transformer_jax.models import Architecture, Transformer
+from transformer_jax.positions import coords, positions
+from transformer_jax.training import loop, optimizers, sharding
+from transformer_jax.training.checkpoint import Keeper
+from transformer_jax.training.pmap import pmap_step, replicate
+from transformer_jax.training.step import Trainer, cross_entropy
+
+SEEDS = (10, 4)
+POISON = 0.06  # at which seed 10 meets its first bad batch in step 13, and seed 4 none
+
+
+@dataclasses.dataclass(frozen=True)
+class Cycle(Task):
+  """Counts up modulo the vocabulary from a random start: learnt in a few steps.
+
+  poison   chance that a batch is not a number
+  """
+
+  poison: float = 0.0
+  vocabulary = 8
+
+  def tokens(self, length):
+    return length
+
+  def batch(self, arrays, key, rows, length):
+    start_B1 = jax.random.randint(key, (rows, 1), 0, 8)
+    token_BL = (start_B1 + jnp.arange(length + 1)) % 8
+    bad = jax.random.uniform(jax.random.fold_in(key, 1)) < self.poison
+    weight_BL = jnp.where(bad, jnp.nan, jnp.ones((rows, length)))
+    weight_BL = weight_BL.at[0, 0].set(0.0)  # devices hold different numbers of targets
+    at = coords.consecutive(1, length)
+    return Batch(token_BL[:, :-1], token_BL[:, 1:], weight_BL, at)
+
+
+@functools.cache
+def trainer(position="t5", poison=0.0, scan=False):
+  task = Cycle(poison)
+  dims = Dims(V=8, D=16, H=4, F=32, N=2, L=8)
+  arch = Architecture(
+    dims, positions.build(position), cores.build("dense"), decoders=1 + scan, scan=scan
+  )
+  optimizer, rate = optimizers.build("adamw(lr=1e-2)", "cosine(warmup=2)", 1.0, 40, 16)
+  return Trainer(Transformer(arch), task, optimizer, rate, rows=8, length=8)
+
+
+@functools.cache
+def program(mesh=(1, 1), seeds=SEEDS, count=4, **kwargs):
+  mesh = sharding.make_mesh(*mesh)
+  return loop.compile_steps(trainer(**kwargs), seeds, (), mesh, count)
+
+
+def close(got, want, atol=1e-5):
+  # Sums over devices add in another order; Adam divides by small roots.
+  compare = functools.partial(np.testing.assert_allclose, atol=atol, rtol=1e-4)
+  jax.tree.map(compare, got, want)
+
+
+@pytest.mark.parametrize("mesh,scan", [((8, 1), False), ((2, 4), True)])
+def test_a_mesh_gives_the_numbers_of_one_device(mesh, scan):
+  want, want_metrics = program(scan=scan).run((), program(scan=scan).init())
+  split = program(mesh, scan=scan)
+  got, got_metrics = split.run((), split.init())
+  close(got.params, want.params)
+  close(got_metrics, want_metrics)
+
+
+def test_a_mesh_splits_parameters_and_moments_by_their_names():
+  state = program((2, 4), scan=True).init()
+  attention = state.params["decoder"]["layers"]["attention"]
+  moments = state.moments[1][0].mu["decoder"]["layers"]["attention"]
+  for tree in (attention, moments):
+    spec = tree["query_DHK"].sharding.spec
+    assert tuple(spec)[:4] == (None, None, None, "tensor")  # seeds, layers, D, H
+  assert state.params["embedding_VD"].sharding.spec[1] == "tensor"
+  assert "tensor" not in state.params["decoder"]["final_norm"]["gain_D"].sharding.spec
+  with pytest.raises(ValueError, match="mesh.tensor=8 does not divide the axis of 4"):
+    program((1, 8))
+  with pytest.raises(ValueError, match="needs 16 devices and this machine has 8"):
+    sharding.make_mesh(16, 1)
+
+
+def test_pmap_gives_the_numbers_of_one_device():
+  one, devices = trainer(), jax.devices()[:4]
+  state = one.init(3)
+  batch = one.batch((), state)
+  want, want_metrics = jax.jit(one.step)(state, batch)
+  got, got_metrics = pmap_step(one, devices)(replicate(state, devices), batch)
+  for n in range(4):
+    close(jax.tree.map(lambda x, n=n: x[n], got.params), want.params)
+    close(jax.tree.map(lambda x, n=n: x[n], got_metrics), want_metrics)
+  with pytest.raises(ValueError, match="8 rows does not divide over 3 devices"):
+    pmap_step(one, devices[:3])(replicate(state, devices[:3]), batch)
+
+
+def test_seeds_in_one_program_equal_single_runs():
+  together, metrics = program().run((), program().init())
+  for place, seed in enumerate(SEEDS):
+    alone = program(seeds=(seed,))
+    state, own = alone.run((), alone.init())
+    close(jax.tree.map(lambda x, p=place: x[p], together.params),
+          jax.tree.map(lambda x: x[0], state.params))  # fmt: skip
+    close(metrics["loss"][place], own["loss"][0])
+  assert abs(metrics["loss"][0, 0] - metrics["loss"][1, 0]) > 1e-4
+
+
+def fit(folder, steps=20, stop_at=None, save=8, **kwargs):
+  """Trains; returns (Fitted, rows reported, steps resumed from)."""
+  rows, resumed = [], []
+
+  class Stop:
+    def __bool__(self):
+      return stop_at is not None and bool(rows) and rows[-1].step >= stop_at
+
+  with Keeper(folder) as keeper:
+    found = loop.fit(
+      program(**kwargs), (), loop.Budget(steps, 4, save), keeper, rows.append,
+      resumed.append, Stop(),
+    )  # fmt: skip
+  return found, rows, resumed[0]
+
+
+def bits(tree):
+  """Returns the bytes of every leaf; a key's are its data."""
+  is_key = lambda x: jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+  plain = lambda x: jax.random.key_data(x) if is_key(x) else x
+  return [np.asarray(plain(x)).tobytes() for x in jax.tree.leaves(tree)]
+
+
+def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path):
+  whole, rows, start = fit(tmp_path / "whole")
+  assert whole.finished and whole.step == 20 and start == 0
+  assert [row.step for row in rows] == [4, 8, 12, 16, 20]
+  stopped, first, _ = fit(tmp_path / "stopped", stop_at=8)
+  assert not stopped.finished and stopped.step < 20
+  again, second, start = fit(tmp_path / "stopped")
+  assert start == stopped.step and again.finished
+  assert bits(again.state) == bits(whole.state)
+  want = {row.step: row.metrics["loss"] for row in rows}
+  for row in first + second:
+    np.testing.assert_array_equal(row.metrics["loss"], want[row.step])
+  once_more, rows, start = fit(tmp_path / "stopped")
+  assert start == 20 and rows == [] and bits(once_more.state) == bits(whole.state)
+
+
+def test_it_learns(tmp_path):
+  found, rows, _ = fit(tmp_path, steps=40)
+  assert rows[0].metrics["loss"].min() > 1.0
+  assert rows[-1].metrics["loss"].max() < 0.3
+  assert rows[-1].metrics["accuracy"].min() > 0.9
+
+
+def test_a_seed_that_diverges_is_named_with_its_step_and_others_go_on(tmp_path):
+  found, _, _ = fit(tmp_path, stop_at=4, poison=POISON)
+  assert found.diverged == {} and not found.finished
+  found, rows, start = fit(tmp_path, poison=POISON)
+  # The step is the first bad one, not the end of the dispatch in which it came up.
+  assert found.diverged == {0: 13} and found.finished and found.step == 20
+  loss_SN = np.stack([row.metrics["loss"] for row in rows], axis=1)
+  assert np.isfinite(loss_SN[1]).all() and np.isnan(loss_SN[0, -1])
+  again, _, _ = fit(tmp_path, poison=POISON)
+  assert again.diverged == {0: 13}, "a restored run forgot which seed had diverged"
+
+
+def test_training_ends_when_every_seed_has_diverged(tmp_path):
+  found, rows, _ = fit(tmp_path, poison=1.0)
+  assert found.diverged == {0: 1, 1: 1} and found.finished and found.step < 20
+
+
+@pytest.mark.parametrize(
+  "spec,points",
+  [
+    ("constant(warmup=4)", {2: 0.5, 4: 1.0, 99: 1.0}),
+    ("cosine(warmup=10, final=0.2)", {5: 0.5, 10: 1.0, 55: 0.6, 100: 0.2}),
+    ("wsd(warmup=10, decay=0.3)", {5: 0.5, 10: 1.0, 69: 1.0, 85: 0.5, 100: 0.0}),
+  ],
+)
+def test_schedules_pass_through_the_points_of_their_definition(spec, points):
+  rate = optimizers.schedules.build(spec).build(2.0, 100, 64)
+  for step, share in points.items():
+    np.testing.assert_allclose(rate(step), 2.0 * share, atol=0.04 * (step == 69) + 1e-6)
+
+
+def test_noam_is_the_papers_equation():
+  rate = optimizers.schedules.build("noam(warmup=4000)").build(1.0, 1, 512)
+  for step in (1, 100, 4000, 100_000):
+    want = 512**-0.5 * min(step**-0.5, step * 4000**-1.5)
+    np.testing.assert_allclose(rate(step - 1), want, rtol=1e-6)
+
+
+def test_only_matrices_decay_and_gradients_are_clipped():
+  optimizer, _ = optimizers.build(
+    "adamw(lr=0.1, weight_decay=0.5)", "constant", 0.0, 1, 4
+  )
+  shapes = {"query_DHK": (2, 2, 2), "gain_D": (2,), "growth": ()}
+  params = {name: jnp.ones(shape) for name, shape in shapes.items()}
+  still = jax.tree.map(jnp.zeros_like, params)
+  updates, _ = optimizer.update(still, optimizer.init(params), params)
+  np.testing.assert_allclose(updates["query_DHK"], -0.05)
+  assert not np.any(updates["gain_D"]) and not np.any(updates["growth"])
+  clipped, _ = optimizers.build("adam(lr=1.0, eps=1e9)", "constant", 1.0, 1, 4)
+  grads = {"w_D": jnp.full(4, 50.0)}
+  updates, _ = clipped.update(grads, clipped.init(grads), grads)
+  np.testing.assert_allclose(updates["w_D"], -0.5e-9, rtol=1e-5)
+
+
+def test_label_smoothing_is_cross_entropy_with_the_smoothed_target():
+  logits_BLV = jax.random.normal(jax.random.key(0), (2, 3, 5))
+  target_BL = jnp.array([[0, 1, 2], [4, 3, 0]])
+  for smoothing in (0.0, 0.1):
+    p_BLV = np.eye(5)[target_BL] * (1 - smoothing) + smoothing / 5
+    want = -(p_BLV * np.asarray(jax.nn.log_softmax(logits_BLV))).sum(-1)
+    np.testing.assert_allclose(
+      cross_entropy(logits_BLV, target_BL, smoothing), want, atol=1e-6
+    )
