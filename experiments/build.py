@@ -1,19 +1,21 @@
 """The one place where strings become objects."""
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
 from ml_collections import ConfigDict
 
-from experiments.config import ConfigError
+import transformer_jax.data  # noqa: F401, fills the registry of tasks
+from experiments.config import KINDS, ConfigError
 from transformer_jax.attention import cores
 from transformer_jax.axes import Dims
-import transformer_jax.data  # noqa: F401, fills the registry of tasks
 from transformer_jax.data.base import Task, tasks
+from transformer_jax.data.strings import Strings
 from transformer_jax.evaluation.lengths import Evaluator
 from transformer_jax.models import Architecture, Transformer, layers
-from transformer_jax.positions import positions
+from transformer_jax.positions import PositionalEncoding, positions
 from transformer_jax.training import optimizers
 from transformer_jax.training.loop import Budget
 from transformer_jax.training.step import Trainer
@@ -64,7 +66,9 @@ def architecture(config: ConfigDict, task: Task) -> Architecture:
     L=task.tokens(config.train.length),
     K=model.head_width,
   )
+  encoders, decoders = (times * model.layers for times in KINDS[model.kind])
   position, core = positions.build(model.position), cores.build(model.attention)
+  check_kind(config, task, position)
   refused = core.refusal(position)
   if refused:
     raise ConfigError(f"model.attention={model.attention}: {refused}")
@@ -81,13 +85,44 @@ def architecture(config: ConfigDict, task: Task) -> Architecture:
     norm=layers.norms.build(model.norm),
     activation=layers.activations.build(model.activation),
     placement=layers.placements.build(model.placement),
-    decoders=model.layers,
+    encoders=encoders,
+    decoders=decoders,
     dropout=model.dropout,
     tied=model.tied,
     dtype=model.dtype,
     scan=model.scan,
     remat=model.remat,
   )
+
+
+def check_kind(config: ConfigDict, task: Task, position: PositionalEncoding) -> None:
+  """Raises ConfigError unless this kind of model can read the task and be placed."""
+  kind, has_encoder = config.model.kind, KINDS[config.model.kind][0] > 0
+  if has_encoder and not task.paired:
+    inner = config.task if isinstance(task, Strings) else "copy"
+    raise ConfigError(
+      f"model.kind={kind} needs a task with a source and task={config.task} has none:"
+      f" write --config.task='pairs({inner})'"
+    )
+  if task.paired and not has_encoder:
+    raise ConfigError(
+      f"task={config.task} has a source, which model.kind={kind} cannot read: write"
+      " --config.model.kind=encoder_decoder"
+    )
+  try:
+    position.bidirectional() if has_encoder else None
+  except ValueError as error:
+    raise ConfigError(
+      f"model.kind={kind} with model.position={config.model.position}: {error}"
+    ) from error
+
+
+def tokens_per_step(trainer: Trainer, arrays: Any) -> int:
+  """Returns how many tokens one seed reads in one step, sources too."""
+  batch = functools.partial(
+    trainer.task.batch, rows=trainer.rows, length=trainer.length
+  )
+  return jax.eval_shape(batch, arrays, jax.random.key(0)).tokens
 
 
 def sizes(params: Any) -> tuple[int, int]:
@@ -117,4 +152,4 @@ def flops_per_token(experiment: Experiment, arrays: Any) -> float:
 
   state = jax.eval_shape(trainer.init, 0)
   counted = jax.jit(step).lower(arrays, state).cost_analysis()
-  return counted["flops"] / (trainer.rows * trainer.model.arch.dims.L)
+  return counted["flops"] / tokens_per_step(trainer, arrays)

@@ -85,8 +85,12 @@ def wanted(like: Any) -> str:
   return f"write {kinds[type(like)]}, as in {like!r}"
 
 
+KINDS = {  # how many times model.layers the encoder and the decoder have
+  "decoder": (0, 1),
+  "encoder_decoder": (1, 1),
+}
 CHOICES = {
-  "model.kind": ("decoder", "encoder", "encoder_decoder"),
+  "model.kind": tuple(KINDS),
   "model.dtype": ("float32", "bfloat16"),
 }
 SPECS = {  # key: where its registry is

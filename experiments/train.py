@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from experiments import runs
-from experiments.build import Experiment, build, flops_per_token, sizes
+from experiments.build import Experiment, build, flops_per_token, sizes, tokens_per_step
 from transformer_jax.attention import cores
 from transformer_jax.evaluation.lengths import MEASURES
 from transformer_jax.training import loop, sharding
@@ -32,9 +32,7 @@ def run(config: ConfigDict, folder: Path, name: str, stop: Any) -> dict | None:
   """
   # Programs are kept below the sweep's folder, so that deleting it leaves nothing.
   jax.config.update("jax_compilation_cache_dir", str(folder.parents[1] / "compiled"))
-  experiment, mesh = build(config), _mesh(config)
-  arrays, facts = load(experiment.task)
-  arrays = sharding.whole(mesh, arrays)
+  experiment, mesh, arrays, facts = _prepare(config)
   program = _compile(experiment, arrays, mesh)
   start = time.perf_counter()
   fitted, speed = _fit(experiment, program, arrays, folder, name, stop)
@@ -60,13 +58,21 @@ def run(config: ConfigDict, folder: Path, name: str, stop: Any) -> dict | None:
 
 def describe(config: ConfigDict) -> dict[str, Any]:
   """Returns what a run would cost, from the compiled program; trains nothing."""
-  experiment, mesh = build(config), _mesh(config)
-  arrays = sharding.whole(mesh, load(experiment.task)[0])
+  experiment, mesh, arrays, _ = _prepare(config)
   return _cost(experiment, _compile(experiment, arrays, mesh), arrays)
 
 
-def _mesh(config: ConfigDict) -> Mesh:
-  return sharding.make_mesh(config.mesh.data, config.mesh.tensor)
+def _prepare(config: ConfigDict) -> tuple[Experiment, Mesh, Any, dict]:
+  """Returns what a run needs, with its data's arrays on the devices, and their facts.
+
+  What could not be scored after training is refused here, before anything compiles.
+  """
+  experiment = build(config)
+  mesh = sharding.make_mesh(config.mesh.data, config.mesh.tensor)
+  arrays, facts = load(experiment.task)
+  params = jax.eval_shape(experiment.trainer.init, 0).params
+  experiment.evaluator.check(params, arrays, experiment.lengths)
+  return experiment, mesh, sharding.whole(mesh, arrays), facts
 
 
 def _compile(experiment: Experiment, arrays: Any, mesh: Mesh) -> Program:
@@ -86,7 +92,7 @@ def _fit(
 ) -> tuple[Fitted, float]:
   """Trains with checkpoints, a record and a bar; returns the speed in tokens/s too."""
   trainer, budget = experiment.trainer, experiment.budget
-  tokens = trainer.rows * trainer.model.arch.dims.L
+  tokens = tokens_per_step(trainer, arrays)
   tokens *= budget.per_dispatch * len(experiment.seeds)
   speeds = []
 

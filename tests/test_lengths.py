@@ -1,6 +1,7 @@
 """Scores by length: the same targets, few programs, nothing clamped."""
 
 import dataclasses
+import functools
 import math
 
 import jax
@@ -15,6 +16,7 @@ from transformer_jax.evaluation.decode import greedy
 from transformer_jax.evaluation.lengths import Evaluator, bucket_of, last_quarter
 from transformer_jax.models import Architecture, Transformer
 from transformer_jax.positions import coords, positions
+from transformer_jax.spec import SpecError
 
 LENGTHS = (4, 8, 16, 32)
 
@@ -38,13 +40,14 @@ class Digits(Task):
     return Batch(token_BL[:, :-1], token_BL[:, 1:], weight_BL, at)
 
 
-def make(position, task=None, length=4):
+def make(position, task=None, length=4, encoders=0):
   task = task or Digits()
   V, L = task.vocabulary, task.tokens(length)
   dims = Dims(V=V, D=16, H=2, F=16, N=1, L=L)
-  arch = Architecture(dims, positions.build(position), cores.build("dense"), decoders=1)
-  model = Transformer(arch)
-  init = jax.vmap(lambda key: model.init(key, jnp.zeros((1, L), jnp.int32))["params"])
+  position, core = positions.build(position), cores.build("dense")
+  arch = Architecture(dims, position, core, decoders=1, encoders=encoders)
+  model, token_BL = Transformer(arch), jnp.zeros((1, L), jnp.int32)
+  init = jax.vmap(lambda key: model.init(key, token_BL, source_BL=token_BL)["params"])
   return model, task, jax.jit(init)(jax.random.split(jax.random.key(0), 2))
 
 
@@ -85,6 +88,9 @@ def test_lengths_share_programs():
     512,
   ]
   assert [bucket_of(n, 100) for n in (10, 25, 26)] == [25, 25, 100]
+  for longest in (60, 64, 100):  # a longer bucket would need more data than there is
+    buckets = [bucket_of(n, longest) for n in range(1, longest + 1)]
+    assert all(n <= b <= longest for n, b in enumerate(buckets, 1))
   model, task, params = make("rope")
   evaluator, programs = Evaluator(model, task, rows=2, chunk=2), []
   original = Evaluator.program
@@ -117,15 +123,36 @@ def test_last_quarter_counts_only_scored_places():
   )
 
 
-def test_exact_match_is_what_greedy_decoding_gives():
-  model, task, params = make("rope", tasks.build("copy(symbols=2)"), length=2)
-  own = jax.tree.map(lambda x: x[0], params)
-  # A model that answers at random is right on some strings of one symbol and the end.
-  evaluator = Evaluator(model, task, rows=64, chunk=64)
-  rows = evaluator.run(jax.tree.map(lambda x: x[None], own), (), (1,))
-  batch = task.score((), jax.random.key(0), 64, 1, 1)
-  prompt_BL, answer_BL = batch.input_BL[:, :3], batch.target_BL[:, 2:]
-  write = jax.jit(greedy, static_argnums=(0, 3))
-  written_BL = write(model, own, prompt_BL, answer_BL.shape[1])
-  match = np.all(written_BL == answer_BL, axis=1).mean()
-  assert value(rows, measure="exact_match", part="mean") == pytest.approx(match)
+@pytest.mark.parametrize("spec", ["copy(symbols=2)", "pairs(copy(symbols=2))"])
+def test_exact_match_is_what_greedy_decoding_gives(spec):
+  task = tasks.build(spec)
+  model, task, params = make("rope", task, length=2, encoders=int(task.paired))
+  # Of many models that answer at random, some are right on some strings of one symbol.
+  noise = lambda x: jax.random.normal(jax.random.key(x.size), (64, *x.shape[1:]))
+  params = jax.tree.map(noise, params)
+  # One program scores both lengths, so the shorter one is padded there and not here.
+  rows = Evaluator(model, task, rows=16, chunk=8).run(params, (), (1, 2))
+  rows = [row for row in rows if row["length"] == 1]
+  batch = task.score((), jax.random.key(0), 16, 1, 1)
+  prompt_BL, answer_BL = batch.input_BL[:, :-1], batch.target_BL[:, -2:]
+
+  def write(own):
+    read = functools.partial(model.apply, {"params": own}, method="encode")
+    memory = read(batch.source_BL) if task.paired else None
+    return greedy(model, own, prompt_BL, 2, memory=memory)
+
+  written_SBL = jax.jit(jax.vmap(write))(params)
+  match_S = np.all(written_SBL == answer_BL, axis=2).mean(axis=1)
+  scored_S = [row["value"] for row in rows if row["measure"] == "exact_match"]
+  np.testing.assert_allclose(scored_S, match_S)
+  assert 0 < match_S.max() < 1
+
+
+def test_what_cannot_be_scored_is_refused_before_anything_compiles():
+  model, task, params = make("learned", tasks.build("recall(keys=5)"))
+  own = jax.eval_shape(lambda: jax.tree.map(lambda x: x[0], params))
+  evaluator = Evaluator(model, task, rows=2, chunk=2)
+  evaluator.check(own, (), (2, 4, 8))  # 8 pairs are past the table and not scored
+  model, task, params = make("rope", tasks.build("recall(keys=5)"))
+  with pytest.raises(SpecError, match=r"write recall\(keys=8\)"):
+    Evaluator(model, task, rows=2, chunk=2).check(own, (), (2, 4, 8))

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,9 +13,11 @@ from pathlib import Path
 import pytest
 
 from experiments import flags, plan, provenance, run, runs, sweep
+from experiments.build import build
 from experiments.config import ConfigError, flatten, resolve, validate
 from experiments.configs import base, pod, quickstart, standard
 from experiments.plan import Chain, Grid, Group, MinusOne, OneAtATime, Plan, Zipped
+from experiments.train import describe
 from transformer_jax.training.files import read_json, write_json
 
 GOLDEN = Path(__file__).parent / "golden" / "quickstart.json"
@@ -155,6 +158,7 @@ OTHER = {"seeds": (0, 1), "model.tied": False, "train.clip": 0.5, "task": "copy"
     ({"model.position": "pathlib:Path"}, "must inherit"),
     ({"model.attention": "blockwize"}, "Did you mean 'blockwise'"),
     ({"model.kind": "decodr"}, "Did you mean 'decoder'"),
+    ({"model.kind": "encoder"}, "Write one of decoder, encoder_decoder"),
     ({"model.width": 65}, "write model.width=64 or 68"),
     ({"model.width": 0}, "write 1 or more"),
     ({"train.steps": 90}, "write train.steps=80 or 120"),
@@ -363,6 +367,44 @@ def test_a_sweep_with_a_wrong_run_starts_none(tmp_path, train):
 def test_a_run_that_no_model_can_be_built_of_is_refused_too(tmp_path, train):
   with pytest.raises(ConfigError, match="has 8 positions"):
     sweep.main(asked(tmp_path, {"model.position": "learned(longest=8)"}))
+
+
+READS = {"model.kind": "encoder_decoder"}
+
+
+@pytest.mark.parametrize(
+  ("overrides", "says"),
+  [
+    (READS | {"task": "copy(symbols=4)"}, "--config.task='pairs(copy(symbols=4))'"),
+    (READS, "write --config.task='pairs(copy)'"),
+    ({"task": "pairs(copy)"}, "write --config.model.kind=encoder_decoder"),
+    (
+      READS | {"task": "pairs(copy)", "model.position": "forgetting"},
+      "model.position=forgetting: forgetting sums gates",
+    ),
+  ],
+)
+def test_a_kind_of_model_and_a_task_that_do_not_fit_are_refused(overrides, says):
+  with pytest.raises(ConfigError, match=re.escape(says)) as caught:
+    build(resolve(BASE, overrides))
+  assert f"model.kind={overrides.get('model.kind', 'decoder')}" in str(caught.value)
+
+
+def test_an_encoder_decoder_has_layers_on_both_sides():
+  arch = build(resolve(BASE, READS | {"task": "pairs(addition)"})).trainer.model.arch
+  assert (arch.encoders, arch.decoders) == (2, 2)
+  assert arch.dims.L == 2 * BASE.train.length + 1  # the prompt, longer than the answer
+
+
+@pytest.mark.parametrize(
+  "overrides",
+  [{}, READS | {"task": "pairs(recall(keys=5))"}],
+  ids=["decoder", "reader"],
+)
+def test_a_length_that_cannot_be_scored_is_refused_before_training(overrides):
+  many = {"task": "recall(keys=5)", "train.length": 2, "evaluate.lengths": (1, 8)}
+  with pytest.raises(ValueError, match=re.escape("write recall(keys=16)")):
+    describe(resolve(BASE, many | overrides))
 
 
 def test_a_dry_run_prints_and_writes_nothing(tmp_path, train, capsys):

@@ -1,6 +1,7 @@
 """Algorithmic tasks: right answers, one program for every length, pure in the key."""
 
 import functools
+import re
 
 import jax
 import numpy as np
@@ -82,7 +83,7 @@ def read(batch, row):
 
 def test_every_task_has_an_oracle():
   named = {name.split()[0] for name in ORACLES}
-  assert named | {"text"} == set(tasks)
+  assert named | {"pairs", "text"} == set(tasks)
 
 
 def test_training_answers_are_right(case):
@@ -165,6 +166,40 @@ def test_a_batch_is_pure_in_the_key(case):
   np.testing.assert_array_equal(both[0], same)
 
 
+def problems(batch, row):
+  """Returns a row's prompt, its answer with the end, and the weights of the answer."""
+  at, tokens = np.asarray(batch.at.order_BL)[0], np.asarray(batch.input_BL)[row]
+  targets, weights = np.asarray(batch.target_BL)[row], np.asarray(batch.weight_BL)[row]
+  end = np.flatnonzero(targets == END)[0]
+  if batch.source_BL is None:
+    first = np.flatnonzero(tokens == SEPARATOR)[0]
+    prompt = tokens[np.flatnonzero(at == 0)[0] + 1 : first]
+  else:
+    first = np.flatnonzero(at == 0)[0]
+    source = np.asarray(batch.source_BL)[row]
+    orders = np.asarray(batch.source_at.order_BL)
+    real = orders[row if len(orders) > 1 else 0] >= 0
+    assert tokens[first] == START and (source[~real] == PAD).all()
+    prompt = source[real]
+  assert (targets[end + 1 :] == PAD).all() and not weights[:first].any()
+  answer = slice(first, end + 1)
+  return [part.tolist() for part in (prompt, targets[answer], weights[answer])]
+
+
+@pytest.mark.parametrize("spec", ["addition", "recall(keys=20)", "copy(scored=3)"])
+def test_pairs_pose_the_problems_of_the_task_they_hold(spec):
+  alone, paired = tasks.build(spec), tasks.build(f"pairs({spec})")
+  same = [(train(alone), train(paired))]
+  same += [(score(alone, n), score(paired, n)) for n in (2, 12)]
+  for want, got in same:
+    sides = got.source_BL.shape[1], got.input_BL.shape[1]
+    assert paired.tokens(LONGEST) == max(sides)
+    for row in range(ROWS):
+      assert problems(got, row) == problems(want, row)
+  right = score(paired, 2)
+  assert right.source_BL[0, -1] != PAD and right.target_BL[0, -1] == END
+
+
 def test_addition_carries_through_nines():
   from transformer_jax.data.tasks.addition import add as carry
 
@@ -181,10 +216,11 @@ def test_addition_carries_through_nines():
     ("copy(symbol=3)", "Did you mean 'symbols'"),
     ("copy(symbols=0)", "copy: symbols is 0; it must be at least 1"),
     ("copy(scored=0)", "copy: scored is 0; it must be at least 1"),
+    ("pairs(text)", "text has no prompt and answer to tell apart; write pairs(copy)"),
   ],
 )
 def test_a_wrong_task_is_refused(spec, says):
-  with pytest.raises(SpecError, match=says.replace("(", r"\(")):
+  with pytest.raises(SpecError, match=re.escape(says)):
     tasks.build(spec)
 
 

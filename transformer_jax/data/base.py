@@ -20,26 +20,45 @@ class Batch:
   target_BL  int32, the token to predict at each place
   weight_BL  float32, 1 where the prediction counts and 0 elsewhere
   at         where the tokens are; its batch axis may be 1
+  source_BL  int32 tokens that an encoder reads, with a length of its own, or None
+  source_at  where those are
   """
 
   input_BL: jax.Array
   target_BL: jax.Array
   weight_BL: jax.Array
   at: Coords
+  source_BL: jax.Array | None = None
+  source_at: Coords | None = None
+
+  @property
+  def reads(self) -> tuple[jax.Array, Coords, jax.Array | None, Coords | None]:
+    """What a model reads, in the order of its arguments."""
+    return self.input_BL, self.at, self.source_BL, self.source_at
+
+  @property
+  def tokens(self) -> int:
+    """How many tokens a model reads, the source's too."""
+    return self.input_BL.size + (0 if self.source_BL is None else self.source_BL.size)
 
 
 class Task:
   """A source of batches, pure in the key. Subclasses are frozen dataclasses.
 
-  `vocabulary` is the number of tokens; `measures` names what evaluation reports, the
-  headline first.
+  vocabulary  the number of tokens
+  paired      whether its batches have a source, which an encoder reads
+  measures    what evaluation reports, the headline first
   """
 
   vocabulary: ClassVar[int]
+  paired: ClassVar[bool] = False
   measures: ClassVar[tuple[str, ...]] = ("accuracy", "exact_match")
 
   def tokens(self, length: int) -> int:
-    """Returns how many tokens the model reads at this task length."""
+    """Returns how many tokens the model reads at this task length.
+
+    Of a paired task: on the longer side, since positions must reach that far.
+    """
     raise NotImplementedError
 
   def load(self) -> tuple[Any, dict[str, Any]]:
@@ -55,6 +74,7 @@ class Task:
   ) -> Batch:
     """Returns an evaluation batch of `length`, padded on the left to `bucket`.
 
-    `length` may be traced: one program serves every length up to the bucket.
+    `length` may be traced: one program serves every length up to the bucket. All rows
+    share their coordinates, whose batch axis is 1.
     """
     raise NotImplementedError

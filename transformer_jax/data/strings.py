@@ -71,12 +71,9 @@ class Strings(Task):
 
     Nothing masks the padding: under a causal mask no counted token can look at it.
     """
-    random_BN = self._draw(key, rows, length)
-    shortest = length if self.fixed else 1
-    length_B = shortest + below(length + 1 - shortest, random_BN[:, 0])
-    lay_out = jax.vmap(lambda random_N, n: self._lay_out(random_N, n, length, None))
-    at = coords.consecutive(1, self.tokens(length))
-    return _shifted(*lay_out(random_BN, length_B), at)
+    lay_out = jax.vmap(lambda *row: self._lay_out(*row, length, None))
+    laid_out = lay_out(*self.examples(key, rows, length))
+    return shifted(*laid_out, coords.consecutive(1, self.tokens(length)))
 
   def score(
     self, arrays: Any, key: jax.Array, rows: int, length: jax.Array, bucket: int
@@ -84,28 +81,36 @@ class Strings(Task):
     """Returns strings of exactly `length` at the right end of the bucket's tokens."""
     L = self.tokens(bucket)
     absent = L - self.tokens(length)
-    lay_out = jax.vmap(lambda r_N: self._lay_out(r_N, length, bucket, self.scored))
-    left = lay_out(self._draw(key, rows, bucket))
+    lay_out = jax.vmap(lambda *row: self._lay_out(*row, bucket, self.scored))
+    left = lay_out(*self.examples(key, rows, bucket, length))
     right = [jnp.roll(array, absent, axis=1) for array in left]
-    return _shifted(*right, coords.padded(jnp.arange(L)[None] >= absent))
+    return shifted(*right, coords.padded(jnp.arange(L)[None] >= absent))
 
-  def _draw(self, key, rows, longest):
-    """Returns random_BN; the first number of a row draws its length in training."""
+  def examples(
+    self, key: jax.Array, rows: int, longest: int, length: jax.Array | None = None
+  ) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Returns the tokens prompt_BP and answer_BA, padded with anything, and length_B.
+
+    length: of every row; None: each row draws its own, as training wants it
+    """
     numbers = jnp.arange(1 + self.numbers(longest))
     draw = lambda n: jax.random.bits(jax.random.fold_in(key, n), (rows,))
-    return jax.vmap(draw, out_axes=1)(numbers)
+    random_BN = jax.vmap(draw, out_axes=1)(numbers)
+    shortest = longest if self.fixed else 1
+    # The first number of a row draws its length, in evaluation for nothing.
+    length_B = shortest + below(longest + 1 - shortest, random_BN[:, 0])
+    length_B = length_B if length is None else jnp.full(rows, length)
+    strings = jax.vmap(lambda random_N, n: self.strings(random_N, n, longest))
+    prompt_BP, answer_BA = strings(random_BN[:, 1:], length_B)
+    return FIRST + prompt_BP, FIRST + answer_BA, length_B
 
-  def _lay_out(self, random_N, length, longest, scored):
-    """Returns the tokens and weights of one row, padded on the right."""
-    prompt_P, answer_A = self.strings(random_N[1:], length, longest)
-    prompt, answer = self.sizes(length)
-    row_L = jnp.full(self.tokens(longest) + 1, PAD, jnp.int32)
-    # Each string overwrites the padding of the one before it.
-    row_L = row_L.at[0].set(START)
-    row_L = jax.lax.dynamic_update_slice(row_L, FIRST + prompt_P, (1,))
-    row_L = row_L.at[prompt + 1].set(SEPARATOR)
-    row_L = jax.lax.dynamic_update_slice(row_L, FIRST + answer_A, (prompt + 2,))
-    end = prompt + answer + 2
+  def finish(
+    self, row_L: jax.Array, end: jax.Array, answer: jax.Array, scored: int | None
+  ) -> tuple[jax.Array, jax.Array]:
+    """Ends a row, whose last string is the answer, and weighs its tokens.
+
+    end, answer: where the row ends, and how many symbols its answer has
+    """
     place_L = jnp.arange(row_L.shape[0])
     row_L = jnp.where(place_L == end, END, jnp.where(place_L < end, row_L, PAD))
     first = end - answer if scored is None else end - jnp.minimum(scored, answer)
@@ -113,8 +118,19 @@ class Strings(Task):
     weight_L = (place_L >= first) & (place_L <= last)
     return row_L, weight_L.astype(jnp.float32)
 
+  def _lay_out(self, prompt_P, answer_A, length, longest, scored):
+    """Returns the tokens and weights of one row, padded on the right."""
+    prompt, answer = self.sizes(length)
+    row_L = jnp.full(self.tokens(longest) + 1, PAD, jnp.int32)
+    # Each string overwrites the padding of the one before it.
+    row_L = row_L.at[0].set(START)
+    row_L = jax.lax.dynamic_update_slice(row_L, prompt_P, (1,))
+    row_L = row_L.at[prompt + 1].set(SEPARATOR)
+    row_L = jax.lax.dynamic_update_slice(row_L, answer_A, (prompt + 2,))
+    return self.finish(row_L, prompt + answer + 2, answer, scored)
 
-def _shifted(token_BL: jax.Array, weight_BL: jax.Array, at: coords.Coords) -> Batch:
+
+def shifted(token_BL: jax.Array, weight_BL: jax.Array, at: coords.Coords) -> Batch:
   """Reads all tokens but the last, predicts all but the first."""
   return Batch(token_BL[:, :-1], token_BL[:, 1:], weight_BL[:, 1:], at)
 

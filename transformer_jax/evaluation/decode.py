@@ -4,16 +4,23 @@ import jax
 import jax.numpy as jnp
 
 from transformer_jax.models import Transformer, empty_cache
+from transformer_jax.models.transformer import Memory
 from transformer_jax.positions import Coords, coords
 
 
 def greedy(
-  model: Transformer, params, prompt_BL: jax.Array, steps: int, at: Coords | None = None
+  model: Transformer,
+  params,
+  prompt_BL: jax.Array,
+  steps: int,
+  at: Coords | None = None,
+  memory: Memory | None = None,
 ) -> jax.Array:
   """Returns the `steps` most likely next tokens of each prompt, int32 [B, steps].
 
-  `at` says where the prompt's tokens are: prompts of different lengths are padded on the
-  left (`coords.padded`). One program; jit it with `steps` static.
+  `at` says where the prompt's tokens are: prompts of different lengths are padded on
+  the left (`coords.padded`). `memory` is what the model's `encode` made of the sources.
+  One program; jit it with `steps` static.
   """
   B, L = prompt_BL.shape
   at = at or coords.consecutive(B, L)
@@ -21,7 +28,7 @@ def greedy(
 
   def read(token_BL, at, cache):
     variables = {"params": params}
-    return model.apply(variables, token_BL, at, None, cache, method="decode")
+    return model.apply(variables, token_BL, at, memory, cache, method="decode")
 
   def write(carry, _):
     token_B1, order_B1, cache = carry

@@ -36,7 +36,7 @@ MEASURES = {
     "lower", lambda loss, right, weight: _mean(loss, weight) / math.log(2)
   ),
   "accuracy": Measure("higher", lambda loss, right, weight: _mean(right, weight)),
-  # With every answer token right after the right ones, greedy decoding gives the answer.
+  # Each answer token right after the right ones: greedy decoding gives the answer.
   "exact_match": Measure(
     "higher",
     lambda loss, right, weight: jnp.all(right | (weight == 0), axis=1) * 1.0,
@@ -70,12 +70,13 @@ class Evaluator:
     `seed` is the place in the stack. Values past the encoding's reach are None.
     """
     seeds = jax.tree.leaves(params)[0].shape[0]
-    found, programs = [], {}
+    buckets = self.buckets(lengths)
+    programs = {bucket: self.program(bucket) for bucket in {*buckets.values()}}
+    found = []
     for length in lengths:
-      bucket = bucket_of(length, max(lengths))
       scores = {column: [None] * seeds for column in self.columns()}
-      if self.undefined(length) is None:
-        program = programs.setdefault(bucket, self.program(bucket))
+      if length in buckets:
+        program = programs[buckets[length]]
         scores = jax.device_get(program(params, arrays, jnp.int32(length)))
       for (measure, part), values in scores.items():
         place = {"length": length, "measure": measure, "part": part}
@@ -83,6 +84,18 @@ class Evaluator:
           {"seed": s, **place, "value": _plain(v)} for s, v in enumerate(values)
         ]
     return found
+
+  def check(self, params: Any, arrays: Any, lengths: tuple[int, ...]) -> None:
+    """Raises what scoring one seed at these lengths would raise; compiles nothing."""
+    length = jax.ShapeDtypeStruct((), jnp.int32)
+    for bucket in sorted({*self.buckets(lengths).values()}):
+      score = functools.partial(self.score, bucket=bucket)
+      jax.eval_shape(score, params, arrays, length)
+
+  def buckets(self, lengths: tuple[int, ...]) -> dict[int, int]:
+    """Returns the padded length of every length that has a score."""
+    defined = [n for n in lengths if self.undefined(n) is None]
+    return {n: bucket_of(n, max(defined)) for n in defined}
 
   def columns(self) -> list[tuple[str, str]]:
     """Returns the (measure, part) pairs that are scored."""
@@ -118,15 +131,16 @@ class Evaluator:
     """Returns loss_BL in nats and whether the first choice is right, a chunk a time."""
     B = batch.input_BL.shape[0]
     fold = lambda x: x.reshape(-1, min(self.chunk, B), *x.shape[1:])
+    names = ("input_BL", "target_BL", "source_BL")
 
     def one(tokens):
-      input_BL, target_BL = map(self.split, tokens)
-      logits_BLV = self.model.apply({"params": params}, input_BL, batch.at)
-      right_BL = jnp.argmax(logits_BLV, axis=-1) == target_BL
-      return cross_entropy(logits_BLV, target_BL), right_BL
+      part = dataclasses.replace(batch, **jax.tree.map(self.split, tokens))
+      logits_BLV = self.model.apply({"params": params}, *part.reads)
+      right_BL = jnp.argmax(logits_BLV, axis=-1) == part.target_BL
+      return cross_entropy(logits_BLV, part.target_BL), right_BL
 
-    found = jax.lax.map(one, (fold(batch.input_BL), fold(batch.target_BL)))
-    return jax.tree.map(lambda x: x.reshape(B, -1), found)
+    tokens = jax.tree.map(fold, {name: getattr(batch, name) for name in names})
+    return jax.tree.map(lambda x: x.reshape(B, -1), jax.lax.map(one, tokens))
 
 
 def _plain(value) -> float | None:

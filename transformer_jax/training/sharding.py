@@ -4,7 +4,6 @@
 moments carry the names of the parameters and are split with them.
 """
 
-import dataclasses
 from typing import Any
 
 import jax
@@ -70,6 +69,5 @@ def split_rows(mesh: Mesh, x_BL: jax.Array) -> jax.Array:
 
 def split_batch(mesh: Mesh, batch: Batch) -> Batch:
   """Splits the rows of a batch, but not coordinates that all rows share."""
-  names = ("input_BL", "target_BL", "weight_BL")
-  tokens = {name: split_rows(mesh, getattr(batch, name)) for name in names}
-  return dataclasses.replace(batch, **tokens)
+  B = batch.input_BL.shape[0]
+  return jax.tree.map(lambda x: split_rows(mesh, x) if x.shape[0] == B else x, batch)

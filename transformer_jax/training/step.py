@@ -48,7 +48,9 @@ class Trainer:
     """Returns the first state of one seed."""
     key = jax.random.key(seed)
     token_BL = jnp.zeros((1, self.task.tokens(self.length)), jnp.int32)
-    params = self.model.init(jax.random.fold_in(key, INIT), token_BL)["params"]
+    key_init = jax.random.fold_in(key, INIT)
+    # A model without an encoder leaves the source alone.
+    params = self.model.init(key_init, token_BL, source_BL=token_BL)["params"]
     return State(jnp.int32(0), params, self.optimizer.init(params), key)
 
   def batch(self, arrays: Any, state: State) -> Batch:
@@ -74,9 +76,7 @@ class Trainer:
     """Returns the mean cross-entropy in nats over the places that count."""
     noise = jax.random.fold_in(jax.random.fold_in(state.key, NOISE), state.step)
     rngs = dict(zip(("dropout", "position"), jax.random.split(noise), strict=True))
-    logits_BLV = self.model.apply(
-      {"params": params}, batch.input_BL, batch.at, rngs=rngs
-    )
+    logits_BLV = self.model.apply({"params": params}, *batch.reads, rngs=rngs)
     count = self.total(jnp.sum(batch.weight_BL))
     mean = lambda x_BL: jnp.sum(x_BL * batch.weight_BL) / count
     right_BL = jnp.argmax(logits_BLV, axis=-1) == batch.target_BL

@@ -1,0 +1,86 @@
+"""Algorithmic tasks as two texts: an encoder reads the prompt, a decoder answers."""
+
+import dataclasses
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from transformer_jax.data.base import Batch, Task, tasks
+from transformer_jax.data.strings import PAD, START, Strings, shifted
+from transformer_jax.positions import coords
+from transformer_jax.spec import SpecError
+
+
+@tasks.register("pairs")
+@dataclasses.dataclass(frozen=True)
+class Pairs(Task):
+  """Poses the problems of another task: the source is the prompt, the text its answer.
+
+  With the same key both tasks pose the same problems and count the same targets. The
+  decoder reads [start] answer and predicts answer [end].
+
+  task   one of strings: copy, reverse, sort, addition, ...
+  """
+
+  task: Strings
+
+  paired: ClassVar[bool] = True
+
+  def __post_init__(self):
+    if not isinstance(self.task, Strings):
+      kind = type(self.task).__name__.lower()
+      raise SpecError(
+        f"pairs: {kind} has no prompt and answer to tell apart; write pairs(copy) or"
+        " another task of strings"
+      )
+
+  @property
+  def vocabulary(self) -> int:
+    return self.task.vocabulary
+
+  @property
+  def measures(self) -> tuple[str, ...]:
+    return self.task.measures
+
+  def tokens(self, length: int) -> int:
+    """Returns the longer of prompt and [start] answer."""
+    prompt, answer = self.task.sizes(length)
+    return max(prompt, answer + 1)
+
+  def batch(self, arrays: Any, key: jax.Array, rows: int, length: int) -> Batch:
+    """Returns the problems of 1 to `length`, both sides padded on the right."""
+    prompt_BP, answer_BA, length_B = self.task.examples(key, rows, length)
+    lay_out = jax.vmap(lambda answer_A, n: self._lay_out(answer_A, n, None))
+    at = coords.consecutive(1, answer_BA.shape[1] + 1)
+    text = shifted(*lay_out(answer_BA, length_B), at)
+    prompt_B1 = self.task.sizes(length_B[:, None])[0]
+    # The text's padding comes after all that counts; the source's would be looked at.
+    real_BP = jnp.arange(prompt_BP.shape[1]) < prompt_B1
+    source_BP = jnp.where(real_BP, prompt_BP, PAD)
+    return dataclasses.replace(
+      text, source_BL=source_BP, source_at=coords.padded(real_BP)
+    )
+
+  def score(
+    self, arrays: Any, key: jax.Array, rows: int, length: jax.Array, bucket: int
+  ) -> Batch:
+    """Returns problems of exactly `length`, both sides at the right end."""
+    prompt_BP, answer_BA, length_B = self.task.examples(key, rows, bucket, length)
+    lay_out = jax.vmap(lambda answer_A, n: self._lay_out(answer_A, n, self.task.scored))
+    P, A = prompt_BP.shape[1], answer_BA.shape[1]
+    prompt, answer = self.task.sizes(length)
+    left = lay_out(answer_BA, length_B)
+    right = [jnp.roll(array, A - answer, axis=1) for array in left]
+    text = shifted(*right, coords.padded(jnp.arange(A + 1)[None] >= A - answer))
+    real_1P = jnp.arange(P)[None] >= P - prompt
+    source_BP = jnp.where(real_1P, jnp.roll(prompt_BP, P - prompt, axis=1), PAD)
+    return dataclasses.replace(
+      text, source_BL=source_BP, source_at=coords.padded(real_1P)
+    )
+
+  def _lay_out(self, answer_A, length, scored):
+    """Returns [start] answer [end] and its weights, padded on the right."""
+    row_L = jnp.append(START, jnp.append(answer_A, PAD))
+    answer = self.task.sizes(length)[1]
+    return self.task.finish(row_L, answer + 1, answer, scored)
