@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.proto.summary_pb2 import Summary
 from tensorboardX.record_writer import masked_crc32c
-from tensorboardX.summary import scalar
 
 from transformer_jax.training.files import (
   FileError,
@@ -58,8 +58,7 @@ class Record:
     self._rows.append(_line(row))
     numbers = {k: v for k, v in row.items() if k in metrics and _is_number(v)}
     board = self._board("" if seed is None else f"seed{seed}")
-    events = (Event(summary=scalar(tag, value)) for tag, value in numbers.items())
-    board.append(b"".join(_framed(event, step) for event in events))
+    board.append(b"".join(_framed(_scalar(*item), step) for item in numbers.items()))
 
   def truncate(self, step: int) -> None:
     """Forgets every row after `step`; call it after restoring (or with 0)."""
@@ -86,7 +85,8 @@ class Record:
       folder.mkdir(parents=True, exist_ok=True)
       count = len(list(folder.glob("events.out.tfevents.*")))
       name = f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{count:04}"
-      self._boards[run] = Appender(folder / name)
+      # What is missing there is missing in metrics.jsonl too, which says so.
+      self._boards[run] = Appender(folder / name, quiet=True)
       self._boards[run].append(self._opening())
     return self._boards[run]
 
@@ -102,18 +102,18 @@ class Record:
 class Appender:
   """Appends whole chunks to a file; a chunk that a full disk refuses is tried again."""
 
-  def __init__(self, path: Path):
-    self._path = path
+  def __init__(self, path: Path, quiet: bool = False):
+    self._path, self._quiet = path, quiet
     self._file = open(path, "ab", buffering=0)  # noqa: SIM115
     self._size = os.path.getsize(path)
     self._waiting = b""
 
   def append(self, chunk: bytes) -> None:
-    """Writes the chunk, or keeps it and says so once."""
+    """Writes the chunk, or keeps it and says so once, unless it is to be quiet."""
     was_stuck = bool(self._waiting)
     self._waiting += chunk
     error = self._flush()
-    if error and not was_stuck:
+    if error and not was_stuck and not self._quiet:
       warn(f"{self._complaint(error)}; rows wait in memory and are tried again")
 
   def close(self) -> None:
@@ -183,6 +183,11 @@ def _drop_half_line(path: Path) -> None:
     whole = path.read_bytes().rfind(b"\n") + 1
     if whole < path.stat().st_size:
       os.truncate(path, whole)
+
+
+def _scalar(tag: str, value: float) -> Event:
+  # Not tensorboardX's own function: it logs a warning for each NaN.
+  return Event(summary=Summary(value=[Summary.Value(tag=tag, simple_value=value)]))
 
 
 def _framed(event: Event, step: int) -> bytes:
