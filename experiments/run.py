@@ -71,7 +71,7 @@ def _added(request: flags.Request, run: plan.Run) -> dict[str, Any]:
 def _there(path: Path) -> dict[str, Any] | None:
   try:
     return read_json(path)
-  except (FileNotFoundError, FileError):
+  except (OSError, FileError):
     return None
 
 

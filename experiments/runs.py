@@ -68,7 +68,9 @@ def progress(path: Path, step: int) -> None:
   """Records how far a run is; the loop calls it once per dispatch."""
   now = status(path)
   if step > now.get("step", 0):
-    write_json(path / "status.json", {**now, "step": step, "crashes": 0})
+    # A full disk must not end the training; the record and the checkpoints speak of it.
+    with contextlib.suppress(OSError):
+      write_json(path / "status.json", {**now, "step": step, "crashes": 0})
 
 
 @contextlib.contextmanager
@@ -100,27 +102,41 @@ def perform(
   retry     also when its process died too often
   """
   path = folder(workdir, run)
-  with claim(path) as mine:
-    if not mine:
-      return Outcome(BUSY, f"left to another process, which holds {path / 'lock'}")
-    if done := result(path):
-      return Outcome("finished", _skipped(done, facts))
-    try:
-      if given_up := _begin(run, path, retry):
-        return given_up
-      write_json(path / "made_with.json", facts)
-      (path / "changes.patch").write_text(changes)
-      return _end(run, path, train(path), facts)
-    except Exception as error:
-      return _fail(path, error)
-    except BaseException:
-      _mark(path, "interrupted")
-      raise
+  try:
+    with claim(path) as mine:
+      if not mine:
+        return Outcome(BUSY, f"left to another process, which holds {path / 'lock'}")
+      _check_config(run, path)
+      if done := result(path):
+        return Outcome("finished", _skipped(done, facts))
+      return _attempt(run, path, train, facts, changes, retry)
+  except (FileError, OSError) as error:  # another config, or a folder that is read-only
+    return Outcome("failed", f"failed: {error}")
+
+
+def _attempt(
+  run: Run,
+  path: Path,
+  train: Callable[[Path], dict[str, Any] | None],
+  facts: dict[str, Any],
+  changes: str,
+  retry: bool,
+) -> Outcome:
+  try:
+    if given_up := _begin(run, path, retry):
+      return given_up
+    write_json(path / "made_with.json", facts)
+    (path / "changes.patch").write_text(changes)
+    return _end(run, path, train(path), facts)
+  except Exception as error:
+    return _fail(path, error)
+  except BaseException:
+    _mark(path, "interrupted")
+    raise
 
 
 def _begin(run: Run, path: Path, retry: bool) -> Outcome | None:
-  """Checks the folder and counts the attempt; returns an outcome to give up."""
-  _check_config(run, path)
+  """Counts the attempt and says what is run; returns an outcome to give up."""
   before = status(path)
   # Nobody holds the lock, so a run that says it is running died with its process.
   died = before.get("state") == "running"
@@ -131,6 +147,7 @@ def _begin(run: Run, path: Path, retry: bool) -> Outcome | None:
     return Outcome("failed", f"failed: {error}; --retry tries again")
   attempts = before.get("attempts", 0) + 1
   crashes = 0 if crashes >= CRASHES else crashes
+  write_json(path / "config.json", flatten(run.config))
   _mark(path, "running", attempts=attempts, crashes=crashes)
   return None
 
@@ -140,7 +157,6 @@ def _check_config(run: Run, path: Path) -> None:
   file, now = path / "config.json", flatten(run.config)
   there = read_json(file) if file.exists() else {}
   check_same_config(path, now | {key: there.get(key, now[key]) for key in FREE})
-  write_json(file, now)
 
 
 def _end(

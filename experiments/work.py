@@ -29,7 +29,10 @@ def work(
   check(todo)
   if request.dry_run:
     return dry_run(request, todo)
-  write_json(request.workdir / "sweep.json", sweep)
+  try:
+    write_json(request.workdir / "sweep.json", sweep)
+  except OSError as error:
+    raise ConfigError(f"--workdir={request.workdir}: {error}") from error
   _announce(request, todo)
   with stop_requested() as stop:
     states = [outcome.state for outcome in _outcomes(request, todo, stop)]
