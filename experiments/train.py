@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
@@ -108,8 +109,8 @@ def _fit(
         metrics = {key: x_S[place] for key, x_S in progress.metrics.items()}
         record.write(progress.step, seed, **metrics, tokens_per_s=speeds[-1])
       runs.progress(folder, progress.step)
-      loss = float(progress.metrics["loss"].mean())
-      bar.update(progress.step, loss=loss, tokens_per_s=speeds[-1])
+      shown = _losses(progress.metrics["loss"])
+      bar.update(progress.step, **shown, tokens_per_s=speeds[-1])
 
     def resumed(step: int) -> None:
       record.truncate(step)
@@ -118,6 +119,14 @@ def _fit(
 
     fitted = loop.fit(program, arrays, budget, keeper, report, resumed, stop)
   return fitted, statistics.median(speeds) if speeds else float("nan")
+
+
+def _losses(loss_S: np.ndarray) -> dict[str, float | str]:
+  """Returns what the bar says: the mean of the seeds that are well, and the others."""
+  well_S = np.isfinite(loss_S)
+  lost = f"{np.sum(~well_S)} of {len(loss_S)} seeds"
+  mean = {"loss": float(loss_S[well_S].mean())} if well_S.any() else {}
+  return mean if well_S.all() else {**mean, "diverged": lost}
 
 
 def _outcome(experiment: Experiment, fitted: Fitted, scores: list[dict]) -> dict:
