@@ -114,6 +114,7 @@ def print_report(workdir: str | os.PathLike, console=None) -> None:
       for row in table.rows:
         grid.add_row(*map(rich.text.Text, row))
       console.print(grid)
+      console.print()
 
 
 def _write(path: pathlib.Path, content: str | bytes) -> pathlib.Path:
