@@ -1,0 +1,247 @@
+"""The commands themselves, on real files: what they write, survive and refuse."""
+
+import math
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from absl import flags as absl_flags
+from test_checkpoint import flip_a_bit, largest
+
+import experiments
+from experiments import flags, run, sweep, work
+from experiments.config import ConfigError
+from transformer_jax.training import record
+from transformer_jax.training.files import read_json, write_json
+
+# ml_collections loads config files by a method that Python means to remove.
+pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
+
+SPIRAL = "my_spiral:Spiral(turns=3)"
+
+
+@pytest.fixture
+def here(tmp_path):
+  """A user's folder: config files, texts and, elsewhere, a module of their own."""
+  shutil.copytree(Path(__file__).parent / "user", tmp_path, dirs_exist_ok=True)
+  (tmp_path / "text").mkdir()
+  for n in range(3):
+    text = " ".join(f"{word} über {word * word % 97}" for word in range(n, 400 + n))
+    (tmp_path / "text" / f"{n}.txt").write_text(text, encoding="utf-8")
+  return tmp_path
+
+
+def command(here, *words, trap="", code=0):
+  """Runs a sweep in the user's folder; returns its (stdout, stderr)."""
+  path = [str(here / "own"), str(Path(experiments.__file__).parents[1])]
+  environment = os.environ | {
+    "PYTHONPATH": os.pathsep.join(path),
+    "TRAP": trap,
+    # One device, and programs that are compiled quickly rather than well.
+    "XLA_FLAGS": "--xla_backend_optimization_level=0",
+    "COLUMNS": "120",
+  }
+  done = subprocess.run(
+    [sys.executable, "-m", "experiments.sweep", *words],
+    cwd=here, env=environment, capture_output=True, text=True, timeout=240,
+  )  # fmt: skip
+  assert done.returncode == code, done.stdout + done.stderr
+  assert "Traceback" not in done.stdout + done.stderr
+  return done.stdout, done.stderr
+
+
+@pytest.fixture
+def asked(here, monkeypatch):
+  """Reads a command line, for a command inside this process."""
+  monkeypatch.chdir(here)
+  monkeypatch.syspath_prepend(here / "own")
+
+  def request(*words):
+    values = absl_flags.FlagValues()
+    argv = flags.config_first(["command", "--config=question.py", *words])
+    flags.define(argv, values)
+    return flags.parse(argv, values)
+
+  return request
+
+
+def named(workdir):
+  """Returns the run folders by "group label"."""
+  rows = read_json(workdir / "sweep.json")["runs"]
+  return {f"{r['group']} {r['label']}": workdir / "runs" / r["id"] for r in rows}
+
+
+def measured(folder):
+  """Returns what a run computed, without how long it took."""
+  result = read_json(folder / "result.json")
+  rows = record.read(folder / "metrics.jsonl")
+  rows = [{k: v for k, v in row.items() if k != "tokens_per_s"} for row in rows]
+  return {key: result[key] for key in ("seeds", "scores", "diverged", "data")}, rows
+
+
+def contents(folder):
+  return {path: path.read_bytes() for path in folder.rglob("*.*") if path.is_file()}
+
+
+def test_a_sweep_answers_once_and_keeps_what_it_found(here, asked, monkeypatch, capfd):
+  said, noise = command(here, "--config=question.py", "--workdir=out")
+  assert noise == ""
+  check_report(here / "out", said)
+  check_runs(here / "out")
+  check_second(here / "out", asked, monkeypatch, capfd)
+  check_edited(here / "out", asked, capfd)
+
+
+def check_report(workdir, said):
+  assert "6 runs in out\n" in said and f"[3/6] text {SPIRAL}  64/64  loss " in said
+  assert said.endswith(f"\nreport: {Path('out', 'report.html')}\n")
+  assert re.search(rf"\n{re.escape(SPIRAL)} .*\d ± \d", said)
+  assert "\n\ncopy: accuracy (higher is better)" in said  # tables stand apart
+  plots = ("length_curves", "differences", "training_curves")
+  files = {f"{plot}_{group}.png" for plot in plots for group in ("text", "copy")}
+  files |= {"results.csv", "tables.md", "tables.tex"}
+  assert not files - {path.name for path in workdir.iterdir() if path.stat().st_size}
+  page = (workdir / "report.html").read_text()
+  assert "Which of my encodings reads further?" in page
+  assert SPIRAL in (workdir / "results.csv").read_text()
+
+
+def check_runs(workdir):
+  folders = named(workdir)
+  assert len(folders) == 6
+  for name, folder in folders.items():
+    result, rows = measured(folder)
+    assert [row["step"] for row in rows if row["seed"] == 1] == [*range(8, 65, 8)]
+    assert rows[0]["loss"] > rows[-2]["loss"] and not result["diverged"]
+    n = 8 if "text" in name else 4
+    want = {n} if "learned" in name else {n, 2 * n, 4 * n}
+    assert {s["length"] for s in result["scores"] if s["value"] is not None} == want
+
+
+def check_second(workdir, asked, monkeypatch, capfd):
+  before = {folder: contents(folder) for folder in named(workdir).values()}
+  (workdir / "report.html").unlink()
+  with monkeypatch.context() as patch:
+    patch.setattr(work, "TRAIN", "nothing:trains")
+    assert sweep.main(asked("--workdir=out")) == 0
+  said, noise = capfd.readouterr()
+  assert "6 runs in out, 6 of them finished before and skipped\n" in said
+  assert noise == "" and (workdir / "report.html").exists()
+  assert {folder: contents(folder) for folder in before} == before
+
+
+def check_edited(workdir, asked, capfd):
+  folder = named(workdir)["copy learned"]
+  config = read_json(folder / "config.json") | {"model.width": 32}
+  write_json(folder / "config.json", config)
+  before = contents(folder)
+  assert sweep.main(asked("--workdir=out")) == 1
+  said, noise = capfd.readouterr()
+  refused = f"[5/6] copy learned: failed: out/runs/{folder.name} holds a run of another"
+  assert refused in said and noise == "" and said.count(": finished before") == 5
+  assert "model.width: there 32, now 16\nChoose another --workdir" in said
+  assert contents(folder) == before
+
+
+# What ends the process after which step, with which exit code.
+STOPS = {"24 SIGKILL": -9, "40 full": 1, "48 SIGTERM": 143, "56 SIGINT": 130}
+ALONE = ("task=copy", "train.length=4", "model.position=none")
+ALONE = [f"--config.{each}" for each in ALONE]
+
+
+def test_whatever_stops_a_run_the_same_command_ends_with_the_same_numbers(here):
+  command(here, "--config=question.py", "--workdir=whole", *ALONE)
+  # How often it saves is no part of what it is.
+  words = ["--workdir=broken", *ALONE, "--config.train.checkpoint_every=8"]
+  again = lambda **how: command(here, "--config=question.py", *words, **how)
+  saw = {trap: again(trap=trap, code=code) for trap, code in STOPS.items()}
+  (whole,), (broken,) = (named(here / name).values() for name in ("whole", "broken"))
+  flip_a_bit(largest(broken / "checkpoints" / "56"))
+  said, noise = saw["last"] = again()
+  assert measured(broken) == measured(whole)
+  assert read_json(broken / "status.json")["attempts"] == 1 + len(STOPS)
+  damaged = r"checkpoint .*/56 is damaged \(.*, using the one before\n"
+  assert re.fullmatch(damaged, noise)
+  check_resumed(saw.values())
+  check_full_disk(*saw["40 full"])
+  for name, trap in (("SIGTERM", "48 SIGTERM"), ("SIGINT", "56 SIGINT")):
+    said, noise = saw[trap]
+    assert noise.startswith(f"\n{name}: saving after this dispatch; ")
+    _, _, line = said.partition(f"stopped by {name}; the same command continues:\n")
+    python, m, module, config, *rest = shlex.split(line)
+    assert [python, m, module] == ["python", "-m", "experiments.sweep"]
+    assert config == "--config=question.py" and sorted(rest) == sorted(words)
+
+
+def check_resumed(saw):
+  """A save under way may be lost with its process, never the one before."""
+  first, *then = (re.findall(r"resumed from step (\d+)\n", said) for said, _ in saw)
+  assert first == [] and then[0] in (["8"], ["16"]) and then[1] in (["24"], ["32"])
+  assert then[2:] == [["48"], ["48"]]
+
+
+def check_full_disk(said, noise):
+  (failed,) = re.findall("failed: .*", said)
+  assert "File too large" in failed and failed.endswith("free some space and run again")
+  assert "step 48 could not be saved in" in noise and "tensorboard" not in noise
+
+
+def test_a_run_that_fails_or_diverges_stops_no_other(here):
+  said, noise = command(here, "--config=trouble.py", "--workdir=out", code=1)
+  assert noise == ""
+  copy, broken, one, both = named(here / "out").values()
+  states = [read_json(f / "status.json")["state"] for f in (copy, broken, one, both)]
+  assert states == ["finished", "failed", "finished", "finished"]
+  assert "[2/4] copy my_spiral:Broken: failed: RuntimeError: no such turn\n" in said
+  assert "in rotate\n" in (broken / "error.txt").read_text()
+
+  result, rows = measured(one)
+  assert result["diverged"] == {"0": 4}  # the first batch that draws more than 0.95
+  well = {s["seed"] for s in result["scores"] if s["value"] is not None}
+  assert well == {1} and all(math.isfinite(r["loss"]) for r in rows if r["seed"] == 1)
+  assert measured(both)[0]["diverged"] == {"0": 1, "1": 1}
+  assert re.search(r"16/16  loss \d\.\d+  diverged 1 of 2 seeds", said)
+  assert "16/16  diverged 2 of 2 seeds" in said
+  for text in (said, (here / "out" / "report.html").read_text()):
+    for words in ("seed 0 at step 4", "seed 1 at step 1", "RuntimeError: no such turn"):
+      assert words in text
+
+
+BAD = {
+  "nowhere": (None, "there is no file or folder 'nowhere' in "),
+  "empty.txt": (b"", "'empty.txt' is empty; "),
+  "latin.txt": ("für".encode("latin-1"), "'latin.txt' is not UTF-8 at byte 1 ("),
+  "short.txt": (b"too short", "'short.txt' has 9 bytes and no document in its test"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_text_is_said_in_one_line(here, asked, capfd, name):
+  content, says = BAD[name]
+  if content is not None:
+    (here / name).write_bytes(content)
+  task = f"--config.task=text({name!r}, window=32, scored=8)"
+  assert run.main(asked("--workdir=out", task)) == 1
+  said, noise = capfd.readouterr()
+  _, line, *_ = said.splitlines()
+  assert line.startswith("[1/1] text rope: failed: DataError: ") and says in line
+  assert "Traceback" not in said and noise == ""
+  (folder,) = named(here / "out").values()
+  assert read_json(folder / "status.json")["state"] == "failed"
+
+
+def test_an_unusable_workdir_and_a_dry_run_leave_nothing(here, asked, capfd):
+  words = ("--workdir=question.py/in", "--config.model.position=alibi", *ALONE[:2])
+  before = contents(here)
+  with pytest.raises(ConfigError, match="--workdir=question.py/in: .* directory"):
+    run.main(asked(*words))
+  assert run.main(asked("--dry_run", *words)) == 0
+  said, noise = capfd.readouterr()
+  assert re.search(r"copy alibi .*\n  [\d,]+ parameters .*; [\d,]+ FLOPs per", said)
+  assert "train.steps = 64\n" in said and noise == ""
+  assert contents(here) == before

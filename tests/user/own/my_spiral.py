@@ -1,0 +1,42 @@
+"""Encodings and a task of a user, outside the package."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from transformer_jax.data.tasks.copy import Copy
+from transformer_jax.positions import PositionalEncoding
+
+
+@dataclasses.dataclass(frozen=True)
+class Spiral(PositionalEncoding):
+  """Turns the two halves of a vector, every pair at the same speed."""
+
+  turns: int = 1
+
+  def rotate(self, params, x_BLHK, pos_BL):
+    angle_BL11 = 2 * jnp.pi * self.turns * pos_BL[:, :, None, None] / 64
+    a, b = jnp.split(x_BLHK, 2, axis=-1)
+    cos, sin = jnp.cos(angle_BL11), jnp.sin(angle_BL11)
+    return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1)
+
+
+class Broken(Spiral):
+  """Has a mistake that shows only when the model is traced."""
+
+  def rotate(self, params, x_BLHK, pos_BL):
+    raise RuntimeError("no such turn")
+
+
+@dataclasses.dataclass(frozen=True)
+class Poisoned(Copy):
+  """Copies, but the loss of a batch that draws more than `luck` is NaN."""
+
+  luck: float = 1.0
+
+  def batch(self, arrays, key, rows, length):
+    batch = super().batch(arrays, key, rows, length)
+    bad = jax.random.uniform(key) > self.luck
+    weight_BL = jnp.where(bad, jnp.nan, batch.weight_BL)
+    return dataclasses.replace(batch, weight_BL=weight_BL)

@@ -1,0 +1,50 @@
+"""Which of my encodings reads further? A user's config file, sized for a test.
+
+Tests set TRAP to "STEP SIGNAL" or "STEP full": right after that step was recorded, the
+process gets the signal, or a disk that takes no more bytes. Nothing waits for time.
+"""
+
+import os
+import resource
+import signal
+
+from experiments import runs
+from experiments.configs import base
+from experiments.plan import Chain, Grid, Group, Plan
+
+ENCODINGS = ("none", "learned", "my_spiral:Spiral(turns=3)")
+
+
+def get_config():
+  config = base.get_config()
+  config.task = "text(source='text', window=32, scored=8)"
+  config.seeds = (0, 1)
+  config.model.update(width=16, layers=1, heads=2, feedforward=32)
+  config.train.update(length=8, rows=4, steps=64, steps_per_dispatch=8)
+  config.train.update(checkpoint_every=32, schedule="constant(warmup=8)")
+  config.evaluate.update(lengths=(1, 2, 4), rows=8, rows_per_step=8)
+  return config
+
+
+def sweep():
+  encodings = Grid({"model.position": ENCODINGS})
+  copy = Group("copy", encodings, {"task": "copy", "train.length": 4})
+  parts = Chain(Group("text", encodings), copy)
+  return Plan("Which of my encodings reads further?", parts, "none")
+
+
+def trapped(step, name, progress):
+  def reached(path, at):
+    progress(path, at)
+    if at == step and name == "full":
+      resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+    elif at == step:
+      os.kill(os.getpid(), signal.Signals[name])
+
+  return reached
+
+
+if planned := os.environ.pop("TRAP", ""):  # popped: this file is read more than once
+  signal.signal(signal.SIGINT, signal.default_int_handler)  # as in a terminal
+  step, name = planned.split()
+  runs.progress = trapped(int(step), name, runs.progress)

@@ -1,0 +1,18 @@
+"""What happens to a sweep in which runs fail or diverge?"""
+
+from question import get_config  # noqa: F401
+
+from experiments.plan import Chain, Grid, Group, Plan
+
+COPY = {"task": "copy", "train.length": 4, "train.steps": 16}
+POISONED = tuple(f"my_spiral:Poisoned(luck={luck})" for luck in (0.95, 0.0))
+
+
+def sweep():
+  fails = Grid({"model.position": ("none", "my_spiral:Broken")})
+  diverges = Grid({"task": POISONED})
+  parts = (
+    Group("copy", fails, COPY),
+    Group("poisoned", diverges, COPY | {"model.position": "none"}),
+  )
+  return Plan("What goes wrong?", Chain(*parts), "none")
