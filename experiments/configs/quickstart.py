@@ -23,8 +23,8 @@ ENCODINGS = ("none", "sinusoidal", "learned", "t5", "alibi", "rope")
 
 # Strings of 1 to 8 symbols; at every length the same last 8 are scored.
 COPY = {"task": "copy(scored=8)", "train.length": 8, "train.rows": 32}
-COPY |= {"train.steps": 600, "train.steps_per_dispatch": 40, "train.checkpoint_every": 300}
-COPY |= {"evaluate.rows_per_step": 16}
+COPY |= {"train.steps": 600, "train.steps_per_dispatch": 30}
+COPY |= {"train.checkpoint_every": 300, "evaluate.rows_per_step": 16}
 
 
 def get_config() -> ConfigDict:
