@@ -4,7 +4,8 @@
     --config.model.position='rope(base=5e5)'
 
 A run that the config's plan holds gets the name it has there; any other is named by its
-encoding and its flags. Exit code 0: finished; 1: failed; 2: bad input.
+encoding and its flags. Exit code 0: finished; 1: failed; 2: bad input; 128 + signal:
+stopped.
 """
 
 import dataclasses
