@@ -162,7 +162,9 @@ class Stack(nn.Module):
     return x_BLD, at, cache
 
   def apply_layers(self, x_BLD, at, position, memory, cache):
-    block = nn.remat(Block, prevent_cse=not self.arch.scan) if self.arch.remat else Block
+    block = (
+      nn.remat(Block, prevent_cse=not self.arch.scan) if self.arch.remat else Block
+    )
     if self.arch.scan:
       rngs = {"params": True, "dropout": True}
       one = nn.broadcast
