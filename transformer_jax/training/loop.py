@@ -84,8 +84,14 @@ def compile_steps(
   seconds = time.perf_counter() - start
   memory = run.memory_analysis()
   used = memory.argument_size_in_bytes + memory.temp_size_in_bytes
-  init = jax.jit(init, out_shardings=where)
+  init = jax.jit(init, out_shardings=where, compiler_options=_once())
   return Program(run, lambda: init(seed_S), abstract, seconds, used)
+
+
+def _once() -> dict[str, int] | None:
+  """Returns options for a program that runs once: on CPUs LLVM optimizes for seconds."""
+  on_cpu = jax.default_backend() == "cpu"
+  return {"xla_backend_optimization_level": 0} if on_cpu else None
 
 
 def fit(
