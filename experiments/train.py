@@ -1,14 +1,17 @@
 """Trains and scores one config: all its seeds, in one program, from data to result."""
 
+import contextlib
 import dataclasses
 import functools
 import statistics
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental.compilation_cache import compilation_cache
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
@@ -32,7 +35,27 @@ def run(config: ConfigDict, folder: Path, name: str, stop: Any) -> dict | None:
   stop   becomes true when the run should save and return
   """
   # Programs are kept below the sweep's folder, so that deleting it leaves nothing.
-  jax.config.update("jax_compilation_cache_dir", str(folder.parents[1] / "compiled"))
+  with programs_in(folder.absolute().parents[1] / "compiled"):
+    return _run(config, folder, name, stop)
+
+
+@contextlib.contextmanager
+def programs_in(folder: Path) -> Iterator[None]:
+  """Keeps compiled programs in a folder: a rerun or a resumed run compiles less."""
+  before = jax.config.jax_compilation_cache_dir
+  try:
+    _use_cache(str(folder))
+    yield
+  finally:
+    _use_cache(before)
+
+
+def _use_cache(folder: str | None) -> None:
+  jax.config.update("jax_compilation_cache_dir", folder)
+  compilation_cache.reset_cache()  # or JAX would stay with the first folder it used
+
+
+def _run(config: ConfigDict, folder: Path, name: str, stop: Any) -> dict | None:
   experiment, mesh, arrays, facts = _prepare(config)
   program = _compile(experiment, arrays, mesh)
   start = time.perf_counter()

@@ -60,7 +60,7 @@ def test_a_command_says_again_what_was_asked():
     ("--config.positon=rope", "Did you mean 'model.position'?"),
     ("--config.train.step=3", "Did you mean 'train.steps'?"),
     ("--config.model=3", "model is a group of keys"),
-    ("--config.train.steps=many", "'many': write a whole number, as in 400"),
+    ("--config.train.length=many", "'many': write a whole number, as in 64"),
     ("--config.train.steps=1.5", "write a whole number"),
     ("--config.train.clip=", "write a number"),
     ("--config.model.tied=maybe", "write true or false"),

@@ -89,7 +89,7 @@ def compile_steps(
 
 
 def _once() -> dict[str, int] | None:
-  """Returns options for a program that runs once: on CPUs LLVM optimizes for seconds."""
+  """Returns options for a program that runs once: LLVM would optimize for seconds."""
   on_cpu = jax.default_backend() == "cpu"
   return {"xla_backend_optimization_level": 0} if on_cpu else None
 
