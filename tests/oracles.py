@@ -183,8 +183,8 @@ class Fire(Paper):
     return grow(abs(i - j)) / (grow(max(threshold, i, abs(i - j))) + 1e-6)
 
   def score(self, params, h, q_K, k_K, i, j, scale, both_ways=False):
-    hidden_F = params["in_F"] * self.share(params, i, j) + params["in_shift_F"]
-    bias = params["out_HF"][h] @ np.maximum(hidden_F, 0) + params["out_shift_H"][h]
+    hidden_F = params["in_W"] * self.share(params, i, j) + params["in_shift_W"]
+    bias = params["out_HW"][h] @ np.maximum(hidden_F, 0) + params["out_shift_H"][h]
     return scale * (q_K @ k_K) + bias
 
 

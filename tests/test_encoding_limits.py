@@ -23,8 +23,8 @@ def test_fire_starts_with_corners_between_the_nearest_and_the_farthest_key():
   init = jax.jit(positions.build("fire(width=200)").init, static_argnums=1)
   params = jax.device_get(init(jax.random.key(0), DIMS))
   # With all of them outside of (0, 1), units are straight lines or never on.
-  corner_F = -params["in_shift_F"] / params["in_F"]
-  assert 0.15 < np.mean((corner_F > 0) & (corner_F < 1)) < 0.35
+  corner_W = -params["in_shift_W"] / params["in_W"]
+  assert 0.15 < np.mean((corner_W > 0) & (corner_W < 1)) < 0.35
 
 
 def test_randomized_refuses_a_table_shorter_than_its_positions():

@@ -140,8 +140,8 @@ def test_fire_numbers():
   assert sum(math.prod(x.shape) for x in params.values()) == 462
   # One hidden unit that passes the share on as the bias.
   params = {"growth": jnp.float32(0.1), "stretch": jnp.float32(1)}
-  params |= {"in_F": jnp.ones(1), "in_shift_F": jnp.zeros(1)}
-  params |= {"out_HF": jnp.ones(1), "out_shift_H": jnp.float32(0)}
+  params |= {"in_W": jnp.ones(1), "in_shift_W": jnp.zeros(1)}
+  params |= {"out_HW": jnp.ones(1), "out_shift_H": jnp.float32(0)}
   i, j = np.array([[100, 90], [100, 0], [512, 0], [1000, 0], [1000, 990], [0, 0]]).T
   share = jax.jit(fire.bias)(params, jnp.array(i), jnp.array(j))
   close(np.diag(share), [0.175255, 0.606282, 1, 1, 0.15019, 0])

@@ -14,6 +14,7 @@ import pytest
 from transformer_jax.attention import cores
 from transformer_jax.axes import Dims, axes_of
 from transformer_jax.positions import bind, coords, positions
+from transformer_jax.training import sharding
 
 B, L, H, K, D = 2, 24, 4, 8, 32
 DIMS = Dims(V=16, D=D, H=H, F=64, N=2, L=L)
@@ -153,6 +154,13 @@ def test_parameters_have_the_axes_of_their_names(encoding):
       assert sizes.get(letter, size) == size, name
   for name, x in encoding.constants(DIMS).items():
     assert len(axes_of(name)) == x.ndim, name
+
+
+def test_a_mesh_can_split_the_parameters_by_their_names(encoding):
+  shapes = jax.eval_shape(lambda: encoding.init(jax.random.key(0), DIMS))
+  where = sharding.split(sharding.make_mesh(2, 4), shapes)
+  for name, found in where.items():
+    assert ("tensor" in found.spec) == ("H" in axes_of(name)), name
 
 
 def test_every_parameter_gets_a_gradient(encoding):

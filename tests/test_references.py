@@ -38,7 +38,7 @@ SLOPE_H = np.array([oracles.Alibi(DIMS.H).slope(h) for h in range(DIMS.H)])
 NEUTRAL = {  # with these parameters an encoding is none, or another one
   "shaw(furthest=3)": [({"key_NK": 0, "value_NK": 0}, oracles.Paper())],
   "t5(buckets=8, furthest=6)": [({"table_HN": 0}, oracles.Paper())],
-  "fire(width=5, threshold=4)": [({"out_HF": 0}, oracles.Paper())],
+  "fire(width=5, threshold=4)": [({"out_HW": 0}, oracles.Paper())],
   "transformer_xl": [
     ({"content_HK": 0, "position_HK": 0, "project_HKD": 0}, oracles.Paper())
   ],
@@ -76,8 +76,8 @@ def inputs(encoding):
     "growth" in point
   ):  # fire: corners of the network between 0 and 1, none of them hit
     point |= {"growth": np.array(0.6), "stretch": np.array(-0.8)}
-    point |= {"in_F": np.array([3.0, -2.0, 1.5, -1.0, 2.0])}
-    point |= {"in_shift_F": np.array([-1.1, 1.3, -0.85, 0.55, -0.5])}
+    point |= {"in_W": np.array([3.0, -2.0, 1.5, -1.0, 2.0])}
+    point |= {"in_shift_W": np.array([-1.1, 1.3, -0.85, 0.55, -0.5])}
   point |= {name: random.normal(size=(B, L, DIMS.H, DIMS.K)) for name in "qkv"}
   point["x"] = random.normal(size=(B, L, DIMS.D))
   return point, random.normal(size=(B, L, DIMS.H, DIMS.K))

@@ -2,7 +2,7 @@
 
 B batch   L query length   M key length   D model width   H heads   K head width
 F feed-forward width   V vocabulary   N layers or table entries   S seeds
-R rotated pairs of features   1 an axis of length one
+R rotated pairs of features   W hidden units of an encoding   1 an axis of length one
 """
 
 import dataclasses

@@ -7,13 +7,15 @@ Ruoss et al., 2023, https://arxiv.org/abs/2305.16843.
 
 Five seeds each, on the source of Python's standard library, copying, reversing and
 associative recall; scored on the same targets with up to 16 times the context.
-Cost: measured on ...
-Expect: ...
+Cost: about an hour on 2 cores of an Intel Xeon, reckoned from four of its 52 runs: text
+85 to 125 seconds each, strings 45 seconds.
+Expect: from those runs, with 16 times the context of text: shaw 2.27 bits per byte, rope
+4.98, both near 2.25 at the trained length. The whole plan has not been run.
 """
 
 from ml_collections import ConfigDict
 
-from experiments.configs import base
+from experiments.configs import quickstart
 from experiments.plan import Chain, Grid, Group, Plan
 
 ENCODINGS = (
@@ -21,16 +23,17 @@ ENCODINGS = (
   *("transformer_xl", "forgetting"),
   *("randomized(sinusoidal)", "randomized(shaw)", "randomized(rope)"),
 )
-TASKS = ("copy", "reverse", "recall")
+TASKS = {"copy": "copy(scored=8)", "reverse": "reverse(scored=8)", "recall": "recall"}
+STRINGS = {"train.length": 8, "train.rows": 32, "train.steps": 1200}
 
 
 def get_config() -> ConfigDict:
-  """Returns the defaults with more seeds, more steps and longer texts."""
-  config = base.get_config()
+  """Returns the quickstart's model with more seeds, more steps and longer texts."""
+  config = quickstart.get_config()
   config.task = 'text(source="stdlib", window=1024)'
   config.seeds = (0, 1, 2, 3, 4)
-  config.train.steps = 800
-  config.evaluate.lengths = (1, 2, 4, 8, 16)
+  config.train.update(steps=800, steps_per_dispatch=40)
+  config.evaluate.update(lengths=(1, 2, 4, 8, 16), rows=64, rows_per_step=2)
   return config
 
 
@@ -38,9 +41,11 @@ def sweep() -> Plan:
   """Compares the encodings on text and on each synthetic task."""
   encodings = Grid({"model.position": ENCODINGS})
   text = Group("text", encodings)
-  short = [Group(task, encodings, {"task": task, "train.length": 16}) for task in TASKS]
+  strings = [
+    Group(name, encodings, {"task": task, **STRINGS}) for name, task in TASKS.items()
+  ]
   return Plan(
     question="Which positional encoding still works on longer texts?",
-    runs=Chain(text, *short),
+    runs=Chain(text, *strings),
     baseline="none",
   )

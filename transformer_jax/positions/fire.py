@@ -38,9 +38,9 @@ class Fire(PositionalEncoding):
     return {
       "growth": jnp.float32(0.1),
       "stretch": jnp.float32(1.0),
-      "in_F": uniform(keys[0], (self.width,), 1),
-      "in_shift_F": uniform(keys[1], (self.width,), 1),
-      "out_HF": uniform(keys[2], (dims.H, self.width), self.width),
+      "in_W": uniform(keys[0], (self.width,), 1),
+      "in_shift_W": uniform(keys[1], (self.width,), 1),
+      "out_HW": uniform(keys[2], (dims.H, self.width), self.width),
       "out_shift_H": uniform(keys[3], (dims.H,), self.width),
     }
 
@@ -50,5 +50,5 @@ class Fire(PositionalEncoding):
     threshold = jnp.abs(params["stretch"] * self.threshold)
     largest_LM = jnp.maximum(threshold, jnp.maximum(pos_L[:, None], distance_LM))
     share_LM1 = (squash(distance_LM) / (squash(largest_LM) + 1e-6))[..., None]
-    hidden_LMF = jax.nn.relu(share_LM1 * params["in_F"] + params["in_shift_F"])
-    return hidden_LMF @ params["out_HF"] + params["out_shift_H"]
+    hidden_LMW = jax.nn.relu(share_LM1 * params["in_W"] + params["in_shift_W"])
+    return hidden_LMW @ params["out_HW"] + params["out_shift_H"]
