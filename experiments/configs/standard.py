@@ -9,8 +9,8 @@ Five seeds each, on the source of Python's standard library, copying, reversing 
 associative recall; scored on the same targets with up to 16 times the context.
 Cost: about an hour on 2 cores of an Intel Xeon, reckoned from four of its 52 runs: text
 85 to 125 seconds each, strings 45 seconds.
-Expect: from those runs, with 16 times the context of text: shaw 2.27 bits per byte, rope
-4.98, both near 2.25 at the trained length. The whole plan has not been run.
+Expect: from those runs, with 16 times the context of text: shaw 2.27 bits per byte and
+rope 4.98, both near 2.25 at the trained length. The whole plan has not been run.
 """
 
 from ml_collections import ConfigDict
