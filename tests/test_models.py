@@ -17,6 +17,7 @@ from transformer_jax.positions import coords, positions
 B, L = 2, 12
 DIMS = Dims(V=16, D=32, H=4, F=48, N=2, L=L)
 TOKEN_BL = jax.random.randint(jax.random.key(5), (B, L), 0, 16)
+AT = coords.consecutive(1, L)
 PLAIN = sorted(set(positions) - {"randomized"})
 NAMES = [*PLAIN, "randomized(shaw, step=3)", "randomized(learned, step=2, longest=64)"]
 
@@ -149,6 +150,16 @@ def test_cross_attention_decodes_on_the_cache():
   )
   rest, _ = more(TOKEN_BL[:, 7:], coords.consecutive(B, L - 7, 7), memory, cache)
   np.testing.assert_allclose(jnp.concatenate([first, rest], 1), want, atol=2e-5)
+
+
+def test_every_target_token_sees_the_whole_source():
+  model, params = started(make("t5", encoders=1, decoders=2))
+  x_BMD = jax.random.normal(jax.random.key(0), (B, L, DIMS.D))
+  read = lambda x_BMD: decode(
+    model, params, TOKEN_BL, AT, (x_BMD, AT.bidirectional()), None
+  )[0]
+  moved = read(x_BMD.at[:, -1].add(1.0)) - read(x_BMD)
+  assert np.all(np.any(moved != 0, axis=-1)), "the first token missed the last"
 
 
 @pytest.mark.parametrize("name", PLAIN)

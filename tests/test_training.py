@@ -192,8 +192,13 @@ def test_a_seed_that_diverges_is_named_with_its_step_and_others_go_on(tmp_path):
   assert found.diverged == {0: 13} and found.finished and found.step == 20
   loss_SN = np.stack([row.metrics["loss"] for row in rows], axis=1)
   assert np.isfinite(loss_SN[1]).all() and np.isnan(loss_SN[0, -1])
-  again, _, _ = fit(tmp_path, poison=POISON)
-  assert again.diverged == {0: 13}, "a restored run forgot which seed had diverged"
+
+
+def test_a_stopped_run_remembers_which_seed_had_diverged(tmp_path):
+  stopped, _, _ = fit(tmp_path, stop_at=12, save=20, poison=POISON)
+  assert stopped.step == 16 and not stopped.finished
+  again, _, start = fit(tmp_path, save=20, poison=POISON)
+  assert start == 16 and again.diverged == {0: 13}
 
 
 def test_training_ends_when_every_seed_has_diverged(tmp_path):

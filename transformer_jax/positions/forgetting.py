@@ -34,8 +34,8 @@ class Forgetting(PositionalEncoding):
     return {"kept_BLH": jax.nn.log_sigmoid(logits_BLH + params["forget_shift_H"])}
 
   def accumulate(self, params, data, at):
-    kept_BLH = jnp.where(at.real_BL[..., None], data["kept_BLH"], 0.0)
-    return {"kept_BLH": jnp.cumsum(kept_BLH, axis=1)}
+    # Only differences within a text count, so sums may run on through other texts.
+    return {"kept_BLH": jnp.cumsum(data["kept_BLH"], axis=1)}
 
   def score(self, params, s_LM, tile):
     return s_LM + tile.q_data["kept_BLH"][:, None] - tile.k_data["kept_BLH"][None, :]
