@@ -12,7 +12,7 @@ from transformer_jax.attention import cores
 from transformer_jax.axes import Dims, axes_of
 from transformer_jax.evaluation.decode import greedy
 from transformer_jax.models import Architecture, Transformer, empty_cache, layers
-from transformer_jax.positions import coords, positions
+from transformer_jax.positions import PositionalEncoding, coords, positions
 
 B, L = 2, 12
 DIMS = Dims(V=16, D=32, H=4, F=48, N=2, L=L)
@@ -212,6 +212,18 @@ def test_every_parameter_has_the_axes_of_its_name(name):
     assert len(letters) == x.ndim, path
     if "position" not in {part.key for part in path}:
       assert [sizes[letter] for letter in letters] == list(x.shape), path
+
+
+def test_an_encoding_cannot_embed_and_belong_to_layers():
+  @dataclasses.dataclass(frozen=True)
+  class Both(PositionalEncoding):
+    per_layer = True
+
+    def embed(self, params, x_BLD, pos_BL):
+      return x_BLD + 1
+
+  with pytest.raises(ValueError, match="Both has parameters in each layer"):
+    started(dataclasses.replace(make(), position=Both()))
 
 
 def test_sizes_that_do_not_divide_are_refused():

@@ -152,6 +152,11 @@ class Stack(nn.Module):
     key = self.make_rng("position") if self.has_rng("position") else None
     at = self.position.place(key, at)
     position = None
+    if self.position.per_layer and self.position.overrides("embed"):
+      raise ValueError(
+        f"{type(self.position).__name__} has parameters in each layer and changes the"
+        " embeddings, which no layer owns; drop per_layer or embed"
+      )
     if not self.position.per_layer:
       position = Position(self.position, self.arch.dims, name="position")()
       x_BLD = position.embed(x_BLD, at.pos_BL)
