@@ -168,8 +168,10 @@ METHOD = (
   " judged by it: leaving the lost seed out would flatter it. A length that an encoding"
   " does not define is undefined, never clamped. The lead of the best over the next in"
   " the answer is one uncorrected paired t test.",
-  "Parameters are counted in the parameter tree; FLOPs and peak memory come from the"
-  " compiled program. Tokens per second and seconds are those of this one run of each"
+  "Parameters are counted in the parameter tree. FLOPs are what XLA counts for one"
+  " training step of one seed before it optimizes, with dense attention and every layer"
+  " written out. Peak memory is that of the compiled training of all seeds: arguments and"
+  " temporary buffers. Tokens per second and seconds are those of this one run of each"
   " variant on this machine, not a paired benchmark.",
 )
 

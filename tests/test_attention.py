@@ -103,6 +103,29 @@ def test_whole_row_encodings_are_refused_by_name():
   np.testing.assert_allclose(got, cores.build("dense")(*args, nothing), atol=1e-6)
 
 
+def test_rows_see_all_heads_first_and_what_travels_with_the_tokens():
+  @dataclasses.dataclass(frozen=True)
+  class Rows(PositionalEncoding):
+    def token_data(self, params, x_BLD):
+      return {"gate_BLH": x_BLD[..., :H]}
+
+    def rows(self, params, s_HLM, tile):
+      return s_HLM + tile.q_data["gate_BLH"][..., None] * tile.k_MK[..., 0][:, None, :]
+
+  q, k, v = jax.random.normal(jax.random.key(0), (3, 2, 6, H, K))
+  x_BLD = jax.random.normal(jax.random.key(1), (2, 6, 8))
+  position = bind(Rows(), {}, None)
+  at = position.read(x_BLD, coords.consecutive(1, 6))
+  got = cores.build("dense")(q, k, v, at, at, position)
+  for b, h in ((0, 1), (1, 3)):
+    s_LM = (
+      q[b, :, h] @ k[b, :, h].T * K**-0.5 + x_BLD[b, :, h, None] * k[b, None, :, h, 0]
+    )
+    w_LM = np.tril(np.exp(s_LM))
+    want = w_LM / w_LM.sum(1, keepdims=True) @ v[b, :, h]
+    np.testing.assert_allclose(got[b, :, h], want, atol=1e-5)
+
+
 @dataclasses.dataclass(frozen=True)
 class Everything(PositionalEncoding):
   """Uses the hooks that no shipped encoding uses: turn, temperature, data by head."""

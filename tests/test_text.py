@@ -96,7 +96,8 @@ def test_cuts_tear_no_character():
     document = files.Document("x", ("€" * size).encode())
     splits, _ = files.split([document])
     for name in files.SPLITS:
-      splits[name][0].content.decode("utf-8")
+      text = splits[name][0].content.decode("utf-8")  # raises on half a character
+      assert text == "€" * len(text)
 
 
 def test_training_windows_are_the_text(folder):
