@@ -171,8 +171,8 @@ METHOD = (
   "Parameters are counted in the parameter tree. FLOPs are what XLA counts for one"
   " training step of one seed before it optimizes, with dense attention and every layer"
   " written out. Peak memory is that of the compiled training of all seeds: arguments"
-  " and temporary buffers. Tokens per second and seconds are those of this one run of each"
-  " variant on this machine, not a paired benchmark.",
+  " and temporary buffers. Tokens per second and seconds are those of this one run of"
+  " each variant on this machine, not a paired benchmark.",
 )
 
 
