@@ -48,9 +48,17 @@ class Pairs(Task):
     prompt, answer = self.task.sizes(length)
     return max(prompt, answer + 1)
 
-  def batch(self, arrays: Any, key: jax.Array, rows: int, length: int) -> Batch:
+  def batch(
+    self,
+    arrays: Any,
+    key: jax.Array,
+    rows: int,
+    length: int,
+    done: float | jax.Array = 1.0,
+  ) -> Batch:
     """Returns the problems of 1 to `length`, both sides padded on the right."""
-    prompt_BP, answer_BA, length_B = self.task.examples(key, rows, length)
+    examples = self.task.examples(key, rows, length, done=done)
+    prompt_BP, answer_BA, length_B = examples
     lay_out = jax.vmap(lambda answer_A, n: self._lay_out(answer_A, n, None))
     at = coords.consecutive(1, answer_BA.shape[1] + 1)
     text = shifted(*lay_out(answer_BA, length_B), at)

@@ -21,23 +21,38 @@ PAD, START, SEPARATOR, END, FIRST = range(5)  # symbol n is the token FIRST + n
 class Strings(Task):
   """Lays out the strings of a subclass. The loss counts the answer and the end token.
 
-  symbols  how many symbols the strings are written with
-  stops    whether to predict the end token too; False: the answer's size is no secret
-  scored   how many of the answer's last symbols evaluation counts; None: all, and end
-  fixed    train on exactly the length asked for; False: on lengths from 1 up to it
+  symbols     how many symbols the strings are written with
+  stops       whether to predict the end token too; False: the answer's size is known
+  scored      how many of the answer's last symbols evaluation counts; None: all, and
+              the end token
+  terminator  the symbol after which the rest of an answer is padding that does not
+              count; None: all of the answer counts
+  fixed       train on exactly the length asked for; False: on lengths from 1 up to it
+  curriculum  the share of training in which the longest length grows from 1 to the one
+              asked for; 0: it is that from the start
   """
 
   symbols: ClassVar[int]
   stops: ClassVar[bool] = True
   scored: ClassVar[int | None] = None
+  terminator: ClassVar[int | None] = None
   fixed: bool = False
+  curriculum: float = 0.0
 
   def __post_init__(self):
+    name = type(self).__name__.lower()
     for field in dataclasses.fields(self):
       value = getattr(self, field.name)
-      if isinstance(value, int) and not isinstance(value, bool) and value < 1:
-        name = type(self).__name__.lower()
+      if type(value) is int and value < 1 and field.name != "curriculum":
         raise SpecError(f"{name}: {field.name} is {value}; it must be at least 1")
+    if not 0 <= self.curriculum <= 1:
+      raise SpecError(
+        f"{name}: curriculum is {self.curriculum}; it is a share of training, 0 to 1"
+      )
+    if self.fixed and self.curriculum:
+      raise SpecError(
+        f"{name}: fixed trains on one length, curriculum on growing ones; drop one"
+      )
 
   @property
   def vocabulary(self) -> int:
@@ -66,14 +81,34 @@ class Strings(Task):
     prompt, answer = self.sizes(length)
     return prompt + answer + 2
 
-  def batch(self, arrays: Any, key: jax.Array, rows: int, length: int) -> Batch:
+  def ids(self, length: jax.Array, longest: int) -> dict[str, jax.Array]:
+    """Returns what encodings read about the tokens of one row; {}: nothing.
+
+    Names end in BL; arrays are int32 over the `tokens(longest) + 1` places of
+    [start] prompt [separator] answer [end] padding. They become `Coords.data`.
+    """
+    return {}
+
+  def batch(
+    self,
+    arrays: Any,
+    key: jax.Array,
+    rows: int,
+    length: int,
+    done: float | jax.Array = 1.0,
+  ) -> Batch:
     """Returns strings of 1 to `length`, padded on the right.
 
     Nothing masks the padding: under a causal mask no counted token can look at it.
+
+    done: the share of training that is over, 0 to 1, for `curriculum`
     """
+    examples = self.examples(key, rows, length, done=done)
     lay_out = jax.vmap(lambda *row: self._lay_out(*row, length, None))
-    laid_out = lay_out(*self.examples(key, rows, length))
-    return shifted(*laid_out, coords.consecutive(1, self.tokens(length)))
+    ids = jax.vmap(lambda n: self.ids(n, length))(examples[2])
+    at = coords.consecutive(1, self.tokens(length))
+    at = at.replace(data={name: ids_BL[:, :-1] for name, ids_BL in ids.items()})
+    return shifted(*lay_out(*examples), at)
 
   def score(
     self, arrays: Any, key: jax.Array, rows: int, length: jax.Array, bucket: int
@@ -84,10 +119,18 @@ class Strings(Task):
     lay_out = jax.vmap(lambda *row: self._lay_out(*row, bucket, self.scored))
     left = lay_out(*self.examples(key, rows, bucket, length))
     right = [jnp.roll(array, absent, axis=1) for array in left]
-    return shifted(*right, coords.padded(jnp.arange(L)[None] >= absent))
+    ids = self.ids(length, bucket).items()
+    data = {name: jnp.roll(ids_L, absent)[None, :-1] for name, ids_L in ids}
+    at = coords.padded(jnp.arange(L)[None] >= absent)
+    return shifted(*right, at.replace(data=data))
 
   def examples(
-    self, key: jax.Array, rows: int, longest: int, length: jax.Array | None = None
+    self,
+    key: jax.Array,
+    rows: int,
+    longest: int,
+    length: jax.Array | None = None,
+    done: float | jax.Array = 1.0,
   ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Returns the tokens prompt_BP and answer_BA, padded with anything, and length_B.
 
@@ -96,9 +139,12 @@ class Strings(Task):
     numbers = jnp.arange(1 + self.numbers(longest))
     draw = lambda n: jax.random.bits(jax.random.fold_in(key, n), (rows,))
     random_BN = jax.vmap(draw, out_axes=1)(numbers)
-    shortest = longest if self.fixed else 1
+    shortest, limit = (longest if self.fixed else 1), longest
+    if self.curriculum:
+      limit = jnp.ceil(longest * done / self.curriculum).astype(jnp.int32)
+      limit = jnp.clip(limit, 1, longest)
     # The first number of a row draws its length, in evaluation for nothing.
-    length_B = shortest + below(longest + 1 - shortest, random_BN[:, 0])
+    length_B = shortest + below(limit + 1 - shortest, random_BN[:, 0])
     length_B = length_B if length is None else jnp.full(rows, length)
     strings = jax.vmap(lambda random_N, n: self.strings(random_N, n, longest))
     prompt_BP, answer_BA = strings(random_BN[:, 1:], length_B)
@@ -116,6 +162,9 @@ class Strings(Task):
     first = end - answer if scored is None else end - jnp.minimum(scored, answer)
     last = end if scored is None and self.stops else end - 1
     weight_L = (place_L >= first) & (place_L <= last)
+    if self.terminator is not None:
+      closes_L = weight_L & (row_L == FIRST + self.terminator)
+      weight_L &= jnp.cumsum(closes_L) - closes_L == 0
     return row_L, weight_L.astype(jnp.float32)
 
   def _lay_out(self, prompt_P, answer_A, length, longest, scored):
@@ -135,7 +184,7 @@ def shifted(token_BL: jax.Array, weight_BL: jax.Array, at: coords.Coords) -> Bat
   return Batch(token_BL[:, :-1], token_BL[:, 1:], weight_BL[:, 1:], at)
 
 
-def below(limit: int, random_N: jax.Array) -> jax.Array:
+def below(limit: int | jax.Array, random_N: jax.Array) -> jax.Array:
   """Returns int32 numbers below `limit`, equally likely up to limit / 2**32."""
   return (random_N % jnp.uint32(limit)).astype(jnp.int32)
 
