@@ -65,8 +65,18 @@ class Task:
     """Returns the arrays that batches are cut from and the facts to record."""
     return (), {}
 
-  def batch(self, arrays: Any, key: jax.Array, rows: int, length: int) -> Batch:
-    """Returns a training batch: a pure function of the key."""
+  def batch(
+    self,
+    arrays: Any,
+    key: jax.Array,
+    rows: int,
+    length: int,
+    done: float | jax.Array = 1.0,
+  ) -> Batch:
+    """Returns a training batch: a pure function of the key and of `done`.
+
+    done: the share of the training steps that is over, 0 to 1; curricula read it
+    """
     raise NotImplementedError
 
   def score(
@@ -74,7 +84,7 @@ class Task:
   ) -> Batch:
     """Returns an evaluation batch of `length`, padded on the left to `bucket`.
 
-    `length` may be traced: one program serves every length up to the bucket. All rows
-    share their coordinates, whose batch axis is 1.
+    `length` may be traced: one program serves every length up to the bucket.
+    Coordinates that all rows share have a batch axis of 1; the others have the rows'.
     """
     raise NotImplementedError

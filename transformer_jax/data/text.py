@@ -73,7 +73,14 @@ class Text(Task):
     arrays["scored_N"] = self._join(documents[self.split], self.split)
     return arrays, {"source": self.source, **facts}
 
-  def batch(self, arrays: Any, key: jax.Array, rows: int, length: int) -> Batch:
+  def batch(
+    self,
+    arrays: Any,
+    key: jax.Array,
+    rows: int,
+    length: int,
+    done: float | jax.Array = 1.0,
+  ) -> Batch:
     """Returns windows of the training text; they may cross documents."""
     N = arrays["train_N"].shape[0]
     if N <= length:

@@ -131,16 +131,22 @@ class Evaluator:
     """Returns loss_BL in nats and whether the first choice is right, a chunk a time."""
     B = batch.input_BL.shape[0]
     fold = lambda x: x.reshape(-1, min(self.chunk, B), *x.shape[1:])
-    names = ("input_BL", "target_BL", "source_BL")
 
-    def one(tokens):
-      part = dataclasses.replace(batch, **jax.tree.map(self.split, tokens))
+    def one(own):
+      part = _filled(jax.tree.map(self.split, own), batch)
       logits_BLV = self.model.apply({"params": params}, *part.reads)
       right_BL = jnp.argmax(logits_BLV, axis=-1) == part.target_BL
       return cross_entropy(logits_BLV, part.target_BL), right_BL
 
-    tokens = jax.tree.map(fold, {name: getattr(batch, name) for name in names})
-    return jax.tree.map(lambda x: x.reshape(B, -1), jax.lax.map(one, tokens))
+    # Coordinates that all rows share have a batch axis of 1 and go with every chunk.
+    own = jax.tree.map(lambda x: fold(x) if x.shape[0] == B else None, batch)
+    return jax.tree.map(lambda x: x.reshape(B, -1), jax.lax.map(one, own))
+
+
+def _filled(tree: Any, whole: Any) -> Any:
+  """Returns the tree with what is missing taken from the whole."""
+  choose = lambda own, shared: shared if own is None else own
+  return jax.tree.map(choose, tree, whole, is_leaf=lambda x: x is None)
 
 
 def _plain(value) -> float | None:
