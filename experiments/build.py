@@ -42,7 +42,8 @@ def build(config: ConfigDict) -> Experiment:
     train.optimizer, train.schedule, train.clip, train.steps, config.model.width
   )
   trainer = Trainer(
-    model, task, optimizer, rate, train.rows, train.length, train.label_smoothing
+    *(model, task, optimizer, rate, train.rows, train.length, train.label_smoothing),
+    planned=train.steps,
   )
   return Experiment(
     trainer=trainer,

@@ -106,7 +106,7 @@ def test_whole_row_encodings_are_refused_by_name():
 def test_rows_see_all_heads_first_and_what_travels_with_the_tokens():
   @dataclasses.dataclass(frozen=True)
   class Rows(PositionalEncoding):
-    def token_data(self, params, x_BLD):
+    def token_data(self, params, x_BLD, q_BLHK):
       return {"gate_BLH": x_BLD[..., :H]}
 
     def rows(self, params, s_HLM, tile):
@@ -115,7 +115,7 @@ def test_rows_see_all_heads_first_and_what_travels_with_the_tokens():
   q, k, v = jax.random.normal(jax.random.key(0), (3, 2, 6, H, K))
   x_BLD = jax.random.normal(jax.random.key(1), (2, 6, 8))
   position = bind(Rows(), {}, None)
-  at = position.read(x_BLD, coords.consecutive(1, 6))
+  at = position.read(x_BLD, None, coords.consecutive(1, 6))
   got = cores.build("dense")(q, k, v, at, at, position)
   for b, h in ((0, 1), (1, 3)):
     s_LM = (
@@ -137,7 +137,7 @@ class Everything(PositionalEncoding):
   def temperature(self, params, at: Coords):
     return jnp.log(at.order_BL[:, :, None, None] + 2.0)
 
-  def token_data(self, params, x_BLD):
+  def token_data(self, params, x_BLD, q_BLHK):
     return {"gate_BLH": x_BLD[..., :H], "all_BL": x_BLD[..., 0]}
 
   def score(self, params, s_LM, tile):
@@ -150,7 +150,7 @@ def test_hooks_that_turn_both_sides_scale_queries_and_read_tokens(core):
   q, k, v = jax.random.normal(jax.random.key(0), (3, 2, 6, H, K))
   x_BLD = jax.random.normal(jax.random.key(1), (2, 6, 8))
   position = bind(Everything(), {}, None)
-  at = position.accumulate(position.read(x_BLD, coords.consecutive(1, 6)))
+  at = position.accumulate(position.read(x_BLD, None, coords.consecutive(1, 6)))
   turned = position.turn(q, k, at, at)
   got = cores.build(core)(*turned, v, at, at, position, K**-0.5)
   for b in range(2):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from transformer_jax.axes import Dims
-from transformer_jax.positions import positions
+from transformer_jax.positions import coords, positions
 
 DIMS = Dims(V=2, D=8, H=2, F=2, N=1, L=4)
 
@@ -16,7 +16,8 @@ def test_a_learned_table_has_no_position_before_or_past_it(pos):
   learned = positions.build("learned")
   params = {"table_LD": np.ones((4, 8), np.float32)}
   embed = jax.jit(learned.embed)
-  assert np.all(np.isnan(embed(params, np.zeros((1, 1, 8)), np.array([[pos]]))))
+  at = coords.consecutive(1, 1, pos)
+  assert np.all(np.isnan(embed(params, np.zeros((1, 1, 8)), at)))
 
 
 def test_fire_starts_with_corners_between_the_nearest_and_the_farthest_key():
@@ -50,4 +51,4 @@ def test_waves_need_an_even_width(spec):
   dims = Dims(V=2, D=7, H=1, F=2, N=1, L=4)
   with pytest.raises(ValueError, match="even width, not 7"):
     params = encoding.init(jax.random.key(0), dims)
-    encoding.embed(params, jnp.zeros((1, 1, 7)), jnp.zeros((1, 1), jnp.int32))
+    encoding.embed(params, jnp.zeros((1, 1, 7)), coords.consecutive(1, 1))

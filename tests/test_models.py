@@ -18,13 +18,23 @@ B, L = 2, 12
 DIMS = Dims(V=16, D=32, H=4, F=48, N=2, L=L)
 TOKEN_BL = jax.random.randint(jax.random.key(5), (B, L), 0, 16)
 AT = coords.consecutive(1, L)
-PLAIN = sorted(set(positions) - {"randomized"})
-NAMES = [*PLAIN, "randomized(shaw, step=3)", "randomized(learned, step=2, longest=64)"]
+# One encoding for each kind of hook; `slow` runs all of them.
+SOME = ["learned", "rope", "t5", "shaw", "forgetting"]
+REST = sorted({*positions} - {*SOME})
+SLOWLY = [pytest.param(name, marks=pytest.mark.slow) for name in REST]
+NAMES = [*SOME, "randomized(shaw, step=3)", "randomized(learned, step=2, longest=64)"]
 
 
 def make(position="rope", core="dense", **changes):
   changes = {"decoders": 2} | changes
   return Architecture(DIMS, positions.build(position), cores.build(core), **changes)
+
+
+def looks_both_ways(name):
+  try:
+    return positions.build(name).bidirectional() is not None
+  except ValueError:
+    return False
 
 
 @functools.cache
@@ -53,7 +63,9 @@ def decode(model, params, token_BL, at, memory, cache):
 
 
 @pytest.mark.parametrize(
-  "name,core", [*((n, "dense") for n in NAMES), ("fire", "blockwise(block=5)")]
+  "name,core",
+  [*((n, "dense") for n in NAMES), ("fire", "blockwise(block=5)")]
+  + [pytest.param(n, "dense", marks=pytest.mark.slow) for n in REST],
 )
 def test_decoding_token_by_token_equals_one_pass(name, core):
   model, params = started(make(name, core))
@@ -121,10 +133,10 @@ def test_an_encoder_sees_both_ways_and_a_decoder_only_back():
     assert bool(jnp.any(moved[:, 0] != 0)) == both
 
 
-@pytest.mark.parametrize("name", PLAIN)
+@pytest.mark.parametrize("name", SOME + SLOWLY)
 def test_encoder_decoder_reads_the_source_but_not_its_padding(name):
   arch = make(name, encoders=1, decoders=1)
-  if positions.build(name).overrides("token_data"):
+  if not looks_both_ways(name):
     with pytest.raises(ValueError, match="use it in a decoder"):
       started(arch)
     return
@@ -162,7 +174,7 @@ def test_every_target_token_sees_the_whole_source():
   assert np.all(np.any(moved != 0, axis=-1)), "the first token missed the last"
 
 
-@pytest.mark.parametrize("name", PLAIN)
+@pytest.mark.parametrize("name", SOME + SLOWLY)
 def test_absolute_positions_enter_once_and_relative_ones_do_not_move_logits(name):
   model, params = started(make(name))
   near = logits(model, params, TOKEN_BL, coords.consecutive(1, L))
@@ -202,7 +214,7 @@ def test_untied_outputs_have_their_own_weights():
   assert set(untied) - set(tied) == {"output_DV"}
 
 
-@pytest.mark.parametrize("name", [*PLAIN, "randomized(learned)"])
+@pytest.mark.parametrize("name", [*SOME, "randomized(learned)", *SLOWLY])
 def test_every_parameter_has_the_axes_of_its_name(name):
   arch = make(name, encoders=0, activation=layers.SwiGLU(), norm=layers.LayerNorm())
   sizes = {"V": 16, "D": 32, "H": 4, "K": 8, "F": 48}

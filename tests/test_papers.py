@@ -10,8 +10,8 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
-import oracles
 import pytest
+from oracles import classic
 
 from transformer_jax.attention import cores
 from transformer_jax.attention.base import tile_scores, visible
@@ -112,7 +112,7 @@ def test_t5_numbers():
 @pytest.mark.parametrize("causal", [True, False])
 def test_t5_tables_are_exact_from_far_past_to_far_future(buckets, furthest, causal):
   ahead = np.arange(-300, 301)
-  paper = oracles.T5(buckets, furthest)
+  paper = classic.T5(buckets, furthest)
   expected = [paper.bucket(int(n), not causal) for n in ahead]
   bias = jax.jit(T5(buckets, furthest, causal).bias)
   numbers = {"table_HN": np.arange(buckets, dtype=np.float32)}
@@ -181,7 +181,7 @@ def test_forgetting_numbers():
   forgetting = positions.build("forgetting")
   logits_BLD = jnp.asarray(det((1, 5, 1), 0.4), jnp.float32)
   params = {"forget_DH": jnp.ones((1, 1)), "forget_shift_H": jnp.zeros(1)}
-  at = Bound(forgetting, params).read(logits_BLD, coords.consecutive(1, 5))
+  at = Bound(forgetting, params).read(logits_BLD, None, coords.consecutive(1, 5))
   kept = [-0.517275, -0.40447, -0.338666, -0.313759, -0.326239]
   close(at.data["kept_BLH"][0, :, 0], kept)
   scores, _ = one_head("forgetting", params, *np.zeros((3, 5, 2)), at)
@@ -194,15 +194,15 @@ def test_positions_up_to_a_million_stay_distinct(dtype):
   ones, zeros = np.ones((1, 3, 1, 8), dtype), np.zeros((1, 3, 8), dtype)
   rope, sinusoidal = positions.build("rope"), positions.build("sinusoidal")
   run = jax.jit(
-    lambda pos: (rope.rotate({}, ones, pos), sinusoidal.embed({}, zeros, pos))
+    lambda at: (rope.rotate({}, ones, at.pos_BL), sinusoidal.embed({}, zeros, at))
   )
-  turned, waves = run(far[None].astype(np.int32))
+  turned, waves = run(coords.consecutive(1, 3, 2**20 - 1))
   assert turned.dtype == waves.dtype == dtype
   # A phase of a million radians is exact to a sixteenth in float32.
-  paper = oracles.Rope(1e4, False)
+  paper = classic.Rope(1e4, False)
   close(turned[0, :, 0], [paper.turn({}, np.ones(8), p) for p in far], atol=0.07)
-  paper = oracles.Sinusoidal()
-  close(waves[0], [paper.embed({}, np.zeros(8), p) for p in far], atol=0.07)
+  paper = classic.Sinusoidal()
+  close(waves[0], [paper.embed({}, np.zeros(8), p, {}) for p in far], atol=0.07)
 
 
 def test_distances_between_far_positions_are_exact():

@@ -117,12 +117,12 @@ def test_rope_turns_queries_and_keys(layout, spec):
 def test_sinusoidal_tables(table):
   there = recorded("transformers/sinusoidal_tables")
   L, D = map(int, table.split("x"))
-  zero_BLD, pos_BL = np.zeros((1, L, D), np.float32), np.arange(L)[None]
+  zero_BLD, at = np.zeros((1, L, D), np.float32), coords.consecutive(1, L)
   for spec, name in (
     ("sinusoidal", "paper_interleaved"),
     ("sinusoidal(interleaved=False)", "marian_half"),
   ):
-    waves_BLD = jax.jit(positions.build(spec).embed)({}, zero_BLD, pos_BL)
+    waves_BLD = jax.jit(positions.build(spec).embed)({}, zero_BLD, at)
     close(waves_BLD[0], there[f"{name}/{table}"], atol=1e-5)
 
 
@@ -135,7 +135,7 @@ def test_forgetting_bias_of_x_transformers():
   @jax.jit
   def run(params, x_BLD):
     position = Bound(positions.build("forgetting"), params)
-    here = position.accumulate(position.read(x_BLD, at))
+    here = position.accumulate(position.read(x_BLD, None, at))
     zero = jnp.zeros((B, L, 3, 4))
     s_BHLM = jnp.zeros((B, 3, L, L))
     return position.score(s_BHLM, zero, zero, here, here, seen_BLM, 0.5) * past_LM

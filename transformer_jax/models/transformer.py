@@ -4,6 +4,8 @@ Vaswani et al., 2017. https://arxiv.org/abs/1706.03762
 """
 
 import dataclasses
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -14,7 +16,14 @@ from transformer_jax.attention import Core
 from transformer_jax.attention.cache import Cache, newest, remember
 from transformer_jax.axes import Dims
 from transformer_jax.models.layers import Gelu, PreNorm, RMSNorm
-from transformer_jax.positions import Bound, Coords, PositionalEncoding, bind, coords
+from transformer_jax.positions import (
+  Bound,
+  Coords,
+  Moment,
+  PositionalEncoding,
+  bind,
+  coords,
+)
 
 Memory = tuple[jax.Array, Coords]  # what an encoder made of its text, and where
 
@@ -58,17 +67,21 @@ class Norm(nn.Module):
 
 
 class Position(nn.Module):
-  """Owns the parameters of a positional encoding."""
+  """Owns parameters of a positional encoding, those that `owns` names.
+
+  shared   the encoding with the parameters that all layers share
+  """
 
   encoding: PositionalEncoding
   dims: Dims
+  owns: Callable[[str], bool]
 
   @nn.compact
-  def __call__(self) -> Bound:
+  def __call__(self, shared: Bound | None = None) -> Bound:
     make = lambda name: lambda key: self.encoding.init(key, self.dims)[name]
     names = jax.eval_shape(lambda: self.encoding.init(jax.random.key(0), self.dims))
-    params = {name: self.param(name, make(name)) for name in names}
-    return bind(self.encoding, params, self.dims)
+    own = {name: self.param(name, make(name)) for name in names if self.owns(name)}
+    return bind(self.encoding, (shared.params if shared else {}) | own, self.dims)
 
 
 class Attention(nn.Module):
@@ -78,19 +91,23 @@ class Attention(nn.Module):
   position: PositionalEncoding
 
   @nn.compact
-  def __call__(self, x_BLD, at, position=None, memory=None, cache=None):
-    """Attends to the text itself, or to a memory; returns the update and the cache."""
-    dims = self.arch.dims
-    if position is None:
-      position = Position(self.position, dims, name="position")()
-    source_BMD, k_at = memory or (x_BLD, position.read(x_BLD, at))
+  def __call__(self, x_BLD, at, shared=None, memory=None, cache=None):
+    """Attends to the text itself, or to a memory; returns the update and the cache.
+
+    shared   the encoding with the parameters that all layers share
+    """
+    dims, own = self.arch.dims, self.position.in_layer if shared else _everything
+    position = Position(self.position, dims, own, name="position")(shared)
     inward, outward = (dims.D, dims.H, dims.K), (dims.H, dims.K, dims.D)
     q_BLHK = project(x_BLD, weight(self, "query_DHK", inward), 1)
+    source_BMD, k_at = memory or (x_BLD, at)
+    k_at = position.keep(k_at) if memory else position.read(x_BLD, q_BLHK, at)
     k_BMHK = project(source_BMD, weight(self, "key_DHK", inward), 1)
     v_BMHK = project(source_BMD, weight(self, "value_DHK", inward), 1)
     k_BMHK, v_BMHK, k_at, cache = remember(cache, k_BMHK, v_BMHK, k_at)
     k_at = position.accumulate(k_at)
-    q_at = at.bidirectional() if memory else newest(k_at, cache, x_BLD.shape[1])
+    L = x_BLD.shape[1]
+    q_at = position.keep(at).bidirectional() if memory else newest(k_at, cache, L)
     q_BLHK, k_BMHK = position.turn(q_BLHK, k_BMHK, q_at, k_at)
     scale = dims.K**-0.5
     out_BLHK = self.arch.core(q_BLHK, k_BMHK, v_BMHK, q_at, k_at, position, scale)
@@ -119,14 +136,14 @@ class Block(nn.Module):
   position: PositionalEncoding
 
   @nn.compact
-  def __call__(self, x_BLD, at, position, memory, cache):
+  def __call__(self, x_BLD, at, shared, memory, cache):
     place = self.arch.placement
     drop = nn.Dropout(self.arch.dropout, deterministic=not self.has_rng("dropout"))
     norm = lambda name: Norm(self.arch.norm, name=f"{name}_norm")
 
     own = norm("attention")
     attend = Attention(self.arch, self.position, name="attention")
-    update_BLD, cache = attend(place.before(own, x_BLD), at, position, cache=cache)
+    update_BLD, cache = attend(place.before(own, x_BLD), at, shared, cache=cache)
     x_BLD = place.after(own, x_BLD, drop(update_BLD))
 
     if memory is not None:
@@ -148,44 +165,48 @@ class Stack(nn.Module):
   layers: int
 
   @nn.compact
-  def __call__(self, x_BLD, at, memory=None, cache=None):
-    key = self.make_rng("position") if self.has_rng("position") else None
-    at = self.position.place(key, at)
-    position = None
-    if self.position.per_layer and self.position.overrides("embed"):
-      raise ValueError(
-        f"{type(self.position).__name__} has parameters in each layer and changes the"
-        " embeddings, which no layer owns; drop per_layer or embed"
-      )
-    if not self.position.per_layer:
-      position = Position(self.position, self.arch.dims, name="position")()
-      x_BLD = position.embed(x_BLD, at.pos_BL)
+  def __call__(self, x_BLD, at, memory=None, cache=None, done=1.0):
+    at = self.position.place(self.moment(x_BLD.shape[0], done), at)
+    shared = lambda name: not self.position.in_layer(name)
+    position = Position(self.position, self.arch.dims, shared, name="position")()
+    x_BLD = position.embed(x_BLD, at)
     drop = nn.Dropout(self.arch.dropout, deterministic=not self.has_rng("dropout"))
     x_BLD, cache = self.apply_layers(drop(x_BLD), at, position, memory, cache)
     if self.arch.placement.final_norm:
       x_BLD = Norm(self.arch.norm, name="final_norm")(x_BLD)
     return x_BLD, at, cache
 
-  def apply_layers(self, x_BLD, at, position, memory, cache):
+  def moment(self, rows, done):
+    """Returns the moment of training, or None when this is not training."""
+    if not self.has_rng("position"):
+      return None
+    return Moment(self.make_rng("position"), done, rows)
+
+  def apply_layers(self, x_BLD, at, shared, memory, cache):
     block = (
       nn.remat(Block, prevent_cse=not self.arch.scan) if self.arch.remat else Block
     )
+    encodings = [self.position.layer(n) for n in range(self.layers)]
     if self.arch.scan:
+      if len({*encodings}) > 1:
+        raise ValueError(
+          "scan compiles one layer for all of them, and position gives layers different"
+          " encodings; set model.scan=False"
+        )
       rngs = {"params": True, "dropout": True}
       one = nn.broadcast
       layers = nn.scan(
         block, {"params": 0}, split_rngs=rngs, in_axes=(one, one, one, 0),
         length=self.layers,
       )  # fmt: skip
-      layers = layers(self.arch, self.position, name="layers")
-      return layers(x_BLD, at, position, memory, cache)
+      layers = layers(self.arch, encodings[0], name="layers")
+      return layers(x_BLD, at, shared, memory, cache)
     caches = []
-    for n in range(self.layers):
-      layer = block(self.arch, self.position, name=f"layer_{n}")
-      own = jax.tree.map(lambda x, n=n: x[n], cache)
-      x_BLD, own = layer(x_BLD, at, position, memory, own)
+    for n, encoding in enumerate(encodings):
+      layer = block(self.arch, encoding, name=f"layer_{n}")
+      x_BLD, own = layer(x_BLD, at, shared, memory, cache[n] if cache else None)
       caches.append(own)
-    return x_BLD, jax.tree.map(lambda *x: jnp.stack(x), *caches)
+    return x_BLD, caches
 
 
 class Transformer(nn.Module):
@@ -204,25 +225,26 @@ class Transformer(nn.Module):
     if arch.decoders:
       self.decoder = Stack(arch, arch.position, arch.decoders)
 
-  def __call__(self, token_BL, at=None, source_BL=None, source_at=None):
+  def __call__(self, token_BL, at=None, source_BL=None, source_at=None, done=1.0):
     """Returns logits_BLV; a model with both stacks reads `source_BL` first.
 
-    `at` says where the tokens are; None means consecutive causal tokens.
+    at     where the tokens are; None means consecutive causal tokens
+    done   the share of training that is done
     """
     if not self.arch.decoders:
-      return self.logits(self.encode(token_BL, at)[0])
-    memory = self.encode(source_BL, source_at) if self.arch.encoders else None
-    return self.decode(token_BL, at, memory)[0]
+      return self.logits(self.encode(token_BL, at, done)[0])
+    memory = self.encode(source_BL, source_at, done) if self.arch.encoders else None
+    return self.decode(token_BL, at, memory, done=done)[0]
 
-  def encode(self, token_BL, at=None) -> Memory:
+  def encode(self, token_BL, at=None, done=1.0) -> Memory:
     """Returns what the encoder makes of a text, and where its tokens are."""
     at = (at or coords.consecutive(1, token_BL.shape[1])).bidirectional()
-    return self.encoder(self.embed(token_BL), at)[:2]
+    return self.encoder(self.embed(token_BL), at, done=done)[:2]
 
-  def decode(self, token_BL, at=None, memory=None, cache=None):
+  def decode(self, token_BL, at=None, memory=None, cache=None, done=1.0):
     """Returns logits_BLV of the tokens after those in the cache, and the new cache."""
     at = at or coords.consecutive(1, token_BL.shape[1])
-    x_BLD, _, cache = self.decoder(self.embed(token_BL), at, memory, cache)
+    x_BLD, _, cache = self.decoder(self.embed(token_BL), at, memory, cache, done)
     return self.logits(x_BLD), cache
 
   def embed(self, token_BL):
@@ -256,14 +278,35 @@ def project(x, w, inputs: int):
   return y.reshape(*tokens, *outward)
 
 
-def empty_cache(arch: Architecture, B: int, M: int) -> Cache:
-  """Returns a cache of B rows for M tokens; leaves are stacked by layer."""
-  dims, encoding = arch.dims, arch.position
-  read = lambda key, x: encoding.token_data(encoding.init(key, dims), x)
-  x_BMD = jax.ShapeDtypeStruct((B, M, dims.D), arch.dtype)
-  data = jax.eval_shape(read, jax.random.key(0), x_BMD)
+def empty_cache(arch: Architecture, B: int, M: int) -> Any:
+  """Returns the empty caches of all layers, of B rows for M tokens each.
+
+  They are a list, or stacked arrays where the layers are one program.
+  """
+  caches = [_empty(arch, arch.position.layer(n), B, M) for n in range(arch.decoders)]
+  return jax.tree.map(lambda *x: jnp.stack(x), *caches) if arch.scan else caches
+
+
+def _empty(arch, encoding, B, M):
+  """Returns the empty cache of one layer."""
+  dims = arch.dims
+  vector = lambda *axes: jax.ShapeDtypeStruct((B, M, *axes), arch.dtype)
+  read = functools.partial(_first_read, encoding, dims)
   zeros = lambda tree: jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), tree)
-  k_BMHK = jnp.zeros((B, M, dims.H, dims.K), arch.dtype)
-  at = coords.absent(B, M).replace(data=zeros(data))
-  cache = Cache(k_BMHK, k_BMHK, at, jnp.zeros((), jnp.int32))
-  return jax.tree.map(lambda x: jnp.broadcast_to(x, (arch.decoders, *x.shape)), cache)
+  at = zeros(jax.eval_shape(read, vector(dims.D), vector(dims.H, dims.K)))
+  none = coords.absent(B, M)
+  at = at.replace(order_BL=none.order_BL, sees_BL=none.sees_BL)
+  k_BMHK = zeros(vector(dims.H, dims.K))
+  return Cache(k_BMHK, k_BMHK, at, jnp.zeros((), jnp.int32))
+
+
+def _first_read(encoding, dims, x_BLD, q_BLHK):
+  """Returns coordinates as a layer keeps them: positions may not be whole numbers."""
+  at = coords.absent(*x_BLD.shape[:2])
+  at = at.replace(data={name: at.pos_BL for name in encoding.ids})
+  position = bind(encoding, encoding.init(jax.random.key(0), dims), dims)
+  return position.read(x_BLD, q_BLHK, encoding.place(None, at))
+
+
+def _everything(name: str) -> bool:
+  return True

@@ -3,11 +3,19 @@
 import importlib
 import pkgutil
 
-from transformer_jax.positions.base import PositionalEncoding, Tile, positions
+from transformer_jax.positions.base import Moment, PositionalEncoding, Tile, positions
 from transformer_jax.positions.bound import Bound, bind
 from transformer_jax.positions.coords import Coords
 
 for _module in pkgutil.iter_modules(__path__):
   importlib.import_module(f"{__name__}.{_module.name}")
 
-__all__ = ["Bound", "Coords", "PositionalEncoding", "Tile", "bind", "positions"]
+__all__ = [
+  "Bound",
+  "Coords",
+  "Moment",
+  "PositionalEncoding",
+  "Tile",
+  "bind",
+  "positions",
+]

@@ -16,6 +16,21 @@ positions = Registry("positional encoding")
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
+class Moment:
+  """A moment of training, for encodings that behave otherwise than in evaluation.
+
+  key    of random numbers
+  done   the share of all training steps that is done, from 0 to 1
+  rows   how many rows the batch has: coordinates may be shared by all of them
+  """
+
+  key: jax.Array
+  done: jax.Array | float = 1.0
+  rows: int = dataclasses.field(default=1, metadata={"static": True})
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
 class Tile:
   """Some queries against some keys of one head, as `score` sees them.
 
@@ -45,9 +60,9 @@ class PositionalEncoding:
 
   https://arxiv.org/abs/2203.16634. Encodings override the hooks their method uses:
 
-    place        coords -> coords   which ids the tokens get        randomized
+    place        coords -> coords   which positions tokens get      randomized
     embed        x_BLD -> x_BLD     token embeddings                learned, sinusoidal
-    token_data   x_BLD -> arrays    what travels with each token    forgetting
+    token_data   x, q -> arrays     what travels with each token    forgetting
     accumulate   arrays -> arrays   sums along the text             forgetting
     temperature  coords -> t_BLH1   a factor on the queries         log-n
     rotate       x_BLHK, positions  queries and keys alike          rope
@@ -65,6 +80,10 @@ class PositionalEncoding:
 
   relative: ClassVar[bool] = True  # shifting all positions changes nothing
   per_layer: ClassVar[bool] = False  # each layer has its own parameters
+  whole_numbers: ClassVar[bool] = False  # a table lookup: no positions in between
+  whole_text: ClassVar[bool] = False  # later tokens change what earlier positions mean
+  ids: ClassVar[tuple[str, ...]] = ()  # names in `Coords.data` that it reads
+  longer: ClassVar[str] = "defined"  # what becomes of it past the training length
   bias: ClassVar[Callable[..., jax.Array] | None] = None
 
   def init(self, key: jax.Array, dims: Dims) -> Params:
@@ -80,29 +99,45 @@ class PositionalEncoding:
     return None
 
   def bidirectional(self) -> "PositionalEncoding":
-    """Returns the form for attention that looks both ways."""
+    """Returns the form for attention that looks both ways, or raises ValueError."""
     return self
 
   def cross(self) -> "PositionalEncoding":
     """Returns the form between two texts, whose positions share no axis: nothing."""
     return PositionalEncoding()
 
-  def place(self, key: jax.Array | None, at: Coords) -> Coords:
-    """Chooses position ids; the key is None in evaluation and decoding."""
+  def layer(self, n: int) -> "PositionalEncoding":
+    """Returns what layer n uses; parameters keep the names they have here."""
+    return self
+
+  def in_layer(self, name: str) -> bool:
+    """Says whether each layer has its own array of this parameter."""
+    return self.per_layer
+
+  def place(self, moment: Moment | None, at: Coords) -> Coords:
+    """Chooses the positions; the moment is None in evaluation and decoding."""
     return at
 
-  def embed(self, params: Params, x_BLD: jax.Array, pos_BL: jax.Array) -> jax.Array:
-    """Changes the token embeddings."""
+  def embed(self, params: Params, x_BLD: jax.Array, at: Coords) -> jax.Array:
+    """Changes the token embeddings, with parameters that all layers share."""
     return x_BLD
 
-  def token_data(self, params: Params, x_BLD: jax.Array) -> dict[str, jax.Array]:
-    """Reads off each token what must travel with it; names carry axes, BL first."""
+  def token_data(
+    self, params: Params, x_BLD: jax.Array, q_BLHK: jax.Array
+  ) -> dict[str, jax.Array]:
+    """Reads off each token what must travel with it; names carry axes, BL first.
+
+    q_BLHK: the token's queries, before `turn`
+    """
     return {}
 
   def accumulate(
     self, params: Params, data: dict[str, jax.Array], at: Coords
   ) -> dict[str, jax.Array]:
-    """Turns the token data of the whole text so far into what `score` reads."""
+    """Turns the token data of the whole text so far into what `score` reads.
+
+    A cache keeps what `token_data` gave; places that are still empty come last.
+    """
     return data
 
   def temperature(self, params: Params, at: Coords) -> float | jax.Array:
@@ -176,10 +211,15 @@ class Wrapper(PositionalEncoding):
   def bidirectional(self) -> PositionalEncoding:
     return dataclasses.replace(self, encoding=self.encoding.bidirectional())
 
+  def layer(self, n: int) -> PositionalEncoding:
+    return dataclasses.replace(self, encoding=self.encoding.layer(n))
+
 
 def _forward(name: str) -> property:
   return property(lambda self: getattr(self.encoding, name))
 
 
-for _name in (*HOOKS, "init", "constants", "reach", "cross", "relative", "per_layer"):
+for _name in (*HOOKS, "init", "constants", "reach", "cross", "in_layer"):
+  setattr(Wrapper, _name, _forward(_name))
+for _name in ("relative", "per_layer", "whole_numbers", "whole_text", "ids", "longer"):
   setattr(Wrapper, _name, _forward(_name))

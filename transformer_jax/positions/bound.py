@@ -23,12 +23,24 @@ class Bound:
   encoding: PositionalEncoding = dataclasses.field(metadata={"static": True})
   params: Params = dataclasses.field(default_factory=dict)
 
-  def embed(self, x_BLD: jax.Array, pos_BL: jax.Array) -> jax.Array:
-    return self.encoding.embed(self.params, x_BLD, pos_BL)
+  def embed(self, x_BLD: jax.Array, at: Coords) -> jax.Array:
+    return self.encoding.embed(self.params, x_BLD, at)
 
-  def read(self, x_BLD: jax.Array, at: Coords) -> Coords:
+  def keep(self, at: Coords) -> Coords:
+    """Returns the coordinates with just the ids that the encoding reads."""
+    missing = [name for name in self.encoding.ids if name not in at.data]
+    if missing:
+      raise ValueError(
+        f"{type(self.encoding).__name__.lower()} reads {missing[0]}, which these tokens"
+        " do not have; use a task or coordinates that supply it, or another encoding"
+      )
+    return at.replace(data={name: at.data[name] for name in self.encoding.ids})
+
+  def read(self, x_BLD: jax.Array, q_BLHK: jax.Array, at: Coords) -> Coords:
     """Returns the coordinates with what travels with each token."""
-    return at.replace(data=self.encoding.token_data(self.params, x_BLD))
+    data = self.encoding.token_data(self.params, x_BLD, q_BLHK)
+    at = self.keep(at)
+    return at.replace(data=at.data | data)
 
   def accumulate(self, at: Coords) -> Coords:
     """Returns the coordinates with token data summed along the text."""

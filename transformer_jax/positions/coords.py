@@ -22,7 +22,8 @@ class Coords:
   pos_BL      the position an encoding sees; need not be consecutive or monotone
   sees_BL     the highest order in its own segment that the token may look at
   segment_BL  tokens look only at tokens of the same segment
-  data        what an encoding reads off the tokens, by name with axes (`gate_BLH`)
+  data        what else an encoding reads, by name with axes: ids that the task supplies
+              (`row_BL`), what `token_data` read off the tokens (`gate_BLH`)
   """
 
   order_BL: jax.Array
@@ -74,6 +75,16 @@ def packed(segment_BL: jax.Array) -> Coords:
   order_BL = jnp.where(segment_BL == 0, -1, order_BL)
   pos_BL = jnp.maximum(order_BL, 0)
   return Coords(order_BL, pos_BL, order_BL, segment_BL)
+
+
+def grid(rows: int, columns: int) -> Coords:
+  """Returns the patches of an image, row after row, each of which sees all others.
+
+  Their places are `row_BL` and `column_BL`; a patch's position is its rank.
+  """
+  at = consecutive(1, rows * columns).bidirectional()
+  place = {"row_BL": at.pos_BL // columns, "column_BL": at.pos_BL % columns}
+  return at.replace(data=place)
 
 
 def absent(B: int, L: int) -> Coords:

@@ -29,7 +29,7 @@ class Forgetting(PositionalEncoding):
       " keys in the future; use it in a decoder"
     )
 
-  def token_data(self, params, x_BLD):
+  def token_data(self, params, x_BLD, q_BLHK):
     logits_BLH = x_BLD.astype(jnp.float32) @ params["forget_DH"]
     return {"kept_BLH": jax.nn.log_sigmoid(logits_BLH + params["forget_shift_H"])}
 

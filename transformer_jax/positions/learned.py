@@ -26,11 +26,11 @@ class Learned(PositionalEncoding):
   def reach(self, dims):
     return self.longest or dims.L
 
-  def embed(self, params, x_BLD, pos_BL):
+  def embed(self, params, x_BLD, at):
     # JAX would clamp or wrap the index silently: undefined would look defined.
     rows_BLD = (
       params["table_LD"]
-      .at[pos_BL]
+      .at[at.pos_BL]
       .get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
     )
     return x_BLD + rows_BLD.astype(x_BLD.dtype)

@@ -40,7 +40,7 @@ class Randomized(Wrapper):
     end = self.encoding.reach(dataclasses.replace(dims, L=self.longest))
     return None if end is None else -(-self.longest // self.step)
 
-  def place(self, key, at):
-    if key is None:
+  def place(self, moment, at):
+    if moment is None:
       return at.replace(pos_BL=at.pos_BL * self.step)
-    return coords.randomized(key, at, self.longest)
+    return coords.randomized(moment.key, at, self.longest)

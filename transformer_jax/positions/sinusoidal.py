@@ -24,8 +24,8 @@ class Sinusoidal(PositionalEncoding):
   interleaved: bool = True
   relative = False
 
-  def embed(self, params, x_BLD, pos_BL):
-    waves_BLD = sinusoids(pos_BL, x_BLD.shape[-1], self.base, self.interleaved)
+  def embed(self, params, x_BLD, at):
+    waves_BLD = sinusoids(at.pos_BL, x_BLD.shape[-1], self.base, self.interleaved)
     return x_BLD + waves_BLD.astype(x_BLD.dtype)
 
 

@@ -31,6 +31,7 @@ class Trainer:
 
   rows, length      training examples in a batch, and the task's length
   label_smoothing   probability moved from the target to all tokens alike
+  planned           steps of the whole training, which curricula and schedules divide
   axis              name of the axis that batches are split over inside `pmap`
   """
 
@@ -41,6 +42,7 @@ class Trainer:
   rows: int
   length: int
   label_smoothing: float = 0.0
+  planned: int = 1
   axis: str | None = None
   constrain: Callable[[Batch], Batch] = lambda batch: batch
 
@@ -56,7 +58,12 @@ class Trainer:
   def batch(self, arrays: Any, state: State) -> Batch:
     """Returns the batch of this step: a function of the seed and the step alone."""
     key = jax.random.fold_in(jax.random.fold_in(state.key, DATA), state.step)
-    return self.constrain(self.task.batch(arrays, key, self.rows, self.length))
+    done = self.done(state)
+    return self.constrain(self.task.batch(arrays, key, self.rows, self.length, done))
+
+  def done(self, state: State) -> jax.Array:
+    """Returns the share of all steps that is done."""
+    return state.step / self.planned
 
   def step(self, state: State, batch: Batch) -> tuple[State, dict[str, jax.Array]]:
     """Returns the next state and the metrics of this step."""
@@ -76,7 +83,8 @@ class Trainer:
     """Returns the mean cross-entropy in nats over the places that count."""
     noise = jax.random.fold_in(jax.random.fold_in(state.key, NOISE), state.step)
     rngs = dict(zip(("dropout", "position"), jax.random.split(noise), strict=True))
-    logits_BLV = self.model.apply({"params": params}, *batch.reads, rngs=rngs)
+    variables, done = {"params": params}, self.done(state)
+    logits_BLV = self.model.apply(variables, *batch.reads, done=done, rngs=rngs)
     count = self.total(jnp.sum(batch.weight_BL))
     mean = lambda x_BL: jnp.sum(x_BL * batch.weight_BL) / count
     right_BL = jnp.argmax(logits_BLV, axis=-1) == batch.target_BL

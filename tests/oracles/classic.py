@@ -1,83 +1,17 @@
-"""Attention as the papers write it: float64 NumPy, one query, key and head at a time.
-
-Nothing here calls the project or JAX. A paper says what it does to a token, to one
-score and to one value; `attend` loops over heads, queries and keys around it.
-"""
+"""The encodings of 2017 to 2022 that everybody compares with, FIRE and FoX."""
 
 import dataclasses
 import math
 
 import numpy as np
 
-
-@dataclasses.dataclass(frozen=True)
-class Where:
-  """One row of tokens, written by hand: text number (0 = none), position, who sees."""
-
-  text_L: list[int]
-  pos_L: list[int]
-  both_ways: bool = False
-
-  def sees(self, i, j):
-    same = self.text_L[i] == self.text_L[j] != 0
-    return same and (self.both_ways or j <= i)
-
-
-class Paper:
-  """No positional encoding. Vaswani et al. 2017, equation 1; Haviv et al. 2022."""
-
-  def embed(self, params, x_D, pos):
-    return x_D
-
-  def turn(self, params, x_K, pos):
-    return x_K
-
-  def score(self, params, h, q_K, k_K, i, j, scale, both_ways=False):
-    """Returns the score of a query at position i and a key at position j."""
-    return scale * (q_K @ k_K)
-
-  def gates(self, params, h, x_ND):
-    """Returns what the tokens after the key, up to the query, add to the score."""
-    return 0.0
-
-  def value(self, params, v_K, i, j):
-    return v_K
-
-
-def attend(paper, params, q_LHK, k_LHK, v_LHK, x_LD, where):
-  """Returns one row of attention outputs, [L, H, K]; zero where nothing is seen."""
-  L, H, K = q_LHK.shape
-  out_LHK = np.zeros(v_LHK.shape)
-  pos = where.pos_L
-  for h in range(H):
-    for i in range(L):
-      keys = [j for j in range(L) if where.sees(i, j)]
-      scores, values = [], []
-      for j in keys:
-        q_K = paper.turn(params, q_LHK[i, h], pos[i])
-        k_K = paper.turn(params, k_LHK[j, h], pos[j])
-        score = paper.score(
-          params, h, q_K, k_K, pos[i], pos[j], K**-0.5, where.both_ways
-        )
-        scores.append(score + paper.gates(params, h, x_LD[j + 1 : i + 1]))
-        values.append(paper.value(params, v_LHK[j, h], pos[i], pos[j]))
-      if keys:
-        weights = np.exp(np.array(scores) - max(scores))
-        out_LHK[i, h] = weights @ np.array(values) / weights.sum()
-  return out_LHK
-
-
-def embedded(paper, params, x_LD, where):
-  """Returns the tokens after the encoding changed them."""
-  return np.array(
-    [paper.embed(params, x, p) for x, p in zip(x_LD, where.pos_L, strict=True)]
-  )
+from oracles import Case, Paper, Placed
 
 
 class Sinusoidal(Paper):
   """Vaswani et al. 2017, section 3.5: even features sine, odd features cosine."""
 
-  def embed(self, params, x_D, pos):
+  def embed(self, params, x_D, pos, ids):
     D = len(x_D)
     angle = [pos / 10000 ** (2 * (n // 2) / D) for n in range(D)]
     wave = [math.cos(a) if n % 2 else math.sin(a) for n, a in enumerate(angle)]
@@ -87,7 +21,7 @@ class Sinusoidal(Paper):
 class Learned(Paper):
   """Gehring et al. 2017, section 3.1: a row of a table for each position."""
 
-  def embed(self, params, x_D, pos):
+  def embed(self, params, x_D, pos, ids):
     return x_D + params["table_LD"][pos]
 
 
@@ -206,3 +140,62 @@ class Forgetting(Paper):
     logits = [x_D @ params["forget_DH"][:, h] for x_D in x_ND]
     shift = params["forget_shift_H"][h]
     return sum(-math.log1p(math.exp(-(logit + shift))) for logit in logits)
+
+
+def _alibi_gates(H):
+  """Returns gate shifts with which every token keeps exp(-slope): log sigmoid(b)."""
+  slope_H = np.array([Alibi(H).slope(h) for h in range(H)])
+  return -np.log(np.expm1(slope_H))
+
+
+CASES = [
+  Case("none", Paper()),
+  Case("sinusoidal", Sinusoidal()),
+  Case("learned", Learned(), lambda dims: dims.L * dims.D),
+  Case(
+    "shaw(furthest=3)",
+    Shaw(3),
+    lambda dims: 2 * (2 * 3 + 1) * dims.K,
+    neutral=(({"key_NK": 0, "value_NK": 0}, Paper()),),
+  ),
+  Case(
+    "t5(buckets=8, furthest=6)",
+    T5(8, 6),
+    lambda dims: 8 * dims.H,
+    neutral=(({"table_HN": 0}, Paper()),),
+  ),
+  Case("alibi", Alibi(3)),
+  Case("rope(base=100)", Rope(100, neighbours=False)),
+  Case("rope(interleaved=True)", Rope(10_000, neighbours=True)),
+  Case(
+    "fire(width=5, threshold=4)",
+    Fire(4),
+    lambda dims: 2 * 5 + (5 + 1) * dims.H + 2,
+    # Corners of the network between 0 and 1, none of which is hit.
+    point={"growth": 0.6, "stretch": -0.8}
+    | {"in_W": [3.0, -2.0, 1.5, -1.0, 2.0]}
+    | {"in_shift_W": [-1.1, 1.3, -0.85, 0.55, -0.5]},
+    neutral=(({"out_HW": 0}, Paper()),),
+    cancels=("out_shift_H",),
+  ),
+  Case(
+    "transformer_xl",
+    TransformerXL(),
+    lambda dims: dims.D * dims.H * dims.K + 2 * dims.H * dims.K,
+    neutral=(({"content_HK": 0, "position_HK": 0, "project_HKD": 0}, Paper()),),
+  ),
+  Case(
+    "forgetting",
+    Forgetting(),
+    lambda dims: dims.D * dims.H + dims.H,
+    neutral=(
+      ({"forget_DH": 0, "forget_shift_H": 40}, Paper()),
+      ({"forget_DH": 0, "forget_shift_H": _alibi_gates(3)}, Alibi(3)),
+    ),
+    both_ways=False,
+  ),
+  Case(
+    "randomized(rope(base=100), step=3)",
+    Placed(Rope(100, neighbours=False), lambda where: [3 * p for p in where.pos_L]),
+  ),
+]
