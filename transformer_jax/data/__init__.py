@@ -6,6 +6,7 @@ A task is one file: save it in `tasks/`, or name your own as `module:Class(argum
 import importlib
 import pkgutil
 
+from transformer_jax.data import blanks as blanks
 from transformer_jax.data import pairs as pairs
 from transformer_jax.data import tasks as _folder
 from transformer_jax.data import text as text
