@@ -226,15 +226,18 @@ def test_every_parameter_has_the_axes_of_its_name(name):
       assert [sizes[letter] for letter in letters] == list(x.shape), path
 
 
-def test_an_encoding_cannot_embed_and_belong_to_layers():
+def test_parameters_that_embed_belong_to_no_layer():
   @dataclasses.dataclass(frozen=True)
   class Both(PositionalEncoding):
     per_layer = True
 
-    def embed(self, params, x_BLD, pos_BL):
-      return x_BLD + 1
+    def init(self, key, dims):
+      return {"shift": jnp.ones(())}
 
-  with pytest.raises(ValueError, match="Both has parameters in each layer"):
+    def embed(self, params, x_BLD, at):
+      return x_BLD + params["shift"]
+
+  with pytest.raises(ValueError, match="Both changes the embeddings with 'shift'"):
     started(dataclasses.replace(make(), position=Both()))
 
 

@@ -35,7 +35,7 @@ class Cycle(Task):
   def tokens(self, length):
     return length
 
-  def batch(self, arrays, key, rows, length):
+  def batch(self, arrays, key, rows, length, done=1.0):
     start_B1 = jax.random.randint(key, (rows, 1), 0, 8)
     token_BL = (start_B1 + jnp.arange(length + 1)) % 8
     bad = jax.random.uniform(jax.random.fold_in(key, 1)) < self.poison

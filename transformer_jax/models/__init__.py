@@ -1,5 +1,6 @@
 """Models as pure-functional Flax modules: `init(key, ...)` and `apply(params, ...)`."""
 
-from transformer_jax.models.transformer import Architecture, Transformer, empty_cache
+from transformer_jax.models.caches import empty_cache
+from transformer_jax.models.transformer import Architecture, Transformer
 
 __all__ = ["Architecture", "Transformer", "empty_cache"]

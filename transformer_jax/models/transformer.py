@@ -4,8 +4,6 @@ Vaswani et al., 2017. https://arxiv.org/abs/1706.03762
 """
 
 import dataclasses
-import functools
-from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -13,15 +11,15 @@ import jax
 import jax.numpy as jnp
 
 from transformer_jax.attention import Core
-from transformer_jax.attention.cache import Cache, newest, remember
+from transformer_jax.attention.cache import newest, remember
 from transformer_jax.axes import Dims
 from transformer_jax.models.layers import Gelu, PreNorm, RMSNorm
+from transformer_jax.models.parts import Norm, Position, project, weight
+from transformer_jax.models.support import form
 from transformer_jax.positions import (
-  Bound,
   Coords,
   Moment,
   PositionalEncoding,
-  bind,
   coords,
 )
 
@@ -34,6 +32,7 @@ class Architecture:
 
   encoders, decoders   layers that look both ways, and layers that look back; a model
                        with both attends from decoder to encoder
+  prefix               the decoder's coordinates let a prefix be seen whole
   tied                 the output reads with the embedding's own weights
   dtype                of activations; parameters, norms, softmax and logits are float32
   scan, remat          one program for all layers; recompute layers in the backward pass
@@ -47,41 +46,17 @@ class Architecture:
   placement: Any = PreNorm()
   encoders: int = 0
   decoders: int = 0
+  prefix: bool = False
   dropout: float = 0.0
   tied: bool = True
   dtype: str = "float32"
   scan: bool = False
   remat: bool = False
 
-
-class Norm(nn.Module):
-  """Owns the parameters of a norm."""
-
-  kind: Any
-
-  @nn.compact
-  def __call__(self, x_BLD):
-    start = self.kind.init(x_BLD.shape[-1])
-    params = {name: self.param(name, lambda key, v: v, v) for name, v in start.items()}
-    return self.kind(params, x_BLD)
-
-
-class Position(nn.Module):
-  """Owns parameters of a positional encoding, those that `owns` names.
-
-  shared   the encoding with the parameters that all layers share
-  """
-
-  encoding: PositionalEncoding
-  dims: Dims
-  owns: Callable[[str], bool]
-
-  @nn.compact
-  def __call__(self, shared: Bound | None = None) -> Bound:
-    make = lambda name: lambda key: self.encoding.init(key, self.dims)[name]
-    names = jax.eval_shape(lambda: self.encoding.init(jax.random.key(0), self.dims))
-    own = {name: self.param(name, make(name)) for name in names if self.owns(name)}
-    return bind(self.encoding, (shared.params if shared else {}) | own, self.dims)
+  @property
+  def decoding(self) -> PositionalEncoding:
+    """The form of the encoding that decoder layers use."""
+    return form(self.position, "prefix" if self.prefix else "decoder")
 
 
 class Attention(nn.Module):
@@ -148,7 +123,7 @@ class Block(nn.Module):
 
     if memory is not None:
       own = norm("cross")
-      attend = Attention(self.arch, self.position.cross(), name="cross")
+      attend = Attention(self.arch, form(self.position, "cross"), name="cross")
       update_BLD, _ = attend(place.before(own, x_BLD), at, memory=memory)
       x_BLD = place.after(own, x_BLD, drop(update_BLD))
 
@@ -169,12 +144,21 @@ class Stack(nn.Module):
     at = self.position.place(self.moment(x_BLD.shape[0], done), at)
     shared = lambda name: not self.position.in_layer(name)
     position = Position(self.position, self.arch.dims, shared, name="position")()
-    x_BLD = position.embed(x_BLD, at)
+    x_BLD = self.embed(position, x_BLD, at)
     drop = nn.Dropout(self.arch.dropout, deterministic=not self.has_rng("dropout"))
     x_BLD, cache = self.apply_layers(drop(x_BLD), at, position, memory, cache)
     if self.arch.placement.final_norm:
       x_BLD = Norm(self.arch.norm, name="final_norm")(x_BLD)
     return x_BLD, at, cache
+
+  def embed(self, position, x_BLD, at):
+    try:
+      return position.embed(x_BLD, at)
+    except KeyError as error:
+      raise ValueError(
+        f"{type(self.position).__name__} changes the embeddings with {error}, of which"
+        " each layer has its own; its in_layer must be False for that name"
+      ) from error
 
   def moment(self, rows, done):
     """Returns the moment of training, or None when this is not training."""
@@ -221,9 +205,9 @@ class Transformer(nn.Module):
     if not arch.tied:
       self.output_DV = self.param("output_DV", normal, (dims.D, dims.V))
     if arch.encoders:
-      self.encoder = Stack(arch, arch.position.bidirectional(), arch.encoders)
+      self.encoder = Stack(arch, form(arch.position, "encoder"), arch.encoders)
     if arch.decoders:
-      self.decoder = Stack(arch, arch.position, arch.decoders)
+      self.decoder = Stack(arch, arch.decoding, arch.decoders)
 
   def __call__(self, token_BL, at=None, source_BL=None, source_at=None, done=1.0):
     """Returns logits_BLV; a model with both stacks reads `source_BL` first.
@@ -256,56 +240,6 @@ class Transformer(nn.Module):
     return jnp.matmul(
       x_BLD, output_DV.astype(x_BLD.dtype), preferred_element_type=jnp.float32
     )
-
-
-def weight(module: nn.Module, name: str, shape: tuple[int, ...], inputs: int = 1):
-  """Returns a projection's weights, scaled by the size of its first `inputs` axes."""
-  into, out = tuple(range(inputs)), tuple(range(inputs, len(shape)))
-  init = nn.initializers.lecun_normal(in_axis=into, out_axis=out)
-  return module.param(name, init, shape)
-
-
-def project(x, w, inputs: int):
-  """Contracts the last `inputs` axes of x with the first of w, in the dtype of x.
-
-  Tokens are flattened into one axis: XLA on CPUs fuses two axes better than three.
-  """
-  tokens, inward, outward = x.shape[:-inputs], w.shape[:inputs], w.shape[inputs:]
-  size = 1
-  for n in inward:
-    size *= n
-  y = x.reshape(-1, size) @ w.astype(x.dtype).reshape(size, -1)
-  return y.reshape(*tokens, *outward)
-
-
-def empty_cache(arch: Architecture, B: int, M: int) -> Any:
-  """Returns the empty caches of all layers, of B rows for M tokens each.
-
-  They are a list, or stacked arrays where the layers are one program.
-  """
-  caches = [_empty(arch, arch.position.layer(n), B, M) for n in range(arch.decoders)]
-  return jax.tree.map(lambda *x: jnp.stack(x), *caches) if arch.scan else caches
-
-
-def _empty(arch, encoding, B, M):
-  """Returns the empty cache of one layer."""
-  dims = arch.dims
-  vector = lambda *axes: jax.ShapeDtypeStruct((B, M, *axes), arch.dtype)
-  read = functools.partial(_first_read, encoding, dims)
-  zeros = lambda tree: jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), tree)
-  at = zeros(jax.eval_shape(read, vector(dims.D), vector(dims.H, dims.K)))
-  none = coords.absent(B, M)
-  at = at.replace(order_BL=none.order_BL, sees_BL=none.sees_BL)
-  k_BMHK = zeros(vector(dims.H, dims.K))
-  return Cache(k_BMHK, k_BMHK, at, jnp.zeros((), jnp.int32))
-
-
-def _first_read(encoding, dims, x_BLD, q_BLHK):
-  """Returns coordinates as a layer keeps them: positions may not be whole numbers."""
-  at = coords.absent(*x_BLD.shape[:2])
-  at = at.replace(data={name: at.pos_BL for name in encoding.ids})
-  position = bind(encoding, encoding.init(jax.random.key(0), dims), dims)
-  return position.read(x_BLD, q_BLHK, encoding.place(None, at))
 
 
 def _everything(name: str) -> bool:
