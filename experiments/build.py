@@ -9,12 +9,13 @@ from ml_collections import ConfigDict
 
 import transformer_jax.data  # noqa: F401, fills the registry of tasks
 from experiments.config import KINDS, ConfigError
-from transformer_jax.attention import cores
+from transformer_jax.attention import Core, cores
 from transformer_jax.axes import Dims
 from transformer_jax.data.base import Task, tasks
 from transformer_jax.data.strings import Strings
 from transformer_jax.evaluation.lengths import Evaluator
 from transformer_jax.models import Architecture, Transformer, layers
+from transformer_jax.models.support import refusal
 from transformer_jax.positions import PositionalEncoding, positions
 from transformer_jax.training import optimizers
 from transformer_jax.training.loop import Budget
@@ -69,16 +70,8 @@ def architecture(config: ConfigDict, task: Task) -> Architecture:
   )
   encoders, decoders = (times * model.layers for times in KINDS[model.kind])
   position, core = positions.build(model.position), cores.build(model.attention)
-  check_kind(config, task, position)
-  refused = core.refusal(position)
-  if refused:
-    raise ConfigError(f"model.attention={model.attention}: {refused}")
-  reach = position.reach(dims)
-  if reach is not None and reach < dims.L:
-    raise ConfigError(
-      f"model.position={model.position} has {reach} positions and training needs"
-      f" {dims.L}; give it more, or lower train.length"
-    )
+  check_kind(config, task)
+  check_position(config, position, core, dims)
   return Architecture(
     dims,
     position,
@@ -88,6 +81,7 @@ def architecture(config: ConfigDict, task: Task) -> Architecture:
     placement=layers.placements.build(model.placement),
     encoders=encoders,
     decoders=decoders,
+    prefix=model.kind == "prefix_decoder",
     dropout=model.dropout,
     tied=model.tied,
     dtype=model.dtype,
@@ -96,26 +90,52 @@ def architecture(config: ConfigDict, task: Task) -> Architecture:
   )
 
 
-def check_kind(config: ConfigDict, task: Task, position: PositionalEncoding) -> None:
-  """Raises ConfigError unless this kind of model can read the task and be placed."""
-  kind, has_encoder = config.model.kind, KINDS[config.model.kind][0] > 0
-  if has_encoder and not task.paired:
-    inner = config.task if isinstance(task, Strings) else "copy"
+@dataclasses.dataclass(frozen=True)
+class Kind:
+  """A kind of model: how it attends, and the task that fits it, made of another one."""
+
+  uses: tuple[str, ...]
+  adapter: str
+
+
+ATTENDS = {
+  "decoder": Kind(("decoder",), "{}"),
+  "prefix_decoder": Kind(("prefix",), "prefixed({})"),
+  "encoder": Kind(("encoder",), "blanks({})"),
+  "encoder_decoder": Kind(("encoder", "decoder", "cross"), "pairs({})"),
+}
+
+
+def check_kind(config: ConfigDict, task: Task) -> None:
+  """Raises ConfigError unless this kind of model can read the task."""
+  kind = config.model.kind
+  if kind == task.kind:
+    return
+  inner = getattr(task, "task", task)
+  spec = config.task if inner is task else config.task.partition("(")[2][:-1]
+  other = ATTENDS[kind].adapter.format(spec if isinstance(inner, Strings) else "copy")
+  raise ConfigError(
+    f"model.kind={kind} cannot read task={config.task}: write"
+    f" --config.model.kind={task.kind}, or --config.task='{other}'"
+  )
+
+
+def check_position(
+  config: ConfigDict, position: PositionalEncoding, core: Core, dims: Dims
+) -> None:
+  """Raises ConfigError unless the encoding works in all attention of the model."""
+  model = config.model
+  for use in ATTENDS[model.kind].uses:
+    refused = refusal(position, core, use)
+    if refused:
+      chosen = f"model.kind={model.kind}, model.position={model.position},"
+      raise ConfigError(f"{chosen} model.attention={model.attention}: {refused}")
+  reach = position.reach(dims)
+  if reach is not None and reach < dims.L:
     raise ConfigError(
-      f"model.kind={kind} needs a task with a source and task={config.task} has none:"
-      f" write --config.task='pairs({inner})'"
+      f"model.position={model.position} has {reach} positions and training needs"
+      f" {dims.L}; give it more, or lower train.length"
     )
-  if task.paired and not has_encoder:
-    raise ConfigError(
-      f"task={config.task} has a source, which model.kind={kind} cannot read: write"
-      " --config.model.kind=encoder_decoder"
-    )
-  try:
-    position.bidirectional() if has_encoder else None
-  except ValueError as error:
-    raise ConfigError(
-      f"model.kind={kind} with model.position={config.model.position}: {error}"
-    ) from error
 
 
 def tokens_per_step(trainer: Trainer, arrays: Any) -> int:

@@ -87,6 +87,8 @@ def wanted(like: Any) -> str:
 
 KINDS = {  # how many times model.layers the encoder and the decoder have
   "decoder": (0, 1),
+  "prefix_decoder": (0, 1),
+  "encoder": (1, 0),
   "encoder_decoder": (1, 1),
 }
 CHOICES = {

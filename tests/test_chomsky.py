@@ -219,7 +219,7 @@ def answers(batch, row, marked):
 def test_blanks_pose_the_problems_of_the_task_they_hold(name):
   alone = build(name)
   task = tasks.build(f"blanks({ORACLES[name].spec or name})")
-  assert task.both_ways and not task.paired and task.vocabulary == alone.vocabulary
+  assert task.kind == "encoder" and task.vocabulary == alone.vocabulary
   key, both = jax.random.key(0), (alone, task)
   train = lambda: [each.batch((), key, 50, 12) for each in both]
   score = lambda n: [each.score((), key, 50, n, 12) for each in both]

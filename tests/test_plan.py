@@ -158,7 +158,7 @@ OTHER = {"seeds": (0, 1), "model.tied": False, "train.clip": 0.5, "task": "copy"
     ({"model.position": "pathlib:Path"}, "must inherit"),
     ({"model.attention": "blockwize"}, "Did you mean 'blockwise'"),
     ({"model.kind": "decodr"}, "Did you mean 'decoder'"),
-    ({"model.kind": "encoder"}, "Write one of decoder, encoder_decoder"),
+    ({"model.kind": "coder"}, "Write one of decoder, prefix_decoder, encoder, enc"),
     ({"model.width": 65}, "write model.width=64 or 68"),
     ({"model.width": 0}, "write 1 or more"),
     ({"train.steps": 90}, "write train.steps=80 or 120"),
@@ -376,11 +376,16 @@ READS = {"model.kind": "encoder_decoder"}
   ("overrides", "says"),
   [
     (READS | {"task": "copy(symbols=4)"}, "--config.task='pairs(copy(symbols=4))'"),
-    (READS, "write --config.task='pairs(copy)'"),
+    (READS, "kind=decoder, or --config.task='pairs(copy)'"),
     ({"task": "pairs(copy)"}, "write --config.model.kind=encoder_decoder"),
     (
       READS | {"task": "pairs(copy)", "model.position": "forgetting"},
-      "model.position=forgetting: forgetting sums gates",
+      "model.attention=dense: forgetting in encoder attention: forgetting sums gates",
+    ),
+    ({"task": "blanks(parity)"}, "write --config.model.kind=encoder"),
+    (
+      {"task": "blanks(parity)", "model.kind": "prefix_decoder"},
+      "--config.task='prefixed(parity)'",
     ),
   ],
 )

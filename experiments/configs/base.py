@@ -10,7 +10,7 @@ def get_config() -> ConfigDict:
   config.seeds = (0, 1, 2)  # trained together in one program
 
   config.model = model = ConfigDict()
-  model.kind = "decoder"  # decoder, encoder_decoder (each side has `layers`)
+  model.kind = "decoder"  # prefix_decoder, encoder, encoder_decoder: see README
   model.position = "rope"  # see transformer_jax/positions
   model.attention = "dense"  # see transformer_jax/attention
   model.width = 64  # of a token's vector (D)

@@ -8,6 +8,7 @@ import pkgutil
 
 from transformer_jax.data import blanks as blanks
 from transformer_jax.data import pairs as pairs
+from transformer_jax.data import prefixed as prefixed
 from transformer_jax.data import tasks as _folder
 from transformer_jax.data import text as text
 

@@ -46,18 +46,19 @@ class Task:
   """A source of batches, pure in the key. Subclasses are frozen dataclasses.
 
   vocabulary  the number of tokens
-  paired      whether its batches have a source, which an encoder reads
+  kind        which kind of model reads it: decoder, prefix_decoder, encoder,
+              encoder_decoder; the last one finds a source in each batch
   measures    what evaluation reports, the headline first
   """
 
   vocabulary: ClassVar[int]
-  paired: ClassVar[bool] = False
+  kind: ClassVar[str] = "decoder"
   measures: ClassVar[tuple[str, ...]] = ("accuracy", "exact_match")
 
   def tokens(self, length: int) -> int:
     """Returns how many tokens the model reads at this task length.
 
-    Of a paired task: on the longer side, since positions must reach that far.
+    Of a task with a source: on the longer side, since positions must reach that far.
     """
     raise NotImplementedError
 

@@ -27,13 +27,12 @@ class Blanks(Task):
   and no answer symbols to look at. As published, training counts every blank and
   evaluation those up to a terminator.
 
-  task        one of strings: reverse, parity, binary_addition, ...
-  both_ways   whether a model must read both ways, as an encoder does
+  task   one of strings: reverse, parity, binary_addition, ...
   """
 
   task: Strings
 
-  both_ways: ClassVar[bool] = True
+  kind: ClassVar[str] = "encoder"
 
   def __post_init__(self):
     if not isinstance(self.task, Strings):

@@ -10,6 +10,7 @@ import optax
 
 from transformer_jax.data.base import Batch, Task
 from transformer_jax.models import Transformer
+from transformer_jax.positions import coords
 
 INIT, DATA, NOISE = range(3)  # what the streams of random numbers of a seed are for
 
@@ -50,9 +51,11 @@ class Trainer:
     """Returns the first state of one seed."""
     key = jax.random.key(seed)
     token_BL = jnp.zeros((1, self.task.tokens(self.length)), jnp.int32)
+    at = coords.consecutive(*token_BL.shape)
+    at = at.replace(data={name: token_BL for name in self.model.arch.position.ids})
     key_init = jax.random.fold_in(key, INIT)
     # A model without an encoder leaves the source alone.
-    params = self.model.init(key_init, token_BL, source_BL=token_BL)["params"]
+    params = self.model.init(key_init, token_BL, at, token_BL, at)["params"]
     return State(jnp.int32(0), params, self.optimizer.init(params), key)
 
   def batch(self, arrays: Any, state: State) -> Batch:

@@ -1,0 +1,47 @@
+"""A prompt that is seen whole: who sees whom, and that it trains."""
+
+import jax
+import numpy as np
+import pytest
+
+from experiments.build import build
+from experiments.config import resolve
+from experiments.configs import base
+from transformer_jax.attention.base import visible
+from transformer_jax.data.base import tasks
+from transformer_jax.data.strings import SEPARATOR
+from transformer_jax.spec import SpecError
+
+
+@pytest.mark.parametrize("mode", ["batch", "score"])
+def test_every_token_sees_the_prompt_and_else_only_the_past(mode):
+  task, key = tasks.build("prefixed(copy)"), jax.random.key(0)
+  if mode == "batch":
+    batch = task.batch((), key, 4, 5)
+  else:
+    batch = task.score((), key, 4, 3, 5)
+  sees_BLM = np.asarray(visible(batch.at, batch.at))
+  for row, input_L in enumerate(np.asarray(batch.input_BL)):
+    start = np.flatnonzero(np.asarray(batch.at.order_BL)[row] == 0)[0]
+    separator = np.flatnonzero(input_L == SEPARATOR)[0]
+    L = len(input_L)
+    for i in range(start, L):
+      expected = [start <= j <= max(i, separator) for j in range(L)]
+      np.testing.assert_array_equal(sees_BLM[row, i], expected)
+
+
+def test_a_prefix_decoder_and_an_encoder_train_and_are_scored():
+  small = {"train.length": 4, "train.rows": 4, "seeds": (0,), "model.layers": 1}
+  for kind, task in (("prefix_decoder", "prefixed(copy)"), ("encoder", "blanks(copy)")):
+    config = resolve(base.get_config(), small | {"task": task, "model.kind": kind})
+    experiment = build(config)
+    trainer, evaluator = experiment.trainer, experiment.evaluator
+    state = jax.eval_shape(trainer.init, 0)
+    step = lambda state, trainer=trainer: trainer.steps((), state, 2)
+    assert jax.eval_shape(step, state)[1]["loss"].shape == (2,)
+    evaluator.check(state.params, (), (4, 8))
+
+
+def test_a_task_without_a_prompt_is_refused():
+  with pytest.raises(SpecError, match="write prefixed"):
+    tasks.build('prefixed(text(source="stdlib"))')
