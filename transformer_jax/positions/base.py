@@ -28,6 +28,11 @@ class Moment:
   done: jax.Array | float = 1.0
   rows: int = dataclasses.field(default=1, metadata={"static": True})
 
+  def inner(self) -> "Moment":
+    """Returns the moment for an encoding inside of another: other random numbers."""
+    # A number that `split` of the same key does not come to.
+    return dataclasses.replace(self, key=jax.random.fold_in(self.key, 2**30))
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)

@@ -24,16 +24,11 @@ class Bound:
   params: Params = dataclasses.field(default_factory=dict)
 
   def embed(self, x_BLD: jax.Array, at: Coords) -> jax.Array:
-    return self.encoding.embed(self.params, x_BLD, at)
+    return self.encoding.embed(self.params, x_BLD, self.keep(at))
 
   def keep(self, at: Coords) -> Coords:
     """Returns the coordinates with just the ids that the encoding reads."""
-    missing = [name for name in self.encoding.ids if name not in at.data]
-    if missing:
-      raise ValueError(
-        f"{type(self.encoding).__name__.lower()} reads {missing[0]}, which these tokens"
-        " do not have; use a task or coordinates that supply it, or another encoding"
-      )
+    at.need(self.encoding.ids, type(self.encoding).__name__.lower())
     return at.replace(data={name: at.data[name] for name in self.encoding.ids})
 
   def read(self, x_BLD: jax.Array, q_BLHK: jax.Array, at: Coords) -> Coords:

@@ -5,6 +5,7 @@ are arrays made here, and every encoding and attention core reads only the array
 """
 
 import dataclasses
+from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -40,6 +41,15 @@ class Coords:
   def real_BL(self) -> jax.Array:
     """True where there is a token."""
     return self.order_BL >= 0
+
+  def need(self, names: Iterable[str], reader: str) -> None:
+    """Raises ValueError unless the tokens have these ids; `reader` wants them."""
+    missing = [name for name in names if name not in self.data]
+    if missing:
+      raise ValueError(
+        f"{reader} reads {missing[0]}, which these tokens do not have; use a task or"
+        " coordinates that supply it, or another encoding"
+      )
 
   def bidirectional(self) -> "Coords":
     """Lets every token look at its whole segment."""
