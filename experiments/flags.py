@@ -5,13 +5,11 @@ code 2, before anything heavy is imported.
 """
 
 import dataclasses
-import importlib.util
 import re
 import shlex
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from absl import app, logging
@@ -19,6 +17,7 @@ from absl import flags as absl_flags
 from ml_collections import ConfigDict
 from ml_collections.config_flags import config_flags
 
+from experiments import config_file
 from experiments.config import (
   ConfigError,
   flatten,
@@ -28,10 +27,9 @@ from experiments.config import (
   unknown_key,
   wanted,
 )
+from experiments.config_file import DEFAULT, short
 from experiments.plan import Plan
 
-CONFIGS = Path(__file__).parent / "configs"
-DEFAULT = CONFIGS / "quickstart.py"
 BAD_INPUT, INTERRUPTED = 2, 130  # exit codes
 
 absl_flags.disclaim_key_flags()  # --help lists them under the command itself
@@ -44,7 +42,8 @@ class Request:
   path        the config file
   base        what it says
   overrides   flat keys from flags, which win
-  plan        its sweep(), or None
+  plan        what its sweep() returns, or the function that --plan names; or None
+  groups      names of the groups that are asked for; none: all
   """
 
   path: Path
@@ -54,6 +53,15 @@ class Request:
   workdir: Path
   dry_run: bool
   retry: bool
+  which: str = "sweep"
+  groups: tuple[str, ...] = ()
+
+  def command(self, tool: str, workdir: bool = False) -> str:
+    """Returns the shell command that asks for the same."""
+    where = self.workdir if workdir else None
+    own = {} if self.which == "sweep" else {"plan": self.which}
+    own |= {"groups": ",".join(self.groups)} if self.groups else {}
+    return command(tool, self.path, self.overrides, where, own)
 
   @property
   def config(self) -> ConfigDict:
@@ -66,7 +74,7 @@ def define(argv: list[str], values: absl_flags.FlagValues = absl_flags.FLAGS) ->
 
   argv   where config_flags will look for --config.key
   """
-  names = ", ".join(path.stem for path in _configs())
+  names = ", ".join(path.stem for path in config_file.ready())
   config_flags.DEFINE_config_file(
     "config",
     None,
@@ -91,6 +99,20 @@ def define(argv: list[str], values: absl_flags.FlagValues = absl_flags.FLAGS) ->
     "retry",
     False,
     "Also start runs again that were given up because their process kept dying.",
+    flag_values=values,
+  )
+
+  absl_flags.DEFINE_string(
+    "plan",
+    "sweep",
+    "Which function of the config file makes the plan of a sweep, as in --plan=paper.",
+    flag_values=values,
+  )
+  absl_flags.DEFINE_list(
+    "groups",
+    [],
+    "Only these groups of the plan, as in --groups=copy,sort; default all. Several"
+    " commands with one workdir can share the work; the last one, without it, reports.",
     flag_values=values,
   )
 
@@ -139,8 +161,8 @@ def parse(
   argv: Sequence[str], values: absl_flags.FlagValues = absl_flags.FLAGS
 ) -> Request:
   """Returns what `argv`, with the config first, asks for; raises ConfigError."""
-  path = _existing(argv[1].removeprefix("--config="))
-  module = _module(path)
+  path = config_file.find(argv[1].removeprefix("--config="))
+  module = config_file.load(path)
   base = module.get_config()
   keys = flatten(base)
   _check_names(argv, keys, values)
@@ -150,49 +172,21 @@ def parse(
     raise ConfigError(_plain(str(error), keys)) from error
   if left:
     raise ConfigError(f"'{left[0]}' is no flag; write --name=value, no space around =")
-  overrides = dict(values["config"].override_values)
+  overrides, which = dict(values["config"].override_values), values["plan"].value
   resolve(base, overrides)  # absl lets None and mixed tuples through
   return Request(
     path=path,
     base=base,
     overrides=overrides,
-    plan=module.sweep() if hasattr(module, "sweep") else None,
-    workdir=Path(values["workdir"].value or Path("runs") / path.stem),
+    plan=config_file.plan(module, path, which),
+    workdir=Path(
+      values["workdir"].value or Path("runs") / config_file.folder(path, which)
+    ),
     dry_run=values["dry_run"].value,
     retry=values["retry"].value,
+    which=which,
+    groups=tuple(values["groups"].value),
   )
-
-
-def _existing(name: str) -> Path:
-  path = Path(name)
-  if not path.is_file():
-    stems = {config.stem: short(config) for config in _configs()}
-    raise ConfigError(
-      f"--config={name}: there is no such file.{offer(path.stem, stems)}"
-      f" Ready ones: {', '.join(stems.values())}."
-    )
-  return path
-
-
-def _configs() -> list[Path]:
-  return sorted(set(CONFIGS.glob("*.py")) - {CONFIGS / "__init__.py"})
-
-
-def short(path: Path) -> str:
-  """Returns the path from here when it is below here."""
-  path = path.absolute()
-  return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
-
-
-def _module(path: Path) -> ModuleType:
-  spec = importlib.util.spec_from_file_location(f"config_{path.stem}", path)
-  if spec is None or spec.loader is None:
-    raise ConfigError(f"--config={path}: write the path of a Python file, *.py")
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  if not hasattr(module, "get_config"):
-    raise ConfigError(f"--config={path}: the file defines no get_config()")
-  return module
 
 
 def _check_names(
@@ -213,7 +207,7 @@ def _check_names(
 
 def _unknown_flag(name: str, keys: Iterable[str]) -> str:
   """Offers the nearest flag, also where only `config.` or the group is missing."""
-  known = ("config", "workdir", "dry_run", "retry", "help")
+  known = ("config", "workdir", "plan", "groups", "dry_run", "retry", "help")
   meant = {short: f"--config.{key}" for short, key in spellings(keys).items()}
   meant |= {f"config.{key}": f"--config.{key}" for key in keys}
   meant |= {flag: f"--{flag}" for flag in known}
@@ -230,10 +224,15 @@ def _plain(message: str, keys: Mapping[str, Any]) -> str:
 
 
 def command(
-  tool: str, path: Path, overrides: Mapping[str, Any], workdir: Path | None = None
+  tool: str,
+  path: Path,
+  overrides: Mapping[str, Any],
+  workdir: Path | None = None,
+  own: Mapping[str, str] | None = None,
 ) -> str:
   """Returns the shell command that asks for this config."""
   words = ["python", "-m", f"experiments.{tool}", f"--config={short(path)}"]
   words += [f"--workdir={workdir}"] if workdir else []
+  words += [f"--{name}={value}" for name, value in (own or {}).items()]
   words += [f"--config.{key}={value}" for key, value in overrides.items()]
   return shlex.join(words)

@@ -186,6 +186,16 @@ def expand(plan: Plan, base: ConfigDict, flags: Mapping[str, Any]) -> list[Run]:
   return [run for run in runs.values() if once[run.id] is run]
 
 
+def only(runs: Sequence[Run], groups: Sequence[str]) -> list[Run]:
+  """Returns the runs of some groups; no groups means all."""
+  known = list(dict.fromkeys(run.group for run in runs))
+  for group in groups:
+    if group not in known:
+      near = nearest(group, known)
+      raise ConfigError(f"--groups: there is no '{group}'.{near} {', '.join(known)}.")
+  return [run for run in runs if not groups or run.group in groups]
+
+
 def _moved(
   change: Change, base: ConfigDict, flags: Mapping[str, Any]
 ) -> Mapping[str, Any]:

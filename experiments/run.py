@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from experiments import flags, plan
+from experiments import config_file, flags, plan
 from experiments.work import work
 from transformer_jax.training.files import FileError, read_json
 
@@ -55,7 +55,7 @@ def _added(request: flags.Request, run: plan.Run) -> dict[str, Any]:
   """Returns the folder's sweep.json with this run, after those that it names."""
   sweep = _there(request.workdir / "sweep.json") or {
     "question": request.plan.question if request.plan else "",
-    "config": flags.short(request.path),
+    "config": config_file.short(request.path),
     "command": flags.command("run", request.path, request.overrides),
     "baseline": request.plan.baseline if request.plan else None,
     "groups": [],

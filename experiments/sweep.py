@@ -8,7 +8,7 @@ same command continues after anything.
 Exit code 0: all finished; 1: some did not; 2: bad input; 128 + signal: stopped.
 """
 
-from experiments import flags, plan
+from experiments import config_file, flags, plan
 from experiments.config import ConfigError
 from experiments.work import work
 
@@ -21,10 +21,11 @@ def main(request: flags.Request) -> int:
       " def sweep() that returns a Plan"
     )
   todo = plan.expand(request.plan, request.base, request.overrides)
+  todo = plan.only(todo, request.groups)
   sweep = {
     "question": request.plan.question,
-    "config": flags.short(request.path),
-    "command": flags.command("sweep", request.path, request.overrides),
+    "config": config_file.short(request.path),
+    "command": request.command("sweep"),
     "baseline": plan.baseline(request.plan, todo),
     "groups": list(dict.fromkeys(run.group for run in todo)),
     "runs": [{"id": run.id, "label": run.label, "group": run.group} for run in todo],

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments import flags, provenance, runs
+from experiments import config_file, flags, provenance, runs
 from experiments.config import ConfigError, flatten, load, validate
 from experiments.plan import Run
 from transformer_jax.training.files import write_json
@@ -37,7 +37,7 @@ def work(
   with stop_requested() as stop:
     states = [outcome.state for outcome in _outcomes(request, todo, stop)]
   if stop:
-    again = flags.command(tool, request.path, request.overrides, request.workdir)
+    again = request.command(tool, workdir=True)
     print(f"stopped by {stop.received.name}; the same command continues:\n  {again}")
     return stop.exit_code
   written = report(request.workdir)
@@ -113,7 +113,9 @@ def report(workdir: Path) -> bool:
 
 def dry_run(request: flags.Request, todo: Sequence[Run]) -> int:
   """Prints what would run: configs, parameters, FLOPs, memory, kernels."""
-  print(f"{_count(todo)} of {flags.short(request.path)} would go to {request.workdir}")
+  print(
+    f"{_count(todo)} of {config_file.short(request.path)} would go to {request.workdir}"
+  )
   flat = [flatten(run.config) for run in todo]
   common = {key for key in flat[0] if all(f[key] == flat[0][key] for f in flat)}
   for key, value in flat[0].items():

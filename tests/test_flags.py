@@ -6,7 +6,7 @@ import sys
 import pytest
 from absl import flags as absl_flags
 
-from experiments import flags
+from experiments import flags, plan
 from experiments.config import ConfigError
 
 # ml_collections loads config files by a method that Python means to remove.
@@ -114,3 +114,29 @@ def test_help_names_the_flags():
   done = command("experiments.sweep", "--help")
   for name in ("--config", "--workdir", "--[no]dry_run", "--[no]retry"):
     assert name in done.stdout
+
+
+def test_a_plan_and_its_groups_are_chosen_by_name(tmp_path):
+  base = "from experiments.configs.quickstart import get_config\n"
+  plan = "from experiments.plan import Grid, Plan\ndef paper() -> Plan:\n"
+  (tmp_path / "own.py").write_text(base + plan + "  return Plan('?', Grid({}))\n")
+  own = f"--config={tmp_path / 'own.py'}"
+  request = parse(own, "--plan=paper", "--groups=text,copy")
+  assert request.plan.question == "?" and request.groups == ("text", "copy")
+  assert str(request.workdir) == "runs/own-paper"
+  assert request.command("sweep").endswith("own.py --plan=paper --groups=text,copy")
+  assert parse(own).plan is None
+  for word, says in (("papr", "Did you mean 'paper'"), ("get_config", "no such plan")):
+    with pytest.raises(ConfigError, match=says):
+      parse(own, f"--plan={word}")
+  with pytest.raises(ConfigError, match="It has sweep"):
+    parse("--plan=paper")
+
+
+def test_only_some_groups_of_a_plan_run():
+  request = parse("--config=experiments/configs/quickstart.py")
+  runs = plan.expand(request.plan, request.base, {})
+  assert {run.group for run in plan.only(runs, ("copy",))} == {"copy"}
+  assert plan.only(runs, ()) == runs
+  with pytest.raises(ConfigError, match="no 'copi'. Did you mean 'copy'"):
+    plan.only(runs, ("copi",))

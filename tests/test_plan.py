@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments import flags, plan, provenance, run, runs, sweep
+from experiments import config_file, flags, plan, provenance, run, runs, sweep
 from experiments.build import build
 from experiments.config import ConfigError, flatten, resolve, validate
 from experiments.configs import base, pod, quickstart, standard
@@ -315,7 +315,7 @@ DESCRIBED |= {
 
 
 def asked(tmp_path, overrides=None, dry_run=False):
-  path = flags.CONFIGS / "quickstart.py"
+  path = config_file.CONFIGS / "quickstart.py"
   return flags.Request(path, BASE, overrides or {}, WHY, tmp_path, dry_run, False)
 
 
