@@ -3,6 +3,7 @@
 import dataclasses
 
 import jax.numpy as jnp
+import numpy as np
 
 from transformer_jax.positions.base import PositionalEncoding, positions
 
@@ -12,29 +13,94 @@ from transformer_jax.positions.base import PositionalEncoding, positions
 class Rope(PositionalEncoding):
   """Turns each pair of features by an angle proportional to the position.
 
+  A way of scaling it is a subclass with its own `frequencies` and, where what is turned
+  grows or shrinks too, its own `gain`.
+
   base          the slowest pair turns about base times slower than the fastest
   interleaved   pairs are neighbours (2m, 2m + 1) as in the paper and GPT-J; else halves
                 (m, m + K/2) as in GPT-NeoX and Llama
+  fraction      the share of a head's features that is turned, its first ones
   """
 
   base: float = 10_000.0
   interleaved: bool = False
+  fraction: float = 1.0
+
+  def __post_init__(self):
+    if self.base <= 1:
+      raise ValueError(f"rope needs a base above 1, not {self.base}")
+    if not 0 <= self.fraction <= 1:
+      raise ValueError(
+        "rope: fraction is a share of a head's features; choose it from 0 to 1, not"
+        f" {self.fraction}"
+      )
+
+  def pairs(self, K):
+    """Returns how many pairs of a head's K features are turned."""
+    width = int(self.fraction * K)
+    if width % 2:
+      raise ValueError(
+        f"rope needs an even number of features to make pairs of, not {width} of {K};"
+        " change head_width or fraction"
+      )
+    return width // 2
+
+  def frequencies(self, params, R):
+    """Returns the radians per position of R pairs, fastest first: [R] or [H, R]."""
+    return self.base ** (-np.arange(R) / R)
+
+  def gain(self, params):
+    """Returns what multiplies the turned features."""
+    return 1.0
 
   def rotate(self, params, x_BLHK, pos_BL):
-    K = x_BLHK.shape[-1]
-    if K % 2:
-      raise ValueError(f"rope needs an even head width, not {K}")
-    frequency_R = self.base ** (-jnp.arange(K // 2, dtype=jnp.float32) / (K // 2))
-    angle_BL1R = pos_BL[:, :, None, None].astype(jnp.float32) * frequency_R
-    return turn_pairs(x_BLHK, angle_BL1R, self.interleaved)
+    frequency_R = self.frequencies(params, self.pairs(x_BLHK.shape[-1]))
+    angle_BLHR = angles(pos_BL, frequency_R)
+    return turn_pairs(x_BLHK, angle_BLHR, self.interleaved, self.gain(params))
 
 
-def turn_pairs(x_BLHK, angle_BLHR, interleaved):
-  """Rotates pairs of features, in float32 since a phase has no bits to lose."""
-  axis = -1 if interleaved else -2
-  shape = (*x_BLHK.shape[:-1], -1, 2) if interleaved else (*x_BLHK.shape[:-1], 2, -1)
-  pairs = x_BLHK.astype(jnp.float32).reshape(shape)
+@dataclasses.dataclass(frozen=True)
+class ScaledRope(Rope):
+  """RoPE made for longer texts than those it was trained on.
+
+  factor   how many times longer
+  """
+
+  factor: float = 4.0
+  longer = "interpolated"
+
+  def __post_init__(self):
+    super().__post_init__()
+    if self.factor < 1:
+      raise ValueError(
+        "rope: factor says how many times longer texts become; choose 1 or more, not"
+        f" {self.factor}"
+      )
+
+
+def angles(pos_BL, frequency_R):
+  """Returns angles that broadcast to [B, L, H, R], in float32."""
+  pos_BL11 = pos_BL[:, :, None, None].astype(jnp.float32)
+  return pos_BL11 * jnp.asarray(frequency_R, jnp.float32)
+
+
+def middle(at):
+  """Returns the mean position of the tokens of each row, [B, 1], or 0."""
+  count_B1 = jnp.sum(at.real_BL, axis=1, keepdims=True)
+  pos_BL = jnp.where(at.real_BL, at.pos_BL, 0).astype(jnp.float32)
+  return jnp.sum(pos_BL, axis=1, keepdims=True) / jnp.maximum(count_B1, 1)
+
+
+def turn_pairs(x_BLHK, angle_BLHR, interleaved, gain=1.0):
+  """Rotates the first R pairs of features; the features after them stay.
+
+  In float32, since a phase has no bits to lose. The gain broadcasts to the angles.
+  """
+  R, outer = angle_BLHR.shape[-1], x_BLHK.shape[:-1]
+  axis, inner = (-1, (R, 2)) if interleaved else (-2, (2, R))
+  pairs = x_BLHK[..., : 2 * R].astype(jnp.float32).reshape(*outer, *inner)
   a, b = jnp.take(pairs, 0, axis), jnp.take(pairs, 1, axis)
-  cos, sin = jnp.cos(angle_BLHR), jnp.sin(angle_BLHR)
+  cos, sin = gain * jnp.cos(angle_BLHR), gain * jnp.sin(angle_BLHR)
   turned = jnp.stack([a * cos - b * sin, b * cos + a * sin], axis)
-  return turned.reshape(x_BLHK.shape).astype(x_BLHK.dtype)
+  turned = turned.reshape(*outer, 2 * R).astype(x_BLHK.dtype)
+  return jnp.concatenate([turned, x_BLHK[..., 2 * R :]], axis=-1)

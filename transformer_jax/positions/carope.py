@@ -1,0 +1,46 @@
+"""Context-aware rotary embedding. Veisi et al., 2025. https://arxiv.org/abs/2507.23083"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from transformer_jax.positions.base import PositionalEncoding, positions
+from transformer_jax.positions.rope import Rope, turn_pairs
+
+
+@positions.register("carope")
+@dataclasses.dataclass(frozen=True)
+class Carope(PositionalEncoding):
+  """Lets each token say how far every head turns between it and the next.
+
+  A token's rate is between 0 and 1; pair m turns by the rate to the power of m,
+  m = 1, 2, ... A rate that never changes is RoPE with other frequencies.
+
+  interleaved   pairs are neighbours (2m, 2m + 1); else halves (m, m + K/2)
+  """
+
+  interleaved: bool = False
+  per_layer = True
+
+  def init(self, key, dims):
+    # The paper does not say how it starts.
+    return {"rate_DH": 0.02 * jax.random.normal(key, (dims.D, dims.H))}
+
+  def constants(self, dims):
+    R = Rope().pairs(dims.K)
+    return {"power_R": jnp.arange(1, R + 1, dtype=jnp.float32)}
+
+  def token_data(self, params, x_BLD, q_BLHK):
+    logit_BLH = x_BLD.astype(jnp.float32) @ params["rate_DH"]
+    return {"rate_BLH": 1 / (jax.nn.softplus(logit_BLH) + 1)}
+
+  def accumulate(self, params, data, at):
+    # Only differences within a text count, so sums may run on through other texts.
+    rate_BLHR = data["rate_BLH"][..., None] ** params["power_R"]
+    rate_BLHR *= at.real_BL[:, :, None, None]
+    return {"angle_BLHR": jnp.cumsum(rate_BLHR, axis=1)}
+
+  def turn(self, params, q_BLHK, k_BMHK, q_at, k_at):
+    turn = lambda x, at: turn_pairs(x, at.data["angle_BLHR"], self.interleaved)
+    return turn(q_BLHK, q_at), turn(k_BMHK, k_at)

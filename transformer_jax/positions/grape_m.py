@@ -1,0 +1,67 @@
+"""Group representational position encoding, multiplicative. Zhang et al., 2025.
+
+https://arxiv.org/abs/2512.07805
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from transformer_jax.positions.base import positions
+from transformer_jax.positions.rope import Rope, middle
+
+SLOWLY = 16  # what is learned is divided by it, so that frequencies move slowly
+
+
+@positions.register("grape_m")
+@dataclasses.dataclass(frozen=True)
+class GrapeM(Rope):
+  """Learns the frequencies of RoPE: commuting rotations in fixed planes.
+
+  per_head     each head has its own frequencies
+  contextual   a position is the sum of what the tokens before it count, each between 0
+               and 1, in place of their number
+  """
+
+  per_head: bool = False
+  contextual: bool = False
+  per_layer = True
+
+  def init(self, key, dims):
+    R = self.pairs(dims.K)
+    start_R = SLOWLY * jnp.log(jnp.asarray(super().frequencies({}, R), jnp.float32))
+    params = {"log_frequency_R": start_R}
+    if self.per_head:
+      params = {"log_frequency_HR": jnp.tile(start_R, (dims.H, 1))}
+    if self.contextual:
+      # As in the authors' code, where a token first counts 0.39.
+      params |= {"count_D": jnp.zeros(dims.D)}
+      params |= {"count_shift": jnp.float32(np.log(np.expm1(1e-3)))}
+    return params
+
+  def frequencies(self, params, R):
+    name = "log_frequency_HR" if self.per_head else "log_frequency_R"
+    return jnp.exp(params[name] / SLOWLY)
+
+  def token_data(self, params, x_BLD, q_BLHK):
+    if not self.contextual:
+      return {}
+    logit_BL = x_BLD.astype(jnp.float32) @ params["count_D"] + params["count_shift"]
+    return {"count_BL": jax.nn.sigmoid(logit_BL / SLOWLY)}
+
+  def accumulate(self, params, data, at):
+    if not self.contextual:
+      return data
+    # Only differences within a text count, so sums may run on through other texts.
+    count_BL = data["count_BL"] * at.real_BL
+    return {"count_BL": jnp.cumsum(count_BL, axis=1) - count_BL}
+
+  def turn(self, params, q_BLHK, k_BMHK, q_at, k_at):
+    if self.contextual:
+      q_at, k_at = (at.replace(pos_BL=at.data["count_BL"]) for at in (q_at, k_at))
+    # A start in the middle changes no score. Gradients for frequencies are sums of
+    # positions, which cancel better when they are small.
+    q_BL, k_BM = (at.pos_BL - middle(k_at) for at in (q_at, k_at))
+    return self.rotate(params, q_BLHK, q_BL), self.rotate(params, k_BMHK, k_BM)

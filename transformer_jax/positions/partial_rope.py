@@ -1,0 +1,17 @@
+"""Partial rotary embedding. Black et al., 2022. https://arxiv.org/abs/2204.06745"""
+
+import dataclasses
+
+from transformer_jax.positions.base import positions
+from transformer_jax.positions.rope import Rope
+
+
+@positions.register("partial_rope")
+@dataclasses.dataclass(frozen=True)
+class PartialRope(Rope):
+  """Turns only the first quarter of each head, with frequencies made for that width.
+
+  The other features match by content alone, as in GPT-NeoX and Pythia.
+  """
+
+  fraction: float = 0.25

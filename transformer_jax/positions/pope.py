@@ -1,0 +1,55 @@
+"""Polar coordinate position embedding. Gopalakrishnan et al., 2025.
+
+https://arxiv.org/abs/2509.10534
+"""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from transformer_jax.positions.base import PositionalEncoding, positions
+from transformer_jax.positions.rope import angles, middle
+
+
+@positions.register("pope")
+@dataclasses.dataclass(frozen=True)
+class Pope(PositionalEncoding):
+  """Makes each feature a length, its softplus, and each position its direction.
+
+  A score sums, over features, both lengths times the cosine of an angle proportional to
+  the distance plus a learned phase: what a token says cannot change where it is.
+  Queries and keys get twice as wide; scores are still scaled by 1 / sqrt(K).
+
+  base      the slowest feature turns about base times slower than the fastest
+  anywhere  phases start anywhere between -2 pi and 0; else at 0, which the paper found
+            to generalize best to longer texts
+  """
+
+  base: float = 10_000.0
+  anywhere: bool = False
+  per_layer = True
+
+  def init(self, key, dims):
+    lowest = -2 * math.pi if self.anywhere else 0.0
+    phase_HK = jax.random.uniform(key, (dims.H, dims.K), minval=lowest, maxval=0.0)
+    return {"phase_HK": phase_HK}
+
+  def turn(self, params, q_BLHK, k_BMHK, q_at, k_at):
+    K, phase_HK = q_BLHK.shape[-1], params["phase_HK"]
+    frequency_K = self.base ** (-np.arange(K) / K)
+    # `jnp.clip` would halve the gradient at 0, where phases start.
+    allowed_HK = (phase_HK >= -2 * math.pi) & (phase_HK <= 0)
+    phase_HK = jnp.where(allowed_HK, phase_HK, jnp.where(phase_HK > 0, 0, -2 * math.pi))
+    # A start in the middle changes no score, and keeps the digits of a phase.
+    angle = lambda at: angles(at.pos_BL - middle(k_at), frequency_K)
+    return polar(q_BLHK, angle(q_at)), polar(k_BMHK, angle(k_at) + phase_HK)
+
+
+def polar(x_BLHK, angle_BLHK):
+  """Returns points at these angles as [cosines, sines], twice as wide."""
+  length_BLHK = jax.nn.softplus(x_BLHK.astype(jnp.float32))
+  parts = [length_BLHK * jnp.cos(angle_BLHK), length_BLHK * jnp.sin(angle_BLHK)]
+  return jnp.concatenate(parts, axis=-1).astype(x_BLHK.dtype)

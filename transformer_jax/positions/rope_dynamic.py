@@ -1,0 +1,76 @@
+"""Dynamic NTK interpolation. emozilla, 2023, in Peng et al.
+
+https://arxiv.org/abs/2309.00071
+"""
+
+import dataclasses
+
+import jax.numpy as jnp
+
+from transformer_jax.positions.base import positions
+from transformer_jax.positions.rope import ScaledRope, angles, turn_pairs
+from transformer_jax.positions.rope_ntk import divisors
+
+
+@dataclasses.dataclass(frozen=True)
+class LengthRope(ScaledRope):
+  """RoPE whose frequencies depend on the length of the text so far.
+
+  The length is the highest position in a token's own text, plus one. All keys are
+  turned again when it grows, as the cache keeps them unturned.
+
+  original   the length up to which nothing changes; None: that of training texts
+  """
+
+  original: int | None = None
+  relative = False
+  whole_text = True
+  longer = "interpolated by length"
+
+  def __post_init__(self):
+    super().__post_init__()
+    if self.original is not None and self.original < 2:
+      raise ValueError(
+        f"original is a length in tokens; choose 2 or more, not {self.original}"
+      )
+
+  def constants(self, dims):
+    return {"original": jnp.float32(self.original or dims.L)}
+
+  def frequencies_of(self, params, R, length_BL11, pos_BL11):
+    """Returns radians per position, [B, L, 1, R], in texts of these lengths."""
+    raise NotImplementedError
+
+  def turn(self, params, q_BLHK, k_BMHK, q_at, k_at):
+    def turned(x_BLHK, at):
+      R, pos_BL11 = self.pairs(x_BLHK.shape[-1]), at.pos_BL[:, :, None, None]
+      length_BL11 = lengths(at, k_at)[:, :, None, None].astype(jnp.float32)
+      frequency_BL1R = self.frequencies_of(params, R, length_BL11, pos_BL11)
+      angle_BL1R = angles(at.pos_BL, frequency_BL1R)
+      return turn_pairs(x_BLHK, angle_BL1R, self.interleaved, self.gain(params))
+
+    return turned(q_BLHK, q_at), turned(k_BMHK, k_at)
+
+
+@positions.register("rope_dynamic")
+@dataclasses.dataclass(frozen=True)
+class DynamicRope(LengthRope):
+  """Raises the base of RoPE as the text outgrows the original length.
+
+  factor   at a length of l times the original the slowest pair is divided by
+           factor * l - (factor - 1); 1 divides it by l, as in the paper
+  """
+
+  factor: float = 1.0
+
+  def frequencies_of(self, params, R, length_BL11, pos_BL11):
+    times_BL11 = jnp.maximum(length_BL11 / params["original"], 1.0)
+    divisor_BL1R = divisors(self.factor * times_BL11 - (self.factor - 1), R)
+    return self.frequencies(params, R) / divisor_BL1R
+
+
+def lengths(at, k_at):
+  """Returns the highest position of each token's own text, plus one, [B, L]."""
+  same_BLM = at.segment_BL[:, :, None] == k_at.segment_BL[:, None, :]
+  own_BLM = same_BLM & k_at.real_BL[:, None, :]
+  return jnp.max(jnp.where(own_BLM, k_at.pos_BL[:, None, :] + 1, 0), axis=2)

@@ -1,0 +1,18 @@
+"""Position interpolation. Chen et al., 2023. https://arxiv.org/abs/2306.15595"""
+
+import dataclasses
+
+from transformer_jax.positions.base import positions
+from transformer_jax.positions.rope import ScaledRope
+
+
+@positions.register("rope_linear")
+@dataclasses.dataclass(frozen=True)
+class LinearRope(ScaledRope):
+  """Divides every frequency of RoPE by the factor, and so all positions.
+
+  A text `factor` times as long as in training then stays within the phases of training.
+  """
+
+  def frequencies(self, params, R):
+    return super().frequencies(params, R) / self.factor

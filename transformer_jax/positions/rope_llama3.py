@@ -1,0 +1,37 @@
+"""Llama 3.1's long rotary embedding. Grattafiori et al., 2024.
+
+https://arxiv.org/abs/2407.21783
+"""
+
+import dataclasses
+
+from transformer_jax.positions.base import positions
+from transformer_jax.positions.rope import ScaledRope
+from transformer_jax.positions.rope_yarn import check_ramp, interpolate, kept_by_turns
+
+
+@positions.register("rope_llama3")
+@dataclasses.dataclass(frozen=True)
+class Llama3Rope(ScaledRope):
+  """Interpolates the slow pairs of RoPE and keeps the fast ones; no gain.
+
+  The defaults are those of Llama 3.1.
+
+  original     the length of training texts
+  fast, slow   pairs that turn more often than `fast` in that length stay, those that
+               turn less often than `slow` are interpolated
+  """
+
+  base: float = 500_000.0
+  factor: float = 8.0
+  original: int = 8192
+  fast: float = 4.0
+  slow: float = 1.0
+
+  def __post_init__(self):
+    super().__post_init__()
+    check_ramp("rope_llama3", self)
+
+  def frequencies(self, params, R):
+    plain_R = super().frequencies(params, R)
+    return interpolate(plain_R, self, kept_by_turns(plain_R, self))

@@ -1,0 +1,26 @@
+"""NTK-aware interpolation. bloc97, 2023, in Peng et al. https://arxiv.org/abs/2309.00071"""
+
+import dataclasses
+
+import numpy as np
+
+from transformer_jax.positions.base import positions
+from transformer_jax.positions.rope import ScaledRope
+
+
+@positions.register("rope_ntk")
+@dataclasses.dataclass(frozen=True)
+class NtkRope(ScaledRope):
+  """Raises the base of RoPE so that just the slowest pair is interpolated in full.
+
+  The new base is base * factor^(K / (K - 2)): the fastest pair keeps its frequency, the
+  slowest is divided by the factor.
+  """
+
+  def frequencies(self, params, R):
+    return super().frequencies(params, R) / divisors(self.factor, R)
+
+
+def divisors(factor, R):
+  """Returns what divides the frequencies of R pairs: 1 for the first ... factor."""
+  return factor ** (np.arange(R) / max(R - 1, 1))

@@ -1,0 +1,76 @@
+"""Selective rotary embedding. Movahedi et al., 2025. https://arxiv.org/abs/2511.17388"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from transformer_jax.positions.base import positions
+from transformer_jax.positions.rope import Rope, turn_pairs
+
+
+@positions.register("selective_rope")
+@dataclasses.dataclass(frozen=True)
+class SelectiveRope(Rope):
+  """Lets the queries up to a token say how far each pair of every head has turned.
+
+  A step is a projection of the query's direction, mixed with the three before it, times
+  a gate of the token; RoPE's frequencies scale the sum of the steps. The paper's code
+  projects the token in place of the query in one form. Convolution and projection
+  start as PyTorch's do, which the paper leaves open.
+
+  width   how many queries a step mixes
+  """
+
+  base: float = 500_000.0
+  width: int = 4
+  per_layer = True
+
+  def init(self, key, dims):
+    R, keys = self.pairs(dims.K), jax.random.split(key, 3)
+    uniform = lambda key, shape, inputs: jax.random.uniform(
+      key, shape, minval=-(inputs**-0.5), maxval=inputs**-0.5
+    )
+    return {
+      "step_HKR": uniform(keys[0], (dims.H, dims.K, R), dims.K),
+      "mix_HRN": uniform(keys[1], (dims.H, R, self.width), self.width),
+      "gate_DH": uniform(keys[2], (dims.D, dims.H), dims.D),
+      "gate_shift_H": jnp.zeros(dims.H),
+    }
+
+  def token_data(self, params, x_BLD, q_BLHK):
+    step_BLHR = jnp.einsum("BLHK,HKR->BLHR", direction(q_BLHK), params["step_HKR"])
+    logit_BLH = direction(x_BLD) @ params["gate_DH"] + params["gate_shift_H"]
+    return {"step_BLHR": step_BLHR, "gate_BLH": jax.nn.sigmoid(logit_BLH)}
+
+  def accumulate(self, params, data, at):
+    step_BLHR = mix(data["step_BLHR"], params["mix_HRN"], at)
+    step_BLHR *= data["gate_BLH"][..., None]
+    # Only differences within a text count, so sums may run on through other texts.
+    sum_BLHR = jnp.cumsum(step_BLHR, axis=1)
+    frequency_R = jnp.asarray(self.frequencies(params, sum_BLHR.shape[-1]), jnp.float32)
+    return {"angle_BLHR": sum_BLHR * frequency_R}
+
+  def turn(self, params, q_BLHK, k_BMHK, q_at, k_at):
+    turn = lambda x, at: turn_pairs(x, at.data["angle_BLHR"], self.interleaved)
+    return turn(q_BLHK, q_at), turn(k_BMHK, k_at)
+
+
+def direction(x):
+  """Returns vectors along the last axis with a length of one, in float32."""
+  x = x.astype(jnp.float32)
+  return x * jax.lax.rsqrt(jnp.sum(jnp.square(x), axis=-1, keepdims=True) + 1e-6)
+
+
+def mix(x_BLHR, mix_HRN, at):
+  """Adds up each token and the N - 1 before it in its own text, by weights.
+
+  mix_HRN: the weight of what is n tokens back, for each head and pair
+  """
+  L, mixed_BLHR = x_BLHR.shape[1], 0.0
+  for n in range(mix_HRN.shape[-1]):
+    before_BLHR = jnp.pad(x_BLHR, ((0, 0), (n, 0), (0, 0), (0, 0)))[:, :L]
+    # A token of order n has just n tokens of its text before it.
+    before_BLHR = jnp.where(at.order_BL[:, :, None, None] >= n, before_BLHR, 0)
+    mixed_BLHR += before_BLHR * mix_HRN[..., n]
+  return mixed_BLHR

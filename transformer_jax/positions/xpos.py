@@ -1,0 +1,56 @@
+"""xPos: rotary embedding that decays. Sun et al., 2022. https://arxiv.org/abs/2212.10554"""
+
+import dataclasses
+
+import jax.numpy as jnp
+import numpy as np
+
+from transformer_jax.positions.base import positions
+from transformer_jax.positions.rope import Rope, angles, middle, turn_pairs
+
+LARGEST = 40.0  # exp(40) on both sides multiplies to less than float32 holds
+
+
+@positions.register("xpos")
+@dataclasses.dataclass(frozen=True)
+class XPos(Rope):
+  """Turns as RoPE does, and shrinks each pair's match with the distance.
+
+  Queries grow as keys shrink with the position, seen from the middle of the text, which
+  cancels. Fast pairs decay fastest. In texts of more than 60 * scale_base tokens, decay
+  at their two ends is cut off, and nothing overflows.
+
+  scale_base   positions per step of decay; 1 in the paper, 512 in its code
+  gamma        the larger, the slower all pairs decay
+  """
+
+  interleaved: bool = True
+  scale_base: float = 512.0
+  gamma: float = 0.4
+  longer = "decays"
+
+  def __post_init__(self):
+    super().__post_init__()
+    if self.scale_base <= 0 or self.gamma <= 0:
+      raise ValueError(
+        "xpos needs scale_base and gamma above 0, not"
+        f" {self.scale_base} and {self.gamma}"
+      )
+
+  def bidirectional(self):
+    raise ValueError(
+      "xpos grows with the distance to keys in the future and has no meaning for them;"
+      " use it in a decoder"
+    )
+
+  def turn(self, params, q_BLHK, k_BMHK, q_at, k_at):
+    turn = lambda x, at, sign: self._turn(params, x, at.pos_BL, middle(k_at), sign)
+    return turn(q_BLHK, q_at, 1), turn(k_BMHK, k_at, -1)
+
+  def _turn(self, params, x_BLHK, pos_BL, middle_B1, sign):
+    R = self.pairs(x_BLHK.shape[-1])
+    rate_R = np.log((np.arange(R) / max(R, 1) + self.gamma) / (1 + self.gamma))
+    grown_BL1R = angles(pos_BL - middle_B1, sign * rate_R / self.scale_base)
+    gain_BL1R = jnp.exp(jnp.clip(grown_BL1R, -LARGEST, LARGEST))
+    angle_BL1R = angles(pos_BL, self.frequencies(params, R))
+    return turn_pairs(x_BLHK, angle_BL1R, self.interleaved, gain_BL1R)
