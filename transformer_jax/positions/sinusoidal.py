@@ -18,24 +18,34 @@ class Sinusoidal(PositionalEncoding):
 
   base          the slowest wave is about base times slower than the fastest
   interleaved   sine and cosine alternate as in the paper; else sines come first
+  full_range    the slowest wave is exactly base times slower, as in the paper's code,
+                Tensor2Tensor (with interleaved=False)
   """
 
   base: float = 10_000.0
   interleaved: bool = True
+  full_range: bool = False
   relative = False
 
   def embed(self, params, x_BLD, at):
-    waves_BLD = sinusoids(at.pos_BL, x_BLD.shape[-1], self.base, self.interleaved)
+    waves_BLD = sinusoids(
+      at.pos_BL, x_BLD.shape[-1], self.base, self.interleaved, self.full_range
+    )
     return x_BLD + waves_BLD.astype(x_BLD.dtype)
 
 
 def sinusoids(
-  pos_BL: jax.Array, D: int, base: float = 10_000.0, interleaved: bool = True
+  pos_BL: jax.Array,
+  D: int,
+  base: float = 10_000.0,
+  interleaved: bool = True,
+  full_range: bool = False,
 ) -> jax.Array:
   """Returns waves of the positions, [..., D] in float32."""
   if D % 2:
     raise ValueError(f"sinusoids need an even width, not {D}")
-  frequency_R = base ** (-jnp.arange(D // 2, dtype=jnp.float32) / (D // 2))
+  steps = max(D // 2 - 1, 1) if full_range else D // 2
+  frequency_R = base ** (-jnp.arange(D // 2, dtype=jnp.float32) / steps)
   angle_BLR = pos_BL[..., None].astype(jnp.float32) * frequency_R
   waves = jnp.sin(angle_BLR), jnp.cos(angle_BLR)
   if interleaved:

@@ -22,6 +22,8 @@ class T5(PositionalEncoding):
   buckets: int = 32
   furthest: int = 128
   causal: bool = True
+  whole_numbers = True
+  longer = "last bucket"
 
   def __post_init__(self):
     exact = self.buckets // (2 if self.causal else 4)

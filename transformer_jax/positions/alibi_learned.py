@@ -1,0 +1,39 @@
+"""ALiBi with learned slopes. Press et al., 2022. https://arxiv.org/abs/2108.12409"""
+
+import dataclasses
+
+import jax.numpy as jnp
+
+from transformer_jax.positions.alibi import Alibi, penalty, signed_slopes
+from transformer_jax.positions.base import positions
+
+
+@positions.register("alibi_learned")
+@dataclasses.dataclass(frozen=True)
+class AlibiLearned(Alibi):
+  """Learns each head's slope and starts from those of ALiBi.
+
+  logarithm   learn the logarithm of the slope (Kazemnejad et al., 2023,
+              https://arxiv.org/abs/2305.19466); False: the slope, used as 0 where it
+              falls below
+  per_layer   False: all layers share their slopes
+  """
+
+  logarithm: bool = True
+  per_layer: bool = True
+
+  def init(self, key, dims):
+    slope_H = jnp.abs(signed_slopes(self, dims.H))
+    if self.logarithm:
+      return {"log_slope_H": jnp.log(slope_H)}
+    return {"slope_H": slope_H}
+
+  def constants(self, dims):
+    return {"side_H": jnp.sign(signed_slopes(self, dims.H))}
+
+  def bias(self, params, pos_L, pos_M):
+    if self.logarithm:
+      slope = jnp.exp(params["log_slope_H"])
+    else:
+      slope = jnp.maximum(params["slope_H"], 0)
+    return penalty(self, slope, params["side_H"], pos_L, pos_M)

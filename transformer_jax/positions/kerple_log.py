@@ -1,0 +1,53 @@
+"""KERPLE with a logarithm. Chi et al., 2022. https://arxiv.org/abs/2205.09921"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from transformer_jax.positions.base import PositionalEncoding, positions
+
+LEAST = 0.01  # parameters of the kernels are used as at least this
+
+
+@positions.register("kerple_log")
+@dataclasses.dataclass(frozen=True)
+class KerpleLog(PositionalEncoding):
+  """Penalizes a score by -weight ln(1 + rate |i - j|), both learned by each head.
+
+  exponent    learn an exponent of |i - j| too, from 1 (the three-parameter kernel)
+  per_layer   False: all layers share the parameters, as in the authors' code
+  """
+
+  exponent: bool = False
+  per_layer: bool = False
+  longer = "decays"
+
+  def init(self, key, dims):
+    keys = jax.random.split(key)
+    params = {
+      "weight_H": 2 * jax.random.uniform(keys[0], (dims.H,)),
+      "rate_H": jax.random.uniform(keys[1], (dims.H,)),
+    }
+    return params | ({"exponent_H": jnp.ones(dims.H)} if self.exponent else {})
+
+  def bias(self, params, pos_L, pos_M):
+    grown_LM = jnp.abs(pos_L[:, None] - pos_M[None, :]).astype(jnp.float32)
+    if self.exponent:
+      grown_LM = power(grown_LM, within(params["exponent_H"], LEAST, 2.0))
+    rate = within(params["rate_H"], LEAST)
+    return -within(params["weight_H"], LEAST) * jnp.log1p(rate * grown_LM)
+
+
+def within(x: jax.Array, low: float, high: float = jnp.inf) -> jax.Array:
+  """Limits a parameter without stopping its gradient, so that it can come back.
+
+  The authors write the limited value back into the parameter, which then learns on.
+  """
+  return x + jax.lax.stop_gradient(jnp.clip(x, low, high) - x)
+
+
+def power(distance_LM: jax.Array, exponent: jax.Array) -> jax.Array:
+  """Returns distance ** exponent; at distance 0 it and its gradient are 0."""
+  far_LM = distance_LM > 0
+  return jnp.where(far_LM, jnp.where(far_LM, distance_LM, 1.0) ** exponent, 0.0)

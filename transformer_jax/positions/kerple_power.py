@@ -1,0 +1,33 @@
+"""KERPLE with a power. Chi et al., 2022. https://arxiv.org/abs/2205.09921"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from transformer_jax.positions.base import PositionalEncoding, positions
+from transformer_jax.positions.kerple_log import LEAST, power, within
+
+
+@positions.register("kerple_power")
+@dataclasses.dataclass(frozen=True)
+class KerplePower(PositionalEncoding):
+  """Penalizes a score by -weight |i - j|^exponent, both learned by each head.
+
+  per_layer   False: all layers share the parameters, as in the authors' code
+  """
+
+  per_layer: bool = False
+  longer = "decays"
+
+  def init(self, key, dims):
+    keys = jax.random.split(key)
+    return {
+      "weight_H": jax.random.uniform(keys[0], (dims.H,)),
+      "exponent_H": 2 * jax.random.uniform(keys[1], (dims.H,)),
+    }
+
+  def bias(self, params, pos_L, pos_M):
+    distance_LM = jnp.abs(pos_L[:, None] - pos_M[None, :]).astype(jnp.float32)
+    exponent = within(params["exponent_H"], LEAST, 2.0)
+    return -within(params["weight_H"], LEAST) * power(distance_LM, exponent)

@@ -1,0 +1,74 @@
+"""Music Transformer's relative keys. Huang et al., 2019. https://arxiv.org/abs/1809.04281"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from transformer_jax.positions.base import PositionalEncoding, positions
+from transformer_jax.spec import SpecError
+
+
+@positions.register("music_transformer")
+@dataclasses.dataclass(frozen=True)
+class MusicTransformer(PositionalEncoding):
+  """Adds a learned vector of the distance to each key, as Shaw et al. with no clip.
+
+  Row 0 of a table is the farthest past. Beyond the table all share the farthest row.
+
+  longest   distances in the table, from 0 on; None: as many as the training length
+  shared    heads share one table; else each has its own, as in the paper
+  causal    False: the table has the future too; else the future is as the token itself
+  """
+
+  longest: int | None = None
+  shared: bool = False
+  causal: bool = True
+  per_layer = True
+  whole_numbers = True
+  longer = "clipped at longest"
+
+  def __post_init__(self):
+    if self.longest is not None and self.longest < 1:
+      raise SpecError(
+        f"music_transformer needs longest of at least 1, not {self.longest}"
+      )
+
+  def init(self, key, dims):
+    longest = self.longest or dims.L
+    rows = longest if self.causal else 2 * longest - 1
+    name, heads = ("table_NK", ()) if self.shared else ("table_HNK", (dims.H,))
+    return {name: 0.02 * jax.random.normal(key, (*heads, rows, dims.K))}
+
+  def bidirectional(self):
+    return dataclasses.replace(self, causal=False)
+
+  def score(self, params, s_LM, tile):
+    table_NK = params["table_NK" if self.shared else "table_HNK"]
+    match_LN = tile.q_LK.astype(jnp.float32) @ table_NK.T
+    # The paper's skewed matrix, but for any positions; `skew` was not clearly faster.
+    rows = table_NK.shape[0]
+    farthest = rows - 1 if self.causal else rows // 2
+    ahead_LM = (tile.pos_M[None, :] - tile.pos_L[:, None]).astype(jnp.int32)
+    row_LM = jnp.clip(ahead_LM + farthest, 0, rows - 1)
+    return s_LM + tile.scale * jnp.take_along_axis(match_LN, row_LM, axis=1)
+
+
+def skew(match_LN: jax.Array) -> jax.Array:
+  """Shears matches with distances L - 1, ..., 0 into matches with keys 0, ..., L - 1.
+
+  match_LN: [L, L], query i times the vector of distance L - 1 - n. Returns [L, L], of
+  which entries above the diagonal, keys in the future, mean nothing.
+  """
+  L = match_LN.shape[0]
+  return jnp.pad(match_LN, ((0, 0), (1, 0))).reshape(L + 1, L)[1:]
+
+
+def skew_both_ways(match_LN: jax.Array) -> jax.Array:
+  """Shears matches with distances L - 1, ..., 1 - L into matches with keys.
+
+  match_LN: [L, 2 L - 1]. Returns [L, L].
+  """
+  L, N = match_LN.shape
+  flat = jnp.pad(match_LN, ((0, 0), (0, 1))).reshape(-1)
+  return jnp.pad(flat, (0, L - 1)).reshape(L + 1, N)[:L, L - 1 :]
