@@ -18,6 +18,7 @@ class Learned(PositionalEncoding):
 
   longest: int | None = None
   relative = False
+  longer = "table ends"
 
   def init(self, key, dims):
     shape = (self.reach(dims), dims.D)
