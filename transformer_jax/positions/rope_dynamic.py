@@ -5,6 +5,7 @@ https://arxiv.org/abs/2309.00071
 
 import dataclasses
 
+import jax
 import jax.numpy as jnp
 
 from transformer_jax.positions.base import positions
@@ -71,6 +72,11 @@ class DynamicRope(LengthRope):
 
 def lengths(at, k_at):
   """Returns the highest position of each token's own text, plus one, [B, L]."""
-  same_BLM = at.segment_BL[:, :, None] == k_at.segment_BL[:, None, :]
-  own_BLM = same_BLM & k_at.real_BL[:, None, :]
-  return jnp.max(jnp.where(own_BLM, k_at.pos_BL[:, None, :] + 1, 0), axis=2)
+  end_BM = jnp.where(k_at.real_BL, k_at.pos_BL + 1, 0)
+
+  def length(segment_B):
+    own_BM = segment_B[:, None] == k_at.segment_BL
+    return jnp.max(jnp.where(own_BM, end_BM, 0), axis=1)
+
+  # Some queries at a time: all at once would be an array of [B, L, M].
+  return jax.lax.map(length, at.segment_BL.T, batch_size=128).T
