@@ -20,7 +20,7 @@ class AlibiLearned(Alibi):
   """
 
   logarithm: bool = True
-  per_layer: bool = True
+  per_layer: bool = dataclasses.field(default=True, kw_only=True)
 
   def init(self, key, dims):
     slope_H = jnp.abs(signed_slopes(self, dims.H))

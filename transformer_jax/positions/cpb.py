@@ -32,7 +32,7 @@ class Cpb(PositionalEncoding):
   depth: int = 1
   activation: str = "relu"
   limit: float = 16.0
-  per_layer: bool = True
+  per_layer: bool = dataclasses.field(default=True, kw_only=True)
 
   def __post_init__(self):
     if self.depth < 1 or self.width < 1:

@@ -20,7 +20,7 @@ class KerpleLog(PositionalEncoding):
   """
 
   exponent: bool = False
-  per_layer: bool = False
+  per_layer: bool = dataclasses.field(default=False, kw_only=True)
   longer = "decays"
 
   def init(self, key, dims):
@@ -44,7 +44,8 @@ def within(x: jax.Array, low: float, high: float = jnp.inf) -> jax.Array:
 
   The authors write the limited value back into the parameter, which then learns on.
   """
-  return x + jax.lax.stop_gradient(jnp.clip(x, low, high) - x)
+  used = jax.lax.stop_gradient(jnp.clip(x, low, high))
+  return used + (x - jax.lax.stop_gradient(x))
 
 
 def power(distance_LM: jax.Array, exponent: jax.Array) -> jax.Array:

@@ -17,7 +17,7 @@ class KerplePower(PositionalEncoding):
   per_layer   False: all layers share the parameters, as in the authors' code
   """
 
-  per_layer: bool = False
+  per_layer: bool = dataclasses.field(default=False, kw_only=True)
   longer = "decays"
 
   def init(self, key, dims):

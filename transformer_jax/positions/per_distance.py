@@ -24,7 +24,7 @@ class PerDistance(PositionalEncoding):
 
   furthest: int = 128
   causal: bool = True
-  per_layer: bool = True
+  per_layer: bool = dataclasses.field(default=True, kw_only=True)
   whole_numbers = True
   longer = "clipped at furthest"
 
