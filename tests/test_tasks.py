@@ -6,6 +6,8 @@ import re
 import jax
 import numpy as np
 import pytest
+import task_oracles
+import test_kazemnejad
 
 import transformer_jax.data  # noqa: F401
 from transformer_jax.data.base import tasks
@@ -82,8 +84,10 @@ def read(batch, row):
 
 
 def test_every_task_has_an_oracle():
-  named = {name.split()[0] for name in ORACLES}
-  assert named | {"pairs", "text"} == set(tasks)
+  tables = ORACLES, task_oracles.ORACLES, test_kazemnejad.ORACLES
+  named = {re.split(r"\W", spec)[0] for table in tables for spec in table}
+  adapters = {"pairs", "prefixed", "blanks"}
+  assert named | adapters | {"text"} == set(tasks)
 
 
 def test_training_answers_are_right(case):

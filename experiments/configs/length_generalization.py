@@ -1,0 +1,154 @@
+"""Which positional encoding solves longer problems than it was trained on?
+
+Delétang et al., 2022, https://arxiv.org/abs/2207.02098;
+Ruoss et al., 2023, https://arxiv.org/abs/2305.16843;
+Kazemnejad et al., 2023, https://arxiv.org/abs/2305.19466;
+McLeish et al., 2024, https://arxiv.org/abs/2405.17399;
+Cho et al., 2024, https://arxiv.org/abs/2405.20671.
+
+  python -m experiments.sweep --config=experiments/configs/length_generalization.py
+  python -m experiments.sweep --config=experiments/configs/length_generalization.py \\
+    --plan=paper --dry_run
+
+The plan without a name is for a CPU: four tasks of the Chomsky hierarchy for encoders,
+copying, repeating, a hidden key and addition for decoders; trained on lengths of 1 to
+10, scored on 10, 20, 50 and 100. `--plan=paper` has every task with the published
+sizes, lengths and steps.
+Cost: COST
+Expect: EXPECT
+"""
+
+from collections.abc import Iterable
+
+from ml_collections import ConfigDict
+
+from experiments.configs import base
+from experiments.plan import Chain, Grid, Group, Plan
+
+QUESTION = "Which positional encoding solves longer problems than it was trained on?"
+
+# Ruoss et al. compare these, each with and without randomized positions.
+RANDOMIZABLE = ("sinusoidal", "transformer_xl", "alibi", "rope")
+ENCODERS = (
+  *("none", *RANDOMIZABLE, "kerple_log", "fire"),
+  *(f"randomized({name})" for name in RANDOMIZABLE),
+)
+# The five of Kazemnejad et al., and later ones.
+DECODERS = (
+  *("none", "sinusoidal", "alibi", "rope", "t5"),
+  *("kerple_log", "fire", "forgetting", "cope", "path", "pope", "randomized(rope)"),
+)
+# Digits know their place in their number, or share it with the digits below them.
+ADDERS = (
+  *("none", "rope", "fire", "abacus(none)", "abacus(fire)"),
+  "coupled(learned, longest=110)",
+)
+ADDITION = "addition(reversed=True, reversed_operands=True)"
+
+# What --plan=paper adds: all tasks of each paper, with its model, steps and lengths.
+CHOMSKY = {
+  name: f"{name}(symbols=2)" if name == "reverse" else name
+  for name in (
+    *("even_pairs", "modular_arithmetic", "parity", "cycle_navigation"),
+    *("stack_manipulation", "reverse", "modular_arithmetic_brackets"),
+    *("solve_equation", "duplicate", "missing_duplicate", "odds_first"),
+    *("binary_addition", "binary_multiplication", "sqrt", "bucket_sort"),
+  )
+}
+DELETANG = {"model.width": 64, "model.layers": 5, "model.heads": 8}
+DELETANG |= {"model.feedforward": 256, "model.activation": "relu", "model.dropout": 0.1}
+DELETANG |= {"model.placement": "post", "model.norm": "layernorm"}
+DELETANG |= {"train.length": 40, "train.rows": 128, "train.steps": 1_000_000}
+DELETANG |= {"train.steps_per_dispatch": 1000, "train.checkpoint_every": 50_000}
+DELETANG |= {"train.schedule": "constant", "seeds": tuple(range(10))}
+DELETANG |= {"evaluate.lengths": tuple(range(1, 13)), "evaluate.rows": 512}
+RATES = (1e-4, 3e-4, 5e-4)  # the published score is the best of seeds and rates
+RUOSS = ("none", "sinusoidal", "transformer_xl", "alibi(both_ways='offset')", "rope")
+RUOSS += ("learned(longest=2048)",)
+RUOSS += tuple(f"randomized({name})" for name in RUOSS[1:])
+
+KAZEMNEJAD = {"model.width": 768, "model.layers": 12, "model.heads": 12}
+KAZEMNEJAD |= {"model.feedforward": 3072, "model.activation": "relu"}
+KAZEMNEJAD |= {"model.dropout": 0.1, "train.length": 20, "train.rows": 64}
+KAZEMNEJAD |= {"train.steps": 40_000, "train.schedule": "wsd(warmup=2400, decay=0.94)"}
+KAZEMNEJAD |= {"train.optimizer": "adamw(lr=3e-5, weight_decay=0.05, b2=0.999)"}
+KAZEMNEJAD |= {"train.checkpoint_every": 4000, "evaluate.lengths": (1, 2)}
+WORDS = {
+  name.partition("(")[0] if "(" not in name else name: name
+  for name in (
+    *("copy", "copy(times=2)", "repeat", "repeat(times=2)", "repeat(other=True)"),
+    *("reverse", "reverse(times=2)", "reverse(copied=True)", "sort", "parity"),
+    *("summation", "polynomial", "passkey", "mqar(keys=64)"),
+  )
+}
+SHORT = {"addition": "addition", "lego": "lego"}  # trained up to 8
+
+CHO = {"model.width": 512, "model.layers": 1, "model.heads": 4, "model.head_width": 128}
+CHO |= {"model.feedforward": 2048, "model.activation": "swiglu", "train.length": 40}
+CHO |= {"train.rows": 1000, "train.steps": 50_000, "train.optimizer": "adam(lr=1e-4)"}
+CHO |= {"train.checkpoint_every": 5000, "evaluate.lengths": (1, 2, 3, 4, 5)}
+CHO |= {"seeds": tuple(range(8))}
+MCLEISH = {"model.width": 1024, "model.layers": 16, "model.heads": 16}
+MCLEISH |= {"model.feedforward": 2048, "train.length": 20, "train.rows": 512}
+MCLEISH |= {"train.steps": 40_000, "train.optimizer": "adamw(lr=1e-4)"}
+MCLEISH |= {"train.checkpoint_every": 4000, "evaluate.lengths": (1, 2, 3, 4, 5)}
+
+
+def get_config() -> ConfigDict:
+  """Returns a small model that learns strings of up to ten symbols in a minute."""
+  config = base.get_config()
+  config.train.update(length=10, rows=64, steps=1000, steps_per_dispatch=100)
+  config.train.update(checkpoint_every=500)
+  config.evaluate.update(lengths=(1, 2, 5, 10), rows=64, rows_per_step=16)
+  return config
+
+
+def sweep() -> Plan:
+  """Compares encodings in an afternoon on a CPU."""
+  groups = [
+    encoder("even_pairs", "even_pairs", ENCODERS),
+    encoder("missing_duplicate", "missing_duplicate", ENCODERS),
+    encoder("reverse", "reverse(symbols=2)", ENCODERS),
+    encoder("bucket_sort", "bucket_sort", ENCODERS),
+    Group("repeat", encodings(DECODERS), {"task": "repeat", "train.steps": 600}),
+    Group("copy", encodings(DECODERS), {"task": "copy"}),
+    Group("passkey", encodings(DECODERS), {"task": "passkey"}),
+    Group("addition", encodings(ADDERS), {"task": ADDITION, "train.steps": 2000}),
+  ]
+  return Plan(QUESTION, Chain(*groups), baseline="none")
+
+
+def encodings(names: Iterable[str]) -> Grid:
+  """Tries each encoding."""
+  return Grid({"model.position": tuple(names)})
+
+
+def encoder(name: str, task: str, names: Iterable[str], **changes: object) -> Group:
+  """Returns a group in which an encoder answers all at once, in blanks."""
+  kind = {"task": f"blanks({task})", "model.kind": "encoder"}
+  return Group(name, encodings(names), kind | changes)
+
+
+def paper() -> Plan:
+  """Compares encodings as published; for accelerators and weeks."""
+  chomsky = [
+    encoder(f"{name}, lr={rate}", task, RUOSS, **DELETANG, **_rate(rate))
+    for name, task in CHOMSKY.items()
+    for rate in RATES
+  ]
+  five = encodings(("none", "sinusoidal", "alibi", "partial_rope", "t5"))
+  words = [Group(n, five, KAZEMNEJAD | {"task": task}) for n, task in WORDS.items()]
+  short = KAZEMNEJAD | {"train.length": 8}
+  words += [Group(n, five, short | {"task": task}) for n, task in SHORT.items()]
+  adders = {"task": "addition(reversed=True)"}
+  coupled = encodings(("none", "learned(longest=600)", "coupled(learned, longest=202)"))
+  abacus = encodings(("none", "fire", "abacus(none)", "abacus(fire)"))
+  adding = [
+    Group("addition, coupled", coupled, CHO | adders),
+    Group("addition, abacus", abacus, MCLEISH | {"task": ADDITION}),
+  ]
+  return Plan(QUESTION, Chain(*chomsky, *words, *adding), baseline="none")
+
+
+def _rate(rate: float) -> dict[str, str]:
+  return {"train.optimizer": f"adam(lr={rate}, b2=0.999)"}
