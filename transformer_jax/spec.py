@@ -1,7 +1,7 @@
 """One string is one choice: `rope(base=5e5)`, `my_pkg.spiral:Spiral(turns=3)`.
 
-A spec is a name with literal arguments, which may be specs themselves:
-`randomized(rope(base=5e5), longest=2048)`. `Registry.build` turns it into the object.
+A spec is a name with literal arguments, which may be specs or tuples of specs:
+`randomized(by_layer((rope(base=5e5), alibi)))`. `Registry.build` makes the object.
 """
 
 import ast
@@ -74,6 +74,8 @@ class Registry(Mapping[str, type]):
   def _value(self, node: ast.expr, spec: str) -> Any:
     if isinstance(node, (ast.Call, ast.Name, ast.Attribute)):
       return self._call(node, spec)
+    if isinstance(node, ast.Tuple):
+      return tuple(self._value(item, spec) for item in node.elts)
     try:
       return ast.literal_eval(node)
     except ValueError as error:

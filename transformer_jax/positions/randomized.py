@@ -14,7 +14,8 @@ from transformer_jax.positions.base import PositionalEncoding, Wrapper, position
 class Randomized(Wrapper):
   """Trains on sorted random positions, so that large ones are not new at test time.
 
-  Without a key (evaluation, decoding) token n is at n * step.
+  Without a key (evaluation, decoding) token n is at n * step. An encoding inside that
+  places tokens too goes on from there: `randomized(interpolated(rope))`.
 
   encoding   any encoding
   longest    positions are drawn below it
@@ -42,5 +43,6 @@ class Randomized(Wrapper):
 
   def place(self, moment, at):
     if moment is None:
-      return at.replace(pos_BL=at.pos_BL * self.step)
-    return coords.randomized(moment.key, at, self.longest)
+      return self.encoding.place(None, at.replace(pos_BL=at.pos_BL * self.step))
+    at = coords.randomized(moment.key, at, self.longest)
+    return self.encoding.place(moment.inner(), at)

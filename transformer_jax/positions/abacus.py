@@ -1,0 +1,57 @@
+"""Abacus embeddings: the place of a digit. McLeish et al., 2024.
+
+https://arxiv.org/abs/2405.17399
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from transformer_jax.positions.base import PositionalEncoding, Wrapper, positions
+
+
+@positions.register("abacus")
+@dataclasses.dataclass(frozen=True)
+class Abacus(Wrapper):
+  """Adds a trained vector per place of a digit in its number, beside any encoding.
+
+  The task supplies `abacus_BL`: 1, 2, ... within each number, 0 where there is no
+  digit, which gets nothing. In training one random offset moves all places of a batch,
+  so that places of longer numbers are trained too. Past the table the result is NaN.
+
+  encoding   any encoding, which works as ever
+  longest    rows of the table
+  furthest   the largest offset
+  """
+
+  encoding: PositionalEncoding = PositionalEncoding()
+  longest: int = 1024
+  furthest: int = 100
+
+  @property
+  def ids(self):
+    return tuple(dict.fromkeys(("abacus_BL", *self.encoding.ids)))
+
+  def init(self, key, dims):
+    table_ND = 0.02 * jax.random.normal(key, (self.longest, dims.D))
+    inner = self.encoding.init(jax.random.fold_in(key, 1), dims)
+    return inner | {"abacus_ND": table_ND}
+
+  def in_layer(self, name):
+    return name != "abacus_ND" and self.encoding.in_layer(name)
+
+  def place(self, moment, at):
+    at.need(("abacus_BL",), "abacus")
+    if moment is None:
+      return self.encoding.place(None, at)
+    offset = jax.random.randint(moment.key, (), 0, self.furthest + 1)
+    id_BL = at.data["abacus_BL"]
+    moved = {"abacus_BL": jnp.where(id_BL > 0, id_BL + offset, 0)}
+    return self.encoding.place(moment.inner(), at.replace(data=at.data | moved))
+
+  def embed(self, params, x_BLD, at):
+    id_BL = at.data["abacus_BL"]
+    rows_BLD = params["abacus_ND"].at[id_BL - 1].get(mode="fill", fill_value=jnp.nan)
+    rows_BLD = jnp.where(id_BL[..., None] > 0, rows_BLD, 0)
+    return self.encoding.embed(params, x_BLD + rows_BLD.astype(x_BLD.dtype), at)

@@ -1,0 +1,44 @@
+"""Rotary encoding in two dimensions. Heo et al., 2024. https://arxiv.org/abs/2403.13298"""
+
+import dataclasses
+
+import jax.numpy as jnp
+
+from transformer_jax.positions.base import PositionalEncoding, positions
+from transformer_jax.positions.rope import turn_pairs
+from transformer_jax.positions.sinusoidal_2d import on_grid
+
+
+@positions.register("axial_rope")
+@dataclasses.dataclass(frozen=True)
+class AxialRope(PositionalEncoding):
+  """Turns half of the pairs of features by the column, and the other half by the row.
+
+  Pairs are neighbours (2m, 2m + 1), those of the column first. A token that is nowhere
+  on the grid (a negative row), such as a class token, is not turned.
+
+  base    the slowest pair turns about base times slower than the fastest
+  width   features that are turned, divisible by 4; None: as many as there are
+  """
+
+  base: float = 100.0
+  width: int | None = None
+  ids = ("row_BL", "column_BL")
+
+  def turn(self, params, q_BLHK, k_BMHK, q_at, k_at):
+    return self._turned(q_BLHK, q_at), self._turned(k_BMHK, k_at)
+
+  def _turned(self, x_BLHK, at):
+    K = x_BLHK.shape[-1]
+    width = K // 4 * 4 if self.width is None else self.width
+    if not 4 <= width <= K or width % 4:
+      raise ValueError(
+        f"axial_rope turns {width} of {K} features; give a width from 4 to {K} that 4"
+        " divides, or wider heads"
+      )
+    row_BL, column_BL, _ = on_grid(at)
+    frequency_R = self.base ** (-jnp.arange(width // 4) / (width // 4))
+    angles = (n_BL[..., None] * frequency_R for n_BL in (column_BL, row_BL))
+    angle_BL1R = jnp.concatenate([*angles], axis=-1)[:, :, None]
+    turned = turn_pairs(x_BLHK[..., :width], angle_BL1R, interleaved=True)
+    return jnp.concatenate([turned, x_BLHK[..., width:]], axis=-1)

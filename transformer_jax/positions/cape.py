@@ -1,0 +1,59 @@
+"""Continuous augmented positions. Likhomanenko et al., 2021.
+
+https://arxiv.org/abs/2106.03143
+"""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+
+from transformer_jax.positions.base import PositionalEncoding, Wrapper, positions
+from transformer_jax.positions.interpolated import refuse_tables
+from transformer_jax.positions.sinusoidal import Sinusoidal
+
+
+@positions.register("cape")
+@dataclasses.dataclass(frozen=True)
+class Cape(Wrapper):
+  """Trains on positions that are moved, blurred and stretched at random.
+
+  Each row draws a shift and a scale, each token its own noise: scale * (position +
+  shift + noise). In evaluation positions are as they are. The paper also subtracts the
+  mean position of a text; that is left out, because a decoder does not know the mean of
+  a text that it is still writing.
+
+  encoding   any encoding that works between whole positions
+  shift      the largest shift, either way
+  noise      the largest noise, either way; up to 0.5 the tokens keep their order
+  scale      the largest scale; the smallest is 1 / scale
+  """
+
+  encoding: PositionalEncoding = Sinusoidal()
+  shift: float = 5.0
+  noise: float = 0.5
+  scale: float = 1.03
+
+  def __post_init__(self):
+    super().__post_init__()
+    refuse_tables("cape", self.encoding)
+    if not (self.shift >= 0 and 0 <= self.noise <= 0.5 and self.scale >= 1):
+      raise ValueError(
+        f"cape has shift={self.shift}, noise={self.noise}, scale={self.scale}; shift"
+        " must be 0 or more, noise from 0 to 0.5 so that tokens keep their order, and"
+        " scale 1 or more"
+      )
+
+  def place(self, moment, at):
+    if moment is None:
+      return self.encoding.place(None, at)
+    keys = jax.random.split(moment.key, 3)
+    uniform = lambda key, L, most: jax.random.uniform(
+      key, (moment.rows, L), minval=-most, maxval=most
+    )
+    shift_B1 = uniform(keys[0], 1, self.shift)
+    noise_BL = uniform(keys[1], at.pos_BL.shape[1], self.noise)
+    scale_B1 = jnp.exp(uniform(keys[2], 1, math.log(self.scale)))
+    pos_BL = scale_B1 * (at.pos_BL + shift_B1 + noise_BL)
+    return self.encoding.place(moment.inner(), at.replace(pos_BL=pos_BL))

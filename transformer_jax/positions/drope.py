@@ -1,0 +1,45 @@
+"""Dropping positions late in training. Gelberg et al., 2025.
+
+https://arxiv.org/abs/2512.12167
+"""
+
+import dataclasses
+
+import jax.numpy as jnp
+
+from transformer_jax.positions.base import PositionalEncoding, Wrapper, positions
+from transformer_jax.positions.rope import Rope
+
+
+@positions.register("drope")
+@dataclasses.dataclass(frozen=True)
+class Drope(Wrapper):
+  """Trains with an encoding at first, and without it from some share of training on.
+
+  Without it all tokens are at position 0, which switches off what reads distances only.
+  Evaluation is always without, so it means little before that share is reached.
+
+  encoding   any relative encoding
+  after      the share of training steps after which it is gone
+  """
+
+  encoding: PositionalEncoding = Rope()
+  after: float = 0.875
+  longer = "no positions"
+
+  def __post_init__(self):
+    super().__post_init__()
+    if not self.encoding.relative:
+      raise ValueError(
+        f"drope puts all tokens at one position, which does not switch off"
+        f" {type(self.encoding).__name__.lower()}; use a relative encoding, as rope"
+      )
+
+  def reach(self, dims):
+    return None
+
+  def place(self, moment, at):
+    if moment is None:
+      return self.encoding.place(None, at.replace(pos_BL=jnp.zeros_like(at.pos_BL)))
+    pos_BL = jnp.where(moment.done < self.after, at.pos_BL, 0)
+    return self.encoding.place(moment.inner(), at.replace(pos_BL=pos_BL))

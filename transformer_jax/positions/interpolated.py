@@ -1,0 +1,49 @@
+"""Position interpolation. Chen et al., 2023. https://arxiv.org/abs/2306.15595"""
+
+import dataclasses
+
+from transformer_jax.positions.base import PositionalEncoding, Wrapper, positions
+from transformer_jax.positions.rope import Rope
+
+
+@positions.register("interpolated")
+@dataclasses.dataclass(frozen=True)
+class Interpolated(Wrapper):
+  """Trains as it is, and divides the positions by a factor in evaluation.
+
+  A text `factor` times as long as in training then has no position that is new, but
+  positions between those that were seen. The paper also trains on after the division;
+  `rope_linear` has it from the start.
+
+  encoding   any encoding that works between whole positions
+  factor     what positions are divided by
+  """
+
+  encoding: PositionalEncoding = Rope()
+  factor: float = 4.0
+  longer = "interpolated"
+
+  def __post_init__(self):
+    super().__post_init__()
+    refuse_tables("interpolated", self.encoding)
+    if self.factor <= 0:
+      raise ValueError(f"interpolated: factor is {self.factor}; give a positive one")
+
+  def reach(self, dims):
+    end = self.encoding.reach(dims)
+    return None if end is None else int((end - 1) * self.factor) + 1
+
+  def place(self, moment, at):
+    if moment is None:
+      return self.encoding.place(None, at.replace(pos_BL=at.pos_BL / self.factor))
+    return self.encoding.place(moment.inner(), at)
+
+
+def refuse_tables(name: str, encoding: PositionalEncoding) -> None:
+  """Raises ValueError if an encoding cannot be asked between whole positions."""
+  if encoding.whole_numbers:
+    raise ValueError(
+      f"{name} asks for positions between whole numbers, and"
+      f" {type(encoding).__name__.lower()} has a table of whole ones; use it with a"
+      " formula of the position, such as rope, sinusoidal or fire"
+    )

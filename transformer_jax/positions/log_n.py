@@ -1,0 +1,52 @@
+"""Scalable softmax: scores times log n. Nakanishi, 2025.
+
+https://arxiv.org/abs/2501.19399
+"""
+
+import dataclasses
+import math
+
+import jax.numpy as jnp
+
+from transformer_jax.positions.base import PositionalEncoding, positions
+from transformer_jax.positions.tempered import Tempered, keys_seen
+
+
+@positions.register("log_n")
+@dataclasses.dataclass(frozen=True)
+class LogN(Tempered):
+  """Multiplies a query that sees n keys by s log n, s learned in each head and layer.
+
+  At first the factor is 1 on average over the positions of a training text, which for
+  1024 tokens is s = 0.168.
+
+  encoding   any encoding
+  learned    False: log n / log of the training length, as in Chiang and Cholak, 2022,
+             https://arxiv.org/abs/2202.12172
+  """
+
+  encoding: PositionalEncoding = PositionalEncoding()
+  learned: bool = True
+
+  @property
+  def per_layer(self):
+    return self.learned or self.encoding.per_layer
+
+  def in_layer(self, name):
+    return name == "sharpness_H" or self.encoding.in_layer(name)
+
+  def init(self, key, dims):
+    params = self.encoding.init(key, dims)
+    if not self.learned:
+      return params
+    mean = math.lgamma(max(dims.L, 2) + 1) / max(dims.L, 2)
+    return params | {"sharpness_H": jnp.full(dims.H, 1 / mean)}
+
+  def constants(self, dims):
+    return self.encoding.constants(dims) | {"trained": jnp.float32(dims.L)}
+
+  def factor(self, params, q_at, k_at):
+    log_BL11 = jnp.log(keys_seen(q_at, k_at).astype(jnp.float32))
+    if self.learned:
+      return log_BL11 * params["sharpness_H"][:, None]
+    return log_BL11 / jnp.log(jnp.maximum(params["trained"], 2))

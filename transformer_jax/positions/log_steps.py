@@ -1,0 +1,32 @@
+"""Llama 4's temperature, which grows with the position in steps. Meta, 2025.
+
+https://huggingface.co/meta-llama/Llama-4-Scout-17B-16E
+"""
+
+import dataclasses
+
+import jax.numpy as jnp
+
+from transformer_jax.positions.base import PositionalEncoding, positions
+from transformer_jax.positions.tempered import Tempered, keys_seen
+
+
+@positions.register("log_steps")
+@dataclasses.dataclass(frozen=True)
+class LogSteps(Tempered):
+  """Multiplies a query that sees n keys by 1 + gain * log(1 + floor(n / step)).
+
+  Llama 4 does so in its layers without positions: `every(4, log_steps(none), rope)`.
+
+  encoding   any encoding
+  step       keys that are seen before the factor grows for the first time
+  gain       how fast it grows
+  """
+
+  encoding: PositionalEncoding = PositionalEncoding()
+  step: int = 8192
+  gain: float = 0.1
+
+  def factor(self, params, q_at, k_at):
+    steps_BL11 = keys_seen(q_at, k_at) // self.step
+    return 1 + self.gain * jnp.log1p(steps_BL11.astype(jnp.float32))

@@ -1,0 +1,36 @@
+"""Sharper attention in texts longer than in training. Wang et al., 2024.
+
+https://arxiv.org/abs/2404.12224
+"""
+
+import dataclasses
+
+import jax.numpy as jnp
+
+from transformer_jax.positions.base import PositionalEncoding, positions
+from transformer_jax.positions.tempered import Tempered, text_length
+
+
+@positions.register("nope_scaled")
+@dataclasses.dataclass(frozen=True)
+class NopeScaled(Tempered):
+  """Multiplies queries by 1 + slope * log(length / trained length), 1 in short texts.
+
+  The length is that of the whole text, one for all its tokens.
+
+  encoding   any encoding; the paper has none
+  slope      0.3973 fits the paper's model of 50 000 steps, 0.3010 that of 10 000
+  trained    the trained length in tokens; None: the length of training sequences
+  """
+
+  encoding: PositionalEncoding = PositionalEncoding()
+  slope: float = 0.3973
+  trained: int | None = None
+  whole_text = True
+
+  def constants(self, dims):
+    return self.encoding.constants(dims) | {"trained": jnp.float32(dims.L)}
+
+  def factor(self, params, q_at, k_at):
+    times_BL11 = text_length(q_at, k_at) / (self.trained or params["trained"])
+    return 1 + self.slope * jnp.log(jnp.maximum(times_BL11, 1))

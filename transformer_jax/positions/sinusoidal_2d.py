@@ -1,0 +1,48 @@
+"""Fixed sinusoids of row and column. Carion et al., 2020.
+
+https://arxiv.org/abs/2005.12872
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from transformer_jax.positions.base import PositionalEncoding, positions
+from transformer_jax.positions.coords import Coords
+from transformer_jax.positions.sinusoidal import sinusoids
+
+
+@positions.register("sinusoidal_2d")
+@dataclasses.dataclass(frozen=True)
+class Sinusoidal2d(PositionalEncoding):
+  """Adds waves of the column to half of the features, of the row to the others.
+
+  Order: sines of the column, its cosines, sines of the row, its cosines. A token that is
+  nowhere on the grid (a negative row), such as a class token, gets nothing.
+
+  base   the slowest wave is about base times slower than the fastest
+  """
+
+  base: float = 10_000.0
+  relative = False
+  ids = ("row_BL", "column_BL")
+
+  def embed(self, params, x_BLD, at):
+    D = x_BLD.shape[-1]
+    if D % 4:
+      raise ValueError(f"sinusoidal_2d needs a width divisible by 4, not {D}")
+    row_BL, column_BL, on_BL = on_grid(at)
+    waves = (sinusoids(n_BL, D // 2, self.base, False) for n_BL in (column_BL, row_BL))
+    waves_BLD = jnp.where(on_BL[..., None], jnp.concatenate([*waves], axis=-1), 0)
+    return x_BLD + waves_BLD.astype(x_BLD.dtype)
+
+
+def on_grid(at: Coords) -> tuple[jax.Array, jax.Array, jax.Array]:
+  """Returns row_BL and column_BL, and where they are on the grid; elsewhere they are 0.
+
+  They may be fractions, as where a finer grid is squeezed into the trained one.
+  """
+  row_BL, column_BL = at.data["row_BL"], at.data["column_BL"]
+  on_BL = (row_BL >= 0) & (column_BL >= 0)
+  return jnp.where(on_BL, row_BL, 0), jnp.where(on_BL, column_BL, 0), on_BL
