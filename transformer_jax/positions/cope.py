@@ -1,0 +1,45 @@
+"""Contextual position encoding. Golovneva et al., 2024. https://arxiv.org/abs/2405.18719"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from transformer_jax.positions.base import PositionalEncoding, positions
+
+
+@positions.register("cope")
+@dataclasses.dataclass(frozen=True)
+class CoPE(PositionalEncoding):
+  """Counts, for each query, the tokens that it looks for from the key up to itself.
+
+  A token counts by the sigmoid of its score. Queries are matched with learned vectors
+  of the count, and with mixtures of two of them where it is not whole. All heads of a
+  layer share the vectors.
+
+  longest   rows of the table: counts from longest - 1 on share the last one
+  """
+
+  longest: int = 64
+  per_layer = True
+  longer = "last row"
+
+  def init(self, key, dims):
+    return {"table_NK": jnp.zeros((self.longest, dims.K))}
+
+  def bidirectional(self):
+    raise ValueError(
+      "cope counts tokens from the key forward to the query and has no meaning for keys"
+      " in the future; use it in a decoder"
+    )
+
+  def rows(self, params, s_HLM, tile):
+    gate_HLM = jnp.where(tile.seen_LM, jax.nn.sigmoid(s_HLM), 0.0)
+    count_HLM = jax.lax.cumsum(gate_HLM, axis=2, reverse=True)
+    count_HLM = jnp.minimum(count_HLM, self.longest - 1)
+    below_HLM, above_HLM = jnp.floor(count_HLM), jnp.ceil(count_HLM)
+    # Matches first: no array of [L, M, K] is ever made.
+    match_HLN = tile.q_LK.astype(jnp.float32) @ params["table_NK"].T
+    find = lambda n_HLM: jnp.take_along_axis(match_HLN, n_HLM.astype(jnp.int32), axis=2)
+    share_HLM = count_HLM - below_HLM
+    return s_HLM + share_HLM * find(above_HLM) + (1 - share_HLM) * find(below_HLM)

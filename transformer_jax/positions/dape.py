@@ -1,0 +1,82 @@
+"""Data-adaptive positional encoding. Zheng et al., 2024. https://arxiv.org/abs/2405.14722"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from transformer_jax.positions.base import PositionalEncoding, Wrapper, positions
+from transformer_jax.positions.bound import Bound
+from transformer_jax.positions.kerple_log import KerpleLog
+from transformer_jax.spec import SpecError
+
+
+@positions.register("dape")
+@dataclasses.dataclass(frozen=True)
+class Dape(Wrapper):
+  """Lets a small network correct a bias by what all heads' scores and biases are.
+
+  Each layer has its own network, whatever the bias shares. Starts are PyTorch's.
+
+  encoding   an encoding with a bias
+  width      hidden units of the network
+  kernel     how many neighboring keys the network reads, both its layers alike; more
+             than one is version 2, https://arxiv.org/abs/2410.04798 (3 in the paper).
+             A key that the query does not see counts as zero in both layers; the
+             authors' code lets the second see a constant past the query
+  """
+
+  encoding: PositionalEncoding = KerpleLog()
+  width: int = 32
+  kernel: int = 1
+
+  def __post_init__(self):
+    super().__post_init__()
+    wrong = self.encoding.overrides("score") or self.encoding.overrides("rows")
+    if wrong or self.encoding.bias is None:
+      raise SpecError(
+        "dape corrects a bias that depends on positions alone, and"
+        f" {type(self.encoding).__name__.lower()} has none; write dape(kerple_log),"
+        " dape(alibi) or dape(fire)"
+      )
+    if self.kernel < 1 or self.kernel % 2 == 0:
+      raise ValueError(f"dape needs an odd kernel such as 1 or 3, not {self.kernel}")
+
+  def init(self, key, dims):
+    keys, H, W, N = jax.random.split(key, 6), dims.H, self.width, self.kernel
+    uniform = lambda key, shape, inputs: jax.random.uniform(
+      key, shape, minval=-(inputs**-0.5), maxval=inputs**-0.5
+    )
+    return self.encoding.init(keys[0], dims) | {
+      "mix_scores_HWN": uniform(keys[1], (H, W, N), 2 * H * N),
+      "mix_biases_HWN": uniform(keys[2], (H, W, N), 2 * H * N),
+      "mix_shift_W": uniform(keys[3], (W,), 2 * H * N),
+      "mix_out_HWN": uniform(keys[4], (H, W, N), W * N),
+      "mix_out_shift_H": uniform(keys[5], (H,), W * N),
+    }
+
+  def in_layer(self, name):
+    return name.startswith("mix_") or self.encoding.in_layer(name)
+
+  def score(self, params, s_LM, tile):
+    return s_LM  # `rows` reads the scores before it adds the bias
+
+  def rows(self, params, s_HLM, tile):
+    position = Bound(self.encoding, params)
+    bias_HLM = position.bias(tile.pos_L[None], tile.pos_M[None])[0]
+    bias_HLM = jnp.broadcast_to(bias_HLM, s_HLM.shape)
+    seen = lambda x_LM: jnp.where(tile.seen_LM, x_LM, 0.0)
+    hidden_WLM = along_keys("HLM,HW->WLM", seen(s_HLM), params["mix_scores_HWN"])
+    hidden_WLM += along_keys("HLM,HW->WLM", seen(bias_HLM), params["mix_biases_HWN"])
+    hidden_WLM += params["mix_shift_W"][:, None, None]
+    hidden_WLM = seen(jax.nn.leaky_relu(hidden_WLM))
+    more_HLM = along_keys("WLM,HW->HLM", hidden_WLM, params["mix_out_HWN"])
+    return s_HLM + bias_HLM + more_HLM + params["mix_out_shift_H"][:, None, None]
+
+
+def along_keys(einsum, x_LM, weight_HWN):
+  """Sums products of neighboring keys, the middle one of N at its place."""
+  M, N = x_LM.shape[-1], weight_HWN.shape[-1]
+  x_LM = jnp.pad(x_LM, ((0, 0), (0, 0), (N // 2, N // 2)))
+  taps = [(x_LM[..., n : n + M], weight_HWN[..., n]) for n in range(N)]
+  return sum(jnp.einsum(einsum, x, weight) for x, weight in taps)

@@ -1,0 +1,105 @@
+"""Disentangled attention. He et al., 2020. https://arxiv.org/abs/2006.03654"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from transformer_jax.positions.base import PositionalEncoding, positions
+
+
+@positions.register("deberta")
+@dataclasses.dataclass(frozen=True)
+class Deberta(PositionalEncoding):
+  """Matches queries with vectors of the distance, and keys with others.
+
+  The score is (q . k + q . K[i - j] + k . Q[j - i]) / sqrt(3 K). The vectors are one
+  table for all layers, projected by each layer. Versions 2 and 3 project it with the
+  weights of the content (`share_att_key`), which belong to attention: not so here.
+
+  furthest   distances from here on, either way, share one vector
+  buckets    None: one vector per distance, as in version 1. Versions 2 and 3 have 256
+             each way: half of them for one distance each, the others widen
+  norm       normalizes the table (LayerNorm), as in version 3
+  """
+
+  furthest: int = 512
+  buckets: int | None = None
+  norm: bool = False
+  per_layer = True
+  whole_numbers = True
+  longer = "clipped at furthest"
+
+  def __post_init__(self):
+    exact = (self.buckets or 2) // 2
+    if not 1 <= exact < self.furthest - 1 and self.buckets or self.furthest < 1:
+      raise ValueError(
+        f"deberta with buckets={self.buckets} holds distances up to {exact} exactly;"
+        f" furthest={self.furthest} must be more by two, and buckets at least 2"
+      )
+
+  def init(self, key, dims):
+    keys, N = jax.random.split(key, 3), 2 * (self.buckets or self.furthest)
+    project = lambda key: jax.random.normal(key, (dims.H, dims.D, dims.K))
+    params = {
+      "table_ND": 0.02 * jax.random.normal(keys[0], (N, dims.D)),
+      "query_HDK": project(keys[1]) * dims.D**-0.5,
+      "key_HDK": project(keys[2]) * dims.D**-0.5,
+    }
+    return params | (norm_start(dims.D) if self.norm else {})
+
+  def in_layer(self, name):
+    return name in ("query_HDK", "key_HDK")
+
+  def score(self, params, s_LM, tile):
+    table_ND = params["table_ND"]
+    if self.norm:
+      table_ND = layer_norm(params, table_ND, 1e-7)
+    q_LK, k_MK = tile.q_LK.astype(jnp.float32), tile.k_MK.astype(jnp.float32)
+    to_key_LN = q_LK @ (table_ND @ params["key_HDK"]).T
+    to_query_MN = k_MK @ (table_ND @ params["query_HDK"]).T
+    row_LM = self._row(tile.pos_L[:, None] - tile.pos_M[None, :])
+    row_ML = self._row(tile.pos_M[:, None] - tile.pos_L[None, :])
+    found_LM = jnp.take_along_axis(to_key_LN, row_LM, axis=1)
+    found_LM += jnp.take_along_axis(to_query_MN, row_ML, axis=1).T
+    return 3**-0.5 * (s_LM + tile.scale * found_LM)
+
+  def _row(self, back):
+    """Returns the table's row of the distance back to a token."""
+    place = jnp.clip(back.astype(jnp.int32), -self.furthest, self.furthest)
+    return jnp.asarray(rows(self), jnp.int32)[place + self.furthest]
+
+
+def rows(deberta: Deberta) -> np.ndarray:
+  """Returns the table's row of every distance from -furthest to furthest."""
+  back = np.arange(-deberta.furthest, deberta.furthest + 1)
+  half = deberta.buckets or deberta.furthest
+  if deberta.buckets:
+    back = bucket(back, deberta.buckets, deberta.furthest)
+  return np.clip(back + half, 0, 2 * half - 1)
+
+
+def bucket(back: np.ndarray, buckets: int, furthest: int) -> np.ndarray:
+  """Returns the bucket of every distance, with its sign; they may pass the last one.
+
+  Made on the host: a device's logarithm may round the other way at bucket edges.
+  """
+  exact = buckets // 2
+  far = np.maximum(np.abs(back), exact) / exact
+  wide = np.log(far) / np.log((furthest - 1) / exact) * (exact - 1)
+  # The small number keeps exact powers, where the logarithm should be whole, in place.
+  wide = np.sign(back) * (exact + np.ceil(wide - 1e-6)).astype(np.int64)
+  return np.where(np.abs(back) <= exact, back, wide)
+
+
+def norm_start(D: int) -> dict[str, jax.Array]:
+  """Returns the parameters of `layer_norm` before training."""
+  return {"gain_D": jnp.ones(D), "shift_D": jnp.zeros(D)}
+
+
+def layer_norm(params, x_LD: jax.Array, epsilon: float) -> jax.Array:
+  """Centers and scales features. Ba et al., 2016. https://arxiv.org/abs/1607.06450"""
+  x_LD -= jnp.mean(x_LD, axis=-1, keepdims=True)
+  variance = jnp.mean(jnp.square(x_LD), axis=-1, keepdims=True)
+  return x_LD * jax.lax.rsqrt(variance + epsilon) * params["gain_D"] + params["shift_D"]

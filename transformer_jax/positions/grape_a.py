@@ -1,0 +1,67 @@
+"""Additive group representations (GRAPE-A). Zhang et al., 2025.
+
+https://arxiv.org/abs/2512.07805
+"""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+
+from transformer_jax.positions.alibi import slopes
+from transformer_jax.positions.base import PositionalEncoding, positions
+from transformer_jax.positions.selective_rope import direction
+from transformer_jax.spec import SpecError
+
+GATES = {"key": ("key",), "query": ("query",), "both": ("query", "key")}
+
+
+@positions.register("grape_a")
+@dataclasses.dataclass(frozen=True)
+class GrapeA(PositionalEncoding):
+  """Penalizes a score by its distance at a rate that the key, or the query, chooses.
+
+  The rate is a learned number times softplus(u . k / sqrt(K)), u of length one; it
+  starts at ALiBi's. Between past and future the sign of the distance makes no
+  difference, which the paper leaves open.
+
+  gate   key, query, or both: the sum of the two
+  """
+
+  gate: str = "key"
+  per_layer = True
+  longer = "decays"
+
+  def __post_init__(self):
+    if self.gate not in GATES:
+      raise SpecError(f"grape_a: gate is key, query or both, not {self.gate!r}")
+
+  def init(self, key, dims):
+    keys = jax.random.split(key)
+    vector = lambda key: jax.random.normal(key, (dims.H, dims.K)) * dims.K**-0.5
+    rate = math.log(math.expm1(1.0))  # softplus of it is 1
+    gates = zip(GATES[self.gate], keys, strict=False)
+    return {f"{name}_HK": vector(key) for name, key in gates} | {
+      "rate_H": jnp.full(dims.H, rate)
+    }
+
+  def constants(self, dims):
+    return {"slope_H": jnp.array(slopes(dims.H))}
+
+  def score(self, params, s_LM, tile):
+    gate = {"query": lambda: tile.q_LK, "key": lambda: tile.k_MK}
+    axis = {"query": 1, "key": 0}
+    chosen_LM = sum(
+      jnp.expand_dims(gated(gate[name](), params[f"{name}_HK"]), axis[name])
+      for name in GATES[self.gate]
+    )
+    rate = jax.nn.softplus(params["rate_H"]) * params["slope_H"]
+    distance_LM = jnp.abs(tile.pos_L[:, None] - tile.pos_M[None, :])
+    return s_LM - rate * chosen_LM * distance_LM
+
+
+def gated(x_LK, u_K):
+  """Returns how strongly each of some queries or keys decays."""
+  x_L = x_LK.astype(jnp.float32) @ direction(u_K)
+  return jax.nn.softplus(x_L * u_K.shape[0] ** -0.5)

@@ -1,0 +1,70 @@
+"""Inkling's relative bias. Thinking-Machines, 2026.
+
+https://huggingface.co/thinkingmachines/Inkling
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from transformer_jax.positions.base import PositionalEncoding, positions
+
+
+@positions.register("inkling")
+@dataclasses.dataclass(frozen=True)
+class Inkling(PositionalEncoding):
+  """Mixes a few learned curves of the distance by weights that the query's token gives.
+
+  All heads of a layer share the curves. Past their end the bias is zero.
+
+  width     how many curves there are
+  longest   distances below it have a bias
+  floor     from this many tokens on, the query at place n has its scores multiplied by
+            1 + 0.1 ln(n / floor); None: never, as in the layers with a window
+  """
+
+  width: int = 16
+  longest: int = 1024
+  floor: int | None = None
+  per_layer = True
+  whole_numbers = True
+  longer = "zero past longest"
+
+  @property
+  def relative(self):
+    return self.floor is None
+
+  def init(self, key, dims):
+    keys, W = jax.random.split(key), self.width
+    return {
+      "weigh_DHW": jax.random.normal(keys[0], (dims.D, dims.H, W)) * dims.D**-0.5,
+      "bank_WN": 0.02 * jax.random.normal(keys[1], (W, self.longest)),
+    }
+
+  def bidirectional(self):
+    raise ValueError(
+      "inkling has curves of the distance back to the key and has no meaning for keys"
+      " in the future; use it in a decoder"
+    )
+
+  def token_data(self, params, x_BLD, q_BLHK):
+    x_BLD = x_BLD.astype(jnp.float32)
+    return {"weight_BLHW": jnp.einsum("BLD,DHW->BLHW", x_BLD, params["weigh_DHW"])}
+
+  def temperature(self, params, at):
+    return self._heat(at.pos_BL)[:, :, None, None]
+
+  def score(self, params, s_LM, tile):
+    match_LN = tile.q_data["weight_BLHW"] @ params["bank_WN"]
+    back_LM = (tile.pos_L[:, None] - tile.pos_M[None, :]).astype(jnp.int32)
+    found_LM = jnp.take_along_axis(
+      match_LN, jnp.clip(back_LM, 0, self.longest - 1), axis=1
+    )
+    inside_LM = (back_LM >= 0) & (back_LM < self.longest)
+    return s_LM + self._heat(tile.pos_L)[:, None] * jnp.where(inside_LM, found_LM, 0.0)
+
+  def _heat(self, pos_L):
+    if self.floor is None:
+      return jnp.ones(pos_L.shape)
+    return 1 + 0.1 * jnp.log(jnp.maximum((pos_L + 1) / self.floor, 1.0))

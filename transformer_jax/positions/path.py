@@ -1,0 +1,101 @@
+"""PaTH attention. Yang et al., 2025. https://arxiv.org/abs/2505.16381"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jax.scipy.linalg import solve_triangular
+
+from transformer_jax.positions.base import PositionalEncoding, positions
+from transformer_jax.positions.forgetting import Forgetting
+from transformer_jax.positions.selective_rope import direction, mix
+
+
+@positions.register("path")
+@dataclasses.dataclass(frozen=True)
+class Path(PositionalEncoding):
+  """Reflects each key by every token after it, up to the query.
+
+  Token t has a direction w and a strength b between 0 and 2 in each head, and applies
+  I - b w w' to all keys before it. Keys ahead of a query stay as they are.
+
+  rank     of the projection that makes directions
+  width    how many tokens a direction mixes
+  forget   adds the bias of `forgetting` (PaTH-FoX)
+  """
+
+  rank: int = 32
+  width: int = 3
+  forget: bool = False
+  per_layer = True
+
+  def init(self, key, dims):
+    keys = jax.random.split(key, 5)
+    normal = lambda key, *shape: jax.random.normal(key, shape) * shape[0] ** -0.5
+    edge = self.width**-0.5
+    filters = jax.random.uniform(
+      keys[2], (dims.H, dims.K, self.width), minval=-edge, maxval=edge
+    )
+    params = {
+      "down_DW": normal(keys[0], dims.D, self.rank),
+      "up_WHK": normal(keys[1], self.rank, dims.H, dims.K),
+      "mix_HKN": filters,
+      "strength_DH": 0.02 * jax.random.normal(keys[3], (dims.D, dims.H)),
+      "strength_shift_H": jnp.zeros(dims.H),
+    }
+    return params | (Forgetting().init(keys[4], dims) if self.forget else {})
+
+  def bidirectional(self):
+    raise ValueError(
+      "path reflects keys by the tokens up to the query and has no meaning for keys in"
+      " the future; use it in a decoder"
+    )
+
+  def token_data(self, params, x_BLD, q_BLHK):
+    x_BLD = x_BLD.astype(jnp.float32)
+    low_BLW = x_BLD @ params["down_DW"]
+    logit_BLH = x_BLD @ params["strength_DH"] + params["strength_shift_H"]
+    data = {
+      "direction_BLHK": jnp.einsum("BLW,WHK->BLHK", low_BLW, params["up_WHK"]),
+      "strength_BLH": 2 * jax.nn.sigmoid(logit_BLH),
+    }
+    more = Forgetting().token_data(params, x_BLD, q_BLHK) if self.forget else {}
+    return data | more
+
+  def accumulate(self, params, data, at):
+    mixed_BLHK = mix(data["direction_BLHK"], params["mix_HKN"], at)
+    data = data | {"direction_BLHK": direction(jax.nn.silu(mixed_BLHK))}
+    if self.forget:
+      data |= Forgetting().accumulate(params, {"kept_BLH": data["kept_BLH"]}, at)
+    return data | {"order_BL": at.order_BL, "segment_BL": at.segment_BL}
+
+  def rows(self, params, s_HLM, tile):
+    """Applies all reflections at once: the UT transform, section 3.3 of the paper."""
+    w_HMK, k = tile.k_data["direction_BLHK"], tile.k_MK.astype(jnp.float32)
+    b_HT1 = tile.k_data["strength_BLH"][..., None]
+    dot = lambda x_HLK, y_HMK: jnp.einsum("HLK,HMK->HLM", x_HLK, y_HMK)
+    after_TM = after(tile.k_data, tile.k_data)
+    done_LT = after(tile.q_data, tile.k_data, 1)  # token t has acted on what i sees
+    met_HTM = jnp.where(after_TM, b_HT1 * dot(w_HMK, w_HMK), 0.0)
+    met_HTM += jnp.eye(met_HTM.shape[-1])
+    asked_HLT = jnp.where(done_LT, dot(tile.q_LK.astype(jnp.float32), w_HMK), 0.0)
+    # Text orders grow with the place, so what has met what is a lower triangle.
+    solved_HTL = solve_triangular(
+      met_HTM, jnp.swapaxes(asked_HLT, 1, 2), trans=1, lower=True, unit_diagonal=True
+    )
+    hit_HTM = jnp.where(after_TM, b_HT1 * dot(w_HMK, k), 0.0)
+    s_HLM -= tile.scale * jnp.einsum("HTL,HTM->HLM", solved_HTL, hit_HTM)
+    if self.forget:
+      s_HLM += tile.q_data["kept_BLH"][:, :, None] - tile.k_data["kept_BLH"][:, None, :]
+    return s_HLM
+
+
+def after(late, early, n=0):
+  """Returns which of some tokens come after others of their text, [L, M].
+
+  n: 1 to count a token as after itself
+  """
+  same_LM = late["segment_BL"][:, None] == early["segment_BL"][None, :]
+  real_M = early["order_BL"] >= 0
+  later_LM = early["order_BL"][None, :] < late["order_BL"][:, None] + n
+  return same_LM & later_LM & real_M[None, :]

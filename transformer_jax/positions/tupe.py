@@ -1,0 +1,96 @@
+"""Untied positional encoding (TUPE). Ke et al., 2020. https://arxiv.org/abs/2006.15595"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from transformer_jax.positions.base import HOOKS, PositionalEncoding, positions
+from transformer_jax.positions.deberta import layer_norm, norm_start
+from transformer_jax.spec import SpecError
+
+PLUS = "plus_"
+
+
+@positions.register("tupe")
+@dataclasses.dataclass(frozen=True)
+class Tupe(PositionalEncoding):
+  """Matches learned positions with projections of their own, not those of the words.
+
+  The score is (q . k + (p_i Q) . (p_j K)) / sqrt(2 K) plus a bias; all layers share
+  what is learned. Outside of the table the result is NaN.
+
+  longest   rows of the table; None: as many as the training length
+  plus      an encoding whose bias is added: none is TUPE-A, t5 is TUPE-R
+  untie     learns one number for all scores of a text's first token and one for those
+            of all others with it, in place of positions; for texts that begin with a
+            token like [CLS], as in the paper
+  norm      normalizes the positions, as in the authors' code but not in the equation
+  """
+
+  longest: int | None = None
+  plus: PositionalEncoding = PositionalEncoding()
+  untie: bool = False
+  norm: bool = True
+  relative = False
+  whole_numbers = True
+  longer = "table ends"
+
+  def __post_init__(self):
+    object.__setattr__(self, "plus", positions.build(self.plus))
+    others = [hook for hook in HOOKS if hook != "bias" and self.plus.overrides(hook)]
+    if others:
+      raise SpecError(
+        "tupe adds a bias that depends on positions alone, and"
+        f" {type(self.plus).__name__.lower()} is more; write plus=t5 or plus=none"
+      )
+
+  def init(self, key, dims):
+    keys, shape = jax.random.split(key, 4), (dims.H, dims.D, dims.K)
+    params = {
+      "table_LD": 0.02 * jax.random.normal(keys[0], (self.reach(dims), dims.D)),
+      "query_HDK": jax.random.normal(keys[1], shape) * dims.D**-0.5,
+      "key_HDK": jax.random.normal(keys[2], shape) * dims.D**-0.5,
+    }
+    if self.norm:
+      params |= norm_start(dims.D)
+    if self.untie:
+      params |= {"from_first_H": jnp.zeros(dims.H), "to_first_H": jnp.zeros(dims.H)}
+    plus = self.plus.init(keys[3], dims)
+    return params | {PLUS + name: x for name, x in plus.items()}
+
+  def constants(self, dims):
+    return {PLUS + name: x for name, x in self.plus.constants(dims).items()}
+
+  def reach(self, dims):
+    return self.longest or dims.L
+
+  def bidirectional(self):
+    return dataclasses.replace(self, plus=self.plus.bidirectional())
+
+  def accumulate(self, params, data, at):
+    # float32, for blockwise attention differentiates what it reads.
+    first_BL = (at.order_BL == 0).astype(jnp.float32)
+    return {"first_BL": first_BL} if self.untie else {}
+
+  def score(self, params, s_LM, tile):
+    q_LK = self._rows(params, tile.pos_L) @ params["query_HDK"]
+    k_MK = self._rows(params, tile.pos_M) @ params["key_HDK"]
+    match_LM = 2**-0.5 * tile.scale * (q_LK @ k_MK.T) + self._plus(params, tile)
+    if self.untie:
+      first_L, first_M = tile.q_data["first_BL"] > 0, tile.k_data["first_BL"] > 0
+      match_LM = jnp.where(first_M[None, :], params["to_first_H"], match_LM)
+      match_LM = jnp.where(first_L[:, None], params["from_first_H"], match_LM)
+    return 2**-0.5 * s_LM + match_LM
+
+  def _rows(self, params, pos_L):
+    # JAX would clamp or wrap the index silently: undefined would look defined.
+    rows_LD = params["table_LD"].at[pos_L]
+    rows_LD = rows_LD.get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
+    return layer_norm(params, rows_LD, 1e-5) if self.norm else rows_LD
+
+  def _plus(self, params, tile):
+    if self.plus.bias is None:
+      return 0.0
+    own = {n.removeprefix(PLUS): x for n, x in params.items() if n.startswith(PLUS)}
+    return self.plus.bias(own, tile.pos_L, tile.pos_M)
