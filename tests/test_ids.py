@@ -124,7 +124,7 @@ def test_hinted_addition_has_no_ids():
 
 COPIES = {
   "copy(symbols=4, times=2)": (+1, +1),
-  "reverse(symbols=4, times=2)": (-1, -1),
+  "reverse(symbols=4, times=2, copied=True)": (-1, -1, +1),
   "reverse(symbols=4, copied=True)": (-1, +1),
 }
 
@@ -136,7 +136,7 @@ def test_a_symbol_and_its_copies_have_one_id(name):
     n = separator - start - 1
     prompt = list(range(2, n + 2))
     assert ids[start:separator] == [0, *prompt]
-    end = separator + 1 + 2 * n + 1
+    end = separator + len(COPIES[name]) * (n + 1)
     symbol = dict(zip(prompt, tokens[start + 1 : separator], strict=True))
     for part, step in enumerate(COPIES[name]):
       mark = separator + part * (n + 1)
