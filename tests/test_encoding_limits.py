@@ -52,3 +52,16 @@ def test_waves_need_an_even_width(spec):
   with pytest.raises(ValueError, match="even width, not 7"):
     params = encoding.init(jax.random.key(0), dims)
     encoding.embed(params, jnp.zeros((1, 1, 7)), coords.consecutive(1, 1))
+
+
+def test_randomized_spreads_whole_texts_and_cannot_decode_them():
+  encoding = positions.build("randomized(rope, longest=50, spread=True)")
+  assert encoding.whole_text and not positions.build("randomized(rope)").whole_text
+  real_BL = np.arange(8) >= np.array([[0], [3]])
+  at = encoding.place(None, coords.padded(jnp.asarray(real_BL)))
+  assert at.pos_BL[0].tolist() == [0, 6, 12, 18, 24, 30, 36, 42]  # 50 // 8 apart
+  assert at.pos_BL[1, 3:].tolist() == [0, 10, 20, 30, 40]
+  with pytest.raises(ValueError, match="cannot decode token by token"):
+    encoding.place(None, coords.consecutive(2, 1, start=4))
+  with pytest.raises(ValueError, match="raise longest to 51"):
+    encoding.place(None, coords.consecutive(1, 51))

@@ -29,14 +29,13 @@ QUESTION = "Which positional encoding solves longer problems than it was trained
 
 # Ruoss et al. compare these, each with and without randomized positions.
 RANDOMIZABLE = ("sinusoidal", "transformer_xl", "alibi", "rope")
-ENCODERS = (
-  *("none", *RANDOMIZABLE, "kerple_log", "fire"),
-  *(f"randomized({name})" for name in RANDOMIZABLE),
-)
+SPREAD = "randomized({}, longest=512, spread=True)"  # the paper: 2048, drawn in tests
+ENCODERS = ("none", *RANDOMIZABLE, "kerple_log", "fire")
+ENCODERS += tuple(SPREAD.format(name) for name in RANDOMIZABLE)
 # The five of Kazemnejad et al., and later ones.
 DECODERS = (
   *("none", "sinusoidal", "alibi", "rope", "t5"),
-  *("kerple_log", "fire", "forgetting", "cope", "path", "pope", "randomized(rope)"),
+  *("kerple_log", "fire", "forgetting", "cope", "path", "pope", SPREAD.format("rope")),
 )
 # Digits know their place in their number, or share it with the digits below them.
 ADDERS = (
@@ -65,7 +64,7 @@ DELETANG |= {"evaluate.lengths": tuple(range(1, 13)), "evaluate.rows": 512}
 RATES = (1e-4, 3e-4, 5e-4)  # the published score is the best of seeds and rates
 RUOSS = ("none", "sinusoidal", "transformer_xl", "alibi(both_ways='offset')", "rope")
 RUOSS += ("learned(longest=2048)",)
-RUOSS += tuple(f"randomized({name})" for name in RUOSS[1:])
+RUOSS += tuple(f"randomized({name}, spread=True)" for name in RUOSS[1:])
 
 KAZEMNEJAD = {"model.width": 768, "model.layers": 12, "model.heads": 12}
 KAZEMNEJAD |= {"model.feedforward": 3072, "model.activation": "relu"}

@@ -5,6 +5,8 @@ https://arxiv.org/abs/2305.16843
 
 import dataclasses
 
+import jax.numpy as jnp
+
 from transformer_jax.positions import coords
 from transformer_jax.positions.base import PositionalEncoding, Wrapper, positions
 
@@ -14,17 +16,24 @@ from transformer_jax.positions.base import PositionalEncoding, Wrapper, position
 class Randomized(Wrapper):
   """Trains on sorted random positions, so that large ones are not new at test time.
 
-  Without a key (evaluation, decoding) token n is at n * step. An encoding inside that
-  places tokens too goes on from there: `randomized(interpolated(rope))`.
+  In evaluation and decoding token n is at n * step, or its text is spread evenly over
+  all positions, as training spreads it on average; the paper draws there too. What an
+  encoding inside places goes on from there: `randomized(interpolated(rope))`.
 
   encoding   any encoding
   longest    positions are drawn below it
-  step       the distance between neighbours without a key
+  step       the distance between neighbours in evaluation and decoding
+  spread     spreads texts in evaluation; needs them whole, so nothing can be decoded
   """
 
   encoding: PositionalEncoding = PositionalEncoding()
   longest: int = 2048
   step: int = 1
+  spread: bool = False
+
+  @property
+  def whole_text(self):
+    return self.spread or self.encoding.whole_text
 
   def init(self, key, dims):
     dims = dataclasses.replace(dims, L=self.longest)
@@ -39,10 +48,28 @@ class Randomized(Wrapper):
   def reach(self, dims):
     # Only a table ends; what is a formula of the position goes on past `longest`.
     end = self.encoding.reach(dataclasses.replace(dims, L=self.longest))
-    return None if end is None else -(-self.longest // self.step)
+    step = 1 if self.spread else self.step
+    return None if end is None else -(-self.longest // step)
 
   def place(self, moment, at):
     if moment is None:
-      return self.encoding.place(None, at.replace(pos_BL=at.pos_BL * self.step))
+      pos_BL = self._spread(at) if self.spread else at.pos_BL * self.step
+      return self.encoding.place(None, at.replace(pos_BL=pos_BL))
     at = coords.randomized(moment.key, at, self.longest)
     return self.encoding.place(moment.inner(), at)
+
+  def _spread(self, at):
+    """Returns positions from 0 to below `longest`; a row's longest text sets the gap."""
+    L = at.order_BL.shape[1]
+    if L == 1:
+      raise ValueError(
+        "randomized(spread=True) places whole texts and cannot decode token by token;"
+        " use step=..."
+      )
+    if L > self.longest:
+      raise ValueError(
+        f"randomized: {L} tokens do not fit {self.longest} positions; raise longest to"
+        f" {L}"
+      )
+    tokens_B1 = jnp.max(at.order_BL, axis=1, keepdims=True) + 1
+    return at.pos_BL * (self.longest // jnp.maximum(tokens_B1, 1))
