@@ -59,7 +59,7 @@ class Randomized(Wrapper):
     return self.encoding.place(moment.inner(), at)
 
   def _spread(self, at):
-    """Returns positions from 0 to below `longest`; a row's longest text sets the gap."""
+    """Returns positions up to `longest`; a row's longest text sets the gap."""
     L = at.order_BL.shape[1]
     if L == 1:
       raise ValueError(
