@@ -34,7 +34,7 @@ class KerpleLog(PositionalEncoding):
   def bias(self, params, pos_L, pos_M):
     grown_LM = jnp.abs(pos_L[:, None] - pos_M[None, :]).astype(jnp.float32)
     if self.exponent:
-      grown_LM = power(grown_LM, within(params["exponent_H"], LEAST, 2.0))
+      grown_LM **= within(params["exponent_H"], LEAST, 2.0)
     rate = within(params["rate_H"], LEAST)
     return -within(params["weight_H"], LEAST) * jnp.log1p(rate * grown_LM)
 
@@ -46,9 +46,3 @@ def within(x: jax.Array, low: float, high: float = jnp.inf) -> jax.Array:
   """
   used = jax.lax.stop_gradient(jnp.clip(x, low, high))
   return used + (x - jax.lax.stop_gradient(x))
-
-
-def power(distance_LM: jax.Array, exponent: jax.Array) -> jax.Array:
-  """Returns distance ** exponent; at distance 0 it and its gradient are 0."""
-  far_LM = distance_LM > 0
-  return jnp.where(far_LM, jnp.where(far_LM, distance_LM, 1.0) ** exponent, 0.0)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from transformer_jax.positions.base import PositionalEncoding, positions
-from transformer_jax.positions.kerple_log import LEAST, power, within
+from transformer_jax.positions.kerple_log import LEAST, within
 
 
 @positions.register("kerple_power")
@@ -30,4 +30,4 @@ class KerplePower(PositionalEncoding):
   def bias(self, params, pos_L, pos_M):
     distance_LM = jnp.abs(pos_L[:, None] - pos_M[None, :]).astype(jnp.float32)
     exponent = within(params["exponent_H"], LEAST, 2.0)
-    return -within(params["weight_H"], LEAST) * power(distance_LM, exponent)
+    return -within(params["weight_H"], LEAST) * distance_LM**exponent
