@@ -28,12 +28,14 @@ def layer_norm(params, x_D, epsilon):
 class Deberta(Paper):
   """He et al. 2020, equation 4 with delta of equation 3.
 
+  released: `DisentangledSelfAttention` of the authors' code
   buckets: the tables of versions 2 and 3, found by comparing powers, without logarithms
   """
 
   furthest: int
   buckets: int = 0
   norm: bool = False
+  released: bool = False
 
   def bucket(self, back):
     exact = self.buckets // 2
@@ -61,7 +63,8 @@ class Deberta(Paper):
 
   def score(self, params, h, q_K, k_K, i, j, scale, both_ways=False):
     key_K = self.row(params, i, j) @ params["key_HDK"][h]
-    query_K = self.row(params, j, i) @ params["query_HDK"][h]
+    back = (i, j) if self.released else (j, i)
+    query_K = self.row(params, *back) @ params["query_HDK"][h]
     return scale / math.sqrt(3) * (q_K @ k_K + q_K @ key_K + k_K @ query_K)
 
 
@@ -337,8 +340,8 @@ CASES = [
     neutral=(({"table_ND": 0}, Divided(3)),),
   ),
   Case(
-    "deberta(furthest=7, buckets=4, norm=True)",
-    Deberta(7, 4, norm=True),
+    "deberta(furthest=7, buckets=4, norm=True, released=True)",
+    Deberta(7, 4, norm=True, released=True),
     lambda dims: 2 * 4 * dims.D + 2 * dims.D + matched(dims),
     neutral=(({"gain_D": 0, "shift_D": 0}, Divided(3)),),
   ),

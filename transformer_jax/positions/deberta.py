@@ -22,11 +22,13 @@ class Deberta(PositionalEncoding):
   buckets    None: one vector per distance, as in version 1. Versions 2 and 3 have 256
              each way: half of them for one distance each, the others widen
   norm       normalizes the table (LayerNorm), as in version 3
+  released   finds Q by i - j too: so does the released code, against the paper's text
   """
 
   furthest: int = 512
   buckets: int | None = None
   norm: bool = False
+  released: bool = False
   per_layer = True
   whole_numbers = True
   longer = "clipped at furthest"
@@ -59,10 +61,10 @@ class Deberta(PositionalEncoding):
     q_LK, k_MK = tile.q_LK.astype(jnp.float32), tile.k_MK.astype(jnp.float32)
     to_key_LN = q_LK @ (table_ND @ params["key_HDK"]).T
     to_query_MN = k_MK @ (table_ND @ params["query_HDK"]).T
-    row_LM = self._row(tile.pos_L[:, None] - tile.pos_M[None, :])
-    row_ML = self._row(tile.pos_M[:, None] - tile.pos_L[None, :])
-    found_LM = jnp.take_along_axis(to_key_LN, row_LM, axis=1)
-    found_LM += jnp.take_along_axis(to_query_MN, row_ML, axis=1).T
+    back_LM = tile.pos_L[:, None] - tile.pos_M[None, :]
+    found_LM = jnp.take_along_axis(to_key_LN, self._row(back_LM), axis=1)
+    row_LM = self._row(back_LM if self.released else -back_LM)
+    found_LM += jnp.take_along_axis(to_query_MN, row_LM.T, axis=1).T
     return 3**-0.5 * (s_LM + tile.scale * found_LM)
 
   def _row(self, back):
