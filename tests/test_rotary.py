@@ -343,9 +343,17 @@ def test_the_contract_holds_in_texts_that_outgrow_their_original_length(spec):
   encoding = build(spec)
   contract.test_packed_and_padded_rows_equal_the_texts_alone(encoding)
   contract.test_what_comes_later_changes_nothing_unless_declared(encoding)
+  # The first of two packed texts is the shorter one, and does not see that.
+  first = contract.with_ids(
+    coords.padded(jnp.arange(contract.L) < jnp.array([[10], [4]]))
+  )
+  alone = contract.outputs(encoding, first)
+  packed = contract.outputs(encoding, contract.MODES["packed"])
+  for row, length in ((0, 10), (1, 4)):
+    np.testing.assert_allclose(packed[row, :length], alone[row, :length], atol=5e-6)
   # A step of decoding is one pass over the text so far, though its length decides.
   given, at = contract.inputs(encoding), contract.MODES["causal"]
-  decoded = jax.jit(functools.partial(contract.decoded, encoding))(given, at)
+  decoded = jax.jit(functools.partial(contract.decoded, "dense", encoding))(given, at)
   whole = contract.outputs(encoding, at)
   half = contract.outputs(encoding, contract.MODES["first_half"])
   np.testing.assert_allclose(decoded[:, 11], half[:, 11], atol=1e-5)

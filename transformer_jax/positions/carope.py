@@ -12,7 +12,7 @@ from transformer_jax.positions.rope import Rope, turn_pairs
 @positions.register("carope")
 @dataclasses.dataclass(frozen=True)
 class Carope(PositionalEncoding):
-  """Lets each token say how far every head turns between it and the next.
+  """Lets each token say how far every head turns from the token before to it.
 
   A token's rate is between 0 and 1; pair m turns by the rate to the power of m,
   m = 1, 2, ... A rate that never changes is RoPE with other frequencies.
@@ -38,7 +38,6 @@ class Carope(PositionalEncoding):
   def accumulate(self, params, data, at):
     # Only differences within a text count, so sums may run on through other texts.
     rate_BLHR = data["rate_BLH"][..., None] ** params["power_R"]
-    rate_BLHR *= at.real_BL[:, :, None, None]
     return {"angle_BLHR": jnp.cumsum(rate_BLHR, axis=1)}
 
   def turn(self, params, q_BLHK, k_BMHK, q_at, k_at):

@@ -55,7 +55,7 @@ class GrapeM(Rope):
     if not self.contextual:
       return data
     # Only differences within a text count, so sums may run on through other texts.
-    count_BL = data["count_BL"] * at.real_BL
+    count_BL = data["count_BL"]
     return {"count_BL": jnp.cumsum(count_BL, axis=1) - count_BL}
 
   def turn(self, params, q_BLHK, k_BMHK, q_at, k_at):
