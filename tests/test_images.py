@@ -151,10 +151,11 @@ def test_a_token_off_the_grid_gets_no_position(spec):
 def test_a_finer_grid_may_be_squeezed_into_the_trained_one():
   at = coords.grid(1, 4)
   at = at.replace(data={name: n_BL / 2 for name, n_BL in at.data.items()})
-  encoding, ones_BLHK = positions.build("axial_rope"), np.ones((1, 4, 1, 8))
-  fine_BLHK = turn(encoding, {}, ones_BLHK, at)
-  trained_BLHK = turn(encoding, {}, ones_BLHK[:, :2], coords.grid(1, 2))
-  close(fine_BLHK[:, ::2], trained_BLHK)
+  column_L1 = np.array([[0], [0.5], [1], [1.5]])
+  x_BLHK = np.tile(np.float32([1, 0]), 4)[None, None, None].repeat(4, axis=1)
+  y_BLHK = turn(positions.build("axial_rope"), {}, x_BLHK, at)
+  angle_LR = np.arctan2(y_BLHK[0, :, 0, 1::2], y_BLHK[0, :, 0, ::2])
+  close(angle_LR, np.concatenate([column_L1 * [1, 0.1], 0 * column_L1 * [1, 1]], 1))
 
 
 def test_an_encoder_of_patches_sees_where_they_are_and_asks_for_their_places():

@@ -1,5 +1,6 @@
 """Encodings by layer: which layer has which, with what names, in a whole model."""
 
+import dataclasses
 import functools
 
 import jax
@@ -91,25 +92,30 @@ def test_a_schedule_is_what_its_parts_are():
   assert both.rest.causal is False and both.special == positions.build("rope")
 
 
+@dataclasses.dataclass(frozen=True)
 class Whole(PositionalEncoding):
-  """Needs whole rows, and has seven positions."""
+  """Needs whole rows, and has few positions."""
+
+  longest: int = 7
 
   def rows(self, params, s_HLM, tile):
     return s_HLM
 
   def reach(self, dims):
-    return 7
+    return self.longest
 
 
-def test_a_schedule_needs_whole_rows_if_one_of_its_parts_does():
-  schedule = positions.build("every")
-  assert cores.build("blockwise").refusal(schedule) is None and not schedule.reach(DIMS)
-  schedule = Every(3, Whole(), schedule.rest)
-  assert "whole rows" in cores.build("blockwise").refusal(schedule)
-  assert not schedule.tile_local and schedule.reach(DIMS) == 7
-  assert schedule.layer(0).tile_local and not schedule.layer(2).tile_local
-  wrapped = Randomized(schedule, longest=7)
-  assert not wrapped.tile_local and wrapped.layer(0).tile_local
+def test_a_schedule_needs_whole_rows_and_ends_where_one_of_its_parts_does():
+  schedule, blockwise = positions.build("every(3)"), cores.build("blockwise")
+  assert blockwise.refusal(schedule) is None and schedule.reach(DIMS) is None
+  rope, whole = schedule.rest, Whole()
+  for mixed in (Every(3, whole, rope), Every(3, rope, whole)):
+    assert "whole rows" in blockwise.refusal(mixed) and not mixed.tile_local
+    assert mixed.reach(DIMS) == 7
+  assert mixed.layer(2).tile_local and not mixed.layer(0).tile_local
+  assert Every(3, Whole(9), whole).reach(DIMS) == 7
+  wrapped = Randomized(mixed, longest=7)
+  assert not wrapped.tile_local and wrapped.layer(2).tile_local
 
 
 @functools.cache

@@ -306,7 +306,7 @@ def test_nope_scaled_numbers():
     close(found / math.sqrt(64), np.full((4, 2), expected))
   by_text = factors("nope_scaled(trained=3)", TEXTS)[:7, 0]
   close(by_text, [1] * 3 + [1 + 0.3973 * math.log(4 / 3)] * 4)
-  close(factors("nope_scaled", AT, L_trained=L), np.ones((L, 2)))
+  close(factors("nope_scaled", AT, L_trained=3 * L), np.ones((L, 2)))
   long = factors("nope_scaled", AT, L_trained=2)
   close(long, np.full((L, 2), 1 + 0.3973 * math.log(4)))
 
