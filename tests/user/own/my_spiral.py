@@ -35,7 +35,7 @@ class Poisoned(Copy):
 
   luck: float = 1.0
 
-  def batch(self, arrays, key, rows, length):
+  def batch(self, arrays, key, rows, length, done=1.0):
     batch = super().batch(arrays, key, rows, length)
     bad = jax.random.uniform(key) > self.luck
     weight_BL = jnp.where(bad, jnp.nan, batch.weight_BL)
