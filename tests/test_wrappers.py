@@ -20,6 +20,7 @@ from transformer_jax.positions import (
   positions,
 )
 from transformer_jax.positions.by_layer import Part
+from transformer_jax.positions.tempered import keys_seen
 
 B, L = 3, 8
 DIMS = Dims(V=7, D=16, H=2, F=16, N=2, L=L)
@@ -297,6 +298,17 @@ def test_log_n_is_s_log_n_of_the_keys_that_a_query_sees():
   close(start_LH[-1] / math.log(1024), [0.168, 0.168], atol=5e-4)
   fixed = factors("log_n(learned=False)", AT)
   close(fixed[:, 0], np.log(np.arange(1, 9)) / math.log(8))
+
+
+def test_counting_keys_takes_memory_linear_in_the_length():
+  memory = lambda L: (
+    jax.jit(lambda at: keys_seen(at, at))
+    .lower(coords.consecutive(1, L))
+    .compile()
+    .memory_analysis()
+    .temp_size_in_bytes
+  )
+  assert memory(8192) < 3 * memory(4096)
 
 
 def test_nope_scaled_numbers():

@@ -32,20 +32,18 @@ def keys_seen(q_at: Coords, k_at: Coords) -> jax.Array:
   In causal text that is the position + 1, but also right where positions are randomized
   or shared, or where tokens look ahead.
   """
-  early_BLM = k_at.order_BL[:, None, :] <= q_at.sees_BL[:, :, None]
-  return _count(early_BLM & _same_text(q_at, k_at))
+
+  def count(query):  # in memory linear in the length, some queries at a time
+    segment_B, sees_B = query
+    early_BM = k_at.order_BL <= sees_B[:, None]
+    same_BM = k_at.segment_BL == segment_B[:, None]
+    return jnp.sum(early_BM & same_BM & k_at.real_BL, axis=-1, dtype=jnp.int32)
+
+  queries = q_at.segment_BL.T, q_at.sees_BL.T
+  n_BL = jax.lax.map(count, queries, batch_size=128).T
+  return jnp.maximum(n_BL, 1)[:, :, None, None]
 
 
 def text_length(q_at: Coords, k_at: Coords) -> jax.Array:
   """Returns how many tokens each query's text has so far, n_BL11; at least 1."""
-  return _count(_same_text(q_at, k_at))
-
-
-def _same_text(q_at, k_at):
-  same_BLM = q_at.segment_BL[:, :, None] == k_at.segment_BL[:, None, :]
-  return same_BLM & k_at.real_BL[:, None, :]
-
-
-def _count(true_BLM):
-  n_BL = jnp.sum(true_BLM, axis=-1, dtype=jnp.int32)
-  return jnp.maximum(n_BL, 1)[:, :, None, None]
+  return keys_seen(q_at.bidirectional(), k_at)
