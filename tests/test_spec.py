@@ -35,13 +35,13 @@ def test_module_and_class_name_an_object_outside_of_the_registry():
   [
     (
       "rop",
-      "unknown positional encoding 'rop'. Did you mean 'rope'? Choose from alibi,",
+      "unknown positional encoding 'rop'. Did you mean 'rope'? Choose from abacus,",
     ),
     (
       "rope(bse=1)",
       "no argument 'bse'. Did you mean 'base'? It takes base, interleaved",
     ),
-    ("rope(1, 2, 3)", "too many positional arguments"),
+    ("rope(2, False, 1, 4)", "too many positional arguments"),
     ("rope(base=", "write name, name(argument=value) or module:Class"),
     ("rope(base=1+x)", "neither a literal nor a spec"),
     ("randomized(rop)", "Did you mean 'rope'"),
