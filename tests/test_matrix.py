@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from test_positions import (
+  CUT,
   DIMS,
   EITHER_WAY,
   MODES,
@@ -77,7 +78,7 @@ def packed(at, core, encoding):
   """Equals each text alone, at the start of a row that ends with it."""
   params, *arrays = inputs(encoding)
   got = run(core, encoding, at)
-  for row, text in ((0, slice(0, 10)), (0, slice(10, 24)), (1, slice(0, 4))):
+  for row, text in ((0, slice(0, CUT)), (0, slice(CUT, L)), (1, slice(0, 4))):
     size = text.stop - text.start
     moved = [jnp.roll(x, -text.start, axis=1) for x in arrays]
     cut = lambda x, text=text, row=row: jnp.roll(x[row : row + 1], -text.start, axis=1)

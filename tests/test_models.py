@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from test_positions import with_ids
 
 from transformer_jax.attention import cores
 from transformer_jax.axes import Dims, axes_of
@@ -17,7 +18,7 @@ from transformer_jax.positions import PositionalEncoding, coords, positions
 B, L = 2, 12
 DIMS = Dims(V=16, D=32, H=4, F=48, N=2, L=L)
 TOKEN_BL = jax.random.randint(jax.random.key(5), (B, L), 0, 16)
-AT = coords.consecutive(1, L)
+AT = with_ids(coords.consecutive(1, L))
 # One encoding for each kind of hook; `slow` runs all of them.
 SOME = ["learned", "rope", "t5", "shaw", "forgetting"]
 REST = sorted({*positions} - {*SOME})
@@ -44,7 +45,7 @@ def started(arch):
   Drawn by NumPy in the shapes of `init`: compiling `init` would take seconds.
   """
   model = Transformer(arch)
-  init = functools.partial(model.init, token_BL=TOKEN_BL, source_BL=TOKEN_BL)
+  init = lambda key: model.init(key, TOKEN_BL, AT, TOKEN_BL, AT)
   shapes = jax.eval_shape(init, jax.random.key(0))["params"]
   random = np.random.default_rng(0)
   draw = lambda x: jnp.asarray(0.25 * random.normal(size=x.shape), x.dtype)
@@ -70,7 +71,7 @@ def decode(model, params, token_BL, at, memory, cache):
 def test_decoding_token_by_token_equals_one_pass(name, core):
   model, params = started(make(name, core))
   real_BL = jnp.arange(L) >= jnp.array([[0], [3]])
-  at = coords.padded(real_BL)
+  at = with_ids(coords.padded(real_BL))
   want = logits(model, params, TOKEN_BL, at)
 
   cache, got, before = empty_cache(model.arch, B, L + 4), [], decode._cache_size()
@@ -142,12 +143,12 @@ def test_encoder_decoder_reads_the_source_but_not_its_padding(name):
     return
   model, params = started(arch)
   real_BL = jnp.arange(L) < jnp.array([[12], [7]])
-  run = lambda *source: logits(model, params, TOKEN_BL, None, *source)
-  source_BL = TOKEN_BL[::-1]
-  want = run(source_BL, coords.padded(real_BL))
+  source_BL, source_at = TOKEN_BL[::-1], with_ids(coords.padded(real_BL))
+  run = lambda source_BL: logits(model, params, TOKEN_BL, AT, source_BL, source_at)
+  want = run(source_BL)
   changed = jnp.where(real_BL, source_BL, 3)
-  np.testing.assert_array_equal(run(changed, coords.padded(real_BL))[1], want[1])
-  assert np.any(run(source_BL.at[1, 2].add(1), coords.padded(real_BL))[1] != want[1])
+  np.testing.assert_array_equal(run(changed)[1], want[1])
+  assert np.any(run(source_BL.at[1, 2].add(1))[1] != want[1])
 
 
 def test_cross_attention_decodes_on_the_cache():
@@ -218,7 +219,7 @@ def test_untied_outputs_have_their_own_weights():
 def test_every_parameter_has_the_axes_of_its_name(name):
   arch = make(name, encoders=0, activation=layers.SwiGLU(), norm=layers.LayerNorm())
   sizes = {"V": 16, "D": 32, "H": 4, "K": 8, "F": 48}
-  shapes = jax.eval_shape(Transformer(arch).init, jax.random.key(0), TOKEN_BL)
+  shapes = jax.eval_shape(Transformer(arch).init, jax.random.key(0), TOKEN_BL, AT)
   for path, x in jax.tree_util.tree_leaves_with_path(shapes):
     letters = axes_of(path[-1].key)
     assert len(letters) == x.ndim, path

@@ -18,6 +18,7 @@ class Learned(PositionalEncoding):
 
   longest: int | None = None
   relative = False
+  whole_numbers = True
   longer = "table ends"
 
   def init(self, key, dims):

@@ -19,6 +19,8 @@ class Shaw(PositionalEncoding):
 
   furthest: int = 16
   per_layer = True
+  whole_numbers = True
+  longer = "clipped at furthest"
 
   def init(self, key, dims):
     keys = jax.random.split(key)
