@@ -9,17 +9,17 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from transformer_jax.data.base import Batch, Task, tasks
-from transformer_jax.data.strings import PAD, SEPARATOR, Strings
+from transformer_jax.data.base import Batch, tasks
+from transformer_jax.data.posed import Posed
+from transformer_jax.data.strings import PAD, SEPARATOR
 from transformer_jax.positions import coords
-from transformer_jax.spec import SpecError
 
 BLANK = SEPARATOR  # this layout has no separator
 
 
 @tasks.register("blanks")
 @dataclasses.dataclass(frozen=True)
-class Blanks(Task):
+class Blanks(Posed):
   """Poses the problems of another task as prompt and blanks, one per answer symbol.
 
   With the same key both tasks pose the same problems. The model reads everything at
@@ -30,25 +30,7 @@ class Blanks(Task):
   task   one of strings: reverse, parity, binary_addition, ...
   """
 
-  task: Strings
-
   kind: ClassVar[str] = "encoder"
-
-  def __post_init__(self):
-    if not isinstance(self.task, Strings):
-      kind = type(self.task).__name__.lower()
-      raise SpecError(
-        f"blanks: {kind} has no prompt and answer to tell apart; write"
-        " blanks(reverse) or another task of strings"
-      )
-
-  @property
-  def vocabulary(self) -> int:
-    return self.task.vocabulary
-
-  @property
-  def measures(self) -> tuple[str, ...]:
-    return self.task.measures
 
   def tokens(self, length: Any) -> Any:
     """Returns the symbols of prompt and answer."""

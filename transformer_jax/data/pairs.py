@@ -6,15 +6,15 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from transformer_jax.data.base import Batch, Task, tasks
-from transformer_jax.data.strings import PAD, START, Strings, shifted
+from transformer_jax.data.base import Batch, tasks
+from transformer_jax.data.posed import Posed
+from transformer_jax.data.strings import PAD, START, shifted
 from transformer_jax.positions import coords
-from transformer_jax.spec import SpecError
 
 
 @tasks.register("pairs")
 @dataclasses.dataclass(frozen=True)
-class Pairs(Task):
+class Pairs(Posed):
   """Poses the problems of another task: the source is the prompt, the text its answer.
 
   With the same key both tasks pose the same problems and count the same targets. The
@@ -23,25 +23,7 @@ class Pairs(Task):
   task   one of strings: copy, reverse, sort, addition, ...
   """
 
-  task: Strings
-
   kind: ClassVar[str] = "encoder_decoder"
-
-  def __post_init__(self):
-    if not isinstance(self.task, Strings):
-      kind = type(self.task).__name__.lower()
-      raise SpecError(
-        f"pairs: {kind} has no prompt and answer to tell apart; write pairs(copy) or"
-        " another task of strings"
-      )
-
-  @property
-  def vocabulary(self) -> int:
-    return self.task.vocabulary
-
-  @property
-  def measures(self) -> tuple[str, ...]:
-    return self.task.measures
 
   def tokens(self, length: int) -> int:
     """Returns the longer of prompt and [start] answer."""

@@ -9,38 +9,20 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from transformer_jax.data.base import Batch, Task, tasks
-from transformer_jax.data.strings import SEPARATOR, Strings
-from transformer_jax.spec import SpecError
+from transformer_jax.data.base import Batch, tasks
+from transformer_jax.data.posed import Posed
+from transformer_jax.data.strings import SEPARATOR
 
 
 @tasks.register("prefixed")
 @dataclasses.dataclass(frozen=True)
-class Prefixed(Task):
+class Prefixed(Posed):
   """Poses the problems of another task; all of the prompt sees all of the prompt.
 
   task   one of strings: copy, reverse, sort, addition, ...
   """
 
-  task: Strings
-
   kind: ClassVar[str] = "prefix_decoder"
-
-  def __post_init__(self):
-    if not isinstance(self.task, Strings):
-      name = type(self.task).__name__.lower()
-      raise SpecError(
-        f"prefixed: {name} has no prompt and answer to tell apart; write prefixed(copy)"
-        " or another task of strings"
-      )
-
-  @property
-  def vocabulary(self) -> int:
-    return self.task.vocabulary
-
-  @property
-  def measures(self) -> tuple[str, ...]:
-    return self.task.measures
 
   def tokens(self, length: Any) -> Any:
     return self.task.tokens(length)
