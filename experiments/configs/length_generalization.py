@@ -11,8 +11,8 @@ Cho et al., 2024, https://arxiv.org/abs/2405.20671.
     --plan=paper --dry_run
 
 The plan without a name is for a CPU: three tasks of the Chomsky hierarchy for encoders,
-copying, repeating, a hidden key and addition for decoders; trained on lengths of 1 to
-10, scored on 10, 20, 50 and 100. `--plan=paper` has every task with the published
+copying, repeating and a hidden key for decoders, trained on lengths of 1 to 10, scored
+on 10, 20, 50 and 100; and addition of 1 to 3 digits, scored up to 30. `--plan=paper` has every task with the published
 sizes, lengths and steps.
 Cost: COST
 Expect: EXPECT
@@ -38,10 +38,8 @@ DECODERS = (
   *("kerple_log", "fire", "forgetting", "cope", "path", "pope", SPREAD.format("rope")),
 )
 # Digits know their place in their number, or share it with the digits below them.
-ADDERS = (
-  *("none", "rope", "fire", "abacus(none)", "abacus(fire)"),
-  "coupled(learned, longest=110)",
-)
+ADDERS = ("none", "rope", "fire", "abacus(none, furthest=30)")
+ADDERS += ("abacus(fire, furthest=30)", "coupled(learned, longest=40)")
 ADDITION = "addition(reversed=True, reversed_operands=True)"
 
 # What --plan=paper adds: all tasks of each paper, with its model, steps and lengths.
@@ -91,7 +89,7 @@ MCLEISH = {"model.width": 1024, "model.layers": 16, "model.heads": 16}
 MCLEISH |= {"model.feedforward": 2048, "train.length": 20, "train.rows": 512}
 MCLEISH |= {"train.steps": 40_000, "train.optimizer": "adamw(lr=1e-4)"}
 MCLEISH |= {"train.checkpoint_every": 4000, "evaluate.lengths": (1, 2, 3, 4, 5)}
-LONGER = {"train.rows": 64, "train.steps": 2000}
+THREE_DIGITS = {"train.length": 3, "train.rows": 64, "train.steps": 2500}
 
 
 def get_config() -> ConfigDict:
@@ -112,7 +110,7 @@ def sweep() -> Plan:
     Group("repeat", encodings(DECODERS), {"task": "repeat", "train.steps": 600}),
     Group("copy", encodings(DECODERS), {"task": "copy"}),
     Group("passkey", encodings(DECODERS), {"task": "passkey"}),
-    Group("addition", encodings(ADDERS), {"task": ADDITION, **LONGER}),
+    Group("addition", encodings(ADDERS), {"task": ADDITION, **THREE_DIGITS}),
   ]
   return Plan(QUESTION, Chain(*groups), baseline="none")
 
