@@ -112,7 +112,7 @@ def define(argv: list[str], values: absl_flags.FlagValues = absl_flags.FLAGS) ->
     "groups",
     [],
     "Only these groups of the plan, as in --groups=copy,sort; default all. Several"
-    " commands with one workdir can share the work; the last one, without it, reports.",
+    " commands with one workdir share the work.",
     flag_values=values,
   )
 

@@ -21,7 +21,6 @@ def main(request: flags.Request) -> int:
       " def sweep() that returns a Plan"
     )
   todo = plan.expand(request.plan, request.base, request.overrides)
-  todo = plan.only(todo, request.groups)
   sweep = {
     "question": request.plan.question,
     "config": config_file.short(request.path),
@@ -30,7 +29,7 @@ def main(request: flags.Request) -> int:
     "groups": list(dict.fromkeys(run.group for run in todo)),
     "runs": [{"id": run.id, "label": run.label, "group": run.group} for run in todo],
   }
-  return work(request, "sweep", sweep, todo)
+  return work(request, "sweep", sweep, plan.only(todo, request.groups))
 
 
 if __name__ == "__main__":

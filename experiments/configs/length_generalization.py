@@ -12,8 +12,8 @@ Cho et al., 2024, https://arxiv.org/abs/2405.20671.
 
 The plan without a name is for a CPU: three tasks of the Chomsky hierarchy for encoders,
 copying, repeating and a hidden key for decoders, trained on lengths of 1 to 10, scored
-on 10, 20, 50 and 100; and addition of 1 to 3 digits, scored up to 30. `--plan=paper` has every task with the published
-sizes, lengths and steps.
+on 10, 20, 50 and 100; and addition of 1 to 3 digits, scored up to 30. `--plan=paper`
+has every task with the published sizes, lengths and steps.
 Cost: COST
 Expect: EXPECT
 """
