@@ -178,8 +178,8 @@ def test_every_target_token_sees_the_whole_source():
 @pytest.mark.parametrize("name", SOME + SLOWLY)
 def test_absolute_positions_enter_once_and_relative_ones_do_not_move_logits(name):
   model, params = started(make(name))
-  near = logits(model, params, TOKEN_BL, coords.consecutive(1, L))
-  far = logits(model, params, TOKEN_BL, coords.consecutive(1, L, 1000))
+  near = logits(model, params, TOKEN_BL, AT)
+  far = logits(model, params, TOKEN_BL, with_ids(coords.consecutive(1, L, 1000)))
   if model.arch.position.reach(DIMS):
     assert np.all(np.isnan(far)), "positions past a table's end must not look defined"
     return

@@ -343,13 +343,12 @@ def test_the_contract_holds_in_texts_that_outgrow_their_original_length(spec):
   encoding = build(spec)
   contract.test_packed_and_padded_rows_equal_the_texts_alone(encoding)
   contract.test_what_comes_later_changes_nothing_unless_declared(encoding)
-  # The first of two packed texts is the shorter one, and does not see that.
-  first = contract.with_ids(
-    coords.padded(jnp.arange(contract.L) < jnp.array([[10], [4]]))
-  )
+  # The first text of row 1 is the shorter one, and does not see that.
+  ends = jnp.array([[contract.CUT], [4]])
+  first = contract.with_ids(coords.padded(jnp.arange(contract.L) < ends))
   alone = contract.outputs(encoding, first)
   packed = contract.outputs(encoding, contract.MODES["packed"])
-  for row, length in ((0, 10), (1, 4)):
+  for row, length in ((0, contract.CUT), (1, 4)):
     np.testing.assert_allclose(packed[row, :length], alone[row, :length], atol=5e-6)
   # A step of decoding is one pass over the text so far, though its length decides.
   given, at = contract.inputs(encoding), contract.MODES["causal"]
