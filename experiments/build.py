@@ -68,7 +68,8 @@ def architecture(config: ConfigDict, task: Task) -> Architecture:
     L=task.tokens(config.train.length),
     K=model.head_width,
   )
-  encoders, decoders = (times * model.layers for times in KINDS[model.kind])
+  kind = KINDS[model.kind]
+  encoders, decoders = (model.layers * side for side in kind.sides)
   position, core = positions.build(model.position), cores.build(model.attention)
   check_kind(config, task)
   check_position(config, position, core, dims)
@@ -81,29 +82,13 @@ def architecture(config: ConfigDict, task: Task) -> Architecture:
     placement=layers.placements.build(model.placement),
     encoders=encoders,
     decoders=decoders,
-    prefix=model.kind == "prefix_decoder",
+    prefix="prefix" in kind.uses,
     dropout=model.dropout,
     tied=model.tied,
     dtype=model.dtype,
     scan=model.scan,
     remat=model.remat,
   )
-
-
-@dataclasses.dataclass(frozen=True)
-class Kind:
-  """A kind of model: how it attends, and the task that fits it, made of another one."""
-
-  uses: tuple[str, ...]
-  adapter: str
-
-
-ATTENDS = {
-  "decoder": Kind(("decoder",), "{}"),
-  "prefix_decoder": Kind(("prefix",), "prefixed({})"),
-  "encoder": Kind(("encoder",), "blanks({})"),
-  "encoder_decoder": Kind(("encoder", "decoder", "cross"), "pairs({})"),
-}
 
 
 def check_kind(config: ConfigDict, task: Task) -> None:
@@ -113,7 +98,7 @@ def check_kind(config: ConfigDict, task: Task) -> None:
     return
   inner = getattr(task, "task", task)
   spec = config.task if inner is task else config.task.partition("(")[2][:-1]
-  other = ATTENDS[kind].adapter.format(spec if isinstance(inner, Strings) else "copy")
+  other = KINDS[kind].adapter.format(spec if isinstance(inner, Strings) else "copy")
   raise ConfigError(
     f"model.kind={kind} cannot read task={config.task}: write"
     f" --config.model.kind={task.kind}, or --config.task='{other}'"
@@ -125,7 +110,7 @@ def check_position(
 ) -> None:
   """Raises ConfigError unless the encoding works in all attention of the model."""
   model = config.model
-  for use in ATTENDS[model.kind].uses:
+  for use in KINDS[model.kind].uses:
     refused = refusal(position, core, use)
     if refused:
       chosen = f"model.kind={model.kind}, model.position={model.position},"

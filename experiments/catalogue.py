@@ -88,9 +88,8 @@ def line(name: str, encoding: PositionalEncoding) -> list[str]:
 def purpose(encoding: PositionalEncoding) -> str:
   """Returns the first sentence of its docstring."""
   text = inspect.getdoc(type(encoding)) or ""
-  return re.split(r"(?<=[.;])\s", " ".join(text.split("\n\n")[0].split()))[0].rstrip(
-    ";."
-  )
+  start = " ".join(text.split("\n\n")[0].split())
+  return re.split(r"(?<!et al\.)(?<=[.;])\s", start)[0].rstrip(";.")
 
 
 def paper(encoding: PositionalEncoding) -> str:

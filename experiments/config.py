@@ -1,6 +1,7 @@
 """Reads configs: flat keys, typed overrides, every check before anything compiles."""
 
 import copy
+import dataclasses
 import difflib
 import importlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -85,11 +86,28 @@ def wanted(like: Any) -> str:
   return f"write {kinds[type(like)]}, as in {like!r}"
 
 
-KINDS = {  # how many times model.layers the encoder and the decoder have
-  "decoder": (0, 1),
-  "prefix_decoder": (0, 1),
-  "encoder": (1, 0),
-  "encoder_decoder": (1, 1),
+@dataclasses.dataclass(frozen=True)
+class Kind:
+  """A kind of model.
+
+  uses      how it attends: see transformer_jax/models/support.py
+  adapter   the task that fits it, made of another one
+  """
+
+  uses: tuple[str, ...]
+  adapter: str
+
+  @property
+  def sides(self) -> tuple[bool, bool]:
+    """Whether it has an encoder, and a decoder."""
+    return "encoder" in self.uses, bool({"decoder", "prefix"} & {*self.uses})
+
+
+KINDS = {
+  "decoder": Kind(("decoder",), "{}"),
+  "prefix_decoder": Kind(("prefix",), "prefixed({})"),
+  "encoder": Kind(("encoder",), "blanks({})"),
+  "encoder_decoder": Kind(("encoder", "decoder", "cross"), "pairs({})"),
 }
 CHOICES = {
   "model.kind": tuple(KINDS),

@@ -4,7 +4,7 @@ import pytest
 
 from experiments import catalogue
 from transformer_jax.attention import cores
-from transformer_jax.models.support import MODES, USES, form, refusal, title
+from transformer_jax.models.support import MODES, USES, form, refusal
 from transformer_jax.positions import positions
 
 
@@ -29,9 +29,9 @@ def test_every_cell_is_served_or_refused_by_one_error_that_names_both(use):
         reason = refusal(encoding, core(), use, mode)
         if reason is None:
           continue
-        both = (title(encoding), use) if "attention: " in reason else (mode, use)
+        both = (encoding.name, use) if "attention: " in reason else (mode, use)
         if "whole rows" in reason:
-          both = (type(form(encoding, use)).__name__, core_name)
+          both = (form(encoding, use).name, core_name)
         assert all(part in reason for part in both), reason
 
 

@@ -268,6 +268,12 @@ def test_blanks_refuse_what_has_no_answer():
     tasks.build("blanks(text)")
 
 
+@pytest.mark.parametrize("name", ["mqar", "flip_flop"])
+def test_blanks_do_not_hide_questions(name):
+  with pytest.raises(ValueError, match="which blanks would hide; use it in a decoder"):
+    tasks.build(f"blanks({name})")
+
+
 def test_a_growing_length_reaches_blanks():
   task = tasks.build("blanks(reverse(symbols=2, curriculum=0.5))")
   batch = jax.jit(lambda done: task.batch((), jax.random.key(0), 64, 12, done))

@@ -319,6 +319,16 @@ def asked(tmp_path, overrides=None, dry_run=False):
   return flags.Request(path, BASE, overrides or {}, WHY, tmp_path, dry_run, False)
 
 
+def test_some_groups_run_and_the_report_plans_for_all(tmp_path, train):
+  request = dataclasses.replace(
+    asked(tmp_path), plan=Plan("why?", TWO_TASKS, "none"), groups=("copy",)
+  )
+  sweep.main(request)
+  groups = {row["group"] for row in read_json(tmp_path / "sweep.json")["runs"]}
+  assert groups == {"text", "copy"}
+  assert len([*(tmp_path / "runs").iterdir()]) == len([*TWO_TASKS]) // 2
+
+
 def test_a_sweep_goes_on_after_a_failure_and_reports(tmp_path, train, capsys):
   train.does["none"] = crash
   assert sweep.main(asked(tmp_path)) == 1

@@ -81,6 +81,7 @@ def test_commands_parse_as_written(fade):
 
 
 def test_everything_that_is_registered_is_named():
+  assert f"{len(positions)} of them" in README
   page = (ROOT / "docs" / "positions.md").read_text()
   for registry, text in ((positions, page), (tasks, README), (cores, README)):
     missing = [name for name in registry if f"`{name}" not in text]

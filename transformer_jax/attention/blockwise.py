@@ -42,7 +42,7 @@ class Blockwise:
     if encoding.tile_local:
       return None
     return (
-      f"{type(encoding).__name__} looks at whole rows of scores, and blockwise never"
+      f"{encoding.name} looks at whole rows of scores, and blockwise never"
       " holds one; use attention=dense"
     )
 

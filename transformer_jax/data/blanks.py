@@ -11,8 +11,9 @@ import jax.numpy as jnp
 
 from transformer_jax.data.base import Batch, tasks
 from transformer_jax.data.posed import Posed
-from transformer_jax.data.strings import PAD, SEPARATOR
+from transformer_jax.data.strings import PAD, SEPARATOR, Strings
 from transformer_jax.positions import coords
+from transformer_jax.spec import SpecError
 
 BLANK = SEPARATOR  # this layout has no separator
 
@@ -31,6 +32,15 @@ class Blanks(Posed):
   """
 
   kind: ClassVar[str] = "encoder"
+
+  def __post_init__(self):
+    super().__post_init__()
+    if type(self.task).finish is not Strings.finish:
+      name = type(self.task).__name__.lower()
+      raise SpecError(
+        f"blanks: part of the answer of {name} is the question, which blanks would"
+        " hide; use it in a decoder"
+      )
 
   def tokens(self, length: Any) -> Any:
     """Returns the symbols of prompt and answer."""

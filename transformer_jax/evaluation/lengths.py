@@ -110,8 +110,7 @@ class Evaluator:
     reach, tokens = arch.position.reach(arch.dims), self.task.tokens(length)
     if reach is None or tokens <= reach:
       return None
-    name = type(arch.position).__name__.lower()
-    return f"{name} has {reach} positions and this length needs {tokens}"
+    return f"{arch.position.name} has {reach} positions and this length needs {tokens}"
 
   def program(self, bucket: int):
     """Returns the jitted `(params, arrays, length) -> scores by (measure, part)`."""

@@ -22,7 +22,7 @@ def form(encoding: PositionalEncoding, use: str) -> PositionalEncoding:
   try:
     return USES[use](encoding)
   except ValueError as error:
-    raise ValueError(f"{title(encoding)} in {use} attention: {error}") from error
+    raise ValueError(f"{encoding.name} in {use} attention: {error}") from error
 
 
 def refusal(
@@ -36,8 +36,3 @@ def refusal(
   except ValueError as error:
     return str(error)
   return core.refusal(used)
-
-
-def title(encoding: PositionalEncoding) -> str:
-  """Returns what an encoding is called in messages."""
-  return type(encoding).__name__.lower()

@@ -156,7 +156,7 @@ class Stack(nn.Module):
       return position.embed(x_BLD, at)
     except KeyError as error:
       raise ValueError(
-        f"{type(self.position).__name__} changes the embeddings with {error}, of which"
+        f"{self.position.name} changes the embeddings with {error}, of which"
         " each layer has its own; its in_layer must be False for that name"
       ) from error
 

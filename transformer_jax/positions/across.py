@@ -27,7 +27,7 @@ class Across(Wrapper):
     super().__post_init__()
     if self.encoding.overrides("token_data"):
       raise ValueError(
-        f"across: {type(self.encoding).__name__.lower()} reads the tokens of one text,"
+        f"across: {self.encoding.name} reads the tokens of one text,"
         " which means nothing between two; use an encoding of positions alone"
       )
 

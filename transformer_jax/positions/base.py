@@ -69,7 +69,7 @@ class PositionalEncoding:
     embed        x_BLD -> x_BLD     token embeddings                learned, sinusoidal
     token_data   x, q -> arrays     what travels with each token    forgetting
     accumulate   arrays -> arrays   sums along the text             forgetting
-    temperature  coords -> t_BLH1   a factor on the queries         log-n
+    temperature  coords -> t_BLH1   a factor on the queries         rope_yarn
     rotate       x_BLHK, positions  queries and keys alike          rope
     turn         q, k, coords       queries and keys differently    xpos, pope
     bias         -> b_LM            added to a head's scores        alibi, t5, fire
@@ -184,6 +184,12 @@ class PositionalEncoding:
   def overrides(self, hook: str) -> bool:
     """Says whether this encoding uses a hook."""
     return getattr(type(self), hook) is not getattr(PositionalEncoding, hook)
+
+  @property
+  def name(self) -> str:
+    """What it is called in specs and messages."""
+    kind = type(self)
+    return next((n for n in positions if positions[n] is kind), kind.__name__)
 
   @property
   def tile_local(self) -> bool:

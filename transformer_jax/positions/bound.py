@@ -28,7 +28,7 @@ class Bound:
 
   def keep(self, at: Coords) -> Coords:
     """Returns the coordinates with just the ids that the encoding reads."""
-    at.need(self.encoding.ids, type(self.encoding).__name__.lower())
+    at.need(self.encoding.ids, self.encoding.name)
     return at.replace(data={name: at.data[name] for name in self.encoding.ids})
 
   def read(self, x_BLD: jax.Array, q_BLHK: jax.Array, at: Coords) -> Coords:

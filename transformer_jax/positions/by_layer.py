@@ -36,6 +36,10 @@ class Part(Wrapper):
     return own != name and self.encoding.in_layer(own)
 
   @property
+  def name(self):
+    return self.encoding.name
+
+  @property
   def _prefix(self):
     return f"e{self.index}_"
 
@@ -81,7 +85,7 @@ class Schedule(PositionalEncoding):
     for part in self.parts:
       if part.overrides("embed") or part.overrides("place"):
         raise ValueError(
-          f"{name} chooses what a layer does, and {type(part).__name__.lower()} embeds"
+          f"{name} chooses what a layer does, and {part.name} embeds"
           f" or places tokens before the first one; wrap the whole schedule instead, as"
           f" in randomized({name}(...)), or use encodings that act in attention"
         )

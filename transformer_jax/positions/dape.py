@@ -36,7 +36,7 @@ class Dape(Wrapper):
     if wrong or self.encoding.bias is None:
       raise SpecError(
         "dape corrects a bias that depends on positions alone, and"
-        f" {type(self.encoding).__name__.lower()} has none; write dape(kerple_log),"
+        f" {self.encoding.name} has none; write dape(kerple_log),"
         " dape(alibi) or dape(fire)"
       )
     if self.kernel < 1 or self.kernel % 2 == 0:

@@ -32,7 +32,7 @@ class Drope(Wrapper):
     if not self.encoding.relative:
       raise ValueError(
         f"drope puts all tokens at one position, which does not switch off"
-        f" {type(self.encoding).__name__.lower()}; use a relative encoding, as rope"
+        f" {self.encoding.name}; use a relative encoding, as rope"
       )
 
   def reach(self, dims):

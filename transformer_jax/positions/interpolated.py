@@ -44,6 +44,6 @@ def refuse_tables(name: str, encoding: PositionalEncoding) -> None:
   if encoding.whole_numbers:
     raise ValueError(
       f"{name} asks for positions between whole numbers, and"
-      f" {type(encoding).__name__.lower()} has a table of whole ones; use it with a"
+      f" {encoding.name} has a table of whole ones; use it with a"
       " formula of the position, such as rope, sinusoidal or fire"
     )

@@ -42,7 +42,7 @@ class Tupe(PositionalEncoding):
     if others:
       raise SpecError(
         "tupe adds a bias that depends on positions alone, and"
-        f" {type(self.plus).__name__.lower()} is more; write plus=t5 or plus=none"
+        f" {self.plus.name} is more; write plus=t5 or plus=none"
       )
 
   def init(self, key, dims):
