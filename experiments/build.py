@@ -9,14 +9,14 @@ from ml_collections import ConfigDict
 
 import transformer_jax.data  # noqa: F401, fills the registry of tasks
 from experiments.config import KINDS, ConfigError
-from transformer_jax.attention import Core, cores
+from transformer_jax.attention import attentions, cores
 from transformer_jax.axes import Dims
 from transformer_jax.data.base import Task, tasks
 from transformer_jax.data.strings import Strings
 from transformer_jax.evaluation.lengths import Evaluator
 from transformer_jax.models import Architecture, Transformer, layers
 from transformer_jax.models.support import refusal
-from transformer_jax.positions import PositionalEncoding, positions
+from transformer_jax.positions import positions
 from transformer_jax.training import optimizers
 from transformer_jax.training.loop import Budget
 from transformer_jax.training.step import Trainer
@@ -70,13 +70,12 @@ def architecture(config: ConfigDict, task: Task) -> Architecture:
   )
   kind = KINDS[model.kind]
   encoders, decoders = (model.layers * side for side in kind.sides)
-  position, core = positions.build(model.position), cores.build(model.attention)
   check_kind(config, task)
-  check_position(config, position, core, dims)
-  return Architecture(
+  arch = Architecture(
     dims,
-    position,
-    core,
+    position=positions.build(model.position),
+    core=cores.build(model.core),
+    attention=attentions.build(model.attention),
     norm=layers.norms.build(model.norm),
     activation=layers.activations.build(model.activation),
     placement=layers.placements.build(model.placement),
@@ -84,11 +83,14 @@ def architecture(config: ConfigDict, task: Task) -> Architecture:
     decoders=decoders,
     prefix="prefix" in kind.uses,
     dropout=model.dropout,
+    attention_dropout=model.attention_dropout,
     tied=model.tied,
     dtype=model.dtype,
     scan=model.scan,
     remat=model.remat,
   )
+  check_attention(config, arch)
+  return arch
 
 
 def check_kind(config: ConfigDict, task: Task) -> None:
@@ -105,17 +107,21 @@ def check_kind(config: ConfigDict, task: Task) -> None:
   )
 
 
-def check_position(
-  config: ConfigDict, position: PositionalEncoding, core: Core, dims: Dims
-) -> None:
-  """Raises ConfigError unless the encoding works in all attention of the model."""
-  model = config.model
+def check_attention(config: ConfigDict, arch: Architecture) -> None:
+  """Raises ConfigError unless encoding, variant and core work in the whole model."""
+  model, dims = config.model, arch.dims
+  keys = "kind", "position", "attention", "core"
+  chosen = ", ".join(f"model.{key}={model[key]}" for key in keys)
+  drop = model.attention_dropout > 0
   for use in KINDS[model.kind].uses:
-    refused = refusal(position, core, use)
+    refused = refusal(arch.position, arch.core, use, variant=arch.attention, drop=drop)
     if refused:
-      chosen = f"model.kind={model.kind}, model.position={model.position},"
-      raise ConfigError(f"{chosen} model.attention={model.attention}: {refused}")
-  reach = position.reach(dims)
+      raise ConfigError(f"{chosen}: {refused}")
+  try:
+    arch.attention.projections().check(dims)
+  except ValueError as error:
+    raise ConfigError(f"model.attention={model.attention}: {error}") from error
+  reach = arch.position.reach(dims)
   if reach is not None and reach < dims.L:
     raise ConfigError(
       f"model.position={model.position} has {reach} positions and training needs"

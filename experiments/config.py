@@ -116,7 +116,8 @@ CHOICES = {
 SPECS = {  # key: where its registry is
   "task": "transformer_jax.data.base:tasks",
   "model.position": "transformer_jax.positions:positions",
-  "model.attention": "transformer_jax.attention:cores",
+  "model.attention": "transformer_jax.attention:attentions",
+  "model.core": "transformer_jax.attention:cores",
   "model.activation": "transformer_jax.models.layers:activations",
   "model.norm": "transformer_jax.models.layers:norms",
   "model.placement": "transformer_jax.models.layers:placements",
@@ -126,6 +127,7 @@ SPECS = {  # key: where its registry is
 BASES = {  # key: what a class of one's own has to inherit
   "task": "transformer_jax.data.base:Task",
   "model.position": "transformer_jax.positions:PositionalEncoding",
+  "model.attention": "transformer_jax.attention:Variant",
 }
 AT_LEAST_ONE = (
   *("model.width", "model.layers", "model.heads", "model.feedforward"),
@@ -153,7 +155,7 @@ def _ranges(flat: Mapping[str, Any]) -> Iterator[str]:
   for key in AT_LEAST_ONE:
     if flat[key] < 1:
       yield f"{key}={flat[key]}: write 1 or more"
-  for key in ("model.dropout", "train.label_smoothing"):
+  for key in ("model.dropout", "model.attention_dropout", "train.label_smoothing"):
     if not 0 <= flat[key] < 1:
       yield f"{key}={flat[key]}: write a probability, 0 or more and below 1"
   for key in ("train.clip", "model.head_width"):

@@ -44,7 +44,7 @@ def describe(overrides: Mapping[str, Any]) -> str:
 
 def _show(key: str, value: Any) -> str:
   """Writes an encoding, core or task as it is and puts the key before all else."""
-  bare = key in ("model.position", "model.attention", "task")
+  bare = key in ("model.position", "model.attention", "model.core", "task")
   return str(value) if bare else f"{key.rpartition('.')[2]}={value}"
 
 

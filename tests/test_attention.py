@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from transformer_jax.attention import cores
-from transformer_jax.attention.base import visible
+from transformer_jax.attention.rule import visible
 from transformer_jax.axes import Dims
 from transformer_jax.positions import PositionalEncoding, bind, coords, positions
 from transformer_jax.positions.coords import Coords
@@ -95,7 +95,7 @@ def test_whole_row_encodings_are_refused_by_name():
   x_BLHK = jax.random.normal(jax.random.key(0), (2, 6, H, K))
   at = coords.consecutive(1, 6)
   args = x_BLHK, x_BLHK, x_BLHK, at, at
-  with pytest.raises(ValueError, match="Rows looks at whole rows.*use attention=dense"):
+  with pytest.raises(ValueError, match="Rows looks at whole rows.*use model.core=dense"):
     cores.build("blockwise")(*args, bind(Rows(), {}, None))
   nothing = bind(PositionalEncoding(), {}, None)
   # Taking a row's maximum off changes no softmax: the hook ran, on every head.

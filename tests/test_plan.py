@@ -156,7 +156,9 @@ OTHER = {"seeds": (0, 1), "model.tied": False, "train.clip": 0.5, "task": "copy"
     ({"model.position": "rop"}, "Did you mean 'rope'"),
     ({"model.position": "rope(bse=1)"}, "Did you mean 'base'"),
     ({"model.position": "pathlib:Path"}, "must inherit"),
-    ({"model.attention": "blockwize"}, "Did you mean 'blockwise'"),
+    ({"model.core": "blockwize"}, "Did you mean 'blockwise'"),
+    ({"model.attention": "gqa(2) + windw(8)"}, "Did you mean 'window'"),
+    ({"model.attention": "gqa(2) + mqa"}, "both decide how queries and keys"),
     ({"model.kind": "decodr"}, "Did you mean 'decoder'"),
     ({"model.kind": "coder"}, "Write one of decoder, prefix_decoder, encoder, enc"),
     ({"model.width": 65}, "write model.width=64 or 68"),
@@ -390,7 +392,7 @@ READS = {"model.kind": "encoder_decoder"}
     ({"task": "pairs(copy)"}, "write --config.model.kind=encoder_decoder"),
     (
       READS | {"task": "pairs(copy)", "model.position": "forgetting"},
-      "model.attention=dense: forgetting in encoder attention: forgetting sums gates",
+      "model.core=auto: forgetting in encoder attention: forgetting sums gates",
     ),
     ({"task": "blanks(parity)"}, "write --config.model.kind=encoder"),
     (

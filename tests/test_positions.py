@@ -302,7 +302,8 @@ def decoded(core, encoding, given, at, first=0):
 
   def step(cache, tokens):
     q, k, v, here = read(position, *tokens)
-    k, v, k_at, cache = remember(cache, k, v, here)
+    kept, k_at, cache = remember(cache, {"key": k, "value": v}, here)
+    k, v = kept["key"], kept["value"]
     k_at = position.accumulate(k_at)
     q_at = newest(k_at, cache, q.shape[1])
     q, k = position.turn(q, k, q_at, k_at)
@@ -313,7 +314,7 @@ def decoded(core, encoding, given, at, first=0):
   none = coords.absent(B, L + 3)
   where = jax.tree.map(room, start)
   where = where.replace(order_BL=none.order_BL, sees_BL=none.sees_BL)
-  cache = Cache(room(k), room(v), where, jnp.zeros((), jnp.int32))
+  cache = Cache({"key": room(k), "value": room(v)}, where, jnp.zeros((), jnp.int32))
   prompt = jax.tree.map(lambda y: y[:, :first], (*arrays, at))
   cache, out = step(cache, prompt) if first else (cache, jnp.zeros((B, 0, H, K)))
   one_by_one = lambda y: jnp.moveaxis(y[:, first:, None], 1, 0)

@@ -1,7 +1,8 @@
 """One string is one choice: `rope(base=5e5)`, `my_pkg.spiral:Spiral(turns=3)`.
 
 A spec is a name with literal arguments, which may be specs or tuples of specs:
-`randomized(by_layer((rope(base=5e5), alibi)))`. `Registry.build` makes the object.
+`randomized(by_layer((rope(base=5e5), alibi)))`. Some kinds can be added up:
+`gqa(2) + window(256)`. `Registry.build` makes the object.
 """
 
 import ast
@@ -26,8 +27,10 @@ def nearest(name: str, choices: Iterable[str]) -> str:
 class Registry(Mapping[str, type]):
   """Maps names to classes and builds objects of one kind from specs."""
 
-  def __init__(self, kind: str):
+  def __init__(self, kind: str, combine: Callable[[tuple], Any] | None = None):
+    """combine: makes one object of several; specs may then be added up."""
     self.kind = kind
+    self._combine = combine
     self._classes: dict[str, type] = {}
 
   def __getitem__(self, name: str) -> type:
@@ -61,7 +64,19 @@ class Registry(Mapping[str, type]):
         f"cannot read {self.kind} '{spec}': write name, name(argument=value)"
         " or module:Class(argument=value)"
       ) from error
+    return self._object(node, spec)
+
+  def _object(self, node: ast.expr, spec: str) -> Any:
+    if self._combine and isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
+      return self._combine(tuple(self._terms(node, spec)))
     return self._call(node, spec)
+
+  def _terms(self, node: ast.expr, spec: str) -> Iterator[Any]:
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
+      yield from self._terms(node.left, spec)
+      yield from self._terms(node.right, spec)
+    else:
+      yield self._call(node, spec)
 
   def _call(self, node: ast.expr, spec: str) -> Any:
     call = node if isinstance(node, ast.Call) else ast.Call(node, [], [])
@@ -72,8 +87,9 @@ class Registry(Mapping[str, type]):
     return cls(*args, **kwargs)
 
   def _value(self, node: ast.expr, spec: str) -> Any:
-    if isinstance(node, (ast.Call, ast.Name, ast.Attribute)):
-      return self._call(node, spec)
+    added = isinstance(node, ast.BinOp) and not isinstance(node.left, ast.Constant)
+    if added or isinstance(node, (ast.Call, ast.Name, ast.Attribute)):
+      return self._object(node, spec)
     if isinstance(node, ast.Tuple):
       return tuple(self._value(item, spec) for item in node.elts)
     try:

@@ -12,7 +12,8 @@ def get_config() -> ConfigDict:
   config.model = model = ConfigDict()
   model.kind = "decoder"  # prefix_decoder, encoder, encoder_decoder: see README
   model.position = "rope"  # see transformer_jax/positions
-  model.attention = "dense"  # see transformer_jax/attention
+  model.attention = "multihead"  # see transformer_jax/attention/variants
+  model.core = "auto"  # how attention is computed: see transformer_jax/attention
   model.width = 64  # of a token's vector (D)
   model.layers = 2
   model.heads = 4  # (H)
@@ -22,6 +23,7 @@ def get_config() -> ConfigDict:
   model.norm = "rmsnorm"  # rmsnorm, layernorm
   model.placement = "pre"  # norm before (pre) or after (post) each sublayer
   model.dropout = 0.0  # chance that a value is dropped
+  model.attention_dropout = 0.0  # chance that a weight of attention is dropped
   model.tied = True  # the output reads the input's token embedding
   model.dtype = "float32"  # of the matrix products: float32, bfloat16
   model.scan = False  # one compiled layer, run N times: compiles faster

@@ -1,48 +1,99 @@
 """What an attention core is: one call, many ways to visit tiles of scores."""
 
+import dataclasses
 from typing import Protocol
 
 import jax
 import jax.numpy as jnp
 
+from transformer_jax.attention.rule import PLAIN, Rule
+from transformer_jax.attention.variant import Variant
 from transformer_jax.positions import Bound, Coords, PositionalEncoding
 from transformer_jax.spec import Registry
 
 cores = Registry("attention core")
-MASKED = -1e30  # below any score, yet finite: an empty row must not make NaN
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Dropout:
+  """Sets weights to zero by chance and scales up the others.
+
+  Srivastava et al., 2014. https://jmlr.org/papers/v15/srivastava14a.html
+  """
+
+  key: jax.Array
+  rate: float = dataclasses.field(metadata={"static": True})
+
+  def __call__(self, w_BHLM: jax.Array) -> jax.Array:
+    kept = jax.random.bernoulli(self.key, 1 - self.rate, w_BHLM.shape)
+    return jnp.where(kept, w_BHLM / (1 - self.rate), 0.0)
 
 
 class Core(Protocol):
   """Attends from queries to keys and mixes values, all in the float type of the values.
 
-  q_BLHK, k_BMHK, v_BMHK, already turned by the encoding; `q_at` and `k_at` say where
-  they are and who sees whom. A query that sees no key gets zeros. `scale` multiplies
-  the dot products; None: 1 / sqrt of the width that queries have here.
+  q_BLHK, k_BMGK, v_BMGE, already turned by the encoding: G key heads divide H query
+  heads, and query head h reads key head h // (H / G). `q_at` and `k_at` say where they
+  are and who sees whom. A query that sees no key gets zeros. `scale` multiplies the dot
+  products, a number or scale_H; None: 1 / sqrt of the width that queries have here.
+  `rule` is the attention variant. Returns o_BLHE.
   """
 
   def __call__(
     self,
     q_BLHK: jax.Array,
-    k_BMHK: jax.Array,
-    v_BMHK: jax.Array,
+    k_BMGK: jax.Array,
+    v_BMGE: jax.Array,
     q_at: Coords,
     k_at: Coords,
     position: Bound,
-    scale: float | None = None,
+    scale: float | jax.Array | None = None,
+    rule: Rule = PLAIN,
+    drop: Dropout | None = None,
   ) -> jax.Array: ...
 
-  def refusal(self, encoding: PositionalEncoding) -> str | None:
-    """Returns why this core cannot serve an encoding, or None."""
+  def refusal(
+    self,
+    encoding: PositionalEncoding,
+    variant: Variant = PLAIN.variant,
+    drop: bool = False,
+  ) -> str | None:
+    """Returns why this core cannot serve an encoding or a variant, or None."""
 
 
-def visible(q_at: Coords, k_at: Coords) -> jax.Array:
-  """Returns which keys each query may look at, [B, L, M]; B is 1 where shared.
+def require(core: Core, position: Bound, rule: Rule, drop: Dropout | None) -> None:
+  """Raises ValueError when the core refuses."""
+  reason = core.refusal(position.encoding, rule.variant, drop is not None)
+  if reason:
+    raise ValueError(reason)
 
-  Order decides, never the position: coupled and randomized positions are not monotone.
-  """
-  same_BLM = q_at.segment_BL[:, :, None] == k_at.segment_BL[:, None, :]
-  early_BLM = k_at.order_BL[:, None, :] <= q_at.sees_BL[:, :, None]
-  return same_BLM & early_BLM & k_at.real_BL[:, None, :]
+
+def whole_rows(
+  core: str, encoding: PositionalEncoding, variant: Variant, drop: bool
+) -> str | None:
+  """Returns why a core that never holds a whole row refuses, or None."""
+  if not encoding.tile_local:
+    what = encoding.name
+  elif not variant.tile_local:
+    what = variant.name
+  elif drop:
+    return (
+      f"{core} does not drop weights; set model.attention_dropout=0 or use"
+      " model.core=dense"
+    )
+  else:
+    return variant.refusal(encoding)
+  return (
+    f"{what} looks at whole rows of scores, and {core} never holds one; use"
+    " model.core=dense"
+  )
+
+
+def repeat_heads(k_BMGK: jax.Array, H: int) -> jax.Array:
+  """Returns k_BMHK, in which each query head has the keys it reads."""
+  G = k_BMGK.shape[2]
+  return k_BMGK if G == H else jnp.repeat(k_BMGK, H // G, axis=2)
 
 
 def tile_scores(
@@ -53,20 +104,19 @@ def tile_scores(
   position: Bound,
   scale: float | jax.Array,
   seen_BLM: jax.Array,
+  rule: Rule = PLAIN,
 ) -> jax.Array:
-  """Returns float32 scores s_BHLM of a tile, before the mask: all cores share this."""
-  s_BHLM = scale * jnp.einsum(
-    "BLHK,BMHK->BHLM", q_BLHK, k_BMHK, preferred_element_type=jnp.float32
-  )
+  """Returns float32 scores s_BHLM of a tile, before `rule.logits` and the mask."""
+  s_BHLM = rule.dot(q_BLHK, k_BMHK, scale)
   return position.score(s_BHLM, q_BLHK, k_BMHK, q_at, k_at, seen_BLM, scale)
 
 
-def mix(w_BHLM: jax.Array, v_BMHK: jax.Array, pos_BL, pos_BM, position: Bound):
-  """Returns weighted values o_BLHK with what the encoding adds to them, in float32."""
-  out_BLHK = jnp.einsum(
-    "BHLM,BMHK->BLHK",
-    w_BHLM.astype(v_BMHK.dtype),
-    v_BMHK,
+def mix(w_BHLM: jax.Array, v_BMHE: jax.Array, pos_BL, pos_BM, position: Bound):
+  """Returns weighted values o_BLHE with what the encoding adds to them, in float32."""
+  out_BLHE = jnp.einsum(
+    "BHLM,BMHE->BLHE",
+    w_BHLM.astype(v_BMHE.dtype),
+    v_BMHE,
     preferred_element_type=jnp.float32,
   )
-  return out_BLHK + position.values(w_BHLM, pos_BL, pos_BM)
+  return out_BLHE + position.values(w_BHLM, pos_BL, pos_BM)

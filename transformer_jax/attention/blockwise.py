@@ -12,7 +12,16 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from transformer_jax.attention.base import MASKED, cores, mix, tile_scores, visible
+from transformer_jax.attention.base import (
+  PLAIN,
+  cores,
+  mix,
+  repeat_heads,
+  require,
+  tile_scores,
+  whole_rows,
+)
+from transformer_jax.attention.rule import MASKED, visible
 from transformer_jax.positions import Bound, coords
 
 
@@ -26,10 +35,20 @@ class Blockwise:
 
   block: int = 128
 
-  def __call__(self, q_BLHK, k_BMHK, v_BMHK, q_at, k_at, position, scale=None):
-    reason = self.refusal(position.encoding)
-    if reason:
-      raise ValueError(reason)
+  def __call__(
+    self,
+    q_BLHK,
+    k_BMGK,
+    v_BMGE,
+    q_at,
+    k_at,
+    position,
+    scale=None,
+    rule=PLAIN,
+    drop=None,
+  ):
+    require(self, position, rule, drop)
+    k_BMHK, v_BMHK = (repeat_heads(x, q_BLHK.shape[2]) for x in (k_BMGK, v_BMGE))
     L = q_BLHK.shape[1]
     scale = q_BLHK.shape[-1] ** -0.5 if scale is None else scale
     static = position.encoding, scale
@@ -38,13 +57,8 @@ class Blockwise:
     out_nBLHK = _flash(static, position.params, queries, keys)
     return jnp.concatenate(out_nBLHK, axis=1)[:, :L].astype(v_BMHK.dtype)
 
-  def refusal(self, encoding):
-    if encoding.tile_local:
-      return None
-    return (
-      f"{encoding.name} looks at whole rows of scores, and blockwise never"
-      " holds one; use attention=dense"
-    )
+  def refusal(self, encoding, variant=PLAIN.variant, drop=False):
+    return whole_rows("blockwise", encoding, variant, drop)
 
 
 def _blocks(size, arrays, at):

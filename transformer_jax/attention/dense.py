@@ -5,31 +5,43 @@ https://arxiv.org/abs/1706.03762
 
 import dataclasses
 
-import jax
-import jax.numpy as jnp
-
-from transformer_jax.attention.base import MASKED, cores, mix, tile_scores, visible
+from transformer_jax.attention.base import (
+  PLAIN,
+  cores,
+  mix,
+  repeat_heads,
+  require,
+  tile_scores,
+)
 
 
 @cores.register("dense")
 @dataclasses.dataclass(frozen=True)
 class Dense:
-  """Computes every score, then the softmax, then the mixture."""
+  """Computes every score, then the weights, then the mixture."""
 
-  def __call__(self, q_BLHK, k_BMHK, v_BMHK, q_at, k_at, position, scale=None):
+  def __call__(
+    self,
+    q_BLHK,
+    k_BMGK,
+    v_BMGE,
+    q_at,
+    k_at,
+    position,
+    scale=None,
+    rule=PLAIN,
+    drop=None,
+  ):
+    require(self, position, rule, drop)
     scale = q_BLHK.shape[-1] ** -0.5 if scale is None else scale
-    seen_BLM = visible(q_at, k_at)
-    s_BHLM = tile_scores(q_BLHK, k_BMHK, q_at, k_at, position, scale, seen_BLM)
-    s_BHLM = position.rows(s_BHLM, q_BLHK, k_BMHK, q_at, k_at, seen_BLM, scale)
-    w_BHLM = softmax(s_BHLM, seen_BLM[:, None])
-    return mix(w_BHLM, v_BMHK, q_at.pos_BL, k_at.pos_BL, position).astype(v_BMHK.dtype)
+    k_BMHK, v_BMHE = (repeat_heads(x, q_BLHK.shape[2]) for x in (k_BMGK, v_BMGE))
+    seen_BLM = rule.seen(q_at, k_at)
+    tile = q_BLHK, k_BMHK, q_at, k_at
+    s_BHLM = tile_scores(*tile, position, scale, seen_BLM, rule)
+    s_BHLM = position.rows(s_BHLM, *tile, seen_BLM, scale)
+    w_BHLM = rule.weigh(rule.logits(s_BHLM), seen_BLM)
+    w_BHLM = drop(w_BHLM) if drop else w_BHLM
+    return mix(w_BHLM, v_BMHE, q_at.pos_BL, k_at.pos_BL, position).astype(v_BMHE.dtype)
 
-  def refusal(self, encoding):
-    return None
-
-
-def softmax(s_BHLM: jax.Array, seen_B1LM: jax.Array) -> jax.Array:
-  """Returns weights over the keys that are seen; a row that sees none is zero."""
-  s_BHLM = jnp.where(seen_B1LM, s_BHLM, MASKED)
-  w_BHLM = jax.nn.softmax(s_BHLM, axis=-1)
-  return w_BHLM * jnp.any(seen_B1LM, axis=-1, keepdims=True)
+  def refusal(self, encoding, variant=PLAIN.variant, drop=False):
+    return variant.refusal(encoding)

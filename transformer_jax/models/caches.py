@@ -16,21 +16,29 @@ def empty_cache(arch: Architecture, B: int, M: int) -> Any:
 
   They are a list, or stacked arrays where the layers are one program.
   """
-  caches = [_empty(arch, arch.decoding.layer(n), B, M) for n in range(arch.decoders)]
+  caches = [_empty(arch, n, B, M) for n in range(arch.decoders)]
   return jax.tree.map(lambda *x: jnp.stack(x), *caches) if arch.scan else caches
 
 
-def _empty(arch, encoding, B, M):
-  """Returns the empty cache of one layer."""
-  dims = arch.dims
-  vector = lambda *axes: jax.ShapeDtypeStruct((B, M, *axes), arch.dtype)
-  read = functools.partial(_first_read, encoding, dims)
-  zeros = lambda tree: jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), tree)
-  at = zeros(jax.eval_shape(read, vector(dims.D), vector(dims.H, dims.K)))
+def _empty(arch, n, B, M):
+  """Returns the empty cache of layer n."""
+  dims, (encoding, variant) = arch.dims, arch.layer(arch.decoding, n)
+  projections = variant.projections()
+  shapes = projections.weights(dims)
+  w = {
+    name: jax.ShapeDtypeStruct(shape, jnp.float32)
+    for name, (shape, _) in shapes.items()
+  }
+  w |= jax.eval_shape(lambda: projections.init(jax.random.key(0), dims))
+  x_BMD = jax.ShapeDtypeStruct((B, M, dims.D), arch.dtype)
+  q_BMHK = jax.eval_shape(projections.query, w, x_BMD)
+  kept = jax.eval_shape(projections.memory, w, x_BMD)
+  read = functools.partial(_first_read, encoding, projections.seen_by(dims, encoding))
+  at = jax.eval_shape(read, x_BMD, q_BMHK)
+  kept, at = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (kept, at))
   none = coords.absent(B, M)
   at = at.replace(order_BL=none.order_BL, sees_BL=none.sees_BL)
-  k_BMHK = zeros(vector(dims.H, dims.K))
-  return Cache(k_BMHK, k_BMHK, at, jnp.zeros((), jnp.int32))
+  return Cache(kept, at, jnp.zeros((), jnp.int32))
 
 
 def _first_read(encoding, dims, x_BLD, q_BLHK):

@@ -6,6 +6,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 
+from transformer_jax.attention.projections import project
 from transformer_jax.axes import Dims
 from transformer_jax.positions import Bound, PositionalEncoding, bind
 
@@ -41,20 +42,22 @@ class Position(nn.Module):
 
 
 def weight(module: nn.Module, name: str, shape: tuple[int, ...], inputs: int = 1):
-  """Returns a projection's weights, scaled by the size of its first `inputs` axes."""
+  """Returns a projection's weights, scaled by the size of its first `inputs` axes.
+
+  Without inputs it is what a projection adds, and starts at zero.
+  """
+  if not inputs:
+    return module.param(name, nn.initializers.zeros, shape)
   into, out = tuple(range(inputs)), tuple(range(inputs, len(shape)))
   init = nn.initializers.lecun_normal(in_axis=into, out_axis=out)
   return module.param(name, init, shape)
 
 
-def project(x, w, inputs: int):
-  """Contracts the last `inputs` axes of x with the first of w, in the dtype of x.
+def own(module: nn.Module, init: Any, dims: Dims) -> dict[str, jax.Array]:
+  """Returns the parameters that `init(key, dims)` starts, owned by the module."""
+  make = lambda name: lambda key: init(key, dims)[name]
+  names = jax.eval_shape(lambda: init(jax.random.key(0), dims))
+  return {name: module.param(name, make(name)) for name in names}
 
-  Tokens are flattened into one axis: XLA on CPUs fuses two axes better than three.
-  """
-  tokens, inward, outward = x.shape[:-inputs], w.shape[:inputs], w.shape[inputs:]
-  size = 1
-  for n in inward:
-    size *= n
-  y = x.reshape(-1, size) @ w.astype(x.dtype).reshape(size, -1)
-  return y.reshape(*tokens, *outward)
+
+__all__ = ["Norm", "Position", "own", "project", "weight"]

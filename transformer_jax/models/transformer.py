@@ -10,11 +10,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from transformer_jax.attention import Core
+from transformer_jax.attention import Core, Dropout, Rule, Variant
 from transformer_jax.attention.cache import newest, remember
 from transformer_jax.axes import Dims
 from transformer_jax.models.layers import Gelu, PreNorm, RMSNorm
-from transformer_jax.models.parts import Norm, Position, project, weight
+from transformer_jax.models.parts import Norm, Position, own, project, weight
 from transformer_jax.models.support import form
 from transformer_jax.positions import (
   Coords,
@@ -33,6 +33,7 @@ class Architecture:
   encoders, decoders   layers that look both ways, and layers that look back; a model
                        with both attends from decoder to encoder
   prefix               the decoder's coordinates let a prefix be seen whole
+  attention            the attention variant
   tied                 the output reads with the embedding's own weights
   dtype                of activations; parameters, norms, softmax and logits are float32
   scan, remat          one program for all layers; recompute layers in the backward pass
@@ -41,6 +42,7 @@ class Architecture:
   dims: Dims
   position: PositionalEncoding
   core: Core
+  attention: Variant = Variant()
   norm: Any = RMSNorm()
   activation: Any = Gelu()
   placement: Any = PreNorm()
@@ -48,15 +50,20 @@ class Architecture:
   decoders: int = 0
   prefix: bool = False
   dropout: float = 0.0
+  attention_dropout: float = 0.0
   tied: bool = True
   dtype: str = "float32"
   scan: bool = False
   remat: bool = False
 
   @property
-  def decoding(self) -> PositionalEncoding:
-    """The form of the encoding that decoder layers use."""
-    return form(self.position, "prefix" if self.prefix else "decoder")
+  def decoding(self) -> str:
+    """How decoder layers use attention."""
+    return "prefix" if self.prefix else "decoder"
+
+  def layer(self, use: str, n: int) -> tuple[PositionalEncoding, Variant]:
+    """Returns the encoding and the variant of layer n of a stack."""
+    return form(self.position, use).layer(n), form(self.attention, use).layer(n)
 
 
 class Attention(nn.Module):
@@ -64,6 +71,7 @@ class Attention(nn.Module):
 
   arch: Architecture
   position: PositionalEncoding
+  variant: Variant
 
   @nn.compact
   def __call__(self, x_BLD, at, shared=None, memory=None, cache=None):
@@ -71,22 +79,40 @@ class Attention(nn.Module):
 
     shared   the encoding with the parameters that all layers share
     """
-    dims, own = self.arch.dims, self.position.in_layer if shared else _everything
-    position = Position(self.position, dims, own, name="position")(shared)
-    inward, outward = (dims.D, dims.H, dims.K), (dims.H, dims.K, dims.D)
-    q_BLHK = project(x_BLD, weight(self, "query_DHK", inward), 1)
+    dims, projections = self.arch.dims, self.variant.projections()
+    projections.check(dims)
+    w = {
+      name: weight(self, name, *shape)
+      for name, shape in projections.weights(dims).items()
+    } | own(self, projections.init, dims)
+    more = self.variant.weights(dims)
+    params = {name: weight(self, name, *shape) for name, shape in more.items()}
+    rule = Rule(self.variant, params | own(self, self.variant.init, dims))
+    mine = self.position.in_layer if shared else _everything
+    seen_by = projections.seen_by(dims, self.position)
+    position = Position(self.position, seen_by, mine, name="position")(shared)
+
+    q_BLHK = projections.query(w, x_BLD)
     source_BMD, k_at = memory or (x_BLD, at)
     k_at = position.keep(k_at) if memory else position.read(x_BLD, q_BLHK, at)
-    k_BMHK = project(source_BMD, weight(self, "key_DHK", inward), 1)
-    v_BMHK = project(source_BMD, weight(self, "value_DHK", inward), 1)
-    k_BMHK, v_BMHK, k_at, cache = remember(cache, k_BMHK, v_BMHK, k_at)
+    kept, k_at, cache = remember(cache, projections.memory(w, source_BMD), k_at)
+    k_BMGK, v_BMGE = projections.read(w, kept)
     k_at = position.accumulate(k_at)
-    L = x_BLD.shape[1]
+    L, scale = x_BLD.shape[1], self.variant.scale(rule.params, q_BLHK.shape[-1])
     q_at = position.keep(at).bidirectional() if memory else newest(k_at, cache, L)
-    q_BLHK, k_BMHK = position.turn(q_BLHK, k_BMHK, q_at, k_at)
-    scale = dims.K**-0.5
-    out_BLHK = self.arch.core(q_BLHK, k_BMHK, v_BMHK, q_at, k_at, position, scale)
-    return project(out_BLHK, weight(self, "out_HKD", outward, inputs=2), 2), cache
+    q_BLHK, k_BMGK = self.variant.condition(rule.params, q_BLHK, k_BMGK)
+    q_BLHK, k_BMGK = projections.turn(position, q_BLHK, k_BMGK, q_at, k_at)
+    attended = q_BLHK, k_BMGK, v_BMGE, q_at, k_at, position, scale
+    out_BLHE = self.arch.core(*attended, rule, self.drop())
+    out_BLHE = self.variant.output(rule.params, x_BLD, out_BLHE)
+    return projections.out(w, out_BLHE), cache
+
+  def drop(self):
+    """Returns what drops weights in training, or None."""
+    rate = self.arch.attention_dropout
+    if not rate or not self.has_rng("dropout"):
+      return None
+    return Dropout(self.make_rng("dropout"), rate)
 
 
 class FeedForward(nn.Module):
@@ -109,6 +135,7 @@ class Block(nn.Module):
 
   arch: Architecture
   position: PositionalEncoding
+  variant: Variant
 
   @nn.compact
   def __call__(self, x_BLD, at, shared, memory, cache):
@@ -117,13 +144,14 @@ class Block(nn.Module):
     norm = lambda name: Norm(self.arch.norm, name=f"{name}_norm")
 
     own = norm("attention")
-    attend = Attention(self.arch, self.position, name="attention")
+    attend = Attention(self.arch, self.position, self.variant, name="attention")
     update_BLD, cache = attend(place.before(own, x_BLD), at, shared, cache=cache)
     x_BLD = place.after(own, x_BLD, drop(update_BLD))
 
     if memory is not None:
       own = norm("cross")
-      attend = Attention(self.arch, form(self.position, "cross"), name="cross")
+      position, variant = (form(x, "cross") for x in (self.position, self.variant))
+      attend = Attention(self.arch, position, variant, name="cross")
       update_BLD, _ = attend(place.before(own, x_BLD), at, memory=memory)
       x_BLD = place.after(own, x_BLD, drop(update_BLD))
 
@@ -136,8 +164,12 @@ class Stack(nn.Module):
   """Places the tokens, then applies the layers."""
 
   arch: Architecture
-  position: PositionalEncoding
+  use: str
   layers: int
+
+  @property
+  def position(self):
+    return form(self.arch.position, self.use)
 
   @nn.compact
   def __call__(self, x_BLD, at, memory=None, cache=None, done=1.0):
@@ -170,12 +202,12 @@ class Stack(nn.Module):
     block = (
       nn.remat(Block, prevent_cse=not self.arch.scan) if self.arch.remat else Block
     )
-    encodings = [self.position.layer(n) for n in range(self.layers)]
+    kinds = [self.arch.layer(self.use, n) for n in range(self.layers)]
     if self.arch.scan:
-      if len({*encodings}) > 1:
+      if len({*kinds}) > 1:
         raise ValueError(
-          "scan compiles one layer for all of them, and position gives layers different"
-          " encodings; set model.scan=False"
+          "scan compiles one layer for all of them, and position or attention gives"
+          " layers different ones; set model.scan=False"
         )
       rngs = {"params": True, "dropout": True}
       one = nn.broadcast
@@ -183,11 +215,11 @@ class Stack(nn.Module):
         block, {"params": 0}, split_rngs=rngs, in_axes=(one, one, one, 0),
         length=self.layers,
       )  # fmt: skip
-      layers = layers(self.arch, encodings[0], name="layers")
+      layers = layers(self.arch, *kinds[0], name="layers")
       return layers(x_BLD, at, shared, memory, cache)
     caches = []
-    for n, encoding in enumerate(encodings):
-      layer = block(self.arch, encoding, name=f"layer_{n}")
+    for n, kind in enumerate(kinds):
+      layer = block(self.arch, *kind, name=f"layer_{n}")
       x_BLD, own = layer(x_BLD, at, shared, memory, cache[n] if cache else None)
       caches.append(own)
     return x_BLD, caches
@@ -205,7 +237,7 @@ class Transformer(nn.Module):
     if not arch.tied:
       self.output_DV = self.param("output_DV", normal, (dims.D, dims.V))
     if arch.encoders:
-      self.encoder = Stack(arch, form(arch.position, "encoder"), arch.encoders)
+      self.encoder = Stack(arch, "encoder", arch.encoders)
     if arch.decoders:
       self.decoder = Stack(arch, arch.decoding, arch.decoders)
 

@@ -45,7 +45,8 @@ class Tile:
   q_data, k_data  what `accumulate` returned, without batch and head axes
   scale           what multiplies a dot product, 1 / sqrt(K) by default
 
-  `rows` gets all heads at once: its q, k and data keep a head axis, in front.
+  `rows` gets all heads at once: its q, k and data keep a head axis, in front, and a
+  scale of each head's own is scale_H11.
   """
 
   q_LK: jax.Array

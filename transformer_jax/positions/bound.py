@@ -44,12 +44,21 @@ class Bound:
   def turn(
     self, q_BLHK: jax.Array, k_BMHK: jax.Array, q_at: Coords, k_at: Coords
   ) -> tuple[jax.Array, jax.Array]:
-    """Turns queries and keys by their positions and applies the temperature."""
+    """Turns queries and keys by their positions and applies the temperature.
+
+    Fewer heads of keys are repeated only if the encoding tells heads apart.
+    """
+    if k_BMHK.shape[2] != q_BLHK.shape[2] and self.tells_heads_apart(k_at):
+      k_BMHK = jnp.repeat(k_BMHK, q_BLHK.shape[2] // k_BMHK.shape[2], axis=2)
     q_BLHK, k_BMHK = self.encoding.turn(self.params, q_BLHK, k_BMHK, q_at, k_at)
     if self.encoding.overrides("temperature"):
       factor = self.encoding.temperature(self.params, q_at)
       q_BLHK = (q_BLHK * factor).astype(q_BLHK.dtype)
     return q_BLHK, k_BMHK
+
+  def tells_heads_apart(self, at: Coords) -> bool:
+    """Says whether any array that the encoding reads has an axis of heads."""
+    return any("H" in axes_of(name) for name in (*self.params, *at.data))
 
   def score(
     self,
@@ -65,10 +74,14 @@ class Bound:
     if not self.encoding.overrides("score"):
       return s_BHLM + self.bias(q_at.pos_BL, k_at.pos_BL)
     tile = Tile(
-      q_BLHK, k_BMHK, q_at.pos_BL, k_at.pos_BL, seen_BLM, q_at.data, k_at.data, scale
+      q_BLHK, k_BMHK, q_at.pos_BL, k_at.pos_BL, seen_BLM, q_at.data, k_at.data, 0.0
     )
-    heads = jax.vmap(self.encoding.score, (self.head_axes, 0, _tile_axes(tile)))
-    return _over_batch(heads, (self.params,), (s_BHLM, tile))
+
+    def one(params, scale, s_LM, tile):
+      return self.encoding.score(params, s_LM, dataclasses.replace(tile, scale=scale))
+
+    axes = self.head_axes, 0 if jnp.ndim(scale) else None, 0, _tile_axes(tile)
+    return _over_batch(jax.vmap(one, axes), (self.params, scale), (s_BHLM, tile))
 
   def bias(self, pos_BL: jax.Array, pos_BM: jax.Array) -> jax.Array | float:
     """Returns the bias b_BHLM; its batch axis is as long as that of the positions."""
@@ -102,9 +115,14 @@ class Bound:
       seen_BLM,
       heads_first(q_at.data),
       heads_first(k_at.data),
-      scale,
+      0.0,
     )
-    return _over_batch(self.encoding.rows, (self.params,), (s_BHLM, tile))
+    scale = scale[:, None, None] if jnp.ndim(scale) else scale
+
+    def one(params, scale, s_HLM, tile):
+      return self.encoding.rows(params, s_HLM, dataclasses.replace(tile, scale=scale))
+
+    return _over_batch(one, (self.params, scale), (s_BHLM, tile))
 
   def values(
     self, w_BHLM: jax.Array, pos_BL: jax.Array, pos_BM: jax.Array

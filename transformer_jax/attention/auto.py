@@ -1,0 +1,62 @@
+"""Chooses the core that serves a scheme fastest here, and can say why."""
+
+import dataclasses
+
+import jax
+
+from transformer_jax.attention.base import PLAIN, Core, cores, require
+
+# Best first, where all serve: docs/benchmarks.md has the measurements.
+ORDER = {
+  "tpu": ("pallas_tpu", "blockwise", "dense"),
+  "gpu": ("cudnn", "blockwise", "dense"),
+  "cpu": ("blockwise", "dense"),
+}
+FEW = 32  # queries: fewer fill no tile, as in decoding
+
+
+@cores.register("auto")
+@dataclasses.dataclass(frozen=True)
+class Auto:
+  """The fastest core that serves the encoding and the variant; results are the same.
+
+  Never chooses a core that refuses; `choose` gives the reasons, and a run records them.
+  """
+
+  def __call__(
+    self,
+    q_BLHK,
+    k_BMGK,
+    v_BMGE,
+    q_at,
+    k_at,
+    position,
+    scale=None,
+    rule=PLAIN,
+    drop=None,
+  ):
+    require(self, position, rule, drop)
+    asked = position.encoding, rule.variant, drop is not None
+    core, _ = choose(*asked, L=q_BLHK.shape[1])
+    args = q_BLHK, k_BMGK, v_BMGE, q_at, k_at, position, scale, rule, drop
+    return core(*args)
+
+  def refusal(self, encoding, variant=PLAIN.variant, drop=False):
+    return cores.build("dense").refusal(encoding, variant, drop)
+
+
+def choose(encoding, variant, drop: bool, L: int) -> tuple[Core, dict[str, str]]:
+  """Returns the core for L queries on this device, and why faster ones were refused."""
+  platform = jax.default_backend()
+  refused = {}
+  for name in ORDER.get(platform, ORDER["cpu"]):
+    if name not in cores:
+      continue
+    core = cores.build(name)
+    reason = core.refusal(encoding, variant, drop)
+    if reason is None and L < FEW and name != "dense":
+      reason = f"{L} queries do not fill a tile"
+    if reason is None:
+      return core, refused
+    refused[name] = reason
+  raise ValueError("; ".join(refused.values()))

@@ -1,0 +1,108 @@
+"""How tokens become queries, keys and values, and what a cache keeps of them."""
+
+import dataclasses
+
+import jax
+
+from transformer_jax.axes import Dims
+from transformer_jax.positions import Bound, Coords, PositionalEncoding
+
+Arrays = dict[str, jax.Array]
+# name: (shape, how many of the first axes are inputs); 0 inputs: added, starts at zero
+Weights = dict[str, tuple[tuple[int, ...], int]]
+
+
+def project(x: jax.Array, w: jax.Array, inputs: int) -> jax.Array:
+  """Contracts the last `inputs` axes of x with the first of w, in the dtype of x.
+
+  Tokens are flattened into one axis: XLA on CPUs fuses two axes better than three.
+  """
+  tokens, inward, outward = x.shape[:-inputs], w.shape[:inputs], w.shape[inputs:]
+  size = 1
+  for n in inward:
+    size *= n
+  y = x.reshape(-1, size) @ w.astype(x.dtype).reshape(size, -1)
+  return y.reshape(*tokens, *outward)
+
+
+@dataclasses.dataclass(frozen=True)
+class Projections:
+  """Many heads with a key and a value each: the way of Vaswani et al., 2017.
+
+  https://arxiv.org/abs/1706.03762. Queries come in H heads, keys and values in G, which
+  divides H: query head h reads key head h // (H / G).
+
+  groups   G; 0: as many as query heads
+  bias     adds a learned vector to queries, keys, values and the output
+  """
+
+  groups: int = 0
+  bias: bool = False
+
+  def weights(self, dims: Dims) -> Weights:
+    """Returns the shapes of all matrices, and of what is added."""
+    inward = (dims.D, dims.H, dims.K)
+    G = self.groups or dims.H
+    letters = "GK" if self.groups else "HK"
+    shapes = {"query_DHK": (inward, 1), "out_HKD": ((dims.H, dims.K, dims.D), 2)}
+    for name in ("key", "value"):
+      shapes[f"{name}_D{letters}"] = (dims.D, G, dims.K), 1
+    if self.bias:
+      shapes |= {"query_shift_HK": (inward[1:], 0), "out_shift_D": ((dims.D,), 0)}
+      for name in ("key", "value"):
+        shapes[f"{name}_shift_{letters}"] = (G, dims.K), 0
+    return shapes
+
+  def init(self, key: jax.Array, dims: Dims) -> Arrays:
+    """Returns parameters that are not projections."""
+    return {}
+
+  def check(self, dims: Dims) -> None:
+    """Raises ValueError unless the heads of a model can be arranged so."""
+    if self.groups and dims.H % self.groups:
+      raise ValueError(
+        f"{self.groups} groups of keys do not divide {dims.H} heads; change one of them"
+      )
+
+  def query(self, w: Arrays, x_BLD: jax.Array) -> jax.Array:
+    """Returns the queries q_BLHK."""
+    return self.into(w, "query", x_BLD)
+
+  def memory(self, w: Arrays, x_BMD: jax.Array) -> Arrays:
+    """Returns what is kept of each token: a cache holds this and nothing else."""
+    return {name: self.into(w, name, x_BMD) for name in ("key", "value")}
+
+  def read(self, w: Arrays, kept: Arrays) -> tuple[jax.Array, jax.Array]:
+    """Returns keys k_BMGK and values v_BMGE of what was kept."""
+    return kept["key"], kept["value"]
+
+  def turn(
+    self,
+    position: Bound,
+    q_BLHK: jax.Array,
+    k_BMGK: jax.Array,
+    q_at: Coords,
+    k_at: Coords,
+  ) -> tuple[jax.Array, jax.Array]:
+    """Lets the encoding turn queries and keys."""
+    return position.turn(q_BLHK, k_BMGK, q_at, k_at)
+
+  def out(self, w: Arrays, o_BLHE: jax.Array) -> jax.Array:
+    """Returns the update of the tokens, x_BLD."""
+    (name,) = (name for name in w if name in ("out_HKD", "out_HED"))
+    x_BLD = project(o_BLHE, w[name], 2)
+    return x_BLD + w["out_shift_D"].astype(x_BLD.dtype) if self.bias else x_BLD
+
+  def seen_by(self, dims: Dims, encoding: PositionalEncoding) -> Dims:
+    """Returns the sizes that the positional encoding meets."""
+    return dims
+
+  def into(self, w: Arrays, name: str, x_BLD: jax.Array) -> jax.Array:
+    """Projects tokens with the weights whose name starts so."""
+    y = 0.0
+    for found in w:
+      if found.startswith(f"{name}_D"):
+        y = y + project(x_BLD, w[found], 1)
+      elif found.startswith(f"{name}_shift_"):
+        y = y + w[found].astype(x_BLD.dtype)
+    return y

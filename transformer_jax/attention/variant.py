@@ -1,0 +1,210 @@
+"""The places where an attention variant changes scaled dot-product attention."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from transformer_jax.attention.projections import Arrays, Projections, Weights
+from transformer_jax.axes import Dims
+from transformer_jax.positions import Coords, PositionalEncoding
+from transformer_jax.spec import Registry, SpecError
+
+attentions = Registry("attention variant", combine=lambda parts: Sum(parts))
+
+
+@attentions.register("multihead")
+@dataclasses.dataclass(frozen=True)
+class Variant:
+  """Softmax of q k / sqrt(K), many heads. Vaswani et al., 2017.
+
+  https://arxiv.org/abs/1706.03762. A variant overrides the hooks that its method
+  changes, and `a + b` makes both changes:
+
+    projections  -> Projections        queries, keys, values, cache    gqa, mla
+    weights      -> shapes             further matrices                gated
+    init         -> arrays             further parameters              sinks
+    condition    q, k -> q, k          before they are turned          qk_norm
+    scale        -> factor             on dot products                 scale
+    dot          q_LK, k_MK -> s_LM    instead of a dot product        additive
+    logits       s_LM -> s_LM          each score, after the bias      softcap
+    seen         coords -> bool        who may look at whom            window
+    extra        -> logit_H            one more term in the sum        sinks
+    pointwise    s_LM -> w_LM          weights, each by itself         sigmoid
+    weigh        s_BHLM -> w_BHLM      weights, a whole row at once    entmax
+    output       x, o -> o             before the output projection    gated
+
+  Hooks are pure functions of parameters. `dot`, `logits` and `pointwise` see one head
+  of one sequence; a parameter whose axes start with H has a slice for each head. Sums
+  apply `condition`, `logits` and `output` from left to right.
+  """
+
+  def projections(self) -> Projections:
+    """Returns how tokens become queries, keys and values."""
+    return Projections()
+
+  def weights(self, dims: Dims) -> Weights:
+    """Returns the shapes of matrices besides those of the projections."""
+    return {}
+
+  def init(self, key: jax.Array, dims: Dims) -> Arrays:
+    """Returns trainable parameters that are not matrices of projections."""
+    return {}
+
+  def condition(
+    self, params: Arrays, q_BLHK: jax.Array, k_BMGK: jax.Array
+  ) -> tuple[jax.Array, jax.Array]:
+    """Changes queries and keys before the encoding turns them."""
+    return q_BLHK, k_BMGK
+
+  def scale(self, params: Arrays, K: int) -> float | jax.Array:
+    """Returns the factor on dot products of K terms: a number, or scale_H."""
+    return K**-0.5
+
+  def dot(
+    self, params: Arrays, q_LK: jax.Array, k_MK: jax.Array, scale: float | jax.Array
+  ) -> jax.Array:
+    """Returns the scores s_LM of one head, float32."""
+    product_LM = jnp.matmul(q_LK, k_MK.T, preferred_element_type=jnp.float32)
+    return scale * product_LM
+
+  def logits(self, params: Arrays, s_LM: jax.Array) -> jax.Array:
+    """Changes each score of one head, the positional bias included."""
+    return s_LM
+
+  def seen(self, q_at: Coords, k_at: Coords) -> jax.Array | bool:
+    """Returns which keys a query may look at among those it could see, [B, L, M]."""
+    return True
+
+  def extra(self, params: Arrays) -> jax.Array | None:
+    """Returns one logit for each head, with value zero, that joins the softmax."""
+    return None
+
+  def pointwise(self, params: Arrays, s_LM: jax.Array, keys_L1: jax.Array) -> jax.Array:
+    """Returns the weights of one head without a softmax.
+
+    keys_L1: how many keys each query sees, float32, at least 1
+    """
+    raise NotImplementedError
+
+  def weigh(self, params: Arrays, s_BHLM: jax.Array, seen_B1LM: jax.Array) -> jax.Array:
+    """Returns the weights of whole rows; zero where a key is not seen."""
+    raise NotImplementedError
+
+  def output(self, params: Arrays, x_BLD: jax.Array, o_BLHE: jax.Array) -> jax.Array:
+    """Changes what the heads found; x_BLD is what attention read."""
+    return o_BLHE
+
+  def bidirectional(self) -> "Variant":
+    """Returns the form for attention that looks both ways, or raises ValueError."""
+    return self
+
+  def cross(self) -> "Variant":
+    """Returns the form between two texts, or raises ValueError."""
+    return self
+
+  def layer(self, n: int) -> "Variant":
+    """Returns what layer n uses."""
+    return self
+
+  def refusal(self, encoding: PositionalEncoding) -> str | None:
+    """Returns why it cannot serve an encoding, naming both, or None."""
+    return None
+
+  def overrides(self, hook: str) -> bool:
+    """Says whether this variant uses a hook."""
+    return getattr(type(self), hook) is not getattr(Variant, hook)
+
+  @property
+  def name(self) -> str:
+    """What it is called in specs and messages."""
+    kind = type(self)
+    return next((n for n in attentions if attentions[n] is kind), kind.__name__)
+
+  @property
+  def tile_local(self) -> bool:
+    """False when weights need a whole row of scores, or all heads, at once."""
+    return not self.overrides("weigh")
+
+
+ONE_OF = {  # what only one part of a sum may decide
+  "how queries and keys are made": ("projections",),
+  "the scale": ("scale",),
+  "how a query meets a key": ("dot",),
+  "how scores become weights": ("extra", "pointwise", "weigh"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Sum(Variant):
+  """Makes the changes of all its parts."""
+
+  parts: tuple[Variant, ...]
+
+  def __post_init__(self):
+    for what, hooks in ONE_OF.items():
+      deciding = [p.name for p in self.parts if any(p.overrides(h) for h in hooks)]
+      if len(deciding) > 1:
+        raise SpecError(
+          f"{' and '.join(deciding)} both decide {what}; keep one of them"
+        )
+
+  @property
+  def name(self) -> str:
+    return " + ".join(part.name for part in self.parts)
+
+  def overrides(self, hook: str) -> bool:
+    return any(part.overrides(hook) for part in self.parts)
+
+  def decided(self, hook: str, *args: Any) -> Any:
+    """Calls the hook of the part that decides, or that of plain attention."""
+    part = next((part for part in self.parts if part.overrides(hook)), Variant())
+    return getattr(part, hook)(*args)
+
+  def condition(self, params, q_BLHK, k_BMGK):
+    for part in self.parts:
+      q_BLHK, k_BMGK = part.condition(params, q_BLHK, k_BMGK)
+    return q_BLHK, k_BMGK
+
+  def logits(self, params, s_LM):
+    for part in self.parts:
+      s_LM = part.logits(params, s_LM)
+    return s_LM
+
+  def output(self, params, x_BLD, o_BLHE):
+    for part in self.parts:
+      o_BLHE = part.output(params, x_BLD, o_BLHE)
+    return o_BLHE
+
+  def seen(self, q_at, k_at):
+    return functools.reduce(jnp.logical_and, (p.seen(q_at, k_at) for p in self.parts))
+
+  def weights(self, dims):
+    return {k: v for part in self.parts for k, v in part.weights(dims).items()}
+
+  def init(self, key, dims):
+    return {k: v for part in self.parts for k, v in part.init(key, dims).items()}
+
+  def refusal(self, encoding):
+    reasons = (part.refusal(encoding) for part in self.parts)
+    return next((reason for reason in reasons if reason), None)
+
+  def bidirectional(self):
+    return Sum(tuple(part.bidirectional() for part in self.parts))
+
+  def cross(self):
+    return Sum(tuple(part.cross() for part in self.parts))
+
+  def layer(self, n):
+    return Sum(tuple(part.layer(n) for part in self.parts))
+
+
+def _decided(hook: str) -> Any:
+  return lambda self, *args: self.decided(hook, *args)
+
+
+for _hooks in ONE_OF.values():
+  for _hook in _hooks:
+    setattr(Sum, _hook, _decided(_hook))

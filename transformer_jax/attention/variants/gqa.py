@@ -1,0 +1,30 @@
+"""Groups of query heads that share keys and values. Ainslie et al., 2023.
+
+https://arxiv.org/abs/2305.13245
+"""
+
+import dataclasses
+
+from transformer_jax.attention.projections import Projections
+from transformer_jax.attention.variant import Variant, attentions
+from transformer_jax.spec import SpecError
+
+
+@attentions.register("gqa")
+@dataclasses.dataclass(frozen=True)
+class GQA(Variant):
+  """Query head h reads key head h // (heads / groups); the cache shrinks likewise.
+
+  groups   heads of keys and values; it divides the model's heads
+  bias     queries, keys, values and the output are shifted by learned vectors
+  """
+
+  groups: int = 2
+  bias: bool = False
+
+  def __post_init__(self):
+    if not isinstance(self.groups, int) or self.groups < 1:
+      raise SpecError(f"{self.name}: groups is {self.groups!r}; write gqa(groups=2)")
+
+  def projections(self):
+    return Projections(self.groups, self.bias)

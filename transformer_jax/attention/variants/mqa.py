@@ -1,0 +1,23 @@
+"""One key and value head for all queries. Shazeer, 2019.
+
+https://arxiv.org/abs/1911.02150
+"""
+
+import dataclasses
+
+from transformer_jax.attention.projections import Projections
+from transformer_jax.attention.variant import Variant, attentions
+
+
+@attentions.register("mqa")
+@dataclasses.dataclass(frozen=True)
+class MQA(Variant):
+  """All query heads read the same keys and values.
+
+  bias   queries, keys, values and the output are shifted by learned vectors
+  """
+
+  bias: bool = False
+
+  def projections(self):
+    return Projections(1, self.bias)

@@ -1,0 +1,42 @@
+"""The factor on dot products. Vaswani et al., 2017.
+
+https://arxiv.org/abs/1706.03762; none: Raffel et al., 2020,
+https://arxiv.org/abs/1910.10683; 1 / K: Yang et al., 2022,
+https://arxiv.org/abs/2203.03466
+"""
+
+import dataclasses
+
+import jax.numpy as jnp
+
+from transformer_jax.attention.variant import Variant, attentions
+from transformer_jax.spec import SpecError
+
+
+@attentions.register("scale")
+@dataclasses.dataclass(frozen=True)
+class Scale(Variant):
+  """K ** -power times `factor`, learned by each head or not.
+
+  `scale(0)` is T5's: no scale. `scale(1)` is that of muP: queries and keys that are
+  aligned grow like K. The learned factor starts there and stays above zero.
+
+  power     0.5: the usual 1 / sqrt(K)
+  factor    a further factor
+  learned   each head learns its own factor
+  """
+
+  power: float = 0.5
+  factor: float = 1.0
+  learned: bool = False
+
+  def __post_init__(self):
+    if not self.factor > 0:
+      raise SpecError(f"scale: factor is {self.factor!r}; write a number above 0")
+
+  def init(self, key, dims):
+    return {"log_scale_H": jnp.zeros(dims.H)} if self.learned else {}
+
+  def scale(self, params, K):
+    fixed = self.factor * K**-self.power
+    return fixed * jnp.exp(params["log_scale_H"]) if self.learned else fixed

@@ -1,0 +1,29 @@
+"""Scores that cannot pass a cap. Bello et al., 2016; Gemma 2, 2024.
+
+https://arxiv.org/abs/1611.09940, https://arxiv.org/abs/2408.00118
+"""
+
+import dataclasses
+
+import jax.numpy as jnp
+
+from transformer_jax.attention.variant import Variant, attentions
+from transformer_jax.spec import SpecError
+
+
+@attentions.register("softcap")
+@dataclasses.dataclass(frozen=True)
+class Softcap(Variant):
+  """cap * tanh(score / cap), after the scale and the positional bias.
+
+  cap   no score is above it or below its negative
+  """
+
+  cap: float = 50.0
+
+  def __post_init__(self):
+    if not self.cap > 0:
+      raise SpecError(f"softcap: cap is {self.cap!r}; write a number above 0")
+
+  def logits(self, params, s_LM):
+    return self.cap * jnp.tanh(s_LM / self.cap)
