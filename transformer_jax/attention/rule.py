@@ -26,6 +26,9 @@ class Rule:
     self, q_BLHK: jax.Array, k_BMHK: jax.Array, scale: float | jax.Array
   ) -> jax.Array:
     """Returns scores s_BHLM, float32; `scale` is a number or scale_H."""
+    if self.variant.overrides("features"):
+      features = self.variant.features(self.params, q_BLHK, k_BMHK, scale)
+      return jnp.einsum("BLHN,BMHN->BHLM", *features)
     if not self.variant.overrides("dot"):
       s_BHLM = jnp.einsum(
         "BLHK,BMHK->BHLM", q_BLHK, k_BMHK, preferred_element_type=jnp.float32

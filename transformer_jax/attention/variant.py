@@ -29,6 +29,7 @@ class Variant:
     condition    q, k -> q, k          before they are turned          qk_norm
     scale        -> factor             on dot products                 scale
     dot          q_LK, k_MK -> s_LM    instead of a dot product        additive
+    features     q, k -> q, k          whose products are weights      linear
     logits       s_LM -> s_LM          each score, after the bias      softcap
     seen         coords -> bool        who may look at whom            window
     extra        -> logit_H            one more term in the sum        sinks
@@ -69,6 +70,19 @@ class Variant:
     """Returns the scores s_LM of one head, float32."""
     product_LM = jnp.matmul(q_LK, k_MK.T, preferred_element_type=jnp.float32)
     return scale * product_LM
+
+  def features(
+    self,
+    params: Arrays,
+    q_BLHK: jax.Array,
+    k_BMHK: jax.Array,
+    scale: float | jax.Array,
+  ) -> tuple[jax.Array, jax.Array]:
+    """Returns float32 features of queries and keys; their products are the scores.
+
+    What it makes of a token may not depend on other tokens.
+    """
+    raise NotImplementedError
 
   def logits(self, params: Arrays, s_LM: jax.Array) -> jax.Array:
     """Changes each score of one head, the positional bias included."""
@@ -132,7 +146,7 @@ class Variant:
 ONE_OF = {  # what only one part of a sum may decide
   "how queries and keys are made": ("projections",),
   "the scale": ("scale",),
-  "how a query meets a key": ("dot",),
+  "how a query meets a key": ("dot", "features"),
   "how scores become weights": ("extra", "pointwise", "weigh"),
 }
 
