@@ -1,0 +1,38 @@
+"""Each weight is its own score above zero. Wortsman et al., 2023.
+
+https://arxiv.org/abs/2309.08586
+"""
+
+import dataclasses
+
+import jax
+
+from transformer_jax.attention.variant import Variant, attentions
+from transformer_jax.spec import SpecError
+
+
+@attentions.register("relu")
+@dataclasses.dataclass(frozen=True)
+class Relu(Variant):
+  """relu(score) / n ** power: weights that need not add up to one.
+
+  The paper takes the length of the text for n. A query of a causal model sees fewer
+  keys than that, so n is here how many it does see.
+
+  power   of n; the paper finds 1 best
+  fixed   n of every query; 0: as many keys as the query sees
+  """
+
+  power: float = 1.0
+  fixed: int = 0
+
+  def __post_init__(self):
+    if not isinstance(self.power, (int, float)):
+      raise SpecError(f"relu: power is {self.power!r}; write a number such as 1")
+    if not (isinstance(self.fixed, int) and self.fixed >= 0):
+      raise SpecError(
+        f"relu: fixed is {self.fixed!r}; write a number of keys, or 0 to count them"
+      )
+
+  def pointwise(self, params, s_LM, keys_L1):
+    return jax.nn.relu(s_LM) / (self.fixed or keys_L1) ** self.power

@@ -1,0 +1,36 @@
+"""A sink that each head learns. gpt-oss, 2025.
+
+https://arxiv.org/abs/2508.10925
+"""
+
+import dataclasses
+
+import jax
+
+from transformer_jax.attention.variant import Variant, attentions
+from transformer_jax.spec import SpecError
+
+
+@attentions.register("sinks")
+@dataclasses.dataclass(frozen=True)
+class Sinks(Variant):
+  """A learned logit joins each head's softmax and brings no value.
+
+  It is not scaled, and starts near 0, where `softmax_one` stays.
+
+  deviation   of the normal distribution that it starts from
+  """
+
+  deviation: float = 0.02
+
+  def __post_init__(self):
+    if not (isinstance(self.deviation, (int, float)) and self.deviation >= 0):
+      raise SpecError(
+        f"sinks: deviation is {self.deviation!r}; write a number that is not negative"
+      )
+
+  def init(self, key, dims):
+    return {"sink_H": self.deviation * jax.random.normal(key, (dims.H,))}
+
+  def extra(self, params):
+    return params["sink_H"]

@@ -1,0 +1,20 @@
+"""Weights are the nearest ones to the scores. Martins and Astudillo, 2016.
+
+https://arxiv.org/abs/1602.02068
+"""
+
+import dataclasses
+
+import jax.numpy as jnp
+
+from transformer_jax.attention.variant import Variant, attentions
+from transformer_jax.attention.variants.entmax import entmax
+
+
+@attentions.register("sparsemax")
+@dataclasses.dataclass(frozen=True)
+class Sparsemax(Variant):
+  """max(0, score - t), where t makes the weights add up to one: `entmax(alpha=2)`."""
+
+  def weigh(self, params, s_BHLM, seen_B1LM):
+    return entmax(jnp.full((1, 1, 1), 2.0), s_BHLM, seen_B1LM, 1.0)

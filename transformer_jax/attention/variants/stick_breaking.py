@@ -1,0 +1,54 @@
+"""The nearest key breaks off its share first. Tan et al., 2024.
+
+https://arxiv.org/abs/2410.17980
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from transformer_jax.attention.variant import Variant, attentions
+from transformer_jax.spec import SpecError
+
+
+@attentions.register("stick_breaking")
+@dataclasses.dataclass(frozen=True)
+class StickBreaking(Variant):
+  """A key takes sigmoid(score) of what nearer keys left of a stick of length one.
+
+  Recency is built in: the paper uses it without positional encoding. A query looks at
+  the keys before its own, and the first one of a text finds nothing.
+
+  attend_current   a query looks at its own key too, and at it first
+  remainder        what no key took goes to the query's own value
+  """
+
+  attend_current: bool = False
+  remainder: bool = False
+
+  def weigh(self, params, s_BHLM, seen_B1LM):
+    along = seen_B1LM.ndim - 1
+    later_B1LM = jax.lax.cumsum(seen_B1LM.astype(jnp.int32), along, reverse=True)
+    own_B1LM = seen_B1LM & (later_B1LM == 1)  # nobody sees past its own key
+    seen_B1LM = seen_B1LM if self.attend_current else seen_B1LM & ~own_B1LM
+    s_BHLM = jnp.where(seen_B1LM, s_BHLM, 0.0)
+    # Of the stick a key leaves 1 - sigmoid(s) = exp(-softplus(s)).
+    left_BHLM = jnp.where(seen_B1LM, -jax.nn.softplus(s_BHLM), 0.0)
+    left_BHLM = jax.lax.cumsum(left_BHLM, left_BHLM.ndim - 1, reverse=True)
+    w_BHLM = jnp.where(seen_B1LM, jnp.exp(s_BHLM + left_BHLM), 0.0)
+    if self.remainder:
+      w_BHLM += jnp.where(own_B1LM, jnp.exp(left_BHLM[..., :1]), 0.0)
+    return w_BHLM
+
+  def bidirectional(self):
+    raise SpecError(
+      "a stick is broken from the query's own place backwards, and keys in the future"
+      " lie on the other side; use it in a decoder"
+    )
+
+  def cross(self):
+    raise SpecError(
+      "a stick is broken from the query's own place backwards, and another text has no"
+      " such place; use it in a decoder, without an encoder"
+    )

@@ -1,0 +1,44 @@
+"""Heads that mix each other's scores and weights. Shazeer et al., 2020.
+
+https://arxiv.org/abs/2003.02436
+"""
+
+import dataclasses
+
+import jax.numpy as jnp
+
+from transformer_jax.attention.rule import softmax
+from transformer_jax.attention.variant import Variant, attentions
+from transformer_jax.spec import SpecError
+
+
+@attentions.register("talking_heads")
+@dataclasses.dataclass(frozen=True)
+class TalkingHeads(Variant):
+  """Mixes scores over heads before the softmax, and weights after it.
+
+  Positional biases belong to the scores, and are mixed too. Both mixtures start as the
+  identity: each head for itself.
+
+  before   mixes scores, before the mask
+  after    mixes weights
+  """
+
+  before: bool = True
+  after: bool = True
+
+  def __post_init__(self):
+    if not (self.before or self.after):
+      raise SpecError("talking_heads mixes nothing; set before=True or after=True")
+
+  def init(self, key, dims):
+    # N is the heads that result: a mesh can split a name by H only once.
+    names = {"mix_scores_HN": self.before, "mix_weights_HN": self.after}
+    return {name: jnp.eye(dims.H) for name, used in names.items() if used}
+
+  def weigh(self, params, s_BHLM, seen_B1LM):
+    mix = lambda x_BHLM, name: jnp.einsum("BHLM,HN->BNLM", x_BHLM, params[name])
+    if self.before:
+      s_BHLM = mix(s_BHLM, "mix_scores_HN")
+    w_BHLM = softmax(s_BHLM, seen_B1LM)
+    return mix(w_BHLM, "mix_weights_HN") if self.after else w_BHLM
