@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -10,6 +11,7 @@ from ml_collections import ConfigDict
 import transformer_jax.data  # noqa: F401, fills the registry of tasks
 from experiments.config import KINDS, ConfigError
 from transformer_jax.attention import attentions, cores
+from transformer_jax.attention.auto import serving
 from transformer_jax.axes import Dims
 from transformer_jax.data.base import Task, tasks
 from transformer_jax.data.strings import Strings
@@ -127,6 +129,27 @@ def check_attention(config: ConfigDict, arch: Architecture) -> None:
       f"model.position={model.position} has {reach} positions and training needs"
       f" {dims.L}; give it more, or lower train.length"
     )
+
+
+def cores_used(arch: Architecture, lengths: Iterable[int]) -> tuple[str, dict]:
+  """Returns which cores attend to texts of these lengths, and why others do not.
+
+  The names are those of all layers and uses, `auto` being followed by what it chose.
+  """
+  sides = {"encoder": arch.encoders, arch.decoding: arch.decoders}
+  sides["cross"] = min(sides.values())
+  pairs = {arch.layer(use, n) for use, count in sides.items() for n in range(count)}
+  drop, ran, refused = arch.attention_dropout > 0, set(), {}
+  for encoding, variant in pairs:
+    for L in lengths:
+      core, reasons = serving(arch.core, encoding, variant, drop, L)
+      ran.add(cores.name_of(core))
+      refused |= reasons
+    others = ((name, cores.build(name)) for name in cores)
+    reasons = {name: core.refusal(encoding, variant, drop) for name, core in others}
+    refused |= {name: reason for name, reason in reasons.items() if reason}
+  names, asked_for = ", ".join(sorted(ran)), cores.name_of(arch.core)
+  return names if asked_for in ran else f"{asked_for}: {names}", refused
 
 
 def tokens_per_step(trainer: Trainer, arrays: Any) -> int:

@@ -133,7 +133,7 @@ AT_LEAST_ONE = (
   *("model.width", "model.layers", "model.heads", "model.feedforward"),
   *("train.length", "train.rows", "train.steps", "train.steps_per_dispatch"),
   *("train.checkpoint_every", "evaluate.rows", "evaluate.rows_per_step"),
-  "mesh.tensor",
+  *("mesh.tensor", "mesh.sequence"),
 )
 
 
@@ -182,17 +182,20 @@ def _divisions(flat: Mapping[str, Any]) -> Iterator[str]:
 
 def _mesh(flat: Mapping[str, Any], devices: int | None) -> Iterator[str]:
   data, tensor = flat["mesh.data"], flat["mesh.tensor"]
+  others, sequence = tensor * flat["mesh.sequence"], flat["mesh.sequence"]
   if data == 0 or data < -1:
     yield f"mesh.data={data}: write 1 or more, or -1 for all devices that are left"
     return
-  if devices is not None and devices < tensor * abs(data):
+  if devices is not None and devices < others * abs(data):
     have = f"{devices} device{'s' * (devices > 1)}"
-    yield f"mesh.data={data} x mesh.tensor={tensor}: only {have} here; write less"
+    wanted = f"mesh.data={data} x mesh.tensor={tensor} x mesh.sequence={sequence}"
+    yield f"{wanted}: only {have} here; write less"
     return
   if data == -1 and devices is not None:
-    if devices % tensor:
-      yield f"mesh.tensor={tensor}: {devices} devices are not a multiple of it"
-    data = devices // tensor
+    if devices % others:
+      product = f"mesh.tensor={tensor} x mesh.sequence={sequence}"
+      yield f"{product}: {devices} devices are not a multiple of it"
+    data = devices // others
   for key in ("train.rows", "evaluate.rows_per_step") if data > 0 else ():
     yield from _uneven(key, flat[key], "mesh.data", data)
 

@@ -16,8 +16,14 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from experiments import runs
-from experiments.build import Experiment, build, flops_per_token, sizes, tokens_per_step
-from transformer_jax.attention import cores
+from experiments.build import (
+  Experiment,
+  build,
+  cores_used,
+  flops_per_token,
+  sizes,
+  tokens_per_step,
+)
 from transformer_jax.evaluation.lengths import MEASURES
 from transformer_jax.training import loop, sharding
 from transformer_jax.training.checkpoint import Keeper
@@ -65,7 +71,8 @@ def _run(config: ConfigDict, folder: Path, name: str, stop: Any) -> dict | None:
   trained = time.perf_counter()
   split = functools.partial(sharding.split_rows, mesh)
   evaluator = dataclasses.replace(experiment.evaluator, split=split)
-  scores = evaluator.run(fitted.state.params, arrays, experiment.lengths)
+  with jax.set_mesh(mesh):
+    scores = evaluator.run(fitted.state.params, arrays, experiment.lengths)
   seconds = {
     "compile": program.seconds,
     "train": trained - start,
@@ -73,7 +80,7 @@ def _run(config: ConfigDict, folder: Path, name: str, stop: Any) -> dict | None:
   }
   return {
     **_outcome(experiment, fitted, scores),
-    **_cost(experiment, program, arrays),
+    **_cost(experiment, program, arrays, mesh),
     "tokens_per_s": speed,
     "seconds": seconds,
     "data": facts,
@@ -83,7 +90,7 @@ def _run(config: ConfigDict, folder: Path, name: str, stop: Any) -> dict | None:
 def describe(config: ConfigDict) -> dict[str, Any]:
   """Returns what a run would cost, from the compiled program; trains nothing."""
   experiment, mesh, arrays, _ = _prepare(config)
-  return _cost(experiment, _compile(experiment, arrays, mesh), arrays)
+  return _cost(experiment, _compile(experiment, arrays, mesh), arrays, mesh)
 
 
 def _prepare(config: ConfigDict) -> tuple[Experiment, Mesh, Any, dict]:
@@ -92,7 +99,7 @@ def _prepare(config: ConfigDict) -> tuple[Experiment, Mesh, Any, dict]:
   What could not be scored after training is refused here, before anything compiles.
   """
   experiment = build(config)
-  mesh = sharding.make_mesh(config.mesh.data, config.mesh.tensor)
+  mesh = sharding.make_mesh(**config.mesh)
   arrays, facts = load(experiment.task)
   params = jax.eval_shape(experiment.trainer.init, 0).params
   experiment.evaluator.check(params, arrays, experiment.lengths)
@@ -169,17 +176,26 @@ def _outcome(experiment: Experiment, fitted: Fitted, scores: list[dict]) -> dict
   }
 
 
-def _cost(experiment: Experiment, program: Program, arrays: Any) -> dict[str, Any]:
+def _cost(
+  experiment: Experiment, program: Program, arrays: Any, mesh: Mesh
+) -> dict[str, Any]:
   """Returns parameters and FLOPs of one seed, and the memory of all of them."""
   shapes = jax.eval_shape(experiment.trainer.init, 0)
   parameters, own = sizes(shapes.params)
   arch = experiment.trainer.model.arch
-  others = {name: cores.build(name).refusal(arch.position) for name in cores}
+  with jax.set_mesh(mesh):
+    ran, refused = cores_used(arch, _tokens(experiment))
   return {
     "parameters": parameters,
     "position_parameters": own,
     "flops_per_token": flops_per_token(experiment, arrays),
     "peak_bytes": program.peak_bytes,
-    "core": type(arch.core).__name__.lower(),
-    "core_refusals": {name: reason for name, reason in others.items() if reason},
+    "core": ran,
+    "core_refusals": refused,
   }
+
+
+def _tokens(experiment: Experiment) -> tuple[int, ...]:
+  """Returns how many tokens the texts have that are trained on or scored."""
+  task, length = experiment.task, experiment.trainer.length
+  return tuple(sorted({task.tokens(n) for n in (length, *experiment.lengths)}))

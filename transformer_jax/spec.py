@@ -53,6 +53,11 @@ class Registry(Mapping[str, type]):
 
     return add
 
+  def name_of(self, thing: Any) -> str:
+    """Returns the name under which an object's class is registered, or its own."""
+    kind = type(thing)
+    return next((n for n in self if self[n] is kind), kind.__name__)
+
   def build(self, spec: Any) -> Any:
     """Returns the object that `spec` describes; an object is returned unchanged."""
     if not isinstance(spec, str):

@@ -48,4 +48,5 @@ def get_config() -> ConfigDict:
   config.mesh = mesh = ConfigDict()
   mesh.data = 1  # devices that share a batch; -1: all that are left
   mesh.tensor = 1  # devices that share heads and hidden units
+  mesh.sequence = 1  # devices that share the tokens of a text
   return config.lock()

@@ -1,6 +1,7 @@
 """Chooses the core that serves a scheme fastest here, and can say why."""
 
 import dataclasses
+from collections.abc import Iterable
 
 import jax
 
@@ -45,13 +46,17 @@ class Auto:
     return cores.build("dense").refusal(encoding, variant, drop)
 
 
+def serving(core, encoding, variant, drop: bool, L: int) -> tuple[Core, dict[str, str]]:
+  """Returns the core that attends to texts of L tokens, and why faster ones do not."""
+  if isinstance(core, Auto):
+    return choose(encoding, variant, drop, L)
+  return core, {}
+
+
 def choose(encoding, variant, drop: bool, L: int) -> tuple[Core, dict[str, str]]:
   """Returns the core for L queries on this device, and why faster ones were refused."""
-  platform = jax.default_backend()
   refused = {}
-  for name in ORDER.get(platform, ORDER["cpu"]):
-    if name not in cores:
-      continue
+  for name in _candidates():
     core = cores.build(name)
     reason = core.refusal(encoding, variant, drop)
     if reason is None and L < FEW and name != "dense":
@@ -60,3 +65,11 @@ def choose(encoding, variant, drop: bool, L: int) -> tuple[Core, dict[str, str]]
       return core, refused
     refused[name] = reason
   raise ValueError("; ".join(refused.values()))
+
+
+def _candidates() -> Iterable[str]:
+  """Returns the cores to try here, fastest first."""
+  sizes = dict(jax.sharding.get_abstract_mesh().shape)
+  if sizes.get("sequence", 1) > 1:
+    yield "ring"
+  yield from ORDER.get(jax.default_backend(), ORDER["cpu"])

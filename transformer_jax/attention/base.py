@@ -31,7 +31,9 @@ class Dropout:
 
 
 class Core(Protocol):
-  """Attends from queries to keys and mixes values, all in the float type of the values.
+  """A way to compute attention.
+
+  Attends from queries to keys and mixes values, all in the float type of the values.
 
   q_BLHK, k_BMGK, v_BMGE, already turned by the encoding: G key heads divide H query
   heads, and query head h reads key head h // (H / G). `q_at` and `k_at` say where they

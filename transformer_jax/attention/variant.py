@@ -134,8 +134,7 @@ class Variant:
   @property
   def name(self) -> str:
     """What it is called in specs and messages."""
-    kind = type(self)
-    return next((n for n in attentions if attentions[n] is kind), kind.__name__)
+    return attentions.name_of(self)
 
   @property
   def tile_local(self) -> bool:

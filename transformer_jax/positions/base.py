@@ -189,8 +189,7 @@ class PositionalEncoding:
   @property
   def name(self) -> str:
     """What it is called in specs and messages."""
-    kind = type(self)
-    return next((n for n in positions if positions[n] is kind), kind.__name__)
+    return positions.name_of(self)
 
   @property
   def tile_local(self) -> bool:

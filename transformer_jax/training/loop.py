@@ -80,7 +80,8 @@ def compile_steps(
   steps = jax.vmap(functools.partial(trainer.steps, count=count), (None, 0))
   everywhere = NamedSharding(mesh, PartitionSpec())
   steps = jax.jit(steps, donate_argnums=1, out_shardings=(where, everywhere))
-  run = steps.lower(arrays, abstract).compile()
+  with jax.set_mesh(mesh):  # for attention that sends keys from device to device
+    run = steps.lower(arrays, abstract).compile()
   seconds = time.perf_counter() - start
   memory = run.memory_analysis()
   used = memory.argument_size_in_bytes + memory.temp_size_in_bytes

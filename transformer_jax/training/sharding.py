@@ -15,22 +15,23 @@ from transformer_jax.data.base import Batch
 RULES = {"H": "tensor", "F": "tensor", "V": "tensor"}
 
 
-def make_mesh(data: int = 1, tensor: int = 1) -> Mesh:
-  """Returns a mesh of data x tensor devices; data -1 takes all that are left.
+def make_mesh(data: int = 1, tensor: int = 1, sequence: int = 1) -> Mesh:
+  """Returns a mesh of data x tensor x sequence devices; data -1 takes what is left.
 
   Raises ValueError when the devices do not suffice or do not divide.
   """
-  devices = jax.devices()
+  devices, others = jax.devices(), tensor * sequence
   if data == -1:
-    data = max(1, len(devices) // tensor)
-  if data * tensor > len(devices):
+    data = max(1, len(devices) // others)
+  if data * others > len(devices):
     raise ValueError(
-      f"mesh of data={data} x tensor={tensor} needs {data * tensor} devices and this"
-      f" machine has {len(devices)}; lower mesh.data or mesh.tensor"
+      f"mesh of data={data} x tensor={tensor} x sequence={sequence} needs"
+      f" {data * others} devices and this machine has {len(devices)}; lower mesh.data,"
+      " mesh.tensor or mesh.sequence"
     )
-  types = (AxisType.Auto, AxisType.Auto)
-  used = devices[: data * tensor]
-  return jax.make_mesh((data, tensor), ("data", "tensor"), types, devices=used)
+  shape, names = (data, tensor, sequence), ("data", "tensor", "sequence")
+  types, used = (AxisType.Auto,) * 3, devices[: data * others]
+  return jax.make_mesh(shape, names, types, devices=used)
 
 
 def split(mesh: Mesh, tree: Any) -> Any:
@@ -60,11 +61,15 @@ def whole(mesh: Mesh, tree: Any) -> Any:
 
 
 def split_rows(mesh: Mesh, x_BL: jax.Array) -> jax.Array:
-  """Splits rows over the axis `data`, inside a jitted function."""
+  """Splits rows over the axis `data` and tokens over `sequence`, inside of jit.
+
+  Tokens that `sequence` does not divide stay together.
+  """
   if mesh.size == 1:
     return x_BL
-  rows = NamedSharding(mesh, PartitionSpec("data"))
-  return jax.lax.with_sharding_constraint(x_BL, rows)
+  even = x_BL.ndim > 1 and x_BL.shape[1] % mesh.shape["sequence"] == 0
+  rows = PartitionSpec("data", "sequence") if even else PartitionSpec("data")
+  return jax.lax.with_sharding_constraint(x_BL, NamedSharding(mesh, rows))
 
 
 def split_batch(mesh: Mesh, batch: Batch) -> Batch:
