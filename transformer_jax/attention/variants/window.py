@@ -7,30 +7,21 @@ import dataclasses
 
 import jax.numpy as jnp
 
-from transformer_jax.attention.variant import Variant, attentions
-from transformer_jax.spec import SpecError
+from transformer_jax.attention.pattern import Pattern
+from transformer_jax.attention.variant import attentions
 
 
 @attentions.register("window")
 @dataclasses.dataclass(frozen=True)
-class Window(Variant):
+class Window(Pattern):
   """A query sees keys fewer than `width` tokens away, itself included.
 
-  Distance is counted in tokens of the text, whatever positions they have. Between two
-  texts there is no distance, and no window.
+  N causal layers let a token depend on N (width - 1) tokens before it.
 
   width   keys that a query sees on one side, itself included
   """
 
   width: int = 256
 
-  def __post_init__(self):
-    if not isinstance(self.width, int) or self.width < 1:
-      raise SpecError(f"window: width is {self.width!r}; write a whole number above 0")
-
-  def seen(self, q_at, k_at):
-    apart_BLM = q_at.order_BL[:, :, None] - k_at.order_BL[:, None, :]
-    return jnp.abs(apart_BLM) < self.width
-
-  def cross(self):
-    return Variant()
+  def meet(self, i_BL1, j_B1M):
+    return jnp.abs(i_BL1 - j_B1M) < self.width

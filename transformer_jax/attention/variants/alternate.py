@@ -1,0 +1,68 @@
+"""Layers that take turns, as local and global ones. Gemma 2, 2024; Gemma 3, 2025.
+
+https://arxiv.org/abs/2408.00118, https://arxiv.org/abs/2503.19786
+"""
+
+import dataclasses
+
+from transformer_jax.attention.variant import Variant, attentions
+from transformer_jax.spec import SpecError
+
+
+@attentions.register("alternate")
+@dataclasses.dataclass(frozen=True)
+class Alternate(Variant):
+  """Gives the last of every `period` layers one variant and the others another.
+
+  `alternate(window(4096), multihead)` is Gemma 2's, `alternate(window(1024), multihead,
+  6)` is Gemma 3's, `alternate(multihead, window(256))` is GPT-Neo's. Layers may have
+  different parameters and caches. Where no layer is asked for, it acts as layer 0.
+
+  usual    what most layers use, layer 0 among them
+  last     what the last of every `period` layers uses
+  period   2: they take turns
+  """
+
+  usual: Variant = Variant()
+  last: Variant = Variant()
+  period: int = 2
+
+  def __post_init__(self):
+    if not isinstance(self.period, int) or self.period < 2:
+      raise SpecError(
+        f"alternate: period is {self.period!r}; write a whole number above 1, as in"
+        " alternate(window(1024), multihead, 6)"
+      )
+    object.__setattr__(self, "usual", attentions.build(self.usual))
+    object.__setattr__(self, "last", attentions.build(self.last))
+
+  @property
+  def parts(self):
+    return self.usual, self.last
+
+  def layer(self, n):
+    return self.parts[(n + 1) % self.period == 0].layer(n)
+
+  def overrides(self, hook):
+    return any(part.overrides(hook) for part in self.parts)
+
+  def refusal(self, encoding):
+    reasons = (part.refusal(encoding) for part in self.parts)
+    return next((reason for reason in reasons if reason), None)
+
+  def bidirectional(self):
+    usual, last = (part.bidirectional() for part in self.parts)
+    return dataclasses.replace(self, usual=usual, last=last)
+
+  def cross(self):
+    usual, last = (part.cross() for part in self.parts)
+    return dataclasses.replace(self, usual=usual, last=last)
+
+
+def _as_first_layer(hook: str) -> property:
+  return property(lambda self: getattr(self.layer(0), hook))
+
+
+for _hook in {*vars(Variant)} - {*vars(Alternate), "name", "tile_local"}:
+  if not _hook.startswith("_"):
+    setattr(Alternate, _hook, _as_first_layer(_hook))

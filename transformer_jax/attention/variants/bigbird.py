@@ -1,0 +1,57 @@
+"""Blocks that see their neighbours, the first ones and random ones.
+
+Zaheer et al., 2020. https://arxiv.org/abs/2007.14062
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from transformer_jax.attention.pattern import Pattern
+from transformer_jax.attention.variant import attentions
+
+
+@attentions.register("bigbird")
+@dataclasses.dataclass(frozen=True)
+class BigBird(Pattern):
+  """A block of queries sees near blocks, global blocks and blocks drawn by chance.
+
+  Each block draws from the blocks up to itself, with repetition, and blocks see one
+  another if either drew the other. What a text sees thus depends neither on its length
+  nor on how much of it is known, which the paper's draws from all blocks would not
+  allow a decoder. All heads, layers and texts share the draws.
+
+  block    tokens in a block
+  near     blocks that a block sees on one side, itself included
+  first    how many blocks at the start of a text are global, as in `global_local`
+  random   how many blocks each block draws
+  seed     of the draws
+  """
+
+  block: int = 64
+  near: int = 2
+  first: int = 1
+  random: int = dataclasses.field(default=3, metadata={"least": 0})
+  seed: int = dataclasses.field(default=0, metadata={"least": 0})
+
+  def meet(self, i_BL1, j_B1M):
+    i_BL1, j_B1M = i_BL1 // self.block, j_B1M // self.block
+    near_BLM = abs(i_BL1 - j_B1M) < self.near
+    near_BLM |= (i_BL1 < self.first) | (j_B1M < self.first)
+    if not self.random:
+      return near_BLM
+    mine_BLM = jnp.any(self.drawn(i_BL1) == j_B1M[..., None], axis=-1)
+    theirs_BLM = jnp.any(self.drawn(j_B1M) == i_BL1[..., None], axis=-1)
+    return near_BLM | mine_BLM | theirs_BLM
+
+  def drawn(self, block: jax.Array) -> jax.Array:
+    """Returns which blocks each block draws, [..., random]."""
+    key, shape = jax.random.key(self.seed), (self.random,)
+
+    def draw(n):
+      # The key of a block is its own number; a place without a token draws nothing.
+      n = jnp.maximum(n, 0)
+      return jax.random.randint(jax.random.fold_in(key, n), shape, 0, n + 1)
+
+    return jax.vmap(draw)(block.ravel()).reshape(*block.shape, self.random)

@@ -1,0 +1,26 @@
+"""Chunks that do not see one another, as in Llama 4, 2025.
+
+https://ai.meta.com/blog/llama-4-multimodal-intelligence/
+"""
+
+import dataclasses
+
+from transformer_jax.attention.pattern import Pattern
+from transformer_jax.attention.variant import attentions
+
+
+@attentions.register("chunked")
+@dataclasses.dataclass(frozen=True)
+class Chunked(Pattern):
+  """A query sees the tokens of its own chunk of the text.
+
+  Nothing ever leaves a chunk unless some layers look further:
+  `alternate(chunked(8192), multihead, 4)` is Llama 4's.
+
+  size   tokens in a chunk
+  """
+
+  size: int = 256
+
+  def meet(self, i_BL1, j_B1M):
+    return i_BL1 // self.size == j_B1M // self.size

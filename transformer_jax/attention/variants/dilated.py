@@ -1,0 +1,26 @@
+"""A window with gaps. Beltagy et al., 2020. https://arxiv.org/abs/2004.05150"""
+
+import dataclasses
+
+from transformer_jax.attention.pattern import Pattern
+from transformer_jax.attention.variant import attentions
+
+
+@attentions.register("dilated")
+@dataclasses.dataclass(frozen=True)
+class Dilated(Pattern):
+  """A query sees itself and every `gap`-th token next to it.
+
+  Longformer gives heads gaps of their own; here all heads of a layer have one, and
+  `alternate(dilated(64, 4), window(64))` gives layers different ones.
+
+  width   keys that a query sees on one side, itself included
+  gap     tokens from one of them to the next; 1 is `window`
+  """
+
+  width: int = 64
+  gap: int = 2
+
+  def meet(self, i_BL1, j_B1M):
+    apart_BLM = abs(i_BL1 - j_B1M)
+    return (apart_BLM < self.width * self.gap) & (apart_BLM % self.gap == 0)

@@ -1,0 +1,38 @@
+"""A query's own block, and the last tokens of all blocks. Child et al., 2019.
+
+https://arxiv.org/abs/1904.10509
+"""
+
+import dataclasses
+
+from transformer_jax.attention.pattern import Pattern
+from transformer_jax.attention.variant import attentions
+from transformer_jax.spec import SpecError
+
+
+@attentions.register("fixed")
+@dataclasses.dataclass(frozen=True)
+class Fixed(Pattern):
+  """A query sees its block and, in other blocks, the tokens that sum these up.
+
+  Both halves of the Sparse Transformer's pattern in one mask, where the paper also
+  gives each half to heads of its own.
+
+  block     tokens in a block
+  summary   how many tokens at the end of a block others see
+  """
+
+  block: int = 32
+  summary: int = 4
+
+  def __post_init__(self):
+    super().__post_init__()
+    if self.summary > self.block:
+      raise SpecError(
+        f"fixed: {self.summary} tokens of a block of {self.block} cannot sum it up;"
+        " choose a summary no longer than the block"
+      )
+
+  def meet(self, i_BL1, j_B1M):
+    own_BLM = i_BL1 // self.block == j_B1M // self.block
+    return own_BLM | (j_B1M % self.block >= self.block - self.summary)
