@@ -14,7 +14,10 @@ from transformer_jax.spec import SpecError
 @attentions.register("softcap")
 @dataclasses.dataclass(frozen=True)
 class Softcap(Variant):
-  """cap * tanh(score / cap), after the scale and the positional bias.
+  """cap * tanh(score / cap), after the scale and the positional bias, before the mask.
+
+  So the bias is capped too, as in Gemma's code: of distances whose bias alone passes
+  the cap, ALiBi's far ones for example, hardly anything is left to tell them apart.
 
   cap   no score is above it or below its negative
   """

@@ -1,0 +1,53 @@
+"""Cosines between queries and keys. Liu et al., 2022 (Swin V2).
+
+https://arxiv.org/abs/2111.09883
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from transformer_jax.attention.variant import Variant, attentions
+from transformer_jax.spec import SpecError
+
+LEAST = 0.01  # the lowest temperature
+
+
+@attentions.register("cosine")
+@dataclasses.dataclass(frozen=True)
+class Cosine(Variant):
+  """Scores are cosines divided by a temperature that each head learns.
+
+  `cosine(0.1, learned=False)` is x-transformers' fixed factor of 10. An encoding that
+  turns vectors without changing their length leaves them cosines.
+
+  tau       the temperature at the start, or for good; it never falls below 0.01
+  learned   each head learns its own
+  """
+
+  tau: float = 0.1
+  learned: bool = True
+
+  def __post_init__(self):
+    if not self.tau >= LEAST:
+      raise SpecError(f"cosine: tau is {self.tau!r}; write a number from {LEAST} up")
+
+  def init(self, key, dims):
+    log_tau = jnp.log(jnp.asarray(self.tau, jnp.float32))
+    return {"log_tau_H": jnp.full(dims.H, log_tau)} if self.learned else {}
+
+  def condition(self, params, q_BLHK, k_BMGK):
+    return unit(q_BLHK), unit(k_BMGK)
+
+  def scale(self, params, K):
+    if not self.learned:
+      return 1 / self.tau
+    return 1 / jnp.maximum(jnp.exp(params["log_tau_H"]), LEAST)
+
+
+def unit(x_BLHK: jax.Array) -> jax.Array:
+  """Returns vectors of length one; a zero vector stays zero."""
+  x = x_BLHK.astype(jnp.float32)
+  square = jnp.sum(jnp.square(x), axis=-1, keepdims=True)
+  return (x * jax.lax.rsqrt(square + 1e-12)).astype(x_BLHK.dtype)
