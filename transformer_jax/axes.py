@@ -4,6 +4,7 @@ B batch   L query length   M key length   D model width   H heads   K head width
 F feed-forward width   V vocabulary   N layers or table entries   S seeds
 R rotated pairs of features   W hidden units of an encoding   1 an axis of length one
 G heads of keys and values   E value width   C width of compressed keys and values
+Q width of compressed queries   P width of the part of a head that is turned
 """
 
 import dataclasses
@@ -23,7 +24,7 @@ class Dims:
   """Every size in a model, by its axis letter.
 
   V vocabulary, D model width, H heads, K head width, F feed-forward width, N layers,
-  L tokens in a training sequence. K = 0 means D / H.
+  L tokens in a training sequence, E value width. K = 0 means D / H, and E = 0 means K.
   """
 
   V: int
@@ -33,6 +34,7 @@ class Dims:
   N: int
   L: int
   K: int = 0
+  E: int = 0
 
   def __post_init__(self):
     if self.K == 0 and self.D % self.H:

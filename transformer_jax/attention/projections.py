@@ -27,31 +27,15 @@ def project(x: jax.Array, w: jax.Array, inputs: int) -> jax.Array:
 
 @dataclasses.dataclass(frozen=True)
 class Projections:
-  """Many heads with a key and a value each: the way of Vaswani et al., 2017.
+  """What tokens become before attention and after it; a subclass says by which weights.
 
-  https://arxiv.org/abs/1706.03762. Queries come in H heads, keys and values in G, which
-  divides H: query head h reads key head h // (H / G).
-
-  groups   G; 0: as many as query heads
-  bias     adds a learned vector to queries, keys, values and the output
+  A name in `weights` or `init` ends in its axes. Queries come in H heads, keys and
+  values in G, which divides H: query head h reads key head h // (H / G).
   """
-
-  groups: int = 0
-  bias: bool = False
 
   def weights(self, dims: Dims) -> Weights:
     """Returns the shapes of all matrices, and of what is added."""
-    inward = (dims.D, dims.H, dims.K)
-    G = self.groups or dims.H
-    letters = "GK" if self.groups else "HK"
-    shapes = {"query_DHK": (inward, 1), "out_HKD": ((dims.H, dims.K, dims.D), 2)}
-    for name in ("key", "value"):
-      shapes[f"{name}_D{letters}"] = (dims.D, G, dims.K), 1
-    if self.bias:
-      shapes |= {"query_shift_HK": (inward[1:], 0), "out_shift_D": ((dims.D,), 0)}
-      for name in ("key", "value"):
-        shapes[f"{name}_shift_{letters}"] = (G, dims.K), 0
-    return shapes
+    raise NotImplementedError
 
   def init(self, key: jax.Array, dims: Dims) -> Arrays:
     """Returns parameters that are not projections."""
@@ -59,14 +43,24 @@ class Projections:
 
   def check(self, dims: Dims) -> None:
     """Raises ValueError unless the heads of a model can be arranged so."""
-    if self.groups and dims.H % self.groups:
-      raise ValueError(
-        f"{self.groups} groups of keys do not divide {dims.H} heads; change one of them"
-      )
+
+  def sizes(self, dims: Dims) -> Dims:
+    """Returns the widths that heads really have: K of queries, E of values."""
+    return dataclasses.replace(dims, E=dims.K)
+
+  def seen_by(self, dims: Dims, encoding: PositionalEncoding) -> Dims:
+    """Returns the sizes that the positional encoding meets."""
+    return dims
 
   def query(self, w: Arrays, x_BLD: jax.Array) -> jax.Array:
     """Returns the queries q_BLHK."""
     return self.into(w, "query", x_BLD)
+
+  def inform(
+    self, position: Bound, x_BLD: jax.Array, q_BLHK: jax.Array, at: Coords
+  ) -> Coords:
+    """Lets the encoding read off the tokens what must travel with them."""
+    return position.read(x_BLD, q_BLHK, at)
 
   def memory(self, w: Arrays, x_BMD: jax.Array) -> Arrays:
     """Returns what is kept of each token: a cache holds this and nothing else."""
@@ -87,15 +81,11 @@ class Projections:
     """Lets the encoding turn queries and keys."""
     return position.turn(q_BLHK, k_BMGK, q_at, k_at)
 
-  def out(self, w: Arrays, o_BLHE: jax.Array) -> jax.Array:
-    """Returns the update of the tokens, x_BLD."""
-    (name,) = (name for name in w if name in ("out_HKD", "out_HED"))
-    x_BLD = project(o_BLHE, w[name], 2)
-    return x_BLD + w["out_shift_D"].astype(x_BLD.dtype) if self.bias else x_BLD
-
-  def seen_by(self, dims: Dims, encoding: PositionalEncoding) -> Dims:
-    """Returns the sizes that the positional encoding meets."""
-    return dims
+  def out(self, w: Arrays, o_BLHE: jax.Array, x_BLD: jax.Array) -> jax.Array:
+    """Returns the update of the tokens; x_BLD is what attention read."""
+    (name,) = (n for n in w if n.startswith("out_") and n != "out_shift_D")
+    y_BLD = project(o_BLHE, w[name], 2)
+    return y_BLD + w["out_shift_D"].astype(y_BLD.dtype) if "out_shift_D" in w else y_BLD
 
   def into(self, w: Arrays, name: str, x_BLD: jax.Array) -> jax.Array:
     """Projects tokens with the weights whose name starts so."""
@@ -106,3 +96,36 @@ class Projections:
       elif found.startswith(f"{name}_shift_"):
         y = y + w[found].astype(x_BLD.dtype)
     return y
+
+
+@dataclasses.dataclass(frozen=True)
+class Heads(Projections):
+  """Many heads with a key and a value each: the way of Vaswani et al., 2017.
+
+  https://arxiv.org/abs/1706.03762
+
+  groups   heads of keys and values; 0: as many as query heads
+  bias     adds a learned vector to queries, keys, values and the output
+  """
+
+  groups: int = 0
+  bias: bool = False
+
+  def weights(self, dims):
+    inward = (dims.D, dims.H, dims.K)
+    G = self.groups or dims.H
+    letters = "GK" if self.groups else "HK"
+    shapes = {"query_DHK": (inward, 1), "out_HKD": ((dims.H, dims.K, dims.D), 2)}
+    for name in ("key", "value"):
+      shapes[f"{name}_D{letters}"] = (dims.D, G, dims.K), 1
+    if self.bias:
+      shapes |= {"query_shift_HK": (inward[1:], 0), "out_shift_D": ((dims.D,), 0)}
+      for name in ("key", "value"):
+        shapes[f"{name}_shift_{letters}"] = (G, dims.K), 0
+    return shapes
+
+  def check(self, dims):
+    if self.groups and dims.H % self.groups:
+      raise ValueError(
+        f"{self.groups} groups of keys do not divide {dims.H} heads; change one of them"
+      )

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from transformer_jax.attention.projections import Arrays, Projections, Weights
+from transformer_jax.attention.projections import Arrays, Heads, Projections, Weights
 from transformer_jax.axes import Dims
 from transformer_jax.positions import Coords, PositionalEncoding
 from transformer_jax.spec import Registry, SpecError
@@ -44,10 +44,13 @@ class Variant:
 
   def projections(self) -> Projections:
     """Returns how tokens become queries, keys and values."""
-    return Projections()
+    return Heads()
 
   def weights(self, dims: Dims) -> Weights:
-    """Returns the shapes of matrices besides those of the projections."""
+    """Returns the shapes of matrices besides those of the projections.
+
+    dims: as the heads really are, values of width E
+    """
     return {}
 
   def init(self, key: jax.Array, dims: Dims) -> Arrays:

@@ -33,7 +33,7 @@ def _empty(arch, n, B, M):
   x_BMD = jax.ShapeDtypeStruct((B, M, dims.D), arch.dtype)
   q_BMHK = jax.eval_shape(projections.query, w, x_BMD)
   kept = jax.eval_shape(projections.memory, w, x_BMD)
-  read = functools.partial(_first_read, encoding, projections.seen_by(dims, encoding))
+  read = functools.partial(_first_read, encoding, projections, dims)
   at = jax.eval_shape(read, x_BMD, q_BMHK)
   kept, at = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (kept, at))
   none = coords.absent(B, M)
@@ -41,9 +41,10 @@ def _empty(arch, n, B, M):
   return Cache(kept, at, jnp.zeros((), jnp.int32))
 
 
-def _first_read(encoding, dims, x_BLD, q_BLHK):
+def _first_read(encoding, projections, dims, x_BLD, q_BLHK):
   """Returns coordinates as a layer keeps them: positions may not be whole numbers."""
   at = coords.absent(*x_BLD.shape[:2])
   at = at.replace(data={name: at.pos_BL for name in encoding.ids})
+  dims = projections.seen_by(dims, encoding)
   position = bind(encoding, encoding.init(jax.random.key(0), dims), dims)
-  return position.read(x_BLD, q_BLHK, encoding.place(None, at))
+  return projections.inform(position, x_BLD, q_BLHK, encoding.place(None, at))

@@ -85,16 +85,18 @@ class Attention(nn.Module):
       name: weight(self, name, *shape)
       for name, shape in projections.weights(dims).items()
     } | own(self, projections.init, dims)
-    more = self.variant.weights(dims)
+    sizes = projections.sizes(dims)
+    more = self.variant.weights(sizes)
     params = {name: weight(self, name, *shape) for name, shape in more.items()}
-    rule = Rule(self.variant, params | own(self, self.variant.init, dims))
+    rule = Rule(self.variant, params | own(self, self.variant.init, sizes))
     mine = self.position.in_layer if shared else _everything
     seen_by = projections.seen_by(dims, self.position)
     position = Position(self.position, seen_by, mine, name="position")(shared)
 
     q_BLHK = projections.query(w, x_BLD)
     source_BMD, k_at = memory or (x_BLD, at)
-    k_at = position.keep(k_at) if memory else position.read(x_BLD, q_BLHK, at)
+    told = x_BLD, q_BLHK, at
+    k_at = position.keep(k_at) if memory else projections.inform(position, *told)
     kept, k_at, cache = remember(cache, projections.memory(w, source_BMD), k_at)
     k_BMGK, v_BMGE = projections.read(w, kept)
     k_at = position.accumulate(k_at)
@@ -105,7 +107,7 @@ class Attention(nn.Module):
     attended = q_BLHK, k_BMGK, v_BMGE, q_at, k_at, position, scale
     out_BLHE = self.arch.core(*attended, rule, self.drop())
     out_BLHE = self.variant.output(rule.params, x_BLD, out_BLHE)
-    return projections.out(w, out_BLHE), cache
+    return projections.out(w, out_BLHE, x_BLD), cache
 
   def drop(self):
     """Returns what drops weights in training, or None."""
@@ -175,7 +177,9 @@ class Stack(nn.Module):
   def __call__(self, x_BLD, at, memory=None, cache=None, done=1.0):
     at = self.position.place(self.moment(x_BLD.shape[0], done), at)
     shared = lambda name: not self.position.in_layer(name)
-    position = Position(self.position, self.arch.dims, shared, name="position")()
+    projections = form(self.arch.attention, self.use).projections()
+    seen_by = projections.seen_by(self.arch.dims, self.position)
+    position = Position(self.position, seen_by, shared, name="position")()
     x_BLD = self.embed(position, x_BLD, at)
     drop = nn.Dropout(self.arch.dropout, deterministic=not self.has_rng("dropout"))
     x_BLD, cache = self.apply_layers(drop(x_BLD), at, position, memory, cache)

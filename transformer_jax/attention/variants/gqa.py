@@ -5,7 +5,7 @@ https://arxiv.org/abs/2305.13245
 
 import dataclasses
 
-from transformer_jax.attention.projections import Projections
+from transformer_jax.attention.projections import Heads
 from transformer_jax.attention.variant import Variant, attentions
 from transformer_jax.spec import SpecError
 
@@ -27,4 +27,4 @@ class GQA(Variant):
       raise SpecError(f"{self.name}: groups is {self.groups!r}; write gqa(groups=2)")
 
   def projections(self):
-    return Projections(self.groups, self.bias)
+    return Heads(self.groups, self.bias)

@@ -5,7 +5,7 @@ https://arxiv.org/abs/1911.02150
 
 import dataclasses
 
-from transformer_jax.attention.projections import Projections
+from transformer_jax.attention.projections import Heads
 from transformer_jax.attention.variant import Variant, attentions
 
 
@@ -20,4 +20,4 @@ class MQA(Variant):
   bias: bool = False
 
   def projections(self):
-    return Projections(1, self.bias)
+    return Heads(1, self.bias)
