@@ -1,0 +1,78 @@
+"""Whole models of other libraries give the recorded numbers with our attention.
+
+The numbers lie in `third_party/`; `ORIGIN.md` there says how they were made. Weights
+are large random numbers: a wrong window, cap or scale moves logits by 0.5 or more.
+"""
+
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+from replay import Replay, under
+from replay_models import MODELS
+
+FOLDER = pathlib.Path(__file__).parent.parent / "third_party"
+NEAR = 1e-5  # of the largest number; float32 noise of both sides is about 1e-6
+
+
+def recorded(name):
+  with np.load(FOLDER / f"{name}.npz", allow_pickle=False) as file:
+    there = dict(file)
+  return under(there, "weights/"), there
+
+
+def near(found, expected, what):
+  error = np.max(np.abs(found - expected)) / np.max(np.abs(expected))
+  assert error < NEAR, f"{what} is off by {error:.1e} of its largest number"
+
+
+def widen(there, L):
+  """Adds padding on the right until there are L tokens."""
+  fill = {"input_ids": 0, "attention_mask": 0, "labels": -100}
+  longer = lambda x: ((0, 0), (0, L - x.shape[1]))
+  pad = lambda n, x: np.pad(x, longer(x), constant_values=fill[n])
+  return {n: pad(n, x) if n in fill else x for n, x in there.items()}
+
+
+def check_pass(name, core, L=0):
+  """Compares a pass over texts with padding on the right, and its gradients."""
+  weights, there = recorded(name)
+  there = widen(there, L) if L else there
+  loss = Replay(MODELS[name], core).loss
+  run = jax.jit(jax.value_and_grad(loss, has_aux=True))
+  (value, seen), gradient = jax.device_get(run(weights, there))
+  near(value, there["loss"], "loss")
+  for what in there.keys() & seen.keys():
+    expected = there[what]
+    assert np.all(np.isfinite(seen[what])), f"padding makes {what} infinite"
+    real_BL1 = there["attention_mask"][-len(expected) :, :, None]
+    found = (seen[what][-len(expected) :] * real_BL1)[:, : expected.shape[1]]
+    near(found, expected, what)
+  for what, expected in under(there, "grad/").items():
+    near(gradient[what], expected, f"gradient of {what}")
+  norms = under(there, "grad_norm/")
+  assert norms.keys() == gradient.keys()
+  for what, expected in norms.items():
+    near(np.linalg.norm(gradient[what]), expected, f"gradient of {what}")
+
+
+def check_decoding(name, core):
+  """Compares greedy tokens after prompts with padding on the left."""
+  weights, there = recorded(name)
+  run = jax.jit(Replay(MODELS[name], core).greedy, static_argnums=3)
+  steps = there["greedy_tokens"].shape[1]
+  prompt = there["prompt_ids"], there["prompt_mask"]
+  token_BN, logits_BNV = jax.device_get(run(weights, *prompt, steps))
+  near(logits_BNV, there["greedy_logits"], "logits")
+  np.testing.assert_array_equal(token_BN, there["greedy_tokens"])
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_pass_and_its_gradients(name):
+  check_pass(name, "dense")
+
+
+@pytest.mark.parametrize("name", [n for n in MODELS if not MODELS[n].both_ways])
+def test_decoding(name):
+  check_decoding(name, "dense")
