@@ -45,7 +45,7 @@ class Projections:
     """Raises ValueError unless the heads of a model can be arranged so."""
 
   def sizes(self, dims: Dims) -> Dims:
-    """Returns the widths that heads really have: K of queries, E of values."""
+    """Returns the widths that heads really have: K of queries, E of what they find."""
     return dataclasses.replace(dims, E=dims.K)
 
   def seen_by(self, dims: Dims, encoding: PositionalEncoding) -> Dims:
@@ -80,6 +80,10 @@ class Projections:
   ) -> tuple[jax.Array, jax.Array]:
     """Lets the encoding turn queries and keys."""
     return position.turn(q_BLHK, k_BMGK, q_at, k_at)
+
+  def found(self, w: Arrays, o_BLHE: jax.Array) -> jax.Array:
+    """Returns what heads found, given the mixtures of their values."""
+    return o_BLHE
 
   def out(self, w: Arrays, o_BLHE: jax.Array, x_BLD: jax.Array) -> jax.Array:
     """Returns the update of the tokens; x_BLD is what attention read."""

@@ -49,7 +49,7 @@ class Variant:
   def weights(self, dims: Dims) -> Weights:
     """Returns the shapes of matrices besides those of the projections.
 
-    dims: as the heads really are, values of width E
+    dims: as the heads really are, E of what they find
     """
     return {}
 

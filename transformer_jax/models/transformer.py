@@ -105,7 +105,7 @@ class Attention(nn.Module):
     q_BLHK, k_BMGK = self.variant.condition(rule.params, q_BLHK, k_BMGK)
     q_BLHK, k_BMGK = projections.turn(position, q_BLHK, k_BMGK, q_at, k_at)
     attended = q_BLHK, k_BMGK, v_BMGE, q_at, k_at, position, scale
-    out_BLHE = self.arch.core(*attended, rule, self.drop())
+    out_BLHE = projections.found(w, self.arch.core(*attended, rule, self.drop()))
     out_BLHE = self.variant.output(rule.params, x_BLD, out_BLHE)
     return projections.out(w, out_BLHE, x_BLD), cache
 
