@@ -1,0 +1,104 @@
+"""Differential attention. Ye et al., 2024. https://arxiv.org/abs/2410.05258"""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+
+from transformer_jax.attention.projections import Arrays, Projections
+from transformer_jax.attention.variant import Variant, attentions
+from transformer_jax.spec import SpecError
+
+VECTORS = ("first_query_K", "first_key_K", "second_query_K", "second_key_K")
+
+
+@dataclasses.dataclass(frozen=True)
+class Pairs(Projections):
+  """Heads 2p and 2p + 1 are a pair, with the same values of twice the width.
+
+  A mixture is linear in its weights, so that mixtures are subtracted in place of
+  weights, and any core can make them.
+  """
+
+  start: float
+  norm: bool
+  epsilon: float
+
+  def weights(self, dims):
+    D, H, K = dims.D, dims.H, dims.K
+    shapes = {name: ((D, H, K), 1) for name in ("query_DHK", "key_DHK")}
+    shapes["value_DGE"] = (D, H // 2, 2 * K), 1
+    return shapes | {"out_HKD": ((H, K, D), 2)}
+
+  def init(self, key, dims):
+    keys = jax.random.split(key, len(VECTORS))
+    normal = lambda key: 0.1 * jax.random.normal(key, (dims.K,))
+    return {name: normal(key) for name, key in zip(VECTORS, keys, strict=True)}
+
+  def check(self, dims):
+    if dims.H % 2:
+      raise ValueError(
+        f"differential pairs heads, and {dims.H} is odd; choose an even number of heads"
+      )
+
+  def read(self, w, kept):
+    return kept["key"], jnp.repeat(kept["value"], 2, axis=2)
+
+  def found(self, w, o_BLHE):
+    """Returns one half of what its pair found for each head, o_BLHK."""
+    B, L, H, E = o_BLHE.shape
+    o_BLG2E = o_BLHE.astype(jnp.float32).reshape(B, L, H // 2, 2, E)
+    o_BLGE = o_BLG2E[:, :, :, 0] - self.share(w) * o_BLG2E[:, :, :, 1]
+    if self.norm:
+      square = jnp.mean(jnp.square(o_BLGE), axis=-1, keepdims=True)
+      o_BLGE *= jax.lax.rsqrt(square + self.epsilon) * (1 - self.start)
+    return o_BLGE.reshape(B, L, H, E // 2).astype(o_BLHE.dtype)
+
+  def share(self, w: Arrays) -> jax.Array:
+    """Returns lambda, how much of the second is subtracted from the first."""
+    first, second = (
+      jnp.exp(jnp.dot(w[f"{which}_query_K"], w[f"{which}_key_K"]))
+      for which in ("first", "second")
+    )
+    return first - second + self.start
+
+
+@attentions.register("differential")
+@dataclasses.dataclass(frozen=True)
+class Differential(Variant):
+  """Subtracts lambda times the weights of one head from those of its neighbour.
+
+  What a pair found is RMS-normed and multiplied by 1 - lambda's start. Four learned
+  vectors move lambda, alike in all heads of a layer.
+
+  start     of lambda; None: 0.8 - 0.6 exp(-0.3 n) in layer n = 0, 1, ...
+  norm      False: neither the norm, which has no gain, nor the factor after it
+  epsilon   added to mean squares by the norm
+  """
+
+  start: float | None = None
+  norm: bool = True
+  epsilon: float = 1e-5
+
+  def __post_init__(self):
+    if self.start is not None and not 0 <= self.start < 1:
+      raise SpecError(
+        f"differential: start is {self.start!r}; write a number from 0 to below 1"
+      )
+
+  def layer(self, n):
+    if self.start is not None:
+      return self
+    return dataclasses.replace(self, start=0.8 - 0.6 * math.exp(-0.3 * n))
+
+  def projections(self):
+    return Pairs(self.layer(0).start, self.norm, self.epsilon)
+
+  def refusal(self, encoding):
+    if encoding.overrides("values"):
+      return (
+        f"{encoding.name} adds to values as wide as queries, and differential's are"
+        " twice as wide; write another encoding or another attention"
+      )
+    return None

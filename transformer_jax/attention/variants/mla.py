@@ -1,0 +1,161 @@
+"""Multi-head latent attention. DeepSeek-AI, 2024. https://arxiv.org/abs/2405.04434"""
+
+import dataclasses
+from collections.abc import Iterator
+
+import jax
+import jax.numpy as jnp
+
+from transformer_jax.attention.projections import Projections, project
+from transformer_jax.attention.variant import Variant, attentions
+from transformer_jax.positions import PositionalEncoding
+from transformer_jax.positions.base import Wrapper
+from transformer_jax.positions.tempered import Tempered
+from transformer_jax.spec import SpecError
+
+
+@dataclasses.dataclass(frozen=True)
+class Latent(Projections):
+  """Makes keys and values of one short vector, and turns a part of its own.
+
+  A cache keeps that vector, normed, and the key's part, which all heads share. An
+  encoding that turns meets the part alone; any other meets whole queries and keys.
+  """
+
+  latent: int
+  queries: int
+  part: int
+  value: int
+  epsilon: float
+
+  def weights(self, dims):
+    D, H, K, C, P = dims.D, dims.H, dims.K, self.latent, self.part
+    E, Q = self.value or K, self.queries or D
+    source = "Q" if self.queries else "D"
+    shapes = {"query_down_DQ": ((D, Q), 1)} if self.queries else {}
+    shapes |= {f"query_{source}HK": ((Q, H, K), 1), "latent_DC": ((D, C), 1)}
+    shapes |= {"key_CHK": ((C, H, K), 1), "value_CHE": ((C, H, E), 1)}
+    if P:
+      shapes |= {f"query_part_{source}HP": ((Q, H, P), 1), "key_part_DP": ((D, P), 1)}
+    return shapes | {"out_HED": ((H, E, D), 2)}
+
+  def init(self, key, dims):
+    gains = {"latent_gain_C": jnp.ones(self.latent)}
+    return gains | ({"query_gain_Q": jnp.ones(self.queries)} if self.queries else {})
+
+  def sizes(self, dims):
+    return dataclasses.replace(dims, K=dims.K + self.part, E=self.value or dims.K)
+
+  def seen_by(self, dims, encoding):
+    if self.part and turns(encoding):
+      return dataclasses.replace(dims, K=self.part)
+    return self.sizes(dims)
+
+  def query(self, w, x_BLD):
+    if self.queries:
+      x_BLD = self.norm(project(x_BLD, w["query_down_DQ"], 1), w["query_gain_Q"])
+    names = ("query_QHK", "query_part_QHP", "query_DHK", "query_part_DHP")
+    return _join(*(project(x_BLD, w[name], 1) for name in names if name in w))
+
+  def memory(self, w, x_BMD):
+    latent_BMC = self.norm(project(x_BMD, w["latent_DC"], 1), w["latent_gain_C"])
+    kept = {"latent": latent_BMC}
+    return kept | ({"part": project(x_BMD, w["key_part_DP"], 1)} if self.part else {})
+
+  def read(self, w, kept):
+    names = "key_CHK", "value_CHE"
+    k_BMHK, v_BMHE = (project(kept["latent"], w[name], 1) for name in names)
+    if self.part:
+      shape = (*k_BMHK.shape[:-1], self.part)
+      part_BMHP = jnp.broadcast_to(kept["part"][:, :, None], shape)
+      k_BMHK = _join(k_BMHK, part_BMHP)
+    return k_BMHK, v_BMHE
+
+  def inform(self, position, x_BLD, q_BLHK, at):
+    return position.read(x_BLD, self.split(position, q_BLHK)[1], at)
+
+  def turn(self, position, q_BLHK, k_BMHK, q_at, k_at):
+    q_still, q_part = self.split(position, q_BLHK)
+    k_still, k_part = self.split(position, k_BMHK)
+    q_part, k_part = position.turn(q_part, k_part, q_at, k_at)
+    factor = position.encoding.temperature(position.params, q_at)
+    q_still = (q_still * factor).astype(q_still.dtype)
+    return _join(q_still, q_part), _join(k_still, k_part)
+
+  def split(self, position, x_BLHK):
+    """Returns the features that the encoding does not meet, and those that it does."""
+    K = x_BLHK.shape[-1]
+    still = K - self.part if self.part and turns(position.encoding) else 0
+    return jnp.split(x_BLHK, [still], axis=-1)
+
+  def norm(self, x_BLC: jax.Array, gain_C: jax.Array) -> jax.Array:
+    """Scales to unit mean square, in float32."""
+    x = x_BLC.astype(jnp.float32)
+    square = jnp.mean(jnp.square(x), axis=-1, keepdims=True)
+    return (x * jax.lax.rsqrt(square + self.epsilon) * gain_C).astype(x_BLC.dtype)
+
+
+@attentions.register("mla")
+@dataclasses.dataclass(frozen=True)
+class MLA(Variant):
+  """Caches `latent + part` numbers of a token, whatever the number of heads.
+
+  Keys and values are made of the latent vector by each head. Angles of an encoding that
+  turns would then stand between the two matrices, so that just a part of the key, which
+  all heads share, is turned. DeepSeek-V2 has part=64, latent=512 and queries=1536 for
+  128 heads of 128 features.
+
+  latent    width of what keys and values are made of, RMS-normed
+  part      further features of queries and keys, turned; 0: the encoding turns the rest
+  queries   width of what queries are made of, RMS-normed; 0: of the tokens themselves,
+            as in DeepSeek-V2-Lite
+  value     width of a head's values; 0: that of the head
+  epsilon   added to mean squares by the norms
+  """
+
+  latent: int = 128
+  part: int = 16
+  queries: int = 0
+  value: int = 0
+  epsilon: float = 1e-6
+
+  def __post_init__(self):
+    least = {"latent": 1, "part": 0, "queries": 0, "value": 0}
+    for name, n in least.items():
+      if not isinstance(getattr(self, name), int) or getattr(self, name) < n:
+        raise SpecError(
+          f"mla: {name} is {getattr(self, name)!r}; write a whole number from {n}"
+        )
+
+  def projections(self):
+    return Latent(self.latent, self.queries, self.part, self.value, self.epsilon)
+
+  def refusal(self, encoding):
+    if encoding.overrides("values") and (self.part or self.value):
+      return (
+        f"{encoding.name} adds to values as wide as queries, and mla's are not; write"
+        " mla(part=0, value=0) or another encoding"
+      )
+    reads = encoding.overrides("score") or encoding.overrides("rows")
+    if self.part and turns(encoding) and (reads or any(_tempered(encoding))):
+      return (
+        f"{encoding.name} changes whole queries, and mla turns just a part of them;"
+        " write mla(part=0), which turns them whole, or another encoding"
+      )
+    return None
+
+
+def turns(encoding: PositionalEncoding) -> bool:
+  """Says whether an encoding turns queries and keys."""
+  return encoding.overrides("rotate") or encoding.overrides("turn")
+
+
+def _tempered(encoding: PositionalEncoding) -> Iterator[bool]:
+  """Yields, for an encoding and those inside of it, whether it scales queries."""
+  yield isinstance(encoding, Tempered)
+  if isinstance(encoding, Wrapper):
+    yield from _tempered(encoding.encoding)
+
+
+def _join(*parts: jax.Array) -> jax.Array:
+  return jnp.concatenate(parts, axis=-1)
