@@ -44,6 +44,11 @@ class Projections:
   def check(self, dims: Dims) -> None:
     """Raises ValueError unless the heads of a model can be arranged so."""
 
+  def fit(self, dims: Dims) -> "Projections":
+    """Returns the form for a model of these sizes, or raises ValueError."""
+    self.check(dims)
+    return self
+
   def sizes(self, dims: Dims) -> Dims:
     """Returns the widths that heads really have: K of queries, E of what they find."""
     return dataclasses.replace(dims, E=dims.K)

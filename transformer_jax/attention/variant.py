@@ -15,7 +15,6 @@ from transformer_jax.spec import Registry, SpecError
 attentions = Registry("attention variant", combine=lambda parts: Sum(parts))
 
 
-@attentions.register("multihead")
 @dataclasses.dataclass(frozen=True)
 class Variant:
   """Softmax of q k / sqrt(K), many heads. Vaswani et al., 2017.
@@ -137,7 +136,7 @@ class Variant:
   @property
   def name(self) -> str:
     """What it is called in specs and messages."""
-    return attentions.name_of(self)
+    return "multihead" if type(self) is Variant else attentions.name_of(self)
 
   @property
   def tile_local(self) -> bool:

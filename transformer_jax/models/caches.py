@@ -23,7 +23,7 @@ def empty_cache(arch: Architecture, B: int, M: int) -> Any:
 def _empty(arch, n, B, M):
   """Returns the empty cache of layer n."""
   dims, (encoding, variant) = arch.dims, arch.layer(arch.decoding, n)
-  projections = variant.projections()
+  projections = variant.projections().fit(dims)
   shapes = projections.weights(dims)
   w = {
     name: jax.ShapeDtypeStruct(shape, jnp.float32)

@@ -79,8 +79,8 @@ class Attention(nn.Module):
 
     shared   the encoding with the parameters that all layers share
     """
-    dims, projections = self.arch.dims, self.variant.projections()
-    projections.check(dims)
+    dims = self.arch.dims
+    projections = self.variant.projections().fit(dims)
     w = {
       name: weight(self, name, *shape)
       for name, shape in projections.weights(dims).items()

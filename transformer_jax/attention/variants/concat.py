@@ -1,0 +1,28 @@
+"""The form of attention called concat. Luong et al., 2015.
+
+https://arxiv.org/abs/1508.04025
+"""
+
+import dataclasses
+
+from transformer_jax.attention.variant import attentions
+from transformer_jax.attention.variants.additive import Additive
+from transformer_jax.attention.variants.multiplicative import States
+
+
+@attentions.register("concat")
+@dataclasses.dataclass(frozen=True)
+class Concat(Additive):
+  """Compares states by v' tanh(W [h; g]), and returns tanh(W_c [context; h]).
+
+  A head compares and mixes its own slice of the states. With biases, v' tanh(W [h; g] +
+  b).
+
+  project   False: the context itself is returned
+  """
+
+  bias: bool = False
+  project: bool = True
+
+  def projections(self):
+    return States(project=self.project, matrices=("query", "key"))

@@ -1,0 +1,42 @@
+"""Gates on what heads found. Qiu et al., 2025. https://arxiv.org/abs/2505.06708"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from transformer_jax.attention.projections import project
+from transformer_jax.attention.variant import Variant, attentions
+
+
+@attentions.register("gated")
+@dataclasses.dataclass(frozen=True)
+class Gated(Variant):
+  """Multiplies what heads found by a sigmoid of a projection of the tokens.
+
+  headwise   one gate for each head; else one for each of its features
+  start      gates have a learned bias, which starts here; None: they have none
+  """
+
+  headwise: bool = False
+  start: float | None = None
+
+  def weights(self, dims):
+    E = dims.E or dims.K
+    shape = (dims.D, dims.H) if self.headwise else (dims.D, dims.H, E)
+    return {"gate_DH" if self.headwise else "gate_DHE": (shape, 1)}
+
+  def init(self, key, dims):
+    if self.start is None:
+      return {}
+    E = dims.E or dims.K
+    shape = (dims.H,) if self.headwise else (dims.H, E)
+    name = "gate_shift_H" if self.headwise else "gate_shift_HE"
+    return {name: jnp.full(shape, float(self.start))}
+
+  def output(self, params, x_BLD, o_BLHE):
+    gate = project(x_BLD, params["gate_DH" if self.headwise else "gate_DHE"], 1)
+    if self.start is not None:
+      gate += params["gate_shift_H" if self.headwise else "gate_shift_HE"]
+    gate = jax.nn.sigmoid(gate.astype(jnp.float32)).astype(o_BLHE.dtype)
+    return o_BLHE * (gate[..., None] if self.headwise else gate)

@@ -1,0 +1,22 @@
+"""A learned factor on each head. Shleifer et al., 2021.
+
+https://arxiv.org/abs/2110.09456
+"""
+
+import dataclasses
+
+import jax.numpy as jnp
+
+from transformer_jax.attention.variant import Variant, attentions
+
+
+@attentions.register("head_scale")
+@dataclasses.dataclass(frozen=True)
+class HeadScale(Variant):
+  """Multiplies what a head found by a learned number, which starts at one."""
+
+  def init(self, key, dims):
+    return {"head_scale_H": jnp.ones(dims.H)}
+
+  def output(self, params, x_BLD, o_BLHE):
+    return o_BLHE * params["head_scale_H"].astype(o_BLHE.dtype)[:, None]

@@ -1,0 +1,23 @@
+"""Many heads, with or without biases. Vaswani et al., 2017.
+
+https://arxiv.org/abs/1706.03762; with biases: GPT-2, BERT
+"""
+
+import dataclasses
+
+from transformer_jax.attention.projections import Heads
+from transformer_jax.attention.variant import Variant, attentions
+
+
+@attentions.register("multihead")
+@dataclasses.dataclass(frozen=True)
+class MultiHead(Variant):
+  """A query, a key and a value for each head.
+
+  bias   queries, keys, values and the output are shifted by learned vectors
+  """
+
+  bias: bool = False
+
+  def projections(self):
+    return Heads(bias=self.bias)

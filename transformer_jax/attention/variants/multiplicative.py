@@ -1,0 +1,72 @@
+"""Multiplicative attention. Luong et al., 2015. https://arxiv.org/abs/1508.04025"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from transformer_jax.attention.projections import project
+from transformer_jax.attention.variant import Variant, attentions
+from transformer_jax.attention.variants.unparameterised import Slices
+
+
+@dataclasses.dataclass(frozen=True)
+class States(Slices):
+  """Slices of the tokens, compared through a head's matrices, and values as they are.
+
+  matrices   which of "query" and "key" have a matrix, one for each head
+  """
+
+  matrices: tuple[str, ...] = ()
+
+  def weights(self, dims):
+    own = {"state_DD": ((dims.D, dims.D), 1)} if self.project else {}
+    return super().weights(dims) | own
+
+  def init(self, key, dims):
+    shape = dims.H, dims.K, dims.K
+    normal = lambda key: jax.random.normal(key, shape) * dims.K**-0.5
+    keys = jax.random.split(key)
+    return {f"{n}_HKK": normal(k) for n, k in zip(self.matrices, keys, strict=False)}
+
+  def query(self, w, x_BLD):
+    return self.compared(w, "query", self.slices(x_BLD))
+
+  def read(self, w, kept):
+    x_BMHK = self.slices(kept["token"])
+    return self.compared(w, "key", x_BMHK), x_BMHK
+
+  def compared(self, w, name, x_BLHK):
+    if name not in self.matrices:
+      return x_BLHK
+    return jnp.einsum("BLHK,HKE->BLHE", x_BLHK, w[f"{name}_HKK"].astype(x_BLHK.dtype))
+
+  def out(self, w, o_BLHE, x_BLD):
+    if not self.project:
+      return super().out(w, o_BLHE, x_BLD)
+    return jnp.tanh(super().out(w, o_BLHE, x_BLD) + project(x_BLD, w["state_DD"], 1))
+
+
+@attentions.register("multiplicative")
+@dataclasses.dataclass(frozen=True)
+class Multiplicative(Variant):
+  """Compares states by h' W g, and returns tanh(W_c [context; h]).
+
+  A head compares and mixes its own slice of the states, and a model of one head is the
+  paper's; nothing is scaled there. The form called concat is `concat`. The form called
+  local-p chooses a place in a source that it knows whole and fits recurrent models.
+
+  general   False: the form called dot, h' g
+  project   False: the context itself is returned
+  power     scores are divided by K ** power
+  """
+
+  general: bool = True
+  project: bool = True
+  power: float = 0.0
+
+  def projections(self):
+    return States(project=self.project, matrices=("query",) if self.general else ())
+
+  def scale(self, params, K):
+    return K**-self.power

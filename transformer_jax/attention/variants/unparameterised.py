@@ -1,0 +1,71 @@
+"""Attention without parameters: softmax(X X^T) X."""
+
+import dataclasses
+
+import jax
+
+from transformer_jax.attention.projections import Arrays, Projections
+from transformer_jax.attention.variant import Variant, attentions
+
+
+@dataclasses.dataclass(frozen=True)
+class Slices(Projections):
+  """Each head reads its own slice of the tokens; a cache keeps the tokens.
+
+  heads     of the model, known once the sizes are
+  project   whether the output has a projection
+  """
+
+  heads: int = 0
+  project: bool = True
+
+  def weights(self, dims):
+    shape = dims.H, dims.K, dims.D
+    return {"out_HKD": (shape, 2)} if self.project else {}
+
+  def check(self, dims):
+    if dims.H * dims.K != dims.D:
+      raise ValueError(
+        f"heads are slices of a token here, and {dims.H} heads of {dims.K} features are"
+        f" not its {dims.D}; leave head_width at 0"
+      )
+
+  def fit(self, dims):
+    self.check(dims)
+    return dataclasses.replace(self, heads=dims.H)
+
+  def query(self, w, x_BLD):
+    return self.slices(x_BLD)
+
+  def memory(self, w, x_BMD):
+    return {"token": x_BMD}
+
+  def read(self, w, kept):
+    x_BMHK = self.slices(kept["token"])
+    return x_BMHK, x_BMHK
+
+  def out(self, w: Arrays, o_BLHE: jax.Array, x_BLD: jax.Array) -> jax.Array:
+    return (
+      super().out(w, o_BLHE, x_BLD) if self.project else o_BLHE.reshape(x_BLD.shape)
+    )
+
+  def slices(self, x_BLD: jax.Array) -> jax.Array:
+    """Returns x_BLHK, in which each head has the features that it reads."""
+    return x_BLD.reshape(*x_BLD.shape[:2], self.heads, -1)
+
+
+@attentions.register("unparameterised")
+@dataclasses.dataclass(frozen=True)
+class Unparameterised(Variant):
+  """Tokens are their own queries, keys and values; each head reads a slice of them.
+
+  A token matches itself best unless it is short. `unparameterised + scale(0)` does not
+  scale the products, and a model of one head reads tokens whole.
+
+  project   the output has a projection, the only parameter there is
+  """
+
+  project: bool = True
+
+  def projections(self):
+    return Slices(project=self.project)
