@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import functools
 import statistics
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from experiments.build import (
   sizes,
   tokens_per_step,
 )
+from experiments.stopwatch import Stopwatch
 from transformer_jax.evaluation.lengths import MEASURES
 from transformer_jax.training import loop, sharding
 from transformer_jax.training.checkpoint import Keeper
@@ -62,27 +62,25 @@ def _use_cache(folder: str | None) -> None:
 
 
 def _run(config: ConfigDict, folder: Path, name: str, stop: Any) -> dict | None:
-  experiment, mesh, arrays, facts = _prepare(config)
-  program = _compile(experiment, arrays, mesh)
-  start = time.perf_counter()
-  fitted, speed = _fit(experiment, program, arrays, folder, name, stop)
+  watch = Stopwatch()
+  with watch.phase("prepare"):
+    experiment, mesh, arrays, facts = _prepare(config)
+    program = _compile(experiment, arrays, mesh)
+  with watch.phase("train"):
+    fitted, speed = _fit(experiment, program, arrays, folder, name, stop)
   if not fitted.finished:
     return None
-  trained = time.perf_counter()
   split = functools.partial(sharding.split_rows, mesh)
   evaluator = dataclasses.replace(experiment.evaluator, split=split)
-  with jax.set_mesh(mesh):
+  with watch.phase("evaluate"), jax.set_mesh(mesh):
     scores = evaluator.run(fitted.state.params, arrays, experiment.lengths)
-  seconds = {
-    "compile": program.seconds,
-    "train": trained - start,
-    "evaluate": time.perf_counter() - trained,
-  }
+  with watch.phase("prepare"):
+    cost = _cost(experiment, program, arrays, mesh)
   return {
     **_outcome(experiment, fitted, scores),
-    **_cost(experiment, program, arrays, mesh),
+    **cost,
     "tokens_per_s": speed,
-    "seconds": seconds,
+    "seconds": watch.seconds,
     "data": facts,
   }
 
