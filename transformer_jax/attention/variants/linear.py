@@ -1,0 +1,25 @@
+"""Weights without an exponential. Katharopoulos et al., 2020.
+
+https://arxiv.org/abs/2006.16236
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from transformer_jax.attention.features import Kernel
+from transformer_jax.attention.variant import attentions
+
+
+@attentions.register("linear")
+@dataclasses.dataclass(frozen=True)
+class Linear(Kernel):
+  """Features are elu(x) + 1: x + 1 above zero and exp(x) below; no scale."""
+
+  def scale(self, params, K):
+    return 1.0
+
+  def features(self, params, q_BLHK, k_BMHK, scale):
+    phi = lambda x: jax.nn.elu(x.astype(jnp.float32)) + 1
+    return phi(q_BLHK), phi(k_BMHK)

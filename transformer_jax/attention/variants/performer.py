@@ -1,0 +1,86 @@
+"""Softmax attention, estimated with random features. Choromanski et al., 2020.
+
+https://arxiv.org/abs/2009.14794
+"""
+
+import dataclasses
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from transformer_jax.attention.features import Kernel
+from transformer_jax.attention.variant import attentions
+from transformer_jax.spec import SpecError
+
+HIGHEST = 40.0  # a key's feature is at most exp(HIGHEST); sums of many stay finite
+
+
+@attentions.register("performer")
+@dataclasses.dataclass(frozen=True)
+class Performer(Kernel):
+  """FAVOR+: products of features are positive, unbiased estimates of exp(q k scale).
+
+  Encodings that turn queries and keys may do so, as with a softmax. The paper's code
+  keeps exponents low by the largest of all keys, and adds 1e-4, through which queries
+  would feel keys that they may not see; here what is too high in a key's feature moves
+  to the same feature of the queries, which changes no product.
+
+  count        features; 0: enough blocks of K for K ln K of them
+  seed         of the directions, which all heads and layers share
+  orthogonal   directions of a block are at right angles: errors are smaller
+  """
+
+  count: int = 0
+  seed: int = 0
+  orthogonal: bool = True
+  turns = True
+
+  def __post_init__(self):
+    if not isinstance(self.count, int) or self.count < 0:
+      raise SpecError(
+        f"performer: count is {self.count!r}; write a whole number, or 0 to let it be"
+        " chosen"
+      )
+
+  def features(self, params, q_BLHK, k_BMHK, scale):
+    K = q_BLHK.shape[-1]
+    w_NK = _directions(self.seed, self.count or enough(K), K, self.orthogonal)
+    root = jnp.sqrt(jnp.asarray(scale, jnp.float32))
+    root = root[:, None] if root.ndim else root
+    q_BLHN, k_BMHN = (exponents(x * root, w_NK) for x in (q_BLHK, k_BMHK))
+    excess_N = np.maximum(np.sum(w_NK**2, axis=-1) / 2 - HIGHEST, 0.0)
+    q_BLHN += excess_N
+    q_BLHN -= jax.lax.stop_gradient(jnp.max(q_BLHN, axis=-1, keepdims=True))
+    return jnp.exp(q_BLHN), jnp.exp(k_BMHN - excess_N)
+
+
+def enough(K: int) -> int:
+  """Returns about K ln K, in whole blocks of K."""
+  return K * max(1, math.ceil(math.log(K)))
+
+
+def exponents(x_BLHK: jax.Array, w_NK: jax.Array) -> jax.Array:
+  """Returns the logarithms of features, w x - x^2 / 2, which is at most w^2 / 2."""
+  square_BLH1 = jnp.sum(jnp.square(x_BLHK), axis=-1, keepdims=True)
+  return x_BLHK @ w_NK.T - square_BLH1 / 2
+
+
+def draw(key: jax.Array, N: int, K: int, orthogonal: bool) -> jax.Array:
+  """Returns N directions w_NK, each with the distribution of K normal numbers."""
+  one, two = jax.random.split(key)
+  w_NK = jax.random.normal(one, (N, K))
+  if not orthogonal:
+    return w_NK
+  length_N1 = jnp.linalg.norm(w_NK, axis=-1, keepdims=True)
+  blocks = jax.random.orthogonal(two, K, shape=(math.ceil(N / K),))
+  return blocks.reshape(-1, K)[:N] * length_N1
+
+
+@functools.cache
+def _directions(seed: int, N: int, K: int, orthogonal: bool) -> np.ndarray:
+  """Returns the directions as a constant of the program that uses them."""
+  with jax.ensure_compile_time_eval():
+    return np.asarray(draw(jax.random.key(seed), N, K, orthogonal))
