@@ -1,0 +1,97 @@
+"""Measures speed and memory, writes docs/benchmarks.md and the raw figures beside it.
+
+  python -m experiments.bench                        # everything, about 25 minutes
+  python -m experiments.bench --sections=op,step     # some of it; the rest is kept
+  python -m experiments.bench --sections=page        # only the page again
+  python -m experiments.bench --check                # what make bench-check does
+
+Other libraries run in environments of their own, made on the first call.
+"""
+
+import dataclasses
+import sys
+
+from absl import app
+from absl import flags as absl_flags
+
+from experiments.bench import groups, guard, page, runner, sweep, venvs
+from experiments.bench.worker import ROOT, Worker
+from transformer_jax.positions import positions
+
+RAW = ROOT / "docs" / "results" / "benchmarks.json"
+SECTIONS = (*groups.SECTIONS, "sweep", "page")
+OURS = [sys.executable, "-m", "experiments.bench.ours"]
+
+absl_flags.DEFINE_list("sections", list(SECTIONS), "What to measure.")
+absl_flags.DEFINE_list("encodings", [], "Encodings; all: every one. Default: a few.")
+absl_flags.DEFINE_bool("quick", False, "Smaller sizes and fewer rounds: a first look.")
+absl_flags.DEFINE_bool("peers", True, "Also measure other libraries.")
+absl_flags.DEFINE_bool("check", False, "Compare ratios with the recorded ones.")
+absl_flags.DEFINE_string("output", str(RAW), "Where the raw figures are kept.")
+FLAGS = absl_flags.FLAGS
+
+
+def main(argv: list[str]) -> int:
+  """Measures what the flags name; every group is kept as soon as it is there."""
+  unknown = [*argv[1:], *({*FLAGS.sections} - {*SECTIONS})]
+  if unknown:
+    return _stop(f"unknown section '{unknown[0]}'; choose from {', '.join(SECTIONS)}")
+  try:
+    with runner.Sides(_start) as sides:
+      if FLAGS.check:
+        return check(sides, runner.Store(RAW))
+      store = runner.Store(runner.Path(FLAGS.output))
+      for section in FLAGS.sections:
+        _measure(section, sides, store)
+  except venvs.MissingPeers as error:
+    return _stop(str(error))
+  return 0
+
+
+def _measure(section: str, sides: runner.Sides, store: runner.Store) -> None:
+  if section == "sweep":
+    for name, found in sweep.measured(FLAGS.quick).items():
+      store.put("sweep", name, found)
+  elif section == "page":
+    print(f"wrote {page.write(store.found, store.path)}")
+  else:
+    runner.run(section, _groups(section), sides, store)
+
+
+def _groups(section: str):
+  """Yields the groups of a section, without other libraries if they are not wanted."""
+  names = FLAGS.encodings
+  if names == ["all"]:
+    names = [*groups.STEPPED, *(n for n in positions if n not in groups.STEPPED)]
+  chosen = {"encodings": tuple(names)} if names else {}
+  for group in groups.SECTIONS[section](FLAGS.quick, **chosen):
+    ours = tuple(c for c in group.contenders if FLAGS.peers or c.side == "ours")
+    yield dataclasses.replace(group, contenders=ours)
+
+
+def check(sides: runner.Sides, recorded: runner.Store) -> int:
+  """Returns 1, with a line for each, when quotients got worse than recorded."""
+  before = recorded.found["sections"].get("check")
+  if not before:
+    return _stop(
+      "nothing is recorded: run python -m experiments.bench --sections=check"
+    )
+  now = {g.name: runner.measured(g, sides) for g in groups.check(False)}
+  lines = guard.worse(before, now)
+  if lines:
+    return _stop("slower than recorded:\n  " + "\n  ".join(lines))
+  print(f"{len(guard.quotients(now))} ratios are as recorded, or better")
+  return 0
+
+
+def _start(side: str) -> Worker:
+  return Worker(OURS if side == "ours" else venvs.command(side))
+
+
+def _stop(message: str) -> int:
+  print(f"error: {message}", file=sys.stderr)
+  return 1
+
+
+if __name__ == "__main__":
+  app.run(main)

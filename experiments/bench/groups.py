@@ -1,0 +1,162 @@
+"""Which cases are measured together, as data: op, step, decode, and the quick check."""
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from experiments.bench.measure import Patience
+
+ENCODINGS = ("t5", "alibi", "per_distance", "fire", "rope", "none")
+LENGTHS = tuple(2**n for n in range(9, 16))  # 512 to 32768
+HEADS, WIDTH, LAYERS, VOCABULARY = 8, 256, 6, 8192
+ARRAYS = 10 * 2**30  # bytes: cases whose arrays of [H, L, L] need more are left out
+SIZES = {256: 16, 1024: 4}  # training: tokens in a text, texts in a batch
+PROMPT, NEW = 64, 128  # tokens read and written in decoding
+
+
+@dataclasses.dataclass(frozen=True)
+class Contender:
+  """One case of one side: `ours`, `torch` or `flax`."""
+
+  name: str
+  side: str
+  case: str
+  args: Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+  """Cases that are timed in turns, so that any two can be compared."""
+
+  name: str
+  contenders: tuple[Contender, ...]
+  patience: Patience = Patience()
+  facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def op(quick: bool, encodings: Sequence[str] = ENCODINGS) -> Iterator[Group]:
+  """Attention of one causal text, 8 heads of 64, forward and with gradients."""
+  for L in LENGTHS[:4] if quick else LENGTHS:
+    for backward in (False, True):
+      name = f"L={L} {'forward and backward' if backward else 'forward'}"
+      least = 3 if L <= 4096 else 2 if L <= 16384 else 1
+      yield Group(
+        name,
+        tuple(_attentions(L, backward, encodings)),
+        Patience(seconds=4 if quick else 10, least=least),
+        {"L": L, "backward": backward},
+      )
+
+
+def _attentions(L, backward, encodings) -> Iterator[Contender]:
+  def attention(name, side, **args):
+    return Contender(name, side, "attention", args | {"L": L, "backward": backward})
+
+  whole = 4 * HEADS * L * L * (4 if backward else 2) <= ARRAYS
+  for encoding in encodings if L <= 16384 else ("t5", "none"):
+    yield attention(f"{encoding} auto", "ours", encoding=encoding, core="auto")
+    reference = encoding in ("t5", "none")
+    if whole and (L <= 4096 or reference):
+      yield attention(f"{encoding} dense", "ours", encoding=encoding, core="dense")
+    if L <= 4096 and reference:
+      yield attention(
+        f"{encoding} blockwise", "ours", encoding=encoding, core="blockwise"
+      )
+  yield attention("torch causal", "torch", kind="causal")
+  if whole:
+    yield attention("t5 jax.nn", "ours", encoding="t5", core="jax")
+    yield attention("torch bias", "torch", kind="bias")
+    yield attention("torch fixed bias", "torch", kind="fixed_bias")
+  if L == 4096:
+    yield attention("torch flex", "torch", kind="flex")
+
+
+TORCH = ("x_transformers", "x_transformers_t5", "x_transformers_alibi") + (
+  "hf_gpt2",
+  "hf_t5",
+)
+STEPPED = ("none", "learned", "sinusoidal", "rope", "alibi", "t5", "per_distance")
+STEPPED += ("fire",)
+ANCHOR = "x_transformers"  # the fastest peer in float32 goes into every group
+AT_ONCE = 8  # encodings in a group
+
+
+def step(quick: bool, encodings: Sequence[str] = STEPPED) -> Iterator[Group]:
+  """A training step of a decoder, own Trainer against the peers' models and AdamW."""
+  for L, B in list(SIZES.items())[: 1 if quick else None]:
+    sizes = {"B": B, "L": L}
+    few = encodings[:2] if quick else encodings
+    if L == 1024:
+      few = [name for name in encodings if name in STEPPED]
+    for start in range(0, len(few), AT_ONCE):
+      part = few[start : start + AT_ONCE]
+      contenders = [_ours(name, sizes) for name in part]
+      contenders += list(_peers(sizes, quick) if not start else _anchor(sizes))
+      yield Group(
+        f"L={L} {', '.join(part)}" if start else f"L={L}",
+        (*contenders, Contender("matmul", "ours", "matmul", {})),
+        Patience(seconds=20, least=2 if quick else 3, most=5),
+        sizes,
+      )
+
+
+def _ours(encoding, sizes, dtype="float32"):
+  name = f"{encoding} {dtype}"
+  args = {"position": encoding, "dtype": dtype, **sizes}
+  return Contender(name, "ours", "step", args)
+
+
+def _anchor(sizes, kind=ANCHOR, dtype="float32"):
+  yield Contender(
+    f"torch {kind} {dtype}", "torch", "step", {"kind": kind, "dtype": dtype, **sizes}
+  )
+
+
+def _peers(sizes, quick) -> Iterator[Contender]:
+  if not quick:
+    yield _ours("rope", sizes, "bfloat16")
+    yield _ours("t5", sizes, "bfloat16")
+  for dtype in ("float32", "bfloat16"):
+    for kind in (ANCHOR, "hf_gpt2") if quick else TORCH:
+      yield from _anchor(sizes, kind, dtype)
+  flax = {"kind": "gpt2", **sizes}
+  yield Contender("flax hf_gpt2 float32", "flax", "step", flax)
+
+
+def decode(quick: bool, encodings: Sequence[str] = ()) -> Iterator[Group]:
+  """Greedy decoding with the cache against `generate` of HuggingFace's GPT-2."""
+  for B in (1,) if quick else (1, 32):
+    sizes = {"B": B, "prompt": PROMPT, "new": NEW}
+    ours = [
+      Contender(name, "ours", "decode", {"position": name, **sizes})
+      for name in ("learned", "rope", "t5")
+    ]
+    peer = Contender("torch hf_gpt2", "torch", "generate", sizes)
+    yield Group(f"B={B}", (*ours, peer), Patience(seconds=15, most=5), sizes)
+
+
+def check(quick: bool, encodings: Sequence[str] = ()) -> Iterator[Group]:
+  """What `make bench-check` repeats: this project alone, a minute or two."""
+  for L in (512, 2048):
+    ours = [("t5", "auto"), ("t5", "dense"), ("t5", "blockwise")]
+    ours += [("none", "auto"), ("rope", "auto"), ("fire", "auto")]
+    contenders = tuple(
+      Contender(
+        f"{encoding} {core}",
+        "ours",
+        "attention",
+        {"encoding": encoding, "core": core, "L": L, "backward": True},
+      )
+      for encoding, core in ours
+    )
+    yield Group(f"L={L}", contenders, Patience(seconds=8, least=5, most=15), {"L": L})
+  sizes = {"B": 16, "L": 256}
+  yield Group(
+    "step",
+    (_ours("rope", sizes), Contender("matmul", "ours", "matmul", {})),
+    Patience(seconds=8, least=4, most=7),
+    sizes,
+  )
+
+
+SECTIONS = {"op": op, "step": step, "decode": decode, "check": check}

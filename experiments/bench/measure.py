@@ -1,0 +1,52 @@
+"""Times contenders in turns, so that what disturbs one disturbs the others too."""
+
+import dataclasses
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Patience:
+  """How often to repeat: `least` rounds, then more until `seconds` are over."""
+
+  seconds: float = 10.0
+  least: int = 3
+  most: int = 9
+
+
+def rounds(
+  contenders: Mapping[str, Callable[[], float]],
+  first: Mapping[str, float],
+  patience: Patience,
+  clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, list[float]]:
+  """Returns seconds of each contender by round: A, B, C, A, B, C, ...
+
+  first   seconds of a round before, which warmed everything up. It counts only where
+          a round takes longer than the patience.
+  """
+  slow = sum(first.values()) > patience.seconds
+  times = {name: [first[name]] if slow else [] for name in contenders}
+  start, done = clock(), int(slow)
+  while done < patience.most:
+    if done >= patience.least and clock() - start > patience.seconds:
+      break
+    for name, run in contenders.items():
+      times[name].append(run())
+    done += 1
+  return times
+
+
+def spread(values: Sequence[float]) -> dict[str, Any]:
+  """Returns the median, the quartiles and how many values there are."""
+  quartiles = [values[0]] * 3
+  if len(values) > 1:
+    quartiles = statistics.quantiles(values, n=4, method="inclusive")
+  return dict(zip(("low", "median", "high"), quartiles)) | {"rounds": len(values)}
+
+
+def ratio(above: Sequence[float], below: Sequence[float]) -> dict[str, Any]:
+  """Returns the spread of a quotient taken round by round."""
+  return spread([a / b for a, b in zip(above, below, strict=True)])

@@ -1,0 +1,171 @@
+"""This project's own side of the measurements, one process of its own.
+
+python -m experiments.bench.ours      # started by experiments.bench
+"""
+
+import dataclasses
+import functools
+from pathlib import Path
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments import provenance
+from experiments.bench.serve import serve
+from experiments.build import build
+from experiments.configs import base
+from transformer_jax.attention import cores
+from transformer_jax.axes import Dims
+from transformer_jax.data.base import Batch, Task
+from transformer_jax.evaluation.decode import greedy
+from transformer_jax.positions import bind, coords, positions
+
+CACHE = Path(__file__).parents[2] / "runs" / "bench" / "compiled"
+
+
+@dataclasses.dataclass(frozen=True)
+class Noise(Task):
+  """Random tokens: what they are does not change how long a step takes."""
+
+  vocabulary: int = 8192
+  measures: ClassVar[tuple[str, ...]] = ("accuracy",)
+
+  def tokens(self, length):
+    return length
+
+  def batch(self, arrays, key, rows, length, done=1.0):
+    token_BL = jax.random.randint(key, (rows, length + 1), 0, self.vocabulary)
+    weight_BL = jnp.ones((rows, length), jnp.float32)
+    at = coords.consecutive(1, length)
+    return Batch(token_BL[:, :-1], token_BL[:, 1:], weight_BL, at)
+
+  score = None
+
+
+def attention(encoding, core, L, H=8, K=64, backward=True):
+  """One causal sequence in float32: output, and gradients of all that can learn."""
+  encoding = positions.build(encoding)
+  dims = Dims(V=2, D=H * K, H=H, F=1, N=1, L=L, K=K)
+  keys = jax.random.split(jax.random.key(0), 6)
+  params = encoding.init(keys[0], dims)
+  params = jax.tree.map(lambda x: x + 0.1 * jax.random.normal(keys[1], x.shape), params)
+  q, k, v, g = (jax.random.normal(key, (1, L, H, K)) for key in keys[2:])
+  at = coords.consecutive(1, L)
+  attend = _jax_attention if core == "jax" else functools.partial(_turned, core)
+
+  def forward(q, k, v, params):
+    return attend(bind(encoding, params, dims), q, k, v, at)
+
+  def both(q, k, v, params):
+    out, pull = jax.vjp(forward, q, k, v, params)
+    return out, pull(g)
+
+  return compiled(both if backward else forward, q, k, v, params)
+
+
+def _turned(core, position, q, k, v, at):
+  q, k = position.turn(q, k, at, at)
+  return cores.build(core)(q, k, v, at, at, position)
+
+
+def _jax_attention(position, q, k, v, at):
+  """JAX's own function, with the bias as the array of [H, L, L] that it wants."""
+  q, k = position.turn(q, k, at, at)
+  bias = position.bias(at.pos_BL, at.pos_BL)
+  bias = bias if isinstance(bias, jax.Array) else None
+  return jax.nn.dot_product_attention(q, k, v, bias=bias, is_causal=True)
+
+
+def compiled(function, *args):
+  """Returns a call of the compiled function, and what its program needs."""
+  program = jax.jit(function).lower(*args).compile()
+  memory = program.memory_analysis()
+  facts = {
+    "temporary_bytes": memory.temp_size_in_bytes,
+    "output_bytes": memory.output_size_in_bytes,
+  }
+  return lambda: jax.block_until_ready(program(*args)), facts
+
+
+def _experiment(position, B, L, core="", dtype="float32", V=8192, D=256, H=8, N=6):
+  """Returns the experiment that a config file of these sizes describes."""
+  config = base.get_config()
+  with config.unlocked():
+    config.task = f"{__spec__.name if __spec__ else __name__}:Noise(vocabulary={V})"
+  config.model.update(
+    position=position, width=D, heads=H, layers=N, feedforward=4 * D, dtype=dtype
+  )
+  if core:
+    config.model.core = core
+  config.train.update(rows=B, length=L, clip=0.0, schedule="constant")
+  config.train.optimizer = "adamw(lr=1e-3)"
+  return build(config)
+
+
+def step(position, B, L, **options):
+  """One step of the project's own Trainer on random tokens: loss, gradients, AdamW."""
+  trainer = _experiment(position, B, L, **options).trainer
+  state = jax.jit(trainer.init)(0)
+  batch = jax.jit(trainer.batch)((), state)
+  update = jax.jit(trainer.step, donate_argnums=0).lower(state, batch).compile()
+  held = [state]
+
+  def run():
+    held[0], metrics = update(held[0], batch)
+    return jax.block_until_ready(metrics["loss"])
+
+  size = sum(x.size for x in jax.tree.leaves(state.params))
+  memory = update.memory_analysis().temp_size_in_bytes
+  return run, {"parameters": size, "loss": float(run()), "temporary_bytes": memory}
+
+
+def decode(position, B, prompt, new, **options):
+  """Greedy decoding with the cache, one program."""
+  trainer = _experiment(position, 1, prompt + new, **options).trainer
+  params = jax.jit(trainer.init)(0).params
+  prompt_BL = jax.random.randint(jax.random.key(1), (B, prompt), 0, 8192)
+  program = jax.jit(lambda p, x: greedy(trainer.model, p, x, new))
+  program = program.lower(params, prompt_BL).compile()
+  size = sum(x.size for x in jax.tree.leaves(params))
+  run = lambda: jax.block_until_ready(program(params, prompt_BL))
+  return run, {"parameters": size}
+
+
+def matmul(size=2048, times=8):
+  """Float32 products of square matrices, one after another: the machine's peak."""
+  x = jnp.asarray(np.random.default_rng(0).normal(size=(size, size)), jnp.float32)
+  product, _ = compiled(jnp.matmul, x, x)
+
+  def run():
+    for _ in range(times):
+      product()
+
+  return run, {"flops": 2 * size**3 * times}
+
+
+def cores_there() -> tuple[dict[str, Any], dict[str, Any]]:
+  """Says which cores and encodings are registered; nothing is timed."""
+  names = {"cores": sorted(cores), "encodings": sorted(positions)}
+  return lambda: None, names
+
+
+CASES = {
+  "attention": attention,
+  "step": step,
+  "decode": decode,
+  "matmul": matmul,
+  "registered": cores_there,
+}
+
+
+def main() -> None:
+  """Answers requests; compiled programs are kept for the next time."""
+  jax.config.update("jax_compilation_cache_dir", str(CACHE))
+  jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+  serve(CASES, lambda: provenance.versions() | {"device": provenance.device()})
+
+
+if __name__ == "__main__":
+  main()

@@ -1,0 +1,246 @@
+"""Writes docs/benchmarks.md from the raw figures: every number on it is generated."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from experiments.bench import plots
+from experiments.bench.groups import SIZES
+from experiments.bench.measure import spread
+from experiments.bench.targets import (
+  BACKWARD,
+  OTHERS,
+  Target,
+  encodings,
+  fastest_peer,
+  peak_share,
+  quotient,
+  speedups,
+  step_flops,
+  targets,
+)
+from experiments.bench.worker import ROOT
+from experiments.catalogue import table
+
+PAGE = ROOT / "docs" / "benchmarks.md"
+TEMPLATE = jinja2.Template(
+  (ROOT / "experiments" / "templates" / "benchmarks.md").read_text("utf-8"),
+  keep_trailing_newline=True,
+  trim_blocks=True,
+  lstrip_blocks=True,
+)
+TPU = ROOT / "docs" / "results" / "tpu_aot.json"  # written by experiments.aot
+NAMES = {  # how contenders are called on the page
+  "torch bias": "PyTorch SDPA, T5 bias and its gradient",
+  "torch fixed bias": "PyTorch SDPA, fixed bias",
+  "torch causal": "PyTorch SDPA, causal, no bias",
+  "torch flex": "PyTorch FlexAttention, T5 bias",
+  "t5 jax.nn": "jax.nn.dot_product_attention, T5 bias",
+  "torch x_transformers": "x-transformers",
+  "torch x_transformers_t5": "x-transformers, T5 bias",
+  "torch x_transformers_alibi": "x-transformers, ALiBi",
+  "torch hf_gpt2": "HuggingFace GPT-2, PyTorch",
+  "torch hf_t5": "HuggingFace T5 decoder, PyTorch",
+  "flax hf_gpt2": "HuggingFace GPT-2, Flax",
+}
+
+
+def write(found: dict[str, Any], raw: Path, path: Path = PAGE) -> Path:
+  """Writes the page and its plots, and returns where it is."""
+  pictures = plots.draw(found["sections"].get("op", {}), raw.parent)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  path.write_text(render(found, pictures), encoding="utf-8")
+  return path
+
+
+def render(found: dict[str, Any], pictures: tuple[str, ...] = ()) -> str:
+  """Returns the page as Markdown."""
+  sections = found["sections"]
+  op, step = sections.get("op", {}), sections.get("step", {})
+  groups = [group for section in sections.values() for group in section.values()]
+  dates = sorted({group["date"] for group in groups})
+  return TEMPLATE.render(
+    device=found.get("versions", {}).get("ours", {}).get("device", "unknown"),
+    versions=found.get("versions", {}),
+    commits=sorted({group["commit"] for group in groups}),
+    dates=dates[:1] + dates[1:][-1:],
+    targets=target_table(list(targets(sections))),
+    forward=times_table(op, False),
+    backward=times_table(op, True),
+    memory=memory_table(op),
+    failed=list(failures(sections)),
+    steps={L: step_table(step, L) for L in SIZES if f"L={L}" in step},
+    gigaflops={L: step_flops(B, L) / 1e9 for L, B in SIZES.items()},
+    peak=matmul_peak(step),
+    decode=decode_table(sections.get("decode", {})),
+    sweep=sweep_table(sections.get("sweep", {})),
+    pictures=pictures,
+    tpu=tpu_table(),
+  )
+
+
+def target_table(found: list[Target]) -> str:
+  """Returns one row per target: what was asked, what was found."""
+  words = {None: "not measured", True: "**met**", False: "not met"}
+  rows = []
+  for target in found:
+    bound = f"{'≥' if target.at_least else '≤'} {target.bound:g}"
+    value = "–" if target.found is None else with_spread(target.found)
+    value += f" ({target.worst})" if target.worst else ""
+    rows.append((target.what, bound, value, words[target.met]))
+  return table(("target", "asked", "found", ""), rows)
+
+
+def with_spread(found: dict[str, Any]) -> str:
+  """Returns the median, with quartiles where there were several rounds."""
+  text = number(found["median"])
+  if found["rounds"] < 2:
+    return text
+  return f"{text} [{number(found['low'])}, {number(found['high'])}]"
+
+
+def number(value: float) -> str:
+  """Returns three digits that count."""
+  return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def times_table(op: dict[str, Any], backward: bool) -> str:
+  """Returns median milliseconds with quartiles, contenders by lengths."""
+  groups = by_length(op, backward)
+  names = dict.fromkeys(name for group in groups.values() for name in group["times"])
+
+  def cell(group, name):
+    times = group["times"].get(name)
+    return with_spread(spread([1e3 * x for x in times])) if times else "–"
+
+  rows = [
+    (label(name), *(cell(group, name) for group in groups.values())) for name in names
+  ]
+  return table(("milliseconds", *(f"L={L}" for L in groups)), rows)
+
+
+def by_length(op: dict[str, Any], backward: bool) -> dict[int, dict[str, Any]]:
+  """Returns the groups of one pass in the order of their lengths."""
+  groups = (group for group in op.values() if group["backward"] == backward)
+  return {group["L"]: group for group in sorted(groups, key=lambda group: group["L"])}
+
+
+def memory_table(op: dict[str, Any]) -> str:
+  """Returns measured MiB of forward and backward, contenders by lengths."""
+  groups = by_length(op, True)
+  names = dict.fromkeys(name for group in groups.values() for name in group["bytes"])
+
+  def cell(group, name):
+    size = group["bytes"].get(name)
+    return "–" if size is None else number(size / 2**20)
+
+  rows = [
+    (label(name), *(cell(group, name) for group in groups.values())) for name in names
+  ]
+  return table(("MiB", *(f"L={L}" for L in groups)), rows)
+
+
+def label(name: str) -> str:
+  """Returns a contender's name for readers."""
+  return NAMES.get(name) or f"`{name.split()[0]}`, {' '.join(name.split()[1:])}"
+
+
+def step_table(step: dict[str, Any], L: int) -> str:
+  """Returns speed, share of the peak and speed-ups of everything that trained."""
+  main = step[f"L={L}"]
+  rows = []
+  for name, group in encodings(step, L):
+    rows.append((f"`{name}`", "float32", *_step_cells(group, f"{name} float32")))
+  for name in main["times"]:
+    kind, _, dtype = name.rpartition(" ")
+    mine = not name.startswith(OTHERS)
+    if name != "matmul" and not (mine and dtype == "float32"):
+      dtype += " autocast" if name.startswith("torch") and dtype == "bfloat16" else ""
+      who = f"`{kind}`" if mine else NAMES[kind]
+      rows.append((who, dtype, *_step_cells(main, name)))
+  faster = [
+    {name: found for name, _, found in speedups(step, L, dtype) if found}
+    for dtype in ("float32", "bfloat16")
+  ]
+  for place, row in enumerate(rows):
+    own = [found.get(row[0].strip("`")) for found in faster]
+    float32 = row[0].startswith("`") and row[1] == "float32"
+    cells = (with_spread(x) if x and float32 else "–" for x in own)
+    rows[place] = (*row, *cells)
+  best = [fastest_peer(main, dtype).rpartition(" ")[0] for dtype in PEER_DTYPES]
+  over = [f"speed over {NAMES.get(name, 'a peer')}" for name in best]
+  over = [f"{text} ({dtype})" for text, dtype in zip(over, PEER_DTYPES, strict=True)]
+  header = ("decoder", "numbers", "parameters", "tokens/s", "of the matmul peak", *over)
+  return table(header, rows)
+
+
+PEER_DTYPES = ("float32", "bfloat16")
+
+
+def _step_cells(group: dict[str, Any], name: str) -> Iterator[str]:
+  yield f"{group['facts'][name]['parameters']:,}"
+  tokens = group["B"] * group["L"]
+  speeds = spread([tokens / x for x in group["times"][name]])
+  yield f"{speeds['median']:,.0f} [{speeds['low']:,.0f}, {speeds['high']:,.0f}]"
+  share = peak_share(group, name)
+  yield f"{share['median']:.0%}" if share else "–"
+
+
+def matmul_peak(step: dict[str, Any]) -> str:
+  """Returns the speed of float32 matrix products in 10^9 operations a second."""
+  speeds = [
+    group["facts"]["matmul"]["flops"] / seconds / 1e9
+    for group in step.values()
+    for seconds in group["times"].get("matmul", ())
+  ]
+  return with_spread(spread(speeds)) if speeds else "not measured"
+
+
+def decode_table(decode: dict[str, Any]) -> str:
+  """Returns new tokens a second, and our speed over the peer's."""
+  rows = []
+  for group in decode.values():
+    tokens = group["B"] * group["new"]
+    for name, times in group["times"].items():
+      speed = with_spread(spread([tokens / x for x in times]))
+      over = quotient(group, "torch hf_gpt2", name)
+      over = with_spread(over) if over and not name.startswith(OTHERS) else "–"
+      rows.append((str(group["B"]), NAMES.get(name, f"`{name}`"), speed, over))
+  header = ("texts at once", "decoder", "tokens/s", "speed over HuggingFace generate")
+  return table(header, rows) if rows else ""
+
+
+def sweep_table(sweep: dict[str, Any]) -> str:
+  """Returns where the wall time of the plan went."""
+  parts = ("compile", "train", "evaluate", "idle")
+  rows = [
+    (
+      name,
+      f"{found['wall']:.0f} s",
+      *(f"{found[part]:.0f} s ({found[part] / found['wall']:.0%})" for part in parts),
+    )
+    for name, found in sweep.items()
+  ]
+  return table(("", "wall", *parts), rows) if rows else ""
+
+
+def failures(sections: dict[str, Any]) -> Iterator[str]:
+  """Yields what could not be measured, once for each contender and message."""
+  places: dict[tuple[str, str], list[str]] = {}
+  for section in sections.values():
+    for name, group in section.items():
+      for contender, error in group.get("errors", {}).items():
+        places.setdefault((contender, error), []).append(name)
+  for (contender, error), where in places.items():
+    yield f"{label(contender)} ({', '.join(where)}): {error}"
+
+
+def tpu_table() -> str:
+  """Returns what `experiments.aot` says of programs compiled for TPUs, if it ran."""
+  if not TPU.exists():
+    return ""
+  from experiments import aot
+
+  return aot.markdown()

@@ -1,0 +1,104 @@
+"""Measures groups and keeps what was measured, group by group."""
+
+import datetime
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from experiments import provenance
+from experiments.bench import measure
+from experiments.bench.groups import Contender, Group
+from experiments.bench.worker import Worker, WorkerError
+from transformer_jax.training.files import read_json, write_json
+
+
+class Sides:
+  """The workers, each started when it is first needed."""
+
+  def __init__(self, start: Callable[[str], Worker]):
+    self._start, self._workers = start, {}
+
+  def __enter__(self) -> "Sides":
+    return self
+
+  def __exit__(self, *exception: object) -> None:
+    for worker in self._workers.values():
+      worker.close()
+
+  def __getitem__(self, side: str) -> Worker:
+    if side not in self._workers:
+      self._workers[side] = self._start(side)
+    return self._workers[side]
+
+  def restart(self, side: str) -> None:
+    """Forgets a worker that ended; the next request starts another."""
+    self._workers.pop(side).close()
+
+  def versions(self) -> dict[str, Any]:
+    return {side: worker.versions() for side, worker in self._workers.items()}
+
+
+def measured(group: Group, sides: Sides) -> dict[str, Any]:
+  """Returns seconds by round, memory and facts of each contender, and what failed."""
+  facts, errors, first = {}, {}, {}
+  for contender in group.contenders:
+    try:
+      facts[contender.name], first[contender.name] = _prepared(contender, sides)
+    except WorkerError as error:
+      errors[contender.name] = str(error)
+  run = {
+    c.name: lambda c=c: sides[c.side].seconds(c.name)
+    for c in group.contenders
+    if c.name in first
+  }
+  seconds = {name: found["seconds"] for name, found in first.items()}
+  times = measure.rounds(run, seconds, group.patience) if run else {}
+  for contender in group.contenders:
+    if contender.name in first:
+      sides[contender.side].drop(contender.name)
+  return {
+    **group.facts,
+    "times": {name: [round(x, 6) for x in row] for name, row in times.items()},
+    "bytes": {name: found["bytes"] for name, found in first.items()},
+    "facts": facts,
+    "errors": errors,
+    "commit": provenance.commit()[0],
+    "date": datetime.date.today().isoformat(),
+  }
+
+
+def _prepared(contender: Contender, sides: Sides) -> tuple[dict, dict]:
+  """Makes a case and runs it once; a case that fails leaves no worker behind it."""
+  worker = sides[contender.side]
+  try:
+    facts = worker.prepare(contender.name, contender.case, **contender.args)
+    return facts, worker.first(contender.name)
+  except WorkerError:
+    if worker.ended:
+      sides.restart(contender.side)
+    raise
+
+
+class Store:
+  """The file of raw figures: sections of groups, each replaced as it is measured."""
+
+  def __init__(self, path: Path):
+    self.path = path
+    self.found = read_json(path) if path.exists() else {"sections": {}}
+
+  def put(self, section: str, name: str, group: dict[str, Any]) -> None:
+    self.found["sections"].setdefault(section, {})[name] = group
+    self.save()
+
+  def save(self) -> None:
+    self.path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(self.path, self.found)
+
+
+def run(section: str, groups: Iterator[Group], sides: Sides, store: Store) -> None:
+  """Measures a section's groups; each is kept as soon as it is there."""
+  for group in groups:
+    print(f"{section} {group.name} ...", flush=True)
+    store.put(section, group.name, measured(group, sides))
+    store.found["versions"] = store.found.get("versions", {}) | sides.versions()
+    store.save()

@@ -1,0 +1,194 @@
+"""What the figures should reach, and whether they do."""
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+from experiments.bench.measure import ratio
+
+Sections = dict[str, dict[str, dict[str, Any]]]
+BACKWARD = "forward and backward"
+RELATIVE = ("t5", "alibi", "per_distance")
+OTHERS = ("torch", "flax")  # how names of peers start
+PEERS = {"float32": "float32", "bfloat16": "bfloat16 autocast"}
+ANCHOR = "torch x_transformers float32"  # the peer in every group of training steps
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+  """A quotient with its spread, and the bound that its median should keep.
+
+  at_least   the bound is the least that will do; else it is the most
+  worst      which case this is, where the worst of several is shown
+  """
+
+  what: str
+  bound: float
+  at_least: bool
+  found: dict[str, Any] | None
+  worst: str = ""
+
+  @property
+  def met(self) -> bool | None:
+    if self.found is None:
+      return None
+    median = self.found["median"]
+    return median >= self.bound if self.at_least else median <= self.bound
+
+
+def targets(sections: Sections) -> Iterator[Target]:
+  """Yields every target, with None where nothing was measured."""
+  op, step = sections.get("op", {}), sections.get("step", {})
+  group = op.get(f"L=4096 {BACKWARD}", {})
+  ours = "t5 auto"
+  place = "attention with T5 bias, L = 4096, forward and backward"
+  yield _one(f"{place}: times faster than PyTorch SDPA with the bias", 5, True, group,
+    "torch bias", ours)  # fmt: skip
+  yield _one(f"{place}: time over PyTorch's fused causal kernel without bias", 1.1,
+    False, group, ours, "torch causal")  # fmt: skip
+  yield _one(f"{place}: times faster than dense", 3, True, group, "t5 dense", ours)
+  yield memory(op)
+  yield worst("a relative bias: time over no bias, any L from 1024", 1.15, False,
+    _bias_costs(op))  # fmt: skip
+  yield worst("auto: time over the fastest core, any L", 1.05, False, _auto(op))
+  yield from _steps(step)
+  cold = sections.get("sweep", {})
+  for name, found in sorted(cold.items()) or [("cold cache", None)]:
+    share = found and (found["compile"] + found["idle"]) / found["wall"]
+    yield Target(f"quickstart plan, {name}: share of compile and idle", 0.2, False,
+      share and {"low": share, "median": share, "high": share, "rounds": 1})  # fmt: skip
+
+
+def quotient(group: dict[str, Any], above: str, below: str) -> dict[str, Any] | None:
+  """Returns the spread of a quotient of two contenders, None if one is missing."""
+  times = group.get("times", {})
+  return ratio(times[above], times[below]) if {above, below} <= {*times} else None
+
+
+def _one(what, bound, at_least, group, above, below) -> Target:
+  return Target(what, bound, at_least, quotient(group, above, below))
+
+
+def worst(what: str, bound: float, at_least: bool, cases: dict[str, dict]) -> Target:
+  """Returns the target for the case that is furthest on the wrong side."""
+  if not cases:
+    return Target(what, bound, at_least, None)
+  pick = min if at_least else max
+  name = pick(cases, key=lambda name: cases[name]["median"])
+  return Target(what, bound, at_least, cases[name], name)
+
+
+def memory(op: dict[str, Any]) -> Target:
+  """Peak memory where L doubles: 2 is linear, 4 would be quadratic."""
+  what = "peak memory where L doubles up to 32768, forward and backward (2 is linear)"
+  sizes = {
+    group["L"]: (group["bytes"].get("t5 auto") or 0, name)
+    for name, group in op.items()
+    if group["backward"] and group["L"] >= 8192
+  }
+  cases = {
+    f"{2 * L} over {L}": _exact(sizes[2 * L][0] / size)
+    for L, (size, _) in sizes.items()
+    if size and 2 * L in sizes
+  }
+  return worst(what, 2.2, False, cases)
+
+
+def _exact(value: float) -> dict[str, Any]:
+  return {"low": value, "median": value, "high": value, "rounds": 1}
+
+
+def _bias_costs(op) -> dict[str, dict]:
+  return {
+    f"{encoding}, {name}": found
+    for name, group in op.items()
+    if group["L"] >= 1024
+    for encoding in RELATIVE
+    if (found := quotient(group, f"{encoding} auto", "none auto"))
+  }
+
+
+def _auto(op) -> dict[str, dict]:
+  """Returns auto against the core that is fastest by its median."""
+  cases = {}
+  for name, group in op.items():
+    for encoding in {c.split()[0] for c in group["times"] if c.endswith(" dense")}:
+      others = [f"{encoding} {core}" for core in ("dense", "blockwise")]
+      found = [quotient(group, f"{encoding} auto", other) for other in others]
+      found = [x for x in found if x]
+      if found:
+        cases[f"{encoding}, {name}"] = max(found, key=lambda x: x["median"])
+  return cases
+
+
+def _steps(step) -> Iterator[Target]:
+  """Yields the targets of whole training steps at 256 tokens."""
+  place = "training step, L = 256, slowest encoding"
+  for dtype, which in PEERS.items():
+    cases = {n: x for n, _, x in speedups(step, 256, dtype) if x}
+    what = f"{place}: speed over the fastest {which} peer"
+    yield worst(what, 1.5 if dtype == "float32" else 1.0, True, cases)
+  cases = {
+    name: share
+    for name, group in encodings(step, 256)
+    if (share := peak_share(group, f"{name} float32"))
+  }
+  yield worst(f"{place}: share of the measured matmul peak", 0.5, True, cases)
+
+
+def encodings(step, L: int) -> Iterator[tuple[str, dict[str, Any]]]:
+  """Yields our encodings in float32, each with the group it was measured in."""
+  for group in step.values():
+    if group["L"] == L:
+      for name in group["times"]:
+        if name.endswith(" float32") and not name.startswith(OTHERS):
+          yield name.split()[0], group
+
+
+def speedups(step, L: int, dtype: str) -> Iterator[tuple[str, dict, dict | None]]:
+  """Yields how much faster a step of each encoding is than the fastest peer.
+
+  Groups after the first hold one peer only: their quotients are taken with that one
+  and multiplied with what the first group says of the two.
+  """
+  main = step.get(f"L={L}", {})
+  peer = fastest_peer(main, dtype)
+  for name, group in encodings(step, L):
+    found = quotient(group, peer, f"{name} float32")
+    between = quotient(main, peer, ANCHOR)
+    if found is None and between:
+      found = scaled(quotient(group, ANCHOR, f"{name} float32"), between["median"])
+    yield name, group, found
+
+
+def scaled(found: dict[str, Any] | None, factor: float) -> dict[str, Any] | None:
+  """Returns a spread in other units."""
+  if found is None:
+    return None
+  return {k: v if k == "rounds" else v * factor for k, v in found.items()}
+
+
+def fastest_peer(group: dict[str, Any], dtype: str) -> str:
+  """Returns the peer with the lowest median."""
+  times = group.get("times", {})
+  peers = [n for n in times if n.startswith(OTHERS) and n.endswith(dtype)]
+  median = lambda name: sorted(times[name])[len(times[name]) // 2]
+  return min(peers, key=median, default="")
+
+
+def peak_share(group: dict[str, Any], name: str) -> dict[str, Any] | None:
+  """Returns a step's share of the matrix products' speed, round by round."""
+  found = quotient(group, "matmul", name)
+  if not found:
+    return None
+  work = step_flops(group["B"], group["L"]) / group["facts"]["matmul"]["flops"]
+  return scaled(found, work)
+
+
+def step_flops(B: int, L: int, V=8192, D=256, N=6) -> int:
+  """Returns a training step's operations: the model's own, nothing recomputed.
+
+  6 for each weight in a matrix product and token (12 D^2 in a layer, D V at the end)
+  and 12 L D in a layer for scores and mixture, half of it for causal attention.
+  """
+  return B * L * (6 * (N * 12 * D * D + D * V) + N * 12 * L * D // 2)

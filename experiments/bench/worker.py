@@ -1,0 +1,90 @@
+"""The process that measures, seen from outside: asks a worker and waits."""
+
+import contextlib
+import json
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+
+
+class WorkerError(RuntimeError):
+  """A case that a worker could not make or run; the message is the worker's own."""
+
+
+class Worker:
+  """A long-lived process with cases in named slots; see `serve.py`."""
+
+  def __init__(self, command: Sequence[str], env: dict[str, str] | None = None):
+    self._log = tempfile.TemporaryFile("w+")
+    self._process = subprocess.Popen(
+      command,
+      cwd=ROOT,
+      env=env,
+      stdin=subprocess.PIPE,
+      stdout=subprocess.PIPE,
+      stderr=self._log,
+      text=True,
+    )
+
+  def __enter__(self) -> "Worker":
+    return self
+
+  def __exit__(self, *exception: object) -> None:
+    self.close()
+
+  def versions(self) -> dict[str, str]:
+    return self.ask("versions")
+
+  def prepare(self, slot: str, case: str, **args: Any) -> dict[str, Any]:
+    """Makes a case ready to run in a slot; returns facts about it."""
+    return self.ask("prepare", slot=slot, case=case, args=args)
+
+  def seconds(self, slot: str) -> float:
+    """Runs a slot once."""
+    return self.ask("time", slot=slot)["seconds"]
+
+  def first(self, slot: str) -> dict[str, Any]:
+    """Runs a slot once; returns its seconds and the bytes it held (None: unknown)."""
+    return self.ask("first", slot=slot)
+
+  def drop(self, slot: str) -> None:
+    self.ask("drop", slot=slot)
+
+  def ask(self, do: str, **request: Any) -> dict[str, Any]:
+    """Sends one request and returns its answer; raises WorkerError."""
+    try:
+      print(json.dumps({"do": do, **request}), file=self._process.stdin, flush=True)
+      line = self._process.stdout.readline()
+    except BrokenPipeError:
+      line = ""
+    if not line:
+      raise WorkerError(self._last_words())
+    answer = json.loads(line)
+    if "error" in answer:
+      raise WorkerError(answer["error"])
+    return answer
+
+  @property
+  def ended(self) -> bool:
+    return self._process.poll() is not None
+
+  def close(self) -> None:
+    with contextlib.suppress(BrokenPipeError):
+      self._process.stdin.close()
+    try:
+      self._process.wait(timeout=20)
+    except subprocess.TimeoutExpired:
+      self._process.kill()
+      self._process.wait()
+    self._process.stdout.close()
+    self._log.close()
+
+  def _last_words(self) -> str:
+    code = self._process.wait()
+    self._log.seek(0)
+    said = self._log.read().strip().splitlines()
+    return f"the worker ended with code {code}: {said[-1] if said else 'no message'}"
