@@ -3,21 +3,24 @@
 import pytest
 
 from experiments import catalogue
-from transformer_jax.attention import cores
+from experiments.catalogue import encodings, parts
+from transformer_jax.attention import attentions, cores
 from transformer_jax.models.support import MODES, USES, form, refusal
-from transformer_jax.positions import positions
+from transformer_jax.positions import PositionalEncoding, positions
 
 
-def test_the_page_is_not_stale():
-  stale = "docs/positions.md is stale: run python -m experiments.catalogue"
-  assert catalogue.PATH.read_text("utf-8") == catalogue.page(), stale
+def test_no_page_is_stale():
+  for name, text in catalogue.pages().items():
+    stale = f"docs/{name} is stale: run python -m experiments.catalogue"
+    assert (catalogue.DOCS / name).read_text("utf-8") == text, stale
 
 
-def test_every_encoding_has_a_paper_and_a_purpose():
-  for name in positions:
-    encoding = positions.build(name)
-    assert "](http" in catalogue.paper(encoding), name
-    assert 10 < len(catalogue.purpose(encoding)) < 90, name
+@pytest.mark.parametrize("registry", [positions, attentions], ids=lambda r: r.kind)
+def test_everything_has_a_paper_and_a_purpose(registry):
+  for name in registry:
+    thing = registry.build(name)
+    assert "](http" in parts.paper(thing), name
+    assert 10 < len(parts.purpose(thing)) < 90, name
 
 
 @pytest.mark.parametrize("use", USES)
@@ -30,14 +33,28 @@ def test_every_cell_is_served_or_refused_by_one_error_that_names_both(use):
         if reason is None:
           continue
         both = (encoding.name, use) if "attention: " in reason else (mode, use)
-        if "whole rows" in reason:
-          both = (form(encoding, use).name, core_name)
+        if core_name in reason:
+          assert form(encoding, use).name in reason or "multihead" in reason
+          both = (core_name,)
         assert all(part in reason for part in both), reason
 
 
+@pytest.mark.parametrize("use", USES)
+def test_every_variant_is_served_or_refused_by_one_error_that_names_both(use):
+  none = PositionalEncoding()
+  for name in attentions:
+    variant = attentions.build(name)
+    for core_name, core in cores.items():
+      reason = refusal(none, core(), use, "train", variant)
+      if reason is not None:
+        other = use if "attention: " in reason else core_name
+        named = name if other == use else form(variant, use).name
+        assert named in reason and other in reason, reason
+
+
 def test_parameters_are_counted_in_every_layer_that_has_its_own():
-  dims = catalogue.SIZES["base"]
-  count = lambda spec: catalogue.parameters(positions.build(spec), dims)
+  dims = parts.SIZES["base"]
+  count = lambda spec: encodings.parameters(positions.build(spec), dims)
   assert count("t5") == 32 * 8  # shared by all layers
   assert count("shaw") == 6 * 2 * 33 * 64  # of each layer
   assert count("every(3, shaw, t5)") == 2 * 2 * 33 * 64 + 32 * 8

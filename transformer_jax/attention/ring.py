@@ -25,7 +25,7 @@ from transformer_jax.attention.rule import MASKED
 @cores.register("ring")
 @dataclasses.dataclass(frozen=True)
 class Ring:
-  """Each device keeps its queries; keys, values and their coordinates go round.
+  """Sends keys, values and their coordinates round a ring of devices that share a text.
 
   Needs a mesh in context (`with jax.set_mesh(mesh)`), which the runner sets. No device
   ever holds the keys of all; the backward pass sends them round again, with their

@@ -1,4 +1,7 @@
-"""Attention without parameters: softmax(X X^T) X."""
+"""Attention without parameters: softmax(X X^T) X, what is left without projections.
+
+Vaswani et al., 2017. https://arxiv.org/abs/1706.03762
+"""
 
 import dataclasses
 

@@ -1,0 +1,7 @@
+"""Runs `python -m experiments.catalogue`."""
+
+import sys
+
+from experiments.catalogue import main
+
+sys.exit(main())

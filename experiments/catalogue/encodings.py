@@ -1,0 +1,77 @@
+"""The page of positional encodings."""
+
+import math
+
+import jax
+
+from experiments.catalogue.parts import SIZES, cell, paper, purpose, render, table
+from transformer_jax.axes import Dims
+from transformer_jax.models.support import USES, refusal
+from transformer_jax.positions import PositionalEncoding, positions
+
+ACTS = {  # hooks, and where they act
+  "place": "positions",
+  "embed": "embeddings",
+  "token_data": "reads tokens",
+  "temperature": "temperature",
+  "rotate": "queries and keys",
+  "turn": "queries and keys",
+  "bias": "bias",
+  "score": "scores",
+  "values": "values",
+  "rows": "rows of scores",
+}
+
+
+def page() -> str:
+  """Returns the page of positional encodings."""
+  encodings = {name: positions.build(name) for name in positions}
+  header = ["name", "what it does", "paper", "acts on", "relative"]
+  header += ["past the training length", *SIZES]
+  reasons: list[str] = []
+  cells = [
+    [f"`{name}`", *(encoding_cell(encoding, use, reasons) for use in USES)]
+    for name, encoding in encodings.items()
+  ]
+  return render(
+    "positions.md",
+    encodings=table(header, (line(*item) for item in encodings.items())),
+    matrix=table(["name", *USES], cells),
+    reasons=reasons,
+  )
+
+
+def line(name: str, encoding: PositionalEncoding) -> list[str]:
+  """Returns what the first table says about an encoding."""
+  return [
+    f"`{name}`",
+    purpose(encoding),
+    paper(encoding),
+    acts_on(encoding),
+    "yes" if encoding.relative else "no",
+    encoding.longer + (", whole text" if encoding.whole_text else ""),
+    *(f"{parameters(encoding, dims):,}" for dims in SIZES.values()),
+  ]
+
+
+def acts_on(encoding: PositionalEncoding) -> str:
+  """Returns where it acts, from the hooks that it overrides."""
+  found = [where for hook, where in ACTS.items() if encoding.overrides(hook)]
+  return ", ".join(dict.fromkeys(found)) or "nothing"
+
+
+def parameters(encoding: PositionalEncoding, dims: Dims) -> int:
+  """Returns how many parameters it has in a decoder of these sizes."""
+  shapes = jax.eval_shape(lambda: encoding.init(jax.random.key(0), dims))
+  count = 0
+  for name, x in shapes.items():
+    uses = sum(encoding.layer(n).in_layer(name) for n in range(dims.N))
+    count += math.prod(x.shape) * (uses if uses or encoding.in_layer(name) else 1)
+  return count
+
+
+def encoding_cell(encoding: PositionalEncoding, use: str, reasons: list[str]) -> str:
+  """Returns which cores serve an encoding in one kind of attention, or why none."""
+  if use == "cross" and USES[use](encoding) == PositionalEncoding():
+    return "nothing"
+  return cell(lambda core, mode: refusal(encoding, core, use, mode), use, reasons)

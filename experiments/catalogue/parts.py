@@ -1,0 +1,88 @@
+"""What all pages of the catalogue are made of."""
+
+import inspect
+import re
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from transformer_jax.attention import cores
+from transformer_jax.axes import Dims
+from transformer_jax.models.support import MODES
+from transformer_jax.positions import PositionalEncoding
+
+TEMPLATES = Path(__file__).parents[1] / "templates"
+SIZES = {  # of models whose encodings are counted
+  "small": Dims(V=256, D=64, H=4, F=256, N=2, L=64),
+  "base": Dims(V=32_000, D=512, H=8, F=2048, N=6, L=512),
+  "large": Dims(V=32_000, D=1024, H=16, F=4096, N=24, L=2048),
+}
+
+
+def render(name: str, **parts: Any) -> str:
+  """Fills a template with tables."""
+  text = (TEMPLATES / name).read_text("utf-8")
+  template = jinja2.Template(text, keep_trailing_newline=True, trim_blocks=True)
+  return template.render(**parts)
+
+
+def purpose(thing: Any) -> str:
+  """Returns the first sentence of its docstring."""
+  text = inspect.getdoc(type(thing)) or ""
+  start = " ".join(text.split("\n\n")[0].split())
+  return re.split(r"(?<!et al\.)(?<=[.;])\s(?![^\[]*\])", start)[0].rstrip(";.")
+
+
+def paper(thing: Any) -> str:
+  """Returns who published it and when, with a link."""
+  module = sys.modules[type(thing).__module__].__doc__ or ""
+  text = " ".join((module if "http" in module else thing.__doc__ or "").split())
+  who = re.search(
+    r"([\w'-]+(?: \d+| (?:and|&) [\w'-]+)?(?: et al\.)?), ((?:19|20)\d\d)", text
+  )
+  link = re.search(r"https?://\S+?(?=[\s.]*(?:\s|$))", text)
+  if not (who and link):
+    raise ValueError(
+      f"{type(thing).__module__}: start the file with 'Title. Author et al., year."
+      " https://arxiv.org/abs/ID'"
+    )
+  return f"[{who[1].strip()}, {who[2]}]({link[0].rstrip(',;')})"
+
+
+def cell(ask: Callable, use: str, reasons: list[str]) -> str:
+  """Returns the cores that never refuse, or the number of the reason."""
+  modes = [mode for mode in MODES if (use, mode) != ("encoder", "decode")]
+  refused = {
+    name: next(filter(None, (ask(cores.build(name), mode) for mode in modes)), None)
+    for name in cores
+    if name != "auto"  # it serves what any serves
+  }
+  serving = [name for name, reason in refused.items() if not reason]
+  if serving:
+    return short(serving)
+  reason = re.sub(r"^\S+ in \w+ attention: ", "", refused["dense"])
+  if reason not in reasons:
+    reasons.append(reason)
+  return f"no ({reasons.index(reason) + 1})"
+
+
+def short(serving: list[str]) -> str:
+  """Returns names of cores; `all` are those that serve plain attention."""
+  none = PositionalEncoding()
+  common = [n for n in cores if n != "auto" and not cores.build(n).refusal(none)]
+  missing = [name for name in common if name not in serving]
+  if not missing and len(serving) == len(common):
+    return "all"
+  if serving == [n for n in common if n not in missing] and len(missing) < 3:
+    return f"all but {', '.join(missing)}"
+  return ", ".join(serving)
+
+
+def table(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+  """Returns a table in Markdown."""
+  rows = [header, ["---"] * len(header), *lines]
+  escaped = ([word.replace("|", "\\|") for word in row] for row in rows)
+  return "\n".join(f"| {' | '.join(row)} |" for row in escaped)

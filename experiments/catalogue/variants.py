@@ -1,0 +1,75 @@
+"""The page of attention variants and cores."""
+
+import math
+
+import jax
+
+from experiments.catalogue.parts import SIZES, cell, paper, purpose, render, table
+from transformer_jax.attention import Variant, attentions, cores
+from transformer_jax.models.support import USES, refusal
+from transformer_jax.positions import PositionalEncoding
+
+CHANGES = {  # hooks of variants, and what they change
+  "projections": "projections",
+  "condition": "queries and keys",
+  "scale": "scale",
+  "dot": "scores",
+  "logits": "scores",
+  "seen": "who sees whom",
+  "extra": "weights",
+  "pointwise": "weights",
+  "weigh": "weights",
+  "features": "weights",
+  "output": "output",
+}
+
+
+def page() -> str:
+  """Returns the page of attention variants and cores."""
+  built = {name: attentions.build(name) for name in attentions}
+  header = ["name", "what it does", "paper", "changes", "own parameters"]
+  reasons: list[str] = []
+  cells = [
+    [f"`{name}`", *(variant_cell(variant, use, reasons) for use in USES)]
+    for name, variant in built.items()
+  ]
+  lines = (
+    [f"`{n}`", purpose(v), paper(v), changes(v), f"{own_parameters(v):,}"]
+    for n, v in built.items()
+  )
+  kinds = ([f"`{name}`", purpose(cores.build(name))] for name in cores)
+  return render(
+    "attention.md",
+    variants=table(header, lines),
+    cores=table(["name", "what it does"], kinds),
+    matrix=table(["name", *USES], cells),
+    reasons=reasons,
+  )
+
+
+def changes(variant: Variant) -> str:
+  """Returns what a variant changes, from the hooks that it overrides."""
+  found = [what for hook, what in CHANGES.items() if variant.overrides(hook)]
+  found += ["layers"] if type(variant).layer is not Variant.layer else []
+  return ", ".join(dict.fromkeys(found)) or "nothing"
+
+
+def own_parameters(variant: Variant) -> int:
+  """Returns how many parameters it adds to one layer of the base size."""
+  dims, count = SIZES["base"], 0
+  for one, sign in ((variant, 1), (Variant(), -1)):
+    projections = one.projections()
+    shapes = [shape for shape, _ in projections.weights(dims).values()]
+    shapes += [shape for shape, _ in one.weights(dims).values()]
+    for init in (projections.init, one.init):
+      made = jax.eval_shape(lambda init=init: init(jax.random.key(0), dims))
+      shapes += [x.shape for x in made.values()]
+    count += sign * sum(map(math.prod, shapes))
+  return count
+
+
+def variant_cell(variant: Variant, use: str, reasons: list[str]) -> str:
+  """Returns which cores serve a variant in one kind of attention, or why none."""
+  none = PositionalEncoding()
+  ask = lambda core, mode: refusal(none, core, use, mode, variant)
+  return cell(ask, use, reasons)
