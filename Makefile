@@ -10,10 +10,10 @@ RUN := .venv/bin/python
 PIP := $(RUN) -m pip --quiet --quiet --disable-pip-version-check
 INSTALL := $(PIP) install --no-deps --no-build-isolation
 
-.PHONY: help ablation test test-all lint format lock clean
+.PHONY: help ablation test test-all bench bench-check lint format lock clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' Makefile
 
 ablation: $(READY) ## answer the question: train, compare, write a report
 	@$(RUN) -m experiments.sweep --config=experiments/configs/quickstart.py \
@@ -24,6 +24,12 @@ test: $(READY) ## run the quick tests on two cores
 
 test-all: $(READY) ## run every test, the slow ones too
 	@$(RUN) -m pytest --numprocesses=2 -m ""
+
+bench: $(READY) ## measure speed and memory beside other libraries, write docs/benchmarks.md
+	@$(RUN) -m experiments.bench
+
+bench-check: $(READY) ## compare this project's speed ratios with the recorded ones
+	@$(RUN) -m experiments.bench --check
 
 lint: $(READY) ## check style, formatting and which way imports point
 	@$(RUN) -m ruff check
@@ -40,7 +46,7 @@ lock: ## pin the newest releases in requirements.lock (needs uv)
 	  --output-file=requirements.lock
 
 clean: ## remove the environment, all runs and all caches
-	@rm -rf .venv runs build dist *.egg-info .pytest_cache .ruff_cache \
+	@rm -rf .venv .venv-peers runs build dist *.egg-info .pytest_cache .ruff_cache \
 	  .import_linter_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

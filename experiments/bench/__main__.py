@@ -73,9 +73,7 @@ def check(sides: runner.Sides, recorded: runner.Store) -> int:
   """Returns 1, with a line for each, when quotients got worse than recorded."""
   before = recorded.found["sections"].get("check")
   if not before:
-    return _stop(
-      "nothing is recorded: run python -m experiments.bench --sections=check"
-    )
+    return _stop("nothing recorded: run python -m experiments.bench --sections=check")
   now = {g.name: runner.measured(g, sides) for g in groups.check(False)}
   lines = guard.worse(before, now)
   if lines:

@@ -31,8 +31,8 @@ def _quotients(groups) -> Iterator[tuple[str, bool, dict | None]]:
 
 def _memory(groups) -> dict[str, Any] | None:
   """Returns the quotient of what XLA plans; it has no spread."""
+  plan = lambda L: groups[f"L={L}"]["facts"]["t5 auto"]["temporary_bytes"]
   try:
-    plan = lambda L: groups[f"L={L}"]["facts"]["t5 auto"]["temporary_bytes"]
     value = plan(2048) / plan(512)
   except KeyError:
     return None

@@ -41,10 +41,10 @@ def rounds(
 
 def spread(values: Sequence[float]) -> dict[str, Any]:
   """Returns the median, the quartiles and how many values there are."""
-  quartiles = [values[0]] * 3
+  low = middle = high = values[0]
   if len(values) > 1:
-    quartiles = statistics.quantiles(values, n=4, method="inclusive")
-  return dict(zip(("low", "median", "high"), quartiles)) | {"rounds": len(values)}
+    low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
+  return {"low": low, "median": middle, "high": high, "rounds": len(values)}
 
 
 def ratio(above: Sequence[float], below: Sequence[float]) -> dict[str, Any]:

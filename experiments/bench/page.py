@@ -10,7 +10,6 @@ from experiments.bench import plots
 from experiments.bench.groups import SIZES
 from experiments.bench.measure import spread
 from experiments.bench.targets import (
-  BACKWARD,
   OTHERS,
   Target,
   encodings,
@@ -22,7 +21,7 @@ from experiments.bench.targets import (
   targets,
 )
 from experiments.bench.worker import ROOT
-from experiments.catalogue import table
+from experiments.catalogue.parts import table
 
 PAGE = ROOT / "docs" / "benchmarks.md"
 TEMPLATE = jinja2.Template(

@@ -54,9 +54,9 @@ def targets(sections: Sections) -> Iterator[Target]:
   yield from _steps(step)
   cold = sections.get("sweep", {})
   for name, found in sorted(cold.items()) or [("cold cache", None)]:
-    share = found and (found["compile"] + found["idle"]) / found["wall"]
-    yield Target(f"quickstart plan, {name}: share of compile and idle", 0.2, False,
-      share and {"low": share, "median": share, "high": share, "rounds": 1})  # fmt: skip
+    share = found and _exact((found["compile"] + found["idle"]) / found["wall"])
+    what = f"quickstart plan, {name}: share of compile and idle"
+    yield Target(what, 0.2, False, share)
 
 
 def quotient(group: dict[str, Any], above: str, below: str) -> dict[str, Any] | None:
