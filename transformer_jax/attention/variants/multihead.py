@@ -21,3 +21,7 @@ class MultiHead(Variant):
 
   def projections(self):
     return Heads(bias=self.bias)
+
+  def overrides(self, hook):
+    # Without biases it is what others start from: gqa + alternate(window, multihead).
+    return self.bias and super().overrides(hook)
