@@ -69,7 +69,7 @@ class Recorded:
   layers = "model.layers.{}."
   head = "lm_head"
   recorded_sum = False  # the output of attention was recorded with the residual added
-  keys = property(lambda self: "GK" if "qa(" in self.attention else "HK")
+  keys = property(lambda self: "GK" if "qa" in self.attention else "HK")
   use = property(lambda self: "encoder" if self.both_ways else "decoder")
 
   def architecture(self, core):

@@ -51,6 +51,43 @@ class GptOss(Recorded):
     return jnp.einsum("BLED,BLE->BLD", out, share_BLE)
 
 
+class DiffLlama(Recorded):
+  """Heads p and p + 2 are a pair there, and 2p and 2p + 1 here."""
+
+  def projections(self, w):
+    order_H = jnp.array([0, 2, 1, 3])
+    heads = super().projections(w)
+    first = {name: heads[name][:, order_H] for name in ("query_DHK", "key_DHK")}
+    value_DGE = heads["value_DHK"][:, order_H].reshape(self.D, 2, -1)
+    ours = {"q1": "first_query", "k1": "first_key", "q2": "second_query"}
+    ours |= {"k2": "second_key"}
+    vectors = {f"{ours[n]}_K": w[f"self_attn.lambda_{n}"] for n in ours}
+    rest = {"out_HKD": heads["out_HKD"], "value_DGE": value_DGE}
+    return first | vectors | rest
+
+
+class DeepSeekV2(Recorded):
+  """Matrices that ours has one by one are parts of larger ones there."""
+
+  def projections(self, w):
+    w, K, C = under(w, "self_attn."), self.K, 16
+    heads = lambda n: w[n].T.reshape(w[n].shape[1], self.H, -1)
+    query_QHK, memory_CHK = heads("q_b_proj.weight"), heads("kv_b_proj.weight")
+    down_DC = w["kv_a_proj_with_mqa.weight"].T
+    return {
+      "query_down_DQ": w["q_a_proj.weight"].T,
+      "query_gain_Q": w["q_a_layernorm.weight"],
+      "query_QHK": query_QHK[..., :K],
+      "query_part_QHP": query_QHK[..., K:],
+      "latent_DC": down_DC[:, :C],
+      "key_part_DP": down_DC[:, C:],
+      "latent_gain_C": w["kv_a_layernorm.weight"],
+      "key_CHK": memory_CHK[..., :K],
+      "value_CHE": memory_CHK[..., K:],
+      "out_HED": w["o_proj.weight"].T.reshape(self.H, -1, self.D),
+    }
+
+
 class Falcon(Recorded):
   """Attention and feed-forward layer side by side, after one norm or a norm each."""
 
@@ -184,11 +221,17 @@ MODELS = {
   f"{HF}mistral": Recorded("gqa(2) + window(6)"),
   f"{HF}gemma2": Gemma2(f"gqa(2) + scale(0, {12**-0.5}) + softcap(5) + {TURNS}"),
   f"{HF}gpt_oss": GptOss(f"gqa(2, bias=True) + sinks + {TURNS}", YARN, epsilon=1e-5),
-  f"{HF}falcon_mqa": Falcon("mqa()", K=8),
+  f"{HF}diffllama": DiffLlama("differential", K=8, epsilon=1e-5),
+  f"{HF}deepseek_v2_mla": DeepSeekV2(
+    "mla(latent=16, part=8, queries=12, value=12)", "rope(interleaved=True)", K=8
+  ),
+  f"{HF}falcon_mqa": Falcon("mqa", K=8),
   f"{HF}falcon_gqa_new": Falcon("gqa(2, bias=True)", K=8),
-  f"{HF}bloom": Bloom("gqa(4, bias=True)", "alibi", K=8),
+  f"{HF}bloom": Bloom("multihead(bias=True)", "alibi", K=8),
   f"{HF}gpt_neo_local": GptNeo(
-    "gqa(4, bias=True) + scale(0) + alternate(multihead, window(6))", "learned(48)", K=8
+    "multihead(bias=True) + scale(0) + alternate(multihead, window(6))",
+    "learned(48)",
+    K=8,
   ),
   f"{XT}encoder_sinusoidal_talking": TalkingEncoder(
     "talking_heads", "sinusoidal(interleaved=False)", D=24, H=3, K=8, both_ways=True
