@@ -37,9 +37,9 @@ class Shaw(PositionalEncoding):
 
   def values(self, params, w_LM, pos_L, pos_M):
     # Weights of one distance are summed first: no array of [L, M, K] is ever made.
-    L, N = pos_L.shape[0], 2 * self.furthest + 1
-    row_LM = self._row(pos_L, pos_M)
-    w_LN = jnp.zeros((L, N), w_LM.dtype).at[jnp.arange(L)[:, None], row_LM].add(w_LM)
+    start_N = jnp.zeros(2 * self.furthest + 1, w_LM.dtype)
+    add = lambda row_M, w_M: start_N.at[row_M].add(w_M)
+    w_LN = jax.vmap(add)(self._row(pos_L, pos_M), w_LM)
     return w_LN @ params["value_NK"].astype(w_LM.dtype)
 
   def _row(self, pos_L, pos_M):

@@ -1,0 +1,137 @@
+"""Arrays as kernels read them: heads before places, places in whole blocks."""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from transformer_jax.axes import axes_of
+from transformer_jax.positions import Coords
+
+Tree = Any
+
+
+def block_of(n: int, block: int, least: int) -> int:
+  """Returns the size of blocks of n places: a power of two, at most `block`."""
+  return min(block, max(least, 2 ** math.ceil(math.log2(n))))
+
+
+def queries(q_BLHK, at: Coords, data: dict, size: int) -> Tree:
+  """Returns what travels with queries, [B or 1, H or 1, places, width]."""
+  return {
+    "q": _heads_first(q_BLHK, "BLHK", size),
+    "ints": _ints(at, size)[:, None],
+    "pos": _pad(at.pos_BL, size)[:, None, :, None],
+    "data": {n: _heads_first(x, n, size) for n, x in data.items()},
+  }
+
+
+def keys(k_BMGK, v_BMGE, at: Coords, data: dict, size: int) -> Tree:
+  """Returns what travels with keys; one number per place is a row, [.., 1, places]."""
+  turn = lambda x: jnp.swapaxes(x, -1, -2)
+  data = {n: _heads_first(x, n, size) for n, x in data.items()}
+  return {
+    "k": _heads_first(k_BMGK, "BLHK", size),
+    "v": _heads_first(v_BMGE, "BLHK", size),
+    "ints": turn(_ints(at, size))[:, None],
+    "pos": _pad(at.pos_BL, size)[:, None, None, :],
+    "data": {n: turn(x) if narrow(n) else x for n, x in data.items()},
+  }
+
+
+def places_axes(tree: Tree, rows: bool) -> Tree:
+  """Returns which axis of each array has the places; `rows`: these are keys."""
+  if not rows:
+    return jax.tree.map(lambda _: 2, tree)
+  data = {n: 3 if narrow(n) else 2 for n in tree["data"]}
+  return {"k": 2, "v": 2, "ints": 3, "pos": 3, "data": data}
+
+
+def narrow(name: str) -> bool:
+  """Says whether a token has one number of this name, in a head."""
+  return not axes_of(name).replace("H", "").removeprefix("BL")
+
+
+def coords_of(ints: tuple, pos: jax.Array) -> Coords:
+  """Returns the coordinates of a block, with a batch axis of one."""
+  order, sees, segment = (x[None] for x in ints)
+  return Coords(order, pos[None], sees, segment)
+
+
+def padded(at: Coords, size: int) -> Coords:
+  """Returns coordinates that fill whole blocks; what is added is no token."""
+  fill = {"order_BL": -1, "sees_BL": -1, "pos_BL": 0, "segment_BL": 0}
+  return Coords(**{n: _pad(getattr(at, n), size, fill[n]) for n in fill})
+
+
+def seen_tiles(rule, q_at: Coords, k_at: Coords, L: int, M: int) -> jax.Array:
+  """Returns in which tiles of L x M anything is seen, [B, tiles, tiles].
+
+  One row of tiles after the other: memory is linear in the length.
+  """
+  B = max(q_at.order_BL.shape[0], k_at.order_BL.shape[0])
+  blocks = jax.tree.map(lambda x: _stacked(x, L), q_at)
+
+  def row(block):
+    seen_BLM = jnp.broadcast_to(rule.seen(block, k_at), (B, L, k_at.order_BL.shape[1]))
+    return jnp.any(seen_BLM.reshape(B, L, -1, M), axis=(1, 3))
+
+  return jnp.moveaxis(jax.lax.map(row, blocks), 0, 1)
+
+
+def to_fetch(seen_Bnn: jax.Array) -> jax.Array:
+  """Returns which tile of a row to bring in at each step: the last one needed so far.
+
+  A tile is needed where this is its own number, so others cost no transfer.
+  """
+  number_n = jnp.arange(seen_Bnn.shape[-1], dtype=jnp.int32)
+  last_Bnn = jax.lax.cummax(jnp.where(seen_Bnn, number_n, -1), axis=2)
+  first_Bn1 = jnp.argmax(seen_Bnn, axis=2, keepdims=True).astype(jnp.int32)
+  return jnp.where(last_Bnn < 0, first_Bn1, last_Bnn)
+
+
+def shift(q_at: Coords, k_at: Coords) -> jax.Array:
+  """Returns by how much distances of positions exceed those of places, [B], int32.
+
+  Read off one pair of tokens; a kernel checks whether it holds in a tile.
+  """
+  B = max(q_at.order_BL.shape[0], k_at.order_BL.shape[0])
+  q_at, k_at = (_rows(at, B) for at in (q_at, k_at))
+  L = q_at.order_BL.shape[1]
+  last_B1 = L - 1 - jnp.argmax(q_at.real_BL[:, ::-1], axis=1)[:, None]
+  take = lambda x, n_B1: jnp.take_along_axis(x, n_B1, axis=1)[:, 0]
+  same_BM = k_at.segment_BL == take(q_at.segment_BL, last_B1)[:, None]
+  first_B1 = jnp.argmax(same_BM & k_at.real_BL, axis=1)[:, None]
+  own_B = take(q_at.pos_BL, last_B1) - last_B1[:, 0]
+  return (own_B - take(k_at.pos_BL, first_B1) + first_B1[:, 0]).astype(jnp.int32)
+
+
+def _rows(at, B):
+  return jax.tree.map(lambda x: jnp.broadcast_to(x, (B, x.shape[1])), at)
+
+
+def _stacked(x_BL, size):
+  return jnp.moveaxis(x_BL.reshape(x_BL.shape[0], -1, size), 1, 0)
+
+
+def _ints(at, size):
+  names = ("order_BL", "sees_BL", "segment_BL")
+  at = padded(at, size)
+  return jnp.stack([getattr(at, n).astype(jnp.int32) for n in names], axis=-1)
+
+
+def _pad(x, size, fill=0):
+  pads = [(0, -x.shape[1] % size) if axis == 1 else (0, 0) for axis in range(x.ndim)]
+  return jnp.pad(x, pads, constant_values=fill)
+
+
+def _heads_first(x, name, size):
+  """Returns [B, H or 1, places, width or 1]; axes as named, B and places first."""
+  x = _pad(x, size)
+  axes = axes_of(name) or name
+  if "H" in axes:
+    x = jnp.moveaxis(x, axes.index("H"), 1)
+  else:
+    x = x[:, None]
+  return x.reshape(*x.shape[:3], -1)

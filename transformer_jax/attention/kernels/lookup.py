@@ -1,0 +1,145 @@
+"""Reading tables by index where compilers of kernels have no gather.
+
+Three ways, exact in values and gradients alike:
+
+  row    all indices lie in one row: a one-hot matrix, and a matrix product
+  band   an index depends on row minus column alone: each diagonal is read once, as a
+         row, and spread over the tile by shifting rows against each other
+  loop   any indices: one entry of the table after the other
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax.experimental.pallas import tpu as pltpu
+
+EXACT = jax.lax.Precision.HIGHEST
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def lookup(way: str, table_RN: jax.Array, index_LM: jax.Array) -> jax.Array:
+  """Returns entries of a table, table_RN[r, index_LM[l, m]].
+
+  R is L, each row reads its own part of the table, or 1, all read the same.
+  """
+  return READ[way](table_RN, index_LM)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def collect(way: str, shape: tuple, x_LM: jax.Array, index_LM: jax.Array) -> jax.Array:
+  """Returns x_LM added up by index in an array of that shape, [R, N]."""
+  return ADD[way](shape, x_LM, index_LM)
+
+
+lookup.defvjp(
+  lambda way, table, index: (lookup(way, table, index), (table, index)),
+  lambda way, kept, d: (collect(way, kept[0].shape, d, kept[1]), None),
+)
+collect.defvjp(
+  lambda way, shape, x, index: (collect(way, shape, x, index), index),
+  lambda way, shape, index, d: (lookup(way, d, index), None),
+)
+
+
+def spread(row_RW: jax.Array, L: int, M: int) -> jax.Array:
+  """Returns tile_LM[i, j] = row_RW[i or 0, (j - i) mod W]."""
+  W = row_RW.shape[1]
+  wide_LW = jnp.broadcast_to(row_RW, (L, W))
+  return pltpu.roll(wide_LW, 0, 1, stride=1, stride_axis=0)[:, :M]
+
+
+def fold(tile_LM: jax.Array, W: int, fill=0, add=jnp.add) -> jax.Array:
+  """Returns the diagonals of a tile summed up, row_1W[(j - i) mod W]; L is 2^n."""
+  x_LW = _widen(tile_LM, W, fill)
+  while x_LW.shape[0] > 1:
+    half = x_LW.shape[0] // 2
+    x_LW = add(x_LW[:half], _left(x_LW[half:], half))
+  return x_LW
+
+
+def straighten(tile_LM: jax.Array, W: int) -> jax.Array:
+  """Returns rows_LW[i, (j - i) mod W] = tile_LM[i, j], zero elsewhere."""
+  x_LW, n = _widen(tile_LM, W, 0), 1
+  row_LW = jax.lax.broadcasted_iota(jnp.int32, x_LW.shape, 0)
+  while n < x_LW.shape[0]:
+    x_LW = jnp.where((row_LW & n) > 0, _left(x_LW, n), x_LW)
+    n *= 2
+  return x_LW
+
+
+def _widen(x_LM, W, fill):
+  L, M = x_LM.shape
+  return jnp.concatenate([x_LM, jnp.full((L, W - M), fill, x_LM.dtype)], axis=1)
+
+
+def _left(x_LW, n):
+  return pltpu.roll(x_LW, x_LW.shape[1] - n, 1)
+
+
+def _one_hot(index_1W, N):
+  """Returns which entry each place reads, hot_NW."""
+  entry_NW = jax.lax.broadcasted_iota(jnp.int32, (N, index_1W.shape[1]), 0)
+  return (entry_NW == index_1W).astype(jnp.float32)
+
+
+def _read(table_RN, index_1W):
+  hot_NW = _one_hot(index_1W, table_RN.shape[1])
+  return jax.lax.dot(table_RN.astype(jnp.float32), hot_NW, precision=EXACT)
+
+
+def _add(x_RW, index_1W, N):
+  hot_NW = _one_hot(index_1W, N)
+  axes = (((1,), (1,)), ((), ()))
+  return jax.lax.dot_general(x_RW, hot_NW, axes, precision=EXACT)
+
+
+def _diagonals(index_LM):
+  """Returns the index on each diagonal, index_1W, and -1 off the tile."""
+  return fold(index_LM, sum(index_LM.shape), -1, jnp.maximum)
+
+
+def _read_band(table_RN, index_LM):
+  row_RW = _read(table_RN, _diagonals(index_LM)).astype(table_RN.dtype)
+  return spread(row_RW, *index_LM.shape)
+
+
+def _add_band(shape, x_LM, index_LM):
+  W = sum(x_LM.shape)
+  x_RW = fold(x_LM, W) if shape[0] == 1 else straighten(x_LM, W)
+  return _add(x_RW, _diagonals(index_LM), shape[1])
+
+
+def _read_loop(table_RN, index_LM):
+  entry_RN = jax.lax.broadcasted_iota(jnp.int32, table_RN.shape, 1)
+  zero = jnp.zeros((), table_RN.dtype)
+
+  def one(n, out_LM):
+    picked_RN = jnp.where(entry_RN == n, table_RN, zero)
+    return jnp.where(index_LM == n, jnp.sum(picked_RN, 1, keepdims=True), out_LM)
+
+  start_LM = jnp.zeros(index_LM.shape, table_RN.dtype)
+  return jax.lax.fori_loop(0, table_RN.shape[1], one, start_LM)
+
+
+def _add_loop(shape, x_LM, index_LM):
+  entry_RN = jax.lax.broadcasted_iota(jnp.int32, shape, 1)
+
+  def one(n, out_RN):
+    sum_L1 = jnp.sum(jnp.where(index_LM == n, x_LM, 0.0), 1, keepdims=True)
+    sum_R1 = jnp.sum(sum_L1, 0, keepdims=True) if shape[0] == 1 else sum_L1
+    return jnp.where(entry_RN == n, sum_R1, out_RN)
+
+  return jax.lax.fori_loop(0, shape[1], one, jnp.zeros(shape, x_LM.dtype))
+
+
+READ = {
+  "row": lambda table, index: _read(table, index).astype(table.dtype),
+  "band": _read_band,
+  "loop": _read_loop,
+}
+ADD = {
+  "row": lambda shape, x, index: _add(x, index, shape[1]),
+  "band": _add_band,
+  "loop": _add_loop,
+}
