@@ -49,6 +49,6 @@ class Additive(Variant):
     if encoding.overrides("rotate") or encoding.overrides("turn"):
       return (
         f"{encoding.name} turns queries and keys for a dot product, which {self.name}"
-        " does not take; write an encoding that adds a bias, such as alibi or t5"
+        " does not take; use an encoding that adds a bias, such as alibi or t5"
       )
     return None

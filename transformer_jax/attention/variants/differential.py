@@ -99,6 +99,6 @@ class Differential(Variant):
     if encoding.overrides("values"):
       return (
         f"{encoding.name} adds to values as wide as queries, and differential's are"
-        " twice as wide; write another encoding or another attention"
+        " twice as wide; use another encoding or another attention"
       )
     return None

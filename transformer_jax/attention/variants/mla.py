@@ -1,7 +1,6 @@
 """Multi-head latent attention. DeepSeek-AI, 2024. https://arxiv.org/abs/2405.04434"""
 
 import dataclasses
-from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
@@ -133,28 +132,29 @@ class MLA(Variant):
   def refusal(self, encoding):
     if encoding.overrides("values") and (self.part or self.value):
       return (
-        f"{encoding.name} adds to values as wide as queries, and mla's are not; write"
+        f"{encoding.name} adds to values as wide as queries, and mla's are not; use"
         " mla(part=0, value=0) or another encoding"
       )
     reads = encoding.overrides("score") or encoding.overrides("rows")
-    if self.part and turns(encoding) and (reads or any(_tempered(encoding))):
+    if self.part and turns(encoding) and (reads or tempered(encoding)):
       return (
         f"{encoding.name} changes whole queries, and mla turns just a part of them;"
-        " write mla(part=0), which turns them whole, or another encoding"
+        " use mla(part=0), which turns them whole, or another encoding"
       )
     return None
 
 
 def turns(encoding: PositionalEncoding) -> bool:
-  """Says whether an encoding turns queries and keys."""
+  """Says whether an encoding turns queries and keys; a factor on queries is no turn."""
+  if isinstance(encoding, Wrapper):
+    return turns(encoding.encoding)
   return encoding.overrides("rotate") or encoding.overrides("turn")
 
 
-def _tempered(encoding: PositionalEncoding) -> Iterator[bool]:
-  """Yields, for an encoding and those inside of it, whether it scales queries."""
-  yield isinstance(encoding, Tempered)
-  if isinstance(encoding, Wrapper):
-    yield from _tempered(encoding.encoding)
+def tempered(encoding: PositionalEncoding) -> bool:
+  """Says whether an encoding, or one inside of it, multiplies queries by a factor."""
+  inner = isinstance(encoding, Wrapper) and tempered(encoding.encoding)
+  return inner or isinstance(encoding, Tempered)
 
 
 def _join(*parts: jax.Array) -> jax.Array:
