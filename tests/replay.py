@@ -134,9 +134,13 @@ class Replay:
   model: Recorded
   core: str
 
+  @property
+  def arch(self):
+    return self.model.architecture(self.core)
+
   def run(self, weights, token_BL, at, caches=None):
     """Returns all that was recorded of a pass, and the caches after it."""
-    model, arch = self.model, self.model.architecture(self.core)
+    model, arch = self.model, self.arch
     at = at.bidirectional() if model.both_ways else at
     encoding = form(arch.position, model.use)
     shared = bind(encoding, model.shared(weights), arch.dims)
@@ -166,21 +170,33 @@ class Replay:
     seen, _ = self.run(weights, there["input_ids"], at)
     return self.model.loss(seen["logits"], there), seen
 
-  def greedy(self, weights, prompt_BL, real_BL, steps):
+  def greedy(self, weights, there):
     """Returns greedy tokens [B, steps] and the logits that chose them."""
-    B, L = prompt_BL.shape
-    arch = self.model.architecture(self.core)
-    start_B1 = jnp.sum(real_BL, axis=1, keepdims=True)
-    caches = empty_cache(arch, B, L + steps)
-    seen, caches = self.run(weights, prompt_BL, coords.padded(real_BL), caches)
+    real_BL, (B, steps) = there["prompt_mask"], there["greedy_tokens"].shape
+    caches = empty_cache(self.arch, B, real_BL.shape[1] + steps)
 
-    def step(carry, n):
-      logits_BV, caches = carry
-      token_B1 = jnp.argmax(logits_BV, axis=-1)[:, None]
-      at = coords.consecutive(B, 1, start=start_B1 + n)
-      seen, caches = self.run(weights, token_B1, at, caches)
-      return (seen["logits"][:, -1], caches), (token_B1[:, 0], logits_BV)
+    def read(token_BL, at, caches):
+      seen, caches = self.run(weights, token_BL, at, caches)
+      return seen["logits"][:, -1], caches
 
-    start = seen["logits"][:, -1], caches
-    _, (token_NB, logits_NBV) = jax.lax.scan(step, start, jnp.arange(steps))
-    return token_NB.T, jnp.moveaxis(logits_NBV, 0, 1)
+    start = read(there["prompt_ids"], coords.padded(real_BL), caches)
+    one = lambda token_B1, at_B1, caches: read(
+      token_B1, coords.consecutive(B, 1, start=at_B1), caches
+    )
+    return write(one, *start, jnp.sum(real_BL, axis=1, keepdims=True), steps)
+
+
+def write(read, logits_BV, caches, start, steps):
+  """Returns greedy tokens [B, steps] and the logits that chose each.
+
+  read(token_B1, place, caches): logits after one more token, and the caches
+  """
+
+  def step(carry, n):
+    logits_BV, caches = carry
+    token_B1 = jnp.argmax(logits_BV, axis=-1)[:, None]
+    return read(token_B1, start + n, caches), (token_B1[:, 0], logits_BV)
+
+  carry = logits_BV, caches
+  _, (token_NB, logits_NBV) = jax.lax.scan(step, carry, jnp.arange(steps))
+  return token_NB.T, jnp.moveaxis(logits_NBV, 0, 1)

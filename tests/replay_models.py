@@ -4,9 +4,12 @@ Each follows its model's paper and released code; `ORIGIN.md` beside the recordi
 says which versions. Weights have the names that they have there.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
-from replay import Recorded, cross_entropy, layer_norm, linear, rms_norm, under
+from replay import Recorded, Replay, cross_entropy, layer_norm, linear, rms_norm, under
+from replay_t5 import T5
 
 
 class Gemma2(Recorded):
@@ -216,7 +219,7 @@ class TalkingEncoder(Recorded):
 HF, XT = "transformers/whole_", "x_transformers/whole_"
 TURNS = "alternate(window(6), multihead)"
 YARN = "rope_yarn(factor=4, original=16, truncate=False)"
-MODELS = {
+RECORDED = {
   f"{HF}llama": Recorded("gqa(2)", D=40),
   f"{HF}mistral": Recorded("gqa(2) + window(6)"),
   f"{HF}gemma2": Gemma2(f"gqa(2) + scale(0, {12**-0.5}) + softcap(5) + {TURNS}"),
@@ -237,3 +240,6 @@ MODELS = {
     "talking_heads", "sinusoidal(interleaved=False)", D=24, H=3, K=8, both_ways=True
   ),
 }
+# Each takes a core.
+MODELS = {n: functools.partial(Replay, model) for n, model in RECORDED.items()}
+MODELS[f"{HF}t5_v10"] = T5
