@@ -29,7 +29,8 @@ def rounds(
   """
   slow = sum(first.values()) > patience.seconds
   times = {name: [first[name]] if slow else [] for name in contenders}
-  start, done = clock(), int(slow)
+  start = clock() - (sum(first.values()) if slow else 0.0)
+  done = int(slow)
   while done < patience.most:
     if done >= patience.least and clock() - start > patience.seconds:
       break

@@ -117,7 +117,7 @@ def times_table(op: dict[str, Any], backward: bool) -> str:
   rows = [
     (label(name), *(cell(group, name) for group in groups.values())) for name in names
   ]
-  return table(("milliseconds", *(f"L={L}" for L in groups)), rows)
+  return table(("milliseconds", *(f"L={L}" for L in groups)), rows) if rows else ""
 
 
 def by_length(op: dict[str, Any], backward: bool) -> dict[int, dict[str, Any]]:
@@ -138,7 +138,7 @@ def memory_table(op: dict[str, Any]) -> str:
   rows = [
     (label(name), *(cell(group, name) for group in groups.values())) for name in names
   ]
-  return table(("MiB", *(f"L={L}" for L in groups)), rows)
+  return table(("MiB", *(f"L={L}" for L in groups)), rows) if rows else ""
 
 
 def label(name: str) -> str:
