@@ -18,6 +18,7 @@ import pytest
 from test_positions import CUT, DIMS, EITHER_WAY, MODES, SEGMENTS, B, L, with_ids
 
 from transformer_jax.attention import Variant, attentions, cores
+from transformer_jax.attention.variant import Sum
 from transformer_jax.axes import axes_of
 from transformer_jax.models import Architecture, empty_cache
 from transformer_jax.models.support import form
@@ -42,6 +43,7 @@ class Both(Rope):
 
 # Arguments that show something in 24 tokens and 4 heads, where the default does not.
 ARGUMENTS = {
+  "alternate": ["alternate(window(6), multihead)"],
   "gqa": ["gqa(2)", "gqa(1, bias=True)"],
   "window": ["window(6)"],
   "softcap": ["softcap(2)"],
@@ -80,7 +82,7 @@ def make(variant, encoding=None, core="dense"):
 
 @functools.cache
 def layer(arch):
-  return Attention(arch, arch.position, arch.attention)
+  return Attention(arch, *arch.layer("decoder", 0))
 
 
 def other(layer, **changes):
@@ -350,7 +352,7 @@ def test_parameters_have_the_axes_of_their_names_and_a_mesh_can_split_them(varia
 
 
 def parts(variant):
-  return getattr(variant, "parts", (variant,))
+  return variant.parts if isinstance(variant, Sum) else (variant,)
 
 
 def test_a_variant_is_a_value_with_a_name_and_refuses_what_it_does_not_know(variant):
