@@ -15,8 +15,9 @@ from transformer_jax.models import Architecture, Transformer
 from transformer_jax.positions import coords, positions
 from transformer_jax.training import loop, optimizers, sharding
 from transformer_jax.training.checkpoint import Keeper
+from transformer_jax.training.loss import cross_entropy
 from transformer_jax.training.pmap import pmap_step, replicate
-from transformer_jax.training.step import Trainer, cross_entropy
+from transformer_jax.training.step import Trainer
 
 SEEDS = (10, 4)
 POISON = 0.06  # at which seed 10 meets its first bad batch in step 13, and seed 4 none

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from transformer_jax.data.base import Batch, Task
 from transformer_jax.models import Transformer
-from transformer_jax.training.step import cross_entropy
+from transformer_jax.training.loss import cross_entropy
 
 
 @dataclasses.dataclass(frozen=True)

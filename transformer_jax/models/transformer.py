@@ -251,10 +251,17 @@ class Transformer(nn.Module):
     at     where the tokens are; None means consecutive causal tokens
     done   the share of training that is done
     """
+    return self.logits(self.hidden(token_BL, at, source_BL, source_at, done)[0])
+
+  def hidden(self, token_BL, at=None, source_BL=None, source_at=None, done=1.0):
+    """Returns (x_BLD, output_VD): x @ output^T is what a call returns.
+
+    A loss that takes the two never holds all logits.
+    """
     if not self.arch.decoders:
-      return self.logits(self.encode(token_BL, at, done)[0])
+      return self.encode(token_BL, at, done)[0], self.output_VD
     memory = self.encode(source_BL, source_at, done) if self.arch.encoders else None
-    return self.decode(token_BL, at, memory, done=done)[0]
+    return self.read(token_BL, at, memory, None, done)[0], self.output_VD
 
   def encode(self, token_BL, at=None, done=1.0) -> Memory:
     """Returns what the encoder makes of a text, and where its tokens are."""
@@ -263,19 +270,25 @@ class Transformer(nn.Module):
 
   def decode(self, token_BL, at=None, memory=None, cache=None, done=1.0):
     """Returns logits_BLV of the tokens after those in the cache, and the new cache."""
+    x_BLD, cache = self.read(token_BL, at, memory, cache, done)
+    return self.logits(x_BLD), cache
+
+  def read(self, token_BL, at, memory, cache, done):
     at = at or coords.consecutive(1, token_BL.shape[1])
     x_BLD, _, cache = self.decoder(self.embed(token_BL), at, memory, cache, done)
-    return self.logits(x_BLD), cache
+    return x_BLD, cache
 
   def embed(self, token_BL):
     x_BLD = self.embedding_VD[token_BL] * self.arch.dims.D**0.5
     return x_BLD.astype(self.arch.dtype)
 
+  @property
+  def output_VD(self):
+    return self.embedding_VD if self.arch.tied else self.output_DV.T
+
   def logits(self, x_BLD):
-    output_DV = self.embedding_VD.T if self.arch.tied else self.output_DV
-    return jnp.matmul(
-      x_BLD, output_DV.astype(x_BLD.dtype), preferred_element_type=jnp.float32
-    )
+    output_DV = self.output_VD.T.astype(x_BLD.dtype)
+    return jnp.matmul(x_BLD, output_DV, preferred_element_type=jnp.float32)
 
 
 def _everything(name: str) -> bool:

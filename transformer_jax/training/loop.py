@@ -69,7 +69,7 @@ def compile_steps(
 ) -> Program:
   """Compiles `count` steps of every seed into one program over the mesh."""
   split = functools.partial(sharding.split_batch, mesh)
-  trainer = dataclasses.replace(trainer, constrain=split)
+  trainer = dataclasses.replace(trainer, constrain=split, devices=mesh.size)
   seed_S = jnp.array(seeds, jnp.uint32)
   init = jax.vmap(trainer.init)
   shapes = jax.eval_shape(init, seed_S)

@@ -11,6 +11,7 @@ import optax
 from transformer_jax.data.base import Batch, Task
 from transformer_jax.models import Transformer
 from transformer_jax.positions import coords
+from transformer_jax.training import loss as losses
 
 INIT, DATA, NOISE = range(3)  # what the streams of random numbers of a seed are for
 
@@ -34,6 +35,7 @@ class Trainer:
   label_smoothing   probability moved from the target to all tokens alike
   planned           steps of the whole training, which curricula and schedules divide
   axis              name of the axis that batches are split over inside `pmap`
+  devices           how many share a batch in one program
   """
 
   model: Transformer
@@ -45,6 +47,7 @@ class Trainer:
   label_smoothing: float = 0.0
   planned: int = 1
   axis: str | None = None
+  devices: int = 1
   constrain: Callable[[Batch], Batch] = lambda batch: batch
 
   def init(self, seed: jax.Array) -> State:
@@ -87,12 +90,15 @@ class Trainer:
     noise = jax.random.fold_in(jax.random.fold_in(state.key, NOISE), state.step)
     rngs = dict(zip(("dropout", "position"), jax.random.split(noise), strict=True))
     variables, done = {"params": params}, self.done(state)
-    logits_BLV = self.model.apply(variables, *batch.reads, done=done, rngs=rngs)
+    x_BLD, output_VD = self.model.apply(
+      variables, *batch.reads, done=done, rngs=rngs, method="hidden"
+    )
+    n = losses.pieces(*batch.target_BL.shape, output_VD.shape[0], self.devices)
+    loss, right = losses.weighed(
+      x_BLD, output_VD, batch.target_BL, batch.weight_BL, self.label_smoothing, n
+    )
     count = self.total(jnp.sum(batch.weight_BL))
-    mean = lambda x_BL: jnp.sum(x_BL * batch.weight_BL) / count
-    right_BL = jnp.argmax(logits_BLV, axis=-1) == batch.target_BL
-    loss_BL = cross_entropy(logits_BLV, batch.target_BL, self.label_smoothing)
-    return mean(loss_BL), {"accuracy": self.total(mean(right_BL))}
+    return loss / count, {"accuracy": self.total(right / count)}
 
   def total(self, tree: Any) -> Any:
     """Sums over the devices of `pmap`; a mesh does that by itself."""
@@ -105,15 +111,3 @@ class Trainer:
       return self.step(state, self.batch(arrays, state))
 
     return jax.lax.scan(one, state, length=count)
-
-
-def cross_entropy(logits_BLV, target_BL, smoothing: float = 0.0):
-  """Returns -log p(target), mixed with the mean over all tokens if smoothed.
-
-  Szegedy et al., 2016. https://arxiv.org/abs/1512.00567
-  """
-  hit_BLV = target_BL[..., None] == jnp.arange(logits_BLV.shape[-1])
-  # A sum over the vocabulary, not a gather, whose gradient is a slow scatter on CPUs.
-  target = jnp.sum(jnp.where(hit_BLV, logits_BLV, 0.0), axis=-1)
-  mean = smoothing * jnp.mean(logits_BLV, axis=-1) if smoothing else 0.0
-  return jax.nn.logsumexp(logits_BLV, axis=-1) - (1 - smoothing) * target - mean
