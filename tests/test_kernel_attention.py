@@ -1,0 +1,305 @@
+"""Kernel attention: its definition, its estimates, and its core of linear time."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from test_recorded import close
+
+from transformer_jax.attention import Rule, attentions, cores
+from transformer_jax.attention.variants import performer
+from transformer_jax.axes import Dims
+from transformer_jax.models import Architecture, Transformer, empty_cache
+from transformer_jax.positions import bind, coords, positions
+
+# Compiling is what these tests cost.
+jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+NOTHING = bind(positions.build("none"), {}, None)
+CAUSAL = coords.consecutive(1, 23)
+PACKED = coords.packed(jnp.array([[0] * 2 + [3] * 7 + [1] * 14, [1] * 10 + [2] * 13]))
+SHUFFLE = np.random.default_rng(0).permutation(23)
+KINDS = {
+  "causal": CAUSAL,
+  "both ways": CAUSAL.bidirectional(),
+  "prefix": CAUSAL.prefix(jnp.array([[5], [9]])),
+  "packed": PACKED,
+  "packed, both ways": PACKED.bidirectional(),
+  "padded": coords.padded(jnp.arange(23) >= jnp.array([[6], [0]])),
+  "out of order": jax.tree.map(lambda x: x[:, SHUFFLE], PACKED),
+  "one that sees nothing": CAUSAL.replace(sees_BL=CAUSAL.sees_BL.at[0, 4].set(-1)),
+}
+
+
+def det(shape, s):
+  return np.sin(0.37 * np.arange(np.prod(shape)) + s).reshape(shape)
+
+
+def attend(core, variant, q, k, v, q_at, k_at):
+  core, rule = cores.build(core), Rule(variant)
+  return core(q, k, v, q_at, k_at, NOTHING, None, rule)
+
+
+@functools.partial(jit, static_argnums=(0, 1))
+def attended(core, variant, q, k, v, q_at, k_at):
+  """Returns outputs and the gradients for q, k and v of some function of them."""
+
+  def loss(q, k, v):
+    out_BLHE = attend(core, variant, q, k, v, q_at, k_at)
+    return jnp.sum(jnp.sin(out_BLHE) * jnp.arange(v.shape[-1])), out_BLHE
+
+  grads, out_BLHE = jax.grad(loss, (0, 1, 2), has_aux=True)(q, k, v)
+  return out_BLHE, grads
+
+
+outputs = jit(attend, static_argnums=(0, 1))
+
+
+@functools.cache
+def inputs(B=2, L=23, M=23):
+  """Returns q_BLHK, k_BMGK and v_BMGE: keys are shared by two heads."""
+  random = np.random.default_rng(0)
+  draw = lambda *shape: jnp.asarray(random.normal(size=shape), jnp.float32)
+  return draw(B, L, 4, 8), draw(B, M, 2, 8), draw(B, M, 2, 6)
+
+
+def test_linear_numbers():
+  """Weights are products of elu + 1; running sums give the same row by row."""
+  q, k, v = det((4, 3), 0.1), det((4, 3), 0.6), det((4, 3), 1.1)
+  phi = lambda x: np.where(x > 0, x + 1, np.exp(np.minimum(x, 0)))
+  product_KE, norm_K, want = np.zeros((3, 3)), np.zeros(3), []
+  for i in range(4):
+    product_KE += np.outer(phi(k[i]), v[i])
+    norm_K += phi(k[i])
+    want.append(phi(q[i]) @ product_KE / (phi(q[i]) @ norm_K))
+  close(want[3], [0.482636, 0.345804, 0.162169])
+  given = [jnp.asarray(x, jnp.float32)[None, :, None] for x in (q, k, v)]
+  at, linear = coords.consecutive(1, 4), attentions.build("linear")
+  for core in ("dense", "linear(block=3)"):
+    close(outputs(core, linear, *given, at, at)[0, :, 0], want)
+
+
+SPECS = ["linear", "performer", "performer(24, seed=5, orthogonal=False)"]
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_linear_time_gives_the_definition_and_its_gradients(spec):
+  variant = attentions.build(spec)
+  for kind, at in KINDS.items():
+    at = jax.tree.map(lambda x: jnp.broadcast_to(x, (2, 23)), at)  # compiled once
+    want, want_grads = attended("dense", variant, *inputs(), at, at)
+    got, grads = attended("linear(block=8)", variant, *inputs(), at, at)
+    np.testing.assert_allclose(got, want, rtol=2e-6, atol=3e-6, err_msg=kind)
+    for d, want_d in zip(grads, want_grads, strict=True):
+      scale = float(np.max(np.abs(want_d)))
+      np.testing.assert_allclose(d, want_d, atol=1e-5 * scale, err_msg=kind)
+
+
+@pytest.mark.parametrize("block", [1, 5, 46, 200])
+def test_any_block_gives_the_same(block):
+  linear = attentions.build("linear")
+  given = linear, *inputs(), PACKED, CAUSAL.replace(segment_BL=PACKED.segment_BL)
+  close(outputs(f"linear(block={block})", *given), outputs("dense", *given), atol=3e-6)
+
+
+def test_texts_of_different_lengths_and_queries_in_a_cache():
+  linear = attentions.build("linear")
+  q, k, v = inputs(M=31)
+  source = coords.padded(jnp.arange(31) < jnp.array([[31], [12]])).bidirectional()
+  empty = coords.absent(1, 8)
+  cache = jax.tree.map(lambda *x: jnp.concatenate(x, 1), CAUSAL, empty)
+  for q_at, k_at in (
+    (CAUSAL.bidirectional(), source),
+    (coords.consecutive(1, 23, start=8), coords.consecutive(1, 31)),
+    (CAUSAL, cache),
+  ):
+    want, grads = attended("dense", linear, q, k, v, q_at, k_at)
+    got, got_grads = attended("linear(block=8)", linear, q, k, v, q_at, k_at)
+    close(got, want, atol=3e-6)
+    jax.tree.map(functools.partial(close, atol=2e-5), got_grads, grads)
+
+
+def test_what_is_not_seen_changes_not_one_bit():
+  """Other texts and later tokens, however large."""
+  for spec in SPECS:
+    variant = attentions.build(spec)
+    q, k, v = inputs()
+    got, _ = attended("linear(block=8)", variant, q, k, v, PACKED, PACKED)
+    other = (jnp.arange(23) >= 15)[:, None, None] | (PACKED.segment_BL != 1)[
+      ..., None, None
+    ]
+    k, v = (jnp.where(other, 30 * x, x) for x in (k, v))
+    new, grads = attended("linear(block=8)", variant, q, k, v, PACKED, PACKED)
+    first = (PACKED.segment_BL == 1) & (jnp.arange(23) < 15)
+    np.testing.assert_array_equal(new[first], got[first])
+    assert np.any(new != got) and all(np.all(np.isfinite(d)) for d in grads)
+
+
+def bytes_needed(core, L):
+  """Returns temporary bytes of the gradient."""
+  x, at = jax.ShapeDtypeStruct((1, L, 4, 16), jnp.float32), coords.consecutive(1, L)
+  linear = attentions.build("linear")
+  loss = lambda q, k, v: jnp.sum(attend(core, linear, q, k, v, at, at) ** 2)
+  compiled = jax.jit(jax.grad(loss, (0, 1, 2))).lower(x, x, x).compile()
+  return compiled.memory_analysis().temp_size_in_bytes
+
+
+def test_memory_is_linear_in_the_length():
+  short, long = (bytes_needed("linear", L) for L in (1024, 4096))
+  assert long < 4.4 * short, (short, long)
+  assert 4 * short < bytes_needed("dense", 1024)
+
+
+# FAVOR+: estimates of exp(q k).
+
+
+def test_products_of_features_have_the_mean_of_the_exponential():
+  """E exp(w q - q^2 / 2) exp(w k - k^2 / 2) = exp(q k), integrated over a normal w."""
+  w, weight = np.polynomial.hermite_e.hermegauss(60)
+  for q, k in ((0.3, -0.7), (1.2, 0.8)):
+    one = lambda x: performer.exponents(jnp.full((1, 1, 1, 1), x), w[:, None])
+    products = np.exp(np.asarray(one(q) + one(k), np.float64)).ravel()
+    close(products @ weight / weight.sum(), np.exp(q * k), atol=2e-5)
+
+
+@pytest.mark.parametrize(("orthogonal", "spread"), [(True, 0.598), (False, 0.694)])
+def test_random_features_are_unbiased(orthogonal, spread):
+  """16 features of 8 numbers, whose product is exp(q k) = 1.397451 on average.
+
+  Orthogonal directions of which one entry never changes its sign would give 1.02.
+  """
+  q, k = det((8,), 0.1) / 3, det((8,), 0.9) / 3
+  N, draws = 16, 20_000
+
+  @jit
+  def estimates(keys):
+    w_SNK = jax.vmap(lambda key: performer.draw(key, N, 8, orthogonal))(keys)
+    exponent = lambda x: w_SNK @ x - x @ x / 2
+    return jnp.mean(jnp.exp(exponent(q) + exponent(k)), axis=-1)
+
+  found = np.asarray(estimates(jax.random.split(jax.random.key(0), draws)), np.float64)
+  error = spread / draws**0.5
+  assert abs(found.mean() - 1.397451) < 4 * error
+  assert abs(found.std() / spread - 1) < 0.15
+
+
+def test_orthogonal_directions_are_at_right_angles_and_as_long_as_normal_ones():
+  w_NK = np.asarray(performer.draw(jax.random.key(1), 30, 8, True))
+  angles = w_NK @ w_NK.T
+  for start in (0, 8, 16, 24):
+    block = angles[start : start + 8, start : start + 8]
+    close(block - np.diag(np.diag(block)), 0.0, atol=2e-5)
+  many = np.asarray(performer.draw(jax.random.key(2), 4096, 8, True))
+  squares = np.sum(many**2, axis=1)
+  assert abs(squares.mean() - 8) < 0.3 and abs(squares.var() - 16) < 2
+
+
+def test_more_features_come_closer_to_softmax():
+  """The error falls as one over the root of their number."""
+  q, k, v = (x / 2 for x in inputs())
+  want = cores.build("dense")(q, k, v, CAUSAL, CAUSAL, NOTHING)
+  errors = []
+  for count in (32, 512, 2048):
+    spec = f"performer({count}, seed=1)"
+    got = outputs("dense", attentions.build(spec), q, k, v, CAUSAL, CAUSAL)
+    errors.append(float(np.sqrt(np.mean((got - want) ** 2))))
+  assert 2.5 < errors[0] / errors[1] < 6, errors  # 4, but for chance
+  assert 1.4 < errors[1] / errors[2] < 3, errors  # 2
+
+
+def test_scales_of_heads_reach_the_features():
+  """exp(q k s) is what features estimate; a scale of 0 weighs all keys alike."""
+  q, k, v = inputs()
+  variant = attentions.build("performer + scale(learned=True)")
+  rule = Rule(variant, {"log_scale_H": jnp.zeros(4)})
+  core = cores.build("dense")
+  got = core(q, k, v, CAUSAL, CAUSAL, NOTHING, jnp.array([0.0, 0.1, 0.2, 0.0]), rule)
+  mean = np.cumsum(np.repeat(v, 2, axis=2), 1) / np.arange(1, 24)[:, None, None]
+  close(got[:, :, [0, 3]], mean[:, :, [0, 3]], atol=3e-6)
+  assert np.abs(got - mean)[:, :, 1:3].max() > 0.01
+
+
+def test_long_vectors_neither_overflow_nor_vanish():
+  """Keys along a direction itself, where a feature is as large as it can be."""
+  variant = attentions.build("performer(256)")
+  q, k, v = (jnp.zeros((1, 5, 1, 128)) for _ in range(3))
+  w_NK = performer._directions(0, 256, 128, True)
+  k = k.at[0, :, 0].set(w_NK[:5] * 128**0.25)
+  q, v = k, v.at[0, :, 0].set(np.eye(5, 128))
+  at = coords.consecutive(1, 5).bidirectional()
+  for core in ("dense", "linear(block=4)"):
+    out, grads = attended(core, variant, q, k, v, at, at)
+    close(np.sum(out, -1), 1.0, atol=1e-5)
+    assert np.all(np.isfinite(out)) and all(np.all(np.isfinite(d)) for d in grads)
+
+
+# A whole model, decoding, and what is refused.
+
+
+@pytest.mark.parametrize("spec", ["linear + mqa", "performer(32)"])
+def test_decoding_on_the_cache_equals_the_whole_text(spec):
+  dims = Dims(V=16, D=16, H=2, F=16, N=2, L=9)
+  position = positions.build("rope" if "performer" in spec else "sinusoidal")
+  parts = position, cores.build("linear(block=4)"), attentions.build(spec)
+  model = Transformer(Architecture(dims, *parts, decoders=2))
+  token_BL, at = jnp.arange(18).reshape(2, 9) % 7, coords.consecutive(1, 9)
+  shapes = jax.eval_shape(model.init, jax.random.key(0), token_BL)["params"]
+  random = np.random.default_rng(0)
+  params = jax.tree.map(lambda x: jnp.float32(random.normal(size=x.shape)), shapes)
+  whole = jit(lambda params: model.apply({"params": params}, token_BL))(params)
+
+  @jit
+  def step(cache, token, at):
+    return model.apply({"params": params}, token, at, cache=cache, method="decode")
+
+  cache = empty_cache(model.arch, 2, 12)
+  for n in range(9):
+    one = jax.tree.map(lambda x, n=n: x[:, n : n + 1], at)
+    logits, cache = step(cache, token_BL[:, n : n + 1], one)
+    close(logits[:, 0], whole[:, n], atol=2e-5)
+
+
+@pytest.mark.parametrize(
+  ("core", "spec", "position", "says"),
+  [
+    ("dense", "linear", "alibi", "linear has no softmax whose scores alibi could"),
+    ("dense", "performer", "t5", "performer has no softmax whose scores t5 could"),
+    (
+      "linear",
+      "linear + gqa(2)",
+      "rope",
+      "and rope turns vectors to compare",
+    ),
+    (
+      "linear",
+      "multihead",
+      "none",
+      "features of keys, and multihead has none",
+    ),
+    (
+      "linear",
+      "linear + window(3)",
+      "none",
+      "a part of linear . window changes",
+    ),
+    ("linear", "performer + softcap", "none", "a part of performer . softcap changes"),
+    ("blockwise", "linear", "none", "linear looks at whole rows of scores"),
+  ],
+)
+def test_what_cannot_be_served_is_one_sentence(core, spec, position, says):
+  encoding, variant = positions.build(position), attentions.build(spec)
+  with pytest.raises(ValueError, match=says):
+    at = coords.consecutive(1, 23)
+    bound = bind(encoding, {}, Dims(V=8, D=32, H=4, F=8, N=1, L=23))
+    cores.build(core)(*inputs(), at, at, bound, None, Rule(variant))
+  assert cores.build("linear").refusal(NOTHING.encoding, variant, drop=True)
+
+
+def test_encodings_that_a_kernel_serves():
+  serves = lambda spec, name: not attentions.build(spec).refusal(positions.build(name))
+  assert serves("performer", "rope") and not serves("linear", "rope")
+  for name in ("none", "learned", "sinusoidal", "randomized(sinusoidal)"):
+    assert serves("linear", name) and serves("performer", name)
+  for name in ("shaw", "randomized(alibi)", "every(2, none, t5)", "fire", "cope"):
+    assert not serves("linear", name) and not serves("performer", name)
