@@ -9,7 +9,8 @@ from experiments.bench.measure import Patience
 ENCODINGS = ("t5", "alibi", "per_distance", "fire", "rope", "none")
 LENGTHS = tuple(2**n for n in range(9, 16))  # 512 to 32768
 HEADS, WIDTH, LAYERS, VOCABULARY = 8, 256, 6, 8192
-ARRAYS = 10 * 2**30  # bytes: cases whose arrays of [H, L, L] need more are left out
+ARRAYS = 8 * 2**30  # bytes: cases whose arrays of [H, L, L] need more are left out
+COPIES = {False: 3, True: 7}  # such arrays alive at once, by whether with gradients
 SIZES = {256: 16, 1024: 4}  # training: tokens in a text, texts in a batch
 PROMPT, NEW = 64, 128  # tokens read and written in decoding
 
@@ -52,7 +53,7 @@ def _attentions(L, backward, encodings) -> Iterator[Contender]:
   def attention(name, side, **args):
     return Contender(name, side, "attention", args | {"L": L, "backward": backward})
 
-  whole = 4 * HEADS * L * L * (4 if backward else 2) <= ARRAYS
+  whole = COPIES[backward] * 4 * HEADS * L * L <= ARRAYS
   for encoding in encodings if L <= 16384 else ("t5", "none"):
     yield attention(f"{encoding} auto", "ours", encoding=encoding, core="auto")
     reference = encoding in ("t5", "none")

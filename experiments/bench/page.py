@@ -76,6 +76,7 @@ def render(found: dict[str, Any], pictures: tuple[str, ...] = ()) -> str:
     decode=decode_table(sections.get("decode", {})),
     sweep=sweep_table(sections.get("sweep", {})),
     pictures=pictures,
+    busy=max((group.get("busy") or 0 for group in groups), default=0),
     tpu=tpu_table(),
   )
 

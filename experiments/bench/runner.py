@@ -1,6 +1,8 @@
 """Measures groups and keeps what was measured, group by group."""
 
 import datetime
+import os
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,8 @@ from experiments.bench import measure
 from experiments.bench.groups import Contender, Group
 from experiments.bench.worker import Worker, WorkerError
 from transformer_jax.training.files import read_json, write_json
+
+NOISY = 0.2  # cores kept busy by others, above which a person should know
 
 
 class Sides:
@@ -38,9 +42,27 @@ class Sides:
     return {side: worker.versions() for side, worker in self._workers.items()}
 
 
+def busy(seconds: float = 0.5) -> float | None:
+  """Returns how many cores other programs use now; the workers wait meanwhile."""
+
+  def working() -> float:
+    line = Path("/proc/stat").read_text().split("\n")[0].split()
+    user, nice, system = (int(ticks) for ticks in line[1:4])
+    return (user + nice + system) / os.sysconf("SC_CLK_TCK")
+
+  try:
+    before = working()
+    time.sleep(seconds)
+    return round((working() - before) / seconds, 2)
+  except OSError:  # only Linux has it
+    return None
+
+
 def measured(group: Group, sides: Sides) -> dict[str, Any]:
   """Returns seconds by round, memory and facts of each contender, and what failed."""
-  facts, errors, first = {}, {}, {}
+  facts, errors, first, others = {}, {}, {}, busy()
+  if others and others > NOISY:
+    print(f"  other programs keep {others} cores busy: these figures will be wrong")
   for contender in group.contenders:
     try:
       facts[contender.name], first[contender.name] = _prepared(contender, sides)
@@ -62,6 +84,7 @@ def measured(group: Group, sides: Sides) -> dict[str, Any]:
     "bytes": {name: found["bytes"] for name, found in first.items()},
     "facts": facts,
     "errors": errors,
+    "busy": others,
     "commit": provenance.commit()[0],
     "date": datetime.date.today().isoformat(),
   }
