@@ -71,6 +71,22 @@ def test_torch_attention_adds_the_bias_after_the_scale():
   check(there, "scale", {"out": jax.jit(run)(jnp.asarray(there["bias"]), *arrays)})
 
 
+def test_torch_attention_with_fewer_heads_of_keys():
+  there, few = recorded("torch/sdpa_bias"), recorded("torch/sdpa_gqa")
+  q_at, k_at = (coords.consecutive(1, n).bidirectional() for n in (9, 11))
+
+  @jax.vmap  # every text has its own bias
+  def run(bias_HLM, q, k, v):
+    q, k, v = (x[None] for x in (q, k, v))
+    return DENSE(q, k, v, q_at, k_at, Bound(Given(), {"bias_HLM": bias_HLM}))[0]
+
+  q, g = batch_first(there, "query", "grad_out")
+  attend = jax.jit(lambda *qkv: run(jnp.asarray(there["bias"]), *qkv))
+  out, pull = jax.vjp(attend, q, *batch_first(few, "key_gqa", "value_gqa"))
+  found = dict(zip(("dquery", "dkey", "dvalue"), pull(g), strict=True))
+  check(few, "gqa", {"out": out, **found})
+
+
 def test_torch_causal_attention_and_its_gradients():
   there = recorded("torch/sdpa_bias")
   at = coords.consecutive(1, 11)

@@ -6,6 +6,7 @@ source are worked examples of the formulas, made with NumPy and central differen
 
 import dataclasses
 import functools
+import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,7 @@ import numpy as np
 import oracles
 import pytest
 from oracles.attentions import WEIGHINGS, attend, entmax
+from test_conditioning import THEIRS, compare, jit, run
 from test_references import PADDED, TWO_TEXTS, assert_close, check_slopes
 
 from transformer_jax.attention import Rule, attentions, cores
@@ -44,7 +46,7 @@ def point(variant):
   return point, random.normal(size=(B, L, DIMS.H, DIMS.K))
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@functools.partial(jit, static_argnums=0)
 def ours(variant, point, cotangent):
   """Returns dense attention and the gradient of its product with the cotangent."""
 
@@ -84,16 +86,21 @@ def test_attention_and_its_gradients_are_what_the_paper_says(spec):
 def test_every_weighing_has_an_oracle():
   for name in attentions:
     variant = attentions.build(name)
+    if variant.overrides("features"):
+      continue  # kernel attention has no scores: see test_kernel_attention.py
     if any(variant.overrides(hook) for hook in ("extra", "pointwise", "weigh")):
       assert any(spec.partition("(")[0] == name for spec in CASES), name
 
 
 def weights(spec, z, params=None, seen=None):
   """Returns the weights of one row of scores, in one head."""
-  rule = Rule(attentions.build(spec), params or {})
-  s_BHLM = jnp.asarray(z, jnp.float32)[None, None, None]
-  seen_BLM = jnp.ones((1, 1, len(z)), bool) if seen is None else seen[None, None]
-  return rule.weigh(s_BHLM, seen_BLM)[0, 0, 0]
+  seen = np.ones(len(z), bool) if seen is None else seen
+  return row(attentions.build(spec), params or {}, np.array(z, np.float32), seen)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def row(variant, params, z_M, seen_M):
+  return Rule(variant, params).weigh(z_M[None, None, None], seen_M[None, None])[0, 0, 0]
 
 
 def near(got, want, atol=1e-6):
@@ -115,10 +122,12 @@ def near(got, want, atol=1e-6):
 def test_weights_of_four_scores(spec, want):
   near(weights(spec, Z), want)
   # Keys that are not seen change nothing, wherever they are and whatever they score.
-  seen = jnp.array([0, 1, 1, 0, 1, 0, 1, 0], bool)
-  among = jnp.full(8, 7.0).at[jnp.flatnonzero(seen)].set(jnp.array(Z))
-  near(weights(spec, among, seen=seen)[seen], want)
-  assert not np.any(weights(spec, among, seen=seen)[~seen])
+  seen = np.array([0, 1, 1, 0, 1, 0, 1, 0], bool)
+  among = np.full(8, 7.0)
+  among[seen] = Z
+  found = np.asarray(weights(spec, among, seen=seen))
+  near(found[seen], want)
+  assert not np.any(found[~seen])
 
 
 def test_a_sink_takes_its_share():
@@ -138,19 +147,21 @@ def test_the_gradient_of_a_sink():
     out_BLHK = cores.build("dense")(*args, at, at, NOTHING, rule=rule)
     return jnp.sum(out_BLHK[0, :, 0] * g)
 
-  near(jax.grad(loss)(jnp.full(1, 0.7)), [-0.304660])
+  near(jit(jax.grad(loss))(jnp.full(1, 0.7)), [-0.304660])
 
 
 def test_the_gradients_of_entmax():
-  score = lambda z: weights("entmax", z)
-  row = jax.jacobian(score)(jnp.array(Z))[0]
-  roots = np.sqrt(score(Z))
-  near(row, roots[0] * (np.eye(4)[0] - roots / roots.sum()))
-  near(row, [0.391397, -0.285677, -0.10572, 0])
-  learned = lambda x: weights("entmax(learned=True)", Z, {"alpha_logit_H": x})
-  by_logit = jax.jacobian(learned)(jnp.zeros(1))[:, 0]
+  args = {}, np.float32(Z), np.ones(4, bool)
+  root = functools.partial(row, attentions.build("entmax"))
+  slope_MM = jit(jax.jacobian(root, argnums=1))(*args)
+  s_M = np.sqrt(root(*args))
+  near(slope_MM, np.diag(s_M) - np.outer(s_M, s_M) / s_M.sum())
+  near(slope_MM[0], [0.391397, -0.285677, -0.10572, 0])
+  learned = functools.partial(row, attentions.build("entmax(learned=True)"))
+  by_logit = jit(jax.jacobian(learned))({"alpha_logit_H": jnp.zeros(1)}, *args[1:])
   # alpha is 1 + sigmoid(0) here, and the sigmoid's slope is a quarter.
-  near(4 * by_logit, [0.30137, -0.009085, -0.292286, 0])
+  by_alpha = 4 * by_logit["alpha_logit_H"][:, 0]
+  near(by_alpha, [0.30137, -0.009085, -0.292286, 0])
 
 
 def test_a_stick_that_is_broken_four_times():
@@ -181,16 +192,16 @@ def test_what_the_weights_of_a_row_add_up_to(spec):
   params = jax.tree.map(jnp.float32, point_of(point(variant)[0]))
   s_BHLM = jnp.float32(2 * np.random.default_rng(0).normal(size=(1, DIMS.H, 1, 7)))
   seen_BLM = jnp.array([[[0, 1, 1, 1, 0, 1, 1]]], bool)
-  run = jax.jit(lambda s, seen: Rule(variant, params).weigh(s, seen))
-  w_BHLM = run(s_BHLM, seen_BLM)
+  weigh = jit(lambda s, seen: Rule(variant, params).weigh(s, seen))
+  w_BHLM = weigh(s_BHLM, seen_BLM)
   total = w_BHLM.sum(-1)
   assert not np.any(w_BHLM[..., ~seen_BLM[0, 0]])
   assert case.total == "free" or np.all(w_BHLM >= 0)
   assert (np.abs(total - 1).max() < 1e-6) == (case.total == "one"), total
   assert case.total != "less" or np.all(total < 1)
-  moved = np.abs(run(s_BHLM + 0.5, seen_BLM) - w_BHLM).max()
+  moved = np.abs(weigh(s_BHLM + 0.5, seen_BLM) - w_BHLM).max()
   assert (moved < 1e-6) == case.shift, moved
-  nothing = run(s_BHLM, jnp.zeros_like(seen_BLM))
+  nothing = weigh(s_BHLM, jnp.zeros_like(seen_BLM))
   np.testing.assert_array_equal(nothing, jnp.zeros_like(nothing))
 
 
@@ -202,14 +213,14 @@ def test_large_scores_and_empty_rows_give_numbers(spec):
   s_BHLM = jnp.broadcast_to(far, (1, DIMS.H, 4, 3))
   seen_BLM = jnp.array([[[1, 1, 1]] * 3 + [[0, 0, 0]]], bool)
 
-  @jax.jit
-  def run(params, s_BHLM):
-    return Rule(variant, params).weigh(s_BHLM, seen_BLM)
+  @jit
+  def weigh(params, s_BHLM):
+    run = lambda params, s_BHLM: Rule(variant, params).weigh(s_BHLM, seen_BLM)
+    w_BHLM, pull = jax.vjp(run, params, s_BHLM)
+    g_BHLM = jnp.cos(jnp.arange(w_BHLM.size, dtype=jnp.float32)).reshape(w_BHLM.shape)
+    return w_BHLM, pull(g_BHLM)
 
-  w_BHLM, pull = jax.vjp(run, params, s_BHLM)
-  grads = pull(
-    jnp.cos(jnp.arange(w_BHLM.size, dtype=jnp.float32)).reshape(w_BHLM.shape)
-  )
+  w_BHLM, grads = weigh(params, s_BHLM)
   assert all(np.all(np.isfinite(x)) for x in jax.tree.leaves((w_BHLM, grads)))
   assert not np.any(w_BHLM[:, :, 3]) and not np.any(grads[1][:, :, 3])
 
@@ -230,6 +241,44 @@ def test_sticks_are_refused_where_there_is_no_nearest_key():
       form(attentions.build("stick_breaking"), use)
     with pytest.raises(ValueError, match=rf"\+ stick_breaking in {use}.*in a decoder"):
       form(attentions.build("window(3) + stick_breaking"), use)
+
+
+@pytest.mark.parametrize(
+  "name,spec,causal",
+  [
+    ("talking_heads", "talking_heads", False),
+    ("head_learned_sink", "sinks", True),
+    ("add_zero_kv", "softmax_one", False),
+  ],
+)
+def test_layers_of_x_transformers(name, spec, causal):
+  file = pathlib.Path(__file__).parent.parent / "third_party/x_transformers/weights.npz"
+  with np.load(file, allow_pickle=False) as recorded:
+    there = {key.removeprefix(f"{name}/"): x for key, x in recorded.items()}
+  heads = lambda name: there[name].T.reshape(16, 2, 8)
+  params = {ours: heads(name) for ours, name in THEIRS.items()}
+  params["out_HKD"] = there["to_out.weight"].T.reshape(2, 8, 16)
+  names = dict(THEIRS)
+  for ours, theirs in OWN[name].items():
+    # Theirs are [out, in], and what is mixed before the softmax is added to the scores.
+    same = np.eye(2) if ours == "mix_scores_HN" else 0.0
+    params[ours] = same + np.squeeze(there[theirs]).T
+    names[ours] = theirs
+  at = coords.padded(there["real"])
+  at = at if causal else at.bidirectional()
+  grad_out = there["grad_out"] * there["real"][..., None]
+  out, grads, dx = run(attentions.build(spec), params, there["x"], grad_out, at)
+  compare(there, out, {names[ours]: grad for ours, grad in grads.items()}, dx)
+
+
+OWN = {
+  "talking_heads": {
+    "mix_scores_HN": "attend.pre_softmax_talking_heads.weight",
+    "mix_weights_HN": "attend.post_softmax_talking_heads.weight",
+  },
+  "head_learned_sink": {"sink_H": "attend.head_attn_sink"},
+  "add_zero_kv": {},
+}
 
 
 @pytest.mark.parametrize(
