@@ -29,11 +29,12 @@ shape = jax.ShapeDtypeStruct
 class PallasTPU:
   """Visits tiles in fast memory and skips those in which nothing is seen.
 
-  block       queries and keys in a tile, a power of two; on a TPU at least 128
+  block       queries and keys in a tile, a power of two; on a TPU at least 128. None:
+              128 where an encoding does more than add a bias, else 256
   interpret   run the kernel as ordinary JAX; None: wherever there is no TPU
   """
 
-  block: int = 256
+  block: int | None = None
   interpret: bool | None = None
 
   def __call__(
@@ -51,8 +52,10 @@ class PallasTPU:
     require(self, position, rule, drop)
     off = jax.default_backend() != "tpu" if self.interpret is None else self.interpret
     least = (1, 1) if off else LEAST
+    more = any(map(position.encoding.overrides, ("score", "values")))
+    block = self.block or (128 if more else 256)
     args = q_BLHK, k_BMGK, v_BMGE, q_at, k_at, position, scale, rule
-    return serve.call(Backend(off, rule), self.block, least, *args, bands=True)
+    return serve.call(Backend(off, rule), block, least, *args)
 
   def refusal(self, encoding, variant=PLAIN.variant, drop=False):
     return serve.refusal("pallas_tpu", encoding, variant, drop)
@@ -64,6 +67,7 @@ class Backend:
 
   interpret: bool
   rule: Rule
+  room = True
 
   def forward(self, work, tables, queries, keys, where):
     """Returns out_BHLE, in the type of the values, and lse_BHL1."""
@@ -163,13 +167,14 @@ class Backend:
     if "data" in outs:
       specs["data"] = {n: own(x, n) for n, x in outs["data"].items()}
       specs["tables"] = [grid.table(x) for x in outs["tables"]]
+    again = ((queries, keys)[not grid.by_keys], grid.sizes[2])
     spec = pltpu.PrefetchScalarGridSpec(
       num_scalar_prefetch=2,
       grid=grid.sizes,
       in_specs=[
         jax.tree.map(grid.table, tables),
-        _by_name(grid.queries, queries),
-        _by_name(grid.keys, keys),
+        layout.by_name(grid.queries, queries),
+        layout.by_name(grid.keys, keys),
       ],
       out_specs=specs,
       scratch_shapes=[*scratch, *room],
@@ -182,7 +187,7 @@ class Backend:
       compiler_params=pltpu.CompilerParams(
         dimension_semantics=grid.semantics, vmem_limit_bytes=FAST
       ),
-      cost_estimate=_cost(work, products, args, outs, grid),
+      cost_estimate=layout.cost(work, products, args, outs, again),
     )
     return run(grid.fetch, grid.shift, *args)
 
@@ -220,8 +225,9 @@ class Grid:
     return self._spec(x, 2, self.work.tile.L, lambda b, h, i, j: i)
 
   def keys(self, x, name):
-    row = name in ("ints", "pos") or (name not in ("k", "v") and layout.narrow(name))
-    return self._spec(x, 3 if row else 2, self.work.tile.M, lambda b, h, i, j: j)
+    return self._spec(
+      x, 3 if layout.is_row(name) else 2, self.work.tile.M, lambda b, h, i, j: j
+    )
 
   def table(self, x):
     zeros = (0,) * (len(x.shape) - 1)
@@ -260,27 +266,6 @@ def _filled(side, grads):
   return {n: grads["data"].get(n) for n in side["data"]}
 
 
-def _by_name(spec, side):
-  data = {n: spec(x, n) for n, x in side["data"].items()}
-  return {n: spec(x, n) for n, x in side.items() if n != "data"} | {"data": data}
-
-
 def _clear(refs):
   for ref in jax.tree.leaves(refs):
     ref[...] = jnp.zeros(ref.shape, ref.dtype)
-
-
-def _cost(work, products, args, outs, grid):
-  """Estimates the work if every tile is visited; masks are data and may skip some."""
-  size = lambda tree: sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
-  _, queries, keys = args
-  again, once = (queries, keys) if grid.by_keys else (keys, queries)
-  pairs = work.B * work.H * work.L * work.M
-  return pl.CostEstimate(
-    flops=2 * pairs * products * work.tile.K,
-    transcendentals=pairs,
-    bytes_accessed=size(args[0])
-    + size(once)
-    + size(again) * grid.sizes[2]
-    + size(outs),
-  )

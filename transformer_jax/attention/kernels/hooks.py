@@ -14,7 +14,12 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import Literal
 
-from transformer_jax.attention.kernels.lookup import collect, lookup
+from transformer_jax.attention.kernels.lookup import (
+  collect,
+  lookup,
+  trained_collect,
+  trained_lookup,
+)
 
 CHEAP = {"broadcast_in_dim", "convert_element_type", "iota", "reshape", "squeeze"}
 CALLS = {"jit", "pjit", "closed_call", "core_call"}
@@ -22,6 +27,14 @@ CALLS = {"jit", "pjit", "closed_call", "core_call"}
 
 class CannotLower(ValueError):
   """Raised for what kernels have no form of; the message says what."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Way:
+  """How tables are read; `trained`: by functions that have a gradient."""
+
+  name: str
+  trained: bool = True
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -187,10 +200,11 @@ def _call(closed, values, way):
 def _gather(eqn, way, table, index):
   """Reads table_N[index_LM], or table_LN[l, index_LM[l, m]]."""
   index_LM = index if index.ndim == 2 else index[..., 0]
-  N = table.shape[-1]
+  N = eqn.invars[0].aval.shape[-1]  # the table itself may be longer: padded
   clipped_LM = jnp.clip(index_LM, 0, N - 1)
   table_RN = table[None] if table.ndim == 1 else table
-  out_LM = lookup(way, table_RN, clipped_LM)
+  read = trained_lookup if way.trained else lookup
+  out_LM = read(way.name, table_RN, clipped_LM)
   if eqn.params["mode"] == jax.lax.GatherScatterMode.FILL_OR_DROP:
     if jnp.issubdtype(out_LM.dtype, jnp.floating):
       out_LM = jnp.where(index_LM == clipped_LM, out_LM, jnp.nan)
@@ -200,7 +214,8 @@ def _gather(eqn, way, table, index):
 def _scatter_add(eqn, way, start_LN, index, x_LM):
   """Adds x_LM up in start_LN by index_LM."""
   index_LM = index if index.ndim == 2 else index[..., 0]
-  return [start_LN + collect(way, start_LN.shape, x_LM, index_LM)]
+  add = trained_collect if way.trained else collect
+  return [start_LN + add(way.name, start_LN.shape, x_LM, index_LM)]
 
 
 def _slice(eqn, way, table_N, at):

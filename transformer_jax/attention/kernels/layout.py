@@ -1,10 +1,12 @@
 """Arrays as kernels read them: heads before places, places in whole blocks."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.experimental import pallas as pl
 
 from transformer_jax.axes import axes_of
 from transformer_jax.positions import Coords
@@ -40,17 +42,36 @@ def keys(k_BMGK, v_BMGE, at: Coords, data: dict, size: int) -> Tree:
   }
 
 
-def places_axes(tree: Tree, rows: bool) -> Tree:
-  """Returns which axis of each array has the places; `rows`: these are keys."""
-  if not rows:
-    return jax.tree.map(lambda _: 2, tree)
-  data = {n: 3 if narrow(n) else 2 for n in tree["data"]}
-  return {"k": 2, "v": 2, "ints": 3, "pos": 3, "data": data}
-
-
 def narrow(name: str) -> bool:
   """Says whether a token has one number of this name, in a head."""
   return not axes_of(name).replace("H", "").removeprefix("BL")
+
+
+def is_row(name: str) -> bool:
+  """Says whether the places of this array of keys are its last axis."""
+  return name in ("ints", "pos") or (name not in ("k", "v") and narrow(name))
+
+
+def by_name(spec: Callable[[Any, str], Any], side: Tree) -> Tree:
+  """Returns a specification of each array of queries or keys, by array and name."""
+  data = {n: spec(x, n) for n, x in side["data"].items()}
+  return {n: spec(x, n) for n, x in side.items() if n != "data"} | {"data": data}
+
+
+def cost(work, products: int, args: Tree, outs: Tree, again: tuple = ((), 0)) -> Any:
+  """Estimates the work if every tile is visited; masks are data and may skip some.
+
+  products   matrix products in a tile
+  again      arrays that are read more than once, and how often
+  """
+  size = lambda tree: sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
+  pairs = work.B * work.H * work.L * work.M
+  arrays, times = again
+  return pl.CostEstimate(
+    flops=2 * pairs * products * work.tile.K,
+    transcendentals=pairs,
+    bytes_accessed=size((args, outs)) + size(arrays) * max(times - 1, 0),
+  )
 
 
 def coords_of(ints: tuple, pos: jax.Array) -> Coords:

@@ -8,8 +8,6 @@ Three ways, exact in values and gradients alike:
   loop   any indices: one entry of the table after the other
 """
 
-import functools
-
 import jax
 import jax.numpy as jnp
 from jax.experimental.pallas import tpu as pltpu
@@ -17,7 +15,6 @@ from jax.experimental.pallas import tpu as pltpu
 EXACT = jax.lax.Precision.HIGHEST
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def lookup(way: str, table_RN: jax.Array, index_LM: jax.Array) -> jax.Array:
   """Returns entries of a table, table_RN[r, index_LM[l, m]].
 
@@ -26,17 +23,20 @@ def lookup(way: str, table_RN: jax.Array, index_LM: jax.Array) -> jax.Array:
   return READ[way](table_RN, index_LM)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def collect(way: str, shape: tuple, x_LM: jax.Array, index_LM: jax.Array) -> jax.Array:
   """Returns x_LM added up by index in an array of that shape, [R, N]."""
   return ADD[way](shape, x_LM, index_LM)
 
 
-lookup.defvjp(
+# Triton knows no functions with a gradient of their own: these are for what is
+# differentiated alone.
+trained_lookup = jax.custom_vjp(lookup, nondiff_argnums=(0,))
+trained_collect = jax.custom_vjp(collect, nondiff_argnums=(0, 1))
+trained_lookup.defvjp(
   lambda way, table, index: (lookup(way, table, index), (table, index)),
   lambda way, kept, d: (collect(way, kept[0].shape, d, kept[1]), None),
 )
-collect.defvjp(
+trained_collect.defvjp(
   lambda way, shape, x, index: (collect(way, shape, x, index), index),
   lambda way, shape, index, d: (lookup(way, d, index), None),
 )

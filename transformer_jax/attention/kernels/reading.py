@@ -8,7 +8,6 @@ import jax.numpy as jnp
 from transformer_jax.attention.kernels import layout
 from transformer_jax.attention.kernels.terms import Given
 from transformer_jax.attention.kernels.tile import Grads, Kept, dot
-from transformer_jax.axes import axes_of
 
 Tree = Any
 
@@ -111,6 +110,3 @@ def add_data(outs: dict, grads: dict, column: bool) -> None:
     if layout.narrow(name):
       d = d[:, None] if column else d[None, :]
     out[...] += d.reshape(out.shape)
-
-
-__all__ = ["Tile", "add_data", "add_tables", "axes_of", "moving", "read_tables"]

@@ -52,16 +52,14 @@ def call(
   position,
   scale,
   rule,
-  bands,
 ):
   """Attends with a backend's `forward` and `backward`; arguments as those of a core."""
   B, L, H, K = q_BLHK.shape
   M, E = k_BMGK.shape[1], v_BMGE.shape[-1]
   scale = K**-0.5 if scale is None else scale
-  size = Sizes(
-    layout.block_of(L, block, least[0]), layout.block_of(M, block, least[1]), K, E
-  )
-  program, used = _program(position, rule, size, q_at, k_at, bands)
+  blocks = (layout.block_of(n, block, m) for n, m in zip((L, M), least, strict=True))
+  size = Sizes(*blocks, K, E, backend.room)
+  program, used = _program(position, rule, size, q_at, k_at)
   own_H = {
     "position": position.params,
     "rule": rule.params,
@@ -137,11 +135,11 @@ def _reduced(d, x):
   return jnp.sum(d, axis=(1, 3)).astype(x.dtype)
 
 
-def _program(position, rule, size, q_at, k_at, bands):
+def _program(position, rule, size, q_at, k_at):
   """Returns the traced score function and the names of token data that it reads."""
   q_data, k_data = _own(q_at, size.L), _own(k_at, size.M)
   types = q_at.pos_BL.dtype, k_at.pos_BL.dtype
-  program = Program(position, rule, size, *types, q_data, k_data, bands)
+  program = Program(position, rule, size, *types, q_data, k_data)
   term = program.terms.get("score")
   uses = term.hook.uses if hasattr(term, "hook") else {"q_data": {}, "k_data": {}}
   names = lambda part: {n for n, used in uses[part].items() if used}
@@ -203,7 +201,7 @@ def _missing(encoding, variant) -> str | None:
   f32 = functools.partial(shape, dtype=jnp.float32)
   at = jax.eval_shape(read, position, f32((1, 16, 32)), f32((1, 16, 2, 16)))
   try:
-    _program(position, rule, Sizes(16, 16, 16, 16), at, at, True)
+    _program(position, rule, Sizes(16, 16, 16, 16), at, at)
   except CannotLower as error:
     return str(error)
   return None

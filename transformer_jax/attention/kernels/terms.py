@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 
-from transformer_jax.attention.kernels.hooks import trace
+from transformer_jax.attention.kernels.hooks import Way, trace
 from transformer_jax.attention.kernels.lookup import fold, spread
 from transformer_jax.axes import axes_of
 from transformer_jax.positions.base import Tile
@@ -28,12 +28,16 @@ shape = jax.ShapeDtypeStruct
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Sizes:
-  """Sizes of a tile: queries, keys, and widths of keys and values."""
+  """Sizes of a tile: queries, keys, and widths of keys and values.
+
+  room   whether a kernel has memory of its own and can shift rows of a tile
+  """
 
   L: int
   M: int
   K: int
   E: int
+  room: bool = True
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -66,17 +70,18 @@ class Given:
 class Bias:
   """A bias of positions alone, b_LM."""
 
-  def __init__(self, encoding, own, sizes: Sizes, q_at, k_at, bands: bool):
+  def __init__(self, encoding, own, sizes: Sizes, q_at, k_at, ints: bool):
     bias = lambda own, at: encoding.bias(own["position"], *at)
     rows = lambda n, dtype: shape((n,), dtype)
     whole = tuple(rows(n, d) for n, d in ((sizes.L, q_at), (sizes.M, k_at)))
     self.tile = trace(bias, own, whole)
-    self.strips = self.tile.depth > 2
+    self.strips = self.tile.depth > 2 and sizes.room
     if self.strips:
       self.tile = trace(bias, own, (rows(min(STRIP, sizes.L), q_at), whole[1]))
     self.W = sizes.L + sizes.M
     self.band = None
-    if bands and encoding.relative and not self.tile.ops <= EASY:
+    bands = ints and sizes.room and encoding.relative
+    if bands and not self.tile.ops <= EASY:
       self.band = trace(bias, own, (rows(1, jnp.int32), rows(self.W, jnp.int32)))
     self.hooks = [self.tile] + ([self.band] if self.band else [])
     self.ways = ("band", "loop") if self.band else ("loop",)
@@ -85,10 +90,12 @@ class Bias:
   def value(self, way, tables, given):
     L, M = given.pre_LM.shape
     if way == "band":
-      row_1W = self.band.inner("row", tables[1], self._distances(given))
+      row_1W = self.band.inner(Way("row", False), tables[1], self._distances(given))
       return given.pre_LM + spread(jnp.broadcast_to(row_1W, (1, self.W)), L, M)
     if not self.strips:
-      return given.pre_LM + self.tile.inner(way, tables[0], (given.pos_L, given.pos_M))
+      return given.pre_LM + self.tile.inner(
+        Way(way, False), tables[0], (given.pos_L, given.pos_M)
+      )
     self._each_strip(L, lambda n, at, _: self._write(n, at, tables[0], given), 0)
     return given.pre_LM + given.room_LM[...]
 
@@ -96,18 +103,18 @@ class Bias:
     """Returns gradients of the tables, and of nothing in the tile."""
     if way == "band":
       at, d_1W = self._distances(given), fold(d_LM, self.W)
-      band = lambda t: jnp.broadcast_to(self.band.inner("row", t, at), d_1W.shape)
+      band = lambda t: jnp.broadcast_to(self.band.inner(Way("row"), t, at), d_1W.shape)
       return [_zeros(tables[0]), pull(band, tables[1], d_1W)], {"pre_LM": d_LM}
     rest = [_zeros(t) for t in tables[1:]]
     if not self.strips:
       at = given.pos_L, given.pos_M
-      tile = lambda t: jnp.broadcast_to(self.tile.inner(way, t, at), d_LM.shape)
+      tile = lambda t: jnp.broadcast_to(self.tile.inner(Way(way), t, at), d_LM.shape)
       return [pull(tile, tables[0], d_LM), *rest], {"pre_LM": d_LM}
     given.room_LM[...] = d_LM
 
     def add(n, rows, sums):
       at = given.strip(rows), given.pos_M
-      strip = lambda t: self.tile.inner(way, t, at)
+      strip = lambda t: self.tile.inner(Way(way), t, at)
       return _add(sums, pull(strip, tables[0], given.room_LM[rows]))
 
     sums = self._each_strip(d_LM.shape[0], add, _zeros(tables[0]))
@@ -115,7 +122,7 @@ class Bias:
 
   def _write(self, n, rows, tables, given):
     at = given.strip(rows), given.pos_M
-    given.room_LM[rows] = self.tile.inner("loop", tables, at)
+    given.room_LM[rows] = self.tile.inner(Way("loop", False), tables, at)
     return 0
 
   def _each_strip(self, L, step, start):
@@ -135,7 +142,7 @@ class Score:
 
   room = False
 
-  def __init__(self, encoding, own, sizes: Sizes, q_at, k_at, bands, q_data, k_data):
+  def __init__(self, encoding, own, sizes: Sizes, q_at, k_at, ints, q_data, k_data):
     L, M, K = sizes.L, sizes.M, sizes.K
     tile = {
       "pre_LM": shape((L, M), jnp.float32),
@@ -155,15 +162,15 @@ class Score:
 
     self.hook = trace(score, own, tile)
     self.hooks = [self.hook]
-    both = self.hook.reads and bands and encoding.relative
+    both = self.hook.reads and ints and sizes.room and encoding.relative
     self.ways = ("band", "loop") if both else ("loop",)
 
   def value(self, way, tables, given):
-    return self.hook.inner(way, tables[0], self._tile(way, given))
+    return self.hook.inner(Way(way, False), tables[0], self._tile(way, given))
 
   def pull(self, way, tables, given, d_LM):
     tile = self._tile(way, given)
-    run = lambda args: self.hook.inner(way, args[0], args[1])
+    run = lambda args: self.hook.inner(Way(way), args[0], args[1])
     d_tables, d_tile = pull(run, (tables[0], tile), d_LM)
     return [d_tables], {n: d for n, d in d_tile.items() if n in GRADS}
 
@@ -186,21 +193,21 @@ class Values:
 
   room = False
 
-  def __init__(self, encoding, own, sizes: Sizes, q_at, k_at, bands):
+  def __init__(self, encoding, own, sizes: Sizes, q_at, k_at, ints):
     L, M = sizes.L, sizes.M
     tile = shape((L, M), jnp.float32), shape((L,), q_at), shape((M,), k_at)
     values = lambda own, tile: encoding.values(own["position"], *tile)
     self.hook = trace(values, own, tile)
     self.hooks = [self.hook]
-    both = self.hook.reads and bands and encoding.relative
+    both = self.hook.reads and ints and sizes.room and encoding.relative
     self.ways = ("band", "loop") if both else ("loop",)
 
   def value(self, way, tables, given):
-    return self.hook.inner(way, tables[0], self._tile(way, given))
+    return self.hook.inner(Way(way, False), tables[0], self._tile(way, given))
 
   def pull(self, way, tables, given, d_LE):
     _, *at = self._tile(way, given)
-    run = lambda args: self.hook.inner(way, args[0], (args[1], *at))
+    run = lambda args: self.hook.inner(Way(way), args[0], (args[1], *at))
     d_tables, d_w_LM = pull(run, (tables[0], given.pre_LM), d_LE)
     return [d_tables], {"pre_LM": d_w_LM}
 
@@ -220,10 +227,10 @@ class Logits:
     self.hooks = [self.hook]
 
   def value(self, way, tables, given):
-    return self.hook.inner(way, tables[0], given.pre_LM)
+    return self.hook.inner(Way(way, False), tables[0], given.pre_LM)
 
   def pull(self, way, tables, given, d_LM):
-    run = lambda args: self.hook.inner(way, args[0], args[1])
+    run = lambda args: self.hook.inner(Way(way), args[0], args[1])
     d_tables, d_pre_LM = pull(run, (tables[0], given.pre_LM), d_LM)
     return [d_tables], {"pre_LM": d_pre_LM}
 

@@ -30,7 +30,7 @@ class Program:
   """
 
   def __init__(
-    self, position: Bound, rule: Rule, sizes: Sizes, q_pos, k_pos, q_data, k_data, bands
+    self, position: Bound, rule: Rule, sizes: Sizes, q_pos, k_pos, q_data, k_data
   ):
     encoding, variant = position.encoding, rule.variant
     self.sizes, self.variant = sizes, variant
@@ -40,7 +40,7 @@ class Program:
       "scale": shape((), jnp.float32),
     }
     self.terms: dict[str, Any] = {}
-    at = own, sizes, q_pos, k_pos, bands and {q_pos, k_pos} == {jnp.dtype("int32")}
+    at = own, sizes, q_pos, k_pos, {q_pos, k_pos} == {jnp.dtype("int32")}
     if encoding.overrides("score"):
       self.terms["score"] = Score(encoding, *at, q_data, k_data)
     elif encoding.bias is not None:
