@@ -180,7 +180,8 @@ def flops_per_token(experiment: Experiment, arrays: Any) -> float:
   plain = dataclasses.replace(
     trainer.model.arch, core=cores.build("dense"), scan=False, remat=False
   )
-  trainer = dataclasses.replace(trainer, model=Transformer(plain))
+  # All logits at once: pieces of the loss would be a loop too.
+  trainer = dataclasses.replace(trainer, model=Transformer(plain), held=2**62)
 
   def step(arrays, state):
     return trainer.step(state, trainer.batch(arrays, state))

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from transformer_jax.training import loss as losses
 from transformer_jax.training import sharding
 from transformer_jax.training.checkpoint import Keeper
 from transformer_jax.training.step import State, Trainer
@@ -69,7 +70,8 @@ def compile_steps(
 ) -> Program:
   """Compiles `count` steps of every seed into one program over the mesh."""
   split = functools.partial(sharding.split_batch, mesh)
-  trainer = dataclasses.replace(trainer, constrain=split, devices=mesh.size)
+  held = mesh.size * losses.default_held()
+  trainer = dataclasses.replace(trainer, constrain=split, held=held)
   seed_S = jnp.array(seeds, jnp.uint32)
   init = jax.vmap(trainer.init)
   shapes = jax.eval_shape(init, seed_S)

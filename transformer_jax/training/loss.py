@@ -23,9 +23,13 @@ def cross_entropy(logits_BLV, target_BL, smoothing: float = 0.0):
   return jax.nn.logsumexp(logits_BLV, axis=-1) - (1 - smoothing) * target - mean
 
 
-def pieces(B: int, L: int, V: int, devices: int = 1) -> int:
-  """Returns into how many pieces to cut the length, for devices that share the work."""
-  held = devices * HELD.get(jax.default_backend(), HELD_ELSEWHERE)
+def default_held() -> int:
+  """Returns how many logits one device may hold at once."""
+  return HELD.get(jax.default_backend(), HELD_ELSEWHERE)
+
+
+def pieces(B: int, L: int, V: int, held: int) -> int:
+  """Returns how many pieces of the length hold no more logits, if a token may fit."""
   return min(L, -(-B * L * V // held))
 
 

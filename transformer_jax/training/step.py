@@ -35,7 +35,7 @@ class Trainer:
   label_smoothing   probability moved from the target to all tokens alike
   planned           steps of the whole training, which curricula and schedules divide
   axis              name of the axis that batches are split over inside `pmap`
-  devices           how many share a batch in one program
+  held              logits in memory at once; None: as many as suit one device
   """
 
   model: Transformer
@@ -47,7 +47,7 @@ class Trainer:
   label_smoothing: float = 0.0
   planned: int = 1
   axis: str | None = None
-  devices: int = 1
+  held: int | None = None
   constrain: Callable[[Batch], Batch] = lambda batch: batch
 
   def init(self, seed: jax.Array) -> State:
@@ -93,7 +93,8 @@ class Trainer:
     x_BLD, output_VD = self.model.apply(
       variables, *batch.reads, done=done, rngs=rngs, method="hidden"
     )
-    n = losses.pieces(*batch.target_BL.shape, output_VD.shape[0], self.devices)
+    held = self.held or losses.default_held()
+    n = losses.pieces(*batch.target_BL.shape, output_VD.shape[0], held)
     loss, right = losses.weighed(
       x_BLD, output_VD, batch.target_BL, batch.weight_BL, self.label_smoothing, n
     )
