@@ -47,7 +47,7 @@ class Performer(Kernel):
 
   def features(self, params, q_BLHK, k_BMHK, scale):
     K = q_BLHK.shape[-1]
-    w_NK = _directions(self.seed, self.count or enough(K), K, self.orthogonal)
+    w_NK = directions(self.seed, self.count or enough(K), K, self.orthogonal)
     root = jnp.sqrt(jnp.asarray(scale, jnp.float32))
     root = root[:, None] if root.ndim else root
     q_BLHN, k_BMHN = (exponents(x * root, w_NK) for x in (q_BLHK, k_BMHK))
@@ -68,19 +68,19 @@ def exponents(x_BLHK: jax.Array, w_NK: jax.Array) -> jax.Array:
   return x_BLHK @ w_NK.T - square_BLH1 / 2
 
 
-def draw(key: jax.Array, N: int, K: int, orthogonal: bool) -> jax.Array:
+def draw(random: np.random.Generator, N: int, K: int, orthogonal: bool) -> np.ndarray:
   """Returns N directions w_NK, each with the distribution of K normal numbers."""
-  one, two = jax.random.split(key)
-  w_NK = jax.random.normal(one, (N, K))
+  w_NK = random.normal(size=(N, K))
   if not orthogonal:
     return w_NK
-  length_N1 = jnp.linalg.norm(w_NK, axis=-1, keepdims=True)
-  blocks = jax.random.orthogonal(two, K, shape=(math.ceil(N / K),))
-  return blocks.reshape(-1, K)[:N] * length_N1
+  length_N1 = np.linalg.norm(w_NK, axis=-1, keepdims=True)
+  q_nKK, r_nKK = np.linalg.qr(random.normal(size=(math.ceil(N / K), K, K)))
+  # Without this, signs are those that the algorithm likes, and estimates are biased.
+  q_nKK *= np.sign(np.diagonal(r_nKK, axis1=1, axis2=2))[:, None]
+  return q_nKK.reshape(-1, K)[:N] * length_N1
 
 
 @functools.cache
-def _directions(seed: int, N: int, K: int, orthogonal: bool) -> np.ndarray:
-  """Returns the directions as a constant of the program that uses them."""
-  with jax.ensure_compile_time_eval():
-    return np.asarray(draw(jax.random.key(seed), N, K, orthogonal))
+def directions(seed: int, N: int, K: int, orthogonal: bool) -> np.ndarray:
+  """Returns the directions of a seed: a constant, the same on every device."""
+  return draw(np.random.default_rng(seed), N, K, orthogonal).astype(np.float32)
