@@ -586,7 +586,7 @@ def test_latent_keys_need_not_be_made():
 
 @pytest.mark.parametrize(
   "spec",
-  ["mla(part=8) + qk_norm + gated", "mla(part=0)", "differential + gated", "additive"],
+  ["mla(part=16) + qk_norm + gated", "mla(part=0)", "differential + gated", "additive"],
 )
 def test_every_encoding_is_served_or_refused_with_advice(spec):
   """Traces a layer and its decoding; what is compiled is in other tests."""
@@ -609,16 +609,24 @@ def test_every_encoding_is_served_or_refused_with_advice(spec):
   assert served >= len(positions) / 2, f"{spec} serves {served}"
 
 
+def refusal(spec, encoding):
+  return attentions.build(spec).refusal(positions.build(encoding))
+
+
 def test_latent_attention_turns_a_part_of_queries_and_scales_none_or_all():
-  refusal = lambda spec, encoding: attentions.build(spec).refusal(
-    positions.build(encoding)
-  )
   for served in ("log_n(alibi)", "randomized(rope)", "every(4, none, rope)", "cope"):
     assert refusal("mla", served) is None
   for refused in ("log_n(rope)", "randomized(log_n(rope))"):
     assert "turns just a part of them; use mla(part=0)" in refusal("mla", refused)
     assert refusal("mla(part=0)", refused) is None
   assert "use mla(part=0, value=0)" in refusal("mla(part=0, value=5)", "shaw")
+
+
+def test_what_takes_no_dot_product_refuses_what_turns_for_one():
+  for spec in ("additive", "concat", "concat + window(8)"):
+    for encoding in ("rope", "xpos"):
+      assert f"{encoding} turns queries and keys" in refusal(spec, encoding)
+    assert refusal(spec, "alibi") is refusal(spec, "shaw") is None
 
 
 @pytest.mark.parametrize(

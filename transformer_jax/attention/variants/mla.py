@@ -105,7 +105,8 @@ class MLA(Variant):
   128 heads of 128 features.
 
   latent    width of what keys and values are made of, RMS-normed
-  part      further features of queries and keys, turned; 0: the encoding turns the rest
+  part      further features of queries and keys, which an encoding turns; 0: it turns
+            whole queries and keys
   queries   width of what queries are made of, RMS-normed; 0: of the tokens themselves,
             as in DeepSeek-V2-Lite
   value     width of a head's values; 0: that of the head
