@@ -1,0 +1,133 @@
+"""How arrays are cut into groups of heads, sequences and blocks, and joined again."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from transformer_jax.axes import axes_of
+from transformer_jax.positions import Coords
+
+
+@dataclasses.dataclass(frozen=True)
+class Blocks:
+  """An axis of `length` places in blocks of `size`; the last may end in padding."""
+
+  length: int
+  size: int
+
+  @property
+  def count(self) -> int:
+    return -(-self.length // self.size)
+
+  def pad(self, x: jax.Array, **how: Any) -> jax.Array:
+    """Fills the last block of axis 1."""
+    extra = self.count * self.size - self.length
+    pads = [(0, extra if axis == 1 else 0) for axis in range(x.ndim)]
+    return jnp.pad(x, pads, **how) if extra else x
+
+  def pad_at(self, at: Coords) -> Coords:
+    """Fills the last block with places that hold no token."""
+    nobody = lambda x: self.pad(x, constant_values=-1)
+    return Coords(
+      nobody(at.order_BL),
+      self.pad(at.pos_BL, mode="edge"),
+      nobody(at.sees_BL),
+      self.pad(at.segment_BL),
+      {name: self.pad(x) for name, x in at.data.items()},
+    )
+
+  def cut(self, x: jax.Array) -> jax.Array:
+    """[B, L, ...] -> [B, count, 1, size, ...]."""
+    return x.reshape(x.shape[0], self.count, 1, self.size, *x.shape[2:])
+
+
+@dataclasses.dataclass(frozen=True)
+class Cut:
+  """Blocks of queries and of keys, and `together` of G key heads in a tile.
+
+  What is cut starts with two axes, groups of heads and sequences; either is of length
+  one where all groups or all sequences share the array.
+  """
+
+  queries: Blocks
+  keys: Blocks
+  H: int
+  G: int
+  together: int
+
+  def vectors(self, x_BLHK: jax.Array, blocks: Blocks) -> jax.Array:
+    """Returns x_SBquRK, where query heads that read one key head are rows, R."""
+    x = blocks.pad(x_BLHK)
+    B, _, heads, K = x.shape
+    u, repeat = self.together, heads // self.G
+    x = x.reshape(B, blocks.count, blocks.size, self.G // u, u, repeat, K)
+    x = x.transpose(3, 0, 1, 4, 5, 2, 6)
+    return x.reshape(*x.shape[:4], repeat * blocks.size, K)
+
+  def join(self, x_SBquRE: jax.Array) -> jax.Array:
+    """Returns x_BLHE of queries, without the padding."""
+    S, B, count, u, _, E = x_SBquRE.shape
+    x = x_SBquRE.reshape(S, B, count, u, self.H // self.G, self.queries.size, E)
+    x = x.transpose(1, 2, 5, 0, 3, 4, 6).reshape(B, -1, self.H, E)
+    return x[:, : self.queries.length]
+
+  def places(self, at: Coords, blocks: Blocks) -> tuple[dict[str, jax.Array], Coords]:
+    """Returns the data of padded coordinates, and the rest of them."""
+    data = {}
+    for name, x in at.data.items():
+      axes = axes_of(name)
+      x = self.by_group(x, axes.index("H")) if "H" in axes else x[None]
+      data[name] = jax.vmap(blocks.cut)(x)
+    cut = lambda x: blocks.cut(x)[None]
+    return data, jax.tree.map(cut, at.replace(data={}))
+
+  def by_group(self, x: jax.Array, axis: int) -> jax.Array:
+    """Cuts an axis of all query heads into groups, which come in front."""
+    groups = self.G // self.together
+    x = x.reshape(*x.shape[:axis], groups, self.H // groups, *x.shape[axis + 1 :])
+    return jnp.moveaxis(x, axis, 0)
+
+  def params(self, params: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    """Cuts parameters that have a slice for each head; others are shared."""
+    headed = lambda name: axes_of(name).startswith("H")
+    cut = lambda name, x: self.by_group(x, 0) if headed(name) else x[None]
+    return {name: cut(name, jnp.asarray(x))[:, None] for name, x in params.items()}
+
+
+def each(function: Callable[[Any], Any], tree: Any) -> Any:
+  """Maps over the first axis of a tree, one at a time; length one means shared."""
+  leaves, structure = jax.tree.flatten(tree)
+  n = max(x.shape[0] for x in leaves)
+  if n == 1:
+    out = function(jax.tree.map(lambda x: x[0], tree))
+    return jax.tree.map(lambda x: x[None], out)
+  mapped = [x for x in leaves if x.shape[0] == n]
+
+  def one(mapped):
+    mapped = iter(mapped)
+    whole = [next(mapped) if x.shape[0] == n else x[0] for x in leaves]
+    return function(jax.tree.unflatten(structure, whole))
+
+  return jax.lax.map(one, mapped)
+
+
+ENTRIES = 2**17  # scores in a tile: its arrays stay in a core's own cache
+
+
+def choose(L: int, M: int, H: int, G: int, block: int) -> Cut:
+  """Returns the cut for these lengths; `block`: 0 or the size that is asked for.
+
+  Long texts are cut into 256 x 512, which wastes little of a matrix product's start;
+  short ones into 64 x 128 for many heads at once, so that half of the tiles of a causal
+  text are empty.
+  """
+  repeat = H // G
+  wide = block or min(M, 512 if max(L, M) >= 1024 else 128)
+  tall = block or max(1, min(wide // 2, ENTRIES // (wide * repeat)))
+  tall, wide = min(tall, L), min(wide, M)
+  room = max(1, ENTRIES // (tall * wide * repeat))
+  together = max(u for u in range(1, G + 1) if G % u == 0 and u <= room)
+  return Cut(Blocks(L, tall), Blocks(M, wide), H, G, together)
