@@ -91,6 +91,8 @@ def _line_up(q_at, k_at, block):
   join = lambda pair: jnp.concatenate([wide(x) for x in pair], axis=1)
   segment_BT, when_BT, key_BT = map(join, pairs)
   which_BT = jnp.broadcast_to(jnp.arange(segment_BT.shape[1]), segment_BT.shape)
+  # Where all is known while compiling, XLA would sort right then, and take seconds.
+  segment_BT, when_BT = jax.lax.optimization_barrier((segment_BT, when_BT))
   # Stable: keys come first, so one of the order that a query sees stands before it.
   segment_BT, _, which_BT, key_BT = jax.lax.sort(
     (segment_BT, when_BT, which_BT, key_BT), num_keys=2, is_stable=True
