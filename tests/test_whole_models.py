@@ -12,7 +12,13 @@ import pytest
 from replay import under
 from replay_models import MODELS
 
+from transformer_jax.training import sharding
+
 DECODERS = [name for name in MODELS if "encoder" not in name]
+LOCAL = [name for name in MODELS if "talking" not in name]  # needs no whole rows
+GPT_OSS = "transformers/whole_gpt_oss"
+TILES = "blockwise(block=8)"  # three or four tiles each way
+MESH = sharding.make_mesh(sequence=2)
 FOLDER = pathlib.Path(__file__).parent.parent / "third_party"
 NEAR = 1e-5  # of the largest number; float32 noise of both sides is about 1e-6
 
@@ -30,7 +36,9 @@ def near(found, expected, what):
 
 def widen(there, L):
   """Adds padding on the right until there are L tokens."""
-  fill = {"input_ids": 0, "attention_mask": 0, "labels": -100}
+  fill = {"labels": -100}
+  zeros = "input_ids", "attention_mask", "decoder_input_ids", "decoder_mask"
+  fill |= dict.fromkeys(zeros, 0)
   longer = lambda x: ((0, 0), (0, L - x.shape[1]))
   pad = lambda n, x: np.pad(x, longer(x), constant_values=fill[n])
   return {n: pad(n, x) if n in fill else x for n, x in there.items()}
@@ -82,3 +90,41 @@ def test_a_pass_and_its_gradients(name):
 @pytest.mark.parametrize("name", DECODERS)
 def test_decoding(name):
   check_decoding(name, "dense")
+
+
+@pytest.mark.parametrize("core", ["blockwise", "ring"])
+def test_cores_refuse_just_what_needs_whole_rows(core):
+  for name in MODELS:
+    arch = MODELS[name](core).arch
+    reason = arch.core.refusal(arch.position, arch.attention)
+    assert (reason is None) == (name in LOCAL), name
+
+
+def test_tiles():
+  check_pass(GPT_OSS, TILES)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in LOCAL if name != GPT_OSS])
+def test_tiles_of_all_models(name):
+  check_pass(name, TILES)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in LOCAL if name in DECODERS])
+def test_decoding_with_tiles(name):
+  check_decoding(name, TILES)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MODELS)
+def test_auto_with_more_padding(name):
+  """Texts as short as those recorded would fill no tile, and it would choose dense."""
+  check_pass(name, "auto", L=40)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LOCAL)
+def test_a_ring(name):
+  with jax.set_mesh(MESH):
+    check_pass(name, "ring")
