@@ -74,7 +74,7 @@ def memory(core, name, L):
   return np.array(sizes)
 
 
-@pytest.mark.parametrize("name", ["t5", "fire", "shaw"])
+@pytest.mark.parametrize("name", ["t5", "per_distance", "fire", "shaw"])
 def test_blockwise_memory_is_linear_in_the_length(name):
   short, long = (memory("blockwise(block=64)", name, L) for L in (1024, 4096))
   assert np.all(long < 4.6 * short), (short, long)

@@ -1,0 +1,171 @@
+"""Blockwise attention: which tiles it visits and where their biases come from."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from transformer_jax.attention import bands, blocks, cores
+from transformer_jax.attention.plan import make_plan
+from transformer_jax.attention.rule import PLAIN, Rule
+from transformer_jax.attention.variants.window import Window
+from transformer_jax.positions import PositionalEncoding, bind, coords
+
+B, L, H, K, N = 2, 40, 2, 8, 12
+BLOCK = 8
+NOTHING = bind(PositionalEncoding(), {}, None)
+# Compiling is what these tests cost, and slow machine code is found sooner.
+jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+
+
+@pytest.mark.parametrize("bq", [1, 7, 17, 24])
+def test_a_band_spreads_along_diagonals_and_its_gradient_sums_them(bq):
+  bk = 5
+  window_HN = np.random.default_rng(0).normal(size=(H, bq + bk - 1)).astype(np.float32)
+  tile_HLM = np.random.default_rng(1).normal(size=(H, bq, bk)).astype(np.float32)
+  want_tile, want_window = np.zeros_like(tile_HLM), np.zeros_like(window_HN)
+  for i in range(bq):
+    for j in range(bk):
+      want_tile[:, i, j] = window_HN[:, bq - 1 - i + j]
+      want_window[:, bq - 1 - i + j] += tile_HLM[:, i, j]
+  np.testing.assert_array_equal(bands.spread(jnp.asarray(window_HN), bq), want_tile)
+  got = bands.collapse(jnp.asarray(tile_HLM))
+  np.testing.assert_allclose(got, want_window, atol=2e-6)
+
+
+def test_the_plan_lists_the_tiles_in_which_something_is_seen():
+  cut = blocks.Blocks(32, BLOCK)
+  at = coords.consecutive(1, 32)
+  plan, shift, seen_BL = make_plan(PLAIN, at, at, cut, cut)
+  assert plan.keys_count_q.tolist() == [[1, 2, 3, 4]]
+  assert plan.queries_count_k.tolist() == [[4, 3, 2, 1]]
+  assert plan.queries_of_kq[0, 2, :2].tolist() == [2, 3]
+  assert shift == 0 and seen_BL[0].tolist() == list(range(1, 33))
+  plan, _, seen_BL = make_plan(Rule(Window(9)), at, at, cut, cut)
+  assert plan.keys_count_q.tolist() == [[1, 2, 2, 2]]
+  assert plan.keys_of_qk[0, 3, :2].tolist() == [2, 3]
+  assert seen_BL.max() == 9
+  # The second text starts inside of a tile, and its band goes on there.
+  packed = coords.packed(jnp.array([[1] * 12 + [2] * 20]))
+  plan, shift, _ = make_plan(PLAIN, packed, packed, cut, cut)
+  assert plan.keys_count_q.tolist() == [[1, 2, 2, 3]]
+  assert shift == 0 and bool(plan.band_qk[0, 1, 1] & plan.band_qk[0, 3, 1])
+  drawn = coords.randomized(jax.random.key(0), at, 99)
+  assert not make_plan(PLAIN, drawn, drawn, cut, cut)[0].band_qk.any()
+
+
+@dataclasses.dataclass(frozen=True)
+class PerDistance(PositionalEncoding):
+  """A bias per distance, and nothing in a tile if `table_only`."""
+
+  table_only: bool = False
+
+  def bias(self, params, pos_L, pos_M):
+    apart_LM = jnp.clip(pos_L[:, None] - pos_M[None, :], 0, N - 1)
+    bias_LM = params["table_HN"][apart_LM]
+    return bias_LM * jnp.nan if self.table_only and len(pos_M) > 1 else bias_LM
+
+
+def attend(core, encoding, at, inputs):
+  table_HN, q, k, v = inputs
+  position = bind(encoding, {"table_HN": table_HN}, None)
+  return cores.build(core)(q, k, v, at, at, position)
+
+
+def inputs(seed=0):
+  keys = jax.random.split(jax.random.key(seed), 2)
+  return jax.random.normal(keys[0], (H, N)), *jax.random.normal(
+    keys[1], (3, B, L, H, K)
+  )
+
+
+def gradient(core, encoding):
+  """Returns `(at, inputs) -> (output, gradients)`."""
+
+  def loss(inputs, at):
+    out = attend(core, encoding, at, inputs)
+    return jnp.sum(out**2), out
+
+  def run(at, inputs):
+    (_, out), grads = jax.value_and_grad(loss, has_aux=True)(inputs, at)
+    return out, grads
+
+  return run
+
+
+def kinds():
+  causal = jax.tree.map(
+    lambda x: jnp.broadcast_to(x, (B, L)), coords.consecutive(1, L, 2**20)
+  )
+  real_BL = jnp.arange(L) >= jnp.array([[11], [0]])
+  packed = coords.packed(jnp.array([[1] * 13 + [2] * 27, [1] * 30 + [2] * 10]))
+  bands = {"far": causal, "left_padded": coords.padded(real_BL), "packed": packed}
+  drawn = coords.randomized(jax.random.key(0), causal, 2 * L)
+  # Half of the texts has a gap: its tiles are mixed.
+  gap = packed.replace(pos_BL=packed.pos_BL + 3 * (packed.order_BL > 9))
+  return bands, {"randomized": drawn, "gap": gap}
+
+
+def test_biases_of_the_distance_alone_come_from_the_table_where_that_is_exact():
+  core = f"blockwise(block={BLOCK})"
+  dense, honest, table_only = (
+    jit(gradient(name, encoding))
+    for name, encoding in (
+      ("dense", PerDistance()),
+      (core, PerDistance()),
+      (core, PerDistance(table_only=True)),
+    )
+  )
+  banded, others = kinds()
+  for kind, at in (banded | others).items():
+    want = dense(at, inputs())
+    runs = [honest, table_only] if kind in banded else [honest]
+    for run in runs:
+      compare = lambda got, want, kind=kind: np.testing.assert_allclose(
+        got, want, atol=3e-5, rtol=2e-5, err_msg=kind
+      )
+      jax.tree.map(compare, run(at, inputs()), want)
+    if kind in others:
+      assert np.isnan(table_only(at, inputs())[0]).any(), kind
+
+
+def test_tiles_in_which_nothing_is_seen_are_not_visited():
+  """What is not a number there reaches no output and no gradient."""
+  x_BLHK = inputs()[1]
+  poison_BLHK = x_BLHK.at[:, 16:].set(jnp.nan)
+  at = coords.consecutive(1, L)
+
+  def found(core, q):
+    early = lambda q: cores.build(core)(q, poison_BLHK, poison_BLHK, at, at, NOTHING)
+    out, pull = jax.vjp(early, q)
+    return out[:, :16], pull(jnp.where(jnp.isnan(out), 0.0, out))[0][:, :16]
+
+  found = jit(found, static_argnums=0)
+  assert all(np.isfinite(x).all() for x in found(f"blockwise(block={BLOCK})", x_BLHK))
+  assert np.isnan(found("dense", x_BLHK)[0]).any()
+
+
+def test_seeds_do_not_make_the_choice_of_tiles_a_batch():
+  core, at = f"blockwise(block={BLOCK})", kinds()[0]["packed"]
+  run = gradient(core, PerDistance())
+  seeds = jax.tree.map(lambda *x: jnp.stack(x), inputs(0), inputs(1))
+  mapped = jit(jax.vmap(run, (None, 0)))
+  branches = lambda f, *args: f.lower(*args).as_text().count("stablehlo.case")
+  assert branches(mapped, at, seeds) == branches(jit(run), at, inputs()) > 0
+  for n, (want, d_want) in enumerate(map(jit(run), [at] * 2, map(inputs, (0, 1)))):
+    got, d_got = jax.tree.map(lambda x, n=n: x[n], mapped(at, seeds))
+    np.testing.assert_allclose(got, want, atol=2e-6)
+    jax.tree.map(
+      lambda a, b: np.testing.assert_allclose(a, b, atol=3e-5), d_got, d_want
+    )
+
+
+def test_blocks_follow_the_shapes_and_an_order_for_them():
+  sizes = lambda *shape: dataclasses.astuple(blocks.choose(*shape))
+  assert sizes(256, 256, 8, 8, 0) == ((256, 64), (256, 128), 8, 8, 8)
+  assert sizes(4096, 4096, 8, 8, 0) == ((4096, 256), (4096, 512), 8, 8, 1)
+  assert sizes(40, 40, 8, 2, 7) == ((40, 7), (40, 7), 8, 2, 2)
+  assert sizes(1, 5000, 8, 1, 0)[:2] == ((1, 1), (5000, 512))
