@@ -132,7 +132,7 @@ def check_attention(config: ConfigDict, arch: Architecture) -> None:
 
 
 def cores_used(arch: Architecture, lengths: Iterable[int]) -> tuple[str, dict]:
-  """Returns which cores attend to texts of these lengths, and why others do not.
+  """Returns which cores attend to texts of these lengths, and why no faster ones do.
 
   The names are those of all layers and uses, `auto` being followed by what it chose.
   """
@@ -145,9 +145,6 @@ def cores_used(arch: Architecture, lengths: Iterable[int]) -> tuple[str, dict]:
       core, reasons = serving(arch.core, encoding, variant, drop, L)
       ran.add(cores.name_of(core))
       refused |= reasons
-    others = ((name, cores.build(name)) for name in cores)
-    reasons = {name: core.refusal(encoding, variant, drop) for name, core in others}
-    refused |= {name: reason for name, reason in reasons.items() if reason}
   names, asked_for = ", ".join(sorted(ran)), cores.name_of(arch.core)
   return names if asked_for in ran else f"{asked_for}: {names}", refused
 

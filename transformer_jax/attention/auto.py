@@ -7,12 +7,10 @@ import jax
 
 from transformer_jax.attention.base import PLAIN, Core, cores, require
 
-# Best first, where all serve: docs/benchmarks.md has the measurements.
-ORDER = {
-  "tpu": ("pallas_tpu", "blockwise", "dense"),
-  "gpu": ("cudnn", "blockwise", "dense"),
-  "cpu": ("blockwise", "dense"),
-}
+# Best first, where all serve. On CPUs that is measured (docs/benchmarks.md); on TPUs it
+# is what the compiler reckons; on GPUs nothing is known, and kernels must be named.
+ORDER = {"tpu": ("pallas_tpu", "blockwise", "dense")}
+OTHERS = ("blockwise", "dense")
 FEW = 32  # queries: fewer fill no tile, as in decoding
 
 
@@ -56,7 +54,7 @@ def serving(core, encoding, variant, drop: bool, L: int) -> tuple[Core, dict[str
 def choose(encoding, variant, drop: bool, L: int) -> tuple[Core, dict[str, str]]:
   """Returns the core for L queries on this device, and why faster ones were refused."""
   refused = {}
-  for name in _candidates():
+  for name in _candidates(variant):
     core = cores.build(name)
     reason = core.refusal(encoding, variant, drop)
     if reason is None and L < FEW and name != "dense":
@@ -67,9 +65,11 @@ def choose(encoding, variant, drop: bool, L: int) -> tuple[Core, dict[str, str]]
   raise ValueError("; ".join(refused.values()))
 
 
-def _candidates() -> Iterable[str]:
+def _candidates(variant) -> Iterable[str]:
   """Returns the cores to try here, fastest first."""
   sizes = dict(jax.sharding.get_abstract_mesh().shape)
   if sizes.get("sequence", 1) > 1:
     yield "ring"
-  yield from ORDER.get(jax.default_backend(), ORDER["cpu"])
+  if variant.overrides("features"):
+    yield "linear"
+  yield from ORDER.get(jax.default_backend(), OTHERS)
