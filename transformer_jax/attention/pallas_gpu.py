@@ -27,11 +27,12 @@ shape = jax.ShapeDtypeStruct
 class PallasGPU:
   """Visits tiles on a GPU and skips those in which nothing is seen.
 
-  block       queries and keys in a tile, a power of two from 16 on
+  block       queries and keys in a tile, a power of two from 16 on. None: 16 where a
+              bias needs a third axis in each tile, which must fit registers, else 64
   interpret   run the kernel as ordinary JAX; None: wherever there is no GPU
   """
 
-  block: int = 64
+  block: int | None = None
   interpret: bool | None = None
 
   def __call__(
@@ -55,8 +56,9 @@ class PallasGPU:
         f" {widths}; change model.head_width or use model.core=blockwise"
       )
     least = (1, 1) if off else LEAST
+    block = self.block or (16 if serve.deep(position.encoding) else 64)
     args = q_BLHK, k_BMGK, v_BMGE, q_at, k_at, position, scale, rule
-    return serve.call(Backend(off, rule), self.block, least, *args)
+    return serve.call(Backend(off, rule), block, least, *args)
 
   def refusal(self, encoding, variant=PLAIN.variant, drop=False):
     reason = serve.refusal("pallas_gpu", encoding, variant, drop)

@@ -13,6 +13,7 @@ from transformer_jax.attention.kernels.hooks import CannotLower
 from transformer_jax.attention.kernels.terms import Sizes, shape
 from transformer_jax.attention.kernels.tile import Program
 from transformer_jax.attention.rule import Rule
+from transformer_jax.attention.variant import Variant
 from transformer_jax.axes import Dims, axes_of
 from transformer_jax.positions import Bound, Coords
 
@@ -174,21 +175,27 @@ def refusal(core, encoding, variant, drop) -> str | None:
         f"{variant.name} is no softmax of dot products, which is all that {core} has;"
         " use model.core=blockwise or dense"
       )
-  missing = _missing(encoding, variant)
-  if missing:
+  found = _small(encoding, variant)
+  if isinstance(found, str):
     return (
-      f"{encoding.name} needs {missing} in each tile, which {core} has no form of; use"
+      f"{encoding.name} needs {found} in each tile, which {core} has no form of; use"
       " model.core=blockwise or dense"
     )
   return None
 
 
+def deep(encoding) -> bool:
+  """Says whether an encoding's bias makes arrays of [L, M, W]."""
+  term = getattr(_small(encoding, Variant()), "terms", {}).get("score")
+  return term is not None and term.hooks[0].depth > 2
+
+
 @functools.cache
-def _missing(encoding, variant) -> str | None:
-  """Traces the hooks on a small model; returns what kernels lack, or None."""
+def _small(encoding, variant) -> Program | str:
+  """Traces the hooks of a small model; returns what kernels lack if they cannot."""
   dims = Dims(V=8, D=32, H=2, F=8, N=1, L=16, K=16)
-  at = Coords(*(jnp.zeros((1, 16), jnp.int32) for _ in range(4)))
-  at = at.replace(data={name: at.pos_BL for name in encoding.ids})
+  none_BL = jnp.zeros((1, 16), jnp.int32)
+  at = Coords(*(none_BL for _ in range(4)), {name: none_BL for name in encoding.ids})
 
   def bound(key):
     params = encoding.init(key, dims) | encoding.constants(dims)
@@ -201,7 +208,6 @@ def _missing(encoding, variant) -> str | None:
   f32 = functools.partial(shape, dtype=jnp.float32)
   at = jax.eval_shape(read, position, f32((1, 16, 32)), f32((1, 16, 2, 16)))
   try:
-    _program(position, rule, Sizes(16, 16, 16, 16), at, at)
+    return _program(position, rule, Sizes(16, 16, 16, 16), at, at)[0]
   except CannotLower as error:
     return str(error)
-  return None

@@ -1,0 +1,209 @@
+"""Kernels for TPUs and GPUs, interpreted, equal the definition; and what they refuse.
+
+Tiles are tiny, so that a text of 24 tokens has several, some of which see nothing.
+"""
+
+import dataclasses
+import functools
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from test_positions import DIMS, EITHER_WAY, MODES, B, H, K, L, attend, inputs
+
+from experiments import aot
+from transformer_jax.attention import PLAIN, Rule, Variant, attentions, cores
+from transformer_jax.attention.kernels import lookup
+from transformer_jax.positions import PositionalEncoding, bind, coords, positions
+
+TPU, GPU = "pallas_tpu(block=8)", "pallas_gpu(block=8)"
+# A bias by diagonals; tables that queries multiply, and values.
+QUICK = "t5", "shaw"
+ACTING = [
+  name
+  for name in sorted(positions)
+  if any(map(positions.build(name).overrides, ("bias", "score", "values")))
+  and cores.build(TPU).refusal(positions.build(name)) is None
+]
+KINDS = ("causal", "packed", "left_padded", "randomized", "first_half")
+OTHER_KINDS = ("bidirectional", "packed, prefix")
+
+
+@functools.cache
+def gradient(core, encoding):
+  """Returns jitted `(inputs, at, g) -> ((loss, output), gradients)`."""
+
+  def loss(inputs, at, g):
+    out = attend(cores.build(core), encoding, *inputs, at)
+    return jnp.sum(out * g), out
+
+  return jax.jit(jax.value_and_grad(loss, has_aux=True))
+
+
+def close(got, want):
+  """Compares trees of arrays, each by its largest entry."""
+  for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+    np.testing.assert_allclose(a, b, atol=1e-5 * (1 + np.abs(b).max()))
+
+
+def equal(core, encoding, modes):
+  g_BLHK = jax.random.normal(jax.random.key(7), (B, L, H, K))
+  for at in modes:
+    got = gradient(core, encoding)(inputs(encoding), at, g_BLHK)
+    close(got, gradient("dense", encoding)(inputs(encoding), at, g_BLHK))
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_the_tpu_kernel_gives_the_dense_answer_and_all_gradients(name):
+  equal(TPU, positions.build(name), [MODES[kind] for kind in KINDS])
+
+
+def test_the_gpu_kernel_gives_the_dense_answer_and_all_gradients():
+  equal(GPU, positions.build("t5"), [MODES[kind] for kind in KINDS])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted({*ACTING} - {*QUICK}))
+def test_every_other_encoding_in_the_tpu_kernel(name):
+  equal(TPU, positions.build(name), [MODES[kind] for kind in KINDS])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["none", "fire", "kerple_log", "sandwich"])
+def test_other_biases_in_the_gpu_kernel(name):
+  equal(GPU, positions.build(name), [MODES[kind] for kind in KINDS])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("core", [TPU, GPU])
+def test_kernels_look_both_ways(core):
+  encoding = positions.build("t5").bidirectional()
+  equal(core, encoding, [EITHER_WAY[kind] for kind in OTHER_KINDS])
+
+
+def test_jax_s_own_attention_with_our_masks_gives_the_dense_answer():
+  modes = [MODES[kind] for kind in KINDS] + [EITHER_WAY["bidirectional"]]
+  equal("cudnn(implementation='xla')", PositionalEncoding(), modes)
+
+
+@dataclasses.dataclass(frozen=True)
+class Sinks(Variant):
+  """A learned scale, cap and further logit, and a window, all at once."""
+
+  def init(self, key, dims):
+    return {name: jnp.ones(dims.H) for name in ("scale_H", "cap_H", "extra_H")}
+
+  def scale(self, params, K):
+    return params["scale_H"]
+
+  def logits(self, params, s_LM):
+    return params["cap_H"] * jnp.tanh(s_LM / params["cap_H"])
+
+  def extra(self, params):
+    return params["extra_H"]
+
+  def seen(self, q_at, k_at):
+    far_BLM = q_at.order_BL[:, :, None] - k_at.order_BL[:, None, :]
+    return far_BLM < 9
+
+
+@pytest.mark.parametrize("core", [TPU, pytest.param(GPU, marks=pytest.mark.slow)])
+def test_variants_and_groups_of_keys_in_kernels(core):
+  """Learned scale, cap, sink, window, two key heads, wider values, and L != M."""
+  rows = jnp.array([0.3, 0.7, 1.1, 2.0])
+  params = {"scale_H": rows, "cap_H": 3 * rows, "extra_H": rows - 1}
+  keys = jax.random.split(jax.random.key(0), 4)
+  draw = lambda key, *shape: jax.random.normal(key, shape)
+  given = {
+    "q": draw(keys[0], B, 6, H, K),
+    "k": draw(keys[1], B, L, 2, K),
+    "v": draw(keys[2], B, L, 2, 2 * K),
+    "rule": params,
+    "table": {"table_HN": draw(keys[3], H, 32)},
+  }
+  at = jax.tree.map(lambda x: x[:, L - 6 :], MODES["left_padded"])
+
+  def loss(core, given):
+    position = bind(positions.build("t5"), given["table"], DIMS)
+    rule = Rule(Sinks(), given["rule"])
+    scale = rule.variant.scale(given["rule"], K)
+    args = given["q"], given["k"], given["v"], at, MODES["left_padded"], position
+    out = cores.build(core)(*args, scale, rule)
+    return jnp.sum(jnp.sin(out)), out
+
+  run = jax.jit(jax.value_and_grad(loss, 1, has_aux=True), static_argnums=0)
+  close(run(core, given), run("dense", given))
+
+
+def test_tables_are_read_and_added_up_alike_in_every_way():
+  rng = np.random.default_rng(0)
+  place = np.subtract.outer(np.arange(8), np.arange(8))
+  index = np.clip(place + 3, 0, 6).astype(np.int32)
+  x = rng.normal(size=(8, 8)).astype(np.float32)
+  for rows in (1, 8):
+    table = rng.normal(size=(rows, 7)).astype(np.float32)
+    want = table[np.arange(8)[:, None] % rows, index]
+    summed = np.zeros_like(table)
+    np.add.at(summed, (np.arange(8)[:, None] % rows, index), x)
+    for way in ("band", "loop"):
+      np.testing.assert_allclose(lookup.READ[way](table, index), want, atol=1e-6)
+      got = lookup.ADD[way](table.shape, x, index)
+      np.testing.assert_allclose(got, summed, atol=1e-5)
+
+
+def test_what_kernels_cannot_do_is_refused_by_name():
+  refused = lambda core, encoding, variant="multihead", drop=False: cores.build(
+    core
+  ).refusal(positions.build(encoding), attentions.build(variant), drop)
+  for core in (TPU, GPU):
+    name = core.partition("(")[0]
+    assert refused(core, "cope") == (
+      f"cope looks at whole rows of scores, and {name} never holds one; use"
+      " model.core=dense"
+    )
+    assert f"{name} does not drop weights" in refused(core, "none", drop=True)
+    assert f"tupe needs gather in each tile, which {name}" in refused(core, "tupe")
+  assert "shaw changes scores by more than a bias" in refused(GPU, "shaw")
+  xla = "cudnn(implementation='xla')"
+  assert "t5 changes scores or outputs, and cudnn cannot" in refused(xla, "t5")
+  assert "softcap is more than a softmax" in refused(xla, "none", "softcap")
+  assert refused(xla, "rope", "gqa(2) + window(8)") is None
+
+
+def test_cudnn_off_a_gpu_raises_and_does_not_fall_back():
+  x_BLHK = jnp.ones((1, 4, H, K))
+  at, nothing = coords.consecutive(1, 4), bind(PositionalEncoding(), {}, None)
+  with pytest.raises(ValueError, match="cudnn runs on NVIDIA GPUs and this is a CPU"):
+    cores.build("cudnn")(x_BLHK, x_BLHK, x_BLHK, at, at, nothing, rule=PLAIN)
+
+
+def test_figures_of_compilation_make_a_table(tmp_path, monkeypatch):
+  figures = {
+    "bytes_accessed": 4.3e8,
+    "temporary_bytes": 2**20,
+    "peak_bytes": 3 * 2**20,
+    "estimated_seconds": 6.5e-4,
+    "compile_seconds": 9.7,
+  }
+  cases = [aot.Case("v5e", 2048, name, "pallas_tpu") for name in ("t5", "none", "cope")]
+  found = [figures, figures | {"estimated_seconds": None}, {"refused": "whole rows"}]
+  pairs = zip(cases, found, strict=True)
+  results = {aot.key(case): dataclasses.asdict(case) | more for case, more in pairs}
+  lines = aot.table(results).splitlines()
+  row = "| v5e | 2,048 | `pallas_tpu` |"
+  assert lines[2:] == [
+    f"| `cope` {row} refused: whole rows |  |  |  |  |",
+    f"| `none` {row} 0.43 | 1 | 3 | no estimate | 10 |",
+    f"| `t5` {row} 0.43 | 1 | 3 | 0.65 | 10 |",
+  ]
+  path = tmp_path / "results.json"
+  assert aot.read(path) == {}
+  path.write_text(json.dumps(results))
+  assert aot.table(aot.read(path)).splitlines() == lines
+  planned = [*aot.plan(["v5e", "v6e"], [2048, 8192], [])]
+  assert {c.L for c in planned if c.chip == "v6e"} == {2048}
+  monkeypatch.setattr(aot.importlib.util, "find_spec", lambda name: None)
+  with pytest.raises(RuntimeError, match=r"pip install -e '\.\[tpu-aot\]'"):
+    aot.require_compiler()
