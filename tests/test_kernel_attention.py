@@ -17,6 +17,7 @@ from transformer_jax.positions import bind, coords, positions
 # Compiling is what these tests cost.
 jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 NOTHING = bind(positions.build("none"), {}, None)
+LINEAR = attentions.build("linear")
 CAUSAL = coords.consecutive(1, 23)
 PACKED = coords.packed(jnp.array([[0] * 2 + [3] * 7 + [1] * 14, [1] * 10 + [2] * 13]))
 SHUFFLE = np.random.default_rng(0).permutation(23)
@@ -76,9 +77,9 @@ def test_linear_numbers():
     want.append(phi(q[i]) @ product_KE / (phi(q[i]) @ norm_K))
   close(want[3], [0.482636, 0.345804, 0.162169])
   given = [jnp.asarray(x, jnp.float32)[None, :, None] for x in (q, k, v)]
-  at, linear = coords.consecutive(1, 4), attentions.build("linear")
+  at = coords.consecutive(1, 4)
   for core in ("dense", "linear(block=3)"):
-    close(outputs(core, linear, *given, at, at)[0, :, 0], want)
+    close(outputs(core, LINEAR, *given, at, at)[0, :, 0], want)
 
 
 SPECS = ["linear", "performer", "performer(24, seed=5, orthogonal=False)"]
@@ -99,13 +100,11 @@ def test_linear_time_gives_the_definition_and_its_gradients(spec):
 
 @pytest.mark.parametrize("block", [1, 5, 46, 200])
 def test_any_block_gives_the_same(block):
-  linear = attentions.build("linear")
-  given = linear, *inputs(), PACKED, CAUSAL.replace(segment_BL=PACKED.segment_BL)
+  given = LINEAR, *inputs(), PACKED, CAUSAL.replace(segment_BL=PACKED.segment_BL)
   close(outputs(f"linear(block={block})", *given), outputs("dense", *given), atol=3e-6)
 
 
 def test_texts_of_different_lengths_and_queries_in_a_cache():
-  linear = attentions.build("linear")
   q, k, v = inputs(M=31)
   source = coords.padded(jnp.arange(31) < jnp.array([[31], [12]])).bidirectional()
   empty = coords.absent(1, 8)
@@ -115,7 +114,7 @@ def test_texts_of_different_lengths_and_queries_in_a_cache():
     (coords.consecutive(1, 23, start=8), coords.consecutive(1, 31)),
     (CAUSAL, cache),
   ):
-    given = linear, q, k, v, EACH(q_at), EACH(k_at)
+    given = LINEAR, q, k, v, EACH(q_at), EACH(k_at)
     want, grads = attended("dense", *given)
     got, got_grads = attended("linear(block=8)", *given)
     close(got, want, atol=3e-6)
@@ -141,8 +140,7 @@ def test_what_is_not_seen_changes_not_one_bit():
 def bytes_needed(core, L):
   """Returns temporary bytes of the gradient."""
   x, at = jax.ShapeDtypeStruct((1, L, 4, 16), jnp.float32), coords.consecutive(1, L)
-  linear = attentions.build("linear")
-  loss = lambda q, k, v: jnp.sum(attend(core, linear, q, k, v, at, at) ** 2)
+  loss = lambda q, k, v: jnp.sum(attend(core, LINEAR, q, k, v, at, at) ** 2)
   compiled = jax.jit(jax.grad(loss, (0, 1, 2))).lower(x, x, x).compile()
   return compiled.memory_analysis().temp_size_in_bytes
 
@@ -298,6 +296,11 @@ def test_what_cannot_be_served_is_one_sentence(core, spec, position, says):
     bound = bind(encoding, {}, Dims(V=8, D=32, H=4, F=8, N=1, L=23))
     cores.build(core)(*inputs(), at, at, bound, None, Rule(variant))
   assert cores.build("linear").refusal(NOTHING.encoding, variant, drop=True)
+
+
+def test_no_other_core_takes_products_of_features_for_scores():
+  serves = lambda core: not cores.build(core).refusal(NOTHING.encoding, LINEAR)
+  assert {name for name in cores if serves(name)} == {"auto", "dense", "linear"}
 
 
 def test_encodings_that_a_kernel_serves():
