@@ -10,6 +10,7 @@ Other libraries run in environments of their own, made on the first call.
 
 import dataclasses
 import sys
+from pathlib import Path
 
 from absl import app
 from absl import flags as absl_flags
@@ -39,8 +40,8 @@ def main(argv: list[str]) -> int:
   try:
     with runner.Sides(_start) as sides:
       if FLAGS.check:
-        return check(sides, runner.Store(RAW))
-      store = runner.Store(runner.Path(FLAGS.output))
+        return check(sides, runner.Store(Path(FLAGS.output)))
+      store = runner.Store(Path(FLAGS.output))
       for section in FLAGS.sections:
         _measure(section, sides, store)
   except venvs.MissingPeers as error:

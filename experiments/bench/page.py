@@ -30,7 +30,7 @@ TEMPLATE = jinja2.Template(
   trim_blocks=True,
   lstrip_blocks=True,
 )
-TPU = ROOT / "docs" / "results" / "tpu_aot.json"  # written by experiments.aot
+TPU = ROOT / "docs" / "results" / "aot_tpu.json"  # written by experiments.aot
 NAMES = {  # how contenders are called on the page
   "torch bias": "PyTorch SDPA, T5 bias and its gradient",
   "torch fixed bias": "PyTorch SDPA, fixed bias",
@@ -243,4 +243,4 @@ def tpu_table() -> str:
     return ""
   from experiments import aot
 
-  return aot.markdown()
+  return aot.table()
