@@ -71,14 +71,14 @@ class Cudnn:
       what = f"{variant.name} is more than a softmax of dot products with a mask"
     elif drop:
       what = "dropped weights would be cuDNN's own"
-    elif self.implementation == "cudnn" and jax.default_backend() != "gpu":
-      return f"cudnn runs on NVIDIA GPUs and this is a {_device()}; {WITHOUT}"
     else:
       return variant.refusal(encoding)
     return f"{what}, and cudnn cannot; {WITHOUT}"
 
   def _unfit(self, q_BLHK, v_BMGE, scale):
-    """Returns what about the arrays does not fit, or None."""
+    """Returns what about the device or the arrays does not fit, or None."""
+    if self.implementation == "cudnn" and jax.default_backend() != "gpu":
+      return f"runs on NVIDIA GPUs and this is a {_device()}"
     if scale is not None and jnp.ndim(scale):
       return "takes one scale for all heads"
     if q_BLHK.shape[-1] != v_BMGE.shape[-1]:
