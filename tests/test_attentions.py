@@ -57,7 +57,8 @@ SPECS = [spec for name in attentions for spec in ARGUMENTS.get(name, [name])] + 
 # A block of 7 does not divide 24: tiles are padded, split by the diagonal, skipped.
 CORES = {"blockwise": "blockwise(block=7)"}
 MESHES = {"ring": lambda: jax.set_mesh(sharding.make_mesh(sequence=4))}
-OTHERS = sorted({*cores} - {"auto", "dense", "blockwise"})
+QUICK = ["blockwise", "linear"]
+OTHERS = sorted({*cores} - {"auto", "dense", *QUICK})
 SLOWLY = [pytest.param(name, marks=pytest.mark.slow) for name in OTHERS]
 ENCODINGS = [Both(), positions.build("none")]
 NOTHING = positions.build("none")
@@ -80,7 +81,6 @@ def make(variant, encoding=None, core="dense"):
   return layer(Architecture(DIMS, encoding, core, variant, decoders=1))
 
 
-@functools.cache
 def layer(arch):
   return Attention(arch, *arch.layer("decoder", 0))
 
@@ -97,7 +97,7 @@ class Nothing:
     return jnp.zeros((*q_BLHK.shape[:3], v_BMGE.shape[-1]), v_BMGE.dtype)
 
 
-@functools.cache
+@functools.lru_cache(maxsize=32)
 def inputs(layer, seed=0):
   """Returns parameters, off their neutral start, and tokens."""
   random = np.random.default_rng(seed)
@@ -114,7 +114,7 @@ def attend(layer, params, x, at, cache=None, memory=None):
   return layer.apply({"params": params}, x, at, cache=cache, memory=memory)
 
 
-@functools.cache
+@functools.lru_cache(maxsize=32)
 def program(layer):
   """Returns jitted `(params, x, at, g) -> (output, gradients of sum(output * g))`."""
 
@@ -171,8 +171,7 @@ def see_refused(layer, core, reason):
   assert layer.variant.name in reason or layer.position.name in reason, reason
   assert core in reason and ("use " in reason or "set " in reason), reason
   with pytest.raises(ValueError) as error:
-    shapes = jax.eval_shape(layer.init, jax.random.key(0), *inputs_at(layer))
-    assert shapes is None, "it must not run"
+    jax.eval_shape(layer.init, jax.random.key(0), *inputs_at(layer))
   assert reason in str(error.value)
 
 
@@ -181,7 +180,7 @@ def inputs_at(layer):
   return jnp.zeros((B, L, DIMS.D)), placed(layer, MODES["causal"])
 
 
-@pytest.mark.parametrize("core", ["blockwise", *SLOWLY])
+@pytest.mark.parametrize("core", [*QUICK, *SLOWLY])
 def test_every_core_gives_the_dense_answer_and_gradients(variant, core):
   compare_cores(make(variant), core, MODES)
 
@@ -248,11 +247,14 @@ def test_the_future_has_zero_gradient_and_changes_nothing(variant):
   close(first[:, :12], whole[:, :12])
 
 
-@functools.partial(jit, static_argnums=0)
-def decoded(layer, seeds, at, empty):
-  """Returns the outputs, for each seed, of a layer that gets one token at a time."""
+@functools.lru_cache(maxsize=32)
+def decoder(layer):
+  """Returns jitted `(params, x, at, cache) -> outputs`, one token at a time.
 
-  def one_seed(params, x):
+  Parameters and tokens have an axis of seeds in front.
+  """
+
+  def one_seed(params, x, at, empty):
     def step(cache, token):
       out_BLD, cache = attend(layer, params, *token, cache)
       return cache, out_BLD
@@ -261,7 +263,7 @@ def decoded(layer, seeds, at, empty):
     _, out_LB1D = jax.lax.scan(step, empty, jax.tree.map(one_by_one, (x, at)))
     return jnp.moveaxis(out_LB1D[:, :, 0], 0, 1)
 
-  return jax.vmap(one_seed)(*seeds)
+  return jit(jax.vmap(one_seed, (0, 0, None, None)))
 
 
 def test_decoding_on_the_cache_equals_one_pass_for_every_seed(variant):
@@ -269,13 +271,13 @@ def test_decoding_on_the_cache_equals_one_pass_for_every_seed(variant):
   layer = make(variant)
   at, (empty,) = placed(layer, MODES["left_padded"]), empty_cache(layer.arch, B, L + 3)
   each = [inputs(layer, seed) for seed in range(2)]
-  got = decoded(layer, jax.tree.map(lambda *x: jnp.stack(x), *each), at, empty)
+  got = decoder(layer)(*jax.tree.map(lambda *x: jnp.stack(x), *each), at, empty)
   for n, given in enumerate(each):
     want = outputs(layer, at, given)
     close(got[n][at.real_BL], want[at.real_BL], atol=1e-5)
 
 
-@functools.cache
+@functools.lru_cache(maxsize=32)
 def crossed(layer):
   """Returns jitted `(params, x, at, source, source_at) -> what x reads there`."""
   read = functools.partial(attend, layer)
