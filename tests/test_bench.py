@@ -192,6 +192,15 @@ def test_a_group_alternates_between_sides_and_keeps_errors(tmp_path):
   assert set(found["versions"]) == {"ours", "torch"}
 
 
+def test_a_case_that_would_run_for_minutes_is_left_out_by_its_last_time():
+  one = lambda name, L: groups.Contender(name, "ours", "attention", {"L": L})
+  group = groups.Group("g", (one("slow", 4096), one("fast", 4096)))
+  last = {"slow None": (2048, 23.0), "fast None": (2048, 22.0)}
+  kept, left_out = runner.affordable(group, last)
+  assert [contender.name for contender in kept.contenders] == ["fast"]
+  assert left_out == {"slow": "left out: it took 23 s at L=2048"}
+
+
 # ------------------------------------------------------------------- what is asked
 
 

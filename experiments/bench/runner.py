@@ -1,5 +1,6 @@
 """Measures groups and keeps what was measured, group by group."""
 
+import dataclasses
 import datetime
 import os
 import time
@@ -13,6 +14,7 @@ from experiments.bench.groups import Contender, Group
 from experiments.bench.worker import Worker, WorkerError
 from transformer_jax.training.files import read_json, write_json
 
+LONGEST = 90.0  # seconds that one call may be expected to take
 NOISY = 0.2  # cores kept busy by others, above which a person should know
 
 
@@ -90,6 +92,30 @@ def measured(group: Group, sides: Sides) -> dict[str, Any]:
   }
 
 
+def affordable(
+  group: Group, last: dict[str, tuple[int, float]]
+) -> tuple[Group, dict[str, str]]:
+  """Takes out cases that would run for minutes, and says why.
+
+  last   length and seconds of each case when it was measured before; attention takes
+         four times as long where the text is twice as long
+  """
+  kept, left_out = [], {}
+  for contender in group.contenders:
+    L, seconds = last.get(_kind(contender), (0, 0.0))
+    expected = seconds * (contender.args.get("L", 0) / L) ** 2 if L else 0.0
+    if contender.case == "attention" and expected > LONGEST:
+      left_out[contender.name] = f"left out: it took {seconds:.0f} s at L={L}"
+    else:
+      kept.append(contender)
+  return dataclasses.replace(group, contenders=tuple(kept)), left_out
+
+
+def _kind(contender: Contender) -> str:
+  """Names a case without its length."""
+  return f"{contender.name} {contender.args.get('backward')}"
+
+
 def _prepared(contender: Contender, sides: Sides) -> tuple[dict, dict]:
   """Makes a case and runs it once; a case that fails leaves no worker behind it."""
   worker = sides[contender.side]
@@ -120,8 +146,15 @@ class Store:
 
 def run(section: str, groups: Iterator[Group], sides: Sides, store: Store) -> None:
   """Measures a section's groups; each is kept as soon as it is there."""
+  last: dict[str, tuple[int, float]] = {}
   for group in groups:
     print(f"{section} {group.name} ...", flush=True)
-    store.put(section, group.name, measured(group, sides))
+    kept, left_out = affordable(group, last)
+    found = measured(kept, sides)
+    found["errors"] |= left_out
+    for c in kept.contenders:
+      if c.name in found["times"]:
+        last[_kind(c)] = c.args.get("L", 0), min(found["times"][c.name])
+    store.put(section, group.name, found)
     store.found["versions"] = store.found.get("versions", {}) | sides.versions()
     store.save()
