@@ -48,8 +48,10 @@ class Bound:
 
     Fewer heads of keys are repeated only if the encoding tells heads apart.
     """
-    if k_BMHK.shape[2] != q_BLHK.shape[2] and self.tells_heads_apart(k_at):
-      k_BMHK = jnp.repeat(k_BMHK, q_BLHK.shape[2] // k_BMHK.shape[2], axis=2)
+    repeat = q_BLHK.shape[2] // k_BMHK.shape[2]
+    turns = self.encoding.overrides("turn") or self.encoding.overrides("rotate")
+    if repeat > 1 and turns and self.tells_heads_apart(k_at):
+      k_BMHK = jnp.repeat(k_BMHK, repeat, axis=2)
     q_BLHK, k_BMHK = self.encoding.turn(self.params, q_BLHK, k_BMHK, q_at, k_at)
     if self.encoding.overrides("temperature"):
       factor = self.encoding.temperature(self.params, q_at)
