@@ -132,6 +132,25 @@ def test_biases_of_the_distance_alone_come_from_the_table_where_that_is_exact():
       assert np.isnan(table_only(at, inputs())[0]).any(), kind
 
 
+@pytest.mark.parametrize("relative", [True, False])
+def test_biases_that_all_sequences_share_are_computed_once_for_all_tiles(relative):
+  @dataclasses.dataclass(frozen=True)
+  class Shared(PerDistance):
+    pass
+
+  Shared.relative = relative
+  few = lambda seed: (inputs(seed)[0], *(x[:, :16] for x in inputs(seed)[1:]))
+  causal = coords.consecutive(1, 16, 5)  # [H, 16, 16] is as much as the queries are
+  drawn = coords.randomized(jax.random.key(0), causal, 99)
+  core, names = f"blockwise(block={BLOCK})", ("dense", f"blockwise(block={BLOCK})")
+  dense, tiled = (jit(gradient(name, Shared())) for name in names)
+  close = lambda a, b: np.testing.assert_allclose(a, b, atol=3e-5, rtol=2e-5)
+  for at in (causal, drawn):
+    jax.tree.map(close, tiled(at, few(0)), dense(at, few(0)))
+  table_only = jit(gradient(core, Shared(table_only=True)))
+  assert np.isfinite(table_only(causal, few(0))[0]).all() == relative
+
+
 def test_tiles_in_which_nothing_is_seen_are_not_visited():
   """What is not a number there reaches no output and no gradient."""
   x_BLHK = inputs()[1]
@@ -165,7 +184,7 @@ def test_seeds_do_not_make_the_choice_of_tiles_a_batch():
 
 def test_blocks_follow_the_shapes_and_an_order_for_them():
   sizes = lambda *shape: dataclasses.astuple(blocks.choose(*shape))
-  assert sizes(256, 256, 8, 8, 0) == ((256, 64), (256, 128), 8, 8, 8)
+  assert sizes(256, 256, 8, 8, 0) == ((256, 128), (256, 128), 8, 8, 8)
   assert sizes(4096, 4096, 8, 8, 0) == ((4096, 256), (4096, 512), 8, 8, 1)
   assert sizes(40, 40, 8, 2, 7) == ((40, 7), (40, 7), 8, 2, 2)
   assert sizes(1, 5000, 8, 1, 0)[:2] == ((1, 1), (5000, 512))

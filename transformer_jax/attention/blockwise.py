@@ -51,14 +51,16 @@ class Blockwise:
     k_BMGK, v_BMGE = repeat_heads(k_BMGK, G), repeat_heads(v_BMGE, G)
     scale = K**-0.5 if scale is None else scale
     fixed = isinstance(scale, int | float)  # or an array, which may be learned
-    cut = blocks.choose(L, M, H, G, self.block)
+    encoding = position.encoding
+    hooked = encoding.overrides("score") or not (encoding.relative or not encoding.bias)
+    cut = blocks.choose(L, M, H, G, self.block, hooked)
     q_at, k_at = cut.queries.pad_at(q_at), cut.keys.pad_at(k_at)
     plan, shift, seen_BL = make_plan(rule, q_at, k_at, cut.queries, cut.keys)
     weights = {
       "position": cut.params(position.params),
       "rule": cut.params(rule.params),
       **cut.params(_by_head(H, scale_H=None if fixed else scale, extra_H=rule.extra())),
-      **_biases(position, q_at, k_at, shift, cut, q_BLHK.size),
+      **_biases(position, q_at, k_at, plan, shift, cut, q_BLHK.size),
     }
     queries = tiles.Queries(
       cut.vectors(q_BLHK, cut.queries),
@@ -82,25 +84,28 @@ def _by_head(H, **numbers):
   return {n: jnp.broadcast_to(x, H) for n, x in numbers.items() if x is not None}
 
 
-def _biases(position, q_at, k_at, shift, cut, size):
+def _biases(position, q_at, k_at, plan, shift, cut, size):
   """Returns biases that are worth computing before the tiles are visited.
 
-  Those of the distance alone are a table. Others that all sequences share are computed
-  once if they take no more room than the queries.
+  Those of the distance alone are a table. Those that all sequences share are computed
+  once for all tiles if they take no more room than the queries.
   """
   encoding, H = position.encoding, cut.H
   if encoding.bias is None or encoding.overrides("score"):
     return {}
-  queries, keys = cut.queries, cut.keys
-  L, M = queries.count * queries.size, keys.count * keys.size
-  if encoding.relative:
-    table_HN = bands.table(position, shift, L, M)
-    return cut.params({"table_HN": jnp.broadcast_to(table_HN, (H, L + M - 1))})
+  L, M = q_at.pos_BL.shape[1], k_at.pos_BL.shape[1]
+  heads = lambda x: jnp.broadcast_to(x, (H, *x.shape[1:]))
+  # The gradient makes it again: what a hook keeps may be much larger than a bias.
+  every = jax.checkpoint(lambda: heads(position.bias(q_at.pos_BL, k_at.pos_BL)[0]))
   shared = q_at.pos_BL.shape[0] == k_at.pos_BL.shape[0] == 1
-  if not shared or H * L * M > size:
+  shared = shared and H * L * M <= size
+  if encoding.relative:
+    table_HN = heads(bands.table(position, shift, L, M))
+    if not shared:
+      return cut.params({"table_HN": table_HN})
+    bias_HLM = jax.lax.cond(plan.bands[0], lambda: bands.spread(table_HN, L), every)
+  elif shared:
+    bias_HLM = every()
+  else:
     return {}
-  bias_HLM = position.bias(q_at.pos_BL, k_at.pos_BL)[0]
-  bias_HLM = jnp.broadcast_to(bias_HLM, (H, L, M))
-  tiles_of = lambda x: x.reshape(-1, queries.count, queries.size, keys.count, keys.size)
-  bias = cut.by_group(tiles_of(bias_HLM), 0)
-  return {"bias_qkHLM": bias.transpose(0, 2, 4, 1, 3, 5)[:, None]}
+  return {"bias_qkHLM": cut.tiles(bias_HLM)[:, None]}

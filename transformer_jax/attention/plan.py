@@ -24,6 +24,7 @@ class Plan:
   queries_of_kq     for each block of keys the blocks of queries that see it, first
   queries_count_k   how many those are
   band_qk           True where all that is seen is `shift` + i - j apart
+  bands             True where that is so in all tiles in which anything is seen
   """
 
   keys_of_qk: jax.Array
@@ -31,6 +32,7 @@ class Plan:
   queries_of_kq: jax.Array
   queries_count_k: jax.Array
   band_qk: jax.Array
+  bands: jax.Array
 
 
 def make_plan(rule, q_at, k_at, queries: Blocks, keys: Blocks):
@@ -62,13 +64,15 @@ def make_plan(rule, q_at, k_at, queries: Blocks, keys: Blocks):
   any_Bqk = least_Bqk <= most_Bqk
   even_Bqk = least_Bqk == most_Bqk
   shift = least_Bqk.reshape(-1)[jnp.argmax(even_Bqk)]
+  band_Bqk = even_Bqk & (least_Bqk == shift)
   any_Bkq = jnp.swapaxes(any_Bqk, 1, 2)
   plan = Plan(
     _places(any_Bqk),
     any_Bqk.sum(-1),
     _places(any_Bkq),
     any_Bkq.sum(-1),
-    even_Bqk & (least_Bqk == shift),
+    band_Bqk,
+    (band_Bqk | ~any_Bqk).all((1, 2)),
   )
   seen_BL = jnp.moveaxis(seen_qBL, 0, 1)
   seen_BL = seen_BL.reshape(seen_BL.shape[0], L)
