@@ -25,3 +25,16 @@ os.environ["NPROC"] = "16"
 
 # Figures are drawn into files; no test may open a window.
 os.environ["MPLBACKEND"] = "agg"
+
+import gc  # noqa: E402
+
+import jax  # noqa: E402
+import pytest  # noqa: E402
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _programs_of_other_modules_are_forgotten():
+  """Frees compiled programs: a process may map only so much, and XLA then crashes."""
+  yield
+  jax.clear_caches()
+  gc.collect()

@@ -57,15 +57,34 @@ SPECS = [spec for name in attentions for spec in ARGUMENTS.get(name, [name])] + 
 # A block of 7 does not divide 24: tiles are padded, split by the diagonal, skipped.
 CORES = {"blockwise": "blockwise(block=7)"}
 MESHES = {"ring": lambda: jax.set_mesh(sharding.make_mesh(sequence=4))}
-QUICK = ["blockwise", "linear"]
-OTHERS = sorted({*cores} - {"auto", "dense", *QUICK})
-SLOWLY = [pytest.param(name, marks=pytest.mark.slow) for name in OTHERS]
+TILED = sorted({*cores} - {"auto", "dense"})
 ENCODINGS = [Both(), positions.build("none")]
 NOTHING = positions.build("none")
 M = 17  # tokens of the text that a decoder attends to
 SOURCE = coords.padded(jnp.arange(M) < jnp.array([[17], [12]])).bidirectional()
 # Compiling is what these tests cost, and slow machine code is found sooner.
 jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+
+
+def seen_by_tiles(spec):
+  """Returns what a core knows of a variant: hooks, parameters, widths of heads."""
+  variant = attentions.build(spec)
+  hooks = "scale dot features logits seen extra pointwise weigh".split()
+  used = tuple(hook for hook in hooks if variant.overrides(hook))
+  learned = jax.eval_shape(lambda: variant.init(jax.random.key(0), DIMS))
+  return used, tuple(learned), variant.projections()
+
+
+# The first that a core cannot tell from others stands for them in the quick tests.
+FIRST = {seen_by_tiles(spec): spec for spec in reversed(SPECS)}.values()
+STANDING = [attentions.build(spec) for spec in FIRST]
+SLOW = pytest.mark.slow
+CELLS = [
+  pytest.param(spec, core, marks=() if spec in FIRST and quick else SLOW)
+  for spec in SPECS
+  for core in TILED
+  for quick in [core in ("blockwise", "linear")]
+]
 
 
 @pytest.fixture(scope="module", params=SPECS)
@@ -180,7 +199,7 @@ def inputs_at(layer):
   return jnp.zeros((B, L, DIMS.D)), placed(layer, MODES["causal"])
 
 
-@pytest.mark.parametrize("core", [*QUICK, *SLOWLY])
+@pytest.mark.parametrize("variant,core", CELLS, indirect=["variant"])
 def test_every_core_gives_the_dense_answer_and_gradients(variant, core):
   compare_cores(make(variant), core, MODES)
 
@@ -203,7 +222,8 @@ def test_attention_that_looks_both_ways_is_defined_or_refused(variant):
   dense = both_ways(variant)
   if dense is None:
     return
-  compare_cores(dense, "blockwise", EITHER_WAY)
+  if variant in STANDING:
+    compare_cores(dense, "blockwise", EITHER_WAY)
   for mode, at in EITHER_WAY.items():
     assert np.all(np.isfinite(outputs(dense, at))), mode
   packed = outputs(dense, EITHER_WAY["packed, bidirectional"])

@@ -14,8 +14,10 @@ import pytest
 from test_attentions import (
   ARGUMENTS,
   CORES,
+  FIRST,
   MESHES,
   SUMS,
+  TILED,
   attend,
   close,
   compare_cores,
@@ -30,25 +32,16 @@ from test_attentions import (
 )
 from test_positions import DIMS, EITHER_WAY, MODES, B, L
 
-from transformer_jax.attention import Variant, attentions, cores
+from transformer_jax.attention import attentions
 from transformer_jax.models import empty_cache
 from transformer_jax.models.support import form
 from transformer_jax.positions import positions
 
+# All of these meet every encoding in the definition and those of KINDS in all cores;
+# in tiles just the variants of FIRST meet all, for tiles know the others by them.
 SPECS = [ARGUMENTS.get(name, [name])[0] for name in attentions] + SUMS
-TILED = sorted({*cores} - {"auto", "dense"})
 # One of each kind: nothing, turned, a table, slopes, keys with data, added to values.
 KINDS = ["none", "rope", "t5", "alibi", "forgetting", "shaw"]
-
-
-def changes(spec):
-  """Returns which hooks a variant uses."""
-  variant = attentions.build(spec)
-  return tuple(hook for hook in vars(Variant) if variant.overrides(hook))
-
-
-# Tiles know a variant by its hooks: the first with the same ones stands for the others.
-FIRST = {changes(spec): spec for spec in reversed(SPECS)}.values()
 SHORT = {m: MODES[m] for m in ("causal", "packed", "left_padded", "first_half")}
 
 
