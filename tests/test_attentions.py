@@ -55,7 +55,7 @@ ARGUMENTS = {
 SUMS = ["gqa(2) + window(6) + softcap(5)", "mqa + sinks + window(6)"]
 SPECS = [spec for name in attentions for spec in ARGUMENTS.get(name, [name])] + SUMS
 # A block of 7 does not divide 24: tiles are padded, split by the diagonal, skipped.
-CORES = {"blockwise": "blockwise(block=7)"}
+CORES = {"blockwise": "blockwise(block=7)", "cudnn": "cudnn(implementation='xla')"}
 MESHES = {"ring": lambda: jax.set_mesh(sharding.make_mesh(sequence=4))}
 TILED = sorted({*cores} - {"auto", "dense"})
 ENCODINGS = [Both(), positions.build("none")]
