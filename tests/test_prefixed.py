@@ -7,7 +7,7 @@ import pytest
 from experiments.build import build
 from experiments.config import resolve
 from experiments.configs import base
-from transformer_jax.attention.base import visible
+from transformer_jax.attention.rule import visible
 from transformer_jax.data.base import tasks
 from transformer_jax.data.strings import SEPARATOR
 from transformer_jax.spec import SpecError
