@@ -7,10 +7,9 @@ import jax
 
 from transformer_jax.attention.base import PLAIN, Core, cores, require
 
-# Best first, where all serve. On CPUs that is measured (docs/benchmarks.md); on TPUs it
-# is what the compiler reckons; on GPUs nothing is known, and kernels must be named.
-ORDER = {"tpu": ("pallas_tpu", "blockwise", "dense")}
-OTHERS = ("blockwise", "dense")
+# Best first, where all serve: docs/benchmarks.md has what was measured, on CPUs. Kernels
+# that have not run on their device are never chosen; they have to be named.
+ORDER = ("blockwise", "dense")
 FEW = 32  # queries: fewer fill no tile, as in decoding
 
 
@@ -72,4 +71,4 @@ def _candidates(variant) -> Iterable[str]:
     yield "ring"
   if variant.overrides("features"):
     yield "linear"
-  yield from ORDER.get(jax.default_backend(), OTHERS)
+  yield from ORDER
