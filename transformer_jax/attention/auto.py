@@ -7,8 +7,8 @@ import jax
 
 from transformer_jax.attention.base import PLAIN, Core, cores, require
 
-# Best first, where all serve: docs/benchmarks.md has what was measured, on CPUs. Kernels
-# that have not run on their device are never chosen; they have to be named.
+# Best first, where all serve: docs/benchmarks.md has what was measured, on CPUs.
+# A kernel that has not run on its device is never chosen; it has to be named.
 ORDER = ("blockwise", "dense")
 FEW = 32  # queries: fewer fill no tile, as in decoding
 
