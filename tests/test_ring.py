@@ -24,8 +24,8 @@ def compare(encoding, kinds):
     if at.pos_BL.max() >= (encoding.reach(DIMS) or jnp.inf):
       continue
     want, want_grads = program("dense", encoding)(given, at, g)
-    with jax.set_mesh(MESH):
-      got, got_grads = program("ring", encoding)(given, at, g)
+    with jax.set_mesh(MESH):  # three keys on each device
+      got, got_grads = program("ring(block=2)", encoding)(given, at, g)
     close = functools.partial(np.testing.assert_allclose, err_msg=kind)
     close(got, want, atol=3e-6)
     # Sums of float32 in another order; gradients add up to L * H * K terms.
@@ -92,6 +92,19 @@ def test_no_device_holds_the_keys_of_all():
       return grad.lower(x).compile().memory_analysis().temp_size_in_bytes
 
   assert memory(8) < memory(2) / 3
+
+
+def test_a_device_compares_its_queries_with_one_block_of_keys_at_once():
+  at, position = coords.consecutive(1, 4096), bind(PositionalEncoding(), {}, None)
+  x = jax.ShapeDtypeStruct((1, 4096, 2, 16), jnp.float32)
+
+  def memory(core):
+    ring = lambda x: jnp.sum(cores.build(core)(x, x, x, at, at, position) ** 2)
+    with jax.set_mesh(sharding.make_mesh(sequence=2)):
+      compiled = jax.jit(jax.grad(ring)).lower(x).compile()
+    return compiled.memory_analysis().temp_size_in_bytes
+
+  assert memory("ring(block=128)") < memory("ring(block=2048)") / 4
 
 
 def test_a_ring_without_its_mesh_says_what_to_set():

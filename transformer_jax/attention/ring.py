@@ -29,12 +29,14 @@ class Ring:
 
   Needs a mesh in context (`with jax.set_mesh(mesh)`), which the runner sets. No device
   ever holds the keys of all; the backward pass sends them round again, with their
-  gradients. Texts are padded to a multiple of the devices.
+  gradients. Texts are padded until blocks and devices divide them.
 
-  axis   the mesh axis that splits the tokens
+  axis    the mesh axis that splits the tokens
+  block   keys that a device compares with its queries at once
   """
 
   axis: str = "sequence"
+  block: int = 256
 
   def __call__(
     self,
@@ -52,15 +54,17 @@ class Ring:
     scale = q_BLHK.shape[-1] ** -0.5 if scale is None else scale
     L, n = q_BLHK.shape[1], self.devices()
     tokens, everywhere = PartitionSpec(None, self.axis), PartitionSpec()
+    M = k_BMGK.shape[1]
+    block = min(self.block, -(-M // n))
     run = jax.shard_map(
-      functools.partial(_local, self.axis, n),
+      functools.partial(_local, self.axis, n, block),
       in_specs=(everywhere, tokens, tokens),
       out_specs=tokens,
       axis_names={self.axis},
       check_vma=False,
     )
     queries = _padded((q_BLHK, q_at), L, n)
-    keys = _padded(((k_BMGK, v_BMGE), k_at), k_BMGK.shape[1], n)
+    keys = _padded(((k_BMGK, v_BMGE), k_at), M, n * block)
     out_BLHE = run((position, rule, jnp.asarray(scale)), queries, keys)
     return out_BLHE[:, :L].astype(v_BMGE.dtype)
 
@@ -98,8 +102,10 @@ def _padded(part, size, n):
   return jax.tree.map(pad, arrays), at
 
 
-def _local(axis, n, scheme, queries, keys):
-  """Runs on each device, with its own queries and the keys it starts with."""
+def _local(axis, n, block, scheme, queries, keys):
+  """Runs on each device, with its own queries and the keys that it starts with."""
+  cut = lambda x: jnp.moveaxis(x.reshape(x.shape[0], -1, block, *x.shape[2:]), 1, 0)
+  keys = jax.tree.map(cut, keys)
   learned, fixed = _partition((scheme, queries, keys))
   return _ring(axis, n, learned, fixed)
 
@@ -150,12 +156,16 @@ def _counted(axis, n, scheme, queries, keys):
   if not rule.variant.overrides("pointwise"):
     return None
 
+  def visit(count_BL, k_at):
+    return count_BL + jnp.sum(rule.seen(q_at, k_at), axis=-1), None
+
   def step(carry, _):
     count_BL, k_at = carry
-    count_BL += jnp.sum(rule.seen(q_at, k_at), axis=-1)
+    count_BL, _ = jax.lax.scan(visit, count_BL, k_at)
     return (count_BL, _pass_on(axis, n, k_at)), None
 
-  shape = jax.eval_shape(lambda: jnp.sum(rule.seen(q_at, k_at), axis=-1)).shape
+  B = max(q_at.order_BL.shape[0], k_at.order_BL.shape[1])
+  shape = (B, q_at.order_BL.shape[1])
   return jax.lax.scan(step, (jnp.zeros(shape, int), k_at), length=n)[0][0]
 
 
@@ -165,19 +175,24 @@ def _forward(axis, n, scheme, queries, keys):
   count_BL = _counted(axis, n, scheme, queries, keys)
   pointwise, extra_H = count_BL is not None, rule.extra()
 
-  def step(carry, _):
-    out, lse, keys = carry
+  def visit(carry, keys):
+    out, lse = carry
     new_out, new_lse = _part(scheme, queries, keys, count_BL)
     if pointwise:
-      return (out + new_out, lse, _pass_on(axis, n, keys)), None
+      return (out + new_out, lse), None
     total = jnp.logaddexp(lse, new_lse)
     out = out * jnp.exp(lse - total) + new_out * jnp.exp(new_lse - total)
-    return (out, total, _pass_on(axis, n, keys)), None
+    return (out, total), None
+
+  def step(carry, _):
+    found, keys = carry
+    found, _ = jax.lax.scan(visit, found, keys)
+    return (found, _pass_on(axis, n, keys)), None
 
   out = jnp.zeros((*q_BLHK.shape[:3], v_BMGE.shape[-1]))
   lse = jnp.full((*q_BLHK.shape[:3], 1), MASKED)
   lse = lse if extra_H is None else jnp.broadcast_to(extra_H[:, None], lse.shape)
-  (out, lse, _), _ = jax.lax.scan(step, (out, lse, keys), length=n)
+  ((out, lse), _), _ = jax.lax.scan(step, ((out, lse), keys), length=n)
   return out, lse, count_BL
 
 
@@ -196,12 +211,11 @@ def _ring_backward(axis, n, kept, d_out):
   learned, fixed, out, lse, count_BL = kept
   scheme, queries, keys = learned
 
-  def step(carry, _):
-    d_scheme, d_queries, d_keys, keys, other_keys = carry
+  def visit(sums, block):
+    keys, other_keys, d_keys = block
 
     def part(*learned):
-      whole = _join(learned, (*fixed[:2], other_keys))
-      return _part(*whole, count_BL)
+      return _part(*_join(learned, (*fixed[:2], other_keys)), count_BL)
 
     (own_out, own_lse), pull = jax.vjp(part, scheme, queries, keys)
     if count_BL is None:
@@ -210,13 +224,17 @@ def _ring_backward(axis, n, kept, d_out):
       d_part = pull((share * d_out, d_lse))
     else:
       d_part = pull((d_out, jnp.zeros_like(own_lse)))
-    carry = jax.tree.map(jnp.add, (d_scheme, d_queries, d_keys), d_part)
-    travelling = _pass_on(axis, n, (carry[2], keys, other_keys))
-    return (*carry[:2], *travelling), None
+    *sums, d_keys = jax.tree.map(jnp.add, (*sums, d_keys), d_part)
+    return tuple(sums), d_keys
 
-  zeros = jax.tree.map(jnp.zeros_like, learned)
-  start = *zeros, keys, fixed[2]
-  (d_scheme, d_queries, d_keys, *_), _ = jax.lax.scan(step, start, length=n)
+  def step(carry, _):
+    sums, blocks = carry
+    sums, d_keys = jax.lax.scan(visit, sums, blocks)
+    return (sums, _pass_on(axis, n, (*blocks[:2], d_keys))), None
+
+  *zeros, d_keys = jax.tree.map(jnp.zeros_like, learned)
+  start = tuple(zeros), (keys, fixed[2], d_keys)
+  ((d_scheme, d_queries), (*_, d_keys)), _ = jax.lax.scan(step, start, length=n)
   d_extra = _extra_gradient(scheme, fixed[0], out, lse, d_out)
   return (jax.tree.map(jnp.add, d_scheme, d_extra), d_queries, d_keys), None
 
