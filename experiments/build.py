@@ -120,7 +120,8 @@ def check_attention(config: ConfigDict, arch: Architecture) -> None:
     if refused:
       raise ConfigError(f"{chosen}: {refused}")
   try:
-    arch.attention.projections().check(dims)
+    for n in range(model.layers):
+      arch.attention.layer(n).projections().fit(dims)
   except ValueError as error:
     raise ConfigError(f"model.attention={model.attention}: {error}") from error
   reach = arch.position.reach(dims)

@@ -79,6 +79,7 @@ def test_the_record_names_cores_of_all_layers_and_lengths():
     ({"core": "blockwise", "attention": "entmax"}, "entmax looks at whole rows"),
     ({"core": "ring", "attention_dropout": 0.1}, "ring does not drop weights"),
     ({"attention": "gqa(3)"}, "3 groups of keys do not divide 4 heads"),
+    ({"attention": "alternate(multihead, gqa(3))"}, "3 groups of keys do not divide"),
     ({"attention": "stick_breaking", "kind": "encoder"}, "use it in a decoder"),
   ],
 )
