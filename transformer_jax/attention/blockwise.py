@@ -18,6 +18,7 @@ from transformer_jax.attention.base import (
   require,
   whole_rows,
 )
+from transformer_jax.attention.devices import on_each_device
 from transformer_jax.attention.plan import make_plan
 from transformer_jax.attention.scores import Scheme
 
@@ -32,6 +33,7 @@ class Blockwise:
 
   block: int = 0
 
+  @on_each_device
   def __call__(
     self,
     q_BLHK,

@@ -14,6 +14,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plgpu
 
 from transformer_jax.attention.base import PLAIN, cores, require
+from transformer_jax.attention.devices import on_each_device
 from transformer_jax.attention.kernels import layout, reading, serve
 from transformer_jax.attention.kernels.tile import finish, grow
 from transformer_jax.attention.rule import MASKED, Rule
@@ -35,6 +36,7 @@ class PallasGPU:
   block: int | None = None
   interpret: bool | None = None
 
+  @on_each_device
   def __call__(
     self,
     q_BLHK,

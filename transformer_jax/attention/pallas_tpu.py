@@ -15,6 +15,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from transformer_jax.attention.base import PLAIN, cores, require
+from transformer_jax.attention.devices import on_each_device
 from transformer_jax.attention.kernels import layout, reading, serve
 from transformer_jax.attention.kernels.tile import finish, grow
 from transformer_jax.attention.rule import MASKED, Rule
@@ -37,6 +38,7 @@ class PallasTPU:
   block: int | None = None
   interpret: bool | None = None
 
+  @on_each_device
   def __call__(
     self,
     q_BLHK,

@@ -6,23 +6,11 @@ import jax
 
 from transformer_jax.axes import Dims
 from transformer_jax.positions import Bound, Coords, PositionalEncoding
+from transformer_jax.product import project
 
 Arrays = dict[str, jax.Array]
 # name: (shape, how many of the first axes are inputs); 0 inputs: added, starts at zero
 Weights = dict[str, tuple[tuple[int, ...], int]]
-
-
-def project(x: jax.Array, w: jax.Array, inputs: int) -> jax.Array:
-  """Contracts the last `inputs` axes of x with the first of w, in the dtype of x.
-
-  Tokens are flattened into one axis: XLA on CPUs fuses two axes better than three.
-  """
-  tokens, inward, outward = x.shape[:-inputs], w.shape[:inputs], w.shape[inputs:]
-  size = 1
-  for n in inward:
-    size *= n
-  y = x.reshape(-1, size) @ w.astype(x.dtype).reshape(size, -1)
-  return y.reshape(*tokens, *outward)
 
 
 @dataclasses.dataclass(frozen=True)

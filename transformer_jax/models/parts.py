@@ -6,7 +6,6 @@ from typing import Any
 import flax.linen as nn
 import jax
 
-from transformer_jax.attention.projections import project
 from transformer_jax.axes import Dims
 from transformer_jax.positions import Bound, PositionalEncoding, bind
 
@@ -58,6 +57,3 @@ def own(module: nn.Module, init: Any, dims: Dims) -> dict[str, jax.Array]:
   make = lambda name: lambda key: init(key, dims)[name]
   names = jax.eval_shape(lambda: init(jax.random.key(0), dims))
   return {name: module.param(name, make(name)) for name in names}
-
-
-__all__ = ["Norm", "Position", "own", "project", "weight"]

@@ -14,7 +14,7 @@ from transformer_jax.attention import Core, Dropout, Rule, Variant
 from transformer_jax.attention.cache import newest, remember
 from transformer_jax.axes import Dims
 from transformer_jax.models.layers import Gelu, PreNorm, RMSNorm
-from transformer_jax.models.parts import Norm, Position, own, project, weight
+from transformer_jax.models.parts import Norm, Position, own, weight
 from transformer_jax.models.support import form
 from transformer_jax.positions import (
   Coords,
@@ -22,6 +22,7 @@ from transformer_jax.positions import (
   PositionalEncoding,
   coords,
 )
+from transformer_jax.product import project
 
 Memory = tuple[jax.Array, Coords]  # what an encoder made of its text, and where
 

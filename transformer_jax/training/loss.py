@@ -5,6 +5,8 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from transformer_jax.product import across
+
 # Logits that a device holds at once, in float32 32 MiB or 1 GiB. CPUs work fastest when
 # they stay in caches; accelerators want few large products and lack only memory.
 HELD = {"cpu": 2**23}
@@ -93,8 +95,7 @@ def _piece(output_VD, smoothing, x_BLD, target_BL, weight_BL):
 
   wanted_TV = jnp.where(v_V == target_T1, 1 - smoothing, 0.0) + smoothing / V
   d_logits_TV = (e_TV * (weight_T1 / sum_T1) - weight_T1 * wanted_TV).astype(x_TD.dtype)
-  # Narrow before wide: XLA on CPUs transposes the first, at up to half the time.
-  d_output_DV = dot(x_TD, d_logits_TV, (((0,), (0,)), ((), ())))
+  d_output_DV = across(x_TD, d_logits_TV)
   d_x_TD = dot(d_logits_TV, output_VD, (((1,), (0,)), ((), ()))).astype(x_TD.dtype)
   sums = jnp.sum(loss_T1 * weight_T1), jnp.sum(right_T1 * weight_T1)
   shaped = d_x_TD.reshape(x_BLD.shape), loss_T1.reshape(weight_BL.shape)

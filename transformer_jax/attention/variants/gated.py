@@ -5,8 +5,8 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from transformer_jax.attention.projections import project
 from transformer_jax.attention.variant import Variant, attentions
+from transformer_jax.product import project
 
 
 @attentions.register("gated")

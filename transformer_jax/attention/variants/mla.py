@@ -5,11 +5,12 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from transformer_jax.attention.projections import Projections, project
+from transformer_jax.attention.projections import Projections
 from transformer_jax.attention.variant import Variant, attentions
 from transformer_jax.positions import PositionalEncoding
 from transformer_jax.positions.base import Wrapper
 from transformer_jax.positions.tempered import Tempered
+from transformer_jax.product import project
 from transformer_jax.spec import SpecError
 
 
