@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments import config_file, flags, provenance, runs
+from experiments import config_file, cpu, flags, provenance, runs
 from experiments.config import ConfigError, flatten, load, validate
 from experiments.plan import Run
 from transformer_jax.training.files import write_json
@@ -34,6 +34,7 @@ def work(
   except OSError as error:
     raise ConfigError(f"--workdir={request.workdir}: {error}") from error
   _announce(request, todo)
+  cpu.keep_memory()
   with stop_requested() as stop:
     states = [outcome.state for outcome in _outcomes(request, todo, stop)]
   if stop:
@@ -48,6 +49,8 @@ def check(todo: Sequence[Run]) -> None:
   """Raises ConfigError with what is wrong in any of the runs, before the first."""
   import jax
 
+  sizes = ("data", "tensor", "sequence")
+  cpu.make_devices([run.config.mesh[name] for name in sizes] for run in todo)
   problems: dict[str, None] = {}
   for run in todo:
     try:

@@ -226,7 +226,7 @@ def test_without_peers_only_ours_is_measured():
   bench.FLAGS.unparse_flags() if bench.FLAGS.is_parsed() else None
   bench.FLAGS(["bench", "--nopeers", "--quick", "--encodings=all"])
   found = list(bench._groups("step"))
-  assert {c.side for group in found for c in group.contenders} == {"ours"}
+  assert {c.side for group in found for c in group.contenders} == {"train"}
 
 
 def test_missing_peers_are_one_clear_message(tmp_path, monkeypatch):
@@ -338,7 +338,8 @@ def test_the_slowest_encoding_counts_also_from_another_group():
   # cope: 1.0 s in a group without GPT-2, which took 0.9 of the peer that is in both
   assert against32.worst == "cope"
   assert against32.found["median"] == pytest.approx(0.9) and not against32.met
-  assert against16.found["median"] == pytest.approx(0.45)
+  # In bfloat16 like is compared with like: 0.45 over rope's 0.6.
+  assert against16.found["median"] == pytest.approx(0.75)
   assert share.found["median"] == pytest.approx(flops / 40e9 * 0.1)
   assert targets.step_flops(16, 256) == flops
   assert share.worst == "cope"

@@ -22,6 +22,7 @@ from transformer_jax.positions import positions
 RAW = ROOT / "docs" / "results" / "benchmarks.json"
 SECTIONS = (*groups.SECTIONS, "sweep", "page")
 OURS = [sys.executable, "-m", "experiments.bench.ours"]
+SIDES = {"ours": OURS, "train": [*OURS, "train"]}  # others are environments of peers
 
 absl_flags.DEFINE_list("sections", list(SECTIONS), "What to measure.")
 absl_flags.DEFINE_list("encodings", [], "Encodings; all: every one. Default: a few.")
@@ -66,7 +67,7 @@ def _groups(section: str):
     names = [*groups.STEPPED, *(n for n in positions if n not in groups.STEPPED)]
   chosen = {"encodings": tuple(names)} if names else {}
   for group in groups.SECTIONS[section](FLAGS.quick, **chosen):
-    ours = tuple(c for c in group.contenders if FLAGS.peers or c.side == "ours")
+    ours = tuple(c for c in group.contenders if FLAGS.peers or c.side in SIDES)
     yield dataclasses.replace(group, contenders=ours)
 
 
@@ -84,7 +85,7 @@ def check(sides: runner.Sides, recorded: runner.Store) -> int:
 
 
 def _start(side: str) -> Worker:
-  return Worker(OURS if side == "ours" else venvs.command(side))
+  return Worker(SIDES.get(side) or venvs.command(side))
 
 
 def _stop(message: str) -> int:

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from experiments.bench.measure import Patience
+from experiments.cpu import cores
 
 ENCODINGS = ("t5", "alibi", "per_distance", "fire", "rope", "none")
 LENGTHS = tuple(2**n for n in range(9, 16))  # 512 to 32768
@@ -17,7 +18,7 @@ PROMPT, NEW = 64, 128  # tokens read and written in decoding
 
 @dataclasses.dataclass(frozen=True)
 class Contender:
-  """One case of one side: `ours`, `torch` or `flax`."""
+  """One case of one side: `ours`, `train` (also ours), `torch` or `flax`."""
 
   name: str
   side: str
@@ -91,20 +92,22 @@ def step(quick: bool, encodings: Sequence[str] = STEPPED) -> Iterator[Group]:
       few = [name for name in encodings if name in STEPPED]
     for start in range(0, len(few), AT_ONCE):
       part = few[start : start + AT_ONCE]
-      contenders = [_ours(name, sizes) for name in part]
+      contenders = [_ours(name, sizes, devices=cores()) for name in part]
+    if not start and not quick:
+      contenders += [_ours(name, sizes, "bfloat16", cores()) for name in part]
       contenders += list(_peers(sizes, quick) if not start else _anchor(sizes))
       yield Group(
         f"L={L} {', '.join(part)}" if start else f"L={L}",
-        (*contenders, Contender("matmul", "ours", "matmul", {})),
+        (*contenders, Contender("matmul", "train", "matmul", {})),
         Patience(seconds=20, least=2 if quick else 3, most=5),
         sizes,
       )
 
 
-def _ours(encoding, sizes, dtype="float32"):
-  name = f"{encoding} {dtype}"
-  args = {"position": encoding, "dtype": dtype, **sizes}
-  return Contender(name, "ours", "step", args)
+def _ours(encoding, sizes, dtype="float32", devices=1):
+  name = f"{encoding} {dtype}" + (" on one device" if devices == 1 < cores() else "")
+  args = {"position": encoding, "dtype": dtype, "devices": devices, **sizes}
+  return Contender(name, "train", "step", args)
 
 
 def _anchor(sizes, kind=ANCHOR, dtype="float32"):
@@ -115,8 +118,8 @@ def _anchor(sizes, kind=ANCHOR, dtype="float32"):
 
 def _peers(sizes, quick) -> Iterator[Contender]:
   if not quick:
-    yield _ours("rope", sizes, "bfloat16")
-    yield _ours("t5", sizes, "bfloat16")
+    for name in ("rope", "t5"):
+      yield _ours(name, sizes)
   for dtype in ("float32", "bfloat16"):
     for kind in (ANCHOR, "hf_gpt2") if quick else TORCH:
       yield from _anchor(sizes, kind, dtype)
@@ -129,7 +132,7 @@ def decode(quick: bool, encodings: Sequence[str] = ()) -> Iterator[Group]:
   for B in (1,) if quick else (1, 32):
     sizes = {"B": B, "prompt": PROMPT, "new": NEW}
     ours = [
-      Contender(name, "ours", "decode", {"position": name, **sizes})
+      Contender(name, "train", "decode", {"position": name, **sizes})
       for name in ("learned", "rope", "t5")
     ]
     peer = Contender("torch hf_gpt2", "torch", "generate", sizes)
@@ -154,7 +157,7 @@ def check(quick: bool, encodings: Sequence[str] = ()) -> Iterator[Group]:
   sizes = {"B": 16, "L": 256}
   yield Group(
     "step",
-    (_ours("rope", sizes), Contender("matmul", "ours", "matmul", {})),
+    (_ours("rope", sizes, devices=cores()), Contender("matmul", "train", "matmul", {})),
     Patience(seconds=8, least=4, most=7),
     sizes,
   )

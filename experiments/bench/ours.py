@@ -1,10 +1,12 @@
 """This project's own side of the measurements, one process of its own.
 
-python -m experiments.bench.ours      # started by experiments.bench
+python -m experiments.bench.ours         # started by experiments.bench
+python -m experiments.bench.ours train   # as the runner trains: see experiments/cpu.py
 """
 
 import dataclasses
 import functools
+import sys
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import provenance
+from experiments import cpu, provenance
 from experiments.bench.serve import serve
 from experiments.build import build
 from experiments.configs import base
@@ -21,6 +23,7 @@ from transformer_jax.axes import Dims
 from transformer_jax.data.base import Batch, Task
 from transformer_jax.evaluation.decode import greedy
 from transformer_jax.positions import bind, coords, positions
+from transformer_jax.training import sharding
 
 LIMIT = 9 * 2**30  # bytes of temporary arrays: a case that needs more is not run
 CACHE = Path(__file__).parents[2] / "runs" / "bench" / "compiled"
@@ -109,12 +112,16 @@ def _experiment(position, B, L, core="", dtype="float32", V=8192, D=256, H=8, N=
   return build(config)
 
 
-def step(position, B, L, **options):
+def step(position, B, L, devices=1, **options):
   """One step of the project's own Trainer on random tokens: loss, gradients, AdamW."""
   trainer = _experiment(position, B, L, **options).trainer
-  state = jax.jit(trainer.init)(0)
-  batch = jax.jit(trainer.batch)((), state)
-  update = jax.jit(trainer.step, donate_argnums=0).lower(state, batch).compile()
+  mesh = sharding.make_mesh(data=devices)
+  split = functools.partial(sharding.split_batch, mesh)
+  trainer = dataclasses.replace(trainer, constrain=split)
+  state = sharding.whole(mesh, jax.jit(trainer.init)(0))
+  with jax.set_mesh(mesh):
+    batch = jax.jit(trainer.batch)((), state)
+    update = jax.jit(trainer.step, donate_argnums=0).lower(state, batch).compile()
   held = [state]
 
   def run():
@@ -169,6 +176,9 @@ def main() -> None:
   """Answers requests; compiled programs are kept for the next time."""
   jax.config.update("jax_compilation_cache_dir", str(CACHE))
   jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+  if "train" in sys.argv[1:]:
+    cpu.make_devices([(cpu.cores(), 1, 1)])
+    cpu.keep_memory()
   serve(CASES, lambda: provenance.versions() | {"device": provenance.device()})
 
 

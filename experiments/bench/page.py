@@ -11,6 +11,7 @@ from experiments.bench.groups import SIZES
 from experiments.bench.measure import spread
 from experiments.bench.targets import (
   OTHERS,
+  PEERS,
   Target,
   encodings,
   fastest_peer,
@@ -61,7 +62,7 @@ def render(found: dict[str, Any], pictures: tuple[str, ...] = ()) -> str:
   groups = [group for section in sections.values() for group in section.values()]
   dates = sorted({group["date"] for group in groups})
   return TEMPLATE.render(
-    device=found.get("versions", {}).get("ours", {}).get("device", "unknown"),
+    device=_device(found.get("versions", {})),
     versions=found.get("versions", {}),
     commits=sorted({group["commit"] for group in groups}),
     dates=dates[:1] + dates[1:][-1:],
@@ -79,6 +80,11 @@ def render(found: dict[str, Any], pictures: tuple[str, ...] = ()) -> str:
     busy=max((group.get("busy") or 0 for group in groups), default=0),
     tpu=tpu_table(),
   )
+
+
+def _device(versions: dict[str, dict[str, str]]) -> str:
+  named = [found["device"] for found in versions.values() if "device" in found]
+  return named[0] if named else "unknown"
 
 
 def target_table(found: list[Target]) -> str:
@@ -149,26 +155,22 @@ def label(name: str) -> str:
 
 def step_table(step: dict[str, Any], L: int) -> str:
   """Returns speed, share of the peak and speed-ups of everything that trained."""
-  main = step[f"L={L}"]
-  rows = []
-  for name, group in encodings(step, L):
-    rows.append((f"`{name}`", "float32", *_step_cells(group, f"{name} float32")))
+  main, rows = step[f"L={L}"], []
+  for own in PEER_DTYPES:
+    over = [{n: x for n, _, x in speedups(step, L, peer, own)} for peer in PEER_DTYPES]
+    for name, group in encodings(step, L, own):
+      cells = (with_spread(found[name]) if found[name] else "–" for found in over)
+      rows.append((f"`{name}`", own, *_step_cells(group, f"{name} {own}"), *cells))
   for name in main["times"]:
-    kind, _, dtype = name.rpartition(" ")
-    mine = not name.startswith(OTHERS)
-    if name != "matmul" and not (mine and dtype == "float32"):
-      dtype += " autocast" if name.startswith("torch") and dtype == "bfloat16" else ""
-      who = f"`{kind}`" if mine else NAMES[kind]
-      rows.append((who, dtype, *_step_cells(main, name)))
-  faster = [
-    {name: found for name, _, found in speedups(step, L, dtype) if found}
-    for dtype in ("float32", "bfloat16")
-  ]
-  for place, row in enumerate(rows):
-    own = [found.get(row[0].strip("`")) for found in faster]
-    float32 = row[0].startswith("`") and row[1] == "float32"
-    cells = (with_spread(x) if x and float32 else "–" for x in own)
-    rows[place] = (*row, *cells)
+    if name.startswith(OTHERS):
+      kind, _, dtype = name.rpartition(" ")
+      who, dtype = NAMES[kind], PEERS[dtype] if kind.startswith("torch") else dtype
+    elif name.endswith("on one device"):
+      kind, _, dtype = name.partition(" ")
+      who = f"`{kind}`"
+    else:
+      continue
+    rows.append((who, dtype, *_step_cells(main, name), "–", "–"))
   best = [fastest_peer(main, dtype).rpartition(" ")[0] for dtype in PEER_DTYPES]
   over = [f"speed over {NAMES.get(name, 'a peer')}" for name in best]
   over = [f"{text} ({dtype})" for text, dtype in zip(over, PEER_DTYPES, strict=True)]
@@ -176,7 +178,7 @@ def step_table(step: dict[str, Any], L: int) -> str:
   return table(header, rows)
 
 
-PEER_DTYPES = ("float32", "bfloat16")
+PEER_DTYPES = tuple(PEERS)
 
 
 def _step_cells(group: dict[str, Any], name: str) -> Iterator[str]:

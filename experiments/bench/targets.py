@@ -125,8 +125,8 @@ def _steps(step) -> Iterator[Target]:
   """Yields the targets of whole training steps at 256 tokens."""
   place = "training step, L = 256, slowest encoding"
   for dtype, which in PEERS.items():
-    cases = {n: x for n, _, x in speedups(step, 256, dtype) if x}
-    what = f"{place}: speed over the fastest {which} peer"
+    cases = {n: x for n, _, x in speedups(step, 256, dtype, dtype) if x}
+    what = f"{place}: {dtype} speed over the fastest {which} peer"
     yield worst(what, 1.5 if dtype == "float32" else 1.0, True, cases)
   cases = {
     name: share
@@ -136,28 +136,32 @@ def _steps(step) -> Iterator[Target]:
   yield worst(f"{place}: share of the measured matmul peak", 0.5, True, cases)
 
 
-def encodings(step, L: int) -> Iterator[tuple[str, dict[str, Any]]]:
-  """Yields our encodings in float32, each with the group it was measured in."""
+def encodings(step, L: int, dtype="float32") -> Iterator[tuple[str, dict[str, Any]]]:
+  """Yields our encodings, each with the group it was measured in."""
   for group in step.values():
     if group["L"] == L:
       for name in group["times"]:
-        if name.endswith(" float32") and not name.startswith(OTHERS):
+        if name.endswith(f" {dtype}") and not name.startswith(OTHERS):
           yield name.split()[0], group
 
 
-def speedups(step, L: int, dtype: str) -> Iterator[tuple[str, dict, dict | None]]:
+def speedups(
+  step, L: int, dtype: str, own: str = "float32"
+) -> Iterator[tuple[str, dict, dict | None]]:
   """Yields how much faster a step of each encoding is than the fastest peer.
+
+  dtype, own   what the peer computes in, and what this project does
 
   Groups after the first hold one peer only: their quotients are taken with that one
   and multiplied with what the first group says of the two.
   """
   main = step.get(f"L={L}", {})
   peer = fastest_peer(main, dtype)
-  for name, group in encodings(step, L):
-    found = quotient(group, peer, f"{name} float32")
+  for name, group in encodings(step, L, own):
+    found = quotient(group, peer, f"{name} {own}")
     between = quotient(main, peer, ANCHOR)
     if found is None and between:
-      found = scaled(quotient(group, ANCHOR, f"{name} float32"), between["median"])
+      found = scaled(quotient(group, ANCHOR, f"{name} {own}"), between["median"])
     yield name, group, found
 
 

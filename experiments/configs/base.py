@@ -46,6 +46,7 @@ def get_config() -> ConfigDict:
   evaluate.rows_per_step = 16  # sequences scored at once: bounds the memory
 
   config.mesh = mesh = ConfigDict()
+  # A CPU gets as many devices as are asked for here, up to its cores.
   mesh.data = 1  # devices that share a batch; -1: all that are left
   mesh.tensor = 1  # devices that share heads and hidden units
   mesh.sequence = 1  # devices that share the tokens of a text

@@ -1,0 +1,67 @@
+"""A process that trains on a CPU gets the devices of its mesh and keeps its memory."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from experiments import cpu
+
+DEVICES = """
+from experiments import cpu
+cpu.cores = lambda: 4
+cpu.make_devices({meshes})
+import jax
+print(jax.device_count())
+"""
+
+
+@pytest.mark.parametrize(
+  ("meshes", "flags", "count"),
+  [
+    ([(1, 1, 1)], {}, 1),
+    ([(1, 1, 1), (2, 1, 2)], {}, 4),
+    ([(2, 1, 1), (8, 1, 1)], {}, 2),  # eight are more than there are cores
+    ([(-1, 1, 1)], {}, 1),  # all of what is there
+    ([(2, 1, 1)], {"JAX_NUM_CPU_DEVICES": "3"}, 3),
+    ([(2, 1, 1)], {"XLA_FLAGS": "--xla_force_host_platform_device_count=3"}, 3),
+  ],
+)
+def test_a_cpu_gets_the_devices_that_meshes_ask_for(meshes, flags, count):
+  own = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
+  code = DEVICES.format(meshes=meshes)
+  command = [sys.executable, "-c", code]
+  said = subprocess.run(command, env=own | flags, capture_output=True, text=True)
+  assert said.stdout.strip() == str(count), said.stderr
+
+
+def test_devices_are_left_alone_once_jax_has_started():
+  cpu.make_devices([(2, 1, 1)])
+
+
+FREED = """
+import ctypes
+from pathlib import Path
+from experiments import cpu
+
+def resident():
+  return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+{first}
+for _ in range(3):
+  before = resident()
+  array = bytearray(2**28)
+  del array
+print(resident() - before < 0 or resident() < 2**28)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a setting of glibc")
+@pytest.mark.parametrize(
+  ("first", "handed_back"), [("", True), ("cpu.keep_memory()", False)]
+)
+def test_memory_that_was_freed_stays_with_the_process(first, handed_back):
+  command = [sys.executable, "-c", FREED.format(first=first)]
+  said = subprocess.run(command, capture_output=True, text=True)
+  assert said.stdout.strip() == str(not keeps), said.stderr

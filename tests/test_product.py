@@ -1,0 +1,65 @@
+"""Products of tokens with weights: values and gradients in both float types."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from transformer_jax.product import across, project
+
+SHAPES = [((5, 7, 6), (6, 3, 4), 1), ((5, 7, 6, 4), (6, 4, 3), 2), ((35, 2), (2, 9), 1)]
+
+
+def inputs(x_shape, w_shape, inputs, dtype):
+  rng = np.random.default_rng(0)
+  x, w = rng.normal(size=x_shape), rng.normal(size=w_shape)
+  y_shape = (*x_shape[: len(x_shape) - inputs], *w_shape[inputs:])
+  g = rng.normal(size=y_shape)
+  return jnp.asarray(x, dtype), jnp.asarray(w, jnp.float32), jnp.asarray(g, dtype)
+
+
+@pytest.mark.parametrize(("x_shape", "w_shape", "n"), SHAPES)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_projection_and_its_gradients_are_sums(x_shape, w_shape, n, dtype):
+  x, w, g = inputs(x_shape, w_shape, n, dtype)
+  y, pull = jax.vjp(lambda x, w: project(x, w, n), x, w)
+  d_x, d_w = jax.jit(pull)(g)
+  assert y.dtype == d_x.dtype == x.dtype and d_w.dtype == w.dtype
+
+  wide = lambda a: np.asarray(a, np.float64)
+  size = int(np.prod(w_shape[:n]))
+  x2, g2 = wide(x).reshape(-1, size), wide(g).reshape(-1, w.size // size)
+  w2 = wide(w.astype(dtype)).reshape(size, -1)  # read in the dtype of x
+  # What comes out in bfloat16 has 8 bits; a weight's gradient keeps its float32 sums.
+  loose = {"float32": 1e-5, "bfloat16": 2**-7}[dtype]
+  np.testing.assert_allclose(wide(y).reshape(g2.shape), x2 @ w2, atol=loose, rtol=loose)
+  np.testing.assert_allclose(
+    wide(d_x).reshape(x2.shape), g2 @ w2.T, atol=loose, rtol=loose
+  )
+  np.testing.assert_allclose(
+    wide(d_w).reshape(w2.shape), x2.T @ g2, atol=1e-5, rtol=1e-5
+  )
+
+
+@pytest.mark.parametrize("shape", [(64, 16, 48), (64, 48, 16)])
+def test_the_transpose_by_a_product_changes_no_number(shape):
+  """Numbers of bfloat16 times one are themselves, on whatever units."""
+  T, D, F = shape
+  x = jax.random.normal(jax.random.key(0), (T, D), jnp.bfloat16)
+  y = jax.random.normal(jax.random.key(1), (T, F), jnp.bfloat16)
+  want = np.asarray(x, np.float64).T @ np.asarray(y, np.float64)
+  got = jax.jit(across)(x, y)
+  assert got.dtype == jnp.float32
+  np.testing.assert_allclose(got, want, atol=1e-5, rtol=1e-5)
+
+
+def test_no_product_of_bfloat16_training_has_float32_operands():
+  """They would leave a CPU's matrix units, and a TPU's, alone."""
+  x, w, g = inputs((35, 6), (6, 4), 1, "bfloat16")
+  run = lambda x, w, g: jax.vjp(lambda x, w: project(x, w, 1), x, w)[1](g)
+  text = jax.jit(run).lower(x, w, g).as_text()
+  products = [line for line in text.splitlines() if "dot_general" in line]
+  assert len(products) >= 2
+  for line in products:
+    operands = line.partition(" : (")[2].partition(")")[0]
+    assert operands.count("bf16") == 2, line
