@@ -58,10 +58,9 @@ print(resident() - before < 0 or resident() < 2**28)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a setting of glibc")
-@pytest.mark.parametrize(
-  ("first", "handed_back"), [("", True), ("cpu.keep_memory()", False)]
-)
-def test_memory_that_was_freed_stays_with_the_process(first, handed_back):
+@pytest.mark.parametrize("keeps", [False, True])
+def test_memory_that_was_freed_stays_with_the_process(keeps):
+  first = "cpu.keep_memory()" if keeps else ""
   command = [sys.executable, "-c", FREED.format(first=first)]
   said = subprocess.run(command, capture_output=True, text=True)
   assert said.stdout.strip() == str(not keeps), said.stderr

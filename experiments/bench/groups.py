@@ -93,8 +93,8 @@ def step(quick: bool, encodings: Sequence[str] = STEPPED) -> Iterator[Group]:
     for start in range(0, len(few), AT_ONCE):
       part = few[start : start + AT_ONCE]
       contenders = [_ours(name, sizes, devices=cores()) for name in part]
-    if not start and not quick:
-      contenders += [_ours(name, sizes, "bfloat16", cores()) for name in part]
+      if not start and not quick:
+        contenders += [_ours(name, sizes, "bfloat16", cores()) for name in part]
       contenders += list(_peers(sizes, quick) if not start else _anchor(sizes))
       yield Group(
         f"L={L} {', '.join(part)}" if start else f"L={L}",
