@@ -6,6 +6,7 @@ Tiles are tiny, so that a text of 24 tokens has several, some of which see nothi
 import dataclasses
 import functools
 import json
+import subprocess
 
 import jax
 import jax.numpy as jnp
@@ -209,3 +210,17 @@ def test_figures_of_compilation_make_a_table(tmp_path, monkeypatch):
   monkeypatch.setattr(aot.importlib.util, "find_spec", lambda name: None)
   with pytest.raises(RuntimeError, match=r"pip install -e '\.\[tpu-aot\]'"):
     aot.require_compiler()
+
+
+def test_a_compiler_that_ends_its_process_is_a_line_of_the_table(monkeypatch):
+  said = (
+    "W0000 slow\nF1122 10:58 1 emitter.cc:418] Check failed: 1 == 2 (1 vs. 2) \n@ f"
+  )
+  ended = subprocess.CompletedProcess([], -6, stdout="", stderr=said)
+  monkeypatch.setattr(aot.subprocess, "run", lambda *args, **kwargs: ended)
+  case = aot.Case("v5p", 2048, "t5", "dense")
+  found = aot.apart(case)
+  assert found == {
+    "failed": "the compiler ended its process: Check failed: 1 == 2 (1 vs. 2)"
+  }
+  assert "Check failed" in aot.table({"": dataclasses.asdict(case) | found})
