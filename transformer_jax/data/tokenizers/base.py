@@ -1,0 +1,158 @@
+"""What tokenizers share: special tokens, a vocabulary with a fingerprint, a folder."""
+
+import dataclasses
+import hashlib
+import json
+import pathlib
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import ClassVar
+
+from transformer_jax.data.files import DataError
+from transformer_jax.spec import Registry
+
+tokenizers = Registry("tokenizer")
+
+SPECIAL = ("<pad>", "<s>", "</s>", "<unk>", "<mask>")
+PAD, BOS, EOS, UNK, MASK = range(len(SPECIAL))
+FILE = "tokenizer.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Tokenizer:
+  """Text to tokens and back, by a vocabulary that `train` learns.
+
+  Every tokenizer starts with the special tokens, which no text can spell, and then the
+  sentinels: <extra_0>, <extra_1>, ..., which stand for spans that were taken out.
+
+  sentinels   how many of them there are
+  pieces      what each token stands for, in order; empty before training
+  """
+
+  sentinels: int = dataclasses.field(default=0, kw_only=True)
+  pieces: tuple[str, ...] = dataclasses.field(default=(), kw_only=True, repr=False)
+
+  name: ClassVar[str]
+
+  @property
+  def vocabulary(self) -> int:
+    """The most tokens that training can make: what a model has room for."""
+    raise NotImplementedError
+
+  @property
+  def special(self) -> tuple[str, ...]:
+    """The special tokens and the sentinels."""
+    return *SPECIAL, *(f"<extra_{n}>" for n in range(self.sentinels))
+
+  @property
+  def fingerprint(self) -> str:
+    """The SHA-256 of the vocabulary."""
+    said = json.dumps([self.name, self.pieces], ensure_ascii=True)
+    return hashlib.sha256(said.encode()).hexdigest()
+
+  def train(self, texts: Iterable[str]) -> "Tokenizer":
+    """Returns this tokenizer with a vocabulary; the same texts give the same one."""
+    raise NotImplementedError
+
+  def encode(self, text: str) -> list[int]:
+    """Returns the tokens of a text, no special ones except for what is unknown."""
+    raise NotImplementedError
+
+  def decode(self, tokens: Iterable[int]) -> str:
+    """Returns the text; special tokens are left out, the unknown one is shown."""
+    raise NotImplementedError
+
+  def sentinel(self, n: int) -> int:
+    """Returns the token <extra_n>. Raises DataError when there are too few."""
+    if not 0 <= n < self.sentinels:
+      raise DataError(
+        f"{self.name} has {self.sentinels} sentinels, and <extra_{n}> is asked for;"
+        f" write {self.name}(sentinels={n + 1})"
+      )
+    return len(SPECIAL) + n
+
+  def save(self, folder: pathlib.Path) -> None:
+    """Writes the vocabulary and what made it. Raises DataError if another is there."""
+    if (folder / FILE).exists():
+      self.check(load(folder), str(folder))
+      return
+    folder.mkdir(parents=True, exist_ok=True)
+    said = {
+      "tokenizer": self.name,
+      "fingerprint": self.fingerprint,
+      "arguments": self._arguments(),
+      "pieces": self.pieces,
+    }
+    self._save_more(folder)
+    # A name of its own first: a process that dies leaves no half a vocabulary.
+    new = folder / f"{FILE}.new"
+    new.write_text(json.dumps(said, ensure_ascii=False, indent=0), encoding="utf-8")
+    new.replace(folder / FILE)
+
+  def check(self, other: "Tokenizer", where: str) -> None:
+    """Raises DataError unless the other tokenizer has the same vocabulary."""
+    if self.fingerprint != other.fingerprint:
+      raise DataError(
+        f"the vocabulary in {where} is {_brief(other)} and this one is {_brief(self)}:"
+        " tokens would mean other words; use the texts and the tokenizer that it was"
+        " trained with, or another folder"
+      )
+
+  def _arguments(self) -> dict:
+    kept = [field.name for field in dataclasses.fields(self) if field.init]
+    return {name: getattr(self, name) for name in kept if name != "pieces"}
+
+  def _save_more(self, folder: pathlib.Path) -> None:
+    pass
+
+  def _load_more(self, folder: pathlib.Path) -> "Tokenizer":
+    return self
+
+
+def load(folder: pathlib.Path) -> Tokenizer:
+  """Reads what `save` wrote. Raises DataError when it is missing or damaged."""
+  path = folder / FILE
+  try:
+    said = json.loads(path.read_text(encoding="utf-8"))
+    empty = tokenizers[said["tokenizer"]](**said["arguments"])
+    found = dataclasses.replace(empty, pieces=tuple(said["pieces"]))._load_more(folder)
+  except OSError as error:
+    raise DataError(
+      f"cannot read the vocabulary '{error.filename or path}': {error.strerror}; train"
+      " it again in another folder"
+    ) from error
+  except (ValueError, KeyError, TypeError) as error:
+    raise DataError(f"'{path}' is no vocabulary ({error}); copy it again") from error
+  if found.fingerprint != said["fingerprint"]:
+    raise DataError(f"'{path}' was changed since it was written; copy it again")
+  return found
+
+
+def most_common(counts: Counter, room: int) -> list[str]:
+  """Returns the `room` most common pieces, equally common ones by their spelling."""
+  return [piece for piece, _ in sorted(counts.items(), key=lambda x: (-x[1], x[0]))][
+    :room
+  ]
+
+
+def need(tokenizer: Tokenizer, least: int) -> None:
+  """Raises DataError unless there is room for `least` tokens."""
+  if tokenizer.vocabulary < least:
+    raise DataError(
+      f"{tokenizer.name}: a size of {tokenizer.vocabulary} leaves no room beside the"
+      f" special tokens; write {tokenizer.name}(size={least}) or more"
+    )
+
+
+def trained(tokenizer: Tokenizer) -> Sequence[str]:
+  """Returns the pieces. Raises DataError before training."""
+  if not tokenizer.pieces:
+    raise DataError(
+      f"{tokenizer.name} has no vocabulary yet; call train(texts) or load(folder)"
+    )
+  return tokenizer.pieces
+
+
+def _brief(tokenizer: Tokenizer) -> str:
+  size, print_ = len(tokenizer.pieces), tokenizer.fingerprint[:12]
+  return f"{tokenizer.name} of {size} tokens, fingerprint {print_}"

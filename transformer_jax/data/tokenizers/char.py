@@ -1,0 +1,74 @@
+"""Characters, the most common ones."""
+
+import dataclasses
+import functools
+from collections import Counter
+from collections.abc import Iterable
+from typing import ClassVar
+
+from transformer_jax.data.tokenizers import base
+from transformer_jax.data.tokenizers.base import UNK, Tokenizer, tokenizers
+
+
+@dataclasses.dataclass(frozen=True)
+class Listed(Tokenizer):
+  """A vocabulary of the most common pieces of text; others are unknown.
+
+  size   the most tokens, special ones included
+  """
+
+  size: int = 512
+
+  def __post_init__(self):
+    base.need(self, len(self.special) + 1)
+
+  @property
+  def vocabulary(self) -> int:
+    return self.size
+
+  def cut(self, text: str) -> list[str]:
+    """Cuts a text into pieces."""
+    raise NotImplementedError
+
+  def join(self, pieces: list[str]) -> str:
+    """Joins pieces to a text."""
+    raise NotImplementedError
+
+  def train(self, texts: Iterable[str]) -> "Listed":
+    counts = Counter()
+    for text in texts:
+      counts.update(self.cut(text))
+    common = base.most_common(counts, self.size - len(self.special))
+    return dataclasses.replace(self, pieces=(*self.special, *common))
+
+  @functools.cached_property
+  def _tokens(self) -> dict[str, int]:
+    # Special tokens are left out: a text that spells one does not mean it.
+    first = len(self.special)
+    return {piece: n for n, piece in enumerate(base.trained(self)) if n >= first}
+
+  def encode(self, text: str) -> list[int]:
+    tokens = self._tokens
+    return [tokens.get(piece, UNK) for piece in self.cut(text)]
+
+  def decode(self, tokens: Iterable[int]) -> str:
+    first, pieces = len(self.special), base.trained(self)
+    shown = [n for n in tokens if n == UNK or first <= n < len(pieces)]
+    return self.join([pieces[n] for n in shown])
+
+
+@tokenizers.register("char")
+@dataclasses.dataclass(frozen=True)
+class Char(Listed):
+  """One token for each of the most common characters.
+
+  size   the most tokens, special ones included
+  """
+
+  name: ClassVar[str] = "char"
+
+  def cut(self, text):
+    return list(text)
+
+  def join(self, pieces):
+    return "".join(pieces)

@@ -1,0 +1,35 @@
+"""Words and punctuation marks, the most common ones."""
+
+import dataclasses
+import re
+from typing import ClassVar
+
+from transformer_jax.data.tokenizers.base import tokenizers
+from transformer_jax.data.tokenizers.char import Listed
+
+SPACE = "\u2581"  # in a piece: a space was here, as SentencePiece writes it
+PIECE = re.compile(rf"{SPACE}?(?:\w+|[^\w\s{SPACE}])|{SPACE}")
+
+
+@tokenizers.register("word")
+@dataclasses.dataclass(frozen=True)
+class Word(Listed):
+  """One token for each of the most common words and punctuation marks.
+
+  A piece remembers the space before it, so that decoding gives the text back; several
+  spaces in a row become one.
+
+  size   the most tokens, special ones included
+  """
+
+  size: int = 16_000
+
+  name: ClassVar[str] = "word"
+
+  def cut(self, text):
+    return PIECE.findall("".join(SPACE + word for word in text.split()))
+
+  def join(self, pieces):
+    # What is unknown was most often a word of its own.
+    known = (SPACE + piece if piece == "<unk>" else piece for piece in pieces)
+    return "".join(known).replace(SPACE, " ").strip()
