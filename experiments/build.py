@@ -172,11 +172,16 @@ def flops_per_token(experiment: Experiment, arrays: Any) -> float:
   """Returns what XLA counts for one training step of one seed, per token read.
 
   Counted with dense attention and every layer written out, since XLA counts the body of
-  a loop once. It is a count of the program before optimization, not a time.
+  a loop once, and in float32, since CPUs transpose bfloat16 by products. It is a count
+  of the program before optimization, not a time.
   """
   trainer = experiment.trainer
   plain = dataclasses.replace(
-    trainer.model.arch, core=cores.build("dense"), scan=False, remat=False
+    trainer.model.arch,
+    core=cores.build("dense"),
+    dtype="float32",
+    scan=False,
+    remat=False,
   )
   # All logits at once: pieces of the loss would be a loop too.
   trainer = dataclasses.replace(trainer, model=Transformer(plain), held=2**62)
