@@ -1,4 +1,4 @@
-"""What a block has besides attention: norms, activations, where norms stand."""
+"""What a block has besides attention: norms and activations."""
 
 import dataclasses
 from typing import ClassVar
@@ -6,11 +6,13 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
+from transformer_jax.models.placements import PostNorm, PreNorm, placements
 from transformer_jax.spec import Registry
+
+__all__ = ["PostNorm", "PreNorm", "activations", "norms", "placements"]
 
 norms = Registry("norm")
 activations = Registry("activation")
-placements = Registry("norm placement")
 
 
 @norms.register("rmsnorm")
@@ -19,37 +21,44 @@ class RMSNorm:
   """Scales features to unit mean square. Zhang and Sennrich, 2019.
 
   https://arxiv.org/abs/1910.07467
+
+  offset   is added to the gains: 1 in Gemma, whose own gains are near zero
   """
 
   epsilon: float = 1e-6
+  offset: float = 0.0
 
   def init(self, D: int) -> dict[str, jax.Array]:
-    return {"gain_D": jnp.ones(D)}
+    return {"gain_D": jnp.ones(D) - self.offset}
 
   def __call__(self, params: dict[str, jax.Array], x_BLD: jax.Array) -> jax.Array:
     x = x_BLD.astype(jnp.float32)
     square = jnp.mean(jnp.square(x), axis=-1, keepdims=True)
-    return (x * jax.lax.rsqrt(square + self.epsilon) * params["gain_D"]).astype(
-      x_BLD.dtype
-    )
+    gain_D = params["gain_D"] + self.offset if self.offset else params["gain_D"]
+    return (x * jax.lax.rsqrt(square + self.epsilon) * gain_D).astype(x_BLD.dtype)
 
 
 @norms.register("layernorm")
 @dataclasses.dataclass(frozen=True)
 class LayerNorm:
-  """Centers and scales features. Ba et al., 2016. https://arxiv.org/abs/1607.06450"""
+  """Centers and scales features. Ba et al., 2016. https://arxiv.org/abs/1607.06450
+
+  shift   adds a learned vector; MPT does not
+  """
 
   epsilon: float = 1e-5
+  shift: bool = True
 
   def init(self, D: int) -> dict[str, jax.Array]:
-    return {"gain_D": jnp.ones(D), "shift_D": jnp.zeros(D)}
+    gain = {"gain_D": jnp.ones(D)}
+    return gain | {"shift_D": jnp.zeros(D)} if self.shift else gain
 
   def __call__(self, params: dict[str, jax.Array], x_BLD: jax.Array) -> jax.Array:
     x = x_BLD.astype(jnp.float32)
     x -= jnp.mean(x, axis=-1, keepdims=True)
     variance = jnp.mean(jnp.square(x), axis=-1, keepdims=True)
-    x *= jax.lax.rsqrt(variance + self.epsilon)
-    return (x * params["gain_D"] + params["shift_D"]).astype(x_BLD.dtype)
+    x = x * jax.lax.rsqrt(variance + self.epsilon) * params["gain_D"]
+    return (x + params["shift_D"] if self.shift else x).astype(x_BLD.dtype)
 
 
 @activations.register("relu")
@@ -78,6 +87,28 @@ class Gelu:
     return jax.nn.gelu(h_BLF, approximate=self.approximate)
 
 
+@activations.register("quick_gelu")
+@dataclasses.dataclass(frozen=True)
+class QuickGelu:
+  """x sigmoid(1.702 x). https://arxiv.org/abs/1606.08415"""
+
+  gated: ClassVar[bool] = False
+
+  def __call__(self, h_BLF: jax.Array) -> jax.Array:
+    return h_BLF * jax.nn.sigmoid(1.702 * h_BLF)
+
+
+@activations.register("silu")
+@dataclasses.dataclass(frozen=True)
+class Silu:
+  """x sigmoid(x). https://arxiv.org/abs/1702.03118"""
+
+  gated: ClassVar[bool] = False
+
+  def __call__(self, h_BLF: jax.Array) -> jax.Array:
+    return jax.nn.silu(h_BLF)
+
+
 @activations.register("swiglu")
 @dataclasses.dataclass(frozen=True)
 class SwiGLU:
@@ -89,32 +120,16 @@ class SwiGLU:
     return jax.nn.silu(gate_BLF) * h_BLF
 
 
-@placements.register("pre")
+@activations.register("geglu")
 @dataclasses.dataclass(frozen=True)
-class PreNorm:
-  """x + f(norm(x)), and a norm at the end. Xiong et al., 2020.
+class GeGLU:
+  """Gated by a gelu. Shazeer, 2020. https://arxiv.org/abs/2002.05202
 
-  https://arxiv.org/abs/2002.04745
+  approximate   by tanh, as in T5 v1.1 and Gemma
   """
 
-  final_norm: ClassVar[bool] = True
+  approximate: bool = True
+  gated: ClassVar[bool] = True
 
-  def before(self, norm, x_BLD):
-    return norm(x_BLD)
-
-  def after(self, norm, x_BLD, update_BLD):
-    return x_BLD + update_BLD
-
-
-@placements.register("post")
-@dataclasses.dataclass(frozen=True)
-class PostNorm:
-  """norm(x + f(x)), as in Vaswani et al., 2017. https://arxiv.org/abs/1706.03762"""
-
-  final_norm: ClassVar[bool] = False
-
-  def before(self, norm, x_BLD):
-    return x_BLD
-
-  def after(self, norm, x_BLD, update_BLD):
-    return norm(x_BLD + update_BLD)
+  def __call__(self, h_BLF: jax.Array, gate_BLF: jax.Array) -> jax.Array:
+    return jax.nn.gelu(gate_BLF, approximate=self.approximate) * h_BLF

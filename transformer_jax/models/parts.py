@@ -22,6 +22,17 @@ class Norm(nn.Module):
     return self.kind(params, x_BLD)
 
 
+class Parameters(nn.Module):
+  """Owns the parameters that `start(key, dims)` starts, and returns them."""
+
+  start: Any
+  dims: Dims
+
+  @nn.compact
+  def __call__(self) -> dict[str, jax.Array]:
+    return own(self, self.start, self.dims)
+
+
 class Position(nn.Module):
   """Owns parameters of a positional encoding, those that `owns` names.
 

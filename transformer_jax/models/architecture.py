@@ -1,0 +1,56 @@
+"""What a Transformer is made of."""
+
+import dataclasses
+from typing import Any
+
+from transformer_jax.attention import Core, Variant
+from transformer_jax.axes import Dims
+from transformer_jax.models.ends import Linear, Tokens
+from transformer_jax.models.layers import Gelu, RMSNorm
+from transformer_jax.models.placements import PreNorm
+from transformer_jax.models.support import form
+from transformer_jax.positions import PositionalEncoding
+
+
+@dataclasses.dataclass(frozen=True)
+class Architecture:
+  """What a Transformer is made of. Every choice is a value.
+
+  encoders, decoders   layers that look both ways, and layers that look back; a model
+                       with both attends from decoder to encoder
+  prefix               the decoder's coordinates let a prefix be seen whole
+  attention            the attention variant
+  tied                 the output reads with the embedding's own weights
+  feedforward_bias     projections of feed-forward layers add learned vectors
+  dtype                of activations; parameters, norms, softmax and logits are float32
+  scan, remat          one program for all layers; recompute layers in the backward pass
+  """
+
+  dims: Dims
+  position: PositionalEncoding
+  core: Core
+  attention: Variant = Variant()
+  norm: Any = RMSNorm()
+  activation: Any = Gelu()
+  placement: Any = PreNorm()
+  embedding: Any = Tokens()
+  head: Any = Linear()
+  encoders: int = 0
+  decoders: int = 0
+  prefix: bool = False
+  dropout: float = 0.0
+  attention_dropout: float = 0.0
+  tied: bool = True
+  feedforward_bias: bool = False
+  dtype: str = "float32"
+  scan: bool = False
+  remat: bool = False
+
+  @property
+  def decoding(self) -> str:
+    """How decoder layers use attention."""
+    return "prefix" if self.prefix else "decoder"
+
+  def layer(self, use: str, n: int) -> tuple[PositionalEncoding, Variant]:
+    """Returns the encoding and the variant of layer n of a stack."""
+    return form(self.position, use).layer(n), form(self.attention, use).layer(n)

@@ -1,0 +1,110 @@
+"""What stands at the two ends of a model: embeddings below, output heads above."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from transformer_jax.axes import Dims
+from transformer_jax.models.layers import Gelu, LayerNorm, activations, norms
+from transformer_jax.positions import Coords
+from transformer_jax.product import project
+from transformer_jax.spec import Registry
+
+embeddings = Registry("embedding")
+heads = Registry("output head")
+
+Params = dict[str, jax.Array]
+
+
+@embeddings.register("tokens")
+@dataclasses.dataclass(frozen=True)
+class Tokens:
+  """A vector for each token. Vaswani et al., 2017. https://arxiv.org/abs/1706.03762
+
+  power   vectors are multiplied by D ** power; 0: as they are, as in GPT-2
+  types   a vector for each kind of token is added: BERT's segments, which tokens name
+          by the id `type_BL`; without ids all tokens are of kind 0
+  norm    stands after the embedding, positions included: BERT, BLOOM
+  """
+
+  power: float = 0.5
+  types: int = 0
+  norm: Any = None
+
+  def __post_init__(self):
+    object.__setattr__(self, "norm", norms.build(self.norm))
+
+  def init(self, key: jax.Array, dims: Dims) -> Params:
+    if not self.types:
+      return {}
+    return {"type_ND": dims.D**-0.5 * jax.random.normal(key, (self.types, dims.D))}
+
+  def __call__(self, params: Params, x_BLD: jax.Array, at: Coords) -> jax.Array:
+    """Returns what the vectors of the tokens become, without the norm."""
+    if self.power:
+      x_BLD = x_BLD * x_BLD.shape[-1] ** self.power
+    if self.types:
+      type_BL = at.data.get("type_BL", jnp.zeros_like(at.pos_BL))
+      x_BLD = x_BLD + params["type_ND"][type_BL]
+    return x_BLD
+
+
+@heads.register("linear")
+@dataclasses.dataclass(frozen=True)
+class Linear:
+  """Products with the vectors of the vocabulary.
+
+  power   states are multiplied by D ** power first; -0.5: T5 with tied embeddings
+  bias    adds a learned number to each logit
+  cap     logits are squeezed between -cap and cap by tanh, as in Gemma 2,
+          https://arxiv.org/abs/2408.00118; 0: they are not
+  """
+
+  power: float = 0.0
+  bias: bool = False
+  cap: float = 0.0
+
+  def init(self, key: jax.Array, dims: Dims) -> Params:
+    return {"shift_V": jnp.zeros(dims.V)} if self.bias else {}
+
+  def states(self, params: Params, x_BLD: jax.Array) -> jax.Array:
+    """Returns what is multiplied with the vectors of the vocabulary."""
+    return x_BLD * x_BLD.shape[-1] ** self.power if self.power else x_BLD
+
+  def logits(self, params: Params, logits_BLV: jax.Array) -> jax.Array:
+    """Changes the products."""
+    if self.bias:
+      logits_BLV = logits_BLV + params["shift_V"]
+    return self.cap * jnp.tanh(logits_BLV / self.cap) if self.cap else logits_BLV
+
+
+@heads.register("transform")
+@dataclasses.dataclass(frozen=True)
+class Transform(Linear):
+  """BERT's: a dense layer, an activation and a norm come before the products.
+
+  Devlin et al., 2019. https://arxiv.org/abs/1810.04805
+  """
+
+  bias: bool = True
+  activation: Any = Gelu(approximate=False)
+  norm: Any = LayerNorm(epsilon=1e-12)
+
+  def __post_init__(self):
+    object.__setattr__(self, "activation", activations.build(self.activation))
+    object.__setattr__(self, "norm", norms.build(self.norm))
+
+  def init(self, key, dims):
+    dense_DD = jax.random.normal(key, (dims.D, dims.D)) * dims.D**-0.5
+    own = {"dense_DD": dense_DD, "dense_shift_D": jnp.zeros(dims.D)}
+    norm = {f"norm_{name}": x for name, x in self.norm.init(dims.D).items()}
+    return super().init(key, dims) | own | norm
+
+  def states(self, params, x_BLD):
+    h_BLD = project(x_BLD, params["dense_DD"], 1)
+    h_BLD = self.activation(h_BLD + params["dense_shift_D"].astype(x_BLD.dtype))
+    names = self.norm.init(x_BLD.shape[-1])
+    norm = {name: params[f"norm_{name}"] for name in names}
+    return super().states(params, self.norm(norm, h_BLD))

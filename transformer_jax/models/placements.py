@@ -1,0 +1,101 @@
+"""How the parts of a block are put together, and where its norms stand.
+
+A placement is called with `norm`, which gives the norm of a name, and the parts of the
+block in their order: {name: function of x_BLD that returns its update}.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import ClassVar
+
+import jax
+
+from transformer_jax.spec import Registry, SpecError
+
+placements = Registry("norm placement")
+
+Change = Callable[[jax.Array], jax.Array]
+Norms = Callable[[str], Change]
+
+
+@placements.register("pre")
+@dataclasses.dataclass(frozen=True)
+class PreNorm:
+  """x + f(norm(x)), and a norm at the end. Xiong et al., 2020.
+
+  https://arxiv.org/abs/2002.04745
+  """
+
+  final_norm: ClassVar[bool] = True
+
+  def __call__(self, norm: Norms, x_BLD: jax.Array, parts: dict[str, Change]):
+    for name, part in parts.items():
+      x_BLD = x_BLD + part(norm(name)(x_BLD))
+    return x_BLD
+
+
+@placements.register("post")
+@dataclasses.dataclass(frozen=True)
+class PostNorm:
+  """norm(x + f(x)), as in Vaswani et al., 2017. https://arxiv.org/abs/1706.03762"""
+
+  final_norm: ClassVar[bool] = False
+
+  def __call__(self, norm: Norms, x_BLD: jax.Array, parts: dict[str, Change]):
+    for name, part in parts.items():
+      x_BLD = norm(name)(x_BLD + part(x_BLD))
+    return x_BLD
+
+
+@placements.register("sandwich")
+@dataclasses.dataclass(frozen=True)
+class Sandwich:
+  """x + norm(f(norm(x))), and a norm at the end. Ding et al., 2021; Gemma 2.
+
+  https://arxiv.org/abs/2105.13290, https://arxiv.org/abs/2408.00118
+  """
+
+  final_norm: ClassVar[bool] = True
+
+  def __call__(self, norm: Norms, x_BLD: jax.Array, parts: dict[str, Change]):
+    for name, part in parts.items():
+      update_BLD = part(norm(name)(x_BLD))
+      x_BLD = x_BLD + norm(f"{name}_update")(update_BLD)
+    return x_BLD
+
+
+@placements.register("update")
+@dataclasses.dataclass(frozen=True)
+class UpdateNorm:
+  """x + norm(f(x)), and a norm at the end: OLMo 2. https://arxiv.org/abs/2501.00656"""
+
+  final_norm: ClassVar[bool] = True
+
+  def __call__(self, norm: Norms, x_BLD: jax.Array, parts: dict[str, Change]):
+    for name, part in parts.items():
+      x_BLD = x_BLD + norm(name)(part(x_BLD))
+    return x_BLD
+
+
+@placements.register("parallel")
+@dataclasses.dataclass(frozen=True)
+class Parallel:
+  """x + f(norm(x)) + g(norm(x)): all parts read the same x. Wang, 2021, GPT-J.
+
+  https://github.com/kingoflolz/mesh-transformer-jax
+
+  norms   "each" part has its own, as in GPT-NeoX; "one" serves all, as in GPT-J
+  """
+
+  norms: str = "each"
+  final_norm: ClassVar[bool] = True
+
+  def __post_init__(self):
+    if self.norms not in ("each", "one"):
+      raise SpecError(f"parallel: norms is {self.norms!r}; write 'each' or 'one'")
+
+  def __call__(self, norm: Norms, x_BLD: jax.Array, parts: dict[str, Change]):
+    if self.norms == "one":
+      read_BLD = norm(next(iter(parts)))(x_BLD)
+      return x_BLD + sum(part(read_BLD) for part in parts.values())
+    return x_BLD + sum(part(norm(name)(x_BLD)) for name, part in parts.items())
