@@ -104,3 +104,17 @@ def test_dropped_weights_are_scaled_up_and_only_dense_drops_them():
   np.testing.assert_allclose(out[..., 0].mean(), 1.0, atol=0.05)
   for name in sorted({*cores} - {"dense", "auto"}):
     assert cores.build(name).refusal(NONE, Variant(), True), name
+
+
+def test_the_counted_operations_do_not_depend_on_the_type_of_numbers():
+  """On CPUs bfloat16 gets its transposes by products, which no model asked for."""
+  config = base.get_config()
+  config.model.update(width=32, heads=2, layers=1, feedforward=64)
+  config.train.update(rows=2, length=16)
+  config.task = "copy"
+  counted = []
+  for config.model.dtype in ("float32", "bfloat16"):
+    experiment = build.build(config)
+    arrays = experiment.trainer.task.load()[0]
+    counted.append(build.flops_per_token(experiment, arrays))
+  assert counted[0] == counted[1] > 0
