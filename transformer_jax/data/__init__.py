@@ -11,6 +11,7 @@ from transformer_jax.data import pairs as pairs
 from transformer_jax.data import prefixed as prefixed
 from transformer_jax.data import tasks as _folder
 from transformer_jax.data import text as text
+from transformer_jax.data import translation as translation
 
 for _module in pkgutil.iter_modules(_folder.__path__, _folder.__name__ + "."):
   importlib.import_module(_module.name)

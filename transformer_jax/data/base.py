@@ -1,6 +1,7 @@
 """What training and evaluation ask of a task."""
 
 import dataclasses
+import pathlib
 from typing import Any, ClassVar
 
 import jax
@@ -65,6 +66,12 @@ class Task:
   def load(self) -> tuple[Any, dict[str, Any]]:
     """Returns the arrays that batches are cut from and the facts to record."""
     return (), {}
+
+  def keep(self, folder: pathlib.Path) -> None:
+    """Saves with a run what its parameters are useless without, such as a vocabulary.
+
+    Raises DataError when the run's folder holds another one.
+    """
 
   def batch(
     self,

@@ -49,7 +49,7 @@ def split(documents: list[Document]) -> tuple[dict[str, list[Document]], str]:
   """
   by_name = {name: [] for name in SPLITS}
   for document in documents:
-    by_name[_split_of(document.name)].append(document)
+    by_name[split_of(document.name)].append(document)
   if all(by_name.values()):
     return by_name, "by file"
   cut = [_cut(document) for document in documents]
@@ -142,17 +142,20 @@ def _read(path: pathlib.Path, name: str) -> Document:
 
 
 def check_utf8(content: bytes, where: str) -> None:
-  """Raises DataError with the first byte offset that is not UTF-8."""
+  """Raises DataError with the first byte offset, and line, that is not UTF-8."""
   try:
     content.decode("utf-8")
   except UnicodeDecodeError as error:
+    line = content.count(b"\n", 0, error.start) + 1
     raise DataError(
-      f"{where} is not UTF-8 at byte {error.start} ({error.reason}); convert it"
-      " (iconv -t UTF-8) or leave it out with a glob such as 'folder/**/*.txt'"
+      f"{where} is not UTF-8 at byte {error.start} ({error.reason}, line {line});"
+      " convert it (iconv -t UTF-8) or leave it out with a glob such as"
+      " 'folder/**/*.txt'"
     ) from error
 
 
-def _split_of(name: str) -> str:
+def split_of(name: str) -> str:
+  """Returns the split of a document, by a hash of its name."""
   hundredth = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") % 100
   return "test" if hundredth < 10 else "validation" if hundredth < 20 else "train"
 

@@ -5,6 +5,7 @@ the format of most data that already exists.
 """
 
 import importlib
+import itertools
 import os
 import struct
 from collections.abc import Iterator
@@ -26,17 +27,7 @@ def read(
 
   limit: stop after so many bytes of each split. Raises DataError.
   """
-  built = builder(name, data_dir)
-  if FEATURE not in built.info.features:
-    raise DataError(
-      f"tfds:{name} has no feature '{FEATURE}' but"
-      f" {', '.join(sorted(built.info.features))}; name a data set of plain text"
-    )
-  if not is_prepared(built):
-    raise DataError(
-      f"tfds:{name} is not prepared in {built.data_dir}; prepare it once:"
-      f" {prepare_command(name, data_dir)}"
-    )
+  built = opened(name, data_dir, (FEATURE,), "a data set of plain text")
   documents = {split: [_join(built, name, split, limit)] for split in splits}
   facts = {
     "split": "by TFDS",
@@ -45,6 +36,55 @@ def read(
     "version": built.info.full_name,
   }
   return documents, facts
+
+
+def read_pairs(
+  name: str,
+  languages: tuple[str, str],
+  splits: tuple[str, ...],
+  data_dir: str | None,
+  limit: int | None,
+) -> tuple[dict[str, list[tuple[str, ...]]], dict[str, Any]]:
+  """Returns (text, text, where) of each split in the order of `languages`, and facts.
+
+  limit: stop after so many pairs of each split. Raises DataError.
+  """
+  built = opened(name, data_dir, languages, "a data set of translations, or its pair")
+  pairs = {}
+  for split in splits:
+    examples = itertools.islice(_examples(built, name, split), limit)
+    pairs[split] = [
+      (*(text_of(example[x], name, split, n) for x in languages), f"{split} record {n}")
+      for n, example in enumerate(examples)
+    ]
+  return pairs, {"split": "by TFDS", "version": built.info.full_name}
+
+
+def opened(
+  name: str, data_dir: str | None, features: tuple[str, ...], wanted: str
+) -> Any:
+  """Returns the builder of prepared data. Raises DataError unless it has `features`."""
+  built = builder(name, data_dir)
+  missing = [feature for feature in features if feature not in built.info.features]
+  if missing:
+    raise DataError(
+      f"tfds:{name} has no feature '{missing[0]}' but"
+      f" {', '.join(sorted(built.info.features))}; name {wanted}"
+    )
+  if not is_prepared(built):
+    raise DataError(
+      f"tfds:{name} is not prepared in {built.data_dir}; prepare it once:"
+      f" {prepare_command(name, data_dir)}"
+    )
+  return built
+
+
+def text_of(text: str | bytes, name: str, split: str, number: int) -> str:
+  """Returns a record's text. Raises DataError when it is not UTF-8."""
+  if isinstance(text, str):  # ArrayRecord gives bytes, some readers str
+    return text
+  files.check_utf8(text, f"tfds:{name} {split} record {number}")
+  return text.decode("utf-8")
 
 
 def builder(name: str, data_dir: str | None, file_format: str | None = None) -> Any:
@@ -81,17 +121,9 @@ def is_prepared(built: Any) -> bool:
 
 
 def _join(built: Any, name: str, split: str, limit: int | None) -> Document:
-  if split not in built.info.splits:
-    raise DataError(
-      f"tfds:{name} has no split '{split}', only {', '.join(built.info.splits)};"
-      " text needs 'train' and the one it scores: text(split='test') or 'validation'"
-    )
   records, size = [], 0
   for number, example in enumerate(_examples(built, name, split)):
-    text = example[FEATURE]
-    # ArrayRecord gives bytes, some readers str.
-    records.append(text.encode() if isinstance(text, str) else bytes(text))
-    files.check_utf8(records[-1], f"tfds:{name} {split} record {number}")
+    records.append(text_of(example[FEATURE], name, split, number).encode())
     size += len(records[-1]) + 1
     if limit is not None and size >= limit:
       break
@@ -101,6 +133,11 @@ def _join(built: Any, name: str, split: str, limit: int | None) -> Document:
 
 
 def _examples(built: Any, name: str, split: str) -> Iterator[dict[str, Any]]:
+  if split not in built.info.splits:
+    raise DataError(
+      f"tfds:{name} has no split '{split}', only {', '.join(built.info.splits)}; a task"
+      " needs 'train' and the one it scores: write split='test' or 'validation'"
+    )
   file_format = built.info.file_format.value
   if file_format == "array_record":
     source = built.as_data_source(split=split)

@@ -43,9 +43,8 @@ class Listed(Tokenizer):
 
   @functools.cached_property
   def _tokens(self) -> dict[str, int]:
-    # Special tokens are left out: a text that spells one does not mean it.
-    first = len(self.special)
-    return {piece: n for n, piece in enumerate(base.trained(self)) if n >= first}
+    # No cut of a text is spelled like a special token.
+    return {piece: n for n, piece in enumerate(base.trained(self))}
 
   def encode(self, text: str) -> list[int]:
     tokens = self._tokens

@@ -1,0 +1,219 @@
+"""Parallel text: what one side says, and what the other does. No JAX here."""
+
+import collections
+import dataclasses
+import hashlib
+import json
+import pathlib
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from transformer_jax.data import files, tfds
+from transformer_jax.data.files import SPLITS, DataError
+
+TFDS = "tfds:"
+# How files of each split are named in folders that are found in practice.
+STEMS = {
+  "train": ("train",),
+  "validation": ("validation", "valid", "dev", "val"),
+  "test": ("test",),
+}
+BOM = "\ufeff"
+PARTS = (0.9, 0.95)  # where lines without documents are cut into splits
+
+
+@dataclasses.dataclass(frozen=True)
+class Pair:
+  """Two texts that say the same.
+
+  where      the file and the line, for messages
+  document   what it belongs to, or "": a document is never split
+  """
+
+  source: str
+  target: str
+  where: str
+  document: str = ""
+
+
+def read(
+  source: str,
+  pair: str,
+  splits: tuple[str, ...],
+  data_dir: str | None = None,
+  limit: int | None = None,
+) -> tuple[dict[str, list[Pair]], dict[str, Any]]:
+  """Returns the pairs of each split that can be used, and facts to record.
+
+  source  'tfds:NAME'; a .tsv or .jsonl file; what comes before .en and .de; or a folder
+          with such files called train, validation and test
+  pair    'en-de': the first language is the source
+
+  A pair with an empty side is counted, not used. Raises DataError for anything worse.
+  """
+  sides = languages(pair)
+  if source.startswith(TFDS):
+    name = source.removeprefix(TFDS)
+    rows, facts = tfds.read_pairs(name, sides, splits, data_dir, limit)
+    found = {split: [Pair(*row) for row in rows[split]] for split in rows}
+  else:
+    found, facts = _files(pathlib.Path(source).expanduser(), sides, splits)
+    found = {split: found[split][:limit] for split in splits}
+  kept = {split: [x for x in found[split] if x.source and x.target] for split in splits}
+  for split in splits:
+    if not kept[split]:
+      raise DataError(f"the {split} split of '{source}' holds no pair; give more text")
+  facts["fingerprint"] = fingerprint(x for split in splits for x in kept[split])
+  facts["pairs"] = {split: len(kept[split]) for split in splits}
+  facts["left_out"] = {s: left_out(found[s], kept[s], "empty") for s in splits}
+  return kept, {"source": source, "pair": pair, **facts}
+
+
+def left_out(before: list[Pair], after: list[Pair], why: str) -> dict[str, Any]:
+  """Returns how many pairs are gone, and where the first one stands."""
+  kept = {pair.where for pair in after}
+  gone = [pair.where for pair in before if pair.where not in kept]
+  return {why: len(gone), **({f"first {why}": gone[0]} if gone else {})}
+
+
+def languages(pair: str) -> tuple[str, str]:
+  """Returns ('en', 'de') of 'en-de'. Raises DataError."""
+  source, dash, target = pair.partition("-")
+  if not (source and dash and target) or source == target:
+    raise DataError(f"pair='{pair}' names no two languages; write it as in 'en-de'")
+  return source, target
+
+
+def fingerprint(pairs: Iterable[Pair]) -> str:
+  """Returns the SHA-256 of all pairs, in order."""
+  digest = hashlib.sha256()
+  for pair in pairs:
+    digest.update(f"{pair.source}\0{pair.target}\0".encode())
+  return digest.hexdigest()
+
+
+def _files(
+  path: pathlib.Path, sides: tuple[str, str], splits: tuple[str, ...]
+) -> tuple[dict[str, list[Pair]], dict[str, Any]]:
+  if not path.is_dir():
+    return _cut(_one(path, sides))
+  found = {split: _find(path, STEMS[split], sides) for split in SPLITS}
+  if found["train"] is None:
+    first, second = sides
+    raise DataError(
+      f"folder '{path}' holds no training text; put train.{first} and train.{second},"
+      " train.tsv or train.jsonl there"
+    )
+  if found["validation"] is None and found["test"] is None:
+    return _cut(found["train"]())
+  missing = [split for split in splits if found[split] is None]
+  if missing:
+    raise DataError(
+      f"folder '{path}' holds no {missing[0]} text; add {missing[0]}.{sides[0]} and"
+      f" {missing[0]}.{sides[1]}, or score the split that is there with split='...'"
+    )
+  return {split: found[split]() for split in splits}, {"split": "by file name"}
+
+
+def _find(
+  folder: pathlib.Path, stems: tuple[str, ...], sides: tuple[str, str]
+) -> Callable[[], list[Pair]] | None:
+  """Returns what reads the files of a split, or None when there are none."""
+  for stem in stems:
+    names = [stem + suffix for suffix in READERS]
+    names += [stem] if any((folder / f"{stem}.{x}").exists() for x in sides) else []
+    for path in (folder / name for name in names):
+      if path.exists() or path.name == stem:
+        return lambda path=path: _one(path, sides)
+  return None
+
+
+def _one(path: pathlib.Path, sides: tuple[str, str]) -> list[Pair]:
+  """Reads one file of pairs, or two files, one for each side."""
+  reader = READERS.get(path.suffix, _two)
+  return list(reader(path, sides))
+
+
+def _two(path: pathlib.Path, sides: tuple[str, str]) -> Iterator[Pair]:
+  paths = [path.with_name(f"{path.name}.{side}") for side in sides]
+  there = [each.exists() for each in paths]
+  if not any(there):
+    raise DataError(
+      f"there is no parallel text '{path}' in {pathlib.Path.cwd()}: no folder, no .tsv"
+      f" or .jsonl file, no '{paths[0]}' with '{paths[1]}'; check the path"
+    )
+  if not all(there):
+    raise DataError(
+      f"'{paths[there.index(True)]}' has no other side: there is no"
+      f" '{paths[there.index(False)]}'; add it, or check pair='{'-'.join(sides)}'"
+    )
+  texts = [lines(each) for each in paths]
+  first, second = map(len, texts)
+  if first != second:
+    raise DataError(
+      f"'{paths[0]}' has {first} lines and '{paths[1]}' has {second}: from some line on"
+      " sides do not belong together; line them up again"
+    )
+  for number, (source, target) in enumerate(zip(*texts, strict=True), 1):
+    yield Pair(source.strip(), target.strip(), f"{path.name} line {number}")
+
+
+def _tsv(path: pathlib.Path, sides: tuple[str, str]) -> Iterator[Pair]:
+  for number, line in enumerate(lines(path), 1):
+    fields = [field.strip() for field in line.split("\t")]
+    if line.strip() and not 2 <= len(fields) <= 3:
+      raise DataError(
+        f"'{path}' line {number} has {len(fields)} of the 2 or 3 fields it needs:"
+        f" {sides[0]} TAB {sides[1]}, and TAB document if you like; complete it"
+      )
+    source, target, document = (*fields, "", "", "")[:3]
+    yield Pair(source, target, f"{path.name} line {number}", document)
+
+
+def _jsonl(path: pathlib.Path, sides: tuple[str, str]) -> Iterator[Pair]:
+  for number, line in enumerate(lines(path), 1):
+    where = f"'{path}' line {number}"
+    try:
+      said = json.loads(line) if line.strip() else dict.fromkeys(sides, "")
+    except ValueError as error:
+      raise DataError(f"{where} is not JSON ({error}); correct it") from error
+    texts = said.get("translation", said) if isinstance(said, dict) else {}
+    missing = [x for x in sides if not isinstance(texts.get(x), str)]
+    if missing:
+      raise DataError(
+        f"{where} has no text '{missing[0]}'; write"
+        f' {{"{sides[0]}": "...", "{sides[1]}": "..."}} on every line'
+      )
+    source, target = (" ".join(texts[x].split()) for x in sides)
+    document = str(said.get("document", ""))
+    yield Pair(source, target, f"{path.name} line {number}", document)
+
+
+READERS = {".tsv": _tsv, ".jsonl": _jsonl}
+
+
+def lines(path: pathlib.Path) -> list[str]:
+  """Returns the lines of a UTF-8 file, without the ends of Windows.
+
+  Only a newline ends a line: other separators of Unicode may stand inside a sentence.
+  """
+  try:
+    content = path.read_bytes()
+  except OSError as error:
+    raise DataError(f"cannot read '{path}': {error.strerror}; check it") from error
+  files.check_utf8(content, f"'{path}'")
+  text = content.decode("utf-8").removeprefix(BOM)
+  return text.replace("\r\n", "\n").removesuffix("\n").split("\n") if text else []
+
+
+def _cut(pairs: list[Pair]) -> tuple[dict[str, list[Pair]], dict[str, Any]]:
+  """Splits by document; where there are none, into the first 90%, then 5% and 5%."""
+  if pairs and all(pair.document for pair in pairs if pair.source or pair.target):
+    by_name = collections.defaultdict(list)
+    for pair in pairs:
+      by_name[files.split_of(pair.document)].append(pair)
+    if all(by_name[split] for split in SPLITS):
+      return by_name, {"split": "by document"}
+  places = [0, *(int(part * len(pairs)) for part in PARTS), len(pairs)]
+  pieces = zip(SPLITS, places, places[1:], strict=False)
+  return {name: pairs[a:b] for name, a, b in pieces}, {"split": "by place in the file"}

@@ -1,0 +1,240 @@
+"""Translation: an encoder reads one language, a decoder writes the other.
+
+Vaswani et al., 2017. https://arxiv.org/abs/1706.03762
+"""
+
+import dataclasses
+import functools
+import pathlib
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from transformer_jax.data import files, parallel
+from transformer_jax.data.base import Batch, Task, tasks
+from transformer_jax.data.files import DataError
+from transformer_jax.data.parallel import Pair
+from transformer_jax.data.tokenizers import BOS, EOS, PAD, Tokenizer, tokenizers
+from transformer_jax.positions import coords
+from transformer_jax.spec import nearest
+
+ENOUGH = 1_000_000  # texts that a vocabulary is learned from
+
+
+@tasks.register("translation")
+@dataclasses.dataclass(frozen=True)
+class Translation(Task):
+  """Predicts the next token of a translation. The length is the most tokens of a side.
+
+  The encoder reads the source and an end token; the decoder reads a start token and the
+  target, and predicts the target and an end token. One vocabulary serves both sides.
+
+  source     'tfds:NAME', a .tsv or .jsonl file, what comes before .en and .de, or a
+             folder with such files called train, validation and test
+  pair       'en-de' translates from en to de
+  tokenizer  byte, char(size=512), word(size=16000) or subword(size=8000), trained on
+             both sides of the training text
+  longest    pairs with a side of more tokens are left out, and counted
+  packed     the most pairs in a row of a training batch, one after another; pairs are
+             drawn one by one and those with no room left in their row are dropped, so
+             long ones are drawn a little less often
+  split      what is scored: 'test' or 'validation'
+  limit      the most pairs kept of each split; None: all
+  data_dir   where TFDS data is prepared; None: where TFDS itself looks
+  """
+
+  source: str
+  pair: str = "en-de"
+  tokenizer: str = "subword(size=8000)"
+  longest: int = 128
+  packed: int = 1
+  split: str = "test"
+  limit: int | None = None
+  data_dir: str | None = None
+
+  kind: ClassVar[str] = "encoder_decoder"
+  measures: ClassVar[tuple[str, ...]] = ("accuracy",)
+
+  def __post_init__(self):
+    parallel.languages(self.pair)
+    tokenizers.build(self.tokenizer)
+    if self.split not in files.SPLITS[1:]:
+      raise DataError(
+        f"translation: split '{self.split}' cannot be scored."
+        f"{nearest(self.split, files.SPLITS[1:])} Choose validation or test."
+      )
+    for name in ("longest", "packed", "limit"):
+      value = getattr(self, name)
+      if value is not None and value < 1:
+        raise DataError(f"translation: {name} is {value}; it must be at least 1")
+
+  @property
+  def vocabulary(self) -> int:
+    return tokenizers.build(self.tokenizer).vocabulary
+
+  def tokens(self, length: int) -> int:
+    return length
+
+  def read(self) -> tuple[dict[str, list[Pair]], dict[str, Any]]:
+    """Returns the pairs of the train and the scored split, and facts."""
+    splits = ("train", self.split)
+    return parallel.read(self.source, self.pair, splits, self.data_dir, self.limit)
+
+  def learned(self, pairs: list[Pair]) -> Tokenizer:
+    """Returns the tokenizer, trained on both sides of the training pairs."""
+    texts = [text for pair in pairs for text in (pair.source, pair.target)]
+    return _learned(self.tokenizer, tuple(texts[:: -(-len(texts) // ENOUGH)]))
+
+  def load(self) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, Any]]:
+    """Returns the tokens of the train and the scored split, the shortest pairs first.
+
+    Each has token_N, and start_P2 and size_P2: where in token_N the sides of a pair
+    are. Raises DataError, in one line, for data that cannot be used.
+    """
+    pairs, facts = self.read()
+    tokenizer = self.learned(pairs["train"])
+    facts["vocabulary"] = tokenizer.fingerprint
+    facts["vocabulary_size"] = len(tokenizer.pieces)
+    arrays = {}
+    for name, split in (("train", "train"), ("scored", self.split)):
+      sides, kept = self._tokens(tokenizer, pairs[split], split)
+      facts["left_out"][split] |= parallel.left_out(pairs[split], kept, "too long")
+      facts["pairs"][split] = len(kept)
+      arrays[name] = _arrays(sides)
+    facts["tokens"] = int(arrays["train"]["size_P2"].sum())
+    facts["fit"] = _fit(arrays["train"], self.longest)
+    return arrays, facts
+
+  def keep(self, folder: pathlib.Path) -> None:
+    """Saves the vocabulary with a run. Raises DataError if another is there."""
+    pairs, _ = self.read()
+    self.learned(pairs["train"]).save(folder / "tokenizer")
+
+  def batch(
+    self,
+    arrays: Any,
+    key: jax.Array,
+    rows: int,
+    length: int,
+    done: float | jax.Array = 1.0,
+  ) -> Batch:
+    """Returns pairs whose sides fit into `length`, padded on the right."""
+    data = arrays["train"]
+    fit = jnp.maximum(_fitting(data, length), 1)
+    chosen_BT = jax.random.randint(key, (rows, self.packed), 0, fit)
+    start_BT2 = _packed(jnp.asarray(data["size_P2"])[chosen_BT] + 1, length)
+    batch = _batch(data, chosen_BT, start_BT2, length)
+    if self.packed > 1:
+      return batch
+    # The text's padding comes after all that counts: one row of coordinates serves all.
+    return dataclasses.replace(batch, at=coords.consecutive(1, length))
+
+  def score(
+    self, arrays: Any, key: jax.Array, rows: int, length: jax.Array, bucket: int
+  ) -> Batch:
+    """Returns pairs whose sides fit into `length`, at the right end of `bucket`.
+
+    Each pair comes once, unless there are fewer than rows.
+    """
+    data = arrays["scored"]
+    P = data["size_P2"].shape[0]
+    fit = jnp.maximum(_fitting(data, length), 1)
+    drawn_P = jax.random.uniform(key, (P,))
+    order_P = jnp.argsort(jnp.where(jnp.arange(P) < fit, drawn_P, 2.0))
+    chosen_B1 = order_P[jnp.arange(rows) % fit][:, None]
+    start_B12 = bucket - jnp.asarray(data["size_P2"])[chosen_B1] - 1
+    return _batch(data, chosen_B1, start_B12, bucket)
+
+  def _tokens(
+    self, tokenizer: Tokenizer, pairs: list[Pair], split: str
+  ) -> tuple[list[tuple[list[int], list[int]]], list[Pair]]:
+    """Returns the tokens of the pairs that are short enough, and those pairs."""
+    encode = tokenizer.encode
+    rows = [((encode(x.source), encode(x.target)), x) for x in pairs]
+    rows = [row for row in rows if max(map(len, row[0])) <= self.longest]
+    if not rows:
+      raise DataError(
+        f"every pair of the {split} split of '{self.source}' has a side of more than"
+        f" {self.longest} tokens; write translation(longest=...)"
+      )
+    return [sides for sides, _ in rows], [pair for _, pair in rows]
+
+
+@functools.lru_cache(maxsize=4)
+def _learned(spec: str, texts: tuple[str, ...]) -> Tokenizer:
+  return tokenizers.build(spec).train(texts)
+
+
+def _arrays(sides: list[tuple[list[int], list[int]]]) -> dict[str, np.ndarray]:
+  """Lays all tokens end to end, the pairs with the shortest longer side first."""
+  sides = sorted(sides, key=lambda both: max(map(len, both)))
+  size_P2 = np.array([[len(side) for side in both] for both in sides], np.int32)
+  token_N = np.array([n for both in sides for side in both for n in side], np.int32)
+  start_P2 = np.cumsum([0, *size_P2.ravel()[:-1]], dtype=np.int32).reshape(-1, 2)
+  return {"token_N": token_N, "start_P2": start_P2, "size_P2": size_P2}
+
+
+def _fit(data: dict[str, np.ndarray], longest: int) -> dict[str, float]:
+  """Returns the share of pairs that fit into lengths of 16, 32, ... tokens."""
+  size_P = data["size_P2"].max(axis=1) + 1
+  lengths = [16 << n for n in range(8)]
+  upto = next((n for n in lengths if n > longest), lengths[-1])
+  return {str(n): round(float(np.mean(size_P <= n)), 4) for n in lengths if n <= upto}
+
+
+def _fitting(data: dict[str, jax.Array], length: int | jax.Array) -> jax.Array:
+  """Returns how many pairs have sides that fit, the start or end token included."""
+  size_P = jnp.max(jnp.asarray(data["size_P2"]), axis=1) + 1
+  return jnp.searchsorted(size_P, length, side="right")
+
+
+def _packed(size_BT2: jax.Array, length: int) -> jax.Array:
+  """Puts pairs one after another; returns where they start, `length` without room."""
+
+  def put(used_B2, size_B2):
+    fits_B1 = jnp.all(used_B2 + size_B2 <= length, axis=1, keepdims=True)
+    start_B2 = jnp.where(fits_B1, used_B2, length)
+    return used_B2 + jnp.where(fits_B1, size_B2, 0), start_B2
+
+  size_TB2 = jnp.moveaxis(size_BT2, 1, 0)
+  _, start_TB2 = jax.lax.scan(put, jnp.zeros_like(size_TB2[0]), size_TB2)
+  return jnp.moveaxis(start_TB2, 0, 1)
+
+
+def _batch(data: Any, chosen_BT: jax.Array, start_BT2: jax.Array, L: int) -> Batch:
+  """Lays chosen pairs into rows of L tokens, each pair a segment of its own."""
+  side = lambda n: _side(data, chosen_BT, start_BT2[..., n], n, L)
+  source_BL, source_segment_BL, _ = side(0)
+  target_BL, segment_BL, place_BL = side(1)
+  before_BL = jnp.pad(target_BL, ((0, 0), (1, 0)))[:, :-1]
+  input_BL = jnp.where(place_BL == 0, BOS, before_BL)
+  real_BL = segment_BL > 0
+  return Batch(
+    jnp.where(real_BL, input_BL, PAD),
+    target_BL,
+    real_BL.astype(jnp.float32),
+    coords.packed(segment_BL),
+    source_BL,
+    coords.packed(source_segment_BL),
+  )
+
+
+def _side(
+  data: Any, chosen_BT: jax.Array, start_BT: jax.Array, n: int, L: int
+) -> tuple:
+  """Returns the tokens of a side and an end, their segments, and places in those."""
+  first_BT, size_BT = (
+    jnp.asarray(data[x])[chosen_BT, n] for x in ("start_P2", "size_P2")
+  )
+  place_BTL = jnp.arange(L) - start_BT[..., None]
+  inside_BTL = (place_BTL >= 0) & (place_BTL <= size_BT[..., None])
+  which_BL = jnp.argmax(inside_BTL, axis=1)
+  real_BL = jnp.any(inside_BTL, axis=1)
+  own = lambda x_BT: jnp.take_along_axis(x_BT, which_BL, axis=1)
+  place_BL = jnp.arange(L) - own(start_BT)
+  token_BL = jnp.asarray(data["token_N"])[own(first_BT) + place_BL]
+  token_BL = jnp.where(place_BL == own(size_BT), EOS, token_BL)
+  segment_BL = jnp.where(real_BL, which_BL + 1, 0)
+  return jnp.where(real_BL, token_BL, PAD), segment_BL, place_BL
