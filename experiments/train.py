@@ -65,6 +65,7 @@ def _run(config: ConfigDict, folder: Path, name: str, stop: Any) -> dict | None:
   watch = Stopwatch()
   with watch.phase("prepare"):
     experiment, mesh, arrays, facts = _prepare(config)
+    experiment.task.keep(folder)
     program = _compile(experiment, arrays, mesh)
   with watch.phase("train"):
     fitted, speed = _fit(experiment, program, arrays, folder, name, stop)
