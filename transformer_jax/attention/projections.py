@@ -102,11 +102,12 @@ class Heads(Projections):
   https://arxiv.org/abs/1706.03762
 
   groups   heads of keys and values; 0: as many as query heads
-  bias     adds a learned vector to queries, keys, values and the output
+  bias     adds a learned vector to queries, keys, values and the output; "in": not to
+           the output, as in Qwen 2; "out": only to the output, as in GPT-Neo
   """
 
   groups: int = 0
-  bias: bool = False
+  bias: bool | str = False
 
   def weights(self, dims):
     inward = (dims.D, dims.H, dims.K)
@@ -115,13 +116,17 @@ class Heads(Projections):
     shapes = {"query_DHK": (inward, 1), "out_HKD": ((dims.H, dims.K, dims.D), 2)}
     for name in ("key", "value"):
       shapes[f"{name}_D{letters}"] = (dims.D, G, dims.K), 1
-    if self.bias:
-      shapes |= {"query_shift_HK": (inward[1:], 0), "out_shift_D": ((dims.D,), 0)}
+    if self.bias in (True, "in"):
+      shapes["query_shift_HK"] = inward[1:], 0
       for name in ("key", "value"):
         shapes[f"{name}_shift_{letters}"] = (G, dims.K), 0
+    if self.bias in (True, "out"):
+      shapes["out_shift_D"] = (dims.D,), 0
     return shapes
 
   def check(self, dims):
+    if self.bias not in (False, True, "in", "out"):
+      raise ValueError(f"bias is {self.bias!r}; write False, True, 'in' or 'out'")
     if self.groups and dims.H % self.groups:
       raise ValueError(
         f"{self.groups} groups of keys do not divide {dims.H} heads; change one of them"

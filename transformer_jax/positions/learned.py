@@ -14,25 +14,27 @@ class Learned(PositionalEncoding):
   """Adds a trained vector per position; outside of the table the result is NaN.
 
   longest   rows of the table; None: as many as the training length
+  start     the row of position 0; OPT and RoBERTa leave rows before it unused
   """
 
   longest: int | None = None
+  start: int = 0
   relative = False
   whole_numbers = True
   longer = "table ends"
 
   def init(self, key, dims):
-    shape = (self.reach(dims), dims.D)
+    shape = (self.reach(dims) + self.start, dims.D)
     return {"table_LD": 0.02 * jax.random.normal(key, shape)}
 
   def reach(self, dims):
-    return self.longest or dims.L
+    return (self.longest or dims.L + self.start) - self.start
 
   def embed(self, params, x_BLD, at):
     # JAX would clamp or wrap the index silently: undefined would look defined.
     rows_BLD = (
       params["table_LD"]
-      .at[at.pos_BL]
+      .at[at.pos_BL + self.start]
       .get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
     )
     return x_BLD + rows_BLD.astype(x_BLD.dtype)

@@ -18,11 +18,12 @@ class GQA(Variant):
   """Query head h reads key head h // (heads / groups); the cache shrinks likewise.
 
   groups   heads of keys and values; it divides the model's heads
-  bias     queries, keys, values and the output are shifted by learned vectors
+  bias     queries, keys, values and the output are shifted by learned vectors;
+           "in": all but the output, "out": only the output
   """
 
   groups: int = 2
-  bias: bool = False
+  bias: bool | str = False
 
   def __post_init__(self):
     if not isinstance(self.groups, int) or self.groups < 1:

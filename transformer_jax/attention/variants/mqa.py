@@ -14,10 +14,11 @@ from transformer_jax.attention.variant import Variant, attentions
 class MQA(Variant):
   """All query heads read the same keys and values.
 
-  bias   queries, keys, values and the output are shifted by learned vectors
+  bias   queries, keys, values and the output are shifted by learned vectors;
+         "in": all but the output, "out": only the output
   """
 
-  bias: bool = False
+  bias: bool | str = False
 
   def projections(self):
     return Heads(1, self.bias)

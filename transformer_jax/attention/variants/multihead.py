@@ -14,14 +14,15 @@ from transformer_jax.attention.variant import Variant, attentions
 class MultiHead(Variant):
   """A query, a key and a value for each head.
 
-  bias   queries, keys, values and the output are shifted by learned vectors
+  bias   queries, keys, values and the output are shifted by learned vectors;
+         "in": all but the output, "out": only the output
   """
 
-  bias: bool = False
+  bias: bool | str = False
 
   def projections(self):
     return Heads(bias=self.bias)
 
   def overrides(self, hook):
     # Without biases it is what others start from: gqa + alternate(window, multihead).
-    return self.bias and super().overrides(hook)
+    return bool(self.bias) and super().overrides(hook)
