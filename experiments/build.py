@@ -16,7 +16,8 @@ from transformer_jax.axes import Dims
 from transformer_jax.data.base import Task, tasks
 from transformer_jax.data.strings import Strings
 from transformer_jax.evaluation.lengths import Evaluator
-from transformer_jax.models import Architecture, Transformer, layers
+from transformer_jax.models import Architecture, families, layers
+from transformer_jax.models.recurrent import Recurrence
 from transformer_jax.models.support import refusal
 from transformer_jax.positions import positions
 from transformer_jax.training import optimizers
@@ -40,7 +41,7 @@ def build(config: ConfigDict) -> Experiment:
   """Returns the objects that a validated config describes."""
   train, evaluate = config.train, config.evaluate
   task = tasks.build(config.task)
-  model = Transformer(architecture(config, task))
+  model = families.build(config.model.family)(architecture(config, task))
   optimizer, rate = optimizers.build(
     train.optimizer, train.schedule, train.clip, train.steps, config.model.width
   )
@@ -137,8 +138,7 @@ def cores_used(arch: Architecture, lengths: Iterable[int]) -> tuple[str, dict]:
 
   The names are those of all layers and uses, `auto` being followed by what it chose.
   """
-  sides = {"encoder": arch.encoders, arch.decoding: arch.decoders}
-  sides["cross"] = min(sides.values())
+  sides = attending(arch)
   pairs = {arch.layer(use, n) for use, count in sides.items() for n in range(count)}
   drop, ran, refused = arch.attention_dropout > 0, set(), {}
   for encoding, variant in pairs:
@@ -146,8 +146,33 @@ def cores_used(arch: Architecture, lengths: Iterable[int]) -> tuple[str, dict]:
       core, reasons = serving(arch.core, encoding, variant, drop, L)
       ran.add(cores.name_of(core))
       refused |= reasons
-  names, asked_for = ", ".join(sorted(ran)), cores.name_of(arch.core)
+  names, asked_for = ", ".join(sorted(ran)) or "none", cores.name_of(arch.core)
   return names if asked_for in ran else f"{asked_for}: {names}", refused
+
+
+@functools.singledispatch  # by the kind of architecture
+def attending(arch: Architecture) -> dict[str, int]:
+  """Returns how many layers use attention, by use."""
+  sides = {"encoder": arch.encoders, arch.decoding: arch.decoders}
+  return sides | {"cross": min(sides.values())}
+
+
+@attending.register
+def _(arch: Recurrence) -> dict[str, int]:
+  return {"cross": int(arch.link.attends and arch.encoders > 0 < arch.decoders)}
+
+
+@functools.singledispatch
+def written_out(arch: Architecture) -> Architecture:
+  """Returns the form without loops, whose operations XLA counts."""
+  plain = {"core": cores.build("dense"), "dtype": "float32"}
+  return dataclasses.replace(arch, **plain, scan=False, remat=False)
+
+
+@written_out.register
+def _(arch: Recurrence) -> Recurrence:
+  plain = {"core": cores.build("dense"), "dtype": "float32"}
+  return dataclasses.replace(arch, **plain, written_out=True)
 
 
 def tokens_per_step(trainer: Trainer, arrays: Any) -> int:
@@ -176,15 +201,9 @@ def flops_per_token(experiment: Experiment, arrays: Any) -> float:
   of the program before optimization, not a time.
   """
   trainer = experiment.trainer
-  plain = dataclasses.replace(
-    trainer.model.arch,
-    core=cores.build("dense"),
-    dtype="float32",
-    scan=False,
-    remat=False,
-  )
+  plain = trainer.model.clone(arch=written_out(trainer.model.arch))
   # All logits at once: pieces of the loss would be a loop too.
-  trainer = dataclasses.replace(trainer, model=Transformer(plain), held=2**62)
+  trainer = dataclasses.replace(trainer, model=plain, held=2**62)
 
   def step(arrays, state):
     return trainer.step(state, trainer.batch(arrays, state))

@@ -115,6 +115,7 @@ CHOICES = {
 }
 SPECS = {  # key: where its registry is
   "task": "transformer_jax.data.base:tasks",
+  "model.family": "transformer_jax.models:families",
   "model.position": "transformer_jax.positions:positions",
   "model.attention": "transformer_jax.attention:attentions",
   "model.core": "transformer_jax.attention:cores",

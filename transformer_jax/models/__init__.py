@@ -1,6 +1,8 @@
 """Models as pure-functional Flax modules: `init(key, ...)` and `apply(params, ...)`."""
 
 from transformer_jax.models.caches import empty_cache
+from transformer_jax.models.families import families
+from transformer_jax.models.recurrent import Recurrent
 from transformer_jax.models.transformer import Architecture, Transformer
 
-__all__ = ["Architecture", "Transformer", "empty_cache"]
+__all__ = ["Architecture", "Recurrent", "Transformer", "empty_cache", "families"]

@@ -11,6 +11,7 @@ from transformer_jax.models.transformer import Architecture
 from transformer_jax.positions import bind, coords
 
 
+@functools.singledispatch  # by the kind of architecture
 def empty_cache(arch: Architecture, B: int, M: int) -> Any:
   """Returns the empty caches of all layers, of B rows for M tokens each.
 
