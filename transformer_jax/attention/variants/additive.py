@@ -35,6 +35,9 @@ class Additive(Variant):
     if self.bias:
       q_LK += params["energy_shift_HK"]
 
+    if len(q_LK) == 1:  # a decoder's step
+      return (jnp.tanh(q_LK + k_MK) @ params["energy_HK"])[None]
+
     # One feature at a time, again in the backward pass: no array of [L, M, K].
     @jax.checkpoint
     def add(s_LM, feature):
