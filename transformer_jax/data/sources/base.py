@@ -1,0 +1,84 @@
+"""What a data set says of itself, and who decides what is trained on."""
+
+import dataclasses
+import hashlib
+import pathlib
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+from transformer_jax.data.files import DataError
+from transformer_jax.data.sources.packages import Fetcher
+from transformer_jax.spec import Registry
+
+sources = Registry("source")
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+  """A data set that is made of packages.
+
+  config    what comes after the slash in its name, as in libreoffice_help/de-en
+  licence   of the data
+  example   a name that can be prepared, for messages
+  """
+
+  config: str = ""
+
+  licence: ClassVar[str]
+  homepage: ClassVar[str]
+  description: ClassVar[str]
+  example: ClassVar[str]
+
+  def fetcher(self) -> Fetcher:
+    """Returns what fetches the packages."""
+    raise NotImplementedError
+
+  def features(self) -> dict[str, Any]:
+    """Returns the kind of each feature: str, or a list of one."""
+    raise NotImplementedError
+
+  def examples(self, paths: list[pathlib.Path]) -> Iterator[dict[str, Any]]:
+    """Yields examples from the fetched files; each names its `document`."""
+    raise NotImplementedError
+
+
+class Plain(Source):
+  """A data set with one form only."""
+
+  def __post_init__(self):
+    if self.config:
+      raise DataError(f"'{self.example}' has one form only; leave out '/{self.config}'")
+
+  def features(self):
+    return {"document": str, "text": str}
+
+
+class Translated(Source):
+  """Pairs of sentences; the config names two languages, as in de-en."""
+
+  def __post_init__(self):
+    if len({*self.languages} - {""}) != 2:
+      raise DataError(
+        f"'{self.example}' needs two languages after the slash, not '{self.config}'"
+      )
+
+  @property
+  def languages(self) -> tuple[str, str]:
+    """Returns ('de', 'en') of 'de-en'."""
+    first, _, second = self.config.partition("-")
+    return first, second
+
+  def features(self):
+    return {"document": str} | dict.fromkeys(self.languages, str)
+
+
+def named(name: str) -> Source | None:
+  """Returns the source called `brown` or `libreoffice_help/de-en`, or None."""
+  base, _, config = name.partition("/")
+  return sources[base](config) if base in sources else None
+
+
+def split_of(document: str) -> str:
+  """Returns the split of a document by a hash of its name: 94%, 3% and 3%."""
+  hundredth = int(hashlib.sha256(document.encode()).hexdigest(), 16) % 100
+  return "test" if hundredth < 3 else "validation" if hundredth < 6 else "train"

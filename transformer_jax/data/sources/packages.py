@@ -1,0 +1,217 @@
+"""Fetches packages into a folder: no root, nothing installed, nothing else pulled."""
+
+import dataclasses
+import hashlib
+import os
+import pathlib
+import shutil
+import subprocess
+import urllib.parse
+
+from transformer_jax.data.files import DataError
+
+PATIENCE = 30  # seconds that a server may take to answer
+# A configuration of one's own: that of a container may leave translations out.
+APT = """
+Dir::Etc::parts "{folder}/none";
+Dir::State::Lists "{folder}/lists";
+Dir::Cache "{folder}/cache";
+Debug::NoLocking "true";
+Acquire::GzipIndexes "false";
+Acquire::http::Timeout "{patience}";
+Acquire::https::Timeout "{patience}";
+Acquire::Languages {{ {languages} }};
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Fetcher:
+  """Fetches files into a folder; what is there already is not fetched again.
+
+  wanted   what is fetched, each the start or the end of a file's name
+  """
+
+  wanted: tuple[str, ...]
+
+  def fetch(self, folder: pathlib.Path) -> list[pathlib.Path]:
+    """Returns the files, in the order of `wanted`. Raises DataError.
+
+    A file gets its name when it is complete, so a fetch that was cut off goes on.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if missing := [each for each in self.wanted if not self.found(each, folder)]:
+      partial = folder / "partial"
+      partial.mkdir(exist_ok=True)
+      self.run(missing, partial, folder)
+      for path in sorted(partial.glob("*")):
+        if path.is_file():
+          path.replace(folder / path.name)
+      shutil.rmtree(partial, ignore_errors=True)
+    paths = []
+    for each in self.wanted:
+      here = self.found(each, folder)
+      if not here:
+        raise self.refused(folder, f"it brought no file {self.pattern(each)}")
+      paths += here
+    return paths
+
+  def pattern(self, each: str) -> str:
+    """Returns what the file's name looks like."""
+    raise NotImplementedError
+
+  def run(
+    self, missing: list[str], partial: pathlib.Path, folder: pathlib.Path
+  ) -> None:
+    """Fetches files into `partial`."""
+    raise NotImplementedError
+
+  def by_hand(self) -> str:
+    """Says how to get the files on another machine."""
+    raise NotImplementedError
+
+  def found(self, each: str, folder: pathlib.Path) -> list[pathlib.Path]:
+    """Returns the newest file of this name, if there is one."""
+    paths = folder.glob(self.pattern(each))
+    return sorted(paths, key=lambda path: path.stat().st_mtime)[-1:]
+
+  def version(self, path: pathlib.Path) -> str:
+    """Returns the version of a fetched file."""
+    return urllib.parse.unquote(path.name.split("_")[1]) if "_" in path.name else ""
+
+  def refused(self, folder: pathlib.Path, why: str) -> DataError:
+    """Returns the error that says what to do where files cannot be fetched."""
+    return DataError(
+      f"cannot fetch {', '.join(self.wanted)} ({why}); {self.by_hand()}, put the files"
+      f" into {folder} and run this again"
+    )
+
+  def call(
+    self,
+    command: list[str],
+    where: pathlib.Path,
+    folder: pathlib.Path,
+    environment: dict[str, str] | None = None,
+  ) -> None:
+    """Runs a command. Raises DataError with the last line that it said."""
+    if not shutil.which(command[0]):
+      raise self.refused(folder, f"there is no {command[0]} here")
+    done = subprocess.run(
+      command,
+      cwd=where,
+      env=os.environ | (environment or {}),
+      stdin=subprocess.DEVNULL,
+      capture_output=True,
+      text=True,
+      errors="replace",
+    )
+    if done.returncode:
+      said = (done.stderr.strip() or done.stdout.strip() or "no reason given").split(
+        "\n"
+      )
+      errors = [line for line in said if line.startswith(("E:", "npm error"))] or said
+      raise self.refused(folder, f"{command[0]}: {errors[0].strip()}")
+
+  def facts(self, paths: list[pathlib.Path]) -> list[dict[str, str]]:
+    """Returns the name, version, size and SHA-256 of each file."""
+    return [
+      {
+        "file": path.name,
+        "version": self.version(path),
+        "bytes": str(path.stat().st_size),
+        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+      }
+      for path in paths
+    ]
+
+
+@dataclasses.dataclass(frozen=True)
+class Debian(Fetcher):
+  """Packages of Debian or Ubuntu, by apt-get, as an ordinary user."""
+
+  def pattern(self, each):
+    return f"{each}_*.deb"
+
+  def run(self, missing, partial, folder):
+    environment = update(self, partial, folder)
+    for each in missing:
+      self.call(["apt-get", "-q", "download", each], partial, folder, environment)
+    shutil.rmtree(partial / "apt")
+
+  def by_hand(self):
+    return f"on Debian or Ubuntu run `apt-get download {' '.join(self.wanted)}`"
+
+
+@dataclasses.dataclass(frozen=True)
+class Descriptions(Fetcher):
+  """Debian's package descriptions in several languages, from apt-get's lists."""
+
+  def pattern(self, each):
+    return f"*Translation-{each}"
+
+  def run(self, missing, partial, folder):
+    update(self, partial, folder, self.wanted)
+    kept = partial / "apt" / "lists"
+    names = [path.name for path in kept.glob("*_i18n_Translation-*")]
+    archives = [
+      {n.rpartition("-")[0] for n in names if n.endswith(f"-{x}")} for x in self.wanted
+    ]
+    # Of the archives with all languages, the one with the most text.
+    size = lambda start: sum(
+      (kept / f"{start}-{x}").stat().st_size for x in self.wanted
+    )
+    best = max(set.intersection(*archives), key=size, default=None)
+    if best is None:
+      raise self.refused(folder, "no archive has descriptions in these languages")
+    for each in self.wanted:
+      shutil.move(kept / f"{best}-{each}", partial)
+    shutil.rmtree(partial / "apt")
+
+  def by_hand(self):
+    mirror = "http://deb.debian.org/debian/dists/stable/main/i18n"
+    files = " and ".join(f"{mirror}/Translation-{each}.bz2" for each in self.wanted)
+    return f"download {files}, unpack them with bunzip2"
+
+  def version(self, path):
+    return path.name.partition("_i18n_")[0] if "_i18n_" in path.name else "by hand"
+
+
+@dataclasses.dataclass(frozen=True)
+class Npm(Fetcher):
+  """Packages of npm, each as name@version."""
+
+  def pattern(self, each):
+    name, _, version = each.rpartition("@")
+    return f"{name.lstrip('@').replace('/', '-')}-{version}.tgz"
+
+  def run(self, missing, partial, folder):
+    wait = f"--fetch-timeout={PATIENCE * 1000}"
+    for each in missing:
+      command = ["npm", "pack", "--silent", "--fetch-retries=1", wait, each]
+      self.call(command, partial, folder, {"npm_config_cache": str(partial / "cache")})
+    shutil.rmtree(partial / "cache", ignore_errors=True)
+
+  def by_hand(self):
+    return f"where npm is installed run `npm pack {' '.join(self.wanted)}`"
+
+  def version(self, path):
+    return path.name.removesuffix(".tgz").rpartition("-")[2]
+
+
+def update(
+  fetcher: Fetcher,
+  partial: pathlib.Path,
+  folder: pathlib.Path,
+  languages: tuple[str, ...] = ("none",),
+) -> dict[str, str]:
+  """Fetches apt-get's lists into a folder of their own; returns its environment."""
+  own = (partial / "apt").absolute()
+  for name in ("lists/partial", "cache/archives/partial", "none"):
+    (own / name).mkdir(parents=True, exist_ok=True)
+  quoted = " ".join(f'"{each}";' for each in languages)
+  config = APT.format(folder=own, patience=PATIENCE, languages=quoted)
+  if hasattr(os, "getuid") and os.getuid() == 0:
+    config += 'APT::Sandbox::User "root";\n'
+  (own / "apt.conf").write_text(config)
+  environment = {"APT_CONFIG": str(own / "apt.conf"), "LC_ALL": "C"}
+  fetcher.call(["apt-get", "-q", "update"], partial, folder, environment)
+  return environment
