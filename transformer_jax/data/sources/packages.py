@@ -28,7 +28,7 @@ Acquire::Languages {{ {languages} }};
 class Fetcher:
   """Fetches files into a folder; what is there already is not fetched again.
 
-  wanted   what is fetched, each the start or the end of a file's name
+  wanted   names of packages, or languages
   """
 
   wanted: tuple[str, ...]
@@ -36,16 +36,14 @@ class Fetcher:
   def fetch(self, folder: pathlib.Path) -> list[pathlib.Path]:
     """Returns the files, in the order of `wanted`. Raises DataError.
 
-    A file gets its name when it is complete, so a fetch that was cut off goes on.
+    A complete file is moved to the folder, so a fetch that was cut off goes on there.
     """
     folder.mkdir(parents=True, exist_ok=True)
     if missing := [each for each in self.wanted if not self.found(each, folder)]:
       partial = folder / "partial"
-      partial.mkdir(exist_ok=True)
+      shutil.rmtree(partial, ignore_errors=True)
+      partial.mkdir()
       self.run(missing, partial, folder)
-      for path in sorted(partial.glob("*")):
-        if path.is_file():
-          path.replace(folder / path.name)
       shutil.rmtree(partial, ignore_errors=True)
     paths = []
     for each in self.wanted:
@@ -62,7 +60,7 @@ class Fetcher:
   def run(
     self, missing: list[str], partial: pathlib.Path, folder: pathlib.Path
   ) -> None:
-    """Fetches files into `partial`."""
+    """Fetches files into `partial`, and moves each to `folder` when it is complete."""
     raise NotImplementedError
 
   def by_hand(self) -> str:
@@ -73,6 +71,11 @@ class Fetcher:
     """Returns the newest file of this name, if there is one."""
     paths = folder.glob(self.pattern(each))
     return sorted(paths, key=lambda path: path.stat().st_mtime)[-1:]
+
+  def keep(self, each: str, partial: pathlib.Path, folder: pathlib.Path) -> None:
+    """Moves a fetched file to its place."""
+    for path in self.found(each, partial):
+      path.replace(folder / path.name)
 
   def version(self, path: pathlib.Path) -> str:
     """Returns the version of a fetched file."""
@@ -105,9 +108,7 @@ class Fetcher:
       errors="replace",
     )
     if done.returncode:
-      said = (done.stderr.strip() or done.stdout.strip() or "no reason given").split(
-        "\n"
-      )
+      said = [*(done.stderr or done.stdout).strip().splitlines(), "no reason given"]
       errors = [line for line in said if line.startswith(("E:", "npm error"))] or said
       raise self.refused(folder, f"{command[0]}: {errors[0].strip()}")
 
@@ -135,7 +136,7 @@ class Debian(Fetcher):
     environment = update(self, partial, folder)
     for each in missing:
       self.call(["apt-get", "-q", "download", each], partial, folder, environment)
-    shutil.rmtree(partial / "apt")
+      self.keep(each, partial, folder)
 
   def by_hand(self):
     return f"on Debian or Ubuntu run `apt-get download {' '.join(self.wanted)}`"
@@ -163,8 +164,7 @@ class Descriptions(Fetcher):
     if best is None:
       raise self.refused(folder, "no archive has descriptions in these languages")
     for each in self.wanted:
-      shutil.move(kept / f"{best}-{each}", partial)
-    shutil.rmtree(partial / "apt")
+      (kept / f"{best}-{each}").replace(folder / f"{best}-{each}")
 
   def by_hand(self):
     mirror = "http://deb.debian.org/debian/dists/stable/main/i18n"
@@ -188,7 +188,7 @@ class Npm(Fetcher):
     for each in missing:
       command = ["npm", "pack", "--silent", "--fetch-retries=1", wait, each]
       self.call(command, partial, folder, {"npm_config_cache": str(partial / "cache")})
-    shutil.rmtree(partial / "cache", ignore_errors=True)
+      self.keep(each, partial, folder)
 
   def by_hand(self):
     return f"where npm is installed run `npm pack {' '.join(self.wanted)}`"
