@@ -30,8 +30,9 @@ def texts(path: pathlib.Path, start: str, end: str = "") -> Iterator[tuple[str, 
 
 def damaged(path: pathlib.Path, why: object) -> DataError:
   """Returns the error for a package that cannot be read."""
+  reason = str(why).partition("\n")[0]
   return DataError(
-    f"'{path}' is no whole package ({why}); delete it and run this again"
+    f"'{path}' is no whole package ({reason}); delete it and run this again"
   )
 
 
