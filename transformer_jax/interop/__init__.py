@@ -1,0 +1,86 @@
+"""Weights of HuggingFace models, in and out: one table of names for each family.
+
+loaded = interop.load("gpt2")
+logits_BLV = Transformer(loaded.arch).apply({"params": loaded.params}, token_BL)
+interop.save("mine", loaded.config, loaded.params)
+"""
+
+import dataclasses
+import importlib
+import os
+import pkgutil
+from typing import Any
+
+from transformer_jax.attention import cores
+from transformer_jax.interop import files
+from transformer_jax.interop.family import Family, families, flat, nested
+from transformer_jax.interop.files import Config, Tensors
+from transformer_jax.models import Architecture
+from transformer_jax.spec import nearest
+
+for _module in pkgutil.iter_modules(__path__):
+  importlib.import_module(f"{__name__}.{_module.name}")
+
+__all__ = ["Loaded", "architecture", "families", "load", "save", "tensors"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Loaded:
+  """A model of others: what config.json says, what it is here, and its weights."""
+
+  config: Config
+  arch: Architecture
+  params: dict[str, Any]
+
+
+def load(folder: str | os.PathLike, core: str = "auto") -> Loaded:
+  """Reads config.json and safetensors of a folder.
+
+  core: by which attention is computed
+  Raises ValueError: an unsupported family, damaged files, or one list of all tensors
+  that are missing, unknown or of another shape.
+  """
+  config, found = files.read(folder)
+  family, arch = _family(config), architecture(config, core)
+  names = family.names(arch, config)
+  found = family.full(found, names)
+  family.check(found, names)
+  return Loaded(config, arch, nested(names.ours(found)))
+
+
+def save(folder: str | os.PathLike, config: Config, params: dict[str, Any]) -> None:
+  """Writes parameters of a model that the config describes, under its names."""
+  files.write(folder, config, tensors(config, params))
+
+
+def architecture(config: Config, core: str = "auto") -> Architecture:
+  """Returns what a config.json describes."""
+  return _family(config).architecture(config, cores.build(core))
+
+
+def tensors(config: Config, params: dict[str, Any]) -> Tensors:
+  """Returns parameters, or their gradients, by the names of the config's family."""
+  names = _family(config).names(architecture(config), config)
+  arrays = flat(params)
+  wrong = [
+    f"{path} is {getattr(arrays.get(path), 'shape', 'missing')}, not {shape}"
+    for path, shape in names.shapes.items()
+    if getattr(arrays.get(path), "shape", None) != shape
+  ] + [f"{path} is unknown" for path in arrays.keys() - names.shapes.keys()]
+  if wrong:
+    raise ValueError(
+      "the parameters are not of the model that the config describes:\n  "
+      + "\n  ".join(wrong)
+    )
+  return names.theirs(arrays)
+
+
+def _family(config: Config) -> Family:
+  kind = config.get("model_type")
+  if kind not in families:
+    near = nearest(str(kind), families)
+    raise ValueError(
+      f"config.json is of model_type {kind!r}, whose weights are not read here.{near}"
+      f" Choose from {', '.join(families)}."
+    )
+  return families[kind]()

@@ -1,0 +1,160 @@
+"""Encoders: BERT and what grew from it."""
+
+from transformer_jax.attention import attentions
+from transformer_jax.interop import names
+from transformer_jax.interop.family import ACTIVATIONS, Family, Words, families
+from transformer_jax.models.ends import Linear, Tokens, Transform
+from transformer_jax.models.layers import LayerNorm
+from transformer_jax.models.placements import PostNorm
+from transformer_jax.positions import PositionalEncoding, positions
+
+LAYER = "encoder/layer_{n}"
+
+
+def layers(theirs: str, query: str = "query", key: str = "key", value: str = "value"):
+  """Returns the rows of BERT's layers."""
+  attention = theirs + ".attention"
+  return {
+    **names.heads(
+      f"{LAYER}/attention",
+      *(f"{attention}.self.{part}" for part in (query, key, value)),
+      f"{attention}.output.dense",
+    ),
+    **names.norm(f"{LAYER}/attention_norm", f"{attention}.output.LayerNorm"),
+    **names.dense(f"{LAYER}/feedforward", "in_DF", f"{theirs}.intermediate.dense"),
+    **names.dense(f"{LAYER}/feedforward", "out_FD", f"{theirs}.output.dense"),
+    **names.norm(f"{LAYER}/feedforward_norm", f"{theirs}.output.LayerNorm"),
+  }
+
+
+def head(dense: str, norm: str, bias: str):
+  """Returns the rows of a head with a dense layer and a norm of its own."""
+  return {
+    "head/dense_DD": (f"{dense}.weight", "d D"),
+    "head/dense_shift_D": (f"{dense}.bias", "D"),
+    "head/norm_gain_D": (f"{norm}.weight", "D"),
+    "head/norm_shift_D": (f"{norm}.bias", "D"),
+    "head/shift_V": (bias, "V"),
+  }
+
+
+@families.register("bert")
+class Bert(Family):
+  """Devlin et al., 2019. https://arxiv.org/abs/1810.04805
+
+  What masked language models have: no pooler, no head for the next sentence.
+  """
+
+  prefix = "bert."
+  ignored = r"embeddings\.position_ids|pooler\..*|cls\.seq_relationship\..*"
+  copies = {
+    "cls.predictions.decoder.weight": "bert.embeddings.word_embeddings.weight",
+    "cls.predictions.decoder.bias": "cls.predictions.bias",
+  }
+  sizes = dict(
+    V="vocab_size", D="hidden_size", H="num_attention_heads", F="intermediate_size",
+    N="num_hidden_layers", L="max_position_embeddings",
+  )  # fmt: skip
+  table = {
+    "embedding_VD": ("bert.embeddings.word_embeddings.weight", "V D"),
+    "type_ND": ("bert.embeddings.token_type_embeddings.weight", "N D"),
+    "encoder/position/table_LD": ("bert.embeddings.position_embeddings.weight", "L D"),
+    **names.norm("encoder/embedding_norm", "bert.embeddings.LayerNorm"),
+    **layers("bert.encoder.layer.{n}"),
+    **head(
+      "cls.predictions.transform.dense",
+      "cls.predictions.transform.LayerNorm",
+      "cls.predictions.bias",
+    ),
+  }
+
+  def parts(self, config):
+    norm = LayerNorm(config.get("layer_norm_eps", 1e-12))
+    activation = config.choose("hidden_act", ACTIVATIONS, "gelu")
+    config.need(is_decoder=False, tie_word_embeddings=True)
+    bare = config.bare("ForMaskedLM", "ForPreTraining")
+    return dict(
+      position=self.position(config),
+      attention=attentions.build("multihead(bias=True)"),
+      norm=norm,
+      activation=activation,
+      placement=PostNorm(),
+      embedding=Tokens(0, config.get("type_vocab_size", 0), norm),
+      head=Linear() if bare else Transform(activation=activation, norm=norm),
+      encoders=config["num_hidden_layers"],
+      feedforward_bias=True,
+    )
+
+  def position(self, config: Words) -> PositionalEncoding:
+    config.need(position_embedding_type="absolute")
+    return positions.build(f"learned({config['max_position_embeddings']})")
+
+
+@families.register("roberta")
+class Roberta(Bert):
+  """Liu et al., 2019. https://arxiv.org/abs/1907.11692
+
+  The first token reads the row after that of padding.
+  """
+
+  prefix = "roberta."
+  copies = {
+    "lm_head.decoder.weight": "roberta.embeddings.word_embeddings.weight",
+    "lm_head.decoder.bias": "lm_head.bias",
+  }
+  table = {
+    **{
+      path: (name.replace("bert.", "roberta."), axes)
+      for path, (name, axes) in Bert.table.items()
+    },
+    **head("lm_head.dense", "lm_head.layer_norm", "lm_head.bias"),
+  }
+
+  def position(self, config):
+    rows, start = config["max_position_embeddings"], config.get("pad_token_id", 1) + 1
+    return positions.build(f"learned({rows}, start={start})")
+
+
+@families.register("distilbert")
+class DistilBert(Bert):
+  """Sanh et al., 2019. https://arxiv.org/abs/1910.01108"""
+
+  prefix = "distilbert."
+  copies = {"vocab_projector.weight": "distilbert.embeddings.word_embeddings.weight"}
+  sizes = dict(
+    V="vocab_size", D="dim", H="n_heads", F="hidden_dim", N="n_layers",
+    L="max_position_embeddings",
+  )  # fmt: skip
+  table = {
+    "embedding_VD": ("distilbert.embeddings.word_embeddings.weight", "V D"),
+    "encoder/position/table_LD": (
+      "distilbert.embeddings.position_embeddings.weight", "L D",
+    ),
+    **names.norm("encoder/embedding_norm", "distilbert.embeddings.LayerNorm"),
+    **names.heads(
+      f"{LAYER}/attention",
+      *(
+        "distilbert.transformer.layer.{n}.attention." + part
+        for part in ("q_lin", "k_lin", "v_lin", "out_lin")
+      ),
+    ),
+    **names.norm(
+      f"{LAYER}/attention_norm", "distilbert.transformer.layer.{n}.sa_layer_norm"
+    ),
+    **names.dense(
+      f"{LAYER}/feedforward", "in_DF", "distilbert.transformer.layer.{n}.ffn.lin1"
+    ),
+    **names.dense(
+      f"{LAYER}/feedforward", "out_FD", "distilbert.transformer.layer.{n}.ffn.lin2"
+    ),
+    **names.norm(
+      f"{LAYER}/feedforward_norm",
+      "distilbert.transformer.layer.{n}.output_layer_norm",
+    ),
+    **head("vocab_transform", "vocab_layer_norm", "vocab_projector.bias"),
+  }  # fmt: skip
+
+  def parts(self, config):
+    words = {"num_hidden_layers": config["n_layers"]}
+    words |= {"hidden_act": config.get("activation", "gelu"), "type_vocab_size": 0}
+    return super().parts(config | words)

@@ -1,0 +1,173 @@
+"""What a family of models says of itself: an architecture and a table of names."""
+
+import re
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from transformer_jax.attention import Core
+from transformer_jax.axes import Dims
+from transformer_jax.interop.files import Config, Tensors
+from transformer_jax.interop.table import Names, Table, of_layers
+from transformer_jax.models import Architecture, Transformer
+from transformer_jax.models.layers import GeGLU, Gelu, QuickGelu, Relu, Silu, SwiGLU
+from transformer_jax.spec import Registry, nearest
+
+families = Registry("family of models")
+
+ACTIVATIONS = {
+  "gelu": Gelu(approximate=False),
+  "gelu_new": Gelu(),
+  "gelu_fast": Gelu(),
+  "gelu_pytorch_tanh": Gelu(),
+  "quick_gelu": QuickGelu(),
+  "relu": Relu(),
+  "silu": Silu(),
+  "swish": Silu(),
+}
+GATED = {
+  "gelu": GeGLU(approximate=False),
+  "gelu_new": GeGLU(),
+  "gelu_pytorch_tanh": GeGLU(),
+  "silu": SwiGLU(),
+  "swish": SwiGLU(),
+}
+
+
+class Family:
+  """Models that share names; a subclass has the words of its config.json.
+
+  prefix    of the names in a model with a head; bare models leave it out
+  ignored   pattern of names that hold nothing that is trained or used here
+  copies    {name: the name of the tensor that it repeats}
+  table     {our path: (their name, their axes)}
+  sizes     {letter of `Dims`: its word in config.json, or a function of the words}
+  """
+
+  prefix: ClassVar[str] = ""
+  ignored: ClassVar[str] = "$^"
+  copies: ClassVar[dict[str, str]] = {}
+  table: ClassVar[Table] = {}
+  sizes: ClassVar[dict[str, Any]] = {}
+
+  def parts(self, config: "Words") -> dict[str, Any]:
+    """Returns the fields of the architecture besides dims and core."""
+    raise NotImplementedError
+
+  def dims(self, config: "Words") -> Dims:
+    size = lambda word: word(config) if callable(word) else config[word]
+    return Dims(**{letter: size(word) for letter, word in self.sizes.items()})
+
+  def architecture(self, config: Config, core: Core) -> Architecture:
+    words = Words(config)
+    return Architecture(dims=self.dims(words), core=core, **self.parts(words))
+
+  def names(self, arch: Architecture, config: Config) -> Names:
+    """Returns the table of one model."""
+    table = of_layers(self.rows(Words(config)), max(arch.encoders, arch.decoders))
+    return Names(table, shapes(arch))
+
+  def rows(self, config: "Words") -> Table:
+    return self.table
+
+  def full(self, tensors: Tensors, names: Names) -> Tensors:
+    """Gives the tensors of a bare model the names they have under a head."""
+    if any(name.startswith(self.prefix) for name in tensors):
+      return tensors
+    known = {*names.expected(), *self.copies}
+    longer = lambda name: name if name in known else self.prefix + name
+    return {longer(name): x for name, x in tensors.items()}
+
+  def check(self, tensors: Tensors, names: Names) -> None:
+    """Raises ValueError with one list of all that does not fit."""
+    expected = names.expected()
+    wrong = [f"missing {name}" for name in sorted(expected.keys() - tensors.keys())]
+    for name in sorted(tensors.keys() - expected.keys()):
+      if name in self.copies and self.copies[name] in tensors:
+        if not np.array_equal(tensors[name], tensors[self.copies[name]]):
+          wrong.append(f"{name} should repeat {self.copies[name]} and does not")
+      elif not re.fullmatch(self.ignored, name.removeprefix(self.prefix)):
+        wrong.append(f"unknown {name}")
+    for name in sorted(expected.keys() & tensors.keys()):
+      if tensors[name].shape != expected[name]:
+        found, wanted = list(tensors[name].shape), list(expected[name])
+        wrong.append(f"{name} is {found}, and config.json makes it {wanted}")
+    if wrong:
+      raise ValueError(
+        "the weights do not fit config.json; use those that belong to it:\n  "
+        + "\n  ".join(wrong)
+      )
+
+
+class Words:
+  """The words of a config.json; one that is missing raises ValueError."""
+
+  def __init__(self, config: Config):
+    self.config = config
+
+  def __getitem__(self, word: str) -> Any:
+    if word not in self.config:
+      near = nearest(word, self.config)
+      raise ValueError(f"config.json has no '{word}'; write it there.{near}")
+    return self.config[word]
+
+  def get(self, word: str, default: Any = None) -> Any:
+    value = self.config.get(word)
+    return default if value is None else value
+
+  def __or__(self, more: Config) -> "Words":
+    """Returns the words with more, or others."""
+    return Words(self.config | more)
+
+  def choose(self, word: str, choices: dict[str, Any], default: Any = None) -> Any:
+    """Returns what a word's value stands for."""
+    value = self.get(word, default)
+    if value not in choices:
+      raise ValueError(
+        f"config.json says {word}={value!r}, which is not read here; choose from"
+        f" {', '.join(map(str, choices))}"
+      )
+    return choices[value]
+
+  def need(self, **values: Any) -> None:
+    """Raises ValueError where a word has another value than the only one served."""
+    for word, value in values.items():
+      self.choose(word, {value: None}, default=value)
+
+  def bare(self, *endings: str) -> bool:
+    """Says whether the model was saved without an output head."""
+    names = self.get("architectures", ())
+    return bool(names) and not any(names[0].endswith(end) for end in endings)
+
+
+def shapes(arch: Architecture) -> dict[str, tuple[int, ...]]:
+  """Returns the shapes of a model's parameters by path; nothing is computed."""
+  token_BL = jnp.zeros((1, 2), jnp.int32)
+  both = arch.encoders and arch.decoders
+  texts = (token_BL, None, token_BL) if both else (token_BL,)
+  model = Transformer(arch)
+  tree = jax.eval_shape(lambda: model.init(jax.random.key(0), *texts))["params"]
+  return {path: x.shape for path, x in flat(tree).items()}
+
+
+def flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+  """Returns the leaves of nested dicts by path."""
+  found = {}
+  for name, value in tree.items():
+    nested = hasattr(value, "items")
+    found |= flat(value, f"{prefix}{name}/") if nested else {f"{prefix}{name}": value}
+  return found
+
+
+def nested(arrays: dict[str, Any]) -> dict[str, Any]:
+  """Undoes `flat`."""
+  tree = {}
+  for path, value in arrays.items():
+    *folders, name = path.split("/")
+    node = tree
+    for folder in folders:
+      node = node.setdefault(folder, {})
+    node[name] = value
+  return tree

@@ -1,0 +1,76 @@
+"""config.json and safetensors in a folder, as HuggingFace lays them out.
+
+https://github.com/huggingface/safetensors; pickled weights are never read.
+"""
+
+import json
+import os
+import pathlib
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+INDEX = "model.safetensors.index.json"  # of weights in several files
+DTYPES = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": jnp.bfloat16}
+
+Config = dict[str, Any]
+Tensors = dict[str, np.ndarray]
+
+
+def read(folder: str | os.PathLike) -> tuple[Config, Tensors]:
+  """Returns what config.json says and all float tensors, in float32."""
+  folder = pathlib.Path(folder)
+  config = _json(folder / CONFIG)
+  if (folder / INDEX).exists():
+    names = sorted({*_json(folder / INDEX)["weight_map"].values()})
+  else:
+    names = [WEIGHTS]
+  tensors = {}
+  for name in names:
+    tensors |= _tensors(folder / name)
+  return config, tensors
+
+
+def write(folder: str | os.PathLike, config: Config, tensors: Tensors) -> None:
+  """Writes config.json and model.safetensors; each appears whole or not at all."""
+  folder = pathlib.Path(folder)
+  folder.mkdir(parents=True, exist_ok=True)
+  tensors = {name: np.ascontiguousarray(x) for name, x in tensors.items()}
+  data = safetensors.numpy.save(tensors, metadata={"format": "pt"})
+  text = json.dumps(config, indent=2, sort_keys=True) + "\n"
+  for name, content in ((WEIGHTS, data), (CONFIG, text.encode())):
+    partial = folder / f"{name}.partial"
+    partial.write_bytes(content)
+    partial.replace(folder / name)
+
+
+def _json(path):
+  try:
+    return json.loads(path.read_text(encoding="utf-8"))
+  except FileNotFoundError as error:
+    raise ValueError(
+      f"{path} is missing; give a folder with {CONFIG} and {WEIGHTS}"
+    ) from error
+  except ValueError as error:
+    raise ValueError(f"{path} is not JSON ({error}); copy it again") from error
+
+
+def _tensors(path):
+  """Returns the float tensors of one file; whole numbers are masks and positions."""
+  try:
+    found = safetensors.deserialize(path.read_bytes())
+  except FileNotFoundError as error:
+    raise ValueError(
+      f"{path} is missing; weights are read from safetensors only, so convert others"
+      " first"
+    ) from error
+  except safetensors.SafetensorError as error:
+    raise ValueError(
+      f"{path} is damaged or cut short ({error}); copy or download it again"
+    ) from error
+  read = lambda x: np.frombuffer(x["data"], DTYPES[x["dtype"]]).reshape(x["shape"])
+  return {name: read(x).astype(np.float32) for name, x in found if x["dtype"] in DTYPES}

@@ -1,0 +1,63 @@
+"""Rows that most tables have: a norm, a dense layer, projections of heads."""
+
+from transformer_jax.interop.table import Table
+
+PARTS = ("query", "key", "value")
+
+
+def norm(path: str, name: str) -> Table:
+  """A norm, with or without a shift."""
+  return {
+    f"{path}/gain_D": (f"{name}.weight", "D"),
+    f"{path}/shift_D": (f"{name}.bias", "D"),
+  }
+
+
+def dense(path: str, which: str, name: str, turned: bool = True) -> Table:
+  """A projection of the feed-forward layer: `which` is "in_DF", "gate_DF" or "out_FD".
+
+  turned   their matrix is [out, in]
+  """
+  kind, axes = which.split("_")
+  theirs = " ".join(axes[::-1] if turned else axes)
+  return {
+    f"{path}/{which}": (f"{name}.weight", theirs),
+    f"{path}/{kind}_shift_{axes[1]}": (f"{name}.bias", axes[1]),
+  }
+
+
+def out(path: str, name: str, turned: bool = True) -> Table:
+  """The output projection of attention."""
+  return {
+    f"{path}/out_HKD": (f"{name}.weight", "D HK" if turned else "HK D"),
+    f"{path}/out_shift_D": (f"{name}.bias", "D"),
+  }
+
+
+def heads(path: str, query: str, key: str, value: str, last: str) -> Table:
+  """Attention whose projections are tensors of their own, [out, in].
+
+  Keys and values may have heads of their own (G) or those of queries (H).
+  """
+  rows = {}
+  for part, name in zip(PARTS, (query, key, value), strict=True):
+    for h in "H" if part == "query" else "HG":
+      rows[f"{path}/{part}_D{h}K"] = f"{name}.weight", f"{h}K D"
+      rows[f"{path}/{part}_shift_{h}K"] = f"{name}.bias", f"{h}K"
+  return rows | out(path, last)
+
+
+def fused(path: str, name: str, last: str, rows: str, turned: bool = True) -> Table:
+  """Attention whose queries, keys and values are one tensor, by rows of its outputs.
+
+  rows   "*HK": all queries, all keys, all values; "H*K": a head's query, key and
+         value; "G*K": a group's queries, key and value
+  """
+  table = {}
+  for part in PARTS:
+    for h in "H" if part == "query" or "G" not in rows else "G":
+      table[f"{path}/{part}_D{h}K"] = (
+        f"{name}.weight", f"{rows} D" if turned else f"D {rows}",
+      )  # fmt: skip
+      table[f"{path}/{part}_shift_{h}K"] = f"{name}.bias", rows
+  return table | out(path, last, turned)

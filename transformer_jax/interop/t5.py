@@ -1,0 +1,82 @@
+"""T5, both versions. Raffel et al., 2020. https://arxiv.org/abs/1910.10683"""
+
+from transformer_jax.attention import attentions
+from transformer_jax.interop import names
+from transformer_jax.interop.family import ACTIVATIONS, GATED, Family, families
+from transformer_jax.models.ends import Linear, Tokens
+from transformer_jax.models.layers import RMSNorm
+from transformer_jax.positions import positions
+
+KINDS = dict(ACTIVATIONS)
+KINDS |= {f"gated-{word}": kind for word, kind in GATED.items()}
+KINDS |= {"gated-gelu": GATED["gelu_new"]}  # what T5 v1.1 calls so is the tanh
+
+
+def stack(side: str, cross: bool):
+  """Returns the rows of one stack; a decoder's layers have one part more."""
+  ours, theirs = side + "/layer_{n}", side + ".block.{n}.layer."
+  attend = lambda path, name: names.heads(path, *(f"{name}.{p}" for p in "qkvo"))
+  last = theirs + ("2" if cross else "1")
+  rows = {
+    f"{side}/position/table_HN": (
+      f"{side}.block.0.layer.0.SelfAttention.relative_attention_bias.weight", "N H",
+    ),
+    **names.norm(f"{side}/final_norm", f"{side}.final_layer_norm"),
+    **names.norm(f"{ours}/attention_norm", f"{theirs}0.layer_norm"),
+    **attend(f"{ours}/attention", f"{theirs}0.SelfAttention"),
+    **names.norm(f"{ours}/feedforward_norm", f"{last}.layer_norm"),
+    **names.dense(f"{ours}/feedforward", "out_FD", f"{last}.DenseReluDense.wo"),
+  }  # fmt: skip
+  if not cross:
+    return rows
+  rows |= names.norm(f"{ours}/cross_norm", f"{theirs}1.layer_norm")
+  return rows | attend(f"{ours}/cross", f"{theirs}1.EncDecAttention")
+
+
+@families.register("t5")
+class T5(Family):
+  """Scores without a scale, a bias that all layers of a stack share."""
+
+  copies = dict.fromkeys(
+    ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight", "lm_head.weight"),
+    "shared.weight",
+  )
+  # An older release wrote biases that the attention to the encoder never read.
+  ignored = r"decoder\.block\.0\.layer\.1\.EncDecAttention\.relative_attention_bias.*"
+  sizes = dict(
+    V="vocab_size", D="d_model", H="num_heads", K="d_kv", F="d_ff", N="num_layers",
+    L=lambda config: config.get("n_positions", 512),
+  )  # fmt: skip
+  table = {
+    "embedding_VD": ("shared.weight", "V D"),
+    "output_DV": ("lm_head.weight", "V D"),
+    **stack("encoder", cross=False),
+    **stack("decoder", cross=True),
+  }
+
+  def rows(self, config):
+    """The first projection has another name where there is a gate."""
+    gated = config.choose("feed_forward_proj", KINDS, "relu").gated
+    table = dict(self.table)
+    for side, part in (("encoder", 1), ("decoder", 2)):
+      ours = side + "/layer_{n}/feedforward"
+      theirs = side + ".block.{n}.layer." + f"{part}.DenseReluDense."
+      table |= names.dense(ours, "in_DF", theirs + ("wi_1" if gated else "wi"))
+      table |= names.dense(ours, "gate_DF", f"{theirs}wi_0")
+    return table
+
+  def parts(self, config):
+    tied = config.get("tie_word_embeddings", True)
+    buckets = config.get("relative_attention_num_buckets", 32)
+    furthest = config.get("relative_attention_max_distance", 128)
+    return dict(
+      position=positions.build(f"t5({buckets}, {furthest})"),
+      attention=attentions.build("scale(0)"),
+      norm=RMSNorm(config.get("layer_norm_epsilon", 1e-6)),
+      activation=config.choose("feed_forward_proj", KINDS, "relu"),
+      embedding=Tokens(power=0),
+      head=Linear(power=-0.5 if tied else 0.0),
+      encoders=config["num_layers"],
+      decoders=config.get("num_decoder_layers", config["num_layers"]),
+      tied=tied,
+    )

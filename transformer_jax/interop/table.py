@@ -1,0 +1,154 @@
+"""Tables of names: where each parameter of ours is in the tensors of others.
+
+A table maps a path of ours to (their name, their axes):
+
+  "decoder/layer_{n}/attention/query_DHK": ("h.{n}.attn.c_attn.weight", "D *HK")
+
+A space stands between their axes; letters that belong together are one axis of theirs,
+"HK" of size H x K. The letters are those of our name, so "HK D" is the transpose of a
+matrix. A star is the axis along which parameters of ours that share one of their
+tensors lie one after another, in the order of the table. "G*" is our axis of heads: G
+groups that each hold some. 1 is an axis of length one. The second axis of "DD" is d.
+"""
+
+import dataclasses
+import math
+
+import numpy as np
+
+from transformer_jax.axes import axes_of
+
+Table = dict[str, tuple[str, str]]
+Arrays = dict[str, np.ndarray]
+Shapes = dict[str, tuple[int, ...]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+  """How one array of ours lies in one of theirs.
+
+  ours, theirs   the letters of both, each with a size; theirs with spaces
+  """
+
+  ours: str
+  theirs: str
+  sizes: dict[str, int]
+
+  @property
+  def letters(self) -> str:
+    return self.theirs.replace(" ", "")
+
+  def give(self, x: np.ndarray) -> np.ndarray:
+    """Returns an array of ours with an axis for each of their letters."""
+    x = np.asarray(x).reshape([self.sizes[a] for a in self.ours])
+    return np.transpose(x, [self.ours.index(a) for a in self.letters])
+
+  def take(self, x: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Undoes `give`."""
+    x = np.transpose(x, [self.letters.index(a) for a in self.ours])
+    return np.ascontiguousarray(x.reshape(shape))
+
+  def shape(self, star: int) -> list[int]:
+    """Returns the shape with an axis for each letter, `star` of them at the star."""
+    return [star if a == "*" else self.sizes[a] for a in self.letters]
+
+  def merged(self, star: int) -> tuple[int, ...]:
+    """Returns the shape of their tensor."""
+    sizes = self.sizes | {"*": star}
+    return tuple(math.prod(sizes[a] for a in axis) for axis in self.theirs.split())
+
+
+def layout(path: str, shape: tuple[int, ...], theirs: str, groups: int) -> Layout:
+  """Returns how the array of a path lies in a tensor with those axes."""
+  ours = _distinct(axes_of(path))
+  sizes = dict(zip(ours, shape, strict=True)) | {"1": 1, "*": 1}
+  missing = [a for a in theirs if a in "1*" and a not in ours]
+  if "G*" in theirs and "H" in ours:
+    sizes |= {"G": groups, "*": sizes["H"] // groups}
+    return Layout(ours.replace("H", "G*"), theirs, sizes)
+  return Layout("".join(missing) + ours, theirs, sizes)
+
+
+def of_layers(table: Table, layers: int) -> Table:
+  """Writes out the names of each layer."""
+  numbers = lambda path: range(layers) if "{n}" in path else (0,)
+  return {
+    path.replace("{n}", str(n)): (name.replace("{n}", str(n)), axes)
+    for path, (name, axes) in table.items()
+    for n in numbers(path)
+  }
+
+
+@dataclasses.dataclass(frozen=True)
+class Names:
+  """A table written out for a model: the paths that the model has.
+
+  shapes   of all parameters of ours, by path
+  """
+
+  table: Table
+  shapes: Shapes
+
+  def __post_init__(self):
+    missing = self.shapes.keys() - self.table.keys()
+    if missing:
+      raise ValueError(
+        f"these parameters have no name in this family: {', '.join(sorted(missing))}"
+      )
+
+  @property
+  def sharing(self) -> dict[str, dict[str, Layout]]:
+    """Returns {their name: {our path: layout}}."""
+    sharing = {}
+    for path, (name, axes) in self.table.items():
+      if path in self.shapes:
+        found = layout(path, self.shapes[path], axes, self.groups)
+        sharing.setdefault(name, {})[path] = found
+    return sharing
+
+  @property
+  def groups(self) -> int:
+    """Returns how many heads of keys and values there are, where they are fewer."""
+    pairs = (zip(axes_of(p), s, strict=True) for p, s in self.shapes.items())
+    return next((size for pair in pairs for a, size in pair if a == "G"), 1)
+
+  def expected(self) -> Shapes:
+    """Returns the shapes of all tensors of theirs."""
+    return {
+      name: next(iter(parts.values())).merged(_star(parts))
+      for name, parts in self.sharing.items()
+    }
+
+  def ours(self, tensors: Arrays) -> Arrays:
+    """Returns parameters by path, of tensors that have the expected shapes."""
+    found = {}
+    for name, parts in self.sharing.items():
+      first = next(iter(parts.values()))
+      whole = tensors[name].reshape(first.shape(_star(parts)))
+      start = 0
+      for path, part in parts.items():
+        end = start + part.sizes["*"]
+        axis = part.letters.find("*")
+        cut = np.take(whole, range(start, end), axis) if axis >= 0 else whole
+        found[path], start = part.take(cut, self.shapes[path]), end
+    return found
+
+  def theirs(self, arrays: Arrays) -> Arrays:
+    """Returns tensors of theirs, of parameters by path."""
+    found = {}
+    for name, parts in self.sharing.items():
+      given = [part.give(arrays[path]) for path, part in parts.items()]
+      first = next(iter(parts.values()))
+      axis = max(first.letters.find("*"), 0)
+      found[name] = np.concatenate(given, axis).reshape(first.merged(_star(parts)))
+    return found
+
+
+def _distinct(letters: str) -> str:
+  """Returns letters of which repeated ones are small: "DD" is "Dd"."""
+  pairs = enumerate(letters)
+  return "".join(a.lower() if a in letters[:n] else a for n, a in pairs)
+
+
+def _star(parts: dict[str, Layout]) -> int:
+  return sum(part.sizes["*"] for part in parts.values())
