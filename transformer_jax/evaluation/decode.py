@@ -1,4 +1,12 @@
-"""Greedy decoding, one token at a time, on the cache."""
+"""Writing one token at a time, on the cache: the most likely, or drawn by chance.
+
+Models with attention and recurrent ones do it alike: a cache is whatever `empty_cache`
+returns. `beam.py` keeps several texts at a time.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +16,77 @@ from transformer_jax.models.transformer import Memory
 from transformer_jax.positions import Coords, coords
 
 
+@dataclasses.dataclass(frozen=True)
+class Writer:
+  """A model with its parameters, and what its `encode` made of the sources."""
+
+  model: Transformer
+  params: Any
+  memory: Memory | None = None
+
+  def start(self, prompt_BL: jax.Array, at: Coords | None, steps: int):
+    """Reads the prompts; returns logits_BV, the order of the next token, the cache."""
+    B, L = prompt_BL.shape
+    at = at or coords.consecutive(B, L)
+    cache = empty_cache(self.model.arch, B, L + steps)
+    logits_BV, cache = self.read(prompt_BL, at, cache)
+    return logits_BV, jnp.broadcast_to(at.order_BL[:, -1] + 1, (B,)), cache
+
+  def next(self, token_B: jax.Array, order_B: jax.Array, cache: Any):
+    """Reads one more token of each text; returns logits_BV and the cache."""
+    order_B1 = order_B[:, None]
+    at = Coords(order_B1, order_B1, order_B1, jnp.ones_like(order_B1))
+    return self.read(token_B[:, None], at, cache)
+
+  def read(self, token_BL, at, cache):
+    read = token_BL, at, self.memory, cache
+    logits_BLV, cache = self.model.apply(
+      {"params": self.params}, *read, method="decode"
+    )
+    return logits_BLV[:, -1], cache
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampling:
+  """How tokens are drawn: at a temperature, from the likely ones.
+
+  temperature   divides the logits
+  top_k         draws from the k most likely tokens. Fan et al., 2018,
+                https://arxiv.org/abs/1805.04833; 0: from all
+  top_p         draws from the fewest tokens with this much probability together, once
+                those of top_k are chosen. Holtzman et al., 2020,
+                https://arxiv.org/abs/1904.09751
+  """
+
+  temperature: float = 1.0
+  top_k: int = 0
+  top_p: float = 1.0
+
+  def __post_init__(self):
+    if not self.temperature > 0:
+      raise ValueError(
+        f"temperature={self.temperature}: write more than 0, or decode greedily"
+      )
+    if self.top_k < 0:
+      raise ValueError(f"top_k={self.top_k}: write 1 or more, or 0 for all tokens")
+    if not 0 < self.top_p <= 1:
+      raise ValueError(f"top_p={self.top_p}: write a probability above 0, up to 1")
+
+  def logits(self, logits_BV: jax.Array) -> jax.Array:
+    """Returns the logits to draw by: -inf where a token is never drawn."""
+    logits_BV = logits_BV.astype(jnp.float32) / self.temperature
+    if 0 < self.top_k < logits_BV.shape[-1]:
+      least_B1 = jax.lax.top_k(logits_BV, self.top_k)[0][:, -1:]
+      logits_BV = jnp.where(logits_BV >= least_B1, logits_BV, -jnp.inf)
+    if self.top_p < 1:
+      sorted_BV = -jnp.sort(-logits_BV, axis=-1)
+      p_BV = jax.nn.softmax(sorted_BV, axis=-1)
+      kept_BV = jnp.cumsum(p_BV, axis=-1) - p_BV < self.top_p  # before this token
+      least_B1 = jnp.where(kept_BV, sorted_BV, jnp.inf).min(axis=-1, keepdims=True)
+      logits_BV = jnp.where(logits_BV >= least_B1, logits_BV, -jnp.inf)
+    return logits_BV
+
+
 def greedy(
   model: Transformer,
   params,
@@ -15,34 +94,61 @@ def greedy(
   steps: int,
   at: Coords | None = None,
   memory: Memory | None = None,
+  end: int | None = None,
 ) -> jax.Array:
   """Returns the `steps` most likely next tokens of each prompt, int32 [B, steps].
 
   `at` says where the prompt's tokens are: prompts of different lengths are padded on
   the left (`coords.padded`). `memory` is what the model's `encode` made of the sources.
+  A text that wrote `end` is finished and repeats it; it is over when all texts are.
   One program; jit it with `steps` static.
   """
-  B, L = prompt_BL.shape
-  at = at or coords.consecutive(B, L)
-  cache = empty_cache(model.arch, B, L + steps)
-
-  def read(token_BL, at, cache):
-    variables = {"params": params}
-    return model.apply(variables, token_BL, at, memory, cache, method="decode")
-
-  def write(carry, _):
-    token_B1, order_B1, cache = carry
-    ones_B1 = jnp.ones_like(order_B1)
-    here = Coords(order_B1, order_B1, order_B1, ones_B1)
-    logits_BLV, cache = read(token_B1, here, cache)
-    return (best(logits_BLV), order_B1 + 1, cache), token_B1[:, 0]
-
-  logits_BLV, cache = read(prompt_BL, at, cache)
-  start = best(logits_BLV), jnp.broadcast_to(at.order_BL[:, -1:] + 1, (B, 1)), cache
-  _, token_NB = jax.lax.scan(write, start, length=steps)
-  return token_NB.T
+  choose = lambda n, logits_BV: jnp.argmax(logits_BV, axis=-1)
+  return _write(Writer(model, params, memory), prompt_BL, steps, at, choose, end)
 
 
-def best(logits_BLV: jax.Array) -> jax.Array:
-  """Returns the most likely token after the last one, [B, 1]."""
-  return jnp.argmax(logits_BLV[:, -1:], axis=-1).astype(jnp.int32)
+def sample(
+  model: Transformer,
+  params,
+  prompt_BL: jax.Array,
+  steps: int,
+  key: jax.Array,
+  how: Sampling = Sampling(),  # noqa: B008, a value that never changes
+  at: Coords | None = None,
+  memory: Memory | None = None,
+  end: int | None = None,
+) -> jax.Array:
+  """Draws the next tokens of each prompt, int32 [B, steps]; otherwise like `greedy`."""
+
+  def choose(n, logits_BV):
+    return jax.random.categorical(jax.random.fold_in(key, n), how.logits(logits_BV))
+
+  return _write(Writer(model, params, memory), prompt_BL, steps, at, choose, end)
+
+
+def _write(
+  writer: Writer,
+  prompt_BL: jax.Array,
+  steps: int,
+  at: Coords | None,
+  choose: Callable[[jax.Array, jax.Array], jax.Array],
+  end: int | None,
+) -> jax.Array:
+  """Returns the tokens that `choose(step, logits_BV)` picks, until all texts end."""
+  logits_BV, order_B, cache = writer.start(prompt_BL, at, steps)
+  B, last = len(prompt_BL), -1 if end is None else end
+  text_BN = jnp.full((B, steps), last, jnp.int32)
+
+  def unfinished(carry):
+    n, _, ended_B, _, _ = carry
+    return (n < steps) & ~jnp.all(ended_B)
+
+  def step(carry):
+    n, text_BN, ended_B, logits_BV, cache = carry
+    token_B = jnp.where(ended_B, last, choose(n, logits_BV)).astype(jnp.int32)
+    text_BN = jax.lax.dynamic_update_slice_in_dim(text_BN, token_B[:, None], n, axis=1)
+    logits_BV, cache = writer.next(token_B, order_B + n, cache)
+    return n + 1, text_BN, ended_B | (token_B == last), logits_BV, cache
+
+  start = jnp.int32(0), text_BN, jnp.zeros(B, bool), logits_BV, cache
+  return jax.lax.while_loop(unfinished, step, start)[1]

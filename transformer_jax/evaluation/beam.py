@@ -1,0 +1,193 @@
+"""Beam search with a length penalty, on the cache. Wu et al., 2016.
+
+https://arxiv.org/abs/1609.08144
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from transformer_jax.evaluation.decode import Writer
+from transformer_jax.models import Transformer, empty_cache
+from transformer_jax.models.transformer import Memory
+from transformer_jax.positions import Coords
+from transformer_jax.spec import Registry
+
+penalties = Registry("length penalty")
+
+
+@penalties.register("gnmt")
+@dataclasses.dataclass(frozen=True)
+class GNMT:
+  """Divides log p of n tokens by ((5 + n) / 6) ** alpha. Wu et al., 2016."""
+
+  alpha: float = 0.6
+
+  def __call__(self, n: jax.Array) -> jax.Array:
+    return ((5.0 + n) / 6.0) ** self.alpha
+
+
+@penalties.register("power")
+@dataclasses.dataclass(frozen=True)
+class Power:
+  """Divides log p of n tokens by n ** alpha, as `transformers` does; 0: by nothing."""
+
+  alpha: float = 1.0
+
+  def __call__(self, n: jax.Array) -> jax.Array:
+    return (1.0 * n) ** self.alpha
+
+
+# When the search for a text is over, its beam being full of finished ones: at once; or
+# when the best text that goes on is no better at its length, or at the longest.
+STOPS: dict[str, Callable] = {
+  "full": lambda sum_B, penalty, n, steps: jnp.full_like(sum_B, -jnp.inf),
+  "likely": lambda sum_B, penalty, n, steps: sum_B / penalty(n),
+  "sure": lambda sum_B, penalty, n, steps: sum_B / penalty(steps),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Beam:
+  """How to search.
+
+  width     texts that are kept
+  penalty   divides the sum of log p; the end token counts as one
+  stop      full: when as many texts are finished; likely: when the best other text is
+            worse, by its present length; sure: when it is by the length in its favour
+  """
+
+  width: int = 4
+  penalty: Any = GNMT()
+  stop: str = "likely"
+
+  def __post_init__(self):
+    object.__setattr__(self, "penalty", penalties.build(self.penalty))
+    if self.width < 1:
+      raise ValueError(f"width={self.width}: write 1 or more texts")
+    if self.stop not in STOPS:
+      raise ValueError(f"stop={self.stop!r}: write one of {', '.join(STOPS)}")
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Texts:
+  """The K best texts of each row, best first; past its end a text repeats its end.
+
+  score_BK    log p divided by the penalty; -inf: there is no text
+  length_BK   tokens with the end
+  """
+
+  token_BKN: jax.Array
+  score_BK: jax.Array
+  length_BK: jax.Array
+
+
+def beam_search(
+  model: Transformer,
+  params,
+  prompt_BL: jax.Array,
+  steps: int,
+  end: int,
+  how: Beam = Beam(),  # noqa: B008, a value that never changes
+  at: Coords | None = None,
+  memory: Memory | None = None,
+) -> Texts:
+  """Returns the best texts of up to `steps` tokens that follow each prompt.
+
+  Each step extends every text of a beam by every token and takes the 2 K best by log p.
+  Those that end are finished if they are among the K best, the K best others go on, and
+  the K finished ones with the best scores stay. After the last step what is among the K
+  best is finished too. `at` and `memory` as in `greedy`.
+  """
+  K, B = how.width, len(prompt_BL)
+  writer = Writer(model, params, memory)
+  logits_BV, order_B, cache = writer.start(prompt_BL, at, steps)
+  axes = _batch_axes(model.arch, prompt_BL.shape[1] + steps)
+  wide = dataclasses.replace(writer, memory=_repeat(memory, B, K))
+  order_R = jnp.repeat(order_B, K)
+  rows_R = jnp.repeat(jnp.arange(B), K)
+
+  def go_on(carry):
+    n, done_B, *_ = carry
+    return (n < steps) & ~jnp.all(done_B)
+
+  def step(carry):
+    n, done_B, best, token_BKN, sum_BK, logits_BKV, cache = carry
+    tried = _extend(token_BKN, sum_BK, logits_BKV, n)
+    ends_BC = (tried.token_BKN[..., n] == end) | (n + 1 == steps)
+    ends_BC &= (jnp.arange(ends_BC.shape[1]) < K) & ~done_B[:, None]
+    score_BC = jnp.where(ends_BC, tried.score_BK / how.penalty(n + 1), -jnp.inf)
+    length_BC = jnp.full_like(ends_BC, n + 1, jnp.int32)
+    best = _best(best, Texts(tried.token_BKN, score_BC, length_BC), K)
+
+    lasting_BC = jnp.where(tried.token_BKN[..., n] == end, -jnp.inf, tried.score_BK)
+    sum_BK, rank_BK = jax.lax.top_k(lasting_BC, K)
+    token_BKN, parent_BK = (
+      _take(x, rank_BK) for x in (tried.token_BKN, tried.length_BK)
+    )
+    least_B = STOPS[how.stop](sum_BK[:, 0], how.penalty, n + 1, steps)
+    worst_B = best.score_BK[:, -1]
+    done_B |= jnp.isfinite(worst_B) & (worst_B >= least_B)
+
+    cache = _pick(cache, axes, (parent_BK + K * jnp.arange(B)[:, None]).reshape(-1))
+    logits_RV, cache = wide.next(token_BKN[..., n].reshape(-1), order_R + n, cache)
+    logits_BKV = logits_RV.reshape(B, K, -1)
+    return n + 1, done_B, best, token_BKN, sum_BK, logits_BKV, cache
+
+  token_BKN = jnp.full((B, K, steps), end, jnp.int32)
+  # At first there is one text: the others of the beam are impossible.
+  sum_BK = jnp.where(jnp.arange(K) == 0, jnp.zeros((B, 1)), -jnp.inf)
+  none_BK = jnp.full((B, K), -jnp.inf)
+  best = Texts(token_BKN, none_BK, jnp.zeros((B, K), jnp.int32))
+  logits_BKV = jnp.broadcast_to(logits_BV[:, None], (B, K, logits_BV.shape[-1]))
+  start = jnp.int32(0), jnp.zeros(B, bool), best, token_BKN, sum_BK, logits_BKV
+  return jax.lax.while_loop(go_on, step, (*start, _pick(cache, axes, rows_R)))[2]
+
+
+def _extend(token_BKN, sum_BK, logits_BKV, n) -> Texts:
+  """Returns the 2 K best texts with one more token; `length` is where each is from."""
+  B, K, V = logits_BKV.shape
+  sum_BKV = sum_BK[..., None] + jax.nn.log_softmax(logits_BKV.astype(jnp.float32))
+  sum_BC, place_BC = jax.lax.top_k(sum_BKV.reshape(B, -1), min(2 * K, K * V))
+  token_BCN = _take(token_BKN, place_BC // V).at[..., n].set(place_BC % V)
+  return Texts(token_BCN, sum_BC, place_BC // V)
+
+
+def _best(a: Texts, b: Texts, K: int) -> Texts:
+  """Returns the K best texts of both."""
+  both = jax.tree.map(lambda *x: jnp.concatenate(x, axis=1), a, b)
+  _, rank_BK = jax.lax.top_k(both.score_BK, K)
+  return jax.tree.map(lambda x: _take(x, rank_BK), both)
+
+
+def _take(x: jax.Array, rank_BK: jax.Array) -> jax.Array:
+  """Takes the given entries of the second axis in each row."""
+  return jax.vmap(lambda x, rank_K: x[rank_K])(x, rank_BK)
+
+
+def _batch_axes(arch: Any, M: int) -> Any:
+  """Returns which axis of each array of a cache is the batch; -1: none is."""
+  sizes = 2, 3
+  two, three = (jax.eval_shape(lambda B=B: empty_cache(arch, B, M)) for B in sizes)
+
+  def axis(a, b):
+    pairs = enumerate(zip(a.shape, b.shape, strict=True))
+    return next((n for n, pair in pairs if pair == sizes), -1)
+
+  return jax.tree.map(axis, two, three)
+
+
+def _pick(cache: Any, axes: Any, rows_R: jax.Array) -> Any:
+  """Returns the cache of the given rows."""
+  pick = lambda x, axis: jnp.take(x, rows_R, axis=axis) if axis >= 0 else x
+  return jax.tree.map(pick, cache, axes)
+
+
+def _repeat(memory: Memory | None, B: int, K: int) -> Memory | None:
+  """Returns K copies of each row, one after another."""
+  repeat = lambda x: jnp.repeat(x, K, axis=0) if len(x) == B else x
+  return jax.tree.map(repeat, memory)
