@@ -96,6 +96,10 @@ class Keeper:
     if self._saving is not None and not self._manager.is_saving_in_progress():
       self._settle()
 
+  def wait(self) -> None:
+    """Waits until the save under way, and what it makes superfluous, are through."""
+    self._settle()
+
   def _settle(self, last: bool = False) -> None:
     """Waits for the save under way and looks whether it really reached the disk."""
     if self._saving is None:
@@ -157,6 +161,17 @@ class Keeper:
     if steps:
       self._say(f"{self._directory} holds no intact checkpoint: starting from step 0")
     return None
+
+  def read(self, step: int, abstract: Any) -> tuple[Any, dict[str, Any]]:
+    """Returns one (state, meta) by its step; a damaged one raises CheckpointError."""
+    self._settle()
+    try:
+      state, note = self._read(step, abstract)
+    except Damage as error:
+      raise CheckpointError(
+        f"checkpoint {self._directory}/{step} is damaged ({error}); use another step"
+      ) from error
+    return state, note["meta"]
 
   def _read(self, step: int, abstract: Any) -> tuple[Any, dict[str, Any]]:
     """Reads the small note first: it says whether the large state is worth reading."""

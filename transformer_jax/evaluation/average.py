@@ -1,0 +1,33 @@
+"""The mean of a run's last checkpoints. Vaswani et al., 2017, section 6.1.
+
+https://arxiv.org/abs/1706.03762
+"""
+
+import dataclasses
+
+import jax
+
+from transformer_jax.training.checkpoint import CheckpointError, Keeper
+from transformer_jax.training.step import State
+
+
+def average(keeper: Keeper, abstract: State, last: int) -> State:
+  """Returns the newest state with the mean of the parameters of the `last` newest.
+
+  One checkpoint more than the mean is in memory at a time. The keeper of the training
+  must have kept as many.
+  """
+  keeper.wait()
+  steps = keeper.steps()[::-1][:last]
+  if last < 1 or len(steps) < last:
+    raise CheckpointError(
+      f"{len(steps)} checkpoints are there and {last} shall be averaged; average 1 or"
+      " more of those, or train with a keeper that keeps as many"
+    )
+  newest, _ = keeper.read(steps[0], abstract)
+  total = newest.params
+  for step in steps[1:]:
+    other, _ = keeper.read(step, abstract)
+    total = jax.tree.map(lambda a, b: a + b, total, other.params)
+  mean = jax.tree.map(lambda x: (x / last).astype(x.dtype), total)
+  return dataclasses.replace(newest, params=mean)

@@ -1,0 +1,186 @@
+"""BLEU and chrF by sacreBLEU, with their signatures and the floors they must beat.
+
+Post, 2018, https://aclanthology.org/W18-6319; Papineni et al., 2002 (BLEU),
+https://aclanthology.org/P02-1040; Popović, 2015 (chrF),
+https://aclanthology.org/W15-3049.
+"""
+
+import dataclasses
+import math
+import re
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import sacrebleu
+from scipy import sparse
+
+WORD = re.compile(r"\w+")
+
+
+@dataclasses.dataclass(frozen=True)
+class Score:
+  """A score from 0 to 100 and the signature that makes it comparable.
+
+  margin   half of the 95% interval over resampled sentences; None: not resampled
+  """
+
+  name: str
+  value: float
+  signature: str
+  margin: float | None = None
+
+  def __str__(self) -> str:
+    margin = "" if self.margin is None else f" ± {self.margin:.1f}"
+    return f"{self.name} {self.value:.1f}{margin}"
+
+
+def bleu(
+  found: Sequence[str], *references: Sequence[str], resamples: int = 0, **settings
+) -> Score:
+  """Returns BLEU of translations; each list of references has one for each of them.
+
+  settings   of `sacrebleu.BLEU`, such as tokenize, lowercase or smooth_method
+  """
+  return _score("BLEU", sacrebleu.BLEU(**settings), found, references, resamples)
+
+
+def chrf(
+  found: Sequence[str], *references: Sequence[str], resamples: int = 0, **settings
+) -> Score:
+  """Returns chrF of translations; with word_order=2 it is chrF++."""
+  metric = sacrebleu.CHRF(**settings)
+  name = "chrF" + "+" * metric.word_order
+  return _score(name, metric, found, references, resamples)
+
+
+def _score(name, metric, found, references, resamples) -> Score:
+  """Lets sacreBLEU score; the interval is by Koehn, 2004, aclanthology.org/W04-3250."""
+  if not found or not references:
+    raise ValueError("nothing to score; give at least one translation and a reference")
+  for texts in references:
+    if isinstance(texts, str) or len(texts) != len(found):
+      raise ValueError(
+        f"{len(found)} translations and {len(texts)} references; give a list with one"
+        " for each translation"
+      )
+  more = {"n_bootstrap": resamples} if resamples else {}
+  got = metric.corpus_score(list(found), [list(texts) for texts in references], **more)
+  # sacreBLEU puts the mean and the interval of resamples beside the score.
+  margin = got._ci if resamples else None
+  return Score(name, got.score, str(metric.get_signature()), margin)
+
+
+def nearest_targets(
+  train: Sequence[tuple[str, str]], sources: Sequence[str]
+) -> list[str]:
+  """Returns, for each source, the target of the training source nearest to it.
+
+  Near is the cosine of the words that are there, rare ones weighing more: log(N / n)
+  for a word in n of N training sources. A translation memory does this, and a score
+  below it shows no translation.
+  """
+  if not train:
+    raise ValueError("no training pairs to look for the nearest in; give at least one")
+  index: dict[str, int] = {}
+  texts = [{*_words(source)} for source, _ in train]
+  for words in texts:
+    for word in sorted(words):
+      index.setdefault(word, len(index))
+  train_TN = _table(texts, index)
+  count_N = np.bincount(train_TN.indices, minlength=len(index))
+  weight_NN = sparse.diags(np.log(len(train) / np.maximum(count_N, 1)))
+  train_TN = _unit(train_TN @ weight_NN)
+  asked_TN = _table([{*_words(source)} for source in sources], index) @ weight_NN
+  near = []
+  for start in range(0, len(sources), 256):  # a piece of the products at a time
+    products = (asked_TN[start : start + 256] @ train_TN.T).toarray()
+    near += products.argmax(axis=1).tolist()
+  return [train[n][1] for n in near]
+
+
+def _words(text: str) -> Iterator[str]:
+  return (match[0] for match in WORD.finditer(text.lower()))
+
+
+def _table(texts: Sequence[set[str]], index: dict[str, int]) -> sparse.csr_matrix:
+  """Returns 1 where a text has a word that the index knows, [texts, words]."""
+  places = [sorted(index[w] for w in words if w in index) for words in texts]
+  ends = np.cumsum([0, *map(len, places)])
+  flat = np.array([n for own in places for n in own], np.int64)
+  shape = len(texts), len(index)
+  return sparse.csr_matrix((np.ones(len(flat)), flat, ends), shape)
+
+
+def _unit(table: sparse.csr_matrix) -> sparse.csr_matrix:
+  """Returns rows of length 1; empty ones stay empty."""
+  length = np.sqrt(np.asarray(table.multiply(table).sum(axis=1)).ravel())
+  return sparse.diags(1 / np.maximum(length, 1e-9)) @ table
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+  """Scores of a system, and those of what translates nothing.
+
+  floors   (BLEU, chrF) by name: copy, the source itself; nearest, the target of the
+           nearest training source
+  """
+
+  bleu: Score
+  chrf: Score
+  floors: dict[str, tuple[Score, Score]]
+
+  @property
+  def translates(self) -> bool:
+    """Whether BLEU is above all floors."""
+    return all(self.bleu.value > floor.value for floor, _ in self.floors.values())
+
+  def __str__(self) -> str:
+    named = ", ".join(f"{n} {b.value:.1f}" for n, (b, _) in self.floors.items())
+    chrf = ", ".join(f"{n} {c.value:.1f}" for n, (_, c) in self.floors.items())
+    lines = [f"{self.bleu} (floors: {named}), {self.chrf} (floors: {chrf})"]
+    below = [n for n, (b, _) in self.floors.items() if self.bleu.value <= b.value]
+    if below:
+      what = "floors" if len(below) > 1 else "floor"
+      names = " and ".join(below)
+      lines.append(f"A score at or below its {what} ({names}) is no translation.")
+    lines += [self.bleu.signature, self.chrf.signature]
+    return "\n".join(lines)
+
+
+def judge(
+  found: Sequence[str],
+  sources: Sequence[str],
+  references: Sequence[str],
+  train: Sequence[tuple[str, str]],
+  resamples: int = 0,
+) -> Verdict:
+  """Scores translations beside the floors; `train` are the (source, target) pairs."""
+  if len(sources) != len(found):
+    raise ValueError(
+      f"{len(found)} translations of {len(sources)} sources; give one for each source"
+    )
+  both = lambda texts, n=0: tuple(f(texts, references, resamples=n) for f in SCORES)
+  floors = {"copy": sources, "nearest": nearest_targets(train, sources)}
+  scored = {name: both(texts) for name, texts in floors.items()}
+  return Verdict(*both(found, resamples), scored)
+
+
+SCORES = bleu, chrf
+
+
+def bits_per_byte(nats: float, size: int) -> float:
+  """Returns the bits for each byte of a text that costs so many nats in all.
+
+  Unlike perplexity it compares models with different tokens.
+  """
+  if size < 1:
+    raise ValueError(f"a text of {size} bytes has no bits per byte; give some text")
+  return nats / (size * math.log(2))
+
+
+def perplexity(nats: float, tokens: int) -> float:
+  """Returns exp of the nats for each token; infinite where that is past all floats."""
+  if tokens < 1:
+    raise ValueError(f"a text of {tokens} tokens has no perplexity; give some text")
+  mean = nats / tokens
+  return math.exp(mean) if mean < 700 else math.inf
