@@ -12,13 +12,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from relatives import as_distilbert, as_gptj, as_qwen2
 from replay import cross_entropy, under
 from safetensors.numpy import load_file, save_file
 
 from transformer_jax import interop
 from transformer_jax.evaluation.decode import greedy
 from transformer_jax.models import Transformer
-from transformer_jax.positions import coords
+from transformer_jax.positions import coords, positions
 
 FOLDER = pathlib.Path(__file__).parent.parent / "third_party" / "transformers"
 CONFIGS = json.loads((FOLDER / "configs.json").read_text())
@@ -150,8 +151,8 @@ def test_a_bare_model_has_names_without_prefix_and_no_head(tmp_path):
   config = config | {"architectures": ["BertModel"]}
   body = {n.removeprefix("bert."): w for n, w in weights.items() if "cls." not in n}
   pooler = {"pooler.dense.weight": np.ones((32, 32), np.float32)}
-  positions = {"embeddings.position_ids": np.arange(48)}
-  write(tmp_path, config, body | pooler | positions)
+  numbers = {"embeddings.position_ids": np.arange(48)}
+  write(tmp_path, config, body | pooler | numbers)
   params = interop.load(tmp_path).params
   assert "head" not in params
   np.testing.assert_array_equal(
@@ -246,3 +247,39 @@ def test_parameters_of_another_model_are_not_saved(folder, tmp_path):
   with pytest.raises(ValueError, match=r"(?s)layer_2/.* is missing.*table_LD is \(48"):
     interop.save(tmp_path / "other", config, loaded.params)
   assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize(
+  "case, rewrite",
+  [
+    ("llama", as_qwen2),
+    ("falcon_mqa", as_gptj),
+    ("roberta_mlm", as_distilbert),
+  ],
+)
+def test_a_model_written_as_its_relative_keeps_its_numbers(tmp_path, case, rewrite):
+  """Families without recorded numbers: another model that computes the same."""
+  config, weights, there = recorded(case)
+  write(tmp_path, *rewrite(config, weights))
+  loaded = interop.load(tmp_path, core="dense")
+  run = quick(lambda params: Transformer(loaded.arch).apply(params, *texts(there)))
+  logits_BLV = run({"params": loaded.params})
+  real_BL1 = there["attention_mask"][..., None]
+  near(logits_BLV * real_BL1, there["logits"], "logits")
+
+
+def test_scalings_of_rope_are_read_in_both_styles():
+  old = {"rope_scaling": {"type": "linear", "factor": 4.0}, "rope_theta": 500.0}
+  new = {"rope_type": "linear", "factor": 4.0, "rope_theta": 500.0}
+  yarn = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32}
+  llama3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0}
+  llama3 |= {"high_freq_factor": 4.0, "original_max_position_embeddings": 32}
+  config = {n: x for n, x in CONFIGS["llama"].items() if n != "rope_parameters"}
+  for words, spec in (
+    (old, "rope_linear(factor=4.0, base=500.0)"),
+    ({"rope_parameters": new}, "rope_linear(factor=4.0, base=500.0)"),
+    ({"rope_parameters": yarn}, "rope_yarn(factor=4.0, original=32)"),
+    ({"rope_scaling": llama3}, "rope_llama3(base=1e4, factor=8.0, original=32)"),
+  ):
+    found = interop.architecture(config | words).position
+    assert found == positions.build(spec)

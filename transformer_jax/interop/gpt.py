@@ -3,9 +3,11 @@
 from transformer_jax.attention import attentions
 from transformer_jax.interop import names
 from transformer_jax.interop.family import ACTIVATIONS, Family, families
+from transformer_jax.interop.rotary import rope
 from transformer_jax.interop.turns import turns
-from transformer_jax.models.ends import Tokens
+from transformer_jax.models.ends import Linear, Tokens
 from transformer_jax.models.layers import LayerNorm
+from transformer_jax.models.placements import Parallel
 from transformer_jax.positions import positions
 
 LAYER = "decoder/layer_{n}"
@@ -142,4 +144,38 @@ class OPT(Family):
       decoders=config["num_hidden_layers"],
       tied=config.get("tie_word_embeddings", True),
       feedforward_bias=bias,
+    )
+
+
+@families.register("gptj")
+class GPTJ(GPT2):
+  """Wang, 2021. https://github.com/kingoflolz/mesh-transformer-jax
+
+  One norm serves attention and feed-forward layer; the first features of a head turn.
+  """
+
+  ignored = r"h\.\d+\.attn\.((masked_)?bias|embed_positions)"
+  copies = {}
+  table = {
+    **GPT2.table,
+    **names.heads(
+      f"{LAYER}/attention",
+      *(
+        "transformer.h.{n}.attn." + part
+        for part in ("q_proj", "k_proj", "v_proj", "out_proj")
+      ),
+    ),
+    **names.dense(f"{LAYER}/feedforward", "in_DF", "transformer.h.{n}.mlp.fc_in"),
+    **names.dense(f"{LAYER}/feedforward", "out_FD", "transformer.h.{n}.mlp.fc_out"),
+    "head/shift_V": ("lm_head.bias", "V"),
+  }
+
+  def parts(self, config):
+    share = config["rotary_dim"] * config["n_head"] / config["n_embd"]
+    return super().parts(config) | dict(
+      position=rope(config, interleaved=True, fraction=share),
+      attention=attentions.build("multihead"),
+      placement=Parallel("one"),
+      head=Linear(bias=True),
+      tied=config.get("tie_word_embeddings", False),
     )

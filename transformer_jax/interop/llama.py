@@ -55,7 +55,7 @@ class Llama(Family):
   def attention(self, config):
     """Returns the parts of the attention's spec."""
     groups = config.get("num_key_value_heads", config["num_attention_heads"])
-    return [f"gqa({groups}, bias={config.get('attention_bias', False)})"]
+    return [f"gqa({groups}, bias={config.get('attention_bias', False)!r})"]
 
 
 @families.register("mistral")
@@ -65,6 +65,18 @@ class Mistral(Llama):
   def attention(self, config):
     width = config.get("sliding_window")
     return super().attention(config) + ([f"window({width})"] if width else [])
+
+
+@families.register("qwen2")
+class Qwen2(Llama):
+  """Qwen Team, 2024. https://arxiv.org/abs/2407.10671
+
+  Queries, keys and values have biases, the output has none.
+  """
+
+  def attention(self, config):
+    config.need(use_sliding_window=False)
+    return super().attention(config | {"attention_bias": "in"})
 
 
 @families.register("gemma2")
