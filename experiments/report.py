@@ -109,8 +109,10 @@ def print_report(workdir: str | os.PathLike, console=None) -> None:
       grid = rich.table.Table(title=title, title_justify="left", box=rich.box.SIMPLE)
       grid.pad_edge = grid.show_edge = False
       for i, name in enumerate(table.header):
-        fold = {"overflow": "fold"} if i in table.folds else {"no_wrap": True}
-        grid.add_column(rich.text.Text(name), **fold)
+        # Headers and verdicts may take two lines, numbers not, and names some.
+        longest = max(len(row[i]) for row in table.rows)
+        least = 12 if i in table.folds else min(longest, 15)
+        grid.add_column(rich.text.Text(name), min_width=least, overflow="fold")
       for row in table.rows:
         grid.add_row(*map(rich.text.Text, row))
       console.print(grid)
