@@ -21,7 +21,9 @@ from transformer_jax.data.text import Text
 from transformer_jax.data.translation import Translation
 
 HELP = "usr/share/libreoffice/help"
-PAGES = [f"text/part{n % 7}/page{n}.html" for n in range(150)]
+# Page 10 comes first and is one for the test: of a folder, not of a folder in that.
+PAGES = [f"text/part{n % 7 + 1}/page{n}.html" for n in range(150)]
+PAGES[10:12] = "text/b/page38.html", "text/b/a/page1.html"
 WORDS = "one two three four five six seven eight nine ten".split()
 WORTE = "eins zwei drei vier fünf sechs sieben acht neun zehn".split()
 
@@ -203,8 +205,8 @@ def lists():
       body += f"  * {said(words, n + 400)}\n  * {said(words, n + 600)}\n"
       records.append(head + body)
     # A description that changed since it was translated has another MD5.
-    old = "Package: old\nDescription-md5: {}\nDescription-{}: One two three four\n"
-    records.append(old.format(language, language))
+    old = "Package: old\nDescription-md5: {0}\nDescription-{0}: {1}\n"
+    records.append(old.format(language, said(words, 9876)))
     found[f"mirror_dists_stable_main_i18n_Translation-{language}"] = "\n".join(records)
   return {name: text.encode() for name, text in found.items()}
 

@@ -87,7 +87,7 @@ def test_every_task_has_an_oracle():
   tables = ORACLES, task_oracles.ORACLES, test_kazemnejad.ORACLES
   named = {re.split(r"\W", spec)[0] for table in tables for spec in table}
   adapters = {"pairs", "prefixed", "blanks"}
-  texts = {"text", "translation"}
+  texts = {"text", "translation", "tokens", "prefix_tokens", "masked", "spans"}
   assert named | adapters | texts == set(tasks)
 
 

@@ -9,8 +9,10 @@ import pkgutil
 from transformer_jax.data import blanks as blanks
 from transformer_jax.data import pairs as pairs
 from transformer_jax.data import prefixed as prefixed
+from transformer_jax.data import spans as spans
 from transformer_jax.data import tasks as _folder
 from transformer_jax.data import text as text
+from transformer_jax.data import tokenized as tokenized
 from transformer_jax.data import translation as translation
 
 for _module in pkgutil.iter_modules(_folder.__path__, _folder.__name__ + "."):

@@ -1,0 +1,184 @@
+"""Language modelling of tokenized text: in order, after a prefix, or masked."""
+
+import dataclasses
+import functools
+import pathlib
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from transformer_jax.data.base import Batch, tasks
+from transformer_jax.data.files import DataError, Document
+from transformer_jax.data.text import Text
+from transformer_jax.data.tokenizers import EOS, MASK, Tokenizer, tokenizers
+from transformer_jax.positions import coords
+
+CHUNK = 20_000  # characters that are tokenized at once
+
+
+@tasks.register("tokens")
+@dataclasses.dataclass(frozen=True)
+class Tokens(Text):
+  """Predicts the next token. The length counts the tokens that the model reads.
+
+  window, scored and limit count as in `text`: tokens, but the limit still bytes. An end
+  token follows each document.
+
+  tokenizer   byte, char(size=512), word(size=16000) or subword(size=8000), trained on
+              the training text
+  """
+
+  tokenizer: str = "subword(size=8000)"
+
+  measures: ClassVar[tuple[str, ...]] = ("accuracy",)
+
+  def __post_init__(self):
+    super().__post_init__()
+    tokenizers.build(self.tokenizer)
+
+  @property
+  def vocabulary(self) -> int:
+    return tokenizers.build(self.tokenizer).vocabulary
+
+  def load(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Returns train_N and scored_N (int32), end_W, and how many tokens have a piece."""
+    documents, facts = self._kept()
+    tokenizer = self._learned(documents["train"])
+    tokens = {name: _tokenized(tokenizer, documents[name]) for name in documents}
+    facts["tokens"] = {
+      name: sum(len(x.content) for x in tokens[name]) for name in tokens
+    }
+    end_W = self._ends(tokens[self.split], sum(facts["tokens"].values()))
+    facts |= {"windows": len(end_W), "vocabulary": tokenizer.fingerprint}
+    facts["vocabulary_size"] = len(tokenizer.pieces)
+    join = lambda name: np.concatenate([x.content for x in tokens[name]])
+    arrays = {"train_N": join("train"), "scored_N": join(self.split), "end_W": end_W}
+    arrays["pieces"] = np.int32(len(tokenizer.pieces))
+    return arrays, {"source": self.source, **facts}
+
+  def keep(self, folder: pathlib.Path) -> None:
+    """Saves the vocabulary with a run. Raises DataError if another is there."""
+    documents, _ = self._kept()
+    self._learned(documents["train"]).save(folder / "tokenizer")
+
+  def _kept(self) -> tuple[dict[str, list[Document]], dict[str, Any]]:
+    documents, facts = self._read()
+    return {name: self._keep(documents[name]) for name in documents}, facts
+
+  def _learned(self, documents: list[Document]) -> Tokenizer:
+    return _train(self.tokenizer, tuple(x.content for x in documents))
+
+
+@tasks.register("prefix_tokens")
+@dataclasses.dataclass(frozen=True)
+class PrefixTokens(Tokens):
+  """Predicts what follows a prefix, all of which sees all of it. Raffel et al., 2020.
+
+  https://arxiv.org/abs/1910.10683, section 3.2.3. In training the prefix ends anywhere;
+  in evaluation it is all but the scored tokens.
+  """
+
+  kind: ClassVar[str] = "prefix_decoder"
+
+  def batch(self, arrays, key, rows, length, done=1.0):
+    """Returns windows with prefixes of 1 to length - 1 tokens, which do not count."""
+    text = super().batch(arrays, key, rows, length, done)
+    prefix_key = jax.random.fold_in(key, 1)
+    size_B1 = jax.random.randint(prefix_key, (rows, 1), 1, max(2, length))
+    # The last token of the prefix predicts the first one after it.
+    weight_BL = (jnp.arange(length) >= size_B1 - 1).astype(jnp.float32)
+    at = coords.consecutive(rows, length).prefix(size_B1)
+    return dataclasses.replace(text, weight_BL=weight_BL, at=at)
+
+  def score(self, arrays, key, rows, length, bucket):
+    """Returns windows whose scored tokens come after the prefix."""
+    text = super().score(arrays, key, rows, length, bucket)
+    size_11 = jnp.maximum(length - self.scored + 1, 1)[None, None]
+    return dataclasses.replace(text, at=text.at.prefix(size_11))
+
+
+@tasks.register("masked")
+@dataclasses.dataclass(frozen=True)
+class Masked(Tokens):
+  """Predicts tokens that were hidden. Devlin et al., 2019.
+
+  https://arxiv.org/abs/1810.04805, section 3.1: 80% of the chosen tokens are masked,
+  10% become any token and 10% stay. Each batch chooses anew: Liu et al., 2019,
+  https://arxiv.org/abs/1907.11692, section 4.1.
+
+  rate   share of the tokens that are chosen
+  """
+
+  rate: float = 0.15
+
+  kind: ClassVar[str] = "encoder"
+
+  def __post_init__(self):
+    super().__post_init__()
+    if not 0 < self.rate < 1:
+      raise DataError(f"masked: rate is {self.rate}; it must be between 0 and 1")
+
+  def batch(self, arrays, key, rows, length, done=1.0):
+    """Returns windows of the training text with hidden tokens, which count."""
+    text = super().batch(arrays, key, rows, length, done)
+    chosen_BL, *drawn = self._draw(jax.random.fold_in(key, 1), rows, length)
+    return self._hide(arrays, text, chosen_BL < self.rate, *drawn)
+
+  def score(self, arrays, key, rows, length, bucket):
+    """Returns windows whose hidden tokens are the same at every length.
+
+    Those among the last `scored` count, and there is always one of them.
+    """
+    text = super().score(arrays, key, rows, length, bucket)
+    drawn = self._draw(jax.random.fold_in(key, 1), rows, self.window)
+    chosen_BL, *others = (x_BL[:, self.window - bucket :] for x_BL in drawn)
+    ranked_BL = jnp.where(text.weight_BL > 0, chosen_BL, 2.0)
+    first_BL = ranked_BL == jnp.min(ranked_BL, axis=1, keepdims=True)
+    return self._hide(arrays, text, (chosen_BL < self.rate) | first_BL, *others)
+
+  def _draw(self, key: jax.Array, rows: int, length: int) -> tuple[jax.Array, ...]:
+    """Returns numbers that choose tokens, what becomes of them, and any token."""
+    keys = jax.random.split(key, 3)
+    return tuple(jax.random.uniform(each, (rows, length)) for each in keys)
+
+  def _hide(self, arrays, text: Batch, hidden_BL, fate_BL, any_BL) -> Batch:
+    # The window's own tokens are predicted, not those after them.
+    token_BL = text.input_BL
+    hidden_BL &= text.at.real_BL & (token_BL != EOS)
+    first = len(tokenizers.build(self.tokenizer).special)
+    other_BL = first + (any_BL * (arrays["pieces"] - first)).astype(jnp.int32)
+    fate_BL = jnp.where(hidden_BL, fate_BL, 1.0)
+    input_BL = jnp.where(fate_BL < 0.9, other_BL, token_BL)
+    input_BL = jnp.where(fate_BL < 0.8, MASK, input_BL)
+    weight_BL = text.weight_BL * hidden_BL
+    return dataclasses.replace(
+      text, input_BL=input_BL, target_BL=token_BL, weight_BL=weight_BL
+    )
+
+
+@functools.lru_cache(maxsize=4)
+def _train(spec: str, contents: tuple[bytes, ...]) -> Tokenizer:
+  lines = (line for content in contents for line in content.decode().split("\n"))
+  return tokenizers.build(spec).train(lines)
+
+
+def _tokenized(tokenizer: Tokenizer, documents: list[Document]) -> list[Document]:
+  """Returns the documents with tokens, int32, for their content."""
+  found = []
+  for document in documents:
+    tokens = [n for text in _chunks(document) for n in tokenizer.encode(text)]
+    found.append(Document(document.name, np.array([*tokens, EOS], np.int32)))
+  return found
+
+
+def _chunks(document: Document) -> list[str]:
+  """Cuts a long text at ends of lines, to be tokenized with little memory."""
+  chunks, size = [[]], 0
+  for line in document.content.decode().splitlines(keepends=True):
+    if size > CHUNK:
+      chunks, size = [*chunks, []], 0
+    chunks[-1].append(line)
+    size += len(line)
+  return ["".join(lines) for lines in chunks]
