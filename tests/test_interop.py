@@ -11,6 +11,7 @@ import pathlib
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpy_models
 import pytest
 from relatives import as_distilbert, as_gptj, as_qwen2
 from replay import cross_entropy, under
@@ -23,7 +24,7 @@ from transformer_jax.positions import coords, positions
 
 FOLDER = pathlib.Path(__file__).parent.parent / "third_party" / "transformers"
 CONFIGS = json.loads((FOLDER / "configs.json").read_text())
-ENCODERS = ("bert_mlm", "roberta_mlm")
+ENCODERS = ("bert_mlm", "roberta_mlm", "vit")
 READERS = ("t5_v10", "t5_v11", "marian")
 DECODERS = ("gpt2", "llama", "mistral", "gemma2", "gpt_neo_local", "gpt_neox", "opt")
 DECODERS += ("bloom", "falcon_mqa", "falcon_gqa_new")
@@ -63,6 +64,8 @@ def near(found, expected, what):
 
 def texts(there):
   """Returns what a model reads: tokens, where they are, and the same of a source."""
+  if "pixel_values" in there:
+    return (there["pixel_values"],)
   at = coords.padded(there["attention_mask"])
   if "decoder_input_ids" in there:
     return there["decoder_input_ids"], None, there["input_ids"], at
@@ -84,12 +87,15 @@ def check_pass(loaded, there, shifted):
 
   def loss(params):
     logits_BLV = model.apply({"params": params}, *texts(there))
+    if "pixel_values" in there:  # the class is read at the first place
+      logits_BLV = logits_BLV[:, 0]
     return cross_entropy(logits_BLV, *targets(there, shifted)), logits_BLV
 
   run = quick(jax.value_and_grad(loss, has_aux=True))
   (value, logits_BLV), gradient = jax.device_get(run(loaded.params))
-  real_BL = there["decoder_mask" if "decoder_mask" in there else "attention_mask"]
-  near(logits_BLV * real_BL[..., None], there["logits"], "logits")
+  masks = [there[name] for name in ("decoder_mask", "attention_mask") if name in there]
+  real_BL1 = masks[0][..., None] if masks else 1
+  near(logits_BLV * real_BL1, there["logits"], "logits")
   near(value, there["loss"], "loss")
   found = interop.tensors(loaded.config, gradient)
   for what, expected in under(there, "grad/").items():
@@ -283,3 +289,63 @@ def test_scalings_of_rope_are_read_in_both_styles():
   ):
     found = interop.architecture(config | words).position
     assert found == positions.build(spec)
+
+
+def test_older_names_of_vit_are_read(tmp_path):
+  config, weights, _ = recorded("vit")
+  old = {"o_proj": "output.dense"}
+  old |= {f"{n[0]}_proj": f"attention.{n}" for n in ("query", "key", "value")}
+  attention = {f"attention.{n}": f"attention.{m}" for n, m in old.items()}
+  old = attention | {"mlp.fc1": "intermediate.dense", "mlp.fc2": "output.dense"}
+  older = {}
+  for name, x in weights.items():
+    for new, before in old.items():
+      name = name.replace(f".{new}.", f".{before}.")
+    older[name.replace("vit.layers.", "vit.encoder.layer.")] = x
+  assert "vit.encoder.layer.1.attention.attention.query.bias" in older
+  write(tmp_path, config, older)
+  params = interop.load(tmp_path).params
+  write(tmp_path, config, weights)
+  expected = interop.load(tmp_path).params
+  jax.tree.map(np.testing.assert_array_equal, params, expected)
+
+
+MPT = dict(model_type="mpt", vocab_size=97, d_model=32, n_heads=4, n_layers=2)
+MPT |= dict(max_seq_len=48, tie_word_embeddings=True, attn_config={"alibi": True})
+BART = dict(CONFIGS["marian"], model_type="bart", activation_function="gelu")
+BART |= dict(scale_embedding=False)
+
+
+@pytest.mark.parametrize("config", [MPT, BART], ids=["mpt", "bart"])
+def test_a_model_equals_its_code_in_numpy(tmp_path, config):
+  names = shapes_of(config)
+  rng = np.random.default_rng(0)
+  random = lambda shape: rng.normal(size=shape).astype(np.float32) / 4
+  weights = {name: random(shape) for name, shape in names.items()}
+  write(tmp_path, config, weights)
+  arch = interop.load(tmp_path, core="dense").arch
+  token_L, source_M = rng.integers(0, 97, size=11), rng.integers(0, 97, size=9)
+  texts = (token_L,) if config is MPT else (token_L, source_M)
+  expected = getattr(numpy_models, config["model_type"])(weights, 4, *texts)
+  model, params = Transformer(arch), interop.load(tmp_path).params
+  read = texts[0][None], *(x for t in texts[1:] for x in (None, t[None]))
+  found = quick(lambda params: model.apply({"params": params}, *read))(params)
+  near(found[0], expected, "logits")
+
+
+def shapes_of(config):
+  """Returns the shapes of the tensors that a config asks for."""
+  arch = interop.architecture(config)
+  return interop.families[config["model_type"]]().names(arch, config).expected()
+
+
+def test_a_loss_of_products_sees_a_bias_and_refuses_a_cap(folder):
+  loaded = interop.load(folder("bert_mlm"), core="dense")
+  model, read = Transformer(loaded.arch), np.arange(6)[None]
+  call = lambda params, how: model.apply({"params": params}, read, method=how)
+  both = quick(lambda params: (call(params, "__call__"), call(params, "hidden")))
+  logits_BLV, (x_BLD, output_VD) = both(loaded.params)
+  near(x_BLD @ output_VD.T, logits_BLV, "logits")
+  loaded = interop.load(folder("gemma2"), core="dense")
+  with pytest.raises(ValueError, match="caps its logits"):
+    Transformer(loaded.arch).apply({"params": loaded.params}, read, method="hidden")

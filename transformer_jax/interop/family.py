@@ -4,7 +4,6 @@ import re
 from typing import Any, ClassVar
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from transformer_jax.attention import Core
@@ -144,7 +143,7 @@ class Words:
 
 def shapes(arch: Architecture) -> dict[str, tuple[int, ...]]:
   """Returns the shapes of a model's parameters by path; nothing is computed."""
-  token_BL = jnp.zeros((1, 2), jnp.int32)
+  token_BL = arch.embedding.example
   both = arch.encoders and arch.decoders
   texts = (token_BL, None, token_BL) if both else (token_BL,)
   model = Transformer(arch)

@@ -5,7 +5,7 @@ GPT-J, whose layers are GPT-NeoX's with one norm, is here too.
 
 from transformer_jax.attention import attentions
 from transformer_jax.interop import names
-from transformer_jax.interop.family import ACTIVATIONS, Family, families
+from transformer_jax.interop.family import ACTIVATIONS, Family, Words, families
 from transformer_jax.interop.rotary import rope
 from transformer_jax.models.ends import Linear, Tokens
 from transformer_jax.models.layers import Gelu, LayerNorm
@@ -171,4 +171,43 @@ class Falcon(Bloom):
       decoders=config["num_hidden_layers"],
       tied=config.get("tie_word_embeddings", True),
       feedforward_bias=bias,
+    )
+
+
+@families.register("mpt")
+class MPT(Family):
+  """MosaicML, 2023. https://www.databricks.com/blog/mpt-7b"""
+
+  prefix = "transformer."
+  copies = {"lm_head.weight": "transformer.wte.weight"}
+  sizes = dict(
+    V="vocab_size", D="d_model", H="n_heads", N="n_layers", L="max_seq_len",
+    F=lambda config: config.get("expansion_ratio", 4) * config["d_model"],
+  )  # fmt: skip
+  table = {
+    "embedding_VD": ("transformer.wte.weight", "V D"),
+    **names.norm("decoder/final_norm", "transformer.norm_f"),
+    **names.norm(f"{LAYER}/attention_norm", "transformer.blocks.{n}.norm_1"),
+    **names.norm(f"{LAYER}/feedforward_norm", "transformer.blocks.{n}.norm_2"),
+    **names.fused(
+      f"{LAYER}/attention", "transformer.blocks.{n}.attn.Wqkv",
+      "transformer.blocks.{n}.attn.out_proj", "*HK",
+    ),
+    **inner(
+      "transformer.blocks.{n}.ffn.up_proj", "transformer.blocks.{n}.ffn.down_proj"
+    ),
+  }  # fmt: skip
+
+  def parts(self, config):
+    config.need(no_bias=True, tie_word_embeddings=True)
+    attention = Words(config.get("attn_config", {}))
+    attention.need(alibi=True, alibi_bias_max=8, qk_ln=False)
+    for word in ("clip_qkv", "softmax_scale"):
+      attention.choose(word, {None: None})
+    return dict(
+      position=positions.build("alibi"),
+      norm=LayerNorm(config.get("layer_norm_epsilon", 1e-5), shift=False),
+      activation=Gelu(approximate=False),
+      embedding=Tokens(power=0),
+      decoders=config["n_layers"],
     )

@@ -36,7 +36,7 @@ class Layout:
 
   @property
   def letters(self) -> str:
-    return self.theirs.replace(" ", "")
+    return self.theirs.replace(" ", "").replace("1", "")
 
   def give(self, x: np.ndarray) -> np.ndarray:
     """Returns an array of ours with an axis for each of their letters."""
@@ -62,11 +62,10 @@ def layout(path: str, shape: tuple[int, ...], theirs: str, groups: int) -> Layou
   """Returns how the array of a path lies in a tensor with those axes."""
   ours = _distinct(axes_of(path))
   sizes = dict(zip(ours, shape, strict=True)) | {"1": 1, "*": 1}
-  missing = [a for a in theirs if a in "1*" and a not in ours]
   if "G*" in theirs and "H" in ours:
     sizes |= {"G": groups, "*": sizes["H"] // groups}
     return Layout(ours.replace("H", "G*"), theirs, sizes)
-  return Layout("".join(missing) + ours, theirs, sizes)
+  return Layout("*" * ("*" in theirs) + ours, theirs, sizes)
 
 
 def of_layers(table: Table, layers: int) -> Table:

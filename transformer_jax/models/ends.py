@@ -1,7 +1,8 @@
 """What stands at the two ends of a model: embeddings below, output heads above."""
 
 import dataclasses
-from typing import Any
+import math
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -32,6 +33,7 @@ class Tokens:
   power: float = 0.5
   types: int = 0
   norm: Any = None
+  table: ClassVar[bool] = True  # it reads rows of embedding_VD
 
   def __post_init__(self):
     object.__setattr__(self, "norm", norms.build(self.norm))
@@ -49,6 +51,56 @@ class Tokens:
       type_BL = at.data.get("type_BL", jnp.zeros_like(at.pos_BL))
       x_BLD = x_BLD + params["type_ND"][type_BL]
     return x_BLD
+
+  def places(self, token_BL: jax.Array) -> int:
+    """Returns how many places what is read takes."""
+    return token_BL.shape[1]
+
+  @property
+  def example(self) -> jax.Array:
+    """Returns something that can be read."""
+    return jnp.zeros((1, 2), jnp.int32)
+
+
+@embeddings.register("patches")
+@dataclasses.dataclass(frozen=True)
+class Patches:
+  """Square patches of images [B, C, rows, columns], row after row, after a learned one.
+
+  The model sees the image at its first place. Dosovitskiy et al., 2021, ViT.
+  https://arxiv.org/abs/2010.11929. C are channels, P the rows and columns of a patch.
+  """
+
+  size: int = 4
+  channels: int = 1
+  norm: ClassVar[None] = None
+  table: ClassVar[bool] = False
+
+  def init(self, key: jax.Array, dims: Dims) -> Params:
+    shape = self.channels, self.size, self.size, dims.D
+    width = math.prod(shape[:3]) ** -0.5
+    return {
+      "patch_CPPD": width * jax.random.normal(key, shape),
+      "patch_shift_D": jnp.zeros(dims.D),
+      "first_D": jnp.zeros(dims.D),
+    }
+
+  def __call__(self, params: Params, image: jax.Array, at: Coords) -> jax.Array:
+    """Returns x_BLD of images [B, C, rows, columns]."""
+    B, C, rows, columns = image.shape
+    P, w_CPPD = self.size, params["patch_CPPD"]
+    x = image.reshape(B, C, rows // P, P, columns // P, P)
+    x = x.transpose(0, 2, 4, 1, 3, 5).reshape(B, -1, C, P, P)
+    x_BLD = project(x, w_CPPD, 3) + params["patch_shift_D"]
+    first_B1D = jnp.broadcast_to(params["first_D"], (B, 1, x_BLD.shape[-1]))
+    return jnp.concatenate([first_B1D, x_BLD], axis=1)
+
+  def places(self, image: jax.Array) -> int:
+    return 1 + math.prod(size // self.size for size in image.shape[2:])
+
+  @property
+  def example(self) -> jax.Array:
+    return jnp.zeros((1, self.channels, self.size, self.size))
 
 
 @heads.register("linear")

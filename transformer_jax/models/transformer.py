@@ -95,7 +95,8 @@ class Transformer(nn.Module):
   def setup(self):
     arch, dims = self.arch, self.arch.dims
     normal = nn.initializers.normal(dims.D**-0.5)
-    self.embedding_VD = self.param("embedding_VD", normal, (dims.V, dims.D))
+    if arch.embedding.table:
+      self.embedding_VD = self.param("embedding_VD", normal, (dims.V, dims.D))
     if not arch.tied:
       self.output_DV = self.param("output_DV", normal, (dims.D, dims.V))
     self.embedding = own(self, arch.embedding.init, dims)
@@ -142,7 +143,8 @@ class Transformer(nn.Module):
 
   def encode(self, token_BL, at=None, done=1.0) -> Memory:
     """Returns what the encoder makes of a text, and where its tokens are."""
-    at = (at or coords.consecutive(1, token_BL.shape[1])).bidirectional()
+    at = at or coords.consecutive(1, self.arch.embedding.places(token_BL))
+    at = at.bidirectional()
     return self.encoder(self.embed(token_BL, at), at, done=done)[:2]
 
   def decode(self, token_BL, at=None, memory=None, cache=None, done=1.0):
@@ -157,8 +159,9 @@ class Transformer(nn.Module):
     return x_BLD, cache
 
   def embed(self, token_BL, at):
-    x_BLD = self.arch.embedding(self.embedding, self.embedding_VD[token_BL], at)
-    return x_BLD.astype(self.arch.dtype)
+    embedding = self.arch.embedding
+    read = self.embedding_VD[token_BL] if embedding.table else token_BL
+    return embedding(self.embedding, read, at).astype(self.arch.dtype)
 
   @property
   def output_VD(self):

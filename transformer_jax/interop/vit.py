@@ -1,0 +1,77 @@
+"""Encoders of images. Dosovitskiy et al., 2021. https://arxiv.org/abs/2010.11929"""
+
+import re
+
+from transformer_jax.attention import attentions
+from transformer_jax.interop import names
+from transformer_jax.interop.family import ACTIVATIONS, Family, families
+from transformer_jax.models.ends import Linear, Patches
+from transformer_jax.models.layers import LayerNorm
+from transformer_jax.positions import positions
+
+LAYER, THEIRS = "encoder/layer_{n}", "vit.layers.{n}"
+
+# What releases before version 5 called the parts of a layer.
+OLDER = {
+  r"encoder\.layer\.(\d+)\.attention\.attention\.(query|key|value)": (
+    lambda found: f"layers.{found[1]}.attention.{found[2][0]}_proj"
+  ),
+  r"encoder\.layer\.(\d+)\.attention\.output\.dense": r"layers.\1.attention.o_proj",
+  r"encoder\.layer\.(\d+)\.intermediate\.dense": r"layers.\1.mlp.fc1",
+  r"encoder\.layer\.(\d+)\.output\.dense": r"layers.\1.mlp.fc2",
+  r"encoder\.layer\.(\d+)\.layernorm": r"layers.\1.layernorm",
+}
+
+
+def _patches(config):
+  return (config["image_size"] // config["patch_size"]) ** 2
+
+
+@families.register("vit")
+class ViT(Family):
+  """A classifier that reads the class at the first place of its logits."""
+
+  prefix = "vit."
+  ignored = r"pooler\..*"
+  sizes = dict(
+    D="hidden_size", H="num_attention_heads", F="intermediate_size",
+    N="num_hidden_layers", L=lambda config: 1 + _patches(config),
+    V=lambda config: config.get("num_labels", len(config.get("id2label", "12"))),
+  )  # fmt: skip
+  table = {
+    "patch_CPPD": ("vit.embeddings.patch_embeddings.projection.weight", "D C P p"),
+    "patch_shift_D": ("vit.embeddings.patch_embeddings.projection.bias", "D"),
+    "first_D": ("vit.embeddings.cls_token", "1 1 D"),
+    "encoder/position/table_LD": ("vit.embeddings.position_embeddings", "1 L D"),
+    "output_DV": ("classifier.weight", "V D"),
+    "head/shift_V": ("classifier.bias", "V"),
+    **names.norm("encoder/final_norm", "vit.layernorm"),
+    **names.norm(f"{LAYER}/attention_norm", f"{THEIRS}.layernorm_before"),
+    **names.norm(f"{LAYER}/feedforward_norm", f"{THEIRS}.layernorm_after"),
+    **names.heads(
+      f"{LAYER}/attention",
+      *(f"{THEIRS}.attention.{part}_proj" for part in ("q", "k", "v", "o")),
+    ),
+    **names.dense(f"{LAYER}/feedforward", "in_DF", f"{THEIRS}.mlp.fc1"),
+    **names.dense(f"{LAYER}/feedforward", "out_FD", f"{THEIRS}.mlp.fc2"),
+  }
+
+  def full(self, tensors, known):
+    """Gives the layers of older releases their names of today."""
+    for old, new in OLDER.items():
+      tensors = {re.sub(old, new, name): x for name, x in tensors.items()}
+    return super().full(tensors, known)
+
+  def parts(self, config):
+    config.need(qkv_bias=True)
+    return dict(
+      position=positions.build(f"learned({1 + _patches(config)})"),
+      attention=attentions.build("multihead(bias=True)"),
+      norm=LayerNorm(config.get("layer_norm_eps", 1e-12)),
+      activation=config.choose("hidden_act", ACTIVATIONS, "gelu"),
+      embedding=Patches(config["patch_size"], config["num_channels"]),
+      head=Linear(bias=True),
+      encoders=config["num_hidden_layers"],
+      tied=False,
+      feedforward_bias=True,
+    )
