@@ -1,0 +1,81 @@
+"""Placements, activations and norms are their papers' formulas."""
+
+import math
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from transformer_jax.models.layers import activations, norms, placements
+
+X = np.linspace(-4, 4, 33).astype(np.float32)
+GAINS = {"f": 2, "g": 5, "f_update": 7, "g_update": 11}  # norms that only multiply
+
+
+@pytest.mark.parametrize(
+  "spec, expected",
+  [
+    ("pre", 208),  # 1 + f(2) = 13; 13 + g(65)
+    ("post", 480),  # 2 (1 + f(1)) = 24; 5 (24 + g(24))
+    ("sandwich", 14110),  # 1 + 7 f(2) = 85; 85 + 11 g(425)
+    ("update", 368),  # 1 + 2 f(1) = 23; 23 + 5 g(23)
+    ("parallel", 28),  # 1 + f(2) + g(5)
+    ("parallel(norms='one')", 19),  # 1 + f(2) + g(2)
+  ],
+)
+def test_placements(spec, expected):
+  norm = lambda name: lambda x: GAINS[name] * x
+  parts = {"f": lambda x: x + 10, "g": lambda x: 3 * x}
+  assert placements.build(spec)(norm, 1, parts) == expected
+
+
+def test_a_parallel_placement_has_norms_for_each_or_one():
+  with pytest.raises(ValueError, match="write 'each' or 'one'"):
+    placements.build("parallel(norms='two')")
+
+
+def gelu(x):
+  return x * (1 + np.vectorize(math.erf)(x / math.sqrt(2))) / 2
+
+
+def tanh_gelu(x):
+  return x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))) / 2
+
+
+def silu(x, steep=1.0):
+  return x / (1 + np.exp(-steep * x))
+
+
+@pytest.mark.parametrize(
+  "spec, expected",
+  [
+    ("relu", np.maximum(X, 0)),
+    ("gelu", tanh_gelu(X)),
+    ("gelu(approximate=False)", gelu(X)),
+    ("quick_gelu", silu(X, steep=1.702)),
+    ("silu", silu(X)),
+    ("swiglu", (X + 1) * silu(X)),
+    ("geglu", (X + 1) * tanh_gelu(X)),
+    ("geglu(approximate=False)", (X + 1) * gelu(X)),
+  ],
+)
+def test_activations(spec, expected):
+  activation = activations.build(spec)
+  given = (X + 1, X) if activation.gated else (X,)
+  found = activation(*map(jnp.asarray, given))
+  np.testing.assert_allclose(found, expected, atol=2e-6)
+
+
+def test_gains_may_be_around_one_and_shifts_left_out():
+  x, gain = X[None], np.linspace(-1, 1, 33, dtype=np.float32)
+  around = norms.build("rmsnorm(offset=1.0)")
+  np.testing.assert_array_equal(around.init(33)["gain_D"], np.zeros(33))
+  rms = x / np.sqrt((x**2).mean() + 1e-6)
+  found = around({"gain_D": gain}, jnp.asarray(x))
+  np.testing.assert_allclose(found, (1 + gain) * rms, atol=1e-6)
+  bare = norms.build("layernorm(shift=False)")
+  assert bare.init(33).keys() == {"gain_D"}
+  x = x + 3
+  scaled = (x - x.mean()) / np.sqrt(x.var() + 1e-5)
+  found = bare({"gain_D": gain}, jnp.asarray(x))
+  np.testing.assert_allclose(found, gain * scaled, atol=1e-6)
