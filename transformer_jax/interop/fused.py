@@ -1,13 +1,10 @@
-"""Decoders whose queries, keys and values are one matrix: GPT-NeoX, BLOOM, Falcon, MPT.
-
-GPT-J, whose layers are GPT-NeoX's with one norm, is here too.
-"""
+"""Decoders whose queries, keys and values are one matrix: NeoX, BLOOM, Falcon, MPT."""
 
 from transformer_jax.attention import attentions
 from transformer_jax.interop import names
 from transformer_jax.interop.family import ACTIVATIONS, Family, Words, families
 from transformer_jax.interop.rotary import rope
-from transformer_jax.models.ends import Linear, Tokens
+from transformer_jax.models.ends import Tokens
 from transformer_jax.models.layers import Gelu, LayerNorm
 from transformer_jax.models.placements import Parallel, PreNorm
 from transformer_jax.positions import positions
@@ -167,7 +164,6 @@ class Falcon(Bloom):
       activation=config.choose("activation", ACTIVATIONS, "gelu"),
       placement=Parallel(norms) if parallel else PreNorm(),
       embedding=Tokens(power=0),
-      head=Linear(),
       decoders=config["num_hidden_layers"],
       tied=config.get("tie_word_embeddings", True),
       feedforward_bias=bias,

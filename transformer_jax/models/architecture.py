@@ -20,6 +20,8 @@ class Architecture:
                        with both attends from decoder to encoder
   prefix               the decoder's coordinates let a prefix be seen whole
   attention            the attention variant
+  placement            how the parts of a layer are put together
+  embedding, head      what stands below the stacks and above them
   tied                 the output reads with the embedding's own weights
   feedforward_bias     projections of feed-forward layers add learned vectors
   dtype                of activations; parameters, norms, softmax and logits are float32
