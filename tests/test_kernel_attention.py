@@ -236,6 +236,19 @@ def test_long_vectors_neither_overflow_nor_vanish():
     assert np.all(np.isfinite(out)) and all(np.all(np.isfinite(d)) for d in grads)
 
 
+def test_what_moves_from_keys_to_queries_changes_no_weight(monkeypatch):
+  """Weights are the shares of products, in which what moves cancels."""
+  q_BLHK, k_BMHK = jax.random.normal(jax.random.key(0), (2, 1, 6, 2, 8))
+  found = []
+  for highest in (1e3, 2.0):
+    monkeypatch.setattr(performer, "HIGHEST", highest)
+    q, k = attentions.build("performer(16)").features({}, q_BLHK, k_BMHK, 0.3)
+    product_BHLM = jnp.einsum("BLHN,BMHN->BHLM", q, k)
+    found.append(product_BHLM / product_BHLM.sum(-1, keepdims=True))
+  close(found[1], found[0], atol=1e-6)
+  assert np.ptp(found[0]) > 0.05
+
+
 # A whole model, decoding, and what is refused.
 
 
