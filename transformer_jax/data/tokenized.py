@@ -16,6 +16,7 @@ from transformer_jax.data.tokenizers import EOS, MASK, Tokenizer, tokenizers
 from transformer_jax.positions import coords
 
 CHUNK = 20_000  # characters that are tokenized at once
+used = {}  # the vocabulary of each task that was loaded in this process
 
 
 @tasks.register("tokens")
@@ -45,7 +46,7 @@ class Tokens(Text):
   def load(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Returns train_N and scored_N (int32), end_W, and how many tokens have a piece."""
     documents, facts = self._kept()
-    tokenizer = self._learned(documents["train"])
+    tokenizer = used[self] = self._learned(documents["train"])
     tokens = {name: _tokenized(tokenizer, documents[name]) for name in documents}
     facts["tokens"] = {
       name: sum(len(x.content) for x in tokens[name]) for name in tokens
@@ -60,8 +61,8 @@ class Tokens(Text):
 
   def keep(self, folder: pathlib.Path) -> None:
     """Saves the vocabulary with a run. Raises DataError if another is there."""
-    documents, _ = self._kept()
-    self._learned(documents["train"]).save(folder / "tokenizer")
+    tokenizer = used.get(self) or self._learned(self._kept()[0]["train"])
+    tokenizer.save(folder / "tokenizer")
 
   def _kept(self) -> tuple[dict[str, list[Document]], dict[str, Any]]:
     documents, facts = self._read()

@@ -16,6 +16,7 @@ from transformer_jax.data import files, parallel
 from transformer_jax.data.base import Batch, Task, tasks
 from transformer_jax.data.files import DataError
 from transformer_jax.data.parallel import Pair
+from transformer_jax.data.tokenized import used
 from transformer_jax.data.tokenizers import BOS, EOS, PAD, Tokenizer, tokenizers
 from transformer_jax.positions import coords
 from transformer_jax.spec import nearest
@@ -94,7 +95,7 @@ class Translation(Task):
     are. Raises DataError, in one line, for data that cannot be used.
     """
     pairs, facts = self.read()
-    tokenizer = self.learned(pairs["train"])
+    tokenizer = used[self] = self.learned(pairs["train"])
     facts["vocabulary"] = tokenizer.fingerprint
     facts["vocabulary_size"] = len(tokenizer.pieces)
     arrays = {}
@@ -109,8 +110,8 @@ class Translation(Task):
 
   def keep(self, folder: pathlib.Path) -> None:
     """Saves the vocabulary with a run. Raises DataError if another is there."""
-    pairs, _ = self.read()
-    self.learned(pairs["train"]).save(folder / "tokenizer")
+    tokenizer = used.get(self) or self.learned(self.read()[0]["train"])
+    tokenizer.save(folder / "tokenizer")
 
   def batch(
     self,
