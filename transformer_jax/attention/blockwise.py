@@ -52,6 +52,7 @@ class Blockwise:
     G = max(k_BMGK.shape[2], v_BMGE.shape[2])
     k_BMGK, v_BMGE = repeat_heads(k_BMGK, G), repeat_heads(v_BMGE, G)
     scale = K**-0.5 if scale is None else scale
+    position, q_at, k_at = position.prepare(q_at, k_at)
     fixed = isinstance(scale, int | float)  # or an array, which may be learned
     encoding = position.encoding
     hooked = encoding.overrides("score") or not (encoding.relative or not encoding.bias)

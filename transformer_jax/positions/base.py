@@ -166,6 +166,15 @@ class PositionalEncoding:
     q_BLHK = self.rotate(params, q_BLHK, q_at.pos_BL)
     return q_BLHK, self.rotate(params, k_BMHK, k_at.pos_BL)
 
+  def prepare(
+    self, params: Params, q_at: Coords, k_at: Coords
+  ) -> tuple[Params, Coords, Coords]:
+    """Makes once what `score` and `values` would make again in every tile.
+
+    Cores whose tiles may branch on positions ask for it; the hooks work without, too.
+    """
+    return params, q_at, k_at
+
   def score(self, params: Params, s_LM: jax.Array, tile: Tile) -> jax.Array:
     """Changes the scaled scores of one head."""
     if self.bias is None:
@@ -230,7 +239,7 @@ def _forward(name: str) -> property:
   return property(lambda self: getattr(self.encoding, name))
 
 
-for _name in (*HOOKS, "init", "constants", "reach", "cross", "in_layer"):
+for _name in (*HOOKS, "prepare", "init", "constants", "reach", "cross", "in_layer"):
   setattr(Wrapper, _name, _forward(_name))
 for _name in ("relative", "per_layer", "whole_numbers", "whole_text", "ids", "longer"):
   setattr(Wrapper, _name, _forward(_name))

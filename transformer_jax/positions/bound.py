@@ -58,6 +58,11 @@ class Bound:
       q_BLHK = (q_BLHK * factor).astype(q_BLHK.dtype)
     return q_BLHK, k_BMHK
 
+  def prepare(self, q_at: Coords, k_at: Coords) -> tuple["Bound", Coords, Coords]:
+    """Returns what cores that visit tiles go on with."""
+    params, q_at, k_at = self.encoding.prepare(self.params, q_at, k_at)
+    return dataclasses.replace(self, params=params), q_at, k_at
+
   def tells_heads_apart(self, at: Coords) -> bool:
     """Says whether any array that the encoding reads has an axis of heads."""
     return any("H" in axes_of(name) for name in (*self.params, *at.data))
@@ -176,5 +181,8 @@ def _over_batch(function: Any, whole: tuple, batched: tuple) -> jax.Array:
   B = max(sizes)
   axis = lambda x: 0 if jnp.ndim(x) and x.shape[0] == B else None
   squeeze = lambda x: x[0] if jnp.ndim(x) and x.shape[0] != B else x
+  if B == 1:  # an axis of length one would make what depends on positions batched
+    first = lambda x: x[0] if jnp.ndim(x) else x
+    return function(*whole, *jax.tree.map(first, batched))[None]
   in_axes = (*(None for _ in whole), *jax.tree.map(axis, batched))
   return jax.vmap(function, in_axes)(*whole, *jax.tree.map(squeeze, batched))

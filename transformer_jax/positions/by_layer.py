@@ -35,6 +35,10 @@ class Part(Wrapper):
     own = name.removeprefix(self._prefix)
     return own != name and self.encoding.in_layer(own)
 
+  def prepare(self, params, q_at, k_at):
+    own, q_at, k_at = self.encoding.prepare(self._own(params), q_at, k_at)
+    return self._rename(own), q_at, k_at
+
   @property
   def name(self):
     return self.encoding.name
@@ -137,7 +141,7 @@ def _as_first_layer(hook: str) -> property:
   return property(lambda self: getattr(self.layer(0), hook))
 
 
-for _hook in HOOKS:
+for _hook in (*HOOKS, "prepare"):
   setattr(Schedule, _hook, _as_first_layer(_hook))
 
 
