@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from transformer_jax.positions import relative
 from transformer_jax.positions.base import PositionalEncoding, positions
 
 
@@ -54,17 +55,25 @@ class Deberta(PositionalEncoding):
   def in_layer(self, name):
     return name in ("query_HDK", "key_HDK")
 
-  def score(self, params, s_LM, tile):
+  def prepare(self, params, q_at, k_at):
+    return self._project(params) | relative.READY, q_at, k_at
+
+  def _project(self, params):
+    """Returns vectors for queries and for keys, of one head or of all."""
     table_ND = params["table_ND"]
     if self.norm:
       table_ND = layer_norm(params, table_ND, 1e-7)
+    names = {"key_HNK": "key_HDK", "query_HNK": "query_HDK"}
+    return {name: table_ND @ params[weights] for name, weights in names.items()}
+
+  def score(self, params, s_LM, tile):
+    match = relative.matcher(params)
+    vectors = params if "ready" in params else self._project(params)
     q_LK, k_MK = tile.q_LK.astype(jnp.float32), tile.k_MK.astype(jnp.float32)
-    to_key_LN = q_LK @ (table_ND @ params["key_HDK"]).T
-    to_query_MN = k_MK @ (table_ND @ params["query_HDK"]).T
-    back_LM = tile.pos_L[:, None] - tile.pos_M[None, :]
-    found_LM = jnp.take_along_axis(to_key_LN, self._row(back_LM), axis=1)
-    row_LM = self._row(back_LM if self.released else -back_LM)
-    found_LM += jnp.take_along_axis(to_query_MN, row_LM.T, axis=1).T
+    found_LM = match(self._row, vectors["key_HNK"], q_LK, tile.pos_L, tile.pos_M)
+    # Seen from the key, the distance has the other sign.
+    row = (lambda back: self._row(-back)) if self.released else self._row
+    found_LM += match(row, vectors["query_HNK"], k_MK, tile.pos_M, tile.pos_L).T
     return 3**-0.5 * (s_LM + tile.scale * found_LM)
 
   def _row(self, back):

@@ -8,6 +8,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from transformer_jax.positions import relative
 from transformer_jax.positions.base import PositionalEncoding, positions
 
 
@@ -55,12 +56,14 @@ class Inkling(PositionalEncoding):
   def temperature(self, params, at):
     return self._heat(at.pos_BL)[:, :, None, None]
 
+  def prepare(self, params, q_at, k_at):
+    return params | relative.READY, q_at, k_at
+
   def score(self, params, s_LM, tile):
-    match_LN = tile.q_data["weight_BLHW"] @ params["bank_WN"]
-    back_LM = (tile.pos_L[:, None] - tile.pos_M[None, :]).astype(jnp.int32)
-    found_LM = jnp.take_along_axis(
-      match_LN, jnp.clip(back_LM, 0, self.longest - 1), axis=1
-    )
+    row = lambda back: jnp.clip(back, 0, self.longest - 1)
+    args = params["bank_WN"].T, tile.q_data["weight_BLHW"], tile.pos_L, tile.pos_M
+    found_LM = relative.matcher(params)(row, *args)
+    back_LM = tile.pos_L[:, None] - tile.pos_M[None, :]
     inside_LM = (back_LM >= 0) & (back_LM < self.longest)
     return s_LM + self._heat(tile.pos_L)[:, None] * jnp.where(inside_LM, found_LM, 0.0)
 

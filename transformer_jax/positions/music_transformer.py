@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from transformer_jax.positions import relative
 from transformer_jax.positions.base import PositionalEncoding, positions
 from transformer_jax.spec import SpecError
 
@@ -43,15 +44,16 @@ class MusicTransformer(PositionalEncoding):
   def bidirectional(self):
     return dataclasses.replace(self, causal=False)
 
+  def prepare(self, params, q_at, k_at):
+    return params | relative.READY, q_at, k_at
+
   def score(self, params, s_LM, tile):
     table_NK = params["table_NK" if self.shared else "table_HNK"]
-    match_LN = tile.q_LK.astype(jnp.float32) @ table_NK.T
-    # The paper's skewed matrix, but for any positions; `skew` was not clearly faster.
     rows = table_NK.shape[0]
     farthest = rows - 1 if self.causal else rows // 2
-    ahead_LM = (tile.pos_M[None, :] - tile.pos_L[:, None]).astype(jnp.int32)
-    row_LM = jnp.clip(ahead_LM + farthest, 0, rows - 1)
-    return s_LM + tile.scale * jnp.take_along_axis(match_LN, row_LM, axis=1)
+    row = lambda back: jnp.clip(farthest - back, 0, rows - 1)
+    args = row, table_NK, tile.q_LK.astype(jnp.float32), tile.pos_L, tile.pos_M
+    return s_LM + tile.scale * relative.matcher(params)(*args)
 
 
 def skew(match_LN: jax.Array) -> jax.Array:

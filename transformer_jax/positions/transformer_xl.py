@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from transformer_jax.positions import relative
 from transformer_jax.positions.base import PositionalEncoding, positions
 from transformer_jax.positions.sinusoidal import sinusoids
 
@@ -31,11 +32,24 @@ class TransformerXL(PositionalEncoding):
       "project_HKD": project,
     }
 
+  def prepare(self, params, q_at, k_at):
+    # Projected sinusoids of the largest distance, and of those below it.
+    N = q_at.pos_BL.shape[1] + k_at.pos_BL.shape[1] - 1
+    last = (jnp.max(q_at.pos_BL) - jnp.min(k_at.pos_BL)).astype(jnp.float32)
+    D = params["project_HKD"].shape[-1]
+    waves_ND = sinusoids(last - jnp.arange(N), D, self.base, interleaved=False)
+    near_HNK = jnp.einsum("ND,HKD->HNK", waves_ND, params["project_HKD"])
+    return params | {"near_HNK": near_HNK, "last": last}, q_at, k_at
+
   def score(self, params, s_LM, tile):
     q_LK = tile.q_LK.astype(jnp.float32)
     content_M = tile.k_MK.astype(jnp.float32) @ params["content_HK"]
-    a_LD = (q_LK + params["position_HK"]) @ params["project_HKD"]
-    position_LM = self._match_distance(a_LD, tile.pos_L, tile.pos_M)
+    at = q_LK + params["position_HK"], tile.pos_L, tile.pos_M
+    split = lambda: self._match_distance(at[0] @ params["project_HKD"], *at[1:])
+    if "near_HNK" in params:
+      position_LM = relative.near(params["near_HNK"], params["last"], *at, split)
+    else:
+      position_LM = split()
     return s_LM + tile.scale * (content_M[None, :] + position_LM)
 
   def _match_distance(self, a_LD, pos_L, pos_M):

@@ -73,9 +73,22 @@ class Tupe(PositionalEncoding):
     first_BL = (at.order_BL == 0).astype(jnp.float32)
     return {"first_BL": first_BL} if self.untie else {}
 
+  def prepare(self, params, q_at, k_at):
+    def project(name, at):
+      rows_BLD = self._rows(params, at.pos_BL)
+      place_BLHK = jnp.einsum("BLD,HDK->BLHK", rows_BLD, params[name])
+      return at.replace(data=at.data | {"place_BLHK": place_BLHK})
+
+    q_at, k_at = project("query_HDK", q_at), project("key_HDK", k_at)
+    made = ("table_LD", "query_HDK", "key_HDK", "gain_D", "shift_D")
+    return {n: x for n, x in params.items() if n not in made}, q_at, k_at
+
   def score(self, params, s_LM, tile):
-    q_LK = self._rows(params, tile.pos_L) @ params["query_HDK"]
-    k_MK = self._rows(params, tile.pos_M) @ params["key_HDK"]
+    if "place_BLHK" in tile.q_data:
+      q_LK, k_MK = tile.q_data["place_BLHK"], tile.k_data["place_BLHK"]
+    else:
+      q_LK = self._rows(params, tile.pos_L) @ params["query_HDK"]
+      k_MK = self._rows(params, tile.pos_M) @ params["key_HDK"]
     match_LM = 2**-0.5 * tile.scale * (q_LK @ k_MK.T) + self._plus(params, tile)
     if self.untie:
       first_L, first_M = tile.q_data["first_BL"] > 0, tile.k_data["first_BL"] > 0
