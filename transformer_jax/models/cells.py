@@ -123,10 +123,8 @@ def empty(cell: Elman, B: int, D: int, dtype: str = "float32") -> State:
 
 def ends(at: Coords) -> jax.Array:
   """Returns where the last token of each text is, bool [B, L]."""
-  after = lambda x_BL, none: jnp.pad(x_BL, ((0, 0), (0, 1)), constant_values=none)[
-    :, 1:
-  ]
-  goes_on_BL = after(at.real_BL, False) & (after(at.segment_BL, 0) == at.segment_BL)
+  after = lambda x_BL: jnp.pad(x_BL, ((0, 0), (0, 1)))[:, 1:]
+  goes_on_BL = after(at.real_BL) & (after(at.segment_BL) == at.segment_BL)
   return at.real_BL & ~goes_on_BL
 
 

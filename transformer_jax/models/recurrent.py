@@ -37,6 +37,9 @@ FOREIGN += ("embedding", "head", "feedforward_bias", "scan", "remat")
 class Recurrence(Architecture):
   """What a recurrent model is made of, besides sizes, attention, dropout and dtype.
 
+  Of the sizes it uses V, D, and those of heads where it attends.
+
+
   reads         how an encoder reads: forward, backward (the reversed source of
                 Sutskever et al.) or both, half of the units each (Bahdanau et al.)
   written_out   steps are no loop, for those who count operations
