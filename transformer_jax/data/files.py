@@ -10,6 +10,7 @@ from collections.abc import Iterable
 
 SPLITS = ("train", "validation", "test")
 STDLIB = "stdlib"
+BOM = "\ufeff"
 # Tests are no ordinary code, generated and site files differ between installations.
 NOT_STDLIB = ("test", "tests", "idlelib", "lib2to3", "ensurepip", "site-packages")
 NOT_STDLIB += ("dist-packages", "config-*", "_sysconfigdata*", "*customize.py")
@@ -152,6 +153,20 @@ def check_utf8(content: bytes, where: str) -> None:
       " convert it (iconv -t UTF-8) or leave it out with a glob such as"
       " 'folder/**/*.txt'"
     ) from error
+
+
+def lines(path: pathlib.Path) -> list[str]:
+  """Returns the lines of a UTF-8 file, without the ends of Windows.
+
+  Only a newline ends a line: other separators of Unicode may stand inside a sentence.
+  """
+  try:
+    content = path.read_bytes()
+  except OSError as error:
+    raise DataError(f"cannot read '{path}': {error.strerror}; check it") from error
+  check_utf8(content, f"'{path}'")
+  text = content.decode("utf-8").removeprefix(BOM)
+  return text.replace("\r\n", "\n").removesuffix("\n").split("\n") if text else []
 
 
 def split_of(name: str) -> str:

@@ -18,7 +18,6 @@ STEMS = {
   "validation": ("validation", "valid", "dev", "val"),
   "test": ("test",),
 }
-BOM = "\ufeff"
 PARTS = (0.9, 0.95)  # where lines without documents are cut into splits
 
 
@@ -147,7 +146,7 @@ def _two(path: pathlib.Path, sides: tuple[str, str]) -> Iterator[Pair]:
       f"'{paths[there.index(True)]}' has no other side: there is no"
       f" '{paths[there.index(False)]}'; add it, or check pair='{'-'.join(sides)}'"
     )
-  texts = [lines(each) for each in paths]
+  texts = [files.lines(each) for each in paths]
   first, second = map(len, texts)
   if first != second:
     raise DataError(
@@ -159,7 +158,7 @@ def _two(path: pathlib.Path, sides: tuple[str, str]) -> Iterator[Pair]:
 
 
 def _tsv(path: pathlib.Path, sides: tuple[str, str]) -> Iterator[Pair]:
-  for number, line in enumerate(lines(path), 1):
+  for number, line in enumerate(files.lines(path), 1):
     fields = [field.strip() for field in line.split("\t")]
     if line.strip() and not 2 <= len(fields) <= 3:
       raise DataError(
@@ -171,7 +170,7 @@ def _tsv(path: pathlib.Path, sides: tuple[str, str]) -> Iterator[Pair]:
 
 
 def _jsonl(path: pathlib.Path, sides: tuple[str, str]) -> Iterator[Pair]:
-  for number, line in enumerate(lines(path), 1):
+  for number, line in enumerate(files.lines(path), 1):
     where = f"'{path}' line {number}"
     try:
       said = json.loads(line) if line.strip() else dict.fromkeys(sides, "")
@@ -190,20 +189,6 @@ def _jsonl(path: pathlib.Path, sides: tuple[str, str]) -> Iterator[Pair]:
 
 
 READERS = {".tsv": _tsv, ".jsonl": _jsonl}
-
-
-def lines(path: pathlib.Path) -> list[str]:
-  """Returns the lines of a UTF-8 file, without the ends of Windows.
-
-  Only a newline ends a line: other separators of Unicode may stand inside a sentence.
-  """
-  try:
-    content = path.read_bytes()
-  except OSError as error:
-    raise DataError(f"cannot read '{path}': {error.strerror}; check it") from error
-  files.check_utf8(content, f"'{path}'")
-  text = content.decode("utf-8").removeprefix(BOM)
-  return text.replace("\r\n", "\n").removesuffix("\n").split("\n") if text else []
 
 
 def _cut(pairs: list[Pair]) -> tuple[dict[str, list[Pair]], dict[str, Any]]:

@@ -4,8 +4,7 @@ import dataclasses
 import pathlib
 from typing import ClassVar
 
-from transformer_jax.data.files import DataError
-from transformer_jax.data.parallel import lines
+from transformer_jax.data.files import DataError, lines
 from transformer_jax.data.sources import sentences
 from transformer_jax.data.sources.base import Translated, sources
 from transformer_jax.data.sources.packages import Descriptions
