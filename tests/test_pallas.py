@@ -213,9 +213,7 @@ def test_figures_of_compilation_make_a_table(tmp_path, monkeypatch):
 
 
 def test_a_compiler_that_ends_its_process_is_a_line_of_the_table(monkeypatch):
-  said = (
-    "W0000 slow\nF1122 10:58 1 emitter.cc:418] Check failed: 1 == 2 (1 vs. 2) \n"
-  )
+  said = "W0000 slow\nF1122 10:58 1 emitter.cc:418] Check failed: 1 == 2 (1 vs. 2) \n"
   ended = subprocess.CompletedProcess([], -6, stdout="", stderr=said)
   monkeypatch.setattr(aot.subprocess, "run", lambda *args, **kwargs: ended)
   case = aot.Case("v5p", 2048, "t5", "dense")
