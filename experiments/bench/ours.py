@@ -74,6 +74,8 @@ def attention(encoding, core, L, H=8, K=64, backward=True):
 
 
 def _turned(core, position, q, k, v, at):
+  x_BLD = q.reshape(*q.shape[:2], -1)  # tokens, for encodings that read them
+  at = position.accumulate(position.read(x_BLD, q, at))
   q, k = position.turn(q, k, at, at)
   return cores.build(core)(q, k, v, at, at, position)
 

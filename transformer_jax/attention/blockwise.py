@@ -55,7 +55,8 @@ class Blockwise:
     position, q_at, k_at = position.prepare(q_at, k_at)
     fixed = isinstance(scale, int | float)  # or an array, which may be learned
     encoding = position.encoding
-    hooked = encoding.overrides("score") or not (encoding.relative or not encoding.bias)
+    score = encoding.overrides("score")
+    hooked = not (score or encoding.relative or encoding.bias is None)
     cut = blocks.choose(L, M, H, G, self.block, hooked)
     q_at, k_at = cut.queries.pad_at(q_at), cut.keys.pad_at(k_at)
     plan, shift, seen_BL = make_plan(rule, q_at, k_at, cut.queries, cut.keys)
