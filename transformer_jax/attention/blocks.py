@@ -126,8 +126,8 @@ ENTRIES = 2**17  # scores in a tile: its arrays stay in a core's own cache
 def choose(L: int, M: int, H: int, G: int, block: int, hooked: bool = False) -> Cut:
   """Returns the cut for these lengths; `block`: 0 or the size that is asked for.
 
-  hooked: a bias is made in each tile, and what it does for all heads alike, as a network
-  of distances, is done once only if they are all in the tile.
+  hooked: a bias is made in each tile, and what it does for all heads alike, as a
+  network of distances, is done once only if they are all in the tile.
 
   Measured on 2 cores with 2 MB of cache each: at one length, tiles of as many scores
   are within 10% of each other, and twice or half as many are slower.
