@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from oracles import recurrent as oracle
+import recurrent_oracles as oracle
 from test_recorded_torch import recorded
 
 from experiments.build import build, flops_per_token, sizes
