@@ -56,8 +56,10 @@ class TransformerXL(PositionalEncoding):
     """Returns a_i . R(i - j), with R(n) = [sin n w, cos n w], as one matrix product.
 
     sin and cos of a difference split into products of sines and cosines of i and of j,
-    so no array of [L, M, D] is made.
+    so no array of [L, M, D] is made. Both count from one key: far from zero, float32
+    holds an angle less exactly.
     """
+    pos_L, pos_M = pos_L - pos_M[:1], pos_M - pos_M[:1]
     waves = lambda pos: jnp.split(
       sinusoids(pos, a_LD.shape[-1], self.base, interleaved=False), 2, axis=-1
     )
