@@ -17,6 +17,7 @@ from transformer_jax.data.base import Task, tasks
 from transformer_jax.data.strings import Strings
 from transformer_jax.evaluation.lengths import Evaluator
 from transformer_jax.models import Architecture, families, layers
+from transformer_jax.models.placements import placements
 from transformer_jax.models.recurrent import Recurrence
 from transformer_jax.models.support import refusal
 from transformer_jax.positions import positions
@@ -81,7 +82,7 @@ def architecture(config: ConfigDict, task: Task) -> Architecture:
     attention=attentions.build(model.attention),
     norm=layers.norms.build(model.norm),
     activation=layers.activations.build(model.activation),
-    placement=layers.placements.build(model.placement),
+    placement=placements.build(model.placement),
     encoders=encoders,
     decoders=decoders,
     prefix="prefix" in kind.uses,

@@ -121,7 +121,7 @@ SPECS = {  # key: where its registry is
   "model.core": "transformer_jax.attention:cores",
   "model.activation": "transformer_jax.models.layers:activations",
   "model.norm": "transformer_jax.models.layers:norms",
-  "model.placement": "transformer_jax.models.layers:placements",
+  "model.placement": "transformer_jax.models.placements:placements",
   "train.optimizer": "transformer_jax.training.optimizers:optimizers",
   "train.schedule": "transformer_jax.training.optimizers:schedules",
 }

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 
+import jax
 import pytest
 
 from experiments import cpu
@@ -36,8 +37,13 @@ def test_a_cpu_gets_the_devices_that_meshes_ask_for(meshes, flags, count):
   assert said.stdout.strip() == str(count), said.stderr
 
 
-def test_devices_are_left_alone_once_jax_has_started():
+def test_devices_are_left_alone_once_jax_has_started(monkeypatch):
+  """JAX refuses to make them then; that is no error of the user."""
+  count = jax.device_count()
+  monkeypatch.delenv("XLA_FLAGS")
+  monkeypatch.setattr(cpu, "cores", lambda: 4)
   cpu.make_devices([(2, 1, 1)])
+  assert jax.device_count() == count
 
 
 FREED = """

@@ -13,6 +13,7 @@ from transformer_jax.attention import cores
 from transformer_jax.axes import Dims, axes_of
 from transformer_jax.evaluation.decode import greedy
 from transformer_jax.models import Architecture, Transformer, empty_cache, layers
+from transformer_jax.models.placements import placements
 from transformer_jax.positions import PositionalEncoding, coords, positions
 
 B, L = 2, 12
@@ -104,7 +105,7 @@ def test_layers_scanned_and_recomputed_equal_layers_written_out(
   placement, norm, activation
 ):
   parts = {
-    "placement": layers.placements.build(placement),
+    "placement": placements.build(placement),
     "norm": layers.norms.build(norm),
     "activation": layers.activations.build(activation),
   }

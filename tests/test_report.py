@@ -53,6 +53,13 @@ def test_terminal_table_fits_80_columns(quick):
   assert "▲ better" in alibi and "…" not in out.getvalue()
 
 
+def test_names_stay_readable_in_a_narrow_terminal(quick):
+  out = io.StringIO()
+  report.print_report(quick, rich.console.Console(file=out, width=56))
+  lines = out.getvalue().splitlines()
+  assert any(line.startswith("sinusoidal ") for line in lines)
+
+
 def break_runs(workdir):
   """Makes four of the first runs fail, end damaged, stop half way and lose a seed."""
   (workdir / "runs/text-01/result.json").unlink()

@@ -6,10 +6,7 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
-from transformer_jax.models.placements import PostNorm, PreNorm, placements
 from transformer_jax.spec import Registry
-
-__all__ = ["PostNorm", "PreNorm", "activations", "norms", "placements"]
 
 norms = Registry("norm")
 activations = Registry("activation")

@@ -39,7 +39,6 @@ class Recurrence(Architecture):
 
   Of the sizes it uses V, D, and those of heads where it attends.
 
-
   reads         how an encoder reads: forward, backward (the reversed source of
                 Sutskever et al.) or both, half of the units each (Bahdanau et al.)
   written_out   steps are no loop, for those who count operations

@@ -167,9 +167,11 @@ class Descriptions(Fetcher):
       (kept / f"{best}-{each}").replace(folder / f"{best}-{each}")
 
   def by_hand(self):
-    mirror = "http://deb.debian.org/debian/dists/stable/main/i18n"
-    files = " and ".join(f"{mirror}/Translation-{each}.bz2" for each in self.wanted)
-    return f"download {files}, unpack them with bunzip2"
+    files = " and ".join(f"Translation-{each}.bz2" for each in self.wanted)
+    return (
+      f"download {files} from dists/stable/main/i18n of any Debian mirror, unpack them"
+      " with bunzip2"
+    )
 
   def version(self, path):
     return path.name.partition("_i18n_")[0] if "_i18n_" in path.name else "by hand"
