@@ -49,11 +49,13 @@ class Task:
   vocabulary  the number of tokens
   kind        which kind of model reads it: decoder, prefix_decoder, encoder,
               encoder_decoder; the last one finds a source in each batch
+  classes     how many classes a prediction tells apart; None: it is a token
   measures    what evaluation reports, the headline first
   """
 
   vocabulary: ClassVar[int]
   kind: ClassVar[str] = "decoder"
+  classes: ClassVar[int | None] = None
   measures: ClassVar[tuple[str, ...]] = ("accuracy", "exact_match")
 
   def tokens(self, length: int) -> int:

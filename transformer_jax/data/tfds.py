@@ -11,6 +11,8 @@ import struct
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
+
 from transformer_jax.data import files
 from transformer_jax.data.files import DataError, Document
 from transformer_jax.data.sources.base import named
@@ -60,6 +62,39 @@ def read_pairs(
       for n, example in enumerate(examples)
     ]
   return pairs, {"split": "by TFDS", **origin(built)}
+
+
+def read_records(
+  name: str,
+  features: tuple[str, ...],
+  wanted: str,
+  splits: tuple[str, ...],
+  data_dir: str | None,
+  also: tuple[str, ...] = ("document",),
+) -> tuple[dict[str, list[dict[str, Any]]], dict[str, Any]]:
+  """Returns those features of all records of each split, and facts.
+
+  Text is decoded, classes have their names, and arrays are lists.
+  wanted: what the data set must be, for messages; also: features that may lack
+  """
+  built = opened(name, data_dir, features, wanted)
+  kinds = built.info.features
+  keys = [key for key in (*features, *also) if key in kinds]
+  records = {}
+  for split in splits:
+    examples = enumerate(_examples(built, name, split))
+    plain = lambda key, x, n, split=split: _plain(x, kinds[key], (name, split, n))
+    records[split] = [{k: plain(k, x[k], n) for k in keys} for n, x in examples]
+  return records, {"split": "by TFDS", **origin(built)}
+
+
+def _plain(value: Any, kind: Any, where: tuple[str, str, int]) -> Any:
+  if isinstance(value, (bytes, str)):
+    return text_of(value, *where)
+  if isinstance(value, (list, tuple, np.ndarray)) and np.ndim(value):
+    return [_plain(x, getattr(kind, "feature", kind), where) for x in value]
+  names, value = getattr(kind, "names", None), np.asarray(value).item()
+  return names[value] if names and value >= 0 else value  # -1: a class is not told
 
 
 def origin(built: Any) -> dict[str, Any]:

@@ -23,6 +23,8 @@ class Architecture:
   placement            how the parts of a layer are put together
   embedding, head      what stands below the stacks and above them
   tied                 the output reads with the embedding's own weights
+  classes              how many classes the output tells apart instead of tokens; it has
+                       weights of its own then
   feedforward_bias     projections of feed-forward layers add learned vectors
   dtype                of activations; parameters, norms, softmax and logits are float32
   scan, remat          one program for all layers; recompute layers in the backward pass
@@ -43,10 +45,23 @@ class Architecture:
   dropout: float = 0.0
   attention_dropout: float = 0.0
   tied: bool = True
+  classes: int | None = None
   feedforward_bias: bool = False
   dtype: str = "float32"
   scan: bool = False
   remat: bool = False
+
+  def __post_init__(self):
+    if self.classes and self.tied:
+      raise ValueError(
+        "an output of classes has no tokens whose embedding it could read; write"
+        " tied=False"
+      )
+
+  @property
+  def outputs(self) -> int:
+    """How many things the output tells apart."""
+    return self.classes or self.dims.V
 
   @property
   def decoding(self) -> str:

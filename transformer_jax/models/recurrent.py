@@ -213,7 +213,7 @@ class Recurrent(nn.Module):
     normal = nn.initializers.normal(dims.D**-0.5)
     self.embedding_VD = self.param("embedding_VD", normal, (dims.V, dims.D))
     if not arch.tied:
-      self.output_DV = self.param("output_DV", normal, (dims.D, dims.V))
+      self.output_DV = self.param("output_DV", normal, (dims.D, arch.outputs))
     if arch.encoders:
       self.encoder = Stack(arch, "encoder", arch.encoders)
     if arch.decoders:

@@ -3,6 +3,8 @@
 Vaswani et al., 2017. https://arxiv.org/abs/1706.03762
 """
 
+import dataclasses
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -98,9 +100,9 @@ class Transformer(nn.Module):
     if arch.embedding.table:
       self.embedding_VD = self.param("embedding_VD", normal, (dims.V, dims.D))
     if not arch.tied:
-      self.output_DV = self.param("output_DV", normal, (dims.D, dims.V))
+      self.output_DV = self.param("output_DV", normal, (dims.D, arch.outputs))
     self.embedding = own(self, arch.embedding.init, dims)
-    self.head = Parameters(arch.head.init, dims)
+    self.head = Parameters(arch.head.init, dataclasses.replace(dims, V=arch.outputs))
     if arch.encoders:
       self.encoder = Stack(arch, "encoder", arch.encoders)
     if arch.decoders:

@@ -2,8 +2,10 @@
 
 from transformer_jax.data.tokenizers import byte as byte
 from transformer_jax.data.tokenizers import char as char
+from transformer_jax.data.tokenizers import kept as kept
 from transformer_jax.data.tokenizers import subword as subword
 from transformer_jax.data.tokenizers import word as word
+from transformer_jax.data.tokenizers import wordpiece as wordpiece
 from transformer_jax.data.tokenizers.base import BOS as BOS
 from transformer_jax.data.tokenizers.base import EOS as EOS
 from transformer_jax.data.tokenizers.base import MASK as MASK

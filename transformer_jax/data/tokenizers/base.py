@@ -27,12 +27,17 @@ class Tokenizer:
 
   sentinels   how many of them there are
   pieces      what each token stands for, in order; empty before training
+
+  start, end, mask   tokens that begin and end a text, and that hide one
   """
 
   sentinels: int = dataclasses.field(default=0, kw_only=True)
   pieces: tuple[str, ...] = dataclasses.field(default=(), kw_only=True, repr=False)
 
   name: ClassVar[str]
+  start: ClassVar[int] = BOS
+  end: ClassVar[int] = EOS
+  mask: ClassVar[int] = MASK
 
   @property
   def vocabulary(self) -> int:

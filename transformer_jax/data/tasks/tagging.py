@@ -1,0 +1,155 @@
+"""A tag for each word. Devlin et al., 2019, section 5.3: words are read as they come.
+
+https://arxiv.org/abs/1810.04805. A word's tag is predicted at its first token.
+"""
+
+import dataclasses
+import itertools
+import pathlib
+import re
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+import jax.numpy as jnp
+
+from transformer_jax.data import examples, files
+from transformer_jax.data.base import tasks
+from transformer_jax.data.examples import Example, Form
+from transformer_jax.data.files import DataError
+from transformer_jax.data.labels import NONE, Labelled
+from transformer_jax.data.tasks.classification import json_lines
+
+
+@tasks.register("tagging")
+@dataclasses.dataclass(frozen=True)
+class Tagging(Labelled):
+  """Predicts the tag of each word of a sentence, which an encoder reads whole.
+
+  Lines of a .tsv or .conll file are a word, what else there is, and its tag, with empty
+  lines between sentences; lines of a .jsonl file are {"words": [...], "tags": [...]};
+  lines of any other file are sentences as in `The/at jury/nn`, and a folder may hold
+  many of those.
+
+  words, tags  what the two are called in .jsonl files and TFDS data
+  coarse       a pattern: what it matches at the start of a tag becomes the tag, so that
+               '[a-z]+' makes nn of nn$ and of nn-tl; '': tags stay as they are
+
+  The other arguments are those of `Labelled`, transformer_jax/data/labels.py.
+  """
+
+  words: str = "words"
+  tags: str = "tags"
+  coarse: str = ""
+
+  def __post_init__(self):
+    super().__post_init__()
+    try:
+      re.compile(self.coarse)
+    except re.error as error:
+      raise DataError(
+        f"tagging: coarse={self.coarse!r} is no pattern ({error}); write one as in"
+        " '[a-z]+'"
+      ) from error
+
+  @property
+  def form(self):
+    return Words(self.words, self.tags, self.coarse)
+
+  def targets(self, label_N, first_B1, index_BL, place_BL, size_B1):
+    inside_BL = (place_BL >= 1) & (place_BL <= size_B1)
+    return jnp.where(inside_BL, label_N[index_BL], NONE)
+
+
+@dataclasses.dataclass(frozen=True)
+class Words(Form):
+  """Sentences whose words have tags."""
+
+  words: str
+  tags: str
+  coarse: str
+
+  wanted: ClassVar[str] = (
+    "a data set of words with tags, or its features: words='...', tags='...'"
+  )
+  also: ClassVar[tuple[str, ...]] = "document", "ends"
+
+  @property
+  def features(self):
+    return self.words, self.tags
+
+  @property
+  def readers(self):
+    columns = {".tsv": self._columns, ".conll": self._columns}
+    return {**columns, ".jsonl": self._jsonl, "": self._slashes}
+
+  def record(self, record: dict[str, Any], where: str) -> Iterator[Example]:
+    """Yields the sentences of a record; `ends` counts the words up to each end."""
+    words, tags = self._lists(record, where)
+    ends = [int(end) for end in record.get("ends", (len(words),))]
+    document = str(record.get("document", ""))
+    for n, (start, end) in enumerate(zip([0, *ends], ends, strict=False), 1):
+      place = f"{where} line {n}"
+      yield self._sentence(words[start:end], tags[start:end], place, document)
+
+  def folder(self, path: pathlib.Path) -> Iterator[Example]:
+    paths = sorted(each for each in path.rglob("[!.]*") if each.is_file())
+    if not paths:
+      raise DataError(f"folder '{path}' holds no files; put sentences as The/at there")
+    for each in paths:
+      name = each.relative_to(path).as_posix()
+      yield from (dataclasses.replace(x, document=name) for x in self.file(each))
+
+  def _columns(self, path: pathlib.Path) -> Iterator[Example]:
+    lines = enumerate(files.lines(path), 1)
+    rows = ((number, line.split()) for number, line in lines)
+    for blank, some in itertools.groupby(rows, lambda row: not row[1]):
+      if blank:
+        continue
+      sentence = list(some)
+      for number, fields in sentence:
+        if len(fields) < 2:
+          raise DataError(
+            f"'{path}' line {number} has a word without a tag; write word TAB tag, and"
+            " an empty line between sentences"
+          )
+      words, tags = zip(*((row[0], row[-1]) for _, row in sentence), strict=True)
+      yield self._sentence(words, tags, f"'{path}' line {sentence[0][0]}")
+
+  def _jsonl(self, path: pathlib.Path) -> Iterator[Example]:
+    for number, said in json_lines(path):
+      where = f"'{path}' line {number}"
+      words, tags = self._lists(said, where)
+      yield self._sentence(words, tags, where, str(said.get("document", "")))
+
+  def _lists(self, said: dict[str, Any], where: str) -> list[list[str]]:
+    """Returns words and tags of a line or a record."""
+    for name in self.features:
+      if not isinstance(said.get(name), list):
+        raise DataError(f"{where} has no list '{name}'; each needs words and tags")
+    return [[examples.text(x, n, where) for x in said[n]] for n in self.features]
+
+  def _slashes(self, path: pathlib.Path) -> Iterator[Example]:
+    for number, line in enumerate(files.lines(path), 1):
+      where = f"'{path}' line {number}"
+      words, tags = [], []
+      for each in line.split():
+        word, slash, tag = each.rpartition("/")  # a word may hold a slash
+        if not (word and slash and tag):
+          raise DataError(
+            f"{where} has '{each}', which is no word with a tag; write it as in The/at"
+          )
+        words, tags = [*words, word], [*tags, tag]
+      if words:
+        yield self._sentence(words, tags, where)
+
+  def _sentence(self, words: Any, tags: Any, where: str, document: str = "") -> Example:
+    if len(words) != len(tags):
+      raise DataError(
+        f"{where} has {len(words)} words and {len(tags)} tags; give each word one"
+      )
+    labels = tuple(examples.label(self._coarse(tag), where) for tag in tags)
+    return Example(tuple(words), labels, where, document)
+
+  def _coarse(self, tag: str) -> str:
+    found = re.match(self.coarse, tag) if self.coarse else None
+    return found[0] if found and found[0] else tag

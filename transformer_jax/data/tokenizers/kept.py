@@ -1,0 +1,53 @@
+"""The vocabulary of a run, for another run that starts from its parameters."""
+
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Iterable
+from typing import ClassVar
+
+from transformer_jax.data.files import DataError
+from transformer_jax.data.tokenizers.base import Tokenizer, load, tokenizers
+
+
+@tokenizers.register("kept")
+@dataclasses.dataclass(frozen=True)
+class Kept(Tokenizer):
+  """What another run learned from its texts.
+
+  folder   of that run
+  """
+
+  folder: str = ""
+
+  name: ClassVar[str] = "kept"
+
+  @property
+  def vocabulary(self) -> int:
+    return self._there.vocabulary
+
+  @property
+  def special(self) -> tuple[str, ...]:
+    return self._there.special
+
+  @property
+  def start(self) -> int:
+    return self._there.start
+
+  @property
+  def end(self) -> int:
+    return self._there.end
+
+  @property
+  def mask(self) -> int:
+    return self._there.mask
+
+  def train(self, texts: Iterable[str] = ()) -> Tokenizer:
+    """Returns the run's tokenizer whatever the texts."""
+    return self._there
+
+  @functools.cached_property
+  def _there(self) -> Tokenizer:
+    if not self.folder:
+      raise DataError("kept: name the folder of a run, as in kept('runs/text/runs/ID')")
+    return load(pathlib.Path(self.folder).expanduser() / "tokenizer")
