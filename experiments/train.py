@@ -23,6 +23,7 @@ from experiments.build import (
   sizes,
   tokens_per_step,
 )
+from experiments.start import read as read_start
 from experiments.stopwatch import Stopwatch
 from transformer_jax.evaluation.lengths import MEASURES
 from transformer_jax.training import loop, sharding
@@ -66,7 +67,8 @@ def _run(config: ConfigDict, folder: Path, name: str, stop: Any) -> dict | None:
   with watch.phase("prepare"):
     experiment, mesh, arrays, facts = _prepare(config)
     experiment.task.keep(folder)
-    program = _compile(experiment, arrays, mesh)
+    start = read_start(config.train.start, experiment, folder)
+    program = start.into(_compile(experiment, arrays, mesh))
   with watch.phase("train"):
     fitted, speed = _fit(experiment, program, arrays, folder, name, stop)
   if not fitted.finished:
@@ -83,6 +85,7 @@ def _run(config: ConfigDict, folder: Path, name: str, stop: Any) -> dict | None:
     "tokens_per_s": speed,
     "seconds": watch.seconds,
     "data": facts,
+    **start.facts,
   }
 
 

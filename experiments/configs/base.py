@@ -39,6 +39,7 @@ def get_config() -> ConfigDict:
   train.schedule = "cosine(warmup=30)"  # the factor on lr over the steps
   train.clip = 1.0  # largest norm of a gradient; 0: any
   train.label_smoothing = 0.0  # probability moved from the target to all tokens
+  train.start = ""  # folder whose parameters are trained on: see experiments/start.py
   train.checkpoint_every = 200  # steps
 
   config.evaluate = evaluate = ConfigDict()
