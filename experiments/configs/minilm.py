@@ -45,14 +45,14 @@ def get_config() -> ConfigDict:
   train.update(start=FOLDER, length=64, rows=16, steps=150, steps_per_dispatch=10)
   train.update(optimizer="adamw(lr=2e-4, b2=0.999)", checkpoint_every=150, keep=1)
   train.schedule = "wsd(warmup=15, decay=0.9)"
-  config.evaluate.update(lengths=(1, 2), rows=256, rows_per_step=16)
+  config.evaluate.update(lengths=(1, 2), rows=320, rows_per_step=16)
   return config
 
 
 def sweep() -> Plan:
   """Compares the encodings, and the same model from the start."""
   pretrained = Grid({"model.position": ENCODINGS})
-  fresh = Grid({"model.position": (AS_IT_WAS, "rope")})
+  fresh = Grid({"model.position": (AS_IT_WAS,)})
   return Plan(
     question="What does a pretrained encoder lose when its positions are swapped?",
     runs=Chain(
