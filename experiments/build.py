@@ -10,13 +10,14 @@ from ml_collections import ConfigDict
 
 import transformer_jax.data  # noqa: F401, fills the registry of tasks
 from experiments.config import KINDS, ConfigError
+from experiments.configs import base
 from transformer_jax.attention import attentions, cores
 from transformer_jax.attention.auto import serving
 from transformer_jax.axes import Dims
 from transformer_jax.data.base import Task, tasks
 from transformer_jax.data.strings import Strings
 from transformer_jax.evaluation.lengths import Evaluator
-from transformer_jax.models import Architecture, families, layers
+from transformer_jax.models import Architecture, ends, families, layers
 from transformer_jax.models.placements import placements
 from transformer_jax.models.recurrent import Recurrence
 from transformer_jax.models.support import refusal
@@ -42,7 +43,9 @@ def build(config: ConfigDict) -> Experiment:
   """Returns the objects that a validated config describes."""
   train, evaluate = config.train, config.evaluate
   task = tasks.build(config.task)
-  model = families.build(config.model.family)(architecture(config, task))
+  family = families.build(config.model.family)
+  check_family(config, family)
+  model = family(architecture(config, task))
   optimizer, rate = optimizers.build(
     train.optimizer, train.schedule, train.clip, train.steps, config.model.width
   )
@@ -83,6 +86,8 @@ def architecture(config: ConfigDict, task: Task) -> Architecture:
     norm=layers.norms.build(model.norm),
     activation=layers.activations.build(model.activation),
     placement=placements.build(model.placement),
+    embedding=ends.embeddings.build(model.embedding),
+    head=ends.heads.build(model.head),
     encoders=encoders,
     decoders=decoders,
     prefix="prefix" in kind.uses,
@@ -90,12 +95,26 @@ def architecture(config: ConfigDict, task: Task) -> Architecture:
     attention_dropout=model.attention_dropout,
     tied=model.tied and not task.classes,
     classes=task.classes,
+    feedforward_bias=model.feedforward_bias,
     dtype=model.dtype,
     scan=model.scan,
     remat=model.remat,
   )
+  check_embedding(config, arch, task)
   check_attention(config, arch)
   return arch
+
+
+def check_family(config: ConfigDict, family: Any) -> None:
+  """Raises ConfigError where something is set that this family of models lacks."""
+  default = base.get_config().model
+  # A family of one's own may not say what it lacks.
+  for name in getattr(family, "lacks", ()):
+    if config.model[name] != default[name]:
+      raise ConfigError(
+        f"model.{name}={config.model[name]}: model.family={config.model.family} has no"
+        f" {name}; leave it at {default[name]}"
+      )
 
 
 def check_kind(config: ConfigDict, task: Task) -> None:
@@ -110,6 +129,16 @@ def check_kind(config: ConfigDict, task: Task) -> None:
     f"model.kind={kind} cannot read task={config.task}: write"
     f" --config.model.kind={task.kind}, or --config.task='{other}'"
   )
+
+
+def check_embedding(config: ConfigDict, arch: Architecture, task: Task) -> None:
+  """Raises ConfigError unless the embedding can read what the task gives."""
+  read = jax.eval_shape(lambda: task.example(config.train.length))
+  refused = arch.embedding.refusal(read, arch.dims.L)
+  if refused:
+    raise ConfigError(
+      f"model.embedding={config.model.embedding} with task={config.task}: {refused}"
+    )
 
 
 def check_attention(config: ConfigDict, arch: Architecture) -> None:

@@ -122,6 +122,8 @@ SPECS = {  # key: where its registry is
   "model.activation": "transformer_jax.models.layers:activations",
   "model.norm": "transformer_jax.models.layers:norms",
   "model.placement": "transformer_jax.models.placements:placements",
+  "model.embedding": "transformer_jax.models.ends:embeddings",
+  "model.head": "transformer_jax.models.ends:heads",
   "train.optimizer": "transformer_jax.training.optimizers:optimizers",
   "train.schedule": "transformer_jax.training.optimizers:schedules",
 }

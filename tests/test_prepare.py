@@ -8,6 +8,7 @@ import lzma
 import os
 import pathlib
 import tarfile
+import types
 
 import jax
 import numpy as np
@@ -383,7 +384,7 @@ def test_unprepared_data_names_the_command(tmp_path):
 def mocked(monkeypatch):
   """TFDS's own mock: the real builders with made-up examples, as if prepared."""
   library = importlib.import_module("tensorflow_datasets")
-  splits = dict.fromkeys(SPLITS)
+  splits = dict.fromkeys(SPLITS, types.SimpleNamespace(filenames=["one"]))
   record = library.core.FileFormat.ARRAY_RECORD
   monkeypatch.setattr(tfds, "is_prepared", lambda built: True)
   with library.testing.mock_data(num_examples=30):

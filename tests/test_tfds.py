@@ -8,10 +8,13 @@ import struct
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
+from test_prepare import mocked  # noqa: F401, a fixture
 
 from transformer_jax.data import prepare, tfds
+from transformer_jax.data.base import tasks
 from transformer_jax.data.files import DataError
 from transformer_jax.data.text import Text
 
@@ -235,6 +238,23 @@ print(*sorted({{"tensorflow", "tensorflow_datasets", "torch"}} & set(sys.modules
     [sys.executable, "-c", code], capture_output=True, text=True, timeout=120
   )
   assert told.stdout.split() == ["tensorflow_datasets"], told.stderr
+
+
+@pytest.mark.parametrize("name", ["tokens", "prefix_tokens", "masked"])
+def test_lm1b_is_read_and_cut_into_batches(mocked, name):  # noqa: F811
+  task = tasks.build(f"{name}('tfds:lm1b', tokenizer='byte', window=32, scored=8)")
+  arrays, facts = task.load()
+  assert facts["split"] == "by TFDS" and facts["version"].startswith("lm1b/")
+  assert facts["tokens"]["train"] == arrays["train_N"].size > 30
+  batch = task.batch(arrays, jax.random.key(0), 4, 16)
+  assert batch.input_BL.shape == batch.target_BL.shape == (4, 16)
+  again = task.load()[0]["train_N"]
+  np.testing.assert_array_equal(arrays["train_N"], again)
+
+
+def test_a_name_with_other_features_says_which_it_has(mocked):  # noqa: F811
+  says = refusal(Text(source="tfds:glue/sst2").load)
+  assert "has no feature 'text' but idx, label, sentence" in says
 
 
 def test_the_command_is_named_with_its_folder():

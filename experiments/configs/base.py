@@ -19,12 +19,15 @@ def get_config() -> ConfigDict:
   model.layers = 2
   model.heads = 4  # (H)
   model.head_width = 0  # (K); 0: width / heads
-  model.feedforward = 256  # hidden units of each layer (F)
+  model.feedforward = 256  # hidden units of each layer (F); recurrent: none
+  model.feedforward_bias = False  # its projections add learned vectors
   model.activation = "gelu"  # relu, gelu, swiglu: see transformer_jax/models/layers.py
   model.norm = "rmsnorm"  # rmsnorm, layernorm
   model.placement = "pre"  # norm before (pre) or after (post) each sublayer
   model.dropout = 0.0  # chance that a value is dropped
   model.attention_dropout = 0.0  # chance that a weight of attention is dropped
+  model.embedding = "tokens"  # below the layers: see transformer_jax/models/ends.py
+  model.head = "linear"  # above the layers, see there
   model.tied = True  # the output reads the input's token embedding
   model.dtype = "float32"  # of the matrix products: float32, bfloat16
   model.scan = False  # one compiled layer, run N times: compiles faster

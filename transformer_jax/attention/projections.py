@@ -104,25 +104,31 @@ class Heads(Projections):
   groups   heads of keys and values; 0: as many as query heads
   bias     adds a learned vector to queries, keys, values and the output; "in": not to
            the output, as in Qwen 2; "out": only to the output, as in GPT-Neo
+  value    width of a head's values; 0: that of its keys
   """
 
   groups: int = 0
   bias: bool | str = False
+  value: int = 0
 
   def weights(self, dims):
     inward = (dims.D, dims.H, dims.K)
-    G = self.groups or dims.H
-    letters = "GK" if self.groups else "HK"
-    shapes = {"query_DHK": (inward, 1), "out_HKD": ((dims.H, dims.K, dims.D), 2)}
-    for name in ("key", "value"):
-      shapes[f"{name}_D{letters}"] = (dims.D, G, dims.K), 1
+    G, heads = self.groups or dims.H, "G" if self.groups else "H"
+    E, width = self.value or dims.K, "E" if self.value else "K"
+    shapes = {"query_DHK": (inward, 1), f"out_H{width}D": ((dims.H, E, dims.D), 2)}
+    kept = {"key": (f"{heads}K", (G, dims.K)), "value": (f"{heads}{width}", (G, E))}
+    for name, (letters, shape) in kept.items():
+      shapes[f"{name}_D{letters}"] = (dims.D, *shape), 1
     if self.bias in (True, "in"):
       shapes["query_shift_HK"] = inward[1:], 0
-      for name in ("key", "value"):
-        shapes[f"{name}_shift_{letters}"] = (G, dims.K), 0
+      for name, (letters, shape) in kept.items():
+        shapes[f"{name}_shift_{letters}"] = shape, 0
     if self.bias in (True, "out"):
       shapes["out_shift_D"] = (dims.D,), 0
     return shapes
+
+  def sizes(self, dims):
+    return dataclasses.replace(dims, E=self.value or dims.K)
 
   def check(self, dims):
     if self.bias not in (False, True, "in", "out"):

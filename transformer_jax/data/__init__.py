@@ -7,6 +7,7 @@ import importlib
 import pkgutil
 
 from transformer_jax.data import blanks as blanks
+from transformer_jax.data import images as images
 from transformer_jax.data import pairs as pairs
 from transformer_jax.data import prefixed as prefixed
 from transformer_jax.data import spans as spans

@@ -5,6 +5,7 @@ import pathlib
 from typing import Any, ClassVar
 
 import jax
+import jax.numpy as jnp
 
 from transformer_jax.positions.coords import Coords
 from transformer_jax.spec import Registry
@@ -17,7 +18,7 @@ tasks = Registry("task")
 class Batch:
   """Tokens to read, tokens to predict, and where the prediction counts.
 
-  input_BL   int32 tokens
+  input_BL   int32 tokens; or images, float32 [B, channels, rows, columns]
   target_BL  int32, the token to predict at each place
   weight_BL  float32, 1 where the prediction counts and 0 elsewhere
   at         where the tokens are; its batch axis may be 1
@@ -39,8 +40,8 @@ class Batch:
 
   @property
   def tokens(self) -> int:
-    """How many tokens a model reads, the source's too."""
-    return self.input_BL.size + (0 if self.source_BL is None else self.source_BL.size)
+    """How many tokens a model reads, the source's too; patches are tokens."""
+    return self.target_BL.size + (0 if self.source_BL is None else self.source_BL.size)
 
 
 class Task:
@@ -64,6 +65,10 @@ class Task:
     Of a task with a source: on the longer side, since positions must reach that far.
     """
     raise NotImplementedError
+
+  def example(self, length: int) -> jax.Array:
+    """Returns a row of the shape of what the model reads, for it to start with."""
+    return jnp.zeros((1, self.tokens(length)), jnp.int32)
 
   def load(self) -> tuple[Any, dict[str, Any]]:
     """Returns the arrays that batches are cut from and the facts to record."""

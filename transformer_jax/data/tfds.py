@@ -64,6 +64,22 @@ def read_pairs(
   return pairs, {"split": "by TFDS", **origin(built)}
 
 
+def read_arrays(
+  name: str,
+  features: tuple[str, ...],
+  wanted: str,
+  splits: tuple[str, ...],
+  data_dir: str | None,
+) -> tuple[dict[str, list[dict[str, Any]]], dict[str, Any]]:
+  """Returns the records of each split as they are, and facts. Raises DataError.
+
+  wanted: what the data set must be, for messages
+  """
+  built = opened(name, data_dir, features, wanted)
+  records = {split: [*_examples(built, name, split)] for split in splits}
+  return records, {"split": "by TFDS", **origin(built)}
+
+
 def read_records(
   name: str,
   features: tuple[str, ...],

@@ -56,6 +56,12 @@ class Tokens:
     """Returns how many places what is read takes."""
     return token_BL.shape[1]
 
+  def refusal(self, read: Any, L: int) -> str | None:
+    """Returns why this cannot make L places of what a task gives, or None."""
+    if len(read.shape) == 2:
+      return None
+    return "these are images: write patches(size=..., channels=...), as the task does"
+
   @property
   def example(self) -> jax.Array:
     """Returns something that can be read."""
@@ -69,6 +75,8 @@ class Patches:
 
   The model sees the image at its first place. Dosovitskiy et al., 2021, ViT.
   https://arxiv.org/abs/2010.11929. C are channels, P the rows and columns of a patch.
+
+  size   P, which divides the rows and the columns of an image
   """
 
   size: int = 4
@@ -97,6 +105,21 @@ class Patches:
 
   def places(self, image: jax.Array) -> int:
     return 1 + math.prod(size // self.size for size in image.shape[2:])
+
+  def refusal(self, read: Any, L: int) -> str | None:
+    if len(read.shape) != 4:
+      return "this is text: write tokens"
+    if read.shape[1] != self.channels:
+      return (
+        f"these images have {read.shape[1]} channels: write channels={read.shape[1]}"
+      )
+    if any(size % self.size for size in read.shape[2:]) or self.places(read) != L:
+      rows, columns = read.shape[2:]
+      return (
+        f"the task makes {L - 1} patches of {rows} x {columns} pixels: write the same"
+        " size of a patch in both"
+      )
+    return None
 
   @property
   def example(self) -> jax.Array:

@@ -24,9 +24,11 @@ class PreNorm:
   """x + f(norm(x)), and a norm at the end. Xiong et al., 2020.
 
   https://arxiv.org/abs/2002.04745
+
+  final_norm   False: without the norm after the last layer
   """
 
-  final_norm: ClassVar[bool] = True
+  final_norm: bool = True
 
   def __call__(self, norm: Norms, x_BLD: jax.Array, parts: dict[str, Change]):
     for name, part in parts.items():
@@ -37,9 +39,12 @@ class PreNorm:
 @placements.register("post")
 @dataclasses.dataclass(frozen=True)
 class PostNorm:
-  """norm(x + f(x)), as in Vaswani et al., 2017. https://arxiv.org/abs/1706.03762"""
+  """norm(x + f(x)), as in Vaswani et al., 2017. https://arxiv.org/abs/1706.03762
 
-  final_norm: ClassVar[bool] = False
+  final_norm   True: one more norm after the last layer
+  """
+
+  final_norm: bool = False
 
   def __call__(self, norm: Norms, x_BLD: jax.Array, parts: dict[str, Change]):
     for name, part in parts.items():

@@ -6,7 +6,7 @@ decoding and evaluation are the same; their cache is the last state.
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
@@ -67,6 +67,7 @@ class Recurrents:
   cell: Any = "lstm"
   link: Any = "bottleneck"
   reads: str = "forward"
+  lacks: ClassVar[tuple[str, ...]] = ("feedforward",)
 
   def __post_init__(self):
     object.__setattr__(self, "cell", cells.build(self.cell))
@@ -85,9 +86,11 @@ class Recurrents:
         " another and has no positions; write --config.model.position=none"
       )
     fields = {f.name: f for f in dataclasses.fields(arch)}
-    for name in FOREIGN:
-      if name in fields and getattr(arch, name) != fields[name].default:
-        raise ValueError(f"a recurrent model has no {name}; leave it at its default")
+    given = [name for name in FOREIGN if getattr(arch, name) != fields[name].default]
+    if given:
+      raise ValueError(
+        f"a recurrent model has no {', '.join(given)}; leave it at its default"
+      )
     if arch.encoders and arch.decoders and arch.encoders != arch.decoders:
       raise ValueError(
         f"a recurrent decoder's {arch.decoders} layers start from the states of as many"

@@ -58,7 +58,8 @@ class Trainer:
     at = at.replace(data={name: token_BL for name in self.model.arch.position.ids})
     key_init = jax.random.fold_in(key, INIT)
     # A model without an encoder leaves the source alone.
-    params = self.model.init(key_init, token_BL, at, token_BL, at)["params"]
+    read = self.task.example(self.length)
+    params = self.model.init(key_init, read, at, token_BL, at)["params"]
     return State(jnp.int32(0), params, self.optimizer.init(params), key)
 
   def batch(self, arrays: Any, state: State) -> Batch:

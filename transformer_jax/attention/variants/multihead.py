@@ -14,15 +14,25 @@ from transformer_jax.attention.variant import Variant, attentions
 class MultiHead(Variant):
   """A query, a key and a value for each head.
 
-  bias   queries, keys, values and the output are shifted by learned vectors;
-         "in": all but the output, "out": only the output
+  bias    queries, keys, values and the output are shifted by learned vectors;
+          "in": all but the output, "out": only the output
+  value   width of a head's values; 0: that of its keys
   """
 
   bias: bool | str = False
+  value: int = 0
 
   def projections(self):
-    return Heads(bias=self.bias)
+    return Heads(bias=self.bias, value=self.value)
 
   def overrides(self, hook):
-    # Without biases it is what others start from: gqa + alternate(window, multihead).
-    return bool(self.bias) and super().overrides(hook)
+    # Without either it is what others start from: gqa + alternate(window, multihead).
+    return bool(self.bias or self.value) and super().overrides(hook)
+
+  def refusal(self, encoding):
+    if not (self.value and encoding.overrides("values")):
+      return None
+    return (
+      f"{encoding.name} adds to values as wide as keys, and those of multihead are"
+      f" {self.value} wide; use multihead(value=0) or another encoding"
+    )

@@ -16,14 +16,24 @@ def texts(path: pathlib.Path, start: str, end: str = "") -> Iterator[tuple[str, 
 
   Raises DataError for a file that is damaged, or text that is not UTF-8.
   """
+  for name, content in contents(path, start, end):
+    check_utf8(content, f"'{name}' in '{path}'")
+    yield name, content.decode("utf-8")
+
+
+def contents(
+  path: pathlib.Path, start: str, end: str = ""
+) -> Iterator[tuple[str, bytes]]:
+  """Yields (name, bytes) of the files whose name starts and ends so, sorted by name.
+
+  Raises DataError for a file that is damaged.
+  """
   try:
     with tarfile.open(fileobj=_tar(path), mode="r:*") as tar:
       found = {_plain(m.name): m for m in tar.getmembers() if m.isfile()}
       for name in sorted(found):
         if name.startswith(start) and name.endswith(end):
-          content = tar.extractfile(found[name]).read()
-          check_utf8(content, f"'{name}' in '{path}'")
-          yield name, content.decode("utf-8")
+          yield name, tar.extractfile(found[name]).read()
   except (tarfile.TarError, EOFError, OSError) as error:
     raise damaged(path, error) from error
 
