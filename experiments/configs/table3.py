@@ -1,0 +1,87 @@
+"""Which parts of the Transformer matter? The published table of variants.
+
+Vaswani et al., 2017, table 3. https://arxiv.org/abs/1706.03762
+
+  python -m transformer_jax.data.prepare wmt14_translate/de-en
+  python -m experiments.sweep --config=experiments/configs/table3.py --dry_run
+  python -m experiments.sweep --config=experiments/configs/table3.py
+
+English to German on newstest2013 (WMT14's validation split), without a mean of
+checkpoints. Each row changes the base model and keeps what was published beside it. On
+a small corpus expect only the order: fewer layers, one head and narrow keys are worse;
+sinusoids and learned positions are alike; label smoothing costs perplexity and gains
+BLEU.
+Cost: 20 runs of 12 hours and more on 8 P100 of 2017. Nobody has run it here.
+Expect: the numbers in ROWS.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from experiments.configs import transformer, wmt14
+from experiments.plan import Change, Group, Plan
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+  """A row of the table: what it changes, and what was published of it.
+
+  ppl          perplexity per piece on newstest2013
+  bleu         on newstest2013
+  parameters   in millions; None: as many as the base model
+  """
+
+  changes: Mapping[str, Any]
+  ppl: float
+  bleu: float
+  parameters: int | None = None
+
+
+def keys(width: int) -> dict[str, Any]:
+  """Returns keys of this width and values as wide as in the base model."""
+  return {"model.head_width": width, "model.attention": "multihead(value=64)"}
+
+
+ROWS = {
+  "base": Row({}, 4.92, 25.8, 65),
+  "A: 1 head": Row({"model.heads": 1}, 5.29, 24.9),
+  "A: 4 heads": Row({"model.heads": 4}, 5.00, 25.5),
+  "A: 16 heads": Row({"model.heads": 16}, 4.91, 25.8),
+  "A: 32 heads": Row({"model.heads": 32}, 5.01, 25.4),
+  "B: keys of 16": Row(keys(16), 5.16, 25.1, 58),
+  "B: keys of 32": Row(keys(32), 5.01, 25.4, 60),
+  "C: 2 layers": Row({"model.layers": 2}, 6.11, 23.7, 36),
+  "C: 4 layers": Row({"model.layers": 4}, 5.19, 25.3, 50),
+  "C: 8 layers": Row({"model.layers": 8}, 4.88, 25.5, 80),
+  "C: width 256": Row({"model.width": 256}, 5.75, 24.5, 28),
+  "C: width 1024": Row({"model.width": 1024}, 4.66, 26.0, 168),
+  "C: feed-forward 1024": Row({"model.feedforward": 1024}, 5.12, 25.4, 53),
+  "C: feed-forward 4096": Row({"model.feedforward": 4096}, 4.75, 26.2, 90),
+  "D: no dropout": Row({"model.dropout": 0.0}, 5.77, 24.6),
+  "D: dropout 0.2": Row({"model.dropout": 0.2}, 4.95, 25.5),
+  "D: no label smoothing": Row({"train.label_smoothing": 0.0}, 4.67, 25.3),
+  "D: label smoothing 0.2": Row({"train.label_smoothing": 0.2}, 5.47, 25.7),
+  "E: learned positions": Row({"model.position": "learned"}, 4.92, 25.7),
+  "big": Row(transformer.size("big") | {"train.steps": 300_000}, 4.33, 26.4, 213),
+}
+
+
+def get_config() -> ConfigDict:
+  """Returns the base model, scored on newstest2013."""
+  config = wmt14.get_config()
+  config.task = wmt14.TASK.format("validation")
+  config.train.keep = 1
+  return config
+
+
+def sweep() -> Plan:
+  """Runs every row."""
+  rows = [Change(row.changes, name=name) for name, row in ROWS.items()]
+  return Plan(
+    question="Which parts of the Transformer matter for translation?",
+    runs=Group("newstest2013", rows),
+    baseline="base",
+  )
