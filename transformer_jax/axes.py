@@ -24,7 +24,8 @@ class Dims:
   """Every size in a model, by its axis letter.
 
   V vocabulary, D model width, H heads, K head width, F feed-forward width, N layers,
-  L tokens in a training sequence, E value width. K = 0 means D / H, and E = 0 means K.
+  L tokens in a training sequence, E value width, G heads of keys and values. 0 means
+  D / H for K, K for E, and H for G.
   """
 
   V: int
@@ -35,6 +36,7 @@ class Dims:
   L: int
   K: int = 0
   E: int = 0
+  G: int = 0
 
   def __post_init__(self):
     if self.K == 0 and self.D % self.H:

@@ -1,4 +1,4 @@
-"""Writes docs/positions.md and docs/attention.md: all there is, and where it works.
+"""Writes the pages of docs that list all there is, and where it works.
 
   python -m experiments.catalogue
 
@@ -9,7 +9,7 @@ and from the table that models ask before they are built.
 
 from pathlib import Path
 
-from experiments.catalogue import encodings, variants
+from experiments.catalogue import encodings, families, variants
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -24,4 +24,8 @@ def main() -> int:
 
 def pages() -> dict[str, str]:
   """Returns the pages as Markdown, by the names of their files."""
-  return {"positions.md": encodings.page(), "attention.md": variants.page()}
+  return {
+    "positions.md": encodings.page(),
+    "attention.md": variants.page(),
+    "interop.md": families.page(),
+  }

@@ -3,6 +3,7 @@
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 
 from transformer_jax.axes import Dims
 from transformer_jax.positions import Bound, Coords, PositionalEncoding
@@ -105,11 +106,13 @@ class Heads(Projections):
   bias     adds a learned vector to queries, keys, values and the output; "in": not to
            the output, as in Qwen 2; "out": only to the output, as in GPT-Neo
   value    width of a head's values; 0: that of its keys
+  clip     cuts queries, keys and values to -clip .. clip; 0: it does not
   """
 
   groups: int = 0
   bias: bool | str = False
   value: int = 0
+  clip: float = 0.0
 
   def weights(self, dims):
     inward = (dims.D, dims.H, dims.K)
@@ -127,9 +130,6 @@ class Heads(Projections):
       shapes["out_shift_D"] = (dims.D,), 0
     return shapes
 
-  def sizes(self, dims):
-    return dataclasses.replace(dims, E=self.value or dims.K)
-
   def check(self, dims):
     if self.bias not in (False, True, "in", "out"):
       raise ValueError(f"bias is {self.bias!r}; write False, True, 'in' or 'out'")
@@ -137,3 +137,12 @@ class Heads(Projections):
       raise ValueError(
         f"{self.groups} groups of keys do not divide {dims.H} heads; change one of them"
       )
+    if self.clip < 0:
+      raise ValueError(f"clip is {self.clip}; write a number above 0, or 0 for none")
+
+  def sizes(self, dims):
+    return dataclasses.replace(dims, E=self.value or dims.K, G=self.groups)
+
+  def into(self, w, name, x_BLD):
+    y = super().into(w, name, x_BLD)
+    return jnp.clip(y, -self.clip, self.clip) if self.clip else y

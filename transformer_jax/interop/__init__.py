@@ -77,10 +77,15 @@ def tensors(config: Config, params: dict[str, Any]) -> Tensors:
 
 def _family(config: Config) -> Family:
   kind = config.get("model_type")
-  if kind not in families:
+  if not isinstance(kind, str) or kind not in families:
     near = nearest(str(kind), families)
     raise ValueError(
       f"config.json is of model_type {kind!r}, whose weights are not read here.{near}"
       f" Choose from {', '.join(families)}."
+    )
+  if config.get("quantization_config"):
+    raise ValueError(
+      "config.json says that the weights are quantized (quantization_config); convert"
+      " them to float16, bfloat16 or float32 first"
     )
   return families[kind]()

@@ -46,6 +46,7 @@ class Bert(Family):
   """
 
   prefix = "bert."
+  activation = "hidden_act"
   ignored = r"embeddings\.position_ids|pooler\..*|cls\.seq_relationship\..*"
   copies = {
     "cls.predictions.decoder.weight": "bert.embeddings.word_embeddings.weight",
@@ -70,8 +71,8 @@ class Bert(Family):
 
   def parts(self, config):
     norm = LayerNorm(config.get("layer_norm_eps", 1e-12))
-    activation = config.choose("hidden_act", ACTIVATIONS, "gelu")
-    config.need(is_decoder=False, tie_word_embeddings=True)
+    activation = config.choose(self.activation, ACTIVATIONS, "gelu")
+    config.need(is_decoder=False, add_cross_attention=False, tie_word_embeddings=True)
     bare = config.bare("ForMaskedLM", "ForPreTraining")
     return dict(
       position=self.position(config),
@@ -120,6 +121,7 @@ class DistilBert(Bert):
   """Sanh et al., 2019. https://arxiv.org/abs/1910.01108"""
 
   prefix = "distilbert."
+  activation = "activation"
   copies = {"vocab_projector.weight": "distilbert.embeddings.word_embeddings.weight"}
   sizes = dict(
     V="vocab_size", D="dim", H="n_heads", F="hidden_dim", N="n_layers",
@@ -156,5 +158,5 @@ class DistilBert(Bert):
 
   def parts(self, config):
     words = {"num_hidden_layers": config["n_layers"]}
-    words |= {"hidden_act": config.get("activation", "gelu"), "type_vocab_size": 0}
+    words |= {"type_vocab_size": 0, "layer_norm_eps": 1e-12}
     return super().parts(config | words)

@@ -10,9 +10,10 @@ from transformer_jax.attention import Core
 from transformer_jax.axes import Dims
 from transformer_jax.interop.files import Config, Tensors
 from transformer_jax.interop.table import Names, Table, of_layers
+from transformer_jax.interop.words import Words
 from transformer_jax.models import Architecture, Transformer
 from transformer_jax.models.layers import GeGLU, Gelu, QuickGelu, Relu, Silu, SwiGLU
-from transformer_jax.spec import Registry, nearest
+from transformer_jax.spec import Registry
 
 families = Registry("family of models")
 
@@ -51,12 +52,12 @@ class Family:
   table: ClassVar[Table] = {}
   sizes: ClassVar[dict[str, Any]] = {}
 
-  def parts(self, config: "Words") -> dict[str, Any]:
+  def parts(self, config: Words) -> dict[str, Any]:
     """Returns the fields of the architecture besides dims and core."""
     raise NotImplementedError
 
-  def dims(self, config: "Words") -> Dims:
-    size = lambda word: word(config) if callable(word) else config[word]
+  def dims(self, config: Words) -> Dims:
+    size = lambda word: word(config) if callable(word) else config.whole(word)
     return Dims(**{letter: size(word) for letter, word in self.sizes.items()})
 
   def architecture(self, config: Config, core: Core) -> Architecture:
@@ -68,7 +69,7 @@ class Family:
     table = of_layers(self.rows(Words(config)), max(arch.encoders, arch.decoders))
     return Names(table, shapes(arch))
 
-  def rows(self, config: "Words") -> Table:
+  def rows(self, config: Words) -> Table:
     return self.table
 
   def full(self, tensors: Tensors, names: Names) -> Tensors:
@@ -98,47 +99,6 @@ class Family:
         "the weights do not fit config.json; use those that belong to it:\n  "
         + "\n  ".join(wrong)
       )
-
-
-class Words:
-  """The words of a config.json; one that is missing raises ValueError."""
-
-  def __init__(self, config: Config):
-    self.config = config
-
-  def __getitem__(self, word: str) -> Any:
-    if word not in self.config:
-      near = nearest(word, self.config)
-      raise ValueError(f"config.json has no '{word}'; write it there.{near}")
-    return self.config[word]
-
-  def get(self, word: str, default: Any = None) -> Any:
-    value = self.config.get(word)
-    return default if value is None else value
-
-  def __or__(self, more: Config) -> "Words":
-    """Returns the words with more, or others."""
-    return Words(self.config | more)
-
-  def choose(self, word: str, choices: dict[str, Any], default: Any = None) -> Any:
-    """Returns what a word's value stands for."""
-    value = self.get(word, default)
-    if value not in choices:
-      raise ValueError(
-        f"config.json says {word}={value!r}, which is not read here; choose from"
-        f" {', '.join(map(str, choices))}"
-      )
-    return choices[value]
-
-  def need(self, **values: Any) -> None:
-    """Raises ValueError where a word has another value than the only one served."""
-    for word, value in values.items():
-      self.choose(word, {value: None}, default=value)
-
-  def bare(self, *endings: str) -> bool:
-    """Says whether the model was saved without an output head."""
-    names = self.get("architectures", ())
-    return bool(names) and not any(names[0].endswith(end) for end in endings)
 
 
 def shapes(arch: Architecture) -> dict[str, tuple[int, ...]]:

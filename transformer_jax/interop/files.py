@@ -16,6 +16,7 @@ import safetensors.numpy
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 INDEX = "model.safetensors.index.json"  # of weights in several files
 DTYPES = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": jnp.bfloat16}
+WHOLE = {"BOOL"} | {f"{kind}{bits}" for kind in "UI" for bits in (8, 16, 32, 64)}
 
 Config = dict[str, Any]
 Tensors = dict[str, np.ndarray]
@@ -26,7 +27,7 @@ def read(folder: str | os.PathLike) -> tuple[Config, Tensors]:
   folder = pathlib.Path(folder)
   config = _json(folder / CONFIG)
   if (folder / INDEX).exists():
-    names = sorted({*_json(folder / INDEX)["weight_map"].values()})
+    names = _parts(folder / INDEX)
   else:
     names = [WEIGHTS]
   tensors = {}
@@ -46,17 +47,29 @@ def write(folder: str | os.PathLike, config: Config, tensors: Tensors) -> None:
     partial = folder / f"{name}.partial"
     partial.write_bytes(content)
     partial.replace(folder / name)
+  (folder / INDEX).unlink(missing_ok=True)  # of weights that were there before
+
+
+def _parts(path):
+  """Returns the names of the files that an index lists."""
+  where = _json(path).get("weight_map")
+  if not isinstance(where, dict) or not where:
+    raise ValueError(f"{path} lists no files under weight_map; copy it again")
+  return sorted({*where.values()})
 
 
 def _json(path):
   try:
-    return json.loads(path.read_text(encoding="utf-8"))
+    found = json.loads(path.read_text(encoding="utf-8"))
   except FileNotFoundError as error:
     raise ValueError(
       f"{path} is missing; give a folder with {CONFIG} and {WEIGHTS}"
     ) from error
   except ValueError as error:
     raise ValueError(f"{path} is not JSON ({error}); copy it again") from error
+  if not isinstance(found, dict):
+    raise ValueError(f"{path} holds no words with values; copy it again")
+  return found
 
 
 def _tensors(path):
@@ -72,5 +85,11 @@ def _tensors(path):
     raise ValueError(
       f"{path} is damaged or cut short ({error}); copy or download it again"
     ) from error
+  for name, x in found:
+    if x["dtype"] not in DTYPES.keys() | WHOLE:
+      raise ValueError(
+        f"{path}: {name} is of type {x['dtype']}, which is not read here; convert the"
+        f" weights to one of {', '.join(DTYPES)}"
+      )
   read = lambda x: np.frombuffer(x["data"], DTYPES[x["dtype"]]).reshape(x["shape"])
   return {name: read(x).astype(np.float32) for name, x in found if x["dtype"] in DTYPES}

@@ -2,7 +2,7 @@
 
 from transformer_jax.attention import attentions
 from transformer_jax.interop import names
-from transformer_jax.interop.family import ACTIVATIONS, Family, Words, families
+from transformer_jax.interop.family import ACTIVATIONS, Family, families
 from transformer_jax.interop.rotary import rope
 from transformer_jax.models.ends import Tokens
 from transformer_jax.models.layers import Gelu, LayerNorm
@@ -58,7 +58,7 @@ class GPTNeoX(Family):
     bias = config.get("attention_bias", True)
     share = config.get("rotary_pct", 0.25)
     return dict(
-      position=rope(config, fraction=share),
+      position=rope(config, config.get("rotary_emb_base", 10_000.0), fraction=share),
       attention=attentions.build(f"multihead(bias={bias})"),
       norm=LayerNorm(config.get("layer_norm_eps", 1e-5)),
       activation=config.choose("hidden_act", ACTIVATIONS, "gelu"),
@@ -78,8 +78,8 @@ class Bloom(Family):
   copies = {"lm_head.weight": "transformer.word_embeddings.weight"}
   sizes = dict(
     V="vocab_size", D="hidden_size", H="n_head", N="n_layer",
-    F=lambda config: 4 * config["hidden_size"],
-    L=lambda config: config.get("seq_length", 2048),
+    F=lambda config: 4 * config.whole("hidden_size"),
+    L=lambda config: config.whole("seq_length", 2048),
   )  # fmt: skip
   table = {
     "embedding_VD": ("transformer.word_embeddings.weight", "V D"),
@@ -121,8 +121,8 @@ class Falcon(Bloom):
   ignored = r"h\.\d+\.self_attention\.rotary_emb\.inv_freq"
   sizes = dict(
     V="vocab_size", D="hidden_size", H="num_attention_heads", N="num_hidden_layers",
-    F=lambda config: config.get("ffn_hidden_size", 4 * config["hidden_size"]),
-    L=lambda config: config.get("max_position_embeddings", 2048),
+    F=lambda config: config.whole("ffn_hidden_size", 4 * config.whole("hidden_size")),
+    L=lambda config: config.whole("max_position_embeddings", 2048),
   )  # fmt: skip
 
   def rows(self, config):
@@ -178,7 +178,7 @@ class MPT(Family):
   copies = {"lm_head.weight": "transformer.wte.weight"}
   sizes = dict(
     V="vocab_size", D="d_model", H="n_heads", N="n_layers", L="max_seq_len",
-    F=lambda config: config.get("expansion_ratio", 4) * config["d_model"],
+    F=lambda config: 4 * config.whole("d_model"),
   )  # fmt: skip
   table = {
     "embedding_VD": ("transformer.wte.weight", "V D"),
@@ -195,13 +195,14 @@ class MPT(Family):
   }  # fmt: skip
 
   def parts(self, config):
-    config.need(no_bias=True, tie_word_embeddings=True)
-    attention = Words(config.get("attn_config", {}))
-    attention.need(alibi=True, alibi_bias_max=8, qk_ln=False)
-    for word in ("clip_qkv", "softmax_scale"):
-      attention.choose(word, {None: None})
+    config.need(no_bias=True, tie_word_embeddings=True, logit_scale=None)
+    config.need(expansion_ratio=4)
+    words = config.part("attn_config")
+    words.need(alibi=True, alibi_bias_max=8, qk_ln=False, prefix_lm=False)
+    words.need(attn_type="multihead_attention", softmax_scale=None)
     return dict(
       position=positions.build("alibi"),
+      attention=attentions.build(f"multihead(clip={words.get('clip_qkv', 0.0)})"),
       norm=LayerNorm(config.get("layer_norm_epsilon", 1e-5), shift=False),
       activation=Gelu(approximate=False),
       embedding=Tokens(power=0),

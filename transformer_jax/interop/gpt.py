@@ -15,13 +15,16 @@ LAYER = "decoder/layer_{n}"
 
 @families.register("gpt2")
 class GPT2(Family):
-  """Radford et al., 2019. Matrices are [in, out]."""
+  """Radford et al., 2019. https://openai.com/index/better-language-models
+
+  Matrices are [in, out].
+  """
 
   prefix = "transformer."
   ignored = r"h\.\d+\.attn\.(masked_)?bias"
   copies = {"lm_head.weight": "transformer.wte.weight"}
   sizes = dict(V="vocab_size", D="n_embd", H="n_head", N="n_layer", L="n_positions") | {
-    "F": lambda config: config.get("n_inner", 4 * config["n_embd"])
+    "F": lambda config: config.whole("n_inner", 4 * config.whole("n_embd"))
   }
   table = {
     "embedding_VD": ("transformer.wte.weight", "V D"),
@@ -44,6 +47,7 @@ class GPT2(Family):
 
   def parts(self, config):
     config.need(scale_attn_by_inverse_layer_idx=False, scale_attn_weights=True)
+    config.need(add_cross_attention=False)
     return dict(
       position=positions.build(f"learned({config['n_positions']})"),
       attention=attentions.build("multihead(bias=True)"),
@@ -67,7 +71,7 @@ class GPTNeo(GPT2):
   sizes = dict(
     V="vocab_size", D="hidden_size", H="num_heads", N="num_layers",
     L="max_position_embeddings",
-    F=lambda config: config.get("intermediate_size", 4 * config["hidden_size"]),
+    F=lambda config: config.whole("intermediate_size", 4 * config.whole("hidden_size")),
   )  # fmt: skip
   table = {
     **GPT2.table,
@@ -85,12 +89,11 @@ class GPTNeo(GPT2):
   def parts(self, config):
     words = {"n_positions": config["max_position_embeddings"]}
     words |= {"n_layer": config["num_layers"]}
-    width = config.get("window_size", 256)
+    width, word = config.get("window_size", 256), "attention_types"
     kinds = {"global": "multihead", "local": f"window({width})"}
-    order = [name for some, times in config["attention_types"] for name in some * times]
-    spec = (
-      f"multihead(bias='out') + scale(0) + {turns([kinds[name] for name in order])}"
-    )
+    named = lambda kind: (config | {word: kind}).choose(word, kinds)
+    order = [named(kind) for some, times in config[word] for kind in some * times]
+    spec = f"multihead(bias='out') + scale(0) + {turns(order)}"
     return super().parts(config | words) | dict(attention=attentions.build(spec))
 
 
@@ -130,10 +133,9 @@ class OPT(Family):
   }
 
   def parts(self, config):
-    config.need(
-      do_layer_norm_before=True, word_embed_proj_dim=config["hidden_size"],
-      _remove_final_layer_norm=False, layer_norm_elementwise_affine=True,
-    )  # fmt: skip
+    config.need(do_layer_norm_before=True, layer_norm_elementwise_affine=True)
+    config.need(_remove_final_layer_norm=False)
+    config.same("word_embed_proj_dim", "hidden_size")
     bias, rows = config.get("enable_bias", True), config["max_position_embeddings"] + 2
     return dict(
       position=positions.build(f"learned({rows}, start=2)"),

@@ -6,8 +6,8 @@ from transformer_jax.interop.family import GATED, Family, families
 from transformer_jax.interop.rotary import rope
 from transformer_jax.interop.turns import turns
 from transformer_jax.models.ends import Linear, Tokens
-from transformer_jax.models.layers import RMSNorm
-from transformer_jax.models.placements import PreNorm, Sandwich
+from transformer_jax.models.layers import LayerNorm, RMSNorm
+from transformer_jax.models.placements import PreNorm, Sandwich, UpdateNorm
 
 LAYER, THEIRS = "decoder/layer_{n}", "model.layers.{n}"
 
@@ -19,10 +19,11 @@ class Llama(Family):
   prefix = "model."
   ignored = r"layers\.\d+\.self_attn\.rotary_emb\.inv_freq"
   copies = {"lm_head.weight": "model.embed_tokens.weight"}
+  epsilon = 1e-6  # where config.json has none
   sizes = dict(
     V="vocab_size", D="hidden_size", H="num_attention_heads", F="intermediate_size",
     N="num_hidden_layers", L="max_position_embeddings",
-    K=lambda config: config.get("head_dim", 0),
+    K=lambda config: config.whole("head_dim", 0),
   )  # fmt: skip
   table = {
     "embedding_VD": ("model.embed_tokens.weight", "V D"),
@@ -43,7 +44,7 @@ class Llama(Family):
     return dict(
       position=rope(config),
       attention=attentions.build(" + ".join(self.attention(config))),
-      norm=RMSNorm(config.get("rms_norm_eps", 1e-6)),
+      norm=RMSNorm(config.get("rms_norm_eps", self.epsilon)),
       activation=config.choose("hidden_act", GATED, "silu"),
       placement=PreNorm(),
       embedding=Tokens(power=0),
@@ -69,19 +70,84 @@ class Mistral(Llama):
 
 @families.register("qwen2")
 class Qwen2(Llama):
-  """Qwen Team, 2024. https://arxiv.org/abs/2407.10671
+  """Yang et al., 2024. https://arxiv.org/abs/2407.10671
 
   Queries, keys and values have biases, the output has none.
   """
 
   def attention(self, config):
-    config.need(use_sliding_window=False)
+    self.whole_texts(config)
     return super().attention(config | {"attention_bias": "in"})
+
+  def whole_texts(self, config):
+    """Raises ValueError where a layer sees a window."""
+    config.need(use_sliding_window=False)
+    for kind in config.get("layer_types", ()):
+      (config | {"layer_types": kind}).need(layer_types="full_attention")
+
+
+@families.register("qwen3")
+class Qwen3(Qwen2):
+  """Yang et al., 2025. https://arxiv.org/abs/2505.09388
+
+  No biases; each head's queries and keys are normed.
+  """
+
+  sizes = Llama.sizes | {"K": lambda config: config.whole("head_dim", 128)}
+  table = {
+    **Llama.table,
+    f"{LAYER}/attention/query_gain_K": (f"{THEIRS}.self_attn.q_norm.weight", "K"),
+    f"{LAYER}/attention/key_gain_K": (f"{THEIRS}.self_attn.k_norm.weight", "K"),
+  }
+
+  def attention(self, config):
+    self.whole_texts(config)
+    norm = f"qk_norm(epsilon={config.get('rms_norm_eps', self.epsilon)})"
+    return [*Llama.attention(self, config), norm]
+
+
+@families.register("olmo")
+class Olmo(Llama):
+  """Groeneveld et al., 2024. https://arxiv.org/abs/2402.00838
+
+  Norms have no parameters; some models cut queries, keys and values.
+  """
+
+  def parts(self, config):
+    return super().parts(config) | dict(norm=LayerNorm(1e-5, shift=False, gain=False))
+
+  def attention(self, config):
+    (projections,) = super().attention(config)
+    return [f"{projections[:-1]}, clip={config.get('clip_qkv', 0.0)})"]
+
+
+@families.register("olmo2")
+class Olmo2(Llama):
+  """Walsh et al., 2025. https://arxiv.org/abs/2501.00656
+
+  What parts of a layer add is normed; so are queries and keys, of all heads together.
+  """
+
+  epsilon = 1e-5
+  table = {
+    **Llama.table,
+    **names.norm(f"{LAYER}/attention_norm", f"{THEIRS}.post_attention_layernorm"),
+    **names.norm(f"{LAYER}/feedforward_norm", f"{THEIRS}.post_feedforward_layernorm"),
+    f"{LAYER}/attention/query_gain_HK": (f"{THEIRS}.self_attn.q_norm.weight", "HK"),
+    f"{LAYER}/attention/key_gain_GK": (f"{THEIRS}.self_attn.k_norm.weight", "GK"),
+  }
+
+  def parts(self, config):
+    return super().parts(config) | dict(placement=UpdateNorm())
+
+  def attention(self, config):
+    epsilon = config.get("rms_norm_eps", self.epsilon)
+    return [*super().attention(config), f"qk_norm(epsilon={epsilon}, together=True)"]
 
 
 @families.register("gemma2")
 class Gemma2(Llama):
-  """Gemma Team, 2024. https://arxiv.org/abs/2408.00118"""
+  """Riviere et al., 2024. https://arxiv.org/abs/2408.00118"""
 
   table = {
     **Llama.table,
@@ -109,7 +175,8 @@ class Gemma2(Llama):
     kinds |= {"full_attention": "multihead"}
     layers = range(config["num_hidden_layers"])
     usual = [[*kinds][n % 2] for n in layers]
-    order = [kinds[kind] for kind in config.get("layer_types", usual)]
+    named = lambda kind: (config | {"layer_types": kind}).choose("layer_types", kinds)
+    order = [named(kind) for kind in config.get("layer_types", usual)]
     cap = config.get("attn_logit_softcapping")
     return (
       super().attention(config)

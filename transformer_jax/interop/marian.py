@@ -59,11 +59,9 @@ class Marian(Family):
   }
 
   def parts(self, config):
-    same = {
-      f"decoder_{word}": config[f"encoder_{word}"]
-      for word in ("attention_heads", "ffn_dim")
-    }
-    config.need(tie_word_embeddings=True, **same)
+    for word in ("attention_heads", "ffn_dim"):
+      config.same(f"decoder_{word}", f"encoder_{word}")
+    config.need(tie_word_embeddings=True)
     return dict(
       position=self.position(config),
       attention=attentions.build("multihead(bias=True)"),

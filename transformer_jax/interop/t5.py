@@ -45,7 +45,7 @@ class T5(Family):
   ignored = r"decoder\.block\.0\.layer\.1\.EncDecAttention\.relative_attention_bias.*"
   sizes = dict(
     V="vocab_size", D="d_model", H="num_heads", K="d_kv", F="d_ff", N="num_layers",
-    L=lambda config: config.get("n_positions", 512),
+    L=lambda config: config.whole("n_positions", 512),
   )  # fmt: skip
   table = {
     "embedding_VD": ("shared.weight", "V D"),

@@ -24,7 +24,7 @@ OLDER = {
 
 
 def _patches(config):
-  return (config["image_size"] // config["patch_size"]) ** 2
+  return (config.whole("image_size") // config.whole("patch_size")) ** 2
 
 
 @families.register("vit")

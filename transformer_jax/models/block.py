@@ -37,6 +37,7 @@ class Attention(nn.Module):
     mine = self.position.in_layer if shared else _everything
     seen_by = projections.seen_by(dims, self.position)
     position = Position(self.position, seen_by, mine, name="position")(shared)
+    position = position.borrow(w)
 
     q_BLHK = projections.query(w, x_BLD)
     source_BMD, k_at = memory or (x_BLD, at)

@@ -41,20 +41,23 @@ class LayerNorm:
   """Centers and scales features. Ba et al., 2016. https://arxiv.org/abs/1607.06450
 
   shift   adds a learned vector; MPT does not
+  gain    multiplies by a learned vector; OLMo does neither
   """
 
   epsilon: float = 1e-5
   shift: bool = True
+  gain: bool = True
 
   def init(self, D: int) -> dict[str, jax.Array]:
-    gain = {"gain_D": jnp.ones(D)}
-    return gain | {"shift_D": jnp.zeros(D)} if self.shift else gain
+    gain = {"gain_D": jnp.ones(D)} if self.gain else {}
+    return gain | ({"shift_D": jnp.zeros(D)} if self.shift else {})
 
   def __call__(self, params: dict[str, jax.Array], x_BLD: jax.Array) -> jax.Array:
     x = x_BLD.astype(jnp.float32)
     x -= jnp.mean(x, axis=-1, keepdims=True)
     variance = jnp.mean(jnp.square(x), axis=-1, keepdims=True)
-    x = x * jax.lax.rsqrt(variance + self.epsilon) * params["gain_D"]
+    x = x * jax.lax.rsqrt(variance + self.epsilon)
+    x = x * params["gain_D"] if self.gain else x
     return (x + params["shift_D"] if self.shift else x).astype(x_BLD.dtype)
 
 

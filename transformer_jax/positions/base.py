@@ -120,6 +120,13 @@ class PositionalEncoding:
     """Says whether each layer has its own array of this parameter."""
     return self.per_layer
 
+  def borrow(self, params: Params, weights: Params) -> Params:
+    """Returns the parameters with what it takes of a layer's projections of tokens.
+
+    weights: by the names of attention, `query_DHK`; shared ones stay theirs
+    """
+    return params
+
   def place(self, moment: Moment | None, at: Coords) -> Coords:
     """Chooses the positions; the moment is None in evaluation and decoding."""
     return at
@@ -239,7 +246,8 @@ def _forward(name: str) -> property:
   return property(lambda self: getattr(self.encoding, name))
 
 
-for _name in (*HOOKS, "prepare", "init", "constants", "reach", "cross", "in_layer"):
+WHOLE = ("prepare", "borrow", "init", "constants", "reach", "cross", "in_layer")
+for _name in (*HOOKS, *WHOLE):
   setattr(Wrapper, _name, _forward(_name))
 for _name in ("relative", "per_layer", "whole_numbers", "whole_text", "ids", "longer"):
   setattr(Wrapper, _name, _forward(_name))

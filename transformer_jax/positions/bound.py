@@ -23,6 +23,10 @@ class Bound:
   encoding: PositionalEncoding = dataclasses.field(metadata={"static": True})
   params: Params = dataclasses.field(default_factory=dict)
 
+  def borrow(self, weights: Params) -> "Bound":
+    """Returns the encoding with what it takes of the weights that project tokens."""
+    return dataclasses.replace(self, params=self.encoding.borrow(self.params, weights))
+
   def embed(self, x_BLD: jax.Array, at: Coords) -> jax.Array:
     return self.encoding.embed(self.params, x_BLD, self.keep(at))
 

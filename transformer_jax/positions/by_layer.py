@@ -39,6 +39,9 @@ class Part(Wrapper):
     own, q_at, k_at = self.encoding.prepare(self._own(params), q_at, k_at)
     return self._rename(own), q_at, k_at
 
+  def borrow(self, params, weights):
+    return self._rename(self.encoding.borrow(self._own(params), weights))
+
   @property
   def name(self):
     return self.encoding.name

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from transformer_jax.axes import axes_of
 from transformer_jax.positions import relative
 from transformer_jax.positions.base import PositionalEncoding, positions
 
@@ -16,13 +17,14 @@ class Deberta(PositionalEncoding):
   """Matches queries with vectors of the distance, and keys with others.
 
   The score is (q . k + q . K[i - j] + k . Q[j - i]) / sqrt(3 K). The vectors are one
-  table for all layers, projected by each layer. Versions 2 and 3 project it with the
-  weights of the content (`share_att_key`), which belong to attention: not so here.
+  table for all layers, projected by each layer.
 
   furthest   distances from here on, either way, share one vector
   buckets    None: one vector per distance, as in version 1. Versions 2 and 3 have 256
              each way: half of them for one distance each, the others widen
   norm       normalizes the table (LayerNorm), as in version 3
+  shared     projects the table with the weights and biases of the content, as versions
+             2 and 3 do (`share_att_key`), instead of its own
   released   finds Q by i - j too: so does the released code, against the paper's text
   """
 
@@ -30,6 +32,7 @@ class Deberta(PositionalEncoding):
   buckets: int | None = None
   norm: bool = False
   released: bool = False
+  shared: bool = False
   per_layer = True
   whole_numbers = True
   longer = "clipped at furthest"
@@ -45,15 +48,29 @@ class Deberta(PositionalEncoding):
   def init(self, key, dims):
     keys, N = jax.random.split(key, 3), 2 * (self.buckets or self.furthest)
     project = lambda key: jax.random.normal(key, (dims.H, dims.D, dims.K))
-    params = {
-      "table_ND": 0.02 * jax.random.normal(keys[0], (N, dims.D)),
-      "query_HDK": project(keys[1]) * dims.D**-0.5,
-      "key_HDK": project(keys[2]) * dims.D**-0.5,
-    }
+    params = {"table_ND": 0.02 * jax.random.normal(keys[0], (N, dims.D))}
+    if not self.shared:
+      params["query_HDK"] = project(keys[1]) * dims.D**-0.5
+      params["key_HDK"] = project(keys[2]) * dims.D**-0.5
     return params | (norm_start(dims.D) if self.norm else {})
 
   def in_layer(self, name):
     return name in ("query_HDK", "key_HDK")
+
+  def borrow(self, params, weights):
+    if not self.shared:
+      return params
+    if not {"query_DHK", "key_DHK"} <= weights.keys():
+      raise ValueError(
+        "deberta(shared=True) projects its table by the queries and keys of each head,"
+        f" which {sorted(weights)} do not have; use multihead, or shared=False"
+      )
+    parts = [name for name in weights if name.startswith(("query_", "key_"))]
+    heads_first = {name: axes_of(name).index("H") for name in parts}
+    return params | {
+      name.replace("DHK", "HDK"): jnp.moveaxis(weights[name], axis, 0)
+      for name, axis in heads_first.items()
+    }
 
   def prepare(self, params, q_at, k_at):
     return self._project(params) | relative.READY, q_at, k_at
@@ -63,8 +80,13 @@ class Deberta(PositionalEncoding):
     table_ND = params["table_ND"]
     if self.norm:
       table_ND = layer_norm(params, table_ND, 1e-7)
-    names = {"key_HNK": "key_HDK", "query_HNK": "query_HDK"}
-    return {name: table_ND @ params[weights] for name, weights in names.items()}
+    found = {}
+    for name in ("key", "query"):
+      vectors = table_ND @ params[f"{name}_HDK"]
+      if f"{name}_shift_HK" in params:
+        vectors += params[f"{name}_shift_HK"][..., None, :]
+      found[f"{name}_HNK"] = vectors
+    return found
 
   def score(self, params, s_LM, tile):
     match = relative.matcher(params)

@@ -20,17 +20,19 @@ class GQA(Variant):
   groups   heads of keys and values; it divides the model's heads
   bias     queries, keys, values and the output are shifted by learned vectors;
            "in": all but the output, "out": only the output
+  clip     cuts queries, keys and values to -clip .. clip, as in OLMo; 0: it does not
   """
 
   groups: int = 2
   bias: bool | str = False
+  clip: float = 0.0
 
   def __post_init__(self):
     if not isinstance(self.groups, int) or self.groups < 1:
       raise SpecError(f"{self.name}: groups is {self.groups!r}; write gqa(groups=2)")
 
   def projections(self):
-    return Heads(self.groups, self.bias)
+    return Heads(self.groups, self.bias, clip=self.clip)
 
 
 def pooled(w: Arrays, groups: int) -> Arrays:

@@ -17,17 +17,19 @@ class MultiHead(Variant):
   bias    queries, keys, values and the output are shifted by learned vectors;
           "in": all but the output, "out": only the output
   value   width of a head's values; 0: that of its keys
+  clip    cuts queries, keys and values to -clip .. clip, as in MPT; 0: it does not
   """
 
   bias: bool | str = False
   value: int = 0
+  clip: float = 0.0
 
   def projections(self):
-    return Heads(bias=self.bias, value=self.value)
+    return Heads(bias=self.bias, value=self.value, clip=self.clip)
 
   def overrides(self, hook):
-    # Without either it is what others start from: gqa + alternate(window, multihead).
-    return bool(self.bias or self.value) and super().overrides(hook)
+    # Plain it is what others start from: gqa + alternate(window, multihead).
+    return bool(self.bias or self.value or self.clip) and super().overrides(hook)
 
   def refusal(self, encoding):
     if not (self.value and encoding.overrides("values")):

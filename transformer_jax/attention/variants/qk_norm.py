@@ -21,21 +21,29 @@ class QKNorm(Variant):
 
   centered   takes the mean off first, as a LayerNorm without a shift
   epsilon    is added to the mean square
+  together   the mean is over the features of all heads, each of which has gains of its
+             own: OLMo 2, https://arxiv.org/abs/2501.00656
   """
 
   centered: bool = False
   epsilon: float = 1e-6
+  together: bool = False
 
   def init(self, key, dims):
-    return {f"{name}_gain_K": jnp.ones(dims.K) for name in ("query", "key")}
+    if not self.together:
+      return {f"{name}_gain_K": jnp.ones(dims.K) for name in ("query", "key")}
+    keys = {"key_gain_GK": dims.G} if dims.G else {"key_gain_HK": dims.H}
+    sizes = {"query_gain_HK": dims.H} | keys
+    return {name: jnp.ones((heads, dims.K)) for name, heads in sizes.items()}
 
   def condition(self, params, q_BLHK, k_BMGK):
-    q_BLHK = self.normalize(q_BLHK, params["query_gain_K"])
-    return q_BLHK, self.normalize(k_BMGK, params["key_gain_K"])
+    gain = lambda which: next(x for n, x in params.items() if n.startswith(which))
+    q_BLHK = self.normalize(q_BLHK, gain("query_gain_"))
+    return q_BLHK, self.normalize(k_BMGK, gain("key_gain_"))
 
-  def normalize(self, x_BLHK: jax.Array, gain_K: jax.Array) -> jax.Array:
-    """Returns vectors with a mean square of one, times the gain."""
-    x = x_BLHK.astype(jnp.float32)
-    x -= jnp.mean(x, axis=-1, keepdims=True) if self.centered else 0.0
-    square = jnp.mean(jnp.square(x), axis=-1, keepdims=True)
-    return (x * jax.lax.rsqrt(square + self.epsilon) * gain_K).astype(x_BLHK.dtype)
+  def normalize(self, x_BLHK: jax.Array, gain: jax.Array) -> jax.Array:
+    """Returns vectors with a mean square of one, times the gain_K or gain_HK."""
+    x, axes = x_BLHK.astype(jnp.float32), (-2, -1) if self.together else -1
+    x -= jnp.mean(x, axis=axes, keepdims=True) if self.centered else 0.0
+    square = jnp.mean(jnp.square(x), axis=axes, keepdims=True)
+    return (x * jax.lax.rsqrt(square + self.epsilon) * gain).astype(x_BLHK.dtype)

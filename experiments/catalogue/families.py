@@ -1,0 +1,109 @@
+"""The page of families of models whose weights are read and written."""
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from experiments.catalogue.parts import paper, render, table
+from transformer_jax import interop
+from transformer_jax.attention import Variant, attentions
+from transformer_jax.attention.variant import Sum
+from transformer_jax.interop.family import ACTIVATIONS, GATED
+from transformer_jax.interop.rotary import SCALINGS
+from transformer_jax.interop.words import Words
+from transformer_jax.models.layers import activations, norms
+from transformer_jax.models.placements import placements
+from transformer_jax.positions import positions
+from transformer_jax.spec import Registry
+
+RECORDED = Path(__file__).parents[2] / "third_party" / "transformers" / "configs.json"
+# Values that many families serve, and what the page calls them.
+LISTS = {
+  tuple(ACTIVATIONS): "the plain ones below",
+  tuple(GATED): "the gated ones below",
+  tuple(SCALINGS): "those below",
+}
+
+
+def page() -> str:
+  """Returns the page of families."""
+  configs = json.loads(RECORDED.read_text("utf-8"))
+  header = ["`model_type`", "paper", "compared with", "layers", "positions"]
+  header += ["attention", "norms", "feed-forward"]
+  of = lambda case: (configs[case]["model_type"], case)
+  kinds = (
+    [f"`{theirs}`", f"`{ours}`", ", ".join(f"`{word}`" for word in words) or "none"]
+    for theirs, (ours, words) in SCALINGS.items()
+  )
+  return render(
+    "interop.md",
+    count=len(interop.families),
+    plain=", ".join(f"`{name}`" for name in ACTIVATIONS),
+    gated=", ".join(f"`{name}`" for name in GATED),
+    families=table(header, (line(configs[case]) for case in sorted(configs, key=of))),
+    served=table(["`model_type`", "words and the values served"], served(configs)),
+    scalings=table(["`rope_type`", "encoding", "words read"], kinds),
+  )
+
+
+def line(config: dict[str, Any]) -> list[str]:
+  """Returns what the first table says of a recorded model."""
+  kind, arch = config["model_type"], interop.architecture(config)
+  stacks = {"encoder": arch.encoders, "decoder": arch.decoders}
+  return [
+    f"`{kind}`",
+    paper(interop.families[kind]()),
+    f"`{config['architectures'][0]}`",
+    " and ".join(name for name, layers in stacks.items() if layers),
+    spec(positions, arch.position),
+    spec(attentions, arch.attention),
+    f"{spec(placements, arch.placement)}, {spec(norms, arch.norm)}",
+    spec(activations, arch.activation) + " with biases" * arch.feedforward_bias,
+  ]
+
+
+def spec(registry: Registry, thing: Any) -> str:
+  """Returns the name of an object, and what differs from its defaults but numbers."""
+  if isinstance(thing, Sum):
+    return " + ".join(spec(registry, part) for part in thing.parts)
+  name = thing.name if isinstance(thing, Variant) else registry.name_of(thing)
+  given = []
+  for field in dataclasses.fields(thing):
+    value = getattr(thing, field.name)
+    if isinstance(value, Variant):
+      given.append(spec(registry, value).strip("`"))
+    elif isinstance(value, (bool, str)) and value != field.default:
+      given.append(f"{field.name}={value!r}")
+  return f"`{name}({', '.join(given)})`" if given else f"`{name}`"
+
+
+def served(configs: dict[str, dict[str, Any]]) -> Iterator[list[str]]:
+  """Yields each family with the values of its words that are served."""
+  by_kind = {}
+  for config in configs.values():
+    known = by_kind.setdefault(config["model_type"], {})
+    interop.families[config["model_type"]]().parts(watched(config, known))
+  for kind, words in sorted(by_kind.items()):
+    yield [f"`{kind}`", "; ".join(f"`{word}`: {said}" for word, said in words.items())]
+
+
+def said(value: Any) -> str:
+  """Returns a value as config.json writes it, without quotes."""
+  return json.dumps(value).strip('"')
+
+
+def watched(config: dict[str, Any], known: dict[str, str]) -> Words:
+  """Returns words that write down which of them are asked for, and their values."""
+
+  class Watched(Words):
+    def choose(self, word, choices, default=None):
+      known[word] = LISTS.get(tuple(choices)) or ", ".join(map(said, choices))
+      return super().choose(word, choices, default)
+
+    def same(self, word, other):
+      known[word] = f"that of `{other}`"
+      super().same(word, other)
+
+  return Watched(config)

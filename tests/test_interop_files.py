@@ -1,0 +1,280 @@
+"""What `interop` reads and writes, and what it refuses in one sentence."""
+
+import json
+import struct
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+from test_interop import CONFIGS, recorded, saved, write
+
+from transformer_jax import interop
+from transformer_jax.interop.words import Words
+from transformer_jax.positions import positions
+
+
+@pytest.mark.parametrize("case", sorted(CONFIGS))
+def test_a_round_trip_changes_no_bit(tmp_path, case):
+  config, weights, _ = recorded(case)
+  loaded = interop.load(saved(tmp_path, case))
+  interop.save(tmp_path / "again", loaded.config, loaded.params)
+  again = interop.load(tmp_path / "again")
+  assert again.config == loaded.config == config
+  assert again.arch == loaded.arch
+  jax.tree.map(np.testing.assert_array_equal, again.params, loaded.params)
+  found = load_file(tmp_path / "again" / "model.safetensors")
+  # What has no row in our tables: Marian's sinusoids, which are made anew.
+  left_out = {name for name in weights.keys() - found.keys()}
+  assert all(case == "marian" and "embed_positions" in name for name in left_out)
+  assert found.keys() <= weights.keys()
+  for name, x in found.items():
+    np.testing.assert_array_equal(x, weights[name])
+
+
+def test_a_bare_model_has_names_without_prefix_and_no_head(tmp_path):
+  config, weights, _ = recorded("bert_mlm")
+  config = config | {"architectures": ["BertModel"]}
+  body = {n.removeprefix("bert."): w for n, w in weights.items() if "cls." not in n}
+  pooler = {"pooler.dense.weight": np.ones((32, 32), np.float32)}
+  numbers = {"embeddings.position_ids": np.arange(48)}
+  write(tmp_path, config, body | pooler | numbers)
+  params = interop.load(tmp_path).params
+  assert "head" not in params
+  np.testing.assert_array_equal(
+    params["embedding_VD"], weights["bert.embeddings.word_embeddings.weight"]
+  )
+
+
+def in_two_files(folder, config, weights):
+  """Writes weights as HuggingFace does when they are many."""
+  (folder / "config.json").write_text(json.dumps(config))
+  names = sorted(weights)
+  for k, part in enumerate((names[:9], names[9:])):
+    save_file({n: weights[n] for n in part}, folder / f"part{k}.safetensors")
+  where = {n: f"part{int(n in names[9:])}.safetensors" for n in names}
+  index = folder / "model.safetensors.index.json"
+  index.write_text(json.dumps({"weight_map": where}))
+  return index
+
+
+def test_weights_in_several_files_and_in_halves_are_read_as_float32(tmp_path):
+  config, weights, _ = recorded("gpt2")
+  half = {n: w.astype(jnp.bfloat16) for n, w in weights.items()}
+  in_two_files(tmp_path, config, half)
+  found = interop.load(tmp_path).params["embedding_VD"]
+  expected = half["transformer.wte.weight"].astype(np.float32)
+  assert found.dtype == np.float32
+  np.testing.assert_array_equal(found, expected)
+
+
+def test_saving_replaces_weights_in_several_files(tmp_path):
+  config, weights, _ = recorded("gpt2")
+  in_two_files(tmp_path, config, weights)
+  loaded = interop.load(tmp_path)
+  doubled = jax.tree.map(lambda x: 2 * x, loaded.params)
+  interop.save(tmp_path, config, doubled)
+  jax.tree.map(np.testing.assert_array_equal, interop.load(tmp_path).params, doubled)
+
+
+def test_an_index_that_lists_no_files_is_refused(tmp_path):
+  config, weights, _ = recorded("gpt2")
+  index = in_two_files(tmp_path, config, weights)
+  (tmp_path / "part1.safetensors").unlink()
+  with pytest.raises(ValueError, match="part1.safetensors is missing"):
+    interop.load(tmp_path)
+  for text in ("{}", "[]", '{"weight_map": ["part0.safetensors"]}'):
+    index.write_text(text)
+    with pytest.raises(ValueError, match="index.json .*copy it again"):
+      interop.load(tmp_path)
+
+
+def test_repeated_tensors_are_accepted_where_they_repeat(tmp_path):
+  config, weights, _ = recorded("gpt2")
+  table = weights["transformer.wte.weight"]
+  write(tmp_path, config, weights | {"lm_head.weight": table})
+  interop.load(tmp_path)
+  write(tmp_path, config, weights | {"lm_head.weight": table + 1})
+  with pytest.raises(ValueError, match="lm_head.weight should repeat transformer.wte"):
+    interop.load(tmp_path)
+
+
+def test_all_tensors_that_do_not_fit_are_one_list(tmp_path):
+  config, weights, _ = recorded("gpt2")
+  del weights["transformer.ln_f.bias"]
+  weights["transformer.wpe.weight"] = np.zeros((7, 32), np.float32)
+  weights["transformer.h.0.adapter.weight"] = np.zeros(3, np.float32)
+  write(tmp_path, config, weights)
+  with pytest.raises(ValueError) as error:
+    interop.load(tmp_path)
+  assert str(error.value).splitlines()[1:] == [
+    "  missing transformer.ln_f.bias",
+    "  unknown transformer.h.0.adapter.weight",
+    "  transformer.wpe.weight is [7, 32], and config.json makes it [48, 32]",
+  ]
+
+
+def test_files_that_cannot_be_read_are_said_in_one_sentence(tmp_path):
+  path = saved(tmp_path, "gpt2") / "model.safetensors"
+  whole = path.read_bytes()
+  (size,) = struct.unpack("<Q", whole[:8])
+  too_long = struct.pack("<Q", size + 9) + whole[8:]
+  cut = [whole[:end] for end in (len(whole) - 5, 100, 4, 0)]
+  for content in (*cut, whole + b"more", too_long, b"\0" * 64):
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="is damaged or cut short"):
+      interop.load(path.parent)
+  path.unlink()
+  with pytest.raises(ValueError, match="weights are read from safetensors only"):
+    interop.load(path.parent)
+  for text, reason in (
+    ("{", "is not JSON"),
+    ("[1]", "holds no words"),
+    ("", "not JSON"),
+  ):
+    (path.parent / "config.json").write_text(text)
+    with pytest.raises(ValueError, match=reason):
+      interop.load(path.parent)
+  (path.parent / "config.json").unlink()
+  with pytest.raises(ValueError, match="config.json is missing"):
+    interop.load(path.parent)
+
+
+def test_weights_of_eight_bits_are_refused(tmp_path):
+  config, weights, _ = recorded("gpt2")
+  eighth = weights["transformer.wte.weight"].astype(jnp.float8_e4m3fn)
+  write(tmp_path, config, weights | {"transformer.wte.weight": eighth})
+  with pytest.raises(ValueError, match="transformer.wte.weight is of type F8_E4M3"):
+    interop.load(tmp_path)
+
+
+REFUSED = [  # a recorded model, what its config.json says instead, and the answer
+  ("gpt2", {"model_type": "gptneox"}, "Did you mean 'gpt_neox'"),
+  ("gpt2", {"model_type": None}, "Choose from"),
+  ("gpt2", {"model_type": ["gpt2"]}, "Choose from"),
+  ("gpt2", {"quantization_config": {"bits": 4}}, "are quantized"),
+  ("gpt2", {"activation_function": "mish"}, "activation_function='mish'"),
+  ("gpt2", {"activation_function": ["relu"]}, r"activation_function=\['relu'\]"),
+  ("gpt2", {"scale_attn_weights": False}, "scale_attn_weights=False"),
+  ("gpt2", {"add_cross_attention": True}, "add_cross_attention=True"),
+  ("gpt2", {"n_embd": None}, "no 'n_embd'; write it there"),
+  ("gpt2", {"n_embd": "32"}, "n_embd='32'; write a whole number"),
+  ("gpt2", {"n_layer": 0}, "n_layer=0; write a whole number"),
+  ("gpt2", {"n_head": 5}, "width 32 does not divide into 5 heads"),
+  ("gpt_neo_local", {"attention_types": [[["sparse"], 2]]}, "attention_types='sparse'"),
+  ("llama", {"num_key_value_heads": 3}, "3 groups of keys do not divide 4 heads"),
+  ("llama", {"rope_parameters": {"rope_type": "cubic"}}, "rope_type='cubic'"),
+  ("llama", {"rope_parameters": {"rope_type": "linear"}}, "no 'factor'"),
+  ("llama", {"rope_parameters": 1e4}, "rope_parameters=10000.0; write words"),
+  (
+    "llama",
+    {"rope_parameters": {"rope_type": "yarn", "factor": 4.0, "mscale": 0.7}},
+    "mscale of rotary positions of the kind yarn",
+  ),
+  (
+    "gemma2",
+    {"rope_parameters": {"full_attention": {"rope_theta": 1e6}}},
+    "full_attention of rotary positions",
+  ),
+  ("gemma2", {"layer_types": ["full_attention", "chunked"]}, "layer_types='chunked'"),
+  ("qwen2", {"use_sliding_window": True}, "use_sliding_window=True"),
+  ("qwen3", {"layer_types": ["full_attention", "sliding_attention"]}, "layer_types="),
+  ("opt", {"do_layer_norm_before": False}, "do_layer_norm_before=False"),
+  ("falcon_mqa", {"alibi": True}, "alibi=True"),
+  ("mpt", {"attn_config": {"qk_ln": True}}, "qk_ln=True"),
+  ("bert_mlm", {"position_embedding_type": "relative_key"}, "position_embedding_type="),
+  ("deberta_v2", {"conv_kernel_size": 3}, "conv_kernel_size=3"),
+  ("deberta_v2", {"share_att_key": False}, "share_att_key=False"),
+  ("deberta_v2", {"relative_attention": None}, "relative_attention=False"),
+  ("deberta_v2", {"position_biased_input": True}, "position_biased_input=True"),
+  ("deberta_v2", {"pos_att_type": "c2p"}, "pos_att_type=.c2p., which is not read"),
+  ("t5_v10", {"feed_forward_proj": "gated-mish"}, "feed_forward_proj='gated-mish'"),
+  ("marian", {"decoder_attention_heads": 8}, "decoder_attention_heads=8"),
+  ("vit", {"image_size": [16, 16]}, r"image_size=\[16, 16\]; write a whole number"),
+]
+
+
+@pytest.mark.parametrize("case, changes, message", REFUSED)
+def test_what_is_not_served_is_refused(tmp_path, case, changes, message):
+  with pytest.raises(ValueError, match=message):
+    interop.load(saved(tmp_path, case, **changes))
+
+
+def test_every_word_that_a_family_checks_is_refused_with_another_value():
+  """No family accepts a value that it does not serve of a word that it asks for."""
+  for config in CONFIGS.values():
+    for word in asked(config):
+      with pytest.raises(ValueError, match=f"{word}="):
+        interop.architecture(config | {word: "something else"})
+
+
+def asked(config):
+  """Returns the words whose values are compared with those that are served."""
+  found = []
+
+  class Watched(Words):
+    def choose(self, word, choices, default=None):
+      found.extend([word] if "model_type" in self.config else [])
+      return super().choose(word, choices, default)
+
+    def same(self, word, other):
+      found.append(word)
+      super().same(word, other)
+
+  interop.families[config["model_type"]]().parts(Watched(config))
+  return {*found} - {"layer_types", "attention_types"}
+
+
+def test_parameters_of_another_model_are_not_saved(tmp_path):
+  loaded = interop.load(saved(tmp_path, "gpt2"))
+  config = loaded.config | {"n_layer": 3, "n_positions": 50}
+  with pytest.raises(ValueError, match=r"(?s)layer_2/.* is missing.*table_LD is \(48"):
+    interop.save(tmp_path / "other", config, loaded.params)
+  assert not (tmp_path / "other").exists()
+
+
+def test_scalings_of_rope_are_read_in_both_styles():
+  old = {"rope_scaling": {"type": "linear", "factor": 4.0}, "rope_theta": 500.0}
+  new = {"rope_type": "linear", "factor": 4.0, "rope_theta": 500.0}
+  yarn = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32}
+  llama3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0}
+  llama3 |= {"high_freq_factor": 4.0, "original_max_position_embeddings": 32}
+  outside = {"rope_scaling": yarn, "original_max_position_embeddings": 16}
+  slow = {k: x for k, x in yarn.items() if "max" not in k} | {"beta_slow": 2.0}
+  dynamic = {"type": "dynamic", "factor": 2.0}
+  config = {n: x for n, x in CONFIGS["llama"].items() if n != "rope_parameters"}
+  for words, spec in (
+    (old, "rope_linear(factor=4.0, base=500.0)"),
+    ({"rope_parameters": new}, "rope_linear(factor=4.0, base=500.0)"),
+    ({"rope_parameters": yarn}, "rope_yarn(factor=4.0, original=32)"),
+    (outside, "rope_yarn(factor=4.0, original=16)"),
+    ({"rope_scaling": slow}, "rope_yarn(factor=4.0, original=64, slow=2.0)"),
+    ({"rope_scaling": llama3}, "rope_llama3(base=1e4, factor=8.0, original=32)"),
+    ({"rope_scaling": dynamic}, "rope_dynamic(factor=2.0, original=64)"),
+    ({"rope_scaling": None}, "rope"),
+  ):
+    found = interop.architecture(config | words).position
+    assert found == positions.build(spec)
+  older = {n: x for n, x in CONFIGS["gpt_neox"].items() if n != "rope_parameters"}
+  found = interop.architecture(older | {"rotary_pct": 0.5, "rotary_emb_base": 500})
+  assert found.position == positions.build("rope(base=500, fraction=0.5)")
+
+
+def test_older_names_of_vit_are_read(tmp_path):
+  config, weights, _ = recorded("vit")
+  old = {"o_proj": "output.dense"}
+  old |= {f"{n[0]}_proj": f"attention.{n}" for n in ("query", "key", "value")}
+  attention = {f"attention.{n}": f"attention.{m}" for n, m in old.items()}
+  old = attention | {"mlp.fc1": "intermediate.dense", "mlp.fc2": "output.dense"}
+  older = {}
+  for name, x in weights.items():
+    for new, before in old.items():
+      name = name.replace(f".{new}.", f".{before}.")
+    older[name.replace("vit.layers.", "vit.encoder.layer.")] = x
+  assert "vit.encoder.layer.1.attention.attention.query.bias" in older
+  write(tmp_path, config, older)
+  params = interop.load(tmp_path).params
+  write(tmp_path, config, weights)
+  expected = interop.load(tmp_path).params
+  jax.tree.map(np.testing.assert_array_equal, params, expected)
