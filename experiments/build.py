@@ -16,7 +16,9 @@ from transformer_jax.attention.auto import serving
 from transformer_jax.axes import Dims
 from transformer_jax.data.base import Task, tasks
 from transformer_jax.data.strings import Strings
+from transformer_jax.evaluation.beam import Beam
 from transformer_jax.evaluation.lengths import Evaluator
+from transformer_jax.evaluation.written import Writing
 from transformer_jax.models import Architecture, ends, families, layers
 from transformer_jax.models.placements import placements
 from transformer_jax.models.recurrent import Recurrence
@@ -37,6 +39,9 @@ class Experiment:
   budget: Budget
   seeds: tuple[int, ...]
   lengths: tuple[int, ...]  # of the task, those that are scored
+  writing: Writing  # how whole texts are written and scored, where the task has some
+  keep: int  # newest checkpoints that stay
+  together: bool  # all seeds take each step at once
 
 
 def build(config: ConfigDict) -> Experiment:
@@ -60,6 +65,11 @@ def build(config: ConfigDict) -> Experiment:
     budget=Budget(train.steps, train.steps_per_dispatch, train.checkpoint_every),
     seeds=tuple(config.seeds),
     lengths=tuple(train.length * multiple for multiple in evaluate.lengths),
+    writing=Writing(
+      Beam(evaluate.beam, evaluate.penalty), evaluate.texts, evaluate.texts_per_step
+    ),
+    keep=train.keep,
+    together=train.seeds_together,
   )
 
 
@@ -231,14 +241,15 @@ def flops_per_token(experiment: Experiment, arrays: Any) -> float:
   a loop once, and in float32, since CPUs transpose bfloat16 by products. It is a count
   of the program before optimization, not a time.
   """
-  trainer = experiment.trainer
-  plain = trainer.model.clone(arch=written_out(trainer.model.arch))
+  trained = experiment.trainer
+  arch = trained.model.arch
+  plain = trained.model.clone(arch=written_out(arch))
   # All logits at once: pieces of the loss would be a loop too.
-  trainer = dataclasses.replace(trainer, model=plain, held=2**62)
+  trainer = dataclasses.replace(trained, model=plain, held=2**62)
 
   def step(arrays, state):
     return trainer.step(state, trainer.batch(arrays, state))
 
-  state = jax.eval_shape(trainer.init, 0)
+  state = (trainer if arch.scan else trained).shapes  # a scan stacks its layers
   counted = jax.jit(step).lower(arrays, state).cost_analysis()
   return counted["flops"] / tokens_per_step(trainer, arrays)

@@ -126,6 +126,7 @@ SPECS = {  # key: where its registry is
   "model.head": "transformer_jax.models.ends:heads",
   "train.optimizer": "transformer_jax.training.optimizers:optimizers",
   "train.schedule": "transformer_jax.training.optimizers:schedules",
+  "evaluate.penalty": "transformer_jax.evaluation.beam:penalties",
 }
 BASES = {  # key: what a class of one's own has to inherit
   "task": "transformer_jax.data.base:Task",
@@ -135,8 +136,8 @@ BASES = {  # key: what a class of one's own has to inherit
 AT_LEAST_ONE = (
   *("model.width", "model.layers", "model.heads", "model.feedforward"),
   *("train.length", "train.rows", "train.steps", "train.steps_per_dispatch"),
-  *("train.checkpoint_every", "evaluate.rows", "evaluate.rows_per_step"),
-  *("mesh.tensor", "mesh.sequence"),
+  *("train.checkpoint_every", "train.keep", "evaluate.rows", "evaluate.rows_per_step"),
+  *("evaluate.texts_per_step", "evaluate.beam", "mesh.tensor", "mesh.sequence"),
 )
 
 
@@ -161,7 +162,7 @@ def _ranges(flat: Mapping[str, Any]) -> Iterator[str]:
   for key in ("model.dropout", "model.attention_dropout", "train.label_smoothing"):
     if not 0 <= flat[key] < 1:
       yield f"{key}={flat[key]}: write a probability, 0 or more and below 1"
-  for key in ("train.clip", "model.head_width"):
+  for key in ("train.clip", "model.head_width", "evaluate.texts"):
     if not flat[key] >= 0:
       yield f"{key}={flat[key]}: write 0 or more"
   seeds, lengths = flat["seeds"], flat["evaluate.lengths"]

@@ -10,7 +10,7 @@ import os
 import pathlib
 import re
 
-from experiments import answer, figures, findings, tables
+from experiments import answer, figures, findings, tables, written
 
 TEMPLATES = pathlib.Path(__file__).parent / "templates"
 
@@ -41,6 +41,7 @@ def draw(found: findings.Findings) -> dict[str, list]:
     if any(row.difference.count for row in found.of(group)):
       drawn.insert(1, curves.differences(found, group))
     drawn.append(curves.training_curves(found, group))
+    drawn.append(written.attention_map(found, group))
     pictures[group] = [picture for picture in drawn if picture]
   return pictures
 
@@ -64,6 +65,7 @@ def page(found: findings.Findings, pictures: dict[str, list]) -> str:
       "pictures": pictures[group],
       "main": tables.main_table(found, group) if found.lengths(group) else None,
       "lengths": tables.length_tables(found, group),
+      "samples": tables.samples_table(found, group),
     }
     for group, text in answer.answers(found)
   ]

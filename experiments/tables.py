@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import io
 
+from experiments import written
 from experiments.answer import count, listed, measure_name, multiple, number
 from experiments.findings import Findings, Row
 from experiments.statistics import ALPHA
@@ -72,6 +73,7 @@ def main_table(findings: Findings, group: str) -> Table:
   ]
   title = f"{group}: {measure_name(measure)} ({better} is better), ± 95% interval"
   notes = _notes([row for rows in columns for row in rows])
+  notes += written.floor_notes(findings, group)
   return Table(f"main_{group}", title, tuple(header), tuple(rows), notes)
 
 
@@ -120,6 +122,13 @@ def length_tables(findings: Findings, group: str) -> list[Table]:
       name = f"lengths_{group}_{measure}_{part}"
       found.append(Table(name, title, ("variant", *header), tuple(rows)))
   return found
+
+
+def samples_table(findings: Findings, group: str) -> Table:
+  """Returns some texts, what a person wrote for them, and what each variant wrote."""
+  title = f"{group}: texts from the shortest to the longest, by the first seed"
+  rows = tuple(written.samples(findings, group))
+  return Table(f"samples_{group}", title, ("", "text"), rows, folds=(0, 1))
 
 
 def cost_table(findings: Findings) -> Table:
@@ -177,6 +186,7 @@ def paper_tables(findings: Findings) -> list[Table]:
   for group in findings.sweep.groups:
     if findings.lengths(group):
       found += [main_table(findings, group), *length_tables(findings, group)]
+      found.append(samples_table(findings, group))
   found.append(cost_table(findings))
   found.append(trouble_table(findings))
   return [table for table in found if table.rows]

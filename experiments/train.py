@@ -26,8 +26,11 @@ from experiments.build import (
 from experiments.start import read as read_start
 from experiments.stopwatch import Stopwatch
 from transformer_jax.evaluation.lengths import MEASURES
+from transformer_jax.evaluation.translator import Translator
+from transformer_jax.evaluation.written import MEASURES as WRITTEN
 from transformer_jax.training import loop, sharding
 from transformer_jax.training.checkpoint import Keeper
+from transformer_jax.training.files import write_json
 from transformer_jax.training.loop import Fitted, Program
 from transformer_jax.training.progress import Progress
 from transformer_jax.training.record import Record
@@ -73,14 +76,13 @@ def _run(config: ConfigDict, folder: Path, name: str, stop: Any) -> dict | None:
     fitted, speed = _fit(experiment, program, arrays, folder, name, stop)
   if not fitted.finished:
     return None
-  split = functools.partial(sharding.split_rows, mesh)
-  evaluator = dataclasses.replace(experiment.evaluator, split=split)
   with watch.phase("evaluate"), jax.set_mesh(mesh):
-    scores = evaluator.run(fitted.state.params, arrays, experiment.lengths)
+    scores = experiment.evaluator.run(fitted.state.params, arrays, experiment.lengths)
+    written = _write(experiment, fitted, folder)
   with watch.phase("prepare"):
     cost = _cost(experiment, program, arrays, mesh)
   return {
-    **_outcome(experiment, fitted, scores),
+    **_outcome(experiment, fitted, scores, written),
     **cost,
     "tokens_per_s": speed,
     "seconds": watch.seconds,
@@ -103,16 +105,21 @@ def _prepare(config: ConfigDict) -> tuple[Experiment, Mesh, Any, dict]:
   experiment = build(config)
   mesh = sharding.make_mesh(**config.mesh)
   arrays, facts = load(experiment.task)
-  params = jax.eval_shape(experiment.trainer.init, 0).params
-  experiment.evaluator.check(params, arrays, experiment.lengths)
-  return experiment, mesh, sharding.whole(mesh, arrays), facts
+  arrays = sharding.whole(mesh, arrays)
+  split = functools.partial(sharding.split_rows, mesh)
+  evaluator = dataclasses.replace(experiment.evaluator, split=split)
+  experiment = dataclasses.replace(experiment, evaluator=evaluator)
+  seeds = len(experiment.seeds)
+  stack = lambda x: jax.ShapeDtypeStruct((seeds, *x.shape), x.dtype)
+  params = jax.tree.map(stack, experiment.trainer.shapes.params)
+  with jax.set_mesh(mesh):
+    evaluator.check(params, arrays, experiment.lengths)
+  return experiment, mesh, arrays, facts
 
 
 def _compile(experiment: Experiment, arrays: Any, mesh: Mesh) -> Program:
-  trainer, seeds = experiment.trainer, experiment.seeds
-  return loop.compile_steps(
-    trainer, seeds, arrays, mesh, experiment.budget.per_dispatch
-  )
+  of = experiment.trainer, experiment.seeds, arrays, mesh
+  return loop.compile_steps(*of, experiment.budget.per_dispatch, experiment.together)
 
 
 def _fit(
@@ -132,7 +139,7 @@ def _fit(
   with (
     Record(folder) as record,
     Progress(budget.steps, name) as bar,
-    Keeper(folder / "checkpoints") as keeper,
+    Keeper(folder / "checkpoints", experiment.keep) as keeper,
   ):
 
     def report(progress: loop.Progress) -> None:
@@ -161,20 +168,52 @@ def _losses(loss_S: np.ndarray) -> dict[str, float | str]:
   return mean if well_S.all() else {**mean, "diverged": lost}
 
 
-def _outcome(experiment: Experiment, fitted: Fitted, scores: list[dict]) -> dict:
+def _write(experiment: Experiment, fitted: Fitted, folder: Path) -> dict:
+  """Returns what the texts are worth that each seed writes, and keeps those texts."""
+  writing, asked = experiment.writing, experiment.task.asks()
+  if not (asked and writing.most):
+    return {}
+  trainer, params = experiment.trainer, jax.device_get(fitted.state.params)
+  of = lambda place: jax.tree.map(lambda x: x[place], params)
+  fixed = asked.tokenizer, trainer.length
+  places = range(len(experiment.seeds))
+  written = writing.record(
+    asked, [Translator(trainer.model, of(place), *fixed) for place in places]
+  )
+  names = "reference", *(f"seed {seed}" for seed in experiment.seeds)
+  columns = asked.references, *written.pop("all")
+  rows = zip(asked.sources, *columns, strict=False)  # as many as were written
+  lines = [{"source": x, **dict(zip(names, row, strict=True))} for x, *row in rows]
+  write_json(folder / "translations.json", lines)
+  return written
+
+
+def _outcome(
+  experiment: Experiment, fitted: Fitted, scores: list[dict], written: dict
+) -> dict:
   """Returns the scores by seed; a seed that diverged has none."""
   seeds, task = experiment.seeds, experiment.task
+  place = {"length": experiment.trainer.length, "part": "mean"}
+  scores = [
+    {"seed": n, "measure": name, "value": value, **place}
+    for n, own in enumerate(written.get("scores", ()))
+    for name, value in own.items()
+  ] + scores
   lost = {seeds[place]: step for place, step in fitted.diverged.items()}
   named = [row | {"seed": seeds[row["seed"]]} for row in scores]
   undefined = {n: experiment.evaluator.undefined(n) for n in experiment.lengths}
   return {
     "seeds": list(seeds),
-    "measures": [{"name": m, "better": MEASURES[m].better} for m in task.measures],
+    "measures": [
+      *({"name": m, "better": better} for m, better in WRITTEN.items() if written),
+      *({"name": m, "better": MEASURES[m].better} for m in task.measures),
+    ],
     "train_length": experiment.trainer.length,
     "lengths": list(experiment.lengths),
     "scores": [r | {"value": None} if r["seed"] in lost else r for r in named],
     "undefined": {str(n): reason for n, reason in undefined.items() if reason},
     "diverged": {str(seed): step for seed, step in lost.items()},
+    **({"written": written} if written else {}),
   }
 
 
@@ -182,8 +221,7 @@ def _cost(
   experiment: Experiment, program: Program, arrays: Any, mesh: Mesh
 ) -> dict[str, Any]:
   """Returns parameters and FLOPs of one seed, and the memory of all of them."""
-  shapes = jax.eval_shape(experiment.trainer.init, 0)
-  parameters, own = sizes(shapes.params)
+  parameters, own = sizes(experiment.trainer.shapes.params)
   arch = experiment.trainer.model.arch
   with jax.set_mesh(mesh):
     ran, refused = cores_used(arch, _tokens(experiment))

@@ -7,8 +7,6 @@
 Each line of output is the translation of a line of input; empty lines stay empty.
 """
 
-import dataclasses
-import functools
 import itertools
 import sys
 from collections.abc import Iterable, Iterator
@@ -17,17 +15,15 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from absl import app, flags, logging
 
 from experiments.build import Experiment, build
 from experiments.config import ConfigError, resolve
 from experiments.configs import base
 from transformer_jax.data import tokenizers
-from transformer_jax.data.tokenizers import BOS, EOS, PAD, Tokenizer
 from transformer_jax.evaluation.average import average
-from transformer_jax.evaluation.beam import Beam, beam_search
-from transformer_jax.positions import coords
+from transformer_jax.evaluation.beam import Beam
+from transformer_jax.evaluation.translator import Translator
 from transformer_jax.training.checkpoint import CheckpointError, Keeper
 from transformer_jax.training.files import FileError, read_json
 
@@ -64,48 +60,6 @@ def main(argv: list[str]) -> int:
   return 0
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Translator:
-  """A trained model with its vocabulary.
-
-  longest   the most tokens of a text, the end included
-  """
-
-  model: Any
-  params: Any
-  tokenizer: Tokenizer
-  longest: int
-
-  def __call__(self, texts: list[str], how: Beam) -> list[str]:
-    """Returns translations; what is longer than the run's texts is cut, and said."""
-    rows = [self.tokenizer.encode(text) for text in texts]
-    for text, row in zip(texts, rows, strict=True):
-      if len(row) >= self.longest:
-        print(
-          f"warning: a line of {len(row)} tokens is cut to {self.longest - 1}, the most"
-          f" that this run reads: {text[:40]}...",
-          file=sys.stderr,
-        )
-    rows = [[*row[: self.longest - 1], EOS] for row in rows]
-    source_BL = np.full((len(rows), self.longest), PAD, np.int32)
-    for place_L, row in zip(source_BL, rows, strict=True):
-      place_L[: len(row)] = row
-    args = self.model, how, self.longest, self.params
-    found_BN = np.asarray(_search(*args, jnp.asarray(source_BL)))
-    ends = lambda row: itertools.takewhile(lambda n: n != EOS, row)
-    return [self.tokenizer.decode(ends(row)) for row in found_BN.tolist()]
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def _search(model, how: Beam, longest: int, params, source_BL: jax.Array) -> jax.Array:
-  """Returns the best translation of each row, token_BN."""
-  at = coords.packed((source_BL != PAD).astype(jnp.int32))
-  memory = model.apply({"params": params}, source_BL, at, method="encode")
-  start_B1 = jnp.full((len(source_BL), 1), BOS)
-  found = beam_search(model, params, start_B1, longest, EOS, how, memory=memory)
-  return found.token_BKN[:, 0]
-
-
 def load(run: Path, seed: int = 0, last: int = 1) -> Translator:
   """Returns what a run learned; raises ConfigError where there is nothing to use."""
   if not (run / "config.json").exists():
@@ -139,8 +93,12 @@ def translate(
     texts = [line for line in some if line]
     # The last rows are filled up, so that there is one program.
     full = texts + [""] * (rows - len(texts))
-    found = iter(translator(full, how) if texts else ())
+    found = iter(translator(full, how, _warn) if texts else ())
     yield from (next(found) if line else "" for line in some)
+
+
+def _warn(line: str) -> None:
+  print(f"warning: {line}", file=sys.stderr)
 
 
 def _lines(source: str) -> Iterator[str]:

@@ -168,6 +168,20 @@ class FakeSide:
     return {"python": "3"}
 
 
+def test_a_turn_waits_for_the_threads_of_another_process(monkeypatch):
+  log = []
+  wait = lambda seconds: log.append(seconds >= 0.2)  # as long as OpenMP's may spin
+  monkeypatch.setattr(runner.time, "sleep", wait)
+  make = lambda name, side: groups.Contender(name, side, "x", {})
+  a, b, c = make("a", "ours"), make("b", "ours"), make("c", "torch")
+  with runner.Sides(lambda side: FakeSide(log)) as sides:
+    turns = runner.Turns(sides)
+    for contender in (a, b, c, a):
+      sides[contender.side].prepare(contender.name, "x", 1.0)
+      turns.seconds(contender)
+  assert log == [True, "a", "b", True, "c", True, "a"]
+
+
 def test_a_group_alternates_between_sides_and_keeps_errors(tmp_path):
   log = []
   make = lambda name, side, seconds: groups.Contender(

@@ -36,10 +36,11 @@ def test_a_prefix_decoder_and_an_encoder_train_and_are_scored():
     config = resolve(base.get_config(), small | {"task": task, "model.kind": kind})
     experiment = build(config)
     trainer, evaluator = experiment.trainer, experiment.evaluator
-    state = jax.eval_shape(trainer.init, 0)
+    state = trainer.shapes
     step = lambda state, trainer=trainer: trainer.steps((), state, 2)
     assert jax.eval_shape(step, state)[1]["loss"].shape == (2,)
-    evaluator.check(state.params, (), (4, 8))
+    stack = lambda x: jax.ShapeDtypeStruct((1, *x.shape), x.dtype)
+    evaluator.check(jax.tree.map(stack, state.params), (), (4, 8))
 
 
 def test_a_task_without_a_prompt_is_refused():

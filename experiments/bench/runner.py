@@ -15,6 +15,7 @@ from experiments.bench.worker import Worker, WorkerError
 from transformer_jax.training.files import read_json, write_json
 
 LONGEST = 90.0  # seconds that one call may be expected to take
+SETTLE = 0.3  # seconds for which threads of another process may spin after its turn
 NOISY = 0.2  # cores kept busy by others, above which a person should know
 
 
@@ -44,6 +45,22 @@ class Sides:
     return {side: worker.versions() for side, worker in self._workers.items()}
 
 
+class Turns:
+  """Times cases one after another, and waits where the next is another process's.
+
+  OpenMP's threads spin for a while after their work, which would slow what comes next.
+  """
+
+  def __init__(self, sides: Sides):
+    self._sides, self._last = sides, ""
+
+  def seconds(self, contender: Contender) -> float:
+    if contender.side != self._last:
+      time.sleep(SETTLE)
+    self._last = contender.side
+    return self._sides[contender.side].seconds(contender.name)
+
+
 def busy(seconds: float = 0.5) -> float | None:
   """Returns how many cores other programs use now; the workers wait meanwhile."""
 
@@ -70,10 +87,9 @@ def measured(group: Group, sides: Sides) -> dict[str, Any]:
       facts[contender.name], first[contender.name] = _prepared(contender, sides)
     except WorkerError as error:
       errors[contender.name] = str(error)
+  turns = Turns(sides)
   run = {
-    c.name: lambda c=c: sides[c.side].seconds(c.name)
-    for c in group.contenders
-    if c.name in first
+    c.name: lambda c=c: turns.seconds(c) for c in group.contenders if c.name in first
   }
   seconds = {name: found["seconds"] for name, found in first.items()}
   times = measure.rounds(run, seconds, group.patience) if run else {}

@@ -38,17 +38,23 @@ def get_config() -> ConfigDict:
   train.rows = 32  # sequences in a batch (B)
   train.steps = 400  # updates of the parameters
   train.steps_per_dispatch = 40  # updates in one call of the device
+  train.seeds_together = True  # False: one after another, faster from a width of 128
   train.optimizer = "adamw(lr=4e-3, weight_decay=0.01)"
   train.schedule = "cosine(warmup=30)"  # the factor on lr over the steps
   train.clip = 1.0  # largest norm of a gradient; 0: any
   train.label_smoothing = 0.0  # probability moved from the target to all tokens
   train.start = ""  # folder whose parameters are trained on: see experiments/start.py
   train.checkpoint_every = 200  # steps
+  train.keep = 2  # newest checkpoints that stay on disk
 
   config.evaluate = evaluate = ConfigDict()
   evaluate.lengths = (1, 2, 4, 8)  # multiples of train.length
   evaluate.rows = 128  # sequences scored at each length
   evaluate.rows_per_step = 16  # sequences scored at once: bounds the memory
+  evaluate.texts = 1000  # most translations that are written and scored; 0: none
+  evaluate.texts_per_step = 64  # of them at once
+  evaluate.beam = 4  # texts that the search keeps; 1: greedy
+  evaluate.penalty = "gnmt(0.6)"  # for length: gnmt(alpha), power(alpha)
 
   config.mesh = mesh = ConfigDict()
   # A CPU gets as many devices as are asked for here, up to its cores.

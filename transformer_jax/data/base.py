@@ -1,12 +1,14 @@
 """What training and evaluation ask of a task."""
 
 import dataclasses
+import functools
 import pathlib
 from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 
+from transformer_jax.data.tokenizers import Tokenizer
 from transformer_jax.positions.coords import Coords
 from transformer_jax.spec import Registry
 
@@ -44,6 +46,28 @@ class Batch:
     return self.target_BL.size + (0 if self.source_BL is None else self.source_BL.size)
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Asked:
+  """Texts that a model shall write.
+
+  sources      what it reads
+  references   what a person wrote for each
+  examples     (source, target) of its training
+  tokenizer    what turns them into its tokens
+  """
+
+  sources: list[str]
+  references: list[str]
+  examples: list[tuple[str, str]]
+  tokenizer: Tokenizer
+
+  @functools.lru_cache(maxsize=2)  # noqa: B019, tasks are few
+  def first(self, n: int) -> "Asked":
+    """Returns the same with the first n texts."""
+    few = self.sources[:n], self.references[:n]
+    return dataclasses.replace(self, sources=few[0], references=few[1])
+
+
 class Task:
   """A source of batches, pure in the key. Subclasses are frozen dataclasses.
 
@@ -79,6 +103,9 @@ class Task:
 
     Raises DataError when the run's folder holds another one.
     """
+
+  def asks(self) -> Asked | None:
+    """Returns the texts that a model shall write to be scored as a whole, if any."""
 
   def batch(
     self,

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from transformer_jax.data import files, parallel
-from transformer_jax.data.base import Batch, Task, tasks
+from transformer_jax.data.base import Asked, Batch, Task, tasks
 from transformer_jax.data.files import DataError
 from transformer_jax.data.parallel import Pair
 from transformer_jax.data.tokenized import used
@@ -113,6 +113,10 @@ class Translation(Task):
     tokenizer = used.get(self) or self.learned(self.read()[0]["train"])
     tokenizer.save(folder / "tokenizer")
 
+  def asks(self) -> Asked:
+    """Returns all pairs of the scored split, long ones too."""
+    return _asked(self)
+
   def batch(
     self,
     arrays: Any,
@@ -161,6 +165,16 @@ class Translation(Task):
         f" {self.longest} tokens; write translation(longest=...)"
       )
     return [sides for sides, _ in rows], [pair for _, pair in rows]
+
+
+@functools.lru_cache(maxsize=2)
+def _asked(task: Translation) -> Asked:
+  pairs, _ = task.read()
+  examples = [(pair.source, pair.target) for pair in pairs["train"]]
+  scored = pairs[task.split]
+  tokenizer = used.get(task) or task.learned(pairs["train"])
+  sources, references = ([getattr(x, n) for x in scored] for n in ("source", "target"))
+  return Asked(sources, references, examples, tokenizer)
 
 
 @functools.lru_cache(maxsize=4)

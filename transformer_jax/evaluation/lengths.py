@@ -86,11 +86,10 @@ class Evaluator:
     return found
 
   def check(self, params: Any, arrays: Any, lengths: tuple[int, ...]) -> None:
-    """Raises what scoring one seed at these lengths would raise; compiles nothing."""
+    """Raises what `run` would raise; traces its programs and compiles nothing."""
     length = jax.ShapeDtypeStruct((), jnp.int32)
     for bucket in sorted({*self.buckets(lengths).values()}):
-      score = functools.partial(self.score, bucket=bucket)
-      jax.eval_shape(score, params, arrays, length)
+      self.program(bucket).eval_shape(params, arrays, length)
 
   def buckets(self, lengths: tuple[int, ...]) -> dict[int, int]:
     """Returns the padded length of every length that has a score."""
@@ -112,6 +111,7 @@ class Evaluator:
       return None
     return f"{arch.position.name} has {reach} positions and this length needs {tokens}"
 
+  @functools.lru_cache(maxsize=8)  # noqa: B019, so that it is traced once
   def program(self, bucket: int):
     """Returns the jitted `(params, arrays, length) -> scores by (measure, part)`."""
     score = functools.partial(self.score, bucket=bucket)

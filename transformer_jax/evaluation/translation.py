@@ -159,13 +159,26 @@ def judge(
     raise ValueError(
       f"{len(found)} translations of {len(sources)} sources; give one for each source"
     )
-  both = lambda texts, n=0: tuple(f(texts, references, resamples=n) for f in SCORES)
-  floors = {"copy": sources, "nearest": nearest_targets(train, sources)}
-  scored = {name: both(texts) for name, texts in floors.items()}
-  return Verdict(*both(found, resamples), scored)
+  beside = floors(sources, references, train)
+  return Verdict(*scores(found, references, resamples), beside)
 
 
-SCORES = bleu, chrf
+def floors(
+  sources: Sequence[str],
+  references: Sequence[str],
+  train: Sequence[tuple[str, str]],
+) -> dict[str, tuple[Score, Score]]:
+  """Returns BLEU and chrF of what translates nothing."""
+  texts = {"copy": sources, "nearest": nearest_targets(train, sources)}
+  return {name: scores(found, references) for name, found in texts.items()}
+
+
+def scores(
+  found: Sequence[str], references: Sequence[str], resamples: int = 0
+) -> tuple[Score, Score]:
+  """Returns BLEU and chrF."""
+  both = (score(found, references, resamples=resamples) for score in (bleu, chrf))
+  return tuple(both)
 
 
 def bits_per_byte(nats: float, size: int) -> float:

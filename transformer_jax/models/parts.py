@@ -1,10 +1,12 @@
 """Modules that own parameters of parts that are plain functions, and projections."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 from transformer_jax.axes import Dims
 from transformer_jax.positions import Bound, PositionalEncoding, bind
@@ -45,9 +47,8 @@ class Position(nn.Module):
 
   @nn.compact
   def __call__(self, shared: Bound | None = None) -> Bound:
-    make = lambda name: lambda key: self.encoding.init(key, self.dims)[name]
-    names = jax.eval_shape(lambda: self.encoding.init(jax.random.key(0), self.dims))
-    own = {name: self.param(name, make(name)) for name in names if self.owns(name)}
+    starts = _starts(type(self.encoding).init, self.encoding, self.dims).items()
+    own = {name: self.param(name, start) for name, start in starts if self.owns(name)}
     return bind(self.encoding, (shared.params if shared else {}) | own, self.dims)
 
 
@@ -56,15 +57,32 @@ def weight(module: nn.Module, name: str, shape: tuple[int, ...], inputs: int = 1
 
   Without inputs it is what a projection adds, and starts at zero.
   """
-  if not inputs:
-    return module.param(name, nn.initializers.zeros, shape)
-  into, out = tuple(range(inputs)), tuple(range(inputs, len(shape)))
-  init = nn.initializers.lecun_normal(in_axis=into, out_axis=out)
-  return module.param(name, init, shape)
+  return module.param(name, _start(shape, inputs))
 
 
 def own(module: nn.Module, init: Any, dims: Dims) -> dict[str, jax.Array]:
-  """Returns the parameters that `init(key, dims)` starts, owned by the module."""
-  make = lambda name: lambda key: init(key, dims)[name]
-  names = jax.eval_shape(lambda: init(jax.random.key(0), dims))
-  return {name: module.param(name, make(name)) for name in names}
+  """Returns what a method `init(key, dims)` starts, as the module's parameters."""
+  # Methods of equal values are not equal, and would be traced again.
+  starts = _starts(init.__func__, init.__self__, dims).items()
+  return {name: module.param(name, start) for name, start in starts}
+
+
+# Flax traces the start of each parameter whenever a model is traced, to compare shapes.
+# A jitted function that stays the same is traced once.
+
+
+@functools.lru_cache(maxsize=1024)
+def _start(shape: tuple[int, ...], inputs: int) -> Callable[[jax.Array], jax.Array]:
+  if not inputs:
+    return jax.jit(lambda key: jnp.zeros(shape))
+  into, out = tuple(range(inputs)), tuple(range(inputs, len(shape)))
+  init = nn.initializers.lecun_normal(in_axis=into, out_axis=out)
+  return jax.jit(lambda key: init(key, shape))
+
+
+@functools.lru_cache(maxsize=256)
+def _starts(
+  init: Callable, owner: Any, dims: Dims
+) -> dict[str, Callable[[jax.Array], jax.Array]]:
+  names = jax.eval_shape(lambda: init(owner, jax.random.key(0), dims))
+  return {n: jax.jit(lambda key, n=n: init(owner, key, dims)[n]) for n in names}

@@ -1,6 +1,7 @@
 """One training step, as a pure function: vmap it over seeds, jit it, shard it."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -61,6 +62,11 @@ class Trainer:
     read = self.task.example(self.length)
     params = self.model.init(key_init, read, at, token_BL, at)["params"]
     return State(jnp.int32(0), params, self.optimizer.init(params), key)
+
+  @functools.cached_property
+  def shapes(self) -> State:
+    """The state of one seed, as shapes: tracing a model again would take a second."""
+    return jax.eval_shape(self.init, 0)
 
   def batch(self, arrays: Any, state: State) -> Batch:
     """Returns the batch of this step: a function of the seed and the step alone."""

@@ -1,0 +1,149 @@
+"""Texts that a trained run writes: scored, kept, drawn, and read back in a report."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import sacrebleu
+from fake_sweep import QUICKSTART, edit, read_page, write_sweep
+
+from experiments import findings, report, tables, train
+from experiments.config import resolve
+from experiments.configs import base
+from transformer_jax.attention import Rule, attentions
+from transformer_jax.attention.dense import Dense
+from transformer_jax.evaluation.maps import Listening
+from transformer_jax.positions import PositionalEncoding, bind, coords
+
+WORDS = "eins zwei drei vier sechs sieben".split()
+TINY = {
+  "task": "translation('numbers.tsv', tokenizer='char(size=40)', longest=15)",
+  "seeds": (3, 5),
+  "model.kind": "encoder_decoder",
+  **{"model.width": 16, "model.heads": 2, "model.layers": 1, "model.feedforward": 16},
+  **{"train.length": 16, "train.rows": 8, "train.steps": 2},
+  **{"train.steps_per_dispatch": 2, "train.checkpoint_every": 2, "train.keep": 1},
+  **{"evaluate.lengths": (1,), "evaluate.rows": 4, "evaluate.rows_per_step": 4},
+  **{"evaluate.texts": 5, "evaluate.texts_per_step": 4, "evaluate.beam": 2},
+}
+BAHDANAU = {
+  "model.family": "recurrent(cell='gru', link='bahdanau')",
+  **{"model.attention": "additive", "model.position": "none"},
+}
+
+
+@pytest.fixture(scope="module", params=[{}, BAHDANAU], ids=["transformer", "bahdanau"])
+def ran(request, tmp_path_factory):
+  """A run of two steps: its folder and what its result.json would hold."""
+  folder = tmp_path_factory.mktemp("sweep")
+  lines = [f"{n} {n % 6}\t{WORDS[n % 6]} {WORDS[n // 6 % 6]}" for n in range(200)]
+  with pytest.MonkeyPatch.context() as patch:
+    patch.chdir(folder)
+    (folder / "numbers.tsv").write_text("\n".join(lines))
+    config = resolve(base.get_config(), TINY | request.param)
+    run = folder / "runs" / "one"
+    run.mkdir(parents=True)
+    return run, train.run(config, run, "tiny", stop=False)
+
+
+def test_the_score_is_that_of_the_kept_texts(ran):
+  folder, result = ran
+  rows = json.loads((folder / "translations.json").read_text())
+  assert len(rows) == 5 and result["written"]["texts"] == 5
+  assert [m["name"] for m in result["measures"]] == ["bleu", "chrf", "accuracy"]
+  references = [[row["reference"] for row in rows]]
+  for seed in (3, 5):
+    texts = [row[f"seed {seed}"] for row in rows]
+    for name, score in (("bleu", sacrebleu.BLEU()), ("chrf", sacrebleu.CHRF())):
+      (found,) = [
+        x["value"]
+        for x in result["scores"]
+        if (x["seed"], x["measure"], x["length"]) == (seed, name, 16)
+      ]
+      assert found == score.corpus_score(texts, references).score
+  assert {"copy", "nearest"} == {*result["written"]["floors"]}
+  assert result["written"]["floors"]["nearest"]["chrf"] > 20  # another number's words
+  kept = {(row["source"], row["reference"], row["seed 3"]) for row in rows}
+  assert {*map(tuple, result["written"]["samples"])} == kept
+  assert not [path for path in (folder / "checkpoints").iterdir() if path.name == "0"]
+
+
+def test_the_map_has_a_row_for_each_piece(ran):
+  _, result = ran
+  drawn = result["written"]["map"]
+  weight_LM = np.array(drawn["weights_LM"])
+  assert weight_LM.shape == (len(drawn["found"]), len(drawn["source"]))
+  np.testing.assert_allclose(weight_LM.sum(axis=1), 1.0, atol=1e-3)  # four digits kept
+  assert weight_LM.std(axis=1).max() > 0 and drawn["source"][-1] == "</s>"
+
+
+def test_what_is_heard_are_the_weights():
+  key = jax.random.split(jax.random.key(0), 3)
+  q_BLHK = jax.random.normal(key[0], (1, 3, 2, 4))
+  k_BMHK, v_BMHK = (jax.random.normal(k, (1, 5, 2, 4)) for k in key[1:])
+  q_at = coords.consecutive(1, 3).bidirectional()
+  k_at = coords.packed(jnp.array([[1, 1, 1, 1, 0]]))
+  position = bind(PositionalEncoding(), {}, None)
+  args = q_BLHK, k_BMHK, v_BMHK, q_at, k_at, position, 0.5
+  rule = Rule(attentions.build("multihead"), {})
+  heard = []
+  found = Listening(heard)(*args, rule)
+  np.testing.assert_array_equal(found, Dense()(*args, rule))
+  score = 0.5 * np.einsum("blhk,bmhk->blhm", q_BLHK, k_BMHK)[..., :4]
+  wanted = np.exp(score) / np.exp(score).sum(axis=-1, keepdims=True)
+  np.testing.assert_allclose(heard[0][..., :4], wanted, rtol=1e-5, atol=1e-6)
+  assert len(heard) == 1 and not heard[0][..., 4].any()
+  own = q_BLHK, k_BMHK[:, :3], v_BMHK[:, :3], q_at, q_at, position, 0.5
+  Listening(heard)(*own, rule)
+  assert len(heard) == 1  # a text that looks at itself
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+  """A finished sweep whose variants wrote texts; one is below the floor."""
+  text = {"text": QUICKSTART["text"]}
+  workdir = write_sweep(tmp_path_factory.mktemp("written"), text)
+  for n, label in enumerate(text["text"][1]):
+    below = label == "none"
+    drawn = {"source": ["a", "</s>"], "found": ["b", "</s>"]}
+    facts = {
+      "texts": 927,
+      "search": "beam 4, GNMT(alpha=0.6)",
+      "signatures": ["nrefs:1|bleu", "nrefs:1|chrf"],
+      "floors": {
+        "copy": {"bleu": 4.4, "chrf": 20.2},
+        "nearest": {"bleu": 17.3, "chrf": 37.5},
+      },
+      "margins": [[1.1, 0.9], [1.4, 0.9], [1.2, 0.9]],
+      "below": [False, below, False],
+      "samples": [["a <b>", "ein b", f"by {label}"]],
+      "map": drawn | {"weights_LM": [[0.9, 0.1], [0.2, 0.8]]}
+      if label == "rope"
+      else {},
+    }
+    edit(workdir, f"text-{n:02d}", written=facts)
+  report.write_report(workdir)
+  return workdir
+
+
+def test_the_report_says_what_a_score_must_beat(written):
+  found = findings.find(written)
+  notes = " ".join(tables.main_table(found, "text").notes)
+  assert "bleu copy 4.4 and nearest 17.3; chrf copy 20.2 and nearest 37.5" in notes
+  assert "is no translation, in one seed or more: none." in notes
+  assert "927 texts by beam 4" in notes and "± 1.1 to 1.4" in notes
+  page = read_page(written)
+  rows = page.tables["samples_text"]
+  assert ["1. source", "a <b>"] in rows and ["reference", "ein b"] in rows
+  assert ["t5", "by t5"] in rows
+  assert (written / "map_text.png").read_bytes()[:4] == b"\x89PNG"
+  assert "| 1. source | a <b> |" in (written / "tables.md").read_text()
+
+
+def test_a_sweep_that_wrote_nothing_says_nothing(tmp_path):
+  workdir = write_sweep(tmp_path, QUICKSTART)
+  report.write_report(workdir)
+  assert "samples_text" not in read_page(workdir).tables
+  assert not (workdir / "map_text.png").exists()

@@ -1,0 +1,73 @@
+"""Which words of its source a model looks at while it writes.
+
+Bahdanau et al., 2015, figure 3. https://arxiv.org/abs/1409.0473
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from transformer_jax.attention.dense import Dense
+from transformer_jax.data.tokenizers import BOS, EOS, PAD
+from transformer_jax.evaluation.translator import Translator
+from transformer_jax.positions import coords
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Listening(Dense):
+  """Attends as `dense` does and keeps the weights between two texts.
+
+  heard   w_BLHM of each call, in order
+  """
+
+  heard: list
+
+  def __call__(self, q_BLHK, k_BMGK, v_BMGE, q_at, k_at, position, *rest, **more):
+    attend = super().__call__
+    L, (B, M, G, _) = q_BLHK.shape[1], v_BMGE.shape
+    if L != M:
+      # Values that name their places make what is found the weights themselves.
+      places_BMGM = jnp.broadcast_to(jnp.eye(M)[None, :, None, :], (B, M, G, M))
+      between = q_BLHK, k_BMGK, places_BMGM, q_at, k_at, position
+      self.heard.append(np.asarray(attend(*between, *rest, **more)))
+    return attend(q_BLHK, k_BMGK, v_BMGE, q_at, k_at, position, *rest, **more)
+
+
+def attention_map(translator: Translator, source: str, found: str) -> dict[str, Any]:
+  """Returns {source, found: pieces, weights_LM}; {} where a model does not look back.
+
+  Weights are those of the last layer that looks, the mean of its heads, in which row n
+  is what the model looked at when it wrote piece n.
+  """
+  tokenizer, model = translator.tokenizer, translator.model
+  read, written = (tokenizer.encode(text) for text in (source, found))
+  read, written = (row[: translator.longest - 1] for row in (read, written))
+  source_1M, token_1L = [*read, EOS], [BOS, *written]
+  # Texts of one length could not be told from a text that looks at itself.
+  source_1M += [PAD] * (len(source_1M) == len(token_1L))
+  source_1M, token_1L = jnp.array([source_1M]), jnp.array([token_1L])
+  heard: list[np.ndarray] = []
+  arch = dataclasses.replace(model.arch, core=Listening(heard), dtype="float32")
+  source_at = coords.packed((source_1M != PAD).astype(jnp.int32))
+  # Steps of a loop have to be taken one by one for their weights to be numbers.
+  with jax.disable_jit():
+    read_by = token_1L, None, source_1M, source_at
+    model.clone(arch=arch).apply({"params": translator.params}, *read_by)
+  if not heard:
+    return {}
+  weight_LM = _last(heard, token_1L.shape[1])
+  pieces = lambda row: [tokenizer.pieces[n] for n in row]
+  return {
+    "source": [*pieces(read), "</s>"],
+    "found": [*pieces(written), "</s>"],
+    "weights_LM": np.round(weight_LM[:, : len(read) + 1], 4).tolist(),
+  }
+
+
+def _last(heard: list[np.ndarray], L: int) -> np.ndarray:
+  """Returns the mean over heads of the last L rows of weights that were heard."""
+  weight_LHM = np.concatenate([w_BLHM[0] for w_BLHM in heard])[-L:]
+  return weight_LHM.mean(axis=1)

@@ -1,0 +1,80 @@
+"""A trained model that writes what texts become, many at a time."""
+
+import dataclasses
+import functools
+import itertools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from transformer_jax.data.tokenizers import BOS, EOS, PAD, Tokenizer
+from transformer_jax.evaluation.beam import Beam, beam_search
+from transformer_jax.positions import coords
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Translator:
+  """A trained model with its vocabulary.
+
+  longest   the most tokens of a text, the end included
+  """
+
+  model: Any
+  params: Any
+  tokenizer: Tokenizer
+  longest: int
+
+  def __call__(
+    self, texts: list[str], how: Beam, say: Callable[[str], None] = lambda line: None
+  ) -> list[str]:
+    """Returns translations; what is longer than `longest` is cut, and said."""
+    rows = [self.tokenizer.encode(text) for text in texts]
+    for text, row in zip(texts, rows, strict=True):
+      if len(row) >= self.longest:
+        say(
+          f"a line of {len(row)} tokens is cut to {self.longest - 1}, the most that"
+          f" this run reads: {text[:40]}..."
+        )
+    args = self.model, how, self.longest, self.params
+    found_BN = np.asarray(_search(*args, jnp.asarray(self.source(rows))))
+    return [self.tokenizer.decode(until_end(row)) for row in found_BN.tolist()]
+
+  def source(self, rows: list[list[int]]) -> np.ndarray:
+    """Returns what the encoder reads, source_BL: tokens, an end, padding."""
+    source_BL = np.full((len(rows), self.longest), PAD, np.int32)
+    for place_L, row in zip(source_BL, rows, strict=True):
+      row = [*row[: self.longest - 1], EOS]
+      place_L[: len(row)] = row
+    return source_BL
+
+  def all(
+    self,
+    texts: list[str],
+    how: Beam,
+    rows: int,
+    say: Callable[[str], None] = lambda line: None,
+  ) -> Iterator[str]:
+    """Yields the translation of each text; `rows` of them go together."""
+    texts = iter(texts)
+    while some := list(itertools.islice(texts, rows)):
+      # The last rows are filled up, so that there is one program.
+      full = some + [""] * (rows - len(some))
+      yield from self(full, how, say)[: len(some)]
+
+
+def until_end(row: list[int]) -> Iterator[int]:
+  """Yields the tokens before the end."""
+  return itertools.takewhile(lambda n: n != EOS, row)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _search(model, how: Beam, longest: int, params, source_BL: jax.Array) -> jax.Array:
+  """Returns the best translation of each row, token_BN."""
+  at = coords.packed((source_BL != PAD).astype(jnp.int32))
+  memory = model.apply({"params": params}, source_BL, at, method="encode")
+  start_B1 = jnp.full((len(source_BL), 1), BOS)
+  found = beam_search(model, params, start_B1, longest, EOS, how, memory=memory)
+  return found.token_BKN[:, 0]

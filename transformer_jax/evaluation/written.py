@@ -1,0 +1,78 @@
+"""Scores of whole texts that a model writes, beside those of what is no translation."""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+from transformer_jax.data.base import Asked
+from transformer_jax.evaluation.beam import Beam
+from transformer_jax.evaluation.maps import attention_map
+from transformer_jax.evaluation.translation import Score, Verdict, floors, scores
+from transformer_jax.evaluation.translator import Translator
+
+MEASURES = {"bleu": "higher", "chrf": "higher"}
+RESAMPLES = 1000  # of sentences, for the interval of one seed's score
+SAMPLES = 5  # texts that are kept to be read
+
+
+@dataclasses.dataclass(frozen=True)
+class Writing:
+  """How texts are written and judged.
+
+  most   texts that are written; 0: none
+  rows   of them go together
+  """
+
+  how: Beam
+  most: int
+  rows: int
+
+  def write(self, asked: Asked, translator: Translator) -> list[str]:
+    """Returns the translations; texts of like length go together, which is faster."""
+    count = lambda n: len(asked.tokenizer.encode(asked.sources[n]))
+    order = sorted(range(len(asked.sources)), key=count)
+    ordered = [asked.sources[n] for n in order]
+    found = dict(zip(order, translator.all(ordered, self.how, self.rows), strict=True))
+    return [found[n] for n in range(len(order))]
+
+  def record(self, asked: Asked, translators: Sequence[Translator]) -> dict[str, Any]:
+    """Returns what a run's result holds: scores of each translator, texts to read.
+
+    There is one translator for each seed; `all` are the texts of each of them.
+    """
+    asked = asked.first(self.most)
+    texts = [self.write(asked, translator) for translator in translators]
+    beside = _floors(asked)
+    judged = [scores(found, asked.references, RESAMPLES) for found in texts]
+    verdicts = [Verdict(*both, beside) for both in judged]
+    shown = _spread(asked)
+    middle = shown[len(shown) // 2]
+    return {
+      "texts": len(asked.sources),
+      "search": f"beam {self.how.width}, {self.how.penalty}",
+      "signatures": [verdicts[0].bleu.signature, verdicts[0].chrf.signature],
+      "floors": {name: _values(both) for name, both in beside.items()},
+      "scores": [_values((x.bleu, x.chrf)) for x in verdicts],
+      "margins": [[x.bleu.margin, x.chrf.margin] for x in verdicts],
+      "below": [not x.translates for x in verdicts],
+      "samples": [[asked.sources[n], asked.references[n], texts[0][n]] for n in shown],
+      "map": attention_map(translators[0], asked.sources[middle], texts[0][middle]),
+      "all": texts,
+    }
+
+
+@functools.lru_cache(maxsize=2)
+def _floors(asked: Asked) -> dict[str, tuple[Score, Score]]:
+  return floors(asked.sources, asked.references, asked.examples)
+
+
+def _values(both: tuple[Score, Score]) -> dict[str, float]:
+  return {name: x.value for name, x in zip(MEASURES, both, strict=True)}
+
+
+def _spread(asked: Asked) -> list[int]:
+  """Returns which texts are shown: at even steps from the shortest to the longest."""
+  order = sorted(range(len(asked.sources)), key=lambda n: len(asked.sources[n]))
+  many = min(SAMPLES, len(order))
+  return [order[(2 * n + 1) * len(order) // (2 * many)] for n in range(many)]
