@@ -144,6 +144,34 @@ def test_hidden_tokens_are_15_percent_in_three_ways(folder):
   assert not counts[batch.target_BL == EOS].any()
 
 
+def test_half_of_the_second_texts_follow_the_first(folder):
+  """Devlin et al., section 3.1: 50% of the time B is what follows A, else any text."""
+  task = build("masked", folder, "scored=16", "nsp=True")
+  batch = training(task, 512, 64)
+  whole = task.load()[0]["train_N"].tolist()
+  whole = ",".join(map(str, whole))
+  hidden = batch.weight_BL[:, 1:]
+  assert {*np.unique(hidden).tolist()} == {0.0, 1.0}
+  answers = []
+  for row in range(512):
+    token = batch.target_BL[row].copy()
+    answers.append(token[0])
+    assert batch.input_BL[row, 0] == BOS and batch.input_BL[row, -1] == EOS
+    assert token[31] == token[63] == EOS and not batch.weight_BL[row, [31, 63]].any()
+    first, second = (",".join(map(str, x)) for x in (token[1:31], token[32:63]))
+    assert first in whole and second in whole
+    assert (f"{first},{second}" in whole) == (token[0] == BOS)
+  assert {*answers} == {BOS, EOS} and abs(np.mean(np.equal(answers, BOS)) - 0.5) < 0.07
+  # Both losses are means, and their sum is trained on.
+  np.testing.assert_allclose(batch.weight_BL[:, 0], hidden.sum() / 512, rtol=1e-6)
+  kinds = [0] * 32 + [1] * 32
+  np.testing.assert_array_equal(batch.at.data["type_BL"], [kinds])
+  plain = scoring(build("masked", folder, "scored=16"), 4, [64], 64)
+  paired = scoring(task, 4, [64], 64)
+  jax.tree.map(np.testing.assert_array_equal, paired, plain)
+  assert "4 tokens hold no pair" in refusal(lambda: training(task, 4, 4))
+
+
 def test_the_same_tokens_are_hidden_at_every_length(folder):
   task = build("masked", folder, "scored=16", "rate=0.02")
   short, long = scoring(task, 64, (20, 128), 128)

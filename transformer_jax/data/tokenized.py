@@ -12,7 +12,7 @@ import numpy as np
 from transformer_jax.data.base import Batch, tasks
 from transformer_jax.data.files import DataError, Document
 from transformer_jax.data.text import Text
-from transformer_jax.data.tokenizers import EOS, MASK, Tokenizer, tokenizers
+from transformer_jax.data.tokenizers import Tokenizer, tokenizers
 from transformer_jax.positions import coords
 
 CHUNK = 20_000  # characters that are tokenized at once
@@ -110,9 +110,14 @@ class Masked(Tokens):
   https://arxiv.org/abs/1907.11692, section 4.1.
 
   rate   share of the tokens that are chosen
+  nsp    a training row is [start] A [end] B [end], and its first place tells whether B
+         follows A in the text, as it does in half of the rows: it predicts the start
+         token if so, else the end token, and counts as much as all hidden tokens. Rows
+         that are scored are one text, as without
   """
 
   rate: float = 0.15
+  nsp: bool = False
 
   kind: ClassVar[str] = "encoder"
 
@@ -124,8 +129,11 @@ class Masked(Tokens):
   def batch(self, arrays, key, rows, length, done=1.0):
     """Returns windows of the training text with hidden tokens, which count."""
     text = super().batch(arrays, key, rows, length, done)
+    if self.nsp:
+      text, follows_B = self._pairs(arrays, key, text)
     chosen_BL, *drawn = self._draw(jax.random.fold_in(key, 1), rows, length)
-    return self._hide(arrays, text, chosen_BL < self.rate, *drawn)
+    batch = self._hide(arrays, text, chosen_BL < self.rate, *drawn)
+    return self._ask(batch, follows_B) if self.nsp else batch
 
   def score(self, arrays, key, rows, length, bucket):
     """Returns windows whose hidden tokens are the same at every length.
@@ -139,6 +147,41 @@ class Masked(Tokens):
     first_BL = ranked_BL == jnp.min(ranked_BL, axis=1, keepdims=True)
     return self._hide(arrays, text, (chosen_BL < self.rate) | first_BL, *others)
 
+  def _pairs(self, arrays, key, text: Batch) -> tuple[Batch, jax.Array]:
+    """Returns framed pairs of texts, and whether the second follows the first.
+
+    Devlin et al., section 3.1, task 2; here the first text is half of the row, and both
+    may cross documents.
+    """
+    rows, length = text.input_BL.shape
+    if length < 5:
+      raise DataError(
+        f"masked: {length} tokens have no room for a pair; write 5 or more"
+      )
+    tokenizer, a = tokenizers.build(self.tokenizer), (length - 3) // 2
+    keys = [jax.random.fold_in(key, n) for n in (2, 3)]
+    follows_B1 = jax.random.bernoulli(keys[0], 0.5, (rows, 1))
+    other_BL = super().batch(arrays, keys[1], rows, length).input_BL
+    second_BL = jnp.where(follows_B1, text.input_BL[:, a:-3], other_BL[:, a:-3])
+    column = lambda token: jnp.full((rows, 1), token, jnp.int32)
+    start_B1, end_B1 = column(tokenizer.start), column(tokenizer.end)
+    parts = start_B1, text.input_BL[:, :a], end_B1, second_BL, end_B1
+    type_1L = (jnp.arange(length) > a + 1).astype(jnp.int32)[None]
+    at = text.at.replace(data={"type_BL": type_1L})
+    token_BL = jnp.concatenate(parts, axis=1)
+    return dataclasses.replace(text, input_BL=token_BL, at=at), follows_B1[:, 0]
+
+  def _ask(self, batch: Batch, follows_B: jax.Array) -> Batch:
+    """Asks at the first place whether the second text follows."""
+    tokenizer = tokenizers.build(self.tokenizer)
+    answer_B = jnp.where(follows_B, tokenizer.start, tokenizer.end)
+    each = jnp.sum(batch.weight_BL) / len(follows_B)
+    return dataclasses.replace(
+      batch,
+      target_BL=batch.target_BL.at[:, 0].set(answer_B),
+      weight_BL=batch.weight_BL.at[:, 0].set(each),
+    )
+
   def _draw(self, key: jax.Array, rows: int, length: int) -> tuple[jax.Array, ...]:
     """Returns numbers that choose tokens, what becomes of them, and any token."""
     keys = jax.random.split(key, 3)
@@ -146,13 +189,14 @@ class Masked(Tokens):
 
   def _hide(self, arrays, text: Batch, hidden_BL, fate_BL, any_BL) -> Batch:
     # The window's own tokens are predicted, not those after them.
-    token_BL = text.input_BL
-    hidden_BL &= text.at.real_BL & (token_BL != EOS)
-    first = len(tokenizers.build(self.tokenizer).special)
+    token_BL, tokenizer = text.input_BL, tokenizers.build(self.tokenizer)
+    framing_BL = (token_BL == tokenizer.start) | (token_BL == tokenizer.end)
+    hidden_BL &= text.at.real_BL & ~framing_BL
+    first = len(tokenizer.special)
     other_BL = first + (any_BL * (arrays["pieces"] - first)).astype(jnp.int32)
     fate_BL = jnp.where(hidden_BL, fate_BL, 1.0)
     input_BL = jnp.where(fate_BL < 0.9, other_BL, token_BL)
-    input_BL = jnp.where(fate_BL < 0.8, MASK, input_BL)
+    input_BL = jnp.where(fate_BL < 0.8, tokenizer.mask, input_BL)
     weight_BL = text.weight_BL * hidden_BL
     return dataclasses.replace(
       text, input_BL=input_BL, target_BL=token_BL, weight_BL=weight_BL
@@ -170,7 +214,7 @@ def _tokenized(tokenizer: Tokenizer, documents: list[Document]) -> list[Document
   found = []
   for document in documents:
     tokens = [n for text in _chunks(document) for n in tokenizer.encode(text)]
-    found.append(Document(document.name, np.array([*tokens, EOS], np.int32)))
+    found.append(Document(document.name, np.array([*tokens, tokenizer.end], np.int32)))
   return found
 
 
