@@ -41,7 +41,6 @@ class Experiment:
   lengths: tuple[int, ...]  # of the task, those that are scored
   writing: Writing  # how whole texts are written and scored, where the task has some
   keep: int  # newest checkpoints that stay
-  together: bool  # all seeds take each step at once
 
 
 def build(config: ConfigDict) -> Experiment:
@@ -69,7 +68,6 @@ def build(config: ConfigDict) -> Experiment:
       Beam(evaluate.beam, evaluate.penalty), evaluate.texts, evaluate.texts_per_step
     ),
     keep=train.keep,
-    together=train.seeds_together,
   )
 
 

@@ -18,7 +18,7 @@ from experiments.config import ConfigError, flatten, resolve
 from transformer_jax.spec import nearest
 
 # Changing these changes no result, so they are not part of a run's id.
-FREE = ("train.checkpoint_every", "train.keep", "train.seeds_together")
+FREE = ("train.checkpoint_every", "train.keep")
 FREE += ("evaluate.rows_per_step", "evaluate.texts_per_step")
 BASELINE = "baseline"  # the label of a run that changes nothing
 

@@ -118,8 +118,10 @@ def _prepare(config: ConfigDict) -> tuple[Experiment, Mesh, Any, dict]:
 
 
 def _compile(experiment: Experiment, arrays: Any, mesh: Mesh) -> Program:
-  of = experiment.trainer, experiment.seeds, arrays, mesh
-  return loop.compile_steps(*of, experiment.budget.per_dispatch, experiment.together)
+  trainer, seeds = experiment.trainer, experiment.seeds
+  return loop.compile_steps(
+    trainer, seeds, arrays, mesh, experiment.budget.per_dispatch
+  )
 
 
 def _fit(

@@ -38,7 +38,6 @@ def get_config() -> ConfigDict:
   train.rows = 32  # sequences in a batch (B)
   train.steps = 400  # updates of the parameters
   train.steps_per_dispatch = 40  # updates in one call of the device
-  train.seeds_together = True  # False: one after another, faster from a width of 128
   train.optimizer = "adamw(lr=4e-3, weight_decay=0.01)"
   train.schedule = "cosine(warmup=30)"  # the factor on lr over the steps
   train.clip = 1.0  # largest norm of a gradient; 0: any

@@ -66,18 +66,9 @@ class Fitted:
 
 
 def compile_steps(
-  trainer: Trainer,
-  seeds: tuple[int, ...],
-  arrays: Any,
-  mesh: Mesh,
-  count: int,
-  together: bool = True,
+  trainer: Trainer, seeds: tuple[int, ...], arrays: Any, mesh: Mesh, count: int
 ) -> Program:
-  """Compiles `count` steps of every seed into one program over the mesh.
-
-  together   all seeds take each step together, which is faster where models are small;
-             else one after another: products of several seeds at once use a CPU badly
-  """
+  """Compiles `count` steps of every seed into one program over the mesh."""
   stack = lambda x: jax.ShapeDtypeStruct((len(seeds), *x.shape), x.dtype)
   shapes = jax.tree.map(stack, trainer.shapes)
   split = functools.partial(sharding.split_batch, mesh)
@@ -89,10 +80,7 @@ def compile_steps(
   place = lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s)
   abstract = jax.tree.map(place, shapes, where)
   start = time.perf_counter()
-  over = jax.vmap if together else _one_by_one
-  steps = lambda arrays, state: over(
-    functools.partial(trainer.steps, arrays, count=count)
-  )(state)
+  steps = jax.vmap(functools.partial(trainer.steps, count=count), (None, 0))
   everywhere = NamedSharding(mesh, PartitionSpec())
   steps = jax.jit(steps, donate_argnums=1, out_shardings=(where, everywhere))
   with jax.set_mesh(mesh):  # for attention that sends keys from device to device
@@ -102,11 +90,6 @@ def compile_steps(
   used = memory.argument_size_in_bytes + memory.temp_size_in_bytes
   init = jax.jit(init, out_shardings=where, compiler_options=_once())
   return Program(run, lambda: init(seed_S), abstract, seconds, used)
-
-
-def _one_by_one(function: Callable) -> Callable:
-  """Does what `vmap` does, in a loop."""
-  return lambda tree: jax.lax.map(function, tree)
 
 
 def _once() -> dict[str, int] | None:
