@@ -39,8 +39,8 @@ def get_config() -> ConfigDict:
   config.model.update(head="linear(bias=True)", norm="layernorm", activation="gelu")
   config.model.update(attention="multihead(bias=True)", feedforward_bias=True)
   config.model.update(width=64, layers=3, heads=4, feedforward=256, dropout=0.1)
-  config.train.update(length=4, rows=64, steps=1000, steps_per_dispatch=50)
-  config.train.update(checkpoint_every=500, schedule="cosine(warmup=100)")
+  config.train.update(length=4, rows=64, steps=400, steps_per_dispatch=50)
+  config.train.update(checkpoint_every=200, schedule="cosine(warmup=50)")
   config.train.optimizer = "adamw(lr=2e-3, weight_decay=0.05)"
   config.evaluate.update(lengths=(1, 2), rows=180, rows_per_step=60)
   return config
