@@ -14,6 +14,11 @@ The first two lines fetch all-MiniLM-L6-v2, 22.7 million parameters, 83 MB. It l
 tell the 15 genres of the Brown corpus apart by five lines of a text; texts that are
 scored are not trained on. Its table of 512 learned positions is kept, or replaced by
 another encoding, which starts new; beside it the same model without pretraining.
+Cost: about half an hour on 2 cores of an Intel Xeon with other work beside, 2 to 6
+minutes for each of six runs.
+Expect: similarities of 0.6660, 0.1046 and 0.1411; accuracies of 0.42 with its own
+positions, 0.36 to 0.38 with rope, t5 or none, and 0.08, which is guessing, with
+sinusoids or without pretraining. One seed: see docs/results/minilm.md.
 """
 
 from ml_collections import ConfigDict
