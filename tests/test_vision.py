@@ -96,6 +96,11 @@ def test_a_debian_package_is_read_without_unpacking(tmp_path):
 
 BAD = {
   "magic": ("t10k-images-idx3-ubyte.gz", lambda x: b"\1" + x[1:], "is no idx file of"),
+  "axes": (
+    "t10k-images-idx3-ubyte.gz",
+    lambda x: packed(np.zeros((12, 36))),
+    "is no idx file of",
+  ),
   "short": ("t10k-images-idx3-ubyte.gz", lambda x: x[:-1], "12 x 6 x 6 and holds 431"),
   "none": (
     "t10k-labels-idx1-ubyte.gz",

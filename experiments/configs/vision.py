@@ -13,8 +13,8 @@ A small ViT reads 4 x 4 patches of 2 x 2 pixels of handwritten digits, three see
 is scored on the same digits at the trained size and twice as large, as Heo et al. score
 theirs. `--plan=fashion` has 7 x 7 patches of Fashion-MNIST, also from TFDS
 ("images('tfds:fashion_mnist')", prepared as any TFDS data).
-Cost: unknown.
-Expect: see docs/results/vision.md.
+Cost: about a minute a run on 2 cores of an Intel Xeon, reckoned from one run's speed.
+Expect: unknown; without positions the training loss is 0.35 after 500 steps.
 """
 
 from ml_collections import ConfigDict
