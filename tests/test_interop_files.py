@@ -261,6 +261,19 @@ def test_scalings_of_rope_are_read_in_both_styles():
   assert found.position == positions.build("rope(base=500, fraction=0.5)")
 
 
+def test_deberta_3_is_read_as_it_was_released(tmp_path):
+  config, weights, _ = recorded("deberta_v2")
+  words = dict(pos_att_type="p2c|c2p", max_relative_positions=-1, position_buckets=256)
+  words |= dict(max_position_embeddings=512, architectures=["DebertaV2Model"])
+  found = interop.architecture(config | words).position
+  spec = "deberta(512, 256, norm=True, released=True, shared=True)"
+  assert found == positions.build(spec)
+  body = {name: w for name, w in weights.items() if "cls." not in name}
+  other = {"lm_predictions.lm_head.bias": np.ones(97, np.float32)}
+  write(tmp_path, config | {"architectures": ["DebertaV2Model"]}, body | other)
+  assert "head" not in interop.load(tmp_path).params
+
+
 def test_older_names_of_vit_are_read(tmp_path):
   config, weights, _ = recorded("vit")
   old = {"o_proj": "output.dense"}

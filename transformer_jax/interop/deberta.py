@@ -14,7 +14,8 @@ class DebertaV2(Bert):
   """
 
   prefix = "deberta."
-  ignored = r"embeddings\.position_ids|pooler\..*"
+  # The heads that version 3 was pretrained with are other ones.
+  ignored = r"embeddings\.position_ids|(pooler|lm_predictions|mask_predictions)\..*"
   copies = {
     "cls.predictions.decoder.weight": "deberta.embeddings.word_embeddings.weight",
     "cls.predictions.decoder.bias": "cls.predictions.bias",
