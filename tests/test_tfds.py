@@ -17,6 +17,7 @@ from transformer_jax.data import prepare, tfds
 from transformer_jax.data.base import tasks
 from transformer_jax.data.files import DataError
 from transformer_jax.data.text import Text
+from transformer_jax.data.tokenizers import EOS
 
 LINES = {
   "train": [f"Zeile {n} größer als {n * n}\nund weiter " * 5 for n in range(20)],
@@ -230,6 +231,7 @@ def test_tensorflow_is_never_imported(data_dir):
   code = f"""
 import sys
 from transformer_jax.data.text import Text
+from transformer_jax.data.tokenizers import EOS
 assert "tensorflow_datasets" not in sys.modules
 Text(source="tfds:tiny_tales", data_dir={data_dir!r}, window=64).load()
 print(*sorted({{"tensorflow", "tensorflow_datasets", "torch"}} & set(sys.modules)))
@@ -245,7 +247,12 @@ def test_lm1b_is_read_and_cut_into_batches(mocked, name):  # noqa: F811
   task = tasks.build(f"{name}('tfds:lm1b', tokenizer='byte', window=32, scored=8)")
   arrays, facts = task.load()
   assert facts["split"] == "by TFDS" and facts["version"].startswith("lm1b/")
-  assert facts["tokens"]["train"] == arrays["train_N"].size > 30
+  there = importlib.import_module("tensorflow_datasets").builder("lm1b")
+  there = there.as_data_source(split="train")
+  text = "\n".join(there[n]["text"] for n in range(30))
+  assert arrays["train_N"][-1] == EOS
+  # The first five tokens are special, the others bytes.
+  assert bytes((arrays["train_N"][:-1] - 5).tolist()).decode() == text
   batch = task.batch(arrays, jax.random.key(0), 4, 16)
   assert batch.input_BL.shape == batch.target_BL.shape == (4, 16)
   again = task.load()[0]["train_N"]
