@@ -31,10 +31,16 @@ TINY = {
 BAHDANAU = {
   "model.family": "recurrent(cell='gru', link='bahdanau')",
   **{"model.attention": "additive", "model.position": "none"},
+  "model.feedforward": 256,  # the default: it has none
 }
 
 
-@pytest.fixture(scope="module", params=[{}, BAHDANAU], ids=["transformer", "bahdanau"])
+LEARNED = {"model.position": "learned"}
+
+
+@pytest.fixture(
+  scope="module", params=[LEARNED, BAHDANAU], ids=["transformer", "bahdanau"]
+)
 def ran(request, tmp_path_factory):
   """A run of two steps: its folder and what its result.json would hold."""
   folder = tmp_path_factory.mktemp("sweep")

@@ -52,10 +52,11 @@ def attention_map(translator: Translator, source: str, found: str) -> dict[str, 
   heard: list[np.ndarray] = []
   arch = dataclasses.replace(model.arch, core=Listening(heard), dtype="float32")
   source_at = coords.packed((source_1M != PAD).astype(jnp.int32))
+  params = jax.tree.map(jnp.asarray, translator.params)
   # Steps of a loop have to be taken one by one for their weights to be numbers.
   with jax.disable_jit():
     read_by = token_1L, None, source_1M, source_at
-    model.clone(arch=arch).apply({"params": translator.params}, *read_by)
+    model.clone(arch=arch).apply({"params": params}, *read_by)
   if not heard:
     return {}
   weight_LM = _last(heard, token_1L.shape[1])
