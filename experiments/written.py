@@ -40,10 +40,14 @@ def floor_notes(findings: Findings, group: str) -> tuple[str, ...]:
       f" {listed(below)}."
     )
   margins = [row[0] for run in runs for row in run.fact("written")["margins"]]
+  margins = [margin for margin in margins if margin is not None]
+  if margins:
+    notes.append(
+      f"Which sentences are scored leaves ± {min(margins):.1f} to {max(margins):.1f} of"
+      " one seed's score (95%, resampled)."
+    )
   notes.append(
-    f"{facts['texts']:,} texts by {facts['search']}; of one seed's score the sentences"
-    f" alone leave ± {min(margins):.1f} to {max(margins):.1f} (95%, resampled)."
-    f" {' '.join(facts['signatures'])}"
+    f"{facts['texts']:,} texts by {facts['search']}: {', '.join(facts['signatures'])}"
   )
   return tuple(notes)
 

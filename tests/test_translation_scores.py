@@ -141,3 +141,11 @@ def test_the_mean_of_the_last_checkpoints(tmp_path):
     with pytest.raises(CheckpointError, match="another model"):
       average(keeper, other, 2)
   assert not said
+
+
+def test_a_score_that_cannot_be_resampled_has_no_interval():
+  found, references = ["", "", "ab"], ["xy", "uv", "ac"]
+  score = translation.chrf(found, references, resamples=50)
+  assert (
+    score.margin is None and score.value == translation.chrf(found, references).value
+  )

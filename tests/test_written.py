@@ -122,7 +122,7 @@ def written(tmp_path_factory):
         "copy": {"bleu": 4.4, "chrf": 20.2},
         "nearest": {"bleu": 17.3, "chrf": 37.5},
       },
-      "margins": [[1.1, 0.9], [1.4, 0.9], [1.2, 0.9]],
+      "margins": [[1.1, 0.9], [1.4, 0.9], [None, 0.9]],
       "below": [False, below, False],
       "samples": [["a <b>", "ein b", f"by {label}"]],
       "map": drawn | {"weights_LM": [[0.9, 0.1], [0.2, 0.8]]}
@@ -139,7 +139,7 @@ def test_the_report_says_what_a_score_must_beat(written):
   notes = " ".join(tables.main_table(found, "text").notes)
   assert "bleu copy 4.4 and nearest 17.3; chrf copy 20.2 and nearest 37.5" in notes
   assert "is no translation, in one seed or more: none." in notes
-  assert "927 texts by beam 4" in notes and "± 1.1 to 1.4" in notes
+  assert "927 texts by beam 4" in notes and "leaves ± 1.1 to 1.4" in notes
   page = read_page(written)
   rows = page.tables["samples_text"]
   assert ["1. source", "a <b>"] in rows and ["reference", "ein b"] in rows

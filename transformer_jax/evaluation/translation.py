@@ -21,7 +21,8 @@ WORD = re.compile(r"\w+")
 class Score:
   """A score from 0 to 100 and the signature that makes it comparable.
 
-  margin   half of the 95% interval over resampled sentences; None: not resampled
+  margin   half of the 95% interval over resampled sentences; None: not resampled, or
+           nearly nothing is right
   """
 
   name: str
@@ -64,7 +65,11 @@ def _score(name, metric, found, references, resamples) -> Score:
         " for each translation"
       )
   more = {"n_bootstrap": resamples} if resamples else {}
-  got = metric.corpus_score(list(found), [list(texts) for texts in references], **more)
+  texts = list(found), [list(texts) for texts in references]
+  try:
+    got = metric.corpus_score(*texts, **more)
+  except TypeError:  # sacreBLEU 2.6 cannot average resamples of which some score 0
+    got, resamples = metric.corpus_score(*texts), 0
   # sacreBLEU puts the mean and the interval of resamples beside the score.
   margin = got._ci if resamples else None
   return Score(name, got.score, str(metric.get_signature()), margin)
