@@ -20,8 +20,9 @@ same question at matched sizes. Language models learn from the Brown corpus what
 them was made for, so only those of one group can be compared: what comes next (GPT, and
 the same after a prefix), hidden tokens (BERT, RoBERTa), and gaps of a text (T5). All
 parts of a model are as published, and only its size is small; images are in
-`vision.py`. RoBERTa is BERT without kinds of tokens, and with larger batches; in both
-each batch hides other tokens, and neither learns which sentence comes next.
+`vision.py`. BERT learns besides whether the second text of a row follows the first;
+RoBERTa does not, has larger batches and one kind of token. In both each batch hides
+other tokens.
 Cost: unknown.
 Expect: unknown; in the papers every step is better than the one before.
 """
@@ -36,7 +37,7 @@ from experiments.plan import Chain, Change, Group, Plan
 
 TRANSLATION = "translation('tfds:libreoffice_help/de-en', longest=63, packed=8,"
 TRANSLATION += " tokenizer='subword(size=4000)')"
-TEXT = "{}('tfds:brown', window=128, tokenizer='subword(size=4000, sentinels={})')"
+TEXT = "{}('tfds:brown', window=128, tokenizer='subword(size=4000, sentinels={})'{})"
 
 
 def model(**values: Any) -> dict[str, Any]:
@@ -50,9 +51,9 @@ def recurrent(family: str, attention: str = "multihead") -> dict[str, Any]:
   return one | model(kind="encoder_decoder", position="none")
 
 
-def text(task: str, sentinels: int = 0) -> dict[str, Any]:
+def text(task: str, sentinels: int = 0, more: str = "") -> dict[str, Any]:
   """Returns what a language model learns."""
-  return {"task": TEXT.format(task, sentinels), "train.rows": 32}
+  return {"task": TEXT.format(task, sentinels, more), "train.rows": 32}
 
 
 RECURRENT = {
@@ -75,10 +76,12 @@ BIASED |= model(position="learned", dropout=0.1, attention_dropout=0.1)
 GPT = text("tokens") | BIASED | model(kind="decoder", norm="layernorm")
 GPT |= model(activation="gelu", embedding="tokens(power=0)", placement="pre")
 KINDS = "tokens(power=0, types={}, norm='layernorm(epsilon=1e-12)')"
-BERT = text("masked") | BIASED | model(kind="encoder", placement="post")
+BERT = text("masked", more=", nsp=True")
+BERT |= BIASED | model(kind="encoder", placement="post")
 BERT |= model(norm="layernorm(epsilon=1e-12)", activation="gelu(approximate=False)")
 BERT |= model(head="transform", embedding=KINDS.format(2))
-ROBERTA = BERT | model(embedding=KINDS.format(0)) | {"train.rows": 64}
+ROBERTA = BERT | text("masked") | model(embedding=KINDS.format(0))
+ROBERTA |= {"train.rows": 64}
 T5 = text("spans", sentinels=100) | model(kind="encoder_decoder", position="t5")
 T5 |= model(norm="rmsnorm", activation="relu", placement="pre", feedforward=512)
 T5 |= model(attention="scale(0)", embedding="tokens(power=0)", dropout=0.1)
