@@ -10,7 +10,12 @@ Vaswani et al., 2017, https://arxiv.org/abs/1706.03762.
 
 English to German on the help pages of LibreOffice: 33,779 pairs of sentences to learn
 from, and all 927 of pages that were held out to be judged by (BLEU, chrF). All models
-have about as many parameters and see the same batches.
+have 1.5 to 2.1 million parameters and see the same batches.
+Cost: 51 minutes on 2 cores of an Intel Xeon with other work beside it, one seed,
+measured at commit 3066f82c9b; --config.seeds='(0, 1, 2)' takes up to three times that.
+Expect: RNN and LSTM stay below what a look into the training text gives (17.1 BLEU); a
+GRU with attention and a Transformer with sinusoids reach 25, with RoPE 29. See
+docs/results/translation.md.
 """
 
 from ml_collections import ConfigDict
