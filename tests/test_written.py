@@ -14,7 +14,12 @@ from experiments.config import resolve
 from experiments.configs import base
 from transformer_jax.attention import Rule, attentions
 from transformer_jax.attention.dense import Dense
+from transformer_jax.data.base import Asked
+from transformer_jax.data.tokenizers import tokenizers
+from transformer_jax.evaluation import maps
+from transformer_jax.evaluation.beam import Beam
 from transformer_jax.evaluation.maps import Listening
+from transformer_jax.evaluation.written import Writing
 from transformer_jax.positions import PositionalEncoding, bind, coords
 
 WORDS = "eins zwei drei vier sechs sieben".split()
@@ -71,9 +76,31 @@ def test_the_score_is_that_of_the_kept_texts(ran):
       assert found == score.corpus_score(texts, references).score
   assert {"copy", "nearest"} == {*result["written"]["floors"]}
   assert result["written"]["floors"]["nearest"]["chrf"] > 20  # another number's words
+  floor = max(own["bleu"] for own in result["written"]["floors"].values())
+  scores = [own["bleu"] for own in result["written"]["scores"]]
+  assert result["written"]["below"] == [score <= floor for score in scores]
   kept = {(row["source"], row["reference"], row["seed 3"]) for row in rows}
   assert {*map(tuple, result["written"]["samples"])} == kept
   assert not [path for path in (folder / "checkpoints").iterdir() if path.name == "0"]
+
+
+class Echo:
+  """A translator that repeats what it reads and remembers in which order."""
+
+  def __init__(self):
+    self.read = []
+
+  def all(self, texts, how, rows):
+    self.read += texts
+    yield from texts
+
+
+def test_texts_of_like_length_go_together_and_come_back_in_order():
+  sources = ["a longer text", "b", "the longest text of all", "cc"]
+  tokenizer = tokenizers.build("byte").train([])
+  asked, echo = Asked(sources, sources, [], tokenizer), Echo()
+  assert Writing(Beam(1), 4, 2).write(asked, echo) == sources
+  assert echo.read == sorted(sources, key=len)
 
 
 def test_the_map_has_a_row_for_each_piece(ran):
@@ -104,6 +131,14 @@ def test_what_is_heard_are_the_weights():
   own = q_BLHK, k_BMHK[:, :3], v_BMHK[:, :3], q_at, q_at, position, 0.5
   Listening(heard)(*own, rule)
   assert len(heard) == 1  # a text that looks at itself
+
+
+def test_the_map_is_that_of_the_last_layer():
+  first, last = np.random.default_rng(0).random((2, 1, 3, 2, 5))
+  want_LM = last[0].mean(axis=1)
+  np.testing.assert_array_equal(maps._last([first, last], 3), want_LM)
+  steps = [last[:, [n]] for n in range(3)]  # a recurrent model looks step by step
+  np.testing.assert_array_equal(maps._last(steps, 3), want_LM)
 
 
 @pytest.fixture(scope="module")
