@@ -71,10 +71,10 @@ def test_commands_parse_as_written(fade):
     for line in block.splitlines()
     if line.startswith("python -m experiments.")
   ]
-  assert len(commands) == 3
+  assert len(commands) == 5
   for _, _, module, *arguments in commands:
     importlib.import_module(module)
-    if module != "experiments.report":
+    if module in ("experiments.run", "experiments.sweep"):
       argv, values = flags.config_first([module, *arguments]), absl_flags.FlagValues()
       flags.define(argv, values)
       positions.build(flags.parse(argv, values).config.model.position)
