@@ -23,8 +23,11 @@ parts of a model are as published, and only its size is small; images are in
 `vision.py`. BERT learns besides whether the second text of a row follows the first;
 RoBERTa does not, has larger batches and one kind of token. In both each batch hides
 other tokens.
-Cost: unknown.
-Expect: unknown; in the papers every step is better than the one before.
+Cost: the language models took 20 minutes on 2 cores of an Intel Xeon with other work
+beside them, at commit 8475e9de40 with --config.seeds='(0,)' --config.train.steps=1000;
+the translators have not been run at these sizes.
+Expect: after 1,000 steps the share of right tokens is 0.18 (GPT), 0.11 (prefix LM),
+0.14 (BERT), 0.15 (RoBERTa) and 0.30 (T5, whose targets hold the marks of gaps).
 """
 
 from collections.abc import Mapping
