@@ -169,7 +169,7 @@ def test_half_of_the_second_texts_follow_the_first(folder):
   plain = scoring(build("masked", folder, "scored=16"), 4, [64], 64)
   paired = scoring(task, 4, [64], 64)
   jax.tree.map(np.testing.assert_array_equal, paired, plain)
-  assert "4 tokens hold no pair" in refusal(lambda: training(task, 4, 4))
+  assert "4 tokens have no room for a pair" in refusal(lambda: training(task, 4, 4))
 
 
 def test_the_same_tokens_are_hidden_at_every_length(folder):

@@ -47,7 +47,7 @@ class Position(nn.Module):
 
   @nn.compact
   def __call__(self, shared: Bound | None = None) -> Bound:
-    starts = _starts(type(self.encoding).init, self.encoding, self.dims).items()
+    starts = _starts_of(self.encoding.init, self.dims).items()
     own = {name: self.param(name, start) for name, start in starts if self.owns(name)}
     return bind(self.encoding, (shared.params if shared else {}) | own, self.dims)
 
@@ -62,8 +62,7 @@ def weight(module: nn.Module, name: str, shape: tuple[int, ...], inputs: int = 1
 
 def own(module: nn.Module, init: Any, dims: Dims) -> dict[str, jax.Array]:
   """Returns what a method `init(key, dims)` starts, as the module's parameters."""
-  # Methods of equal values are not equal, and would be traced again.
-  starts = _starts(init.__func__, init.__self__, dims).items()
+  starts = _starts_of(init, dims).items()
   return {name: module.param(name, start) for name, start in starts}
 
 
@@ -78,6 +77,11 @@ def _start(shape: tuple[int, ...], inputs: int) -> Callable[[jax.Array], jax.Arr
   into, out = tuple(range(inputs)), tuple(range(inputs, len(shape)))
   init = nn.initializers.lecun_normal(in_axis=into, out_axis=out)
   return jax.jit(lambda key: init(key, shape))
+
+
+def _starts_of(init: Any, dims: Dims) -> dict[str, Callable[[jax.Array], jax.Array]]:
+  # Methods of equal values are not equal, and would be traced again.
+  return _starts(init.__func__, init.__self__, dims)
 
 
 @functools.lru_cache(maxsize=256)

@@ -37,10 +37,11 @@ class Part(Wrapper):
 
   def prepare(self, params, q_at, k_at):
     own, q_at, k_at = self.encoding.prepare(self._own(params), q_at, k_at)
-    return self._rename(own), q_at, k_at
+    return self._others(params) | self._rename(own), q_at, k_at
 
   def borrow(self, params, weights):
-    return self._rename(self.encoding.borrow(self._own(params), weights))
+    own = self.encoding.borrow(self._own(params), weights)
+    return self._others(params) | self._rename(own)
 
   @property
   def name(self):
@@ -52,6 +53,10 @@ class Part(Wrapper):
 
   def _rename(self, params):
     return {self._prefix + name: x for name, x in params.items()}
+
+  def _others(self, params):
+    """Returns the parameters of what wraps the schedule."""
+    return {n: x for n, x in params.items() if not n.startswith(self._prefix)}
 
   def _own(self, params):
     """Returns the parameters of this encoding, under the names it gave them."""
