@@ -10,9 +10,9 @@ Kazemnejad et al., 2023, https://arxiv.org/abs/2305.19466.
 Six encodings, three seeds each, on the source of Python's standard library (bits per
 byte) and on copying a string (exact match). Each is trained at one length and scored on
 the same targets with 1, 2, 4 and 8 times the context.
-Cost: 3 minutes on 2 cores of an Intel Xeon, measured at commit cd2b35a59e.
-Expect: with 8 times the context ALiBi still reads at 2.83 bits per byte, 0.56 better
-than no encoding; RoPE is best at the trained length (2.63) and worst at 8 times (4.17).
+Cost: 3 minutes on 2 cores of an Intel Xeon, measured at commit a8d2ea4d15.
+Expect: with 8 times the context ALiBi still reads at 2.85 bits per byte, 0.51 better
+than no encoding; RoPE is best at the trained length (2.66) and worst at 8 times (4.07).
 Copying fails for all of them past the trained length.
 """
 
