@@ -176,7 +176,8 @@ def _write(experiment: Experiment, fitted: Fitted, folder: Path) -> dict:
   if not (asked and writing.most):
     return {}
   trainer, params = experiment.trainer, jax.device_get(fitted.state.params)
-  of = lambda place: jax.tree.map(lambda x: x[place], params)
+  # On a device again at once, not with every batch of texts.
+  of = lambda place: jax.device_put(jax.tree.map(lambda x: x[place], params))
   fixed = asked.tokenizer, trainer.length
   places = range(len(experiment.seeds))
   written = writing.record(

@@ -90,10 +90,7 @@ def translate(
   """Yields a translation for each line; `rows` of them go together."""
   lines = iter(lines)
   while some := list(itertools.islice(lines, rows)):
-    texts = [line for line in some if line]
-    # The last rows are filled up, so that there is one program.
-    full = texts + [""] * (rows - len(texts))
-    found = iter(translator(full, how, _warn) if texts else ())
+    found = translator.all([line for line in some if line], how, rows, _warn)
     yield from (next(found) if line else "" for line in some)
 
 

@@ -37,7 +37,8 @@ class Listening(Dense):
 
 
 def attention_map(translator: Translator, source: str, found: str) -> dict[str, Any]:
-  """Returns {source, found: pieces, weights_LM}; {} where a model does not look back.
+  """Returns {source, found: pieces, weights_LM}; {} where a model does not look back,
+  or has diverged.
 
   Weights are those of the last layer that looks, the mean of its heads, in which row n
   is what the model looked at when it wrote piece n.
@@ -57,9 +58,9 @@ def attention_map(translator: Translator, source: str, found: str) -> dict[str, 
   with jax.disable_jit():
     read_by = token_1L, None, source_1M, source_at
     model.clone(arch=arch).apply({"params": params}, *read_by)
-  if not heard:
+  weight_LM = _last(heard, token_1L.shape[1]) if heard else np.array(np.nan)
+  if not np.isfinite(weight_LM).all():
     return {}
-  weight_LM = _last(heard, token_1L.shape[1])
   pieces = lambda row: [tokenizer.pieces[n] for n in row]
   return {
     "source": [*pieces(read), "</s>"],
