@@ -183,7 +183,7 @@ def test_the_most_common_label_and_new_ones_are_said(tmp_path):
   write_tsv(folder / "test.tsv", [("d", "x"), ("e", "z"), ("f", "x"), ("g", "y")])
   task = build("classification", folder)
   _, facts = task.load()
-  assert facts["guess"] == {"label": "x", "accuracy": 0.5}
+  assert facts["guess"] == {"label": "x", "accuracy": 0.5, "lookup": 0.5}
   assert facts["unseen"] == ["z"] and facts["labels"] == 3
   assert facts["left_out"]["train"]["empty"] == 1
   assert "line 4" in facts["left_out"]["train"]["first empty"]
@@ -227,6 +227,17 @@ def test_a_word_has_its_tag_at_its_first_token(tmp_path):
   assert batch.weight_BL.sum() > 100
   for batch in scoring(task, 4, (6, 16), 16):
     assert (batch.weight_BL.sum(axis=1) > 0).all()
+
+
+def test_the_most_common_tag_of_each_word_is_a_floor(tmp_path):
+  said = "run/nn run/vb run/vb the/at\n\na/vb b/vb\n"
+  (tmp_path / "train.tsv").write_text(said.replace(" ", "\n").replace("/", "\t"))
+  # Guesses: vb (known), at (known), vb (new); then vb.
+  (tmp_path / "test.tsv").write_text("run\tnn\nthe\tat\nnew\tvb\n\nrun\tvb\n")
+  _, facts = build("tagging", tmp_path).load()
+  assert facts["guess"]["label"] == "vb"
+  assert facts["guess"]["accuracy"] == round((1 / 3 + 1) / 2, 4)
+  assert facts["guess"]["lookup"] == round((2 / 3 + 1) / 2, 4)
 
 
 def test_coarse_tags_are_what_a_pattern_finds(tmp_path):
