@@ -22,7 +22,7 @@ from transformer_jax import interop
 from transformer_jax.data import files, tokenizers
 from transformer_jax.interop.family import flat, nested
 from transformer_jax.models import Architecture
-from transformer_jax.training.checkpoint import Keeper
+from transformer_jax.training.checkpoint import CheckpointError, Keeper
 from transformer_jax.training.files import read_json
 from transformer_jax.training.loop import Program
 
@@ -99,7 +99,7 @@ def _load(folder: Path) -> tuple[Architecture, Arrays]:
   """Returns a model and its parameters by path, one layer after another."""
   try:
     said = read_json(folder / "config.json")
-  except FileNotFoundError as error:
+  except (FileNotFoundError, NotADirectoryError) as error:
     raise ConfigError(
       f"train.start={folder}: there is no config.json; name a folder with config.json"
       " and model.safetensors, or that of a run (runs/*/runs/ID)"
@@ -115,11 +115,14 @@ def _run(folder: Path, said: dict[str, Any]) -> tuple[Architecture, Arrays]:
   experiment = build(resolve(base.get_config(), said))
   trainer, seed_S = experiment.trainer, jnp.array(experiment.seeds, jnp.uint32)
   abstract = jax.eval_shape(jax.vmap(trainer.init), seed_S)
-  with Keeper(folder / "checkpoints") as keeper:
-    steps = keeper.steps()
-    if not steps:
-      raise ConfigError(f"train.start={folder}: that run has no checkpoint; finish it")
-    state, _ = keeper.read(steps[-1], abstract)
+  there = folder / "checkpoints"
+  if not any(path.name.isdigit() for path in there.glob("*")):
+    raise ConfigError(f"train.start={folder}: that run has no checkpoint; finish it")
+  with Keeper(there) as keeper:
+    try:
+      state, _ = keeper.read(keeper.steps()[-1], abstract)
+    except CheckpointError as error:
+      raise ConfigError(f"train.start={folder}: {error}") from error
   first = jax.tree.map(lambda x: np.asarray(x[0]), state.params)
   return trainer.model.arch, _one_by_one(flat(first))
 

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import statistics
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from experiments.build import (
   sizes,
   tokens_per_step,
 )
+from experiments.start import Start
 from experiments.start import read as read_start
 from experiments.stopwatch import Stopwatch
 from transformer_jax.evaluation.lengths import MEASURES
@@ -92,9 +94,18 @@ def _run(config: ConfigDict, folder: Path, name: str, stop: Any) -> dict | None:
 
 
 def describe(config: ConfigDict) -> dict[str, Any]:
-  """Returns what a run would cost, from the compiled program; trains nothing."""
+  """Returns what a run would cost, from the compiled program, and what it starts from.
+
+  Trains nothing. Parameters that could not be used are refused as a run refuses them.
+  """
   experiment, mesh, arrays, _ = _prepare(config)
-  return _cost(experiment, _compile(experiment, arrays, mesh), arrays, mesh)
+  start = Start()
+  if config.train.start:
+    with tempfile.TemporaryDirectory() as folder:
+      experiment.task.keep(Path(folder))
+      start = read_start(config.train.start, experiment, Path(folder))
+  cost = _cost(experiment, _compile(experiment, arrays, mesh), arrays, mesh)
+  return {**cost, **start.facts}
 
 
 def _prepare(config: ConfigDict) -> tuple[Experiment, Mesh, Any, dict]:

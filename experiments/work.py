@@ -144,4 +144,14 @@ def summary(found: Mapping[str, Any]) -> str:
     f"attention {found['core']}",
   ]
   parts += [f"not {core}: {why}" for core, why in found["core_refusals"].items()]
+  parts += [_starts(found["start"])] if "start" in found else []
   return "; ".join(parts)
+
+
+def _starts(start: Mapping[str, Any]) -> str:
+  """Says what is taken of parameters that were trained before."""
+  counts = (f"{len(start[key])} {key.replace('_', ' ')}" for key in ("new", "left_out"))
+  return (
+    f"starts from {start['parameters']:,} parameters of {start['folder']}"
+    f" ({', '.join(counts)})"
+  )

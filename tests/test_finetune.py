@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from experiments import similarity, start, train
+from experiments import flags, plan, similarity, start, train, work
 from experiments.build import build
 from experiments.config import ConfigError, flatten, resolve
 from experiments.configs import base
@@ -178,6 +179,45 @@ def test_a_run_starts_where_another_ended(texts, trained, tmp_path):
   for path, x in flat(state.params).items():
     other = fresh[path] if path in said["new"] else read.arrays[path][None]
     np.testing.assert_array_equal(x, other, err_msg=path)
+
+
+def dry(texts, bert, capsys, fields="", **more):
+  """Returns what a dry run says of a start, and its exit code."""
+  chosen = config(texts, BERT, fields, **more)
+  run = plan.Run("id", "label", "group", chosen, {})
+  where = pathlib.Path("experiments", "configs", "base.py")
+  request = flags.Request(where, chosen, {}, None, texts.parent / "unused", True, False)
+  code = work.dry_run(request, [run])
+  assert not request.workdir.exists()
+  return capsys.readouterr().out, code
+
+
+def test_a_dry_run_says_what_is_loaded(bert, texts, capsys):
+  folder, there = bert
+  words = f", tokenizer=\"wordpiece('{folder}/vocab.txt')\""
+  said, code = dry(texts, bert, capsys, words, train__start=str(folder))
+  # All but the head of the masked words: its product, shifts, norm and output.
+  size = sum(x.size for n, x in there.items() if n.startswith("weights/bert."))
+  assert code == 0 and f"starts from {size:,} parameters of {folder} (1 new, " in said
+
+
+def test_a_dry_run_refuses_what_the_run_refuses(bert, texts, capsys, tmp_path):
+  folder, _ = bert
+  refused = lambda there, **more: dry(texts, bert, capsys, train__start=there, **more)
+  cases = [(tmp_path / "none", "there is no config.json; name a folder")]
+  cases += [(texts, "there is no config.json; name a folder")]
+  cases += [(folder, "its vocabulary is not that of the task")]
+  other, run = tmp_path / "other", tmp_path / "run"
+  write_json(other / "config.json", {"model_type": "rwkv"})
+  shutil.copy(folder / "model.safetensors", other)
+  cases += [(other, "of model_type 'rwkv', whose weights are not read here")]
+  write_json(run / "config.json", flatten(config(texts, BERT)))
+  cases += [(run, "that run has no checkpoint; finish it")]
+  for there, says in cases:
+    said, code = refused(str(there))
+    assert code == 1 and "  error: " in said and says in said, said
+    assert "FLOPs" not in said
+  assert not (run / "checkpoints").exists()
 
 
 def started(bert, texts, fields="", changes=BERT, **more):
