@@ -59,6 +59,8 @@ def _best(findings, ranked) -> str:
   if top.verdict in ("better", "worse"):
     size = number(abs(gap.mean))
     return f"{text}, {size} {top.verdict} than {baseline}{between(gap)}."
+  if top.verdict == "not compared":
+    return f"{text}. There is nothing to compare with: {top.reason}."
   return f"{text}, but not resolved from {baseline} ({top.reason})."
 
 
@@ -86,7 +88,7 @@ def _others(findings, rows: list[Row], best: Row | None = None) -> str:
   sentences, baseline = [], findings.sweep.baseline
   for verdict in statistics.VERDICTS:
     labels = [r.label for r in rows if r.verdict == verdict and r is not best]
-    if not labels or verdict == "baseline":
+    if not labels or verdict in ("baseline", "not compared"):
       continue
     also = "Also b" if best is not None and best.verdict == verdict else "B"
     sentences.append(

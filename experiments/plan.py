@@ -173,10 +173,12 @@ def expand(plan: Plan, base: ConfigDict, flags: Mapping[str, Any]) -> list[Run]:
   """
   runs: dict[tuple[str, str], Run] = {}
   settled: set[tuple[str, str]] = set()
-  task_of = {change.overrides.get("task"): change.group for change in plan.runs}
+  planned = [_run(change, base, {}) for change in plan.runs]
   for change in plan.runs:
     moved = _moved(change, base, flags)
-    run = _run(change, base, flags, task_of if "task" in moved else {})
+    run = _run(change, base, flags)
+    if "task" in moved:  # it belongs to a group of its new task
+      run = dataclasses.replace(run, group=group_of(run.config, planned))
     line = (run.group, run.label)
     if not moved and line in settled and runs[line].id != run.id:
       raise ConfigError(_same_name(runs[line], run))
@@ -205,19 +207,23 @@ def _moved(
   return {key: value for key, value in flags.items() if plans.get(key, value) != value}
 
 
-def _run(
-  change: Change,
-  base: ConfigDict,
-  flags: Mapping[str, Any],
-  task_of: Mapping[str, str],
-) -> Run:
+def _run(change: Change, base: ConfigDict, flags: Mapping[str, Any]) -> Run:
   overrides = {**change.overrides, **flags}
   config = resolve(base, overrides)
-  task = config.task.partition("(")[0]
-  # A run whose task was replaced by a flag belongs to the group of its new task.
-  group = task_of.get(config.task, task) if task_of else change.group or task
+  group = change.group or config.task.partition("(")[0]
   label = dataclasses.replace(change, overrides=overrides).label
   return Run(run_id(config), label, group, config, overrides)
+
+
+def group_of(config: ConfigDict, planned: Sequence[Run]) -> str:
+  """Returns the group of the planned run of this task that is most like the config.
+
+  The first of those that are equally like it; without any, the name of the task.
+  """
+  ours = flatten(config)
+  unlike = lambda run: sum(ours[key] != x for key, x in flatten(run.config).items())
+  same = [run for run in planned if run.config.task == config.task]
+  return min(same, key=unlike).group if same else config.task.partition("(")[0]
 
 
 def _same_name(first: Run, second: Run) -> str:

@@ -33,11 +33,10 @@ def chosen(request: flags.Request) -> plan.Run:
   for run in planned:
     if run.id == plan.run_id(config):
       return dataclasses.replace(run, config=config, overrides=overrides)
-  groups = {run.config.task: run.group for run in planned}
   return plan.Run(
     id=plan.run_id(config),
     label=_label(config.model.position, overrides),
-    group=groups.get(config.task, config.task.partition("(")[0]),
+    group=plan.group_of(config, planned),
     config=config,
     overrides=overrides,
   )

@@ -17,6 +17,7 @@ VERDICTS = (
   "better",
   "worse",
   "did not resolve",
+  "not compared",
   "baseline",
   "undefined",
   "diverged",
@@ -120,6 +121,7 @@ def compare(
   "lower" or "higher", `excused` is {label: (verdict, reason)} for what no test can
   judge: an undefined length, a failed run, a run that lost seeds. Dropping a diverged
   seed would flatter its variant: such a run shows numbers but is not judged by them.
+  Where the baseline is none of them there is nothing to compare with, and no verdict.
   """
   if better not in ("lower", "higher"):
     raise ValueError(f"better={better!r} is neither 'lower' nor 'higher'")
@@ -135,12 +137,12 @@ def compare(
       verdict, reason = excused[label]
     elif label == baseline:
       verdict, reason = "baseline", ""
+    elif baseline not in scores:
+      where = f"the baseline {baseline} is not in this group"
+      verdict, reason = "not compared", where if baseline else "no baseline is named"
     else:
       verdict, reason = _judge(difference, p, corrected[label], family, better)
-      if not against:
-        reason = f"the baseline {baseline} has no value here"
-      if baseline is None:
-        reason = "no baseline is named"
+      reason = reason if against else f"the baseline {baseline} has no value here"
     compared[label] = Comparison(
       estimate(list(values.values())),
       difference,

@@ -53,20 +53,24 @@ def mean(row: Row) -> str:
 
 
 def main_table(findings: Findings, group: str) -> Table:
-  """Returns mean, difference and verdict at the trained and at the longest length."""
+  """Returns mean, difference and verdict at the trained and at the longest length.
+
+  A group without the baseline has means alone.
+  """
   measure, better = next(iter(findings.measures(group).items()))
   lengths = dict.fromkeys([findings.trained(group), findings.lengths(group)[-1]])
   columns = [findings.at(group, length) for length in lengths]
   header, baseline = ["variant"], findings.sweep.baseline
+  many = _cells(findings, group)
   for times in (multiple(rows[0].times) for rows in columns):
-    header += [f"{times} mean", f"{times} minus {baseline}", f"{times} verdict"]
+    header += [f"{times} mean", f"{times} minus {baseline}", f"{times} verdict"][:many]
   rows = [
     (
       cells[0].label,
       *(
         text
         for row in cells
-        for text in (mean(row), plus_minus(row.difference, True), verdict(row))
+        for text in (mean(row), plus_minus(row.difference, True), verdict(row))[:many]
       ),
     )
     for cells in zip(*columns, strict=True)
@@ -75,6 +79,12 @@ def main_table(findings: Findings, group: str) -> Table:
   notes = _notes([row for rows in columns for row in rows])
   notes += written.floor_notes(findings, group)
   return Table(f"main_{group}", title, tuple(header), tuple(rows), notes)
+
+
+def _cells(findings: Findings, group: str) -> int:
+  """Returns how many cells a length has: with nothing to compare with, the mean."""
+  labels = [run.label for run in findings.sweep.of(group)]
+  return 3 if findings.sweep.baseline in labels else 1
 
 
 def _notes(rows: list[Row]) -> tuple[str, ...]:
@@ -98,8 +108,9 @@ def _notes(rows: list[Row]) -> tuple[str, ...]:
 def short_table(findings: Findings, group: str) -> Table:
   """Returns the main table in short, for a terminal of 80 columns."""
   table = main_table(findings, group)
-  last = len(table.header) - 3
-  keep = [0, 1, *range(last, last + 3)] if last > 1 else [0, 1, 2, 3]
+  many = _cells(findings, group)
+  last = len(table.header) - many
+  keep = [0, 1, *range(last, last + many)] if last > 1 else [*range(1 + many)]
   pick = lambda cells: tuple(cells[i] for i in keep)
   rows = tuple(map(pick, table.rows))
   return dataclasses.replace(table, header=pick(table.header), rows=rows)

@@ -140,6 +140,35 @@ def test_flags_hold_for_every_run(overrides, expected):
     assert each.id == plan.run_id(resolve(BASE, each.overrides))
 
 
+SIZES = Chain(
+  Group("narrow", POSITIONS, {"task": "copy"}),
+  Group("wide", POSITIONS, {"task": "copy", "model.width": 128}),
+  Group("text", Grid({"model.position": ("none", "alibi")})),
+)
+
+
+@pytest.mark.parametrize(
+  ("overrides", "group"),
+  [
+    ({"task": "copy", "train.clip": 0.5}, "narrow"),
+    ({"task": "copy", "train.clip": 0.5, "model.width": 128}, "wide"),
+    ({"train.clip": 0.5}, "text"),
+    ({"task": "parity"}, "parity"),
+  ],
+)
+def test_a_run_with_other_flags_joins_the_group_most_like_it(overrides, group):
+  path = config_file.CONFIGS / "quickstart.py"
+  which = Plan("why?", SIZES, "none"), Path("unused"), True, False
+  request = flags.Request(path, BASE, overrides | {"train.steps": 80}, *which)
+  assert run.chosen(request).group == group
+
+
+def test_a_flag_for_the_task_moves_runs_to_the_group_most_like_them():
+  assert {*lines(expand(SIZES, {"task": "copy"}))} == {
+    "narrow: none", "narrow: rope", "narrow: alibi", "wide: none", "wide: rope",
+  }  # fmt: skip
+
+
 def test_an_id_depends_on_what_changes_a_result():
   same = resolve(BASE, {"train.checkpoint_every": 400, "train.clip": 1})
   assert plan.run_id(same) == plan.run_id(BASE)

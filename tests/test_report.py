@@ -9,9 +9,9 @@ import sys
 
 import pytest
 import rich.console
-from fake_sweep import QUICKSTART, TEXT, edit, read_page, write_sweep
+from fake_sweep import COPY, QUICKSTART, TEXT, edit, read_page, write_sweep
 
-from experiments import answer, findings, report, results
+from experiments import answer, findings, report, results, tables
 
 
 @pytest.fixture(scope="module")
@@ -158,6 +158,25 @@ def test_a_run_alone_is_not_called_the_best(tmp_path):
   lead, more = answer.answer(findings.find(workdir), "text")
   assert lead.startswith("At 8x the trained length rope: 3.7") and not more
   assert "best" not in lead
+
+
+def test_a_group_without_the_baseline_has_no_verdicts(tmp_path):
+  chapters = {"translation": ("accuracy", {"Transformer": COPY["rope"]})}
+  chapters["hidden"] = ("accuracy", {"BERT": COPY["none"], "RoBERTa": COPY["alibi"]})
+  workdir = write_sweep(tmp_path, chapters, baseline="Transformer")
+  found = findings.find(workdir)
+  lead, more = answer.answer(found, "hidden")
+  nothing = "There is nothing to compare with: the baseline Transformer is not in this"
+  assert "RoBERTa is best" in lead and lead.endswith(f"{nothing} group.")
+  assert "The next, BERT, is 0.3" in more
+  page = report.write_report(workdir).read_text()
+  table = read_page(workdir).tables["main_hidden"]
+  assert table[0] == ["variant", "1x mean", "8x mean"]
+  assert [row[0] for row in table[1:]] == ["BERT", "RoBERTa"]
+  both = "BERT at 1x, RoBERTa at 1x, BERT at 8x and RoBERTa at 8x not compared"
+  assert both in page and "resolved from Transformer" not in page
+  assert tables.short_table(found, "hidden").header == ("variant", "1x mean", "8x mean")
+  assert {row.verdict for row in found.rows} == {"baseline", "not compared"}
 
 
 def test_a_folder_that_is_no_sweep_says_what_to_do(tmp_path):

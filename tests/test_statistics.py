@@ -137,10 +137,19 @@ def test_what_no_test_can_judge_keeps_its_numbers_and_leaves_the_family():
 
 
 @pytest.mark.parametrize("baseline", ["gone", None])
-def test_no_baseline_is_said(baseline):
-  found = compare({"alibi": NONE}, baseline, "lower", {})["alibi"]
-  assert found.verdict == "did not resolve"
-  assert "baseline" in found.reason
+def test_without_a_baseline_there_is_no_verdict(baseline):
+  excused = {"fire": ("failed", "out of memory")}
+  scores = {"alibi": NONE, "fire": {}}
+  found = compare(scores, baseline, "lower", excused)
+  alone = found["alibi"]
+  assert alone.verdict == "not compared" and "baseline" in alone.reason
+  assert alone.difference.count == 0 and found["fire"].verdict == "failed"
+
+
+def test_a_baseline_that_lost_its_scores_is_said():
+  excused = {"none": ("diverged", "seed 0 at step 9")}
+  found = compare({"none": {}, "alibi": NONE}, "none", "lower", excused)["alibi"]
+  assert found.verdict == "did not resolve" and "none has no value here" in found.reason
 
 
 def test_a_direction_must_be_known():
