@@ -21,12 +21,19 @@ class Example:
 
   where      the file and the line, for messages
   document   what it belongs to, or "": a document is never split
+  second     a text that follows, without a label of its own: of a pair
   """
 
   parts: tuple[str, ...]
   labels: tuple[str, ...]
   where: str
   document: str = ""
+  second: tuple[str, ...] = ()
+
+  @property
+  def texts(self) -> tuple[str, ...]:
+    """All that can be read."""
+    return *self.parts, *self.second
 
 
 class Form:
@@ -81,13 +88,14 @@ def read(
           or with what the form makes of a folder
   limit   the most examples kept of each split
 
-  An example without text is counted, not used. Raises DataError for anything worse.
+  One that lacks a text is counted, not used. Raises DataError for anything worse.
   """
   if source.startswith(TFDS):
     found, facts = _records(source.removeprefix(TFDS), form, splits, data_dir)
   else:
     found, facts = _files(pathlib.Path(source).expanduser(), form, splits)
-  kept = {split: [x for x in found[split] if "".join(x.parts)] for split in splits}
+  whole = lambda x: "".join(x.parts) and all(x.second)
+  kept = {split: [*filter(whole, found[split])] for split in splits}
   facts["left_out"] = {
     split: parallel.left_out(found[split], kept[split], "empty") for split in splits
   }
@@ -105,7 +113,7 @@ def fingerprint(examples: Iterable[Example]) -> str:
   """Returns the SHA-256 of all examples, in order."""
   digest = hashlib.sha256()
   for example in examples:
-    digest.update("\0".join((*example.parts, *example.labels, "")).encode())
+    digest.update("\0".join((*example.texts, *example.labels, "")).encode())
   return digest.hexdigest()
 
 
@@ -177,5 +185,5 @@ def _cut(examples: Iterable[Example]) -> tuple[Splits, dict[str, Any]]:
   """
   found = collections.defaultdict(list)
   for example in examples:
-    found[files.split_of(example.document or "\0".join(example.parts))].append(example)
+    found[files.split_of(example.document or "\0".join(example.texts))].append(example)
   return {split: found[split] for split in SPLITS}, {"split": "by document or text"}

@@ -1,6 +1,6 @@
-"""Which of several labels a text has. Devlin et al., 2019, section 4.
+"""Which of several labels a text or a pair of texts has.
 
-https://arxiv.org/abs/1810.04805
+Devlin et al., 2019, section 4. https://arxiv.org/abs/1810.04805
 """
 
 import dataclasses
@@ -16,7 +16,8 @@ from transformer_jax.data import examples, files
 from transformer_jax.data.base import tasks
 from transformer_jax.data.examples import Example, Form
 from transformer_jax.data.files import DataError
-from transformer_jax.data.labels import NONE, Labelled
+from transformer_jax.data.framed import NONE
+from transformer_jax.data.labels import Labelled
 
 KINDS = ("encoder", "decoder")
 
@@ -28,9 +29,14 @@ class Classification(Labelled):
 
   A .tsv file has a text, a tab and a label on each line, and maybe a tab and the
   document; lines of a .jsonl file are {"text": "...", "label": "..."}; in a folder of
-  folders each holds .txt files of one label.
+  folders each holds .txt files of one label. GLUE is read by its names at TFDS:
+  "'tfds:glue/sst2', text='sentence', split='validation'" and "'tfds:glue/mrpc',
+  text='sentence1', second='sentence2', split='validation'", since its tests have no
+  labels (Wang et al., 2019, https://arxiv.org/abs/1804.07461).
 
   text, label  what the two are called in .jsonl files and TFDS data
+  second       what a second text is called there, which then follows the first in a
+               .tsv file too; '': examples are single texts
   lines        texts are cut into pieces of so many lines; 0: whole texts
   kind         which kind of model reads it: encoder or decoder
 
@@ -39,6 +45,7 @@ class Classification(Labelled):
 
   text: str = "text"
   label: str = "label"
+  second: str = ""
   lines: int = 0
   kind: str = "encoder"
 
@@ -50,31 +57,47 @@ class Classification(Labelled):
       )
     if self.lines < 0:
       raise DataError(f"classification: lines is {self.lines}; write 0 or more")
+    if self.lines and self.second:
+      raise DataError(
+        f"classification: lines={self.lines} would cut the texts of a pair into pieces;"
+        " write lines=0"
+      )
 
   @property
   def form(self):
-    return Texts(self.text, self.label, self.lines)
+    return Texts(self.text, self.label, self.second, self.lines)
 
-  def targets(self, label_N, first_B1, index_BL, place_BL, size_B1):
-    where_B1 = 0 if self.kind == "encoder" else size_B1 + 1
-    return jnp.where(place_BL == where_B1, label_N[first_B1], NONE)
+  @property
+  def pairs(self):
+    return bool(self.second)
+
+  def targets(self, label_N, places):
+    where_B1 = 0 if self.kind == "encoder" else places.size_B1 + 1
+    return jnp.where(places.place_BL == where_B1, label_N[places.first_B1], NONE)
 
 
 @dataclasses.dataclass(frozen=True)
 class Texts(Form):
-  """Texts with a label."""
+  """Texts, or pairs of texts, with a label."""
 
   text: str
   label: str
+  second: str
   lines: int
 
   wanted: ClassVar[str] = (
-    "a data set of texts with labels, or its features: text='...', label='...'"
+    "a data set of texts with labels, or its features: text='...', label='...', and"
+    " second='...' if there are pairs"
   )
 
   @property
+  def names(self) -> tuple[str, ...]:
+    """Returns what the one or two texts are called."""
+    return (self.text, self.second) if self.second else (self.text,)
+
+  @property
   def features(self):
-    return self.text, self.label
+    return *self.names, self.label
 
   @property
   def readers(self):
@@ -83,47 +106,49 @@ class Texts(Form):
   def record(self, record: dict[str, Any], where: str) -> Iterator[Example]:
     if record[self.label] == NONE:
       raise DataError(f"{where} has no label; score another split with split='...'")
-    document = str(record.get("document", ""))
-    return self._pieces(record[self.text], str(record[self.label]), where, document)
+    document, texts = str(record.get("document", "")), [record[x] for x in self.names]
+    return self._pieces(texts, str(record[self.label]), where, document)
 
   def folder(self, path: pathlib.Path) -> Iterator[Example]:
     paths = sorted(path.glob("*/*.txt"))
-    if not paths:
+    if self.second or not paths:
       raise DataError(
-        f"folder '{path}' holds no train.tsv, no train.jsonl and no folders with .txt"
-        " files, one folder for each label; put some there"
+        f"folder '{path}' holds no train.tsv, no train.jsonl and, unless there are"
+        " pairs, no folders with .txt files, one folder for each label; put some there"
       )
     for each in paths:
       name = each.relative_to(path).as_posix()
       text = "\n".join(files.lines(each))
-      yield from self._pieces(text, each.parent.name, f"'{each}'", name)
+      yield from self._pieces([text], each.parent.name, f"'{each}'", name)
 
   def _tsv(self, path: pathlib.Path) -> Iterator[Example]:
+    need = len(self.features)
     for number, line in enumerate(files.lines(path), 1):
       fields, where = line.split("\t"), f"'{path}' line {number}"
-      if not line.strip() or number == 1 and fields[:2] == [*self.features]:
+      if not line.strip() or number == 1 and fields[:need] == [*self.features]:
         continue
-      if not 2 <= len(fields) <= 3:
+      if not need <= len(fields) <= need + 1:
         raise DataError(
-          f"{where} has {len(fields)} of the 2 or 3 fields it needs: text TAB label,"
-          " and TAB document if you like; complete it"
+          f"{where} has {len(fields)} of the {need} or {need + 1} fields it needs:"
+          f" {' TAB '.join(self.features)}, and TAB document if you like; complete it"
         )
-      text, label, document = (*fields, "")[:3]
-      yield from self._pieces(text, label, where, document)
+      *texts, label, document = (*fields, "")[: need + 1]
+      yield from self._pieces(texts, label, where, document)
 
   def _jsonl(self, path: pathlib.Path) -> Iterator[Example]:
     for number, said in json_lines(path):
       where = f"'{path}' line {number}"
-      text, label = (examples.text(said.get(x), x, where) for x in self.features)
-      yield from self._pieces(text, label, where, str(said.get("document", "")))
+      *texts, label = (examples.text(said.get(x), x, where) for x in self.features)
+      yield from self._pieces(texts, label, where, str(said.get("document", "")))
 
   def _pieces(
-    self, text: str, label: str, where: str, document: str
+    self, texts: list[str], label: str, where: str, document: str
   ) -> Iterator[Example]:
-    """Yields a text, or pieces of so many lines, which belong together."""
-    labels = (examples.label(label, where),)
+    """Yields an example, or pieces of so many lines, which belong together."""
+    labels, (text, *second) = (examples.label(label, where),), texts
     if not self.lines:
-      yield Example((text.strip(),), labels, where, document)
+      second = tuple(x.strip() for x in second)
+      yield Example((text.strip(),), labels, where, document, second)
       return
     lines = (line for line in text.split("\n") if line.strip())
     pieces = iter(lambda: "\n".join(itertools.islice(lines, self.lines)), "")

@@ -16,7 +16,8 @@ from transformer_jax.data import examples, files
 from transformer_jax.data.base import tasks
 from transformer_jax.data.examples import Example, Form
 from transformer_jax.data.files import DataError
-from transformer_jax.data.labels import NONE, Labelled
+from transformer_jax.data.framed import NONE
+from transformer_jax.data.labels import Labelled
 from transformer_jax.data.tasks.classification import json_lines
 
 
@@ -55,9 +56,9 @@ class Tagging(Labelled):
   def form(self):
     return Words(self.words, self.tags, self.coarse)
 
-  def targets(self, label_N, first_B1, index_BL, place_BL, size_B1):
-    inside_BL = (place_BL >= 1) & (place_BL <= size_B1)
-    return jnp.where(inside_BL, label_N[index_BL], NONE)
+  def targets(self, label_N, places):
+    inside_BL = (places.place_BL >= 1) & ~places.end_BL
+    return jnp.where(inside_BL, label_N[places.index_BL], NONE)
 
 
 @dataclasses.dataclass(frozen=True)
