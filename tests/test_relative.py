@@ -71,7 +71,9 @@ def test_a_batch_and_heads_still_branch():
   np.testing.assert_allclose(got[1], loops(*AT["counting"])[0], atol=1e-5)
 
 
-def test_shear_and_back():
+@pytest.mark.parametrize(("L", "M"), [(5, 7), (7, 5), (1, 7), (5, 1), (1, 1)])
+def test_shear_and_back(L, M):
+  """One query, too: a step of a decoder."""
   match_LN, tile_LM = numbers(L, L + M - 1), numbers(L, M)
   back_LN = relative.unshear(tile_LM)
   tile = relative.shear(jnp.asarray(match_LN))

@@ -114,6 +114,8 @@ everywhere.def_vmap(lambda size, batched, flag: (jnp.all(flag), False))
 def shear(match_LN: jax.Array) -> jax.Array:
   """Returns tile_LM[i, j] = match_LN[i, L - 1 - i + j], where N = L + M - 1."""
   L, N = match_LN.shape
+  if L == 1:
+    return match_LN
   flat = match_LN.reshape(-1)[L - 1 : L - 1 + L * (N - 1)]
   return flat.reshape(L, N - 1)[:, : N - L + 1]
 
