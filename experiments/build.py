@@ -109,6 +109,7 @@ def architecture(config: ConfigDict, task: Task) -> Architecture:
     remat=model.remat,
   )
   check_embedding(config, arch, task)
+  check_head(config, arch, task)
   check_attention(config, arch)
   return arch
 
@@ -146,6 +147,15 @@ def check_embedding(config: ConfigDict, arch: Architecture, task: Task) -> None:
   if refused:
     raise ConfigError(
       f"model.embedding={config.model.embedding} with task={config.task}: {refused}"
+    )
+
+
+def check_head(config: ConfigDict, arch: Architecture, task: Task) -> None:
+  """Raises ConfigError where a head that reads all of a text is to tell of tokens."""
+  if arch.head.whole and not task.whole:
+    raise ConfigError(
+      f"model.head={config.model.head} with task={config.task}: all tokens would get"
+      " the same prediction; write --config.model.head=linear"
     )
 
 

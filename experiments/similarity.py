@@ -28,6 +28,7 @@ from absl import app, flags, logging
 from transformer_jax import interop
 from transformer_jax.data.tokenizers import PAD, Tokenizer, tokenizers
 from transformer_jax.models import Transformer
+from transformer_jax.models.ends import mean
 from transformer_jax.positions import coords
 
 FLAGS = flags.FLAGS
@@ -91,7 +92,7 @@ def vectors(model: Transformer, params: Any, token_BL: jax.Array) -> jax.Array:
   """Returns a vector of length 1 for each text, the mean direction of its tokens."""
   at = coords.padded(token_BL != PAD)
   x_BLD, _ = model.apply({"params": params}, token_BL, at, method="encode")
-  mean_BD = jnp.sum(jnp.where(at.real_BL[..., None], x_BLD, 0.0), axis=1)
+  mean_BD = mean(x_BLD, at.real_BL)
   return mean_BD / jnp.linalg.norm(mean_BD, axis=-1, keepdims=True)
 
 

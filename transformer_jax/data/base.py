@@ -75,12 +75,14 @@ class Task:
   kind        which kind of model reads it: decoder, prefix_decoder, encoder,
               encoder_decoder; the last one finds a source in each batch
   classes     how many classes a prediction tells apart; None: it is a token
+  whole       what it predicts is said of all that was read, not of one of its tokens
   measures    what evaluation reports, the headline first
   """
 
   vocabulary: ClassVar[int]
   kind: ClassVar[str] = "decoder"
   classes: ClassVar[int | None] = None
+  whole: ClassVar[bool] = False
   measures: ClassVar[tuple[str, ...]] = ("accuracy", "exact_match")
 
   def tokens(self, length: int) -> int:

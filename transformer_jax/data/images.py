@@ -47,6 +47,7 @@ class Images(Task):
   data_dir: str | None = None
 
   kind: ClassVar[str] = "encoder"
+  whole: ClassVar[bool] = True
   measures: ClassVar[tuple[str, ...]] = ("accuracy",)
 
   def __post_init__(self):

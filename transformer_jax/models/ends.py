@@ -140,6 +140,11 @@ class Linear:
   power: float = 0.0
   bias: bool = False
   cap: float = 0.0
+  whole: ClassVar[bool] = False  # all places read the same of a text
+
+  def pool(self, x_BLD: jax.Array, at: Coords) -> jax.Array:
+    """Returns what each place reads of all that an encoder made."""
+    return x_BLD
 
   def init(self, key: jax.Array, dims: Dims) -> Params:
     return {"shift_V": jnp.zeros(dims.V)} if self.bias else {}
@@ -153,6 +158,29 @@ class Linear:
     if self.bias:
       logits_BLV = logits_BLV + params["shift_V"]
     return self.cap * jnp.tanh(logits_BLV / self.cap) if self.cap else logits_BLV
+
+
+@heads.register("mean")
+@dataclasses.dataclass(frozen=True)
+class Mean(Linear):
+  """Every place reads the mean of the tokens, also the one that tells a text's class.
+
+  Reimers and Gurevych, 2019, section 3. https://arxiv.org/abs/1908.10084. Without it
+  that is what became of the first token: Devlin et al., 2019.
+  """
+
+  whole: ClassVar[bool] = True
+
+  def pool(self, x_BLD, at):
+    mean_B1D = mean(x_BLD, at.real_BL)[:, None]
+    return jnp.broadcast_to(mean_B1D, x_BLD.shape)
+
+
+def mean(x_BLD: jax.Array, real_BL: jax.Array) -> jax.Array:
+  """Returns mean_BD of the places where there is a token, zero where there is none."""
+  sum_BD = jnp.sum(jnp.where(real_BL[..., None], x_BLD, 0.0), axis=1, dtype=jnp.float32)
+  count_B1 = jnp.maximum(jnp.sum(real_BL, axis=1, keepdims=True), 1)
+  return (sum_BD / count_B1).astype(x_BLD.dtype)
 
 
 @heads.register("transform")

@@ -119,7 +119,7 @@ class Transformer(nn.Module):
   def states(self, token_BL, at=None, source_BL=None, source_at=None, done=1.0):
     """Returns x_BLD, what the stacks make of the tokens."""
     if not self.arch.decoders:
-      return self.encode(token_BL, at, done)[0]
+      return self.arch.head.pool(*self.encode(token_BL, at, done))
     memory = self.encode(source_BL, source_at, done) if self.arch.encoders else None
     return self.read(token_BL, at, memory, None, done)[0]
 

@@ -49,6 +49,8 @@ class Classification(Labelled):
   lines: int = 0
   kind: str = "encoder"
 
+  whole: ClassVar[bool] = True
+
   def __post_init__(self):
     super().__post_init__()
     if self.kind not in KINDS:
