@@ -80,7 +80,7 @@ def _run(config: ConfigDict, folder: Path, name: str, stop: Any) -> dict | None:
     return None
   with watch.phase("evaluate"), jax.set_mesh(mesh):
     scores = experiment.evaluator.run(fitted.state.params, arrays, experiment.lengths)
-    written = _write(experiment, fitted, folder)
+    written = _write(experiment, fitted, mesh, folder)
   with watch.phase("prepare"):
     cost = _cost(experiment, program, arrays, mesh)
   return {
@@ -181,18 +181,19 @@ def _losses(loss_S: np.ndarray) -> dict[str, float | str]:
   return mean if well_S.all() else {**mean, "diverged": lost}
 
 
-def _write(experiment: Experiment, fitted: Fitted, folder: Path) -> dict:
+def _write(experiment: Experiment, fitted: Fitted, mesh: Mesh, folder: Path) -> dict:
   """Returns what the texts are worth that each seed writes, and keeps those texts."""
   writing, asked = experiment.writing, experiment.task.asks()
   if not (asked and writing.most):
     return {}
   trainer, params = experiment.trainer, jax.device_get(fitted.state.params)
-  # On a device again at once, not with every batch of texts.
-  of = lambda place: jax.device_put(jax.tree.map(lambda x: x[place], params))
-  fixed = asked.tokenizer, trainer.length
-  places = range(len(experiment.seeds))
+  # On the devices again at once, not with every batch of texts.
+  of = lambda seed: sharding.whole(mesh, jax.tree.map(lambda x: x[seed], params))
+  rows = functools.partial(sharding.place_rows, mesh)
+  fixed = asked.tokenizer, trainer.length, rows
+  seeds = range(len(experiment.seeds))
   written = writing.record(
-    asked, [Translator(trainer.model, of(place), *fixed) for place in places]
+    asked, [Translator(trainer.model, of(seed), *fixed) for seed in seeds]
   )
   names = "reference", *(f"seed {seed}" for seed in experiment.seeds)
   columns = asked.references, *written.pop("all")

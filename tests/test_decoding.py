@@ -11,9 +11,10 @@ import pytest
 from transformer_jax.attention import cores
 from transformer_jax.axes import Dims
 from transformer_jax.evaluation.beam import Beam, Power, beam_search
-from transformer_jax.evaluation.decode import Sampling, greedy, sample
+from transformer_jax.evaluation.decode import Sampling, greedy, highest, sample
 from transformer_jax.models import Architecture, families
 from transformer_jax.positions import coords, positions
+from transformer_jax.training import sharding
 
 B, L, M, V, STEPS, END = 2, 4, 5, 7, 6, 3
 DIMS = Dims(V=V, D=8, H=2, F=16, N=1, L=16)
@@ -152,6 +153,25 @@ def test_greedy_texts_end_and_are_beams_of_one(family):
     for _ in range(STEPS):
       expected.append(int(np.argmax(log_p(family)(row, tuple(expected)))))
     assert text == expected
+
+
+def test_the_most_likely_token_is_the_first_of_the_highest():
+  logits_BV = np.random.default_rng(0).integers(0, 3, (50, V)).astype(np.float32)
+  np.testing.assert_array_equal(highest(logits_BV), np.argmax(logits_BV, axis=-1))
+  assert highest(jnp.full((1, V), jnp.nan)) == V - 1  # a token, whatever happens
+
+
+def test_rows_written_on_two_devices_are_those_of_one():
+  model, params, _ = started("transformer")
+  mesh = sharding.make_mesh(data=2)
+  write = quick(lambda params, rows: greedy(model, params, rows, STEPS))
+  rows_BL = sharding.place_rows(mesh, PROMPT_BL)
+  written = write(sharding.whole(mesh, params), rows_BL)
+  assert len(rows_BL.sharding.device_set) == len(written.sharding.device_set) == 2
+  assert {shard.data.shape for shard in rows_BL.addressable_shards} == {(1, L)}
+  np.testing.assert_array_equal(written, write(params, PROMPT_BL))
+  uneven_BL = sharding.place_rows(mesh, PROMPT_BL[:1])  # on both of them
+  assert {shard.data.shape for shard in uneven_BL.addressable_shards} == {(1, L)}
 
 
 def test_caches_of_layers_in_one_program_are_searched_too():

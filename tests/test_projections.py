@@ -374,6 +374,35 @@ def test_what_a_cache_keeps_of_a_token(spec, dims, want):
   assert sum(x.size for x in jax.tree.leaves(cache.kept)) == want
 
 
+@pytest.mark.parametrize(
+  "spec,position,turned",
+  [
+    ("multihead", "rope", True),
+    ("gqa(2)", "rope", True),
+    ("multihead", "xpos", False),  # turns keys otherwise than queries
+    ("multihead", "rope_dynamic(original=2)", False),  # again in a longer text
+    ("multiplicative", "rope", False),  # keeps tokens
+  ],
+)
+def test_a_cache_keeps_keys_turned_where_nothing_turns_them_later(
+  spec, position, turned
+):
+  dims = Dims(V=8, D=32, H=4, F=8, N=2, L=16)
+  module, x = (
+    layer(spec, position, dims),
+    jax.random.normal(jax.random.key(3), (1, 2, 32)),
+  )
+  (cache,) = empty_cache(module.arch, 1, 5)
+  late = coords.consecutive(1, 2, start=7)
+  w = module.init(jax.random.key(0), x, late)
+  kept = module.apply(w, x, late, cache=cache)[1].kept
+  assert all(a.shape[-2] == 5 for a in kept.values()), "tokens are before features"
+  still = module.apply(w, x, coords.consecutive(1, 2), cache=cache)[1].kept
+  same = [np.array_equal(kept[name], still[name]) for name in sorted(kept)]
+  assert same[0] is not turned, "keys of other positions"
+  assert all(same[1:]), "values"
+
+
 # Layers of other people's programs.
 
 

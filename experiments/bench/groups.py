@@ -131,8 +131,9 @@ def decode(quick: bool, encodings: Sequence[str] = ()) -> Iterator[Group]:
   """Greedy decoding with the cache against `generate` of HuggingFace's GPT-2."""
   for B in (1,) if quick else (1, 32):
     sizes = {"B": B, "prompt": PROMPT, "new": NEW}
+    devices = {"devices": cores() if B % cores() == 0 else 1}
     ours = [
-      Contender(name, "train", "decode", {"position": name, **sizes})
+      Contender(name, "train", "decode", {"position": name, **sizes, **devices})
       for name in ("learned", "rope", "t5")
     ]
     peer = Contender("torch hf_gpt2", "torch", "generate", sizes)

@@ -135,11 +135,13 @@ def step(position, B, L, devices=1, **options):
   return run, {"parameters": size, "loss": float(run()), "temporary_bytes": memory}
 
 
-def decode(position, B, prompt, new, **options):
+def decode(position, B, prompt, new, devices=1, **options):
   """Greedy decoding with the cache, one program."""
   trainer = _experiment(position, 1, prompt + new, **options).trainer
-  params = jax.jit(trainer.init)(0).params
+  mesh = sharding.make_mesh(data=devices)
+  params = sharding.whole(mesh, jax.jit(trainer.init)(0).params)
   prompt_BL = jax.random.randint(jax.random.key(1), (B, prompt), 0, 8192)
+  prompt_BL = sharding.place_rows(mesh, prompt_BL)
   program = jax.jit(lambda p, x: greedy(trainer.model, p, x, new))
   program = program.lower(params, prompt_BL).compile()
   size = sum(x.size for x in jax.tree.leaves(params))

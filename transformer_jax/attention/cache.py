@@ -13,10 +13,11 @@ from transformer_jax.positions import Coords
 class Cache:
   """What one layer kept of past tokens, their coordinates, and how many there are.
 
-  Keys are kept as projected and turned on reading: encodings whose angles depend on the
-  length then need no second path.
+  Keys are kept turned, or as projected where what comes later turns them otherwise, as
+  encodings do whose angles depend on the length.
 
-  kept   arrays [B, M, ...]: keys and values, or what they can be made of
+  kept   arrays [B, ..., M, K]: keys and values, or what they can be made of. Tokens are
+         the last axis but one, as products with queries read them.
   """
 
   kept: dict[str, jax.Array]
@@ -34,13 +35,25 @@ def remember(
   if cache is None:
     return kept, at, None
 
-  def put(old, new):
+  def put(old, new, axis):
     new = jnp.broadcast_to(new, (old.shape[0], *new.shape[1:])).astype(old.dtype)
-    return jax.lax.dynamic_update_slice_in_dim(old, new, cache.used, axis=1)
+    return jax.lax.dynamic_update_slice_in_dim(old, new, cache.used, axis=axis)
 
   L = at.order_BL.shape[1]
-  kept, at = jax.tree.map(put, (cache.kept, cache.at), (kept, at))
-  return kept, at, Cache(kept, at, cache.used + L)
+  at = jax.tree.map(lambda old, new: put(old, new, 1), cache.at, at)
+  kept = jax.tree.map(lambda old, new: put(old, inward(new), -2), cache.kept, kept)
+  after = Cache(kept, at, cache.used + L)
+  return jax.tree.map(outward, kept), at, after
+
+
+def inward(x: jax.Array) -> jax.Array:
+  """Moves tokens from the second axis to the last but one."""
+  return jnp.moveaxis(x, 1, -2)
+
+
+def outward(x: jax.Array) -> jax.Array:
+  """Moves tokens back to the second axis."""
+  return jnp.moveaxis(x, -2, 1)
 
 
 def newest(k_at: Coords, cache: Cache | None, L: int) -> Coords:

@@ -64,6 +64,11 @@ class Projections:
     """Returns keys k_BMGK and values v_BMGE of what was kept."""
     return kept["key"], kept["value"]
 
+  @property
+  def keeps_keys(self) -> bool:
+    """True when what is kept are the keys and values themselves."""
+    return type(self).read is Projections.read
+
   def turn(
     self,
     position: Bound,

@@ -20,12 +20,14 @@ class Translator:
   """A trained model with its vocabulary.
 
   longest   the most tokens of a text, the end included
+  place     puts rows of sources where they are read: on one device, or on many
   """
 
   model: Any
   params: Any
   tokenizer: Tokenizer
   longest: int
+  place: Callable[[np.ndarray], jax.Array] = jnp.asarray
 
   def __call__(
     self, texts: list[str], how: Beam, say: Callable[[str], None] = lambda line: None
@@ -39,7 +41,7 @@ class Translator:
           f" this run reads: {text[:40]}..."
         )
     args = self.model, how, self.longest, self.params
-    found_BN = np.asarray(_search(*args, jnp.asarray(self.source(rows))))
+    found_BN = np.asarray(_search(*args, self.place(self.source(rows))))
     return [self.tokenizer.decode(until_end(row)) for row in found_BN.tolist()]
 
   def source(self, rows: list[list[int]]) -> np.ndarray:

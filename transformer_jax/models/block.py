@@ -40,17 +40,28 @@ class Attention(nn.Module):
     position = position.borrow(w)
 
     q_BLHK = projections.query(w, x_BLD)
+    scale = self.variant.scale(rule.params, q_BLHK.shape[-1])
     source_BMD, k_at = memory or (x_BLD, at)
     told = x_BLD, q_BLHK, at
     k_at = position.keep(k_at) if memory else projections.inform(position, *told)
-    kept, k_at, cache = remember(cache, projections.memory(w, source_BMD), k_at)
-    k_BMGK, v_BMGE = projections.read(w, kept)
-    k_at = position.accumulate(k_at)
-    L, scale = x_BLD.shape[1], self.variant.scale(rule.params, q_BLHK.shape[-1])
-    q_at = position.keep(at).bidirectional() if memory else newest(k_at, cache, L)
-    q_BLHK, k_BMGK = self.variant.condition(rule.params, q_BLHK, k_BMGK)
-    q_BLHK, k_BMGK = projections.turn(position, q_BLHK, k_BMGK, q_at, k_at)
-    attended = q_BLHK, k_BMGK, v_BMGE, q_at, k_at, position, scale
+    q_at = position.keep(at).bidirectional() if memory else k_at
+    kept = projections.memory(w, source_BMD)
+
+    def turned(q_BLHK, kept, q_at, k_at):
+      k_BMGK, v_BMGE = projections.read(w, kept)
+      q_BLHK, k_BMGK = self.variant.condition(rule.params, q_BLHK, k_BMGK)
+      q_BLHK, k_BMGK = projections.turn(position, q_BLHK, k_BMGK, q_at, k_at)
+      return q_BLHK, {"key": k_BMGK, "value": v_BMGE}
+
+    once = projections.keeps_keys and position.turns_once(k_at)
+    if once:
+      q_BLHK, kept = turned(q_BLHK, kept, q_at, k_at)
+    kept, k_at, cache = remember(cache, kept, k_at)
+    k_at, L = position.accumulate(k_at), x_BLD.shape[1]
+    q_at = q_at if memory else newest(k_at, cache, L)
+    if not once:
+      q_BLHK, kept = turned(q_BLHK, kept, q_at, k_at)
+    attended = q_BLHK, kept["key"], kept["value"], q_at, k_at, position, scale
     out_BLHE = projections.found(w, self.arch.core(*attended, rule, self.drop()))
     out_BLHE = self.variant.output(rule.params, x_BLD, out_BLHE)
     return projections.out(w, out_BLHE, x_BLD), cache

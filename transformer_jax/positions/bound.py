@@ -62,6 +62,14 @@ class Bound:
       q_BLHK = (q_BLHK * factor).astype(q_BLHK.dtype)
     return q_BLHK, k_BMHK
 
+  def turns_once(self, k_at: Coords) -> bool:
+    """True when keys are turned alike whatever comes later: a cache keeps them turned.
+
+    Where heads are told apart, turned keys may be more than those that a cache keeps.
+    """
+    later = self.encoding.overrides("turn") or self.encoding.whole_text
+    return not (later or self.tells_heads_apart(k_at))
+
   def prepare(self, q_at: Coords, k_at: Coords) -> tuple["Bound", Coords, Coords]:
     """Returns what cores that visit tiles go on with."""
     params, q_at, k_at = self.encoding.prepare(self.params, q_at, k_at)

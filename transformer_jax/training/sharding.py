@@ -72,6 +72,13 @@ def split_rows(mesh: Mesh, x_BL: jax.Array) -> jax.Array:
   return jax.lax.with_sharding_constraint(x_BL, NamedSharding(mesh, rows))
 
 
+def place_rows(mesh: Mesh, x_BL: Any) -> jax.Array:
+  """Puts rows on the devices along `data`, outside of jit; all rows if uneven."""
+  even = len(x_BL) % mesh.shape["data"] == 0
+  spec = PartitionSpec("data") if even else PartitionSpec()
+  return jax.device_put(x_BL, NamedSharding(mesh, spec))
+
+
 def split_batch(mesh: Mesh, batch: Batch) -> Batch:
   """Splits the rows of a batch, but not coordinates that all rows share."""
   B = batch.input_BL.shape[0]
