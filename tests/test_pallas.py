@@ -182,6 +182,23 @@ def test_cudnn_off_a_gpu_raises_and_does_not_fall_back():
     cores.build("cudnn")(x_BLHK, x_BLHK, x_BLHK, at, at, nothing, rule=PLAIN)
 
 
+@pytest.mark.parametrize("E", [K // 2, 2 * K])
+def test_cudnn_serves_learned_scales_and_values_of_any_width(E):
+  """The kernel takes one number as the scale, and values as wide as keys."""
+  keys, at = jax.random.split(jax.random.key(0), 3), MODES["left_padded"]
+  shapes = (B, L, H, K), (B, L, 2, K), (B, L, 2, E)
+  qkv = [jax.random.normal(key, s) for key, s in zip(keys, shapes, strict=True)]
+  position = bind(PositionalEncoding(), {}, DIMS)
+
+  def loss(core, qkv, scale):
+    out = cores.build(core)(*qkv, at, at, position, scale)
+    return jnp.sum(jnp.sin(out)), out
+
+  run = jax.jit(jax.value_and_grad(loss, (1, 2), has_aux=True), static_argnums=0)
+  for scale in (jnp.array([0.3, 0.7, 1.1, 2.0]), jnp.array(0.7)):
+    close(run("cudnn(implementation='xla')", qkv, scale), run("dense", qkv, scale))
+
+
 def test_figures_of_compilation_make_a_table(tmp_path, monkeypatch):
   figures = {
     "bytes_accessed": 4.3e8,

@@ -43,10 +43,14 @@ class Cudnn:
     drop=None,
   ):
     require(self, position, rule, drop)
-    reason = self._unfit(q_BLHK, v_BMGE, scale)
+    reason = self._unfit(q_BLHK.dtype)
     if reason:
       raise ValueError(f"cudnn {reason}; {WITHOUT}")
     scale = q_BLHK.shape[-1] ** -0.5 if scale is None else scale
+    if not isinstance(scale, float):  # learned, or one for each head
+      q_BLHK, scale = _scaled(q_BLHK, scale), 1.0
+    E = v_BMGE.shape[-1]
+    q_BLHK, k_BMGK, v_BMGE = _as_wide(q_BLHK, k_BMGK, v_BMGE)
 
     def attend(**masks):
       return lambda q, k, v: jax.nn.dot_product_attention(
@@ -62,7 +66,7 @@ class Cudnn:
       out_BLHE = jax.lax.cond(plain, attend(is_causal=True), masked, *args)
     # A query that sees nothing would get the mean of all values.
     some_BL11 = jnp.any(seen_BLM, axis=2)[:, :, None, None]
-    return jnp.where(some_BL11, out_BLHE, 0).astype(v_BMGE.dtype)
+    return jnp.where(some_BL11, out_BLHE[..., :E], 0).astype(v_BMGE.dtype)
 
   def refusal(self, encoding, variant=PLAIN.variant, drop=False):
     if any(map(encoding.overrides, HOOKS)):
@@ -75,18 +79,27 @@ class Cudnn:
       return variant.refusal(encoding)
     return f"{what}, and cudnn cannot; {WITHOUT}"
 
-  def _unfit(self, q_BLHK, v_BMGE, scale):
-    """Returns what about the device or the arrays does not fit, or None."""
+  def _unfit(self, dtype):
+    """Returns what about the device or the float type does not fit, or None."""
     if self.implementation == "cudnn" and jax.default_backend() != "gpu":
       return f"runs on NVIDIA GPUs and this is a {_device()}"
-    if scale is not None and jnp.ndim(scale):
-      return "takes one scale for all heads"
-    if q_BLHK.shape[-1] != v_BMGE.shape[-1]:
-      return "takes values as wide as keys"
-    halves = jnp.bfloat16, jnp.float16
-    if self.implementation == "cudnn" and q_BLHK.dtype not in halves:
-      return f"takes bfloat16 or float16, not {q_BLHK.dtype}"
+    if self.implementation == "cudnn" and dtype not in (jnp.bfloat16, jnp.float16):
+      return f"takes bfloat16 or float16, not {dtype}"
     return None
+
+
+def _scaled(q_BLHK, scale):
+  """Returns queries times a scale that is an array, for the kernel takes a number."""
+  scale = jnp.asarray(scale, jnp.float32)
+  factor = scale[:, None] if scale.ndim else scale
+  return (q_BLHK.astype(jnp.float32) * factor).astype(q_BLHK.dtype)
+
+
+def _as_wide(*heads):
+  """Returns arrays with zeros behind the narrower ones: no product changes."""
+  width = max(x.shape[-1] for x in heads)
+  pad = lambda x: jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, width - x.shape[-1])])
+  return [pad(x) for x in heads]
 
 
 def _device():
