@@ -77,8 +77,9 @@ def test_the_nearest_source_is_found_by_its_rare_words():
 def test_a_score_below_a_floor_is_said_to_be_no_translation():
   sources = ["Close the file", "Print all pages now please"]
   truth = ["Schließen Sie die Datei", "Alle Seiten bitte jetzt sofort drucken"]
-  good = translation.judge(truth, sources, truth, TRAIN)
-  copied = translation.judge(sources, sources, truth, TRAIN)
+  beside = translation.floors(sources, truth, TRAIN)
+  good = translation.judge(truth, truth, beside)
+  copied = translation.judge(sources, truth, beside)
   assert good.translates and "no translation" not in str(good)
   assert good.bleu.value == pytest.approx(100)
   assert not copied.translates
@@ -98,7 +99,8 @@ def test_a_score_below_a_floor_is_said_to_be_no_translation():
     (lambda: translation.bleu(["a"]), "and a reference"),
     (lambda: translation.bleu(["a", "b"], ["a"]), "2 translations and 1 references"),
     (lambda: translation.bleu(["a"], "a"), "give a list with one"),
-    (lambda: translation.judge(["a"], [], ["a"], TRAIN), "1 translations of 0 sources"),
+    (lambda: translation.judge(["a"], [], {}), "1 translations and 0 references"),
+    (lambda: translation.floors(["a"], [], TRAIN), "1 translations and 0 references"),
     (lambda: translation.nearest_targets([], ["a"]), "at least one"),
     (lambda: translation.bits_per_byte(1.0, 0), "give some text"),
     (lambda: translation.perplexity(1.0, 0), "give some text"),

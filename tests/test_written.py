@@ -10,6 +10,7 @@ import sacrebleu
 from fake_sweep import QUICKSTART, edit, read_page, write_sweep
 
 from experiments import findings, report, tables, train
+from experiments.build import build
 from experiments.config import resolve
 from experiments.configs import base
 from transformer_jax.attention import Rule, attentions
@@ -17,8 +18,10 @@ from transformer_jax.attention.dense import Dense
 from transformer_jax.data.base import Asked
 from transformer_jax.data.tokenizers import tokenizers
 from transformer_jax.evaluation import maps
+from transformer_jax.evaluation import written as writing
 from transformer_jax.evaluation.beam import Beam
 from transformer_jax.evaluation.maps import Listening
+from transformer_jax.evaluation.translator import Translator
 from transformer_jax.evaluation.written import Writing
 from transformer_jax.positions import PositionalEncoding, bind, coords
 
@@ -87,12 +90,12 @@ def test_the_score_is_that_of_the_kept_texts(ran):
 class Echo:
   """A translator that repeats what it reads and remembers in which order."""
 
-  def __init__(self):
-    self.read = []
+  def __init__(self, known=None):
+    self.read, self.known = [], known or {}
 
   def all(self, texts, how, rows):
     self.read += texts
-    yield from texts
+    yield from (self.known.get(text, text) for text in texts)
 
 
 def test_texts_of_like_length_go_together_and_come_back_in_order():
@@ -101,6 +104,20 @@ def test_texts_of_like_length_go_together_and_come_back_in_order():
   asked, echo = Asked(sources, sources, [], tokenizer), Echo()
   assert Writing(Beam(1), 4, 2).write(asked, echo) == sources
   assert echo.read == sorted(sources, key=len)
+
+
+def test_a_score_is_recorded_beside_what_is_no_translation(monkeypatch):
+  monkeypatch.setattr(writing, "attention_map", lambda *_: {})
+  sources = ["the cat sat on the mat", "a dog ran in the park today"]
+  references = ["the cat lay on the mat", "a dog ran in a park today"]
+  tokenizer, some = tokenizers.build("byte").train([]), [("a dog", "ein Hund")]
+  right = Echo(dict(zip(sources, references, strict=True)))
+  asked = Asked(sources, references, some, tokenizer)
+  found = Writing(Beam(1), 2, 2).record(asked, [Echo(), right])
+  bleu = [sacrebleu.corpus_bleu(x, [references]).score for x in (sources, references)]
+  assert [own["bleu"] for own in found["scores"]] == bleu and 10 < bleu[0] < 90
+  assert found["floors"]["copy"] == found["scores"][0]
+  assert found["below"] == [True, False] and found["all"] == [sources, references]
 
 
 def test_the_map_has_a_row_for_each_piece(ran):
@@ -139,6 +156,15 @@ def test_the_map_is_that_of_the_last_layer():
   np.testing.assert_array_equal(maps._last([first, last], 3), want_LM)
   steps = [last[:, [n]] for n in range(3)]  # a recurrent model looks step by step
   np.testing.assert_array_equal(maps._last(steps, 3), want_LM)
+
+
+def test_a_model_that_diverged_has_no_map():
+  trainer = build(resolve(base.get_config(), TINY | LEARNED)).trainer
+  params = trainer.shapes.params
+  lost = jax.tree.map(lambda x: np.full(x.shape, np.nan, x.dtype), params)
+  tokenizer = tokenizers.build("char(size=40)").train(["0 1 2", *WORDS])
+  translator = Translator(trainer.model, lost, tokenizer, 16)
+  assert maps.attention_map(translator, "1 2", "eins") == {}
 
 
 @pytest.fixture(scope="module")

@@ -154,17 +154,11 @@ class Verdict:
 
 def judge(
   found: Sequence[str],
-  sources: Sequence[str],
   references: Sequence[str],
-  train: Sequence[tuple[str, str]],
+  beside: dict[str, tuple[Score, Score]],
   resamples: int = 0,
 ) -> Verdict:
-  """Scores translations beside the floors; `train` are the (source, target) pairs."""
-  if len(sources) != len(found):
-    raise ValueError(
-      f"{len(found)} translations of {len(sources)} sources; give one for each source"
-    )
-  beside = floors(sources, references, train)
+  """Scores translations beside `floors` of the same texts."""
   return Verdict(*scores(found, references, resamples), beside)
 
 

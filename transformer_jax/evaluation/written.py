@@ -8,7 +8,7 @@ from typing import Any
 from transformer_jax.data.base import Asked
 from transformer_jax.evaluation.beam import Beam
 from transformer_jax.evaluation.maps import attention_map
-from transformer_jax.evaluation.translation import Score, Verdict, floors, scores
+from transformer_jax.evaluation.translation import Score, floors, judge
 from transformer_jax.evaluation.translator import Translator
 
 MEASURES = {"bleu": "higher", "chrf": "higher"}
@@ -44,8 +44,7 @@ class Writing:
     asked = asked.first(self.most)
     texts = [self.write(asked, translator) for translator in translators]
     beside = _floors(asked)
-    judged = [scores(found, asked.references, RESAMPLES) for found in texts]
-    verdicts = [Verdict(*both, beside) for both in judged]
+    verdicts = [judge(found, asked.references, beside, RESAMPLES) for found in texts]
     shown = _spread(asked)
     middle = shown[len(shown) // 2]
     return {
