@@ -318,5 +318,6 @@ def test_a_run_trains_on_plain_files_and_keeps_its_vocabulary(folder, monkeypatc
   (made,) = (folder / "out" / "runs").iterdir()
   result = read_json(made / "result.json")
   assert result["data"]["pairs"] == {"train": 40, "validation": 10}
-  assert [row["measure"] for row in result["scores"]] == ["accuracy"] * 2
+  measures = [row["measure"] for row in result["scores"]]
+  assert measures == ["bleu", "chrf", "accuracy", "accuracy"]
   assert load(made / "tokenizer").fingerprint == result["data"]["vocabulary"]
