@@ -8,9 +8,10 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
+from transformer_jax.data.files import SPLITS, DataError
 from transformer_jax.data.tokenizers import Tokenizer
 from transformer_jax.positions.coords import Coords
-from transformer_jax.spec import Registry
+from transformer_jax.spec import Registry, nearest
 
 tasks = Registry("task")
 
@@ -66,6 +67,22 @@ class Asked:
     """Returns the same with the first n texts."""
     few = self.sources[:n], self.references[:n]
     return dataclasses.replace(self, sources=few[0], references=few[1])
+
+
+def check_split(task: str, split: str) -> None:
+  """Raises DataError unless the split can be scored."""
+  if split not in SPLITS[1:]:
+    raise DataError(
+      f"{task}: split '{split}' cannot be scored.{nearest(split, SPLITS[1:])} Choose"
+      " validation or test."
+    )
+
+
+def check_sizes(task: str, least: int = 1, **sizes: int | None) -> None:
+  """Raises DataError unless each of the sizes is at least this, or None."""
+  for name, size in sizes.items():
+    if size is not None and size < least:
+      raise DataError(f"{task}: {name} is {size}; it must be at least {least}")
 
 
 class Task:

@@ -11,10 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from transformer_jax.data import pictures
-from transformer_jax.data.base import Batch, Task, tasks
-from transformer_jax.data.files import SPLITS, DataError
+from transformer_jax.data.base import Batch, Task, check_sizes, check_split, tasks
+from transformer_jax.data.files import DataError
 from transformer_jax.positions.coords import Coords
-from transformer_jax.spec import nearest
 
 
 @tasks.register("images")
@@ -51,15 +50,9 @@ class Images(Task):
   measures: ClassVar[tuple[str, ...]] = ("accuracy",)
 
   def __post_init__(self):
-    if self.split not in SPLITS[1:]:
-      raise DataError(
-        f"images: split '{self.split}' cannot be scored."
-        f"{nearest(self.split, SPLITS[1:])} Choose validation or test."
-      )
-    for name in ("patch", "channels", "classes", "limit"):
-      value = getattr(self, name)
-      if value is not None and value < 1:
-        raise DataError(f"images: {name} is {value}; it must be at least 1")
+    check_split("images", self.split)
+    sizes = {"patch": self.patch, "channels": self.channels, "classes": self.classes}
+    check_sizes("images", **sizes, limit=self.limit)
 
   @property
   def vocabulary(self) -> int:

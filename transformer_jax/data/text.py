@@ -9,10 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from transformer_jax.data import files, tfds
-from transformer_jax.data.base import Batch, Task, tasks
+from transformer_jax.data.base import Batch, Task, check_sizes, check_split, tasks
 from transformer_jax.data.files import DataError, Document
 from transformer_jax.positions import coords
-from transformer_jax.spec import nearest
 
 TFDS = "tfds:"
 MOST = np.iinfo(np.int32).max
@@ -44,17 +43,12 @@ class Text(Task):
   measures: ClassVar[tuple[str, ...]] = ("bits_per_byte",)
 
   def __post_init__(self):
-    if self.split not in files.SPLITS[1:]:
-      raise DataError(
-        f"text: split '{self.split}' cannot be scored."
-        f"{nearest(self.split, files.SPLITS[1:])} Choose validation or test."
-      )
+    check_split("text", self.split)
     if not 1 <= self.scored <= self.window:
       raise DataError(
         f"text: scored is {self.scored}; choose 1 to window ({self.window}) bytes"
       )
-    if self.limit is not None and self.limit < 1:
-      raise DataError(f"text: limit is {self.limit}; it must be at least 1, or None")
+    check_sizes("text", limit=self.limit)
 
   def tokens(self, length: int) -> int:
     return length

@@ -12,14 +12,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from transformer_jax.data import files, parallel
-from transformer_jax.data.base import Asked, Batch, Task, tasks
+from transformer_jax.data import parallel
+from transformer_jax.data.base import (
+  Asked,
+  Batch,
+  Task,
+  check_sizes,
+  check_split,
+  tasks,
+)
 from transformer_jax.data.files import DataError
 from transformer_jax.data.parallel import Pair
 from transformer_jax.data.tokenized import used
 from transformer_jax.data.tokenizers import BOS, EOS, PAD, Tokenizer, tokenizers
 from transformer_jax.positions import coords
-from transformer_jax.spec import nearest
 
 ENOUGH = 1_000_000  # texts that a vocabulary is learned from
 
@@ -61,15 +67,9 @@ class Translation(Task):
   def __post_init__(self):
     parallel.languages(self.pair)
     tokenizers.build(self.tokenizer)
-    if self.split not in files.SPLITS[1:]:
-      raise DataError(
-        f"translation: split '{self.split}' cannot be scored."
-        f"{nearest(self.split, files.SPLITS[1:])} Choose validation or test."
-      )
-    for name in ("longest", "packed", "limit"):
-      value = getattr(self, name)
-      if value is not None and value < 1:
-        raise DataError(f"translation: {name} is {value}; it must be at least 1")
+    check_split("translation", self.split)
+    sizes = {"longest": self.longest, "packed": self.packed, "limit": self.limit}
+    check_sizes("translation", **sizes)
 
   @property
   def vocabulary(self) -> int:
