@@ -1,10 +1,8 @@
 """What tasks with labels share: tokens, their classes, and a row for each example."""
 
-import collections
 import dataclasses
 import json
 import pathlib
-from collections.abc import Callable
 from typing import Any, ClassVar
 
 import jax
@@ -16,11 +14,13 @@ from transformer_jax.data.base import Batch, Task
 from transformer_jax.data.examples import Example, Form
 from transformer_jax.data.files import DataError
 from transformer_jax.data.framed import NONE, Places
+from transformer_jax.data.guesses import guesses
 from transformer_jax.data.tokenizers import tokenizers
 from transformer_jax.positions import coords
 from transformer_jax.spec import nearest
 
 FILE = "labels.json"  # with a run: what its classes are called
+Answer = tuple[str, float] | None  # a label and its probability, if there is one
 learned = {}  # tokenizer and labels of each task that was loaded in this process
 
 
@@ -106,7 +106,7 @@ class Labelled(Task):
     learned[self] = tokenizer, labels
     facts |= {"vocabulary": tokenizer.fingerprint, "labels": len(labels)}
     facts["vocabulary_size"] = len(tokenizer.pieces)
-    facts |= _guesses(found["train"], found[self.split])
+    facts |= guesses(found["train"], found[self.split])
     arrays = {"frame_2": np.array([tokenizer.start, tokenizer.end], np.int32)}
     for name, split in (("train", "train"), ("scored", self.split)):
       kept, arrays[name] = framed.laid_end_to_end(found[split], *learned[self])
@@ -174,6 +174,14 @@ class Labelled(Task):
     """Returns the class to predict at each place, NONE where there is none."""
     raise NotImplementedError
 
+  def asked(self, line: str, where: str) -> Example:
+    """Returns what a line of text asks a model about, an example without labels."""
+    raise NotImplementedError
+
+  def answered(self, example: Example, found: list[Answer]) -> str:
+    """Returns a line that says what a model found of each part of an example."""
+    raise NotImplementedError
+
   def _labels(self, found: dict[str, list[Example]]) -> list[str]:
     """Returns all labels, sorted; those never trained on count as wrong guesses."""
     every = (label for split in found.values() for x in split for label in x.labels)
@@ -187,44 +195,22 @@ class Labelled(Task):
     return labels
 
 
+def kept(folder: pathlib.Path) -> list[str]:
+  """Returns what `keep` saved with a run. Raises DataError."""
+  try:
+    return json.loads((folder / FILE).read_text(encoding="utf-8"))
+  except OSError as error:
+    raise DataError(
+      f"cannot read the labels '{folder / FILE}': {error.strerror}; train that run"
+    ) from error
+  except ValueError as error:
+    raise DataError(
+      f"'{folder / FILE}' holds no labels ({error}); copy it again"
+    ) from error
+
+
 def _name(task: Task) -> str:
   return type(task).__name__.lower()
-
-
-def _guesses(train: list[Example], scored: list[Example]) -> dict[str, Any]:
-  """Returns what is right without a model, and labels that are never trained on.
-
-  accuracy   by always guessing the most common label
-  lookup     by guessing the most common label of the same word or text, if it was
-             trained on; both are means over examples, as evaluation reports
-  """
-  of_part = collections.defaultdict(collections.Counter)
-  for example in train:
-    for part, label in zip(example.parts, example.labels, strict=True):
-      of_part[part, *example.second][label] += 1
-  seen = sum(of_part.values(), collections.Counter())
-  usual, known = _common(seen), {part: _common(x) for part, x in of_part.items()}
-  facts = {
-    "label": usual,
-    "accuracy": _share(scored, lambda key: usual),
-    "lookup": _share(scored, lambda key: known.get(key, usual)),
-  }
-  unseen = sorted({x for each in scored for x in each.labels} - seen.keys())
-  return {"guess": facts, "unseen": unseen}
-
-
-def _common(counts: collections.Counter) -> str:
-  """Returns the most common label; of equally common ones the first by spelling."""
-  return min(counts, key=lambda label: (-counts[label], label))
-
-
-def _share(some: list[Example], guess: Callable[[tuple[str, ...]], str]) -> float:
-  """Returns the mean over examples of the share of right guesses."""
-  right = lambda x: [
-    guess((part, *x.second)) == label
-    for part, label in zip(x.parts, x.labels, strict=True)
-  ]
-  return round(float(np.mean([np.mean(right(x)) for x in some])), 4)
 
 
 def _fit(size_E: np.ndarray) -> dict[str, float]:

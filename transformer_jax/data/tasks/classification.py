@@ -73,6 +73,19 @@ class Classification(Labelled):
   def pairs(self):
     return bool(self.second)
 
+  def asked(self, line, where):
+    texts, names = line.split("\t") if self.second else [line], self.form.names
+    if len(texts) != len(names):
+      raise DataError(
+        f"{where} has {len(texts)} of the 2 texts of a pair; write"
+        f" {' TAB '.join(names)}"
+      )
+    text, *second = (x.strip() for x in texts)
+    return Example((text,), (), where, second=tuple(second))
+
+  def answered(self, example, found):
+    return "" if found[0] is None else f"{found[0][0]}\t{found[0][1]:.4f}"
+
   def targets(self, label_N, places):
     where_B1 = 0 if self.kind == "encoder" else places.size_B1 + 1
     return jnp.where(places.place_BL == where_B1, label_N[places.first_B1], NONE)

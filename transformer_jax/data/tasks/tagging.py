@@ -56,6 +56,13 @@ class Tagging(Labelled):
   def form(self):
     return Words(self.words, self.tags, self.coarse)
 
+  def asked(self, line, where):
+    return Example(tuple(line.split()), (), where)
+
+  def answered(self, example, found):
+    tags = (answer[0] if answer else "_" for answer in found)
+    return " ".join(f"{x}/{tag}" for x, tag in zip(example.parts, tags, strict=True))
+
   def targets(self, label_N, places):
     inside_BL = (places.place_BL >= 1) & ~places.end_BL
     return jnp.where(inside_BL, label_N[places.index_BL], NONE)

@@ -1,0 +1,126 @@
+"""What the commands share that use a trained run: its flags, parameters and lines."""
+
+import dataclasses
+import itertools
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from absl import flags, logging
+
+from experiments.build import Experiment, build
+from experiments.config import ConfigError, resolve
+from experiments.configs import base
+from transformer_jax.data import tokenizers
+from transformer_jax.data.base import Task
+from transformer_jax.data.tokenizers import Tokenizer
+from transformer_jax.evaluation.average import average
+from transformer_jax.training.checkpoint import CheckpointError, Keeper
+from transformer_jax.training.files import FileError, read_json
+
+FLAGS = flags.FLAGS
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Trained:
+  """What one seed of a run learned."""
+
+  experiment: Experiment
+  params: Any
+  tokenizer: Tokenizer
+
+
+def define(done: str) -> None:
+  """Defines the flags. done: what becomes of lines, as in 'translated'."""
+  flags.DEFINE_string("run", None, "Folder of a run: the one with config.json.")
+  flags.DEFINE_string("input", "-", "A UTF-8 file; -: standard input.")
+  flags.DEFINE_integer("average", 1, "Newest checkpoints whose mean is used.")
+  flags.DEFINE_integer("seed", 0, "Which of the run's seeds, counted from 0.")
+  flags.DEFINE_integer("rows", 16, f"Lines {done} together; 1: each as it comes.")
+  flags.mark_flag_as_required("run")
+
+
+def main(argv: list[str], answers: Callable[[], Iterable[str]]) -> int:
+  """Prints the answers as they come, and returns the exit code."""
+  if not FLAGS["verbosity"].present:
+    logging.set_verbosity(logging.WARNING)  # JAX informs about absent hardware
+  try:
+    if argv[1:]:
+      raise ConfigError(f"'{argv[1]}' is not a flag; write --input={argv[1]}")
+    if FLAGS.rows < 1:
+      raise ConfigError(f"--rows={FLAGS.rows}: write 1 or more")
+    for text in answers():
+      print(text, flush=True)
+  except (ConfigError, CheckpointError, FileError, OSError, ValueError) as error:
+    print(f"error: {error}", file=sys.stderr)
+    return 2
+  except (KeyboardInterrupt, BrokenPipeError):
+    return 130
+  return 0
+
+
+def load(run: Path, wanted: type[Task], what: str, seed: int, last: int) -> Trained:
+  """Returns what a run learned; raises ConfigError where there is nothing to use.
+
+  wanted   what its task must be; what: that in words
+  last     newest checkpoints whose mean is taken
+  """
+  if not (run / "config.json").exists():
+    raise ConfigError(f"{run} is no run: it has no config.json; see runs/*/runs/")
+  config = resolve(base.get_config(), read_json(run / "config.json"))
+  experiment = build(config)
+  if not isinstance(experiment.task, wanted):
+    raise ConfigError(f"{run}: its task is not {what} but {config.task}")
+  if not (run / "tokenizer").exists():
+    raise ConfigError(f"{run} has no vocabulary yet; train it first")
+  if not 0 <= seed < len(experiment.seeds):
+    raise ConfigError(f"--seed={seed}: this run has {len(experiment.seeds)} seeds")
+  params = jax.tree.map(lambda x: x[seed], _params(run, experiment, last))
+  return Trained(experiment, params, tokenizers.load(run / "tokenizer"))
+
+
+def _params(run: Path, experiment: Experiment, last: int) -> Any:
+  """Returns the mean of the last parameters, stacked over seeds."""
+  seed_S = jnp.array(experiment.seeds, jnp.uint32)
+  abstract = jax.eval_shape(jax.vmap(experiment.trainer.init), seed_S)
+  with Keeper(run / "checkpoints") as keeper:
+    return average(keeper, abstract, last).params
+
+
+def together(
+  lines: Iterable[Any], rows: int, answer: Callable[[list[Any]], Iterator[str]]
+) -> Iterator[str]:
+  """Yields an answer for each line; `rows` of them go together, empty ones stay so."""
+  lines = iter(lines)
+  while some := list(itertools.islice(lines, rows)):
+    found = answer([line for line in some if line])
+    yield from (next(found) if line else "" for line in some)
+
+
+def warn(line: str) -> None:
+  """Says something beside the answers."""
+  print(f"warning: {line}", file=sys.stderr)
+
+
+def named(source: str) -> str:
+  """Returns what messages call a source of lines."""
+  return "standard input" if source == "-" else source
+
+
+def lines(source: str) -> Iterator[str]:
+  """Yields the lines of a file or of standard input; says where one is not UTF-8."""
+  number = 0
+  with open(0 if source == "-" else source, "rb") as file:
+    for number, line in enumerate(file, 1):
+      try:
+        yield line.decode().strip()
+      except UnicodeDecodeError as error:
+        raise ConfigError(
+          f"{named(source)}, line {number}: not UTF-8 (byte {error.start + 1}); convert"
+          " it"
+        ) from error
+  if not number:
+    raise ConfigError(f"{named(source)} is empty; give one text on each line")
