@@ -10,14 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from transformer_jax.data import examples, files, framed, parallel
-from transformer_jax.data.base import Batch, Task
+from transformer_jax.data.base import Batch, Task, check_sizes, check_split
 from transformer_jax.data.examples import Example, Form
 from transformer_jax.data.files import DataError
 from transformer_jax.data.framed import NONE, Places
 from transformer_jax.data.guesses import guesses
 from transformer_jax.data.tokenizers import tokenizers
 from transformer_jax.positions import coords
-from transformer_jax.spec import nearest
 
 FILE = "labels.json"  # with a run: what its classes are called
 Answer = tuple[str, float] | None  # a label and its probability, if there is one
@@ -30,7 +29,7 @@ class Labelled(Task):
 
   A row is a start token, the tokens of an example and an end token, [CLS] and [SEP] of
   BERT; what is longer is cut, so that longer lengths read more of the same examples.
-  A second text and an end token may follow: their places have type_BL 1, others 0.
+  A second text and an end token may follow.
 
   source     'tfds:NAME', a file, or a folder with files called train, validation, test
   tokenizer  byte, char(size=512), word(size=16000) or subword(size=8000), trained on
@@ -56,16 +55,11 @@ class Labelled(Task):
   def __post_init__(self):
     tokenizers.build(self.tokenizer)
     name = _name(self)
-    own = self.source.startswith(parallel.TFDS) and self.split not in files.SPLITS
-    if self.split not in files.SPLITS[1:] and not own:
-      raise DataError(
-        f"{name}: split '{self.split}' cannot be scored."
-        f"{nearest(self.split, files.SPLITS[1:])} Choose validation or test."
-      )
-    for field, least in (("classes", 2), ("limit", 1)):
-      value = getattr(self, field)
-      if value is not None and value < least:
-        raise DataError(f"{name}: {field} is {value}; it must be at least {least}")
+    of_its_own = self.split not in files.SPLITS  # TFDS says which there are
+    if not (of_its_own and self.source.startswith(parallel.TFDS)):
+      check_split(name, self.split)
+    check_sizes(name, 2, classes=self.classes)
+    check_sizes(name, limit=self.limit)
 
   @property
   def form(self) -> Form:
