@@ -14,7 +14,7 @@ import optax
 import pytest
 
 from transformer_jax.attention import cores
-from transformer_jax.attention.cache import Cache, newest, remember
+from transformer_jax.attention.cache import empty, newest, remember
 from transformer_jax.axes import Dims, axes_of
 from transformer_jax.positions import (
   Moment,
@@ -310,11 +310,8 @@ def decoded(core, encoding, given, at, first=0):
     return cache, core(q, k, v, q_at, k_at, position, K**-0.5)
 
   _, k, v, start = jax.eval_shape(functools.partial(read, position), *arrays, at)
-  room = lambda y: jnp.zeros((B, L + 3, *y.shape[2:]), y.dtype)
-  none = coords.absent(B, L + 3)
-  where = jax.tree.map(room, start)
-  where = where.replace(order_BL=none.order_BL, sees_BL=none.sees_BL)
-  cache = Cache({"key": room(k), "value": room(v)}, where, jnp.zeros((), jnp.int32))
+  room = lambda y: jax.ShapeDtypeStruct((B, L + 3, *y.shape[2:]), y.dtype)
+  cache = empty(*jax.tree.map(room, ({"key": k, "value": v}, start)))
   prompt = jax.tree.map(lambda y: y[:, :first], (*arrays, at))
   cache, out = step(cache, prompt) if first else (cache, jnp.zeros((B, 0, H, K)))
   one_by_one = lambda y: jnp.moveaxis(y[:, first:, None], 1, 0)

@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from transformer_jax.positions import Coords
+from transformer_jax.positions import Coords, coords
 
 
 @jax.tree_util.register_dataclass
@@ -25,6 +25,14 @@ class Cache:
   used: jax.Array
 
 
+def empty(kept: dict[str, jax.Array], at: Coords) -> Cache:
+  """Returns a cache with room for all of this, given as [B, M, ...] or its shapes."""
+  kept, at = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (kept, at))
+  none = coords.absent(*at.order_BL.shape)
+  at = at.replace(order_BL=none.order_BL, sees_BL=none.sees_BL)
+  return Cache(jax.tree.map(_inward, kept), at, jnp.zeros((), jnp.int32))
+
+
 def remember(
   cache: Cache | None, kept: dict[str, jax.Array], at: Coords
 ) -> tuple[dict[str, jax.Array], Coords, Cache | None]:
@@ -41,17 +49,17 @@ def remember(
 
   L = at.order_BL.shape[1]
   at = jax.tree.map(lambda old, new: put(old, new, 1), cache.at, at)
-  kept = jax.tree.map(lambda old, new: put(old, inward(new), -2), cache.kept, kept)
+  kept = jax.tree.map(lambda old, new: put(old, _inward(new), -2), cache.kept, kept)
   after = Cache(kept, at, cache.used + L)
-  return jax.tree.map(outward, kept), at, after
+  return jax.tree.map(_outward, kept), at, after
 
 
-def inward(x: jax.Array) -> jax.Array:
+def _inward(x: jax.Array) -> jax.Array:
   """Moves tokens from the second axis to the last but one."""
   return jnp.moveaxis(x, 1, -2)
 
 
-def outward(x: jax.Array) -> jax.Array:
+def _outward(x: jax.Array) -> jax.Array:
   """Moves tokens back to the second axis."""
   return jnp.moveaxis(x, -2, 1)
 

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from transformer_jax.attention.cache import Cache, inward
+from transformer_jax.attention.cache import empty
 from transformer_jax.models.transformer import Architecture
 from transformer_jax.positions import bind, coords
 
@@ -33,15 +33,9 @@ def _empty(arch, n, B, M):
   w |= jax.eval_shape(lambda: projections.init(jax.random.key(0), dims))
   x_BMD = jax.ShapeDtypeStruct((B, M, dims.D), arch.dtype)
   q_BMHK = jax.eval_shape(projections.query, w, x_BMD)
-  kept = jax.eval_shape(
-    lambda *x: jax.tree.map(inward, projections.memory(*x)), w, x_BMD
-  )
+  kept = jax.eval_shape(projections.memory, w, x_BMD)
   read = functools.partial(_first_read, encoding, projections, dims)
-  at = jax.eval_shape(read, x_BMD, q_BMHK)
-  kept, at = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (kept, at))
-  none = coords.absent(B, M)
-  at = at.replace(order_BL=none.order_BL, sees_BL=none.sees_BL)
-  return Cache(kept, at, jnp.zeros((), jnp.int32))
+  return empty(kept, jax.eval_shape(read, x_BMD, q_BMHK))
 
 
 def _first_read(encoding, projections, dims, x_BLD, q_BLHK):

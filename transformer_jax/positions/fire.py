@@ -49,6 +49,37 @@ class Fire(PositionalEncoding):
     distance_LM = jnp.abs(pos_L[:, None] - pos_M[None, :])
     threshold = jnp.abs(params["stretch"] * self.threshold)
     largest_LM = jnp.maximum(threshold, jnp.maximum(pos_L[:, None], distance_LM))
-    share_LM1 = (squash(distance_LM) / (squash(largest_LM) + 1e-6))[..., None]
-    hidden_LMW = jax.nn.relu(share_LM1 * params["in_W"] + params["in_shift_W"])
-    return hidden_LMW @ params["out_HW"] + params["out_shift_H"]
+    share_LM = squash(distance_LM) / (squash(largest_LM) + 1e-6)
+    inward = params["in_W"], params["in_shift_W"]
+    return _network(share_LM, *inward, params["out_HW"]) + params["out_shift_H"]
+
+
+@jax.custom_vjp
+def _network(x_LM, in_W, shift_W, out_W):
+  """Returns out . relu(in x + shift), for one head."""
+  hidden_WLM = jax.nn.relu(_column(in_W) * x_LM + _column(shift_W))
+  return jnp.tensordot(out_W, hidden_WLM, 1)
+
+
+def _save(*inputs):
+  return _network(*inputs), inputs
+
+
+def _gradients(inputs, d_LM):
+  """Needs nothing of the hidden layer but which units are on.
+
+  A unit is linear where it is on, so all gradients are products with those ones and
+  zeros: half of the time of JAX's own, which sums gradients of every hidden number.
+  """
+  x_LM, in_W, shift_W, out_W = inputs
+  on_WLM = (_column(in_W) * x_LM + _column(shift_W) > 0).astype(d_LM.dtype)
+  d_W, d_x_W = jnp.tensordot(jnp.stack([d_LM, d_LM * x_LM]), on_WLM, ((1, 2), (1, 2)))
+  d_x_LM = d_LM * jnp.tensordot(out_W * in_W, on_WLM, 1)
+  return d_x_LM, out_W * d_x_W, out_W * d_W, in_W * d_x_W + shift_W * d_W
+
+
+_network.defvjp(_save, _gradients)
+
+
+def _column(x_W):
+  return x_W[:, None, None]

@@ -22,7 +22,9 @@ from transformer_jax.attention.kernels.lookup import (
 )
 
 CHEAP = {"broadcast_in_dim", "convert_element_type", "iota", "reshape", "squeeze"}
-CALLS = {"jit", "pjit", "closed_call", "core_call"}
+CALLS = {"jit": "jaxpr", "pjit": "jaxpr", "closed_call": "call_jaxpr"}
+# A gradient of its own is made for other processors: kernels take JAX's.
+CALLS |= {"custom_vjp_call": "call_jaxpr"}
 
 
 class CannotLower(ValueError):
@@ -180,7 +182,7 @@ def _run(eqns, known, way) -> None:
     values = [_value(v, known) for v in eqn.invars]
     rule = RULES.get(eqn.primitive.name) if way else None
     if eqn.primitive.name in CALLS:
-      out = _call(eqn.params["jaxpr"], values, way)
+      out = _call(eqn.params[CALLS[eqn.primitive.name]], values, way)
     elif rule:
       out = rule(eqn, way, *values)
     else:
