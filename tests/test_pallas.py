@@ -28,6 +28,7 @@ ACTING = [
   if any(map(positions.build(name).overrides, ("bias", "score", "values")))
   and cores.build(TPU).refusal(positions.build(name)) is None
 ]
+BIASES = [n for n in ACTING if cores.build(GPU).refusal(positions.build(n)) is None]
 KINDS = ("causal", "packed", "left_padded", "randomized", "first_half")
 OTHER_KINDS = ("bidirectional", "packed, prefix")
 
@@ -43,17 +44,18 @@ def gradient(core, encoding):
   return jax.jit(jax.value_and_grad(loss, has_aux=True))
 
 
-def close(got, want):
+def close(got, want, atol=1e-5):
   """Compares trees of arrays, each by its largest entry."""
   for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
-    np.testing.assert_allclose(a, b, atol=1e-5 * (1 + np.abs(b).max()))
+    np.testing.assert_allclose(a, b, atol=atol * (1 + np.abs(b).max()))
 
 
-def equal(core, encoding, modes):
+def equal(core, encoding, modes, atol=1e-5):
   g_BLHK = jax.random.normal(jax.random.key(7), (B, L, H, K))
   for at in modes:
     got = gradient(core, encoding)(inputs(encoding), at, g_BLHK)
-    close(got, gradient("dense", encoding)(inputs(encoding), at, g_BLHK))
+    want = gradient("dense", encoding)(inputs(encoding), at, g_BLHK)
+    close(got, want, atol)
 
 
 @pytest.mark.parametrize("name", QUICK)
@@ -72,9 +74,12 @@ def test_every_other_encoding_in_the_tpu_kernel(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["none", "fire", "kerple_log", "sandwich"])
+@pytest.mark.parametrize("name", ["none", *sorted({*BIASES} - {"t5"})])
 def test_other_biases_in_the_gpu_kernel(name):
-  equal(GPU, positions.build(name), [MODES[kind] for kind in KINDS])
+  # Biases up to 16 round off more: in float64 the gradient of cpb's shift, a sum over
+  # all pairs, differs by 1.3e-5 from the kernel's and by 9e-6 from the definition's.
+  atol = 2e-5 if name == "cpb" else 1e-5
+  equal(GPU, positions.build(name), [MODES[kind] for kind in KINDS], atol)
 
 
 @pytest.mark.slow
