@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from absl import flags
 
-from experiments import label, trained
+from experiments import label, plan, trained
 from experiments.build import build
-from experiments.config import ConfigError, flatten, resolve
-from experiments.configs import base
+from experiments.config import ConfigError, flatten, resolve, validate
+from experiments.configs import base, brown_tagging
 from transformer_jax.data.base import tasks
 from transformer_jax.data.files import DataError
 from transformer_jax.data.tokenizers import BOS, EOS, tokenizers
@@ -202,3 +202,18 @@ def test_standard_input_is_answered_as_it_comes(runs):
   found = label.label(labeller, coming(), 1)
   assert next(found).startswith("abc/") and seen == ["abc"]
   assert trained.named("-") == "standard input"
+
+
+def test_every_run_of_the_plan_for_brown_is_valid():
+  made = brown_tagging.sweep()
+  todo = plan.expand(made, brown_tagging.get_config(), {})
+  assert plan.baseline(made, todo) == "none" and len(todo) == 3
+  for each in todo:
+    validate(each.config)
+    task = build(each.config).task
+    assert task.classes == 96 and task.kind == "encoder"
+  # What hangs on a tag is left out, and what a tag consists of is not.
+  form = task.form
+  whole = {"nn-tl": "nn", "ppss+bem": "ppss", "bez*": "bez", "*": "*", "*-hl": "*"}
+  whole |= {"--": "--", "---hl": "--", "pp$": "pp$", "``": "``", ".-hl": "."}
+  assert {tag: form._coarse(tag) for tag in whole} == whole
