@@ -9,6 +9,8 @@ import optax
 from transformer_jax.axes import axes_of
 from transformer_jax.spec import Registry
 
+HEADS = "HGKERP"  # heads and what a head has features of
+
 optimizers = Registry("optimizer")
 schedules = Registry("schedule")
 
@@ -105,7 +107,8 @@ class Adam:
 class AdamW:
   """Adam whose weight decay bypasses the moments. Loshchilov and Hutter, 2019.
 
-  Only parameters of two axes or more decay: not norms, biases and slopes.
+  Only matrices and tables decay: not gains, shifts, slopes, and what is a number for
+  each feature of each head.
   https://arxiv.org/abs/1711.05101
   """
 
@@ -127,9 +130,20 @@ class AdamW:
 
 
 def matrices(params):
-  """Marks the parameters whose names say that they have at least two axes."""
-  decays = lambda path, _: len(axes_of(path[-1].key)) > 1
-  return jax.tree_util.tree_map_with_path(decays, params)
+  """Marks the parameters whose names say that they are matrices or tables."""
+  marked = lambda path, _: is_matrix(path[-1].key)
+  return jax.tree_util.tree_map_with_path(marked, params)
+
+
+def is_matrix(name: str) -> bool:
+  """Returns whether a parameter of this name multiplies vectors, or is a row of them.
+
+  Gains and shifts are vectors, also those that each gate or head has for itself, and
+  so is what has one axis besides that of heads, and that of a head's features.
+  """
+  axes, words = axes_of(name), name.split("_")
+  per_head = len(axes) == 2 and {*axes} <= {*HEADS}
+  return len(axes) > 1 and not per_head and not {"gain", "shift"} & {*words}
 
 
 def build(optimizer, schedule, clip: float, steps: int, D: int):
