@@ -17,7 +17,7 @@ KEY = jax.random.key(0)
 # With two axes or more, yet each is a vector: biases, gains, angles, frequencies, and
 # what a query, a key or an energy is multiplied with to be one number.
 VECTORS = "query_shift_HK key_shift_HK value_shift_HK key_shift_GK value_shift_GK"
-VECTORS += " value_shift_HE energy_shift_HK gate_shift_HE shift_NW"
+VECTORS += " value_shift_HE energy_shift_HK gate_shift_HE shift_NW hidden_shift_NW"
 VECTORS += " query_gain_HK key_gain_HK key_gain_GK content_HK position_HK"
 VECTORS += " phase_HK row_HR column_HR log_frequency_HR energy_HK key_HK query_HK"
 OPTIONS = ["multihead(bias=True, value=8)", "gqa(2, bias=True)", "gated(start=0.0)"]
@@ -33,7 +33,8 @@ def names_of(tree):
 def of_variant(variant):
   dims = variant.projections().sizes(DIMS)
   own = jax.eval_shape(lambda: variant.init(KEY, dims))
-  return names_of(own) | {*variant.weights(dims)} | {*variant.projections().weights(DIMS)}
+  projections = variant.projections().weights(DIMS)
+  return names_of(own) | {*variant.weights(dims)} | {*projections}
 
 
 def of_encoding(encoding):
@@ -44,7 +45,7 @@ def of_encoding(encoding):
 def names():
   """The names of the parameters of everything registered."""
   found = set()
-  for spec in [*positions, "grape_a('both')", "grape_m(per_head=True)"]:
+  for spec in [*positions, "grape_a('both')", "grape_m(per_head=True)", "cpb(depth=2)"]:
     found |= of_encoding(positions.build(spec))
   specs = [spec for name in attentions for spec in ARGUMENTS.get(name, [name])]
   for spec in specs + OPTIONS:

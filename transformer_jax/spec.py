@@ -10,6 +10,8 @@ import difflib
 import importlib
 import inspect
 import re
+import types
+import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -88,8 +90,14 @@ class Registry(Mapping[str, type]):
     cls = self._find(call.func, spec)
     args = [self._value(arg, spec) for arg in call.args]
     kwargs = {arg.arg: self._value(arg.value, spec) for arg in call.keywords}
-    self._check(cls, args, kwargs, spec)
-    return cls(*args, **kwargs)
+    values = self._check(cls, args, kwargs, spec)
+    try:
+      made = cls(*args, **kwargs)
+    except (TypeError, AttributeError):  # no class has to expect any type
+      self._check_types(cls, values, spec)
+      raise
+    self._check_types(cls, values, spec)  # after what the class says in its own words
+    return made
 
   def _value(self, node: ast.expr, spec: str) -> Any:
     added = isinstance(node, ast.BinOp) and not isinstance(node.left, ast.Constant)
@@ -128,7 +136,8 @@ class Registry(Mapping[str, type]):
       raise SpecError(f"{self.kind} '{spec}': '{module}' has no '{name}'.{near}")
     return getattr(loaded, name)
 
-  def _check(self, cls: type, args: list, kwargs: dict, spec: str) -> None:
+  def _check(self, cls: type, args: list, kwargs: dict, spec: str) -> Mapping[str, Any]:
+    """Returns the arguments by name; raises SpecError where it has no such ones."""
     signature = inspect.signature(cls)
     unknown = [name for name in kwargs if name not in signature.parameters]
     if unknown:
@@ -138,12 +147,64 @@ class Registry(Mapping[str, type]):
         f" It takes {', '.join(signature.parameters) or 'none'}."
       )
     try:
-      signature.bind(*args, **kwargs)
+      return signature.bind(*args, **kwargs).arguments
     except TypeError as error:
       raise SpecError(f"{self.kind} '{spec}': {error}") from error
 
+  def _check_types(self, cls: type, values: Mapping[str, Any], spec: str) -> None:
+    """Raises SpecError with the first argument of another type than the class names."""
+    kinds = _types(cls)
+    for name, value in values.items():
+      if name in kinds and not _fits(value, kinds[name]):
+        raise SpecError(
+          f"{self.kind} '{spec}': {name} is {value!r}; write {_wanted(kinds[name])}"
+        )
+
+
+def _types(cls: type) -> dict[str, Any]:
+  """Returns the types of the arguments that a class, maybe not of ours, names."""
+  try:
+    return typing.get_type_hints(cls.__init__)
+  except (NameError, TypeError):
+    return {}
+
+
+def _fits(value: Any, kind: Any) -> bool:
+  """Returns whether a value is of a type; of a type that is not known here, any is."""
+  origin, inner = typing.get_origin(kind), typing.get_args(kind)
+  if origin in (typing.Union, types.UnionType):
+    return any(_fits(value, one) for one in inner)
+  if origin is tuple:
+    if not isinstance(value, tuple):
+      return False
+    kinds = inner[:1] * len(value) if Ellipsis in inner else inner
+    return len(kinds) == len(value) and all(map(_fits, value, kinds))
+  if kind in (int, float):  # True is 1 in Python, and nobody means it
+    number = int if kind is int else (int, float)
+    return isinstance(value, number) and not isinstance(value, bool)
+  return kind is Any or not isinstance(kind, type) or isinstance(value, kind)
+
+
+def _wanted(kind: Any) -> str:
+  """Returns in words what a value of a type is."""
+  origin, inner = typing.get_origin(kind), typing.get_args(kind)
+  if origin in (typing.Union, types.UnionType):
+    return " or ".join(map(_wanted, inner))
+  if origin is tuple:
+    if Ellipsis in inner:
+      return f"a tuple, each of it {_wanted(inner[0])}"
+    return f"a tuple of {', '.join(map(_wanted, inner))}"
+  return WORDS.get(kind) or f"a {kind.__name__}, by its name"
+
 
 IMPORT = ".__import__."
+WORDS = {
+  bool: "True or False",
+  int: "a whole number",
+  float: "a number",
+  str: "a text in quotes",
+  type(None): "None",
+}
 
 
 def _imports_as_attributes(spec: str) -> str:
