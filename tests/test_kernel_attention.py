@@ -280,6 +280,9 @@ def test_decoding_on_the_cache_equals_the_whole_text(spec):
   [
     ("dense", "linear", "alibi", "linear has no softmax whose scores alibi could"),
     ("dense", "performer", "t5", "performer has no softmax whose scores t5 could"),
+    ("linear", "performer", "xpos", "and xpos turns vectors by where the middle"),
+    ("dense", "performer", "every(2, none, pope)", "later tokens would change earlier"),
+    ("dense", "performer", "randomized(grape_m)", "later tokens would change earlier"),
     (
       "linear",
       "linear + gqa(2)",

@@ -42,6 +42,8 @@ from transformer_jax.positions import positions
 SPECS = [ARGUMENTS.get(name, [name])[0] for name in attentions] + SUMS
 # One of each kind: nothing, turned, a table, slopes, keys with data, added to values.
 KINDS = ["none", "rope", "t5", "alibi", "forgetting", "shaw"]
+# Scores of up to 58, where others are up to 11, are rounded as much more.
+ROUGH = {("cosine", "pope"): 4e-5}
 SHORT = {m: MODES[m] for m in ("causal", "packed", "left_padded", "first_half")}
 
 
@@ -76,9 +78,10 @@ def test_every_cell_works_or_is_refused(spec, name):
   if reason:
     return see_pair_refused(dense, reason)
   kinds = {mode: at for mode, at in SHORT.items() if fits(dense, at)}
+  near = ROUGH.get((spec, name), 1e-5)
   want = {mode: run(dense, at) for mode, at in kinds.items()}
   if not dense.position.whole_text:
-    close(want["first_half"][:, :12], want["causal"][:, :12])
+    close(want["first_half"][:, :12], want["causal"][:, :12], atol=near / 2)
   if name in KINDS:
     writes_what_it_reads(dense, want["left_padded"])
   for core in TILED:
@@ -86,9 +89,9 @@ def test_every_cell_works_or_is_refused(spec, name):
     reason = tested.arch.core.refusal(dense.position, dense.variant)
     if reason:
       see_refused(tested, core, reason)
-    elif name in KINDS or (core == "blockwise" and spec in FIRST):
+    elif name in KINDS or core == "linear" or (core == "blockwise" and spec in FIRST):
       for mode, at in kinds.items():
-        close(run(tested, at, core), want[mode], f"{core}, {mode}", atol=1e-5)
+        close(run(tested, at, core), want[mode], f"{core}, {mode}", atol=near)
 
 
 def writes_what_it_reads(layer, want):
@@ -116,4 +119,5 @@ def test_gradients_of_every_core_are_those_of_the_definition(spec, name, use):
   if reason:
     return see_pair_refused(dense, reason)
   assert jax.eval_shape(dense.init, jax.random.key(0), *inputs_at(dense))
-  compare_cores(dense, "blockwise", MODES if use == "decoder" else EITHER_WAY)
+  for core in ("blockwise", "cudnn"):
+    compare_cores(dense, core, MODES if use == "decoder" else EITHER_WAY)

@@ -42,6 +42,12 @@ class Kernel(Variant):
         " turns vectors to compare them; use an encoding that changes embeddings, as"
         " sinusoidal, or model.attention=performer"
       )
+    if encoding.from_middle:
+      return (
+        f"{self.name} takes features of each vector by itself, and {encoding.name}"
+        " turns vectors by where the middle of the text is: later tokens would change"
+        " earlier ones; use rope, or another attention"
+      )
     return None
 
 

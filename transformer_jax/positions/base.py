@@ -88,6 +88,7 @@ class PositionalEncoding:
   per_layer: ClassVar[bool] = False  # each layer has its own parameters
   whole_numbers: ClassVar[bool] = False  # a table lookup: no positions in between
   whole_text: ClassVar[bool] = False  # later tokens change what earlier positions mean
+  from_middle: ClassVar[bool] = False  # turns by a text's middle: only q . k means it
   ids: ClassVar[tuple[str, ...]] = ()  # names in `Coords.data` that it reads
   longer: ClassVar[str] = "defined"  # what becomes of it past the training length
   bias: ClassVar[Callable[..., jax.Array] | None] = None
@@ -249,5 +250,6 @@ def _forward(name: str) -> property:
 WHOLE = ("prepare", "borrow", "init", "constants", "reach", "cross", "in_layer")
 for _name in (*HOOKS, *WHOLE):
   setattr(Wrapper, _name, _forward(_name))
-for _name in ("relative", "per_layer", "whole_numbers", "whole_text", "ids", "longer"):
+SAID = "relative per_layer whole_numbers whole_text from_middle ids longer".split()
+for _name in SAID:
   setattr(Wrapper, _name, _forward(_name))

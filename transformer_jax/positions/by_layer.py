@@ -131,6 +131,7 @@ class Schedule(PositionalEncoding):
   relative = property(lambda self: all(part.relative for part in self.parts))
   per_layer = property(lambda self: any(part.per_layer for part in self.parts))
   whole_text = property(lambda self: any(part.whole_text for part in self.parts))
+  from_middle = property(lambda self: any(part.from_middle for part in self.parts))
 
   @property
   def whole_numbers(self):

@@ -28,6 +28,7 @@ class GrapeM(Rope):
   per_head: bool = False
   contextual: bool = False
   per_layer = True
+  from_middle = True
 
   def init(self, key, dims):
     R = self.pairs(dims.K)

@@ -31,6 +31,7 @@ class Pope(PositionalEncoding):
   base: float = 10_000.0
   anywhere: bool = False
   per_layer = True
+  from_middle = True
 
   def init(self, key, dims):
     lowest = -2 * math.pi if self.anywhere else 0.0

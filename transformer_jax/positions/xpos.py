@@ -28,6 +28,7 @@ class XPos(Rope):
   scale_base: float = 512.0
   gamma: float = 0.4
   longer = "decays"
+  from_middle = True
 
   def __post_init__(self):
     super().__post_init__()
