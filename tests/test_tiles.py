@@ -184,7 +184,10 @@ def test_seeds_do_not_make_the_choice_of_tiles_a_batch():
 
 def test_blocks_follow_the_shapes_and_an_order_for_them():
   sizes = lambda *shape: dataclasses.astuple(blocks.choose(*shape))
-  assert sizes(256, 256, 8, 8, 0) == ((256, 128), (256, 128), 8, 8, 8)
-  assert sizes(4096, 4096, 8, 8, 0) == ((4096, 256), (4096, 512), 8, 8, 1)
+  assert sizes(128, 128, 8, 8, 0) == ((128, 128), (128, 128), 8, 8, 2)
+  assert sizes(4096, 4096, 8, 8, 0) == ((4096, 256), (4096, 128), 8, 8, 1)
+  assert sizes(4096, 4096, 8, 2, 0) == ((4096, 64), (4096, 128), 8, 2, 1)
+  made_in_tiles = sizes(4096, 4096, 8, 8, 0, True)
+  assert made_in_tiles == ((4096, 128), (4096, 128), 8, 8, 8)
   assert sizes(40, 40, 8, 2, 7) == ((40, 7), (40, 7), 8, 2, 2)
-  assert sizes(1, 5000, 8, 1, 0)[:2] == ((1, 1), (5000, 512))
+  assert sizes(1, 5000, 8, 1, 0)[:2] == ((1, 1), (5000, 128))

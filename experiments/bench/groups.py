@@ -36,6 +36,11 @@ class Group:
   facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
+def split() -> int:
+  """Returns over how many CPU devices, one for each core, heads are split."""
+  return cores() if HEADS % cores() == 0 else 1
+
+
 def op(quick: bool, encodings: Sequence[str] = ENCODINGS) -> Iterator[Group]:
   """Attention of one causal text, 8 heads of 64, forward and with gradients."""
   for L in LENGTHS[:4] if quick else LENGTHS:
@@ -54,19 +59,23 @@ def _attentions(L, backward, encodings) -> Iterator[Contender]:
   def attention(name, side, **args):
     return Contender(name, side, "attention", args | {"L": L, "backward": backward})
 
+  def own(encoding, core, label="", devices=0):
+    args = {"encoding": encoding, "core": core, "devices": devices or split()}
+    return attention(f"{encoding} {label or core}", "ours", **args)
+
   whole = COPIES[backward] * 4 * HEADS * L * L <= ARRAYS
   for encoding in encodings if L <= 16384 else ("t5", "none"):
-    yield attention(f"{encoding} auto", "ours", encoding=encoding, core="auto")
+    yield own(encoding, "auto")
     reference = encoding in ("t5", "none")
     if whole and (L <= 4096 or reference):
-      yield attention(f"{encoding} dense", "ours", encoding=encoding, core="dense")
+      yield own(encoding, "dense")
     if L <= 4096 and reference:
-      yield attention(
-        f"{encoding} blockwise", "ours", encoding=encoding, core="blockwise"
-      )
+      yield own(encoding, "blockwise")
+    if L <= 4096 and encoding == "t5" and split() > 1:
+      yield own(encoding, "auto", "auto on one device", 1)
   yield attention("torch causal", "torch", kind="causal")
   if whole:
-    yield attention("t5 jax.nn", "ours", encoding="t5", core="jax")
+    yield own("t5", "jax", "jax.nn")
     yield attention("torch bias", "torch", kind="bias")
     yield attention("torch fixed bias", "torch", kind="fixed_bias")
   if L == 4096:
@@ -145,12 +154,13 @@ def check(quick: bool, encodings: Sequence[str] = ()) -> Iterator[Group]:
   for L in (512, 2048):
     ours = [("t5", "auto"), ("t5", "dense"), ("t5", "blockwise")]
     ours += [("none", "auto"), ("rope", "auto"), ("fire", "auto")]
+    devices = {"devices": split()}
     contenders = tuple(
       Contender(
         f"{encoding} {core}",
         "ours",
         "attention",
-        {"encoding": encoding, "core": core, "L": L, "backward": True},
+        {"encoding": encoding, "core": core, "L": L, "backward": True, **devices},
       )
       for encoding, core in ours
     )

@@ -48,14 +48,21 @@ class Noise(Task):
   score = None
 
 
-def attention(encoding, core, L, H=8, K=64, backward=True):
-  """One causal sequence in float32: output, and gradients of all that can learn."""
+def attention(encoding, core, L, H=8, K=64, backward=True, devices=1):
+  """One causal sequence in float32: output, and gradients of all that can learn.
+
+  Heads are split over the devices, as `--config.mesh.tensor` splits them.
+  """
   encoding = positions.build(encoding)
   dims = Dims(V=2, D=H * K, H=H, F=1, N=1, L=L, K=K)
   keys = jax.random.split(jax.random.key(0), 6)
   params = encoding.init(keys[0], dims)
   params = jax.tree.map(lambda x: x + 0.1 * jax.random.normal(keys[1], x.shape), params)
-  q, k, v, g = (jax.random.normal(key, (1, L, H, K)) for key in keys[2:])
+  mesh = sharding.make_mesh(tensor=devices)
+  params = jax.device_put(params, sharding.split(mesh, params))
+  heads = jax.NamedSharding(mesh, jax.P(None, None, "tensor"))
+  draw = lambda key: jax.device_put(jax.random.normal(key, (1, L, H, K)), heads)
+  q, k, v, g = map(draw, keys[2:])
   at = coords.consecutive(1, L)
   attend = _jax_attention if core == "jax" else functools.partial(_turned, core)
 
@@ -66,7 +73,8 @@ def attention(encoding, core, L, H=8, K=64, backward=True):
     out, pull = jax.vjp(forward, q, k, v, params)
     return out, pull(g)
 
-  run, facts = compiled(both if backward else forward, q, k, v, params)
+  with jax.set_mesh(mesh):
+    run, facts = compiled(both if backward else forward, q, k, v, params)
   if facts["temporary_bytes"] > LIMIT:
     needs = facts["temporary_bytes"] / 2**30
     raise ValueError(f"left out, since its program needs {needs:.0f} GiB")
@@ -180,8 +188,8 @@ def main() -> None:
   """Answers requests; compiled programs are kept for the next time."""
   jax.config.update("jax_compilation_cache_dir", str(CACHE))
   jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+  cpu.make_devices([(cpu.cores(), 1, 1)])
   if "train" in sys.argv[1:]:
-    cpu.make_devices([(cpu.cores(), 1, 1)])
     cpu.keep_memory()
   serve(CASES, lambda: provenance.versions() | {"device": provenance.device()})
 

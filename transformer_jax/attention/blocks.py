@@ -120,23 +120,24 @@ def each(function: Callable[[Any], Any], tree: Any) -> Any:
   return jax.lax.map(one, mapped)
 
 
-ENTRIES = 2**17  # scores in a tile: its arrays stay in a core's own cache
+# Scores in a tile: its arrays stay in a core's own cache. The second is for biases that
+# are made in a tile, where what is done for all heads alike, as a network of distances,
+# is done once only if they are all in it.
+ENTRIES, HOOKED = 2**15, 2**17
 
 
 def choose(L: int, M: int, H: int, G: int, block: int, hooked: bool = False) -> Cut:
   """Returns the cut for these lengths; `block`: 0 or the size that is asked for.
 
-  hooked: a bias is made in each tile, and what it does for all heads alike, as a
-  network of distances, is done once only if they are all in the tile.
+  hooked: a bias is made in each tile
 
-  Measured on 2 cores with 2 MB of cache each: at one length, tiles of as many scores
-  are within 10% of each other, and twice or half as many are slower.
+  256 queries by 128 keys of one head were the fastest of 14 shapes, or within 5% of it,
+  from 512 to 4096 tokens: docs/results/tiles.md has the measurements.
   """
-  repeat, longest = H // G, max(L, M)
-  usual = 512 if longest >= 4096 else 256 if longest >= 1024 else 128
-  wide = block or (128 if hooked else usual)
-  tall = block or max(1, min(wide, ENTRIES // (wide * repeat)))
+  repeat, entries = H // G, HOOKED if hooked else ENTRIES
+  wide = block or 128
+  tall = block or max(1, min(128 if hooked else 256, entries // (wide * repeat)))
   tall, wide = min(tall, L), min(wide, M)
-  room = max(1, ENTRIES // (tall * wide * repeat))
+  room = max(1, entries // (tall * wide * repeat))
   together = max(u for u in range(1, G + 1) if G % u == 0 and u <= room)
   return Cut(Blocks(L, tall), Blocks(M, wide), H, G, together)
