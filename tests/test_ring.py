@@ -16,6 +16,8 @@ MESH = sharding.make_mesh(sequence=8)
 LOCAL = [name for name in sorted(positions) if positions.build(name).tile_local]
 # One whose keys carry data, one that adds to values, one with a table.
 FEW = ["forgetting", "shaw", "t5"]
+# It adds up 64 cosines, in tiles and in whole rows: sums near 64 round to 4e-6 or more.
+ROUGH = {"sandwich": 2e-5}
 
 
 def compare(encoding, kinds):
@@ -27,7 +29,7 @@ def compare(encoding, kinds):
     with jax.set_mesh(MESH):  # three keys on each device
       got, got_grads = program("ring(block=2)", encoding)(given, at, g)
     close = functools.partial(np.testing.assert_allclose, err_msg=kind)
-    close(got, want, atol=3e-6)
+    close(got, want, atol=ROUGH.get(encoding.name, 3e-6))
     # Sums of float32 in another order; gradients add up to L * H * K terms.
     close = functools.partial(close, atol=3e-5, rtol=2e-5)
     jax.tree.map(close, got_grads, want_grads)
