@@ -158,8 +158,10 @@ def test_the_map_is_that_of_the_last_layer():
   np.testing.assert_array_equal(maps._last(steps, 3), want_LM)
 
 
-def test_a_model_that_diverged_has_no_map():
-  trainer = build(resolve(base.get_config(), TINY | LEARNED)).trainer
+@pytest.mark.parametrize("scan", [False, True])
+def test_a_model_that_diverged_has_no_map(scan):
+  changes = TINY | LEARNED | {"model.scan": scan}
+  trainer = build(resolve(base.get_config(), changes)).trainer
   params = trainer.shapes.params
   lost = jax.tree.map(lambda x: np.full(x.shape, np.nan, x.dtype), params)
   tokenizer = tokenizers.build("char(size=40)").train(["0 1 2", *WORDS])
