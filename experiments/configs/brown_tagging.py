@@ -10,7 +10,8 @@ Two layers of width 64, from the start, read sentences of the Brown corpus and g
 word one of 93 tags: those of the corpus without what hangs on them (-tl, -hl, +bez, *).
 All sentences of the 14 held-out texts are scored. The floor, the most common tag of
 each word, is in each result as data.guess.lookup.
-Cost: 13 to 20 minutes for each encoding on one core with much other work beside it.
+Cost: 13 to 20 minutes for each encoding on one core, with much other work beside it
+and some of it stopped: far less on a quiet machine.
 Expect: 0.945 with rope, 0.89 with sinusoids, 0.88 without positions; the floor is
 0.906. See docs/results/brown_tagging.md.
 """

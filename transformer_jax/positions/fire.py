@@ -69,7 +69,8 @@ def _gradients(inputs, d_LM):
   """Needs nothing of the hidden layer but which units are on.
 
   A unit is linear where it is on, so all gradients are products with those ones and
-  zeros: half of the time of JAX's own, which sums gradients of every hidden number.
+  zeros. JAX's own sum gradients of every hidden number: attention with them and its
+  gradients takes a third more time on CPUs.
   """
   x_LM, in_W, shift_W, out_W = inputs
   on_WLM = (_column(in_W) * x_LM + _column(shift_W) > 0).astype(d_LM.dtype)
