@@ -12,6 +12,9 @@ KEEP = {
   -2: 2**26,  # M_TOP_PAD: and grows in large steps
   -8: 1,  # M_ARENA_MAX: one heap for all threads
 }
+# The same for a process that is to be started, whatever it runs.
+NAMES = {-4: "MMAP_MAX_", -1: "TRIM_THRESHOLD_", -2: "TOP_PAD_", -8: "ARENA_MAX"}
+KEPT = {f"MALLOC_{NAMES[option]}": str(value) for option, value in KEEP.items()}
 
 
 def keep_memory() -> None:

@@ -240,7 +240,7 @@ def test_without_peers_only_ours_is_measured():
   bench.FLAGS.unparse_flags() if bench.FLAGS.is_parsed() else None
   bench.FLAGS(["bench", "--nopeers", "--quick", "--encodings=all"])
   found = list(bench._groups("step"))
-  assert {c.side for group in found for c in group.contenders} == {"train"}
+  assert {c.side for group in found for c in group.contenders} == {"ours"}
 
 
 def test_missing_peers_are_one_clear_message(tmp_path, monkeypatch):

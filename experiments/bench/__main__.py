@@ -9,20 +9,21 @@ Other libraries run in environments of their own, made on the first call.
 """
 
 import dataclasses
+import os
 import sys
 from pathlib import Path
 
 from absl import app
 from absl import flags as absl_flags
 
+from experiments import cpu
 from experiments.bench import groups, guard, page, runner, sweep, venvs
 from experiments.bench.worker import ROOT, Worker
 from transformer_jax.positions import positions
 
 RAW = ROOT / "docs" / "results" / "benchmarks.json"
 SECTIONS = (*groups.SECTIONS, "sweep", "page")
-OURS = [sys.executable, "-m", "experiments.bench.ours"]
-SIDES = {"ours": OURS, "train": [*OURS, "train"]}  # others are environments of peers
+OURS = [sys.executable, "-m", "experiments.bench.ours"]  # others are of peers
 
 absl_flags.DEFINE_list("sections", list(SECTIONS), "What to measure.")
 absl_flags.DEFINE_list("encodings", [], "Encodings; all: every one. Default: a few.")
@@ -67,7 +68,7 @@ def _groups(section: str):
     names = [*groups.STEPPED, *(n for n in positions if n not in groups.STEPPED)]
   chosen = {"encodings": tuple(names)} if names else {}
   for group in groups.SECTIONS[section](FLAGS.quick, **chosen):
-    ours = tuple(c for c in group.contenders if FLAGS.peers or c.side in SIDES)
+    ours = tuple(c for c in group.contenders if FLAGS.peers or c.side == "ours")
     yield dataclasses.replace(group, contenders=ours)
 
 
@@ -85,7 +86,8 @@ def check(sides: runner.Sides, recorded: runner.Store) -> int:
 
 
 def _start(side: str) -> Worker:
-  return Worker(SIDES.get(side) or venvs.command(side))
+  command = OURS if side == "ours" else venvs.command(side)
+  return Worker(command, os.environ | cpu.KEPT)
 
 
 def _stop(message: str) -> int:

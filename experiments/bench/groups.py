@@ -18,7 +18,7 @@ PROMPT, NEW = 64, 128  # tokens read and written in decoding
 
 @dataclasses.dataclass(frozen=True)
 class Contender:
-  """One case of one side: `ours`, `train` (also ours), `torch` or `flax`."""
+  """One case of one side: `ours`, `torch` or `flax`."""
 
   name: str
   side: str
@@ -107,7 +107,7 @@ def step(quick: bool, encodings: Sequence[str] = STEPPED) -> Iterator[Group]:
       contenders += list(_peers(sizes, quick) if not start else _anchor(sizes))
       yield Group(
         f"L={L} {', '.join(part)}" if start else f"L={L}",
-        (*contenders, Contender("matmul", "train", "matmul", {})),
+        (*contenders, Contender("matmul", "ours", "matmul", {})),
         Patience(seconds=20, least=2 if quick else 3, most=5),
         sizes,
       )
@@ -116,7 +116,7 @@ def step(quick: bool, encodings: Sequence[str] = STEPPED) -> Iterator[Group]:
 def _ours(encoding, sizes, dtype="float32", devices=1):
   name = f"{encoding} {dtype}" + (" on one device" if devices == 1 < cores() else "")
   args = {"position": encoding, "dtype": dtype, "devices": devices, **sizes}
-  return Contender(name, "train", "step", args)
+  return Contender(name, "ours", "step", args)
 
 
 def _anchor(sizes, kind=ANCHOR, dtype="float32"):
@@ -142,7 +142,7 @@ def decode(quick: bool, encodings: Sequence[str] = ()) -> Iterator[Group]:
     sizes = {"B": B, "prompt": PROMPT, "new": NEW}
     devices = {"devices": cores() if B % cores() == 0 else 1}
     ours = [
-      Contender(name, "train", "decode", {"position": name, **sizes, **devices})
+      Contender(name, "ours", "decode", {"position": name, **sizes, **devices})
       for name in ("learned", "rope", "t5")
     ]
     peer = Contender("torch hf_gpt2", "torch", "generate", sizes)
@@ -168,7 +168,7 @@ def check(quick: bool, encodings: Sequence[str] = ()) -> Iterator[Group]:
   sizes = {"B": 16, "L": 256}
   yield Group(
     "step",
-    (_ours("rope", sizes, devices=cores()), Contender("matmul", "train", "matmul", {})),
+    (_ours("rope", sizes, devices=cores()), Contender("matmul", "ours", "matmul", {})),
     Patience(seconds=8, least=4, most=7),
     sizes,
   )

@@ -6,7 +6,6 @@ python -m experiments.bench.ours train   # as the runner trains: see experiments
 
 import dataclasses
 import functools
-import sys
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -189,8 +188,6 @@ def main() -> None:
   jax.config.update("jax_compilation_cache_dir", str(CACHE))
   jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
   cpu.make_devices([(cpu.cores(), 1, 1)])
-  if "train" in sys.argv[1:]:
-    cpu.keep_memory()
   serve(CASES, lambda: provenance.versions() | {"device": provenance.device()})
 
 
