@@ -9,6 +9,7 @@ Other libraries run in environments of their own, made on the first call.
 """
 
 import dataclasses
+import functools
 import os
 import sys
 from pathlib import Path
@@ -24,6 +25,9 @@ from transformer_jax.positions import positions
 RAW = ROOT / "docs" / "results" / "benchmarks.json"
 SECTIONS = (*groups.SECTIONS, "sweep", "page")
 OURS = [sys.executable, "-m", "experiments.bench.ours"]  # others are of peers
+# Processes keep freed memory here, as this project's runs do. Dense attention of long
+# texts would not leave room for the others.
+KEEPING = ("step", "decode")
 
 absl_flags.DEFINE_list("sections", list(SECTIONS), "What to measure.")
 absl_flags.DEFINE_list("encodings", [], "Encodings; all: every one. Default: a few.")
@@ -40,25 +44,28 @@ def main(argv: list[str]) -> int:
   if unknown:
     return _stop(f"unknown section '{unknown[0]}'; choose from {', '.join(SECTIONS)}")
   try:
-    with runner.Sides(_start) as sides:
-      if FLAGS.check:
-        return check(sides, runner.Store(Path(FLAGS.output)))
-      store = runner.Store(Path(FLAGS.output))
-      for section in FLAGS.sections:
-        _measure(section, sides, store)
+    store = runner.Store(Path(FLAGS.output))
+    if FLAGS.check:
+      with runner.Sides(_start) as sides:
+        return check(sides, store)
+    for section in FLAGS.sections:
+      _measure(section, store)
   except venvs.MissingPeers as error:
     return _stop(str(error))
   return 0
 
 
-def _measure(section: str, sides: runner.Sides, store: runner.Store) -> None:
+def _measure(section: str, store: runner.Store) -> None:
   if section == "sweep":
     for name, found in sweep.measured(FLAGS.quick).items():
       store.put("sweep", name, found)
   elif section == "page":
     print(f"wrote {page.write(store.found, store.path)}")
   else:
-    runner.run(section, _groups(section), sides, store)
+    settings = cpu.KEPT if section in KEEPING else {}
+    start = functools.partial(_start, **settings)
+    with runner.Sides(start) as sides:
+      runner.run(section, _groups(section), sides, store)
 
 
 def _groups(section: str):
@@ -85,9 +92,10 @@ def check(sides: runner.Sides, recorded: runner.Store) -> int:
   return 0
 
 
-def _start(side: str) -> Worker:
+def _start(side: str, **settings: str) -> Worker:
+  """Starts a side's process, with settings in its environment."""
   command = OURS if side == "ours" else venvs.command(side)
-  return Worker(command, os.environ | cpu.KEPT)
+  return Worker(command, {**os.environ, **settings})
 
 
 def _stop(message: str) -> int:
