@@ -64,7 +64,8 @@ def render(found: dict[str, Any], pictures: tuple[str, ...] = ()) -> str:
   return TEMPLATE.render(
     device=_device(found.get("versions", {})),
     versions=found.get("versions", {}),
-    commits=sorted({group["commit"] for group in groups}),
+    # After a plus is what of the tree was changed: here the raw figures themselves.
+    commits=sorted({group["commit"].partition("+")[0] for group in groups}),
     dates=dates[:1] + dates[1:][-1:],
     targets=target_table(list(targets(sections))),
     forward=times_table(op, False),
