@@ -190,7 +190,7 @@ def test_layers_of_different_kinds_have_their_own_parameters_and_caches():
   layers = [params["decoder"][f"layer_{n}"]["attention"] for n in range(3)]
   assert [("key_DGK" in p, "sink_H" in p) for p in layers] == [(1, 0), (1, 0), (0, 1)]
   cache = empty_cache(arch, 2, 11)
-  assert [c.kept["key"].shape[2] for c in cache] == [2, 2, 4]
+  assert [c.kept["key"].shape[1] for c in cache] == [2, 2, 4]
   at = coords.consecutive(1, 11)
   whole = jit(lambda params: model.apply({"params": params}, token_BL)[:, -1:])(params)
 
