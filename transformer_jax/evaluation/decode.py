@@ -110,7 +110,7 @@ def greedy(
 def highest(logits_BV: jax.Array) -> jax.Array:
   """Returns the first of the highest entries of each row, the last if none is a number.
 
-  As `jnp.argmax`, which XLA does by single numbers on CPUs, many times slower.
+  As `jnp.argmax`, which XLA does by single numbers on CPUs: 5% of decoding 32 texts.
   """
   V = logits_BV.shape[-1]
   top_BV = logits_BV == logits_BV.max(axis=-1, keepdims=True)
