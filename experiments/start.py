@@ -6,7 +6,6 @@ everything is trained on. An encoding that is not the one of the parameters is n
 
 import dataclasses
 import hashlib
-import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -20,8 +19,8 @@ from experiments.config import ConfigError, resolve
 from experiments.configs import base
 from transformer_jax import interop
 from transformer_jax.data import files, tokenizers
-from transformer_jax.interop.family import flat, nested
 from transformer_jax.models import Architecture
+from transformer_jax.models.paths import flat, nested, one_by_one, stacked
 from transformer_jax.training.checkpoint import CheckpointError, Keeper
 from transformer_jax.training.files import read_json
 from transformer_jax.training.loop import Program
@@ -31,8 +30,6 @@ SAME = ("encoders", "decoders", "attention", "norm", "activation", "placement")
 SAME += ("embedding", "feedforward_bias")
 SIZES = {"D": "width", "H": "heads", "K": "head_width", "F": "feedforward"}
 OUTPUT = ("tied", "head")  # as they were too, unless the task has classes of its own
-LAYER = re.compile(r"(.*/)layer_(\d+)(/.*)")
-LAYERS = re.compile(r"(.*/)layers(/.*)")
 
 Arrays = dict[str, np.ndarray]
 
@@ -75,7 +72,7 @@ def read(source: str, experiment: Experiment, folder: Path) -> Start:
   problems = [*_differences(ours, theirs, own)]
   if problems:
     raise ConfigError(f"train.start={source} is of another model:", *problems)
-  found = _stacked(found) if ours.scan else found
+  found = stacked(found) if ours.scan else found
   shapes = {n: x.shape for n, x in flat(experiment.trainer.shapes.params).items()}
   swapped = type(ours.position) is not type(theirs.position)
   free = lambda path: swapped and _of_encoding(path) or own and _of_output(path)
@@ -124,7 +121,7 @@ def _run(folder: Path, said: dict[str, Any]) -> tuple[Architecture, Arrays]:
     except CheckpointError as error:
       raise ConfigError(f"train.start={folder}: {error}") from error
   first = jax.tree.map(lambda x: np.asarray(x[0]), state.params)
-  return trainer.model.arch, _one_by_one(flat(first))
+  return trainer.model.arch, one_by_one(flat(first))
 
 
 def _check_vocabulary(there: Path, folder: Path) -> None:
@@ -178,29 +175,6 @@ def _of_encoding(path: str) -> bool:
 
 def _of_output(path: str) -> bool:
   return path.split("/")[0] in ("output_DV", "head")
-
-
-def _one_by_one(found: Arrays) -> Arrays:
-  """Undoes `_stacked`."""
-  arrays = {}
-  for path, x in found.items():
-    match = LAYERS.fullmatch(path)
-    named = lambda n, m=match: f"{m[1]}layer_{n}{m[2]}"
-    arrays |= {named(n): each for n, each in enumerate(x)} if match else {path: x}
-  return arrays
-
-
-def _stacked(found: Arrays) -> Arrays:
-  """Returns the layers of each stack in one array, as a scan over layers has them."""
-  arrays, layers = {}, {}
-  for path, x in found.items():
-    match = LAYER.fullmatch(path)
-    if match:
-      layers.setdefault(f"{match[1]}layers{match[3]}", {})[int(match[2])] = x
-    else:
-      arrays[path] = x
-  stack = lambda by_number: np.stack([by_number[n] for n in sorted(by_number)])
-  return arrays | {path: stack(by_number) for path, by_number in layers.items()}
 
 
 def _fingerprint(arrays: Arrays) -> str:

@@ -18,8 +18,8 @@ from experiments.configs import minilm as example
 from transformer_jax import interop
 from transformer_jax.data.files import DataError
 from transformer_jax.data.tokenizers import tokenizers
-from transformer_jax.interop.family import flat
 from transformer_jax.models import Architecture, Transformer
+from transformer_jax.models.paths import flat, one_by_one
 from transformer_jax.positions import coords
 from transformer_jax.training.files import write_json
 from transformer_jax.training.loop import Program
@@ -271,7 +271,7 @@ def test_a_scan_over_layers_starts_from_layers(bert, texts):
   for n in (0, 1):
     one = plain.arrays[f"encoder/layer_{n}/feedforward/in_DF"]
     np.testing.assert_array_equal(x[n], one)
-  again = start._one_by_one(found.arrays)
+  again = one_by_one(found.arrays)
   assert again.keys() == plain.arrays.keys()
   assert found.into(first_state(built)).init().params
 

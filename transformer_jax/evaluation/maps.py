@@ -13,6 +13,7 @@ import numpy as np
 from transformer_jax.attention.dense import Dense
 from transformer_jax.data.tokenizers import BOS, EOS, PAD
 from transformer_jax.evaluation.translator import Translator
+from transformer_jax.models.paths import flat, nested, one_by_one
 from transformer_jax.positions import coords
 
 
@@ -55,7 +56,8 @@ def attention_map(translator: Translator, source: str, found: str) -> dict[str, 
   source_at = coords.packed((source_1M != PAD).astype(jnp.int32))
   params = jax.tree.map(jnp.asarray, translator.params)
   if getattr(arch, "scan", False):  # what a scan over layers traces are no numbers
-    arch, params = dataclasses.replace(arch, scan=False), _layer_by_layer(params)
+    arch = dataclasses.replace(arch, scan=False)
+    params = nested(one_by_one(flat(params)))
   # Steps of a loop have to be taken one by one for their weights to be numbers.
   with jax.disable_jit():
     read_by = token_1L, None, source_1M, source_at
@@ -69,19 +71,6 @@ def attention_map(translator: Translator, source: str, found: str) -> dict[str, 
     "found": [*pieces(written), "</s>"],
     "weights_LM": np.round(weight_LM[:, : len(read) + 1], 4).tolist(),
   }
-
-
-def _layer_by_layer(params: dict[str, Any]) -> dict[str, Any]:
-  """Returns parameters with the layers of each stack by themselves."""
-  found = {}
-  for name, x in params.items():
-    if name == "layers":
-      count = len(jax.tree.leaves(x)[0])
-      own = lambda n, x=x: jax.tree.map(lambda x_N: x_N[n], x)
-      found |= {f"layer_{n}": own(n) for n in range(count)}
-    else:
-      found[name] = _layer_by_layer(x) if isinstance(x, dict) else x
-  return found
 
 
 def _last(heard: list[np.ndarray], L: int) -> np.ndarray:

@@ -13,9 +13,10 @@ from typing import Any
 
 from transformer_jax.attention import cores
 from transformer_jax.interop import files
-from transformer_jax.interop.family import Family, families, flat, nested
+from transformer_jax.interop.family import Family, families
 from transformer_jax.interop.files import Config, Tensors
 from transformer_jax.models import Architecture
+from transformer_jax.models.paths import flat, nested
 from transformer_jax.spec import nearest
 
 for _module in pkgutil.iter_modules(__path__):

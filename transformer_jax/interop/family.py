@@ -13,6 +13,7 @@ from transformer_jax.interop.table import Names, Table, of_layers
 from transformer_jax.interop.words import Words
 from transformer_jax.models import Architecture, Transformer
 from transformer_jax.models.layers import GeGLU, Gelu, QuickGelu, Relu, Silu, SwiGLU
+from transformer_jax.models.paths import flat
 from transformer_jax.spec import Registry
 
 families = Registry("family of models")
@@ -109,24 +110,3 @@ def shapes(arch: Architecture) -> dict[str, tuple[int, ...]]:
   model = Transformer(arch)
   tree = jax.eval_shape(lambda: model.init(jax.random.key(0), *texts))["params"]
   return {path: x.shape for path, x in flat(tree).items()}
-
-
-def flat(tree: Any, prefix: str = "") -> dict[str, Any]:
-  """Returns the leaves of nested dicts by path."""
-  found = {}
-  for name, value in tree.items():
-    nested = hasattr(value, "items")
-    found |= flat(value, f"{prefix}{name}/") if nested else {f"{prefix}{name}": value}
-  return found
-
-
-def nested(arrays: dict[str, Any]) -> dict[str, Any]:
-  """Undoes `flat`."""
-  tree = {}
-  for path, value in arrays.items():
-    *folders, name = path.split("/")
-    node = tree
-    for folder in folders:
-      node = node.setdefault(folder, {})
-    node[name] = value
-  return tree

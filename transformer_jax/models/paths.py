@@ -1,0 +1,53 @@
+"""Parameters by path: nested dicts, flat ones, and layers in stacks or one by one."""
+
+import re
+from typing import Any
+
+import numpy as np
+
+LAYER = re.compile(r"(.*/|)layer_(\d+)(/.*)")
+LAYERS = re.compile(r"(.*/|)layers(/.*)")
+
+
+def flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+  """Returns the leaves of nested dicts by path."""
+  found = {}
+  for name, value in tree.items():
+    nested = hasattr(value, "items")
+    found |= flat(value, f"{prefix}{name}/") if nested else {f"{prefix}{name}": value}
+  return found
+
+
+def nested(arrays: dict[str, Any]) -> dict[str, Any]:
+  """Undoes `flat`."""
+  tree = {}
+  for path, value in arrays.items():
+    *folders, name = path.split("/")
+    node = tree
+    for folder in folders:
+      node = node.setdefault(folder, {})
+    node[name] = value
+  return tree
+
+
+def stacked(arrays: dict[str, Any]) -> dict[str, Any]:
+  """Returns the layers of each stack in one array, as a scan over layers has them."""
+  found, layers = {}, {}
+  for path, x in arrays.items():
+    match = LAYER.fullmatch(path)
+    if match:
+      layers.setdefault(f"{match[1]}layers{match[3]}", {})[int(match[2])] = x
+    else:
+      found[path] = x
+  stack = lambda by_number: np.stack([by_number[n] for n in sorted(by_number)])
+  return found | {path: stack(by_number) for path, by_number in layers.items()}
+
+
+def one_by_one(arrays: dict[str, Any]) -> dict[str, Any]:
+  """Undoes `stacked`."""
+  found = {}
+  for path, x in arrays.items():
+    match = LAYERS.fullmatch(path)
+    named = lambda n, m=match: f"{m[1]}layer_{n}{m[2]}"
+    found |= {named(n): each for n, each in enumerate(x)} if match else {path: x}
+  return found
