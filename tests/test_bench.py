@@ -206,6 +206,23 @@ def test_a_group_alternates_between_sides_and_keeps_errors(tmp_path):
   assert set(found["versions"]) == {"ours", "torch"}
 
 
+def test_every_sitting_has_new_processes_and_its_rounds_are_put_together():
+  started = []
+
+  def start(side):
+    started.append(side)
+    return FakeSide([])
+
+  make = lambda name, seconds: groups.Contender(name, "ours", "x", {"seconds": seconds})
+  patience = measure.Patience(100, 2, 2, sittings=3)
+  group = groups.Group("g", (make("a", 1.0), make("bad", -1.0)), patience)
+  with runner.Sides(start) as sides:
+    found = runner.measured(group, sides)
+  assert started == ["ours"] * 3
+  assert found["times"] == {"a": [1.0] * 6}
+  assert found["errors"] == {"bad": "ValueError: no"}
+
+
 def test_a_case_that_would_run_for_minutes_is_left_out_by_its_last_time():
   one = lambda name, L: groups.Contender(name, "ours", "attention", {"L": L})
   group = groups.Group("g", (one("slow", 4096), one("fast", 4096)))
@@ -339,6 +356,11 @@ def test_targets_are_met_by_their_medians():
   assert memory.found["median"] == 2.0 and memory.met
   auto = next(t for name, t in by_what(raw(dense=0.5)).items() if "auto:" in name)
   assert auto.found["median"] == 2.0 and auto.met is False
+  alike = raw(dense=0.5)
+  facts = alike["sections"]["op"]["L=4096 forward and backward"]["facts"]
+  facts["t5 auto"]["program"] = facts["t5 dense"]["program"] = "one text"
+  auto = next(t for name, t in by_what(alike).items() if "auto:" in name)
+  assert auto.found["median"] == 1.0 and auto.met
   sweep_share = found["quickstart plan, cold cache: share of compile and idle"]
   assert sweep_share.found["median"] == pytest.approx(0.3) and not sweep_share.met
 

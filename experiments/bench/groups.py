@@ -46,11 +46,12 @@ def op(quick: bool, encodings: Sequence[str] = ENCODINGS) -> Iterator[Group]:
   for L in LENGTHS[:4] if quick else LENGTHS:
     for backward in (False, True):
       name = f"L={L} {'forward and backward' if backward else 'forward'}"
-      least = 3 if L <= 4096 else 2 if L <= 16384 else 1
+      least = 2 if L <= 16384 else 1
+      sittings = 3 if L <= 4096 and not quick else 1
       yield Group(
         name,
         tuple(_attentions(L, backward, encodings)),
-        Patience(seconds=4 if quick else 10, least=least),
+        Patience(4 if quick else 8 / sittings, least, sittings=sittings),
         {"L": L, "backward": backward},
       )
 

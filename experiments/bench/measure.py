@@ -9,11 +9,16 @@ from typing import Any
 
 @dataclasses.dataclass(frozen=True)
 class Patience:
-  """How often to repeat: `least` rounds, then more until `seconds` are over."""
+  """How often to repeat: `least` rounds, then more until `seconds` are over.
+
+  sittings   how often all of it is done, each time in new processes: the same program
+             is faster in some processes than in others, round after round
+  """
 
   seconds: float = 10.0
   least: int = 3
   most: int = 9
+  sittings: int = 1
 
 
 def rounds(

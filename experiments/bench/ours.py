@@ -6,6 +6,7 @@ python -m experiments.bench.ours train   # as the runner trains: see experiments
 
 import dataclasses
 import functools
+import hashlib
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -97,11 +98,13 @@ def _jax_attention(position, q, k, v, at):
 
 def compiled(function, *args):
   """Returns a call of the compiled function, and what its program needs."""
-  program = jax.jit(function).lower(*args).compile()
+  lowered = jax.jit(function).lower(*args)
+  program = lowered.compile()
   memory = program.memory_analysis()
   facts = {
     "temporary_bytes": memory.temp_size_in_bytes,
     "output_bytes": memory.output_size_in_bytes,
+    "program": hashlib.sha256(lowered.as_text().encode()).hexdigest()[:12],
   }
   return lambda: jax.block_until_ready(program(*args)), facts
 

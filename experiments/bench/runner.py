@@ -37,9 +37,10 @@ class Sides:
       self._workers[side] = self._start(side)
     return self._workers[side]
 
-  def restart(self, side: str) -> None:
-    """Forgets a worker that ended; the next request starts another."""
-    self._workers.pop(side).close()
+  def restart(self, *sides: str) -> None:
+    """Ends workers; the next request starts others."""
+    for worker in [self._workers.pop(side) for side in sides if side in self._workers]:
+      worker.close()
 
   def versions(self) -> dict[str, Any]:
     return {side: worker.versions() for side, worker in self._workers.items()}
@@ -79,9 +80,34 @@ def busy(seconds: float = 0.5) -> float | None:
 
 def measured(group: Group, sides: Sides) -> dict[str, Any]:
   """Returns seconds by round, memory and facts of each contender, and what failed."""
-  facts, errors, first, others = {}, {}, {}, busy()
+  others = busy()
   if others and others > NOISY:
     print(f"  other programs keep {others} cores busy: these figures will be wrong")
+  sittings = []
+  for n in range(group.patience.sittings):
+    if n:
+      sides.restart(*{c.side for c in group.contenders})
+    sittings.append(_sitting(group, sides))
+  failed = {name for found in sittings for name in found["errors"]}
+  times = {
+    name: [x for found in sittings for x in found["times"][name]]
+    for name in sittings[0]["times"]
+    if name not in failed
+  }
+  return {
+    **group.facts,
+    **sittings[0],
+    "times": times,
+    "errors": {k: v for found in sittings for k, v in found["errors"].items()},
+    "busy": others,
+    "commit": provenance.commit()[0],
+    "date": datetime.date.today().isoformat(),
+  }
+
+
+def _sitting(group: Group, sides: Sides) -> dict[str, Any]:
+  """Measures a group in the processes that are there."""
+  facts, errors, first = {}, {}, {}
   for contender in group.contenders:
     try:
       facts[contender.name], first[contender.name] = _prepared(contender, sides)
@@ -97,14 +123,10 @@ def measured(group: Group, sides: Sides) -> dict[str, Any]:
     if contender.name in first:
       sides[contender.side].drop(contender.name)
   return {
-    **group.facts,
     "times": {name: [round(x, 6) for x in row] for name, row in times.items()},
     "bytes": {name: found["bytes"] for name, found in first.items()},
     "facts": facts,
     "errors": errors,
-    "busy": others,
-    "commit": provenance.commit()[0],
-    "date": datetime.date.today().isoformat(),
   }
 
 

@@ -114,11 +114,18 @@ def _auto(op) -> dict[str, dict]:
   for name, group in op.items():
     for encoding in {c.split()[0] for c in group["times"] if c.endswith(" dense")}:
       others = [f"{encoding} {core}" for core in ("dense", "blockwise")]
-      found = [quotient(group, f"{encoding} auto", other) for other in others]
+      found = [_against(group, f"{encoding} auto", other) for other in others]
       found = [x for x in found if x]
       if found:
         cases[f"{encoding}, {name}"] = max(found, key=lambda x: x["median"])
   return cases
+
+
+def _against(group, auto: str, other: str) -> dict[str, Any] | None:
+  """Returns the quotient of two cases; where both are one program it is 1."""
+  program = lambda name: group["facts"].get(name, {}).get("program", name)
+  found = quotient(group, auto, other)
+  return _exact(1.0) if found and program(auto) == program(other) else found
 
 
 def _steps(step) -> Iterator[Target]:
