@@ -182,14 +182,17 @@ def _losses(path: pathlib.Path) -> dict[int, dict[int, float]]:
 
 
 def _distinct(runs: list[Run]) -> list[Run]:
-  """Adds the id to labels that runs of a group share: no row may hide another."""
-  names = [(run.group, run.label) for run in runs]
-  return [
-    dataclasses.replace(run, label=f"{run.label} [{run.id}]")
-    if names.count((run.group, run.label)) > 1
-    else run
-    for run in runs
-  ]
+  """Adds the id to a label that an earlier run of its group has: no row hides another.
+
+  The earlier one may be what all others are compared with, and keeps its name.
+  """
+  seen, found = set(), []
+  for run in runs:
+    taken = (run.group, run.label) in seen
+    seen.add((run.group, run.label))
+    label = f"{run.label} [{run.id}]" if taken else run.label
+    found.append(dataclasses.replace(run, label=label))
+  return found
 
 
 def _finite(value: Any) -> bool:

@@ -151,6 +151,8 @@ def test_odd_plans_one_seed_one_length_unknown_groups_equal_labels(tmp_path):
   assert "No run has finished (none was planned)." in text
   assert (workdir / "length_curves_a_b_.png").exists()
   assert "none [again]" in text
+  named = [run.label for run in results.read(workdir).runs]
+  assert named[0] == "none" and named[-1] == "none [again]"  # the baseline keeps it
 
 
 def test_a_run_alone_is_not_called_the_best(tmp_path):
