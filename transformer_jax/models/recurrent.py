@@ -19,8 +19,8 @@ from transformer_jax.models.families import families
 from transformer_jax.models.links import links
 from transformer_jax.models.parts import own, weight
 from transformer_jax.models.support import form
-from transformer_jax.models.transformer import Architecture
-from transformer_jax.positions import Coords, PositionalEncoding, bind, coords
+from transformer_jax.models.transformer import Architecture, Transformer
+from transformer_jax.positions import Coords, PositionalEncoding, bind
 from transformer_jax.spec import SpecError, nearest
 
 # What an encoder made of its text: vectors, the states of all layers after each token,
@@ -165,9 +165,10 @@ class Stack(nn.Module):
   layers: int
 
   @nn.compact
-  def __call__(self, token_BLD, at, memory=None, cache=None):
-    """Returns what it made of the text, the states of all layers, the last of them.
+  def __call__(self, token_BLD, at, memory=None, cache=None, done=1.0):
+    """Returns what it made of the text, where that is, and the last states.
 
+    An encoder that a decoder starts from also says what all states were.
     Values are dropped between layers, never from step to step: Zaremba et al., 2014,
     https://arxiv.org/abs/1409.2329.
     """
@@ -186,7 +187,8 @@ class Stack(nn.Module):
     if look:
       found_BLD = found_BLD if link.feeds else look(x_BLD, at)
       x_BLD = self.combine(token_BLD, x_BLD, found_BLD)
-    return x_BLD, states, last
+    heard = self.use == "encoder" and self.arch.decoders
+    return (x_BLD, states) if heard else x_BLD, at, last
 
   def layer(self, n, x_BLD, at, *here):
     """Returns what the directions of layer n found, side by side."""
@@ -206,62 +208,11 @@ class Stack(nn.Module):
     return self.arch.link.output(w, token_BLD, h_BLD, found_BLD)
 
 
-class Recurrent(nn.Module):
-  """Reads tokens and returns logits over the vocabulary."""
+class Recurrent(Transformer):
+  """Reads tokens and returns logits over the vocabulary, by other stacks."""
 
   arch: Recurrence
-
-  def setup(self):
-    arch, dims = self.arch, self.arch.dims
-    normal = nn.initializers.normal(dims.D**-0.5)
-    self.embedding_VD = self.param("embedding_VD", normal, (dims.V, dims.D))
-    if not arch.tied:
-      self.output_DV = self.param("output_DV", normal, (dims.D, arch.outputs))
-    if arch.encoders:
-      self.encoder = Stack(arch, "encoder", arch.encoders)
-    if arch.decoders:
-      self.decoder = Stack(arch, "decoder", arch.decoders)
-
-  def __call__(self, token_BL, at=None, source_BL=None, source_at=None, done=1.0):
-    """Returns logits_BLV; a model with both stacks reads `source_BL` first.
-
-    at   where the tokens are; None means consecutive causal tokens
-    """
-    return self.logits(self.hidden(token_BL, at, source_BL, source_at, done)[0])
-
-  def hidden(self, token_BL, at=None, source_BL=None, source_at=None, done=1.0):
-    """Returns (x_BLD, output_VD): x @ output^T is what a call returns."""
-    if not self.arch.decoders:
-      return self.encode(token_BL, at, done)[0][0], self.output_VD
-    memory = self.encode(source_BL, source_at, done) if self.arch.encoders else None
-    return self.read(token_BL, at, memory, None)[0], self.output_VD
-
-  def encode(self, token_BL, at=None, done=1.0) -> Memory:
-    """Returns what the encoder makes of a text, and where its tokens are."""
-    at = at or coords.consecutive(1, token_BL.shape[1])
-    return self.encoder(self.embed(token_BL), at)[:2], at
-
-  def decode(self, token_BL, at=None, memory=None, cache=None, done=1.0):
-    """Returns logits_BLV of the tokens after those in the cache, and the new cache."""
-    x_BLD, cache = self.read(token_BL, at, memory, cache)
-    return self.logits(x_BLD), cache
-
-  def read(self, token_BL, at, memory, cache):
-    at = at or coords.consecutive(1, token_BL.shape[1])
-    x_BLD, _, last = self.decoder(self.embed(token_BL), at, memory, cache)
-    return x_BLD, last
-
-  def embed(self, token_BL):
-    x_BLD = self.embedding_VD[token_BL] * self.arch.dims.D**0.5
-    return x_BLD.astype(self.arch.dtype)
-
-  @property
-  def output_VD(self):
-    return self.embedding_VD if self.arch.tied else self.output_DV.T
-
-  def logits(self, x_BLD):
-    output_DV = self.output_VD.T.astype(x_BLD.dtype)
-    return jnp.matmul(x_BLD, output_DV, preferred_element_type=jnp.float32)
+  stack: ClassVar[type[nn.Module]] = Stack
 
 
 def _starts(arch: Recurrence, memory: Memory, at: Coords) -> list[State]:

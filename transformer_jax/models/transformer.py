@@ -4,6 +4,7 @@ Vaswani et al., 2017. https://arxiv.org/abs/1706.03762
 """
 
 import dataclasses
+from typing import ClassVar
 
 import flax.linen as nn
 import jax
@@ -90,9 +91,13 @@ class Stack(nn.Module):
 
 
 class Transformer(nn.Module):
-  """Reads tokens and returns logits over the vocabulary."""
+  """Reads tokens and returns logits over the vocabulary.
+
+  stack   what reads a text; it returns what it made of it, where that is, and a cache
+  """
 
   arch: Architecture
+  stack: ClassVar[type[nn.Module]] = Stack
 
   def setup(self):
     arch, dims = self.arch, self.arch.dims
@@ -104,9 +109,9 @@ class Transformer(nn.Module):
     self.embedding = own(self, arch.embedding.init, dims)
     self.head = Parameters(arch.head.init, dataclasses.replace(dims, V=arch.outputs))
     if arch.encoders:
-      self.encoder = Stack(arch, "encoder", arch.encoders)
+      self.encoder = self.stack(arch, "encoder", arch.encoders)
     if arch.decoders:
-      self.decoder = Stack(arch, arch.decoding, arch.decoders)
+      self.decoder = self.stack(arch, arch.decoding, arch.decoders)
 
   def __call__(self, token_BL, at=None, source_BL=None, source_at=None, done=1.0):
     """Returns logits_BLV; a model with both stacks reads `source_BL` first.
