@@ -191,3 +191,26 @@ def test_blocks_follow_the_shapes_and_an_order_for_them():
   assert made_in_tiles == ((4096, 128), (4096, 128), 8, 8, 8)
   assert sizes(40, 40, 8, 2, 7) == ((40, 7), (40, 7), 8, 2, 2)
   assert sizes(1, 5000, 8, 1, 0)[:2] == ((1, 1), (5000, 128))
+
+
+def test_gradients_of_bfloat16_are_bfloat16_and_no_loop_writes_into_such_an_array():
+  """XLA on a CPU would convert all of the array to write a part of it."""
+  given = jax.tree.map(lambda x: x.astype(jnp.bfloat16), inputs()[1:])
+  at = coords.consecutive(1, L)
+
+  def gradients(core, q, k, v):
+    total = lambda *qkv: jnp.sum(attend(core, PerDistance(), at, (inputs()[0], *qkv)))
+    return jax.grad(total, (0, 1, 2))(q, k, v)
+
+  run = jit(functools.partial(gradients, f"blockwise(block={BLOCK})"))
+  program = run.lower(*given)
+  got = run(*given)
+  want = gradients("dense", *(x.astype(jnp.float32) for x in given))
+  for one, exact in zip(got, want, strict=True):
+    assert one.dtype == jnp.bfloat16
+    near = 0.02 * float(
+      jnp.abs(exact).max()
+    )  # eight bits of mantissa, in a few products
+    np.testing.assert_allclose(one.astype(jnp.float32), exact, atol=near)
+  writes = [x for x in program.as_text().splitlines() if "dynamic_update_slice" in x]
+  assert writes and not any("bf16" in x for x in writes)

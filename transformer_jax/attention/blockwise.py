@@ -67,13 +67,14 @@ class Blockwise:
       **_biases(position, q_at, k_at, plan, shift, cut, q_BLHK.size),
     }
     queries = tiles.Queries(
-      cut.vectors(q_BLHK, cut.queries),
+      wide(cut.vectors(q_BLHK, cut.queries)),
       *cut.places(q_at, cut.queries),
       cut.queries.cut(seen_BL)[None],
     )
-    k, v = (cut.vectors(x, cut.keys) for x in (k_BMGK, v_BMGE))
+    k, v = (wide(cut.vectors(x, cut.keys)) for x in (k_BMGK, v_BMGE))
     keys = tiles.Keys(k, v, *cut.places(k_at, cut.keys))
-    scheme = Scheme(position.encoding, rule.variant, scale if fixed else None)
+    one_scale = scale if fixed else None
+    scheme = Scheme(position.encoding, rule.variant, one_scale, v_BMGE.dtype)
     attend = lambda tree: tiles.attend(scheme, *tree)
     whole = weights, queries, keys, jax.tree.map(lambda x: x[None], plan)
     out = blocks.each(lambda tree: blocks.each(attend, tree), whole)
@@ -81,6 +82,15 @@ class Blockwise:
 
   def refusal(self, encoding, variant=PLAIN.variant, drop=False):
     return whole_rows("blockwise", encoding, variant, drop)
+
+
+def wide(x: jax.Array) -> jax.Array:
+  """Returns what loops over texts and heads write the gradient of.
+
+  XLA on a CPU converts all of an array of bfloat16 to write a part of it.
+  """
+  half = x.dtype == jnp.bfloat16 and jax.default_backend() == "cpu"
+  return x.astype(jnp.float32) if half else x
 
 
 def _by_head(H, **numbers):

@@ -47,11 +47,13 @@ class Scheme:
   bias_qkHLM, that of each tile, where there is one.
 
   scale   None: that of the weights
+  dtype   of vectors in products; they and their gradients may come and go as float32
   """
 
   encoding: PositionalEncoding
   variant: Variant
   scale: float | None
+  dtype: jnp.dtype = jnp.dtype("float32")
 
   @property
   def softmax(self) -> bool:

@@ -38,6 +38,9 @@ class Queries:
   def vectors(self) -> tuple:
     return self.q, self.data
 
+  def narrow(self, dtype) -> "Queries":
+    return dataclasses.replace(self, q=self.q.astype(dtype))
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +56,9 @@ class Keys:
   def vectors(self) -> tuple:
     return self.k, self.data
 
+  def narrow(self, dtype) -> "Keys":
+    return dataclasses.replace(self, k=self.k.astype(dtype), v=self.v.astype(dtype))
+
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def attend(scheme: Scheme, weights: dict, queries: Queries, keys: Keys, plan: Plan):
@@ -62,6 +68,7 @@ def attend(scheme: Scheme, weights: dict, queries: Queries, keys: Keys, plan: Pl
 
 def _forward(scheme, weights, queries, keys, plan):
   """Returns outputs o_qurE, the highest scores top_qHL and sums of exponentials."""
+  queries, keys = queries.narrow(scheme.dtype), keys.narrow(scheme.dtype)
   kT_kuKM = _transposed(keys.k)
   u, r = queries.q.shape[1:3]
   L, E = queries.at.order_BL.shape[-1], keys.v.shape[-1]
@@ -112,7 +119,9 @@ def _save(scheme, weights, queries, keys, plan):
 
 def _backward(scheme, kept, d_out_qurE):
   """Visits the tiles again, by columns."""
-  weights, queries, keys, plan, out_qurE, top_qHL, sum_qHL = kept
+  weights, whole_queries, whole_keys, plan, out_qurE, top_qHL, sum_qHL = kept
+  queries = whole_queries.narrow(scheme.dtype)
+  keys = whole_keys.narrow(scheme.dtype)
   if scheme.softmax:  # tiles then hold weights that are not divided yet
     d_out_qurE /= sum_qHL.reshape(*out_qurE.shape[:3], 1)
   # What the softmax's normalizer takes off each row.
@@ -142,8 +151,8 @@ def _backward(scheme, kept, d_out_qurE):
     chance_qHL = jnp.exp(weights["extra_H"][:, None] - top_qHL)
     d_weights["extra_H"] = -jnp.sum(chance_qHL * share_qHL, (0, 2))
   like = lambda d, x: jax.tree.map(lambda a, b: a.astype(b.dtype), d, x)
-  d_queries = Queries(*like(d_q, queries.vectors), None, None)
-  d_keys = Keys(*like(d_k, (keys.k, keys.v, keys.data)), None)
+  d_queries = Queries(*like(d_q, whole_queries.vectors), None, None)
+  d_keys = Keys(*like(d_k, (whole_keys.k, whole_keys.v, keys.data)), None)
   return like(d_weights, weights), d_queries, d_keys, None
 
 
@@ -218,4 +227,16 @@ def _transposed(x):
 
 
 def _pick(tree: Any, i):
-  return jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, i, 0, False), tree)
+  """Returns entry i of each array.
+
+  XLA on a CPU converts bfloat16 to float32 and back to read it; bits it just reads.
+  """
+
+  def pick(x):
+    if x.dtype != jnp.bfloat16:
+      return jax.lax.dynamic_index_in_dim(x, i, 0, False)
+    bits = jax.lax.bitcast_convert_type(x, jnp.uint16)
+    part = jax.lax.dynamic_index_in_dim(bits, i, 0, False)
+    return jax.lax.bitcast_convert_type(part, x.dtype)
+
+  return jax.tree.map(pick, tree)
