@@ -70,6 +70,8 @@ def test_a_round_longer_than_the_patience_counts_itself():
   slow = {"A": clock.contender("A", 30.0)}
   times = measure.rounds(slow, {"A": 31.0}, measure.Patience(10, 1, 9), clock)
   assert times == {"A": [31.0]} and not clock.calls
+  twice = measure.rounds(slow, {"A": 31.0}, measure.Patience(10, 2, 9, 2), clock)
+  assert 31.0 not in twice["A"] and len(twice["A"]) == 2
   times = measure.rounds(slow, {"A": 31.0}, measure.Patience(10, 2, 9), clock)
   assert times == {"A": [31.0, 30.0]}
 

@@ -47,7 +47,7 @@ def op(quick: bool, encodings: Sequence[str] = ENCODINGS) -> Iterator[Group]:
     for backward in (False, True):
       name = f"L={L} {'forward and backward' if backward else 'forward'}"
       least = 2 if L <= 16384 else 1
-      sittings = 3 if L <= 4096 and not quick else 1
+      sittings = 1 if L > 4096 or quick else 2 if L == 4096 else 3
       yield Group(
         name,
         tuple(_attentions(L, backward, encodings)),

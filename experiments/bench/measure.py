@@ -30,9 +30,9 @@ def rounds(
   """Returns seconds of each contender by round: A, B, C, A, B, C, ...
 
   first   seconds of a round before, which warmed everything up. It counts only where
-          a round takes longer than the patience.
+          a round takes longer than the patience, and there is one sitting.
   """
-  slow = sum(first.values()) > patience.seconds
+  slow = sum(first.values()) > patience.seconds and patience.sittings == 1
   times = {name: [first[name]] if slow else [] for name in contenders}
   start = clock() - (sum(first.values()) if slow else 0.0)
   done = int(slow)
