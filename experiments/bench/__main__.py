@@ -1,6 +1,6 @@
 """Measures speed and memory, writes docs/benchmarks.md and the raw figures beside it.
 
-  python -m experiments.bench                        # everything, about 40 minutes
+  python -m experiments.bench                        # everything, about 50 minutes
   python -m experiments.bench --sections=op,step     # some of it; the rest is kept
   python -m experiments.bench --sections=page        # only the page again
   python -m experiments.bench --check                # what make bench-check does
