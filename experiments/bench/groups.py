@@ -51,7 +51,7 @@ def op(quick: bool, encodings: Sequence[str] = ENCODINGS) -> Iterator[Group]:
       yield Group(
         name,
         tuple(_attentions(L, backward, encodings)),
-        Patience(4 if quick else 8, least, 12, sittings),
+        Patience(4 if quick else 8, least, most=12, sittings=sittings),
         {"L": L, "backward": backward},
       )
 
