@@ -138,6 +138,13 @@ DAMAGE = {
   "no manifest": lambda d: [f.unlink() for f in d.rglob("manifest.ocdbt")],
   "no state": lambda d: shutil.rmtree(d / "state"),
   "an empty folder": lambda d: (shutil.rmtree(d), d.mkdir()),
+  "a file in its place": lambda d: (shutil.rmtree(d), d.write_text("no folder")),
+  "a note that is a list": lambda d: (d / "meta" / "metadata").write_text("[]"),
+  "an empty note": lambda d: os.truncate(d / "meta" / "metadata", 0),
+  "a folder for a note": lambda d: (
+    (d / "meta" / "metadata").unlink(),
+    (d / "meta" / "metadata").mkdir(),
+  ),
 }
 
 
@@ -150,7 +157,7 @@ def test_a_damaged_step_is_kept_and_the_one_before_used(saved, said, kind):
     assert meta["step"] == 10
     assert len(said) == 1 and "\n" not in said[0]
     assert f"{saved}/20 is damaged" in said[0] and "20.damaged" in said[0]
-    assert (saved / "20.damaged").is_dir()
+    assert (saved / "20.damaged").exists()
     keeper.save(20, tiny(20), {})  # the step can be saved again
   with Keeper(saved, say=said.append) as keeper:
     assert_equal(keeper.restore(shapes(tiny(0)))[0], tiny(20))
@@ -249,12 +256,60 @@ def test_fingerprints_are_equal_on_every_sharding_and_see_every_change():
     assert prints(array) != prints(array.at[2].set(array[0]))
 
 
+def test_an_even_number_of_sign_flips_is_noticed():
+  weight = jax.random.normal(jax.random.key(0), (8, 8))
+  prints = lambda x: fingerprint.fingerprints({"x": x})["x"]
+  assert prints(-weight) != prints(weight)
+  assert prints(weight.at[0, :2].multiply(-1)) != prints(weight)
+  # The sums of older checkpoints are blind to the last; the whole turned matrix too.
+  assert fingerprint._sums(-weight).tolist() == fingerprint._sums(weight).tolist()
+
+
+# What the older code returned for these arrays.
+OLD = {"a": [4190948561, 2445844739], "b": [3, 2027808453]}
+
+
+def test_checkpoints_with_older_fingerprints_are_verified_by_those(
+  tmp_path, said, monkeypatch
+):
+  state = {"a": jnp.linspace(-1, 1, 6), "b": jnp.asarray([True, True, False, True])}
+  monkeypatch.setattr(checkpoint, "fingerprints", lambda leaves: OLD)
+  with Keeper(tmp_path) as keeper:
+    keeper.save(10, state, {})
+    keeper.save(20, {**state, "b": ~state["b"]}, {})
+  with Keeper(tmp_path, say=said.append) as keeper:
+    restored, meta = keeper.restore(shapes(state))
+  assert_equal(restored, state)
+  assert meta["step"] == 10 and len(said) == 1 and "bits of b differ" in said[0]
+
+
 def test_other_versions_are_said(saved, said, monkeypatch):
   then = checkpoint.versions()
   monkeypatch.setattr(checkpoint, "versions", lambda: then | {"jax": "0.0.1"})
   with Keeper(saved, say=said.append) as keeper:
     assert keeper.restore(shapes(tiny(0))) is not None
   assert len(said) == 1 and f"jax {then['jax']}, now 0.0.1" in said[0]
+
+
+def test_a_file_in_the_place_of_the_folder_is_kept_aside(tmp_path, capsys):
+  (tmp_path / "checkpoints").write_text("no folder")
+  with Keeper(tmp_path / "checkpoints") as keeper:
+    keeper.save(10, tiny(10), {})
+  assert (tmp_path / "checkpoints.damaged").read_text() == "no folder"
+  assert (
+    "checkpoints is no folder; kept as checkpoints.damaged" in capsys.readouterr()[1]
+  )
+
+
+def test_a_folder_removed_while_it_trains_is_made_again(saved, said):
+  with Keeper(saved, say=said.append) as keeper:
+    shutil.rmtree(saved)
+    keeper.save(30, tiny(30), {})
+    keeper.wait()
+    keeper.save(40, tiny(40), {})
+  assert keeper.steps()[-1] == 40
+  with Keeper(saved) as keeper:
+    assert_equal(keeper.restore(shapes(tiny(0)))[0], tiny(40))
 
 
 class FullDisk:

@@ -8,7 +8,6 @@ that failed only at the next one. Those three are what `Keeper` adds.
 import contextlib
 import importlib.metadata
 import json
-import os
 import re
 import zlib
 from collections.abc import Callable
@@ -19,8 +18,14 @@ import jax
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
-from transformer_jax.training.files import free_space, plain, warn
-from transformer_jax.training.fingerprint import fingerprints
+from transformer_jax.training.files import (
+  free_space,
+  make_folder,
+  plain,
+  set_aside,
+  warn,
+)
+from transformer_jax.training.fingerprint import differing, fingerprints
 from transformer_jax.training.quiet import quieten_orbax
 
 LIBRARIES = ("jax", "jaxlib", "flax", "orbax-checkpoint")
@@ -55,6 +60,7 @@ class Keeper:
     self._manager = self._open()
 
   def _open(self) -> ocp.CheckpointManager:
+    make_folder(self._directory)
     latest = ocp.checkpoint_managers.LatestN(self._keep)
     options = ocp.CheckpointManagerOptions(
       cleanup_tmp_directories=True, preservation_policy=latest
@@ -71,7 +77,9 @@ class Keeper:
 
   def steps(self) -> list[int]:
     """Returns the steps on disk, oldest first."""
-    names = (path.name for path in self._directory.iterdir())
+    # Somebody may have removed the folder; the next save makes it again.
+    there = self._directory.iterdir() if self._directory.exists() else ()
+    names = (path.name for path in there)
     return sorted(int(name) for name in names if name.isdigit())
 
   def save(self, step: int, state: Any, meta: dict[str, Any]) -> None:
@@ -149,10 +157,8 @@ class Keeper:
     for step in reversed(steps):
       try:
         state, note = self._read(step, abstract)
-      except (CheckpointError, *NOT_DAMAGE):
-        raise
       except Exception as error:
-        if any(text in str(error) for text in NOT_DAMAGE_TEXT):
+        if not _is_damage(error):
           raise
         self._set_aside(step, brief(error))
         continue
@@ -167,9 +173,12 @@ class Keeper:
     self._settle()
     try:
       state, note = self._read(step, abstract)
-    except Damage as error:
+    except Exception as error:
+      if not _is_damage(error):
+        raise
       raise CheckpointError(
-        f"checkpoint {self._directory}/{step} is damaged ({error}); use another step"
+        f"checkpoint {self._directory}/{step} is damaged ({brief(error)}); use another"
+        " step"
       ) from error
     return state, note["meta"]
 
@@ -182,9 +191,7 @@ class Keeper:
     target = {name: _placed(leaf) for name, leaf in wanted.items()}
     only_state = ocp.args.Composite(state=ocp.args.StandardRestore(target))
     leaves = self._manager.restore(step, args=only_state).state
-    found = fingerprints(leaves)
-    bad = [name for name in found if found[name] != note["fingerprints"][name]]
-    if bad:
+    if bad := differing(leaves, note["fingerprints"]):
       raise Damage(f"bits of {', '.join(bad[:3])} differ from what was saved")
     in_order = [leaves[name] for name in wanted]
     return jax.tree.unflatten(jax.tree.structure(abstract), in_order), note
@@ -194,9 +201,7 @@ class Keeper:
     with contextlib.suppress(Exception):
       self._manager.close()
     if jax.process_index() == 0:
-      names = [f"{step}.damaged", *(f"{step}.damaged-{n}" for n in range(2, 1000))]
-      free = next(name for name in names if not (self._directory / name).exists())
-      os.rename(self._directory / str(step), self._directory / free)
+      free = set_aside(self._directory / str(step))
       self._say(
         f"checkpoint {self._directory}/{step} is damaged ({reason}); kept as {free},"
         " using the one before"
@@ -214,6 +219,12 @@ class Keeper:
         f"checkpoint {self._directory}/{step} was written with {'; '.join(parts)}:"
         " the numbers may differ in their last bits from an uninterrupted run"
       )
+
+
+def _is_damage(error: Exception) -> bool:
+  if isinstance(error, (CheckpointError, *NOT_DAMAGE)):
+    return False
+  return not any(text in str(error) for text in NOT_DAMAGE_TEXT)
 
 
 def versions() -> dict[str, str]:

@@ -48,10 +48,39 @@ def write_json(path: str | Path, value: Any) -> None:
   replace_file(Path(path), text.encode())
 
 
+def set_aside(path: Path) -> str:
+  """Renames what is damaged or in the way, so that nothing is lost; returns the name.
+
+  `status.json` becomes `status.json.damaged`, the next one `status.json.damaged-2`.
+  """
+  names = [
+    f"{path.name}.damaged",
+    *(f"{path.name}.damaged-{n}" for n in range(2, 1000)),
+  ]
+  free = next(name for name in names if not os.path.lexists(path.with_name(name)))
+  os.rename(path, path.with_name(free))
+  return free
+
+
+def make_folder(path: Path) -> None:
+  """Makes a folder and its parents; a file in its place is set aside."""
+  if path.exists() and not path.is_dir():
+    warn(f"{path} is no folder; kept as {set_aside(path)}")
+  path.mkdir(parents=True, exist_ok=True)
+
+
+def make_way(path: Path) -> None:
+  """Sets a folder aside that stands in the place of a file."""
+  if path.is_dir() and not path.is_symlink():
+    warn(f"{path} is a folder instead of a file; kept as {set_aside(path)}")
+
+
 def replace_file(path: Path, content: bytes) -> None:
   """Writes a neighbour, forces it to the disk and renames it over `path`."""
   path.parent.mkdir(parents=True, exist_ok=True)
-  neighbour = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+  make_way(path)
+  # Several processes, also of several machines, may write one file.
+  neighbour = path.with_name(f".{path.name}.{os.getpid()}-{os.urandom(4).hex()}.tmp")
   try:
     with open(neighbour, "wb") as file:
       file.write(content)
@@ -90,12 +119,23 @@ def read_json(path: str | Path) -> Any:
     ) from error
 
 
+def read_object(path: str | Path) -> dict[str, Any]:
+  """Returns a JSON object; FileError for anything else, OSError as it comes."""
+  content = read_json(path)
+  if not isinstance(content, dict):
+    raise FileError(
+      f"{path} holds no JSON object but {json.dumps(content)[:40]}; restore it, or"
+      f" delete the folder {Path(path).parent} to start this run again"
+    )
+  return content
+
+
 def check_same_config(directory: str | Path, config: Mapping[str, Any]) -> None:
   """Raises FileError where `directory`/config.json differs; says nothing if absent."""
   path = Path(directory) / "config.json"
   if not path.exists():
     return
-  old, new = _flat(read_json(path)), _flat(plain(config))
+  old, new = _flat(read_object(path)), _flat(plain(config))
   keys = sorted(key for key in old | new if not _same(old, new, key))
   if keys:
     lines = [f"  {k}: there {_show(old, k)}, now {_show(new, k)}" for k in keys]

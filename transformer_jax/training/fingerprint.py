@@ -1,29 +1,55 @@
-"""Fingerprints of arrays, because a flipped bit on disk is restored silently.
+"""Checksums of arrays, because a flipped bit on disk is restored silently.
 
-Two wrap-around uint32 sums per leaf: of its bits, and of its bits weighted by odd
-numbers that depend on the place. Sums have no order, so the fingerprint is equal on
-every sharding. Any single flipped bit changes the first, a swap changes the second.
+XXH3 with 128 bits over the bytes of the whole array in row-major order, read on the
+host: the same on every mesh and sharding, and different after any change of the bytes.
+Checkpoints of older versions carry two wrap-around sums instead, which a pair of sign
+flips can leave alone; they are compared by those.
 """
 
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+import xxhash
+from jax.experimental import multihost_utils
 
 GOLDEN = 2654435761  # 2**32 / golden ratio: neighbours get unlike weights
 UNSIGNED = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32, 8: jnp.uint32}
 
 
-def fingerprints(leaves: dict[str, Any]) -> dict[str, list[int]]:
-  """Returns two numbers per named array, computed where the array lives."""
-  # One small program per shape: parameters and their two moments share it, and so do
-  # the runs of a sweep.
-  sums = {name: _sums(leaf) for name, leaf in leaves.items()}
-  return {name: both.tolist() for name, both in jax.device_get(sums).items()}
+def fingerprints(leaves: dict[str, Any]) -> dict[str, str]:
+  """Returns the checksum of each named array as 32 hexadecimal digits."""
+  # One array after another: the host holds no more than the largest.
+  return {name: _checksum(leaf) for name, leaf in leaves.items()}
+
+
+def differing(leaves: dict[str, Any], saved: dict[str, Any]) -> list[str]:
+  """Returns the names of the arrays whose fingerprint is not the saved one."""
+  names = []
+  for name, leaf in leaves.items():
+    old = isinstance(saved[name], list)
+    if saved[name] != (_sums(leaf).tolist() if old else _checksum(leaf)):
+      names.append(name)
+  return names
+
+
+def _checksum(leaf: jax.Array) -> str:
+  return xxhash.xxh3_128_hexdigest(_bytes(leaf))
+
+
+def _bytes(leaf: jax.Array) -> np.ndarray:
+  """Returns the bytes of the whole array, on a CPU mostly without a copy."""
+  if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+    leaf = jax.random.key_data(leaf)
+  if not getattr(leaf, "is_fully_addressable", True):
+    leaf = multihost_utils.process_allgather(leaf, tiled=True)
+  return np.ascontiguousarray(jax.device_get(leaf)).reshape(-1).view(np.uint8)
 
 
 @jax.jit
 def _sums(leaf: jax.Array) -> jax.Array:
+  """Returns the two sums of older checkpoints: of the bits, and of weighted bits."""
   bits = _bits(leaf)
   place = jnp.zeros(bits.shape, jnp.uint32)
   for axis, size in enumerate(bits.shape):
