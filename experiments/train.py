@@ -27,6 +27,7 @@ from experiments.build import (
 from experiments.start import Start
 from experiments.start import read as read_start
 from experiments.stopwatch import Stopwatch
+from transformer_jax.data.base import Task
 from transformer_jax.evaluation.lengths import MEASURES
 from transformer_jax.evaluation.translator import Translator
 from transformer_jax.evaluation.written import MEASURES as WRITTEN
@@ -37,7 +38,14 @@ from transformer_jax.training.loop import Fitted, Program
 from transformer_jax.training.progress import Progress
 from transformer_jax.training.record import Record
 
-load = functools.lru_cache(maxsize=4)(lambda task: task.load())  # runs share texts
+
+@functools.lru_cache(maxsize=4)  # runs share texts
+def load(task: Task) -> tuple[Any, dict[str, Any]]:
+  """Returns a task's arrays and facts; prints what a user should read about them."""
+  arrays, facts = task.load()
+  for sentence in facts.get("notes", ()):
+    print(f"note: {sentence}", flush=True)
+  return arrays, facts
 
 
 def run(config: ConfigDict, folder: Path, name: str, stop: Any) -> dict | None:

@@ -85,6 +85,12 @@ def check_sizes(task: str, least: int = 1, **sizes: int | None) -> None:
       raise DataError(f"{task}: {name} is {size}; it must be at least {least}")
 
 
+def note(facts: dict[str, Any], *sentences: str) -> None:
+  """Adds what a user should read about the data; the runner prints it."""
+  if sentences:
+    facts["notes"] = [*facts.get("notes", ()), *sentences]
+
+
 class Task:
   """A source of batches, pure in the key. Subclasses are frozen dataclasses.
 

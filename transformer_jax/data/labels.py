@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from transformer_jax.data import examples, files, framed, parallel
-from transformer_jax.data.base import Batch, Task, check_sizes, check_split
+from transformer_jax.data.base import Batch, Task, check_sizes, check_split, note
 from transformer_jax.data.examples import Example, Form
 from transformer_jax.data.files import DataError
 from transformer_jax.data.framed import NONE, Places
@@ -98,8 +98,8 @@ class Labelled(Task):
     tokenizer = tokenizers.build(self.tokenizer).train(texts)
     labels = self._labels(found)
     learned[self] = tokenizer, labels
-    facts |= {"vocabulary": tokenizer.fingerprint, "labels": len(labels)}
-    facts["vocabulary_size"] = len(tokenizer.pieces)
+    facts |= {**tokenizer.facts, "labels": len(labels)}
+    note(facts, *tokenizer.notes)
     facts |= guesses(found["train"], found[self.split])
     arrays = {"frame_2": np.array([tokenizer.start, tokenizer.end], np.int32)}
     for name, split in (("train", "train"), ("scored", self.split)):

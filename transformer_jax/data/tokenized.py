@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from transformer_jax.data.base import Batch, tasks
+from transformer_jax.data.base import Batch, note, tasks
 from transformer_jax.data.files import DataError, Document
 from transformer_jax.data.text import Text
 from transformer_jax.data.tokenizers import Tokenizer, tokenizers
@@ -52,8 +52,8 @@ class Tokens(Text):
       name: sum(len(x.content) for x in tokens[name]) for name in tokens
     }
     end_W = self._ends(tokens[self.split], sum(facts["tokens"].values()))
-    facts |= {"windows": len(end_W), "vocabulary": tokenizer.fingerprint}
-    facts["vocabulary_size"] = len(tokenizer.pieces)
+    facts |= {"windows": len(end_W), **tokenizer.facts}
+    note(facts, *tokenizer.notes)
     join = lambda name: np.concatenate([x.content for x in tokens[name]])
     arrays = {"train_N": join("train"), "scored_N": join(self.split), "end_W": end_W}
     arrays["pieces"] = np.int32(len(tokenizer.pieces))

@@ -19,6 +19,7 @@ from transformer_jax.data.base import (
   Task,
   check_sizes,
   check_split,
+  note,
   tasks,
 )
 from transformer_jax.data.files import DataError
@@ -86,7 +87,12 @@ class Translation(Task):
   def learned(self, pairs: list[Pair]) -> Tokenizer:
     """Returns the tokenizer, trained on both sides of the training pairs."""
     texts = [text for pair in pairs for text in (pair.source, pair.target)]
-    return _learned(self.tokenizer, tuple(texts[:: -(-len(texts) // ENOUGH)]))
+    some = tuple(texts[:: -(-len(texts) // ENOUGH)])
+    learned = _learned(self.tokenizer, some)
+    if len(some) == len(texts) or not learned.trained_on:
+      return learned
+    counts = {"texts": len(some), "of_texts": len(texts)}
+    return dataclasses.replace(learned, trained_on=learned.trained_on | counts)
 
   def load(self) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, Any]]:
     """Returns the tokens of the train and the scored split, the shortest pairs first.
@@ -96,8 +102,8 @@ class Translation(Task):
     """
     pairs, facts = self.read()
     tokenizer = used[self] = self.learned(pairs["train"])
-    facts["vocabulary"] = tokenizer.fingerprint
-    facts["vocabulary_size"] = len(tokenizer.pieces)
+    facts |= tokenizer.facts
+    note(facts, *tokenizer.notes)
     arrays = {}
     for name, split in (("train", "train"), ("scored", self.split)):
       sides, kept = self._tokens(tokenizer, pairs[split], split)

@@ -6,7 +6,7 @@ import json
 import pathlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from transformer_jax.data.files import DataError
 from transformer_jax.spec import Registry
@@ -27,12 +27,16 @@ class Tokenizer:
 
   sentinels   how many of them there are
   pieces      what each token stands for, in order; empty before training
+  trained_on  how much of the text training read, where that may be less than all
 
   start, end, mask   tokens that begin and end a text, and that hide one
   """
 
   sentinels: int = dataclasses.field(default=0, kw_only=True)
   pieces: tuple[str, ...] = dataclasses.field(default=(), kw_only=True, repr=False)
+  trained_on: dict[str, Any] = dataclasses.field(
+    default_factory=dict, kw_only=True, repr=False, compare=False
+  )
 
   name: ClassVar[str]
   start: ClassVar[int] = BOS
@@ -54,6 +58,17 @@ class Tokenizer:
     """The SHA-256 of the vocabulary."""
     said = json.dumps([self.name, self.pieces], ensure_ascii=True)
     return hashlib.sha256(said.encode()).hexdigest()
+
+  @property
+  def facts(self) -> dict[str, Any]:
+    """The fingerprint and size of the vocabulary, and the text behind it, to record."""
+    facts = {"vocabulary": self.fingerprint, "vocabulary_size": len(self.pieces)}
+    return facts | ({"vocabulary_text": self.trained_on} if self.trained_on else {})
+
+  @property
+  def notes(self) -> list[str]:
+    """Sentences about the training text that a user should read."""
+    return []
 
   def train(self, texts: Iterable[str]) -> "Tokenizer":
     """Returns this tokenizer with a vocabulary; the same texts give the same one."""
@@ -105,7 +120,8 @@ class Tokenizer:
 
   def _arguments(self) -> dict:
     kept = [field.name for field in dataclasses.fields(self) if field.init]
-    return {name: getattr(self, name) for name in kept if name != "pieces"}
+    learned = {"pieces", "trained_on"}
+    return {name: getattr(self, name) for name in kept if name not in learned}
 
   def _save_more(self, folder: pathlib.Path) -> None:
     pass

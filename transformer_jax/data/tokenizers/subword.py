@@ -8,7 +8,7 @@ import dataclasses
 import functools
 import io
 import pathlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, ClassVar
 
 from transformer_jax.data.files import DataError
@@ -45,7 +45,8 @@ class Subword(Tokenizer):
     """Returns the tokenizer with a vocabulary. Raises DataError for too little text."""
     import sentencepiece
 
-    lines, out = [text for text in texts if text.strip()], io.BytesIO()
+    lines, trained_on = _lines(texts)
+    out = io.BytesIO()
     if not lines:
       raise DataError("subword: there is no text to train on; give more")
     options = _OPTIONS | {"control_symbols": list(self.special[UNK + 1 :])}
@@ -62,7 +63,18 @@ class Subword(Tokenizer):
         f"subword(size={self.size}) cannot be trained on these {len(lines)} texts"
         f" ({error}); write a larger size or a smaller coverage"
       ) from error
-    return self._of(out.getvalue())
+    return dataclasses.replace(self._of(out.getvalue()), trained_on=trained_on)
+
+  @property
+  def notes(self) -> list[str]:
+    lines = self.trained_on.get("left_out")
+    if not lines:
+      return []
+    share = self.trained_on["left_out_bytes"] / self.trained_on["bytes"]
+    return [
+      f"the vocabulary was not learned from {lines} of the lines ({share:.1%} of the"
+      " text): they hold U+2585, which SentencePiece reserves; replace it to use them"
+    ]
 
   def encode(self, text: str) -> list[int]:
     return self._processor.encode(text)
@@ -95,6 +107,50 @@ class Subword(Tokenizer):
       raise ValueError(f"{MODEL} is damaged") from error
 
 
+# SentencePiece skips longer lines, and lines with its own mark, without a word.
+LONGEST = 4192  # bytes
+RESERVED = "\u2585"
+
+
+def _lines(texts: Iterable[str]) -> tuple[list[str], dict[str, Any]]:
+  """Returns the lines that SentencePiece reads, and how much of the text they are.
+
+  bytes     of all lines that are not empty
+  cut       long lines, read in pieces
+  left_out  lines with a reserved character, and their bytes
+  """
+  lines, count = [], {"bytes": 0, "cut": 0, "left_out": 0, "left_out_bytes": 0}
+  for text in texts:
+    if not text.strip():
+      continue
+    size = len(text) if text.isascii() else len(text.encode())
+    count["bytes"] += size
+    if RESERVED in text:
+      count["left_out"] += 1
+      count["left_out_bytes"] += size
+    elif size <= LONGEST:
+      lines.append(text)
+    else:
+      count["cut"] += 1
+      lines += (piece for piece in _cut(text) if piece.strip())
+  return lines, count
+
+
+def _cut(text: str) -> Iterator[str]:
+  """Yields pieces of at most LONGEST bytes, cut at spaces if there are any."""
+  content, start = text.encode(), 0
+  while len(content) - start > LONGEST:
+    stop = content.rfind(b" ", start, start + LONGEST + 1)
+    space = stop > start
+    if not space:
+      stop = start + LONGEST
+      while content[stop] & 0xC0 == 0x80:  # inside a character
+        stop -= 1
+    yield content[start:stop].decode()
+    start = stop + space  # SentencePiece puts a space before each line
+  yield content[start:].decode()
+
+
 _OPTIONS = {
   "model_type": "bpe",
   "byte_fallback": True,
@@ -104,6 +160,8 @@ _OPTIONS = {
   **{"pad_id": 0, "bos_id": 1, "eos_id": 2, "unk_id": 3},
   "num_threads": 1,
   "minloglevel": 2,
+  "max_sentence_length": LONGEST,
+  "required_chars": "\u2581",  # the space, which texts without spaces would lose
 }
 
 
