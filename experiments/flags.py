@@ -29,8 +29,14 @@ from experiments.config import (
 )
 from experiments.config_file import DEFAULT, short
 from experiments.plan import Plan
+from transformer_jax.spec import SpecError, trust
 
 BAD_INPUT, INTERRUPTED = 2, 130  # exit codes
+ALLOW = (
+  "Classes that a run's folder may name besides registered ones, as in"
+  " --allow=my_file:MyEncoding; importing my_file runs it. Those that the command line"
+  " or the config file names are allowed."
+)
 
 absl_flags.disclaim_key_flags()  # --help lists them under the command itself
 
@@ -44,6 +50,7 @@ class Request:
   overrides   flat keys from flags, which win
   plan        what its sweep() returns, or the function that --plan names; or None
   groups      names of the groups that are asked for; none: all
+  allow       classes that the config of train.start may name besides registered ones
   """
 
   path: Path
@@ -55,12 +62,14 @@ class Request:
   retry: bool
   which: str = "sweep"
   groups: tuple[str, ...] = ()
+  allow: tuple[str, ...] = ()
 
   def command(self, tool: str, workdir: bool = False) -> str:
     """Returns the shell command that asks for the same."""
     where = self.workdir if workdir else None
     own = {} if self.which == "sweep" else {"plan": self.which}
     own |= {"groups": ",".join(self.groups)} if self.groups else {}
+    own |= {"allow": ",".join(self.allow)} if self.allow else {}
     return command(tool, self.path, self.overrides, where, own)
 
   @property
@@ -115,6 +124,7 @@ def define(argv: list[str], values: absl_flags.FlagValues = absl_flags.FLAGS) ->
     " commands with one workdir share the work.",
     flag_values=values,
   )
+  absl_flags.DEFINE_list("allow", [], ALLOW, flag_values=values)
 
 
 def start(main: Callable[[Request], int]) -> None:
@@ -186,7 +196,16 @@ def parse(
     retry=values["retry"].value,
     which=which,
     groups=tuple(values["groups"].value),
+    allow=_allowed(values["allow"].value),
   )
+
+
+def _allowed(classes: Sequence[str]) -> tuple[str, ...]:
+  try:
+    trust(classes)
+  except SpecError as error:
+    raise ConfigError(str(error)) from error
+  return tuple(classes)
 
 
 def _check_names(
@@ -207,7 +226,7 @@ def _check_names(
 
 def _unknown_flag(name: str, keys: Iterable[str]) -> str:
   """Offers the nearest flag, also where only `config.` or the group is missing."""
-  known = ("config", "workdir", "plan", "groups", "dry_run", "retry", "help")
+  known = ("config", "workdir", "plan", "groups", "allow", "dry_run", "retry", "help")
   meant = {short: f"--config.{key}" for short, key in spellings(keys).items()}
   meant |= {f"config.{key}": f"--config.{key}" for key in keys}
   meant |= {flag: f"--{flag}" for flag in known}

@@ -14,9 +14,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.build import Experiment, build
-from experiments.config import ConfigError, resolve
-from experiments.configs import base
+from experiments.build import Experiment
+from experiments.config import ConfigError
+from experiments.trained import of_run
 from transformer_jax import interop
 from transformer_jax.data import files, tokenizers
 from transformer_jax.models import Architecture
@@ -102,14 +102,14 @@ def _load(folder: Path) -> tuple[Architecture, Arrays]:
       " and model.safetensors, or that of a run (runs/*/runs/ID)"
     ) from error
   if "task" in said:
-    return _run(folder, said)
+    return _run(folder)
   loaded = interop.load(folder)
   return loaded.arch, flat(loaded.params)
 
 
-def _run(folder: Path, said: dict[str, Any]) -> tuple[Architecture, Arrays]:
+def _run(folder: Path) -> tuple[Architecture, Arrays]:
   """Returns the model of a run's first seed."""
-  experiment = build(resolve(base.get_config(), said))
+  _, experiment = of_run(folder)
   trainer, seed_S = experiment.trainer, jnp.array(experiment.seeds, jnp.uint32)
   abstract = jax.eval_shape(jax.vmap(trainer.init), seed_S)
   there = folder / "checkpoints"

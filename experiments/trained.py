@@ -10,14 +10,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from absl import flags, logging
+from ml_collections import ConfigDict
 
 from experiments.build import Experiment, build
-from experiments.config import ConfigError, resolve
+from experiments.config import ConfigError, resolve, validate
 from experiments.configs import base
+from experiments.flags import ALLOW
 from transformer_jax.data import tokenizers
 from transformer_jax.data.base import Task
 from transformer_jax.data.tokenizers import Tokenizer
 from transformer_jax.evaluation.average import average
+from transformer_jax.spec import registered_only, trust
 from transformer_jax.training.checkpoint import CheckpointError, Keeper
 from transformer_jax.training.files import FileError, read_json
 
@@ -40,6 +43,7 @@ def define(done: str) -> None:
   flags.DEFINE_integer("average", 1, "Newest checkpoints whose mean is used.")
   flags.DEFINE_integer("seed", 0, "Which of the run's seeds, counted from 0.")
   flags.DEFINE_integer("rows", 16, f"Lines {done} together; 1: each as it comes.")
+  flags.DEFINE_list("allow", [], ALLOW)
   flags.mark_flag_as_required("run")
 
 
@@ -52,6 +56,7 @@ def main(argv: list[str], answers: Callable[[], Iterable[str]]) -> int:
       raise ConfigError(f"'{argv[1]}' is not a flag; write --input={argv[1]}")
     if FLAGS.rows < 1:
       raise ConfigError(f"--rows={FLAGS.rows}: write 1 or more")
+    trust(FLAGS.allow)
     for text in answers():
       print(text, flush=True)
   except (ConfigError, CheckpointError, FileError, OSError, ValueError) as error:
@@ -70,8 +75,7 @@ def load(run: Path, wanted: type[Task], what: str, seed: int, last: int) -> Trai
   """
   if not (run / "config.json").exists():
     raise ConfigError(f"{run} is no run: it has no config.json; see runs/*/runs/")
-  config = resolve(base.get_config(), read_json(run / "config.json"))
-  experiment = build(config)
+  config, experiment = of_run(run)
   if not isinstance(experiment.task, wanted):
     raise ConfigError(f"{run}: its task is not {what} but {config.task}")
   if not (run / "tokenizer").exists():
@@ -80,6 +84,19 @@ def load(run: Path, wanted: type[Task], what: str, seed: int, last: int) -> Trai
     raise ConfigError(f"--seed={seed}: this run has {len(experiment.seeds)} seeds")
   params = jax.tree.map(lambda x: x[seed], _params(run, experiment, last))
   return Trained(experiment, params, tokenizers.load(run / "tokenizer"))
+
+
+def of_run(folder: Path) -> tuple[ConfigDict, Experiment]:
+  """Returns the config in a run's folder, and its objects.
+
+  Somebody else may have written it, so it names what is registered here, or what the
+  user named himself; see `spec.trust`.
+  """
+  path = folder / "config.json"
+  config = resolve(base.get_config(), read_json(path))
+  with registered_only(str(path)):
+    validate(config)
+    return config, build(config)
 
 
 def _params(run: Path, experiment: Experiment, last: int) -> Any:

@@ -84,7 +84,8 @@ def _outcomes(
     if stop:
       return
     name = f"[{number}/{len(todo)}] {run.group} {run.label}"
-    facts["command"] = flags.command("run", request.path, run.overrides)
+    own = {"allow": ",".join(request.allow)} if request.allow else {}
+    facts["command"] = flags.command("run", request.path, run.overrides, own=own)
     train = functools.partial(_train, run, name, stop)
     outcome = runs.perform(run, request.workdir, train, facts, changes, request.retry)
     if outcome.note:  # a run that was just finished has left its own line

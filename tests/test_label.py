@@ -156,7 +156,7 @@ def command(monkeypatch, capsys):
   for module in (flags, trained, label):
     if hasattr(module, "FLAGS"):
       monkeypatch.setattr(module, "FLAGS", values)
-  for kind in ("string", "integer"):
+  for kind in ("string", "integer", "list"):
     define = getattr(flags, f"DEFINE_{kind}")
     own = lambda *args, define=define: define(*args, flag_values=values)
     monkeypatch.setattr(flags, f"DEFINE_{kind}", own)

@@ -57,12 +57,12 @@ def test_errors_name_the_nearest_right_spelling(spec, says):
 
 
 def test_a_name_is_registered_once():
-  registry = Registry("thing")
-
-  @registry.register("one")
   @dataclasses.dataclass(frozen=True)
   class One:
     text: str = ""
+
+  registry = Registry("thing", One)
+  registry.register("one")(One)
 
   assert registry.build("one(text='a:b (c)')") == One("a:b (c)")
   assert dict(registry) == {"one": One} and len(registry) == 1

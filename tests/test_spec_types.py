@@ -3,22 +3,11 @@
 import inspect
 
 import pytest
+from registries import CONFIGURED
 
-import transformer_jax.data  # noqa: F401, fills the registry of tasks
-from transformer_jax.attention import attentions, cores
-from transformer_jax.data.base import tasks
-from transformer_jax.data.tokenizers import tokenizers
-from transformer_jax.evaluation.beam import penalties
-from transformer_jax.models import cells, ends, layers, links
-from transformer_jax.models.families import families
-from transformer_jax.models.placements import placements
-from transformer_jax.positions import positions
+from transformer_jax.attention import attentions
 from transformer_jax.spec import Registry, SpecError
-from transformer_jax.training.optimizers import optimizers, schedules
 
-REGISTRIES = [positions, attentions, cores, tasks, ends.embeddings, ends.heads]
-REGISTRIES += [layers.norms, layers.activations, families, links.links, cells.cells]
-REGISTRIES += [placements, optimizers, schedules, tokenizers, penalties]
 # Of each type a value that it is not, and what the message offers instead.
 WRONG = {
   bool: ("'a'", "True or False"),
@@ -28,7 +17,7 @@ WRONG = {
 }
 CASES = [
   pytest.param(registry, name, field, id=f"{name}.{field.name}")
-  for registry in REGISTRIES
+  for registry in CONFIGURED
   for name in registry
   for field in inspect.signature(registry[name]).parameters.values()
   if field.annotation in WRONG and field.default is not inspect.Parameter.empty
@@ -70,7 +59,7 @@ class Known(Thing):
     super().__init__(many, share, name, sure, maybe, few)
 
 
-things = Registry("thing")
+things = Registry("thing", Thing)
 things.register("thing")(Thing)
 things.register("known")(Known)
 

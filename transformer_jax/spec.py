@@ -6,6 +6,8 @@ A spec is a name with literal arguments, which may be specs or tuples of specs:
 """
 
 import ast
+import contextlib
+import contextvars
 import difflib
 import importlib
 import inspect
@@ -15,9 +17,37 @@ import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
+LONGEST, DEEPEST = 20_000, 60  # characters of a spec, and levels of its syntax tree
+
+# Importing a module runs it, so a file of somebody else may name no module. These two
+# say whose specs are being built, and which classes the user named himself.
+_source: contextvars.ContextVar[str] = contextvars.ContextVar("source", default="")
+_trusted: set[str] = set()
+
 
 class SpecError(ValueError):
   """A spec that cannot be built; the message says what to write instead."""
+
+
+def trust(classes: Iterable[str]) -> None:
+  """Lets files of others name these classes, each as `module:Class`."""
+  for name in classes:
+    if not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", name):
+      raise SpecError(f"--allow={name}: write module:Class, as in my_file:MyEncoding")
+    _trusted.add(name)
+
+
+@contextlib.contextmanager
+def registered_only(source: str) -> Iterator[None]:
+  """Refuses classes outside the registries, unless the user named them himself.
+
+  source   the file of somebody else whose specs are built meanwhile, for messages
+  """
+  token = _source.set(source)
+  try:
+    yield
+  finally:
+    _source.reset(token)
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:
@@ -27,11 +57,19 @@ def nearest(name: str, choices: Iterable[str]) -> str:
 
 
 class Registry(Mapping[str, type]):
-  """Maps names to classes and builds objects of one kind from specs."""
+  """Maps names to classes of one base and builds objects of them from specs."""
 
-  def __init__(self, kind: str, combine: Callable[[tuple], Any] | None = None):
-    """combine: makes one object of several; specs may then be added up."""
+  def __init__(
+    self, kind: str, base: type, combine: Callable[[tuple], Any] | None = None
+  ):
+    """Makes an empty registry.
+
+    kind      what messages call an object
+    base      every class must inherit it, also those that are named as module:Class
+    combine   makes one object of several; specs may then be added up
+    """
     self.kind = kind
+    self.base = base
     self._combine = combine
     self._classes: dict[str, type] = {}
 
@@ -50,7 +88,7 @@ class Registry(Mapping[str, type]):
     def add(cls: type) -> type:
       if name in self._classes:
         raise SpecError(f"{self.kind} '{name}' is registered twice; rename one of them")
-      self._classes[name] = cls
+      self._classes[name] = self._inheriting(cls, name)
       return cls
 
     return add
@@ -64,14 +102,27 @@ class Registry(Mapping[str, type]):
     """Returns the object that `spec` describes; an object is returned unchanged."""
     if not isinstance(spec, str):
       return spec
+    return self._object(self._parse(spec), spec)
+
+  def _parse(self, spec: str) -> ast.expr:
+    if len(spec) > LONGEST:
+      raise SpecError(
+        f"{self.kind} '{_short(spec)}' has {len(spec)} characters; write {LONGEST} or"
+        " less"
+      )
     try:
       node = ast.parse(_imports_as_attributes(spec.strip()), mode="eval").body
-    except SyntaxError as error:
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
       raise SpecError(
-        f"cannot read {self.kind} '{spec}': write name, name(argument=value)"
+        f"cannot read {self.kind} '{_short(spec)}': write name, name(argument=value)"
         " or module:Class(argument=value)"
       ) from error
-    return self._object(node, spec)
+    if _depth(node) > DEEPEST:
+      raise SpecError(
+        f"{self.kind} '{_short(spec)}' is nested more than {DEEPEST} levels deep; write"
+        " a simpler one"
+      )
+    return node
 
   def _object(self, node: ast.expr, spec: str) -> Any:
     if self._combine and isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
@@ -88,6 +139,8 @@ class Registry(Mapping[str, type]):
   def _call(self, node: ast.expr, spec: str) -> Any:
     call = node if isinstance(node, ast.Call) else ast.Call(node, [], [])
     cls = self._find(call.func, spec)
+    if not all(arg.arg for arg in call.keywords):
+      raise SpecError(f"{self.kind} '{spec}': ** is not read here; name each argument")
     args = [self._value(arg, spec) for arg in call.args]
     kwargs = {arg.arg: self._value(arg.value, spec) for arg in call.keywords}
     values = self._check(cls, args, kwargs, spec)
@@ -107,7 +160,7 @@ class Registry(Mapping[str, type]):
       return tuple(self._value(item, spec) for item in node.elts)
     try:
       return ast.literal_eval(node)
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
       raise SpecError(
         f"in {self.kind} '{spec}': {ast.unparse(node)} is neither a literal nor a spec"
       ) from error
@@ -115,7 +168,8 @@ class Registry(Mapping[str, type]):
   def _find(self, node: ast.expr, spec: str) -> type:
     path = ast.unparse(node)
     if IMPORT in path:
-      return self._load(*path.split(IMPORT), spec)
+      module, _, name = path.partition(IMPORT)
+      return self._load(module, name, spec)
     if path not in self._classes:
       raise SpecError(
         f"unknown {self.kind} '{path}'.{nearest(path, self)}"
@@ -124,9 +178,16 @@ class Registry(Mapping[str, type]):
     return self._classes[path]
 
   def _load(self, module: str, name: str, spec: str) -> type:
+    """Returns a class from outside; nothing of it is called before it is checked."""
+    path, source = f"{module}:{name}", _source.get()
+    if source and path not in _trusted:
+      raise SpecError(
+        f"{source} names the {self.kind} '{path}', which is not registered here, and"
+        f" importing {module} would run it; if you know it, add --allow={path}"
+      )
     try:
       loaded = importlib.import_module(module)
-    except ModuleNotFoundError as error:
+    except ImportError as error:
       raise SpecError(
         f"{self.kind} '{spec}': cannot import '{module}' ({error}); run from the"
         " folder that holds it or put that folder on PYTHONPATH"
@@ -134,7 +195,16 @@ class Registry(Mapping[str, type]):
     if not hasattr(loaded, name):
       near = nearest(name, vars(loaded))
       raise SpecError(f"{self.kind} '{spec}': '{module}' has no '{name}'.{near}")
-    return getattr(loaded, name)
+    cls = self._inheriting(getattr(loaded, name), path)
+    _trusted.add(path)
+    return cls
+
+  def _inheriting(self, cls: Any, name: str) -> type:
+    """Returns the class; raises SpecError unless it is one of the registry's base."""
+    if not (isinstance(cls, type) and issubclass(cls, self.base)):
+      wants = f"{self.base.__module__}.{self.base.__qualname__}"
+      raise SpecError(f"{self.kind} '{name}' must inherit {wants}; it does not")
+    return cls
 
   def _check(self, cls: type, args: list, kwargs: dict, spec: str) -> Mapping[str, Any]:
     """Returns the arguments by name; raises SpecError where it has no such ones."""
@@ -198,6 +268,11 @@ def _wanted(kind: Any) -> str:
 
 
 IMPORT = ".__import__."
+# Either a text in quotes, which stays as it is, or module:Class.
+TEXT_OR_CLASS = re.compile(
+  r"""('(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*")|(?<![\w.])([A-Za-z_][\w.]*):([A-Za-z_]\w*)""",
+  re.DOTALL,
+)
 WORDS = {
   bool: "True or False",
   int: "a whole number",
@@ -209,4 +284,18 @@ WORDS = {
 
 def _imports_as_attributes(spec: str) -> str:
   """Rewrites `module:Class` to `module.__import__.Class`, which Python can parse."""
-  return re.sub(r"(?<![\w'\"])([A-Za-z_][\w.]*):([A-Za-z_]\w*)", rf"\1{IMPORT}\2", spec)
+  rewrite = lambda found: found[1] or f"{found[2]}{IMPORT}{found[3]}"
+  return TEXT_OR_CLASS.sub(rewrite, spec)
+
+
+def _short(spec: str) -> str:
+  return spec if len(spec) <= 80 else f"{spec[:80]}..."
+
+
+def _depth(node: ast.AST) -> int:
+  """Returns how many levels a syntax tree has, without recursion."""
+  level, depth = [node], 0
+  while level:
+    level = [below for each in level for below in ast.iter_child_nodes(each)]
+    depth += 1
+  return depth

@@ -16,7 +16,7 @@ FEW = 128  # queries: fewer fill no tile. Dense is as fast then, and compiles in
 
 @cores.register("auto")
 @dataclasses.dataclass(frozen=True)
-class Auto:
+class Auto(Core):
   """The fastest core that serves the encoding and the variant; results are the same.
 
   Never chooses a core that refuses; `choose` gives the reasons, and a run records them.

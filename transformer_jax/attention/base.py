@@ -1,7 +1,6 @@
 """What an attention core is: one call, many ways to visit tiles of scores."""
 
 import dataclasses
-from typing import Protocol
 
 import jax
 import jax.numpy as jnp
@@ -10,8 +9,6 @@ from transformer_jax.attention.rule import PLAIN, Rule
 from transformer_jax.attention.variant import Variant
 from transformer_jax.positions import Bound, Coords, PositionalEncoding
 from transformer_jax.spec import Registry
-
-cores = Registry("attention core")
 
 
 @jax.tree_util.register_dataclass
@@ -30,7 +27,7 @@ class Dropout:
     return jnp.where(kept, w_BHLM / (1 - self.rate), 0.0)
 
 
-class Core(Protocol):
+class Core:
   """A way to compute attention.
 
   Attends from queries to keys and mixes values, all in the float type of the values.
@@ -53,7 +50,8 @@ class Core(Protocol):
     scale: float | jax.Array | None = None,
     rule: Rule = PLAIN,
     drop: Dropout | None = None,
-  ) -> jax.Array: ...
+  ) -> jax.Array:
+    raise NotImplementedError
 
   def refusal(
     self,
@@ -62,6 +60,10 @@ class Core(Protocol):
     drop: bool = False,
   ) -> str | None:
     """Returns why this core cannot serve an encoding or a variant, or None."""
+    return None
+
+
+cores = Registry("attention core", Core)
 
 
 def require(core: Core, position: Bound, rule: Rule, drop: Dropout | None) -> None:

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from transformer_jax.attention import bands, blocks, tiles
 from transformer_jax.attention.base import (
   PLAIN,
+  Core,
   cores,
   repeat_heads,
   require,
@@ -25,7 +26,7 @@ from transformer_jax.attention.scores import Scheme
 
 @cores.register("blockwise")
 @dataclasses.dataclass(frozen=True)
-class Blockwise:
+class Blockwise(Core):
   """Visits tiles of queries and keys, but for those in which nothing is seen.
 
   block   queries and keys in a tile; 0: chosen from the shapes

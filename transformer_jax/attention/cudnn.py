@@ -10,7 +10,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from transformer_jax.attention.base import PLAIN, cores, require
+from transformer_jax.attention.base import PLAIN, Core, cores, require
 
 HOOKS = "bias", "score", "values", "rows"
 CHANGES = "dot", "logits", "extra", "pointwise", "weigh"
@@ -19,7 +19,7 @@ WITHOUT = "use model.core=blockwise or dense"
 
 @cores.register("cudnn")
 @dataclasses.dataclass(frozen=True)
-class Cudnn:
+class Cudnn(Core):
   """Calls jax.nn.dot_product_attention; takes bfloat16 or float16 on an NVIDIA GPU.
 
   Causal texts that fill their rows need no array of [L, M]; other masks become one,

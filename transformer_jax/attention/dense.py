@@ -7,6 +7,7 @@ import dataclasses
 
 from transformer_jax.attention.base import (
   PLAIN,
+  Core,
   cores,
   mix,
   repeat_heads,
@@ -17,7 +18,7 @@ from transformer_jax.attention.base import (
 
 @cores.register("dense")
 @dataclasses.dataclass(frozen=True)
-class Dense:
+class Dense(Core):
   """Computes every score, then the weights, then the mixture."""
 
   def __call__(

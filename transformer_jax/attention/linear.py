@@ -9,13 +9,13 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from transformer_jax.attention.base import PLAIN, cores, repeat_heads, require
+from transformer_jax.attention.base import PLAIN, Core, cores, repeat_heads, require
 from transformer_jax.attention.features import divide
 
 
 @cores.register("linear")
 @dataclasses.dataclass(frozen=True)
-class Linear:
+class Linear(Core):
   """Walks through keys and queries in the order of the text with sums over keys.
 
   Keys and queries are lined up by segment, then by order: a key at its own order, a

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plgpu
 
-from transformer_jax.attention.base import PLAIN, cores, require
+from transformer_jax.attention.base import PLAIN, Core, cores, require
 from transformer_jax.attention.devices import on_each_device
 from transformer_jax.attention.kernels import layout, reading, serve
 from transformer_jax.attention.kernels.tile import finish, grow
@@ -25,7 +25,7 @@ shape = jax.ShapeDtypeStruct
 
 @cores.register("pallas_gpu")
 @dataclasses.dataclass(frozen=True)
-class PallasGPU:
+class PallasGPU(Core):
   """Visits tiles on a GPU and skips those in which nothing is seen.
 
   block       queries and keys in a tile, a power of two from 16 on. None: 16 where a

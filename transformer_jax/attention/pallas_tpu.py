@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from transformer_jax.attention.base import PLAIN, cores, require
+from transformer_jax.attention.base import PLAIN, Core, cores, require
 from transformer_jax.attention.devices import on_each_device
 from transformer_jax.attention.kernels import layout, reading, serve
 from transformer_jax.attention.kernels.tile import finish, grow
@@ -27,7 +27,7 @@ shape = jax.ShapeDtypeStruct
 
 @cores.register("pallas_tpu")
 @dataclasses.dataclass(frozen=True)
-class PallasTPU:
+class PallasTPU(Core):
   """Visits tiles in fast memory and skips those in which nothing is seen.
 
   block       queries and keys in a tile, a power of two; on a TPU at least 128. None:

@@ -12,6 +12,7 @@ from jax.sharding import PartitionSpec
 
 from transformer_jax.attention.base import (
   PLAIN,
+  Core,
   cores,
   mix,
   repeat_heads,
@@ -24,7 +25,7 @@ from transformer_jax.attention.rule import MASKED
 
 @cores.register("ring")
 @dataclasses.dataclass(frozen=True)
-class Ring:
+class Ring(Core):
   """Sends keys, values and their coordinates round a ring of devices that share a text.
 
   Needs a mesh in context (`with jax.set_mesh(mesh)`), which the runner sets. No device

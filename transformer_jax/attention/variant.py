@@ -12,8 +12,6 @@ from transformer_jax.axes import Dims
 from transformer_jax.positions import Coords, PositionalEncoding
 from transformer_jax.spec import Registry, SpecError
 
-attentions = Registry("attention variant", combine=lambda parts: Sum(parts))
-
 
 @dataclasses.dataclass(frozen=True)
 class Variant:
@@ -143,6 +141,8 @@ class Variant:
     """False when weights need a whole row of scores, or all heads, at once."""
     return not self.overrides("weigh")
 
+
+attentions = Registry("attention variant", Variant, combine=lambda parts: Sum(parts))
 
 ONE_OF = {  # what only one part of a sum may decide
   "how queries and keys are made": ("projections",),

@@ -13,8 +13,6 @@ from transformer_jax.data.tokenizers import Tokenizer
 from transformer_jax.positions.coords import Coords
 from transformer_jax.spec import Registry, nearest
 
-tasks = Registry("task")
-
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
@@ -155,3 +153,6 @@ class Task:
     Coordinates that all rows share have a batch axis of 1; the others have the rows'.
     """
     raise NotImplementedError
+
+
+tasks = Registry("task", Task)

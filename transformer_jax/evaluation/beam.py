@@ -16,12 +16,21 @@ from transformer_jax.models.transformer import Memory
 from transformer_jax.positions import Coords
 from transformer_jax.spec import Registry
 
-penalties = Registry("length penalty")
+
+class Penalty:
+  """What the log p of a text is divided by."""
+
+  def __call__(self, n: jax.Array) -> jax.Array:
+    """Returns the divisor of texts of n tokens."""
+    raise NotImplementedError
+
+
+penalties = Registry("length penalty", Penalty)
 
 
 @penalties.register("gnmt")
 @dataclasses.dataclass(frozen=True)
-class GNMT:
+class GNMT(Penalty):
   """Divides log p of n tokens by ((5 + n) / 6) ** alpha. Wu et al., 2016."""
 
   alpha: float = 0.6
@@ -32,7 +41,7 @@ class GNMT:
 
 @penalties.register("power")
 @dataclasses.dataclass(frozen=True)
-class Power:
+class Power(Penalty):
   """Divides log p of n tokens by n ** alpha, as `transformers` does; 0: by nothing."""
 
   alpha: float = 1.0

@@ -16,8 +16,6 @@ from transformer_jax.models.layers import GeGLU, Gelu, QuickGelu, Relu, Silu, Sw
 from transformer_jax.models.paths import flat
 from transformer_jax.spec import Registry
 
-families = Registry("family of models")
-
 ACTIVATIONS = {
   "gelu": Gelu(approximate=False),
   "gelu_new": Gelu(),
@@ -100,6 +98,9 @@ class Family:
         "the weights do not fit config.json; use those that belong to it:\n  "
         + "\n  ".join(wrong)
       )
+
+
+families = Registry("family of models", Family)
 
 
 def shapes(arch: Architecture) -> dict[str, tuple[int, ...]]:

@@ -15,12 +15,10 @@ from transformer_jax.positions import Coords
 from transformer_jax.product import project
 from transformer_jax.spec import Registry
 
-cells = Registry("recurrent cell")
 State = tuple[jax.Array, ...]  # [B, D] each; the first is what the cell returns
 Look = Callable[[jax.Array, Coords], jax.Array]  # a state h_B1D and where -> context
 
 
-@cells.register("elman")
 @dataclasses.dataclass(frozen=True)
 class Elman:
   """h' = tanh(W x + U h + b). Elman, 1990. https://doi.org/10.1207/s15516709cog1402_1
@@ -51,6 +49,10 @@ class Elman:
     """Returns the next state; x_BNW are the products of the input, with the shift."""
     sum_BNW = x_BNW + project(state[0], w["state_DNW"], 1)
     return (jnp.tanh(sum_BNW[:, 0]),)
+
+
+cells = Registry("recurrent cell", Elman)
+cells.register("elman")(Elman)
 
 
 @cells.register("lstm")

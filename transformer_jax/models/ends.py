@@ -13,15 +13,47 @@ from transformer_jax.positions import Coords
 from transformer_jax.product import project
 from transformer_jax.spec import Registry
 
-embeddings = Registry("embedding")
-heads = Registry("output head")
-
 Params = dict[str, jax.Array]
+
+
+class Embedding:
+  """Makes vectors of what a task gives.
+
+  norm    stands after the embedding, positions included; None: there is none
+  table   it reads rows of embedding_VD
+  """
+
+  norm: Any
+  table: ClassVar[bool]
+
+  def init(self, key: jax.Array, dims: Dims) -> Params:
+    """Returns further parameters."""
+    raise NotImplementedError
+
+  def __call__(self, params: Params, x: jax.Array, at: Coords) -> jax.Array:
+    """Returns x_BLD without the norm, of rows of the table or of what was read."""
+    raise NotImplementedError
+
+  def places(self, read: jax.Array) -> int:
+    """Returns how many places what is read takes."""
+    raise NotImplementedError
+
+  def refusal(self, read: Any, L: int) -> str | None:
+    """Returns why this cannot make L places of what a task gives, or None."""
+    raise NotImplementedError
+
+  @property
+  def example(self) -> jax.Array:
+    """Returns something that can be read."""
+    raise NotImplementedError
+
+
+embeddings = Registry("embedding", Embedding)
 
 
 @embeddings.register("tokens")
 @dataclasses.dataclass(frozen=True)
-class Tokens:
+class Tokens(Embedding):
   """A vector for each token. Vaswani et al., 2017. https://arxiv.org/abs/1706.03762
 
   power   vectors are multiplied by D ** power; 0: as they are, as in GPT-2
@@ -52,25 +84,22 @@ class Tokens:
       x_BLD = x_BLD + params["type_ND"][type_BL]
     return x_BLD
 
-  def places(self, token_BL: jax.Array) -> int:
-    """Returns how many places what is read takes."""
+  def places(self, token_BL):
     return token_BL.shape[1]
 
-  def refusal(self, read: Any, L: int) -> str | None:
-    """Returns why this cannot make L places of what a task gives, or None."""
+  def refusal(self, read, L):
     if len(read.shape) == 2:
       return None
     return "these are images: write patches(size=..., channels=...), as the task does"
 
   @property
-  def example(self) -> jax.Array:
-    """Returns something that can be read."""
+  def example(self):
     return jnp.zeros((1, 2), jnp.int32)
 
 
 @embeddings.register("patches")
 @dataclasses.dataclass(frozen=True)
-class Patches:
+class Patches(Embedding):
   """Square patches of images [B, C, rows, columns], row after row, after a learned one.
 
   The model sees the image at its first place. Dosovitskiy et al., 2021, ViT.
@@ -126,7 +155,6 @@ class Patches:
     return jnp.zeros((1, self.channels, self.size, self.size))
 
 
-@heads.register("linear")
 @dataclasses.dataclass(frozen=True)
 class Linear:
   """Products with the vectors of the vocabulary.
@@ -158,6 +186,10 @@ class Linear:
     if self.bias:
       logits_BLV = logits_BLV + params["shift_V"]
     return self.cap * jnp.tanh(logits_BLV / self.cap) if self.cap else logits_BLV
+
+
+heads = Registry("output head", Linear)
+heads.register("linear")(Linear)
 
 
 @heads.register("mean")

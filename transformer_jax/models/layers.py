@@ -8,13 +8,39 @@ import jax.numpy as jnp
 
 from transformer_jax.spec import Registry
 
-norms = Registry("norm")
-activations = Registry("activation")
+
+class Norm:
+  """Scales the features of each token; parameters are named gain_D and shift_D."""
+
+  def init(self, D: int) -> dict[str, jax.Array]:
+    """Returns the parameters for D features."""
+    raise NotImplementedError
+
+  def __call__(self, params: dict[str, jax.Array], x_BLD: jax.Array) -> jax.Array:
+    """Returns the features x_BLD scaled, in their own float type."""
+    raise NotImplementedError
+
+
+class Activation:
+  """A function of the hidden units of a feed-forward layer, h_BLF.
+
+  gated   it is called with a second projection too, gate_BLF
+  """
+
+  gated: ClassVar[bool] = False
+
+  def __call__(self, *projections: jax.Array) -> jax.Array:
+    """Returns h_BLF."""
+    raise NotImplementedError
+
+
+norms = Registry("norm", Norm)
+activations = Registry("activation", Activation)
 
 
 @norms.register("rmsnorm")
 @dataclasses.dataclass(frozen=True)
-class RMSNorm:
+class RMSNorm(Norm):
   """Scales features to unit mean square. Zhang and Sennrich, 2019.
 
   https://arxiv.org/abs/1910.07467
@@ -37,7 +63,7 @@ class RMSNorm:
 
 @norms.register("layernorm")
 @dataclasses.dataclass(frozen=True)
-class LayerNorm:
+class LayerNorm(Norm):
   """Centers and scales features. Ba et al., 2016. https://arxiv.org/abs/1607.06450
 
   shift   adds a learned vector; MPT does not
@@ -63,10 +89,8 @@ class LayerNorm:
 
 @activations.register("relu")
 @dataclasses.dataclass(frozen=True)
-class Relu:
+class Relu(Activation):
   """max(x, 0), as in Vaswani et al., 2017. https://arxiv.org/abs/1706.03762"""
-
-  gated: ClassVar[bool] = False
 
   def __call__(self, h_BLF: jax.Array) -> jax.Array:
     return jax.nn.relu(h_BLF)
@@ -74,14 +98,13 @@ class Relu:
 
 @activations.register("gelu")
 @dataclasses.dataclass(frozen=True)
-class Gelu:
+class Gelu(Activation):
   """x times the normal distribution function. https://arxiv.org/abs/1606.08415
 
   approximate   by tanh, as in GPT-2; False: exact, as in BERT
   """
 
   approximate: bool = True
-  gated: ClassVar[bool] = False
 
   def __call__(self, h_BLF: jax.Array) -> jax.Array:
     return jax.nn.gelu(h_BLF, approximate=self.approximate)
@@ -89,10 +112,8 @@ class Gelu:
 
 @activations.register("quick_gelu")
 @dataclasses.dataclass(frozen=True)
-class QuickGelu:
+class QuickGelu(Activation):
   """x sigmoid(1.702 x). https://arxiv.org/abs/1606.08415"""
-
-  gated: ClassVar[bool] = False
 
   def __call__(self, h_BLF: jax.Array) -> jax.Array:
     return h_BLF * jax.nn.sigmoid(1.702 * h_BLF)
@@ -100,10 +121,8 @@ class QuickGelu:
 
 @activations.register("silu")
 @dataclasses.dataclass(frozen=True)
-class Silu:
+class Silu(Activation):
   """x sigmoid(x). https://arxiv.org/abs/1702.03118"""
-
-  gated: ClassVar[bool] = False
 
   def __call__(self, h_BLF: jax.Array) -> jax.Array:
     return jax.nn.silu(h_BLF)
@@ -111,7 +130,7 @@ class Silu:
 
 @activations.register("swiglu")
 @dataclasses.dataclass(frozen=True)
-class SwiGLU:
+class SwiGLU(Activation):
   """A second projection, gated. Shazeer, 2020. https://arxiv.org/abs/2002.05202"""
 
   gated: ClassVar[bool] = True
@@ -122,7 +141,7 @@ class SwiGLU:
 
 @activations.register("geglu")
 @dataclasses.dataclass(frozen=True)
-class GeGLU:
+class GeGLU(Activation):
   """Gated by a gelu. Shazeer, 2020. https://arxiv.org/abs/2002.05202
 
   approximate   by tanh, as in T5 v1.1 and Gemma

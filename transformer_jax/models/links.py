@@ -10,10 +10,7 @@ from transformer_jax.attention.projections import Arrays, Weights
 from transformer_jax.product import project
 from transformer_jax.spec import Registry
 
-links = Registry("link")
 
-
-@links.register("bottleneck")
 @dataclasses.dataclass(frozen=True)
 class Bottleneck:
   """By nothing but its first state: a vector of fixed size. Sutskever et al., 2014.
@@ -37,6 +34,10 @@ class Bottleneck:
   ) -> jax.Array:
     """Makes one vector of the token that was read, the state, and what it found."""
     return h_BLD
+
+
+links = Registry("link", Bottleneck)
+links.register("bottleneck")(Bottleneck)
 
 
 @links.register("luong")

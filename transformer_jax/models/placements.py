@@ -6,21 +6,37 @@ block in their order: {name: function of x_BLD that returns its update}.
 
 import dataclasses
 from collections.abc import Callable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 
 from transformer_jax.spec import Registry, SpecError
 
-placements = Registry("norm placement")
-
 Change = Callable[[jax.Array], jax.Array]
 Norms = Callable[[str], Change]
 
 
+class Placement:
+  """Where the norms of a block stand.
+
+  final_norm   whether one more norm comes after the last layer
+  """
+
+  final_norm: Any
+
+  def __call__(
+    self, norm: Norms, x_BLD: jax.Array, parts: dict[str, Change]
+  ) -> jax.Array:
+    """Returns x_BLD after all parts of the block."""
+    raise NotImplementedError
+
+
+placements = Registry("norm placement", Placement)
+
+
 @placements.register("pre")
 @dataclasses.dataclass(frozen=True)
-class PreNorm:
+class PreNorm(Placement):
   """x + f(norm(x)), and a norm at the end. Xiong et al., 2020.
 
   https://arxiv.org/abs/2002.04745
@@ -38,7 +54,7 @@ class PreNorm:
 
 @placements.register("post")
 @dataclasses.dataclass(frozen=True)
-class PostNorm:
+class PostNorm(Placement):
   """norm(x + f(x)), as in Vaswani et al., 2017. https://arxiv.org/abs/1706.03762
 
   final_norm   True: one more norm after the last layer
@@ -54,7 +70,7 @@ class PostNorm:
 
 @placements.register("sandwich")
 @dataclasses.dataclass(frozen=True)
-class Sandwich:
+class Sandwich(Placement):
   """x + norm(f(norm(x))), and a norm at the end. Ding et al., 2021; Gemma 2.
 
   https://arxiv.org/abs/2105.13290, https://arxiv.org/abs/2408.00118
@@ -71,7 +87,7 @@ class Sandwich:
 
 @placements.register("update")
 @dataclasses.dataclass(frozen=True)
-class UpdateNorm:
+class UpdateNorm(Placement):
   """x + norm(f(x)), and a norm at the end: OLMo 2. https://arxiv.org/abs/2501.00656"""
 
   final_norm: ClassVar[bool] = True
@@ -84,7 +100,7 @@ class UpdateNorm:
 
 @placements.register("parallel")
 @dataclasses.dataclass(frozen=True)
-class Parallel:
+class Parallel(Placement):
   """x + f(norm(x)) + g(norm(x)): all parts read the same x. Wang, 2021, GPT-J.
 
   https://github.com/kingoflolz/mesh-transformer-jax

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from transformer_jax.attention import Rule
 from transformer_jax.models.caches import empty_cache
 from transformer_jax.models.cells import State, cells, empty, ends, unroll
-from transformer_jax.models.families import families
+from transformer_jax.models.families import Family, families
 from transformer_jax.models.links import links
 from transformer_jax.models.parts import own, weight
 from transformer_jax.models.support import form
@@ -56,7 +56,7 @@ class Recurrence(Architecture):
 
 @families.register("recurrent")
 @dataclasses.dataclass(frozen=True)
-class Recurrents:
+class Recurrents(Family):
   """One cell after another: see `models/cells.py` and `models/links.py`.
 
   cell   elman, lstm, gru

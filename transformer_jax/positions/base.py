@@ -11,7 +11,6 @@ from transformer_jax.positions.coords import Coords
 from transformer_jax.spec import Registry
 
 Params = dict[str, jax.Array]
-positions = Registry("positional encoding")
 
 
 @jax.tree_util.register_dataclass
@@ -59,7 +58,6 @@ class Tile:
   scale: float | jax.Array
 
 
-@positions.register("none")
 @dataclasses.dataclass(frozen=True)
 class PositionalEncoding:
   """Adds nothing; a causal model still learns positions. Haviv et al., 2022.
@@ -212,6 +210,10 @@ class PositionalEncoding:
   def tile_local(self) -> bool:
     """False when scores need a whole row of keys at once."""
     return not self.overrides("rows")
+
+
+positions = Registry("positional encoding", PositionalEncoding)
+positions.register("none")(PositionalEncoding)
 
 
 HOOKS = ("place", "embed", "token_data", "accumulate", "temperature", "rotate") + (

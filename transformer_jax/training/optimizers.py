@@ -11,13 +11,35 @@ from transformer_jax.spec import Registry
 
 HEADS = "HGKERP"  # heads and what a head has features of
 
-optimizers = Registry("optimizer")
-schedules = Registry("schedule")
+
+class Optimizer:
+  """Settings of an optimizer.
+
+  lr   the peak of the learning rate, or its factor in the schedule `noam`
+  """
+
+  lr: float
+
+  def build(self, schedule: optax.Schedule) -> optax.GradientTransformation:
+    """Returns the transformation of gradients at a learning rate by step."""
+    raise NotImplementedError
+
+
+class Schedule:
+  """Settings of a learning-rate schedule."""
+
+  def build(self, peak: float, steps: int, D: int) -> optax.Schedule:
+    """Returns the learning rate by step, of so many steps and a width D."""
+    raise NotImplementedError
+
+
+optimizers = Registry("optimizer", Optimizer)
+schedules = Registry("schedule", Schedule)
 
 
 @schedules.register("constant")
 @dataclasses.dataclass(frozen=True)
-class Constant:
+class Constant(Schedule):
   """Rises linearly for `warmup` steps, then stays at the peak."""
 
   warmup: int = 0
@@ -29,7 +51,7 @@ class Constant:
 
 @schedules.register("cosine")
 @dataclasses.dataclass(frozen=True)
-class Cosine:
+class Cosine(Schedule):
   """Rises linearly for `warmup` steps, then falls to `final` of the peak as a cosine.
 
   Loshchilov and Hutter, 2017. https://arxiv.org/abs/1608.03983
@@ -47,7 +69,7 @@ class Cosine:
 
 @schedules.register("noam")
 @dataclasses.dataclass(frozen=True)
-class Noam:
+class Noam(Schedule):
   """Rises linearly, then falls as 1 / sqrt(step), in units of 1 / sqrt(width).
 
   Vaswani et al., 2017, equation 3: the optimizer's lr is a factor, 1 in the paper.
@@ -66,7 +88,7 @@ class Noam:
 
 @schedules.register("wsd")
 @dataclasses.dataclass(frozen=True)
-class WarmupStableDecay:
+class WarmupStableDecay(Schedule):
   """Rises, stays at the peak, and falls linearly over the last `decay` share of steps.
 
   Hu et al., 2024. https://arxiv.org/abs/2404.06395
@@ -90,7 +112,7 @@ class WarmupStableDecay:
 
 @optimizers.register("adam")
 @dataclasses.dataclass(frozen=True)
-class Adam:
+class Adam(Optimizer):
   """Kingma and Ba, 2015. https://arxiv.org/abs/1412.6980"""
 
   lr: float = 1e-3
@@ -104,7 +126,7 @@ class Adam:
 
 @optimizers.register("adamw")
 @dataclasses.dataclass(frozen=True)
-class AdamW:
+class AdamW(Optimizer):
   """Adam whose weight decay bypasses the moments. Loshchilov and Hutter, 2019.
 
   Only matrices and tables decay: not gains, shifts, slopes, and what is a number for

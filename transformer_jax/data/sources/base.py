@@ -10,8 +10,6 @@ from transformer_jax.data.files import DataError
 from transformer_jax.data.sources.packages import Fetcher
 from transformer_jax.spec import Registry
 
-sources = Registry("source")
-
 
 @dataclasses.dataclass(frozen=True)
 class Source:
@@ -40,6 +38,9 @@ class Source:
   def examples(self, paths: list[pathlib.Path]) -> Iterator[dict[str, Any]]:
     """Yields examples from the fetched files; each names its `document`."""
     raise NotImplementedError
+
+
+sources = Registry("source", Source)
 
 
 class Plain(Source):

@@ -11,8 +11,6 @@ from typing import Any, ClassVar
 from transformer_jax.data.files import DataError
 from transformer_jax.spec import Registry
 
-tokenizers = Registry("tokenizer")
-
 SPECIAL = ("<pad>", "<s>", "</s>", "<unk>", "<mask>")
 PAD, BOS, EOS, UNK, MASK = range(len(SPECIAL))
 FILE = "tokenizer.json"
@@ -128,6 +126,9 @@ class Tokenizer:
 
   def _load_more(self, folder: pathlib.Path) -> "Tokenizer":
     return self
+
+
+tokenizers = Registry("tokenizer", Tokenizer)
 
 
 def load(folder: pathlib.Path) -> Tokenizer:
