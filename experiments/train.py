@@ -83,7 +83,7 @@ def _run(config: ConfigDict, folder: Path, name: str, stop: Any) -> dict | None:
     start = read_start(config.train.start, experiment, folder)
     program = start.into(_compile(experiment, arrays, mesh))
   with watch.phase("train"):
-    fitted, speed = _fit(experiment, program, arrays, folder, name, stop)
+    fitted, measured = _fit(experiment, program, arrays, folder, name, stop)
   if not fitted.finished:
     return None
   with watch.phase("evaluate"), jax.set_mesh(mesh):
@@ -94,7 +94,7 @@ def _run(config: ConfigDict, folder: Path, name: str, stop: Any) -> dict | None:
   return {
     **_outcome(experiment, fitted, scores, written),
     **cost,
-    "tokens_per_s": speed,
+    **measured,
     "seconds": watch.seconds,
     "data": facts,
     **start.facts,
@@ -150,11 +150,15 @@ def _fit(
   folder: Path,
   name: str,
   stop: Any,
-) -> tuple[Fitted, float]:
-  """Trains with checkpoints, a record and a bar; returns the speed in tokens/s too."""
+) -> tuple[Fitted, dict[str, Any]]:
+  """Trains with checkpoints, a record and a bar.
+
+  Returns, beside how it ended, the speed in tokens/s and which steps have no record.
+  """
   trainer, budget = experiment.trainer, experiment.budget
   tokens = tokens_per_step(trainer, arrays)
   tokens *= budget.per_dispatch * len(experiment.seeds)
+  dispatches = lambda last: range(budget.per_dispatch, last + 1, budget.per_dispatch)
   speeds = []
 
   with (
@@ -173,12 +177,14 @@ def _fit(
       bar.update(progress.step, **shown, tokens_per_s=speeds[-1])
 
     def resumed(step: int) -> None:
-      record.truncate(step)
+      record.resume(dispatches(step), experiment.seeds)
       if step:
         bar.update(step, resumed=f"from step {step}")
 
     fitted = loop.fit(program, arrays, budget, keeper, report, resumed, stop)
-  return fitted, statistics.median(speeds) if speeds else float("nan")
+    lost = record.mend(dispatches(fitted.step), experiment.seeds)
+  speed = statistics.median(speeds) if speeds else float("nan")
+  return fitted, {"tokens_per_s": speed, **({"rows_lost": lost} if lost else {})}
 
 
 def _losses(loss_S: np.ndarray) -> dict[str, float | str]:

@@ -88,7 +88,7 @@ def test_resuming_forgets_the_lost_steps_everywhere(tmp_path):
     for step in (10, 20, 30, 40):
       metrics.write(step, seed=0, loss=float(step))
   with Record(tmp_path) as metrics:
-    metrics.truncate(20)
+    metrics.resume((10, 20), (0,))
     for step in (30, 40):
       metrics.write(step, seed=0, loss=float(-step))
   rows = [(row["step"], row["loss"]) for row in read(tmp_path / "metrics.jsonl")]
@@ -96,7 +96,7 @@ def test_resuming_forgets_the_lost_steps_everywhere(tmp_path):
   shown = board(tmp_path / "tensorboard" / "seed0")
   assert [(step, loss) for (_, step), loss in sorted(shown.items())] == rows
   with Record(tmp_path) as metrics:
-    metrics.truncate(0)
+    metrics.resume((), (0,))
     assert read(tmp_path / "metrics.jsonl") == []
 
 
@@ -114,7 +114,105 @@ def test_a_damaged_line_is_named_and_left_out(tmp_path, capsys):
   path = tmp_path / "metrics.jsonl"
   path.write_text('{"step": 1}\n{"st\x00p": 2\n{"step": 3}\n')
   assert [row["step"] for row in read(path)] == [1, 3]
-  assert f"{path}:2 is not JSON" in capsys.readouterr().err
+  assert f"{path}:2 is not a row" in capsys.readouterr().err
+
+
+SEEDS, STEPS = (0, 1), (10, 20, 30)
+
+
+def flip(path, old, new):
+  path.write_bytes(path.read_bytes().replace(old, new))
+
+
+def lines_of(path, *numbers):
+  """Leaves only those lines."""
+  lines = path.read_bytes().splitlines(keepends=True)
+  path.write_bytes(b"".join(lines[number] for number in numbers))
+
+
+LOSSES = {
+  "missing": lambda path: path.unlink(),
+  "empty": lambda path: path.write_bytes(b""),
+  "cut": lambda path: path.write_bytes(path.read_bytes()[:-20]),
+  "no middle": lambda path: lines_of(path, 0, 1, 4, 5),
+  "garbage": lambda path: path.write_bytes(bytes(range(256)) * 3),
+  "a list": lambda path: path.write_text("[]\n" * 6),
+  "other types": lambda path: path.write_text('{"step": "10"}\n{"step": [1]}\n3\n'),
+  "a folder": lambda path: (path.unlink(), path.mkdir()),
+  "a flipped number": lambda path: flip(path, b"20.25", b"20.5"),
+  "a flipped step": lambda path: flip(path, b'"step": 20', b'"step": 21'),
+  "a flipped name": lambda path: flip(path, b"loss", b"lost"),
+  "a flipped NaN": lambda path: flip(path, b'"nan"', b'"nao"'),
+  "twice": lambda path: path.write_bytes(path.read_bytes() * 2),
+}
+
+
+def write_steps(folder):
+  with Record(folder) as metrics:
+    for step in STEPS:
+      for seed in SEEDS:
+        rate = float("nan") if step == 30 else 0.5
+        metrics.write(step, seed=seed, loss=np.float32(step + 0.25), rate=rate)
+  return (folder / "metrics.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize("kind", LOSSES)
+def test_damaged_rows_are_restored_from_tensorboard(tmp_path, capsys, kind):
+  whole = write_steps(tmp_path)
+  LOSSES[kind](tmp_path / "metrics.jsonl")
+  with Record(tmp_path) as metrics:
+    assert metrics.resume(STEPS, SEEDS) == []
+    assert (tmp_path / "metrics.jsonl").read_bytes() == whole
+  said = capsys.readouterr().err
+  assert ("restored from TensorBoard" in said) == (kind != "twice")
+  with Record(tmp_path) as metrics:
+    assert metrics.resume(STEPS, SEEDS) == [] and capsys.readouterr().err == ""
+
+
+def test_a_negative_nan_is_no_damage(tmp_path, capsys):
+  nan = np.array(0xFFC00000, np.uint32).view(np.float32)
+  with Record(tmp_path) as metrics:
+    metrics.write(10, seed=0, loss=nan, rate=np.float32(np.inf))
+    assert metrics.mend((10,), (0,)) == [] and capsys.readouterr().err == ""
+
+
+def test_rows_that_no_file_has_are_said(tmp_path, capsys):
+  write_steps(tmp_path)
+  lines_of(tmp_path / "metrics.jsonl", 0, 1, 4, 5)
+  for file in (tmp_path / "tensorboard").rglob("events*"):
+    file.write_bytes(file.read_bytes()[:90])
+  with Record(tmp_path) as metrics:
+    assert metrics.resume(STEPS, SEEDS) == [20]
+  said = capsys.readouterr().err
+  assert said.count("\n") == 1 and "step 20 is lost, in TensorBoard's copy too" in said
+
+
+def test_rows_written_into_a_removed_file_are_not_lost(tmp_path):
+  with Record(tmp_path) as metrics:
+    metrics.write(10, seed=0, loss=1.0)
+    (tmp_path / "metrics.jsonl").unlink()
+    metrics.write(20, seed=0, loss=2.0)
+    assert metrics.mend((10, 20), (0,)) == []
+  assert [row["loss"] for row in read(tmp_path / "metrics.jsonl")] == [1.0, 2.0]
+
+
+def test_a_file_in_the_place_of_tensorboard_is_kept_aside(tmp_path):
+  (tmp_path / "tensorboard").write_text("no folder")
+  write_steps(tmp_path)
+  assert board(tmp_path / "tensorboard" / "seed1")["loss", 20] == 20.25
+  assert (tmp_path / "tensorboard.damaged").read_text() == "no folder"
+
+
+def test_a_clock_that_is_set_back_hides_no_step(tmp_path, monkeypatch):
+  with Record(tmp_path) as metrics:
+    metrics.write(10, seed=0, loss=1.0)
+    metrics.write(20, seed=0, loss=2.0)
+  monkeypatch.setattr(time, "time", lambda: 1e9)
+  with Record(tmp_path) as metrics:
+    metrics.resume((10,), (0,))
+    metrics.write(20, seed=0, loss=3.0)
+  shown = {("loss", 10): 1.0, ("loss", 20): 3.0}
+  assert board(tmp_path / "tensorboard" / "seed0") == shown
 
 
 class Full(io.FileIO):

@@ -1,32 +1,28 @@
-"""What a run measured: one JSON object per line, and the same for TensorBoard.
+"""Metric log of a run: JSON lines and TensorBoard events.
 
 metrics.jsonl is the record. TensorBoard shows one run per seed (`tensorboard/seed0`),
-so that the seeds of all runs below a folder share one chart per metric.
+so that the seeds of all runs below a folder share one chart per metric. Its events have
+checksums: what metrics.jsonl lost is restored from them.
 """
 
-import json
-import math
+import contextlib
+import itertools
 import os
-import socket
-import struct
-import time
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tensorboardX.proto.event_pb2 import Event, SessionLog
-from tensorboardX.proto.summary_pb2 import Summary
-from tensorboardX.record_writer import masked_crc32c
-
+from transformer_jax.training import events, rows
 from transformer_jax.training.files import (
   FileError,
   free_space,
-  plain,
+  make_folder,
+  make_way,
   replace_file,
   warn,
 )
 
-NOT_FINITE = "not_finite"
+read = rows.read
 
 
 class Record:
@@ -40,6 +36,7 @@ class Record:
     self._directory = Path(directory)
     self._directory.mkdir(parents=True, exist_ok=True)
     self._path = self._directory / "metrics.jsonl"
+    make_way(self._path)
     _drop_half_line(self._path)
     self._rows = Appender(self._path)
     self._boards: dict[str, Appender] = {}
@@ -55,48 +52,80 @@ class Record:
     """Appends one row; numbers also go to TensorBoard. NaN and infinities are kept."""
     which = {} if seed is None else {"seed": int(seed)}
     row = {"step": int(step)} | which | _unwrap(metrics)
-    self._rows.append(_line(row))
-    numbers = {k: v for k, v in row.items() if k in metrics and _is_number(v)}
-    board = self._board("" if seed is None else f"seed{seed}")
-    board.append(b"".join(_framed(_scalar(*item), step) for item in numbers.items()))
+    self._rows.append(rows.line(row))
+    numbers = {k: v for k, v in row.items() if k in metrics and rows.is_number(v)}
+    board = self._board(seed)
+    frames = [events.framed(events.scalar(*item), step) for item in numbers.items()]
+    board.append(b"".join(frames))
 
-  def truncate(self, step: int) -> None:
-    """Forgets every row after `step`; call it after restoring (or with 0)."""
+  def resume(self, steps: Sequence[int], seeds: Sequence[int]) -> list[int]:
+    """Leaves the rows of `steps`, as `mend` does; call it after restoring.
+
+    TensorBoard is told to forget what came after the last of them.
+    """
+    lost = self.mend(steps, seeds)
+    self._lost_from = max(steps, default=0) + 1
+    return lost
+
+  def mend(self, steps: Sequence[int], seeds: Sequence[int]) -> list[int]:
+    """Leaves one row for each step and seed; returns the steps that lack one for good.
+
+    Rows that are missing or damaged come from TensorBoard's copy, whose numbers have
+    float32's precision.
+    """
     self._close_files()
-    if self._path.exists():
-      kept = [row for row in _rows(self._path) if row.get("step", 0) <= step]
-      replace_file(self._path, b"".join(_line(row) for row in kept))
+    content = self._path.read_bytes() if self._path.is_file() else b""
+    there = {(r["step"], r.get("seed")): r for r in rows.parsed(content) if r}
+    best = {}
+    copies = {seed: events.scalars(self._directory / _run(seed)) for seed in seeds}
+    for at in itertools.product(steps, seeds):
+      step, seed = at
+      best[at] = rows.whole(at, there.get(at), copies[seed].get(step))
+    kept = [rows.line(row) for row in best.values() if row]
+    if b"".join(kept) != content:
+      replace_file(self._path, b"".join(kept))
+    lost = sorted({step for (step, _), row in best.items() if not row})
+    self._say(sorted({at[0] for at in best if best[at] != there.get(at)}), lost)
     self._rows = Appender(self._path)
-    self._lost_from = step + 1
+    return lost
+
+  def _say(self, changed: list[int], lost: list[int]) -> None:
+    """Says which steps were damaged, and which of them are restored."""
+    restored = sorted({*changed} - {*lost})
+    where = f"{self._path} was damaged"
+    if restored:
+      warn(f"{where}: {_steps(restored)} restored from TensorBoard's copy")
+    if lost:
+      warn(
+        f"{where}: {_steps(lost)} lost, in TensorBoard's copy too; the scores do not"
+        " depend on them, the training curves have a gap"
+      )
 
   def close(self) -> None:
     """Closes the files; raises FileError if rows could not be written."""
     self._close_files()
 
   def _close_files(self) -> None:
-    for file in (self._rows, *self._boards.values()):
-      file.close()
+    with contextlib.ExitStack() as stack:  # all of them, also if one raises
+      for file in (self._rows, *self._boards.values()):
+        stack.callback(file.close)
     self._boards = {}
 
-  def _board(self, run: str) -> "Appender":
-    """Opens the event file of one run; TensorBoard reads a run's files by name."""
+  def _board(self, seed: int | None) -> "Appender":
+    """Opens the event file of one seed."""
+    run = _run(seed)
     if run not in self._boards:
-      folder = self._directory / "tensorboard" / run
-      folder.mkdir(parents=True, exist_ok=True)
-      count = len(list(folder.glob("events.out.tfevents.*")))
-      name = f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{count:04}"
+      folder = self._directory / run
+      make_folder(folder.parent)
+      make_folder(folder)
       # What is missing there is missing in metrics.jsonl too, which says so.
-      self._boards[run] = Appender(folder / name, quiet=True)
-      self._boards[run].append(self._opening())
+      self._boards[run] = Appender(folder / events.file_name(folder), quiet=True)
+      self._boards[run].append(events.opening(self._lost_from))
     return self._boards[run]
 
-  def _opening(self) -> bytes:
-    """Tells the format and, after a restore, which steps TensorBoard shall forget."""
-    opening = _framed(Event(file_version="brain.Event:2"), 0)
-    if self._lost_from is None:
-      return opening
-    start = Event(session_log=SessionLog(status=SessionLog.START))
-    return opening + _framed(start, self._lost_from)
+
+def _run(seed: int | None) -> str:
+  return "tensorboard" if seed is None else f"tensorboard/seed{seed}"
 
 
 class Appender:
@@ -118,6 +147,8 @@ class Appender:
 
   def close(self) -> None:
     """Tries once more what is waiting; raises FileError if it is refused again."""
+    if self._file.closed:
+      return
     error = self._flush()
     self._file.close()
     if error:
@@ -140,41 +171,16 @@ class Appender:
     return f"{self._path} cannot be written ({error.strerror}; {space})"
 
 
-def read(path: str | Path) -> list[dict[str, Any]]:
-  """Returns the rows; a half-written last line is left out, NaN is a float again."""
-  return [_restored(row) for row in _rows(Path(path))]
-
-
-def _rows(path: Path) -> Iterator[dict[str, Any]]:
-  *lines, _ = path.read_bytes().split(b"\n")  # after the last newline: half a line
-  for number, line in enumerate(lines, start=1):
-    try:
-      row = json.loads(line)
-    except ValueError:
-      warn(f"{path}:{number} is not JSON and is left out: {line[:60]!r}")
-      continue
-    yield row
-
-
-def _restored(row: dict[str, Any]) -> dict[str, Any]:
-  words = row.pop(NOT_FINITE, {})
-  return row | {name: float(word) for name, word in words.items()}
-
-
-def _line(row: dict[str, Any]) -> bytes:
-  """Returns one line of valid JSON: NaN is null, and a note says which word it was."""
-  words = {k: str(v) for k, v in row.items() if _is_number(v) and not math.isfinite(v)}
-  note = {NOT_FINITE: words} if words else {}
-  return json.dumps(plain(row) | note, allow_nan=False).encode() + b"\n"
+def _steps(steps: list[int]) -> str:
+  """Returns "step 8 is" or "4 steps from 8 to 64 are"."""
+  first, last = steps[0], steps[-1]
+  many = f"{len(steps)} steps from {first} to {last} are"
+  return f"step {first} is" if len(steps) == 1 else many
 
 
 def _unwrap(metrics: dict[str, Any]) -> dict[str, Any]:
   """Turns array scalars into Python numbers."""
   return {k: v.item() if hasattr(v, "item") else v for k, v in metrics.items()}
-
-
-def _is_number(value: Any) -> bool:
-  return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _drop_half_line(path: Path) -> None:
@@ -183,22 +189,3 @@ def _drop_half_line(path: Path) -> None:
     whole = path.read_bytes().rfind(b"\n") + 1
     if whole < path.stat().st_size:
       os.truncate(path, whole)
-
-
-def _scalar(tag: str, value: float) -> Event:
-  # Not tensorboardX's own function: it logs a warning for each NaN.
-  return Event(summary=Summary(value=[Summary.Value(tag=tag, simple_value=value)]))
-
-
-def _framed(event: Event, step: int) -> bytes:
-  """Returns the bytes of one TFRecord: length, data and their checksums.
-
-  Written here rather than by tensorboardX's SummaryWriter, whose thread keeps events
-  in memory for two minutes: `kill -9` would lose them.
-  """
-  event.step = int(step)
-  event.wall_time = time.time()
-  data = event.SerializeToString()
-  size = struct.pack("<Q", len(data))
-  check = lambda part: struct.pack("<I", masked_crc32c(part))
-  return size + check(size) + data + check(data)
