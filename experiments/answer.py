@@ -1,10 +1,9 @@
 """Says in sentences what the rows say: the answer, and how it was measured."""
 
-from experiments import statistics
-from experiments.figures import measure_name, multiple
+from experiments import comparable, statistics
+from experiments.figures import column, measure_name
 from experiments.findings import Findings, Row
-
-SHOWN = 6  # names in one list before "and 3 more"
+from experiments.text import listed
 
 
 def answers(findings: Findings) -> list[tuple[str, tuple[str, str]]]:
@@ -18,41 +17,75 @@ def answer(findings: Findings, group: str) -> tuple[str, str]:
   if not lengths:
     states = [f"{run.label} {run.state}" for run in findings.sweep.of(group)]
     return f"No run has finished ({listed(states or ['none was planned'])}).", ""
+  if changed := findings.changed(group):
+    return f"No verdict: {changed}.", CHANGED
   rows = findings.at(group, lengths[-1])
-  ranked = ranking(rows)
+  ranked = ranking(rows, findings.sweep.baseline)
   if not ranked:
     return f"No run has a whole score at length {lengths[-1]}.", _others(findings, rows)
   if len(rows) == 1:
     return _best(findings, ranked), ""
-  more = [_lead(findings, group, ranked), _others(findings, rows, ranked[0])]
+  apart = _apart(rows, ranked)
+  if len(ranked) == 1 and apart:
+    return f"No verdict. {where(_whole(rows))} {apart}", _others(findings, rows)
+  more = [_lead(findings, group, ranked), _others(findings, rows, ranked[0]), apart]
   trained = findings.trained(group)
   if trained != lengths[-1]:
     more.append(_trained(findings, group, trained))
   return _best(findings, ranked), " ".join(filter(None, more))
 
 
-def ranking(rows: list[Row]) -> list[Row]:
-  """Returns the rows that hold every planned seed, best first."""
-  whole = [
+def ranking(rows: list[Row], baseline: str | None) -> list[Row]:
+  """Returns the rows with every planned seed that can be ranked, best first.
+
+  They have the targets and the seeds of the baseline, else those of the first of them.
+  """
+  whole = _whole(rows)
+  first = next((row for row in whole if row.label == baseline), (whole or rows)[0])
+  alike = [r for r in whole if (r.target, r.seeds) == (first.target, first.seeds)]
+  return sorted(
+    alike, key=lambda r: r.estimate.mean if r.better == "lower" else -r.estimate.mean
+  )
+
+
+def _whole(rows: list[Row]) -> list[Row]:
+  return [
     row
     for row in rows
     if row.estimate.mean is not None and row.verdict not in ("diverged", "undefined")
   ]
-  return sorted(
-    whole, key=lambda r: r.estimate.mean if r.better == "lower" else -r.estimate.mean
-  )
+
+
+def _apart(rows: list[Row], ranked: list[Row]) -> str:
+  """Says which rows have other targets or seeds than those that are ranked."""
+  others = [row for row in _whole(rows) if row not in ranked]
+  targets = [row.label for row in others if row.target != ranked[0].target]
+  seeds = [row.label for row in others if row.label not in targets]
+  ours, sentences = listed([row.label for row in ranked]), []
+  if targets:
+    sentences.append(f"{listed(targets)}: scored on other targets than {ours}.")
+  if seeds:
+    sentences.append(f"{listed(seeds)}: other seeds than {ours}.")
+  return " ".join(sentences)
+
+
+def level(ranked: list[Row]) -> list[str]:
+  """Returns the labels of the rows whose mean is the best one but for rounding."""
+  top = ranked[0].estimate.mean
+  near = lambda mean: abs(mean - top) <= statistics.ROUNDING * max(abs(mean), abs(top))
+  return [row.label for row in ranked if near(row.estimate.mean)]
 
 
 def _best(findings, ranked) -> str:
   top, baseline = ranked[0], findings.sweep.baseline
-  tied = [row.label for row in ranked if row.estimate.mean == top.estimate.mean]
+  tied = level(ranked)
   if len(tied) > 1:
-    return f"{where(top)} {listed(tied)} are level: {score(top)}."
+    return f"{where(ranked)} {listed(tied)} are level: {score(top)}."
   if len(findings.sweep.of(top.group)) == 1:
     return (
-      f"{where(top)} {top.label}: {score(top)}. Nothing to compare it with is here."
+      f"{where(ranked)} {top.label}: {score(top)}. Nothing to compare it with is here."
     )
-  text = f"{where(top)} {top.label} is best: {score(top)}"
+  text = f"{where(ranked)} {top.label} is best: {score(top)}"
   gap = top.difference
   if top.label == baseline:
     return f"{text}, the baseline itself."
@@ -73,9 +106,8 @@ def _lead(findings, group, ranked) -> str:
   runs = {run.label: run for run in findings.sweep.of(group)}
   top, following = ranked[:2]
   at = top.length, top.measure, top.part
-  gap, p = statistics.paired(
-    runs[top.label].values(*at), runs[following.label].values(*at)
-  )
+  values = [runs[row.label].values(*at) for row in (top, following)]
+  gap, p = statistics.paired(*({s: x[s] for s in top.seeds} for x in values))
   if p is None or p >= statistics.ALPHA:
     return f"Its lead over the next, {following.label}, did not resolve."
   return (
@@ -103,13 +135,12 @@ def _others(findings, rows: list[Row], best: Row | None = None) -> str:
 
 
 def _trained(findings, group, length) -> str:
-  ranked = ranking(findings.at(group, length))
-  if not ranked:
+  ranked = ranking(findings.at(group, length), findings.sweep.baseline)
+  if len(ranked) < 2:
     return ""
-  top = ranked[0]
-  level = [row.label for row in ranked if row.estimate.mean == top.estimate.mean]
-  verb = "is best" if len(level) == 1 else "are level"
-  return f"{where(top)} {listed(level)} {verb} ({score(top)})."
+  tied = level(ranked)
+  verb = "is best" if len(tied) == 1 else "are level"
+  return f"{where(ranked)} {listed(tied)} {verb} ({score(ranked[0])})."
 
 
 def score(row: Row) -> str:
@@ -118,19 +149,12 @@ def score(row: Row) -> str:
   return f"{mean} {name}" if "_per_" in row.measure else f"{name} {mean}"
 
 
-def where(row: Row) -> str:
-  return (
-    "At the trained length"
-    if row.times == 1
-    else f"At {multiple(row.times)} the trained length"
-  )
-
-
-def listed(labels: list[str]) -> str:
-  """Returns "a, b and c", or the first few and how many more."""
-  if len(labels) > SHOWN:
-    return ", ".join(labels[:SHOWN]) + f" and {len(labels) - SHOWN} more"
-  return " and ".join(filter(None, [", ".join(labels[:-1]), labels[-1]]))
+def where(rows: list[Row]) -> str:
+  """Returns "At 8x the trained length", or "At length 256" where that differs."""
+  times = column(rows)
+  if not times.endswith("x"):
+    return f"At {times}"
+  return "At the trained length" if times == "1x" else f"At {times} the trained length"
 
 
 def number(value: float | None, digits: int = 3) -> str:
@@ -153,10 +177,13 @@ def between(gap) -> str:
   return f" (95% interval {number(abs(low))} to {number(abs(high))})"
 
 
+CHANGED = (
+  "Each mean is of its own version. For verdicts run the sweep again into another"
+  " --workdir, or delete the folders of the runs that had the other version first."
+)
 METHOD = (
   "A seed draws a run's initial weights and its batches; a variant and the baseline are"
-  " paired by seed. Every length is scored on the same target tokens: only the context"
-  " before them grows.",
+  " paired by seed, over the seeds that both have. {targets}",
   "Intervals are 95% Student t intervals over seeds, one at a time. A verdict of better"
   " or worse needs p < 0.05 in a two-sided paired t test after Holm's correction over"
   " the variants compared at one length of one measure of one group; the interval"
@@ -167,15 +194,31 @@ METHOD = (
   " never judged. Where all seeds give the very same difference a t test does not apply"
   " and the sign test judges, which needs six seeds to resolve anything.",
   "A run that lost a seed to divergence keeps the mean of its other seeds but is not"
-  " judged by it: leaving the lost seed out would flatter it. A length that an encoding"
-  " does not define is undefined, never clamped. The lead of the best over the next in"
-  " the answer is one uncorrected paired t test.",
+  " judged by it: leaving the lost seed out would flatter it. Where the baseline lost"
+  " one, nothing is judged. A length that an encoding does not define is undefined,"
+  " never clamped. The lead of the best over the next in the answer is one uncorrected"
+  " paired t test.",
   "Parameters are counted in the parameter tree. FLOPs are what XLA counts for one"
   " training step of one seed before it optimizes, with dense attention and every layer"
   " written out. Peak memory is that of the compiled training of all seeds: arguments"
   " and temporary buffers. Tokens per second and seconds are those of this one run of"
   " each variant on this machine, not a paired benchmark.",
 )
+
+
+def method(findings: Findings) -> list[str]:
+  """Returns how the numbers were made, as far as the runs recorded it."""
+  return [line.format(targets=_targets(findings)) for line in METHOD]
+
+
+def _targets(findings: Findings) -> str:
+  """Says in which groups all lengths and variants have the same targets."""
+  groups: dict[str, list[str]] = {}
+  for group in findings.sweep.groups:
+    runs = [run for run in findings.sweep.of(group) if run.result]
+    if runs:
+      groups.setdefault(comparable.over_lengths(runs), []).append(group)
+  return " ".join(text.format(listed(names)) for text, names in groups.items())
 
 
 def budgets(findings: Findings) -> list[str]:
@@ -191,6 +234,7 @@ def budgets(findings: Findings) -> list[str]:
       text += (
         f"; all {len(keys)} settings are equal but {listed(differing or ['none'])}"
       )
+    text += comparable.sizes(finished)
     for name, key in (("parameters", "parameters"), ("FLOPs/token", "flops_per_token")):
       values = [run.fact(key) for run in finished if run.fact(key)]
       if values:

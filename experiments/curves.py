@@ -146,7 +146,7 @@ def differences(findings: Findings, group: str) -> Picture:
   _symmetric(ax, rows)
   name = figures.measure_name(measure)
   ax.set_xlabel(f"{name}, difference from {baseline}", fontsize=FONT, color=INK)
-  title = f"{group}: difference from {baseline} at {figures.multiple(rows[0].times)}"
+  title = f"{group}: difference from {baseline} at {figures.column(rows)}"
   side = "left" if better == "lower" else "right"
   how = f"{side} is better; bar: 95% t interval, paired by seed"
   figures.heading(ax, title, how)

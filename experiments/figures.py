@@ -212,6 +212,14 @@ def multiple(times: float) -> str:
   return f"{times:.3g}x"
 
 
+def column(rows: list[Row]) -> str:
+  """Returns a column's name: 4x, or its length where runs were trained at others."""
+  times = {row.times for row in rows if row.estimate.mean is not None}
+  if len(times) > 1:
+    return f"length {rows[0].length}"
+  return multiple(min(times, default=rows[0].times))
+
+
 def exact(row: Row) -> bool:
   """Says whether a row's mean stands for all planned seeds."""
   return row.estimate.mean is not None and row.estimate.count == row.planned

@@ -2,8 +2,9 @@
 
 import dataclasses
 import pathlib
+from collections.abc import Hashable, Sequence
 
-from experiments import results, statistics
+from experiments import comparable, results, statistics
 from experiments.statistics import Estimate
 
 
@@ -25,6 +26,8 @@ class Row:
   p_holm: float | None
   verdict: str
   reason: str
+  seeds: tuple[int, ...]  # of the estimate
+  target: Hashable  # what was scored: equal values are equal targets; None: nothing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +55,10 @@ class Findings:
     """Returns {measure: "lower" or "higher"}, the headline first."""
     found = (row for row in self.rows if row.group == group)
     return {row.measure: row.better for row in found}
+
+  def changed(self, group: str) -> str:
+    """Returns what changed between the runs of a group, so that none is judged."""
+    return comparable.changed([run for run in self.sweep.of(group) if run.result])
 
   def parts(self, group: str, measure: str) -> list[str]:
     found = (r for r in self.rows if (r.group, r.measure) == (group, measure))
@@ -116,8 +123,9 @@ def _judge_group(sweep: results.Sweep, group: str) -> list[Row]:
 
 def _judge_column(sweep, group, runs, length, measure, better, part) -> list[Row]:
   scores = {run.label: run.values(length, measure, part) for run in runs}
-  excused = {run.label: _excuse(run, length, scores[run.label]) for run in runs}
-  excused = {label: excuse for label, excuse in excused.items() if excuse}
+  scored = [run for run in runs if scores[run.label]]
+  targets = comparable.targets(scored, length, measure)
+  excused = _excuses(sweep.baseline, runs, length, scores, targets)
   compared = statistics.compare(scores, sweep.baseline, better, excused)
   train = next(run.result["train_length"] for run in runs if run.result)
   return [
@@ -130,6 +138,7 @@ def _judge_column(sweep, group, runs, length, measure, better, part) -> list[Row
       better,
       part,
       len(run.fact("seeds") or ()),
+      target=targets.get(run.label),
       **{
         field.name: getattr(compared[run.label], field.name)
         for field in dataclasses.fields(statistics.Comparison)
@@ -139,8 +148,30 @@ def _judge_column(sweep, group, runs, length, measure, better, part) -> list[Row
   ]
 
 
+def _excuses(
+  baseline: str | None,
+  runs: Sequence[results.Run],
+  length: int,
+  scores: dict[str, dict],
+  targets: dict[str, Hashable],
+) -> dict[str, tuple[str, str]]:
+  """Returns {label: (verdict, reason)} of the cells that no test may judge."""
+  changed = comparable.changed([run for run in runs if run.result])
+  excuses = {}
+  for run in runs:
+    label = run.label
+    other = baseline in targets and targets.get(label) != targets[baseline]
+    if own := _excuse(run, length, scores[label]):
+      excuses[label] = own
+    elif changed and label != baseline:
+      excuses[label] = "not compared", changed
+    elif other:
+      excuses[label] = "not compared", f"scored on other targets than {baseline}"
+  return excuses
+
+
 def _excuse(run: results.Run, length: int, values: dict) -> tuple[str, str] | None:
-  """Returns (verdict, reason) for a cell that no test may judge, or None."""
+  """Returns (verdict, reason) for a cell that has no whole score, or None."""
   if not run.result:
     failed = run.state in ("failed", "damaged")
     return "failed" if failed else "unfinished", run.error or run.state

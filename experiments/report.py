@@ -74,7 +74,7 @@ def page(found: findings.Findings, pictures: dict[str, list]) -> str:
     groups=groups,
     cost=tables.cost_table(found),
     trouble=tables.trouble_table(found),
-    method=answer.METHOD,
+    method=answer.method(found),
     budgets=answer.budgets(found),
     origins=answer.origins(found),
     colors=list(zip(figures.COLORS, figures.ON_DARK, strict=True)),

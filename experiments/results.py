@@ -45,6 +45,20 @@ class Run:
         found[score["seed"]] = float(score["value"])
     return found
 
+  def writes(self, measure: str) -> bool:
+    """Returns whether a measure is of texts that the model wrote."""
+    written = (self.fact("written") or {}).get("scores", ())
+    return any(measure in scores for scores in written)
+
+  def target(self, length: int, measure: str) -> str | None:
+    """Returns the fingerprint of what a cell was scored on; older runs have none."""
+    if self.writes(measure):
+      written = self.fact("written")
+      texts = written.get("fingerprint")
+      return texts and " ".join([texts, *written.get("signatures", ())])
+    targets = (self.fact("targets") or {}).get(str(length)) or {}
+    return targets.get("fingerprint")
+
   def fact(self, name: str) -> Any:
     return (self.result or {}).get(name)
 

@@ -54,6 +54,7 @@ class Comparison:
   p_holm: float | None
   verdict: str
   reason: str = ""
+  seeds: tuple[int, ...] = ()  # of the estimate
 
 
 NOTHING = Estimate(None, None, None, 0)
@@ -117,32 +118,42 @@ def compare(
 ) -> dict[str, Comparison]:
   """Judges every variant of one table column against the baseline.
 
-  `scores` is {label: {seed: value}} with only the values that exist, `better` is
-  "lower" or "higher", `excused` is {label: (verdict, reason)} for what no test can
-  judge: an undefined length, a failed run, a run that lost seeds. Dropping a diverged
-  seed would flatter its variant: such a run shows numbers but is not judged by them.
-  Where the baseline is none of them there is nothing to compare with, and no verdict.
+  scores    {label: {seed: value}} with only the values that exist
+  better    "lower" or "higher"
+  excused   {label: (verdict, reason)} for what no test can judge: an undefined length,
+            a failed run, a run that lost seeds, one scored on other targets
+
+  Dropping a diverged seed would flatter its variant: such a run shows numbers but is
+  not judged by them. Where it is the baseline, where it is missing or was excused, no
+  variant is judged. A variant is judged, and its mean taken, over the seeds that it
+  shares with the baseline.
   """
   if better not in ("lower", "higher"):
     raise ValueError(f"better={better!r} is neither 'lower' nor 'higher'")
-  against = scores.get(baseline, {})
-  pairs = {label: paired(scores[label], against) for label in scores}
-  pairs |= {baseline: (NOTHING, None)}
-  corrected = holm({label: pairs[label][1] for label in scores if label not in excused})
+  missing = _no_baseline(scores, baseline, excused)
+  against = {} if missing else scores[baseline]
+  withheld = dict.fromkeys(scores, ("not compared", missing)) if missing else {}
+  withheld |= {baseline: ("baseline", "")} | dict(excused)
+  shared = {label: _shared(values, against) for label, values in scores.items()}
+  pairs = {label: paired(values, against) for label, values in shared.items()}
+  pairs |= {
+    label: (NOTHING, None)
+    for label, (verdict, _) in withheld.items()
+    if verdict in ("baseline", "not compared")
+  }
+  corrected = holm(
+    {label: pairs[label][1] for label in scores if label not in withheld}
+  )
   family = sum(p is not None for p in corrected.values())
   compared = {}
-  for label, values in scores.items():
+  for label, values in shared.items():
     difference, p = pairs[label]
-    if label in excused:
-      verdict, reason = excused[label]
-    elif label == baseline:
-      verdict, reason = "baseline", ""
-    elif baseline not in scores:
-      where = f"the baseline {baseline} is not in this group"
-      verdict, reason = "not compared", where if baseline else "no baseline is named"
+    if label in withheld:
+      verdict, reason = withheld[label]
     else:
       verdict, reason = _judge(difference, p, corrected[label], family, better)
-      reason = reason if against else f"the baseline {baseline} has no value here"
+      partly = _partly(scores[label], against)
+      reason = "; ".join(filter(None, [reason, partly]))
     compared[label] = Comparison(
       estimate(list(values.values())),
       difference,
@@ -150,8 +161,39 @@ def compare(
       corrected.get(label),
       verdict,
       reason,
+      tuple(sorted(values)),
     )
   return compared
+
+
+def _no_baseline(scores, baseline, excused) -> str:
+  """Returns why there is nothing to compare with, "" where there is."""
+  if baseline is None:
+    return "no baseline is named"
+  if baseline not in scores:
+    return f"the baseline {baseline} is not in this group"
+  if baseline in excused:
+    verdict, reason = excused[baseline]
+    return f"the baseline {baseline} is {verdict} here ({reason})"
+  return "" if scores[baseline] else f"the baseline {baseline} has no value here"
+
+
+def _shared(values: Mapping[int, float], against: Mapping[int, float]) -> dict:
+  """Returns the values of the baseline's seeds, all of them where it has none of these.
+
+  A mean over other seeds must not stand beside a difference over these.
+  """
+  both = {seed: value for seed, value in values.items() if seed in against}
+  return both or dict(values)
+
+
+def _partly(values: Mapping[int, float], against: Mapping[int, float]) -> str:
+  """Says over which seeds a variant is compared, where it or the baseline has more."""
+  both = sorted(values.keys() & against.keys())
+  if not both or values.keys() == against.keys():
+    return ""
+  seeds = ", ".join(map(str, both))
+  return f"over seed{'s' * (len(both) > 1)} {seeds}, which it shares with the baseline"
 
 
 def _judge(difference, p, corrected, family, better) -> tuple[str, str]:

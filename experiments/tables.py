@@ -4,10 +4,12 @@ import csv
 import dataclasses
 import io
 
-from experiments import written
-from experiments.answer import count, listed, measure_name, multiple, number
+from experiments import comparable, written
+from experiments.answer import count, measure_name, number
+from experiments.figures import column, multiple
 from experiments.findings import Findings, Row
 from experiments.statistics import ALPHA
+from experiments.text import listed
 
 SIGNS = {
   "better": "▲ better",
@@ -62,7 +64,7 @@ def main_table(findings: Findings, group: str) -> Table:
   columns = [findings.at(group, length) for length in lengths]
   header, baseline = ["variant"], findings.sweep.baseline
   many = _cells(findings, group)
-  for times in (multiple(rows[0].times) for rows in columns):
+  for times in map(column, columns):
     header += [f"{times} mean", f"{times} minus {baseline}", f"{times} verdict"][:many]
   rows = [
     (
@@ -77,6 +79,7 @@ def main_table(findings: Findings, group: str) -> Table:
   ]
   title = f"{group}: {measure_name(measure)} ({better} is better), ± 95% interval"
   notes = _notes([row for rows in columns for row in rows])
+  notes += comparable.notes([r for r in findings.sweep.of(group) if r.result])
   notes += written.floor_notes(findings, group)
   return Table(f"main_{group}", title, tuple(header), tuple(rows), notes)
 
@@ -123,7 +126,7 @@ def length_tables(findings: Findings, group: str) -> list[Table]:
     for part in findings.parts(group, measure):
       lengths = findings.lengths(group)
       columns = [findings.at(group, length, measure, part) for length in lengths]
-      header = [f"{multiple(rows[0].times)} ({rows[0].length})" for rows in columns]
+      header = [_length(rows) for rows in columns]
       rows = [
         (cells[0].label, *(mean(row) for row in cells))
         for cells in zip(*columns, strict=True)
@@ -133,6 +136,12 @@ def length_tables(findings: Findings, group: str) -> list[Table]:
       name = f"lengths_{group}_{measure}_{part}"
       found.append(Table(name, title, ("variant", *header), tuple(rows)))
   return found
+
+
+def _length(rows: list[Row]) -> str:
+  """Returns "4x (256)", or "length 256" where runs were trained at other lengths."""
+  name = column(rows)
+  return f"{name} ({rows[0].length})" if name.endswith("x") else name
 
 
 def samples_table(findings: Findings, group: str) -> Table:

@@ -5,10 +5,11 @@ from collections.abc import Iterator
 import numpy as np
 
 from experiments import figures
-from experiments.answer import listed, ranking
+from experiments.answer import ranking
 from experiments.figures import FONT, INK, Picture
 from experiments.findings import Findings
 from experiments.results import Run
+from experiments.text import listed
 
 LONG = 40  # pieces of a text, above which a map cannot be read
 
@@ -67,7 +68,8 @@ def attention_map(findings: Findings, group: str) -> Picture | None:
   """Draws what the best of the variants that look back looked at in one text."""
   maps = {run.label: run.fact("written")["map"] for run in writers(findings, group)}
   trained = findings.trained(group)
-  best = ranking(findings.at(group, trained)) if maps else ()
+  rows = findings.at(group, trained)
+  best = ranking(rows, findings.sweep.baseline) if maps else ()
   label = next((row.label for row in best if maps.get(row.label)), None)
   if label is None:
     return None

@@ -149,7 +149,9 @@ def test_without_a_baseline_there_is_no_verdict(baseline):
 def test_a_baseline_that_lost_its_scores_is_said():
   excused = {"none": ("diverged", "seed 0 at step 9")}
   found = compare({"none": {}, "alibi": NONE}, "none", "lower", excused)["alibi"]
-  assert found.verdict == "did not resolve" and "none has no value here" in found.reason
+  assert found.verdict == "not compared" and "none is diverged here" in found.reason
+  found = compare({"none": {}, "alibi": NONE}, "none", "lower", {})["alibi"]
+  assert found.verdict == "not compared" and "none has no value here" in found.reason
 
 
 def test_a_direction_must_be_known():

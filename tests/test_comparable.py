@@ -1,0 +1,165 @@
+"""What runs must share before the report judges one by the other."""
+
+import pytest
+from fake_sweep import TEXT, edit, read_page, write_sweep
+
+from experiments import answer, findings, report, tables
+
+FEW = {label: TEXT[label] for label in ("none", "alibi", "rope")}
+LENGTHS = (64, 128, 256, 512)
+
+
+@pytest.fixture
+def sweep(tmp_path):
+  return write_sweep(tmp_path, {"text": ("bits_per_byte", FEW)})
+
+
+def targets(*prints, examples=32):
+  """Returns what a run records of its targets, one fingerprint for each length."""
+  each = {"examples": examples, "targets": 64 * examples}
+  return {
+    str(n): {"fingerprint": p, **each} for n, p in zip(LENGTHS, prints, strict=True)
+  }
+
+
+def verdicts(workdir):
+  found = findings.find(workdir)
+  return {row.label: row.verdict for row in found.at("text", 512)}
+
+
+INPUTS = {
+  "data": ({"data": {"fingerprint": "1b2c"}}, "the data changed between its runs"),
+  "tokenizer": (
+    {"data": {"fingerprint": "9f2c41aa", "vocabulary": "77"}},
+    "the tokenizer of None changed",
+  ),
+  "weights": (
+    {"start": {"folder": "bert", "weights": "77"}},
+    "the weights in bert changed",
+  ),
+  "code": ({"own_code": {"fade.py": "77"}}, "fade.py changed"),
+}
+
+
+@pytest.mark.parametrize("name", INPUTS)
+def test_what_changed_between_runs_is_the_first_line_and_no_verdict(sweep, name):
+  changes, says = INPUTS[name]
+  for run in ("text-00", "text-01"):
+    same = {"data": {"fingerprint": "9f2c41aa", "vocabulary": "aa"}}
+    same |= {"start": {"folder": "bert", "weights": "aa"}, "own_code": {"fade.py": "a"}}
+    edit(sweep, run, **same)
+  edit(sweep, "text-02", **same)
+  assert {*verdicts(sweep).values()} == {"baseline", "better", "worse"}
+  edit(sweep, "text-02", **changes)
+  lead, cure = answer.answer(findings.find(sweep), "text")
+  assert lead.startswith(f"No verdict: {says}") and "rope" in lead
+  assert "another --workdir" in cure
+  assert {*verdicts(sweep).values()} == {"baseline", "not compared"}
+  rows = findings.find(sweep).rows
+  assert all(row.p is None and row.difference.count == 0 for row in rows)
+  assert all(row.estimate.mean is not None for row in rows)
+  text = report.write_report(sweep).read_text()
+  assert text.index("No verdict: ") < text.index("<main>")
+  assert "best" not in text[: text.index("<main>")]
+
+
+def test_variants_may_have_tokenizers_and_weights_of_their_own(sweep):
+  for n, label in enumerate(FEW):
+    data = {"fingerprint": "9f2c41aa", "vocabulary": label}
+    edit(sweep, f"text-{n:02d}", data=data, start={"folder": label, "weights": label})
+    edit(sweep, f"text-{n:02d}", "config.json", task=f"tokens({label})")
+    edit(sweep, f"text-{n:02d}", targets=targets("a", "a", "a", "a"))
+  assert verdicts(sweep)["alibi"] == "better"
+
+
+def test_only_equal_targets_are_judged(sweep):
+  edit(sweep, "text-00", targets=targets("a", "a", "a", "a"))
+  edit(sweep, "text-01", targets=targets("a", "a", "a", "a"))
+  edit(sweep, "text-02", targets=targets("a", "a", "a", "b", examples=16))
+  assert verdicts(sweep) == {
+    "none": "baseline",
+    "alibi": "better",
+    "rope": "not compared",
+  }
+  found = findings.find(sweep)
+  (rope,) = [row for row in found.at("text", 512) if row.label == "rope"]
+  assert (
+    rope.reason == "scored on other targets than none" and not rope.difference.count
+  )
+  assert {row.verdict for row in found.at("text", 256)} >= {"better"}
+  lead, more = answer.answer(found, "text")
+  assert lead.startswith("At 8x the trained length alibi is best: 2.7")
+  assert "rope: scored on other targets than alibi and none." in more
+  (line, *_) = answer.method(found)
+  assert "In text variants are scored on different targets: only equal" in line
+  (budget,) = answer.budgets(found)
+  assert "scored on 16 to 32 examples with 1,024 to 2,048 target tokens" in budget
+
+
+def test_runs_that_recorded_no_targets_are_compared_by_their_settings(sweep):
+  for n in range(3):
+    edit(sweep, f"text-{n:02d}", "config.json", task="copy(scored=4)")
+  assert verdicts(sweep)["alibi"] == "better"
+  (line, *_) = answer.method(findings.find(sweep))
+  assert "In text some runs did not record what was scored: they are compared" in line
+  edit(sweep, "text-01", "config.json", task="copy(scored=2)")
+  edit(sweep, "text-02", "config.json", **{"evaluate.rows": 16})
+  assert verdicts(sweep) == {
+    "none": "baseline",
+    "alibi": "not compared",
+    "rope": "not compared",
+  }
+  lead, more = answer.answer(findings.find(sweep), "text")
+  assert lead.startswith("No verdict. At 8x the trained length alibi and rope: scored")
+  assert "best" not in lead + more
+
+
+SAME = "In text every length of every variant is scored on the same target tokens"
+OWN = "In text all variants are scored on the same targets, and each length has its own"
+
+
+@pytest.mark.parametrize(
+  "prints,says", [("aaaa", SAME), ("abcd", OWN)], ids=["same", "own"]
+)
+def test_whether_lengths_share_their_targets_is_proved_not_claimed(sweep, prints, says):
+  for n in range(3):
+    edit(sweep, f"text-{n:02d}", targets=targets(*prints))
+  (line, *_) = answer.method(findings.find(sweep))
+  assert says in line
+  assert verdicts(sweep)["alibi"] == "better"
+
+
+def test_a_column_is_a_length_where_runs_were_trained_at_others(sweep):
+  edit(sweep, "text-02", train_length=128)
+  found = findings.find(sweep)
+  header = tables.length_tables(found, "text")[0].header
+  assert header[1:] == tuple(f"length {n}" for n in LENGTHS)
+  assert tables.main_table(found, "text").header[4] == "length 512 mean"
+  lead, more = answer.answer(found, "text")
+  assert lead.startswith("At length 512 alibi is best")
+  assert "1x" not in lead + more and "the trained length" not in lead + more
+  report.write_report(sweep)
+  assert "8x" not in str(read_page(sweep).tables["lengths_text_bits_per_byte_mean"])
+
+
+def test_seeds_lost_by_none_are_not_ranked_with_more(sweep):
+  few = [{"seed": s, "length": 512, "measure": "bits_per_byte", "value": 1.0 + s / 9}
+         for s in (0, 1)]  # fmt: skip
+  edit(sweep, "text-02", seeds=[0, 1], scores=few)
+  lead, more = answer.answer(findings.find(sweep), "text")
+  assert lead.startswith("At 8x the trained length alibi is best")
+  assert "rope: other seeds than alibi and none." in more
+
+
+def test_what_no_test_can_see_is_said(sweep):
+  for n, rows in enumerate((4, 4, 16)):
+    edit(sweep, f"text-{n:02d}", "config.json", **{"evaluate.rows_per_step": rows})
+  assert verdicts(sweep)["alibi"] == "better"
+  edit(sweep, "text-01", device="cpu x4", mesh={"data": 2})
+  (note,) = [
+    n
+    for n in tables.main_table(findings.find(sweep), "text").notes
+    if "last digits" in n
+  ]
+  assert "evaluate.rows_per_step (4: none and alibi; 16: rope)" in note
+  assert "device (cpu x2: none and rope; cpu x4: alibi)" in note and "mesh" not in note
