@@ -24,8 +24,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import app, flags, logging
+from absl import flags, logging
 
+from transformer_jax import command
 from transformer_jax.attention import cores
 from transformer_jax.axes import Dims
 from transformer_jax.positions import bind, coords, positions
@@ -214,4 +215,4 @@ def table(results: dict[str, dict[str, Any]] | None = None) -> str:
 
 if __name__ == "__main__":
   define()
-  app.run(main)
+  command.run(main, (ValueError,))

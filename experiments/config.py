@@ -4,7 +4,9 @@ import copy
 import dataclasses
 import difflib
 import importlib
+import math
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -148,12 +150,15 @@ def validate(config: ConfigDict, devices: int | None = None) -> None:
   problems = [*_ranges(flat)]
   # Sizes are divided only once they are known to be sizes.
   problems += [] if problems else [*_divisions(flat), *_mesh(flat, devices)]
-  problems += [*_choices(flat), *_specs(flat)]
+  problems += [*_choices(flat), *_start(flat), *_specs(flat)]
   if problems:
     raise ConfigError(*problems)
 
 
 def _ranges(flat: Mapping[str, Any]) -> Iterator[str]:
+  for key, value in flat.items():
+    if isinstance(value, float) and not math.isfinite(value):
+      yield f"{key}={value}: write a finite number"
   for key in AT_LEAST_ONE:
     if flat[key] < 1:
       yield f"{key}={flat[key]}: write 1 or more"
@@ -221,13 +226,36 @@ def _choices(flat: Mapping[str, Any]) -> Iterator[str]:
       yield f"{key}={flat[key]!r}:{near} Write one of {', '.join(choices)}."
 
 
+def _start(flat: Mapping[str, Any]) -> Iterator[str]:
+  folder = flat["train.start"]
+  if folder and not (Path(folder).expanduser() / "config.json").is_file():
+    yield (
+      f"train.start={folder}: there is no config.json; name a folder with config.json"
+      " and model.safetensors, or that of a run (runs/*/runs/ID)"
+    )
+
+
 def _specs(flat: Mapping[str, Any]) -> Iterator[str]:
   importlib.import_module("transformer_jax.data")  # fills the registry of tasks
   for key, registry in SPECS.items():
     try:
-      load(registry).build(flat[key])
+      built = load(registry).build(flat[key])
     except (ValueError, TypeError) as error:
       yield f"{key}={flat[key]!r}: {error}"
+      continue
+    if key == "train.schedule":
+      yield from _warmup(flat, built)
+
+
+def _warmup(flat: Mapping[str, Any], schedule: Any) -> Iterator[str]:
+  """A schedule of one's own may have no warm-up."""
+  warmup, steps = getattr(schedule, "warmup", 0), flat["train.steps"]
+  if warmup > steps:
+    name = flat["train.schedule"].partition("(")[0]
+    yield (
+      f"train.schedule={flat['train.schedule']!r} warms up for {warmup} steps and"
+      f" train.steps is {steps}: write {name}(warmup={steps // 10}), or more steps"
+    )
 
 
 def load(path: str) -> Any:

@@ -5,6 +5,8 @@ import ctypes
 import os
 from collections.abc import Iterable, Sequence
 
+from experiments.config import ConfigError
+
 # mallopt's options in glibc, and the values that make it keep what it has.
 KEEP = {
   -4: 0,  # M_MMAP_MAX: large arrays come from the heap too
@@ -35,6 +37,24 @@ def cores() -> int:
     return len(os.sched_getaffinity(0))
   except AttributeError:  # only Linux has it
     return os.cpu_count() or 1
+
+
+def check_platform() -> None:
+  """Raises ConfigError where JAX cannot start, or would compute in other types."""
+  import jax
+
+  if jax.config.jax_enable_x64:
+    raise ConfigError("JAX_ENABLE_X64 is set, but sums here are float32: unset it")
+  platforms = os.environ.get("JAX_PLATFORMS", "")
+  if not {*platforms.split(",")} - {"", "cpu"}:
+    return  # a CPU is there, and its devices are not made yet
+  try:
+    jax.devices()
+  except (RuntimeError, AssertionError) as error:
+    raise ConfigError(
+      f"JAX_PLATFORMS={platforms}: JAX finds no such device here; unset it, or install"
+      f" this project's extra for it (pip install -e .[cuda] or .[tpu])"
+    ) from error
 
 
 def make_devices(meshes: Iterable[Sequence[int]]) -> None:

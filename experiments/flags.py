@@ -5,6 +5,7 @@ code 2, before anything heavy is imported.
 """
 
 import dataclasses
+import functools
 import re
 import shlex
 import sys
@@ -12,7 +13,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from absl import app, logging
 from absl import flags as absl_flags
 from ml_collections import ConfigDict
 from ml_collections.config_flags import config_flags
@@ -29,9 +29,9 @@ from experiments.config import (
 )
 from experiments.config_file import DEFAULT, short
 from experiments.plan import Plan
+from transformer_jax import command as front
 from transformer_jax.spec import SpecError, trust
 
-BAD_INPUT, INTERRUPTED = 2, 130  # exit codes
 ALLOW = (
   "Classes that a run's folder may name besides registered ones, as in"
   " --allow=my_file:MyEncoding; importing my_file runs it. Those that the command line"
@@ -129,15 +129,11 @@ def define(argv: list[str], values: absl_flags.FlagValues = absl_flags.FLAGS) ->
 
 def start(main: Callable[[Request], int]) -> None:
   """Runs a command: bad input ends it with one line and exit code 2."""
-  argv = _guarded(lambda: config_first(sys.argv))
+  front.make_printable()
+  argv = front.guarded(lambda: config_first(sys.argv), (ConfigError,))
   define(argv)
-
-  def run(request: Request) -> int:
-    if not absl_flags.FLAGS["verbosity"].present:
-      logging.set_verbosity(logging.WARNING)  # JAX informs about absent hardware
-    return _guarded(lambda: main(request))
-
-  app.run(run, argv=argv, flags_parser=lambda words: _guarded(lambda: parse(words)))
+  keys = functools.partial(config_file.keys_help, argv[1])
+  front.run(main, (ConfigError,), argv, parse, more_help=keys)
 
 
 def config_first(argv: Sequence[str]) -> list[str]:
@@ -155,16 +151,6 @@ def config_first(argv: Sequence[str]) -> list[str]:
     else:
       rest.append(word)
   return [argv[0], f"--config={path}", *rest]
-
-
-def _guarded(call: Callable[[], Any]) -> Any:
-  try:
-    return call()
-  except ConfigError as error:
-    print(f"error: {error}", file=sys.stderr)
-    sys.exit(BAD_INPUT)
-  except KeyboardInterrupt:  # before the first run: nothing has to be saved
-    sys.exit(INTERRUPTED)
 
 
 def parse(

@@ -12,9 +12,11 @@ between and writes them as word/tag; a sentence that is too long is read in piec
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from absl import app, flags
+from absl import flags
 
 from experiments import trained
+from experiments.config import ConfigError
+from transformer_jax import command
 from transformer_jax.data.labels import Labelled, kept
 from transformer_jax.evaluation.labeller import Labeller
 
@@ -26,8 +28,8 @@ def define() -> None:
   trained.define("labelled")
 
 
-def main(argv: list[str]) -> int:
-  return trained.main(argv, _answers)
+def main(argv: list[str]) -> None:
+  trained.main(argv, _answers)
 
 
 def _answers() -> Iterator[str]:
@@ -63,4 +65,4 @@ def label(
 
 if __name__ == "__main__":
   define()
-  app.run(main)
+  command.run(main, (ConfigError,))

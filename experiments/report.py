@@ -11,6 +11,8 @@ import pathlib
 import re
 
 from experiments import answer, figures, findings, tables, written
+from experiments.results import ReportError
+from transformer_jax import command
 
 TEMPLATES = pathlib.Path(__file__).parent / "templates"
 
@@ -137,23 +139,16 @@ _LATEX = "% needs \\usepackage{booktabs,amssymb}\n"
 
 
 def main(argv: list[str]) -> None:
-  from absl import app
-
-  from experiments.results import ReportError
-
   if len(argv) > 1:
-    raise app.UsageError(f"unexpected {argv[1:]}: the folder goes to --workdir")
-  try:
-    path = write_report(_WORKDIR.value)
-  except ReportError as error:
-    raise SystemExit(f"error: {error}") from error
+    raise ReportError(f"'{argv[1]}' is not a flag; write --workdir={argv[1]}")
+  path = write_report(_WORKDIR.value)
   print_report(_WORKDIR.value)
   print(f"report: {path}")
 
 
 if __name__ == "__main__":
-  from absl import app, flags
+  from absl import flags
 
   _WORKDIR = flags.DEFINE_string("workdir", None, "Folder that the sweep wrote.")
   flags.mark_flag_as_required("workdir")
-  app.run(main)
+  command.run(main, (ReportError, OSError))

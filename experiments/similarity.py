@@ -15,7 +15,6 @@ and 0.1411.
 
 import functools
 import itertools
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,9 +22,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import app, flags, logging
+from absl import flags
 
-from transformer_jax import interop
+from experiments.cpu import check_platform
+from transformer_jax import command, interop
 from transformer_jax.data.tokenizers import PAD, Tokenizer, tokenizers
 from transformer_jax.models import Transformer
 from transformer_jax.models.ends import mean
@@ -46,18 +46,12 @@ def define() -> None:
   flags.mark_flag_as_required("folder")
 
 
-def main(argv: list[str]) -> int:
-  if not FLAGS["verbosity"].present:
-    logging.set_verbosity(logging.WARNING)  # JAX informs about absent hardware
-  try:
-    sentences = argv[1:] or SENTENCES
-    alike = similarities(Path(FLAGS.folder).expanduser(), sentences)
-  except (ValueError, OSError) as error:
-    print(f"error: {error}", file=sys.stderr)
-    return 2
+def main(argv: list[str]) -> None:
+  check_platform()
+  sentences = argv[1:] or SENTENCES
+  alike = similarities(Path(FLAGS.folder).expanduser(), sentences)
   for one, other in itertools.combinations(range(len(sentences)), 2):
     print(f"{alike[one, other]:7.4f}  {sentences[one]} | {sentences[other]}")
-  return 0
 
 
 def similarities(folder: Path, sentences: Sequence[str]) -> np.ndarray:
@@ -98,4 +92,4 @@ def vectors(model: Transformer, params: Any, token_BL: jax.Array) -> jax.Array:
 
 if __name__ == "__main__":
   define()
-  app.run(main)
+  command.run(main, (ValueError, OSError))

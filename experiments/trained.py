@@ -9,15 +9,17 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from absl import flags, logging
+from absl import flags
 from ml_collections import ConfigDict
 
 from experiments.build import Experiment, build
 from experiments.config import ConfigError, resolve, validate
 from experiments.configs import base
+from experiments.cpu import check_platform
 from experiments.flags import ALLOW
 from transformer_jax.data import tokenizers
 from transformer_jax.data.base import Task
+from transformer_jax.data.files import conversion
 from transformer_jax.data.tokenizers import Tokenizer
 from transformer_jax.evaluation.average import average
 from transformer_jax.spec import registered_only, trust
@@ -25,6 +27,7 @@ from transformer_jax.training.checkpoint import CheckpointError, Keeper
 from transformer_jax.training.files import FileError, read_json
 
 FLAGS = flags.FLAGS
+flags.disclaim_key_flags()  # --help lists them under the command itself
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -47,24 +50,23 @@ def define(done: str) -> None:
   flags.mark_flag_as_required("run")
 
 
-def main(argv: list[str], answers: Callable[[], Iterable[str]]) -> int:
-  """Prints the answers as they come, and returns the exit code."""
-  if not FLAGS["verbosity"].present:
-    logging.set_verbosity(logging.WARNING)  # JAX informs about absent hardware
+def main(argv: list[str], answers: Callable[[], Iterable[str]]) -> None:
+  """Prints the answers as they come; raises ConfigError with what stops them."""
+  check_platform()
+  if argv[1:]:
+    raise ConfigError(f"'{argv[1]}' is not a flag; write --input={argv[1]}")
+  if FLAGS.rows < 1:
+    raise ConfigError(f"--rows={FLAGS.rows}: write 1 or more")
+  if hasattr(sys.stdout, "reconfigure"):
+    sys.stdout.reconfigure(encoding="utf-8")  # as the input, whatever the terminal
   try:
-    if argv[1:]:
-      raise ConfigError(f"'{argv[1]}' is not a flag; write --input={argv[1]}")
-    if FLAGS.rows < 1:
-      raise ConfigError(f"--rows={FLAGS.rows}: write 1 or more")
     trust(FLAGS.allow)
     for text in answers():
       print(text, flush=True)
-  except (ConfigError, CheckpointError, FileError, OSError, ValueError) as error:
-    print(f"error: {error}", file=sys.stderr)
-    return 2
-  except (KeyboardInterrupt, BrokenPipeError):
-    return 130
-  return 0
+  except BrokenPipeError:
+    raise
+  except (CheckpointError, FileError, OSError, ValueError) as error:
+    raise ConfigError(str(error)) from error
 
 
 def load(run: Path, wanted: type[Task], what: str, seed: int, last: int) -> Trained:
@@ -137,7 +139,7 @@ def lines(source: str) -> Iterator[str]:
       except UnicodeDecodeError as error:
         raise ConfigError(
           f"{named(source)}, line {number}: not UTF-8 (byte {error.start + 1}); convert"
-          " it"
+          f" it: {conversion(line)} OLD > NEW"
         ) from error
   if not number:
     raise ConfigError(f"{named(source)} is empty; give one text on each line")

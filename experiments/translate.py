@@ -10,9 +10,11 @@ Each line of output is the translation of a line of input; empty lines stay empt
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from absl import app, flags
+from absl import flags
 
 from experiments import trained
+from experiments.config import ConfigError
+from transformer_jax import command
 from transformer_jax.data.translation import Translation
 from transformer_jax.evaluation.beam import Beam
 from transformer_jax.evaluation.translator import Translator
@@ -27,8 +29,8 @@ def define() -> None:
   flags.DEFINE_string("penalty", "gnmt(0.6)", "gnmt(alpha) or power(alpha).")
 
 
-def main(argv: list[str]) -> int:
-  return trained.main(argv, _answers)
+def main(argv: list[str]) -> None:
+  trained.main(argv, _answers)
 
 
 def _answers() -> Iterator[str]:
@@ -54,4 +56,4 @@ def translate(
 
 if __name__ == "__main__":
   define()
-  app.run(main)
+  command.run(main, (ConfigError,))

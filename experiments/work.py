@@ -49,6 +49,7 @@ def check(todo: Sequence[Run]) -> None:
   """Raises ConfigError with what is wrong in any of the runs, before the first."""
   import jax
 
+  cpu.check_platform()
   sizes = ("data", "tensor", "sequence")
   cpu.make_devices([run.config.mesh[name] for name in sizes] for run in todo)
   problems: dict[str, None] = {}

@@ -12,6 +12,7 @@ from experiments import label, plan, trained
 from experiments.build import build
 from experiments.config import ConfigError, flatten, resolve, validate
 from experiments.configs import base, brown_tagging
+from transformer_jax.command import guarded
 from transformer_jax.data.base import tasks
 from transformer_jax.data.files import DataError
 from transformer_jax.data.tokenizers import BOS, EOS, tokenizers
@@ -165,7 +166,11 @@ def command(monkeypatch, capsys):
   label.define()
 
   def run(*words):
-    code = label.main(values(["label", *map(str, words)]))
+    argv = values(["label", *map(str, words)])
+    try:
+      code = guarded(lambda: label.main(argv), (ConfigError,)) or 0
+    except SystemExit as ended:
+      code = ended.code
     return code, *capsys.readouterr()
 
   return run

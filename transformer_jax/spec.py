@@ -11,6 +11,7 @@ import contextvars
 import difflib
 import importlib
 import inspect
+import math
 import re
 import types
 import typing
@@ -115,7 +116,8 @@ class Registry(Mapping[str, type]):
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
       raise SpecError(
         f"cannot read {self.kind} '{_short(spec)}': write name, name(argument=value)"
-        " or module:Class(argument=value)"
+        " or module:Class(argument=value), with quotes around texts and other quotes"
+        " around the whole flag, which a shell takes away"
       ) from error
     if _depth(node) > DEEPEST:
       raise SpecError(
@@ -141,6 +143,7 @@ class Registry(Mapping[str, type]):
     cls = self._find(call.func, spec)
     if not all(arg.arg for arg in call.keywords):
       raise SpecError(f"{self.kind} '{spec}': ** is not read here; name each argument")
+    self._check_quotes(cls, call, spec)
     args = [self._value(arg, spec) for arg in call.args]
     kwargs = {arg.arg: self._value(arg.value, spec) for arg in call.keywords}
     values = self._check(cls, args, kwargs, spec)
@@ -152,6 +155,18 @@ class Registry(Mapping[str, type]):
     self._check_types(cls, values, spec)  # after what the class says in its own words
     return made
 
+  def _check_quotes(self, cls: type, call: ast.Call, spec: str) -> None:
+    """Raises SpecError with a text that lost its quotes, as shells take them away."""
+    kinds, names = _types(cls), inspect.signature(cls).parameters
+    given = [*zip(names, call.args, strict=False)]
+    for name, node in [*given, *((word.arg, word.value) for word in call.keywords)]:
+      bare = isinstance(node, (ast.Name, ast.Attribute, ast.BinOp, ast.UnaryOp))
+      if bare and kinds.get(name) in (str, str | None):
+        raise SpecError(
+          f"{self.kind} '{spec}': {name} is a text and needs quotes, which a shell"
+          f" takes away; write \"{name}='...'\" with other quotes around the whole flag"
+        )
+
   def _value(self, node: ast.expr, spec: str) -> Any:
     added = isinstance(node, ast.BinOp) and not isinstance(node.left, ast.Constant)
     if added or isinstance(node, (ast.Call, ast.Name, ast.Attribute)):
@@ -159,11 +174,14 @@ class Registry(Mapping[str, type]):
     if isinstance(node, ast.Tuple):
       return tuple(self._value(item, spec) for item in node.elts)
     try:
-      return ast.literal_eval(node)
+      value = ast.literal_eval(node)
     except (ValueError, TypeError) as error:
       raise SpecError(
         f"in {self.kind} '{spec}': {ast.unparse(node)} is neither a literal nor a spec"
       ) from error
+    if isinstance(value, float) and not math.isfinite(value):
+      raise SpecError(f"in {self.kind} '{spec}': write numbers below 1.8e308")
+    return value
 
   def _find(self, node: ast.expr, spec: str) -> type:
     path = ast.unparse(node)

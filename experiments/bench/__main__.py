@@ -14,12 +14,12 @@ import os
 import sys
 from pathlib import Path
 
-from absl import app
 from absl import flags as absl_flags
 
 from experiments import cpu
 from experiments.bench import groups, guard, page, runner, sweep, venvs
 from experiments.bench.worker import ROOT, Worker
+from transformer_jax import command
 from transformer_jax.positions import positions
 
 RAW = ROOT / "docs" / "results" / "benchmarks.json"
@@ -104,4 +104,4 @@ def _stop(message: str) -> int:
 
 
 if __name__ == "__main__":
-  app.run(main)
+  command.run(main, (ValueError,))

@@ -150,9 +150,15 @@ def check_utf8(content: bytes, where: str) -> None:
     line = content.count(b"\n", 0, error.start) + 1
     raise DataError(
       f"{where} is not UTF-8 at byte {error.start} ({error.reason}, line {line});"
-      " convert it (iconv -t UTF-8) or leave it out with a glob such as"
-      " 'folder/**/*.txt'"
+      f" convert it ({conversion(content)} OLD > NEW) or leave it out with a glob such"
+      " as 'folder/**/*.txt'"
     ) from error
+
+
+def conversion(content: bytes) -> str:
+  """Returns the command that makes UTF-8 of bytes in what is likely their encoding."""
+  marks = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
+  return f"iconv -f {marks.get(content[:2], 'WINDOWS-1252')} -t UTF-8"
 
 
 def lines(path: pathlib.Path) -> list[str]:

@@ -19,8 +19,9 @@ from glob import glob
 from os.path import exists, isdir
 from typing import Any
 
-from absl import app, flags, logging
+from absl import flags, logging
 
+from transformer_jax import command
 from transformer_jax.data import tfds
 from transformer_jax.data.files import DataError
 from transformer_jax.data.sources import build
@@ -98,7 +99,7 @@ def _open(path: str, mode: str = "r") -> Any:
 
 def main(argv: Sequence[str]) -> None:
   if len(argv) != 2:
-    raise app.UsageError("name one data set, for example tiny_shakespeare")
+    raise DataError("name one data set, for example tiny_shakespeare")
   logging.set_verbosity(logging.ERROR)
   try:
     folder = prepare(argv[1], DATA_DIR.value)
@@ -110,4 +111,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-  app.run(main)
+  command.run(main, (DataError,))

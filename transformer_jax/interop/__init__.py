@@ -17,7 +17,6 @@ from transformer_jax.interop.family import Family, families
 from transformer_jax.interop.files import Config, Tensors
 from transformer_jax.models import Architecture
 from transformer_jax.models.paths import flat, nested
-from transformer_jax.spec import nearest
 
 for _module in pkgutil.iter_modules(__path__):
   importlib.import_module(f"{__name__}.{_module.name}")
@@ -79,10 +78,9 @@ def tensors(config: Config, params: dict[str, Any]) -> Tensors:
 def _family(config: Config) -> Family:
   kind = config.get("model_type")
   if not isinstance(kind, str) or kind not in families:
-    near = nearest(str(kind), families)
     raise ValueError(
-      f"config.json is of model_type {kind!r}, whose weights are not read here.{near}"
-      f" Choose from {', '.join(families)}."
+      f"config.json is of model_type {kind!r}, whose weights are not read here; those"
+      f" of {', '.join(families)} are"
     )
   if config.get("quantization_config"):
     raise ValueError(

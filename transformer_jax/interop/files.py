@@ -72,14 +72,22 @@ def _json(path):
   return found
 
 
+# Tensors that share memory are refused by safetensors, hence the clones.
+CONVERT = (
+  'python -c "import torch, safetensors.torch as s; s.save_file({n: x.clone() for n, x'
+  " in torch.load('pytorch_model.bin', weights_only=True).items()},"
+  " 'model.safetensors', {'format': 'pt'})\""
+)
+
+
 def _tensors(path):
   """Returns the float tensors of one file; whole numbers are masks and positions."""
   try:
     found = safetensors.deserialize(path.read_bytes())
   except FileNotFoundError as error:
     raise ValueError(
-      f"{path} is missing; weights are read from safetensors only, so convert others"
-      " first"
+      f"{path} is missing; weights are read from safetensors only. With PyTorch,"
+      f" pytorch_model.bin becomes it so: {CONVERT}"
     ) from error
   except safetensors.SafetensorError as error:
     raise ValueError(

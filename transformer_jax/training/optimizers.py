@@ -7,12 +7,42 @@ import jax.numpy as jnp
 import optax
 
 from transformer_jax.axes import axes_of
-from transformer_jax.spec import Registry
+from transformer_jax.spec import Registry, SpecError
 
 HEADS = "HGKERP"  # heads and what a head has features of
 
 
-class Optimizer:
+# What numbers are allowed: (test, words).
+POSITIVE = (lambda x: x > 0), "a number above 0"
+NOT_NEGATIVE = (lambda x: x >= 0), "0 or more"
+SHARE = (lambda x: 0 <= x <= 1), "a share from 0 to 1"
+DECAY = (lambda x: 0 <= x < 1), "0 or more and below 1"
+ANY = (lambda x: True), ""  # of a class of one's own
+ALLOWED = {
+  "lr": POSITIVE,
+  "eps": POSITIVE,
+  "weight_decay": NOT_NEGATIVE,
+  "b1": DECAY,
+  "b2": DECAY,
+  "warmup": NOT_NEGATIVE,
+  "decay": SHARE,
+  "final": SHARE,
+}
+
+
+class Checked:
+  """Base of optimizers and schedules: refuses numbers that make no sense."""
+
+  def __post_init__(self):
+    for field in dataclasses.fields(self):
+      value = getattr(self, field.name)
+      allowed, words = ALLOWED.get(field.name, ANY)
+      # Other types are refused by the registry, in words of its own.
+      if isinstance(value, (int, float)) and not allowed(value):
+        raise SpecError(f"{field.name} is {value!r}; write {words}")
+
+
+class Optimizer(Checked):
   """Settings of an optimizer.
 
   lr   the peak of the learning rate, or its factor in the schedule `noam`
@@ -25,7 +55,7 @@ class Optimizer:
     raise NotImplementedError
 
 
-class Schedule:
+class Schedule(Checked):
   """Settings of a learning-rate schedule."""
 
   def build(self, peak: float, steps: int, D: int) -> optax.Schedule:

@@ -1,0 +1,88 @@
+"""Front of every command: help, printable output, one-line errors, exit codes.
+
+0: done; 1: something failed; 2: bad input; 128 + signal: stopped.
+"""
+
+import codecs
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from absl import app, logging
+from absl import flags as absl_flags
+
+BAD_INPUT, INTERRUPTED, CLOSED_PIPE = 2, 130, 141  # exit codes
+HELP = {"--help", "-help", "-h", "--helpshort", "-helpshort"}
+FULL_HELP = {"--helpfull", "-helpfull"}
+# What tables are drawn with, where the terminal has no such character.
+PLAIN = {"−": "-", "±": "+-", "×": "x", "–": "-", "…": "...", "─": "-", "━": "-"}
+
+
+def run(
+  main: Callable[[Any], int | None],
+  bad_input: tuple[type[Exception], ...],
+  argv: Sequence[str] | None = None,
+  parse: Callable[[list[str]], Any] | None = None,
+  more_help: Callable[[], str] = str,
+) -> None:
+  """Runs a command under absl and exits with its code.
+
+  main        what it does, given what `parse` returns
+  bad_input   exceptions whose message is all that a user needs
+  argv        the words of the command line, the command first; default sys.argv
+  parse       reads them; default absl's parser, which returns what is no flag
+  more_help   what --help says after the flags
+  """
+  make_printable()
+  words = list(argv or sys.argv)
+  if {*words[1:]} & (HELP | FULL_HELP):
+    _help(full=bool({*words[1:]} & FULL_HELP), more=more_help())
+
+  def quiet(parsed: Any) -> int | None:
+    if not absl_flags.FLAGS["verbosity"].present:
+      logging.set_verbosity(logging.WARNING)  # JAX informs about absent hardware
+    return guarded(lambda: main(parsed), bad_input)
+
+  read = lambda argv: guarded(lambda: parse(argv), bad_input)
+  parser = {"flags_parser": read} if parse else {}
+  app.run(quiet, argv=words, **parser)
+
+
+def guarded(call: Callable[[], Any], bad_input: tuple[type[Exception], ...]) -> Any:
+  """Calls; bad input, an interrupt and a closed pipe end the process without traces."""
+  try:
+    return call()
+  except BrokenPipeError:  # as in `... --dry_run | head -1`
+    # Python flushes at its end, into a pipe that nobody reads.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(CLOSED_PIPE)
+  except bad_input as error:
+    print(f"error: {error}", file=sys.stderr)
+    sys.exit(BAD_INPUT)
+  except KeyboardInterrupt:
+    sys.exit(INTERRUPTED)
+
+
+def make_printable() -> None:
+  """Lets any text be printed: what the terminal's encoding lacks is written plainly."""
+  codecs.register_error("plain", _plain)
+  for stream in (sys.stdout, sys.stderr):
+    if hasattr(stream, "reconfigure"):
+      stream.reconfigure(errors="plain")
+
+
+def _plain(error: UnicodeError) -> tuple[str, int]:
+  if not isinstance(error, UnicodeEncodeError):
+    raise error
+  text = error.object[error.start : error.end]
+  return "".join(PLAIN.get(letter, "?") for letter in text), error.end
+
+
+def _help(full: bool, more: str) -> None:
+  """Prints the command's docstring and flags, and exits with 0; absl exits with 1."""
+  app.define_help_flags()
+  app.usage(shorthelp=not full, writeto_stdout=True)
+  if more:
+    print(more)
+  sys.exit(0)
