@@ -9,13 +9,20 @@ stopped.
 """
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from experiments import config_file, flags, plan
 from experiments.work import work
-from transformer_jax.training.files import FileError, read_json
+from transformer_jax.training.files import (
+  FileError,
+  read_object,
+  reason,
+  set_aside,
+  warn,
+)
 
 FLAGS_IN_LABEL = 3
 
@@ -23,7 +30,7 @@ FLAGS_IN_LABEL = 3
 def main(request: flags.Request) -> int:
   """Runs the config that the command line describes."""
   run = chosen(request)
-  return work(request, "run", _added(request, run), [run])
+  return work(request, "run", functools.partial(_added, request, run), [run])
 
 
 def chosen(request: flags.Request) -> plan.Run:
@@ -69,10 +76,28 @@ def _added(request: flags.Request, run: plan.Run) -> dict[str, Any]:
 
 
 def _there(path: Path) -> dict[str, Any] | None:
+  """Returns sweep.json; a damaged one is kept aside, since others wrote it."""
   try:
-    return read_json(path)
-  except (OSError, FileError):
+    sweep = read_object(path)
+    if _is_sweep(sweep):
+      return sweep
+    why = "it names no runs"
+  except (FileNotFoundError, IsADirectoryError):
     return None
+  except FileError as error:
+    why = reason(error)
+  warn(
+    f"{path} is damaged ({why}); kept as {set_aside(path)}. The report shows this run;"
+    " the command of the sweep brings the others back"
+  )
+  return None
+
+
+def _is_sweep(sweep: dict[str, Any]) -> bool:
+  rows = sweep.get("runs")
+  keys = {"id", "label", "group"}
+  fine = lambda row: isinstance(row, dict) and keys <= row.keys()
+  return isinstance(rows, list) and all(map(fine, rows)) and "baseline" in sweep
 
 
 if __name__ == "__main__":

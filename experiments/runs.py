@@ -2,31 +2,38 @@
 
 lock            held while a process works on the run; the kernel drops it when it dies
 config.json     what was asked for
-status.json     how far it came
+status.json     how far it came, who works on it, checksums of what a finished run has
 result.json     the answer
 error.txt       why there is none
 made_with.json  commit, versions, device, command; changes.patch is what git diff said
+
+Whatever becomes of these files, a run goes on from its last intact checkpoint.
 """
 
 import contextlib
 import dataclasses
-import fcntl
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from experiments.config import flatten
+from experiments.locks import claim, this_process
 from experiments.plan import FREE, Run
+from experiments.state import checksums, count, damaged, quiet, result, status
 from transformer_jax.training.files import (
   FileError,
   check_same_config,
-  read_json,
+  read_object,
+  reason,
+  replace_file,
   warn,
   write_json,
 )
+from transformer_jax.training.signals import fatal_errors_in
 
-CRASHES = 3  # so often the process may die in a row without getting further
+FAULTS = 3  # fatal errors (SIGSEGV, SIGABRT, ...) in a row without getting further
+KILLS = 3  # kills in a row without getting further: the run is left for the end
 BUSY = "busy"  # another process works on it; the other states are in status.json
 
 
@@ -38,52 +45,35 @@ class Outcome:
   note: str = ""  # what the run's own line does not say
 
 
+class RemovedError(FileError):
+  """A run's folder that somebody removed while the run trained."""
+
+
 def folder(workdir: Path, run: Run) -> Path:
   return workdir / "runs" / run.id
 
 
-def status(path: Path) -> dict[str, Any]:
-  """Returns status.json of a run's folder; {} before the first attempt."""
-  return _read(path / "status.json")
-
-
-def result(path: Path) -> dict[str, Any]:
-  """Returns result.json of a finished run, else {}."""
-  finished = status(path).get("state") == "finished"
-  return _read(path / "result.json") if finished else {}
-
-
-def _read(path: Path) -> dict[str, Any]:
-  """A damaged status or result costs another attempt, which resumes; no more."""
-  try:
-    return read_json(path)
-  except FileNotFoundError:
-    return {}
-  except FileError as error:
-    warn(f"{error}; going on from the run's last checkpoint")
-    return {}
-
-
 def progress(path: Path, step: int) -> None:
-  """Records how far a run is; the loop calls it once per dispatch."""
+  """Records how far a run is; the loop calls it once per dispatch.
+
+  Raises RemovedError when the folder is no longer the one that the run began in.
+  """
   now = status(path)
-  if step > now.get("step", 0):
+  _check_there(path, now)
+  if step > count(now, "step"):
     # A full disk must not end the training; the record and the checkpoints speak of it.
     with contextlib.suppress(OSError):
-      write_json(path / "status.json", {**now, "step": step, "crashes": 0})
+      now = {"state": "running", "process": this_process(), **now}
+      write_json(path / "status.json", {**now, "step": step, "kills": 0, "faults": 0})
 
 
-@contextlib.contextmanager
-def claim(path: Path) -> Iterator[bool]:
-  """Yields whether this process alone may work in the folder, and keeps it so."""
-  path.mkdir(parents=True, exist_ok=True)
-  with open(path / "lock", "w") as lock:
-    try:
-      fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-      yield False
-      return
-    yield True
+def _check_there(path: Path, now: dict[str, Any]) -> None:
+  mine = this_process()
+  if not (path / "lock").exists() or now.get("process", mine) != mine:
+    raise RemovedError(
+      f"{path} was removed while the run trained, with what it had written;"
+      " the same command starts the run again"
+    )
 
 
 def perform(
@@ -93,25 +83,41 @@ def perform(
   facts: dict[str, Any],
   changes: str = "",
   retry: bool = False,
+  waited: bool = False,
 ) -> Outcome:
   """Brings one run to an end, or says why not; an exception of the run is caught.
 
   train     called with the folder; returns the result, or None when asked to stop
   facts     what is saved with the result: command, commit, versions, device
   changes   the patch from the commit to the code that runs
-  retry     also when its process died too often
+  retry     also when its process crashed too often
+  waited    for another process that worked on it, whose failure then counts
   """
   path = folder(workdir, run)
   try:
     with claim(path) as mine:
       if not mine:
-        return Outcome(BUSY, f"left to another process, which holds {path / 'lock'}")
+        return Outcome(BUSY)
       _check_config(run, path)
-      if done := result(path):
+      if done := _finished(path):
         return Outcome("finished", _skipped(done, facts))
+      if waited and (now := status(path)).get("state") == "failed":
+        return Outcome("failed", f"failed in another process: {now.get('error')}")
       return _attempt(run, path, train, facts, changes, retry)
   except (FileError, OSError) as error:  # another config, or a folder that is read-only
     return Outcome("failed", f"failed: {error}")
+
+
+def _finished(path: Path) -> dict[str, Any]:
+  """Returns the result, {} where something of the run has to be made again."""
+  done = result(path)
+  lost = damaged(path, status(path)) if done else []
+  if lost:
+    what = f"{path}: {' and '.join(lost)} not what was written"
+    again = any(each.name.isdigit() for each in (path / "checkpoints").glob("*"))
+    warn(f"{what}; {'made again' if again else 'no checkpoint to make them again'}")
+    return {} if again else done
+  return done
 
 
 def _attempt(
@@ -123,60 +129,105 @@ def _attempt(
   retry: bool,
 ) -> Outcome:
   try:
-    if given_up := _begin(run, path, retry):
+    if given_up := _begin(path, retry):
       return given_up
+    write_json(path / "config.json", flatten(run.config))
     write_json(path / "made_with.json", facts)
-    (path / "changes.patch").write_text(changes)
-    return _end(run, path, train(path), facts)
+    replace_file(path / "changes.patch", changes.encode())
+    with fatal_errors_in(path / "error.txt"):
+      found = train(path)
+    return _end(run, path, found, facts)
   except Exception as error:
     return _fail(path, error)
   except BaseException:
-    _mark(path, "interrupted")
+    with contextlib.suppress(OSError):
+      _mark(path, "interrupted")
     raise
 
 
-def _begin(run: Run, path: Path, retry: bool) -> Outcome | None:
-  """Counts the attempt and says what is run; returns an outcome to give up."""
-  before = status(path)
-  # Nobody holds the lock, so a run that says it is running died with its process.
+def _begin(path: Path, retry: bool) -> Outcome | None:
+  """Counts the attempt; returns an outcome to give up.
+
+  Nobody holds the lock, so a run that says it is running died with its process. A fatal
+  error of the program leaves its stack in error.txt, a kill from outside nothing.
+  """
+  before = status(path, quiet)  # `result` has said what is wrong with it
   died = before.get("state") == "running"
-  crashes = before.get("crashes", 0) + died
-  if crashes >= CRASHES and not retry:
-    error = f"its process died {crashes} times in a row (killed, or out of memory?)"
-    _mark(path, "failed", error, crashes=crashes)
+  fatal = _fatal_error(path)
+  kills = count(before, "kills") + (died and not fatal)
+  faults = count(before, "faults") + (died and bool(fatal))
+  if faults >= FAULTS and not retry:
+    error = f"its process crashed {faults} times in a row ({fatal or 'see error.txt'})"
+    _mark(path, "failed", error, faults=faults)
     return Outcome("failed", f"failed: {error}; --retry tries again")
-  attempts = before.get("attempts", 0) + 1
-  crashes = 0 if crashes >= CRASHES else crashes
-  write_json(path / "config.json", flatten(run.config))
-  _mark(path, "running", attempts=attempts, crashes=crashes)
+  if died and kills >= KILLS:
+    warn(
+      f"{path}: its process was killed {kills} times before it got further (preempted,"
+      " or out of memory?); it is tried again"
+    )
+  for draft in path.glob(".*.tmp"):  # of a process that died while it wrote
+    draft.unlink(missing_ok=True)
+  faults, attempts = 0 if faults >= FAULTS else faults, count(before, "attempts") + 1
+  now = {"attempts": attempts, "kills": kills, "faults": faults}
+  _mark(path, "running", **now, process=this_process(), checksums={})
   return None
 
 
+def _fatal_error(path: Path) -> str:
+  """Returns the first line of what Python wrote when a fatal signal ended it."""
+  try:
+    first = (path / "error.txt").read_text(errors="replace").partition("\n")[0]
+  except OSError:
+    return ""
+  return first if first.startswith("Fatal Python error") else ""
+
+
 def _check_config(run: Run, path: Path) -> None:
-  """Refuses a folder of another config; keys that change no result may differ."""
+  """Refuses a folder of another config; keys that change no result may differ.
+
+  The folder's name is the id of the config, so a damaged file is written again.
+  """
   file, now = path / "config.json", flatten(run.config)
-  there = read_json(file) if file.exists() else {}
-  check_same_config(path, now | {key: there.get(key, now[key]) for key in FREE})
+  try:
+    there = read_object(file)
+  except FileNotFoundError:
+    return
+  except (FileError, OSError) as error:
+    warn(f"{file} is not readable ({reason(error)}); written again from the plan")
+    write_json(file, now)
+    return
+  try:
+    check_same_config(path, now | {key: there.get(key, now[key]) for key in FREE})
+  except FileError as error:
+    raise FileError(
+      f"{error} If only {file} was changed, delete that file: the run's id holds its"
+      " config, and it goes on from its checkpoints."
+    ) from error
 
 
 def _end(
   run: Run, path: Path, found: dict[str, Any] | None, facts: dict[str, Any]
 ) -> Outcome:
+  _check_there(path, status(path, quiet))
   if found is None:
     _mark(path, "interrupted")
     return Outcome("interrupted")
   named = {"id": run.id, "label": run.label, "group": run.group}
   write_json(path / "result.json", {**found, **named, **facts})
-  _mark(path, "finished")  # only after the result: a kill between the two repeats it
+  # Only after the result: a kill between the two repeats it.
+  _mark(path, "finished", checksums=checksums(path))
   (path / "error.txt").unlink(missing_ok=True)
   return Outcome("finished")
 
 
 def _fail(path: Path, error: Exception) -> Outcome:
   """Saves the traceback and shows the last line: the other runs go on."""
+  if isinstance(error, RemovedError):
+    return Outcome("failed", f"failed: {error}")
   note = f"{type(error).__name__}: {error}"
   try:
-    (path / "error.txt").write_text("".join(traceback.format_exception(error)))
+    text = "".join(traceback.format_exception(error))
+    replace_file(path / "error.txt", text.encode(errors="replace"))
     _mark(path, "failed", note)
   except OSError as full:
     warn(f"cannot record the failure of {path}: {full}")
@@ -184,7 +235,14 @@ def _fail(path: Path, error: Exception) -> Outcome:
 
 
 def _mark(path: Path, state: str, error: str | None = None, **more: Any) -> None:
-  now = {"attempts": 0, "step": 0, "crashes": 0, **status(path), **more}
+  now = {
+    "attempts": 0,
+    "step": 0,
+    "kills": 0,
+    "faults": 0,
+    **status(path, quiet),
+    **more,
+  }
   write_json(path / "status.json", {**now, "state": state, "error": error})
 
 

@@ -29,7 +29,7 @@ def main(request: flags.Request) -> int:
     "groups": list(dict.fromkeys(run.group for run in todo)),
     "runs": [{"id": run.id, "label": run.label, "group": run.group} for run in todo],
   }
-  return work(request, "sweep", sweep, plan.only(todo, request.groups))
+  return work(request, "sweep", lambda: sweep, plan.only(todo, request.groups))
 
 
 if __name__ == "__main__":

@@ -2,14 +2,17 @@
 
 import functools
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments import config_file, cpu, flags, provenance, runs
+import xxhash
+
+from experiments import config_file, cpu, flags, others, provenance, runs, state
 from experiments.config import ConfigError, flatten, load, validate
+from experiments.locks import claim
 from experiments.plan import Run
-from transformer_jax.training.files import write_json
+from transformer_jax.training.files import replace_file, write_json
 from transformer_jax.training.signals import Stop, stop_requested
 
 # Imported late: mistyped flags are refused without waiting for the libraries.
@@ -19,30 +22,46 @@ DESCRIBE = "experiments.train:describe"
 
 
 def work(
-  request: flags.Request, tool: str, sweep: Mapping[str, Any], todo: Sequence[Run]
+  request: flags.Request,
+  tool: str,
+  sweep: Callable[[], Mapping[str, Any]],
+  todo: Sequence[Run],
 ) -> int:
   """Does what the command asks and returns its exit code.
 
   tool    the command's name, for the line that says how to continue
-  sweep   what sweep.json will say of the whole folder
+  sweep   returns what sweep.json will say of the whole folder, alone in it meanwhile
   """
   check(todo)
   if request.dry_run:
     return dry_run(request, todo)
-  try:
-    write_json(request.workdir / "sweep.json", sweep)
-  except OSError as error:
-    raise ConfigError(f"--workdir={request.workdir}: {error}") from error
+  _begin(request.workdir, sweep)
   _announce(request, todo)
   cpu.keep_memory()
   with stop_requested() as stop:
-    states = [outcome.state for outcome in _outcomes(request, todo, stop)]
+    sitting = Sitting(request, todo, stop)
+    states = {outcome.state for outcome in sitting.outcomes()}
   if stop:
     again = request.command(tool, workdir=True)
     print(f"stopped by {stop.received.name}; the same command continues:\n  {again}")
     return stop.exit_code
-  written = report(request.workdir)
-  return 0 if written and {*states} == {"finished"} else 1
+  written = report(request.workdir, sitting.shared)
+  return 0 if written and states == {"finished"} else 1
+
+
+def _begin(workdir: Path, sweep: Callable[[], Mapping[str, Any]]) -> None:
+  """Writes sweep.json; raises ConfigError for a folder that is not for runs."""
+  here = workdir.expanduser().resolve()
+  if here in (Path(here.anchor), Path.home().resolve()):
+    raise ConfigError(
+      f"--workdir={workdir}: runs go into a folder of their own; write for example"
+      " --workdir=runs/first"
+    )
+  try:
+    with claim(workdir, wait=True):
+      write_json(workdir / "sweep.json", sweep())
+  except OSError as error:
+    raise ConfigError(f"--workdir={workdir}: {error}") from error
 
 
 def check(todo: Sequence[Run]) -> None:
@@ -67,7 +86,7 @@ def check(todo: Sequence[Run]) -> None:
 
 def _announce(request: flags.Request, todo: Sequence[Run]) -> None:
   folders = [runs.folder(request.workdir, run) for run in todo]
-  finished = sum(bool(runs.result(folder)) for folder in folders)
+  finished = sum(bool(state.result(folder, state.quiet)) for folder in folders)
   skipped = f", {finished} of them finished before and skipped" if finished else ""
   print(f"{_count(todo)} in {request.workdir}{skipped}", flush=True)
 
@@ -76,34 +95,68 @@ def _count(todo: Sequence[Run]) -> str:
   return f"{len(todo)} run{'s' * (len(todo) > 1)}"
 
 
-def _outcomes(
-  request: flags.Request, todo: Sequence[Run], stop: Stop
-) -> Iterator[runs.Outcome]:
-  """Yields how each run ended, until someone asks to stop."""
-  facts, changes = provenance.facts()
-  for number, run in enumerate(todo, 1):
-    if stop:
-      return
-    name = f"[{number}/{len(todo)}] {run.group} {run.label}"
-    own = {"allow": ",".join(request.allow)} if request.allow else {}
-    facts["command"] = flags.command("run", request.path, run.overrides, own=own)
-    train = functools.partial(_train, run, name, stop)
-    outcome = runs.perform(run, request.workdir, train, facts, changes, request.retry)
+class Sitting:
+  """One command's work on its runs. `shared`: whether other processes had some."""
+
+  def __init__(self, request: flags.Request, todo: Sequence[Run], stop: Stop):
+    self.shared = False
+    self._request, self._stop = request, stop
+    named = {f"[{n}/{len(todo)}] {r.group} {r.label}": r for n, r in enumerate(todo, 1)}
+    # A run that gets its process killed again and again comes last: the others end.
+    dying = lambda item: state.kills(self._folder(item[1])) >= runs.KILLS
+    self._runs = dict(sorted(named.items(), key=dying))
+    self._facts, self._changes = provenance.facts()
+
+  def _folder(self, run: Run) -> Path:
+    return runs.folder(self._request.workdir, run)
+
+  def outcomes(self) -> Iterator[runs.Outcome]:
+    """Yields how each run ended, until someone asks to stop."""
+    busy = {}
+    for name, run in self._runs.items():
+      if self._stop:
+        return
+      outcome = self._attempt(name)
+      if outcome.state == runs.BUSY:
+        busy[name] = self._folder(run)
+      else:
+        yield outcome
+    self.shared = bool(busy)
+    waited = functools.partial(self._attempt, waited=True)
+    yield from others.outcomes(busy, waited, self._stop)
+
+  def _attempt(self, name: str, waited: bool = False) -> runs.Outcome:
+    run, request = self._runs[name], self._request
+    train = functools.partial(_train, run, name, self._stop)
+    command = flags.command("run", request.path, run.overrides)
+    facts = {**self._facts, "command": command}
+    outcome = runs.perform(
+      run, request.workdir, train, facts, self._changes, request.retry, waited
+    )
     if outcome.note:  # a run that was just finished has left its own line
       print(f"{name}: {outcome.note}", flush=True)
-    yield outcome
+    return outcome
 
 
 def _train(run: Run, name: str, stop: Stop, folder: Path) -> dict[str, Any] | None:
   return load(TRAIN)(run.config, folder, name, stop)
 
 
-def report(workdir: Path) -> bool:
-  """Writes and prints the report; trouble with it does not touch the runs."""
+def report(workdir: Path, shared: bool = False) -> bool:
+  """Writes and prints the report; trouble with it does not touch the runs.
+
+  shared   other processes worked here: what one of them has just written will do
+  """
   from experiments.report import print_report, write_report
 
+  path = workdir / "report.html"
   try:
-    path = write_report(workdir)
+    with claim(workdir, wait=True):
+      stamp, note = _stamp(workdir), workdir / ".reported"
+      fresh = path.is_file() and note.is_file() and note.read_bytes() == stamp
+      if not (shared and fresh):
+        path = write_report(workdir)
+        replace_file(note, stamp)
     print_report(workdir)
   except Exception as error:
     print(
@@ -114,6 +167,15 @@ def report(workdir: Path) -> bool:
     return False
   print(f"report: {path}")
   return True
+
+
+def _stamp(workdir: Path) -> bytes:
+  """Returns a checksum of what a report is made of."""
+  files = [workdir / "sweep.json", *sorted(workdir.glob("runs/*/status.json"))]
+  digest = xxhash.xxh3_128()
+  for file in files:
+    digest.update(file.read_bytes() if file.is_file() else b"")
+  return digest.hexdigest().encode()
 
 
 def dry_run(request: flags.Request, todo: Sequence[Run]) -> int:

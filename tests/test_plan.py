@@ -1,21 +1,36 @@
 """Plans, run ids, folders and the loop over runs; nothing is trained here."""
 
+import contextlib
 import dataclasses
 import json
 import os
 import re
+import shutil
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import types
 from pathlib import Path
 
 import pytest
 
-from experiments import config_file, flags, plan, provenance, run, runs, sweep
+from experiments import (
+  config_file,
+  flags,
+  others,
+  plan,
+  provenance,
+  run,
+  runs,
+  sweep,
+  work,
+)
 from experiments.build import build
 from experiments.config import ConfigError, flatten, resolve, validate
 from experiments.configs import base, pod, quickstart, standard
+from experiments.locks import claim
 from experiments.plan import Chain, Grid, Group, MinusOne, OneAtATime, Plan, Zipped
 from experiments.train import describe
 from transformer_jax.training.files import read_json, write_json
@@ -252,12 +267,13 @@ def test_a_failed_run_keeps_its_traceback_and_is_tried_again(tmp_path):
   assert not (folder / "error.txt").exists()
 
 
-def die(tmp_path, step):
-  """Leaves the folder as a process does that is killed at `step`."""
+def die(tmp_path, step, fatal=""):
+  """Leaves the folder as a process does that is killed at `step`, or crashes."""
   folder = runs.folder(tmp_path, ONE)
   with pytest.raises(KeyboardInterrupt):
     perform(tmp_path, lambda folder: (runs.progress(folder, step), interrupt()))
   assert runs.status(folder)["state"] == "interrupted"
+  (folder / "error.txt").write_text(fatal)
   write_json(folder / "status.json", {**runs.status(folder), "state": "running"})
 
 
@@ -265,24 +281,77 @@ def interrupt():
   raise KeyboardInterrupt
 
 
-def test_a_run_whose_process_keeps_dying_is_given_up_unless_asked(tmp_path):
-  for _ in range(runs.CRASHES):
-    die(tmp_path, step=40)
+def test_a_run_whose_process_keeps_crashing_is_given_up_unless_asked(tmp_path):
+  for _ in range(runs.FAULTS):
+    die(tmp_path, step=40, fatal="Fatal Python error: Segmentation fault\n\nThread\n")
   outcome = perform(tmp_path, crash)
   assert outcome.state == "failed" and "--retry" in outcome.note
+  assert "crashed 3 times in a row (Fatal Python error: Segment" in outcome.note
   assert perform(tmp_path, crash).note == outcome.note
   assert perform(tmp_path, retry=True).state == "finished"
 
 
+def test_a_run_that_is_killed_again_and_again_goes_on(tmp_path, capsys):
+  for number in range(2 * runs.KILLS):
+    die(tmp_path, step=40)
+    said = capsys.readouterr().err
+    assert ("was killed" in said) == (number >= runs.KILLS)
+  assert perform(tmp_path).state == "finished"
+  assert "killed 6 times before it got further" in capsys.readouterr().err
+
+
 def test_a_run_that_gets_further_is_not_given_up(tmp_path):
-  for step in range(40, 40 * (runs.CRASHES + 2), 40):
-    die(tmp_path, step)
+  for step in range(40, 40 * (runs.FAULTS + 2), 40):
+    die(tmp_path, step, "Fatal Python error: Aborted")
   assert perform(tmp_path).state == "finished"
 
 
+def test_a_crash_leaves_its_stack_and_a_kill_nothing(tmp_path):
+  code = """
+import os, pathlib, signal, sys
+from transformer_jax.training.signals import fatal_errors_in
+with fatal_errors_in(pathlib.Path("error.txt")):
+  os.kill(os.getpid(), int(sys.argv[1]))
+"""
+  path = {"PYTHONPATH": str(Path(runs.__file__).parents[1])}
+  left = {}
+  for number in (signal.SIGABRT, signal.SIGSEGV, signal.SIGKILL, 0):
+    words = [sys.executable, "-c", code, str(int(number))]
+    subprocess.run(words, cwd=tmp_path, env=os.environ | path, timeout=60)
+    file = tmp_path / "error.txt"
+    left[int(number)] = file.read_text().partition("\n")[0] if file.exists() else None
+  aborted, segment = "Fatal Python error: Aborted", "Fatal Python error: Segmentation"
+  assert left[signal.SIGABRT] == aborted and left[signal.SIGSEGV].startswith(segment)
+  assert left[signal.SIGKILL] == "" and left[0] is None
+
+
 def test_two_processes_do_not_run_the_same_run(tmp_path):
-  with runs.claim(runs.folder(tmp_path, ONE)) as mine:
+  with claim(runs.folder(tmp_path, ONE)) as mine:
     assert mine and perform(tmp_path).state == runs.BUSY
+  assert perform(tmp_path).state == "finished"
+
+
+def test_a_folder_removed_while_it_trains_is_no_finished_run(tmp_path):
+  folder = runs.folder(tmp_path, ONE)
+
+  def removed(path):
+    runs.progress(path, 40)
+    shutil.rmtree(path)
+    return {"seeds": [0]}
+
+  outcome = perform(tmp_path, removed)
+  assert outcome.state == "failed" and "was removed while the run" in outcome.note
+  assert not folder.exists()
+  outcome = perform(tmp_path, lambda path: (removed(path), runs.progress(path, 80)))
+  assert outcome.state == "failed" and not folder.exists()
+
+  def taken(path):
+    removed(path)
+    write_json(path / "status.json", {"process": {"host": "other", "pid": 1}})
+    (path / "lock").touch()
+    return {"seeds": [0]}
+
+  assert "was removed" in perform(tmp_path, taken).note  # by now another process's
   assert perform(tmp_path).state == "finished"
 
 
@@ -299,7 +368,7 @@ def test_a_damaged_result_is_made_again(tmp_path, capsys):
   perform(tmp_path)
   (runs.folder(tmp_path, ONE) / "result.json").write_text('{"seeds": [')
   assert not perform(tmp_path).note
-  assert "not readable" in capsys.readouterr().err
+  assert "result.json is not what was written" in capsys.readouterr().err
 
 
 # --- the loop ------------------------------------------------------------------------
@@ -396,6 +465,114 @@ def test_a_signal_ends_a_sweep_that_continues_later(
   assert f"--workdir={tmp_path}" in capsys.readouterr().out
   del train.does["none"]
   assert sweep.main(asked(tmp_path)) == 0
+
+
+def test_a_sweep_waits_for_runs_of_others_and_adopts_what_they_found(
+  tmp_path, train, capsys, monkeypatch
+):
+  none, rope = plan.expand(WHY, BASE, {})
+  monkeypatch.setattr(others, "LOOK", 0.01)
+  held = contextlib.ExitStack()
+  assert held.enter_context(claim(runs.folder(tmp_path, none)))
+  folder = runs.folder(tmp_path, none)
+  pid = {"host": socket.gethostname(), "pid": os.getpid()}
+  write_json(folder / "status.json", {"state": "running", "step": 40, "process": pid})
+
+  def other(stop):  # while this sweep trains `rope`, the other process ends `none`
+    threading.Timer(0.3, end).start()
+    return SCORES
+
+  def end():
+    write_json(folder / "result.json", SCORES | {"seconds": {}})
+    write_json(folder / "status.json", {"state": "finished", "step": 80})
+    held.close()
+
+  train.does["rope"] = other
+  assert sweep.main(asked(tmp_path)) == 0
+  assert train.seen == ["rope"]
+  said = capsys.readouterr().out
+  waits = (
+    f"waiting for runs of other processes: text none (step 40, process {pid['pid']}"
+  )
+  assert waits in said and "[1/2] text none: finished before" in said
+  assert f"report: {tmp_path}" in said
+
+
+def test_a_failure_of_another_process_is_not_repeated_and_a_death_is(
+  tmp_path, train, monkeypatch
+):
+  none, rope = plan.expand(WHY, BASE, {})
+  monkeypatch.setattr(others, "LOOK", 0.01)
+  for state, seen in (("failed", ["rope"]), ("running", ["none"])):
+    held = contextlib.ExitStack()
+    folder = runs.folder(tmp_path, none)
+    held.enter_context(claim(folder))
+    write_json(folder / "status.json", {"state": state, "error": "no luck"})
+    threading.Timer(0.3, held.close).start()
+    train.seen.clear()
+    assert sweep.main(asked(tmp_path)) == (1 if state == "failed" else 0)
+    assert train.seen == seen
+
+
+def test_a_stopped_process_is_not_waited_for_for_ever(
+  tmp_path, train, capsys, monkeypatch
+):
+  none, rope = plan.expand(WHY, BASE, {})
+  monkeypatch.setattr(others, "LOOK", 0.01)
+  monkeypatch.setattr(others, "PATIENCE", 0.1)
+  folder = runs.folder(tmp_path, none)
+  child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+  try:
+    with claim(folder):
+      pid = {"host": socket.gethostname(), "pid": child.pid}
+      write_json(folder / "status.json", {"state": "running", "process": pid})
+      child.send_signal(signal.SIGSTOP)
+      assert sweep.main(asked(tmp_path)) == 1
+  finally:
+    child.kill()
+    child.wait()
+  assert f"which is stopped: kill -CONT {child.pid}" in capsys.readouterr().out
+  assert sweep.main(asked(tmp_path)) == 0  # its process died
+
+
+def test_of_several_sweeps_one_writes_the_report(tmp_path, train, monkeypatch):
+  assert sweep.main(asked(tmp_path)) == 0
+  page = tmp_path / "report.html"
+  page.write_text("written by the other")
+  assert work.report(tmp_path, shared=True)
+  assert page.read_text() == "written by the other"
+  assert work.report(tmp_path)  # alone: templates may have changed
+  assert "written by the other" not in page.read_text()
+  page.write_text("of fewer runs")
+  status = next(tmp_path.glob("runs/*/status.json"))
+  write_json(status, {**read_json(status), "step": 3})
+  assert work.report(tmp_path, shared=True)
+  assert page.read_text() != "of fewer runs"
+
+
+def test_a_run_that_kills_its_process_comes_last(tmp_path, train):
+  none, rope = plan.expand(WHY, BASE, {})
+  status = {"state": "running", "kills": runs.KILLS - 1}
+  write_json(runs.folder(tmp_path, none) / "status.json", status)
+  assert sweep.main(asked(tmp_path)) == 0
+  assert train.seen == ["rope", "none"]
+
+
+@pytest.mark.parametrize("workdir", ["/", "~"])
+def test_runs_do_not_go_into_the_root_or_the_home_folder(workdir, train):
+  before = {*Path(workdir).expanduser().iterdir()}
+  with pytest.raises(ConfigError, match="a folder of their own; write for example"):
+    sweep.main(asked(Path(workdir).expanduser()))
+  assert {*Path(workdir).expanduser().iterdir()} == before
+
+
+@pytest.mark.parametrize("damage", ["[]", "", '{"runs": {}}', '{"runs": [3]}'])
+def test_one_run_keeps_a_damaged_sweep_json_aside(tmp_path, train, capsys, damage):
+  (tmp_path / "sweep.json").write_text(damage)
+  assert run.main(asked(tmp_path)) == 0
+  assert (tmp_path / "sweep.json.damaged").read_text() == damage
+  assert "the command of the sweep brings the others back" in capsys.readouterr().err
+  assert len(read_json(tmp_path / "sweep.json")["runs"]) == 1
 
 
 def test_a_sweep_with_a_wrong_run_starts_none(tmp_path, train):

@@ -16,6 +16,12 @@ class FileError(ValueError):
   """A file that cannot be used; the message names it and says what to do."""
 
 
+def reason(error: Exception) -> str:
+  """Returns the cause in a few words: "Is a directory", "Expecting value: line 1"."""
+  cause = error.__cause__ or error
+  return getattr(cause, "strerror", None) or str(cause)
+
+
 def warn(line: str) -> None:
   """Prints one line to stderr, looked up now so that a progress bar can move aside."""
   print(line, file=sys.stderr, flush=True)
@@ -112,21 +118,23 @@ def read_json(path: str | Path) -> Any:
   content = Path(path).read_bytes()
   try:
     return json.loads(content.decode())
-  except ValueError as error:
-    raise FileError(
-      f"{path} is not readable JSON ({error}); restore it, or delete the folder"
-      f" {Path(path).parent} to start this run again"
-    ) from error
+  except (ValueError, RecursionError) as error:
+    raise _unreadable(path, error) from error
+
+
+def _unreadable(path: str | Path, cause: Exception) -> FileError:
+  return FileError(
+    f"{path} is not readable JSON ({cause}); restore it, or delete the folder"
+    f" {Path(path).parent} to start this run again"
+  )
 
 
 def read_object(path: str | Path) -> dict[str, Any]:
   """Returns a JSON object; FileError for anything else, OSError as it comes."""
   content = read_json(path)
   if not isinstance(content, dict):
-    raise FileError(
-      f"{path} holds no JSON object but {json.dumps(content)[:40]}; restore it, or"
-      f" delete the folder {Path(path).parent} to start this run again"
-    )
+    cause = TypeError(f"it holds {json.dumps(content)[:40]}, no object")
+    raise _unreadable(path, cause) from cause
   return content
 
 

@@ -1,11 +1,18 @@
-"""Ctrl-C and SIGTERM as a question the training loop asks once per dispatch."""
+"""Ctrl-C and SIGTERM as a question the training loop asks once per dispatch.
+
+Fatal signals, which end the process at once, leave the stack in a file.
+"""
 
 import contextlib
 import dataclasses
+import faulthandler
 import os
 import signal
 import threading
 from collections.abc import Iterator
+from pathlib import Path
+
+from transformer_jax.training.files import make_way
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -47,7 +54,8 @@ def stop_requested() -> Iterator[Stop]:
       signal.signal(each, signal.SIG_DFL)
     name = stop.received.name
     line = f"\n{name}: saving after this dispatch; send it again to abort at once\n"
-    os.write(2, line.encode())  # print() is not safe inside a signal handler
+    with contextlib.suppress(OSError):  # a full disk under the log
+      os.write(2, line.encode())  # print() is not safe inside a signal handler
 
   try:
     for number in mine:
@@ -56,3 +64,23 @@ def stop_requested() -> Iterator[Stop]:
   finally:
     for number in mine:
       signal.signal(number, before[number] or signal.SIG_DFL)
+
+
+@contextlib.contextmanager
+def fatal_errors_in(path: Path) -> Iterator[None]:
+  """Lets SIGSEGV, SIGABRT and their like write "Fatal Python error" and the stack.
+
+  The file is empty meanwhile and removed afterwards. Does nothing where somebody else
+  has enabled Python's faulthandler.
+  """
+  make_way(path)
+  with open(path, "wb") as file:
+    mine = not faulthandler.is_enabled()
+    if mine:
+      faulthandler.enable(file)
+    try:
+      yield
+    finally:
+      if mine:
+        faulthandler.disable()
+      path.unlink(missing_ok=True)
