@@ -125,7 +125,7 @@ def test_bad_pairs_are_refused(tsv, tmp_path):
   assert "write train.length=5 or more" in refusal(lambda: task.tokens(4))
   (tmp_path / "folder").mkdir()
   said = refusal(build("classification", tmp_path / "folder", *PAIR).load)
-  assert "holds no train.tsv, no train.jsonl" in said
+  assert "holds no train.tsv, train.csv or train.jsonl" in said
 
 
 GLUE = {

@@ -270,7 +270,9 @@ BAD_TEXTS = {
     ('{"text": "a", "label": "x"}\n[1]', "line 2 is no object"),
     ('{"text": 1.5, "label": "x"}', "line 1 has no text 'text'"),
   ],
-  "all.xml": [("<a/>", "is no file of examples; name one that ends in .tsv or .jsonl")],
+  "all.xml": [
+    ("<a/>", "is no file of examples; name one that ends in .tsv or .csv or .jsonl")
+  ],
 }
 BAD_WORDS = {
   "all.txt": [

@@ -8,10 +8,13 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, ClassVar
 
 from transformer_jax.data import files, parallel, tfds
+from transformer_jax.data.base import note
+from transformer_jax.data.columns import Say
 from transformer_jax.data.files import SPLITS, DataError
 from transformer_jax.data.parallel import STEMS, TFDS
 
-Reader = Callable[[pathlib.Path], Iterable["Example"]]
+# Takes a file, and what shall be told what the reader made of its first line.
+Reader = Callable[[pathlib.Path, Say], Iterable["Example"]]
 Splits = dict[str, list["Example"]]
 
 
@@ -60,19 +63,22 @@ class Form:
     """Returns what reads a file of each suffix; "" is any other."""
     raise NotImplementedError
 
-  def folder(self, path: pathlib.Path) -> Iterator[Example]:
+  def folder(self, path: pathlib.Path, say: Say) -> Iterator[Example]:
     """Yields the examples of a folder without files called train."""
     raise NotImplementedError
 
-  def file(self, path: pathlib.Path) -> list[Example]:
-    """Returns the examples of one file. Raises DataError."""
+  def file(self, path: pathlib.Path, say: Say) -> list[Example]:
+    """Returns the examples of one file, packed by gzip or not. Raises DataError.
+
+    say   takes a sentence about the file that a user should read
+    """
     readers = self.readers
-    reader = readers.get(path.suffix, readers.get(""))
+    reader = readers.get(files.suffix(path), readers.get(""))
     if reader is None:
       raise DataError(
         f"'{path}' is no file of examples; name one that ends in {' or '.join(readers)}"
       )
-    return list(reader(path))
+    return list(reader(path, say))
 
 
 def read(
@@ -93,7 +99,10 @@ def read(
   if source.startswith(TFDS):
     found, facts = _records(source.removeprefix(TFDS), form, splits, data_dir)
   else:
-    found, facts = _files(pathlib.Path(source).expanduser(), form, splits)
+    notes: list[str] = []
+    path = pathlib.Path(source).expanduser()
+    found, facts = _files(path, form, splits, notes.append)
+    note(facts, *notes)
   whole = lambda x: "".join(x.parts) and all(x.second)
   kept = {split: [*filter(whole, found[split])] for split in splits}
   facts["left_out"] = {
@@ -148,10 +157,10 @@ def _records(
 
 
 def _files(
-  path: pathlib.Path, form: Form, splits: tuple[str, ...]
+  path: pathlib.Path, form: Form, splits: tuple[str, ...], say: Say
 ) -> tuple[Splits, dict[str, Any]]:
   if path.is_file():
-    return _cut(form.file(path))
+    return _cut(form.file(path, say))
   if not path.is_dir():
     raise DataError(
       f"there is no file or folder '{path}' in {pathlib.Path.cwd()}; check the path, or"
@@ -159,22 +168,23 @@ def _files(
     )
   there = {split: _find(path, split, form) for split in SPLITS}
   if there["train"] is None:
-    return _cut(form.folder(path))
+    return _cut(form.folder(path, say))
   if there["validation"] is None and there["test"] is None:
-    return _cut(form.file(there["train"]))
+    return _cut(form.file(there["train"], say))
   missing = [split for split in splits if there[split] is None]
   if missing:
+    name = missing[0] + files.suffix(there["train"])
     raise DataError(
-      f"folder '{path}' holds no {missing[0]} file; add"
-      f" {missing[0]}{there['train'].suffix}, or score the split that is there with"
-      " split='...'"
+      f"folder '{path}' holds no {missing[0]} file; add {name}, or score the split that"
+      " is there with split='...'"
     )
-  return {x: form.file(there[x]) for x in splits}, {"split": "by file name"}
+  return {x: form.file(there[x], say) for x in splits}, {"split": "by file name"}
 
 
 def _find(folder: pathlib.Path, split: str, form: Form) -> pathlib.Path | None:
   """Returns the file of a split, or None."""
-  names = [stem + suffix for stem in STEMS[split] for suffix in form.readers if suffix]
+  plain = [stem + suffix for stem in STEMS[split] for suffix in form.readers if suffix]
+  names = [name + packed for name in plain for packed in ("", files.GZIP)]
   return next((folder / name for name in names if (folder / name).is_file()), None)
 
 

@@ -2,14 +2,17 @@
 
 import dataclasses
 import glob
+import gzip
 import hashlib
 import os
 import pathlib
 import sysconfig
+import zlib
 from collections.abc import Iterable
 
 SPLITS = ("train", "validation", "test")
 STDLIB = "stdlib"
+GZIP = ".gz"
 BOM = "\ufeff"
 # Tests are no ordinary code, generated and site files differ between installations.
 NOT_STDLIB = ("test", "tests", "idlelib", "lib2to3", "ensurepip", "site-packages")
@@ -31,10 +34,14 @@ class Document:
 def read(source: str) -> list[Document]:
   """Reads `'stdlib'`, a file, a folder or a glob, sorted by name.
 
+  What ends in .gz is unpacked, and named as the same text without gzip would be.
   Raises DataError for what is missing, unreadable, empty or not UTF-8.
   """
   root, paths = _stdlib() if source == STDLIB else _find(source)
-  documents = [_read(path, path.relative_to(root).as_posix()) for path in paths]
+  documents = [
+    _read(path, path.relative_to(root).as_posix().removesuffix(GZIP)) for path in paths
+  ]
+  _check_names(documents)
   documents = [document for document in documents if document.content]
   if not documents:
     raise DataError(f"'{source}' is empty; name a file, folder or glob that holds text")
@@ -66,6 +73,18 @@ def fingerprint(documents: Iterable[Document]) -> str:
     digest.update(f"{document.name}\0{len(document.content)}\0".encode())
     digest.update(document.content)
   return digest.hexdigest()
+
+
+def _check_names(documents: list[Document]) -> None:
+  """Raises DataError where a text is there with and without gzip."""
+  names = set()
+  for document in documents:
+    if document.name in names:
+      raise DataError(
+        f"'{document.name}' and '{document.name}{GZIP}' are both there, and would count"
+        " twice; keep one, or name one with a glob"
+      )
+    names.add(document.name)
 
 
 def _stdlib() -> tuple[pathlib.Path, list[pathlib.Path]]:
@@ -132,14 +151,35 @@ def _refuse(error: OSError) -> None:
 
 
 def _read(path: pathlib.Path, name: str) -> Document:
+  content = content_of(path)
+  check_utf8(content, f"'{path}'")
+  return Document(name, content)
+
+
+def content_of(path: pathlib.Path) -> bytes:
+  """Returns the bytes of a file, unpacked if it ends in .gz. Raises DataError."""
   try:
     content = path.read_bytes()
   except OSError as error:
     raise DataError(
-      f"cannot read '{path}': {error.strerror}; check its permissions"
+      f"cannot read '{path}': {error.strerror}; check the path and who may read it"
     ) from error
-  check_utf8(content, f"'{path}'")
-  return Document(name, content)
+  return unzipped(content, str(path))
+
+
+def unzipped(content: bytes, name: str) -> bytes:
+  """Returns what gzip packed, if the name ends in .gz. Raises DataError."""
+  if not name.endswith(GZIP):
+    return content
+  try:
+    return gzip.decompress(content)
+  except (OSError, EOFError, zlib.error) as error:
+    raise DataError(f"'{name}' is damaged ({error}); copy it again") from error
+
+
+def suffix(path: pathlib.Path) -> str:
+  """Returns the suffix that says how a file is written: .tsv of a.tsv.gz."""
+  return pathlib.Path(path.name.removesuffix(GZIP)).suffix
 
 
 def check_utf8(content: bytes, where: str) -> None:
@@ -162,14 +202,11 @@ def conversion(content: bytes) -> str:
 
 
 def lines(path: pathlib.Path) -> list[str]:
-  """Returns the lines of a UTF-8 file, without the ends of Windows.
+  """Returns the lines of a UTF-8 file, packed or not, without the ends of Windows.
 
   Only a newline ends a line: other separators of Unicode may stand inside a sentence.
   """
-  try:
-    content = path.read_bytes()
-  except OSError as error:
-    raise DataError(f"cannot read '{path}': {error.strerror}; check it") from error
+  content = content_of(path)
   check_utf8(content, f"'{path}'")
   text = content.decode("utf-8").removeprefix(BOM)
   return text.replace("\r\n", "\n").removesuffix("\n").split("\n") if text else []

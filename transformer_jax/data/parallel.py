@@ -5,10 +5,12 @@ import dataclasses
 import hashlib
 import json
 import pathlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
-from transformer_jax.data import files, tfds
+from transformer_jax.data import columns, files, languages, tfds
+from transformer_jax.data.base import note
+from transformer_jax.data.columns import Columns, Say
 from transformer_jax.data.files import SPLITS, DataError
 
 TFDS = "tfds:"
@@ -41,22 +43,31 @@ def read(
   splits: tuple[str, ...],
   data_dir: str | None = None,
   limit: int | None = None,
+  named: str = "",
 ) -> tuple[dict[str, list[Pair]], dict[str, Any]]:
   """Returns the pairs of each split that can be used, and facts to record.
 
-  source  'tfds:NAME'; a .tsv or .jsonl file; what comes before .en and .de; or a folder
-          with such files called train, validation and test
+  source  'tfds:NAME'; a .tsv, .csv or .jsonl file; what comes before .en and .de; or a
+          folder with such files called train, validation and test; any may end in .gz
   pair    'en-de': the first language is the source
+  named   the names of all columns of a .tsv or .csv file, as in 'id,de,en'; '': a
+          header names them, or they are the source and the target
 
   A pair with an empty side is counted, not used. Raises DataError for anything worse.
   """
-  sides = languages(pair)
+  sides = sides_of(pair)
+  form = Form(sides, columns.named(named, sides))
+  if source.startswith(TFDS):
+    columns.check_used(named, source)
   if source.startswith(TFDS):
     name = source.removeprefix(TFDS)
     rows, facts = tfds.read_pairs(name, sides, splits, data_dir, limit)
     found = {split: [Pair(*row) for row in rows[split]] for split in rows}
   else:
-    found, facts = _files(pathlib.Path(source).expanduser(), sides, splits)
+    notes: list[str] = []
+    path = pathlib.Path(source).expanduser()
+    found, facts = _files(path, form, splits, notes.append)
+    note(facts, *notes)
     found = {split: found[split][:limit] for split in splits}
   kept = {split: [x for x in found[split] if x.source and x.target] for split in splits}
   for split in splits:
@@ -75,7 +86,7 @@ def left_out(before: list[Pair], after: list[Pair], why: str) -> dict[str, Any]:
   return {why: len(gone), **({f"first {why}": gone[0]} if gone else {})}
 
 
-def languages(pair: str) -> tuple[str, str]:
+def sides_of(pair: str) -> tuple[str, str]:
   """Returns ('en', 'de') of 'en-de'. Raises DataError."""
   source, dash, target = pair.partition("-")
   if not (source and dash and target) or source == target:
@@ -91,62 +102,100 @@ def fingerprint(pairs: Iterable[Pair]) -> str:
   return digest.hexdigest()
 
 
+@dataclasses.dataclass(frozen=True)
+class Form:
+  """How files of pairs are written.
+
+  sides  the languages, the source first
+  named  the names of all columns of a table, from a user; (): not given
+  """
+
+  sides: tuple[str, str]
+  named: tuple[str, ...]
+
+  @property
+  def columns(self) -> Columns:
+    """The columns of a table; a header has codes or names of languages."""
+    spell, usual = languages.code, ({"source", "src"}, {"target", "tgt", "trg"})
+    pairs = zip(self.sides, usual, strict=True)
+    words = {side: frozenset(more | {spell(side)}) for side, more in pairs}
+    hint = f"pair='{'-'.join(self.sides)}' with languages"
+    return Columns(self.sides, words, self.named, hint, languages.CODES, spell)
+
+
 def _files(
-  path: pathlib.Path, sides: tuple[str, str], splits: tuple[str, ...]
+  path: pathlib.Path, form: Form, splits: tuple[str, ...], say: Say
 ) -> tuple[dict[str, list[Pair]], dict[str, Any]]:
   if not path.is_dir():
-    return _cut(_one(path, sides))
+    return _cut(_one(path, form, say))
+  sides = form.sides
   found = {split: _find(path, STEMS[split], sides) for split in SPLITS}
   if found["train"] is None:
     first, second = sides
     raise DataError(
       f"folder '{path}' holds no training text; put train.{first} and train.{second},"
-      " train.tsv or train.jsonl there"
+      " train.tsv, train.csv or train.jsonl there"
     )
   if found["validation"] is None and found["test"] is None:
-    return _cut(found["train"]())
+    return _cut(_one(found["train"], form, say))
   missing = [split for split in splits if found[split] is None]
   if missing:
     raise DataError(
       f"folder '{path}' holds no {missing[0]} text; add {missing[0]}.{sides[0]} and"
       f" {missing[0]}.{sides[1]}, or score the split that is there with split='...'"
     )
-  return {split: found[split]() for split in splits}, {"split": "by file name"}
+  pairs = {split: _one(found[split], form, say) for split in splits}
+  return pairs, {"split": "by file name"}
 
 
 def _find(
   folder: pathlib.Path, stems: tuple[str, ...], sides: tuple[str, str]
-) -> Callable[[], list[Pair]] | None:
-  """Returns what reads the files of a split, or None when there are none."""
+) -> pathlib.Path | None:
+  """Returns the file of a split, or what comes before .en and .de, or None."""
   for stem in stems:
-    names = [stem + suffix for suffix in READERS]
-    names += [stem] if any((folder / f"{stem}.{x}").exists() for x in sides) else []
-    for path in (folder / name for name in names):
-      if path.exists() or path.name == stem:
-        return lambda path=path: _one(path, sides)
+    names = [stem + suffix + end for suffix in READERS for end in ("", files.GZIP)]
+    one = next((folder / name for name in names if (folder / name).exists()), None)
+    if one or any(map(_there, _sides(folder / stem, sides))):
+      return one or folder / stem
   return None
 
 
-def _one(path: pathlib.Path, sides: tuple[str, str]) -> list[Pair]:
-  """Reads one file of pairs, or two files, one for each side."""
-  reader = READERS.get(path.suffix, _two)
-  return list(reader(path, sides))
+def _one(path: pathlib.Path, form: Form, say: Say) -> list[Pair]:
+  """Reads one file of pairs, or two files, one for each side.
+
+  say   takes a sentence about the first line, if it was a header
+  """
+  if form.named:
+    columns.check_used(",".join(form.named), str(path))
+  reader = READERS.get(files.suffix(path), _two)
+  return list(reader(path, form, say))
 
 
-def _two(path: pathlib.Path, sides: tuple[str, str]) -> Iterator[Pair]:
-  paths = [path.with_name(f"{path.name}.{side}") for side in sides]
-  there = [each.exists() for each in paths]
+def _sides(path: pathlib.Path, sides: tuple[str, str]) -> list[pathlib.Path]:
+  """Returns the two files of what comes before .en and .de."""
+  return [path.with_name(f"{path.name}.{side}") for side in sides]
+
+
+def _there(path: pathlib.Path) -> pathlib.Path | None:
+  """Returns the file, plain or packed, or None."""
+  packed = path.with_name(path.name + files.GZIP)
+  return next((each for each in (path, packed) if each.exists()), None)
+
+
+def _two(path: pathlib.Path, form: Form, say: Say) -> Iterator[Pair]:
+  paths = _sides(path, form.sides)
+  there = [each is not None for each in map(_there, paths)]
   if not any(there):
     raise DataError(
-      f"there is no parallel text '{path}' in {pathlib.Path.cwd()}: no folder, no .tsv"
-      f" or .jsonl file, no '{paths[0]}' with '{paths[1]}'; check the path"
+      f"there is no parallel text '{path}' in {pathlib.Path.cwd()}: no folder, no .tsv,"
+      f" .csv or .jsonl file, no '{paths[0]}' with '{paths[1]}'; check the path"
     )
   if not all(there):
     raise DataError(
       f"'{paths[there.index(True)]}' has no other side: there is no"
-      f" '{paths[there.index(False)]}'; add it, or check pair='{'-'.join(sides)}'"
+      f" '{paths[there.index(False)]}'; add it, or check pair='{'-'.join(form.sides)}'"
     )
-  texts = [files.lines(each) for each in paths]
+  texts = [files.lines(_there(each)) for each in paths]
   first, second = map(len, texts)
   if first != second:
     raise DataError(
@@ -157,19 +206,15 @@ def _two(path: pathlib.Path, sides: tuple[str, str]) -> Iterator[Pair]:
     yield Pair(source.strip(), target.strip(), f"{path.name} line {number}")
 
 
-def _tsv(path: pathlib.Path, sides: tuple[str, str]) -> Iterator[Pair]:
-  for number, line in enumerate(files.lines(path), 1):
-    fields = [field.strip() for field in line.split("\t")]
-    if line.strip() and not 2 <= len(fields) <= 3:
-      raise DataError(
-        f"'{path}' line {number} has {len(fields)} of the 2 or 3 fields it needs:"
-        f" {sides[0]} TAB {sides[1]}, and TAB document if you like; complete it"
-      )
-    source, target, document = (*fields, "", "", "")[:3]
-    yield Pair(source, target, f"{path.name} line {number}", document)
+def _table(path: pathlib.Path, form: Form, say: Say) -> Iterator[Pair]:
+  for row in form.columns.read(path, say):
+    source, target = (field.strip() for field in row.fields or ("", ""))
+    where = f"{path.name} line {row.number}"
+    yield Pair(source, target, where, row.document.strip())
 
 
-def _jsonl(path: pathlib.Path, sides: tuple[str, str]) -> Iterator[Pair]:
+def _jsonl(path: pathlib.Path, form: Form, say: Say) -> Iterator[Pair]:
+  sides = form.sides
   for number, line in enumerate(files.lines(path), 1):
     where = f"'{path}' line {number}"
     try:
@@ -188,7 +233,7 @@ def _jsonl(path: pathlib.Path, sides: tuple[str, str]) -> Iterator[Pair]:
     yield Pair(source, target, f"{path.name} line {number}", document)
 
 
-READERS = {".tsv": _tsv, ".jsonl": _jsonl}
+READERS = {".tsv": _table, ".csv": _table, ".jsonl": _jsonl}
 
 
 def _cut(pairs: list[Pair]) -> tuple[dict[str, list[Pair]], dict[str, Any]]:

@@ -1,7 +1,6 @@
 """Images with labels: idx files, scikit-learn's digits, TFDS data. No JAX here."""
 
 import dataclasses
-import gzip
 import hashlib
 import importlib.util
 import pathlib
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from transformer_jax.data import tfds
-from transformer_jax.data.files import DataError
+from transformer_jax.data.files import DataError, unzipped
 from transformer_jax.data.parallel import TFDS
 from transformer_jax.data.sources import archives
 
@@ -164,7 +163,7 @@ def _files(path: pathlib.Path, start: str) -> dict[str, bytes]:
     return {p.name: _content(p) for p in sorted(path.iterdir()) if named(p.name)}
   if path.suffix == ".deb":
     inside = archives.contents(path, "usr/share/")
-    return {name: _unzipped(x, name) for name, x in inside if named(name)}
+    return {name: unzipped(x, name) for name, x in inside if named(name)}
   raise DataError(
     f"'{path}' is no folder of idx files, Debian package, or .csv file; check the path,"
     " or write 'digits' or 'tfds:NAME'"
@@ -208,13 +207,4 @@ def _content(path: pathlib.Path) -> bytes:
     raise DataError(
       f"cannot read '{path}': {error.strerror}; check the path"
     ) from error
-  return _unzipped(content, str(path))
-
-
-def _unzipped(content: bytes, name: str) -> bytes:
-  if not name.endswith(".gz"):
-    return content
-  try:
-    return gzip.decompress(content)
-  except (OSError, EOFError) as error:
-    raise DataError(f"'{name}' is damaged ({error}); copy it again") from error
+  return unzipped(content, str(path))

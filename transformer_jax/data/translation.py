@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from transformer_jax.data import parallel
+from transformer_jax.data import columns, parallel
 from transformer_jax.data.base import (
   Asked,
   Batch,
@@ -39,9 +39,13 @@ class Translation(Task):
   The encoder reads the source and an end token; the decoder reads a start token and the
   target, and predicts the target and an end token. One vocabulary serves both sides.
 
-  source     'tfds:NAME', a .tsv or .jsonl file, what comes before .en and .de, or a
-             folder with such files called train, validation and test
+  source     'tfds:NAME', a .tsv, .csv or .jsonl file, what comes before .en and .de, or
+             a folder with such files called train, validation and test; any may be
+             packed, as train.en.gz
   pair       'en-de' translates from en to de
+  columns    the names of all columns of a .tsv or .csv file in their order, as in
+             'id,de,en'; '': a header names them, or they are the source, the target
+             and, if there is a third, the document
   tokenizer  byte, char(size=512), word(size=16000) or subword(size=8000), trained on
              both sides of the training text
   longest    pairs with a side of more tokens are left out, and counted
@@ -61,12 +65,13 @@ class Translation(Task):
   split: str = "test"
   limit: int | None = None
   data_dir: str | None = None
+  columns: str = ""
 
   kind: ClassVar[str] = "encoder_decoder"
   measures: ClassVar[tuple[str, ...]] = ("accuracy",)
 
   def __post_init__(self):
-    parallel.languages(self.pair)
+    columns.named(self.columns, parallel.sides_of(self.pair))
     tokenizers.build(self.tokenizer)
     check_split("translation", self.split)
     sizes = {"longest": self.longest, "packed": self.packed, "limit": self.limit}
@@ -82,7 +87,9 @@ class Translation(Task):
   def read(self) -> tuple[dict[str, list[Pair]], dict[str, Any]]:
     """Returns the pairs of the train and the scored split, and facts."""
     splits = ("train", self.split)
-    return parallel.read(self.source, self.pair, splits, self.data_dir, self.limit)
+    return parallel.read(
+      self.source, self.pair, splits, self.data_dir, self.limit, self.columns
+    )
 
   def learned(self, pairs: list[Pair]) -> Tokenizer:
     """Returns the tokenizer, trained on both sides of the training pairs."""

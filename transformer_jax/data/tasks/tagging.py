@@ -4,7 +4,6 @@ https://arxiv.org/abs/1810.04805. A word's tag is predicted at its first token.
 """
 
 import dataclasses
-import itertools
 import pathlib
 import re
 from collections.abc import Iterator
@@ -12,12 +11,14 @@ from typing import Any, ClassVar
 
 import jax.numpy as jnp
 
-from transformer_jax.data import examples, files
+from transformer_jax.data import columns, conll, examples, files
 from transformer_jax.data.base import tasks
-from transformer_jax.data.examples import Example, Form
+from transformer_jax.data.columns import Say
+from transformer_jax.data.examples import Example, Form, Reader
 from transformer_jax.data.files import DataError
 from transformer_jax.data.framed import NONE
 from transformer_jax.data.labels import Labelled
+from transformer_jax.data.parallel import TFDS
 from transformer_jax.data.tasks.classification import json_lines
 
 
@@ -27,11 +28,17 @@ class Tagging(Labelled):
   """Predicts the tag of each word of a sentence, which an encoder reads whole.
 
   Lines of a .tsv or .conll file are a word, what else there is, and its tag, with empty
-  lines between sentences; lines of a .jsonl file are {"words": [...], "tags": [...]};
-  lines of any other file are sentences as in `The/at jury/nn`, and a folder may hold
-  many of those.
+  lines between sentences; a header may come first, and -DOCSTART- starts a document, as
+  in CoNLL 2003 (Tjong Kim Sang and De Meulder, https://aclanthology.org/W03-0419). Of a
+  .conllu file FORM and UPOS are read (https://universaldependencies.org/format.html).
+  Lines of a .jsonl file are {"words": [...], "tags": [...]}; lines of any other file
+  are sentences as in `The/at jury/nn`, and a folder may hold many of those. Any file
+  may be packed, as .conll.gz.
 
-  words, tags  what the two are called in .jsonl files and TFDS data
+  words, tags  what the two are called in headers, .jsonl files and TFDS data
+  columns      the names of all columns of a .tsv, .conll or .conllu file in their
+               order, as in 'words,pos,chunk,tags'; '': a header names them, or the
+               first one is the word and the last one its tag
   coarse       a pattern: what it matches at the start of a tag becomes the tag, so that
                '[a-z]+' makes nn of nn$ and of nn-tl; '': tags stay as they are
 
@@ -40,10 +47,14 @@ class Tagging(Labelled):
 
   words: str = "words"
   tags: str = "tags"
+  columns: str = ""
   coarse: str = ""
 
   def __post_init__(self):
     super().__post_init__()
+    columns.named(self.columns, self.form.features)
+    if self.columns and self.source.startswith(TFDS):
+      columns.check_used(self.columns, self.source)
     try:
       re.compile(self.coarse)
     except re.error as error:
@@ -54,7 +65,7 @@ class Tagging(Labelled):
 
   @property
   def form(self):
-    return Words(self.words, self.tags, self.coarse)
+    return Words(self.words, self.tags, self.columns, self.coarse)
 
   def asked(self, line, where):
     return Example(tuple(line.split()), (), where)
@@ -74,6 +85,7 @@ class Words(Form):
 
   words: str
   tags: str
+  columns: str
   coarse: str
 
   wanted: ClassVar[str] = (
@@ -87,8 +99,12 @@ class Words(Form):
 
   @property
   def readers(self):
-    columns = {".tsv": self._columns, ".conll": self._columns}
-    return {**columns, ".jsonl": self._jsonl, "": self._slashes}
+    return {**self._tables, ".jsonl": self._jsonl, "": self._slashes}
+
+  @property
+  def _tables(self) -> dict[str, Reader]:
+    """What reads files of columns, by their suffix."""
+    return {".tsv": self._conll, ".conll": self._conll, ".conllu": self._conllu}
 
   def record(self, record: dict[str, Any], where: str) -> Iterator[Example]:
     """Yields the sentences of a record; `ends` counts the words up to each end."""
@@ -99,31 +115,52 @@ class Words(Form):
       place = f"{where} line {n}"
       yield self._sentence(words[start:end], tags[start:end], place, document)
 
-  def folder(self, path: pathlib.Path) -> Iterator[Example]:
+  def folder(self, path: pathlib.Path, say: Say) -> Iterator[Example]:
     paths = sorted(each for each in path.rglob("[!.]*") if each.is_file())
     if not paths:
       raise DataError(f"folder '{path}' holds no files; put sentences as The/at there")
     for each in paths:
-      name = each.relative_to(path).as_posix()
-      yield from (dataclasses.replace(x, document=name) for x in self.file(each))
+      name = each.relative_to(path).as_posix().removesuffix(files.GZIP)
+      yield from (dataclasses.replace(x, document=name) for x in self.file(each, say))
 
-  def _columns(self, path: pathlib.Path) -> Iterator[Example]:
-    lines = enumerate(files.lines(path), 1)
-    rows = ((number, line.split()) for number, line in lines)
-    for blank, some in itertools.groupby(rows, lambda row: not row[1]):
-      if blank:
-        continue
-      sentence = list(some)
-      for number, fields in sentence:
-        if len(fields) < 2:
-          raise DataError(
-            f"'{path}' line {number} has a word without a tag; write word TAB tag, and"
-            " an empty line between sentences"
-          )
-      words, tags = zip(*((row[0], row[-1]) for _, row in sentence), strict=True)
-      yield self._sentence(words, tags, f"'{path}' line {sentence[0][0]}")
+  def file(self, path: pathlib.Path, say: Say) -> list[Example]:
+    if self.columns and files.suffix(path) not in self._tables:
+      raise DataError(
+        f"columns='{self.columns}' names columns of {', '.join(self._tables)} files,"
+        f" and '{path}' is none; leave it out"
+      )
+    found = super().file(path, say)
+    if not self.columns:
+      self._check_exchanged(path, found)
+    return found
 
-  def _jsonl(self, path: pathlib.Path) -> Iterator[Example]:
+  def _check_exchanged(self, path: pathlib.Path, found: list[Example]) -> None:
+    """Raises DataError where tags vary more than words do."""
+    words = {word for example in found for word in example.parts}
+    tags = {tag for example in found for tag in example.labels}
+    if len(tags) > len(words):
+      raise DataError(
+        f"'{path}' has {len(tags)} different tags and {len(words)} different words: are"
+        f" its columns exchanged? Write columns='{','.join(self.features)}' with the"
+        " names of all columns in their order"
+      )
+
+  def _conll(self, path: pathlib.Path, say: Say) -> Iterator[Example]:
+    named = columns.named(self.columns, self.features)
+    yield from self._in_columns(path, conll.conll(path, self.features, named, say))
+
+  def _conllu(self, path: pathlib.Path, say: Say) -> Iterator[Example]:
+    named = columns.named(self.columns, self.features)
+    yield from self._in_columns(path, conll.conllu(path, self.features, named))
+
+  def _in_columns(
+    self, path: pathlib.Path, sentences: Iterator[conll.Sentence]
+  ) -> Iterator[Example]:
+    for x in sentences:
+      where = f"'{path}' line {x.number}"
+      yield self._sentence(x.words, x.tags, where, x.document)
+
+  def _jsonl(self, path: pathlib.Path, say: Say) -> Iterator[Example]:
     for number, said in json_lines(path):
       where = f"'{path}' line {number}"
       words, tags = self._lists(said, where)
@@ -136,7 +173,7 @@ class Words(Form):
         raise DataError(f"{where} has no list '{name}'; each needs words and tags")
     return [[examples.text(x, n, where) for x in said[n]] for n in self.features]
 
-  def _slashes(self, path: pathlib.Path) -> Iterator[Example]:
+  def _slashes(self, path: pathlib.Path, say: Say) -> Iterator[Example]:
     for number, line in enumerate(files.lines(path), 1):
       where = f"'{path}' line {number}"
       words, tags = [], []

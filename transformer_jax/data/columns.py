@@ -1,0 +1,227 @@
+"""Columns of .tsv and .csv files: by a header, by `columns=`, or in the usual order.
+
+A wrong guess about a first line would cost an example, or train on a header. So only
+known words make a header, what was done is said, and `columns=` decides.
+"""
+
+import csv
+import dataclasses
+import io
+import pathlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+
+from transformer_jax.data import files
+from transformer_jax.data.files import DataError
+
+DOCUMENT = "document"
+# Columns beside those that are needed, as headers call them.
+OTHERS = {"", "#", "id", "idx", "index", "guid", "uid", "row", "split", "title", "url"}
+OTHERS |= {"date", "author", "score", "source_id", "document", "doc", "doc_id"}
+SEPARATORS = {".tsv": "\t", ".csv": ","}
+SHOWN = {"\t": " TAB ", ",": ","}
+
+Row = tuple[int, list[str]]  # the number of a line and its fields; a blank one has none
+Say = Callable[[str], None]  # takes a sentence that a user should read
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+  """One line: the needed fields in their order, none if it is blank."""
+
+  number: int
+  fields: tuple[str, ...] = ()
+  document: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+  """Where the needed columns are.
+
+  places    of the needed columns
+  document  the place of the document's name, or None
+  sizes     how many fields a line may have
+  header    whether the first line is one
+  """
+
+  places: tuple[int, ...]
+  document: int | None
+  sizes: tuple[int, ...]
+  header: bool
+
+  def record(self, row: Row) -> Record:
+    """Returns the record of a line that has fields."""
+    number, fields = row
+    has_document = self.document is not None and self.document < len(fields)
+    document = fields[self.document] if has_document else ""
+    return Record(number, tuple(fields[n] for n in self.places), document)
+
+
+@dataclasses.dataclass(frozen=True)
+class Columns:
+  """Columns that a file must have.
+
+  needed  their names, in the order of a file without a header
+  words   what headers call each of them, in small letters
+  named   the names of all columns of the file in order, from a user; (): not given
+  hint    how a user says what a header calls the needed columns, for messages
+  others  words of headers that name no needed column, for messages
+  spell   how words of a header are compared
+  """
+
+  needed: tuple[str, ...]
+  words: Mapping[str, frozenset[str]]
+  named: tuple[str, ...] = ()
+  hint: str = ""
+  others: frozenset[str] = frozenset()
+  spell: Callable[[str], str] = lambda word: word.strip().lower()
+
+  def read(self, path: pathlib.Path, say: Say) -> Iterator[Record]:
+    """Yields the lines of a file without its header. Raises DataError."""
+    between = SEPARATORS[files.suffix(path)]
+    rows = [*_rows(path, between)]
+    first = next((n for n, (_, fields) in enumerate(rows) if fields), None)
+    if first is None:
+      return
+    layout = self._layout(path, rows[first:], say)
+    for n, row in enumerate(rows):
+      number, fields = row
+      if not fields:
+        yield Record(number)
+      elif n > first or not layout.header:
+        self._check_size(f"'{path}' line {number}", len(fields), layout, between)
+        yield layout.record(row)
+
+  def _layout(self, path: pathlib.Path, rows: list[Row], say: Say) -> Layout:
+    """Returns where the columns are, by the first line. Raises DataError."""
+    number, fields = rows[0]
+    fields, where = [field.strip() for field in fields], f"'{path}' line {number}"
+    if self.named:
+      header = self._repeats_names(fields)
+      if header:
+        shown = ", ".join(fields)
+        say(f"{where} ({shown}) is a header, left out; columns= names the columns")
+      return _layout([self.named.index(x) for x in self.needed], self.named, header)
+    if self._is_header(fields):
+      return self._by_header(where, fields, say)
+    self._check_no_header(where, fields, rows)
+    need = len(self.needed)
+    return Layout(tuple(range(need)), need, (need, need + 1), header=False)
+
+  def _by_header(self, where: str, fields: list[str], say: Say) -> Layout:
+    """Returns what a header says. Raises DataError where it leaves something open."""
+    places = []
+    for name in self.needed:
+      found = self._found(name, fields)
+      if len(found) != 1:
+        what = f"{len(found)} columns for '{name}'" if found else f"no '{name}'"
+        raise DataError(
+          f"{where} is a header ({', '.join(fields)}) with {what}; write {self.hint} as"
+          f" it says, or columns='...' with the names of all columns,"
+          f" {' and '.join(self.needed)} among them"
+        )
+      places += found
+    called = (f"{x} is '{fields[n]}'" for x, n in zip(self.needed, places, strict=True))
+    layout = _layout(places, [*map(self.spell, fields)], header=True)
+    unused = {*range(len(fields))} - {*places, layout.document}
+    rest = f"; not used: {', '.join(fields[n] for n in sorted(unused))}"
+    say(f"{where} is a header: {', '.join(called)}{rest if unused else ''}")
+    return layout
+
+  def _found(self, name: str, fields: list[str]) -> list[int]:
+    """Returns the columns that a header calls by this name, or by words for it."""
+    spelled, words = [*map(self.spell, fields)], self.words.get(name, frozenset())
+    own = [n for n, word in enumerate(spelled) if word == self.spell(name)]
+    return own or [n for n, word in enumerate(spelled) if word in words]
+
+  def _is_header(self, fields: list[str]) -> bool:
+    """Says whether a line names all needed columns, or is nothing but known words."""
+    spelled = {*map(self.spell, fields)}
+    if not 1 < len(fields) == len(spelled):
+      return False
+    known = self._words | OTHERS | self.others
+    return all(self._found(x, fields) for x in self.needed) or spelled <= known
+
+  def _repeats_names(self, fields: list[str]) -> bool:
+    """Says whether a line repeats what a user called the columns, or is a header."""
+    known = {*map(self.spell, self.named)} | self._words | OTHERS
+    return {*map(self.spell, fields)} <= known or all(
+      self._found(x, fields) for x in self.needed
+    )
+
+  @property
+  def _words(self) -> frozenset[str]:
+    """All that headers call the needed columns."""
+    return frozenset(map(self.spell, self.needed)).union(*self.words.values())
+
+  def _check_no_header(self, where: str, first: list[str], rows: list[Row]) -> None:
+    """Raises DataError where some words of the first line are those of a header."""
+    for place, field in enumerate(first):
+      column = Counter(row[place].strip() for _, row in rows if place < len(row))
+      if self.spell(field) in self._words and column[field] == 1 and len(rows) > 1:
+        raise DataError(
+          f"{where} ({', '.join(first)}) may be a header or an example; if it is a"
+          f" header, write {self.hint} as it says, and if it is an example,"
+          f" columns='{','.join(self.needed)}'"
+        )
+
+  def _check_size(self, where: str, size: int, layout: Layout, between: str) -> None:
+    if size in layout.sizes:
+      return
+    if len(layout.sizes) == 1:  # its columns have names
+      raise DataError(
+        f"{where} has {size} of the {layout.sizes[0]} fields that the file has columns;"
+        " complete it"
+      )
+    sizes, join = " or ".join(map(str, layout.sizes)), SHOWN[between]
+    raise DataError(
+      f"{where} has {size} of the {sizes} fields it needs: {join.join(self.needed)},"
+      f" and{join if join.strip(',') else ' '}{DOCUMENT} if you like; complete it"
+    )
+
+
+def named(columns: str, needed: tuple[str, ...]) -> tuple[str, ...]:
+  """Returns the names in `columns=`, () if it is ''. Raises DataError."""
+  names = tuple(name.strip() for name in columns.split(",")) if columns.strip() else ()
+  missing = [name for name in needed if names.count(name) != 1]
+  if names and missing:
+    raise DataError(
+      f"columns='{columns}' must name '{missing[0]}' once; write the names of all"
+      f" columns of the file in their order, as in columns='{','.join(needed)}'"
+    )
+  return names
+
+
+def check_used(columns: str, source: str) -> None:
+  """Raises DataError where `columns=` is given for what has no columns."""
+  if columns and files.suffix(pathlib.Path(source)) not in SEPARATORS:
+    raise DataError(
+      f"columns='{columns}' names columns of .tsv and .csv files, and '{source}' is"
+      " none; leave it out, and name fields by their own arguments"
+    )
+
+
+def _layout(places: list[int], names: list[str] | tuple[str, ...], header: bool):
+  """Returns the layout of columns that have names."""
+  document = names.index(DOCUMENT) if DOCUMENT in names else None
+  return Layout(tuple(places), document, (len(names),), header)
+
+
+def _rows(path: pathlib.Path, between: str) -> Iterator[Row]:
+  """Yields the number and the fields of each line, no fields where it is blank."""
+  lines = files.lines(path)
+  if between == "\t":
+    for number, line in enumerate(lines, 1):
+      yield number, line.split("\t") if line.strip() else []
+    return
+  csv.field_size_limit(2**31 - 1)  # texts may be long
+  reader, before = csv.reader(io.StringIO("\n".join(lines)), strict=True), 0
+  try:
+    for fields in reader:
+      yield before + 1, fields if any(field.strip() for field in fields) else []
+      before = reader.line_num
+  except csv.Error as error:
+    raise DataError(
+      f"'{path}' line {before + 1} is not CSV ({error}); put a field with commas,"
+      ' quotes or newlines in "quotes", and write a quote inside it twice'
+    ) from error
