@@ -60,6 +60,7 @@ class Request:
   workdir: Path
   dry_run: bool
   retry: bool
+  compile: bool = False
   which: str = "sweep"
   groups: tuple[str, ...] = ()
   allow: tuple[str, ...] = ()
@@ -101,7 +102,13 @@ def define(argv: list[str], values: absl_flags.FlagValues = absl_flags.FLAGS) ->
   absl_flags.DEFINE_bool(
     "dry_run",
     False,
-    "Print configs, parameters, FLOPs, memory and kernels; train nothing.",
+    "Print configs, parameters, FLOPs and attention cores; train nothing.",
+    flag_values=values,
+  )
+  absl_flags.DEFINE_bool(
+    "compile",
+    False,
+    "With --dry_run: read the data and compile each program, for the memory it takes.",
     flag_values=values,
   )
   absl_flags.DEFINE_bool(
@@ -180,6 +187,7 @@ def parse(
     ),
     dry_run=values["dry_run"].value,
     retry=values["retry"].value,
+    compile=values["compile"].value,
     which=which,
     groups=tuple(values["groups"].value),
     allow=_allowed(values["allow"].value),
@@ -212,7 +220,17 @@ def _check_names(
 
 def _unknown_flag(name: str, keys: Iterable[str]) -> str:
   """Offers the nearest flag, also where only `config.` or the group is missing."""
-  known = ("config", "workdir", "plan", "groups", "allow", "dry_run", "retry", "help")
+  known = (
+    "config",
+    "workdir",
+    "plan",
+    "groups",
+    "allow",
+    "dry_run",
+    "compile",
+    "retry",
+    "help",
+  )
   meant = {short: f"--config.{key}" for short, key in spellings(keys).items()}
   meant |= {f"config.{key}": f"--config.{key}" for key in keys}
   meant |= {flag: f"--{flag}" for flag in known}

@@ -90,10 +90,11 @@ def _run(config: ConfigDict, folder: Path, name: str, stop: Any) -> dict | None:
     scores = experiment.evaluator.run(fitted.state.params, arrays, experiment.lengths)
     written = _write(experiment, fitted, mesh, folder)
   with watch.phase("prepare"):
-    cost = _cost(experiment, program, arrays, mesh)
+    cost = _cost(experiment, arrays, mesh)
   return {
     **_outcome(experiment, fitted, scores, written),
     **cost,
+    "peak_bytes": program.peak_bytes,
     **measured,
     "seconds": watch.seconds,
     "data": facts,
@@ -101,18 +102,24 @@ def _run(config: ConfigDict, folder: Path, name: str, stop: Any) -> dict | None:
   }
 
 
-def describe(config: ConfigDict) -> dict[str, Any]:
-  """Returns what a run would cost, from the compiled program, and what it starts from.
+def describe(config: ConfigDict, compiled: bool = False) -> dict[str, Any]:
+  """Returns what a run would cost, and what it starts from; trains nothing.
 
-  Trains nothing. Parameters that could not be used are refused as a run refuses them.
+  compiled   compile the program too, which takes the data and tells its memory
+
+  Parameters that could not be used are refused as a run refuses them.
   """
-  experiment, mesh, arrays, _ = _prepare(config)
+  experiment, mesh = _built(config)
+  arrays = _loaded(experiment, mesh)[0] if compiled else experiment.task.abstract()
+  _check_scores(experiment, mesh, arrays)
   start = Start()
-  if config.train.start:
+  if config.train.start:  # its vocabulary is compared with that of the data
     with tempfile.TemporaryDirectory() as folder:
       experiment.task.keep(Path(folder))
       start = read_start(config.train.start, experiment, Path(folder))
-  cost = _cost(experiment, _compile(experiment, arrays, mesh), arrays, mesh)
+  cost = _cost(experiment, arrays, mesh) | {"state_bytes": _state_bytes(experiment)}
+  if compiled:
+    cost["peak_bytes"] = _compile(experiment, arrays, mesh).peak_bytes
   return {**cost, **start.facts}
 
 
@@ -121,19 +128,32 @@ def _prepare(config: ConfigDict) -> tuple[Experiment, Mesh, Any, dict]:
 
   What could not be scored after training is refused here, before anything compiles.
   """
+  experiment, mesh = _built(config)
+  arrays, facts = _loaded(experiment, mesh)
+  _check_scores(experiment, mesh, arrays)
+  return experiment, mesh, arrays, facts
+
+
+def _built(config: ConfigDict) -> tuple[Experiment, Mesh]:
   experiment = build(config)
   mesh = sharding.make_mesh(**config.mesh)
-  arrays, facts = load(experiment.task)
-  arrays = sharding.whole(mesh, arrays)
   split = functools.partial(sharding.split_rows, mesh)
   evaluator = dataclasses.replace(experiment.evaluator, split=split)
-  experiment = dataclasses.replace(experiment, evaluator=evaluator)
+  return dataclasses.replace(experiment, evaluator=evaluator), mesh
+
+
+def _loaded(experiment: Experiment, mesh: Mesh) -> tuple[Any, dict]:
+  arrays, facts = load(experiment.task)
+  return sharding.whole(mesh, arrays), facts
+
+
+def _check_scores(experiment: Experiment, mesh: Mesh, arrays: Any) -> None:
+  """Raises what scoring would raise; arrays may be shapes."""
   seeds = len(experiment.seeds)
   stack = lambda x: jax.ShapeDtypeStruct((seeds, *x.shape), x.dtype)
   params = jax.tree.map(stack, experiment.trainer.shapes.params)
   with jax.set_mesh(mesh):
-    evaluator.check(params, arrays, experiment.lengths)
-  return experiment, mesh, arrays, facts
+    experiment.evaluator.check(params, arrays, experiment.lengths)
 
 
 def _compile(experiment: Experiment, arrays: Any, mesh: Mesh) -> Program:
@@ -246,10 +266,8 @@ def _outcome(
   }
 
 
-def _cost(
-  experiment: Experiment, program: Program, arrays: Any, mesh: Mesh
-) -> dict[str, Any]:
-  """Returns parameters and FLOPs of one seed, and the memory of all of them."""
+def _cost(experiment: Experiment, arrays: Any, mesh: Mesh) -> dict[str, Any]:
+  """Returns parameters and FLOPs of one seed, and the attention cores of its model."""
   parameters, own = sizes(experiment.trainer.shapes.params)
   arch = experiment.trainer.model.arch
   with jax.set_mesh(mesh):
@@ -258,10 +276,16 @@ def _cost(
     "parameters": parameters,
     "position_parameters": own,
     "flops_per_token": flops_per_token(experiment, arrays),
-    "peak_bytes": program.peak_bytes,
     "core": ran,
     "core_refusals": refused,
   }
+
+
+def _state_bytes(experiment: Experiment) -> int:
+  """Returns the bytes of the parameters and the optimizer's moments of all seeds."""
+  state = experiment.trainer.shapes
+  leaves = jax.tree.leaves((state.params, state.moments))
+  return len(experiment.seeds) * sum(x.size * x.dtype.itemsize for x in leaves)
 
 
 def _tokens(experiment: Experiment) -> tuple[int, ...]:

@@ -183,6 +183,8 @@ def dry_run(request: flags.Request, todo: Sequence[Run]) -> int:
   print(
     f"{_count(todo)} of {config_file.short(request.path)} would go to {request.workdir}"
   )
+  if not request.compile:
+    print("no data is read and nothing compiled; --compile does both: memory of a step")
   flat = [flatten(run.config) for run in todo]
   common = {key for key in flat[0] if all(f[key] == flat[0][key] for f in flat)}
   for key, value in flat[0].items():
@@ -192,7 +194,7 @@ def dry_run(request: flags.Request, todo: Sequence[Run]) -> int:
     own = " ".join(f"{key}={keys[key]!r}" for key in keys if key not in common)
     print(f"[{number}/{len(todo)}] {run.group} {run.label} ({run.id}) {own}")
     try:
-      print(f"  {summary(load(DESCRIBE)(run.config))}", flush=True)
+      print(f"  {summary(load(DESCRIBE)(run.config, request.compile))}", flush=True)
     except (ValueError, NotImplementedError) as error:
       print(f"  error: {error}", flush=True)
       failed += 1
@@ -204,12 +206,17 @@ def summary(found: Mapping[str, Any]) -> str:
   parts = [
     f"{found['parameters']:,} parameters ({found['position_parameters']:,} positional)",
     f"{found['flops_per_token']:,.0f} FLOPs per token",
-    f"{found['peak_bytes'] / 2**20:,.1f} MiB to train",
+    f"{_mib(found['state_bytes'])} of parameters and moments",
     f"attention {found['core']}",
   ]
+  parts += [f"{_mib(found['peak_bytes'])} to train"] if "peak_bytes" in found else []
   parts += [f"not {core}: {why}" for core, why in found["core_refusals"].items()]
   parts += [_starts(found["start"])] if "start" in found else []
   return "; ".join(parts)
+
+
+def _mib(size: int) -> str:
+  return f"{size / 2**20:,.1f} MiB"
 
 
 def _starts(start: Mapping[str, Any]) -> str:

@@ -385,7 +385,7 @@ def train(monkeypatch):
     return fake.does.get(config.model.position, lambda stop: SCORES)(stop)
 
   fake.run = one
-  fake.describe = lambda config: DESCRIBED
+  fake.describe = lambda config, compiled: DESCRIBED
   monkeypatch.setitem(sys.modules, "experiments.train", fake)
   return fake
 
@@ -408,6 +408,7 @@ SCORES = {
 }
 DESCRIBED = {"parameters": 1234, "position_parameters": 4, "flops_per_token": 5e6}
 DESCRIBED |= {
+  "state_bytes": 2**20,
   "peak_bytes": 2**21,
   "core": "dense",
   "core_refusals": {"pallas": "no GPU"},
@@ -634,7 +635,8 @@ def test_a_dry_run_prints_and_writes_nothing(tmp_path, train, capsys):
   assert sweep.main(asked(tmp_path, dry_run=True)) == 0
   said = capsys.readouterr().out
   assert "1,234 parameters (4 positional); 5,000,000 FLOPs per token" in said
-  assert "2.0 MiB to train; attention dense; not pallas: no GPU" in said
+  assert "1.0 MiB of parameters and moments; attention dense; 2.0 MiB to train" in said
+  assert "not pallas: no GPU" in said and "no data is read" in said
   assert "train.steps = 400" in said and "model.position='rope'" in said
   assert not train.seen and not [*tmp_path.iterdir()]
 

@@ -173,18 +173,28 @@ def test_values_of_another_width_and_vectors_of_the_distance_are_refused():
     build(config)
 
 
+SMALL = ("--config.model.width=16", "--config.model.heads=2", "--config.train.length=8")
+SMALL += ("--config.model.feedforward=16", "--config.train.rows=8")
+
+
 # ml_collections loads config files by a method that Python means to remove.
 @pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
-def test_a_dry_run_without_data_says_what_prepares_it(tmp_path, capfd):
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_dry_run_without_data_has_costs_or_says_what_prepares_it(
+  compiled, tmp_path, capfd
+):
   task = wmt14.TASK.format("test").replace(")',", f")', data_dir='{tmp_path}',")
   words = ("--config=experiments/configs/wmt14.py", f"--config.task={task}")
-  values, argv = absl_flags.FlagValues(), ["command", *words, "--dry_run"]
+  more = ["--compile"] if compiled else ["--config.model.layers=1", *SMALL]
+  values, argv = absl_flags.FlagValues(), ["command", *words, "--dry_run", *more]
   argv = flags.config_first(argv)
   flags.define(argv, values)
-  assert sweep.main(flags.parse(argv, values)) == 1
+  assert sweep.main(flags.parse(argv, values)) == compiled
   said, noise = capfd.readouterr()
   command = "python -m transformer_jax.data.prepare wmt14_translate/de-en"
-  assert said.count(f"prepare it once: {command} --data_dir={tmp_path}\n") == 2
+  advised = f"prepare it once: {command} --data_dir={tmp_path}\n"
+  assert said.count(advised) == 2 * compiled
+  assert said.count("FLOPs per token") == 2 * (not compiled)
   assert noise == "" and "27.3" not in said.replace("(27.3", "")
 
 
@@ -192,6 +202,6 @@ def test_a_dry_run_without_data_says_what_prepares_it(tmp_path, capfd):
 def test_the_published_model_compiles_on_mocked_data(mocked):  # noqa: F811
   config = wmt14.get_config()
   config.mesh.data = 1
-  found = train.describe(config)
+  found = train.describe(config, compiled=True)
   assert found["parameters"] == counted(**BASE)
   assert found["peak_bytes"] > 12 * found["parameters"]  # parameters and two moments

@@ -89,6 +89,11 @@ def note(facts: dict[str, Any], *sentences: str) -> None:
     facts["notes"] = [*facts.get("notes", ()), *sentences]
 
 
+def shape(*sizes: int, dtype: Any = jnp.int32) -> jax.ShapeDtypeStruct:
+  """Returns the shape of an array that is not there yet, by default of integers."""
+  return jax.ShapeDtypeStruct(sizes, dtype)
+
+
 class Task:
   """A source of batches, pure in the key. Subclasses are frozen dataclasses.
 
@@ -120,6 +125,13 @@ class Task:
   def load(self) -> tuple[Any, dict[str, Any]]:
     """Returns the arrays that batches are cut from and the facts to record."""
     return (), {}
+
+  def abstract(self) -> Any:
+    """Returns shapes of the arrays that `load` returns, for costs without data.
+
+    The sizes of data sets are made up; no cost depends on them.
+    """
+    return ()
 
   def keep(self, folder: pathlib.Path) -> None:
     """Saves with a run what its parameters are useless without, such as a vocabulary.
@@ -154,5 +166,7 @@ class Task:
     """
     raise NotImplementedError
 
+
+MANY = 1 << 20  # tokens, or examples, of data whose size is not known yet
 
 tasks = Registry("task", Task)

@@ -11,9 +11,19 @@ import jax.numpy as jnp
 import numpy as np
 
 from transformer_jax.data import pictures
-from transformer_jax.data.base import Batch, Task, check_sizes, check_split, tasks
+from transformer_jax.data.base import (
+  MANY,
+  Batch,
+  Task,
+  check_sizes,
+  check_split,
+  shape,
+  tasks,
+)
 from transformer_jax.data.files import DataError
 from transformer_jax.positions.coords import Coords
+
+SIDE = 28  # pixels of an image of a data set that is not read
 
 
 @tasks.register("images")
@@ -80,6 +90,11 @@ class Images(Task):
       for name, split in (("train", "train"), ("scored", self.split))
     }
     return arrays, facts
+
+  def abstract(self) -> dict[str, dict[str, jax.ShapeDtypeStruct]]:
+    image = shape(MANY, SIDE, SIDE, self.channels, dtype=jnp.uint8)
+    split = {"image": image, "label_N": shape(MANY)}
+    return {"train": split, "scored": split}
 
   def batch(
     self,

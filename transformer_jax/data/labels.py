@@ -10,7 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from transformer_jax.data import examples, files, framed, parallel
-from transformer_jax.data.base import Batch, Task, check_sizes, check_split, note
+from transformer_jax.data.base import (
+  MANY,
+  Batch,
+  Task,
+  check_sizes,
+  check_split,
+  note,
+  shape,
+)
 from transformer_jax.data.examples import Example, Form
 from transformer_jax.data.files import DataError
 from transformer_jax.data.framed import NONE, Places
@@ -108,6 +116,11 @@ class Labelled(Task):
       facts.setdefault("examples", {})[split] = len(kept)
     facts["fit"] = _fit(arrays["train"]["size_E"] + 2 + self.pairs)
     return arrays, facts
+
+  def abstract(self) -> dict[str, Any]:
+    names = "token_N", "label_N", "size_E", "before_E", "start_E"
+    split = {name: shape(MANY) for name in names}
+    return {"frame_2": shape(2), "train": split, "scored": split}
 
   def keep(self, folder: pathlib.Path) -> None:
     """Saves vocabulary and labels with a run. Raises DataError if others are there."""

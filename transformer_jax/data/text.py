@@ -9,7 +9,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from transformer_jax.data import files, tfds
-from transformer_jax.data.base import Batch, Task, check_sizes, check_split, tasks
+from transformer_jax.data.base import (
+  MANY,
+  Batch,
+  Task,
+  check_sizes,
+  check_split,
+  shape,
+  tasks,
+)
 from transformer_jax.data.files import DataError, Document
 from transformer_jax.positions import coords
 
@@ -66,6 +74,10 @@ class Text(Task):
     arrays = {"train_N": self._join(documents["train"], "train"), "end_W": end_W}
     arrays["scored_N"] = self._join(documents[self.split], self.split)
     return arrays, {"source": self.source, **facts}
+
+  def abstract(self) -> dict[str, jax.ShapeDtypeStruct]:
+    text_N = shape(MANY, dtype=jnp.uint8)
+    return {"train_N": text_N, "scored_N": text_N, "end_W": shape(MANY)}
 
   def batch(
     self,

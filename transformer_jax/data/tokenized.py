@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from transformer_jax.data.base import Batch, note, tasks
+from transformer_jax.data.base import MANY, Batch, note, shape, tasks
 from transformer_jax.data.files import DataError, Document
 from transformer_jax.data.text import Text
 from transformer_jax.data.tokenizers import Tokenizer, tokenizers
@@ -58,6 +58,10 @@ class Tokens(Text):
     arrays = {"train_N": join("train"), "scored_N": join(self.split), "end_W": end_W}
     arrays["pieces"] = np.int32(len(tokenizer.pieces))
     return arrays, {"source": self.source, **facts}
+
+  def abstract(self) -> dict[str, jax.ShapeDtypeStruct]:
+    names = "train_N", "scored_N", "end_W"
+    return {name: shape(MANY) for name in names} | {"pieces": shape()}
 
   def keep(self, folder: pathlib.Path) -> None:
     """Saves the vocabulary with a run. Raises DataError if another is there."""

@@ -14,12 +14,14 @@ import numpy as np
 
 from transformer_jax.data import columns, parallel
 from transformer_jax.data.base import (
+  MANY,
   Asked,
   Batch,
   Task,
   check_sizes,
   check_split,
   note,
+  shape,
   tasks,
 )
 from transformer_jax.data.files import DataError
@@ -29,6 +31,8 @@ from transformer_jax.data.tokenizers import BOS, EOS, PAD, Tokenizer, tokenizers
 from transformer_jax.positions import coords
 
 ENOUGH = 1_000_000  # texts that a vocabulary is learned from
+
+FEW = 1024  # pairs of data whose size is not known yet
 
 
 @tasks.register("translation")
@@ -120,6 +124,13 @@ class Translation(Task):
     facts["tokens"] = int(arrays["train"]["size_P2"].sum())
     facts["fit"] = _fit(arrays["train"], self.longest)
     return arrays, facts
+
+  def abstract(self) -> dict[str, dict[str, jax.ShapeDtypeStruct]]:
+    # Few pairs: a step looks for those that fit, two operations for each, which the
+    # costs of a run with its data count too.
+    split = {"start_P2": shape(FEW, 2), "size_P2": shape(FEW, 2)}
+    split |= {"token_N": shape(MANY)}
+    return {"train": split, "scored": split}
 
   def keep(self, folder: pathlib.Path) -> None:
     """Saves the vocabulary with a run. Raises DataError if another is there."""

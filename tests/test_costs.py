@@ -1,0 +1,81 @@
+"""What a run costs is the same with its data and without."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from experiments.build import build, flops_per_token
+from experiments.config import resolve
+from experiments.configs import base
+from experiments.train import describe
+from transformer_jax.data.base import tasks
+from transformer_jax.data.translation import FEW
+
+SMALL = {"model.width": 8, "model.heads": 2, "model.feedforward": 8, "model.layers": 1}
+SMALL |= {"train.rows": 2, "train.length": 8, "evaluate.lengths": (1,)}
+SMALL |= {"evaluate.rows": 2, "evaluate.rows_per_step": 2}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+  """Texts, labelled texts, pairs and pictures, all of them small."""
+  folder = tmp_path_factory.mktemp("data")
+  words = [f"{a}{b} {b}{a} {a}{a}" for a in "abcdefg" for b in "hijklmnop"]
+  for n in range(12):
+    (folder / f"{n}.txt").write_text("\n".join(words) * 2)
+  labelled, pairs = folder / "labelled", folder / "pairs"
+  labelled.mkdir()
+  pairs.mkdir()
+  for split in ("train", "test"):
+    lines = (f"{word}\t{'ab'[n % 2]}" for n, word in enumerate(words))
+    (labelled / f"{split}.tsv").write_text("\n".join(lines) + "\n")
+    many = [f"{a} {b}" for a in words for b in words][:FEW]
+    (pairs / f"{split}.en").write_text("\n".join(many) + "\n")
+    (pairs / f"{split}.de").write_text("\n".join(many[::-1]) + "\n")
+  return folder
+
+
+TASKS = {
+  "text": ("text('{0}/*.txt', window=16, scored=4)", {}),
+  "tokens": ("tokens('{0}/*.txt', window=16, scored=4, tokenizer='byte')", {}),
+  "masked": (
+    "masked('{0}/*.txt', window=16, scored=4, tokenizer='byte')",
+    {"model.kind": "encoder"},
+  ),
+  "classification": (
+    "classification('{0}/labelled', tokenizer='byte', classes=2)",
+    {"model.kind": "encoder"},
+  ),
+  "translation": (
+    "translation('{0}/pairs', tokenizer='byte')",
+    {"model.kind": "encoder_decoder", "train.length": 24},
+  ),
+}
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_costs_without_data_are_those_with_data(name, folder):
+  task, more = TASKS[name]
+  config = resolve(base.get_config(), SMALL | more | {"task": task.format(folder)})
+  experiment = build(config)
+  arrays, _ = experiment.task.load()
+  shapes = experiment.task.abstract()
+  same = lambda x, y: (np.ndim(x), np.dtype(x.dtype)) == (len(y.shape), y.dtype)
+  assert jax.tree.all(
+    jax.tree.map(same, jax.tree.map(jax.numpy.asarray, arrays), shapes)
+  )
+  found = describe(config)
+  assert found["flops_per_token"] == flops_per_token(experiment, arrays)
+  assert "peak_bytes" not in found
+  # Two moments for each parameter, and the optimizer's counts.
+  seeds, numbers = len(config.seeds), 3 * found["parameters"]
+  assert 0 <= found["state_bytes"] - 4 * seeds * numbers <= 64 * seeds
+
+
+def test_every_task_that_loads_something_says_its_shapes():
+  for name in tasks:
+    loads = "load" in {n for cls in tasks[name].__mro__[:-2] for n in vars(cls)}
+    says = "abstract" in {n for cls in tasks[name].__mro__[:-2] for n in vars(cls)}
+    assert loads == says or not dataclasses.is_dataclass(tasks[name]), name
