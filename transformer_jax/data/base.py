@@ -53,12 +53,14 @@ class Asked:
   references   what a person wrote for each
   examples     (source, target) of its training
   tokenizer    what turns them into its tokens
+  bleu         how sacreBLEU cuts them into words
   """
 
   sources: list[str]
   references: list[str]
   examples: list[tuple[str, str]]
   tokenizer: Tokenizer
+  bleu: str = "13a"
 
   @functools.lru_cache(maxsize=2)  # noqa: B019, tasks are few
   def first(self, n: int) -> "Asked":

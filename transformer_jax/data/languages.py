@@ -1,4 +1,10 @@
-"""Codes and names of languages, as headers and file names write them."""
+"""Languages: codes and names, scripts without spaces, tokenizers of BLEU."""
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+
+from transformer_jax.data.files import DataError
 
 CODES = frozenset(
   "aa ab ae af ak am an ar as av ay az ba be bg bi bm bn bo br bs ca ce ch co cr cs cu"
@@ -47,6 +53,21 @@ NAMES = {
   "yue": ("cantonese",),
   "zh": ("zho", "chi", "cmn", "cn", "chinese", "mandarin"),
 }
+# Scripts that write no spaces between words, by a language of each.
+SCRIPTS = {
+  "zh": "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003134f",
+  "ja": "\u3041-\u30ff\u31f0-\u31ff\uff66-\uff9f",
+  "th": "\u0e01-\u0e5b",
+  "lo": "\u0e81-\u0edf",
+  "bo": "\u0f00-\u0fff",
+  "my": "\u1000-\u109f",
+  "km": "\u1780-\u17ff",
+}
+SPACELESS = re.compile(f"[{''.join(SCRIPTS.values())}]")
+# Those of sacreBLEU that need no other packages; ja-mecab and ko-mecab do.
+TOKENIZERS = {"zh": "zh", "yue": "zh", "ko": "char", "dz": "char"}
+TOKENIZERS |= {language: "char" for language in SCRIPTS if language != "zh"}
+DOWNLOADED = {"spm", "flores101", "flores200", "spBLEU-1K"}
 OF_NAME = {name: code for code, names in NAMES.items() for name in names}
 
 
@@ -56,7 +77,38 @@ def code(name: str) -> str:
   return OF_NAME.get(first, first)
 
 
-def words(name: str) -> frozenset[str]:
-  """Returns what headers call a language, in small letters."""
-  short = code(name)
-  return frozenset({name.lower(), short, *NAMES.get(short, ())})
+def bleu_tokenizer(language: str, references: Iterable[str] = ()) -> str:
+  """Returns the sacreBLEU tokenizer for a language: 13a for those that write spaces.
+
+  A language that is not known is told by the script of the references.
+  """
+  if code(language) in TOKENIZERS:
+    return TOKENIZERS[code(language)]
+  text = "".join(references)
+  letters = sum(map(str.isalpha, text))
+  scripts = {name: len(re.findall(f"[{SCRIPTS[name]}]", text)) for name in SCRIPTS}
+  if 2 * sum(scripts.values()) <= letters:
+    return "13a"
+  # Japanese has Chinese characters too.
+  found = Counter(scripts).most_common(1)[0][0]
+  japanese = found == "zh" and scripts["ja"] > scripts["zh"] / 10
+  return TOKENIZERS["ja" if japanese else found]
+
+
+def check_bleu_tokenizer(name: str) -> None:
+  """Raises DataError unless sacreBLEU can use this tokenizer here and offline."""
+  import sacrebleu
+
+  known = [x for x in sacrebleu.BLEU.TOKENIZERS if x not in DOWNLOADED]
+  if name not in known:
+    raise DataError(
+      f"bleu_tokenizer='{name}' is none of sacreBLEU's that need no download:"
+      f" {', '.join(known)}; write one of them, or '' for that of the target language"
+    )
+  try:
+    sacrebleu.BLEU(tokenize=name)
+  except RuntimeError as error:  # it lacks packages, in four lines
+    raise DataError(
+      f"bleu_tokenizer='{name}' needs packages that are not installed; pip install"
+      f" 'sacrebleu[{name.partition('-')[0]}]', or write 'char'"
+    ) from error

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from transformer_jax.data import columns, parallel
+from transformer_jax.data import columns, languages, parallel
 from transformer_jax.data.base import (
   MANY,
   Asked,
@@ -59,6 +59,9 @@ class Translation(Task):
   split      what is scored: 'test' or 'validation'
   limit      the most pairs kept of each split; None: all
   data_dir   where TFDS data is prepared; None: where TFDS itself looks
+  bleu_tokenizer
+             how sacreBLEU cuts translations into words: 13a, zh, char, ja-mecab, ...;
+             '': that of the target language, or of its script
   """
 
   source: str
@@ -70,6 +73,7 @@ class Translation(Task):
   limit: int | None = None
   data_dir: str | None = None
   columns: str = ""
+  bleu_tokenizer: str = ""
 
   kind: ClassVar[str] = "encoder_decoder"
   measures: ClassVar[tuple[str, ...]] = ("accuracy",)
@@ -77,6 +81,8 @@ class Translation(Task):
   def __post_init__(self):
     columns.named(self.columns, parallel.sides_of(self.pair))
     tokenizers.build(self.tokenizer)
+    if self.bleu_tokenizer:
+      languages.check_bleu_tokenizer(self.bleu_tokenizer)
     check_split("translation", self.split)
     sizes = {"longest": self.longest, "packed": self.packed, "limit": self.limit}
     check_sizes("translation", **sizes)
@@ -198,7 +204,9 @@ def _asked(task: Translation) -> Asked:
   scored = pairs[task.split]
   tokenizer = used.get(task) or task.learned(pairs["train"])
   sources, references = ([getattr(x, n) for x in scored] for n in ("source", "target"))
-  return Asked(sources, references, examples, tokenizer)
+  _, language = parallel.sides_of(task.pair)
+  usual = functools.partial(languages.bleu_tokenizer, language, references)
+  return Asked(sources, references, examples, tokenizer, task.bleu_tokenizer or usual())
 
 
 @functools.lru_cache(maxsize=4)

@@ -6,6 +6,7 @@ https://aclanthology.org/W15-3049.
 """
 
 import dataclasses
+import functools
 import math
 import re
 from collections.abc import Iterator, Sequence
@@ -13,6 +14,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import sacrebleu
 from scipy import sparse
+
+from transformer_jax.data import languages
 
 WORD = re.compile(r"\w+")
 
@@ -104,7 +107,9 @@ def nearest_targets(
 
 
 def _words(text: str) -> Iterator[str]:
-  return (match[0] for match in WORD.finditer(text.lower()))
+  """Yields words; of scripts without spaces each character is one."""
+  apart = languages.SPACELESS.sub(r" \g<0> ", text.lower())
+  return (match[0] for match in WORD.finditer(apart))
 
 
 def _table(texts: Sequence[set[str]], index: dict[str, int]) -> sparse.csr_matrix:
@@ -157,27 +162,39 @@ def judge(
   references: Sequence[str],
   beside: dict[str, tuple[Score, Score]],
   resamples: int = 0,
+  tokenizer: str = "",
 ) -> Verdict:
-  """Scores translations beside `floors` of the same texts."""
-  return Verdict(*scores(found, references, resamples), beside)
+  """Scores translations beside `floors` of the same texts and the same tokenizer."""
+  return Verdict(*scores(found, references, resamples, tokenizer), beside)
 
 
 def floors(
   sources: Sequence[str],
   references: Sequence[str],
   train: Sequence[tuple[str, str]],
+  tokenizer: str = "",
 ) -> dict[str, tuple[Score, Score]]:
   """Returns BLEU and chrF of what translates nothing."""
   texts = {"copy": sources, "nearest": nearest_targets(train, sources)}
-  return {name: scores(found, references) for name, found in texts.items()}
+  score = functools.partial(scores, references=references, tokenizer=tokenizer)
+  return {name: score(found) for name, found in texts.items()}
 
 
 def scores(
-  found: Sequence[str], references: Sequence[str], resamples: int = 0
+  found: Sequence[str],
+  references: Sequence[str],
+  resamples: int = 0,
+  tokenizer: str = "",
 ) -> tuple[Score, Score]:
-  """Returns BLEU and chrF."""
-  both = (score(found, references, resamples=resamples) for score in (bleu, chrf))
-  return tuple(both)
+  """Returns BLEU and chrF.
+
+  tokenizer   of sacreBLEU; "": that of the script in which the references are written
+  """
+  tokenizer = tokenizer or languages.bleu_tokenizer("", references)
+  return (
+    bleu(found, references, resamples=resamples, tokenize=tokenizer),
+    chrf(found, references, resamples=resamples),
+  )
 
 
 def bits_per_byte(nats: float, size: int) -> float:

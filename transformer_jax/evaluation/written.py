@@ -44,7 +44,9 @@ class Writing:
     asked = asked.first(self.most)
     texts = [self.write(asked, translator) for translator in translators]
     beside = _floors(asked)
-    verdicts = [judge(found, asked.references, beside, RESAMPLES) for found in texts]
+    verdicts = [
+      judge(x, asked.references, beside, RESAMPLES, asked.bleu) for x in texts
+    ]
     shown = _spread(asked)
     middle = shown[len(shown) // 2]
     return {
@@ -63,7 +65,7 @@ class Writing:
 
 @functools.lru_cache(maxsize=2)
 def _floors(asked: Asked) -> dict[str, tuple[Score, Score]]:
-  return floors(asked.sources, asked.references, asked.examples)
+  return floors(asked.sources, asked.references, asked.examples, asked.bleu)
 
 
 def _values(both: tuple[Score, Score]) -> dict[str, float]:
