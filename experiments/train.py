@@ -1,17 +1,14 @@
 """Trains and scores one config: all its seeds, in one program, from data to result."""
 
-import contextlib
 import dataclasses
 import functools
 import statistics
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-from jax.experimental.compilation_cache import compilation_cache
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
@@ -24,6 +21,7 @@ from experiments.build import (
   sizes,
   tokens_per_step,
 )
+from experiments.programs import programs_in
 from experiments.start import Start
 from experiments.start import read as read_start
 from experiments.stopwatch import Stopwatch
@@ -57,22 +55,6 @@ def run(config: ConfigDict, folder: Path, name: str, stop: Any) -> dict | None:
   # Programs are kept below the sweep's folder, so that deleting it leaves nothing.
   with programs_in(folder.absolute().parents[1] / "compiled"):
     return _run(config, folder, name, stop)
-
-
-@contextlib.contextmanager
-def programs_in(folder: Path) -> Iterator[None]:
-  """Keeps compiled programs in a folder: a rerun or a resumed run compiles less."""
-  before = jax.config.jax_compilation_cache_dir
-  try:
-    _use_cache(str(folder))
-    yield
-  finally:
-    _use_cache(before)
-
-
-def _use_cache(folder: str | None) -> None:
-  jax.config.update("jax_compilation_cache_dir", folder)
-  compilation_cache.reset_cache()  # or JAX would stay with the first folder it used
 
 
 def _run(config: ConfigDict, folder: Path, name: str, stop: Any) -> dict | None:

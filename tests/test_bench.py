@@ -479,7 +479,7 @@ def test_idle_is_what_no_phase_explains():
 def test_compiling_is_counted_once_and_not_as_training(monkeypatch):
   assert stopwatch.union([(0, 4), (1, 2), (3, 6), (8, 9)]) == 7
   spans, ticks = [], itertools.count(0, 10)
-  monkeypatch.setattr(stopwatch, "_compiled", lambda: spans)
+  monkeypatch.setattr(stopwatch, "_compiled", lambda: (spans, stopwatch.Clock()))
   monkeypatch.setattr(stopwatch.time, "perf_counter", lambda: next(ticks))
   watch = stopwatch.Stopwatch()
   with watch.phase("train"):
