@@ -13,6 +13,7 @@ import re
 from experiments import answer, figures, findings, tables, written
 from experiments.results import ReportError
 from transformer_jax import command
+from transformer_jax.untrusted import shown
 
 TEMPLATES = pathlib.Path(__file__).parent / "templates"
 
@@ -27,9 +28,9 @@ def write_report(workdir: str | os.PathLike) -> pathlib.Path:
       _write(folder / f"{picture.name}.png", picture.png)
   paper = tables.paper_tables(found)
   _write(folder / "results.csv", tables.to_csv(found))
-  _write(folder / "tables.md", "\n".join(map(tables.to_markdown, paper)))
-  _write(folder / "tables.tex", _LATEX + "\n".join(map(tables.to_latex, paper)))
-  return _write(folder / "report.html", page(found, pictures))
+  _write(folder / "tables.md", shown("\n".join(map(tables.to_markdown, paper))))
+  _write(folder / "tables.tex", shown(_LATEX + "\n".join(map(tables.to_latex, paper))))
+  return _write(folder / "report.html", shown(page(found, pictures)))
 
 
 def draw(found: findings.Findings) -> dict[str, list]:
@@ -101,24 +102,25 @@ def print_report(workdir: str | os.PathLike, console=None) -> None:
 
   found = findings.find(workdir)
   console = console or rich.console.Console()
-  shown = []
+  text_of = lambda text, style="": rich.text.Text(shown(text), style)
+  short = []
   for group, text in answer.answers(found):
-    lead = (f"{group}: {text[0]} ", "bold")
-    console.print(rich.text.Text.assemble(lead, text[1]), end="\n\n")
+    lead = text_of(f"{group}: {text[0]} ", "bold")
+    console.print(lead + text_of(text[1]), end="\n\n")
     if found.lengths(group):
-      shown.append(tables.short_table(found, group))
-  for table in [*shown, tables.trouble_table(found)]:
+      short.append(tables.short_table(found, group))
+  for table in [*short, tables.trouble_table(found)]:
     if table.rows:
-      title = rich.text.Text(table.title, "bold")
+      title = text_of(table.title, "bold")
       grid = rich.table.Table(title=title, title_justify="left", box=rich.box.SIMPLE)
       grid.pad_edge = grid.show_edge = False
       for i, name in enumerate(table.header):
         # Headers and verdicts may take two lines, numbers not, and names some.
         longest = max(len(row[i]) for row in table.rows)
         least = 12 if i in table.folds else min(longest, 15)
-        grid.add_column(rich.text.Text(name), min_width=least, overflow="fold")
+        grid.add_column(text_of(name), min_width=least, overflow="fold")
       for row in table.rows:
-        grid.add_row(*map(rich.text.Text, row))
+        grid.add_row(*map(text_of, row))
       console.print(grid)
       console.print()
 

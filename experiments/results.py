@@ -10,6 +10,8 @@ import math
 import pathlib
 from typing import Any
 
+from transformer_jax.untrusted import shown
+
 
 class ReportError(ValueError):
   """A folder no report can be made of; the message says what to do next."""
@@ -85,16 +87,18 @@ def read(workdir: str | pathlib.Path) -> Sweep:
   workdir = pathlib.Path(workdir)
   plan = _plan(workdir)
   rows = [row for row in plan.get("runs", ()) if isinstance(row, dict) and "id" in row]
-  runs = _distinct([_read_run(workdir / "runs" / str(row["id"]), row) for row in rows])
-  groups = dict.fromkeys([*map(str, plan.get("groups", ())), *(r.group for r in runs)])
+  runs = _distinct([_read_run(_folder(workdir, row), row) for row in rows])
+  groups = dict.fromkeys(
+    [*map(shown, plan.get("groups", ())), *(r.group for r in runs)]
+  )
   folders = {path.name for path in (workdir / "runs").glob("*") if path.is_dir()}
   baseline = plan.get("baseline")
   return Sweep(
     workdir,
-    str(plan.get("question", "")),
-    str(plan.get("config", "")),
-    str(plan.get("command", "")),
-    None if baseline is None else str(baseline),
+    shown(plan.get("question", "")),
+    shown(plan.get("config", "")),
+    shown(plan.get("command", "")),
+    None if baseline is None else shown(baseline),
     tuple(groups),
     tuple(runs),
     len(folders - {run.id for run in runs}),
@@ -114,13 +118,25 @@ def _plan(workdir: pathlib.Path) -> dict:
   return plan
 
 
+def _folder(workdir: pathlib.Path, row: dict) -> pathlib.Path:
+  """Returns a run's folder, which is below that of the sweep and nowhere else."""
+  name = str(row["id"])
+  path = pathlib.PurePath(name)
+  if path.is_absolute() or not path.parts or ".." in path.parts:
+    raise ReportError(
+      f"{workdir / 'sweep.json'} names a run {name!r:.80}, which is no name of a folder"
+      " in runs/; copy it again"
+    )
+  return workdir / "runs" / name
+
+
 def _read_run(folder: pathlib.Path, row: dict) -> Run:
   """Reads one run; a damaged file makes its state `damaged` and is named in `error`."""
   status, status_trouble = _json(folder / "status.json")
   config, _ = _json(folder / "config.json")
   result, trouble = _json(folder / "result.json")
   state = str(status.get("state", "not started"))
-  error = str(status.get("error") or "")
+  error = shown(status.get("error") or "")
   if result and not trouble:
     trouble = _shape(result)
   if trouble and (folder / "result.json").exists():
@@ -133,8 +149,8 @@ def _read_run(folder: pathlib.Path, row: dict) -> Run:
     state, error = "damaged", f"status.json {status_trouble}"
   return Run(
     str(row["id"]),
-    str(row.get("label", row["id"])),
-    str(row.get("group", "")),
+    shown(row.get("label", row["id"])),
+    shown(row.get("group", "")),
     state,
     _whole(status.get("attempts")) or 0,
     error,

@@ -10,6 +10,7 @@ from experiments.figures import column, multiple
 from experiments.findings import Findings, Row
 from experiments.statistics import ALPHA
 from experiments.text import listed
+from transformer_jax.untrusted import cell
 
 SIGNS = {
   "better": "▲ better",
@@ -222,7 +223,7 @@ def to_csv(findings: Findings) -> str:
     " verdict reason".split()
   )
   for row in findings.rows:
-    writer.writerow(
+    values = (
       [row.group, row.label, row.length, row.times, row.measure, row.better, row.part]
       + [row.estimate.count, row.planned]
       + [row.estimate.mean, row.estimate.low, row.estimate.high]
@@ -230,6 +231,7 @@ def to_csv(findings: Findings) -> str:
       + [row.difference.mean, row.difference.low, row.difference.high]
       + [row.p, row.p_holm, row.verdict, row.reason]
     )
+    writer.writerow(map(cell, values))
   return out.getvalue()
 
 

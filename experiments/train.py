@@ -35,6 +35,7 @@ from transformer_jax.training.files import write_json
 from transformer_jax.training.loop import Fitted, Program
 from transformer_jax.training.progress import Progress
 from transformer_jax.training.record import Record
+from transformer_jax.untrusted import shown
 
 
 @functools.lru_cache(maxsize=4)  # runs share texts
@@ -42,7 +43,7 @@ def load(task: Task) -> tuple[Any, dict[str, Any]]:
   """Returns a task's arrays and facts; prints what a user should read about them."""
   arrays, facts = task.load()
   for sentence in facts.get("notes", ()):
-    print(f"note: {sentence}", flush=True)
+    print(f"note: {shown(sentence)}", flush=True)
   return arrays, facts
 
 

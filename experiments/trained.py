@@ -25,6 +25,7 @@ from transformer_jax.evaluation.average import average
 from transformer_jax.spec import registered_only, trust
 from transformer_jax.training.checkpoint import CheckpointError, Keeper
 from transformer_jax.training.files import FileError, read_json
+from transformer_jax.untrusted import shown
 
 FLAGS = flags.FLAGS
 flags.disclaim_key_flags()  # --help lists them under the command itself
@@ -62,7 +63,7 @@ def main(argv: list[str], answers: Callable[[], Iterable[str]]) -> None:
   try:
     trust(FLAGS.allow)
     for text in answers():
-      print(text, flush=True)
+      print(shown(text) if sys.stdout.isatty() else text, flush=True)
   except BrokenPipeError:
     raise
   except (CheckpointError, FileError, OSError, ValueError) as error:
@@ -121,7 +122,7 @@ def together(
 
 def warn(line: str) -> None:
   """Says something beside the answers."""
-  print(f"warning: {line}", file=sys.stderr)
+  print(f"warning: {shown(line)}", file=sys.stderr)
 
 
 def named(source: str) -> str:

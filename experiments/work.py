@@ -14,6 +14,7 @@ from experiments.locks import claim
 from experiments.plan import Run
 from transformer_jax.training.files import replace_file, write_json
 from transformer_jax.training.signals import Stop, stop_requested
+from transformer_jax.untrusted import shown
 
 # Imported late: mistyped flags are refused without waiting for the libraries.
 BUILD = "experiments.build:build"
@@ -128,13 +129,14 @@ class Sitting:
   def _attempt(self, name: str, waited: bool = False) -> runs.Outcome:
     run, request = self._runs[name], self._request
     train = functools.partial(_train, run, name, self._stop)
-    command = flags.command("run", request.path, run.overrides)
+    own = {"allow": ",".join(request.allow)} if request.allow else {}
+    command = flags.command("run", request.path, run.overrides, own=own)
     facts = {**self._facts, "command": command}
     outcome = runs.perform(
       run, request.workdir, train, facts, self._changes, request.retry, waited
     )
     if outcome.note:  # a run that was just finished has left its own line
-      print(f"{name}: {outcome.note}", flush=True)
+      print(shown(f"{name}: {outcome.note}"), flush=True)
     return outcome
 
 
@@ -159,8 +161,9 @@ def report(workdir: Path, shared: bool = False) -> bool:
         replace_file(note, stamp)
     print_report(workdir)
   except Exception as error:
+    why = shown(f"{type(error).__name__}: {error}")
     print(
-      f"error: no report ({type(error).__name__}: {error}); the runs are kept, try"
+      f"error: no report ({why}); the runs are kept, try"
       f" python -m experiments.report --workdir={workdir}",
       file=sys.stderr,
     )
@@ -196,7 +199,7 @@ def dry_run(request: flags.Request, todo: Sequence[Run]) -> int:
     try:
       print(f"  {summary(load(DESCRIBE)(run.config, request.compile))}", flush=True)
     except (ValueError, NotImplementedError) as error:
-      print(f"  error: {error}", flush=True)
+      print(f"  error: {shown(error)}", flush=True)
       failed += 1
   return 1 if failed else 0
 

@@ -12,6 +12,8 @@ from typing import Any
 from absl import app, logging
 from absl import flags as absl_flags
 
+from transformer_jax.untrusted import shown
+
 BAD_INPUT, INTERRUPTED, CLOSED_PIPE = 2, 130, 141  # exit codes
 HELP = {"--help", "-help", "-h", "--helpshort", "-helpshort"}
 FULL_HELP = {"--helpfull", "-helpfull"}
@@ -58,7 +60,7 @@ def guarded(call: Callable[[], Any], bad_input: tuple[type[Exception], ...]) -> 
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(CLOSED_PIPE)
   except bad_input as error:
-    print(f"error: {error}", file=sys.stderr)
+    print(f"error: {shown(error)}", file=sys.stderr)
     sys.exit(BAD_INPUT)
   except KeyboardInterrupt:
     sys.exit(INTERRUPTED)

@@ -4,6 +4,7 @@ import dataclasses
 import glob
 import gzip
 import hashlib
+import io
 import os
 import pathlib
 import sysconfig
@@ -12,6 +13,7 @@ from collections.abc import Iterable
 
 SPLITS = ("train", "validation", "test")
 STDLIB = "stdlib"
+UNPACKED = 2**32  # bytes that gzip may unpack from one file
 GZIP = ".gz"
 BOM = "\ufeff"
 # Tests are no ordinary code, generated and site files differ between installations.
@@ -172,9 +174,15 @@ def unzipped(content: bytes, name: str) -> bytes:
   if not name.endswith(GZIP):
     return content
   try:
-    return gzip.decompress(content)
+    with gzip.GzipFile(fileobj=io.BytesIO(content)) as file:
+      unpacked = file.read(UNPACKED + 1)
   except (OSError, EOFError, zlib.error) as error:
     raise DataError(f"'{name}' is damaged ({error}); copy it again") from error
+  if len(unpacked) > UNPACKED:
+    raise DataError(
+      f"'{name}' unpacks to more than {UNPACKED:,} bytes; unpack it yourself"
+    )
+  return unpacked
 
 
 def suffix(path: pathlib.Path) -> str:

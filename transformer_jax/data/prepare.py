@@ -26,6 +26,7 @@ from transformer_jax.data import tfds
 from transformer_jax.data.files import DataError
 from transformer_jax.data.sources import build
 from transformer_jax.data.sources.base import named
+from transformer_jax.untrusted import shown
 
 PATIENCE = 10  # seconds that a server may take to answer
 
@@ -104,7 +105,7 @@ def main(argv: Sequence[str]) -> None:
   try:
     folder = prepare(argv[1], DATA_DIR.value)
   except DataError as error:
-    sys.exit(f"prepare: {error}")
+    sys.exit(f"prepare: {shown(error)}")
   where = f", data_dir='{DATA_DIR.value}'" if DATA_DIR.value else ""
   task = "translation" if "-" in argv[1].partition("/")[2] else "text"
   print(f"prepared in {folder}\nuse it as {task}(source='tfds:{argv[1]}'{where})")

@@ -7,12 +7,15 @@ the format of most data that already exists.
 import importlib
 import itertools
 import os
+import pathlib
+import re
 import struct
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
+from transformer_jax import untrusted
 from transformer_jax.data import files
 from transformer_jax.data.files import DataError, Document
 from transformer_jax.data.sources.base import named
@@ -21,6 +24,8 @@ from transformer_jax.spec import nearest
 # Builders in these packages are registered only when the package is imported.
 OLD_STYLE = ("tensorflow_datasets.text", "tensorflow_datasets.translate")
 FEATURE = "text"
+CLASS = ("pythonClassName", "python_class_name", "type")  # in features.json
+NAME = r"(\w+:)?\w[\w-]*(/[\w.+@=-]+)*(:[\d.*]+)?"  # glue/mrpc:2.0.0
 KNOWN = ("licence", "packages")  # what `prepare` notes of data made of packages
 
 
@@ -150,6 +155,8 @@ def builder(name: str, data_dir: str | None, file_format: str | None = None) -> 
   """Finds a TFDS builder by name. Raises DataError with the nearest name."""
   import tensorflow_datasets as tfds
 
+  _check_name(name)
+  _check_features(pathlib.Path(data_dir or tfds.core.constants.DATA_DIR), name)
   options = {"data_dir": data_dir} if data_dir else {}
   options |= {"file_format": file_format} if file_format else {}
   for package in ("tensorflow_datasets", *OLD_STYLE):
@@ -171,6 +178,48 @@ def builder(name: str, data_dir: str | None, file_format: str | None = None) -> 
     f"TFDS knows no data set '{name}' and finds none prepared under that name in"
     f" {data_dir or 'its data_dir'}.{near} Check the name, or write text(data_dir=...)"
   )
+
+
+def _check_name(name: str) -> None:
+  """Raises DataError unless it is a name, which is also that of a folder."""
+  if not re.fullmatch(NAME, name) or ".." in name:
+    raise DataError(
+      f"{name!r:.80} is no name of a data set; write one such as tiny_shakespeare,"
+      " glue/mrpc or libreoffice_help/de-en"
+    )
+
+
+def _check_features(root: pathlib.Path, name: str) -> None:
+  """Raises DataError where prepared data names Python classes that are not TFDS's own.
+
+  TFDS imports their modules, and importing a module runs it.
+  """
+  folder = root.expanduser() / re.sub(r":[^/]*$", "", name)
+  for path in sorted(folder.glob("**/features.json")):
+    try:
+      said = untrusted.parsed(untrusted.content(path, untrusted.JSON_BYTES))
+      named = sorted(_classes(said))
+    except (OSError, ValueError) as error:
+      raise DataError(f"'{path}' is damaged ({error}); copy it again") from error
+    foreign = [cls for cls in named if not cls.startswith("tensorflow_datasets.")]
+    if foreign:
+      raise DataError(
+        f"'{path}' names the class {foreign[0]!r:.80}, which is not TFDS's own, and"
+        " reading the data would run its module; prepare the data yourself"
+      )
+
+
+def _classes(said: Any) -> Iterator[str]:
+  """Yields the Python classes that features are made of, with the dots of a module."""
+  if isinstance(said, list):
+    said = dict(enumerate(said))
+  for key, value in said.items() if isinstance(said, dict) else ():
+    if key in CLASS and isinstance(value, str):
+      yield from [value] * ("." in value)
+    elif key == "json" and isinstance(value, str):  # of older releases
+      yield from _classes(untrusted.parsed(value))
+    else:
+      yield from _classes(value)
 
 
 def prepare_command(name: str, data_dir: str | None) -> str:

@@ -12,11 +12,12 @@ import pkgutil
 from typing import Any
 
 from transformer_jax.attention import cores
-from transformer_jax.interop import files
+from transformer_jax.interop import files, limits
 from transformer_jax.interop.family import Family, families
 from transformer_jax.interop.files import Config, Tensors
 from transformer_jax.models import Architecture
 from transformer_jax.models.paths import flat, nested
+from transformer_jax.spec import registered_only
 
 for _module in pkgutil.iter_modules(__path__):
   importlib.import_module(f"{__name__}.{_module.name}")
@@ -41,6 +42,7 @@ def load(folder: str | os.PathLike, core: str = "auto") -> Loaded:
   that are missing, unknown or of another shape.
   """
   config, found = files.read(folder)
+  limits.check(config, found)
   family, arch = _family(config), architecture(config, core)
   names = family.names(arch, config)
   found = family.full(found, names)
@@ -53,8 +55,10 @@ def save(folder: str | os.PathLike, config: Config, params: dict[str, Any]) -> N
   files.write(folder, config, tensors(config, params))
 
 
+@registered_only("config.json")
 def architecture(config: Config, core: str = "auto") -> Architecture:
   """Returns what a config.json describes."""
+  limits.check(config)
   return _family(config).architecture(config, cores.build(core))
 
 

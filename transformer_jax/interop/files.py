@@ -1,21 +1,27 @@
 """config.json and safetensors in a folder, as HuggingFace lays them out.
 
-https://github.com/huggingface/safetensors; pickled weights are never read.
+https://github.com/huggingface/safetensors; pickled weights are never read. The folder
+is somebody else's: what is read of it, and how much, is limited.
 """
 
 import json
+import math
 import os
 import pathlib
+import re
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 import safetensors
 import safetensors.numpy
 
+from transformer_jax import untrusted
+
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 INDEX = "model.safetensors.index.json"  # of weights in several files
-DTYPES = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": jnp.bfloat16}
+DTYPES = ("F64", "F32", "F16", "BF16")
+# Of the part of a file that lists its tensors: what is read before any tensor.
+HEADER_BYTES, MOST_TENSORS = 8 * 2**20, 20_000
 WHOLE = {"BOOL"} | {f"{kind}{bits}" for kind in "UI" for bits in (8, 16, 32, 64)}
 
 Config = dict[str, Any]
@@ -55,15 +61,25 @@ def _parts(path):
   where = _json(path).get("weight_map")
   if not isinstance(where, dict) or not where:
     raise ValueError(f"{path} lists no files under weight_map; copy it again")
+  for name in where.values():
+    if not (isinstance(name, str) and re.fullmatch(r"[\w.+-]+\.safetensors", name)):
+      raise ValueError(
+        f"{path} lists {name!r:.80}, which is no name of a safetensors file in that"
+        " folder; copy it again"
+      )
   return sorted({*where.values()})
 
 
 def _json(path):
   try:
-    found = json.loads(path.read_text(encoding="utf-8"))
+    found = untrusted.parsed(untrusted.content(path, untrusted.JSON_BYTES), True)
   except FileNotFoundError as error:
     raise ValueError(
       f"{path} is missing; give a folder with {CONFIG} and {WEIGHTS}"
+    ) from error
+  except OSError as error:
+    raise ValueError(
+      f"cannot read {path}: {error.strerror}; give a folder with {CONFIG} and {WEIGHTS}"
     ) from error
   except ValueError as error:
     raise ValueError(f"{path} is not JSON ({error}); copy it again") from error
@@ -83,21 +99,54 @@ CONVERT = (
 def _tensors(path):
   """Returns the float tensors of one file; whole numbers are masks and positions."""
   try:
-    found = safetensors.deserialize(path.read_bytes())
+    _check_header(path)
+    with safetensors.safe_open(path, "numpy") as file:
+      return {name: x for name, x in _read(path, file)}
   except FileNotFoundError as error:
     raise ValueError(
       f"{path} is missing; weights are read from safetensors only. With PyTorch,"
       f" pytorch_model.bin becomes it so: {CONVERT}"
     ) from error
+  except OSError as error:
+    why = error.strerror or error
+    raise ValueError(f"cannot read {path}: {why}; copy or download it again") from error
   except safetensors.SafetensorError as error:
     raise ValueError(
       f"{path} is damaged or cut short ({error}); copy or download it again"
     ) from error
-  for name, x in found:
-    if x["dtype"] not in DTYPES.keys() | WHOLE:
+
+
+def _check_header(path):
+  """Raises ValueError before memory is taken for more than the file can hold."""
+  left = untrusted.size(path) - 8
+  with open(path, "rb") as file:
+    size = int.from_bytes(file.read(8), "little")
+    if size > left:
       raise ValueError(
-        f"{path}: {name} is of type {x['dtype']}, which is not read here; convert the"
-        f" weights to one of {', '.join(DTYPES)}"
+        f"{path} is damaged or cut short (a list of tensors of {size} bytes in"
+        f" {max(left, 0)}); copy or download it again"
       )
-  read = lambda x: np.frombuffer(x["data"], DTYPES[x["dtype"]]).reshape(x["shape"])
-  return {name: read(x).astype(np.float32) for name, x in found if x["dtype"] in DTYPES}
+    tensors = file.read(min(size, HEADER_BYTES)).count(b'"dtype"')
+  if size > HEADER_BYTES or tensors > MOST_TENSORS:
+    raise ValueError(
+      f"{path} lists its tensors in {size:,} bytes; {HEADER_BYTES:,} and"
+      f" {MOST_TENSORS:,} tensors are read at most"
+    )
+
+
+def _read(path, file):
+  """Yields (name, float32 array) of an open file."""
+  for name in file.keys():
+    part = file.get_slice(name)
+    if part.get_dtype() not in {*DTYPES} | WHOLE:
+      raise ValueError(
+        f"{path}: {name} is of type {part.get_dtype()}, which is not read here; convert"
+        f" the weights to one of {', '.join(DTYPES)}"
+      )
+    if math.prod(part.get_shape()) == 0:
+      raise ValueError(
+        f"{path}: {name} is of shape {part.get_shape()} and holds nothing; copy or"
+        " download it again"
+      )
+    if part.get_dtype() in DTYPES:
+      yield name, file.get_tensor(name).astype(np.float32, copy=False)

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from transformer_jax.untrusted import shown
+
 ABSENT = "(absent)"
 
 
@@ -24,7 +26,7 @@ def reason(error: Exception) -> str:
 
 def warn(line: str) -> None:
   """Prints one line to stderr, looked up now so that a progress bar can move aside."""
-  print(line, file=sys.stderr, flush=True)
+  print(shown(line), file=sys.stderr, flush=True)
 
 
 def free_space(directory: str | Path) -> str:

@@ -6,6 +6,8 @@ import time
 import rich.console
 import rich.progress
 
+from transformer_jax.untrusted import shown
+
 
 class Progress:
   """Shows how far a run is, its loss, its speed and the time left.
@@ -30,7 +32,7 @@ class Progress:
     quiet: bool = False,
     console: rich.console.Console | None = None,
   ):
-    self._at = At(label, total, start)
+    self._at = At(shown(label), total, start)
     self._owns_display = under is None
     if under is not None:
       self._display = under._display
@@ -163,7 +165,7 @@ def _display(console: rich.console.Console | None) -> Silent:
 def _fact(name: str, value: float | str) -> str:
   """Returns "loss 2.310" or, for names that end in `_per_s`, "145k tokens/s"."""
   if isinstance(value, str):
-    return f"{name} {value}"
+    return f"{name} {shown(value)}"
   if name.endswith("_per_s"):
     return f"{_short(value)} {name.removesuffix('_per_s')}/s"
   return f"{name} {value:.3f}"

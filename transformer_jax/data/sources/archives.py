@@ -1,13 +1,20 @@
-"""Reads files out of packages without unpacking them to disk."""
+"""Reads files out of packages without unpacking them to disk.
+
+Nothing is written, links are not followed, and what is read is limited: a package may
+come from anywhere, and a small one may hold a large amount of zeros.
+"""
 
 import io
 import pathlib
 import tarfile
 from collections.abc import Iterator
 
+from transformer_jax import untrusted
 from transformer_jax.data.files import DataError, check_utf8
 
 AR = b"!<arch>\n"
+PACKAGE_BYTES = 2**30
+MEMBERS, MEMBER_BYTES, ALL_BYTES = 500_000, 2**28, 2**32  # unpacked
 HEAD = 60  # bytes of a member's header: its name in the first 16, its size at 48
 
 
@@ -30,7 +37,7 @@ def contents(
   """
   try:
     with tarfile.open(fileobj=_tar(path), mode="r:*") as tar:
-      found = {_plain(m.name): m for m in tar.getmembers() if m.isfile()}
+      found = {_plain(m.name): m for m in _members(tar, path) if m.isfile()}
       for name in sorted(found):
         if name.startswith(start) and name.endswith(end):
           yield name, tar.extractfile(found[name]).read()
@@ -46,13 +53,24 @@ def damaged(path: pathlib.Path, why: object) -> DataError:
   )
 
 
+def _members(tar: tarfile.TarFile, path: pathlib.Path) -> Iterator[tarfile.TarInfo]:
+  """Yields members whose sizes and names are in order; raises DataError or TarError."""
+  size = 0
+  for number, member in enumerate(tar, 1):
+    size += member.size
+    if number > MEMBERS or member.size > MEMBER_BYTES or size > ALL_BYTES:
+      raise damaged(path, f"it unpacks to too much, at '{member.name}'")
+    # Python's own check of names: it refuses ../ and what leads out of a folder.
+    yield tarfile.data_filter(member, "/nowhere") if member.isfile() else member
+
+
 def _plain(name: str) -> str:
   return name.removeprefix("./")
 
 
 def _tar(path: pathlib.Path) -> io.BytesIO:
   """Returns the tar file inside a Debian package, or the file itself."""
-  content = path.read_bytes()
+  content = untrusted.content(path, PACKAGE_BYTES)
   if not content.startswith(AR):
     return io.BytesIO(content)
   place = len(AR)

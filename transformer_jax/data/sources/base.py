@@ -3,11 +3,12 @@
 import dataclasses
 import hashlib
 import pathlib
+import re
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
 from transformer_jax.data.files import DataError
-from transformer_jax.data.sources.packages import Fetcher
+from transformer_jax.data.sources.packages import LANGUAGE, Fetcher
 from transformer_jax.spec import Registry
 
 
@@ -62,6 +63,12 @@ class Translated(Source):
       raise DataError(
         f"'{self.example}' needs two languages after the slash, not '{self.config}'"
       )
+    for language in self.languages:
+      if not re.fullmatch(LANGUAGE, language):
+        raise DataError(
+          f"{language!r:.80} is no code of a language; write one such as de, pt_BR or"
+          f" en-gb, as in '{self.example}'"
+        )
 
   @property
   def languages(self) -> tuple[str, str]:

@@ -4,12 +4,18 @@ import dataclasses
 import hashlib
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import urllib.parse
+from typing import ClassVar
 
 from transformer_jax.data.files import DataError
 
+# Names become words of commands, lines of a configuration and names of files.
+LANGUAGE = r"[a-z]{2,3}([_-][A-Za-z]{2,8})?(@[a-z]{2,10})?"
+DEBIAN = r"[a-z0-9][a-z0-9+.-]+"
+NPM = r"(@[a-z0-9][a-z0-9._-]*/)?[a-z0-9][a-z0-9._-]*@[0-9][0-9A-Za-z.+-]*"
 PATIENCE = 30  # seconds that a server may take to answer
 # A configuration of one's own: that of a container may leave translations out.
 APT = """
@@ -29,9 +35,17 @@ class Fetcher:
   """Fetches files into a folder; what is there already is not fetched again.
 
   wanted   names of packages, or languages
+  names    pattern that each of them has to match
   """
 
   wanted: tuple[str, ...]
+
+  names: ClassVar[str]
+
+  def __post_init__(self):
+    for each in self.wanted:
+      if not re.fullmatch(self.names, each):
+        raise DataError(f"{each!r:.80} is no name that can be fetched; check it")
 
   def fetch(self, folder: pathlib.Path) -> list[pathlib.Path]:
     """Returns the files, in the order of `wanted`. Raises DataError.
@@ -129,6 +143,8 @@ class Fetcher:
 class Debian(Fetcher):
   """Packages of Debian or Ubuntu, by apt-get, as an ordinary user."""
 
+  names: ClassVar[str] = DEBIAN
+
   def pattern(self, each):
     return f"{each}_*.deb"
 
@@ -145,6 +161,8 @@ class Debian(Fetcher):
 @dataclasses.dataclass(frozen=True)
 class Descriptions(Fetcher):
   """Debian's package descriptions in several languages, from apt-get's lists."""
+
+  names: ClassVar[str] = LANGUAGE
 
   def pattern(self, each):
     return f"*Translation-{each}"
@@ -181,6 +199,8 @@ class Descriptions(Fetcher):
 class Npm(Fetcher):
   """Packages of npm, each as name@version."""
 
+  names: ClassVar[str] = NPM
+
   def pattern(self, each):
     name, _, version = each.rpartition("@")
     return f"{name.lstrip('@').replace('/', '-')}-{version}.tgz"
@@ -207,6 +227,11 @@ def update(
 ) -> dict[str, str]:
   """Fetches apt-get's lists into a folder of their own; returns its environment."""
   own = (partial / "apt").absolute()
+  if re.search(r'["\\;{}\x00-\x1f]', str(own)):
+    raise DataError(
+      f"the folder {str(folder)!r} has a character that apt-get's configuration cannot"
+      " hold; write another --data_dir"
+    )
   for name in ("lists/partial", "cache/archives/partial", "none"):
     (own / name).mkdir(parents=True, exist_ok=True)
   quoted = " ".join(f'"{each}";' for each in languages)

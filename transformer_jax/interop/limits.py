@@ -1,0 +1,39 @@
+"""Limits of weights of others: a small file must not make this machine hang."""
+
+import re
+from collections.abc import Iterable
+
+from transformer_jax.interop.files import Config
+
+MOST_LAYERS = 512  # each is traced before anything is compared
+LAYERS = ("num_hidden_layers", "num_layers", "n_layer", "n_layers")
+LAYERS += ("encoder_layers", "decoder_layers", "num_decoder_layers")
+MOST = 2**31 - 1  # of a size
+
+
+def check(config: Config, names: Iterable[str] | None = None) -> None:
+  """Raises ValueError where config.json makes a model that could not be built.
+
+  names   of the tensors, which are as many layers as there can be
+  """
+  for word, value in config.items():
+    if type(value) is int and abs(value) > MOST:
+      raise ValueError(f"config.json says {word}={value}; the most is {MOST}")
+  there = MOST_LAYERS if names is None else min(layers(names), MOST_LAYERS)
+  for word in LAYERS:
+    wanted = config.get(word)
+    if type(wanted) is int and wanted > max(there, 0):
+      raise ValueError(
+        f"config.json says {word}={wanted}, and the weights have {there} layers; use"
+        " those that belong to it"
+        if names is not None and there < MOST_LAYERS
+        else f"config.json says {word}={wanted}; {MOST_LAYERS} are read at most"
+      )
+
+
+def layers(names: Iterable[str]) -> int:
+  """Returns how many numbers from 0 on are in names: 2 for h.0.w and h.1.w."""
+  numbers = {
+    int(n) for name in names for n in re.findall(r"(?<=\.)\d{1,6}(?=\.)", name)
+  }
+  return next(n for n in range(len(numbers) + 1) if n not in numbers)

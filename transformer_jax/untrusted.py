@@ -1,0 +1,92 @@
+"""Files and texts of others: read within limits, shown without control characters."""
+
+import errno
+import json
+import os
+import pathlib
+import re
+import stat
+from typing import Any
+
+JSON_BYTES = 4 * 2**20
+JSON_DEPTH = 100
+# What a terminal may obey instead of showing it: controls, and what turns text round.
+# Newlines and tabs stay.
+CONTROL = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+FORMULA = re.compile(r"[=+\-@\t\r]")  # at the start of a cell, in a spreadsheet
+DIGITS = 18  # of a whole number in JSON: it fits into 64 bits
+
+
+def size(path: str | os.PathLike) -> int:
+  """Returns the bytes of a file; raises OSError where it is a pipe or a device.
+
+  Such a file may never end, or wait for ever. A link is followed.
+  """
+  found = os.stat(path)
+  if stat.S_ISDIR(found.st_mode):
+    raise IsADirectoryError(errno.EISDIR, "it is a folder", str(path))
+  if not stat.S_ISREG(found.st_mode):
+    raise OSError(errno.EINVAL, "it is a pipe or a device, not a file", str(path))
+  return found.st_size
+
+
+def content(path: str | os.PathLike, most: int) -> bytes:
+  """Returns a file's content; raises OSError where it has more bytes than `most`."""
+  if size(path) > most:
+    why = f"it has {size(path):,} bytes, and {most:,} are read at most"
+    raise OSError(errno.EFBIG, why, str(path))
+  return pathlib.Path(path).read_bytes()
+
+
+def parsed(text: bytes | str, finite: bool = False) -> Any:
+  """Returns what JSON says; raises ValueError, also where it exceeds a limit.
+
+  finite   refuses NaN and Infinity, which are Python's and no JSON
+  """
+  read = {"parse_constant": _refuse} if finite else {}
+  try:
+    value = json.loads(text, parse_int=_whole, **read)
+  except RecursionError as error:
+    raise ValueError(f"more than {JSON_DEPTH} levels of brackets") from error
+  if _depth(value) > JSON_DEPTH:
+    raise ValueError(f"more than {JSON_DEPTH} levels of brackets")
+  return value
+
+
+def _whole(digits: str) -> int:
+  if len(digits.lstrip("-")) > DIGITS:
+    raise ValueError(f"{digits[:DIGITS]}... has more than {DIGITS} digits")
+  return int(digits)
+
+
+def _refuse(name: str) -> float:
+  raise ValueError(f"{name} is no number of JSON")
+
+
+def _depth(value: Any) -> int:
+  """Returns how many levels of lists and words there are, without recursion."""
+  level, depth = [value], 0
+  while level := [x for x in level if isinstance(x, (dict, list))]:
+    inner = (x.values() if isinstance(x, dict) else x for x in level)
+    level, depth = [x for some in inner for x in some], depth + 1
+  return depth
+
+
+def shown(text: object) -> str:
+  """Returns text for a terminal, with escape sequences written out, as in \\x1b[2J."""
+  return CONTROL.sub(lambda found: ascii(found[0])[1:-1], str(text))
+
+
+def cell(value: Any) -> Any:
+  """Returns a cell of a CSV file that no spreadsheet takes for a formula.
+
+  A text that begins like one gets the apostrophe that spreadsheets do not show; numbers
+  stay numbers, negative ones too, also where they are written as text.
+  """
+  if not isinstance(value, str) or not FORMULA.match(value):
+    return value
+  try:
+    float(value)
+  except ValueError:
+    return f"'{value}"
+  return value
