@@ -111,6 +111,7 @@ KINDS = {
   "encoder": Kind(("encoder",), "blanks({})"),
   "encoder_decoder": Kind(("encoder", "decoder", "cross"), "pairs({})"),
 }
+LARGEST_SEED = 2**32 - 1
 CHOICES = {
   "model.kind": tuple(KINDS),
   "model.dtype": ("float32", "bfloat16"),
@@ -173,6 +174,8 @@ def _ranges(flat: Mapping[str, Any]) -> Iterator[str]:
   seeds, lengths = flat["seeds"], flat["evaluate.lengths"]
   if not seeds or len({*seeds}) < len(seeds) or min(seeds) < 0:
     yield f"seeds={seeds}: write different numbers, 0 or more, as in (0, 1, 2)"
+  elif max(seeds) > LARGEST_SEED:
+    yield f"seeds={seeds}: a seed has 32 bits; write numbers up to {LARGEST_SEED}"
   if not lengths or list(lengths) != sorted({*lengths}) or lengths[0] < 1:
     yield f"evaluate.lengths={lengths}: write growing multiples, as in (1, 2, 4)"
 

@@ -158,7 +158,7 @@ def test_greedy_texts_end_and_are_beams_of_one(family):
 def test_the_most_likely_token_is_the_first_of_the_highest():
   logits_BV = np.random.default_rng(0).integers(0, 3, (50, V)).astype(np.float32)
   np.testing.assert_array_equal(highest(logits_BV), np.argmax(logits_BV, axis=-1))
-  assert highest(jnp.full((1, V), jnp.nan)) == V - 1  # a token, whatever happens
+  assert highest(jnp.full((1, V), jnp.nan)) == -1  # no token
 
 
 def test_rows_written_on_two_devices_are_those_of_one():

@@ -38,16 +38,23 @@ def remember(
 ) -> tuple[dict[str, jax.Array], Coords, Cache | None]:
   """Adds new tokens to the cache and returns what it keeps, with the coordinates.
 
-  Without a cache the new tokens are all there is.
+  Without a cache the new tokens are all there is. A full cache has no place for more:
+  what is written past its end is NaN, and so is all that looks at it. Raises ValueError
+  for more tokens at once than the cache has places.
   """
   if cache is None:
     return kept, at, None
+  L, M = at.order_BL.shape[1], cache.at.order_BL.shape[1]
+  if L > M:
+    raise ValueError(f"{L} tokens do not fit a cache of {M}; make it larger")
+  # A slice that is written past an end would be moved back over older tokens.
+  fits = cache.used + L <= M
+  kept = jax.tree.map(lambda x: jnp.where(fits, x, jnp.asarray(jnp.nan, x.dtype)), kept)
 
   def put(old, new, axis):
     new = jnp.broadcast_to(new, (old.shape[0], *new.shape[1:])).astype(old.dtype)
     return jax.lax.dynamic_update_slice_in_dim(old, new, cache.used, axis=axis)
 
-  L = at.order_BL.shape[1]
   at = jax.tree.map(lambda old, new: put(old, new, 1), cache.at, at)
   kept = jax.tree.map(lambda old, new: put(old, _inward(new), -2), cache.kept, kept)
   after = Cache(kept, at, cache.used + L)

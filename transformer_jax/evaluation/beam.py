@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from transformer_jax.evaluation.decode import Writer
+from transformer_jax.evaluation.decode import Writer, check_end, later
 from transformer_jax.models import Transformer, empty_cache
 from transformer_jax.models.transformer import Memory
 from transformer_jax.positions import Coords
@@ -112,12 +112,13 @@ def beam_search(
   the K finished ones with the best scores stay. After the last step what is among the K
   best is finished too. `at` and `memory` as in `greedy`.
   """
+  check_end(end, model.arch.dims.V)
   K, B = how.width, len(prompt_BL)
   writer = Writer(model, params, memory)
-  logits_BV, order_B, cache = writer.start(prompt_BL, at, steps)
+  logits_BV, at, cache = writer.start(prompt_BL, at, steps)
   axes = _batch_axes(model.arch, prompt_BL.shape[1] + steps)
   wide = dataclasses.replace(writer, memory=_repeat(memory, B, K))
-  order_R = jnp.repeat(order_B, K)
+  at = jax.tree.map(lambda x: jnp.repeat(x, K, axis=0), at)
   rows_R = jnp.repeat(jnp.arange(B), K)
 
   def go_on(carry):
@@ -141,9 +142,10 @@ def beam_search(
     least_B = STOPS[how.stop](sum_BK[:, 0], how.penalty, n + 1, steps)
     worst_B = best.score_BK[:, -1]
     done_B |= jnp.isfinite(worst_B) & (worst_B >= least_B)
+    done_B |= sum_BK[:, 0] == -jnp.inf  # no text goes on
 
     cache = _pick(cache, axes, (parent_BK + K * jnp.arange(B)[:, None]).reshape(-1))
-    logits_RV, cache = wide.next(token_BKN[..., n].reshape(-1), order_R + n, cache)
+    logits_RV, cache = wide.next(token_BKN[..., n].reshape(-1), later(at, n), cache)
     logits_BKV = logits_RV.reshape(B, K, -1)
     return n + 1, done_B, best, token_BKN, sum_BK, logits_BKV, cache
 
@@ -160,7 +162,10 @@ def beam_search(
 def _extend(token_BKN, sum_BK, logits_BKV, n) -> Texts:
   """Returns the 2 K best texts with one more token; `length` is where each is from."""
   B, K, V = logits_BKV.shape
-  sum_BKV = sum_BK[..., None] + jax.nn.log_softmax(logits_BKV.astype(jnp.float32))
+  log_p_BKV = jax.nn.log_softmax(logits_BKV.astype(jnp.float32))
+  # `top_k` takes NaN for the highest number; it is no probability.
+  sum_BKV = sum_BK[..., None] + log_p_BKV
+  sum_BKV = jnp.where(jnp.isnan(sum_BKV), -jnp.inf, sum_BKV)
   sum_BC, place_BC = jax.lax.top_k(sum_BKV.reshape(B, -1), min(2 * K, K * V))
   token_BCN = _take(token_BKN, place_BC // V).at[..., n].set(place_BC % V)
   return Texts(token_BCN, sum_BC, place_BC // V)

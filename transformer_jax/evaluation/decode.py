@@ -2,6 +2,10 @@
 
 Models with attention and recurrent ones do it alike: a cache is whatever `empty_cache`
 returns. `beam.py` keeps several texts at a time.
+
+Prompts may be padded on any side: they are moved to the right end of their rows. What
+cannot be continued raises ValueError where its numbers can be read, that is outside of
+`jit`; inside, a text without a defined next token is written as -1.
 """
 
 import dataclasses
@@ -10,6 +14,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from transformer_jax.models import Transformer, empty_cache
 from transformer_jax.models.transformer import Memory
@@ -25,17 +30,24 @@ class Writer:
   memory: Memory | None = None
 
   def start(self, prompt_BL: jax.Array, at: Coords | None, steps: int):
-    """Reads the prompts; returns logits_BV, the order of the next token, the cache."""
+    """Reads the prompts; returns logits_BV, where the next token is, and the cache.
+
+    Logits of a prompt without a token are NaN.
+    """
     B, L = prompt_BL.shape
-    at = at or coords.consecutive(B, L)
+    check_prompts(prompt_BL, at, self.model.arch.dims.V)
+    if at is None:
+      at = coords.consecutive(B, L)
+    elif _may_end_in_padding(at):
+      prompt_BL, at = _at_right_end(prompt_BL, at)
     cache = empty_cache(self.model.arch, B, L + steps)
     logits_BV, cache = self.read(prompt_BL, at, cache)
-    return logits_BV, jnp.broadcast_to(at.order_BL[:, -1] + 1, (B,)), cache
+    last = jax.tree.map(lambda x: jnp.broadcast_to(x[:, -1:], (B, 1)), at)
+    logits_BV = jnp.where(last.real_BL, logits_BV, jnp.nan)
+    return logits_BV, later(last.replace(data={}), 1), cache
 
-  def next(self, token_B: jax.Array, order_B: jax.Array, cache: Any):
+  def next(self, token_B: jax.Array, at: Coords, cache: Any):
     """Reads one more token of each text; returns logits_BV and the cache."""
-    order_B1 = order_B[:, None]
-    at = Coords(order_B1, order_B1, order_B1, jnp.ones_like(order_B1))
     return self.read(token_B[:, None], at, cache)
 
   def read(self, token_BL, at, cache):
@@ -44,6 +56,53 @@ class Writer:
       {"params": self.params}, *read, method="decode"
     )
     return logits_BLV[:, -1], cache
+
+
+def later(at: Coords, n: int | jax.Array) -> Coords:
+  """Returns where the causal tokens are that come n places later."""
+  order_BL = at.order_BL + n
+  return at.replace(order_BL=order_BL, pos_BL=at.pos_BL + n, sees_BL=order_BL)
+
+
+def check_prompts(prompt_BL: jax.Array, at: Coords | None, V: int) -> None:
+  """Raises ValueError for prompts that cannot be continued, if they can be read."""
+  if not prompt_BL.shape[1]:
+    raise ValueError("prompts of 0 tokens: give each text a start token at least")
+  if coords.is_concrete(prompt_BL):
+    tokens = np.asarray(prompt_BL)
+    least, most = int(tokens.min()), int(tokens.max())
+    if least < 0 or most >= V:
+      wrong = least if least < 0 else most
+      raise ValueError(f"token {wrong} in a prompt: the model has tokens 0 to {V - 1}")
+  if at is not None and coords.is_concrete(at.order_BL):
+    empty_B = (np.asarray(at.order_BL) < 0).all(axis=1)
+    if empty_B.any():
+      raise ValueError(
+        f"row {int(empty_B.argmax())} of the prompts is all padding; give each text a"
+        " start token at least"
+      )
+
+
+def check_end(end: int, V: int) -> None:
+  """Raises ValueError unless a text can end with this token."""
+  if not 0 <= end < V:
+    raise ValueError(f"end={end}: the model has tokens 0 to {V - 1}")
+
+
+def _may_end_in_padding(at: Coords) -> bool:
+  """Returns whether a row may have padding after or between its tokens."""
+  if not coords.is_concrete(at.order_BL):
+    return True
+  real_BL = np.asarray(at.order_BL) >= 0
+  return bool((real_BL[:, :-1] & ~real_BL[:, 1:]).any())
+
+
+def _at_right_end(prompt_BL: jax.Array, at: Coords) -> tuple[jax.Array, Coords]:
+  """Moves the tokens of each row to its right end, and keeps their order."""
+  at = jax.tree.map(lambda x: jnp.broadcast_to(x, prompt_BL.shape), at)
+  place_BL = jnp.argsort(at.real_BL, axis=1, stable=True)
+  move = lambda x_BL: jnp.take_along_axis(x_BL, place_BL, axis=1)
+  return move(prompt_BL), jax.tree.map(move, at)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,9 +157,10 @@ def greedy(
 ) -> jax.Array:
   """Returns the `steps` most likely next tokens of each prompt, int32 [B, steps].
 
-  `at` says where the prompt's tokens are: prompts of different lengths are padded on
-  the left (`coords.padded`). `memory` is what the model's `encode` made of the sources.
-  A text that wrote `end` is finished and repeats it; it is over when all texts are.
+  `at` says where the prompt's tokens are: prompts of different lengths are padded
+  (`coords.padded`). `memory` is what the model's `encode` made of the sources. A text
+  that wrote `end` is finished and repeats it; it is over when all texts are. From where
+  logits are not numbers, as those of parameters that diverged, a text is -1.
   One program; jit it with `steps` static.
   """
   choose = lambda n, logits_BV: highest(logits_BV)
@@ -108,13 +168,16 @@ def greedy(
 
 
 def highest(logits_BV: jax.Array) -> jax.Array:
-  """Returns the first of the highest entries of each row, the last if none is a number.
+  """Returns the first of the highest entries of each row.
 
-  As `jnp.argmax`, which XLA does by single numbers on CPUs: 5% of decoding 32 texts.
+  -1 where there is none: an entry is NaN, or all are -inf. Else as `jnp.argmax`, which
+  XLA does by single numbers on CPUs: 5% of decoding 32 texts.
   """
   V = logits_BV.shape[-1]
-  top_BV = logits_BV == logits_BV.max(axis=-1, keepdims=True)
-  return jnp.where(top_BV, jnp.arange(V), V - 1).min(axis=-1)
+  most_B1 = logits_BV.max(axis=-1, keepdims=True)  # NaN if one of them is
+  top_BV = (logits_BV == most_B1) & (most_B1 > -jnp.inf)
+  first_B = jnp.where(top_BV, jnp.arange(V), V).min(axis=-1)
+  return jnp.where(first_B < V, first_B, -1)
 
 
 def sample(
@@ -131,7 +194,8 @@ def sample(
   """Draws the next tokens of each prompt, int32 [B, steps]; otherwise like `greedy`."""
 
   def choose(n, logits_BV):
-    return jax.random.categorical(jax.random.fold_in(key, n), how.logits(logits_BV))
+    drawn_B = jax.random.categorical(jax.random.fold_in(key, n), how.logits(logits_BV))
+    return jnp.where(logits_BV.max(axis=-1) > -jnp.inf, drawn_B, -1)
 
   return _write(Writer(model, params, memory), prompt_BL, steps, at, choose, end)
 
@@ -145,7 +209,9 @@ def _write(
   end: int | None,
 ) -> jax.Array:
   """Returns the tokens that `choose(step, logits_BV)` picks, until all texts end."""
-  logits_BV, order_B, cache = writer.start(prompt_BL, at, steps)
+  if end is not None:
+    check_end(end, writer.model.arch.dims.V)
+  logits_BV, at, cache = writer.start(prompt_BL, at, steps)
   B, last = len(prompt_BL), -1 if end is None else end
   text_BN = jnp.full((B, steps), last, jnp.int32)
 
@@ -157,8 +223,11 @@ def _write(
     n, text_BN, ended_B, logits_BV, cache = carry
     token_B = jnp.where(ended_B, last, choose(n, logits_BV)).astype(jnp.int32)
     text_BN = jax.lax.dynamic_update_slice_in_dim(text_BN, token_B[:, None], n, axis=1)
-    logits_BV, cache = writer.next(token_B, order_B + n, cache)
-    return n + 1, text_BN, ended_B | (token_B == last), logits_BV, cache
+    logits_BV, cache = writer.next(token_B, later(at, n), cache)
+    ended_B |= (token_B == last) | (token_B < 0)
+    return n + 1, text_BN, ended_B, logits_BV, cache
 
   start = jnp.int32(0), text_BN, jnp.zeros(B, bool), logits_BV, cache
-  return jax.lax.while_loop(unfinished, step, start)[1]
+  text_BN = jax.lax.while_loop(unfinished, step, start)[1]
+  # What comes after a token that could not be chosen is no end of the text.
+  return jnp.where(jax.lax.cummin(text_BN, axis=1) < 0, -1, text_BN)

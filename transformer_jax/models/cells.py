@@ -125,8 +125,13 @@ def empty(cell: Elman, B: int, D: int, dtype: str = "float32") -> State:
 
 def ends(at: Coords) -> jax.Array:
   """Returns where the last token of each text is, bool [B, L]."""
-  after = lambda x_BL: jnp.pad(x_BL, ((0, 0), (0, 1)))[:, 1:]
-  goes_on_BL = after(at.real_BL) & (after(at.segment_BL) == at.segment_BL)
+  L = at.order_BL.shape[1]
+  place_BL = jnp.where(at.real_BL, jnp.arange(L), L)
+  # The next token is at the next place, or after a hole in the text.
+  next_BL = jax.lax.cummin(place_BL, axis=1, reverse=True)
+  next_BL = jnp.pad(next_BL, ((0, 0), (0, 1)), constant_values=L)[:, 1:]
+  segment_BL = jnp.pad(at.segment_BL, ((0, 0), (0, 1)))
+  goes_on_BL = jnp.take_along_axis(segment_BL, next_BL, axis=1) == at.segment_BL
   return at.real_BL & ~goes_on_BL
 
 

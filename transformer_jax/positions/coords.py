@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 EVERYTHING = jnp.iinfo(jnp.int32).max
 
@@ -67,15 +68,27 @@ def consecutive(B: int, L: int, start: int | jax.Array = 0) -> Coords:
 
 
 def padded(real_BL: jax.Array) -> Coords:
-  """Causal tokens where `real_BL` is true; padding, left or right, is no token."""
-  return packed(real_BL.astype(jnp.int32))
+  """One causal text in each row, where `real_BL` is true.
+
+  Padding is no token, wherever it is: a text goes on after a hole.
+  """
+  real_BL = jnp.asarray(real_BL, bool)
+  order_BL = jnp.cumsum(real_BL, axis=1, dtype=jnp.int32) - 1
+  order_BL = jnp.where(real_BL, order_BL, -1)
+  pos_BL = jnp.maximum(order_BL, 0)
+  return Coords(order_BL, pos_BL, order_BL, real_BL.astype(jnp.int32))
 
 
 def packed(segment_BL: jax.Array) -> Coords:
   """Several causal texts in a row; orders and positions restart in each segment.
 
   segment_BL: int32, one number for each contiguous text, 0 where there is no token.
+  Raises ValueError where a number comes again after another one. Inside of `jit`, where
+  the numbers cannot be read, the caller answers for that: such texts would see each
+  other.
   """
+  if is_concrete(segment_BL):
+    _check_segments(np.asarray(segment_BL))
   place_BL = jnp.broadcast_to(
     jnp.arange(segment_BL.shape[1], dtype=jnp.int32), segment_BL.shape
   )
@@ -85,6 +98,24 @@ def packed(segment_BL: jax.Array) -> Coords:
   order_BL = jnp.where(segment_BL == 0, -1, order_BL)
   pos_BL = jnp.maximum(order_BL, 0)
   return Coords(order_BL, pos_BL, order_BL, segment_BL)
+
+
+def is_concrete(x: Any) -> bool:
+  """Returns whether the numbers of an array can be read: not so inside of `jit`."""
+  return not isinstance(x, jax.core.Tracer)
+
+
+def _check_segments(segment_BL: np.ndarray) -> None:
+  """Raises ValueError unless each number but 0 names one contiguous text of its row."""
+  before_BL = np.pad(segment_BL, ((0, 0), (1, 0)))[:, :-1]
+  for row, starts_L in enumerate((segment_BL != before_BL) & (segment_BL != 0)):
+    numbers, counts = np.unique(segment_BL[row, starts_L], return_counts=True)
+    if (counts > 1).any():
+      raise ValueError(
+        f"packed: segment {numbers[counts > 1][0]} comes {counts.max()} times in row"
+        f" {row}; give each contiguous text a number of its own, or write padded(...)"
+        " for one text with holes"
+      )
 
 
 def grid(rows: int, columns: int) -> Coords:
