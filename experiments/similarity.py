@@ -64,6 +64,17 @@ def similarities(folder: Path, sentences: Sequence[str]) -> np.ndarray:
     tokenizer, sentences, loaded.arch.position.reach(loaded.arch.dims)
   )
   vector_BD = np.asarray(vectors(Transformer(loaded.arch), loaded.params, token_BL))
+  return cosines(vector_BD, sentences)
+
+
+def cosines(vector_BD: np.ndarray, sentences: Sequence[str]) -> np.ndarray:
+  """Returns the products of all pairs; raises ValueError where one is undefined."""
+  for vector_D, sentence in zip(vector_BD, sentences, strict=True):
+    if not np.isfinite(vector_D).all():
+      raise ValueError(
+        f"{sentence!r} has no direction (zero, or not a number), so nothing is like it;"
+        " leave it out, or check the weights"
+      )
   return vector_BD @ vector_BD.T
 
 

@@ -61,10 +61,15 @@ NOTHING = Estimate(None, None, None, 0)
 
 
 def estimate(values: Sequence[float], scale: float | None = None) -> Estimate:
-  """Returns the mean with its 95% t interval; `scale` is the size of a score."""
+  """Returns the mean with its 95% t interval; `scale` is the size of a score.
+
+  Without values, or where one is not finite, there is no mean.
+  """
   values = np.asarray(values, np.float64)
   if not values.size:
     return NOTHING
+  if not np.isfinite(values).all():
+    return Estimate(None, None, None, int(values.size), "a value is not finite")
   mean, count = float(values.mean()), int(values.size)
   if count == 1:
     return Estimate(mean, None, None, 1, "one seed")
@@ -90,7 +95,7 @@ def paired(
     return NOTHING, None
   scale = float(np.abs([ours, theirs]).max())
   difference = estimate(ours - theirs, scale)
-  if difference.count == 1:
+  if difference.count == 1 or difference.mean is None:
     return difference, None
   if difference.low is not None:
     error = difference.half / stats.t.ppf((1 + LEVEL) / 2, difference.count - 1)
@@ -101,8 +106,14 @@ def paired(
 
 
 def holm(p_values: Mapping[str, float | None]) -> dict[str, float | None]:
-  """Returns p values corrected for how many there are; None is not a comparison."""
-  tested = sorted((p, name) for name, p in p_values.items() if p is not None)
+  """Returns p values corrected for how many there are; None is not a comparison.
+
+  Nor is NaN, which becomes None.
+  """
+  there = {
+    name: p for name, p in p_values.items() if p is not None and not math.isnan(p)
+  }
+  tested = sorted((p, name) for name, p in there.items())
   corrected, floor = dict.fromkeys(p_values), 0.0
   for rank, (p, name) in enumerate(tested):
     floor = max(floor, min(1.0, (len(tested) - rank) * p))
@@ -200,8 +211,8 @@ def _judge(difference, p, corrected, family, better) -> tuple[str, str]:
   """Returns the verdict and, where nothing was resolved, why."""
   if not difference.count:
     return "did not resolve", "no seed in common with the baseline"
-  if difference.count == 1:
-    return "did not resolve", "one seed"
+  if difference.count == 1 or corrected is None:
+    return "did not resolve", difference.note
   if corrected < ALPHA:
     lower = difference.mean < 0
     return "better" if lower == (better == "lower") else "worse", ""

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import statistics
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from transformer_jax.data.base import Task
 from transformer_jax.evaluation.lengths import MEASURES
 from transformer_jax.evaluation.translator import Translator
 from transformer_jax.evaluation.written import MEASURES as WRITTEN
+from transformer_jax.evaluation.written import NO_TEXT
 from transformer_jax.training import loop, sharding
 from transformer_jax.training.checkpoint import Keeper
 from transformer_jax.training.files import write_json
@@ -127,6 +129,7 @@ def _built(config: ConfigDict) -> tuple[Experiment, Mesh]:
 
 def _loaded(experiment: Experiment, mesh: Mesh) -> tuple[Any, dict]:
   arrays, facts = load(experiment.task)
+  experiment.task.check(arrays, experiment.trainer.length)
   return sharding.whole(mesh, arrays), facts
 
 
@@ -176,7 +179,7 @@ def _fit(
         metrics = {key: x_S[place] for key, x_S in progress.metrics.items()}
         record.write(progress.step, seed, **metrics, tokens_per_s=speeds[-1])
       runs.progress(folder, progress.step)
-      shown = _losses(progress.metrics["loss"])
+      shown = _losses(progress.metrics["loss"], progress.diverged)
       bar.update(progress.step, **shown, tokens_per_s=speeds[-1])
 
     def resumed(step: int) -> None:
@@ -190,12 +193,12 @@ def _fit(
   return fitted, {"tokens_per_s": speed, **({"rows_lost": lost} if lost else {})}
 
 
-def _losses(loss_S: np.ndarray) -> dict[str, float | str]:
+def _losses(loss_S: np.ndarray, diverged: int) -> dict[str, float | str]:
   """Returns what the bar says: the mean of the seeds that are well, and the others."""
   well_S = np.isfinite(loss_S)
-  lost = f"{np.sum(~well_S)} of {len(loss_S)} seeds"
+  lost = f"{diverged} of {len(loss_S)} seeds"
   mean = {"loss": float(loss_S[well_S].mean())} if well_S.any() else {}
-  return mean if well_S.all() else {**mean, "diverged": lost}
+  return {**mean, "diverged": lost} if diverged else mean
 
 
 def _write(experiment: Experiment, fitted: Fitted, mesh: Mesh, folder: Path) -> dict:
@@ -228,12 +231,13 @@ def _outcome(
   place = {"length": experiment.trainer.length, "part": "mean"}
   scores = [
     {"seed": n, "measure": name, "value": value, **place}
+    | ({"reason": NO_TEXT} if value is None else {})
     for n, own in enumerate(written.get("scores", ()))
     for name, value in own.items()
   ] + scores
   lost = {seeds[place]: step for place, step in fitted.diverged.items()}
   named = [row | {"seed": seeds[row["seed"]]} for row in scores]
-  undefined = {n: experiment.evaluator.undefined(n) for n in experiment.lengths}
+  gone = lambda seed: {"value": None, "reason": f"diverged at step {lost[seed]}"}
   return {
     "seeds": list(seeds),
     "measures": [
@@ -242,11 +246,29 @@ def _outcome(
     ],
     "train_length": experiment.trainer.length,
     "lengths": list(experiment.lengths),
-    "scores": [r | {"value": None} if r["seed"] in lost else r for r in named],
-    "undefined": {str(n): reason for n, reason in undefined.items() if reason},
+    "scores": [r | gone(r["seed"]) if r["seed"] in lost else r for r in named],
+    "undefined": _undefined(experiment, named, lost),
     "diverged": {str(seed): step for seed, step in lost.items()},
     **({"written": written} if written else {}),
   }
+
+
+def _undefined(
+  experiment: Experiment, scores: list[dict], lost: Mapping[int, int]
+) -> dict[str, str]:
+  """Returns why a length has no score, by length: in all seeds, or in some of them."""
+  undefined = {}
+  for length in experiment.lengths:
+    own = [r for r in scores if r["length"] == length and r["seed"] not in lost]
+    scored = {row["seed"] for row in own if row["value"] is not None}
+    reasons = {r["seed"]: r.get("reason", "") for r in own if r["seed"] not in scored}
+    if always := experiment.evaluator.undefined(length):
+      undefined[str(length)] = always
+    elif reasons:
+      same = len({*reasons.values()}) == 1 and not scored
+      parts = [f"seed {seed}: {reason}" for seed, reason in reasons.items()]
+      undefined[str(length)] = "; ".join([*reasons.values()][:1] if same else parts)
+  return undefined
 
 
 def _cost(experiment: Experiment, arrays: Any, mesh: Mesh) -> dict[str, Any]:

@@ -49,8 +49,11 @@ def load(run: Path, seed: int = 0, last: int = 1) -> Translator:
 def translate(
   translator: Translator, how: Beam, lines: Iterable[str], rows: int
 ) -> Iterator[str]:
-  """Yields a translation for each line; `rows` of them go together."""
-  answer = lambda some: translator.all(some, how, rows, trained.warn)
+  """Yields a translation for each line, "" without one; `rows` of them go together."""
+
+  def answer(some):
+    return (text or "" for text in translator.all(some, how, rows, trained.warn))
+
   return trained.together(lines, rows, answer)
 
 

@@ -7,7 +7,7 @@ def get_config() -> ConfigDict:
   """Returns the defaults, locked: a key that is not here is an error."""
   config = ConfigDict()
   config.task = 'text(source="stdlib")'  # what is learned: see transformer_jax/data
-  config.seeds = (0, 1, 2)  # trained together in one program
+  config.seeds = (0, 1, 2)  # trained together in one program; 32 bits each
 
   config.model = model = ConfigDict()
   model.family = "transformer"  # recurrent: see transformer_jax/models/recurrent.py
@@ -48,7 +48,7 @@ def get_config() -> ConfigDict:
 
   config.evaluate = evaluate = ConfigDict()
   evaluate.lengths = (1, 2, 4, 8)  # multiples of train.length
-  evaluate.rows = 128  # sequences scored at each length
+  evaluate.rows = 128  # examples scored at each length, each once; fewer: all of them
   evaluate.rows_per_step = 16  # sequences scored at once: bounds the memory
   evaluate.texts = 1000  # most translations that are written and scored; 0: none
   evaluate.texts_per_step = 64  # of them at once

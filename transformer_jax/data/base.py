@@ -141,6 +141,9 @@ class Task:
     Raises DataError when the run's folder holds another one.
     """
 
+  def check(self, arrays: Any, length: int) -> None:
+    """Raises DataError where no training batch of this length would have a target."""
+
   def asks(self) -> Asked | None:
     """Returns the texts that a model shall write to be scored as a whole, if any."""
 
@@ -163,6 +166,8 @@ class Task:
   ) -> Batch:
     """Returns an evaluation batch of `length`, padded on the left to `bucket`.
 
+    Different examples: all of them, or `rows` of more. A batch with fewer is smaller,
+    or weighs rows 0 that are none; the mean is taken over the others.
     `length` may be traced: one program serves every length up to the bucket.
     Coordinates that all rows share have a batch axis of 1; the others have the rows'.
     """

@@ -21,6 +21,7 @@ from transformer_jax.data.base import (
   tasks,
 )
 from transformer_jax.data.files import DataError
+from transformer_jax.data.order import each_once
 from transformer_jax.positions.coords import Coords
 
 SIDE = 28  # pixels of an image of a data set that is not read
@@ -114,10 +115,9 @@ class Images(Task):
   ) -> Batch:
     """Returns images with `length` patches on a side, in the corner of a larger grid.
 
-    Each image comes once, unless there are fewer than rows.
+    Each image comes once; where there are fewer than rows, the batch is smaller.
     """
-    N = arrays["scored"]["label_N"].shape[0]
-    chosen_B = jax.random.permutation(key, N)[jnp.arange(rows) % N]
+    chosen_B = each_once(key, arrays["scored"]["label_N"].shape[0], rows)
     return self._batch(arrays["scored"], chosen_B, length, bucket)
 
   def _batch(self, data: Any, chosen_B: jax.Array, length: Any, longest: int) -> Batch:

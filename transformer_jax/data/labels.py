@@ -23,6 +23,7 @@ from transformer_jax.data.examples import Example, Form
 from transformer_jax.data.files import DataError
 from transformer_jax.data.framed import NONE, Places
 from transformer_jax.data.guesses import guesses
+from transformer_jax.data.order import each_once
 from transformer_jax.data.tokenizers import tokenizers
 from transformer_jax.positions import coords
 
@@ -154,10 +155,9 @@ class Labelled(Task):
   ) -> Batch:
     """Returns the same examples at every length, at the right end of `bucket`.
 
-    Each comes once, unless there are fewer than rows.
+    Each comes once; where there are fewer than rows, the batch is smaller.
     """
-    E = arrays["scored"]["start_E"].shape[0]
-    chosen_B = jax.random.permutation(key, E)[jnp.arange(rows) % E]
+    chosen_B = each_once(key, arrays["scored"]["start_E"].shape[0], rows)
     return self.rows(arrays, "scored", chosen_B, length, bucket)
 
   def rows(

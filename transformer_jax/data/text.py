@@ -19,6 +19,7 @@ from transformer_jax.data.base import (
   tasks,
 )
 from transformer_jax.data.files import DataError, Document
+from transformer_jax.data.order import each_once
 from transformer_jax.positions import coords
 
 TFDS = "tfds:"
@@ -105,22 +106,22 @@ class Text(Task):
   ) -> Batch:
     """Returns windows that end at the same bytes at every length.
 
-    Their scored bytes do not overlap; ends repeat only when there are fewer than rows.
+    Their scored bytes do not overlap. Where there are fewer than rows, the batch is
+    smaller.
     """
     if bucket > self.window:
       raise DataError(
         f"text: a length of {bucket} does not fit the scored window of {self.window};"
         f" write text(window={bucket})"
       )
-    W = arrays["end_W"].shape[0]
-    chosen_B = jax.random.permutation(key, W)[jnp.arange(rows) % W]
+    chosen_B = each_once(key, arrays["end_W"].shape[0], rows)
     end_B1 = jnp.asarray(arrays["end_W"])[chosen_B][:, None]
     place_L = jnp.arange(bucket)
     real_L = place_L >= bucket - length
     byte_BL = _bytes(arrays["scored_N"], end_B1 - bucket - 1 + jnp.arange(bucket + 1))
     input_BL, target_BL = jnp.where(real_L, byte_BL[:, :-1], 0), byte_BL[:, 1:]
     weight_L = (real_L & (place_L >= bucket - self.scored)).astype(jnp.float32)
-    weight_BL = jnp.broadcast_to(weight_L, (rows, bucket))
+    weight_BL = jnp.broadcast_to(weight_L, target_BL.shape)
     return Batch(input_BL, target_BL, weight_BL, coords.padded(real_L[None]))
 
   def _read(self) -> tuple[dict[str, list[Document]], dict[str, Any]]:

@@ -145,7 +145,7 @@ class Masked(Tokens):
     Those among the last `scored` count, and there is always one of them.
     """
     text = super().score(arrays, key, rows, length, bucket)
-    drawn = self._draw(jax.random.fold_in(key, 1), rows, self.window)
+    drawn = self._draw(jax.random.fold_in(key, 1), len(text.input_BL), self.window)
     chosen_BL, *others = (x_BL[:, self.window - bucket :] for x_BL in drawn)
     ranked_BL = jnp.where(text.weight_BL > 0, chosen_BL, 2.0)
     first_BL = ranked_BL == jnp.min(ranked_BL, axis=1, keepdims=True)

@@ -138,6 +138,15 @@ class Translation(Task):
     split |= {"token_N": shape(MANY)}
     return {"train": split, "scored": split}
 
+  def check(self, arrays: Any, length: int) -> None:
+    """Raises DataError unless a training pair fits into `length`."""
+    least = int(np.max(arrays["train"]["size_P2"], axis=1).min()) + 1
+    if least > length:
+      raise DataError(
+        f"translation: no training pair of '{self.source}' fits into {length} tokens;"
+        f" the shortest needs {least}: write train.length={least} or more"
+      )
+
   def keep(self, folder: pathlib.Path) -> None:
     """Saves the vocabulary with a run. Raises DataError if another is there."""
     tokenizer = used.get(self) or self.learned(self.read()[0]["train"])
@@ -157,6 +166,8 @@ class Translation(Task):
   ) -> Batch:
     """Returns pairs whose sides fit into `length`, padded on the right."""
     data = arrays["train"]
+    if coords.is_concrete(data["size_P2"]):
+      self.check(arrays, length)
     fit = jnp.maximum(_fitting(data, length), 1)
     chosen_BT = jax.random.randint(key, (rows, self.packed), 0, fit)
     start_BT2 = _packed(jnp.asarray(data["size_P2"])[chosen_BT] + 1, length)
@@ -171,16 +182,19 @@ class Translation(Task):
   ) -> Batch:
     """Returns pairs whose sides fit into `length`, at the right end of `bucket`.
 
-    Each pair comes once, unless there are fewer than rows.
+    Each pair comes once; where there are fewer than rows, the other rows do not count.
     """
     data = arrays["scored"]
     P = data["size_P2"].shape[0]
-    fit = jnp.maximum(_fitting(data, length), 1)
+    fit = _fitting(data, length)
     drawn_P = jax.random.uniform(key, (P,))
     order_P = jnp.argsort(jnp.where(jnp.arange(P) < fit, drawn_P, 2.0))
-    chosen_B1 = order_P[jnp.arange(rows) % fit][:, None]
+    row_B = jnp.arange(min(rows, P))
+    chosen_B1 = order_P[row_B % jnp.maximum(fit, 1)][:, None]
     start_B12 = bucket - jnp.asarray(data["size_P2"])[chosen_B1] - 1
-    return _batch(data, chosen_B1, start_B12, bucket)
+    batch = _batch(data, chosen_B1, start_B12, bucket)
+    weight_BL = jnp.where((row_B < fit)[:, None], batch.weight_BL, 0.0)
+    return dataclasses.replace(batch, weight_BL=weight_BL)
 
   def _tokens(
     self, tokenizer: Tokenizer, pairs: list[Pair], split: str

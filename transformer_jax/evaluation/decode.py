@@ -9,6 +9,7 @@ cannot be continued raises ValueError where its numbers can be read, that is out
 """
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +20,8 @@ import numpy as np
 from transformer_jax.models import Transformer, empty_cache
 from transformer_jax.models.transformer import Memory
 from transformer_jax.positions import Coords, coords
+
+LEAST_TEMPERATURE = 1e-6  # below it logits that are divided by it may be infinite
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,9 +125,10 @@ class Sampling:
   top_p: float = 1.0
 
   def __post_init__(self):
-    if not self.temperature > 0:
+    if not LEAST_TEMPERATURE <= self.temperature < math.inf:
       raise ValueError(
-        f"temperature={self.temperature}: write more than 0, or decode greedily"
+        f"temperature={self.temperature}: write {LEAST_TEMPERATURE:g} or more, or"
+        " decode greedily"
       )
     if self.top_k < 0:
       raise ValueError(f"top_k={self.top_k}: write 1 or more, or 0 for all tokens")

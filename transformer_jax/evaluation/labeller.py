@@ -41,7 +41,8 @@ class Labeller:
     """Returns the label and its probability of each part; None: it has no token.
 
     `rows` go together. What is too long is read in pieces of whole parts; a part that
-    is too long by itself is cut, and said.
+    is too long by itself is cut, and said. None, and said, where logits are not
+    numbers: the first of all labels would be no answer.
     """
     pieces = [self.pieces(example) for example in some]
     for piece in itertools.chain(*pieces):
@@ -49,7 +50,7 @@ class Labeller:
     flat = itertools.chain(*pieces)
     found = []
     while few := list(itertools.islice(flat, rows)):
-      found += self._read(few, rows)
+      found += self._read(few, rows, say)
     left = iter(found)
     return [[x for _ in own for x in next(left)] for own in pieces]
 
@@ -72,7 +73,9 @@ class Labeller:
         f"{piece.where}: {size} tokens are cut to {room}, the most that this run reads"
       )
 
-  def _read(self, some: list[Example], rows: int) -> Iterator[list[Answer]]:
+  def _read(
+    self, some: list[Example], rows: int, say: Callable[[str], None]
+  ) -> Iterator[list[Answer]]:
     """Yields what the model says of the parts of each example."""
     # Any label marks where the model is asked.
     mark = lambda x: dataclasses.replace(x, labels=self.labels[:1] * len(x.parts))
@@ -82,7 +85,10 @@ class Labeller:
     outcome = self._ask(arrays, len(kept), rows) if kept else None
     for example in marked:
       row, read = rows_of.get(id(example)), map(self.tokenizer.encode, example.parts)
-      answers = iter(()) if row is None else self._answers(*outcome, row)
+      answers = [] if row is None else [*self._answers(*outcome, row)]
+      if None in answers:
+        say(f"{example.where}: no label, since logits are not numbers")
+      answers = iter(answers)
       yield [next(answers, None) if tokens else None for tokens in read]
 
   def _ask(self, arrays: dict[str, np.ndarray], count: int, rows: int) -> Any:
@@ -98,7 +104,8 @@ class Labeller:
 
   def _answers(self, top_BL, chance_BL, asked_BL, row: int) -> Iterator[Answer]:
     for place in np.flatnonzero(asked_BL[row]):
-      yield self.labels[top_BL[row, place]], float(chance_BL[row, place])
+      chance = float(chance_BL[row, place])
+      yield (self.labels[top_BL[row, place]], chance) if chance > 0 else None
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))

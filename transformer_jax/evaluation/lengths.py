@@ -18,7 +18,8 @@ from transformer_jax.training.loss import cross_entropy
 class Measure:
   """A number per row of a batch, and which way is better.
 
-  compute   (loss_BL, right_BL, weight_BL) -> [B]; it is averaged over rows
+  compute   (loss_BL, right_BL, weight_BL) -> [B], where right is 1, 0, or NaN where
+            logits are no numbers; it is averaged over rows
   quarter   whether it has a meaning on the last quarter of the targets
   """
 
@@ -28,7 +29,14 @@ class Measure:
 
 
 def _mean(x_BL: jax.Array, weight_BL: jax.Array) -> jax.Array:
-  return jnp.sum(x_BL * weight_BL, axis=1) / jnp.sum(weight_BL, axis=1)
+  """Returns the mean of each row over what counts; NaN of rows where nothing does."""
+  counted_BL = jnp.where(weight_BL > 0, x_BL * weight_BL, 0.0)
+  return jnp.sum(counted_BL, axis=1) / jnp.sum(weight_BL, axis=1)
+
+
+def _all(right_BL: jax.Array, weight_BL: jax.Array) -> jax.Array:
+  """Returns 1 where all that counts in a row is right, 0, or NaN."""
+  return jnp.min(jnp.where(weight_BL > 0, right_BL, 1.0), axis=1)
 
 
 MEASURES = {
@@ -39,7 +47,7 @@ MEASURES = {
   # Each answer token right after the right ones: greedy decoding gives the answer.
   "exact_match": Measure(
     "higher",
-    lambda loss, right, weight: jnp.all(right | (weight == 0), axis=1) * 1.0,
+    lambda loss, right, weight: _all(right, weight),
     quarter=False,
   ),
 }
@@ -52,7 +60,7 @@ class Evaluator:
   One program serves all lengths up to a bucket: shorter ones are padded on the left
   with places where there is no token.
 
-  rows    examples per length, the same ones for every model
+  rows    examples per length, the same ones for every model; all of a task with fewer
   chunk   examples whose scores are in memory at once
   split   splits the rows of an array over devices
   """
@@ -67,21 +75,24 @@ class Evaluator:
   def run(self, params: Any, arrays: Any, lengths: tuple[int, ...]) -> list[dict]:
     """Returns rows {seed, length, measure, part, value}; params are stacked by seed.
 
-    `seed` is the place in the stack. Values past the encoding's reach are None.
+    `seed` is the place in the stack. What is undefined is None, and `reason` says why:
+    past the encoding's reach, without a target, of logits that are no numbers.
     """
     seeds = jax.tree.leaves(params)[0].shape[0]
     buckets = self.buckets(lengths)
     programs = {bucket: self.program(bucket) for bucket in {*buckets.values()}}
     found = []
     for length in lengths:
-      scores = {column: [None] * seeds for column in self.columns()}
+      scores = {column: [math.nan] * seeds for column in self.columns()}
+      reasons = [self.undefined(length)] * seeds
       if length in buckets:
         program = programs[buckets[length]]
-        scores = jax.device_get(program(params, arrays, jnp.int32(length)))
+        scores, *counts = jax.device_get(program(params, arrays, jnp.int32(length)))
+        reasons = [why_undefined(*map(int, pair)) for pair in zip(*counts, strict=True)]
       for (measure, part), values in scores.items():
         place = {"length": length, "measure": measure, "part": part}
         found += [
-          {"seed": s, **place, "value": _plain(v)} for s, v in enumerate(values)
+          {"seed": s, **place, **_value(v, reasons[s])} for s, v in enumerate(values)
         ]
     return found
 
@@ -117,29 +128,51 @@ class Evaluator:
     score = functools.partial(self.score, bucket=bucket)
     return jax.jit(jax.vmap(score, (0, None, None)))
 
-  def score(self, params: Any, arrays: Any, length: jax.Array, bucket: int) -> dict:
-    """Returns the scores of one seed, {(measure, part): mean over rows}."""
+  def score(
+    self, params: Any, arrays: Any, length: jax.Array, bucket: int
+  ) -> tuple[dict, jax.Array, jax.Array]:
+    """Returns the scores of one seed, {(measure, part): mean over examples}.
+
+    Then how many examples there are, and of how many logits that count are no numbers.
+    """
     key = jax.random.key(self.key)
     batch = self.task.score(arrays, key, self.rows, length, bucket)
-    outcomes = self.chunks(params, batch)
+    loss_BL, right_BL = self.chunks(params, batch)
     parts = {"mean": batch.weight_BL, "last_quarter": last_quarter(batch.weight_BL)}
-    mean = lambda name, part: MEASURES[name].compute(*outcomes, parts[part]).mean()
-    return {(name, part): mean(name, part) for name, part in self.columns()}
+    real_B = jnp.any(batch.weight_BL > 0, axis=1)
+    lost_B = jnp.any(jnp.isnan(right_BL) & (batch.weight_BL > 0), axis=1)
+
+    def mean(name, part):
+      return mean_of(MEASURES[name].compute(loss_BL, right_BL, parts[part]), real_B)
+
+    scores = {(name, part): mean(name, part) for name, part in self.columns()}
+    return scores, jnp.sum(real_B), jnp.sum(lost_B)
 
   def chunks(self, params: Any, batch: Batch) -> tuple[jax.Array, jax.Array]:
-    """Returns loss_BL in nats and whether the first choice is right, a chunk a time."""
+    """Returns loss_BL in nats and right_BL, a chunk at a time.
+
+    right is 1 where the first choice is the target and 0 elsewhere, but NaN where
+    logits are no distribution: the first of NaN is no choice.
+    """
     B = batch.input_BL.shape[0]
-    fold = lambda x: x.reshape(-1, min(self.chunk, B), *x.shape[1:])
+    rows = -(-B // self.chunk) * self.chunk
+
+    def fold(x):
+      # What fills the last chunk is computed and left out.
+      x = x if rows == B else x[jnp.arange(rows) % B]
+      return x.reshape(-1, self.chunk, *x.shape[1:])
 
     def one(own):
       part = _filled(jax.tree.map(self.split, own), batch)
       logits_BLV = self.model.apply({"params": params}, *part.reads)
       right_BL = jnp.argmax(logits_BLV, axis=-1) == part.target_BL
+      defined_BL = jnp.isfinite(jax.nn.logsumexp(logits_BLV, axis=-1))
+      right_BL = jnp.where(defined_BL, right_BL, jnp.nan)
       return cross_entropy(logits_BLV, part.target_BL), right_BL
 
     # Coordinates that all rows share have a batch axis of 1 and go with every chunk.
     own = jax.tree.map(lambda x: fold(x) if x.shape[0] == B else None, batch)
-    return jax.tree.map(lambda x: x.reshape(B, -1), jax.lax.map(one, own))
+    return jax.tree.map(lambda x: x.reshape(rows, -1)[:B], jax.lax.map(one, own))
 
 
 def _filled(tree: Any, whole: Any) -> Any:
@@ -148,9 +181,27 @@ def _filled(tree: Any, whole: Any) -> Any:
   return jax.tree.map(choose, tree, whole, is_leaf=lambda x: x is None)
 
 
-def _plain(value) -> float | None:
-  """Returns a number for JSON; what is undefined or not finite is None."""
-  return float(value) if value is not None and math.isfinite(value) else None
+def mean_of(x_B: jax.Array, real_B: jax.Array) -> jax.Array:
+  """Returns the mean over the rows that are examples; NaN where none is."""
+  some = jnp.sum(jnp.where(real_B, x_B, 0.0)) / jnp.sum(real_B)
+  # Divided by a constant where all are, as ever: not a bit may change.
+  return jnp.where(jnp.all(real_B), jnp.mean(x_B), some)
+
+
+def why_undefined(examples: int, lost: int) -> str:
+  """Returns why a mean over examples is no number; of `lost` logits are no numbers."""
+  if not examples:
+    return "no example has a target at this length"
+  if lost:
+    return f"logits of {lost} of {examples} examples are not numbers"
+  return "infinite: a target has probability 0"
+
+
+def _value(value: float, reason: str | None) -> dict[str, Any]:
+  """Returns a number for JSON; what is no finite number is None, for a reason."""
+  if math.isfinite(value):
+    return {"value": float(value)}
+  return {"value": None, "reason": reason}
 
 
 def last_quarter(weight_BL: jax.Array) -> jax.Array:

@@ -37,13 +37,17 @@ class Listening(Dense):
     return attend(q_BLHK, k_BMGK, v_BMGE, q_at, k_at, position, *rest, **more)
 
 
-def attention_map(translator: Translator, source: str, found: str) -> dict[str, Any]:
+def attention_map(
+  translator: Translator, source: str, found: str | None
+) -> dict[str, Any]:
   """Returns {source, found: pieces, weights_LM}; {} where a model does not look back,
   or has diverged.
 
   Weights are those of the last layer that looks, the mean of its heads, in which row n
   is what the model looked at when it wrote piece n.
   """
+  if found is None:
+    return {}
   tokenizer, model = translator.tokenizer, translator.model
   read, written = (tokenizer.encode(text) for text in (source, found))
   read, written = (row[: translator.longest - 1] for row in (read, written))
@@ -53,7 +57,7 @@ def attention_map(translator: Translator, source: str, found: str) -> dict[str, 
   source_1M, token_1L = jnp.array([source_1M]), jnp.array([token_1L])
   heard: list[np.ndarray] = []
   arch = dataclasses.replace(model.arch, core=Listening(heard), dtype="float32")
-  source_at = coords.packed((source_1M != PAD).astype(jnp.int32))
+  source_at = coords.padded(source_1M != PAD)
   params = jax.tree.map(jnp.asarray, translator.params)
   if getattr(arch, "scan", False):  # what a scan over layers traces are no numbers
     arch = dataclasses.replace(arch, scan=False)

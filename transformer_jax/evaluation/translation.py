@@ -85,7 +85,7 @@ def nearest_targets(
 
   Near is the cosine of the words that are there, rare ones weighing more: log(N / n)
   for a word in n of N training sources. A translation memory does this, and a score
-  below it shows no translation.
+  below it shows no translation. Where no word is known nothing is near: "".
   """
   if not train:
     raise ValueError("no training pairs to look for the nearest in; give at least one")
@@ -102,8 +102,9 @@ def nearest_targets(
   near = []
   for start in range(0, len(sources), 256):  # a piece of the products at a time
     products = (asked_TN[start : start + 256] @ train_TN.T).toarray()
-    near += products.argmax(axis=1).tolist()
-  return [train[n][1] for n in near]
+    found = np.where(products.any(axis=1), products.argmax(axis=1), -1)
+    near += found.tolist()
+  return [train[n][1] if n >= 0 else "" for n in near]
 
 
 def _words(text: str) -> Iterator[str]:
@@ -212,4 +213,4 @@ def perplexity(nats: float, tokens: int) -> float:
   if tokens < 1:
     raise ValueError(f"a text of {tokens} tokens has no perplexity; give some text")
   mean = nats / tokens
-  return math.exp(mean) if mean < 700 else math.inf
+  return math.inf if mean >= 700 else math.exp(mean)

@@ -31,8 +31,11 @@ class Translator:
 
   def __call__(
     self, texts: list[str], how: Beam, say: Callable[[str], None] = lambda line: None
-  ) -> list[str]:
-    """Returns translations; what is longer than `longest` is cut, and said."""
+  ) -> list[str | None]:
+    """Returns translations; what is longer than `longest` is cut, and said.
+
+    None, and said, where logits are not numbers: that is no translation.
+    """
     rows = [self.tokenizer.encode(text) for text in texts]
     for text, row in zip(texts, rows, strict=True):
       if len(row) >= self.longest:
@@ -41,8 +44,15 @@ class Translator:
           f" this run reads: {text[:40]}..."
         )
     args = self.model, how, self.longest, self.params
-    found_BN = np.asarray(_search(*args, self.place(self.source(rows))))
-    return [self.tokenizer.decode(until_end(row)) for row in found_BN.tolist()]
+    found = _search(*args, self.place(self.source(rows)))
+    token_BN, score_B = map(np.asarray, found)
+    written = []
+    for text, row, score in zip(texts, token_BN.tolist(), score_B, strict=True):
+      lost = np.isneginf(score)
+      if lost:
+        say(f"no translation, since logits are not numbers: {text[:40]}...")
+      written.append(None if lost else self.tokenizer.decode(until_end(row)))
+    return written
 
   def source(self, rows: list[list[int]]) -> np.ndarray:
     """Returns what the encoder reads, source_BL: tokens, an end, padding."""
@@ -58,7 +68,7 @@ class Translator:
     how: Beam,
     rows: int,
     say: Callable[[str], None] = lambda line: None,
-  ) -> Iterator[str]:
+  ) -> Iterator[str | None]:
     """Yields the translation of each text; `rows` of them go together."""
     texts = iter(texts)
     while some := list(itertools.islice(texts, rows)):
@@ -73,10 +83,12 @@ def until_end(row: list[int]) -> Iterator[int]:
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def _search(model, how: Beam, longest: int, params, source_BL: jax.Array) -> jax.Array:
-  """Returns the best translation of each row, token_BN."""
-  at = coords.packed((source_BL != PAD).astype(jnp.int32))
+def _search(
+  model, how: Beam, longest: int, params, source_BL: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+  """Returns the best translation of each row, token_BN, and its score_B."""
+  at = coords.padded(source_BL != PAD)
   memory = model.apply({"params": params}, source_BL, at, method="encode")
   start_B1 = jnp.full((len(source_BL), 1), BOS)
   found = beam_search(model, params, start_B1, longest, EOS, how, memory=memory)
-  return found.token_BKN[:, 0]
+  return found.token_BKN[:, 0], found.score_BK[:, 0]

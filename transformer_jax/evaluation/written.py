@@ -12,6 +12,8 @@ from transformer_jax.evaluation.translation import Score, floors, judge
 from transformer_jax.evaluation.translator import Translator
 
 MEASURES = {"bleu": "higher", "chrf": "higher"}
+NO_SCORE, NONE = dict.fromkeys(MEASURES), [None, None]
+NO_TEXT = "logits of a text are not numbers"  # why a seed has no score
 RESAMPLES = 1000  # of sentences, for the interval of one seed's score
 SAMPLES = 5  # texts that are kept to be read
 
@@ -28,7 +30,7 @@ class Writing:
   most: int
   rows: int
 
-  def write(self, asked: Asked, translator: Translator) -> list[str]:
+  def write(self, asked: Asked, translator: Translator) -> list[str | None]:
     """Returns the translations; texts of like length go together, which is faster."""
     count = lambda n: len(asked.tokenizer.encode(asked.sources[n]))
     order = sorted(range(len(asked.sources)), key=count)
@@ -39,25 +41,33 @@ class Writing:
   def record(self, asked: Asked, translators: Sequence[Translator]) -> dict[str, Any]:
     """Returns what a run's result holds: scores of each translator, texts to read.
 
-    There is one translator for each seed; `all` are the texts of each of them.
+    There is one translator for each seed; `all` are the texts of each of them. A seed
+    without a translation of every text has no score.
     """
     asked = asked.first(self.most)
     texts = [self.write(asked, translator) for translator in translators]
     beside = _floors(asked)
     verdicts = [
-      judge(x, asked.references, beside, RESAMPLES, asked.bleu) for x in texts
+      None
+      if None in found
+      else judge(found, asked.references, beside, RESAMPLES, asked.bleu)
+      for found in texts
     ]
+    whole = [x for x in verdicts if x]
+    scored = (whole[0].bleu, whole[0].chrf) if whole else next(iter(beside.values()))
     shown = _spread(asked)
     middle = shown[len(shown) // 2]
     return {
       "texts": len(asked.sources),
       "search": f"beam {self.how.width}, {self.how.penalty}",
-      "signatures": [verdicts[0].bleu.signature, verdicts[0].chrf.signature],
+      "signatures": [score.signature for score in scored],
       "floors": {name: _values(both) for name, both in beside.items()},
-      "scores": [_values((x.bleu, x.chrf)) for x in verdicts],
-      "margins": [[x.bleu.margin, x.chrf.margin] for x in verdicts],
-      "below": [not x.translates for x in verdicts],
-      "samples": [[asked.sources[n], asked.references[n], texts[0][n]] for n in shown],
+      "scores": [_values((x.bleu, x.chrf)) if x else NO_SCORE for x in verdicts],
+      "margins": [[x.bleu.margin, x.chrf.margin] if x else NONE for x in verdicts],
+      "below": [bool(x) and not x.translates for x in verdicts],
+      "samples": [
+        [asked.sources[n], asked.references[n], texts[0][n] or ""] for n in shown
+      ],
       "map": attention_map(translators[0], asked.sources[middle], texts[0][middle]),
       "all": texts,
     }

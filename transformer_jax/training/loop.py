@@ -44,11 +44,17 @@ class Program:
 
 @dataclasses.dataclass
 class Progress:
-  """What a dispatch brought: metrics are means over its steps, one value per seed."""
+  """What a dispatch brought: metrics are means over its steps, one value per seed.
+
+  Steps whose batch has no target do not count; where none has one, metrics are NaN.
+
+  diverged   how many seeds have diverged so far
+  """
 
   step: int
   metrics: dict[str, np.ndarray]
   seconds: float
+  diverged: int
 
 
 @dataclasses.dataclass
@@ -126,10 +132,11 @@ def fit(
     while len(pending) > leave:
       last, metrics = pending.popleft()
       metrics = jax.device_get(metrics)
-      _note_divergence(diverged, last, metrics["loss"])
+      taught_SN = metrics.pop("targets") != 0
+      _note_divergence(diverged, last, metrics["loss"], taught_SN)
       now = time.perf_counter()
-      means = {name: x_SN.mean(axis=1) for name, x_SN in metrics.items()}
-      report(Progress(last, means, now - clock[0]))
+      means = {name: _mean(x_SN, taught_SN) for name, x_SN in metrics.items()}
+      report(Progress(last, means, now - clock[0], len(diverged)))
       clock[0] = now
 
   while step < budget.steps and not stop and len(diverged) < seeds:
@@ -148,9 +155,23 @@ def fit(
   return Fitted(state, step, diverged, finished)
 
 
-def _note_divergence(diverged: dict[int, int], last: int, loss_SN: np.ndarray) -> None:
-  """Adds the first step at which a seed's loss was not finite."""
-  bad_SN = ~np.isfinite(loss_SN)
+def _mean(x_SN: np.ndarray, taught_SN: np.ndarray) -> np.ndarray:
+  """Returns the mean over the steps that had a target; NaN where none had."""
+  if taught_SN.all():
+    return x_SN.mean(axis=1)
+  sum_S = np.where(taught_SN, x_SN, 0).sum(axis=1)
+  count_S = taught_SN.sum(axis=1)
+  return np.where(count_S, sum_S / np.maximum(count_S, 1), np.nan).astype(x_SN.dtype)
+
+
+def _note_divergence(
+  diverged: dict[int, int], last: int, loss_SN: np.ndarray, taught_SN: np.ndarray
+) -> None:
+  """Adds the first step at which a seed's loss was not finite.
+
+  A step without a target has no loss.
+  """
+  bad_SN = ~np.isfinite(loss_SN) & taught_SN
   first = last - loss_SN.shape[1] + 1
   for seed in np.flatnonzero(bad_SN.any(axis=1)):
     diverged.setdefault(int(seed), first + int(bad_SN[seed].argmax()))

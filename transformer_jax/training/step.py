@@ -79,21 +79,32 @@ class Trainer:
     return state.step / self.planned
 
   def step(self, state: State, batch: Batch) -> tuple[State, dict[str, jax.Array]]:
-    """Returns the next state and the metrics of this step."""
+    """Returns the next state and the metrics of this step.
+
+    A batch without a target teaches nothing: parameters and moments stay as they are,
+    and the loss is NaN. `targets` are how many there are, by weight.
+    """
     gradient = jax.value_and_grad(self.loss, has_aux=True)
     (loss, metrics), grads = gradient(state.params, batch, state)
     grads = self.total(grads)
     updates, moments = self.optimizer.update(grads, state.moments, state.params)
     params = optax.apply_updates(state.params, updates)
+    some = metrics["targets"] > 0
+    keep = lambda new, old: jnp.where(some, new, old)
+    params = jax.tree.map(keep, params, state.params)
+    moments = jax.tree.map(keep, moments, state.moments)
+    loss = jnp.where(some, self.total(loss), jnp.nan)
     metrics |= {
-      "loss": self.total(loss),
+      # The first of logits that are NaN is no choice.
+      "accuracy": jnp.where(jnp.isnan(loss), jnp.nan, metrics["accuracy"]),
+      "loss": loss,
       "grad_norm": optax.tree.norm(grads),
       "learning_rate": self.rate(state.step),
     }
     return State(state.step + 1, params, moments, state.key), metrics
 
   def loss(self, params: Any, batch: Batch, state: State):
-    """Returns the mean cross-entropy in nats over the places that count."""
+    """Returns the mean cross-entropy in nats over the places that count, if any."""
     noise = jax.random.fold_in(jax.random.fold_in(state.key, NOISE), state.step)
     rngs = dict(zip(("dropout", "position"), jax.random.split(noise), strict=True))
     variables, done = {"params": params}, self.done(state)
@@ -106,7 +117,9 @@ class Trainer:
       x_BLD, output_VD, batch.target_BL, batch.weight_BL, self.label_smoothing, n
     )
     count = self.total(jnp.sum(batch.weight_BL))
-    return loss / count, {"accuracy": self.total(right / count)}
+    divisor = jnp.where(count > 0, count, 1.0)  # 0 / 0 would be the gradient's end
+    accuracy = self.total(right / divisor)
+    return loss / divisor, {"accuracy": accuracy, "targets": count}
 
   def total(self, tree: Any) -> Any:
     """Sums over the devices of `pmap`; a mesh does that by itself."""

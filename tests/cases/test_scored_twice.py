@@ -1,0 +1,235 @@
+"""Every score is the mean over each example once.
+
+Reported: with fewer examples than `evaluate.rows` some were counted twice: five texts
+filled eight rows, and an accuracy of 4 / 5 was 0.75.
+"""
+
+import functools
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import transformer_jax.data  # noqa: F401, fills the registry of tasks
+from transformer_jax.data import translation
+from transformer_jax.data.base import Batch, Task, tasks
+from transformer_jax.data.order import each_once
+from transformer_jax.evaluation.lengths import Evaluator, mean_of
+from transformer_jax.positions import coords
+from transformer_jax.training import sharding
+
+EXAMPLES, BUCKET = 5, 16
+RANDOM = np.random.default_rng(0)
+BYTES = "'nowhere', window=32, scored=8"
+TOKENS = f"{BYTES}, tokenizer='byte(sentinels=40)'"
+LABELS = "'nowhere', tokenizer='byte', classes=7"
+
+
+def text():
+  token_N = RANDOM.integers(50, 250, 400).astype(np.int32)
+  end_W = 33 + 8 * np.array([0, 3, 4, 9, 20], np.int32)
+  return {"scored_N": token_N, "end_W": end_W, "pieces": np.int32(301)}
+
+
+def labels(parts):
+  """Returns arrays of texts of 3 to 11 tokens, with so many labels or one."""
+  size_E = np.array([3, 11, 7, 4, 9], np.int32)
+  first_E = np.cumsum([0, *size_E[:-1]], dtype=np.int32)
+  label_N = np.full(size_E.sum(), -1, np.int32)
+  for first, size in zip(first_E, size_E, strict=True):
+    there = first + RANDOM.permutation(size)[: parts or 1]
+    label_N[first] = RANDOM.integers(0, 7)
+    label_N[there if parts else first] = RANDOM.integers(0, 7)
+  token_N = RANDOM.integers(5, 200, size_E.sum()).astype(np.int32)
+  data = {"token_N": token_N, "label_N": label_N, "start_E": first_E}
+  data |= {"size_E": size_E, "before_E": size_E}
+  return {"scored": data, "frame_2": np.array([1, 2], np.int32)}
+
+
+def pairs():
+  sides = [
+    (RANDOM.integers(5, 200, n).tolist(), RANDOM.integers(5, 200, m).tolist())
+    for n, m in ((3, 7), (9, 4), (5, 5), (8, 11), (2, 3))
+  ]
+  return {"scored": translation._arrays(sides)}
+
+
+def images():
+  image = RANDOM.integers(0, 256, (EXAMPLES, 8, 8, 1)).astype(np.uint8)
+  return {"scored": {"image": image, "label_N": np.arange(5, dtype=np.int32) % 3}}
+
+
+TASKS = {
+  f"text({BYTES})": text,
+  f"tokens({TOKENS})": text,
+  f"prefix_tokens({TOKENS})": text,
+  f"masked({TOKENS})": text,
+  f"spans({TOKENS})": text,
+  f"classification({LABELS})": functools.partial(labels, 0),
+  f"classification({LABELS}, kind='decoder')": functools.partial(labels, 0),
+  f"tagging({LABELS})": functools.partial(labels, 3),
+  "translation('nowhere', tokenizer='byte')": pairs,
+  "images('nowhere', classes=3, patch=2)": images,
+}
+ANEW = "masked", "spans"  # chance decides by row which tokens of an example count
+LENGTHS = {"images": (2, 4)}  # patches on a side
+PER_EXAMPLE = "end_W", "start_E", "size_E", "before_E", "start_P2", "size_P2"
+PER_EXAMPLE += "image", "label_N"
+
+
+class Guess:
+  """Guesses by sums of what it reads: any deterministic model would do."""
+
+  def __init__(self, classes):
+    self.classes = classes
+
+  def apply(self, variables, token_BL, at, *source):
+    if token_BL.ndim == 4:
+      token_BL = jnp.sum(jnp.abs(token_BL), axis=(1, 2, 3))[:, None] * 100
+    shape = token_BL.shape[0], at.order_BL.shape[1]
+    sum_BL = jnp.broadcast_to(token_BL, shape).astype(jnp.int32) * 7
+    sum_BL += jnp.where(at.order_BL < 0, 0, at.order_BL * 3)
+    logits_BLV = 3.0 * jax.nn.one_hot(sum_BL % self.classes, self.classes)
+    return logits_BLV + 0.01 * variables["params"]
+
+
+@functools.cache
+def made(spec):
+  return tasks.build(spec), TASKS[spec]()
+
+
+@functools.cache
+def one_by_one(spec, length):
+  """Returns the scores of every example alone, and their means, in a Python loop."""
+  task, arrays = made(spec)
+  name = spec.partition("(")[0]
+  longest = LENGTHS.get(name, (8, BUCKET))[-1]
+  evaluator = Evaluator(Guess(task.classes or task.vocabulary), task, 1, 1)
+  score = functools.partial(evaluator.score, jnp.ones(()), bucket=longest)
+  if name in ANEW:
+    evaluator = Evaluator(evaluator.model, Rows(task), 1, 1)
+    score = functools.partial(evaluator.score, jnp.ones(()), bucket=longest)
+    batch = task.score(arrays, jax.random.key(0), 99, length, longest)
+    each = [jax.tree.map(lambda x, n=n: x[n % len(x)][None], batch) for n in range(5)]
+  else:
+    each = [alone(arrays, n) for n in range(EXAMPLES)]
+  program = jax.jit(score)
+  scores = [program(one, jnp.int32(length)) for one in each]
+  counted = [x for x, examples, _ in scores if examples]
+  return {k: np.mean([x[k] for x in counted]) for k in evaluator.columns()}, len(
+    counted
+  )
+
+
+class Rows:
+  """A task whose only example is the batch itself."""
+
+  def __init__(self, task):
+    self.measures = task.measures
+
+  def score(self, arrays, *rest):
+    return arrays
+
+
+def alone(arrays, n):
+  """Returns the arrays of one example."""
+  words = "label_N" if "token_N" in arrays.get("scored", {}) else ""
+
+  def cut(path, x):
+    name = path[-1].key
+    return x[n : n + 1] if name in PER_EXAMPLE and name != words else x
+
+  return jax.tree_util.tree_map_with_path(cut, arrays)
+
+
+def check(spec, rows, chunk, devices=1):
+  task, arrays = made(spec)
+  lengths = LENGTHS.get(spec.partition("(")[0], (8, BUCKET))
+  mesh = sharding.make_mesh(devices)
+  split = functools.partial(sharding.split_rows, mesh)
+  model = Guess(task.classes or task.vocabulary)
+  evaluator = Evaluator(model, task, rows, chunk, split=split)
+  program = jax.jit(functools.partial(evaluator.score, bucket=lengths[-1]))
+  for length in lengths:
+    with jax.set_mesh(mesh):
+      found, examples, lost = program(jnp.ones(()), arrays, jnp.int32(length))
+    wanted, counted = one_by_one(spec, length)
+    assert (examples, lost) == (counted, 0)
+    for column, value in wanted.items():
+      np.testing.assert_allclose(found[column], value, rtol=1e-5, err_msg=str(column))
+
+
+@pytest.mark.parametrize("spec", TASKS)
+def test_scores_are_means_of_a_loop_over_examples(spec):
+  check(spec, rows=8, chunk=2)
+
+
+CASES = [
+  ("classification", 8, 8, 4),  # one chunk, more than there are examples
+  ("translation", 32, 4, 2),
+  ("masked", 5, 5, 1),  # as many rows as examples
+]
+
+
+@pytest.mark.parametrize(("name", "rows", "chunk", "devices"), CASES)
+def test_neither_chunks_nor_devices_change_a_score(name, rows, chunk, devices):
+  check(next(x for x in TASKS if x.startswith(name)), rows, chunk, devices)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("spec", TASKS)
+def test_no_size_of_rows_chunks_and_meshes_changes_a_score(spec):
+  for rows, chunk, devices in itertools.product((5, 6, 40), (1, 4, 40), (1, 4)):
+    if not chunk % devices:
+      check(spec, rows, chunk, devices)
+
+
+@pytest.mark.parametrize("spec", TASKS)
+def test_of_more_examples_than_rows_different_ones_are_drawn(spec):
+  task, arrays = made(spec)
+  batch = task.score(arrays, jax.random.key(0), 3, *[LENGTHS.get("", BUCKET)] * 2)
+  if spec.startswith("images"):
+    batch = task.score(arrays, jax.random.key(0), 3, 4, 4)
+  rows = np.asarray(batch.input_BL).reshape(3, -1)
+  assert len(np.unique(rows, axis=0)) == 3
+
+
+def test_scores_of_enough_examples_have_not_changed_by_a_bit():
+  key = jax.random.key(0)
+  for examples, rows in ((5, 3), (8, 8), (100, 64)):
+    before_B = jax.random.permutation(key, examples)[jnp.arange(rows) % examples]
+    np.testing.assert_array_equal(each_once(key, examples, rows), before_B)
+  both = jax.jit(lambda x_B, real_B: (mean_of(x_B, real_B), x_B.mean()))
+  for rows in range(1, 50, 7):
+    x_B = jax.random.uniform(jax.random.fold_in(key, rows), (rows,))
+    found, before = both(x_B, jnp.ones(rows, bool))
+    assert found == before
+
+
+def test_a_task_of_one_example_and_examples_without_a_target():
+  class Some(Task):
+    vocabulary = 4
+    measures = ("accuracy", "exact_match", "bits_per_byte")
+
+    def score(self, arrays, key, rows, length, bucket):
+      """Two examples count, one of which has one target; what has none is no one."""
+      token_BL = jnp.array([[0, 1], [1, 1], [2, 2]])[:arrays]
+      weight_BL = jnp.array([[1.0, 1.0], [0.0, 1.0], [0.0, 0.0]])[:arrays]
+      return Batch(
+        token_BL, jnp.ones_like(token_BL), weight_BL, coords.consecutive(1, 2)
+      )
+
+  class Copy:
+    def apply(self, variables, token_BL, *rest):
+      return 5.0 * jax.nn.one_hot(token_BL, 4)
+
+  evaluator = Evaluator(Copy(), Some(), 8, 4)
+  scores, examples, _ = evaluator.score({}, 3, None, 2)
+  assert examples == 2
+  assert scores["accuracy", "mean"] == (0.5 + 1) / 2
+  assert scores["exact_match", "mean"] == 0.5
+  assert np.isfinite(scores["bits_per_byte", "last_quarter"])
+  scores, examples, _ = evaluator.score({}, 1, None, 2)
+  assert (examples, scores["accuracy", "mean"]) == (1, 0.5)
