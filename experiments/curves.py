@@ -6,6 +6,8 @@ from experiments import figures, tables
 from experiments.figures import FAINT, FONT, INK, PAPER, SIGNS, Picture
 from experiments.findings import Findings
 
+CUT = " An arrow at the frame: the interval goes on; the tables have its ends."
+
 
 def length_curves(findings: Findings, group: str, measure: str) -> Picture:
   """Draws the mean by context length with its interval; gaps are named in a strip."""
@@ -19,28 +21,59 @@ def length_curves(findings: Findings, group: str, measure: str) -> Picture:
   gaps = {label: cells for label, cells in gaps.items() if cells}
   figure, ax, strip = figures.blank(_lines(labels), _lines(gaps))
   one, ends = len(findings.lengths(group)) == 1, {}
-  aside = np.linspace(-0.4, 0.3, len(labels)) if one else np.zeros(len(labels))
-  for shift, (label, cells) in zip(aside, by_label.items(), strict=True):
+  drawn = {}
+  for place, (label, cells) in enumerate(by_label.items()):
     cells = [row for row in cells if row.estimate.mean is not None]
     if cells:
-      x = shift + np.log2([row.times for row in cells])
+      x = np.array([place]) if one else np.log2([row.times for row in cells])
       _curve(ax, x, cells, looks[label])
       ends[label] = x[-1], cells[-1].estimate.mean
+      drawn[label] = x, cells
   _scale(ax, rows)
-  _length_axis(ax, strip, rows)
+  cut = _mark_cut(ax, drawn, looks)
+  if one:
+    _variant_axis(ax, strip, rows, labels)
+  else:
+    _length_axis(ax, strip, rows)
   figures.name_ends(ax, {k: v for k, v in ends.items() if k not in gaps}, looks)
   if strip is not None:
-    _gaps(strip, gaps, by_label, looks)
+    places = {label: place for place, label in enumerate(labels) if one}
+    _gaps(strip, gaps, by_label, looks, places)
   better, name = rows[0].better, figures.measure_name(measure)
   seeds = max(row.planned for row in rows)
   title = f"{group}: {name} by context length"
-  bands = "; band: 95% t interval" if any(row.estimate.low for row in rows) else ""
+  shown = f"; {'bar' if one else 'band'}: 95% t interval"
+  bands = shown if any(row.estimate.low for row in rows) else ""
   plural = "s" if seeds != 1 else ""
   figures.heading(ax, title, f"{better} is better; mean of {seeds} seed{plural}{bands}")
   caption = f"{name} ({better} is better) by context length, mean over seeds{bands}."
+  caption += CUT if cut else ""
   extra = "" if measure == next(iter(findings.measures(group))) else measure
   file = figures.file_name("length_curves", group, extra)
   return figures.finish(figure, file, title, caption)
+
+
+def _mark_cut(ax, drawn, looks) -> bool:
+  """Marks intervals that the frame cuts; returns whether there are any."""
+  low, high = ax.get_ylim()
+  beyond = False
+  for label, (x, cells) in drawn.items():
+    for at, row in zip(x, cells, strict=True):
+      if row.estimate.low is not None:
+        ends = row.estimate.low, row.estimate.high
+        figures.mark_cut(ax, "y", at, ends, looks[label].color)
+        beyond |= ends[0] < low or ends[1] > high
+  return beyond
+
+
+def _variant_axis(ax, strip, rows, labels) -> None:
+  """Gives each variant a tick of its own: with one length there is nothing to join."""
+  bottom = ax if strip is None else strip
+  ax.set_xlim(-0.6, len(labels) - 0.4)
+  bottom.set_xticks(range(len(labels)), [""] * len(labels))
+  times, length = rows[0].times, rows[0].length
+  where = f"{figures.multiple(times)} the trained length ({length})"
+  bottom.set_xlabel(f"variants, at {where}", fontsize=FONT, color=INK)
 
 
 def _curve(ax, x, cells, look) -> None:
@@ -97,8 +130,11 @@ def _length_axis(ax, strip, rows) -> None:
   )
 
 
-def _gaps(strip, gaps, by_label, looks) -> None:
-  """Marks, variant by variant, the lengths without a full mean, and says why."""
+def _gaps(strip, gaps, by_label, looks, places) -> None:
+  """Marks, variant by variant, the lengths without a full mean, and says why.
+
+  places   where a variant is on an axis of variants; empty: the axis has lengths
+  """
   tall = [figures.wrap(label).count("\n") + 1 for label in gaps]
   middle = np.cumsum(tall) - np.array(tall) / 2
   strip.set_ylim(sum(tall), 0)
@@ -107,10 +143,10 @@ def _gaps(strip, gaps, by_label, looks) -> None:
     look = looks[label]
     for row in by_label[label]:
       marker = look.marker if figures.exact(row) else "x"
-      strip.plot(
-        np.log2(row.times), y, marker=marker, color=look.color, markersize=7, mew=2
-      )
-    x, kwargs = np.log2(cells[0].times), {"va": "center", "color": INK}
+      x = places.get(label, np.log2(row.times))
+      strip.plot(x, y, marker=marker, color=look.color, markersize=7, mew=2)
+    x = places.get(label, np.log2(cells[0].times))
+    kwargs = {"va": "center", "color": INK}
     verdicts = ", ".join(dict.fromkeys(row.verdict for row in cells))
     strip.annotate(
       verdicts, (x, y), (9, 0), textcoords="offset points", fontsize=FONT - 2, **kwargs
@@ -144,6 +180,14 @@ def differences(findings: Findings, group: str) -> Picture:
   for y, row in zip(middle, rows, strict=True):
     _difference(ax, y, row)
   _symmetric(ax, rows)
+  wide = [
+    (y, row)
+    for y, row in zip(middle, rows, strict=True)
+    if row.difference.low is not None
+  ]
+  for y, row in wide:
+    ends = row.difference.low, row.difference.high
+    figures.mark_cut(ax, "x", y, ends, SIGNS.get(row.verdict, INK))
   name = figures.measure_name(measure)
   ax.set_xlabel(f"{name}, difference from {baseline}", fontsize=FONT, color=INK)
   title = f"{group}: difference from {baseline} at {figures.column(rows)}"
@@ -154,6 +198,9 @@ def differences(findings: Findings, group: str) -> Picture:
     f"{name} minus that of {baseline} at length {length}, paired by seed, with its 95%"
     f" interval. Filled: resolved after Holm's correction; hollow: did not resolve."
   )
+  left, right = ax.get_xlim()
+  cut = any(r.difference.low < left or r.difference.high > right for _, r in wide)
+  caption += CUT if cut else ""
   file = figures.file_name("differences", group)
   return figures.finish(figure, file, title, caption)
 

@@ -170,6 +170,20 @@ def name_ends(
   return texts
 
 
+def mark_cut(ax, axis: str, at: float, ends: tuple[float, float], color: str) -> None:
+  """Draws an arrow at the frame for each end of an interval that lies beyond it.
+
+  axis   "x" or "y", along which the interval goes; `at` is its place on the other
+  """
+  limits = ax.get_xlim() if axis == "x" else ax.get_ylim()
+  arrows = ("<", ">") if axis == "x" else ("v", "^")
+  beyond = ends[0] < min(limits), ends[1] > max(limits)
+  for edge, arrow, cut in zip((min(limits), max(limits)), arrows, beyond, strict=True):
+    if cut:
+      x, y = (edge, at) if axis == "x" else (at, edge)
+      ax.plot(x, y, arrow, color=color, markersize=8, clip_on=False, zorder=5)
+
+
 def finish(figure, name: str, title: str, caption: str) -> Picture:
   """Renders a figure as PNG and as SVG whose colours follow the page."""
   import matplotlib

@@ -1,9 +1,12 @@
 """Names beside lines never overlap, and no two variants look alike."""
 
+import json
+
+import fake_sweep
 import numpy as np
 import pytest
 
-from experiments import figures, findings, results
+from experiments import curves, figures, findings, results
 
 
 @pytest.mark.parametrize("seed", range(50))
@@ -56,3 +59,58 @@ def test_long_names_are_broken_where_a_reader_would():
   lines = figures.wrap(name).split("\n")
   assert lines == ["randomized(rope(", "base=500000.0),", "longest=2048)"]
   assert figures.wrap("rope") == "rope"
+
+
+def wide(tmp_path):
+  """Returns what is found where one difference is so wide that the frame cuts it."""
+  means = {label: fake_sweep.TEXT[label] for label in ("none", "alibi", "rope")}
+  content = {"text": ("bits_per_byte", means)}
+  folder = fake_sweep.write_sweep(tmp_path, content, seeds=(0, 1))
+  path = folder / "runs" / "text-02" / "result.json"
+  scores = json.loads(path.read_text())["scores"]
+  far = {0: -2.0, 1: 2.0}
+  scores = [row | {"value": row["value"] + far[row["seed"]]} for row in scores]
+  fake_sweep.edit(folder, "text-02", scores=scores)
+  return findings.find(folder)
+
+
+@pytest.mark.parametrize("draw", [curves.differences, curves.length_curves])
+def test_an_interval_that_the_frame_cuts_has_an_arrow_there(
+  draw, tmp_path, monkeypatch
+):
+  marked, plain = [], figures.mark_cut
+
+  def mark(ax, axis, at, ends, color):
+    before = len(ax.lines)
+    plain(ax, axis, at, ends, color)
+    marked.extend((line.get_marker(), ends) for line in ax.lines[before:])
+
+  monkeypatch.setattr(figures, "mark_cut", mark)
+  found = wide(tmp_path)
+  more = [] if draw is curves.differences else ["bits_per_byte"]
+  picture = draw(found, "text", *more)
+  arrows = {"<", ">"} if draw is curves.differences else {"v", "^"}
+  assert {arrow for arrow, _ in marked} == arrows
+  assert all(high - low > 30 for _, (low, high) in marked)  # only rope's, of 2 seeds
+  assert picture.caption.endswith(curves.CUT)
+
+
+def test_one_length_gives_each_variant_a_place_of_its_own(tmp_path):
+  means = {label: fake_sweep.TEXT[label][:1] for label in ("none", "t5", "rope")}
+  content = {"text": ("bits_per_byte", means)}
+  folder = fake_sweep.write_sweep(tmp_path, content, lengths=(64,))
+  figure_of = []
+  with pytest.MonkeyPatch.context() as patch:
+    finish = figures.finish
+
+    def kept(figure, *rest):
+      figure_of.append(figure)
+      return finish(figure, *rest)
+
+    patch.setattr(figures, "finish", kept)
+    curves.length_curves(findings.find(folder), "text", "bits_per_byte")
+  ax = figure_of[0].axes[0]
+  assert [*ax.get_xticks()] == [0, 1, 2]
+  points = {line.get_xdata()[0] for line in ax.lines if line.get_marker() != "None"}
+  assert {0, 1, 2} <= points
+  assert ax.get_xlabel() == "variants, at 1x the trained length (64)"
