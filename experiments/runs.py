@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from experiments import board
 from experiments.config import flatten
 from experiments.locks import claim, this_process
 from experiments.plan import FREE, Run
@@ -103,7 +104,7 @@ def perform(
         return Outcome("finished", _skipped(done, facts))
       if waited and (now := status(path)).get("state") == "failed":
         return Outcome("failed", f"failed in another process: {now.get('error')}")
-      return _attempt(run, path, train, facts, changes, retry)
+      return _attempt(run, workdir, train, facts, changes, retry)
   except (FileError, OSError) as error:  # another config, or a folder that is read-only
     return Outcome("failed", f"failed: {error}")
 
@@ -122,16 +123,18 @@ def _finished(path: Path) -> dict[str, Any]:
 
 def _attempt(
   run: Run,
-  path: Path,
+  workdir: Path,
   train: Callable[[Path], dict[str, Any] | None],
   facts: dict[str, Any],
   changes: str,
   retry: bool,
 ) -> Outcome:
+  path = folder(workdir, run)
   try:
     if given_up := _begin(path, retry):
       return given_up
     write_json(path / "config.json", flatten(run.config))
+    board.link(workdir, run)
     write_json(path / "made_with.json", facts)
     replace_file(path / "changes.patch", changes.encode())
     with fatal_errors_in(path / "error.txt"):
@@ -214,6 +217,7 @@ def _end(
     return Outcome("interrupted")
   named = {"id": run.id, "label": run.label, "group": run.group}
   write_json(path / "result.json", {**found, **named, **facts})
+  board.write_scores(path, run, found)
   # Only after the result: a kill between the two repeats it.
   _mark(path, "finished", checksums=checksums(path))
   (path / "error.txt").unlink(missing_ok=True)
