@@ -11,7 +11,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from transformer_jax.spec import nearest
+from transformer_jax.spec import LARGEST_SEED, nearest
 
 
 class ConfigError(ValueError):
@@ -111,7 +111,6 @@ KINDS = {
   "encoder": Kind(("encoder",), "blanks({})"),
   "encoder_decoder": Kind(("encoder", "decoder", "cross"), "pairs({})"),
 }
-LARGEST_SEED = 2**32 - 1
 CHOICES = {
   "model.kind": tuple(KINDS),
   "model.dtype": ("float32", "bfloat16"),

@@ -20,7 +20,8 @@ from transformer_jax.data.guesses import guesses
 from transformer_jax.evaluation import lengths, translation
 from transformer_jax.evaluation.decode import Sampling, highest
 from transformer_jax.evaluation.labeller import Labeller
-from transformer_jax.models.ends import mean
+from transformer_jax.models.ends import Tokens, mean
+from transformer_jax.positions import coords
 from transformer_jax.training import loop, optimizers
 from transformer_jax.training.loss import cross_entropy, weighed
 
@@ -40,6 +41,12 @@ def clipped(gradient):
   transform, _ = optimizers.build("adam(lr=0.1)", "constant", 1.0, 8, 8)
   params = {"a_D": jnp.ones(2)}
   return transform.update({"a_D": gradient}, transform.init(params), params)[0]["a_D"]
+
+
+def kinds(type_BL):
+  at = coords.consecutive(1, 3).replace(data={"type_BL": type_BL})
+  params = {"type_ND": jnp.ones((2, 1))}
+  return Tokens(power=0, types=2)(params, jnp.zeros((1, 3, 1)), at)[0, :, 0]
 
 
 TABLE = {
@@ -74,6 +81,11 @@ TABLE = {
   "the softmax of no key": (softmax, (NO[None, None], NO[None, None] > 0), 0.0),
   "features without a key": (divide, (NO, jnp.zeros((1, 1))), NO),
   "the mean of no token": (mean, (jnp.full((1, 2, 3), NAN), NO > 0), jnp.zeros((1, 3))),
+  "a kind of token that there is none of": (
+    kinds,
+    (jnp.array([[2, 1, -1]]),),
+    [NAN, 1, NAN],
+  ),
   # Texts.
   "perplexity of NaN": (translation.perplexity, (NAN, 3), NAN),
   "perplexity past all floats": (translation.perplexity, (1e9, 1), INF),

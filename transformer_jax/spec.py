@@ -18,6 +18,8 @@ import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
+# JAX makes a key of the last 32 bits of a number: larger seeds would be other ones.
+LARGEST_SEED = 2**32 - 1
 LONGEST, DEEPEST = 20_000, 60  # characters of a spec, and levels of its syntax tree
 
 # Importing a module runs it, so a file of somebody else may name no module. These two
@@ -49,6 +51,12 @@ def registered_only(source: str) -> Iterator[None]:
     yield
   finally:
     _source.reset(token)
+
+
+def check_seed(seed: int) -> None:
+  """Raises SpecError unless a seed is one of its own."""
+  if not 0 <= seed <= LARGEST_SEED:
+    raise SpecError(f"seed={seed}: a seed has 32 bits; write 0 to {LARGEST_SEED}")
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:

@@ -23,6 +23,8 @@ from transformer_jax.evaluation.decode import greedy, sample
 from transformer_jax.models import Architecture, Transformer, empty_cache, families
 from transformer_jax.models.cells import ends
 from transformer_jax.positions import coords, positions
+from transformer_jax.spec import SpecError
+from transformer_jax.training.step import Trainer
 
 V, L, STEPS, END = 23, 5, 4, 3
 TOKEN_BL = jax.random.randint(jax.random.key(1), (1, 8), 4, V)
@@ -180,6 +182,12 @@ def test_a_stacked_cache_is_nan_past_its_end_too():
 
 
 def test_seeds_have_32_bits():
+  """JAX makes of 2 ** 32 the key of 0: two seeds of one name would be the same run."""
+  with pytest.raises(SpecError, match="a seed has 32 bits; write 0 to 4294967295"):
+    attentions.build(f"bigbird(seed={2**32})")
+  trainer = Trainer(None, None, None, None, 1, 1)
+  with pytest.raises(ValueError, match="seed=-1: a seed has 32 bits"):
+    trainer.init(-1)
   validate(resolve(base.get_config(), {"seeds": (0, 2**32 - 1)}))
   with pytest.raises(ConfigError, match="a seed has 32 bits; write numbers up to 4294"):
     validate(resolve(base.get_config(), {"seeds": (0, 2**32)}))

@@ -81,7 +81,9 @@ class Tokens(Embedding):
       x_BLD = x_BLD * x_BLD.shape[-1] ** self.power
     if self.types:
       type_BL = at.data.get("type_BL", jnp.zeros_like(at.pos_BL))
-      x_BLD = x_BLD + params["type_ND"][type_BL]
+      # A kind that there is none of is NaN, not the last one.
+      rows = params["type_ND"].at[type_BL]
+      x_BLD += rows.get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
     return x_BLD
 
   def places(self, token_BL):

@@ -12,6 +12,7 @@ import optax
 from transformer_jax.data.base import Batch, Task
 from transformer_jax.models import Transformer
 from transformer_jax.positions import coords
+from transformer_jax.spec import check_seed
 from transformer_jax.training import loss as losses
 
 INIT, DATA, NOISE = range(3)  # what the streams of random numbers of a seed are for
@@ -51,8 +52,10 @@ class Trainer:
   held: int | None = None
   constrain: Callable[[Batch], Batch] = lambda batch: batch
 
-  def init(self, seed: jax.Array) -> State:
-    """Returns the first state of one seed."""
+  def init(self, seed: int | jax.Array) -> State:
+    """Returns the first state of one seed, a number of up to 32 bits."""
+    if isinstance(seed, int):
+      check_seed(seed)
     key = jax.random.key(seed)
     token_BL = jnp.zeros((1, self.task.tokens(self.length)), jnp.int32)
     at = coords.consecutive(*token_BL.shape)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from transformer_jax.attention.pattern import Pattern
 from transformer_jax.attention.variant import attentions
+from transformer_jax.spec import check_seed
 
 
 @attentions.register("bigbird")
@@ -34,6 +35,10 @@ class BigBird(Pattern):
   first: int = 1
   random: int = dataclasses.field(default=3, metadata={"least": 0})
   seed: int = dataclasses.field(default=0, metadata={"least": 0})
+
+  def __post_init__(self):
+    super().__post_init__()
+    check_seed(self.seed)
 
   def meet(self, i_BL1, j_B1M):
     i_BL1, j_B1M = i_BL1 // self.block, j_B1M // self.block
