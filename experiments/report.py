@@ -13,6 +13,7 @@ import re
 from experiments import answer, figures, findings, tables, written
 from experiments.results import ReportError
 from transformer_jax import command
+from transformer_jax.training.files import replace_file
 from transformer_jax.untrusted import shown
 
 TEMPLATES = pathlib.Path(__file__).parent / "templates"
@@ -127,13 +128,7 @@ def print_report(workdir: str | os.PathLike, console=None) -> None:
 
 def _write(path: pathlib.Path, content: str | bytes) -> pathlib.Path:
   """Replaces a file as a whole, so that a full disk leaves the one before."""
-  content = content.encode() if isinstance(content, str) else content
-  draft = path.with_name(path.name + ".part")
-  try:
-    draft.write_bytes(content)
-    os.replace(draft, path)
-  finally:
-    draft.unlink(missing_ok=True)
+  replace_file(path, content.encode() if isinstance(content, str) else content)
   return path
 
 

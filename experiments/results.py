@@ -10,6 +10,7 @@ import math
 import pathlib
 from typing import Any
 
+from experiments.state import damaged
 from transformer_jax.untrusted import shown
 
 
@@ -139,6 +140,8 @@ def _read_run(folder: pathlib.Path, row: dict) -> Run:
   error = shown(status.get("error") or "")
   if result and not trouble:
     trouble = _shape(result)
+  if state == "finished" and "result.json" in damaged(folder, status):
+    trouble = trouble or "is not what was written: run the sweep again"
   if trouble and (folder / "result.json").exists():
     state, error = "damaged", f"result.json {trouble}"
   elif state == "finished" and not result:
@@ -205,7 +208,7 @@ def _losses(path: pathlib.Path) -> dict[int, dict[int, float]]:
     try:
       row = json.loads(line)
       seed, step, loss = int(row.get("seed", 0)), int(row["step"]), float(row["loss"])
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError):
       continue
     losses.setdefault(seed, {})[step] = loss
   return losses

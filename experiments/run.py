@@ -16,11 +16,11 @@ from typing import Any
 
 from experiments import config_file, flags, plan
 from experiments.work import work
+from transformer_jax.aside import set_aside
 from transformer_jax.training.files import (
   FileError,
   read_object,
   reason,
-  set_aside,
   warn,
 )
 

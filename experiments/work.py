@@ -13,6 +13,7 @@ from experiments.config import ConfigError, flatten, load, validate
 from experiments.locks import claim
 from experiments.plan import Run
 from transformer_jax.training.files import replace_file, write_json
+from transformer_jax.training.log import make_patient
 from transformer_jax.training.signals import Stop, stop_requested
 from transformer_jax.untrusted import shown
 
@@ -36,6 +37,7 @@ def work(
   check(todo)
   if request.dry_run:
     return dry_run(request, todo)
+  make_patient()
   _begin(request.workdir, sweep)
   _announce(request, todo)
   cpu.keep_memory()

@@ -2,13 +2,16 @@
 
 import dataclasses
 import json
+import os
 import pathlib
+import sys
 from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from transformer_jax.aside import set_aside
 from transformer_jax.data import examples, files, framed, parallel
 from transformer_jax.data.base import (
   MANY,
@@ -130,6 +133,8 @@ class Labelled(Task):
     tokenizer, labels = learned[self]
     tokenizer.save(folder / "tokenizer")
     path, said = folder / FILE, json.dumps(labels, ensure_ascii=False, indent=0)
+    if os.path.lexists(path) and not _is_whole(path):
+      print(f"'{path}' is damaged; kept as {set_aside(path)}", file=sys.stderr)
     if path.exists() and path.read_text(encoding="utf-8") != said:
       raise DataError(
         f"'{path}' has other labels than '{self.source}': classes would mean something"
@@ -214,6 +219,15 @@ def kept(folder: pathlib.Path) -> list[str]:
     raise DataError(
       f"'{folder / FILE}' holds no labels ({error}); copy it again"
     ) from error
+
+
+def _is_whole(path: pathlib.Path) -> bool:
+  """Returns whether a file holds a list of names, whichever; a damaged one does not."""
+  try:
+    found = json.loads(path.read_text(encoding="utf-8"))
+  except (ValueError, IsADirectoryError):
+    return False
+  return isinstance(found, list) and all(isinstance(name, str) for name in found)
 
 
 def _name(task: Task) -> str:

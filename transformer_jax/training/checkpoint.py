@@ -18,11 +18,11 @@ import jax
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
+from transformer_jax.aside import set_aside
 from transformer_jax.training.files import (
   free_space,
   make_folder,
   plain,
-  set_aside,
   warn,
 )
 from transformer_jax.training.fingerprint import differing, fingerprints

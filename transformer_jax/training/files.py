@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from transformer_jax.aside import set_aside
 from transformer_jax.untrusted import shown
 
 ABSENT = "(absent)"
@@ -54,20 +55,6 @@ def write_json(path: str | Path, value: Any) -> None:
   """Replaces the file at once: a reader sees the old content or the new, never half."""
   text = json.dumps(plain(value), indent=2, allow_nan=False) + "\n"
   replace_file(Path(path), text.encode())
-
-
-def set_aside(path: Path) -> str:
-  """Renames what is damaged or in the way, so that nothing is lost; returns the name.
-
-  `status.json` becomes `status.json.damaged`, the next one `status.json.damaged-2`.
-  """
-  names = [
-    f"{path.name}.damaged",
-    *(f"{path.name}.damaged-{n}" for n in range(2, 1000)),
-  ]
-  free = next(name for name in names if not os.path.lexists(path.with_name(name)))
-  os.rename(path, path.with_name(free))
-  return free
 
 
 def make_folder(path: Path) -> None:

@@ -3,11 +3,14 @@
 import dataclasses
 import hashlib
 import json
+import os
 import pathlib
+import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
+from transformer_jax.aside import set_aside
 from transformer_jax.data.files import DataError
 from transformer_jax.spec import Registry
 
@@ -90,9 +93,12 @@ class Tokenizer:
     return len(SPECIAL) + n
 
   def save(self, folder: pathlib.Path) -> None:
-    """Writes the vocabulary and what made it. Raises DataError if another is there."""
-    if (folder / FILE).exists():
-      self.check(load(folder), str(folder))
+    """Writes the vocabulary and what made it. Raises DataError if another is there.
+
+    A damaged one is set aside: it was learned from texts that are still there.
+    """
+    if (there := _intact(folder)) is not None:
+      self.check(there, str(folder))
       return
     folder.mkdir(parents=True, exist_ok=True)
     said = {
@@ -148,6 +154,20 @@ def load(folder: pathlib.Path) -> Tokenizer:
   if found.fingerprint != said["fingerprint"]:
     raise DataError(f"'{path}' was changed since it was written; copy it again")
   return found
+
+
+def _intact(folder: pathlib.Path) -> Tokenizer | None:
+  """Returns what is in the folder, None where nothing whole is."""
+  if not os.path.lexists(folder) or folder.is_dir() and not any(folder.iterdir()):
+    return None
+  try:
+    return load(folder)
+  except DataError as error:
+    if isinstance(error.__cause__, PermissionError):
+      raise
+    free = set_aside(folder)
+    print(f"{error}; kept as {free}, written anew", file=sys.stderr)
+    return None
 
 
 def most_common(counts: Counter, room: int) -> list[str]:

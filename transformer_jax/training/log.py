@@ -1,0 +1,36 @@
+"""Log of a long command: a full disk or a closed pipe under it costs lines, no work."""
+
+import io
+import sys
+from typing import TextIO
+
+
+class Patient(io.FileIO):
+  """A file that takes everything; what the system refuses is lost."""
+
+  def write(self, content: bytes) -> int | None:
+    try:
+      return super().write(content)
+    except OSError:
+      return len(content)
+
+
+def make_patient() -> None:
+  """Lets prints to standard output and error never fail, from now on.
+
+  Does nothing where they were replaced, as by a test or a notebook.
+  """
+  for name in ("stdout", "stderr"):
+    stream = getattr(sys, name)
+    if stream is not None and stream is getattr(sys, f"__{name}__"):
+      setattr(sys, name, _patient(stream))
+
+
+def _patient(stream: TextIO) -> TextIO:
+  raw = Patient(stream.fileno(), "wb", closefd=False)
+  return io.TextIOWrapper(
+    io.BufferedWriter(raw),
+    encoding=stream.encoding,
+    errors=stream.errors,
+    line_buffering=stream.line_buffering,
+  )
