@@ -194,11 +194,10 @@ def _check_config(run: Run, path: Path) -> None:
   try:
     there = read_object(file)
   except FileNotFoundError:
-    return
+    return write_json(file, now)
   except (FileError, OSError) as error:
     warn(f"{file} is not readable ({reason(error)}); written again from the plan")
-    write_json(file, now)
-    return
+    return write_json(file, now)
   try:
     check_same_config(path, now | {key: there.get(key, now[key]) for key in FREE})
   except FileError as error:

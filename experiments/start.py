@@ -22,7 +22,7 @@ from transformer_jax.data import files, tokenizers
 from transformer_jax.models import Architecture
 from transformer_jax.models.paths import flat, nested, one_by_one, stacked
 from transformer_jax.training.checkpoint import CheckpointError, Keeper
-from transformer_jax.training.files import read_json
+from transformer_jax.training.files import read_object
 from transformer_jax.training.loop import Program
 
 # What parameters mean depends on these: they must be as they were.
@@ -95,7 +95,7 @@ def read(source: str, experiment: Experiment, folder: Path) -> Start:
 def _load(folder: Path) -> tuple[Architecture, Arrays]:
   """Returns a model and its parameters by path, one layer after another."""
   try:
-    said = read_json(folder / "config.json")
+    said = read_object(folder / "config.json")
   except (FileNotFoundError, NotADirectoryError) as error:
     raise ConfigError(
       f"train.start={folder}: there is no config.json; name a folder with config.json"

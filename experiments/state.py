@@ -8,7 +8,8 @@ import xxhash
 
 from transformer_jax.training.files import FileError, read_object, reason, warn
 
-CHECKED = ("result.json", "metrics.jsonl", "translations.json")
+CHECKED = ("result.json", "metrics.jsonl", "translations.json", "labels.json")
+CHECKED += ("tokenizer/tokenizer.json", "tokenizer/tokenizer.model")
 
 
 def quiet(line: str) -> None:

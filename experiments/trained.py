@@ -24,7 +24,7 @@ from transformer_jax.data.tokenizers import Tokenizer
 from transformer_jax.evaluation.average import average
 from transformer_jax.spec import registered_only, trust
 from transformer_jax.training.checkpoint import CheckpointError, Keeper
-from transformer_jax.training.files import FileError, read_json
+from transformer_jax.training.files import FileError, read_object
 from transformer_jax.untrusted import shown
 
 FLAGS = flags.FLAGS
@@ -96,7 +96,7 @@ def of_run(folder: Path) -> tuple[ConfigDict, Experiment]:
   user named himself; see `spec.trust`.
   """
   path = folder / "config.json"
-  config = resolve(base.get_config(), read_json(path))
+  config = resolve(base.get_config(), read_object(path))
   with registered_only(str(path)):
     validate(config)
     return config, build(config)

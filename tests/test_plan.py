@@ -309,9 +309,14 @@ def test_a_run_that_gets_further_is_not_given_up(tmp_path):
 def test_a_crash_leaves_its_stack_and_a_kill_nothing(tmp_path):
   code = """
 import os, pathlib, signal, sys
+from absl import app
+from transformer_jax.training.log import make_patient
 from transformer_jax.training.signals import fatal_errors_in
-with fatal_errors_in(pathlib.Path("error.txt")):
-  os.kill(os.getpid(), int(sys.argv[1]))
+def main(argv):
+  make_patient()
+  with fatal_errors_in(pathlib.Path("error.txt")):
+    os.kill(os.getpid(), int(argv[1]))
+app.run(main)  # which lets fatal errors write to stderr
 """
   path = {"PYTHONPATH": str(Path(runs.__file__).parents[1])}
   left = {}

@@ -11,12 +11,13 @@ import sys
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from experiments import plan, runs
 from experiments.configs import base
 from experiments.results import read as read_sweep
-from transformer_jax.data import tokenizers
+from transformer_jax.data.tokenizers import load, tokenizers
 from transformer_jax.training.checkpoint import Keeper
 from transformer_jax.training.files import write_json
 from transformer_jax.training.record import Record
@@ -43,7 +44,7 @@ def train(folder, until=STEPS):
     for step in steps(until)[meta["step"] // EVERY :]:
       state = {"w": state["w"] + step}
       for seed in SEEDS:
-        metrics.write(step, seed=seed, loss=1 / step + seed)
+        metrics.write(step, seed=seed, loss=np.float32(1 / step + seed))
       runs.progress(folder, step)
       if step % (2 * EVERY) == 0:
         keeper.save(step, state, {})
@@ -80,7 +81,8 @@ def whole(tmp_path_factory):
   return root
 
 
-FILES = """lock config.json status.json result.json error.txt made_with.json changes.patch
+FILES = """
+lock config.json status.json result.json error.txt made_with.json changes.patch
 metrics.jsonl tensorboard tensorboard/seed0 checkpoints checkpoints/20
 translations.json tokenizer tokenizer/tokenizer.json""".split()
 
@@ -144,11 +146,18 @@ def unreadable(monkeypatch):
   return refuse
 
 
-CELLS = [(file, kind) for file in FILES for kind in DAMAGE]
+# One kind of damage in three is tried always, of each file and state; all when slow.
+CELLS = [
+  pytest.param(
+    state, kind, file, marks=() if (i + j + k) % 3 == 0 else pytest.mark.slow
+  )
+  for i, state in enumerate(("killed", "finished"))
+  for j, kind in enumerate(DAMAGE)
+  for k, file in enumerate(FILES)
+]
 
 
-@pytest.mark.parametrize("state", ["killed", "finished"])
-@pytest.mark.parametrize(("file", "kind"), CELLS, ids=lambda part: part)
+@pytest.mark.parametrize(("state", "kind", "file"), CELLS)
 def test_a_damaged_file_is_recovered_or_said(
   tmp_path, whole, unreadable, monkeypatch, capsys, state, file, kind
 ):
@@ -157,18 +166,15 @@ def test_a_damaged_file_is_recovered_or_said(
   if not path.exists():
     path.parent.mkdir(exist_ok=True)
     path.touch()
-  with monkeypatch.context():
-    (DAMAGE[kind] or unreadable)(path)
-    read_sweep(tmp_path / "out")
-    outcome = perform(tmp_path / "out")
+  (DAMAGE[kind] or unreadable)(path)
+  read_sweep(tmp_path / "out")  # what the report does
+  outcome = perform(tmp_path / "out")
+  monkeypatch.undo()
   said = outcome.note + capsys.readouterr().err
   assert "Traceback" not in said
   if outcome.state == "failed":
-    assert (
-      len(outcome.note) > 20 and outcome.note.isprintable() or file == "config.json"
-    )
+    assert len(outcome.note) > 20 and outcome.note.count("\n") <= 3
     assert kind in ("unreadable", "a flipped bit"), outcome.note
-    monkeypatch.undo()
     if kind == "a flipped bit":  # in config.json: its message says what to do
       assert "delete that file: the run's id holds" in outcome.note
       path.unlink()
@@ -185,7 +191,7 @@ def check_whole(workdir, whole):
   (found,) = read_sweep(workdir).runs
   assert found.state == "finished" and not found.error
   assert found.values(64, "accuracy", "mean") == {0: 100.0}
-  assert tokenizers.load(folder / "tokenizer").encode("cab") == TOKENIZER.encode("cab")
+  assert load(folder / "tokenizer").encode("cab") == TOKENIZER.encode("cab")
 
 
 LOG = """

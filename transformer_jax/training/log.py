@@ -26,6 +26,11 @@ def make_patient() -> None:
       setattr(sys, name, _patient(stream))
 
 
+def is_patient(stream: TextIO | None) -> bool:
+  """Returns whether `make_patient` made the stream."""
+  return isinstance(getattr(getattr(stream, "buffer", None), "raw", None), Patient)
+
+
 def _patient(stream: TextIO) -> TextIO:
   raw = Patient(stream.fileno(), "wb", closefd=False)
   return io.TextIOWrapper(

@@ -8,11 +8,13 @@ import dataclasses
 import faulthandler
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 from transformer_jax.training.files import make_way
+from transformer_jax.training.log import is_patient
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -70,12 +72,12 @@ def stop_requested() -> Iterator[Stop]:
 def fatal_errors_in(path: Path) -> Iterator[None]:
   """Lets SIGSEGV, SIGABRT and their like write "Fatal Python error" and the stack.
 
-  The file is empty meanwhile and removed afterwards. Does nothing where somebody else
-  has enabled Python's faulthandler.
+  The file is empty meanwhile and removed afterwards. Does nothing where Python's
+  faulthandler was enabled by somebody else than the command itself, as by pytest.
   """
   make_way(path)
   with open(path, "wb") as file:
-    mine = not faulthandler.is_enabled()
+    mine = not faulthandler.is_enabled() or is_patient(sys.stderr)
     if mine:
       faulthandler.enable(file)
     try:
