@@ -44,7 +44,8 @@ def load(folder: str | os.PathLike, core: str = "auto") -> Loaded:
   config, found = files.read(folder)
   limits.check(config, found)
   family, arch = _family(config), architecture(config, core)
-  names = family.names(arch, config)
+  with limits.expected_kinds():
+    names = family.names(arch, config)
   found = family.full(found, names)
   family.check(found, names)
   return Loaded(config, arch, nested(names.ours(found)))
@@ -59,7 +60,8 @@ def save(folder: str | os.PathLike, config: Config, params: dict[str, Any]) -> N
 def architecture(config: Config, core: str = "auto") -> Architecture:
   """Returns what a config.json describes."""
   limits.check(config)
-  return _family(config).architecture(config, cores.build(core))
+  with limits.expected_kinds():
+    return _family(config).architecture(config, cores.build(core))
 
 
 def tensors(config: Config, params: dict[str, Any]) -> Tensors:

@@ -1,7 +1,8 @@
 """Limits of weights of others: a small file must not make this machine hang."""
 
+import contextlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from transformer_jax.interop.files import Config
 
@@ -9,6 +10,21 @@ MOST_LAYERS = 512  # each is traced before anything is compared
 LAYERS = ("num_hidden_layers", "num_layers", "n_layer", "n_layers")
 LAYERS += ("encoder_layers", "decoder_layers", "num_decoder_layers")
 MOST = 2**31 - 1  # of a size
+# What Python raises where a word's value is of a kind that nothing here expects. The
+# words that a family reads are checked one by one; this is for what slips through.
+UNEXPECTED = (TypeError, AttributeError, LookupError, ArithmeticError, RecursionError)
+
+
+@contextlib.contextmanager
+def expected_kinds() -> Iterator[None]:
+  """Raises ValueError where a value of config.json is of an unexpected kind."""
+  try:
+    yield
+  except UNEXPECTED as error:
+    raise ValueError(
+      f"config.json has a value of a kind that no such model has ({error!s:.200});"
+      " compare it with the one that was released"
+    ) from error
 
 
 def check(config: Config, names: Iterable[str] | None = None) -> None:
