@@ -10,7 +10,7 @@ import os
 import pathlib
 import re
 
-from experiments import answer, figures, findings, tables, written
+from experiments import answer, figures, findings, method, tables, written
 from experiments.results import ReportError
 from transformer_jax import command
 from transformer_jax.training.files import replace_file
@@ -78,9 +78,9 @@ def page(found: findings.Findings, pictures: dict[str, list]) -> str:
     groups=groups,
     cost=tables.cost_table(found),
     trouble=tables.trouble_table(found),
-    method=answer.method(found),
-    budgets=answer.budgets(found),
-    origins=answer.origins(found),
+    method=method.method(found),
+    budgets=method.budgets(found),
+    origins=method.origins(found),
     colors=list(zip(figures.COLORS, figures.ON_DARK, strict=True)),
     finished=found.finished,
   )

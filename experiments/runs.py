@@ -5,7 +5,8 @@ config.json     what was asked for
 status.json     how far it came, who works on it, checksums of what a finished run has
 result.json     the answer
 error.txt       why there is none
-made_with.json  commit, versions, device, command; changes.patch is what git diff said
+made_with.json  commit, versions, device, command; changes.patch leads to the code
+inputs.json     fingerprints of its data, weights and own code; own_code/ has the latter
 
 Whatever becomes of these files, a run goes on from its last intact checkpoint.
 """
@@ -17,8 +18,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from experiments import board
+from experiments import board, history
 from experiments.config import flatten
+from experiments.inputs import ChangedError, has_checkpoint
 from experiments.locks import claim, this_process
 from experiments.plan import FREE, Run
 from experiments.state import checksums, count, damaged, quiet, result, status
@@ -82,7 +84,7 @@ def perform(
   workdir: Path,
   train: Callable[[Path], dict[str, Any] | None],
   facts: dict[str, Any],
-  changes: str = "",
+  changes: bytes = b"",
   retry: bool = False,
   waited: bool = False,
 ) -> Outcome:
@@ -101,7 +103,11 @@ def perform(
         return Outcome(BUSY)
       _check_config(run, path)
       if done := _finished(path):
-        return Outcome("finished", _skipped(done, facts))
+        if history.same_code(done, facts):
+          return Outcome("finished", history.note(done, facts))
+        aside = history.set_aside(path)
+        warn(f"{run.label}: its own code changed; what it found before is in {aside}")
+        return perform(run, workdir, train, facts, changes, retry, waited)
       if waited and (now := status(path)).get("state") == "failed":
         return Outcome("failed", f"failed in another process: {now.get('error')}")
       return _attempt(run, workdir, train, facts, changes, retry)
@@ -115,7 +121,7 @@ def _finished(path: Path) -> dict[str, Any]:
   lost = damaged(path, status(path)) if done else []
   if lost:
     what = f"{path}: {' and '.join(lost)} not what was written"
-    again = any(each.name.isdigit() for each in (path / "checkpoints").glob("*"))
+    again = has_checkpoint(path)
     warn(f"{what}; {'made again' if again else 'no checkpoint to make them again'}")
     return {} if again else done
   return done
@@ -126,20 +132,25 @@ def _attempt(
   workdir: Path,
   train: Callable[[Path], dict[str, Any] | None],
   facts: dict[str, Any],
-  changes: str,
+  changes: bytes,
   retry: bool,
 ) -> Outcome:
   path = folder(workdir, run)
   try:
     if given_up := _begin(path, retry):
       return given_up
+    before = history.remember(path)
     write_json(path / "config.json", flatten(run.config))
     board.link(workdir, run)
+    facts = {**facts, **history.earlier(path, facts)}
     write_json(path / "made_with.json", facts)
-    replace_file(path / "changes.patch", changes.encode())
+    replace_file(path / "changes.patch", changes)
     with fatal_errors_in(path / "error.txt"):
       found = train(path)
     return _end(run, path, found, facts)
+  except ChangedError as error:
+    history.restore(before)
+    return _fail(path, error)
   except Exception as error:
     return _fail(path, error)
   except BaseException:
@@ -227,7 +238,8 @@ def _fail(path: Path, error: Exception) -> Outcome:
   """Saves the traceback and shows the last line: the other runs go on."""
   if isinstance(error, RemovedError):
     return Outcome("failed", f"failed: {error}")
-  note = f"{type(error).__name__}: {error}"
+  kind = "" if isinstance(error, ChangedError) else f"{type(error).__name__}: "
+  note = f"{kind}{error}"
   try:
     text = "".join(traceback.format_exception(error))
     replace_file(path / "error.txt", text.encode(errors="replace"))
@@ -247,10 +259,3 @@ def _mark(path: Path, state: str, error: str | None = None, **more: Any) -> None
     **more,
   }
   write_json(path / "status.json", {**now, "state": state, "error": error})
-
-
-def _skipped(done: dict[str, Any], facts: dict[str, Any]) -> str:
-  """Says that nothing had to be done, and whether the code was another one."""
-  then, now = done.get("commit"), facts.get("commit")
-  other = f" by other code: commit {then or 'unknown'}, now {now or 'unknown'}"
-  return f"finished before{other if then != now else ''}"

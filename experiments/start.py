@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import xxhash
 
 from experiments.build import Experiment
 from experiments.config import ConfigError
@@ -69,6 +70,7 @@ def read(source: str, experiment: Experiment, folder: Path) -> Start:
   _check_vocabulary(there, folder)
   theirs, found = _load(there)
   ours, own = experiment.trainer.model.arch, bool(experiment.task.classes)
+  weights = checksum(found)
   problems = [*_differences(ours, theirs, own)]
   if problems:
     raise ConfigError(f"train.start={source} is of another model:", *problems)
@@ -82,6 +84,7 @@ def read(source: str, experiment: Experiment, folder: Path) -> Start:
   taken = {path: found[path] for path in shapes if path in found and not free(path)}
   facts = {
     "folder": str(source),
+    "weights": weights,
     "fingerprint": _fingerprint(taken),
     "parameters": sum(x.size for x in taken.values()),
     "new": sorted(shapes.keys() - taken.keys()),
@@ -175,6 +178,15 @@ def _of_encoding(path: str) -> bool:
 
 def _of_output(path: str) -> bool:
   return path.split("/")[0] in ("output_DV", "head")
+
+
+def checksum(arrays: Arrays) -> str:
+  """Returns a fast fingerprint of all parameters that a folder holds."""
+  digest = xxhash.xxh3_128()
+  for path in sorted(arrays):
+    digest.update(path.encode())
+    digest.update(np.ascontiguousarray(arrays[path]))
+  return digest.hexdigest()
 
 
 def _fingerprint(arrays: Arrays) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from experiments import runs
+from experiments import inputs, runs
 from experiments.build import (
   Experiment,
   build,
@@ -23,10 +23,11 @@ from experiments.build import (
   tokens_per_step,
 )
 from experiments.programs import programs_in
-from experiments.start import Start
+from experiments.start import Start, checksum
 from experiments.start import read as read_start
 from experiments.stopwatch import Stopwatch
 from transformer_jax.data.base import Task
+from transformer_jax.evaluation import targets
 from transformer_jax.evaluation.lengths import MEASURES
 from transformer_jax.evaluation.translator import Translator
 from transformer_jax.evaluation.written import MEASURES as WRITTEN
@@ -42,11 +43,15 @@ from transformer_jax.untrusted import shown
 
 @functools.lru_cache(maxsize=4)  # runs share texts
 def load(task: Task) -> tuple[Any, dict[str, Any]]:
-  """Returns a task's arrays and facts; prints what a user should read about them."""
+  """Returns a task's arrays and facts; prints what a user should read about them.
+
+  A task that gives no fingerprint of its data gets that of its arrays.
+  """
   arrays, facts = task.load()
   for sentence in facts.get("notes", ()):
     print(f"note: {shown(sentence)}", flush=True)
-  return arrays, facts
+  leaves = {jax.tree_util.keystr(p): x for p, x in jax.tree.leaves_with_path(arrays)}
+  return arrays, {**({"fingerprint": checksum(leaves)} if leaves else {}), **facts}
 
 
 def run(config: ConfigDict, folder: Path, name: str, stop: Any) -> dict | None:
@@ -66,6 +71,7 @@ def _run(config: ConfigDict, folder: Path, name: str, stop: Any) -> dict | None:
     experiment, mesh, arrays, facts = _prepare(config)
     experiment.task.keep(folder)
     start = read_start(config.train.start, experiment, folder)
+    inputs.check(folder, _inputs(facts, start), "data")
     program = start.into(_compile(experiment, arrays, mesh))
   with watch.phase("train"):
     fitted, measured = _fit(experiment, program, arrays, folder, name, stop)
@@ -73,6 +79,7 @@ def _run(config: ConfigDict, folder: Path, name: str, stop: Any) -> dict | None:
     return None
   with watch.phase("evaluate"), jax.set_mesh(mesh):
     scores = experiment.evaluator.run(fitted.state.params, arrays, experiment.lengths)
+    scored = targets.of_lengths(experiment.evaluator, arrays, experiment.lengths)
     written = _write(experiment, fitted, mesh, folder)
   with watch.phase("prepare"):
     cost = _cost(experiment, arrays, mesh)
@@ -83,8 +90,21 @@ def _run(config: ConfigDict, folder: Path, name: str, stop: Any) -> dict | None:
     **measured,
     "seconds": watch.seconds,
     "data": facts,
+    "targets": scored,
+    "mesh": dict(mesh.shape),
     **start.facts,
   }
+
+
+def _inputs(facts: dict[str, Any], start: Start) -> dict[str, str]:
+  """Returns the fingerprints of all that is read from outside."""
+  began = start.facts.get("start", {})
+  read = {
+    "the data": facts.get("fingerprint"),
+    "the tokenizer": facts.get("vocabulary"),
+    f"the weights in {began.get('folder')}": began.get("weights"),
+  }
+  return {name: value for name, value in read.items() if value}
 
 
 def describe(config: ConfigDict, compiled: bool = False) -> dict[str, Any]:

@@ -8,7 +8,18 @@ from typing import Any
 
 import xxhash
 
-from experiments import config_file, cpu, flags, others, provenance, runs, state
+from experiments import (
+  config_file,
+  cpu,
+  flags,
+  history,
+  inputs,
+  others,
+  own_code,
+  provenance,
+  runs,
+  state,
+)
 from experiments.config import ConfigError, flatten, load, validate
 from experiments.locks import claim
 from experiments.plan import Run
@@ -89,7 +100,8 @@ def check(todo: Sequence[Run]) -> None:
 
 def _announce(request: flags.Request, todo: Sequence[Run]) -> None:
   folders = [runs.folder(request.workdir, run) for run in todo]
-  finished = sum(bool(state.result(folder, state.quiet)) for folder in folders)
+  codes = [{"own_code": _own_code(run)} for run in todo]
+  finished = sum(map(history.finished, folders, codes))
   skipped = f", {finished} of them finished before and skipped" if finished else ""
   print(f"{_count(todo)} in {request.workdir}{skipped}", flush=True)
 
@@ -133,7 +145,7 @@ class Sitting:
     train = functools.partial(_train, run, name, self._stop)
     own = {"allow": ",".join(request.allow)} if request.allow else {}
     command = flags.command("run", request.path, run.overrides, own=own)
-    facts = {**self._facts, "command": command}
+    facts = {**self._facts, "command": command, "own_code": _own_code(run)}
     outcome = runs.perform(
       run, request.workdir, train, facts, self._changes, request.retry, waited
     )
@@ -142,7 +154,14 @@ class Sitting:
     return outcome
 
 
+def _own_code(run: Run) -> dict[str, str]:
+  return own_code.fingerprints(own_code.read(run.config))
+
+
 def _train(run: Run, name: str, stop: Stop, folder: Path) -> dict[str, Any] | None:
+  code = own_code.read(run.config)
+  inputs.check(folder, own_code.fingerprints(code), "own code", own_code.FOLDER)
+  own_code.save(folder, code)
   return load(TRAIN)(run.config, folder, name, stop)
 
 

@@ -3,7 +3,7 @@
 import pytest
 from fake_sweep import TEXT, edit, read_page, write_sweep
 
-from experiments import answer, findings, report, tables
+from experiments import answer, findings, method, report, tables
 
 FEW = {label: TEXT[label] for label in ("none", "alibi", "rope")}
 LENGTHS = (64, 128, 256, 512)
@@ -90,9 +90,9 @@ def test_only_equal_targets_are_judged(sweep):
   lead, more = answer.answer(found, "text")
   assert lead.startswith("At 8x the trained length alibi is best: 2.7")
   assert "rope: scored on other targets than alibi and none." in more
-  (line, *_) = answer.method(found)
+  (line, *_) = method.method(found)
   assert "In text variants are scored on different targets: only equal" in line
-  (budget,) = answer.budgets(found)
+  (budget,) = method.budgets(found)
   assert "scored on 16 to 32 examples with 1,024 to 2,048 target tokens" in budget
 
 
@@ -100,7 +100,7 @@ def test_runs_that_recorded_no_targets_are_compared_by_their_settings(sweep):
   for n in range(3):
     edit(sweep, f"text-{n:02d}", "config.json", task="copy(scored=4)")
   assert verdicts(sweep)["alibi"] == "better"
-  (line, *_) = answer.method(findings.find(sweep))
+  (line, *_) = method.method(findings.find(sweep))
   assert "In text some runs did not record what was scored: they are compared" in line
   edit(sweep, "text-01", "config.json", task="copy(scored=2)")
   edit(sweep, "text-02", "config.json", **{"evaluate.rows": 16})
@@ -124,7 +124,7 @@ OWN = "In text all variants are scored on the same targets, and each length has 
 def test_whether_lengths_share_their_targets_is_proved_not_claimed(sweep, prints, says):
   for n in range(3):
     edit(sweep, f"text-{n:02d}", targets=targets(*prints))
-  (line, *_) = answer.method(findings.find(sweep))
+  (line, *_) = method.method(findings.find(sweep))
   assert says in line
   assert verdicts(sweep)["alibi"] == "better"
 

@@ -514,7 +514,7 @@ def test_a_failure_of_another_process_is_not_repeated_and_a_death_is(
     folder = runs.folder(tmp_path, none)
     held.enter_context(claim(folder))
     write_json(folder / "status.json", {"state": state, "error": "no luck"})
-    threading.Timer(0.3, held.close).start()
+    threading.Timer(2.0, held.close).start()
     train.seen.clear()
     assert sweep.main(asked(tmp_path)) == (1 if state == "failed" else 0)
     assert train.seen == seen
@@ -684,7 +684,7 @@ def test_the_command_of_a_row_reproduces_its_id(tmp_path, train):
 
 def test_the_commit_is_known_inside_git_and_empty_outside(tmp_path, monkeypatch):
   monkeypatch.setattr(provenance, "ROOT", tmp_path)
-  assert provenance.commit() == ("", "")
+  assert provenance.commit() == ("", b"")
   file = tmp_path / "file"
   monkeypatch.setattr(provenance, "__file__", str(file))
   file.write_text("a")
@@ -692,14 +692,14 @@ def test_the_commit_is_known_inside_git_and_empty_outside(tmp_path, monkeypatch)
   git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
   for words in (["init", "-q"], ["add", "other"], ["commit", "-qm", "a"]):
     subprocess.run([*git, *words], check=True)
-  assert provenance.commit() == ("", "")  # somebody else's repository
+  assert provenance.commit() == ("", b"")  # somebody else's repository
   for words in (["add", "file"], ["commit", "-qm", "b"]):
     subprocess.run([*git, *words], check=True)
   clean, changes = provenance.commit()
   assert len(clean) == 10 and not changes
   file.write_text("b")
   changed, changes = provenance.commit()
-  assert changed.startswith(f"{clean}+") and "+b" in changes
+  assert changed.startswith(f"{clean}+") and b"+b" in changes
 
 
 if __name__ == "__main__":

@@ -65,6 +65,16 @@ def nearest(name: str, choices: Iterable[str]) -> str:
   return f" Did you mean '{close[0]}'?" if close else ""
 
 
+def outside(spec: str) -> set[str]:
+  """Returns the modules that a spec names classes of, as in `module:Class`."""
+  try:
+    tree = ast.parse(_imports_as_attributes(spec.strip()), mode="eval")
+  except SyntaxError:
+    return set()
+  paths = (ast.unparse(x) for x in ast.walk(tree) if isinstance(x, ast.Attribute))
+  return {path.split(IMPORT)[0] for path in paths if IMPORT in path}
+
+
 class Registry(Mapping[str, type]):
   """Maps names to classes of one base and builds objects of them from specs."""
 

@@ -8,6 +8,7 @@ from typing import Any
 from transformer_jax.data.base import Asked
 from transformer_jax.evaluation.beam import Beam
 from transformer_jax.evaluation.maps import attention_map
+from transformer_jax.evaluation.targets import of_texts
 from transformer_jax.evaluation.translation import Score, floors, judge
 from transformer_jax.evaluation.translator import Translator
 
@@ -59,6 +60,7 @@ class Writing:
     middle = shown[len(shown) // 2]
     return {
       "texts": len(asked.sources),
+      "fingerprint": of_texts(asked.references),
       "search": f"beam {self.how.width}, {self.how.penalty}",
       "signatures": [score.signature for score in scored],
       "floors": {name: _values(both) for name, both in beside.items()},

@@ -1,0 +1,97 @@
+"""Source files of classes outside the project, which specs name as `module:Class`."""
+
+import ast
+import functools
+import hashlib
+import importlib.util
+import sys
+import sysconfig
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from experiments.config import SPECS, flatten
+from experiments.provenance import PROJECT
+from transformer_jax.spec import outside
+from transformer_jax.training.files import replace_file
+
+FOLDER = "own_code"  # of a run, with the files as they were
+
+
+def read(config: Mapping) -> dict[str, bytes]:
+  """Returns {name: content} of the modules that a config names and what they import.
+
+  Modules of the project, of Python and of installed packages are left out, unless the
+  config names them; all of it is as it was when this process first looked.
+  """
+  flat = flatten(config)
+  todo = sorted({module for key in SPECS for module in outside(flat[key])})
+  found: dict[str, bytes] = {}
+  todo = [(module, True) for module in todo]
+  done = set()
+  while todo:
+    module, named = todo.pop()
+    if module in done:
+      continue
+    done.add(module)
+    path = _file(module)
+    if path is None or not _outside(path, named):
+      continue
+    found[_name(module, path)] = content = _content(path)
+    todo += [(other, False) for other in _imports(content, module, path)]
+  return dict(sorted(found.items()))
+
+
+def fingerprints(code: Mapping[str, bytes]) -> dict[str, str]:
+  return {name: hashlib.sha256(code[name]).hexdigest() for name in code}
+
+
+def save(folder: Path, code: Mapping[str, bytes]) -> None:
+  """Keeps the files with a run, so that it can be repeated after they were edited."""
+  for name, content in code.items():
+    replace_file(folder / FOLDER / name, content)
+
+
+@functools.cache  # what was imported stays as it was, whatever becomes of the file
+def _content(path: Path) -> bytes:
+  return path.read_bytes()
+
+
+def _file(module: str) -> Path | None:
+  """Returns the file that a module is imported from, None where there is none."""
+  try:
+    spec = getattr(sys.modules.get(module), "__spec__", None)
+    spec = spec or importlib.util.find_spec(module)
+  except (ImportError, ValueError):
+    return None
+  return Path(spec.origin) if spec and spec.has_location and spec.origin else None
+
+
+def _outside(path: Path, named: bool) -> bool:
+  """Returns whether a file belongs neither to the project, Python nor a package."""
+  paths = sysconfig.get_paths()
+  others = (
+    [] if named else [paths[x] for x in ("stdlib", "platstdlib", "purelib", "platlib")]
+  )
+  return not any(path.is_relative_to(folder) for folder in [*PROJECT, *others])
+
+
+def _name(module: str, path: Path) -> str:
+  package = path.stem == "__init__"
+  return module.replace(".", "/") + (f"/{path.name}" if package else path.suffix)
+
+
+def _imports(content: bytes, module: str, path: Path) -> Iterator[str]:
+  """Yields the modules that a source file imports, and the packages it is in."""
+  parts = module.split(".")
+  yield from (".".join(parts[:n]) for n in range(1, len(parts)))
+  if path.suffix != ".py":
+    return
+  package = parts if path.stem == "__init__" else parts[:-1]
+  for node in ast.walk(ast.parse(content)):
+    if isinstance(node, ast.Import):
+      yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+      above = package[: len(package) - node.level + 1] if node.level else []
+      base = ".".join([*above, *filter(None, [node.module])])
+      yield base
+      yield from (f"{base}.{alias.name}" for alias in node.names)

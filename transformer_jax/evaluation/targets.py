@@ -1,0 +1,58 @@
+"""Fingerprints of scored targets: equal ones prove that two scores are of the same."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xxhash
+
+from transformer_jax.evaluation.lengths import Evaluator
+
+
+def of_lengths(
+  evaluator: Evaluator, arrays: Any, lengths: tuple[int, ...]
+) -> dict[str, dict[str, Any]]:
+  """Returns {length: {fingerprint, examples, targets}} of all that have a score.
+
+  A fingerprint is of the targets that count and of their weights, example by example:
+  padding, what precedes a target and the size of the batch do not change it.
+  """
+  key = jax.random.key(evaluator.key)
+
+  def batch(arrays: Any, length: jax.Array, bucket: int) -> tuple[jax.Array, jax.Array]:
+    made = evaluator.task.score(arrays, key, evaluator.rows, length, bucket)
+    return made.target_BL, made.weight_BL
+
+  program = jax.jit(batch, static_argnums=2)
+  return {
+    str(length): of_batch(*jax.device_get(program(arrays, jnp.int32(length), bucket)))
+    for length, bucket in evaluator.buckets(lengths).items()
+  }
+
+
+def of_batch(target_BL: np.ndarray, weight_BL: np.ndarray) -> dict[str, Any]:
+  """Returns the fingerprint of one batch, its examples and targets that count."""
+  counts_BL = weight_BL != 0
+  size_B = counts_BL.sum(axis=1)
+  size_B = size_B[size_B > 0]  # an example without a target has no score
+  parts = size_B.astype("<i8"), target_BL[counts_BL].astype("<i4")
+  parts += (weight_BL[counts_BL].astype("<f4"),)
+  digest = xxhash.xxh3_128()
+  for part in parts:
+    digest.update(np.ascontiguousarray(part))
+  return {
+    "fingerprint": digest.hexdigest(),
+    "examples": len(size_B),
+    "targets": int(size_B.sum()),
+  }
+
+
+def of_texts(texts: Sequence[str]) -> str:
+  """Returns the fingerprint of reference texts, in their order."""
+  digest = xxhash.xxh3_128()
+  for text in texts:
+    content = text.encode()
+    digest.update(f"{len(content)}\0".encode() + content)
+  return digest.hexdigest()
