@@ -17,7 +17,8 @@ from ml_collections import ConfigDict
 from experiments.config import ConfigError, flatten, resolve
 from transformer_jax.spec import nearest
 
-# Changing these changes no result, so they are not part of a run's id.
+# Not part of a run's id. The first two change no number; how many are scored at once
+# changes last digits (5e-7 of a score), which reports say where runs differ in it.
 FREE = ("train.checkpoint_every", "train.keep")
 FREE += ("evaluate.rows_per_step", "evaluate.texts_per_step")
 BASELINE = "baseline"  # the label of a run that changes nothing

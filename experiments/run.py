@@ -10,9 +10,11 @@ stopped.
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from ml_collections import ConfigDict
 
 from experiments import config_file, flags, plan
 from experiments.work import work
@@ -43,10 +45,17 @@ def chosen(request: flags.Request) -> plan.Run:
   return plan.Run(
     id=plan.run_id(config),
     label=_label(config.model.position, overrides),
-    group=plan.group_of(config, planned),
+    group=_group(config, planned),
     config=config,
     overrides=overrides,
   )
+
+
+def _group(config: ConfigDict, planned: Sequence[plan.Run]) -> str:
+  """Returns the group to compare with; runs of another task get one of their own."""
+  group = plan.group_of(config, planned)
+  tasks = {run.config.task for run in planned if run.group == group}
+  return config.task if tasks and config.task not in tasks else group
 
 
 def _label(position: str, overrides: Mapping[str, Any]) -> str:

@@ -169,6 +169,7 @@ SIZES = Chain(
     ({"task": "copy", "train.clip": 0.5, "model.width": 128}, "wide"),
     ({"train.clip": 0.5}, "text"),
     ({"task": "parity"}, "parity"),
+    ({"task": "text(source='a.txt')"}, "text(source='a.txt')"),
   ],
 )
 def test_a_run_with_other_flags_joins_the_group_most_like_it(overrides, group):

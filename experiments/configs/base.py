@@ -49,7 +49,7 @@ def get_config() -> ConfigDict:
   config.evaluate = evaluate = ConfigDict()
   evaluate.lengths = (1, 2, 4, 8)  # multiples of train.length
   evaluate.rows = 128  # examples scored at each length, each once; fewer: all of them
-  evaluate.rows_per_step = 16  # sequences scored at once: bounds the memory
+  evaluate.rows_per_step = 16  # scored at once: bounds the memory, moves last digits
   evaluate.texts = 1000  # most translations that are written and scored; 0: none
   evaluate.texts_per_step = 64  # of them at once
   evaluate.beam = 4  # texts that the search keeps; 1: greedy

@@ -14,6 +14,8 @@ Cost: 3 minutes on 2 cores of an Intel Xeon, measured at commit a8d2ea4d15.
 Expect: with 8 times the context ALiBi still reads at 2.85 bits per byte, 0.51 better
 than no encoding; RoPE is best at the trained length (2.66) and worst at 8 times (4.07).
 Copying fails for all of them past the trained length.
+A first look, not a benchmark: 32 windows are scored, 2,048 of the test split's 922,896
+bytes, and 3 of the 32 (9%) stand word for word in the training split (Python 3.11.7).
 """
 
 from ml_collections import ConfigDict
