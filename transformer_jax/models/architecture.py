@@ -9,7 +9,7 @@ from transformer_jax.models.ends import Linear, Tokens
 from transformer_jax.models.layers import Gelu, RMSNorm
 from transformer_jax.models.placements import PreNorm
 from transformer_jax.models.support import form
-from transformer_jax.positions import PositionalEncoding
+from transformer_jax.positions import PositionalEncoding, probe
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +52,7 @@ class Architecture:
   remat: bool = False
 
   def __post_init__(self):
+    probe.check(self.position, self.dims)
     if self.classes and self.tied:
       raise ValueError(
         "an output of classes has no tokens whose embedding it could read; write"

@@ -1,0 +1,144 @@
+"""Runs JAX functions with NumPy, so that nothing is compiled and no device is used.
+
+A first call compiles for hundreds of milliseconds what then runs for microseconds. A
+few numbers of a small function are wanted sooner: its trace is read operation by
+operation. Operations that are not in the tables below run in JAX, which is slower and
+as right. Random bits are random, and not those of the key.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.extend.core import ClosedJaxpr, Literal, jaxpr_as_fun
+
+from transformer_jax.host_operations import ELEMENTWISE, REDUCE, SHAPED
+
+Function = Callable[..., Any]
+
+
+def evaluate(function: Function, *args: Any) -> Any:
+  """Returns `function(*args)` as NumPy arrays; args are pytrees of arrays."""
+  return trace(function, *args)(*args)
+
+
+def trace(function: Function, *args: Any) -> Function:
+  """Returns a function of arrays of the same shapes that runs with NumPy."""
+  jaxpr, shape = jax.make_jaxpr(function, return_shape=True)(*args)
+  tree = jax.tree.structure(shape)
+
+  def run(*args: Any) -> Any:
+    with np.errstate(all="ignore"):
+      return jax.tree.unflatten(tree, run_jaxpr(jaxpr, jax.tree.leaves(args)))
+
+  run.jaxpr = jaxpr
+  return run
+
+
+def run_jaxpr(closed: ClosedJaxpr, args: Sequence[Any]) -> list[np.ndarray]:
+  """Returns the outputs of a trace for these inputs."""
+  jaxpr = closed.jaxpr
+  known = dict(zip(jaxpr.constvars, map(_array, closed.consts), strict=True))
+  known |= dict(zip(jaxpr.invars, map(_array, args), strict=True))
+  read = lambda v: np.asarray(v.val) if isinstance(v, Literal) else known[v]
+  for eqn in jaxpr.eqns:
+    outs = _run(jaxpr, eqn, [read(v) for v in eqn.invars])
+    known |= dict(zip(eqn.outvars, outs, strict=True))
+  return [read(v) for v in jaxpr.outvars]
+
+
+def _array(x: Any) -> np.ndarray:
+  return np.zeros(x.shape) if _is_key(x) else np.asarray(x)
+
+
+def _is_key(x: Any) -> bool:
+  return jax.dtypes.issubdtype(getattr(x, "dtype", np.float32), jax.dtypes.extended)
+
+
+def _run(jaxpr: Any, eqn: Any, args: list[np.ndarray]) -> list[np.ndarray]:
+  """Returns the outputs of one operation."""
+  name, shapes = eqn.primitive.name, [v.aval for v in eqn.outvars]
+  if name == "cond":
+    return run_jaxpr(eqn.params["branches"][int(args[0])], args[1:])
+  if name == "scan":
+    return _scan(args, shapes, **eqn.params)
+  inner = next((eqn.params[n] for n in INNER if n in eqn.params), None)
+  if inner is not None and name in CALLS:
+    return run_jaxpr(
+      inner if hasattr(inner, "consts") else ClosedJaxpr(inner, ()), args
+    )
+  if any(_is_key(v.aval) for v in (*eqn.invars, *eqn.outvars)):
+    return [_random(aval) for aval in shapes]
+  outs = _in_numpy(name, args, shapes, eqn.params)
+  if [x.shape for x in outs] != [aval.shape for aval in shapes]:
+    outs = _in_jax(jaxpr, eqn, args)
+  return [np.asarray(x, aval.dtype) for x, aval in zip(outs, shapes, strict=True)]
+
+
+INNER = "jaxpr", "call_jaxpr", "fun_jaxpr", "call"
+CALLS = "jit", "pjit", "closed_call", "core_call", "remat", "remat2", "checkpoint"
+CALLS += (
+  "custom_jvp_call",
+  "custom_vjp_call",
+  "custom_vjp_call_jaxpr",
+  "custom_vmap_call",
+)
+
+
+def _in_numpy(name: str, args: list, shapes: list, params: dict) -> list[np.ndarray]:
+  """Returns the outputs of an operation, or nothing where it is not known here."""
+  try:
+    if name in ELEMENTWISE:
+      found = ELEMENTWISE[name](*args)
+    elif name in REDUCE:
+      found = REDUCE[name](args[0], axis=tuple(params["axes"]))
+    elif name in SHAPED:
+      found = SHAPED[name](*args, out=shapes[0], **params)
+    else:
+      return []
+  except (TypeError, ValueError, KeyError, IndexError, AttributeError):
+    return []  # another version of JAX: it knows what it means itself
+  found = found if isinstance(found, list) else [found]
+  return [np.asarray(x) for x in found]
+
+
+def _scan(args, shapes, *, jaxpr, length, reverse, num_consts, num_carry, **_):
+  """Returns the last carry of a loop and what its steps gave, stacked."""
+  fixed, carry = args[:num_consts], args[num_consts : num_consts + num_carry]
+  given, steps = args[num_consts + num_carry :], {}
+  for n in reversed(range(length)) if reverse else range(length):
+    found = run_jaxpr(jaxpr, [*fixed, *carry, *(x[n] for x in given)])
+    carry, steps[n] = found[:num_carry], found[num_carry:]
+  each = [steps[n] for n in range(length)]
+  stacked = [
+    np.stack([outs[i] for outs in each]) for i in range(len(shapes) - num_carry)
+  ]
+  return [*carry, *stacked]
+
+
+def _in_jax(jaxpr: Any, eqn: Any, args: list[np.ndarray]) -> Sequence[Any]:
+  """Runs the trace of this operation alone."""
+  pairs = zip(eqn.invars, args, strict=True)
+  given = [(v, x) for v, x in pairs if not isinstance(v, Literal)]
+  debug = jaxpr.debug_info._replace(arg_names=None, result_paths=None)
+  alone = jaxpr.replace(
+    constvars=[],
+    invars=[v for v, _ in given],
+    outvars=eqn.outvars,
+    eqns=[eqn],
+    debug_info=debug,
+  )
+  run = jaxpr_as_fun(ClosedJaxpr(alone, ()))
+  with jax.ensure_compile_time_eval():
+    return run(*(jax.numpy.asarray(x) for _, x in given))
+
+
+_BITS = np.random.default_rng(0)
+
+
+def _random(aval: Any) -> np.ndarray:
+  """Returns random bits, or zeros in the place of keys."""
+  if jax.dtypes.issubdtype(aval.dtype, jax.dtypes.extended):
+    return np.zeros(aval.shape)
+  return _BITS.integers(2 ** (8 * aval.dtype.itemsize), size=aval.shape, dtype="u8")

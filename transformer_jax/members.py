@@ -1,0 +1,232 @@
+"""Members of classes that users write: misspelt, hidden, or with other arguments."""
+
+import dataclasses
+import difflib
+import inspect
+import pathlib
+import traceback
+from collections.abc import Iterator
+from typing import Any
+
+from transformer_jax.spec import SpecError
+
+PACKAGE = __name__.partition(".")[0]
+HOOK, VALUE = "a hook", "a declaration"
+
+
+def outside(cls: type) -> bool:
+  """Returns whether a class is a user's and not this package's."""
+  return cls.__module__.partition(".")[0] != PACKAGE
+
+
+def parts(thing: Any, base: type) -> Iterator[Any]:
+  """Yields the objects of a base class that an object holds, itself first."""
+  if isinstance(thing, tuple):
+    for one in thing:
+      yield from parts(one, base)
+  elif isinstance(thing, base):
+    yield thing
+    for field in dataclasses.fields(thing) if dataclasses.is_dataclass(thing) else ():
+      yield from parts(getattr(thing, field.name, None), base)
+
+
+def check_members(thing: Any, base: type, **optional: Any) -> None:
+  """Raises SpecError where an object's class cannot mean what it says.
+
+  base       the class whose hooks and declarations it overrides
+  optional   functions with the arguments of hooks that the base does not have itself
+  """
+  kinds = members(base)
+  for cls in type(thing).__mro__:
+    if outside(cls) and cls is not object:
+      _check_class(cls, base, kinds)
+      for name, hook in optional.items():
+        if inspect.isfunction(vars(cls).get(name)):
+          _check_arguments(cls, name, vars(cls)[name], hook)
+  for name, kind in kinds.items():
+    if kind is VALUE:
+      _check_value(thing, base, name)
+  try:
+    hash(thing)
+  except TypeError as error:
+    raise SpecError(
+      f"{type(thing).__name__} must be a constant to be compiled, and {error}; make it"
+      " a frozen dataclass whose fields are numbers, texts and tuples"
+    ) from error
+
+
+def members(base: type) -> dict[str, str]:
+  """Returns the public names of a base class, each a hook or a declaration."""
+  found = {}
+  for name in (*getattr(base, "__annotations__", ()), *vars(base)):
+    value = vars(base).get(name)
+    is_hook = inspect.isfunction(value) or (name in vars(base) and value is None)
+    if not name.startswith("_"):
+      found[name] = HOOK if is_hook else VALUE
+  return found
+
+
+def _check_class(cls: type, base: type, kinds: dict[str, str]) -> None:
+  """Checks what one class of a user defines."""
+  known = {name for c in cls.__mro__ if not outside(c) for name in dir(c)}
+  for name, value in vars(cls).items():
+    if name.startswith("_"):
+      continue
+    if name in kinds:
+      _check_known(cls, base, name, value, kinds[name])
+    elif name not in known:
+      _check_unknown(cls, base, name, value, kinds)
+  for name in getattr(cls, "__annotations__", ()):
+    if name not in vars(cls) and name in kinds:  # a field without a default
+      _check_known(cls, base, name, ..., kinds[name])
+
+
+def _check_known(cls: type, base: type, name: str, value: Any, kind: str) -> None:
+  """Checks what overrides a member of the base."""
+  if kind is HOOK and not (_is_method(value) or value is None):
+    raise SpecError(
+      f"{cls.__name__}.{name} hides the hook {name} of {base.__name__}; give the field"
+      " another name"
+    )
+  if kind is VALUE and inspect.isfunction(value):
+    raise SpecError(
+      f"{cls.__name__}.{name} is a method, and {name} is {VALUE}; write {name} = ... in"
+      " the class, or put @property above it"
+    )
+  hook = vars(base).get(name)
+  if inspect.isfunction(value) and inspect.isfunction(hook):
+    _check_arguments(cls, name, value, hook)
+
+
+def _check_arguments(cls: type, name: str, method: Any, hook: Any) -> None:
+  """Checks that a hook can be called as the hook of the base is."""
+  wanted = inspect.signature(hook).parameters
+  try:
+    inspect.signature(method).bind(*wanted)
+  except TypeError as error:
+    has, want = (", ".join(inspect.signature(f).parameters) for f in (method, hook))
+    raise SpecError(
+      f"{cls.__name__}.{name} takes ({has}); write def {name}({want})"
+    ) from error
+
+
+def _check_unknown(cls: type, base: type, name: str, value: Any, kinds) -> None:
+  """Checks that a name is not a member of the base, misspelt."""
+  if _is_method(value) and _used(cls, name):
+    return  # a helper of the class's own methods
+  near = [n for n in kinds if _meant(name, value, kinds[n], vars(base).get(n), n)]
+  near = [other for other in near if not _overridden(cls, base, other)]
+  if near:
+    best = max(near, key=lambda other: _similarity(name, other))
+    raise SpecError(
+      f"{cls.__name__}.{name} is not {kinds[best]} of {base.__name__} and would change"
+      f" nothing; rename it to {best}, or to _{name} if it is your own"
+    )
+
+
+def _similarity(one: str, other: str) -> float:
+  return difflib.SequenceMatcher(None, one, other).ratio()
+
+
+def _meant(name: str, value: Any, kind: str, member: Any, other: str) -> bool:
+  """Returns whether an unknown member is so like another that it is misspelt.
+
+  A name alone is no proof: a hook has the arguments of a hook as well, and a
+  declaration the type of one.
+  """
+  like = _similarity(name, other)
+  if isinstance(value, property):
+    return kind is VALUE and like > 0.88
+  if not inspect.isfunction(value):
+    return kind is VALUE and like > 0.8 and type(value) is type(member)
+  if kind is not HOOK:
+    return False
+  if not inspect.isfunction(member):  # a hook that the base leaves out
+    return like > 0.8
+  given, wanted = (list(inspect.signature(f).parameters) for f in (value, member))
+  return like > (0.6 if given == wanted and len(given) > 2 else 0.8) and (
+    len(given) == len(wanted)
+  )
+
+
+def _is_method(value: Any) -> bool:
+  is_function = inspect.isfunction(value) or inspect.isbuiltin(value)
+  return is_function or isinstance(value, (staticmethod, classmethod, property))
+
+
+def _used(cls: type, name: str) -> bool:
+  """Returns whether a method of the class, or of one that inherits it, names it."""
+  return any(name in _names(value) for value in vars(cls).values())
+
+
+def _names(value: Any) -> set[str]:
+  """Returns the names in the code of a method, inner functions included."""
+  value = getattr(value, "fget", None) or getattr(value, "__func__", value)
+  code = getattr(value, "__code__", None)
+  found, todo = set(), [code] if code else []
+  while todo:
+    code = todo.pop()
+    found |= {*code.co_names}
+    todo += [const for const in code.co_consts if inspect.iscode(const)]
+  return found
+
+
+def _overridden(cls: type, base: type, name: str) -> bool:
+  """Returns whether a user's class defines a member itself."""
+  return any(name in vars(c) for c in cls.__mro__ if outside(c))
+
+
+def _check_value(thing: Any, base: type, name: str) -> None:
+  """Checks the type of what an object declares."""
+  default = getattr(base, name, None)
+  if default is None or isinstance(default, property):
+    return
+  value = getattr(thing, name)
+  if not isinstance(value, type(default)):
+    raise SpecError(
+      f"{type(thing).__name__}.{name} is {value!r}; write {name} = {default!r}, or"
+      f" another value of that kind"
+    )
+
+
+def call(where: str, function: Any, *args: Any, known: str = "") -> Any:
+  """Returns `function(*args)`; raises SpecError, naming the hook, where it fails.
+
+  known: the names of the parameters that it has
+  """
+  try:
+    return function(*args)
+  except SpecError:
+    raise
+  except KeyError as error:
+    (name,) = error.args or ("",)
+    hint = f"; write ids = ('{name}',) in the class if the task supplies it" * (
+      str(name).endswith("_BL")
+    )
+    raise SpecError(
+      f"{where} reads '{name}', which it does not get; it has"
+      f" {known or 'no parameters'}{hint}"
+    ) from error
+  except Exception as error:  # whatever a user's code may raise, told by its place
+    raise SpecError(f"{where} fails{_line(error)}: {_first_line(error)}") from error
+
+
+def _line(error: BaseException) -> str:
+  """Returns the last line of a user's file that an error came through."""
+  own = ""
+  for frame, line in traceback.walk_tb(error.__traceback__):
+    package = frame.f_globals.get("__name__", "").partition(".")[0]
+    path = pathlib.Path(frame.f_code.co_filename)
+    if package != PACKAGE and "site-packages" not in path.parts:
+      own = f" in line {line} of {path.name}"
+  return own
+
+
+def _first_line(error: BaseException) -> str:
+  line = str(error).strip().partition("\n")[0]
+  return f"{type(error).__name__}: {line}"
+
+
+def kind_of(thing: Any) -> str:
+  """Returns what a thing is, for messages."""
+  return "None" if thing is None else f"a {type(thing).__name__}"

@@ -1,0 +1,154 @@
+"""One layer's use of an encoding on a few tokens, with what `probe` compares."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from transformer_jax import host
+from transformer_jax.axes import Dims
+from transformer_jax.positions.base import Params, PositionalEncoding
+from transformer_jax.positions.bound import Bound, bind
+from transformer_jax.positions.coords import Coords
+
+Arrays = dict[str, np.ndarray]
+ALL, SOME, KEYS = slice(None), slice(2, 6), slice(0, 4)
+
+
+def act(
+  encoding: PositionalEncoding,
+  dims: Dims,
+  params: Params,
+  x_BLD: jax.Array,
+  q_BLHK: jax.Array,
+  k_BLHK: jax.Array,
+  at: Coords,
+) -> dict[str, Any]:
+  """Returns what a layer meets of an encoding, heads first, for one row of tokens.
+
+  scores, bias   s_HLM and b_HLM, zero where a key is not seen
+  values         o_HLK, what is added to outputs
+  query, key     turned
+  apart          by how much hooks differ on a part of the tokens
+  """
+  bound = bind(encoding, params, dims)
+  embedded_BLD = bound.embed(x_BLD, at)
+  q_BLHK, k_BLHK = (y + _as_heads(embedded_BLD, y) for y in (q_BLHK, k_BLHK))
+  read = bound.read(embedded_BLD, q_BLHK, at)
+  whole = bound.accumulate(read)
+  turned = bound.turn(q_BLHK, k_BLHK, whole, whole)
+  layer = Layer(bound, turned, whole)
+  scores_BHLM = layer.score(layer.dots, ALL, ALL)
+  apart = {}
+  if encoding.overrides("embed"):
+    part_BLD = bound.embed(x_BLD[:, SOME], cut(at, SOME))
+    apart["embed"] = apart_by(embedded_BLD[:, SOME], part_BLD)
+  if encoding.overrides("token_data"):
+    part = bound.read(embedded_BLD[:, SOME], q_BLHK[:, SOME], cut(at, SOME))
+    apart["token_data"] = apart_by(cut(read, SOME).data, part.data)
+  if encoding.overrides("turn") or encoding.overrides("rotate"):
+    part = bound.turn(q_BLHK[:, SOME], k_BLHK, cut(whole, SOME), whole)
+    apart["turn"] = apart_by((turned[0][:, SOME], turned[1]), part)
+  if encoding.overrides("score") or encoding.bias is not None:
+    name = "score" if encoding.overrides("score") else "bias"
+    part_BHLM = layer.score(layer.dots[:, :, SOME, KEYS], SOME, KEYS)
+    apart[name] = apart_by(scores_BHLM[:, :, SOME, KEYS], part_BHLM)
+  if encoding.overrides("prepare"):
+    ready, *ats = bound.prepare(whole, whole)
+    other_BHLM = Layer(ready, turned, whole).score(layer.dots, ALL, ALL, ats)
+    apart["prepare"] = apart_by(scores_BHLM, other_BHLM)
+  values_BLHK = jnp.zeros((1, x_BLD.shape[1], dims.H, 1))
+  if encoding.overrides("values"):
+    value = lambda w_BHLM: bound.values(w_BHLM, at.pos_BL, at.pos_BL)
+    values_BLHK = value(layer.weights)
+    apart["values"] = apart_by(2 * values_BLHK, value(2 * layer.weights))
+  bias_BHLM = jnp.broadcast_to(bound.bias(at.pos_BL, at.pos_BL), scores_BHLM.shape)
+  heads_first = lambda y_BLHK: jnp.moveaxis(y_BLHK[0], 1, 0)
+  return {
+    "scores": layer.rows(scores_BHLM)[0],
+    "bias": jnp.where(layer.seen[:, None], bias_BHLM, 0.0)[0],
+    "values": heads_first(values_BLHK),
+    "query": heads_first(turned[0]),
+    "key": heads_first(turned[1]),
+    "apart": apart,
+  }
+
+
+@dataclasses.dataclass
+class Layer:
+  """Turned queries and keys of some tokens, and the scores between them."""
+
+  bound: Bound
+  turned: tuple[jax.Array, jax.Array]
+  at: Coords
+
+  @property
+  def scale(self) -> float:
+    return self.turned[0].shape[-1] ** -0.5
+
+  @property
+  def dots(self) -> jax.Array:
+    return self.scale * jnp.einsum("BLHK,BMHK->BHLM", *self.turned)
+
+  @property
+  def seen(self) -> jax.Array:
+    at = self.at
+    same_BLM = at.segment_BL[:, :, None] == at.segment_BL[:, None, :]
+    early_BLM = at.order_BL[:, None, :] <= at.sees_BL[:, :, None]
+    return same_BLM & early_BLM & at.real_BL[:, None, :]
+
+  @property
+  def weights(self) -> jax.Array:
+    n_BL, H = self.at.order_BL, self.dots.shape[1]
+    pair_BLM = 3.0 * n_BL[:, :, None] + n_BL[:, None, :]
+    w_BHLM = jnp.cos(pair_BLM[:, None] + jnp.arange(H)[:, None, None])
+    return jnp.where(self.seen[:, None], w_BHLM, 0.0)
+
+  def score(
+    self, dots_BHLM: jax.Array, queries: slice, keys: slice, ats: Any = None
+  ) -> jax.Array:
+    """Returns the scores of some queries and keys, zero where a key is not seen."""
+    q_BLHK, k_BMHK = self.turned[0][:, queries], self.turned[1][:, keys]
+    seen_BLM = self.seen[:, queries, keys]
+    ats = ats or (cut(self.at, queries), cut(self.at, keys))
+    s_BHLM = self.bound.score(dots_BHLM, q_BLHK, k_BMHK, *ats, seen_BLM, self.scale)
+    return jnp.where(seen_BLM[:, None], s_BHLM, 0.0)
+
+  def rows(self, s_BHLM: jax.Array) -> jax.Array:
+    """Returns the scores that the encoding makes of whole rows."""
+    all_of = *self.turned, self.at, self.at, self.seen, self.scale
+    return jnp.where(self.seen[:, None], self.bound.rows(s_BHLM, *all_of), 0.0)
+
+
+def gradients(
+  encoding: PositionalEncoding, dims: Dims, sets: list[Arrays], *given: Any
+) -> list[Arrays]:
+  """Returns the gradient of a sum of all that is computed, for sets of parameters."""
+
+  def total(params: Params, *given: Any) -> jax.Array:
+    out = act(encoding, dims, params, *given)
+    terms = (out[name] for name in ("scores", "values", "query", "key"))
+    return sum(
+      jnp.sum(x * jnp.sin(1.0 + jnp.arange(x.size)).reshape(x.shape)) for x in terms
+    )
+
+  run = host.trace(jax.grad(total), sets[0], *given)
+  return [run(params, *given) for params in sets]
+
+
+def cut(at: Coords, part: slice) -> Coords:
+  return jax.tree.map(lambda x: x[:, part], at)
+
+
+def _as_heads(x_BLD: jax.Array, like_BLHK: jax.Array) -> jax.Array:
+  """Returns a share of the embeddings in the shape of queries."""
+  (_, _, H, K), D = like_BLHK.shape, x_BLD.shape[-1]
+  return 0.3 * jnp.tile(x_BLD, -(-H * K // D))[..., : H * K].reshape(like_BLHK.shape)
+
+
+def apart_by(want: Any, got: Any) -> jax.Array:
+  """Returns the largest difference of two trees, as a share of what is wanted."""
+  share = lambda a, b: jnp.max(jnp.abs(a - b)) / (1 + jnp.max(jnp.abs(a)))
+  return jnp.max(jnp.stack([0.0, *jax.tree.leaves(jax.tree.map(share, want, got))]))

@@ -1,0 +1,239 @@
+"""Shapes of what the hooks of an encoding return; nothing is computed."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from transformer_jax.axes import Dims, axes_of
+from transformer_jax.members import call, kind_of
+from transformer_jax.positions.base import Moment, Params, PositionalEncoding, Tile
+from transformer_jax.positions.coords import Coords
+from transformer_jax.spec import SpecError
+
+B, L, M = 2, 5, 7  # a tile of the first 5 of 7 tokens, as queries, and all as keys
+
+
+def check(encoding: PositionalEncoding, dims: Dims) -> None:
+  """Raises SpecError, naming the hook, where something has not the shape it must."""
+  name = type(encoding).__name__
+  check_forms(encoding)
+  init = lambda: encoding.init(jax.random.key(0), dims)
+  params = check_params(f"{name}.init", init, dims)
+  constants = call(
+    f"{name}.constants", jax.eval_shape, lambda: encoding.constants(dims)
+  )
+  float_of = lambda *shape: jax.ShapeDtypeStruct(shape, jnp.float32)
+  one_BM = jax.ShapeDtypeStruct((B, M), jnp.int32)
+  at = Coords(one_BM, one_BM, one_BM, one_BM, {n: one_BM for n in encoding.ids})
+  x_BMD, x_BMHK = float_of(B, M, dims.D), float_of(B, M, dims.H, dims.K)
+  hooks = Hooks(encoding)
+  jax.eval_shape(hooks.run, dict(params) | dict(constants), x_BMD, x_BMHK, at)
+
+
+def check_params(where: str, init: Callable[[], Params], dims: Dims) -> Params:
+  """Returns the shapes of parameters; raises SpecError where a name has other axes."""
+  params = call(where, jax.eval_shape, init)
+  if not isinstance(params, dict):
+    raise SpecError(f"{where} returns {kind_of(params)}; return a dict of arrays")
+  for name, x in params.items():
+    if not hasattr(x, "shape"):
+      raise SpecError(f"{where} returns {name} = {kind_of(x)}; return arrays by name")
+    check_axes(f"{where}: parameter '{name}'", name, x.shape, dims)
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+      raise SpecError(
+        f"{where}: parameter '{name}' holds {x.dtype}, which has no gradient; return it"
+        " from constants(dims), or make it float32"
+      )
+  return params
+
+
+def check_axes(where: str, name: str, shape: tuple[int, ...], dims: Dims) -> None:
+  """Raises SpecError unless a name ends in the axes of its array."""
+  letters, sizes = axes_of(name), {"H": dims.H, "K": dims.K, "D": dims.D}
+  if len(letters) == len(shape):
+    pairs = zip(letters, shape, strict=True)
+    if all(sizes.get(letter, size) == size for letter, size in pairs):
+      return
+  letter_of = {size: letter for letter, size in reversed(sizes.items())}
+  right = "".join(letter_of.get(size, "N") for size in shape)
+  stem = name.removesuffix(f"_{letters}") if letters else name
+  raise SpecError(
+    f"{where} has shape {shape} with {dims.H} heads of width {dims.K}, and a name ends"
+    f" in the axes of its array; call it '{stem}{'_' * bool(right)}{right}'"
+  )
+
+
+def check_forms(encoding: PositionalEncoding) -> None:
+  """Raises SpecError where a method that returns an encoding returns another thing."""
+  for hook, args in (("layer", (0,)), ("cross", ()), ("bidirectional", ())):
+    where = f"{type(encoding).__name__}.{hook}"
+    try:
+      form = getattr(encoding, hook)(*args)
+    except ValueError:  # there is none, in the encoding's own words
+      continue
+    if not isinstance(form, PositionalEncoding):
+      raise SpecError(
+        f"{where} returns {kind_of(form)}; return an encoding, as self, or raise"
+        " ValueError where there is none"
+      )
+
+
+class Hooks:
+  """Calls the hooks of an encoding in the order of a layer and checks their results."""
+
+  def __init__(self, encoding: PositionalEncoding):
+    self.encoding, self.name = encoding, type(encoding).__name__
+
+  def run(self, params: Params, x_BMD: jax.Array, x_BMHK: jax.Array, at: Coords) -> int:
+    """Goes through a layer's forward pass."""
+    self.place(at)
+    x_BMD = self.embed(params, x_BMD, at)
+    at = self.data(params, x_BMD, x_BMHK, at)
+    q_at, q_BLHK = jax.tree.map(lambda x: x[:, :L], (at, x_BMHK))
+    q_BLHK, k_BMHK = self.turn(params, q_BLHK, x_BMHK, q_at, at)
+    one = {n: x[0] if axes_of(n).startswith("H") else x for n, x in params.items()}
+    self.bias(params, one, q_at.pos_BL[0], at.pos_BL[0])
+    self.scores(params, one, q_BLHK, k_BMHK, q_at, at)
+    return 0
+
+  def uses(self, hook: str) -> bool:
+    return self.encoding.overrides(hook) and getattr(self.encoding, hook) is not None
+
+  def call(self, hook: str, *args: Any) -> Any:
+    method = getattr(self.encoding, hook)
+    has = ", ".join(n for n, _ in args[0].items()) if isinstance(args[0], dict) else ""
+    return call(f"{self.name}.{hook}", method, *args, known=has)
+
+  def same(self, hook: str, found: Any, wanted: tuple[int, ...], axes: str) -> None:
+    """Raises SpecError unless an array has the shape that it must have."""
+    shape = found if isinstance(found, tuple) else getattr(found, "shape", ())
+    if shape != wanted:
+      raise SpecError(
+        f"{self.name}.{hook} returns {shape} where {axes} must be {wanted};"
+        f" {CURE.get(hook, f'return {axes}')}"
+      )
+
+  def place(self, at: Coords) -> None:
+    """Checks where tokens are put, in training and after it."""
+    for moment in (
+      (None, Moment(jax.random.key(0), 0.5, B)) if self.uses("place") else ()
+    ):
+      found = self.call("place", moment, at)
+      if not isinstance(found, Coords):
+        raise SpecError(
+          f"{self.name}.place returns {kind_of(found)}; return at.replace(pos_BL=...)"
+        )
+      self.same("place", found.pos_BL, (B, M), "pos_BL")
+
+  def embed(self, params: Params, x_BMD: jax.Array, at: Coords) -> jax.Array:
+    if not self.uses("embed"):
+      return x_BMD
+    # All layers share what changes the embeddings.
+    shared = {n: x for n, x in params.items() if not self.encoding.in_layer(n)}
+    found = self.call("embed", shared, x_BMD, at)
+    self.same("embed", found, x_BMD.shape, "x_BLD")
+    return found
+
+  def data(self, params: Params, x_BMD, q_BMHK, at: Coords) -> Coords:
+    """Returns the coordinates with what travels with tokens."""
+    if not self.uses("token_data"):
+      return at
+    data = self.call("token_data", params, x_BMD, q_BMHK)
+    data = self._named("token_data", data)
+    at = at.replace(data=at.data | data)
+    if self.uses("accumulate"):
+      summed = self.call("accumulate", params, at.data, at)
+      at = at.replace(data=self._named("accumulate", summed))
+    return at
+
+  def _named(self, hook: str, data: Any) -> dict[str, jax.Array]:
+    for name, x in data.items() if isinstance(data, dict) else [("", None)]:
+      if not axes_of(name).startswith("BL") or len(axes_of(name)) != jnp.ndim(x):
+        raise SpecError(
+          f"{self.name}.{hook} returns {name or kind_of(data)}"
+          f" {'of shape ' + str(jnp.shape(x)) if name else ''}; return a dict of arrays"
+          " with an entry for each token, whose names end in their axes, as gate_BLH"
+        )
+    return data
+
+  def turn(self, params: Params, q_BLHK, k_BMHK, q_at: Coords, k_at: Coords):
+    """Returns turned queries and keys."""
+    if self.uses("rotate"):
+      found = self.call("rotate", params, q_BLHK, q_at.pos_BL)
+      self.same("rotate", found, q_BLHK.shape, "x_BLHK")
+    if self.uses("temperature"):
+      shape = jnp.shape(self.call("temperature", params, q_at))
+      if not _broadcasts(shape, q_BLHK.shape):
+        self.same("temperature", shape, (*q_BLHK.shape[:3], 1), "t_BLH1")
+    if not self.uses("turn"):
+      return q_BLHK, k_BMHK
+    turned = self.call("turn", params, q_BLHK, k_BMHK, q_at, k_at)
+    if not isinstance(turned, tuple) or len(turned) != 2:
+      raise SpecError(f"{self.name}.turn returns {kind_of(turned)}; return (q, k)")
+    K = jnp.shape(turned[0])[-1:]
+    self.same("turn", turned[0], (*q_BLHK.shape[:3], *K), "q_BLHK")
+    self.same("turn", turned[1], (*k_BMHK.shape[:3], *K), "k_BMHK")
+    return turned
+
+  def bias(self, params: Params, one: Params, pos_L: jax.Array, pos_M: jax.Array):
+    if self.uses("bias"):
+      self.one_head("bias", params, one, (pos_L, pos_M), (L, M), "b_LM of one head")
+
+  def one_head(self, hook, params, one, args, wanted, axes) -> None:
+    """Checks a hook of one head, which may have been written for all at once."""
+    try:
+      found = self.call(hook, one, *args)
+    except SpecError:
+      self._all_heads(hook, params, args, wanted, axes)
+      raise
+    self.same(hook, found, wanted, axes)
+
+  def _all_heads(self, hook, params, args, wanted, axes) -> None:
+    try:
+      found = self.call(hook, params, *args)
+    except SpecError:
+      return
+    self.same(hook, found, wanted, axes)
+
+  def scores(self, params: Params, one: Params, q_BLHK, k_BMHK, q_at, k_at) -> None:
+    """Checks what reads scores and weights."""
+    s_HLM = jnp.einsum("LHK,MHK->HLM", q_BLHK[0], k_BMHK[0])
+    seen_LM, data = s_HLM[0] > 0, (q_at.data, k_at.data)
+    q_HLK, k_HMK = (jnp.moveaxis(x[0], 1, 0) for x in (q_BLHK, k_BMHK))
+    pos = q_at.pos_BL[0], k_at.pos_BL[0]
+    if self.uses("score"):
+      own = [{n: _one(n, x) for n, x in side.items()} for side in data]
+      tile = Tile(q_HLK[0], k_HMK[0], *pos, seen_LM, *own, 0.3)
+      self.one_head("score", params, one, (s_HLM[0], tile), (L, M), "s_LM of one head")
+    if self.uses("values"):
+      args = (s_HLM[0], *pos)
+      K = q_BLHK.shape[-1] if not self.uses("turn") else k_BMHK.shape[-1]
+      self.one_head("values", params, one, args, (L, K), "o_LK of one head")
+    if self.uses("rows"):
+      own = [{n: _heads_first(n, x) for n, x in side.items()} for side in data]
+      tile = Tile(q_HLK, k_HMK, *pos, seen_LM, *own, 0.3)
+      found = self.call("rows", params, s_HLM, tile)
+      self.same("rows", found, s_HLM.shape, "s_HLM")
+
+
+CURE = {
+  "bias": "it is called for one head, whose params['x_H'] is one number",
+  "score": "it is called for one head, whose params['x_H'] is one number",
+  "values": "it is called for one head, whose params['x_H'] is one number",
+}
+
+
+def _heads_first(name: str, x_B: jax.Array) -> jax.Array:
+  axes = axes_of(name)
+  return jnp.moveaxis(x_B[0], axes.index("H") - 1, 0) if "H" in axes else x_B[0]
+
+
+def _one(name: str, x_B: jax.Array) -> jax.Array:
+  return _heads_first(name, x_B)[0] if "H" in axes_of(name) else x_B[0]
+
+
+def _broadcasts(shape: tuple[int, ...], into: tuple[int, ...]) -> bool:
+  pairs = zip(reversed(shape), reversed(into), strict=False)
+  return len(shape) <= len(into) and all(n in (1, size) for n, size in pairs)
