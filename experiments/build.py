@@ -14,6 +14,7 @@ from experiments.configs import base
 from transformer_jax.attention import attentions, cores
 from transformer_jax.attention.auto import serving
 from transformer_jax.axes import Dims
+from transformer_jax.data import probe
 from transformer_jax.data.base import Task, tasks
 from transformer_jax.data.strings import Strings
 from transformer_jax.evaluation.beam import Beam
@@ -47,6 +48,7 @@ def build(config: ConfigDict) -> Experiment:
   """Returns the objects that a validated config describes."""
   train, evaluate = config.train, config.evaluate
   task = tasks.build(config.task)
+  probe.check(task)
   family = families.build(config.model.family)
   check_family(config, family)
   model = family(architecture(config, task))

@@ -31,6 +31,10 @@ import gc  # noqa: E402
 import jax  # noqa: E402
 import pytest  # noqa: E402
 
+# The contracts are tests in the package: pytest says what their asserts compared.
+for _module in ("layers", "encodings", "attention_layers", "variants", "tasks"):
+  pytest.register_assert_rewrite(f"experiments.contract.{_module}")
+
 
 @pytest.fixture(scope="module", autouse=True)
 def _programs_of_other_modules_are_forgotten():

@@ -71,7 +71,7 @@ def test_commands_parse_as_written(fade):
     for line in block.splitlines()
     if line.startswith("python -m experiments.")
   ]
-  assert len(commands) == 5
+  assert len(commands) == 6
   for _, _, module, *arguments in commands:
     importlib.import_module(module)
     if module in ("experiments.run", "experiments.sweep"):

@@ -152,6 +152,13 @@ def _scatter_add(x, indices, more, *, out, dimension_numbers, mode, **_):
   return total
 
 
+def _sort(*x, out, dimension, num_keys, **_):
+  order = np.argsort(x[0], axis=dimension, kind="stable")
+  if num_keys > 1:
+    raise ValueError("one key at a time")
+  return [np.take_along_axis(array, order, axis=dimension) for array in x]
+
+
 def _batching(d):
   return d.operand_batching_dims, d.start_indices_batching_dims
 
@@ -183,6 +190,7 @@ def _at(place, window_axes, rank):
 
 SHAPED: dict[str, Function] = {
   "bitcast_convert_type": lambda x, out, **_: np.asarray(x).view(out.dtype),
+  "sort": _sort,
   "gather": _gather,
   "scatter-add": _scatter_add,
   "div": _divide,

@@ -5,7 +5,7 @@ import difflib
 import inspect
 import pathlib
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from transformer_jax.spec import SpecError
@@ -30,20 +30,22 @@ def parts(thing: Any, base: type) -> Iterator[Any]:
       yield from parts(getattr(thing, field.name, None), base)
 
 
-def check_members(thing: Any, base: type, **optional: Any) -> None:
+def check_members(thing: Any, base: type, by_name: Iterable = (), **optional: Any):
   """Raises SpecError where an object's class cannot mean what it says.
 
   base       the class whose hooks and declarations it overrides
+  by_name    names of arguments that hooks are called by
   optional   functions with the arguments of hooks that the base does not have itself
   """
-  kinds = members(base)
+  ours = [c for c in type(thing).__mro__ if issubclass(c, base) and not outside(c)]
+  known = {}
+  for cls in reversed(ours):
+    known |= members(cls)
+  hooks = {n: vars(c)[n] for c in reversed(ours) for n in vars(c)} | optional
   for cls in type(thing).__mro__:
     if outside(cls) and cls is not object:
-      _check_class(cls, base, kinds)
-      for name, hook in optional.items():
-        if inspect.isfunction(vars(cls).get(name)):
-          _check_arguments(cls, name, vars(cls)[name], hook)
-  for name, kind in kinds.items():
+      _check_class(cls, base, known, hooks, by_name)
+  for name, kind in members(base).items():
     if kind is VALUE:
       _check_value(thing, base, name)
   try:
@@ -55,35 +57,38 @@ def check_members(thing: Any, base: type, **optional: Any) -> None:
     ) from error
 
 
-def members(base: type) -> dict[str, str]:
-  """Returns the public names of a base class, each a hook or a declaration."""
-  found = {}
-  for name in (*getattr(base, "__annotations__", ()), *vars(base)):
-    value = vars(base).get(name)
-    is_hook = inspect.isfunction(value) or (name in vars(base) and value is None)
+def members(cls: type) -> dict[str, str]:
+  """Returns the public names that a class defines, each a hook or a declaration."""
+  found, types = {}, getattr(cls, "__annotations__", {})
+  for name in (*types, *vars(cls)):
+    is_hook = inspect.isfunction(vars(cls).get(name)) or "Callable" in str(
+      types.get(name)
+    )
     if not name.startswith("_"):
       found[name] = HOOK if is_hook else VALUE
   return found
 
 
-def _check_class(cls: type, base: type, kinds: dict[str, str]) -> None:
+def _check_class(cls: type, base: type, known: dict, hooks: dict, by_name: Iterable):
   """Checks what one class of a user defines."""
-  known = {name for c in cls.__mro__ if not outside(c) for name in dir(c)}
-  for name, value in vars(cls).items():
+  inherited = {name for c in cls.__mro__ if not outside(c) for name in dir(c)}
+  fields = dict.fromkeys(getattr(cls, "__annotations__", ()))
+  for name, value in (fields | dict(vars(cls))).items():
     if name.startswith("_"):
       continue
-    if name in kinds:
-      _check_known(cls, base, name, value, kinds[name])
-    elif name not in known:
-      _check_unknown(cls, base, name, value, kinds)
-  for name in getattr(cls, "__annotations__", ()):
-    if name not in vars(cls) and name in kinds:  # a field without a default
-      _check_known(cls, base, name, ..., kinds[name])
+    if name in known:
+      _check_known(cls, base, name, value, known[name])
+      if inspect.isfunction(value) and inspect.isfunction(hooks.get(name)):
+        _check_arguments(cls, name, value, hooks[name], by_name)
+    elif name not in inherited:
+      _check_unknown(cls, base, name, value, known, hooks)
 
 
 def _check_known(cls: type, base: type, name: str, value: Any, kind: str) -> None:
   """Checks what overrides a member of the base."""
-  if kind is HOOK and not (_is_method(value) or value is None):
+  is_field = name in getattr(cls, "__annotations__", ()) or value is not None
+  bound = callable(value) or hasattr(type(value), "__get__")
+  if kind is HOOK and is_field and not bound:
     raise SpecError(
       f"{cls.__name__}.{name} hides the hook {name} of {base.__name__}; give the field"
       " another name"
@@ -93,16 +98,15 @@ def _check_known(cls: type, base: type, name: str, value: Any, kind: str) -> Non
       f"{cls.__name__}.{name} is a method, and {name} is {VALUE}; write {name} = ... in"
       " the class, or put @property above it"
     )
-  hook = vars(base).get(name)
-  if inspect.isfunction(value) and inspect.isfunction(hook):
-    _check_arguments(cls, name, value, hook)
 
 
-def _check_arguments(cls: type, name: str, method: Any, hook: Any) -> None:
+def _check_arguments(cls: type, name: str, method: Any, hook: Any, by_name: Iterable):
   """Checks that a hook can be called as the hook of the base is."""
   wanted = inspect.signature(hook).parameters
   try:
+    named = {name: None for name in by_name if name in wanted}
     inspect.signature(method).bind(*wanted)
+    inspect.signature(method).bind_partial(**named)
   except TypeError as error:
     has, want = (", ".join(inspect.signature(f).parameters) for f in (method, hook))
     raise SpecError(
@@ -110,16 +114,18 @@ def _check_arguments(cls: type, name: str, method: Any, hook: Any) -> None:
     ) from error
 
 
-def _check_unknown(cls: type, base: type, name: str, value: Any, kinds) -> None:
+def _check_unknown(cls: type, base: type, name: str, value: Any, known, hooks):
   """Checks that a name is not a member of the base, misspelt."""
   if _is_method(value) and _used(cls, name):
     return  # a helper of the class's own methods
-  near = [n for n in kinds if _meant(name, value, kinds[n], vars(base).get(n), n)]
+  fields = {n for c in cls.__mro__ for n in getattr(c, "__dataclass_fields__", ())}
+  near = [n for n in known if n not in fields or n in members(base)]
+  near = [n for n in near if _meant(name, value, known[n], hooks.get(n), n)]
   near = [other for other in near if not _overridden(cls, base, other)]
   if near:
     best = max(near, key=lambda other: _similarity(name, other))
     raise SpecError(
-      f"{cls.__name__}.{name} is not {kinds[best]} of {base.__name__} and would change"
+      f"{cls.__name__}.{name} is not {known[best]} of {base.__name__} and would change"
       f" nothing; rename it to {best}, or to _{name} if it is your own"
     )
 
@@ -138,7 +144,8 @@ def _meant(name: str, value: Any, kind: str, member: Any, other: str) -> bool:
   if isinstance(value, property):
     return kind is VALUE and like > 0.88
   if not inspect.isfunction(value):
-    return kind is VALUE and like > 0.8 and type(value) is type(member)
+    alike = member is None or value is None or type(value) is type(member)
+    return kind is VALUE and like > 0.8 and alike
   if kind is not HOOK:
     return False
   if not inspect.isfunction(member):  # a hook that the base leaves out
@@ -208,7 +215,13 @@ def call(where: str, function: Any, *args: Any, known: str = "") -> Any:
       f" {known or 'no parameters'}{hint}"
     ) from error
   except Exception as error:  # whatever a user's code may raise, told by its place
-    raise SpecError(f"{where} fails{_line(error)}: {_first_line(error)}") from error
+    raise failed(where, error) from error
+
+
+def failed(where: str, error: BaseException) -> SpecError:
+  """Returns what to say of a hook that raises, with the line of the user's file."""
+  first = str(error).strip().partition("\n")[0]
+  return SpecError(f"{where} fails{_line(error)}: {type(error).__name__}: {first}")
 
 
 def _line(error: BaseException) -> str:
@@ -220,11 +233,6 @@ def _line(error: BaseException) -> str:
     if package != PACKAGE and "site-packages" not in path.parts:
       own = f" in line {line} of {path.name}"
   return own
-
-
-def _first_line(error: BaseException) -> str:
-  line = str(error).strip().partition("\n")[0]
-  return f"{type(error).__name__}: {line}"
 
 
 def kind_of(thing: Any) -> str:

@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any
 
 from transformer_jax.attention import Core, Variant
+from transformer_jax.attention import probe as attention_probe
 from transformer_jax.axes import Dims
 from transformer_jax.models.ends import Linear, Tokens
 from transformer_jax.models.layers import Gelu, RMSNorm
@@ -53,6 +54,7 @@ class Architecture:
 
   def __post_init__(self):
     probe.check(self.position, self.dims)
+    attention_probe.check(self.attention, self.dims)
     if self.classes and self.tied:
       raise ValueError(
         "an output of classes has no tokens whose embedding it could read; write"

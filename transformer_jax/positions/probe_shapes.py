@@ -132,7 +132,16 @@ class Hooks:
       return x_BMD
     # All layers share what changes the embeddings.
     shared = {n: x for n, x in params.items() if not self.encoding.in_layer(n)}
-    found = self.call("embed", shared, x_BMD, at)
+    try:
+      found = self.call("embed", shared, x_BMD, at)
+    except SpecError as error:
+      missing = getattr(error.__cause__, "args", None) or (None,)
+      if isinstance(error.__cause__, KeyError) and missing[0] in params:
+        raise SpecError(
+          f"{self.name} changes the embeddings with '{missing[0]}', of which each layer"
+          " has its own; in_layer must return False for that name"
+        ) from error
+      raise
     self.same("embed", found, x_BMD.shape, "x_BLD")
     return found
 

@@ -1,0 +1,1 @@
+"""Contracts of encodings, attention variants and tasks: what each must keep."""

@@ -1,0 +1,159 @@
+"""One attention layer with its projections, cache and output, for the contract."""
+
+import contextlib
+import dataclasses
+import functools
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.contract.layers import DIMS, MODES, B, L, refused
+from transformer_jax.attention import cores
+from transformer_jax.models import Architecture
+from transformer_jax.models.transformer import Attention
+from transformer_jax.positions import bind, coords, positions
+from transformer_jax.positions.rope import Rope
+from transformer_jax.training import sharding
+
+
+@dataclasses.dataclass(frozen=True)
+class Both(Rope):
+  """Turns queries and keys and adds a learned bias: most of what an encoding can do."""
+
+  whole_numbers = True
+
+  def init(self, key, dims):
+    return {"table_HN": jax.random.normal(key, (dims.H, 8))}
+
+  def bias(self, params, pos_L, pos_M):
+    apart_LM = jnp.abs(pos_L[:, None] - pos_M[None, :])
+    return params["table_HN"][jnp.minimum(apart_LM, 7)]
+
+
+# A block of 7 does not divide 24: tiles are padded, split by the diagonal, skipped.
+CORES = {"blockwise": "blockwise(block=7)", "cudnn": "cudnn(implementation='xla')"}
+MESHES = {"ring": lambda: jax.set_mesh(sharding.make_mesh(sequence=4))}
+TILED = sorted({*cores} - {"auto", "dense"})
+ENCODINGS = [Both(), positions.build("none")]
+NOTHING = positions.build("none")
+M = 17  # tokens of the text that a decoder attends to
+SOURCE = coords.padded(jnp.arange(M) < jnp.array([[17], [12]])).bidirectional()
+# Compiling is what these tests cost, and slow machine code is found sooner.
+jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+
+
+def make(variant, encoding=None, core="dense"):
+  """Returns a layer; without an encoding, with the first that the variant serves."""
+  core = cores.build(core)
+  served = (e for e in ENCODINGS if cores.build("dense").refusal(e, variant) is None)
+  encoding = next(served) if encoding is None else encoding
+  return layer(Architecture(DIMS, encoding, core, variant, decoders=1))
+
+
+def layer(arch):
+  return Attention(arch, *arch.layer("decoder", 0))
+
+
+def other(layer, **changes):
+  """Returns the layer of a model that differs so."""
+  return make(**{"variant": layer.variant, "encoding": layer.position} | changes)
+
+
+class Nothing:
+  """Stands for a core where only parameters are wanted."""
+
+  def __call__(self, q_BLHK, k_BMGK, v_BMGE, *rest):
+    return jnp.zeros((*q_BLHK.shape[:3], v_BMGE.shape[-1]), v_BMGE.dtype)
+
+
+@functools.lru_cache(maxsize=32)
+def inputs(layer, seed=0):
+  """Returns parameters, off their neutral start, and tokens."""
+  random = np.random.default_rng(seed)
+  near = lambda x: x + 0.2 * random.normal(size=x.shape).astype(np.float32)
+  start = other(layer, core=Nothing()).init(jax.random.key(seed), *inputs_at(layer))
+  params = jax.tree.map(near, start["params"])
+  return params, jnp.asarray(random.normal(size=(B, L, DIMS.D)), jnp.float32)
+
+
+def attend(layer, params, x, at, cache=None, memory=None):
+  """Attends as a model does, and returns the update of the tokens and the cache."""
+  own = params.get("position", {})
+  x = bind(layer.position, own, DIMS).embed(x, at)
+  return layer.apply({"params": params}, x, at, cache=cache, memory=memory)
+
+
+@functools.lru_cache(maxsize=32)
+def program(layer):
+  """Returns jitted `(params, x, at, g) -> (output, gradients of sum(output * g))`."""
+
+  def loss(params, x, at, g):
+    out_BLD, _ = attend(layer, params, x, at)
+    return jnp.sum(out_BLD * g), out_BLD
+
+  gradient = jax.value_and_grad(loss, (0, 1), has_aux=True)
+
+  def run(params, x, at, g):
+    (_, out_BLD), grads = gradient(params, x, at, g)
+    return out_BLD, grads
+
+  return jit(run)
+
+
+def placed(layer, at):
+  """Returns coordinates with the positions that the encoding chooses."""
+  return layer.position.place(None, at)
+
+
+def outputs(layer, at, given=None):
+  """Returns what the layer makes of its tokens."""
+  given = inputs(layer) if given is None else given
+  return program(layer)(*given, placed(layer, at), jnp.ones((B, L, DIMS.D)))[0]
+
+
+def close(got, want, mode="", atol=5e-6, rtol=1e-6):
+  np.testing.assert_allclose(got, want, atol=atol, rtol=rtol, err_msg=mode)
+
+
+def compare_cores(dense, name, kinds):
+  """Compares a core with the definition, values and gradients, or sees it refused."""
+  tested = other(dense, core=CORES.get(name, name))
+  reason = tested.arch.core.refusal(dense.position, dense.variant)
+  if reason:
+    return see_refused(tested, name, reason)
+  g = jax.random.normal(jax.random.key(9), (B, L, DIMS.D))
+  for mode, at in kinds.items():
+    at = placed(dense, at)
+    if at.pos_BL.max() >= (dense.position.reach(DIMS) or jnp.inf):
+      continue
+    want, want_grads = program(dense)(*inputs(dense), at, g)
+    with MESHES.get(name, contextlib.nullcontext)():
+      got, got_grads = program(tested)(*inputs(dense), at, g)
+    # Sums of float32 in another order; gradients add up to B * L * D terms.
+    same(f"{name}, {mode}", 5e-6, 1e-6, got, want)
+    same(f"{name}, {mode}", 5e-5, 3e-5, got_grads, want_grads)
+
+
+def same(mode, atol, rtol, got, want):
+  """Compares trees of sums: one near zero is rounded as the largest of its terms is.
+
+  In float64 the gradient of a learned scale, -9.5, is 8e-5 from the definition's and
+  3e-4 from the ring's, where other gradients reach 133.
+  """
+  atol += 2e-6 * max(float(jnp.abs(x).max()) for x in jax.tree.leaves(want))
+  jax.tree.map(functools.partial(close, mode=mode, atol=atol, rtol=rtol), got, want)
+
+
+def see_refused(layer, core, reason):
+  """Checks that a refusal names both options, says what to do, and is raised."""
+  assert layer.variant.name in reason or layer.position.name in reason, reason
+  assert core in reason and ("use " in reason or "set " in reason), reason
+  with refused(re.escape(reason)):
+    jax.eval_shape(layer.init, jax.random.key(0), *inputs_at(layer))
+
+
+def inputs_at(layer):
+  """Returns tokens and coordinates to start a layer with."""
+  return jnp.zeros((B, L, DIMS.D)), placed(layer, MODES["causal"])

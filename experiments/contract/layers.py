@@ -1,0 +1,166 @@
+"""One layer as a model calls it, and all kinds of coordinates, for contracts."""
+
+import contextlib
+import functools
+import re
+from collections.abc import Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from transformer_jax.attention import cores
+from transformer_jax.attention.cache import empty, newest, remember
+from transformer_jax.axes import Dims
+from transformer_jax.positions import bind, coords
+
+B, L, H, K, D = 2, 24, 4, 8, 32
+DIMS = Dims(V=16, D=D, H=H, F=64, N=2, L=L)
+# The second text of row 0 is the shorter one: a leak from the first would show.
+CUT = 14
+SEGMENTS = jnp.array([[1] * CUT + [2] * (L - CUT), [3] * 4 + [1] * 20])
+REAL = jnp.arange(L) >= jnp.array([[9], [2]])
+FAR = 2**20
+
+
+@contextlib.contextmanager
+def refused(says: str) -> Iterator[None]:
+  """Wants a ValueError whose message holds a pattern."""
+  try:
+    yield
+  except ValueError as error:
+    assert re.search(says, str(error)), f"{error}: it must say {says!r}"
+  else:
+    raise AssertionError(f"nothing was refused where an error must say {says!r}")
+
+
+def with_ids(at):
+  """Adds the ids that some encodings read, here as functions of the order."""
+  n_BL = jnp.maximum(at.order_BL, 0) % 240  # a whole number of rows from 1000 on
+  ids = {"row_BL": n_BL // 5, "column_BL": n_BL % 5}
+  ids |= {"abacus_BL": (n_BL + 2) % 4, "coupled_BL": jnp.abs(n_BL - 11)}
+  return at.replace(data=ids)
+
+
+def modes():
+  """Returns coordinates of every kind, all with batch axis B: one program fits all."""
+  rows = lambda at: jax.tree.map(lambda x: jnp.broadcast_to(x, (B, L)), at)
+  causal = rows(coords.consecutive(1, L))
+  kinds = {
+    "causal": causal,
+    "packed": coords.packed(SEGMENTS),
+    "left_padded": coords.padded(REAL),
+    "right_padded": coords.padded(REAL[:, ::-1]),
+    "first_half": coords.padded(jnp.arange(L) < jnp.full((B, 1), 12)),
+    "moved": rows(coords.consecutive(1, L, 1000)),
+    "far": rows(coords.consecutive(1, L, FAR)),
+    "randomized": coords.randomized(jax.random.key(0), causal, 64),
+  }
+  return {name: with_ids(at) for name, at in kinds.items()}
+
+
+MODES = modes()
+EITHER_WAY = {
+  "bidirectional": MODES["causal"].bidirectional(),
+  "packed, bidirectional": MODES["packed"].bidirectional(),
+  "padded, bidirectional": MODES["left_padded"].bidirectional(),
+  "prefix": MODES["causal"].prefix(jnp.array([[5], [9]])),
+  "packed, prefix": MODES["packed"].prefix(jnp.array([[3], [2]])),
+}
+
+
+@functools.cache
+def inputs(encoding, seed=0):
+  """Returns (params, q, k, v, x); parameters are moved off their neutral start."""
+  keys = jax.random.split(jax.random.key(seed), 6)
+  params = jax.jit(encoding.init, static_argnums=1)(keys[0], DIMS)
+  params = {n: x + 0.2 * jax.random.normal(keys[1], x.shape) for n, x in params.items()}
+  q, k, v = (jax.random.normal(key, (B, L, H, K)) for key in keys[2:5])
+  return params, q, k, v, jax.random.normal(keys[5], (B, L, D))
+
+
+def attend(core, encoding, params, q, k, v, x, at):
+  """Attends as a model's layer does, with coordinates that are placed already."""
+  position = bind(encoding, params, DIMS)
+  q, k, v, at = read(position, q, k, v, x, at)
+  at = position.accumulate(at)
+  q, k = position.turn(q, k, at, at)
+  return core(q, k, v, at, at, position, K**-0.5)
+
+
+def read(position, q, k, v, x, at):
+  """Returns vectors that hold the embedded tokens, and coordinates that were read."""
+  x = position.embed(x, at)
+  q, k, v = (y + 0.3 * x.reshape(y.shape) for y in (q, k, v))
+  return q, k, v, position.read(x, q, at)
+
+
+@functools.cache
+def program(core, encoding):
+  """Returns jitted `(inputs, at, g) -> (output, gradients of sum(output * g))`."""
+
+  def loss(inputs, at, g):
+    out = attend(cores.build(core), encoding, *inputs, at)
+    return jnp.sum(out * g), out
+
+  gradient = jax.value_and_grad(loss, has_aux=True)
+
+  def run(inputs, at, g):
+    (_, out), grads = gradient(inputs, at, g)
+    return out, grads
+
+  return jax.jit(run)
+
+
+def outputs(encoding, at, given=None):
+  """Returns what dense attention gives."""
+  given = inputs(encoding) if given is None else given
+  return program("dense", encoding)(given, at, jnp.ones((B, L, H, K)))[0]
+
+
+def compare_cores(encoding, kinds):
+  """Compares dense with blockwise, values and gradients, or sees it refused."""
+  everything, blockwise = inputs(encoding), "blockwise(block=7)"
+  g = jax.random.normal(jax.random.key(9), (B, L, H, K))
+  refusal = cores.build(blockwise).refusal(encoding)
+  if refusal:
+    assert encoding.name in refusal and "blockwise" in refusal and "dense" in refusal
+    with refused("whole rows"):
+      attend(cores.build(blockwise), encoding, *everything, MODES["causal"])
+    assert encoding.overrides("rows")
+    return
+  for mode, at in kinds.items():
+    if at.pos_BL.max() >= (encoding.reach(DIMS) or jnp.inf):
+      continue
+    want, want_grads = program("dense", encoding)(everything, at, g)
+    # A block of 7 does not divide 24: tiles are padded, split by the diagonal, skipped.
+    got, got_grads = program(blockwise, encoding)(everything, at, g)
+    # Sums of float32 in another order; gradients add up to L * H * K terms.
+    compare = functools.partial(np.testing.assert_allclose, err_msg=mode)
+    compare(got, want, atol=2e-6)
+    compare = functools.partial(compare, atol=3e-5, rtol=2e-5)
+    jax.tree.map(compare, got_grads, want_grads)
+
+
+def decoded(core, encoding, given, at, first=0):
+  """Returns the outputs of a layer that gets `first` tokens, then one at a time."""
+  params, *arrays = given
+  position, core = bind(encoding, params, DIMS), cores.build(core)
+
+  def step(cache, tokens):
+    q, k, v, here = read(position, *tokens)
+    kept, k_at, cache = remember(cache, {"key": k, "value": v}, here)
+    k, v = kept["key"], kept["value"]
+    k_at = position.accumulate(k_at)
+    q_at = newest(k_at, cache, q.shape[1])
+    q, k = position.turn(q, k, q_at, k_at)
+    return cache, core(q, k, v, q_at, k_at, position, K**-0.5)
+
+  _, k, v, start = jax.eval_shape(functools.partial(read, position), *arrays, at)
+  room = lambda y: jax.ShapeDtypeStruct((B, L + 3, *y.shape[2:]), y.dtype)
+  cache = empty(*jax.tree.map(room, ({"key": k, "value": v}, start)))
+  prompt = jax.tree.map(lambda y: y[:, :first], (*arrays, at))
+  cache, out = step(cache, prompt) if first else (cache, jnp.zeros((B, 0, H, K)))
+  one_by_one = lambda y: jnp.moveaxis(y[:, first:, None], 1, 0)
+  rest = jax.lax.scan(step, cache, jax.tree.map(one_by_one, (*arrays, at)))[1]
+  return jnp.concatenate([out, jnp.moveaxis(rest[:, :, 0], 0, 1)], axis=1)

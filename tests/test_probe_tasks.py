@@ -1,0 +1,123 @@
+"""The quick test of tasks of users; all of ours that draw their batches pass it."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import transformer_jax.data  # noqa: F401, fills the registry of tasks
+from transformer_jax.data import probe
+from transformer_jax.data.base import Batch, Task, tasks
+from transformer_jax.data.strings import Strings
+from transformer_jax.data.tasks.copy import Copy
+from transformer_jax.positions import coords
+from transformer_jax.spec import SpecError
+
+# These read files, which the quick test leaves alone.
+FILES = {"text", "translation", "tokens", "prefix_tokens", "masked", "spans"}
+FILES |= {"classification", "tagging", "images"}
+POSED = {"blanks", "pairs", "prefixed"}
+SPECS = sorted({*tasks} - FILES - POSED) + [f"{name}(copy)" for name in sorted(POSED)]
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_every_task_is_as_it_declares(spec):
+  probe.probe(tasks.build(spec))
+
+
+def task(base=Task, **members):
+  """Returns an object of a user's class, which counts up from a random token."""
+
+  def batch(self, arrays, key, rows, length, done=1.0):
+    start_B1 = jax.random.randint(key, (rows, 1), 0, 8)
+    token_BL = (start_B1 + jnp.arange(length + 1)) % 8
+    ones_BL, at = jnp.ones((rows, length)), coords.consecutive(1, length)
+    return Batch(token_BL[:, :-1], token_BL[:, 1:], ones_BL, at)
+
+  def score(self, arrays, key, rows, length, bucket):
+    batch = self.batch(arrays, key, rows, bucket)
+    real_1L = jnp.arange(bucket)[None] >= bucket - length
+    weight_BL = batch.weight_BL * real_1L
+    return dataclasses.replace(batch, weight_BL=weight_BL, at=coords.padded(real_1L))
+
+  own = {"batch": batch, "score": score, "tokens": lambda self, length: length}
+  own = own | {"vocabulary": 8} if base is Task else {}
+  own = {
+    n: x for n, x in own.items() if n != "vocabulary" or "vocabluary" not in members
+  }
+  cls = type("Mine", (base,), {"__module__": __name__, **own, **members})
+  return dataclasses.dataclass(frozen=True)(cls)()
+
+
+def changed(**fields):
+  """Returns a hook that draws a batch with other fields."""
+
+  def batch(self, arrays, key, rows, length, done=1.0):
+    drawn = task().batch(arrays, key, rows, length)
+    return dataclasses.replace(drawn, **{n: f(drawn) for n, f in fields.items()})
+
+  return {"batch": batch}
+
+
+def by_numpy(self, arrays, key, rows, length, done=1.0):
+  token_BL = jnp.asarray(np.random.randint(0, 8, (rows, length)), jnp.int32)
+  at = coords.consecutive(1, length)
+  return Batch(token_BL, token_BL, jnp.ones((rows, length)), at)
+
+
+WRONG = {
+  "a misspelt vocabulary": ({"vocabluary": 8}, "rename it to vocabulary"),
+  "no vocabulary": ({"vocabulary": None}, "Mine.vocabulary is None"),
+  "another kind": ({"kind": "decodr"}, "Did you mean 'decoder'"),
+  "measures as a text": ({"measures": "accuracy"}, "Mine.measures is 'accuracy'"),
+  "no score": ({"score": Task.score}, "Mine has no score()"),
+  "names of arguments": (
+    {"batch": lambda self, arrays, key, B, L, done=1.0: None},
+    "write def batch(self, arrays, key, rows, length, done)",
+  ),
+  "no batch": (
+    {"batch": lambda self, arrays, key, rows, length, done=1.0: None},
+    "returns None; return a Batch",
+  ),
+  "tokens": ({"tokens": lambda self, length: length + 1}, "it must be (4, 7)"),
+  "a small vocabulary": ({"vocabulary": 7}, "the numbers 0 to 6; raise vocabulary"),
+  "random numbers of NumPy": ({"batch": by_numpy}, "draw from the key"),
+  "a float": (
+    changed(input_BL=lambda batch: 1.0 * batch.input_BL),
+    "returns input_BL of float32; return int32",
+  ),
+  "nothing counts": (
+    changed(weight_BL=lambda batch: 0 * batch.weight_BL),
+    "counts no prediction",
+  ),
+  "a source": ({"kind": "encoder_decoder"}, "has no source"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_what_is_untrue_is_refused_in_one_sentence_with_the_cure(case):
+  members, says = WRONG[case]
+  with pytest.raises(SpecError) as error:
+    probe.check(task(**members))
+  said = str(error.value)
+  assert says in said and said.startswith("Mine") and "\n" not in said
+
+
+def test_a_misspelt_hook_of_strings_is_refused():
+  class Mine(Copy):
+    def string(self, random_N, length, longest):
+      return random_N, random_N
+
+  with pytest.raises(
+    SpecError, match="Mine.string is not a hook.*rename it to strings"
+  ):
+    probe.check(Mine())
+  with pytest.raises(SpecError, match="Mine.numbers hides the hook numbers"):
+    probe.check(task(Strings, numbers=3, symbols=2))
+
+
+def test_what_is_right_passes():
+  probe.check(task())
+  probe.check(Copy())

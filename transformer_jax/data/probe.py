@@ -1,0 +1,143 @@
+"""A quick test of a task of a user: is what it draws what a model can learn from?
+
+Small batches are drawn with NumPy (`host.py`): nothing compiles, no device is used. Of
+a task that loads files only what its class says is tested, since loading takes time.
+"""
+
+import functools
+from typing import Any
+
+import jax
+import numpy as np
+
+from transformer_jax import host
+from transformer_jax.data.base import Batch, Task
+from transformer_jax.data.files import DataError
+from transformer_jax.members import call, check_members, failed, kind_of, outside, parts
+from transformer_jax.spec import SpecError, nearest
+
+KINDS = "decoder", "prefix_decoder", "encoder", "encoder_decoder"
+NEEDED = "tokens", "batch", "score"
+ROWS, LENGTH, SHORT = 4, 6, 4
+
+
+def check(task: Any) -> None:
+  """Raises SpecError where a task of a user, or one inside, cannot be trained on."""
+  for one in parts(task, Task):
+    if outside(type(one)):
+      check_members(one, Task, by_name=("rows", "length"))
+      probe(one)
+
+
+@functools.lru_cache(maxsize=64)
+def probe(task: Task) -> None:
+  """Raises SpecError where a task's batches are not what it declares."""
+  name = type(task).__name__
+  check_declared(task, name)
+  if type(task).load is not Task.load:
+    return
+  try:  # it may not take texts so short, and says so in its own words
+    tokens = task.tokens(LENGTH), task.tokens(SHORT)
+    jax.eval_shape(lambda: task.batch((), jax.random.key(0), ROWS, LENGTH, 1.0))
+  except (SpecError, DataError):
+    return
+  except Exception as error:  # whatever a user's code may raise, told by its place
+    raise failed(f"{name}.batch", error) from error
+  check_batches(task, name, *tokens)
+
+
+def check_declared(task: Task, name: str) -> None:
+  """Raises SpecError where what a task declares is no such thing."""
+  missing = [
+    hook for hook in NEEDED if getattr(type(task), hook) is getattr(Task, hook)
+  ]
+  if missing:
+    raise SpecError(f"{name} has no {missing[0]}(); write what Task.{missing[0]} says")
+  vocabulary = getattr(task, "vocabulary", None)
+  if not isinstance(vocabulary, (int, np.integer)) or vocabulary < 1:
+    raise SpecError(
+      f"{name}.vocabulary is {vocabulary!r}; write the number of tokens, as"
+      " vocabulary = 8, or a property that returns it"
+    )
+  if task.kind not in KINDS:
+    raise SpecError(
+      f"{name}.kind is {task.kind!r}.{nearest(str(task.kind), KINDS)} Write one of"
+      f" {', '.join(KINDS)}."
+    )
+
+
+def check_batches(task: Task, name: str, tokens: Any, short: Any) -> None:
+  """Raises SpecError where batches of training or evaluation are not as declared."""
+  for length, found in ((LENGTH, tokens), (SHORT, short)):
+    if not isinstance(found, (int, np.integer)) or found < 1:
+      raise SpecError(
+        f"{name}.tokens({length}) is {kind_of(found)}, {found!r}; return a whole number"
+      )
+  draw = lambda: task.batch((), jax.random.key(0), ROWS, LENGTH, 1.0)
+  drawn = run(f"{name}.batch", draw)
+  check_batch(task, f"{name}.batch(rows={ROWS}, length={LENGTH})", drawn)
+  again = run(f"{name}.batch", draw)
+  same = jax.tree.map(lambda a, b: np.array_equal(a, b, equal_nan=True), drawn, again)
+  if not all(jax.tree.leaves(same)):
+    raise SpecError(
+      f"{name}.batch draws other numbers for the same key, and in training the same"
+      " ones in all steps; draw from the key with jax.random, never with numpy"
+    )
+  score = lambda n: task.score((), jax.random.key(0), ROWS, n, LENGTH)
+  scored = run(f"{name}.score", score, np.int32(SHORT))
+  where = f"{name}.score(rows={ROWS}, length={SHORT}, bucket={LENGTH})"
+  check_batch(task, where, scored)
+  if not np.any(scored.weight_BL):
+    raise SpecError(
+      f"{where} counts no prediction; set weight_BL to 1 where one counts"
+    )
+
+
+def run(where: str, function: Any, *args: Any) -> Batch:
+  """Returns a batch as NumPy arrays; raises SpecError where there is none."""
+  shape = call(where, jax.eval_shape, function, *args)
+  if not isinstance(shape, Batch):
+    raise SpecError(f"{where} returns {kind_of(shape)}; return a Batch")
+  # JAX would remember the trace of the same function, with the numbers in it.
+  return host.evaluate(lambda *args: function(*args), *args)
+
+
+def check_batch(task: Task, where: str, batch: Batch) -> None:
+  """Raises SpecError where a batch has other shapes or numbers than it must have."""
+  L = task.tokens(LENGTH)
+  images = np.ndim(batch.input_BL) != 2
+  sides = {"input_BL": batch.input_BL} if batch.source_BL is None and not images else {}
+  for name, x in (
+    {"target_BL": batch.target_BL, "weight_BL": batch.weight_BL} | sides
+  ).items():
+    wanted = (ROWS, L) if sides else (ROWS, np.shape(batch.target_BL)[-1])
+    if np.shape(x) != wanted:
+      raise SpecError(
+        f"{where} returns {name} of shape {np.shape(x)}, and it must be {wanted}: its"
+        f" rows, and {type(task).__name__}.tokens({LENGTH})"
+      )
+  if sides and np.shape(batch.at.order_BL) not in ((1, L), (ROWS, L)):
+    raise SpecError(
+      f"{where} returns coordinates of shape {np.shape(batch.at.order_BL)}, and they"
+      f" must be {(1, L)} or {(ROWS, L)}"
+    )
+  if (batch.source_BL is None) == (task.kind == "encoder_decoder"):
+    raise SpecError(
+      f"{where} has {'no' if batch.source_BL is None else 'a'} source, and"
+      f" {type(task).__name__}.kind is '{task.kind}'; write"
+      f" kind = '{'decoder' if batch.source_BL is None else 'encoder_decoder'}'"
+    )
+  counted = np.asarray(batch.weight_BL) > 0
+  outputs = task.classes or task.vocabulary
+  numbers = {"target_BL": (np.asarray(batch.target_BL)[counted], outputs)}
+  if not images:
+    numbers["input_BL"] = batch.input_BL, task.vocabulary
+  for name, (x, limit) in numbers.items():
+    if not np.issubdtype(x.dtype, np.integer):
+      raise SpecError(f"{where} returns {name} of {x.dtype}; return int32")
+    if x.size and not 0 <= x.min() <= x.max() < limit:
+      wrong = int(x.min() if x.min() < 0 else x.max())
+      raise SpecError(
+        f"{where} returns {wrong} in {name}, and {type(task).__name__} has the numbers"
+        f" 0 to {limit - 1}; raise vocabulary, or draw smaller ones"
+      )
