@@ -246,6 +246,16 @@ RIGHT = {
     },
     "bias": lambda self, p, i, j: fade(self, p, i, j) + p["shift_H"],
   },
+  "a number for far keys": {
+    "init": two_of("rate_H", "far_H"),
+    "bias": lambda self, p, i, j: jnp.where(
+      distance(i, j) < 64, fade(self, p, i, j), p["far_H"]
+    ),
+  },
+  "an array of its own, without axes": {
+    "init": lambda self, key, dims: {"rate_H": jnp.ones(dims.H), "taps": jnp.ones(3)},
+    "bias": lambda self, p, i, j: fade(self, p, i, j) * p["taps"].sum(),
+  },
   "a step": {
     "bias": lambda self, p, i, j: jnp.where(distance(i, j) > 3.5, -p["rate_H"], 0.0)
   },
@@ -292,6 +302,20 @@ def test_a_class_made_for_other_sizes_is_probed_with_those_of_the_model():
   probe.check(encoding(init=init, bias=fade), wide)
   with pytest.raises(SpecError, match="relative = False"):
     probe.check(encoding(init=init, bias=fire_like), wide)
+
+
+def test_a_helper_like_a_hook_may_be_used_by_a_subclass():
+  class Parent(PositionalEncoding):
+    def biased(self, params, pos_L, pos_M):
+      return -1.0 * distance(pos_L, pos_M)
+
+  class Child(Parent):
+    def bias(self, params, pos_L, pos_M):
+      return self.biased(params, pos_L, pos_M)
+
+  probe.check(Child())
+  with pytest.raises(SpecError, match="Parent.biased is not a hook.*rename it to bias"):
+    probe.check(Parent())
 
 
 def test_a_subclass_of_a_class_of_the_package_is_probed():

@@ -42,9 +42,13 @@ def check_members(thing: Any, base: type, by_name: Iterable = (), **optional: An
   for cls in reversed(ours):
     known |= members(cls)
   hooks = {n: vars(c)[n] for c in reversed(ours) for n in vars(c)} | optional
-  for cls in type(thing).__mro__:
-    if outside(cls) and cls is not object:
-      _check_class(cls, base, known, hooks, by_name)
+  theirs = [c for c in type(thing).__mro__ if outside(c) and c is not object]
+  for cls in theirs:
+    _check_class(cls, base, known, hooks, by_name)
+    for name, value in vars(cls).items():
+      inherited = any(hasattr(c, name) for c in ours)
+      if not (name.startswith("_") or name in known or inherited):
+        _check_unknown(cls, theirs, base, name, value, known, hooks)
   for name, kind in members(base).items():
     if kind is VALUE:
       _check_value(thing, base, name)
@@ -71,7 +75,6 @@ def members(cls: type) -> dict[str, str]:
 
 def _check_class(cls: type, base: type, known: dict, hooks: dict, by_name: Iterable):
   """Checks what one class of a user defines."""
-  inherited = {name for c in cls.__mro__ if not outside(c) for name in dir(c)}
   fields = dict.fromkeys(getattr(cls, "__annotations__", ()))
   for name, value in (fields | dict(vars(cls))).items():
     if name.startswith("_"):
@@ -80,8 +83,6 @@ def _check_class(cls: type, base: type, known: dict, hooks: dict, by_name: Itera
       _check_known(cls, base, name, value, known[name])
       if inspect.isfunction(value) and inspect.isfunction(hooks.get(name)):
         _check_arguments(cls, name, value, hooks[name], by_name)
-    elif name not in inherited:
-      _check_unknown(cls, base, name, value, known, hooks)
 
 
 def _check_known(cls: type, base: type, name: str, value: Any, kind: str) -> None:
@@ -114,14 +115,14 @@ def _check_arguments(cls: type, name: str, method: Any, hook: Any, by_name: Iter
     ) from error
 
 
-def _check_unknown(cls: type, base: type, name: str, value: Any, known, hooks):
+def _check_unknown(cls, theirs, base: type, name: str, value: Any, known, hooks):
   """Checks that a name is not a member of the base, misspelt."""
-  if _is_method(value) and _used(cls, name):
-    return  # a helper of the class's own methods
+  if _is_method(value) and any(_used(c, name) for c in theirs):
+    return  # a helper of the user's own methods
   fields = {n for c in cls.__mro__ for n in getattr(c, "__dataclass_fields__", ())}
   near = [n for n in known if n not in fields or n in members(base)]
   near = [n for n in near if _meant(name, value, known[n], hooks.get(n), n)]
-  near = [other for other in near if not _overridden(cls, base, other)]
+  near = [other for other in near if not any(other in vars(c) for c in theirs)]
   if near:
     best = max(near, key=lambda other: _similarity(name, other))
     raise SpecError(
@@ -162,7 +163,7 @@ def _is_method(value: Any) -> bool:
 
 
 def _used(cls: type, name: str) -> bool:
-  """Returns whether a method of the class, or of one that inherits it, names it."""
+  """Returns whether a method of the class names it."""
   return any(name in _names(value) for value in vars(cls).values())
 
 
@@ -176,11 +177,6 @@ def _names(value: Any) -> set[str]:
     found |= {*code.co_names}
     todo += [const for const in code.co_consts if inspect.iscode(const)]
   return found
-
-
-def _overridden(cls: type, base: type, name: str) -> bool:
-  """Returns whether a user's class defines a member itself."""
-  return any(name in vars(c) for c in cls.__mro__ if outside(c))
 
 
 def _check_value(thing: Any, base: type, name: str) -> None:

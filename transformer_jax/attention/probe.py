@@ -79,8 +79,8 @@ class Shapes:
     weights = call(f"{self.name}.weights", self.variant.weights, sizes)
     for name, (shape, _) in weights.items():
       check_axes(f"{self.name}.weights: '{name}'", name, shape, dims)
-    init = lambda: self.variant.init(jax.random.key(0), sizes)
-    params = check_params(f"{self.name}.init", init, dims)
+    init = lambda sizes: self.variant.init(jax.random.key(0), sizes)
+    params = check_params(f"{self.name}.init", init, sizes)
     of = lambda *shape: jax.ShapeDtypeStruct(shape, jnp.float32)
     params = params | {name: of(*shape) for name, (shape, _) in weights.items()}
     one_BM = jax.ShapeDtypeStruct((2, 7), jnp.int32)

@@ -250,6 +250,8 @@ class Findings:
     """Yields the forms of an encoding in which a parameter may be used."""
     for n in range(self.dims.N):
       yield self.encoding.layer(n), self.base
+    for by in (40, 1000) if self.reach is None else ():
+      yield self.encoding, self.at(lambda pos_BL, by=by: pos_BL * np.int32(by))
     try:
       both = self.encoding.bidirectional()
     except ValueError:

@@ -1,5 +1,6 @@
 """Shapes of what the hooks of an encoding return; nothing is computed."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -19,7 +20,7 @@ def check(encoding: PositionalEncoding, dims: Dims) -> None:
   """Raises SpecError, naming the hook, where something has not the shape it must."""
   name = type(encoding).__name__
   check_forms(encoding)
-  init = lambda: encoding.init(jax.random.key(0), dims)
+  init = lambda dims: encoding.init(jax.random.key(0), dims)
   params = check_params(f"{name}.init", init, dims)
   constants = call(
     f"{name}.constants", jax.eval_shape, lambda: encoding.constants(dims)
@@ -32,21 +33,31 @@ def check(encoding: PositionalEncoding, dims: Dims) -> None:
   jax.eval_shape(hooks.run, dict(params) | dict(constants), x_BMD, x_BMHK, at)
 
 
-def check_params(where: str, init: Callable[[], Params], dims: Dims) -> Params:
+def check_params(where: str, init: Callable[[Dims], Params], dims: Dims) -> Params:
   """Returns the shapes of parameters; raises SpecError where a name has other axes."""
-  params = call(where, jax.eval_shape, init)
+  params = call(where, jax.eval_shape, lambda: init(dims))
   if not isinstance(params, dict):
     raise SpecError(f"{where} returns {kind_of(params)}; return a dict of arrays")
   for name, x in params.items():
     if not hasattr(x, "shape"):
       raise SpecError(f"{where} returns {name} = {kind_of(x)}; return arrays by name")
-    check_axes(f"{where}: parameter '{name}'", name, x.shape, dims)
+    if axes_of(name) or _by_head(init, dims, name, x.shape):
+      check_axes(f"{where}: parameter '{name}'", name, x.shape, dims)
     if not jnp.issubdtype(x.dtype, jnp.floating):
       raise SpecError(
         f"{where}: parameter '{name}' holds {x.dtype}, which has no gradient; return it"
         " from constants(dims), or make it float32"
       )
   return params
+
+
+def _by_head(init: Callable, dims: Dims, name: str, shape: tuple[int, ...]) -> bool:
+  """Returns whether an array grows with the heads, as one without their letter may."""
+  more = dataclasses.replace(dims, H=2 * dims.H)
+  try:
+    return jax.eval_shape(lambda: init(more))[name].shape != shape
+  except (ValueError, TypeError, KeyError):  # made for one number of heads
+    return dims.H in shape
 
 
 def check_axes(where: str, name: str, shape: tuple[int, ...], dims: Dims) -> None:
