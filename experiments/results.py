@@ -11,6 +11,7 @@ import pathlib
 from typing import Any
 
 from experiments.state import damaged
+from transformer_jax import untrusted
 from transformer_jax.untrusted import shown
 
 
@@ -167,7 +168,7 @@ def _read_run(folder: pathlib.Path, row: dict) -> Run:
 def _json(path: pathlib.Path) -> tuple[dict, str]:
   """Returns what a file holds and "", or an empty dict and what is wrong with it."""
   try:
-    content = json.loads(path.read_text(encoding="utf-8"))
+    content = untrusted.parsed(untrusted.content(path))
   except FileNotFoundError:
     return {}, "is missing"
   except (OSError, ValueError) as error:
@@ -201,7 +202,7 @@ def _losses(path: pathlib.Path) -> dict[int, dict[int, float]]:
   """Returns {seed: {step: loss}}; a line cut short by a crash is passed over."""
   losses: dict[int, dict[int, float]] = {}
   try:
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    lines = untrusted.content(path).decode("utf-8", "replace").splitlines()
   except OSError:
     return losses
   for line in lines:

@@ -3,12 +3,14 @@
 import gzip
 import io
 import json
+import os
 import sys
 import tarfile
 
 import pytest
 
-from transformer_jax.data import files, pictures, prepare, tfds
+from experiments import results, trained
+from transformer_jax.data import files, labels, pictures, prepare, tfds, tokenizers
 from transformer_jax.data.files import DataError
 from transformer_jax.data.sources import archives, packages
 from transformer_jax.data.sources.base import named
@@ -159,10 +161,47 @@ def test_gzip_unpacks_to_no_more_than_a_limit(monkeypatch):
   assert pictures.unzipped is files.unzipped
 
 
-@pytest.mark.timeout(20)
-def test_a_pipe_is_no_package(tmp_path):
-  import os
+PIPES = {
+  "p.deb": lambda path: [*archives.contents(path, "")],
+  "vocab.txt": lambda path: files.lines(path),
+  "digits.csv.gz": lambda path: pictures._content(path),
+  "a.txt": lambda path: files.read(str(path)),
+  "tokenizer.json": lambda path: tokenizers.load(path.parent),
+  "labels.json": lambda path: labels.kept(path.parent),
+  "config.json": lambda path: trained.of_run(path.parent),
+}
 
-  os.mkfifo(tmp_path / "p.deb")
-  with pytest.raises(DataError, match="it is a pipe or a device"):
-    [*archives.contents(tmp_path / "p.deb", "")]
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+@pytest.mark.parametrize("name", PIPES)
+def test_what_never_ends_is_no_file(tmp_path, name, kind):
+  path = tmp_path / name
+  os.mkfifo(path) if kind == "pipe" else path.symlink_to("/dev/zero")
+  with pytest.raises((DataError, OSError), match="it is a pipe or a device"):
+    PIPES[name](path)
+
+
+@pytest.mark.timeout(30)
+def test_a_report_does_not_wait_for_a_pipe(tmp_path):
+  run = tmp_path / "runs" / "one"
+  run.mkdir(parents=True)
+  (tmp_path / "sweep.json").write_text('{"runs": [{"id": "one"}]}')
+  for name in ("status.json", "config.json", "result.json", "metrics.jsonl"):
+    os.mkfifo(run / name)
+  (found,) = results.read(tmp_path).runs
+  assert found.state == "damaged" and "it is a pipe or a device" in found.error
+
+
+@pytest.mark.parametrize(
+  "said",
+  ["[" * 10_000, "[]", '{"tokenizer": []}', '{"tokenizer": "os:system"}',
+   '{"tokenizer": "byte", "arguments": [], "pieces": []}',
+   '{"tokenizer": "char", "arguments": {"size": "9"}, "pieces": [1]}',
+   '{"tokenizer": "byte", "arguments": {"name": "x"}, "pieces": []}',
+   '{"tokenizer": "byte", "arguments": {}, "pieces": [[]], "fingerprint": ""}'],
+)  # fmt: skip
+def test_a_vocabulary_of_others_is_read_or_refused(tmp_path, said):
+  (tmp_path / "tokenizer.json").write_text(said)
+  with pytest.raises(DataError, match="is no vocabulary|was changed"):
+    tokenizers.load(tmp_path)

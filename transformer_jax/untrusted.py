@@ -30,10 +30,11 @@ def size(path: str | os.PathLike) -> int:
   return found.st_size
 
 
-def content(path: str | os.PathLike, most: int) -> bytes:
+def content(path: str | os.PathLike, most: int | None = None) -> bytes:
   """Returns a file's content; raises OSError where it has more bytes than `most`."""
-  if size(path) > most:
-    why = f"it has {size(path):,} bytes, and {most:,} are read at most"
+  found = size(path)
+  if most is not None and found > most:
+    why = f"it has {found:,} bytes, and {most:,} are read at most"
     raise OSError(errno.EFBIG, why, str(path))
   return pathlib.Path(path).read_bytes()
 

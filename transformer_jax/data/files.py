@@ -11,6 +11,8 @@ import sysconfig
 import zlib
 from collections.abc import Iterable
 
+from transformer_jax import untrusted
+
 SPLITS = ("train", "validation", "test")
 STDLIB = "stdlib"
 UNPACKED = 2**32  # bytes that gzip may unpack from one file
@@ -161,7 +163,7 @@ def _read(path: pathlib.Path, name: str) -> Document:
 def content_of(path: pathlib.Path) -> bytes:
   """Returns the bytes of a file, unpacked if it ends in .gz. Raises DataError."""
   try:
-    content = path.read_bytes()
+    content = untrusted.content(path)
   except OSError as error:
     raise DataError(
       f"cannot read '{path}': {error.strerror}; check the path and who may read it"

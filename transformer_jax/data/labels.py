@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from transformer_jax import untrusted
 from transformer_jax.aside import set_aside
 from transformer_jax.data import examples, files, framed, parallel
 from transformer_jax.data.base import (
@@ -210,7 +211,7 @@ class Labelled(Task):
 def kept(folder: pathlib.Path) -> list[str]:
   """Returns what `keep` saved with a run. Raises DataError."""
   try:
-    return json.loads((folder / FILE).read_text(encoding="utf-8"))
+    return untrusted.parsed(untrusted.content(folder / FILE))
   except OSError as error:
     raise DataError(
       f"cannot read the labels '{folder / FILE}': {error.strerror}; train that run"

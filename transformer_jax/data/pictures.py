@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from transformer_jax import untrusted
 from transformer_jax.data import tfds
 from transformer_jax.data.files import DataError, unzipped
 from transformer_jax.data.parallel import TFDS
@@ -202,7 +203,7 @@ def idx(content: bytes, name: str, axes: int) -> np.ndarray:
 
 def _content(path: pathlib.Path) -> bytes:
   try:
-    content = path.read_bytes()
+    content = untrusted.content(path)
   except OSError as error:
     raise DataError(
       f"cannot read '{path}': {error.strerror}; check the path"

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from transformer_jax import untrusted
 from transformer_jax.aside import set_aside
 from transformer_jax.untrusted import shown
 
@@ -104,7 +105,7 @@ def _flush_folder(folder: Path) -> None:
 
 def read_json(path: str | Path) -> Any:
   """Returns the content; a damaged file raises FileError naming it and the place."""
-  content = Path(path).read_bytes()
+  content = untrusted.content(path)
   try:
     return json.loads(content.decode())
   except (ValueError, RecursionError) as error:

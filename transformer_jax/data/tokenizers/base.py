@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
+from transformer_jax import untrusted
 from transformer_jax.aside import set_aside
 from transformer_jax.data.files import DataError
 from transformer_jax.spec import Registry
@@ -141,7 +142,7 @@ def load(folder: pathlib.Path) -> Tokenizer:
   """Reads what `save` wrote. Raises DataError when it is missing or damaged."""
   path = folder / FILE
   try:
-    said = json.loads(path.read_text(encoding="utf-8"))
+    said = untrusted.parsed(untrusted.content(path))
     empty = tokenizers[said["tokenizer"]](**said["arguments"])
     found = dataclasses.replace(empty, pieces=tuple(said["pieces"]))._load_more(folder)
   except OSError as error:
@@ -149,7 +150,7 @@ def load(folder: pathlib.Path) -> Tokenizer:
       f"cannot read the vocabulary '{error.filename or path}': {error.strerror}; train"
       " it again in another folder"
     ) from error
-  except (ValueError, KeyError, TypeError) as error:
+  except (ValueError, LookupError, TypeError, AttributeError) as error:
     raise DataError(f"'{path}' is no vocabulary ({error}); copy it again") from error
   if found.fingerprint != said["fingerprint"]:
     raise DataError(f"'{path}' was changed since it was written; copy it again")

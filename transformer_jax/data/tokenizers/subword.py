@@ -11,6 +11,7 @@ import pathlib
 from collections.abc import Iterable, Iterator
 from typing import Any, ClassVar
 
+from transformer_jax import untrusted
 from transformer_jax.data.files import DataError
 from transformer_jax.data.tokenizers import base
 from transformer_jax.data.tokenizers.base import UNK, Tokenizer, tokenizers
@@ -102,7 +103,7 @@ class Subword(Tokenizer):
 
   def _load_more(self, folder: pathlib.Path) -> "Subword":
     try:
-      return self._of((folder / MODEL).read_bytes())
+      return self._of(untrusted.content(folder / MODEL))
     except RuntimeError as error:
       raise ValueError(f"{MODEL} is damaged") from error
 
