@@ -138,6 +138,9 @@ def _check_vocabulary(there: Path, folder: Path) -> None:
   elif (there / "vocab.txt").exists():
     same = mine.pieces == tuple(files.lines(there / "vocab.txt"))
     spec = f"wordpiece('{there / 'vocab.txt'}')"
+  elif (there / "tokenizer.json").is_file():
+    same = tokenizers.huggingface.same_words(there, mine)
+    spec = f"huggingface('{there / 'tokenizer.json'}')"
   else:
     return
   if not same:

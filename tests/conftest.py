@@ -23,6 +23,9 @@ os.environ["OPENBLAS_NUM_THREADS"] = "1"
 # thread per core: with fewer than devices x steps in flight, jax 0.10 hangs for good.
 os.environ["NPROC"] = "16"
 
+# Tokenized text is kept nowhere, unless a test names a folder.
+os.environ["TRANSFORMER_JAX_CACHE"] = ""
+
 # Figures are drawn into files; no test may open a window.
 os.environ["MPLBACKEND"] = "agg"
 

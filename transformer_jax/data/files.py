@@ -194,6 +194,8 @@ def suffix(path: pathlib.Path) -> str:
 
 def check_utf8(content: bytes, where: str) -> None:
   """Raises DataError with the first byte offset, and line, that is not UTF-8."""
+  if content.isascii():  # decoding takes as much memory again
+    return
   try:
     content.decode("utf-8")
   except UnicodeDecodeError as error:

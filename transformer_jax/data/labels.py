@@ -46,8 +46,9 @@ class Labelled(Task):
 
   source     'tfds:NAME', a file, or a folder with files called train, validation, test
   tokenizer  byte, char(size=512), word(size=16000) or subword(size=8000), trained on
-             the training text; wordpiece('vocab.txt') or kept('runs/.../ID'), as they
-             are, for a model that starts from weights
+             the training text; huggingface('FOLDER/tokenizer.json'),
+             wordpiece('vocab.txt') or kept('runs/.../ID'), as they are, for a model
+             that starts from weights
   classes    how many labels the model has room for
   split      what is scored: 'test' or 'validation'; or a split of TFDS data that has
              another name

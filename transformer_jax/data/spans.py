@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from transformer_jax.data.base import Batch, tasks
 from transformer_jax.data.files import DataError
 from transformer_jax.data.tokenized import Tokens
-from transformer_jax.data.tokenizers import BOS, EOS, PAD, tokenizers
+from transformer_jax.data.tokenizers import PAD, tokenizers
 from transformer_jax.positions import coords
 
 
@@ -47,6 +47,12 @@ class Spans(Tokens):
     """Returns the longer of both sides."""
     return max(self.sides(length))
 
+  @property
+  def _frame(self) -> tuple[int, int]:
+    """The tokens that begin and end a side."""
+    tokenizer = tokenizers.build(self.tokenizer)
+    return tokenizer.start, tokenizer.end
+
   def counts(self, length: Any) -> tuple[Any, Any]:
     """Returns how many tokens of a text are taken out, and in how many gaps."""
     gone = jnp.clip(jnp.round(length * self.rate), 1, jnp.maximum(length - 1, 1))
@@ -57,7 +63,9 @@ class Spans(Tokens):
     """Returns how many tokens the source and the target have, their ends included."""
     with jax.ensure_compile_time_eval():
       gone, gaps = map(int, self.counts(length))
-    have = tokenizers.build(self.tokenizer).sentinels
+    have = sum(
+      x.startswith("<extra_") for x in tokenizers.build(self.tokenizer).special
+    )
     if gaps > have:
       raise DataError(
         f"spans: a text of {length} tokens has {gaps} gaps and the tokenizer {have}"
@@ -90,7 +98,7 @@ class Spans(Tokens):
     target_BL = jnp.roll(target_BL, missing[1], axis=1)
     before_BL = jnp.pad(target_BL, ((0, 0), (1, 0)))[:, :-1]
     real_1L = place(target_BL) >= missing[1]
-    input_BL = jnp.where(place(target_BL) == missing[1], BOS, before_BL)
+    input_BL = jnp.where(place(target_BL) == missing[1], self._frame[0], before_BL)
     weight_BL = jnp.broadcast_to(real_1L, target_BL.shape).astype(jnp.float32)
     source_at = coords.padded(place(source_BL) >= missing[0])
     at = coords.padded(real_1L)
@@ -105,18 +113,18 @@ class Spans(Tokens):
     first = tokenizers.build(self.tokenizer).sentinel(0)
     sentinel_L = first + jnp.cumsum(first_L) - 1
     source_L = jnp.where(gap_L, sentinel_L, token_L)
-    source = _listed(source_L, kept_L | (first_L & real_L), full)
+    source = _listed(source_L, kept_L | (first_L & real_L), full, self._frame[1])
     # A sentinel goes before each gap, so both are written at once, two at a place.
     pair_M = jnp.stack([sentinel_L, token_L], axis=1).ravel()
     keep_M = jnp.stack([first_L & real_L, gap_L & real_L], axis=1).ravel()
-    return source, _listed(pair_M, keep_M, answer)
+    return source, _listed(pair_M, keep_M, answer, self._frame[1])
 
 
-def _listed(token_L: jax.Array, keep_L: jax.Array, size: int) -> jax.Array:
+def _listed(token_L: jax.Array, keep_L: jax.Array, size: int, end: int) -> jax.Array:
   """Returns the tokens to keep one after another, an end, and padding up to `size`."""
   place_L = jnp.where(keep_L, jnp.cumsum(keep_L) - 1, size)
   kept = jnp.full(size, PAD, jnp.int32).at[place_L].set(token_L, mode="drop")
-  return kept.at[jnp.sum(keep_L)].set(EOS)
+  return kept.at[jnp.sum(keep_L)].set(end)
 
 
 def gaps_of(key: jax.Array, length: Any, gone: Any, gaps: Any, L: int) -> jax.Array:

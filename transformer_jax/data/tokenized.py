@@ -8,14 +8,20 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 import numpy as np
+import xxhash
 
+from transformer_jax.data import cache
 from transformer_jax.data.base import MANY, Batch, note, shape, tasks
+from transformer_jax.data.cache import Tokenized
 from transformer_jax.data.files import DataError, Document
 from transformer_jax.data.text import Text
 from transformer_jax.data.tokenizers import Tokenizer, tokenizers
 from transformer_jax.positions import coords
 
 CHUNK = 20_000  # characters that are tokenized at once
+LEAST = 2_000_000  # bytes of text: a smaller one is soon tokenized again
+VERSION = 1  # of how documents become tokens, for those that are kept on disk
+MEMORY = 4  # vocabularies that stay in memory
 used = {}  # the vocabulary of each task that was loaded in this process
 
 
@@ -28,7 +34,8 @@ class Tokens(Text):
   token follows each document.
 
   tokenizer   byte, char(size=512), word(size=16000) or subword(size=8000), trained on
-              the training text
+              the training text; or those of others, as they are:
+              huggingface('FOLDER/tokenizer.json'), kept('runs/.../ID')
   """
 
   tokenizer: str = "subword(size=8000)"
@@ -46,16 +53,15 @@ class Tokens(Text):
   def load(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Returns train_N and scored_N (int32), end_W, and how many tokens have a piece."""
     documents, facts = self._kept()
-    tokenizer = used[self] = self._learned(documents["train"])
-    tokens = {name: _tokenized(tokenizer, documents[name]) for name in documents}
-    facts["tokens"] = {
-      name: sum(len(x.content) for x in tokens[name]) for name in tokens
-    }
-    end_W = self._ends(tokens[self.split], sum(facts["tokens"].values()))
+    found = self._found(documents)
+    tokenizer = used[self] = found.tokenizer
+    facts["tokens"] = {name: x_N.size for name, x_N in found.token_N.items()}
+    scored = _documents(documents[self.split], found, self.split)
+    end_W = self._ends(scored, sum(facts["tokens"].values()))
     facts |= {"windows": len(end_W), **tokenizer.facts}
     note(facts, *tokenizer.notes)
-    join = lambda name: np.concatenate([x.content for x in tokens[name]])
-    arrays = {"train_N": join("train"), "scored_N": join(self.split), "end_W": end_W}
+    train_N, scored_N = (found.token_N[x] for x in ("train", self.split))
+    arrays = {"train_N": train_N, "scored_N": scored_N, "end_W": end_W}
     arrays["pieces"] = np.int32(len(tokenizer.pieces))
     return arrays, {"source": self.source, **facts}
 
@@ -73,7 +79,17 @@ class Tokens(Text):
     return {name: self._keep(documents[name]) for name in documents}, facts
 
   def _learned(self, documents: list[Document]) -> Tokenizer:
-    return _train(self.tokenizer, tuple(x.content for x in documents))
+    return _train(self.tokenizer, documents)
+
+  def _found(self, documents: dict[str, list[Document]]) -> Tokenized:
+    """Returns the tokens of all documents, from disk where that is worth it."""
+    make = functools.partial(_tokenized, self.tokenizer, documents)
+    recipe = tokenizers.build(self.tokenizer).recipe
+    size = sum(len(x.content) for some in documents.values() for x in some)
+    if recipe is None or size < LEAST:
+      return make()
+    texts = {name: _digest(some) for name, some in documents.items()}
+    return cache.kept(cache.key_of(VERSION, CHUNK, recipe, texts), make)
 
 
 @tasks.register("prefix_tokens")
@@ -207,19 +223,53 @@ class Masked(Tokens):
     )
 
 
-@functools.lru_cache(maxsize=4)
-def _train(spec: str, contents: tuple[bytes, ...]) -> Tokenizer:
-  lines = (line for content in contents for line in content.decode().split("\n"))
-  return tokenizers.build(spec).train(lines)
+trained: dict[tuple[str, str], Tokenizer] = {}  # by tokenizer and text
 
 
-def _tokenized(tokenizer: Tokenizer, documents: list[Document]) -> list[Document]:
-  """Returns the documents with tokens, int32, for their content."""
-  found = []
+def _train(spec: str, documents: list[Document]) -> Tokenizer:
+  """Returns the tokenizer trained on texts; the newest ones are remembered."""
+  key = spec, _digest(documents)
+  if key not in trained:
+    lines = (line for x in documents for line in x.content.decode().split("\n"))
+    trained[key] = tokenizers.build(spec).train(lines)
+    for old in [*trained][:-MEMORY]:
+      del trained[old]
+  return trained[key]
+
+
+def _digest(documents: list[Document]) -> str:
+  """Returns a hash of the contents, in order."""
+  digest = xxhash.xxh3_128()
   for document in documents:
-    tokens = [n for text in _chunks(document) for n in tokenizer.encode(text)]
-    found.append(Document(document.name, np.array([*tokens, tokenizer.end], np.int32)))
-  return found
+    # The size keeps two documents from reading like one.
+    digest.update(len(document.content).to_bytes(8, "little"))
+    digest.update(document.content)
+  return digest.hexdigest()
+
+
+def _tokenized(spec: str, documents: dict[str, list[Document]]) -> Tokenized:
+  """Returns the tokens of all documents, each with an end."""
+  tokenizer = _train(spec, documents["train"])
+  token_N, size_D = {}, {}
+  for split, some in documents.items():
+    pieces = [_tokens(tokenizer, document) for document in some]
+    size_D[split] = np.array([len(x_N) for x_N in pieces], np.int64)
+    token_N[split] = np.concatenate([*pieces, np.zeros(0, np.int32)])
+  return Tokenized(tokenizer, token_N, size_D)
+
+
+def _tokens(tokenizer: Tokenizer, document: Document) -> np.ndarray:
+  """Returns the tokens of a document and an end, token_N."""
+  # One chunk after another: numbers in lists take ten times the memory.
+  pieces = [np.array(tokenizer.encode(text), np.int32) for text in _chunks(document)]
+  return np.concatenate([*pieces, np.array([tokenizer.end], np.int32)])
+
+
+def _documents(some: list[Document], found: Tokenized, split: str) -> list[Document]:
+  """Returns the documents of a split with their tokens for content."""
+  ends = np.cumsum(found.size_D[split])[:-1]
+  pieces = np.split(found.token_N[split], ends) if some else []
+  return [Document(x.name, own_N) for x, own_N in zip(some, pieces, strict=True)]
 
 
 def _chunks(document: Document) -> list[str]:

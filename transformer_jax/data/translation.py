@@ -27,7 +27,7 @@ from transformer_jax.data.base import (
 from transformer_jax.data.files import DataError
 from transformer_jax.data.parallel import Pair
 from transformer_jax.data.tokenized import used
-from transformer_jax.data.tokenizers import BOS, EOS, PAD, Tokenizer, tokenizers
+from transformer_jax.data.tokenizers import PAD, Tokenizer, tokenizers
 from transformer_jax.positions import coords
 
 ENOUGH = 1_000_000  # texts that a vocabulary is learned from
@@ -51,7 +51,8 @@ class Translation(Task):
              'id,de,en'; '': a header names them, or they are the source, the target
              and, if there is a third, the document
   tokenizer  byte, char(size=512), word(size=16000) or subword(size=8000), trained on
-             both sides of the training text
+             both sides of the training text; or those of others, as they are:
+             huggingface('FOLDER/tokenizer.json'), kept('runs/.../ID')
   longest    pairs with a side of more tokens are left out, and counted
   packed     the most pairs in a row of a training batch, one after another; pairs are
              drawn one by one and those with no room left in their row are dropped, so
@@ -114,19 +115,20 @@ class Translation(Task):
   def load(self) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, Any]]:
     """Returns the tokens of the train and the scored split, the shortest pairs first.
 
-    Each has token_N, and start_P2 and size_P2: where in token_N the sides of a pair
-    are. Raises DataError, in one line, for data that cannot be used.
+    Each has token_N, start_P2 and size_P2: where in token_N the sides of a pair are,
+    and ends_2: the start and the end token. Raises DataError, in one line, for data
+    that cannot be used.
     """
     pairs, facts = self.read()
     tokenizer = used[self] = self.learned(pairs["train"])
     facts |= tokenizer.facts
     note(facts, *tokenizer.notes)
-    arrays = {}
+    arrays, ends_2 = {}, np.array([tokenizer.start, tokenizer.end], np.int32)
     for name, split in (("train", "train"), ("scored", self.split)):
       sides, kept = self._tokens(tokenizer, pairs[split], split)
       facts["left_out"][split] |= parallel.left_out(pairs[split], kept, "too long")
       facts["pairs"][split] = len(kept)
-      arrays[name] = _arrays(sides)
+      arrays[name] = _arrays(sides) | {"ends_2": ends_2}
     facts["tokens"] = int(arrays["train"]["size_P2"].sum())
     facts["fit"] = _fit(arrays["train"], self.longest)
     return arrays, facts
@@ -270,7 +272,7 @@ def _batch(data: Any, chosen_BT: jax.Array, start_BT2: jax.Array, L: int) -> Bat
   source_BL, source_segment_BL, _ = side(0)
   target_BL, segment_BL, place_BL = side(1)
   before_BL = jnp.pad(target_BL, ((0, 0), (1, 0)))[:, :-1]
-  input_BL = jnp.where(place_BL == 0, BOS, before_BL)
+  input_BL = jnp.where(place_BL == 0, data["ends_2"][0], before_BL)
   real_BL = segment_BL > 0
   return Batch(
     jnp.where(real_BL, input_BL, PAD),
@@ -296,6 +298,6 @@ def _side(
   own = lambda x_BT: jnp.take_along_axis(x_BT, which_BL, axis=1)
   place_BL = jnp.arange(L) - own(start_BT)
   token_BL = jnp.asarray(data["token_N"])[own(first_BT) + place_BL]
-  token_BL = jnp.where(place_BL == own(size_BT), EOS, token_BL)
+  token_BL = jnp.where(place_BL == own(size_BT), data["ends_2"][1], token_BL)
   segment_BL = jnp.where(real_BL, which_BL + 1, 0)
   return jnp.where(real_BL, token_BL, PAD), segment_BL, place_BL

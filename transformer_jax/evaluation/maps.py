@@ -11,8 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from transformer_jax.attention.dense import Dense
-from transformer_jax.data.tokenizers import BOS, EOS, PAD
-from transformer_jax.evaluation.translator import Translator
+from transformer_jax.evaluation.translator import NOTHING, Translator
 from transformer_jax.models.paths import flat, nested, one_by_one
 from transformer_jax.positions import coords
 
@@ -51,13 +50,14 @@ def attention_map(
   tokenizer, model = translator.tokenizer, translator.model
   read, written = (tokenizer.encode(text) for text in (source, found))
   read, written = (row[: translator.longest - 1] for row in (read, written))
-  source_1M, token_1L = [*read, EOS], [BOS, *written]
+  source_1M, token_1L = [*read, tokenizer.end], [tokenizer.start, *written]
   # Texts of one length could not be told from a text that looks at itself.
-  source_1M += [PAD] * (len(source_1M) == len(token_1L))
+  source_1M += [NOTHING] * (len(source_1M) == len(token_1L))
   source_1M, token_1L = jnp.array([source_1M]), jnp.array([token_1L])
   heard: list[np.ndarray] = []
   arch = dataclasses.replace(model.arch, core=Listening(heard), dtype="float32")
-  source_at = coords.padded(source_1M != PAD)
+  source_at = coords.padded(source_1M != NOTHING)
+  source_1M = jnp.maximum(source_1M, 0)
   params = jax.tree.map(jnp.asarray, translator.params)
   if getattr(arch, "scan", False):  # what a scan over layers traces are no numbers
     arch = dataclasses.replace(arch, scan=False)
@@ -71,8 +71,8 @@ def attention_map(
     return {}
   pieces = lambda row: [tokenizer.pieces[n] for n in row]
   return {
-    "source": [*pieces(read), "</s>"],
-    "found": [*pieces(written), "</s>"],
+    "source": pieces([*read, tokenizer.end]),
+    "found": pieces([*written, tokenizer.end]),
     "weights_LM": np.round(weight_LM[:, : len(read) + 1], 4).tolist(),
   }
 

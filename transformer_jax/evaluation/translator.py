@@ -10,9 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from transformer_jax.data.tokenizers import BOS, EOS, PAD, Tokenizer
+from transformer_jax.data.tokenizers import Tokenizer
 from transformer_jax.evaluation.beam import Beam, beam_search
 from transformer_jax.positions import coords
+
+NOTHING = -1  # where a source has no token: 0 may be a token that counts
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -43,22 +45,24 @@ class Translator:
           f"a line of {len(row)} tokens is cut to {self.longest - 1}, the most that"
           f" this run reads: {text[:40]}..."
         )
-    args = self.model, how, self.longest, self.params
-    found = _search(*args, self.place(self.source(rows)))
+    start, end = self.tokenizer.start, self.tokenizer.end
+    source_BL = self.place(self.source(rows))
+    args = self.model, how, self.longest, start, end
+    found = _search(*args, self.params, source_BL)
     token_BN, score_B = map(np.asarray, found)
     written = []
     for text, row, score in zip(texts, token_BN.tolist(), score_B, strict=True):
       lost = np.isneginf(score)
       if lost:
         say(f"no translation, since logits are not numbers: {text[:40]}...")
-      written.append(None if lost else self.tokenizer.decode(until_end(row)))
+      written.append(None if lost else self.tokenizer.decode(before(row, end)))
     return written
 
   def source(self, rows: list[list[int]]) -> np.ndarray:
-    """Returns what the encoder reads, source_BL: tokens, an end, padding."""
-    source_BL = np.full((len(rows), self.longest), PAD, np.int32)
+    """Returns source_BL: tokens, an end, and NOTHING."""
+    source_BL = np.full((len(rows), self.longest), NOTHING, np.int32)
     for place_L, row in zip(source_BL, rows, strict=True):
-      row = [*row[: self.longest - 1], EOS]
+      row = [*row[: self.longest - 1], self.tokenizer.end]
       place_L[: len(row)] = row
     return source_BL
 
@@ -77,18 +81,25 @@ class Translator:
       yield from self(full, how, say)[: len(some)]
 
 
-def until_end(row: list[int]) -> Iterator[int]:
+def before(row: list[int], end: int) -> Iterator[int]:
   """Yields the tokens before the end."""
-  return itertools.takewhile(lambda n: n != EOS, row)
+  return itertools.takewhile(lambda n: n != end, row)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
 def _search(
-  model, how: Beam, longest: int, params, source_BL: jax.Array
+  model: Any,
+  how: Beam,
+  longest: int,
+  start: int,
+  end: int,
+  params: Any,
+  source_BL: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
   """Returns the best translation of each row, token_BN, and its score_B."""
-  at = coords.padded(source_BL != PAD)
-  memory = model.apply({"params": params}, source_BL, at, method="encode")
-  start_B1 = jnp.full((len(source_BL), 1), BOS)
-  found = beam_search(model, params, start_B1, longest, EOS, how, memory=memory)
+  at = coords.padded(source_BL != NOTHING)
+  token_BL = jnp.maximum(source_BL, 0)
+  memory = model.apply({"params": params}, token_BL, at, method="encode")
+  start_B1 = jnp.full((len(source_BL), 1), start)
+  found = beam_search(model, params, start_B1, longest, end, how, memory=memory)
   return found.token_BKN[:, 0], found.score_BK[:, 0]

@@ -2,6 +2,7 @@
 
 from transformer_jax.data.tokenizers import byte as byte
 from transformer_jax.data.tokenizers import char as char
+from transformer_jax.data.tokenizers import huggingface as huggingface
 from transformer_jax.data.tokenizers import kept as kept
 from transformer_jax.data.tokenizers import subword as subword
 from transformer_jax.data.tokenizers import word as word

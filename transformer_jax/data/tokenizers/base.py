@@ -68,6 +68,14 @@ class Tokenizer:
     return facts | ({"vocabulary_text": self.trained_on} if self.trained_on else {})
 
   @property
+  def recipe(self) -> str | None:
+    """All that makes its tokens but the texts; None: tokens are not kept on disk.
+
+    Whoever changes what a tokenizer does gives its recipe another version.
+    """
+    return None
+
+  @property
   def notes(self) -> list[str]:
     """Sentences about the training text that a user should read."""
     return []
@@ -86,10 +94,11 @@ class Tokenizer:
 
   def sentinel(self, n: int) -> int:
     """Returns the token <extra_n>. Raises DataError when there are too few."""
-    if not 0 <= n < self.sentinels:
+    if f"<extra_{n}>" not in self.special:  # a vocabulary from a file has none
       raise DataError(
-        f"{self.name} has {self.sentinels} sentinels, and <extra_{n}> is asked for;"
-        f" write {self.name}(sentinels={n + 1})"
+        f"{self.name} has {max(len(self.special) - len(SPECIAL), 0)} sentinels, and"
+        f" <extra_{n}> is asked for; write"
+        f" {self.name if self.special else 'subword'}(sentinels={n + 1})"
       )
     return len(SPECIAL) + n
 
@@ -127,6 +136,9 @@ class Tokenizer:
     kept = [field.name for field in dataclasses.fields(self) if field.init]
     learned = {"pieces", "trained_on"}
     return {name: getattr(self, name) for name in kept if name not in learned}
+
+  def _recipe(self, *versions: object) -> str:
+    return json.dumps([self.name, self._arguments(), *versions])
 
   def _save_more(self, folder: pathlib.Path) -> None:
     pass

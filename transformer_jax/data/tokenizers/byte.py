@@ -18,6 +18,10 @@ class Byte(Tokenizer):
   def vocabulary(self) -> int:
     return len(self.special) + 256
 
+  @property
+  def recipe(self) -> str:
+    return self._recipe(1)
+
   def train(self, texts: Iterable[str] = ()) -> "Byte":
     """Returns the same vocabulary whatever the texts."""
     pieces = *self.special, *(f"<0x{value:02X}>" for value in range(256))

@@ -26,6 +26,10 @@ class Listed(Tokenizer):
   def vocabulary(self) -> int:
     return self.size
 
+  @property
+  def recipe(self) -> str:
+    return self._recipe(1)
+
   def cut(self, text: str) -> list[str]:
     """Cuts a text into pieces."""
     raise NotImplementedError

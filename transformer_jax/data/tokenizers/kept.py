@@ -42,6 +42,11 @@ class Kept(Tokenizer):
   def mask(self) -> int:
     return self._there.mask
 
+  @property
+  def recipe(self) -> str | None:
+    there = self._there
+    return there.recipe and self._recipe(there.recipe, there.fingerprint)
+
   def train(self, texts: Iterable[str] = ()) -> Tokenizer:
     """Returns the run's tokenizer whatever the texts."""
     return self._there

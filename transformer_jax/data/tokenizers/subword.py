@@ -67,6 +67,12 @@ class Subword(Tokenizer):
     return dataclasses.replace(self._of(out.getvalue()), trained_on=trained_on)
 
   @property
+  def recipe(self) -> str:
+    import sentencepiece
+
+    return self._recipe(1, sentencepiece.__version__, _OPTIONS)
+
+  @property
   def notes(self) -> list[str]:
     lines = self.trained_on.get("left_out")
     if not lines:

@@ -58,6 +58,10 @@ class WordPiece(Tokenizer):
   def mask(self) -> int:
     return self._number("[MASK]")
 
+  @property
+  def recipe(self) -> str:
+    return self._recipe(1, self._listed)
+
   def train(self, texts: Iterable[str] = ()) -> "WordPiece":
     """Returns the vocabulary of the file whatever the texts."""
     return dataclasses.replace(self, pieces=self._listed)

@@ -1,0 +1,164 @@
+"""Tokenized text on disk: the same tokens, never half or damaged ones."""
+
+import json
+import os
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from transformer_jax.data import cache, tokenized
+from transformer_jax.data.base import tasks
+from transformer_jax.data.tokenizers.subword import Subword
+
+
+@pytest.fixture
+def text(tmp_path, monkeypatch):
+  """A file worth keeping, and a folder for its tokens."""
+  monkeypatch.setenv(cache.VARIABLE, str(tmp_path / "cache"))
+  monkeypatch.setattr(tokenized, "LEAST", 1000)
+  lines = [f"line {n} of a text with words and words {n % 7}" for n in range(400)]
+  (tmp_path / "text.txt").write_text("\n".join(lines))
+  return tmp_path / "text.txt"
+
+
+def build(text, fields="tokenizer='subword(size=300)'"):
+  return tasks.build(f"tokens({str(text)!r}, window=32, scored=4, {fields})")
+
+
+def load(task):
+  """Loads a task as a new process would."""
+  tokenized.trained.clear()
+  return task.load()
+
+
+def entries(text):
+  return sorted((text.parent / "cache").iterdir())
+
+
+def assert_same(one, other):
+  assert one[1] == other[1]
+  for name in ("train_N", "scored_N", "end_W"):
+    np.testing.assert_array_equal(one[0][name], other[0][name])
+    assert one[0][name].dtype == other[0][name].dtype
+
+
+def never(monkeypatch):
+  """Lets no vocabulary be learned and nothing be tokenized."""
+
+  def fail(*_):
+    raise AssertionError("tokenized again")
+
+  monkeypatch.setattr(Subword, "encode", fail)
+  monkeypatch.setattr(Subword, "train", fail)
+
+
+def test_a_second_process_reads_the_same_tokens(text, monkeypatch):
+  monkeypatch.setenv(cache.VARIABLE, "")
+  plain = load(build(text))
+  monkeypatch.setenv(cache.VARIABLE, str(text.parent / "cache"))
+  assert_same(load(build(text)), plain)
+  (entry,) = entries(text)
+  never(monkeypatch)
+  found = load(build(text))
+  assert_same(found, plain)
+  assert isinstance(found[0]["train_N"].base, np.memmap)
+  # Other windows are cut from the same tokens.
+  _, facts = load(build(text, "tokenizer='subword(size=300)', split='validation'"))
+  assert facts["tokens"] == plain[1]["tokens"] and entries(text) == [entry]
+  build(text).keep(text.parent / "run")
+  assert (text.parent / "run" / "tokenizer" / "tokenizer.model").exists()
+
+
+def test_other_text_and_other_tokenizers_are_other_entries(text, monkeypatch):
+  load(build(text))
+  load(build(text, "tokenizer='subword(size=310)'"))
+  load(build(text, "tokenizer='char'"))
+  load(build(text, "tokenizer='subword(size=300)', limit=5000"))
+  text.write_text(text.read_text().replace("words", "wards"))
+  load(build(text))
+  assert len(entries(text)) == 5
+  monkeypatch.setattr(tokenized, "LEAST", 10**9)  # small texts are not kept
+  load(build(text, "tokenizer='char(size=50)'"))
+  assert len(entries(text)) == 5
+
+
+@pytest.mark.parametrize(
+  "name", ["train.npy", "test_sizes.npy", "entry.json", "tokenizer/tokenizer.model"]
+)
+@pytest.mark.parametrize("harm", ["flip", "cut", "gone"])
+def test_a_damaged_entry_is_made_again(text, name, harm):
+  plain = load(build(text))
+  (entry,) = entries(text)
+  whole = (entry / name).read_bytes()
+  path, middle = entry / name, len(whole) // 2
+  path.unlink()  # what is mapped of it stays
+  if harm == "cut":
+    path.write_bytes(whole[:middle])
+  elif harm == "flip":
+    path.write_bytes(whole[:middle] + bytes([whole[middle] ^ 4]) + whole[middle + 1 :])
+  assert_same(load(build(text)), plain)
+  assert entries(text) == [entry] and path.read_bytes() == whole
+
+
+def test_processes_that_write_at_once_do_no_harm(text):
+  plain, found, failed = load(build(text)), [], []
+  (entry,) = entries(text)
+  made, together = cache._read(entry), threading.Barrier(4)
+
+  def work():
+    together.wait()
+    try:
+      found.append(cache.kept("f" * 32, lambda: made))
+    except Exception as error:
+      failed.append(error)
+
+  threads = [threading.Thread(target=work) for _ in range(4)]
+  for thread in threads:
+    thread.start()
+  for thread in threads:
+    thread.join()
+  assert not failed and len(found) == 4
+  for each in found:
+    np.testing.assert_array_equal(each.token_N["train"], plain[0]["train_N"])
+  assert [x.name for x in entries(text)] == sorted([entry.name, "f" * 32])
+
+
+def test_where_nothing_can_be_written_tokens_are_made(text, monkeypatch):
+  plain = load(build(text))
+  (text.parent / "file").write_text("no folder")
+  monkeypatch.setenv(cache.VARIABLE, str(text.parent / "file" / "below"))
+  assert_same(load(build(text)), plain)
+
+
+def test_what_nobody_read_for_a_month_goes_and_nothing_else_does(text):
+  load(build(text))
+  (entry,) = entries(text)
+  old = entry.with_name(f"{entry.name}.abc.new")
+  old.mkdir()
+  other = entry.with_name("somebody's folder")
+  other.mkdir()
+  month = time.time() - 31 * 86_400
+  for path in (entry / "entry.json", old, other):
+    os.utime(path, (month, month))
+  load(build(text, "tokenizer='char'"))
+  left = entries(text)
+  assert entry not in left and old not in left and other in left and len(left) == 2
+
+
+def test_an_entry_says_what_it_is(text):
+  _, facts = load(build(text))
+  (entry,) = entries(text)
+  said = json.loads((entry / "entry.json").read_text())
+  assert said["trained_on"] == facts["vocabulary_text"]
+  assert said["splits"] == ["train", "validation", "test"]
+  assert "tokenizer/tokenizer.model" in said["files"] and len(said["files"]) == 8
+
+
+def test_the_folder_follows_xdg(monkeypatch, tmp_path):
+  monkeypatch.delenv(cache.VARIABLE)
+  monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+  assert cache.folder() == tmp_path / "transformer_jax" / "tokens"
+  monkeypatch.setenv(cache.VARIABLE, "")
+  assert cache.folder() is None

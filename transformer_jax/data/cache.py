@@ -1,0 +1,149 @@
+"""Tokenized text on disk, so that a process need not tokenize what another one did.
+
+An entry is a folder named by a hash of all that makes its tokens. It is written beside
+its place and renamed, so processes never see half of one, and every file is verified by
+its XXH3 checksum when it is read: a damaged entry is made again.
+"""
+
+import dataclasses
+import functools
+import json
+import os
+import pathlib
+import shutil
+import time
+import uuid
+from collections.abc import Callable
+
+import numpy as np
+import xxhash
+
+from transformer_jax.data import tokenizers
+from transformer_jax.data.files import DataError
+from transformer_jax.data.tokenizers import Tokenizer
+
+VARIABLE = "TRANSFORMER_JAX_CACHE"  # a folder; empty: nothing is kept
+DAYS = 30  # after which an entry that nobody read is removed
+LIST = "entry.json"
+SECONDS_A_DAY = 86_400
+
+
+@dataclasses.dataclass(frozen=True)
+class Tokenized:
+  """The tokens of splits.
+
+  token_N   int32 by split, all documents one after another
+  size_D    int64 by split, how many tokens each document has
+  """
+
+  tokenizer: Tokenizer
+  token_N: dict[str, np.ndarray]
+  size_D: dict[str, np.ndarray]
+
+
+def folder() -> pathlib.Path | None:
+  """Returns where entries are, by XDG's rules unless the environment names a folder."""
+  said = os.environ.get(VARIABLE)
+  if said is not None:
+    return pathlib.Path(said).expanduser() if said else None
+  base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+  return pathlib.Path(base).expanduser() / "transformer_jax" / "tokens"
+
+
+def kept(key: str, make: Callable[[], Tokenized]) -> Tokenized:
+  """Returns the entry of a key, mapped into memory; makes it if there is none.
+
+  Where nothing can be written, what was made is returned all the same.
+  """
+  where = folder()
+  if where is None:
+    return make()
+  found = _read(where / key)
+  if found is None:
+    made = make()
+    try:
+      _write(where, key, made)
+    except OSError:
+      return made
+    found = _read(where / key) or made
+  return found
+
+
+def key_of(*parts: object) -> str:
+  """Returns the name of an entry: a hash of all that makes its tokens."""
+  return xxhash.xxh3_128(json.dumps(parts).encode()).hexdigest()
+
+
+def _read(entry: pathlib.Path) -> Tokenized | None:
+  """Returns an entry whose files are as they were written, or None."""
+  try:
+    said = json.loads((entry / LIST).read_text(encoding="utf-8"))
+    if any(_checksum(entry / name) != x for name, x in said["files"].items()):
+      return None
+    mapped = functools.partial(np.load, mmap_mode="r", allow_pickle=False)
+    tokenizer = dataclasses.replace(
+      tokenizers.load(entry / "tokenizer"), trained_on=said["trained_on"]
+    )
+    token_N = {
+      split: np.asarray(mapped(entry / f"{split}.npy")) for split in said["splits"]
+    }
+    size_D = {
+      split: np.asarray(mapped(entry / f"{split}_sizes.npy"))
+      for split in said["splits"]
+    }
+    os.utime(entry / LIST)
+  except (OSError, ValueError, KeyError, TypeError, DataError):
+    return None
+  return Tokenized(tokenizer, token_N, size_D)
+
+
+def _write(where: pathlib.Path, key: str, made: Tokenized) -> None:
+  """Writes an entry under a name of its own, and renames it."""
+  where.mkdir(parents=True, exist_ok=True)
+  _tidy(where)
+  new = where / f"{key}.{uuid.uuid4().hex}.new"
+  try:
+    made.tokenizer.save(new / "tokenizer")
+    for split in made.token_N:
+      np.save(new / f"{split}.npy", made.token_N[split], allow_pickle=False)
+      np.save(new / f"{split}_sizes.npy", made.size_D[split], allow_pickle=False)
+    paths = sorted(path for path in new.rglob("*") if path.is_file())
+    said = {
+      "splits": [*made.token_N],
+      "trained_on": made.tokenizer.trained_on,
+      "files": {path.relative_to(new).as_posix(): _checksum(path) for path in paths},
+    }
+    (new / LIST).write_text(json.dumps(said, indent=1), encoding="utf-8")
+    _into_place(new, where / key)
+  finally:
+    shutil.rmtree(new, ignore_errors=True)
+
+
+def _into_place(new: pathlib.Path, entry: pathlib.Path) -> None:
+  """Renames a folder; what is there is damaged, or as good, when it was just made."""
+  if entry.exists():
+    if _read(entry):
+      return
+    old = new.with_suffix(".old")
+    entry.rename(old)  # processes that have mapped it keep it
+    shutil.rmtree(old, ignore_errors=True)
+  new.rename(entry)
+
+
+def _tidy(where: pathlib.Path) -> None:
+  """Removes entries that nobody read for long, and what killed processes left."""
+  for entry in where.iterdir():
+    listed = entry / LIST
+    name = entry.name.partition(".")[0]
+    ours = len(name) == 32 and {*name} <= {*"0123456789abcdef"} and entry.is_dir()
+    newest = listed if listed.exists() else entry
+    if ours and time.time() - newest.stat().st_mtime > DAYS * SECONDS_A_DAY:
+      shutil.rmtree(entry, ignore_errors=True)
+
+
+def _checksum(path: pathlib.Path) -> str:
+  digest = xxhash.xxh3_128()
+  with path.open("rb") as file:
+    while piece := file.read(1 << 20):
+      digest.update(piece)
+  return digest.hexdigest()
