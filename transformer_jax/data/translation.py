@@ -137,7 +137,7 @@ class Translation(Task):
     # Few pairs: a step looks for those that fit, two operations for each, which the
     # costs of a run with its data count too.
     split = {"start_P2": shape(FEW, 2), "size_P2": shape(FEW, 2)}
-    split |= {"token_N": shape(MANY)}
+    split |= {"token_N": shape(MANY), "ends_2": shape(2)}
     return {"train": split, "scored": split}
 
   def check(self, arrays: Any, length: int) -> None:
