@@ -118,10 +118,10 @@ def notes(runs: Sequence[Run]) -> tuple[str, ...]:
   """Says what differs between runs and no test can see: rounding, and what follows."""
   lines = []
   for name, of in ROUNDS.items():
+    had = {run.label: of(run) for run in runs if of(run) is not None}
     values: dict[str, list[str]] = {}
-    for run in runs:
-      if of(run) is not None:
-        values.setdefault(_shown(of(run)), []).append(run.label)
+    for label, value in _differing(had).items():
+      values.setdefault(_shown(value), []).append(label)
     if len(values) > 1:
       each = "; ".join(f"{value}: {listed(labels)}" for value, labels in values.items())
       lines.append(f"{name} ({each})")
@@ -131,6 +131,15 @@ def notes(runs: Sequence[Run]) -> tuple[str, ...]:
     f"Not the same in all runs: {', '.join(lines)}. Each of these changes last digits,"
     " and in long training that may change scores.",
   )
+
+
+def _differing(had: dict[str, Any]) -> dict[str, Any]:
+  """Returns the values, of dicts only the keys in which they differ."""
+  if not had or not all(isinstance(value, dict) for value in had.values()):
+    return had
+  keys = dict.fromkeys(key for value in had.values() for key in value)
+  apart = [key for key in keys if len({str(x.get(key)) for x in had.values()}) > 1]
+  return {label: {key: x.get(key) for key in apart} for label, x in had.items()}
 
 
 def _shown(value: Any) -> str:

@@ -12,6 +12,7 @@ from transformer_jax.training.files import (
 )
 
 FILE = "inputs.json"
+DATA, CODE = "data", "own code"  # the kinds of fingerprints
 
 
 class ChangedError(FileError):
@@ -27,7 +28,7 @@ def check(folder: Path, now: Mapping[str, str], what: str, copies: str = "") -> 
   Raises ChangedError, naming what changed, before anything is overwritten.
   """
   recorded = _read(folder / FILE)
-  then = recorded.get(what)
+  then = fingerprints(folder, what)
   if has_checkpoint(folder):
     if then is None and now:
       warn(f"{folder} goes on as it is: what {what} it was begun with is not recorded")
@@ -35,6 +36,12 @@ def check(folder: Path, now: Mapping[str, str], what: str, copies: str = "") -> 
       raise ChangedError(_refusal(folder, then, now, copies))
   if then != dict(now):
     write_json(folder / FILE, {**recorded, what: dict(now)})
+
+
+def fingerprints(folder: Path, what: str) -> dict[str, str] | None:
+  """Returns the recorded fingerprints of one kind, None where there are none."""
+  then = _read(folder / FILE).get(what)
+  return then if isinstance(then, dict) else None
 
 
 def _read(path: Path) -> dict:
@@ -66,4 +73,4 @@ def _refusal(folder: Path, then: Mapping, now: Mapping, copies: str) -> str:
 
 
 def _short(fingerprint: str | None) -> str:
-  return fingerprint[:8] if fingerprint else "none"
+  return str(fingerprint)[:8] if fingerprint else "none"

@@ -9,10 +9,11 @@ import sysconfig
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from experiments import inputs
 from experiments.config import SPECS, flatten
 from experiments.provenance import PROJECT
 from transformer_jax.spec import outside
-from transformer_jax.training.files import replace_file
+from transformer_jax.training.files import replace_file, warn
 
 FOLDER = "own_code"  # of a run, with the files as they were
 
@@ -45,6 +46,23 @@ def fingerprints(code: Mapping[str, bytes]) -> dict[str, str]:
   return {name: hashlib.sha256(code[name]).hexdigest() for name in code}
 
 
+def compare(folder: Path, config: Mapping) -> None:
+  """Says which files changed since a run was trained: its parameters meet other code.
+
+  folder   of the run, with what `save` kept there
+  """
+  then = inputs.fingerprints(folder, inputs.CODE)
+  now = fingerprints(read(config))
+  names = [
+    name for name in {**now, **(then or {})} if (then or now).get(name) != now.get(name)
+  ]
+  if names:
+    warn(
+      f"{folder} was trained by other code of {', '.join(names)}, and its parameters"
+      f" are used by that of now; the files of then are in {folder / FOLDER}"
+    )
+
+
 def save(folder: Path, code: Mapping[str, bytes]) -> None:
   """Keeps the files with a run, so that it can be repeated after they were edited."""
   for name, content in code.items():
@@ -58,6 +76,9 @@ def _content(path: Path) -> bytes:
 
 def _file(module: str) -> Path | None:
   """Returns the file that a module is imported from, None where there is none."""
+  parent = module.rpartition(".")[0]
+  if not {module, parent} & {*sys.modules, ""}:
+    return None  # finding it would import its package
   try:
     spec = getattr(sys.modules.get(module), "__spec__", None)
     spec = spec or importlib.util.find_spec(module)

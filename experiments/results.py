@@ -189,8 +189,10 @@ def _shape(result: dict) -> str:
       return f"is damaged (measures {better} name no lower or higher)"
     for score in result["scores"]:
       _ = score["seed"], score["length"], score["measure"], score["value"]
-    for name in ("undefined", "diverged"):
+    for name in ("undefined", "diverged", "data", "start", "own_code", "targets"):
       dict.keys(result.get(name) or {})
+    for targets in (result.get("targets") or {}).values():
+      _ = str.split(targets["fingerprint"]), targets["examples"] + targets["targets"]
   except KeyError as error:
     return f"is damaged (no {error})"
   except (TypeError, ValueError, AttributeError) as error:

@@ -71,7 +71,7 @@ def _run(config: ConfigDict, folder: Path, name: str, stop: Any) -> dict | None:
     experiment, mesh, arrays, facts = _prepare(config)
     experiment.task.keep(folder)
     start = read_start(config.train.start, experiment, folder)
-    inputs.check(folder, _inputs(facts, start), "data")
+    inputs.check(folder, _inputs(facts, start), inputs.DATA)
     program = start.into(_compile(experiment, arrays, mesh))
   with watch.phase("train"):
     fitted, measured = _fit(experiment, program, arrays, folder, name, stop)

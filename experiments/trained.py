@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from absl import flags
 from ml_collections import ConfigDict
 
+from experiments import own_code
 from experiments.build import Experiment, build
 from experiments.config import ConfigError, resolve, validate
 from experiments.configs import base
@@ -99,7 +100,9 @@ def of_run(folder: Path) -> tuple[ConfigDict, Experiment]:
   config = resolve(base.get_config(), read_object(path))
   with registered_only(str(path)):
     validate(config)
-    return config, build(config)
+    experiment = build(config)
+  own_code.compare(folder, config)
+  return config, experiment
 
 
 def _params(run: Path, experiment: Experiment, last: int) -> Any:

@@ -160,7 +160,7 @@ def _own_code(run: Run) -> dict[str, str]:
 
 def _train(run: Run, name: str, stop: Stop, folder: Path) -> dict[str, Any] | None:
   code = own_code.read(run.config)
-  inputs.check(folder, own_code.fingerprints(code), "own code", own_code.FOLDER)
+  inputs.check(folder, own_code.fingerprints(code), inputs.CODE, own_code.FOLDER)
   own_code.save(folder, code)
   return load(TRAIN)(run.config, folder, name, stop)
 

@@ -156,6 +156,7 @@ def test_what_no_test_can_see_is_said(sweep):
     edit(sweep, f"text-{n:02d}", "config.json", **{"evaluate.rows_per_step": rows})
   assert verdicts(sweep)["alibi"] == "better"
   edit(sweep, "text-01", device="cpu x4", mesh={"data": 2})
+  edit(sweep, "text-02", versions={"jax": "0.11.0", "flax": "0.12.8"})
   (note,) = [
     n
     for n in tables.main_table(findings.find(sweep), "text").notes
@@ -163,3 +164,4 @@ def test_what_no_test_can_see_is_said(sweep):
   ]
   assert "evaluate.rows_per_step (4: none and alibi; 16: rope)" in note
   assert "device (cpu x2: none and rope; cpu x4: alibi)" in note and "mesh" not in note
+  assert "versions (jax 0.10.2: none and alibi; jax 0.11.0: rope)" in note

@@ -19,6 +19,9 @@ FADE = """
 import dataclasses
 import numpy
 from fade_parts import RATE
+
+def late():
+  import not_there.at_all
 from transformer_jax.positions.base import PositionalEncoding
 
 @dataclasses.dataclass(frozen=True)
@@ -65,6 +68,22 @@ def test_an_edited_file_counts_in_the_next_process(fade):
   own_code._content.cache_clear()
   after = own_code.fingerprints(own_code.read(config))
   assert {name for name in after if after[name] != before[name]} == {"fade_parts.py"}
+
+
+def test_parameters_of_other_code_are_said(fade, tmp_path, capsys):
+  config = resolve(base.get_config(), OWN)
+  code = own_code.read(config)
+  own_code.compare(tmp_path, config)
+  own_code.save(tmp_path, code)
+  inputs.check(tmp_path, own_code.fingerprints(code), inputs.CODE)
+  own_code.compare(tmp_path, config)
+  assert capsys.readouterr().err == ""
+  assert (tmp_path / "own_code" / "fade_of_test.py").read_text() == FADE
+  (fade / "fade_parts.py").write_text("RATE = 2.0\n")
+  own_code._content.cache_clear()
+  own_code.compare(tmp_path, config)
+  (line,) = capsys.readouterr().err.splitlines()
+  assert "was trained by other code of fade_parts.py, and its parameters are" in line
 
 
 # --- runs -----------------------------------------------------------------------------

@@ -126,6 +126,8 @@ def test_zero_finished_runs_still_make_a_page(tmp_path):
     {"measures": []},
     {"seeds": "012"},
     {"diverged": [3]},
+    {"data": ["aa"]},
+    {"targets": {"64": {"fingerprint": ["aa"]}}},
   ],
   ids=lambda change: next(iter(change)),
 )
