@@ -89,6 +89,9 @@ class Findings:
         rows.append((run, run.state, ": ".join(where + [run.error or "no error yet"])))
       for seed, step in (run.fact("diverged") or {}).items():
         rows.append((run, "diverged", f"seed {seed} at step {step}"))
+      if steps := run.fact("rows_lost"):
+        details = f"metrics.jsonl lacks {len(steps)} steps, the first is {steps[0]}"
+        rows.append((run, "record damaged", details))
       lengths: dict[str, list[str]] = {}
       for length, reason in (run.fact("undefined") or {}).items():
         lengths.setdefault(str(reason), []).append(str(length))

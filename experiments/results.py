@@ -115,6 +115,9 @@ def _plan(workdir: pathlib.Path) -> dict:
       " --workdir=<folder>"
     )
   plan, trouble = _json(path)
+  lists = [plan.get(name, []) for name in ("runs", "groups")]
+  if not all(isinstance(each, list) for each in lists):
+    trouble = trouble or "is damaged (runs and groups are no lists)"
   if trouble:
     raise ReportError(f"{path} {trouble}: run the sweep again, finished runs are kept")
   return plan

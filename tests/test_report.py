@@ -77,6 +77,24 @@ def break_runs(workdir):
   (workdir / "runs/of-another-plan").mkdir()
 
 
+def test_a_result_that_was_not_written_so_and_a_record_with_gaps_are_said(tmp_path):
+  workdir = write_sweep(tmp_path, {"text": ("bits_per_byte", TEXT)})
+  edit(workdir, "text-00", rows_lost=[40, 80])
+  edit(workdir, "text-01", "status.json", checksums={"result.json": "0" * 32})
+  troubled = findings.find(workdir).troubled
+  found = {(run.label, state): what for run, state, what in troubled}
+  gaps = "metrics.jsonl lacks 2 steps, the first is 40"
+  assert found["none", "record damaged"] == gaps
+  assert "result.json is not what was written" in found["sinusoidal", "damaged"]
+
+
+@pytest.mark.parametrize("content", ["[]", '{"runs": 3}', '{"groups": 3}', "\x00"])
+def test_a_damaged_plan_is_one_sentence(tmp_path, content):
+  (tmp_path / "sweep.json").write_text(content)
+  with pytest.raises(results.ReportError, match="run the sweep again"):
+    results.read(tmp_path)
+
+
 def test_runs_without_a_result_are_named_and_shown(tmp_path):
   workdir = write_sweep(tmp_path, {"text": ("bits_per_byte", TEXT)})
   break_runs(workdir)
@@ -196,7 +214,7 @@ def test_command_line(quick, tmp_path, finished):
   workdir = quick if finished else tmp_path
   command = [sys.executable, "-m", "experiments.report", f"--workdir={workdir}"]
   done = subprocess.run(command, capture_output=True, text=True)
-  assert done.returncode == (0 if finished else 1), done.stderr
+  assert done.returncode == (0 if finished else 2), done.stderr
   if finished:
     assert f"report: {workdir / 'report.html'}" in done.stdout
   else:

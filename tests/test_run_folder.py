@@ -222,3 +222,46 @@ def test_a_log_that_takes_nothing_ends_no_command(tmp_path, log):
   assert (tmp_path / "done").exists()
   if log == "a file":
     assert (tmp_path / "log").read_text().count("a line") == 18
+
+
+SWEEP = """
+import sys, time, types
+
+def run(config, folder, name, stop):
+  from transformer_jax.training.progress import Progress
+  with open("trained", "a") as file:
+    print(config.model.position, file=file)
+  with Progress(8, name) as bar:
+    bar.update(8, loss=1.0)
+    time.sleep(0.3)
+  return RESULT
+
+RESULT = %r
+sys.modules["experiments.train"] = fake = types.ModuleType("experiments.train")
+fake.run = run
+from experiments import flags, sweep
+sys.argv = ["sweep", "--workdir=out", "--groups=copy"]
+flags.start(sweep.main)
+"""
+
+
+def test_sweeps_share_a_folder_also_where_a_log_is_full(tmp_path):
+  scores = [SCORE | {"seed": seed, "value": 0.5} for seed in (0, 1, 2)]
+  code = SWEEP % (RESULT | {"seeds": [0, 1, 2], "scores": scores})
+  ours = {"PYTHONPATH": os.path.dirname(os.path.dirname(runs.__file__))}
+  with open("/dev/full", "w") as full, open(tmp_path / "log", "w") as log:
+    children = [
+      subprocess.Popen(
+        [sys.executable, "-c", code], cwd=tmp_path, env=os.environ | ours,
+        stdout=file, stderr=file,
+      )
+      for file in (full, log)
+    ]  # fmt: skip
+    codes = [child.wait(timeout=200) for child in children]
+  said = (tmp_path / "log").read_text()
+  assert codes == [0, 0], said
+  assert "report: out/report.html" in said and "Traceback" not in said
+  trained = (tmp_path / "trained").read_text().splitlines()
+  assert len(trained) == len({*trained}) == len(read_sweep(tmp_path / "out").of("copy"))
+  assert {run.state for run in read_sweep(tmp_path / "out").of("copy")} == {"finished"}
+  assert not [*tmp_path.rglob("*.tmp")]

@@ -130,6 +130,16 @@ def test_another_vocabulary_is_refused(tokenizer, tmp_path):
   assert load(tmp_path) == tokenizer
 
 
+def test_a_damaged_vocabulary_is_kept_aside_and_written_anew(tmp_path, capsys):
+  trained, folder = tokenizers.build("subword(size=300)").train(TEXTS), tmp_path / "run"
+  trained.save(folder)
+  for number, name in enumerate(("tokenizer.json", "tokenizer.model"), 1):
+    (folder / name).write_bytes(b"no vocabulary")
+    trained.save(folder)
+    assert load(folder) == trained and "written anew" in capsys.readouterr().err
+    assert len([*tmp_path.glob("run.damaged*")]) == number
+
+
 def test_a_damaged_folder_is_refused(tmp_path):
   trained = tokenizers.build("subword(size=300)").train(TEXTS)
   trained.save(tmp_path)
