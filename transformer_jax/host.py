@@ -11,7 +11,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.extend.core import ClosedJaxpr, Literal, jaxpr_as_fun
+from jax.extend.core import ClosedJaxpr, Literal
 
 from transformer_jax.host_operations import ELEMENTWISE, REDUCE, SHAPED
 
@@ -44,7 +44,7 @@ def run_jaxpr(closed: ClosedJaxpr, args: Sequence[Any]) -> list[np.ndarray]:
   known |= dict(zip(jaxpr.invars, map(_array, args), strict=True))
   read = lambda v: np.asarray(v.val) if isinstance(v, Literal) else known[v]
   for eqn in jaxpr.eqns:
-    outs = _run(jaxpr, eqn, [read(v) for v in eqn.invars])
+    outs = _run(eqn, [read(v) for v in eqn.invars])
     known |= dict(zip(eqn.outvars, outs, strict=True))
   return [read(v) for v in jaxpr.outvars]
 
@@ -57,7 +57,7 @@ def _is_key(x: Any) -> bool:
   return jax.dtypes.issubdtype(getattr(x, "dtype", np.float32), jax.dtypes.extended)
 
 
-def _run(jaxpr: Any, eqn: Any, args: list[np.ndarray]) -> list[np.ndarray]:
+def _run(eqn: Any, args: list[np.ndarray]) -> list[np.ndarray]:
   """Returns the outputs of one operation."""
   name, shapes = eqn.primitive.name, [v.aval for v in eqn.outvars]
   if name == "cond":
@@ -73,7 +73,7 @@ def _run(jaxpr: Any, eqn: Any, args: list[np.ndarray]) -> list[np.ndarray]:
     return [_random(aval) for aval in shapes]
   outs = _in_numpy(name, args, shapes, eqn.params)
   if [x.shape for x in outs] != [aval.shape for aval in shapes]:
-    outs = _in_jax(jaxpr, eqn, args)
+    outs = _in_jax(eqn, args)
   return [np.asarray(x, aval.dtype) for x, aval in zip(outs, shapes, strict=True)]
 
 
@@ -118,21 +118,11 @@ def _scan(args, shapes, *, jaxpr, length, reverse, num_consts, num_carry, **_):
   return [*carry, *stacked]
 
 
-def _in_jax(jaxpr: Any, eqn: Any, args: list[np.ndarray]) -> Sequence[Any]:
-  """Runs the trace of this operation alone."""
-  pairs = zip(eqn.invars, args, strict=True)
-  given = [(v, x) for v, x in pairs if not isinstance(v, Literal)]
-  debug = jaxpr.debug_info._replace(arg_names=None, result_paths=None)
-  alone = jaxpr.replace(
-    constvars=[],
-    invars=[v for v, _ in given],
-    outvars=eqn.outvars,
-    eqns=[eqn],
-    debug_info=debug,
-  )
-  run = jaxpr_as_fun(ClosedJaxpr(alone, ()))
+def _in_jax(eqn: Any, args: list[np.ndarray]) -> Sequence[Any]:
+  """Runs one operation in JAX."""
   with jax.ensure_compile_time_eval():
-    return run(*(jax.numpy.asarray(x) for _, x in given))
+    found = eqn.primitive.bind(*map(jax.numpy.asarray, args), **eqn.params)
+  return found if eqn.primitive.multiple_results else [found]
 
 
 BITS = np.random.default_rng(0)

@@ -3,7 +3,8 @@
 An encoding of one's own has no test here, and what it declares is believed: a bias that
 reads absolute positions and leaves `relative` at True would be one thing in `dense` and
 another in `blockwise`. `probe` runs its hooks on eight tokens and three heads with
-NumPy (`host.py`), which takes about 0.1 s, compiles nothing and uses no device.
+NumPy (`host.py`): nothing compiles, no device is used. It takes 0.2 s for a rotation of
+five lines, 0.07 to 1.5 s for the encodings here, and is remembered for each value.
 `python -m experiments.check` runs the whole contract.
 """
 
