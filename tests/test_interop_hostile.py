@@ -48,6 +48,20 @@ def test_more_layers_than_the_weights_have_are_refused_before_any_is_made(
       interop.architecture(config | {word: many})
 
 
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize(
+  ("case", "word"),
+  [("olmo", "hidden_size"), ("llama", "head_dim"), ("gpt2", "n_embd"),
+   ("gpt2", "vocab_size"), ("t5_v10", "d_kv"), ("llama", "num_attention_heads")],
+)  # fmt: skip
+def test_a_width_that_no_tensor_has_makes_no_array(tmp_path, case, word):
+  saved(tmp_path, case)
+  config = json.loads((tmp_path / "config.json").read_text())
+  (tmp_path / "config.json").write_text(json.dumps(config | {word: 10**9}))
+  said = refused(tmp_path)
+  assert f"config.json says {word}=1000000000, and the largest tensor has" in said
+
+
 def test_one_layer_more_than_there_is(gpt2):
   config, _, _ = recorded("gpt2")
   say(gpt2, n_layer=config["n_layer"] + 1)

@@ -4,12 +4,14 @@ import contextlib
 import re
 from collections.abc import Iterable, Iterator
 
-from transformer_jax.interop.files import Config
+from transformer_jax.interop.files import Config, Tensors
 
 MOST_LAYERS = 512  # each is traced before anything is compared
 LAYERS = ("num_hidden_layers", "num_layers", "n_layer", "n_layers")
 LAYERS += ("encoder_layers", "decoder_layers", "num_decoder_layers")
 MOST = 2**31 - 1  # of a size
+# Words for an axis of some tensor: each is at most the numbers of the largest one.
+AXES = re.compile(r"dim$|d_(model|ff|kv)$|embd|inner|heads?$|hidden_size|inter|vocab")
 # What Python raises where a word's value is of a kind that nothing here expects. The
 # words that a family reads are checked one by one; this is for what slips through.
 UNEXPECTED = (TypeError, AttributeError, LookupError, ArithmeticError, RecursionError)
@@ -27,22 +29,28 @@ def expected_kinds() -> Iterator[None]:
     ) from error
 
 
-def check(config: Config, names: Iterable[str] | None = None) -> None:
+def check(config: Config, tensors: Tensors | None = None) -> None:
   """Raises ValueError where config.json makes a model that could not be built.
 
-  names   of the tensors, which are as many layers as there can be
+  tensors   have all the layers and all the widths that there can be
   """
+  largest = max((x.size for x in (tensors or {}).values()), default=0)
   for word, value in config.items():
     if type(value) is int and abs(value) > MOST:
       raise ValueError(f"config.json says {word}={value}; the most is {MOST}")
-  there = MOST_LAYERS if names is None else min(layers(names), MOST_LAYERS)
+    if tensors and type(value) is int and AXES.search(word) and value > largest:
+      raise ValueError(
+        f"config.json says {word}={value}, and the largest tensor has {largest}"
+        " numbers; use the weights that belong to it"
+      )
+  there = MOST_LAYERS if tensors is None else min(layers(tensors), MOST_LAYERS)
   for word in LAYERS:
     wanted = config.get(word)
     if type(wanted) is int and wanted > max(there, 0):
       raise ValueError(
         f"config.json says {word}={wanted}, and the weights have {there} layers; use"
         " those that belong to it"
-        if names is not None and there < MOST_LAYERS
+        if tensors is not None and there < MOST_LAYERS
         else f"config.json says {word}={wanted}; {MOST_LAYERS} are read at most"
       )
 
