@@ -21,6 +21,7 @@ from experiments.flags import ALLOW
 from transformer_jax.data import tokenizers
 from transformer_jax.data.base import Task
 from transformer_jax.data.files import conversion
+from transformer_jax.data.text import Text
 from transformer_jax.data.tokenizers import Tokenizer
 from transformer_jax.evaluation.average import average
 from transformer_jax.spec import registered_only, trust
@@ -38,7 +39,7 @@ class Trained:
 
   experiment: Experiment
   params: Any
-  tokenizer: Tokenizer
+  tokenizer: Tokenizer | None  # None: the task reads bytes
 
 
 def define(done: str) -> None:
@@ -82,12 +83,14 @@ def load(run: Path, wanted: type[Task], what: str, seed: int, last: int) -> Trai
   config, experiment = of_run(run)
   if not isinstance(experiment.task, wanted):
     raise ConfigError(f"{run}: its task is not {what} but {config.task}")
-  if not (run / "tokenizer").exists():
+  kept = (run / "tokenizer").exists()
+  if not kept and type(experiment.task) is not Text:
     raise ConfigError(f"{run} has no vocabulary yet; train it first")
   if not 0 <= seed < len(experiment.seeds):
     raise ConfigError(f"--seed={seed}: this run has {len(experiment.seeds)} seeds")
   params = jax.tree.map(lambda x: x[seed], _params(run, experiment, last))
-  return Trained(experiment, params, tokenizers.load(run / "tokenizer"))
+  vocabulary = tokenizers.load(run / "tokenizer") if kept else None
+  return Trained(experiment, params, vocabulary)
 
 
 def of_run(folder: Path) -> tuple[ConfigDict, Experiment]:

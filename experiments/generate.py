@@ -1,0 +1,173 @@
+"""Continues texts with a trained decoder: a prompt, or a file with one on each line.
+
+  python -m experiments.generate --run=runs/quickstart/runs/ID --prompt='def main('
+  python -m experiments.generate --run=runs/lineage/runs/ID --input=prompts \\
+    --temperature=0.8 --top_p=0.95 --samples=3 --tokens=200
+
+Runs of the tasks `text`, `tokens` and `prefix_tokens` write. A prompt's continuation is
+printed as it is. Of a file or standard input, each line of output continues a line of
+input, empty lines stay empty, and a newline in a continuation is written as \\n.
+Without --temperature each token is the most likely one.
+"""
+
+import functools
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from absl import flags
+
+from experiments import trained
+from experiments.config import ConfigError
+from transformer_jax import command
+from transformer_jax.data.text import Text
+from transformer_jax.evaluation.decode import Sampling, greedy, sample
+from transformer_jax.positions import coords
+
+FLAGS = flags.FLAGS
+KINDS = ("decoder", "prefix_decoder")
+
+
+def define() -> None:
+  """Defines the command's flags."""
+  trained.define("continued")
+  flags.DEFINE_string("prompt", None, "A text to continue, instead of --input.")
+  flags.DEFINE_integer("tokens", 100, "Most tokens that are written.", lower_bound=1)
+  flags.DEFINE_float("temperature", None, "Draws tokens, their logits divided by it.")
+  flags.DEFINE_integer("top_k", 0, "Draws from the k most likely tokens; 0: all.")
+  flags.DEFINE_float("top_p", 1.0, "Draws from the tokens of this much probability.")
+  flags.DEFINE_integer("samples", 1, "Continuations of each prompt.", lower_bound=1)
+  flags.DEFINE_integer("key", 0, "Seed of the drawing.", lower_bound=0)
+
+
+def main(argv: list[str]) -> None:
+  trained.main(argv, _answers)
+
+
+def _answers() -> Iterator[str]:
+  generator = Generator(Path(FLAGS.run), FLAGS.seed, FLAGS.average)
+  how = _sampling()
+  write = functools.partial(generator, steps=FLAGS.tokens, how=how)
+  if FLAGS.prompt is not None:
+    for n in range(FLAGS.samples):
+      yield from write([FLAGS.prompt], key=FLAGS.key + n)
+    return
+  batches = 0
+
+  def answer(prompts: list[str]) -> Iterator[str]:
+    nonlocal batches
+    batches += 1
+    key = FLAGS.key + (batches - 1) * FLAGS.samples
+    drawn = [write(prompts, key=key + n) for n in range(FLAGS.samples)]
+    for texts in zip(*drawn, strict=True):
+      yield "\n".join(text.replace("\n", "\\n") for text in texts)
+
+  yield from trained.together(trained.lines(FLAGS.input), FLAGS.rows, answer)
+
+
+def _sampling() -> Sampling | None:
+  """Returns how tokens are drawn, None for the most likely ones."""
+  if FLAGS.temperature is not None:
+    return Sampling(FLAGS.temperature, FLAGS.top_k, FLAGS.top_p)
+  for name in ("top_k", "top_p", "samples", "key"):
+    if FLAGS[name].present:
+      raise ConfigError(f"--{name} draws tokens: write --temperature=1 too")
+  return None
+
+
+class Generator:
+  """A trained decoder with its vocabulary, called with prompts.
+
+  run    folder of the run
+  seed   which of its seeds, counted from 0
+  last   newest checkpoints whose mean is used
+
+  Raises ConfigError where there is nothing to use.
+  """
+
+  def __init__(self, run: Path, seed: int = 0, last: int = 1):
+    found = trained.load(run, Text, "a text to write", seed, last)
+    task = found.experiment.task
+    if task.kind not in KINDS:
+      raise ConfigError(f"{run}: its model is no decoder but an {task.kind}")
+    self.model, self.params = found.experiment.trainer.model, found.params
+    self.tokenizer = found.tokenizer or Bytes()
+    self.prefix = task.kind == "prefix_decoder"
+
+  def __call__(
+    self, prompts: Sequence[str], steps: int, how: Sampling | None = None, key: int = 0
+  ) -> list[str]:
+    """Returns a continuation of each prompt.
+
+    steps   most tokens that are written
+    how     how tokens are drawn, by a `key`; None: the most likely ones
+    """
+    rows = [self.tokenizer.encode(text) for text in prompts]
+    if not all(rows):
+      raise ConfigError("a prompt has no token; write at least one letter")
+    self._check_reach(max(map(len, rows)) + steps)
+    token_BL, real_BL = _padded(rows)
+    program = _program(self.model, steps, how, self.tokenizer.end, self.prefix)
+    text_BN = program(self.params, token_BL, real_BL, jax.random.key(key))
+    return [self._text(row) for row in np.asarray(text_BN)]
+
+  def _check_reach(self, tokens: int) -> None:
+    arch = self.model.arch
+    reach = arch.position.reach(arch.dims)
+    if reach is not None and tokens > reach:
+      raise ConfigError(
+        f"a prompt and what follows have {tokens} tokens and {arch.position.name} has"
+        f" {reach} positions: write fewer --tokens, or shorten the prompt"
+      )
+
+  def _text(self, tokens: np.ndarray) -> str:
+    if (tokens < 0).any():
+      raise ConfigError("the model's logits are not numbers: its training diverged")
+    ends = np.flatnonzero(tokens == self.tokenizer.end)
+    return self.tokenizer.decode(tokens[: ends[0] if len(ends) else None].tolist())
+
+
+class Bytes:
+  """Tokens of the task `text`: a text's bytes in UTF-8, and none that ends it."""
+
+  end = None
+
+  def encode(self, text: str) -> list[int]:
+    return [*text.encode()]
+
+  def decode(self, tokens: Iterable[int]) -> str:
+    return bytes(tokens).decode(errors="replace")
+
+
+def _padded(rows: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
+  """Returns tokens at the right end of their rows, and where they are.
+
+  Rows are as long as a power of two, so that few programs are compiled.
+  """
+  L = 1 << (max(map(len, rows)) - 1).bit_length()
+  token_BL = np.array([[0] * (L - len(row)) + row for row in rows], np.int32)
+  real_BL = np.array([[False] * (L - len(row)) + [True] * len(row) for row in rows])
+  return token_BL, real_BL
+
+
+@functools.lru_cache(maxsize=16)
+def _program(
+  model: Any, steps: int, how: Sampling | None, end: int | None, prefix: bool
+):
+  """Returns the jitted `(params, token_BL, real_BL, key) -> text_BN`."""
+
+  def write(params, token_BL, real_BL, key):
+    at = coords.padded(real_BL)
+    at = at.prefix(real_BL.sum(axis=1, keepdims=True)) if prefix else at
+    if how is None:
+      return greedy(model, params, token_BL, steps, at, end=end)
+    return sample(model, params, token_BL, steps, key, how, at, end=end)
+
+  return jax.jit(write)
+
+
+if __name__ == "__main__":
+  define()
+  command.run(main, (ConfigError,))

@@ -1,0 +1,90 @@
+"""Continuing prompts with a run's folder: what comes out, and what is refused."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments import generate
+from experiments.build import build
+from experiments.config import ConfigError, flatten, resolve
+from experiments.configs import base
+from transformer_jax.data.tokenizers import tokenizers
+from transformer_jax.evaluation.decode import Sampling
+from transformer_jax.training.checkpoint import Keeper
+from transformer_jax.training.files import write_json
+
+SMALL = {"model.width": 16, "model.heads": 2, "model.layers": 1, "seeds": (3,)}
+SMALL |= {"model.feedforward": 16, "train.length": 16, "model.position": "learned"}
+TASKS = {
+  "text": ("text('corpus')", {}),
+  "tokens": ("tokens('corpus', tokenizer='char(size=40)')", {}),
+  "prefix_tokens": (
+    "prefix_tokens('corpus', tokenizer='char(size=40)')",
+    {"model.kind": "prefix_decoder"},
+  ),
+}
+
+
+def made(folder, name):
+  """Makes a run that was not trained, of clear preferences."""
+  task, more = TASKS[name]
+  config = resolve(base.get_config(), SMALL | more | {"task": task})
+  write_json(folder / "config.json", flatten(config))
+  if name != "text":
+    letters = "abcdefghijklmnopqrstuvwxyz .,\nABCDEF"
+    tokenizers.build("char(size=40)").train([letters]).save(folder / "tokenizer")
+  trainer = build(config).trainer
+  state = jax.jit(jax.vmap(trainer.init))(jnp.array([3], jnp.uint32))
+  params = jax.tree.map(lambda x: 4.0 * x, state.params)
+  state = dataclasses.replace(state, params=params)
+  with Keeper(folder / "checkpoints") as keeper:
+    keeper.save(1, state, {"diverged": {}})
+  return folder
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+  return {name: made(tmp_path_factory.mktemp(name), name) for name in TASKS}
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_the_most_likely_tokens_are_those_of_full_passes(name, runs):
+  generator = generate.Generator(runs[name])
+  prompts = ["abc", "a", "fedcb"]
+  found = generator(prompts, steps=4)
+  apply = jax.jit(generator.model.apply)
+  for prompt, text in zip(prompts, found, strict=True):
+    tokens = generator.tokenizer.encode(prompt)
+    n = len(tokens)
+    for _ in range(4):
+      at = generate.coords.consecutive(1, len(tokens))
+      at = at.prefix(jnp.array([[n]])) if name == "prefix_tokens" else at
+      logits_BLV = apply({"params": generator.params}, jnp.array([tokens]), at)
+      tokens.append(int(logits_BLV[0, -1].argmax()))
+    assert text == generator._text(np.array(tokens[n:])), prompt
+
+
+def test_draws_follow_their_key_and_a_low_temperature_is_greedy(runs):
+  generator = generate.Generator(runs["tokens"])
+  draw = lambda key, warm: generator(["ab"], 8, Sampling(warm), key)
+  assert draw(0, 1e3) == draw(0, 1e3) != draw(1, 1e3)
+  assert draw(0, 1e-3) == generator(["ab"], 8)
+
+
+def test_what_cannot_be_continued_is_one_sentence(runs, tmp_path):
+  generator = generate.Generator(runs["text"])
+  with pytest.raises(ConfigError, match="a prompt has no token"):
+    generator(["a", ""], 4)
+  with pytest.raises(ConfigError, match="have 20 tokens and learned has 16 positions"):
+    generator(["abcd"], 16)
+  broken = jax.tree.map(lambda x: x * jnp.nan, generator.params)
+  generator.params = broken
+  with pytest.raises(ConfigError, match="its training diverged"):
+    generator(["abcd"], 4)
+  config = {"task": "copy", "train.length": 4, "train.schedule": "constant"}
+  write_json(tmp_path / "config.json", config)
+  with pytest.raises(ConfigError, match="its task is not a text to write but copy"):
+    generate.Generator(tmp_path)
