@@ -132,6 +132,18 @@ def test_a_model_of_others_gives_its_numbers_here(tmp_path, case):
     check_decoding(loaded, there)
 
 
+@pytest.mark.parametrize("case", [*DECODERS, *ENCODERS, *READERS])
+def test_parameters_that_are_numpy_arrays_need_no_jit(tmp_path, case):
+  loaded, there = interop.load(saved(tmp_path, case)), recorded(case)[2]
+  read = there["pixel_values" if case == "vit" else "input_ids"]
+  source = (read, None) if case in READERS else ()
+  params = jax.tree.map(np.asarray, loaded.params)
+  apply = lambda read: Transformer(loaded.arch).apply(
+    {"params": params}, read, None, *source
+  )
+  assert jax.eval_shape(apply, read).shape[:1] == read.shape[:1]
+
+
 def test_every_family_has_a_recorded_model():
   assert {config["model_type"] for config in CONFIGS.values()} == {*interop.families}
 

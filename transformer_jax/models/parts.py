@@ -20,7 +20,9 @@ class Norm(nn.Module):
   @nn.compact
   def __call__(self, x_BLD):
     start = self.kind.init(x_BLD.shape[-1])
-    params = {name: self.param(name, lambda key, v: v, v) for name, v in start.items()}
+    params = {
+      name: parameter(self, name, lambda key, v=v: v) for name, v in start.items()
+    }
     return self.kind(params, x_BLD)
 
 
@@ -48,8 +50,21 @@ class Position(nn.Module):
   @nn.compact
   def __call__(self, shared: Bound | None = None) -> Bound:
     starts = _starts_of(self.encoding.init, self.dims).items()
-    own = {name: self.param(name, start) for name, start in starts if self.owns(name)}
+    own = {
+      name: parameter(self, name, start) for name, start in starts if self.owns(name)
+    }
     return bind(self.encoding, (shared.params if shared else {}) | own, self.dims)
+
+
+def parameter(
+  module: nn.Module, name: str, start: Callable[[jax.Array], jax.Array]
+) -> jax.Array:
+  """Returns a module's parameter, which `start(key)` starts.
+
+  A NumPy array, as weights are read from files, becomes one of JAX: it could not be
+  indexed by what is traced, and has no `at`.
+  """
+  return jnp.asarray(module.param(name, start))
 
 
 def weight(module: nn.Module, name: str, shape: tuple[int, ...], inputs: int = 1):
@@ -57,13 +72,13 @@ def weight(module: nn.Module, name: str, shape: tuple[int, ...], inputs: int = 1
 
   Without inputs it is what a projection adds, and starts at zero.
   """
-  return module.param(name, _start(shape, inputs))
+  return parameter(module, name, _start(shape, inputs))
 
 
 def own(module: nn.Module, init: Any, dims: Dims) -> dict[str, jax.Array]:
   """Returns what a method `init(key, dims)` starts, as the module's parameters."""
   starts = _starts_of(init, dims).items()
-  return {name: module.param(name, start) for name, start in starts}
+  return {name: parameter(module, name, start) for name, start in starts}
 
 
 # Flax traces the start of each parameter whenever a model is traced, to compare shapes.

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from transformer_jax.models.architecture import Architecture
 from transformer_jax.models.block import Attention, Block
-from transformer_jax.models.parts import Norm, Parameters, Position, own
+from transformer_jax.models.parts import Norm, Parameters, Position, own, parameter
 from transformer_jax.models.support import form
 from transformer_jax.positions import Coords, Moment, coords
 
@@ -103,9 +103,13 @@ class Transformer(nn.Module):
     arch, dims = self.arch, self.arch.dims
     normal = nn.initializers.normal(dims.D**-0.5)
     if arch.embedding.table:
-      self.embedding_VD = self.param("embedding_VD", normal, (dims.V, dims.D))
+      self.embedding_VD = parameter(
+        self, "embedding_VD", lambda key: normal(key, (dims.V, dims.D))
+      )
     if not arch.tied:
-      self.output_DV = self.param("output_DV", normal, (dims.D, arch.outputs))
+      self.output_DV = parameter(
+        self, "output_DV", lambda key: normal(key, (dims.D, arch.outputs))
+      )
     self.embedding = own(self, arch.embedding.init, dims)
     self.head = Parameters(arch.head.init, dataclasses.replace(dims, V=arch.outputs))
     if arch.encoders:
