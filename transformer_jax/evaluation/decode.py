@@ -114,7 +114,8 @@ class Sampling:
 
   temperature   divides the logits
   top_k         draws from the k most likely tokens. Fan et al., 2018,
-                https://arxiv.org/abs/1805.04833; 0: from all
+                https://arxiv.org/abs/1805.04833; 0: from all. Of equally likely tokens
+                those with smaller numbers come first, in top_p too
   top_p         draws from the fewest tokens with this much probability together, once
                 those of top_k are chosen. Holtzman et al., 2020,
                 https://arxiv.org/abs/1904.09751
@@ -139,15 +140,24 @@ class Sampling:
     """Returns the logits to draw by: -inf where a token is never drawn."""
     logits_BV = logits_BV.astype(jnp.float32) / self.temperature
     if 0 < self.top_k < logits_BV.shape[-1]:
-      least_B1 = jax.lax.top_k(logits_BV, self.top_k)[0][:, -1:]
-      logits_BV = jnp.where(logits_BV >= least_B1, logits_BV, -jnp.inf)
+      _, likely_BN = jax.lax.top_k(logits_BV, self.top_k)
+      logits_BV = only(logits_BV, likely_BN, jnp.ones_like(likely_BN, bool))
     if self.top_p < 1:
-      sorted_BV = -jnp.sort(-logits_BV, axis=-1)
-      p_BV = jax.nn.softmax(sorted_BV, axis=-1)
-      kept_BV = jnp.cumsum(p_BV, axis=-1) - p_BV < self.top_p  # before this token
-      least_B1 = jnp.where(kept_BV, sorted_BV, jnp.inf).min(axis=-1, keepdims=True)
-      logits_BV = jnp.where(logits_BV >= least_B1, logits_BV, -jnp.inf)
+      order_BV = jnp.argsort(-logits_BV, axis=-1, stable=True)
+      p_BV = jnp.take_along_axis(jax.nn.softmax(logits_BV, axis=-1), order_BV, axis=-1)
+      before_BV = jnp.cumsum(p_BV, axis=-1) - p_BV
+      logits_BV = only(logits_BV, order_BV, before_BV < self.top_p)
     return logits_BV
+
+
+def only(logits_BV: jax.Array, token_BN: jax.Array, drawn_BN: jax.Array) -> jax.Array:
+  """Returns the logits of those of the tokens that may be drawn, -inf elsewhere.
+
+  By token, not by a threshold: of equally likely ones some may be drawn, others not.
+  """
+  never_BV = jnp.zeros(logits_BV.shape, bool)
+  set_row = lambda never_V, token_N, drawn_N: never_V.at[token_N].set(drawn_N)
+  return jnp.where(jax.vmap(set_row)(never_BV, token_BN, drawn_BN), logits_BV, -jnp.inf)
 
 
 def greedy(

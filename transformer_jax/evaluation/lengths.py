@@ -167,8 +167,9 @@ class Evaluator:
       logits_BLV = self.model.apply({"params": params}, *part.reads)
       right_BL = jnp.argmax(logits_BLV, axis=-1) == part.target_BL
       defined_BL = jnp.isfinite(jax.nn.logsumexp(logits_BLV, axis=-1))
-      right_BL = jnp.where(defined_BL, right_BL, jnp.nan)
-      return cross_entropy(logits_BLV, part.target_BL), right_BL
+      loss_BL = cross_entropy(logits_BLV, part.target_BL, weight_BL=part.weight_BL)
+      defined_BL &= ~jnp.isnan(loss_BL)  # nor is a label outside of the vocabulary one
+      return loss_BL, jnp.where(defined_BL, right_BL, jnp.nan)
 
     # Coordinates that all rows share have a batch axis of 1 and go with every chunk.
     own = jax.tree.map(lambda x: fold(x) if x.shape[0] == B else None, batch)

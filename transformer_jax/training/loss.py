@@ -13,16 +13,29 @@ HELD = {"cpu": 2**23}
 HELD_ELSEWHERE = 2**28
 
 
-def cross_entropy(logits_BLV, target_BL, smoothing: float = 0.0):
+def cross_entropy(logits_BLV, target_BL, smoothing: float = 0.0, weight_BL=None):
   """Returns -log p(target), mixed with the mean over all tokens if smoothed.
 
   Szegedy et al., 2016. https://arxiv.org/abs/1512.00567
+
+  weight_BL   of the places. A label outside of the vocabulary, as -100 in HuggingFace's
+              data, marks a place to ignore; where such a place has a weight, the loss
+              is NaN
   """
   hit_BLV = target_BL[..., None] == jnp.arange(logits_BLV.shape[-1])
   # A sum over the vocabulary, not a gather, whose gradient is a slow scatter on CPUs.
   target = jnp.sum(jnp.where(hit_BLV, logits_BLV, 0.0), axis=-1)
   mean = smoothing * jnp.mean(logits_BLV, axis=-1) if smoothing else 0.0
-  return jax.nn.logsumexp(logits_BLV, axis=-1) - (1 - smoothing) * target - mean
+  loss_BL = jax.nn.logsumexp(logits_BLV, axis=-1) - (1 - smoothing) * target - mean
+  if weight_BL is None:
+    return loss_BL
+  defined_BL = (weight_BL == 0) | labels(target_BL, logits_BLV.shape[-1])
+  return jnp.where(defined_BL, loss_BL, jnp.nan)
+
+
+def labels(target_BL, V: int):
+  """Returns True where a target is one of the V labels."""
+  return (target_BL >= 0) & (target_BL < V)
 
 
 def default_held() -> int:
@@ -41,7 +54,8 @@ def weighed(x_BLD, output_VD, target_BL, weight_BL, smoothing=0.0, n=1):
 
   Equals `cross_entropy` and `argmax` of the logits x @ output^T, but goes through the
   length in n pieces and makes the gradients in the same pass, while a piece's logits
-  are at hand; differentiable once, in reverse.
+  are at hand; differentiable once, in reverse. Labels outside of the vocabulary are
+  ignored where their weight is 0; with a weight they make the loss NaN.
   """
   return _forward(x_BLD, output_VD, target_BL, weight_BL, smoothing, n)[0]
 
@@ -83,15 +97,18 @@ def _piece(output_VD, smoothing, x_BLD, target_BL, weight_BL):
   top_T1 = logits_TV.max(-1, keepdims=True)
   e_TV = jnp.exp(logits_TV - top_T1)
   sum_T1 = e_TV.sum(-1, keepdims=True)
-  own_T1 = jnp.take_along_axis(logits_TV, target_T1, axis=-1)
+  label_T1 = labels(target_T1, V)
+  own_T1 = jnp.take_along_axis(logits_TV, jnp.where(label_T1, target_T1, 0), axis=-1)
+  own_T1 = jnp.where(label_T1, own_T1, 0.0)
   loss_T1 = jnp.log(sum_T1) + top_T1 - (1 - smoothing) * own_T1
   if smoothing:
     loss_T1 -= smoothing * logits_TV.mean(-1, keepdims=True)
+  loss_T1 = jnp.where(label_T1 | (weight_T1 == 0), loss_T1, jnp.nan)
 
   # argmax == target, several times faster: nothing is higher, nor as high and earlier.
   v_V = jnp.arange(V)
   lower_TV = jnp.where(v_V < target_T1, logits_TV < own_T1, logits_TV <= own_T1)
-  right_T1 = jnp.all(lower_TV, axis=-1, keepdims=True)
+  right_T1 = jnp.all(lower_TV, axis=-1, keepdims=True) & label_T1
 
   wanted_TV = jnp.where(v_V == target_T1, 1 - smoothing, 0.0) + smoothing / V
   d_logits_TV = (e_TV * (weight_T1 / sum_T1) - weight_T1 * wanted_TV).astype(x_TD.dtype)
