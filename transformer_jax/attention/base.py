@@ -14,17 +14,37 @@ from transformer_jax.spec import Registry
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Dropout:
-  """Sets weights to zero by chance and scales up the others.
+  """Sets numbers to zero by chance and scales up the others.
 
   Srivastava et al., 2014. https://jmlr.org/papers/v15/srivastava14a.html
+
+  axis   name of the axis of devices that share the rows of a batch inside `pmap`. Each
+         draws for the whole batch and takes its own rows: all devices have one key
   """
 
   key: jax.Array
   rate: float = dataclasses.field(metadata={"static": True})
+  axis: str | None = dataclasses.field(default=None, metadata={"static": True})
 
-  def __call__(self, w_BHLM: jax.Array) -> jax.Array:
-    kept = jax.random.bernoulli(self.key, 1 - self.rate, w_BHLM.shape)
-    return jnp.where(kept, w_BHLM / (1 - self.rate), 0.0)
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """x: any array whose first axis is the batch."""
+    B, *rest = x.shape
+    shape = B * devices(self.axis), *rest
+    kept = own_rows(jax.random.bernoulli(self.key, 1 - self.rate, shape), self.axis)
+    return jnp.where(kept, x / (1 - self.rate), 0.0)
+
+
+def devices(axis: str | None) -> int:
+  """Returns how many devices share a batch inside `pmap`; 1 elsewhere."""
+  return jax.lax.axis_size(axis) if axis else 1
+
+
+def own_rows(x: jax.Array, axis: str | None) -> jax.Array:
+  """Returns the rows of this device, of an array that has those of all devices."""
+  if axis is None:
+    return x
+  B = x.shape[0] // devices(axis)
+  return jax.lax.dynamic_slice_in_dim(x, jax.lax.axis_index(axis) * B, B)
 
 
 class Core:
@@ -85,6 +105,11 @@ def whole_rows(
     return (
       f"{core} does not drop weights; set model.attention_dropout=0 or use"
       " model.core=dense"
+    )
+  elif encoding.mask is not None and variant.overrides("pointwise"):
+    return (
+      f"{variant.name} counts the keys of each query, of which {encoding.name} masks"
+      f" some by head, and {core} counts them for all heads; use model.core=dense"
     )
   else:
     return variant.refusal(encoding)

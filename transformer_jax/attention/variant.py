@@ -104,7 +104,10 @@ class Variant:
     raise NotImplementedError
 
   def weigh(self, params: Arrays, s_BHLM: jax.Array, seen_B1LM: jax.Array) -> jax.Array:
-    """Returns the weights of whole rows; zero where a key is not seen."""
+    """Returns the weights of whole rows; zero where a key is not seen.
+
+    seen_B1LM: or seen_BHLM, where the encoding masks by head
+    """
     raise NotImplementedError
 
   def output(self, params: Arrays, x_BLD: jax.Array, o_BLHE: jax.Array) -> jax.Array:
@@ -200,7 +203,11 @@ class Sum(Variant):
     return {k: v for part in self.parts for k, v in part.weights(dims).items()}
 
   def init(self, key, dims):
-    return {k: v for part in self.parts for k, v in part.init(key, dims).items()}
+    made: list[Arrays] = []
+    for part in self.parts:  # each with other numbers than those before it that draw
+      made.append(part.init(jax.random.fold_in(key, len(made)) if made else key, dims))
+      made = [arrays for arrays in made if arrays]
+    return {name: x for arrays in made for name, x in arrays.items()}
 
   def refusal(self, encoding):
     reasons = (part.refusal(encoding) for part in self.parts)

@@ -29,6 +29,7 @@ class Architecture:
   feedforward_bias     projections of feed-forward layers add learned vectors
   dtype                of activations; parameters, norms, softmax and logits are float32
   scan, remat          one program for all layers; recompute layers in the backward pass
+  axis                 name of the axis of devices that share a batch inside `pmap`
   """
 
   dims: Dims
@@ -51,6 +52,7 @@ class Architecture:
   dtype: str = "float32"
   scan: bool = False
   remat: bool = False
+  axis: str | None = None
 
   def __post_init__(self):
     probe.check(self.position, self.dims)

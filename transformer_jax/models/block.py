@@ -2,10 +2,11 @@
 
 import flax.linen as nn
 
-from transformer_jax.attention import Dropout, Rule, Variant
+from transformer_jax import attention
+from transformer_jax.attention import Rule, Variant
 from transformer_jax.attention.cache import newest, remember
 from transformer_jax.models.architecture import Architecture
-from transformer_jax.models.parts import Norm, Position, own, weight
+from transformer_jax.models.parts import Dropout, Norm, Position, own, weight
 from transformer_jax.models.support import form
 from transformer_jax.positions import PositionalEncoding
 from transformer_jax.product import project
@@ -71,7 +72,7 @@ class Attention(nn.Module):
     rate = self.arch.attention_dropout
     if not rate or not self.has_rng("dropout"):
       return None
-    return Dropout(self.make_rng("dropout"), rate)
+    return attention.Dropout(self.make_rng("dropout"), rate, self.arch.axis)
 
 
 class FeedForward(nn.Module):
@@ -104,7 +105,7 @@ class Block(nn.Module):
   @nn.compact
   def __call__(self, x_BLD, at, shared, memory, cache):
     kept = []
-    drop = nn.Dropout(self.arch.dropout, deterministic=not self.has_rng("dropout"))
+    drop = Dropout(self.arch.dropout, self.arch.axis)
     norm = lambda name: Norm(self.arch.norm, name=f"{name}_norm")
 
     def attend(x_BLD):

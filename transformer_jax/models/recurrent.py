@@ -17,7 +17,7 @@ from transformer_jax.models.caches import empty_cache
 from transformer_jax.models.cells import State, cells, empty, ends, unroll
 from transformer_jax.models.families import Family, families
 from transformer_jax.models.links import links
-from transformer_jax.models.parts import own, weight
+from transformer_jax.models.parts import Dropout, own, weight
 from transformer_jax.models.support import form
 from transformer_jax.models.transformer import Architecture, Transformer
 from transformer_jax.positions import Coords, PositionalEncoding, bind
@@ -173,7 +173,7 @@ class Stack(nn.Module):
     https://arxiv.org/abs/1409.2329.
     """
     link, look, found_BLD, states, last = self.arch.link, None, None, [], []
-    drop = nn.Dropout(self.arch.dropout, deterministic=not self.has_rng("dropout"))
+    drop = Dropout(self.arch.dropout, self.arch.axis)
     starts = _starts(self.arch, memory, at) if memory else [None] * self.layers
     if memory and link.attends:
       look = Look(self.arch, name="cross")(memory[0][0], memory[1])

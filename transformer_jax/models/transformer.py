@@ -10,9 +10,17 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from transformer_jax.attention.base import devices, own_rows
 from transformer_jax.models.architecture import Architecture
 from transformer_jax.models.block import Attention, Block
-from transformer_jax.models.parts import Norm, Parameters, Position, own, parameter
+from transformer_jax.models.parts import (
+  Dropout,
+  Norm,
+  Parameters,
+  Position,
+  own,
+  parameter,
+)
 from transformer_jax.models.support import form
 from transformer_jax.positions import Coords, Moment, coords
 
@@ -34,7 +42,7 @@ class Stack(nn.Module):
 
   @nn.compact
   def __call__(self, x_BLD, at, memory=None, cache=None, done=1.0):
-    at = self.position.place(self.moment(x_BLD.shape[0], done), at)
+    at = self.place(x_BLD.shape[0], at, done)
     shared = lambda name: not self.position.in_layer(name)
     projections = form(self.arch.attention, self.use).projections()
     seen_by = projections.seen_by(self.arch.dims, self.position)
@@ -42,7 +50,7 @@ class Stack(nn.Module):
     x_BLD = self.embed(position, x_BLD, at)
     if self.arch.embedding.norm:
       x_BLD = Norm(self.arch.embedding.norm, name="embedding_norm")(x_BLD)
-    drop = nn.Dropout(self.arch.dropout, deterministic=not self.has_rng("dropout"))
+    drop = Dropout(self.arch.dropout, self.arch.axis)
     x_BLD, cache = self.apply_layers(drop(x_BLD), at, position, memory, cache)
     if self.arch.placement.final_norm:
       x_BLD = Norm(self.arch.norm, name="final_norm")(x_BLD)
@@ -57,11 +65,20 @@ class Stack(nn.Module):
         " each layer has its own; its in_layer must be False for that name"
       ) from error
 
-  def moment(self, rows, done):
-    """Returns the moment of training, or None when this is not training."""
+  def place(self, B, at, done):
+    """Chooses the positions of B rows, by chance only in training.
+
+    Devices that share a batch have one key: each places all rows and takes its own.
+    """
     if not self.has_rng("position"):
-      return None
-    return Moment(self.make_rng("position"), done, rows)
+      return self.position.place(None, at)
+    axis = self.arch.axis
+    rows = B * devices(axis)
+    if axis:
+      whole = lambda x: jax.lax.all_gather(x, axis, tiled=True) if len(x) == B else x
+      at = jax.tree.map(whole, at)
+    at = self.position.place(Moment(self.make_rng("position"), done, rows), at)
+    return jax.tree.map(lambda x: own_rows(x, axis) if len(x) == rows else x, at)
 
   def apply_layers(self, x_BLD, at, shared, memory, cache):
     block = (

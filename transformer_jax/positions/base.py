@@ -20,7 +20,8 @@ class Moment:
 
   key    of random numbers
   done   the share of all training steps that is done, from 0 to 1
-  rows   how many rows the batch has: coordinates may be shared by all of them
+  rows   how many rows the batch has: coordinates may be shared by all of them. Inside
+         `pmap` those of all devices
   """
 
   key: jax.Array
@@ -40,12 +41,13 @@ class Tile:
 
   q_LK, k_MK      queries and keys after `turn`; queries are not scaled
   pos_L, pos_M    their positions
-  seen_LM         True where the query may look at the key
+  seen_LM         True where the query may look at the key, in this head
   q_data, k_data  what `accumulate` returned, without batch and head axes
   scale           what multiplies a dot product, 1 / sqrt(K) by default
 
-  `rows` gets all heads at once: its q, k and data keep a head axis, in front, and a
-  scale of each head's own is scale_H11.
+  `rows` gets all heads at once: its q, k and data keep a head axis, in front, as does
+  seen_HLM where the encoding masks by head, and a scale of each head's own is
+  scale_H11.
   """
 
   q_LK: jax.Array
@@ -72,14 +74,20 @@ class PositionalEncoding:
     rotate       x_BLHK, positions  queries and keys alike          rope
     turn         q, k, coords       queries and keys differently    xpos, pope
     bias         -> b_LM            added to a head's scores        alibi, t5, fire
+    mask         -> bool_LM         keys that a head attends to     alibi
     score        s_LM -> s_LM       with queries and keys           shaw, transformer_xl
     values       w_LM -> o_LK       added to a head's output        shaw
     rows         s_HLM -> s_HLM     all heads, whole rows           cope, dape
 
   Every hook is a pure function of parameters and explicit positions and works on any
   tile, so that every attention core, the cache and every sharding call the same
-  definition. `bias`, `score` and `values` see one head of one sequence. Parameter names
-  end in their axes; one that starts with H has a slice for each head.
+  definition. `bias`, `mask`, `score` and `values` see one head of one sequence.
+  Parameter names end in their axes; one that starts with H has a slice for each head.
+
+  A large negative bias is no mask: what calculates with scores, as a soft cap or a
+  mixture of heads, calculates with it too. `mask(params, pos_L, pos_M)` is False where
+  a head may not attend, besides what the coordinates and the variant forbid; None, the
+  default, forbids nothing.
   """
 
   relative: ClassVar[bool] = True  # shifting all positions changes nothing
@@ -90,6 +98,7 @@ class PositionalEncoding:
   ids: ClassVar[tuple[str, ...]] = ()  # names in `Coords.data` that it reads
   longer: ClassVar[str] = "defined"  # what becomes of it past the training length
   bias: ClassVar[Callable[..., jax.Array] | None] = None
+  mask: ClassVar[Callable[..., jax.Array] | None] = None
 
   def init(self, key: jax.Array, dims: Dims) -> Params:
     """Returns the trainable parameters."""
@@ -199,6 +208,8 @@ class PositionalEncoding:
 
   def overrides(self, hook: str) -> bool:
     """Says whether this encoding uses a hook."""
+    if hook == "mask":  # an encoding may have one in some of its forms
+      return self.mask is not None
     return getattr(type(self), hook) is not getattr(PositionalEncoding, hook)
 
   @property
@@ -219,6 +230,7 @@ positions.register("none")(PositionalEncoding)
 HOOKS = ("place", "embed", "token_data", "accumulate", "temperature", "rotate") + (
   "turn",
   "bias",
+  "mask",
   "score",
   "values",
   "rows",
@@ -235,6 +247,8 @@ class Wrapper(PositionalEncoding):
     object.__setattr__(self, "encoding", positions.build(self.encoding))
 
   def overrides(self, hook: str) -> bool:
+    if hook == "mask":
+      return self.mask is not None
     own = getattr(type(self), hook) is not getattr(Wrapper, hook)
     return own or self.encoding.overrides(hook)
 

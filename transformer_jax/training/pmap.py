@@ -20,7 +20,10 @@ def pmap_step(trainer: Trainer, devices: list[jax.Device]):
   The state has a leading axis of devices (`replicate`); the batch does not: its rows
   are split over the devices and must divide by their number.
   """
-  local = dataclasses.replace(trainer, axis="data")
+  # The model too: what it draws for a row may not depend on the row's device.
+  arch = dataclasses.replace(trainer.model.arch, axis="data")
+  model = trainer.model.clone(arch=arch)
+  local = dataclasses.replace(trainer, axis="data", model=model)
   n = len(devices)
   step = jax.pmap(local.step, axis_name="data", devices=devices)
 
