@@ -45,18 +45,20 @@ class Entmax(Variant):
     return {"alpha_logit_H": jnp.full(dims.H, start)}
 
   def weigh(self, params, s_BHLM, seen_B1LM):
-    alpha = jnp.full((1, 1, 1), self.alpha)
     if self.learned:
-      alpha = 1 + jax.nn.sigmoid(params["alpha_logit_H"])[:, None, None]
-    return entmax(alpha, s_BHLM, seen_B1LM, power(self))
+      # Not through alpha: float32 holds 1 + 1e-9 as 1.
+      beta_H11 = jax.nn.sigmoid(params["alpha_logit_H"])[:, None, None]
+      return weights(beta_H11, s_BHLM, seen_B1LM)
+    alpha_111 = jnp.full((1, 1, 1), self.alpha)
+    return entmax(alpha_111, s_BHLM, seen_B1LM, power(self))
 
 
 def power(variant: Entmax) -> float | None:
-  """Returns 1 / (alpha - 1) if it is known while compiling: products are faster."""
-  return None if variant.learned else 1 / (variant.alpha - 1)
+  """Returns 1 / (alpha - 1) where weights are products of so many equal factors."""
+  factors = 1 / (variant.alpha - 1)
+  return factors if not variant.learned and factors in (1, 2) else None
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
 def entmax(
   alpha_H11: jax.Array,
   s_BHLM: jax.Array,
@@ -65,13 +67,28 @@ def entmax(
 ) -> jax.Array:
   """Returns weights over the keys that are seen; a row that sees none is zero.
 
-  The threshold t is found by halving the interval in which it must lie.
+  power   1 / (alpha - 1) if that is known while compiling to be 1 or 2
   """
-  p_H11 = 1 / (alpha_H11 - 1) if power is None else power
+  return weights(alpha_H11 - 1, s_BHLM, seen_B1LM, power)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def weights(
+  beta_H11: jax.Array,
+  s_BHLM: jax.Array,
+  seen_B1LM: jax.Array,
+  power: float | None = None,
+) -> jax.Array:
+  """Returns the weights of alpha = 1 + beta; of beta = 0 those of a softmax.
+
+  The threshold is found by halving the interval in which it must lie.
+  """
   top_BHL1 = jnp.max(s_BHLM, axis=-1, keepdims=True, where=seen_B1LM, initial=-1e30)
-  # The best key is at 0, and a key at -1 gets nothing, whatever the others are.
-  x_BHLM = jnp.where(seen_B1LM, (alpha_H11 - 1) * (s_BHLM - top_BHL1), -1.0)
-  weigh = lambda t_BHL1: jnp.maximum(x_BHLM - t_BHL1, 0.0) ** p_H11
+  below_BHLM = jnp.where(seen_B1LM, s_BHLM - top_BHL1, 0.0)  # of the best key 0
+  if power is None:
+    weigh, low_BHL1, high_BHL1 = _by_logarithm(beta_H11, below_BHLM, seen_B1LM)
+  else:
+    weigh, low_BHL1, high_BHL1 = _by_product(beta_H11, below_BHLM, seen_B1LM, power)
 
   def halve(_, ends):
     low, high = ends
@@ -79,35 +96,92 @@ def entmax(
     enough = jnp.sum(weigh(middle), axis=-1, keepdims=True) >= 1
     return jnp.where(enough, middle, low), jnp.where(enough, high, middle)
 
-  zero_BHL1 = jnp.zeros_like(top_BHL1)
-  low_BHL1, _ = jax.lax.fori_loop(0, HALVINGS, halve, (zero_BHL1 - 1, zero_BHL1))
-  w_BHLM = jnp.where(seen_B1LM, weigh(low_BHL1), 0.0)
+  low_BHL1, _ = jax.lax.fori_loop(0, HALVINGS, halve, (low_BHL1, high_BHL1))
+  w_BHLM = weigh(low_BHL1)
   return w_BHLM / jnp.maximum(jnp.sum(w_BHLM, axis=-1, keepdims=True), 1e-30)
 
 
-def _forward(alpha_H11, s_BHLM, seen_B1LM, power):
-  w_BHLM = entmax(alpha_H11, s_BHLM, seen_B1LM, power)
-  return w_BHLM, (alpha_H11, w_BHLM)
+def _by_product(beta_H11, below_BHLM, seen_B1LM, power):
+  """Returns the weights by a threshold of beta times scores, and where it lies."""
+  # A key at -1 gets nothing, whatever the others are.
+  x_BHLM = jnp.where(seen_B1LM, beta_H11 * below_BHLM, -1.0)
+  zero_BHL1 = jnp.zeros_like(x_BHLM[..., :1])
+
+  def weigh(t_BHL1):
+    return jnp.where(seen_B1LM, jnp.maximum(x_BHLM - t_BHL1, 0.0) ** power, 0.0)
+
+  return weigh, zero_BHL1 - 1, zero_BHL1
+
+
+def _by_logarithm(beta_H11, below_BHLM, seen_B1LM):
+  """Returns the weights by a threshold of scores, and where it lies.
+
+  (1 + beta x) ** (1 / beta) as exp(log1p(beta x) / beta), which tends to exp(x). The
+  threshold is between the best score and the one at which n equal scores add up to one,
+  where x = (1 - n ** -beta) / beta: for beta = 0 that is ln n.
+  """
+  # Below, both logarithms are their arguments, and these would be too small a number.
+  beta_H11 = jnp.maximum(beta_H11, 1e-12)
+  keys_B1L1 = jnp.maximum(jnp.sum(seen_B1LM, axis=-1, keepdims=True), 1)
+  last_BHL1 = -jnp.expm1(-beta_H11 * jnp.log(keys_B1L1.astype(jnp.float32))) / beta_H11
+  zero_BHL1 = jnp.zeros_like(below_BHLM[..., :1])
+
+  def weigh(t_BHL1):
+    x_BHLM = jnp.maximum(beta_H11 * (below_BHLM - t_BHL1), -1.0)
+    return jnp.where(seen_B1LM, jnp.exp(jnp.log1p(x_BHLM) / beta_H11), 0.0)
+
+  return weigh, zero_BHL1, zero_BHL1 + last_BHL1
+
+
+def _forward(beta_H11, s_BHLM, seen_B1LM, power):
+  w_BHLM = weights(beta_H11, s_BHLM, seen_B1LM, power)
+  return w_BHLM, (beta_H11, w_BHLM)
 
 
 def _backward(power, kept, g_BHLM):
   """Jacobians of both papers: only keys with a weight take part."""
-  alpha_H11, w_BHLM = kept
+  beta_H11, w_BHLM = kept
   some_BHLM = w_BHLM > 0
   w_BHLM = jnp.where(some_BHLM, w_BHLM, 1.0)
   total = lambda x_BHLM: jnp.sum(x_BHLM, axis=-1, keepdims=True)
-  slope_BHLM = jnp.where(some_BHLM, w_BHLM ** (2 - alpha_H11), 0.0)
+  slope_BHLM = jnp.where(some_BHLM, w_BHLM ** (1 - beta_H11), 0.0)
   share_BHLM = slope_BHLM / jnp.maximum(total(slope_BHLM), 1e-30)
   ds_BHLM = slope_BHLM * (g_BHLM - total(share_BHLM * g_BHLM))
 
-  entropy_BHLM = -w_BHLM * jnp.log(w_BHLM)
-  w_BHLM = jnp.where(some_BHLM, w_BHLM, 0.0)
-  apart_BHLM = (w_BHLM - share_BHLM) / (alpha_H11 - 1) ** 2
-  apart_BHLM += (entropy_BHLM - share_BHLM * total(entropy_BHLM)) / (alpha_H11 - 1)
-  d_alpha_H11 = jnp.sum(g_BHLM * apart_BHLM, axis=(0, 2, 3), keepdims=True)[0]
-  if alpha_H11.shape[0] == 1:
-    d_alpha_H11 = jnp.sum(d_alpha_H11, axis=0, keepdims=True)
-  return d_alpha_H11, ds_BHLM, None
+  by_beta_BHLM = _by_beta(beta_H11, w_BHLM, some_BHLM)
+  d_beta_H11 = jnp.sum(g_BHLM * by_beta_BHLM, axis=(0, 2, 3), keepdims=True)[0]
+  if beta_H11.shape[0] == 1:
+    d_beta_H11 = jnp.sum(d_beta_H11, axis=0, keepdims=True)
+  return d_beta_H11, ds_BHLM, None
 
 
-entmax.defvjp(_forward, _backward)
+def _by_beta(beta_H11, w_BHLM, some_BHLM):
+  """Returns the derivative of each weight by beta, of keys that have one.
+
+  Correia et al.'s, in which terms as large as 1 / beta ** 2 cancel. With l = ln w and
+  y = -beta l, and means over keys by their weights, it is
+
+    w (mean(l^2 f(y)) (1 + y) - l^2 f(y) (1 + mean(y))) / mean(exp(y))
+
+  where f(y) = (exp(y) - 1 - y) / y^2, and for beta = 0: w (mean(l^2) - l^2) / 2.
+  """
+  l_BHLM = jnp.log(w_BHLM)
+  y_BHLM = -beta_H11 * l_BHLM
+  mean = lambda x_BHLM: jnp.sum(
+    jnp.where(some_BHLM, w_BHLM * x_BHLM, 0.0), axis=-1, keepdims=True
+  )
+  bend_BHLM = jnp.square(l_BHLM) * _bend(y_BHLM)
+  apart_BHLM = mean(bend_BHLM) * (1 + y_BHLM) - bend_BHLM * (1 + mean(y_BHLM))
+  apart_BHLM /= jnp.maximum(mean(jnp.exp(y_BHLM)), 1.0)
+  return jnp.where(some_BHLM, w_BHLM * apart_BHLM, 0.0)
+
+
+def _bend(y: jax.Array) -> jax.Array:
+  """Returns (exp(y) - 1 - y) / y^2 for y of at least 0; near 0 by its series."""
+  near = y < 0.3
+  far_y = jnp.where(near, 1.0, y)
+  series = sum(y**n / math.factorial(n + 2) for n in range(6))
+  return jnp.where(near, series, (jnp.expm1(far_y) - far_y) / jnp.square(far_y))
+
+
+weights.defvjp(_forward, _backward)
