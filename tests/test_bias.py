@@ -44,6 +44,11 @@ def bias(position, pos_L, pos_M):
   return position.bias(pos_L[None], pos_M[None])[0]
 
 
+def sees(position, pos_L, pos_M):
+  """Returns which keys each head attends to, by what the encoding says."""
+  return np.asarray(position.mask(pos_L[None], pos_M[None]))
+
+
 @jax.jit
 def scores(position, q_BLHK, at):
   """Returns what an encoding adds to the scores of keys that are all zero, s_BHLM."""
@@ -71,7 +76,7 @@ def holds(spec, **params):
     ("symmetric", [[-2 / 16, -1 / 16], [-2 / 256, -1 / 256]], "the same"),
     ("offset", [[-1.5 / 16, -0.5 / 16], [-1.5 / 256, -0.5 / 256]], "symmetric"),
     ("causal", [[-2 / 16, -1 / 16], [-2 / 256, -1 / 256]], "rewarded"),
-    ("two_sided", [[-2 / 256, -1 / 256], [-1e30, -1e30]], "the other head"),
+    ("two_sided", [[-2 / 256, -1 / 256], [-np.inf, -np.inf]], "the other head"),
   ],
 )
 def test_alibi_that_looks_both_ways(form, past, future):
@@ -85,7 +90,8 @@ def test_alibi_that_looks_both_ways(form, past, future):
   alibi = positions.build(f"alibi(both_ways='{form}')")
   dims = dataclasses.replace(DIMS, H=2, K=9)
   for encoding, here in ((alibi.bidirectional(), past), (alibi, -np.array(far))):
-    b_HLM = bias(bind(encoding, {}, dims), np.array([2]), np.arange(5))
+    position, places = bind(encoding, {}, dims), (np.array([2]), np.arange(5))
+    b_HLM = jnp.where(sees(position, *places), bias(position, *places), -np.inf)
     close(b_HLM[:, 0, :2], here)
     assert not np.any(b_HLM[:, 0, 2])
     if not encoding.causal:
@@ -103,10 +109,12 @@ def test_learned_slopes_start_as_alibi(form):
   here, there = np.arange(5), np.arange(9)
   for causal in (True, False):
     fields = f"both_ways='{form}', causal={causal}"
-    expected = bias(start(f"alibi({fields})"), here, there)
+    alibi = start(f"alibi({fields})")
+    expected, seen = bias(alibi, here, there), sees(alibi, here, there)
     for logarithm in (True, False):
       learned = start(f"alibi_learned(logarithm={logarithm}, {fields})")
       close(bias(learned, here, there), expected)
+      np.testing.assert_array_equal(sees(learned, here, there), seen)
 
 
 def test_alibi_ignores_what_is_the_same_for_all_keys():

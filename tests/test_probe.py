@@ -189,6 +189,18 @@ WRONG = {
     },
     "write ids = ('row_BL',) in the class",
   ),
+  "a number for a mask": (
+    {"bias": lambda self, p, i, j: jnp.where(distance(i, j) > 2, -1e9, p["rate_H"])},
+    "return True where a head attends from mask(self, params, pos_L, pos_M)",
+  ),
+  "a mask of a row": (
+    {"bias": fade, "mask": lambda self, params, i, j: j[None, :] >= 0},
+    "Mine.mask returns (1, 7) where mask_LM of one head must be (5, 7)",
+  ),
+  "a mask without parameters": (
+    {"bias": fade, "mask": lambda self, i, j: distance(i, j) < 3},
+    "write def mask(self, params, pos_L, pos_M)",
+  ),
   "an error": (
     {"bias": lambda self, p, i, j: p["rate_H"] * (i @ j)},
     "Mine.bias fails in line",

@@ -1,8 +1,8 @@
 """Labels outside of the vocabulary, as -100 where HuggingFace's data ignores a place.
 
-Reported: one such label with weight 0 made the training loss NaN, while evaluation's was
-right. Right: a place without weight is ignored, whatever its label; a label that counts
-must be in the vocabulary, or the loss is undefined in training and evaluation alike.
+Reported: one such label with weight 0 made the training loss NaN, while evaluation's
+was right. Right: a place without weight is ignored, whatever its label; a label that
+counts must be in the vocabulary, or the loss is undefined in training and evaluation.
 """
 
 import jax

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from transformer_jax.attention.base import PLAIN, Core, cores, require
 
-HOOKS = "bias", "score", "values", "rows"
+HOOKS = "bias", "mask", "score", "values", "rows"
 CHANGES = "dot", "logits", "extra", "pointwise", "weigh"
 WITHOUT = "use model.core=blockwise or dense"
 

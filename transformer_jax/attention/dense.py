@@ -36,7 +36,7 @@ class Dense(Core):
     require(self, position, rule, drop)
     scale = q_BLHK.shape[-1] ** -0.5 if scale is None else scale
     k_BMHK, v_BMHE = (repeat_heads(x, q_BLHK.shape[2]) for x in (k_BMGK, v_BMGE))
-    seen_BLM = rule.seen(q_at, k_at)
+    seen_BLM = rule.attends(position, q_at, k_at)
     tile = q_BLHK, k_BMHK, q_at, k_at
     s_BHLM = tile_scores(*tile, position, scale, seen_BLM, rule)
     s_BHLM = position.rows(s_BHLM, *tile, seen_BLM, scale)

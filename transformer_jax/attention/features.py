@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from transformer_jax.attention.variant import Variant
 
 TINY = 1e-30  # where weights add up to less than this, nothing is seen
-CHANGE_SCORES = "bias", "score", "values", "rows"
+CHANGE_SCORES = "bias", "mask", "score", "values", "rows"
 TURN = "rotate", "turn", "temperature"
 
 

@@ -96,7 +96,7 @@ class Backend:
 
     def visit(tile, values, state):
       mixture = functools.partial(tile.mixture, values)
-      return grow(state, tile.scores(values), tile.given.seen_LM, mixture)
+      return grow(state, *tile.scores(values), mixture)
 
     def end(state, outs):
       out_LE, lse_L1 = finish(state)

@@ -87,7 +87,7 @@ class Backend:
         tile_ = tile()
         mixture = functools.partial(tile_.mixture, values)
         now = top[...], total[...], sums[...]
-        now = grow(now, tile_.scores(values), tile_.given.seen_LM, mixture)
+        now = grow(now, *tile_.scores(values), mixture)
         top[...], total[...], sums[...] = now
 
       def end():

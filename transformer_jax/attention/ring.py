@@ -20,7 +20,7 @@ from transformer_jax.attention.base import (
   tile_scores,
   whole_rows,
 )
-from transformer_jax.attention.rule import MASKED
+from transformer_jax.attention.rule import MASKED, by_heads
 
 
 @cores.register("ring")
@@ -127,16 +127,16 @@ def _part(scheme, queries, keys, count_BL):
   """Returns what these keys give: o_BLHE, normalized, and the log of their sum."""
   (position, rule, scale), (q, q_at), ((k, v), k_at) = scheme, queries, keys
   k, v = (repeat_heads(x, q.shape[2]) for x in (k, v))
-  seen_BLM = rule.seen(q_at, k_at)
+  seen_BLM = rule.attends(position, q_at, k_at)
   s_BHLM = tile_scores(q, k, q_at, k_at, position, scale, seen_BLM, rule)
   s_BHLM = rule.logits(s_BHLM)
   if rule.variant.overrides("pointwise"):
-    w_BHLM = jnp.where(seen_BLM[:, None], rule.pointwise(s_BHLM, count_BL), 0.0)
+    w_BHLM = jnp.where(by_heads(seen_BLM), rule.pointwise(s_BHLM, count_BL), 0.0)
     lse_BLH1 = jnp.zeros((*q.shape[:3], 1))
   else:
-    s_BHLM = jnp.where(seen_BLM[:, None], s_BHLM, MASKED)
+    s_BHLM = jnp.where(by_heads(seen_BLM), s_BHLM, MASKED)
     top_BHL1 = jax.lax.stop_gradient(s_BHLM.max(-1, keepdims=True))
-    w_BHLM = jnp.exp(s_BHLM - top_BHL1) * seen_BLM[:, None]
+    w_BHLM = jnp.exp(s_BHLM - top_BHL1) * by_heads(seen_BLM)
     sum_BHL1 = w_BHLM.sum(-1, keepdims=True)
     none = sum_BHL1 == 0
     w_BHLM = w_BHLM / jnp.where(none, 1.0, sum_BHL1)

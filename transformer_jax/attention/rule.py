@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from transformer_jax.attention.projections import Arrays
 from transformer_jax.attention.variant import Variant
 from transformer_jax.axes import axes_of
-from transformer_jax.positions import Coords
+from transformer_jax.positions import Bound, Coords
 
 MASKED = -1e30  # below any score, yet finite: an empty row must not make NaN
 
@@ -53,15 +53,29 @@ class Rule:
     """Returns the logit_H that joins each head's softmax with value zero, or None."""
     return self.variant.extra(self.params)
 
+  def attends(self, position: Bound, q_at: Coords, k_at: Coords) -> jax.Array:
+    """Returns `seen`, or which keys each head attends to, [B, H, L, M].
+
+    The latter where the encoding masks by head.
+    """
+    seen_BLM = self.seen(q_at, k_at)
+    if position.encoding.mask is None:
+      return seen_BLM
+    return seen_BLM[:, None] & position.mask(q_at.pos_BL, k_at.pos_BL)
+
   def pointwise(self, s_BHLM: jax.Array, keys_BL: jax.Array) -> jax.Array:
-    """Returns weights that read one score each, before the mask."""
-    keys_BL1 = jnp.maximum(keys_BL, 1).astype(jnp.float32)[..., None]
-    keys_BL1 = jnp.broadcast_to(keys_BL1, (s_BHLM.shape[0], *keys_BL1.shape[1:]))
-    return self.by_head(self.variant.pointwise, s_BHLM, keys_BL1)
+    """Returns weights that read one score each, before the mask.
+
+    keys_BL: or keys_BHL
+    """
+    keys_BHL1 = jnp.maximum(keys_BL, 1).astype(jnp.float32)[..., None]
+    keys_BHL1 = keys_BHL1 if keys_BL.ndim == 3 else keys_BHL1[:, None]
+    keys_BHL1 = jnp.broadcast_to(keys_BHL1, (*s_BHLM.shape[:3], 1))
+    return self.by_head(self.variant.pointwise, s_BHLM, keys_BHL1)
 
   def weigh(self, s_BHLM: jax.Array, seen_BLM: jax.Array) -> jax.Array:
-    """Returns the weights of whole rows: the definition."""
-    seen_B1LM, variant = seen_BLM[:, None], self.variant
+    """Returns the weights of whole rows: the definition; seen_BLM or seen_BHLM."""
+    seen_B1LM, variant = by_heads(seen_BLM), self.variant
     if variant.overrides("weigh"):
       return variant.weigh(self.params, s_BHLM, seen_B1LM)
     if variant.overrides("pointwise"):
@@ -71,7 +85,7 @@ class Rule:
 
   def by_head(self, function: Any, s_BHLM: jax.Array, *rows: jax.Array) -> jax.Array:
     """Maps a function of (params, s_LM, ...) over heads and batch."""
-    heads = jax.vmap(function, (self.head_axes, 0, *(None for _ in rows)))
+    heads = jax.vmap(function, (self.head_axes, 0, *(0 for _ in rows)))
     batch = jax.vmap(heads, (None, 0, *(0 for _ in rows)))
     return batch(self.params, s_BHLM, *rows)
 
@@ -82,6 +96,11 @@ class Rule:
 
 
 PLAIN = Rule(Variant())
+
+
+def by_heads(seen_BLM: jax.Array) -> jax.Array:
+  """Returns seen_BHLM as it is, and seen_BLM with an axis of heads."""
+  return seen_BLM if seen_BLM.ndim == 4 else seen_BLM[:, None]
 
 
 def visible(q_at: Coords, k_at: Coords) -> jax.Array:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from transformer_jax.attention import bands
-from transformer_jax.attention.rule import MASKED, Rule
+from transformer_jax.attention.rule import MASKED, Rule, by_heads
 from transformer_jax.attention.variant import Variant
 from transformer_jax.positions import Bound, Coords, PositionalEncoding
 
@@ -80,7 +80,7 @@ class Scheme:
     """
     H, rule = len(raw_HLM), Rule(self.variant, weights["rule"])
     scale = self.scale if self.scale is not None else weights["scale_H"]
-    seen_BLM = rule.seen(place.q_at, place.k_at)
+    seen_BLM = self.attends(weights, place)
     (q_urK, q_data), (k_uMK, k_data) = query, key
     if self.reads:
       by_head = lambda x: jnp.moveaxis(x, 0, 1)[None]
@@ -94,11 +94,16 @@ class Scheme:
       q_at, k_at = place.q_at.replace(data=q_data), place.k_at.replace(data=k_data)
       tile = s_HLM[None], q_BLHK, k_BMHK, q_at, k_at, seen_BLM, scale
       s_HLM = Bound(self.encoding, weights["position"]).score(*tile)[0]
-    s_HLM = s_HLM + bias
+    s_HLM, seen_HLM = s_HLM + bias, by_heads(seen_BLM)[0]
     if self.variant.overrides("logits"):
       # A bias of what is not seen may be undefined, and would make the gradient so.
-      s_HLM = rule.logits(jnp.where(seen_BLM, s_HLM, 0.0)[None])[0]
-    return jnp.where(seen_BLM, s_HLM, MASKED)
+      s_HLM = rule.logits(jnp.where(seen_HLM, s_HLM, 0.0)[None])[0]
+    return jnp.where(seen_HLM, s_HLM, MASKED)
+
+  def attends(self, weights: Weights, place: Place) -> jax.Array:
+    """Returns which keys of a tile are attended to, by all heads or by each, BHLM."""
+    position = Bound(self.encoding, weights["position"])
+    return Rule(self.variant, weights["rule"]).attends(position, place.q_at, place.k_at)
 
   def bias(self, weights: Weights, place: Place):
     """Returns the bias of a tile, with an axis of heads, or zero."""

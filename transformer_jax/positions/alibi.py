@@ -9,16 +9,12 @@ import jax.numpy as jnp
 from transformer_jax.positions.base import PositionalEncoding, positions
 from transformer_jax.spec import SpecError, nearest
 
-UNSEEN = -1e30  # as good as masked, yet finite
-
-# What a head adds, by its slope, the side it looks at (1 past, -1 future) and i - j.
+# What a head adds, by its slope and i - j.
 BOTH_WAYS = {
-  "symmetric": lambda slope, side, back: -slope * jnp.abs(back),
-  "offset": lambda slope, side, back: slope * ((back > 0) / 2 - jnp.abs(back)),
-  "two_sided": lambda slope, side, back: jnp.where(
-    side * back < 0, UNSEEN, -slope * jnp.abs(back)
-  ),
-  "causal": lambda slope, side, back: -slope * back,
+  "symmetric": lambda slope, back: -slope * jnp.abs(back),
+  "offset": lambda slope, back: slope * ((back > 0) / 2 - jnp.abs(back)),
+  "two_sided": lambda slope, back: -slope * jnp.abs(back),  # `mask` takes a side away
+  "causal": lambda slope, back: -slope * back,
 }
 
 
@@ -54,19 +50,35 @@ class Alibi(PositionalEncoding):
     return dataclasses.replace(self, causal=False)
 
   def bias(self, params, pos_L, pos_M):
-    slope = params["slope_H"]
-    return penalty(self, jnp.abs(slope), jnp.sign(slope), pos_L, pos_M)
+    return penalty(self, jnp.abs(params["slope_H"]), pos_L, pos_M)
+
+  @property
+  def mask(self):
+    """Keeps each head to its side, where heads have one."""
+    return self.one_side if self.sided else None
+
+  @property
+  def sided(self) -> bool:
+    """True where each head attends to the past or to the future alone."""
+    return not self.causal and self.both_ways == "two_sided"
+
+  def one_side(self, params, pos_L, pos_M):
+    return self.side(params) * (pos_L[:, None] - pos_M[None, :]) >= 0
+
+  def side(self, params):
+    """Returns where a head attends: 1 the past, -1 the future."""
+    return jnp.sign(params["slope_H"])
 
 
-def penalty(alibi: Alibi, slope, side, pos_L: jax.Array, pos_M: jax.Array) -> jax.Array:
-  """Returns the bias b_LM of a head with that slope that looks to that side."""
+def penalty(alibi: Alibi, slope, pos_L: jax.Array, pos_M: jax.Array) -> jax.Array:
+  """Returns the bias b_LM of a head with that slope."""
   form = "symmetric" if alibi.causal else alibi.both_ways
-  return BOTH_WAYS[form](slope, side, pos_L[:, None] - pos_M[None, :])
+  return BOTH_WAYS[form](slope, pos_L[:, None] - pos_M[None, :])
 
 
 def signed_slopes(alibi: Alibi, H: int) -> jax.Array:
   """Returns a slope for each head, negative where the head sees only the future."""
-  if alibi.causal or alibi.both_ways != "two_sided":
+  if not alibi.sided:
     return jnp.array(slopes(H))
   if H == 1:
     raise SpecError(

@@ -36,4 +36,7 @@ class AlibiLearned(Alibi):
       slope = jnp.exp(params["log_slope_H"])
     else:
       slope = jnp.maximum(params["slope_H"], 0)
-    return penalty(self, slope, params["side_H"], pos_L, pos_M)
+    return penalty(self, slope, pos_L, pos_M)
+
+  def side(self, params):
+    return params["side_H"]

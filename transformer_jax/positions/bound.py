@@ -89,9 +89,14 @@ class Bound:
     seen_BLM: jax.Array,
     scale: float | jax.Array,
   ) -> jax.Array:
-    """Adds what the encoding says about these scores (float32)."""
+    """Adds what the encoding says about these scores (float32).
+
+    seen_BLM: or seen_BHLM
+    """
     if not self.encoding.overrides("score"):
       return s_BHLM + self.bias(q_at.pos_BL, k_at.pos_BL)
+    if seen_BLM.ndim == 4:
+      seen_BLM = jnp.broadcast_to(seen_BLM, s_BHLM.shape)
     tile = Tile(
       q_BLHK, k_BMHK, q_at.pos_BL, k_at.pos_BL, seen_BLM, q_at.data, k_at.data, 0.0
     )
@@ -109,6 +114,13 @@ class Bound:
     heads = _over_heads(self.encoding.bias, self.params, self.head_axes)
     return _over_batch(heads, (), (pos_BL, pos_BM))
 
+  def mask(self, pos_BL: jax.Array, pos_BM: jax.Array) -> jax.Array | bool:
+    """Returns mask_BHLM, the keys that each head attends to; True: any."""
+    if self.encoding.mask is None:
+      return True
+    heads = _over_heads(self.encoding.mask, self.params, self.head_axes)
+    return _over_batch(heads, (), (pos_BL, pos_BM))
+
   def rows(
     self,
     s_BHLM: jax.Array,
@@ -119,7 +131,10 @@ class Bound:
     seen_BLM: jax.Array,
     scale: float | jax.Array,
   ) -> jax.Array:
-    """Changes scores where the encoding needs all heads and whole rows."""
+    """Changes scores where the encoding needs all heads and whole rows.
+
+    seen_BLM: or seen_BHLM
+    """
     if self.encoding.tile_local:
       return s_BHLM
     heads_first = lambda data: {
@@ -172,7 +187,8 @@ def _tile_axes(tile: Tile) -> Tile:
     return axes.index("H") if "H" in axes else None
 
   data = lambda arrays: {name: axis(name) for name in arrays}
-  return Tile(1, 1, None, None, None, data(tile.q_data), data(tile.k_data), None)
+  seen = 0 if tile.seen_LM.ndim == 4 else None
+  return Tile(1, 1, None, None, seen, data(tile.q_data), data(tile.k_data), None)
 
 
 def _over_heads(function: Any, params: Params, head_axes: dict[str, int | None]) -> Any:

@@ -22,8 +22,9 @@ class Dape(Wrapper):
   width      hidden units of the network
   kernel     how many neighboring keys the network reads, both its layers alike; more
              than one is version 2, https://arxiv.org/abs/2410.04798 (3 in the paper).
-             A key that the query does not see counts as zero in both layers; the
-             authors' code lets the second see a constant past the query
+             A key that the query does not see counts as zero in both layers, and in
+             the first one that a head does not attend to; the authors' code lets the
+             second see a constant past the query
   """
 
   encoding: PositionalEncoding = KerpleLog()
@@ -65,11 +66,12 @@ class Dape(Wrapper):
     position = Bound(self.encoding, params)
     bias_HLM = position.bias(tile.pos_L[None], tile.pos_M[None])[0]
     bias_HLM = jnp.broadcast_to(bias_HLM, s_HLM.shape)
-    seen = lambda x_LM: jnp.where(tile.seen_LM, x_LM, 0.0)
+    seen = lambda x_HLM: jnp.where(tile.seen_LM, x_HLM, 0.0)
+    any_LM = jnp.any(tile.seen_LM.reshape(-1, *s_HLM.shape[1:]), axis=0)
     hidden_WLM = along_keys("HLM,HW->WLM", seen(s_HLM), params["mix_scores_HWN"])
     hidden_WLM += along_keys("HLM,HW->WLM", seen(bias_HLM), params["mix_biases_HWN"])
     hidden_WLM += params["mix_shift_W"][:, None, None]
-    hidden_WLM = seen(jax.nn.leaky_relu(hidden_WLM))
+    hidden_WLM = jnp.where(any_LM, jax.nn.leaky_relu(hidden_WLM), 0.0)
     more_HLM = along_keys("WLM,HW->HLM", hidden_WLM, params["mix_out_HWN"])
     return s_HLM + bias_HLM + more_HLM + params["mix_out_shift_H"][:, None, None]
 

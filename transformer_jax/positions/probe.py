@@ -38,7 +38,7 @@ def check(position: PositionalEncoding, dims: Dims | None = None) -> None:
   """
   for encoding in parts(position, PositionalEncoding):
     if outside(type(encoding)):
-      check_members(encoding, PositionalEncoding, bias=_bias)
+      check_members(encoding, PositionalEncoding, bias=_bias, mask=_bias)
       probe(encoding, dims or SIZES)
 
 
@@ -157,6 +157,11 @@ class Findings:
 
   # Declarations
 
+  @property
+  def lowest(self) -> float:
+    """The lowest score that is given to a key which coordinates do not mask."""
+    return min(float(out["scores"].min()) for out in self.usual)
+
   @functools.cached_property
   def shift(self) -> tuple[float, int]:
     """By how much a shift of all positions changes something, and how far it was."""
@@ -265,6 +270,12 @@ class Findings:
     for name, found in self.apart.items():
       if found > 1e-3:
         yield LOCAL[name]
+    if self.lowest < -1e6:
+      yield (
+        f" gives a score of {self.lowest:g} to a key; a soft cap or a mixture of heads"
+        " would calculate with that number: return True where a head attends from"
+        " mask(self, params, pos_L, pos_M) instead"
+      )
     if encoding.relative and self.shift[0]:
       found, by = self.shift
       yield (

@@ -200,6 +200,9 @@ class Hooks:
   def bias(self, params: Params, one: Params, pos_L: jax.Array, pos_M: jax.Array):
     if self.uses("bias"):
       self.one_head("bias", params, one, (pos_L, pos_M), (L, M), "b_LM of one head")
+    if self.uses("mask"):
+      wanted = (L, M), "mask_LM of one head"
+      self.one_head("mask", params, one, (pos_L, pos_M), *wanted)
 
   def one_head(self, hook, params, one, args, wanted, axes) -> None:
     """Checks a hook of one head, which may have been written for all at once."""
@@ -239,6 +242,7 @@ class Hooks:
 
 
 CURE = {
+  "mask": "it is called for one head, whose params['x_H'] is one number",
   "bias": "it is called for one head, whose params['x_H'] is one number",
   "score": "it is called for one head, whose params['x_H'] is one number",
   "values": "it is called for one head, whose params['x_H'] is one number",

@@ -38,7 +38,8 @@ class Tupe(PositionalEncoding):
 
   def __post_init__(self):
     object.__setattr__(self, "plus", positions.build(self.plus))
-    others = [hook for hook in HOOKS if hook != "bias" and self.plus.overrides(hook)]
+    others = [hook for hook in HOOKS if self.plus.overrides(hook)]
+    others = [hook for hook in others if hook not in ("bias", "mask")]
     if others:
       raise SpecError(
         "tupe adds a bias that depends on positions alone, and"
@@ -102,8 +103,17 @@ class Tupe(PositionalEncoding):
     rows_LD = rows_LD.get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
     return layer_norm(params, rows_LD, 1e-5) if self.norm else rows_LD
 
+  @property
+  def mask(self):
+    mask = self.plus.mask
+    return mask and (lambda params, *at: mask(_own(params), *at))
+
   def _plus(self, params, tile):
     if self.plus.bias is None:
       return 0.0
-    own = {n.removeprefix(PLUS): x for n, x in params.items() if n.startswith(PLUS)}
-    return self.plus.bias(own, tile.pos_L, tile.pos_M)
+    return self.plus.bias(_own(params), tile.pos_L, tile.pos_M)
+
+
+def _own(params):
+  """Returns the parameters of the added encoding, under its names."""
+  return {n.removeprefix(PLUS): x for n, x in params.items() if n.startswith(PLUS)}

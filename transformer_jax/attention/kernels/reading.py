@@ -39,9 +39,12 @@ class Tile:
     )
     self.run_on = self._runs_on() if self.program.bands else None
 
-  def scores(self, tables: Tree) -> jax.Array:
+  def scores(self, tables: Tree) -> tuple[jax.Array, jax.Array]:
+    """Returns s_LM and which of them count, seen_LM."""
     dot_LM = dot(self.q_LK, self.k_MK, 1, 1)
-    return self.program.scores(tables, self.given, dot_LM, self.run_on)[-1]
+    given = self.program.masked(tables, self.given)
+    s_LM = self.program.scores(tables, given, dot_LM, self.run_on)[-1]
+    return s_LM, given.seen_LM
 
   def mixture(self, tables: Tree, w_LM: jax.Array) -> jax.Array:
     v_ME = self.keys["v"][...]
@@ -88,8 +91,9 @@ def read_tables(work, refs: Tree) -> Tree:
 
 def trained(work, tables: Tree) -> Tree:
   """Returns the tables that have a gradient from the tiles; None in place of others."""
+  without = ("extra", "mask")
   floating = lambda x: x if jnp.issubdtype(x.dtype, jnp.floating) else None
-  return {n: jax.tree.map(floating, x) for n, x in tables.items() if n != "extra"}
+  return {n: jax.tree.map(floating, x) for n, x in tables.items() if n not in without}
 
 
 def add_tables(outs: list, d_tables: Tree) -> None:

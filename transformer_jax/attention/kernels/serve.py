@@ -117,6 +117,8 @@ def _flash(backend, work, tables, queries, keys, where):
       weight_BHL1 = jnp.exp(tables["extra"] - lse_BHL1)
       d_extra_H = -jnp.sum(weight_BHL1 * rows["share"], axis=(0, 2, 3))
       d_tables["extra"] = d_extra_H[:, None, None]
+    if "mask" in tables:
+      d_tables["mask"] = jax.tree.map(lambda x: None, tables["mask"])
     like = lambda x, d: None if d is None else _reduced(d, x)
     whole = lambda x, d: jax.tree.map(like, x, d, is_leaf=lambda d: d is None)
     d_queries = whole(queries, d_queries | {"ints": None, "pos": None})

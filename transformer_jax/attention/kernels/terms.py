@@ -188,6 +188,21 @@ class Score:
 GRADS = ("pre_LM", "q_LK", "k_MK", "q_data", "k_data")
 
 
+class Mask:
+  """Which keys a head attends to, of those that its query sees."""
+
+  room, ways = False, ("loop",)
+
+  def __init__(self, encoding, own, sizes: Sizes, q_at, k_at, ints):
+    tile = shape((sizes.L,), q_at), shape((sizes.M,), k_at)
+    self.hook = trace(lambda own, at: encoding.mask(own["position"], *at), own, tile)
+    self.hooks = [self.hook]
+
+  def value(self, tables, given):
+    at = given.pos_L, given.pos_M
+    return given.seen_LM & self.hook.inner(Way("loop", False), tables[0], at)
+
+
 class Values:
   """What an encoding adds to outputs, linear in the weights."""
 

@@ -10,6 +10,7 @@ from transformer_jax.attention.kernels.terms import (
   Bias,
   Given,
   Logits,
+  Mask,
   Score,
   Sizes,
   Values,
@@ -45,6 +46,8 @@ class Program:
       self.terms["score"] = Score(encoding, *at, q_data, k_data)
     elif encoding.bias is not None:
       self.terms["score"] = Bias(encoding, *at)
+    if encoding.mask is not None:
+      self.terms["mask"] = Mask(encoding, *at)
     if variant.overrides("logits"):
       self.terms["logits"] = Logits(variant, own, sizes)
     if encoding.overrides("values"):
@@ -69,6 +72,13 @@ class Program:
     tables = jax.vmap(outer, (head_axes,))(own_H)
     return {"scale": own_H["scale"]} | tables
 
+  def masked(self, tables: Tree, given: Given) -> Given:
+    """Returns what terms read, without the keys that this head does not attend to."""
+    if "mask" not in self.terms:
+      return given
+    seen_LM = self.terms["mask"].value(tables["mask"], given)
+    return dataclasses.replace(given, seen_LM=seen_LM)
+
   def scores(self, tables: Tree, given: Given, dot_LM, run_on) -> list[jax.Array]:
     """Returns scaled products, with the encoding's share, and as the variant has it."""
     steps = [tables["scale"] * dot_LM]
@@ -88,6 +98,7 @@ class Program:
 
   def backward(self, tables, given, kept: "Kept", run_on) -> "Grads":
     """Returns gradients of everything that the tile reads."""
+    given = self.masked(tables, given)
     q_LK, k_MK, v_ME, d_out_LE = kept.q_LK, kept.k_MK, kept.v_ME, kept.d_out_LE
     dot_LM = dot(q_LK, k_MK, 1, 1)
     pre_LM, s_LM, logit_LM = self.scores(tables, given, dot_LM, run_on)

@@ -18,7 +18,8 @@ class TalkingHeads(Variant):
   """Mixes scores over heads before the softmax, and weights after it.
 
   Positional biases belong to the scores, and are mixed too. Both mixtures start as the
-  identity: each head for itself.
+  identity: each head for itself. A head that does not attend to a key adds nothing to
+  others' scores for it, and reads nothing there of their weights.
 
   before   mixes scores, before the mask
   after    mixes weights
@@ -39,6 +40,8 @@ class TalkingHeads(Variant):
   def weigh(self, params, s_BHLM, seen_B1LM):
     mix = lambda x_BHLM, name: jnp.einsum("BHLM,HN->BNLM", x_BHLM, params[name])
     if self.before:
-      s_BHLM = mix(s_BHLM, "mix_scores_HN")
+      s_BHLM = mix(jnp.where(seen_B1LM, s_BHLM, 0.0), "mix_scores_HN")
     w_BHLM = softmax(s_BHLM, seen_B1LM)
-    return mix(w_BHLM, "mix_weights_HN") if self.after else w_BHLM
+    if self.after:
+      w_BHLM = jnp.where(seen_B1LM, mix(w_BHLM, "mix_weights_HN"), 0.0)
+    return w_BHLM
