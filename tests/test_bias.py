@@ -45,8 +45,9 @@ def bias(position, pos_L, pos_M):
 
 
 def sees(position, pos_L, pos_M):
-  """Returns which keys each head attends to, by what the encoding says."""
-  return np.asarray(position.mask(pos_L[None], pos_M[None]))
+  """Returns which keys each head attends to, by what the encoding says; True: any."""
+  mask = position.mask(pos_L[None], pos_M[None])
+  return mask if mask is True else np.asarray(mask[0])
 
 
 @jax.jit

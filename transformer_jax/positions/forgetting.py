@@ -6,9 +6,11 @@ import jax
 import jax.numpy as jnp
 
 from transformer_jax.positions.base import PositionalEncoding, positions
+from transformer_jax.positions.sums import running
 from transformer_jax.spec import SpecError
 
 GATES = "token", "head", "fixed"
+SUMS = "kept_BLH", "kept_low_BLH"  # of log gates: two numbers, added up
 
 
 @positions.register("forgetting")
@@ -63,13 +65,23 @@ class Forgetting(PositionalEncoding):
 
   def accumulate(self, params, data, at):
     # Only differences within a text count, so sums may run on through other texts.
-    return {"kept_BLH": jnp.cumsum(data["kept_BLH"], axis=1)}
+    return dict(zip(SUMS, running(data["kept_BLH"]), strict=True))
 
   def score(self, params, s_LM, tile):
-    return s_LM + tile.q_data["kept_BLH"][:, None] - tile.k_data["kept_BLH"][None, :]
+    return s_LM + kept_between(tile.q_data, tile.k_data)
 
   def _start(self, dims):
     if self.memory is None:
       return {"forget_shift_H": jnp.zeros(dims.H)}
     T_H = jnp.geomspace(*self.memory, dims.H)
     return {"forget_shift_H": -jnp.log(jnp.expm1(1 / T_H))}
+
+
+def kept_between(q_data, k_data):
+  """Returns the sum of log gates after each key up to each query, [..., L, M].
+
+  Sums are subtracted from each other first: beside them a score has no digits.
+  """
+  apart = lambda name: q_data[name][..., :, None] - k_data[name][..., None, :]
+  high, low = map(apart, SUMS)
+  return high + low

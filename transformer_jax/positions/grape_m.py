@@ -11,6 +11,7 @@ import numpy as np
 
 from transformer_jax.positions.base import positions
 from transformer_jax.positions.rope import Rope, middle
+from transformer_jax.positions.sums import running
 
 SLOWLY = 16  # what is learned is divided by it, so that frequencies move slowly
 
@@ -56,13 +57,16 @@ class GrapeM(Rope):
     if not self.contextual:
       return data
     # Only differences within a text count, so sums may run on through other texts.
-    count_BL = data["count_BL"]
-    return {"count_BL": jnp.cumsum(count_BL, axis=1) - count_BL}
+    before_BL = jnp.pad(data["count_BL"], ((0, 0), (1, 0)))[:, :-1]
+    return dict(zip(("count_BL", "count_low_BL"), running(before_BL), strict=True))
 
   def turn(self, params, q_BLHK, k_BMHK, q_at, k_at):
+    low_BL, low_BM = 0.0, 0.0
     if self.contextual:
+      low_BL, low_BM = (at.data["count_low_BL"] for at in (q_at, k_at))
       q_at, k_at = (at.replace(pos_BL=at.data["count_BL"]) for at in (q_at, k_at))
     # A start in the middle changes no score. Gradients for frequencies are sums of
     # positions, which cancel better when they are small.
     q_BL, k_BM = (at.pos_BL - middle(k_at) for at in (q_at, k_at))
+    q_BL, k_BM = q_BL + low_BL, k_BM + low_BM
     return self.rotate(params, q_BLHK, q_BL), self.rotate(params, k_BMHK, k_BM)

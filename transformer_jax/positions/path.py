@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax.scipy.linalg import solve_triangular
 
 from transformer_jax.positions.base import PositionalEncoding, positions
-from transformer_jax.positions.forgetting import Forgetting
+from transformer_jax.positions.forgetting import Forgetting, kept_between
 from transformer_jax.positions.selective_rope import direction, mix
 
 
@@ -86,7 +86,7 @@ class Path(PositionalEncoding):
     hit_HTM = jnp.where(after_TM, b_HT1 * dot(w_HMK, k), 0.0)
     s_HLM -= tile.scale * jnp.einsum("HTL,HTM->HLM", solved_HTL, hit_HTM)
     if self.forget:
-      s_HLM += tile.q_data["kept_BLH"][:, :, None] - tile.k_data["kept_BLH"][:, None, :]
+      s_HLM += kept_between(tile.q_data, tile.k_data)
     return s_HLM
 
 

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from transformer_jax.positions.base import positions
 from transformer_jax.positions.rope import Rope, turn_pairs
+from transformer_jax.positions.sums import running, turns
 
 
 @positions.register("selective_rope")
@@ -47,9 +48,9 @@ class SelectiveRope(Rope):
     step_BLHR = mix(data["step_BLHR"], params["mix_HRN"], at)
     step_BLHR *= data["gate_BLH"][..., None]
     # Only differences within a text count, so sums may run on through other texts.
-    sum_BLHR = jnp.cumsum(step_BLHR, axis=1)
-    frequency_R = jnp.asarray(self.frequencies(params, sum_BLHR.shape[-1]), jnp.float32)
-    return {"angle_BLHR": sum_BLHR * frequency_R}
+    frequency_R = self.frequencies(params, step_BLHR.shape[-1])
+    steps_BLHR = step_BLHR * jnp.asarray(frequency_R, jnp.float32)
+    return {"angle_BLHR": turns(*running(steps_BLHR))}
 
   def turn(self, params, q_BLHK, k_BMHK, q_at, k_at):
     turn = lambda x, at: turn_pairs(x, at.data["angle_BLHR"], self.interleaved)
