@@ -17,6 +17,7 @@ ACTS = {  # hooks, and where they act
   "rotate": "queries and keys",
   "turn": "queries and keys",
   "bias": "bias",
+  "mask": "mask",
   "score": "scores",
   "values": "values",
   "rows": "rows of scores",

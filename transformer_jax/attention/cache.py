@@ -18,19 +18,32 @@ class Cache:
 
   kept   arrays [B, ..., M, K]: keys and values, or what they can be made of. Tokens are
          the last axis but one, as products with queries read them.
+  frozen keys are kept turned as they were when they were read, whatever comes later
   """
 
   kept: dict[str, jax.Array]
   at: Coords
   used: jax.Array
+  frozen: bool = dataclasses.field(default=False, metadata={"static": True})
 
 
-def empty(kept: dict[str, jax.Array], at: Coords) -> Cache:
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Text:
+  """A whole text that is read again with every new token, in place of layers' caches.
+
+  tokens   `token`, as a cache keeps it
+  """
+
+  tokens: Cache
+
+
+def empty(kept: dict[str, jax.Array], at: Coords, frozen: bool = False) -> Cache:
   """Returns a cache with room for all of this, given as [B, M, ...] or its shapes."""
   kept, at = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (kept, at))
   none = coords.absent(*at.order_BL.shape)
   at = at.replace(order_BL=none.order_BL, sees_BL=none.sees_BL)
-  return Cache(jax.tree.map(_inward, kept), at, jnp.zeros((), jnp.int32))
+  return Cache(jax.tree.map(_inward, kept), at, jnp.zeros((), jnp.int32), frozen)
 
 
 def remember(
@@ -49,7 +62,7 @@ def remember(
     raise ValueError(f"{L} tokens do not fit a cache of {M}; make it larger")
   # A slice that is written past an end would be moved back over older tokens.
   fits = cache.used + L <= M
-  kept = jax.tree.map(lambda x: jnp.where(fits, x, jnp.asarray(jnp.nan, x.dtype)), kept)
+  kept = jax.tree.map(lambda x: fitting(x, fits), kept)
 
   def put(old, new, axis):
     new = jnp.broadcast_to(new, (old.shape[0], *new.shape[1:])).astype(old.dtype)
@@ -57,8 +70,15 @@ def remember(
 
   at = jax.tree.map(lambda old, new: put(old, new, 1), cache.at, at)
   kept = jax.tree.map(lambda old, new: put(old, _inward(new), -2), cache.kept, kept)
-  after = Cache(kept, at, cache.used + L)
+  after = dataclasses.replace(cache, kept=kept, at=at, used=cache.used + L)
   return jax.tree.map(_outward, kept), at, after
+
+
+def fitting(x: jax.Array, fits: jax.Array) -> jax.Array:
+  """Returns NaN in place of what does not fit; a whole number cannot say so."""
+  if not jnp.issubdtype(x.dtype, jnp.floating):
+    return x
+  return jnp.where(fits, x, jnp.asarray(jnp.nan, x.dtype))
 
 
 def _inward(x: jax.Array) -> jax.Array:

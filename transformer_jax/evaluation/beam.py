@@ -104,19 +104,20 @@ def beam_search(
   how: Beam = Beam(),  # noqa: B008, a value that never changes
   at: Coords | None = None,
   memory: Memory | None = None,
+  frozen: bool = False,
 ) -> Texts:
   """Returns the best texts of up to `steps` tokens that follow each prompt.
 
   Each step extends every text of a beam by every token and takes the 2 K best by log p.
   Those that end are finished if they are among the K best, the K best others go on, and
   the K finished ones with the best scores stay. After the last step what is among the K
-  best is finished too. `at` and `memory` as in `greedy`.
+  best is finished too. `at`, `memory` and `frozen` as in `greedy`.
   """
   check_end(end, model.arch.dims.V)
   K, B = how.width, len(prompt_BL)
-  writer = Writer(model, params, memory)
+  writer = Writer(model, params, memory, frozen)
   logits_BV, at, cache = writer.start(prompt_BL, at, steps)
-  axes = _batch_axes(model.arch, prompt_BL.shape[1] + steps)
+  axes = _batch_axes(model.arch, prompt_BL.shape[1] + steps, frozen)
   wide = dataclasses.replace(writer, memory=_repeat(memory, B, K))
   at = jax.tree.map(lambda x: jnp.repeat(x, K, axis=0), at)
   rows_R = jnp.repeat(jnp.arange(B), K)
@@ -183,10 +184,12 @@ def _take(x: jax.Array, rank_BK: jax.Array) -> jax.Array:
   return jax.vmap(lambda x, rank_K: x[rank_K])(x, rank_BK)
 
 
-def _batch_axes(arch: Any, M: int) -> Any:
+def _batch_axes(arch: Any, M: int, frozen: bool) -> Any:
   """Returns which axis of each array of a cache is the batch; -1: none is."""
   sizes = 2, 3
-  two, three = (jax.eval_shape(lambda B=B: empty_cache(arch, B, M)) for B in sizes)
+  two, three = (
+    jax.eval_shape(lambda B=B: empty_cache(arch, B, M, frozen)) for B in sizes
+  )
 
   def axis(a, b):
     pairs = enumerate(zip(a.shape, b.shape, strict=True))

@@ -26,11 +26,15 @@ LEAST_TEMPERATURE = 1e-6  # below it logits that are divided by it may be infini
 
 @dataclasses.dataclass(frozen=True)
 class Writer:
-  """A model with its parameters, and what its `encode` made of the sources."""
+  """A model with its parameters, and what its `encode` made of the sources.
+
+  frozen   as that of `empty_cache`
+  """
 
   model: Transformer
   params: Any
   memory: Memory | None = None
+  frozen: bool = False
 
   def start(self, prompt_BL: jax.Array, at: Coords | None, steps: int):
     """Reads the prompts; returns logits_BV, where the next token is, and the cache.
@@ -43,7 +47,7 @@ class Writer:
       at = coords.consecutive(B, L)
     elif _may_end_in_padding(at):
       prompt_BL, at = _at_right_end(prompt_BL, at)
-    cache = empty_cache(self.model.arch, B, L + steps)
+    cache = empty_cache(self.model.arch, B, L + steps, self.frozen)
     logits_BV, cache = self.read(prompt_BL, at, cache)
     last = jax.tree.map(lambda x: jnp.broadcast_to(x[:, -1:], (B, 1)), at)
     logits_BV = jnp.where(last.real_BL, logits_BV, jnp.nan)
@@ -168,6 +172,7 @@ def greedy(
   at: Coords | None = None,
   memory: Memory | None = None,
   end: int | None = None,
+  frozen: bool = False,
 ) -> jax.Array:
   """Returns the `steps` most likely next tokens of each prompt, int32 [B, steps].
 
@@ -176,9 +181,15 @@ def greedy(
   that wrote `end` is finished and repeats it; it is over when all texts are. From where
   logits are not numbers, as those of parameters that diverged, a text is -1.
   One program; jit it with `steps` static.
+
+  Logits are those of a full pass over the text so far. Where later tokens change
+  earlier ones, as with `rope_dynamic` in long texts, that takes a full pass for each
+  token; `frozen` leaves earlier ones as they were, as HuggingFace does (see
+  `empty_cache`).
   """
   choose = lambda n, logits_BV: highest(logits_BV)
-  return _write(Writer(model, params, memory), prompt_BL, steps, at, choose, end)
+  writer = Writer(model, params, memory, frozen)
+  return _write(writer, prompt_BL, steps, at, choose, end)
 
 
 def highest(logits_BV: jax.Array) -> jax.Array:
@@ -204,6 +215,7 @@ def sample(
   at: Coords | None = None,
   memory: Memory | None = None,
   end: int | None = None,
+  frozen: bool = False,
 ) -> jax.Array:
   """Draws the next tokens of each prompt, int32 [B, steps]; otherwise like `greedy`."""
 
@@ -211,7 +223,8 @@ def sample(
     drawn_B = jax.random.categorical(jax.random.fold_in(key, n), how.logits(logits_BV))
     return jnp.where(logits_BV.max(axis=-1) > -jnp.inf, drawn_B, -1)
 
-  return _write(Writer(model, params, memory), prompt_BL, steps, at, choose, end)
+  writer = Writer(model, params, memory, frozen)
+  return _write(writer, prompt_BL, steps, at, choose, end)
 
 
 def _write(

@@ -55,12 +55,19 @@ class Attention(nn.Module):
       return q_BLHK, {"key": k_BMGK, "value": v_BMGE}
 
     once = projections.keeps_keys and position.turns_once(k_at)
+    # Queries then wait, for they may be turned by what the cache knows of the text.
+    frozen = cache is not None and cache.frozen and not once
+    frozen &= projections.keeps_keys and position.turns_early(k_at)
     if once:
       q_BLHK, kept = turned(q_BLHK, kept, q_at, k_at)
+    elif frozen:
+      kept = turned(q_BLHK, kept, q_at, k_at)[1]
     kept, k_at, cache = remember(cache, kept, k_at)
     k_at, L = position.accumulate(k_at), x_BLD.shape[1]
     q_at = q_at if memory else newest(k_at, cache, L)
-    if not once:
+    if frozen:
+      q_BLHK = turned(q_BLHK, kept, q_at, k_at)[0]
+    elif not once:
       q_BLHK, kept = turned(q_BLHK, kept, q_at, k_at)
     attended = q_BLHK, kept["key"], kept["value"], q_at, k_at, position, scale
     out_BLHE = projections.found(w, self.arch.core(*attended, rule, self.drop()))

@@ -1,4 +1,9 @@
-"""The caches that a model starts decoding with."""
+"""The caches that a model starts decoding with.
+
+Layers keep what they made of earlier tokens. That is what a full pass over the text
+makes of them, unless later tokens change earlier ones in a text of that length
+(`PositionalEncoding.settled`): then the text is kept, and read again with each token.
+"""
 
 import functools
 from typing import Any
@@ -6,22 +11,42 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from transformer_jax.attention.cache import empty
+from transformer_jax.attention.cache import Text, empty
+from transformer_jax.models.support import form
 from transformer_jax.models.transformer import Architecture
 from transformer_jax.positions import bind, coords
 
 
 @functools.singledispatch  # by the kind of architecture
-def empty_cache(arch: Architecture, B: int, M: int) -> Any:
+def empty_cache(arch: Architecture, B: int, M: int, frozen: bool = False) -> Any:
   """Returns the empty caches of all layers, of B rows for M tokens each.
 
-  They are a list, or stacked arrays where the layers are one program.
+  They are a list, or stacked arrays where the layers are one program; or a `Text`.
+
+  frozen   what layers made of a token stays, whatever comes later, and its keys stay
+           turned as they were, as in HuggingFace's models. Differs from the full pass
+           where later tokens change earlier ones
   """
-  caches = [_empty(arch, n, B, M) for n in range(arch.decoders)]
+  if not frozen and _changes(arch, M):
+    token_BM1 = jax.ShapeDtypeStruct((B, M, 1), jnp.int32)
+    ids = form(arch.position, arch.decoding).ids
+    at = coords.absent(B, M)
+    at = at.replace(data={name: at.pos_BL for name in ids})
+    return Text(empty({"token": token_BM1}, at))
+  caches = [_empty(arch, n, B, M, frozen) for n in range(arch.decoders)]
   return jax.tree.map(lambda *x: jnp.stack(x), *caches) if arch.scan else caches
 
 
-def _empty(arch, n, B, M):
+def _changes(arch: Architecture, M: int) -> bool:
+  """Says whether M tokens may change what layers made of the first of them."""
+  settled = form(arch.position, arch.decoding).settled(arch.dims)
+  if settled is None or M <= settled:
+    return False
+  # The keys of one layer are made of tokens alone, and turned anew for each query.
+  return arch.decoders > 1 or settled == 0
+
+
+def _empty(arch, n, B, M, frozen):
   """Returns the empty cache of layer n."""
   dims, (encoding, variant) = arch.dims, arch.layer(arch.decoding, n)
   projections = variant.projections().fit(dims)
@@ -35,7 +60,7 @@ def _empty(arch, n, B, M):
   q_BMHK = jax.eval_shape(projections.query, w, x_BMD)
   kept = jax.eval_shape(projections.memory, w, x_BMD)
   read = functools.partial(_first_read, encoding, projections, dims)
-  return empty(kept, jax.eval_shape(read, x_BMD, q_BMHK))
+  return empty(kept, jax.eval_shape(read, x_BMD, q_BMHK), frozen)
 
 
 def _first_read(encoding, projections, dims, x_BLD, q_BLHK):

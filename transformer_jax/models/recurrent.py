@@ -103,7 +103,7 @@ class Recurrents(Family):
 
 
 @empty_cache.register
-def _(arch: Recurrence, B: int, M: int) -> list[State]:
+def _(arch: Recurrence, B: int, M: int, frozen: bool = False) -> list[State]:
   """Returns the states before any token; they hold texts of any length."""
   start = lambda: empty(arch.cell, B, arch.dims.D, arch.dtype)
   return [start() for _ in range(arch.decoders)]

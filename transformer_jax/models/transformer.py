@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from transformer_jax.attention.base import devices, own_rows
+from transformer_jax.attention.cache import Text, fitting, remember
 from transformer_jax.models.architecture import Architecture
 from transformer_jax.models.block import Attention, Block
 from transformer_jax.models.parts import (
@@ -182,9 +183,22 @@ class Transformer(nn.Module):
 
   def read(self, token_BL, at, memory, cache, done):
     at = at or coords.consecutive(1, token_BL.shape[1])
+    if isinstance(cache, Text):
+      return self.reread(token_BL, at, memory, cache, done)
     x_BLD = self.embed(token_BL, at)
     x_BLD, _, cache = self.decoder(x_BLD, at, memory, cache, done)
     return x_BLD, cache
+
+  def reread(self, token_BL, at, memory, text, done):
+    """Returns what a full pass over the text so far makes of the new tokens."""
+    ids = text.tokens.at.data
+    at.need(ids, self.arch.position.name)
+    at = at.replace(data={name: at.data[name] for name in ids})
+    kept, at, tokens = remember(text.tokens, {"token": token_BL[..., None]}, at)
+    x_BMD, _ = self.read(kept["token"][..., 0], at, memory, None, done)
+    L = token_BL.shape[1]
+    x_BLD = jax.lax.dynamic_slice_in_dim(x_BMD, tokens.used - L, L, axis=1)
+    return fitting(x_BLD, tokens.used <= x_BMD.shape[1]), Text(tokens)
 
   def embed(self, token_BL, at):
     embedding = self.arch.embedding

@@ -112,6 +112,13 @@ class PositionalEncoding:
     """Returns how many positions are defined; None: any number."""
     return None
 
+  def settled(self, dims: Dims) -> int | None:
+    """Returns how long a text may be before later tokens change earlier ones.
+
+    In tokens; None: any length. With `whole_text` it is 0 unless an encoding says more.
+    """
+    return 0 if self.whole_text else None
+
   def bidirectional(self) -> "PositionalEncoding":
     """Returns the form for attention that looks both ways, or raises ValueError."""
     return self
@@ -227,6 +234,11 @@ positions = Registry("positional encoding", PositionalEncoding)
 positions.register("none")(PositionalEncoding)
 
 
+def shorter(*lengths: int | None) -> int | None:
+  """Returns the least of some lengths, of which None is any number."""
+  return min((n for n in lengths if n is not None), default=None)
+
+
 HOOKS = ("place", "embed", "token_data", "accumulate", "temperature", "rotate") + (
   "turn",
   "bias",
@@ -263,7 +275,8 @@ def _forward(name: str) -> property:
   return property(lambda self: getattr(self.encoding, name))
 
 
-WHOLE = ("prepare", "borrow", "init", "constants", "reach", "cross", "in_layer")
+WHOLE = ("prepare", "borrow", "init", "constants", "reach", "settled", "cross")
+WHOLE += ("in_layer",)
 for _name in (*HOOKS, *WHOLE):
   setattr(Wrapper, _name, _forward(_name))
 SAID = "relative per_layer whole_numbers whole_text from_middle ids longer".split()

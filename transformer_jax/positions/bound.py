@@ -70,6 +70,13 @@ class Bound:
     later = self.encoding.overrides("turn") or self.encoding.whole_text
     return not (later or self.tells_heads_apart(k_at))
 
+  def turns_early(self, k_at: Coords) -> bool:
+    """True when keys can be turned by what is known as they are read, and stay so.
+
+    Not where only a query turned with all keys gives them a meaning.
+    """
+    return not (self.encoding.from_middle or self.tells_heads_apart(k_at))
+
   def prepare(self, q_at: Coords, k_at: Coords) -> tuple["Bound", Coords, Coords]:
     """Returns what cores that visit tiles go on with."""
     params, q_at, k_at = self.encoding.prepare(self.params, q_at, k_at)

@@ -12,6 +12,7 @@ from transformer_jax.positions.base import (
   PositionalEncoding,
   Wrapper,
   positions,
+  shorter,
 )
 from transformer_jax.positions.rope import Rope
 
@@ -119,8 +120,10 @@ class Schedule(PositionalEncoding):
     return any(Part(part, n).in_layer(name) for n, part in enumerate(self.parts))
 
   def reach(self, dims):
-    ends = [part.reach(dims) for part in self.parts]
-    return min((end for end in ends if end is not None), default=None)
+    return shorter(*(part.reach(dims) for part in self.parts))
+
+  def settled(self, dims):
+    return shorter(*(part.settled(dims) for part in self.parts))
 
   def cross(self):
     return [part.cross() for part in self.parts][self.which(0)]

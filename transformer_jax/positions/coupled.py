@@ -43,6 +43,10 @@ class Coupled(Wrapper):
     # How many tokens share a position is the task's affair: no length is too long.
     return None
 
+  def settled(self, dims):
+    # Positions may be anything from the first token on.
+    return None if self.encoding.settled(dims) is None else 0
+
   def place(self, moment, at):
     at.need(("coupled_BL",), "coupled")
     id_BL = at.data["coupled_BL"]

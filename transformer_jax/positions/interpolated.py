@@ -33,6 +33,11 @@ class Interpolated(Wrapper):
     end = self.encoding.reach(dims)
     return None if end is None else int((end - 1) * self.factor) + 1
 
+  def settled(self, dims):
+    end = self.encoding.settled(dims)
+    # Some encodings count positions, others tokens.
+    return end if not end else min(end, int((end - 1) * self.factor) + 1)
+
   def place(self, moment, at):
     if moment is None:
       return self.encoding.place(None, at.replace(pos_BL=at.pos_BL / self.factor))

@@ -7,7 +7,7 @@ import dataclasses
 
 import jax.numpy as jnp
 
-from transformer_jax.positions.base import PositionalEncoding, positions
+from transformer_jax.positions.base import PositionalEncoding, positions, shorter
 from transformer_jax.positions.tempered import Tempered, text_length
 
 
@@ -30,6 +30,9 @@ class NopeScaled(Tempered):
 
   def constants(self, dims):
     return self.encoding.constants(dims) | {"trained": jnp.float32(dims.L)}
+
+  def settled(self, dims):
+    return shorter(self.trained or dims.L, self.encoding.settled(dims))
 
   def factor(self, params, q_at, k_at):
     times_BL11 = text_length(q_at, k_at) / (self.trained or params["trained"])

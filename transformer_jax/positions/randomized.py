@@ -23,7 +23,8 @@ class Randomized(Wrapper):
   encoding   any encoding
   longest    positions are drawn below it
   step       the distance between neighbours in evaluation and decoding
-  spread     spreads texts in evaluation; needs them whole, so nothing can be decoded
+  spread     spreads texts in evaluation; needs them whole, so that decoding reads a
+             text again for each token
   """
 
   encoding: PositionalEncoding = PositionalEncoding()
@@ -50,6 +51,12 @@ class Randomized(Wrapper):
     end = self.encoding.reach(dataclasses.replace(dims, L=self.longest))
     step = 1 if self.spread else self.step
     return None if end is None else -(-self.longest // step)
+
+  def settled(self, dims):
+    end = self.encoding.settled(dims)
+    if self.spread or end == 0:
+      return 0
+    return None if end is None else (end - 1) // self.step + 1
 
   def place(self, moment, at):
     if moment is None:

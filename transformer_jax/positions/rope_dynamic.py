@@ -17,8 +17,8 @@ from transformer_jax.positions.rope_ntk import divisors
 class LengthRope(ScaledRope):
   """RoPE whose frequencies depend on the length of the text so far.
 
-  The length is the highest position in a token's own text, plus one. All keys are
-  turned again when it grows, as the cache keeps them unturned.
+  The length is the highest position in a token's own text, plus one. When it grows all
+  tokens change: see "Decoding" in docs/positions.md.
 
   original   the length up to which nothing changes; None: that of training texts
   """
@@ -37,6 +37,9 @@ class LengthRope(ScaledRope):
 
   def constants(self, dims):
     return {"original": jnp.float32(self.original or dims.L)}
+
+  def settled(self, dims):
+    return self.original or dims.L
 
   def frequencies_of(self, params, R, length_BL11, pos_BL11):
     """Returns radians per position, [B, L, 1, R], in texts of these lengths."""
