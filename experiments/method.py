@@ -71,7 +71,7 @@ def origins(findings: Findings) -> list[tuple[str, str]]:
   """Returns (what, values) pairs that say where the numbers come from."""
   facts: dict[str, dict[str, None]] = {}
   for run in findings.finished:
-    for name in ("device", "commit"):
+    for name in ("device", "commit", "sources"):
       facts.setdefault(name, {})[str(run.fact(name) or "not recorded")] = None
     for name, version in (run.fact("versions") or {}).items():
       facts.setdefault("versions", {})[f"{name} {version}"] = None
