@@ -145,7 +145,9 @@ def test_parameters_that_are_numpy_arrays_need_no_jit(tmp_path, case):
 
 
 def test_every_family_has_a_recorded_model():
-  assert {config["model_type"] for config in CONFIGS.values()} == {*interop.families}
+  of_others = {"mt5", "xlm-roberta"}  # T5 and RoBERTa: in test_interop_forms.py
+  found = {config["model_type"] for config in CONFIGS.values()}
+  assert found | of_others == {*interop.families}
 
 
 def test_a_loss_of_products_sees_a_bias_and_refuses_a_cap(tmp_path):

@@ -90,13 +90,22 @@ def test_an_index_that_lists_no_files_is_refused(tmp_path):
       interop.load(tmp_path)
 
 
-def test_repeated_tensors_are_accepted_where_they_repeat(tmp_path):
+def test_an_output_that_repeats_the_embedding_is_tied_and_another_is_not(tmp_path):
   config, weights, _ = recorded("gpt2")
   table = weights["transformer.wte.weight"]
   write(tmp_path, config, weights | {"lm_head.weight": table})
-  interop.load(tmp_path)
+  assert interop.load(tmp_path).arch.tied
   write(tmp_path, config, weights | {"lm_head.weight": table + 1})
-  with pytest.raises(ValueError, match="lm_head.weight should repeat transformer.wte"):
+  loaded = interop.load(tmp_path)  # tie_word_embeddings is true there
+  assert not loaded.arch.tied and not loaded.config["tie_word_embeddings"]
+  np.testing.assert_array_equal(loaded.params["output_DV"], table.T + 1)
+
+
+def test_a_tensor_that_should_repeat_another_and_does_not_is_refused(tmp_path):
+  config, weights, _ = recorded("bert_mlm")
+  other = {"cls.predictions.decoder.bias": weights["cls.predictions.bias"] + 1}
+  write(tmp_path, config, weights | other)
+  with pytest.raises(ValueError, match="decoder.bias should repeat cls.predictions.b"):
     interop.load(tmp_path)
 
 
@@ -150,9 +159,9 @@ def test_weights_of_eight_bits_are_refused(tmp_path):
 
 
 REFUSED = [  # a recorded model, what its config.json says instead, and the answer
-  ("gpt2", {"model_type": "gptneox"}, "Did you mean 'gpt_neox'"),
-  ("gpt2", {"model_type": None}, "Choose from"),
-  ("gpt2", {"model_type": ["gpt2"]}, "Choose from"),
+  ("gpt2", {"model_type": "gptneox"}, "'gptneox', whose weights are not read here"),
+  ("gpt2", {"model_type": None}, "whose weights are not"),
+  ("gpt2", {"model_type": ["gpt2"]}, "whose weights are not"),
   ("gpt2", {"quantization_config": {"bits": 4}}, "are quantized"),
   ("gpt2", {"activation_function": "mish"}, "activation_function='mish'"),
   ("gpt2", {"activation_function": ["relu"]}, r"activation_function=\['relu'\]"),
@@ -163,14 +172,24 @@ REFUSED = [  # a recorded model, what its config.json says instead, and the answ
   ("gpt2", {"n_layer": 0}, "n_layer=0; write a whole number"),
   ("gpt2", {"n_head": 5}, "width 32 does not divide into 5 heads"),
   ("gpt_neo_local", {"attention_types": [[["sparse"], 2]]}, "attention_types='sparse'"),
+  ("gpt_neo_local", {"attention_layers": ["local"] * 2}, r"attention_layers=\['local'"),
+  ("gpt_neo_local", {"attention_types": [[["global"], 3]]}, "3 layers a kind"),
+  ("gpt_neo_local", {"attention_types": [["global"]]}, "write groups of kinds"),
+  ("gpt2", {"architectures": 5}, "architectures=5; write a list"),
+  ("qwen2", {"layer_types": 7}, "layer_types=7; write a list"),
+  ("qwen2", {"rms_norm_eps": "tiny"}, "rms_norm_eps='tiny'; write a number"),
+  ("llama", {"attention_bias": "in"}, "attention_bias='in'"),
+  ("roberta_mlm", {"pad_token_id": "1"}, "pad_token_id='1'; write a number"),
+  ("llama", {"partial_rotary_factor": 0.5}, "partial_rotary_factor=0.5"),
+  ("mistral", {"num_experts": 8}, "num_experts=8, which nothing here follows"),
   ("llama", {"num_key_value_heads": 3}, "3 groups of keys do not divide 4 heads"),
   ("llama", {"rope_parameters": {"rope_type": "cubic"}}, "rope_type='cubic'"),
   ("llama", {"rope_parameters": {"rope_type": "linear"}}, "no 'factor'"),
   ("llama", {"rope_parameters": 1e4}, "rope_parameters=10000.0; write words"),
   (
     "llama",
-    {"rope_parameters": {"rope_type": "yarn", "factor": 4.0, "mscale": 0.7}},
-    "mscale of rotary positions of the kind yarn",
+    {"rope_parameters": {"rope_type": "yarn", "factor": 4.0, "mscale_all": 0.7}},
+    "mscale_all of rotary positions of the kind yarn",
   ),
   (
     "gemma2",
@@ -259,6 +278,47 @@ def test_scalings_of_rope_are_read_in_both_styles():
   older = {n: x for n, x in CONFIGS["gpt_neox"].items() if n != "rope_parameters"}
   found = interop.architecture(older | {"rotary_pct": 0.5, "rotary_emb_base": 500})
   assert found.position == positions.build("rope(base=500, fraction=0.5)")
+
+
+def test_two_scales_of_yarn_are_a_quotient_as_in_llama():
+  """Scores have no scale of their own, which they have in DeepSeek's code."""
+  yarn = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32}
+  of = lambda scale: 0.1 * scale * np.log(4) + 1
+  for more, gain in (
+    ({}, of(1)),
+    ({"mscale": 0.7}, of(1)),
+    ({"mscale": 0.7, "mscale_all_dim": 0.4}, of(0.7) / of(0.4)),
+    ({"mscale": 0.7, "mscale_all_dim": 0.4, "attention_factor": 0.8}, 0.8),
+  ):
+    found = interop.architecture(CONFIGS["llama"] | {"rope_parameters": yarn | more})
+    np.testing.assert_allclose(found.position.gain({}), gain)
+    assert found.position.temperature({}, None) == 1
+
+
+CHECKPOINTS = {  # words of well-known checkpoints besides those that are read
+  "llama": dict(is_llama_config=True, rope_interleaved=False, pretraining_tp=1),
+  "bert_mlm": dict(gradient_checkpointing=False, pooler_type="first_token_transform"),
+  "distilbert": dict(tie_weights_=True, sinusoidal_pos_embds=False, output_past=True),
+  "gpt2": dict(n_ctx=1024, summary_type="cls_index", task_specific_params={"a": {}}),
+  "bloom": dict(masked_softmax_fusion=True, offset_alibi=100, skip_bias_add=True),
+  "bart": dict(normalize_embedding=True, static_position_embeddings=False, num_beams=4),
+  "marian": dict(normalize_embedding=False, static_position_embeddings=True),
+  "mpt": dict(
+    init_config={"name": "kaiming_normal_"}, verbose=0, norm_type="layernorm"
+  ),
+  "opt": dict(prefix="</s>", layerdrop=0.1, activation_dropout=0.0),
+  "gemma2": dict(cache_implementation="hybrid", hidden_act="gelu_pytorch_tanh"),
+  "qwen2": dict(use_mrope=False, sliding_window=32768, max_window_layers=21),
+  "t5_v10": dict(n_positions=512, output_past=True, decoder_start_token_id=0),
+  "vit": dict(encoder_stride=16, id2label={str(n): str(n) for n in range(10)}),
+}
+
+
+@pytest.mark.parametrize("case", CHECKPOINTS)
+def test_words_of_well_known_checkpoints_are_passed_over(case):
+  config = CONFIGS[case]
+  found = interop.architecture(config | CHECKPOINTS[case])
+  assert found == interop.architecture(config)
 
 
 def test_deberta_3_is_read_as_it_was_released(tmp_path):

@@ -55,6 +55,7 @@ def silu(x, steep=1.0):
     ("gelu(approximate=False)", gelu(X)),
     ("quick_gelu", silu(X, steep=1.702)),
     ("silu", silu(X)),
+    ("tanh", np.tanh(X)),
     ("swiglu", (X + 1) * silu(X)),
     ("geglu", (X + 1) * tanh_gelu(X)),
     ("geglu(approximate=False)", (X + 1) * gelu(X)),

@@ -11,6 +11,7 @@ from transformer_jax import interop
 from transformer_jax.attention import Variant, attentions
 from transformer_jax.attention.variant import Sum
 from transformer_jax.interop.family import ACTIVATIONS, GATED
+from transformer_jax.interop.harmless import REASONS
 from transformer_jax.interop.rotary import SCALINGS
 from transformer_jax.interop.words import Words
 from transformer_jax.models.layers import activations, norms
@@ -19,6 +20,13 @@ from transformer_jax.positions import positions
 from transformer_jax.spec import Registry
 
 RECORDED = Path(__file__).parents[2] / "third_party" / "transformers" / "configs.json"
+# Words without which a family is not served.
+EXAMPLES = {
+  "deberta-v2": dict(
+    relative_attention=True, share_att_key=True, position_biased_input=False,
+    pos_att_type=["p2c", "c2p"],
+  )
+}  # fmt: skip
 # Values that many families serve, and what the page calls them.
 LISTS = {
   tuple(ACTIVATIONS): "the plain ones below",
@@ -30,6 +38,12 @@ LISTS = {
 def page() -> str:
   """Returns the page of families."""
   configs = json.loads(RECORDED.read_text("utf-8"))
+  forms = json.loads(RECORDED.with_name("forms.json").read_text("utf-8"))
+  whole = {config["model_type"] for config in configs.values()}
+  for form in forms.values():  # the first form of a family writes, or fills in
+    kind = form["config"]["model_type"]
+    if kind not in whole:
+      configs.setdefault(kind, form["config"])
   header = ["`model_type`", "paper", "compared with", "layers", "positions"]
   header += ["attention", "norms", "feed-forward"]
   of = lambda case: (configs[case]["model_type"], case)
@@ -43,7 +57,9 @@ def page() -> str:
     plain=", ".join(f"`{name}`" for name in ACTIVATIONS),
     gated=", ".join(f"`{name}`" for name in GATED),
     families=table(header, (line(configs[case]) for case in sorted(configs, key=of))),
-    served=table(["`model_type`", "words and the values served"], served(configs)),
+    served=table(["`model_type`", "words and the values served", "others"], served()),
+    classes=table(["classes", "of"], classes()),
+    harmless=table(["words", "say"], harmless()),
     scalings=table(["`rope_type`", "encoding", "words read"], kinds),
   )
 
@@ -79,14 +95,40 @@ def spec(registry: Registry, thing: Any) -> str:
   return f"`{name}({', '.join(given)})`" if given else f"`{name}`"
 
 
-def served(configs: dict[str, dict[str, Any]]) -> Iterator[list[str]]:
-  """Yields each family with the values of its words that are served."""
-  by_kind = {}
-  for config in configs.values():
-    known = by_kind.setdefault(config["model_type"], {})
-    interop.families[config["model_type"]]().parts(watched(config, known))
-  for kind, words in sorted(by_kind.items()):
-    yield [f"`{kind}`", "; ".join(f"`{word}`: {said}" for word, said in words.items())]
+def served() -> Iterator[list[str]]:
+  """Yields each family, its words of which some values are served, and the others.
+
+  They are those that its code reads of a config.json without any other word.
+  """
+  for kind in sorted(interop.families):
+    known, family = {}, interop.families[kind]()
+    config = {"model_type": kind} | EXAMPLES.get(kind, {})
+    words = watched(family.words(config).config, known)
+    family.parts(words)
+    family.dims(words)
+    others = sorted(words.read - known.keys() - {"model_type", "architectures"})
+    values = "; ".join(f"`{word}`: {value}" for word, value in known.items())
+    yield [f"`{kind}`", values, ", ".join(f"`{word}`" for word in others)]
+
+
+def classes() -> Iterator[list[str]]:
+  """Yields the endings of classes that are read, and the families that have them."""
+  kinds = {}
+  for kind in sorted(interop.families):
+    for form in interop.families[kind]().forms:
+      kinds.setdefault(form.endings, []).append(f"`{kind}`")
+  for endings, names in kinds.items():
+    yield [", ".join(f"`{ending}`" for ending in endings), ", ".join(names)]
+
+
+def harmless() -> Iterator[list[str]]:
+  """Yields words that change no number, and what they say."""
+  for reason, words in REASONS.items():
+    yield [", ".join(f"`{word}`" for word in words.split()), reason]
+  for kind in sorted(interop.families):
+    words = interop.families[kind].harmless.split()
+    if words:
+      yield [", ".join(f"`{word}`" for word in words), f"nothing in `{kind}`"]
 
 
 def said(value: Any) -> str:

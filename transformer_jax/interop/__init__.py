@@ -13,6 +13,7 @@ from typing import Any
 
 from transformer_jax.attention import cores
 from transformer_jax.interop import files, limits
+from transformer_jax.interop.adapters import refuse_adapter, refuse_parts
 from transformer_jax.interop.family import Family, families
 from transformer_jax.interop.files import Config, Tensors
 from transformer_jax.models import Architecture
@@ -27,7 +28,10 @@ __all__ = ["Loaded", "architecture", "families", "load", "save", "tensors"]
 
 @dataclasses.dataclass(frozen=True)
 class Loaded:
-  """A model of others: what config.json says, what it is here, and its weights."""
+  """A model of others: what config.json says, what it is here, and its weights.
+
+  config   of the file, with the class and the ties that its tensors have
+  """
 
   config: Config
   arch: Architecture
@@ -41,10 +45,16 @@ def load(folder: str | os.PathLike, core: str = "auto") -> Loaded:
   Raises ValueError: an unsupported family, damaged files, or one list of all tensors
   that are missing, unknown or of another shape.
   """
+  refuse_adapter(folder)
   config, found = files.read(folder)
   limits.check(config, found)
-  family, arch = _family(config), architecture(config, core)
+  family = _family(config)
+  limits.check(family.missing(config), found, "config.json is silent, so that")
+  found = family.today(found)
+  refuse_parts(found)
   with limits.expected_kinds():
+    config = family.settle(config, found)
+    arch = architecture(config, core)
     names = family.names(arch, config)
   found = family.full(found, names)
   family.check(found, names)

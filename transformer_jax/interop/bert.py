@@ -3,12 +3,17 @@
 from transformer_jax.attention import attentions
 from transformer_jax.interop import names
 from transformer_jax.interop.family import ACTIVATIONS, Family, Words, families
-from transformer_jax.models.ends import Linear, Tokens, Transform
-from transformer_jax.models.layers import LayerNorm
+from transformer_jax.interop.outputs import SPANS, Form, bare, of_texts, of_tokens
+from transformer_jax.models.ends import Tokens, Transform
+from transformer_jax.models.layers import Gelu, LayerNorm, Relu
 from transformer_jax.models.placements import PostNorm
 from transformer_jax.positions import PositionalEncoding, positions
 
 LAYER = "encoder/layer_{n}"
+SIZES = dict(
+  vocab_size=30_522, hidden_size=768, num_hidden_layers=12, num_attention_heads=12,
+  intermediate_size=3072, max_position_embeddings=512,
+)  # fmt: skip
 
 
 def layers(theirs: str, query: str = "query", key: str = "key", value: str = "value"):
@@ -38,13 +43,33 @@ def head(dense: str, norm: str, bias: str):
   }
 
 
+def encoder_forms(marker: str, texts: Form, **fields):
+  """Returns the forms of an encoder.
+
+  marker   a tensor that a masked language model has alone
+  texts    of a classifier of texts
+  fields   of the architecture of a bare model
+  """
+  masked = Form(("ForMaskedLM", "ForPreTraining"), (marker,))
+  tokens = of_tokens("ForTokenClassification", "classifier")
+  return masked, texts, tokens, SPANS, bare(**fields)
+
+
 @families.register("bert")
 class Bert(Family):
   """Devlin et al., 2019. https://arxiv.org/abs/1810.04805
 
-  What masked language models have: no pooler, no head for the next sentence.
+  There is no output for the next sentence.
   """
 
+  forms = encoder_forms(
+    "cls.predictions.transform.dense.weight",
+    of_texts("bert.pooler.dense", "classifier"),
+  )
+  writes = False
+  defaults = SIZES | dict(
+    hidden_act="gelu", layer_norm_eps=1e-12, type_vocab_size=2, pad_token_id=0
+  )
   prefix = "bert."
   activation = "hidden_act"
   ignored = r"embeddings\.position_ids|pooler\..*|cls\.seq_relationship\..*"
@@ -70,34 +95,37 @@ class Bert(Family):
   }
 
   def parts(self, config):
-    norm = LayerNorm(config.get("layer_norm_eps", 1e-12))
-    activation = config.choose(self.activation, ACTIVATIONS, "gelu")
+    norm = LayerNorm(config.number("layer_norm_eps"))
+    activation = config.choose(self.activation, ACTIVATIONS)
     config.need(is_decoder=False, add_cross_attention=False, tie_word_embeddings=True)
-    bare = config.bare("ForMaskedLM", "ForPreTraining")
     return dict(
       position=self.position(config),
       attention=attentions.build("multihead(bias=True)"),
       norm=norm,
       activation=activation,
       placement=PostNorm(),
-      embedding=Tokens(0, config.get("type_vocab_size", 0), norm),
-      head=Linear() if bare else Transform(activation=activation, norm=norm),
-      encoders=config["num_hidden_layers"],
+      embedding=Tokens(0, config.number("type_vocab_size", 0), norm),
+      head=Transform(activation=activation, norm=norm),
+      encoders=config.whole("num_hidden_layers"),
       feedforward_bias=True,
     )
 
   def position(self, config: Words) -> PositionalEncoding:
     config.need(position_embedding_type="absolute")
-    return positions.build(f"learned({config['max_position_embeddings']})")
+    return positions.build(f"learned({config.whole('max_position_embeddings')})")
 
 
 @families.register("roberta")
 class Roberta(Bert):
   """Liu et al., 2019. https://arxiv.org/abs/1907.11692
 
-  The first token reads the row after that of padding.
+  The first token reads the row after that of padding. The output's activation is gelu.
   """
 
+  forms = encoder_forms(
+    "lm_head.dense.weight", of_texts("classifier.dense", "classifier.out_proj")
+  )
+  defaults = Bert.defaults | dict(vocab_size=50_265, pad_token_id=1)
   prefix = "roberta."
   copies = {
     "lm_head.decoder.weight": "roberta.embeddings.word_embeddings.weight",
@@ -111,15 +139,43 @@ class Roberta(Bert):
     **head("lm_head.dense", "lm_head.layer_norm", "lm_head.bias"),
   }
 
+  def parts(self, config):
+    fields = super().parts(config)
+    head = Transform(activation=Gelu(approximate=False), norm=fields["norm"])
+    return fields | dict(head=head)
+
   def position(self, config):
-    rows, start = config["max_position_embeddings"], config.get("pad_token_id", 1) + 1
+    config.need(position_embedding_type="absolute")
+    rows, start = (
+      config.whole("max_position_embeddings"),
+      config.number("pad_token_id") + 1,
+    )
     return positions.build(f"learned({rows}, start={start})")
+
+
+@families.register("xlm-roberta")
+class XLMRoberta(Roberta):
+  """Conneau et al., 2020. https://arxiv.org/abs/1911.02116"""
+
+  defaults = Roberta.defaults | dict(vocab_size=30_522)
 
 
 @families.register("distilbert")
 class DistilBert(Bert):
   """Sanh et al., 2019. https://arxiv.org/abs/1910.01108"""
 
+  forms = encoder_forms(
+    "vocab_transform.weight",
+    of_texts("pre_classifier", "classifier", lambda config: Relu()),
+  )
+  defaults = dict(
+    vocab_size=30_522, dim=768, n_layers=6, n_heads=12, hidden_dim=3072,
+    max_position_embeddings=512, activation="gelu",
+  )  # fmt: skip
+  aliases = dict(
+    hidden_size="dim", num_attention_heads="n_heads", num_hidden_layers="n_layers"
+  )
+  harmless = "tie_weights_"
   prefix = "distilbert."
   activation = "activation"
   copies = {"vocab_projector.weight": "distilbert.embeddings.word_embeddings.weight"}

@@ -1,8 +1,9 @@
 """DeBERTa, versions 2 and 3. He et al., 2021. https://arxiv.org/abs/2111.09543"""
 
 from transformer_jax.interop import names
-from transformer_jax.interop.bert import Bert, head, layers
-from transformer_jax.interop.family import families
+from transformer_jax.interop.bert import Bert, encoder_forms, head, layers
+from transformer_jax.interop.family import ACTIVATIONS, families
+from transformer_jax.interop.outputs import of_texts
 from transformer_jax.positions import positions
 
 
@@ -13,6 +14,21 @@ class DebertaV2(Bert):
   Not served: models with a convolution after the first layer.
   """
 
+  forms = encoder_forms(
+    "cls.predictions.transform.dense.weight",
+    of_texts(
+      "pooler.dense", "classifier",
+      lambda config: config.choose("pooler_hidden_act", ACTIVATIONS),
+    ),
+  )  # fmt: skip
+  defaults = dict(
+    vocab_size=128_100, hidden_size=1536, num_hidden_layers=24, type_vocab_size=0,
+    num_attention_heads=24, intermediate_size=6144, max_position_embeddings=512,
+    hidden_act="gelu", layer_norm_eps=1e-7, pooler_hidden_act="gelu",
+    relative_attention=False, max_relative_positions=-1, position_biased_input=True,
+  )  # fmt: skip
+  harmless = "conv_act conv_groups padding_idx"  # of a convolution, which is refused
+  sizes = Bert.sizes | {"K": lambda config: config.whole("attention_head_size", 0)}
   prefix = "deberta."
   # The heads that version 3 was pretrained with are other ones.
   ignored = r"embeddings\.position_ids|(pooler|lm_predictions|mask_predictions)\..*"
@@ -44,12 +60,13 @@ class DebertaV2(Bert):
     config.choose("share_att_key", {True: None}, default=False)
     config.choose("position_biased_input", {False: None}, default=True)
     kinds = config.get("pos_att_type", [])
-    kinds = kinds.split("|") if isinstance(kinds, str) else kinds
-    both = "|".join(sorted(kind.strip() for kind in kinds))
+    text = isinstance(kinds, str)
+    kinds = kinds.lower().split("|") if text else config.many("pos_att_type", [])
+    both = "|".join(sorted(str(kind).strip() for kind in kinds))
     (config | {"pos_att_type": both}).need(pos_att_type="c2p|p2c")
-    furthest = max(config.get("max_relative_positions", -1), 0)
-    furthest = furthest or config.whole("max_position_embeddings")
-    buckets = max(config.get("position_buckets", -1), 0) or None
+    furthest = config.number("max_relative_positions", -1)
+    furthest = furthest if furthest >= 1 else config.whole("max_position_embeddings")
+    buckets = max(config.number("position_buckets", -1), 0) or None
     norm = config.choose("norm_rel_ebd", {"layer_norm": True, "none": False}, "none")
     return positions.build(
       f"deberta({furthest}, {buckets}, {norm}, released=True, shared=True)"

@@ -1,6 +1,7 @@
 """What a family of models says of itself: an architecture and a table of names."""
 
 import re
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import jax
@@ -9,10 +10,20 @@ import numpy as np
 from transformer_jax.attention import Core
 from transformer_jax.axes import Dims
 from transformer_jax.interop.files import Config, Tensors
+from transformer_jax.interop.harmless import HARMLESS
+from transformer_jax.interop.outputs import SCORE, WRITER, Form, bare
 from transformer_jax.interop.table import Names, Table, of_layers
 from transformer_jax.interop.words import Words
 from transformer_jax.models import Architecture, Transformer
-from transformer_jax.models.layers import GeGLU, Gelu, QuickGelu, Relu, Silu, SwiGLU
+from transformer_jax.models.layers import (
+  GeGLU,
+  Gelu,
+  QuickGelu,
+  Relu,
+  Silu,
+  SwiGLU,
+  Tanh,
+)
 from transformer_jax.models.paths import flat
 from transformer_jax.spec import Registry
 
@@ -25,6 +36,7 @@ ACTIVATIONS = {
   "relu": Relu(),
   "silu": Silu(),
   "swish": Silu(),
+  "tanh": Tanh(),
 }
 GATED = {
   "gelu": GeGLU(approximate=False),
@@ -35,24 +47,48 @@ GATED = {
 }
 
 
+# What older releases called parts of a norm: the checkpoints of BERT have these names.
+RENAMED = {
+  r"LayerNorm\.gamma$": "LayerNorm.weight",
+  r"LayerNorm\.beta$": "LayerNorm.bias",
+}
+
+
 class Family:
   """Models that share names; a subclass has the words of its config.json.
 
-  prefix    of the names in a model with a head; bare models leave it out
-  ignored   pattern of names that hold nothing that is trained or used here
-  copies    {name: the name of the tensor that it repeats}
-  table     {our path: (their name, their axes)}
-  sizes     {letter of `Dims`: its word in config.json, or a function of the words}
+  called     what its classes are called, before the ending of a form
+  forms      outputs of its classes; the first one where config.json names none
+  writes     whether the first form has no tensors of its own but a projection that
+             may be tied to the embedding
+  defaults   {word: its value where config.json has none}, as HuggingFace has them
+  aliases    {another name of a word: the word}
+  harmless   words besides those of `harmless.py` that this family's code ignores
+  prefix     of the names in a model with an output; bare models leave it out
+  renamed    {pattern of an older name: the name of today}
+  ignored    pattern of names that hold nothing that is trained or used here
+  copies     {name: the name of the tensor that it repeats}
+  zeros      names of tensors that are zero where they are missing
+  table      {our path: (their name, their axes)}
+  sizes      {letter of `Dims`: its word in config.json, or a function of the words}
   """
 
+  called: ClassVar[str] = ""
+  forms: ClassVar[tuple[Form, ...]] = (WRITER, SCORE, bare())
+  writes: ClassVar[bool] = True
+  defaults: ClassVar[Mapping[str, Any]] = {}
+  aliases: ClassVar[Mapping[str, str]] = {}
+  harmless: ClassVar[str] = ""
   prefix: ClassVar[str] = ""
+  renamed: ClassVar[Mapping[str, Any]] = RENAMED
   ignored: ClassVar[str] = "$^"
-  copies: ClassVar[dict[str, str]] = {}
+  copies: ClassVar[Mapping[str, str]] = {}
+  zeros: ClassVar[tuple[str, ...]] = ()
   table: ClassVar[Table] = {}
-  sizes: ClassVar[dict[str, Any]] = {}
+  sizes: ClassVar[Mapping[str, Any]] = {}
 
   def parts(self, config: Words) -> dict[str, Any]:
-    """Returns the fields of the architecture besides dims and core."""
+    """Returns the fields of the architecture besides dims, core and other outputs."""
     raise NotImplementedError
 
   def dims(self, config: Words) -> Dims:
@@ -60,24 +96,100 @@ class Family:
     return Dims(**{letter: size(word) for letter, word in self.sizes.items()})
 
   def architecture(self, config: Config, core: Core) -> Architecture:
-    words = Words(config)
-    return Architecture(dims=self.dims(words), core=core, **self.parts(words))
+    """Returns the model of a config.json, of which no word is passed over."""
+    words = self.words(config)
+    words.need(add_cross_attention=False, tie_encoder_decoder=False)
+    fields = self.parts(words) | self.form(words).fields(words)
+    arch = Architecture(dims=self.dims(words), core=core, **fields)
+    words.check_read(HARMLESS | {*self.harmless.split()})
+    return arch
+
+  def words(self, config: Config) -> Words:
+    """Returns the words of a config.json under their own names, none of them missing.
+
+    An alias wins over the word itself, as in HuggingFace's own code.
+    """
+    own = {word: x for word, x in config.items() if word not in self.aliases}
+    other = {self.aliases[w]: x for w, x in config.items() if w in self.aliases}
+    other = {word: x for word, x in other.items() if x is not None}
+    return Words({**self.defaults} | own | other)
+
+  def missing(self, config: Config) -> Config:
+    """Returns the words that config.json has not, with the library's values."""
+    there = {self.aliases.get(word, word) for word in config}
+    return {word: x for word, x in self.defaults.items() if word not in there}
+
+  def form(self, config: Words) -> Form:
+    """Returns the output of the class that config.json names, or the first one."""
+    return self.named(config) or self.forms[0]
+
+  def named(self, config: Words) -> Form | None:
+    """Returns the output of the class that config.json names."""
+    names = config.many("architectures", []) or [""]
+    ends = lambda form: str(names[0]).endswith(form.endings)
+    return next(filter(ends, self.forms), None)
 
   def names(self, arch: Architecture, config: Config) -> Names:
     """Returns the table of one model."""
-    table = of_layers(self.rows(Words(config)), max(arch.encoders, arch.decoders))
-    return Names(table, shapes(arch))
+    words = self.words(config)
+    rows = {**self.rows(words), **self.form(words).table}
+    return Names(of_layers(rows, max(arch.encoders, arch.decoders)), shapes(arch))
 
   def rows(self, config: Words) -> Table:
     return self.table
 
+  def today(self, tensors: Tensors) -> Tensors:
+    """Returns tensors under the names of today."""
+    for old, new in self.renamed.items():
+      tensors = {re.sub(old, new, name): x for name, x in tensors.items()}
+    return tensors
+
+  def settle(self, config: Config, tensors: Tensors) -> Config:
+    """Returns the config with what the tensors say: the class, and what is tied."""
+    words = self.words(config)
+    named, last = self.named(words), self.forms[-1]
+    if named in (None, last):
+      there = lambda form: form.markers and {*form.markers} <= tensors.keys()
+      form = next(filter(there, self.forms), None)
+      tied = self.writes and words.get("tie_word_embeddings", True)
+      form = form or named or (self.forms[0] if tied else last)
+      if form is not named:
+        config = config | {"architectures": [self.class_name + form.endings[0]]}
+    return config | self.untied(self.words(config), tensors)
+
+  @property
+  def class_name(self) -> str:
+    return self.called or type(self).__name__
+
+  def untied(self, config: Words, tensors: Tensors) -> Config:
+    """Returns words that change where an output is not the embedding it should be.
+
+    HuggingFace's code ties two tensors only where they are equal.
+    """
+    output, _ = self.table.get("output_DV", ("", ""))
+    source = self.copies.get(output, "")
+    of = lambda name: tensors.get(name, tensors.get(name.removeprefix(self.prefix)))
+    both = of(output), of(source)
+    if any(x is None for x in both) or not config.get("tie_word_embeddings", True):
+      return {}
+    return {} if np.array_equal(*both) else {"tie_word_embeddings": False}
+
   def full(self, tensors: Tensors, names: Names) -> Tensors:
-    """Gives the tensors of a bare model the names they have under a head."""
-    if any(name.startswith(self.prefix) for name in tensors):
-      return tensors
-    known = {*names.expected(), *self.copies}
+    """Returns tensors by the names that they have in a model with an output.
+
+    Bare models leave out a prefix; of tensors that are one, any may have been saved.
+    """
+    expected = names.expected()
+    known = {*expected, *self.copies}
     longer = lambda name: name if name in known else self.prefix + name
-    return {longer(name): x for name, x in tensors.items()}
+    begins = lambda name: self.prefix and name.startswith(self.prefix)
+    tensors = {n if begins(n) else longer(n): x for n, x in tensors.items()}
+    for copy, source in self.copies.items():
+      if source in expected.keys() - tensors.keys() and copy in tensors.keys():
+        if copy not in expected:
+          tensors[source] = tensors[copy]
+    zeros = [name for name in self.zeros if name in expected.keys() - tensors.keys()]
+    return tensors | {name: np.zeros(expected[name], np.float32) for name in zeros}
 
   def check(self, tensors: Tensors, names: Names) -> None:
     """Raises ValueError with one list of all that does not fit."""
@@ -109,5 +221,7 @@ def shapes(arch: Architecture) -> dict[str, tuple[int, ...]]:
   both = arch.encoders and arch.decoders
   texts = (token_BL, None, token_BL) if both else (token_BL,)
   model = Transformer(arch)
-  tree = jax.eval_shape(lambda: model.init(jax.random.key(0), *texts))["params"]
+  method = "__call__" if arch.embedding.table or not arch.tied else "states"
+  start = lambda: model.init(jax.random.key(0), *texts, method=method)
+  tree = jax.eval_shape(start)["params"]
   return {path: x.shape for path, x in flat(tree).items()}

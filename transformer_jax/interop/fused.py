@@ -2,7 +2,8 @@
 
 from transformer_jax.attention import attentions
 from transformer_jax.interop import names
-from transformer_jax.interop.family import ACTIVATIONS, Family, families
+from transformer_jax.interop.family import ACTIVATIONS, RENAMED, Family, families
+from transformer_jax.interop.harmless import HARMLESS
 from transformer_jax.interop.rotary import rope
 from transformer_jax.models.ends import Tokens
 from transformer_jax.models.layers import Gelu, LayerNorm
@@ -24,6 +25,14 @@ def inner(inward: str, outward: str):
 class GPTNeoX(Family):
   """Black et al., 2022. https://arxiv.org/abs/2204.06745"""
 
+  defaults = dict(
+    vocab_size=50_432, hidden_size=6144, num_hidden_layers=44, num_attention_heads=64,
+    intermediate_size=24_576, hidden_act="gelu", max_position_embeddings=2048,
+    layer_norm_eps=1e-5, tie_word_embeddings=False, use_parallel_residual=True,
+    attention_bias=True,
+  )  # fmt: skip
+  renamed = RENAMED | {"^embed_out": "lm_head"}
+  copies = {"lm_head.weight": "gpt_neox.embed_in.weight"}
   prefix = "gpt_neox."
   ignored = r"layers\.\d+\.attention\.(rotary_emb\.inv_freq|(masked_)?bias)"
   sizes = dict(
@@ -47,25 +56,18 @@ class GPTNeoX(Family):
     ),
   }  # fmt: skip
 
-  def full(self, tensors, known):
-    """Gives the head of older releases its name of today."""
-    newer = {"embed_out.weight": "lm_head.weight"}
-    tensors = {newer.get(name, name): x for name, x in tensors.items()}
-    return super().full(tensors, known)
-
   def parts(self, config):
-    parallel = config.get("use_parallel_residual", True)
-    bias = config.get("attention_bias", True)
-    share = config.get("rotary_pct", 0.25)
+    parallel = config.flag("use_parallel_residual", True)
+    bias = config.flag("attention_bias", True)
     return dict(
-      position=rope(config, config.get("rotary_emb_base", 10_000.0), fraction=share),
+      position=rope(config, base="rotary_emb_base", share="rotary_pct", usual=0.25),
       attention=attentions.build(f"multihead(bias={bias})"),
-      norm=LayerNorm(config.get("layer_norm_eps", 1e-5)),
-      activation=config.choose("hidden_act", ACTIVATIONS, "gelu"),
+      norm=LayerNorm(config.number("layer_norm_eps")),
+      activation=config.choose("hidden_act", ACTIVATIONS),
       placement=Parallel() if parallel else PreNorm(),
       embedding=Tokens(power=0),
-      decoders=config["num_hidden_layers"],
-      tied=config.get("tie_word_embeddings", False),
+      decoders=config.whole("num_hidden_layers"),
+      tied=config.flag("tie_word_embeddings", False),
       feedforward_bias=True,
     )
 
@@ -74,6 +76,14 @@ class GPTNeoX(Family):
 class Bloom(Family):
   """BigScience, 2022. https://arxiv.org/abs/2211.05100"""
 
+  defaults = dict(
+    vocab_size=250_880, hidden_size=64, n_layer=2, n_head=8, layer_norm_epsilon=1e-5,
+    tie_word_embeddings=True,
+  )  # fmt: skip
+  aliases = dict(
+    n_embed="hidden_size", num_attention_heads="n_head", num_hidden_layers="n_layer"
+  )
+  harmless = "offset_alibi"
   prefix = "transformer."
   copies = {"lm_head.weight": "transformer.word_embeddings.weight"}
   sizes = dict(
@@ -101,15 +111,15 @@ class Bloom(Family):
 
   def parts(self, config):
     config.need(apply_residual_connection_post_layernorm=False)
-    norm = LayerNorm(config.get("layer_norm_epsilon", 1e-5))
+    norm = LayerNorm(config.number("layer_norm_epsilon"))
     return dict(
       position=positions.build("alibi"),
       attention=attentions.build("multihead(bias=True)"),
       norm=norm,
       activation=Gelu(),
       embedding=Tokens(power=0, norm=norm),
-      decoders=config["n_layer"],
-      tied=config.get("tie_word_embeddings", True),
+      decoders=config.whole("n_layer"),
+      tied=config.flag("tie_word_embeddings", True),
       feedforward_bias=True,
     )
 
@@ -118,6 +128,14 @@ class Bloom(Family):
 class Falcon(Bloom):
   """Almazrouei et al., 2023. https://arxiv.org/abs/2311.16867"""
 
+  defaults = dict(
+    vocab_size=65_024, hidden_size=4544, num_hidden_layers=32, num_attention_heads=71,
+    layer_norm_epsilon=1e-5, activation="gelu", max_position_embeddings=2048,
+    new_decoder_architecture=False, multi_query=True, parallel_attn=True, bias=False,
+    tie_word_embeddings=True,
+  )  # fmt: skip
+  aliases = {"n_embed": "hidden_size"}
+  harmless = ""
   ignored = r"h\.\d+\.self_attention\.rotary_emb\.inv_freq"
   sizes = dict(
     V="vocab_size", D="hidden_size", H="num_attention_heads", N="num_hidden_layers",
@@ -139,33 +157,41 @@ class Falcon(Bloom):
     )
     return self.table | names_of_norms | (grouped if self.groups(config) else {})
 
+  def new(self, config):
+    """Returns whether the block is that of Falcon 40B."""
+    return config.flag("new_decoder_architecture", False)
+
   def norms(self, config):
     """Returns how many norms a parallel block has."""
-    new = config.get("new_decoder_architecture", False)
-    return config.get("num_ln_in_parallel_attn", 2) if new else 1
+    default = 2 if self.new(config) else 1
+    return config.choose("num_ln_in_parallel_attn", {1: 1, default: default}, default)
 
   def groups(self, config):
     """Returns how many heads of keys there are; 0: as many as of queries."""
-    if config.get("new_decoder_architecture", False):
-      return config["num_kv_heads"]
-    return 1 if config.get("multi_query", True) else 0
+    shared = config.flag("multi_query", True)
+    heads = config.whole("num_attention_heads")
+    groups = config.whole("num_kv_heads", heads)
+    if self.new(config):
+      return groups
+    if not shared and groups != heads:
+      config.same("num_kv_heads", "num_attention_heads")
+    return 1 if shared else 0
 
   def parts(self, config):
-    bias, groups = config.get("bias", False), self.groups(config)
-    new = config.get("new_decoder_architecture", False)
-    parallel = new or config.get("parallel_attn", True)
+    config.need(alibi=False, apply_residual_connection_post_layernorm=False)
+    bias, groups = config.flag("bias", False), self.groups(config)
+    parallel = config.flag("parallel_attn", True) or self.new(config)
     spec = f"gqa({groups}, bias={bias})" if groups else f"multihead(bias={bias})"
     norms = {1: "one", 2: "each"}[self.norms(config)]
-    config.need(alibi=False)
     return dict(
       position=rope(config),
       attention=attentions.build(spec),
-      norm=LayerNorm(config.get("layer_norm_epsilon", 1e-5)),
-      activation=config.choose("activation", ACTIVATIONS, "gelu"),
+      norm=LayerNorm(config.number("layer_norm_epsilon")),
+      activation=config.choose("activation", ACTIVATIONS),
       placement=Parallel(norms) if parallel else PreNorm(),
       embedding=Tokens(power=0),
-      decoders=config["num_hidden_layers"],
-      tied=config.get("tie_word_embeddings", True),
+      decoders=config.whole("num_hidden_layers"),
+      tied=config.flag("tie_word_embeddings", True),
       feedforward_bias=bias,
     )
 
@@ -174,6 +200,15 @@ class Falcon(Bloom):
 class MPT(Family):
   """MosaicML, 2023. https://www.databricks.com/blog/mpt-7b"""
 
+  called = "Mpt"
+  defaults = dict(
+    vocab_size=50_368, d_model=2048, n_heads=16, n_layers=24, max_seq_len=2048,
+    layer_norm_epsilon=1e-5, tie_word_embeddings=True,
+  )  # fmt: skip
+  aliases = dict(
+    num_attention_heads="n_heads", hidden_size="d_model", num_hidden_layers="n_layers"
+  )
+  harmless = "learned_pos_emb norm_type"  # there are none, and every norm is one kind
   prefix = "transformer."
   copies = {"lm_head.weight": "transformer.wte.weight"}
   sizes = dict(
@@ -200,11 +235,14 @@ class MPT(Family):
     words = config.part("attn_config")
     words.need(alibi=True, alibi_bias_max=8, qk_ln=False, prefix_lm=False)
     words.need(attn_type="multihead_attention", softmax_scale=None)
+    cut = words.number("clip_qkv", 0.0)
+    # Its code reads no ids of sequences.
+    words.check_read(HARMLESS | {"attn_uses_sequence_id"}, "attn_config")
     return dict(
       position=positions.build("alibi"),
-      attention=attentions.build(f"multihead(clip={words.get('clip_qkv', 0.0)})"),
-      norm=LayerNorm(config.get("layer_norm_epsilon", 1e-5), shift=False),
+      attention=attentions.build(f"multihead(clip={cut})"),
+      norm=LayerNorm(config.number("layer_norm_epsilon"), shift=False),
       activation=Gelu(approximate=False),
       embedding=Tokens(power=0),
-      decoders=config["n_layers"],
+      decoders=config.whole("n_layers"),
     )

@@ -3,7 +3,6 @@
 from transformer_jax.attention import attentions
 from transformer_jax.interop import names
 from transformer_jax.interop.family import ACTIVATIONS, Family, families
-from transformer_jax.interop.rotary import rope
 from transformer_jax.interop.turns import turns
 from transformer_jax.models.ends import Linear, Tokens
 from transformer_jax.models.layers import LayerNorm
@@ -20,6 +19,14 @@ class GPT2(Family):
   Matrices are [in, out].
   """
 
+  defaults = dict(
+    vocab_size=50_257, n_positions=1024, n_embd=768, n_layer=12, n_head=12,
+    activation_function="gelu_new", layer_norm_epsilon=1e-5, tie_word_embeddings=True,
+  )  # fmt: skip
+  aliases = dict(
+    hidden_size="n_embd", max_position_embeddings="n_positions",
+    num_attention_heads="n_head", num_hidden_layers="n_layer",
+  )  # fmt: skip
   prefix = "transformer."
   ignored = r"h\.\d+\.attn\.(masked_)?bias"
   copies = {"lm_head.weight": "transformer.wte.weight"}
@@ -47,15 +54,14 @@ class GPT2(Family):
 
   def parts(self, config):
     config.need(scale_attn_by_inverse_layer_idx=False, scale_attn_weights=True)
-    config.need(add_cross_attention=False)
     return dict(
-      position=positions.build(f"learned({config['n_positions']})"),
+      position=positions.build(f"learned({config.whole('n_positions')})"),
       attention=attentions.build("multihead(bias=True)"),
-      norm=LayerNorm(config.get("layer_norm_epsilon", 1e-5)),
-      activation=config.choose("activation_function", ACTIVATIONS, "gelu_new"),
+      norm=LayerNorm(config.number("layer_norm_epsilon")),
+      activation=config.choose("activation_function", ACTIVATIONS),
       embedding=Tokens(power=0),
-      decoders=config["n_layer"],
-      tied=config.get("tie_word_embeddings", True),
+      decoders=config.whole("n_layer"),
+      tied=config.flag("tie_word_embeddings", True),
       feedforward_bias=True,
     )
 
@@ -67,6 +73,12 @@ class GPTNeo(GPT2):
   No scale; layers with a window between those without; a bias only after attention.
   """
 
+  defaults = dict(
+    vocab_size=50_257, max_position_embeddings=2048, hidden_size=2048, num_layers=24,
+    num_heads=16, window_size=256, activation_function="gelu_new",
+    layer_norm_epsilon=1e-5, tie_word_embeddings=True,
+  )  # fmt: skip
+  aliases = dict(num_attention_heads="num_heads", num_hidden_layers="num_layers")
   ignored = r"h\.\d+\.attn\.attention\.(masked_)?bias"
   sizes = dict(
     V="vocab_size", D="hidden_size", H="num_heads", N="num_layers",
@@ -89,12 +101,33 @@ class GPTNeo(GPT2):
   def parts(self, config):
     words = {"n_positions": config["max_position_embeddings"]}
     words |= {"n_layer": config["num_layers"]}
-    width, word = config.get("window_size", 256), "attention_types"
+    width, word = config.whole("window_size"), "attention_types"
     kinds = {"global": "multihead", "local": f"window({width})"}
     named = lambda kind: (config | {word: kind}).choose(word, kinds)
-    order = [named(kind) for some, times in config[word] for kind in some * times]
+    listed = self.layer_kinds(config.many(word, [[["global", "local"], 12]]))
+    order = [named(kind) for kind in listed]
+    if len(order) != config.whole("num_layers"):
+      raise ValueError(
+        f"config.json gives {len(order)} layers a kind of attention ({word}) and has"
+        f" num_layers={config['num_layers']}; write one for each"
+      )
+    if config.get("attention_layers", listed) != listed:
+      raise ValueError(
+        f"config.json says attention_layers={config['attention_layers']}, and {word}"
+        f" says {listed}; make them the same, or remove one of them"
+      )
     spec = f"multihead(bias='out') + scale(0) + {turns(order)}"
     return super().parts(config | words) | dict(attention=attentions.build(spec))
+
+  def layer_kinds(self, types):
+    """Returns the kind of each layer, from groups of kinds that are repeated."""
+    try:
+      return [str(kind) for some, times in types for kind in list(some) * times]
+    except (TypeError, ValueError) as error:
+      raise ValueError(
+        f"config.json says attention_types={types!r}; write groups of kinds with how"
+        ' often each is repeated: [[["global", "local"], 12]]'
+      ) from error
 
 
 @families.register("opt")
@@ -104,6 +137,11 @@ class OPT(Family):
   Rows 0 and 1 of its positions are read by no token.
   """
 
+  defaults = dict(
+    vocab_size=50_272, hidden_size=768, num_hidden_layers=12, ffn_dim=3072,
+    num_attention_heads=12, max_position_embeddings=2048, activation_function="relu",
+    enable_bias=True, do_layer_norm_before=True, tie_word_embeddings=True,
+  )  # fmt: skip
   prefix = "model."
   copies = {"lm_head.weight": "model.decoder.embed_tokens.weight"}
   sizes = dict(
@@ -136,15 +174,16 @@ class OPT(Family):
     config.need(do_layer_norm_before=True, layer_norm_elementwise_affine=True)
     config.need(_remove_final_layer_norm=False)
     config.same("word_embed_proj_dim", "hidden_size")
-    bias, rows = config.get("enable_bias", True), config["max_position_embeddings"] + 2
+    bias = config.flag("enable_bias", True)
+    rows = config.whole("max_position_embeddings") + 2
     return dict(
       position=positions.build(f"learned({rows}, start=2)"),
       attention=attentions.build(f"multihead(bias={bias})"),
       norm=LayerNorm(1e-5),
-      activation=config.choose("activation_function", ACTIVATIONS, "relu"),
+      activation=config.choose("activation_function", ACTIVATIONS),
       embedding=Tokens(power=0),
-      decoders=config["num_hidden_layers"],
-      tied=config.get("tie_word_embeddings", True),
+      decoders=config.whole("num_hidden_layers"),
+      tied=config.flag("tie_word_embeddings", True),
       feedforward_bias=bias,
     )
 
@@ -156,8 +195,12 @@ class GPTJ(GPT2):
   One norm serves attention and feed-forward layer; the first features of a head turn.
   """
 
+  defaults = dict(
+    vocab_size=50_400, n_positions=2048, n_embd=4096, n_layer=28, n_head=16,
+    rotary_dim=64, activation_function="gelu_new", layer_norm_epsilon=1e-5,
+    tie_word_embeddings=False,
+  )  # fmt: skip
   ignored = r"h\.\d+\.attn\.((masked_)?bias|embed_positions)"
-  copies = {}
   table = {
     **GPT2.table,
     **names.heads(
@@ -173,11 +216,12 @@ class GPTJ(GPT2):
   }
 
   def parts(self, config):
-    share = config["rotary_dim"] * config["n_head"] / config["n_embd"]
+    config.need(rotary=True)
+    width = config.whole("n_embd") / config.whole("n_head")
+    share = config.whole("rotary_dim") / width
     return super().parts(config) | dict(
-      position=rope(config, interleaved=True, fraction=share),
+      position=positions.build(f"rope(interleaved=True, fraction={share})"),
       attention=attentions.build("multihead"),
       placement=Parallel("one"),
       head=Linear(bias=True),
-      tied=config.get("tie_word_embeddings", False),
     )

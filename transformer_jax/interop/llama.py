@@ -12,14 +12,17 @@ from transformer_jax.models.placements import PreNorm, Sandwich, UpdateNorm
 LAYER, THEIRS = "decoder/layer_{n}", "model.layers.{n}"
 
 
-@families.register("llama")
-class Llama(Family):
-  """Touvron et al., 2023. https://arxiv.org/abs/2302.13971"""
+class LlamaLike(Family):
+  """Models with Llama's names."""
 
+  defaults = dict(
+    vocab_size=32_000, hidden_size=4096, intermediate_size=11_008, hidden_act="silu",
+    num_hidden_layers=32, num_attention_heads=32, max_position_embeddings=2048,
+    rms_norm_eps=1e-6, tie_word_embeddings=False,
+  )  # fmt: skip
   prefix = "model."
   ignored = r"layers\.\d+\.self_attn\.rotary_emb\.inv_freq"
   copies = {"lm_head.weight": "model.embed_tokens.weight"}
-  epsilon = 1e-6  # where config.json has none
   sizes = dict(
     V="vocab_size", D="hidden_size", H="num_attention_heads", F="intermediate_size",
     N="num_hidden_layers", L="max_position_embeddings",
@@ -44,45 +47,84 @@ class Llama(Family):
     return dict(
       position=rope(config),
       attention=attentions.build(" + ".join(self.attention(config))),
-      norm=RMSNorm(config.get("rms_norm_eps", self.epsilon)),
-      activation=config.choose("hidden_act", GATED, "silu"),
+      norm=self.norm(config),
+      activation=self.activation(config),
       placement=PreNorm(),
       embedding=Tokens(power=0),
-      decoders=config["num_hidden_layers"],
-      tied=config.get("tie_word_embeddings", False),
-      feedforward_bias=config.get("mlp_bias", False),
+      decoders=config.whole("num_hidden_layers"),
+      tied=config.flag("tie_word_embeddings", False),
+      feedforward_bias=self.feedforward_bias(config),
     )
+
+  def norm(self, config):
+    return RMSNorm(config.number("rms_norm_eps"))
+
+  def activation(self, config):
+    return config.choose("hidden_act", GATED)
+
+  def feedforward_bias(self, config):
+    return False
 
   def attention(self, config):
     """Returns the parts of the attention's spec."""
-    groups = config.get("num_key_value_heads", config["num_attention_heads"])
-    return [f"gqa({groups}, bias={config.get('attention_bias', False)!r})"]
+    return self.projections(config, config.flag("attention_bias", False))
+
+  def projections(self, config, bias):
+    """Returns the first part of the attention's spec."""
+    groups = config.whole("num_key_value_heads", config.whole("num_attention_heads"))
+    return [f"gqa({groups}, bias={bias!r})"]
+
+
+@families.register("llama")
+class Llama(LlamaLike):
+  """Touvron et al., 2023. https://arxiv.org/abs/2302.13971"""
+
+  def parts(self, config):
+    config.need(rope_interleaved=False)
+    return super().parts(config)
+
+  def feedforward_bias(self, config):
+    return config.flag("mlp_bias", False)
 
 
 @families.register("mistral")
-class Mistral(Llama):
+class Mistral(LlamaLike):
   """Jiang et al., 2023. https://arxiv.org/abs/2310.06825"""
 
+  defaults = LlamaLike.defaults | dict(
+    intermediate_size=14_336, num_key_value_heads=8, max_position_embeddings=131_072,
+    sliding_window=4096,
+  )  # fmt: skip
+
   def attention(self, config):
-    width = config.get("sliding_window")
-    return super().attention(config) + ([f"window({width})"] if width else [])
+    config.need(attention_bias=False, mlp_bias=False)
+    width = config.whole("sliding_window", 0)
+    own = self.projections(config, False)
+    return own + ([f"window({width})"] if width else [])
 
 
 @families.register("qwen2")
-class Qwen2(Llama):
+class Qwen2(LlamaLike):
   """Yang et al., 2024. https://arxiv.org/abs/2407.10671
 
   Queries, keys and values have biases, the output has none.
   """
 
+  defaults = LlamaLike.defaults | dict(
+    vocab_size=151_936, intermediate_size=22_016, num_key_value_heads=32,
+    max_position_embeddings=32_768,
+  )  # fmt: skip
+  # The first two say nothing without use_sliding_window, the last one ever.
+  harmless = "sliding_window max_window_layers attention_bias"
+
   def attention(self, config):
     self.whole_texts(config)
-    return super().attention(config | {"attention_bias": "in"})
+    return self.projections(config, "in")
 
   def whole_texts(self, config):
-    """Raises ValueError where a layer sees a window."""
-    config.need(use_sliding_window=False)
-    for kind in config.get("layer_types", ()):
+    """Raises ValueError where a layer sees a window, or positions of images."""
+    config.need(use_sliding_window=False, use_mrope=False)
+    for kind in config.many("layer_types", []):
       (config | {"layer_types": kind}).need(layer_types="full_attention")
 
 
@@ -90,47 +132,50 @@ class Qwen2(Llama):
 class Qwen3(Qwen2):
   """Yang et al., 2025. https://arxiv.org/abs/2505.09388
 
-  No biases; each head's queries and keys are normed.
+  Each head's queries and keys are normed.
   """
 
-  sizes = Llama.sizes | {"K": lambda config: config.whole("head_dim", 128)}
+  defaults = Qwen2.defaults | dict(head_dim=128)
   table = {
-    **Llama.table,
+    **LlamaLike.table,
     f"{LAYER}/attention/query_gain_K": (f"{THEIRS}.self_attn.q_norm.weight", "K"),
     f"{LAYER}/attention/key_gain_K": (f"{THEIRS}.self_attn.k_norm.weight", "K"),
   }
 
   def attention(self, config):
     self.whole_texts(config)
-    norm = f"qk_norm(epsilon={config.get('rms_norm_eps', self.epsilon)})"
-    return [*Llama.attention(self, config), norm]
+    norm = f"qk_norm(epsilon={config.number('rms_norm_eps')})"
+    return [*LlamaLike.attention(self, config), norm]
 
 
 @families.register("olmo")
-class Olmo(Llama):
+class Olmo(LlamaLike):
   """Groeneveld et al., 2024. https://arxiv.org/abs/2402.00838
 
   Norms have no parameters; some models cut queries, keys and values.
   """
 
-  def parts(self, config):
-    return super().parts(config) | dict(norm=LayerNorm(1e-5, shift=False, gain=False))
+  defaults = LlamaLike.defaults | dict(vocab_size=50_304)
+  harmless = "rms_norm_eps"  # the epsilon is 1e-5
+
+  def norm(self, config):
+    return LayerNorm(1e-5, shift=False, gain=False)
 
   def attention(self, config):
     (projections,) = super().attention(config)
-    return [f"{projections[:-1]}, clip={config.get('clip_qkv', 0.0)})"]
+    return [f"{projections[:-1]}, clip={config.number('clip_qkv', 0.0)})"]
 
 
 @families.register("olmo2")
-class Olmo2(Llama):
+class Olmo2(LlamaLike):
   """Walsh et al., 2025. https://arxiv.org/abs/2501.00656
 
   What parts of a layer add is normed; so are queries and keys, of all heads together.
   """
 
-  epsilon = 1e-5
+  defaults = LlamaLike.defaults | dict(vocab_size=50_304, rms_norm_eps=1e-5)
   table = {
-    **Llama.table,
+    **LlamaLike.table,
     **names.norm(f"{LAYER}/attention_norm", f"{THEIRS}.post_attention_layernorm"),
     **names.norm(f"{LAYER}/feedforward_norm", f"{THEIRS}.post_feedforward_layernorm"),
     f"{LAYER}/attention/query_gain_HK": (f"{THEIRS}.self_attn.q_norm.weight", "HK"),
@@ -141,16 +186,24 @@ class Olmo2(Llama):
     return super().parts(config) | dict(placement=UpdateNorm())
 
   def attention(self, config):
-    epsilon = config.get("rms_norm_eps", self.epsilon)
+    epsilon = config.number("rms_norm_eps")
     return [*super().attention(config), f"qk_norm(epsilon={epsilon}, together=True)"]
 
 
 @families.register("gemma2")
-class Gemma2(Llama):
+class Gemma2(LlamaLike):
   """Riviere et al., 2024. https://arxiv.org/abs/2408.00118"""
 
+  defaults = LlamaLike.defaults | dict(
+    vocab_size=256_000, hidden_size=2304, intermediate_size=9216, num_hidden_layers=26,
+    num_attention_heads=8, num_key_value_heads=4, head_dim=256, sliding_window=4096,
+    hidden_activation="gelu_pytorch_tanh", max_position_embeddings=8192,
+    query_pre_attn_scalar=256, final_logit_softcapping=30.0,
+    attn_logit_softcapping=50.0, tie_word_embeddings=True,
+  )  # fmt: skip
+  harmless = "hidden_act"  # hidden_activation is read in its place
   table = {
-    **Llama.table,
+    **LlamaLike.table,
     **names.norm(
       f"{LAYER}/attention_update_norm", f"{THEIRS}.post_attention_layernorm"
     ),
@@ -161,26 +214,30 @@ class Gemma2(Llama):
   }
 
   def parts(self, config):
+    config.need(use_bidirectional_attention=False)
     return super().parts(config) | dict(
-      norm=RMSNorm(config.get("rms_norm_eps", 1e-6), offset=1.0),
-      activation=config.choose("hidden_activation", GATED, "gelu_pytorch_tanh"),
       placement=Sandwich(),
       embedding=Tokens(),
-      head=Linear(cap=config.get("final_logit_softcapping", 0.0)),
-      tied=config.get("tie_word_embeddings", True),
+      head=Linear(cap=config.number("final_logit_softcapping", 0.0)),
     )
 
+  def norm(self, config):
+    return RMSNorm(config.number("rms_norm_eps"), offset=1.0)
+
+  def activation(self, config):
+    return config.choose("hidden_activation", GATED)
+
   def attention(self, config):
-    kinds = {"sliding_attention": f"window({config['sliding_window']})"}
-    kinds |= {"full_attention": "multihead"}
-    layers = range(config["num_hidden_layers"])
+    width = config.whole("sliding_window")
+    kinds = {"sliding_attention": f"window({width})", "full_attention": "multihead"}
+    layers = range(config.whole("num_hidden_layers"))
     usual = [[*kinds][n % 2] for n in layers]
     named = lambda kind: (config | {"layer_types": kind}).choose("layer_types", kinds)
-    order = [named(kind) for kind in config.get("layer_types", usual)]
-    cap = config.get("attn_logit_softcapping")
+    order = [named(kind) for kind in config.many("layer_types", usual)]
+    cap = config.number("attn_logit_softcapping", 0.0)
     return (
       super().attention(config)
-      + [f"scale(0, {config['query_pre_attn_scalar'] ** -0.5})"]
+      + [f"scale(0, {config.number('query_pre_attn_scalar') ** -0.5})"]
       + ([f"softcap({cap})"] if cap else [])
       + [turns(order)]
     )

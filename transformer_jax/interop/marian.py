@@ -1,12 +1,17 @@
 """Encoder-decoders after Vaswani et al.: Marian and BART."""
 
+import jax.numpy as jnp
+import numpy as np
+
 from transformer_jax.attention import attentions
 from transformer_jax.interop import names
 from transformer_jax.interop.family import ACTIVATIONS, Family, families
+from transformer_jax.interop.outputs import Form, bare
 from transformer_jax.models.ends import Linear, Tokens
 from transformer_jax.models.layers import LayerNorm
 from transformer_jax.models.placements import PostNorm
 from transformer_jax.positions import positions
+from transformer_jax.positions.sinusoidal import sinusoids
 
 
 def stack(side: str):
@@ -37,6 +42,21 @@ class Marian(Family):
   Tables of sinusoids are made anew instead of read.
   """
 
+  called = "Marian"
+  forms = Form(("MTModel",)), bare()
+  defaults = dict(
+    vocab_size=58_101, d_model=1024, encoder_layers=12, decoder_layers=12,
+    encoder_attention_heads=16, decoder_attention_heads=16, encoder_ffn_dim=4096,
+    decoder_ffn_dim=4096, max_position_embeddings=1024, activation_function="gelu",
+    scale_embedding=False,
+  )  # fmt: skip
+  aliases = dict(
+    hidden_size="d_model", num_attention_heads="encoder_attention_heads",
+    num_hidden_layers="encoder_layers",
+  )  # fmt: skip
+  harmless = "static_position_embeddings extra_pos_embeddings"
+  embedding_norm = False
+  zeros = ("final_logits_bias",)
   prefix = "model."
   ignored = r"(encoder|decoder)\.embed_positions\.weight"
   copies = dict.fromkeys(
@@ -61,35 +81,63 @@ class Marian(Family):
   def parts(self, config):
     for word in ("attention_heads", "ffn_dim"):
       config.same(f"decoder_{word}", f"encoder_{word}")
-    config.need(tie_word_embeddings=True)
+    config.same("decoder_vocab_size", "vocab_size")
+    config.need(tie_word_embeddings=True, share_encoder_decoder_embeddings=True)
+    config.need(add_bias_logits=False, add_final_layer_norm=False)
+    config.need(do_blenderbot_90_layernorm=False)
+    config.need(normalize_before=False, normalize_embedding=self.embedding_norm)
     return dict(
       position=self.position(config),
       attention=attentions.build("multihead(bias=True)"),
       norm=LayerNorm(1e-5),
-      activation=config.choose("activation_function", ACTIVATIONS, "gelu"),
+      activation=config.choose("activation_function", ACTIVATIONS),
       placement=PostNorm(),
-      embedding=Tokens(0.5 if config.get("scale_embedding", False) else 0),
+      embedding=Tokens(0.5 if config.flag("scale_embedding", False) else 0),
       head=Linear(bias=True),
-      encoders=config["encoder_layers"],
-      decoders=config["decoder_layers"],
+      encoders=config.whole("encoder_layers"),
+      decoders=config.whole("decoder_layers"),
       feedforward_bias=True,
     )
 
   def position(self, config):
     return positions.build("sinusoidal(interleaved=False)")
 
+  def check(self, tensors, names):
+    """Refuses tables that are not the sinusoids which are made anew."""
+    super().check(tensors, names)
+    for name in tensors.keys() - names.expected().keys():
+      if "embed_positions" in name and not of_sinusoids(tensors[name]):
+        raise ValueError(
+          f"{name} is no table of sinusoids, and no other table is read here"
+        )
+
+
+def of_sinusoids(x_LD):
+  """Returns whether a table is that of sinusoids, which may have been of 16 bits."""
+  if x_LD.ndim != 2 or x_LD.shape[1] % 2:
+    return False
+  L, D = x_LD.shape
+  made_LD = sinusoids(jnp.arange(L), D, interleaved=False)
+  return np.allclose(made_LD, x_LD, atol=5e-3)
+
 
 @families.register("bart")
 class Bart(Marian):
   """Lewis et al., 2019. https://arxiv.org/abs/1910.13461"""
 
+  called = "Bart"
+  forms = Form(("ForConditionalGeneration",)), bare()
+  defaults = Marian.defaults | dict(vocab_size=50_265)
   ignored = "$^"
+  embedding_norm = True
 
   def parts(self, config):
-    norm = LayerNorm(1e-5)
-    power = 0.5 if config.get("scale_embedding", False) else 0
-    return super().parts(config) | dict(embedding=Tokens(power, norm=norm))
+    fields = super().parts(config)
+    norm, power = LayerNorm(1e-5), fields["embedding"].power
+    return fields | dict(embedding=Tokens(power, norm=norm))
 
   def position(self, config):
     # Rows 0 and 1 were those of padding, and are read by no token.
-    return positions.build(f"learned({config['max_position_embeddings'] + 2}, start=2)")
+    return positions.build(
+      f"learned({config.whole('max_position_embeddings') + 2}, start=2)"
+    )

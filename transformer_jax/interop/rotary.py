@@ -1,6 +1,8 @@
 """What config.json says of rotary positions."""
 
-from transformer_jax.interop.family import Words
+import math
+
+from transformer_jax.interop.words import Words
 from transformer_jax.positions import PositionalEncoding, positions
 
 # Their name of a scaling: the name of ours, and our argument for each of its words.
@@ -20,34 +22,71 @@ SCALINGS = {
   ),
 }  # fmt: skip
 OPTIONAL = ("beta_fast", "beta_slow", "truncate")
-USUAL = ("rope_type", "type", "rope_theta", "partial_rotary_factor")
+SHARE = "partial_rotary_factor"
+USUAL = ("rope_type", "type", "rope_theta", SHARE)
+GROWTH = ("attention_factor", "mscale", "mscale_all_dim")
 
 
-def rope(config: Words, base: float = 10_000.0, **more: object) -> PositionalEncoding:
+def rope(
+  config: Words, base: str = "rope_theta", share: str = "", usual: float = 1.0
+) -> PositionalEncoding:
   """Returns the rotary encoding of a config, old style or new.
 
-  base   where config.json has none
-  more   further arguments of the encoding
+  base    the word of the base beside the words of rotary positions
+  share   the word of the share of features that turn; "": all of them do
+  usual   the share where config.json has none
   """
   new, old = "rope_parameters", "rope_scaling"
-  words = config.part(new if config.get(new) else old)
+  words = config.part(old) if config.get(old) else config.part(new)
   words |= {"rope_type": words.get("rope_type", words.get("type", "default"))}
   name, arguments = words.choose("rope_type", SCALINGS)
   check(words, arguments)
-  given = words | lengths(config, words)
+  given, more = words | lengths(config, words), {}
   for theirs, ours in arguments.items():
-    if theirs not in OPTIONAL or words.get(theirs) is not None:
+    if theirs not in OPTIONAL:
+      more[ours] = given.number(theirs)
+    elif words.get(theirs) is not None:
       more[ours] = given[theirs]
-  more["base"] = words.get("rope_theta", config.get("rope_theta", base))
-  share = words.get("partial_rotary_factor", config.get("partial_rotary_factor"))
-  more |= {"fraction": share} if share is not None else {}
+  if words["rope_type"] == "yarn":
+    more |= growth(words, more["factor"])
+  more["base"] = words.number("rope_theta", config.number(base, 10_000.0))
+  turned = words.number("partial_rotary_factor", config.number(share or SHARE, usual))
+  if not share and turned != 1:
+    raise ValueError(
+      f"config.json says {SHARE}={turned}, and all features turn in this family;"
+      f" remove it, or write {SHARE}=1.0"
+    )
+  more |= {"fraction": turned} if turned != 1 else {}
   written = ", ".join(f"{name}={value!r}" for name, value in more.items())
   return positions.build(f"{name}({written})")
 
 
+def growth(words: Words, factor: float) -> dict[str, float]:
+  """Returns by how much what is turned grows; scores have no scale of their own.
+
+  Two numbers (mscale) are a quotient, as in HuggingFace's Llama; DeepSeek's own code
+  scales whole scores by the second one.
+  """
+  own, both = words.number("attention_factor", 0.0), None
+  one, other = (words.number(word, 0.0) for word in GROWTH[1:])
+  log = 0.1 * math.log(factor) if factor > 1 else 0.0
+  if one and other:
+    both = (one * log + 1) / (other * log + 1)
+  grown = own or both
+  if not grown:
+    return {}
+  if not log:
+    raise ValueError(
+      f"config.json says that rotary positions grow by {grown} with factor={factor};"
+      " write a factor above 1"
+    )
+  return {"mscale": (grown - 1) / log}
+
+
 def check(words: Words, arguments: dict[str, str]) -> None:
   """Raises ValueError if a word says something that is not read."""
-  known = (*USUAL, *arguments)
+  grow = GROWTH if words["rope_type"] == "yarn" else ()
+  known = (*USUAL, *arguments, *grow)
   others = [w for w, x in words.config.items() if x is not None and w not in known]
   if others:
     raise ValueError(

@@ -1,8 +1,11 @@
 """T5, both versions. Raffel et al., 2020. https://arxiv.org/abs/1910.10683"""
 
+import numpy as np
+
 from transformer_jax.attention import attentions
 from transformer_jax.interop import names
 from transformer_jax.interop.family import ACTIVATIONS, GATED, Family, families
+from transformer_jax.interop.outputs import Form, bare
 from transformer_jax.models.ends import Linear, Tokens
 from transformer_jax.models.layers import RMSNorm
 from transformer_jax.positions import positions
@@ -35,8 +38,26 @@ def stack(side: str, cross: bool):
 
 @families.register("t5")
 class T5(Family):
-  """Scores without a scale, a bias that all layers of a stack share."""
+  """Scores without a scale, a bias that all layers of a stack share.
 
+  Whether the output is the embedding, the tensors say; config.json said it once by the
+  word that now says whether states are scaled.
+  """
+
+  forms = (
+    Form(("ForConditionalGeneration", "WithLMHeadModel")),
+    bare("EncoderModel", decoders=0),
+    bare(),
+  )
+  defaults = dict(
+    vocab_size=32_128, d_model=512, d_kv=64, d_ff=2048, num_layers=6, num_heads=8,
+    relative_attention_num_buckets=32, relative_attention_max_distance=128,
+    layer_norm_epsilon=1e-6, feed_forward_proj="relu", tie_word_embeddings=True,
+  )  # fmt: skip
+  aliases = dict(
+    hidden_size="d_model", num_attention_heads="num_heads", head_dim="d_kv",
+    num_hidden_layers="num_layers",
+  )  # fmt: skip
   copies = dict.fromkeys(
     ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight", "lm_head.weight"),
     "shared.weight",
@@ -56,7 +77,7 @@ class T5(Family):
 
   def rows(self, config):
     """The first projection has another name where there is a gate."""
-    gated = config.choose("feed_forward_proj", KINDS, "relu").gated
+    gated = self.activation(config).gated
     table = dict(self.table)
     for side, part in (("encoder", 1), ("decoder", 2)):
       ours = side + "/layer_{n}/feedforward"
@@ -66,17 +87,56 @@ class T5(Family):
     return table
 
   def parts(self, config):
-    tied = config.get("tie_word_embeddings", True)
-    buckets = config.get("relative_attention_num_buckets", 32)
-    furthest = config.get("relative_attention_max_distance", 128)
+    buckets = config.whole("relative_attention_num_buckets")
+    furthest = config.whole("relative_attention_max_distance")
     return dict(
       position=positions.build(f"t5({buckets}, {furthest})"),
       attention=attentions.build("scale(0)"),
-      norm=RMSNorm(config.get("layer_norm_epsilon", 1e-6)),
-      activation=config.choose("feed_forward_proj", KINDS, "relu"),
+      norm=RMSNorm(config.number("layer_norm_epsilon")),
+      activation=self.activation(config),
       embedding=Tokens(power=0),
-      head=Linear(power=-0.5 if tied else 0.0),
-      encoders=config["num_layers"],
-      decoders=config.get("num_decoder_layers", config["num_layers"]),
-      tied=tied,
+      head=Linear(power=-0.5 if self.scaled(config) else 0.0),
+      encoders=config.whole("num_layers"),
+      decoders=config.whole("num_decoder_layers", config.whole("num_layers")),
+      tied=config.flag("tie_word_embeddings", True),
     )
+
+  def activation(self, config):
+    """Returns the activation, which later releases write down in two words more."""
+    kind = config.get("feed_forward_proj")
+    activation = config.choose("feed_forward_proj", KINDS)
+    of = "gelu_new" if kind == "gated-gelu" else kind.removeprefix("gated-")
+    config.need(dense_act_fn=of, is_gated_act=activation.gated)
+    return activation
+
+  def scaled(self, config):
+    """Returns whether states are scaled before the output: in T5, not in T5 v1.1."""
+    tied = config.flag("tie_word_embeddings", True)
+    return config.flag("scale_decoder_outputs", tied)
+
+  def untied(self, config, tensors):
+    """Returns words that change where the output is not as config.json says."""
+    output, embedding = (
+      tensors.get(f"{name}.weight") for name in ("lm_head", "shared")
+    )
+    tied = output is None or embedding is None or np.array_equal(output, embedding)
+    if tied == config.flag("tie_word_embeddings", True):
+      return {}
+    return {"tie_word_embeddings": tied, "scale_decoder_outputs": self.scaled(config)}
+
+
+@families.register("mt5")
+class MT5(T5):
+  """Xue et al., 2021. https://arxiv.org/abs/2010.11934
+
+  T5 v1.1 whose states are never scaled.
+  """
+
+  defaults = T5.defaults | dict(
+    vocab_size=250_112, d_ff=1024, num_layers=8, num_heads=6,
+    feed_forward_proj="gated-gelu",
+  )  # fmt: skip
+
+  def scaled(self, config):
+    config.need(scale_decoder_outputs=False)
+    return False

@@ -1,11 +1,10 @@
 """Encoders of images. Dosovitskiy et al., 2021. https://arxiv.org/abs/2010.11929"""
 
-import re
-
 from transformer_jax.attention import attentions
 from transformer_jax.interop import names
-from transformer_jax.interop.family import ACTIVATIONS, Family, families
-from transformer_jax.models.ends import Linear, Patches
+from transformer_jax.interop.family import ACTIVATIONS, RENAMED, Family, families
+from transformer_jax.interop.outputs import bare, labels, of_tokens
+from transformer_jax.models.ends import Patches
 from transformer_jax.models.layers import LayerNorm
 from transformer_jax.positions import positions
 
@@ -31,20 +30,27 @@ def _patches(config):
 class ViT(Family):
   """A classifier that reads the class at the first place of its logits."""
 
+  forms = of_tokens("ForImageClassification", "classifier"), bare()
+  writes = False
+  defaults = dict(
+    hidden_size=768, num_hidden_layers=12, num_attention_heads=12, num_channels=3,
+    intermediate_size=3072, hidden_act="gelu", layer_norm_eps=1e-12, image_size=224,
+    patch_size=16, qkv_bias=True,
+  )  # fmt: skip
+  harmless = "encoder_stride"
+  renamed = RENAMED | OLDER
   prefix = "vit."
   ignored = r"pooler\..*"
   sizes = dict(
     D="hidden_size", H="num_attention_heads", F="intermediate_size",
     N="num_hidden_layers", L=lambda config: 1 + _patches(config),
-    V=lambda config: config.get("num_labels", len(config.get("id2label", "12"))),
+    V=labels, K=lambda config: config.whole("head_dim", 0),
   )  # fmt: skip
   table = {
     "patch_CPPD": ("vit.embeddings.patch_embeddings.projection.weight", "D C P p"),
     "patch_shift_D": ("vit.embeddings.patch_embeddings.projection.bias", "D"),
     "first_D": ("vit.embeddings.cls_token", "1 1 D"),
     "encoder/position/table_LD": ("vit.embeddings.position_embeddings", "1 L D"),
-    "output_DV": ("classifier.weight", "V D"),
-    "head/shift_V": ("classifier.bias", "V"),
     **names.norm("encoder/final_norm", "vit.layernorm"),
     **names.norm(f"{LAYER}/attention_norm", f"{THEIRS}.layernorm_before"),
     **names.norm(f"{LAYER}/feedforward_norm", f"{THEIRS}.layernorm_after"),
@@ -56,22 +62,14 @@ class ViT(Family):
     **names.dense(f"{LAYER}/feedforward", "out_FD", f"{THEIRS}.mlp.fc2"),
   }
 
-  def full(self, tensors, known):
-    """Gives the layers of older releases their names of today."""
-    for old, new in OLDER.items():
-      tensors = {re.sub(old, new, name): x for name, x in tensors.items()}
-    return super().full(tensors, known)
-
   def parts(self, config):
     config.need(qkv_bias=True)
     return dict(
       position=positions.build(f"learned({1 + _patches(config)})"),
       attention=attentions.build("multihead(bias=True)"),
-      norm=LayerNorm(config.get("layer_norm_eps", 1e-12)),
-      activation=config.choose("hidden_act", ACTIVATIONS, "gelu"),
-      embedding=Patches(config["patch_size"], config["num_channels"]),
-      head=Linear(bias=True),
-      encoders=config["num_hidden_layers"],
-      tied=False,
+      norm=LayerNorm(config.number("layer_norm_eps")),
+      activation=config.choose("hidden_act", ACTIVATIONS),
+      embedding=Patches(config.whole("patch_size"), config.whole("num_channels")),
+      encoders=config.whole("num_hidden_layers"),
       feedforward_bias=True,
     )

@@ -7,10 +7,23 @@ from transformer_jax.spec import nearest
 
 
 class Words:
-  """The words of a config.json; one that is missing, or null, raises ValueError."""
+  """The words of a config.json, which notes the words that are read.
 
-  def __init__(self, config: Config):
-    self.config = config
+  A word that is missing, or null, raises ValueError where it is needed.
+
+  config     the words with their values
+  read       words that were read; all that is made of one config shares the set
+  replaced   words whose values are not those of config.json; reading them counts not
+  """
+
+  def __init__(
+    self,
+    config: Config,
+    read: set[str] | None = None,
+    replaced: frozenset[str] = frozenset(),
+  ):
+    self.config, self.replaced = config, replaced
+    self.read = set() if read is None else read
 
   def __getitem__(self, word: str) -> Any:
     if self.get(word) is None:
@@ -20,9 +33,11 @@ class Words:
 
   def __or__(self, more: Config) -> "Words":
     """Returns the words with more, or others."""
-    return type(self)(self.config | more)
+    return type(self)(self.config | more, self.read, self.replaced | more.keys())
 
   def get(self, word: str, default: Any = None) -> Any:
+    if word not in self.replaced:
+      self.read.add(word)
     value = self.config.get(word)
     return default if value is None else value
 
@@ -35,6 +50,25 @@ class Words:
         f"config.json says {word}={self[word]!r}; write a whole number from 1"
       )
     return self[word]
+
+  def number(self, word: str, default: float | None = None) -> float:
+    """Returns a number; the default may be anything."""
+    if default is not None and self.get(word) is None:
+      return default
+    if isinstance(self[word], bool) or not isinstance(self[word], (int, float)):
+      raise ValueError(f"config.json says {word}={self[word]!r}; write a number")
+    return self[word]
+
+  def many(self, word: str, default: list[Any]) -> list[Any]:
+    """Returns a list."""
+    value = self.get(word, default)
+    if not isinstance(value, list):
+      raise ValueError(f"config.json says {word}={value!r}; write a list")
+    return value
+
+  def flag(self, word: str, default: bool) -> bool:
+    """Returns true or false."""
+    return self.choose(word, {True: True, False: False}, default)
 
   def part(self, word: str) -> "Words":
     """Returns the words under a word, none if it is missing."""
@@ -66,7 +100,24 @@ class Words:
         " which they differ are not read here"
       )
 
-  def bare(self, *endings: str) -> bool:
-    """Says whether the model was saved without an output head."""
-    names = self.get("architectures", ())
-    return bool(names) and not any(names[0].endswith(end) for end in endings)
+  def check_read(self, harmless: set[str], where: str = "config.json") -> None:
+    """Raises ValueError naming the words that nothing has read.
+
+    Null and empty values say nothing.
+
+    harmless   words that change nothing of what a model computes
+    """
+    known = self.read | self.replaced | harmless
+    unread = {
+      word: value
+      for word, value in self.config.items()
+      if word not in known and value not in (None, {}, [], "")
+    }
+    if unread:
+      said = ", ".join(f"{word}={value!r:.60}" for word, value in unread.items())
+      near = nearest(next(iter(unread)), self.read)
+      raise ValueError(
+        f"{where} says {said}, which nothing here follows, so that the model would be"
+        " another one; remove what changes nothing of what is computed, and use"
+        f" HuggingFace's own code for the rest.{near}"
+      )

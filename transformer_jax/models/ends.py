@@ -223,6 +223,8 @@ class Transform(Linear):
   """BERT's: a dense layer, an activation and a norm come before the products.
 
   Devlin et al., 2019. https://arxiv.org/abs/1810.04805
+
+  norm   None: there is none, as before the classes of a fine-tuned BERT
   """
 
   bias: bool = True
@@ -236,12 +238,14 @@ class Transform(Linear):
   def init(self, key, dims):
     dense_DD = jax.random.normal(key, (dims.D, dims.D)) * dims.D**-0.5
     own = {"dense_DD": dense_DD, "dense_shift_D": jnp.zeros(dims.D)}
-    norm = {f"norm_{name}": x for name, x in self.norm.init(dims.D).items()}
+    start = self.norm.init(dims.D) if self.norm else {}
+    norm = {f"norm_{name}": x for name, x in start.items()}
     return super().init(key, dims) | own | norm
 
   def states(self, params, x_BLD):
     h_BLD = project(x_BLD, params["dense_DD"], 1)
     h_BLD = self.activation(h_BLD + params["dense_shift_D"].astype(x_BLD.dtype))
-    names = self.norm.init(x_BLD.shape[-1])
-    norm = {name: params[f"norm_{name}"] for name in names}
-    return super().states(params, self.norm(norm, h_BLD))
+    if self.norm:
+      names = self.norm.init(x_BLD.shape[-1])
+      h_BLD = self.norm({name: params[f"norm_{name}"] for name in names}, h_BLD)
+    return super().states(params, h_BLD)

@@ -119,6 +119,18 @@ class QuickGelu(Activation):
     return h_BLF * jax.nn.sigmoid(1.702 * h_BLF)
 
 
+@activations.register("tanh")
+@dataclasses.dataclass(frozen=True)
+class Tanh(Activation):
+  """Between -1 and 1: the dense layer before BERT's classes. Devlin et al., 2019.
+
+  https://arxiv.org/abs/1810.04805
+  """
+
+  def __call__(self, h_BLF: jax.Array) -> jax.Array:
+    return jnp.tanh(h_BLF)
+
+
 @activations.register("silu")
 @dataclasses.dataclass(frozen=True)
 class Silu(Activation):

@@ -207,6 +207,11 @@ class Transformer(nn.Module):
 
   @property
   def output_VD(self):
+    if self.arch.tied and not self.arch.embedding.table:
+      raise ValueError(
+        "this model has neither an output nor an embedding of tokens in its place:"
+        " read its states (method='states'), or give it classes and tied=False"
+      )
     return self.embedding_VD if self.arch.tied else self.output_DV.T
 
   def logits(self, x_BLD):

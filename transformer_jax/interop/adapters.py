@@ -1,0 +1,30 @@
+"""Adapters of models (LoRA), which are not models. https://arxiv.org/abs/2106.09685"""
+
+import os
+import pathlib
+
+from transformer_jax.interop.files import Tensors
+
+MERGE = (
+  "merge it into its model first: peft.AutoPeftModelForCausalLM.from_pretrained("
+  "FOLDER).merge_and_unload().save_pretrained(NEW), or the AutoPeftModel of its task,"
+  " and read NEW"
+)
+
+
+def refuse_adapter(folder: str | os.PathLike) -> None:
+  """Raises ValueError where a folder holds an adapter in place of a model."""
+  folder = pathlib.Path(folder)
+  there = lambda name: (folder / name).is_file()
+  if there("adapter_config.json") and not there("model.safetensors"):
+    if not there("model.safetensors.index.json"):
+      raise ValueError(f"{folder} holds a LoRA adapter, not a whole model; {MERGE}")
+
+
+def refuse_parts(tensors: Tensors) -> None:
+  """Raises ValueError where the tensors of an adapter stand beside those of a model."""
+  parts = [
+    n for n in tensors if ".lora_A." in n or ".lora_B." in n or ".base_layer." in n
+  ]
+  if parts:
+    raise ValueError(f"the weights hold a LoRA adapter ({min(parts)}); {MERGE}")

@@ -1,0 +1,89 @@
+"""The outputs that the classes of a family have: one form for each."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from transformer_jax.interop.table import Table
+from transformer_jax.interop.words import Words
+from transformer_jax.models.ends import Linear, Transform
+from transformer_jax.models.layers import Tanh
+
+Fields = Callable[[Words], dict[str, Any]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Form:
+  """The output of one class of models.
+
+  endings   of the class's name in `architectures`; the first one is written
+  markers   tensors by which it is known where config.json names no class; () is never
+  fields    of the architecture besides those of the family, from the words
+  table     rows in place of those of the family
+  """
+
+  endings: tuple[str, ...]
+  markers: tuple[str, ...] = ()
+  fields: Fields = lambda config: {}
+  table: Mapping[str, tuple[str, str]] = dataclasses.field(default_factory=dict)
+
+
+def bare(*endings: str, **fields: Any) -> Form:
+  """Returns the form of models without an output: logits are products with embeddings.
+
+  endings   as of `Form`; "Model" where there are none
+  fields    of the architecture, which differ from those of models with an output
+  """
+  fields = {"tied": True, "head": Linear()} | fields
+  return Form(endings or ("Model",), fields=lambda config: fields)
+
+
+def labels(config: Words) -> int:
+  """Returns how many classes a model tells apart: 2 where config.json is silent."""
+  return config.whole("num_labels", len(config.part("id2label").config) or 2)
+
+
+def of_tokens(ending: str, name: str, bias: bool = True, classes: int = 0) -> Form:
+  """Returns the form of a classifier that reads the last states of each token.
+
+  name      of its projection, [classes, D]
+  classes   their number; 0: what config.json says
+  """
+
+  def fields(config: Words) -> dict[str, Any]:
+    head = Linear(bias=bias)
+    return dict(head=head, classes=classes or labels(config), tied=False)
+
+  return Form((ending,), (f"{name}.weight",), fields, _projection(name))
+
+
+def of_texts(dense: str, name: str, activation: Callable | None = None) -> Form:
+  """Returns the form of a classifier with a dense layer; texts use the first token.
+
+  activation   of the words; None: tanh
+  """
+
+  def fields(config: Words) -> dict[str, Any]:
+    between = activation(config) if activation else Tanh()
+    head = Transform(activation=between, norm=None)
+    return dict(head=head, classes=labels(config), tied=False)
+
+  table = _projection(name) | {
+    "head/dense_DD": (f"{dense}.weight", "d D"),
+    "head/dense_shift_D": (f"{dense}.bias", "D"),
+  }
+  markers = f"{dense}.weight", f"{name}.weight"
+  return Form(("ForSequenceClassification",), markers, fields, table)
+
+
+def _projection(name: str) -> Table:
+  return {
+    "output_DV": (f"{name}.weight", "V D"),
+    "head/shift_V": (f"{name}.bias", "V"),
+  }
+
+
+# Outputs that write: their tensors are rows of the family's own table.
+WRITER = Form(("ForCausalLM", "LMHeadModel"))
+SCORE = of_tokens("ForSequenceClassification", "score", bias=False)
+SPANS = of_tokens("ForQuestionAnswering", "qa_outputs", classes=2)
