@@ -45,9 +45,10 @@ def earlier(path: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
   if not has_checkpoint(path):
     return {}
   before = then.pop("before", [])
+  before = before if isinstance(before, list) else []  # a damaged file
   if {**then, "command": ""} != {**facts, "command": ""}:
     patch = path / "changes.patch"
-    if patch.exists():
+    if patch.is_file():
       replace_file(path / f"changes-{len(before)}.patch", patch.read_bytes())
     before = [*before, then]
   return {"before": before} if before else {}
