@@ -85,7 +85,14 @@ def test_other_text_and_other_tokenizers_are_other_entries(text, monkeypatch):
 
 
 @pytest.mark.parametrize(
-  "name", ["train.npy", "test_sizes.npy", "entry.json", "tokenizer/tokenizer.model"]
+  "name",
+  [
+    "train.npy",
+    "test_sizes.npy",
+    "entry.json",
+    "trained_on.json",
+    "tokenizer/tokenizer.model",
+  ],
 )
 @pytest.mark.parametrize("harm", ["flip", "cut", "gone"])
 def test_a_damaged_entry_is_made_again(text, name, harm):
@@ -151,9 +158,10 @@ def test_an_entry_says_what_it_is(text):
   _, facts = load(build(text))
   (entry,) = entries(text)
   said = json.loads((entry / "entry.json").read_text())
-  assert said["trained_on"] == facts["vocabulary_text"]
+  learned = json.loads((entry / "trained_on.json").read_text())
+  assert learned == facts["vocabulary_text"]
   assert said["splits"] == ["train", "validation", "test"]
-  assert "tokenizer/tokenizer.model" in said["files"] and len(said["files"]) == 8
+  assert "tokenizer/tokenizer.model" in said["files"] and len(said["files"]) == 9
 
 
 def test_the_folder_follows_xdg(monkeypatch, tmp_path):

@@ -24,7 +24,8 @@ from transformer_jax.data.tokenizers import Tokenizer
 
 VARIABLE = "TRANSFORMER_JAX_CACHE"  # a folder; empty: nothing is kept
 DAYS = 30  # after which an entry that nobody read is removed
-LIST = "entry.json"
+LIST = "entry.json"  # the splits, and the checksum of each other file
+FACTS = "trained_on.json"
 SECONDS_A_DAY = 86_400
 
 
@@ -81,9 +82,9 @@ def _read(entry: pathlib.Path) -> Tokenized | None:
     if any(_checksum(entry / name) != x for name, x in said["files"].items()):
       return None
     mapped = functools.partial(np.load, mmap_mode="r", allow_pickle=False)
-    tokenizer = dataclasses.replace(
-      tokenizers.load(entry / "tokenizer"), trained_on=said["trained_on"]
-    )
+    facts = json.loads((entry / FACTS).read_text(encoding="utf-8"))
+    found = tokenizers.load(entry / "tokenizer")
+    tokenizer = dataclasses.replace(found, trained_on=facts)
     token_N = {
       split: np.asarray(mapped(entry / f"{split}.npy")) for split in said["splits"]
     }
@@ -107,10 +108,11 @@ def _write(where: pathlib.Path, key: str, made: Tokenized) -> None:
     for split in made.token_N:
       np.save(new / f"{split}.npy", made.token_N[split], allow_pickle=False)
       np.save(new / f"{split}_sizes.npy", made.size_D[split], allow_pickle=False)
+    facts = json.dumps(made.tokenizer.trained_on)
+    (new / FACTS).write_text(facts, encoding="utf-8")
     paths = sorted(path for path in new.rglob("*") if path.is_file())
     said = {
       "splits": [*made.token_N],
-      "trained_on": made.tokenizer.trained_on,
       "files": {path.relative_to(new).as_posix(): _checksum(path) for path in paths},
     }
     (new / LIST).write_text(json.dumps(said, indent=1), encoding="utf-8")
