@@ -51,15 +51,6 @@ def kinds(type_BL):
 
 TABLE = {
   # Scores.
-  "the mean of a row without targets": (lengths._mean, (ONES, NO), [NAN]),
-  "NaN that does not count": (lengths._mean, (BAD, 1 - jnp.eye(2)[:1]), [3.0]),
-  "NaN that counts": (lengths._mean, (BAD, ONES), [NAN]),
-  "all of nothing is no match": (
-    lambda: lengths.mean_of(lengths._all(NO, NO), jnp.any(NO > 0, axis=1)),
-    (),
-    NAN,
-  ),
-  "a match of NaN": (lengths._all, (BAD, ONES), [NAN]),
   "the mean over no example": (lengths.mean_of, (ONES[0], jnp.zeros(2, bool)), NAN),
   "the mean over some": (lengths.mean_of, (BAD[0], jnp.array([False, True])), 3.0),
   "the last quarter of nothing": (lengths.last_quarter, (NO,), NO),

@@ -16,7 +16,7 @@ import transformer_jax.data  # noqa: F401, fills the registry of tasks
 from transformer_jax.data import translation
 from transformer_jax.data.base import Batch, Task, tasks
 from transformer_jax.data.order import each_once
-from transformer_jax.evaluation.lengths import Evaluator, mean_of
+from transformer_jax.evaluation.lengths import Evaluator
 from transformer_jax.positions import coords
 from transformer_jax.training import sharding
 
@@ -196,16 +196,11 @@ def test_of_more_examples_than_rows_different_ones_are_drawn(spec):
   assert len(np.unique(rows, axis=0)) == 3
 
 
-def test_scores_of_enough_examples_have_not_changed_by_a_bit():
+def test_enough_examples_are_drawn_as_ever():
   key = jax.random.key(0)
   for examples, rows in ((5, 3), (8, 8), (100, 64)):
     before_B = jax.random.permutation(key, examples)[jnp.arange(rows) % examples]
     np.testing.assert_array_equal(each_once(key, examples, rows), before_B)
-  both = jax.jit(lambda x_B, real_B: (mean_of(x_B, real_B), x_B.mean()))
-  for rows in range(1, 50, 7):
-    x_B = jax.random.uniform(jax.random.fold_in(key, rows), (rows,))
-    found, before = both(x_B, jnp.ones(rows, bool))
-    assert found == before
 
 
 def test_a_task_of_one_example_and_examples_without_a_target():

@@ -18,8 +18,7 @@ from transformer_jax.training.loss import cross_entropy
 class Measure:
   """A number per row of a batch, and which way is better.
 
-  compute   (loss_BL, right_BL, weight_BL) -> [B], where right is 1, 0, or NaN where
-            logits are no numbers; it is averaged over rows
+  compute   (loss_BL, right_BL, weight_BL) -> [B]; it is averaged over rows
   quarter   whether it has a meaning on the last quarter of the targets
   """
 
@@ -29,14 +28,7 @@ class Measure:
 
 
 def _mean(x_BL: jax.Array, weight_BL: jax.Array) -> jax.Array:
-  """Returns the mean of each row over what counts; NaN of rows where nothing does."""
-  counted_BL = jnp.where(weight_BL > 0, x_BL * weight_BL, 0.0)
-  return jnp.sum(counted_BL, axis=1) / jnp.sum(weight_BL, axis=1)
-
-
-def _all(right_BL: jax.Array, weight_BL: jax.Array) -> jax.Array:
-  """Returns 1 where all that counts in a row is right, 0, or NaN."""
-  return jnp.min(jnp.where(weight_BL > 0, right_BL, 1.0), axis=1)
+  return jnp.sum(x_BL * weight_BL, axis=1) / jnp.sum(weight_BL, axis=1)
 
 
 MEASURES = {
@@ -47,7 +39,7 @@ MEASURES = {
   # Each answer token right after the right ones: greedy decoding gives the answer.
   "exact_match": Measure(
     "higher",
-    lambda loss, right, weight: _all(right, weight),
+    lambda loss, right, weight: jnp.all(right | (weight == 0), axis=1) * 1.0,
     quarter=False,
   ),
 }
@@ -139,20 +131,28 @@ class Evaluator:
     batch = self.task.score(arrays, key, self.rows, length, bucket)
     loss_BL, right_BL = self.chunks(params, batch)
     parts = {"mean": batch.weight_BL, "last_quarter": last_quarter(batch.weight_BL)}
-    real_B = jnp.any(batch.weight_BL > 0, axis=1)
-    lost_B = jnp.any(jnp.isnan(right_BL) & (batch.weight_BL > 0), axis=1)
+    # A copy, so that what follows changes nothing in how the plain mean is computed.
+    copies = jax.lax.optimization_barrier((loss_BL, right_BL, batch.weight_BL))
+    nan_BL, counts_BL = jnp.isnan(copies[0]), copies[2] > 0
+    real_B, lost_B = (jnp.any(x, axis=1) for x in (counts_BL, counts_BL & nan_BL))
+    plain = jnp.all(real_B) & ~jnp.any(nan_BL)
+    # What does not count may be NaN; where what counts is, there is no choice.
+    clean = [jnp.where(counts_BL, x, 0).astype(x.dtype) for x in copies[:2]]
 
     def mean(name, part):
-      return mean_of(MEASURES[name].compute(loss_BL, right_BL, parts[part]), real_B)
+      compute = MEASURES[name].compute
+      some_B = compute(*clean, parts[part])
+      some = mean_of(jnp.where(lost_B, jnp.nan, some_B), real_B)
+      return jnp.where(plain, compute(loss_BL, right_BL, parts[part]).mean(), some)
 
     scores = {(name, part): mean(name, part) for name, part in self.columns()}
     return scores, jnp.sum(real_B), jnp.sum(lost_B)
 
   def chunks(self, params: Any, batch: Batch) -> tuple[jax.Array, jax.Array]:
-    """Returns loss_BL in nats and right_BL, a chunk at a time.
+    """Returns loss_BL in nats and whether the first choice is right, a chunk a time.
 
-    right is 1 where the first choice is the target and 0 elsewhere, but NaN where
-    logits are no distribution: the first of NaN is no choice.
+    Where logits are NaN the loss is, and the first choice means nothing; so it is where
+    a label that counts is outside of the vocabulary.
     """
     B = batch.input_BL.shape[0]
     rows = -(-B // self.chunk) * self.chunk
@@ -166,10 +166,8 @@ class Evaluator:
       part = _filled(jax.tree.map(self.split, own), batch)
       logits_BLV = self.model.apply({"params": params}, *part.reads)
       right_BL = jnp.argmax(logits_BLV, axis=-1) == part.target_BL
-      defined_BL = jnp.isfinite(jax.nn.logsumexp(logits_BLV, axis=-1))
       loss_BL = cross_entropy(logits_BLV, part.target_BL, weight_BL=part.weight_BL)
-      defined_BL &= ~jnp.isnan(loss_BL)  # nor is a label outside of the vocabulary one
-      return loss_BL, jnp.where(defined_BL, right_BL, jnp.nan)
+      return loss_BL, right_BL
 
     # Coordinates that all rows share have a batch axis of 1 and go with every chunk.
     own = jax.tree.map(lambda x: fold(x) if x.shape[0] == B else None, batch)
@@ -184,9 +182,7 @@ def _filled(tree: Any, whole: Any) -> Any:
 
 def mean_of(x_B: jax.Array, real_B: jax.Array) -> jax.Array:
   """Returns the mean over the rows that are examples; NaN where none is."""
-  some = jnp.sum(jnp.where(real_B, x_B, 0.0)) / jnp.sum(real_B)
-  # Divided by a constant where all are, as ever: not a bit may change.
-  return jnp.where(jnp.all(real_B), jnp.mean(x_B), some)
+  return jnp.sum(jnp.where(real_B, x_B, 0.0)) / jnp.sum(real_B)
 
 
 def why_undefined(examples: int, lost: int) -> str:

@@ -84,8 +84,8 @@ class Trainer:
   def step(self, state: State, batch: Batch) -> tuple[State, dict[str, jax.Array]]:
     """Returns the next state and the metrics of this step.
 
-    A batch without a target teaches nothing: parameters and moments stay as they are,
-    and the loss is NaN. `targets` are how many there are, by weight.
+    A batch without a target teaches nothing: its gradient is 0, and its loss NaN.
+    `targets` are how many there are, by weight.
     """
     gradient = jax.value_and_grad(self.loss, has_aux=True)
     (loss, metrics), grads = gradient(state.params, batch, state)
@@ -93,9 +93,6 @@ class Trainer:
     updates, moments = self.optimizer.update(grads, state.moments, state.params)
     params = optax.apply_updates(state.params, updates)
     some = metrics["targets"] > 0
-    keep = lambda new, old: jnp.where(some, new, old)
-    params = jax.tree.map(keep, params, state.params)
-    moments = jax.tree.map(keep, moments, state.moments)
     loss = jnp.where(some, self.total(loss), jnp.nan)
     metrics |= {
       # The first of logits that are NaN is no choice.
