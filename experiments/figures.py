@@ -184,15 +184,21 @@ def mark_cut(ax, axis: str, at: float, ends: tuple[float, float], color: str) ->
       ax.plot(x, y, arrow, color=color, markersize=8, clip_on=False, zorder=5)
 
 
+# Files a fifth larger, in a third of the time that zlib takes by default.
+FAST = {"pil_kwargs": {"compress_level": 3}}
+
+
 def finish(figure, name: str, title: str, caption: str) -> Picture:
   """Renders a figure as PNG and as SVG whose colours follow the page."""
   import matplotlib
 
   png, svg = io.BytesIO(), io.StringIO()
-  fit = {"bbox_inches": "tight", "pad_inches": 0.12}
-  figure.savefig(png, format="png", dpi=240, facecolor="white", **fit)
+  # Measured once: "tight" would draw the figure a second time for each file.
+  fit = {"bbox_inches": figure.get_tightbbox(figure.canvas.get_renderer()).padded(0.12)}
+  figure.savefig(png, format="png", dpi=240, facecolor="white", **fit, **FAST)
   with matplotlib.rc_context({"svg.hashsalt": name, "svg.fonttype": "path"}):
     figure.savefig(svg, format="svg", transparent=True, metadata={"Date": None}, **fit)
+  figure.clear()  # its artists refer to one another: hundreds would wait for Python
   return Picture(name, title, caption, png.getvalue(), _for_page(svg.getvalue(), name))
 
 
