@@ -111,7 +111,8 @@ def test_a_dispatch_without_a_target_has_no_loss_and_a_bad_loss_still_diverges()
 def pairs(*sizes):
   """Returns arrays of pairs with so many tokens on each side."""
   sides = [([5] * n, [6] * n) for n in sizes]
-  return {name: translation._arrays(sides) for name in ("train", "scored")}
+  data = translation._arrays(sides) | {"ends_2": np.array([1, 2], np.int32)}
+  return {"train": data, "scored": data}
 
 
 def test_a_length_below_the_shortest_pair_is_refused_before_training():

@@ -53,7 +53,7 @@ def pairs():
     (RANDOM.integers(5, 200, n).tolist(), RANDOM.integers(5, 200, m).tolist())
     for n, m in ((3, 7), (9, 4), (5, 5), (8, 11), (2, 3))
   ]
-  return {"scored": translation._arrays(sides)}
+  return {"scored": translation._arrays(sides) | {"ends_2": np.array([1, 2], np.int32)}}
 
 
 def images():
