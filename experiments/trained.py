@@ -21,7 +21,6 @@ from experiments.flags import ALLOW
 from transformer_jax.data import tokenizers
 from transformer_jax.data.base import Task
 from transformer_jax.data.files import conversion
-from transformer_jax.data.text import Text
 from transformer_jax.data.tokenizers import Tokenizer
 from transformer_jax.evaluation.average import average
 from transformer_jax.spec import registered_only, trust
@@ -37,9 +36,10 @@ flags.disclaim_key_flags()  # --help lists them under the command itself
 class Trained:
   """What one seed of a run learned."""
 
+  config: ConfigDict
   experiment: Experiment
   params: Any
-  tokenizer: Tokenizer | None  # None: the task reads bytes
+  tokenizer: Tokenizer | None  # None: the task has no vocabulary
 
 
 def define(done: str) -> None:
@@ -84,13 +84,13 @@ def load(run: Path, wanted: type[Task], what: str, seed: int, last: int) -> Trai
   if not isinstance(experiment.task, wanted):
     raise ConfigError(f"{run}: its task is not {what} but {config.task}")
   kept = (run / "tokenizer").exists()
-  if not kept and type(experiment.task) is not Text:
+  if not kept and type(experiment.task).keep is not Task.keep:
     raise ConfigError(f"{run} has no vocabulary yet; train it first")
   if not 0 <= seed < len(experiment.seeds):
     raise ConfigError(f"--seed={seed}: this run has {len(experiment.seeds)} seeds")
   params = jax.tree.map(lambda x: x[seed], _params(run, experiment, last))
   vocabulary = tokenizers.load(run / "tokenizer") if kept else None
-  return Trained(experiment, params, vocabulary)
+  return Trained(config, experiment, params, vocabulary)
 
 
 def of_run(folder: Path) -> tuple[ConfigDict, Experiment]:

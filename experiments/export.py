@@ -1,0 +1,176 @@
+"""Writes a trained run as a folder of HuggingFace's, where a family has its parts.
+
+  python -m experiments.export --run=runs/minilm/runs/ID --folder=mine
+
+A run that began with weights of HuggingFace (`train.start`) goes back to their family.
+Others go to one whose models are alike: `llama` (rope, rmsnorm, swiglu, gqa) or
+`gpt2` (learned, layernorm, gelu, biases); else it is said what differs. The folder is
+read back and must give the same logits. A vocabulary that HuggingFace knows is written
+as vocab.txt or tokenizer.json, any other in the form of this project.
+"""
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from absl import flags
+
+from experiments import trained
+from experiments.config import ConfigError
+from experiments.cpu import check_platform
+from transformer_jax import command, interop
+from transformer_jax.data.base import Task
+from transformer_jax.models import Architecture, Transformer
+from transformer_jax.models.paths import flat, nested, one_by_one
+from transformer_jax.spec import trust
+from transformer_jax.training.checkpoint import CheckpointError
+from transformer_jax.training.files import FileError
+
+FLAGS = flags.FLAGS
+# How a model is computed and trained, which is no part of what it is.
+FREE = ("core", "dtype", "scan", "remat", "dropout", "attention_dropout", "axis")
+NEAR = 1e-4  # of the largest logit; the same products in float32
+
+
+def define() -> None:
+  """Defines the command's flags."""
+  flags.DEFINE_string("run", None, "Folder of a run: the one with config.json.")
+  flags.DEFINE_string("folder", None, "Folder to write; it must not exist.")
+  flags.DEFINE_integer("average", 1, "Newest checkpoints whose mean is used.")
+  flags.DEFINE_integer("seed", 0, "Which of the run's seeds, counted from 0.")
+  flags.DEFINE_list("allow", [], trained.ALLOW)
+  flags.mark_flag_as_required("run")
+  flags.mark_flag_as_required("folder")
+
+
+def main(argv: list[str]) -> None:
+  check_platform()
+  if argv[1:]:
+    raise ConfigError(f"'{argv[1]}' is not a flag; write --folder={argv[1]}")
+  trust(FLAGS.allow)
+  folder = Path(FLAGS.folder).expanduser()
+  try:
+    said = export(Path(FLAGS.run).expanduser(), folder, FLAGS.seed, FLAGS.average)
+  except (CheckpointError, FileError, OSError, ValueError) as error:
+    raise ConfigError(str(error)) from error
+  print(f"wrote {folder}: {said}")
+
+
+def export(run: Path, folder: Path, seed: int = 0, last: int = 1) -> str:
+  """Writes a run's model and vocabulary; returns the family and the vocabulary's file.
+
+  Raises ConfigError where no family has the model's parts.
+  """
+  if folder.exists():
+    raise ConfigError(f"{folder} is there already; name a new --folder")
+  found = trained.load(run, Task, "a task", seed, last)
+  arch = found.experiment.trainer.model.arch
+  params = nested(one_by_one(flat(jax.device_get(found.params))))
+  config = fitting(arch, found.config.train.start)
+  try:
+    interop.save(folder, config, params)
+    _check_logits(folder, arch, params)
+    vocabulary = _write_vocabulary(run / "tokenizer", folder)
+  except BaseException:
+    shutil.rmtree(folder, ignore_errors=True)  # nothing half right stays
+    raise
+  return f"a model of the family {config['model_type']}, {vocabulary}"
+
+
+def fitting(arch: Architecture, start: str = "") -> dict[str, Any]:
+  """Returns the config.json of a model with these parts; raises ConfigError.
+
+  start   the folder of HuggingFace's that training began with, or ""
+  """
+  nearest: list[str] | None = None
+  for config in _candidates(arch, start):
+    differences = list(_differences(arch, interop.architecture(config)))
+    if not differences:
+      return config
+    told = [f"as {config['model_type']}: {line}" for line in differences]
+    nearest = told if nearest is None or len(told) < len(nearest) else nearest
+  raise ConfigError("no family of HuggingFace's has the parts of this model:", *nearest)
+
+
+def _candidates(arch: Architecture, start: str) -> Iterator[dict[str, Any]]:
+  there = Path(start).expanduser() / "config.json"
+  if start and there.is_file():
+    config = json.loads(there.read_text(encoding="utf-8"))
+    if "model_type" in config:
+      yield config
+  dims, tied = arch.dims, arch.tied
+  part = lambda owner, name, other: getattr(owner, name, other)
+  yield {
+    **{"model_type": "llama", "architectures": ["LlamaForCausalLM"]},
+    **{"vocab_size": dims.V, "hidden_size": dims.D, "intermediate_size": dims.F},
+    **{"num_hidden_layers": arch.decoders or 1, "num_attention_heads": dims.H},
+    **{"num_key_value_heads": part(arch.attention, "groups", dims.H)},
+    **{"head_dim": dims.K, "max_position_embeddings": dims.L},
+    **{"rope_theta": part(arch.position, "base", 10_000.0)},
+    **{"rms_norm_eps": part(arch.norm, "epsilon", 1e-6), "tie_word_embeddings": tied},
+  }
+  yield {
+    **{"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"]},
+    **{"vocab_size": dims.V, "n_embd": dims.D, "n_inner": dims.F, "n_head": dims.H},
+    **{"n_layer": arch.decoders or 1, "n_positions": dims.L},
+    **{"layer_norm_epsilon": part(arch.norm, "epsilon", 1e-5)},
+    **{"activation_function": "gelu_new", "tie_word_embeddings": tied},
+  }
+
+
+def _differences(ours: Architecture, theirs: Architecture) -> Iterator[str]:
+  for field in dataclasses.fields(ours):
+    here, there = getattr(ours, field.name), getattr(theirs, field.name)
+    if field.name == "position":
+      here, there = _sized(here, ours.dims.L), _sized(there, theirs.dims.L)
+    if field.name == "dims":  # how long a text may be is what its positions say
+      here, there = dataclasses.replace(here, L=0), dataclasses.replace(there, L=0)
+    if field.name not in FREE and here != there:
+      yield f"{field.name} is {here}, where theirs is {there}"
+
+
+def _sized(position: Any, L: int) -> Any:
+  """Returns an encoding whose table has the size that None stands for."""
+  unsized = getattr(position, "longest", 0) is None
+  return dataclasses.replace(position, longest=L) if unsized else position
+
+
+def _check_logits(folder: Path, arch: Architecture, params: Any) -> None:
+  """Raises ConfigError unless what was written gives the logits of the run."""
+  loaded = interop.load(folder, core="dense")
+  L = min(arch.dims.L, 16)
+  token_1L = np.random.default_rng(0).integers(0, arch.dims.V, (1, L))
+  source = (token_1L, None) if arch.encoders and arch.decoders else ()
+  plain = dataclasses.replace(arch, core=loaded.arch.core, dtype="float32", scan=False)
+  run = lambda arch, params: np.asarray(
+    jax.jit(Transformer(arch).apply)({"params": params}, token_1L, None, *source)
+  )
+  wanted, found = run(plain, params), run(loaded.arch, loaded.params)
+  if not np.abs(found - wanted).max() <= NEAR * max(1.0, np.abs(wanted).max()):
+    raise ConfigError("the written model gives other logits; nothing was kept")
+
+
+def _write_vocabulary(kept: Path, folder: Path) -> str:
+  """Copies the run's vocabulary in the form that HuggingFace reads, if it has one."""
+  if not kept.is_dir():
+    return "whose tokens are bytes or symbols of its task"
+  tokenizer = trained.tokenizers.load(kept)
+  if tokenizer.name == "wordpiece":
+    text = "".join(f"{piece}\n" for piece in tokenizer.pieces)
+    (folder / "vocab.txt").write_text(text, encoding="utf-8")
+    return "with vocab.txt"
+  if (kept / "tokenizer.json").is_file() and tokenizer.name == "huggingface":
+    shutil.copyfile(kept / "tokenizer.json", folder / "tokenizer.json")
+    return "with tokenizer.json"
+  shutil.copytree(kept, folder / "tokenizer")
+  return f"its vocabulary of kind {tokenizer.name} in tokenizer/, for this project only"
+
+
+if __name__ == "__main__":
+  define()
+  command.run(main, (ConfigError,))

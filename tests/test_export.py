@@ -1,0 +1,79 @@
+"""A run as a folder of HuggingFace's: the same logits, or what no family has."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from experiments import export
+from experiments.build import build
+from experiments.config import ConfigError, flatten, resolve
+from experiments.configs import base
+from transformer_jax import interop
+from transformer_jax.data.tokenizers import tokenizers
+from transformer_jax.training.checkpoint import Keeper
+from transformer_jax.training.files import read_json, write_json
+
+SMALL = {"model.width": 16, "model.heads": 2, "model.layers": 2, "seeds": (3, 4)}
+SMALL |= {
+  "model.feedforward": 24,
+  "train.length": 8,
+  "model.embedding": "tokens(power=0)",
+}
+LLAMA = {"model.activation": "swiglu", "model.attention": "gqa(1)", "model.scan": True}
+GPT2 = {"model.position": "learned", "model.norm": "layernorm", "model.tied": True}
+GPT2 |= {"model.attention": "multihead(bias=True)", "model.feedforward_bias": True}
+TOKENS = "tokens('corpus', tokenizer='char(size=40)')"
+
+
+def run(folder, **more):
+  """Makes the folder of a run as it starts."""
+  config = resolve(base.get_config(), SMALL | {k: v for k, v in more.items()})
+  write_json(folder / "config.json", flatten(config))
+  if "tokenizer" in config.task:
+    tokenizers.build("char(size=40)").train(["abc def"]).save(folder / "tokenizer")
+  trainer = build(config).trainer
+  state = jax.jit(jax.vmap(trainer.init))(jnp.array([3, 4], jnp.uint32))
+  with Keeper(folder / "checkpoints") as keeper:
+    keeper.save(1, state, {"diverged": {}})
+  return folder
+
+
+@pytest.mark.parametrize(
+  ("family", "more", "task"),
+  [("llama", LLAMA, "text('corpus')"), ("gpt2", GPT2, TOKENS)],
+)
+def test_a_run_goes_to_the_family_that_has_its_parts(family, more, task, tmp_path):
+  there, out = run(tmp_path, task=task, **more), tmp_path / "out"
+  said = export.export(there, out, seed=1)  # it compares the logits itself
+  assert said.startswith(f"a model of the family {family}, ")
+  assert read_json(out / "config.json")["model_type"] == family
+  assert (out / "tokenizer").is_dir() == (task is TOKENS)
+  assert interop.load(out).arch.dims.F == 24
+  with pytest.raises(ConfigError, match="is there already"):
+    export.export(there, out)
+
+
+def test_other_logits_are_noticed_and_nothing_is_kept(tmp_path, monkeypatch):
+  there, out = run(tmp_path, task="text('corpus')", **LLAMA), tmp_path / "out"
+  config = export.fitting(build_of(there))
+  wrong = config | {"rms_norm_eps": 0.5}
+  monkeypatch.setattr(export, "fitting", lambda arch, start: wrong)
+  with pytest.raises(ConfigError, match="other logits; nothing was kept"):
+    export.export(there, out)
+  assert not out.exists()
+
+
+def build_of(folder):
+  config = resolve(base.get_config(), read_json(folder / "config.json"))
+  return build(config).trainer.model.arch
+
+
+def test_a_model_of_no_family_is_told_what_differs(tmp_path):
+  config = resolve(
+    base.get_config(), SMALL | {"task": "copy", "model.activation": "gelu"}
+  )
+  arch = build(config).trainer.model.arch
+  with pytest.raises(ConfigError) as caught:
+    export.fitting(arch)
+  assert "no family of HuggingFace's has the parts of this model" in str(caught.value)
+  assert "as llama: activation is Gelu" in str(caught.value)
