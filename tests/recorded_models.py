@@ -63,14 +63,15 @@ def outputs(loaded, ending=""):
   arch, method = loaded.arch, "states" if ending.endswith("Model") else "__call__"
   method = "__call__" if ending in ("LMHeadModel", "MTModel") else method
   if loaded.config["model_type"] == "vit":
-    x = np.random.RandomState(1).standard_normal((2, 3, 8, 8)).astype(np.float32)
+    size = np.broadcast_to(loaded.config["image_size"], 2)
+    x = np.random.RandomState(1).standard_normal((2, 3, *size)).astype(np.float32)
   else:
     x = np.random.RandomState(1).randint(4, TOKENS, (2, LENGTH))
   read = (x[::-1], None, x) if arch.encoders and arch.decoders else (x,)
   params = jax.tree.map(jnp.asarray, loaded.params)
   read = [x if x is None else jnp.asarray(x) for x in read]
   found = Transformer(arch).apply({"params": params}, *read, method=method)
-  if ending in ("ForSequenceClassification", "ForImageClassification"):
+  if ending.endswith(("ForSequenceClassification", "ForImageClassification")):
     return np.asarray(found[:, -1 if arch.decoders else 0])
   return np.asarray(found)
 

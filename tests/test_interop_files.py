@@ -165,7 +165,10 @@ REFUSED = [  # a recorded model, what its config.json says instead, and the answ
   ("gpt2", {"quantization_config": {"bits": 4}}, "are quantized"),
   ("gpt2", {"activation_function": "mish"}, "activation_function='mish'"),
   ("gpt2", {"activation_function": ["relu"]}, r"activation_function=\['relu'\]"),
-  ("gpt2", {"scale_attn_weights": False}, "scale_attn_weights=False"),
+  ("gptj", {"scale_attn_weights": False}, "scale_attn_weights=False"),
+  ("smollm3", {"no_rope_layers": [1]}, r"no_rope_layers=\[1\]; write 1 for each of"),
+  ("smollm3", {"use_sliding_window": True}, "use_sliding_window=True"),
+  ("smollm3", {"layer_types": ["sliding_attention"] * 2}, "layer_types="),
   ("gpt2", {"add_cross_attention": True}, "add_cross_attention=True"),
   ("gpt2", {"n_embd": None}, "no 'n_embd'; write it there"),
   ("gpt2", {"n_embd": "32"}, "n_embd='32'; write a whole number"),
@@ -210,7 +213,8 @@ REFUSED = [  # a recorded model, what its config.json says instead, and the answ
   ("deberta_v2", {"pos_att_type": "c2p"}, "pos_att_type=.c2p., which is not read"),
   ("t5_v10", {"feed_forward_proj": "gated-mish"}, "feed_forward_proj='gated-mish'"),
   ("marian", {"decoder_attention_heads": 8}, "decoder_attention_heads=8"),
-  ("vit", {"image_size": [16, 16]}, r"image_size=\[16, 16\]; write a whole number"),
+  ("vit", {"image_size": [16]}, r"image_size=\[16\]; write a whole number"),
+  ("vit", {"image_size": [16, 0]}, "image_size=0; write a whole number"),
 ]
 
 
@@ -251,6 +255,48 @@ def test_parameters_of_another_model_are_not_saved(tmp_path):
   with pytest.raises(ValueError, match=r"(?s)layer_2/.* is missing.*table_LD is \(48"):
     interop.save(tmp_path / "other", config, loaded.params)
   assert not (tmp_path / "other").exists()
+
+
+def test_smollm3_has_layers_without_positions_where_config_says():
+  config = {"model_type": "smollm3"}
+  rope, none = "rope(base=2000000.0)", "none"
+  long = {"no_rope_layers": [1, 0, 0] * 13}
+  for words, kinds in (
+    ({}, [rope, rope, rope, none] * 9),
+    ({"no_rope_layer_interval": 2, "no_rope_layers": None}, [rope, none] * 18),
+    (long | {"no_rope_layer_interval": 2}, [rope, none, none] * 12),
+  ):
+    position = interop.architecture(config | words).position
+    found = [position.layer(n).encoding for n in range(36)]
+    assert found == [positions.build(kind) for kind in kinds]
+
+
+def test_gemma_3_is_read_in_both_styles():
+  words = {"model_type": "gemma3_text", "num_hidden_layers": 12}
+  linear = {"rope_type": "linear", "factor": 8.0}
+  old = {"rope_theta": 3e6, "rope_local_base_freq": 2e4, "rope_scaling": linear}
+  new = {
+    "full_attention": linear | {"rope_theta": 3e6},
+    "sliding_attention": {"rope_type": "default", "rope_theta": 2e4},
+  }
+  usual = ["sliding_attention"] * 5 + ["full_attention"]
+  for more in (
+    old | {"sliding_window_pattern": 6},
+    {"rope_parameters": new, "layer_types": usual * 2},
+  ):
+    arch = interop.architecture(words | more)
+    for n in range(12):
+      full = n in (5, 11)
+      position, attention = (x.layer(n) for x in (arch.position, arch.attention))
+      spec = "rope_linear(factor=8.0, base=3e6)" if full else "rope(base=2e4)"
+      assert position.encoding == positions.build(spec)
+      assert ("Window" in repr(attention)) != full
+  for wrong, said in (
+    ({"rope_parameters": linear}, "rope_parameters says rope_type='linear'"),
+    ({"attn_logit_softcapping": 50.0}, "attn_logit_softcapping=50.0"),
+  ):
+    with pytest.raises(ValueError, match=said):
+      interop.architecture(words | wrong)
 
 
 def test_scalings_of_rope_are_read_in_both_styles():

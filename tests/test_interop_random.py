@@ -37,7 +37,7 @@ def test_random_configs_are_equal_or_refused(tmp_path, kind):
   assert collections.Counter(verdicts.values())["equal"] >= LEAST
 
 
-@pytest.mark.parametrize("case", ["roberta/10", "mistral/2", "gemma2/0"])
+@pytest.mark.parametrize("case", ["roberta/10", "mistral/2", "gemma2/0", "gpt2/4"])
 def test_some_random_configs_are_equal(tmp_path, case):
   assert verdict(tmp_path, case) == "equal"
 

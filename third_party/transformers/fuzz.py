@@ -1,6 +1,8 @@
 """Records small random models of Hugging Face Transformers: classes and configs.
 
-  python third_party/transformers/fuzz.py FOLDER
+  python third_party/transformers/fuzz.py FOLDER [FAMILY ...]
+
+Of other families, what FOLDER holds stays.
 
 Needs transformers 5.23.0 and PyTorch 2.13.0, which this project does not. It writes
 
@@ -180,6 +182,32 @@ FAMILIES = {
     clip_qkv=[None, 0.5], rms_norm_eps=[0.1],
   )),
   "olmo2": ("Olmo2", "ForCausalLM", LLAMA, SHAPES | BIASES | GATES),
+  "smollm3": ("SmolLM3", "ForCausalLM", LLAMA, SHAPES | BIASES | GATES | dict(
+    mlp_bias=[False, True], no_rope_layers=[None, [1, 0, 1], [0, 1, 1], [0, 0, 0]],
+    no_rope_layer_interval=[2, 3, 4], use_sliding_window=[False, True],
+    sliding_window=[3], rope_parameters=[None, *ROPES],
+  )),
+  "cohere": ("Cohere", "ForCausalLM", LLAMA, {
+    word: x for word, x in (SHAPES | BIASES | GATES).items() if word != "rms_norm_eps"
+  } | dict(
+    layer_norm_eps=[1e-5, 0.1], logit_scale=[0.0625, 2.0], use_qk_norm=[False, True],
+    rope_parameters=[None, *ROPES],
+  )),
+  "gemma3_text": ("Gemma3Text", "ForCausalLM", LLAMA | dict(
+    head_dim=8, sliding_window=3,
+  ), dict(
+    head_dim=[4, 8], attention_bias=[False, True], rms_norm_eps=[1e-6, 0.1],
+    hidden_activation=["gelu_pytorch_tanh", "silu"], query_pre_attn_scalar=[8, 100],
+    sliding_window=[2, 3], final_logit_softcapping=[None, 2.0],
+    attn_logit_softcapping=[None, 2.0], use_bidirectional_attention=[False, True],
+    num_hidden_layers=[2, 3, 7], sliding_window_pattern=[1, 2, 3, 6],
+    layer_types=[None, ["full_attention", "sliding_attention"] * 2],
+    rope_parameters=[None, *(
+      {"full_attention": words, "sliding_attention": {
+        "rope_type": "default", "rope_theta": 50.0,
+      }} for words in ROPES[:5]
+    )],
+  )),
   "gemma2": ("Gemma2", "ForCausalLM", LLAMA | dict(head_dim=8), SHAPES | dict(
     head_dim=[4, 8], attention_bias=[False, True], hidden_act=["relu"],
     hidden_activation=["gelu_pytorch_tanh", "silu"], query_pre_attn_scalar=[8, 100],
@@ -195,7 +223,7 @@ WRITERS = ["ForSequenceClassification", "Model"]
 OTHERS = {
   **dict.fromkeys(BERTS, ENCODERS),
   "bart": ["Model"], "marian": ["Model"], "t5": ["Model", "EncoderModel"],
-  "mt5": ["Model", "EncoderModel"],
+  "mt5": ["Model", "EncoderModel"], "cohere": ["Model"],
 }  # fmt: skip
 VIT = dict(
   hidden_size=16, intermediate_size=20, num_hidden_layers=2, num_attention_heads=2,
@@ -203,9 +231,11 @@ VIT = dict(
 )  # fmt: skip
 
 
-def main(folder):
-  """Records everything into a folder."""
+def main(folder, *kinds):
+  """Records the families, or all, into a folder."""
   folder = pathlib.Path(folder)
+  for kind in FAMILIES.keys() - {*(kinds or FAMILIES)}:
+    del FAMILIES[kind]
   torch.set_num_threads(1)
   transformers.logging.set_verbosity_error()
   write(folder, "forms", dict(forms()))
@@ -213,7 +243,14 @@ def main(folder):
   kinds = {kind: getattr(transformers, f"{f[0]}Config") for kind, f in FAMILIES.items()}
   kinds["vit"] = transformers.ViTConfig
   defaults = {kind: said(cls) for kind, cls in kinds.items()}
-  (folder / "defaults.json").write_text(dump(defaults))
+  (folder / "defaults.json").write_text(
+    dump(there(folder / "defaults.json") | defaults)
+  )
+
+
+def there(path):
+  """Returns what a file holds, if there is one."""
+  return json.loads(path.read_text()) if path.exists() else {}
 
 
 def said(config):
@@ -227,8 +264,11 @@ def said(config):
 def write(folder, name, cases):
   """Writes cases: what is said in JSON, the logits in a file of arrays."""
   logits = {case: found.pop("logits") for case, found in cases.items()}
+  if (folder / f"{name}.npz").exists():
+    with np.load(folder / f"{name}.npz") as file:
+      logits = dict(file) | logits
   np.savez_compressed(folder / f"{name}.npz", **logits)
-  (folder / f"{name}.json").write_text(dump(cases))
+  (folder / f"{name}.json").write_text(dump(there(folder / f"{name}.json") | cases))
   print(name, len(cases))
 
 
@@ -246,6 +286,11 @@ def forms():
       yield f"{kind}/{each}", found
   for each in ("ForImageClassification", "Model"):
     yield f"vit/{each}", run("ViT", each, VIT | dict(num_labels=3))
+  each, size = "ForImageClassification", dict(image_size=[8, 12], num_labels=3)
+  yield f"vit/rectangle/{each}", run("ViT", each, VIT | size)
+  yield "mpt/expansion_ratio", run("Mpt", "ForCausalLM", FAMILIES["mpt"][2] | dict(
+    expansion_ratio=2,
+  ))  # fmt: skip
   yield "t5/v1.1", run("T5", "ForConditionalGeneration", T5 | dict(
     feed_forward_proj="gated-gelu", tie_word_embeddings=False, num_decoder_layers=3,
   ))  # fmt: skip
@@ -273,7 +318,8 @@ def fuzz():
 def run(name, ending, words):
   """Returns the config that a model writes, its tensors, and its logits or states."""
   config = getattr(transformers, f"{name}Config")(**copy.deepcopy(words))
-  model = getattr(transformers, name + ending)
+  short = name.removesuffix("Text") + ending
+  model = getattr(transformers, name + ending, getattr(transformers, short, None))
   torch.manual_seed(0)
   with tempfile.TemporaryDirectory() as folder:
     model._from_config(config, attn_implementation="eager").save_pretrained(folder)
@@ -306,7 +352,9 @@ def fill(name, shape):
 def outputs(model):
   """Returns logits or, of models without an output, the last states."""
   if "pixel_values" in str(model.main_input_name):
-    x = np.random.RandomState(1).standard_normal((2, 3, 8, 8)).astype(np.float32)
+    size = model.config.image_size
+    shape = (2, 3, *(size if isinstance(size, (list, tuple)) else (size, size)))
+    x = np.random.RandomState(1).standard_normal(shape).astype(np.float32)
     found = model(torch.tensor(x))
   else:
     ids = np.random.RandomState(1).randint(4, TOKENS, (2, LENGTH))

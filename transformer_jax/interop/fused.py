@@ -208,7 +208,9 @@ class MPT(Family):
   aliases = dict(
     num_attention_heads="n_heads", hidden_size="d_model", num_hidden_layers="n_layers"
   )
-  harmless = "learned_pos_emb norm_type"  # there are none, and every norm is one kind
+  # There are no learned positions, every norm is of one kind, and feed-forward layers
+  # are four times as wide as the model, whatever their ratio is called.
+  harmless = "learned_pos_emb norm_type expansion_ratio"
   prefix = "transformer."
   copies = {"lm_head.weight": "transformer.wte.weight"}
   sizes = dict(
@@ -231,7 +233,6 @@ class MPT(Family):
 
   def parts(self, config):
     config.need(no_bias=True, tie_word_embeddings=True, logit_scale=None)
-    config.need(expansion_ratio=4)
     words = config.part("attn_config")
     words.need(alibi=True, alibi_bias_max=8, qk_ln=False, prefix_lm=False)
     words.need(attn_type="multihead_attention", softmax_scale=None)

@@ -53,10 +53,9 @@ class GPT2(Family):
   }  # fmt: skip
 
   def parts(self, config):
-    config.need(scale_attn_by_inverse_layer_idx=False, scale_attn_weights=True)
     return dict(
       position=positions.build(f"learned({config.whole('n_positions')})"),
-      attention=attentions.build("multihead(bias=True)"),
+      attention=attentions.build(self.attention(config)),
       norm=LayerNorm(config.number("layer_norm_epsilon")),
       activation=config.choose("activation_function", ACTIVATIONS),
       embedding=Tokens(power=0),
@@ -64,6 +63,15 @@ class GPT2(Family):
       tied=config.flag("tie_word_embeddings", True),
       feedforward_bias=True,
     )
+
+  def attention(self, config):
+    """Returns the attention's spec."""
+    root = config.flag("scale_attn_weights", True)
+    by_layer = config.flag("scale_attn_by_inverse_layer_idx", False)
+    usual = "multihead(bias=True)"
+    if root and not by_layer:
+      return usual
+    return f"{usual} + scale({0.5 if root else 0}, by_layer={by_layer})"
 
 
 @families.register("gpt_neo")
@@ -101,6 +109,10 @@ class GPTNeo(GPT2):
   def parts(self, config):
     words = {"n_positions": config["max_position_embeddings"]}
     words |= {"n_layer": config["num_layers"]}
+    return super().parts(config | words)
+
+  def attention(self, config):
+    config.need(scale_attn_by_inverse_layer_idx=False, scale_attn_weights=True)
     width, word = config.whole("window_size"), "attention_types"
     kinds = {"global": "multihead", "local": f"window({width})"}
     named = lambda kind: (config | {word: kind}).choose(word, kinds)
@@ -116,8 +128,7 @@ class GPTNeo(GPT2):
         f"config.json says attention_layers={config['attention_layers']}, and {word}"
         f" says {listed}; make them the same, or remove one of them"
       )
-    spec = f"multihead(bias='out') + scale(0) + {turns(order)}"
-    return super().parts(config | words) | dict(attention=attentions.build(spec))
+    return f"multihead(bias='out') + scale(0) + {turns(order)}"
 
   def layer_kinds(self, types):
     """Returns the kind of each layer, from groups of kinds that are repeated."""
@@ -221,7 +232,10 @@ class GPTJ(GPT2):
     share = config.whole("rotary_dim") / width
     return super().parts(config) | dict(
       position=positions.build(f"rope(interleaved=True, fraction={share})"),
-      attention=attentions.build("multihead"),
       placement=Parallel("one"),
       head=Linear(bias=True),
     )
+
+  def attention(self, config):
+    config.need(scale_attn_by_inverse_layer_idx=False, scale_attn_weights=True)
+    return "multihead"

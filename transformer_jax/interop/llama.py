@@ -227,17 +227,20 @@ class Gemma2(LlamaLike):
   def activation(self, config):
     return config.choose("hidden_activation", GATED)
 
-  def attention(self, config):
+  def spans(self, config):
+    """Returns the part of the attention's spec that gives layers windows."""
     width = config.whole("sliding_window")
     kinds = {"sliding_attention": f"window({width})", "full_attention": "multihead"}
     layers = range(config.whole("num_hidden_layers"))
     usual = [[*kinds][n % 2] for n in layers]
     named = lambda kind: (config | {"layer_types": kind}).choose("layer_types", kinds)
-    order = [named(kind) for kind in config.many("layer_types", usual)]
+    return turns([named(kind) for kind in config.many("layer_types", usual)])
+
+  def attention(self, config):
     cap = config.number("attn_logit_softcapping", 0.0)
     return (
       super().attention(config)
       + [f"scale(0, {config.number('query_pre_attn_scalar') ** -0.5})"]
       + ([f"softcap({cap})"] if cap else [])
-      + [turns(order)]
+      + [self.spans(config)]
     )

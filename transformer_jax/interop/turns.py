@@ -1,6 +1,9 @@
-"""Layers of two kinds that take turns."""
+"""Layers of several kinds that take turns."""
 
 from collections.abc import Sequence
+
+from transformer_jax.positions import PositionalEncoding
+from transformer_jax.positions.by_layer import ByLayer
 
 
 def turns(kinds: Sequence[str]) -> str:
@@ -17,3 +20,12 @@ def turns(kinds: Sequence[str]) -> str:
       f" only every {period}th may differ: {', '.join(kinds)}"
     )
   return usual if period == 1 else f"alternate({usual}, {last}, {period})"
+
+
+def by_layer(encodings: Sequence[PositionalEncoding]) -> PositionalEncoding:
+  """Returns one encoding that gives layers these, as the shortest list that repeats."""
+  repeats = lambda n: all(
+    encoding == encodings[at % n] for at, encoding in enumerate(encodings)
+  )
+  period = next(filter(repeats, range(1, len(encodings) + 1)))
+  return encodings[0] if period == 1 else ByLayer(tuple(encodings[:period]))

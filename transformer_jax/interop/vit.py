@@ -1,5 +1,7 @@
 """Encoders of images. Dosovitskiy et al., 2021. https://arxiv.org/abs/2010.11929"""
 
+import math
+
 from transformer_jax.attention import attentions
 from transformer_jax.interop import names
 from transformer_jax.interop.family import ACTIVATIONS, RENAMED, Family, families
@@ -23,7 +25,11 @@ OLDER = {
 
 
 def _patches(config):
-  return (config.whole("image_size") // config.whole("patch_size")) ** 2
+  """Returns the patches of an image, which may have other rows than columns."""
+  size, word = config.get("image_size"), "image_size"
+  sizes = size if isinstance(size, list) and len(size) == 2 else [size, size]
+  sides = ((config | {word: side}).whole(word) for side in sizes)
+  return math.prod(side // config.whole("patch_size") for side in sides)
 
 
 @families.register("vit")

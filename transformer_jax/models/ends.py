@@ -165,11 +165,13 @@ class Linear:
   bias    adds a learned number to each logit
   cap     logits are squeezed between -cap and cap by tanh, as in Gemma 2,
           https://arxiv.org/abs/2408.00118; 0: they are not
+  scale   multiplies states as well, by a number that no width decides: Cohere
   """
 
   power: float = 0.0
   bias: bool = False
   cap: float = 0.0
+  scale: float = 1.0
   whole: ClassVar[bool] = False  # all places read the same of a text
 
   def pool(self, x_BLD: jax.Array, at: Coords) -> jax.Array:
@@ -181,7 +183,9 @@ class Linear:
 
   def states(self, params: Params, x_BLD: jax.Array) -> jax.Array:
     """Returns what is multiplied with the vectors of the vocabulary."""
-    return x_BLD * x_BLD.shape[-1] ** self.power if self.power else x_BLD
+    if self.power or self.scale != 1:
+      x_BLD = x_BLD * (self.scale * x_BLD.shape[-1] ** self.power)
+    return x_BLD
 
   def logits(self, params: Params, logits_BLV: jax.Array) -> jax.Array:
     """Changes the products."""

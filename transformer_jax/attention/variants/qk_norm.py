@@ -23,18 +23,23 @@ class QKNorm(Variant):
   epsilon    is added to the mean square
   together   the mean is over the features of all heads, each of which has gains of its
              own: OLMo 2, https://arxiv.org/abs/2501.00656
+  per_head   each head has gains of its own and a mean of its own: Cohere's Command R+
+  offset     is added to the gains: 1 in Gemma 3, whose own gains are near zero
   """
 
   centered: bool = False
   epsilon: float = 1e-6
   together: bool = False
+  per_head: bool = False
+  offset: float = 0.0
 
   def init(self, key, dims):
-    if not self.together:
-      return {f"{name}_gain_K": jnp.ones(dims.K) for name in ("query", "key")}
+    start = lambda *shape: jnp.ones(shape) - self.offset
+    if not (self.together or self.per_head):
+      return {f"{name}_gain_K": start(dims.K) for name in ("query", "key")}
     keys = {"key_gain_GK": dims.G} if dims.G else {"key_gain_HK": dims.H}
     sizes = {"query_gain_HK": dims.H} | keys
-    return {name: jnp.ones((heads, dims.K)) for name, heads in sizes.items()}
+    return {name: start(heads, dims.K) for name, heads in sizes.items()}
 
   def condition(self, params, q_BLHK, k_BMGK):
     gain = lambda which: next(x for n, x in params.items() if n.startswith(which))
@@ -45,5 +50,6 @@ class QKNorm(Variant):
     """Returns vectors with a mean square of one, times the gain_K or gain_HK."""
     x, axes = x_BLHK.astype(jnp.float32), (-2, -1) if self.together else -1
     x -= jnp.mean(x, axis=axes, keepdims=True) if self.centered else 0.0
+    gain = gain + self.offset if self.offset else gain
     square = jnp.mean(jnp.square(x), axis=axes, keepdims=True)
     return (x * jax.lax.rsqrt(square + self.epsilon) * gain).astype(x_BLHK.dtype)

@@ -24,15 +24,23 @@ class Scale(Variant):
   power     0.5: the usual 1 / sqrt(K)
   factor    a further factor
   learned   each head learns its own factor
+  by_layer  layer n, from 1, divides by n, as GPT-2 may and Mistral's does,
+            https://github.com/stanford-crfm/mistral
   """
 
   power: float = 0.5
   factor: float = 1.0
   learned: bool = False
+  by_layer: bool = False
 
   def __post_init__(self):
     if not self.factor > 0:
       raise SpecError(f"scale: factor is {self.factor!r}; write a number above 0")
+
+  def layer(self, n):
+    if not self.by_layer:
+      return self
+    return dataclasses.replace(self, factor=self.factor / (n + 1), by_layer=False)
 
   def init(self, key, dims):
     return {"log_scale_H": jnp.zeros(dims.H)} if self.learned else {}

@@ -1,0 +1,68 @@
+"""The texts of Gemma 3."""
+
+from transformer_jax.interop.family import families
+from transformer_jax.interop.llama import LAYER, THEIRS, Gemma2
+from transformer_jax.interop.rotary import rope
+from transformer_jax.interop.turns import by_layer, turns
+
+LOCAL, FULL = "sliding_attention", "full_attention"
+
+
+@families.register("gemma3_text")
+class Gemma3(Gemma2):
+  """Kamath et al., 2025. https://arxiv.org/abs/2503.19786
+
+  Layers with a window turn by a base of their own; queries and keys are normed.
+  """
+
+  called = "Gemma3"
+  defaults = Gemma2.defaults | dict(
+    vocab_size=262_208, max_position_embeddings=131_072, final_logit_softcapping=None,
+    attn_logit_softcapping=None, sliding_window_pattern=6,
+  )  # fmt: skip
+  harmless = f"{Gemma2.harmless} _sliding_window_pattern"
+  table = {
+    **Gemma2.table,
+    f"{LAYER}/attention/query_gain_K": (f"{THEIRS}.self_attn.q_norm.weight", "K"),
+    f"{LAYER}/attention/key_gain_K": (f"{THEIRS}.self_attn.k_norm.weight", "K"),
+  }
+
+  def parts(self, config):
+    config.need(attn_logit_softcapping=None)  # their code reads it and does not cap
+    bases = {
+      FULL: self.turned(config, FULL, "rope_theta", 1_000_000.0),
+      LOCAL: self.turned(config, LOCAL, "rope_local_base_freq", 10_000.0),
+    }
+    config.part("rope_parameters").check_read({*bases}, "rope_parameters")
+    order = [bases[kind] for kind in self.kinds(config)]
+    # What Gemma 2 would make of positions is replaced.
+    one = config | {"rope_parameters": None, "rope_scaling": None}
+    return super().parts(one) | dict(position=by_layer(order))
+
+  def turned(self, config, kind, word, base):
+    """Returns the rotary encoding of a kind of layers, new style or old."""
+    own = config.part("rope_parameters").part(kind).config
+    scaling = config.part("rope_scaling").config if kind == FULL else {}
+    words = {"rope_theta": config.number(word, base)} | own | scaling
+    return rope(config | {"rope_parameters": words, "rope_scaling": None})
+
+  def kinds(self, config):
+    """Returns the kind of attention of each layer."""
+    count, period = (
+      config.whole(word) for word in ("num_hidden_layers", "sliding_window_pattern")
+    )
+    usual = [LOCAL if (n + 1) % period else FULL for n in range(count)]
+    known = {kind: kind for kind in (LOCAL, FULL)}
+    return [
+      (config | {"layer_types": kind}).choose("layer_types", known)
+      for kind in config.many("layer_types", usual)
+    ]
+
+  def spans(self, config):
+    width = config.whole("sliding_window")
+    spans = {LOCAL: f"window({width})", FULL: "multihead"}
+    return turns([spans[kind] for kind in self.kinds(config)])
+
+  def attention(self, config):
+    norm = f"qk_norm(epsilon={config.number('rms_norm_eps')}, offset=1.0)"
+    return [*super().attention(config), norm]

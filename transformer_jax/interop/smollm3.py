@@ -1,0 +1,42 @@
+"""SmolLM3: Llama in which some layers have no positions."""
+
+from transformer_jax.interop.family import families
+from transformer_jax.interop.llama import Llama, LlamaLike
+from transformer_jax.interop.rotary import rope
+from transformer_jax.interop.turns import by_layer
+from transformer_jax.positions import PositionalEncoding
+
+
+@families.register("smollm3")
+class SmolLM3(Llama):
+  """Bakouch et al., 2025. https://huggingface.co/blog/smollm3
+
+  Every fourth layer has no positions, if config.json names no others.
+  """
+
+  defaults = LlamaLike.defaults | dict(
+    vocab_size=128_256, hidden_size=2048, num_hidden_layers=36, num_attention_heads=16,
+    num_key_value_heads=4, max_position_embeddings=32_768, rope_theta=2_000_000.0,
+    tie_word_embeddings=True, no_rope_layer_interval=4,
+  )  # fmt: skip
+  harmless = "sliding_window"  # it says nothing without use_sliding_window
+
+  def parts(self, config):
+    config.need(use_sliding_window=False)
+    for kind in config.many("layer_types", []):
+      (config | {"layer_types": kind}).need(layer_types="full_attention")
+    turned = rope(config)
+    kinds = [turned if turns else PositionalEncoding() for turns in self.turns(config)]
+    return super().parts(config) | dict(position=by_layer(kinds))
+
+  def turns(self, config):
+    """Returns 1 for each layer that turns queries and keys, 0 for the others."""
+    word, count = "no_rope_layers", config.whole("num_hidden_layers")
+    period = config.whole("no_rope_layer_interval")
+    flags = config.many(word, [int((n + 1) % period != 0) for n in range(count)])
+    if len(flags) < count or any(flag not in (0, 1) for flag in flags):
+      raise ValueError(
+        f"config.json says {word}={flags!r:.60}; write 1 for each of the {count} layers"
+        " that has rotary positions, and 0 for each that has none"
+      )
+    return flags[:count]
