@@ -141,16 +141,20 @@ AT_LEAST_ONE = (
 MOST_LAYERS = 1000  # each is traced: far more would be a hang, not a model
 
 
-def validate(config: ConfigDict, devices: int | None = None) -> None:
+def validate(
+  config: ConfigDict, devices: int | None = None, trained: bool = False
+) -> None:
   """Checks every value before anything compiles; raises ConfigError with all problems.
 
   devices   how many there are; None: do not check the mesh against them
+  trained   whether the run is over: what only its training needed may be gone
   """
   flat = flatten(config)
   problems = [*_ranges(flat)]
   # Sizes are divided only once they are known to be sizes.
   problems += [] if problems else [*_divisions(flat), *_mesh(flat, devices)]
-  problems += [*_choices(flat), *_start(flat), *_specs(flat)]
+  problems += [*_choices(flat), *_specs(flat, trained)]
+  problems += [] if trained else _start(flat)
   if problems:
     raise ConfigError(*problems)
 
@@ -237,7 +241,7 @@ def _start(flat: Mapping[str, Any]) -> Iterator[str]:
     )
 
 
-def _specs(flat: Mapping[str, Any]) -> Iterator[str]:
+def _specs(flat: Mapping[str, Any], trained: bool) -> Iterator[str]:
   importlib.import_module("transformer_jax.data")  # fills the registry of tasks
   for key, registry in SPECS.items():
     try:
@@ -245,7 +249,7 @@ def _specs(flat: Mapping[str, Any]) -> Iterator[str]:
     except (ValueError, TypeError) as error:
       yield f"{key}={flat[key]!r}: {error}"
       continue
-    if key == "train.schedule":
+    if key == "train.schedule" and not trained:
       yield from _warmup(flat, built)
 
 

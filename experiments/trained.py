@@ -102,7 +102,7 @@ def of_run(folder: Path) -> tuple[ConfigDict, Experiment]:
   path = folder / "config.json"
   config = resolve(base.get_config(), read_object(path))
   with registered_only(str(path)):
-    validate(config)
+    validate(config, trained=True)
     experiment = build(config)
   own_code.compare(folder, config)
   return config, experiment

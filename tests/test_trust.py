@@ -129,6 +129,14 @@ def test_the_config_of_others_imports_nothing(trap, key):
   assert not (trap / "imported").exists()
 
 
+def test_what_only_training_needed_may_be_gone(tmp_path):
+  """A fine-tuned run is used where the folder that it started from is not."""
+  gone = {"train__start": str(tmp_path / "gone"), "train__steps": 80}
+  folder = hostile(tmp_path, train__schedule="cosine(warmup=100)", **gone)
+  config, _ = trained.of_run(folder)
+  assert config.train.start == gone["train__start"]
+
+
 def test_the_user_may_name_the_class_again(trap):
   folder = hostile(trap, model__position="randomized(a_trap:Own(base=7.0))")
   words = ["command", "--config=experiments/configs/quickstart.py"]
