@@ -144,7 +144,7 @@ def _read_run(folder: pathlib.Path, row: dict) -> Run:
   error = shown(status.get("error") or "")
   if result and not trouble:
     trouble = _shape(result)
-  if state == "finished" and "result.json" in damaged(folder, status):
+  if state == "finished" and damaged(folder, status, ("result.json",)):
     trouble = trouble or "is not what was written: run the sweep again"
   if trouble and (folder / "result.json").exists():
     state, error = "damaged", f"result.json {trouble}"

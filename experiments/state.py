@@ -1,11 +1,12 @@
 """State of a run, read from the files of its folder; damage is said, never fatal."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import xxhash
 
+from transformer_jax import untrusted
 from transformer_jax.training.files import FileError, read_object, reason, warn
 
 CHECKED = ("result.json", "metrics.jsonl", "translations.json", "labels.json")
@@ -26,20 +27,24 @@ def result(path: Path, say: Callable[[str], None] = warn) -> dict[str, Any]:
   now = status(path, say)
   if now.get("state") != "finished":
     return {}
-  if "result.json" in damaged(path, now):
+  if damaged(path, now, ("result.json",)):
     say(f"{path / 'result.json'} is not what was written; it is made again")
     return {}
   return _read(path / "result.json", say)
 
 
-def damaged(path: Path, now: dict[str, Any]) -> list[str]:
+def damaged(
+  path: Path, now: dict[str, Any], names: Sequence[str] = CHECKED
+) -> list[str]:
   """Returns the files of a finished run that are not what was written.
 
-  now   its status.json, whose checksums older versions did not write
+  now     its status.json, whose checksums older versions did not write
+  names   the files that are looked at; others of status.json are none of a run's
   """
   sums = now.get("checksums")
   sums = sums if isinstance(sums, dict) else {}
-  return [name for name in sums if sums[name] != checksum(path / name)]
+  names = [name for name in names if name in sums]
+  return [name for name in names if sums[name] != checksum(path / name)]
 
 
 def checksums(path: Path) -> dict[str, str]:
@@ -50,7 +55,7 @@ def checksums(path: Path) -> dict[str, str]:
 
 def checksum(file: Path) -> str | None:
   try:
-    return xxhash.xxh3_128_hexdigest(file.read_bytes())
+    return xxhash.xxh3_128_hexdigest(untrusted.content(file))
   except OSError:
     return None
 

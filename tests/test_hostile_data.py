@@ -9,7 +9,7 @@ import tarfile
 
 import pytest
 
-from experiments import results, trained
+from experiments import results, state, trained
 from transformer_jax.data import files, labels, pictures, prepare, tfds, tokenizers
 from transformer_jax.data.files import DataError
 from transformer_jax.data.sources import archives, packages
@@ -191,6 +191,21 @@ def test_a_report_does_not_wait_for_a_pipe(tmp_path):
     os.mkfifo(run / name)
   (found,) = results.read(tmp_path).runs
   assert found.state == "damaged" and "it is a pipe or a device" in found.error
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("name", ["/dev/zero", "../../pipe", "metrics.jsonl"])
+def test_a_report_checks_no_file_but_those_of_a_run(tmp_path, name):
+  run = tmp_path / "runs" / "one"
+  run.mkdir(parents=True)
+  os.mkfifo(tmp_path / "pipe")
+  os.mkfifo(run / "metrics.jsonl")
+  (tmp_path / "sweep.json").write_text('{"runs": [{"id": "one"}]}')
+  status = {"state": "finished", "checksums": {name: "00"}}
+  (run / "status.json").write_text(json.dumps(status))
+  (run / "result.json").write_text("{}")
+  results.read(tmp_path)
+  assert state.damaged(run, status) == ["metrics.jsonl"] * (name == "metrics.jsonl")
 
 
 @pytest.mark.parametrize(
