@@ -16,6 +16,7 @@ from transformer_jax.spec import outside
 from transformer_jax.training.files import replace_file, warn
 
 FOLDER = "own_code"  # of a run, with the files as they were
+INSTALLED = ("site-packages", "dist-packages")  # folders of packages, wherever they are
 
 
 def read(config: Mapping) -> dict[str, bytes]:
@@ -93,6 +94,8 @@ def _outside(path: Path, named: bool) -> bool:
   others = (
     [] if named else [paths[x] for x in ("stdlib", "platstdlib", "purelib", "platlib")]
   )
+  if not named and {*INSTALLED} & {*path.parts}:
+    return False  # of the user, or of the system below a virtual environment
   return not any(path.is_relative_to(folder) for folder in [*PROJECT, *others])
 
 
@@ -108,7 +111,11 @@ def _imports(content: bytes, module: str, path: Path) -> Iterator[str]:
   if path.suffix != ".py":
     return
   package = parts if path.stem == "__init__" else parts[:-1]
-  for node in ast.walk(ast.parse(content)):
+  try:
+    tree = ast.parse(content)
+  except (SyntaxError, ValueError):
+    return  # what is imported late, or never, may be no Python of this version
+  for node in ast.walk(tree):
     if isinstance(node, ast.Import):
       yield from (alias.name for alias in node.names)
     elif isinstance(node, ast.ImportFrom):

@@ -22,6 +22,7 @@ from fade_parts import RATE
 
 def late():
   import not_there.at_all
+  import fade_old, fade_installed
 from transformer_jax.positions.base import PositionalEncoding
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +38,11 @@ def fade(tmp_path, monkeypatch):
   here.mkdir()
   (here / "fade_of_test.py").write_text(FADE)
   (here / "fade_parts.py").write_text("RATE = 1.0\n")
+  (here / "fade_old.py").write_text("print 'of Python 2'\n")
+  packages = tmp_path / ".local" / "site-packages"
+  packages.mkdir(parents=True)
+  (packages / "fade_installed.py").write_text("")
+  monkeypatch.syspath_prepend(packages)
   monkeypatch.syspath_prepend(here)
   own_code._content.cache_clear()
   yield here
@@ -54,7 +60,7 @@ def test_the_modules_that_a_spec_names():
 
 def test_own_code_is_the_files_of_the_user(fade):
   code = own_code.read(resolve(base.get_config(), OWN))
-  assert list(code) == ["fade_of_test.py", "fade_parts.py"]
+  assert list(code) == ["fade_of_test.py", "fade_old.py", "fade_parts.py"]
   assert own_code.read(base.get_config()) == {}
   ours = {"model.position": "transformer_jax.positions.rope:Rope"}
   assert own_code.read(resolve(base.get_config(), ours)) == {}
