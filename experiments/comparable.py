@@ -11,7 +11,7 @@ ROUNDS: dict[str, Callable[[Run], Any]] = {
   "evaluate.rows_per_step": lambda run: run.config.get("evaluate.rows_per_step"),
   "mesh": lambda run: run.fact("mesh"),
   "device": lambda run: run.fact("device"),
-  "XLA flags": lambda run: run.fact("xla_flags"),
+  "environment": lambda run: run.fact("environment"),
   "versions": lambda run: run.fact("versions"),
   "code": lambda run: run.fact("sources") or run.fact("commit"),
   "seeds trained together": lambda run: run.fact("seeds"),

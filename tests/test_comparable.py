@@ -157,6 +157,8 @@ def test_what_no_test_can_see_is_said(sweep):
   assert verdicts(sweep)["alibi"] == "better"
   edit(sweep, "text-01", device="cpu x4", mesh={"data": 2})
   edit(sweep, "text-02", versions={"jax": "0.11.0", "flax": "0.12.8"})
+  for n, flags in enumerate(({}, {"XLA_FLAGS": "--fast"}, {})):
+    edit(sweep, f"text-{n:02d}", environment=flags)
   (note,) = [
     n
     for n in tables.main_table(findings.find(sweep), "text").notes
@@ -165,3 +167,4 @@ def test_what_no_test_can_see_is_said(sweep):
   assert "evaluate.rows_per_step (4: none and alibi; 16: rope)" in note
   assert "device (cpu x2: none and rope; cpu x4: alibi)" in note and "mesh" not in note
   assert "versions (jax 0.10.2: none and alibi; jax 0.11.0: rope)" in note
+  assert "environment (XLA_FLAGS None: none and rope; XLA_FLAGS --fast: alibi)" in note
