@@ -304,10 +304,11 @@ def test_what_is_right_passes(case):
   probe.check(encoding(**RIGHT[case]))
 
 
-def test_a_class_made_for_other_sizes_is_probed_with_those_of_the_model():
+@pytest.mark.parametrize("kind", [ValueError, AssertionError, KeyError])
+def test_a_class_made_for_other_sizes_is_probed_with_those_of_the_model(kind):
   def init(self, key, dims):
     if dims.K != 64:
-      raise ValueError("heads must be 64 wide")
+      raise kind("heads must be 64 wide")
     return {"rate_H": jnp.ones(dims.H)}
 
   wide = probe.SIZES.__class__(V=4, D=128, H=2, F=8, N=1, L=16)

@@ -118,6 +118,21 @@ def test_a_misspelt_hook_of_strings_is_refused():
     probe.check(task(Strings, numbers=3, symbols=2))
 
 
+@pytest.mark.parametrize("kind", [ValueError, AssertionError])
+def test_a_task_may_need_longer_texts(kind):
+  least = 16
+
+  def batch(self, arrays, key, rows, length, done=1.0):
+    if length < least:
+      raise kind("too short")
+    return task().batch(arrays, key, rows, length)
+
+  probe.check(task(batch=batch))
+  least = 10**6
+  with pytest.raises(SpecError, match="Mine.batch fails.*too short"):
+    probe.check(task(batch=batch))
+
+
 def test_what_is_right_passes():
   probe.check(task())
   probe.check(Copy())
