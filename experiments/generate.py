@@ -25,6 +25,7 @@ from transformer_jax import command
 from transformer_jax.data.text import Text
 from transformer_jax.evaluation.decode import Sampling, greedy, sample
 from transformer_jax.positions import coords
+from transformer_jax.spec import LARGEST_SEED
 
 FLAGS = flags.FLAGS
 KINDS = ("decoder", "prefix_decoder")
@@ -39,7 +40,8 @@ def define() -> None:
   flags.DEFINE_integer("top_k", 0, "Draws from the k most likely tokens; 0: all.")
   flags.DEFINE_float("top_p", 1.0, "Draws from the tokens of this much probability.")
   flags.DEFINE_integer("samples", 1, "Continuations of each prompt.", lower_bound=1)
-  flags.DEFINE_integer("key", 0, "Seed of the drawing.", lower_bound=0)
+  most = {"lower_bound": 0, "upper_bound": LARGEST_SEED}
+  flags.DEFINE_integer("key", 0, "Seed of the drawing.", **most)
 
 
 def main(argv: list[str]) -> None:

@@ -94,7 +94,7 @@ def test_other_text_and_other_tokenizers_are_other_entries(text, monkeypatch):
     "tokenizer/tokenizer.model",
   ],
 )
-@pytest.mark.parametrize("harm", ["flip", "cut", "gone"])
+@pytest.mark.parametrize("harm", ["flip", "cut", "gone", "list"])
 def test_a_damaged_entry_is_made_again(text, name, harm):
   plain = load(build(text))
   (entry,) = entries(text)
@@ -105,6 +105,8 @@ def test_a_damaged_entry_is_made_again(text, name, harm):
     path.write_bytes(whole[:middle])
   elif harm == "flip":
     path.write_bytes(whole[:middle] + bytes([whole[middle] ^ 4]) + whole[middle + 1 :])
+  elif harm == "list":
+    path.write_text("[]")
   assert_same(load(build(text)), plain)
   assert entries(text) == [entry] and path.read_bytes() == whole
 

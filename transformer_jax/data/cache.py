@@ -93,7 +93,7 @@ def _read(entry: pathlib.Path) -> Tokenized | None:
       for split in said["splits"]
     }
     os.utime(entry / LIST)
-  except (OSError, ValueError, KeyError, TypeError, DataError):
+  except (OSError, ValueError, LookupError, TypeError, AttributeError, DataError):
     return None
   return Tokenized(tokenizer, token_N, size_D)
 
