@@ -48,13 +48,9 @@ def test_sinusoidal_2d_numbers():
 
 def test_sinusoidal_2d_of_detr():
   there_DRC = recorded("transformers/sinusoidal_2d")["detr/4x5x16"]
-  at = coords.grid(4, 5)
-  # DETR counts from 1, has the row first, and takes sine and cosine in turn.
-  at = at.replace(data={name: n_BL + 1 for name, n_BL in at.data.items()})
-  embed = jax.jit(positions.build("sinusoidal_2d").embed)
-  ours_LD = embed({}, np.zeros((1, 20, 16), np.float32), at)[0]
-  ours_LATR = np.asarray(ours_LD).reshape(20, 2, 2, 4)[:, ::-1]  # axes, then sin, cos
-  close(np.moveaxis(ours_LATR, 2, 3).reshape(4, 5, 16), np.moveaxis(there_DRC, 0, 2))
+  embed = jax.jit(positions.build("sinusoidal_2d(detr=True)").embed)
+  ours_LD = embed({}, np.zeros((1, 20, 16), np.float32), coords.grid(4, 5))[0]
+  close(np.reshape(ours_LD, (4, 5, 16)), np.moveaxis(there_DRC, 0, 2))
 
 
 def test_axial_rope_of_rotary_embedding_torch():

@@ -299,6 +299,32 @@ def test_gemma_3_is_read_in_both_styles():
       interop.architecture(words | wrong)
 
 
+def test_longrope_is_read_with_all_its_words():
+  lists = {"short_factor": [1.0, 1.5], "long_factor": [2.0, 4.0]}
+  config = {"model_type": "phi3", "hidden_size": 16, "num_attention_heads": 4}
+  config |= {"max_position_embeddings": 64, "original_max_position_embeddings": 16}
+  for kind, more, gain in (
+    ("longrope", {}, np.sqrt(1 + np.log(4) / np.log(16))),
+    ("su", {"factor": 2.0}, np.sqrt(1 + np.log(2) / np.log(16))),
+    ("yarn", {"attention_factor": 1.2}, 1.2),
+  ):
+    scaling = lists | more | {"type": kind}
+    arch = interop.architecture(config | {"rope_scaling": scaling})
+    assert (arch.position.short, arch.position.long) == ((1.0, 1.5), (2.0, 4.0))
+    found = arch.position.gain(arch.position.constants(arch.dims))
+    np.testing.assert_allclose(found, gain, rtol=1e-6)
+  for wrong, said in (
+    ({"attention_factor": 0.9}, "attention_factor=0.9 of longrope"),
+    ({"long_factor": [2.0, "4"]}, "long_factor='4'; write a number"),
+    ({"long_factor": []}, "config.json has no 'long_factor'"),
+    ({"short_factor": None}, "config.json has no 'short_factor'"),
+    ({"mscale": 0.7}, "mscale of rotary positions of the kind longrope"),
+  ):
+    scaling = lists | {"type": "longrope"} | wrong
+    with pytest.raises(ValueError, match=said):
+      interop.architecture(config | {"rope_scaling": scaling})
+
+
 def test_scalings_of_rope_are_read_in_both_styles():
   old = {"rope_scaling": {"type": "linear", "factor": 4.0}, "rope_theta": 500.0}
   new = {"rope_type": "linear", "factor": 4.0, "rope_theta": 500.0}

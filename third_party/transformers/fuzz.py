@@ -45,6 +45,7 @@ BART = TEXT | dict(
   max_position_embeddings=12, decoder_start_token_id=2,
 )  # fmt: skip
 GPT = TEXT | dict(n_embd=16, n_layer=2, n_head=2, n_positions=12)
+MPT = TEXT | dict(d_model=16, n_heads=2, n_layers=2, max_seq_len=12)
 BIASES = dict(attention_bias=[False, True], tie_word_embeddings=[False, True])
 GATES = dict(hidden_act=["silu", "gelu", "gelu_pytorch_tanh", "gelu_new", "relu"])
 PLAIN = ["gelu", "relu", "gelu_new", "gelu_pytorch_tanh", "quick_gelu", "silu", "tanh"]
@@ -150,9 +151,7 @@ FAMILIES = {
     num_attention_heads=[2, 4], ffn_hidden_size=[None, 12], rope_parameters=ROPES,
     activation=PLAIN,
   )),
-  "mpt": ("Mpt", "ForCausalLM", TEXT | dict(
-    d_model=16, n_heads=2, n_layers=2, max_seq_len=12,
-  ), dict(
+  "mpt": ("Mpt", "ForCausalLM", MPT, dict(
       n_heads=[1, 2, 4], no_bias=[True, False], expansion_ratio=[4, 2],
       logit_scale=[None, 0.5], layer_norm_epsilon=[1e-5, 0.1],
       attn_config=[{}, {"clip_qkv": 0.5}, {"softmax_scale": 0.3}, {"qk_ln": True},
@@ -192,6 +191,20 @@ FAMILIES = {
   } | dict(
     layer_norm_eps=[1e-5, 0.1], logit_scale=[0.0625, 2.0], use_qk_norm=[False, True],
     rope_parameters=[None, *ROPES],
+  )),
+  "phi3": ("Phi3", "ForCausalLM", LLAMA | dict(
+    original_max_position_embeddings=4,
+  ), dict(
+    num_key_value_heads=[1, 2], num_hidden_layers=[1, 2, 3], rms_norm_eps=[1e-5, 0.1],
+    hidden_act=GATES["hidden_act"], tie_word_embeddings=[False, True],
+    sliding_window=[None, 3], original_max_position_embeddings=[4, 6, 12, 16],
+    rope_parameters=[None, *(
+      {"rope_type": kind, "short_factor": [1.0, 1.1, 1.2, 1.5][:pairs],
+       "long_factor": [1.0, 2.0, 4.0, 9.0][:pairs], "rope_theta": 100.0,
+       "partial_rotary_factor": pairs / 4} | more
+      for kind in ("longrope", "su") for pairs in (2, 4)
+      for more in ({}, {"attention_factor": 1.3}, {"factor": 3.0})
+    )],
   )),
   "gemma3_text": ("Gemma3Text", "ForCausalLM", LLAMA | dict(
     head_dim=8, sliding_window=3,
@@ -288,9 +301,7 @@ def forms():
     yield f"vit/{each}", run("ViT", each, VIT | dict(num_labels=3))
   each, size = "ForImageClassification", dict(image_size=[8, 12], num_labels=3)
   yield f"vit/rectangle/{each}", run("ViT", each, VIT | size)
-  yield "mpt/expansion_ratio", run("Mpt", "ForCausalLM", FAMILIES["mpt"][2] | dict(
-    expansion_ratio=2,
-  ))  # fmt: skip
+  yield "mpt/expansion_ratio", run("Mpt", "ForCausalLM", MPT | dict(expansion_ratio=2))
   yield "t5/v1.1", run("T5", "ForConditionalGeneration", T5 | dict(
     feed_forward_proj="gated-gelu", tie_word_embeddings=False, num_decoder_layers=3,
   ))  # fmt: skip

@@ -95,6 +95,18 @@ CASES = {
     QK_NORMS,
     dict(query_pre_attn_scalar=12),
   ),
+  "phi3": (
+    "Phi3ForCausalLM", GROUPED | dict(
+      original_max_position_embeddings=4, rope_parameters={
+        "rope_type": "longrope", "rope_theta": 500.0, "attention_factor": 1.1,
+        "partial_rotary_factor": 0.75,
+        "short_factor": [1.0, 1.1, 1.2], "long_factor": [1.0, 2.0, 9.0],
+      },
+    ),
+    ["model.layers.0.self_attn.qkv_proj.weight",
+     "model.layers.1.mlp.gate_up_proj.weight"],
+    dict(rope_parameters={"rope_type": "default", "partial_rotary_factor": 0.75}),
+  ),
   "bart": (
     "BartForConditionalGeneration",
     dict(

@@ -36,10 +36,12 @@ class Cohere(LlamaLike):
 
   def parts(self, config):
     return super().parts(config) | dict(
-      position=dataclasses.replace(rope(config), interleaved=True),
       placement=Parallel("one"),
       head=Linear(scale=config.number("logit_scale")),
     )
+
+  def position(self, config):
+    return dataclasses.replace(rope(config), interleaved=True)
 
   def norm(self, config):
     return LayerNorm(config.number("layer_norm_eps"), shift=False)

@@ -29,15 +29,15 @@ class Gemma3(Gemma2):
 
   def parts(self, config):
     config.need(attn_logit_softcapping=None)  # their code reads it and does not cap
+    return super().parts(config)
+
+  def position(self, config):
     bases = {
       FULL: self.turned(config, FULL, "rope_theta", 1_000_000.0),
       LOCAL: self.turned(config, LOCAL, "rope_local_base_freq", 10_000.0),
     }
     config.part("rope_parameters").check_read({*bases}, "rope_parameters")
-    order = [bases[kind] for kind in self.kinds(config)]
-    # What Gemma 2 would make of positions is replaced.
-    one = config | {"rope_parameters": None, "rope_scaling": None}
-    return super().parts(one) | dict(position=by_layer(order))
+    return by_layer([bases[kind] for kind in self.kinds(config)])
 
   def turned(self, config, kind, word, base):
     """Returns the rotary encoding of a kind of layers, new style or old."""

@@ -45,7 +45,7 @@ class LlamaLike(Family):
 
   def parts(self, config):
     return dict(
-      position=rope(config),
+      position=self.position(config),
       attention=attentions.build(" + ".join(self.attention(config))),
       norm=self.norm(config),
       activation=self.activation(config),
@@ -55,6 +55,9 @@ class LlamaLike(Family):
       tied=config.flag("tie_word_embeddings", False),
       feedforward_bias=self.feedforward_bias(config),
     )
+
+  def position(self, config):
+    return rope(config)
 
   def norm(self, config):
     return RMSNorm(config.number("rms_norm_eps"))

@@ -20,10 +20,15 @@ SCALINGS = {
     "rope_yarn",
     LENGTH | {"beta_fast": "fast", "beta_slow": "slow", "truncate": "truncate"},
   ),
+  "longrope": (
+    "longrope", LENGTH | {"short_factor": "short", "long_factor": "long"},
+  ),
 }  # fmt: skip
 OPTIONAL = ("beta_fast", "beta_slow", "truncate")
+LISTS = ("short_factor", "long_factor")
 SHARE = "partial_rotary_factor"
 USUAL = ("rope_type", "type", "rope_theta", SHARE)
+OF = ("", "original_")
 GROWTH = ("attention_factor", "mscale", "mscale_all_dim")
 
 
@@ -42,13 +47,20 @@ def rope(
   name, arguments = words.choose("rope_type", SCALINGS)
   check(words, arguments)
   given, more = words | lengths(config, words), {}
+  if words["rope_type"] == "longrope" and words.get("factor") is None:
+    now, before = (given.whole(f"{word}max_position_embeddings") for word in OF)
+    given |= {"factor": now / before}
   for theirs, ours in arguments.items():
-    if theirs not in OPTIONAL:
+    if theirs in LISTS:
+      more[ours] = divisors(given, theirs)
+    elif theirs not in OPTIONAL:
       more[ours] = given.number(theirs)
     elif words.get(theirs) is not None:
       more[ours] = given[theirs]
   if words["rope_type"] == "yarn":
     more |= growth(words, more["factor"])
+  if words["rope_type"] == "longrope":
+    more["factor"] = stretch(words, more["factor"], more["original"])
   more["base"] = words.number("rope_theta", config.number(base, 10_000.0))
   turned = words.number("partial_rotary_factor", config.number(share or SHARE, usual))
   if not share and turned != 1:
@@ -83,9 +95,30 @@ def growth(words: Words, factor: float) -> dict[str, float]:
   return {"mscale": (grown - 1) / log}
 
 
+def stretch(words: Words, factor: float, original: int) -> float:
+  """Returns the factor with which LongRoPE grows by as much as config.json says."""
+  grown = words.number("attention_factor", 0.0)
+  if not grown:
+    return max(factor, 1.0)
+  if grown < 1:
+    raise ValueError(
+      f"config.json says attention_factor={grown} of longrope, with which features"
+      " shrink; write 1.0 or more"
+    )
+  return original ** (grown**2 - 1)
+
+
+def divisors(words: Words, word: str) -> tuple[float, ...]:
+  """Returns a list of numbers, which may not be empty."""
+  numbers = words.many(word, [])
+  if not numbers:
+    raise ValueError(f"config.json has no '{word}'; write a number for each pair there")
+  return tuple((words | {word: number}).number(word) for number in numbers)
+
+
 def check(words: Words, arguments: dict[str, str]) -> None:
   """Raises ValueError if a word says something that is not read."""
-  grow = GROWTH if words["rope_type"] == "yarn" else ()
+  grow = {"yarn": GROWTH, "longrope": GROWTH[:1]}.get(words["rope_type"], ())
   known = (*USUAL, *arguments, *grow)
   others = [w for w, x in words.config.items() if x is not None and w not in known]
   if others:

@@ -25,9 +25,12 @@ class SmolLM3(Llama):
     config.need(use_sliding_window=False)
     for kind in config.many("layer_types", []):
       (config | {"layer_types": kind}).need(layer_types="full_attention")
+    return super().parts(config)
+
+  def position(self, config):
     turned = rope(config)
     kinds = [turned if turns else PositionalEncoding() for turns in self.turns(config)]
-    return super().parts(config) | dict(position=by_layer(kinds))
+    return by_layer(kinds)
 
   def turns(self, config):
     """Returns 1 for each layer that turns queries and keys, 0 for the others."""

@@ -22,9 +22,12 @@ class Sinusoidal2d(PositionalEncoding):
   is nowhere on the grid (a negative row), such as a class token, gets nothing.
 
   base   the slowest wave is about base times slower than the fastest
+  detr   the row comes first, sine and cosine alternate, and places count from 1, as in
+         DETR's own code where it does not scale them by the size of the image
   """
 
   base: float = 10_000.0
+  detr: bool = False
   relative = False
   ids = ("row_BL", "column_BL")
 
@@ -33,7 +36,8 @@ class Sinusoidal2d(PositionalEncoding):
     if D % 4:
       raise ValueError(f"sinusoidal_2d needs a width divisible by 4, not {D}")
     row_BL, column_BL, on_BL = on_grid(at)
-    waves = (sinusoids(n_BL, D // 2, self.base, False) for n_BL in (column_BL, row_BL))
+    axes = (row_BL + 1, column_BL + 1) if self.detr else (column_BL, row_BL)
+    waves = (sinusoids(n_BL, D // 2, self.base, self.detr) for n_BL in axes)
     waves_BLD = jnp.where(on_BL[..., None], jnp.concatenate([*waves], axis=-1), 0)
     return x_BLD + waves_BLD.astype(x_BLD.dtype)
 
