@@ -10,7 +10,6 @@ as vocab.txt or tokenizer.json, any other in the form of this project.
 """
 
 import dataclasses
-import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,7 +28,7 @@ from transformer_jax.models import Architecture, Transformer
 from transformer_jax.models.paths import flat, nested, one_by_one
 from transformer_jax.spec import trust
 from transformer_jax.training.checkpoint import CheckpointError
-from transformer_jax.training.files import FileError
+from transformer_jax.training.files import FileError, read_object
 
 FLAGS = flags.FLAGS
 # How a model is computed and trained, which is no part of what it is.
@@ -100,7 +99,7 @@ def fitting(arch: Architecture, start: str = "") -> dict[str, Any]:
 def _candidates(arch: Architecture, start: str) -> Iterator[dict[str, Any]]:
   there = Path(start).expanduser() / "config.json"
   if start and there.is_file():
-    config = json.loads(there.read_text(encoding="utf-8"))
+    config = read_object(there)
     if "model_type" in config:
       yield config
   dims, tied = arch.dims, arch.tied
@@ -143,12 +142,15 @@ def _sized(position: Any, L: int) -> Any:
 def _check_logits(folder: Path, arch: Architecture, params: Any) -> None:
   """Raises ConfigError unless what was written gives the logits of the run."""
   loaded = interop.load(folder, core="dense")
-  L = min(arch.dims.L, 16)
-  token_1L = np.random.default_rng(0).integers(0, arch.dims.V, (1, L))
-  source = (token_1L, None) if arch.encoders and arch.decoders else ()
+  random, shape = np.random.default_rng(0), arch.embedding.example.shape
+  if arch.embedding.table:
+    read = random.integers(0, arch.dims.V, (1, min(arch.dims.L, 16)))
+  else:  # an image
+    read = random.standard_normal(shape).astype(np.float32)
+  source = (read, None) if arch.encoders and arch.decoders else ()
   plain = dataclasses.replace(arch, core=loaded.arch.core, dtype="float32", scan=False)
   run = lambda arch, params: np.asarray(
-    jax.jit(Transformer(arch).apply)({"params": params}, token_1L, None, *source)
+    jax.jit(Transformer(arch).apply)({"params": params}, read, None, *source)
   )
   wanted, found = run(plain, params), run(loaded.arch, loaded.params)
   if not np.abs(found - wanted).max() <= NEAR * max(1.0, np.abs(wanted).max()):
