@@ -88,6 +88,12 @@ def test_scales():
   check(learned, lambda h, *at: np.exp(log_H[h]) * dot(h, *at), atol=1e-5)
 
 
+def test_a_scale_of_each_layer():
+  variant = attentions.build("multihead + scale(0, 0.6, by_layer=True)")
+  found = [variant.layer(n).scale({}, K) for n in range(4)]
+  np.testing.assert_allclose(found, [0.6, 0.3, 0.2, 0.15])
+
+
 def test_rms_norm_of_queries_and_keys():
   gain_q, gain_k = RANDOM.uniform(0.5, 2, (2, K))
   norm = lambda x: x / np.sqrt(np.mean(x**2) + 1e-6)
@@ -101,6 +107,20 @@ def test_rms_norm_of_queries_and_keys():
   check(
     start("qk_norm(centered=True)", **given),
     lambda h, i, j: (gain_q * norm(Q[i, h])) @ (gain_k * norm(KEYS[j, h])) / np.sqrt(K),
+    atol=1e-5,
+  )
+
+
+@pytest.mark.parametrize("offset", [0.0, 1.0])
+def test_gains_of_queries_and_keys_may_be_those_of_a_head(offset):
+  gains = RANDOM.uniform(0.5, 2, (2, len(Q[0]), K))
+  given = {"query_gain_HK": gains[0] - offset, "key_gain_HK": gains[1] - offset}
+  norm = lambda x: x / np.sqrt(np.mean(x**2) + 1e-6)
+  check(
+    start(f"qk_norm(per_head=True, offset={offset})", **given),
+    lambda h, i, j: (
+      (gains[0, h] * norm(Q[i, h])) @ (gains[1, h] * norm(KEYS[j, h])) / np.sqrt(K)
+    ),
     atol=1e-5,
   )
 
