@@ -18,6 +18,8 @@ import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
+from transformer_jax.sense import allowed
+
 # JAX makes a key of the last 32 bits of a number: larger seeds would be other ones.
 LARGEST_SEED = 2**32 - 1
 LONGEST, DEEPEST = 20_000, 60  # characters of a spec, and levels of its syntax tree
@@ -170,8 +172,21 @@ class Registry(Mapping[str, type]):
     except (TypeError, AttributeError):  # no class has to expect any type
       self._check_types(cls, values, spec)
       raise
-    self._check_types(cls, values, spec)  # after what the class says in its own words
+    # After what the class says in its own words.
+    self._check_types(cls, values, spec)
+    self._check_sense(cls, values, spec)
     return made
+
+  def _check_sense(self, cls: type, values: Mapping[str, Any], spec: str) -> None:
+    """Raises SpecError with a number that an argument of that name cannot have.
+
+    What a class of a user's own means by a name is not known here.
+    """
+    if cls.__module__.partition(".")[0] != __name__.partition(".")[0]:
+      return
+    for name, value in values.items():
+      if words := allowed(name, value):
+        raise SpecError(f"{self.kind} '{spec}': {name} is {value!r}; write {words}")
 
   def _check_quotes(self, cls: type, call: ast.Call, spec: str) -> None:
     """Raises SpecError with a text that lost its quotes, as shells take them away."""

@@ -6,11 +6,17 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
-from transformer_jax.spec import Registry
+from transformer_jax.sense import allowed
+from transformer_jax.spec import Registry, SpecError
 
 
 class Norm:
   """Scales the features of each token; parameters are named gain_D and shift_D."""
+
+  def __post_init__(self):
+    epsilon = getattr(self, "epsilon", 0.0)
+    if words := allowed("epsilon", epsilon):  # of somebody's config.json, too
+      raise SpecError(f"epsilon is {epsilon}; write {words}")
 
   def init(self, D: int) -> dict[str, jax.Array]:
     """Returns the parameters for D features."""

@@ -1,0 +1,18 @@
+"""Numbers that make no sense, by the names of arguments: no class here takes them."""
+
+from typing import Any
+
+# The least number; a class may ask for more in its own words.
+LEAST = {"longest": 1, "height": 1, "channels": 1, "step": 1, "trained": 1}
+LEAST |= {"furthest": 0, "width": 0, "block": 0, "epsilon": 0}
+ABOVE_ZERO = {"base", "limit", "threshold"}
+
+
+def allowed(name: str, value: Any) -> str:
+  """Returns what to write in place of a number that makes no sense, else ""."""
+  if not isinstance(value, (int, float)):
+    return ""
+  if name in ABOVE_ZERO and not value > 0:
+    return "a number above 0"
+  least = LEAST.get(name)
+  return f"{least} or more" if least is not None and not value >= least else ""
