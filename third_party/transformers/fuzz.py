@@ -206,6 +206,15 @@ FAMILIES = {
       for more in ({}, {"attention_factor": 1.3}, {"factor": 3.0})
     )],
   )),
+  "deepseek_v3": ("DeepseekV3", "ForCausalLM", BERT | dict(
+    kv_lora_rank=10, q_lora_rank=6, qk_rope_head_dim=4, v_head_dim=6,
+    qk_nope_head_dim=8, num_key_value_heads=2, first_k_dense_replace=3,
+  ), dict(
+    q_lora_rank=[None, 8], rope_parameters=[None, *ROPES], hidden_act=["silu", "gelu"],
+    rope_interleave=[True, False], qk_rope_head_dim=[2, 8], rms_norm_eps=[1e-6, 0.1],
+    num_hidden_layers=[1, 2, 3], tie_word_embeddings=[False, True],
+    first_k_dense_replace=[3, 3, 1],
+  )),
   "gemma3_text": ("Gemma3Text", "ForCausalLM", LLAMA | dict(
     head_dim=8, sliding_window=3,
   ), dict(

@@ -107,6 +107,22 @@ CASES = {
      "model.layers.1.mlp.gate_up_proj.weight"],
     dict(rope_parameters={"rope_type": "default", "partial_rotary_factor": 0.75}),
   ),
+  "deepseek_v3": (
+    "DeepseekV3ForCausalLM", SIZES | dict(
+      kv_lora_rank=16, q_lora_rank=12, qk_rope_head_dim=8, v_head_dim=12,
+      qk_nope_head_dim=8, num_key_value_heads=4, first_k_dense_replace=2,
+      rope_parameters={
+        "rope_type": "yarn", "rope_theta": 500.0, "factor": 4.0, "mscale": 0.7,
+        "mscale_all_dim": 1.5, "original_max_position_embeddings": 12,
+      },
+    ),
+    ["model.layers.0.self_attn.kv_b_proj.weight",
+     "model.layers.1.self_attn.kv_a_proj_with_mqa.weight"],
+    dict(rope_parameters={
+      "rope_type": "yarn", "rope_theta": 500.0, "factor": 4.0,
+      "original_max_position_embeddings": 12,
+    }),
+  ),
   "bart": (
     "BartForConditionalGeneration",
     dict(

@@ -11,7 +11,10 @@ LAYERS = ("num_hidden_layers", "num_layers", "n_layer", "n_layers")
 LAYERS += ("encoder_layers", "decoder_layers", "num_decoder_layers")
 MOST = 2**31 - 1  # of a size
 # Words for an axis of some tensor: each is at most the numbers of the largest one.
-AXES = re.compile(r"dim$|d_(model|ff|kv)$|embd|inner|heads?$|hidden_size|inter|vocab")
+# Experts (moe_) are not read, and a model without them may say how wide they would be.
+AXES = re.compile(
+  r"^(?!moe_).*(dim$|d_(model|ff|kv)$|embd|inner|heads?$|hidden_size|inter|vocab|rank$)"
+)
 # What Python raises where a word's value is of a kind that nothing here expects. The
 # words that a family reads are checked one by one; this is for what slips through.
 UNEXPECTED = (TypeError, AttributeError, LookupError, ArithmeticError, RecursionError)

@@ -7,8 +7,9 @@ A table maps a path of ours to (their name, their axes):
 A space stands between their axes; letters that belong together are one axis of theirs,
 "HK" of size H x K. The letters are those of our name, so "HK D" is the transpose of a
 matrix. A star is the axis along which parameters of ours that share one of their
-tensors lie one after another, in the order of the table; in "*K" these are heads, of
-which keys may have fewer than queries. "G*" is our axis of heads: G
+tensors lie one after another, in the order of the table; it stands for a
+letter of ours that theirs have not, as in "*K", where keys may have fewer heads than
+queries. "G*" is our axis of heads: G
 groups that each hold some. 1 is an axis of length one. The second axis of "DD" is d.
 """
 
@@ -66,9 +67,9 @@ def layout(path: str, shape: tuple[int, ...], theirs: str, groups: int) -> Layou
   if "G*" in theirs and "H" in ours:
     sizes |= {"G": groups, "*": sizes["H"] // groups}
     return Layout(ours.replace("H", "G*"), theirs, sizes)
-  heads = next((a for a in "HG" if a in ours and a not in theirs), "")
-  if "*" in theirs and heads:
-    return Layout(ours.replace(heads, "*"), theirs, sizes | {"*": sizes[heads]})
+  other = next((a for a in ours if a not in theirs), "")
+  if "*" in theirs and other:
+    return Layout(ours.replace(other, "*"), theirs, sizes | {"*": sizes[other]})
   return Layout("*" * ("*" in theirs) + ours, theirs, sizes)
 
 

@@ -1,0 +1,83 @@
+"""DeepSeek-V3 whose feed-forward layers are dense."""
+
+import dataclasses
+import math
+
+from transformer_jax.interop.family import families
+from transformer_jax.interop.llama import LAYER, THEIRS, LlamaLike
+from transformer_jax.interop.rotary import rope
+from transformer_jax.positions.rope_yarn import YarnRope
+
+OURS, ATTENTION = f"{LAYER}/attention", f"{THEIRS}.self_attn"
+EXPERTS = """
+  moe_intermediate_size n_shared_experts n_routed_experts output_router_logits
+  routed_scaling_factor n_group topk_group num_experts_per_tok norm_topk_prob
+  num_mtp_layers num_nextn_predict_layers topk_method scoring_func moe_layer_freq
+  aux_loss_alpha seq_aux ep_size
+"""
+
+
+@families.register("deepseek_v3")
+class DeepseekV3(LlamaLike):
+  """DeepSeek-AI, 2024. https://arxiv.org/abs/2412.19437
+
+  Models with layers of experts, as the released ones, are refused.
+  """
+
+  defaults = LlamaLike.defaults | dict(
+    vocab_size=129_280, hidden_size=7168, intermediate_size=18_432, kv_lora_rank=512,
+    num_hidden_layers=61, num_attention_heads=128, max_position_embeddings=4096,
+    q_lora_rank=1536, qk_rope_head_dim=64, v_head_dim=128, qk_nope_head_dim=128,
+    first_k_dense_replace=3, num_key_value_heads=128, rope_interleave=True,
+  )  # fmt: skip
+  # They say nothing without experts; the widths are sums of others.
+  harmless = f"{EXPERTS} head_dim qk_head_dim"
+  sizes = LlamaLike.sizes | dict(K="qk_nope_head_dim")
+  table = {
+    **{path: row for path, row in LlamaLike.table.items() if f"{OURS}/" not in path},
+    f"{OURS}/query_DHK": (f"{ATTENTION}.q_proj.weight", "H* D"),
+    f"{OURS}/query_part_DHP": (f"{ATTENTION}.q_proj.weight", "H* D"),
+    f"{OURS}/query_down_DQ": (f"{ATTENTION}.q_a_proj.weight", "Q D"),
+    f"{OURS}/query_gain_Q": (f"{ATTENTION}.q_a_layernorm.weight", "Q"),
+    f"{OURS}/query_QHK": (f"{ATTENTION}.q_b_proj.weight", "H* Q"),
+    f"{OURS}/query_part_QHP": (f"{ATTENTION}.q_b_proj.weight", "H* Q"),
+    f"{OURS}/latent_DC": (f"{ATTENTION}.kv_a_proj_with_mqa.weight", "* D"),
+    f"{OURS}/key_part_DP": (f"{ATTENTION}.kv_a_proj_with_mqa.weight", "* D"),
+    f"{OURS}/latent_gain_C": (f"{ATTENTION}.kv_a_layernorm.weight", "C"),
+    f"{OURS}/key_CHK": (f"{ATTENTION}.kv_b_proj.weight", "H* C"),
+    f"{OURS}/value_CHE": (f"{ATTENTION}.kv_b_proj.weight", "H* C"),
+    f"{OURS}/out_HED": (f"{ATTENTION}.o_proj.weight", "D HE"),
+  }
+
+  def parts(self, config):
+    dense, layers = (
+      config.whole(word) for word in ("first_k_dense_replace", "num_hidden_layers")
+    )
+    if dense < layers:
+      raise ValueError(
+        f"config.json says first_k_dense_replace={dense} of {layers} layers; layers of"
+        " experts are not read here"
+      )
+    config.need(attention_bias=False)
+    config.same("num_key_value_heads", "num_attention_heads")
+    return super().parts(config)
+
+  def position(self, config):
+    """Returns the rotary encoding; with two scales, YaRN scales whole scores too."""
+    turned = dataclasses.replace(
+      rope(config), interleaved=config.flag("rope_interleave", True)
+    )
+    word = "rope_scaling" if config.get("rope_scaling") else "rope_parameters"
+    both = config.part(word).number("mscale_all_dim", 0.0)
+    if not both or not isinstance(turned, YarnRope) or turned.factor <= 1:
+      return turned
+    log = 0.1 * math.log(turned.factor)
+    own = (turned.gain({}) * (both * log + 1) - 1) / log
+    return dataclasses.replace(turned, mscale=own, mscale_all=both)
+
+  def attention(self, config):
+    latent, part, value = (
+      config.whole(word) for word in ("kv_lora_rank", "qk_rope_head_dim", "v_head_dim")
+    )
+    queries = config.whole("q_lora_rank", 0)
+    return [f"mla(latent={latent}, part={part}, queries={queries}, value={value})"]
