@@ -19,6 +19,7 @@ def form_of(case):
   kind, _, ending = case.partition("/")
   alike = {"gpt_neo", "gptj", "mpt", "mistral", "qwen2", "qwen3", "olmo", "olmo2"}
   alike |= {"xlm-roberta", "mt5", "opt", "falcon", "bloom"}
+  alike |= {"smollm3", "cohere", "gemma3_text", "phi3", "deepseek_v3"}
   again = kind in alike and ending in OUTPUTS
   return pytest.param(case, marks=[pytest.mark.slow] * again)
 
