@@ -1,6 +1,7 @@
 """Works through runs one after another; what happens to one never stops the others."""
 
 import functools
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -66,7 +67,8 @@ def work(
 def _begin(workdir: Path, sweep: Callable[[], Mapping[str, Any]]) -> None:
   """Writes sweep.json; raises ConfigError for a folder that is not for runs."""
   here = workdir.expanduser().resolve()
-  if here in (Path(here.anchor), Path.home().resolve()):
+  home = os.path.expanduser("~")  # stays so where a user has none
+  if here in (Path(here.anchor), Path(home).resolve()):
     raise ConfigError(
       f"--workdir={workdir}: runs go into a folder of their own; write for example"
       " --workdir=runs/first"

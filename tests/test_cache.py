@@ -172,3 +172,10 @@ def test_the_folder_follows_xdg(monkeypatch, tmp_path):
   assert cache.folder() == tmp_path / "transformer_jax" / "tokens"
   monkeypatch.setenv(cache.VARIABLE, "")
   assert cache.folder() is None
+
+
+def test_a_user_without_a_home_keeps_nothing(monkeypatch):
+  for name in ("HOME", "XDG_CACHE_HOME", cache.VARIABLE):
+    monkeypatch.delenv(name, raising=False)
+  monkeypatch.setattr("pwd.getpwuid", lambda number: {}[number])
+  assert cache.folder() is None

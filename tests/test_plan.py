@@ -573,6 +573,13 @@ def test_runs_do_not_go_into_the_root_or_the_home_folder(workdir, train):
   assert {*Path(workdir).expanduser().iterdir()} == before
 
 
+def test_a_user_without_a_home_may_run(tmp_path, train, monkeypatch):
+  monkeypatch.delenv("HOME")
+  monkeypatch.setattr("pwd.getpwuid", lambda number: {}[number])
+  work._begin(tmp_path / "runs", lambda: {"runs": []})
+  assert read_json(tmp_path / "runs" / "sweep.json") == {"runs": []}
+
+
 @pytest.mark.parametrize("damage", ["[]", "", '{"runs": {}}', '{"runs": [3]}'])
 def test_one_run_keeps_a_damaged_sweep_json_aside(tmp_path, train, capsys, damage):
   (tmp_path / "sweep.json").write_text(damage)

@@ -43,12 +43,14 @@ class Tokenized:
 
 
 def folder() -> pathlib.Path | None:
-  """Returns where entries are, by XDG's rules unless the environment names a folder."""
-  said = os.environ.get(VARIABLE)
-  if said is not None:
-    return pathlib.Path(said).expanduser() if said else None
+  """Returns where entries are, by XDG's rules unless the environment names a folder.
+
+  None: nothing is kept, also where a user has no home, as in some containers.
+  """
   base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-  return pathlib.Path(base).expanduser() / "transformer_jax" / "tokens"
+  name = os.environ.get(VARIABLE, f"{base}/transformer_jax/tokens")
+  path = os.path.expanduser(name)
+  return pathlib.Path(path) if path and not path.startswith("~") else None
 
 
 def kept(key: str, make: Callable[[], Tokenized]) -> Tokenized:
