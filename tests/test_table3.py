@@ -105,6 +105,7 @@ def arrays(P=64, size=20):
     "token_N": shape(2 * P * size),
     "start_P2": shape(P, 2),
     "size_P2": shape(P, 2),
+    "ends_2": shape(2),
   }
   return {"train": one, "scored": one}
 

@@ -154,7 +154,8 @@ def test_scored_bytes_do_not_overlap(folder):
   rows = {bytes(row.astype(np.uint8)) for row in np.asarray(batch.target_BL)}
   assert len(rows) == len(ends)
   more = program(len(ends) + 3)
-  np.testing.assert_array_equal(more.target_BL[-3:], batch.target_BL[:3])
+  # Each window once: more rows than windows score no window twice.
+  np.testing.assert_array_equal(more.target_BL, batch.target_BL)
 
 
 def test_shorter_than_scored_counts_what_there_is(folder):
