@@ -12,12 +12,15 @@ from pathlib import Path
 
 import jax
 import xxhash
+from jax.experimental.compilation_cache.compilation_cache import reset_cache
 
-# JAX has no public way to say where entries come from, only in which folder they are.
-from jax._src import compilation_cache
-from jax._src.compilation_cache_interface import CacheInterface
+from transformer_jax.training.files import make_folder, replace_file, warn
 
-from transformer_jax.training.files import make_folder, replace_file
+try:  # JAX has no public way to say where entries come from, only in which folder.
+  from jax._src import compilation_cache
+  from jax._src.compilation_cache_interface import CacheInterface
+except ImportError:  # another JAX may have them elsewhere
+  compilation_cache, CacheInterface = None, object
 
 SUM = 16  # bytes of the checksum before an entry
 
@@ -58,6 +61,12 @@ def programs_in(folder: Path) -> Iterator[None]:
   except OSError:  # compiling again is slower, not wrong
     yield
     return
+  if not hasattr(compilation_cache, "get_file_cache"):
+    warn(
+      f"compiled programs are not kept: jax {jax.__version__} opens its cache otherwise"
+    )
+    yield
+    return
   before = {name: getattr(jax.config, name) for name in SETTINGS}
   opened = compilation_cache.get_file_cache
   try:
@@ -79,4 +88,4 @@ SETTINGS = {
 def _use(settings: dict[str, str | None]) -> None:
   for name, value in settings.items():
     jax.config.update(name, value)
-  compilation_cache.reset_cache()  # or JAX would stay with the first folder it used
+  reset_cache()  # or JAX would stay with the first folder it used

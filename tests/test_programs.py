@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import stopwatch
+from experiments import programs, stopwatch
 from experiments.programs import programs_in
 
 
@@ -94,6 +94,14 @@ def test_a_full_disk_or_no_folder_costs_only_time(tmp_path, compiled, monkeypatc
   assert compiled() == ([7.0, 10.0], 0) == compiled()
   monkeypatch.setattr("experiments.programs.make_folder", full)
   assert compiled()[0] == [7.0, 10.0]
+
+
+def test_another_jax_costs_only_time(tmp_path, compiled, monkeypatch, capsys):
+  monkeypatch.setattr(programs, "compilation_cache", None)
+  values = [7.0, 10.0]
+  assert compiled() == compiled() == (values, 0)
+  assert "compiled programs are not kept: jax" in capsys.readouterr().err
+  assert not entries(tmp_path / "compiled")
 
 
 def test_a_file_in_the_place_of_the_folder_is_kept_aside(tmp_path, compiled, capsys):
