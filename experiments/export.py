@@ -91,8 +91,8 @@ def fitting(arch: Architecture, start: str = "") -> dict[str, Any]:
     differences = list(_differences(arch, interop.architecture(config)))
     if not differences:
       return config
-    told = [f"as {config['model_type']}: {line}" for line in differences]
-    nearest = told if nearest is None or len(told) < len(nearest) else nearest
+    lines = [f"as {config['model_type']}: {line}" for line in differences]
+    nearest = lines if nearest is None or len(lines) < len(nearest) else nearest
   raise ConfigError("no family of HuggingFace's has the parts of this model:", *nearest)
 
 

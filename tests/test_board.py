@@ -59,3 +59,5 @@ def test_a_folder_without_links_ends_no_run(run, tmp_path):
   path = tmp_path / "runs" / run.id
   (path / "tensorboard").write_text("here too")
   board.write_scores(path, run, read_json(path / "result.json"))
+  assert (tmp_path / "tensorboard").read_text() == "a file is in the way"
+  assert (path / "tensorboard").read_text() == "here too"
