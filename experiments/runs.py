@@ -56,18 +56,25 @@ def folder(workdir: Path, run: Run) -> Path:
   return workdir / "runs" / run.id
 
 
-def progress(path: Path, step: int) -> None:
-  """Records how far a run is; the loop calls it once per dispatch.
+def recorder(path: Path) -> Callable[[int], None]:
+  """Returns a function of the step that records how far a run is, once per dispatch.
 
-  Raises RemovedError when the folder is no longer the one that the run began in.
+  It raises RemovedError when the folder is no longer the one that the run began in. A
+  folder that nobody has locked is a caller's own, outside a sweep: nothing to compare.
   """
-  now = status(path)
-  _check_there(path, now)
-  if step > count(now, "step"):
-    # A full disk must not end the training; the record and the checkpoints speak of it.
-    with contextlib.suppress(OSError):
-      now = {"state": "running", "process": this_process(), **now}
-      write_json(path / "status.json", {**now, "step": step, "kills": 0, "faults": 0})
+  locked = (path / "lock").exists()
+
+  def progress(step: int) -> None:
+    now = status(path)
+    if locked:
+      _check_there(path, now)
+    if step > count(now, "step"):
+      # A full disk must not end the training; the record and the checkpoints say so.
+      with contextlib.suppress(OSError):
+        now = {"state": "running", "process": this_process(), **now}
+        write_json(path / "status.json", {**now, "step": step, "kills": 0, "faults": 0})
+
+  return progress
 
 
 def _check_there(path: Path, now: dict[str, Any]) -> None:

@@ -186,6 +186,7 @@ def _fit(
   tokens *= budget.per_dispatch * len(experiment.seeds)
   dispatches = lambda last: range(budget.per_dispatch, last + 1, budget.per_dispatch)
   speeds = []
+  record_step = runs.recorder(folder)
 
   with (
     Record(folder) as record,
@@ -198,7 +199,7 @@ def _fit(
       for place, seed in enumerate(experiment.seeds):
         metrics = {key: x_S[place] for key, x_S in progress.metrics.items()}
         record.write(progress.step, seed, **metrics, tokens_per_s=speeds[-1])
-      runs.progress(folder, progress.step)
+      record_step(progress.step)
       shown = _losses(progress.metrics["loss"], progress.diverged)
       bar.update(progress.step, **shown, tokens_per_s=speeds[-1])
 

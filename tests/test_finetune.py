@@ -138,7 +138,6 @@ def trained(texts, tmp_path_factory):
   """Trains an encoder for a minute's share; returns its folder and its result."""
   folder = tmp_path_factory.mktemp("sweep") / "runs" / "first"
   folder.mkdir(parents=True)
-  (folder / "lock").touch()  # as of a run that is at work
   chosen = config(texts, fields=", tokenizer='word(size=64)'")
   result = train.run(chosen, folder, "first", stop=False)
   write_json(folder / "config.json", flatten(chosen))
@@ -161,7 +160,6 @@ def test_a_run_starts_where_another_ended(texts, trained, tmp_path):
   kept = f", tokenizer=\"kept('{there}')\""
   again = tmp_path / "runs" / "again"
   again.mkdir(parents=True)
-  (again / "lock").touch()
   more = {"train__steps": 1, "train__steps_per_dispatch": 1, "seeds": (7,)}
   more |= {"train__optimizer": "adamw(lr=1e-9)", "train__start": str(there)}
   more |= {"train__checkpoint_every": 1}

@@ -272,7 +272,7 @@ def die(tmp_path, step, fatal=""):
   """Leaves the folder as a process does that is killed at `step`, or crashes."""
   folder = runs.folder(tmp_path, ONE)
   with pytest.raises(KeyboardInterrupt):
-    perform(tmp_path, lambda folder: (runs.progress(folder, step), interrupt()))
+    perform(tmp_path, lambda folder: (runs.recorder(folder)(step), interrupt()))
   assert runs.status(folder)["state"] == "interrupted"
   (folder / "error.txt").write_text(fatal)
   write_json(folder / "status.json", {**runs.status(folder), "state": "running"})
@@ -341,14 +341,19 @@ def test_a_folder_removed_while_it_trains_is_no_finished_run(tmp_path):
   folder = runs.folder(tmp_path, ONE)
 
   def removed(path):
-    runs.progress(path, 40)
+    runs.recorder(path)(40)
     shutil.rmtree(path)
     return {"seeds": [0]}
+
+  def noticed(path):
+    record_step = runs.recorder(path)
+    removed(path)
+    record_step(80)
 
   outcome = perform(tmp_path, removed)
   assert outcome.state == "failed" and "was removed while the run" in outcome.note
   assert not folder.exists()
-  outcome = perform(tmp_path, lambda path: (removed(path), runs.progress(path, 80)))
+  outcome = perform(tmp_path, noticed)
   assert outcome.state == "failed" and not folder.exists()
 
   def taken(path):

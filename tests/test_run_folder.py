@@ -45,7 +45,7 @@ def train(folder, until=STEPS):
       state = {"w": state["w"] + step}
       for seed in SEEDS:
         metrics.write(step, seed=seed, loss=np.float32(1 / step + seed))
-      runs.progress(folder, step)
+      runs.recorder(folder)(step)
       if step % (2 * EVERY) == 0:
         keeper.save(step, state, {})
     if until < STEPS:

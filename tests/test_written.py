@@ -59,7 +59,6 @@ def ran(request, tmp_path_factory):
     config = resolve(base.get_config(), TINY | request.param)
     run = folder / "runs" / "one"
     run.mkdir(parents=True)
-    (run / "lock").touch()  # as of a run that is at work
     return run, train.run(config, run, "tiny", stop=False)
 
 

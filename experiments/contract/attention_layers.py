@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.contract.layers import DIMS, MODES, B, L, refused
+from experiments.contract.layers import DIMS, MODES, B, L, refused, same
 from transformer_jax.attention import cores
 from transformer_jax.models import Architecture
 from transformer_jax.models.transformer import Attention
@@ -134,16 +134,6 @@ def compare_cores(dense, name, kinds):
     # Sums of float32 in another order; gradients add up to B * L * D terms.
     same(f"{name}, {mode}", 5e-6, 1e-6, got, want)
     same(f"{name}, {mode}", 5e-5, 3e-5, got_grads, want_grads)
-
-
-def same(mode, atol, rtol, got, want):
-  """Compares trees of sums: one near zero is rounded as the largest of its terms is.
-
-  In float64 the gradient of a learned scale, -9.5, is 8e-5 from the definition's and
-  3e-4 from the ring's, where other gradients reach 133.
-  """
-  atol += 2e-6 * max(float(jnp.abs(x).max()) for x in jax.tree.leaves(want))
-  jax.tree.map(functools.partial(close, mode=mode, atol=atol, rtol=rtol), got, want)
 
 
 def see_refused(layer, core, reason):

@@ -136,10 +136,20 @@ def compare_cores(encoding, kinds):
     # A block of 7 does not divide 24: tiles are padded, split by the diagonal, skipped.
     got, got_grads = program(blockwise, encoding)(everything, at, g)
     # Sums of float32 in another order; gradients add up to L * H * K terms.
-    compare = functools.partial(np.testing.assert_allclose, err_msg=mode)
-    compare(got, want, atol=2e-6)
-    compare = functools.partial(compare, atol=3e-5, rtol=2e-5)
-    jax.tree.map(compare, got_grads, want_grads)
+    np.testing.assert_allclose(got, want, atol=2e-6, err_msg=mode)
+    same(mode, 3e-5, 2e-5, got_grads, want_grads)
+
+
+def same(mode, atol, rtol, got, want):
+  """Compares trees of sums: one near zero is rounded as the largest of its terms is.
+
+  In float64 the gradient of a learned scale, -9.5, is 8e-5 from the definition's and
+  3e-4 from the ring's, where other gradients reach 133. That of a unit of cpb's
+  network, 0.3626, is 4e-5 from the definition's on one machine, beside others of 20.
+  """
+  atol += 2e-6 * max(float(jnp.abs(x).max()) for x in jax.tree.leaves(want))
+  compare = functools.partial(np.testing.assert_allclose, atol=atol, rtol=rtol)
+  jax.tree.map(functools.partial(compare, err_msg=mode), got, want)
 
 
 def decoded(core, encoding, given, at, first=0):
