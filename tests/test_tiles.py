@@ -102,11 +102,11 @@ def kinds():
   )
   real_BL = jnp.arange(L) >= jnp.array([[11], [0]])
   packed = coords.packed(jnp.array([[1] * 13 + [2] * 27, [1] * 30 + [2] * 10]))
-  bands = {"far": causal, "left_padded": coords.padded(real_BL), "packed": packed}
+  kinds = {"far": causal, "left_padded": coords.padded(real_BL), "packed": packed}
   drawn = coords.randomized(jax.random.key(0), causal, 2 * L)
   # Half of the texts has a gap: its tiles are mixed.
   gap = packed.replace(pos_BL=packed.pos_BL + 3 * (packed.order_BL > 9))
-  return bands, {"randomized": drawn, "gap": gap}
+  return kinds, {"randomized": drawn, "gap": gap}
 
 
 def test_biases_of_the_distance_alone_come_from_the_table_where_that_is_exact():

@@ -133,8 +133,8 @@ def test_what_only_training_needed_may_be_gone(tmp_path):
   """A fine-tuned run is used where the folder that it started from is not."""
   gone = {"train__start": str(tmp_path / "gone"), "train__steps": 80}
   folder = hostile(tmp_path, train__schedule="cosine(warmup=100)", **gone)
-  config, _ = trained.of_run(folder)
-  assert config.train.start == gone["train__start"]
+  theirs, _ = trained.of_run(folder)
+  assert theirs.train.start == gone["train__start"]
 
 
 def test_the_user_may_name_the_class_again(trap):
