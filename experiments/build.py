@@ -52,6 +52,8 @@ def build(config: ConfigDict) -> Experiment:
   family = families.build(config.model.family)
   check_family(config, family)
   model = family(architecture(config, task))
+  if model.arch.decoder_dims:
+    check_attention(config, model.arch)
   optimizer, rate = optimizers.build(
     train.optimizer, train.schedule, train.clip, train.steps, config.model.width
   )
@@ -163,7 +165,7 @@ def check_head(config: ConfigDict, arch: Architecture, task: Task) -> None:
 
 def check_attention(config: ConfigDict, arch: Architecture) -> None:
   """Raises ConfigError unless encoding, variant and core work in the whole model."""
-  model, dims = config.model, arch.dims
+  model, dims = config.model, arch.of_decoder.dims
   keys = "kind", "position", "attention", "core"
   chosen = ", ".join(f"model.{key}={model[key]}" for key in keys)
   drop = model.attention_dropout > 0

@@ -23,6 +23,7 @@ from experiments import trained
 from experiments.config import ConfigError
 from experiments.cpu import check_platform
 from transformer_jax import command, interop
+from transformer_jax.axes import Dims
 from transformer_jax.data.base import Task
 from transformer_jax.models import Architecture, Transformer
 from transformer_jax.models.paths import flat, nested, one_by_one
@@ -127,10 +128,15 @@ def _differences(ours: Architecture, theirs: Architecture) -> Iterator[str]:
     here, there = getattr(ours, field.name), getattr(theirs, field.name)
     if field.name == "position":
       here, there = _sized(here, ours.dims.L), _sized(there, theirs.dims.L)
-    if field.name == "dims":  # how long a text may be is what its positions say
-      here, there = dataclasses.replace(here, L=0), dataclasses.replace(there, L=0)
+    if field.name in ("dims", "decoder_dims"):
+      here, there = _without_length(here), _without_length(there)
     if field.name not in FREE and here != there:
       yield f"{field.name} is {here}, where theirs is {there}"
+
+
+def _without_length(dims: Dims | None) -> Dims | None:
+  """Returns sizes without that of texts: how long they may be, positions say."""
+  return dims and dataclasses.replace(dims, L=0)
 
 
 def _sized(position: Any, L: int) -> Any:

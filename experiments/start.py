@@ -19,6 +19,7 @@ from experiments.build import Experiment
 from experiments.config import ConfigError
 from experiments.trained import of_run
 from transformer_jax import interop
+from transformer_jax.axes import Dims
 from transformer_jax.data import files, tokenizers
 from transformer_jax.models import Architecture
 from transformer_jax.models.paths import flat, nested, one_by_one, stacked
@@ -156,10 +157,17 @@ def _differences(ours: Architecture, theirs: Architecture, own: bool) -> Iterabl
     here, there = getattr(ours, name), getattr(theirs, name)
     if here != there:
       yield f"{name}: {there} there, {here} here"
+  yield from _sizes("", ours.dims, theirs.dims)
+  if ours.decoder_dims or theirs.decoder_dims:
+    yield from _sizes("decoder's ", ours.of_decoder.dims, theirs.of_decoder.dims)
+
+
+def _sizes(whose: str, ours: Dims, theirs: Dims) -> Iterable[str]:
+  """Yields the sizes that are not as they were."""
   for letter, name in SIZES.items():
-    here, there = getattr(ours.dims, letter), getattr(theirs.dims, letter)
+    here, there = getattr(ours, letter), getattr(theirs, letter)
     if here != there:
-      yield f"{name}: {there} there, {here} here"
+      yield f"{whose}{name}: {there} there, {here} here"
 
 
 def _misfits(shapes: dict, found: Arrays, free: Any) -> Iterable[str]:

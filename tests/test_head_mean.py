@@ -1,5 +1,7 @@
 """The head that reads the mean of the tokens, by a loop over them."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +10,8 @@ import pytest
 from experiments.build import build
 from experiments.config import ConfigError, resolve
 from experiments.configs import base
-from transformer_jax.models.ends import Mean, mean
+from transformer_jax.axes import Dims
+from transformer_jax.models.ends import Mean, heads, mean
 from transformer_jax.positions import coords
 
 TINY = {
@@ -57,6 +60,22 @@ def test_a_row_without_tokens_has_a_mean_of_zero():
   assert half.dtype == jnp.bfloat16
 
 
+def test_a_dense_layer_may_read_the_mean_and_add_nothing():
+  """ModernBERT's head: norm(gelu(W mean)), without the vectors that BERT's adds."""
+  norm = "norm='layernorm(shift=False)'"
+  head = heads.build(f"transform(pooled=True, dense_bias=False, bias=False, {norm})")
+  dims = Dims(V=3, D=4, H=1, F=4, N=1, L=3)
+  params = head.init(jax.random.key(0), dims)
+  assert params.keys() == {"dense_DD", "norm_gain_D"}
+  at = coords.padded(np.array([[True, True, False]]))
+  x_BLD = np.random.default_rng(0).normal(size=(1, 3, 4)).astype(np.float32)
+  h_D = x_BLD[0, :2].astype(np.float64).mean(0) @ np.asarray(params["dense_DD"])
+  h_D = h_D * [(1 + math.erf(x / math.sqrt(2))) / 2 for x in h_D]
+  expected_D = (h_D - h_D.mean()) / np.sqrt(h_D.var() + 1e-5)
+  for found_D in head.states(params, head.pool(x_BLD, at))[0]:
+    np.testing.assert_allclose(found_D, expected_D, atol=1e-5)
+
+
 def test_it_is_chosen_by_one_key():
   assert built().trainer.model.arch.head == Mean(bias=True)
   task = "tagging('none.tsv', tokenizer='byte', classes=3)"
@@ -68,3 +87,6 @@ def test_it_is_chosen_by_one_key():
   images = "images('digits', patch=2)"
   patches = {"model__embedding": "patches(size=2)", "train__length": 4}
   assert built(task=images, **patches).trainer.model.arch.head.whole
+  pooled = built(model__head="transform(pooled=True)")
+  assert pooled.trainer.model.arch.head.whole
+  assert not built(model__head="transform").trainer.model.arch.head.whole

@@ -23,8 +23,8 @@ from transformer_jax.positions import coords
 
 FOLDER = pathlib.Path(__file__).parent.parent / "third_party" / "transformers"
 CONFIGS = json.loads((FOLDER / "configs.json").read_text())
-ENCODERS = ("bert_mlm", "roberta_mlm", "distilbert", "deberta_v2", "vit")
-READERS = ("t5_v10", "t5_v11", "marian", "bart")
+ENCODERS = ("bert_mlm", "roberta_mlm", "distilbert", "deberta_v2", "modernbert", "vit")
+READERS = ("t5_v10", "t5_v11", "marian", "marian_stacks", "bart")
 DECODERS = sorted(CONFIGS.keys() - {*ENCODERS, *READERS})
 NEAR = 1e-5  # of the largest number; float32 noise of both sides is about 1e-6
 

@@ -11,6 +11,7 @@ from safetensors.numpy import load_file, save_file
 from test_interop import CONFIGS, recorded, saved, write
 
 from transformer_jax import interop
+from transformer_jax.attention import attentions
 from transformer_jax.interop.words import Words
 from transformer_jax.positions import positions
 
@@ -215,7 +216,19 @@ REFUSED = [  # a recorded model, what its config.json says instead, and the answ
   ("deberta_v2", {"position_biased_input": True}, "position_biased_input=True"),
   ("deberta_v2", {"pos_att_type": "c2p"}, "pos_att_type=.c2p., which is not read"),
   ("t5_v10", {"feed_forward_proj": "gated-mish"}, "feed_forward_proj='gated-mish'"),
-  ("marian", {"decoder_attention_heads": 8}, "decoder_attention_heads=8"),
+  ("marian", {"decoder_attention_heads": 5}, "width 32 does not divide into 5 heads"),
+  ("bart", {"decoder_ffn_dim": 40}, r"decoder.layers.0.fc1.weight is \[24, 32\]"),
+  ("modernbert", {"layer_types": ["full_attention"]}, "layer_types of 1 layers, and"),
+  ("modernbert", {"local_rope_theta": None}, "local_rope_theta=null, which is another"),
+  ("modernbert", {"classifier_pooling": "max"}, "classifier_pooling='max'"),
+  ("modernbert", {"hidden_activation": "relu"}, "hidden_activation='relu'"),
+  ("modernbert", {"rope_parameters": {"rope_theta": 1.0}}, "says rope_theta=1.0"),
+  ("modernbert", {"local_attention": 0}, "local_attention=0; write a whole number"),
+  (
+    "modernbert",
+    {"layer_types": ["full_attention"] * 2 + ["sliding_attention"] * 2},
+    "in an order that is not read here; only one of each period may differ",
+  ),
   ("vit", {"image_size": [16]}, r"image_size=\[16\]; write a whole number"),
   ("vit", {"image_size": [16, 0]}, "image_size=0; write a whole number"),
 ]
@@ -272,6 +285,41 @@ def test_smollm3_has_layers_without_positions_where_config_says():
     position = interop.architecture(config | words).position
     found = [position.layer(n).encoding for n in range(36)]
     assert found == [positions.build(kind) for kind in kinds]
+
+
+def test_modernbert_is_read_in_both_styles():
+  """The released ModernBERT-base has the old words."""
+  linear = {"rope_type": "linear", "factor": 2.0}
+  old = dict(global_rope_theta=1.6e5, local_rope_theta=1e4, rope_scaling=linear)
+  old |= dict(global_attn_every_n_layers=3)
+  kinds = {"full_attention": 1.6e5, "sliding_attention": 1e4}
+  new = {kind: linear | {"rope_theta": base} for kind, base in kinds.items()}
+  listed = [[*kinds][n % 3 > 0] for n in range(22)]
+  read = lambda words: interop.architecture({"model_type": "modernbert"} | words)
+  arch = read(old)
+  assert arch == read({"rope_parameters": new, "layer_types": listed})
+  for n in range(22):
+    base, window = (1e4, "window(65)") if n % 3 else (1.6e5, "multihead")
+    position, attention = arch.layer("encoder", n)
+    assert position.encoding == positions.build(f"rope_linear(factor=2.0, base={base})")
+    assert attention == attentions.build(f"multihead + {window}")
+  assert read({}).position.layer(3).encoding == positions.build("rope(base=160000.0)")
+
+
+def test_a_classifier_of_modernbert_must_name_its_class(tmp_path):
+  """Texts, tokens and spans have tensors of the same names."""
+  config, weights, _ = recorded("modernbert")
+  more = {"classifier.weight": np.ones((2, 32), np.float32)}
+  more["classifier.bias"] = np.ones(2, np.float32)
+  weights = {n: x for n, x in weights.items() if not n.startswith("decoder.")} | more
+  nameless = {word: x for word, x in config.items() if word != "architectures"}
+  write(tmp_path, nameless, weights)
+  with pytest.raises(ValueError, match="ForQuestionAnswering all have classifier"):
+    interop.load(tmp_path)
+  write(
+    tmp_path, config | {"architectures": ["ModernBertForTokenClassification"]}, weights
+  )
+  assert interop.load(tmp_path).arch.classes == 2
 
 
 def test_gemma_3_is_read_in_both_styles():
@@ -385,6 +433,15 @@ CHECKPOINTS = {  # words of well-known checkpoints besides those that are read
   "gemma2": dict(cache_implementation="hybrid", hidden_act="gelu_pytorch_tanh"),
   "qwen2": dict(use_mrope=False, sliding_window=32768, max_window_layers=21),
   "t5_v10": dict(n_positions=512, output_past=True, decoder_start_token_id=0),
+  "modernbert": dict(
+    global_attn_every_n_layers=3,
+    layer_norm_eps=1e-5,
+    position_embedding_type="absolute",
+    repad_logits_with_grad=False,
+    sparse_prediction=False,
+    reference_compile=None,
+    classifier_pooling="mean",
+  ),
   "vit": dict(encoder_stride=16, id2label={str(n): str(n) for n in range(10)}),
 }
 

@@ -17,6 +17,7 @@ GAINS = {"f": 2, "g": 5, "f_update": 7, "g_update": 11}  # norms that only multi
   "spec, expected",
   [
     ("pre", 208),  # 1 + f(2) = 13; 13 + g(65)
+    ("pre(first_norm=False)", 192),  # 1 + f(1) = 12; 12 + g(60)
     ("post", 480),  # 2 (1 + f(1)) = 24; 5 (24 + g(24))
     ("sandwich", 14110),  # 1 + 7 f(2) = 85; 85 + 11 g(425)
     ("update", 368),  # 1 + 2 f(1) = 23; 23 + 5 g(23)
@@ -28,6 +29,14 @@ def test_placements(spec, expected):
   norm = lambda name: lambda x: GAINS[name] * x
   parts = {"f": lambda x: x + 10, "g": lambda x: 3 * x}
   assert placements.build(spec)(norm, 1, parts) == expected
+
+
+def test_the_first_norm_is_left_out_of_layer_0_alone():
+  kind = placements.build("pre(final_norm=False, first_norm=False)")
+  assert kind.layer(0) == kind
+  assert kind.layer(1) == kind.layer(7) == placements.build("pre(final_norm=False)")
+  for name in placements:
+    assert placements.build(name).layer(3) == placements.build(name)
 
 
 def test_a_parallel_placement_has_norms_for_each_or_one():

@@ -127,6 +127,15 @@ def test_layers_scanned_and_recomputed_equal_layers_written_out(
   compare(got["embedding_VD"], want["embedding_VD"])
 
 
+def test_a_scan_refuses_a_placement_that_varies_by_layer():
+  arch = make(placement=placements.build("pre(first_norm=False)"))
+  _, params = started(arch)
+  first, second = (params["decoder"][f"layer_{n}"] for n in range(2))
+  assert second.keys() - first.keys() == {"attention_norm"}
+  with pytest.raises(ValueError, match="placement gives layers different ones"):
+    started(dataclasses.replace(arch, scan=True))
+
+
 def test_an_encoder_sees_both_ways_and_a_decoder_only_back():
   for arch, both in ((make(), False), (make(encoders=2, decoders=0), True)):
     model, params = started(arch)

@@ -164,6 +164,9 @@ def test_layers_take_turns():
   )
   assert names(gemma2, 5) == ["window", "multihead"] * 2 + ["window"]
   assert names(gemma3, 12) == (["window"] * 5 + ["multihead"]) * 2
+  modernbert = "alternate(window(9), multihead, 3, at=0)"
+  assert names(modernbert, 7) == ["multihead", "window", "window"] * 2 + ["multihead"]
+  assert names(modernbert.replace("0", "1"), 3) == ["window", "multihead", "window"]
   both = names(f"{gemma2} + softcap(50) + mqa", 2)
   assert both == ["window + softcap + mqa", "multihead + softcap + mqa"]
   nested = "alternate(alternate(window(2), window(3)), multihead, 3)"
@@ -212,6 +215,7 @@ def test_layers_of_different_kinds_have_their_own_parameters_and_caches():
     ("bigbird(random=-1)", "bigbird: random is -1; write a whole number, 0 or more"),
     ("fixed(3, 4)", "fixed: 4 tokens of a block of 3 cannot sum it up"),
     ("alternate(window, multihead, 1)", "alternate: period is 1"),
+    ("alternate(window, multihead, 3, at=3)", "at is 3; write which of 3 layers"),
     ("alternate(window, nowhere)", "unknown attention variant 'nowhere'"),
   ],
 )

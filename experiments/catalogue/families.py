@@ -106,7 +106,7 @@ def served() -> Iterator[list[str]]:
     config = {"model_type": kind} | EXAMPLES.get(kind, {})
     words = watched(family.words(config).config, known)
     family.parts(words)
-    family.dims(words)
+    family.decoder_dims(words)  # and those of the encoder
     others = sorted(words.read - known.keys() - {"model_type", "architectures"})
     values = "; ".join(f"`{word}`: {value}" for word, value in known.items())
     yield [f"`{kind}`", values, ", ".join(f"`{word}`" for word in others)]

@@ -10,7 +10,7 @@ def get_config() -> ConfigDict:
   config.seeds = (0, 1, 2)  # trained together in one program; 32 bits each
 
   config.model = model = ConfigDict()
-  model.family = "transformer"  # recurrent: see transformer_jax/models/recurrent.py
+  model.family = "transformer"  # recurrent, transformer(decoder_heads=2): see models/
   model.kind = "decoder"  # prefix_decoder, encoder, encoder_decoder: see README
   model.position = "rope"  # see transformer_jax/positions
   model.attention = "multihead"  # see transformer_jax/attention/variants

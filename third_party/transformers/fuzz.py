@@ -34,6 +34,9 @@ BERT = TEXT | dict(
   hidden_size=16, intermediate_size=20, num_hidden_layers=2, num_attention_heads=2,
   max_position_embeddings=12,
 )  # fmt: skip
+MODERN = BERT | dict(
+  num_hidden_layers=4, local_attention=4, cls_token_id=1, sep_token_id=2
+)
 PLAIN_SIZES = {word: n for word, n in BERT.items() if word != "intermediate_size"}
 LLAMA = BERT | dict(num_key_value_heads=1, max_position_embeddings=16)
 T5 = TEXT | dict(
@@ -92,6 +95,27 @@ FAMILIES = {
     norm_rel_ebd=["layer_norm", "none"], pos_att_type=["p2c|c2p", "C2P|P2C", "c2p"],
     share_att_key=[True, False], attention_head_size=[8], legacy=[True, False],
     relative_attention=[True, False], position_biased_input=[False, True],
+  )),
+  "modernbert": ("ModernBert", "ForMaskedLM", MODERN, dict(
+    num_hidden_layers=[1, 2, 3, 4, 7], num_attention_heads=[1, 2, 4],
+    local_attention=[1, 4, 5, 128], global_attn_every_n_layers=[1, 2, 3, 4],
+    layer_types=[
+      ["full_attention", "sliding_attention"] * 2,
+      ["sliding_attention"] * 3 + ["full_attention"], ["sliding_attention"] * 4,
+      ["full_attention"] * 2 + ["sliding_attention"] * 2,
+    ],
+    rope_parameters=[None, *(
+      {"full_attention": words, "sliding_attention": {
+        "rope_type": "default", "rope_theta": 50.0,
+      }} for words in ROPES[:5]
+    )],
+    rope_scaling=[{"rope_type": "linear", "factor": 4.0}],
+    global_rope_theta=[500.0], local_rope_theta=[50.0],
+    hidden_activation=["gelu", "silu", "gelu_new", "relu"], norm_eps=[1e-5, 0.1],
+    norm_bias=[False, True], attention_bias=[False, True], mlp_bias=[False, True],
+    decoder_bias=[True, False], classifier_bias=[False, True],
+    classifier_activation=PLAIN, tie_word_embeddings=[True, False],
+    sparse_prediction=[False, True],
   )),
   "bart": ("Bart", "ForConditionalGeneration", BART, dict(
     activation_function=PLAIN, scale_embedding=[True, False], encoder_layers=[1, 2],
@@ -240,7 +264,7 @@ FAMILIES = {
 }  # fmt: skip
 ENCODERS = ["ForMaskedLM", "ForSequenceClassification", "ForTokenClassification"]
 ENCODERS += ["ForQuestionAnswering", "Model"]
-BERTS = ["bert", "roberta", "xlm-roberta", "distilbert", "deberta-v2"]
+BERTS = ["bert", "roberta", "xlm-roberta", "distilbert", "deberta-v2", "modernbert"]
 WRITERS = ["ForSequenceClassification", "Model"]
 OTHERS = {
   **dict.fromkeys(BERTS, ENCODERS),
@@ -311,6 +335,14 @@ def forms():
   each, size = "ForImageClassification", dict(image_size=[8, 12], num_labels=3)
   yield f"vit/rectangle/{each}", run("ViT", each, VIT | size)
   yield "mpt/expansion_ratio", run("Mpt", "ForCausalLM", MPT | dict(expansion_ratio=2))
+  each = "ForSequenceClassification"
+  yield f"modernbert/mean/{each}", run("ModernBert", each, MODERN | dict(
+    classifier_pooling="mean", num_labels=3, norm_bias=True, classifier_bias=True,
+    mlp_bias=True, attention_bias=True,
+  ))  # fmt: skip
+  stacks = BART | dict(decoder_attention_heads=4, decoder_ffn_dim=12, decoder_layers=1)
+  yield "bart/stacks", run("Bart", "ForConditionalGeneration", stacks)
+  yield "marian/stacks", run("Marian", "MTModel", stacks)
   yield "t5/v1.1", run("T5", "ForConditionalGeneration", T5 | dict(
     feed_forward_proj="gated-gelu", tie_word_embeddings=False, num_decoder_layers=3,
   ))  # fmt: skip

@@ -133,6 +133,31 @@ CASES = {
     ["model.decoder.layers.0.encoder_attn.q_proj.weight",
      "model.encoder.embed_positions.weight"], dict(scale_embedding=False),
   ),
+  "marian_stacks": (
+    "MarianMTModel",
+    dict(
+      vocab_size=97, d_model=32, encoder_layers=2, decoder_layers=1,
+      encoder_attention_heads=4, decoder_attention_heads=2, encoder_ffn_dim=24,
+      decoder_ffn_dim=40, max_position_embeddings=24, pad_token_id=0, eos_token_id=1,
+      decoder_start_token_id=2, forced_eos_token_id=None,
+    ),
+    ["model.decoder.layers.0.encoder_attn.q_proj.weight",
+     "model.decoder.layers.0.self_attn.k_proj.weight"],
+    dict(decoder_attention_heads=4),
+  ),
+  "modernbert": (
+    "ModernBertForMaskedLM",
+    SIZES | dict(
+      num_hidden_layers=4, local_attention=14, cls_token_id=1, sep_token_id=2,
+      rope_parameters={
+        "full_attention": {"rope_type": "default", "rope_theta": 500.0},
+        "sliding_attention": {"rope_type": "default", "rope_theta": 50.0},
+      },
+    ),
+    ["model.layers.0.attn.Wqkv.weight", "model.layers.1.attn_norm.weight",
+     "model.layers.2.mlp.Wi.weight", "head.dense.weight"],
+    dict(local_attention=10),
+  ),
   "distilbert": (
     "DistilBertForMaskedLM",
     dict(
@@ -168,10 +193,11 @@ def record(case):
   fill(model, rng)
   there = inputs(kind, rng)
   there |= outputs(model, there, kept)
-  told = {"bart": from_source}.get(case, after_prompts)
+  told = from_source if "decoder_input_ids" in there else after_prompts
   there |= {} if "MaskedLM" in kind else told(model, there, rng)
   check(case, model, there, build(kind, config | misses))
-  names = [n for n, _ in model.named_parameters()]
+  # Tables of sinusoids are not trained and are made anew.
+  names = [n for n, x in model.named_parameters() if x.requires_grad]
   names += [n for n, x in model.named_buffers() if n in ("final_logits_bias",)]
   state = model.state_dict()
   weights = {f"weights/{name}": state[name].numpy() for name in names}
@@ -191,7 +217,7 @@ def build(kind, config):
 
 def fill(model, rng):
   """Gives weights large random numbers, so that each detail moves logits."""
-  arrays = dict(model.named_parameters()) | {
+  arrays = {n: x for n, x in model.named_parameters() if x.requires_grad} | {
     n: x for n, x in model.named_buffers() if n == "final_logits_bias"
   }
   for name, x in arrays.items():
@@ -216,7 +242,7 @@ def inputs(kind, rng):
   ).long()
   real = mask(21, 15)
   there = {"input_ids": token(2, 21) * real, "attention_mask": real}
-  if "Conditional" in kind:
+  if "Conditional" in kind or "MTModel" in kind:
     read = mask(17, 12)
     there |= {"decoder_input_ids": token(2, 17) * read, "decoder_mask": read}
     labels, real = token(2, 17), read
@@ -233,7 +259,7 @@ def outputs(model, there, kept):
   given = {n: x for n, x in there.items() if n != "decoder_mask"}
   found = model(**given)
   found.loss.backward()
-  gradients = {n: x.grad for n, x in model.named_parameters()}
+  gradients = {n: x.grad for n, x in model.named_parameters() if x.requires_grad}
   real = there.get("decoder_mask", there["attention_mask"])
   return {
     "logits": found.logits * real[..., None],

@@ -11,7 +11,7 @@ from transformer_jax.attention import Core
 from transformer_jax.axes import Dims
 from transformer_jax.interop.files import Config, Tensors
 from transformer_jax.interop.harmless import HARMLESS
-from transformer_jax.interop.outputs import SCORE, WRITER, Form, bare
+from transformer_jax.interop.outputs import SCORE, WRITER, Form, bare, marked
 from transformer_jax.interop.table import Names, Table, of_layers
 from transformer_jax.interop.words import Words
 from transformer_jax.models import Architecture, Transformer
@@ -71,6 +71,7 @@ class Family:
   zeros      names of tensors that are zero where they are missing
   table      {our path: (their name, their axes)}
   sizes      {letter of `Dims`: its word in config.json, or a function of the words}
+  decoder_sizes   the same of a decoder's layers, where those have words of their own
   """
 
   called: ClassVar[str] = ""
@@ -86,21 +87,33 @@ class Family:
   zeros: ClassVar[tuple[str, ...]] = ()
   table: ClassVar[Table] = {}
   sizes: ClassVar[Mapping[str, Any]] = {}
+  decoder_sizes: ClassVar[Mapping[str, str]] = {}
 
   def parts(self, config: Words) -> dict[str, Any]:
     """Returns the fields of the architecture besides dims, core and other outputs."""
     raise NotImplementedError
 
   def dims(self, config: Words) -> Dims:
-    size = lambda word: word(config) if callable(word) else config.whole(word)
-    return Dims(**{letter: size(word) for letter, word in self.sizes.items()})
+    sizes = self.sizes.items()
+    return Dims(**{letter: self.size(config, word) for letter, word in sizes})
+
+  def size(self, config: Words, word: Any) -> int:
+    """Returns a size, by its word or by a function of all words."""
+    return word(config) if callable(word) else config.whole(word)
+
+  def decoder_dims(self, config: Words) -> Dims | None:
+    """Returns the sizes of a decoder's layers, or None where they are the encoder's."""
+    dims, own = self.dims(config), self.sizes | self.decoder_sizes
+    others = Dims(**{letter: self.size(config, word) for letter, word in own.items()})
+    return None if others == dims else others
 
   def architecture(self, config: Config, core: Core) -> Architecture:
     """Returns the model of a config.json, of which no word is passed over."""
     words = self.words(config)
     words.need(add_cross_attention=False, tie_encoder_decoder=False)
     fields = self.parts(words) | self.form(words).fields(words)
-    arch = Architecture(dims=self.dims(words), core=core, **fields)
+    sizes = dict(dims=self.dims(words), decoder_dims=self.decoder_dims(words))
+    arch = Architecture(core=core, **sizes, **fields)
     words.check_read(HARMLESS | {*self.harmless.split()})
     return arch
 
@@ -149,8 +162,7 @@ class Family:
     words = self.words(config)
     named, last = self.named(words), self.forms[-1]
     if named in (None, last):
-      there = lambda form: form.markers and {*form.markers} <= tensors.keys()
-      form = next(filter(there, self.forms), None)
+      form = marked(self.forms, tensors, self.class_name)
       tied = self.writes and words.get("tie_word_embeddings", True)
       form = form or named or (self.forms[0] if tied else last)
       if form is not named:

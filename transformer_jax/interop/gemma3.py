@@ -2,10 +2,8 @@
 
 from transformer_jax.interop.family import families
 from transformer_jax.interop.llama import LAYER, THEIRS, Gemma2
-from transformer_jax.interop.rotary import rope
-from transformer_jax.interop.turns import by_layer, turns
-
-LOCAL, FULL = "sliding_attention", "full_attention"
+from transformer_jax.interop.rotary import rope_of_kind
+from transformer_jax.interop.turns import FULL, LOCAL, by_layer, layer_kinds, turns
 
 
 @families.register("gemma3_text")
@@ -33,18 +31,11 @@ class Gemma3(Gemma2):
 
   def position(self, config):
     bases = {
-      FULL: self.turned(config, FULL, "rope_theta", 1_000_000.0),
-      LOCAL: self.turned(config, LOCAL, "rope_local_base_freq", 10_000.0),
+      FULL: rope_of_kind(config, FULL, "rope_theta", 1_000_000.0, True),
+      LOCAL: rope_of_kind(config, LOCAL, "rope_local_base_freq", 10_000.0, False),
     }
     config.part("rope_parameters").check_read({*bases}, "rope_parameters")
     return by_layer([bases[kind] for kind in self.kinds(config)])
-
-  def turned(self, config, kind, word, base):
-    """Returns the rotary encoding of a kind of layers, new style or old."""
-    own = config.part("rope_parameters").part(kind).config
-    scaling = config.part("rope_scaling").config if kind == FULL else {}
-    words = {"rope_theta": config.number(word, base)} | own | scaling
-    return rope(config | {"rope_parameters": words, "rope_scaling": None})
 
   def kinds(self, config):
     """Returns the kind of attention of each layer."""
@@ -52,11 +43,7 @@ class Gemma3(Gemma2):
       config.whole(word) for word in ("num_hidden_layers", "sliding_window_pattern")
     )
     usual = [LOCAL if (n + 1) % period else FULL for n in range(count)]
-    known = {kind: kind for kind in (LOCAL, FULL)}
-    return [
-      (config | {"layer_types": kind}).choose("layer_types", known)
-      for kind in config.many("layer_types", usual)
-    ]
+    return layer_kinds(config, usual)
 
   def spans(self, config):
     width = config.whole("sliding_window")

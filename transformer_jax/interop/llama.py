@@ -4,7 +4,7 @@ from transformer_jax.attention import attentions
 from transformer_jax.interop import names
 from transformer_jax.interop.family import GATED, Family, families
 from transformer_jax.interop.rotary import rope
-from transformer_jax.interop.turns import turns
+from transformer_jax.interop.turns import FULL, LOCAL, layer_kinds, turns
 from transformer_jax.models.ends import Linear, Tokens
 from transformer_jax.models.layers import LayerNorm, RMSNorm
 from transformer_jax.models.placements import PreNorm, Sandwich, UpdateNorm
@@ -232,12 +232,10 @@ class Gemma2(LlamaLike):
 
   def spans(self, config):
     """Returns the part of the attention's spec that gives layers windows."""
-    width = config.whole("sliding_window")
-    kinds = {"sliding_attention": f"window({width})", "full_attention": "multihead"}
+    spans = {LOCAL: f"window({config.whole('sliding_window')})", FULL: "multihead"}
     layers = range(config.whole("num_hidden_layers"))
-    usual = [[*kinds][n % 2] for n in layers]
-    named = lambda kind: (config | {"layer_types": kind}).choose("layer_types", kinds)
-    return turns([named(kind) for kind in config.many("layer_types", usual)])
+    kinds = layer_kinds(config, [[LOCAL, FULL][n % 2] for n in layers])
+    return turns([spans[kind] for kind in kinds])
 
   def attention(self, config):
     cap = config.number("attn_logit_softcapping", 0.0)

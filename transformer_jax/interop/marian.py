@@ -71,6 +71,7 @@ class Marian(Family):
     V="vocab_size", D="d_model", H="encoder_attention_heads", F="encoder_ffn_dim",
     N="encoder_layers", L="max_position_embeddings",
   )  # fmt: skip
+  decoder_sizes = dict(H="decoder_attention_heads", F="decoder_ffn_dim")
   table = {
     "embedding_VD": ("model.shared.weight", "V D"),
     "head/shift_V": ("final_logits_bias", "1 V"),
@@ -79,8 +80,6 @@ class Marian(Family):
   }
 
   def parts(self, config):
-    for word in ("attention_heads", "ffn_dim"):
-      config.same(f"decoder_{word}", f"encoder_{word}")
     config.same("decoder_vocab_size", "vocab_size")
     config.need(tie_word_embeddings=True, share_encoder_decoder_embeddings=True)
     config.need(add_bias_logits=False, add_final_layer_norm=False)

@@ -1,7 +1,7 @@
 """The outputs that the classes of a family have: one form for each."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 from transformer_jax.interop.table import Table
@@ -38,21 +38,47 @@ def bare(*endings: str, **fields: Any) -> Form:
   return Form(endings or ("Model",), fields=lambda config: fields)
 
 
+def marked(forms: Iterable[Form], names: Collection[str], kind: str) -> Form | None:
+  """Returns the first form whose markers are among the names of tensors, or None.
+
+  Raises ValueError where other forms have the same markers.
+
+  kind   what the classes are called, before their endings
+  """
+  found = [f for f in forms if f.markers and all(m in names for m in f.markers)]
+  alike = [form for form in found if form.markers == found[0].markers]
+  if len(alike) > 1:
+    classes = ", ".join(f"{kind}{form.endings[0]}" for form in alike)
+    raise ValueError(
+      f"config.json names no class with an output, and {classes} all have"
+      f" {alike[0].markers[0]}; write the class that it is as architectures"
+    )
+  return next(iter(found), None)
+
+
 def labels(config: Words) -> int:
   """Returns how many classes a model tells apart: 2 where config.json is silent."""
   return config.whole("num_labels", len(config.part("id2label").config) or 2)
 
 
-def of_tokens(ending: str, name: str, bias: bool = True, classes: int = 0) -> Form:
+def of_tokens(
+  ending: str,
+  name: str,
+  bias: bool = True,
+  classes: int = 0,
+  head: Callable[[Words], Linear] | None = None,
+) -> Form:
   """Returns the form of a classifier that reads the last states of each token.
 
   name      of its projection, [classes, D]
+  bias      whether that adds a learned vector
   classes   their number; 0: what config.json says
+  head      the whole head, from the words; None: that projection alone
   """
 
   def fields(config: Words) -> dict[str, Any]:
-    head = Linear(bias=bias)
-    return dict(head=head, classes=classes or labels(config), tied=False)
+    own = head(config) if head else Linear(bias=bias)
+    return dict(head=own, classes=classes or labels(config), tied=False)
 
   return Form((ending,), (f"{name}.weight",), fields, _projection(name))
 

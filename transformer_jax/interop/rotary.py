@@ -73,6 +73,22 @@ def rope(
   return positions.build(f"{name}({written})")
 
 
+def rope_of_kind(
+  config: Words, kind: str, word: str, base: float, scaled: bool
+) -> PositionalEncoding:
+  """Returns the rotary encoding of the layers of one kind, new style or old.
+
+  kind     its name in the rope_parameters of the new style
+  word     of its base in the old style
+  base     that of the library, where config.json has none
+  scaled   whether the old style's rope_scaling is of this kind
+  """
+  own = config.part("rope_parameters").part(kind).config
+  scaling = config.part("rope_scaling").config if scaled else {}
+  words = {"rope_theta": config.number(word, base)} | own | scaling
+  return rope(config | {"rope_parameters": words, "rope_scaling": None})
+
+
 def growth(words: Words, factor: float) -> dict[str, float]:
   """Returns by how much what is turned grows; scores have no scale of their own.
 

@@ -17,8 +17,11 @@ from transformer_jax.positions import PositionalEncoding, probe
 class Architecture:
   """What a Transformer is made of. Every choice is a value.
 
+  dims                 every size
   encoders, decoders   layers that look both ways, and layers that look back; a model
                        with both attends from decoder to encoder
+  decoder_dims         sizes of the decoder's layers, where their heads or feed-forward
+                       units are not those of the encoder's; None: they are
   prefix               the decoder's coordinates let a prefix be seen whole
   attention            the attention variant
   placement            how the parts of a layer are put together
@@ -43,6 +46,7 @@ class Architecture:
   head: Any = Linear()
   encoders: int = 0
   decoders: int = 0
+  decoder_dims: Dims | None = None
   prefix: bool = False
   dropout: float = 0.0
   attention_dropout: float = 0.0
@@ -55,8 +59,10 @@ class Architecture:
   axis: str | None = None
 
   def __post_init__(self):
-    probe.check(self.position, self.dims)
-    attention_probe.check(self.attention, self.dims)
+    for dims in (self.dims, self.decoder_dims or self.dims):
+      probe.check(self.position, dims)
+      attention_probe.check(self.attention, dims)
+    self._check_stacks()
     if self.classes and self.tied:
       raise ValueError(
         "an output of classes has no tokens whose embedding it could read; write"
@@ -67,6 +73,29 @@ class Architecture:
         "a decoder's tokens have not read what follows them, so that their mean is no"
         " output for each of them; write head=linear, or kind=encoder"
       )
+
+  def _check_stacks(self) -> None:
+    """Raises ValueError where a decoder cannot read what the encoder makes."""
+    if self.decoder_dims is None:
+      return
+    if not (self.encoders and self.decoders):
+      raise ValueError(
+        "a model of one stack has one set of sizes; leave those of the decoder out"
+      )
+    for letter in "VDLN":
+      here, there = (getattr(x, letter) for x in (self.decoder_dims, self.dims))
+      if here != there:
+        raise ValueError(
+          f"the decoder's {letter} is {here} and the encoder's {there}; stacks may"
+          " differ in their heads (H, K) and feed-forward units (F) alone"
+        )
+
+  @property
+  def of_decoder(self) -> "Architecture":
+    """What the decoder is made of: the same parts, with its own sizes."""
+    if self.decoder_dims is None:
+      return self
+    return dataclasses.replace(self, dims=self.decoder_dims, decoder_dims=None)
 
   @property
   def outputs(self) -> int:

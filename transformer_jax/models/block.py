@@ -7,6 +7,7 @@ from transformer_jax.attention import Rule, Variant
 from transformer_jax.attention.cache import newest, remember
 from transformer_jax.models.architecture import Architecture
 from transformer_jax.models.parts import Dropout, Norm, Position, own, weight
+from transformer_jax.models.placements import Placement
 from transformer_jax.models.support import form
 from transformer_jax.positions import PositionalEncoding
 from transformer_jax.product import project
@@ -108,6 +109,7 @@ class Block(nn.Module):
   arch: Architecture
   position: PositionalEncoding
   variant: Variant
+  placement: Placement
 
   @nn.compact
   def __call__(self, x_BLD, at, shared, memory, cache):
@@ -129,7 +131,7 @@ class Block(nn.Module):
     think = lambda x_BLD: drop(FeedForward(self.arch, name="feedforward")(x_BLD))
     reads = {} if memory is None else {"cross": cross}
     parts = {"attention": attend} | reads | {"feedforward": think}
-    return self.arch.placement(norm, x_BLD, parts), kept[0]
+    return self.placement(norm, x_BLD, parts), kept[0]
 
 
 def _everything(name: str) -> bool:

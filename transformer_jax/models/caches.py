@@ -39,7 +39,7 @@ def empty_cache(arch: Architecture, B: int, M: int, frozen: bool = False) -> Any
 
 def _changes(arch: Architecture, M: int) -> bool:
   """Says whether M tokens may change what layers made of the first of them."""
-  settled = form(arch.position, arch.decoding).settled(arch.dims)
+  settled = form(arch.position, arch.decoding).settled(arch.of_decoder.dims)
   if settled is None or M <= settled:
     return False
   # The keys of one layer are made of tokens alone, and turned anew for each query.
@@ -48,7 +48,7 @@ def _changes(arch: Architecture, M: int) -> bool:
 
 def _empty(arch, n, B, M, frozen):
   """Returns the empty cache of layer n."""
-  dims, (encoding, variant) = arch.dims, arch.layer(arch.decoding, n)
+  dims, (encoding, variant) = arch.of_decoder.dims, arch.layer(arch.decoding, n)
   projections = variant.projections().fit(dims)
   shapes = projections.weights(dims)
   w = {

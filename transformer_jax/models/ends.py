@@ -210,8 +210,13 @@ class Mean(Linear):
   whole: ClassVar[bool] = True
 
   def pool(self, x_BLD, at):
-    mean_B1D = mean(x_BLD, at.real_BL)[:, None]
-    return jnp.broadcast_to(mean_B1D, x_BLD.shape)
+    return mean_pooled(x_BLD, at)
+
+
+def mean_pooled(x_BLD: jax.Array, at: Coords) -> jax.Array:
+  """Returns x_BLD in which each place has the mean of its text's tokens."""
+  mean_B1D = mean(x_BLD, at.real_BL)[:, None]
+  return jnp.broadcast_to(mean_B1D, x_BLD.shape)
 
 
 def mean(x_BLD: jax.Array, real_BL: jax.Array) -> jax.Array:
@@ -228,27 +233,41 @@ class Transform(Linear):
 
   Devlin et al., 2019. https://arxiv.org/abs/1810.04805
 
-  norm   None: there is none, as before the classes of a fine-tuned BERT
+  norm         None: there is none, as before the classes of a fine-tuned BERT
+  dense_bias   the dense layer adds a learned vector; ModernBERT's does not
+  pooled       every place reads the mean of the tokens, as with `mean`
   """
 
   bias: bool = True
   activation: Any = Gelu(approximate=False)
   norm: Any = LayerNorm(epsilon=1e-12)
+  dense_bias: bool = True
+  pooled: bool = False
 
   def __post_init__(self):
     object.__setattr__(self, "activation", activations.build(self.activation))
     object.__setattr__(self, "norm", norms.build(self.norm))
 
+  @property
+  def whole(self) -> bool:
+    return self.pooled
+
+  def pool(self, x_BLD, at):
+    return mean_pooled(x_BLD, at) if self.pooled else x_BLD
+
   def init(self, key, dims):
     dense_DD = jax.random.normal(key, (dims.D, dims.D)) * dims.D**-0.5
-    own = {"dense_DD": dense_DD, "dense_shift_D": jnp.zeros(dims.D)}
+    own = {"dense_DD": dense_DD}
+    own |= {"dense_shift_D": jnp.zeros(dims.D)} if self.dense_bias else {}
     start = self.norm.init(dims.D) if self.norm else {}
     norm = {f"norm_{name}": x for name, x in start.items()}
     return super().init(key, dims) | own | norm
 
   def states(self, params, x_BLD):
     h_BLD = project(x_BLD, params["dense_DD"], 1)
-    h_BLD = self.activation(h_BLD + params["dense_shift_D"].astype(x_BLD.dtype))
+    if self.dense_bias:
+      h_BLD += params["dense_shift_D"].astype(x_BLD.dtype)
+    h_BLD = self.activation(h_BLD)
     if self.norm:
       names = self.norm.init(x_BLD.shape[-1])
       h_BLD = self.norm({name: params[f"norm_{name}"] for name in names}, h_BLD)

@@ -30,6 +30,10 @@ class Placement:
     """Returns x_BLD after all parts of the block."""
     raise NotImplementedError
 
+  def layer(self, n: int) -> "Placement":
+    """Returns the placement of layer n; without it, that of layer 0 is meant."""
+    return self
+
 
 placements = Registry("norm placement", Placement)
 
@@ -42,14 +46,25 @@ class PreNorm(Placement):
   https://arxiv.org/abs/2002.04745
 
   final_norm   False: without the norm after the last layer
+  first_norm   False: without the norm before the first part of layer 0, where the
+               embeddings have one, as in ModernBERT, https://arxiv.org/abs/2412.13663
   """
 
   final_norm: bool = True
+  first_norm: bool = True
+
+  def layer(self, n: int) -> Placement:
+    return self if n == 0 else dataclasses.replace(self, first_norm=True)
 
   def __call__(self, norm: Norms, x_BLD: jax.Array, parts: dict[str, Change]):
-    for name, part in parts.items():
-      x_BLD = x_BLD + part(norm(name)(x_BLD))
+    for n, (name, part) in enumerate(parts.items()):
+      normed = norm(name) if n or self.first_norm else _unchanged
+      x_BLD = x_BLD + part(normed(x_BLD))
     return x_BLD
+
+
+def _unchanged(x_BLD: jax.Array) -> jax.Array:
+  return x_BLD
 
 
 @placements.register("post")

@@ -30,7 +30,7 @@ Memory = tuple[tuple[jax.Array, list[State]], Coords]
 READS = {"forward": (False,), "backward": (True,), "both": (False, True)}
 # What only a Transformer has.
 FOREIGN = ("norm", "activation", "placement", "attention_dropout", "prefix")
-FOREIGN += ("embedding", "head", "feedforward_bias", "scan", "remat")
+FOREIGN += ("embedding", "head", "feedforward_bias", "scan", "remat", "decoder_dims")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -85,12 +85,15 @@ class Stack(nn.Module):
     block = (
       nn.remat(Block, prevent_cse=not self.arch.scan) if self.arch.remat else Block
     )
-    kinds = [self.arch.layer(self.use, n) for n in range(self.layers)]
+    placement = self.arch.placement
+    kinds = [
+      (*self.arch.layer(self.use, n), placement.layer(n)) for n in range(self.layers)
+    ]
     if self.arch.scan:
       if len({*kinds}) > 1:
         raise ValueError(
-          "scan compiles one layer for all of them, and position or attention gives"
-          " layers different ones; set model.scan=False"
+          "scan compiles one layer for all of them, and position, attention or"
+          " placement gives layers different ones; set model.scan=False"
         )
       rngs = {"params": True, "dropout": True}
       one = nn.broadcast
@@ -133,7 +136,7 @@ class Transformer(nn.Module):
     if arch.encoders:
       self.encoder = self.stack(arch, "encoder", arch.encoders)
     if arch.decoders:
-      self.decoder = self.stack(arch, arch.decoding, arch.decoders)
+      self.decoder = self.stack(arch.of_decoder, arch.decoding, arch.decoders)
 
   def __call__(self, token_BL, at=None, source_BL=None, source_at=None, done=1.0):
     """Returns logits_BLV; a model with both stacks reads `source_BL` first.

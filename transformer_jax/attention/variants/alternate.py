@@ -12,26 +12,34 @@ from transformer_jax.spec import SpecError
 @attentions.register("alternate")
 @dataclasses.dataclass(frozen=True)
 class Alternate(Variant):
-  """Gives the last of every `period` layers one variant and the others another.
+  """Gives one of every `period` layers one variant and the others another.
 
   `alternate(window(4096), multihead)` is Gemma 2's, `alternate(window(1024), multihead,
-  6)` is Gemma 3's, `alternate(multihead, window(256))` is GPT-Neo's. Layers may have
+  6)` is Gemma 3's, `alternate(multihead, window(256))` is GPT-Neo's,
+  `alternate(window(65), multihead, 3, at=0)` is ModernBERT's. Layers may have
   different parameters and caches. Where no layer is asked for, it acts as layer 0.
 
-  usual    what most layers use, layer 0 among them
-  last     what the last of every `period` layers uses
+  usual    what most layers use
+  last     what one of every `period` layers uses, the last one if `at` is not given
   period   2: they take turns
+  at       which layer of each period uses `last`, counted from 0; -1: the last one
   """
 
   usual: Variant = Variant()
   last: Variant = Variant()
   period: int = 2
+  at: int = -1
 
   def __post_init__(self):
     if not isinstance(self.period, int) or self.period < 2:
       raise SpecError(
         f"alternate: period is {self.period!r}; write a whole number above 1, as in"
         " alternate(window(1024), multihead, 6)"
+      )
+    if not isinstance(self.at, int) or not -1 <= self.at < self.period:
+      raise SpecError(
+        f"alternate: at is {self.at!r}; write which of {self.period} layers differs,"
+        f" from 0 to {self.period - 1}, or -1 for the last"
       )
     object.__setattr__(self, "usual", attentions.build(self.usual))
     object.__setattr__(self, "last", attentions.build(self.last))
@@ -41,7 +49,7 @@ class Alternate(Variant):
     return self.usual, self.last
 
   def layer(self, n):
-    return self.parts[(n + 1) % self.period == 0].layer(n)
+    return self.parts[n % self.period == self.at % self.period].layer(n)
 
   def overrides(self, hook):
     return any(part.overrides(hook) for part in self.parts)
