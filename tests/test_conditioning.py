@@ -270,25 +270,32 @@ def test_layers_of_x_transformers(name, spec):
   compare(there, out, {THEIRS[name]: grad for name, grad in grads.items()}, dx)
 
 
-def test_learned_gains_of_x_transformers():
-  """That library has gains for each head, and ours share them: heads go one by one."""
+@pytest.mark.parametrize("by", ["layer", "head"])
+def test_learned_gains_of_x_transformers(by):
+  """That library has gains for each head: `per_head`, or a layer for each head."""
   there, params = replay("qk_norm_learned")
   grad_out = there["grad_out"] * there["real"][..., None]
-  at = coords.padded(there["real"]).bidirectional()
-  variant, root = attentions.build("qk_norm(epsilon=1e-12)"), 8**0.5
-  found = []
-  for h in range(2):
-    one = lambda x, axis, h=h: jnp.split(x, 2, axis)[h]
-    own = {name: one(x, axes_of(name).index("H")) for name, x in params.items()}
-    own["query_gain_K"] = there["qk_norm_q_scale"][h, 0] / root
-    own["key_gain_K"] = there["qk_norm_k_scale"][h, 0] / root
-    found.append(run(variant, own, there["x"], grad_out, at))
-  (out, grads, dx), (more_out, more, more_dx) = found
-  both = {name: np.stack([grads[name], more[name]]) for name in grads}
-  theirs = {THEIRS[name]: both[name] for name in THEIRS}
-  theirs["qk_norm_q_scale"] = both["query_gain_K"] / root
-  theirs["qk_norm_k_scale"] = both["key_gain_K"] / root
-  compare(there, out + more_out, theirs, dx + more_dx)
+  at, root = coords.padded(there["real"]).bidirectional(), 8**0.5
+  spec = f"qk_norm(epsilon=1e-12, per_head={by == 'layer'})"
+  gain = lambda which: there[f"qk_norm_{which}_scale"][:, 0] / root
+  if by == "layer":
+    params |= {"query_gain_HK": gain("q"), "key_gain_HK": gain("k")}
+    out, grads, dx = run(attentions.build(spec), params, there["x"], grad_out, at)
+  else:
+    out, grads, dx = 0, [], 0
+    for h in range(2):
+      one = lambda x, axis, h=h: jnp.split(x, 2, axis)[h]
+      own = {name: one(x, axes_of(name).index("H")) for name, x in params.items()}
+      own |= {"query_gain_K": gain("q")[h], "key_gain_K": gain("k")[h]}
+      more = run(attentions.build(spec), own, there["x"], grad_out, at)
+      out, dx = out + more[0], dx + more[2]
+      grads.append(more[1])
+    grads = {name: np.stack([d[name] for d in grads]) for name in grads[0]}
+  theirs = {THEIRS[name]: grads[name] for name in THEIRS}
+  for letter, which in (("q", "query"), ("k", "key")):
+    (grad,) = (x for name, x in grads.items() if name.startswith(f"{which}_gain"))
+    theirs[f"qk_norm_{letter}_scale"] = grad / root
+  compare(there, out, theirs, dx)
 
 
 @pytest.mark.parametrize(

@@ -616,8 +616,8 @@ READS = {"model.kind": "encoder_decoder"}
     (READS, "kind=decoder, or --config.task='pairs(copy)'"),
     ({"task": "pairs(copy)"}, "write --config.model.kind=encoder_decoder"),
     (
-      READS | {"task": "pairs(copy)", "model.position": "forgetting"},
-      "model.core=auto: forgetting in encoder attention: forgetting sums gates",
+      READS | {"task": "pairs(copy)", "model.position": "cope"},
+      "model.core=auto: cope in encoder attention: cope counts tokens",
     ),
     ({"task": "blanks(parity)"}, "write --config.model.kind=encoder"),
     (

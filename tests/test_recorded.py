@@ -153,6 +153,51 @@ def test_forgetting_bias_of_x_transformers():
     np.testing.assert_allclose(np.linalg.norm(d_params[name]), norm, rtol=1e-5)
 
 
+FORMS = {
+  "both_ways": ("forgetting(causal=False)", ("forget", "forget_back")),
+  "per_row": ("forgetting_per_row(width=4)", ("forget_query", "forget_key")),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_other_forms_of_forgetting_of_x_transformers(form):
+  there, (spec, names) = recorded("x_transformers/forgetting_forms"), FORMS[form]
+  there = {
+    n.removeprefix(f"{form}/"): x for n, x in there.items() if n.startswith(form)
+  }
+  x_BLD, L, first = there["x"], there["x"].shape[1], "to_forget_gates.0"
+  at, seen_BLM = coords.consecutive(1, L), jnp.ones((1, L, L), bool)
+  seen_BLM = seen_BLM if form == "both_ways" else jnp.tril(seen_BLM)
+
+  def ours(weights):
+    """Theirs are [out, in] and of both names together: heads, then width."""
+    shape = {"weight": (12, 3), "bias": (3,)} if form == "both_ways" else {}
+    letters = {"weight": "DH", "bias": "shift_H"} if shape else {"weight": "DHW"}
+    shape = shape or {"weight": (12, 3, 4)}
+    halves = {part: np.split(weights[f"{first}.{part}"], 2) for part in shape}
+    return {
+      f"{name}_{letters[part]}": halves[part][n].T.reshape(shape[part])
+      for n, name in enumerate(names)
+      for part in shape
+    }
+
+  @jax.jit
+  def run(params, x_BLD):
+    position = Bound(positions.build(spec), params)
+    here = position.accumulate(position.read(x_BLD, None, at))
+    zero, s_BHLM = jnp.zeros((2, L, 3, 4)), jnp.zeros((2, 3, L, L))
+    tile = zero, zero, here, here, seen_BLM, 0.5
+    return position.rows(position.score(s_BHLM, *tile), *tile)
+
+  bias_BHLM, pull = jax.vjp(run, jax.tree.map(jnp.asarray, ours(there)), x_BLD)
+  close(bias_BHLM, there["bias"], atol=1e-5)
+  d_params, d_x = pull(jnp.asarray(there["grad_out"]))
+  close(d_x, there["dx"], atol=3e-5)
+  wanted = {n.removeprefix("grad/"): x for n, x in there.items() if "grad/" in n}
+  for name, want in ours(wanted).items():
+    np.testing.assert_allclose(d_params[name], want, atol=5e-5, rtol=1e-5)
+
+
 def test_transformer_xl_weights_over_three_segments():
   there = recorded("transformers/transfo_xl")
   H, K, D, memory, L = 4, 8, 32, 14, 10

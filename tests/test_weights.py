@@ -63,7 +63,8 @@ def ours(variant, point, cotangent):
 def oracle(case, point):
   q, k, v = (point[name] for name in "qkv")
   rows = zip(q, k, v, ROWS, strict=True)
-  return np.array([attend(case.weights, point_of(point), *row) for row in rows])
+  run = functools.partial(attend, case.weights, point_of(point), carried=case.carried)
+  return np.array([run(*row) for row in rows])
 
 
 def point_of(point):
@@ -116,6 +117,9 @@ def near(got, want, atol=1e-6):
     ("relu", [0.25, 0.125, 0, 0]),
     ("sparsemax", [0.75, 0.25, 0, 0]),
     ("entmax", [0.649015, 0.308708, 0.042277, 0]),
+    ("topk(2)", [0.622459, 0.377541, 0, 0]),
+    ("topk(9)", [0.489462, 0.296874, 0.147423, 0.066241]),
+    ("cog", [0.327240, 0.198481, -0.147038, -0.327240]),
     ("stick_breaking(True)", [0.110943, 0.250204, 0.329098, 0.268941]),
   ],
 )
@@ -295,6 +299,9 @@ OWN = {
     ("entmax('a')", "alpha is 'a'"),
     ("entmax(2, learned=True)", "write alpha=1.5"),
     ("talking_heads(False, False)", "set before=True"),
+    ("topk(0)", "k is 0; write a whole number above 0"),
+    ("topk(2.5)", "k is 2.5"),
+    ("topk + cog", "topk and cog both decide how scores become weights"),
     ("sinks + softmax_one", "sinks and softmax_one both decide how scores"),
     ("entmax + talking_heads", "entmax and talking_heads both decide"),
   ],

@@ -20,6 +20,8 @@ CHANGES = {  # hooks of variants, and what they change
   "pointwise": "weights",
   "weigh": "weights",
   "features": "weights",
+  "values": "values",
+  "mixed": "values",
   "output": "output",
 }
 

@@ -25,6 +25,8 @@ class Weighing:
   parameters  how many it learns with H heads
   total       of the weights of a row: "one", "less" than one, or "free"
   shift       whether adding a number to all scores of a query changes nothing
+  carried     (params, z_HM of each query of a text so far) -> what is subtracted from
+              the scores of the next one, by key
   """
 
   spec: str
@@ -32,18 +34,24 @@ class Weighing:
   parameters: Callable[[int], int] = lambda H: 0
   total: str = "one"
   shift: bool = False
+  carried: Callable[..., Any] | None = None
 
 
-def attend(weights, params, q_LHK, k_LHK, v_LHK, where):
+def attend(weights, params, q_LHK, k_LHK, v_LHK, where, carried=None):
   """Returns one row of attention outputs, [L, H, K]; zero where nothing is seen."""
   L, H, K = q_LHK.shape
-  out_LHK = np.zeros(v_LHK.shape)
+  out_LHK, scores = np.zeros(v_LHK.shape), {}
   for i in range(L):
     keys = [j for j in range(L) if where.sees(i, j)]
     if not keys:
       continue
     z_HM = [[q_LHK[i, h] @ k_LHK[j, h] / math.sqrt(K) for j in keys] for h in range(H)]
-    w_HM = weights(params, np.array(z_HM))
+    z_HM = np.array(z_HM)
+    if carried is not None:
+      before = [scores[j] for j in keys[:-1]]  # the last key is the query's own
+      scores[i] = z_HM
+      z_HM = z_HM - carried(before, len(keys))
+    w_HM = weights(params, z_HM)
     for h in range(H):
       out_LHK[i, h] = sum(w_HM[h][m] * v_LHK[j, h] for m, j in enumerate(keys))
   return out_LHK
@@ -128,6 +136,35 @@ def stick_breaking(current=False, remainder=False):
   return one
 
 
+def topk(k):
+  """Zhao et al., 2019, equations 4 to 6: what is below the k-th highest is masked."""
+
+  def one(params, z_M):
+    least = sorted(z_M)[-min(k, len(z_M))]
+    e_M = [math.exp(z) if z >= least else 0.0 for z in z_M]
+    return [e / sum(e_M) for e in e_M]
+
+  return one
+
+
+def cog(params, z_M):
+  """Lv et al., 2024: sign(s) exp|s| / sum exp|s|."""
+  total = sum(math.exp(abs(z)) for z in z_M)
+  return [math.copysign(math.exp(abs(z)), z) / total for z in z_M]
+
+
+def selective(before, n):
+  """Leviathan et al., 2024, section 3: F_ij, the sum of S_kj over queries k < i.
+
+  S is relu of head 0's scores, but 0 for the first token and for a token itself.
+  """
+  against_M = np.zeros(n)
+  for k, z_HM in enumerate(before):
+    for j in range(1, k):
+      against_M[j] += max(z_HM[0, j], 0.0)
+  return against_M
+
+
 def talking_heads(before=True, after=True):
   """Shazeer et al., 2020, section 3: two learned projections over heads."""
 
@@ -173,6 +210,10 @@ WEIGHINGS = [
   Weighing("stick_breaking(True)", each_head(stick_breaking(True)), total="less"),
   Weighing("stick_breaking(remainder=True)", each_head(stick_breaking(False, True))),
   Weighing("stick_breaking(True, True)", each_head(stick_breaking(True, True))),
+  Weighing("topk(2)", each_head(topk(2)), shift=True),
+  Weighing("topk(3)", each_head(topk(3)), shift=True),
+  Weighing("cog", each_head(cog), total="free"),
+  Weighing("selective", each_head(softmax), shift=True, carried=selective),
   Weighing("talking_heads", talking_heads(), lambda H: 2 * H**2, "free", True),
   Weighing(
     "talking_heads(after=False)",

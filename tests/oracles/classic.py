@@ -141,6 +141,13 @@ class Forgetting(Paper):
     shift = params["forget_shift_H"][h]
     return sum(-math.log1p(math.exp(-(logit + shift))) for logit in logits)
 
+  def scores(self, params, h, i, keys, row):
+    """x-transformers' both ways: c'_j - c'_i for j > i, of gates of their own."""
+    back = {n.replace("back_", ""): x for n, x in params.items() if "back_" in n}
+    found = super().scores(params, h, i, keys, row)
+    ahead = [self.gates(back, h, row.x_LD[i + 1 : j + 1]) if back else 0 for j in keys]
+    return [score + more for score, more in zip(found, ahead, strict=True)]
+
 
 def _alibi_gates(H):
   """Returns gate shifts with which every token keeps exp(-slope): log sigmoid(b)."""
@@ -192,7 +199,6 @@ CASES = [
       ({"forget_DH": 0, "forget_shift_H": 40}, Paper()),
       ({"forget_DH": 0, "forget_shift_H": _alibi_gates(3)}, Alibi(3)),
     ),
-    both_ways=False,
   ),
   Case(
     "randomized(rope(base=100), step=3)",

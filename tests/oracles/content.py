@@ -272,11 +272,29 @@ class Inkling(Paper):
     return found
 
 
-class Gate(Paper):
+class Gate(Forgetting):
   """Lin et al. 2025, section 3.2: gates that do not look at the token."""
 
   def gates(self, params, h, x_ND):
     return len(x_ND) * math.log(sigmoid(params["forget_shift_H"][h]))
+
+
+class PerRow(Paper):
+  """x-transformers: log sigmoid(a_i . b_t / sqrt(width)), over t from j up to i - 1."""
+
+  def scores(self, params, h, i, keys, row):
+    a_W = row.x_LD[i] @ params["forget_query_DHW"][:, h]
+    b_LW = row.x_LD @ params["forget_key_DHW"][:, h]
+    log_L = [math.log(sigmoid(a_W @ b_W / math.sqrt(len(a_W)))) for b_W in b_LW]
+    found = super().scores(params, h, i, keys, row)
+    return [score + sum(log_L[j:i]) for score, j in zip(found, keys, strict=True)]
+
+
+class Half(Paper):
+  """Every token halves what comes before it."""
+
+  def gates(self, params, h, x_ND):
+    return -len(x_ND) * HALF
 
 
 @dataclasses.dataclass
@@ -285,6 +303,11 @@ class Fixed(Paper):
 
   memory: tuple
   heads: int
+
+  def scores(self, params, h, i, keys, row):
+    ahead = [self.gates(params, h, row.x_LD[i + 1 : j + 1]) for j in keys]
+    found = super().scores(params, h, i, keys, row)
+    return [score + more for score, more in zip(found, ahead, strict=True)]
 
   def gates(self, params, h, x_ND):
     first, last = self.memory
@@ -440,7 +463,13 @@ CASES = [
       ({"forget_shift_H": 40}, Paper()),
       ({"forget_shift_H": [-math.log(math.expm1(m)) for m in SLOPES]}, Alibi(3)),
     ),
+  ),
+  Case("forgetting(gate='fixed', memory=(2, 16))", Fixed((2, 16), 3)),
+  Case(
+    "forgetting_per_row(width=3)",
+    PerRow(),
+    lambda dims: 2 * dims.D * dims.H * 3,
+    neutral=(({"forget_query_DHW": 0}, Half()),),
     both_ways=False,
   ),
-  Case("forgetting(gate='fixed', memory=(2, 16))", Fixed((2, 16), 3), both_ways=False),
 ]

@@ -134,6 +134,8 @@ class Shapes:
       "seen": lambda: self.seen(q_at, at),
       "extra": lambda: self.extra(params, H),
       "weigh": lambda: self.weigh(params, s_BHLM),
+      "values": lambda: self.width("values", params, k_BMHK),
+      "mixed": lambda: self.width("mixed", params, o_BLHE),
       "output": lambda: self.output(params, x_BMD[:, :5], o_BLHE),
     }
     for hook, check_hook in calls.items():
@@ -157,6 +159,10 @@ class Shapes:
     found = self.call("extra", params)
     if jnp.shape(found) != (1,):
       self.same("extra", found, (H,), "logit_H")
+
+  def width(self, hook: str, params: Arrays, x: jax.Array) -> None:
+    """Checks what keeps the shape of values or of their mixtures."""
+    self.same(hook, self.call(hook, params, x), x.shape, "an array as wide as it got")
 
   def output(self, params: Arrays, x_BLD: jax.Array, o_BLHE: jax.Array) -> None:
     found = self.call("output", params, x_BLD, o_BLHE)
@@ -288,6 +294,10 @@ LOCAL = {
   " would differ: weigh each score by itself, or use weigh(), which gets whole rows",
   "seen": ".seen of a tile differs from that part of the whole, so that cores would"
   " differ: decide for each query and key by their own coordinates",
+  "values": ".values of some tokens differ from those of all, as in decoding: change"
+  " each value by itself",
+  "mixed": ".mixed of some tokens differs from that of all, as in decoding: change"
+  " each mixture by itself",
   "output": ".output of some tokens differs from that of all, as in decoding: change"
   " each token by itself",
 }
@@ -310,7 +320,8 @@ def act(
   logits_BHLM = rule.logits(s_BHLM)
   w_BHLM = rule.weigh(logits_BHLM, seen_BLM)
   unseen_BHLM = jnp.where(seen_BLM[:, None], 0.0, w_BHLM)
-  o_BLHK = jnp.einsum("BHLM,BMHK->BLHK", w_BHLM, v_BLHK)
+  mixed_BLHK = jnp.einsum("BHLM,BMHK->BLHK", w_BHLM, variant.values(params, v_BLHK))
+  o_BLHK = variant.mixed(params, mixed_BLHK)
   out_BLHK = variant.output(params, x_BLD, o_BLHK)
   tile = lambda x_BHLM: x_BHLM[:, :, SOME, KEYS]
   uses = variant.overrides
@@ -330,6 +341,13 @@ def act(
   if uses("seen"):
     part_BLM = rule.seen(queries, keys)
     apart["seen"] = jnp.max(1.0 * (part_BLM != seen_BLM[:, SOME, KEYS]))
+  if uses("values"):
+    whole, part = (variant.values(params, v) for v in (v_BLHK, v_BLHK[:, SOME]))
+    apart["values"] = apart_by(whole[:, SOME], part)
+  if uses("mixed"):
+    apart["mixed"] = apart_by(
+      o_BLHK[:, SOME], variant.mixed(params, mixed_BLHK[:, SOME])
+    )
   if uses("output"):
     part = variant.output(params, x_BLD[:, SOME], o_BLHK[:, SOME])
     apart["output"] = apart_by(out_BLHK[:, SOME], part)

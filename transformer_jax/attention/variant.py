@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -32,12 +32,18 @@ class Variant:
     extra        -> logit_H            one more term in the sum        sinks
     pointwise    s_LM -> w_LM          weights, each by itself         sigmoid
     weigh        s_BHLM -> w_BHLM      weights, a whole row at once    entmax
+    values       v -> v                values, before they are mixed   laser
+    mixed        o -> o                mixtures of values              laser
     output       x, o -> o             before the output projection    gated
 
   Hooks are pure functions of parameters. `dot`, `logits` and `pointwise` see one head
   of one sequence; a parameter whose axes start with H has a slice for each head. Sums
   apply `condition`, `logits` and `output` from left to right.
   """
+
+  signed: ClassVar[bool] = False  # weights may be negative
+  positive: ClassVar[bool] = False  # mixtures of what `values` gives must be positive
+  rereads: ClassVar[bool] = False  # weights read earlier queries, which no cache keeps
 
   def projections(self) -> Projections:
     """Returns how tokens become queries, keys and values."""
@@ -110,6 +116,14 @@ class Variant:
     """
     raise NotImplementedError
 
+  def values(self, params: Arrays, v_BMGE: jax.Array) -> jax.Array:
+    """Changes each value, before they are mixed."""
+    return v_BMGE
+
+  def mixed(self, params: Arrays, o_BLHE: jax.Array) -> jax.Array:
+    """Changes the mixtures of values, right after they are made."""
+    return o_BLHE
+
   def output(self, params: Arrays, x_BLD: jax.Array, o_BLHE: jax.Array) -> jax.Array:
     """Changes what the heads found; x_BLD is what attention read."""
     return o_BLHE
@@ -152,7 +166,9 @@ ONE_OF = {  # what only one part of a sum may decide
   "the scale": ("scale",),
   "how a query meets a key": ("dot", "features"),
   "how scores become weights": ("extra", "pointwise", "weigh"),
+  "what is mixed": ("values", "mixed"),
 }
+SIGNS = "signed", "positive"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,6 +184,24 @@ class Sum(Variant):
         raise SpecError(
           f"{' and '.join(deciding)} both decide {what}; keep one of them"
         )
+    if self.signed and self.positive:
+      names = {of: next(p.name for p in self.parts if getattr(p, of)) for of in SIGNS}
+      raise SpecError(
+        f"{names['signed']} may give negative weights, and {names['positive']} needs"
+        " mixtures above zero; keep one of them"
+      )
+
+  @property
+  def signed(self) -> bool:
+    return any(part.signed for part in self.parts)
+
+  @property
+  def positive(self) -> bool:
+    return any(part.positive for part in self.parts)
+
+  @property
+  def rereads(self) -> bool:
+    return any(part.rereads for part in self.parts)
 
   @property
   def name(self) -> str:

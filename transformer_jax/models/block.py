@@ -26,6 +26,11 @@ class Attention(nn.Module):
 
     shared   the encoding with the parameters that all layers share
     """
+    if cache is not None and self.variant.rereads:
+      raise ValueError(
+        f"{self.variant.name} reads earlier queries, which no cache keeps; decode with"
+        " empty_cache(model.arch, ...), which reads the text again with each token"
+      )
     dims = self.arch.dims
     projections = self.variant.projections().fit(dims)
     w = {
@@ -53,6 +58,7 @@ class Attention(nn.Module):
       k_BMGK, v_BMGE = projections.read(w, kept)
       q_BLHK, k_BMGK = self.variant.condition(rule.params, q_BLHK, k_BMGK)
       q_BLHK, k_BMGK = projections.turn(position, q_BLHK, k_BMGK, q_at, k_at)
+      v_BMGE = self.variant.values(rule.params, v_BMGE)
       return q_BLHK, {"key": k_BMGK, "value": v_BMGE}
 
     once = projections.keeps_keys and position.turns_once(k_at)
@@ -71,7 +77,8 @@ class Attention(nn.Module):
     elif not once:
       q_BLHK, kept = turned(q_BLHK, kept, q_at, k_at)
     attended = q_BLHK, kept["key"], kept["value"], q_at, k_at, position, scale
-    out_BLHE = projections.found(w, self.arch.core(*attended, rule, self.drop()))
+    out_BLHE = self.arch.core(*attended, rule, self.drop())
+    out_BLHE = projections.found(w, self.variant.mixed(rule.params, out_BLHE))
     out_BLHE = self.variant.output(rule.params, x_BLD, out_BLHE)
     return projections.out(w, out_BLHE, x_BLD), cache
 

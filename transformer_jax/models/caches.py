@@ -2,7 +2,8 @@
 
 Layers keep what they made of earlier tokens. That is what a full pass over the text
 makes of them, unless later tokens change earlier ones in a text of that length
-(`PositionalEncoding.settled`): then the text is kept, and read again with each token.
+(`PositionalEncoding.settled`), or weights read what no cache keeps (`Variant.rereads`):
+then the text is kept, and read again with each token.
 """
 
 import functools
@@ -27,7 +28,8 @@ def empty_cache(arch: Architecture, B: int, M: int, frozen: bool = False) -> Any
            turned as they were, as in HuggingFace's models. Differs from the full pass
            where later tokens change earlier ones
   """
-  if not frozen and _changes(arch, M):
+  rereads = form(arch.attention, arch.decoding).rereads
+  if rereads or (not frozen and _changes(arch, M)):
     token_BM1 = jax.ShapeDtypeStruct((B, M, 1), jnp.int32)
     ids = form(arch.position, arch.decoding).ids
     at = coords.absent(B, M)

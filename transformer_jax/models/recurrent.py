@@ -143,6 +143,7 @@ class Look(nn.Module):
     params = make(variant.weights(sizes)) | own(self, variant.init, sizes)
     position, k_at = bind(PositionalEncoding(), {}, dims), k_at.replace(data={})
     k_BMGK, v_BMGE = projections.read(w, projections.memory(w, source_BMD))
+    v_BMGE = variant.values(params, v_BMGE)
 
     def look(x_BLD, at):
       q_at, q_BLHK = at.replace(data={}).bidirectional(), projections.query(w, x_BLD)
@@ -151,7 +152,8 @@ class Look(nn.Module):
       q_BLHK, k = projections.turn(position, q_BLHK, k, q_at, k_at)
       rule = Rule(variant, params)
       o_BLHE = self.arch.core(q_BLHK, k, v_BMGE, q_at, k_at, position, scale, rule)
-      o_BLHE = variant.output(params, x_BLD, projections.found(w, o_BLHE))
+      o_BLHE = projections.found(w, variant.mixed(params, o_BLHE))
+      o_BLHE = variant.output(params, x_BLD, o_BLHE)
       return projections.out(w, o_BLHE, x_BLD)
 
     return look

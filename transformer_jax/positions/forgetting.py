@@ -1,4 +1,7 @@
-"""Forgetting Transformer. Lin et al., 2025. https://arxiv.org/abs/2503.02130"""
+"""Forgetting Transformer. Lin et al., 2025. https://arxiv.org/abs/2503.02130
+
+The form that looks both ways is that of x-transformers' `DataDependentAlibi`.
+"""
 
 import dataclasses
 
@@ -10,7 +13,9 @@ from transformer_jax.positions.sums import running
 from transformer_jax.spec import SpecError
 
 GATES = "token", "head", "fixed"
-SUMS = "kept_BLH", "kept_low_BLH"  # of log gates: two numbers, added up
+# Sums of log gates, each of two numbers that are added up.
+PAST = "kept_BLH", "kept_low_BLH"
+FUTURE = "kept_back_BLH", "kept_back_low_BLH"
 
 
 @positions.register("forgetting")
@@ -19,16 +24,20 @@ class Forgetting(PositionalEncoding):
   """Lets each token say how much of the past every head forgets.
 
   The bias is the sum of log forget gates after the key up to the query; a constant gate
-  is ALiBi.
+  is ALiBi. In attention that looks both ways, each head also has gates for keys after
+  the query: their bias is the sum of those after the query up to the key. Padding
+  forgets nothing.
 
   gate     token: read off each token; head: one number per head, learned; fixed: one
            number per head, never trained
   memory   (first, last): gates start by keeping exp(-1 / T) per token, with T from the
            first head's to the last's in equal ratios; None: half
+  causal   False: this is the form for attention that looks both ways
   """
 
   gate: str = "token"
   memory: tuple[float, float] | None = None
+  causal: bool = True
   per_layer = True
   longer = "decays"
 
@@ -41,47 +50,68 @@ class Forgetting(PositionalEncoding):
       raise SpecError(f"forgetting: memory is in tokens, above 0, not {self.memory}")
 
   def init(self, key, dims):
-    weight_DH = 0.02 * jax.random.normal(key, (dims.D, dims.H))
-    params = {"forget_DH": weight_DH} if self.gate == "token" else {}
-    return params | ({} if self.gate == "fixed" else self._start(dims))
+    if self.gate == "fixed":
+      return {}
+    return self._weights(key, dims) | self._start(dims)
 
   def constants(self, dims):
     return self._start(dims) if self.gate == "fixed" else {}
 
   def bidirectional(self):
-    raise ValueError(
-      "forgetting sums gates from the key forward to the query and has no meaning for"
-      " keys in the future; use it in a decoder"
-    )
+    return dataclasses.replace(self, causal=False)
+
+  @property
+  def ways(self) -> dict[str, str]:
+    """Maps each direction's part of parameter names to the name of its log gates."""
+    return {"": PAST[0]} | ({} if self.causal else {"back_": FUTURE[0]})
 
   def token_data(self, params, x_BLD, q_BLHK):
-    logits_BLH = params["forget_shift_H"]
-    if self.gate == "token":
-      logits_BLH += x_BLD.astype(jnp.float32) @ params["forget_DH"]
-    kept_BLH = jax.nn.log_sigmoid(logits_BLH)
-    return {
-      "kept_BLH": jnp.broadcast_to(kept_BLH, (*x_BLD.shape[:2], *logits_BLH.shape[-1:]))
-    }
+    x_BLD = x_BLD.astype(jnp.float32)
+    kept = {}
+    for way, name in self.ways.items():
+      logits_BLH = params[f"forget_{way}shift_H"]
+      if self.gate == "token":
+        logits_BLH += x_BLD @ params[f"forget_{way}DH"]
+      shape = (*x_BLD.shape[:2], *logits_BLH.shape[-1:])
+      kept[name] = jnp.broadcast_to(jax.nn.log_sigmoid(logits_BLH), shape)
+    return kept
 
   def accumulate(self, params, data, at):
     # Only differences within a text count, so sums may run on through other texts.
-    return dict(zip(SUMS, running(data["kept_BLH"]), strict=True))
+    real_BL1 = at.real_BL[..., None]
+    found = {}
+    for sums in (PAST, FUTURE):
+      if sums[0] in data:
+        kept_BLH = jnp.where(real_BL1, data[sums[0]], 0.0)
+        found |= dict(zip(sums, running(kept_BLH), strict=True))
+    return found
 
   def score(self, params, s_LM, tile):
-    return s_LM + kept_between(tile.q_data, tile.k_data)
+    bias_LM = kept_between(tile.q_data, tile.k_data)
+    if not self.causal:
+      # Sums of log gates only fall: each difference is above zero on the other's side.
+      ahead_LM = kept_between(tile.k_data, tile.q_data, FUTURE).T
+      bias_LM = jnp.minimum(bias_LM, 0.0) + jnp.minimum(ahead_LM, 0.0)
+    return s_LM + bias_LM
+
+  def _weights(self, key, dims):
+    if self.gate != "token":
+      return {}
+    keys = {"": key, "back_": jax.random.fold_in(key, 1)}
+    draw = lambda key: 0.02 * jax.random.normal(key, (dims.D, dims.H))
+    return {f"forget_{way}DH": draw(keys[way]) for way in self.ways}
 
   def _start(self, dims):
-    if self.memory is None:
-      return {"forget_shift_H": jnp.zeros(dims.H)}
-    T_H = jnp.geomspace(*self.memory, dims.H)
-    return {"forget_shift_H": -jnp.log(jnp.expm1(1 / T_H))}
+    T_H = None if self.memory is None else jnp.geomspace(*self.memory, dims.H)
+    shift_H = jnp.zeros(dims.H) if T_H is None else -jnp.log(jnp.expm1(1 / T_H))
+    return {f"forget_{way}shift_H": shift_H for way in self.ways}
 
 
-def kept_between(q_data, k_data):
-  """Returns the sum of log gates after each key up to each query, [..., L, M].
+def kept_between(late, early, sums=PAST):
+  """Returns the sum of log gates after early tokens up to late ones, [..., L, M].
 
   Sums are subtracted from each other first: beside them a score has no digits.
   """
-  apart = lambda name: q_data[name][..., :, None] - k_data[name][..., None, :]
-  high, low = map(apart, SUMS)
+  apart = lambda name: late[name][..., :, None] - early[name][..., None, :]
+  high, low = map(apart, sums)
   return high + low

@@ -67,6 +67,14 @@ class Alternate(Variant):
     return dataclasses.replace(self, usual=usual, last=last)
 
 
+def _as_any(what: str) -> property:
+  return property(lambda self: any(getattr(part, what) for part in self.parts))
+
+
+for _what in ("signed", "positive", "rereads"):
+  setattr(Alternate, _what, _as_any(_what))
+
+
 def _as_first_layer(hook: str) -> property:
   return property(lambda self: getattr(self.layer(0), hook))
 

@@ -7,6 +7,9 @@ import jax.numpy as jnp
 
 from transformer_jax.attention.variant import Variant, attentions
 from transformer_jax.product import project
+from transformer_jax.spec import SpecError
+
+ACTIVATIONS = {"sigmoid": jax.nn.sigmoid, "silu": jax.nn.silu}
 
 
 @attentions.register("gated")
@@ -14,12 +17,22 @@ from transformer_jax.product import project
 class Gated(Variant):
   """Multiplies what heads found by a sigmoid of a projection of the tokens.
 
-  headwise   one gate for each head; else one for each of its features
-  start      gates have a learned bias, which starts here; None: they have none
+  `gated(activation="silu")` is x-transformers' `swiglu_values`.
+
+  headwise     one gate for each head; else one for each of its features
+  start        gates have a learned bias, which starts here; None: they have none
+  activation   sigmoid, or silu: x sigmoid(x), which may pass one and be negative
   """
 
   headwise: bool = False
   start: float | None = None
+  activation: str = "sigmoid"
+
+  def __post_init__(self):
+    if self.activation not in ACTIVATIONS:
+      raise SpecError(
+        f"gated: activation is {self.activation!r}; write {' or '.join(ACTIVATIONS)}"
+      )
 
   def weights(self, dims):
     E = dims.E or dims.K
@@ -38,5 +51,5 @@ class Gated(Variant):
     gate = project(x_BLD, params["gate_DH" if self.headwise else "gate_DHE"], 1)
     if self.start is not None:
       gate += params["gate_shift_H" if self.headwise else "gate_shift_HE"]
-    gate = jax.nn.sigmoid(gate.astype(jnp.float32)).astype(o_BLHE.dtype)
+    gate = ACTIVATIONS[self.activation](gate.astype(jnp.float32)).astype(o_BLHE.dtype)
     return o_BLHE * (gate[..., None] if self.headwise else gate)

@@ -28,6 +28,10 @@ class TalkingHeads(Variant):
   before: bool = True
   after: bool = True
 
+  @property
+  def signed(self):
+    return self.after
+
   def __post_init__(self):
     if not (self.before or self.after):
       raise SpecError("talking_heads mixes nothing; set before=True or after=True")

@@ -1,0 +1,26 @@
+"""Cog attention: weights that may be negative. Lv et al., 2024.
+
+https://arxiv.org/abs/2411.07176
+"""
+
+import dataclasses
+
+import jax.numpy as jnp
+
+from transformer_jax.attention.rule import softmax
+from transformer_jax.attention.variant import Variant, attentions
+
+
+@attentions.register("cog")
+@dataclasses.dataclass(frozen=True)
+class Cog(Variant):
+  """sign(score) * softmax(|score|): the absolute weights of a row add up to one.
+
+  x-transformers' `cog_signed`. A positional bias belongs to the score: one that is
+  large and negative, as `alibi` gives to far keys, makes a large negative weight.
+  """
+
+  signed = True
+
+  def weigh(self, params, s_BHLM, seen_B1LM):
+    return jnp.sign(s_BHLM) * softmax(jnp.abs(s_BHLM), seen_B1LM)

@@ -1,0 +1,32 @@
+"""Distances between queries and keys. Kim et al., 2021. https://arxiv.org/abs/2006.04710"""
+
+import dataclasses
+
+import jax.numpy as jnp
+
+from transformer_jax.attention.variant import Variant, attentions
+
+
+@attentions.register("l2_distance")
+@dataclasses.dataclass(frozen=True)
+class L2Distance(Variant):
+  """Scores a query and a key by -|q - k|^2 / sqrt(K).
+
+  x-transformers' form: queries and keys have projections of their own. The paper's
+  bound on the Lipschitz constant also needs one shared projection.
+  """
+
+  def dot(self, params, q_LK, k_MK, scale):
+    product_LM = jnp.matmul(q_LK, k_MK.T, preferred_element_type=jnp.float32)
+    square = lambda x: jnp.sum(jnp.square(x.astype(jnp.float32)), axis=-1)
+    return scale * (2 * product_LM - square(q_LK)[:, None] - square(k_MK)[None, :])
+
+  def refusal(self, encoding):
+    # Rotations keep lengths, and so distances depend on relative positions alone.
+    if encoding.overrides("turn") or encoding.overrides("temperature"):
+      return (
+        f"{encoding.name} rescales queries or keys for a dot product, which {self.name}"
+        " does not take; use an encoding that rotates them, such as rope, or one that"
+        " adds a bias, such as alibi"
+      )
+    return None

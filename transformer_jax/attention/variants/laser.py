@@ -1,0 +1,51 @@
+"""LASER: attention to exponentials of values. Duvvuri and Dhillon, 2024.
+
+https://arxiv.org/abs/2411.03493
+"""
+
+import dataclasses
+
+import jax.numpy as jnp
+
+from transformer_jax.attention.variant import Variant, attentions
+from transformer_jax.spec import SpecError
+
+
+@attentions.register("laser")
+@dataclasses.dataclass(frozen=True)
+class Laser(Variant):
+  """log(weights @ exp(values)), which gives the softmax larger gradients.
+
+  exp cannot overflow, because values are first capped to cap * tanh(value / cap), as in
+  x-transformers. The paper subtracts the largest value of the whole text instead, which
+  a decoder does not know. A query that attends to nothing gets zeros.
+
+  cap   no value is above it or below its negative
+  """
+
+  cap: float = 15.0
+  positive = True
+
+  def __post_init__(self):
+    if not 0 < self.cap <= 40:
+      raise SpecError(
+        f"laser: cap is {self.cap!r}; write a number above 0, up to 40: float32 ends"
+        " at exp(88)"
+      )
+
+  def values(self, params, v_BMGE):
+    capped_BMGE = self.cap * jnp.tanh(v_BMGE.astype(jnp.float32) / self.cap)
+    return jnp.exp(capped_BMGE).astype(v_BMGE.dtype)
+
+  def mixed(self, params, o_BLHE):
+    empty_BLHE = o_BLHE == 0
+    log_BLHE = jnp.log(jnp.where(empty_BLHE, 1, o_BLHE).astype(jnp.float32))
+    return jnp.where(empty_BLHE, 0, log_BLHE).astype(o_BLHE.dtype)
+
+  def refusal(self, encoding):
+    if encoding.overrides("values"):
+      return (
+        f"{encoding.name} adds to the mixture of values, of which {self.name} takes the"
+        " logarithm; use another encoding or another attention"
+      )
+    return None

@@ -1,0 +1,51 @@
+"""Selective attention: tokens that others no longer need. Leviathan et al., 2024.
+
+https://arxiv.org/abs/2410.02703
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from transformer_jax.attention.rule import softmax
+from transformer_jax.attention.variant import Variant, attentions
+from transformer_jax.spec import SpecError
+
+
+@attentions.register("selective")
+@dataclasses.dataclass(frozen=True)
+class Selective(Variant):
+  """Subtracts from every head's scores what earlier queries had against a key.
+
+  Each query holds relu(score) of head 0 against each key before its own, and all later
+  queries of its text add that up (section 3 of the paper). Nothing is held against the
+  first token of a text, nor by a token against itself. No parameters. A cache of keys
+  does not hold these sums: decoding reads the text again with each token.
+  """
+
+  rereads = True
+
+  def weigh(self, params, s_BHLM, seen_B1LM):
+    seen_BLM = seen_B1LM[:, 0]
+    later_BLM = jax.lax.cumsum(seen_BLM.astype(jnp.int32), axis=2, reverse=True)
+    own_BLM = seen_BLM & (later_BLM == 1)  # nobody sees past its own key
+    # A text starts with the key whose own query sees nothing else.
+    alone_BL1 = jnp.sum(seen_BLM, axis=2, keepdims=True) == 1
+    start_B1M = jnp.any(own_BLM & alone_BL1, axis=1, keepdims=True)
+    counts_BLM = seen_BLM & ~own_BLM & ~start_B1M
+    against_BLM = jnp.where(counts_BLM, jax.nn.relu(s_BHLM[:, 0]), 0.0)
+    before_BLM = jnp.pad(against_BLM, ((0, 0), (1, 0), (0, 0)))[:, :-1]
+    return softmax(s_BHLM - jnp.cumsum(before_BLM, axis=1)[:, None], seen_B1LM)
+
+  def bidirectional(self):
+    raise SpecError(
+      "selective adds up what earlier queries had against a key, and where all see all"
+      " there is no earlier; use it in a decoder"
+    )
+
+  def cross(self):
+    raise SpecError(
+      "selective adds up what earlier queries had against a key of their own text; use"
+      " it in a decoder, without an encoder"
+    )

@@ -1,0 +1,34 @@
+"""Explicit sparse attention. Zhao et al., 2019. https://arxiv.org/abs/1912.11637"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from transformer_jax.attention.rule import MASKED, softmax
+from transformer_jax.attention.variant import Variant, attentions
+from transformer_jax.spec import SpecError
+
+
+@attentions.register("topk")
+@dataclasses.dataclass(frozen=True)
+class TopK(Variant):
+  """Softmax over the k highest scores of each query; all other weights are zero.
+
+  Keys that tie with the k-th highest score are kept too, as in the paper's equation 5.
+  The gradient goes through the kept scores alone; with k=1, queries and keys get none.
+
+  k   how many keys; a query that sees no more than k of them has a plain softmax
+  """
+
+  k: int = 8
+
+  def __post_init__(self):
+    if not (isinstance(self.k, int) and self.k > 0):
+      raise SpecError(f"topk: k is {self.k!r}; write a whole number above 0")
+
+  def weigh(self, params, s_BHLM, seen_B1LM):
+    k = min(self.k, s_BHLM.shape[-1])
+    masked_BHLM = jax.lax.stop_gradient(jnp.where(seen_B1LM, s_BHLM, MASKED))
+    least_BHL1 = jax.lax.top_k(masked_BHLM, k)[0][..., -1:]
+    return softmax(s_BHLM, seen_B1LM & (masked_BHLM >= least_BHL1))

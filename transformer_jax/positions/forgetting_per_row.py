@@ -1,0 +1,66 @@
+"""Forget gates that each query chooses. x-transformers' `PerRowDataDependentAlibi`.
+
+https://github.com/lucidrains/x-transformers, after Lin et al., 2025,
+https://arxiv.org/abs/2503.02130
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from transformer_jax.positions.base import PositionalEncoding, positions
+from transformer_jax.spec import SpecError
+
+
+@positions.register("forgetting_per_row")
+@dataclasses.dataclass(frozen=True)
+class ForgettingPerRow(PositionalEncoding):
+  """Lets each query say how much every token between a key and itself forgets.
+
+  The gate of query i and token t is sigmoid(a_i . b_t / sqrt(width)), with small
+  projections a and b in each head. The bias of key j is the sum of log gates from j up
+  to the token before the query.
+
+  width   of the projections
+  """
+
+  width: int = 8
+  per_layer = True
+  longer = "decays"
+
+  def __post_init__(self):
+    if not (isinstance(self.width, int) and self.width > 0):
+      raise SpecError(
+        f"forgetting_per_row: width is {self.width!r}; write a whole number above 0"
+      )
+
+  def init(self, key, dims):
+    names, shape = ("forget_query_DHW", "forget_key_DHW"), (dims.D, dims.H, self.width)
+    normal = lambda key: jax.random.normal(key, shape) * dims.D**-0.5
+    return {n: normal(k) for n, k in zip(names, jax.random.split(key), strict=True)}
+
+  def bidirectional(self):
+    raise ValueError(
+      "forgetting_per_row sums gates from the key forward to the query and has no"
+      " meaning for keys in the future; use it in a decoder"
+    )
+
+  def token_data(self, params, x_BLD, q_BLHK):
+    project = lambda w_DHW: jnp.einsum(
+      "BLD,DHW->BLHW", x_BLD.astype(jnp.float32), w_DHW
+    )
+    return {
+      "gate_query_BLHW": project(params["forget_query_DHW"]),
+      "gate_key_BLHW": project(params["forget_key_DHW"]),
+    }
+
+  def rows(self, params, s_HLM, tile):
+    a_HLW, b_HMW = tile.q_data["gate_query_BLHW"], tile.k_data["gate_key_BLHW"]
+    logits_HLM = jnp.einsum("HLW,HMW->HLM", a_HLW, b_HMW) * self.width**-0.5
+    seen_LM = tile.seen_LM
+    count_LM = seen_LM.astype(jnp.int32)
+    later_LM = jax.lax.cumsum(count_LM, axis=count_LM.ndim - 1, reverse=True)
+    before_LM = seen_LM & (later_LM > 1)  # nobody sees past its own key
+    kept_HLM = jnp.where(before_LM, jax.nn.log_sigmoid(logits_HLM), 0.0)
+    return s_HLM + jax.lax.cumsum(kept_HLM, axis=2, reverse=True)
