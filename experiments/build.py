@@ -258,10 +258,14 @@ def flops_per_token(experiment: Experiment, arrays: Any) -> float:
   plain = trained.model.clone(arch=written_out(arch))
   # All logits at once: pieces of the loss would be a loop too.
   trainer = dataclasses.replace(trained, model=plain, held=2**62)
+  tokens = 0
 
   def step(arrays, state):
-    return trainer.step(state, trainer.batch(arrays, state))
+    nonlocal tokens
+    batch = trainer.batch(arrays, state)
+    tokens = batch.tokens  # known when the step is traced
+    return trainer.step(state, batch)
 
   state = (trainer if arch.scan else trained).shapes  # a scan stacks its layers
   counted = jax.jit(step).lower(arrays, state).cost_analysis()
-  return counted["flops"] / tokens_per_step(trainer, arrays)
+  return counted["flops"] / tokens

@@ -2,8 +2,9 @@
 
 import contextlib
 import ctypes
+import gc
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from experiments.config import ConfigError
 
@@ -29,6 +30,21 @@ def keep_memory() -> None:
     mallopt = ctypes.CDLL(None).mallopt
     for option, value in KEEP.items():
       mallopt(option, value)
+
+
+@contextlib.contextmanager
+def rare_collection(objects: int = 500_000) -> Iterator[None]:
+  """Looks for garbage only after so many new objects, about 100 MiB of them.
+
+  Traces are made of small objects that stay. Looking through them after every 700, as
+  Python does, takes a fifth of the time of tracing.
+  """
+  usual = gc.get_threshold()
+  gc.set_threshold(objects, *usual[1:])
+  try:
+    yield
+  finally:
+    gc.set_threshold(*usual)
 
 
 def cores() -> int:

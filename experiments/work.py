@@ -48,7 +48,8 @@ def work(
   """
   check(todo)
   if request.dry_run:
-    return dry_run(request, todo)
+    with cpu.rare_collection():
+      return dry_run(request, todo)
   make_patient()
   _begin(request.workdir, sweep)
   _announce(request, todo)

@@ -12,6 +12,8 @@ from experiments.configs import base
 from experiments.train import describe
 from transformer_jax.data.base import tasks
 from transformer_jax.data.translation import FEW
+from transformer_jax.evaluation.lengths import Evaluator
+from transformer_jax.models.transformer import Transformer
 
 SMALL = {"model.width": 8, "model.heads": 2, "model.feedforward": 8, "model.layers": 1}
 SMALL |= {"train.rows": 2, "train.length": 8, "evaluate.lengths": (1,)}
@@ -72,6 +74,25 @@ def test_costs_without_data_are_those_with_data(name, folder):
   # Two moments for each parameter, and the optimizer's counts.
   seeds, numbers = len(config.seeds), 3 * found["parameters"]
   assert 0 <= found["state_bytes"] - 4 * seeds * numbers <= 64 * seeds
+
+
+def test_a_dry_run_traces_a_model_three_times(monkeypatch):
+  traced, read = [], Transformer.read
+  monkeypatch.setattr(
+    Transformer, "read", lambda self, *args: traced.append(0) or read(self, *args)
+  )
+  config = resolve(base.get_config(), SMALL | {"evaluate.lengths": (1, 4)})
+  describe(config)
+  assert len(traced) == 3  # its parameters, a training step, the longest texts
+
+
+def test_a_dry_run_scores_as_a_run_where_a_class_is_a_user_s(monkeypatch):
+  checked = []
+  check = lambda self, params, arrays, lengths: checked.append(lengths)
+  monkeypatch.setattr(Evaluator, "check", check)
+  own = {"model.position": "tests.user.own.my_spiral:Spiral"}
+  describe(resolve(base.get_config(), SMALL | own))
+  assert checked == [(8,)]
 
 
 def test_every_task_that_loads_something_says_its_shapes():

@@ -153,6 +153,13 @@ def test_what_cannot_be_scored_is_refused_before_anything_compiles():
   model, task, params = make("learned", tasks.build("recall(keys=5)"))
   evaluator = Evaluator(model, task, rows=2, chunk=2)
   evaluator.check(params, (), (2, 4, 8))  # 8 pairs are past the table and not scored
+  one = jax.eval_shape(lambda: jax.tree.map(lambda x: x[0], params))
+  evaluator.check_longest(one, (2, 4, 8))
   model, task, params = make("rope", tasks.build("recall(keys=5)"))
-  with pytest.raises(SpecError, match=r"write recall\(keys=8\)"):
-    Evaluator(model, task, rows=2, chunk=2).check(params, (), (2, 4, 8))
+  evaluator = Evaluator(model, task, rows=2, chunk=2)
+  for check in (
+    lambda: evaluator.check(params, (), (2, 4, 8)),
+    lambda: evaluator.check_longest(one, (2, 4, 8)),
+  ):
+    with pytest.raises(SpecError, match=r"write recall\(keys=8\)"):
+      check()
