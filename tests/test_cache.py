@@ -5,10 +5,11 @@ import os
 import threading
 import time
 
+import jax
 import numpy as np
 import pytest
 
-from transformer_jax.data import cache, tokenized
+from transformer_jax.data import cache, encoded, tokenized, translation
 from transformer_jax.data.base import tasks
 from transformer_jax.data.tokenizers.subword import Subword
 
@@ -69,6 +70,44 @@ def test_a_second_process_reads_the_same_tokens(text, monkeypatch):
   assert facts["tokens"] == plain[1]["tokens"] and entries(text) == [entry]
   build(text).keep(text.parent / "run")
   assert (text.parent / "run" / "tokenizer" / "tokenizer.model").exists()
+
+
+LINES = [(f"small text {n} of words", f"kleiner text {n % 9}") for n in range(60)]
+CONLL = "\n\n".join(f"word{n}\tA\nof\tB\n{n % 7}\tA" for n in range(60)) + "\n"
+APART = {  # a task's spec, and a file of what it reads
+  "translation": ("pair='en-de', packed=2", "\n".join("\t".join(x) for x in LINES)),
+  "classification": ("classes=2", "\n".join(f"{a}\t{b[-1] < '5'}" for a, b in LINES)),
+  "tagging": ("classes=2", CONLL),
+}
+
+
+@pytest.mark.parametrize("name", APART)
+def test_texts_that_stay_apart_are_tokenized_once(name, text, monkeypatch):
+  fields, content = APART[name]
+  folder = text.parent / "apart"
+  folder.mkdir()
+  for split in ("train", "test"):
+    (folder / f"{split}.tsv").write_text(content)
+  task = tasks.build(
+    f"{name}({str(folder)!r}, {fields}, tokenizer='subword(size=300)')"
+  )
+  monkeypatch.setattr(encoded, "LEAST", 1000)
+  monkeypatch.setenv(cache.VARIABLE, "")
+  plain = task.load()
+  monkeypatch.setenv(cache.VARIABLE, str(text.parent / "cache"))
+  translation._learned.cache_clear()
+  task.load()
+  (entry,) = entries(text)
+  (entry / "train.npy").write_bytes(b"damaged")
+  task.load()  # which makes it again
+  translation._learned.cache_clear()
+  never(monkeypatch)
+  arrays, facts = task.load()
+  assert facts == plain[1]
+  jax.tree.map(np.testing.assert_array_equal, arrays, plain[0])
+  assert jax.tree.all(jax.tree.map(lambda x, y: x.dtype == y.dtype, arrays, plain[0]))
+  batch = lambda data: task.batch(data, jax.random.key(0), 2, 16)
+  jax.tree.map(np.testing.assert_array_equal, batch(arrays), batch(plain[0]))
 
 
 def test_other_text_and_other_tokenizers_are_other_entries(text, monkeypatch):

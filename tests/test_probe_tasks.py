@@ -12,8 +12,10 @@ from transformer_jax.data import probe
 from transformer_jax.data.base import Batch, Task, tasks
 from transformer_jax.data.strings import Strings
 from transformer_jax.data.tasks.copy import Copy
+from transformer_jax.evaluation.lengths import Evaluator
 from transformer_jax.positions import coords
 from transformer_jax.spec import SpecError
+from transformer_jax.training.step import Trainer
 
 # These read files, which the quick test leaves alone.
 FILES = {"text", "translation", "tokens", "prefix_tokens", "masked", "spans"}
@@ -136,3 +138,31 @@ def test_a_task_may_need_longer_texts(kind):
 def test_what_is_right_passes():
   probe.check(task())
   probe.check(Copy())
+
+
+@pytest.mark.parametrize(
+  "build",
+  [
+    lambda task: Trainer(None, task, None, None, rows=2, length=4),
+    lambda task: Evaluator(None, task, rows=2, chunk=2),
+  ],
+  ids=["trainer", "evaluator"],
+)
+def test_a_task_given_in_python_is_tried(build):
+  too_large = changed(target_BL=lambda drawn: drawn.target_BL + 8)
+  with pytest.raises(SpecError, match="Mine has the numbers 0 to 7"):
+    build(task(**too_large))
+  build(task())
+
+
+def test_a_task_is_tried_once(monkeypatch):
+  tried, mine = [], task()
+  draw = type(mine).batch
+  monkeypatch.setattr(
+    type(mine), "batch", lambda self, *args, **kw: tried.append(0) or draw(self, *args)
+  )
+  both = Trainer(None, mine, None, None, 2, 4), Evaluator(None, mine, 2, 2)
+  first = len(tried)
+  for each in both:
+    dataclasses.replace(each, rows=4)
+  assert 0 < first == len(tried)

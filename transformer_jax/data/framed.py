@@ -4,8 +4,7 @@
 """
 
 import dataclasses
-import functools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
@@ -13,10 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from transformer_jax.data.examples import Example
-from transformer_jax.data.tokenizers import PAD, Tokenizer
+from transformer_jax.data.tokenizers import PAD
 
 NONE = -1  # the class of a token that has none
-MEMORY = 2**16  # parts whose tokens are remembered: words come again
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,24 +72,26 @@ def places(
 
 
 def laid_end_to_end(
-  some: list[Example], tokenizer: Tokenizer, labels: list[str]
+  some: list[Example], pieces: Iterable[list[int]], labels: list[str]
 ) -> tuple[list[Example], dict[str, np.ndarray]]:
   """Returns the examples that have tokens, and their arrays.
 
   token_N, and label_N: the class of the first token of each part, else NONE; start_E
   and size_E: where in token_N an example is; before_E: how many of its tokens come
   before the second text.
+
+  pieces   the tokens of each text of each example, one after another
   """
   number = {label: n for n, label in enumerate(labels)}
-  encode = functools.lru_cache(MEMORY)(tokenizer.encode)
+  turn = iter(pieces)
   kept, tokens, classes, sizes, before = [], [], [], [], []
   for example in some:
     own, marks = [], []
-    for part, label in zip(example.parts, example.labels, strict=True):
-      piece = encode(part)
+    for _, label in zip(example.parts, example.labels, strict=True):
+      piece = next(turn)
       own += piece
       marks += [number[label], *[NONE] * (len(piece) - 1)] if piece else []
-    second = [token for part in example.second for token in encode(part)]
+    second = [token for _ in example.second for token in next(turn)]
     if not own or bool(second) != bool(example.second):
       continue
     kept.append(example)

@@ -13,7 +13,7 @@ import numpy as np
 
 from transformer_jax import untrusted
 from transformer_jax.aside import set_aside
-from transformer_jax.data import examples, files, framed, parallel
+from transformer_jax.data import encoded, examples, files, framed, parallel
 from transformer_jax.data.base import (
   MANY,
   Batch,
@@ -23,12 +23,13 @@ from transformer_jax.data.base import (
   note,
   shape,
 )
+from transformer_jax.data.cache import Tokenized
 from transformer_jax.data.examples import Example, Form
 from transformer_jax.data.files import DataError
 from transformer_jax.data.framed import NONE, Places
 from transformer_jax.data.guesses import guesses
 from transformer_jax.data.order import each_once
-from transformer_jax.data.tokenizers import tokenizers
+from transformer_jax.data.tokenizers import Tokenizer, tokenizers
 from transformer_jax.positions import coords
 
 FILE = "labels.json"  # with a run: what its classes are called
@@ -108,8 +109,8 @@ class Labelled(Task):
     found, facts = examples.read(
       self.source, self.form, splits, self.data_dir, self.limit
     )
-    texts = (" ".join(x.texts) for x in found["train"])
-    tokenizer = tokenizers.build(self.tokenizer).train(texts)
+    tokens = self._encoded(found)
+    tokenizer = tokens.tokenizer
     labels = self._labels(found)
     learned[self] = tokenizer, labels
     facts |= {**tokenizer.facts, "labels": len(labels)}
@@ -117,7 +118,8 @@ class Labelled(Task):
     facts |= guesses(found["train"], found[self.split])
     arrays = {"frame_2": np.array([tokenizer.start, tokenizer.end], np.int32)}
     for name, split in (("train", "train"), ("scored", self.split)):
-      kept, arrays[name] = framed.laid_end_to_end(found[split], *learned[self])
+      each = encoded.pieces(tokens, split)
+      kept, arrays[name] = framed.laid_end_to_end(found[split], each, labels)
       facts["left_out"][split] |= parallel.left_out(found[split], kept, "no token")
       facts.setdefault("examples", {})[split] = len(kept)
     facts["fit"] = _fit(arrays["train"]["size_E"] + 2 + self.pairs)
@@ -195,6 +197,19 @@ class Labelled(Task):
   def answered(self, example: Example, found: list[Answer]) -> str:
     """Returns a line that says what a model found of each part of an example."""
     raise NotImplementedError
+
+  def _encoded(self, found: dict[str, list[Example]]) -> Tokenized:
+    """Returns the tokens of all parts, by a tokenizer trained on whole examples."""
+
+    def learn() -> Tokenizer:
+      texts = (" ".join(x.texts) for x in found["train"])
+      return tokenizers.build(self.tokenizer).train(texts)
+
+    texts = {
+      split: [text for x in some for text in x.texts] for split, some in found.items()
+    }
+    counts = encoded.digest([str(len(x.texts)) for x in found["train"]])
+    return encoded.encoded(self.tokenizer, texts, learn, ["examples", counts])
 
   def _labels(self, found: dict[str, list[Example]]) -> list[str]:
     """Returns all labels, sorted; those never trained on count as wrong guesses."""

@@ -5,6 +5,7 @@ a task that loads files only what its class says is tested, since loading takes 
 """
 
 import functools
+from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -17,36 +18,50 @@ from transformer_jax.members import call, check_members, failed, kind_of, outsid
 from transformer_jax.spec import SpecError, nearest
 
 KINDS = "decoder", "prefix_decoder", "encoder", "encoder_decoder"
-NEEDED = "tokens", "batch", "score"
+HOOKS = "batch", "score"  # of training and of evaluation
 ROWS, LENGTH, SHORT = 4, 6, 4
 LONG = 128  # tokens, which a task takes that needs more than LENGTH
 
 
-def check(task: Any) -> None:
-  """Raises SpecError where a task of a user, or one inside, cannot be trained on."""
+def check(task: Any, hooks: Iterable[str] = HOOKS) -> None:
+  """Raises SpecError where a task of a user, or one inside, cannot be used.
+
+  hooks   those that will be called: a trainer only draws batches to train on
+  """
   for one in parts(task, Task):
     if outside(type(one)):
       check_members(one, Task, by_name=("rows", "length"))
-      probe(one)
+      probe(one, hooks)
 
 
-@functools.lru_cache(maxsize=64)
-def probe(task: Task) -> None:
+def probe(task: Task, hooks: Iterable[str] = HOOKS) -> None:
   """Raises SpecError where a task's batches are not what it declares."""
+  for hook in hooks:
+    _probe(task, hook)
+
+
+@functools.lru_cache(maxsize=128)
+def _probe(task: Task, hook: str) -> None:
   name = type(task).__name__
-  check_declared(task, name)
+  check_declared(task, name, hook)
   if type(task).load is not Task.load:
     return
   try:
     tokens = task.tokens(LENGTH), task.tokens(SHORT)
-    _shape(task, LENGTH)
+    if _has(task, "batch"):
+      _shape(task, LENGTH)
   except (SpecError, DataError):  # it takes no texts so short, in its own words
     return
   except Exception as error:  # whatever a user's code may raise, told by its place
     if not _takes(task, LONG):
       raise failed(f"{name}.batch", error) from error
     return
-  check_batches(task, name, *tokens)
+  check_tokens(name, *tokens)
+  CHECKS[hook](task, name)
+
+
+def _has(task: Task, hook: str) -> bool:
+  return getattr(type(task), hook) is not getattr(Task, hook)
 
 
 def _shape(task: Task, length: int) -> Batch:
@@ -62,11 +77,9 @@ def _takes(task: Task, length: int) -> bool:
     return False
 
 
-def check_declared(task: Task, name: str) -> None:
+def check_declared(task: Task, name: str, hook: str) -> None:
   """Raises SpecError where what a task declares is no such thing."""
-  missing = [
-    hook for hook in NEEDED if getattr(type(task), hook) is getattr(Task, hook)
-  ]
+  missing = [needed for needed in ("tokens", hook) if not _has(task, needed)]
   if missing:
     raise SpecError(f"{name} has no {missing[0]}(); write what Task.{missing[0]} says")
   vocabulary = getattr(task, "vocabulary", None)
@@ -82,13 +95,17 @@ def check_declared(task: Task, name: str) -> None:
     )
 
 
-def check_batches(task: Task, name: str, tokens: Any, short: Any) -> None:
-  """Raises SpecError where batches of training or evaluation are not as declared."""
+def check_tokens(name: str, tokens: Any, short: Any) -> None:
+  """Raises SpecError where numbers of tokens are no whole numbers."""
   for length, found in ((LENGTH, tokens), (SHORT, short)):
     if not isinstance(found, (int, np.integer)) or found < 1:
       raise SpecError(
         f"{name}.tokens({length}) is {kind_of(found)}, {found!r}; return a whole number"
       )
+
+
+def check_drawn(task: Task, name: str) -> None:
+  """Raises SpecError where a batch of training is not as declared."""
   draw = lambda: task.batch((), jax.random.key(0), ROWS, LENGTH, 1.0)
   drawn = run(f"{name}.batch", draw)
   check_batch(task, f"{name}.batch(rows={ROWS}, length={LENGTH})", drawn)
@@ -99,6 +116,10 @@ def check_batches(task: Task, name: str, tokens: Any, short: Any) -> None:
       f"{name}.batch draws other numbers for the same key, and in training the same"
       " ones in all steps; draw from the key with jax.random, never with numpy"
     )
+
+
+def check_scored(task: Task, name: str) -> None:
+  """Raises SpecError where a batch of evaluation is not as declared."""
   score = lambda n: task.score((), jax.random.key(0), ROWS, n, LENGTH)
   scored = run(f"{name}.score", score, np.int32(SHORT))
   where = f"{name}.score(rows={ROWS}, length={SHORT}, bucket={LENGTH})"
@@ -107,6 +128,9 @@ def check_batches(task: Task, name: str, tokens: Any, short: Any) -> None:
     raise SpecError(
       f"{where} counts no prediction; set weight_BL to 1 where one counts"
     )
+
+
+CHECKS = {"batch": check_drawn, "score": check_scored}
 
 
 def run(where: str, function: Any, *args: Any) -> Batch:

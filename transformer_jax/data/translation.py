@@ -24,6 +24,8 @@ from transformer_jax.data.base import (
   shape,
   tasks,
 )
+from transformer_jax.data.cache import Tokenized
+from transformer_jax.data.encoded import encoded
 from transformer_jax.data.files import DataError
 from transformer_jax.data.parallel import Pair
 from transformer_jax.data.tokenized import used
@@ -120,15 +122,22 @@ class Translation(Task):
     that cannot be used.
     """
     pairs, facts = self.read()
-    tokenizer = used[self] = self.learned(pairs["train"])
+    texts = {
+      split: [text for pair in some for text in (pair.source, pair.target)]
+      for split, some in pairs.items()
+    }
+    learn = lambda: self.learned(pairs["train"])
+    found = encoded(self.tokenizer, texts, learn, ["translation", ENOUGH])
+    tokenizer = used[self] = found.tokenizer
     facts |= tokenizer.facts
     note(facts, *tokenizer.notes)
     arrays, ends_2 = {}, np.array([tokenizer.start, tokenizer.end], np.int32)
     for name, split in (("train", "train"), ("scored", self.split)):
-      sides, kept = self._tokens(tokenizer, pairs[split], split)
+      some_P = self._short(found.size_D[split], split)
+      kept = [pairs[split][n] for n in some_P]
       facts["left_out"][split] |= parallel.left_out(pairs[split], kept, "too long")
       facts["pairs"][split] = len(kept)
-      arrays[name] = _arrays(sides) | {"ends_2": ends_2}
+      arrays[name] = _arrays(found, split, some_P) | {"ends_2": ends_2}
     facts["tokens"] = int(arrays["train"]["size_P2"].sum())
     facts["fit"] = _fit(arrays["train"], self.longest)
     return arrays, facts
@@ -198,19 +207,18 @@ class Translation(Task):
     weight_BL = jnp.where((row_B < fit)[:, None], batch.weight_BL, 0.0)
     return dataclasses.replace(batch, weight_BL=weight_BL)
 
-  def _tokens(
-    self, tokenizer: Tokenizer, pairs: list[Pair], split: str
-  ) -> tuple[list[tuple[list[int], list[int]]], list[Pair]]:
-    """Returns the tokens of the pairs that are short enough, and those pairs."""
-    encode = tokenizer.encode
-    rows = [((encode(x.source), encode(x.target)), x) for x in pairs]
-    rows = [row for row in rows if max(map(len, row[0])) <= self.longest]
-    if not rows:
+  def _short(self, size_D: np.ndarray, split: str) -> np.ndarray:
+    """Returns which pairs have no side that is too long.
+
+    size_D   how many tokens each side of each pair has
+    """
+    some_P = np.flatnonzero(size_D.reshape(-1, 2).max(axis=1) <= self.longest)
+    if not some_P.size:
       raise DataError(
         f"every pair of the {split} split of '{self.source}' has a side of more than"
         f" {self.longest} tokens; write translation(longest=...)"
       )
-    return [sides for sides, _ in rows], [pair for _, pair in rows]
+    return some_P
 
 
 @functools.lru_cache(maxsize=2)
@@ -230,13 +238,22 @@ def _learned(spec: str, texts: tuple[str, ...]) -> Tokenizer:
   return tokenizers.build(spec).train(texts)
 
 
-def _arrays(sides: list[tuple[list[int], list[int]]]) -> dict[str, np.ndarray]:
-  """Lays all tokens end to end, the pairs with the shortest longer side first."""
-  sides = sorted(sides, key=lambda both: max(map(len, both)))
-  size_P2 = np.array([[len(side) for side in both] for both in sides], np.int32)
-  token_N = np.array([n for both in sides for side in both for n in side], np.int32)
-  start_P2 = np.cumsum([0, *size_P2.ravel()[:-1]], dtype=np.int32).reshape(-1, 2)
-  return {"token_N": token_N, "start_P2": start_P2, "size_P2": size_P2}
+def _arrays(found: Tokenized, split: str, some_P: np.ndarray) -> dict[str, np.ndarray]:
+  """Lays all tokens end to end, the pairs with the shortest longer side first.
+
+  some_P   the pairs that are taken
+  """
+  size_P2 = found.size_D[split].reshape(-1, 2)
+  first_P = np.cumsum(size_P2.sum(axis=1)) - size_P2.sum(axis=1)
+  order_P = some_P[np.argsort(size_P2[some_P].max(axis=1), kind="stable")]
+  size_P2 = size_P2[order_P]
+  start_P2 = (np.cumsum(size_P2) - size_P2.ravel()).reshape(-1, 2)
+  moved_P = first_P[order_P] - start_P2[:, 0]
+  token_N = found.token_N[split][
+    np.repeat(moved_P, size_P2.sum(axis=1)) + np.arange(size_P2.sum())
+  ]
+  arrays = {"token_N": token_N, "start_P2": start_P2, "size_P2": size_P2}
+  return {name: x.astype(np.int32) for name, x in arrays.items()}
 
 
 def _fit(data: dict[str, np.ndarray], longest: int) -> dict[str, float]:

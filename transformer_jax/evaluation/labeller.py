@@ -80,7 +80,8 @@ class Labeller:
     # Any label marks where the model is asked.
     mark = lambda x: dataclasses.replace(x, labels=self.labels[:1] * len(x.parts))
     marked = [mark(example) for example in some]
-    kept, arrays = framed.laid_end_to_end(marked, self.tokenizer, self.labels)
+    pieces = (self.tokenizer.encode(text) for x in marked for text in x.texts)
+    kept, arrays = framed.laid_end_to_end(marked, pieces, self.labels)
     rows_of = {id(example): row for row, example in enumerate(kept)}
     outcome = self._ask(arrays, len(kept), rows) if kept else None
     for example in marked:

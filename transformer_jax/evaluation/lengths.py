@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from transformer_jax.data import probe
 from transformer_jax.data.base import Batch, Task
 from transformer_jax.models import Transformer
 from transformer_jax.training.loss import cross_entropy
@@ -55,6 +56,8 @@ class Evaluator:
   rows    examples per length, the same ones for every model; all of a task with fewer
   chunk   examples whose scores are in memory at once
   split   splits the rows of an array over devices
+
+  Raises SpecError where a task of a user is not as it declares.
   """
 
   model: Transformer
@@ -63,6 +66,9 @@ class Evaluator:
   chunk: int
   key: int = 0
   split: Callable[[jax.Array], jax.Array] = lambda x_BL: x_BL
+
+  def __post_init__(self):
+    probe.check(self.task, ["score"])
 
   def run(self, params: Any, arrays: Any, lengths: tuple[int, ...]) -> list[dict]:
     """Returns rows {seed, length, measure, part, value}; params are stacked by seed.

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from transformer_jax.data import probe
 from transformer_jax.data.base import Batch, Task
 from transformer_jax.models import Transformer
 from transformer_jax.positions import coords
@@ -38,6 +39,8 @@ class Trainer:
   planned           steps of the whole training, which curricula and schedules divide
   axis              name of the axis that batches are split over inside `pmap`
   held              logits in memory at once; None: as many as suit one device
+
+  Raises SpecError where a task of a user is not as it declares.
   """
 
   model: Transformer
@@ -51,6 +54,9 @@ class Trainer:
   axis: str | None = None
   held: int | None = None
   constrain: Callable[[Batch], Batch] = lambda batch: batch
+
+  def __post_init__(self):
+    probe.check(self.task, ["batch"])
 
   def init(self, seed: int | jax.Array) -> State:
     """Returns the first state of one seed, a number of up to 32 bits."""
