@@ -52,8 +52,7 @@ def build(config: ConfigDict) -> Experiment:
   family = families.build(config.model.family)
   check_family(config, family)
   model = family(architecture(config, task))
-  if model.arch.decoder_dims:
-    check_attention(config, model.arch)
+  check_decoder(config, model.arch)
   optimizer, rate = optimizers.build(
     train.optimizer, train.schedule, train.clip, train.steps, config.model.width
   )
@@ -184,6 +183,20 @@ def check_attention(config: ConfigDict, arch: Architecture) -> None:
       f"model.position={model.position} has {reach} positions and training needs"
       f" {dims.L}; give it more, or lower train.length"
     )
+
+
+def check_decoder(config: ConfigDict, arch: Architecture) -> None:
+  """Raises ConfigError unless sizes of a decoder's own fit the variant and the mesh."""
+  dims, tensor = arch.decoder_dims, config.mesh.tensor
+  if dims is None:
+    return
+  check_attention(config, arch)
+  for name, size in (("heads", dims.H), ("feedforward", dims.F)):
+    if size % tensor:
+      raise ConfigError(
+        f"model.family={config.model.family}: the decoder's {name}={size} is not a"
+        f" multiple of mesh.tensor={tensor}; change one of them"
+      )
 
 
 def cores_used(arch: Architecture, lengths: Iterable[int]) -> tuple[str, dict]:

@@ -54,6 +54,24 @@ def test_a_run_goes_to_the_family_that_has_its_parts(family, more, task, tmp_pat
     export.export(there, out)
 
 
+def test_modernbert_is_a_config_and_goes_back(tmp_path):
+  """All of its parts are values of keys; nothing is compiled."""
+  norm = "layernorm(shift=False)"
+  parts = {
+    "task": "blanks(copy(symbols=93))", "model.kind": "encoder", "model.width": 32,
+    "model.layers": 4, "model.heads": 4, "model.feedforward": 40, "train.length": 8,
+    "model.norm": norm, "model.activation": "geglu(approximate=False)",
+    "model.placement": "pre(first_norm=False)",
+    "model.embedding": f"tokens(power=0, norm='{norm}')",
+    "model.attention": "multihead + alternate(window(8), multihead, 3, at=0)",
+    "model.position": "by_layer((rope(base=500.0), rope(base=50.0), rope(base=50.0)))",
+    "model.head": f"transform(dense_bias=False, norm='{norm}')",
+  }  # fmt: skip
+  arch = build(resolve(base.get_config(), parts)).trainer.model.arch
+  folder = saved(tmp_path, "modernbert")
+  assert export.fitting(arch, str(folder)) == read_json(folder / "config.json")
+
+
 def test_other_logits_are_noticed_and_nothing_is_kept(tmp_path, monkeypatch):
   there, out = run(tmp_path, task="text('corpus')", **LLAMA), tmp_path / "out"
   config = export.fitting(build_of(there))

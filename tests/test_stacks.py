@@ -112,6 +112,10 @@ def test_a_config_of_other_sizes_is_checked_before_anything_compiles():
     build(configured(model__family=wrong))
   with pytest.raises(ConfigError, match="4 groups of keys do not divide 2 heads"):
     build(configured(model__attention="gqa(4)"))
+  with pytest.raises(ConfigError, match="feedforward=6 is not a multiple of mesh.tens"):
+    build(
+      configured(model__family="transformer(decoder_feedforward=6)", mesh__tensor=4)
+    )
   with pytest.raises(ValueError, match="a model of one stack"):
     build(configured(model__kind="decoder", task="copy(symbols=93)"))
 
