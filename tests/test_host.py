@@ -106,3 +106,12 @@ def test_random_numbers_are_random_and_the_same_each_time():
   assert 0 <= uniform.min() < 0.1 < 0.9 < uniform.max() < 1
   assert {*whole.tolist()} == {0, 1, 2, 3, 4} and sorted(order) == list(range(20))
   np.testing.assert_array_equal(host.evaluate(draw)[0], normal)
+
+
+def test_what_is_left_out_is_not_computed():
+  both = lambda x: {"sum": jnp.sum(x + 1), "sine": jnp.sin(x)}
+  run = host.trace(both, jnp.arange(3.0))
+  part = host.without(run, "sine")
+  names = [eqn.primitive.name for eqn in part.jaxpr.jaxpr.eqns]
+  assert part(np.arange(3.0)) == {"sum": 6.0}
+  assert "sin" not in names and "add" in names

@@ -6,6 +6,7 @@ operation. Operations that are not in the tables below run in JAX, which is slow
 as right. Random bits are those of one generator, in order, and not those of a key.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -26,15 +27,40 @@ def evaluate(function: Function, *args: Any) -> Any:
 def trace(function: Function, *args: Any) -> Function:
   """Returns a function of arrays of the same shapes that runs with NumPy."""
   jaxpr, shape = jax.make_jaxpr(function, return_shape=True)(*args)
-  tree = jax.tree.structure(shape)
+  return _runner(jaxpr, jax.tree.structure(shape))
 
+
+def without(run: Function, name: str) -> Function:
+  """Returns a traced function that leaves out one of its outputs, a dict by name."""
+  outs = jax.tree.unflatten(run.tree, run.jaxpr.jaxpr.outvars)
+  left = {key: out for key, out in outs.items() if key != name}
+  wanted, tree = jax.tree.flatten(left)
+  jaxpr = run.jaxpr.jaxpr
+  info = jaxpr.debug_info.with_unknown_names()
+  eqns = _needed(jaxpr.eqns, wanted)
+  jaxpr = jaxpr.replace(outvars=wanted, eqns=eqns, debug_info=info)
+  return _runner(ClosedJaxpr(jaxpr, run.jaxpr.consts), tree)
+
+
+def _runner(jaxpr: ClosedJaxpr, tree: Any) -> Function:
   def run(*args: Any) -> Any:
     BITS.bit_generator.state = np.random.default_rng(0).bit_generator.state
     with np.errstate(all="ignore"):
       return jax.tree.unflatten(tree, run_jaxpr(jaxpr, jax.tree.leaves(args)))
 
-  run.jaxpr = jaxpr
+  run.jaxpr, run.tree = jaxpr, tree
   return run
+
+
+def _needed(eqns: Sequence[Any], wanted: Sequence[Any]) -> list[Any]:
+  """Returns the operations that outputs depend on, and all that draw random bits."""
+  needed, kept = {v for v in wanted if not isinstance(v, Literal)}, []
+  for eqn in reversed(eqns):
+    vars_of = (*eqn.invars, *eqn.outvars)
+    if needed & {*eqn.outvars} or any(_is_key(v.aval) for v in vars_of):
+      needed |= {v for v in eqn.invars if not isinstance(v, Literal)}
+      kept.append(eqn)
+  return kept[::-1]
 
 
 def run_jaxpr(closed: ClosedJaxpr, args: Sequence[Any]) -> list[np.ndarray]:
@@ -54,7 +80,12 @@ def _array(x: Any) -> np.ndarray:
 
 
 def _is_key(x: Any) -> bool:
-  return jax.dtypes.issubdtype(getattr(x, "dtype", np.float32), jax.dtypes.extended)
+  return _is_extended(getattr(x, "dtype", np.float32))
+
+
+@functools.cache  # called for each operand of each operation
+def _is_extended(dtype: Any) -> bool:
+  return jax.dtypes.issubdtype(dtype, jax.dtypes.extended)
 
 
 def _run(eqn: Any, args: list[np.ndarray]) -> list[np.ndarray]:

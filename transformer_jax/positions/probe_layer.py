@@ -25,13 +25,14 @@ def act(
   q_BLHK: jax.Array,
   k_BLHK: jax.Array,
   at: Coords,
+  compare: bool = True,
 ) -> dict[str, Any]:
   """Returns what a layer meets of an encoding, heads first, for one row of tokens.
 
   scores, bias   s_HLM and b_HLM, zero where a key is not seen
   values         o_HLK, what is added to outputs
   query, key     turned
-  apart          by how much hooks differ on a part of the tokens
+  apart          by how much hooks differ on a part of the tokens, if `compare`
   """
   bound = bind(encoding, params, dims)
   embedded_BLD = bound.embed(x_BLD, at)
@@ -41,21 +42,21 @@ def act(
   turned = bound.turn(q_BLHK, k_BLHK, whole, whole)
   layer = Layer(bound, turned, whole)
   scores_BHLM = layer.score(layer.dots, ALL, ALL)
-  apart = {}
-  if encoding.overrides("embed"):
+  apart, tried = {}, lambda hook: compare and encoding.overrides(hook)
+  if tried("embed"):
     part_BLD = bound.embed(x_BLD[:, SOME], cut(at, SOME))
     apart["embed"] = apart_by(embedded_BLD[:, SOME], part_BLD)
-  if encoding.overrides("token_data"):
+  if tried("token_data"):
     part = bound.read(embedded_BLD[:, SOME], q_BLHK[:, SOME], cut(at, SOME))
     apart["token_data"] = apart_by(cut(read, SOME).data, part.data)
-  if encoding.overrides("turn") or encoding.overrides("rotate"):
+  if tried("turn") or tried("rotate"):
     part = bound.turn(q_BLHK[:, SOME], k_BLHK, cut(whole, SOME), whole)
     apart["turn"] = apart_by((turned[0][:, SOME], turned[1]), part)
-  if encoding.overrides("score") or encoding.bias is not None:
-    name = "score" if encoding.overrides("score") else "bias"
+  if tried("score") or (compare and encoding.bias is not None):
+    name = "score" if tried("score") else "bias"
     part_BHLM = layer.score(layer.dots[:, :, SOME, KEYS], SOME, KEYS)
     apart[name] = apart_by(scores_BHLM[:, :, SOME, KEYS], part_BHLM)
-  if encoding.overrides("prepare"):
+  if tried("prepare"):
     ready, *ats = bound.prepare(whole, whole)
     other_BHLM = Layer(ready, turned, whole).score(layer.dots, ALL, ALL, ats)
     apart["prepare"] = apart_by(scores_BHLM, other_BHLM)
@@ -63,7 +64,8 @@ def act(
   if encoding.overrides("values"):
     value = lambda w_BHLM: bound.values(w_BHLM, at.pos_BL, at.pos_BL)
     values_BLHK = value(layer.weights)
-    apart["values"] = apart_by(2 * values_BLHK, value(2 * layer.weights))
+    if compare:
+      apart["values"] = apart_by(2 * values_BLHK, value(2 * layer.weights))
   bias_BHLM = jnp.broadcast_to(bound.bias(at.pos_BL, at.pos_BL), scores_BHLM.shape)
   heads_first = lambda y_BLHK: jnp.moveaxis(y_BLHK[0], 1, 0)
   return {
@@ -128,7 +130,7 @@ def gradients(
   """Returns the gradient of a sum of all that is computed, for sets of parameters."""
 
   def total(params: Params, *given: Any) -> jax.Array:
-    out = act(encoding, dims, params, *given)
+    out = act(encoding, dims, params, *given, compare=False)
     terms = (out[name] for name in ("scores", "values", "query", "key"))
     return sum(
       jnp.sum(x * jnp.sin(1.0 + jnp.arange(x.size)).reshape(x.shape)) for x in terms
