@@ -20,6 +20,7 @@ DIMS = Dims(V=16, D=D, H=H, F=64, N=2, L=L)
 CUT = 14
 SEGMENTS = jnp.array([[1] * CUT + [2] * (L - CUT), [3] * 4 + [1] * 20])
 REAL = jnp.arange(L) >= jnp.array([[9], [2]])
+HOLES = ~np.isin(np.arange(L), [0, 3, 4, 10, 11, 12, 20])  # places with a token
 FAR = 2**20
 
 

@@ -30,6 +30,7 @@ from experiments.contract.layers import (
   CUT,
   DIMS,
   EITHER_WAY,
+  HOLES,
   MODES,
   SEGMENTS,
   B,
@@ -81,6 +82,11 @@ def test_packed_and_padded_rows_equal_the_texts_alone(variant):
     here = with_ids(coords.padded(jnp.arange(L) < jnp.full((B, 1), L - start)))
     alone = outputs(layer, here, (params, jnp.roll(x, -start, axis=1)))
     close(got[0, start:], alone[0, : L - start])
+  # A text goes on after padding.
+  kept, n = np.flatnonzero(HOLES), HOLES.sum()
+  at = lambda real: with_ids(coords.padded(jnp.broadcast_to(real, (B, L))))
+  alone = outputs(layer, at(jnp.arange(L) < n), (params, x.at[:, :n].set(x[:, kept])))
+  close(outputs(layer, at(HOLES))[:, kept], alone[:, :n])
 
 
 def test_texts_in_one_row_and_padding_are_worlds_apart(variant):

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from transformer_jax.positions.base import PositionalEncoding, positions
 from transformer_jax.positions.rope import Rope, turn_pairs
-from transformer_jax.positions.sums import running, turns
+from transformer_jax.positions.sums import of_tokens, running, turns
 
 
 @positions.register("carope")
@@ -39,7 +39,7 @@ class Carope(PositionalEncoding):
   def accumulate(self, params, data, at):
     # Only differences within a text count, so sums may run on through other texts.
     rate_BLHR = data["rate_BLH"][..., None] ** params["power_R"]
-    return {"angle_BLHR": turns(*running(rate_BLHR))}
+    return {"angle_BLHR": turns(*running(of_tokens(rate_BLHR, at)))}
 
   def turn(self, params, q_BLHK, k_BMHK, q_at, k_at):
     turn = lambda x, at: turn_pairs(x, at.data["angle_BLHR"], self.interleaved)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from transformer_jax.positions.base import PositionalEncoding, positions
-from transformer_jax.positions.sums import running
+from transformer_jax.positions.sums import of_tokens, running
 from transformer_jax.spec import SpecError
 
 GATES = "token", "head", "fixed"
@@ -78,11 +78,10 @@ class Forgetting(PositionalEncoding):
 
   def accumulate(self, params, data, at):
     # Only differences within a text count, so sums may run on through other texts.
-    real_BL1 = at.real_BL[..., None]
     found = {}
     for sums in (PAST, FUTURE):
       if sums[0] in data:
-        kept_BLH = jnp.where(real_BL1, data[sums[0]], 0.0)
+        kept_BLH = of_tokens(data[sums[0]], at)
         found |= dict(zip(sums, running(kept_BLH), strict=True))
     return found
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from transformer_jax.positions.base import positions
 from transformer_jax.positions.rope import Rope, middle
-from transformer_jax.positions.sums import running
+from transformer_jax.positions.sums import of_tokens, running
 
 SLOWLY = 16  # what is learned is divided by it, so that frequencies move slowly
 
@@ -57,7 +57,7 @@ class GrapeM(Rope):
     if not self.contextual:
       return data
     # Only differences within a text count, so sums may run on through other texts.
-    before_BL = jnp.pad(data["count_BL"], ((0, 0), (1, 0)))[:, :-1]
+    before_BL = jnp.pad(of_tokens(data["count_BL"], at), ((0, 0), (1, 0)))[:, :-1]
     return dict(zip(("count_BL", "count_low_BL"), running(before_BL), strict=True))
 
   def turn(self, params, q_BLHK, k_BMHK, q_at, k_at):

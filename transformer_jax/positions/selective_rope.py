@@ -1,13 +1,14 @@
 """Selective rotary embedding. Movahedi et al., 2025. https://arxiv.org/abs/2511.17388"""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
 
 from transformer_jax.positions.base import positions
 from transformer_jax.positions.rope import Rope, turn_pairs
-from transformer_jax.positions.sums import running, turns
+from transformer_jax.positions.sums import of_tokens, running, turns
 
 
 @positions.register("selective_rope")
@@ -50,7 +51,7 @@ class SelectiveRope(Rope):
     # Only differences within a text count, so sums may run on through other texts.
     frequency_R = self.frequencies(params, step_BLHR.shape[-1])
     steps_BLHR = step_BLHR * jnp.asarray(frequency_R, jnp.float32)
-    return {"angle_BLHR": turns(*running(steps_BLHR))}
+    return {"angle_BLHR": turns(*running(of_tokens(steps_BLHR, at)))}
 
   def turn(self, params, q_BLHK, k_BMHK, q_at, k_at):
     turn = lambda x, at: turn_pairs(x, at.data["angle_BLHR"], self.interleaved)
@@ -69,9 +70,20 @@ def mix(x_BLHR, mix_HRN, at):
   mix_HRN: the weight of what is n tokens back, for each head and pair
   """
   L, mixed_BLHR = x_BLHR.shape[1], 0.0
+  back_BL, before_BL = jnp.broadcast_to(jnp.arange(L), at.order_BL.shape), previous(at)
+  take = functools.partial(jnp.take_along_axis, axis=1, mode="fill")
   for n in range(mix_HRN.shape[-1]):
-    before_BLHR = jnp.pad(x_BLHR, ((0, 0), (n, 0), (0, 0), (0, 0)))[:, :L]
+    before_BLHR = take(x_BLHR, back_BL[:, :, None, None], fill_value=0)
     # A token of order n has just n tokens of its text before it.
     before_BLHR = jnp.where(at.order_BL[:, :, None, None] >= n, before_BLHR, 0)
     mixed_BLHR += before_BLHR * mix_HRN[..., n]
+    back_BL = take(before_BL, back_BL, fill_value=L)
   return mixed_BLHR
+
+
+def previous(at):
+  """Returns the place of the token before each place, or L: padding is no token."""
+  L = at.order_BL.shape[1]
+  last_BL = jax.lax.cummax(jnp.where(at.real_BL, jnp.arange(L), -1), axis=1)
+  last_BL = jnp.pad(last_BL, ((0, 0), (1, 0)), constant_values=-1)[:, :-1]
+  return jnp.where(last_BL < 0, L, last_BL)

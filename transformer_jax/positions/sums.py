@@ -8,6 +8,8 @@ kept beside it: the sum is the two numbers added up.
 import jax
 import jax.numpy as jnp
 
+from transformer_jax.positions.coords import Coords
+
 BLOCK = 128  # tokens that are summed up in float32 alone: their sum is near enough
 
 
@@ -45,6 +47,12 @@ def _pull(_, d):
 
 
 running.defvjp(lambda x_BL: (running(x_BL), None), _pull)
+
+
+def of_tokens(x_BL: jax.Array, at: Coords) -> jax.Array:
+  """Returns what is to be summed up, [B, L, ...]: zero where there is no token."""
+  real_BL = at.real_BL.reshape(*at.real_BL.shape, *(1 for _ in x_BL.shape[2:]))
+  return jnp.where(real_BL, x_BL, 0.0)
 
 
 def add_exactly(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
