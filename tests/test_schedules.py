@@ -87,7 +87,7 @@ def test_a_schedule_is_what_its_parts_are():
   assert not positions.build("every(2, nope_scaled, fire)").relative
   assert positions.build("every(2, axial_rope, rope)").ids == ("row_BL", "column_BL")
   with pytest.raises(ValueError, match="use it in a decoder"):
-    schedule.bidirectional()
+    positions.build("every(2, cope, t5)").bidirectional()
   both = positions.build("every(2, rope, t5)").bidirectional()
   assert both.rest.causal is False and both.special == positions.build("rope")
 
