@@ -19,17 +19,17 @@ import jax
 import numpy as np
 from absl import flags
 
-from experiments import trained
-from experiments.config import ConfigError
-from experiments.cpu import check_platform
+from experiments import inference
+from experiments.runner.host import check_platform
+from experiments.setup.validate import ConfigError
 from transformer_jax import command, interop
 from transformer_jax.axes import Dims
 from transformer_jax.data.base import Task
 from transformer_jax.models import Architecture, Transformer
-from transformer_jax.models.paths import flat, nested, one_by_one
+from transformer_jax.models.param_tree import flat, nested, one_by_one
 from transformer_jax.spec import trust
 from transformer_jax.training.checkpoint import CheckpointError
-from transformer_jax.training.files import FileError, read_object
+from transformer_jax.training.json_files import FileError, read_object
 
 FLAGS = flags.FLAGS
 # How a model is computed and trained, which is no part of what it is.
@@ -43,7 +43,7 @@ def define() -> None:
   flags.DEFINE_string("folder", None, "Folder to write; it must not exist.")
   flags.DEFINE_integer("average", 1, "Newest checkpoints whose mean is used.")
   flags.DEFINE_integer("seed", 0, "Which of the run's seeds, counted from 0.")
-  flags.DEFINE_list("allow", [], trained.ALLOW)
+  flags.DEFINE_list("allow", [], inference.ALLOW)
   flags.mark_flag_as_required("run")
   flags.mark_flag_as_required("folder")
 
@@ -68,7 +68,7 @@ def export(run: Path, folder: Path, seed: int = 0, last: int = 1) -> str:
   """
   if folder.exists():
     raise ConfigError(f"{folder} is there already; name a new --folder")
-  found = trained.load(run, Task, "a task", seed, last)
+  found = inference.load(run, Task, "a task", seed, last)
   arch = found.experiment.trainer.model.arch
   params = nested(one_by_one(flat(jax.device_get(found.params))))
   config = fitting(arch, found.config.train.start)
@@ -167,7 +167,7 @@ def _write_vocabulary(kept: Path, folder: Path) -> str:
   """Copies the run's vocabulary in the form that HuggingFace reads, if it has one."""
   if not kept.is_dir():
     return "whose tokens are bytes or symbols of its task"
-  tokenizer = trained.tokenizers.load(kept)
+  tokenizer = inference.tokenizers.load(kept)
   if tokenizer.name == "wordpiece":
     text = "".join(f"{piece}\n" for piece in tokenizer.pieces)
     (folder / "vocab.txt").write_text(text, encoding="utf-8")

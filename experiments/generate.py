@@ -19,10 +19,10 @@ import jax
 import numpy as np
 from absl import flags
 
-from experiments import trained
-from experiments.config import ConfigError
+from experiments import inference
+from experiments.setup.validate import ConfigError
 from transformer_jax import command
-from transformer_jax.data.text import Text
+from transformer_jax.data.tasks.language.text import Text
 from transformer_jax.evaluation.decode import Sampling, greedy, sample
 from transformer_jax.positions import coords
 from transformer_jax.spec import LARGEST_SEED
@@ -33,7 +33,7 @@ KINDS = ("decoder", "prefix_decoder")
 
 def define() -> None:
   """Defines the command's flags."""
-  trained.define("continued")
+  inference.define("continued")
   flags.DEFINE_string("prompt", None, "A text to continue, instead of --input.")
   flags.DEFINE_integer("tokens", 100, "Most tokens that are written.", lower_bound=1)
   flags.DEFINE_float("temperature", None, "Draws tokens, their logits divided by it.")
@@ -45,7 +45,7 @@ def define() -> None:
 
 
 def main(argv: list[str]) -> None:
-  trained.main(argv, _answers)
+  inference.main(argv, _answers)
 
 
 def _answers() -> Iterator[str]:
@@ -66,7 +66,7 @@ def _answers() -> Iterator[str]:
     for texts in zip(*drawn, strict=True):
       yield "\n".join(text.replace("\n", "\\n") for text in texts)
 
-  yield from trained.together(trained.lines(FLAGS.input), FLAGS.rows, answer)
+  yield from inference.together(inference.lines(FLAGS.input), FLAGS.rows, answer)
 
 
 def _sampling() -> Sampling | None:
@@ -90,7 +90,7 @@ class Generator:
   """
 
   def __init__(self, run: Path, seed: int = 0, last: int = 1):
-    found = trained.load(run, Text, "a text to write", seed, last)
+    found = inference.load(run, Text, "a text to write", seed, last)
     task = found.experiment.task
     if task.kind not in KINDS:
       raise ConfigError(f"{run}: its model is no decoder but an {task.kind}")

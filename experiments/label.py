@@ -14,10 +14,10 @@ from pathlib import Path
 
 from absl import flags
 
-from experiments import trained
-from experiments.config import ConfigError
+from experiments import inference
+from experiments.setup.validate import ConfigError
 from transformer_jax import command
-from transformer_jax.data.labels import Labelled, kept
+from transformer_jax.data.tasks.labelled.base import Labelled, kept
 from transformer_jax.evaluation.labeller import Labeller
 
 FLAGS = flags.FLAGS
@@ -25,22 +25,22 @@ FLAGS = flags.FLAGS
 
 def define() -> None:
   """Defines the command's flags."""
-  trained.define("labelled")
+  inference.define("labelled")
 
 
 def main(argv: list[str]) -> None:
-  trained.main(argv, _answers)
+  inference.main(argv, _answers)
 
 
 def _answers() -> Iterator[str]:
   labeller = load(Path(FLAGS.run), FLAGS.seed, FLAGS.average)
   source = FLAGS.input
-  return label(labeller, trained.lines(source), FLAGS.rows, trained.named(source))
+  return label(labeller, inference.lines(source), FLAGS.rows, inference.named(source))
 
 
 def load(run: Path, seed: int = 0, last: int = 1) -> Labeller:
   """Returns what a run learned; raises ConfigError where there is nothing to use."""
-  found = trained.load(run, Labelled, "classification or tagging", seed, last)
+  found = inference.load(run, Labelled, "classification or tagging", seed, last)
   trainer = found.experiment.trainer
   learned = trainer.model, found.params, found.tokenizer
   return Labeller(trainer.task, *learned, tuple(kept(run)), trainer.length)
@@ -57,10 +57,10 @@ def label(
   )
 
   def answer(some):
-    found = labeller(some, rows, trained.warn)
+    found = labeller(some, rows, inference.warn)
     return (task.answered(x, y) for x, y in zip(some, found, strict=True))
 
-  return trained.together(examples, rows, answer)
+  return inference.together(examples, rows, answer)
 
 
 if __name__ == "__main__":

@@ -10,10 +10,17 @@ import os
 import pathlib
 import re
 
-from experiments import answer, figures, findings, method, tables, written
-from experiments.results import ReportError
+from experiments.reporting import (
+  comparisons,
+  generations,
+  method,
+  style,
+  summary,
+  tables,
+)
+from experiments.reporting.load import ReportError
 from transformer_jax import command
-from transformer_jax.training.files import replace_file
+from transformer_jax.training.json_files import replace_file
 from transformer_jax.untrusted import shown
 
 TEMPLATES = pathlib.Path(__file__).parent / "templates"
@@ -21,7 +28,7 @@ TEMPLATES = pathlib.Path(__file__).parent / "templates"
 
 def write_report(workdir: str | os.PathLike) -> pathlib.Path:
   """Writes report.html, results.csv, tables.md, tables.tex and PNGs into workdir."""
-  found = findings.find(workdir)
+  found = comparisons.find(workdir)
   folder = found.sweep.workdir
   pictures = draw(found)
   for group in pictures.values():
@@ -34,23 +41,23 @@ def write_report(workdir: str | os.PathLike) -> pathlib.Path:
   return _write(folder / "report.html", shown(page(found, pictures)))
 
 
-def draw(found: findings.Findings) -> dict[str, list]:
+def draw(found: comparisons.Findings) -> dict[str, list]:
   """Returns {group: its figures}, the headline's length curves first."""
-  from experiments import curves
+  from experiments.reporting import figures
 
   pictures = {}
   for group in found.sweep.groups:
     measures = found.measures(group)
-    drawn = [curves.length_curves(found, group, measure) for measure in measures]
+    drawn = [figures.length_curves(found, group, measure) for measure in measures]
     if any(row.difference.count for row in found.of(group)):
-      drawn.insert(1, curves.differences(found, group))
-    drawn.append(curves.training_curves(found, group))
-    drawn.append(written.attention_map(found, group))
+      drawn.insert(1, figures.differences(found, group))
+    drawn.append(figures.training_curves(found, group))
+    drawn.append(generations.attention_map(found, group))
     pictures[group] = [picture for picture in drawn if picture]
   return pictures
 
 
-def page(found: findings.Findings, pictures: dict[str, list]) -> str:
+def page(found: comparisons.Findings, pictures: dict[str, list]) -> str:
   """Returns the report as one self-contained page."""
   import jinja2
 
@@ -71,7 +78,7 @@ def page(found: findings.Findings, pictures: dict[str, list]) -> str:
       "lengths": tables.length_tables(found, group),
       "samples": tables.samples_table(found, group),
     }
-    for group, text in answer.answers(found)
+    for group, text in summary.answers(found)
   ]
   return environment.get_template("report.html").render(
     sweep=found.sweep,
@@ -81,7 +88,7 @@ def page(found: findings.Findings, pictures: dict[str, list]) -> str:
     method=method.method(found),
     budgets=method.budgets(found),
     origins=method.origins(found),
-    colors=list(zip(figures.COLORS, figures.ON_DARK, strict=True)),
+    colors=list(zip(style.COLORS, style.ON_DARK, strict=True)),
     finished=found.finished,
   )
 
@@ -101,11 +108,11 @@ def print_report(workdir: str | os.PathLike, console=None) -> None:
   import rich.table
   import rich.text
 
-  found = findings.find(workdir)
+  found = comparisons.find(workdir)
   console = console or rich.console.Console()
   text_of = lambda text, style="": rich.text.Text(shown(text), style)
   short = []
-  for group, text in answer.answers(found):
+  for group, text in summary.answers(found):
     lead = text_of(f"{group}: {text[0]} ", "bold")
     console.print(lead + text_of(text[1]), end="\n\n")
     if found.lengths(group):

@@ -16,10 +16,10 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from experiments import config_file, flags, plan
-from experiments.work import work
+from experiments.runner.sweep_loop import work
+from experiments.setup import config_file, flags, plan
 from transformer_jax.aside import set_aside
-from transformer_jax.training.files import (
+from transformer_jax.training.json_files import (
   FileError,
   read_object,
   reason,

@@ -26,8 +26,8 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from experiments import trained
-from experiments.cpu import check_platform
+from experiments import inference
+from experiments.runner.host import check_platform
 from transformer_jax import command, interop
 from transformer_jax.data.tokenizers import Tokenizer, tokenizers
 from transformer_jax.models import Transformer
@@ -54,7 +54,7 @@ def main(argv: list[str]) -> None:
   check_platform()
   if FLAGS.input and argv[1:]:
     raise ValueError(f"write sentences or --input={FLAGS.input}, not both")
-  given = [x for x in trained.lines(FLAGS.input) if x] if FLAGS.input else argv[1:]
+  given = [x for x in inference.lines(FLAGS.input) if x] if FLAGS.input else argv[1:]
   sentences = given or SENTENCES
   alike = similarities(Path(FLAGS.folder).expanduser(), sentences)
   for one, other in itertools.combinations(range(len(sentences)), 2):

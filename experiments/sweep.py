@@ -8,9 +8,9 @@ same command continues after anything.
 Exit code 0: all finished; 1: some did not; 2: bad input; 128 + signal: stopped.
 """
 
-from experiments import config_file, flags, plan
-from experiments.config import ConfigError
-from experiments.work import work
+from experiments.runner.sweep_loop import work
+from experiments.setup import config_file, flags, plan
+from experiments.setup.validate import ConfigError
 
 
 def main(request: flags.Request) -> int:

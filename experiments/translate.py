@@ -12,10 +12,10 @@ from pathlib import Path
 
 from absl import flags
 
-from experiments import trained
-from experiments.config import ConfigError
+from experiments import inference
+from experiments.setup.validate import ConfigError
 from transformer_jax import command
-from transformer_jax.data.translation import Translation
+from transformer_jax.data.tasks.language.translation import Translation
 from transformer_jax.evaluation.beam import Beam
 from transformer_jax.evaluation.translator import Translator
 
@@ -24,24 +24,24 @@ FLAGS = flags.FLAGS
 
 def define() -> None:
   """Defines the command's flags."""
-  trained.define("translated")
+  inference.define("translated")
   flags.DEFINE_integer("beam", 4, "Texts that are kept while searching; 1: greedy.")
   flags.DEFINE_string("penalty", "gnmt(0.6)", "gnmt(alpha) or power(alpha).")
 
 
 def main(argv: list[str]) -> None:
-  trained.main(argv, _answers)
+  inference.main(argv, _answers)
 
 
 def _answers() -> Iterator[str]:
   translator = load(Path(FLAGS.run), FLAGS.seed, FLAGS.average)
   how = Beam(FLAGS.beam, FLAGS.penalty)
-  return translate(translator, how, trained.lines(FLAGS.input), FLAGS.rows)
+  return translate(translator, how, inference.lines(FLAGS.input), FLAGS.rows)
 
 
 def load(run: Path, seed: int = 0, last: int = 1) -> Translator:
   """Returns what a run learned; raises ConfigError where there is nothing to use."""
-  found = trained.load(run, Translation, "a translation", seed, last)
+  found = inference.load(run, Translation, "a translation", seed, last)
   trainer = found.experiment.trainer
   return Translator(trainer.model, found.params, found.tokenizer, trainer.length)
 
@@ -52,9 +52,9 @@ def translate(
   """Yields a translation for each line, "" without one; `rows` of them go together."""
 
   def answer(some):
-    return (text or "" for text in translator.all(some, how, rows, trained.warn))
+    return (text or "" for text in translator.all(some, how, rows, inference.warn))
 
-  return trained.together(lines, rows, answer)
+  return inference.together(lines, rows, answer)
 
 
 if __name__ == "__main__":

@@ -2,19 +2,21 @@
 
 import transformer_jax.data  # noqa: F401, fills the registry of tasks
 from transformer_jax import interop
-from transformer_jax.attention import attentions, cores
+from transformer_jax.attention import attentions
+from transformer_jax.attention.cores import cores
 from transformer_jax.data.base import tasks
 from transformer_jax.data.sources import sources
 from transformer_jax.data.tokenizers import tokenizers
 from transformer_jax.evaluation.beam import penalties
-from transformer_jax.models import cells, ends, layers, links
+from transformer_jax.models import ends, layers
 from transformer_jax.models.families import families
-from transformer_jax.models.placements import placements
+from transformer_jax.models.recurrent import bridges, cells
+from transformer_jax.models.residual import placements
 from transformer_jax.positions import positions
 from transformer_jax.training.optimizers import optimizers, schedules
 
 # Those whose objects a config describes.
 CONFIGURED = [positions, attentions, cores, tasks, ends.embeddings, ends.heads]
-CONFIGURED += [layers.norms, layers.activations, families, links.links, cells.cells]
+CONFIGURED += [layers.norms, layers.activations, families, bridges.links, cells.cells]
 CONFIGURED += [placements, optimizers, schedules, tokenizers, penalties]
 REGISTRIES = [*CONFIGURED, sources, interop.families]

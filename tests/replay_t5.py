@@ -6,10 +6,11 @@ import jax
 import jax.numpy as jnp
 from replay import cross_entropy, linear, rms_norm, under, write
 
-from transformer_jax.attention import attentions, cores
+from transformer_jax.attention import attentions
+from transformer_jax.attention.cores import cores
 from transformer_jax.axes import Dims
 from transformer_jax.models import empty_cache
-from transformer_jax.models.support import form
+from transformer_jax.models.compatibility import form
 from transformer_jax.models.transformer import Architecture, Attention
 from transformer_jax.positions import bind, coords, positions
 

@@ -18,7 +18,7 @@ from experiments.contract.layers import DIMS, MODES
 from experiments.contract.variants import *  # noqa: F403, the tests themselves
 from experiments.contract.variants import looks_both_ways_or_is_refused
 from transformer_jax.attention import Variant, attentions
-from transformer_jax.attention.variant import Sum
+from transformer_jax.attention.variants.base import Sum
 from transformer_jax.spec import SpecError
 
 # Arguments that show something in 24 tokens and 4 heads, where the default does not.

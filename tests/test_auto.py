@@ -7,10 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import build
-from experiments.config import ConfigError, resolve
 from experiments.configs import base
-from transformer_jax.attention import Dropout, Variant, attentions, auto, cores
+from experiments.runner import build
+from experiments.setup.validate import ConfigError, resolve
+from transformer_jax.attention import Dropout, Variant, attentions
+from transformer_jax.attention.cores import auto, cores
 from transformer_jax.positions import PositionalEncoding, bind, coords, positions
 from transformer_jax.training import sharding
 

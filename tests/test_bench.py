@@ -7,7 +7,6 @@ import sys
 
 import pytest
 
-from experiments import stopwatch
 from experiments.bench import (
   __main__ as bench,
 )
@@ -23,6 +22,7 @@ from experiments.bench import (
   venvs,
 )
 from experiments.bench.worker import Worker, WorkerError
+from experiments.runner import timing
 from transformer_jax.positions import positions
 
 
@@ -477,11 +477,11 @@ def test_idle_is_what_no_phase_explains():
 
 
 def test_compiling_is_counted_once_and_not_as_training(monkeypatch):
-  assert stopwatch.union([(0, 4), (1, 2), (3, 6), (8, 9)]) == 7
+  assert timing.union([(0, 4), (1, 2), (3, 6), (8, 9)]) == 7
   spans, ticks = [], itertools.count(0, 10)
-  monkeypatch.setattr(stopwatch, "_compiled", lambda: (spans, stopwatch.Clock()))
-  monkeypatch.setattr(stopwatch.time, "perf_counter", lambda: next(ticks))
-  watch = stopwatch.Stopwatch()
+  monkeypatch.setattr(timing, "_compiled", lambda: (spans, timing.Clock()))
+  monkeypatch.setattr(timing.time, "perf_counter", lambda: next(ticks))
+  watch = timing.Stopwatch()
   with watch.phase("train"):
     spans += [(2, 5), (3, 4)]
   with watch.phase("evaluate"):
@@ -492,7 +492,7 @@ def test_compiling_is_counted_once_and_not_as_training(monkeypatch):
 def test_jax_says_when_it_compiles():
   import jax
 
-  watch = stopwatch.Stopwatch()
+  watch = timing.Stopwatch()
   with watch.phase("train"):
     jax.jit(lambda x: x * 3 + 1)(2.0)
   assert watch.seconds["compile"] > 0

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from oracles.classic import T5 as T5Paper
 
-from transformer_jax.attention import cores
+from transformer_jax.attention.cores import cores
 from transformer_jax.axes import Dims
 from transformer_jax.positions import Bound, bind, coords, positions
 from transformer_jax.positions.alibi import slopes

@@ -4,12 +4,12 @@ import fake_sweep
 import pytest
 from ml_collections import ConfigDict
 
-from experiments import board
 from experiments.configs import base
-from experiments.plan import Run
+from experiments.runner import tensorboard
+from experiments.setup.plan import Run
 from transformer_jax.training import events
-from transformer_jax.training.files import read_json
-from transformer_jax.training.record import Record
+from transformer_jax.training.json_files import read_json
+from transformer_jax.training.metrics_log import Record
 
 
 @pytest.fixture
@@ -25,8 +25,8 @@ def run(tmp_path):
 def test_the_scores_of_each_seed_are_scalars_by_length(run, tmp_path):
   path = tmp_path / "runs" / run.id
   result = read_json(path / "result.json")
-  board.write_scores(path, run, result)
-  board.write_scores(path, run, result)  # again: not twice
+  tensorboard.write_scores(path, run, result)
+  tensorboard.write_scores(path, run, result)  # again: not twice
   for seed in (0, 2):
     found = events.scalars(path / "tensorboard" / f"seed{seed}" / "scores")
     part = {"mean": "", "last_quarter": "_last_quarter"}
@@ -46,8 +46,8 @@ def test_the_scores_of_each_seed_are_scalars_by_length(run, tmp_path):
 def test_a_run_goes_by_its_group_and_label(run, tmp_path):
   with Record(tmp_path / "runs" / run.id) as record:
     record.write(1, 0, loss=2.0)
-  board.link(tmp_path, run)
-  board.link(tmp_path, run)
+  tensorboard.link(tmp_path, run)
+  tensorboard.link(tmp_path, run)
   name = tmp_path / "tensorboard" / "long_text" / "rope(base=5e5)_+_a_b"
   assert events.scalars(name / "seed0")[1]["loss"] == 2.0
   assert [*name.parent.iterdir()] == [name]
@@ -55,9 +55,9 @@ def test_a_run_goes_by_its_group_and_label(run, tmp_path):
 
 def test_a_folder_without_links_ends_no_run(run, tmp_path):
   (tmp_path / "tensorboard").write_text("a file is in the way")
-  board.link(tmp_path, run)
+  tensorboard.link(tmp_path, run)
   path = tmp_path / "runs" / run.id
   (path / "tensorboard").write_text("here too")
-  board.write_scores(path, run, read_json(path / "result.json"))
+  tensorboard.write_scores(path, run, read_json(path / "result.json"))
   assert (tmp_path / "tensorboard").read_text() == "a file is in the way"
   assert (path / "tensorboard").read_text() == "here too"

@@ -9,8 +9,9 @@ import jax
 import numpy as np
 import pytest
 
-from transformer_jax.data import cache, encoded, tokenized, translation
+from transformer_jax.data import cache, encoded
 from transformer_jax.data.base import tasks
+from transformer_jax.data.tasks.language import tokens, translation
 from transformer_jax.data.tokenizers.subword import Subword
 
 
@@ -18,7 +19,7 @@ from transformer_jax.data.tokenizers.subword import Subword
 def text(tmp_path, monkeypatch):
   """A file worth keeping, and a folder for its tokens."""
   monkeypatch.setenv(cache.VARIABLE, str(tmp_path / "cache"))
-  monkeypatch.setattr(tokenized, "LEAST", 1000)
+  monkeypatch.setattr(tokens, "LEAST", 1000)
   lines = [f"line {n} of a text with words and words {n % 7}" for n in range(400)]
   (tmp_path / "text.txt").write_text("\n".join(lines))
   return tmp_path / "text.txt"
@@ -30,7 +31,7 @@ def build(text, fields="tokenizer='subword(size=300)'"):
 
 def load(task):
   """Loads a task as a new process would."""
-  tokenized.trained.clear()
+  tokens.trained.clear()
   return task.load()
 
 
@@ -118,7 +119,7 @@ def test_other_text_and_other_tokenizers_are_other_entries(text, monkeypatch):
   text.write_text(text.read_text().replace("words", "wards"))
   load(build(text))
   assert len(entries(text)) == 5
-  monkeypatch.setattr(tokenized, "LEAST", 10**9)  # small texts are not kept
+  monkeypatch.setattr(tokens, "LEAST", 10**9)  # small texts are not kept
   load(build(text, "tokenizer='char(size=50)'"))
   assert len(entries(text)) == 5
 

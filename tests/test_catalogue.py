@@ -4,8 +4,9 @@ import pytest
 
 from experiments import catalogue
 from experiments.catalogue import encodings, parts
-from transformer_jax.attention import attentions, cores
-from transformer_jax.models.support import MODES, USES, form, refusal
+from transformer_jax.attention import attentions
+from transformer_jax.attention.cores import cores
+from transformer_jax.models.compatibility import MODES, USES, form, refusal
 from transformer_jax.positions import PositionalEncoding, positions
 
 

@@ -18,7 +18,7 @@ import dataclasses
 import jax.numpy as jnp
 
 from transformer_jax.attention import Variant
-from transformer_jax.data.tasks.copy import Copy
+from transformer_jax.data.tasks.algorithmic.copy import Copy
 from transformer_jax.positions import PositionalEncoding
 
 

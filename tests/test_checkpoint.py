@@ -17,9 +17,9 @@ import pytest
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from transformer_jax.training import checkpoint, fingerprint
+from transformer_jax.training import checkpoint, checksum
 from transformer_jax.training.checkpoint import CheckpointError, Keeper
-from transformer_jax.training.files import (
+from transformer_jax.training.json_files import (
   FileError,
   check_same_config,
   read_json,
@@ -247,7 +247,7 @@ def test_fingerprints_are_equal_on_every_sharding_and_see_every_change():
   weight = jax.random.normal(jax.random.key(0), (16, 24))
   mesh = make_mesh((4, 2), ("x", "y"))
   split = jax.device_put(weight, NamedSharding(mesh, P("x", "y")))
-  prints = lambda x: fingerprint.fingerprints({"x": x})["x"]
+  prints = lambda x: checksum.fingerprints({"x": x})["x"]
   assert prints(weight) == prints(split)
   swapped = weight.at[jnp.array([3, 5])].set(weight[jnp.array([5, 3])])
   assert prints(swapped) != prints(weight)
@@ -258,11 +258,11 @@ def test_fingerprints_are_equal_on_every_sharding_and_see_every_change():
 
 def test_an_even_number_of_sign_flips_is_noticed():
   weight = jax.random.normal(jax.random.key(0), (8, 8))
-  prints = lambda x: fingerprint.fingerprints({"x": x})["x"]
+  prints = lambda x: checksum.fingerprints({"x": x})["x"]
   assert prints(-weight) != prints(weight)
   assert prints(weight.at[0, :2].multiply(-1)) != prints(weight)
   # The sums of older checkpoints are blind to the last; the whole turned matrix too.
-  assert fingerprint._sums(-weight).tolist() == fingerprint._sums(weight).tolist()
+  assert checksum._sums(-weight).tolist() == checksum._sums(weight).tolist()
 
 
 # What the older code returned for these arrays.

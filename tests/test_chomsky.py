@@ -12,11 +12,19 @@ from task_oracles import ORACLES, brackets, parse
 
 import transformer_jax.data  # noqa: F401
 from transformer_jax.data.base import tasks
-from transformer_jax.data.blanks import BLANK
-from transformer_jax.data.strings import END, FIRST, PAD, SEPARATOR, START
-from transformer_jax.data.tasks.binary_multiplication import multiply
-from transformer_jax.data.tasks.modular_arithmetic_brackets import expression
-from transformer_jax.data.tasks.sqrt import root
+from transformer_jax.data.tasks.algorithmic.base import (
+  END,
+  FIRST,
+  PAD,
+  SEPARATOR,
+  START,
+)
+from transformer_jax.data.tasks.algorithmic.binary_multiplication import multiply
+from transformer_jax.data.tasks.algorithmic.modular_arithmetic_brackets import (
+  expression,
+)
+from transformer_jax.data.tasks.algorithmic.sqrt import root
+from transformer_jax.data.tasks.wrappers.blanks import BLANK
 
 ROWS, LONGEST = 1000, 40
 LENGTHS = (1, 2, 3, 4, 9, 40)

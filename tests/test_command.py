@@ -8,9 +8,9 @@ import sys
 
 import pytest
 
-from experiments import config_file, flags
-from experiments.config import ConfigError, resolve, validate
 from experiments.configs import base
+from experiments.setup import config_file, flags
+from experiments.setup.validate import ConfigError, resolve, validate
 from transformer_jax import command
 from transformer_jax.data.files import DataError, check_utf8
 
@@ -106,7 +106,7 @@ def test_an_environment_that_cannot_work_is_one_sentence(tmp_path, environment, 
 )
 def test_a_plan_that_is_none_is_one_sentence(tmp_path, body, says):
   head = "from experiments.configs.quickstart import get_config\n"
-  head += "from experiments.plan import Plan\n"
+  head += "from experiments.setup.plan import Plan\n"
   path = tmp_path / "own.py"
   path.write_text(f"{head}def sweep():\n  {body}\n")
   with pytest.raises(ConfigError, match=says):
@@ -161,6 +161,6 @@ def test_the_command_that_makes_utf8_works(tmp_path, encoding):
 
 
 def test_flags_are_refused_before_jax_is_imported():
-  code = "import sys, experiments.flags; sys.exit('jax' in sys.modules)"
+  code = "import sys, experiments.setup.flags; sys.exit('jax' in sys.modules)"
   assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
   assert flags.ConfigError is ConfigError

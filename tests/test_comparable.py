@@ -3,7 +3,8 @@
 import pytest
 from fake_sweep import TEXT, edit, read_page, write_sweep
 
-from experiments import answer, findings, method, report, tables
+from experiments import report
+from experiments.reporting import comparisons, method, summary, tables
 
 FEW = {label: TEXT[label] for label in ("none", "alibi", "rope")}
 LENGTHS = (64, 128, 256, 512)
@@ -23,7 +24,7 @@ def targets(*prints, examples=32):
 
 
 def verdicts(workdir):
-  found = findings.find(workdir)
+  found = comparisons.find(workdir)
   return {row.label: row.verdict for row in found.at("text", 512)}
 
 
@@ -51,11 +52,11 @@ def test_what_changed_between_runs_is_the_first_line_and_no_verdict(sweep, name)
   edit(sweep, "text-02", **same)
   assert {*verdicts(sweep).values()} == {"baseline", "better", "worse"}
   edit(sweep, "text-02", **changes)
-  lead, cure = answer.answer(findings.find(sweep), "text")
+  lead, cure = summary.answer(comparisons.find(sweep), "text")
   assert lead.startswith(f"No verdict: {says}") and "rope" in lead
   assert "another --workdir" in cure
   assert {*verdicts(sweep).values()} == {"baseline", "not compared"}
-  rows = findings.find(sweep).rows
+  rows = comparisons.find(sweep).rows
   assert all(row.p is None and row.difference.count == 0 for row in rows)
   assert all(row.estimate.mean is not None for row in rows)
   text = report.write_report(sweep).read_text()
@@ -81,13 +82,13 @@ def test_only_equal_targets_are_judged(sweep):
     "alibi": "better",
     "rope": "not compared",
   }
-  found = findings.find(sweep)
+  found = comparisons.find(sweep)
   (rope,) = [row for row in found.at("text", 512) if row.label == "rope"]
   assert (
     rope.reason == "scored on other targets than none" and not rope.difference.count
   )
   assert {row.verdict for row in found.at("text", 256)} >= {"better"}
-  lead, more = answer.answer(found, "text")
+  lead, more = summary.answer(found, "text")
   assert lead.startswith("At 8x the trained length alibi is best: 2.7")
   assert "rope: scored on other targets than alibi and none." in more
   (line, *_) = method.method(found)
@@ -100,7 +101,7 @@ def test_runs_that_recorded_no_targets_are_compared_by_their_settings(sweep):
   for n in range(3):
     edit(sweep, f"text-{n:02d}", "config.json", task="copy(scored=4)")
   assert verdicts(sweep)["alibi"] == "better"
-  (line, *_) = method.method(findings.find(sweep))
+  (line, *_) = method.method(comparisons.find(sweep))
   assert "In text some runs did not record what was scored: they are compared" in line
   edit(sweep, "text-01", "config.json", task="copy(scored=2)")
   edit(sweep, "text-02", "config.json", **{"evaluate.rows": 16})
@@ -109,7 +110,7 @@ def test_runs_that_recorded_no_targets_are_compared_by_their_settings(sweep):
     "alibi": "not compared",
     "rope": "not compared",
   }
-  lead, more = answer.answer(findings.find(sweep), "text")
+  lead, more = summary.answer(comparisons.find(sweep), "text")
   assert lead.startswith("No verdict. At 8x the trained length alibi and rope: scored")
   assert "best" not in lead + more
 
@@ -124,18 +125,18 @@ OWN = "In text all variants are scored on the same targets, and each length has 
 def test_whether_lengths_share_their_targets_is_proved_not_claimed(sweep, prints, says):
   for n in range(3):
     edit(sweep, f"text-{n:02d}", targets=targets(*prints))
-  (line, *_) = method.method(findings.find(sweep))
+  (line, *_) = method.method(comparisons.find(sweep))
   assert says in line
   assert verdicts(sweep)["alibi"] == "better"
 
 
 def test_a_column_is_a_length_where_runs_were_trained_at_others(sweep):
   edit(sweep, "text-02", train_length=128)
-  found = findings.find(sweep)
+  found = comparisons.find(sweep)
   header = tables.length_tables(found, "text")[0].header
   assert header[1:] == tuple(f"length {n}" for n in LENGTHS)
   assert tables.main_table(found, "text").header[4] == "length 512 mean"
-  lead, more = answer.answer(found, "text")
+  lead, more = summary.answer(found, "text")
   assert lead.startswith("At length 512 alibi is best")
   assert "1x" not in lead + more and "the trained length" not in lead + more
   report.write_report(sweep)
@@ -146,7 +147,7 @@ def test_seeds_lost_by_none_are_not_ranked_with_more(sweep):
   few = [{"seed": s, "length": 512, "measure": "bits_per_byte", "value": 1.0 + s / 9}
          for s in (0, 1)]  # fmt: skip
   edit(sweep, "text-02", seeds=[0, 1], scores=few)
-  lead, more = answer.answer(findings.find(sweep), "text")
+  lead, more = summary.answer(comparisons.find(sweep), "text")
   assert lead.startswith("At 8x the trained length alibi is best")
   assert "rope: other seeds than alibi and none." in more
 
@@ -161,7 +162,7 @@ def test_what_no_test_can_see_is_said(sweep):
     edit(sweep, f"text-{n:02d}", environment=flags)
   (note,) = [
     n
-    for n in tables.main_table(findings.find(sweep), "text").notes
+    for n in tables.main_table(comparisons.find(sweep), "text").notes
     if "last digits" in n
   ]
   assert "evaluate.rows_per_step (4: none and alibi; 16: rope)" in note

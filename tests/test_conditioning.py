@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from test_recorded import recorded
 
-from transformer_jax.attention import Rule, attentions, cores
+from transformer_jax.attention import Rule, attentions
+from transformer_jax.attention.cores import cores
 from transformer_jax.axes import Dims, axes_of
 from transformer_jax.models import Architecture
 from transformer_jax.models.transformer import Attention

@@ -6,12 +6,12 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.build import build, flops_per_token
-from experiments.config import resolve
 from experiments.configs import base
-from experiments.train import describe
+from experiments.runner.build import build, flops_per_token
+from experiments.runner.train import describe
+from experiments.setup.validate import resolve
 from transformer_jax.data.base import tasks
-from transformer_jax.data.translation import FEW
+from transformer_jax.data.tasks.language.translation import FEW
 from transformer_jax.evaluation.lengths import Evaluator
 from transformer_jax.models.transformer import Transformer
 

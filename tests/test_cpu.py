@@ -7,7 +7,7 @@ import sys
 import jax
 import pytest
 
-from experiments import cpu
+from experiments.runner import host
 
 DEVICES = """
 from experiments import cpu
@@ -41,8 +41,8 @@ def test_devices_are_left_alone_once_jax_has_started(monkeypatch):
   """JAX refuses to make them then; that is no error of the user."""
   count = jax.device_count()
   monkeypatch.delenv("XLA_FLAGS")
-  monkeypatch.setattr(cpu, "cores", lambda: 4)
-  cpu.make_devices([(2, 1, 1)])
+  monkeypatch.setattr(host, "cores", lambda: 4)
+  host.make_devices([(2, 1, 1)])
   assert jax.device_count() == count
 
 

@@ -4,9 +4,9 @@ import jax
 import pytest
 from test_attentions import ARGUMENTS
 
-from experiments.build import build
-from experiments.config import resolve
 from experiments.configs import base, lineage
+from experiments.runner.build import build
+from experiments.setup.validate import resolve
 from transformer_jax.attention import attentions
 from transformer_jax.axes import Dims, axes_of
 from transformer_jax.positions import positions

@@ -11,12 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import similarity, statistics, train
+from experiments import similarity
+from experiments.reporting import statistics
+from experiments.runner import train
 from transformer_jax.attention import attentions
-from transformer_jax.attention.features import divide
-from transformer_jax.attention.rule import Rule, softmax
+from transformer_jax.attention.variants.bound import Rule, softmax
+from transformer_jax.attention.variants.kernelized import divide
 from transformer_jax.axes import Dims
-from transformer_jax.data.guesses import guesses
+from transformer_jax.data.tasks.labelled.baselines import guesses
 from transformer_jax.evaluation import lengths, translation
 from transformer_jax.evaluation.decode import Sampling, highest
 from transformer_jax.evaluation.labeller import Labeller
@@ -191,7 +193,7 @@ def test_what_cannot_be_answered_is_refused(name):
 
 
 def test_no_guess_about_labels_that_were_never_trained_on():
-  from transformer_jax.data.examples import Example
+  from transformer_jax.data.readers.labelled_text import Example
 
   one = [Example(("a",), ("x",), "")]
   facts = guesses(one, [Example(("b",), ("y",), "")])

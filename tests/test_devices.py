@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from test_positions import DIMS, MODES, B, H, K, L, inputs, program
 
-from transformer_jax.attention import Rule, attentions, cores
+from transformer_jax.attention import Rule, attentions
+from transformer_jax.attention.cores import cores
 from transformer_jax.positions import PositionalEncoding, bind, coords, positions
 from transformer_jax.training import sharding
 

@@ -10,7 +10,7 @@ import shlex
 import pytest
 from absl import flags as absl_flags
 
-from experiments import flags
+from experiments.setup import flags
 
 ROOT = pathlib.Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -74,8 +74,12 @@ def test_commands_exist_and_take_their_flags(page, line):
 def _flags_of(found):
   """Returns the flags that a command's own files define."""
   here = pathlib.Path(found.origin)
-  files = [here, here.with_name("__main__.py"), ROOT / "experiments" / "flags.py"]
-  files.append(ROOT / "experiments" / "trained.py")
+  files = [
+    here,
+    here.with_name("__main__.py"),
+    ROOT / "experiments" / "setup" / "flags.py",
+  ]
+  files.append(ROOT / "experiments" / "inference.py")
   text = "".join(path.read_text() for path in files if path.exists())
   return {*re.findall(r"DEFINE_\w+\(\s*\"(\w+)\"", text)}
 

@@ -14,10 +14,12 @@ from absl import flags as absl_flags
 from test_checkpoint import flip_a_bit, largest
 
 import experiments
-from experiments import flags, run, sweep, work
-from experiments.config import ConfigError
-from transformer_jax.training import record
-from transformer_jax.training.files import read_json, write_json
+from experiments import run, sweep
+from experiments.runner import sweep_loop
+from experiments.setup import flags
+from experiments.setup.validate import ConfigError
+from transformer_jax.training import metrics_log
+from transformer_jax.training.json_files import read_json, write_json
 
 # ml_collections loads config files by a method that Python means to remove.
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
@@ -79,7 +81,7 @@ def named(workdir):
 def measured(folder):
   """Returns what a run computed, without how long it took."""
   result = read_json(folder / "result.json")
-  rows = record.read(folder / "metrics.jsonl")
+  rows = metrics_log.read(folder / "metrics.jsonl")
   rows = [{k: v for k, v in row.items() if k != "tokens_per_s"} for row in rows]
   return {key: result[key] for key in ("seeds", "scores", "diverged", "data")}, rows
 
@@ -128,7 +130,7 @@ def check_second(workdir, asked, monkeypatch, capfd):
   before = {folder: contents(folder) for folder in named(workdir).values()}
   (workdir / "report.html").unlink()
   with monkeypatch.context() as patch:
-    patch.setattr(work, "TRAIN", "nothing:trains")
+    patch.setattr(sweep_loop, "TRAIN", "nothing:trains")
     assert sweep.main(asked("--workdir=out")) == 0
   said, noise = capfd.readouterr()
   assert "6 runs in out, 6 of them finished before and skipped\n" in said

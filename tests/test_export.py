@@ -6,13 +6,13 @@ import pytest
 from test_interop import saved
 
 from experiments import export
-from experiments.build import build
-from experiments.config import ConfigError, flatten, resolve
 from experiments.configs import base
+from experiments.runner.build import build
+from experiments.setup.validate import ConfigError, flatten, resolve
 from transformer_jax import interop
 from transformer_jax.data.tokenizers import tokenizers
 from transformer_jax.training.checkpoint import Keeper
-from transformer_jax.training.files import read_json, write_json
+from transformer_jax.training.json_files import read_json, write_json
 
 SMALL = {"model.width": 16, "model.heads": 2, "model.layers": 2, "seeds": (3, 4)}
 SMALL |= {

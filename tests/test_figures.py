@@ -6,7 +6,7 @@ import fake_sweep
 import numpy as np
 import pytest
 
-from experiments import curves, figures, findings, results
+from experiments.reporting import comparisons, figures, load, style
 
 
 @pytest.mark.parametrize("seed", range(50))
@@ -15,7 +15,7 @@ def test_spread_never_overlaps_and_keeps_the_order(seed):
   count = rng.integers(1, 21)
   wanted, heights = rng.normal(0, 3, count).round(), rng.uniform(0.1, 3, count)
   far = heights.sum()
-  centres = figures.spread(wanted, heights, -far, far)
+  centres = style.spread(wanted, heights, -far, far)
   order = np.argsort(wanted, kind="stable")
   gaps = np.diff(centres[order]) - (heights[order][1:] + heights[order][:-1]) / 2
   assert (gaps > -1e-9).all()
@@ -24,17 +24,17 @@ def test_spread_never_overlaps_and_keeps_the_order(seed):
 
 def test_spread_leaves_alone_what_has_room():
   wanted = np.array([5.0, 1.0, 3.0])
-  np.testing.assert_allclose(figures.spread(wanted, np.ones(3), 0, 10), wanted)
+  np.testing.assert_allclose(style.spread(wanted, np.ones(3), 0, 10), wanted)
 
 
 def test_names_of_20_long_variants_do_not_touch():
-  figure, ax, _ = figures.blank(60)
+  figure, ax, _ = style.blank(60)
   ax.set_ylim(2, 4)
   rng = np.random.default_rng(0)
   label = "randomized(rope(base={}.0), longest=2048)"
   ends = {label.format(10**6 + i): (1.0, 2.5 + rng.random() / 20) for i in range(20)}
-  looks = dict.fromkeys(ends, figures.Style("#0072B2", "o", "-"))
-  texts = figures.name_ends(ax, ends, looks)
+  looks = dict.fromkeys(ends, style.Style("#0072B2", "o", "-"))
+  texts = style.name_ends(ax, ends, looks)
   renderer = figure.canvas.get_renderer()
   boxes = [text.get_window_extent(renderer) for text in texts]
   boxes.sort(key=lambda box: box.y0)
@@ -46,9 +46,9 @@ def test_names_of_20_long_variants_do_not_touch():
 
 
 def test_twenty_variants_look_different():
-  runs = tuple(results.Run(str(i), str(i), "text", "running") for i in range(20))
-  sweep = results.Sweep(None, "", "", "", "0", ("text",), runs)
-  looks = figures.styles(findings.Findings(sweep, ()))
+  runs = tuple(load.Run(str(i), str(i), "text", "running") for i in range(20))
+  sweep = load.Sweep(None, "", "", "", "0", ("text",), runs)
+  looks = style.styles(comparisons.Findings(sweep, ()))
   assert len(looks) == len(set(looks.values())) == 20
   # Whoever sees no marker tells them apart by the line, whoever no colour by both.
   assert len({(look.color, look.line) for look in looks.values()}) == 20
@@ -56,9 +56,9 @@ def test_twenty_variants_look_different():
 
 def test_long_names_are_broken_where_a_reader_would():
   name = "randomized(rope(base=500000.0), longest=2048)"
-  lines = figures.wrap(name).split("\n")
+  lines = style.wrap(name).split("\n")
   assert lines == ["randomized(rope(", "base=500000.0),", "longest=2048)"]
-  assert figures.wrap("rope") == "rope"
+  assert style.wrap("rope") == "rope"
 
 
 def wide(tmp_path):
@@ -71,35 +71,35 @@ def wide(tmp_path):
   far = {0: -2.0, 1: 2.0}
   scores = [row | {"value": row["value"] + far[row["seed"]]} for row in scores]
   fake_sweep.edit(folder, "text-02", scores=scores)
-  return findings.find(folder)
+  return comparisons.find(folder)
 
 
-@pytest.mark.parametrize("draw", [curves.differences, curves.length_curves])
+@pytest.mark.parametrize("draw", [figures.differences, figures.length_curves])
 def test_an_interval_that_the_frame_cuts_has_an_arrow_there(
   draw, tmp_path, monkeypatch
 ):
-  marked, plain = [], figures.mark_cut
+  marked, plain = [], style.mark_cut
 
   def mark(ax, axis, at, ends, color):
     before = len(ax.lines)
     plain(ax, axis, at, ends, color)
     marked.extend((line.get_marker(), ends) for line in ax.lines[before:])
 
-  monkeypatch.setattr(figures, "mark_cut", mark)
+  monkeypatch.setattr(style, "mark_cut", mark)
   found = wide(tmp_path)
-  more = [] if draw is curves.differences else ["bits_per_byte"]
+  more = [] if draw is figures.differences else ["bits_per_byte"]
   picture = draw(found, "text", *more)
-  arrows = {"<", ">"} if draw is curves.differences else {"v", "^"}
+  arrows = {"<", ">"} if draw is figures.differences else {"v", "^"}
   assert {arrow for arrow, _ in marked} == arrows
   assert all(high - low > 30 for _, (low, high) in marked)  # only rope's, of 2 seeds
-  assert picture.caption.endswith(curves.CUT)
+  assert picture.caption.endswith(figures.CUT)
 
 
 def test_one_length_gives_each_variant_a_place_of_its_own(tmp_path, monkeypatch):
   means = {label: fake_sweep.TEXT[label][:1] for label in ("none", "t5", "rope")}
   content = {"text": ("bits_per_byte", means)}
   folder = fake_sweep.write_sweep(tmp_path, content, lengths=(64,))
-  finish = figures.finish
+  finish = style.finish
 
   def looked_at(figure, *rest):
     ax = figure.axes[0]
@@ -109,6 +109,6 @@ def test_one_length_gives_each_variant_a_place_of_its_own(tmp_path, monkeypatch)
     return finish(figure, *rest)
 
   points = []
-  monkeypatch.setattr(figures, "finish", looked_at)
-  curves.length_curves(findings.find(folder), "text", "bits_per_byte")
+  monkeypatch.setattr(style, "finish", looked_at)
+  figures.length_curves(comparisons.find(folder), "text", "bits_per_byte")
   assert {0, 1, 2} <= {*points}

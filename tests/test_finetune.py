@@ -10,18 +10,20 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from experiments import flags, plan, similarity, start, train, work
-from experiments.build import build
-from experiments.config import ConfigError, flatten, resolve
+from experiments import similarity
 from experiments.configs import base
 from experiments.configs import minilm as example
+from experiments.runner import pretrained, sweep_loop, train
+from experiments.runner.build import build
+from experiments.setup import flags, plan
+from experiments.setup.validate import ConfigError, flatten, resolve
 from transformer_jax import interop
 from transformer_jax.data.files import DataError
 from transformer_jax.data.tokenizers import tokenizers
 from transformer_jax.models import Architecture, Transformer
-from transformer_jax.models.paths import flat, one_by_one
+from transformer_jax.models.param_tree import flat, one_by_one
 from transformer_jax.positions import coords
-from transformer_jax.training.files import write_json
+from transformer_jax.training.json_files import write_json
 from transformer_jax.training.loop import Program
 
 FOLDER = pathlib.Path(__file__).parent.parent / "third_party"
@@ -172,7 +174,7 @@ def test_a_run_starts_where_another_ended(texts, trained, tmp_path):
   assert said["position"]["there"].startswith("Learned(longest=32")
   assert said["position"]["here"].startswith("T5(")
   built = build(chosen)
-  read = start.read(str(there), built, again)
+  read = pretrained.read(str(there), built, again)
   assert said["parameters"] == sum(x.size for x in read.arrays.values())
   state = read.into(first_state(built)).init()
   fresh = flat(own_state(built).params)
@@ -187,7 +189,7 @@ def dry(texts, bert, capsys, fields="", **more):
   run = plan.Run("id", "label", "group", chosen, {})
   where = pathlib.Path("experiments", "configs", "base.py")
   request = flags.Request(where, chosen, {}, None, texts.parent / "unused", True, False)
-  code = work.dry_run(request, [run])
+  code = sweep_loop.dry_run(request, [run])
   assert not request.workdir.exists()
   return capsys.readouterr().out, code
 
@@ -224,7 +226,7 @@ def started(bert, texts, fields="", changes=BERT, **more):
   """Returns the experiment and what it starts from."""
   spec = f", tokenizer=\"wordpiece('{bert}/vocab.txt')\"{fields}"
   built = build(config(texts, changes, spec, train__start=str(bert), **more))
-  return built, start.read(str(bert), built, bert / "nothing kept")
+  return built, pretrained.read(str(bert), built, bert / "nothing kept")
 
 
 def test_weights_of_others_give_their_numbers_in_a_run(bert, texts):
@@ -287,9 +289,9 @@ def test_all_that_does_not_fit_is_one_list(bert, texts):
   said = refusal(lambda: started(folder, texts, model__heads=8))
   assert "heads: 4 there, 8 here" in said
   bytes_ = config(texts, BERT, ", tokenizer='byte'", train__start=str(folder))
-  said = refusal(lambda: start.read(str(folder), build(bytes_), folder / "none"))
+  said = refusal(lambda: pretrained.read(str(folder), build(bytes_), folder / "none"))
   assert "embedding_VD is (97, 32) there, (261, 32) here" in said
-  said = refusal(lambda: start.read("nowhere", build(bytes_), folder / "none"))
+  said = refusal(lambda: pretrained.read("nowhere", build(bytes_), folder / "none"))
   assert "there is no config.json; name a folder" in said
 
 
@@ -298,9 +300,9 @@ def test_words_must_mean_what_they_meant(bert, texts, trained, tmp_path):
   spec = ", tokenizer='char(size=97)'"
   built = build(config(texts, BERT, spec, train__start=str(folder)))
   built.task.keep(tmp_path / "run")
-  said = refusal(lambda: start.read(str(folder), built, tmp_path / "run"))
+  said = refusal(lambda: pretrained.read(str(folder), built, tmp_path / "run"))
   assert f"tokenizer=\"wordpiece('{folder}/vocab.txt')\"" in said
-  said = refusal(lambda: start.read(str(trained[0]), built, tmp_path / "run"))
+  said = refusal(lambda: pretrained.read(str(trained[0]), built, tmp_path / "run"))
   assert f"tokenizer=\"kept('{trained[0]}')\"" in said
 
 

@@ -6,8 +6,8 @@ import sys
 import pytest
 from absl import flags as absl_flags
 
-from experiments import flags, plan
-from experiments.config import ConfigError
+from experiments.setup import flags, plan
+from experiments.setup.validate import ConfigError
 
 # ml_collections loads config files by a method that Python means to remove.
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
@@ -118,7 +118,7 @@ def test_help_names_the_flags():
 
 def test_a_plan_and_its_groups_are_chosen_by_name(tmp_path):
   base = "from experiments.configs.quickstart import get_config\n"
-  plan = "from experiments.plan import Grid, Plan\ndef paper() -> Plan:\n"
+  plan = "from experiments.setup.plan import Grid, Plan\ndef paper() -> Plan:\n"
   (tmp_path / "own.py").write_text(base + plan + "  return Plan('?', Grid({}))\n")
   own = f"--config={tmp_path / 'own.py'}"
   request = parse(own, "--plan=paper", "--groups=text,copy")

@@ -9,8 +9,9 @@ import pytest
 from test_labels import BYTE, ROWS, SENTENCES, build, examples, refusal, write_tsv
 from test_parallel import PAIRS, sides
 
-from transformer_jax.data import files, parallel
+from transformer_jax.data import files
 from transformer_jax.data.base import tasks
+from transformer_jax.data.readers import bitext
 
 SPLITS = "train", "validation", "test"
 
@@ -58,7 +59,7 @@ def test_wrong_csv_is_refused_with_its_line(tmp_path, content, says):
 def test_parallel_csv_is_read_as_tsv(tmp_path):
   (tmp_path / "a.tsv").write_text("".join(f"{en}\t{de}\n" for en, de in PAIRS))
   (tmp_path / "a.csv").write_text("de,en\n" + "".join(quoted(x[::-1]) for x in PAIRS))
-  found = [parallel.read(str(tmp_path / f"a{n}"), "en-de", SPLITS)
+  found = [bitext.read(str(tmp_path / f"a{n}"), "en-de", SPLITS)
            for n in (".tsv", ".csv")]  # fmt: skip
   assert all(sides(found[0][0][x]) == sides(found[1][0][x]) for x in SPLITS)
 
@@ -104,7 +105,7 @@ def test_packed_texts_and_pairs_are_the_same_data(tmp_path):
       if name == "train" or language == "de":
         packed(path)
   for source in (tmp_path, tmp_path / "train"):
-    found, _ = parallel.read(str(source), "en-de", ("train", "test"))
+    found, _ = bitext.read(str(source), "en-de", ("train", "test"))
     assert sides(found["train"]) == PAIRS[: len(found["train"])]
 
 

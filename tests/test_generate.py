@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from experiments import generate
-from experiments.build import build
-from experiments.config import ConfigError, flatten, resolve
 from experiments.configs import base
+from experiments.runner.build import build
+from experiments.setup.validate import ConfigError, flatten, resolve
 from transformer_jax.data.tokenizers import tokenizers
 from transformer_jax.evaluation.decode import Sampling
 from transformer_jax.training.checkpoint import Keeper
-from transformer_jax.training.files import write_json
+from transformer_jax.training.json_files import write_json
 
 SMALL = {"model.width": 16, "model.heads": 2, "model.layers": 1, "seeds": (3,)}
 SMALL |= {"model.feedforward": 16, "train.length": 16, "model.position": "learned"}

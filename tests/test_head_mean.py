@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.build import build
-from experiments.config import ConfigError, resolve
 from experiments.configs import base
+from experiments.runner.build import build
+from experiments.setup.validate import ConfigError, resolve
 from transformer_jax.axes import Dims
 from transformer_jax.models.ends import Mean, heads, mean
 from transformer_jax.positions import coords

@@ -9,11 +9,15 @@ import tarfile
 
 import pytest
 
-from experiments import results, state, trained
-from transformer_jax.data import files, labels, pictures, prepare, tfds, tokenizers
+from experiments import inference
+from experiments.reporting import load
+from experiments.runner import state
+from transformer_jax.data import files, prepare, tokenizers
 from transformer_jax.data.files import DataError
+from transformer_jax.data.readers import images, tfds
 from transformer_jax.data.sources import archives, packages
 from transformer_jax.data.sources.base import named
+from transformer_jax.data.tasks.labelled import base
 
 LANGUAGES = ['de"; }; Dpkg::Pre-Invoke { "touch called', "de\n", "-o", "../de", "d*",
              "DE", "de;x", "$(touch called)", "de en", "é", "de/x", ""]  # fmt: skip
@@ -158,17 +162,17 @@ def test_gzip_unpacks_to_no_more_than_a_limit(monkeypatch):
   monkeypatch.setattr(files, "UNPACKED", 999)
   with pytest.raises(DataError, match="unpacks to more than 999 bytes"):
     files.unzipped(content, "x.gz")
-  assert pictures.unzipped is files.unzipped
+  assert images.unzipped is files.unzipped
 
 
 PIPES = {
   "p.deb": lambda path: [*archives.contents(path, "")],
   "vocab.txt": lambda path: files.lines(path),
-  "digits.csv.gz": lambda path: pictures._content(path),
+  "digits.csv.gz": lambda path: images._content(path),
   "a.txt": lambda path: files.read(str(path)),
   "tokenizer.json": lambda path: tokenizers.load(path.parent),
-  "labels.json": lambda path: labels.kept(path.parent),
-  "config.json": lambda path: trained.of_run(path.parent),
+  "labels.json": lambda path: base.kept(path.parent),
+  "config.json": lambda path: inference.of_run(path.parent),
 }
 
 
@@ -189,7 +193,7 @@ def test_a_report_does_not_wait_for_a_pipe(tmp_path):
   (tmp_path / "sweep.json").write_text('{"runs": [{"id": "one"}]}')
   for name in ("status.json", "config.json", "result.json", "metrics.jsonl"):
     os.mkfifo(run / name)
-  (found,) = results.read(tmp_path).runs
+  (found,) = load.read(tmp_path).runs
   assert found.state == "damaged" and "it is a pipe or a device" in found.error
 
 
@@ -204,7 +208,7 @@ def test_a_report_checks_no_file_but_those_of_a_run(tmp_path, name):
   status = {"state": "finished", "checksums": {name: "00"}}
   (run / "status.json").write_text(json.dumps(status))
   (run / "result.json").write_text("{}")
-  results.read(tmp_path)
+  load.read(tmp_path)
   assert state.damaged(run, status) == ["metrics.jsonl"] * (name == "metrics.jsonl")
 
 

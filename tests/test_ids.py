@@ -10,7 +10,13 @@ import pytest
 
 import transformer_jax.data  # noqa: F401
 from transformer_jax.data.base import Batch, Task, tasks
-from transformer_jax.data.strings import END, FIRST, PAD, SEPARATOR, START
+from transformer_jax.data.tasks.algorithmic.base import (
+  END,
+  FIRST,
+  PAD,
+  SEPARATOR,
+  START,
+)
 from transformer_jax.evaluation.lengths import Evaluator
 from transformer_jax.positions import coords
 

@@ -10,7 +10,7 @@ import pytest
 from test_papers import RAMP8, close, det
 from test_recorded import recorded
 
-from transformer_jax.attention import cores
+from transformer_jax.attention.cores import cores
 from transformer_jax.axes import Dims
 from transformer_jax.models import Architecture, Transformer
 from transformer_jax.positions import bind, coords, positions

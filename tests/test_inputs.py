@@ -6,14 +6,14 @@ import types
 import numpy as np
 import pytest
 
-from experiments import history, inputs, own_code, runs, train
-from experiments.config import resolve
 from experiments.configs import base
-from experiments.plan import Run, run_id
+from experiments.runner import history, inputs, run_folder, train, user_code
+from experiments.setup.plan import Run, run_id
+from experiments.setup.validate import resolve
 from transformer_jax.data.base import tasks
 from transformer_jax.evaluation import targets
 from transformer_jax.spec import outside
-from transformer_jax.training.files import read_json, write_json
+from transformer_jax.training.json_files import read_json, write_json
 
 FADE = """
 import dataclasses
@@ -44,7 +44,7 @@ def fade(tmp_path, monkeypatch):
   (packages / "fade_installed.py").write_text("")
   monkeypatch.syspath_prepend(packages)
   monkeypatch.syspath_prepend(here)
-  own_code._content.cache_clear()
+  user_code._content.cache_clear()
   yield here
   for name in ("fade_of_test", "fade_parts"):
     sys.modules.pop(name, None)
@@ -59,35 +59,35 @@ def test_the_modules_that_a_spec_names():
 
 
 def test_own_code_is_the_files_of_the_user(fade):
-  code = own_code.read(resolve(base.get_config(), OWN))
+  code = user_code.read(resolve(base.get_config(), OWN))
   assert list(code) == ["fade_of_test.py", "fade_old.py", "fade_parts.py"]
-  assert own_code.read(base.get_config()) == {}
+  assert user_code.read(base.get_config()) == {}
   ours = {"model.position": "transformer_jax.positions.rope:Rope"}
-  assert own_code.read(resolve(base.get_config(), ours)) == {}
+  assert user_code.read(resolve(base.get_config(), ours)) == {}
 
 
 def test_an_edited_file_counts_in_the_next_process(fade):
   config = resolve(base.get_config(), OWN)
-  before = own_code.fingerprints(own_code.read(config))
+  before = user_code.fingerprints(user_code.read(config))
   (fade / "fade_parts.py").write_text("RATE = 2.0\n")
-  assert own_code.fingerprints(own_code.read(config)) == before, "it is imported"
-  own_code._content.cache_clear()
-  after = own_code.fingerprints(own_code.read(config))
+  assert user_code.fingerprints(user_code.read(config)) == before, "it is imported"
+  user_code._content.cache_clear()
+  after = user_code.fingerprints(user_code.read(config))
   assert {name for name in after if after[name] != before[name]} == {"fade_parts.py"}
 
 
 def test_parameters_of_other_code_are_said(fade, tmp_path, capsys):
   config = resolve(base.get_config(), OWN)
-  code = own_code.read(config)
-  own_code.compare(tmp_path, config)
-  own_code.save(tmp_path, code)
-  inputs.check(tmp_path, own_code.fingerprints(code), inputs.CODE)
-  own_code.compare(tmp_path, config)
+  code = user_code.read(config)
+  user_code.compare(tmp_path, config)
+  user_code.save(tmp_path, code)
+  inputs.check(tmp_path, user_code.fingerprints(code), inputs.CODE)
+  user_code.compare(tmp_path, config)
   assert capsys.readouterr().err == ""
   assert (tmp_path / "own_code" / "fade_of_test.py").read_text() == FADE
   (fade / "fade_parts.py").write_text("RATE = 2.0\n")
-  own_code._content.cache_clear()
-  own_code.compare(tmp_path, config)
+  user_code._content.cache_clear()
+  user_code.compare(tmp_path, config)
   (line,) = capsys.readouterr().err.splitlines()
   assert "was trained by other code of fade_parts.py, and its parameters are" in line
 
@@ -100,11 +100,13 @@ ONE = Run(run_id(CONFIG), "fade", "copy", CONFIG, {})
 
 def perform(workdir, code, train=lambda folder: {"seeds": [0]}, **facts):
   facts = {"commit": "abc", "own_code": code, **facts}
-  return runs.perform(ONE, workdir, train, facts, b"patch of " + str(code).encode())
+  return run_folder.perform(
+    ONE, workdir, train, facts, b"patch of " + str(code).encode()
+  )
 
 
 def test_a_finished_run_of_other_code_is_kept_aside_and_run_anew(tmp_path, capsys):
-  folder = runs.folder(tmp_path, ONE)
+  folder = run_folder.folder(tmp_path, ONE)
   for n, code in enumerate(("a", "b", "c")):
     new = perform(tmp_path, {"fade.py": code}, lambda folder, n=n: {"seeds": [n]})
     assert (new.state, new.note) == ("finished", "")
@@ -122,7 +124,7 @@ def test_a_finished_run_of_other_code_is_kept_aside_and_run_anew(tmp_path, capsy
 
 def test_a_finished_run_that_recorded_no_code_stays(tmp_path):
   perform(tmp_path, {})
-  path = runs.folder(tmp_path, ONE) / "result.json"
+  path = run_folder.folder(tmp_path, ONE) / "result.json"
   result = read_json(path)
   write_json(path, {key: result[key] for key in result if key != "own_code"})
   status = read_json(path.with_name("status.json"))
@@ -142,7 +144,7 @@ def begin(**now):
 
 
 def test_a_checkpoint_does_not_go_on_with_something_else(tmp_path, capsys):
-  folder = runs.folder(tmp_path, ONE)
+  folder = run_folder.folder(tmp_path, ONE)
   assert perform(tmp_path, {}, begin(data="aa", words="bb")).state == "interrupted"
   made_with = (folder / "made_with.json").read_bytes()
   refused = perform(tmp_path, {}, begin(data="a" * 40, words="bb"), commit="def")
@@ -178,7 +180,7 @@ def test_an_unknown_beginning_is_said_and_goes_on(tmp_path, capsys, content):
 
 
 def test_steps_of_other_code_are_recorded(tmp_path):
-  folder = runs.folder(tmp_path, ONE)
+  folder = run_folder.folder(tmp_path, ONE)
   perform(tmp_path, {}, begin(), commit="abc", device="2 cores")
   perform(tmp_path, {}, begin(), commit="abc", device="2 cores", command="again")
   assert "before" not in read_json(folder / "made_with.json")
@@ -214,13 +216,13 @@ def test_a_text_edited_while_its_run_was_stopped(tmp_path):
   task = f"text(source={str(text)!r}, window=16, scored=8)"
   config = resolve(base.get_config(), {**SMALL, "task": task})
   one = Run(run_id(config), "rope", "text", config, {})
-  folder = runs.folder(tmp_path, one)
+  folder = run_folder.folder(tmp_path, one)
 
   def sit(looks):
     train.load.cache_clear()  # as in another process
     stop = StopAt(looks)
     work = lambda folder: train.run(config, folder, "one", stop)
-    return runs.perform(one, tmp_path, work, {"commit": "abc"})
+    return run_folder.perform(one, tmp_path, work, {"commit": "abc"})
 
   assert sit(1).state == "interrupted" and inputs.has_checkpoint(folder)
   before = text.read_text()

@@ -12,7 +12,7 @@ from test_interop import CONFIGS, recorded, saved, write
 
 from transformer_jax import interop
 from transformer_jax.attention import attentions
-from transformer_jax.interop.words import Words
+from transformer_jax.interop.hf_config import Words
 from transformer_jax.positions import positions
 
 

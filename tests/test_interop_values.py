@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from transformer_jax.attention import attentions, cores
+from transformer_jax.attention import attentions
+from transformer_jax.attention.cores import cores
 from transformer_jax.axes import Dims
 from transformer_jax.models import Architecture
 from transformer_jax.models.layers import norms

@@ -10,8 +10,14 @@ import pytest
 
 import transformer_jax.data  # noqa: F401
 from transformer_jax.data.base import tasks
-from transformer_jax.data.strings import END, FIRST, PAD, SEPARATOR, START
-from transformer_jax.data.tasks import scan
+from transformer_jax.data.tasks.algorithmic import scan
+from transformer_jax.data.tasks.algorithmic.base import (
+  END,
+  FIRST,
+  PAD,
+  SEPARATOR,
+  START,
+)
 from transformer_jax.spec import SpecError
 
 ROWS, LONGEST = 32, 12

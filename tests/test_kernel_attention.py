@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from test_recorded import close
 
-from transformer_jax.attention import Rule, attentions, cores
+from transformer_jax.attention import Rule, attentions
+from transformer_jax.attention.cores import cores
 from transformer_jax.attention.variants import performer
 from transformer_jax.axes import Dims
 from transformer_jax.models import Architecture, Transformer, empty_cache

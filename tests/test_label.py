@@ -8,17 +8,18 @@ import numpy as np
 import pytest
 from absl import flags
 
-from experiments import label, plan, trained
-from experiments.build import build
-from experiments.config import ConfigError, flatten, resolve, validate
+from experiments import inference, label
 from experiments.configs import base, brown_tagging
+from experiments.runner.build import build
+from experiments.setup import plan
+from experiments.setup.validate import ConfigError, flatten, resolve, validate
 from transformer_jax.command import guarded
 from transformer_jax.data.base import tasks
 from transformer_jax.data.files import DataError
 from transformer_jax.data.tokenizers import BOS, EOS, tokenizers
 from transformer_jax.positions import coords
 from transformer_jax.training.checkpoint import Keeper
-from transformer_jax.training.files import write_json
+from transformer_jax.training.json_files import write_json
 
 LENGTH, NAMES = 12, ("bad", "fine", "good")
 WORDS = "tokenizer='char(size=24)', classes=5"
@@ -154,7 +155,7 @@ def command(monkeypatch, capsys):
   """Runs the command in this process; returns its exit code, output and errors."""
   values = flags.FlagValues()
   flags.DEFINE_integer("verbosity", 0, "", flag_values=values)
-  for module in (flags, trained, label):
+  for module in (flags, inference, label):
     if hasattr(module, "FLAGS"):
       monkeypatch.setattr(module, "FLAGS", values)
   for kind in ("string", "integer", "list"):
@@ -206,7 +207,7 @@ def test_standard_input_is_answered_as_it_comes(runs):
 
   found = label.label(labeller, coming(), 1)
   assert next(found).startswith("abc/") and seen == ["abc"]
-  assert trained.named("-") == "standard input"
+  assert inference.named("-") == "standard input"
 
 
 def test_every_run_of_the_plan_for_brown_is_valid():

@@ -7,9 +7,10 @@ import jax
 import numpy as np
 import pytest
 
-from transformer_jax.data import prepare, tfds
+from transformer_jax.data import prepare
 from transformer_jax.data.base import tasks
 from transformer_jax.data.files import DataError, split_of
+from transformer_jax.data.readers import tfds
 from transformer_jax.data.tokenizers import BOS, EOS, PAD, load
 
 KEY = jax.random.key(0)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from transformer_jax.models.layers import activations, norms
-from transformer_jax.models.placements import placements
+from transformer_jax.models.residual import placements
 
 X = np.linspace(-4, 4, 33).astype(np.float32)
 GAINS = {"f": 2, "g": 5, "f_update": 7, "g_update": 11}  # norms that only multiply

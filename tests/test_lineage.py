@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from test_recurrent import quick
 
-from experiments import plan
-from experiments.build import build
-from experiments.config import resolve, validate
 from experiments.configs import lineage
+from experiments.runner.build import build
+from experiments.setup import plan
+from experiments.setup.validate import resolve, validate
 
 WORDS = "the cell row text page file table menu opens closes and shows a new".split()
 STEPS = 40

@@ -23,9 +23,9 @@ from test_positions import (
   with_ids,
 )
 
-from transformer_jax.attention import cores
-from transformer_jax.models.support import MODES as HOW
-from transformer_jax.models.support import USES, form, refusal
+from transformer_jax.attention.cores import cores
+from transformer_jax.models.compatibility import MODES as HOW
+from transformer_jax.models.compatibility import USES, form, refusal
 from transformer_jax.positions import bind, coords, positions
 
 M = 17  # tokens of the text that a decoder attends to

@@ -34,7 +34,7 @@ from test_positions import DIMS, EITHER_WAY, MODES, B, L
 
 from transformer_jax.attention import attentions
 from transformer_jax.models import empty_cache
-from transformer_jax.models.support import form
+from transformer_jax.models.compatibility import form
 from transformer_jax.positions import positions
 
 # All of these meet every encoding in the definition and those of KINDS in all cores;

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from test_positions import with_ids
 
-from transformer_jax.attention import cores
+from transformer_jax.attention.cores import cores
 from transformer_jax.axes import Dims, axes_of
 from transformer_jax.evaluation.decode import greedy
 from transformer_jax.models import Architecture, Transformer, empty_cache, layers
-from transformer_jax.models.placements import placements
+from transformer_jax.models.residual import placements
 from transformer_jax.positions import PositionalEncoding, coords, positions
 
 B, L = 2, 12

@@ -12,12 +12,13 @@ import pytest
 from test_conditioning import THEIRS, close, compare, jit, run
 from test_recorded import recorded
 
-from transformer_jax.attention import attentions, cores
+from transformer_jax.attention import attentions
 from transformer_jax.attention.cache import Text
+from transformer_jax.attention.cores import cores
 from transformer_jax.axes import Dims
 from transformer_jax.evaluation.decode import greedy
 from transformer_jax.models import Architecture, Transformer, empty_cache
-from transformer_jax.models.support import form
+from transformer_jax.models.compatibility import form
 from transformer_jax.models.transformer import Attention
 from transformer_jax.positions import coords, positions
 from transformer_jax.spec import SpecError

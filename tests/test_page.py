@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from fake_sweep import QUICKSTART, read_page, write_sweep
 
-from experiments import figures, findings, report
+from experiments import report
+from experiments.reporting import comparisons, style
 
 CHROMIUM = next(
   filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))),
@@ -38,7 +39,7 @@ def test_the_answer_comes_first_and_is_the_verdicts(quick):
   assert body.index(best) < body.index("All lengths")
   assert "Undefined there: learned." in body
   assert "Worse than none: sinusoidal and rope." in body
-  found = findings.find(quick)
+  found = comparisons.find(quick)
   (alibi,) = [row for row in found.at("text", 512) if row.label == "alibi"]
   assert f"{abs(alibi.difference.mean):.3f} better than none" in body
 
@@ -142,7 +143,7 @@ def test_colours_in_chromium(quick, tmp_path, scheme, paper):
 
   assert pixels.shape == (1600, 900, 3)
   assert share(paper) > 0.5
-  colors = figures.COLORS if scheme else figures.ON_DARK
+  colors = style.COLORS if scheme else style.ON_DARK
   for color in colors[:5]:
     assert share(color) > 1e-4, f"{color} of a curve is not on the page"
 

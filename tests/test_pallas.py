@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 from test_positions import DIMS, EITHER_WAY, MODES, B, H, K, L, attend, inputs
 
-from experiments import aot
-from transformer_jax.attention import PLAIN, Rule, Variant, attentions, cores
-from transformer_jax.attention.kernels import lookup
+from experiments.bench import aot
+from transformer_jax.attention import PLAIN, Rule, Variant, attentions
+from transformer_jax.attention.cores import cores
+from transformer_jax.attention.cores.pallas import gather
 from transformer_jax.positions import PositionalEncoding, bind, coords, positions
 
 TPU, GPU = "pallas_tpu(block=8)", "pallas_gpu(block=8)"
@@ -154,9 +155,9 @@ def test_tables_are_read_and_added_up_alike_in_every_way():
     summed = np.zeros_like(table)
     np.add.at(summed, (np.arange(8)[:, None] % rows, index), x)
     for way in ("band", "loop"):
-      read = jax.jit(lookup.READ[way])(table, index)
+      read = jax.jit(gather.READ[way])(table, index)
       np.testing.assert_allclose(read, want, atol=1e-6)
-      add = jax.jit(functools.partial(lookup.ADD[way], table.shape))
+      add = jax.jit(functools.partial(gather.ADD[way], table.shape))
       got = add(x, index)
       np.testing.assert_allclose(got, summed, atol=1e-5)
 

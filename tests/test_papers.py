@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from oracles import classic
 
-from transformer_jax.attention import cores
-from transformer_jax.attention.base import tile_scores
-from transformer_jax.attention.rule import visible
+from transformer_jax.attention.cores import cores
+from transformer_jax.attention.cores.base import tile_scores
+from transformer_jax.attention.variants.bound import visible
 from transformer_jax.axes import Dims
 from transformer_jax.positions import Bound, coords, positions
 from transformer_jax.positions.alibi import slopes

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 from absl import flags as absl_flags
 
-from experiments import flags, run
-from transformer_jax.data import parallel
+from experiments import run
+from experiments.setup import flags
 from transformer_jax.data.base import tasks
 from transformer_jax.data.files import DataError
+from transformer_jax.data.readers import bitext
+from transformer_jax.data.tasks.language.translation import Translation
 from transformer_jax.data.tokenizers import BOS, EOS, PAD, load
-from transformer_jax.data.translation import Translation
-from transformer_jax.training.files import read_json
+from transformer_jax.training.json_files import read_json
 
 KEY = jax.random.key(0)
 BOTH = ("train", "test")
@@ -45,13 +46,13 @@ def sides(pairs):
 
 
 def test_plain_files_are_pairs_line_by_line(folder):
-  found, facts = parallel.read(str(folder), "en-de", ("train", "validation"))
+  found, facts = bitext.read(str(folder), "en-de", ("train", "validation"))
   assert sides(found["train"]) == PAIRS[:40]
   assert sides(found["validation"]) == PAIRS[40:50]
   assert found["train"][6].where == "train line 7"
   assert facts["split"] == "by file name"
   assert facts["pairs"] == {"train": 40, "validation": 10}
-  back, _ = parallel.read(str(folder), "de-en", BOTH)
+  back, _ = bitext.read(str(folder), "de-en", BOTH)
   assert sides(back["test"]) == [(de, en) for en, de in PAIRS[50:]]
   json.dumps(facts)
 
@@ -66,7 +67,7 @@ def test_every_form_gives_the_same_pairs(folder, tmp_path):
   (folder / "all.de").write_text("\n".join(de for _, de in PAIRS))
   marks = set()
   for path in (tsv, rows, nested, folder / "all"):
-    found, facts = parallel.read(str(path), "en-de", ("train", "validation", "test"))
+    found, facts = bitext.read(str(path), "en-de", ("train", "validation", "test"))
     # Lines without documents are split by their place: 90 %, 5 %, 5 %.
     assert sides(found["train"]) == PAIRS[:54]
     assert sides(found["validation"]) == PAIRS[54:57]
@@ -80,7 +81,7 @@ def test_a_document_is_never_split(tmp_path):
   rows = [f"text {n}\tText {n}\tpage {n % 30}\n" for n in range(300)]
   (tmp_path / "pages.tsv").write_text("".join(rows))
   path = str(tmp_path / "pages.tsv")
-  found, facts = parallel.read(path, "en-de", ("train", "validation", "test"))
+  found, facts = bitext.read(path, "en-de", ("train", "validation", "test"))
   pages = [{pair.document for pair in found[split]} for split in found]
   assert sum(map(len, pages)) == len(set.union(*pages)) == 30
   assert sum(facts["pairs"].values()) == 300 and facts["split"] == "by document"
@@ -154,7 +155,7 @@ def test_bad_text_is_refused_with_its_place(name, tmp_path):
   content, source, says = BAD[name]
   for path, text in content.items():
     (tmp_path / path).write_bytes(text if isinstance(text, bytes) else text.encode())
-  read = functools.partial(parallel.read, str(tmp_path / source), "en-de", BOTH)
+  read = functools.partial(bitext.read, str(tmp_path / source), "en-de", BOTH)
   assert says.format(tmp_path) in refusal(read)
 
 

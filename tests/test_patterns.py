@@ -7,10 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from transformer_jax.attention import Rule, Variant, attentions, cores
+from transformer_jax.attention import Rule, Variant, attentions
+from transformer_jax.attention.cores import cores
 from transformer_jax.axes import Dims
 from transformer_jax.models import Architecture, Transformer, empty_cache
-from transformer_jax.models.support import form
+from transformer_jax.models.compatibility import form
 from transformer_jax.positions import bind, coords, positions
 from transformer_jax.spec import SpecError
 

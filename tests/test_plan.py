@@ -16,24 +16,24 @@ from pathlib import Path
 
 import pytest
 
-from experiments import (
-  config_file,
-  flags,
-  others,
-  plan,
-  provenance,
-  run,
-  runs,
-  sweep,
-  work,
-)
-from experiments.build import build
-from experiments.config import ConfigError, flatten, resolve, validate
+from experiments import run, sweep
 from experiments.configs import base, pod, quickstart, standard
-from experiments.locks import claim
-from experiments.plan import Chain, Grid, Group, MinusOne, OneAtATime, Plan, Zipped
-from experiments.train import describe
-from transformer_jax.training.files import read_json, write_json
+from experiments.runner import provenance, run_folder, sweep_loop, waiting
+from experiments.runner.build import build
+from experiments.runner.locks import claim
+from experiments.runner.train import describe
+from experiments.setup import config_file, flags, plan
+from experiments.setup.plan import (
+  Chain,
+  Grid,
+  Group,
+  MinusOne,
+  OneAtATime,
+  Plan,
+  Zipped,
+)
+from experiments.setup.validate import ConfigError, flatten, resolve, validate
+from transformer_jax.training.json_files import read_json, write_json
 
 GOLDEN = Path(__file__).parent / "golden" / "quickstart.json"
 BASE = base.get_config()
@@ -236,7 +236,7 @@ FACTS = {"commit": "abc", "command": "python -m experiments.run"}
 
 
 def perform(workdir, train=lambda folder: {"seeds": [0]}, each=ONE, **more):
-  return runs.perform(each, workdir, train, FACTS, **more)
+  return run_folder.perform(each, workdir, train, FACTS, **more)
 
 
 def crash(folder):
@@ -247,7 +247,7 @@ def test_a_finished_run_is_not_run_again(tmp_path):
   assert perform(tmp_path).state == "finished"
   again = perform(tmp_path, crash)
   assert again.state == "finished" and "before" in again.note
-  folder = runs.folder(tmp_path, ONE)
+  folder = run_folder.folder(tmp_path, ONE)
   kept = {"id": ONE.id, "label": "rope", "group": "text", "seeds": [0]}
   assert read_json(folder / "result.json").items() >= (kept | FACTS).items()
   assert read_json(folder / "config.json")["model.position"] == "rope"
@@ -260,22 +260,22 @@ def test_a_failed_run_keeps_its_traceback_and_is_tried_again(tmp_path):
     "failed",
     "failed: RuntimeError: out of luck",
   )
-  folder = runs.folder(tmp_path, ONE)
+  folder = run_folder.folder(tmp_path, ONE)
   assert "in crash" in (folder / "error.txt").read_text()
-  assert runs.status(folder)["error"] == "RuntimeError: out of luck"
+  assert run_folder.status(folder)["error"] == "RuntimeError: out of luck"
   assert perform(tmp_path).state == "finished"
-  assert runs.status(folder)["attempts"] == 2
+  assert run_folder.status(folder)["attempts"] == 2
   assert not (folder / "error.txt").exists()
 
 
 def die(tmp_path, step, fatal=""):
   """Leaves the folder as a process does that is killed at `step`, or crashes."""
-  folder = runs.folder(tmp_path, ONE)
+  folder = run_folder.folder(tmp_path, ONE)
   with pytest.raises(KeyboardInterrupt):
-    perform(tmp_path, lambda folder: (runs.recorder(folder)(step), interrupt()))
-  assert runs.status(folder)["state"] == "interrupted"
+    perform(tmp_path, lambda folder: (run_folder.recorder(folder)(step), interrupt()))
+  assert run_folder.status(folder)["state"] == "interrupted"
   (folder / "error.txt").write_text(fatal)
-  write_json(folder / "status.json", {**runs.status(folder), "state": "running"})
+  write_json(folder / "status.json", {**run_folder.status(folder), "state": "running"})
 
 
 def interrupt():
@@ -283,7 +283,7 @@ def interrupt():
 
 
 def test_a_run_whose_process_keeps_crashing_is_given_up_unless_asked(tmp_path):
-  for _ in range(runs.FAULTS):
+  for _ in range(run_folder.FAULTS):
     die(tmp_path, step=40, fatal="Fatal Python error: Segmentation fault\n\nThread\n")
   outcome = perform(tmp_path, crash)
   assert outcome.state == "failed" and "--retry" in outcome.note
@@ -293,16 +293,16 @@ def test_a_run_whose_process_keeps_crashing_is_given_up_unless_asked(tmp_path):
 
 
 def test_a_run_that_is_killed_again_and_again_goes_on(tmp_path, capsys):
-  for number in range(2 * runs.KILLS):
+  for number in range(2 * run_folder.KILLS):
     die(tmp_path, step=40)
     said = capsys.readouterr().err
-    assert ("was killed" in said) == (number >= runs.KILLS)
+    assert ("was killed" in said) == (number >= run_folder.KILLS)
   assert perform(tmp_path).state == "finished"
   assert "killed 6 times before it got further" in capsys.readouterr().err
 
 
 def test_a_run_that_gets_further_is_not_given_up(tmp_path):
-  for step in range(40, 40 * (runs.FAULTS + 2), 40):
+  for step in range(40, 40 * (run_folder.FAULTS + 2), 40):
     die(tmp_path, step, "Fatal Python error: Aborted")
   assert perform(tmp_path).state == "finished"
 
@@ -319,7 +319,7 @@ def main(argv):
     os.kill(os.getpid(), int(argv[1]))
 app.run(main)  # which lets fatal errors write to stderr
 """
-  path = {"PYTHONPATH": str(Path(runs.__file__).parents[1])}
+  path = {"PYTHONPATH": str(Path(run_folder.__file__).parents[1])}
   left = {}
   for number in (signal.SIGABRT, signal.SIGSEGV, signal.SIGKILL, 0):
     words = [sys.executable, "-c", code, str(int(number))]
@@ -332,21 +332,21 @@ app.run(main)  # which lets fatal errors write to stderr
 
 
 def test_two_processes_do_not_run_the_same_run(tmp_path):
-  with claim(runs.folder(tmp_path, ONE)) as mine:
-    assert mine and perform(tmp_path).state == runs.BUSY
+  with claim(run_folder.folder(tmp_path, ONE)) as mine:
+    assert mine and perform(tmp_path).state == run_folder.BUSY
   assert perform(tmp_path).state == "finished"
 
 
 def test_a_folder_removed_while_it_trains_is_no_finished_run(tmp_path):
-  folder = runs.folder(tmp_path, ONE)
+  folder = run_folder.folder(tmp_path, ONE)
 
   def removed(path):
-    runs.recorder(path)(40)
+    run_folder.recorder(path)(40)
     shutil.rmtree(path)
     return {"seeds": [0]}
 
   def noticed(path):
-    record_step = runs.recorder(path)
+    record_step = run_folder.recorder(path)
     removed(path)
     record_step(80)
 
@@ -367,7 +367,7 @@ def test_a_folder_removed_while_it_trains_is_no_finished_run(tmp_path):
 
 
 def test_a_folder_of_another_config_is_refused(tmp_path):
-  file = runs.folder(tmp_path, ONE) / "config.json"
+  file = run_folder.folder(tmp_path, ONE) / "config.json"
   write_json(file, flatten(ONE.config) | {"model.width": 32})
   outcome = perform(tmp_path)
   assert outcome.state == "failed" and "model.width: there 32, now 64" in outcome.note
@@ -377,7 +377,7 @@ def test_a_folder_of_another_config_is_refused(tmp_path):
 
 def test_a_damaged_result_is_made_again(tmp_path, capsys):
   perform(tmp_path)
-  (runs.folder(tmp_path, ONE) / "result.json").write_text('{"seeds": [')
+  (run_folder.folder(tmp_path, ONE) / "result.json").write_text('{"seeds": [')
   assert not perform(tmp_path).note
   assert "result.json is not what was written" in capsys.readouterr().err
 
@@ -387,8 +387,8 @@ def test_a_damaged_result_is_made_again(tmp_path, capsys):
 
 @pytest.fixture
 def train(monkeypatch):
-  """Stands for experiments/train.py; `train.does` says what a run does."""
-  fake = types.ModuleType("experiments.train")
+  """Stands for experiments/runner/train.py; `train.does` says what a run does."""
+  fake = types.ModuleType("experiments.runner.train")
   fake.does, fake.seen = {}, []
 
   def one(config, folder, name, stop):
@@ -397,7 +397,7 @@ def train(monkeypatch):
 
   fake.run = one
   fake.describe = lambda config, compiled: DESCRIBED
-  monkeypatch.setitem(sys.modules, "experiments.train", fake)
+  monkeypatch.setitem(sys.modules, "experiments.runner.train", fake)
   return fake
 
 
@@ -483,10 +483,10 @@ def test_a_sweep_waits_for_runs_of_others_and_adopts_what_they_found(
   tmp_path, train, capsys, monkeypatch
 ):
   none, rope = plan.expand(WHY, BASE, {})
-  monkeypatch.setattr(others, "LOOK", 0.01)
+  monkeypatch.setattr(waiting, "LOOK", 0.01)
   held = contextlib.ExitStack()
-  assert held.enter_context(claim(runs.folder(tmp_path, none)))
-  folder = runs.folder(tmp_path, none)
+  assert held.enter_context(claim(run_folder.folder(tmp_path, none)))
+  folder = run_folder.folder(tmp_path, none)
   pid = {"host": socket.gethostname(), "pid": os.getpid()}
   write_json(folder / "status.json", {"state": "running", "step": 40, "process": pid})
 
@@ -514,10 +514,10 @@ def test_a_failure_of_another_process_is_not_repeated_and_a_death_is(
   tmp_path, train, monkeypatch
 ):
   none, rope = plan.expand(WHY, BASE, {})
-  monkeypatch.setattr(others, "LOOK", 0.01)
+  monkeypatch.setattr(waiting, "LOOK", 0.01)
   for state, seen in (("failed", ["rope"]), ("running", ["none"])):
     held = contextlib.ExitStack()
-    folder = runs.folder(tmp_path, none)
+    folder = run_folder.folder(tmp_path, none)
     held.enter_context(claim(folder))
     write_json(folder / "status.json", {"state": state, "error": "no luck"})
     threading.Timer(2.0, held.close).start()
@@ -530,9 +530,9 @@ def test_a_stopped_process_is_not_waited_for_for_ever(
   tmp_path, train, capsys, monkeypatch
 ):
   none, rope = plan.expand(WHY, BASE, {})
-  monkeypatch.setattr(others, "LOOK", 0.01)
-  monkeypatch.setattr(others, "PATIENCE", 0.1)
-  folder = runs.folder(tmp_path, none)
+  monkeypatch.setattr(waiting, "LOOK", 0.01)
+  monkeypatch.setattr(waiting, "PATIENCE", 0.1)
+  folder = run_folder.folder(tmp_path, none)
   child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
   try:
     with claim(folder):
@@ -551,21 +551,21 @@ def test_of_several_sweeps_one_writes_the_report(tmp_path, train, monkeypatch):
   assert sweep.main(asked(tmp_path)) == 0
   page = tmp_path / "report.html"
   page.write_text("written by the other")
-  assert work.report(tmp_path, shared=True)
+  assert sweep_loop.report(tmp_path, shared=True)
   assert page.read_text() == "written by the other"
-  assert work.report(tmp_path)  # alone: templates may have changed
+  assert sweep_loop.report(tmp_path)  # alone: templates may have changed
   assert "written by the other" not in page.read_text()
   page.write_text("of fewer runs")
   status = next(tmp_path.glob("runs/*/status.json"))
   write_json(status, {**read_json(status), "step": 3})
-  assert work.report(tmp_path, shared=True)
+  assert sweep_loop.report(tmp_path, shared=True)
   assert page.read_text() != "of fewer runs"
 
 
 def test_a_run_that_kills_its_process_comes_last(tmp_path, train):
   none, rope = plan.expand(WHY, BASE, {})
-  status = {"state": "running", "kills": runs.KILLS - 1}
-  write_json(runs.folder(tmp_path, none) / "status.json", status)
+  status = {"state": "running", "kills": run_folder.KILLS - 1}
+  write_json(run_folder.folder(tmp_path, none) / "status.json", status)
   assert sweep.main(asked(tmp_path)) == 0
   assert train.seen == ["rope", "none"]
 
@@ -581,7 +581,7 @@ def test_runs_do_not_go_into_the_root_or_the_home_folder(workdir, train):
 def test_a_user_without_a_home_may_run(tmp_path, train, monkeypatch):
   monkeypatch.delenv("HOME")
   monkeypatch.setattr("pwd.getpwuid", lambda number: {}[number])
-  work._begin(tmp_path / "runs", lambda: {"runs": []})
+  sweep_loop._begin(tmp_path / "runs", lambda: {"runs": []})
   assert read_json(tmp_path / "runs" / "sweep.json") == {"runs": []}
 
 

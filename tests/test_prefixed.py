@@ -4,12 +4,12 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.build import build
-from experiments.config import resolve
 from experiments.configs import base
-from transformer_jax.attention.rule import visible
+from experiments.runner.build import build
+from experiments.setup.validate import resolve
+from transformer_jax.attention.variants.bound import visible
 from transformer_jax.data.base import tasks
-from transformer_jax.data.strings import SEPARATOR
+from transformer_jax.data.tasks.algorithmic.base import SEPARATOR
 from transformer_jax.spec import SpecError
 
 

@@ -14,12 +14,13 @@ import jax
 import numpy as np
 import pytest
 
-from transformer_jax.data import prepare, tfds
+from transformer_jax.data import prepare
 from transformer_jax.data.files import SPLITS, DataError
+from transformer_jax.data.readers import tfds
 from transformer_jax.data.sources import libreoffice_help, sentences
 from transformer_jax.data.sources.debian_descriptions import paragraphs
-from transformer_jax.data.text import Text
-from transformer_jax.data.translation import Translation
+from transformer_jax.data.tasks.language.text import Text
+from transformer_jax.data.tasks.language.translation import Translation
 
 HELP = "usr/share/libreoffice/help"
 # Page 10 comes first and is one for the test: of a folder, not of a folder in that.

@@ -7,7 +7,9 @@ import jax.numpy as jnp
 import pytest
 from test_attentions import SPECS
 
-from transformer_jax.attention import Variant, attentions, cores, probe
+from transformer_jax.attention import Variant, attentions
+from transformer_jax.attention.cores import cores
+from transformer_jax.attention.variants import probe
 from transformer_jax.axes import Dims
 from transformer_jax.models import Architecture
 from transformer_jax.positions import PositionalEncoding

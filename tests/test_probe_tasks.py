@@ -10,8 +10,8 @@ import pytest
 import transformer_jax.data  # noqa: F401, fills the registry of tasks
 from transformer_jax.data import probe
 from transformer_jax.data.base import Batch, Task, tasks
-from transformer_jax.data.strings import Strings
-from transformer_jax.data.tasks.copy import Copy
+from transformer_jax.data.tasks.algorithmic.base import Strings
+from transformer_jax.data.tasks.algorithmic.copy import Copy
 from transformer_jax.evaluation.lengths import Evaluator
 from transformer_jax.positions import coords
 from transformer_jax.spec import SpecError

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from transformer_jax.product import across, project
+from transformer_jax.matmul import across, project
 
 SHAPES = [((5, 7, 6), (6, 3, 4), 1), ((5, 7, 6, 4), (6, 4, 3), 2), ((35, 2), (2, 9), 1)]
 

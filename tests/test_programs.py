@@ -4,8 +4,8 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import programs, stopwatch
-from experiments.programs import programs_in
+from experiments.runner import compile_cache, timing
+from experiments.runner.compile_cache import programs_in
 
 
 def double(x):
@@ -90,14 +90,14 @@ def test_a_full_disk_or_no_folder_costs_only_time(tmp_path, compiled, monkeypatc
   def full(*_):
     raise OSError(28, "No space left on device")
 
-  monkeypatch.setattr("experiments.programs.replace_file", full)
+  monkeypatch.setattr("experiments.runner.compile_cache.replace_file", full)
   assert compiled() == ([7.0, 10.0], 0) == compiled()
-  monkeypatch.setattr("experiments.programs.make_folder", full)
+  monkeypatch.setattr("experiments.runner.compile_cache.make_folder", full)
   assert compiled()[0] == [7.0, 10.0]
 
 
 def test_another_jax_costs_only_time(tmp_path, compiled, monkeypatch, capsys):
-  monkeypatch.setattr(programs, "compilation_cache", None)
+  monkeypatch.setattr(compile_cache, "compilation_cache", None)
   values = [7.0, 10.0]
   assert compiled()[0] == compiled()[0] == values
   assert "compiled programs are not kept: jax" in capsys.readouterr().err
@@ -127,10 +127,10 @@ class Clocks:
 @pytest.mark.parametrize("when", ["compiling", "training"])
 def test_a_clock_that_is_set_does_not_change_where_time_went(monkeypatch, step, when):
   clocks = Clocks()
-  monkeypatch.setattr(stopwatch, "time", clocks)
-  spans, clock = made = [], stopwatch.Clock()
-  monkeypatch.setattr(stopwatch, "_compiled", lambda: made)
-  watch = stopwatch.Stopwatch()
+  monkeypatch.setattr(timing, "time", clocks)
+  spans, clock = made = [], timing.Clock()
+  monkeypatch.setattr(timing, "_compiled", lambda: made)
+  watch = timing.Stopwatch()
   with watch.phase("train"):
     clocks.now += 5
     clock.look()  # JAX says that it begins

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 from test_positions import with_ids
 
-from transformer_jax.attention import attentions, cores
+from transformer_jax.attention import attentions
+from transformer_jax.attention.cores import cores
 from transformer_jax.attention.variants.gqa import pooled
 from transformer_jax.axes import Dims
 from transformer_jax.models import Architecture, empty_cache

@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from experiments import provenance
+from experiments.runner import provenance
 
 
 @pytest.fixture

@@ -15,13 +15,13 @@ from random_keys import drawn
 from test_attentions import SPECS as VARIANTS
 from test_positions import with_ids
 
-from experiments.build import build
-from experiments.config import resolve
 from experiments.configs import base
+from experiments.runner.build import build
+from experiments.setup.validate import resolve
 from transformer_jax.attention import attentions
 from transformer_jax.axes import Dims
 from transformer_jax.data.base import Batch, tasks
-from transformer_jax.models.parts import Parameters
+from transformer_jax.models.parameters import Parameters
 from transformer_jax.positions import coords, positions
 
 SMALL = {

@@ -13,8 +13,8 @@ import pytest
 from absl import flags as absl_flags
 
 import transformer_jax.data  # noqa: F401, fills the registry of tasks
-from experiments import flags
-from transformer_jax.attention import cores
+from experiments.setup import flags
+from transformer_jax.attention.cores import cores
 from transformer_jax.axes import Dims
 from transformer_jax.data.base import tasks
 from transformer_jax.positions import bind, coords, positions

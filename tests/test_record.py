@@ -19,10 +19,10 @@ import rich.console
 from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.record_writer import masked_crc32c
 
-from transformer_jax.training import record
-from transformer_jax.training.files import FileError
+from transformer_jax.training import metrics_log
+from transformer_jax.training.json_files import FileError
+from transformer_jax.training.metrics_log import Record, read
 from transformer_jax.training.progress import Progress
-from transformer_jax.training.record import Record, read
 from transformer_jax.training.signals import stop_requested
 
 
@@ -231,9 +231,11 @@ class Full(io.FileIO):
 def test_rows_wait_for_a_full_disk(tmp_path, capsys, monkeypatch):
   path = tmp_path / "a.jsonl"
   path.write_text('{"step": 1}\n')
-  monkeypatch.setattr(record, "open", lambda *_, **__: Full(path, "ab"), raising=False)
+  monkeypatch.setattr(
+    metrics_log, "open", lambda *_, **__: Full(path, "ab"), raising=False
+  )
   monkeypatch.setattr(Full, "full", True)
-  file = record.Appender(path)
+  file = metrics_log.Appender(path)
   file.append(b'{"step": 2}\n')
   file.append(b'{"step": 3}\n')
   assert path.read_text() == '{"step": 1}\n'
@@ -247,9 +249,11 @@ def test_rows_wait_for_a_full_disk(tmp_path, capsys, monkeypatch):
 
 def test_close_raises_when_rows_never_got_through(tmp_path, monkeypatch):
   path = tmp_path / "a.jsonl"
-  monkeypatch.setattr(record, "open", lambda *_, **__: Full(path, "ab"), raising=False)
+  monkeypatch.setattr(
+    metrics_log, "open", lambda *_, **__: Full(path, "ab"), raising=False
+  )
   monkeypatch.setattr(Full, "full", True)
-  file = record.Appender(path)
+  file = metrics_log.Appender(path)
   file.append(b'{"step": 2}\n')
   with pytest.raises(FileError, match="free some space"):
     file.close()

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from transformer_jax.attention import cores
+from transformer_jax.attention.cores import cores
 from transformer_jax.positions import Bound, PositionalEncoding, coords, positions
 
 FOLDER = pathlib.Path(__file__).parent.parent / "third_party"

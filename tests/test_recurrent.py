@@ -13,13 +13,14 @@ import pytest
 import recurrent_oracles as oracle
 from test_recorded_torch import recorded
 
-from experiments.build import build, flops_per_token, sizes
-from experiments.config import resolve, validate
 from experiments.configs import base
-from transformer_jax.attention import attentions, cores
+from experiments.runner.build import build, flops_per_token, sizes
+from experiments.setup.validate import resolve, validate
+from transformer_jax.attention import attentions
+from transformer_jax.attention.cores import cores
 from transformer_jax.axes import Dims
 from transformer_jax.models import Architecture, empty_cache, families
-from transformer_jax.models.cells import GRU, LSTM, unroll
+from transformer_jax.models.recurrent.cells import GRU, LSTM, unroll
 from transformer_jax.positions import coords, positions
 
 # PyTorch's name of a weight, by ours, and what becomes of its rows.

@@ -17,7 +17,7 @@ import oracles
 import pytest
 from oracles import Where
 
-from transformer_jax.attention import cores
+from transformer_jax.attention.cores import cores
 from transformer_jax.axes import Dims
 from transformer_jax.positions import Moment, bind, coords, positions
 

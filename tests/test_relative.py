@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from transformer_jax.attention import cores
+from transformer_jax.attention.cores import cores
 from transformer_jax.axes import Dims
 from transformer_jax.positions import bind, coords, positions, relative
 

@@ -11,7 +11,8 @@ import pytest
 import rich.console
 from fake_sweep import COPY, QUICKSTART, TEXT, edit, read_page, write_sweep
 
-from experiments import answer, findings, report, results, tables
+from experiments import report
+from experiments.reporting import comparisons, load, summary, tables
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +82,7 @@ def test_a_result_that_was_not_written_so_and_a_record_with_gaps_are_said(tmp_pa
   workdir = write_sweep(tmp_path, {"text": ("bits_per_byte", TEXT)})
   edit(workdir, "text-00", rows_lost=[40, 80])
   edit(workdir, "text-01", "status.json", checksums={"result.json": "0" * 32})
-  troubled = findings.find(workdir).troubled
+  troubled = comparisons.find(workdir).troubled
   found = {(run.label, state): what for run, state, what in troubled}
   gaps = "metrics.jsonl lacks 2 steps, the first is 40"
   assert found["none", "record damaged"] == gaps
@@ -91,8 +92,8 @@ def test_a_result_that_was_not_written_so_and_a_record_with_gaps_are_said(tmp_pa
 @pytest.mark.parametrize("content", ["[]", '{"runs": 3}', '{"groups": 3}', "\x00"])
 def test_a_damaged_plan_is_one_sentence(tmp_path, content):
   (tmp_path / "sweep.json").write_text(content)
-  with pytest.raises(results.ReportError, match="run the sweep again"):
-    results.read(tmp_path)
+  with pytest.raises(load.ReportError, match="run the sweep again"):
+    load.read(tmp_path)
 
 
 def test_runs_without_a_result_are_named_and_shown(tmp_path):
@@ -110,7 +111,7 @@ def test_runs_without_a_result_are_named_and_shown(tmp_path):
   assert main["alibi"][6] == "diverged" and "(2 of 3 seeds)" in main["alibi"][4]
   assert main["rope"][6] == "unfinished" and main["t5"][6] == "failed"
   assert "3 of 6 runs finished" in text and "1 more run folders here" in text
-  lead = answer.answer(findings.find(workdir), "text")[0]
+  lead = summary.answer(comparisons.find(workdir), "text")[0]
   assert "none is best" in lead, "what lost a seed cannot win"
 
 
@@ -152,9 +153,9 @@ def test_zero_finished_runs_still_make_a_page(tmp_path):
 def test_a_result_of_the_wrong_shape_is_damaged(tmp_path, change):
   workdir = write_sweep(tmp_path, {"text": ("bits_per_byte", TEXT)})
   edit(workdir, "text-04", **change)
-  (run,) = [run for run in results.read(workdir).runs if run.label == "alibi"]
+  (run,) = [run for run in load.read(workdir).runs if run.label == "alibi"]
   assert run.state == "damaged" and "result.json is damaged" in run.error
-  assert len(findings.find(workdir).finished) == 5
+  assert len(comparisons.find(workdir).finished) == 5
 
 
 def test_odd_plans_one_seed_one_length_unknown_groups_equal_labels(tmp_path):
@@ -171,13 +172,13 @@ def test_odd_plans_one_seed_one_length_unknown_groups_equal_labels(tmp_path):
   assert "No run has finished (none was planned)." in text
   assert (workdir / "length_curves_a_b_.png").exists()
   assert "none [again]" in text
-  named = [run.label for run in results.read(workdir).runs]
+  named = [run.label for run in load.read(workdir).runs]
   assert named[0] == "none" and named[-1] == "none [again]"  # the baseline keeps it
 
 
 def test_a_run_alone_is_not_called_the_best(tmp_path):
   workdir = write_sweep(tmp_path, {"text": ("bits_per_byte", {"rope": TEXT["rope"]})})
-  lead, more = answer.answer(findings.find(workdir), "text")
+  lead, more = summary.answer(comparisons.find(workdir), "text")
   assert lead.startswith("At 8x the trained length rope: 3.7") and not more
   assert "best" not in lead
 
@@ -186,8 +187,8 @@ def test_a_group_without_the_baseline_has_no_verdicts(tmp_path):
   chapters = {"translation": ("accuracy", {"Transformer": COPY["rope"]})}
   chapters["hidden"] = ("accuracy", {"BERT": COPY["none"], "RoBERTa": COPY["alibi"]})
   workdir = write_sweep(tmp_path, chapters, baseline="Transformer")
-  found = findings.find(workdir)
-  lead, more = answer.answer(found, "hidden")
+  found = comparisons.find(workdir)
+  lead, more = summary.answer(found, "hidden")
   nothing = "There is nothing to compare with: the baseline Transformer is not in this"
   assert "RoBERTa is best" in lead and lead.endswith(f"{nothing} group.")
   assert "The next, BERT, is 0.3" in more
@@ -202,10 +203,10 @@ def test_a_group_without_the_baseline_has_no_verdicts(tmp_path):
 
 
 def test_a_folder_that_is_no_sweep_says_what_to_do(tmp_path):
-  with pytest.raises(results.ReportError, match="no sweep.json.*--workdir"):
+  with pytest.raises(load.ReportError, match="no sweep.json.*--workdir"):
     report.write_report(tmp_path)
   (tmp_path / "sweep.json").write_text("{")
-  with pytest.raises(results.ReportError, match="damaged.*run the sweep again"):
+  with pytest.raises(load.ReportError, match="damaged.*run the sweep again"):
     report.write_report(tmp_path)
 
 

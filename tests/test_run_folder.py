@@ -8,19 +8,21 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import plan, runs
 from experiments.configs import base
-from experiments.results import read as read_sweep
+from experiments.reporting.load import read as read_sweep
+from experiments.runner import run_folder
+from experiments.setup import plan
 from transformer_jax.data.tokenizers import load, tokenizers
 from transformer_jax.training.checkpoint import Keeper
-from transformer_jax.training.files import read_object, write_json
-from transformer_jax.training.record import Record
+from transformer_jax.training.json_files import read_object, write_json
+from transformer_jax.training.metrics_log import Record
 
 BASE = base.get_config()
 (RUN,) = plan.expand(plan.Plan("why?", plan.Grid({"train.steps": (80,)}), ""), BASE, {})
@@ -45,7 +47,7 @@ def train(folder, until=STEPS):
       state = {"w": state["w"] + step}
       for seed in SEEDS:
         metrics.write(step, seed=seed, loss=np.float32(1 / step + seed))
-      runs.recorder(folder)(step)
+      run_folder.recorder(folder)(step)
       if step % (2 * EVERY) == 0:
         keeper.save(step, state, {})
     if until < STEPS:
@@ -62,7 +64,7 @@ RESULT |= {"measures": [{"name": "accuracy", "better": "higher"}]}
 
 
 def perform(workdir, each=train):
-  return runs.perform(RUN, workdir, each, FACTS, b"a patch")
+  return run_folder.perform(RUN, workdir, each, FACTS, b"a patch")
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +73,7 @@ def whole(tmp_path_factory):
   root = tmp_path_factory.mktemp("whole")
   with pytest.raises(Killed):
     perform(root / "killed", lambda folder: train(folder, until=30))
-  status = runs.folder(root / "killed", RUN) / "status.json"
+  status = run_folder.folder(root / "killed", RUN) / "status.json"
   write_json(status, json.loads(status.read_text()) | {"state": "running"})
   shutil.copytree(root / "killed", root / "finished")
   assert perform(root / "finished").state == "finished"
@@ -162,7 +164,7 @@ def test_a_damaged_file_is_recovered_or_said(
   tmp_path, whole, unreadable, monkeypatch, capsys, state, file, kind
 ):
   shutil.copytree(whole / state, tmp_path / "out")
-  path = runs.folder(tmp_path / "out", RUN) / file
+  path = run_folder.folder(tmp_path / "out", RUN) / file
   if not path.exists():
     path.parent.mkdir(exist_ok=True)
     path.touch()
@@ -185,7 +187,10 @@ def test_a_damaged_file_is_recovered_or_said(
 
 def check_whole(workdir, whole):
   """Compares what counts of a run with that of one that nothing happened to."""
-  folder, right = runs.folder(workdir, RUN), runs.folder(whole / "finished", RUN)
+  folder, right = (
+    run_folder.folder(workdir, RUN),
+    run_folder.folder(whole / "finished", RUN),
+  )
   for name in ("metrics.jsonl", "config.json"):
     assert (folder / name).read_bytes() == (right / name).read_bytes(), name
   results = [read_object(each / "result.json") for each in (folder, right)]
@@ -212,7 +217,7 @@ open("done", "w").close()
 @pytest.mark.parametrize("log", ["/dev/full", "a closed pipe", "a file"])
 def test_a_log_that_takes_nothing_ends_no_command(tmp_path, log):
   words = [sys.executable, "-c", LOG]
-  ours = os.path.dirname(os.path.dirname(runs.__file__))
+  ours = str(Path(run_folder.__file__).parents[2])
   with open(log if "/" in log else tmp_path / "log", "w") as file:
     target = subprocess.PIPE if "pipe" in log else file
     child = subprocess.Popen(
@@ -241,9 +246,11 @@ def run(config, folder, name, stop):
   return RESULT
 
 RESULT = %r
-sys.modules["experiments.train"] = fake = types.ModuleType("experiments.train")
+fake = types.ModuleType("experiments.runner.train")
+sys.modules["experiments.runner.train"] = fake
 fake.run = run
-from experiments import flags, sweep
+from experiments import sweep
+from experiments.setup import flags
 sys.argv = ["sweep", "--workdir=out", "--groups=copy"]
 flags.start(sweep.main)
 """
@@ -252,7 +259,7 @@ flags.start(sweep.main)
 def test_sweeps_share_a_folder_also_where_a_log_is_full(tmp_path):
   scores = [SCORE | {"seed": seed, "value": 0.5} for seed in (0, 1, 2)]
   code = SWEEP % (RESULT | {"seeds": [0, 1, 2], "scores": scores})
-  ours = {"PYTHONPATH": os.path.dirname(os.path.dirname(runs.__file__))}
+  ours = {"PYTHONPATH": str(Path(run_folder.__file__).parents[2])}
   with open("/dev/full", "w") as full, open(tmp_path / "log", "w") as log:
     children = [
       subprocess.Popen(

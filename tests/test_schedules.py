@@ -10,7 +10,7 @@ import pytest
 from test_papers import close
 from test_wrappers import DIMS, TOKEN_BL, B, L, drawn, make
 
-from transformer_jax.attention import cores
+from transformer_jax.attention.cores import cores
 from transformer_jax.models import empty_cache
 from transformer_jax.positions import PositionalEncoding, coords, positions
 from transformer_jax.positions.every import Every

@@ -12,9 +12,10 @@ import pytest
 import rich.console
 from fake_sweep import Page, write_sweep
 
-from experiments import report, results, tables, trained
+from experiments import inference, report
+from experiments.reporting import load, tables
 from transformer_jax import command, untrusted
-from transformer_jax.training import files
+from transformer_jax.training import json_files
 from transformer_jax.training.progress import Progress
 
 BAIT = "\x1b]0;owned\x07\x1b[2J\x9b31m\u202egnp.\r\x08"
@@ -48,19 +49,19 @@ def test_bars_lines_and_warnings_show_no_command(capsys):
     assert BAIT[:10] not in out.getvalue() and "\x9b" not in out.getvalue()
     assert SHOWN in out.getvalue()
   assert clean(out.getvalue())  # without a terminal rich has no commands of its own
-  files.warn(f"damaged {BAIT}")
-  trained.warn(f"long {BAIT}")
+  json_files.warn(f"damaged {BAIT}")
+  inference.warn(f"long {BAIT}")
   said = capsys.readouterr().err
   assert clean(said) and said.count(SHOWN) == 2
 
 
 def test_answers_are_exact_in_a_file_and_clean_on_a_terminal(monkeypatch, capsys):
   flags = types.SimpleNamespace(rows=1, allow=[])
-  monkeypatch.setattr(trained, "FLAGS", flags)
-  trained.main(["label"], lambda: [BAIT])
+  monkeypatch.setattr(inference, "FLAGS", flags)
+  inference.main(["label"], lambda: [BAIT])
   assert capsys.readouterr().out == f"{BAIT}\n"
   monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
-  trained.main(["label"], lambda: [BAIT])
+  inference.main(["label"], lambda: [BAIT])
   assert capsys.readouterr().out == f"{SHOWN}\n"
 
 
@@ -141,5 +142,5 @@ def test_a_report_shows_no_command(hostile):
 @pytest.mark.parametrize("name", ["../other", "/etc", "..", "", "a/../../b"])
 def test_a_sweep_names_folders_below_its_own(tmp_path, name):
   (tmp_path / "sweep.json").write_text(json.dumps({"runs": [{"id": name}]}))
-  with pytest.raises(results.ReportError, match="which is no name of a folder in runs"):
-    results.read(tmp_path)
+  with pytest.raises(load.ReportError, match="which is no name of a folder in runs"):
+    load.read(tmp_path)

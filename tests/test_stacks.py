@@ -8,15 +8,16 @@ import numpy as np
 import pytest
 from test_interop import CONFIGS
 
-from experiments import export, start
-from experiments.build import build
-from experiments.config import ConfigError, resolve
+from experiments import export
 from experiments.configs import base
+from experiments.runner import pretrained
+from experiments.runner.build import build
+from experiments.setup.validate import ConfigError, resolve
 from transformer_jax import interop
-from transformer_jax.attention import cores
+from transformer_jax.attention.cores import cores
 from transformer_jax.axes import Dims
 from transformer_jax.models import Architecture, Transformer, empty_cache, families
-from transformer_jax.models.paths import flat
+from transformer_jax.models.param_tree import flat
 from transformer_jax.positions import coords, positions
 
 ENCODER = Dims(V=16, D=16, H=4, F=24, N=1, L=6)
@@ -131,12 +132,12 @@ def test_training_starts_from_a_model_of_two_sizes_and_goes_back(tmp_path):
   theirs = dataclasses.replace(model.arch.decoder_dims, L=ENCODER.L)
   ours = built.trainer.model.arch.decoder_dims
   assert dataclasses.replace(ours, L=ENCODER.L) == theirs
-  found = start.read(str(tmp_path), built, tmp_path / "none")
+  found = pretrained.read(str(tmp_path), built, tmp_path / "none")
   assert not found.facts["start"]["new"] and not found.facts["start"]["left_out"]
   assert export.fitting(built.trainer.model.arch, str(tmp_path)) == config
   other = build(configured(model__family="transformer(decoder_heads=8)"))
   with pytest.raises(ConfigError) as caught:
-    start.read(str(tmp_path), other, tmp_path / "none")
+    pretrained.read(str(tmp_path), other, tmp_path / "none")
   for line in ("heads: 2 there, 8 here", "feedforward: 40 there, 24 here"):
     assert f"decoder's {line}" in str(caught.value)
   with pytest.raises(ConfigError, match="decoder_dims is None, where theirs is Dims"):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from experiments.statistics import compare, estimate, holm, paired
+from experiments.reporting.statistics import compare, estimate, holm, paired
 
 NONE = {0: 3.40, 1: 3.43, 2: 3.41}
 

@@ -10,7 +10,13 @@ import pytest
 
 import transformer_jax.data  # noqa: F401
 from transformer_jax.data.base import tasks
-from transformer_jax.data.strings import END, FIRST, SEPARATOR, Strings, below
+from transformer_jax.data.tasks.algorithmic.base import (
+  END,
+  FIRST,
+  SEPARATOR,
+  Strings,
+  below,
+)
 from transformer_jax.spec import SpecError
 
 ROWS, LONGEST, KEY = 400, 12, jax.random.key(0)

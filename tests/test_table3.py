@@ -10,10 +10,12 @@ from absl import flags as absl_flags
 from test_models import AT, DIMS, TOKEN_BL, L, decode, logits, make, started
 from test_prepare import mocked  # noqa: F401, a fixture
 
-from experiments import flags, plan, sweep, train
-from experiments.build import build, flops_per_token, sizes
-from experiments.config import resolve, validate
+from experiments import sweep
 from experiments.configs import base, table3, transformer, wmt14
+from experiments.runner import train
+from experiments.runner.build import build, flops_per_token, sizes
+from experiments.setup import flags, plan
+from experiments.setup.validate import resolve, validate
 from transformer_jax.attention import attentions
 from transformer_jax.models import empty_cache
 

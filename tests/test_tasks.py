@@ -11,7 +11,13 @@ import test_kazemnejad
 
 import transformer_jax.data  # noqa: F401
 from transformer_jax.data.base import tasks
-from transformer_jax.data.strings import END, FIRST, PAD, SEPARATOR, START
+from transformer_jax.data.tasks.algorithmic.base import (
+  END,
+  FIRST,
+  PAD,
+  SEPARATOR,
+  START,
+)
 from transformer_jax.spec import SpecError
 
 ROWS, LONGEST = 32, 12
@@ -207,7 +213,7 @@ def test_pairs_pose_the_problems_of_the_task_they_hold(spec):
 
 
 def test_addition_carries_through_nines():
-  from transformer_jax.data.tasks.addition import add as carry
+  from transformer_jax.data.tasks.algorithmic.addition import add as carry
 
   ones_first = np.array([10, 9, 9, 18, 0])  # 4995 + 14005 digit by digit
   number = sum(int(digit) * 10**n for n, digit in enumerate(ones_first))

@@ -12,7 +12,7 @@ import pytest
 from transformer_jax.data import files
 from transformer_jax.data.base import tasks
 from transformer_jax.data.files import DataError
-from transformer_jax.data.text import Text
+from transformer_jax.data.tasks.language.text import Text
 
 KEY = jax.random.key(0)
 
@@ -239,5 +239,5 @@ def test_wrong_fields_are_refused(fields, says):
 
 
 def test_more_bytes_than_an_array_counts_are_refused(folder, monkeypatch):
-  monkeypatch.setattr("transformer_jax.data.text.MOST", 1000)
+  monkeypatch.setattr("transformer_jax.data.tasks.language.text.MOST", 1000)
   assert "write text(limit=" in refusal(Text(source=str(folder), window=64).load)

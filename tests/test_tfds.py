@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 from test_prepare import mocked  # noqa: F401, a fixture
 
-from transformer_jax.data import prepare, tfds
+from transformer_jax.data import prepare
 from transformer_jax.data.base import tasks
 from transformer_jax.data.files import DataError
-from transformer_jax.data.text import Text
+from transformer_jax.data.readers import tfds
+from transformer_jax.data.tasks.language.text import Text
 from transformer_jax.data.tokenizers import EOS
 
 LINES = {
@@ -230,7 +231,7 @@ def test_tensorflow_is_never_imported(data_dir):
   """A fresh process reads text and then says what it imported."""
   code = f"""
 import sys
-from transformer_jax.data.text import Text
+from transformer_jax.data.tasks.language.text import Text
 from transformer_jax.data.tokenizers import EOS
 assert "tensorflow_datasets" not in sys.modules
 Text(source="tfds:tiny_tales", data_dir={data_dir!r}, window=64).load()

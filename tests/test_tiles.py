@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from transformer_jax.attention import bands, blocks, cores
-from transformer_jax.attention.plan import make_plan
-from transformer_jax.attention.rule import PLAIN, Rule
+from transformer_jax.attention.cores import cores
+from transformer_jax.attention.cores.blockwise import blocks, toeplitz
+from transformer_jax.attention.cores.blockwise.block_mask import make_plan
+from transformer_jax.attention.variants.bound import PLAIN, Rule
 from transformer_jax.attention.variants.window import Window
 from transformer_jax.positions import PositionalEncoding, bind, coords
 
@@ -31,8 +32,8 @@ def test_a_band_spreads_along_diagonals_and_its_gradient_sums_them(bq):
     for j in range(bk):
       want_tile[:, i, j] = window_HN[:, bq - 1 - i + j]
       want_window[:, bq - 1 - i + j] += tile_HLM[:, i, j]
-  np.testing.assert_array_equal(bands.spread(jnp.asarray(window_HN), bq), want_tile)
-  got = bands.collapse(jnp.asarray(tile_HLM))
+  np.testing.assert_array_equal(toeplitz.spread(jnp.asarray(window_HN), bq), want_tile)
+  got = toeplitz.collapse(jnp.asarray(tile_HLM))
   np.testing.assert_allclose(got, want_window, atol=2e-6)
 
 

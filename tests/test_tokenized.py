@@ -9,7 +9,7 @@ import pytest
 
 from transformer_jax.data.base import tasks
 from transformer_jax.data.files import DataError
-from transformer_jax.data.spans import gaps_of
+from transformer_jax.data.tasks.language.spans import gaps_of
 from transformer_jax.data.tokenizers import BOS, EOS, MASK, PAD, load
 
 KEY = jax.random.key(0)

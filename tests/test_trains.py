@@ -7,7 +7,7 @@ import pytest
 from test_positions import with_ids
 from test_training import Cycle
 
-from transformer_jax.attention import cores
+from transformer_jax.attention.cores import cores
 from transformer_jax.axes import Dims
 from transformer_jax.models import Architecture, Transformer
 from transformer_jax.positions import positions

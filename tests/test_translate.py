@@ -7,15 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import trained, translate
-from experiments.build import build
-from experiments.config import ConfigError, flatten, resolve
+from experiments import inference, translate
 from experiments.configs import base
+from experiments.runner.build import build
+from experiments.setup.validate import ConfigError, flatten, resolve
 from transformer_jax.data.tokenizers import BOS, EOS, tokenizers
 from transformer_jax.evaluation.beam import Beam
 from transformer_jax.positions import coords
 from transformer_jax.training.checkpoint import CheckpointError, Keeper
-from transformer_jax.training.files import write_json
+from transformer_jax.training.json_files import write_json
 
 LONGEST = 8
 
@@ -77,7 +77,7 @@ def test_each_line_gets_what_the_model_would_write(run):
 def test_a_line_that_is_too_long_is_cut_and_said(run, capsys):
   translator, how = translate.load(run), Beam(1, "power(0.0)")
   texts = "jigabcdef", "jigabcd", "jigabc"
-  say = trained.warn
+  say = inference.warn
   cut, whole, shorter = (translator([text, ""], how, say)[0] for text in texts)
   assert cut == whole != shorter
   assert "a line of 9 tokens is cut to 7" in capsys.readouterr().err
@@ -95,7 +95,7 @@ def test_what_cannot_be_used_is_one_sentence(run, tmp_path, monkeypatch):
     translate.load(run, last=3)
   bad = tmp_path / "bad.txt"
   bad.write_bytes(b"good\nb\xffd\n")
-  lines = trained.lines(str(bad))
+  lines = inference.lines(str(bad))
   assert next(lines) == "good"
   with pytest.raises(ConfigError, match=r"bad\.txt, line 2: not UTF-8 \(byte 2\)"):
     next(lines)

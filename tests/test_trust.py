@@ -7,8 +7,10 @@ import pytest
 from absl import flags as absl_flags
 from registries import REGISTRIES
 
-from experiments import config, flags, start, trained
+from experiments import inference
 from experiments.configs import base
+from experiments.runner import pretrained
+from experiments.setup import flags, validate
 from transformer_jax import spec
 from transformer_jax.data.base import tasks
 from transformer_jax.positions import PositionalEncoding, positions
@@ -46,7 +48,7 @@ class Own(Rope):
 
 def hostile(folder, **values):
   """Writes the config of somebody else's run."""
-  flat = config.flatten(base.get_config()) | {k.replace("__", "."): v
+  flat = validate.flatten(base.get_config()) | {k.replace("__", "."): v
                                               for k, v in values.items()}  # fmt: skip
   (folder / "config.json").write_text(json.dumps(flat))
   return folder
@@ -119,13 +121,15 @@ def test_a_file_of_others_imports_nothing_inside_of_a_task(trap, written):
   assert not (trap / "imported").exists()
 
 
-@pytest.mark.parametrize("key", config.SPECS)
+@pytest.mark.parametrize("key", validate.SPECS)
 def test_the_config_of_others_imports_nothing(trap, key):
   folder = hostile(trap, **{key: "a_trap:Own()"})
-  with pytest.raises(config.ConfigError, match="not registered here.*--allow=a_trap:O"):
-    trained.of_run(folder)
+  with pytest.raises(
+    validate.ConfigError, match="not registered here.*--allow=a_trap:O"
+  ):
+    inference.of_run(folder)
   with pytest.raises(ValueError, match="not registered here.*--allow=a_trap:Own"):
-    start._load(folder)
+    pretrained._load(folder)
   assert not (trap / "imported").exists()
 
 
@@ -133,7 +137,7 @@ def test_what_only_training_needed_may_be_gone(tmp_path):
   """A fine-tuned run is used where the folder that it started from is not."""
   gone = {"train__start": str(tmp_path / "gone"), "train__steps": 80}
   folder = hostile(tmp_path, train__schedule="cosine(warmup=100)", **gone)
-  theirs, _ = trained.of_run(folder)
+  theirs, _ = inference.of_run(folder)
   assert theirs.train.start == gone["train__start"]
 
 
@@ -145,7 +149,7 @@ def test_the_user_may_name_the_class_again(trap):
   flags.define(argv, values)
   request = flags.parse(argv, values)
   assert "--allow=a_trap:Own" in request.command("run")
-  _, experiment = trained.of_run(folder)
+  _, experiment = inference.of_run(folder)
   assert experiment.trainer.model.arch.position.encoding.base == 7.0
 
 

@@ -12,14 +12,14 @@ import pytest
 from test_prepare import mocked  # noqa: F401, a fixture
 from test_recurrent import quick
 
-from experiments import plan
-from experiments.build import build, sizes, tokens_per_step
-from experiments.config import ConfigError, resolve, validate
 from experiments.configs import base, vision
-from transformer_jax.data import pictures
+from experiments.runner.build import build, sizes, tokens_per_step
+from experiments.setup import plan
+from experiments.setup.validate import ConfigError, resolve, validate
 from transformer_jax.data.base import tasks
 from transformer_jax.data.files import DataError
-from transformer_jax.data.images import grid, resized
+from transformer_jax.data.readers import images
+from transformer_jax.data.tasks.labelled.images import grid, resized
 
 KEY = jax.random.key(0)
 RNG = np.random.default_rng(0)
@@ -58,7 +58,7 @@ def refusal(action):
 
 
 def read(source, *splits):
-  return pictures.read(str(source), splits or ("train", "test"), None, None)
+  return images.read(str(source), splits or ("train", "test"), None, None)
 
 
 def test_idx_files_are_the_images_that_were_written(tmp_path):

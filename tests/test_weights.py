@@ -17,9 +17,10 @@ from oracles.attentions import WEIGHINGS, attend, entmax
 from test_conditioning import THEIRS, compare, jit, run
 from test_references import PADDED, TWO_TEXTS, assert_close, check_slopes
 
-from transformer_jax.attention import Rule, attentions, cores
+from transformer_jax.attention import Rule, attentions
+from transformer_jax.attention.cores import cores
 from transformer_jax.axes import Dims
-from transformer_jax.models.support import form
+from transformer_jax.models.compatibility import form
 from transformer_jax.positions import PositionalEncoding, bind, coords
 from transformer_jax.spec import SpecError
 

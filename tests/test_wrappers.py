@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from test_papers import close, det, one_head
 
-from transformer_jax.attention import cores
+from transformer_jax.attention.cores import cores
 from transformer_jax.axes import Dims
 from transformer_jax.models import Architecture, Transformer
 from transformer_jax.positions import (

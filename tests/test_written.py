@@ -9,12 +9,14 @@ import pytest
 import sacrebleu
 from fake_sweep import QUICKSTART, edit, read_page, write_sweep
 
-from experiments import findings, report, tables, train
-from experiments.build import build
-from experiments.config import resolve
+from experiments import report
 from experiments.configs import base
+from experiments.reporting import comparisons, tables
+from experiments.runner import train
+from experiments.runner.build import build
+from experiments.setup.validate import resolve
 from transformer_jax.attention import Rule, attentions
-from transformer_jax.attention.dense import Dense
+from transformer_jax.attention.cores.dense import Dense
 from transformer_jax.data.base import Asked
 from transformer_jax.data.tokenizers import tokenizers
 from transformer_jax.evaluation import maps
@@ -198,7 +200,7 @@ def written(tmp_path_factory):
 
 
 def test_the_report_says_what_a_score_must_beat(written):
-  found = findings.find(written)
+  found = comparisons.find(written)
   notes = " ".join(tables.main_table(found, "text").notes)
   assert "bleu copy 4.4 and nearest 17.3; chrf copy 20.2 and nearest 37.5" in notes
   assert "is no translation, in one seed or more: none." in notes

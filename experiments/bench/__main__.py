@@ -16,9 +16,9 @@ from pathlib import Path
 
 from absl import flags as absl_flags
 
-from experiments import cpu
 from experiments.bench import groups, guard, page, runner, sweep, venvs
 from experiments.bench.worker import ROOT, Worker
+from experiments.runner import host
 from transformer_jax import command
 from transformer_jax.positions import positions
 
@@ -62,7 +62,7 @@ def _measure(section: str, store: runner.Store) -> None:
   elif section == "page":
     print(f"wrote {page.write(store.found, store.path)}")
   else:
-    settings = cpu.KEPT if section in KEEPING else {}
+    settings = host.KEPT if section in KEEPING else {}
     start = functools.partial(_start, **settings)
     with runner.Sides(start) as sides:
       runner.run(section, _groups(section), sides, store)

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from experiments.bench.measure import Patience
-from experiments.cpu import cores
+from experiments.runner.host import cores
 
 ENCODINGS = ("t5", "alibi", "per_distance", "fire", "rope", "none")
 LENGTHS = tuple(2**n for n in range(9, 16))  # 512 to 32768

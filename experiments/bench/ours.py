@@ -1,7 +1,7 @@
 """This project's own side of the measurements, one process of its own.
 
 python -m experiments.bench.ours         # started by experiments.bench
-python -m experiments.bench.ours train   # as the runner trains: see experiments/cpu.py
+python -m experiments.bench.ours train   # as the runner trains: see runner/host.py
 """
 
 import dataclasses
@@ -14,11 +14,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import cpu, provenance
 from experiments.bench.serve import serve
-from experiments.build import build
 from experiments.configs import base
-from transformer_jax.attention import cores
+from experiments.runner import host, provenance
+from experiments.runner.build import build
+from transformer_jax.attention.cores import cores
 from transformer_jax.axes import Dims
 from transformer_jax.data.base import Batch, Task
 from transformer_jax.evaluation.decode import greedy
@@ -190,7 +190,7 @@ def main() -> None:
   """Answers requests; compiled programs are kept for the next time."""
   jax.config.update("jax_compilation_cache_dir", str(CACHE))
   jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
-  cpu.make_devices([(cpu.cores(), 1, 1)])
+  host.make_devices([(host.cores(), 1, 1)])
   serve(CASES, lambda: provenance.versions() | {"device": provenance.device()})
 
 

@@ -31,7 +31,7 @@ TEMPLATE = jinja2.Template(
   trim_blocks=True,
   lstrip_blocks=True,
 )
-TPU = ROOT / "docs" / "results" / "aot_tpu.json"  # written by experiments.aot
+TPU = ROOT / "docs" / "results" / "aot_tpu.json"  # written by experiments.bench.aot
 NAMES = {  # how contenders are called on the page
   "torch bias": "PyTorch SDPA, T5 bias and its gradient",
   "torch fixed bias": "PyTorch SDPA, fixed bias",
@@ -241,9 +241,9 @@ def failures(sections: dict[str, Any]) -> Iterator[str]:
 
 
 def tpu_table() -> str:
-  """Returns what `experiments.aot` says of programs compiled for TPUs, if it ran."""
+  """Returns the table of `experiments.bench.aot`, of programs compiled for TPUs."""
   if not TPU.exists():
     return ""
-  from experiments import aot
+  from experiments.bench import aot
 
   return aot.table()

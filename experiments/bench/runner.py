@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from experiments import provenance
 from experiments.bench import measure
 from experiments.bench.groups import Contender, Group
 from experiments.bench.worker import Worker, WorkerError
-from transformer_jax.training.files import read_json, write_json
+from experiments.runner import provenance
+from transformer_jax.training.json_files import read_json, write_json
 
 LONGEST = 90.0  # seconds that one call may be expected to take
 SETTLE = 0.3  # seconds for which threads of another process may spin after its turn

@@ -9,9 +9,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from experiments import provenance
 from experiments.bench.worker import ROOT
-from transformer_jax.training.files import read_json
+from experiments.runner import provenance
+from transformer_jax.training.json_files import read_json
 
 CONFIG = "experiments/configs/quickstart.py"
 QUICK = (

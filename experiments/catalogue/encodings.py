@@ -6,7 +6,7 @@ import jax
 
 from experiments.catalogue.parts import SIZES, cell, paper, purpose, render, table
 from transformer_jax.axes import Dims
-from transformer_jax.models.support import USES, refusal
+from transformer_jax.models.compatibility import USES, refusal
 from transformer_jax.positions import PositionalEncoding, positions
 
 ACTS = {  # hooks, and where they act

@@ -9,13 +9,13 @@ from typing import Any
 from experiments.catalogue.parts import paper, render, table
 from transformer_jax import interop
 from transformer_jax.attention import Variant, attentions
-from transformer_jax.attention.variant import Sum
+from transformer_jax.attention.variants.base import Sum
 from transformer_jax.interop.family import ACTIVATIONS, GATED
 from transformer_jax.interop.harmless import REASONS
+from transformer_jax.interop.hf_config import Words
 from transformer_jax.interop.rotary import SCALINGS
-from transformer_jax.interop.words import Words
 from transformer_jax.models.layers import activations, norms
-from transformer_jax.models.placements import placements
+from transformer_jax.models.residual import placements
 from transformer_jax.positions import positions
 from transformer_jax.spec import Registry
 

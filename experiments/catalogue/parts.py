@@ -9,9 +9,9 @@ from typing import Any
 
 import jinja2
 
-from transformer_jax.attention import cores
+from transformer_jax.attention.cores import cores
 from transformer_jax.axes import Dims
-from transformer_jax.models.support import MODES
+from transformer_jax.models.compatibility import MODES
 from transformer_jax.positions import PositionalEncoding
 
 TEMPLATES = Path(__file__).parents[1] / "templates"

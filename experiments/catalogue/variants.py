@@ -5,8 +5,9 @@ import math
 import jax
 
 from experiments.catalogue.parts import SIZES, cell, paper, purpose, render, table
-from transformer_jax.attention import Variant, attentions, cores
-from transformer_jax.models.support import USES, refusal
+from transformer_jax.attention import Variant, attentions
+from transformer_jax.attention.cores import cores
+from transformer_jax.models.compatibility import USES, refusal
 from transformer_jax.positions import PositionalEncoding
 
 CHANGES = {  # hooks of variants, and what they change

@@ -14,7 +14,7 @@ the same targets with 1, 2, 4 and 8 times the context.
 from ml_collections import ConfigDict
 
 from experiments.configs import quickstart
-from experiments.plan import Chain, Group, Plan, Zipped
+from experiments.setup.plan import Chain, Group, Plan, Zipped
 
 VARIANTS = (
   *("multihead", "gqa(2)", "mqa", "mla(latent=32, part=0)", "differential"),

@@ -42,7 +42,9 @@ def get_config() -> ConfigDict:
   train.schedule = "cosine(warmup=30)"  # the factor on lr over the steps
   train.clip = 1.0  # largest norm of a gradient; 0: any
   train.label_smoothing = 0.0  # probability moved from the target to all tokens
-  train.start = ""  # folder whose parameters are trained on: see experiments/start.py
+  train.start = (
+    ""  # folder whose parameters are trained on: see experiments/runner/pretrained.py
+  )
   train.checkpoint_every = 200  # steps
   train.keep = 2  # newest checkpoints that stay on disk
 

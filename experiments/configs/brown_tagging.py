@@ -19,7 +19,7 @@ Expect: 0.945 with rope, 0.89 with sinusoids, 0.88 without positions; the floor 
 from ml_collections import ConfigDict
 
 from experiments.configs import base
-from experiments.plan import Grid, Group, Plan
+from experiments.setup.plan import Grid, Group, Plan
 
 ENCODINGS = ("none", "sinusoidal", "rope")
 TASK = "tagging('tfds:brown', coarse='[^-+*]+|--|.', classes=96, data_dir='data')"

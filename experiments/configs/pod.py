@@ -18,7 +18,7 @@ Expect: unknown, which is why it is worth running.
 from ml_collections import ConfigDict
 
 from experiments.configs import base
-from experiments.plan import Grid, Plan
+from experiments.setup.plan import Grid, Plan
 
 ENCODINGS = ("none", "learned", "t5", "alibi", "rope", "rope(base=5e5)", "fire")
 

@@ -21,7 +21,7 @@ bytes, and 3 of the 32 (9%) stand word for word in the training split (Python 3.
 from ml_collections import ConfigDict
 
 from experiments.configs import base
-from experiments.plan import Chain, Grid, Group, Plan
+from experiments.setup.plan import Chain, Grid, Group, Plan
 
 ENCODINGS = ("none", "sinusoidal", "learned", "t5", "alibi", "rope")
 

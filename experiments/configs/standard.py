@@ -16,7 +16,7 @@ rope 4.98, both near 2.25 at the trained length. The whole plan has not been run
 from ml_collections import ConfigDict
 
 from experiments.configs import quickstart
-from experiments.plan import Chain, Grid, Group, Plan
+from experiments.setup.plan import Chain, Grid, Group, Plan
 
 ENCODINGS = (
   *("none", "sinusoidal", "learned", "shaw", "t5", "alibi", "rope", "fire"),

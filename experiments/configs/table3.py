@@ -22,7 +22,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from experiments.configs import transformer, wmt14
-from experiments.plan import Change, Group, Plan
+from experiments.setup.plan import Change, Group, Plan
 
 
 @dataclasses.dataclass(frozen=True)

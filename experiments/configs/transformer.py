@@ -18,7 +18,7 @@ Expect: unknown.
 from ml_collections import ConfigDict
 
 from experiments.configs import base
-from experiments.plan import Change, Group, Plan
+from experiments.setup.plan import Change, Group, Plan
 
 TASK = "translation('tfds:libreoffice_help/de-en', longest=63, packed=8)"
 SIZES = {
@@ -28,7 +28,7 @@ SIZES = {
   "big": {"width": 1024, "layers": 6, "heads": 16, "feedforward": 4096, "dropout": 0.3},
 }
 # What XLA counts for a training step, in millions per token of source and target, with
-# this task's 8000 pieces and length: `flops_per_token` in experiments/build.py.
+# this task's 8000 pieces and length: `flops_per_token` in experiments/runner/build.py.
 MFLOPS = {"tiny": 2.5, "small": 24, "base": 149, "big": 562}
 # After each sublayer as published; the same with a norm at the end; before each one.
 NORMS = {

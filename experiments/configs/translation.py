@@ -21,7 +21,7 @@ docs/results/translation.md.
 from ml_collections import ConfigDict
 
 from experiments.configs import base
-from experiments.plan import Change, Group, Plan
+from experiments.setup.plan import Change, Group, Plan
 
 TASK = "translation('tfds:libreoffice_help/de-en', longest=63, packed=8,"
 TASK += " tokenizer='subword(size=4000)')"

@@ -22,7 +22,7 @@ docs/results/vision.md.
 from ml_collections import ConfigDict
 
 from experiments.configs import base
-from experiments.plan import Grid, Group, Plan
+from experiments.setup.plan import Grid, Group, Plan
 
 QUESTION = "Which encoding of rows and columns reads images best?"
 ENCODINGS = ("none", "learned", "learned_2d", "sinusoidal_2d", "axial_rope")

@@ -24,7 +24,7 @@ Expect: unknown; the target is 27.3 and 28.4.
 from ml_collections import ConfigDict
 
 from experiments.configs import base, transformer
-from experiments.plan import Change, Group, Plan
+from experiments.setup.plan import Change, Group, Plan
 
 TASK = "translation('tfds:wmt14_translate/de-en', tokenizer='subword(size=37000)',"
 TASK += " longest=255, packed=12, split='{}')"

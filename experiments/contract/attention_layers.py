@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.contract.layers import DIMS, MODES, B, L, refused, same
-from transformer_jax.attention import cores
+from transformer_jax.attention.cores import cores
 from transformer_jax.models import Architecture
 from transformer_jax.models.transformer import Attention
 from transformer_jax.positions import bind, coords, positions

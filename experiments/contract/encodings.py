@@ -32,7 +32,7 @@ from experiments.contract.layers import (
   refused,
   with_ids,
 )
-from transformer_jax.attention import cores
+from transformer_jax.attention.cores import cores
 from transformer_jax.axes import axes_of
 from transformer_jax.positions import Moment, coords
 from transformer_jax.positions.base import HOOKS

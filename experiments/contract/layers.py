@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from transformer_jax.attention import cores
 from transformer_jax.attention.cache import empty, newest, remember
+from transformer_jax.attention.cores import cores
 from transformer_jax.axes import Dims
 from transformer_jax.positions import bind, coords
 

@@ -40,7 +40,7 @@ from experiments.contract.layers import (
 )
 from transformer_jax.axes import axes_of
 from transformer_jax.models import empty_cache
-from transformer_jax.models.support import form
+from transformer_jax.models.compatibility import form
 from transformer_jax.positions import coords
 from transformer_jax.training import sharding
 

@@ -14,8 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from transformer_jax.attention import attentions, cores
+from transformer_jax.attention import attentions
 from transformer_jax.attention.cache import Text
+from transformer_jax.attention.cores import cores
 from transformer_jax.axes import Dims
 from transformer_jax.evaluation.beam import Beam, beam_search
 from transformer_jax.evaluation.decode import greedy

@@ -10,7 +10,7 @@ import dataclasses
 import jax.numpy as jnp
 import pytest
 
-from transformer_jax.attention import cores
+from transformer_jax.attention.cores import cores
 from transformer_jax.axes import Dims
 from transformer_jax.models import Architecture
 from transformer_jax.positions import PositionalEncoding

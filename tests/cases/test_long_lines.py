@@ -10,7 +10,7 @@ said.
 import numpy as np
 import pytest
 
-from experiments import train
+from experiments.runner import train
 from transformer_jax.data.base import tasks
 from transformer_jax.data.tokenizers import tokenizers
 

@@ -16,9 +16,10 @@ import numpy as np
 import pytest
 from test_attentions import SPECS as VARIANTS
 
-from transformer_jax.attention import Rule, attentions, cores
+from transformer_jax.attention import Rule, attentions
+from transformer_jax.attention.cores import cores
 from transformer_jax.axes import Dims
-from transformer_jax.models.support import form
+from transformer_jax.models.compatibility import form
 from transformer_jax.positions import PositionalEncoding, bind, coords, positions
 from transformer_jax.training import sharding
 

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from transformer_jax.attention import attentions, cores
+from transformer_jax.attention import attentions
+from transformer_jax.attention.cores import cores
 from transformer_jax.axes import Dims
 from transformer_jax.models import Architecture, Transformer
 from transformer_jax.positions import coords, positions

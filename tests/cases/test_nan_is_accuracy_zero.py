@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 import transformer_jax.data  # noqa: F401, fills the registry of tasks
-from experiments import train
-from transformer_jax.attention import cores
+from experiments.runner import train
+from transformer_jax.attention.cores import cores
 from transformer_jax.axes import Dims
 from transformer_jax.data.base import tasks
 from transformer_jax.evaluation.lengths import Evaluator

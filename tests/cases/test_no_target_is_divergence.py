@@ -12,11 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from transformer_jax.attention import cores
+from transformer_jax.attention.cores import cores
 from transformer_jax.axes import Dims
-from transformer_jax.data import translation
 from transformer_jax.data.base import Batch, Task, tasks
 from transformer_jax.data.files import DataError
+from transformer_jax.data.tasks.language import translation
 from transformer_jax.evaluation.lengths import Evaluator
 from transformer_jax.models import Architecture, Transformer
 from transformer_jax.positions import coords, positions

@@ -6,8 +6,8 @@ header decides, or one sentence.
 
 import pytest
 
-from transformer_jax.data import parallel
 from transformer_jax.data.files import DataError
+from transformer_jax.data.readers import bitext
 
 SPLITS = "train", "validation", "test"
 ROWS = [(f"eins {n}", f"one {n}") for n in range(60)]
@@ -15,7 +15,7 @@ ROWS = [(f"eins {n}", f"one {n}") for n in range(60)]
 
 def read(path, *lines, pair="en-de", named=""):
   path.write_text("".join("\t".join(line) + "\n" for line in lines))
-  return parallel.read(str(path), pair, SPLITS, named=named)
+  return bitext.read(str(path), pair, SPLITS, named=named)
 
 
 def sides(found):

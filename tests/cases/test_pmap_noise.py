@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.build import build
-from experiments.config import resolve
 from experiments.configs import base
+from experiments.runner.build import build
+from experiments.setup.validate import resolve
 from transformer_jax.training.pmap import pmap_step, replicate
 
 SMALL = {

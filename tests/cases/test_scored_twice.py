@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 import transformer_jax.data  # noqa: F401, fills the registry of tasks
-from transformer_jax.data import translation
 from transformer_jax.data.base import Batch, Task, tasks
-from transformer_jax.data.order import each_once
+from transformer_jax.data.tasks.algorithmic.permutation import each_once
+from transformer_jax.data.tasks.language import translation
 from transformer_jax.evaluation.lengths import Evaluator
 from transformer_jax.positions import coords
 from transformer_jax.training import sharding

@@ -14,14 +14,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.config import ConfigError, resolve, validate
 from experiments.configs import base
-from transformer_jax.attention import attentions, cores
+from experiments.setup.validate import ConfigError, resolve, validate
+from transformer_jax.attention import attentions
+from transformer_jax.attention.cores import cores
 from transformer_jax.axes import Dims
 from transformer_jax.evaluation.beam import Beam, beam_search
 from transformer_jax.evaluation.decode import greedy, sample
 from transformer_jax.models import Architecture, Transformer, empty_cache, families
-from transformer_jax.models.cells import ends
+from transformer_jax.models.recurrent.cells import ends
 from transformer_jax.positions import coords, positions
 from transformer_jax.spec import SpecError
 from transformer_jax.training.step import Trainer

@@ -14,7 +14,7 @@ import pathlib
 import pytest
 from fake_sweep import edit, write_sweep
 
-from experiments import answer, findings
+from experiments.reporting import comparisons, summary
 
 CASES = {
   case["name"]: case
@@ -39,7 +39,7 @@ def judged(tmp_path):
       measures = [{"name": measure, "better": case["better"]}]
       seeds = [score["seed"] for score in scores]
       edit(tmp_path, f"case-{n:02d}", seeds=seeds, scores=scores, measures=measures)
-    found = findings.find(tmp_path)
+    found = comparisons.find(tmp_path)
     return found, {row.label: row for row in found.of("case", measure)}
 
   return judge
@@ -50,7 +50,7 @@ def test_a_baseline_that_lost_a_seed_judges_nobody(judged):
   assert {rows[label].verdict for label in "ab"} == {"not compared"}
   assert "no finite value in seeds 2" in rows["a"].reason
   assert rows["a"].difference.count == 0 and rows["a"].p is None
-  lead, _ = answer.answer(found, "case")
+  lead, _ = summary.answer(found, "case")
   assert "better" not in lead and "the baseline none is undefined here" in lead
 
 
@@ -67,7 +67,7 @@ def test_unequal_seeds_are_compared_over_those_of_both(judged):
 def test_rounding_is_not_best(judged):
   found, rows = judged("rounding")
   assert rows["a"].verdict == "did not resolve"
-  lead, _ = answer.answer(found, "case")
+  lead, _ = summary.answer(found, "case")
   assert lead == "At the trained length a and none are level: 3.100 bits per byte."
 
 

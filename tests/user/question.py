@@ -8,9 +8,9 @@ import os
 import resource
 import signal
 
-from experiments import runs
 from experiments.configs import base
-from experiments.plan import Chain, Grid, Group, Plan
+from experiments.runner import run_folder
+from experiments.setup.plan import Chain, Grid, Group, Plan
 
 ENCODINGS = ("none", "learned", "my_spiral:Spiral(turns=3)")
 
@@ -47,4 +47,4 @@ def trapped(step, name, progress):
 if planned := os.environ.pop("TRAP", ""):  # popped: this file is read more than once
   signal.signal(signal.SIGINT, signal.default_int_handler)  # as in a terminal
   step, name = planned.split()
-  runs.progress = trapped(int(step), name, runs.progress)
+  run_folder.progress = trapped(int(step), name, run_folder.progress)

@@ -2,7 +2,7 @@
 
 from question import get_config  # noqa: F401
 
-from experiments.plan import Chain, Grid, Group, Plan
+from experiments.setup.plan import Chain, Grid, Group, Plan
 
 COPY = {"task": "copy", "train.length": 4, "train.steps": 16}
 POISONED = tuple(f"my_spiral:Poisoned(luck={luck})" for luck in (0.95, 0.0))

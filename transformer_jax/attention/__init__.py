@@ -1,13 +1,6 @@
-"""Attention cores and variants, one file each; importing registers them all."""
+"""Attention: variants (what is computed) and cores (how it is computed)."""
 
-import importlib
-import pkgutil
+from transformer_jax.attention.cores import Core, Dropout
+from transformer_jax.attention.variants import PLAIN, Rule, Variant, attentions
 
-from transformer_jax.attention.base import Core, Dropout, cores
-from transformer_jax.attention.rule import PLAIN, Rule
-from transformer_jax.attention.variant import Variant, attentions
-
-for _module in pkgutil.iter_modules(__path__):
-  importlib.import_module(f"{__name__}.{_module.name}")
-
-__all__ = ["PLAIN", "Core", "Dropout", "Rule", "Variant", "attentions", "cores"]
+__all__ = ["PLAIN", "Core", "Dropout", "Rule", "Variant", "attentions"]

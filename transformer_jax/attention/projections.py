@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 
 from transformer_jax.axes import Dims
+from transformer_jax.matmul import project
 from transformer_jax.positions import Bound, Coords, PositionalEncoding
-from transformer_jax.product import project
 
 Arrays = dict[str, jax.Array]
 # name: (shape, how many of the first axes are inputs); 0 inputs: added, starts at zero

@@ -22,8 +22,8 @@ from typing import Any
 from absl import flags, logging
 
 from transformer_jax import command
-from transformer_jax.data import tfds
 from transformer_jax.data.files import DataError
+from transformer_jax.data.readers import tfds
 from transformer_jax.data.sources import build
 from transformer_jax.data.sources.base import named
 from transformer_jax.untrusted import shown

@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from transformer_jax.data import framed
-from transformer_jax.data.examples import Example
-from transformer_jax.data.labels import Answer, Labelled
+from transformer_jax.data.readers.labelled_text import Example
+from transformer_jax.data.tasks.labelled import sentence_pairs
+from transformer_jax.data.tasks.labelled.base import Answer, Labelled
 from transformer_jax.data.tokenizers import Tokenizer
 
 LEAST = 2**10  # tokens that a program has room for; else the next power of two
@@ -81,7 +81,7 @@ class Labeller:
     mark = lambda x: dataclasses.replace(x, labels=self.labels[:1] * len(x.parts))
     marked = [mark(example) for example in some]
     pieces = (self.tokenizer.encode(text) for x in marked for text in x.texts)
-    kept, arrays = framed.laid_end_to_end(marked, pieces, self.labels)
+    kept, arrays = sentence_pairs.laid_end_to_end(marked, pieces, self.labels)
     rows_of = {id(example): row for row, example in enumerate(kept)}
     outcome = self._ask(arrays, len(kept), rows) if kept else None
     for example in marked:

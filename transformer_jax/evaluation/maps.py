@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from transformer_jax.attention.dense import Dense
+from transformer_jax.attention.cores.dense import Dense
 from transformer_jax.evaluation.translator import NOTHING, Translator
-from transformer_jax.models.paths import flat, nested, one_by_one
+from transformer_jax.models.param_tree import flat, nested, one_by_one
 from transformer_jax.positions import coords
 
 

@@ -11,13 +11,13 @@ import os
 import pkgutil
 from typing import Any
 
-from transformer_jax.attention import cores
+from transformer_jax.attention.cores import cores
 from transformer_jax.interop import files, limits
 from transformer_jax.interop.adapters import refuse_adapter, refuse_parts
 from transformer_jax.interop.family import Family, families
 from transformer_jax.interop.files import Config, Tensors
 from transformer_jax.models import Architecture
-from transformer_jax.models.paths import flat, nested
+from transformer_jax.models.param_tree import flat, nested
 from transformer_jax.spec import registered_only
 
 for _module in pkgutil.iter_modules(__path__):

@@ -6,7 +6,7 @@ from transformer_jax.interop.family import ACTIVATIONS, Family, Words, families
 from transformer_jax.interop.outputs import SPANS, Form, bare, of_texts, of_tokens
 from transformer_jax.models.ends import Tokens, Transform
 from transformer_jax.models.layers import Gelu, LayerNorm, Relu
-from transformer_jax.models.placements import PostNorm
+from transformer_jax.models.residual import PostNorm
 from transformer_jax.positions import PositionalEncoding, positions
 
 LAYER = "encoder/layer_{n}"

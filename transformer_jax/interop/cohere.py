@@ -9,7 +9,7 @@ from transformer_jax.interop.outputs import WRITER, bare
 from transformer_jax.interop.rotary import rope
 from transformer_jax.models.ends import Linear
 from transformer_jax.models.layers import LayerNorm
-from transformer_jax.models.placements import Parallel
+from transformer_jax.models.residual import Parallel
 
 
 @families.register("cohere")

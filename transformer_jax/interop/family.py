@@ -11,9 +11,9 @@ from transformer_jax.attention import Core
 from transformer_jax.axes import Dims
 from transformer_jax.interop.files import Config, Tensors
 from transformer_jax.interop.harmless import HARMLESS
+from transformer_jax.interop.hf_config import Words
 from transformer_jax.interop.outputs import SCORE, WRITER, Form, bare, marked
 from transformer_jax.interop.table import Names, Table, of_layers
-from transformer_jax.interop.words import Words
 from transformer_jax.models import Architecture, Transformer
 from transformer_jax.models.layers import (
   GeGLU,
@@ -24,7 +24,7 @@ from transformer_jax.models.layers import (
   SwiGLU,
   Tanh,
 )
-from transformer_jax.models.paths import flat
+from transformer_jax.models.param_tree import flat
 from transformer_jax.spec import Registry
 
 ACTIVATIONS = {

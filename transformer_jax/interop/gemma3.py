@@ -1,9 +1,15 @@
 """The texts of Gemma 3."""
 
 from transformer_jax.interop.family import families
+from transformer_jax.interop.layer_types import (
+  FULL,
+  LOCAL,
+  by_layer,
+  layer_kinds,
+  turns,
+)
 from transformer_jax.interop.llama import LAYER, THEIRS, Gemma2
 from transformer_jax.interop.rotary import rope_of_kind
-from transformer_jax.interop.turns import FULL, LOCAL, by_layer, layer_kinds, turns
 
 
 @families.register("gemma3_text")

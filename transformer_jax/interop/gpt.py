@@ -3,10 +3,10 @@
 from transformer_jax.attention import attentions
 from transformer_jax.interop import names
 from transformer_jax.interop.family import ACTIVATIONS, Family, families
-from transformer_jax.interop.turns import turns
+from transformer_jax.interop.layer_types import turns
 from transformer_jax.models.ends import Linear, Tokens
 from transformer_jax.models.layers import LayerNorm
-from transformer_jax.models.placements import Parallel
+from transformer_jax.models.residual import Parallel
 from transformer_jax.positions import positions
 
 LAYER = "decoder/layer_{n}"

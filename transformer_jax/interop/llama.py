@@ -3,11 +3,11 @@
 from transformer_jax.attention import attentions
 from transformer_jax.interop import names
 from transformer_jax.interop.family import GATED, Family, families
+from transformer_jax.interop.layer_types import FULL, LOCAL, layer_kinds, turns
 from transformer_jax.interop.rotary import rope
-from transformer_jax.interop.turns import FULL, LOCAL, layer_kinds, turns
 from transformer_jax.models.ends import Linear, Tokens
 from transformer_jax.models.layers import LayerNorm, RMSNorm
-from transformer_jax.models.placements import PreNorm, Sandwich, UpdateNorm
+from transformer_jax.models.residual import PreNorm, Sandwich, UpdateNorm
 
 LAYER, THEIRS = "decoder/layer_{n}", "model.layers.{n}"
 

@@ -9,7 +9,7 @@ from transformer_jax.interop.family import ACTIVATIONS, Family, families
 from transformer_jax.interop.outputs import Form, bare
 from transformer_jax.models.ends import Linear, Tokens
 from transformer_jax.models.layers import LayerNorm
-from transformer_jax.models.placements import PostNorm
+from transformer_jax.models.residual import PostNorm
 from transformer_jax.positions import positions
 from transformer_jax.positions.sinusoidal import sinusoids
 

@@ -4,13 +4,19 @@ from transformer_jax.attention import attentions
 from transformer_jax.interop import names
 from transformer_jax.interop.bert import head
 from transformer_jax.interop.family import ACTIVATIONS, GATED, Family, families
+from transformer_jax.interop.hf_config import Words
+from transformer_jax.interop.layer_types import (
+  FULL,
+  LOCAL,
+  by_layer,
+  layer_kinds,
+  turns,
+)
 from transformer_jax.interop.outputs import Form, bare, of_tokens
 from transformer_jax.interop.rotary import rope_of_kind
-from transformer_jax.interop.turns import FULL, LOCAL, by_layer, layer_kinds, turns
-from transformer_jax.interop.words import Words
 from transformer_jax.models.ends import Tokens, Transform
 from transformer_jax.models.layers import LayerNorm
-from transformer_jax.models.placements import PreNorm
+from transformer_jax.models.residual import PreNorm
 
 LAYER, THEIRS = "encoder/layer_{n}", "model.layers.{n}"
 BASES = {FULL: ("global_rope_theta", 160_000.0), LOCAL: ("local_rope_theta", 10_000.0)}

@@ -4,8 +4,8 @@ import dataclasses
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
+from transformer_jax.interop.hf_config import Words
 from transformer_jax.interop.table import Table
-from transformer_jax.interop.words import Words
 from transformer_jax.models.ends import Linear, Transform
 from transformer_jax.models.layers import Tanh
 

@@ -2,7 +2,7 @@
 
 import math
 
-from transformer_jax.interop.words import Words
+from transformer_jax.interop.hf_config import Words
 from transformer_jax.positions import PositionalEncoding, positions
 
 # Their name of a scaling: the name of ours, and our argument for each of its words.

@@ -1,9 +1,9 @@
 """SmolLM3: Llama in which some layers have no positions."""
 
 from transformer_jax.interop.family import families
+from transformer_jax.interop.layer_types import by_layer
 from transformer_jax.interop.llama import Llama, LlamaLike
 from transformer_jax.interop.rotary import rope
-from transformer_jax.interop.turns import by_layer
 from transformer_jax.positions import PositionalEncoding
 
 

@@ -2,7 +2,7 @@
 
 from transformer_jax.models.caches import empty_cache
 from transformer_jax.models.families import families
-from transformer_jax.models.recurrent import Recurrent
+from transformer_jax.models.recurrent.model import Recurrent
 from transformer_jax.models.transformer import Architecture, Transformer
 
 __all__ = ["Architecture", "Recurrent", "Transformer", "empty_cache", "families"]

@@ -4,12 +4,12 @@ import dataclasses
 from typing import Any
 
 from transformer_jax.attention import Core, Variant
-from transformer_jax.attention import probe as attention_probe
+from transformer_jax.attention.variants import probe as attention_probe
 from transformer_jax.axes import Dims
+from transformer_jax.models.compatibility import form
 from transformer_jax.models.ends import Linear, Tokens
 from transformer_jax.models.layers import Gelu, RMSNorm
-from transformer_jax.models.placements import PreNorm
-from transformer_jax.models.support import form
+from transformer_jax.models.residual import PreNorm
 from transformer_jax.positions import PositionalEncoding, probe
 
 

@@ -5,12 +5,12 @@ import flax.linen as nn
 from transformer_jax import attention
 from transformer_jax.attention import Rule, Variant
 from transformer_jax.attention.cache import newest, remember
+from transformer_jax.matmul import project
 from transformer_jax.models.architecture import Architecture
-from transformer_jax.models.parts import Dropout, Norm, Position, own, weight
-from transformer_jax.models.placements import Placement
-from transformer_jax.models.support import form
+from transformer_jax.models.compatibility import form
+from transformer_jax.models.parameters import Dropout, Norm, Position, own, weight
+from transformer_jax.models.residual import Placement
 from transformer_jax.positions import PositionalEncoding
-from transformer_jax.product import project
 
 
 class Attention(nn.Module):

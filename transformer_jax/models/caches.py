@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from transformer_jax.attention.cache import Text, empty
-from transformer_jax.models.support import form
+from transformer_jax.models.compatibility import form
 from transformer_jax.models.transformer import Architecture
 from transformer_jax.positions import bind, coords
 

@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 
 from transformer_jax.axes import Dims
+from transformer_jax.matmul import project
 from transformer_jax.models.layers import Gelu, LayerNorm, activations, norms
 from transformer_jax.positions import Coords
-from transformer_jax.product import project
 from transformer_jax.spec import Registry
 
 Params = dict[str, jax.Array]

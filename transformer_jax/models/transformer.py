@@ -10,11 +10,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from transformer_jax.attention.base import devices, own_rows
 from transformer_jax.attention.cache import Text, fitting, remember
+from transformer_jax.attention.cores.base import devices, own_rows
 from transformer_jax.models.architecture import Architecture
 from transformer_jax.models.block import Attention, Block
-from transformer_jax.models.parts import (
+from transformer_jax.models.compatibility import form
+from transformer_jax.models.parameters import (
   Dropout,
   Norm,
   Parameters,
@@ -22,7 +23,6 @@ from transformer_jax.models.parts import (
   own,
   parameter,
 )
-from transformer_jax.models.support import form
 from transformer_jax.positions import Coords, Moment, coords
 
 __all__ = ["Architecture", "Attention", "Memory", "Stack", "Transformer"]

@@ -19,14 +19,14 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
 from transformer_jax.aside import set_aside
-from transformer_jax.training.files import (
+from transformer_jax.training.checksum import differing, fingerprints
+from transformer_jax.training.json_files import (
   free_space,
   make_folder,
   plain,
   warn,
 )
-from transformer_jax.training.fingerprint import differing, fingerprints
-from transformer_jax.training.quiet import quieten_orbax
+from transformer_jax.training.orbax_logging import quieten_orbax
 
 LIBRARIES = ("jax", "jaxlib", "flax", "orbax-checkpoint")
 # Trouble that is not the checkpoint's fault: setting it aside would be wrong.

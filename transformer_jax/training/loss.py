@@ -5,7 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from transformer_jax.product import across
+from transformer_jax.matmul import across
 
 # Logits that a device holds at once, in float32 32 MiB or 1 GiB. CPUs work fastest when
 # they stay in caches; accelerators want few large products and lack only memory.

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from transformer_jax.training.files import plain, warn
+from transformer_jax.training.json_files import plain, warn
 
 NOT_FINITE = "not_finite"
 WORDS = {"nan", "inf", "-inf"}

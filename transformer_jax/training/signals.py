@@ -13,7 +13,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-from transformer_jax.training.files import make_way
+from transformer_jax.training.json_files import make_way
 from transformer_jax.training.log import is_patient
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)

@@ -3,5 +3,10 @@
 import importlib
 import pkgutil
 
+from transformer_jax.attention.variants.base import Variant, attentions
+from transformer_jax.attention.variants.bound import PLAIN, Rule
+
 for _module in pkgutil.iter_modules(__path__):
   importlib.import_module(f"{__name__}.{_module.name}")
+
+__all__ = ["PLAIN", "Rule", "Variant", "attentions"]

@@ -5,7 +5,7 @@ https://arxiv.org/abs/2408.00118, https://arxiv.org/abs/2503.19786
 
 import dataclasses
 
-from transformer_jax.attention.variant import Variant, attentions
+from transformer_jax.attention.variants.base import Variant, attentions
 from transformer_jax.spec import SpecError
 
 

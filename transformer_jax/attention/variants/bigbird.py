@@ -8,8 +8,8 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from transformer_jax.attention.pattern import Pattern
-from transformer_jax.attention.variant import attentions
+from transformer_jax.attention.variants.base import attentions
+from transformer_jax.attention.variants.sparse import Pattern
 from transformer_jax.spec import check_seed
 
 

@@ -5,8 +5,8 @@ https://ai.meta.com/blog/llama-4-multimodal-intelligence/
 
 import dataclasses
 
-from transformer_jax.attention.pattern import Pattern
-from transformer_jax.attention.variant import attentions
+from transformer_jax.attention.variants.base import attentions
+from transformer_jax.attention.variants.sparse import Pattern
 
 
 @attentions.register("chunked")

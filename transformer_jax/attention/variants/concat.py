@@ -5,8 +5,8 @@ https://arxiv.org/abs/1508.04025
 
 import dataclasses
 
-from transformer_jax.attention.variant import attentions
 from transformer_jax.attention.variants.additive import Additive
+from transformer_jax.attention.variants.base import attentions
 from transformer_jax.attention.variants.multiplicative import States
 
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from transformer_jax.attention.projections import Arrays, Projections
-from transformer_jax.attention.variant import Variant, attentions
+from transformer_jax.attention.variants.base import Variant, attentions
 from transformer_jax.spec import SpecError
 
 VECTORS = ("first_query_K", "first_key_K", "second_query_K", "second_key_K")

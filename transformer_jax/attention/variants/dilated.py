@@ -2,8 +2,8 @@
 
 import dataclasses
 
-from transformer_jax.attention.pattern import Pattern
-from transformer_jax.attention.variant import attentions
+from transformer_jax.attention.variants.base import attentions
+from transformer_jax.attention.variants.sparse import Pattern
 
 
 @attentions.register("dilated")

@@ -12,7 +12,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from transformer_jax.attention.variant import Variant, attentions
+from transformer_jax.attention.variants.base import Variant, attentions
 from transformer_jax.spec import SpecError
 
 HALVINGS = 30  # of an interval of length 1: well below what float32 tells apart

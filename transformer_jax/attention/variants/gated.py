@@ -5,8 +5,8 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from transformer_jax.attention.variant import Variant, attentions
-from transformer_jax.product import project
+from transformer_jax.attention.variants.base import Variant, attentions
+from transformer_jax.matmul import project
 from transformer_jax.spec import SpecError
 
 ACTIVATIONS = {"sigmoid": jax.nn.sigmoid, "silu": jax.nn.silu}

@@ -8,7 +8,7 @@ import dataclasses
 import jax.numpy as jnp
 
 from transformer_jax.attention.projections import Arrays, Heads
-from transformer_jax.attention.variant import Variant, attentions
+from transformer_jax.attention.variants.base import Variant, attentions
 from transformer_jax.spec import SpecError
 
 

@@ -7,7 +7,7 @@ import dataclasses
 
 import jax.numpy as jnp
 
-from transformer_jax.attention.variant import Variant, attentions
+from transformer_jax.attention.variants.base import Variant, attentions
 
 
 @attentions.register("head_scale")

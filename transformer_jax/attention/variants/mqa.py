@@ -6,7 +6,7 @@ https://arxiv.org/abs/1911.02150
 import dataclasses
 
 from transformer_jax.attention.projections import Heads
-from transformer_jax.attention.variant import Variant, attentions
+from transformer_jax.attention.variants.base import Variant, attentions
 
 
 @attentions.register("mqa")

@@ -6,7 +6,7 @@ https://arxiv.org/abs/1706.03762; with biases: GPT-2, BERT
 import dataclasses
 
 from transformer_jax.attention.projections import Heads
-from transformer_jax.attention.variant import Variant, attentions
+from transformer_jax.attention.variants.base import Variant, attentions
 
 
 @attentions.register("multihead")

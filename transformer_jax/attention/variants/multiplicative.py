@@ -5,9 +5,9 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from transformer_jax.attention.variant import Variant, attentions
+from transformer_jax.attention.variants.base import Variant, attentions
 from transformer_jax.attention.variants.unparameterised import Slices
-from transformer_jax.product import project
+from transformer_jax.matmul import project
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from transformer_jax.attention.features import Kernel
-from transformer_jax.attention.variant import attentions
+from transformer_jax.attention.variants.base import attentions
+from transformer_jax.attention.variants.kernelized import Kernel
 from transformer_jax.spec import SpecError
 
 HIGHEST = 40.0  # a key's feature is at most exp(HIGHEST); sums of many stay finite

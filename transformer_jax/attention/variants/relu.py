@@ -7,7 +7,7 @@ import dataclasses
 
 import jax
 
-from transformer_jax.attention.variant import Variant, attentions
+from transformer_jax.attention.variants.base import Variant, attentions
 from transformer_jax.spec import SpecError
 
 

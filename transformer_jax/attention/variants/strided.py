@@ -5,8 +5,8 @@ https://arxiv.org/abs/1904.10509
 
 import dataclasses
 
-from transformer_jax.attention.pattern import Pattern
-from transformer_jax.attention.variant import attentions
+from transformer_jax.attention.variants.base import attentions
+from transformer_jax.attention.variants.sparse import Pattern
 
 
 @attentions.register("strided")

@@ -8,7 +8,7 @@ import dataclasses
 import jax
 
 from transformer_jax.attention.projections import Arrays, Projections
-from transformer_jax.attention.variant import Variant, attentions
+from transformer_jax.attention.variants.base import Variant, attentions
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,1 +1,4 @@
-"""Algorithmic tasks, one file each, generated on the device from a key."""
+"""Tasks, one file each, in folders by kind.
+
+Save a new one beside its like, or name your own as `module:Class(argument=1)`.
+"""

@@ -2,8 +2,8 @@
 
 from transformer_jax.data.tokenizers import byte as byte
 from transformer_jax.data.tokenizers import char as char
+from transformer_jax.data.tokenizers import from_run as from_run
 from transformer_jax.data.tokenizers import huggingface as huggingface
-from transformer_jax.data.tokenizers import kept as kept
 from transformer_jax.data.tokenizers import subword as subword
 from transformer_jax.data.tokenizers import word as word
 from transformer_jax.data.tokenizers import wordpiece as wordpiece

@@ -1,0 +1,152 @@
+"""What the commands share that use a trained run: its flags, parameters and lines."""
+
+import dataclasses
+import itertools
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from absl import flags
+from ml_collections import ConfigDict
+
+from experiments.configs import base
+from experiments.runner import user_code
+from experiments.runner.build import Experiment, build
+from experiments.runner.host import check_platform
+from experiments.setup.flags import ALLOW
+from experiments.setup.validate import ConfigError, resolve, validate
+from transformer_jax.data import tokenizers
+from transformer_jax.data.base import Task
+from transformer_jax.data.files import conversion
+from transformer_jax.data.tokenizers import Tokenizer
+from transformer_jax.evaluation.average import average
+from transformer_jax.spec import registered_only, trust
+from transformer_jax.training.checkpoint import CheckpointError, Keeper
+from transformer_jax.training.json_files import FileError, read_object
+from transformer_jax.untrusted import shown
+
+FLAGS = flags.FLAGS
+flags.disclaim_key_flags()  # --help lists them under the command itself
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Trained:
+  """What one seed of a run learned."""
+
+  config: ConfigDict
+  experiment: Experiment
+  params: Any
+  tokenizer: Tokenizer | None  # None: the task has no vocabulary
+
+
+def define(done: str) -> None:
+  """Defines the flags. done: what becomes of lines, as in 'translated'."""
+  flags.DEFINE_string("run", None, "Folder of a run: the one with config.json.")
+  flags.DEFINE_string("input", "-", "A UTF-8 file; -: standard input.")
+  flags.DEFINE_integer("average", 1, "Newest checkpoints whose mean is used.")
+  flags.DEFINE_integer("seed", 0, "Which of the run's seeds, counted from 0.")
+  flags.DEFINE_integer("rows", 16, f"Lines {done} together; 1: each as it comes.")
+  flags.DEFINE_list("allow", [], ALLOW)
+  flags.mark_flag_as_required("run")
+
+
+def main(argv: list[str], answers: Callable[[], Iterable[str]]) -> None:
+  """Prints the answers as they come; raises ConfigError with what stops them."""
+  check_platform()
+  if argv[1:]:
+    raise ConfigError(f"'{argv[1]}' is not a flag; write --input={argv[1]}")
+  if FLAGS.rows < 1:
+    raise ConfigError(f"--rows={FLAGS.rows}: write 1 or more")
+  if hasattr(sys.stdout, "reconfigure"):
+    sys.stdout.reconfigure(encoding="utf-8")  # as the input, whatever the terminal
+  try:
+    trust(FLAGS.allow)
+    for text in answers():
+      print(shown(text) if sys.stdout.isatty() else text, flush=True)
+  except BrokenPipeError:
+    raise
+  except (CheckpointError, FileError, OSError, ValueError) as error:
+    raise ConfigError(str(error)) from error
+
+
+def load(run: Path, wanted: type[Task], what: str, seed: int, last: int) -> Trained:
+  """Returns what a run learned; raises ConfigError where there is nothing to use.
+
+  wanted   what its task must be; what: that in words
+  last     newest checkpoints whose mean is taken
+  """
+  if not (run / "config.json").exists():
+    raise ConfigError(f"{run} is no run: it has no config.json; see runs/*/runs/")
+  config, experiment = of_run(run)
+  if not isinstance(experiment.task, wanted):
+    raise ConfigError(f"{run}: its task is not {what} but {config.task}")
+  kept = (run / "tokenizer").exists()
+  if not kept and type(experiment.task).keep is not Task.keep:
+    raise ConfigError(f"{run} has no vocabulary yet; train it first")
+  if not 0 <= seed < len(experiment.seeds):
+    raise ConfigError(f"--seed={seed}: this run has {len(experiment.seeds)} seeds")
+  params = jax.tree.map(lambda x: x[seed], _params(run, experiment, last))
+  vocabulary = tokenizers.load(run / "tokenizer") if kept else None
+  return Trained(config, experiment, params, vocabulary)
+
+
+def of_run(folder: Path) -> tuple[ConfigDict, Experiment]:
+  """Returns the config in a run's folder, and its objects.
+
+  Somebody else may have written it, so it names what is registered here, or what the
+  user named himself; see `spec.trust`.
+  """
+  path = folder / "config.json"
+  config = resolve(base.get_config(), read_object(path))
+  with registered_only(str(path)):
+    validate(config, trained=True)
+    experiment = build(config)
+  user_code.compare(folder, config)
+  return config, experiment
+
+
+def _params(run: Path, experiment: Experiment, last: int) -> Any:
+  """Returns the mean of the last parameters, stacked over seeds."""
+  seed_S = jnp.array(experiment.seeds, jnp.uint32)
+  abstract = jax.eval_shape(jax.vmap(experiment.trainer.init), seed_S)
+  with Keeper(run / "checkpoints") as keeper:
+    return average(keeper, abstract, last).params
+
+
+def together(
+  lines: Iterable[Any], rows: int, answer: Callable[[list[Any]], Iterator[str]]
+) -> Iterator[str]:
+  """Yields an answer for each line; `rows` of them go together, empty ones stay so."""
+  lines = iter(lines)
+  while some := list(itertools.islice(lines, rows)):
+    found = answer([line for line in some if line])
+    yield from (next(found) if line else "" for line in some)
+
+
+def warn(line: str) -> None:
+  """Says something beside the answers."""
+  print(f"warning: {shown(line)}", file=sys.stderr)
+
+
+def named(source: str) -> str:
+  """Returns what messages call a source of lines."""
+  return "standard input" if source == "-" else source
+
+
+def lines(source: str) -> Iterator[str]:
+  """Yields the lines of a file or of standard input; says where one is not UTF-8."""
+  number = 0
+  with open(0 if source == "-" else source, "rb") as file:
+    for number, line in enumerate(file, 1):
+      try:
+        yield line.decode().strip()
+      except UnicodeDecodeError as error:
+        raise ConfigError(
+          f"{named(source)}, line {number}: not UTF-8 (byte {error.start + 1}); convert"
+          f" it: {conversion(line)} OLD > NEW"
+        ) from error
+  if not number:
+    raise ConfigError(f"{named(source)} is empty; give one text on each line")

@@ -1,0 +1,1 @@
+"""From finished folders to pages: comparisons, statistics, tables, figures."""

@@ -1,0 +1,276 @@
+"""Lays findings out as tables for page, terminal, Markdown, LaTeX and CSV."""
+
+import csv
+import dataclasses
+import io
+
+from experiments.reporting import comparable, generations
+from experiments.reporting.comparisons import Findings, Row
+from experiments.reporting.statistics import ALPHA
+from experiments.reporting.style import column, multiple
+from experiments.reporting.summary import count, measure_name, number
+from experiments.reporting.text import listed
+from transformer_jax.untrusted import cell
+
+SIGNS = {
+  "better": "▲ better",
+  "worse": "▼ worse",
+  "did not resolve": "○ did not resolve",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+  """Holds a titled table of text; the first column names the row."""
+
+  name: str
+  title: str
+  header: tuple[str, ...]
+  rows: tuple[tuple[str, ...], ...]
+  notes: tuple[str, ...] = ()
+  folds: tuple[int, ...] = (0,)  # columns that may break where space is short
+
+
+def verdict(row: Row) -> str:
+  return SIGNS.get(row.verdict, row.verdict)
+
+
+def plus_minus(estimate, sign: bool = False) -> str:
+  """Returns `2.740 ± 0.048`, or the mean alone where there is no interval."""
+  text = number(estimate.mean)
+  if sign and estimate.mean is not None and estimate.mean > 0 and float(text):
+    text = "+" + text
+  if estimate.half is None:
+    return text
+  half = number(estimate.half)
+  return f"{text} ± {half}" if float(half) else f"{text} ± <0.001"
+
+
+def mean(row: Row) -> str:
+  """Returns a row's mean, with how many seeds it stands for where some are missing."""
+  if row.estimate.mean is None:
+    return row.verdict
+  text = plus_minus(row.estimate)
+  lost = 0 < row.estimate.count < row.planned
+  return f"{text} ({row.estimate.count} of {row.planned} seeds)" if lost else text
+
+
+def main_table(findings: Findings, group: str) -> Table:
+  """Returns mean, difference and verdict at the trained and at the longest length.
+
+  A group without the baseline has means alone.
+  """
+  measure, better = next(iter(findings.measures(group).items()))
+  lengths = dict.fromkeys([findings.trained(group), findings.lengths(group)[-1]])
+  columns = [findings.at(group, length) for length in lengths]
+  header, baseline = ["variant"], findings.sweep.baseline
+  many = _cells(findings, group)
+  for times in map(column, columns):
+    header += [f"{times} mean", f"{times} minus {baseline}", f"{times} verdict"][:many]
+  rows = [
+    (
+      cells[0].label,
+      *(
+        text
+        for row in cells
+        for text in (mean(row), plus_minus(row.difference, True), verdict(row))[:many]
+      ),
+    )
+    for cells in zip(*columns, strict=True)
+  ]
+  title = f"{group}: {measure_name(measure)} ({better} is better), ± 95% interval"
+  notes = _notes([row for rows in columns for row in rows])
+  notes += comparable.notes([r for r in findings.sweep.of(group) if r.result])
+  notes += generations.floor_notes(findings, group)
+  return Table(f"main_{group}", title, tuple(header), tuple(rows), notes)
+
+
+def _cells(findings: Findings, group: str) -> int:
+  """Returns how many cells a length has: with nothing to compare with, the mean."""
+  labels = [run.label for run in findings.sweep.of(group)]
+  return 3 if findings.sweep.baseline in labels else 1
+
+
+def _notes(rows: list[Row]) -> tuple[str, ...]:
+  """Says why verdicts were withheld: p values in one line, other reasons one by one."""
+  unresolved, others = [], {}
+  for row in rows:
+    where = f"{row.label} at {multiple(row.times)}"
+    if row.p_holm is not None and row.difference.low is not None:
+      if row.verdict == "did not resolve":
+        alone = f" ({row.p:.3g} alone)" if row.p < ALPHA else ""
+        unresolved.append(f"{where}: {row.p_holm:.3g}{alone}")
+    elif row.reason and row.verdict not in ("failed", "unfinished"):
+      reason = row.reason.removeprefix(f"{row.label}: ")
+      others.setdefault(f"{row.verdict}: {reason}", []).append(where)
+  notes = [f"{listed(who)} {what}" for what, who in others.items()]
+  if unresolved:
+    notes.append(f"p after correction where nothing resolved: {'; '.join(unresolved)}")
+  return tuple(f"{note}." for note in notes)
+
+
+def short_table(findings: Findings, group: str) -> Table:
+  """Returns the main table in short, for a terminal of 80 columns."""
+  table = main_table(findings, group)
+  many = _cells(findings, group)
+  last = len(table.header) - many
+  keep = [0, 1, *range(last, last + many)] if last > 1 else [*range(1 + many)]
+  pick = lambda cells: tuple(cells[i] for i in keep)
+  rows = tuple(map(pick, table.rows))
+  return dataclasses.replace(table, header=pick(table.header), rows=rows)
+
+
+def length_tables(findings: Findings, group: str) -> list[Table]:
+  """Returns one table of all lengths for each measure and part, the headline first."""
+  found = []
+  for measure, better in findings.measures(group).items():
+    for part in findings.parts(group, measure):
+      lengths = findings.lengths(group)
+      columns = [findings.at(group, length, measure, part) for length in lengths]
+      header = [_length(rows) for rows in columns]
+      rows = [
+        (cells[0].label, *(mean(row) for row in cells))
+        for cells in zip(*columns, strict=True)
+      ]
+      where = "" if part == "mean" else f", {part.replace('_', ' ')} of the targets"
+      title = f"{group}: {measure_name(measure)}{where} ({better} is better)"
+      name = f"lengths_{group}_{measure}_{part}"
+      found.append(Table(name, title, ("variant", *header), tuple(rows)))
+  return found
+
+
+def _length(rows: list[Row]) -> str:
+  """Returns "4x (256)", or "length 256" where runs were trained at other lengths."""
+  name = column(rows)
+  return f"{name} ({rows[0].length})" if name.endswith("x") else name
+
+
+def samples_table(findings: Findings, group: str) -> Table:
+  """Returns some texts, what a person wrote for them, and what each variant wrote."""
+  title = f"{group}: texts from the shortest to the longest, by the first seed"
+  rows = tuple(generations.samples(findings, group))
+  return Table(f"samples_{group}", title, ("", "text"), rows, folds=(0, 1))
+
+
+def cost_table(findings: Findings) -> Table:
+  """Returns what each finished run cost."""
+  rows, notes = [], {}
+  for run in findings.finished:
+    seconds = run.fact("seconds") or {}
+    peak = run.fact("peak_bytes")
+    rows.append(
+      (
+        run.label,
+        run.group,
+        count(run.fact("parameters")),
+        count(run.fact("position_parameters")),
+        count(run.fact("flops_per_token")),
+        count(run.fact("tokens_per_s")),
+        "–" if not peak else f"{peak / 2**20:,.0f}",
+        *(_seconds(seconds.get(name)) for name in ("compile", "train", "evaluate")),
+        str(run.fact("core") or "–"),
+      )
+    )
+    for core, why in (run.fact("core_refusals") or {}).items():
+      notes.setdefault(f"{core} refused: {why}", []).append(run.label)
+  header = (
+    "variant",
+    "group",
+    "parameters",
+    "of position",
+    "FLOPs/token",
+    "tokens/s",
+    "peak MiB",
+    "compile s",
+    "train s",
+    "evaluate s",
+    "attention",
+  )
+  notes = tuple(f"{listed(list(dict.fromkeys(w)))}: {x}" for x, w in notes.items())
+  return Table("cost", "Cost of each run", header, tuple(rows), notes)
+
+
+def trouble_table(findings: Findings) -> Table:
+  """Returns every run, seed and length that has no result, with the reason."""
+  rows = [
+    (run.label, run.group, what, details, str(run.attempts or "–"), run.id)
+    for run, what, details in findings.troubled
+  ]
+  header = ("variant", "group", "state", "details", "attempts", "run")
+  title = "Failed, diverged, undefined"
+  return Table("trouble", title, header, tuple(rows), folds=(0, 3))
+
+
+def paper_tables(findings: Findings) -> list[Table]:
+  """Returns all tables of the report in its order."""
+  found = []
+  for group in findings.sweep.groups:
+    if findings.lengths(group):
+      found += [main_table(findings, group), *length_tables(findings, group)]
+      found.append(samples_table(findings, group))
+  found.append(cost_table(findings))
+  found.append(trouble_table(findings))
+  return [table for table in found if table.rows]
+
+
+def to_csv(findings: Findings) -> str:
+  """Returns one line per group, variant, length, measure and part."""
+  out = io.StringIO()
+  writer = csv.writer(out, lineterminator="\n")
+  writer.writerow(
+    "group variant length times_trained measure better part seeds planned_seeds mean"
+    " mean_low mean_high baseline difference difference_low difference_high p p_holm"
+    " verdict reason".split()
+  )
+  for row in findings.rows:
+    values = (
+      [row.group, row.label, row.length, row.times, row.measure, row.better, row.part]
+      + [row.estimate.count, row.planned]
+      + [row.estimate.mean, row.estimate.low, row.estimate.high]
+      + [findings.sweep.baseline]
+      + [row.difference.mean, row.difference.low, row.difference.high]
+      + [row.p, row.p_holm, row.verdict, row.reason]
+    )
+    writer.writerow(map(cell, values))
+  return out.getvalue()
+
+
+def to_markdown(table: Table) -> str:
+  escape = lambda text: text.replace("|", "\\|").replace("\n", " ")
+  line = lambda cells: "| " + " | ".join(map(escape, cells)) + " |"
+  rule = "|" + "---|" * len(table.header)
+  rows = [line(table.header), rule, *map(line, table.rows)]
+  notes = [f"\n{escape(note)}" for note in table.notes]
+  return "\n".join([f"**{table.title}**\n", *rows, *notes, ""])
+
+
+def to_latex(table: Table) -> str:
+  """Returns a booktabs table."""
+  line = lambda cells: " & ".join(map(_tex, cells)) + r" \\"
+  return "\n".join(
+    [
+      r"\begin{table}",
+      rf"\caption{{{_tex(table.title)}.}}",
+      rf"\begin{{tabular}}{{l{'r' * (len(table.header) - 1)}}}",
+      r"\toprule",
+      line(table.header),
+      r"\midrule",
+      *map(line, table.rows),
+      r"\bottomrule",
+      r"\end{tabular}",
+      r"\end{table}",
+      "",
+    ]
+  )
+
+
+def _tex(text: str) -> str:
+  names = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\^{}"}
+  names |= {char: "\\" + char for char in "&%$#_{}"}
+  names |= {"±": r"$\pm$", "−": "$-$", "–": "--", "▲": r"$\blacktriangle$"}
+  names |= {"▼": r"$\blacktriangledown$", "○": r"$\circ$", "<": "$<$", ">": "$>$"}
+  return "".join(names.get(char, char) for char in text)
+
+
+def _seconds(value) -> str:
+  return f"{value:.1f}" if isinstance(value, int | float) else "–"

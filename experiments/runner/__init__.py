@@ -1,0 +1,1 @@
+"""From plans to finished folders: build, train, resume, record what ran."""

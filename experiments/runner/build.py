@@ -1,0 +1,285 @@
+"""The one place where strings become objects."""
+
+import dataclasses
+import functools
+from collections.abc import Iterable
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+import transformer_jax.data  # noqa: F401, fills the registry of tasks
+from experiments.configs import base
+from experiments.setup.validate import KINDS, ConfigError
+from transformer_jax.attention import attentions
+from transformer_jax.attention.cores import cores
+from transformer_jax.attention.cores.auto import serving
+from transformer_jax.axes import Dims
+from transformer_jax.data import probe
+from transformer_jax.data.base import Task, tasks
+from transformer_jax.data.tasks.algorithmic.base import Strings
+from transformer_jax.evaluation.beam import Beam
+from transformer_jax.evaluation.lengths import Evaluator
+from transformer_jax.evaluation.written import Writing
+from transformer_jax.models import Architecture, ends, families, layers
+from transformer_jax.models.compatibility import refusal
+from transformer_jax.models.recurrent.model import Recurrence
+from transformer_jax.models.residual import placements
+from transformer_jax.positions import positions
+from transformer_jax.training import optimizers
+from transformer_jax.training.loop import Budget
+from transformer_jax.training.step import Trainer
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+  """A config as objects."""
+
+  trainer: Trainer
+  evaluator: Evaluator
+  task: Task
+  budget: Budget
+  seeds: tuple[int, ...]
+  lengths: tuple[int, ...]  # of the task, those that are scored
+  writing: Writing  # how whole texts are written and scored, where the task has some
+  keep: int  # newest checkpoints that stay
+
+
+def build(config: ConfigDict) -> Experiment:
+  """Returns the objects that a validated config describes."""
+  train, evaluate = config.train, config.evaluate
+  task = tasks.build(config.task)
+  probe.check(task)
+  family = families.build(config.model.family)
+  check_family(config, family)
+  model = family(architecture(config, task))
+  check_decoder(config, model.arch)
+  optimizer, rate = optimizers.build(
+    train.optimizer, train.schedule, train.clip, train.steps, config.model.width
+  )
+  trainer = Trainer(
+    *(model, task, optimizer, rate, train.rows, train.length, train.label_smoothing),
+    planned=train.steps,
+  )
+  return Experiment(
+    trainer=trainer,
+    evaluator=Evaluator(model, task, evaluate.rows, evaluate.rows_per_step),
+    task=task,
+    budget=Budget(train.steps, train.steps_per_dispatch, train.checkpoint_every),
+    seeds=tuple(config.seeds),
+    lengths=tuple(train.length * multiple for multiple in evaluate.lengths),
+    writing=Writing(
+      Beam(evaluate.beam, evaluate.penalty), evaluate.texts, evaluate.texts_per_step
+    ),
+    keep=train.keep,
+  )
+
+
+def architecture(config: ConfigDict, task: Task) -> Architecture:
+  """Returns what the model is made of."""
+  model = config.model
+  dims = Dims(
+    V=task.vocabulary,
+    D=model.width,
+    H=model.heads,
+    F=model.feedforward,
+    N=model.layers,
+    L=task.tokens(config.train.length),
+    K=model.head_width,
+  )
+  kind = KINDS[model.kind]
+  encoders, decoders = (model.layers * side for side in kind.sides)
+  check_kind(config, task)
+  arch = Architecture(
+    dims,
+    position=positions.build(model.position),
+    core=cores.build(model.core),
+    attention=attentions.build(model.attention),
+    norm=layers.norms.build(model.norm),
+    activation=layers.activations.build(model.activation),
+    placement=placements.build(model.placement),
+    embedding=ends.embeddings.build(model.embedding),
+    head=ends.heads.build(model.head),
+    encoders=encoders,
+    decoders=decoders,
+    prefix="prefix" in kind.uses,
+    dropout=model.dropout,
+    attention_dropout=model.attention_dropout,
+    tied=model.tied and not task.classes,
+    classes=task.classes,
+    feedforward_bias=model.feedforward_bias,
+    dtype=model.dtype,
+    scan=model.scan,
+    remat=model.remat,
+  )
+  check_embedding(config, arch, task)
+  check_head(config, arch, task)
+  check_attention(config, arch)
+  return arch
+
+
+def check_family(config: ConfigDict, family: Any) -> None:
+  """Raises ConfigError where something is set that this family of models lacks."""
+  default = base.get_config().model
+  # A family of one's own may not say what it lacks.
+  for name in getattr(family, "lacks", ()):
+    if config.model[name] != default[name]:
+      raise ConfigError(
+        f"model.{name}={config.model[name]}: model.family={config.model.family} has no"
+        f" {name}; leave it at {default[name]}"
+      )
+
+
+def check_kind(config: ConfigDict, task: Task) -> None:
+  """Raises ConfigError unless this kind of model can read the task."""
+  kind = config.model.kind
+  if kind == task.kind:
+    return
+  inner = getattr(task, "task", task)
+  spec = config.task if inner is task else config.task.partition("(")[2][:-1]
+  other = KINDS[kind].adapter.format(spec if isinstance(inner, Strings) else "copy")
+  raise ConfigError(
+    f"model.kind={kind} cannot read task={config.task}: write"
+    f" --config.model.kind={task.kind}, or --config.task='{other}'"
+  )
+
+
+def check_embedding(config: ConfigDict, arch: Architecture, task: Task) -> None:
+  """Raises ConfigError unless the embedding can read what the task gives."""
+  read = jax.eval_shape(lambda: task.example(config.train.length))
+  refused = arch.embedding.refusal(read, arch.dims.L)
+  if refused:
+    raise ConfigError(
+      f"model.embedding={config.model.embedding} with task={config.task}: {refused}"
+    )
+
+
+def check_head(config: ConfigDict, arch: Architecture, task: Task) -> None:
+  """Raises ConfigError where a head that reads all of a text is to tell of tokens."""
+  if arch.head.whole and not task.whole:
+    raise ConfigError(
+      f"model.head={config.model.head} with task={config.task}: all tokens would get"
+      " the same prediction; write --config.model.head=linear"
+    )
+
+
+def check_attention(config: ConfigDict, arch: Architecture) -> None:
+  """Raises ConfigError unless encoding, variant and core work in the whole model."""
+  model, dims = config.model, arch.of_decoder.dims
+  keys = "kind", "position", "attention", "core"
+  chosen = ", ".join(f"model.{key}={model[key]}" for key in keys)
+  drop = model.attention_dropout > 0
+  for use in KINDS[model.kind].uses:
+    refused = refusal(arch.position, arch.core, use, variant=arch.attention, drop=drop)
+    if refused:
+      raise ConfigError(f"{chosen}: {refused}")
+  try:
+    for n in range(model.layers):
+      arch.attention.layer(n).projections().fit(dims)
+  except ValueError as error:
+    raise ConfigError(f"model.attention={model.attention}: {error}") from error
+  reach = arch.position.reach(dims)
+  if reach is not None and reach < dims.L:
+    raise ConfigError(
+      f"model.position={model.position} has {reach} positions and training needs"
+      f" {dims.L}; give it more, or lower train.length"
+    )
+
+
+def check_decoder(config: ConfigDict, arch: Architecture) -> None:
+  """Raises ConfigError unless sizes of a decoder's own fit the variant and the mesh."""
+  dims, tensor = arch.decoder_dims, config.mesh.tensor
+  if dims is None:
+    return
+  check_attention(config, arch)
+  for name, size in (("heads", dims.H), ("feedforward", dims.F)):
+    if size % tensor:
+      raise ConfigError(
+        f"model.family={config.model.family}: the decoder's {name}={size} is not a"
+        f" multiple of mesh.tensor={tensor}; change one of them"
+      )
+
+
+def cores_used(arch: Architecture, lengths: Iterable[int]) -> tuple[str, dict]:
+  """Returns which cores attend to texts of these lengths, and why no faster ones do.
+
+  The names are those of all layers and uses, `auto` being followed by what it chose.
+  """
+  sides = attending(arch)
+  pairs = {arch.layer(use, n) for use, count in sides.items() for n in range(count)}
+  drop, ran, refused = arch.attention_dropout > 0, set(), {}
+  for encoding, variant in pairs:
+    for L in lengths:
+      core, reasons = serving(arch.core, encoding, variant, drop, L)
+      ran.add(cores.name_of(core))
+      refused |= reasons
+  names, asked_for = ", ".join(sorted(ran)) or "none", cores.name_of(arch.core)
+  return names if asked_for in ran else f"{asked_for}: {names}", refused
+
+
+@functools.singledispatch  # by the kind of architecture
+def attending(arch: Architecture) -> dict[str, int]:
+  """Returns how many layers use attention, by use."""
+  sides = {"encoder": arch.encoders, arch.decoding: arch.decoders}
+  return sides | {"cross": min(sides.values())}
+
+
+@attending.register
+def _(arch: Recurrence) -> dict[str, int]:
+  return {"cross": int(arch.link.attends and arch.encoders > 0 < arch.decoders)}
+
+
+@functools.singledispatch
+def written_out(arch: Architecture) -> Architecture:
+  """Returns the form without loops, whose operations XLA counts."""
+  plain = {"core": cores.build("dense"), "dtype": "float32"}
+  return dataclasses.replace(arch, **plain, scan=False, remat=False)
+
+
+@written_out.register
+def _(arch: Recurrence) -> Recurrence:
+  plain = {"core": cores.build("dense"), "dtype": "float32"}
+  return dataclasses.replace(arch, **plain, written_out=True)
+
+
+def tokens_per_step(trainer: Trainer, arrays: Any) -> int:
+  """Returns how many tokens one seed reads in one step, sources too."""
+  batch = functools.partial(
+    trainer.task.batch, rows=trainer.rows, length=trainer.length
+  )
+  return jax.eval_shape(batch, arrays, jax.random.key(0)).tokens
+
+
+def sizes(params: Any) -> tuple[int, int]:
+  """Returns how many parameters there are, and how many are the encoding's own."""
+  leaves = jax.tree_util.tree_leaves_with_path(params)
+  is_position = lambda path: any(
+    getattr(part, "key", "") == "position" for part in path
+  )
+  own = sum(x.size for path, x in leaves if is_position(path))
+  return sum(x.size for _, x in leaves), own
+
+
+def flops_per_token(experiment: Experiment, arrays: Any) -> float:
+  """Returns what XLA counts for one training step of one seed, per token read.
+
+  Counted with dense attention and every layer written out, since XLA counts the body of
+  a loop once, and in float32, since CPUs transpose bfloat16 by products. It is a count
+  of the program before optimization, not a time.
+  """
+  trained = experiment.trainer
+  arch = trained.model.arch
+  plain = trained.model.clone(arch=written_out(arch))
+  # All logits at once: pieces of the loss would be a loop too.
+  trainer = dataclasses.replace(trained, model=plain, held=2**62)
+  tokens = 0
+
+  def step(arrays, state):
+    nonlocal tokens
+    batch = trainer.batch(arrays, state)
+    tokens = batch.tokens  # known when the step is traced
+    return trainer.step(state, batch)
+
+  state = (trainer if arch.scan else trained).shapes  # a scan stacks its layers
+  counted = jax.jit(step).lower(arrays, state).cost_analysis()
+  return counted["flops"] / tokens

@@ -1,0 +1,268 @@
+"""One folder per run, named by the run's id: nothing is run twice, nothing is lost.
+
+lock            held while a process works on the run; the kernel drops it when it dies
+config.json     what was asked for
+status.json     how far it came, who works on it, checksums of what a finished run has
+result.json     the answer
+error.txt       why there is none
+made_with.json  commit, versions, device, command; changes.patch leads to the code
+inputs.json     fingerprints of its data, weights and own code; own_code/ has the latter
+
+Whatever becomes of these files, a run goes on from its last intact checkpoint.
+"""
+
+import contextlib
+import dataclasses
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from experiments.runner import history, tensorboard
+from experiments.runner.inputs import ChangedError, has_checkpoint
+from experiments.runner.locks import claim, this_process
+from experiments.runner.state import checksums, count, damaged, quiet, result, status
+from experiments.setup.plan import FREE, Run
+from experiments.setup.validate import flatten
+from transformer_jax.training.json_files import (
+  FileError,
+  check_same_config,
+  read_object,
+  reason,
+  replace_file,
+  warn,
+  write_json,
+)
+from transformer_jax.training.signals import fatal_errors_in
+
+FAULTS = 3  # fatal errors (SIGSEGV, SIGABRT, ...) in a row without getting further
+KILLS = 3  # kills in a row without getting further: the run is left for the end
+BUSY = "busy"  # another process works on it; the other states are in status.json
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+  """How a run stands: finished, failed, interrupted or busy."""
+
+  state: str
+  note: str = ""  # what the run's own line does not say
+
+
+class RemovedError(FileError):
+  """A run's folder that somebody removed while the run trained."""
+
+
+def folder(workdir: Path, run: Run) -> Path:
+  return workdir / "runs" / run.id
+
+
+def recorder(path: Path) -> Callable[[int], None]:
+  """Returns a function of the step that records how far a run is, once per dispatch.
+
+  It raises RemovedError when the folder is no longer the one that the run began in. A
+  folder that nobody has locked is a caller's own, outside a sweep: nothing to compare.
+  """
+  locked = (path / "lock").exists()
+
+  def progress(step: int) -> None:
+    now = status(path)
+    if locked:
+      _check_there(path, now)
+    if step > count(now, "step"):
+      # A full disk must not end the training; the record and the checkpoints say so.
+      with contextlib.suppress(OSError):
+        now = {"state": "running", "process": this_process(), **now}
+        write_json(path / "status.json", {**now, "step": step, "kills": 0, "faults": 0})
+
+  return progress
+
+
+def _check_there(path: Path, now: dict[str, Any]) -> None:
+  mine = this_process()
+  if not (path / "lock").exists() or now.get("process", mine) != mine:
+    raise RemovedError(
+      f"{path} was removed while the run trained, with what it had written;"
+      " the same command starts the run again"
+    )
+
+
+def perform(
+  run: Run,
+  workdir: Path,
+  train: Callable[[Path], dict[str, Any] | None],
+  facts: dict[str, Any],
+  changes: bytes = b"",
+  retry: bool = False,
+  waited: bool = False,
+) -> Outcome:
+  """Brings one run to an end, or says why not; an exception of the run is caught.
+
+  train     called with the folder; returns the result, or None when asked to stop
+  facts     what is saved with the result: command, commit, versions, device
+  changes   the patch from the commit to the code that runs
+  retry     also when its process crashed too often
+  waited    for another process that worked on it, whose failure then counts
+  """
+  path = folder(workdir, run)
+  try:
+    with claim(path) as mine:
+      if not mine:
+        return Outcome(BUSY)
+      _check_config(run, path)
+      if done := _finished(path):
+        if history.same_code(done, facts):
+          return Outcome("finished", history.note(done, facts))
+        aside = history.set_aside(path)
+        warn(f"{run.label}: its own code changed; what it found before is in {aside}")
+        return perform(run, workdir, train, facts, changes, retry, waited)
+      if waited and (now := status(path)).get("state") == "failed":
+        return Outcome("failed", f"failed in another process: {now.get('error')}")
+      return _attempt(run, workdir, train, facts, changes, retry)
+  except (FileError, OSError) as error:  # another config, or a folder that is read-only
+    return Outcome("failed", f"failed: {error}")
+
+
+def _finished(path: Path) -> dict[str, Any]:
+  """Returns the result, {} where something of the run has to be made again."""
+  done = result(path)
+  lost = damaged(path, status(path)) if done else []
+  if lost:
+    what = f"{path}: {' and '.join(lost)} not what was written"
+    again = has_checkpoint(path)
+    warn(f"{what}; {'made again' if again else 'no checkpoint to make them again'}")
+    return {} if again else done
+  return done
+
+
+def _attempt(
+  run: Run,
+  workdir: Path,
+  train: Callable[[Path], dict[str, Any] | None],
+  facts: dict[str, Any],
+  changes: bytes,
+  retry: bool,
+) -> Outcome:
+  path = folder(workdir, run)
+  try:
+    if given_up := _begin(path, retry):
+      return given_up
+    before = history.remember(path)
+    write_json(path / "config.json", flatten(run.config))
+    tensorboard.link(workdir, run)
+    facts = {**facts, **history.earlier(path, facts)}
+    write_json(path / "made_with.json", facts)
+    replace_file(path / "changes.patch", changes)
+    with fatal_errors_in(path / "error.txt"):
+      found = train(path)
+    return _end(run, path, found, facts)
+  except ChangedError as error:
+    history.restore(before)
+    return _fail(path, error)
+  except Exception as error:
+    return _fail(path, error)
+  except BaseException:
+    with contextlib.suppress(OSError):
+      _mark(path, "interrupted")
+    raise
+
+
+def _begin(path: Path, retry: bool) -> Outcome | None:
+  """Counts the attempt; returns an outcome to give up.
+
+  Nobody holds the lock, so a run that says it is running died with its process. A fatal
+  error of the program leaves its stack in error.txt, a kill from outside nothing.
+  """
+  before = status(path, quiet)  # `result` has said what is wrong with it
+  died = before.get("state") == "running"
+  fatal = _fatal_error(path)
+  kills = count(before, "kills") + (died and not fatal)
+  faults = count(before, "faults") + (died and bool(fatal))
+  if faults >= FAULTS and not retry:
+    error = f"its process crashed {faults} times in a row ({fatal or 'see error.txt'})"
+    _mark(path, "failed", error, faults=faults)
+    return Outcome("failed", f"failed: {error}; --retry tries again")
+  if died and kills >= KILLS:
+    warn(
+      f"{path}: its process was killed {kills} times before it got further (preempted,"
+      " or out of memory?); it is tried again"
+    )
+  for draft in path.glob(".*.tmp"):  # of a process that died while it wrote
+    draft.unlink(missing_ok=True)
+  faults, attempts = 0 if faults >= FAULTS else faults, count(before, "attempts") + 1
+  now = {"attempts": attempts, "kills": kills, "faults": faults}
+  _mark(path, "running", **now, process=this_process(), checksums={})
+  return None
+
+
+def _fatal_error(path: Path) -> str:
+  """Returns the first line of what Python wrote when a fatal signal ended it."""
+  try:
+    first = (path / "error.txt").read_text(errors="replace").partition("\n")[0]
+  except OSError:
+    return ""
+  return first if first.startswith("Fatal Python error") else ""
+
+
+def _check_config(run: Run, path: Path) -> None:
+  """Refuses a folder of another config; keys that change no result may differ.
+
+  The folder's name is the id of the config, so a damaged file is written again.
+  """
+  file, now = path / "config.json", flatten(run.config)
+  try:
+    there = read_object(file)
+  except FileNotFoundError:
+    return write_json(file, now)
+  except (FileError, OSError) as error:
+    warn(f"{file} is not readable ({reason(error)}); written again from the plan")
+    return write_json(file, now)
+  try:
+    check_same_config(path, now | {key: there.get(key, now[key]) for key in FREE})
+  except FileError as error:
+    raise FileError(
+      f"{error} If only {file} was changed, delete that file: the run's id holds its"
+      " config, and it goes on from its checkpoints."
+    ) from error
+
+
+def _end(
+  run: Run, path: Path, found: dict[str, Any] | None, facts: dict[str, Any]
+) -> Outcome:
+  _check_there(path, status(path, quiet))
+  if found is None:
+    _mark(path, "interrupted")
+    return Outcome("interrupted")
+  named = {"id": run.id, "label": run.label, "group": run.group}
+  write_json(path / "result.json", {**found, **named, **facts})
+  tensorboard.write_scores(path, run, found)
+  # Only after the result: a kill between the two repeats it.
+  _mark(path, "finished", checksums=checksums(path))
+  (path / "error.txt").unlink(missing_ok=True)
+  return Outcome("finished")
+
+
+def _fail(path: Path, error: Exception) -> Outcome:
+  """Saves the traceback and shows the last line: the other runs go on."""
+  if isinstance(error, RemovedError):
+    return Outcome("failed", f"failed: {error}")
+  kind = "" if isinstance(error, ChangedError) else f"{type(error).__name__}: "
+  note = f"{kind}{error}"
+  try:
+    text = "".join(traceback.format_exception(error))
+    replace_file(path / "error.txt", text.encode(errors="replace"))
+    _mark(path, "failed", note)
+  except OSError as full:
+    warn(f"cannot record the failure of {path}: {full}")
+  return Outcome("failed", f"failed: {note}")
+
+
+def _mark(path: Path, state: str, error: str | None = None, **more: Any) -> None:
+  now = {
+    "attempts": 0,
+    "step": 0,
+    "kills": 0,
+    "faults": 0,
+    **status(path, quiet),
+    **more,
+  }
+  write_json(path / "status.json", {**now, "state": state, "error": error})

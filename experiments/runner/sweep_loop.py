@@ -1,0 +1,254 @@
+"""Works through runs one after another; what happens to one never stops the others."""
+
+import functools
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import xxhash
+
+from experiments.runner import (
+  history,
+  host,
+  inputs,
+  provenance,
+  run_folder,
+  state,
+  user_code,
+  waiting,
+)
+from experiments.runner.locks import claim
+from experiments.setup import config_file, flags
+from experiments.setup.plan import Run
+from experiments.setup.validate import ConfigError, flatten, load, validate
+from transformer_jax.training.json_files import replace_file, write_json
+from transformer_jax.training.log import make_patient
+from transformer_jax.training.signals import Stop, stop_requested
+from transformer_jax.untrusted import shown
+
+# Imported late: mistyped flags are refused without waiting for the libraries.
+BUILD = "experiments.runner.build:build"
+TRAIN = "experiments.runner.train:run"
+DESCRIBE = "experiments.runner.train:describe"
+
+
+def work(
+  request: flags.Request,
+  tool: str,
+  sweep: Callable[[], Mapping[str, Any]],
+  todo: Sequence[Run],
+) -> int:
+  """Does what the command asks and returns its exit code.
+
+  tool    the command's name, for the line that says how to continue
+  sweep   returns what sweep.json will say of the whole folder, alone in it meanwhile
+  """
+  check(todo)
+  if request.dry_run:
+    with host.rare_collection():
+      return dry_run(request, todo)
+  make_patient()
+  _begin(request.workdir, sweep)
+  _announce(request, todo)
+  host.keep_memory()
+  with stop_requested() as stop:
+    sitting = Sitting(request, todo, stop)
+    states = {outcome.state for outcome in sitting.outcomes()}
+  if stop:
+    again = request.command(tool, workdir=True)
+    print(f"stopped by {stop.received.name}; the same command continues:\n  {again}")
+    return stop.exit_code
+  written = report(request.workdir, sitting.shared)
+  return 0 if written and states == {"finished"} else 1
+
+
+def _begin(workdir: Path, sweep: Callable[[], Mapping[str, Any]]) -> None:
+  """Writes sweep.json; raises ConfigError for a folder that is not for runs."""
+  here = workdir.expanduser().resolve()
+  home = os.path.expanduser("~")  # stays so where a user has none
+  if here in (Path(here.anchor), Path(home).resolve()):
+    raise ConfigError(
+      f"--workdir={workdir}: runs go into a folder of their own; write for example"
+      " --workdir=runs/first"
+    )
+  try:
+    with claim(workdir, wait=True):
+      write_json(workdir / "sweep.json", sweep())
+  except OSError as error:
+    raise ConfigError(f"--workdir={workdir}: {error}") from error
+
+
+def check(todo: Sequence[Run]) -> None:
+  """Raises ConfigError with what is wrong in any of the runs, before the first."""
+  import jax
+
+  host.check_platform()
+  sizes = ("data", "tensor", "sequence")
+  host.make_devices([run.config.mesh[name] for name in sizes] for run in todo)
+  problems: dict[str, None] = {}
+  for run in todo:
+    try:
+      validate(run.config, jax.device_count())
+      load(BUILD)(run.config)
+    except ConfigError as error:
+      problems |= dict.fromkeys(error.problems)
+    except ValueError as error:
+      problems[f"{run.group} {run.label}: {error}"] = None
+  if problems:
+    raise ConfigError(*problems)
+
+
+def _announce(request: flags.Request, todo: Sequence[Run]) -> None:
+  folders = [run_folder.folder(request.workdir, run) for run in todo]
+  codes = [{"own_code": _own_code(run)} for run in todo]
+  finished = sum(map(history.finished, folders, codes))
+  skipped = f", {finished} of them finished before and skipped" if finished else ""
+  print(f"{_count(todo)} in {request.workdir}{skipped}", flush=True)
+
+
+def _count(todo: Sequence[Run]) -> str:
+  return f"{len(todo)} run{'s' * (len(todo) > 1)}"
+
+
+class Sitting:
+  """One command's work on its runs. `shared`: whether other processes had some."""
+
+  def __init__(self, request: flags.Request, todo: Sequence[Run], stop: Stop):
+    self.shared = False
+    self._request, self._stop = request, stop
+    named = {f"[{n}/{len(todo)}] {r.group} {r.label}": r for n, r in enumerate(todo, 1)}
+    # A run that gets its process killed again and again comes last: the others end.
+    dying = lambda item: state.kills(self._folder(item[1])) >= run_folder.KILLS
+    self._runs = dict(sorted(named.items(), key=dying))
+    self._facts, self._changes = provenance.facts()
+
+  def _folder(self, run: Run) -> Path:
+    return run_folder.folder(self._request.workdir, run)
+
+  def outcomes(self) -> Iterator[run_folder.Outcome]:
+    """Yields how each run ended, until someone asks to stop."""
+    busy = {}
+    for name, run in self._runs.items():
+      if self._stop:
+        return
+      outcome = self._attempt(name)
+      if outcome.state == run_folder.BUSY:
+        busy[name] = self._folder(run)
+      else:
+        yield outcome
+    self.shared = bool(busy)
+    waited = functools.partial(self._attempt, waited=True)
+    yield from waiting.outcomes(busy, waited, self._stop)
+
+  def _attempt(self, name: str, waited: bool = False) -> run_folder.Outcome:
+    run, request = self._runs[name], self._request
+    train = functools.partial(_train, run, name, self._stop)
+    own = {"allow": ",".join(request.allow)} if request.allow else {}
+    command = flags.command("run", request.path, run.overrides, own=own)
+    facts = {**self._facts, "command": command, "own_code": _own_code(run)}
+    outcome = run_folder.perform(
+      run, request.workdir, train, facts, self._changes, request.retry, waited
+    )
+    if outcome.note:  # a run that was just finished has left its own line
+      print(shown(f"{name}: {outcome.note}"), flush=True)
+    return outcome
+
+
+def _own_code(run: Run) -> dict[str, str]:
+  return user_code.fingerprints(user_code.read(run.config))
+
+
+def _train(run: Run, name: str, stop: Stop, folder: Path) -> dict[str, Any] | None:
+  code = user_code.read(run.config)
+  inputs.check(folder, user_code.fingerprints(code), inputs.CODE, user_code.FOLDER)
+  user_code.save(folder, code)
+  return load(TRAIN)(run.config, folder, name, stop)
+
+
+def report(workdir: Path, shared: bool = False) -> bool:
+  """Writes and prints the report; trouble with it does not touch the runs.
+
+  shared   other processes worked here: what one of them has just written will do
+  """
+  from experiments.report import print_report, write_report
+
+  path = workdir / "report.html"
+  try:
+    with claim(workdir, wait=True):
+      stamp, note = _stamp(workdir), workdir / ".reported"
+      fresh = path.is_file() and note.is_file() and note.read_bytes() == stamp
+      if not (shared and fresh):
+        path = write_report(workdir)
+        replace_file(note, stamp)
+    print_report(workdir)
+  except Exception as error:
+    why = shown(f"{type(error).__name__}: {error}")
+    print(
+      f"error: no report ({why}); the runs are kept, try"
+      f" python -m experiments.report --workdir={workdir}",
+      file=sys.stderr,
+    )
+    return False
+  print(f"report: {path}")
+  return True
+
+
+def _stamp(workdir: Path) -> bytes:
+  """Returns a checksum of what a report is made of."""
+  files = [workdir / "sweep.json", *sorted(workdir.glob("runs/*/status.json"))]
+  digest = xxhash.xxh3_128()
+  for file in files:
+    digest.update(file.read_bytes() if file.is_file() else b"")
+  return digest.hexdigest().encode()
+
+
+def dry_run(request: flags.Request, todo: Sequence[Run]) -> int:
+  """Prints what would run: configs, parameters, FLOPs, memory, kernels."""
+  print(
+    f"{_count(todo)} of {config_file.short(request.path)} would go to {request.workdir}"
+  )
+  if not request.compile:
+    print("no data is read and nothing compiled; --compile does both: memory of a step")
+  flat = [flatten(run.config) for run in todo]
+  common = {key for key in flat[0] if all(f[key] == flat[0][key] for f in flat)}
+  for key, value in flat[0].items():
+    print(f"  {key} = {value!r}" if key in common else f"  {key}: see the runs")
+  failed = 0
+  for number, (run, keys) in enumerate(zip(todo, flat, strict=True), 1):
+    own = " ".join(f"{key}={keys[key]!r}" for key in keys if key not in common)
+    print(f"[{number}/{len(todo)}] {run.group} {run.label} ({run.id}) {own}")
+    try:
+      print(f"  {summary(load(DESCRIBE)(run.config, request.compile))}", flush=True)
+    except (ValueError, NotImplementedError) as error:
+      print(f"  error: {shown(error)}", flush=True)
+      failed += 1
+  return 1 if failed else 0
+
+
+def summary(found: Mapping[str, Any]) -> str:
+  """Returns one line about a model that was built but not trained."""
+  parts = [
+    f"{found['parameters']:,} parameters ({found['position_parameters']:,} positional)",
+    f"{found['flops_per_token']:,.0f} FLOPs per token",
+    f"{_mib(found['state_bytes'])} of parameters and moments",
+    f"attention {found['core']}",
+  ]
+  parts += [f"{_mib(found['peak_bytes'])} to train"] if "peak_bytes" in found else []
+  parts += [f"not {core}: {why}" for core, why in found["core_refusals"].items()]
+  parts += [_starts(found["start"])] if "start" in found else []
+  return "; ".join(parts)
+
+
+def _mib(size: int) -> str:
+  return f"{size / 2**20:,.1f} MiB"
+
+
+def _starts(start: Mapping[str, Any]) -> str:
+  """Says what is taken of parameters that were trained before."""
+  counts = (f"{len(start[key])} {key.replace('_', ' ')}" for key in ("new", "left_out"))
+  return (
+    f"starts from {start['parameters']:,} parameters of {start['folder']}"
+    f" ({', '.join(counts)})"
+  )

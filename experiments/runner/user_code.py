@@ -1,0 +1,125 @@
+"""Source files of classes outside the project, which specs name as `module:Class`."""
+
+import ast
+import functools
+import hashlib
+import importlib.util
+import sys
+import sysconfig
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from experiments.runner import inputs
+from experiments.runner.provenance import PROJECT
+from experiments.setup.validate import SPECS, flatten
+from transformer_jax.spec import outside
+from transformer_jax.training.json_files import replace_file, warn
+
+FOLDER = "own_code"  # of a run, with the files as they were
+INSTALLED = ("site-packages", "dist-packages")  # folders of packages, wherever they are
+
+
+def read(config: Mapping) -> dict[str, bytes]:
+  """Returns {name: content} of the modules that a config names and what they import.
+
+  Modules of the project, of Python and of installed packages are left out, unless the
+  config names them; all of it is as it was when this process first looked.
+  """
+  flat = flatten(config)
+  todo = sorted({module for key in SPECS for module in outside(flat[key])})
+  found: dict[str, bytes] = {}
+  todo = [(module, True) for module in todo]
+  done = set()
+  while todo:
+    module, named = todo.pop()
+    if module in done:
+      continue
+    done.add(module)
+    path = _file(module)
+    if path is None or not _outside(path, named):
+      continue
+    found[_name(module, path)] = content = _content(path)
+    todo += [(other, False) for other in _imports(content, module, path)]
+  return dict(sorted(found.items()))
+
+
+def fingerprints(code: Mapping[str, bytes]) -> dict[str, str]:
+  return {name: hashlib.sha256(code[name]).hexdigest() for name in code}
+
+
+def compare(folder: Path, config: Mapping) -> None:
+  """Says which files changed since a run was trained: its parameters meet other code.
+
+  folder   of the run, with what `save` kept there
+  """
+  then = inputs.fingerprints(folder, inputs.CODE)
+  now = fingerprints(read(config))
+  names = [
+    name for name in {**now, **(then or {})} if (then or now).get(name) != now.get(name)
+  ]
+  if names:
+    warn(
+      f"{folder} was trained by other code of {', '.join(names)}, and its parameters"
+      f" are used by that of now; the files of then are in {folder / FOLDER}"
+    )
+
+
+def save(folder: Path, code: Mapping[str, bytes]) -> None:
+  """Keeps the files with a run, so that it can be repeated after they were edited."""
+  for name, content in code.items():
+    replace_file(folder / FOLDER / name, content)
+
+
+@functools.cache  # what was imported stays as it was, whatever becomes of the file
+def _content(path: Path) -> bytes:
+  return path.read_bytes()
+
+
+def _file(module: str) -> Path | None:
+  """Returns the file that a module is imported from, None where there is none."""
+  parent = module.rpartition(".")[0]
+  if not {module, parent} & {*sys.modules, ""}:
+    return None  # finding it would import its package
+  try:
+    spec = getattr(sys.modules.get(module), "__spec__", None)
+    spec = spec or importlib.util.find_spec(module)
+  except (ImportError, ValueError):
+    return None
+  return Path(spec.origin) if spec and spec.has_location and spec.origin else None
+
+
+def _outside(path: Path, named: bool) -> bool:
+  """Returns whether a file belongs neither to the project, Python nor a package."""
+  paths = sysconfig.get_paths()
+  others = (
+    [] if named else [paths[x] for x in ("stdlib", "platstdlib", "purelib", "platlib")]
+  )
+  if not named and {*INSTALLED} & {*path.parts}:
+    return False  # of the user, or of the system below a virtual environment
+  return not any(path.is_relative_to(folder) for folder in [*PROJECT, *others])
+
+
+def _name(module: str, path: Path) -> str:
+  package = path.stem == "__init__"
+  return module.replace(".", "/") + (f"/{path.name}" if package else path.suffix)
+
+
+def _imports(content: bytes, module: str, path: Path) -> Iterator[str]:
+  """Yields the modules that a source file imports, and the packages it is in."""
+  parts = module.split(".")
+  yield from (".".join(parts[:n]) for n in range(1, len(parts)))
+  if path.suffix != ".py":
+    return
+  package = parts if path.stem == "__init__" else parts[:-1]
+  try:
+    tree = ast.parse(content)
+  except (SyntaxError, ValueError):
+    return  # what is imported late, or never, may be no Python of this version
+  for node in ast.walk(tree):
+    if isinstance(node, ast.Import):
+      yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+      above = package[: len(package) - node.level + 1] if node.level else []
+      base = ".".join([*above, *filter(None, [node.module])])
+      yield base
+      yield from (f"{base}.{alias.name}" for alias in node.names)

@@ -1,0 +1,270 @@
+"""Reads configs: flat keys, typed overrides, every check before anything compiles."""
+
+import copy
+import dataclasses
+import difflib
+import importlib
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from transformer_jax.spec import LARGEST_SEED, nearest
+
+
+class ConfigError(ValueError):
+  """One or more values that cannot be used; each line says what to write instead."""
+
+  def __init__(self, *problems: str):
+    self.problems = problems
+    super().__init__("\n  ".join(problems if len(problems) == 1 else ("", *problems)))
+
+
+def flatten(config: ConfigDict) -> dict[str, Any]:
+  """Returns `{"model.position": "rope", ...}`, sorted by key."""
+  flat = {}
+  for key in config:
+    value = config[key]
+    if isinstance(value, ConfigDict):
+      flat |= {f"{key}.{below}": leaf for below, leaf in flatten(value).items()}
+    else:
+      flat[key] = value
+  return flat
+
+
+def resolve(base: ConfigDict, overrides: Mapping[str, Any]) -> ConfigDict:
+  """Returns a copy of `base` with flat keys replaced; raises ConfigError."""
+  config, flat = copy.deepcopy(base), flatten(base)
+  problems = [problem for item in overrides.items() for problem in _misfit(flat, *item)]
+  if problems:
+    raise ConfigError(*problems)
+  config.update_from_flattened_dict(dict(overrides))
+  return config
+
+
+def unknown_key(key: str, keys: Iterable[str]) -> str:
+  """Says that a key does not exist, and which one is near."""
+  below = [known for known in keys if known.startswith(f"{key}.")]
+  if below:
+    return f"{key} is a group of keys: set one of {', '.join(below)}"
+  near = offer(key, spellings(keys))
+  return f"unknown key {key}.{near} experiments/configs/base.py lists them all."
+
+
+def spellings(keys: Iterable[str]) -> dict[str, str]:
+  """Returns what a key may have been meant by: itself and its last part."""
+  return {known.rpartition(".")[2]: known for known in keys} | {k: k for k in keys}
+
+
+def offer(name: str, meant: Mapping[str, str]) -> str:
+  """Returns `" Did you mean 'model.position'?"` for `positon`, or ""."""
+  close = difflib.get_close_matches(name, meant, n=1, cutoff=0.5)
+  return f" Did you mean '{meant[close[0]]}'?" if close else ""
+
+
+def _misfit(flat: Mapping[str, Any], key: str, value: Any) -> Iterator[str]:
+  """Yields why a value cannot be set, if it cannot."""
+  if key not in flat:
+    yield unknown_key(key, flat)
+  elif not _fits(value, flat[key]):
+    yield f"{key}={value!r}: {wanted(flat[key])}"
+
+
+def _fits(value: Any, like: Any) -> bool:
+  if isinstance(like, (tuple, list)):
+    parts = like[:1] * len(value) if isinstance(value, (tuple, list)) else ()
+    return isinstance(value, (tuple, list)) and all(map(_fits, value, parts))
+  if isinstance(like, float) and isinstance(value, int):
+    return not isinstance(value, bool)
+  return type(value) is type(like)
+
+
+def wanted(like: Any) -> str:
+  """Says what kind of value a key takes, with the default as the example."""
+  kinds = {bool: "true or false", int: "a whole number", float: "a number"}
+  kinds |= {str: "text", tuple: "a tuple", list: "a list"}
+  return f"write {kinds[type(like)]}, as in {like!r}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+  """A kind of model.
+
+  uses      how it attends: see transformer_jax/models/compatibility.py
+  adapter   the task that fits it, made of another one
+  """
+
+  uses: tuple[str, ...]
+  adapter: str
+
+  @property
+  def sides(self) -> tuple[bool, bool]:
+    """Whether it has an encoder, and a decoder."""
+    return "encoder" in self.uses, bool({"decoder", "prefix"} & {*self.uses})
+
+
+KINDS = {
+  "decoder": Kind(("decoder",), "{}"),
+  "prefix_decoder": Kind(("prefix",), "prefixed({})"),
+  "encoder": Kind(("encoder",), "blanks({})"),
+  "encoder_decoder": Kind(("encoder", "decoder", "cross"), "pairs({})"),
+}
+CHOICES = {
+  "model.kind": tuple(KINDS),
+  "model.dtype": ("float32", "bfloat16"),
+}
+SPECS = {  # key: where its registry is
+  "task": "transformer_jax.data.base:tasks",
+  "model.family": "transformer_jax.models:families",
+  "model.position": "transformer_jax.positions:positions",
+  "model.attention": "transformer_jax.attention:attentions",
+  "model.core": "transformer_jax.attention.cores:cores",
+  "model.activation": "transformer_jax.models.layers:activations",
+  "model.norm": "transformer_jax.models.layers:norms",
+  "model.placement": "transformer_jax.models.residual:placements",
+  "model.embedding": "transformer_jax.models.ends:embeddings",
+  "model.head": "transformer_jax.models.ends:heads",
+  "train.optimizer": "transformer_jax.training.optimizers:optimizers",
+  "train.schedule": "transformer_jax.training.optimizers:schedules",
+  "evaluate.penalty": "transformer_jax.evaluation.beam:penalties",
+}
+AT_LEAST_ONE = (
+  *("model.width", "model.layers", "model.heads", "model.feedforward"),
+  *("train.length", "train.rows", "train.steps", "train.steps_per_dispatch"),
+  *("train.checkpoint_every", "train.keep", "evaluate.rows", "evaluate.rows_per_step"),
+  *("evaluate.texts_per_step", "evaluate.beam", "mesh.tensor", "mesh.sequence"),
+)
+
+
+MOST_LAYERS = 1000  # each is traced: far more would be a hang, not a model
+
+
+def validate(
+  config: ConfigDict, devices: int | None = None, trained: bool = False
+) -> None:
+  """Checks every value before anything compiles; raises ConfigError with all problems.
+
+  devices   how many there are; None: do not check the mesh against them
+  trained   whether the run is over: what only its training needed may be gone
+  """
+  flat = flatten(config)
+  problems = [*_ranges(flat)]
+  # Sizes are divided only once they are known to be sizes.
+  problems += [] if problems else [*_divisions(flat), *_mesh(flat, devices)]
+  problems += [*_choices(flat), *_specs(flat, trained)]
+  problems += [] if trained else _start(flat)
+  if problems:
+    raise ConfigError(*problems)
+
+
+def _ranges(flat: Mapping[str, Any]) -> Iterator[str]:
+  for key, value in flat.items():
+    if isinstance(value, float) and not math.isfinite(value):
+      yield f"{key}={value}: write a finite number"
+  for key in AT_LEAST_ONE:
+    if flat[key] < 1:
+      yield f"{key}={flat[key]}: write 1 or more"
+  if flat["model.layers"] > MOST_LAYERS:
+    yield f"model.layers={flat['model.layers']}: write {MOST_LAYERS} or less"
+  for key in ("model.dropout", "model.attention_dropout", "train.label_smoothing"):
+    if not 0 <= flat[key] < 1:
+      yield f"{key}={flat[key]}: write a probability, 0 or more and below 1"
+  for key in ("train.clip", "model.head_width", "evaluate.texts"):
+    if not flat[key] >= 0:
+      yield f"{key}={flat[key]}: write 0 or more"
+  seeds, lengths = flat["seeds"], flat["evaluate.lengths"]
+  if not seeds or len({*seeds}) < len(seeds) or min(seeds) < 0:
+    yield f"seeds={seeds}: write different numbers, 0 or more, as in (0, 1, 2)"
+  elif max(seeds) > LARGEST_SEED:
+    yield f"seeds={seeds}: a seed has 32 bits; write numbers up to {LARGEST_SEED}"
+  if not lengths or list(lengths) != sorted({*lengths}) or lengths[0] < 1:
+    yield f"evaluate.lengths={lengths}: write growing multiples, as in (1, 2, 4)"
+
+
+def _divisions(flat: Mapping[str, Any]) -> Iterator[str]:
+  pairs = [
+    ("train.steps", "train.steps_per_dispatch"),
+    ("train.checkpoint_every", "train.steps_per_dispatch"),
+    ("evaluate.rows", "evaluate.rows_per_step"),
+  ]
+  pairs += [] if flat["model.head_width"] else [("model.width", "model.heads")]
+  pairs += [("model.heads", "mesh.tensor"), ("model.feedforward", "mesh.tensor")]
+  for whole, part in pairs:
+    yield from _uneven(whole, flat[whole], part, flat[part])
+
+
+def _mesh(flat: Mapping[str, Any], devices: int | None) -> Iterator[str]:
+  data, tensor = flat["mesh.data"], flat["mesh.tensor"]
+  others, sequence = tensor * flat["mesh.sequence"], flat["mesh.sequence"]
+  if data == 0 or data < -1:
+    yield f"mesh.data={data}: write 1 or more, or -1 for all devices that are left"
+    return
+  if devices is not None and devices < others * abs(data):
+    have = f"{devices} device{'s' * (devices > 1)}"
+    wanted = f"mesh.data={data} x mesh.tensor={tensor} x mesh.sequence={sequence}"
+    yield f"{wanted}: only {have} here; write less"
+    return
+  if data == -1 and devices is not None:
+    if devices % others:
+      product = f"mesh.tensor={tensor} x mesh.sequence={sequence}"
+      yield f"{product}: {devices} devices are not a multiple of it"
+    data = devices // others
+  for key in ("train.rows", "evaluate.rows_per_step") if data > 0 else ():
+    yield from _uneven(key, flat[key], "mesh.data", data)
+
+
+def _uneven(whole: str, size: int, part: str, by: int) -> Iterator[str]:
+  if size % by:
+    below, above = size // by * by, -(-size // by) * by
+    near = f"{below} or {above}" if below else f"{above}"
+    yield (
+      f"{whole}={size} is not a multiple of {part}={by}:"
+      f" write {whole}={near}, or change {part}"
+    )
+
+
+def _choices(flat: Mapping[str, Any]) -> Iterator[str]:
+  for key, choices in CHOICES.items():
+    if flat[key] not in choices:
+      near = nearest(flat[key], choices)
+      yield f"{key}={flat[key]!r}:{near} Write one of {', '.join(choices)}."
+
+
+def _start(flat: Mapping[str, Any]) -> Iterator[str]:
+  folder = flat["train.start"]
+  if folder and not (Path(folder).expanduser() / "config.json").is_file():
+    yield (
+      f"train.start={folder}: there is no config.json; name a folder with config.json"
+      " and model.safetensors, or that of a run (runs/*/runs/ID)"
+    )
+
+
+def _specs(flat: Mapping[str, Any], trained: bool) -> Iterator[str]:
+  importlib.import_module("transformer_jax.data")  # fills the registry of tasks
+  for key, registry in SPECS.items():
+    try:
+      built = load(registry).build(flat[key])
+    except (ValueError, TypeError) as error:
+      yield f"{key}={flat[key]!r}: {error}"
+      continue
+    if key == "train.schedule" and not trained:
+      yield from _warmup(flat, built)
+
+
+def _warmup(flat: Mapping[str, Any], schedule: Any) -> Iterator[str]:
+  """A schedule of one's own may have no warm-up."""
+  warmup, steps = getattr(schedule, "warmup", 0), flat["train.steps"]
+  if warmup > steps:
+    name = flat["train.schedule"].partition("(")[0]
+    yield (
+      f"train.schedule={flat['train.schedule']!r} warms up for {warmup} steps and"
+      f" train.steps is {steps}: write {name}(warmup={steps // 10}), or more steps"
+    )
+
+
+def load(path: str) -> Any:
+  """Imports `module:name`, late: the registries import JAX, which takes seconds."""
+  module, _, name = path.partition(":")
+  return getattr(importlib.import_module(module), name)

@@ -1,0 +1,11 @@
+"""Attention cores: how attention is computed; importing registers them all."""
+
+import importlib
+import pkgutil
+
+from transformer_jax.attention.cores.base import Core, Dropout, cores
+
+for _module in pkgutil.walk_packages(__path__, f"{__name__}."):
+  importlib.import_module(_module.name)
+
+__all__ = ["Core", "Dropout", "cores"]

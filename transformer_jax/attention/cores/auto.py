@@ -1,0 +1,75 @@
+"""Chooses the core that serves a scheme fastest here, and can say why."""
+
+import dataclasses
+from collections.abc import Iterable
+
+import jax
+
+from transformer_jax.attention.cores.base import PLAIN, Core, cores, require
+
+# Best first, where all serve: docs/benchmarks.md has what was measured, on CPUs.
+# A kernel that has not run on its device is never chosen; it has to be named.
+ORDER = ("blockwise", "dense")
+FEW = 128  # queries: fewer fill no tile. Dense is as fast then, and compiles in half
+# the time, which is most of what a small run takes.
+
+
+@cores.register("auto")
+@dataclasses.dataclass(frozen=True)
+class Auto(Core):
+  """The fastest core that serves the encoding and the variant; results are the same.
+
+  Never chooses a core that refuses; `choose` gives the reasons, and a run records them.
+  """
+
+  def __call__(
+    self,
+    q_BLHK,
+    k_BMGK,
+    v_BMGE,
+    q_at,
+    k_at,
+    position,
+    scale=None,
+    rule=PLAIN,
+    drop=None,
+  ):
+    require(self, position, rule, drop)
+    asked = position.encoding, rule.variant, drop is not None
+    core, _ = choose(*asked, L=q_BLHK.shape[1])
+    args = q_BLHK, k_BMGK, v_BMGE, q_at, k_at, position, scale, rule, drop
+    return core(*args)
+
+  def refusal(self, encoding, variant=PLAIN.variant, drop=False):
+    return cores.build("dense").refusal(encoding, variant, drop)
+
+
+def serving(core, encoding, variant, drop: bool, L: int) -> tuple[Core, dict[str, str]]:
+  """Returns the core that attends to texts of L tokens, and why faster ones do not."""
+  if isinstance(core, Auto):
+    return choose(encoding, variant, drop, L)
+  return core, {}
+
+
+def choose(encoding, variant, drop: bool, L: int) -> tuple[Core, dict[str, str]]:
+  """Returns the core for L queries on this device, and why faster ones were refused."""
+  refused = {}
+  for name in _candidates(variant):
+    core = cores.build(name)
+    reason = core.refusal(encoding, variant, drop)
+    if reason is None and L < FEW and name != "dense":
+      reason = f"{L} queries do not fill a tile"
+    if reason is None:
+      return core, refused
+    refused[name] = reason
+  raise ValueError("; ".join(refused.values()))
+
+
+def _candidates(variant) -> Iterable[str]:
+  """Returns the cores to try here, fastest first."""
+  sizes = dict(jax.sharding.get_abstract_mesh().shape)
+  if sizes.get("sequence", 1) > 1:
+    yield "ring"
+  if variant.overrides("features"):
+    yield "linear"
+  yield from ORDER

@@ -1,0 +1,1 @@
+"""Exact attention tile by tile, in memory linear in the length of the text."""

@@ -1,0 +1,87 @@
+"""Which tiles have anything to see, and which of them are bands: read off the data.
+
+All of it is a function of coordinates, so it has no gradient, is the same for all heads
+and stays out of the batch when seeds are mapped. It takes L M steps of a few integer
+operations, a small part of what one head's scores take, and memory linear in L.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from transformer_jax.attention.cores.blockwise.blocks import Blocks
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Plan:
+  """The tiles to visit. Until sequences are mapped, arrays start with the batch axis of
+  the coordinates.
+
+  keys_of_qk        for each block of queries the blocks of keys that it sees, first
+  keys_count_q      how many those are
+  queries_of_kq     for each block of keys the blocks of queries that see it, first
+  queries_count_k   how many those are
+  band_qk           True where all that is seen is `shift` + i - j apart
+  bands             True where that is so in all tiles in which anything is seen
+  """
+
+  keys_of_qk: jax.Array
+  keys_count_q: jax.Array
+  queries_of_kq: jax.Array
+  queries_count_k: jax.Array
+  band_qk: jax.Array
+  bands: jax.Array
+
+
+def make_plan(rule, q_at, k_at, queries: Blocks, keys: Blocks):
+  """Returns the plan, the `shift` of the first band, and how many keys are seen_BL."""
+  L, M = q_at.order_BL.shape[1], k_at.order_BL.shape[1]
+  cut = lambda x: jnp.moveaxis(
+    x.reshape(x.shape[0], queries.count, queries.size, *x.shape[2:]), 1, 0
+  )
+  ahead_BL = q_at.pos_BL - jnp.arange(L, dtype=q_at.pos_BL.dtype)
+  ahead_BM = k_at.pos_BL - jnp.arange(M, dtype=k_at.pos_BL.dtype)
+  limits = jnp.iinfo if jnp.issubdtype(ahead_BL.dtype, jnp.integer) else jnp.finfo
+  most = limits(ahead_BL.dtype).max
+
+  def row(block):
+    q_at, ahead_BL = block
+    seen_BLM = rule.seen(q_at, k_at)
+    shift_BLM = ahead_BL[:, :, None] - ahead_BM[:, None, :]
+    tiles = lambda x_BLM: jnp.moveaxis(
+      x_BLM.reshape(*x_BLM.shape[:2], keys.count, keys.size), 2, 1
+    )
+    least_Bk = tiles(jnp.where(seen_BLM, shift_BLM, most)).min((2, 3))
+    most_Bk = tiles(jnp.where(seen_BLM, shift_BLM, -most)).max((2, 3))
+    return least_Bk, most_Bk, seen_BLM.sum(-1)
+
+  least_qBk, most_qBk, seen_qBL = jax.lax.map(
+    row, (jax.tree.map(cut, q_at), cut(ahead_BL))
+  )
+  least_Bqk, most_Bqk = jnp.moveaxis(least_qBk, 0, 1), jnp.moveaxis(most_qBk, 0, 1)
+  any_Bqk = least_Bqk <= most_Bqk
+  even_Bqk = least_Bqk == most_Bqk
+  shift = least_Bqk.reshape(-1)[jnp.argmax(even_Bqk)]
+  band_Bqk = even_Bqk & (least_Bqk == shift)
+  any_Bkq = jnp.swapaxes(any_Bqk, 1, 2)
+  plan = Plan(
+    _places(any_Bqk),
+    any_Bqk.sum(-1),
+    _places(any_Bkq),
+    any_Bkq.sum(-1),
+    band_Bqk,
+    (band_Bqk | ~any_Bqk).all((1, 2)),
+  )
+  seen_BL = jnp.moveaxis(seen_qBL, 0, 1)
+  seen_BL = seen_BL.reshape(seen_BL.shape[0], L)
+  return plan, jnp.where(even_Bqk.any(), shift, 0), seen_BL
+
+
+def _places(any_Bqk: jax.Array) -> jax.Array:
+  """Returns where on the last axis the first true entry is, the second, and so on."""
+  count_Bqk = jnp.cumsum(any_Bqk, axis=-1, dtype=jnp.int32)
+  nth_k1 = jnp.arange(any_Bqk.shape[-1])[:, None]
+  place_Bqk = (count_Bqk[:, :, None] <= nth_k1).sum(-1, dtype=jnp.int32)
+  return jnp.minimum(place_Bqk, any_Bqk.shape[-1] - 1)

@@ -1,0 +1,126 @@
+"""Attention in tiles with a running softmax: memory linear in the length.
+
+Rabe and Staats, 2021, https://arxiv.org/abs/2112.05682. Each tile calls the encoding's
+own hooks and differentiates them, so every encoding trains here, parameters and all,
+without an array of [L, M]. A bias of the distance alone is one table for all tiles.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from transformer_jax.attention.cores.base import (
+  PLAIN,
+  Core,
+  cores,
+  repeat_heads,
+  require,
+  whole_rows,
+)
+from transformer_jax.attention.cores.blockwise import blocks, flash, toeplitz
+from transformer_jax.attention.cores.blockwise.block_mask import make_plan
+from transformer_jax.attention.cores.blockwise.scores import Scheme
+from transformer_jax.attention.cores.sharding import on_each_device
+
+
+@cores.register("blockwise")
+@dataclasses.dataclass(frozen=True)
+class Blockwise(Core):
+  """Visits tiles of queries and keys, but for those in which nothing is seen.
+
+  block   queries and keys in a tile; 0: chosen from the shapes
+  """
+
+  block: int = 0
+
+  @on_each_device
+  def __call__(
+    self,
+    q_BLHK,
+    k_BMGK,
+    v_BMGE,
+    q_at,
+    k_at,
+    position,
+    scale=None,
+    rule=PLAIN,
+    drop=None,
+  ):
+    require(self, position, rule, drop)
+    (_, L, H, K), M = q_BLHK.shape, k_BMGK.shape[1]
+    # An encoding that turns each head in its own way has repeated the keys.
+    G = max(k_BMGK.shape[2], v_BMGE.shape[2])
+    k_BMGK, v_BMGE = repeat_heads(k_BMGK, G), repeat_heads(v_BMGE, G)
+    scale = K**-0.5 if scale is None else scale
+    position, q_at, k_at = position.prepare(q_at, k_at)
+    fixed = isinstance(scale, int | float)  # or an array, which may be learned
+    encoding = position.encoding
+    score = encoding.overrides("score")
+    hooked = not (score or encoding.relative or encoding.bias is None)
+    cut = blocks.choose(L, M, H, G, self.block, hooked)
+    q_at, k_at = cut.queries.pad_at(q_at), cut.keys.pad_at(k_at)
+    plan, shift, seen_BL = make_plan(rule, q_at, k_at, cut.queries, cut.keys)
+    weights = {
+      "position": cut.params(position.params),
+      "rule": cut.params(rule.params),
+      **cut.params(_by_head(H, scale_H=None if fixed else scale, extra_H=rule.extra())),
+      **_biases(position, q_at, k_at, plan, shift, cut, q_BLHK.size),
+    }
+    queries = flash.Queries(
+      wide(cut.vectors(q_BLHK, cut.queries)),
+      *cut.places(q_at, cut.queries),
+      cut.queries.cut(seen_BL)[None],
+    )
+    k, v = (wide(cut.vectors(x, cut.keys)) for x in (k_BMGK, v_BMGE))
+    keys = flash.Keys(k, v, *cut.places(k_at, cut.keys))
+    one_scale = scale if fixed else None
+    scheme = Scheme(position.encoding, rule.variant, one_scale, v_BMGE.dtype)
+    attend = lambda tree: flash.attend(scheme, *tree)
+    whole = weights, queries, keys, jax.tree.map(lambda x: x[None], plan)
+    out = blocks.each(lambda tree: blocks.each(attend, tree), whole)
+    return cut.join(out).astype(v_BMGE.dtype)
+
+  def refusal(self, encoding, variant=PLAIN.variant, drop=False):
+    return whole_rows("blockwise", encoding, variant, drop)
+
+
+def wide(x: jax.Array) -> jax.Array:
+  """Returns what loops over texts and heads write the gradient of.
+
+  XLA on a CPU converts all of an array of bfloat16 to write a part of it.
+  """
+  half = x.dtype == jnp.bfloat16 and jax.default_backend() == "cpu"
+  return x.astype(jnp.float32) if half else x
+
+
+def _by_head(H, **numbers):
+  """Returns what each head has of its own besides parameters."""
+  return {n: jnp.broadcast_to(x, H) for n, x in numbers.items() if x is not None}
+
+
+def _biases(position, q_at, k_at, plan, shift, cut, size):
+  """Returns biases that are worth computing before the tiles are visited.
+
+  Those of the distance alone are a table. Those that all sequences share are computed
+  once for all tiles if they take no more room than the queries.
+  """
+  encoding, H = position.encoding, cut.H
+  if encoding.bias is None or encoding.overrides("score"):
+    return {}
+  L, M = q_at.pos_BL.shape[1], k_at.pos_BL.shape[1]
+  heads = lambda x: jnp.broadcast_to(x, (H, *x.shape[1:]))
+  # The gradient makes it again: what a hook keeps may be much larger than a bias.
+  every = jax.checkpoint(lambda: heads(position.bias(q_at.pos_BL, k_at.pos_BL)[0]))
+  shared = q_at.pos_BL.shape[0] == k_at.pos_BL.shape[0] == 1
+  shared = shared and H * L * M <= size
+  if encoding.relative:
+    table_HN = heads(toeplitz.table(position, shift, L, M))
+    if not shared:
+      return cut.params({"table_HN": table_HN})
+    bias_HLM = jax.lax.cond(plan.bands[0], lambda: toeplitz.spread(table_HN, L), every)
+  elif shared:
+    bias_HLM = every()
+  else:
+    return {}
+  return {"bias_qkHLM": cut.tiles(bias_HLM)[:, None]}

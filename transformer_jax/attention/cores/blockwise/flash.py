@@ -1,0 +1,249 @@
+"""One group of heads of one sequence: a running softmax over tiles, and its gradient.
+
+The backward pass makes each tile again, as in Dao et al., 2022,
+https://arxiv.org/abs/2205.14135. No matrix product here has a transposed left side:
+XLA's CPU product is two to five times slower with one. So vectors are transposed once,
+before the loops, and gradients of keys and values are summed as their transposes.
+
+Axes: u key heads of the group, r rows, which are the queries of a block for each query
+head that reads one key head, H query heads, q and k blocks, L and M places in a block.
+"""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from transformer_jax.attention.cores.blockwise.block_mask import Plan
+from transformer_jax.attention.cores.blockwise.scores import (
+  BIASES,
+  Place,
+  Scheme,
+  add,
+  add_to,
+  zeros,
+)
+from transformer_jax.attention.variants.bound import MASKED
+from transformer_jax.positions import Coords
+
+FLOOR = MASKED / 2  # where running maxima start: what is masked stays far below
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Queries:
+  """Blocks q_qurK, what travels with them, where they are, how many keys they see."""
+
+  q: jax.Array
+  data: dict[str, jax.Array]
+  at: Coords
+  seen_BL: jax.Array
+
+  @property
+  def vectors(self) -> tuple:
+    return self.q, self.data
+
+  def narrow(self, dtype) -> "Queries":
+    return dataclasses.replace(self, q=self.q.astype(dtype))
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Keys:
+  """Blocks of keys k_kuMK and values v_kuME, what travels with them, where they are."""
+
+  k: jax.Array
+  v: jax.Array
+  data: dict[str, jax.Array]
+  at: Coords
+
+  @property
+  def vectors(self) -> tuple:
+    return self.k, self.data
+
+  def narrow(self, dtype) -> "Keys":
+    return dataclasses.replace(self, k=self.k.astype(dtype), v=self.v.astype(dtype))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def attend(scheme: Scheme, weights: dict, queries: Queries, keys: Keys, plan: Plan):
+  """Returns o_qurE, float32."""
+  return _forward(scheme, weights, queries, keys, plan)[0]
+
+
+def _forward(scheme, weights, queries, keys, plan):
+  """Returns outputs o_qurE, the highest scores top_qHL and sums of exponentials."""
+  queries, keys = queries.narrow(scheme.dtype), keys.narrow(scheme.dtype)
+  kT_kuKM = _transposed(keys.k)
+  u, r = queries.q.shape[1:3]
+  L, E = queries.at.order_BL.shape[-1], keys.v.shape[-1]
+  H = u * r // L
+  extra_HL = jnp.broadcast_to(
+    weights.get("extra_H", jnp.full(H, FLOOR))[:, None], (H, L)
+  )
+  sum_HL = jnp.where(extra_HL > FLOOR, 1.0, 0.0)
+  start = extra_HL.astype(jnp.float32), sum_HL, jnp.zeros((H, L, E), jnp.float32)
+
+  def row(i):
+    query = _pick(queries, i)
+
+    def tile(n, carry):
+      j = plan.keys_of_qk[i, n]
+      key, place = _pick(keys, j), _place(plan, i, j, query, _pick(keys, j))
+      raw_HLM = _product(query.q, kT_kuKM[j], H)
+      bias = scheme.bias(weights, place)
+      both = query.vectors, key.vectors
+      s_HLM = scheme.score(weights, raw_HLM, bias, *both, place)
+      top_HL, sum_HL, out_HLE = carry
+      if scheme.softmax:
+        new_HL = jnp.maximum(top_HL, s_HLM.max(-1))
+        w_HLM, shrink_HL = jnp.exp(s_HLM - new_HL[..., None]), jnp.exp(top_HL - new_HL)
+        sum_HL = sum_HL * shrink_HL + w_HLM.sum(-1)
+        top_HL, out_HLE = new_HL, out_HLE * shrink_HL[..., None]
+      else:
+        w_HLM = scheme.pointwise(weights["rule"], s_HLM, place)
+      out_HLE += _product(_rows(w_HLM, u).astype(key.v.dtype), key.v, H)
+      if scheme.encoding.overrides("values"):
+        out_HLE += scheme.values(weights["position"], w_HLM, place)
+      return top_HL, sum_HL, out_HLE
+
+    end = jax.lax.fori_loop(0, plan.keys_count_q[i], tile, start)
+    top_HL, sum_HL, out_HLE = end
+    if scheme.softmax:
+      sum_HL = jnp.where(sum_HL == 0, 1.0, sum_HL)
+      out_HLE /= sum_HL[..., None]
+    return _rows(out_HLE, u), top_HL, sum_HL
+
+  return jax.lax.map(row, jnp.arange(len(queries.q)))
+
+
+def _save(scheme, weights, queries, keys, plan):
+  found = _forward(scheme, weights, queries, keys, plan)
+  return found[0], (weights, queries, keys, plan, *found)
+
+
+def _backward(scheme, kept, d_out_qurE):
+  """Visits the tiles again, by columns."""
+  weights, whole_queries, whole_keys, plan, out_qurE, top_qHL, sum_qHL = kept
+  queries = whole_queries.narrow(scheme.dtype)
+  keys = whole_keys.narrow(scheme.dtype)
+  if scheme.softmax:  # tiles then hold weights that are not divided yet
+    d_out_qurE /= sum_qHL.reshape(*out_qurE.shape[:3], 1)
+  # What the softmax's normalizer takes off each row.
+  share_qHL = jnp.sum(out_qurE * d_out_qurE, -1).reshape(top_qHL.shape)
+  d_out_qurE = d_out_qurE.astype(keys.v.dtype)
+  rows = queries, d_out_qurE, top_qHL, share_qHL
+  rows += _transposed(queries.q), _transposed(d_out_qurE)
+  columns = keys, _transposed(keys.k), _transposed(keys.v)
+
+  def column(carry, j):
+    one = _pick(columns, j)
+
+    def tile(n, carry):
+      i = plan.queries_of_kq[j, n]
+      row = _pick(rows, i)
+      place = _place(plan, i, j, row[0], one[0])
+      return _backward_tile(scheme, weights, row, one, place, carry)
+
+    start = (*carry, zeros((one[1], one[2], one[0].vectors)))
+    count = plan.queries_count_k[j]
+    *carry, (d_kT, d_vT, (d_k, d_data)) = jax.lax.fori_loop(0, count, tile, start)
+    return tuple(carry), (d_k + _transposed(d_kT), _transposed(d_vT), d_data)
+
+  start = zeros((weights, queries.vectors))
+  (d_weights, d_q), d_k = jax.lax.scan(column, start, jnp.arange(len(keys.k)))
+  if "extra_H" in weights:
+    chance_qHL = jnp.exp(weights["extra_H"][:, None] - top_qHL)
+    d_weights["extra_H"] = -jnp.sum(chance_qHL * share_qHL, (0, 2))
+  like = lambda d, x: jax.tree.map(lambda a, b: a.astype(b.dtype), d, x)
+  d_queries = Queries(*like(d_q, whole_queries.vectors), None, None)
+  d_keys = Keys(*like(d_k, (whole_keys.k, whole_keys.v, keys.data)), None)
+  return like(d_weights, weights), d_queries, d_keys, None
+
+
+attend.defvjp(_save, _backward)
+
+
+def _backward_tile(scheme, weights, row, column, place, carry):
+  """Adds a tile's gradients to those of weights, of all queries and of its keys."""
+  query, d_out_urE, top_HL, share_HL, qT_uKr, d_outT_uEr = row
+  key, kT_uKM, vT_uEM = column
+  d_weights, d_queries, (d_kT_uKM, d_vT_uEM, d_key) = carry
+  (H, _), u = top_HL.shape, len(key.k)
+  params = {name: x for name, x in weights.items() if name not in BIASES}
+  raw_HLM = _product(query.q, kT_uKM, H)
+  d_w_HLM = _product(d_out_urE, vT_uEM, H)
+  score = functools.partial(scheme.score, place=place)
+  inputs = params, raw_HLM, scheme.bias(weights, place), query.vectors, key.vectors
+  s_HLM, pull = jax.vjp(score, *inputs)
+  if scheme.softmax:
+    w_HLM = jnp.exp(s_HLM - top_HL[..., None])
+  else:
+    pointwise = functools.partial(scheme.pointwise, place=place)
+    w_HLM, pull_weights = jax.vjp(pointwise, weights["rule"], s_HLM)
+  if scheme.encoding.overrides("values"):
+    values = functools.partial(scheme.values, place=place)
+    more_HLE, pull_values = jax.vjp(values, weights["position"], w_HLM)
+    d_more_HLE = d_out_urE.reshape(more_HLE.shape).astype(more_HLE.dtype)
+    d_position, d_more_HLM = pull_values(d_more_HLE)
+    d_weights, d_w_HLM = add_to(d_weights, "position", d_position), d_w_HLM + d_more_HLM
+  if scheme.softmax:
+    d_s_HLM = w_HLM * (d_w_HLM - share_HL[..., None])
+  else:
+    d_rule, d_s_HLM = pull_weights(d_w_HLM)
+    d_weights = add_to(d_weights, "rule", d_rule)
+  d_params, d_raw_HLM, d_bias, d_query, d_more_key = pull(d_s_HLM)
+  d_weights = d_weights | add({name: d_weights[name] for name in params}, d_params)
+  d_weights = scheme.pull_bias(weights, place, d_bias, d_weights)
+  d_raw_urM = _rows(d_raw_HLM, u).astype(key.k.dtype)
+  d_q_urK = _matmul(d_raw_urM, key.k)
+  d_kT_uKM += _matmul(qT_uKr, d_raw_urM)
+  d_vT_uEM += _matmul(d_outT_uEr, _rows(w_HLM, u).astype(key.v.dtype))
+  d_data = d_queries[1]
+  if scheme.reads:
+    d_q_urK += d_query[0].astype(jnp.float32)
+    d_data = jax.tree.map(lambda a, d: a.at[place.i].add(d), d_data, d_query[1])
+    d_key = add(d_key, d_more_key)
+  d_queries = d_queries[0].at[place.i].add(d_q_urK), d_data
+  return d_weights, d_queries, (d_kT_uKM, d_vT_uEM, d_key)
+
+
+def _place(plan, i, j, query, key):
+  band, blocks = plan.band_qk[i, j], len(plan.band_qk)
+  return Place(i, j, query.at, key.at, query.seen_BL, band, blocks)
+
+
+def _matmul(a, b):
+  return jnp.matmul(a, b, preferred_element_type=jnp.float32)
+
+
+def _product(x_urK, y_uKM, H):
+  """Returns products by query head, [H, L, M]."""
+  return _matmul(x_urK, y_uKM).reshape(H, -1, y_uKM.shape[-1])
+
+
+def _rows(x_HLM, u):
+  """Puts the query heads that read one key head on one axis, one after the other."""
+  return x_HLM.reshape(u, -1, x_HLM.shape[-1])
+
+
+def _transposed(x):
+  return jnp.swapaxes(x, -1, -2)
+
+
+def _pick(tree: Any, i):
+  """Returns entry i of each array.
+
+  XLA on a CPU converts bfloat16 to float32 and back to read it; bits it just reads.
+  """
+
+  def pick(x):
+    if x.dtype != jnp.bfloat16:
+      return jax.lax.dynamic_index_in_dim(x, i, 0, False)
+    bits = jax.lax.bitcast_convert_type(x, jnp.uint16)
+    part = jax.lax.dynamic_index_in_dim(bits, i, 0, False)
+    return jax.lax.bitcast_convert_type(part, x.dtype)
+
+  return jax.tree.map(pick, tree)

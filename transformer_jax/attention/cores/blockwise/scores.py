@@ -1,0 +1,192 @@
+"""What a tile of scores is made of, and where the gradient of its parts goes."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from transformer_jax.attention.cores.blockwise import toeplitz
+from transformer_jax.attention.variants.base import Variant
+from transformer_jax.attention.variants.bound import MASKED, Rule, by_heads
+from transformer_jax.positions import Bound, Coords, PositionalEncoding
+
+Weights = dict[str, Any]
+BIASES = ("table_HN", "bias_qkHLM")
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+  """Where a tile is: block numbers, coordinates of both sides, what is known of it.
+
+  seen_BL   how many keys each query sees, in all tiles
+  band      True where the bias is a band of the table
+  blocks    of queries
+  """
+
+  i: jax.Array
+  j: jax.Array
+  q_at: Coords
+  k_at: Coords
+  seen_BL: jax.Array
+  band: jax.Array
+  blocks: int
+
+  def window(self) -> tuple[jax.Array, int]:
+    """Returns where a tile's distances start in the table, and how many they are."""
+    bq, bk = self.q_at.order_BL.shape[1], self.k_at.order_BL.shape[1]
+    return self.j * bk + (self.blocks - 1 - self.i) * bq, bq + bk - 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Scheme:
+  """An encoding and a variant in tiles of some heads; batch axes have length one.
+
+  Methods get `weights`: position and rule, the parameters of these heads; scale_H and
+  extra_H where heads have their own; table_HN, the bias of each distance, or
+  bias_qkHLM, that of each tile, where there is one.
+
+  scale   None: that of the weights
+  dtype   of vectors in products; they and their gradients may come and go as float32
+  """
+
+  encoding: PositionalEncoding
+  variant: Variant
+  scale: float | None
+  dtype: jnp.dtype = jnp.dtype("float32")
+
+  @property
+  def softmax(self) -> bool:
+    return not self.variant.overrides("pointwise")
+
+  @property
+  def multiplies(self) -> bool:
+    """True when queries meet keys in nothing but a product."""
+    return not (self.variant.overrides("dot") or self.variant.overrides("features"))
+
+  @property
+  def reads(self) -> bool:
+    """True when more than that product reads queries and keys."""
+    return self.encoding.overrides("score") or not self.multiplies
+
+  @property
+  def biased(self) -> bool:
+    return self.encoding.bias is not None and not self.encoding.overrides("score")
+
+  def score(self, weights: Weights, raw_HLM, bias, query, key, place: Place):
+    """Returns scores s_HLM of products and biases; what is not seen is far below.
+
+    query, key: (vectors, data) of the tile; used by what reads them
+    """
+    H, rule = len(raw_HLM), Rule(self.variant, weights["rule"])
+    scale = self.scale if self.scale is not None else weights["scale_H"]
+    seen_BLM = self.attends(weights, place)
+    (q_urK, q_data), (k_uMK, k_data) = query, key
+    if self.reads:
+      by_head = lambda x: jnp.moveaxis(x, 0, 1)[None]
+      q_BLHK = by_head(q_urK.reshape(H, -1, q_urK.shape[-1]))
+      k_BMHK = by_head(jnp.repeat(k_uMK, H // len(k_uMK), axis=0))
+    if self.multiplies:
+      s_HLM = raw_HLM * (scale[:, None, None] if jnp.ndim(scale) else scale)
+    else:
+      s_HLM = rule.dot(q_BLHK, k_BMHK, scale)[0]
+    if self.encoding.overrides("score"):
+      q_at, k_at = place.q_at.replace(data=q_data), place.k_at.replace(data=k_data)
+      tile = s_HLM[None], q_BLHK, k_BMHK, q_at, k_at, seen_BLM, scale
+      s_HLM = Bound(self.encoding, weights["position"]).score(*tile)[0]
+    s_HLM, seen_HLM = s_HLM + bias, by_heads(seen_BLM)[0]
+    if self.variant.overrides("logits"):
+      # A bias of what is not seen may be undefined, and would make the gradient so.
+      s_HLM = rule.logits(jnp.where(seen_HLM, s_HLM, 0.0)[None])[0]
+    return jnp.where(seen_HLM, s_HLM, MASKED)
+
+  def attends(self, weights: Weights, place: Place) -> jax.Array:
+    """Returns which keys of a tile are attended to, by all heads or by each, BHLM."""
+    position = Bound(self.encoding, weights["position"])
+    return Rule(self.variant, weights["rule"]).attends(position, place.q_at, place.k_at)
+
+  def bias(self, weights: Weights, place: Place):
+    """Returns the bias of a tile, with an axis of heads, or zero."""
+    if not self.biased:
+      return 0.0
+    if "bias_qkHLM" in weights:
+      return weights["bias_qkHLM"][place.i, place.j]
+    if "table_HN" not in weights:
+      return self.bias_here(weights["position"], place)
+    table_HN, (start, width) = weights["table_HN"], place.window()
+    bq, bk = place.q_at.order_BL.shape[1], place.k_at.order_BL.shape[1]
+
+    def band():
+      window_HN = jax.lax.dynamic_slice_in_dim(table_HN, start, width, axis=1)
+      return toeplitz.spread(window_HN, bq)
+
+    def here():
+      bias_HLM = self.bias_here(weights["position"], place)
+      return jnp.broadcast_to(bias_HLM, (len(table_HN), bq, bk)).astype(table_HN.dtype)
+
+    return jax.lax.cond(place.band, band, here)
+
+  def pull_bias(self, weights: Weights, place: Place, d_bias, d_weights: Weights):
+    """Adds the gradient of a tile's bias to those of what it is made of."""
+    if not self.biased:
+      return d_weights
+    if "bias_qkHLM" in weights:
+      d_bias_qkHLM = d_weights["bias_qkHLM"].at[place.i, place.j].add(d_bias)
+      return d_weights | {"bias_qkHLM": d_bias_qkHLM}
+    position = weights["position"]
+
+    def here():
+      bias, pull = jax.vjp(lambda position: self.bias_here(position, place), position)
+      shared = len(bias) == 1 < len(d_bias)
+      return pull(
+        (d_bias.sum(0, keepdims=True) if shared else d_bias).astype(bias.dtype)
+      )[0]
+
+    if "table_HN" not in weights:
+      return add_to(d_weights, "position", here())
+    (start, width), H = place.window(), len(d_bias)
+    d_window_HN, d_position = jax.lax.cond(
+      place.band,
+      lambda: (toeplitz.collapse(d_bias), zeros(position)),
+      lambda: (jnp.zeros((H, width), jnp.float32), add(here())),
+    )
+    d_table_HN = d_weights["table_HN"]
+    old_HN = jax.lax.dynamic_slice_in_dim(d_table_HN, start, width, axis=1)
+    d_table_HN = jax.lax.dynamic_update_slice_in_dim(
+      d_table_HN, old_HN + d_window_HN, start, axis=1
+    )
+    return add_to(d_weights | {"table_HN": d_table_HN}, "position", d_position)
+
+  def bias_here(self, position, place: Place) -> jax.Array:
+    """Returns the bias of a tile by the encoding's own hook."""
+    bias_BHLM = Bound(self.encoding, position).bias(
+      place.q_at.pos_BL, place.k_at.pos_BL
+    )
+    return bias_BHLM[0]
+
+  def pointwise(self, rule_params, s_HLM, place: Place) -> jax.Array:
+    """Returns weights w_HLM that need no softmax."""
+    rule = Rule(self.variant, rule_params)
+    w_HLM = rule.pointwise(s_HLM[None], place.seen_BL)[0]
+    return jnp.where(rule.seen(place.q_at, place.k_at), w_HLM, 0.0)
+
+  def values(self, position, w_HLM, place: Place) -> jax.Array:
+    """Returns what the encoding adds to the mixture, o_HLE."""
+    bound = Bound(self.encoding, position)
+    out_BLHE = bound.values(w_HLM[None], place.q_at.pos_BL, place.k_at.pos_BL)
+    return jnp.moveaxis(out_BLHE[0], 1, 0)
+
+
+def zeros(tree: Any) -> Any:
+  """Returns float32 zeros in the shapes of a tree."""
+  return jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), tree)
+
+
+def add(*trees: Any) -> Any:
+  """Adds trees in float32."""
+  return jax.tree.map(lambda *x: sum(y.astype(jnp.float32) for y in x), *trees)
+
+
+def add_to(tree: Weights, name: str, more: Any) -> Weights:
+  """Adds to one entry of a dict of trees."""
+  return tree | {name: add(tree[name], more)}

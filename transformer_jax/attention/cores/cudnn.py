@@ -1,0 +1,113 @@
+"""NVIDIA's fused attention, through JAX. https://docs.nvidia.com/deeplearning/cudnn
+
+It serves what it computes exactly: softmax of dot products, with masks. It has been
+lowered for an H100 here and has not run on one; the same call with `xla` in place of
+`cudnn` equals `dense` on a CPU.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from transformer_jax.attention.cores.base import PLAIN, Core, cores, require
+
+HOOKS = "bias", "mask", "score", "values", "rows"
+CHANGES = "dot", "logits", "extra", "pointwise", "weigh"
+WITHOUT = "use model.core=blockwise or dense"
+
+
+@cores.register("cudnn")
+@dataclasses.dataclass(frozen=True)
+class Cudnn(Core):
+  """Calls jax.nn.dot_product_attention; takes bfloat16 or float16 on an NVIDIA GPU.
+
+  Causal texts that fill their rows need no array of [L, M]; other masks become one,
+  shared by all heads.
+
+  implementation   cudnn, or xla: plain JAX on any device, to check the masks
+  """
+
+  implementation: str = "cudnn"
+
+  def __call__(
+    self,
+    q_BLHK,
+    k_BMGK,
+    v_BMGE,
+    q_at,
+    k_at,
+    position,
+    scale=None,
+    rule=PLAIN,
+    drop=None,
+  ):
+    require(self, position, rule, drop)
+    reason = self._unfit(q_BLHK.dtype)
+    if reason:
+      raise ValueError(f"cudnn {reason}; {WITHOUT}")
+    scale = q_BLHK.shape[-1] ** -0.5 if scale is None else scale
+    if not isinstance(scale, float):  # learned, or one for each head
+      q_BLHK, scale = _scaled(q_BLHK, scale), 1.0
+    E = v_BMGE.shape[-1]
+    q_BLHK, k_BMGK, v_BMGE = _as_wide(q_BLHK, k_BMGK, v_BMGE)
+
+    def attend(**masks):
+      return lambda q, k, v: jax.nn.dot_product_attention(
+        q, k, v, scale=scale, implementation=self.implementation, **masks
+      )
+
+    seen_BLM = rule.seen(q_at, k_at)
+    masked, args = attend(mask=seen_BLM[:, None]), (q_BLHK, k_BMGK, v_BMGE)
+    if rule.variant.overrides("seen") or q_BLHK.shape[1] != k_BMGK.shape[1]:
+      out_BLHE = masked(*args)
+    else:
+      plain = _fills(q_at) & _fills(k_at)
+      out_BLHE = jax.lax.cond(plain, attend(is_causal=True), masked, *args)
+    # A query that sees nothing would get the mean of all values.
+    some_BL11 = jnp.any(seen_BLM, axis=2)[:, :, None, None]
+    return jnp.where(some_BL11, out_BLHE[..., :E], 0).astype(v_BMGE.dtype)
+
+  def refusal(self, encoding, variant=PLAIN.variant, drop=False):
+    if any(map(encoding.overrides, HOOKS)):
+      what = f"{encoding.name} changes scores or outputs"
+    elif any(map(variant.overrides, CHANGES)):
+      what = f"{variant.name} is more than a softmax of dot products with a mask"
+    elif drop:
+      what = "dropped weights would be cuDNN's own"
+    else:
+      return variant.refusal(encoding)
+    return f"{what}, and cudnn cannot; {WITHOUT}"
+
+  def _unfit(self, dtype):
+    """Returns what about the device or the float type does not fit, or None."""
+    if self.implementation == "cudnn" and jax.default_backend() != "gpu":
+      return f"runs on NVIDIA GPUs and this is a {_device()}"
+    if self.implementation == "cudnn" and dtype not in (jnp.bfloat16, jnp.float16):
+      return f"takes bfloat16 or float16, not {dtype}"
+    return None
+
+
+def _scaled(q_BLHK, scale):
+  """Returns queries times a scale that is an array, for the kernel takes a number."""
+  scale = jnp.asarray(scale, jnp.float32)
+  factor = scale[:, None] if scale.ndim else scale
+  return (q_BLHK.astype(jnp.float32) * factor).astype(q_BLHK.dtype)
+
+
+def _as_wide(*heads):
+  """Returns arrays with zeros behind the narrower ones: no product changes."""
+  width = max(x.shape[-1] for x in heads)
+  pad = lambda x: jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, width - x.shape[-1])])
+  return [pad(x) for x in heads]
+
+
+def _device():
+  return jax.default_backend().upper()
+
+
+def _fills(at):
+  """Says whether each row is one causal text from its first place to its last."""
+  place_L = jnp.arange(at.order_BL.shape[1])
+  same_BL = at.segment_BL == at.segment_BL[:1, :1]
+  return jnp.all((at.order_BL == place_L) & (at.sees_BL == place_L) & same_BL)

@@ -1,0 +1,167 @@
+"""Kernel attention in time and memory linear in the length. Katharopoulos et al., 2020.
+
+https://arxiv.org/abs/2006.16236; in blocks as in Hua et al., 2022,
+https://arxiv.org/abs/2202.10447
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from transformer_jax.attention.cores.base import (
+  PLAIN,
+  Core,
+  cores,
+  repeat_heads,
+  require,
+)
+from transformer_jax.attention.variants.kernelized import divide
+
+
+@cores.register("linear")
+@dataclasses.dataclass(frozen=True)
+class Linear(Core):
+  """Walks through keys and queries in the order of the text with sums over keys.
+
+  Keys and queries are lined up by segment, then by order: a key at its own order, a
+  query at the last order that it sees, after the key of that order. What a query sees
+  is then what came before it in its segment, whatever the mask: causal, both ways, a
+  prefix, packed, padded or cached.
+
+  block   keys and queries, taken together, that are compared one by one
+  """
+
+  block: int = 128
+
+  def __call__(
+    self,
+    q_BLHK,
+    k_BMGK,
+    v_BMGE,
+    q_at,
+    k_at,
+    position,
+    scale=None,
+    rule=PLAIN,
+    drop=None,
+  ):
+    require(self, position, rule, drop)
+    scale = q_BLHK.shape[-1] ** -0.5 if scale is None else scale
+    k_BMHK, v_BMHE = (repeat_heads(x, q_BLHK.shape[2]) for x in (k_BMGK, v_BMGE))
+    which_BT, segment_BT, key_BT = _line_up(q_at, k_at, self.block)
+    M, L = k_BMHK.shape[1], q_BLHK.shape[1]
+    line = (
+      *(_take(x, which_BT) for x in (k_BMHK, v_BMHE)),
+      _take(q_BLHK, which_BT - M),
+      segment_BT,
+      key_BT,
+    )
+    out_nBTHE = _walk(rule, scale, [_cut(x, self.block) for x in line])
+    out_BTHE = jnp.concatenate(out_nBTHE, axis=1)
+    place_BT = jnp.argsort(which_BT, axis=1)
+    return _take(out_BTHE, place_BT[:, M : M + L]).astype(v_BMHE.dtype)
+
+  def refusal(self, encoding, variant=PLAIN.variant, drop=False):
+    if not variant.overrides("features"):
+      return (
+        f"linear adds up features of keys, and {variant.name} has none; use"
+        " model.attention=performer, or model.core=auto"
+      )
+    if variant.overrides("logits") or variant.overrides("seen"):
+      return (
+        f"linear makes no weight by itself, and a part of {variant.name} changes single"
+        " weights; use model.core=dense"
+      )
+    if drop:
+      return (
+        "linear makes no weight that could be dropped; set model.attention_dropout=0 or"
+        " use model.core=dense"
+      )
+    return variant.refusal(encoding)
+
+
+def _line_up(q_at, k_at, block):
+  """Returns which key (0 ... M - 1) or query (M ...) stands where in the line.
+
+  Also their segments, and where a key that is a token stands. The line ends with places
+  that hold neither, so that blocks fill.
+  """
+  pairs = [
+    (k_at.segment_BL, q_at.segment_BL),
+    (k_at.order_BL, q_at.sees_BL),
+    (k_at.real_BL, jnp.zeros_like(q_at.real_BL)),
+  ]
+  B = max(x.shape[0] for pair in pairs for x in pair)
+  wide = lambda x: jnp.broadcast_to(x, (B, x.shape[1]))
+  join = lambda pair: jnp.concatenate([wide(x) for x in pair], axis=1)
+  segment_BT, when_BT, key_BT = map(join, pairs)
+  which_BT = jnp.broadcast_to(jnp.arange(segment_BT.shape[1]), segment_BT.shape)
+  # Where all is known while compiling, XLA would sort right then, and take seconds.
+  segment_BT, when_BT = jax.lax.optimization_barrier((segment_BT, when_BT))
+  # Stable: keys come first, so one of the order that a query sees stands before it.
+  segment_BT, _, which_BT, key_BT = jax.lax.sort(
+    (segment_BT, when_BT, which_BT, key_BT), num_keys=2, is_stable=True
+  )
+  spare = -segment_BT.shape[1] % block
+  end = lambda x, value: jnp.pad(x, ((0, 0), (0, spare)), constant_values=value)
+  none = jnp.iinfo(jnp.int32).max
+  return end(which_BT, none), end(segment_BT, none), end(key_BT, False)
+
+
+def _take(x_BL, index_BT):
+  """Returns places of the second axis by index; zeros where there is no such place."""
+  L = x_BL.shape[1]
+  index_BT = jnp.where(index_BT < 0, L, index_BT)  # -1 would be the last place
+  take = lambda x_L, index_T: x_L.at[index_T].get(mode="fill", fill_value=0)
+  if index_BT.shape[0] == 1:
+    return jax.vmap(take, (0, None))(x_BL, index_BT[0])
+  return jax.vmap(take)(x_BL, index_BT)
+
+
+def _cut(x_BT, block):
+  """Returns x_nBT, blocks in front."""
+  x_BnT = x_BT.reshape(x_BT.shape[0], -1, block, *x_BT.shape[2:])
+  return jnp.moveaxis(x_BnT, 1, 0)
+
+
+def _walk(rule, scale, blocks):
+  """Returns what every place of the line finds, o_nBTHE in float32."""
+
+  @jax.checkpoint  # the backward pass needs the sums only, not what was compared
+  def visit(carry, block):
+    sum_BHNE, last_B = carry
+    k_BTHK, v_BTHE, q_BTHK, segment_BT, key_BT = block
+    q_BTHN, k_BTHN = rule.variant.features(rule.params, q_BTHK, k_BTHK, scale)
+    k_BTHN = jnp.where(key_BT[..., None, None], k_BTHN, 0.0)
+    # Values, and a one that counts the weights.
+    v_BTHE = jnp.pad(
+      v_BTHE.astype(jnp.float32), [(0, 0)] * 3 + [(0, 1)], constant_values=1
+    )
+
+    before_BTT = segment_BT[:, :, None] == segment_BT[:, None, :]
+    before_BTT &= jnp.tri(segment_BT.shape[1], dtype=bool)
+    w_BHTT = jnp.einsum("BLHN,BMHN->BHLM", q_BTHN, k_BTHN)
+    w_BHTT = jnp.where(before_BTT[:, None], w_BHTT, 0.0)
+    out_BTHE = jnp.einsum("BHLM,BMHE->BLHE", w_BHTT, v_BTHE)
+    goes_on_BT11 = (segment_BT == last_B[:, None])[..., None, None]
+    past_BTHE = jnp.einsum("BLHN,BHNE->BLHE", q_BTHN, sum_BHNE)
+    out_BTHE += jnp.where(goes_on_BT11, past_BTHE, 0.0)
+
+    end_B = segment_BT[:, -1]
+    sum_BHNE = jnp.where((end_B == last_B)[:, None, None, None], sum_BHNE, 0.0)
+    lasts_BT11 = (segment_BT == end_B[:, None])[..., None, None]
+    k_BTHN = jnp.where(lasts_BT11, k_BTHN, 0.0)
+    sum_BHNE += jnp.einsum("BMHN,BMHE->BHNE", k_BTHN, v_BTHE)
+    return (sum_BHNE, end_B), divide(out_BTHE[..., :-1], out_BTHE[..., -1:])
+
+  k, v, q, segment, _ = (x[0] for x in blocks)
+  (B, _, H, E), N = v.shape, _width(rule, scale, q, k)
+  start = jnp.zeros((B, H, N, E + 1)), segment[:, 0]
+  return jax.lax.scan(visit, start, blocks)[1]
+
+
+def _width(rule, scale, q_BTHK, k_BTHK):
+  """Returns how many features a query has."""
+  features = lambda q, k: rule.variant.features(rule.params, q, k, scale)
+  return jax.eval_shape(features, q_BTHK, k_BTHK)[0].shape[-1]

@@ -1,0 +1,1 @@
+"""Attention kernels for TPUs and GPUs, in Pallas."""

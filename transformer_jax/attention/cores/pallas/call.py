@@ -1,0 +1,215 @@
+"""From the call of a core to a kernel and back, and what kernels refuse."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from transformer_jax.attention.cores.base import whole_rows
+from transformer_jax.attention.cores.pallas import layout
+from transformer_jax.attention.cores.pallas.flash import Program
+from transformer_jax.attention.cores.pallas.lowering import CannotLower
+from transformer_jax.attention.cores.pallas.score_terms import Sizes, shape
+from transformer_jax.attention.variants.base import Variant
+from transformer_jax.attention.variants.bound import Rule
+from transformer_jax.axes import Dims, axes_of
+from transformer_jax.positions import Bound, Coords
+
+Tree = Any
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Work:
+  """All that is fixed about one call: the program, sizes, and shapes of tables.
+
+  own_data   shapes of a head's token data: (of queries, of keys)
+  """
+
+  program: Program
+  B: int
+  H: int
+  L: int
+  M: int
+  tables: Tree
+  own_data: tuple[Tree, Tree]
+  extra: bool
+
+  @property
+  def tile(self) -> Sizes:
+    return self.program.sizes
+
+
+def call(
+  backend,
+  block,
+  least,
+  q_BLHK,
+  k_BMGK,
+  v_BMGE,
+  q_at,
+  k_at,
+  position,
+  scale,
+  rule,
+):
+  """Attends with a backend's `forward` and `backward`; arguments as those of a core."""
+  B, L, H, K = q_BLHK.shape
+  M, E = k_BMGK.shape[1], v_BMGE.shape[-1]
+  scale = K**-0.5 if scale is None else scale
+  blocks = (layout.block_of(n, block, m) for n, m in zip((L, M), least, strict=True))
+  size = Sizes(*blocks, K, E, backend.room)
+  program, used = _program(position, rule, size, q_at, k_at)
+  own_H = {
+    "position": position.params,
+    "rule": rule.params,
+    "scale": jnp.broadcast_to(jnp.asarray(scale, jnp.float32), (H,)),
+  }
+  axes = {"position": position.head_axes, "rule": rule.head_axes, "scale": 0}
+  tables = program.tables(own_H, axes)
+  extra_H = rule.extra()
+  if extra_H is not None:
+    tables["extra"] = extra_H.astype(jnp.float32)
+  slices = jax.tree.map(lambda x: shape(x.shape[1:], x.dtype), tables)
+  queries = layout.queries(q_BLHK, q_at, _only(used[0], q_at.data), size.L)
+  keys = layout.keys(k_BMGK, v_BMGE, k_at, _only(used[1], k_at.data), size.M)
+  padded = [layout.padded(q_at, size.L), layout.padded(k_at, size.M)]
+  n, m = (at.order_BL.shape[1] for at in padded)
+  own_data = _own(q_at, size.L), _own(k_at, size.M)
+  work = Work(program, B, H, n, m, slices, own_data, extra_H is not None)
+  seen_Bnn = layout.seen_tiles(rule, *padded, size.L, size.M)
+  where = {"seen_Bnn": seen_Bnn, "shift_B": _shift(program, *padded)}
+  tables = jax.tree.map(_as_matrix, tables)
+  out_BHLE = _flash(backend, work, tables, queries, keys, where)
+  return jnp.moveaxis(out_BHLE, 1, 2)[:, :L].astype(v_BMGE.dtype)
+
+
+def _shift(program, q_at, k_at):
+  if program.bands:
+    return layout.shift(q_at, k_at)
+  return jnp.zeros((1,), jnp.int32)
+
+
+def _flash(backend, work, tables, queries, keys, where):
+  """Calls the kernel, with its own backward pass."""
+
+  @jax.custom_vjp
+  def flash(tables, queries, keys, where):
+    return backend.forward(work, tables, queries, keys, where)[0]
+
+  def forward(tables, queries, keys, where):
+    out_BHLE, lse_BHL1 = backend.forward(work, tables, queries, keys, where)
+    return out_BHLE, (tables, queries, keys, where, out_BHLE, lse_BHL1)
+
+  def backward(kept, d_out_BHLE):
+    tables, queries, keys, where, out_BHLE, lse_BHL1 = kept
+    share = out_BHLE.astype(jnp.float32) * d_out_BHLE.astype(jnp.float32)
+    rows = {
+      "d_out": d_out_BHLE,
+      "lse": lse_BHL1,
+      "share": jnp.sum(share, axis=-1, keepdims=True),
+    }
+    d_tables, d_queries, d_keys = backend.backward(
+      work, tables, queries | rows, keys, where
+    )
+    if work.extra:
+      weight_BHL1 = jnp.exp(tables["extra"] - lse_BHL1)
+      d_extra_H = -jnp.sum(weight_BHL1 * rows["share"], axis=(0, 2, 3))
+      d_tables["extra"] = d_extra_H[:, None, None]
+    if "mask" in tables:
+      d_tables["mask"] = jax.tree.map(lambda x: None, tables["mask"])
+    like = lambda x, d: None if d is None else _reduced(d, x)
+    whole = lambda x, d: jax.tree.map(like, x, d, is_leaf=lambda d: d is None)
+    d_queries = whole(queries, d_queries | {"ints": None, "pos": None})
+    d_keys = whole(keys, d_keys | {"ints": None, "pos": None})
+    return whole(tables, d_tables), d_queries, d_keys, None
+
+  flash.defvjp(forward, backward)
+  return flash(tables, queries, keys, where)
+
+
+def _reduced(d, x):
+  """Returns a gradient summed to the shape of what it belongs to, in its type."""
+  B, H = d.shape[:2]
+  if x.shape == d.shape:
+    return d.astype(x.dtype)
+  d = d.reshape(x.shape[0], B // x.shape[0], x.shape[1], H // x.shape[1], *d.shape[2:])
+  return jnp.sum(d, axis=(1, 3)).astype(x.dtype)
+
+
+def _program(position, rule, size, q_at, k_at):
+  """Returns the traced score function and the names of token data that it reads."""
+  q_data, k_data = _own(q_at, size.L), _own(k_at, size.M)
+  types = q_at.pos_BL.dtype, k_at.pos_BL.dtype
+  program = Program(position, rule, size, *types, q_data, k_data)
+  term = program.terms.get("score")
+  uses = term.hook.uses if hasattr(term, "hook") else {"q_data": {}, "k_data": {}}
+  names = lambda part: {n for n, used in uses[part].items() if used}
+  return program, (names("q_data"), names("k_data"))
+
+
+def _only(names, data):
+  return {n: x for n, x in data.items() if n in names}
+
+
+def _own(at: Coords, size: int) -> Tree:
+  """Returns shapes of what travels with `size` tokens, for one head of one sequence."""
+  rest = lambda n, x: [
+    s for a, s in zip(axes_of(n), x.shape, strict=True) if a not in "BLH"
+  ]
+  return {n: shape((size, *rest(n, x)), x.dtype) for n, x in at.data.items()}
+
+
+def _as_matrix(x_H):
+  """Returns an array of [H, ...] with at least two axes after the first."""
+  return x_H.reshape(x_H.shape[0], *[1] * (3 - x_H.ndim), *x_H.shape[1:])
+
+
+def refusal(core, encoding, variant, drop) -> str | None:
+  """Returns why a kernel cannot serve an encoding, a variant or both, or None."""
+  reason = whole_rows(core, encoding, variant, drop)
+  if reason:
+    return reason
+  for hook in ("dot", "pointwise"):
+    if variant.overrides(hook):
+      return (
+        f"{variant.name} is no softmax of dot products, which is all that {core} has;"
+        " use model.core=blockwise or dense"
+      )
+  found = _small(encoding, variant)
+  if isinstance(found, str):
+    return (
+      f"{encoding.name} needs {found} in each tile, which {core} has no form of; use"
+      " model.core=blockwise or dense"
+    )
+  return None
+
+
+def deep(encoding) -> bool:
+  """Says whether an encoding's bias makes arrays of [L, M, W]."""
+  term = getattr(_small(encoding, Variant()), "terms", {}).get("score")
+  return term is not None and term.hooks[0].depth > 2
+
+
+@functools.cache
+def _small(encoding, variant) -> Program | str:
+  """Traces the hooks of a small model; returns what kernels lack if they cannot."""
+  dims = Dims(V=8, D=32, H=2, F=8, N=1, L=16, K=16)
+  none_BL = jnp.zeros((1, 16), jnp.int32)
+  at = Coords(*(none_BL for _ in range(4)), {name: none_BL for name in encoding.ids})
+
+  def bound(key):
+    params = encoding.init(key, dims) | encoding.constants(dims)
+    return Bound(encoding, params), Rule(variant, variant.init(key, dims))
+
+  def read(position, x_BLD, q_BLHK):
+    return position.accumulate(position.read(x_BLD, q_BLHK, at))
+
+  position, rule = jax.eval_shape(bound, jax.random.key(0))
+  f32 = functools.partial(shape, dtype=jnp.float32)
+  at = jax.eval_shape(read, position, f32((1, 16, 32)), f32((1, 16, 2, 16)))
+  try:
+    return _program(position, rule, Sizes(16, 16, 16, 16), at, at)[0]
+  except CannotLower as error:
+    return str(error)

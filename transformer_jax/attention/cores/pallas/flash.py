@@ -1,0 +1,192 @@
+"""What happens in one tile of queries and keys, forward and backward, on any chip."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from transformer_jax.attention.cores.pallas.score_terms import (
+  Bias,
+  Given,
+  Logits,
+  Mask,
+  Score,
+  Sizes,
+  Values,
+  head_slices,
+  shape,
+)
+from transformer_jax.attention.variants.bound import MASKED, Rule
+from transformer_jax.positions import Bound
+
+Tree = Any
+
+
+class Program:
+  """The score function of an encoding and a variant, traced for tiles of one size.
+
+  q_pos, k_pos     types of positions
+  q_data, k_data   shapes, without batch and heads, of what travels with tokens
+  """
+
+  def __init__(
+    self, position: Bound, rule: Rule, sizes: Sizes, q_pos, k_pos, q_data, k_data
+  ):
+    encoding, variant = position.encoding, rule.variant
+    self.sizes, self.variant = sizes, variant
+    own = {
+      "position": head_slices(position.params),
+      "rule": head_slices(rule.params),
+      "scale": shape((), jnp.float32),
+    }
+    self.terms: dict[str, Any] = {}
+    at = own, sizes, q_pos, k_pos, {q_pos, k_pos} == {jnp.dtype("int32")}
+    if encoding.overrides("score"):
+      self.terms["score"] = Score(encoding, *at, q_data, k_data)
+    elif encoding.bias is not None:
+      self.terms["score"] = Bias(encoding, *at)
+    if encoding.mask is not None:
+      self.terms["mask"] = Mask(encoding, *at)
+    if variant.overrides("logits"):
+      self.terms["logits"] = Logits(variant, own, sizes)
+    if encoding.overrides("values"):
+      self.terms["values"] = Values(encoding, *at)
+
+  @property
+  def room(self) -> bool:
+    """Says whether a term needs memory for a tile."""
+    return any(term.room for term in self.terms.values())
+
+  @property
+  def bands(self) -> bool:
+    """Says whether a term is faster where positions run on like places."""
+    return any(len(term.ways) > 1 for term in self.terms.values())
+
+  def tables(self, own_H: Tree, head_axes: Tree) -> Tree:
+    """Computes what depends on parameters alone, for each head."""
+    outer = lambda own: {
+      name: [hook.outer(own) for hook in term.hooks]
+      for name, term in self.terms.items()
+    }
+    tables = jax.vmap(outer, (head_axes,))(own_H)
+    return {"scale": own_H["scale"]} | tables
+
+  def masked(self, tables: Tree, given: Given) -> Given:
+    """Returns what terms read, without the keys that this head does not attend to."""
+    if "mask" not in self.terms:
+      return given
+    seen_LM = self.terms["mask"].value(tables["mask"], given)
+    return dataclasses.replace(given, seen_LM=seen_LM)
+
+  def scores(self, tables: Tree, given: Given, dot_LM, run_on) -> list[jax.Array]:
+    """Returns scaled products, with the encoding's share, and as the variant has it."""
+    steps = [tables["scale"] * dot_LM]
+    for name in ("score", "logits"):
+      if name in self.terms:
+        steps.append(self._value(name, tables, given, steps[-1], run_on))
+      else:
+        steps.append(steps[-1])
+    return steps
+
+  def mixture(self, tables, given, w_LM, v_ME, run_on) -> jax.Array:
+    """Returns weighted values, in float32."""
+    out_LE = dot(w_LM.astype(v_ME.dtype), v_ME)
+    if "values" in self.terms:
+      out_LE += self._value("values", tables, given, w_LM, run_on)
+    return out_LE
+
+  def backward(self, tables, given, kept: "Kept", run_on) -> "Grads":
+    """Returns gradients of everything that the tile reads."""
+    given = self.masked(tables, given)
+    q_LK, k_MK, v_ME, d_out_LE = kept.q_LK, kept.k_MK, kept.v_ME, kept.d_out_LE
+    dot_LM = dot(q_LK, k_MK, 1, 1)
+    pre_LM, s_LM, logit_LM = self.scores(tables, given, dot_LM, run_on)
+    w_LM = jnp.where(given.seen_LM, jnp.exp(logit_LM - kept.lse_L1), 0.0)
+    d_w_LM = dot(d_out_LE.astype(v_ME.dtype), v_ME, 1, 1)
+    d_tables = {}
+    if "values" in self.terms:
+      d = d_out_LE.astype(jnp.float32)
+      d_tables["values"], more = self._pull("values", tables, given, w_LM, d, run_on)
+      d_w_LM += more["pre_LM"]
+    d_LM, more = w_LM * (d_w_LM - kept.share_L1), {}
+    for name, x_LM in (("logits", s_LM), ("score", pre_LM)):
+      if name in self.terms:
+        d_tables[name], more = self._pull(name, tables, given, x_LM, d_LM, run_on)
+        d_LM = more["pre_LM"]
+    d_tables["scale"] = jnp.sum(d_LM * dot_LM)
+    d_LM = (d_LM * tables["scale"]).astype(k_MK.dtype)
+    d_q_LK, d_k_MK = dot(d_LM, k_MK), dot(d_LM, q_LK, 0, 0)
+    if more.get("q_LK") is not None:
+      d_q_LK, d_k_MK = d_q_LK + more["q_LK"], d_k_MK + more["k_MK"]
+    d_v_ME = dot(w_LM.astype(d_out_LE.dtype), d_out_LE, 0, 0)
+    data = more.get("q_data", {}), more.get("k_data", {})
+    return Grads(d_tables, d_q_LK, d_k_MK, d_v_ME, *data)
+
+  def _value(self, name, tables, given, x_LM, run_on):
+    term, given = self.terms[name], dataclasses.replace(given, pre_LM=x_LM)
+    way = lambda way: lambda: term.value(way, tables[name], given)
+    return _either(term, way, run_on)
+
+  def _pull(self, name, tables, given, x_LM, d, run_on):
+    term, given = self.terms[name], dataclasses.replace(given, pre_LM=x_LM)
+    way = lambda way: lambda: term.pull(way, tables[name], given, d)
+    return _either(term, way, run_on)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Kept:
+  """What the backward pass reads besides what the forward pass read.
+
+  lse_L1     logarithm of the sum of exponentials of each row
+  share_L1   what the softmax's normalizer takes off each row
+  """
+
+  q_LK: jax.Array
+  k_MK: jax.Array
+  v_ME: jax.Array
+  d_out_LE: jax.Array
+  lse_L1: jax.Array
+  share_L1: jax.Array
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Grads:
+  """Gradients of a tile; tables and data hold None for what has none."""
+
+  tables: Tree
+  q_LK: jax.Array
+  k_MK: jax.Array
+  v_ME: jax.Array
+  q_data: Tree
+  k_data: Tree
+
+
+def grow(state, s_LM, seen_LM, mixture):
+  """Adds a tile to a running softmax; state is (top_L1, sum_L1, out_LE)."""
+  top_L1, sum_L1, out_LE = state
+  s_LM = jnp.where(seen_LM, s_LM, MASKED)
+  new_L1 = jnp.maximum(top_L1, jnp.max(s_LM, axis=1, keepdims=True))
+  w_LM = jnp.where(seen_LM, jnp.exp(s_LM - new_L1), 0.0)
+  shrink_L1 = jnp.exp(top_L1 - new_L1)
+  sum_L1 = sum_L1 * shrink_L1 + jnp.sum(w_LM, axis=1, keepdims=True)
+  return new_L1, sum_L1, out_LE * shrink_L1 + mixture(w_LM)
+
+
+def finish(state):
+  """Returns outputs and the logarithm of the sum of exponentials of each row."""
+  top_L1, sum_L1, out_LE = state
+  sum_L1 = jnp.where(sum_L1 == 0, 1.0, sum_L1)
+  return out_LE / sum_L1, top_L1 + jnp.log(sum_L1)
+
+
+def dot(x, y, x_axis=1, y_axis=0):
+  """Returns the matrix product along these axes, in float32."""
+  axes = (((x_axis,), (y_axis,)), ((), ()))
+  return jax.lax.dot_general(x, y, axes, preferred_element_type=jnp.float32)
+
+
+def _either(term, way, run_on):
+  if len(term.ways) == 1:
+    return way(term.ways[0])()
+  return jax.lax.cond(run_on, way("band"), way("loop"))

@@ -1,0 +1,277 @@
+"""Attention in one kernel for NVIDIA GPUs, through Triton.
+
+Dao et al., 2022, https://arxiv.org/abs/2205.14135, written in Pallas with the tiles of
+`pallas_tpu`. It has been compiled for an H100 and interpreted on a CPU, where it equals
+`dense`; it has not run on a GPU, so `auto` never chooses it.
+"""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import triton as plgpu
+
+from transformer_jax.attention.cores.base import PLAIN, Core, cores, require
+from transformer_jax.attention.cores.pallas import call, layout, loads
+from transformer_jax.attention.cores.pallas.flash import finish, grow
+from transformer_jax.attention.cores.sharding import on_each_device
+from transformer_jax.attention.variants.bound import MASKED, Rule
+
+LEAST = 16, 16  # rows and columns of a tile that tensor cores take
+shape = jax.ShapeDtypeStruct
+
+
+@cores.register("pallas_gpu")
+@dataclasses.dataclass(frozen=True)
+class PallasGPU(Core):
+  """Visits tiles on a GPU and skips those in which nothing is seen.
+
+  block       queries and keys in a tile, a power of two from 16 on. None: 16 where a
+              bias needs a third axis in each tile, which must fit registers, else 64
+  interpret   run the kernel as ordinary JAX; None: wherever there is no GPU
+  """
+
+  block: int | None = None
+  interpret: bool | None = None
+
+  @on_each_device
+  def __call__(
+    self,
+    q_BLHK,
+    k_BMGK,
+    v_BMGE,
+    q_at,
+    k_at,
+    position,
+    scale=None,
+    rule=PLAIN,
+    drop=None,
+  ):
+    require(self, position, rule, drop)
+    off = jax.default_backend() != "gpu" if self.interpret is None else self.interpret
+    widths = q_BLHK.shape[-1], v_BMGE.shape[-1]
+    if not off and any(width & (width - 1) or width < 16 for width in widths):
+      raise ValueError(
+        f"pallas_gpu needs heads whose width is a power of two from 16 on, not"
+        f" {widths}; change model.head_width or use model.core=blockwise"
+      )
+    least = (1, 1) if off else LEAST
+    block = self.block or (16 if call.deep(position.encoding) else 64)
+    args = q_BLHK, k_BMGK, v_BMGE, q_at, k_at, position, scale, rule
+    return call.call(Backend(off, rule), block, least, *args)
+
+  def refusal(self, encoding, variant=PLAIN.variant, drop=False):
+    reason = call.refusal("pallas_gpu", encoding, variant, drop)
+    if reason is None and (encoding.overrides("score") or encoding.overrides("values")):
+      return (
+        f"{encoding.name} changes scores by more than a bias of positions, which is all"
+        " that pallas_gpu adds; use model.core=blockwise or dense"
+      )
+    return reason
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Backend:
+  """Gives each block of queries, or of keys, to a program that visits the others."""
+
+  interpret: bool
+  rule: Rule
+  room = False
+
+  def forward(self, work, tables, queries, keys, where):
+    """Returns out_BHLE, in the type of the values, and lse_BHL1."""
+    size = work.tile
+    row = (work.B, work.H, work.L)
+    outs = {
+      "out": shape((*row, size.E), keys["v"].dtype),
+      "lse": shape((*row, 1), jnp.float32),
+    }
+
+    def start(values):
+      full = lambda width, x: jnp.full((size.L, width), x, jnp.float32)
+      first = values["extra"] if work.extra else MASKED
+      return full(1, first), full(1, float(work.extra)), full(size.E, 0.0)
+
+    def visit(tile, values, state):
+      mixture = functools.partial(tile.mixture, values)
+      return grow(state, *tile.scores(values), mixture)
+
+    def end(state, outs):
+      out_LE, lse_L1 = finish(state)
+      outs["out"][...] = out_LE.astype(outs["out"].dtype)
+      outs["lse"][...] = lse_L1
+
+    args = tables, queries, keys
+    outs = self._run(work, args, where, False, outs, (start, visit, end), products=2)
+    return outs["out"], outs["lse"]
+
+  def backward(self, work, tables, queries, keys, where):
+    """Returns gradients of tables, queries and keys, as trees like theirs."""
+    args = tables, queries, keys
+    d_q = self._sweep(work, args, where, by_keys=False)["side"]["q"]
+    by_key = self._sweep(work, args, where, by_keys=True)
+    trained = loads.trained(work, tables)
+    leaves, treedef = jax.tree.flatten(trained)
+    # One sum for each block of keys in each row of the batch.
+    sums = [jnp.sum(d, axis=(0, 2)) for d in by_key["tables"]]
+    cut = lambda d, x: d[..., : x.shape[-1]]
+    d_tables = jax.tree.unflatten(treedef, map(cut, sums, leaves))
+    d_keys = {"k": by_key["side"]["k"], "v": by_key["side"]["v"], "data": {}}
+    return d_tables, {"q": d_q, "data": {}}, d_keys
+
+  def _sweep(self, work, args, where, by_keys):
+    tables, queries, keys = args
+    side, names = (keys, ("k", "v")) if by_keys else (queries, ("q",))
+    heads = lambda x: shape((work.B, work.H, *x.shape[2:]), jnp.float32)
+    outs = {"side": {name: heads(side[name]) for name in names}, "tables": []}
+    blocks = work.M // work.tile.M
+    long = jax.tree.map(_longer, tables)
+    like = jax.tree.leaves(loads.trained(work, long)) if by_keys else []
+    each = lambda x: shape((work.B, x.shape[0], blocks, *x.shape[1:]), jnp.float32)
+    outs["tables"] = [each(x) for x in like]
+
+    def start(values):
+      rows = work.tile.M if by_keys else work.tile.L
+      zeros = {n: jnp.zeros((rows, side[n].shape[-1]), jnp.float32) for n in names}
+      flat = jax.tree.leaves(loads.trained(work, values)) if by_keys else []
+      return zeros, [jnp.zeros(x.shape, jnp.float32) for x in flat]
+
+    def visit(tile, values, state):
+      sums, sums_of_tables = state
+      d = tile.backward(values)
+      of = {"q": d.q_LK, "k": d.k_MK, "v": d.v_ME}
+      sums = {name: sums[name] + of[name] for name in names}
+      if by_keys:
+        more = jax.tree.leaves(d.tables)
+        sums_of_tables = [
+          a + b.astype(a.dtype) for a, b in zip(sums_of_tables, more, strict=True)
+        ]
+      return sums, sums_of_tables
+
+    def end(state, outs):
+      for name, d in state[0].items():
+        outs["side"][name][...] = d
+      for out, d in zip(outs["tables"], state[1], strict=True):
+        out[...] = jnp.broadcast_to(d, out.shape)
+
+    products = 4 if by_keys else 3
+    return self._run(work, args, where, by_keys, outs, (start, visit, end), products)
+
+  def _run(self, work, args, where, by_keys, outs, steps, products):
+    tables, queries, keys = args
+    tables = jax.tree.map(_longer, tables)
+    start, visit, end = steps
+    seen_Bnn = where["seen_Bnn"].astype(jnp.int32)
+    seen_Bnn = jnp.swapaxes(seen_Bnn, 1, 2) if by_keys else seen_Bnn
+    own, others = seen_Bnn.shape[1:]
+
+    def body(seen, tables, queries, keys, outs):
+      values = loads.read_tables(work, tables)
+      near, far = (keys, queries) if by_keys else (queries, keys)
+
+      def step(n, state):
+        size = work.tile.L if by_keys else work.tile.M
+        part = _cut(far, n, size, not by_keys)
+        both = (part, near) if by_keys else (near, part)
+        tile = lambda: loads.Tile(work, self.rule, *both, 0)
+        go = lambda state: visit(tile(), values, state)
+        return jax.lax.cond(seen[n] > 0, go, lambda state: state, state)
+
+      end(jax.lax.fori_loop(0, others, step, start(values)), outs)
+
+    block = Blocks(work, by_keys)
+    specs = {n: block.own(x, n) for n, x in outs.items() if n not in ("side", "tables")}
+    if "side" in outs:
+      specs["side"] = {n: block.own(x, n) for n, x in outs["side"].items()}
+      specs["tables"] = [block.sum(x) for x in outs["tables"]]
+    run = pl.pallas_call(
+      body,
+      outs,
+      grid=(own, work.H, work.B),
+      in_specs=[
+        block.flags(seen_Bnn),
+        jax.tree.map(block.table, tables),
+        layout.by_name(block.queries, queries),
+        layout.by_name(block.keys, keys),
+      ],
+      out_specs=specs,
+      interpret=self.interpret,
+      compiler_params=plgpu.CompilerParams(num_warps=4, num_stages=1),
+      cost_estimate=layout.cost(work, products, (tables, queries, keys), outs),
+    )
+    return run(seen_Bnn, tables, queries, keys)
+
+
+class Blocks:
+  """Which part of each array a program reads: its own block, and all of the others."""
+
+  def __init__(self, work, by_keys):
+    self.work, self.by_keys = work, by_keys
+
+  def queries(self, x, name):
+    return self._spec(x, 2, None if self.by_keys else self.work.tile.L)
+
+  def keys(self, x, name):
+    axis = 3 if layout.is_row(name) else 2
+    return self._spec(x, axis, self.work.tile.M if self.by_keys else None)
+
+  def own(self, x, name):
+    return self.keys(x, name) if self.by_keys else self.queries(x, name)
+
+  def flags(self, x):
+    rows = x.shape[0] > 1
+    return pl.BlockSpec((None, None, x.shape[2]), lambda n, h, b: (b * rows, n, 0))
+
+  def table(self, x):
+    zeros = (0,) * (len(x.shape) - 1)
+    return pl.BlockSpec((None, *x.shape[1:]), lambda n, h, b: (h, *zeros))
+
+  def sum(self, x):
+    zeros = (0,) * (len(x.shape) - 3)
+    return pl.BlockSpec(
+      (None, None, None, *x.shape[3:]), lambda n, h, b: (b, h, n, *zeros)
+    )
+
+  def _spec(self, x, axis, size):
+    block = [None, None, *x.shape[2:]]
+    block[axis] = size or x.shape[axis]
+
+    def index(n, h, b):
+      place = [b if x.shape[0] > 1 else 0, h * x.shape[1] // self.work.H, 0, 0]
+      place[axis] = n if size else 0
+      return tuple(place)
+
+    return pl.BlockSpec(tuple(block), index)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class View:
+  """A part of a reference; Triton takes one index at a time."""
+
+  ref: object
+  part: tuple
+
+  def __getitem__(self, index):
+    if index is Ellipsis:
+      return self.ref[self.part]
+    index = index if isinstance(index, tuple) else (index, slice(None))
+    both = zip(self.part, index, strict=True)
+    return self.ref[tuple(all if isinstance(n, slice) else n for all, n in both)]
+
+
+def _cut(refs, n, size, are_keys):
+  """Returns the n-th block of queries, or of keys."""
+  places, rest = pl.ds(n * size, size), slice(None)
+  is_row = lambda name: are_keys and layout.is_row(name)
+  part = lambda name: (rest, places) if is_row(name) else (places, rest)
+  parts = {name: View(x, part(name)) for name, x in refs.items() if name != "data"}
+  return parts | {"data": {}}
+
+
+def _longer(table):
+  """Pads the last axis of a table: Triton takes powers of two."""
+  N = table.shape[-1]
+  pads = [(0, 0)] * (table.ndim - 1) + [(0, 2 ** (N - 1).bit_length() - N)]
+  return jnp.pad(table, pads)

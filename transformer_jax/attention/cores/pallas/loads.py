@@ -1,0 +1,116 @@
+"""A tile as a kernel reads it from references, and gradients as it adds them up."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from transformer_jax.attention.cores.pallas import layout
+from transformer_jax.attention.cores.pallas.flash import Grads, Kept, dot
+from transformer_jax.attention.cores.pallas.score_terms import Given
+
+Tree = Any
+
+
+class Tile:
+  """One tile of one head, from references to its queries and keys.
+
+  base   distance of the first query from the first key, by places in the text
+  """
+
+  def __init__(self, work, rule, queries: Tree, keys: Tree, base, room=None):
+    self.work, self.program = work, work.program
+    self.queries, self.keys = queries, keys
+    q_at, q_data = _tokens(queries, work.own_data[0], column=True)
+    k_at, k_data = _tokens(keys, work.own_data[1], column=False)
+    self.q_LK, self.k_MK = queries["q"][...], keys["k"][...]
+    self.given = Given(
+      None,
+      self.q_LK.astype(jnp.float32),
+      self.k_MK.astype(jnp.float32),
+      q_at.pos_BL[0],
+      k_at.pos_BL[0],
+      base,
+      rule.seen(q_at, k_at)[0],
+      q_data,
+      k_data,
+      lambda rows: queries["pos"][rows, 0],
+      room,
+    )
+    self.run_on = self._runs_on() if self.program.bands else None
+
+  def scores(self, tables: Tree) -> tuple[jax.Array, jax.Array]:
+    """Returns s_LM and which of them count, seen_LM."""
+    dot_LM = dot(self.q_LK, self.k_MK, 1, 1)
+    given = self.program.masked(tables, self.given)
+    s_LM = self.program.scores(tables, given, dot_LM, self.run_on)[-1]
+    return s_LM, given.seen_LM
+
+  def mixture(self, tables: Tree, w_LM: jax.Array) -> jax.Array:
+    v_ME = self.keys["v"][...]
+    return self.program.mixture(tables, self.given, w_LM, v_ME, self.run_on)
+
+  def backward(self, tables: Tree) -> Grads:
+    rows = (self.queries[name][...] for name in ("d_out", "lse", "share"))
+    kept = Kept(self.q_LK, self.k_MK, self.keys["v"][...], *rows)
+    return self.program.backward(tables, self.given, kept, self.run_on)
+
+  def _runs_on(self):
+    """Says whether distances of positions are those of places, where seen."""
+    given, (L, M) = self.given, (self.work.tile.L, self.work.tile.M)
+    place_LM = jax.lax.broadcasted_iota(jnp.int32, (L, M), 0) + given.base
+    place_LM -= jax.lax.broadcasted_iota(jnp.int32, (L, M), 1)
+    off_LM = given.pos_L[:, None] - given.pos_M[None, :] != place_LM
+    return jnp.logical_not(jnp.any(given.seen_LM & off_LM))
+
+
+def _tokens(refs, own_data, column):
+  ints, pos = refs["ints"], refs["pos"]
+  columns = [ints[:, n] if column else ints[n] for n in range(3)]
+  data = {}
+  for name, like in own_data.items():
+    if name not in refs["data"]:
+      data[name] = jnp.zeros(like.shape, like.dtype)
+    elif layout.narrow(name):
+      data[name] = refs["data"][name][:, 0] if column else refs["data"][name][0]
+    else:
+      data[name] = refs["data"][name][...].reshape(like.shape)
+  return layout.coords_of(columns, pos[:, 0] if column else pos[0]), data
+
+
+def read_tables(work, refs: Tree) -> Tree:
+  """Returns tables of one head, in the shapes that hooks gave them."""
+
+  def read(like, ref):
+    if not like.shape:
+      return ref[0, 0]
+    return ref[0] if len(like.shape) == 1 else ref[...]
+
+  return jax.tree.map(read, work.tables, refs)
+
+
+def trained(work, tables: Tree) -> Tree:
+  """Returns the tables that have a gradient from the tiles; None in place of others."""
+  without = ("extra", "mask")
+  floating = lambda x: x if jnp.issubdtype(x.dtype, jnp.floating) else None
+  return {n: jax.tree.map(floating, x) for n, x in tables.items() if n not in without}
+
+
+def add_tables(outs: list, d_tables: Tree) -> None:
+  """Adds gradients of tables to references, leaf by leaf."""
+  for out, d in zip(outs, jax.tree.leaves(d_tables), strict=True):
+    out[...] += jnp.reshape(d, out.shape) if d.ndim else jnp.full(out.shape, d)
+
+
+def moving(data: Tree) -> list[str]:
+  """Returns names of token data that have a gradient."""
+  return [n for n, x in data.items() if jnp.issubdtype(x.dtype, jnp.floating)]
+
+
+def add_data(outs: dict, grads: dict, column: bool) -> None:
+  """Adds gradients of token data to references."""
+  for name, out in outs.items():
+    d = grads[name]
+    if layout.narrow(name):
+      d = d[:, None] if column else d[None, :]
+    out[...] += d.reshape(out.shape)

@@ -1,0 +1,273 @@
+"""Attention in one kernel for TPUs, forward and backward.
+
+Dao et al., 2022, https://arxiv.org/abs/2205.14135, written in Pallas. The score of a
+tile is what the encoding's own hooks say: learned biases of any kind get their exact
+gradients, and no array of [L, M] is ever made. Off a TPU the same program is
+interpreted, which is slow and serves tests.
+"""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import tpu as pltpu
+
+from transformer_jax.attention.cores.base import PLAIN, Core, cores, require
+from transformer_jax.attention.cores.pallas import call, layout, loads
+from transformer_jax.attention.cores.pallas.flash import finish, grow
+from transformer_jax.attention.cores.sharding import on_each_device
+from transformer_jax.attention.variants.bound import MASKED, Rule
+
+LEAST = 16, 128  # rows and columns of a tile that a TPU takes
+FAST = 48 * 2**20  # bytes of fast memory for a tile; v5p has 64 MiB, others have more
+shape = jax.ShapeDtypeStruct
+
+
+@cores.register("pallas_tpu")
+@dataclasses.dataclass(frozen=True)
+class PallasTPU(Core):
+  """Visits tiles in fast memory and skips those in which nothing is seen.
+
+  block       queries and keys in a tile, a power of two; on a TPU at least 128. None:
+              128 where an encoding does more than add a bias, else 256
+  interpret   run the kernel as ordinary JAX; None: wherever there is no TPU
+  """
+
+  block: int | None = None
+  interpret: bool | None = None
+
+  @on_each_device
+  def __call__(
+    self,
+    q_BLHK,
+    k_BMGK,
+    v_BMGE,
+    q_at,
+    k_at,
+    position,
+    scale=None,
+    rule=PLAIN,
+    drop=None,
+  ):
+    require(self, position, rule, drop)
+    off = jax.default_backend() != "tpu" if self.interpret is None else self.interpret
+    least = (1, 1) if off else LEAST
+    more = any(map(position.encoding.overrides, ("score", "values")))
+    block = self.block or (128 if more else 256)
+    args = q_BLHK, k_BMGK, v_BMGE, q_at, k_at, position, scale, rule
+    return call.call(Backend(off, rule), block, least, *args)
+
+  def refusal(self, encoding, variant=PLAIN.variant, drop=False):
+    return call.refusal("pallas_tpu", encoding, variant, drop)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Backend:
+  """Goes over the grid of tiles: for outputs, for queries and for keys."""
+
+  interpret: bool
+  rule: Rule
+  room = True
+
+  def forward(self, work, tables, queries, keys, where):
+    """Returns out_BHLE, in the type of the values, and lse_BHL1."""
+    grid, size = Grid(work, where, by_keys=False), work.tile
+
+    def kernel(tile, values, outs, state):
+      top, total, sums = state
+
+      def start():
+        top[...] = jnp.full(top.shape, values["extra"] if work.extra else MASKED)
+        total[...] = jnp.full(total.shape, 1.0 if work.extra else 0.0)
+        sums[...] = jnp.zeros(sums.shape, sums.dtype)
+
+      def visit():
+        tile_ = tile()
+        mixture = functools.partial(tile_.mixture, values)
+        now = top[...], total[...], sums[...]
+        now = grow(now, *tile_.scores(values), mixture)
+        top[...], total[...], sums[...] = now
+
+      def end():
+        out_LE, lse_L1 = finish((top[...], total[...], sums[...]))
+        outs["out"][...] = out_LE.astype(outs["out"].dtype)
+        outs["lse"][...] = lse_L1
+
+      return start, visit, end
+
+    row = (work.B, work.H, work.L)
+    outs = {
+      "out": shape((*row, size.E), keys["v"].dtype),
+      "lse": shape((*row, 1), jnp.float32),
+    }
+    scratch = [pltpu.VMEM((size.L, n), jnp.float32) for n in (1, 1, size.E)]
+    outs = self._run(kernel, grid, (tables, queries, keys), outs, scratch, products=2)
+    return outs["out"], outs["lse"]
+
+  def backward(self, work, tables, queries, keys, where):
+    """Returns gradients of tables, queries and keys, as trees like theirs."""
+    args = tables, queries, keys
+    by_query = self._sweep(work, args, where, by_keys=False)
+    by_key = self._sweep(work, args, where, by_keys=True)
+    d_queries = {"q": by_query["q"], "data": _filled(queries, by_query)}
+    d_keys = {"k": by_key["k"], "v": by_key["v"], "data": _filled(keys, by_key)}
+    leaves, treedef = jax.tree.flatten(loads.trained(work, tables))
+    assert len(leaves) == len(by_key["tables"])
+    d_tables = jax.tree.unflatten(treedef, by_key["tables"])
+    return d_tables, d_queries, d_keys
+
+  def _sweep(self, work, args, where, by_keys):
+    tables, queries, keys = args
+    grid, f32 = Grid(work, where, by_keys), jnp.float32
+    side = keys if by_keys else queries
+    heads = lambda x: shape((work.B, work.H, *x.shape[2:]), f32)
+    outs = {"data": {n: heads(side["data"][n]) for n in loads.moving(side["data"])}}
+    for name in ("k", "v") if by_keys else ("q",):
+      outs[name] = heads(side[name])
+    trained = jax.tree.leaves(loads.trained(work, tables)) if by_keys else []
+    outs["tables"] = [shape(x.shape, f32) for x in trained]
+
+    def kernel(tile, values, outs, state):
+      arrays = {name: x for name, x in outs.items() if name != "tables"}
+
+      def visit():
+        d = tile().backward(values)
+        if not by_keys:
+          outs["q"][...] += d.q_LK
+          loads.add_data(outs["data"], d.q_data, column=True)
+          return
+        outs["k"][...] += d.k_MK
+        outs["v"][...] += d.v_ME
+        loads.add_data(outs["data"], d.k_data, column=False)
+        loads.add_tables(outs["tables"], d.tables)
+
+      return lambda: _clear(arrays), visit, lambda: None
+
+    return self._run(kernel, grid, args, outs, [], products=4 if by_keys else 3)
+
+  def _run(self, kernel, grid, args, outs, scratch, products):
+    work, (tables, queries, keys) = grid.work, args
+    room = [pltpu.VMEM((work.tile.L, work.tile.M), jnp.float32)] * work.program.room
+
+    def body(fetch, shift, tables, queries, keys, outs, *memory):
+      state, room = memory[: len(scratch)], memory[len(scratch) :]
+      values = loads.read_tables(work, tables)
+      ids = tuple(pl.program_id(axis) for axis in range(4))
+      base = grid.base(ids, shift)
+      tile = lambda: loads.Tile(work, self.rule, queries, keys, base, *room)
+      start, visit, end = kernel(tile, values, outs, state)
+      first = ids[3] == 0
+      pl.when(first)(start)
+      pl.when(first & (ids[1] == 0) & (ids[2] == 0))(lambda: _clear(outs.get("tables")))
+      pl.when(grid.needed(ids, fetch))(visit)
+      pl.when(ids[3] == grid.sizes[3] - 1)(end)
+
+    own = grid.keys if grid.by_keys else grid.queries
+    specs = {n: own(x, n) for n, x in outs.items() if n not in ("data", "tables")}
+    if "data" in outs:
+      specs["data"] = {n: own(x, n) for n, x in outs["data"].items()}
+      specs["tables"] = [grid.table(x) for x in outs["tables"]]
+    again = ((queries, keys)[not grid.by_keys], grid.sizes[2])
+    spec = pltpu.PrefetchScalarGridSpec(
+      num_scalar_prefetch=2,
+      grid=grid.sizes,
+      in_specs=[
+        jax.tree.map(grid.table, tables),
+        layout.by_name(grid.queries, queries),
+        layout.by_name(grid.keys, keys),
+      ],
+      out_specs=specs,
+      scratch_shapes=[*scratch, *room],
+    )
+    run = pl.pallas_call(
+      body,
+      outs,
+      grid_spec=spec,
+      interpret=self.interpret,
+      compiler_params=pltpu.CompilerParams(
+        dimension_semantics=grid.semantics, vmem_limit_bytes=FAST
+      ),
+      cost_estimate=layout.cost(work, products, args, outs, again),
+    )
+    return run(grid.fetch, grid.shift, *args)
+
+
+class Grid:
+  """The order in which tiles are visited, and which block each step reads.
+
+  By queries: rows of tiles one after the other. By keys: columns, head after head, so
+  that gradients of a head's tables stay in fast memory.
+  """
+
+  def __init__(self, work, where, by_keys: bool):
+    self.work, self.by_keys = work, by_keys
+    rows, columns = work.L // work.tile.L, work.M // work.tile.M
+    self.sizes = (work.B, work.H, rows, columns)
+    self.semantics = ("parallel", "parallel", "parallel", "arbitrary")
+    seen_Bnn = where["seen_Bnn"]
+    if by_keys:
+      self.sizes = (work.H, work.B, columns, rows)
+      self.semantics = ("parallel", "arbitrary", "arbitrary", "arbitrary")
+      seen_Bnn = jnp.swapaxes(seen_Bnn, 1, 2)
+    self.shared = seen_Bnn.shape[0] == 1
+    self.fetch, self.shift = layout.to_fetch(seen_Bnn).reshape(-1), where["shift_B"]
+
+  def needed(self, ids, fetch):
+    return fetch[self._entry(*ids)] == ids[3]
+
+  def base(self, ids, shift):
+    """Returns the distance of a tile's first query from its first key, by places."""
+    b, _, i, j = self._turned(*ids)
+    own = shift[0 if shift.shape[0] == 1 else b]
+    return i * self.work.tile.L - j * self.work.tile.M + own
+
+  def queries(self, x, name):
+    return self._spec(x, 2, self.work.tile.L, lambda b, h, i, j: i)
+
+  def keys(self, x, name):
+    return self._spec(
+      x, 3 if layout.is_row(name) else 2, self.work.tile.M, lambda b, h, i, j: j
+    )
+
+  def table(self, x):
+    zeros = (0,) * (len(x.shape) - 1)
+    head = lambda *ids: (self._turned(*ids[:4])[1], *zeros)
+    return pl.BlockSpec((None, *x.shape[1:]), head)
+
+  def _spec(self, x, axis, size, number):
+    block = [None, None, *x.shape[2:]]
+    block[axis] = size
+
+    def index(*ids):
+      *ids, fetch, _ = ids
+      b, h, i, j = self._turned(*ids[:3], fetch[self._entry(*ids)])
+      place = [0, 0, 0, 0]
+      place[0] = b if x.shape[0] > 1 else 0
+      place[1] = jax.lax.div(h * x.shape[1], self.work.H)
+      place[axis] = number(b, h, i, j)
+      return tuple(place)
+
+    return pl.BlockSpec(tuple(block), index)
+
+  def _turned(self, *ids):
+    """Returns batch row, head, row and column of tiles."""
+    if not self.by_keys:
+      return ids
+    h, b, j, i = ids
+    return b, h, i, j
+
+  def _entry(self, *ids):
+    b = 0 if self.shared else ids[1 if self.by_keys else 0]
+    return (b * self.sizes[2] + ids[2]) * self.sizes[3] + ids[3]
+
+
+def _filled(side, grads):
+  """Returns gradients of token data, None for what has none."""
+  return {n: grads["data"].get(n) for n in side["data"]}
+
+
+def _clear(refs):
+  for ref in jax.tree.leaves(refs):
+    ref[...] = jnp.zeros(ref.shape, ref.dtype)

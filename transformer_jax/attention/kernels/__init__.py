@@ -1,1 +1,0 @@
-"""What the kernels for TPUs and GPUs share."""

@@ -1,0 +1,128 @@
+"""A variant with its parameters: one-head hooks lifted to batches and heads."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from transformer_jax.attention.projections import Arrays
+from transformer_jax.attention.variants.base import Variant
+from transformer_jax.axes import axes_of
+from transformer_jax.positions import Bound, Coords
+
+MASKED = -1e30  # below any score, yet finite: an empty row must not make NaN
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Rule:
+  """An attention variant together with its parameters; a pytree of arrays."""
+
+  variant: Variant = dataclasses.field(metadata={"static": True})
+  params: Arrays = dataclasses.field(default_factory=dict)
+
+  def dot(
+    self, q_BLHK: jax.Array, k_BMHK: jax.Array, scale: float | jax.Array
+  ) -> jax.Array:
+    """Returns scores s_BHLM, float32; `scale` is a number or scale_H."""
+    if self.variant.overrides("features"):
+      features = self.variant.features(self.params, q_BLHK, k_BMHK, scale)
+      return jnp.einsum("BLHN,BMHN->BHLM", *features)
+    if not self.variant.overrides("dot"):
+      s_BHLM = jnp.einsum(
+        "BLHK,BMHK->BHLM", q_BLHK, k_BMHK, preferred_element_type=jnp.float32
+      )
+      return s_BHLM * (scale[:, None, None] if jnp.ndim(scale) else scale)
+    axis = 0 if jnp.ndim(scale) else None
+    heads = jax.vmap(self.variant.dot, (self.head_axes, 1, 1, axis))
+    batch = jax.vmap(heads, (None, 0, 0, None))
+    return batch(self.params, q_BLHK, k_BMHK, scale)
+
+  def logits(self, s_BHLM: jax.Array) -> jax.Array:
+    """Changes each score, before the mask."""
+    if not self.variant.overrides("logits"):
+      return s_BHLM
+    return self.by_head(self.variant.logits, s_BHLM)
+
+  def seen(self, q_at: Coords, k_at: Coords) -> jax.Array:
+    """Returns which keys each query may look at, [B, L, M]; B is 1 where shared."""
+    return visible(q_at, k_at) & self.variant.seen(q_at, k_at)
+
+  def extra(self) -> jax.Array | None:
+    """Returns the logit_H that joins each head's softmax with value zero, or None."""
+    return self.variant.extra(self.params)
+
+  def attends(self, position: Bound, q_at: Coords, k_at: Coords) -> jax.Array:
+    """Returns `seen`, or which keys each head attends to, [B, H, L, M].
+
+    The latter where the encoding masks by head.
+    """
+    seen_BLM = self.seen(q_at, k_at)
+    if position.encoding.mask is None:
+      return seen_BLM
+    return seen_BLM[:, None] & position.mask(q_at.pos_BL, k_at.pos_BL)
+
+  def pointwise(self, s_BHLM: jax.Array, keys_BL: jax.Array) -> jax.Array:
+    """Returns weights that read one score each, before the mask.
+
+    keys_BL: or keys_BHL
+    """
+    keys_BHL1 = jnp.maximum(keys_BL, 1).astype(jnp.float32)[..., None]
+    keys_BHL1 = keys_BHL1 if keys_BL.ndim == 3 else keys_BHL1[:, None]
+    keys_BHL1 = jnp.broadcast_to(keys_BHL1, (*s_BHLM.shape[:3], 1))
+    return self.by_head(self.variant.pointwise, s_BHLM, keys_BHL1)
+
+  def weigh(self, s_BHLM: jax.Array, seen_BLM: jax.Array) -> jax.Array:
+    """Returns the weights of whole rows: the definition; seen_BLM or seen_BHLM."""
+    seen_B1LM, variant = by_heads(seen_BLM), self.variant
+    if variant.overrides("weigh"):
+      return variant.weigh(self.params, s_BHLM, seen_B1LM)
+    if variant.overrides("pointwise"):
+      weights_BHLM = self.pointwise(s_BHLM, jnp.sum(seen_BLM, axis=-1))
+      return jnp.where(seen_B1LM, weights_BHLM, 0.0)
+    return softmax(s_BHLM, seen_B1LM, self.extra())
+
+  def by_head(self, function: Any, s_BHLM: jax.Array, *rows: jax.Array) -> jax.Array:
+    """Maps a function of (params, s_LM, ...) over heads and batch."""
+    heads = jax.vmap(function, (self.head_axes, 0, *(0 for _ in rows)))
+    batch = jax.vmap(heads, (None, 0, *(0 for _ in rows)))
+    return batch(self.params, s_BHLM, *rows)
+
+  @property
+  def head_axes(self) -> dict[str, int | None]:
+    """Maps each parameter to 0 if it has a slice for each head, else to None."""
+    return {n: 0 if axes_of(n).startswith("H") else None for n in self.params}
+
+
+PLAIN = Rule(Variant())
+
+
+def by_heads(seen_BLM: jax.Array) -> jax.Array:
+  """Returns seen_BHLM as it is, and seen_BLM with an axis of heads."""
+  return seen_BLM if seen_BLM.ndim == 4 else seen_BLM[:, None]
+
+
+def visible(q_at: Coords, k_at: Coords) -> jax.Array:
+  """Returns which keys each query may look at, [B, L, M]; B is 1 where shared.
+
+  Order decides, never the position: coupled and randomized positions are not monotone.
+  """
+  same_BLM = q_at.segment_BL[:, :, None] == k_at.segment_BL[:, None, :]
+  early_BLM = k_at.order_BL[:, None, :] <= q_at.sees_BL[:, :, None]
+  return same_BLM & early_BLM & k_at.real_BL[:, None, :]
+
+
+def softmax(
+  s_BHLM: jax.Array, seen_B1LM: jax.Array, extra_H: jax.Array | None = None
+) -> jax.Array:
+  """Returns weights over the keys that are seen; a row that sees none is zero."""
+  s_BHLM = jnp.where(seen_B1LM, s_BHLM, MASKED)
+  if extra_H is None:
+    w_BHLM = jax.nn.softmax(s_BHLM, axis=-1)
+  else:
+    shape = (*s_BHLM.shape[:-1], 1)
+    extra_BHL1 = jnp.broadcast_to(extra_H[:, None, None], shape).astype(s_BHLM.dtype)
+    both = jnp.concatenate([s_BHLM, extra_BHL1], axis=-1)
+    w_BHLM = jax.nn.softmax(both, axis=-1)[..., :-1]
+  return w_BHLM * jnp.any(seen_B1LM, axis=-1, keepdims=True)

@@ -1,0 +1,36 @@
+"""What patterns of sparse attention share: tokens that do not see all others."""
+
+import dataclasses
+
+import jax
+
+from transformer_jax.attention.variants.base import Variant
+from transformer_jax.spec import SpecError
+
+
+@dataclasses.dataclass(frozen=True)
+class Pattern(Variant):
+  """Narrows who sees whom by how far apart, and where, tokens are in their text.
+
+  Places are counted in tokens of the text from 0, whatever positions they have, so
+  packing, padding and caches change nothing. Between two texts there is no pattern.
+  """
+
+  def __post_init__(self):
+    for field in dataclasses.fields(self):
+      least, value = field.metadata.get("least", 1), getattr(self, field.name)
+      if not isinstance(value, int) or value < least:
+        raise SpecError(
+          f"{self.name}: {field.name} is {value!r}; write a whole number, {least} or"
+          " more"
+        )
+
+  def meet(self, i_BL1: jax.Array, j_B1M: jax.Array) -> jax.Array:
+    """Says whether the tokens at i may look at those at j, as far as the mask goes."""
+    raise NotImplementedError
+
+  def seen(self, q_at, k_at):
+    return self.meet(q_at.order_BL[:, :, None], k_at.order_BL[:, None, :])
+
+  def cross(self):
+    return Variant()

@@ -1,0 +1,1 @@
+"""Readers of files and data sets: labelled text, bitext, CoNLL, images, TFDS."""

@@ -1,0 +1,200 @@
+"""Labelled text: examples from files and TFDS data, and how they are split. No JAX."""
+
+import collections
+import dataclasses
+import hashlib
+import pathlib
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, ClassVar
+
+from transformer_jax.data import files
+from transformer_jax.data.base import note
+from transformer_jax.data.files import SPLITS, DataError
+from transformer_jax.data.readers import bitext, tfds
+from transformer_jax.data.readers.bitext import STEMS, TFDS
+from transformer_jax.data.readers.columns import Say
+
+# Takes a file, and what shall be told what the reader made of its first line.
+Reader = Callable[[pathlib.Path, Say], Iterable["Example"]]
+Splits = dict[str, list["Example"]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Example:
+  """A text in parts, each with a label: one part, or the words of a sentence.
+
+  where      the file and the line, for messages
+  document   what it belongs to, or "": a document is never split
+  second     a text that follows, without a label of its own: of a pair
+  """
+
+  parts: tuple[str, ...]
+  labels: tuple[str, ...]
+  where: str
+  document: str = ""
+  second: tuple[str, ...] = ()
+
+  @property
+  def texts(self) -> tuple[str, ...]:
+    """All that can be read."""
+    return *self.parts, *self.second
+
+
+class Form:
+  """How one kind of labelled text is written.
+
+  wanted   what a TFDS data set must be, for messages
+  also     its features that may lack
+  """
+
+  wanted: ClassVar[str]
+  also: ClassVar[tuple[str, ...]] = ("document",)
+
+  @property
+  def features(self) -> tuple[str, ...]:
+    """Returns the features that a TFDS data set must have."""
+    raise NotImplementedError
+
+  def record(self, record: dict[str, Any], where: str) -> Iterator[Example]:
+    """Yields the examples of a TFDS record."""
+    raise NotImplementedError
+
+  @property
+  def readers(self) -> dict[str, Reader]:
+    """Returns what reads a file of each suffix; "" is any other."""
+    raise NotImplementedError
+
+  def folder(self, path: pathlib.Path, say: Say) -> Iterator[Example]:
+    """Yields the examples of a folder without files called train."""
+    raise NotImplementedError
+
+  def file(self, path: pathlib.Path, say: Say) -> list[Example]:
+    """Returns the examples of one file, packed by gzip or not. Raises DataError.
+
+    say   takes a sentence about the file that a user should read
+    """
+    readers = self.readers
+    reader = readers.get(files.suffix(path), readers.get(""))
+    if reader is None:
+      raise DataError(
+        f"'{path}' is no file of examples; name one that ends in {' or '.join(readers)}"
+      )
+    return list(reader(path, say))
+
+
+def read(
+  source: str,
+  form: Form,
+  splits: tuple[str, ...],
+  data_dir: str | None = None,
+  limit: int | None = None,
+) -> tuple[Splits, dict[str, Any]]:
+  """Returns the examples of each split that can be used, and facts to record.
+
+  source  'tfds:NAME'; a file; a folder with files called train, validation and test,
+          or with what the form makes of a folder
+  limit   the most examples kept of each split
+
+  One that lacks a text is counted, not used. Raises DataError for anything worse.
+  """
+  if source.startswith(TFDS):
+    found, facts = _records(source.removeprefix(TFDS), form, splits, data_dir)
+  else:
+    notes: list[str] = []
+    path = pathlib.Path(source).expanduser()
+    found, facts = _files(path, form, splits, notes.append)
+    note(facts, *notes)
+  whole = lambda x: "".join(x.parts) and all(x.second)
+  kept = {split: [*filter(whole, found[split])] for split in splits}
+  facts["left_out"] = {
+    split: bitext.left_out(found[split], kept[split], "empty") for split in splits
+  }
+  kept = {split: kept[split][:limit] for split in splits}
+  for split in splits:
+    if not kept[split]:
+      raise DataError(
+        f"the {split} split of '{source}' holds no example; give more text"
+      )
+  facts["fingerprint"] = fingerprint(x for split in splits for x in kept[split])
+  return kept, {"source": source, **facts}
+
+
+def fingerprint(examples: Iterable[Example]) -> str:
+  """Returns the SHA-256 of all examples, in order."""
+  digest = hashlib.sha256()
+  for example in examples:
+    digest.update("\0".join((*example.texts, *example.labels, "")).encode())
+  return digest.hexdigest()
+
+
+def text(value: Any, what: str, where: str) -> str:
+  """Returns a field of a file; a whole number is a name too. Raises DataError."""
+  if isinstance(value, bool) or not isinstance(value, (str, int)):
+    raise DataError(f"{where} has no text '{what}'; write it on every line")
+  return str(value)
+
+
+def label(value: str, where: str) -> str:
+  """Returns a label. Raises DataError when it is empty."""
+  if not value.strip():
+    raise DataError(f"{where} has an empty label; write one, or leave out the line")
+  return value.strip()
+
+
+def _records(
+  name: str, form: Form, splits: tuple[str, ...], data_dir: str | None
+) -> tuple[Splits, dict[str, Any]]:
+  features = form.features, form.wanted
+  records, facts = tfds.read_records(name, *features, splits, data_dir, form.also)
+  found = {
+    split: [
+      example
+      for n, record in enumerate(records[split])
+      for example in form.record(record, f"tfds:{name} {split} record {n}")
+    ]
+    for split in splits
+  }
+  return found, facts
+
+
+def _files(
+  path: pathlib.Path, form: Form, splits: tuple[str, ...], say: Say
+) -> tuple[Splits, dict[str, Any]]:
+  if path.is_file():
+    return _cut(form.file(path, say))
+  if not path.is_dir():
+    raise DataError(
+      f"there is no file or folder '{path}' in {pathlib.Path.cwd()}; check the path, or"
+      " write 'tfds:NAME'"
+    )
+  there = {split: _find(path, split, form) for split in SPLITS}
+  if there["train"] is None:
+    return _cut(form.folder(path, say))
+  if there["validation"] is None and there["test"] is None:
+    return _cut(form.file(there["train"], say))
+  missing = [split for split in splits if there[split] is None]
+  if missing:
+    name = missing[0] + files.suffix(there["train"])
+    raise DataError(
+      f"folder '{path}' holds no {missing[0]} file; add {name}, or score the split that"
+      " is there with split='...'"
+    )
+  return {x: form.file(there[x], say) for x in splits}, {"split": "by file name"}
+
+
+def _find(folder: pathlib.Path, split: str, form: Form) -> pathlib.Path | None:
+  """Returns the file of a split, or None."""
+  plain = [stem + suffix for stem in STEMS[split] for suffix in form.readers if suffix]
+  names = [name + packed for name in plain for packed in ("", files.GZIP)]
+  return next((folder / name for name in names if (folder / name).is_file()), None)
+
+
+def _cut(examples: Iterable[Example]) -> tuple[Splits, dict[str, Any]]:
+  """Splits by a hash of the document or, where there is none, of the text.
+
+  Equal texts are in one split, and files that are sorted by label do no harm.
+  """
+  found = collections.defaultdict(list)
+  for example in examples:
+    found[files.split_of(example.document or "\0".join(example.texts))].append(example)
+  return {split: found[split] for split in SPLITS}, {"split": "by document or text"}

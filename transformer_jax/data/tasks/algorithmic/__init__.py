@@ -1,0 +1,1 @@
+"""Algorithmic tasks, one file each, generated on the device from a key."""

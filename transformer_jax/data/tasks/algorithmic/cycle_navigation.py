@@ -1,0 +1,30 @@
+"""Cycle navigation. Delétang et al., 2022. https://arxiv.org/abs/2207.02098"""
+
+import dataclasses
+from typing import ClassVar
+
+import jax.numpy as jnp
+
+from transformer_jax.data.base import tasks
+from transformer_jax.data.tasks.algorithmic.base import Strings, below
+
+
+@tasks.register("cycle_navigation")
+@dataclasses.dataclass(frozen=True)
+class CycleNavigation(Strings):
+  """Tells where a walk on a circle of five places ends. Chance: 20 %.
+
+  It starts at place 0; symbols 0, 1, 2 are a step back, none, a step forward. The
+  length counts them.
+  """
+
+  symbols: ClassVar[int] = 5
+  stops: ClassVar[bool] = False
+
+  def sizes(self, length):
+    return length, 1
+
+  def strings(self, random_N, length, longest):
+    symbol_L = below(3, random_N)
+    step_L = jnp.where(jnp.arange(longest) < length, symbol_L - 1, 0)
+    return symbol_L, jnp.sum(step_L)[None] % 5

@@ -1,0 +1,27 @@
+"""Even pairs. Delétang et al., 2022. https://arxiv.org/abs/2207.02098"""
+
+import dataclasses
+from typing import ClassVar
+
+from transformer_jax.data.base import tasks
+from transformer_jax.data.tasks.algorithmic.base import Strings, below
+
+
+@tasks.register("even_pairs")
+@dataclasses.dataclass(frozen=True)
+class EvenPairs(Strings):
+  """Answers 1 when the pairs 01 and 10 are odd in number, else 0. Chance: 50 %.
+
+  That is so when the string ends in another bit than it starts with. The length counts
+  the bits.
+  """
+
+  symbols: ClassVar[int] = 2
+  stops: ClassVar[bool] = False
+
+  def sizes(self, length):
+    return length, 1
+
+  def strings(self, random_N, length, longest):
+    bit_L = below(2, random_N)
+    return bit_L, (bit_L[0] ^ bit_L[length - 1])[None]

@@ -1,0 +1,37 @@
+"""Missing duplicate. Delétang et al., 2022. https://arxiv.org/abs/2207.02098"""
+
+import dataclasses
+from typing import ClassVar
+
+import jax.numpy as jnp
+
+from transformer_jax.data.base import tasks
+from transformer_jax.data.tasks.algorithmic.base import Strings, below
+
+
+@tasks.register("missing_duplicate")
+@dataclasses.dataclass(frozen=True)
+class MissingDuplicate(Strings):
+  """Finds the bit that is missing in a string written twice. Chance: 50 %.
+
+  A 2 stands in its place, and a 3 at the end when the length, which counts all of them,
+  is odd. A prompt of one symbol is 1, and so is its answer.
+  """
+
+  symbols: ClassVar[int] = 4
+  stops: ClassVar[bool] = False
+
+  def sizes(self, length):
+    return length, 1
+
+  def numbers(self, longest):
+    return 1 + longest
+
+  def strings(self, random_N, length, longest):
+    place_L, half = jnp.arange(longest), jnp.maximum(length // 2, 1)
+    twice_L = below(2, random_N[1:])[place_L % half]
+    missing = below(2 * half, random_N[0])
+    prompt_L = jnp.where(place_L == missing, 2, twice_L)
+    prompt_L = jnp.where(place_L == 2 * half, 3, prompt_L)
+    answer_A = jnp.where(length == 1, 1, twice_L[missing % half])[None]
+    return jnp.where(length == 1, 1, prompt_L), answer_A

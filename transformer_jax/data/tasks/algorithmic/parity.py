@@ -1,0 +1,29 @@
+"""Tell whether a bit string has an odd number of ones."""
+
+import dataclasses
+from typing import ClassVar
+
+import jax.numpy as jnp
+
+from transformer_jax.data.base import tasks
+from transformer_jax.data.tasks.algorithmic.base import Strings, below
+
+
+@tasks.register("parity")
+@dataclasses.dataclass(frozen=True)
+class Parity(Strings):
+  """Answers 1 when the ones are odd in number, else 0. The length counts the bits.
+
+  Hahn, 2020: hard for attention at any length. https://arxiv.org/abs/1906.06755
+  """
+
+  symbols: ClassVar[int] = 2
+  stops: ClassVar[bool] = False
+
+  def sizes(self, length):
+    return length, 1
+
+  def strings(self, random_N, length, longest):
+    bit_L = below(2, random_N)
+    odd = jnp.sum(jnp.where(jnp.arange(longest) < length, bit_L, 0)) % 2
+    return bit_L, odd[None]

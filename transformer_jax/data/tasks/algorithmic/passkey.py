@@ -1,0 +1,46 @@
+"""Find a hidden key. Mohtashami and Jaggi, 2023. https://arxiv.org/abs/2305.16300"""
+
+import dataclasses
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from transformer_jax.data.base import tasks
+from transformer_jax.data.tasks.algorithmic.base import Strings, below
+
+
+@tasks.register("passkey")
+@dataclasses.dataclass(frozen=True)
+class Passkey(Strings):
+  """Answers with the digits of a key that is somewhere in other symbols.
+
+  A mark comes before the key. The length counts the symbols around the two, which are
+  random and never digits; in the paper they are four sentences over and over.
+
+  digits    how many the key has
+  fillers   how many symbols there are to hide it in
+  """
+
+  digits: int = 5
+  fillers: int = 16
+  stops: ClassVar[bool] = False
+
+  @property
+  def symbols(self) -> int:
+    """Ten digits, the mark, then the fillers."""
+    return 11 + self.fillers
+
+  def sizes(self, length):
+    return length + 1 + self.digits, self.digits
+
+  def numbers(self, longest):
+    return 1 + self.digits + self.sizes(longest)[0]
+
+  def strings(self, random_N, length, longest):
+    depth = below(length + 1, random_N[0])
+    key_A = below(10, random_N[1 : 1 + self.digits])
+    filler_P = 11 + below(self.fillers, random_N[1 + self.digits :])
+    # The mark and the key are written over fillers, which are as random as any.
+    hidden_K = jnp.append(10, key_A)
+    return jax.lax.dynamic_update_slice(filler_P, hidden_K, (depth,)), key_A

@@ -1,0 +1,37 @@
+"""Evaluate a polynomial. Kazemnejad et al., 2023. https://arxiv.org/abs/2305.19466"""
+
+import dataclasses
+from typing import ClassVar
+
+import jax.numpy as jnp
+
+from transformer_jax.data.base import tasks
+from transformer_jax.data.tasks.algorithmic.base import Strings, below
+
+
+@tasks.register("polynomial")
+@dataclasses.dataclass(frozen=True)
+class Polynomial(Strings):
+  """Answers with a sum of terms c * x**d, modulo 10. The length counts the terms.
+
+  The prompt is x, from -2 to 2, then c, from -3 to 3, and d, from 0 to 3, of each term.
+  A number with its sign is one symbol, and the other signs are left out.
+  """
+
+  symbols: ClassVar[int] = 13  # the numbers from -3 to 9
+  stops: ClassVar[bool] = False
+
+  def sizes(self, length):
+    return 2 * length + 1, 1
+
+  def numbers(self, longest):
+    return 2 * longest + 1
+
+  def strings(self, random_N, length, longest):
+    x = below(5, random_N[0]) - 2
+    random_LT = random_N[1:].reshape(longest, 2)
+    factor_L, degree_L = below(7, random_LT[:, 0]) - 3, below(4, random_LT[:, 1])
+    term_L = jnp.where(jnp.arange(longest) < length, factor_L * x**degree_L, 0)
+    terms_P = jnp.stack([factor_L, degree_L], axis=1).reshape(-1)
+    number = lambda value: value + 3
+    return number(jnp.append(x, terms_P)), number(jnp.sum(term_L)[None] % 10)

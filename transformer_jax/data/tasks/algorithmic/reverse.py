@@ -1,0 +1,63 @@
+"""Reverse a string. Kazemnejad et al., 2023. https://arxiv.org/abs/2305.19466"""
+
+import dataclasses
+
+import jax.numpy as jnp
+
+from transformer_jax.data.base import tasks
+from transformer_jax.data.tasks.algorithmic import token_ids
+from transformer_jax.data.tasks.algorithmic.base import FIRST, Strings, below, from_end
+
+
+@tasks.register("reverse")
+@dataclasses.dataclass(frozen=True)
+class Reverse(Strings):
+  """Writes the prompt from its end to its start. The length counts its symbols.
+
+  With the same key a longer prompt has more symbols on the right, so the answer keeps
+  its last symbols, which `scored` selects.
+
+  times    how often to write it backwards, with a mark between (2: Kazemnejad's mc2x)
+  copied   whether to write it forwards after that, behind a mark (their mcrv)
+  """
+
+  symbols: int = 16
+  scored: int | None = None
+  times: int = 1
+  copied: bool = False
+
+  @property
+  def vocabulary(self) -> int:
+    """The mark between parts is the last token, if there is one."""
+    return FIRST + self.symbols + (self.parts > 1)
+
+  @property
+  def parts(self) -> int:
+    """How many strings the answer is made of."""
+    return self.times + self.copied
+
+  def sizes(self, length):
+    return length, self.parts * (length + 1) - 1
+
+  def strings(self, random_N, length, longest):
+    drawn_L = below(self.symbols, random_N)
+    parts = self._parts(drawn_L, length)
+    return drawn_L, token_ids.joined(parts, length, self.symbols)
+
+  def ids(self, length, longest):
+    """A symbol and its copies have the same id. Cho et al., 2024.
+
+    https://arxiv.org/abs/2405.20671
+    """
+    place_L = 2 + jnp.arange(longest)
+    # A mark is one step before what follows it: past the end where that runs backwards.
+    marks = [length + 2] * self.parts
+    if self.copied:
+      marks[self.times - 1] = 1
+    answer_A = token_ids.joined(self._parts(place_L, length), length, jnp.stack(marks))
+    prompt = place_L, length + 2
+    return {"coupled_BL": token_ids.row(*prompt, answer_A, self.sizes(length))}
+
+  def _parts(self, forwards_L, length):
+    """Returns what the answer is made of, in order."""
+    return [from_end(forwards_L, length)] * self.times + [forwards_L] * self.copied

@@ -1,0 +1,44 @@
+"""Copy what is not blank. Golovneva et al., 2024. https://arxiv.org/abs/2405.18719"""
+
+import dataclasses
+from typing import ClassVar
+
+import jax.numpy as jnp
+
+from transformer_jax.data.base import tasks
+from transformer_jax.data.tasks.algorithmic.base import FIRST, Strings, below
+from transformer_jax.data.tasks.algorithmic.permutation import shuffled
+
+
+@tasks.register("selective_copy")
+@dataclasses.dataclass(frozen=True)
+class SelectiveCopy(Strings):
+  """Writes the prompt without its blanks, which are anywhere. The length counts them.
+
+  The paper keeps 128 symbols, trains on 128 blanks, which is
+  selective_copy(kept=128, fixed=True), and tests on 64 and 256 too.
+
+  kept   how many symbols are not blank
+  """
+
+  symbols: int = 16
+  kept: int = 16
+  stops: ClassVar[bool] = False
+
+  @property
+  def vocabulary(self) -> int:
+    """The blank is the last token."""
+    return FIRST + self.symbols + 1
+
+  def sizes(self, length):
+    return self.kept + length, self.kept
+
+  def numbers(self, longest):
+    return 2 * self.kept + longest
+
+  def strings(self, random_N, length, longest):
+    string_A = below(self.symbols, random_N[: self.kept])
+    place_P = shuffled(random_N[self.kept :], self.kept + length)
+    place_A = jnp.sort(place_P[: self.kept])
+    blank_P = jnp.full(self.kept + longest, self.symbols)
+    return blank_P.at[place_A].set(string_A), string_A

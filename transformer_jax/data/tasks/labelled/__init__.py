@@ -1,0 +1,1 @@
+"""Labelled tasks: classification, tagging, images, sentence pairs."""

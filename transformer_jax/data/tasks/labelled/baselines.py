@@ -1,0 +1,45 @@
+"""What is right without a model: the floors of tasks with labels. No JAX here."""
+
+import collections
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from transformer_jax.data.readers.labelled_text import Example
+
+
+def guesses(train: list[Example], scored: list[Example]) -> dict[str, Any]:
+  """Returns what is right without a model, and labels that are never trained on.
+
+  accuracy   by always guessing the most common label
+  lookup     by guessing the most common label of the same word or text, if it was
+             trained on; both are means over examples, as evaluation reports
+  """
+  of_part = collections.defaultdict(collections.Counter)
+  for example in train:
+    for part, label in zip(example.parts, example.labels, strict=True):
+      of_part[part, *example.second][label] += 1
+  seen = sum(of_part.values(), collections.Counter())
+  usual, known = _common(seen), {part: _common(x) for part, x in of_part.items()}
+  facts = {
+    "label": usual,
+    "accuracy": _share(scored, lambda key: usual),
+    "lookup": _share(scored, lambda key: known.get(key, usual)),
+  }
+  unseen = sorted({x for each in scored for x in each.labels} - seen.keys())
+  return {"guess": facts, "unseen": unseen}
+
+
+def _common(counts: collections.Counter) -> str:
+  """Returns the most common label; of equally common ones the first by spelling."""
+  return min(counts, key=lambda label: (-counts[label], label))
+
+
+def _share(some: list[Example], guess: Callable[[tuple[str, ...]], str]) -> float:
+  """Returns the mean over examples of the share of right guesses."""
+  right = lambda x: [
+    guess((part, *x.second)) == label
+    for part, label in zip(x.parts, x.labels, strict=True)
+  ]
+  return round(float(np.mean([np.mean(right(x)) for x in some])), 4)

@@ -1,0 +1,246 @@
+"""Which of several labels a text or a pair of texts has.
+
+Devlin et al., 2019, section 4. https://arxiv.org/abs/1810.04805
+"""
+
+import dataclasses
+import itertools
+import json
+import pathlib
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+import jax.numpy as jnp
+
+from transformer_jax.data import files
+from transformer_jax.data.base import tasks
+from transformer_jax.data.files import DataError
+from transformer_jax.data.readers import columns, labelled_text
+from transformer_jax.data.readers.bitext import TFDS
+from transformer_jax.data.readers.columns import Columns, Say
+from transformer_jax.data.readers.labelled_text import Example, Form
+from transformer_jax.data.tasks.labelled.base import Labelled
+from transformer_jax.data.tasks.labelled.sentence_pairs import NONE
+
+KINDS = ("encoder", "decoder")
+MANY = 20  # examples from which a label that comes once is remarkable
+# What headers call a text, the first and the second text of a pair, and a label.
+WORDS = {
+  "text": "text sentence question review comment content utterance tweet message body",
+  "pair": "text1 sentence1 question1 premise",
+  "second": "second text2 sentence2 question2 hypothesis",
+  "label": "label labels class category sentiment target tag polarity intent",
+}
+WORDS = {role: frozenset(words.split()) for role, words in WORDS.items()}
+
+
+@tasks.register("classification")
+@dataclasses.dataclass(frozen=True)
+class Classification(Labelled):
+  """Predicts the label of a text: an encoder at its start, a decoder at its end.
+
+  A .tsv file has a text, a tab and a label on each line, and maybe a tab and the
+  document, and a .csv file the same with commas; a header says where the columns are.
+  Lines of a .jsonl file are {"text": "...", "label": "..."}; in a folder of folders
+  each holds .txt files of one label. Any file may be packed, as .tsv.gz. GLUE is read
+  by its names at TFDS: "'tfds:glue/sst2', text='sentence', split='validation'" and
+  "'tfds:glue/mrpc', text='sentence1', second='sentence2', split='validation'", since
+  its tests have no labels (Wang et al., 2019, https://arxiv.org/abs/1804.07461).
+
+  text, label  what the two are called in headers, .jsonl files and TFDS data
+  second       what a second text is called there, which then follows the first in a
+               .tsv file too; '': examples are single texts
+  columns      the names of all columns of a .tsv or .csv file in their order, as in
+               'id,label,text'; '': a header names them, or they are text, second, label
+  lines        texts are cut into pieces of so many lines; 0: whole texts
+  kind         which kind of model reads it: encoder or decoder
+
+  The other arguments are those of `Labelled` in base.py.
+  """
+
+  text: str = "text"
+  label: str = "label"
+  second: str = ""
+  columns: str = ""
+  lines: int = 0
+  kind: str = "encoder"
+
+  whole: ClassVar[bool] = True
+
+  def __post_init__(self):
+    super().__post_init__()
+    if self.kind not in KINDS:
+      raise DataError(
+        f"classification: kind is {self.kind!r}; write encoder or decoder"
+      )
+    if self.lines < 0:
+      raise DataError(f"classification: lines is {self.lines}; write 0 or more")
+    if self.lines and self.second:
+      raise DataError(
+        f"classification: lines={self.lines} would cut the texts of a pair into pieces;"
+        " write lines=0"
+      )
+    columns.named(self.columns, self.form.features)
+    if self.source.startswith(TFDS):
+      columns.check_used(self.columns, self.source)
+
+  @property
+  def form(self):
+    return Texts(self.text, self.label, self.second, self.columns, self.lines)
+
+  @property
+  def pairs(self):
+    return bool(self.second)
+
+  def asked(self, line, where):
+    texts, names = line.split("\t") if self.second else [line], self.form.names
+    if len(texts) != len(names):
+      raise DataError(
+        f"{where} has {len(texts)} of the 2 texts of a pair; write"
+        f" {' TAB '.join(names)}"
+      )
+    text, *second = (x.strip() for x in texts)
+    return Example((text,), (), where, second=tuple(second))
+
+  def answered(self, example, found):
+    return "" if found[0] is None else f"{found[0][0]}\t{found[0][1]:.4f}"
+
+  def targets(self, label_N, places):
+    where_B1 = 0 if self.kind == "encoder" else places.size_B1 + 1
+    return jnp.where(places.place_BL == where_B1, label_N[places.first_B1], NONE)
+
+
+@dataclasses.dataclass(frozen=True)
+class Texts(Form):
+  """Texts, or pairs of texts, with a label."""
+
+  text: str
+  label: str
+  second: str
+  columns: str
+  lines: int
+
+  wanted: ClassVar[str] = (
+    "a data set of texts with labels, or its features: text='...', label='...', and"
+    " second='...' if there are pairs"
+  )
+
+  @property
+  def names(self) -> tuple[str, ...]:
+    """Returns what the one or two texts are called."""
+    return (self.text, self.second) if self.second else (self.text,)
+
+  @property
+  def features(self):
+    return *self.names, self.label
+
+  @property
+  def readers(self):
+    return {".tsv": self._table, ".csv": self._table, ".jsonl": self._jsonl}
+
+  def record(self, record: dict[str, Any], where: str) -> Iterator[Example]:
+    if record[self.label] == NONE:
+      raise DataError(f"{where} has no label; score another split with split='...'")
+    document, texts = str(record.get("document", "")), [record[x] for x in self.names]
+    return self._pieces(texts, str(record[self.label]), where, document)
+
+  def file(self, path: pathlib.Path, say: Say) -> list[Example]:
+    columns.check_used(self.columns, str(path))
+    found = super().file(path, say)
+    if not self.columns:
+      self._check_exchanged(path, found)
+      self._mention_first(found, say)
+    return found
+
+  def folder(self, path: pathlib.Path, say: Say) -> Iterator[Example]:
+    columns.check_used(self.columns, str(path))
+    patterns = ("*/*.txt", f"*/*.txt{files.GZIP}")
+    paths = sorted(each for pattern in patterns for each in path.glob(pattern))
+    if self.second or not paths:
+      raise DataError(
+        f"folder '{path}' holds no train.tsv, train.csv or train.jsonl and, unless"
+        " there are pairs, no folders with .txt files, one folder for each label; put"
+        " some there"
+      )
+    for each in paths:
+      name = each.relative_to(path).as_posix().removesuffix(files.GZIP)
+      text = "\n".join(files.lines(each))
+      yield from self._pieces([text], each.parent.name, f"'{each}'", name)
+
+  @property
+  def _columns(self) -> Columns:
+    """The columns of a table; words of headers count for the usual names alone."""
+    words = {"text": WORDS["pair" if self.second else "text"], "label": WORDS["label"]}
+    words = {name: words[name] for name in {*words} & {*self.features}}
+    if self.second:
+      words[self.second] = WORDS["second"] if self.second == "second" else frozenset()
+    hint = "text='...', label='...' and, for pairs, second='...'"
+    named = columns.named(self.columns, self.features)
+    return Columns(
+      self.features, words, named, hint, frozenset().union(*WORDS.values())
+    )
+
+  def _table(self, path: pathlib.Path, say: Say) -> Iterator[Example]:
+    for row in self._columns.read(path, say):
+      if row.fields:
+        *texts, label = row.fields
+        where = f"'{path}' line {row.number}"
+        yield from self._pieces(texts, label, where, row.document)
+
+  def _check_exchanged(self, path: pathlib.Path, found: list[Example]) -> None:
+    """Raises DataError where labels vary more than texts do."""
+    fields = zip(*(example.texts for example in found), strict=True)
+    texts = min(({*column} for column in fields), key=len, default=set())
+    labels = {label for example in found for label in example.labels}
+    if len(labels) > len(texts):
+      back = ",".join((self.features[-1], *self.names))
+      raise DataError(
+        f"'{path}' has {len(labels)} different labels and {len(texts)} different texts:"
+        f" are its columns exchanged? Write columns='{back}' if the label comes first,"
+        f" or columns='{','.join(self.features)}' if all is right"
+      )
+
+  def _mention_first(self, found: list[Example], say: Say) -> None:
+    """Says where the first label comes once and all others again: maybe a header."""
+    counts = Counter(label for example in found for label in example.labels)
+    once = [label for label, count in counts.items() if count == 1]
+    if len(found) > MANY and once == [*found[0].labels]:
+      say(
+        f"{found[0].where} has the label '{once[0]}', which no other line has: if it is"
+        " a header, write columns='...' and take the line out"
+      )
+
+  def _jsonl(self, path: pathlib.Path, say: Say) -> Iterator[Example]:
+    for number, said in json_lines(path):
+      where = f"'{path}' line {number}"
+      *texts, label = (labelled_text.text(said.get(x), x, where) for x in self.features)
+      yield from self._pieces(texts, label, where, str(said.get("document", "")))
+
+  def _pieces(
+    self, texts: list[str], label: str, where: str, document: str
+  ) -> Iterator[Example]:
+    """Yields an example, or pieces of so many lines, which belong together."""
+    labels, (text, *second) = (labelled_text.label(label, where),), texts
+    if not self.lines:
+      second = tuple(x.strip() for x in second)
+      yield Example((text.strip(),), labels, where, document, second)
+      return
+    lines = (line for line in text.split("\n") if line.strip())
+    pieces = iter(lambda: "\n".join(itertools.islice(lines, self.lines)), "")
+    for n, piece in enumerate(pieces, 1):
+      yield Example((piece,), labels, f"{where} piece {n}", document or where)
+
+
+def json_lines(path: pathlib.Path) -> Iterator[tuple[int, dict[str, Any]]]:
+  """Yields the number and the object of each line that is not empty."""
+  for number, line in enumerate(files.lines(path), 1):
+    where = f"'{path}' line {number}"
+    try:
+      said = json.loads(line) if line.strip() else None
+    except ValueError as error:
+      raise DataError(f"{where} is not JSON ({error}); correct it") from error
+    if said is not None and not isinstance(said, dict):
+      raise DataError(f'{where} is no object; write {{"name": value, ...}}')
+    if said is not None:
+      yield number, said

@@ -1,0 +1,175 @@
+"""Classification of images, which an encoder reads in patches.
+
+Dosovitskiy et al., 2021. https://arxiv.org/abs/2010.11929
+"""
+
+import dataclasses
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from transformer_jax.data.base import (
+  MANY,
+  Batch,
+  Task,
+  check_sizes,
+  check_split,
+  shape,
+  tasks,
+)
+from transformer_jax.data.files import DataError
+from transformer_jax.data.readers import images
+from transformer_jax.data.tasks.algorithmic.permutation import each_once
+from transformer_jax.positions.coords import Coords
+
+SIDE = 28  # pixels of an image of a data set that is not read
+
+
+@tasks.register("images")
+@dataclasses.dataclass(frozen=True)
+class Images(Task):
+  """Predicts what an image shows, at the place before its patches.
+
+  The length is the number of patches on a side: an image is resized to it, so that one
+  model reads images of any resolution. Coordinates name the row and the column of each
+  patch; the place before them is nowhere on the grid. The model needs
+  `model.embedding=patches(size=..., channels=...)` with the same numbers.
+
+  source     'digits' (the file of an installed scikit-learn), a .csv of one's own (the
+             pixels and the label on each line), a folder or Debian package with the
+             four idx files of MNIST or Fashion-MNIST, or 'tfds:NAME'
+  patch      pixels on a side of a patch
+  channels   numbers of a pixel
+  classes    how many there are
+  split      what is scored: 'test' or 'validation'
+  limit      the most images kept of each split; None: all
+  data_dir   where TFDS data is prepared; None: where TFDS itself looks
+  """
+
+  source: str
+  patch: int = 4
+  channels: int = 1
+  classes: int = 10
+  split: str = "test"
+  limit: int | None = None
+  data_dir: str | None = None
+
+  kind: ClassVar[str] = "encoder"
+  whole: ClassVar[bool] = True
+  measures: ClassVar[tuple[str, ...]] = ("accuracy",)
+
+  def __post_init__(self):
+    check_split("images", self.split)
+    sizes = {"patch": self.patch, "channels": self.channels, "classes": self.classes}
+    check_sizes("images", **sizes, limit=self.limit)
+
+  @property
+  def vocabulary(self) -> int:
+    return self.classes
+
+  def tokens(self, length: int) -> int:
+    """Returns the patches and the place before them."""
+    return 1 + length * length
+
+  def example(self, length: int) -> jax.Array:
+    side = length * self.patch
+    return jnp.zeros((1, self.channels, side, side))
+
+  def load(self) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, Any]]:
+    """Returns image, uint8 [N, rows, columns, channels], and label_N of both splits.
+
+    Raises DataError, in one line, for data that cannot be used.
+    """
+    splits = ("train", self.split)
+    found, facts = images.read(self.source, splits, self.data_dir, self.limit)
+    for split in splits:
+      self._check(found[split], split)
+    arrays = {
+      name: {"image": found[split].image, "label_N": found[split].label}
+      for name, split in (("train", "train"), ("scored", self.split))
+    }
+    return arrays, facts
+
+  def abstract(self) -> dict[str, dict[str, jax.ShapeDtypeStruct]]:
+    image = shape(MANY, SIDE, SIDE, self.channels, dtype=jnp.uint8)
+    split = {"image": image, "label_N": shape(MANY)}
+    return {"train": split, "scored": split}
+
+  def batch(
+    self,
+    arrays: Any,
+    key: jax.Array,
+    rows: int,
+    length: int,
+    done: float | jax.Array = 1.0,
+  ) -> Batch:
+    """Returns images of the training split, any of them at any place."""
+    N = arrays["train"]["label_N"].shape[0]
+    chosen_B = jax.random.randint(key, (rows,), 0, N)
+    return self._batch(arrays["train"], chosen_B, length, length)
+
+  def score(
+    self, arrays: Any, key: jax.Array, rows: int, length: jax.Array, bucket: int
+  ) -> Batch:
+    """Returns images with `length` patches on a side, in the corner of a larger grid.
+
+    Each image comes once; where there are fewer than rows, the batch is smaller.
+    """
+    chosen_B = each_once(key, arrays["scored"]["label_N"].shape[0], rows)
+    return self._batch(arrays["scored"], chosen_B, length, bucket)
+
+  def _batch(self, data: Any, chosen_B: jax.Array, length: Any, longest: int) -> Batch:
+    image = jnp.asarray(data["image"])[chosen_B]
+    label_B = jnp.asarray(data["label_N"])[chosen_B]
+    input_ = resized(image, length * self.patch, longest * self.patch)
+    first_L = jnp.arange(self.tokens(longest)) == 0
+    target_BL = jnp.where(first_L, label_B[:, None], 0)
+    weight_BL = jnp.broadcast_to(first_L, target_BL.shape).astype(jnp.float32)
+    return Batch(input_, target_BL, weight_BL, grid(length, longest))
+
+  def _check(self, found: images.Pictures, split: str) -> None:
+    channels, most = found.image.shape[-1], int(found.label.max()) + 1
+    if channels != self.channels:
+      raise DataError(
+        f"the images of '{self.source}' have {channels} channels; write"
+        f" images(channels={channels}) and patches(channels={channels})"
+      )
+    if most > self.classes or found.label.min() < 0:
+      raise DataError(
+        f"the {split} split of '{self.source}' has labels from {found.label.min()} to"
+        f" {most - 1}; write images(classes={most}), and labels from 0"
+      )
+
+
+def resized(image: jax.Array, side: int | jax.Array, longest: int) -> jax.Array:
+  """Makes images [B, rows, columns, C] of bytes ones of side x side, from -1 to 1.
+
+  They are in the corner of [B, C, longest, longest], 0 elsewhere; side may be traced.
+  """
+  value = jnp.moveaxis(image, -1, 1).astype(jnp.float32) / 127.5 - 1
+  B, C, rows, columns = value.shape
+  scale = jnp.array([side / rows, side / columns], jnp.float32)
+  shape, still = (B, C, longest, longest), jnp.zeros(2, jnp.float32)
+  large = jax.image.scale_and_translate(value, shape, (2, 3), scale, still, "linear")
+  inside_P = jnp.arange(longest) < side
+  return jnp.where(inside_P[:, None] & inside_P, large, 0.0)
+
+
+def grid(length: int | jax.Array, longest: int) -> Coords:
+  """Returns the places of one token and then length x length patches, row after row.
+
+  The patches lie in a grid of longest x longest, the rest of which is no token.
+  """
+  n_P = jnp.arange(longest * longest)
+  row_P, column_P = n_P // longest, n_P % longest
+  on_P = (row_P < length) & (column_P < length)
+  place = lambda x_P, first: jnp.concatenate(
+    [jnp.full(1, first), jnp.where(on_P, x_P, -1)]
+  ).astype(jnp.int32)[None]
+  order_1L = place(1 + row_P * length + column_P, 0)
+  data = {"row_BL": place(row_P, -1), "column_BL": place(column_P, -1)}
+  real_1L = (order_1L >= 0).astype(jnp.int32)
+  at = Coords(order_1L, jnp.maximum(order_1L, 0), order_1L, real_1L, data)
+  return at.bidirectional()

@@ -1,0 +1,1 @@
+"""Language tasks: language modelling, span corruption, translation."""

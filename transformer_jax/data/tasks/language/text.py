@@ -1,0 +1,182 @@
+"""Byte-level language modelling of real text."""
+
+import dataclasses
+import platform
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from transformer_jax.data import files
+from transformer_jax.data.base import (
+  MANY,
+  Batch,
+  Task,
+  check_sizes,
+  check_split,
+  shape,
+  tasks,
+)
+from transformer_jax.data.files import DataError, Document
+from transformer_jax.data.readers import tfds
+from transformer_jax.data.tasks.algorithmic.permutation import each_once
+from transformer_jax.positions import coords
+
+TFDS = "tfds:"
+MOST = np.iinfo(np.int32).max
+
+
+@tasks.register("text")
+@dataclasses.dataclass(frozen=True)
+class Text(Task):
+  """Predicts the next byte. The length counts the bytes that the model reads.
+
+  source    'stdlib' (this Python's own library source), a file, folder or glob of UTF-8
+            text, or 'tfds:NAME'
+  window    the longest length that is ever scored: only documents with room for it are
+            scored, so every length is scored on the same bytes
+  scored    how many bytes at a window's end are scored
+  split     what is scored: 'test' or 'validation'
+  limit     the most bytes kept of each split; None: all
+  data_dir  where TFDS data is prepared; None: where TFDS itself looks
+  """
+
+  source: str = files.STDLIB
+  window: int = 512
+  scored: int = 64
+  split: str = "test"
+  limit: int | None = None
+  data_dir: str | None = None
+
+  vocabulary: ClassVar[int] = 256
+  measures: ClassVar[tuple[str, ...]] = ("bits_per_byte",)
+
+  def __post_init__(self):
+    check_split("text", self.split)
+    if not 1 <= self.scored <= self.window:
+      raise DataError(
+        f"text: scored is {self.scored}; choose 1 to window ({self.window}) bytes"
+      )
+    check_sizes("text", limit=self.limit)
+
+  def tokens(self, length: int) -> int:
+    return length
+
+  def load(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Returns train_N and scored_N (uint8) and end_W, where scored windows may end.
+
+    Raises DataError, in one line, for data that cannot be used.
+    """
+    documents, facts = self._read()
+    documents = {name: self._keep(documents[name]) for name in documents}
+    facts["bytes"] = {name: _size(documents[name]) for name in documents}
+    end_W = self._ends(documents[self.split], sum(facts["bytes"].values()))
+    facts["windows"] = len(end_W)
+    arrays = {"train_N": self._join(documents["train"], "train"), "end_W": end_W}
+    arrays["scored_N"] = self._join(documents[self.split], self.split)
+    return arrays, {"source": self.source, **facts}
+
+  def abstract(self) -> dict[str, jax.ShapeDtypeStruct]:
+    text_N = shape(MANY, dtype=jnp.uint8)
+    return {"train_N": text_N, "scored_N": text_N, "end_W": shape(MANY)}
+
+  def batch(
+    self,
+    arrays: Any,
+    key: jax.Array,
+    rows: int,
+    length: int,
+    done: float | jax.Array = 1.0,
+  ) -> Batch:
+    """Returns windows of the training text; they may cross documents."""
+    N = arrays["train_N"].shape[0]
+    if N <= length:
+      raise DataError(
+        f"the train split of '{self.source}' has {N} bytes, shorter than one window of"
+        f" {length} and the byte after it; lower the training length below {N}"
+      )
+    start_B1 = jax.random.randint(key, (rows, 1), 0, N - length)
+    byte_BL = _bytes(arrays["train_N"], start_B1 + jnp.arange(length + 1))
+    weight_BL = jnp.ones((rows, length), jnp.float32)
+    at = coords.consecutive(1, length)
+    return Batch(byte_BL[:, :-1], byte_BL[:, 1:], weight_BL, at)
+
+  def score(
+    self, arrays: Any, key: jax.Array, rows: int, length: jax.Array, bucket: int
+  ) -> Batch:
+    """Returns windows that end at the same bytes at every length.
+
+    Their scored bytes do not overlap. Where there are fewer than rows, the batch is
+    smaller.
+    """
+    if bucket > self.window:
+      raise DataError(
+        f"text: a length of {bucket} does not fit the scored window of {self.window};"
+        f" write text(window={bucket})"
+      )
+    chosen_B = each_once(key, arrays["end_W"].shape[0], rows)
+    end_B1 = jnp.asarray(arrays["end_W"])[chosen_B][:, None]
+    place_L = jnp.arange(bucket)
+    real_L = place_L >= bucket - length
+    byte_BL = _bytes(arrays["scored_N"], end_B1 - bucket - 1 + jnp.arange(bucket + 1))
+    input_BL, target_BL = jnp.where(real_L, byte_BL[:, :-1], 0), byte_BL[:, 1:]
+    weight_L = (real_L & (place_L >= bucket - self.scored)).astype(jnp.float32)
+    weight_BL = jnp.broadcast_to(weight_L, target_BL.shape)
+    return Batch(input_BL, target_BL, weight_BL, coords.padded(real_L[None]))
+
+  def _read(self) -> tuple[dict[str, list[Document]], dict[str, Any]]:
+    if self.source.startswith(TFDS):
+      splits = ("train", self.split)
+      name = self.source.removeprefix(TFDS)
+      return tfds.read(name, splits, self.data_dir, self.limit)
+    documents = files.read(self.source)
+    splits, how = files.split(documents)
+    facts = {"split": how, "fingerprint": files.fingerprint(documents)}
+    facts["files"] = {name: len(splits[name]) for name in splits}
+    if self.source == files.STDLIB:
+      facts["python"] = platform.python_version()
+    return splits, facts
+
+  def _keep(self, documents: list[Document]) -> list[Document]:
+    """Keeps the first `limit` bytes; the last document may be cut."""
+    kept, room = [], self.limit if self.limit is not None else _size(documents)
+    for document in documents:
+      kept.append(Document(document.name, document.content[:room]))
+      room -= len(kept[-1].content)
+    return [document for document in kept if document.content]
+
+  def _ends(self, documents: list[Document], total: int) -> np.ndarray:
+    """Returns ends of windows inside one document, `scored` bytes apart."""
+    ends, start = [], 0
+    for document in documents:
+      stop = start + len(document.content)
+      ends.append(np.arange(start + self.window + 1, stop + 1, self.scored, np.int32))
+      start = stop
+    end_W = np.concatenate([*ends, np.zeros(0, np.int32)])
+    if not len(end_W):
+      longest = max((len(document.content) for document in documents), default=0)
+      raise DataError(
+        f"'{self.source}' has {total} bytes and no document in its {self.split} split"
+        f" of window + 1 = {self.window + 1} bytes (the longest has {longest});"
+        " lower the lengths scored and text(window=...), or give more text"
+      )
+    return end_W
+
+  def _join(self, documents: list[Document], split: str) -> np.ndarray:
+    size = _size(documents)
+    if size > MOST:
+      raise DataError(
+        f"the {split} split of '{self.source}' has {size} bytes, more than the {MOST}"
+        " that one array counts; write text(limit=500_000_000)"
+      )
+    joined = b"".join(document.content for document in documents)
+    return np.frombuffer(joined, np.uint8)
+
+
+def _size(documents: list[Document]) -> int:
+  return sum(len(document.content) for document in documents)
+
+
+def _bytes(text_N: jax.Array, index_BL: jax.Array) -> jax.Array:
+  return jnp.asarray(text_N)[index_BL].astype(jnp.int32)

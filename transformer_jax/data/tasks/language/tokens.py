@@ -1,0 +1,283 @@
+"""Language modelling of tokenized text: in order, after a prefix, or masked."""
+
+import dataclasses
+import functools
+import pathlib
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xxhash
+
+from transformer_jax.data import cache
+from transformer_jax.data.base import MANY, Batch, note, shape, tasks
+from transformer_jax.data.cache import Tokenized
+from transformer_jax.data.files import DataError, Document
+from transformer_jax.data.tasks.language.text import Text
+from transformer_jax.data.tokenizers import Tokenizer, tokenizers
+from transformer_jax.positions import coords
+
+CHUNK = 20_000  # characters that are tokenized at once
+LEAST = 2_000_000  # bytes of text: a smaller one is soon tokenized again
+VERSION = 1  # of how documents become tokens, for those that are kept on disk
+MEMORY = 4  # vocabularies that stay in memory
+used = {}  # the vocabulary of each task that was loaded in this process
+
+
+@tasks.register("tokens")
+@dataclasses.dataclass(frozen=True)
+class Tokens(Text):
+  """Predicts the next token. The length counts the tokens that the model reads.
+
+  window, scored and limit count as in `text`: tokens, but the limit still bytes. An end
+  token follows each document.
+
+  tokenizer   byte, char(size=512), word(size=16000) or subword(size=8000), trained on
+              the training text; or those of others, as they are:
+              huggingface('FOLDER/tokenizer.json'), kept('runs/.../ID')
+  """
+
+  tokenizer: str = "subword(size=8000)"
+
+  measures: ClassVar[tuple[str, ...]] = ("accuracy",)
+
+  def __post_init__(self):
+    super().__post_init__()
+    tokenizers.build(self.tokenizer)
+
+  @property
+  def vocabulary(self) -> int:
+    return tokenizers.build(self.tokenizer).vocabulary
+
+  def load(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Returns train_N and scored_N (int32), end_W, and how many tokens have a piece."""
+    documents, facts = self._kept()
+    found = self._found(documents)
+    tokenizer = used[self] = found.tokenizer
+    facts["tokens"] = {name: x_N.size for name, x_N in found.token_N.items()}
+    scored = _documents(documents[self.split], found, self.split)
+    end_W = self._ends(scored, sum(facts["tokens"].values()))
+    facts |= {"windows": len(end_W), **tokenizer.facts}
+    note(facts, *tokenizer.notes)
+    train_N, scored_N = (found.token_N[x] for x in ("train", self.split))
+    arrays = {"train_N": train_N, "scored_N": scored_N, "end_W": end_W}
+    arrays["pieces"] = np.int32(len(tokenizer.pieces))
+    return arrays, {"source": self.source, **facts}
+
+  def abstract(self) -> dict[str, jax.ShapeDtypeStruct]:
+    names = "train_N", "scored_N", "end_W"
+    return {name: shape(MANY) for name in names} | {"pieces": shape()}
+
+  def keep(self, folder: pathlib.Path) -> None:
+    """Saves the vocabulary with a run. Raises DataError if another is there."""
+    tokenizer = used.get(self) or self._learned(self._kept()[0]["train"])
+    tokenizer.save(folder / "tokenizer")
+
+  def _kept(self) -> tuple[dict[str, list[Document]], dict[str, Any]]:
+    documents, facts = self._read()
+    return {name: self._keep(documents[name]) for name in documents}, facts
+
+  def _learned(self, documents: list[Document]) -> Tokenizer:
+    return _train(self.tokenizer, documents)
+
+  def _found(self, documents: dict[str, list[Document]]) -> Tokenized:
+    """Returns the tokens of all documents, from disk where that is worth it."""
+    make = functools.partial(_tokenized, self.tokenizer, documents)
+    recipe = tokenizers.build(self.tokenizer).recipe
+    size = sum(len(x.content) for some in documents.values() for x in some)
+    if recipe is None or size < LEAST:
+      return make()
+    texts = {name: _digest(some) for name, some in documents.items()}
+    return cache.kept(cache.key_of(VERSION, CHUNK, recipe, texts), make)
+
+
+@tasks.register("prefix_tokens")
+@dataclasses.dataclass(frozen=True)
+class PrefixTokens(Tokens):
+  """Predicts what follows a prefix, all of which sees all of it. Raffel et al., 2020.
+
+  https://arxiv.org/abs/1910.10683, section 3.2.3. In training the prefix ends anywhere;
+  in evaluation it is all but the scored tokens.
+  """
+
+  kind: ClassVar[str] = "prefix_decoder"
+
+  def batch(self, arrays, key, rows, length, done=1.0):
+    """Returns windows with prefixes of 1 to length - 1 tokens, which do not count."""
+    text = super().batch(arrays, key, rows, length, done)
+    prefix_key = jax.random.fold_in(key, 1)
+    size_B1 = jax.random.randint(prefix_key, (rows, 1), 1, max(2, length))
+    # The last token of the prefix predicts the first one after it.
+    weight_BL = (jnp.arange(length) >= size_B1 - 1).astype(jnp.float32)
+    at = coords.consecutive(rows, length).prefix(size_B1)
+    return dataclasses.replace(text, weight_BL=weight_BL, at=at)
+
+  def score(self, arrays, key, rows, length, bucket):
+    """Returns windows whose scored tokens come after the prefix."""
+    text = super().score(arrays, key, rows, length, bucket)
+    size_11 = jnp.maximum(length - self.scored + 1, 1)[None, None]
+    return dataclasses.replace(text, at=text.at.prefix(size_11))
+
+
+@tasks.register("masked")
+@dataclasses.dataclass(frozen=True)
+class Masked(Tokens):
+  """Predicts tokens that were hidden. Devlin et al., 2019.
+
+  https://arxiv.org/abs/1810.04805, section 3.1: 80% of the chosen tokens are masked,
+  10% become any token and 10% stay. Each batch chooses anew: Liu et al., 2019,
+  https://arxiv.org/abs/1907.11692, section 4.1.
+
+  rate   share of the tokens that are chosen
+  nsp    a training row is [start] A [end] B [end], and its first place tells whether B
+         follows A in the text, as it does in half of the rows: it predicts the start
+         token if so, else the end token, and counts as much as all hidden tokens. Rows
+         that are scored are one text, as without
+  """
+
+  rate: float = 0.15
+  nsp: bool = False
+
+  kind: ClassVar[str] = "encoder"
+
+  def __post_init__(self):
+    super().__post_init__()
+    if not 0 < self.rate < 1:
+      raise DataError(f"masked: rate is {self.rate}; it must be between 0 and 1")
+
+  def batch(self, arrays, key, rows, length, done=1.0):
+    """Returns windows of the training text with hidden tokens, which count."""
+    text = super().batch(arrays, key, rows, length, done)
+    if self.nsp:
+      text, follows_B = self._pairs(arrays, key, text)
+    chosen_BL, *drawn = self._draw(jax.random.fold_in(key, 1), rows, length)
+    batch = self._hide(arrays, text, chosen_BL < self.rate, *drawn)
+    return self._ask(batch, follows_B) if self.nsp else batch
+
+  def score(self, arrays, key, rows, length, bucket):
+    """Returns windows whose hidden tokens are the same at every length.
+
+    Those among the last `scored` count, and there is always one of them.
+    """
+    text = super().score(arrays, key, rows, length, bucket)
+    drawn = self._draw(jax.random.fold_in(key, 1), len(text.input_BL), self.window)
+    chosen_BL, *others = (x_BL[:, self.window - bucket :] for x_BL in drawn)
+    ranked_BL = jnp.where(text.weight_BL > 0, chosen_BL, 2.0)
+    first_BL = ranked_BL == jnp.min(ranked_BL, axis=1, keepdims=True)
+    return self._hide(arrays, text, (chosen_BL < self.rate) | first_BL, *others)
+
+  def _pairs(self, arrays, key, text: Batch) -> tuple[Batch, jax.Array]:
+    """Returns framed pairs of texts, and whether the second follows the first.
+
+    Devlin et al., section 3.1, task 2; here the first text is half of the row, and both
+    may cross documents.
+    """
+    rows, length = text.input_BL.shape
+    if length < 5:
+      raise DataError(
+        f"masked: {length} tokens have no room for a pair; write 5 or more"
+      )
+    tokenizer, a = tokenizers.build(self.tokenizer), (length - 3) // 2
+    keys = [jax.random.fold_in(key, n) for n in (2, 3)]
+    follows_B1 = jax.random.bernoulli(keys[0], 0.5, (rows, 1))
+    other_BL = super().batch(arrays, keys[1], rows, length).input_BL
+    second_BL = jnp.where(follows_B1, text.input_BL[:, a:-3], other_BL[:, a:-3])
+    column = lambda token: jnp.full((rows, 1), token, jnp.int32)
+    start_B1, end_B1 = column(tokenizer.start), column(tokenizer.end)
+    parts = start_B1, text.input_BL[:, :a], end_B1, second_BL, end_B1
+    type_1L = (jnp.arange(length) > a + 1).astype(jnp.int32)[None]
+    at = text.at.replace(data={"type_BL": type_1L})
+    token_BL = jnp.concatenate(parts, axis=1)
+    return dataclasses.replace(text, input_BL=token_BL, at=at), follows_B1[:, 0]
+
+  def _ask(self, batch: Batch, follows_B: jax.Array) -> Batch:
+    """Asks at the first place whether the second text follows."""
+    tokenizer = tokenizers.build(self.tokenizer)
+    answer_B = jnp.where(follows_B, tokenizer.start, tokenizer.end)
+    each = jnp.sum(batch.weight_BL) / len(follows_B)
+    return dataclasses.replace(
+      batch,
+      target_BL=batch.target_BL.at[:, 0].set(answer_B),
+      weight_BL=batch.weight_BL.at[:, 0].set(each),
+    )
+
+  def _draw(self, key: jax.Array, rows: int, length: int) -> tuple[jax.Array, ...]:
+    """Returns numbers that choose tokens, what becomes of them, and any token."""
+    keys = jax.random.split(key, 3)
+    return tuple(jax.random.uniform(each, (rows, length)) for each in keys)
+
+  def _hide(self, arrays, text: Batch, hidden_BL, fate_BL, any_BL) -> Batch:
+    # The window's own tokens are predicted, not those after them.
+    token_BL, tokenizer = text.input_BL, tokenizers.build(self.tokenizer)
+    framing_BL = (token_BL == tokenizer.start) | (token_BL == tokenizer.end)
+    hidden_BL &= text.at.real_BL & ~framing_BL
+    first = len(tokenizer.special)
+    other_BL = first + (any_BL * (arrays["pieces"] - first)).astype(jnp.int32)
+    fate_BL = jnp.where(hidden_BL, fate_BL, 1.0)
+    input_BL = jnp.where(fate_BL < 0.9, other_BL, token_BL)
+    input_BL = jnp.where(fate_BL < 0.8, tokenizer.mask, input_BL)
+    weight_BL = text.weight_BL * hidden_BL
+    return dataclasses.replace(
+      text, input_BL=input_BL, target_BL=token_BL, weight_BL=weight_BL
+    )
+
+
+trained: dict[tuple[str, str], Tokenizer] = {}  # by tokenizer and text
+
+
+def _train(spec: str, documents: list[Document]) -> Tokenizer:
+  """Returns the tokenizer trained on texts; the newest ones are remembered."""
+  key = spec, _digest(documents)
+  if key not in trained:
+    lines = (line for x in documents for line in x.content.decode().split("\n"))
+    trained[key] = tokenizers.build(spec).train(lines)
+    for old in [*trained][:-MEMORY]:
+      del trained[old]
+  return trained[key]
+
+
+def _digest(documents: list[Document]) -> str:
+  """Returns a hash of the contents, in order."""
+  digest = xxhash.xxh3_128()
+  for document in documents:
+    # The size keeps two documents from reading like one.
+    digest.update(len(document.content).to_bytes(8, "little"))
+    digest.update(document.content)
+  return digest.hexdigest()
+
+
+def _tokenized(spec: str, documents: dict[str, list[Document]]) -> Tokenized:
+  """Returns the tokens of all documents, each with an end."""
+  tokenizer = _train(spec, documents["train"])
+  token_N, size_D = {}, {}
+  for split, some in documents.items():
+    pieces = [_tokens(tokenizer, document) for document in some]
+    size_D[split] = np.array([len(x_N) for x_N in pieces], np.int64)
+    token_N[split] = np.concatenate([*pieces, np.zeros(0, np.int32)])
+  return Tokenized(tokenizer, token_N, size_D)
+
+
+def _tokens(tokenizer: Tokenizer, document: Document) -> np.ndarray:
+  """Returns the tokens of a document and an end, token_N."""
+  # One chunk after another: numbers in lists take ten times the memory.
+  pieces = [np.array(tokenizer.encode(text), np.int32) for text in _chunks(document)]
+  return np.concatenate([*pieces, np.array([tokenizer.end], np.int32)])
+
+
+def _documents(some: list[Document], found: Tokenized, split: str) -> list[Document]:
+  """Returns the documents of a split with their tokens for content."""
+  ends = np.cumsum(found.size_D[split])[:-1]
+  pieces = np.split(found.token_N[split], ends) if some else []
+  return [Document(x.name, own_N) for x, own_N in zip(some, pieces, strict=True)]
+
+
+def _chunks(document: Document) -> list[str]:
+  """Cuts a long text at ends of lines, to be tokenized with little memory."""
+  chunks, size = [[]], 0
+  for line in document.content.decode().splitlines(keepends=True):
+    if size > CHUNK:
+      chunks, size = [*chunks, []], 0
+    chunks[-1].append(line)
+    size += len(line)
+  return ["".join(lines) for lines in chunks]

@@ -1,0 +1,321 @@
+"""Translation: an encoder reads one language, a decoder writes the other.
+
+Vaswani et al., 2017. https://arxiv.org/abs/1706.03762
+"""
+
+import dataclasses
+import functools
+import pathlib
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from transformer_jax.data import languages
+from transformer_jax.data.base import (
+  MANY,
+  Asked,
+  Batch,
+  Task,
+  check_sizes,
+  check_split,
+  note,
+  shape,
+  tasks,
+)
+from transformer_jax.data.cache import Tokenized
+from transformer_jax.data.encoded import encoded
+from transformer_jax.data.files import DataError
+from transformer_jax.data.readers import bitext, columns
+from transformer_jax.data.readers.bitext import Pair
+from transformer_jax.data.tasks.language.tokens import used
+from transformer_jax.data.tokenizers import PAD, Tokenizer, tokenizers
+from transformer_jax.positions import coords
+
+ENOUGH = 1_000_000  # texts that a vocabulary is learned from
+
+FEW = 1024  # pairs of data whose size is not known yet
+
+
+@tasks.register("translation")
+@dataclasses.dataclass(frozen=True)
+class Translation(Task):
+  """Predicts the next token of a translation. The length is the most tokens of a side.
+
+  The encoder reads the source and an end token; the decoder reads a start token and the
+  target, and predicts the target and an end token. One vocabulary serves both sides.
+
+  source     'tfds:NAME', a .tsv, .csv or .jsonl file, what comes before .en and .de, or
+             a folder with such files called train, validation and test; any may be
+             packed, as train.en.gz
+  pair       'en-de' translates from en to de
+  columns    the names of all columns of a .tsv or .csv file in their order, as in
+             'id,de,en'; '': a header names them, or they are the source, the target
+             and, if there is a third, the document
+  tokenizer  byte, char(size=512), word(size=16000) or subword(size=8000), trained on
+             both sides of the training text; or those of others, as they are:
+             huggingface('FOLDER/tokenizer.json'), kept('runs/.../ID')
+  longest    pairs with a side of more tokens are left out, and counted
+  packed     the most pairs in a row of a training batch, one after another; pairs are
+             drawn one by one and those with no room left in their row are dropped, so
+             long ones are drawn a little less often
+  split      what is scored: 'test' or 'validation'
+  limit      the most pairs kept of each split; None: all
+  data_dir   where TFDS data is prepared; None: where TFDS itself looks
+  bleu_tokenizer
+             how sacreBLEU cuts translations into words: 13a, zh, char, ja-mecab, ...;
+             '': that of the target language, or of its script
+  """
+
+  source: str
+  pair: str = "en-de"
+  tokenizer: str = "subword(size=8000)"
+  longest: int = 128
+  packed: int = 1
+  split: str = "test"
+  limit: int | None = None
+  data_dir: str | None = None
+  columns: str = ""
+  bleu_tokenizer: str = ""
+
+  kind: ClassVar[str] = "encoder_decoder"
+  measures: ClassVar[tuple[str, ...]] = ("accuracy",)
+
+  def __post_init__(self):
+    columns.named(self.columns, bitext.sides_of(self.pair))
+    tokenizers.build(self.tokenizer)
+    if self.bleu_tokenizer:
+      languages.check_bleu_tokenizer(self.bleu_tokenizer)
+    check_split("translation", self.split)
+    sizes = {"longest": self.longest, "packed": self.packed, "limit": self.limit}
+    check_sizes("translation", **sizes)
+
+  @property
+  def vocabulary(self) -> int:
+    return tokenizers.build(self.tokenizer).vocabulary
+
+  def tokens(self, length: int) -> int:
+    return length
+
+  def read(self) -> tuple[dict[str, list[Pair]], dict[str, Any]]:
+    """Returns the pairs of the train and the scored split, and facts."""
+    splits = ("train", self.split)
+    return bitext.read(
+      self.source, self.pair, splits, self.data_dir, self.limit, self.columns
+    )
+
+  def learned(self, pairs: list[Pair]) -> Tokenizer:
+    """Returns the tokenizer, trained on both sides of the training pairs."""
+    texts = [text for pair in pairs for text in (pair.source, pair.target)]
+    some = tuple(texts[:: -(-len(texts) // ENOUGH)])
+    learned = _learned(self.tokenizer, some)
+    if len(some) == len(texts) or not learned.trained_on:
+      return learned
+    counts = {"texts": len(some), "of_texts": len(texts)}
+    return dataclasses.replace(learned, trained_on=learned.trained_on | counts)
+
+  def load(self) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, Any]]:
+    """Returns the tokens of the train and the scored split, the shortest pairs first.
+
+    Each has token_N, start_P2 and size_P2: where in token_N the sides of a pair are,
+    and ends_2: the start and the end token. Raises DataError, in one line, for data
+    that cannot be used.
+    """
+    pairs, facts = self.read()
+    texts = {
+      split: [text for pair in some for text in (pair.source, pair.target)]
+      for split, some in pairs.items()
+    }
+    learn = lambda: self.learned(pairs["train"])
+    found = encoded(self.tokenizer, texts, learn, ["translation", ENOUGH])
+    tokenizer = used[self] = found.tokenizer
+    facts |= tokenizer.facts
+    note(facts, *tokenizer.notes)
+    arrays, ends_2 = {}, np.array([tokenizer.start, tokenizer.end], np.int32)
+    for name, split in (("train", "train"), ("scored", self.split)):
+      some_P = self._short(found.size_D[split], split)
+      kept = [pairs[split][n] for n in some_P]
+      facts["left_out"][split] |= bitext.left_out(pairs[split], kept, "too long")
+      facts["pairs"][split] = len(kept)
+      arrays[name] = _arrays(found, split, some_P) | {"ends_2": ends_2}
+    facts["tokens"] = int(arrays["train"]["size_P2"].sum())
+    facts["fit"] = _fit(arrays["train"], self.longest)
+    return arrays, facts
+
+  def abstract(self) -> dict[str, dict[str, jax.ShapeDtypeStruct]]:
+    # Few pairs: a step looks for those that fit, two operations for each, which the
+    # costs of a run with its data count too.
+    split = {"start_P2": shape(FEW, 2), "size_P2": shape(FEW, 2)}
+    split |= {"token_N": shape(MANY), "ends_2": shape(2)}
+    return {"train": split, "scored": split}
+
+  def check(self, arrays: Any, length: int) -> None:
+    """Raises DataError unless a training pair fits into `length`."""
+    least = int(np.max(arrays["train"]["size_P2"], axis=1).min()) + 1
+    if least > length:
+      raise DataError(
+        f"translation: no training pair of '{self.source}' fits into {length} tokens;"
+        f" the shortest needs {least}: write train.length={least} or more"
+      )
+
+  def keep(self, folder: pathlib.Path) -> None:
+    """Saves the vocabulary with a run. Raises DataError if another is there."""
+    tokenizer = used.get(self) or self.learned(self.read()[0]["train"])
+    tokenizer.save(folder / "tokenizer")
+
+  def asks(self) -> Asked:
+    """Returns all pairs of the scored split, long ones too."""
+    return _asked(self)
+
+  def batch(
+    self,
+    arrays: Any,
+    key: jax.Array,
+    rows: int,
+    length: int,
+    done: float | jax.Array = 1.0,
+  ) -> Batch:
+    """Returns pairs whose sides fit into `length`, padded on the right."""
+    data = arrays["train"]
+    if coords.is_concrete(data["size_P2"]):
+      self.check(arrays, length)
+    fit = jnp.maximum(_fitting(data, length), 1)
+    chosen_BT = jax.random.randint(key, (rows, self.packed), 0, fit)
+    start_BT2 = _packed(jnp.asarray(data["size_P2"])[chosen_BT] + 1, length)
+    batch = _batch(data, chosen_BT, start_BT2, length)
+    if self.packed > 1:
+      return batch
+    # The text's padding comes after all that counts: one row of coordinates serves all.
+    return dataclasses.replace(batch, at=coords.consecutive(1, length))
+
+  def score(
+    self, arrays: Any, key: jax.Array, rows: int, length: jax.Array, bucket: int
+  ) -> Batch:
+    """Returns pairs whose sides fit into `length`, at the right end of `bucket`.
+
+    Each pair comes once; where there are fewer than rows, the other rows do not count.
+    """
+    data = arrays["scored"]
+    P = data["size_P2"].shape[0]
+    fit = _fitting(data, length)
+    drawn_P = jax.random.uniform(key, (P,))
+    order_P = jnp.argsort(jnp.where(jnp.arange(P) < fit, drawn_P, 2.0))
+    row_B = jnp.arange(min(rows, P))
+    chosen_B1 = order_P[row_B % jnp.maximum(fit, 1)][:, None]
+    start_B12 = bucket - jnp.asarray(data["size_P2"])[chosen_B1] - 1
+    batch = _batch(data, chosen_B1, start_B12, bucket)
+    weight_BL = jnp.where((row_B < fit)[:, None], batch.weight_BL, 0.0)
+    return dataclasses.replace(batch, weight_BL=weight_BL)
+
+  def _short(self, size_D: np.ndarray, split: str) -> np.ndarray:
+    """Returns which pairs have no side that is too long.
+
+    size_D   how many tokens each side of each pair has
+    """
+    some_P = np.flatnonzero(size_D.reshape(-1, 2).max(axis=1) <= self.longest)
+    if not some_P.size:
+      raise DataError(
+        f"every pair of the {split} split of '{self.source}' has a side of more than"
+        f" {self.longest} tokens; write translation(longest=...)"
+      )
+    return some_P
+
+
+@functools.lru_cache(maxsize=2)
+def _asked(task: Translation) -> Asked:
+  pairs, _ = task.read()
+  examples = [(pair.source, pair.target) for pair in pairs["train"]]
+  scored = pairs[task.split]
+  tokenizer = used.get(task) or task.learned(pairs["train"])
+  sources, references = ([getattr(x, n) for x in scored] for n in ("source", "target"))
+  _, language = bitext.sides_of(task.pair)
+  usual = functools.partial(languages.bleu_tokenizer, language, references)
+  return Asked(sources, references, examples, tokenizer, task.bleu_tokenizer or usual())
+
+
+@functools.lru_cache(maxsize=4)
+def _learned(spec: str, texts: tuple[str, ...]) -> Tokenizer:
+  return tokenizers.build(spec).train(texts)
+
+
+def _arrays(found: Tokenized, split: str, some_P: np.ndarray) -> dict[str, np.ndarray]:
+  """Lays all tokens end to end, the pairs with the shortest longer side first.
+
+  some_P   the pairs that are taken
+  """
+  size_P2 = found.size_D[split].reshape(-1, 2)
+  first_P = np.cumsum(size_P2.sum(axis=1)) - size_P2.sum(axis=1)
+  order_P = some_P[np.argsort(size_P2[some_P].max(axis=1), kind="stable")]
+  size_P2 = size_P2[order_P]
+  start_P2 = (np.cumsum(size_P2) - size_P2.ravel()).reshape(-1, 2)
+  moved_P = first_P[order_P] - start_P2[:, 0]
+  token_N = found.token_N[split][
+    np.repeat(moved_P, size_P2.sum(axis=1)) + np.arange(size_P2.sum())
+  ]
+  arrays = {"token_N": token_N, "start_P2": start_P2, "size_P2": size_P2}
+  return {name: x.astype(np.int32) for name, x in arrays.items()}
+
+
+def _fit(data: dict[str, np.ndarray], longest: int) -> dict[str, float]:
+  """Returns the share of pairs that fit into lengths of 16, 32, ... tokens."""
+  size_P = data["size_P2"].max(axis=1) + 1
+  lengths = [16 << n for n in range(8)]
+  upto = next((n for n in lengths if n > longest), lengths[-1])
+  return {str(n): round(float(np.mean(size_P <= n)), 4) for n in lengths if n <= upto}
+
+
+def _fitting(data: dict[str, jax.Array], length: int | jax.Array) -> jax.Array:
+  """Returns how many pairs have sides that fit, the start or end token included."""
+  size_P = jnp.max(jnp.asarray(data["size_P2"]), axis=1) + 1
+  return jnp.searchsorted(size_P, length, side="right")
+
+
+def _packed(size_BT2: jax.Array, length: int) -> jax.Array:
+  """Puts pairs one after another; returns where they start, `length` without room."""
+
+  def put(used_B2, size_B2):
+    fits_B1 = jnp.all(used_B2 + size_B2 <= length, axis=1, keepdims=True)
+    start_B2 = jnp.where(fits_B1, used_B2, length)
+    return used_B2 + jnp.where(fits_B1, size_B2, 0), start_B2
+
+  size_TB2 = jnp.moveaxis(size_BT2, 1, 0)
+  _, start_TB2 = jax.lax.scan(put, jnp.zeros_like(size_TB2[0]), size_TB2)
+  return jnp.moveaxis(start_TB2, 0, 1)
+
+
+def _batch(data: Any, chosen_BT: jax.Array, start_BT2: jax.Array, L: int) -> Batch:
+  """Lays chosen pairs into rows of L tokens, each pair a segment of its own."""
+  side = lambda n: _side(data, chosen_BT, start_BT2[..., n], n, L)
+  source_BL, source_segment_BL, _ = side(0)
+  target_BL, segment_BL, place_BL = side(1)
+  before_BL = jnp.pad(target_BL, ((0, 0), (1, 0)))[:, :-1]
+  input_BL = jnp.where(place_BL == 0, data["ends_2"][0], before_BL)
+  real_BL = segment_BL > 0
+  return Batch(
+    jnp.where(real_BL, input_BL, PAD),
+    target_BL,
+    real_BL.astype(jnp.float32),
+    coords.packed(segment_BL),
+    source_BL,
+    coords.packed(source_segment_BL),
+  )
+
+
+def _side(
+  data: Any, chosen_BT: jax.Array, start_BT: jax.Array, n: int, L: int
+) -> tuple:
+  """Returns the tokens of a side and an end, their segments, and places in those."""
+  first_BT, size_BT = (
+    jnp.asarray(data[x])[chosen_BT, n] for x in ("start_P2", "size_P2")
+  )
+  place_BTL = jnp.arange(L) - start_BT[..., None]
+  inside_BTL = (place_BTL >= 0) & (place_BTL <= size_BT[..., None])
+  which_BL = jnp.argmax(inside_BTL, axis=1)
+  real_BL = jnp.any(inside_BTL, axis=1)
+  own = lambda x_BT: jnp.take_along_axis(x_BT, which_BL, axis=1)
+  place_BL = jnp.arange(L) - own(start_BT)
+  token_BL = jnp.asarray(data["token_N"])[own(first_BT) + place_BL]
+  token_BL = jnp.where(place_BL == own(size_BT), data["ends_2"][1], token_BL)
+  segment_BL = jnp.where(real_BL, which_BL + 1, 0)
+  return jnp.where(real_BL, token_BL, PAD), segment_BL, place_BL

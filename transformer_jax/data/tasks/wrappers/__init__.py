@@ -1,0 +1,1 @@
+"""Tasks that pose an algorithmic task in another form: pairs, prefixes, blanks."""

@@ -1,0 +1,33 @@
+"""What tasks share that pose the problems of a task of strings in another way."""
+
+import dataclasses
+
+from transformer_jax.data.base import Task
+from transformer_jax.data.tasks.algorithmic.base import Strings
+from transformer_jax.spec import SpecError
+
+
+@dataclasses.dataclass(frozen=True)
+class Posed(Task):
+  """Poses the problems of another task; with the same key, the same problems.
+
+  task   one of strings: copy, reverse, sort, addition, ...
+  """
+
+  task: Strings
+
+  def __post_init__(self):
+    if not isinstance(self.task, Strings):
+      name, inner = (type(task).__name__.lower() for task in (self, self.task))
+      raise SpecError(
+        f"{name}: {inner} has no prompt and answer to tell apart; write {name}(copy) or"
+        " another task of strings"
+      )
+
+  @property
+  def vocabulary(self) -> int:
+    return self.task.vocabulary
+
+  @property
+  def measures(self) -> tuple[str, ...]:
+    return self.task.measures

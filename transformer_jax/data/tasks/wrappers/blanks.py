@@ -1,0 +1,87 @@
+"""Algorithmic tasks for an encoder, which answers all at once, in blanks.
+
+Delétang et al., 2022. https://arxiv.org/abs/2207.02098
+"""
+
+import dataclasses
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from transformer_jax.data.base import Batch, tasks
+from transformer_jax.data.tasks.algorithmic.base import PAD, SEPARATOR, Strings
+from transformer_jax.data.tasks.wrappers.base import Posed
+from transformer_jax.positions import coords
+from transformer_jax.spec import SpecError
+
+BLANK = SEPARATOR  # this layout has no separator
+
+
+@tasks.register("blanks")
+@dataclasses.dataclass(frozen=True)
+class Blanks(Posed):
+  """Poses the problems of another task as prompt and blanks, one per answer symbol.
+
+  With the same key both tasks pose the same problems. The model reads everything at
+  once and predicts an answer symbol at each blank, so there are no shift, no end token,
+  and no answer symbols to look at. As published, training counts every blank and
+  evaluation those up to a terminator.
+
+  task   one of strings: reverse, parity, binary_addition, ...
+  """
+
+  kind: ClassVar[str] = "encoder"
+
+  def __post_init__(self):
+    super().__post_init__()
+    if type(self.task).finish is not Strings.finish:
+      name = type(self.task).__name__.lower()
+      raise SpecError(
+        f"blanks: part of the answer of {name} is the question, which blanks would"
+        " hide; use it in a decoder"
+      )
+
+  def tokens(self, length: Any) -> Any:
+    """Returns the symbols of prompt and answer."""
+    return sum(self.task.sizes(length))
+
+  def batch(
+    self,
+    arrays: Any,
+    key: jax.Array,
+    rows: int,
+    length: int,
+    done: float | jax.Array = 1.0,
+  ) -> Batch:
+    """Returns the problems of 1 to `length`, padded on the right."""
+    examples = self.task.examples(key, rows, length, done=done)
+    lay_out = jax.vmap(lambda *row: self._lay_out(*row, length))
+    input_BL, target_BL, _, blank_BL = lay_out(*examples)
+    at = coords.padded(input_BL != PAD)
+    return Batch(input_BL, target_BL, blank_BL.astype(jnp.float32), at)
+
+  def score(
+    self, arrays: Any, key: jax.Array, rows: int, length: jax.Array, bucket: int
+  ) -> Batch:
+    """Returns problems of exactly `length`, padded on the left."""
+    absent = self.tokens(bucket) - self.tokens(length)
+    lay_out = jax.vmap(lambda *row: self._lay_out(*row, bucket))
+    left = lay_out(*self.task.examples(key, rows, bucket, length))
+    input_BL, target_BL, weight_BL, _ = (jnp.roll(x, absent, axis=1) for x in left)
+    real_1L = jnp.arange(self.tokens(bucket))[None] >= absent
+    return Batch(input_BL, target_BL, weight_BL, coords.padded(real_1L))
+
+  def _lay_out(self, prompt_P, answer_A, length, longest):
+    """Returns what a row reads, predicts and counts, and which places are blanks."""
+    prompt, answer = self.task.sizes(length)
+    row_L = jnp.full(self.tokens(longest) + 1, PAD, jnp.int32)
+    row_L = jax.lax.dynamic_update_slice(row_L, prompt_P, (0,))
+    row_L = jax.lax.dynamic_update_slice(row_L, answer_A, (prompt,))
+    row_L, weight_L = self.task.finish(row_L, prompt + answer, answer, self.task.scored)
+    place_L = jnp.arange(row_L.size)
+    blank_L = (place_L >= prompt) & (place_L < prompt + answer)
+    input_L = jnp.where(blank_L, BLANK, jnp.where(place_L < prompt, row_L, PAD))
+    target_L = jnp.where(blank_L, row_L, PAD)
+    row = input_L, target_L, weight_L * blank_L, blank_L
+    return tuple(array_L[:-1] for array_L in row)

@@ -1,0 +1,89 @@
+"""Algorithmic tasks as two texts: an encoder reads the prompt, a decoder answers."""
+
+import dataclasses
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from transformer_jax.data.base import Batch, tasks
+from transformer_jax.data.tasks.algorithmic.base import PAD, START, shifted
+from transformer_jax.data.tasks.wrappers.base import Posed
+from transformer_jax.positions import coords
+
+
+@tasks.register("pairs")
+@dataclasses.dataclass(frozen=True)
+class Pairs(Posed):
+  """Poses the problems of another task: the source is the prompt, the text its answer.
+
+  With the same key both tasks pose the same problems and count the same targets. The
+  decoder reads [start] answer and predicts answer [end].
+
+  task   one of strings: copy, reverse, sort, addition, ...
+  """
+
+  kind: ClassVar[str] = "encoder_decoder"
+
+  def tokens(self, length: int) -> int:
+    """Returns the longer of prompt and [start] answer."""
+    prompt, answer = self.task.sizes(length)
+    return max(prompt, answer + 1)
+
+  def batch(
+    self,
+    arrays: Any,
+    key: jax.Array,
+    rows: int,
+    length: int,
+    done: float | jax.Array = 1.0,
+  ) -> Batch:
+    """Returns the problems of 1 to `length`, both sides padded on the right."""
+    examples = self.task.examples(key, rows, length, done=done)
+    prompt_BP, answer_BA, length_B = examples
+    lay_out = jax.vmap(lambda answer_A, n: self._lay_out(answer_A, n, None))
+    ids, source_ids = jax.vmap(lambda n: self._ids(n, length))(length_B)
+    at = coords.consecutive(1, answer_BA.shape[1] + 1).replace(data=ids)
+    text = shifted(*lay_out(answer_BA, length_B), at)
+    place_P = jnp.arange(prompt_BP.shape[1])
+    # The text's padding comes after all that counts; the source's would be looked at.
+    real_BP = jax.vmap(lambda n: place_P < self.task.sizes(n)[0])(length_B)
+    source_BP = jnp.where(real_BP, prompt_BP, PAD)
+    source_at = coords.padded(real_BP).replace(data=source_ids)
+    return dataclasses.replace(text, source_BL=source_BP, source_at=source_at)
+
+  def score(
+    self, arrays: Any, key: jax.Array, rows: int, length: jax.Array, bucket: int
+  ) -> Batch:
+    """Returns problems of exactly `length`, both sides at the right end."""
+    prompt_BP, answer_BA, length_B = self.task.examples(key, rows, bucket, length)
+    lay_out = jax.vmap(lambda answer_A, n: self._lay_out(answer_A, n, self.task.scored))
+    P, A = prompt_BP.shape[1], answer_BA.shape[1]
+    prompt, answer = self.task.sizes(length)
+    left = lay_out(answer_BA, length_B)
+    right = [jnp.roll(array, A - answer, axis=1) for array in left]
+    ids, source_ids = self._ids(length, bucket)
+    rolled = lambda ids, absent: jax.tree.map(lambda x: jnp.roll(x, absent)[None], ids)
+    at = coords.padded(jnp.arange(A + 1)[None] >= A - answer)
+    text = shifted(*right, at.replace(data=rolled(ids, A - answer)))
+    real_1P = jnp.arange(P)[None] >= P - prompt
+    source_BP = jnp.where(real_1P, jnp.roll(prompt_BP, P - prompt, axis=1), PAD)
+    source_at = coords.padded(real_1P).replace(data=rolled(source_ids, P - prompt))
+    return dataclasses.replace(text, source_BL=source_BP, source_at=source_at)
+
+  def _ids(self, length, longest):
+    """Returns the ids of one [start] answer, and of its prompt, padded on the right.
+
+    The separator's place in the text is that of its start.
+    """
+    prompt, (P, A) = self.task.sizes(length)[0], self.task.sizes(longest)
+    whole = self.task.ids(length, longest)
+    cut = lambda id_L: jax.lax.dynamic_slice(id_L, (prompt + 1,), (A + 1,))
+    source = lambda id_L: jnp.where(jnp.arange(P) < prompt, id_L[1 : P + 1], 0)
+    return jax.tree.map(cut, whole), jax.tree.map(source, whole)
+
+  def _lay_out(self, answer_A, length, scored):
+    """Returns [start] answer [end] and its weights, padded on the right."""
+    row_L = jnp.append(START, jnp.append(answer_A, PAD))
+    answer = self.task.sizes(length)[1]
+    return self.task.finish(row_L, answer + 1, answer, scored)

@@ -1,0 +1,54 @@
+"""Algorithmic tasks whose prompt is seen whole. Raffel et al., 2020.
+
+https://arxiv.org/abs/1910.10683, section 3.2.1: a language model with a prefix.
+"""
+
+import dataclasses
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from transformer_jax.data.base import Batch, tasks
+from transformer_jax.data.tasks.algorithmic.base import SEPARATOR
+from transformer_jax.data.tasks.wrappers.base import Posed
+
+
+@tasks.register("prefixed")
+@dataclasses.dataclass(frozen=True)
+class Prefixed(Posed):
+  """Poses the problems of another task; all of the prompt sees all of the prompt.
+
+  task   one of strings: copy, reverse, sort, addition, ...
+  """
+
+  kind: ClassVar[str] = "prefix_decoder"
+
+  def tokens(self, length: Any) -> Any:
+    return self.task.tokens(length)
+
+  def batch(
+    self,
+    arrays: Any,
+    key: jax.Array,
+    rows: int,
+    length: int,
+    done: float | jax.Array = 1.0,
+  ) -> Batch:
+    """Returns the task's batch with prompts that look both ways."""
+    return _see(self.task.batch(arrays, key, rows, length, done))
+
+  def score(
+    self, arrays: Any, key: jax.Array, rows: int, length: jax.Array, bucket: int
+  ) -> Batch:
+    """Returns the task's batch with prompts that look both ways."""
+    return _see(self.task.score(arrays, key, rows, length, bucket))
+
+
+def _see(batch: Batch) -> Batch:
+  """Lets every token look at all up to the separator of its row."""
+  rows = lambda x: jnp.broadcast_to(x, batch.input_BL.shape)
+  at = jax.tree.map(rows, batch.at)
+  last_B1 = jnp.argmax(batch.input_BL == SEPARATOR, axis=1)[:, None]
+  prompt_B1 = jnp.take_along_axis(at.order_BL, last_B1, axis=1) + 1
+  return dataclasses.replace(batch, at=at.prefix(prompt_B1))

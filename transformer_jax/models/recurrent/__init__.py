@@ -1,0 +1,1 @@
+"""Recurrent models that the Transformer replaced: RNN, LSTM, GRU, with attention."""

@@ -1,0 +1,236 @@
+"""Recurrent models: encoder, decoder, or both. Sutskever et al., 2014.
+
+https://arxiv.org/abs/1409.3215. They offer what a Transformer offers, so that training,
+decoding and evaluation are the same; their cache is the last state.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from transformer_jax.attention import Rule
+from transformer_jax.models.caches import empty_cache
+from transformer_jax.models.compatibility import form
+from transformer_jax.models.families import Family, families
+from transformer_jax.models.parameters import Dropout, own, weight
+from transformer_jax.models.recurrent.bridges import links
+from transformer_jax.models.recurrent.cells import State, cells, empty, ends, unroll
+from transformer_jax.models.transformer import Architecture, Transformer
+from transformer_jax.positions import Coords, PositionalEncoding, bind
+from transformer_jax.spec import SpecError, nearest
+
+# What an encoder made of its text: vectors, the states of all layers after each token,
+# and where the tokens are.
+Memory = tuple[tuple[jax.Array, list[State]], Coords]
+# The directions of an encoder; True: from right to left.
+READS = {"forward": (False,), "backward": (True,), "both": (False, True)}
+# What only a Transformer has.
+FOREIGN = ("norm", "activation", "placement", "attention_dropout", "prefix")
+FOREIGN += ("embedding", "head", "feedforward_bias", "scan", "remat", "decoder_dims")
+
+
+@dataclasses.dataclass(frozen=True)
+class Recurrence(Architecture):
+  """What a recurrent model is made of, besides sizes, attention, dropout and dtype.
+
+  Of the sizes it uses V, D, and those of heads where it attends.
+
+  reads         how an encoder reads: forward, backward (the reversed source of
+                Sutskever et al.) or both, half of the units each (Bahdanau et al.)
+  written_out   steps are no loop, for those who count operations
+  """
+
+  cell: Any = None
+  link: Any = None
+  reads: str = "forward"
+  written_out: bool = False
+
+  def directions(self, use: str) -> tuple[bool, ...]:
+    """Returns the directions of a layer; True: from right to left."""
+    return READS[self.reads] if use == "encoder" else READS["forward"]
+
+
+@families.register("recurrent")
+@dataclasses.dataclass(frozen=True)
+class Recurrents(Family):
+  """One cell after another: see `cells.py` and `bridges.py`.
+
+  cell   elman, lstm, gru
+  link   how a decoder learns of its source: bottleneck, luong, bahdanau
+  reads  how an encoder reads: forward, backward, both
+  """
+
+  cell: Any = "lstm"
+  link: Any = "bottleneck"
+  reads: str = "forward"
+  lacks: ClassVar[tuple[str, ...]] = ("feedforward",)
+
+  def __post_init__(self):
+    object.__setattr__(self, "cell", cells.build(self.cell))
+    object.__setattr__(self, "link", links.build(self.link))
+    if self.reads not in READS:
+      near = nearest(self.reads, READS)
+      raise SpecError(
+        f"recurrent: reads={self.reads!r}:{near} Write one of {', '.join(READS)}"
+      )
+
+  def __call__(self, arch: Architecture) -> "Recurrent":
+    """Returns the model; what does not fit together raises ValueError."""
+    if type(arch.position) is not PositionalEncoding:
+      raise ValueError(
+        f"model.position={arch.position.name}: a recurrent model reads one token after"
+        " another and has no positions; write --config.model.position=none"
+      )
+    fields = {f.name: f for f in dataclasses.fields(arch)}
+    given = [name for name in FOREIGN if getattr(arch, name) != fields[name].default]
+    if given:
+      raise ValueError(
+        f"a recurrent model has no {', '.join(given)}; leave it at its default"
+      )
+    if arch.encoders and arch.decoders and arch.encoders != arch.decoders:
+      raise ValueError(
+        f"a recurrent decoder's {arch.decoders} layers start from the states of as many"
+        f" of the encoder, which has {arch.encoders}"
+      )
+    if arch.dims.D % len(READS[self.reads]):
+      raise ValueError(f"reads='both' halves the width, which is odd: {arch.dims.D}")
+    same = {name: getattr(arch, name) for name in fields}
+    return Recurrent(Recurrence(**same, **vars(self)))
+
+
+@empty_cache.register
+def _(arch: Recurrence, B: int, M: int, frozen: bool = False) -> list[State]:
+  """Returns the states before any token; they hold texts of any length."""
+  start = lambda: empty(arch.cell, B, arch.dims.D, arch.dtype)
+  return [start() for _ in range(arch.decoders)]
+
+
+class Direction(nn.Module):
+  """Cells of one layer that read a text in one direction."""
+
+  arch: Recurrence
+  parts: int
+  reverse: bool
+
+  @nn.compact
+  def __call__(self, x_BLD, at, start, state, look=None):
+    cell, D = self.arch.cell.part(self.parts), self.arch.dims.D // self.parts
+    shapes = cell.weights(x_BLD.shape[-1], D)
+    if look:
+      shapes["context_DNW"] = shapes["input_DNW"]
+    w = {name: weight(self, name, *shape) for name, shape in shapes.items()}
+    state = state or empty(cell, len(x_BLD), D, x_BLD.dtype)
+    read = cell, w, x_BLD, at, start, state, self.reverse, look
+    return unroll(*read, self.arch.written_out)
+
+
+class Look(nn.Module):
+  """Owns what attention to a source needs, and returns a function of states."""
+
+  arch: Recurrence
+
+  @nn.compact
+  def __call__(self, source_BMD: jax.Array, k_at: Coords) -> Callable:
+    dims, variant = self.arch.dims, form(self.arch.attention, "cross").layer(0)
+    projections = variant.projections().fit(dims)
+    make = lambda shapes: {n: weight(self, n, *shape) for n, shape in shapes.items()}
+    w = make(projections.weights(dims)) | own(self, projections.init, dims)
+    sizes = projections.sizes(dims)
+    params = make(variant.weights(sizes)) | own(self, variant.init, sizes)
+    position, k_at = bind(PositionalEncoding(), {}, dims), k_at.replace(data={})
+    k_BMGK, v_BMGE = projections.read(w, projections.memory(w, source_BMD))
+    v_BMGE = variant.values(params, v_BMGE)
+
+    def look(x_BLD, at):
+      q_at, q_BLHK = at.replace(data={}).bidirectional(), projections.query(w, x_BLD)
+      scale = variant.scale(params, q_BLHK.shape[-1])
+      q_BLHK, k = variant.condition(params, q_BLHK, k_BMGK)
+      q_BLHK, k = projections.turn(position, q_BLHK, k, q_at, k_at)
+      rule = Rule(variant, params)
+      o_BLHE = self.arch.core(q_BLHK, k, v_BMGE, q_at, k_at, position, scale, rule)
+      o_BLHE = projections.found(w, variant.mixed(params, o_BLHE))
+      o_BLHE = variant.output(params, x_BLD, o_BLHE)
+      return projections.out(w, o_BLHE, x_BLD)
+
+    return look
+
+
+class Stack(nn.Module):
+  """Reads a text, layer after layer."""
+
+  arch: Recurrence
+  use: str
+  layers: int
+
+  @nn.compact
+  def __call__(self, token_BLD, at, memory=None, cache=None, done=1.0):
+    """Returns what it made of the text, where that is, and the last states.
+
+    An encoder that a decoder starts from also says what all states were.
+    Values are dropped between layers, never from step to step: Zaremba et al., 2014,
+    https://arxiv.org/abs/1409.2329.
+    """
+    link, look, found_BLD, states, last = self.arch.link, None, None, [], []
+    drop = Dropout(self.arch.dropout, self.arch.axis)
+    starts = _starts(self.arch, memory, at) if memory else [None] * self.layers
+    if memory and link.attends:
+      look = Look(self.arch, name="cross")(memory[0][0], memory[1])
+    x_BLD = token_BLD = drop(token_BLD)
+    for n in range(self.layers):
+      feed = look if n == 0 and link.feeds else None
+      here = starts[n], cache[n] if cache else None, feed
+      each, final, found = self.layer(n, x_BLD, at, *here)
+      found_BLD, x_BLD = found if feed else found_BLD, drop(each[0])
+      states, last = [*states, each], [*last, final]
+    if look:
+      found_BLD = found_BLD if link.feeds else look(x_BLD, at)
+      x_BLD = self.combine(token_BLD, x_BLD, found_BLD)
+    heard = self.use == "encoder" and self.arch.decoders
+    return (x_BLD, states) if heard else x_BLD, at, last
+
+  def layer(self, n, x_BLD, at, *here):
+    """Returns what the directions of layer n found, side by side."""
+    directions = self.arch.directions(self.use)
+    read = lambda reverse: Direction(
+      *(self.arch, len(directions), reverse),
+      name=f"layer_{n}" + "_backward" * reverse,
+    )(x_BLD, at, *here)
+    join = lambda *x: jnp.concatenate(x, axis=-1)
+    return jax.tree.map(join, *(read(reverse) for reverse in directions))
+
+  def combine(self, token_BLD, h_BLD, found_BLD):
+    dims, variant = self.arch.dims, form(self.arch.attention, "cross").layer(0)
+    attention = variant.projections().fit(dims).weights(dims)
+    shapes = self.arch.link.weights(dims.D, attention)
+    w = {name: weight(self, name, *shape) for name, shape in shapes.items()}
+    return self.arch.link.output(w, token_BLD, h_BLD, found_BLD)
+
+
+class Recurrent(Transformer):
+  """Reads tokens and returns logits over the vocabulary, by other stacks."""
+
+  arch: Recurrence
+  stack: ClassVar[type[nn.Module]] = Stack
+
+
+def _starts(arch: Recurrence, memory: Memory, at: Coords) -> list[State]:
+  """Returns what each token's text starts from, [B, L, ...] for all layers.
+
+  It is the state after the last token of the source with the same segment, in the order
+  of reading; a source without tokens leaves it at zero.
+  """
+  (_, states), k_at = memory
+  same_BLM = at.segment_BL[:, :, None] == k_at.segment_BL[:, None, :]
+  final = {False: ends(k_at), True: k_at.order_BL == 0}
+  picked = [same_BLM & final[back][:, None] for back in arch.directions("encoder")]
+
+  def pick(x_BMD):
+    halves = zip(picked, jnp.split(x_BMD, len(picked), axis=-1), strict=True)
+    parts = [jnp.matmul(p_BLM.astype(x.dtype), x) for p_BLM, x in halves]
+    return jnp.concatenate(parts, axis=-1)
+
+  return jax.tree.map(pick, states)
