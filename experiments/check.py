@@ -39,13 +39,13 @@ KINDS = {
 DEVICES = 8  # of a mesh that splits parameters
 CURES = {
   "every_core": "read positions only from the arguments, and what needs whole rows of"
-  " scores in rows() or weigh()",
+  " scores in full_scores() or weigh()",
   "looks_both_ways": "define bidirectional(), or raise ValueError in it, whose message"
   " says 'use it in a decoder'",
   "another_text": "define cross(), or raise ValueError in it, whose message says 'use"
   " it in a decoder'",
   "packed_and_padded": "read nothing of tokens of other segments, or of order -1",
-  "later_changes": "write whole_text = True if later tokens change earlier positions",
+  "later_changes": "write needs_full_text = True if later tokens change earlier ones",
   "future": "sum from the past only",
   "shifting": "write relative as it is: True where a shift of all positions changes"
   " nothing",
@@ -55,7 +55,7 @@ CURES = {
   "axes": "let names of parameters end in their axes, H for a number of each head",
   "learns": "use every parameter where gradients reach it, in float32 and not rounded",
   "decoding": "treat each token by itself and its position, whatever else is there",
-  "reach": "return NaN past the last position: table.at[pos].get(mode='fill',"
+  "num_positions": "return NaN past the last position: table.at[pos].get(mode='fill',"
   " fill_value=jnp.nan)",
   "pure": "draw from the key with jax.random alone",
   "program": "let no shape depend on length, only on bucket",

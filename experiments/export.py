@@ -2,7 +2,7 @@
 
   python -m experiments.export --run=runs/minilm/runs/ID --folder=mine
 
-A run that began with weights of HuggingFace (`train.start`) goes back to their family.
+A run that began with HuggingFace's weights (`train.init_from`) returns to their family.
 Others go to one whose models are alike: `llama` (rope, rmsnorm, swiglu, gqa) or
 `gpt2` (learned, layernorm, gelu, biases); else it is said what differs. The folder is
 read back and must give the same logits. A vocabulary that HuggingFace knows is written
@@ -71,7 +71,7 @@ def export(run: Path, folder: Path, seed: int = 0, last: int = 1) -> str:
   found = inference.load(run, Task, "a task", seed, last)
   arch = found.experiment.trainer.model.arch
   params = nested(one_by_one(flat(jax.device_get(found.params))))
-  config = fitting(arch, found.config.train.start)
+  config = fitting(arch, found.config.train.init_from)
   try:
     interop.save(folder, config, params)
     _check_logits(folder, arch, params)
@@ -141,8 +141,8 @@ def _without_length(dims: Dims | None) -> Dims | None:
 
 def _sized(position: Any, L: int) -> Any:
   """Returns an encoding whose table has the size that None stands for."""
-  unsized = getattr(position, "longest", 0) is None
-  return dataclasses.replace(position, longest=L) if unsized else position
+  unsized = getattr(position, "max_positions", 0) is None
+  return dataclasses.replace(position, max_positions=L) if unsized else position
 
 
 def _check_logits(folder: Path, arch: Architecture, params: Any) -> None:

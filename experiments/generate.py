@@ -66,7 +66,7 @@ def _answers() -> Iterator[str]:
     for texts in zip(*drawn, strict=True):
       yield "\n".join(text.replace("\n", "\\n") for text in texts)
 
-  yield from inference.together(inference.lines(FLAGS.input), FLAGS.rows, answer)
+  yield from inference.together(inference.lines(FLAGS.input), FLAGS.batch_size, answer)
 
 
 def _sampling() -> Sampling | None:
@@ -117,11 +117,11 @@ class Generator:
 
   def _check_reach(self, tokens: int) -> None:
     arch = self.model.arch
-    reach = arch.position.reach(arch.dims)
-    if reach is not None and tokens > reach:
+    num_positions = arch.position.num_positions(arch.dims)
+    if num_positions is not None and tokens > num_positions:
       raise ConfigError(
         f"a prompt and what follows have {tokens} tokens and {arch.position.name} has"
-        f" {reach} positions: write fewer --tokens, or shorten the prompt"
+        f" {num_positions} positions: write fewer --tokens, or shorten the prompt"
       )
 
   def _text(self, tokens: np.ndarray) -> str:

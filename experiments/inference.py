@@ -48,7 +48,7 @@ def define(done: str) -> None:
   flags.DEFINE_string("input", "-", "A UTF-8 file; -: standard input.")
   flags.DEFINE_integer("average", 1, "Newest checkpoints whose mean is used.")
   flags.DEFINE_integer("seed", 0, "Which of the run's seeds, counted from 0.")
-  flags.DEFINE_integer("rows", 16, f"Lines {done} together; 1: each as it comes.")
+  flags.DEFINE_integer("batch_size", 16, f"Lines {done} together; 1: each as it comes.")
   flags.DEFINE_list("allow", [], ALLOW)
   flags.mark_flag_as_required("run")
 
@@ -58,8 +58,8 @@ def main(argv: list[str], answers: Callable[[], Iterable[str]]) -> None:
   check_platform()
   if argv[1:]:
     raise ConfigError(f"'{argv[1]}' is not a flag; write --input={argv[1]}")
-  if FLAGS.rows < 1:
-    raise ConfigError(f"--rows={FLAGS.rows}: write 1 or more")
+  if FLAGS.batch_size < 1:
+    raise ConfigError(f"--batch_size={FLAGS.batch_size}: write 1 or more")
   if hasattr(sys.stdout, "reconfigure"):
     sys.stdout.reconfigure(encoding="utf-8")  # as the input, whatever the terminal
   try:

@@ -35,7 +35,9 @@ def main(argv: list[str]) -> None:
 def _answers() -> Iterator[str]:
   labeller = load(Path(FLAGS.run), FLAGS.seed, FLAGS.average)
   source = FLAGS.input
-  return label(labeller, inference.lines(source), FLAGS.rows, inference.named(source))
+  return label(
+    labeller, inference.lines(source), FLAGS.batch_size, inference.named(source)
+  )
 
 
 def load(run: Path, seed: int = 0, last: int = 1) -> Labeller:

@@ -67,7 +67,7 @@ def similarities(folder: Path, sentences: Sequence[str]) -> np.ndarray:
   if loaded.arch.decoders or not loaded.arch.embedding.table:
     raise ValueError(f"{folder} is no encoder of text; name one such as MiniLM")
   tokenizer = vocabulary(folder)
-  longest = loaded.arch.position.reach(loaded.arch.dims)
+  longest = loaded.arch.position.num_positions(loaded.arch.dims)
   texts = laid_out(tokenizer, sentences, longest)
   vector_BD = np.asarray(vectors(Transformer(loaded.arch), loaded.params, *texts))
   return cosines(vector_BD, sentences)

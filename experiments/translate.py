@@ -36,7 +36,7 @@ def main(argv: list[str]) -> None:
 def _answers() -> Iterator[str]:
   translator = load(Path(FLAGS.run), FLAGS.seed, FLAGS.average)
   how = Beam(FLAGS.beam, FLAGS.penalty)
-  return translate(translator, how, inference.lines(FLAGS.input), FLAGS.rows)
+  return translate(translator, how, inference.lines(FLAGS.input), FLAGS.batch_size)
 
 
 def load(run: Path, seed: int = 0, last: int = 1) -> Translator:

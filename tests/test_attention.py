@@ -53,7 +53,7 @@ def test_order_decides_what_is_seen_and_positions_do_not(core):
 @pytest.mark.parametrize("core", PLAIN)
 def test_a_query_that_sees_nothing_gets_zero_and_sends_no_gradient(core):
   x_BLHK = jax.random.normal(jax.random.key(0), (1, 4, H, K))
-  at = coords.consecutive(1, 4).replace(sees_BL=jnp.array([[-1, 1, 2, 3]]))
+  at = coords.consecutive(1, 4).replace(horizon_BL=jnp.array([[-1, 1, 2, 3]]))
   nothing = bind(PositionalEncoding(), {}, None)
   attend = lambda x: cores.build(core)(x, x, x, at, at, nothing)
   assert not np.any(attend(x_BLHK)[:, 0])
@@ -96,9 +96,9 @@ def test_dense_memory_is_quadratic_and_far_above_blockwise():
 def test_whole_row_encodings_are_refused_by_name():
   @dataclasses.dataclass(frozen=True)
   class Rows(PositionalEncoding):
-    def rows(self, params, s_HLM, tile):
+    def full_scores(self, params, s_HLM, tile):
       return s_HLM - jnp.max(
-        jnp.where(tile.seen_LM, s_HLM, -9.0), axis=-1, keepdims=True
+        jnp.where(tile.mask_LM, s_HLM, -9.0), axis=-1, keepdims=True
       )
 
   x_BLHK = jax.random.normal(jax.random.key(0), (2, 6, H, K))
@@ -120,7 +120,7 @@ def test_rows_see_all_heads_first_and_what_travels_with_the_tokens():
     def token_data(self, params, x_BLD, q_BLHK):
       return {"gate_BLH": x_BLD[..., :H]}
 
-    def rows(self, params, s_HLM, tile):
+    def full_scores(self, params, s_HLM, tile):
       return s_HLM + tile.q_data["gate_BLH"][..., None] * tile.k_MK[..., 0][:, None, :]
 
   q, k, v = jax.random.normal(jax.random.key(0), (3, 2, 6, H, K))
@@ -141,7 +141,7 @@ def test_rows_see_all_heads_first_and_what_travels_with_the_tokens():
 class Everything(PositionalEncoding):
   """Uses the hooks that no shipped encoding uses: turn, temperature, data by head."""
 
-  def turn(self, params, q_BLHK, k_BMHK, q_at, k_at):
+  def transform_qk(self, params, q_BLHK, k_BMHK, q_at, k_at):
     length_B111 = jnp.max(k_at.pos_BL, axis=1)[:, None, None, None] + 1.0
     return jnp.tile(q_BLHK, 2) / length_B111, jnp.tile(k_BMHK, 2)
 
@@ -162,7 +162,7 @@ def test_hooks_that_turn_both_sides_scale_queries_and_read_tokens(core):
   x_BLD = jax.random.normal(jax.random.key(1), (2, 6, 8))
   position = bind(Everything(), {}, None)
   at = position.accumulate(position.read(x_BLD, None, coords.consecutive(1, 6)))
-  turned = position.turn(q, k, at, at)
+  turned = position.transform_qk(q, k, at, at)
   got = cores.build(core)(*turned, v, at, at, position, K**-0.5)
   for b in range(2):
     for h in range(H):

@@ -39,7 +39,7 @@ SPECS = [spec for name in attentions for spec in ARGUMENTS.get(name, [name])] + 
 def seen_by_tiles(spec):
   """Returns what a core knows of a variant: hooks, parameters, widths of heads."""
   variant = attentions.build(spec)
-  hooks = "scale dot features logits seen extra pointwise weigh".split()
+  hooks = "scale dot features logits mask sink_logit pointwise weigh".split()
   used = tuple(hook for hook in hooks if variant.overrides(hook))
   learned = jax.eval_shape(lambda: variant.init(jax.random.key(0), DIMS))
   return used, tuple(learned), variant.projections()

@@ -116,7 +116,7 @@ def test_the_counted_operations_do_not_depend_on_the_type_of_numbers():
   """On CPUs bfloat16 gets its transposes by products, which no model asked for."""
   config = base.get_config()
   config.model.update(width=32, heads=2, layers=1, feedforward=64)
-  config.train.update(rows=2, length=16)
+  config.train.update(batch_size=2, length=16)
   config.task = "copy"
   counted = []
   for config.model.dtype in ("float32", "bfloat16"):

@@ -53,9 +53,9 @@ def sees(position, pos_L, pos_M):
 @jax.jit
 def scores(position, q_BLHK, at):
   """Returns what an encoding adds to the scores of keys that are all zero, s_BHLM."""
-  seen_BLM = jnp.ones((1, L, L), bool)
+  mask_BLM = jnp.ones((1, L, L), bool)
   s_BHLM = jnp.zeros((B, H, L, L))
-  return position.score(s_BHLM, q_BLHK, 0 * q_BLHK, at, at, seen_BLM, K**-0.5)
+  return position.score(s_BHLM, q_BLHK, 0 * q_BLHK, at, at, mask_BLM, K**-0.5)
 
 
 def start(spec, dims=DIMS):
@@ -238,7 +238,7 @@ def test_t5_with_a_bucket_per_distance_is_one_bias_per_distance():
   pos_L = np.arange(L)
   table_HN = det((H, 9), 0.4)
   t5 = holds("t5", table_HN=np.pad(table_HN, ((0, 0), (0, 23))))
-  each = holds("per_distance(furthest=8)", table_HN=table_HN)
+  each = holds("per_distance(max_distance=8)", table_HN=table_HN)
   np.testing.assert_array_equal(bias(t5, pos_L, pos_L), bias(each, pos_L, pos_L))
   table_HN = det((H, 32), 0.4)
   both = [*range(16 + 7, 16, -1), *range(8)]  # buckets from far future to far past
@@ -250,7 +250,7 @@ def test_t5_with_a_bucket_per_distance_is_one_bias_per_distance():
 
 @pytest.mark.parametrize("both_ways", [False, True])
 def test_the_gradient_of_a_bias_per_distance_sums_diagonals(both_ways):
-  encoding = start(f"per_distance(furthest=8, causal={not both_ways})")
+  encoding = start(f"per_distance(max_distance=8, causal={not both_ways})")
   g_HLM = det((H, L, L), 0.7) * (1 if both_ways else np.tril(np.ones((L, L))))
   loss = lambda position: jnp.sum(bias(position, np.arange(L), np.arange(L)) * g_HLM)
   gradient = jax.grad(loss)(encoding).params["table_HN"]
@@ -298,7 +298,7 @@ def test_music_transformer_is_the_skewed_matrix():
 
 def test_music_transformer_is_shaw_without_values_or_a_clip():
   table_NK = det((2 * L - 1, K), 0.5)
-  shaw = holds("shaw(furthest=8)", key_NK=table_NK, value_NK=0 * table_NK)
+  shaw = holds("shaw(max_distance=8)", key_NK=table_NK, value_NK=0 * table_NK)
   music = holds("music_transformer(shared=True, causal=False)", table_NK=table_NK)
   close(scores(music, Q_BLHK, CAUSAL), scores(shaw, Q_BLHK, CAUSAL))
   v_BLHK = det((B, L, H, K), 0.9).astype(np.float32)
@@ -318,7 +318,7 @@ def test_music_transformer_is_shaw_without_values_or_a_clip():
 
 def test_music_transformer_shares_the_farthest_row_beyond_its_table():
   table_NK = det((4, K), 0.5)
-  short = holds("music_transformer(longest=4, shared=True)", table_NK=table_NK)
+  short = holds("music_transformer(max_distance=4, shared=True)", table_NK=table_NK)
   long_NK = np.concatenate([np.repeat(table_NK[:1], L - 4, axis=0), table_NK])
   long = holds("music_transformer(shared=True)", table_NK=long_NK)
   past = np.tril(np.ones((L, L)))
@@ -362,14 +362,14 @@ def test_continuous_bias_is_limited_and_starts_with_corners_at_many_distances():
     ("alibi_learned(both_ways='no')", "Choose from symmetric"),
     ("sandwich(width=7)", "even width of at least 2, not 7"),
     ("sandwich(width=0)", "even width of at least 2, not 0"),
-    ("per_distance(furthest=0)", "furthest of at least 1, not 0"),
+    ("per_distance(max_distance=0)", "max_distance of at least 1, not 0"),
     ("cpb(depth=0)", "at least 1, not 0 and 32"),
     ("cpb(width=0)", "at least 1, not 1 and 0"),
     (
       "cpb(activation='rely')",
       "no activation 'rely'. Did you mean 'relu'? Choose from relu, silu.",
     ),
-    ("music_transformer(longest=0)", "longest of at least 1, not 0"),
+    ("music_transformer(max_distance=0)", "max_distance of at least 1, not 0"),
   ],
 )
 def test_bad_arguments_are_refused(spec, says):

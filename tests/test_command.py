@@ -54,7 +54,7 @@ def test_help_lists_the_flags_and_exits_with_0(module, flag):
 def test_help_lists_every_key_with_its_comment():
   text = config_file.keys_help("--config=quickstart")
   assert text.count("\n") == len(config_file.flatten(base.get_config()))
-  assert re.search(r"train\.rows = 16 +sequences in a batch", text)
+  assert re.search(r"train\.batch_size = 16 +sequences in a batch", text)
 
 
 def test_a_config_that_comes_with_the_project_goes_by_its_name():
@@ -124,12 +124,16 @@ def test_a_plan_that_is_none_is_one_sentence(tmp_path, body, says):
     ("train.schedule", "cosine(warmup=500)", "write cosine(warmup=40), or more steps"),
     ("train.clip", float("nan"), "write a finite number"),
     ("model.position", "sinusoidal(base=-1)", "base is -1; write a number above 0"),
-    ("model.position", "learned(longest=0)", "longest is 0; write 1 or more"),
+    (
+      "model.position",
+      "learned(max_positions=0)",
+      "max_positions is 0; write 1 or more",
+    ),
     ("model.position", "randomized(rope, step=0)", "step is 0; write 1 or more"),
     ("model.core", "blockwise(block=-1)", "block is -1; write 0 or more"),
     ("model.attention", "qk_norm(epsilon=-1.0)", "epsilon is -1.0; write 0 or more"),
     ("model.norm", "rmsnorm(-1.0)", "epsilon is -1.0; write 0 or more"),
-    ("train.start", "/nosuch", "there is no config.json"),
+    ("train.init_from", "/nosuch", "there is no config.json"),
     ("task", "text(source=notes/a.txt)", "source is a text and needs quotes"),
     ("task", "text(source=/notes/a.txt)", "with quotes around texts"),
     ("task", "text(source=notes)", "source is a text and needs quotes"),
@@ -144,7 +148,7 @@ def test_a_value_without_sense_is_refused_before_the_first_run(key, value, says)
 @pytest.mark.parametrize("path", config_file.ready(), ids=lambda path: path.stem)
 def test_configs_that_come_with_the_project_make_sense(path):
   # The weights that minilm.py starts from are fetched by its reader.
-  validate(resolve(config_file.load(path).get_config(), {"train.start": ""}))
+  validate(resolve(config_file.load(path).get_config(), {"train.init_from": ""}))
 
 
 @pytest.mark.parametrize("encoding", ["cp1252", "utf-16"])

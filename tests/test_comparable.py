@@ -104,7 +104,7 @@ def test_runs_that_recorded_no_targets_are_compared_by_their_settings(sweep):
   (line, *_) = method.method(comparisons.find(sweep))
   assert "In text some runs did not record what was scored: they are compared" in line
   edit(sweep, "text-01", "config.json", task="copy(scored=2)")
-  edit(sweep, "text-02", "config.json", **{"evaluate.rows": 16})
+  edit(sweep, "text-02", "config.json", **{"evaluate.examples": 16})
   assert verdicts(sweep) == {
     "none": "baseline",
     "alibi": "not compared",
@@ -154,7 +154,7 @@ def test_seeds_lost_by_none_are_not_ranked_with_more(sweep):
 
 def test_what_no_test_can_see_is_said(sweep):
   for n, rows in enumerate((4, 4, 16)):
-    edit(sweep, f"text-{n:02d}", "config.json", **{"evaluate.rows_per_step": rows})
+    edit(sweep, f"text-{n:02d}", "config.json", **{"evaluate.batch_size": rows})
   assert verdicts(sweep)["alibi"] == "better"
   edit(sweep, "text-01", device="cpu x4", mesh={"data": 2})
   edit(sweep, "text-02", versions={"jax": "0.11.0", "flax": "0.12.8"})
@@ -165,7 +165,7 @@ def test_what_no_test_can_see_is_said(sweep):
     for n in tables.main_table(comparisons.find(sweep), "text").notes
     if "last digits" in n
   ]
-  assert "evaluate.rows_per_step (4: none and alibi; 16: rope)" in note
+  assert "evaluate.batch_size (4: none and alibi; 16: rope)" in note
   assert "device (cpu x2: none and rope; cpu x4: alibi)" in note and "mesh" not in note
   assert "versions (jax 0.10.2: none and alibi; jax 0.11.0: rope)" in note
   assert "environment (XLA_FLAGS None: none and rope; XLA_FLAGS --fast: alibi)" in note

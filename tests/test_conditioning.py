@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from test_recorded import recorded
 
-from transformer_jax.attention import Rule, attentions
+from transformer_jax.attention import BoundVariant, attentions
 from transformer_jax.attention.cores import cores
 from transformer_jax.axes import Dims, axes_of
 from transformer_jax.models import Architecture
@@ -48,8 +48,8 @@ def attend(variant, params, q_LHK, k_LHK, v_LHK, turned=NOTHING.encoding):
   """Returns what plain arrays attend to, as a model's layer does it, o_LHK."""
   q, k, v = (jnp.asarray(x, jnp.float32)[None] for x in (q_LHK, k_LHK, v_LHK))
   position, scale = bind(turned, {}, DIMS), variant.scale(params, K)
-  q, k = position.turn(*variant.condition(params, q, k), CAUSAL, CAUSAL)
-  args = q, k, v, CAUSAL, CAUSAL, position, scale, Rule(variant, params)
+  q, k = position.transform_qk(*variant.condition(params, q, k), CAUSAL, CAUSAL)
+  args = q, k, v, CAUSAL, CAUSAL, position, scale, BoundVariant(variant, params)
   return cores.build("dense")(*args)[0]
 
 
@@ -148,7 +148,7 @@ def test_scores_of_normalized_vectors_are_bounded_by_their_gains():
   variant, params = start("qk_norm", query_gain_K=3 * np.ones(K))
   long = jnp.asarray(100 * Q, jnp.float32)[None]
   q, k = variant.condition(params, long, long)
-  s_BHLM = Rule(variant, params).dot(q, k, variant.scale(params, K))
+  s_BHLM = BoundVariant(variant, params).dot(q, k, variant.scale(params, K))
   assert 3 * K**0.5 * 0.999 < np.max(s_BHLM) <= 3 * K**0.5 * 1.000001
 
 
@@ -177,7 +177,7 @@ def test_cosines_with_the_axes():
   z, axes = jnp.asarray(Z, jnp.float32)[None, None, None], 2 * jnp.eye(4)[None, :, None]
   variant = attentions.build("cosine(0.1, learned=False)")
   q, k = variant.condition({}, z, axes)
-  s_BHLM = Rule(variant).dot(q, k, variant.scale({}, 4))
+  s_BHLM = BoundVariant(variant).dot(q, k, variant.scale({}, 4))
   want = [0.964233, 0.0354187, 3.4698e-4, 1.7554e-6]
   close(jax.nn.softmax(s_BHLM)[0, 0, 0], want, atol=1e-6)
 
@@ -207,9 +207,9 @@ def test_the_bias_is_capped_too_and_the_mask_is_not():
   params = alibi.init(jax.random.key(0), DIMS) | alibi.constants(DIMS)
   slope_H = np.asarray(next(iter(params.values())))
   q, k, v = (jnp.asarray(x, jnp.float32)[None] for x in (Q, KEYS, V))
-  position, rule = bind(alibi, params, DIMS), Rule(variant)
+  position, bound = bind(alibi, params, DIMS), BoundVariant(variant)
   core = cores.build("dense")
-  got = jit(lambda *qkv: core(*qkv, CAUSAL, CAUSAL, position, None, rule))(q, k, v)[0]
+  got = jit(lambda *qkv: core(*qkv, CAUSAL, CAUSAL, position, None, bound))(q, k, v)[0]
   score = lambda h, i, j: dot(h, i, j) / np.sqrt(K) - slope_H[h] * (i - j)
   close(got, softmax_rows(lambda *at: 2 * np.tanh(score(*at) / 2)), atol=5e-6)
 

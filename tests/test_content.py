@@ -27,9 +27,9 @@ CAUSAL = coords.consecutive(1, 4)
 @functools.partial(jax.jit, static_argnums=0)
 def changed(encoding, params, s_HLM, q_LHK, k_MHK, q_at, k_at, scale):
   """Returns scores after the encoding changed them, before the mask."""
-  position, seen_BLM = Bound(encoding, params), visible(q_at, k_at)
-  given = q_LHK[None], k_MHK[None], q_at, k_at, seen_BLM, scale
-  return position.rows(position.score(s_HLM[None], *given), *given)[0]
+  position, mask_BLM = Bound(encoding, params), visible(q_at, k_at)
+  given = q_LHK[None], k_MHK[None], q_at, k_at, mask_BLM, scale
+  return position.full_scores(position.score(s_HLM[None], *given), *given)[0]
 
 
 def one_head(spec, params, q_LK, k_MK, q_at=CAUSAL, k_at=None):
@@ -65,7 +65,7 @@ def read(spec, params, x_LD, at=CAUSAL):
 def test_deberta_numbers():
   params = {"table_ND": np.eye(4), "query_HDK": det((1, 4, 4), 1.1)}
   params["key_HDK"] = det((1, 4, 4), 1.7)
-  scores = one_head("deberta(furthest=2)", params, Q, K, CAUSAL.bidirectional())
+  scores = one_head("deberta(max_distance=2)", params, Q, K, CAUSAL.bidirectional())
   close(scores[0], [-0.745469, -0.529866, -0.149775, 0.355321])
   close(scores[3], [-0.218126, -0.313421, 0.505351, 2.053845])
 
@@ -76,14 +76,15 @@ def test_deberta_buckets():
 
 
 @pytest.mark.parametrize(
-  "furthest, buckets", [(512, None), (2, None), (512, 256), (128, 32), (7, 4), (32, 8)]
+  "max_distance, buckets",
+  [(512, None), (2, None), (512, 256), (128, 32), (7, 4), (32, 8)],
 )
-def test_deberta_rows_are_exact_from_far_future_to_far_past(furthest, buckets):
-  deberta = positions.build(f"deberta(furthest={furthest}, buckets={buckets})")
-  back = np.arange(-furthest, furthest + 1)
-  expected = [content.Deberta(furthest, buckets).delta(int(n), 0) for n in back]
+def test_deberta_rows_are_exact_from_far_future_to_far_past(max_distance, buckets):
+  deberta = positions.build(f"deberta(max_distance={max_distance}, buckets={buckets})")
+  back = np.arange(-max_distance, max_distance + 1)
+  expected = [content.Deberta(max_distance, buckets).delta(int(n), 0) for n in back]
   np.testing.assert_array_equal(rows(deberta), expected)
-  assert {rows(deberta)[0], rows(deberta)[-1]} == {0, 2 * (buckets or furthest) - 1}
+  assert {rows(deberta)[0], rows(deberta)[-1]} == {0, 2 * (buckets or max_distance) - 1}
 
 
 def test_deberta_weights_of_transformers():
@@ -102,7 +103,7 @@ def test_deberta_weights_of_transformers():
   params["table_ND"] = np.hstack([table_ND, np.ones((len(table_ND), 1))])
   tokens_LD = np.hstack([hidden_LD, np.ones((L, 1))])
   q, k = (np.einsum("LD,DHK->LHK", tokens_LD, w)[None] for w in shifted.values())
-  deberta = positions.build("deberta(furthest=32, buckets=8, released=True)")
+  deberta = positions.build("deberta(max_distance=32, buckets=8, released=True)")
   position = Bound(deberta, float32(params))
   real_BL = there["attention_mask"] > 0
   at = coords.padded(jnp.asarray(real_BL)).bidirectional()
@@ -159,13 +160,13 @@ def counts(q_LK, k_LK, longest):
   """Returns CoPE's positions of the last row, from vectors that match it by n."""
   q_K = q_LK[-1]
   table_NK = np.arange(longest)[:, None] * q_K / (q_K @ q_K)
-  spec, scale = f"cope(longest={longest})", q_LK.shape[-1] ** -0.5
+  spec, scale = f"cope(max_positions={longest})", q_LK.shape[-1] ** -0.5
   return one_head(spec, {"table_NK": table_NK}, q_LK, k_LK)[-1] - scale * k_LK @ q_K
 
 
 def test_cope_numbers():
   close(counts(Q, K, 6), [2.018185, 1.818132, 1.52115, 0.747384])
-  scores = one_head("cope(longest=6)", {"table_NK": det((4, 6), 1.4).T}, Q, K)
+  scores = one_head("cope(max_positions=6)", {"table_NK": det((4, 6), 1.4).T}, Q, K)
   close(scores[3], [-1.884051, -1.393519, 0.649669, 0.401768])
   assert np.all(np.diff(counts(Q, K, 6)) < 0)
 
@@ -178,14 +179,14 @@ def test_cope_counts_every_token_once_gates_are_one_and_stops_at_its_last_row():
 
 def test_cope_of_x_transformers():
   there, past_LM = recorded("x_transformers/cope"), np.tril(np.ones((11, 11)))
-  at, seen_BLM = coords.consecutive(1, 11), jnp.asarray(past_LM > 0)[None]
-  cope = positions.build("cope(longest=6)")
+  at, mask_BLM = coords.consecutive(1, 11), jnp.asarray(past_LM > 0)[None]
+  cope = positions.build("cope(max_positions=6)")
 
   @jax.jit
   def added(s_BHLM, q_BHLK, table_NK):
     q_BLHK = jnp.moveaxis(q_BHLK, 1, 2)
-    given = q_BLHK, q_BLHK, at, at, seen_BLM, 1.0
-    return Bound(cope, {"table_NK": table_NK}).rows(s_BHLM, *given) - s_BHLM
+    given = q_BLHK, q_BLHK, at, at, mask_BLM, 1.0
+    return Bound(cope, {"table_NK": table_NK}).full_scores(s_BHLM, *given) - s_BHLM
 
   given = (jnp.asarray(there[n]) for n in ("attn_logits", "query", "pos_emb"))
   bias_BHLM, pull = jax.vjp(added, *given)
@@ -307,7 +308,10 @@ def test_inkling_numbers():
   params = {"weigh_DHW": np.eye(3)[:, None], "bank_WN": det((3, 5), 0.8)}
   at, zero = coords.consecutive(1, 8), np.zeros((8, 4))
   x_LD = np.broadcast_to(det((3,), 0.5), (8, 3))
-  for spec in ("inkling(width=3, longest=5)", "inkling(width=3, longest=5, floor=4)"):
+  for spec in (
+    "inkling(width=3, max_distance=5)",
+    "inkling(width=3, max_distance=5, floor=4)",
+  ):
     scores = one_head(spec, params, zero, zero, read(spec, params, x_LD, at))
     curve = np.array([-0.219827, -0.399922, -0.525889, -0.58068, -0.556878])
     close(scores[3], [*curve[3::-1], 0, 0, 0, 0])
@@ -374,8 +378,8 @@ def test_path_makes_a_direction_of_three_tokens_of_one_text():
 @pytest.mark.parametrize(
   "spec, says",
   [
-    ("deberta(furthest=9, buckets=16)", "furthest=9 must be more"),
-    ("deberta(furthest=0)", "furthest=0 must be more"),
+    ("deberta(max_distance=9, buckets=16)", "max_distance=9 must be more"),
+    ("deberta(max_distance=0)", "max_distance=0 must be more"),
     ("deberta(buckets=1)", "buckets at least 2"),
     ("tupe(plus=rope)", "rope is more; write plus=t5"),
     ("tupe(plus=learned)", "learned is more; write plus=t5"),

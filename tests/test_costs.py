@@ -16,8 +16,8 @@ from transformer_jax.evaluation.lengths import Evaluator
 from transformer_jax.models.transformer import Transformer
 
 SMALL = {"model.width": 8, "model.heads": 2, "model.feedforward": 8, "model.layers": 1}
-SMALL |= {"train.rows": 2, "train.length": 8, "evaluate.lengths": (1,)}
-SMALL |= {"evaluate.rows": 2, "evaluate.rows_per_step": 2}
+SMALL |= {"train.batch_size": 2, "train.length": 8, "evaluate.lengths": (1,)}
+SMALL |= {"evaluate.examples": 2, "evaluate.batch_size": 2}
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from experiments import similarity
 from experiments.reporting import statistics
 from experiments.runner import train
 from transformer_jax.attention import attentions
-from transformer_jax.attention.variants.bound import Rule, softmax
+from transformer_jax.attention.variants.bound import BoundVariant, softmax
 from transformer_jax.attention.variants.kernelized import divide
 from transformer_jax.axes import Dims
 from transformer_jax.data.tasks.labelled.baselines import guesses
@@ -215,7 +215,7 @@ def weighing():
       variant = attentions.build(SPECS.get(name, name))
     except (TypeError, ValueError):  # it needs arguments, and these change who is seen
       continue
-    own = any(variant.overrides(x) for x in ("weigh", "pointwise", "extra"))
+    own = any(variant.overrides(x) for x in ("weigh", "pointwise", "sink_logit"))
     found |= {name: variant} if own else {}
   return found
 
@@ -225,12 +225,12 @@ def test_a_query_that_sees_no_key_has_weights_of_0_and_no_gradient(name):
   variant = weighing()[name]
   params = variant.init(jax.random.key(0), SIZES)
   params |= {n: jnp.ones(shape) for n, (shape, *_) in variant.weights(SIZES).items()}
-  seen_BLM = jnp.array([[[True, False, False], [False] * 3, [True] * 3]])
+  mask_BLM = jnp.array([[[True, False, False], [False] * 3, [True] * 3]])
   score_BHLM = jax.random.uniform(jax.random.key(1), (1, 2, 3, 3))
 
   @jax.jit
   def weigh(params, score_BHLM):
-    weight_BHLM = Rule(variant, params).weigh(score_BHLM, seen_BLM)
+    weight_BHLM = BoundVariant(variant, params).weigh(score_BHLM, mask_BLM)
     return jnp.sum(weight_BHLM**2), weight_BHLM
 
   gradient = jax.value_and_grad(weigh, (0, 1), has_aux=True)

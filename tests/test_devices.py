@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from test_positions import DIMS, MODES, B, H, K, L, inputs, program
 
-from transformer_jax.attention import Rule, attentions
+from transformer_jax.attention import BoundVariant, attentions
 from transformer_jax.attention.cores import cores
 from transformer_jax.positions import PositionalEncoding, bind, coords, positions
 from transformer_jax.training import sharding
@@ -48,8 +48,8 @@ def test_devices_share_key_heads_that_do_not_divide(spec):
 
   def run(core):
     def loss(params, scale_H, *qkv):
-      rule = Rule(variant, params)
-      out = cores.build(core)(*qkv, at, at, position, scale_H, rule)
+      bound = BoundVariant(variant, params)
+      out = cores.build(core)(*qkv, at, at, position, scale_H, bound)
       return jnp.sum(jnp.sin(out + 1.0))
 
     return jax.jit(jax.grad(loss, (0, 1, 2, 3, 4)))(params, scale_H, *qkv)

@@ -29,19 +29,19 @@ def test_fire_starts_with_corners_between_the_nearest_and_the_farthest_key():
 
 
 def test_randomized_refuses_a_table_shorter_than_its_positions():
-  encoding = positions.build("randomized(learned(longest=64), longest=100)")
-  with pytest.raises(ValueError, match="below 100.*ends at 64.*longest"):
+  encoding = positions.build("randomized(learned(max_positions=64), max_positions=100)")
+  with pytest.raises(ValueError, match="below 100.*ends at 64.*max_positions"):
     encoding.init(jax.random.key(0), DIMS)
-  encoding = positions.build("randomized(learned, longest=100)")
+  encoding = positions.build("randomized(learned, max_positions=100)")
   params = jax.eval_shape(lambda: encoding.init(jax.random.key(0), DIMS))
   assert params["table_LD"].shape == (100, 8)
 
 
 @pytest.mark.parametrize(
-  "spec", ["t5(furthest=16)", "t5(buckets=1)", "t5(buckets=2, causal=False)"]
+  "spec", ["t5(max_distance=16)", "t5(buckets=1)", "t5(buckets=2, causal=False)"]
 )
 def test_t5_refuses_sizes_that_make_no_buckets(spec):
-  with pytest.raises(ValueError, match="t5 .*(furthest|buckets)"):
+  with pytest.raises(ValueError, match="t5 .*(max_distance|buckets)"):
     positions.build(spec)
 
 
@@ -55,13 +55,15 @@ def test_waves_need_an_even_width(spec):
 
 
 def test_randomized_spreads_whole_texts_and_cannot_decode_them():
-  encoding = positions.build("randomized(rope, longest=50, spread=True)")
-  assert encoding.whole_text and not positions.build("randomized(rope)").whole_text
+  encoding = positions.build("randomized(rope, max_positions=50, spread=True)")
+  assert (
+    encoding.needs_full_text and not positions.build("randomized(rope)").needs_full_text
+  )
   real_BL = np.arange(8) >= np.array([[0], [3]])
-  at = encoding.place(None, coords.padded(jnp.asarray(real_BL)))
+  at = encoding.assign_positions(None, coords.padded(jnp.asarray(real_BL)))
   assert at.pos_BL[0].tolist() == [0, 6, 12, 18, 24, 30, 36, 42]  # 50 // 8 apart
   assert at.pos_BL[1, 3:].tolist() == [0, 10, 20, 30, 40]
   with pytest.raises(ValueError, match="cannot decode token by token"):
-    encoding.place(None, coords.consecutive(2, 1, start=4))
-  with pytest.raises(ValueError, match="raise longest to 51"):
-    encoding.place(None, coords.consecutive(1, 51))
+    encoding.assign_positions(None, coords.consecutive(2, 1, start=4))
+  with pytest.raises(ValueError, match="raise max_positions to 51"):
+    encoding.assign_positions(None, coords.consecutive(1, 51))

@@ -61,7 +61,7 @@ def test_modernbert_is_a_config_and_goes_back(tmp_path):
     "task": "blanks(copy(symbols=93))", "model.kind": "encoder", "model.width": 32,
     "model.layers": 4, "model.heads": 4, "model.feedforward": 40, "train.length": 8,
     "model.norm": norm, "model.activation": "geglu(approximate=False)",
-    "model.placement": "pre(first_norm=False)",
+    "model.norm_placement": "pre(first_norm=False)",
     "model.embedding": f"tokens(power=0, norm='{norm}')",
     "model.attention": "multihead + alternate(window(8), multihead, 3, at=0)",
     "model.position": "by_layer((rope(base=500.0), rope(base=50.0), rope(base=50.0)))",

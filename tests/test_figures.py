@@ -31,7 +31,7 @@ def test_names_of_20_long_variants_do_not_touch():
   figure, ax, _ = style.blank(60)
   ax.set_ylim(2, 4)
   rng = np.random.default_rng(0)
-  label = "randomized(rope(base={}.0), longest=2048)"
+  label = "randomized(rope(base={}.0), max_positions=2048)"
   ends = {label.format(10**6 + i): (1.0, 2.5 + rng.random() / 20) for i in range(20)}
   looks = dict.fromkeys(ends, style.Style("#0072B2", "o", "-"))
   texts = style.name_ends(ax, ends, looks)
@@ -55,9 +55,9 @@ def test_twenty_variants_look_different():
 
 
 def test_long_names_are_broken_where_a_reader_would():
-  name = "randomized(rope(base=500000.0), longest=2048)"
+  name = "randomized(rope(base=500000.0), max_positions=2048)"
   lines = style.wrap(name).split("\n")
-  assert lines == ["randomized(rope(", "base=500000.0),", "longest=2048)"]
+  assert lines == ["randomized(rope(", "base=500000.0),", "max_positions=2048)"]
   assert style.wrap("rope") == "rope"
 
 

@@ -31,16 +31,16 @@ CONFIG = json.loads((FOLDER / "transformers" / "configs.json").read_text())["ber
 TINY = {
   "seeds": (0, 1), "model.kind": "encoder", "model.width": 16, "model.layers": 1,
   "model.heads": 2, "model.feedforward": 32, "model.position": "learned(32)",
-  "model.core": "dense", "train.length": 12, "train.rows": 16, "train.steps": 60,
+  "model.core": "dense", "train.length": 12, "train.batch_size": 16, "train.steps": 60,
   "train.steps_per_dispatch": 60, "train.checkpoint_every": 60,
   "train.optimizer": "adamw(lr=1e-2)", "train.schedule": "constant",
-  "evaluate.lengths": (1, 2), "evaluate.rows": 16, "evaluate.rows_per_step": 16,
+  "evaluate.lengths": (1, 2), "evaluate.examples": 16, "evaluate.batch_size": 16,
 }  # fmt: skip
 # What the recorded BERT is, and a task over its 97 tokens.
 BERT = TINY | {
   "model.width": 32, "model.layers": 2, "model.heads": 4, "model.feedforward": 48,
   "model.position": "learned(48)", "model.attention": "multihead(bias=True)",
-  "model.placement": "post", "model.norm": "layernorm(epsilon=1e-12)",
+  "model.norm_placement": "post", "model.norm": "layernorm(epsilon=1e-12)",
   "model.activation": "gelu(approximate=False)", "model.feedforward_bias": True,
   "model.embedding": "tokens(power=0, types=2, norm='layernorm(epsilon=1e-12)')",
 }  # fmt: skip
@@ -163,7 +163,7 @@ def test_a_run_starts_where_another_ended(texts, trained, tmp_path):
   again = tmp_path / "runs" / "again"
   again.mkdir(parents=True)
   more = {"train__steps": 1, "train__steps_per_dispatch": 1, "seeds": (7,)}
-  more |= {"train__optimizer": "adamw(lr=1e-9)", "train__start": str(there)}
+  more |= {"train__optimizer": "adamw(lr=1e-9)", "train__init_from": str(there)}
   more |= {"train__checkpoint_every": 1}
   chosen = config(texts, fields=kept, model__position="t5", **more)
   result = train.run(chosen, again, "again", stop=False)
@@ -171,7 +171,7 @@ def test_a_run_starts_where_another_ended(texts, trained, tmp_path):
   # The table of positions is left, and the output is new since classes may be others.
   assert said["left_out"] == ["encoder/position/table_LD", "output_DV"]
   assert said["new"] == ["encoder/position/table_HN", "output_DV"]
-  assert said["position"]["there"].startswith("Learned(longest=32")
+  assert said["position"]["there"].startswith("Learned(max_positions=32")
   assert said["position"]["here"].startswith("T5(")
   built = build(chosen)
   read = pretrained.read(str(there), built, again)
@@ -197,7 +197,7 @@ def dry(texts, bert, capsys, fields="", **more):
 def test_a_dry_run_says_what_is_loaded(bert, texts, capsys):
   folder, there = bert
   words = f", tokenizer=\"wordpiece('{folder}/vocab.txt')\""
-  said, code = dry(texts, bert, capsys, words, train__start=str(folder))
+  said, code = dry(texts, bert, capsys, words, train__init_from=str(folder))
   # All but the head of the masked words: its product, shifts, norm and output.
   size = sum(x.size for n, x in there.items() if n.startswith("weights/bert."))
   assert code == 0 and f"starts from {size:,} parameters of {folder} (1 new, " in said
@@ -205,7 +205,9 @@ def test_a_dry_run_says_what_is_loaded(bert, texts, capsys):
 
 def test_a_dry_run_refuses_what_the_run_refuses(bert, texts, capsys, tmp_path):
   folder, _ = bert
-  refused = lambda there, **more: dry(texts, bert, capsys, train__start=there, **more)
+  refused = lambda there, **more: dry(
+    texts, bert, capsys, train__init_from=there, **more
+  )
   cases = [(tmp_path / "none", "there is no config.json; name a folder")]
   cases += [(texts, "there is no config.json; name a folder")]
   cases += [(folder, "its vocabulary is not that of the task")]
@@ -225,7 +227,7 @@ def test_a_dry_run_refuses_what_the_run_refuses(bert, texts, capsys, tmp_path):
 def started(bert, texts, fields="", changes=BERT, **more):
   """Returns the experiment and what it starts from."""
   spec = f", tokenizer=\"wordpiece('{bert}/vocab.txt')\"{fields}"
-  built = build(config(texts, changes, spec, train__start=str(bert), **more))
+  built = build(config(texts, changes, spec, train__init_from=str(bert), **more))
   return built, pretrained.read(str(bert), built, bert / "nothing kept")
 
 
@@ -257,7 +259,7 @@ def test_positions_can_be_swapped(bert, texts, position):
   built, found = started(bert[0], texts, model__position=position)
   said = found.facts["start"]
   assert "encoder/position/table_LD" in said["left_out"]
-  assert said["position"]["there"].startswith("Learned(longest=48")
+  assert said["position"]["there"].startswith("Learned(max_positions=48")
   new = ["encoder/position/table_HN"] if position == "t5" else []
   assert said["new"] == [*new, "output_DV"]
   shapes = {n: x.shape for n, x in flat(built.trainer.shapes.params).items()}
@@ -281,14 +283,14 @@ def test_a_scan_over_layers_starts_from_layers(bert, texts):
 def test_all_that_does_not_fit_is_one_list(bert, texts):
   folder, _ = bert
   said = refusal(
-    lambda: started(folder, texts, model__placement="pre", model__layers=3)
+    lambda: started(folder, texts, model__norm_placement="pre", model__layers=3)
   )
   assert "encoders: 2 there, 3 here" in said and "placement: PostNorm" in said
   said = refusal(lambda: started(folder, texts, model__position="learned(16)"))
   assert "encoder/position/table_LD is (48, 32) there, (16, 32) here" in said
   said = refusal(lambda: started(folder, texts, model__heads=8))
   assert "heads: 4 there, 8 here" in said
-  bytes_ = config(texts, BERT, ", tokenizer='byte'", train__start=str(folder))
+  bytes_ = config(texts, BERT, ", tokenizer='byte'", train__init_from=str(folder))
   said = refusal(lambda: pretrained.read(str(folder), build(bytes_), folder / "none"))
   assert "embedding_VD is (97, 32) there, (261, 32) here" in said
   said = refusal(lambda: pretrained.read("nowhere", build(bytes_), folder / "none"))
@@ -298,7 +300,7 @@ def test_all_that_does_not_fit_is_one_list(bert, texts):
 def test_words_must_mean_what_they_meant(bert, texts, trained, tmp_path):
   folder, _ = bert
   spec = ", tokenizer='char(size=97)'"
-  built = build(config(texts, BERT, spec, train__start=str(folder)))
+  built = build(config(texts, BERT, spec, train__init_from=str(folder)))
   built.task.keep(tmp_path / "run")
   said = refusal(lambda: pretrained.read(str(folder), built, tmp_path / "run"))
   assert f"tokenizer=\"wordpiece('{folder}/vocab.txt')\"" in said

@@ -180,11 +180,11 @@ class Dice(Task):
 
   vocabulary = 8
 
-  def score(self, arrays, key, rows, length, bucket):
-    token_BL = jax.random.randint(key, (rows, bucket), 0, 8)
+  def score(self, arrays, key, batch_size, length, bucket):
+    token_BL = jax.random.randint(key, (batch_size, bucket), 0, 8)
     at = coords.consecutive(1, bucket)
     at = at.replace(data={"own_BL": token_BL % 3, "all_BL": at.pos_BL})
-    return Batch(token_BL, token_BL, jnp.ones((rows, bucket)), at, token_BL, at)
+    return Batch(token_BL, token_BL, jnp.ones((batch_size, bucket)), at, token_BL, at)
 
 
 class Reader:
@@ -198,9 +198,9 @@ class Reader:
 
 
 def test_coordinates_of_rows_are_scored_with_their_rows():
-  evaluator = Evaluator(Reader(), Dice(), rows=6, chunk=2)
+  evaluator = Evaluator(Reader(), Dice(), examples=6, batch_size=2)
   batch = evaluator.task.score((), jax.random.key(0), 6, 5, 5)
-  _, right_BL = evaluator.chunks({}, batch)
+  _, right_BL = evaluator.batch_sizes({}, batch)
   token_BL = np.asarray(batch.input_BL)
   want_BL = (token_BL % 3 + 3 * np.arange(5)) % 8 == token_BL
   np.testing.assert_array_equal(right_BL, want_BL)

@@ -27,7 +27,7 @@ def place(row, column):
 @functools.partial(jax.jit, static_argnums=0)
 def turn(encoding, params, x_BLHK, at):
   """Returns queries after they were turned."""
-  return encoding.turn(params, x_BLHK, x_BLHK, at, at)[0]
+  return encoding.transform_qk(params, x_BLHK, x_BLHK, at, at)[0]
 
 
 def turned(spec, x_K, at):
@@ -137,7 +137,7 @@ def test_a_token_off_the_grid_gets_no_position(spec):
     params = encoding.init(jax.random.key(0), DIMS)
     position, x_BLD = bind(encoding, params, DIMS), jnp.ones((1, 1, 8))
     q_BLHK = jnp.ones((1, 1, 2, 8))
-    return position.embed(x_BLD, at), *position.turn(q_BLHK, q_BLHK, at, at)
+    return position.embed(x_BLD, at), *position.transform_qk(q_BLHK, q_BLHK, at, at)
 
   for x in run(place(-1, -1)):
     np.testing.assert_array_equal(x, np.ones_like(x))

@@ -194,9 +194,9 @@ def test_steps_of_other_code_are_recorded(tmp_path):
 # --- a real run -----------------------------------------------------------------------
 
 SMALL = {"model.width": 16, "model.layers": 1, "model.heads": 2, "seeds": (0,)}
-SMALL |= {"model.feedforward": 16, "train.rows": 2, "train.length": 8}
+SMALL |= {"model.feedforward": 16, "train.batch_size": 2, "train.length": 8}
 SMALL |= {"train.steps": 4, "train.steps_per_dispatch": 2, "train.checkpoint_every": 2}
-SMALL |= {"evaluate.lengths": (1, 2), "evaluate.rows": 4, "evaluate.rows_per_step": 4}
+SMALL |= {"evaluate.lengths": (1, 2), "evaluate.examples": 4, "evaluate.batch_size": 4}
 
 
 class StopAt:

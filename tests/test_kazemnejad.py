@@ -361,5 +361,5 @@ def test_flip_flop_is_tested_on_another_share():
 def test_what_cannot_be_posed_is_refused(spec, says):
   length = 23 if spec == "scan" else LONGEST
   with pytest.raises(SpecError, match=re.escape(says)):
-    batch = functools.partial(tasks.build(spec).batch, rows=2, length=length)
+    batch = functools.partial(tasks.build(spec).batch, batch_size=2, length=length)
     jax.eval_shape(batch, (), jax.random.key(0))

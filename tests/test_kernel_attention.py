@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from test_recorded import close
 
-from transformer_jax.attention import Rule, attentions
+from transformer_jax.attention import BoundVariant, attentions
 from transformer_jax.attention.cores import cores
 from transformer_jax.attention.variants import performer
 from transformer_jax.axes import Dims
@@ -31,7 +31,9 @@ KINDS = {
   "packed, both ways": PACKED.bidirectional(),
   "padded": coords.padded(jnp.arange(23) >= jnp.array([[6], [0]])),
   "out of order": jax.tree.map(lambda x: x[:, SHUFFLE], PACKED),
-  "one that sees nothing": CAUSAL.replace(sees_BL=CAUSAL.sees_BL.at[0, 4].set(-1)),
+  "one that sees nothing": CAUSAL.replace(
+    horizon_BL=CAUSAL.horizon_BL.at[0, 4].set(-1)
+  ),
 }
 
 
@@ -40,8 +42,8 @@ def det(shape, s):
 
 
 def attend(core, variant, q, k, v, q_at, k_at):
-  core, rule = cores.build(core), Rule(variant)
-  return core(q, k, v, q_at, k_at, NOTHING, None, rule)
+  core, bound = cores.build(core), BoundVariant(variant)
+  return core(q, k, v, q_at, k_at, NOTHING, None, bound)
 
 
 @functools.partial(jit, static_argnums=(0, 1))
@@ -215,9 +217,9 @@ def test_scales_of_heads_reach_the_features():
   """exp(q k s) is what features estimate; a scale of 0 weighs all keys alike."""
   q, k, v = inputs()
   variant = attentions.build("performer + scale(learned=True)")
-  rule = Rule(variant, {"log_scale_H": jnp.zeros(4)})
+  bound = BoundVariant(variant, {"log_scale_H": jnp.zeros(4)})
   core = cores.build("dense")
-  got = core(q, k, v, CAUSAL, CAUSAL, NOTHING, jnp.array([0.0, 0.1, 0.2, 0.0]), rule)
+  got = core(q, k, v, CAUSAL, CAUSAL, NOTHING, jnp.array([0.0, 0.1, 0.2, 0.0]), bound)
   mean = np.cumsum(np.repeat(v, 2, axis=2), 1) / np.arange(1, 24)[:, None, None]
   close(got[:, :, [0, 3]], mean[:, :, [0, 3]], atol=3e-6)
   assert np.abs(got - mean)[:, :, 1:3].max() > 0.01
@@ -311,7 +313,7 @@ def test_what_cannot_be_served_is_one_sentence(core, spec, position, says):
   with pytest.raises(ValueError, match=says):
     at = coords.consecutive(1, 23)
     bound = bind(encoding, {}, Dims(V=8, D=32, H=4, F=8, N=1, L=23))
-    cores.build(core)(*inputs(), at, at, bound, None, Rule(variant))
+    cores.build(core)(*inputs(), at, at, bound, None, BoundVariant(variant))
   assert cores.build("linear").refusal(NOTHING.encoding, variant, drop=True)
 
 

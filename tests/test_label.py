@@ -183,17 +183,17 @@ def test_the_command_reads_files_and_says_what_is_wrong(runs, command, tmp_path)
   code, out, err = command(run, f"--input={path}")
   assert code == 0 and not err and out.count("\n") == 3
   assert out.startswith("abc/") and out.split("\n")[1] == ""
-  assert command(run, f"--input={path}", "--rows=1") == (0, out, "")
+  assert command(run, f"--input={path}", "--batch_size=1") == (0, out, "")
   path.write_bytes(b"")
   wrong = [(f"error: {path} is empty; give one text on each line\n", f"--input={path}")]
   bad = tmp_path / "bad"
   bad.write_bytes(b"good\nb\xffd\n")
   wrong.append((f"error: {bad}, line 2: not UTF-8 (byte 2)", f"--input={bad}"))
   wrong.append(("error: [Errno 2] No such file", f"--input={tmp_path / 'none'}"))
-  wrong.append(("error: --rows=0: write 1 or more", "--rows=0"))
+  wrong.append(("error: --batch_size=0: write 1 or more", "--batch_size=0"))
   wrong.append(("error: 'text' is not a flag; write --input=text", "text"))
   for said, *words in wrong:
-    code, _, err = command(run, "--rows=1", *words)
+    code, _, err = command(run, "--batch_size=1", *words)
     assert code == 2 and err.startswith(said) and err.count("\n") == 1, err
 
 

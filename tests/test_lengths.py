@@ -31,11 +31,11 @@ class Digits(Task):
   def tokens(self, length):
     return length
 
-  def score(self, arrays, key, rows, length, bucket):
-    token_BL = jax.random.randint(key, (rows, 33), 0, 8)[:, -bucket - 1 :]
+  def score(self, arrays, key, batch_size, length, bucket):
+    token_BL = jax.random.randint(key, (batch_size, 33), 0, 8)[:, -bucket - 1 :]
     real_L = jnp.arange(bucket) >= bucket - length
     weight_L = (jnp.arange(bucket) >= bucket - 4) * 1.0
-    weight_BL = jnp.broadcast_to(weight_L, (rows, bucket))
+    weight_BL = jnp.broadcast_to(weight_L, (batch_size, bucket))
     at = coords.padded(real_L[None])
     return Batch(token_BL[:, :-1], token_BL[:, 1:], weight_BL, at)
 
@@ -58,7 +58,7 @@ def value(rows, **wanted):
 
 def test_scores_are_those_of_each_text_alone():
   model, task, params = make("alibi")
-  rows = Evaluator(model, task, rows=6, chunk=3).run(params, (), LENGTHS)
+  rows = Evaluator(model, task, examples=6, batch_size=3).run(params, (), LENGTHS)
   assert len(rows) == 2 * 4 * (2 + 2 + 1)
   token_BL = jax.random.randint(jax.random.key(0), (6, 33), 0, 8)
   run = jax.jit(lambda p, x: jax.nn.log_softmax(model.apply({"params": p}, x)))
@@ -92,7 +92,7 @@ def test_lengths_share_programs():
     buckets = [bucket_of(n, longest) for n in range(1, longest + 1)]
     assert all(n <= b <= longest for n, b in enumerate(buckets, 1))
   model, task, params = make("rope")
-  evaluator, programs = Evaluator(model, task, rows=2, chunk=2), []
+  evaluator, programs = Evaluator(model, task, examples=2, batch_size=2), []
   original = Evaluator.program
   try:
     Evaluator.program = lambda self, b: (
@@ -104,10 +104,10 @@ def test_lengths_share_programs():
   assert [program._cache_size() for program in programs] == [1, 1]
 
 
-@pytest.mark.parametrize("name", ["learned", "randomized(learned, longest=10)"])
+@pytest.mark.parametrize("name", ["learned", "randomized(learned, max_positions=10)"])
 def test_past_a_tables_end_scores_are_undefined_not_clamped(name):
   model, task, params = make(name)
-  evaluator = Evaluator(model, task, rows=2, chunk=2)
+  evaluator = Evaluator(model, task, examples=2, batch_size=2)
   rows = evaluator.run(params, (), LENGTHS)
   reach = 4 if name == "learned" else 10
   for row in rows:
@@ -132,7 +132,7 @@ def test_exact_match_is_what_greedy_decoding_gives(spec):
   noise = lambda x: jax.random.normal(jax.random.key(x.size), (64, *x.shape[1:]))
   params = jax.tree.map(noise, params)
   # One program scores both lengths, so the shorter one is padded there and not here.
-  rows = Evaluator(model, task, rows=16, chunk=8).run(params, (), (1, 2))
+  rows = Evaluator(model, task, examples=16, batch_size=8).run(params, (), (1, 2))
   rows = [row for row in rows if row["length"] == 1]
   batch = task.score((), jax.random.key(0), 16, 1, 1)
   prompt_BL, answer_BL = batch.input_BL[:, :-1], batch.target_BL[:, -2:]
@@ -151,12 +151,12 @@ def test_exact_match_is_what_greedy_decoding_gives(spec):
 
 def test_what_cannot_be_scored_is_refused_before_anything_compiles():
   model, task, params = make("learned", tasks.build("recall(keys=5)"))
-  evaluator = Evaluator(model, task, rows=2, chunk=2)
+  evaluator = Evaluator(model, task, examples=2, batch_size=2)
   evaluator.check(params, (), (2, 4, 8))  # 8 pairs are past the table and not scored
   one = jax.eval_shape(lambda: jax.tree.map(lambda x: x[0], params))
   evaluator.check_longest(one, (2, 4, 8))
   model, task, params = make("rope", tasks.build("recall(keys=5)"))
-  evaluator = Evaluator(model, task, rows=2, chunk=2)
+  evaluator = Evaluator(model, task, examples=2, batch_size=2)
   for check in (
     lambda: evaluator.check(params, (), (2, 4, 8)),
     lambda: evaluator.check_longest(one, (2, 4, 8)),

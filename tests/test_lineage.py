@@ -14,7 +14,11 @@ from experiments.setup.validate import resolve, validate
 WORDS = "the cell row text page file table menu opens closes and shows a new".split()
 STEPS = 40
 TINY = {"model.width": 16, "model.layers": 1, "model.heads": 2, "train.length": 16}
-TINY |= {"train.rows": 16, "train.steps": STEPS, "train.steps_per_dispatch": STEPS}
+TINY |= {
+  "train.batch_size": 16,
+  "train.steps": STEPS,
+  "train.steps_per_dispatch": STEPS,
+}
 TINY |= {"train.checkpoint_every": STEPS, "seeds": (0,), "train.schedule": "constant"}
 TINY |= {"train.optimizer": "adamw(lr=1e-2)"}
 QUICK = ("LSTM, bottleneck", "BERT", "T5")

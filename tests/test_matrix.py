@@ -76,7 +76,7 @@ def close(got, want):
 
 def train(at, core, encoding):
   """Equals the definition, and depends on all tokens that may be seen."""
-  if at.pos_BL.max() < (encoding.reach(DIMS) or jnp.inf):
+  if at.pos_BL.max() < (encoding.num_positions(DIMS) or jnp.inf):
     close(run(core, encoding, at), run("dense", encoding, at))
 
 
@@ -98,7 +98,7 @@ def decode(at, first, core, encoding):
   """Equals one pass, token by token after the first ones."""
   write = jax.jit(functools.partial(decoded, core, encoding, first=first))
   got, want = write(inputs(encoding), at), run("dense", encoding, at)
-  last = slice(L - 1, None) if encoding.whole_text else slice(None)
+  last = slice(L - 1, None) if encoding.needs_full_text else slice(None)
   close(got[:, last], want[:, last])
 
 
@@ -109,7 +109,7 @@ def between(core, encoding):
   def attend_to_source(own, source, q_at, k_at):
     position = bind(encoding, own[0], DIMS)
     q_at, k_at = position.keep(q_at), position.accumulate(position.keep(k_at))
-    q, k = position.turn(own[1], source[2], q_at, k_at)
+    q, k = position.transform_qk(own[1], source[2], q_at, k_at)
     return cores.build(core)(q, k, source[3], q_at, k_at, position, K**-0.5)
 
   return jax.jit(attend_to_source)

@@ -60,7 +60,9 @@ def run(layer, at, core=None):
 
 
 def fits(layer, at):
-  return placed(layer, at).pos_BL.max() < (layer.position.reach(DIMS) or jnp.inf)
+  return placed(layer, at).pos_BL.max() < (
+    layer.position.num_positions(DIMS) or jnp.inf
+  )
 
 
 def see_pair_refused(layer, reason):
@@ -80,7 +82,7 @@ def test_every_cell_works_or_is_refused(spec, name):
   kinds = {mode: at for mode, at in SHORT.items() if fits(dense, at)}
   near = ROUGH.get((spec, name), 1e-5)
   want = {mode: run(dense, at) for mode, at in kinds.items()}
-  if not dense.position.whole_text:
+  if not dense.position.needs_full_text:
     close(want["first_half"][:, :12], want["causal"][:, :12], atol=near / 2)
   if name in KINDS:
     writes_what_it_reads(dense, want["left_padded"])
@@ -100,7 +102,7 @@ def writes_what_it_reads(layer, want):
   one_seed = jax.tree.map(lambda x: x[None], inputs(layer))
   got = decoder(layer)(*one_seed, at, empty)[0]
   real = np.array(at.real_BL)
-  real[:, : L - 1] &= not layer.position.whole_text
+  real[:, : L - 1] &= not layer.position.needs_full_text
   close(got[real], want[real], atol=2e-5)
 
 

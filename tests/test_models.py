@@ -24,7 +24,11 @@ AT = with_ids(coords.consecutive(1, L))
 SOME = ["learned", "rope", "t5", "shaw", "forgetting"]
 REST = sorted({*positions} - {*SOME})
 SLOWLY = [pytest.param(name, marks=pytest.mark.slow) for name in REST]
-NAMES = [*SOME, "randomized(shaw, step=3)", "randomized(learned, step=2, longest=64)"]
+NAMES = [
+  *SOME,
+  "randomized(shaw, step=3)",
+  "randomized(learned, step=2, max_positions=64)",
+]
 
 
 def make(position="rope", core="dense", **changes):
@@ -105,7 +109,7 @@ def test_layers_scanned_and_recomputed_equal_layers_written_out(
   placement, norm, activation
 ):
   parts = {
-    "placement": placements.build(placement),
+    "norm_placement": placements.build(placement),
     "norm": layers.norms.build(norm),
     "activation": layers.activations.build(activation),
   }
@@ -128,7 +132,7 @@ def test_layers_scanned_and_recomputed_equal_layers_written_out(
 
 
 def test_a_scan_refuses_a_placement_that_varies_by_layer():
-  arch = make(placement=placements.build("pre(first_norm=False)"))
+  arch = make(norm_placement=placements.build("pre(first_norm=False)"))
   _, params = started(arch)
   first, second = (params["decoder"][f"layer_{n}"] for n in range(2))
   assert second.keys() - first.keys() == {"attention_norm"}
@@ -190,7 +194,7 @@ def test_absolute_positions_enter_once_and_relative_ones_do_not_move_logits(name
   model, params = started(make(name))
   near = logits(model, params, TOKEN_BL, AT)
   far = logits(model, params, TOKEN_BL, with_ids(coords.consecutive(1, L, 1000)))
-  if model.arch.position.reach(DIMS):
+  if model.arch.position.num_positions(DIMS):
     assert np.all(np.isnan(far)), "positions past a table's end must not look defined"
     return
   # Phases at 1000 are exact to 6e-5.

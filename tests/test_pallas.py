@@ -15,7 +15,7 @@ import pytest
 from test_positions import DIMS, EITHER_WAY, MODES, B, H, K, L, attend, inputs
 
 from experiments.bench import aot
-from transformer_jax.attention import PLAIN, Rule, Variant, attentions
+from transformer_jax.attention import PLAIN, BoundVariant, Variant, attentions
 from transformer_jax.attention.cores import cores
 from transformer_jax.attention.cores.pallas import gather
 from transformer_jax.positions import PositionalEncoding, bind, coords, positions
@@ -108,10 +108,10 @@ class Sinks(Variant):
   def logits(self, params, s_LM):
     return params["cap_H"] * jnp.tanh(s_LM / params["cap_H"])
 
-  def extra(self, params):
+  def sink_logit(self, params):
     return params["extra_H"]
 
-  def seen(self, q_at, k_at):
+  def mask(self, q_at, k_at):
     far_BLM = q_at.order_BL[:, :, None] - k_at.order_BL[:, None, :]
     return far_BLM < 9
 
@@ -134,10 +134,10 @@ def test_variants_and_groups_of_keys_in_kernels(core):
 
   def loss(core, given):
     position = bind(positions.build("t5"), given["table"], DIMS)
-    rule = Rule(Sinks(), given["rule"])
-    scale = rule.variant.scale(given["rule"], K)
+    variant = BoundVariant(Sinks(), given["rule"])
+    scale = variant.variant.scale(given["rule"], K)
     args = given["q"], given["k"], given["v"], at, MODES["left_padded"], position
-    out = cores.build(core)(*args, scale, rule)
+    out = cores.build(core)(*args, scale, variant)
     return jnp.sum(jnp.sin(out)), out
 
   run = jax.jit(jax.value_and_grad(loss, 1, has_aux=True), static_argnums=0)
@@ -185,7 +185,7 @@ def test_cudnn_off_a_gpu_raises_and_does_not_fall_back():
   x_BLHK = jnp.ones((1, 4, H, K))
   at, nothing = coords.consecutive(1, 4), bind(PositionalEncoding(), {}, None)
   with pytest.raises(ValueError, match="cudnn runs on NVIDIA GPUs and this is a CPU"):
-    cores.build("cudnn")(x_BLHK, x_BLHK, x_BLHK, at, at, nothing, rule=PLAIN)
+    cores.build("cudnn")(x_BLHK, x_BLHK, x_BLHK, at, at, nothing, variant=PLAIN)
 
 
 @pytest.mark.parametrize("E", [K // 2, 2 * K])

@@ -38,7 +38,7 @@ def attend(encoding, params, q_BLHK, k_BLHK, v_BLHK, at):
   """Returns scores s_BHLM before the mask and attention outputs o_BLHK."""
   position = Bound(encoding, params)
   at = position.accumulate(at)
-  q, k = position.turn(q_BLHK, k_BLHK, at, at)
+  q, k = position.transform_qk(q_BLHK, k_BLHK, at, at)
   scale = q.shape[-1] ** -0.5
   s_BHLM = tile_scores(q, k, at, at, position, scale, visible(at, at))
   return s_BHLM, cores.build("dense")(q, k, v_BLHK, at, at, position)
@@ -84,7 +84,7 @@ def test_shaw_numbers():
   params = {"key_NK": det((5, 4), 1.6), "value_NK": det((5, 4), 2.1)}
   q, k, v = det((4, 4), 0.1), det((4, 4), 0.6), det((4, 4), 1.1)
   at = coords.consecutive(1, 4).bidirectional()
-  scores, out = one_head("shaw(furthest=2)", params, q, k, v, at)
+  scores, out = one_head("shaw(max_distance=2)", params, q, k, v, at)
   close(scores[0], [0.191183, 0.833723, -0.039993, 0.486921])
   close(out[3], [-1.45899, -1.284445, -0.936057, -0.460977])
 
@@ -109,13 +109,15 @@ def test_t5_numbers():
   assert 16 not in both, "the future at distance 0 is the token itself"
 
 
-@pytest.mark.parametrize("buckets, furthest", [(32, 128), (16, 64), (64, 1000), (8, 6)])
+@pytest.mark.parametrize(
+  "buckets, max_distance", [(32, 128), (16, 64), (64, 1000), (8, 6)]
+)
 @pytest.mark.parametrize("causal", [True, False])
-def test_t5_tables_are_exact_from_far_past_to_far_future(buckets, furthest, causal):
+def test_t5_tables_are_exact_from_far_past_to_far_future(buckets, max_distance, causal):
   ahead = np.arange(-300, 301)
-  paper = classic.T5(buckets, furthest)
+  paper = classic.T5(buckets, max_distance)
   expected = [paper.bucket(int(n), not causal) for n in ahead]
-  bias = jax.jit(T5(buckets, furthest, causal).bias)
+  bias = jax.jit(T5(buckets, max_distance, causal).bias)
   numbers = {"table_HN": np.arange(buckets, dtype=np.float32)}
   np.testing.assert_array_equal(bias(numbers, np.zeros(1, int), ahead)[0], expected)
 

@@ -98,7 +98,7 @@ def test_what_is_empty_or_too_long_is_counted(tmp_path):
   ]
   lines += [f"line {n}\tZeile {n}" for n in range(60)]
   (tmp_path / "text.tsv").write_text("\n".join(lines) + "\n")
-  task = Translation(str(tmp_path / "text.tsv"), tokenizer="byte", longest=40)
+  task = Translation(str(tmp_path / "text.tsv"), tokenizer="byte", max_length=40)
   arrays, facts = task.load()
   said = facts["left_out"]["train"]
   assert said == {
@@ -165,7 +165,7 @@ def test_bad_text_is_refused_with_its_place(name, tmp_path):
     ({"pair": "en"}, "write it as in 'en-de'"),
     ({"pair": "en-en"}, "names no two languages"),
     ({"split": "train"}, "Choose validation or test"),
-    ({"longest": 0}, "longest is 0"),
+    ({"max_length": 0}, "max_length is 0"),
     ({"packed": 0}, "packed is 0"),
     ({"limit": 0}, "limit is 0"),
   ],
@@ -175,8 +175,8 @@ def test_wrong_fields_are_refused(fields, says):
 
 
 def test_pairs_that_are_all_too_long_say_what_to_write(folder):
-  task = Translation(str(folder), tokenizer="byte", longest=1)
-  assert "write translation(longest=...)" in refusal(task.load)
+  task = Translation(str(folder), tokenizer="byte", max_length=1)
+  assert "write translation(max_length=...)" in refusal(task.load)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 3, 4))
@@ -301,8 +301,8 @@ def get_config():
   config.seeds = (0,)
   config.model.update(kind="encoder_decoder", position="sinusoidal")
   config.model.update(width=16, layers=1, heads=2, feedforward=32)
-  config.train.update(length=16, rows=8, steps=32, steps_per_dispatch=16)
-  config.evaluate.update(lengths=(1,), rows=8, rows_per_step=8)
+  config.train.update(length=16, batch_size=8, steps=32, steps_per_dispatch=16)
+  config.evaluate.update(lengths=(1,), examples=8, batch_size=8)
   config.train.update(checkpoint_every=32)
   return config
 """

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from transformer_jax.attention import Rule, Variant, attentions
+from transformer_jax.attention import BoundVariant, Variant, attentions
 from transformer_jax.attention.cores import cores
 from transformer_jax.axes import Dims
 from transformer_jax.models import Architecture, Transformer, empty_cache
@@ -49,12 +49,12 @@ LONG = [
 def mask(spec, q_at, k_at=None):
   """Returns which keys each query sees, [L, M] of the first row."""
   k_at = q_at if k_at is None else k_at
-  return np.asarray(seen(attentions.build(spec), q_at, k_at)[0])
+  return np.asarray(_mask(attentions.build(spec), q_at, k_at)[0])
 
 
 @functools.partial(jit, static_argnums=0)
-def seen(variant, q_at, k_at):
-  return Rule(variant).seen(q_at, k_at)
+def _mask(variant, q_at, k_at):
+  return BoundVariant(variant).mask(q_at, k_at)
 
 
 @pytest.mark.parametrize("spec", PAPERS)
@@ -106,7 +106,7 @@ def reaches(variant, layers, x_BLHK, at):
 
   def stack(x_BLHK):
     for _ in range(layers):
-      given = x_BLHK, x_BLHK, x_BLHK, at, at, NOTHING, None, Rule(variant)
+      given = x_BLHK, x_BLHK, x_BLHK, at, at, NOTHING, None, BoundVariant(variant)
       x_BLHK = x_BLHK + core(*given)
     return jnp.sum(x_BLHK, axis=(0, 2, 3))
 
@@ -130,8 +130,8 @@ def test_a_window_as_long_as_the_text_is_plain_attention():
   core = cores.build("dense")
 
   def run(spec):
-    rule = Rule(attentions.build(spec))
-    return jit(lambda *qkv: core(*qkv, at, at, NOTHING, None, rule))(q, k, v)
+    variant = BoundVariant(attentions.build(spec))
+    return jit(lambda *qkv: core(*qkv, at, at, NOTHING, None, variant))(q, k, v)
 
   plain = run("multihead")
   np.testing.assert_array_equal(run("window(9)"), plain)

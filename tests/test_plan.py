@@ -109,7 +109,7 @@ def test_a_config_runs_once():
     (Grid({"seeds": ((0, "1"),)}), "write a tuple"),
     (Grid({"model.width": (True,)}), "write a whole number"),
     (
-      Chain(Group("a", POSITIONS), Group("a", POSITIONS, {"train.rows": 8})),
+      Chain(Group("a", POSITIONS), Group("a", POSITIONS, {"train.batch_size": 8})),
       "both called 'none'",
     ),
   ],
@@ -131,7 +131,8 @@ def test_a_flag_that_removes_the_baseline_makes_the_first_run_it():
 
 
 TWO_TASKS = Chain(
-  Group("text", POSITIONS), Group("copy", POSITIONS, {"task": "copy", "train.rows": 8})
+  Group("text", POSITIONS),
+  Group("copy", POSITIONS, {"task": "copy", "train.batch_size": 8}),
 )
 
 
@@ -151,7 +152,7 @@ def test_flags_hold_for_every_run(overrides, expected):
   for each in todo:
     flat = flatten(each.config)
     assert all(flat[key] == value for key, value in overrides.items())
-    assert flat["train.rows"] == (8 if each.group == "copy" else 32)
+    assert flat["train.batch_size"] == (8 if each.group == "copy" else 32)
     assert each.id == plan.run_id(resolve(BASE, each.overrides))
 
 
@@ -199,6 +200,7 @@ OTHER = {"seeds": (0, 1), "model.tied": False, "train.clip": 0.5, "task": "copy"
   ("overrides", "says"),
   [
     ({"model.position": "rop"}, "Did you mean 'rope'"),
+    ({"train.rows": 8}, "train.rows is called train.batch_size"),
     ({"model.position": "rope(bse=1)"}, "Did you mean 'base'"),
     ({"model.position": "pathlib:Path"}, "must inherit"),
     ({"model.core": "blockwize"}, "Did you mean 'blockwise'"),
@@ -214,7 +216,7 @@ OTHER = {"seeds": (0, 1), "model.tied": False, "train.clip": 0.5, "task": "copy"
     ({"seeds": (1, 1)}, "write different numbers"),
     ({"evaluate.lengths": (2, 1)}, "write growing multiples"),
     ({"mesh.data": 3, "mesh.tensor": 3}, "only 8 devices here"),
-    ({"mesh.data": -1, "train.rows": 12}, "write train.rows=8 or 16"),
+    ({"mesh.data": -1, "train.batch_size": 12}, "write train.batch_size=8 or 16"),
     ({"mesh.tensor": 3, "mesh.data": -1}, "8 devices are not a multiple"),
   ],
 )
@@ -603,7 +605,7 @@ def test_a_sweep_with_a_wrong_run_starts_none(tmp_path, train):
 
 def test_a_run_that_no_model_can_be_built_of_is_refused_too(tmp_path, train):
   with pytest.raises(ConfigError, match="has 8 positions"):
-    sweep.main(asked(tmp_path, {"model.position": "learned(longest=8)"}))
+    sweep.main(asked(tmp_path, {"model.position": "learned(max_positions=8)"}))
 
 
 READS = {"model.kind": "encoder_decoder"}
@@ -676,7 +678,12 @@ def test_one_run_of_the_plan_keeps_its_name(tmp_path):
 
 
 def test_one_run_alone_has_a_report(tmp_path, train):
-  many = {"train.rows": 8, "train.steps": 80, "model.layers": 1, "model.tied": False}
+  many = {
+    "train.batch_size": 8,
+    "train.steps": 80,
+    "model.layers": 1,
+    "model.tied": False,
+  }
   assert run.main(asked(tmp_path, many)) == 0
   sweep_json = read_json(tmp_path / "sweep.json")
   assert sweep_json["baseline"] == "rope and 4 other flags"

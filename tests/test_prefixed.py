@@ -31,7 +31,7 @@ def test_every_token_sees_the_prompt_and_else_only_the_past(mode):
 
 
 def test_a_prefix_decoder_and_an_encoder_train_and_are_scored():
-  small = {"train.length": 4, "train.rows": 4, "seeds": (0,), "model.layers": 1}
+  small = {"train.length": 4, "train.batch_size": 4, "seeds": (0,), "model.layers": 1}
   for kind, task in (("prefix_decoder", "prefixed(copy)"), ("encoder", "blanks(copy)")):
     config = resolve(base.get_config(), small | {"task": task, "model.kind": kind})
     experiment = build(config)

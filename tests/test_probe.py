@@ -22,11 +22,11 @@ def test_every_encoding_is_as_it_declares(name):
   encoding = positions.build(name)
   found = probe.probe(encoding)
   assert (found.shift[0] == 0) == encoding.relative or name in UNMOVED
-  whole_text = found.later_tokens > 1e-3
-  assert whole_text == encoding.whole_text or name in UNCHANGED
-  assert not found.looks_up or encoding.whole_numbers
-  if not encoding.whole_text:
-    assert (found.later_turns > 1e-3) == encoding.from_middle
+  needs_full_text = found.later_tokens > 1e-3
+  assert needs_full_text == encoding.needs_full_text or name in UNCHANGED
+  assert not found.looks_up or encoding.integer_positions
+  if not encoding.needs_full_text:
+    assert (found.later_turns > 1e-3) == encoding.centred
   assert found.future < 1e-6 and found.border < 1e-5 and not found.idle
 
 
@@ -106,7 +106,10 @@ WRONG = {
     "write relative = ... in the class",
   ),
   "ids as a text": ({"bias": fade, "ids": "row_BL"}, "ids is 'row_BL'; write ids = ()"),
-  "a field for a hook": ({"rows": 4, "bias": fade}, "Mine.rows hides the hook rows"),
+  "a field for a hook": (
+    {"full_scores": 4, "bias": fade},
+    "Mine.full_scores hides the hook full_scores",
+  ),
   "no parameters among the arguments": (
     {"bias": lambda self, pos_L, pos_M: 0.0},
     "takes (self, pos_L, pos_M); write def bias(self, params, pos_L, pos_M)",
@@ -144,7 +147,7 @@ WRONG = {
     {"bias": lambda self, p, i, j: -jnp.round(p["rate_H"] * 9) * distance(i, j)},
     "parameter 'rate_H' has no gradient",
   ),
-  "whole rows in a score": ({"score": totals}, "use rows()"),
+  "whole rows in a score": ({"score": totals}, "use full_scores"),
   "a bias by the last key": (
     {"bias": lambda self, p, i, j: -p["rate_H"] * distance(i, j) / (1 + jnp.max(j))},
     "Mine.bias of some positions differs",
@@ -158,12 +161,12 @@ WRONG = {
     "over the border of two texts",
   ),
   "later tokens": (
-    {"turn": by_length, "init": lambda self, key, dims: {}, "relative": False},
-    "whole_text = True",
+    {"transform_qk": by_length, "init": lambda self, key, dims: {}, "relative": False},
+    "needs_full_text = True",
   ),
   "later tokens that cancel": (
-    {"turn": one_sided, "init": lambda self, key, dims: {}},
-    "from_middle = True",
+    {"transform_qk": one_sided, "init": lambda self, key, dims: {}},
+    "centred = True",
   ),
   "a turn by the whole text": (
     {"rotate": turned_by_text, "init": lambda self, key, dims: {}},
@@ -171,13 +174,13 @@ WRONG = {
   ),
   "a table that ends in silence": (
     {"embed": looked_up, "init": table("table_ND", "N", "D"), "relative": False}
-    | {"whole_numbers": True},
+    | {"integer_positions": True},
     "return the number of rows from reach(dims)",
   ),
   "a table between its rows": (
     {"embed": looked_up, "init": table("table_ND", "N", "D"), "relative": False}
-    | {"longer": "clipped"},
-    "whole_numbers = True",
+    | {"extrapolation": "clipped"},
+    "integer_positions = True",
   ),
   "values that are not linear": (
     {"values": lambda self, p, w, i, j: p["rate_H"] * jnp.ones((w.shape[0], 8))},
@@ -275,10 +278,10 @@ RIGHT = {
   "a learned table": {
     "embed": rows_of_table,
     "init": lambda self, key, dims: {"table_ND": jnp.zeros((dims.L, dims.D))},
-    "reach": lambda self, dims: dims.L,
+    "num_positions": lambda self, dims: dims.L,
     "relative": False,
-    "whole_numbers": True,
-    "longer": "table ends",
+    "integer_positions": True,
+    "extrapolation": "table ends",
   },
   "only ahead": {
     "init": lambda self, key, dims: {
@@ -293,8 +296,8 @@ RIGHT = {
     "embed": looked_up,
     "init": table("table_ND", "N", "D"),
     "relative": False,
-    "whole_numbers": True,
-    "longer": "last row",
+    "integer_positions": True,
+    "extrapolation": "last row",
   },
 }
 

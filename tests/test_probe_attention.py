@@ -36,16 +36,16 @@ def rates(self, key, dims):
   return {"rate_H": jnp.full(dims.H, 0.5)}
 
 
-def unmasked(self, params, s_BHLM, seen_B1LM):
+def unmasked(self, params, s_BHLM, mask_B1LM):
   return jax.nn.softmax(s_BHLM, axis=-1)
 
 
-def leaking(self, params, s_BHLM, seen_B1LM):
-  return jnp.where(seen_B1LM, jax.nn.softmax(s_BHLM, axis=-1), 0.0)
+def leaking(self, params, s_BHLM, mask_B1LM):
+  return jnp.where(mask_B1LM, jax.nn.softmax(s_BHLM, axis=-1), 0.0)
 
 
-def by_size(self, params, s_BHLM, seen_B1LM):
-  return jnp.where(seen_B1LM, jnp.exp(s_BHLM) / s_BHLM.shape[-1], 0.0)
+def by_size(self, params, s_BHLM, mask_B1LM):
+  return jnp.where(mask_B1LM, jnp.exp(s_BHLM) / s_BHLM.shape[-1], 0.0)
 
 
 def normed(self, params, q_BLHK, k_BMGK):
@@ -73,15 +73,18 @@ WRONG = {
   ),
   "no mask": ({"weigh": unmasked}, "must not see"),
   "a mask after the sum": ({"weigh": leaking}, "what later tokens hold"),
-  "the size of an array": ({"weigh": by_size}, "count keys by seen_B1LM"),
+  "the size of an array": ({"weigh": by_size}, "count keys by mask_B1LM"),
   "other tokens": ({"condition": normed}, "Mine.condition of some tokens differs"),
   "an idle parameter": ({"init": rates}, "parameter 'rate_H' has no gradient"),
   "numbers for a mask": (
-    {"seen": lambda self, q_at, k_at: 1.0 * (q_at.pos_BL[..., None] > 0)},
-    "Mine.seen returns",
+    {"mask": lambda self, q_at, k_at: 1.0 * (q_at.pos_BL[..., None] > 0)},
+    "Mine.mask returns",
   ),
   "no projections": ({"projections": lambda self: None}, "returns None; return Proj"),
-  "arguments": ({"extra": lambda self: None}, "write def extra(self, params)"),
+  "arguments": (
+    {"sink_logit": lambda self: None},
+    "write def sink_logit(self, params)",
+  ),
 }
 
 
@@ -97,9 +100,9 @@ def test_what_is_untrue_is_refused_in_one_sentence_with_the_cure(case):
 
 RIGHT = {
   "a soft cap": {"logits": lambda self, p, s: p["rate_H"] * jnp.tanh(s), "init": rates},
-  "a sink": {"extra": lambda self, params: params["rate_H"], "init": rates},
+  "a sink": {"sink_logit": lambda self, params: params["rate_H"], "init": rates},
   "a window": {
-    "seen": lambda self, q, k: q.order_BL[:, :, None] - k.order_BL[:, None, :] < 3
+    "mask": lambda self, q, k: q.order_BL[:, :, None] - k.order_BL[:, None, :] < 3
   },
   "a sigmoid": {
     "pointwise": lambda self, p, s, keys: jax.nn.sigmoid(s - jnp.log(keys))

@@ -32,14 +32,14 @@ def test_every_task_is_as_it_declares(spec):
 def task(base=Task, **members):
   """Returns an object of a user's class, which counts up from a random token."""
 
-  def batch(self, arrays, key, rows, length, done=1.0):
-    start_B1 = jax.random.randint(key, (rows, 1), 0, 8)
+  def batch(self, arrays, key, batch_size, length, done=1.0):
+    start_B1 = jax.random.randint(key, (batch_size, 1), 0, 8)
     token_BL = (start_B1 + jnp.arange(length + 1)) % 8
-    ones_BL, at = jnp.ones((rows, length)), coords.consecutive(1, length)
+    ones_BL, at = jnp.ones((batch_size, length)), coords.consecutive(1, length)
     return Batch(token_BL[:, :-1], token_BL[:, 1:], ones_BL, at)
 
-  def score(self, arrays, key, rows, length, bucket):
-    batch = self.batch(arrays, key, rows, bucket)
+  def score(self, arrays, key, batch_size, length, bucket):
+    batch = self.batch(arrays, key, batch_size, bucket)
     real_1L = jnp.arange(bucket)[None] >= bucket - length
     weight_BL = batch.weight_BL * real_1L
     return dataclasses.replace(batch, weight_BL=weight_BL, at=coords.padded(real_1L))
@@ -56,8 +56,8 @@ def task(base=Task, **members):
 def changed(**fields):
   """Returns a hook that draws a batch with other fields."""
 
-  def batch(self, arrays, key, rows, length, done=1.0):
-    drawn = task().batch(arrays, key, rows, length)
+  def batch(self, arrays, key, batch_size, length, done=1.0):
+    drawn = task().batch(arrays, key, batch_size, length)
     return dataclasses.replace(drawn, **{n: f(drawn) for n, f in fields.items()})
 
   return {"batch": batch}
@@ -124,10 +124,10 @@ def test_a_misspelt_hook_of_strings_is_refused():
 def test_a_task_may_need_longer_texts(kind):
   least = 16
 
-  def batch(self, arrays, key, rows, length, done=1.0):
+  def batch(self, arrays, key, batch_size, length, done=1.0):
     if length < least:
       raise kind("too short")
-    return task().batch(arrays, key, rows, length)
+    return task().batch(arrays, key, batch_size, length)
 
   probe.check(task(batch=batch))
   least = 10**6
@@ -143,8 +143,8 @@ def test_what_is_right_passes():
 @pytest.mark.parametrize(
   "build",
   [
-    lambda task: Trainer(None, task, None, None, rows=2, length=4),
-    lambda task: Evaluator(None, task, rows=2, chunk=2),
+    lambda task: Trainer(None, task, None, None, batch_size=2, length=4),
+    lambda task: Evaluator(None, task, examples=2, batch_size=2),
   ],
   ids=["trainer", "evaluator"],
 )

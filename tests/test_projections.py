@@ -600,7 +600,7 @@ def test_latent_keys_need_not_be_made():
   q_BLHC = jnp.einsum("BLHK,CHK->BLHC", q_still, w["key_CHK"])
   position = bind(module.position, {}, EVEN)
   part_BM1P = kept["part"][:, :, None]
-  q_part, part_BM1P = position.turn(q_part, part_BM1P, CAUSAL, CAUSAL)
+  q_part, part_BM1P = position.transform_qk(q_part, part_BM1P, CAUSAL, CAUSAL)
   q = jnp.concatenate([q_BLHC, q_part], -1)
   k = jnp.concatenate([kept["latent"][:, :, None], part_BM1P], -1)
   v_BM1C = kept["latent"][:, :, None]
@@ -629,7 +629,7 @@ def test_every_encoding_is_served_or_refused_with_advice(spec):
     if reason:
       assert module.position.name in reason and "; use " in reason, reason
       continue
-    placed = module.position.place(None, at)
+    placed = module.position.assign_positions(None, at)
     (cache,) = empty_cache(module.arch, 1, 5)
     init = functools.partial(module.init, jax.random.key(0))
     w = jax.eval_shape(init, x, placed)

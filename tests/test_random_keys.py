@@ -27,7 +27,7 @@ from transformer_jax.positions import coords, positions
 SMALL = {
   "task": "copy(symbols=8)",
   "train.length": 4,
-  "train.rows": 2,
+  "train.batch_size": 2,
   "model.width": 32,
   "model.heads": 4,
   "model.feedforward": 8,
@@ -39,8 +39,8 @@ SMALL = {
 WRAPPED = [
   "randomized(log_n(rope))",
   "shape(cape(randomized(sinusoidal)))",
-  "abacus(coupled(learned(longest=300)))",
-  "coupled(shape(fire, furthest=9))",
+  "abacus(coupled(learned(max_positions=300)))",
+  "coupled(shape(fire, max_shift=9))",
   "cape(drope(by_layer((kerple_log, forgetting))))",
   "randomized(every(2, path(forget=True), dape(kerple_log(exponent=True))))",
   "tupe(plus=t5, untie=True)",
@@ -72,7 +72,7 @@ def keys_of(made):
     state = made.shapes
     params = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), state.params)
     tokens = made.task.tokens(made.length) - 1
-    token_BL = jnp.zeros((made.rows, tokens), jnp.int32)
+    token_BL = jnp.zeros((made.batch_size, tokens), jnp.int32)
     at = with_ids(coords.consecutive(1, tokens))
     batch = Batch(token_BL, token_BL, jnp.ones(token_BL.shape), at)
     for step in (0, 1):

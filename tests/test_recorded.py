@@ -103,7 +103,7 @@ def test_rope_tables(table, spec, K):
 def test_rope_turns_queries_and_keys(layout, spec):
   there = recorded("transformers/rope_apply")
   position = Bound(positions.build(spec))
-  turn = jax.jit(position.turn)
+  turn = jax.jit(position.transform_qk)
   q, k = (np.moveaxis(there[name], 1, 2) for name in "qk")
   for name in ("positions", "positions_offset"):
     at = coords.consecutive(1, 13, int(there[name][0]))
@@ -130,7 +130,7 @@ def test_forgetting_bias_of_x_transformers():
   there = recorded("x_transformers/forgetting_bias")
   B, L, _ = there["x"].shape
   past_LM = np.tril(np.ones((L, L)))
-  at, seen_BLM = coords.consecutive(1, L), jnp.ones((1, L, L), bool)
+  at, mask_BLM = coords.consecutive(1, L), jnp.ones((1, L, L), bool)
 
   @jax.jit
   def run(params, x_BLD):
@@ -138,7 +138,7 @@ def test_forgetting_bias_of_x_transformers():
     here = position.accumulate(position.read(x_BLD, None, at))
     zero = jnp.zeros((B, L, 3, 4))
     s_BHLM = jnp.zeros((B, 3, L, L))
-    return position.score(s_BHLM, zero, zero, here, here, seen_BLM, 0.5) * past_LM
+    return position.score(s_BHLM, zero, zero, here, here, mask_BLM, 0.5) * past_LM
 
   params = {
     "forget_DH": jnp.asarray(there["to_forget_gates.0.weight"].T),
@@ -166,8 +166,8 @@ def test_other_forms_of_forgetting_of_x_transformers(form):
     n.removeprefix(f"{form}/"): x for n, x in there.items() if n.startswith(form)
   }
   x_BLD, L, first = there["x"], there["x"].shape[1], "to_forget_gates.0"
-  at, seen_BLM = coords.consecutive(1, L), jnp.ones((1, L, L), bool)
-  seen_BLM = seen_BLM if form == "both_ways" else jnp.tril(seen_BLM)
+  at, mask_BLM = coords.consecutive(1, L), jnp.ones((1, L, L), bool)
+  mask_BLM = mask_BLM if form == "both_ways" else jnp.tril(mask_BLM)
 
   def ours(weights):
     """Theirs are [out, in] and of both names together: heads, then width."""
@@ -186,8 +186,8 @@ def test_other_forms_of_forgetting_of_x_transformers(form):
     position = Bound(positions.build(spec), params)
     here = position.accumulate(position.read(x_BLD, None, at))
     zero, s_BHLM = jnp.zeros((2, L, 3, 4)), jnp.zeros((2, 3, L, L))
-    tile = zero, zero, here, here, seen_BLM, 0.5
-    return position.rows(position.score(s_BHLM, *tile), *tile)
+    tile = zero, zero, here, here, mask_BLM, 0.5
+    return position.full_scores(position.score(s_BHLM, *tile), *tile)
 
   bias_BHLM, pull = jax.vjp(run, jax.tree.map(jnp.asarray, ours(there)), x_BLD)
   close(bias_BHLM, there["bias"], atol=1e-5)

@@ -221,7 +221,7 @@ def test_a_bottleneck_hides_the_source_and_attention_opens_it():
 
 SMALL = {
   "model.width": 16, "model.heads": 1, "model.layers": 1, "model.position": "none",
-  "model.kind": "encoder_decoder", "train.length": 3, "train.rows": 16,
+  "model.kind": "encoder_decoder", "train.length": 3, "train.batch_size": 16,
   "task": "pairs(copy(symbols=3, scored=3))", "train.steps": 150, "seeds": (0,),
   "train.steps_per_dispatch": 150, "train.checkpoint_every": 150,
   "train.optimizer": "adamw(lr=2e-2, weight_decay=0.0)", "evaluate.lengths": (1,),

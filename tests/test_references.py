@@ -19,7 +19,7 @@ from oracles import Where
 
 from transformer_jax.attention.cores import cores
 from transformer_jax.axes import Dims
-from transformer_jax.positions import Moment, bind, coords, positions
+from transformer_jax.positions import TrainContext, bind, coords, positions
 
 
 def all_cases():
@@ -84,12 +84,12 @@ def ours(encoding, point, at):
   """Returns attention outputs as a model makes them: queries see embedded tokens."""
   point = dict(point)
   q, k, v, x = (point.pop(name) for name in "qkvx")
-  position, at = bind(encoding, point, DIMS), encoding.place(None, at)
+  position, at = bind(encoding, point, DIMS), encoding.assign_positions(None, at)
   x_BLD = position.embed(x, at)
   project = PROJECT_qkvDHK.astype(np.float32)
   q, k, v = jnp.stack([q, k, v]) + jnp.einsum("BLD,nDHK->nBLHK", x_BLD, project)
   at = position.accumulate(position.read(x_BLD, q, at))
-  q, k = position.turn(q, k, at, at)
+  q, k = position.transform_qk(q, k, at, at)
   return cores.build("dense")(q, k, v, at, at, position, DIMS.K**-0.5)
 
 
@@ -200,21 +200,23 @@ def test_every_encoding_has_an_oracle_and_learns_what_the_paper_says(name):
 
 
 def test_randomized_draws_one_row_of_growing_positions_for_all_texts():
-  encoding = positions.build("randomized(learned, longest=40)")
-  placed = encoding.place(Moment(jax.random.key(4)), coordinates("packed")).pos_BL
+  encoding = positions.build("randomized(learned, max_positions=40)")
+  placed = encoding.assign_positions(
+    TrainContext(jax.random.key(4)), coordinates("packed")
+  ).pos_BL
   placed = np.asarray(placed).tolist()
   texts = [placed[0][2:5], placed[0][5:], placed[1][:6]]
   assert all(text == texts[2][: len(text)] for text in texts), "one draw for all"
   assert sorted(set(texts[2])) == texts[2] and texts[2][-1] < 40
 
 
-@pytest.mark.parametrize("spec", ["shaw(furthest=3)", "transformer_xl"])
+@pytest.mark.parametrize("spec", ["shaw(max_distance=3)", "transformer_xl"])
 def test_scores_stay_in_float32_when_the_model_computes_in_bfloat16(spec):
   encoding = positions.build(spec)
   point, _ = inputs(CASES[spec])
   q, k = (jnp.asarray(point.pop(name), jnp.bfloat16) for name in "qk")
   position = bind(encoding, float32(point), DIMS)
-  at, seen_BLM = coords.consecutive(1, L), jnp.ones((1, L, L), bool)
+  at, mask_BLM = coords.consecutive(1, L), jnp.ones((1, L, L), bool)
   s_BHLM = jnp.zeros((B, DIMS.H, L, L))
-  score = jax.jit(lambda q, k: position.score(s_BHLM, q, k, at, at, seen_BLM, 0.5))
+  score = jax.jit(lambda q, k: position.score(s_BHLM, q, k, at, at, mask_BLM, 0.5))
   assert_close(score(q, k), score(*float32((q, k))), spec, relative=1e-6)

@@ -84,8 +84,8 @@ def test_shear_and_back(L, M):
 
 
 SLOW = pytest.mark.slow
-SPECS = ["deberta(furthest=3)", "transformer_xl", pytest.param("tupe", marks=SLOW)]
-SPECS.append(pytest.param("music_transformer(longest=6)", marks=SLOW))
+SPECS = ["deberta(max_distance=3)", "transformer_xl", pytest.param("tupe", marks=SLOW)]
+SPECS.append(pytest.param("music_transformer(max_distance=6)", marks=SLOW))
 
 
 @pytest.mark.parametrize("spec", SPECS)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from test_positions import DIMS, EITHER_WAY, MODES, B, H, K, L, inputs, program
 
-from transformer_jax.attention import Rule, attentions
+from transformer_jax.attention import BoundVariant, attentions
 from transformer_jax.attention.cores import cores
 from transformer_jax.positions import PositionalEncoding, bind, coords, positions
 from transformer_jax.training import sharding
@@ -24,7 +24,7 @@ ROUGH = {"sandwich": 2e-5}
 def compare(encoding, kinds):
   given, g = inputs(encoding), jax.random.normal(jax.random.key(9), (B, L, H, K))
   for kind, at in kinds.items():
-    if at.pos_BL.max() >= (encoding.reach(DIMS) or jnp.inf):
+    if at.pos_BL.max() >= (encoding.num_positions(DIMS) or jnp.inf):
       continue
     want, want_grads = program("dense", encoding)(given, at, g)
     with jax.set_mesh(MESH):  # three keys on each device
@@ -67,8 +67,8 @@ def test_a_ring_serves_variants_between_texts_of_different_lengths(spec):
 
   def run(core):
     def loss(params, *qkv):
-      rule = Rule(variant, params)
-      out = cores.build(core)(*qkv, q_at, k_at, position, 0.4, rule)
+      bound = BoundVariant(variant, params)
+      out = cores.build(core)(*qkv, q_at, k_at, position, 0.4, bound)
       return jnp.sum(jnp.sin(out + 1.0)), out
 
     return jax.jit(jax.value_and_grad(loss, (0, 1, 2, 3), has_aux=True))(params, *qkv)

@@ -37,7 +37,7 @@ def frequencies(spec, K=128):
 
 @functools.partial(jax.jit, static_argnums=0)
 def turn(encoding, params, q_BLHK, k_BMHK, q_at, k_at):
-  return encoding.turn(params, q_BLHK, k_BMHK, q_at, k_at)
+  return encoding.transform_qk(params, q_BLHK, k_BMHK, q_at, k_at)
 
 
 def placed(pos_L):
@@ -126,8 +126,12 @@ def test_attention_of_a_llama_with_yarn():
   q, k, at = project("q"), np.repeat(project("k"), H, 2), coords.padded(part("real"))
   each_key = jnp.broadcast_to(jnp.eye(L)[None, :, None], (1, L, H, L))
   position = Bound(build("rope_yarn(factor=4, original=32)"))
-  attend = jax.jit(lambda q, k: DENSE(*position.turn(q, k, at, at), each_key, at, at,
-                                      position, K**-0.5))  # fmt: skip
+
+  @jax.jit
+  def attend(q, k):
+    q, k = position.transform_qk(q, k, at, at)
+    return DENSE(q, k, each_key, at, at, position, K**-0.5)
+
   w_BLHM = attend(q, k)
   close(w_BLHM, np.moveaxis(part("attn_probs"), 1, 2), atol=1e-5)
 
@@ -296,7 +300,7 @@ def test_xpos_stays_finite_and_decays_however_far_its_positions():
   @jax.jit
   @functools.partial(jax.value_and_grad, has_aux=True)
   def attend(x_BLHK, at):
-    q, k = position.turn(x_BLHK, x_BLHK, at, at)
+    q, k = position.transform_qk(x_BLHK, x_BLHK, at, at)
     out_BLHK = DENSE(q, k, x_BLHK, at, at, position)
     return jnp.sum(out_BLHK), jnp.einsum("BLHK,BMHK->BHLM", q, k)[0, 0]
 
@@ -320,7 +324,7 @@ def test_phases_of_pope_can_leave_their_start():
   @jax.jit
   @jax.grad
   def slope(params):
-    q_BLHK, k_BMHK = pope.turn(params, q, k, at, at)
+    q_BLHK, k_BMHK = pope.transform_qk(params, q, k, at, at)
     return jnp.sum(jnp.einsum("BLHK,BMHK->BHLM", q_BLHK, k_BMHK)[:, :, 3, :2])
 
   start = slope(params)["phase_HK"]
@@ -357,7 +361,7 @@ def test_the_contract_holds_in_texts_that_outgrow_their_original_length(spec):
   half = contract.outputs(encoding, contract.MODES["first_half"])
   np.testing.assert_allclose(decoded[:, 11], half[:, 11], atol=1e-5)
   np.testing.assert_allclose(decoded[:, -1], whole[:, -1], atol=1e-5)
-  if encoding.whole_text:
+  if encoding.needs_full_text:
     assert np.abs(half[:, 11] - whole[:, 11]).max() > 1e-3, "length decides"
 
 
@@ -395,7 +399,7 @@ def test_bad_widths_are_refused():
     with pytest.raises(ValueError, match="even number .* not 7 of 7"):
       position = bind(encoding, encoding.init(jax.random.key(0), odd), odd)
       x, at = jnp.zeros((1, 1, 1, 7)), coords.consecutive(1, 1)
-      position.turn(x, x, at, at)
+      position.transform_qk(x, x, at, at)
   with pytest.raises(ValueError, match="not 1 of 4; .*fraction"):
     build("partial_rope").pairs(4)
   with pytest.raises(ValueError, match="4 pairs .* short has 2 divisors"):

@@ -33,7 +33,7 @@ def test_every_gives_the_last_of_a_period_the_special_encoding():
 
 
 def test_a_spec_may_hold_a_tuple_of_specs():
-  spec = "randomized(by_layer((rope(base=5.0), t5)), longest=9)"
+  spec = "randomized(by_layer((rope(base=5.0), t5)), max_positions=9)"
   assert positions.build(spec).encoding.parts == (
     positions.build("rope(base=5.0)"),
     positions.build("t5"),
@@ -80,10 +80,10 @@ def test_parameters_keep_distinct_names_and_stay_in_their_layers():
 
 def test_a_schedule_is_what_its_parts_are():
   schedule = positions.build("every(2, forgetting, t5)")
-  assert schedule.relative and schedule.per_layer and schedule.whole_numbers
-  assert not schedule.whole_text and schedule.tile_local
-  assert positions.build("every(2, none, t5)").longer == "defined or last bucket"
-  assert positions.build("every(2, nope_scaled, fire)").whole_text
+  assert schedule.relative and schedule.per_layer and schedule.integer_positions
+  assert not schedule.needs_full_text and schedule.tile_local
+  assert positions.build("every(2, none, t5)").extrapolation == "defined or last bucket"
+  assert positions.build("every(2, nope_scaled, fire)").needs_full_text
   assert not positions.build("every(2, nope_scaled, fire)").relative
   assert positions.build("every(2, axial_rope, rope)").ids == ("row_BL", "column_BL")
   with pytest.raises(ValueError, match="use it in a decoder"):
@@ -96,32 +96,32 @@ def test_a_schedule_is_what_its_parts_are():
 class Whole(PositionalEncoding):
   """Needs whole rows, and has few positions."""
 
-  longest: int = 7
+  max_positions: int = 7
 
-  def rows(self, params, s_HLM, tile):
+  def full_scores(self, params, s_HLM, tile):
     return s_HLM
 
-  def reach(self, dims):
-    return self.longest
+  def num_positions(self, dims):
+    return self.max_positions
 
 
 def test_a_schedule_needs_whole_rows_and_ends_where_one_of_its_parts_does():
   schedule, blockwise = positions.build("every(3)"), cores.build("blockwise")
-  assert blockwise.refusal(schedule) is None and schedule.reach(DIMS) is None
+  assert blockwise.refusal(schedule) is None and schedule.num_positions(DIMS) is None
   rope, whole = schedule.rest, Whole()
   for mixed in (Every(3, whole, rope), Every(3, rope, whole)):
     assert "whole rows" in blockwise.refusal(mixed) and not mixed.tile_local
-    assert mixed.reach(DIMS) == 7
+    assert mixed.num_positions(DIMS) == 7
   assert mixed.layer(2).tile_local and not mixed.layer(0).tile_local
-  assert Every(3, Whole(9), whole).reach(DIMS) == 7
-  wrapped = Randomized(mixed, longest=7)
+  assert Every(3, Whole(9), whole).num_positions(DIMS) == 7
+  wrapped = Randomized(mixed, max_positions=7)
   assert not wrapped.tile_local and wrapped.layer(2).tile_local
 
 
 @functools.cache
 def scheduled():
   """Returns a model whose layers have tables of their own, and random parameters."""
-  model = make("shape(log_n(every(2, shaw(furthest=2), t5(8, 6))), furthest=9)")
+  model = make("shape(log_n(every(2, shaw(max_distance=2), t5(8, 6))), max_shift=9)")
   return model, drawn(model, TOKEN_BL)
 
 

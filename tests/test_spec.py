@@ -16,8 +16,8 @@ def test_a_spec_is_a_name_with_literal_or_nested_arguments():
   assert positions.build("rope") == Rope()
   assert positions.build(" rope( base=5e5, interleaved=True ) ") == Rope(5e5, True)
   assert positions.build("rope(5e5)") == Rope(base=5e5)
-  assert positions.build("randomized(rope(base=2.0), longest=9)") == Randomized(
-    Rope(2.0), longest=9
+  assert positions.build("randomized(rope(base=2.0), max_positions=9)") == Randomized(
+    Rope(2.0), max_positions=9
   )
   assert positions.build("randomized(alibi)") == Randomized(Alibi())
   assert positions.build(Rope(3.0)) == Rope(3.0)
@@ -45,6 +45,8 @@ def test_module_and_class_name_an_object_outside_of_the_registry():
     ("rope(base=", "write name, name(argument=value) or module:Class"),
     ("rope(base=1+x)", "neither a literal nor a spec"),
     ("randomized(rop)", "Did you mean 'rope'"),
+    ("t5(furthest=9)", "furthest is called max_distance."),
+    ("learned(longest=9)", "longest is called max_positions."),
     ("no_such_module:Rope", "cannot import 'no_such_module'"),
     ("transformer_jax.positions.rope:Rop", "has no 'Rop'. Did you mean 'Rope'?"),
     ("", "write name"),

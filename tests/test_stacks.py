@@ -28,7 +28,7 @@ MARIAN = {
   "task": "pairs(copy(symbols=93))", "model.kind": "encoder_decoder",
   "model.family": "transformer(decoder_heads=2, decoder_feedforward=40)",
   "model.width": 32, "model.heads": 4, "model.feedforward": 24, "model.layers": 2,
-  "model.position": "sinusoidal(interleaved=False)", "model.placement": "post",
+  "model.position": "sinusoidal(interleaved=False)", "model.norm_placement": "post",
   "model.attention": "multihead(bias=True)", "model.norm": "layernorm",
   "model.feedforward_bias": True, "model.embedding": "tokens(power=0)",
   "model.head": "linear(bias=True)", "model.core": "dense",
@@ -128,7 +128,7 @@ def test_training_starts_from_a_model_of_two_sizes_and_goes_back(tmp_path):
   shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), *read))["params"]
   params = jax.tree.map(lambda x: np.ones(x.shape, np.float32), shapes)
   interop.save(tmp_path, config, params)
-  built = build(configured(train__start=str(tmp_path)))
+  built = build(configured(train__init_from=str(tmp_path)))
   theirs = dataclasses.replace(model.arch.decoder_dims, L=ENCODER.L)
   ours = built.trainer.model.arch.decoder_dims
   assert dataclasses.replace(ours, L=ENCODER.L) == theirs

@@ -177,7 +177,7 @@ def test_values_of_another_width_and_vectors_of_the_distance_are_refused():
 
 
 SMALL = ("--config.model.width=16", "--config.model.heads=2", "--config.train.length=8")
-SMALL += ("--config.model.feedforward=16", "--config.train.rows=8")
+SMALL += ("--config.model.feedforward=16", "--config.train.batch_size=8")
 
 
 # ml_collections loads config files by a method that Python means to remove.

@@ -10,8 +10,8 @@ import pytest
 
 from transformer_jax.attention.cores import cores
 from transformer_jax.attention.cores.blockwise import blocks, toeplitz
-from transformer_jax.attention.cores.blockwise.block_mask import make_plan
-from transformer_jax.attention.variants.bound import PLAIN, Rule
+from transformer_jax.attention.cores.blockwise.block_mask import make_block_mask
+from transformer_jax.attention.variants.bound import PLAIN, BoundVariant
 from transformer_jax.attention.variants.window import Window
 from transformer_jax.positions import PositionalEncoding, bind, coords
 
@@ -40,22 +40,22 @@ def test_a_band_spreads_along_diagonals_and_its_gradient_sums_them(bq):
 def test_the_plan_lists_the_tiles_in_which_something_is_seen():
   cut = blocks.Blocks(32, BLOCK)
   at = coords.consecutive(1, 32)
-  plan, shift, seen_BL = make_plan(PLAIN, at, at, cut, cut)
+  plan, shift, mask_BL = make_block_mask(PLAIN, at, at, cut, cut)
   assert plan.keys_count_q.tolist() == [[1, 2, 3, 4]]
   assert plan.queries_count_k.tolist() == [[4, 3, 2, 1]]
   assert plan.queries_of_kq[0, 2, :2].tolist() == [2, 3]
-  assert shift == 0 and seen_BL[0].tolist() == list(range(1, 33))
-  plan, _, seen_BL = make_plan(Rule(Window(9)), at, at, cut, cut)
+  assert shift == 0 and mask_BL[0].tolist() == list(range(1, 33))
+  plan, _, mask_BL = make_block_mask(BoundVariant(Window(9)), at, at, cut, cut)
   assert plan.keys_count_q.tolist() == [[1, 2, 2, 2]]
   assert plan.keys_of_qk[0, 3, :2].tolist() == [2, 3]
-  assert seen_BL.max() == 9
+  assert mask_BL.max() == 9
   # The second text starts inside of a tile, and its band goes on there.
   packed = coords.packed(jnp.array([[1] * 12 + [2] * 20]))
-  plan, shift, _ = make_plan(PLAIN, packed, packed, cut, cut)
+  plan, shift, _ = make_block_mask(PLAIN, packed, packed, cut, cut)
   assert plan.keys_count_q.tolist() == [[1, 2, 2, 3]]
   assert shift == 0 and bool(plan.band_qk[0, 1, 1] & plan.band_qk[0, 3, 1])
   drawn = coords.randomized(jax.random.key(0), at, 99)
-  assert not make_plan(PLAIN, drawn, drawn, cut, cut)[0].band_qk.any()
+  assert not make_block_mask(PLAIN, drawn, drawn, cut, cut)[0].band_qk.any()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -106,7 +106,7 @@ def test_a_prefix_sees_itself_and_what_follows_counts(folder):
     np.testing.assert_array_equal(counted, np.arange(counted[0], 32))
     sizes.append(counted[0] + 1)  # its last token predicts the first that counts
     sees = [max(place, sizes[-1] - 1) for place in range(32)]
-    np.testing.assert_array_equal(batch.at.sees_BL[row], sees)
+    np.testing.assert_array_equal(batch.at.horizon_BL[row], sees)
   assert min(sizes) >= 1 and max(sizes) <= 31 and len({*sizes}) > 20
   for length, scored in zip((24, 64), scoring(task, 4, (24, 64), 64), strict=True):
     # 16 tokens count; all that comes before the first of them is the prefix.
@@ -114,7 +114,7 @@ def test_a_prefix_sees_itself_and_what_follows_counts(folder):
     np.testing.assert_array_equal(
       scored.weight_BL, np.tile(np.arange(64) >= first, (4, 1))
     )
-    sees = scored.at.sees_BL[0, 64 - length :]
+    sees = scored.at.horizon_BL[0, 64 - length :]
     prefix = length - 16 + 1
     want = [max(place, prefix - 1) for place in range(length)]
     np.testing.assert_array_equal(sees, want)

@@ -36,11 +36,11 @@ class Cycle(Task):
   def tokens(self, length):
     return length
 
-  def batch(self, arrays, key, rows, length, done=1.0):
-    start_B1 = jax.random.randint(key, (rows, 1), 0, 8)
+  def batch(self, arrays, key, batch_size, length, done=1.0):
+    start_B1 = jax.random.randint(key, (batch_size, 1), 0, 8)
     token_BL = (start_B1 + jnp.arange(length + 1)) % 8
     bad = jax.random.uniform(jax.random.fold_in(key, 1)) < self.poison
-    weight_BL = jnp.where(bad, jnp.nan, jnp.ones((rows, length)))
+    weight_BL = jnp.where(bad, jnp.nan, jnp.ones((batch_size, length)))
     weight_BL = weight_BL.at[0, 0].set(0.0)  # devices hold different numbers of targets
     at = coords.consecutive(1, length)
     return Batch(token_BL[:, :-1], token_BL[:, 1:], weight_BL, at)
@@ -54,7 +54,7 @@ def trainer(position="t5", poison=0.0, scan=False):
     dims, positions.build(position), cores.build("dense"), decoders=1 + scan, scan=scan
   )
   optimizer, rate = optimizers.build("adamw(lr=1e-2)", "cosine(warmup=2)", 1.0, 40, 16)
-  return Trainer(Transformer(arch), task, optimizer, rate, rows=8, length=8)
+  return Trainer(Transformer(arch), task, optimizer, rate, batch_size=8, length=8)
 
 
 @functools.cache
@@ -65,7 +65,7 @@ def reader():
   position, core = positions.build("t5"), cores.build("dense")
   model = Transformer(Architecture(dims, position, core, encoders=1, decoders=1))
   optimizer, rate = optimizers.build("adamw(lr=2e-2)", "constant", 1.0, 40, 16)
-  return Trainer(model, task, optimizer, rate, rows=16, length=2)
+  return Trainer(model, task, optimizer, rate, batch_size=16, length=2)
 
 
 @functools.cache

@@ -22,8 +22,8 @@ DIMS = Dims(V=8, D=32, H=4, F=64, N=2, L=L)
 class Placed(Cycle):
   """Counts up, and says of each token all that any encoding wants to know."""
 
-  def batch(self, arrays, key, rows, length, done=1.0):
-    batch = super().batch(arrays, key, rows, length, done)
+  def batch(self, arrays, key, batch_size, length, done=1.0):
+    batch = super().batch(arrays, key, batch_size, length, done)
     return dataclasses.replace(batch, at=with_ids(batch.at))
 
 
@@ -33,7 +33,9 @@ def test_it_learns_to_count(name):
   position, core = positions.build(name), cores.build("dense")
   model = Transformer(Architecture(DIMS, position, core, decoders=2))
   optimizer, rate = optimizers.build("adamw(lr=1e-2)", "constant", 1.0, STEPS, DIMS.D)
-  trainer = Trainer(model, Placed(), optimizer, rate, rows=16, length=L, planned=STEPS)
+  trainer = Trainer(
+    model, Placed(), optimizer, rate, batch_size=16, length=L, planned=STEPS
+  )
   train = jax.jit(lambda: trainer.steps((), trainer.init(0), STEPS))
   _, metrics = train()
   start, end = metrics["loss"][0], metrics["loss"][-1]

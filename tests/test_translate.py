@@ -27,7 +27,7 @@ def run(tmp_path_factory):
   config = resolve(
     base.get_config(),
     {
-      "task": "translation('corpus', tokenizer='char(size=24)', longest=7)",
+      "task": "translation('corpus', tokenizer='char(size=24)', max_length=7)",
       "seeds": (3, 5),
       "model.kind": "encoder_decoder",
       **{"model.width": 16, "model.heads": 2, "model.layers": 1},

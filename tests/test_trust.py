@@ -135,10 +135,10 @@ def test_the_config_of_others_imports_nothing(trap, key):
 
 def test_what_only_training_needed_may_be_gone(tmp_path):
   """A fine-tuned run is used where the folder that it started from is not."""
-  gone = {"train__start": str(tmp_path / "gone"), "train__steps": 80}
+  gone = {"train__init_from": str(tmp_path / "gone"), "train__steps": 80}
   folder = hostile(tmp_path, train__schedule="cosine(warmup=100)", **gone)
   theirs, _ = inference.of_run(folder)
-  assert theirs.train.start == gone["train__start"]
+  assert theirs.train.init_from == gone["train__init_from"]
 
 
 def test_the_user_may_name_the_class_again(trap):

@@ -238,8 +238,12 @@ SMALL |= {
   "train.steps": STEPS,
   "train.checkpoint_every": STEPS,
 }
-SMALL |= {"train.steps_per_dispatch": STEPS, "seeds": (0,), "evaluate.rows": 40}
-SMALL |= {"evaluate.rows_per_step": 20, "train.schedule": "constant", "train.rows": 32}
+SMALL |= {"train.steps_per_dispatch": STEPS, "seeds": (0,), "evaluate.examples": 40}
+SMALL |= {
+  "evaluate.batch_size": 20,
+  "train.schedule": "constant",
+  "train.batch_size": 32,
+}
 SMALL |= {"train.optimizer": "adamw(lr=1e-2)", "model.dropout": 0.0}
 
 

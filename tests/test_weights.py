@@ -17,7 +17,7 @@ from oracles.attentions import WEIGHINGS, attend, entmax
 from test_conditioning import THEIRS, compare, jit, run
 from test_references import PADDED, TWO_TEXTS, assert_close, check_slopes
 
-from transformer_jax.attention import Rule, attentions
+from transformer_jax.attention import BoundVariant, attentions
 from transformer_jax.attention.cores import cores
 from transformer_jax.axes import Dims
 from transformer_jax.models.compatibility import form
@@ -53,8 +53,8 @@ def ours(variant, point, cotangent):
 
   def loss(point):
     q, k, v = (point[name] for name in "qkv")
-    rule = Rule(variant, {n: x for n, x in point.items() if n not in "qkv"})
-    out = cores.build("dense")(q, k, v, AT, AT, NOTHING, rule=rule)
+    bound = BoundVariant(variant, {n: x for n, x in point.items() if n not in "qkv"})
+    out = cores.build("dense")(q, k, v, AT, AT, NOTHING, bound=bound)
     return jnp.sum(out * cotangent), out
 
   gradient, out = jax.grad(loss, has_aux=True)(point)
@@ -90,7 +90,7 @@ def test_every_weighing_has_an_oracle():
     variant = attentions.build(name)
     if variant.overrides("features"):
       continue  # kernel attention has no scores: see test_kernel_attention.py
-    if any(variant.overrides(hook) for hook in ("extra", "pointwise", "weigh")):
+    if any(variant.overrides(hook) for hook in ("sink_logit", "pointwise", "weigh")):
       assert any(spec.partition("(")[0] == name for spec in CASES), name
 
 
@@ -101,8 +101,10 @@ def weights(spec, z, params=None, seen=None):
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def row(variant, params, z_M, seen_M):
-  return Rule(variant, params).weigh(z_M[None, None, None], seen_M[None, None])[0, 0, 0]
+def row(variant, params, z_M, mask_M):
+  return BoundVariant(variant, params).weigh(z_M[None, None, None], mask_M[None, None])[
+    0, 0, 0
+  ]
 
 
 def near(got, want, atol=1e-6):
@@ -148,8 +150,8 @@ def test_the_gradient_of_a_sink():
 
   def loss(sink_H):
     args = (x[None, :, None] for x in (q, k, v))
-    rule = Rule(variant, {"sink_H": sink_H})
-    out_BLHK = cores.build("dense")(*args, at, at, NOTHING, rule=rule)
+    bound = BoundVariant(variant, {"sink_H": sink_H})
+    out_BLHK = cores.build("dense")(*args, at, at, NOTHING, bound=bound)
     return jnp.sum(out_BLHK[0, :, 0] * g)
 
   near(jit(jax.grad(loss))(jnp.full(1, 0.7)), [-0.304660])
@@ -196,17 +198,17 @@ def test_what_the_weights_of_a_row_add_up_to(spec):
   case, variant = CASES[spec], attentions.build(spec)
   params = jax.tree.map(jnp.float32, point_of(point(variant)[0]))
   s_BHLM = jnp.float32(2 * np.random.default_rng(0).normal(size=(1, DIMS.H, 1, 7)))
-  seen_BLM = jnp.array([[[0, 1, 1, 1, 0, 1, 1]]], bool)
-  weigh = jit(lambda s, seen: Rule(variant, params).weigh(s, seen))
-  w_BHLM = weigh(s_BHLM, seen_BLM)
+  mask_BLM = jnp.array([[[0, 1, 1, 1, 0, 1, 1]]], bool)
+  weigh = jit(lambda s, seen: BoundVariant(variant, params).weigh(s, seen))
+  w_BHLM = weigh(s_BHLM, mask_BLM)
   total = w_BHLM.sum(-1)
-  assert not np.any(w_BHLM[..., ~seen_BLM[0, 0]])
+  assert not np.any(w_BHLM[..., ~mask_BLM[0, 0]])
   assert case.total == "free" or np.all(w_BHLM >= 0)
   assert (np.abs(total - 1).max() < 1e-6) == (case.total == "one"), total
   assert case.total != "less" or np.all(total < 1)
-  moved = np.abs(weigh(s_BHLM + 0.5, seen_BLM) - w_BHLM).max()
+  moved = np.abs(weigh(s_BHLM + 0.5, mask_BLM) - w_BHLM).max()
   assert (moved < 1e-6) == case.shift, moved
-  nothing = weigh(s_BHLM, jnp.zeros_like(seen_BLM))
+  nothing = weigh(s_BHLM, jnp.zeros_like(mask_BLM))
   np.testing.assert_array_equal(nothing, jnp.zeros_like(nothing))
 
 
@@ -216,11 +218,11 @@ def test_large_scores_and_empty_rows_give_numbers(spec):
   params = jax.tree.map(jnp.float32, point_of(point(variant)[0]))
   far = jnp.array([[3e4, -3e4, 10.0], [-3e4, -3e4, -2e4], [80.0, 90.0, 1.0], [1, 2, 3]])
   s_BHLM = jnp.broadcast_to(far, (1, DIMS.H, 4, 3))
-  seen_BLM = jnp.array([[[1, 1, 1]] * 3 + [[0, 0, 0]]], bool)
+  mask_BLM = jnp.array([[[1, 1, 1]] * 3 + [[0, 0, 0]]], bool)
 
   @jit
   def weigh(params, s_BHLM):
-    run = lambda params, s_BHLM: Rule(variant, params).weigh(s_BHLM, seen_BLM)
+    run = lambda params, s_BHLM: BoundVariant(variant, params).weigh(s_BHLM, mask_BLM)
     w_BHLM, pull = jax.vjp(run, params, s_BHLM)
     g_BHLM = jnp.cos(jnp.arange(w_BHLM.size, dtype=jnp.float32)).reshape(w_BHLM.shape)
     return w_BHLM, pull(g_BHLM)

@@ -13,8 +13,8 @@ from transformer_jax.attention.cores import cores
 from transformer_jax.axes import Dims
 from transformer_jax.models import Architecture, Transformer
 from transformer_jax.positions import (
-  Moment,
   PositionalEncoding,
+  TrainContext,
   bind,
   coords,
   positions,
@@ -31,7 +31,7 @@ TOKEN_BL = np.arange(B * L).reshape(B, L) % 5
 @functools.partial(jax.jit, static_argnums=0)
 def place(encoding, at, seed=0, done=0.5):
   """Returns where a batch of B rows is placed in training."""
-  return encoding.place(Moment(jax.random.key(seed), done, B), at)
+  return encoding.assign_positions(TrainContext(jax.random.key(seed), done, B), at)
 
 
 def placed(spec, seed=0, at=AT, done=0.5):
@@ -41,7 +41,7 @@ def placed(spec, seed=0, at=AT, done=0.5):
 
 def evaluated(spec, at=AT):
   """Returns the positions in evaluation."""
-  return np.asarray(positions.build(spec).place(None, at).pos_BL)
+  return np.asarray(positions.build(spec).assign_positions(None, at).pos_BL)
 
 
 # Where tokens are placed
@@ -51,7 +51,7 @@ def test_shape_moves_each_row_by_its_own_shift_and_only_in_training():
   plain_L = np.arange(L)
   shifts = []
   for seed in range(20):
-    shift_BL = placed("shape(rope, furthest=3)", seed) - plain_L
+    shift_BL = placed("shape(rope, max_shift=3)", seed) - plain_L
     assert np.all(shift_BL == shift_BL[:, :1])
     shifts.append(shift_BL[:, 0])
   assert {*np.ravel(shifts)} == {0, 1, 2, 3}
@@ -59,12 +59,12 @@ def test_shape_moves_each_row_by_its_own_shift_and_only_in_training():
   np.testing.assert_array_equal(evaluated("shape"), [plain_L])
 
 
-@pytest.mark.parametrize("spec", ["rope", "alibi", "shaw(furthest=3)"])
+@pytest.mark.parametrize("spec", ["rope", "alibi", "shaw(max_distance=3)"])
 def test_shape_leaves_relative_encodings_as_they_are(spec):
   q_LK, k_LK, v_LK = det((L, 4), 0.1), det((L, 4), 0.6), det((L, 4), 1.1)
   params = {
     "alibi": {"slope_H": [0.5]},
-    "shaw(furthest=3)": {"key_NK": det((7, 4), 1.6), "value_NK": det((7, 4), 2.1)},
+    "shaw(max_distance=3)": {"key_NK": det((7, 4), 1.6), "value_NK": det((7, 4), 2.1)},
   }.get(spec, {})
   moved = place(positions.build(f"shape({spec})"), AT)
   moved = moved.replace(pos_BL=moved.pos_BL[:1])
@@ -74,10 +74,12 @@ def test_shape_leaves_relative_encodings_as_they_are(spec):
 
 
 def test_shape_gives_a_table_room_for_the_shift():
-  rows = lambda spec: positions.build(spec).reach(DIMS)
-  assert rows("shape(learned, furthest=3)") == L + 3 and rows("shape(rope)") is None
-  with pytest.raises(ValueError, match="8 tokens by up to 5.*ends at 9.*longest to 13"):
-    positions.build("shape(learned(9), furthest=5)").init(jax.random.key(0), DIMS)
+  rows = lambda spec: positions.build(spec).num_positions(DIMS)
+  assert rows("shape(learned, max_shift=3)") == L + 3 and rows("shape(rope)") is None
+  with pytest.raises(
+    ValueError, match="8 tokens by up to 5.*ends at 9.*max_positions to 13"
+  ):
+    positions.build("shape(learned(9), max_shift=5)").init(jax.random.key(0), DIMS)
 
 
 def test_cape_moves_blurs_and_stretches_but_keeps_the_order():
@@ -131,19 +133,19 @@ def with_ids(name, ids_L):
 
 def test_abacus_numbers():
   at = with_ids("abacus_BL", [1, 2, 0, 1, 0, 1, 2, 3])  # 98+5=301
-  encoding, offsets = positions.build("abacus(rope, furthest=4)"), set()
+  encoding, offsets = positions.build("abacus(rope, max_offset=4)"), set()
   for seed in range(30):
     id_L = place(encoding, at, seed).data["abacus_BL"][0].tolist()
     k = id_L[0] - 1
     assert id_L == [1 + k, 2 + k, 0, 1 + k, 0, 1 + k, 2 + k, 3 + k]
     offsets.add(k)
   assert offsets == {0, 1, 2, 3, 4}, "k = 4 is the paper's [5, 6, 0, 5, 0, 5, 6, 7]"
-  still = encoding.place(None, at).data["abacus_BL"]
+  still = encoding.assign_positions(None, at).data["abacus_BL"]
   np.testing.assert_array_equal(still, at.data["abacus_BL"])
 
 
 def test_abacus_adds_rows_of_its_table_and_ends_with_it():
-  encoding = positions.build("abacus(learned, longest=3)")
+  encoding = positions.build("abacus(learned, max_positions=3)")
   params = {"abacus_ND": det((3, 16), 0.1), "table_LD": det((L, 16), 0.7)}
   at, zero_BLD = with_ids("abacus_BL", [0, 1, 3, 4]), np.zeros((1, 4, 16), np.float32)
   x_LD = jax.jit(encoding.embed)(params, zero_BLD, at)[0] - params["table_LD"][:4]
@@ -158,12 +160,12 @@ def test_coupled_positions_are_those_of_the_task_from_a_random_start():
   np.testing.assert_array_equal(evaluated("coupled", at)[0], [0, *id_L])
   starts = set()
   for seed in range(30):
-    pos_BL = placed("coupled(learned, longest=9)", seed, at)
+    pos_BL = placed("coupled(learned, max_positions=9)", seed, at)
     start_B1 = pos_BL[:, 1:2] - 4
     np.testing.assert_array_equal(pos_BL[:, 1:], id_L + start_B1)
     assert not np.any(pos_BL[:, 0]), "0 belongs nowhere and stays"
     starts |= {*start_B1[:, 0].tolist()}
-  assert starts == {0, 1, 2, 3, 4}, "the largest place is at most `longest`"
+  assert starts == {0, 1, 2, 3, 4}, "the largest place is at most `max_positions`"
   paper = [8, 7, 6, 5, 8, 7, 6, 5, 6, 7, 8, 9]
   np.testing.assert_array_equal(id_L + 4, paper)
 
@@ -172,9 +174,11 @@ def test_coupled_gives_a_table_one_row_more_than_its_largest_position():
   shapes = lambda spec: jax.eval_shape(
     lambda: positions.build(spec).init(jax.random.key(0), DIMS)
   )
-  assert shapes("coupled(longest=20)")["table_LD"].shape == (21, 16)
-  with pytest.raises(ValueError, match="up to 20, but.*ends at 20; give it longest=21"):
-    shapes("coupled(learned(20), longest=20)")
+  assert shapes("coupled(max_positions=20)")["table_LD"].shape == (21, 16)
+  with pytest.raises(
+    ValueError, match="up to 20, but.*ends at 20; give it max_positions=21"
+  ):
+    shapes("coupled(learned(20), max_positions=20)")
 
 
 @pytest.mark.parametrize("name", ["abacus", "coupled"])
@@ -182,7 +186,7 @@ def test_ids_that_a_task_does_not_supply_are_asked_for(name):
   with pytest.raises(
     ValueError, match=f"{name} reads {name}_BL, which these tokens do"
   ):
-    positions.build(name).place(None, AT)
+    positions.build(name).assign_positions(None, AT)
 
 
 def test_drope_has_positions_until_they_are_dropped():
@@ -200,21 +204,23 @@ def test_drope_has_positions_until_they_are_dropped():
 def test_at_one_position_relative_encodings_are_none(spec):
   q_LK, k_LK, v_LK = det((L, 4), 0.1), det((L, 4), 0.6), det((L, 4), 1.1)
   params = {"alibi": {"slope_H": [0.5]}, "t5": {"table_HN": det((1, 32), 0.3)}}
-  at = positions.build(f"drope({spec})").place(None, AT)
+  at = positions.build(f"drope({spec})").assign_positions(None, AT)
   _, out = one_head(f"drope({spec})", params.get(spec, {}), q_LK, k_LK, v_LK, at)
   close(out, one_head("none", {}, q_LK, k_LK, v_LK, AT)[1])
 
 
 def test_randomized_over_all_positions_is_the_identity():
-  np.testing.assert_array_equal(placed(f"randomized(rope, longest={L})"), AT.pos_BL)
+  np.testing.assert_array_equal(
+    placed(f"randomized(rope, max_positions={L})"), AT.pos_BL
+  )
 
 
 def test_wrappers_inside_of_each_other_place_from_the_outside_in():
-  spec = "randomized(interpolated(rope, 4), longest=16)"
+  spec = "randomized(interpolated(rope, 4), max_positions=16)"
   at = placed(spec)
-  np.testing.assert_array_equal(at, placed("randomized(rope, longest=16)"))
+  np.testing.assert_array_equal(at, placed("randomized(rope, max_positions=16)"))
   np.testing.assert_array_equal(evaluated(spec), AT.pos_BL / 4)
-  moved = placed("shape(randomized(rope, longest=16))")
+  moved = placed("shape(randomized(rope, max_positions=16))")
   assert np.all(np.diff(moved) > 0) and moved.max() < 16, (
     "the inner one has the last say"
   )
@@ -274,7 +280,7 @@ def factors(spec, at, params=None, L_trained=8):
   @jax.jit
   def run(params, at):
     ones_BLHK = jnp.ones((1, at.order_BL.shape[1], 2, 4))
-    return bind(encoding, params, dims).turn(ones_BLHK, ones_BLHK, at, at)
+    return bind(encoding, params, dims).transform_qk(ones_BLHK, ones_BLHK, at, at)
 
   q_BLHK, k_BLHK = run(params, at)
   np.testing.assert_array_equal(k_BLHK, np.ones_like(k_BLHK))
@@ -344,7 +350,7 @@ def test_log_steps_numbers():
 @pytest.mark.parametrize(
   "spec",
   [
-    "randomized(every(2, alibi, rope), longest=99)",
+    "randomized(every(2, alibi, rope), max_positions=99)",
     "abacus(fire)",
     "log_n(shape(rope))",
   ]

@@ -15,7 +15,7 @@ from experiments.reporting import comparisons, tables
 from experiments.runner import train
 from experiments.runner.build import build
 from experiments.setup.validate import resolve
-from transformer_jax.attention import Rule, attentions
+from transformer_jax.attention import BoundVariant, attentions
 from transformer_jax.attention.cores.dense import Dense
 from transformer_jax.data.base import Asked
 from transformer_jax.data.tokenizers import tokenizers
@@ -29,13 +29,17 @@ from transformer_jax.positions import PositionalEncoding, bind, coords
 
 WORDS = "eins zwei drei vier sechs sieben".split()
 TINY = {
-  "task": "translation('numbers.tsv', tokenizer='char(size=40)', longest=15)",
+  "task": "translation('numbers.tsv', tokenizer='char(size=40)', max_length=15)",
   "seeds": (3, 5),
   "model.kind": "encoder_decoder",
   **{"model.width": 16, "model.heads": 2, "model.layers": 1, "model.feedforward": 16},
-  **{"train.length": 16, "train.rows": 8, "train.steps": 2},
-  **{"train.steps_per_dispatch": 2, "train.checkpoint_every": 2, "train.keep": 1},
-  **{"evaluate.lengths": (1,), "evaluate.rows": 4, "evaluate.rows_per_step": 4},
+  **{"train.length": 16, "train.batch_size": 8, "train.steps": 2},
+  **{
+    "train.steps_per_dispatch": 2,
+    "train.checkpoint_every": 2,
+    "train.keep_checkpoints": 1,
+  },
+  **{"evaluate.lengths": (1,), "evaluate.examples": 4, "evaluate.batch_size": 4},
   **{"evaluate.texts": 5, "evaluate.texts_per_step": 4, "evaluate.beam": 2},
 }
 BAHDANAU = {
@@ -139,7 +143,7 @@ def test_what_is_heard_are_the_weights():
   k_at = coords.packed(jnp.array([[1, 1, 1, 1, 0]]))
   position = bind(PositionalEncoding(), {}, None)
   args = q_BLHK, k_BMHK, v_BMHK, q_at, k_at, position, 0.5
-  rule = Rule(attentions.build("multihead"), {})
+  rule = BoundVariant(attentions.build("multihead"), {})
   heard = []
   found = Listening(heard)(*args, rule)
   np.testing.assert_array_equal(found, Dense()(*args, rule))

@@ -3,8 +3,15 @@
 from typing import Any
 
 # The least number; a class may ask for more in its own words.
-LEAST = {"longest": 1, "height": 1, "channels": 1, "step": 1, "trained": 1}
-LEAST |= {"furthest": 0, "width": 0, "block": 0, "epsilon": 0, "limit": 0}
+LEAST = {
+  "max_positions": 1,
+  "max_length": 1,
+  "height": 1,
+  "channels": 1,
+  "step": 1,
+  "trained": 1,
+}
+LEAST |= {"max_distance": 0, "width": 0, "block": 0, "epsilon": 0, "limit": 0}
 ABOVE_ZERO = {"base", "threshold"}
 
 

@@ -67,6 +67,19 @@ def nearest(name: str, choices: Iterable[str]) -> str:
   return f" Did you mean '{close[0]}'?" if close else ""
 
 
+# Arguments by names that they no longer have.
+RENAMED = {
+  "longest": ("max_positions", "max_distance", "max_length"),
+  "furthest": ("max_distance", "max_offset", "max_shift"),
+}
+
+
+def renamed(name: str, choices: Iterable[str]) -> str:
+  """Returns `" furthest is called max_distance."` for an argument's old name, or ""."""
+  now = [new for new in RENAMED.get(name, ()) if new in choices]
+  return f" {name} is called {now[0]}." if now else ""
+
+
 def outside(spec: str) -> set[str]:
   """Returns the modules that a spec names classes of, as in `module:Class`."""
   try:
@@ -264,6 +277,7 @@ class Registry(Mapping[str, type]):
     if unknown:
       raise SpecError(
         f"{self.kind} '{spec}' has no argument '{unknown[0]}'."
+        f"{renamed(unknown[0], signature.parameters)}"
         f"{nearest(unknown[0], signature.parameters)}"
         f" It takes {', '.join(signature.parameters) or 'none'}."
       )

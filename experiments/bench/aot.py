@@ -94,7 +94,7 @@ def plan(chips, lengths, names) -> Iterator[Case]:
 
 def acting() -> list[str]:
   """Returns encodings whose kernels differ: the others' are that of `none`."""
-  hooks = ("bias", "score", "values", "rows")
+  hooks = ("bias", "score", "values", "full_scores")
   found = {name: positions.build(name) for name in positions}
   acts = lambda encoding: any(map(encoding.overrides, hooks))
   return ["none", "rope", *(name for name in sorted(found) if acts(found[name]))]
@@ -176,7 +176,7 @@ def lowered(case: Case, encoding, core):
     at = at.replace(data={name: at.pos_BL for name in encoding.ids})
     position = bind(encoding, params, dims)
     at = position.accumulate(position.read(x_BLD, q, at))
-    q, k = position.turn(q, k, at, at)
+    q, k = position.transform_qk(q, k, at, at)
     return jnp.sum((core(q, k, v, at, at, position) * g).astype(jnp.float32))
 
   gradient = jax.jit(jax.value_and_grad(loss, (0, 1, 2, 3, 4)))

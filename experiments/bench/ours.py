@@ -39,9 +39,9 @@ class Noise(Task):
   def tokens(self, length):
     return length
 
-  def batch(self, arrays, key, rows, length, done=1.0):
-    token_BL = jax.random.randint(key, (rows, length + 1), 0, self.vocabulary)
-    weight_BL = jnp.ones((rows, length), jnp.float32)
+  def batch(self, arrays, key, batch_size, length, done=1.0):
+    token_BL = jax.random.randint(key, (batch_size, length + 1), 0, self.vocabulary)
+    weight_BL = jnp.ones((batch_size, length), jnp.float32)
     at = coords.consecutive(1, length)
     return Batch(token_BL[:, :-1], token_BL[:, 1:], weight_BL, at)
 
@@ -84,13 +84,13 @@ def attention(encoding, core, L, H=8, K=64, backward=True, devices=1):
 def _turned(core, position, q, k, v, at):
   x_BLD = q.reshape(*q.shape[:2], -1)  # tokens, for encodings that read them
   at = position.accumulate(position.read(x_BLD, q, at))
-  q, k = position.turn(q, k, at, at)
+  q, k = position.transform_qk(q, k, at, at)
   return cores.build(core)(q, k, v, at, at, position)
 
 
 def _jax_attention(position, q, k, v, at):
   """JAX's own function, with the bias as the array of [H, L, L] that it wants."""
-  q, k = position.turn(q, k, at, at)
+  q, k = position.transform_qk(q, k, at, at)
   bias = position.bias(at.pos_BL, at.pos_BL)
   bias = bias if isinstance(bias, jax.Array) else None
   return jax.nn.dot_product_attention(q, k, v, bias=bias, is_causal=True)
@@ -119,7 +119,7 @@ def _experiment(position, B, L, core="", dtype="float32", V=8192, D=256, H=8, N=
   )
   if core:
     config.model.core = core
-  config.train.update(rows=B, length=L, clip=0.0, schedule="constant")
+  config.train.update(batch_size=B, length=L, clip=0.0, schedule="constant")
   config.train.optimizer = "adamw(lr=1e-3)"
   return build(config)
 

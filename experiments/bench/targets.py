@@ -71,7 +71,7 @@ def _one(what, bound, at_least, group, above, below) -> Target:
 
 
 def worst(what: str, bound: float, at_least: bool, cases: dict[str, dict]) -> Target:
-  """Returns the target for the case that is furthest on the wrong side."""
+  """Returns the target for the case that is max_distance on the wrong side."""
   if not cases:
     return Target(what, bound, at_least, None)
   pick = min if at_least else max

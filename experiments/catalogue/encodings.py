@@ -10,17 +10,17 @@ from transformer_jax.models.compatibility import USES, refusal
 from transformer_jax.positions import PositionalEncoding, positions
 
 ACTS = {  # hooks, and where they act
-  "place": "positions",
+  "assign_positions": "positions",
   "embed": "embeddings",
   "token_data": "reads tokens",
   "temperature": "temperature",
   "rotate": "queries and keys",
-  "turn": "queries and keys",
+  "transform_qk": "queries and keys",
   "bias": "bias",
   "mask": "mask",
   "score": "scores",
   "values": "values",
-  "rows": "rows of scores",
+  "full_scores": "rows of scores",
 }
 
 
@@ -50,7 +50,7 @@ def line(name: str, encoding: PositionalEncoding) -> list[str]:
     paper(encoding),
     acts_on(encoding),
     "yes" if encoding.relative else "no",
-    encoding.longer + (", whole text" if encoding.whole_text else ""),
+    encoding.extrapolation + (", whole text" if encoding.needs_full_text else ""),
     *(f"{parameters(encoding, dims):,}" for dims in SIZES.values()),
   ]
 

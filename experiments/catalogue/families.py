@@ -76,7 +76,7 @@ def line(config: dict[str, Any]) -> list[str]:
     " and ".join(name for name, layers in stacks.items() if layers),
     spec(positions, arch.position),
     spec(attentions, arch.attention),
-    f"{spec(placements, arch.placement)}, {spec(norms, arch.norm)}",
+    f"{spec(placements, arch.norm_placement)}, {spec(norms, arch.norm)}",
     spec(activations, arch.activation) + " with biases" * arch.feedforward_bias,
   ]
 

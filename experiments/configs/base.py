@@ -23,7 +23,7 @@ def get_config() -> ConfigDict:
   model.feedforward_bias = False  # its projections add learned vectors
   model.activation = "gelu"  # relu, gelu, swiglu: see transformer_jax/models/layers.py
   model.norm = "rmsnorm"  # rmsnorm, layernorm
-  model.placement = "pre"  # norm before (pre) or after (post) each sublayer
+  model.norm_placement = "pre"  # norm before (pre) or after (post) each sublayer
   model.dropout = 0.0  # chance that a value is dropped
   model.attention_dropout = 0.0  # chance that a weight of attention is dropped
   model.embedding = "tokens"  # below the layers: see transformer_jax/models/ends.py
@@ -35,23 +35,25 @@ def get_config() -> ConfigDict:
 
   config.train = train = ConfigDict()
   train.length = 64  # of the task; tokens for text (L)
-  train.rows = 32  # sequences in a batch (B)
+  train.batch_size = 32  # sequences in a batch (B)
   train.steps = 400  # updates of the parameters
   train.steps_per_dispatch = 40  # updates in one call of the device
   train.optimizer = "adamw(lr=4e-3, weight_decay=0.01)"
   train.schedule = "cosine(warmup=30)"  # the factor on lr over the steps
   train.clip = 1.0  # largest norm of a gradient; 0: any
   train.label_smoothing = 0.0  # probability moved from the target to all tokens
-  train.start = (
+  train.init_from = (
     ""  # folder whose parameters are trained on: see experiments/runner/pretrained.py
   )
   train.checkpoint_every = 200  # steps
-  train.keep = 2  # newest checkpoints that stay on disk
+  train.keep_checkpoints = 2  # newest checkpoints that stay on disk
 
   config.evaluate = evaluate = ConfigDict()
   evaluate.lengths = (1, 2, 4, 8)  # multiples of train.length
-  evaluate.rows = 128  # examples scored at each length, each once; fewer: all of them
-  evaluate.rows_per_step = 16  # scored at once: bounds the memory, moves last digits
+  evaluate.examples = (
+    128  # examples scored at each length, each once; fewer: all of them
+  )
+  evaluate.batch_size = 16  # scored at once: bounds the memory, moves last digits
   evaluate.texts = 1000  # most translations that are written and scored; 0: none
   evaluate.texts_per_step = 64  # of them at once
   evaluate.beam = 4  # texts that the search keeps; 1: greedy

@@ -31,10 +31,10 @@ def get_config() -> ConfigDict:
   config.task = TASK
   config.model.update(kind="encoder", width=64, layers=2, heads=4, feedforward=256)
   config.model.update(head="linear(bias=True)", tied=False)
-  config.train.update(length=64, rows=32, steps=1000, steps_per_dispatch=20)
+  config.train.update(length=64, batch_size=32, steps=1000, steps_per_dispatch=20)
   config.train.update(optimizer="adamw(lr=4e-3, weight_decay=0.01)")
   config.train.update(schedule="cosine(warmup=50)", checkpoint_every=200)
-  config.evaluate.update(lengths=(1, 2), rows=1592, rows_per_step=199)
+  config.evaluate.update(lengths=(1, 2), examples=1592, batch_size=199)
   return config
 
 

@@ -33,7 +33,9 @@ QUESTION = "Which positional encoding solves longer problems than it was trained
 
 # Ruoss et al. compare these, each with and without randomized positions.
 RANDOMIZABLE = ("sinusoidal", "transformer_xl", "alibi", "rope")
-SPREAD = "randomized({}, longest=512, spread=True)"  # the paper: 2048, drawn in tests
+SPREAD = (
+  "randomized({}, max_positions=512, spread=True)"  # the paper: 2048, drawn in tests
+)
 ENCODERS = ("none", *RANDOMIZABLE, "kerple_log", "fire")
 ENCODERS += tuple(SPREAD.format(name) for name in RANDOMIZABLE)
 # The five of Kazemnejad et al., and later ones.
@@ -42,8 +44,8 @@ DECODERS = (
   *("kerple_log", "fire", "forgetting", "cope", "path", "pope", SPREAD.format("rope")),
 )
 # Digits know their place in their number, or share it with the digits below them.
-ADDERS = ("none", "rope", "fire", "abacus(none, furthest=30)")
-ADDERS += ("abacus(fire, furthest=30)", "coupled(learned, longest=40)")
+ADDERS = ("none", "rope", "fire", "abacus(none, max_offset=30)")
+ADDERS += ("abacus(fire, max_offset=30)", "coupled(learned, max_positions=40)")
 ADDITION = "addition(reversed=True, reversed_operands=True)"
 
 # What --plan=paper adds: all tasks of each paper, with its model, steps and lengths.
@@ -58,19 +60,19 @@ CHOMSKY = {
 }
 DELETANG = {"model.width": 64, "model.layers": 5, "model.heads": 8}
 DELETANG |= {"model.feedforward": 256, "model.activation": "relu", "model.dropout": 0.1}
-DELETANG |= {"model.placement": "post", "model.norm": "layernorm"}
-DELETANG |= {"train.length": 40, "train.rows": 128, "train.steps": 1_000_000}
+DELETANG |= {"model.norm_placement": "post", "model.norm": "layernorm"}
+DELETANG |= {"train.length": 40, "train.batch_size": 128, "train.steps": 1_000_000}
 DELETANG |= {"train.steps_per_dispatch": 1000, "train.checkpoint_every": 50_000}
 DELETANG |= {"train.schedule": "constant", "seeds": tuple(range(10))}
-DELETANG |= {"evaluate.lengths": tuple(range(1, 13)), "evaluate.rows": 512}
+DELETANG |= {"evaluate.lengths": tuple(range(1, 13)), "evaluate.examples": 512}
 RATES = (1e-4, 3e-4, 5e-4)  # the published score is the best of seeds and rates
 RUOSS = ("none", "sinusoidal", "transformer_xl", "alibi(both_ways='offset')", "rope")
-RUOSS += ("learned(longest=2048)",)
+RUOSS += ("learned(max_positions=2048)",)
 RUOSS += tuple(f"randomized({name}, spread=True)" for name in RUOSS[1:])
 
 KAZEMNEJAD = {"model.width": 768, "model.layers": 12, "model.heads": 12}
 KAZEMNEJAD |= {"model.feedforward": 3072, "model.activation": "relu"}
-KAZEMNEJAD |= {"model.dropout": 0.1, "train.length": 20, "train.rows": 64}
+KAZEMNEJAD |= {"model.dropout": 0.1, "train.length": 20, "train.batch_size": 64}
 KAZEMNEJAD |= {"train.steps": 40_000, "train.schedule": "wsd(warmup=2400, decay=0.94)"}
 KAZEMNEJAD |= {"train.optimizer": "adamw(lr=3e-5, weight_decay=0.05, b2=0.999)"}
 KAZEMNEJAD |= {"train.checkpoint_every": 4000, "evaluate.lengths": (1, 2)}
@@ -86,22 +88,26 @@ SHORT = {"addition": "addition", "lego": "lego"}  # trained up to 8
 
 CHO = {"model.width": 512, "model.layers": 1, "model.heads": 4, "model.head_width": 128}
 CHO |= {"model.feedforward": 2048, "model.activation": "swiglu", "train.length": 40}
-CHO |= {"train.rows": 1000, "train.steps": 50_000, "train.optimizer": "adam(lr=1e-4)"}
+CHO |= {
+  "train.batch_size": 1000,
+  "train.steps": 50_000,
+  "train.optimizer": "adam(lr=1e-4)",
+}
 CHO |= {"train.checkpoint_every": 5000, "evaluate.lengths": (1, 2, 3, 4, 5)}
 CHO |= {"seeds": tuple(range(8))}
 MCLEISH = {"model.width": 1024, "model.layers": 16, "model.heads": 16}
-MCLEISH |= {"model.feedforward": 2048, "train.length": 20, "train.rows": 512}
+MCLEISH |= {"model.feedforward": 2048, "train.length": 20, "train.batch_size": 512}
 MCLEISH |= {"train.steps": 40_000, "train.optimizer": "adamw(lr=1e-4)"}
 MCLEISH |= {"train.checkpoint_every": 4000, "evaluate.lengths": (1, 2, 3, 4, 5)}
-THREE_DIGITS = {"train.length": 3, "train.rows": 64, "train.steps": 2500}
+THREE_DIGITS = {"train.length": 3, "train.batch_size": 64, "train.steps": 2500}
 
 
 def get_config() -> ConfigDict:
   """Returns a small model that learns strings of up to ten symbols in a minute."""
   config = base.get_config()
-  config.train.update(length=10, rows=32, steps=1000, steps_per_dispatch=100)
+  config.train.update(length=10, batch_size=32, steps=1000, steps_per_dispatch=100)
   config.train.update(checkpoint_every=500)
-  config.evaluate.update(lengths=(1, 2, 5, 10), rows=64, rows_per_step=16)
+  config.evaluate.update(lengths=(1, 2, 5, 10), examples=64, batch_size=16)
   return config
 
 
@@ -142,7 +148,9 @@ def paper() -> Plan:
   short = KAZEMNEJAD | {"train.length": 8}
   words += [Group(n, five, short | {"task": task}) for n, task in SHORT.items()]
   adders = {"task": "addition(reversed=True)"}
-  coupled = encodings(("none", "learned(longest=600)", "coupled(learned, longest=202)"))
+  coupled = encodings(
+    ("none", "learned(max_positions=600)", "coupled(learned, max_positions=202)")
+  )
   abacus = encodings(("none", "fire", "abacus(none)", "abacus(fire)"))
   adding = [
     Group("addition, coupled", coupled, CHO | adders),

@@ -38,7 +38,7 @@ from ml_collections import ConfigDict
 from experiments.configs import base
 from experiments.setup.plan import Chain, Change, Group, Plan
 
-TRANSLATION = "translation('tfds:libreoffice_help/de-en', longest=63, packed=8,"
+TRANSLATION = "translation('tfds:libreoffice_help/de-en', max_length=63, packed=8,"
 TRANSLATION += " tokenizer='subword(size=4000)')"
 TEXT = "{}('tfds:brown', window=128, tokenizer='subword(size=4000, sentinels={})'{})"
 
@@ -56,7 +56,7 @@ def recurrent(family: str, attention: str = "multihead") -> dict[str, Any]:
 
 def text(task: str, sentinels: int = 0, more: str = "") -> dict[str, Any]:
   """Returns what a language model learns."""
-  return {"task": TEXT.format(task, sentinels, more), "train.rows": 32}
+  return {"task": TEXT.format(task, sentinels, more), "train.batch_size": 32}
 
 
 RECURRENT = {
@@ -65,28 +65,31 @@ RECURRENT = {
   "GRU, Bahdanau": recurrent("cell='gru', link='bahdanau', reads='both'", "additive"),
   "LSTM, Luong": recurrent("cell='lstm', link='luong'", "multiplicative"),
 }
-TRANSFORMER = model(kind="encoder_decoder", position="sinusoidal", placement="post")
+TRANSFORMER = model(
+  kind="encoder_decoder", position="sinusoidal", norm_placement="post"
+)
 TRANSFORMER |= model(norm="layernorm", activation="relu", feedforward=512)
 TRANSFORMER |= model(feedforward_bias=True, dropout=0.1)
 TRANSFORMERS = {
   "Transformer": TRANSFORMER,
-  "Transformer, final norm": TRANSFORMER | model(placement="post(final_norm=True)"),
-  "Transformer, pre-norm": TRANSFORMER | model(placement="pre"),
+  "Transformer, final norm": TRANSFORMER
+  | model(norm_placement="post(final_norm=True)"),
+  "Transformer, pre-norm": TRANSFORMER | model(norm_placement="pre"),
 }
 
 BIASED = model(attention="multihead(bias=True)", feedforward=512, feedforward_bias=True)
 BIASED |= model(position="learned", dropout=0.1, attention_dropout=0.1)
 GPT = text("tokens") | BIASED | model(kind="decoder", norm="layernorm")
-GPT |= model(activation="gelu", embedding="tokens(power=0)", placement="pre")
+GPT |= model(activation="gelu", embedding="tokens(power=0)", norm_placement="pre")
 KINDS = "tokens(power=0, types={}, norm='layernorm(epsilon=1e-12)')"
 BERT = text("masked", more=", nsp=True")
-BERT |= BIASED | model(kind="encoder", placement="post")
+BERT |= BIASED | model(kind="encoder", norm_placement="post")
 BERT |= model(norm="layernorm(epsilon=1e-12)", activation="gelu(approximate=False)")
 BERT |= model(head="transform", embedding=KINDS.format(2))
 ROBERTA = BERT | text("masked") | model(embedding=KINDS.format(0))
-ROBERTA |= {"train.rows": 64}
+ROBERTA |= {"train.batch_size": 64}
 T5 = text("spans", sentinels=100) | model(kind="encoder_decoder", position="t5")
-T5 |= model(norm="rmsnorm", activation="relu", placement="pre", feedforward=512)
+T5 |= model(norm="rmsnorm", activation="relu", norm_placement="pre", feedforward=512)
 T5 |= model(attention="scale(0)", embedding="tokens(power=0)", dropout=0.1)
 T5 |= model(head="linear(power=-0.5)")
 PREFIX = T5 | text("prefix_tokens") | model(kind="prefix_decoder")
@@ -105,10 +108,10 @@ def get_config() -> ConfigDict:
   config = base.get_config()
   config.task = TRANSLATION
   config.model.update(width=128, layers=2, heads=4)
-  config.train.update(length=64, rows=64, steps=2000, steps_per_dispatch=50)
+  config.train.update(length=64, batch_size=64, steps=2000, steps_per_dispatch=50)
   config.train.update(checkpoint_every=500, schedule="cosine(warmup=200)")
   config.train.optimizer = "adamw(lr=2e-3, weight_decay=0.01)"
-  config.evaluate.update(lengths=(1,), rows=512, rows_per_step=64)
+  config.evaluate.update(lengths=(1,), examples=512, batch_size=64)
   return config
 
 

@@ -42,15 +42,19 @@ def get_config() -> ConfigDict:
   config.seeds = (0,)
   model = config.model
   model.update(kind="encoder", width=384, layers=6, heads=12, feedforward=1536)
-  model.update(position=AS_IT_WAS, attention="multihead(bias=True)", placement="post")
+  model.update(
+    position=AS_IT_WAS, attention="multihead(bias=True)", norm_placement="post"
+  )
   model.update(norm="layernorm(epsilon=1e-12)", activation="gelu(approximate=False)")
   model.update(embedding="tokens(power=0, types=2, norm='layernorm(epsilon=1e-12)')")
   model.update(head="linear(bias=True)", feedforward_bias=True, dropout=0.1)
   train = config.train
-  train.update(start=FOLDER, length=64, rows=16, steps=150, steps_per_dispatch=10)
+  train.update(
+    init_from=FOLDER, length=64, batch_size=16, steps=150, steps_per_dispatch=10
+  )
   train.update(optimizer="adamw(lr=2e-4, b2=0.999)", checkpoint_every=150, keep=1)
   train.schedule = "wsd(warmup=15, decay=0.9)"
-  config.evaluate.update(lengths=(1, 2), rows=320, rows_per_step=16)
+  config.evaluate.update(lengths=(1, 2), examples=320, batch_size=16)
   return config
 
 
@@ -62,7 +66,7 @@ def sweep() -> Plan:
     question="What does a pretrained encoder lose when its positions are swapped?",
     runs=Chain(
       Group("pretrained", pretrained),
-      Group("from scratch", fresh, {"train.start": ""}),
+      Group("from scratch", fresh, {"train.init_from": ""}),
     ),
     baseline=AS_IT_WAS,
   )

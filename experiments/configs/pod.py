@@ -29,10 +29,10 @@ def get_config() -> ConfigDict:
   config.task = 'text(source="tfds:lm1b", window=8192)'
   config.model.update(core="auto", width=768, layers=12, heads=12, feedforward=3072)
   config.model.update(dtype="bfloat16", scan=True, remat=True)
-  config.train.update(length=1024, rows=256, steps=20_000, steps_per_dispatch=100)
+  config.train.update(length=1024, batch_size=256, steps=20_000, steps_per_dispatch=100)
   config.train.update(schedule="cosine(warmup=1000)", checkpoint_every=1000)
   config.train.optimizer = "adamw(lr=6e-4, weight_decay=0.1)"
-  config.evaluate.update(rows=256, rows_per_step=64)
+  config.evaluate.update(examples=256, batch_size=64)
   config.mesh.data = -1
   return config
 

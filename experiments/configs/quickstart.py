@@ -26,17 +26,17 @@ from experiments.setup.plan import Chain, Grid, Group, Plan
 ENCODINGS = ("none", "sinusoidal", "learned", "t5", "alibi", "rope")
 
 # Strings of 1 to 8 symbols; at every length the same last 8 are scored.
-COPY = {"task": "copy(scored=8)", "train.length": 8, "train.rows": 32}
+COPY = {"task": "copy(scored=8)", "train.length": 8, "train.batch_size": 32}
 COPY |= {"train.steps": 450, "train.steps_per_dispatch": 30}
-COPY |= {"train.checkpoint_every": 300, "evaluate.rows_per_step": 16}
+COPY |= {"train.checkpoint_every": 300, "evaluate.batch_size": 16}
 
 
 def get_config() -> ConfigDict:
   """Returns the defaults with small batches: many steps in little time."""
   config = base.get_config()
-  config.train.update(rows=16, steps=240, steps_per_dispatch=20)
+  config.train.update(batch_size=16, steps=240, steps_per_dispatch=20)
   config.train.optimizer = "adamw(lr=8e-3, weight_decay=0.01)"
-  config.evaluate.update(rows=32, rows_per_step=4)
+  config.evaluate.update(examples=32, batch_size=4)
   return config
 
 

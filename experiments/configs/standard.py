@@ -24,7 +24,7 @@ ENCODINGS = (
   *("randomized(sinusoidal)", "randomized(shaw)", "randomized(rope)"),
 )
 TASKS = {"copy": "copy(scored=8)", "reverse": "reverse(scored=8)", "recall": "recall"}
-STRINGS = {"train.length": 8, "train.rows": 32, "train.steps": 1200}
+STRINGS = {"train.length": 8, "train.batch_size": 32, "train.steps": 1200}
 
 
 def get_config() -> ConfigDict:
@@ -33,7 +33,7 @@ def get_config() -> ConfigDict:
   config.task = 'text(source="stdlib", window=1024)'
   config.seeds = (0, 1, 2, 3, 4)
   config.train.update(steps=800, steps_per_dispatch=40)
-  config.evaluate.update(lengths=(1, 2, 4, 8, 16), rows=64, rows_per_step=2)
+  config.evaluate.update(lengths=(1, 2, 4, 8, 16), examples=64, batch_size=2)
   return config
 
 

@@ -73,7 +73,7 @@ def get_config() -> ConfigDict:
   """Returns the base model, scored on newstest2013."""
   config = wmt14.get_config()
   config.task = wmt14.TASK.format("validation")
-  config.train.keep = 1
+  config.train.keep_checkpoints = 1
   return config
 
 

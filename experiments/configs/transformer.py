@@ -20,7 +20,7 @@ from ml_collections import ConfigDict
 from experiments.configs import base
 from experiments.setup.plan import Change, Group, Plan
 
-TASK = "translation('tfds:libreoffice_help/de-en', longest=63, packed=8)"
+TASK = "translation('tfds:libreoffice_help/de-en', max_length=63, packed=8)"
 SIZES = {
   "tiny": {"width": 64, "layers": 2, "heads": 2, "feedforward": 256},
   "small": {"width": 256, "layers": 3, "heads": 4, "feedforward": 1024},
@@ -44,15 +44,17 @@ def get_config() -> ConfigDict:
   config.task = TASK
   publish(config)
   config.model.update(SIZES["tiny"])
-  config.train.update(length=64, rows=64, steps=4000, steps_per_dispatch=50)
+  config.train.update(length=64, batch_size=64, steps=4000, steps_per_dispatch=50)
   config.train.update(checkpoint_every=500, keep=5, schedule="noam(warmup=800)")
-  config.evaluate.update(lengths=(1,), rows=896, rows_per_step=128)
+  config.evaluate.update(lengths=(1,), examples=896, batch_size=128)
   return config
 
 
 def publish(config: ConfigDict) -> None:
   """Sets what the paper says of model and training, but no sizes and no data."""
-  config.model.update(kind="encoder_decoder", position="sinusoidal", placement="post")
+  config.model.update(
+    kind="encoder_decoder", position="sinusoidal", norm_placement="post"
+  )
   config.model.update(norm="layernorm", activation="relu", feedforward_bias=True)
   config.model.update(embedding="tokens", tied=True, dropout=0.1)
   config.train.update(label_smoothing=0.1, clip=0.0)
@@ -82,7 +84,9 @@ def label(name: str) -> str:
 
 def norms() -> Plan:
   """Compares where norms stand."""
-  places = [Change({"model.placement": at}, name=name) for name, at in NORMS.items()]
+  places = [
+    Change({"model.norm_placement": at}, name=name) for name, at in NORMS.items()
+  ]
   return Plan(
     question="Where should the norms of a Transformer stand?",
     runs=Group("en-de", places),

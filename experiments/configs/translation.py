@@ -23,7 +23,7 @@ from ml_collections import ConfigDict
 from experiments.configs import base
 from experiments.setup.plan import Change, Group, Plan
 
-TASK = "translation('tfds:libreoffice_help/de-en', longest=63, packed=8,"
+TASK = "translation('tfds:libreoffice_help/de-en', max_length=63, packed=8,"
 TASK += " tokenizer='subword(size=4000)')"
 ENCODINGS = ("sinusoidal", "learned", "t5", "alibi", "rope")
 
@@ -59,11 +59,11 @@ def get_config() -> ConfigDict:
   config.model.update(kind="encoder_decoder", width=160, heads=4, layers=2)
   config.model.update(feedforward=640, activation="relu", norm="layernorm")
   config.model.update(dropout=0.1, position="sinusoidal")
-  config.train.update(length=64, rows=32, steps=1500, steps_per_dispatch=50)
+  config.train.update(length=64, batch_size=32, steps=1500, steps_per_dispatch=50)
   config.train.update(checkpoint_every=250, keep=3, label_smoothing=0.1)
   config.train.update(schedule="cosine(warmup=200)")
   config.train.optimizer = "adamw(lr=2e-3, weight_decay=0.01)"
-  config.evaluate.update(lengths=(1,), rows=896, rows_per_step=128)
+  config.evaluate.update(lengths=(1,), examples=896, batch_size=128)
   config.seeds = (0,)
   config.mesh.data = 2  # cores, each with half of a batch
   return config

@@ -30,7 +30,7 @@ ENCODINGS += ("mixed_rope",)
 
 FASHION = {"task": "images('tfds:fashion_mnist')", "train.length": 7}
 FASHION |= {"model.embedding": "patches(size=4)", "model.layers": 4}
-FASHION |= {"train.steps": 2000, "evaluate.rows": 1980}
+FASHION |= {"train.steps": 2000, "evaluate.examples": 1980}
 
 
 def get_config() -> ConfigDict:
@@ -41,10 +41,10 @@ def get_config() -> ConfigDict:
   config.model.update(head="linear(bias=True)", norm="layernorm", activation="gelu")
   config.model.update(attention="multihead(bias=True)", feedforward_bias=True)
   config.model.update(width=64, layers=3, heads=4, feedforward=256, dropout=0.1)
-  config.train.update(length=4, rows=64, steps=400, steps_per_dispatch=50)
+  config.train.update(length=4, batch_size=64, steps=400, steps_per_dispatch=50)
   config.train.update(checkpoint_every=200, schedule="cosine(warmup=50)")
   config.train.optimizer = "adamw(lr=2e-3, weight_decay=0.05)"
-  config.evaluate.update(lengths=(1, 2), rows=180, rows_per_step=60)
+  config.evaluate.update(lengths=(1, 2), examples=180, batch_size=60)
   return config
 
 

@@ -27,9 +27,9 @@ from experiments.configs import base, transformer
 from experiments.setup.plan import Change, Group, Plan
 
 TASK = "translation('tfds:wmt14_translate/de-en', tokenizer='subword(size=37000)',"
-TASK += " longest=255, packed=12, split='{}')"
+TASK += " max_length=255, packed=12, split='{}')"
 TARGETS = {"base": 27.3, "big": 28.4}  # BLEU on newstest2014, published
-LONGER = {"train.steps": 300_000, "train.keep": 20}
+LONGER = {"train.steps": 300_000, "train.keep_checkpoints": 20}
 
 
 def get_config() -> ConfigDict:
@@ -39,9 +39,9 @@ def get_config() -> ConfigDict:
   config.seeds = (0,)
   transformer.publish(config)
   config.model.update(transformer.SIZES["base"], scan=True, dtype="bfloat16")
-  config.train.update(length=256, rows=104, steps=100_000, steps_per_dispatch=100)
+  config.train.update(length=256, batch_size=104, steps=100_000, steps_per_dispatch=100)
   config.train.update(checkpoint_every=1500, keep=5)
-  config.evaluate.update(lengths=(1,), rows=3000, rows_per_step=40)
+  config.evaluate.update(lengths=(1,), examples=3000, batch_size=40)
   config.evaluate.update(texts=3003, beam=4, penalty="gnmt(0.6)")
   config.mesh.data = -1
   return config

@@ -22,7 +22,7 @@ from transformer_jax.training import sharding
 class Both(Rope):
   """Turns queries and keys and adds a learned bias: most of what an encoding can do."""
 
-  whole_numbers = True
+  integer_positions = True
 
   def init(self, key, dims):
     return {"table_HN": jax.random.normal(key, (dims.H, 8))}
@@ -104,7 +104,7 @@ def program(layer):
 
 def placed(layer, at):
   """Returns coordinates with the positions that the encoding chooses."""
-  return layer.position.place(None, at)
+  return layer.position.assign_positions(None, at)
 
 
 def outputs(layer, at, given=None):
@@ -126,7 +126,7 @@ def compare_cores(dense, name, kinds):
   g = jax.random.normal(jax.random.key(9), (B, L, DIMS.D))
   for mode, at in kinds.items():
     at = placed(dense, at)
-    if at.pos_BL.max() >= (dense.position.reach(DIMS) or jnp.inf):
+    if at.pos_BL.max() >= (dense.position.num_positions(DIMS) or jnp.inf):
       continue
     want, want_grads = program(dense)(*inputs(dense), at, g)
     with MESHES.get(name, contextlib.nullcontext)():

@@ -34,7 +34,7 @@ from experiments.contract.layers import (
 )
 from transformer_jax.attention.cores import cores
 from transformer_jax.axes import axes_of
-from transformer_jax.positions import Moment, coords
+from transformer_jax.positions import TrainContext, coords
 from transformer_jax.positions.base import HOOKS
 from transformer_jax.positions.randomized import Randomized
 from transformer_jax.training import sharding
@@ -87,7 +87,7 @@ def test_what_comes_later_changes_nothing_unless_declared(encoding):
   whole = outputs(encoding, MODES["causal"])
   first = outputs(encoding, MODES["first_half"])
   same = np.allclose(first[:, :12], whole[:, :12], atol=2e-6)
-  assert same or encoding.whole_text
+  assert same or encoding.needs_full_text
 
 
 def test_the_future_has_zero_gradient(encoding):
@@ -101,7 +101,7 @@ def test_the_future_has_zero_gradient(encoding):
 
 def test_shifting_positions_changes_nothing_exactly_when_declared(encoding):
   here, there = MODES["causal"], MODES["moved"]
-  if encoding.reach(DIMS):
+  if encoding.num_positions(DIMS):
     here, there = (
       at.replace(pos_BL=at.pos_BL // 2 + n) for n, at in ((0, here), (3, here))
     )
@@ -117,7 +117,7 @@ def test_positions_of_a_million_stay_distinct(encoding):
   collapse = lambda at: at.replace(pos_BL=jnp.full_like(at.pos_BL, at.pos_BL[0, 0]))
   effect = lambda at: np.abs(outputs(encoding, at) - outputs(encoding, collapse(at)))
   near, far = effect(MODES["causal"]).max(), effect(MODES["far"]).max()
-  if encoding.reach(DIMS) is None:
+  if encoding.num_positions(DIMS) is None:
     assert far >= 0.2 * near, (near, far)
   if encoding.relative:
     drift = outputs(encoding, MODES["far"]) - outputs(encoding, MODES["causal"])
@@ -191,32 +191,32 @@ def test_decoding_on_the_cache_equals_one_pass(encoding):
   at, given = MODES["left_padded"], inputs(encoding)
   got = jax.jit(functools.partial(decoded, "dense", encoding))(given, at)
   want = outputs(encoding, at)
-  last = slice(L - 1, None) if encoding.whole_text else slice(None)
+  last = slice(L - 1, None) if encoding.needs_full_text else slice(None)
   np.testing.assert_allclose(got[:, last], want[:, last], atol=1e-5)
 
 
 def test_past_the_reach_nothing_is_clamped(encoding):
-  reach = encoding.reach(DIMS)
-  if reach is None:
+  num_positions = encoding.num_positions(DIMS)
+  if num_positions is None:
     return
   here = MODES["causal"]
-  inside = here.replace(pos_BL=jnp.minimum(here.pos_BL, reach - 1))
-  outside = here.replace(pos_BL=here.pos_BL + reach)
+  inside = here.replace(pos_BL=jnp.minimum(here.pos_BL, num_positions - 1))
+  outside = here.replace(pos_BL=here.pos_BL + num_positions)
   assert np.all(np.isfinite(outputs(encoding, inside)))
   assert np.all(np.isnan(outputs(encoding, outside))), "undefined must not look defined"
 
 
 def test_randomized_positions_are_sorted_distinct_and_shared(encoding):
-  if encoding.overrides("place"):
+  if encoding.overrides("assign_positions"):
     return
-  wrapped = Randomized(encoding, longest=64)
-  at = wrapped.place(Moment(jax.random.key(3)), MODES["packed"])
+  wrapped = Randomized(encoding, max_positions=64)
+  at = wrapped.assign_positions(TrainContext(jax.random.key(3)), MODES["packed"])
   assert np.all(np.diff(np.asarray(at.pos_BL[0, CUT:])) > 0)
   np.testing.assert_array_equal(at.pos_BL[0, :4], at.pos_BL[1, :4])
   assert int(at.pos_BL.max()) < 64
   np.testing.assert_array_equal(at.order_BL, MODES["packed"].order_BL)
-  full = Randomized(encoding, longest=L)
-  at = full.place(Moment(jax.random.key(3)), MODES["causal"])
+  full = Randomized(encoding, max_positions=L)
+  at = full.assign_positions(TrainContext(jax.random.key(3)), MODES["causal"])
   np.testing.assert_array_equal(at.pos_BL, MODES["causal"].pos_BL)
-  with refused("raise longest to 24"):
+  with refused("raise max_positions to 24"):
     coords.randomized(jax.random.key(0), MODES["causal"], 20)

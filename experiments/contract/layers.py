@@ -85,7 +85,7 @@ def attend(core, encoding, params, q, k, v, x, at):
   position = bind(encoding, params, DIMS)
   q, k, v, at = read(position, q, k, v, x, at)
   at = position.accumulate(at)
-  q, k = position.turn(q, k, at, at)
+  q, k = position.transform_qk(q, k, at, at)
   return core(q, k, v, at, at, position, K**-0.5)
 
 
@@ -128,10 +128,10 @@ def compare_cores(encoding, kinds):
     assert encoding.name in refusal and "blockwise" in refusal and "dense" in refusal
     with refused("whole rows"):
       attend(cores.build(blockwise), encoding, *everything, MODES["causal"])
-    assert encoding.overrides("rows")
+    assert encoding.overrides("full_scores")
     return
   for mode, at in kinds.items():
-    if at.pos_BL.max() >= (encoding.reach(DIMS) or jnp.inf):
+    if at.pos_BL.max() >= (encoding.num_positions(DIMS) or jnp.inf):
       continue
     want, want_grads = program("dense", encoding)(everything, at, g)
     # A block of 7 does not divide 24: tiles are padded, split by the diagonal, skipped.
@@ -164,7 +164,7 @@ def decoded(core, encoding, given, at, first=0):
     k, v = kept["key"], kept["value"]
     k_at = position.accumulate(k_at)
     q_at = newest(k_at, cache, q.shape[1])
-    q, k = position.turn(q, k, q_at, k_at)
+    q, k = position.transform_qk(q, k, q_at, k_at)
     return cache, core(q, k, v, q_at, k_at, position, K**-0.5)
 
   _, k, v, start = jax.eval_shape(functools.partial(read, position), *arrays, at)

@@ -8,7 +8,7 @@ from experiments.reporting.text import listed
 
 # What changes last digits and, after long training, scores: {name: how a run has it}.
 ROUNDS: dict[str, Callable[[Run], Any]] = {
-  "evaluate.rows_per_step": lambda run: run.config.get("evaluate.rows_per_step"),
+  "evaluate.batch_size": lambda run: run.config.get("evaluate.batch_size"),
   "mesh": lambda run: run.fact("mesh"),
   "device": lambda run: run.fact("device"),
   "environment": lambda run: run.fact("environment"),
@@ -63,7 +63,7 @@ def targets(runs: Sequence[Run], length: int, measure: str) -> dict[str, Hashabl
 
 def _settings(run: Run, measure: str) -> tuple[str, str]:
   """Returns the settings that decide what is scored."""
-  size = "evaluate.texts" if run.writes(measure) else "evaluate.rows"
+  size = "evaluate.texts" if run.writes(measure) else "evaluate.examples"
   return str(run.config.get("task")), str(run.config.get(size))
 
 
@@ -73,7 +73,7 @@ def over_lengths(runs: Sequence[Run]) -> str:
   if not all(recorded):
     return (
       "In {} some runs did not record what was scored: they are compared where they"
-      " have the same task and evaluate.rows."
+      " have the same task and evaluate.examples."
     )
   prints = {x["fingerprint"] for targets in recorded for x in targets.values()}
   if len(prints) == 1:

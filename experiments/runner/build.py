@@ -58,12 +58,20 @@ def build(config: ConfigDict) -> Experiment:
     train.optimizer, train.schedule, train.clip, train.steps, config.model.width
   )
   trainer = Trainer(
-    *(model, task, optimizer, rate, train.rows, train.length, train.label_smoothing),
+    *(
+      model,
+      task,
+      optimizer,
+      rate,
+      train.batch_size,
+      train.length,
+      train.label_smoothing,
+    ),
     planned=train.steps,
   )
   return Experiment(
     trainer=trainer,
-    evaluator=Evaluator(model, task, evaluate.rows, evaluate.rows_per_step),
+    evaluator=Evaluator(model, task, evaluate.examples, evaluate.batch_size),
     task=task,
     budget=Budget(train.steps, train.steps_per_dispatch, train.checkpoint_every),
     seeds=tuple(config.seeds),
@@ -71,7 +79,7 @@ def build(config: ConfigDict) -> Experiment:
     writing=Writing(
       Beam(evaluate.beam, evaluate.penalty), evaluate.texts, evaluate.texts_per_step
     ),
-    keep=train.keep,
+    keep=train.keep_checkpoints,
   )
 
 
@@ -97,7 +105,7 @@ def architecture(config: ConfigDict, task: Task) -> Architecture:
     attention=attentions.build(model.attention),
     norm=layers.norms.build(model.norm),
     activation=layers.activations.build(model.activation),
-    placement=placements.build(model.placement),
+    norm_placement=placements.build(model.norm_placement),
     embedding=ends.embeddings.build(model.embedding),
     head=ends.heads.build(model.head),
     encoders=encoders,
@@ -178,10 +186,11 @@ def check_attention(config: ConfigDict, arch: Architecture) -> None:
       arch.attention.layer(n).projections().fit(dims)
   except ValueError as error:
     raise ConfigError(f"model.attention={model.attention}: {error}") from error
-  reach = arch.position.reach(dims)
-  if reach is not None and reach < dims.L:
+  num_positions = arch.position.num_positions(dims)
+  if num_positions is not None and num_positions < dims.L:
     raise ConfigError(
-      f"model.position={model.position} has {reach} positions and training needs"
+      f"model.position={model.position} has {num_positions} positions, training"
+      " needs"
       f" {dims.L}; give it more, or lower train.length"
     )
 
@@ -245,7 +254,7 @@ def _(arch: Recurrence) -> Recurrence:
 def tokens_per_step(trainer: Trainer, arrays: Any) -> int:
   """Returns how many tokens one seed reads in one step, sources too."""
   batch = functools.partial(
-    trainer.task.batch, rows=trainer.rows, length=trainer.length
+    trainer.task.batch, batch_size=trainer.batch_size, length=trainer.length
   )
   return jax.eval_shape(batch, arrays, jax.random.key(0)).tokens
 

@@ -28,7 +28,7 @@ from transformer_jax.training.json_files import read_object
 from transformer_jax.training.loop import Program
 
 # What parameters mean depends on these: they must be as they were.
-SAME = ("encoders", "decoders", "attention", "norm", "activation", "placement")
+SAME = ("encoders", "decoders", "attention", "norm", "activation", "norm_placement")
 SAME += ("embedding", "feedforward_bias")
 SIZES = {"D": "width", "H": "heads", "K": "head_width", "F": "feedforward"}
 OUTPUT = ("tied", "head")  # as they were too, unless the task has classes of its own
@@ -74,14 +74,14 @@ def read(source: str, experiment: Experiment, folder: Path) -> Start:
   weights = checksum(found)
   problems = [*_differences(ours, theirs, own)]
   if problems:
-    raise ConfigError(f"train.start={source} is of another model:", *problems)
+    raise ConfigError(f"train.init_from={source} is of another model:", *problems)
   found = stacked(found) if ours.scan else found
   shapes = {n: x.shape for n, x in flat(experiment.trainer.shapes.params).items()}
   swapped = type(ours.position) is not type(theirs.position)
   free = lambda path: swapped and _of_encoding(path) or own and _of_output(path)
   problems = [*_misfits(shapes, found, free)]
   if problems:
-    raise ConfigError(f"train.start={source} does not fit:", *problems)
+    raise ConfigError(f"train.init_from={source} does not fit:", *problems)
   taken = {path: found[path] for path in shapes if path in found and not free(path)}
   facts = {
     "folder": str(source),
@@ -102,7 +102,7 @@ def _load(folder: Path) -> tuple[Architecture, Arrays]:
     said = read_object(folder / "config.json")
   except (FileNotFoundError, NotADirectoryError) as error:
     raise ConfigError(
-      f"train.start={folder}: there is no config.json; name a folder with config.json"
+      f"train.init_from={folder}: no config.json there; name a folder that has one"
       " and model.safetensors, or that of a run (runs/*/runs/ID)"
     ) from error
   if "task" in said:
@@ -118,12 +118,14 @@ def _run(folder: Path) -> tuple[Architecture, Arrays]:
   abstract = jax.eval_shape(jax.vmap(trainer.init), seed_S)
   there = folder / "checkpoints"
   if not any(path.name.isdigit() for path in there.glob("*")):
-    raise ConfigError(f"train.start={folder}: that run has no checkpoint; finish it")
+    raise ConfigError(
+      f"train.init_from={folder}: that run has no checkpoint; finish it"
+    )
   with Keeper(there) as keeper:
     try:
       state, _ = keeper.read(keeper.steps()[-1], abstract)
     except CheckpointError as error:
-      raise ConfigError(f"train.start={folder}: {error}") from error
+      raise ConfigError(f"train.init_from={folder}: {error}") from error
   first = jax.tree.map(lambda x: np.asarray(x[0]), state.params)
   return trainer.model.arch, one_by_one(flat(first))
 
@@ -146,7 +148,7 @@ def _check_vocabulary(there: Path, folder: Path) -> None:
     return
   if not same:
     raise ConfigError(
-      f"train.start={there}: its vocabulary is not that of the task, so tokens would"
+      f"train.init_from={there}: its vocabulary is not the task's, so tokens would"
       f' mean other words; write tokenizer="{spec}" in the task'
     )
 

@@ -72,7 +72,7 @@ def _run(config: ConfigDict, folder: Path, name: str, stop: Any) -> dict | None:
   with watch.phase("prepare"):
     experiment, mesh, arrays, facts = _prepare(config)
     experiment.task.keep(folder)
-    start = read_start(config.train.start, experiment, folder)
+    start = read_start(config.train.init_from, experiment, folder)
     inputs.check(folder, _inputs(facts, start), inputs.DATA)
     program = start.into(_compile(experiment, arrays, mesh))
   with watch.phase("train"):
@@ -124,10 +124,10 @@ def describe(config: ConfigDict, compiled: bool = False) -> dict[str, Any]:
     params = experiment.trainer.shapes.params
     experiment.evaluator.check_longest(params, experiment.lengths)
   start = Start()
-  if config.train.start:  # its vocabulary is compared with that of the data
+  if config.train.init_from:  # its vocabulary is compared with that of the data
     with tempfile.TemporaryDirectory() as folder:
       experiment.task.keep(Path(folder))
-      start = read_start(config.train.start, experiment, Path(folder))
+      start = read_start(config.train.init_from, experiment, Path(folder))
   cost = _cost(experiment, arrays, mesh) | {"state_bytes": _state_bytes(experiment)}
   if compiled:
     cost["peak_bytes"] = _compile(experiment, arrays, mesh).peak_bytes

@@ -50,7 +50,7 @@ class Request:
   overrides   flat keys from flags, which win
   plan        what its sweep() returns, or the function that --plan names; or None
   groups      names of the groups that are asked for; none: all
-  allow       classes that the config of train.start may name besides registered ones
+  allow       classes that train.init_from's config may name besides registered ones
   """
 
   path: Path

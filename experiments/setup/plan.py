@@ -19,8 +19,8 @@ from transformer_jax.spec import nearest
 
 # Not part of a run's id. The first two change no number; how many are scored at once
 # changes last digits (5e-7 of a score), which reports say where runs differ in it.
-FREE = ("train.checkpoint_every", "train.keep")
-FREE += ("evaluate.rows_per_step", "evaluate.texts_per_step")
+FREE = ("train.checkpoint_every", "train.keep_checkpoints")
+FREE += ("evaluate.batch_size", "evaluate.texts_per_step")
 BASELINE = "baseline"  # the label of a run that changes nothing
 
 

@@ -44,11 +44,24 @@ def resolve(base: ConfigDict, overrides: Mapping[str, Any]) -> ConfigDict:
   return config
 
 
+# Keys by names that they no longer have.
+RENAMED = {
+  "train.rows": "train.batch_size",
+  "train.keep": "train.keep_checkpoints",
+  "train.start": "train.init_from",
+  "evaluate.rows": "evaluate.examples",
+  "evaluate.rows_per_step": "evaluate.batch_size",
+  "model.placement": "model.norm_placement",
+}
+
+
 def unknown_key(key: str, keys: Iterable[str]) -> str:
   """Says that a key does not exist, and which one is near."""
   below = [known for known in keys if known.startswith(f"{key}.")]
   if below:
     return f"{key} is a group of keys: set one of {', '.join(below)}"
+  if key in RENAMED:
+    return f"{key} is called {RENAMED[key]}"
   near = offer(key, spellings(keys))
   return f"unknown key {key}.{near} experiments/configs/base.py lists them all."
 
@@ -123,7 +136,7 @@ SPECS = {  # key: where its registry is
   "model.core": "transformer_jax.attention.cores:cores",
   "model.activation": "transformer_jax.models.layers:activations",
   "model.norm": "transformer_jax.models.layers:norms",
-  "model.placement": "transformer_jax.models.residual:placements",
+  "model.norm_placement": "transformer_jax.models.residual:placements",
   "model.embedding": "transformer_jax.models.ends:embeddings",
   "model.head": "transformer_jax.models.ends:heads",
   "train.optimizer": "transformer_jax.training.optimizers:optimizers",
@@ -132,8 +145,13 @@ SPECS = {  # key: where its registry is
 }
 AT_LEAST_ONE = (
   *("model.width", "model.layers", "model.heads", "model.feedforward"),
-  *("train.length", "train.rows", "train.steps", "train.steps_per_dispatch"),
-  *("train.checkpoint_every", "train.keep", "evaluate.rows", "evaluate.rows_per_step"),
+  *("train.length", "train.batch_size", "train.steps", "train.steps_per_dispatch"),
+  *(
+    "train.checkpoint_every",
+    "train.keep_checkpoints",
+    "evaluate.examples",
+    "evaluate.batch_size",
+  ),
   *("evaluate.texts_per_step", "evaluate.beam", "mesh.tensor", "mesh.sequence"),
 )
 
@@ -187,7 +205,7 @@ def _divisions(flat: Mapping[str, Any]) -> Iterator[str]:
   pairs = [
     ("train.steps", "train.steps_per_dispatch"),
     ("train.checkpoint_every", "train.steps_per_dispatch"),
-    ("evaluate.rows", "evaluate.rows_per_step"),
+    ("evaluate.examples", "evaluate.batch_size"),
   ]
   pairs += [] if flat["model.head_width"] else [("model.width", "model.heads")]
   pairs += [("model.heads", "mesh.tensor"), ("model.feedforward", "mesh.tensor")]
@@ -211,7 +229,7 @@ def _mesh(flat: Mapping[str, Any], devices: int | None) -> Iterator[str]:
       product = f"mesh.tensor={tensor} x mesh.sequence={sequence}"
       yield f"{product}: {devices} devices are not a multiple of it"
     data = devices // others
-  for key in ("train.rows", "evaluate.rows_per_step") if data > 0 else ():
+  for key in ("train.batch_size", "evaluate.batch_size") if data > 0 else ():
     yield from _uneven(key, flat[key], "mesh.data", data)
 
 
@@ -233,10 +251,10 @@ def _choices(flat: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _start(flat: Mapping[str, Any]) -> Iterator[str]:
-  folder = flat["train.start"]
+  folder = flat["train.init_from"]
   if folder and not (Path(folder).expanduser() / "config.json").is_file():
     yield (
-      f"train.start={folder}: there is no config.json; name a folder with config.json"
+      f"train.init_from={folder}: no config.json there; name a folder that has one"
       " and model.safetensors, or that of a run (runs/*/runs/ID)"
     )
 

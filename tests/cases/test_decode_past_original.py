@@ -35,8 +35,8 @@ CHANGING = [
   "nope_scaled(xpos, trained=5)",
   "by_layer((rope_dynamic, none))",
   "interpolated(rope_dynamic, factor=1.2)",
-  "randomized(rope_dynamic, longest=64, step=2)",
-  "randomized(rope, longest=40, spread=True)",
+  "randomized(rope_dynamic, max_positions=64, step=2)",
+  "randomized(rope, max_positions=40, spread=True)",
 ]
 QUICK = CHANGING[0], CHANGING[3], CHANGING[-1], "log_n(grape_m(contextual=True))"
 LASTING = ["rope", "log_n(grape_m(contextual=True))", "forgetting", "randomized(xpos)"]
@@ -121,7 +121,7 @@ def test_layers_in_one_program_read_texts_again_too():
 @pytest.mark.parametrize("position", slow_but_quick(CHANGING[:4]))
 def test_texts_within_the_original_length_stay_in_the_caches_of_layers(position):
   model, params = started(position)
-  room = positions.build(position).settled(model.arch.dims)
+  room = positions.build(position).stable_length(model.arch.dims)
   assert room == (5 if "trained=5" in position else ORIGINAL)
   assert not isinstance(empty_cache(model.arch, 1, room), Text)
   want = passes(model, params)[:room]
@@ -152,7 +152,7 @@ class DynamicByLength(DynamicRope):
   ids = ("length_BL",)
   relative = False
 
-  def turn(self, params, q_BLHK, k_BMHK, q_at, k_at):
+  def transform_qk(self, params, q_BLHK, k_BMHK, q_at, k_at):
     def one(x_BLHK, at):
       """As a text of its own, whose length is that of its token."""
       R, length_BL11 = x_BLHK.shape[-1] // 2, at.data["length_BL"][..., None, None]

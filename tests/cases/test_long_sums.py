@@ -117,7 +117,7 @@ def test_sums_from_the_query_backwards_need_no_more_digits():
   at = jnp.zeros(2), jnp.zeros(L)
   table = jnp.arange(64.0)[:, None] * jnp.array([1.0, 0.0])
   view = Tile(q_HLK, jnp.zeros((1, L, 2)), *at, seen, {}, {}, 1.0)
-  got = positions.build("cope").rows({"table_NK": table}, gate, view) - gate
+  got = positions.build("cope").full_scores({"table_NK": table}, gate, view) - gate
   for n, query in enumerate(queries):
     open_M = 1 / (1 + np.exp(-gate[0, n, : query + 1].astype(np.float64)))
     want = np.minimum(np.cumsum(open_M[::-1])[::-1], 63)  # the table reads the count

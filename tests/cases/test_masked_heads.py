@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from test_attentions import SPECS as VARIANTS
 
-from transformer_jax.attention import Rule, attentions
+from transformer_jax.attention import BoundVariant, attentions
 from transformer_jax.attention.cores import cores
 from transformer_jax.axes import Dims
 from transformer_jax.models.compatibility import form
@@ -56,9 +56,9 @@ def attended(encoding, variant, core="dense"):
 
   def loss(qkv, params):
     position = bind(encoding, params, DIMS)
-    rule = Rule(variant, learned)
+    bound = BoundVariant(variant, learned)
     scale = variant.scale(learned, K)
-    out_BLHK = cores.build(CORES[core])(*qkv, at, at, position, scale, rule)
+    out_BLHK = cores.build(CORES[core])(*qkv, at, at, position, scale, bound)
     return jnp.sum(jnp.sin(out_BLHK[:, [3, 7]])), out_BLHK
 
   params = encoding.init(jax.random.key(0), DIMS)
@@ -152,7 +152,7 @@ def test_a_mask_joins_scores_that_read_it():
       return params["side_H"] * (pos_L[:, None] - pos_M[None, :]) <= 0
 
     def score(self, params, s_LM, tile):
-      return s_LM + jnp.where(tile.seen_LM, 1.0, jnp.nan)
+      return s_LM + jnp.where(tile.mask_LM, 1.0, jnp.nan)
 
   want = attended(Counts(), "multihead")
   assert np.all(np.isfinite(want[0][1]))

@@ -28,7 +28,10 @@ WHY = "logits of 4 of 4 examples are not numbers"
 @functools.cache
 def scored():
   """Scores two seeds, the second of which holds a NaN, at a length past the table."""
-  task, encoding = tasks.build(TASK), positions.build("abacus(longest=12, furthest=2)")
+  task, encoding = (
+    tasks.build(TASK),
+    positions.build("abacus(max_positions=12, max_offset=2)"),
+  )
   dims = Dims(V=task.vocabulary, D=8, H=2, F=8, N=1, L=task.tokens(4))
   core = cores.build("dense")
   model = Transformer(Architecture(dims, encoding, core, decoders=1))

@@ -34,10 +34,10 @@ class Rare(Task):
   def tokens(self, length):
     return length
 
-  def batch(self, arrays, key, rows, length, done=1.0):
-    token_BL = jax.random.randint(key, (rows, length), 0, 5)
+  def batch(self, arrays, key, batch_size, length, done=1.0):
+    token_BL = jax.random.randint(key, (batch_size, length), 0, 5)
     weight = (jnp.round(done * 8) % 4 == 1) * 1.0  # of eight steps: the 1st and the 5th
-    weight_BL = jnp.full((rows, length), weight)
+    weight_BL = jnp.full((batch_size, length), weight)
     return Batch(token_BL, token_BL, weight_BL, coords.consecutive(1, length))
 
 
@@ -46,7 +46,7 @@ def trainer():
   dims = Dims(V=5, D=8, H=2, F=8, N=1, L=4)
   arch = Architecture(dims, positions.build("none"), cores.build("dense"), decoders=1)
   how = optimizers.build("adamw(lr=0.01, weight_decay=0.1)", "constant", 1.0, 8, 8)
-  return Trainer(Transformer(arch), Rare(), *how, rows=2, length=4, planned=8)
+  return Trainer(Transformer(arch), Rare(), *how, batch_size=2, length=4, planned=8)
 
 
 @functools.cache

@@ -17,7 +17,7 @@ from transformer_jax.training.pmap import pmap_step, replicate
 SMALL = {
   "task": "copy(symbols=8)",
   "train.length": 6,
-  "train.rows": 8,
+  "train.batch_size": 8,
   "model.width": 16,
   "model.heads": 2,
   "model.feedforward": 16,
@@ -31,9 +31,9 @@ SMALL = {
     {
       "model.dropout": 0.5,
       "model.attention_dropout": 0.5,
-      "model.position": "shape(cape(sinusoidal), furthest=50)",
+      "model.position": "shape(cape(sinusoidal), max_shift=50)",
     },
-    {"model.position": "randomized(rope, longest=64)"},
+    {"model.position": "randomized(rope, max_positions=64)"},
     {"task": "addition", "model.position": "abacus(coupled)"},
     {
       "model.family": "recurrent",

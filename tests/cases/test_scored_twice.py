@@ -1,6 +1,6 @@
 """Every score is the mean over each example once.
 
-Reported: with fewer examples than `evaluate.rows` some were counted twice: five texts
+Reported: with fewer texts than `evaluate.examples` some were counted twice: five texts
 filled eight rows, and an accuracy of 4 / 5 was 0.75.
 """
 
@@ -208,7 +208,7 @@ def test_a_task_of_one_example_and_examples_without_a_target():
     vocabulary = 4
     measures = ("accuracy", "exact_match", "bits_per_byte")
 
-    def score(self, arrays, key, rows, length, bucket):
+    def score(self, arrays, key, batch_size, length, bucket):
       """Two examples count, one of which has one target; what has none is no one."""
       token_BL = jnp.array([[0, 1], [1, 1], [2, 2]])[:arrays]
       weight_BL = jnp.array([[1.0, 1.0], [0.0, 1.0], [0.0, 0.0]])[:arrays]

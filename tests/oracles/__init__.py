@@ -64,15 +64,15 @@ class Paper:
     """Returns a token's vector at a position; ids: {"row": 3, ...}."""
     return x_D
 
-  def turn(self, params, x_K, pos):
+  def transform_qk(self, params, x_K, pos):
     """Returns a query or key at a position."""
     return x_K
 
   def query(self, params, h, q_K, pos):
-    return self.turn(params, q_K, pos)
+    return self.transform_qk(params, q_K, pos)
 
   def key(self, params, h, k_K, pos):
-    return self.turn(params, k_K, pos)
+    return self.transform_qk(params, k_K, pos)
 
   def score(self, params, h, q_K, k_K, i, j, scale, both_ways=False):
     """Returns the score of a query at position i and a key at position j."""

@@ -107,13 +107,13 @@ class Sandwich(Biased):
 class PerDistance(Biased):
   """A table entry for each distance, the most negative (future) one first."""
 
-  furthest: int
+  max_distance: int
   future_too: bool = False
 
   def bias(self, params, h, i, j, both_ways):
     both_ways = both_ways or self.future_too
-    distances = [*range(-self.furthest if both_ways else 0, self.furthest + 1)]
-    distance = min(max(i - j, distances[0]), self.furthest)
+    distances = [*range(-self.max_distance if both_ways else 0, self.max_distance + 1)]
+    distance = min(max(i - j, distances[0]), self.max_distance)
     return params["table_HN"][h, distances.index(distance)]
 
 
@@ -143,12 +143,12 @@ class Cpb(Biased):
 class MusicTransformer(Paper):
   """Huang et al. 2019, section 3.4: q_i . (k_j + E of the distance), self row last."""
 
-  longest: int
+  max_distance: int
   shared: bool = False
 
   def score(self, params, h, q_K, k_K, i, j, scale, both_ways=False):
-    future = self.longest - 1 if both_ways else 0
-    distances = [*range(self.longest - 1, -future - 1, -1)]
+    future = self.max_distance - 1 if both_ways else 0
+    distances = [*range(self.max_distance - 1, -future - 1, -1)]
     distance = max(min(i - j, distances[0]), distances[-1])
     table_NK = params["table_NK"] if self.shared else params["table_HNK"][h]
     return scale * (q_K @ (k_K + table_NK[distances.index(distance)]))
@@ -200,7 +200,7 @@ CASES = [
   Case("sandwich", Sandwich(3, 128)),
   Case("sandwich(width=6)", Sandwich(3, 6)),
   Case(
-    "per_distance(furthest=5)",
+    "per_distance(max_distance=5)",
     PerDistance(5),
     lambda dims: 6 * dims.H,
     neutral=(
@@ -209,7 +209,7 @@ CASES = [
     ),
   ),
   Case(
-    "per_distance(furthest=3, causal=False)",
+    "per_distance(max_distance=3, causal=False)",
     PerDistance(3, future_too=True),
     lambda dims: 7 * dims.H,
     neutral=(NOTHING("table_HN"),),
@@ -234,7 +234,7 @@ CASES = [
     neutral=(NOTHING("table_HNK"),),
   ),
   Case(
-    "music_transformer(longest=4, shared=True)",
+    "music_transformer(max_distance=4, shared=True)",
     MusicTransformer(4, shared=True),
     lambda dims: 4 * dims.K,
     neutral=(NOTHING("table_NK"),),

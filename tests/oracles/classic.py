@@ -29,10 +29,10 @@ class Learned(Paper):
 class Shaw(Paper):
   """Shaw et al. 2018, equations 3 and 4, with clip(j - i, -k, k)."""
 
-  furthest: int
+  max_distance: int
 
   def row(self, i, j):
-    return max(-self.furthest, min(j - i, self.furthest)) + self.furthest
+    return max(-self.max_distance, min(j - i, self.max_distance)) + self.max_distance
 
   def score(self, params, h, q_K, k_K, i, j, scale, both_ways=False):
     return scale * (q_K @ (k_K + params["key_NK"][self.row(i, j)]))
@@ -46,7 +46,7 @@ class T5(Paper):
   """Raffel et al. 2020, section 2.1; bucket edges by exact integer arithmetic."""
 
   buckets: int
-  furthest: int
+  max_distance: int
 
   def bucket(self, ahead, both_ways):
     if not both_ways:
@@ -59,9 +59,11 @@ class T5(Paper):
     steps = buckets - exact
     if n < exact:
       return n
-    # b steps are taken once n / exact >= (furthest / exact) ** (b / steps).
+    # b steps are taken once n / exact >= (max_distance / exact) ** (b / steps).
     taken = [
-      b for b in range(steps) if n**steps * exact**b >= exact**steps * self.furthest**b
+      b
+      for b in range(steps)
+      if n**steps * exact**b >= exact**steps * self.max_distance**b
     ]
     return exact + max(taken)
 
@@ -94,7 +96,7 @@ class Rope(Paper):
   base: float
   neighbours: bool
 
-  def turn(self, params, x_K, pos):
+  def transform_qk(self, params, x_K, pos):
     K = len(x_K)
     turned = np.zeros(K)
     for m in range(K // 2):
@@ -160,13 +162,13 @@ CASES = [
   Case("sinusoidal", Sinusoidal()),
   Case("learned", Learned(), lambda dims: dims.L * dims.D),
   Case(
-    "shaw(furthest=3)",
+    "shaw(max_distance=3)",
     Shaw(3),
     lambda dims: 2 * (2 * 3 + 1) * dims.K,
     neutral=(({"key_NK": 0, "value_NK": 0}, Paper()),),
   ),
   Case(
-    "t5(buckets=8, furthest=6)",
+    "t5(buckets=8, max_distance=6)",
     T5(8, 6),
     lambda dims: 8 * dims.H,
     neutral=(({"table_HN": 0}, Paper()),),

@@ -32,7 +32,7 @@ class Deberta(Paper):
   buckets: the tables of versions 2 and 3, found by comparing powers, without logarithms
   """
 
-  furthest: int
+  max_distance: int
   buckets: int = 0
   norm: bool = False
   released: bool = False
@@ -41,16 +41,16 @@ class Deberta(Paper):
     exact = self.buckets // 2
     if abs(back) <= exact:
       return back
-    # b steps reach up to exact * ((furthest - 1) / exact) ** (b / (exact - 1)).
+    # b steps reach up to exact * ((max_distance - 1) / exact) ** (b / (exact - 1)).
     steps, b = exact - 1, 0
-    while abs(back) ** steps * exact**b > exact**steps * (self.furthest - 1) ** b:
+    while abs(back) ** steps * exact**b > exact**steps * (self.max_distance - 1) ** b:
       b += 1
       if b > 2 * self.buckets:
         break
     return (exact + b) * (1 if back > 0 else -1)
 
   def delta(self, i, j):
-    half, back = self.furthest, i - j
+    half, back = self.max_distance, i - j
     if self.buckets:
       half, back = self.buckets, self.bucket(back)
     if back <= -half:
@@ -109,7 +109,7 @@ class Tupe(Paper):
 class CoPE(Paper):
   """Golovneva et al. 2024, equations 3 to 5."""
 
-  longest: int
+  max_positions: int
 
   def scores(self, params, h, i, keys, row):
     q_K = row.q_LHK[i, h]
@@ -117,7 +117,7 @@ class CoPE(Paper):
     found = []
     for j in keys:
       count = sum(sigmoid(plain[t]) for t in keys if t >= j)
-      count = min(count, self.longest - 1)
+      count = min(count, self.max_positions - 1)
       low, share = int(count), count - int(count)
       e_K = (1 - share) * params["table_NK"][low]
       if share:
@@ -256,7 +256,7 @@ class GrapeAP(Paper):
 class Inkling(Paper):
   """The Inkling models' attention without their query and key norms."""
 
-  longest: int
+  max_distance: int
   floor: int = 0
 
   def scores(self, params, h, i, keys, row):
@@ -267,7 +267,7 @@ class Inkling(Paper):
       heat += 0.1 * math.log(max((pos[i] + 1) / self.floor, 1))
     for j in keys:
       back, content = pos[i] - pos[j], row.scale * (row.q_LHK[i, h] @ row.k_LHK[j, h])
-      bias = r_W @ params["bank_WN"][:, back] if 0 <= back < self.longest else 0
+      bias = r_W @ params["bank_WN"][:, back] if 0 <= back < self.max_distance else 0
       found.append(heat * (content + bias))
     return found
 
@@ -357,13 +357,13 @@ HALF = math.log(2)  # what a gate of one half forgets
 
 CASES = [
   Case(
-    "deberta(furthest=3)",
+    "deberta(max_distance=3)",
     Deberta(3),
     lambda dims: 2 * 3 * dims.D + matched(dims),
     neutral=(({"table_ND": 0}, Divided(3)),),
   ),
   Case(
-    "deberta(furthest=7, buckets=4, norm=True, released=True)",
+    "deberta(max_distance=7, buckets=4, norm=True, released=True)",
     Deberta(7, 4, norm=True, released=True),
     lambda dims: 2 * 4 * dims.D + 2 * dims.D + matched(dims),
     neutral=(({"gain_D": 0, "shift_D": 0}, Divided(3)),),
@@ -375,13 +375,13 @@ CASES = [
     neutral=(({"gain_D": 0, "shift_D": 0}, Divided(2)),),
   ),
   Case(
-    "tupe(plus=t5(buckets=8, furthest=6), untie=True, norm=False)",
+    "tupe(plus=t5(buckets=8, max_distance=6), untie=True, norm=False)",
     Tupe(norm=False, buckets=(8, 6), untie=True),
     lambda dims: dims.L * dims.D + matched(dims) + 8 * dims.H + 2 * dims.H,
     cancels=("from_first_H",),
   ),
   Case(
-    "cope(longest=4)",
+    "cope(max_positions=4)",
     CoPE(4),
     lambda dims: 4 * dims.K,
     neutral=(
@@ -399,7 +399,7 @@ CASES = [
     cancels=("mix_out_shift_H",),
   ),
   Case(
-    "dape(t5(buckets=8, furthest=6), width=4, kernel=3)",
+    "dape(t5(buckets=8, max_distance=6), width=4, kernel=3)",
     Dape(T5(8, 6), 3, kernel=3),
     lambda dims: mixed(4, 3)(dims) + 8 * dims.H,
     neutral=(({"mix_out_HWN": 0}, T5(8, 6)),),
@@ -443,14 +443,14 @@ CASES = [
     both_ways=False,
   ),
   Case(
-    "inkling(width=3, longest=4)",
+    "inkling(width=3, max_distance=4)",
     Inkling(4),
     lambda dims: dims.D * dims.H * 3 + 3 * 4,
     neutral=(({"bank_WN": 0}, Paper()),),
     both_ways=False,
   ),
   Case(
-    "inkling(width=3, longest=6, floor=3)",
+    "inkling(width=3, max_distance=6, floor=3)",
     Inkling(6, floor=3),
     lambda dims: dims.D * dims.H * 3 + 3 * 6,
     both_ways=False,

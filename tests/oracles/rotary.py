@@ -39,7 +39,7 @@ class Scaled(Paper):
   gain: float = 1.0
   heat: float = 1.0
 
-  def turn(self, params, x_K, pos):
+  def transform_qk(self, params, x_K, pos):
     angle_R = [pos * f for f in self.frequencies(self.width)]
     turned = spun(x_K, angle_R, self.neighbours)
     turned[: self.width] *= self.gain

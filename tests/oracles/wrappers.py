@@ -78,20 +78,20 @@ def in_steps(params, h, seen, length):
 
 CASES = [
   Case("shape(rope(base=100))", ROPE),
-  Case("shape(learned, furthest=3)", Learned(), lambda dims: (dims.L + 3) * dims.D),
+  Case("shape(learned, max_shift=3)", Learned(), lambda dims: (dims.L + 3) * dims.D),
   Case("cape", Sinusoidal()),
   Case(
     "interpolated(rope(base=100), factor=4)",
     Placed(ROPE, lambda where: [p / 4 for p in where.pos_L]),
   ),
   Case(
-    "abacus(rope(base=100), longest=6)",
+    "abacus(rope(base=100), max_positions=6)",
     Abacus(ROPE),
     lambda dims: 6 * dims.D,
     neutral=(({"abacus_ND": 0}, ROPE),),
   ),
   Case(
-    "coupled(learned, longest=9)",
+    "coupled(learned, max_positions=9)",
     Placed(Learned(), lambda where: where.ids["coupled"]),
     lambda dims: 10 * dims.D,
   ),

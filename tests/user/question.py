@@ -20,9 +20,9 @@ def get_config():
   config.task = "text(source='text', window=32, scored=8)"
   config.seeds = (0, 1)
   config.model.update(width=16, layers=1, heads=2, feedforward=32)
-  config.train.update(length=8, rows=4, steps=64, steps_per_dispatch=8)
+  config.train.update(length=8, batch_size=4, steps=64, steps_per_dispatch=8)
   config.train.update(checkpoint_every=32, schedule="constant(warmup=8)")
-  config.evaluate.update(lengths=(1, 2, 4), rows=8, rows_per_step=8)
+  config.evaluate.update(lengths=(1, 2, 4), examples=8, batch_size=8)
   return config
 
 

@@ -42,7 +42,7 @@ def empty(kept: dict[str, jax.Array], at: Coords, frozen: bool = False) -> Cache
   """Returns a cache with room for all of this, given as [B, M, ...] or its shapes."""
   kept, at = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (kept, at))
   none = coords.absent(*at.order_BL.shape)
-  at = at.replace(order_BL=none.order_BL, sees_BL=none.sees_BL)
+  at = at.replace(order_BL=none.order_BL, horizon_BL=none.horizon_BL)
   return Cache(jax.tree.map(_inward, kept), at, jnp.zeros((), jnp.int32), frozen)
 
 

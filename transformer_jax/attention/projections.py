@@ -69,7 +69,7 @@ class Projections:
     """True when what is kept are the keys and values themselves."""
     return type(self).read is Projections.read
 
-  def turn(
+  def transform_qk(
     self,
     position: Bound,
     q_BLHK: jax.Array,
@@ -78,7 +78,7 @@ class Projections:
     k_at: Coords,
   ) -> tuple[jax.Array, jax.Array]:
     """Lets the encoding turn queries and keys."""
-    return position.turn(q_BLHK, k_BMGK, q_at, k_at)
+    return position.transform_qk(q_BLHK, k_BMGK, q_at, k_at)
 
   def found(self, w: Arrays, o_BLHE: jax.Array) -> jax.Array:
     """Returns what heads found, given the mixtures of their values."""

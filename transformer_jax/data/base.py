@@ -151,7 +151,7 @@ class Task:
     self,
     arrays: Any,
     key: jax.Array,
-    rows: int,
+    batch_size: int,
     length: int,
     done: float | jax.Array = 1.0,
   ) -> Batch:
@@ -162,12 +162,12 @@ class Task:
     raise NotImplementedError
 
   def score(
-    self, arrays: Any, key: jax.Array, rows: int, length: jax.Array, bucket: int
+    self, arrays: Any, key: jax.Array, batch_size: int, length: jax.Array, bucket: int
   ) -> Batch:
     """Returns an evaluation batch of `length`, padded on the left to `bucket`.
 
-    Different examples: all of them, or `rows` of more. A batch with fewer is smaller,
-    or weighs rows 0 that are none; the mean is taken over the others.
+    Different examples: all of them, or `batch_size` of more. A batch with fewer is
+    smaller, or weighs rows 0 that are none; the mean is taken over the others.
     `length` may be traced: one program serves every length up to the bucket.
     Coordinates that all rows share have a batch axis of 1; the others have the rows'.
     """

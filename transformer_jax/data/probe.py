@@ -30,7 +30,7 @@ def check(task: Any, hooks: Iterable[str] = HOOKS) -> None:
   """
   for one in parts(task, Task):
     if outside(type(one)):
-      check_members(one, Task, by_name=("rows", "length"))
+      check_members(one, Task, by_name=("batch_size", "length"))
       probe(one, hooks)
 
 
@@ -108,7 +108,7 @@ def check_drawn(task: Task, name: str) -> None:
   """Raises SpecError where a batch of training is not as declared."""
   draw = lambda: task.batch((), jax.random.key(0), ROWS, LENGTH, 1.0)
   drawn = run(f"{name}.batch", draw)
-  check_batch(task, f"{name}.batch(rows={ROWS}, length={LENGTH})", drawn)
+  check_batch(task, f"{name}.batch(batch_size={ROWS}, length={LENGTH})", drawn)
   again = run(f"{name}.batch", draw)
   same = jax.tree.map(lambda a, b: np.array_equal(a, b, equal_nan=True), drawn, again)
   if not all(jax.tree.leaves(same)):
@@ -122,7 +122,7 @@ def check_scored(task: Task, name: str) -> None:
   """Raises SpecError where a batch of evaluation is not as declared."""
   score = lambda n: task.score((), jax.random.key(0), ROWS, n, LENGTH)
   scored = run(f"{name}.score", score, np.int32(SHORT))
-  where = f"{name}.score(rows={ROWS}, length={SHORT}, bucket={LENGTH})"
+  where = f"{name}.score(batch_size={ROWS}, length={SHORT}, bucket={LENGTH})"
   check_batch(task, where, scored)
   if not np.any(scored.weight_BL):
     raise SpecError(

@@ -68,7 +68,7 @@ class Writer:
 def later(at: Coords, n: int | jax.Array) -> Coords:
   """Returns where the causal tokens are that come n places later."""
   order_BL = at.order_BL + n
-  return at.replace(order_BL=order_BL, pos_BL=at.pos_BL + n, sees_BL=order_BL)
+  return at.replace(order_BL=order_BL, pos_BL=at.pos_BL + n, horizon_BL=order_BL)
 
 
 def check_prompts(prompt_BL: jax.Array, at: Coords | None, V: int) -> None:

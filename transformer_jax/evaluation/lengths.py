@@ -53,8 +53,8 @@ class Evaluator:
   One program serves all lengths up to a bucket: shorter ones are padded on the left
   with places where there is no token.
 
-  rows    examples per length, the same ones for every model; all of a task with fewer
-  chunk   examples whose scores are in memory at once
+  examples  of them per length, the same ones for every model; all of a task with fewer
+  batch_size  examples whose scores are in memory at once
   split   splits the rows of an array over devices
 
   Raises SpecError where a task of a user is not as it declares.
@@ -62,8 +62,8 @@ class Evaluator:
 
   model: Transformer
   task: Task
-  rows: int
-  chunk: int
+  examples: int
+  batch_size: int
   key: int = 0
   split: Callable[[jax.Array], jax.Array] = lambda x_BL: x_BL
 
@@ -108,11 +108,11 @@ class Evaluator:
     params   shapes of one seed
     """
     buckets = sorted({*self.buckets(lengths).values()})
-    batches = [_drawn(self.task, self.rows, bucket) for bucket in buckets]
+    batches = [_drawn(self.task, self.examples, bucket) for bucket in buckets]
     for batch in batches[-1:]:
       B = batch.input_BL.shape[0]
       chunk = lambda x, B=B: (
-        jax.ShapeDtypeStruct((self.chunk, *x.shape[1:]), x.dtype)
+        jax.ShapeDtypeStruct((self.batch_size, *x.shape[1:]), x.dtype)
         if x.shape[0] == B
         else x
       )
@@ -134,10 +134,16 @@ class Evaluator:
   def undefined(self, length: int) -> str | None:
     """Returns why a length has no score, or None: an encoding may end somewhere."""
     arch = self.model.arch
-    reach, tokens = arch.position.reach(arch.dims), self.task.tokens(length)
-    if reach is None or tokens <= reach:
+    num_positions, tokens = (
+      arch.position.num_positions(arch.dims),
+      self.task.tokens(length),
+    )
+    if num_positions is None or tokens <= num_positions:
       return None
-    return f"{arch.position.name} has {reach} positions and this length needs {tokens}"
+    return (
+      f"{arch.position.name} has {num_positions} positions and this length needs"
+      f" {tokens}"
+    )
 
   @functools.lru_cache(maxsize=8)  # noqa: B019, so that it is traced once
   def program(self, bucket: int):
@@ -153,7 +159,7 @@ class Evaluator:
     Then how many examples there are, and of how many logits that count are no numbers.
     """
     key = jax.random.key(self.key)
-    batch = self.task.score(arrays, key, self.rows, length, bucket)
+    batch = self.task.score(arrays, key, self.examples, length, bucket)
     loss_BL, right_BL = self.chunks(params, batch)
     parts = {"mean": batch.weight_BL, "last_quarter": last_quarter(batch.weight_BL)}
     # A copy, so that what follows changes nothing in how the plain mean is computed.
@@ -180,12 +186,12 @@ class Evaluator:
     a label that counts is outside of the vocabulary.
     """
     B = batch.input_BL.shape[0]
-    rows = -(-B // self.chunk) * self.chunk
+    rows = -(-B // self.batch_size) * self.batch_size
 
     def fold(x):
       # What fills the last chunk is computed and left out.
       x = x if rows == B else x[jnp.arange(rows) % B]
-      return x.reshape(-1, self.chunk, *x.shape[1:])
+      return x.reshape(-1, self.batch_size, *x.shape[1:])
 
     def one(own):
       part = _filled(jax.tree.map(self.split, own), batch)
@@ -202,7 +208,7 @@ class Evaluator:
 @functools.lru_cache(maxsize=64)  # models that are compared share a task
 def _drawn(task: Task, rows: int, bucket: int) -> Batch:
   """Returns the shapes of a batch that is scored."""
-  draw = functools.partial(task.score, rows=rows, bucket=bucket)
+  draw = functools.partial(task.score, batch_size=rows, bucket=bucket)
   length = jax.ShapeDtypeStruct((), jnp.int32)
   key = jax.eval_shape(lambda: jax.random.key(0))
   score = lambda arrays, key, length: draw(arrays, key, length=length)
@@ -242,9 +248,9 @@ def last_quarter(weight_BL: jax.Array) -> jax.Array:
   return weight_BL * (rank_BL > 0.75 * jnp.sum(weight_BL, axis=1, keepdims=True))
 
 
-def bucket_of(length: int, longest: int) -> int:
+def bucket_of(length: int, max_length: int) -> int:
   """Returns the padded length: the longest, or a quarter of it, or a sixteenth, ..."""
-  bucket = longest
+  bucket = max_length
   while bucket % 4 == 0 and bucket // 4 >= length:
     bucket //= 4
   return bucket

@@ -49,7 +49,7 @@ def attention_map(
     return {}
   tokenizer, model = translator.tokenizer, translator.model
   read, written = (tokenizer.encode(text) for text in (source, found))
-  read, written = (row[: translator.longest - 1] for row in (read, written))
+  read, written = (row[: translator.max_length - 1] for row in (read, written))
   source_1M, token_1L = [*read, tokenizer.end], [tokenizer.start, *written]
   # Texts of one length could not be told from a text that looks at itself.
   source_1M += [NOTHING] * (len(source_1M) == len(token_1L))

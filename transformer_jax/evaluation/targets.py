@@ -22,7 +22,7 @@ def of_lengths(
   key = jax.random.key(evaluator.key)
 
   def batch(arrays: Any, length: jax.Array, bucket: int) -> tuple[jax.Array, jax.Array]:
-    made = evaluator.task.score(arrays, key, evaluator.rows, length, bucket)
+    made = evaluator.task.score(arrays, key, evaluator.examples, length, bucket)
     return made.target_BL, made.weight_BL
 
   program = jax.jit(batch, static_argnums=2)

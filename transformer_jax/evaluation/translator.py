@@ -21,33 +21,33 @@ NOTHING = -1  # where a source has no token: 0 may be a token that counts
 class Translator:
   """A trained model with its vocabulary.
 
-  longest   the most tokens of a text, the end included
+  max_length   the most tokens of a text, the end included
   place     puts rows of sources where they are read: on one device, or on many
   """
 
   model: Any
   params: Any
   tokenizer: Tokenizer
-  longest: int
+  max_length: int
   place: Callable[[np.ndarray], jax.Array] = jnp.asarray
 
   def __call__(
     self, texts: list[str], how: Beam, say: Callable[[str], None] = lambda line: None
   ) -> list[str | None]:
-    """Returns translations; what is longer than `longest` is cut, and said.
+    """Returns translations; what is longer than `max_length` is cut, and said.
 
     None, and said, where logits are not numbers: that is no translation.
     """
     rows = [self.tokenizer.encode(text) for text in texts]
     for text, row in zip(texts, rows, strict=True):
-      if len(row) >= self.longest:
+      if len(row) >= self.max_length:
         say(
-          f"a line of {len(row)} tokens is cut to {self.longest - 1}, the most that"
+          f"a line of {len(row)} tokens is cut to {self.max_length - 1}, the most that"
           f" this run reads: {text[:40]}..."
         )
     start, end = self.tokenizer.start, self.tokenizer.end
     source_BL = self.place(self.source(rows))
-    args = self.model, how, self.longest, start, end
+    args = self.model, how, self.max_length, start, end
     found = _search(*args, self.params, source_BL)
     token_BN, score_B = map(np.asarray, found)
     written = []
@@ -60,9 +60,9 @@ class Translator:
 
   def source(self, rows: list[list[int]]) -> np.ndarray:
     """Returns source_BL: tokens, an end, and NOTHING."""
-    source_BL = np.full((len(rows), self.longest), NOTHING, np.int32)
+    source_BL = np.full((len(rows), self.max_length), NOTHING, np.int32)
     for place_L, row in zip(source_BL, rows, strict=True):
-      row = [*row[: self.longest - 1], self.tokenizer.end]
+      row = [*row[: self.max_length - 1], self.tokenizer.end]
       place_L[: len(row)] = row
     return source_BL
 
@@ -90,7 +90,7 @@ def before(row: list[int], end: int) -> Iterator[int]:
 def _search(
   model: Any,
   how: Beam,
-  longest: int,
+  max_length: int,
   start: int,
   end: int,
   params: Any,
@@ -101,5 +101,5 @@ def _search(
   token_BL = jnp.maximum(source_BL, 0)
   memory = model.apply({"params": params}, token_BL, at, method="encode")
   start_B1 = jnp.full((len(source_BL), 1), start)
-  found = beam_search(model, params, start_B1, longest, end, how, memory=memory)
+  found = beam_search(model, params, start_B1, max_length, end, how, memory=memory)
   return found.token_BKN[:, 0], found.score_BK[:, 0]

@@ -103,7 +103,7 @@ class Bert(Family):
       attention=attentions.build("multihead(bias=True)"),
       norm=norm,
       activation=activation,
-      placement=PostNorm(),
+      norm_placement=PostNorm(),
       embedding=Tokens(0, config.number("type_vocab_size", 0), norm),
       head=Transform(activation=activation, norm=norm),
       encoders=config.whole("num_hidden_layers"),

@@ -36,7 +36,7 @@ class Cohere(LlamaLike):
 
   def parts(self, config):
     return super().parts(config) | dict(
-      placement=Parallel("one"),
+      norm_placement=Parallel("one"),
       head=Linear(scale=config.number("logit_scale")),
     )
 

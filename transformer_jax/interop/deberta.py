@@ -64,10 +64,12 @@ class DebertaV2(Bert):
     kinds = kinds.lower().split("|") if text else config.many("pos_att_type", [])
     both = "|".join(sorted(str(kind).strip() for kind in kinds))
     (config | {"pos_att_type": both}).need(pos_att_type="c2p|p2c")
-    furthest = config.number("max_relative_positions", -1)
-    furthest = furthest if furthest >= 1 else config.whole("max_position_embeddings")
+    max_distance = config.number("max_relative_positions", -1)
+    max_distance = (
+      max_distance if max_distance >= 1 else config.whole("max_position_embeddings")
+    )
     buckets = max(config.number("position_buckets", -1), 0) or None
     norm = config.choose("norm_rel_ebd", {"layer_norm": True, "none": False}, "none")
     return positions.build(
-      f"deberta({furthest}, {buckets}, {norm}, released=True, shared=True)"
+      f"deberta({max_distance}, {buckets}, {norm}, released=True, shared=True)"
     )

@@ -232,7 +232,7 @@ class GPTJ(GPT2):
     share = config.whole("rotary_dim") / width
     return super().parts(config) | dict(
       position=positions.build(f"rope(interleaved=True, fraction={share})"),
-      placement=Parallel("one"),
+      norm_placement=Parallel("one"),
       head=Linear(bias=True),
     )
 

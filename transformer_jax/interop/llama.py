@@ -49,7 +49,7 @@ class LlamaLike(Family):
       attention=attentions.build(" + ".join(self.attention(config))),
       norm=self.norm(config),
       activation=self.activation(config),
-      placement=PreNorm(),
+      norm_placement=PreNorm(),
       embedding=Tokens(power=0),
       decoders=config.whole("num_hidden_layers"),
       tied=config.flag("tie_word_embeddings", False),
@@ -186,7 +186,7 @@ class Olmo2(LlamaLike):
   }
 
   def parts(self, config):
-    return super().parts(config) | dict(placement=UpdateNorm())
+    return super().parts(config) | dict(norm_placement=UpdateNorm())
 
   def attention(self, config):
     epsilon = config.number("rms_norm_eps")
@@ -219,7 +219,7 @@ class Gemma2(LlamaLike):
   def parts(self, config):
     config.need(use_bidirectional_attention=False)
     return super().parts(config) | dict(
-      placement=Sandwich(),
+      norm_placement=Sandwich(),
       embedding=Tokens(),
       head=Linear(cap=config.number("final_logit_softcapping", 0.0)),
     )

@@ -90,7 +90,7 @@ class Marian(Family):
       attention=attentions.build("multihead(bias=True)"),
       norm=LayerNorm(1e-5),
       activation=config.choose("activation_function", ACTIVATIONS),
-      placement=PostNorm(),
+      norm_placement=PostNorm(),
       embedding=Tokens(0.5 if config.flag("scale_embedding", False) else 0),
       head=Linear(bias=True),
       encoders=config.whole("encoder_layers"),

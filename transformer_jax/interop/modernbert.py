@@ -111,7 +111,7 @@ class ModernBert(Family):
       attention=attentions.build(self.attention(config, kinds)),
       norm=norm(config),
       activation=config.choose("hidden_activation", GATED),
-      placement=PreNorm(first_norm=False),
+      norm_placement=PreNorm(first_norm=False),
       embedding=Tokens(power=0, norm=norm(config)),
       head=prediction(config, bias=config.flag("decoder_bias", True)),
       encoders=config.whole("num_hidden_layers"),

@@ -88,9 +88,9 @@ class T5(Family):
 
   def parts(self, config):
     buckets = config.whole("relative_attention_num_buckets")
-    furthest = config.whole("relative_attention_max_distance")
+    max_distance = config.whole("relative_attention_max_distance")
     return dict(
-      position=positions.build(f"t5({buckets}, {furthest})"),
+      position=positions.build(f"t5({buckets}, {max_distance})"),
       attention=attentions.build("scale(0)"),
       norm=RMSNorm(config.number("layer_norm_epsilon")),
       activation=self.activation(config),

@@ -24,7 +24,7 @@ class Architecture:
                        units are not those of the encoder's; None: they are
   prefix               the decoder's coordinates let a prefix be seen whole
   attention            the attention variant
-  placement            how the parts of a layer are put together
+  norm_placement            how the parts of a layer are put together
   embedding, head      what stands below the stacks and above them
   tied                 the output reads with the embedding's own weights
   classes              how many classes the output tells apart instead of tokens; it has
@@ -41,7 +41,7 @@ class Architecture:
   attention: Variant = Variant()
   norm: Any = RMSNorm()
   activation: Any = Gelu()
-  placement: Any = PreNorm()
+  norm_placement: Any = PreNorm()
   embedding: Any = Tokens()
   head: Any = Linear()
   encoders: int = 0

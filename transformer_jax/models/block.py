@@ -3,7 +3,7 @@
 import flax.linen as nn
 
 from transformer_jax import attention
-from transformer_jax.attention import Rule, Variant
+from transformer_jax.attention import BoundVariant, Variant
 from transformer_jax.attention.cache import newest, remember
 from transformer_jax.matmul import project
 from transformer_jax.models.architecture import Architecture
@@ -40,14 +40,14 @@ class Attention(nn.Module):
     sizes = projections.sizes(dims)
     more = self.variant.weights(sizes)
     params = {name: weight(self, name, *shape) for name, shape in more.items()}
-    rule = Rule(self.variant, params | own(self, self.variant.init, sizes))
+    variant = BoundVariant(self.variant, params | own(self, self.variant.init, sizes))
     mine = self.position.in_layer if shared else _everything
     seen_by = projections.seen_by(dims, self.position)
     position = Position(self.position, seen_by, mine, name="position")(shared)
     position = position.borrow(w)
 
     q_BLHK = projections.query(w, x_BLD)
-    scale = self.variant.scale(rule.params, q_BLHK.shape[-1])
+    scale = self.variant.scale(variant.params, q_BLHK.shape[-1])
     source_BMD, k_at = memory or (x_BLD, at)
     told = x_BLD, q_BLHK, at
     k_at = position.keep(k_at) if memory else projections.inform(position, *told)
@@ -56,15 +56,15 @@ class Attention(nn.Module):
 
     def turned(q_BLHK, kept, q_at, k_at):
       k_BMGK, v_BMGE = projections.read(w, kept)
-      q_BLHK, k_BMGK = self.variant.condition(rule.params, q_BLHK, k_BMGK)
-      q_BLHK, k_BMGK = projections.turn(position, q_BLHK, k_BMGK, q_at, k_at)
-      v_BMGE = self.variant.values(rule.params, v_BMGE)
+      q_BLHK, k_BMGK = self.variant.condition(variant.params, q_BLHK, k_BMGK)
+      q_BLHK, k_BMGK = projections.transform_qk(position, q_BLHK, k_BMGK, q_at, k_at)
+      v_BMGE = self.variant.values(variant.params, v_BMGE)
       return q_BLHK, {"key": k_BMGK, "value": v_BMGE}
 
-    once = projections.keeps_keys and position.turns_once(k_at)
+    once = projections.keeps_keys and position.rotates_once(k_at)
     # Queries then wait, for they may be turned by what the cache knows of the text.
     frozen = cache is not None and cache.frozen and not once
-    frozen &= projections.keeps_keys and position.turns_early(k_at)
+    frozen &= projections.keeps_keys and position.rotates_early(k_at)
     if once:
       q_BLHK, kept = turned(q_BLHK, kept, q_at, k_at)
     elif frozen:
@@ -77,9 +77,9 @@ class Attention(nn.Module):
     elif not once:
       q_BLHK, kept = turned(q_BLHK, kept, q_at, k_at)
     attended = q_BLHK, kept["key"], kept["value"], q_at, k_at, position, scale
-    out_BLHE = self.arch.core(*attended, rule, self.drop())
-    out_BLHE = projections.found(w, self.variant.mixed(rule.params, out_BLHE))
-    out_BLHE = self.variant.output(rule.params, x_BLD, out_BLHE)
+    out_BLHE = self.arch.core(*attended, variant, self.drop())
+    out_BLHE = projections.found(w, self.variant.mixed(variant.params, out_BLHE))
+    out_BLHE = self.variant.output(variant.params, x_BLD, out_BLHE)
     return projections.out(w, out_BLHE, x_BLD), cache
 
   def drop(self):
@@ -116,7 +116,7 @@ class Block(nn.Module):
   arch: Architecture
   position: PositionalEncoding
   variant: Variant
-  placement: Placement
+  norm_placement: Placement
 
   @nn.compact
   def __call__(self, x_BLD, at, shared, memory, cache):
@@ -138,7 +138,7 @@ class Block(nn.Module):
     think = lambda x_BLD: drop(FeedForward(self.arch, name="feedforward")(x_BLD))
     reads = {} if memory is None else {"cross": cross}
     parts = {"attention": attend} | reads | {"feedforward": think}
-    return self.placement(norm, x_BLD, parts), kept[0]
+    return self.norm_placement(norm, x_BLD, parts), kept[0]
 
 
 def _everything(name: str) -> bool:

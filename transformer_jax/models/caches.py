@@ -2,7 +2,8 @@
 
 Layers keep what they made of earlier tokens. That is what a full pass over the text
 makes of them, unless later tokens change earlier ones in a text of that length
-(`PositionalEncoding.settled`), or weights read what no cache keeps (`Variant.rereads`):
+(`PositionalEncoding.stable_length`), or weights read what no cache keeps
+(`Variant.rereads`):
 then the text is kept, and read again with each token.
 """
 
@@ -41,11 +42,11 @@ def empty_cache(arch: Architecture, B: int, M: int, frozen: bool = False) -> Any
 
 def _changes(arch: Architecture, M: int) -> bool:
   """Says whether M tokens may change what layers made of the first of them."""
-  settled = form(arch.position, arch.decoding).settled(arch.of_decoder.dims)
-  if settled is None or M <= settled:
+  stable_length = form(arch.position, arch.decoding).stable_length(arch.of_decoder.dims)
+  if stable_length is None or M <= stable_length:
     return False
   # The keys of one layer are made of tokens alone, and turned anew for each query.
-  return arch.decoders > 1 or settled == 0
+  return arch.decoders > 1 or stable_length == 0
 
 
 def _empty(arch, n, B, M, frozen):
@@ -71,4 +72,6 @@ def _first_read(encoding, projections, dims, x_BLD, q_BLHK):
   at = at.replace(data={name: at.pos_BL for name in encoding.ids})
   dims = projections.seen_by(dims, encoding)
   position = bind(encoding, encoding.init(jax.random.key(0), dims), dims)
-  return projections.inform(position, x_BLD, q_BLHK, encoding.place(None, at))
+  return projections.inform(
+    position, x_BLD, q_BLHK, encoding.assign_positions(None, at)
+  )

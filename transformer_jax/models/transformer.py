@@ -23,7 +23,7 @@ from transformer_jax.models.parameters import (
   own,
   parameter,
 )
-from transformer_jax.positions import Coords, Moment, coords
+from transformer_jax.positions import Coords, TrainContext, coords
 
 __all__ = ["Architecture", "Attention", "Memory", "Stack", "Transformer"]
 
@@ -43,7 +43,7 @@ class Stack(nn.Module):
 
   @nn.compact
   def __call__(self, x_BLD, at, memory=None, cache=None, done=1.0):
-    at = self.place(x_BLD.shape[0], at, done)
+    at = self.assign_positions(x_BLD.shape[0], at, done)
     shared = lambda name: not self.position.in_layer(name)
     projections = form(self.arch.attention, self.use).projections()
     seen_by = projections.seen_by(self.arch.dims, self.position)
@@ -53,7 +53,7 @@ class Stack(nn.Module):
       x_BLD = Norm(self.arch.embedding.norm, name="embedding_norm")(x_BLD)
     drop = Dropout(self.arch.dropout, self.arch.axis)
     x_BLD, cache = self.apply_layers(drop(x_BLD), at, position, memory, cache)
-    if self.arch.placement.final_norm:
+    if self.arch.norm_placement.final_norm:
       x_BLD = Norm(self.arch.norm, name="final_norm")(x_BLD)
     return x_BLD, at, cache
 
@@ -66,26 +66,28 @@ class Stack(nn.Module):
         " each layer has its own; its in_layer must be False for that name"
       ) from error
 
-  def place(self, B, at, done):
+  def assign_positions(self, B, at, done):
     """Chooses the positions of B rows, by chance only in training.
 
     Devices that share a batch have one key: each places all rows and takes its own.
     """
     if not self.has_rng("position"):
-      return self.position.place(None, at)
+      return self.position.assign_positions(None, at)
     axis = self.arch.axis
     rows = B * devices(axis)
     if axis:
       whole = lambda x: jax.lax.all_gather(x, axis, tiled=True) if len(x) == B else x
       at = jax.tree.map(whole, at)
-    at = self.position.place(Moment(self.make_rng("position"), done, rows), at)
+    at = self.position.assign_positions(
+      TrainContext(self.make_rng("position"), done, rows), at
+    )
     return jax.tree.map(lambda x: own_rows(x, axis) if len(x) == rows else x, at)
 
   def apply_layers(self, x_BLD, at, shared, memory, cache):
     block = (
       nn.remat(Block, prevent_cse=not self.arch.scan) if self.arch.remat else Block
     )
-    placement = self.arch.placement
+    placement = self.arch.norm_placement
     kinds = [
       (*self.arch.layer(self.use, n), placement.layer(n)) for n in range(self.layers)
     ]

@@ -3,7 +3,12 @@
 import importlib
 import pkgutil
 
-from transformer_jax.positions.base import Moment, PositionalEncoding, Tile, positions
+from transformer_jax.positions.base import (
+  PositionalEncoding,
+  Tile,
+  TrainContext,
+  positions,
+)
 from transformer_jax.positions.bound import Bound, bind
 from transformer_jax.positions.coords import Coords
 
@@ -13,7 +18,7 @@ for _module in pkgutil.iter_modules(__path__):
 __all__ = [
   "Bound",
   "Coords",
-  "Moment",
+  "TrainContext",
   "PositionalEncoding",
   "Tile",
   "bind",

@@ -21,34 +21,36 @@ class Abacus(Wrapper):
   so that places of longer numbers are trained too. Past the table the result is NaN.
 
   encoding   any encoding, which works as ever
-  longest    rows of the table
-  furthest   the largest offset
+  max_positions    rows of the table
+  max_offset   the largest offset
   """
 
   encoding: PositionalEncoding = PositionalEncoding()
-  longest: int = 1024
-  furthest: int = 100
+  max_positions: int = 1024
+  max_offset: int = 100
 
   @property
   def ids(self):
     return tuple(dict.fromkeys(("abacus_BL", *self.encoding.ids)))
 
   def init(self, key, dims):
-    table_ND = 0.02 * jax.random.normal(key, (self.longest, dims.D))
+    table_ND = 0.02 * jax.random.normal(key, (self.max_positions, dims.D))
     inner = self.encoding.init(jax.random.fold_in(key, 1), dims)
     return inner | {"abacus_ND": table_ND}
 
   def in_layer(self, name):
     return name != "abacus_ND" and self.encoding.in_layer(name)
 
-  def place(self, moment, at):
+  def assign_positions(self, context, at):
     at.need(("abacus_BL",), "abacus")
-    if moment is None:
-      return self.encoding.place(None, at)
-    offset = jax.random.randint(moment.key, (), 0, self.furthest + 1)
+    if context is None:
+      return self.encoding.assign_positions(None, at)
+    offset = jax.random.randint(context.key, (), 0, self.max_offset + 1)
     id_BL = at.data["abacus_BL"]
     moved = {"abacus_BL": jnp.where(id_BL > 0, id_BL + offset, 0)}
-    return self.encoding.place(moment.inner(), at.replace(data=at.data | moved))
+    return self.encoding.assign_positions(
+      context.inner(), at.replace(data=at.data | moved)
+    )
 
   def embed(self, params, x_BLD, at):
     id_BL = at.data["abacus_BL"]

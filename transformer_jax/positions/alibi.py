@@ -33,7 +33,7 @@ class Alibi(PositionalEncoding):
 
   both_ways: str = "symmetric"
   causal: bool = True
-  longer = "decays"
+  extrapolation = "decays"
 
   def __post_init__(self):
     if self.both_ways not in BOTH_WAYS:

@@ -25,7 +25,7 @@ class AxialRope(PositionalEncoding):
   width: int | None = None
   ids = ("row_BL", "column_BL")
 
-  def turn(self, params, q_BLHK, k_BMHK, q_at, k_at):
+  def transform_qk(self, params, q_BLHK, k_BMHK, q_at, k_at):
     return self._turned(q_BLHK, q_at), self._turned(k_BMHK, k_at)
 
   def _turned(self, x_BLHK, at):

@@ -15,21 +15,21 @@ Params = dict[str, jax.Array]
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class Moment:
-  """A moment of training, for encodings that behave otherwise than in evaluation.
+class TrainContext:
+  """State of training, for encodings that act otherwise than in evaluation.
 
-  key    of random numbers
-  done   the share of all training steps that is done, from 0 to 1
-  rows   how many rows the batch has: coordinates may be shared by all of them. Inside
-         `pmap` those of all devices
+  key          of random numbers
+  progress     the share of all training steps that is done, from 0 to 1
+  batch_size   sequences in the batch, on all devices inside `pmap`; coordinates may be
+               shared by all of them
   """
 
   key: jax.Array
-  done: jax.Array | float = 1.0
-  rows: int = dataclasses.field(default=1, metadata={"static": True})
+  progress: jax.Array | float = 1.0
+  batch_size: int = dataclasses.field(default=1, metadata={"static": True})
 
-  def inner(self) -> "Moment":
-    """Returns the moment for an encoding inside of another: other random numbers."""
+  def inner(self) -> "TrainContext":
+    """Returns the context for an encoding inside of another: other random numbers."""
     # A number that `split` of the same key does not come to.
     return dataclasses.replace(self, key=jax.random.fold_in(self.key, 2**30))
 
@@ -39,14 +39,15 @@ class Moment:
 class Tile:
   """Some queries against some keys of one head, as `score` sees them.
 
-  q_LK, k_MK      queries and keys after `turn`; queries are not scaled
+  q_LK, k_MK      queries and keys after `transform_qk`; queries are not scaled
   pos_L, pos_M    their positions
-  seen_LM         True where the query may look at the key, in this head
+  mask_LM         True where the query may look at the key, in this head
   q_data, k_data  what `accumulate` returned, without batch and head axes
   scale           what multiplies a dot product, 1 / sqrt(K) by default
 
-  `rows` gets all heads at once: its q, k and data keep a head axis, in front, as does
-  seen_HLM where the encoding masks by head, and a scale of each head's own is
+  `full_scores` gets all heads at once: its q, k and data keep a head axis, in front,
+  as does
+  mask_HLM where the encoding masks by head, and a scale of each head's own is
   scale_H11.
   """
 
@@ -54,7 +55,7 @@ class Tile:
   k_MK: jax.Array
   pos_L: jax.Array
   pos_M: jax.Array
-  seen_LM: jax.Array
+  mask_LM: jax.Array
   q_data: dict[str, jax.Array]
   k_data: dict[str, jax.Array]
   scale: float | jax.Array
@@ -92,11 +93,15 @@ class PositionalEncoding:
 
   relative: ClassVar[bool] = True  # shifting all positions changes nothing
   per_layer: ClassVar[bool] = False  # each layer has its own parameters
-  whole_numbers: ClassVar[bool] = False  # a table lookup: no positions in between
-  whole_text: ClassVar[bool] = False  # later tokens change what earlier positions mean
-  from_middle: ClassVar[bool] = False  # turns by a text's middle: only q . k means it
+  integer_positions: ClassVar[bool] = False  # a table lookup: no positions in between
+  needs_full_text: ClassVar[bool] = (
+    False  # later tokens change what earlier positions mean
+  )
+  centred: ClassVar[bool] = False  # turns by a text's middle: only q . k means it
   ids: ClassVar[tuple[str, ...]] = ()  # names in `Coords.data` that it reads
-  longer: ClassVar[str] = "defined"  # what becomes of it past the training length
+  extrapolation: ClassVar[str] = (
+    "defined"  # what becomes of it past the training length
+  )
   bias: ClassVar[Callable[..., jax.Array] | None] = None
   mask: ClassVar[Callable[..., jax.Array] | None] = None
 
@@ -108,16 +113,16 @@ class PositionalEncoding:
     """Returns what is like a parameter but neither trained, saved nor counted."""
     return {}
 
-  def reach(self, dims: Dims) -> int | None:
+  def num_positions(self, dims: Dims) -> int | None:
     """Returns how many positions are defined; None: any number."""
     return None
 
-  def settled(self, dims: Dims) -> int | None:
+  def stable_length(self, dims: Dims) -> int | None:
     """Returns how long a text may be before later tokens change earlier ones.
 
-    In tokens; None: any length. With `whole_text` it is 0 unless an encoding says more.
+    In tokens; None: any length. With `needs_full_text` 0, unless an encoding says more.
     """
-    return 0 if self.whole_text else None
+    return 0 if self.needs_full_text else None
 
   def bidirectional(self) -> "PositionalEncoding":
     """Returns the form for attention that looks both ways, or raises ValueError."""
@@ -142,8 +147,8 @@ class PositionalEncoding:
     """
     return params
 
-  def place(self, moment: Moment | None, at: Coords) -> Coords:
-    """Chooses the positions; the moment is None in evaluation and decoding."""
+  def assign_positions(self, context: TrainContext | None, at: Coords) -> Coords:
+    """Chooses the positions; context is None in evaluation and decoding."""
     return at
 
   def embed(self, params: Params, x_BLD: jax.Array, at: Coords) -> jax.Array:
@@ -155,7 +160,7 @@ class PositionalEncoding:
   ) -> dict[str, jax.Array]:
     """Reads off each token what must travel with it; names carry axes, BL first.
 
-    q_BLHK: the token's queries, before `turn`
+    q_BLHK: the token's queries, before `transform_qk`
     """
     return {}
 
@@ -176,7 +181,7 @@ class PositionalEncoding:
     """Changes queries and keys in the same way."""
     return x_BLHK
 
-  def turn(
+  def transform_qk(
     self,
     params: Params,
     q_BLHK: jax.Array,
@@ -209,7 +214,7 @@ class PositionalEncoding:
     """Returns what is added to one head's output; must be linear in the weights."""
     return 0.0
 
-  def rows(self, params: Params, s_HLM: jax.Array, tile: Tile) -> jax.Array:
+  def full_scores(self, params: Params, s_HLM: jax.Array, tile: Tile) -> jax.Array:
     """Changes the scores of all heads where whole rows are needed."""
     return s_HLM
 
@@ -227,7 +232,7 @@ class PositionalEncoding:
   @property
   def tile_local(self) -> bool:
     """False when scores need a whole row of keys at once."""
-    return not self.overrides("rows")
+    return not self.overrides("full_scores")
 
 
 positions = Registry("positional encoding", PositionalEncoding)
@@ -239,13 +244,20 @@ def shorter(*lengths: int | None) -> int | None:
   return min((n for n in lengths if n is not None), default=None)
 
 
-HOOKS = ("place", "embed", "token_data", "accumulate", "temperature", "rotate") + (
-  "turn",
+HOOKS = (
+  "assign_positions",
+  "embed",
+  "token_data",
+  "accumulate",
+  "temperature",
+  "rotate",
+) + (
+  "transform_qk",
   "bias",
   "mask",
   "score",
   "values",
-  "rows",
+  "full_scores",
 )
 
 
@@ -275,10 +287,19 @@ def _forward(name: str) -> property:
   return property(lambda self: getattr(self.encoding, name))
 
 
-WHOLE = ("prepare", "borrow", "init", "constants", "reach", "settled", "cross")
+WHOLE = (
+  "prepare",
+  "borrow",
+  "init",
+  "constants",
+  "num_positions",
+  "stable_length",
+  "cross",
+)
 WHOLE += ("in_layer",)
 for _name in (*HOOKS, *WHOLE):
   setattr(Wrapper, _name, _forward(_name))
-SAID = "relative per_layer whole_numbers whole_text from_middle ids longer".split()
+SAID = "relative per_layer integer_positions needs_full_text centred ids".split()
+SAID.append("extrapolation")
 for _name in SAID:
   setattr(Wrapper, _name, _forward(_name))

@@ -45,7 +45,7 @@ class Bound:
     """Returns the coordinates with token data summed along the text."""
     return at.replace(data=self.encoding.accumulate(self.params, at.data, at))
 
-  def turn(
+  def transform_qk(
     self, q_BLHK: jax.Array, k_BMHK: jax.Array, q_at: Coords, k_at: Coords
   ) -> tuple[jax.Array, jax.Array]:
     """Turns queries and keys by their positions and applies the temperature.
@@ -53,29 +53,29 @@ class Bound:
     Fewer heads of keys are repeated only if the encoding tells heads apart.
     """
     repeat = q_BLHK.shape[2] // k_BMHK.shape[2]
-    turns = self.encoding.overrides("turn") or self.encoding.overrides("rotate")
+    turns = self.encoding.overrides("transform_qk") or self.encoding.overrides("rotate")
     if repeat > 1 and turns and self.tells_heads_apart(k_at):
       k_BMHK = jnp.repeat(k_BMHK, repeat, axis=2)
-    q_BLHK, k_BMHK = self.encoding.turn(self.params, q_BLHK, k_BMHK, q_at, k_at)
+    q_BLHK, k_BMHK = self.encoding.transform_qk(self.params, q_BLHK, k_BMHK, q_at, k_at)
     if self.encoding.overrides("temperature"):
       factor = self.encoding.temperature(self.params, q_at)
       q_BLHK = (q_BLHK * factor).astype(q_BLHK.dtype)
     return q_BLHK, k_BMHK
 
-  def turns_once(self, k_at: Coords) -> bool:
+  def rotates_once(self, k_at: Coords) -> bool:
     """True when keys are turned alike whatever comes later: a cache keeps them turned.
 
     Where heads are told apart, turned keys may be more than those that a cache keeps.
     """
-    later = self.encoding.overrides("turn") or self.encoding.whole_text
+    later = self.encoding.overrides("transform_qk") or self.encoding.needs_full_text
     return not (later or self.tells_heads_apart(k_at))
 
-  def turns_early(self, k_at: Coords) -> bool:
+  def rotates_early(self, k_at: Coords) -> bool:
     """True when keys can be turned by what is known as they are read, and stay so.
 
     Not where only a query turned with all keys gives them a meaning.
     """
-    return not (self.encoding.from_middle or self.tells_heads_apart(k_at))
+    return not (self.encoding.centred or self.tells_heads_apart(k_at))
 
   def prepare(self, q_at: Coords, k_at: Coords) -> tuple["Bound", Coords, Coords]:
     """Returns what cores that visit tiles go on with."""
@@ -93,19 +93,19 @@ class Bound:
     k_BMHK: jax.Array,
     q_at: Coords,
     k_at: Coords,
-    seen_BLM: jax.Array,
+    mask_BLM: jax.Array,
     scale: float | jax.Array,
   ) -> jax.Array:
     """Adds what the encoding says about these scores (float32).
 
-    seen_BLM: or seen_BHLM
+    mask_BLM: or mask_BHLM
     """
     if not self.encoding.overrides("score"):
       return s_BHLM + self.bias(q_at.pos_BL, k_at.pos_BL)
-    if seen_BLM.ndim == 4:
-      seen_BLM = jnp.broadcast_to(seen_BLM, s_BHLM.shape)
+    if mask_BLM.ndim == 4:
+      mask_BLM = jnp.broadcast_to(mask_BLM, s_BHLM.shape)
     tile = Tile(
-      q_BLHK, k_BMHK, q_at.pos_BL, k_at.pos_BL, seen_BLM, q_at.data, k_at.data, 0.0
+      q_BLHK, k_BMHK, q_at.pos_BL, k_at.pos_BL, mask_BLM, q_at.data, k_at.data, 0.0
     )
 
     def one(params, scale, s_LM, tile):
@@ -128,19 +128,19 @@ class Bound:
     heads = _over_heads(self.encoding.mask, self.params, self.head_axes)
     return _over_batch(heads, (), (pos_BL, pos_BM))
 
-  def rows(
+  def full_scores(
     self,
     s_BHLM: jax.Array,
     q_BLHK: jax.Array,
     k_BMHK: jax.Array,
     q_at: Coords,
     k_at: Coords,
-    seen_BLM: jax.Array,
+    mask_BLM: jax.Array,
     scale: float | jax.Array,
   ) -> jax.Array:
     """Changes scores where the encoding needs all heads and whole rows.
 
-    seen_BLM: or seen_BHLM
+    mask_BLM: or mask_BHLM
     """
     if self.encoding.tile_local:
       return s_BHLM
@@ -153,7 +153,7 @@ class Bound:
       jnp.moveaxis(k_BMHK, 2, 1),
       q_at.pos_BL,
       k_at.pos_BL,
-      seen_BLM,
+      mask_BLM,
       heads_first(q_at.data),
       heads_first(k_at.data),
       0.0,
@@ -161,7 +161,9 @@ class Bound:
     scale = scale[:, None, None] if jnp.ndim(scale) else scale
 
     def one(params, scale, s_HLM, tile):
-      return self.encoding.rows(params, s_HLM, dataclasses.replace(tile, scale=scale))
+      return self.encoding.full_scores(
+        params, s_HLM, dataclasses.replace(tile, scale=scale)
+      )
 
     return _over_batch(one, (self.params, scale), (s_BHLM, tile))
 
@@ -194,7 +196,7 @@ def _tile_axes(tile: Tile) -> Tile:
     return axes.index("H") if "H" in axes else None
 
   data = lambda arrays: {name: axis(name) for name in arrays}
-  seen = 0 if tile.seen_LM.ndim == 4 else None
+  seen = 0 if tile.mask_LM.ndim == 4 else None
   return Tile(1, 1, None, None, seen, data(tile.q_data), data(tile.k_data), None)
 
 

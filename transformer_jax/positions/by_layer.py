@@ -76,7 +76,7 @@ def _with_own_names(hook: str) -> property:
   return property(get)
 
 
-for _hook in {*HOOKS} - {"place"}:
+for _hook in {*HOOKS} - {"assign_positions"}:
   setattr(Part, _hook, _with_own_names(_hook))
 
 
@@ -96,7 +96,7 @@ class Schedule(PositionalEncoding):
   def check(self, name: str) -> None:
     """Raises ValueError if a part does what cannot be done in one layer."""
     for part in self.parts:
-      if part.overrides("embed") or part.overrides("place"):
+      if part.overrides("embed") or part.overrides("assign_positions"):
         raise ValueError(
           f"{name} chooses what a layer does, and {part.name} embeds"
           f" or places tokens before the first one; wrap the whole schedule instead, as"
@@ -119,11 +119,11 @@ class Schedule(PositionalEncoding):
   def in_layer(self, name):
     return any(Part(part, n).in_layer(name) for n, part in enumerate(self.parts))
 
-  def reach(self, dims):
-    return shorter(*(part.reach(dims) for part in self.parts))
+  def num_positions(self, dims):
+    return shorter(*(part.num_positions(dims) for part in self.parts))
 
-  def settled(self, dims):
-    return shorter(*(part.settled(dims) for part in self.parts))
+  def stable_length(self, dims):
+    return shorter(*(part.stable_length(dims) for part in self.parts))
 
   def cross(self):
     return [part.cross() for part in self.parts][self.which(0)]
@@ -133,20 +133,22 @@ class Schedule(PositionalEncoding):
 
   relative = property(lambda self: all(part.relative for part in self.parts))
   per_layer = property(lambda self: any(part.per_layer for part in self.parts))
-  whole_text = property(lambda self: any(part.whole_text for part in self.parts))
-  from_middle = property(lambda self: any(part.from_middle for part in self.parts))
+  needs_full_text = property(
+    lambda self: any(part.needs_full_text for part in self.parts)
+  )
+  centred = property(lambda self: any(part.centred for part in self.parts))
 
   @property
-  def whole_numbers(self):
-    return any(part.whole_numbers for part in self.parts)
+  def integer_positions(self):
+    return any(part.integer_positions for part in self.parts)
 
   @property
   def ids(self):
     return tuple(dict.fromkeys(name for part in self.parts for name in part.ids))
 
   @property
-  def longer(self):
-    return " or ".join(dict.fromkeys(part.longer for part in self.parts))
+  def extrapolation(self):
+    return " or ".join(dict.fromkeys(part.extrapolation for part in self.parts))
 
 
 def _as_first_layer(hook: str) -> property:

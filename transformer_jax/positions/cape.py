@@ -45,15 +45,15 @@ class Cape(Wrapper):
         " scale 1 or more"
       )
 
-  def place(self, moment, at):
-    if moment is None:
-      return self.encoding.place(None, at)
-    keys = jax.random.split(moment.key, 3)
+  def assign_positions(self, context, at):
+    if context is None:
+      return self.encoding.assign_positions(None, at)
+    keys = jax.random.split(context.key, 3)
     uniform = lambda key, L, most: jax.random.uniform(
-      key, (moment.rows, L), minval=-most, maxval=most
+      key, (context.batch_size, L), minval=-most, maxval=most
     )
     shift_B1 = uniform(keys[0], 1, self.shift)
     noise_BL = uniform(keys[1], at.pos_BL.shape[1], self.noise)
     scale_B1 = jnp.exp(uniform(keys[2], 1, math.log(self.scale)))
     pos_BL = scale_B1 * (at.pos_BL + shift_B1 + noise_BL)
-    return self.encoding.place(moment.inner(), at.replace(pos_BL=pos_BL))
+    return self.encoding.assign_positions(context.inner(), at.replace(pos_BL=pos_BL))

@@ -41,6 +41,6 @@ class Carope(PositionalEncoding):
     rate_BLHR = data["rate_BLH"][..., None] ** params["power_R"]
     return {"angle_BLHR": turns(*running(of_tokens(rate_BLHR, at)))}
 
-  def turn(self, params, q_BLHK, k_BMHK, q_at, k_at):
+  def transform_qk(self, params, q_BLHK, k_BMHK, q_at, k_at):
     turn = lambda x, at: turn_pairs(x, at.data["angle_BLHR"], self.interleaved)
     return turn(q_BLHK, q_at), turn(k_BMHK, k_at)

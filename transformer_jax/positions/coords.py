@@ -22,7 +22,7 @@ class Coords:
 
   order_BL    rank of the token inside its segment; -1: there is no token here
   pos_BL      the position an encoding sees; need not be consecutive or monotone
-  sees_BL     the highest order in its own segment that the token may look at
+  horizon_BL     the highest order in its own segment that the token may look at
   segment_BL  tokens look only at tokens of the same segment
   data        what else an encoding reads, by name with axes: ids that the task supplies
               (`row_BL`), what `token_data` read off the tokens (`gate_BLH`)
@@ -30,7 +30,7 @@ class Coords:
 
   order_BL: jax.Array
   pos_BL: jax.Array
-  sees_BL: jax.Array
+  horizon_BL: jax.Array
   segment_BL: jax.Array
   data: dict[str, jax.Array] = dataclasses.field(default_factory=dict)
 
@@ -54,11 +54,11 @@ class Coords:
 
   def bidirectional(self) -> "Coords":
     """Lets every token look at its whole segment."""
-    return self.replace(sees_BL=jnp.full_like(self.order_BL, EVERYTHING))
+    return self.replace(horizon_BL=jnp.full_like(self.order_BL, EVERYTHING))
 
   def prefix(self, length_B1: jax.Array) -> "Coords":
     """Lets every token look at the first `length_B1` tokens of its segment too."""
-    return self.replace(sees_BL=jnp.maximum(self.sees_BL, length_B1 - 1))
+    return self.replace(horizon_BL=jnp.maximum(self.horizon_BL, length_B1 - 1))
 
 
 def consecutive(B: int, L: int, start: int | jax.Array = 0) -> Coords:
@@ -135,16 +135,17 @@ def absent(B: int, L: int) -> Coords:
   return Coords(none_BL, zero_BL, none_BL, zero_BL)
 
 
-def randomized(key: jax.Array, at: Coords, longest: int) -> Coords:
-  """Draws sorted distinct positions below `longest`, one draw for the whole batch.
+def randomized(key: jax.Array, at: Coords, max_positions: int) -> Coords:
+  """Draws sorted distinct positions below `max_positions`, once for the whole batch.
 
   The token of order n gets the n-th of the drawn numbers, so packed and padded rows
   keep their order. Ruoss et al., 2023. https://arxiv.org/abs/2305.16843
   """
   L = at.order_BL.shape[1]
-  if L > longest:
+  if L > max_positions:
     raise ValueError(
-      f"randomized: {L} tokens do not fit {longest} positions; raise longest to {L}"
+      f"randomized: {L} tokens do not fit {max_positions} positions; raise"
+      f" max_positions to {L}"
     )
-  drawn_L = jnp.sort(jax.random.permutation(key, longest)[:L]).astype(jnp.int32)
+  drawn_L = jnp.sort(jax.random.permutation(key, max_positions)[:L]).astype(jnp.int32)
   return at.replace(pos_BL=drawn_L[jnp.maximum(at.order_BL, 0)])

@@ -17,15 +17,15 @@ class CoPE(PositionalEncoding):
   of the count, and with mixtures of two of them where it is not whole. All heads of a
   layer share the vectors.
 
-  longest   rows of the table: counts from longest - 1 on share the last one
+  max_positions   rows of the table: counts from max_positions - 1 on share the last one
   """
 
-  longest: int = 64
+  max_positions: int = 64
   per_layer = True
-  longer = "last row"
+  extrapolation = "last row"
 
   def init(self, key, dims):
-    return {"table_NK": jnp.zeros((self.longest, dims.K))}
+    return {"table_NK": jnp.zeros((self.max_positions, dims.K))}
 
   def bidirectional(self):
     raise ValueError(
@@ -33,10 +33,10 @@ class CoPE(PositionalEncoding):
       " in the future; use it in a decoder"
     )
 
-  def rows(self, params, s_HLM, tile):
-    gate_HLM = jnp.where(tile.seen_LM, jax.nn.sigmoid(s_HLM), 0.0)
+  def full_scores(self, params, s_HLM, tile):
+    gate_HLM = jnp.where(tile.mask_LM, jax.nn.sigmoid(s_HLM), 0.0)
     count_HLM = jax.lax.cumsum(gate_HLM, axis=2, reverse=True)
-    count_HLM = jnp.minimum(count_HLM, self.longest - 1)
+    count_HLM = jnp.minimum(count_HLM, self.max_positions - 1)
     below_HLM, above_HLM = jnp.floor(count_HLM), jnp.ceil(count_HLM)
     # Matches first: no array of [L, M, K] is ever made.
     match_HLN = tile.q_LK.astype(jnp.float32) @ params["table_NK"].T

@@ -18,41 +18,42 @@ class Coupled(Wrapper):
   no other. In training each row adds a random start to them, as far as there are
   positions; 0 stays 0. What lies past the table is as undefined as the encoding says.
 
-  encoding   any encoding; a table gets longest + 1 rows
-  longest    the largest position
+  encoding   any encoding; a table gets max_positions + 1 rows
+  max_positions    the largest position
   """
 
   encoding: PositionalEncoding = Learned()
-  longest: int = 256
+  max_positions: int = 256
 
   @property
   def ids(self):
     return tuple(dict.fromkeys(("coupled_BL", *self.encoding.ids)))
 
   def init(self, key, dims):
-    dims = dataclasses.replace(dims, L=self.longest + 1)
-    end = self.encoding.reach(dims)
-    if end is not None and end <= self.longest:
+    dims = dataclasses.replace(dims, L=self.max_positions + 1)
+    end = self.encoding.num_positions(dims)
+    if end is not None and end <= self.max_positions:
       raise ValueError(
-        f"coupled uses positions up to {self.longest}, but {self.encoding} ends at"
-        f" {end}; give it longest={self.longest + 1}"
+        f"coupled uses positions up to {self.max_positions}, but {self.encoding} ends"
+        " at"
+        f" {end}; give it max_positions={self.max_positions + 1}"
       )
     return self.encoding.init(key, dims)
 
-  def reach(self, dims):
+  def num_positions(self, dims):
     # How many tokens share a position is the task's affair: no length is too long.
     return None
 
-  def settled(self, dims):
+  def stable_length(self, dims):
     # Positions may be anything from the first token on.
-    return None if self.encoding.settled(dims) is None else 0
+    return None if self.encoding.stable_length(dims) is None else 0
 
-  def place(self, moment, at):
+  def assign_positions(self, context, at):
     at.need(("coupled_BL",), "coupled")
     id_BL = at.data["coupled_BL"]
-    if moment is None:
-      return self.encoding.place(None, at.replace(pos_BL=id_BL))
-    free_B1 = self.longest - jnp.max(id_BL, axis=1, keepdims=True)
-    start_B1 = jax.random.randint(moment.key, (moment.rows, 1), 0, free_B1 + 1)
+    if context is None:
+      return self.encoding.assign_positions(None, at.replace(pos_BL=id_BL))
+    free_B1 = self.max_positions - jnp.max(id_BL, axis=1, keepdims=True)
+    start_B1 = jax.random.randint(context.key, (context.batch_size, 1), 0, free_B1 + 1)
     pos_BL = jnp.where(id_BL > 0, id_BL + start_B1, 0)
-    return self.encoding.place(moment.inner(), at.replace(pos_BL=pos_BL))
+    return self.encoding.assign_positions(context.inner(), at.replace(pos_BL=pos_BL))

@@ -33,7 +33,7 @@ class Dape(Wrapper):
 
   def __post_init__(self):
     super().__post_init__()
-    wrong = self.encoding.overrides("score") or self.encoding.overrides("rows")
+    wrong = self.encoding.overrides("score") or self.encoding.overrides("full_scores")
     if wrong or self.encoding.bias is None:
       raise SpecError(
         "dape corrects a bias that depends on positions alone, and"
@@ -60,14 +60,14 @@ class Dape(Wrapper):
     return name.startswith("mix_") or self.encoding.in_layer(name)
 
   def score(self, params, s_LM, tile):
-    return s_LM  # `rows` reads the scores before it adds the bias
+    return s_LM  # `full_scores` reads the scores before it adds the bias
 
-  def rows(self, params, s_HLM, tile):
+  def full_scores(self, params, s_HLM, tile):
     position = Bound(self.encoding, params)
     bias_HLM = position.bias(tile.pos_L[None], tile.pos_M[None])[0]
     bias_HLM = jnp.broadcast_to(bias_HLM, s_HLM.shape)
-    seen = lambda x_HLM: jnp.where(tile.seen_LM, x_HLM, 0.0)
-    any_LM = jnp.any(tile.seen_LM.reshape(-1, *s_HLM.shape[1:]), axis=0)
+    seen = lambda x_HLM: jnp.where(tile.mask_LM, x_HLM, 0.0)
+    any_LM = jnp.any(tile.mask_LM.reshape(-1, *s_HLM.shape[1:]), axis=0)
     hidden_WLM = along_keys("HLM,HW->WLM", seen(s_HLM), params["mix_scores_HWN"])
     hidden_WLM += along_keys("HLM,HW->WLM", seen(bias_HLM), params["mix_biases_HWN"])
     hidden_WLM += params["mix_shift_W"][:, None, None]

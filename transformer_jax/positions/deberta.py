@@ -19,7 +19,7 @@ class Deberta(PositionalEncoding):
   The score is (q . k + q . K[i - j] + k . Q[j - i]) / sqrt(3 K). The vectors are one
   table for all layers, projected by each layer.
 
-  furthest   distances from here on, either way, share one vector
+  max_distance   distances from here on, either way, share one vector
   buckets    None: one vector per distance, as in version 1. Versions 2 and 3 have 256
              each way: half of them for one distance each, the others widen
   norm       normalizes the table (LayerNorm), as in version 3
@@ -28,25 +28,25 @@ class Deberta(PositionalEncoding):
   released   finds Q by i - j too: so does the released code, against the paper's text
   """
 
-  furthest: int = 512
+  max_distance: int = 512
   buckets: int | None = None
   norm: bool = False
   released: bool = False
   shared: bool = False
   per_layer = True
-  whole_numbers = True
-  longer = "clipped at furthest"
+  integer_positions = True
+  extrapolation = "clipped at max_distance"
 
   def __post_init__(self):
     exact = (self.buckets or 2) // 2
-    if not 1 <= exact < self.furthest - 1 and self.buckets or self.furthest < 1:
+    if not 1 <= exact < self.max_distance - 1 and self.buckets or self.max_distance < 1:
       raise ValueError(
         f"deberta with buckets={self.buckets} holds distances up to {exact} exactly;"
-        f" furthest={self.furthest} must be more by two, and buckets at least 2"
+        f" max_distance={self.max_distance} must be more by two, and buckets at least 2"
       )
 
   def init(self, key, dims):
-    keys, N = jax.random.split(key, 3), 2 * (self.buckets or self.furthest)
+    keys, N = jax.random.split(key, 3), 2 * (self.buckets or self.max_distance)
     project = lambda key: jax.random.normal(key, (dims.H, dims.D, dims.K))
     params = {"table_ND": 0.02 * jax.random.normal(keys[0], (N, dims.D))}
     if not self.shared:
@@ -100,27 +100,27 @@ class Deberta(PositionalEncoding):
 
   def _row(self, back):
     """Returns the table's row of the distance back to a token."""
-    place = jnp.clip(back.astype(jnp.int32), -self.furthest, self.furthest)
-    return jnp.asarray(rows(self), jnp.int32)[place + self.furthest]
+    place = jnp.clip(back.astype(jnp.int32), -self.max_distance, self.max_distance)
+    return jnp.asarray(rows(self), jnp.int32)[place + self.max_distance]
 
 
 def rows(deberta: Deberta) -> np.ndarray:
-  """Returns the table's row of every distance from -furthest to furthest."""
-  back = np.arange(-deberta.furthest, deberta.furthest + 1)
-  half = deberta.buckets or deberta.furthest
+  """Returns the table's row of every distance from -max_distance to max_distance."""
+  back = np.arange(-deberta.max_distance, deberta.max_distance + 1)
+  half = deberta.buckets or deberta.max_distance
   if deberta.buckets:
-    back = bucket(back, deberta.buckets, deberta.furthest)
+    back = bucket(back, deberta.buckets, deberta.max_distance)
   return np.clip(back + half, 0, 2 * half - 1)
 
 
-def bucket(back: np.ndarray, buckets: int, furthest: int) -> np.ndarray:
+def bucket(back: np.ndarray, buckets: int, max_distance: int) -> np.ndarray:
   """Returns the bucket of every distance, with its sign; they may pass the last one.
 
   Made on the host: a device's logarithm may round the other way at bucket edges.
   """
   exact = buckets // 2
   far = np.maximum(np.abs(back), exact) / exact
-  wide = np.log(far) / np.log((furthest - 1) / exact) * (exact - 1)
+  wide = np.log(far) / np.log((max_distance - 1) / exact) * (exact - 1)
   # The small number keeps exact powers, where the logarithm should be whole, in place.
   wide = np.sign(back) * (exact + np.ceil(wide - 1e-6)).astype(np.int64)
   return np.where(np.abs(back) <= exact, back, wide)

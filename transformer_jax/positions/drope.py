@@ -25,7 +25,7 @@ class Drope(Wrapper):
 
   encoding: PositionalEncoding = Rope()
   after: float = 0.875
-  longer = "no positions"
+  extrapolation = "no positions"
 
   def __post_init__(self):
     super().__post_init__()
@@ -35,11 +35,13 @@ class Drope(Wrapper):
         f" {self.encoding.name}; use a relative encoding, as rope"
       )
 
-  def reach(self, dims):
+  def num_positions(self, dims):
     return None
 
-  def place(self, moment, at):
-    if moment is None:
-      return self.encoding.place(None, at.replace(pos_BL=jnp.zeros_like(at.pos_BL)))
-    pos_BL = jnp.where(moment.done < self.after, at.pos_BL, 0)
-    return self.encoding.place(moment.inner(), at.replace(pos_BL=pos_BL))
+  def assign_positions(self, context, at):
+    if context is None:
+      return self.encoding.assign_positions(
+        None, at.replace(pos_BL=jnp.zeros_like(at.pos_BL))
+      )
+    pos_BL = jnp.where(context.progress < self.after, at.pos_BL, 0)
+    return self.encoding.assign_positions(context.inner(), at.replace(pos_BL=pos_BL))

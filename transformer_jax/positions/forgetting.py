@@ -39,7 +39,7 @@ class Forgetting(PositionalEncoding):
   memory: tuple[float, float] | None = None
   causal: bool = True
   per_layer = True
-  longer = "decays"
+  extrapolation = "decays"
 
   def __post_init__(self):
     if self.gate not in GATES:

@@ -27,7 +27,7 @@ class ForgettingPerRow(PositionalEncoding):
 
   width: int = 8
   per_layer = True
-  longer = "decays"
+  extrapolation = "decays"
 
   def __post_init__(self):
     if not (isinstance(self.width, int) and self.width > 0):
@@ -55,12 +55,12 @@ class ForgettingPerRow(PositionalEncoding):
       "gate_key_BLHW": project(params["forget_key_DHW"]),
     }
 
-  def rows(self, params, s_HLM, tile):
+  def full_scores(self, params, s_HLM, tile):
     a_HLW, b_HMW = tile.q_data["gate_query_BLHW"], tile.k_data["gate_key_BLHW"]
     logits_HLM = jnp.einsum("HLW,HMW->HLM", a_HLW, b_HMW) * self.width**-0.5
-    seen_LM = tile.seen_LM
-    count_LM = seen_LM.astype(jnp.int32)
+    mask_LM = tile.mask_LM
+    count_LM = mask_LM.astype(jnp.int32)
     later_LM = jax.lax.cumsum(count_LM, axis=count_LM.ndim - 1, reverse=True)
-    before_LM = seen_LM & (later_LM > 1)  # nobody sees past its own key
+    before_LM = mask_LM & (later_LM > 1)  # nobody sees past its own key
     kept_HLM = jnp.where(before_LM, jax.nn.log_sigmoid(logits_HLM), 0.0)
     return s_HLM + jax.lax.cumsum(kept_HLM, axis=2, reverse=True)

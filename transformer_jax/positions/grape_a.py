@@ -31,7 +31,7 @@ class GrapeA(PositionalEncoding):
 
   gate: str = "key"
   per_layer = True
-  longer = "decays"
+  extrapolation = "decays"
 
   def __post_init__(self):
     if self.gate not in GATES:

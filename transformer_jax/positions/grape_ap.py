@@ -30,7 +30,7 @@ class GrapeAP(PositionalEncoding):
   width: int = 8
   relative = False
   per_layer = True
-  longer = "decays"
+  extrapolation = "decays"
 
   def __post_init__(self):
     if self.width < 2 or self.width % 2:
@@ -67,7 +67,7 @@ class GrapeAP(PositionalEncoding):
       "segment_BL": at.segment_BL,
     }
 
-  def rows(self, params, s_HLM, tile):
+  def full_scores(self, params, s_HLM, tile):
     own_HLW, turned_HMW = tile.q_data["link_BLHW"], tile.k_data["turned_BLHW"]
     link_HLM = jnp.einsum("HLW,HMW->HLM", own_HLW, turned_HMW) / self.width
     penalty_HLM = params["slope_H"][:, None, None] * jax.nn.log_sigmoid(link_HLM)

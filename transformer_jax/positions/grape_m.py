@@ -29,7 +29,7 @@ class GrapeM(Rope):
   per_head: bool = False
   contextual: bool = False
   per_layer = True
-  from_middle = True
+  centred = True
 
   def init(self, key, dims):
     R = self.pairs(dims.K)
@@ -60,7 +60,7 @@ class GrapeM(Rope):
     before_BL = jnp.pad(of_tokens(data["count_BL"], at), ((0, 0), (1, 0)))[:, :-1]
     return dict(zip(("count_BL", "count_low_BL"), running(before_BL), strict=True))
 
-  def turn(self, params, q_BLHK, k_BMHK, q_at, k_at):
+  def transform_qk(self, params, q_BLHK, k_BMHK, q_at, k_at):
     low_BL, low_BM = 0.0, 0.0
     if self.contextual:
       low_BL, low_BM = (at.data["count_low_BL"] for at in (q_at, k_at))

@@ -20,17 +20,17 @@ class Inkling(PositionalEncoding):
   All heads of a layer share the curves. Past their end the bias is zero.
 
   width     how many curves there are
-  longest   distances below it have a bias
+  max_distance   distances below it have a bias
   floor     from this many tokens on, the query at place n has its scores multiplied by
             1 + 0.1 ln(n / floor); None: never, as in the layers with a window
   """
 
   width: int = 16
-  longest: int = 1024
+  max_distance: int = 1024
   floor: int | None = None
   per_layer = True
-  whole_numbers = True
-  longer = "zero past longest"
+  integer_positions = True
+  extrapolation = "zero past max_distance"
 
   @property
   def relative(self):
@@ -40,7 +40,7 @@ class Inkling(PositionalEncoding):
     keys, W = jax.random.split(key), self.width
     return {
       "weigh_DHW": jax.random.normal(keys[0], (dims.D, dims.H, W)) * dims.D**-0.5,
-      "bank_WN": 0.02 * jax.random.normal(keys[1], (W, self.longest)),
+      "bank_WN": 0.02 * jax.random.normal(keys[1], (W, self.max_distance)),
     }
 
   def bidirectional(self):
@@ -60,11 +60,11 @@ class Inkling(PositionalEncoding):
     return params | relative.READY, q_at, k_at
 
   def score(self, params, s_LM, tile):
-    row = lambda back: jnp.clip(back, 0, self.longest - 1)
+    row = lambda back: jnp.clip(back, 0, self.max_distance - 1)
     args = params["bank_WN"].T, tile.q_data["weight_BLHW"], tile.pos_L, tile.pos_M
     found_LM = relative.matcher(params)(row, *args)
     back_LM = tile.pos_L[:, None] - tile.pos_M[None, :]
-    inside_LM = (back_LM >= 0) & (back_LM < self.longest)
+    inside_LM = (back_LM >= 0) & (back_LM < self.max_distance)
     return s_LM + self._heat(tile.pos_L)[:, None] * jnp.where(inside_LM, found_LM, 0.0)
 
   def _heat(self, pos_L):

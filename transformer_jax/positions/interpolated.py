@@ -21,7 +21,7 @@ class Interpolated(Wrapper):
 
   encoding: PositionalEncoding = Rope()
   factor: float = 4.0
-  longer = "interpolated"
+  extrapolation = "interpolated"
 
   def __post_init__(self):
     super().__post_init__()
@@ -29,24 +29,26 @@ class Interpolated(Wrapper):
     if self.factor <= 0:
       raise ValueError(f"interpolated: factor is {self.factor}; give a positive one")
 
-  def reach(self, dims):
-    end = self.encoding.reach(dims)
+  def num_positions(self, dims):
+    end = self.encoding.num_positions(dims)
     return None if end is None else int((end - 1) * self.factor) + 1
 
-  def settled(self, dims):
-    end = self.encoding.settled(dims)
+  def stable_length(self, dims):
+    end = self.encoding.stable_length(dims)
     # Some encodings count positions, others tokens.
     return end if not end else min(end, int((end - 1) * self.factor) + 1)
 
-  def place(self, moment, at):
-    if moment is None:
-      return self.encoding.place(None, at.replace(pos_BL=at.pos_BL / self.factor))
-    return self.encoding.place(moment.inner(), at)
+  def assign_positions(self, context, at):
+    if context is None:
+      return self.encoding.assign_positions(
+        None, at.replace(pos_BL=at.pos_BL / self.factor)
+      )
+    return self.encoding.assign_positions(context.inner(), at)
 
 
 def refuse_tables(name: str, encoding: PositionalEncoding) -> None:
   """Raises ValueError if an encoding cannot be asked between whole positions."""
-  if encoding.whole_numbers:
+  if encoding.integer_positions:
     raise ValueError(
       f"{name} asks for positions between whole numbers, and"
       f" {encoding.name} has a table of whole ones; use it with a"

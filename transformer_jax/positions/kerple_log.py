@@ -21,7 +21,7 @@ class KerpleLog(PositionalEncoding):
 
   exponent: bool = False
   per_layer: bool = dataclasses.field(default=False, kw_only=True)
-  longer = "decays"
+  extrapolation = "decays"
 
   def init(self, key, dims):
     keys = jax.random.split(key)

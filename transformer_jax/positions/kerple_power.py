@@ -18,7 +18,7 @@ class KerplePower(PositionalEncoding):
   """
 
   per_layer: bool = dataclasses.field(default=False, kw_only=True)
-  longer = "decays"
+  extrapolation = "decays"
 
   def init(self, key, dims):
     keys = jax.random.split(key)

@@ -13,22 +13,22 @@ from transformer_jax.positions.base import PositionalEncoding, positions
 class Learned(PositionalEncoding):
   """Adds a trained vector per position; outside of the table the result is NaN.
 
-  longest   rows of the table; None: as many as the training length
+  max_positions   rows of the table; None: as many as the training length
   start     the row of position 0; OPT and RoBERTa leave rows before it unused
   """
 
-  longest: int | None = None
+  max_positions: int | None = None
   start: int = 0
   relative = False
-  whole_numbers = True
-  longer = "table ends"
+  integer_positions = True
+  extrapolation = "table ends"
 
   def init(self, key, dims):
-    shape = (self.reach(dims) + self.start, dims.D)
+    shape = (self.num_positions(dims) + self.start, dims.D)
     return {"table_LD": 0.02 * jax.random.normal(key, shape)}
 
-  def reach(self, dims):
-    return (self.longest or dims.L + self.start) - self.start
+  def num_positions(self, dims):
+    return (self.max_positions or dims.L + self.start) - self.start
 
   def embed(self, params, x_BLD, at):
     # JAX would clamp or wrap the index silently: undefined would look defined.

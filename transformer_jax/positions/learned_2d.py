@@ -23,9 +23,9 @@ class Learned2d(PositionalEncoding):
   height: int = 32
   width: int = 32
   relative = False
-  whole_numbers = True
+  integer_positions = True
   ids = ("row_BL", "column_BL")
-  longer = "table ends"
+  extrapolation = "table ends"
 
   def init(self, key, dims):
     keys = jax.random.split(key)

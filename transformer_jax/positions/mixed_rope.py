@@ -44,7 +44,7 @@ class MixedRope(PositionalEncoding):
       "row_HR": size_R * jnp.sin(angle_HR),
     }
 
-  def turn(self, params, q_BLHK, k_BMHK, q_at, k_at):
+  def transform_qk(self, params, q_BLHK, k_BMHK, q_at, k_at):
     return self._turned(params, q_BLHK, q_at), self._turned(params, k_BMHK, k_at)
 
   def _turned(self, params, x_BLHK, at):

@@ -17,27 +17,27 @@ class MusicTransformer(PositionalEncoding):
 
   Row 0 of a table is the farthest past. Beyond the table all share the farthest row.
 
-  longest   distances in the table, from 0 on; None: as many as the training length
+  max_distance   distances in the table, from 0 on; None: as many as the training length
   shared    heads share one table; else each has its own, as in the paper
   causal    False: the table has the future too; else the future is as the token itself
   """
 
-  longest: int | None = None
+  max_distance: int | None = None
   shared: bool = False
   causal: bool = True
   per_layer = True
-  whole_numbers = True
-  longer = "clipped at longest"
+  integer_positions = True
+  extrapolation = "clipped at max_distance"
 
   def __post_init__(self):
-    if self.longest is not None and self.longest < 1:
+    if self.max_distance is not None and self.max_distance < 1:
       raise SpecError(
-        f"music_transformer needs longest of at least 1, not {self.longest}"
+        f"music_transformer needs max_distance of at least 1, not {self.max_distance}"
       )
 
   def init(self, key, dims):
-    longest = self.longest or dims.L
-    rows = longest if self.causal else 2 * longest - 1
+    max_distance = self.max_distance or dims.L
+    rows = max_distance if self.causal else 2 * max_distance - 1
     name, heads = ("table_NK", ()) if self.shared else ("table_HNK", (dims.H,))
     return {name: 0.02 * jax.random.normal(key, (*heads, rows, dims.K))}
 

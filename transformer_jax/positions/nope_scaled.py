@@ -26,13 +26,13 @@ class NopeScaled(Tempered):
   encoding: PositionalEncoding = PositionalEncoding()
   slope: float = 0.3973
   trained: int | None = None
-  whole_text = True
+  needs_full_text = True
 
   def constants(self, dims):
     return self.encoding.constants(dims) | {"trained": jnp.float32(dims.L)}
 
-  def settled(self, dims):
-    return shorter(self.trained or dims.L, self.encoding.settled(dims))
+  def stable_length(self, dims):
+    return shorter(self.trained or dims.L, self.encoding.stable_length(dims))
 
   def factor(self, params, q_at, k_at):
     times_BL11 = text_length(q_at, k_at) / (self.trained or params["trained"])

@@ -69,7 +69,7 @@ class Path(PositionalEncoding):
       data |= Forgetting().accumulate(params, {"kept_BLH": data["kept_BLH"]}, at)
     return data | {"order_BL": at.order_BL, "segment_BL": at.segment_BL}
 
-  def rows(self, params, s_HLM, tile):
+  def full_scores(self, params, s_HLM, tile):
     """Applies all reflections at once: the UT transform, section 3.3 of the paper."""
     w_HMK, k = tile.k_data["direction_BLHK"], tile.k_MK.astype(jnp.float32)
     b_HT1 = tile.k_data["strength_BLH"][..., None]

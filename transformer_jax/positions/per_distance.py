@@ -16,34 +16,36 @@ from transformer_jax.spec import SpecError
 class PerDistance(PositionalEncoding):
   """Learns one bias per head and distance i - j, from zero.
 
-  furthest    distances beyond it share the bias of this one
+  max_distance    distances beyond it share the bias of this one
   causal      False: the table has the future too, first; else the future gets the bias
               of the token itself
   per_layer   False: all layers share the table
   """
 
-  furthest: int = 128
+  max_distance: int = 128
   causal: bool = True
   per_layer: bool = dataclasses.field(default=True, kw_only=True)
-  whole_numbers = True
-  longer = "clipped at furthest"
+  integer_positions = True
+  extrapolation = "clipped at max_distance"
 
   def __post_init__(self):
-    if self.furthest < 1:
-      raise SpecError(f"per_distance needs furthest of at least 1, not {self.furthest}")
+    if self.max_distance < 1:
+      raise SpecError(
+        f"per_distance needs max_distance of at least 1, not {self.max_distance}"
+      )
 
   @property
   def least(self) -> int:
     """The distance of the first entry of the table."""
-    return 0 if self.causal else -self.furthest
+    return 0 if self.causal else -self.max_distance
 
   def init(self, key, dims):
-    return {"table_HN": jnp.zeros((dims.H, self.furthest - self.least + 1))}
+    return {"table_HN": jnp.zeros((dims.H, self.max_distance - self.least + 1))}
 
   def bidirectional(self):
     return dataclasses.replace(self, causal=False)
 
   def bias(self, params, pos_L, pos_M):
     back_LM = (pos_L[:, None] - pos_M[None, :]).astype(jnp.int32)
-    row_LM = jnp.clip(back_LM, self.least, self.furthest) - self.least
+    row_LM = jnp.clip(back_LM, self.least, self.max_distance) - self.least
     return params["table_HN"][row_LM]

@@ -31,14 +31,14 @@ class Pope(PositionalEncoding):
   base: float = 10_000.0
   anywhere: bool = False
   per_layer = True
-  from_middle = True
+  centred = True
 
   def init(self, key, dims):
     lowest = -2 * math.pi if self.anywhere else 0.0
     phase_HK = jax.random.uniform(key, (dims.H, dims.K), minval=lowest, maxval=0.0)
     return {"phase_HK": phase_HK}
 
-  def turn(self, params, q_BLHK, k_BMHK, q_at, k_at):
+  def transform_qk(self, params, q_BLHK, k_BMHK, q_at, k_at):
     K, phase_HK = q_BLHK.shape[-1], params["phase_HK"]
     frequency_K = self.base ** (-np.arange(K) / K)
     # `jnp.clip` would halve the gradient at 0, where phases start.

@@ -68,7 +68,9 @@ def _sizes(encoding: PositionalEncoding, dims: Dims) -> Dims:
   except Exception:  # whatever a user's code may raise: assert dims.K % 16 == 0
     return dims
   # Long for its training, so that what depends on the length shows; a table must reach.
-  return dataclasses.replace(SIZES, L=3) if encoding.reach(SIZES) is None else SIZES
+  return (
+    dataclasses.replace(SIZES, L=3) if encoding.num_positions(SIZES) is None else SIZES
+  )
 
 
 def _probe(encoding: PositionalEncoding, dims: Dims) -> "Findings":
@@ -97,7 +99,11 @@ class Findings:
   """
 
   def __init__(self, encoding: PositionalEncoding, dims: Dims):
-    self.encoding, self.dims, self.reach = encoding, dims, encoding.reach(dims)
+    self.encoding, self.dims, self.num_positions = (
+      encoding,
+      dims,
+      encoding.num_positions(dims),
+    )
     random = np.random.default_rng(0)
     normal = lambda *shape: random.normal(size=shape).astype(np.float32)
     self.x_BLD = normal(1, L, dims.D)
@@ -178,8 +184,8 @@ class Findings:
   def shift(self) -> tuple[float, int]:
     """By how much a shift of all positions changes something, and how far it was."""
     shifts = [(NEAR, 0.005), (FAR, 0.1)]  # rounding: phases grow with the position
-    if self.reach is not None:
-      shifts = [(max(0, min(self.reach - L, NEAR)), 0.005)]
+    if self.num_positions is not None:
+      shifts = [(max(0, min(self.num_positions - L, NEAR)), 0.005)]
     for by, allowed in shifts:
       moved = self.at(lambda pos_BL, by=by: pos_BL + np.int32(by))
       found = self.change(moved, "scores", "values", "bias")
@@ -268,13 +274,13 @@ class Findings:
     """Yields the forms of an encoding in which a parameter may be used."""
     for n in range(self.dims.N):
       yield self.encoding.layer(n), self.base
-    for by in (40, 1000) if self.reach is None else ():
+    for by in (40, 1000) if self.num_positions is None else ():
       yield self.encoding, self.at(lambda pos_BL, by=by: pos_BL * np.int32(by))
     try:
       both = self.encoding.bidirectional()
     except ValueError:
       return
-    yield both, self.base.replace(sees_BL=np.full_like(self.base.order_BL, L))
+    yield both, self.base.replace(horizon_BL=np.full_like(self.base.order_BL, L))
 
   def problems(self) -> Iterator[str]:
     """Yields what is not as declared, each in a sentence after the class's name."""
@@ -297,32 +303,32 @@ class Findings:
     if self.future > 1e-3:
       yield (
         ": what later tokens hold changes earlier ones, which have not read them; sum"
-        " from the past only, as jnp.cumsum does, or mask with tile.seen_LM"
+        " from the past only, as jnp.cumsum does, or mask with tile.mask_LM"
       )
-    if not encoding.whole_text and self.later_tokens > 1e-3:
+    if not encoding.needs_full_text and self.later_tokens > 1e-3:
       yield (
         ": how many tokens come later changes earlier ones, so that decoding on a cache"
-        " would differ; write whole_text = True in the class"
+        " would differ; write needs_full_text = True in the class"
       )
-    turned = not (encoding.whole_text or encoding.from_middle)
+    turned = not (encoding.needs_full_text or encoding.centred)
     if turned and self.later_turns > 1e-3:
       yield (
-        ".turn depends on tokens that come later, which only the product of query and"
-        " key forgets; write from_middle = True in the class"
+        ".transform_qk depends on tokens that come later, which only the product of"
+        " query and key forgets; write centred = True in the class"
       )
     if self.border > 1e-3:
       yield (
         " reads over the border of two texts in one row; compare at.segment_BL, or use"
         " differences of sums, in which the other text cancels"
       )
-    if not encoding.whole_numbers and self.looks_up:
+    if not encoding.integer_positions and self.looks_up:
       yield (
         " looks up a table by position, which has nothing between whole numbers;"
-        " write whole_numbers = True in the class"
+        " write integer_positions = True in the class"
       )
     if (
-      self.reach is None
-      and encoding.longer == "defined"
+      self.num_positions is None
+      and encoding.extrapolation == "defined"
       and self.looks_up
       and self.clamped
     ):
@@ -343,10 +349,11 @@ LOCAL = {
   " token by itself, by at.pos_BL",
   "token_data": ".token_data of some tokens differs from that of all, as in decoding:"
   " read each token by itself, and add up in accumulate",
-  "turn": ".turn or .rotate of some queries differs from that of all, as in decoding:"
+  "transform_qk": ".transform_qk or .rotate of some queries differs from that of all,"
+  " as in decoding:"
   " turn each by its own position",
   "score": ".score of a tile differs from that part of the whole, so that cores would"
-  " differ; use rows(), which gets whole rows of scores",
+  " differ; use full_scores(), which gets whole rows of scores",
   "bias": ".bias of some positions differs from that part of the whole, so that cores"
   " would differ; read each pair of positions by itself",
   "values": ".values is not linear in the weights, so that cores would differ; multiply"

@@ -39,7 +39,7 @@ def act(
   q_BLHK, k_BLHK = (y + _as_heads(embedded_BLD, y) for y in (q_BLHK, k_BLHK))
   read = bound.read(embedded_BLD, q_BLHK, at)
   whole = bound.accumulate(read)
-  turned = bound.turn(q_BLHK, k_BLHK, whole, whole)
+  turned = bound.transform_qk(q_BLHK, k_BLHK, whole, whole)
   layer = Layer(bound, turned, whole)
   scores_BHLM = layer.score(layer.dots, ALL, ALL)
   apart, tried = {}, lambda hook: compare and encoding.overrides(hook)
@@ -49,9 +49,9 @@ def act(
   if tried("token_data"):
     part = bound.read(embedded_BLD[:, SOME], q_BLHK[:, SOME], cut(at, SOME))
     apart["token_data"] = apart_by(cut(read, SOME).data, part.data)
-  if tried("turn") or tried("rotate"):
-    part = bound.turn(q_BLHK[:, SOME], k_BLHK, cut(whole, SOME), whole)
-    apart["turn"] = apart_by((turned[0][:, SOME], turned[1]), part)
+  if tried("transform_qk") or tried("rotate"):
+    part = bound.transform_qk(q_BLHK[:, SOME], k_BLHK, cut(whole, SOME), whole)
+    apart["transform_qk"] = apart_by((turned[0][:, SOME], turned[1]), part)
   if tried("score") or (compare and encoding.bias is not None):
     name = "score" if tried("score") else "bias"
     part_BHLM = layer.score(layer.dots[:, :, SOME, KEYS], SOME, KEYS)
@@ -69,8 +69,8 @@ def act(
   bias_BHLM = jnp.broadcast_to(bound.bias(at.pos_BL, at.pos_BL), scores_BHLM.shape)
   heads_first = lambda y_BLHK: jnp.moveaxis(y_BLHK[0], 1, 0)
   return {
-    "scores": layer.rows(scores_BHLM)[0],
-    "bias": jnp.where(layer.seen[:, None], bias_BHLM, 0.0)[0],
+    "scores": layer.full_scores(scores_BHLM)[0],
+    "bias": jnp.where(layer.mask[:, None], bias_BHLM, 0.0)[0],
     "values": heads_first(values_BLHK),
     "query": heads_first(turned[0]),
     "key": heads_first(turned[1]),
@@ -95,10 +95,10 @@ class Layer:
     return self.scale * jnp.einsum("BLHK,BMHK->BHLM", *self.turned)
 
   @property
-  def seen(self) -> jax.Array:
+  def mask(self) -> jax.Array:
     at = self.at
     same_BLM = at.segment_BL[:, :, None] == at.segment_BL[:, None, :]
-    early_BLM = at.order_BL[:, None, :] <= at.sees_BL[:, :, None]
+    early_BLM = at.order_BL[:, None, :] <= at.horizon_BL[:, :, None]
     return same_BLM & early_BLM & at.real_BL[:, None, :]
 
   @property
@@ -106,22 +106,22 @@ class Layer:
     n_BL, H = self.at.order_BL, self.dots.shape[1]
     pair_BLM = 3.0 * n_BL[:, :, None] + n_BL[:, None, :]
     w_BHLM = jnp.cos(pair_BLM[:, None] + jnp.arange(H)[:, None, None])
-    return jnp.where(self.seen[:, None], w_BHLM, 0.0)
+    return jnp.where(self.mask[:, None], w_BHLM, 0.0)
 
   def score(
     self, dots_BHLM: jax.Array, queries: slice, keys: slice, ats: Any = None
   ) -> jax.Array:
     """Returns the scores of some queries and keys, zero where a key is not seen."""
     q_BLHK, k_BMHK = self.turned[0][:, queries], self.turned[1][:, keys]
-    seen_BLM = self.seen[:, queries, keys]
+    mask_BLM = self.mask[:, queries, keys]
     ats = ats or (cut(self.at, queries), cut(self.at, keys))
-    s_BHLM = self.bound.score(dots_BHLM, q_BLHK, k_BMHK, *ats, seen_BLM, self.scale)
-    return jnp.where(seen_BLM[:, None], s_BHLM, 0.0)
+    s_BHLM = self.bound.score(dots_BHLM, q_BLHK, k_BMHK, *ats, mask_BLM, self.scale)
+    return jnp.where(mask_BLM[:, None], s_BHLM, 0.0)
 
-  def rows(self, s_BHLM: jax.Array) -> jax.Array:
+  def full_scores(self, s_BHLM: jax.Array) -> jax.Array:
     """Returns the scores that the encoding makes of whole rows."""
-    all_of = *self.turned, self.at, self.at, self.seen, self.scale
-    return jnp.where(self.seen[:, None], self.bound.rows(s_BHLM, *all_of), 0.0)
+    all_of = *self.turned, self.at, self.at, self.mask, self.scale
+    return jnp.where(self.mask[:, None], self.bound.full_scores(s_BHLM, *all_of), 0.0)
 
 
 def gradients(

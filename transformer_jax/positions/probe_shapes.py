@@ -9,7 +9,12 @@ import jax.numpy as jnp
 
 from transformer_jax.axes import Dims, axes_of
 from transformer_jax.members import call, kind_of
-from transformer_jax.positions.base import Moment, Params, PositionalEncoding, Tile
+from transformer_jax.positions.base import (
+  Params,
+  PositionalEncoding,
+  Tile,
+  TrainContext,
+)
 from transformer_jax.positions.coords import Coords
 from transformer_jax.spec import SpecError
 
@@ -99,11 +104,11 @@ class Hooks:
 
   def run(self, params: Params, x_BMD: jax.Array, x_BMHK: jax.Array, at: Coords) -> int:
     """Goes through a layer's forward pass."""
-    self.place(at)
+    self.assign_positions(at)
     x_BMD = self.embed(params, x_BMD, at)
     at = self.data(params, x_BMD, x_BMHK, at)
     q_at, q_BLHK = jax.tree.map(lambda x: x[:, :L], (at, x_BMHK))
-    q_BLHK, k_BMHK = self.turn(params, q_BLHK, x_BMHK, q_at, at)
+    q_BLHK, k_BMHK = self.transform_qk(params, q_BLHK, x_BMHK, q_at, at)
     one = {n: x[0] if axes_of(n).startswith("H") else x for n, x in params.items()}
     self.bias(params, one, q_at.pos_BL[0], at.pos_BL[0])
     self.scores(params, one, q_BLHK, k_BMHK, q_at, at)
@@ -126,17 +131,20 @@ class Hooks:
         f" {CURE.get(hook, f'return {axes}')}"
       )
 
-  def place(self, at: Coords) -> None:
+  def assign_positions(self, at: Coords) -> None:
     """Checks where tokens are put, in training and after it."""
-    for moment in (
-      (None, Moment(jax.random.key(0), 0.5, B)) if self.uses("place") else ()
+    for context in (
+      (None, TrainContext(jax.random.key(0), 0.5, B))
+      if self.uses("assign_positions")
+      else ()
     ):
-      found = self.call("place", moment, at)
+      found = self.call("assign_positions", context, at)
       if not isinstance(found, Coords):
         raise SpecError(
-          f"{self.name}.place returns {kind_of(found)}; return at.replace(pos_BL=...)"
+          f"{self.name}.assign_positions returns {kind_of(found)}; return"
+          " at.replace(pos_BL=...)"
         )
-      self.same("place", found.pos_BL, (B, M), "pos_BL")
+      self.same("assign_positions", found.pos_BL, (B, M), "pos_BL")
 
   def embed(self, params: Params, x_BMD: jax.Array, at: Coords) -> jax.Array:
     if not self.uses("embed"):
@@ -178,7 +186,7 @@ class Hooks:
         )
     return data
 
-  def turn(self, params: Params, q_BLHK, k_BMHK, q_at: Coords, k_at: Coords):
+  def transform_qk(self, params: Params, q_BLHK, k_BMHK, q_at: Coords, k_at: Coords):
     """Returns turned queries and keys."""
     if self.uses("rotate"):
       found = self.call("rotate", params, q_BLHK, q_at.pos_BL)
@@ -187,14 +195,16 @@ class Hooks:
       shape = jnp.shape(self.call("temperature", params, q_at))
       if not _broadcasts(shape, q_BLHK.shape):
         self.same("temperature", shape, (*q_BLHK.shape[:3], 1), "t_BLH1")
-    if not self.uses("turn"):
+    if not self.uses("transform_qk"):
       return q_BLHK, k_BMHK
-    turned = self.call("turn", params, q_BLHK, k_BMHK, q_at, k_at)
+    turned = self.call("transform_qk", params, q_BLHK, k_BMHK, q_at, k_at)
     if not isinstance(turned, tuple) or len(turned) != 2:
-      raise SpecError(f"{self.name}.turn returns {kind_of(turned)}; return (q, k)")
+      raise SpecError(
+        f"{self.name}.transform_qk returns {kind_of(turned)}; return (q, k)"
+      )
     K = jnp.shape(turned[0])[-1:]
-    self.same("turn", turned[0], (*q_BLHK.shape[:3], *K), "q_BLHK")
-    self.same("turn", turned[1], (*k_BMHK.shape[:3], *K), "k_BMHK")
+    self.same("transform_qk", turned[0], (*q_BLHK.shape[:3], *K), "q_BLHK")
+    self.same("transform_qk", turned[1], (*k_BMHK.shape[:3], *K), "k_BMHK")
     return turned
 
   def bias(self, params: Params, one: Params, pos_L: jax.Array, pos_M: jax.Array):
@@ -223,22 +233,22 @@ class Hooks:
   def scores(self, params: Params, one: Params, q_BLHK, k_BMHK, q_at, k_at) -> None:
     """Checks what reads scores and weights."""
     s_HLM = jnp.einsum("LHK,MHK->HLM", q_BLHK[0], k_BMHK[0])
-    seen_LM, data = s_HLM[0] > 0, (q_at.data, k_at.data)
+    mask_LM, data = s_HLM[0] > 0, (q_at.data, k_at.data)
     q_HLK, k_HMK = (jnp.moveaxis(x[0], 1, 0) for x in (q_BLHK, k_BMHK))
     pos = q_at.pos_BL[0], k_at.pos_BL[0]
     if self.uses("score"):
       own = [{n: _one(n, x) for n, x in side.items()} for side in data]
-      tile = Tile(q_HLK[0], k_HMK[0], *pos, seen_LM, *own, 0.3)
+      tile = Tile(q_HLK[0], k_HMK[0], *pos, mask_LM, *own, 0.3)
       self.one_head("score", params, one, (s_HLM[0], tile), (L, M), "s_LM of one head")
     if self.uses("values"):
       args = (s_HLM[0], *pos)
-      K = q_BLHK.shape[-1] if not self.uses("turn") else k_BMHK.shape[-1]
+      K = q_BLHK.shape[-1] if not self.uses("transform_qk") else k_BMHK.shape[-1]
       self.one_head("values", params, one, args, (L, K), "o_LK of one head")
-    if self.uses("rows"):
+    if self.uses("full_scores"):
       own = [{n: _heads_first(n, x) for n, x in side.items()} for side in data]
-      tile = Tile(q_HLK, k_HMK, *pos, seen_LM, *own, 0.3)
-      found = self.call("rows", params, s_HLM, tile)
-      self.same("rows", found, s_HLM.shape, "s_HLM")
+      tile = Tile(q_HLK, k_HMK, *pos, mask_LM, *own, 0.3)
+      found = self.call("full_scores", params, s_HLM, tile)
+      self.same("full_scores", found, s_HLM.shape, "s_HLM")
 
 
 CURE = {

@@ -21,62 +21,64 @@ class Randomized(Wrapper):
   encoding inside places goes on from there: `randomized(interpolated(rope))`.
 
   encoding   any encoding
-  longest    positions are drawn below it
+  max_positions    positions are drawn below it
   step       the distance between neighbours in evaluation and decoding
   spread     spreads texts in evaluation; needs them whole, so that decoding reads a
              text again for each token
   """
 
   encoding: PositionalEncoding = PositionalEncoding()
-  longest: int = 2048
+  max_positions: int = 2048
   step: int = 1
   spread: bool = False
 
   @property
-  def whole_text(self):
-    return self.spread or self.encoding.whole_text
+  def needs_full_text(self):
+    return self.spread or self.encoding.needs_full_text
 
   def init(self, key, dims):
-    dims = dataclasses.replace(dims, L=self.longest)
-    end = self.encoding.reach(dims)
-    if end is not None and end < self.longest:
+    dims = dataclasses.replace(dims, L=self.max_positions)
+    end = self.encoding.num_positions(dims)
+    if end is not None and end < self.max_positions:
       raise ValueError(
-        f"randomized draws positions below {self.longest}, but {self.encoding} ends at"
-        f" {end}; make the two longest alike"
+        f"randomized draws positions below {self.max_positions}, but {self.encoding}"
+        " ends at"
+        f" {end}; make the two max_positions alike"
       )
     return self.encoding.init(key, dims)
 
-  def reach(self, dims):
-    # Only a table ends; what is a formula of the position goes on past `longest`.
-    end = self.encoding.reach(dataclasses.replace(dims, L=self.longest))
+  def num_positions(self, dims):
+    # Only a table ends; what is a formula of the position goes on past `max_positions`.
+    end = self.encoding.num_positions(dataclasses.replace(dims, L=self.max_positions))
     step = 1 if self.spread else self.step
-    return None if end is None else -(-self.longest // step)
+    return None if end is None else -(-self.max_positions // step)
 
-  def settled(self, dims):
-    end = self.encoding.settled(dims)
+  def stable_length(self, dims):
+    end = self.encoding.stable_length(dims)
     if self.spread or end == 0:
       return 0
     return None if end is None else (end - 1) // self.step + 1
 
-  def place(self, moment, at):
-    if moment is None:
+  def assign_positions(self, context, at):
+    if context is None:
       pos_BL = self._spread(at) if self.spread else at.pos_BL * self.step
-      return self.encoding.place(None, at.replace(pos_BL=pos_BL))
-    at = coords.randomized(moment.key, at, self.longest)
-    return self.encoding.place(moment.inner(), at)
+      return self.encoding.assign_positions(None, at.replace(pos_BL=pos_BL))
+    at = coords.randomized(context.key, at, self.max_positions)
+    return self.encoding.assign_positions(context.inner(), at)
 
   def _spread(self, at):
-    """Returns positions up to `longest`; a row's longest text sets the gap."""
+    """Returns positions up to `max_positions`; a row's longest text sets the gap."""
     L = at.order_BL.shape[1]
     if L == 1:
       raise ValueError(
         "randomized(spread=True) places whole texts and cannot decode token by token;"
         " use step=..."
       )
-    if L > self.longest:
+    if L > self.max_positions:
       raise ValueError(
-        f"randomized: {L} tokens do not fit {self.longest} positions; raise longest to"
+        f"randomized: {L} tokens do not fit {self.max_positions} positions; raise"
+        " max_positions to"
         f" {L}"
       )
     tokens_B1 = jnp.max(at.order_BL, axis=1, keepdims=True) + 1
-    return at.pos_BL * (self.longest // jnp.maximum(tokens_B1, 1))
+    return at.pos_BL * (self.max_positions // jnp.maximum(tokens_B1, 1))

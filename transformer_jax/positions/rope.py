@@ -67,7 +67,7 @@ class ScaledRope(Rope):
   """
 
   factor: float = 4.0
-  longer = "interpolated"
+  extrapolation = "interpolated"
 
   def __post_init__(self):
     super().__post_init__()

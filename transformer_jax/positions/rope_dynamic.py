@@ -25,8 +25,8 @@ class LengthRope(ScaledRope):
 
   original: int | None = None
   relative = False
-  whole_text = True
-  longer = "interpolated by length"
+  needs_full_text = True
+  extrapolation = "interpolated by length"
 
   def __post_init__(self):
     super().__post_init__()
@@ -38,14 +38,14 @@ class LengthRope(ScaledRope):
   def constants(self, dims):
     return {"original": jnp.float32(self.original or dims.L)}
 
-  def settled(self, dims):
+  def stable_length(self, dims):
     return self.original or dims.L
 
   def frequencies_of(self, params, R, length_BL11, pos_BL11):
     """Returns radians per position, [B, L, 1, R], in texts of these lengths."""
     raise NotImplementedError
 
-  def turn(self, params, q_BLHK, k_BMHK, q_at, k_at):
+  def transform_qk(self, params, q_BLHK, k_BMHK, q_at, k_at):
     def turned(x_BLHK, at):
       R, pos_BL11 = self.pairs(x_BLHK.shape[-1]), at.pos_BL[:, :, None, None]
       length_BL11 = lengths(at, k_at)[:, :, None, None].astype(jnp.float32)

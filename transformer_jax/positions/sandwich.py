@@ -20,7 +20,7 @@ class Sandwich(PositionalEncoding):
   """
 
   width: int = 128
-  longer = "decays"
+  extrapolation = "decays"
 
   def __post_init__(self):
     if self.width < 2 or self.width % 2:

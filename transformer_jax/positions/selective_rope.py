@@ -53,7 +53,7 @@ class SelectiveRope(Rope):
     steps_BLHR = step_BLHR * jnp.asarray(frequency_R, jnp.float32)
     return {"angle_BLHR": turns(*running(of_tokens(steps_BLHR, at)))}
 
-  def turn(self, params, q_BLHK, k_BMHK, q_at, k_at):
+  def transform_qk(self, params, q_BLHK, k_BMHK, q_at, k_at):
     turn = lambda x, at: turn_pairs(x, at.data["angle_BLHR"], self.interleaved)
     return turn(q_BLHK, q_at), turn(k_BMHK, k_at)
 

@@ -16,33 +16,35 @@ class Shape(Wrapper):
   So an absolute encoding learns not to care where a text starts; a relative one stays
   what it is. In evaluation nothing moves.
 
-  encoding   any encoding; a table gets `furthest` more rows
-  furthest   the largest shift
+  encoding   any encoding; a table gets `max_shift` more rows
+  max_shift   the largest shift
   """
 
   encoding: PositionalEncoding = Sinusoidal()
-  furthest: int = 500
+  max_shift: int = 500
 
   def init(self, key, dims):
     room = self._room(dims)
-    end = self.encoding.reach(room)
+    end = self.encoding.num_positions(room)
     if end is not None and end < room.L:
       raise ValueError(
-        f"shape moves {dims.L} tokens by up to {self.furthest}, but {self.encoding}"
-        f" ends at {end}; raise its longest to {room.L} or lower furthest"
+        f"shape moves {dims.L} tokens by up to {self.max_shift}, but {self.encoding}"
+        f" ends at {end}; raise its max_positions to {room.L} or lower max_shift"
       )
     return self.encoding.init(key, room)
 
-  def reach(self, dims):
-    return self.encoding.reach(self._room(dims))
+  def num_positions(self, dims):
+    return self.encoding.num_positions(self._room(dims))
 
-  def place(self, moment, at):
-    if moment is None:
-      return self.encoding.place(None, at)
-    shape = (moment.rows, 1)
-    shift_B1 = jax.random.randint(moment.key, shape, 0, self.furthest + 1)
-    return self.encoding.place(moment.inner(), at.replace(pos_BL=at.pos_BL + shift_B1))
+  def assign_positions(self, context, at):
+    if context is None:
+      return self.encoding.assign_positions(None, at)
+    shape = (context.batch_size, 1)
+    shift_B1 = jax.random.randint(context.key, shape, 0, self.max_shift + 1)
+    return self.encoding.assign_positions(
+      context.inner(), at.replace(pos_BL=at.pos_BL + shift_B1)
+    )
 
   def _room(self, dims):
     """Returns sizes with room for the largest shift, which a table must have."""
-    return dataclasses.replace(dims, L=dims.L + self.furthest)
+    return dataclasses.replace(dims, L=dims.L + self.max_shift)

@@ -13,18 +13,18 @@ from transformer_jax.positions.base import PositionalEncoding, positions
 class Shaw(PositionalEncoding):
   """Adds a learned vector of the clipped distance to each key and each value.
 
-  furthest   distances beyond it, either way, share one vector; rows of distances a
+  max_distance   distances beyond it, either way, share one vector; rows of distances a
              causal model never meets are kept, so the tables fit every architecture
   """
 
-  furthest: int = 16
+  max_distance: int = 16
   per_layer = True
-  whole_numbers = True
-  longer = "clipped at furthest"
+  integer_positions = True
+  extrapolation = "clipped at max_distance"
 
   def init(self, key, dims):
     keys = jax.random.split(key)
-    shape = (2 * self.furthest + 1, dims.K)
+    shape = (2 * self.max_distance + 1, dims.K)
     return {
       "key_NK": 0.02 * jax.random.normal(keys[0], shape),
       "value_NK": 0.02 * jax.random.normal(keys[1], shape),
@@ -37,13 +37,13 @@ class Shaw(PositionalEncoding):
 
   def values(self, params, w_LM, pos_L, pos_M):
     # Weights of one distance are summed first: no array of [L, M, K] is ever made.
-    start_N = jnp.zeros(2 * self.furthest + 1, w_LM.dtype)
+    start_N = jnp.zeros(2 * self.max_distance + 1, w_LM.dtype)
     add = lambda row_M, w_M: start_N.at[row_M].add(w_M)
     w_LN = jax.vmap(add)(self._row(pos_L, pos_M), w_LM)
     return w_LN @ params["value_NK"].astype(w_LM.dtype)
 
   def _row(self, pos_L, pos_M):
     ahead_LM = pos_M[None, :] - pos_L[:, None]
-    return (jnp.clip(ahead_LM, -self.furthest, self.furthest) + self.furthest).astype(
-      jnp.int32
-    )
+    return (
+      jnp.clip(ahead_LM, -self.max_distance, self.max_distance) + self.max_distance
+    ).astype(jnp.int32)

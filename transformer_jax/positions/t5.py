@@ -15,22 +15,22 @@ class T5(PositionalEncoding):
   """Learns one bias per head and bucket of distances, shared by all layers.
 
   buckets    half of them hold one distance each, the others widen with distance
-  furthest   from here on all distances share the last bucket
+  max_distance   from here on all distances share the last bucket
   causal     False splits the buckets between past and future
   """
 
   buckets: int = 32
-  furthest: int = 128
+  max_distance: int = 128
   causal: bool = True
-  whole_numbers = True
-  longer = "last bucket"
+  integer_positions = True
+  extrapolation = "last bucket"
 
   def __post_init__(self):
     exact = self.buckets // (2 if self.causal else 4)
-    if not 0 < exact < self.furthest:
+    if not 0 < exact < self.max_distance:
       raise ValueError(
         f"t5 with {self.buckets} buckets holds distances below {exact} exactly;"
-        f" furthest={self.furthest} must be more, and buckets at least"
+        f" max_distance={self.max_distance} must be more, and buckets at least"
         f" {2 if self.causal else 4}"
       )
 
@@ -42,27 +42,29 @@ class T5(PositionalEncoding):
 
   def bias(self, params, pos_L, pos_M):
     ahead_LM = (pos_M[None, :] - pos_L[:, None]).astype(jnp.int32)
-    place_LM = jnp.clip(ahead_LM, -self.furthest, self.furthest) + self.furthest
+    place_LM = (
+      jnp.clip(ahead_LM, -self.max_distance, self.max_distance) + self.max_distance
+    )
     # One entry per distance first: tiles then index a small table of floats.
     per_distance_N = params["table_HN"][bucket_of_distance(self)]
     return per_distance_N[place_LM]
 
 
 def bucket_of_distance(t5: T5) -> np.ndarray:
-  """Returns the bucket of every `key - query` from -furthest to furthest.
+  """Returns the bucket of every `key - query` from -max_distance to max_distance.
 
   Made on the host: a device's logarithm may round the other way at bucket edges.
   """
-  ahead = np.arange(-t5.furthest, t5.furthest + 1)
+  ahead = np.arange(-t5.max_distance, t5.max_distance + 1)
   if t5.causal:
-    return _bucket(np.maximum(-ahead, 0), t5.buckets, t5.furthest)
+    return _bucket(np.maximum(-ahead, 0), t5.buckets, t5.max_distance)
   half = t5.buckets // 2
-  return _bucket(np.abs(ahead), half, t5.furthest) + half * (ahead > 0)
+  return _bucket(np.abs(ahead), half, t5.max_distance) + half * (ahead > 0)
 
 
-def _bucket(distance: np.ndarray, buckets: int, furthest: int) -> np.ndarray:
+def _bucket(distance: np.ndarray, buckets: int, max_distance: int) -> np.ndarray:
   exact = buckets // 2
-  widening = np.log(np.maximum(distance, 1) / exact) / math.log(furthest / exact)
+  widening = np.log(np.maximum(distance, 1) / exact) / math.log(max_distance / exact)
   # The small number keeps exact powers, where the logarithm should be whole, in place.
   far = exact + np.floor(widening * (buckets - exact) + 1e-6).astype(np.int64)
   return np.where(distance < exact, distance, np.minimum(far, buckets - 1))

@@ -20,8 +20,8 @@ class Tempered(Wrapper):
     """Returns the factor, which broadcasts to q_BLHK."""
     raise NotImplementedError
 
-  def turn(self, params, q_BLHK, k_BMHK, q_at, k_at):
-    q_BLHK, k_BMHK = self.encoding.turn(params, q_BLHK, k_BMHK, q_at, k_at)
+  def transform_qk(self, params, q_BLHK, k_BMHK, q_at, k_at):
+    q_BLHK, k_BMHK = self.encoding.transform_qk(params, q_BLHK, k_BMHK, q_at, k_at)
     factor_BLHK = self.factor(params, q_at, k_at)
     return (q_BLHK * factor_BLHK).astype(q_BLHK.dtype), k_BMHK
 
@@ -39,7 +39,7 @@ def keys_seen(q_at: Coords, k_at: Coords) -> jax.Array:
     same_BM = k_at.segment_BL == segment_B[:, None]
     return jnp.sum(early_BM & same_BM & k_at.real_BL, axis=-1, dtype=jnp.int32)
 
-  queries = q_at.segment_BL.T, q_at.sees_BL.T
+  queries = q_at.segment_BL.T, q_at.horizon_BL.T
   n_BL = jax.lax.map(count, queries, batch_size=128).T
   return jnp.maximum(n_BL, 1)[:, :, None, None]
 

@@ -20,7 +20,7 @@ class Tupe(PositionalEncoding):
   The score is (q . k + (p_i Q) . (p_j K)) / sqrt(2 K) plus a bias; all layers share
   what is learned. Outside of the table the result is NaN.
 
-  longest   rows of the table; None: as many as the training length
+  max_positions   rows of the table; None: as many as the training length
   plus      an encoding whose bias is added: none is TUPE-A, t5 is TUPE-R
   untie     learns one number for all scores of a text's first token and one for those
             of all others with it, in place of positions; for texts that begin with a
@@ -28,13 +28,13 @@ class Tupe(PositionalEncoding):
   norm      normalizes the positions, as in the authors' code but not in the equation
   """
 
-  longest: int | None = None
+  max_positions: int | None = None
   plus: PositionalEncoding = PositionalEncoding()
   untie: bool = False
   norm: bool = True
   relative = False
-  whole_numbers = True
-  longer = "table ends"
+  integer_positions = True
+  extrapolation = "table ends"
 
   def __post_init__(self):
     object.__setattr__(self, "plus", positions.build(self.plus))
@@ -49,7 +49,7 @@ class Tupe(PositionalEncoding):
   def init(self, key, dims):
     keys, shape = jax.random.split(key, 4), (dims.H, dims.D, dims.K)
     params = {
-      "table_LD": 0.02 * jax.random.normal(keys[0], (self.reach(dims), dims.D)),
+      "table_LD": 0.02 * jax.random.normal(keys[0], (self.num_positions(dims), dims.D)),
       "query_HDK": jax.random.normal(keys[1], shape) * dims.D**-0.5,
       "key_HDK": jax.random.normal(keys[2], shape) * dims.D**-0.5,
     }
@@ -63,8 +63,8 @@ class Tupe(PositionalEncoding):
   def constants(self, dims):
     return {PLUS + name: x for name, x in self.plus.constants(dims).items()}
 
-  def reach(self, dims):
-    return self.longest or dims.L
+  def num_positions(self, dims):
+    return self.max_positions or dims.L
 
   def bidirectional(self):
     return dataclasses.replace(self, plus=self.plus.bidirectional())

@@ -27,8 +27,8 @@ class XPos(Rope):
   interleaved: bool = True
   scale_base: float = 512.0
   gamma: float = 0.4
-  longer = "decays"
-  from_middle = True
+  extrapolation = "decays"
+  centred = True
 
   def __post_init__(self):
     super().__post_init__()
@@ -44,7 +44,7 @@ class XPos(Rope):
       " use it in a decoder"
     )
 
-  def turn(self, params, q_BLHK, k_BMHK, q_at, k_at):
+  def transform_qk(self, params, q_BLHK, k_BMHK, q_at, k_at):
     turn = lambda x, at, sign: self._turn(params, x, at.pos_BL, middle(k_at), sign)
     return turn(q_BLHK, q_at, 1), turn(k_BMHK, k_at, -1)
 

@@ -34,7 +34,7 @@ class State:
 class Trainer:
   """A model, how it learns, and what from. Its methods are pure functions.
 
-  rows, length      training examples in a batch, and the task's length
+  batch_size, length      training examples in a batch, and the task's length
   label_smoothing   probability moved from the target to all tokens alike
   planned           steps of the whole training, which curricula and schedules divide
   axis              name of the axis that batches are split over inside `pmap`
@@ -47,7 +47,7 @@ class Trainer:
   task: Task
   optimizer: optax.GradientTransformation
   rate: optax.Schedule
-  rows: int
+  batch_size: int
   length: int
   label_smoothing: float = 0.0
   planned: int = 1
@@ -81,7 +81,9 @@ class Trainer:
     """Returns the batch of this step: a function of the seed and the step alone."""
     key = jax.random.fold_in(jax.random.fold_in(state.key, DATA), state.step)
     done = self.done(state)
-    return self.constrain(self.task.batch(arrays, key, self.rows, self.length, done))
+    return self.constrain(
+      self.task.batch(arrays, key, self.batch_size, self.length, done)
+    )
 
   def done(self, state: State) -> jax.Array:
     """Returns the share of all steps that is done."""

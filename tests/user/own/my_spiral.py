@@ -37,8 +37,8 @@ class Poisoned(Copy):
 
   luck: float = 1.0
 
-  def batch(self, arrays, key, rows, length, done=1.0):
-    batch = super().batch(arrays, key, rows, length)
+  def batch(self, arrays, key, batch_size, length, done=1.0):
+    batch = super().batch(arrays, key, batch_size, length)
     bad = jax.random.uniform(key) > self.luck
     weight_BL = jnp.where(bad, jnp.nan, batch.weight_BL)
     return dataclasses.replace(batch, weight_BL=weight_BL)

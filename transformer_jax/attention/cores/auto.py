@@ -31,13 +31,13 @@ class Auto(Core):
     k_at,
     position,
     scale=None,
-    rule=PLAIN,
+    variant=PLAIN,
     drop=None,
   ):
-    require(self, position, rule, drop)
-    asked = position.encoding, rule.variant, drop is not None
+    require(self, position, variant, drop)
+    asked = position.encoding, variant.variant, drop is not None
     core, _ = choose(*asked, L=q_BLHK.shape[1])
-    args = q_BLHK, k_BMGK, v_BMGE, q_at, k_at, position, scale, rule, drop
+    args = q_BLHK, k_BMGK, v_BMGE, q_at, k_at, position, scale, variant, drop
     return core(*args)
 
   def refusal(self, encoding, variant=PLAIN.variant, drop=False):

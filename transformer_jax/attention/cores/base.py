@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from transformer_jax.attention.variants.base import Variant
-from transformer_jax.attention.variants.bound import PLAIN, Rule
+from transformer_jax.attention.variants.bound import PLAIN, BoundVariant
 from transformer_jax.positions import Bound, Coords, PositionalEncoding
 from transformer_jax.spec import Registry
 
@@ -68,7 +68,7 @@ class Core:
     k_at: Coords,
     position: Bound,
     scale: float | jax.Array | None = None,
-    rule: Rule = PLAIN,
+    variant: BoundVariant = PLAIN,
     drop: Dropout | None = None,
   ) -> jax.Array:
     raise NotImplementedError
@@ -86,9 +86,11 @@ class Core:
 cores = Registry("attention core", Core)
 
 
-def require(core: Core, position: Bound, rule: Rule, drop: Dropout | None) -> None:
+def require(
+  core: Core, position: Bound, variant: BoundVariant, drop: Dropout | None
+) -> None:
   """Raises ValueError when the core refuses."""
-  reason = core.refusal(position.encoding, rule.variant, drop is not None)
+  reason = core.refusal(position.encoding, variant.variant, drop is not None)
   if reason:
     raise ValueError(reason)
 
@@ -132,12 +134,12 @@ def tile_scores(
   k_at: Coords,
   position: Bound,
   scale: float | jax.Array,
-  seen_BLM: jax.Array,
-  rule: Rule = PLAIN,
+  mask_BLM: jax.Array,
+  variant: BoundVariant = PLAIN,
 ) -> jax.Array:
   """Returns float32 scores s_BHLM of a tile, before `rule.logits` and the mask."""
-  s_BHLM = rule.dot(q_BLHK, k_BMHK, scale)
-  return position.score(s_BHLM, q_BLHK, k_BMHK, q_at, k_at, seen_BLM, scale)
+  s_BHLM = variant.dot(q_BLHK, k_BMHK, scale)
+  return position.score(s_BHLM, q_BLHK, k_BMHK, q_at, k_at, mask_BLM, scale)
 
 
 def mix(w_BHLM: jax.Array, v_BMHE: jax.Array, pos_BL, pos_BM, position: Bound):

@@ -12,8 +12,8 @@ import jax.numpy as jnp
 
 from transformer_jax.attention.cores.base import PLAIN, Core, cores, require
 
-HOOKS = "bias", "mask", "score", "values", "rows"
-CHANGES = "dot", "logits", "extra", "pointwise", "weigh"
+HOOKS = "bias", "mask", "score", "values", "full_scores"
+CHANGES = "dot", "logits", "sink_logit", "pointwise", "weigh"
 WITHOUT = "use model.core=blockwise or dense"
 
 
@@ -39,10 +39,10 @@ class Cudnn(Core):
     k_at,
     position,
     scale=None,
-    rule=PLAIN,
+    variant=PLAIN,
     drop=None,
   ):
-    require(self, position, rule, drop)
+    require(self, position, variant, drop)
     reason = self._unfit(q_BLHK.dtype)
     if reason:
       raise ValueError(f"cudnn {reason}; {WITHOUT}")
@@ -57,15 +57,15 @@ class Cudnn(Core):
         q, k, v, scale=scale, implementation=self.implementation, **masks
       )
 
-    seen_BLM = rule.seen(q_at, k_at)
-    masked, args = attend(mask=seen_BLM[:, None]), (q_BLHK, k_BMGK, v_BMGE)
-    if rule.variant.overrides("seen") or q_BLHK.shape[1] != k_BMGK.shape[1]:
+    mask_BLM = variant.mask(q_at, k_at)
+    masked, args = attend(mask=mask_BLM[:, None]), (q_BLHK, k_BMGK, v_BMGE)
+    if variant.variant.overrides("mask") or q_BLHK.shape[1] != k_BMGK.shape[1]:
       out_BLHE = masked(*args)
     else:
       plain = _fills(q_at) & _fills(k_at)
       out_BLHE = jax.lax.cond(plain, attend(is_causal=True), masked, *args)
     # A query that sees nothing would get the mean of all values.
-    some_BL11 = jnp.any(seen_BLM, axis=2)[:, :, None, None]
+    some_BL11 = jnp.any(mask_BLM, axis=2)[:, :, None, None]
     return jnp.where(some_BL11, out_BLHE[..., :E], 0).astype(v_BMGE.dtype)
 
   def refusal(self, encoding, variant=PLAIN.variant, drop=False):
@@ -110,4 +110,4 @@ def _fills(at):
   """Says whether each row is one causal text from its first place to its last."""
   place_L = jnp.arange(at.order_BL.shape[1])
   same_BL = at.segment_BL == at.segment_BL[:1, :1]
-  return jnp.all((at.order_BL == place_L) & (at.sees_BL == place_L) & same_BL)
+  return jnp.all((at.order_BL == place_L) & (at.horizon_BL == place_L) & same_BL)

@@ -30,17 +30,17 @@ class Dense(Core):
     k_at,
     position,
     scale=None,
-    rule=PLAIN,
+    variant=PLAIN,
     drop=None,
   ):
-    require(self, position, rule, drop)
+    require(self, position, variant, drop)
     scale = q_BLHK.shape[-1] ** -0.5 if scale is None else scale
     k_BMHK, v_BMHE = (repeat_heads(x, q_BLHK.shape[2]) for x in (k_BMGK, v_BMGE))
-    seen_BLM = rule.attends(position, q_at, k_at)
+    mask_BLM = variant.attends(position, q_at, k_at)
     tile = q_BLHK, k_BMHK, q_at, k_at
-    s_BHLM = tile_scores(*tile, position, scale, seen_BLM, rule)
-    s_BHLM = position.rows(s_BHLM, *tile, seen_BLM, scale)
-    w_BHLM = rule.weigh(rule.logits(s_BHLM), seen_BLM)
+    s_BHLM = tile_scores(*tile, position, scale, mask_BLM, variant)
+    s_BHLM = position.full_scores(s_BHLM, *tile, mask_BLM, scale)
+    w_BHLM = variant.weigh(variant.logits(s_BHLM), mask_BLM)
     w_BHLM = drop(w_BHLM) if drop else w_BHLM
     return mix(w_BHLM, v_BMHE, q_at.pos_BL, k_at.pos_BL, position).astype(v_BMHE.dtype)
 

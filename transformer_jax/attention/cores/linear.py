@@ -43,10 +43,10 @@ class Linear(Core):
     k_at,
     position,
     scale=None,
-    rule=PLAIN,
+    variant=PLAIN,
     drop=None,
   ):
-    require(self, position, rule, drop)
+    require(self, position, variant, drop)
     scale = q_BLHK.shape[-1] ** -0.5 if scale is None else scale
     k_BMHK, v_BMHE = (repeat_heads(x, q_BLHK.shape[2]) for x in (k_BMGK, v_BMGE))
     which_BT, segment_BT, key_BT = _line_up(q_at, k_at, self.block)
@@ -57,7 +57,7 @@ class Linear(Core):
       segment_BT,
       key_BT,
     )
-    out_nBTHE = _walk(rule, scale, [_cut(x, self.block) for x in line])
+    out_nBTHE = _walk(variant, scale, [_cut(x, self.block) for x in line])
     out_BTHE = jnp.concatenate(out_nBTHE, axis=1)
     place_BT = jnp.argsort(which_BT, axis=1)
     return _take(out_BTHE, place_BT[:, M : M + L]).astype(v_BMHE.dtype)
@@ -68,7 +68,7 @@ class Linear(Core):
         f"linear adds up features of keys, and {variant.name} has none; use"
         " model.attention=performer, or model.core=auto"
       )
-    if variant.overrides("logits") or variant.overrides("seen"):
+    if variant.overrides("logits") or variant.overrides("mask"):
       return (
         f"linear makes no weight by itself, and a part of {variant.name} changes single"
         " weights; use model.core=dense"
@@ -89,7 +89,7 @@ def _line_up(q_at, k_at, block):
   """
   pairs = [
     (k_at.segment_BL, q_at.segment_BL),
-    (k_at.order_BL, q_at.sees_BL),
+    (k_at.order_BL, q_at.horizon_BL),
     (k_at.real_BL, jnp.zeros_like(q_at.real_BL)),
   ]
   B = max(x.shape[0] for pair in pairs for x in pair)
@@ -125,14 +125,14 @@ def _cut(x_BT, block):
   return jnp.moveaxis(x_BnT, 1, 0)
 
 
-def _walk(rule, scale, blocks):
+def _walk(variant, scale, blocks):
   """Returns what every place of the line finds, o_nBTHE in float32."""
 
   @jax.checkpoint  # the backward pass needs the sums only, not what was compared
   def visit(carry, block):
     sum_BHNE, last_B = carry
     k_BTHK, v_BTHE, q_BTHK, segment_BT, key_BT = block
-    q_BTHN, k_BTHN = rule.variant.features(rule.params, q_BTHK, k_BTHK, scale)
+    q_BTHN, k_BTHN = variant.variant.features(variant.params, q_BTHK, k_BTHK, scale)
     k_BTHN = jnp.where(key_BT[..., None, None], k_BTHN, 0.0)
     # Values, and a one that counts the weights.
     v_BTHE = jnp.pad(
@@ -156,12 +156,12 @@ def _walk(rule, scale, blocks):
     return (sum_BHNE, end_B), divide(out_BTHE[..., :-1], out_BTHE[..., -1:])
 
   k, v, q, segment, _ = (x[0] for x in blocks)
-  (B, _, H, E), N = v.shape, _width(rule, scale, q, k)
+  (B, _, H, E), N = v.shape, _width(variant, scale, q, k)
   start = jnp.zeros((B, H, N, E + 1)), segment[:, 0]
   return jax.lax.scan(visit, start, blocks)[1]
 
 
-def _width(rule, scale, q_BTHK, k_BTHK):
+def _width(variant, scale, q_BTHK, k_BTHK):
   """Returns how many features a query has."""
-  features = lambda q, k: rule.variant.features(rule.params, q, k, scale)
+  features = lambda q, k: variant.variant.features(variant.params, q, k, scale)
   return jax.eval_shape(features, q_BTHK, k_BTHK)[0].shape[-1]

@@ -48,10 +48,10 @@ class Ring(Core):
     k_at,
     position,
     scale=None,
-    rule=PLAIN,
+    variant=PLAIN,
     drop=None,
   ):
-    require(self, position, rule, drop)
+    require(self, position, variant, drop)
     scale = q_BLHK.shape[-1] ** -0.5 if scale is None else scale
     L, n = q_BLHK.shape[1], self.devices()
     tokens, everywhere = PartitionSpec(None, self.axis), PartitionSpec()
@@ -66,7 +66,7 @@ class Ring(Core):
     )
     queries = _padded((q_BLHK, q_at), L, n)
     keys = _padded(((k_BMGK, v_BMGE), k_at), M, n * block)
-    out_BLHE = run((position, rule, jnp.asarray(scale)), queries, keys)
+    out_BLHE = run((position, variant, jnp.asarray(scale)), queries, keys)
     return out_BLHE[:, :L].astype(v_BMGE.dtype)
 
   def devices(self) -> int:
@@ -96,7 +96,7 @@ def _padded(part, size, n):
   at = at.replace(
     order_BL=pad(at.order_BL, -1),
     pos_BL=pad(at.pos_BL),
-    sees_BL=pad(at.sees_BL, -1),
+    horizon_BL=pad(at.horizon_BL, -1),
     segment_BL=pad(at.segment_BL),
     data=data,
   )
@@ -125,18 +125,18 @@ def _join(learned, fixed):
 
 def _part(scheme, queries, keys, count_BL):
   """Returns what these keys give: o_BLHE, normalized, and the log of their sum."""
-  (position, rule, scale), (q, q_at), ((k, v), k_at) = scheme, queries, keys
+  (position, variant, scale), (q, q_at), ((k, v), k_at) = scheme, queries, keys
   k, v = (repeat_heads(x, q.shape[2]) for x in (k, v))
-  seen_BLM = rule.attends(position, q_at, k_at)
-  s_BHLM = tile_scores(q, k, q_at, k_at, position, scale, seen_BLM, rule)
-  s_BHLM = rule.logits(s_BHLM)
-  if rule.variant.overrides("pointwise"):
-    w_BHLM = jnp.where(by_heads(seen_BLM), rule.pointwise(s_BHLM, count_BL), 0.0)
+  mask_BLM = variant.attends(position, q_at, k_at)
+  s_BHLM = tile_scores(q, k, q_at, k_at, position, scale, mask_BLM, variant)
+  s_BHLM = variant.logits(s_BHLM)
+  if variant.variant.overrides("pointwise"):
+    w_BHLM = jnp.where(by_heads(mask_BLM), variant.pointwise(s_BHLM, count_BL), 0.0)
     lse_BLH1 = jnp.zeros((*q.shape[:3], 1))
   else:
-    s_BHLM = jnp.where(by_heads(seen_BLM), s_BHLM, MASKED)
+    s_BHLM = jnp.where(by_heads(mask_BLM), s_BHLM, MASKED)
     top_BHL1 = jax.lax.stop_gradient(s_BHLM.max(-1, keepdims=True))
-    w_BHLM = jnp.exp(s_BHLM - top_BHL1) * by_heads(seen_BLM)
+    w_BHLM = jnp.exp(s_BHLM - top_BHL1) * by_heads(mask_BLM)
     sum_BHL1 = w_BHLM.sum(-1, keepdims=True)
     none = sum_BHL1 == 0
     w_BHLM = w_BHLM / jnp.where(none, 1.0, sum_BHL1)
@@ -153,12 +153,12 @@ def _pass_on(axis, n, tree):
 
 def _counted(axis, n, scheme, queries, keys):
   """Returns how many keys on all devices each query sees, if weights depend on it."""
-  (_, rule, _), (_, q_at), (_, k_at) = scheme, queries, keys
-  if not rule.variant.overrides("pointwise"):
+  (_, variant, _), (_, q_at), (_, k_at) = scheme, queries, keys
+  if not variant.variant.overrides("pointwise"):
     return None
 
   def visit(count_BL, k_at):
-    return count_BL + jnp.sum(rule.seen(q_at, k_at), axis=-1), None
+    return count_BL + jnp.sum(variant.mask(q_at, k_at), axis=-1), None
 
   def step(carry, _):
     count_BL, k_at = carry
@@ -172,9 +172,9 @@ def _counted(axis, n, scheme, queries, keys):
 
 def _forward(axis, n, scheme, queries, keys):
   """Returns o_BLHE, the log of all sums, and how many keys were seen."""
-  (_, rule, _), (q_BLHK, _), ((_, v_BMGE), _) = scheme, queries, keys
+  (_, variant, _), (q_BLHK, _), ((_, v_BMGE), _) = scheme, queries, keys
   count_BL = _counted(axis, n, scheme, queries, keys)
-  pointwise, extra_H = count_BL is not None, rule.extra()
+  pointwise, sink_logit_H = count_BL is not None, variant.sink_logit()
 
   def visit(carry, keys):
     out, lse = carry
@@ -192,7 +192,9 @@ def _forward(axis, n, scheme, queries, keys):
 
   out = jnp.zeros((*q_BLHK.shape[:3], v_BMGE.shape[-1]))
   lse = jnp.full((*q_BLHK.shape[:3], 1), MASKED)
-  lse = lse if extra_H is None else jnp.broadcast_to(extra_H[:, None], lse.shape)
+  lse = (
+    lse if sink_logit_H is None else jnp.broadcast_to(sink_logit_H[:, None], lse.shape)
+  )
   ((out, lse), _), _ = jax.lax.scan(step, ((out, lse), keys), length=n)
   return out, lse, count_BL
 
@@ -207,9 +209,9 @@ def _ring_forward(axis, n, learned, fixed):
   return out, (learned, fixed, out, lse, count_BL)
 
 
-def _ring_backward(axis, n, kept, d_out):
+def _ring_backward(axis, n, residuals, d_out):
   """Sends keys round again, and with them what their gradients have come to."""
-  learned, fixed, out, lse, count_BL = kept
+  learned, fixed, out, lse, count_BL = residuals
   scheme, queries, keys = learned
 
   def visit(sums, block):
@@ -243,14 +245,14 @@ def _ring_backward(axis, n, kept, d_out):
 def _extra_gradient(scheme, fixed, out, lse, d_out):
   """Returns the gradient through the extra logits, whose values are zero."""
 
-  def extra(scheme):
-    extra_H = _join(scheme, fixed)[1].extra()
-    if extra_H is None:
+  def along_sinks(scheme):
+    sink_logit_H = _join(scheme, fixed)[1].sink_logit()
+    if sink_logit_H is None:
       return jnp.zeros(())
-    share_BLH = jax.lax.stop_gradient(jnp.exp(extra_H - lse[..., 0]))
-    return -jnp.sum(extra_H * share_BLH * jnp.sum(d_out * out, -1))
+    share_BLH = jax.lax.stop_gradient(jnp.exp(sink_logit_H - lse[..., 0]))
+    return -jnp.sum(sink_logit_H * share_BLH * jnp.sum(d_out * out, -1))
 
-  return jax.grad(extra)(scheme)
+  return jax.grad(along_sinks)(scheme)
 
 
 _ring.defvjp(_ring_forward, _ring_backward)

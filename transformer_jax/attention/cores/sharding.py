@@ -21,12 +21,12 @@ def on_each_device(call):
   """Wraps a core's call: its own part on each device of the mesh in context, if any."""
 
   @functools.wraps(call)
-  def attend(self, q, k, v, q_at, k_at, position, scale=None, rule=PLAIN, drop=None):
+  def attend(self, q, k, v, q_at, k_at, position, scale=None, variant=PLAIN, drop=None):
     split = _split(q.shape, k.shape[2], v.shape[2])
     # Cores of this kind refuse dropout, by themselves.
     if not split or drop is not None:
-      return call(self, q, k, v, q_at, k_at, position, scale, rule, drop)
-    args = q, k, v, q_at, k_at, position, scale, rule
+      return call(self, q, k, v, q_at, k_at, position, scale, variant, drop)
+    args = q, k, v, q_at, k_at, position, scale, variant
     specs = _specs(split, args)
     return jax.shard_map(
       functools.partial(call, self),
@@ -60,7 +60,7 @@ def _split(q_shape, *groups) -> dict[str, str]:
 def _specs(split: dict[str, str], args: tuple) -> tuple[Any, ...]:
   """Returns how each argument is split; what its name gives no axes for stays whole."""
   rows, heads = split.get("B"), split.get("H")
-  q, k, v, q_at, k_at, position, scale, rule = args
+  q, k, v, q_at, k_at, position, scale, variant = args
   vectors = lambda x: PartitionSpec(rows, None, heads if x.shape[2] > 1 else None)
 
   def named(name, x):
@@ -79,4 +79,4 @@ def _specs(split: dict[str, str], args: tuple) -> tuple[Any, ...]:
 
   per_head = PartitionSpec(heads) if getattr(scale, "ndim", 0) else PartitionSpec()
   specs = *map(vectors, (q, k, v)), places(q_at), places(k_at)
-  return *specs, learned(position), per_head, learned(rule)
+  return *specs, learned(position), per_head, learned(variant)

@@ -4,9 +4,9 @@ import importlib
 import pkgutil
 
 from transformer_jax.attention.variants.base import Variant, attentions
-from transformer_jax.attention.variants.bound import PLAIN, Rule
+from transformer_jax.attention.variants.bound import PLAIN, BoundVariant
 
 for _module in pkgutil.iter_modules(__path__):
   importlib.import_module(f"{__name__}.{_module.name}")
 
-__all__ = ["PLAIN", "Rule", "Variant", "attentions"]
+__all__ = ["PLAIN", "BoundVariant", "Variant", "attentions"]

@@ -49,7 +49,7 @@ class Additive(Variant):
     return jax.lax.scan(add, start_LM, features)[0]
 
   def refusal(self, encoding):
-    if encoding.overrides("rotate") or encoding.overrides("turn"):
+    if encoding.overrides("rotate") or encoding.overrides("transform_qk"):
       return (
         f"{encoding.name} turns queries and keys for a dot product, which {self.name}"
         " does not take; use an encoding that adds a bias, such as alibi or t5"

@@ -94,11 +94,11 @@ class Variant:
     """Changes each score of one head, the positional bias included."""
     return s_LM
 
-  def seen(self, q_at: Coords, k_at: Coords) -> jax.Array | bool:
+  def mask(self, q_at: Coords, k_at: Coords) -> jax.Array | bool:
     """Returns which keys a query may look at among those it could see, [B, L, M]."""
     return True
 
-  def extra(self, params: Arrays) -> jax.Array | None:
+  def sink_logit(self, params: Arrays) -> jax.Array | None:
     """Returns one logit for each head, with value zero, that joins the softmax."""
     return None
 
@@ -109,10 +109,10 @@ class Variant:
     """
     raise NotImplementedError
 
-  def weigh(self, params: Arrays, s_BHLM: jax.Array, seen_B1LM: jax.Array) -> jax.Array:
+  def weigh(self, params: Arrays, s_BHLM: jax.Array, mask_B1LM: jax.Array) -> jax.Array:
     """Returns the weights of whole rows; zero where a key is not seen.
 
-    seen_B1LM: or seen_BHLM, where the encoding masks by head
+    mask_B1LM: or mask_BHLM, where the encoding masks by head
     """
     raise NotImplementedError
 
@@ -165,7 +165,7 @@ ONE_OF = {  # what only one part of a sum may decide
   "how queries and keys are made": ("projections",),
   "the scale": ("scale",),
   "how a query meets a key": ("dot", "features"),
-  "how scores become weights": ("extra", "pointwise", "weigh"),
+  "how scores become weights": ("sink_logit", "pointwise", "weigh"),
   "what is mixed": ("values", "mixed"),
 }
 SIGNS = "signed", "positive"
@@ -230,8 +230,8 @@ class Sum(Variant):
       o_BLHE = part.output(params, x_BLD, o_BLHE)
     return o_BLHE
 
-  def seen(self, q_at, k_at):
-    return functools.reduce(jnp.logical_and, (p.seen(q_at, k_at) for p in self.parts))
+  def mask(self, q_at, k_at):
+    return functools.reduce(jnp.logical_and, (p.mask(q_at, k_at) for p in self.parts))
 
   def weights(self, dims):
     return {k: v for part in self.parts for k, v in part.weights(dims).items()}

@@ -16,7 +16,7 @@ MASKED = -1e30  # below any score, yet finite: an empty row must not make NaN
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class Rule:
+class BoundVariant:
   """An attention variant together with its parameters; a pytree of arrays."""
 
   variant: Variant = dataclasses.field(metadata={"static": True})
@@ -45,23 +45,23 @@ class Rule:
       return s_BHLM
     return self.by_head(self.variant.logits, s_BHLM)
 
-  def seen(self, q_at: Coords, k_at: Coords) -> jax.Array:
+  def mask(self, q_at: Coords, k_at: Coords) -> jax.Array:
     """Returns which keys each query may look at, [B, L, M]; B is 1 where shared."""
-    return visible(q_at, k_at) & self.variant.seen(q_at, k_at)
+    return visible(q_at, k_at) & self.variant.mask(q_at, k_at)
 
-  def extra(self) -> jax.Array | None:
+  def sink_logit(self) -> jax.Array | None:
     """Returns the logit_H that joins each head's softmax with value zero, or None."""
-    return self.variant.extra(self.params)
+    return self.variant.sink_logit(self.params)
 
   def attends(self, position: Bound, q_at: Coords, k_at: Coords) -> jax.Array:
-    """Returns `seen`, or which keys each head attends to, [B, H, L, M].
+    """Returns `mask`, or which keys each head attends to, [B, H, L, M].
 
     The latter where the encoding masks by head.
     """
-    seen_BLM = self.seen(q_at, k_at)
+    mask_BLM = self.mask(q_at, k_at)
     if position.encoding.mask is None:
-      return seen_BLM
-    return seen_BLM[:, None] & position.mask(q_at.pos_BL, k_at.pos_BL)
+      return mask_BLM
+    return mask_BLM[:, None] & position.mask(q_at.pos_BL, k_at.pos_BL)
 
   def pointwise(self, s_BHLM: jax.Array, keys_BL: jax.Array) -> jax.Array:
     """Returns weights that read one score each, before the mask.
@@ -73,15 +73,15 @@ class Rule:
     keys_BHL1 = jnp.broadcast_to(keys_BHL1, (*s_BHLM.shape[:3], 1))
     return self.by_head(self.variant.pointwise, s_BHLM, keys_BHL1)
 
-  def weigh(self, s_BHLM: jax.Array, seen_BLM: jax.Array) -> jax.Array:
-    """Returns the weights of whole rows: the definition; seen_BLM or seen_BHLM."""
-    seen_B1LM, variant = by_heads(seen_BLM), self.variant
+  def weigh(self, s_BHLM: jax.Array, mask_BLM: jax.Array) -> jax.Array:
+    """Returns the weights of whole rows: the definition; mask_BLM or mask_BHLM."""
+    mask_B1LM, variant = by_heads(mask_BLM), self.variant
     if variant.overrides("weigh"):
-      return variant.weigh(self.params, s_BHLM, seen_B1LM)
+      return variant.weigh(self.params, s_BHLM, mask_B1LM)
     if variant.overrides("pointwise"):
-      weights_BHLM = self.pointwise(s_BHLM, jnp.sum(seen_BLM, axis=-1))
-      return jnp.where(seen_B1LM, weights_BHLM, 0.0)
-    return softmax(s_BHLM, seen_B1LM, self.extra())
+      weights_BHLM = self.pointwise(s_BHLM, jnp.sum(mask_BLM, axis=-1))
+      return jnp.where(mask_B1LM, weights_BHLM, 0.0)
+    return softmax(s_BHLM, mask_B1LM, self.sink_logit())
 
   def by_head(self, function: Any, s_BHLM: jax.Array, *rows: jax.Array) -> jax.Array:
     """Maps a function of (params, s_LM, ...) over heads and batch."""
@@ -95,12 +95,12 @@ class Rule:
     return {n: 0 if axes_of(n).startswith("H") else None for n in self.params}
 
 
-PLAIN = Rule(Variant())
+PLAIN = BoundVariant(Variant())
 
 
-def by_heads(seen_BLM: jax.Array) -> jax.Array:
-  """Returns seen_BHLM as it is, and seen_BLM with an axis of heads."""
-  return seen_BLM if seen_BLM.ndim == 4 else seen_BLM[:, None]
+def by_heads(mask_BLM: jax.Array) -> jax.Array:
+  """Returns mask_BHLM as it is, and mask_BLM with an axis of heads."""
+  return mask_BLM if mask_BLM.ndim == 4 else mask_BLM[:, None]
 
 
 def visible(q_at: Coords, k_at: Coords) -> jax.Array:
@@ -109,20 +109,22 @@ def visible(q_at: Coords, k_at: Coords) -> jax.Array:
   Order decides, never the position: coupled and randomized positions are not monotone.
   """
   same_BLM = q_at.segment_BL[:, :, None] == k_at.segment_BL[:, None, :]
-  early_BLM = k_at.order_BL[:, None, :] <= q_at.sees_BL[:, :, None]
+  early_BLM = k_at.order_BL[:, None, :] <= q_at.horizon_BL[:, :, None]
   return same_BLM & early_BLM & k_at.real_BL[:, None, :]
 
 
 def softmax(
-  s_BHLM: jax.Array, seen_B1LM: jax.Array, extra_H: jax.Array | None = None
+  s_BHLM: jax.Array, mask_B1LM: jax.Array, sink_logit_H: jax.Array | None = None
 ) -> jax.Array:
   """Returns weights over the keys that are seen; a row that sees none is zero."""
-  s_BHLM = jnp.where(seen_B1LM, s_BHLM, MASKED)
-  if extra_H is None:
+  s_BHLM = jnp.where(mask_B1LM, s_BHLM, MASKED)
+  if sink_logit_H is None:
     w_BHLM = jax.nn.softmax(s_BHLM, axis=-1)
   else:
     shape = (*s_BHLM.shape[:-1], 1)
-    extra_BHL1 = jnp.broadcast_to(extra_H[:, None, None], shape).astype(s_BHLM.dtype)
-    both = jnp.concatenate([s_BHLM, extra_BHL1], axis=-1)
+    sink_logit_BHL1 = jnp.broadcast_to(sink_logit_H[:, None, None], shape).astype(
+      s_BHLM.dtype
+    )
+    both = jnp.concatenate([s_BHLM, sink_logit_BHL1], axis=-1)
     w_BHLM = jax.nn.softmax(both, axis=-1)[..., :-1]
-  return w_BHLM * jnp.any(seen_B1LM, axis=-1, keepdims=True)
+  return w_BHLM * jnp.any(mask_B1LM, axis=-1, keepdims=True)

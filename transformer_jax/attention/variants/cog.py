@@ -22,5 +22,5 @@ class Cog(Variant):
 
   signed = True
 
-  def weigh(self, params, s_BHLM, seen_B1LM):
-    return jnp.sign(s_BHLM) * softmax(jnp.abs(s_BHLM), seen_B1LM)
+  def weigh(self, params, s_BHLM, mask_B1LM):
+    return jnp.sign(s_BHLM) * softmax(jnp.abs(s_BHLM), mask_B1LM)

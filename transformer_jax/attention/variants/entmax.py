@@ -44,13 +44,13 @@ class Entmax(Variant):
     start = math.log((self.alpha - 1) / (2 - self.alpha))  # sigmoid gives alpha - 1
     return {"alpha_logit_H": jnp.full(dims.H, start)}
 
-  def weigh(self, params, s_BHLM, seen_B1LM):
+  def weigh(self, params, s_BHLM, mask_B1LM):
     if self.learned:
       # Not through alpha: float32 holds 1 + 1e-9 as 1.
       beta_H11 = jax.nn.sigmoid(params["alpha_logit_H"])[:, None, None]
-      return weights(beta_H11, s_BHLM, seen_B1LM)
+      return weights(beta_H11, s_BHLM, mask_B1LM)
     alpha_111 = jnp.full((1, 1, 1), self.alpha)
-    return entmax(alpha_111, s_BHLM, seen_B1LM, power(self))
+    return entmax(alpha_111, s_BHLM, mask_B1LM, power(self))
 
 
 def power(variant: Entmax) -> float | None:
@@ -62,33 +62,33 @@ def power(variant: Entmax) -> float | None:
 def entmax(
   alpha_H11: jax.Array,
   s_BHLM: jax.Array,
-  seen_B1LM: jax.Array,
+  mask_B1LM: jax.Array,
   power: float | None = None,
 ) -> jax.Array:
   """Returns weights over the keys that are seen; a row that sees none is zero.
 
   power   1 / (alpha - 1) if that is known while compiling to be 1 or 2
   """
-  return weights(alpha_H11 - 1, s_BHLM, seen_B1LM, power)
+  return weights(alpha_H11 - 1, s_BHLM, mask_B1LM, power)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
 def weights(
   beta_H11: jax.Array,
   s_BHLM: jax.Array,
-  seen_B1LM: jax.Array,
+  mask_B1LM: jax.Array,
   power: float | None = None,
 ) -> jax.Array:
   """Returns the weights of alpha = 1 + beta; of beta = 0 those of a softmax.
 
   The threshold is found by halving the interval in which it must lie.
   """
-  top_BHL1 = jnp.max(s_BHLM, axis=-1, keepdims=True, where=seen_B1LM, initial=-1e30)
-  below_BHLM = jnp.where(seen_B1LM, s_BHLM - top_BHL1, 0.0)  # of the best key 0
+  top_BHL1 = jnp.max(s_BHLM, axis=-1, keepdims=True, where=mask_B1LM, initial=-1e30)
+  below_BHLM = jnp.where(mask_B1LM, s_BHLM - top_BHL1, 0.0)  # of the best key 0
   if power is None:
-    weigh, low_BHL1, high_BHL1 = _by_logarithm(beta_H11, below_BHLM, seen_B1LM)
+    weigh, low_BHL1, high_BHL1 = _by_logarithm(beta_H11, below_BHLM, mask_B1LM)
   else:
-    weigh, low_BHL1, high_BHL1 = _by_product(beta_H11, below_BHLM, seen_B1LM, power)
+    weigh, low_BHL1, high_BHL1 = _by_product(beta_H11, below_BHLM, mask_B1LM, power)
 
   def halve(_, ends):
     low, high = ends
@@ -101,19 +101,19 @@ def weights(
   return w_BHLM / jnp.maximum(jnp.sum(w_BHLM, axis=-1, keepdims=True), 1e-30)
 
 
-def _by_product(beta_H11, below_BHLM, seen_B1LM, power):
+def _by_product(beta_H11, below_BHLM, mask_B1LM, power):
   """Returns the weights by a threshold of beta times scores, and where it lies."""
   # A key at -1 gets nothing, whatever the others are.
-  x_BHLM = jnp.where(seen_B1LM, beta_H11 * below_BHLM, -1.0)
+  x_BHLM = jnp.where(mask_B1LM, beta_H11 * below_BHLM, -1.0)
   zero_BHL1 = jnp.zeros_like(x_BHLM[..., :1])
 
   def weigh(t_BHL1):
-    return jnp.where(seen_B1LM, jnp.maximum(x_BHLM - t_BHL1, 0.0) ** power, 0.0)
+    return jnp.where(mask_B1LM, jnp.maximum(x_BHLM - t_BHL1, 0.0) ** power, 0.0)
 
   return weigh, zero_BHL1 - 1, zero_BHL1
 
 
-def _by_logarithm(beta_H11, below_BHLM, seen_B1LM):
+def _by_logarithm(beta_H11, below_BHLM, mask_B1LM):
   """Returns the weights by a threshold of scores, and where it lies.
 
   (1 + beta x) ** (1 / beta) as exp(log1p(beta x) / beta), which tends to exp(x). The
@@ -122,25 +122,25 @@ def _by_logarithm(beta_H11, below_BHLM, seen_B1LM):
   """
   # Below, both logarithms are their arguments, and these would be too small a number.
   beta_H11 = jnp.maximum(beta_H11, 1e-12)
-  keys_B1L1 = jnp.maximum(jnp.sum(seen_B1LM, axis=-1, keepdims=True), 1)
+  keys_B1L1 = jnp.maximum(jnp.sum(mask_B1LM, axis=-1, keepdims=True), 1)
   last_BHL1 = -jnp.expm1(-beta_H11 * jnp.log(keys_B1L1.astype(jnp.float32))) / beta_H11
   zero_BHL1 = jnp.zeros_like(below_BHLM[..., :1])
 
   def weigh(t_BHL1):
     x_BHLM = jnp.maximum(beta_H11 * (below_BHLM - t_BHL1), -1.0)
-    return jnp.where(seen_B1LM, jnp.exp(jnp.log1p(x_BHLM) / beta_H11), 0.0)
+    return jnp.where(mask_B1LM, jnp.exp(jnp.log1p(x_BHLM) / beta_H11), 0.0)
 
   return weigh, zero_BHL1, zero_BHL1 + last_BHL1
 
 
-def _forward(beta_H11, s_BHLM, seen_B1LM, power):
-  w_BHLM = weights(beta_H11, s_BHLM, seen_B1LM, power)
+def _forward(beta_H11, s_BHLM, mask_B1LM, power):
+  w_BHLM = weights(beta_H11, s_BHLM, mask_B1LM, power)
   return w_BHLM, (beta_H11, w_BHLM)
 
 
-def _backward(power, kept, g_BHLM):
+def _backward(power, residuals, g_BHLM):
   """Jacobians of both papers: only keys with a weight take part."""
-  beta_H11, w_BHLM = kept
+  beta_H11, w_BHLM = residuals
   some_BHLM = w_BHLM > 0
   w_BHLM = jnp.where(some_BHLM, w_BHLM, 1.0)
   total = lambda x_BHLM: jnp.sum(x_BHLM, axis=-1, keepdims=True)

@@ -12,8 +12,8 @@ import jax.numpy as jnp
 from transformer_jax.attention.variants.base import Variant
 
 TINY = 1e-30  # where weights add up to less than this, nothing is seen
-CHANGE_SCORES = "bias", "mask", "score", "values", "rows"
-TURN = "rotate", "turn", "temperature"
+CHANGE_SCORES = "bias", "mask", "score", "values", "full_scores"
+TURN = "rotate", "transform_qk", "temperature"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,8 +26,8 @@ class Kernel(Variant):
 
   turns: ClassVar[bool] = False  # features of turned queries and keys make sense
 
-  def weigh(self, params, s_BHLM, seen_B1LM):
-    w_BHLM = jnp.where(seen_B1LM, s_BHLM, 0.0)
+  def weigh(self, params, s_BHLM, mask_B1LM):
+    w_BHLM = jnp.where(mask_B1LM, s_BHLM, 0.0)
     return divide(w_BHLM, jnp.sum(w_BHLM, axis=-1, keepdims=True))
 
   def refusal(self, encoding):
@@ -42,7 +42,7 @@ class Kernel(Variant):
         " turns vectors to compare them; use an encoding that changes embeddings, as"
         " sinusoidal, or model.attention=performer"
       )
-    if encoding.from_middle:
+    if encoding.centred:
       return (
         f"{self.name} takes features of each vector by itself, and {encoding.name}"
         " turns vectors by where the middle of the text is: later tokens would change"

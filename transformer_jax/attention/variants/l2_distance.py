@@ -23,7 +23,7 @@ class L2Distance(Variant):
 
   def refusal(self, encoding):
     # Rotations keep lengths, and so distances depend on relative positions alone.
-    if encoding.overrides("turn") or encoding.overrides("temperature"):
+    if encoding.overrides("transform_qk") or encoding.overrides("temperature"):
       return (
         f"{encoding.name} rescales queries or keys for a dot product, which {self.name}"
         " does not take; use an encoding that rotates them, such as rope, or one that"

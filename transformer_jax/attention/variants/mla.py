@@ -74,10 +74,10 @@ class Latent(Projections):
   def inform(self, position, x_BLD, q_BLHK, at):
     return position.read(x_BLD, self.split(position, q_BLHK)[1], at)
 
-  def turn(self, position, q_BLHK, k_BMHK, q_at, k_at):
+  def transform_qk(self, position, q_BLHK, k_BMHK, q_at, k_at):
     q_still, q_part = self.split(position, q_BLHK)
     k_still, k_part = self.split(position, k_BMHK)
-    q_part, k_part = position.turn(q_part, k_part, q_at, k_at)
+    q_part, k_part = position.transform_qk(q_part, k_part, q_at, k_at)
     factor = position.encoding.temperature(position.params, q_at)
     q_still = (q_still * factor).astype(q_still.dtype)
     return _join(q_still, q_part), _join(k_still, k_part)
@@ -137,7 +137,7 @@ class MLA(Variant):
         f"{encoding.name} adds to values as wide as queries, and mla's are not; use"
         " mla(part=0, value=0) or another encoding"
       )
-    reads = encoding.overrides("score") or encoding.overrides("rows")
+    reads = encoding.overrides("score") or encoding.overrides("full_scores")
     if self.part and turns(encoding) and (reads or tempered(encoding)):
       return (
         f"{encoding.name} changes whole queries, and mla turns just a part of them;"
@@ -150,7 +150,7 @@ def turns(encoding: PositionalEncoding) -> bool:
   """Says whether an encoding turns queries and keys; a factor on queries is no turn."""
   if isinstance(encoding, Wrapper):
     return turns(encoding.encoding)
-  return encoding.overrides("rotate") or encoding.overrides("turn")
+  return encoding.overrides("rotate") or encoding.overrides("transform_qk")
 
 
 def tempered(encoding: PositionalEncoding) -> bool:

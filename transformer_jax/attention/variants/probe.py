@@ -15,7 +15,7 @@ import numpy as np
 from transformer_jax import host
 from transformer_jax.attention.projections import Projections
 from transformer_jax.attention.variants.base import Variant
-from transformer_jax.attention.variants.bound import Rule
+from transformer_jax.attention.variants.bound import BoundVariant
 from transformer_jax.axes import Dims, axes_of
 from transformer_jax.members import call, check_members, kind_of, outside, parts
 from transformer_jax.positions.coords import Coords
@@ -131,8 +131,8 @@ class Shapes:
       "dot": lambda: self.one("dot", one, q_BLHK[0, :, 0], k_BMHK[0, :, 0], one_scale),
       "logits": lambda: self.one("logits", one, s_LM),
       "pointwise": lambda: self.one("pointwise", one, s_LM, s_LM[:, :1]),
-      "seen": lambda: self.seen(q_at, at),
-      "extra": lambda: self.extra(params, H),
+      "mask": lambda: self.mask(q_at, at),
+      "sink_logit": lambda: self.sink_logit(params, H),
       "weigh": lambda: self.weigh(params, s_BHLM),
       "values": lambda: self.width("values", params, k_BMHK),
       "mixed": lambda: self.width("mixed", params, o_BLHE),
@@ -155,10 +155,10 @@ class Shapes:
     for x, like, axes in zip(found, args[1:3], ("q_BLHK", "k_BMHK"), strict=True):
       self.same(hook, x, (*like.shape[:3], *width), axes)
 
-  def extra(self, params: Arrays, H: int) -> None:
-    found = self.call("extra", params)
+  def sink_logit(self, params: Arrays, H: int) -> None:
+    found = self.call("sink_logit", params)
     if jnp.shape(found) != (1,):
-      self.same("extra", found, (H,), "logit_H")
+      self.same("sink_logit", found, (H,), "logit_H")
 
   def width(self, hook: str, params: Arrays, x: jax.Array) -> None:
     """Checks what keeps the shape of values or of their mixtures."""
@@ -168,12 +168,12 @@ class Shapes:
     found = self.call("output", params, x_BLD, o_BLHE)
     self.same("output", found, o_BLHE.shape, "o_BLHE")
 
-  def seen(self, q_at: Coords, k_at: Coords) -> None:
-    found = self.call("seen", q_at, k_at)
+  def mask(self, q_at: Coords, k_at: Coords) -> None:
+    found = self.call("mask", q_at, k_at)
     spread = jnp.shape(found)
     if jnp.asarray(found).dtype != bool or (spread and spread[1:] != (5, 7)):
       raise SpecError(
-        f"{self.name}.seen returns {spread} of {jnp.asarray(found).dtype}; return"
+        f"{self.name}.mask returns {spread} of {jnp.asarray(found).dtype}; return"
         " True or False for each query and key, [B, L, M]"
       )
 
@@ -257,22 +257,22 @@ class Findings:
     if self.usual["unseen"] > 1e-6:
       yield (
         ".weigh gives weight to keys that a query must not see; return"
-        " jnp.where(seen_B1LM, w_BHLM, 0.0), after a sum over what is seen alone"
+        " jnp.where(mask_B1LM, w_BHLM, 0.0), after a sum over what is seen alone"
       )
     if self.future > 1e-3:
       yield (
         ": what later tokens hold changes earlier ones; leave keys out of every sum"
-        " where seen_B1LM is False"
+        " where mask_B1LM is False"
       )
     if self.room > 1e-3:
       yield (
         ": places without a token change the others, so that a cache with room would"
-        " differ; count keys by seen_B1LM, never by the shape of an array"
+        " differ; count keys by mask_B1LM, never by the shape of an array"
       )
     if self.border > 1e-3:
       yield (
         " reads over the border of two texts in one row; leave keys out of every sum"
-        " where seen_B1LM is False"
+        " where mask_B1LM is False"
       )
     for name in self.idle:
       yield (
@@ -292,7 +292,7 @@ LOCAL = {
   " differ: change each score by itself, or use weigh(), which gets whole rows",
   "pointwise": ".pointwise of a tile differs from that part of the whole, so that cores"
   " would differ: weigh each score by itself, or use weigh(), which gets whole rows",
-  "seen": ".seen of a tile differs from that part of the whole, so that cores would"
+  "mask": ".mask of a tile differs from that part of the whole, so that cores would"
   " differ: decide for each query and key by their own coordinates",
   "values": ".values of some tokens differ from those of all, as in decoding: change"
   " each value by itself",
@@ -312,14 +312,14 @@ def act(
   unseen   the largest weight of a key that is not seen
   apart    by how much hooks differ on a part of the tokens
   """
-  rule, apart = Rule(variant, params), {}
+  bound, apart = BoundVariant(variant, params), {}
   queries, keys = cut(at, SOME), cut(at, KEYS)
   q, k = variant.condition(params, q_BLHK, k_BLHK)
   scale = variant.scale(params, q.shape[-1])
-  s_BHLM, seen_BLM = rule.dot(q, k, scale), rule.seen(at, at)
-  logits_BHLM = rule.logits(s_BHLM)
-  w_BHLM = rule.weigh(logits_BHLM, seen_BLM)
-  unseen_BHLM = jnp.where(seen_BLM[:, None], 0.0, w_BHLM)
+  s_BHLM, mask_BLM = bound.dot(q, k, scale), bound.mask(at, at)
+  logits_BHLM = bound.logits(s_BHLM)
+  w_BHLM = bound.weigh(logits_BHLM, mask_BLM)
+  unseen_BHLM = jnp.where(mask_BLM[:, None], 0.0, w_BHLM)
   mixed_BLHK = jnp.einsum("BHLM,BMHK->BLHK", w_BHLM, variant.values(params, v_BLHK))
   o_BLHK = variant.mixed(params, mixed_BLHK)
   out_BLHK = variant.output(params, x_BLD, o_BLHK)
@@ -329,18 +329,18 @@ def act(
     part = variant.condition(params, q_BLHK[:, SOME], k_BLHK[:, KEYS])
     apart["condition"] = apart_by((q[:, SOME], k[:, KEYS]), part)
   if uses("features") or uses("dot"):
-    part = rule.dot(q[:, SOME], k[:, KEYS], scale)
+    part = bound.dot(q[:, SOME], k[:, KEYS], scale)
     apart["features" if uses("features") else "dot"] = apart_by(tile(s_BHLM), part)
   if uses("logits"):
-    apart["logits"] = apart_by(tile(logits_BHLM), rule.logits(tile(s_BHLM)))
+    apart["logits"] = apart_by(tile(logits_BHLM), bound.logits(tile(s_BHLM)))
   if uses("pointwise"):
-    count_BL = jnp.sum(seen_BLM, axis=-1)
-    whole = rule.pointwise(logits_BHLM, count_BL)
-    part = rule.pointwise(tile(logits_BHLM), count_BL[:, SOME])
+    count_BL = jnp.sum(mask_BLM, axis=-1)
+    whole = bound.pointwise(logits_BHLM, count_BL)
+    part = bound.pointwise(tile(logits_BHLM), count_BL[:, SOME])
     apart["pointwise"] = apart_by(tile(whole), part)
-  if uses("seen"):
-    part_BLM = rule.seen(queries, keys)
-    apart["seen"] = jnp.max(1.0 * (part_BLM != seen_BLM[:, SOME, KEYS]))
+  if uses("mask"):
+    part_BLM = bound.mask(queries, keys)
+    apart["mask"] = jnp.max(1.0 * (part_BLM != mask_BLM[:, SOME, KEYS]))
   if uses("values"):
     whole, part = (variant.values(params, v) for v in (v_BLHK, v_BLHK[:, SOME]))
     apart["values"] = apart_by(whole[:, SOME], part)

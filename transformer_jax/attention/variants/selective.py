@@ -26,17 +26,17 @@ class Selective(Variant):
 
   rereads = True
 
-  def weigh(self, params, s_BHLM, seen_B1LM):
-    seen_BLM = seen_B1LM[:, 0]
-    later_BLM = jax.lax.cumsum(seen_BLM.astype(jnp.int32), axis=2, reverse=True)
-    own_BLM = seen_BLM & (later_BLM == 1)  # nobody sees past its own key
+  def weigh(self, params, s_BHLM, mask_B1LM):
+    mask_BLM = mask_B1LM[:, 0]
+    later_BLM = jax.lax.cumsum(mask_BLM.astype(jnp.int32), axis=2, reverse=True)
+    own_BLM = mask_BLM & (later_BLM == 1)  # nobody sees past its own key
     # A text starts with the key whose own query sees nothing else.
-    alone_BL1 = jnp.sum(seen_BLM, axis=2, keepdims=True) == 1
+    alone_BL1 = jnp.sum(mask_BLM, axis=2, keepdims=True) == 1
     start_B1M = jnp.any(own_BLM & alone_BL1, axis=1, keepdims=True)
-    counts_BLM = seen_BLM & ~own_BLM & ~start_B1M
+    counts_BLM = mask_BLM & ~own_BLM & ~start_B1M
     against_BLM = jnp.where(counts_BLM, jax.nn.relu(s_BHLM[:, 0]), 0.0)
     before_BLM = jnp.pad(against_BLM, ((0, 0), (1, 0), (0, 0)))[:, :-1]
-    return softmax(s_BHLM - jnp.cumsum(before_BLM, axis=1)[:, None], seen_B1LM)
+    return softmax(s_BHLM - jnp.cumsum(before_BLM, axis=1)[:, None], mask_B1LM)
 
   def bidirectional(self):
     raise SpecError(

@@ -32,5 +32,5 @@ class Sinks(Variant):
   def init(self, key, dims):
     return {"sink_H": self.deviation * jax.random.normal(key, (dims.H,))}
 
-  def extra(self, params):
+  def sink_logit(self, params):
     return params["sink_H"]

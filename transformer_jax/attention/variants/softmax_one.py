@@ -18,5 +18,5 @@ class SoftmaxOne(Variant):
   What is the same for all scores of a row no longer cancels.
   """
 
-  def extra(self, params):
+  def sink_logit(self, params):
     return jnp.zeros(1)

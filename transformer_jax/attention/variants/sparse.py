@@ -29,7 +29,7 @@ class Pattern(Variant):
     """Says whether the tokens at i may look at those at j, as far as the mask goes."""
     raise NotImplementedError
 
-  def seen(self, q_at, k_at):
+  def mask(self, q_at, k_at):
     return self.meet(q_at.order_BL[:, :, None], k_at.order_BL[:, None, :])
 
   def cross(self):

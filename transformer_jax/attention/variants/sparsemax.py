@@ -16,5 +16,5 @@ from transformer_jax.attention.variants.entmax import entmax
 class Sparsemax(Variant):
   """max(0, score - t), where t makes the weights add up to one: `entmax(alpha=2)`."""
 
-  def weigh(self, params, s_BHLM, seen_B1LM):
-    return entmax(jnp.full((1, 1, 1), 2.0), s_BHLM, seen_B1LM, 1.0)
+  def weigh(self, params, s_BHLM, mask_B1LM):
+    return entmax(jnp.full((1, 1, 1), 2.0), s_BHLM, mask_B1LM, 1.0)

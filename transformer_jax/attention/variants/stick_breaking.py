@@ -27,16 +27,16 @@ class StickBreaking(Variant):
   attend_current: bool = False
   remainder: bool = False
 
-  def weigh(self, params, s_BHLM, seen_B1LM):
-    along = seen_B1LM.ndim - 1
-    later_B1LM = jax.lax.cumsum(seen_B1LM.astype(jnp.int32), along, reverse=True)
-    own_B1LM = seen_B1LM & (later_B1LM == 1)  # nobody sees past its own key
-    seen_B1LM = seen_B1LM if self.attend_current else seen_B1LM & ~own_B1LM
-    s_BHLM = jnp.where(seen_B1LM, s_BHLM, 0.0)
+  def weigh(self, params, s_BHLM, mask_B1LM):
+    along = mask_B1LM.ndim - 1
+    later_B1LM = jax.lax.cumsum(mask_B1LM.astype(jnp.int32), along, reverse=True)
+    own_B1LM = mask_B1LM & (later_B1LM == 1)  # nobody sees past its own key
+    mask_B1LM = mask_B1LM if self.attend_current else mask_B1LM & ~own_B1LM
+    s_BHLM = jnp.where(mask_B1LM, s_BHLM, 0.0)
     # Of the stick a key leaves 1 - sigmoid(s) = exp(-softplus(s)).
-    left_BHLM = jnp.where(seen_B1LM, -jax.nn.softplus(s_BHLM), 0.0)
+    left_BHLM = jnp.where(mask_B1LM, -jax.nn.softplus(s_BHLM), 0.0)
     left_BHLM = jax.lax.cumsum(left_BHLM, left_BHLM.ndim - 1, reverse=True)
-    w_BHLM = jnp.where(seen_B1LM, jnp.exp(s_BHLM + left_BHLM), 0.0)
+    w_BHLM = jnp.where(mask_B1LM, jnp.exp(s_BHLM + left_BHLM), 0.0)
     if self.remainder:
       w_BHLM += jnp.where(own_B1LM, jnp.exp(left_BHLM[..., :1]), 0.0)
     return w_BHLM

@@ -41,11 +41,11 @@ class TalkingHeads(Variant):
     names = {"mix_scores_HN": self.before, "mix_weights_HN": self.after}
     return {name: jnp.eye(dims.H) for name, used in names.items() if used}
 
-  def weigh(self, params, s_BHLM, seen_B1LM):
+  def weigh(self, params, s_BHLM, mask_B1LM):
     mix = lambda x_BHLM, name: jnp.einsum("BHLM,HN->BNLM", x_BHLM, params[name])
     if self.before:
-      s_BHLM = mix(jnp.where(seen_B1LM, s_BHLM, 0.0), "mix_scores_HN")
-    w_BHLM = softmax(s_BHLM, seen_B1LM)
+      s_BHLM = mix(jnp.where(mask_B1LM, s_BHLM, 0.0), "mix_scores_HN")
+    w_BHLM = softmax(s_BHLM, mask_B1LM)
     if self.after:
-      w_BHLM = jnp.where(seen_B1LM, mix(w_BHLM, "mix_weights_HN"), 0.0)
+      w_BHLM = jnp.where(mask_B1LM, mix(w_BHLM, "mix_weights_HN"), 0.0)
     return w_BHLM

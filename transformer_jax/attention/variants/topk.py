@@ -27,8 +27,8 @@ class TopK(Variant):
     if not (isinstance(self.k, int) and self.k > 0):
       raise SpecError(f"topk: k is {self.k!r}; write a whole number above 0")
 
-  def weigh(self, params, s_BHLM, seen_B1LM):
+  def weigh(self, params, s_BHLM, mask_B1LM):
     k = min(self.k, s_BHLM.shape[-1])
-    masked_BHLM = jax.lax.stop_gradient(jnp.where(seen_B1LM, s_BHLM, MASKED))
+    masked_BHLM = jax.lax.stop_gradient(jnp.where(mask_B1LM, s_BHLM, MASKED))
     least_BHL1 = jax.lax.top_k(masked_BHLM, k)[0][..., -1:]
-    return softmax(s_BHLM, seen_B1LM & (masked_BHLM >= least_BHL1))
+    return softmax(s_BHLM, mask_B1LM & (masked_BHLM >= least_BHL1))

@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from transformer_jax.attention import Rule
+from transformer_jax.attention import BoundVariant
 from transformer_jax.models.caches import empty_cache
 from transformer_jax.models.compatibility import form
 from transformer_jax.models.families import Family, families
@@ -29,7 +29,7 @@ Memory = tuple[tuple[jax.Array, list[State]], Coords]
 # The directions of an encoder; True: from right to left.
 READS = {"forward": (False,), "backward": (True,), "both": (False, True)}
 # What only a Transformer has.
-FOREIGN = ("norm", "activation", "placement", "attention_dropout", "prefix")
+FOREIGN = ("norm", "activation", "norm_placement", "attention_dropout", "prefix")
 FOREIGN += ("embedding", "head", "feedforward_bias", "scan", "remat", "decoder_dims")
 
 
@@ -149,9 +149,9 @@ class Look(nn.Module):
       q_at, q_BLHK = at.replace(data={}).bidirectional(), projections.query(w, x_BLD)
       scale = variant.scale(params, q_BLHK.shape[-1])
       q_BLHK, k = variant.condition(params, q_BLHK, k_BMGK)
-      q_BLHK, k = projections.turn(position, q_BLHK, k, q_at, k_at)
-      rule = Rule(variant, params)
-      o_BLHE = self.arch.core(q_BLHK, k, v_BMGE, q_at, k_at, position, scale, rule)
+      q_BLHK, k = projections.transform_qk(position, q_BLHK, k, q_at, k_at)
+      bound = BoundVariant(variant, params)
+      o_BLHE = self.arch.core(q_BLHK, k, v_BMGE, q_at, k_at, position, scale, bound)
       o_BLHE = projections.found(w, variant.mixed(params, o_BLHE))
       o_BLHE = variant.output(params, x_BLD, o_BLHE)
       return projections.out(w, o_BLHE, x_BLD)

@@ -15,7 +15,7 @@ from transformer_jax.attention.cores.blockwise.blocks import Blocks
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class Plan:
+class BlockMask:
   """The tiles to visit. Until sequences are mapped, arrays start with the batch axis of
   the coordinates.
 
@@ -35,8 +35,8 @@ class Plan:
   bands: jax.Array
 
 
-def make_plan(rule, q_at, k_at, queries: Blocks, keys: Blocks):
-  """Returns the plan, the `shift` of the first band, and how many keys are seen_BL."""
+def make_block_mask(variant, q_at, k_at, queries: Blocks, keys: Blocks):
+  """Returns the plan, the `shift` of the first band, and how many keys are mask_BL."""
   L, M = q_at.order_BL.shape[1], k_at.order_BL.shape[1]
   cut = lambda x: jnp.moveaxis(
     x.reshape(x.shape[0], queries.count, queries.size, *x.shape[2:]), 1, 0
@@ -48,14 +48,14 @@ def make_plan(rule, q_at, k_at, queries: Blocks, keys: Blocks):
 
   def row(block):
     q_at, ahead_BL = block
-    seen_BLM = rule.seen(q_at, k_at)
+    mask_BLM = variant.mask(q_at, k_at)
     shift_BLM = ahead_BL[:, :, None] - ahead_BM[:, None, :]
     tiles = lambda x_BLM: jnp.moveaxis(
       x_BLM.reshape(*x_BLM.shape[:2], keys.count, keys.size), 2, 1
     )
-    least_Bk = tiles(jnp.where(seen_BLM, shift_BLM, most)).min((2, 3))
-    most_Bk = tiles(jnp.where(seen_BLM, shift_BLM, -most)).max((2, 3))
-    return least_Bk, most_Bk, seen_BLM.sum(-1)
+    least_Bk = tiles(jnp.where(mask_BLM, shift_BLM, most)).min((2, 3))
+    most_Bk = tiles(jnp.where(mask_BLM, shift_BLM, -most)).max((2, 3))
+    return least_Bk, most_Bk, mask_BLM.sum(-1)
 
   least_qBk, most_qBk, seen_qBL = jax.lax.map(
     row, (jax.tree.map(cut, q_at), cut(ahead_BL))
@@ -66,7 +66,7 @@ def make_plan(rule, q_at, k_at, queries: Blocks, keys: Blocks):
   shift = least_Bqk.reshape(-1)[jnp.argmax(even_Bqk)]
   band_Bqk = even_Bqk & (least_Bqk == shift)
   any_Bkq = jnp.swapaxes(any_Bqk, 1, 2)
-  plan = Plan(
+  block_mask = BlockMask(
     _places(any_Bqk),
     any_Bqk.sum(-1),
     _places(any_Bkq),
@@ -74,9 +74,9 @@ def make_plan(rule, q_at, k_at, queries: Blocks, keys: Blocks):
     band_Bqk,
     (band_Bqk | ~any_Bqk).all((1, 2)),
   )
-  seen_BL = jnp.moveaxis(seen_qBL, 0, 1)
-  seen_BL = seen_BL.reshape(seen_BL.shape[0], L)
-  return plan, jnp.where(even_Bqk.any(), shift, 0), seen_BL
+  mask_BL = jnp.moveaxis(seen_qBL, 0, 1)
+  mask_BL = mask_BL.reshape(mask_BL.shape[0], L)
+  return block_mask, jnp.where(even_Bqk.any(), shift, 0), mask_BL
 
 
 def _places(any_Bqk: jax.Array) -> jax.Array:

@@ -34,7 +34,7 @@ class Blocks:
     return Coords(
       nobody(at.order_BL),
       self.pad(at.pos_BL, mode="edge"),
-      nobody(at.sees_BL),
+      nobody(at.horizon_BL),
       self.pad(at.segment_BL),
       {name: self.pad(x) for name, x in at.data.items()},
     )

@@ -19,8 +19,8 @@ from transformer_jax.attention.cores.base import (
   whole_rows,
 )
 from transformer_jax.attention.cores.blockwise import blocks, flash, toeplitz
-from transformer_jax.attention.cores.blockwise.block_mask import make_plan
-from transformer_jax.attention.cores.blockwise.scores import Scheme
+from transformer_jax.attention.cores.blockwise.block_mask import make_block_mask
+from transformer_jax.attention.cores.blockwise.scores import TileScore
 from transformer_jax.attention.cores.sharding import on_each_device
 
 
@@ -44,10 +44,10 @@ class Blockwise(Core):
     k_at,
     position,
     scale=None,
-    rule=PLAIN,
+    variant=PLAIN,
     drop=None,
   ):
-    require(self, position, rule, drop)
+    require(self, position, variant, drop)
     (_, L, H, K), M = q_BLHK.shape, k_BMGK.shape[1]
     # An encoding that turns each head in its own way has repeated the keys.
     G = max(k_BMGK.shape[2], v_BMGE.shape[2])
@@ -60,24 +60,28 @@ class Blockwise(Core):
     hooked = not (score or encoding.relative or encoding.bias is None)
     cut = blocks.choose(L, M, H, G, self.block, hooked)
     q_at, k_at = cut.queries.pad_at(q_at), cut.keys.pad_at(k_at)
-    plan, shift, seen_BL = make_plan(rule, q_at, k_at, cut.queries, cut.keys)
+    block_mask, shift, mask_BL = make_block_mask(
+      variant, q_at, k_at, cut.queries, cut.keys
+    )
     weights = {
       "position": cut.params(position.params),
-      "rule": cut.params(rule.params),
-      **cut.params(_by_head(H, scale_H=None if fixed else scale, extra_H=rule.extra())),
-      **_biases(position, q_at, k_at, plan, shift, cut, q_BLHK.size),
+      "variant": cut.params(variant.params),
+      **cut.params(
+        _by_head(H, scale_H=None if fixed else scale, sink_logit_H=variant.sink_logit())
+      ),
+      **_biases(position, q_at, k_at, block_mask, shift, cut, q_BLHK.size),
     }
     queries = flash.Queries(
       wide(cut.vectors(q_BLHK, cut.queries)),
       *cut.places(q_at, cut.queries),
-      cut.queries.cut(seen_BL)[None],
+      cut.queries.cut(mask_BL)[None],
     )
     k, v = (wide(cut.vectors(x, cut.keys)) for x in (k_BMGK, v_BMGE))
     keys = flash.Keys(k, v, *cut.places(k_at, cut.keys))
     one_scale = scale if fixed else None
-    scheme = Scheme(position.encoding, rule.variant, one_scale, v_BMGE.dtype)
+    scheme = TileScore(position.encoding, variant.variant, one_scale, v_BMGE.dtype)
     attend = lambda tree: flash.attend(scheme, *tree)
-    whole = weights, queries, keys, jax.tree.map(lambda x: x[None], plan)
+    whole = weights, queries, keys, jax.tree.map(lambda x: x[None], block_mask)
     out = blocks.each(lambda tree: blocks.each(attend, tree), whole)
     return cut.join(out).astype(v_BMGE.dtype)
 
@@ -99,7 +103,7 @@ def _by_head(H, **numbers):
   return {n: jnp.broadcast_to(x, H) for n, x in numbers.items() if x is not None}
 
 
-def _biases(position, q_at, k_at, plan, shift, cut, size):
+def _biases(position, q_at, k_at, block_mask, shift, cut, size):
   """Returns biases that are worth computing before the tiles are visited.
 
   Those of the distance alone are a table. Those that all sequences share are computed
@@ -118,7 +122,9 @@ def _biases(position, q_at, k_at, plan, shift, cut, size):
     table_HN = heads(toeplitz.table(position, shift, L, M))
     if not shared:
       return cut.params({"table_HN": table_HN})
-    bias_HLM = jax.lax.cond(plan.bands[0], lambda: toeplitz.spread(table_HN, L), every)
+    bias_HLM = jax.lax.cond(
+      block_mask.bands[0], lambda: toeplitz.spread(table_HN, L), every
+    )
   elif shared:
     bias_HLM = every()
   else:

@@ -16,11 +16,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from transformer_jax.attention.cores.blockwise.block_mask import Plan
+from transformer_jax.attention.cores.blockwise.block_mask import BlockMask
 from transformer_jax.attention.cores.blockwise.scores import (
   BIASES,
-  Place,
-  Scheme,
+  TileIndex,
+  TileScore,
   add,
   add_to,
   zeros,
@@ -39,7 +39,7 @@ class Queries:
   q: jax.Array
   data: dict[str, jax.Array]
   at: Coords
-  seen_BL: jax.Array
+  mask_BL: jax.Array
 
   @property
   def vectors(self) -> tuple:
@@ -68,12 +68,14 @@ class Keys:
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def attend(scheme: Scheme, weights: dict, queries: Queries, keys: Keys, plan: Plan):
+def attend(
+  scheme: TileScore, weights: dict, queries: Queries, keys: Keys, block_mask: BlockMask
+):
   """Returns o_qurE, float32."""
-  return _forward(scheme, weights, queries, keys, plan)[0]
+  return _forward(scheme, weights, queries, keys, block_mask)[0]
 
 
-def _forward(scheme, weights, queries, keys, plan):
+def _forward(scheme, weights, queries, keys, block_mask):
   """Returns outputs o_qurE, the highest scores top_qHL and sums of exponentials."""
   queries, keys = queries.narrow(scheme.dtype), keys.narrow(scheme.dtype)
   kT_kuKM = _transposed(keys.k)
@@ -90,51 +92,51 @@ def _forward(scheme, weights, queries, keys, plan):
     query = _pick(queries, i)
 
     def tile(n, carry):
-      j = plan.keys_of_qk[i, n]
-      key, place = _pick(keys, j), _place(plan, i, j, query, _pick(keys, j))
+      j = block_mask.keys_of_qk[i, n]
+      key, place = _pick(keys, j), _place(block_mask, i, j, query, _pick(keys, j))
       raw_HLM = _product(query.q, kT_kuKM[j], H)
       bias = scheme.bias(weights, place)
       both = query.vectors, key.vectors
       s_HLM = scheme.score(weights, raw_HLM, bias, *both, place)
-      top_HL, sum_HL, out_HLE = carry
+      max_HL, sum_HL, out_HLE = carry
       if scheme.softmax:
-        new_HL = jnp.maximum(top_HL, s_HLM.max(-1))
-        w_HLM, shrink_HL = jnp.exp(s_HLM - new_HL[..., None]), jnp.exp(top_HL - new_HL)
+        new_HL = jnp.maximum(max_HL, s_HLM.max(-1))
+        w_HLM, shrink_HL = jnp.exp(s_HLM - new_HL[..., None]), jnp.exp(max_HL - new_HL)
         sum_HL = sum_HL * shrink_HL + w_HLM.sum(-1)
-        top_HL, out_HLE = new_HL, out_HLE * shrink_HL[..., None]
+        max_HL, out_HLE = new_HL, out_HLE * shrink_HL[..., None]
       else:
-        w_HLM = scheme.pointwise(weights["rule"], s_HLM, place)
+        w_HLM = scheme.pointwise(weights["variant"], s_HLM, place)
       out_HLE += _product(_rows(w_HLM, u).astype(key.v.dtype), key.v, H)
       if scheme.encoding.overrides("values"):
         out_HLE += scheme.values(weights["position"], w_HLM, place)
-      return top_HL, sum_HL, out_HLE
+      return max_HL, sum_HL, out_HLE
 
-    end = jax.lax.fori_loop(0, plan.keys_count_q[i], tile, start)
-    top_HL, sum_HL, out_HLE = end
+    end = jax.lax.fori_loop(0, block_mask.keys_count_q[i], tile, start)
+    max_HL, sum_HL, out_HLE = end
     if scheme.softmax:
       sum_HL = jnp.where(sum_HL == 0, 1.0, sum_HL)
       out_HLE /= sum_HL[..., None]
-    return _rows(out_HLE, u), top_HL, sum_HL
+    return _rows(out_HLE, u), max_HL, sum_HL
 
   return jax.lax.map(row, jnp.arange(len(queries.q)))
 
 
-def _save(scheme, weights, queries, keys, plan):
-  found = _forward(scheme, weights, queries, keys, plan)
-  return found[0], (weights, queries, keys, plan, *found)
+def _save(scheme, weights, queries, keys, block_mask):
+  found = _forward(scheme, weights, queries, keys, block_mask)
+  return found[0], (weights, queries, keys, block_mask, *found)
 
 
-def _backward(scheme, kept, d_out_qurE):
+def _backward(scheme, residuals, d_out_qurE):
   """Visits the tiles again, by columns."""
-  weights, whole_queries, whole_keys, plan, out_qurE, top_qHL, sum_qHL = kept
+  weights, whole_queries, whole_keys, block_mask, out_qurE, max_qHL, sum_qHL = residuals
   queries = whole_queries.narrow(scheme.dtype)
   keys = whole_keys.narrow(scheme.dtype)
   if scheme.softmax:  # tiles then hold weights that are not divided yet
     d_out_qurE /= sum_qHL.reshape(*out_qurE.shape[:3], 1)
   # What the softmax's normalizer takes off each row.
-  share_qHL = jnp.sum(out_qurE * d_out_qurE, -1).reshape(top_qHL.shape)
+  delta_qHL = jnp.sum(out_qurE * d_out_qurE, -1).reshape(max_qHL.shape)
   d_out_qurE = d_out_qurE.astype(keys.v.dtype)
-  rows = queries, d_out_qurE, top_qHL, share_qHL
+  rows = queries, d_out_qurE, max_qHL, delta_qHL
   rows += _transposed(queries.q), _transposed(d_out_qurE)
   columns = keys, _transposed(keys.k), _transposed(keys.v)
 
@@ -142,21 +144,21 @@ def _backward(scheme, kept, d_out_qurE):
     one = _pick(columns, j)
 
     def tile(n, carry):
-      i = plan.queries_of_kq[j, n]
+      i = block_mask.queries_of_kq[j, n]
       row = _pick(rows, i)
-      place = _place(plan, i, j, row[0], one[0])
+      place = _place(block_mask, i, j, row[0], one[0])
       return _backward_tile(scheme, weights, row, one, place, carry)
 
     start = (*carry, zeros((one[1], one[2], one[0].vectors)))
-    count = plan.queries_count_k[j]
+    count = block_mask.queries_count_k[j]
     *carry, (d_kT, d_vT, (d_k, d_data)) = jax.lax.fori_loop(0, count, tile, start)
     return tuple(carry), (d_k + _transposed(d_kT), _transposed(d_vT), d_data)
 
   start = zeros((weights, queries.vectors))
   (d_weights, d_q), d_k = jax.lax.scan(column, start, jnp.arange(len(keys.k)))
   if "extra_H" in weights:
-    chance_qHL = jnp.exp(weights["extra_H"][:, None] - top_qHL)
-    d_weights["extra_H"] = -jnp.sum(chance_qHL * share_qHL, (0, 2))
+    chance_qHL = jnp.exp(weights["extra_H"][:, None] - max_qHL)
+    d_weights["extra_H"] = -jnp.sum(chance_qHL * delta_qHL, (0, 2))
   like = lambda d, x: jax.tree.map(lambda a, b: a.astype(b.dtype), d, x)
   d_queries = Queries(*like(d_q, whole_queries.vectors), None, None)
   d_keys = Keys(*like(d_k, (whole_keys.k, whole_keys.v, keys.data)), None)
@@ -168,10 +170,10 @@ attend.defvjp(_save, _backward)
 
 def _backward_tile(scheme, weights, row, column, place, carry):
   """Adds a tile's gradients to those of weights, of all queries and of its keys."""
-  query, d_out_urE, top_HL, share_HL, qT_uKr, d_outT_uEr = row
+  query, d_out_urE, max_HL, delta_HL, qT_uKr, d_outT_uEr = row
   key, kT_uKM, vT_uEM = column
   d_weights, d_queries, (d_kT_uKM, d_vT_uEM, d_key) = carry
-  (H, _), u = top_HL.shape, len(key.k)
+  (H, _), u = max_HL.shape, len(key.k)
   params = {name: x for name, x in weights.items() if name not in BIASES}
   raw_HLM = _product(query.q, kT_uKM, H)
   d_w_HLM = _product(d_out_urE, vT_uEM, H)
@@ -179,10 +181,10 @@ def _backward_tile(scheme, weights, row, column, place, carry):
   inputs = params, raw_HLM, scheme.bias(weights, place), query.vectors, key.vectors
   s_HLM, pull = jax.vjp(score, *inputs)
   if scheme.softmax:
-    w_HLM = jnp.exp(s_HLM - top_HL[..., None])
+    w_HLM = jnp.exp(s_HLM - max_HL[..., None])
   else:
     pointwise = functools.partial(scheme.pointwise, place=place)
-    w_HLM, pull_weights = jax.vjp(pointwise, weights["rule"], s_HLM)
+    w_HLM, pull_weights = jax.vjp(pointwise, weights["variant"], s_HLM)
   if scheme.encoding.overrides("values"):
     values = functools.partial(scheme.values, place=place)
     more_HLE, pull_values = jax.vjp(values, weights["position"], w_HLM)
@@ -190,10 +192,10 @@ def _backward_tile(scheme, weights, row, column, place, carry):
     d_position, d_more_HLM = pull_values(d_more_HLE)
     d_weights, d_w_HLM = add_to(d_weights, "position", d_position), d_w_HLM + d_more_HLM
   if scheme.softmax:
-    d_s_HLM = w_HLM * (d_w_HLM - share_HL[..., None])
+    d_s_HLM = w_HLM * (d_w_HLM - delta_HL[..., None])
   else:
-    d_rule, d_s_HLM = pull_weights(d_w_HLM)
-    d_weights = add_to(d_weights, "rule", d_rule)
+    d_variant, d_s_HLM = pull_weights(d_w_HLM)
+    d_weights = add_to(d_weights, "variant", d_variant)
   d_params, d_raw_HLM, d_bias, d_query, d_more_key = pull(d_s_HLM)
   d_weights = d_weights | add({name: d_weights[name] for name in params}, d_params)
   d_weights = scheme.pull_bias(weights, place, d_bias, d_weights)
@@ -210,9 +212,9 @@ def _backward_tile(scheme, weights, row, column, place, carry):
   return d_weights, d_queries, (d_kT_uKM, d_vT_uEM, d_key)
 
 
-def _place(plan, i, j, query, key):
-  band, blocks = plan.band_qk[i, j], len(plan.band_qk)
-  return Place(i, j, query.at, key.at, query.seen_BL, band, blocks)
+def _place(block_mask, i, j, query, key):
+  band, blocks = block_mask.band_qk[i, j], len(block_mask.band_qk)
+  return TileIndex(i, j, query.at, key.at, query.mask_BL, band, blocks)
 
 
 def _matmul(a, b):

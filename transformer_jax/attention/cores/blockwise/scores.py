@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from transformer_jax.attention.cores.blockwise import toeplitz
 from transformer_jax.attention.variants.base import Variant
-from transformer_jax.attention.variants.bound import MASKED, Rule, by_heads
+from transformer_jax.attention.variants.bound import MASKED, BoundVariant, by_heads
 from transformer_jax.positions import Bound, Coords, PositionalEncoding
 
 Weights = dict[str, Any]
@@ -16,10 +16,10 @@ BIASES = ("table_HN", "bias_qkHLM")
 
 
 @dataclasses.dataclass(frozen=True)
-class Place:
+class TileIndex:
   """Where a tile is: block numbers, coordinates of both sides, what is known of it.
 
-  seen_BL   how many keys each query sees, in all tiles
+  mask_BL   how many keys each query sees, in all tiles
   band      True where the bias is a band of the table
   blocks    of queries
   """
@@ -28,7 +28,7 @@ class Place:
   j: jax.Array
   q_at: Coords
   k_at: Coords
-  seen_BL: jax.Array
+  mask_BL: jax.Array
   band: jax.Array
   blocks: int
 
@@ -39,7 +39,7 @@ class Place:
 
 
 @dataclasses.dataclass(frozen=True)
-class Scheme:
+class TileScore:
   """An encoding and a variant in tiles of some heads; batch axes have length one.
 
   Methods get `weights`: position and rule, the parameters of these heads; scale_H and
@@ -73,14 +73,14 @@ class Scheme:
   def biased(self) -> bool:
     return self.encoding.bias is not None and not self.encoding.overrides("score")
 
-  def score(self, weights: Weights, raw_HLM, bias, query, key, place: Place):
+  def score(self, weights: Weights, raw_HLM, bias, query, key, place: TileIndex):
     """Returns scores s_HLM of products and biases; what is not seen is far below.
 
     query, key: (vectors, data) of the tile; used by what reads them
     """
-    H, rule = len(raw_HLM), Rule(self.variant, weights["rule"])
+    H, variant = len(raw_HLM), BoundVariant(self.variant, weights["variant"])
     scale = self.scale if self.scale is not None else weights["scale_H"]
-    seen_BLM = self.attends(weights, place)
+    mask_BLM = self.attends(weights, place)
     (q_urK, q_data), (k_uMK, k_data) = query, key
     if self.reads:
       by_head = lambda x: jnp.moveaxis(x, 0, 1)[None]
@@ -89,23 +89,25 @@ class Scheme:
     if self.multiplies:
       s_HLM = raw_HLM * (scale[:, None, None] if jnp.ndim(scale) else scale)
     else:
-      s_HLM = rule.dot(q_BLHK, k_BMHK, scale)[0]
+      s_HLM = variant.dot(q_BLHK, k_BMHK, scale)[0]
     if self.encoding.overrides("score"):
       q_at, k_at = place.q_at.replace(data=q_data), place.k_at.replace(data=k_data)
-      tile = s_HLM[None], q_BLHK, k_BMHK, q_at, k_at, seen_BLM, scale
+      tile = s_HLM[None], q_BLHK, k_BMHK, q_at, k_at, mask_BLM, scale
       s_HLM = Bound(self.encoding, weights["position"]).score(*tile)[0]
-    s_HLM, seen_HLM = s_HLM + bias, by_heads(seen_BLM)[0]
+    s_HLM, mask_HLM = s_HLM + bias, by_heads(mask_BLM)[0]
     if self.variant.overrides("logits"):
       # A bias of what is not seen may be undefined, and would make the gradient so.
-      s_HLM = rule.logits(jnp.where(seen_HLM, s_HLM, 0.0)[None])[0]
-    return jnp.where(seen_HLM, s_HLM, MASKED)
+      s_HLM = variant.logits(jnp.where(mask_HLM, s_HLM, 0.0)[None])[0]
+    return jnp.where(mask_HLM, s_HLM, MASKED)
 
-  def attends(self, weights: Weights, place: Place) -> jax.Array:
+  def attends(self, weights: Weights, place: TileIndex) -> jax.Array:
     """Returns which keys of a tile are attended to, by all heads or by each, BHLM."""
     position = Bound(self.encoding, weights["position"])
-    return Rule(self.variant, weights["rule"]).attends(position, place.q_at, place.k_at)
+    return BoundVariant(self.variant, weights["variant"]).attends(
+      position, place.q_at, place.k_at
+    )
 
-  def bias(self, weights: Weights, place: Place):
+  def bias(self, weights: Weights, place: TileIndex):
     """Returns the bias of a tile, with an axis of heads, or zero."""
     if not self.biased:
       return 0.0
@@ -126,7 +128,7 @@ class Scheme:
 
     return jax.lax.cond(place.band, band, here)
 
-  def pull_bias(self, weights: Weights, place: Place, d_bias, d_weights: Weights):
+  def pull_bias(self, weights: Weights, place: TileIndex, d_bias, d_weights: Weights):
     """Adds the gradient of a tile's bias to those of what it is made of."""
     if not self.biased:
       return d_weights
@@ -157,20 +159,20 @@ class Scheme:
     )
     return add_to(d_weights | {"table_HN": d_table_HN}, "position", d_position)
 
-  def bias_here(self, position, place: Place) -> jax.Array:
+  def bias_here(self, position, place: TileIndex) -> jax.Array:
     """Returns the bias of a tile by the encoding's own hook."""
     bias_BHLM = Bound(self.encoding, position).bias(
       place.q_at.pos_BL, place.k_at.pos_BL
     )
     return bias_BHLM[0]
 
-  def pointwise(self, rule_params, s_HLM, place: Place) -> jax.Array:
+  def pointwise(self, variant_params, s_HLM, place: TileIndex) -> jax.Array:
     """Returns weights w_HLM that need no softmax."""
-    rule = Rule(self.variant, rule_params)
-    w_HLM = rule.pointwise(s_HLM[None], place.seen_BL)[0]
-    return jnp.where(rule.seen(place.q_at, place.k_at), w_HLM, 0.0)
+    variant = BoundVariant(self.variant, variant_params)
+    w_HLM = variant.pointwise(s_HLM[None], place.mask_BL)[0]
+    return jnp.where(variant.mask(place.q_at, place.k_at), w_HLM, 0.0)
 
-  def values(self, position, w_HLM, place: Place) -> jax.Array:
+  def values(self, position, w_HLM, place: TileIndex) -> jax.Array:
     """Returns what the encoding adds to the mixture, o_HLE."""
     bound = Bound(self.encoding, position)
     out_BLHE = bound.values(w_HLM[None], place.q_at.pos_BL, place.k_at.pos_BL)

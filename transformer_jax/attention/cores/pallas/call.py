@@ -13,7 +13,7 @@ from transformer_jax.attention.cores.pallas.flash import Program
 from transformer_jax.attention.cores.pallas.lowering import CannotLower
 from transformer_jax.attention.cores.pallas.score_terms import Sizes, shape
 from transformer_jax.attention.variants.base import Variant
-from transformer_jax.attention.variants.bound import Rule
+from transformer_jax.attention.variants.bound import BoundVariant
 from transformer_jax.axes import Dims, axes_of
 from transformer_jax.positions import Bound, Coords
 
@@ -34,7 +34,7 @@ class Work:
   M: int
   tables: Tree
   own_data: tuple[Tree, Tree]
-  extra: bool
+  sink_logit: bool
 
   @property
   def tile(self) -> Sizes:
@@ -52,7 +52,7 @@ def call(
   k_at,
   position,
   scale,
-  rule,
+  bound,
 ):
   """Attends with a backend's `forward` and `backward`; arguments as those of a core."""
   B, L, H, K = q_BLHK.shape
@@ -60,26 +60,26 @@ def call(
   scale = K**-0.5 if scale is None else scale
   blocks = (layout.block_of(n, block, m) for n, m in zip((L, M), least, strict=True))
   size = Sizes(*blocks, K, E, backend.room)
-  program, used = _program(position, rule, size, q_at, k_at)
+  program, used = _program(position, bound, size, q_at, k_at)
   own_H = {
     "position": position.params,
-    "rule": rule.params,
+    "variant": bound.params,
     "scale": jnp.broadcast_to(jnp.asarray(scale, jnp.float32), (H,)),
   }
-  axes = {"position": position.head_axes, "rule": rule.head_axes, "scale": 0}
+  axes = {"position": position.head_axes, "variant": bound.head_axes, "scale": 0}
   tables = program.tables(own_H, axes)
-  extra_H = rule.extra()
-  if extra_H is not None:
-    tables["extra"] = extra_H.astype(jnp.float32)
+  sink_logit_H = bound.sink_logit()
+  if sink_logit_H is not None:
+    tables["sink_logit"] = sink_logit_H.astype(jnp.float32)
   slices = jax.tree.map(lambda x: shape(x.shape[1:], x.dtype), tables)
   queries = layout.queries(q_BLHK, q_at, _only(used[0], q_at.data), size.L)
   keys = layout.keys(k_BMGK, v_BMGE, k_at, _only(used[1], k_at.data), size.M)
   padded = [layout.padded(q_at, size.L), layout.padded(k_at, size.M)]
   n, m = (at.order_BL.shape[1] for at in padded)
   own_data = _own(q_at, size.L), _own(k_at, size.M)
-  work = Work(program, B, H, n, m, slices, own_data, extra_H is not None)
-  seen_Bnn = layout.seen_tiles(rule, *padded, size.L, size.M)
-  where = {"seen_Bnn": seen_Bnn, "shift_B": _shift(program, *padded)}
+  work = Work(program, B, H, n, m, slices, own_data, sink_logit_H is not None)
+  mask_Bnn = layout.seen_tiles(bound, *padded, size.L, size.M)
+  where = {"mask_Bnn": mask_Bnn, "shift_B": _shift(program, *padded)}
   tables = jax.tree.map(_as_matrix, tables)
   out_BHLE = _flash(backend, work, tables, queries, keys, where)
   return jnp.moveaxis(out_BHLE, 1, 2)[:, :L].astype(v_BMGE.dtype)
@@ -102,8 +102,8 @@ def _flash(backend, work, tables, queries, keys, where):
     out_BHLE, lse_BHL1 = backend.forward(work, tables, queries, keys, where)
     return out_BHLE, (tables, queries, keys, where, out_BHLE, lse_BHL1)
 
-  def backward(kept, d_out_BHLE):
-    tables, queries, keys, where, out_BHLE, lse_BHL1 = kept
+  def backward(residuals, d_out_BHLE):
+    tables, queries, keys, where, out_BHLE, lse_BHL1 = residuals
     share = out_BHLE.astype(jnp.float32) * d_out_BHLE.astype(jnp.float32)
     rows = {
       "d_out": d_out_BHLE,
@@ -113,10 +113,10 @@ def _flash(backend, work, tables, queries, keys, where):
     d_tables, d_queries, d_keys = backend.backward(
       work, tables, queries | rows, keys, where
     )
-    if work.extra:
-      weight_BHL1 = jnp.exp(tables["extra"] - lse_BHL1)
-      d_extra_H = -jnp.sum(weight_BHL1 * rows["share"], axis=(0, 2, 3))
-      d_tables["extra"] = d_extra_H[:, None, None]
+    if work.sink_logit:
+      weight_BHL1 = jnp.exp(tables["sink_logit"] - lse_BHL1)
+      d_sink_logit_H = -jnp.sum(weight_BHL1 * rows["share"], axis=(0, 2, 3))
+      d_tables["sink_logit"] = d_sink_logit_H[:, None, None]
     if "mask" in tables:
       d_tables["mask"] = jax.tree.map(lambda x: None, tables["mask"])
     like = lambda x, d: None if d is None else _reduced(d, x)
@@ -138,11 +138,11 @@ def _reduced(d, x):
   return jnp.sum(d, axis=(1, 3)).astype(x.dtype)
 
 
-def _program(position, rule, size, q_at, k_at):
+def _program(position, bound, size, q_at, k_at):
   """Returns the traced score function and the names of token data that it reads."""
   q_data, k_data = _own(q_at, size.L), _own(k_at, size.M)
   types = q_at.pos_BL.dtype, k_at.pos_BL.dtype
-  program = Program(position, rule, size, *types, q_data, k_data)
+  program = Program(position, bound, size, *types, q_data, k_data)
   term = program.terms.get("score")
   uses = term.hook.uses if hasattr(term, "hook") else {"q_data": {}, "k_data": {}}
   names = lambda part: {n for n, used in uses[part].items() if used}
@@ -201,15 +201,15 @@ def _small(encoding, variant) -> Program | str:
 
   def bound(key):
     params = encoding.init(key, dims) | encoding.constants(dims)
-    return Bound(encoding, params), Rule(variant, variant.init(key, dims))
+    return Bound(encoding, params), BoundVariant(variant, variant.init(key, dims))
 
   def read(position, x_BLD, q_BLHK):
     return position.accumulate(position.read(x_BLD, q_BLHK, at))
 
-  position, rule = jax.eval_shape(bound, jax.random.key(0))
+  position, bound = jax.eval_shape(bound, jax.random.key(0))
   f32 = functools.partial(shape, dtype=jnp.float32)
   at = jax.eval_shape(read, position, f32((1, 16, 32)), f32((1, 16, 2, 16)))
   try:
-    return _program(position, rule, Sizes(16, 16, 16, 16), at, at)[0]
+    return _program(position, bound, Sizes(16, 16, 16, 16), at, at)[0]
   except CannotLower as error:
     return str(error)

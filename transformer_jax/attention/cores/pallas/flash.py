@@ -17,7 +17,7 @@ from transformer_jax.attention.cores.pallas.score_terms import (
   head_slices,
   shape,
 )
-from transformer_jax.attention.variants.bound import MASKED, Rule
+from transformer_jax.attention.variants.bound import MASKED, BoundVariant
 from transformer_jax.positions import Bound
 
 Tree = Any
@@ -31,13 +31,20 @@ class Program:
   """
 
   def __init__(
-    self, position: Bound, rule: Rule, sizes: Sizes, q_pos, k_pos, q_data, k_data
+    self,
+    position: Bound,
+    bound: BoundVariant,
+    sizes: Sizes,
+    q_pos,
+    k_pos,
+    q_data,
+    k_data,
   ):
-    encoding, variant = position.encoding, rule.variant
+    encoding, variant = position.encoding, bound.variant
     self.sizes, self.variant = sizes, variant
     own = {
       "position": head_slices(position.params),
-      "rule": head_slices(rule.params),
+      "variant": head_slices(bound.params),
       "scale": shape((), jnp.float32),
     }
     self.terms: dict[str, Any] = {}
@@ -76,8 +83,8 @@ class Program:
     """Returns what terms read, without the keys that this head does not attend to."""
     if "mask" not in self.terms:
       return given
-    seen_LM = self.terms["mask"].value(tables["mask"], given)
-    return dataclasses.replace(given, seen_LM=seen_LM)
+    mask_LM = self.terms["mask"].value(tables["mask"], given)
+    return dataclasses.replace(given, mask_LM=mask_LM)
 
   def scores(self, tables: Tree, given: Given, dot_LM, run_on) -> list[jax.Array]:
     """Returns scaled products, with the encoding's share, and as the variant has it."""
@@ -96,20 +103,25 @@ class Program:
       out_LE += self._value("values", tables, given, w_LM, run_on)
     return out_LE
 
-  def backward(self, tables, given, kept: "Kept", run_on) -> "Grads":
+  def backward(self, tables, given, residuals: "Residuals", run_on) -> "Grads":
     """Returns gradients of everything that the tile reads."""
     given = self.masked(tables, given)
-    q_LK, k_MK, v_ME, d_out_LE = kept.q_LK, kept.k_MK, kept.v_ME, kept.d_out_LE
+    q_LK, k_MK, v_ME, d_out_LE = (
+      residuals.q_LK,
+      residuals.k_MK,
+      residuals.v_ME,
+      residuals.d_out_LE,
+    )
     dot_LM = dot(q_LK, k_MK, 1, 1)
     pre_LM, s_LM, logit_LM = self.scores(tables, given, dot_LM, run_on)
-    w_LM = jnp.where(given.seen_LM, jnp.exp(logit_LM - kept.lse_L1), 0.0)
+    w_LM = jnp.where(given.mask_LM, jnp.exp(logit_LM - residuals.lse_L1), 0.0)
     d_w_LM = dot(d_out_LE.astype(v_ME.dtype), v_ME, 1, 1)
     d_tables = {}
     if "values" in self.terms:
       d = d_out_LE.astype(jnp.float32)
       d_tables["values"], more = self._pull("values", tables, given, w_LM, d, run_on)
       d_w_LM += more["pre_LM"]
-    d_LM, more = w_LM * (d_w_LM - kept.share_L1), {}
+    d_LM, more = w_LM * (d_w_LM - residuals.delta_L1), {}
     for name, x_LM in (("logits", s_LM), ("score", pre_LM)):
       if name in self.terms:
         d_tables[name], more = self._pull(name, tables, given, x_LM, d_LM, run_on)
@@ -135,11 +147,11 @@ class Program:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Kept:
+class Residuals:
   """What the backward pass reads besides what the forward pass read.
 
   lse_L1     logarithm of the sum of exponentials of each row
-  share_L1   what the softmax's normalizer takes off each row
+  delta_L1   what the softmax's normalizer takes off each row
   """
 
   q_LK: jax.Array
@@ -147,7 +159,7 @@ class Kept:
   v_ME: jax.Array
   d_out_LE: jax.Array
   lse_L1: jax.Array
-  share_L1: jax.Array
+  delta_L1: jax.Array
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -162,12 +174,12 @@ class Grads:
   k_data: Tree
 
 
-def grow(state, s_LM, seen_LM, mixture):
+def grow(state, s_LM, mask_LM, mixture):
   """Adds a tile to a running softmax; state is (top_L1, sum_L1, out_LE)."""
   top_L1, sum_L1, out_LE = state
-  s_LM = jnp.where(seen_LM, s_LM, MASKED)
+  s_LM = jnp.where(mask_LM, s_LM, MASKED)
   new_L1 = jnp.maximum(top_L1, jnp.max(s_LM, axis=1, keepdims=True))
-  w_LM = jnp.where(seen_LM, jnp.exp(s_LM - new_L1), 0.0)
+  w_LM = jnp.where(mask_LM, jnp.exp(s_LM - new_L1), 0.0)
   shrink_L1 = jnp.exp(top_L1 - new_L1)
   sum_L1 = sum_L1 * shrink_L1 + jnp.sum(w_LM, axis=1, keepdims=True)
   return new_L1, sum_L1, out_LE * shrink_L1 + mixture(w_LM)

@@ -17,7 +17,7 @@ from transformer_jax.attention.cores.base import PLAIN, Core, cores, require
 from transformer_jax.attention.cores.pallas import call, layout, loads
 from transformer_jax.attention.cores.pallas.flash import finish, grow
 from transformer_jax.attention.cores.sharding import on_each_device
-from transformer_jax.attention.variants.bound import MASKED, Rule
+from transformer_jax.attention.variants.bound import MASKED, BoundVariant
 
 LEAST = 16, 16  # rows and columns of a tile that tensor cores take
 shape = jax.ShapeDtypeStruct
@@ -46,10 +46,10 @@ class PallasGPU(Core):
     k_at,
     position,
     scale=None,
-    rule=PLAIN,
+    variant=PLAIN,
     drop=None,
   ):
-    require(self, position, rule, drop)
+    require(self, position, variant, drop)
     off = jax.default_backend() != "gpu" if self.interpret is None else self.interpret
     widths = q_BLHK.shape[-1], v_BMGE.shape[-1]
     if not off and any(width & (width - 1) or width < 16 for width in widths):
@@ -59,8 +59,8 @@ class PallasGPU(Core):
       )
     least = (1, 1) if off else LEAST
     block = self.block or (16 if call.deep(position.encoding) else 64)
-    args = q_BLHK, k_BMGK, v_BMGE, q_at, k_at, position, scale, rule
-    return call.call(Backend(off, rule), block, least, *args)
+    args = q_BLHK, k_BMGK, v_BMGE, q_at, k_at, position, scale, variant
+    return call.call(Backend(off, variant), block, least, *args)
 
   def refusal(self, encoding, variant=PLAIN.variant, drop=False):
     reason = call.refusal("pallas_gpu", encoding, variant, drop)
@@ -77,7 +77,7 @@ class Backend:
   """Gives each block of queries, or of keys, to a program that visits the others."""
 
   interpret: bool
-  rule: Rule
+  variant: BoundVariant
   room = False
 
   def forward(self, work, tables, queries, keys, where):
@@ -91,8 +91,8 @@ class Backend:
 
     def start(values):
       full = lambda width, x: jnp.full((size.L, width), x, jnp.float32)
-      first = values["extra"] if work.extra else MASKED
-      return full(1, first), full(1, float(work.extra)), full(size.E, 0.0)
+      first = values["sink_logit"] if work.sink_logit else MASKED
+      return full(1, first), full(1, float(work.sink_logit)), full(size.E, 0.0)
 
     def visit(tile, values, state):
       mixture = functools.partial(tile.mixture, values)
@@ -163,9 +163,9 @@ class Backend:
     tables, queries, keys = args
     tables = jax.tree.map(_longer, tables)
     start, visit, end = steps
-    seen_Bnn = where["seen_Bnn"].astype(jnp.int32)
-    seen_Bnn = jnp.swapaxes(seen_Bnn, 1, 2) if by_keys else seen_Bnn
-    own, others = seen_Bnn.shape[1:]
+    mask_Bnn = where["mask_Bnn"].astype(jnp.int32)
+    mask_Bnn = jnp.swapaxes(mask_Bnn, 1, 2) if by_keys else mask_Bnn
+    own, others = mask_Bnn.shape[1:]
 
     def body(seen, tables, queries, keys, outs):
       values = loads.read_tables(work, tables)
@@ -175,7 +175,7 @@ class Backend:
         size = work.tile.L if by_keys else work.tile.M
         part = _cut(far, n, size, not by_keys)
         both = (part, near) if by_keys else (near, part)
-        tile = lambda: loads.Tile(work, self.rule, *both, 0)
+        tile = lambda: loads.Tile(work, self.variant, *both, 0)
         go = lambda state: visit(tile(), values, state)
         return jax.lax.cond(seen[n] > 0, go, lambda state: state, state)
 
@@ -191,7 +191,7 @@ class Backend:
       outs,
       grid=(own, work.H, work.B),
       in_specs=[
-        block.flags(seen_Bnn),
+        block.flags(mask_Bnn),
         jax.tree.map(block.table, tables),
         layout.by_name(block.queries, queries),
         layout.by_name(block.keys, keys),
@@ -201,7 +201,7 @@ class Backend:
       compiler_params=plgpu.CompilerParams(num_warps=4, num_stages=1),
       cost_estimate=layout.cost(work, products, (tables, queries, keys), outs),
     )
-    return run(seen_Bnn, tables, queries, keys)
+    return run(mask_Bnn, tables, queries, keys)
 
 
 class Blocks:

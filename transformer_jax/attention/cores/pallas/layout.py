@@ -82,11 +82,11 @@ def coords_of(ints: tuple, pos: jax.Array) -> Coords:
 
 def padded(at: Coords, size: int) -> Coords:
   """Returns coordinates that fill whole blocks; what is added is no token."""
-  fill = {"order_BL": -1, "sees_BL": -1, "pos_BL": 0, "segment_BL": 0}
+  fill = {"order_BL": -1, "horizon_BL": -1, "pos_BL": 0, "segment_BL": 0}
   return Coords(**{n: _pad(getattr(at, n), size, fill[n]) for n in fill})
 
 
-def seen_tiles(rule, q_at: Coords, k_at: Coords, L: int, M: int) -> jax.Array:
+def seen_tiles(variant, q_at: Coords, k_at: Coords, L: int, M: int) -> jax.Array:
   """Returns in which tiles of L x M anything is seen, [B, tiles, tiles].
 
   One row of tiles after the other: memory is linear in the length.
@@ -95,20 +95,22 @@ def seen_tiles(rule, q_at: Coords, k_at: Coords, L: int, M: int) -> jax.Array:
   blocks = jax.tree.map(lambda x: _stacked(x, L), q_at)
 
   def row(block):
-    seen_BLM = jnp.broadcast_to(rule.seen(block, k_at), (B, L, k_at.order_BL.shape[1]))
-    return jnp.any(seen_BLM.reshape(B, L, -1, M), axis=(1, 3))
+    mask_BLM = jnp.broadcast_to(
+      variant.mask(block, k_at), (B, L, k_at.order_BL.shape[1])
+    )
+    return jnp.any(mask_BLM.reshape(B, L, -1, M), axis=(1, 3))
 
   return jnp.moveaxis(jax.lax.map(row, blocks), 0, 1)
 
 
-def to_fetch(seen_Bnn: jax.Array) -> jax.Array:
+def to_fetch(mask_Bnn: jax.Array) -> jax.Array:
   """Returns which tile of a row to bring in at each step: the last one needed so far.
 
   A tile is needed where this is its own number, so others cost no transfer.
   """
-  number_n = jnp.arange(seen_Bnn.shape[-1], dtype=jnp.int32)
-  last_Bnn = jax.lax.cummax(jnp.where(seen_Bnn, number_n, -1), axis=2)
-  first_Bn1 = jnp.argmax(seen_Bnn, axis=2, keepdims=True).astype(jnp.int32)
+  number_n = jnp.arange(mask_Bnn.shape[-1], dtype=jnp.int32)
+  last_Bnn = jax.lax.cummax(jnp.where(mask_Bnn, number_n, -1), axis=2)
+  first_Bn1 = jnp.argmax(mask_Bnn, axis=2, keepdims=True).astype(jnp.int32)
   return jnp.where(last_Bnn < 0, first_Bn1, last_Bnn)
 
 
@@ -137,7 +139,7 @@ def _stacked(x_BL, size):
 
 
 def _ints(at, size):
-  names = ("order_BL", "sees_BL", "segment_BL")
+  names = ("order_BL", "horizon_BL", "segment_BL")
   at = padded(at, size)
   return jnp.stack([getattr(at, n).astype(jnp.int32) for n in names], axis=-1)
 

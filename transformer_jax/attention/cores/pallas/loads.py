@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from transformer_jax.attention.cores.pallas import layout
-from transformer_jax.attention.cores.pallas.flash import Grads, Kept, dot
+from transformer_jax.attention.cores.pallas.flash import Grads, Residuals, dot
 from transformer_jax.attention.cores.pallas.score_terms import Given
 
 Tree = Any
@@ -18,7 +18,7 @@ class Tile:
   base   distance of the first query from the first key, by places in the text
   """
 
-  def __init__(self, work, rule, queries: Tree, keys: Tree, base, room=None):
+  def __init__(self, work, variant, queries: Tree, keys: Tree, base, room=None):
     self.work, self.program = work, work.program
     self.queries, self.keys = queries, keys
     q_at, q_data = _tokens(queries, work.own_data[0], column=True)
@@ -31,7 +31,7 @@ class Tile:
       q_at.pos_BL[0],
       k_at.pos_BL[0],
       base,
-      rule.seen(q_at, k_at)[0],
+      variant.mask(q_at, k_at)[0],
       q_data,
       k_data,
       lambda rows: queries["pos"][rows, 0],
@@ -40,11 +40,11 @@ class Tile:
     self.run_on = self._runs_on() if self.program.bands else None
 
   def scores(self, tables: Tree) -> tuple[jax.Array, jax.Array]:
-    """Returns s_LM and which of them count, seen_LM."""
+    """Returns s_LM and which of them count, mask_LM."""
     dot_LM = dot(self.q_LK, self.k_MK, 1, 1)
     given = self.program.masked(tables, self.given)
     s_LM = self.program.scores(tables, given, dot_LM, self.run_on)[-1]
-    return s_LM, given.seen_LM
+    return s_LM, given.mask_LM
 
   def mixture(self, tables: Tree, w_LM: jax.Array) -> jax.Array:
     v_ME = self.keys["v"][...]
@@ -52,7 +52,7 @@ class Tile:
 
   def backward(self, tables: Tree) -> Grads:
     rows = (self.queries[name][...] for name in ("d_out", "lse", "share"))
-    kept = Kept(self.q_LK, self.k_MK, self.keys["v"][...], *rows)
+    kept = Residuals(self.q_LK, self.k_MK, self.keys["v"][...], *rows)
     return self.program.backward(tables, self.given, kept, self.run_on)
 
   def _runs_on(self):
@@ -61,7 +61,7 @@ class Tile:
     place_LM = jax.lax.broadcasted_iota(jnp.int32, (L, M), 0) + given.base
     place_LM -= jax.lax.broadcasted_iota(jnp.int32, (L, M), 1)
     off_LM = given.pos_L[:, None] - given.pos_M[None, :] != place_LM
-    return jnp.logical_not(jnp.any(given.seen_LM & off_LM))
+    return jnp.logical_not(jnp.any(given.mask_LM & off_LM))
 
 
 def _tokens(refs, own_data, column):
@@ -91,7 +91,7 @@ def read_tables(work, refs: Tree) -> Tree:
 
 def trained(work, tables: Tree) -> Tree:
   """Returns the tables that have a gradient from the tiles; None in place of others."""
-  without = ("extra", "mask")
+  without = ("sink_logit", "mask")
   floating = lambda x: x if jnp.issubdtype(x.dtype, jnp.floating) else None
   return {n: jax.tree.map(floating, x) for n, x in tables.items() if n not in without}
 

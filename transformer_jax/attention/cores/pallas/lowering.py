@@ -180,11 +180,11 @@ def _run(eqns, known, way) -> None:
   """Computes equations; `way` None: as they are, else as kernels can."""
   for eqn in eqns:
     values = [_value(v, known) for v in eqn.invars]
-    rule = RULES.get(eqn.primitive.name) if way else None
+    variant = RULES.get(eqn.primitive.name) if way else None
     if eqn.primitive.name in CALLS:
       out = _call(eqn.params[CALLS[eqn.primitive.name]], values, way)
-    elif rule:
-      out = rule(eqn, way, *values)
+    elif variant:
+      out = variant(eqn, way, *values)
     else:
       params = eqn.primitive.get_bind_params(eqn.params)
       out = eqn.primitive.bind(*values, **params)

@@ -48,7 +48,7 @@ class Given:
   q_LK, k_MK   float32
   pos_L, pos_M positions
   base         distance of the first query from the first key, by places in the text
-  seen_LM      who sees whom
+  mask_LM      who sees whom
   q_data, k_data
   strip        a function from the index of a strip to the positions of its queries
   room_LM      a reference to memory for a tile, for terms that go by strips
@@ -60,7 +60,7 @@ class Given:
   pos_L: jax.Array
   pos_M: jax.Array
   base: jax.Array
-  seen_LM: jax.Array
+  mask_LM: jax.Array
   q_data: dict[str, jax.Array]
   k_data: dict[str, jax.Array]
   strip: Any = None
@@ -150,7 +150,7 @@ class Score:
       "k_MK": shape((M, K), jnp.float32),
       "pos_L": shape((L,), q_at),
       "pos_M": shape((M,), k_at),
-      "seen_LM": shape((L, M), jnp.bool_),
+      "mask_LM": shape((L, M), jnp.bool_),
       "q_data": q_data,
       "k_data": k_data,
     }
@@ -175,7 +175,7 @@ class Score:
     return [d_tables], {n: d for n, d in d_tile.items() if n in GRADS}
 
   def _tile(self, way, given):
-    names = ("pre_LM", "q_LK", "k_MK", "pos_L", "pos_M", "seen_LM", "q_data", "k_data")
+    names = ("pre_LM", "q_LK", "k_MK", "pos_L", "pos_M", "mask_LM", "q_data", "k_data")
     tile = {name: getattr(given, name) for name in names}
     if way == "band":
       L, M = given.pre_LM.shape
@@ -200,7 +200,7 @@ class Mask:
 
   def value(self, tables, given):
     at = given.pos_L, given.pos_M
-    return given.seen_LM & self.hook.inner(Way("loop", False), tables[0], at)
+    return given.mask_LM & self.hook.inner(Way("loop", False), tables[0], at)
 
 
 class Values:
@@ -238,7 +238,7 @@ class Logits:
 
   def __init__(self, variant, own, sizes: Sizes):
     tile = shape((sizes.L, sizes.M), jnp.float32)
-    self.hook = trace(lambda own, s_LM: variant.logits(own["rule"], s_LM), own, tile)
+    self.hook = trace(lambda own, s_LM: variant.logits(own["variant"], s_LM), own, tile)
     self.hooks = [self.hook]
 
   def value(self, way, tables, given):

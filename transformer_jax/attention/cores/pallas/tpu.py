@@ -18,7 +18,7 @@ from transformer_jax.attention.cores.base import PLAIN, Core, cores, require
 from transformer_jax.attention.cores.pallas import call, layout, loads
 from transformer_jax.attention.cores.pallas.flash import finish, grow
 from transformer_jax.attention.cores.sharding import on_each_device
-from transformer_jax.attention.variants.bound import MASKED, Rule
+from transformer_jax.attention.variants.bound import MASKED, BoundVariant
 
 LEAST = 16, 128  # rows and columns of a tile that a TPU takes
 FAST = 48 * 2**20  # bytes of fast memory for a tile; v5p has 64 MiB, others have more
@@ -48,16 +48,16 @@ class PallasTPU(Core):
     k_at,
     position,
     scale=None,
-    rule=PLAIN,
+    variant=PLAIN,
     drop=None,
   ):
-    require(self, position, rule, drop)
+    require(self, position, variant, drop)
     off = jax.default_backend() != "tpu" if self.interpret is None else self.interpret
     least = (1, 1) if off else LEAST
     more = any(map(position.encoding.overrides, ("score", "values")))
     block = self.block or (128 if more else 256)
-    args = q_BLHK, k_BMGK, v_BMGE, q_at, k_at, position, scale, rule
-    return call.call(Backend(off, rule), block, least, *args)
+    args = q_BLHK, k_BMGK, v_BMGE, q_at, k_at, position, scale, variant
+    return call.call(Backend(off, variant), block, least, *args)
 
   def refusal(self, encoding, variant=PLAIN.variant, drop=False):
     return call.refusal("pallas_tpu", encoding, variant, drop)
@@ -68,7 +68,7 @@ class Backend:
   """Goes over the grid of tiles: for outputs, for queries and for keys."""
 
   interpret: bool
-  rule: Rule
+  variant: BoundVariant
   room = True
 
   def forward(self, work, tables, queries, keys, where):
@@ -79,8 +79,10 @@ class Backend:
       top, total, sums = state
 
       def start():
-        top[...] = jnp.full(top.shape, values["extra"] if work.extra else MASKED)
-        total[...] = jnp.full(total.shape, 1.0 if work.extra else 0.0)
+        top[...] = jnp.full(
+          top.shape, values["sink_logit"] if work.sink_logit else MASKED
+        )
+        total[...] = jnp.full(total.shape, 1.0 if work.sink_logit else 0.0)
         sums[...] = jnp.zeros(sums.shape, sums.dtype)
 
       def visit():
@@ -156,7 +158,7 @@ class Backend:
       values = loads.read_tables(work, tables)
       ids = tuple(pl.program_id(axis) for axis in range(4))
       base = grid.base(ids, shift)
-      tile = lambda: loads.Tile(work, self.rule, queries, keys, base, *room)
+      tile = lambda: loads.Tile(work, self.variant, queries, keys, base, *room)
       start, visit, end = kernel(tile, values, outs, state)
       first = ids[3] == 0
       pl.when(first)(start)
@@ -206,13 +208,13 @@ class Grid:
     rows, columns = work.L // work.tile.L, work.M // work.tile.M
     self.sizes = (work.B, work.H, rows, columns)
     self.semantics = ("parallel", "parallel", "parallel", "arbitrary")
-    seen_Bnn = where["seen_Bnn"]
+    mask_Bnn = where["mask_Bnn"]
     if by_keys:
       self.sizes = (work.H, work.B, columns, rows)
       self.semantics = ("parallel", "arbitrary", "arbitrary", "arbitrary")
-      seen_Bnn = jnp.swapaxes(seen_Bnn, 1, 2)
-    self.shared = seen_Bnn.shape[0] == 1
-    self.fetch, self.shift = layout.to_fetch(seen_Bnn).reshape(-1), where["shift_B"]
+      mask_Bnn = jnp.swapaxes(mask_Bnn, 1, 2)
+    self.shared = mask_Bnn.shape[0] == 1
+    self.fetch, self.shift = layout.to_fetch(mask_Bnn).reshape(-1), where["shift_B"]
 
   def needed(self, ids, fetch):
     return fetch[self._entry(*ids)] == ids[3]

@@ -43,26 +43,26 @@ class Addition(Strings):
   def sizes(self, length):
     return 2 * self.width * length + 1, self.width * (length + 1)
 
-  def numbers(self, longest):
-    return 2 * longest + bool(self.hints)
+  def numbers(self, max_length):
+    return 2 * max_length + bool(self.hints)
 
-  def strings(self, random_N, length, longest):
+  def strings(self, random_N, length, max_length):
     digit_N = below(self.base, random_N[bool(self.hints) :])
-    first_L, second_L = digit_N.reshape(longest, 2).T
-    hint_A = self._hints(random_N[0], length, longest)
+    first_L, second_L = digit_N.reshape(max_length, 2).T
+    hint_A = self._hints(random_N[0], length, max_length)
     write = lambda digit_L: self._write(
-      digit_L, hint_A[:longest], length, self.reversed_operands
+      digit_L, hint_A[:max_length], length, self.reversed_operands
     )
     plus = self.width * length
-    prompt_P = jnp.zeros(self.sizes(longest)[0], jnp.int32)
-    prompt_P = prompt_P.at[: self.width * longest].set(write(first_L))
+    prompt_P = jnp.zeros(self.sizes(max_length)[0], jnp.int32)
+    prompt_P = prompt_P.at[: self.width * max_length].set(write(first_L))
     prompt_P = prompt_P.at[plus].set(self.base)
     prompt_P = jax.lax.dynamic_update_slice(prompt_P, write(second_L), (plus + 1,))
-    beyond_L = jnp.arange(longest) >= length
+    beyond_L = jnp.arange(max_length) >= length
     sum_A = add(jnp.where(beyond_L, 0, first_L + second_L), self.base)
     return prompt_P, self._write(sum_A, hint_A, length + 1, self.reversed)
 
-  def ids(self, length, longest):
+  def ids(self, length, max_length):
     """Returns two kinds of ids; with hints, which say the same, none.
 
     abacus    the place of a digit in its number, from 1: it says how significant the
@@ -74,7 +74,7 @@ class Addition(Strings):
     """
     if self.hints:
       return {}
-    prompt_P, answer_A = jnp.arange(2 * longest + 1), jnp.arange(longest + 1)
+    prompt_P, answer_A = jnp.arange(2 * max_length + 1), jnp.arange(max_length + 1)
     place_P = jnp.where(prompt_P < length, prompt_P, prompt_P - length - 1)
     worth_P = place_P if self.reversed_operands else length - 1 - place_P
     worth_A = answer_A if self.reversed else length - answer_A
@@ -86,17 +86,17 @@ class Addition(Strings):
     }
     return {name: token_ids.row(*own, self.sizes(length)) for name, own in rows.items()}
 
-  def _hints(self, random, length, longest):
+  def _hints(self, random, length, max_length):
     """Returns the hint of each digit of the answer, least significant first."""
     if not self.hints:
-      return jnp.zeros(longest + 1, jnp.int32)
-    if self.hints <= longest:
+      return jnp.zeros(max_length + 1, jnp.int32)
+    if self.hints <= max_length:
       raise SpecError(
-        f"addition: sums of {longest} digits need {longest + 1} hints and there are"
-        f" {self.hints}; write addition(hints={longest + 1}) or ask for shorter lengths"
+        f"addition: sums of {max_length} digits need {max_length + 1} hints, not"
+        f" {self.hints}; write hints={max_length + 1} or ask for shorter lengths"
       )
     start = below(self.hints - length, random)
-    return self.base + 1 + start + jnp.arange(longest + 1)
+    return self.base + 1 + start + jnp.arange(max_length + 1)
 
   def _write(self, digit_L, hint_L, size, backwards):
     """Returns the symbols of a number whose digits come least significant first."""

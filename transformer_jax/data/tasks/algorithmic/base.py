@@ -63,16 +63,16 @@ class Strings(Task):
     """Returns how many symbols the prompt and the answer have."""
     raise NotImplementedError
 
-  def numbers(self, longest: int) -> int:
+  def numbers(self, max_length: int) -> int:
     """Returns how many random numbers one row takes."""
-    return longest
+    return max_length
 
   def strings(
-    self, random_N: jax.Array, length: jax.Array, longest: int
+    self, random_N: jax.Array, length: jax.Array, max_length: int
   ) -> tuple[jax.Array, jax.Array]:
-    """Returns one prompt and its answer, padded with anything to `sizes(longest)`.
+    """Returns one prompt and its answer, padded with anything to `sizes(max_length)`.
 
-    random_N: uint32; the n-th is the same whatever `longest`
+    random_N: uint32; the n-th is the same whatever `max_length`
     """
     raise NotImplementedError
 
@@ -81,10 +81,10 @@ class Strings(Task):
     prompt, answer = self.sizes(length)
     return prompt + answer + 2
 
-  def ids(self, length: jax.Array, longest: int) -> dict[str, jax.Array]:
+  def ids(self, length: jax.Array, max_length: int) -> dict[str, jax.Array]:
     """Returns what encodings read about the tokens of one row; {}: nothing.
 
-    Names end in BL; arrays are int32 over the `tokens(longest) + 1` places of
+    Names end in BL; arrays are int32 over the `tokens(max_length) + 1` places of
     [start] prompt [separator] answer [end] padding. They become `Coords.data`.
     """
     return {}
@@ -93,7 +93,7 @@ class Strings(Task):
     self,
     arrays: Any,
     key: jax.Array,
-    rows: int,
+    batch_size: int,
     length: int,
     done: float | jax.Array = 1.0,
   ) -> Batch:
@@ -103,7 +103,7 @@ class Strings(Task):
 
     done: the share of training that is over, 0 to 1, for `curriculum`
     """
-    examples = self.examples(key, rows, length, done=done)
+    examples = self.examples(key, batch_size, length, done=done)
     lay_out = jax.vmap(lambda *row: self._lay_out(*row, length, None))
     ids = jax.vmap(lambda n: self.ids(n, length))(examples[2])
     at = coords.consecutive(1, self.tokens(length))
@@ -111,13 +111,13 @@ class Strings(Task):
     return shifted(*lay_out(*examples), at)
 
   def score(
-    self, arrays: Any, key: jax.Array, rows: int, length: jax.Array, bucket: int
+    self, arrays: Any, key: jax.Array, batch_size: int, length: jax.Array, bucket: int
   ) -> Batch:
     """Returns strings of exactly `length` at the right end of the bucket's tokens."""
     L = self.tokens(bucket)
     absent = L - self.tokens(length)
     lay_out = jax.vmap(lambda *row: self._lay_out(*row, bucket, self.scored))
-    left = lay_out(*self.examples(key, rows, bucket, length))
+    left = lay_out(*self.examples(key, batch_size, bucket, length))
     right = [jnp.roll(array, absent, axis=1) for array in left]
     ids = self.ids(length, bucket).items()
     data = {name: jnp.roll(ids_L, absent)[None, :-1] for name, ids_L in ids}
@@ -128,7 +128,7 @@ class Strings(Task):
     self,
     key: jax.Array,
     rows: int,
-    longest: int,
+    max_length: int,
     length: jax.Array | None = None,
     done: float | jax.Array = 1.0,
   ) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -136,17 +136,17 @@ class Strings(Task):
 
     length: of every row; None: each row draws its own, as training wants it
     """
-    numbers = jnp.arange(1 + self.numbers(longest))
+    numbers = jnp.arange(1 + self.numbers(max_length))
     draw = lambda n: jax.random.bits(jax.random.fold_in(key, n), (rows,))
     random_BN = jax.vmap(draw, out_axes=1)(numbers)
-    shortest, limit = (longest if self.fixed else 1), longest
+    shortest, limit = (max_length if self.fixed else 1), max_length
     if self.curriculum:
-      limit = jnp.ceil(longest * done / self.curriculum).astype(jnp.int32)
-      limit = jnp.clip(limit, 1, longest)
+      limit = jnp.ceil(max_length * done / self.curriculum).astype(jnp.int32)
+      limit = jnp.clip(limit, 1, max_length)
     # The first number of a row draws its length, in evaluation for nothing.
     length_B = shortest + below(limit + 1 - shortest, random_BN[:, 0])
     length_B = length_B if length is None else jnp.full(rows, length)
-    strings = jax.vmap(lambda random_N, n: self.strings(random_N, n, longest))
+    strings = jax.vmap(lambda random_N, n: self.strings(random_N, n, max_length))
     prompt_BP, answer_BA = strings(random_BN[:, 1:], length_B)
     return FIRST + prompt_BP, FIRST + answer_BA, length_B
 
@@ -167,10 +167,10 @@ class Strings(Task):
       weight_L &= jnp.cumsum(closes_L) - closes_L == 0
     return row_L, weight_L.astype(jnp.float32)
 
-  def _lay_out(self, prompt_P, answer_A, length, longest, scored):
+  def _lay_out(self, prompt_P, answer_A, length, max_length, scored):
     """Returns the tokens and weights of one row, padded on the right."""
     prompt, answer = self.sizes(length)
-    row_L = jnp.full(self.tokens(longest) + 1, PAD, jnp.int32)
+    row_L = jnp.full(self.tokens(max_length) + 1, PAD, jnp.int32)
     # Each string overwrites the padding of the one before it.
     row_L = row_L.at[0].set(START)
     row_L = jax.lax.dynamic_update_slice(row_L, prompt_P, (1,))

@@ -30,15 +30,15 @@ class BinaryAddition(Strings):
   def sizes(self, length):
     return length, length + 1
 
-  def numbers(self, longest):
-    return 2 + 2 * longest
+  def numbers(self, max_length):
+    return 2 + 2 * max_length
 
-  def strings(self, random_N, length, longest):
+  def strings(self, random_N, length, max_length):
     first, second = random_N.reshape(-1, 2).T
-    place_L, short = jnp.arange(longest), length <= 2
+    place_L, short = jnp.arange(max_length), length <= 2
     size = jnp.where(short, length, 1 + below(jnp.maximum(length - 2, 1), first[0]))
     single = below((1 << jnp.minimum(length, 2)) - 1, first[1])
-    first_L = jnp.where(short, bits(single, longest), positive(first[1:], size))
+    first_L = jnp.where(short, bits(single, max_length), positive(first[1:], size))
     second_L = positive(second[1:], jnp.maximum(length - 1 - size, 1))
     second_L = jnp.where(short, 0, second_L)
     prompt_L = jnp.where(place_L == size, OPERATOR, first_L)

@@ -32,15 +32,15 @@ class Copy(Strings):
   def sizes(self, length):
     return length, self.times * (length + 1) - 1
 
-  def strings(self, random_N, length, longest):
+  def strings(self, random_N, length, max_length):
     string_L = from_end(below(self.symbols, random_N), length)
     return string_L, token_ids.joined([string_L] * self.times, length, self.symbols)
 
-  def ids(self, length, longest):
+  def ids(self, length, max_length):
     """A symbol and its copies have the same id. Cho et al., 2024.
 
     https://arxiv.org/abs/2405.20671
     """
-    place_L = 2 + jnp.arange(longest)
+    place_L = 2 + jnp.arange(max_length)
     answer_A = token_ids.joined([place_L] * self.times, length, 1)
     return {"coupled_BL": token_ids.row(place_L, 1, answer_A, self.sizes(length))}

@@ -24,7 +24,7 @@ class CycleNavigation(Strings):
   def sizes(self, length):
     return length, 1
 
-  def strings(self, random_N, length, longest):
+  def strings(self, random_N, length, max_length):
     symbol_L = below(3, random_N)
-    step_L = jnp.where(jnp.arange(longest) < length, symbol_L - 1, 0)
+    step_L = jnp.where(jnp.arange(max_length) < length, symbol_L - 1, 0)
     return symbol_L, jnp.sum(step_L)[None] % 5

@@ -20,6 +20,6 @@ class Duplicate(Strings):
   def sizes(self, length):
     return length, 2 * length
 
-  def strings(self, random_N, length, longest):
+  def strings(self, random_N, length, max_length):
     drawn_L = below(self.symbols, random_N)
-    return drawn_L, drawn_L[jnp.arange(2 * longest) % length]
+    return drawn_L, drawn_L[jnp.arange(2 * max_length) % length]

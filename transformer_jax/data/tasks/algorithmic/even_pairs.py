@@ -22,6 +22,6 @@ class EvenPairs(Strings):
   def sizes(self, length):
     return length, 1
 
-  def strings(self, random_N, length, longest):
+  def strings(self, random_N, length, max_length):
     bit_L = below(2, random_N)
     return bit_L, (bit_L[0] ^ bit_L[length - 1])[None]

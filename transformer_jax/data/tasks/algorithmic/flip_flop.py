@@ -42,11 +42,11 @@ class FlipFlop(Strings):
   def sizes(self, length):
     return 2, 2 * length
 
-  def numbers(self, longest):
-    return 1 + 2 * longest
+  def numbers(self, max_length):
+    return 1 + 2 * max_length
 
-  def strings(self, random_N, length, longest):
-    random_LT, place_L = random_N[1:].reshape(longest, 2), jnp.arange(longest)
+  def strings(self, random_N, length, max_length):
+    random_LT, place_L = random_N[1:].reshape(max_length, 2), jnp.arange(max_length)
     share_L = random_LT[:, 0] / 2.0**32
     acts_L = jnp.where(share_L < (1 + self.ignore) / 2, WRITE, READ)
     do_L = jnp.where(share_L < self.ignore, IGNORE, acts_L).at[length - 1].set(READ)
@@ -63,7 +63,7 @@ class FlipFlop(Strings):
     after_L = jnp.roll(row_L, 1)
     return row_L, weight_L * (after_L == FIRST + READ)
 
-  def score(self, arrays, key, rows, length, bucket):
+  def score(self, arrays, key, batch_size, length, bucket):
     ignore = self.ignore if self.tested is None else self.tested
     posed = dataclasses.replace(self, ignore=ignore)
-    return super(FlipFlop, posed).score(arrays, key, rows, length, bucket)
+    return super(FlipFlop, posed).score(arrays, key, batch_size, length, bucket)

@@ -22,7 +22,7 @@ class IndirectIndexing(Strings):
   training have 1 to the length.
 
   letters   how many there are, which bounds the length
-  reach     the longest shift
+  reach     the max_length shift
   """
 
   letters: int = 52
@@ -42,17 +42,17 @@ class IndirectIndexing(Strings):
   def sizes(self, length):
     return length + 4, 1
 
-  def numbers(self, longest):
+  def numbers(self, max_length):
     return 2 + self.letters
 
-  def strings(self, random_N, length, longest):
-    if longest > self.letters:
+  def strings(self, random_N, length, max_length):
+    if max_length > self.letters:
       raise SpecError(
-        f"indirect_indexing: {longest} letters must differ, but there are"
-        f" {self.letters}; write indirect_indexing(letters={longest}) or ask for"
+        f"indirect_indexing: {max_length} letters must differ, but there are"
+        f" {self.letters}; write indirect_indexing(letters={max_length}) or ask for"
         " shorter lengths"
       )
-    string_L = 12 + jnp.argsort(random_N[2:])[:longest]
+    string_L = 12 + jnp.argsort(random_N[2:])[:max_length]
     source = below(length, random_N[0])
     nearest = jnp.maximum(source - self.reach, 0)
     farthest = jnp.minimum(source + self.reach, length - 1)

@@ -37,17 +37,17 @@ class Lego(Strings):
   def sizes(self, length):
     return 3 * length + 1, 1
 
-  def numbers(self, longest):
-    return 1 + self.variables + 2 * longest
+  def numbers(self, max_length):
+    return 1 + self.variables + 2 * max_length
 
-  def strings(self, random_N, length, longest):
-    if longest > self.variables:
+  def strings(self, random_N, length, max_length):
+    if max_length > self.variables:
       raise SpecError(
-        f"lego: {longest} clauses need as many variables, but there are"
-        f" {self.variables}; write lego(variables={longest}) or ask for shorter lengths"
+        f"lego: {max_length} clauses need as many variables, but there are"
+        f" {self.variables}; write variables={max_length} or ask for shorter lengths"
       )
-    name_L = 3 + jnp.argsort(random_N[1 : 1 + self.variables])[:longest]
-    random_LT = random_N[1 + self.variables :].reshape(longest, 2)
+    name_L = 3 + jnp.argsort(random_N[1 : 1 + self.variables])[:max_length]
+    random_LT = random_N[1 + self.variables :].reshape(max_length, 2)
     sign_L = below(2, random_LT[:, 0])
     given_L = jnp.append(2, name_L[:-1])
     clause_LC = jnp.stack([name_L, sign_L, given_L], axis=1)

@@ -24,11 +24,11 @@ class MissingDuplicate(Strings):
   def sizes(self, length):
     return length, 1
 
-  def numbers(self, longest):
-    return 1 + longest
+  def numbers(self, max_length):
+    return 1 + max_length
 
-  def strings(self, random_N, length, longest):
-    place_L, half = jnp.arange(longest), jnp.maximum(length // 2, 1)
+  def strings(self, random_N, length, max_length):
+    place_L, half = jnp.arange(max_length), jnp.maximum(length // 2, 1)
     twice_L = below(2, random_N[1:])[place_L % half]
     missing = below(2 * half, random_N[0])
     prompt_L = jnp.where(place_L == missing, 2, twice_L)

@@ -28,8 +28,8 @@ class ModularArithmetic(Strings):
   def sizes(self, length):
     return length - 1 + length % 2, 1
 
-  def strings(self, random_N, length, longest):
-    place_L = jnp.arange(self.sizes(longest)[0])
+  def strings(self, random_N, length, max_length):
+    place_L = jnp.arange(self.sizes(max_length)[0])
     random_L = random_N[: place_L.size]
     digit_L, operator_L = below(MODULUS, random_L), below(3, random_L)
     prompt_L = jnp.where(place_L % 2 == 0, digit_L, MODULUS + operator_L)

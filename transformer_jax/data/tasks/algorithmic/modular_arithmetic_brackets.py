@@ -30,10 +30,10 @@ class ModularArithmeticBrackets(Strings):
   def sizes(self, length):
     return length, 1
 
-  def numbers(self, longest):
-    return 2 * longest
+  def numbers(self, max_length):
+    return 2 * max_length
 
-  def strings(self, random_N, length, longest):
+  def strings(self, random_N, length, max_length):
     symbol_L, value = expression(random_N, length, operators=3)
     return symbol_L, value[None]
 

@@ -34,17 +34,17 @@ class MultiQueryRecall(Strings):
   def sizes(self, length):
     return 2 * length, 2 * length
 
-  def numbers(self, longest):
-    return self.keys + 2 * longest
+  def numbers(self, max_length):
+    return self.keys + 2 * max_length
 
-  def strings(self, random_N, length, longest):
-    if longest > self.keys:
+  def strings(self, random_N, length, max_length):
+    if max_length > self.keys:
       raise SpecError(
-        f"mqar: {longest} pairs need as many different keys, but there are"
-        f" {self.keys}; write mqar(keys={longest}) or ask for shorter lengths"
+        f"mqar: {max_length} pairs need as many different keys, but there are"
+        f" {self.keys}; write mqar(keys={max_length}) or ask for shorter lengths"
       )
-    key_L = self.values + jnp.argsort(random_N[: self.keys])[:longest]
-    random_LT = random_N[self.keys :].reshape(longest, 2)
+    key_L = self.values + jnp.argsort(random_N[: self.keys])[:max_length]
+    random_LT = random_N[self.keys :].reshape(max_length, 2)
     pair_LT = jnp.stack([key_L, below(self.values, random_LT[:, 0])], axis=1)
     asked_LT = pair_LT[shuffled(random_LT[:, 1], length)]
     return pair_LT.reshape(-1), asked_LT.reshape(-1)

@@ -23,11 +23,11 @@ class OddsFirst(Strings):
   def sizes(self, length):
     return length, length
 
-  def strings(self, random_N, length, longest):
+  def strings(self, random_N, length, max_length):
     drawn_L, place_L, odds = (
       below(self.symbols, random_N),
-      jnp.arange(longest),
+      jnp.arange(max_length),
       length // 2,
     )
     from_L = jnp.where(place_L < odds, 2 * place_L + 1, 2 * (place_L - odds))
-    return drawn_L, drawn_L[jnp.minimum(from_L, longest - 1)]
+    return drawn_L, drawn_L[jnp.minimum(from_L, max_length - 1)]

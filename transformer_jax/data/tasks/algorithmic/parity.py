@@ -23,7 +23,7 @@ class Parity(Strings):
   def sizes(self, length):
     return length, 1
 
-  def strings(self, random_N, length, longest):
+  def strings(self, random_N, length, max_length):
     bit_L = below(2, random_N)
-    odd = jnp.sum(jnp.where(jnp.arange(longest) < length, bit_L, 0)) % 2
+    odd = jnp.sum(jnp.where(jnp.arange(max_length) < length, bit_L, 0)) % 2
     return bit_L, odd[None]

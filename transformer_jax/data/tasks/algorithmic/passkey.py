@@ -34,10 +34,10 @@ class Passkey(Strings):
   def sizes(self, length):
     return length + 1 + self.digits, self.digits
 
-  def numbers(self, longest):
-    return 1 + self.digits + self.sizes(longest)[0]
+  def numbers(self, max_length):
+    return 1 + self.digits + self.sizes(max_length)[0]
 
-  def strings(self, random_N, length, longest):
+  def strings(self, random_N, length, max_length):
     depth = below(length + 1, random_N[0])
     key_A = below(10, random_N[1 : 1 + self.digits])
     filler_P = 11 + below(self.fillers, random_N[1 + self.digits :])

@@ -24,14 +24,14 @@ class Polynomial(Strings):
   def sizes(self, length):
     return 2 * length + 1, 1
 
-  def numbers(self, longest):
-    return 2 * longest + 1
+  def numbers(self, max_length):
+    return 2 * max_length + 1
 
-  def strings(self, random_N, length, longest):
+  def strings(self, random_N, length, max_length):
     x = below(5, random_N[0]) - 2
-    random_LT = random_N[1:].reshape(longest, 2)
+    random_LT = random_N[1:].reshape(max_length, 2)
     factor_L, degree_L = below(7, random_LT[:, 0]) - 3, below(4, random_LT[:, 1])
-    term_L = jnp.where(jnp.arange(longest) < length, factor_L * x**degree_L, 0)
+    term_L = jnp.where(jnp.arange(max_length) < length, factor_L * x**degree_L, 0)
     terms_P = jnp.stack([factor_L, degree_L], axis=1).reshape(-1)
     number = lambda value: value + 3
     return number(jnp.append(x, terms_P)), number(jnp.sum(term_L)[None] % 10)

@@ -31,17 +31,17 @@ class Recall(Strings):
   def sizes(self, length):
     return 2 * length + 1, 1
 
-  def numbers(self, longest):
-    return 1 + self.keys + longest
+  def numbers(self, max_length):
+    return 1 + self.keys + max_length
 
-  def strings(self, random_N, length, longest):
-    if longest > self.keys:
+  def strings(self, random_N, length, max_length):
+    if max_length > self.keys:
       raise SpecError(
-        f"recall: {longest} pairs need as many different keys, but there are"
-        f" {self.keys}; write recall(keys={longest}) or ask for shorter lengths"
+        f"recall: {max_length} pairs need as many different keys, but there are"
+        f" {self.keys}; write recall(keys={max_length}) or ask for shorter lengths"
       )
     asked = below(length, random_N[0])
-    key_L = self.values + jnp.argsort(random_N[1 : 1 + self.keys])[:longest]
+    key_L = self.values + jnp.argsort(random_N[1 : 1 + self.keys])[:max_length]
     value_L = below(self.values, random_N[1 + self.keys :])
     pairs_P = jnp.stack([key_L, value_L], axis=1).reshape(-1)
     prompt_P = jnp.append(pairs_P, 0).at[2 * length].set(key_L[asked])

@@ -32,11 +32,11 @@ class Repeat(Strings):
   def sizes(self, length):
     return length + 2 * self.other, self.times * length
 
-  def numbers(self, longest):
+  def numbers(self, max_length):
     return 2
 
-  def strings(self, random_N, length, longest):
-    prompt, answer = self.sizes(longest)
+  def strings(self, random_N, length, max_length):
+    prompt, answer = self.sizes(max_length)
     read = written = below(self.symbols, random_N[0])
     prompt_P = jnp.full(prompt, read)
     if self.other:

@@ -39,17 +39,17 @@ class Reverse(Strings):
   def sizes(self, length):
     return length, self.parts * (length + 1) - 1
 
-  def strings(self, random_N, length, longest):
+  def strings(self, random_N, length, max_length):
     drawn_L = below(self.symbols, random_N)
     parts = self._parts(drawn_L, length)
     return drawn_L, token_ids.joined(parts, length, self.symbols)
 
-  def ids(self, length, longest):
+  def ids(self, length, max_length):
     """A symbol and its copies have the same id. Cho et al., 2024.
 
     https://arxiv.org/abs/2405.20671
     """
-    place_L = 2 + jnp.arange(longest)
+    place_L = 2 + jnp.arange(max_length)
     # A mark is one step before what follows it: past the end where that runs backwards.
     marks = [length + 2] * self.parts
     if self.copied:

@@ -45,18 +45,18 @@ class Scan(Strings):
       )
     return super().tokens(length)
 
-  def examples(self, key, rows, longest, length=None, done=1.0):
+  def examples(self, key, rows, max_length, length=None, done=1.0):
     words_NP, actions_NA, first_A = map(jnp.asarray, commands())
-    least, most = (longest if self.fixed else 1), longest
+    least, most = (max_length if self.fixed else 1), max_length
     if self.curriculum:
-      most = jnp.ceil(longest * done / self.curriculum).astype(jnp.int32)
-      most = jnp.clip(most, 1, longest)
+      most = jnp.ceil(max_length * done / self.curriculum).astype(jnp.int32)
+      most = jnp.clip(most, 1, max_length)
     if length is not None:
       least = most = length
     start, end = first_A[least], first_A[most + 1]
     drawn_B = start + below(end - start, jax.random.bits(key, (rows,)))
     length_B = jnp.searchsorted(first_A, drawn_B, side="right") - 1
-    actions_BA = actions_NA[drawn_B, :longest]
+    actions_BA = actions_NA[drawn_B, :max_length]
     return FIRST + words_NP[drawn_B], FIRST + actions_BA, length_B
 
 

@@ -33,12 +33,12 @@ class SelectiveCopy(Strings):
   def sizes(self, length):
     return self.kept + length, self.kept
 
-  def numbers(self, longest):
-    return 2 * self.kept + longest
+  def numbers(self, max_length):
+    return 2 * self.kept + max_length
 
-  def strings(self, random_N, length, longest):
+  def strings(self, random_N, length, max_length):
     string_A = below(self.symbols, random_N[: self.kept])
     place_P = shuffled(random_N[self.kept :], self.kept + length)
     place_A = jnp.sort(place_P[: self.kept])
-    blank_P = jnp.full(self.kept + longest, self.symbols)
+    blank_P = jnp.full(self.kept + max_length, self.symbols)
     return blank_P.at[place_A].set(string_A), string_A

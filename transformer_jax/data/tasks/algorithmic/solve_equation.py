@@ -31,16 +31,16 @@ class SolveEquation(Strings):
   def sizes(self, length):
     return length, 1
 
-  def numbers(self, longest):
-    return 1 + 2 * longest
+  def numbers(self, max_length):
+    return 1 + 2 * max_length
 
-  def strings(self, random_N, length, longest):
-    size, place_L = jnp.maximum(length - 2, 1), jnp.arange(longest)
+  def strings(self, random_N, length, max_length):
+    size, place_L = jnp.maximum(length - 2, 1), jnp.arange(max_length)
     symbol_L, value = expression(random_N[1:], size, operators=2)
     # The digit at or after a place drawn from all of them, as published.
     after_L = (place_L - below(size, random_N[0])) % size
     is_digit_L = (symbol_L < MODULUS) & (place_L < size)
-    x = jnp.argmin(jnp.where(is_digit_L, after_L, longest))
+    x = jnp.argmin(jnp.where(is_digit_L, after_L, max_length))
     prompt_L = symbol_L.at[x].set(X)
     prompt_L = jnp.where(place_L == size, EQUALS, prompt_L)
     prompt_L = jnp.where(place_L > size, value, prompt_L)

@@ -18,8 +18,8 @@ class Sort(Strings):
   def sizes(self, length):
     return length, length
 
-  def strings(self, random_N, length, longest):
+  def strings(self, random_N, length, max_length):
     drawn_L = below(self.symbols, random_N)
-    beyond_L = jnp.arange(longest) >= length
+    beyond_L = jnp.arange(max_length) >= length
     # Symbols beyond the length become larger than any, so they sort behind the answer.
     return drawn_L, jnp.sort(jnp.where(beyond_L, self.symbols, drawn_L))

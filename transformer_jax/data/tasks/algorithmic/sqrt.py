@@ -26,7 +26,7 @@ class Sqrt(Strings):
   def sizes(self, length):
     return length, (length + 1) // 2
 
-  def strings(self, random_N, length, longest):
+  def strings(self, random_N, length, max_length):
     bit_L = positive(random_N, length)
     return from_end(bit_L, length), from_end(root(bit_L), (length + 1) // 2)
 

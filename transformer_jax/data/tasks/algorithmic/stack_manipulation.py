@@ -30,12 +30,12 @@ class StackManipulation(Strings):
   def sizes(self, length):
     return length, length + 1
 
-  def numbers(self, longest):
-    return 1 + longest
+  def numbers(self, max_length):
+    return 1 + max_length
 
-  def strings(self, random_N, length, longest):
+  def strings(self, random_N, length, max_length):
     bits = 1 + below(jnp.maximum(length - 1, 1), random_N[0])
-    is_bit_L = jnp.arange(longest) < bits
+    is_bit_L = jnp.arange(max_length) < bits
     symbol_L = jnp.where(is_bit_L, below(2, random_N[1:]), 2 + below(3, random_N[1:]))
     # To give a stack is to push its bits.
     action_L = jnp.where(is_bit_L, PUSH + symbol_L, symbol_L)

@@ -23,7 +23,7 @@ class Summation(Strings):
   def sizes(self, length):
     return length, 1
 
-  def strings(self, random_N, length, longest):
+  def strings(self, random_N, length, max_length):
     digit_L = 1 + below(9, random_N)
-    total = jnp.sum(jnp.where(jnp.arange(longest) < length, digit_L, 0))
+    total = jnp.sum(jnp.where(jnp.arange(max_length) < length, digit_L, 0))
     return digit_L, total[None] % 10

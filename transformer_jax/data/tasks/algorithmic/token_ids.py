@@ -13,7 +13,7 @@ import jax.numpy as jnp
 def row(prompt_P: Any, separator: Any, answer_A: Any, sizes: tuple) -> jax.Array:
   """Returns the ids of [start] prompt [separator] answer [end], 0 for start and end.
 
-  prompt_P, answer_A: padded with anything to what the longest string needs
+  prompt_P, answer_A: padded with anything to what the max_length string needs
   sizes: how many symbols the prompt and the answer have
   """
   prompt, answer = sizes

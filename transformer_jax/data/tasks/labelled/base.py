@@ -152,23 +152,23 @@ class Labelled(Task):
     self,
     arrays: Any,
     key: jax.Array,
-    rows: int,
+    batch_size: int,
     length: int,
     done: float | jax.Array = 1.0,
   ) -> Batch:
     """Returns examples of the training split, cut to `length` tokens."""
     E = arrays["train"]["start_E"].shape[0]
-    chosen_B = jax.random.randint(key, (rows,), 0, E)
+    chosen_B = jax.random.randint(key, (batch_size,), 0, E)
     return self.rows(arrays, "train", chosen_B, length, length)
 
   def score(
-    self, arrays: Any, key: jax.Array, rows: int, length: jax.Array, bucket: int
+    self, arrays: Any, key: jax.Array, batch_size: int, length: jax.Array, bucket: int
   ) -> Batch:
     """Returns the same examples at every length, at the right end of `bucket`.
 
     Each comes once; where there are fewer than rows, the batch is smaller.
     """
-    chosen_B = each_once(key, arrays["scored"]["start_E"].shape[0], rows)
+    chosen_B = each_once(key, arrays["scored"]["start_E"].shape[0], batch_size)
     return self.rows(arrays, "scored", chosen_B, length, bucket)
 
   def rows(

@@ -101,33 +101,35 @@ class Images(Task):
     self,
     arrays: Any,
     key: jax.Array,
-    rows: int,
+    batch_size: int,
     length: int,
     done: float | jax.Array = 1.0,
   ) -> Batch:
     """Returns images of the training split, any of them at any place."""
     N = arrays["train"]["label_N"].shape[0]
-    chosen_B = jax.random.randint(key, (rows,), 0, N)
+    chosen_B = jax.random.randint(key, (batch_size,), 0, N)
     return self._batch(arrays["train"], chosen_B, length, length)
 
   def score(
-    self, arrays: Any, key: jax.Array, rows: int, length: jax.Array, bucket: int
+    self, arrays: Any, key: jax.Array, batch_size: int, length: jax.Array, bucket: int
   ) -> Batch:
     """Returns images with `length` patches on a side, in the corner of a larger grid.
 
     Each image comes once; where there are fewer than rows, the batch is smaller.
     """
-    chosen_B = each_once(key, arrays["scored"]["label_N"].shape[0], rows)
+    chosen_B = each_once(key, arrays["scored"]["label_N"].shape[0], batch_size)
     return self._batch(arrays["scored"], chosen_B, length, bucket)
 
-  def _batch(self, data: Any, chosen_B: jax.Array, length: Any, longest: int) -> Batch:
+  def _batch(
+    self, data: Any, chosen_B: jax.Array, length: Any, max_length: int
+  ) -> Batch:
     image = jnp.asarray(data["image"])[chosen_B]
     label_B = jnp.asarray(data["label_N"])[chosen_B]
-    input_ = resized(image, length * self.patch, longest * self.patch)
-    first_L = jnp.arange(self.tokens(longest)) == 0
+    input_ = resized(image, length * self.patch, max_length * self.patch)
+    first_L = jnp.arange(self.tokens(max_length)) == 0
     target_BL = jnp.where(first_L, label_B[:, None], 0)
     weight_BL = jnp.broadcast_to(first_L, target_BL.shape).astype(jnp.float32)
-    return Batch(input_, target_BL, weight_BL, grid(length, longest))
+    return Batch(input_, target_BL, weight_BL, grid(length, max_length))
 
   def _check(self, found: images.Pictures, split: str) -> None:
     channels, most = found.image.shape[-1], int(found.label.max()) + 1
@@ -143,27 +145,28 @@ class Images(Task):
       )
 
 
-def resized(image: jax.Array, side: int | jax.Array, longest: int) -> jax.Array:
+def resized(image: jax.Array, side: int | jax.Array, max_length: int) -> jax.Array:
   """Makes images [B, rows, columns, C] of bytes ones of side x side, from -1 to 1.
 
-  They are in the corner of [B, C, longest, longest], 0 elsewhere; side may be traced.
+  They are in the corner of [B, C, max_length, max_length], 0 elsewhere; side may be
+  traced.
   """
   value = jnp.moveaxis(image, -1, 1).astype(jnp.float32) / 127.5 - 1
   B, C, rows, columns = value.shape
   scale = jnp.array([side / rows, side / columns], jnp.float32)
-  shape, still = (B, C, longest, longest), jnp.zeros(2, jnp.float32)
+  shape, still = (B, C, max_length, max_length), jnp.zeros(2, jnp.float32)
   large = jax.image.scale_and_translate(value, shape, (2, 3), scale, still, "linear")
-  inside_P = jnp.arange(longest) < side
+  inside_P = jnp.arange(max_length) < side
   return jnp.where(inside_P[:, None] & inside_P, large, 0.0)
 
 
-def grid(length: int | jax.Array, longest: int) -> Coords:
+def grid(length: int | jax.Array, max_length: int) -> Coords:
   """Returns the places of one token and then length x length patches, row after row.
 
-  The patches lie in a grid of longest x longest, the rest of which is no token.
+  The patches lie in a grid of max_length x max_length, the rest of which is no token.
   """
-  n_P = jnp.arange(longest * longest)
-  row_P, column_P = n_P // longest, n_P % longest
+  n_P = jnp.arange(max_length * max_length)
+  row_P, column_P = n_P // max_length, n_P % max_length
   on_P = (row_P < length) & (column_P < length)
   place = lambda x_P, first: jnp.concatenate(
     [jnp.full(1, first), jnp.where(on_P, x_P, -1)]

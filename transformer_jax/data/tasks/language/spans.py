@@ -73,14 +73,14 @@ class Spans(Tokens):
       )
     return length - gone + gaps + 1, gone + gaps + 1
 
-  def batch(self, arrays, key, rows, length, done=1.0):
+  def batch(self, arrays, key, batch_size, length, done=1.0):
     """Returns windows of the training text with gaps."""
-    text = super().batch(arrays, key, rows, length, done)
+    text = super().batch(arrays, key, batch_size, length, done)
     return self._batch(text.input_BL, key, length, length)
 
-  def score(self, arrays, key, rows, length, bucket):
+  def score(self, arrays, key, batch_size, length, bucket):
     """Returns windows with gaps, both sides at the right end; all gaps count."""
-    text = super().score(arrays, key, rows, length, bucket)
+    text = super().score(arrays, key, batch_size, length, bucket)
     # From here on the text is at the left.
     return self._batch(jnp.roll(text.input_BL, length, axis=1), key, length, bucket)
 

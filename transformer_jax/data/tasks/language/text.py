@@ -85,7 +85,7 @@ class Text(Task):
     self,
     arrays: Any,
     key: jax.Array,
-    rows: int,
+    batch_size: int,
     length: int,
     done: float | jax.Array = 1.0,
   ) -> Batch:
@@ -96,14 +96,14 @@ class Text(Task):
         f"the train split of '{self.source}' has {N} bytes, shorter than one window of"
         f" {length} and the byte after it; lower the training length below {N}"
       )
-    start_B1 = jax.random.randint(key, (rows, 1), 0, N - length)
+    start_B1 = jax.random.randint(key, (batch_size, 1), 0, N - length)
     byte_BL = _bytes(arrays["train_N"], start_B1 + jnp.arange(length + 1))
-    weight_BL = jnp.ones((rows, length), jnp.float32)
+    weight_BL = jnp.ones((batch_size, length), jnp.float32)
     at = coords.consecutive(1, length)
     return Batch(byte_BL[:, :-1], byte_BL[:, 1:], weight_BL, at)
 
   def score(
-    self, arrays: Any, key: jax.Array, rows: int, length: jax.Array, bucket: int
+    self, arrays: Any, key: jax.Array, batch_size: int, length: jax.Array, bucket: int
   ) -> Batch:
     """Returns windows that end at the same bytes at every length.
 
@@ -115,7 +115,7 @@ class Text(Task):
         f"text: a length of {bucket} does not fit the scored window of {self.window};"
         f" write text(window={bucket})"
       )
-    chosen_B = each_once(key, arrays["end_W"].shape[0], rows)
+    chosen_B = each_once(key, arrays["end_W"].shape[0], batch_size)
     end_B1 = jnp.asarray(arrays["end_W"])[chosen_B][:, None]
     place_L = jnp.arange(bucket)
     real_L = place_L >= bucket - length
@@ -155,10 +155,10 @@ class Text(Task):
       start = stop
     end_W = np.concatenate([*ends, np.zeros(0, np.int32)])
     if not len(end_W):
-      longest = max((len(document.content) for document in documents), default=0)
+      max_length = max((len(document.content) for document in documents), default=0)
       raise DataError(
         f"'{self.source}' has {total} bytes and no document in its {self.split} split"
-        f" of window + 1 = {self.window + 1} bytes (the longest has {longest});"
+        f" of window + 1 = {self.window + 1} bytes (the max_length has {max_length});"
         " lower the lengths scored and text(window=...), or give more text"
       )
     return end_W

@@ -103,19 +103,19 @@ class PrefixTokens(Tokens):
 
   kind: ClassVar[str] = "prefix_decoder"
 
-  def batch(self, arrays, key, rows, length, done=1.0):
+  def batch(self, arrays, key, batch_size, length, done=1.0):
     """Returns windows with prefixes of 1 to length - 1 tokens, which do not count."""
-    text = super().batch(arrays, key, rows, length, done)
+    text = super().batch(arrays, key, batch_size, length, done)
     prefix_key = jax.random.fold_in(key, 1)
-    size_B1 = jax.random.randint(prefix_key, (rows, 1), 1, max(2, length))
+    size_B1 = jax.random.randint(prefix_key, (batch_size, 1), 1, max(2, length))
     # The last token of the prefix predicts the first one after it.
     weight_BL = (jnp.arange(length) >= size_B1 - 1).astype(jnp.float32)
-    at = coords.consecutive(rows, length).prefix(size_B1)
+    at = coords.consecutive(batch_size, length).prefix(size_B1)
     return dataclasses.replace(text, weight_BL=weight_BL, at=at)
 
-  def score(self, arrays, key, rows, length, bucket):
+  def score(self, arrays, key, batch_size, length, bucket):
     """Returns windows whose scored tokens come after the prefix."""
-    text = super().score(arrays, key, rows, length, bucket)
+    text = super().score(arrays, key, batch_size, length, bucket)
     size_11 = jnp.maximum(length - self.scored + 1, 1)[None, None]
     return dataclasses.replace(text, at=text.at.prefix(size_11))
 
@@ -146,21 +146,21 @@ class Masked(Tokens):
     if not 0 < self.rate < 1:
       raise DataError(f"masked: rate is {self.rate}; it must be between 0 and 1")
 
-  def batch(self, arrays, key, rows, length, done=1.0):
+  def batch(self, arrays, key, batch_size, length, done=1.0):
     """Returns windows of the training text with hidden tokens, which count."""
-    text = super().batch(arrays, key, rows, length, done)
+    text = super().batch(arrays, key, batch_size, length, done)
     if self.nsp:
       text, follows_B = self._pairs(arrays, key, text)
-    chosen_BL, *drawn = self._draw(jax.random.fold_in(key, 1), rows, length)
+    chosen_BL, *drawn = self._draw(jax.random.fold_in(key, 1), batch_size, length)
     batch = self._hide(arrays, text, chosen_BL < self.rate, *drawn)
     return self._ask(batch, follows_B) if self.nsp else batch
 
-  def score(self, arrays, key, rows, length, bucket):
+  def score(self, arrays, key, batch_size, length, bucket):
     """Returns windows whose hidden tokens are the same at every length.
 
     Those among the last `scored` count, and there is always one of them.
     """
-    text = super().score(arrays, key, rows, length, bucket)
+    text = super().score(arrays, key, batch_size, length, bucket)
     drawn = self._draw(jax.random.fold_in(key, 1), len(text.input_BL), self.window)
     chosen_BL, *others = (x_BL[:, self.window - bucket :] for x_BL in drawn)
     ranked_BL = jnp.where(text.weight_BL > 0, chosen_BL, 2.0)

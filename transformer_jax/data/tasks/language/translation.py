@@ -56,7 +56,7 @@ class Translation(Task):
   tokenizer  byte, char(size=512), word(size=16000) or subword(size=8000), trained on
              both sides of the training text; or those of others, as they are:
              huggingface('FOLDER/tokenizer.json'), kept('runs/.../ID')
-  longest    pairs with a side of more tokens are left out, and counted
+  max_length    pairs with a side of more tokens are left out, and counted
   packed     the most pairs in a row of a training batch, one after another; pairs are
              drawn one by one and those with no room left in their row are dropped, so
              long ones are drawn a little less often
@@ -71,7 +71,7 @@ class Translation(Task):
   source: str
   pair: str = "en-de"
   tokenizer: str = "subword(size=8000)"
-  longest: int = 128
+  max_length: int = 128
   packed: int = 1
   split: str = "test"
   limit: int | None = None
@@ -88,7 +88,7 @@ class Translation(Task):
     if self.bleu_tokenizer:
       languages.check_bleu_tokenizer(self.bleu_tokenizer)
     check_split("translation", self.split)
-    sizes = {"longest": self.longest, "packed": self.packed, "limit": self.limit}
+    sizes = {"max_length": self.max_length, "packed": self.packed, "limit": self.limit}
     check_sizes("translation", **sizes)
 
   @property
@@ -140,7 +140,7 @@ class Translation(Task):
       facts["pairs"][split] = len(kept)
       arrays[name] = _arrays(found, split, some_P) | {"ends_2": ends_2}
     facts["tokens"] = int(arrays["train"]["size_P2"].sum())
-    facts["fit"] = _fit(arrays["train"], self.longest)
+    facts["fit"] = _fit(arrays["train"], self.max_length)
     return arrays, facts
 
   def abstract(self) -> dict[str, dict[str, jax.ShapeDtypeStruct]]:
@@ -172,7 +172,7 @@ class Translation(Task):
     self,
     arrays: Any,
     key: jax.Array,
-    rows: int,
+    batch_size: int,
     length: int,
     done: float | jax.Array = 1.0,
   ) -> Batch:
@@ -181,7 +181,7 @@ class Translation(Task):
     if coords.is_concrete(data["size_P2"]):
       self.check(arrays, length)
     fit = jnp.maximum(_fitting(data, length), 1)
-    chosen_BT = jax.random.randint(key, (rows, self.packed), 0, fit)
+    chosen_BT = jax.random.randint(key, (batch_size, self.packed), 0, fit)
     start_BT2 = _packed(jnp.asarray(data["size_P2"])[chosen_BT] + 1, length)
     batch = _batch(data, chosen_BT, start_BT2, length)
     if self.packed > 1:
@@ -190,7 +190,7 @@ class Translation(Task):
     return dataclasses.replace(batch, at=coords.consecutive(1, length))
 
   def score(
-    self, arrays: Any, key: jax.Array, rows: int, length: jax.Array, bucket: int
+    self, arrays: Any, key: jax.Array, batch_size: int, length: jax.Array, bucket: int
   ) -> Batch:
     """Returns pairs whose sides fit into `length`, at the right end of `bucket`.
 
@@ -201,7 +201,7 @@ class Translation(Task):
     fit = _fitting(data, length)
     drawn_P = jax.random.uniform(key, (P,))
     order_P = jnp.argsort(jnp.where(jnp.arange(P) < fit, drawn_P, 2.0))
-    row_B = jnp.arange(min(rows, P))
+    row_B = jnp.arange(min(batch_size, P))
     chosen_B1 = order_P[row_B % jnp.maximum(fit, 1)][:, None]
     start_B12 = bucket - jnp.asarray(data["size_P2"])[chosen_B1] - 1
     batch = _batch(data, chosen_B1, start_B12, bucket)
@@ -213,11 +213,11 @@ class Translation(Task):
 
     size_D   how many tokens each side of each pair has
     """
-    some_P = np.flatnonzero(size_D.reshape(-1, 2).max(axis=1) <= self.longest)
+    some_P = np.flatnonzero(size_D.reshape(-1, 2).max(axis=1) <= self.max_length)
     if not some_P.size:
       raise DataError(
         f"every pair of the {split} split of '{self.source}' has a side of more than"
-        f" {self.longest} tokens; write translation(longest=...)"
+        f" {self.max_length} tokens; write translation(max_length=...)"
       )
     return some_P
 
@@ -257,11 +257,11 @@ def _arrays(found: Tokenized, split: str, some_P: np.ndarray) -> dict[str, np.nd
   return {name: x.astype(np.int32) for name, x in arrays.items()}
 
 
-def _fit(data: dict[str, np.ndarray], longest: int) -> dict[str, float]:
+def _fit(data: dict[str, np.ndarray], max_length: int) -> dict[str, float]:
   """Returns the share of pairs that fit into lengths of 16, 32, ... tokens."""
   size_P = data["size_P2"].max(axis=1) + 1
   lengths = [16 << n for n in range(8)]
-  upto = next((n for n in lengths if n > longest), lengths[-1])
+  upto = next((n for n in lengths if n > max_length), lengths[-1])
   return {str(n): round(float(np.mean(size_P <= n)), 4) for n in lengths if n <= upto}
 
 

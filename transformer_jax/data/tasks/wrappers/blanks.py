@@ -50,32 +50,32 @@ class Blanks(Posed):
     self,
     arrays: Any,
     key: jax.Array,
-    rows: int,
+    batch_size: int,
     length: int,
     done: float | jax.Array = 1.0,
   ) -> Batch:
     """Returns the problems of 1 to `length`, padded on the right."""
-    examples = self.task.examples(key, rows, length, done=done)
+    examples = self.task.examples(key, batch_size, length, done=done)
     lay_out = jax.vmap(lambda *row: self._lay_out(*row, length))
     input_BL, target_BL, _, blank_BL = lay_out(*examples)
     at = coords.padded(input_BL != PAD)
     return Batch(input_BL, target_BL, blank_BL.astype(jnp.float32), at)
 
   def score(
-    self, arrays: Any, key: jax.Array, rows: int, length: jax.Array, bucket: int
+    self, arrays: Any, key: jax.Array, batch_size: int, length: jax.Array, bucket: int
   ) -> Batch:
     """Returns problems of exactly `length`, padded on the left."""
     absent = self.tokens(bucket) - self.tokens(length)
     lay_out = jax.vmap(lambda *row: self._lay_out(*row, bucket))
-    left = lay_out(*self.task.examples(key, rows, bucket, length))
+    left = lay_out(*self.task.examples(key, batch_size, bucket, length))
     input_BL, target_BL, weight_BL, _ = (jnp.roll(x, absent, axis=1) for x in left)
     real_1L = jnp.arange(self.tokens(bucket))[None] >= absent
     return Batch(input_BL, target_BL, weight_BL, coords.padded(real_1L))
 
-  def _lay_out(self, prompt_P, answer_A, length, longest):
+  def _lay_out(self, prompt_P, answer_A, length, max_length):
     """Returns what a row reads, predicts and counts, and which places are blanks."""
     prompt, answer = self.task.sizes(length)
-    row_L = jnp.full(self.tokens(longest) + 1, PAD, jnp.int32)
+    row_L = jnp.full(self.tokens(max_length) + 1, PAD, jnp.int32)
     row_L = jax.lax.dynamic_update_slice(row_L, prompt_P, (0,))
     row_L = jax.lax.dynamic_update_slice(row_L, answer_A, (prompt,))
     row_L, weight_L = self.task.finish(row_L, prompt + answer, answer, self.task.scored)

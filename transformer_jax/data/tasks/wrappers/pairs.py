@@ -34,12 +34,12 @@ class Pairs(Posed):
     self,
     arrays: Any,
     key: jax.Array,
-    rows: int,
+    batch_size: int,
     length: int,
     done: float | jax.Array = 1.0,
   ) -> Batch:
     """Returns the problems of 1 to `length`, both sides padded on the right."""
-    examples = self.task.examples(key, rows, length, done=done)
+    examples = self.task.examples(key, batch_size, length, done=done)
     prompt_BP, answer_BA, length_B = examples
     lay_out = jax.vmap(lambda answer_A, n: self._lay_out(answer_A, n, None))
     ids, source_ids = jax.vmap(lambda n: self._ids(n, length))(length_B)
@@ -53,10 +53,10 @@ class Pairs(Posed):
     return dataclasses.replace(text, source_BL=source_BP, source_at=source_at)
 
   def score(
-    self, arrays: Any, key: jax.Array, rows: int, length: jax.Array, bucket: int
+    self, arrays: Any, key: jax.Array, batch_size: int, length: jax.Array, bucket: int
   ) -> Batch:
     """Returns problems of exactly `length`, both sides at the right end."""
-    prompt_BP, answer_BA, length_B = self.task.examples(key, rows, bucket, length)
+    prompt_BP, answer_BA, length_B = self.task.examples(key, batch_size, bucket, length)
     lay_out = jax.vmap(lambda answer_A, n: self._lay_out(answer_A, n, self.task.scored))
     P, A = prompt_BP.shape[1], answer_BA.shape[1]
     prompt, answer = self.task.sizes(length)
@@ -71,13 +71,13 @@ class Pairs(Posed):
     source_at = coords.padded(real_1P).replace(data=rolled(source_ids, P - prompt))
     return dataclasses.replace(text, source_BL=source_BP, source_at=source_at)
 
-  def _ids(self, length, longest):
+  def _ids(self, length, max_length):
     """Returns the ids of one [start] answer, and of its prompt, padded on the right.
 
     The separator's place in the text is that of its start.
     """
-    prompt, (P, A) = self.task.sizes(length)[0], self.task.sizes(longest)
-    whole = self.task.ids(length, longest)
+    prompt, (P, A) = self.task.sizes(length)[0], self.task.sizes(max_length)
+    whole = self.task.ids(length, max_length)
     cut = lambda id_L: jax.lax.dynamic_slice(id_L, (prompt + 1,), (A + 1,))
     source = lambda id_L: jnp.where(jnp.arange(P) < prompt, id_L[1 : P + 1], 0)
     return jax.tree.map(cut, whole), jax.tree.map(source, whole)

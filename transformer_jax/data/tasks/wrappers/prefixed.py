@@ -31,18 +31,18 @@ class Prefixed(Posed):
     self,
     arrays: Any,
     key: jax.Array,
-    rows: int,
+    batch_size: int,
     length: int,
     done: float | jax.Array = 1.0,
   ) -> Batch:
     """Returns the task's batch with prompts that look both ways."""
-    return _see(self.task.batch(arrays, key, rows, length, done))
+    return _see(self.task.batch(arrays, key, batch_size, length, done))
 
   def score(
-    self, arrays: Any, key: jax.Array, rows: int, length: jax.Array, bucket: int
+    self, arrays: Any, key: jax.Array, batch_size: int, length: jax.Array, bucket: int
   ) -> Batch:
     """Returns the task's batch with prompts that look both ways."""
-    return _see(self.task.score(arrays, key, rows, length, bucket))
+    return _see(self.task.score(arrays, key, batch_size, length, bucket))
 
 
 def _see(batch: Batch) -> Batch:
