@@ -17,6 +17,7 @@ from experiments.runner import user_code
 from experiments.runner.build import Experiment, build
 from experiments.runner.host import check_platform
 from experiments.setup.flags import ALLOW
+from experiments.setup.identity import completed
 from experiments.setup.validate import ConfigError, resolve, validate
 from transformer_jax.data import tokenizers
 from transformer_jax.data.base import Task
@@ -100,7 +101,7 @@ def of_run(folder: Path) -> tuple[ConfigDict, Experiment]:
   user named himself; see `spec.trust`.
   """
   path = folder / "config.json"
-  config = resolve(base.get_config(), read_object(path))
+  config = resolve(base.get_config(), completed(read_object(path)))
   with registered_only(str(path)):
     validate(config, trained=True)
     experiment = build(config)

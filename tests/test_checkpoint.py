@@ -399,15 +399,15 @@ def test_kill_9_while_saving(tmp_path):
 
 
 def test_same_config_is_accepted(tmp_path):
-  check_same_config(tmp_path, {"anything": 1})  # a new folder
-  write_json(tmp_path / "config.json", {"model": {"width": 64}, "lengths": (1, 2)})
-  check_same_config(tmp_path, {"model.width": 64, "lengths": [1, 2]})
+  there = {"model": {"width": 64}, "lengths": (1, 2)}
+  check_same_config(tmp_path, there, {"model.width": 64, "lengths": [1, 2]})
 
 
 def test_another_config_is_refused(tmp_path):
-  write_json(tmp_path / "config.json", {"model.position": "rope", "a": 1, "b": True})
+  there = {"model.position": "rope", "a": 1, "b": True}
+  now = {"model.position": "alibi", "a": 1, "b": 1, "c": None}
   with pytest.raises(FileError) as error:
-    check_same_config(tmp_path, {"model.position": "alibi", "a": 1, "b": 1, "c": None})
+    check_same_config(tmp_path, there, now)
   text = str(error.value)
   assert str(tmp_path) in text and "--workdir" in text and "delete" in text
   assert '  model.position: there "rope", now "alibi"\n' in text

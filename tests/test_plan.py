@@ -1,6 +1,7 @@
 """Plans, run ids, folders and the loop over runs; nothing is trained here."""
 
 import contextlib
+import copy
 import dataclasses
 import json
 import os
@@ -16,13 +17,15 @@ from pathlib import Path
 
 import pytest
 
-from experiments import run, sweep
+from experiments import inference, run, sweep
 from experiments.configs import base, pod, quickstart, standard
+from experiments.reporting import load
 from experiments.runner import provenance, run_folder, sweep_loop, waiting
 from experiments.runner.build import build
 from experiments.runner.locks import claim
 from experiments.runner.train import describe
 from experiments.setup import config_file, flags, plan
+from experiments.setup.identity import NEUTRAL, aged
 from experiments.setup.plan import (
   Chain,
   Grid,
@@ -54,7 +57,7 @@ def golden():
   todo = plan.expand(quickstart.sweep(), quickstart.get_config(), {})
   ids = {f"{each.group}: {each.label}": each.id for each in todo}
   return json.loads(
-    json.dumps({"config": flatten(quickstart.get_config()), "runs": ids})
+    json.dumps({"config": aged(flatten(quickstart.get_config())), "runs": ids})
   )
 
 
@@ -194,6 +197,32 @@ def test_an_id_depends_on_what_changes_a_result():
 
 
 OTHER = {"seeds": (0, 1), "model.tied": False, "train.clip": 0.5, "task": "copy"}
+
+
+def test_a_key_that_is_added_leaves_finished_runs_finished(tmp_path, monkeypatch):
+  assert perform(tmp_path).state == "finished"
+  added = copy.deepcopy(BASE).unlock()
+  added.train.new_key = 0.5
+  monkeypatch.setitem(NEUTRAL, "train.new_key", 0.5)
+  (same,) = plan.expand(Plan("why?", POSITIONS, "none"), added.lock(), {})[1:]
+  assert same.id == ONE.id and "train.new_key" in flatten(same.config)
+  again = perform(tmp_path, crash, each=same)
+  assert again.state == "finished" and "before" in again.note
+  other = resolve(added, {"train.new_key": 0.25})
+  assert plan.run_id(other) != plan.run_id(BASE) == plan.run_id(added)
+
+
+def test_an_older_run_is_read_with_the_keys_that_were_added(tmp_path, monkeypatch):
+  outcome = perform(tmp_path)
+  write_json(tmp_path / "sweep.json", {"runs": [{"id": ONE.id}]})
+  monkeypatch.setitem(NEUTRAL, "train.new_key", 0.5)
+  (loaded,) = load.read(tmp_path).runs
+  assert outcome.state == "finished" and loaded.config["train.new_key"] == 0.5
+  monkeypatch.setitem(NEUTRAL, "model.tied", False)  # today's default is another one
+  config = {key: x for key, x in flatten(BASE).items() if key != "model.tied"}
+  write_json(tmp_path / "config.json", config)
+  monkeypatch.delitem(NEUTRAL, "train.new_key")
+  assert not inference.of_run(tmp_path)[0].model.tied
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import pathlib
 from typing import Any
 
 from experiments.runner.state import damaged
+from experiments.setup.identity import completed
 from transformer_jax import untrusted
 from transformer_jax.untrusted import shown
 
@@ -154,6 +155,7 @@ def _read_run(folder: pathlib.Path, row: dict) -> Run:
     state = "finished"
   elif status_trouble and folder.exists() and not result:
     state, error = "damaged", f"status.json {status_trouble}"
+  config = completed(config) if config else {}
   return Run(
     str(row["id"]),
     shown(row.get("label", row["id"])),

@@ -22,7 +22,8 @@ from experiments.runner import history, tensorboard
 from experiments.runner.inputs import ChangedError, has_checkpoint
 from experiments.runner.locks import claim, this_process
 from experiments.runner.state import checksums, count, damaged, quiet, result, status
-from experiments.setup.plan import FREE, Run
+from experiments.setup.identity import identity
+from experiments.setup.plan import Run
 from experiments.setup.validate import flatten
 from transformer_jax.training.json_files import (
   FileError,
@@ -217,7 +218,7 @@ def _check_config(run: Run, path: Path) -> None:
     warn(f"{file} is not readable ({reason(error)}); written again from the plan")
     return write_json(file, now)
   try:
-    check_same_config(path, now | {key: there.get(key, now[key]) for key in FREE})
+    check_same_config(path, identity(there), identity(now))
   except FileError as error:
     raise FileError(
       f"{error} If only {file} was changed, delete that file: the run's id holds its"

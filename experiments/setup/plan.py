@@ -6,21 +6,16 @@ Plan("Which encoding reads further?", runs, baseline="none")
 """
 
 import dataclasses
-import hashlib
 import itertools
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
 
+from experiments.setup import identity
 from experiments.setup.validate import ConfigError, flatten, resolve
 from transformer_jax.spec import nearest
 
-# Not part of a run's id. The first two change no number; how many are scored at once
-# changes last digits (5e-7 of a score), which reports say where runs differ in it.
-FREE = ("train.checkpoint_every", "train.keep_checkpoints")
-FREE += ("evaluate.batch_size", "evaluate.texts_per_step")
 BASELINE = "baseline"  # the label of a run that changes nothing
 
 
@@ -161,9 +156,7 @@ class Run:
 
 def run_id(config: ConfigDict) -> str:
   """Returns a short hash of all values that can change a result."""
-  kept = {key: value for key, value in flatten(config).items() if key not in FREE}
-  text = json.dumps(kept, sort_keys=True, separators=(",", ":"))
-  return hashlib.sha256(text.encode()).hexdigest()[:10]
+  return identity.run_id(flatten(config))
 
 
 def expand(plan: Plan, base: ConfigDict, flags: Mapping[str, Any]) -> list[Run]:

@@ -128,12 +128,15 @@ def read_object(path: str | Path) -> dict[str, Any]:
   return content
 
 
-def check_same_config(directory: str | Path, config: Mapping[str, Any]) -> None:
-  """Raises FileError where `directory`/config.json differs; says nothing if absent."""
-  path = Path(directory) / "config.json"
-  if not path.exists():
-    return
-  old, new = _flat(read_object(path)), _flat(plain(config))
+def check_same_config(
+  directory: str | Path, there: Mapping[str, Any], now: Mapping[str, Any]
+) -> None:
+  """Raises FileError where two configs differ.
+
+  directory   the folder of the run, for the message
+  there, now  the config of the run in it, and the one that is wanted
+  """
+  old, new = _flat(plain(there)), _flat(plain(now))
   keys = sorted(key for key in old | new if not _same(old, new, key))
   if keys:
     lines = [f"  {k}: there {_show(old, k)}, now {_show(new, k)}" for k in keys]

@@ -1,0 +1,41 @@
+"""Identity of a run: a hash of the config keys that can change its result.
+
+A key that is added to configs/base.py gets a line in NEUTRAL: finished runs keep their
+ids, and those that set the key to another value get new ones.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+# Not part of a run's id. The first two change no number; how many are scored at once
+# changes last digits (5e-7 of a score), which reports say where runs differ in it.
+FREE = ("train.checkpoint_every", "train.keep_checkpoints")
+FREE += ("evaluate.batch_size", "evaluate.texts_per_step")
+
+# Keys that were added after runs had finished, and the value at which the code computes
+# what it computed before it had the key.
+NEUTRAL: dict[str, Any] = {}
+
+
+def identity(config: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns the keys of a flat config that make the run what it is."""
+  return {key: value for key, value in aged(config).items() if key not in FREE}
+
+
+def aged(config: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns a flat config without the added keys that have their neutral value."""
+  neutral = NEUTRAL.items()
+  return {key: value for key, value in config.items() if (key, value) not in neutral}
+
+
+def completed(config: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns the flat config of a run that may be older than some keys, with those."""
+  return {**NEUTRAL, **config}
+
+
+def run_id(config: Mapping[str, Any]) -> str:
+  """Returns a short hash of a flat config's identity."""
+  text = json.dumps(identity(config), sort_keys=True, separators=(",", ":"))
+  return hashlib.sha256(text.encode()).hexdigest()[:10]
