@@ -54,7 +54,7 @@ def ours(variant, point, cotangent):
   def loss(point):
     q, k, v = (point[name] for name in "qkv")
     bound = BoundVariant(variant, {n: x for n, x in point.items() if n not in "qkv"})
-    out = cores.build("dense")(q, k, v, AT, AT, NOTHING, bound=bound)
+    out = cores.build("dense")(q, k, v, AT, AT, NOTHING, variant=bound)
     return jnp.sum(out * cotangent), out
 
   gradient, out = jax.grad(loss, has_aux=True)(point)
@@ -151,7 +151,7 @@ def test_the_gradient_of_a_sink():
   def loss(sink_H):
     args = (x[None, :, None] for x in (q, k, v))
     bound = BoundVariant(variant, {"sink_H": sink_H})
-    out_BLHK = cores.build("dense")(*args, at, at, NOTHING, bound=bound)
+    out_BLHK = cores.build("dense")(*args, at, at, NOTHING, variant=bound)
     return jnp.sum(out_BLHK[0, :, 0] * g)
 
   near(jit(jax.grad(loss))(jnp.full(1, 0.7)), [-0.304660])

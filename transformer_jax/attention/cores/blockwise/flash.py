@@ -82,11 +82,11 @@ def _forward(scheme, weights, queries, keys, block_mask):
   u, r = queries.q.shape[1:3]
   L, E = queries.at.order_BL.shape[-1], keys.v.shape[-1]
   H = u * r // L
-  extra_HL = jnp.broadcast_to(
-    weights.get("extra_H", jnp.full(H, FLOOR))[:, None], (H, L)
+  sink_logit_HL = jnp.broadcast_to(
+    weights.get("sink_logit_H", jnp.full(H, FLOOR))[:, None], (H, L)
   )
-  sum_HL = jnp.where(extra_HL > FLOOR, 1.0, 0.0)
-  start = extra_HL.astype(jnp.float32), sum_HL, jnp.zeros((H, L, E), jnp.float32)
+  sum_HL = jnp.where(sink_logit_HL > FLOOR, 1.0, 0.0)
+  start = sink_logit_HL.astype(jnp.float32), sum_HL, jnp.zeros((H, L, E), jnp.float32)
 
   def row(i):
     query = _pick(queries, i)
@@ -156,9 +156,9 @@ def _backward(scheme, residuals, d_out_qurE):
 
   start = zeros((weights, queries.vectors))
   (d_weights, d_q), d_k = jax.lax.scan(column, start, jnp.arange(len(keys.k)))
-  if "extra_H" in weights:
-    chance_qHL = jnp.exp(weights["extra_H"][:, None] - max_qHL)
-    d_weights["extra_H"] = -jnp.sum(chance_qHL * delta_qHL, (0, 2))
+  if "sink_logit_H" in weights:
+    chance_qHL = jnp.exp(weights["sink_logit_H"][:, None] - max_qHL)
+    d_weights["sink_logit_H"] = -jnp.sum(chance_qHL * delta_qHL, (0, 2))
   like = lambda d, x: jax.tree.map(lambda a, b: a.astype(b.dtype), d, x)
   d_queries = Queries(*like(d_q, whole_queries.vectors), None, None)
   d_keys = Keys(*like(d_k, (whole_keys.k, whole_keys.v, keys.data)), None)

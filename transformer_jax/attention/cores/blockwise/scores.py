@@ -43,7 +43,7 @@ class TileScore:
   """An encoding and a variant in tiles of some heads; batch axes have length one.
 
   Methods get `weights`: position and rule, the parameters of these heads; scale_H and
-  extra_H where heads have their own; table_HN, the bias of each distance, or
+  sink_logit_H where heads have their own; table_HN, the bias of each distance, or
   bias_qkHLM, that of each tile, where there is one.
 
   scale   None: that of the weights
