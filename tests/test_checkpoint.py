@@ -265,14 +265,16 @@ def test_an_even_number_of_sign_flips_is_noticed():
   assert checksum._sums(-weight).tolist() == checksum._sums(weight).tolist()
 
 
-# What the older code returned for these arrays.
+# What the older code returned for these arrays: -1 to 1 as `linspace` rounded them.
+LINE = [3212836864, 3206125978, 3192704206, 1045220559, 1058642330, 1065353216]
 OLD = {"a": [4190948561, 2445844739], "b": [3, 2027808453]}
 
 
 def test_checkpoints_with_older_fingerprints_are_verified_by_those(
   tmp_path, said, monkeypatch
 ):
-  state = {"a": jnp.linspace(-1, 1, 6), "b": jnp.asarray([True, True, False, True])}
+  line = jnp.asarray(np.array(LINE, np.uint32).view(np.float32))
+  state = {"a": line, "b": jnp.asarray([True, True, False, True])}
   monkeypatch.setattr(checkpoint, "fingerprints", lambda leaves: OLD)
   with Keeper(tmp_path) as keeper:
     keeper.save(10, state, {})

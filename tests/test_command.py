@@ -133,7 +133,7 @@ def test_a_plan_that_is_none_is_one_sentence(tmp_path, body, says):
     ("model.core", "blockwise(block=-1)", "block is -1; write 0 or more"),
     ("model.attention", "qk_norm(epsilon=-1.0)", "epsilon is -1.0; write 0 or more"),
     ("model.norm", "rmsnorm(-1.0)", "epsilon is -1.0; write 0 or more"),
-    ("train.init_from", "/nosuch", "there is no config.json"),
+    ("train.init_from", "/nosuch", "no config.json there"),
     ("task", "text(source=notes/a.txt)", "source is a text and needs quotes"),
     ("task", "text(source=/notes/a.txt)", "with quotes around texts"),
     ("task", "text(source=notes)", "source is a text and needs quotes"),

@@ -10,9 +10,9 @@ import pytest
 from experiments.runner import host
 
 DEVICES = """
-from experiments import cpu
-cpu.cores = lambda: 4
-cpu.make_devices({meshes})
+from experiments.runner import host
+host.cores = lambda: 4
+host.make_devices({meshes})
 import jax
 print(jax.device_count())
 """
@@ -49,7 +49,7 @@ def test_devices_are_left_alone_once_jax_has_started(monkeypatch):
 FREED = """
 import ctypes
 from pathlib import Path
-from experiments import cpu
+from experiments.runner import host
 
 def resident():
   return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
@@ -66,7 +66,7 @@ print(resident() - before < 0 or resident() < 2**28)
 @pytest.mark.skipif(sys.platform != "linux", reason="a setting of glibc")
 @pytest.mark.parametrize("keeps", [False, True])
 def test_memory_that_was_freed_stays_with_the_process(keeps):
-  first = "cpu.keep_memory()" if keeps else ""
+  first = "host.keep_memory()" if keeps else ""
   command = [sys.executable, "-c", FREED.format(first=first)]
   said = subprocess.run(command, capture_output=True, text=True)
   assert said.stdout.strip() == str(not keeps), said.stderr

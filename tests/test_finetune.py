@@ -208,8 +208,8 @@ def test_a_dry_run_refuses_what_the_run_refuses(bert, texts, capsys, tmp_path):
   refused = lambda there, **more: dry(
     texts, bert, capsys, train__init_from=there, **more
   )
-  cases = [(tmp_path / "none", "there is no config.json; name a folder")]
-  cases += [(texts, "there is no config.json; name a folder")]
+  cases = [(tmp_path / "none", "no config.json there; name a folder")]
+  cases += [(texts, "no config.json there; name a folder")]
   cases += [(folder, "its vocabulary is not that of the task")]
   other, run = tmp_path / "other", tmp_path / "run"
   write_json(other / "config.json", {"model_type": "rwkv"})
@@ -294,7 +294,7 @@ def test_all_that_does_not_fit_is_one_list(bert, texts):
   said = refusal(lambda: pretrained.read(str(folder), build(bytes_), folder / "none"))
   assert "embedding_VD is (97, 32) there, (261, 32) here" in said
   said = refusal(lambda: pretrained.read("nowhere", build(bytes_), folder / "none"))
-  assert "there is no config.json; name a folder" in said
+  assert "no config.json there; name a folder" in said
 
 
 def test_words_must_mean_what_they_meant(bert, texts, trained, tmp_path):

@@ -179,6 +179,10 @@ class Dice(Task):
   """Rows with coordinates of their own, and some that they share."""
 
   vocabulary = 8
+  kind = "encoder_decoder"
+
+  def tokens(self, length):
+    return length
 
   def score(self, arrays, key, batch_size, length, bucket):
     token_BL = jax.random.randint(key, (batch_size, bucket), 0, 8)
@@ -200,7 +204,7 @@ class Reader:
 def test_coordinates_of_rows_are_scored_with_their_rows():
   evaluator = Evaluator(Reader(), Dice(), examples=6, batch_size=2)
   batch = evaluator.task.score((), jax.random.key(0), 6, 5, 5)
-  _, right_BL = evaluator.batch_sizes({}, batch)
+  _, right_BL = evaluator.chunks({}, batch)
   token_BL = np.asarray(batch.input_BL)
   want_BL = (token_BL % 3 + 3 * np.arange(5)) % 8 == token_BL
   np.testing.assert_array_equal(right_BL, want_BL)

@@ -348,10 +348,10 @@ def test_flip_flop_is_tested_on_another_share():
 @pytest.mark.parametrize(
   ("spec", "says"),
   [
-    ("lego(variables=5)", "write lego(variables=12)"),
+    ("lego(variables=5)", "write variables=12"),
     ("mqar(keys=5)", "write mqar(keys=12)"),
     ("indirect_indexing(letters=5)", "write indirect_indexing(letters=12)"),
-    ("addition(hints=12)", "write addition(hints=13)"),
+    ("addition(hints=12)", "write hints=13"),
     ("scan", "no command has 23 actions; choose from 1, 2, 3"),
     ("repeat(symbols=1, other=True)", "write symbols=2"),
     ("indirect_indexing(reach=100)", "reach is 100"),

@@ -203,7 +203,9 @@ def test_positions_up_to_a_million_stay_distinct(dtype):
   assert turned.dtype == waves.dtype == dtype
   # A phase of a million radians is exact to a sixteenth in float32.
   paper = classic.Rope(1e4, False)
-  close(turned[0, :, 0], [paper.turn({}, np.ones(8), p) for p in far], atol=0.07)
+  close(
+    turned[0, :, 0], [paper.transform_qk({}, np.ones(8), p) for p in far], atol=0.07
+  )
   paper = classic.Sinusoidal()
   close(waves[0], [paper.embed({}, np.zeros(8), p, {}) for p in far], atol=0.07)
 

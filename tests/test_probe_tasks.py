@@ -63,10 +63,10 @@ def changed(**fields):
   return {"batch": batch}
 
 
-def by_numpy(self, arrays, key, rows, length, done=1.0):
-  token_BL = jnp.asarray(np.random.randint(0, 8, (rows, length)), jnp.int32)
+def by_numpy(self, arrays, key, batch_size, length, done=1.0):
+  token_BL = jnp.asarray(np.random.randint(0, 8, (batch_size, length)), jnp.int32)
   at = coords.consecutive(1, length)
-  return Batch(token_BL, token_BL, jnp.ones((rows, length)), at)
+  return Batch(token_BL, token_BL, jnp.ones((batch_size, length)), at)
 
 
 WRONG = {
@@ -77,10 +77,10 @@ WRONG = {
   "no score": ({"score": Task.score}, "Mine has no score()"),
   "names of arguments": (
     {"batch": lambda self, arrays, key, B, L, done=1.0: None},
-    "write def batch(self, arrays, key, rows, length, done)",
+    "write def batch(self, arrays, key, batch_size, length, done)",
   ),
   "no batch": (
-    {"batch": lambda self, arrays, key, rows, length, done=1.0: None},
+    {"batch": lambda self, arrays, key, batch_size, length, done=1.0: None},
     "returns None; return a Batch",
   ),
   "tokens": ({"tokens": lambda self, length: length + 1}, "it must be (4, 7)"),
@@ -164,5 +164,5 @@ def test_a_task_is_tried_once(monkeypatch):
   both = Trainer(None, mine, None, None, 2, 4), Evaluator(None, mine, 2, 2)
   first = len(tried)
   for each in both:
-    dataclasses.replace(each, rows=4)
+    dataclasses.replace(each, batch_size=4)
   assert 0 < first == len(tried)

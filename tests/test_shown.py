@@ -13,7 +13,7 @@ import rich.console
 from fake_sweep import Page, write_sweep
 
 from experiments import inference, report
-from experiments.reporting import load, tables
+from experiments.reporting import comparisons, load, tables
 from transformer_jax import command, untrusted
 from transformer_jax.training import json_files
 from transformer_jax.training.progress import Progress
@@ -56,7 +56,7 @@ def test_bars_lines_and_warnings_show_no_command(capsys):
 
 
 def test_answers_are_exact_in_a_file_and_clean_on_a_terminal(monkeypatch, capsys):
-  flags = types.SimpleNamespace(rows=1, allow=[])
+  flags = types.SimpleNamespace(batch_size=1, allow=[])
   monkeypatch.setattr(inference, "FLAGS", flags)
   inference.main(["label"], lambda: [BAIT])
   assert capsys.readouterr().out == f"{BAIT}\n"
@@ -113,7 +113,7 @@ def hostile(tmp_path_factory):
 
 
 def test_no_cell_of_results_is_a_formula(hostile):
-  found = report.findings.find(hostile)
+  found = comparisons.find(hostile)
   rows = [*csv.reader(io.StringIO(tables.to_csv(found)))]
   assert any(row[1].startswith("'=") for row in rows)
   negative = 0

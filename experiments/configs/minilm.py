@@ -52,7 +52,9 @@ def get_config() -> ConfigDict:
   train.update(
     init_from=FOLDER, length=64, batch_size=16, steps=150, steps_per_dispatch=10
   )
-  train.update(optimizer="adamw(lr=2e-4, b2=0.999)", checkpoint_every=150, keep=1)
+  train.update(
+    optimizer="adamw(lr=2e-4, b2=0.999)", checkpoint_every=150, keep_checkpoints=1
+  )
   train.schedule = "wsd(warmup=15, decay=0.9)"
   config.evaluate.update(lengths=(1, 2), examples=320, batch_size=16)
   return config

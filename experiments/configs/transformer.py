@@ -45,7 +45,9 @@ def get_config() -> ConfigDict:
   publish(config)
   config.model.update(SIZES["tiny"])
   config.train.update(length=64, batch_size=64, steps=4000, steps_per_dispatch=50)
-  config.train.update(checkpoint_every=500, keep=5, schedule="noam(warmup=800)")
+  config.train.update(
+    checkpoint_every=500, keep_checkpoints=5, schedule="noam(warmup=800)"
+  )
   config.evaluate.update(lengths=(1,), examples=896, batch_size=128)
   return config
 

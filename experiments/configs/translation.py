@@ -60,7 +60,7 @@ def get_config() -> ConfigDict:
   config.model.update(feedforward=640, activation="relu", norm="layernorm")
   config.model.update(dropout=0.1, position="sinusoidal")
   config.train.update(length=64, batch_size=32, steps=1500, steps_per_dispatch=50)
-  config.train.update(checkpoint_every=250, keep=3, label_smoothing=0.1)
+  config.train.update(checkpoint_every=250, keep_checkpoints=3, label_smoothing=0.1)
   config.train.update(schedule="cosine(warmup=200)")
   config.train.optimizer = "adamw(lr=2e-3, weight_decay=0.01)"
   config.evaluate.update(lengths=(1,), examples=896, batch_size=128)

@@ -40,7 +40,7 @@ def get_config() -> ConfigDict:
   transformer.publish(config)
   config.model.update(transformer.SIZES["base"], scan=True, dtype="bfloat16")
   config.train.update(length=256, batch_size=104, steps=100_000, steps_per_dispatch=100)
-  config.train.update(checkpoint_every=1500, keep=5)
+  config.train.update(checkpoint_every=1500, keep_checkpoints=5)
   config.evaluate.update(lengths=(1,), examples=3000, batch_size=40)
   config.evaluate.update(texts=3003, beam=4, penalty="gnmt(0.6)")
   config.mesh.data = -1

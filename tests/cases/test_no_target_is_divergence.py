@@ -15,6 +15,7 @@ import pytest
 from transformer_jax.attention.cores import cores
 from transformer_jax.axes import Dims
 from transformer_jax.data.base import Batch, Task, tasks
+from transformer_jax.data.cache import Tokenized
 from transformer_jax.data.files import DataError
 from transformer_jax.data.tasks.language import translation
 from transformer_jax.evaluation.lengths import Evaluator
@@ -111,7 +112,11 @@ def test_a_dispatch_without_a_target_has_no_loss_and_a_bad_loss_still_diverges()
 def pairs(*sizes):
   """Returns arrays of pairs with so many tokens on each side."""
   sides = [([5] * n, [6] * n) for n in sizes]
-  data = translation._arrays(sides) | {"ends_2": np.array([1, 2], np.int32)}
+  size_D = np.array([len(side) for pair in sides for side in pair])
+  token_N = np.concatenate([side for pair in sides for side in pair])
+  tokens = Tokenized(None, {"train": token_N}, {"train": size_D})
+  data = translation._arrays(tokens, "train", np.arange(len(sides)))
+  data |= {"ends_2": np.array([1, 2], np.int32)}
   return {"train": data, "scored": data}
 
 

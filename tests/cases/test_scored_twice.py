@@ -14,6 +14,7 @@ import pytest
 
 import transformer_jax.data  # noqa: F401, fills the registry of tasks
 from transformer_jax.data.base import Batch, Task, tasks
+from transformer_jax.data.cache import Tokenized
 from transformer_jax.data.tasks.algorithmic.permutation import each_once
 from transformer_jax.data.tasks.language import translation
 from transformer_jax.evaluation.lengths import Evaluator
@@ -53,7 +54,11 @@ def pairs():
     (RANDOM.integers(5, 200, n).tolist(), RANDOM.integers(5, 200, m).tolist())
     for n, m in ((3, 7), (9, 4), (5, 5), (8, 11), (2, 3))
   ]
-  return {"scored": translation._arrays(sides) | {"ends_2": np.array([1, 2], np.int32)}}
+  size_D = np.array([len(side) for pair in sides for side in pair])
+  token_N = np.concatenate([side for pair in sides for side in pair])
+  tokens = Tokenized(None, {"train": token_N}, {"train": size_D})
+  data = translation._arrays(tokens, "train", np.arange(len(sides)))
+  return {"scored": data | {"ends_2": np.array([1, 2], np.int32)}}
 
 
 def images():
@@ -208,10 +213,13 @@ def test_a_task_of_one_example_and_examples_without_a_target():
     vocabulary = 4
     measures = ("accuracy", "exact_match", "bits_per_byte")
 
+    def tokens(self, length):
+      return length
+
     def score(self, arrays, key, batch_size, length, bucket):
       """Two examples count, one of which has one target; what has none is no one."""
-      token_BL = jnp.array([[0, 1], [1, 1], [2, 2]])[:arrays]
-      weight_BL = jnp.array([[1.0, 1.0], [0.0, 1.0], [0.0, 0.0]])[:arrays]
+      token_BL = jnp.array([[0, 1], [1, 1], [2, 2]])[: arrays or None]
+      weight_BL = jnp.array([[1.0, 1.0], [0.0, 1.0], [0.0, 0.0]])[: arrays or None]
       return Batch(
         token_BL, jnp.ones_like(token_BL), weight_BL, coords.consecutive(1, 2)
       )

@@ -33,9 +33,9 @@ def sweep():
   return Plan("Which of my encodings reads further?", parts, "none")
 
 
-def trapped(step, name, progress):
-  def reached(path, at):
-    progress(path, at)
+def trapped(step, name, record_step):
+  def reached(at):
+    record_step(at)
     if at == step and name == "full":
       resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
     elif at == step:
@@ -47,4 +47,5 @@ def trapped(step, name, progress):
 if planned := os.environ.pop("TRAP", ""):  # popped: this file is read more than once
   signal.signal(signal.SIGINT, signal.default_int_handler)  # as in a terminal
   step, name = planned.split()
-  run_folder.progress = trapped(int(step), name, run_folder.progress)
+  recorder = run_folder.recorder
+  run_folder.recorder = lambda path: trapped(int(step), name, recorder(path))
