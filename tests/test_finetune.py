@@ -210,7 +210,7 @@ def test_a_dry_run_refuses_what_the_run_refuses(bert, texts, capsys, tmp_path):
   )
   cases = [(tmp_path / "none", "no config.json there; name a folder")]
   cases += [(texts, "no config.json there; name a folder")]
-  cases += [(folder, "its vocabulary is not that of the task")]
+  cases += [(folder, "its vocabulary is not the task's")]
   other, run = tmp_path / "other", tmp_path / "run"
   write_json(other / "config.json", {"model_type": "rwkv"})
   shutil.copy(folder / "model.safetensors", other)
