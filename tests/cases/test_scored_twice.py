@@ -218,11 +218,12 @@ def test_a_task_of_one_example_and_examples_without_a_target():
 
     def score(self, arrays, key, batch_size, length, bucket):
       """Two examples count, one of which has one target; what has none is no one."""
-      token_BL = jnp.array([[0, 1], [1, 1], [2, 2]])[: arrays or None]
-      weight_BL = jnp.array([[1.0, 1.0], [0.0, 1.0], [0.0, 0.0]])[: arrays or None]
-      return Batch(
-        token_BL, jnp.ones_like(token_BL), weight_BL, coords.consecutive(1, 2)
-      )
+      size, count = ((0, batch_size - 3), (0, bucket - 2)), arrays or 3
+      token_BL = jnp.pad(jnp.array([[0, 1], [1, 1], [2, 2]]), size)
+      weight_BL = jnp.pad(jnp.array([[1.0, 1.0], [0.0, 1.0], [0.0, 0.0]]), size)
+      weight_BL = weight_BL * (jnp.arange(batch_size) < count)[:, None]
+      at = coords.consecutive(1, bucket)
+      return Batch(token_BL, jnp.ones_like(token_BL), weight_BL, at)
 
   class Copy:
     def apply(self, variables, token_BL, *rest):
