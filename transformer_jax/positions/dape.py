@@ -5,9 +5,10 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from transformer_jax.positions.base import PositionalEncoding, Wrapper, positions
+from transformer_jax.positions.base import PositionalEncoding, positions
 from transformer_jax.positions.bound import Bound
 from transformer_jax.positions.kerple_log import KerpleLog
+from transformer_jax.positions.shared.wrapper import Wrapper
 from transformer_jax.spec import SpecError
 
 

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from transformer_jax.axes import axes_of
-from transformer_jax.positions import relative
 from transformer_jax.positions.base import PositionalEncoding, positions
+from transformer_jax.positions.shared import relative
 
 
 @positions.register("deberta")

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from transformer_jax.attention.projections import Arrays, Heads, Projections, Weights
 from transformer_jax.axes import Dims
+from transformer_jax.forwarding import Combined, forward
 from transformer_jax.positions import Coords, PositionalEncoding
 from transformer_jax.spec import Registry, SpecError
 
@@ -191,21 +192,11 @@ class Sum(Variant):
         " mixtures above zero; keep one of them"
       )
 
-  @property
-  def signed(self) -> bool:
-    return any(part.signed for part in self.parts)
-
-  @property
-  def positive(self) -> bool:
-    return any(part.positive for part in self.parts)
-
-  @property
-  def rereads(self) -> bool:
-    return any(part.rereads for part in self.parts)
-
-  @property
-  def name(self) -> str:
-    return " + ".join(part.name for part in self.parts)
+  signed = Combined(any)
+  positive = Combined(any)
+  rereads = Combined(any)
+  name = Combined(" + ".join)
+  tile_local = Variant.tile_local
 
   def overrides(self, hook: str) -> bool:
     return any(part.overrides(hook) for part in self.parts)
@@ -258,9 +249,10 @@ class Sum(Variant):
 
 
 def _decided(hook: str) -> Any:
+  """Returns a hook that the part which decides answers; None if all parts act."""
+  if hook not in {hook for hooks in ONE_OF.values() for hook in hooks}:
+    return None
   return lambda self, *args: self.decided(hook, *args)
 
 
-for _hooks in ONE_OF.values():
-  for _hook in _hooks:
-    setattr(Sum, _hook, _decided(_hook))
+forward(Sum, Variant, hook=_decided)

@@ -9,8 +9,8 @@ from transformer_jax.attention.projections import Projections
 from transformer_jax.attention.variants.base import Variant, attentions
 from transformer_jax.matmul import project
 from transformer_jax.positions import PositionalEncoding
-from transformer_jax.positions.base import Wrapper
-from transformer_jax.positions.tempered import Tempered
+from transformer_jax.positions.shared.tempered import Tempered
+from transformer_jax.positions.shared.wrapper import Wrapper
 from transformer_jax.spec import SpecError
 
 
