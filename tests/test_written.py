@@ -22,7 +22,7 @@ from transformer_jax.data.tokenizers import tokenizers
 from transformer_jax.evaluation import maps
 from transformer_jax.evaluation import written as writing
 from transformer_jax.evaluation.beam import Beam
-from transformer_jax.evaluation.maps import Listening
+from transformer_jax.evaluation.maps import RecordingDense
 from transformer_jax.evaluation.translator import Translator
 from transformer_jax.evaluation.written import Writing
 from transformer_jax.positions import PositionalEncoding, bind, coords
@@ -145,14 +145,14 @@ def test_what_is_heard_are_the_weights():
   args = q_BLHK, k_BMHK, v_BMHK, q_at, k_at, position, 0.5
   rule = BoundVariant(attentions.build("multihead"), {})
   heard = []
-  found = Listening(heard)(*args, rule)
+  found = RecordingDense(heard)(*args, rule)
   np.testing.assert_array_equal(found, Dense()(*args, rule))
   score = 0.5 * np.einsum("blhk,bmhk->blhm", q_BLHK, k_BMHK)[..., :4]
   wanted = np.exp(score) / np.exp(score).sum(axis=-1, keepdims=True)
   np.testing.assert_allclose(heard[0][..., :4], wanted, rtol=1e-5, atol=1e-6)
   assert len(heard) == 1 and not heard[0][..., 4].any()
   own = q_BLHK, k_BMHK[:, :3], v_BMHK[:, :3], q_at, q_at, position, 0.5
-  Listening(heard)(*own, rule)
+  RecordingDense(heard)(*own, rule)
   assert len(heard) == 1  # a text that looks at itself
 
 

@@ -176,9 +176,11 @@ def check_attention(config: ConfigDict, arch: Architecture) -> None:
   model, dims = config.model, arch.of_decoder.dims
   keys = "kind", "position", "attention", "core"
   chosen = ", ".join(f"model.{key}={model[key]}" for key in keys)
-  drop = model.attention_dropout > 0
+  dropout = model.attention_dropout > 0
   for use in KINDS[model.kind].uses:
-    refused = refusal(arch.position, arch.core, use, variant=arch.attention, drop=drop)
+    refused = refusal(
+      arch.position, arch.core, use, variant=arch.attention, dropout=dropout
+    )
     if refused:
       raise ConfigError(f"{chosen}: {refused}")
   try:
@@ -216,10 +218,10 @@ def cores_used(arch: Architecture, lengths: Iterable[int]) -> tuple[str, dict]:
   """
   sides = attending(arch)
   pairs = {arch.layer(use, n) for use, count in sides.items() for n in range(count)}
-  drop, ran, refused = arch.attention_dropout > 0, set(), {}
+  dropout, ran, refused = arch.attention_dropout > 0, set(), {}
   for encoding, variant in pairs:
     for L in lengths:
-      core, reasons = serving(arch.core, encoding, variant, drop, L)
+      core, reasons = serving(arch.core, encoding, variant, dropout, L)
       ran.add(cores.name_of(core))
       refused |= reasons
   names, asked_for = ", ".join(sorted(ran)) or "none", cores.name_of(arch.core)

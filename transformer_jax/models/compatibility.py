@@ -33,7 +33,7 @@ def refusal(
   use: str,
   mode: str = "train",
   variant: Variant = Variant(),  # noqa: B008, a value that never changes
-  drop: bool = False,
+  dropout: bool = False,
 ) -> str | None:
   """Returns why they cannot be used so, naming the two options, or None."""
   if use == "encoder" and mode == "decode":
@@ -42,4 +42,4 @@ def refusal(
     encoding, variant = form(encoding, use), form(variant, use)
   except ValueError as error:
     return str(error)
-  return core.refusal(encoding, variant, drop)
+  return core.refusal(encoding, variant, dropout)

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from transformer_jax.attention.cache import Text, fitting, remember
-from transformer_jax.attention.cores.base import devices, own_rows
+from transformer_jax.attention.cores.dropout import device_count, local_examples
 from transformer_jax.models.architecture import Architecture
 from transformer_jax.models.block import Attention, Block
 from transformer_jax.models.compatibility import form
@@ -74,14 +74,14 @@ class Stack(nn.Module):
     if not self.has_rng("position"):
       return self.position.assign_positions(None, at)
     axis = self.arch.axis
-    rows = B * devices(axis)
+    rows = B * device_count(axis)
     if axis:
       whole = lambda x: jax.lax.all_gather(x, axis, tiled=True) if len(x) == B else x
       at = jax.tree.map(whole, at)
     at = self.position.assign_positions(
       TrainContext(self.make_rng("position"), done, rows), at
     )
-    return jax.tree.map(lambda x: own_rows(x, axis) if len(x) == rows else x, at)
+    return jax.tree.map(lambda x: local_examples(x, axis) if len(x) == rows else x, at)
 
   def apply_layers(self, x_BLD, at, shared, memory, cache):
     block = (

@@ -11,17 +11,16 @@ import jax
 import jax.numpy as jnp
 
 from transformer_jax.attention.cores.base import (
-  PLAIN,
   Core,
   cores,
   repeat_heads,
-  require,
-  whole_rows,
+  tiled_refusal,
 )
 from transformer_jax.attention.cores.blockwise import blocks, flash, toeplitz
 from transformer_jax.attention.cores.blockwise.block_mask import make_block_mask
 from transformer_jax.attention.cores.blockwise.scores import TileScore
 from transformer_jax.attention.cores.sharding import on_each_device
+from transformer_jax.attention.variants.bound import PLAIN
 
 
 @cores.register("blockwise")
@@ -35,25 +34,13 @@ class Blockwise(Core):
   block: int = 0
 
   @on_each_device
-  def __call__(
-    self,
-    q_BLHK,
-    k_BMGK,
-    v_BMGE,
-    q_at,
-    k_at,
-    position,
-    scale=None,
-    variant=PLAIN,
-    drop=None,
-  ):
-    require(self, position, variant, drop)
-    (_, L, H, K), M = q_BLHK.shape, k_BMGK.shape[1]
+  def attend(self, q_BLHK, k_BMGK, v_BMGE, context):
+    (_, L, H, _), M = q_BLHK.shape, k_BMGK.shape[1]
     # An encoding that turns each head in its own way has repeated the keys.
     G = max(k_BMGK.shape[2], v_BMGE.shape[2])
     k_BMGK, v_BMGE = repeat_heads(k_BMGK, G), repeat_heads(v_BMGE, G)
-    scale = K**-0.5 if scale is None else scale
-    position, q_at, k_at = position.prepare(q_at, k_at)
+    variant, scale = context.variant, context.scale
+    position, q_at, k_at = context.position.prepare(context.q_at, context.k_at)
     fixed = isinstance(scale, int | float)  # or an array, which may be learned
     encoding = position.encoding
     score = encoding.overrides("score")
@@ -85,8 +72,8 @@ class Blockwise(Core):
     out = blocks.each(lambda tree: blocks.each(attend, tree), whole)
     return cut.join(out).astype(v_BMGE.dtype)
 
-  def refusal(self, encoding, variant=PLAIN.variant, drop=False):
-    return whole_rows("blockwise", encoding, variant, drop)
+  def refusal(self, encoding, variant=PLAIN.variant, dropout=False):
+    return tiled_refusal("blockwise", encoding, variant, dropout)
 
 
 def wide(x: jax.Array) -> jax.Array:

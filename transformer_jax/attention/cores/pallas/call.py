@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from transformer_jax.attention.cores.base import whole_rows
+from transformer_jax.attention.cores.base import tiled_refusal
 from transformer_jax.attention.cores.pallas import layout
 from transformer_jax.attention.cores.pallas.flash import Program
 from transformer_jax.attention.cores.pallas.lowering import CannotLower
@@ -41,32 +41,28 @@ class Work:
     return self.program.sizes
 
 
-def call(
-  backend,
-  block,
-  least,
-  q_BLHK,
-  k_BMGK,
-  v_BMGE,
-  q_at,
-  k_at,
-  position,
-  scale,
-  bound,
-):
-  """Attends with a backend's `forward` and `backward`; arguments as those of a core."""
+def call(backend, block, least, q_BLHK, k_BMGK, v_BMGE, context):
+  """Returns o_BLHE by a backend's kernels, `forward` and `backward`.
+
+  block   queries and keys in a tile
+  least   (queries, keys): the smallest tile that the chip takes
+  """
+  q_at, k_at, bound = context.q_at, context.k_at, context.variant
   B, L, H, K = q_BLHK.shape
   M, E = k_BMGK.shape[1], v_BMGE.shape[-1]
-  scale = K**-0.5 if scale is None else scale
   blocks = (layout.block_of(n, block, m) for n, m in zip((L, M), least, strict=True))
   size = Sizes(*blocks, K, E, backend.room)
-  program, used = _program(position, bound, size, q_at, k_at)
+  program, used = _program(context.position, bound, size, q_at, k_at)
   own_H = {
-    "position": position.params,
+    "position": context.position.params,
     "variant": bound.params,
-    "scale": jnp.broadcast_to(jnp.asarray(scale, jnp.float32), (H,)),
+    "scale": jnp.broadcast_to(jnp.asarray(context.scale, jnp.float32), (H,)),
   }
-  axes = {"position": position.head_axes, "variant": bound.head_axes, "scale": 0}
+  axes = {
+    "position": context.position.head_axes,
+    "variant": bound.head_axes,
+    "scale": 0,
+  }
   tables = program.tables(own_H, axes)
   sink_logit_H = bound.sink_logit()
   if sink_logit_H is not None:
@@ -166,9 +162,9 @@ def _as_matrix(x_H):
   return x_H.reshape(x_H.shape[0], *[1] * (3 - x_H.ndim), *x_H.shape[1:])
 
 
-def refusal(core, encoding, variant, drop) -> str | None:
+def refusal(core, encoding, variant, dropout) -> str | None:
   """Returns why a kernel cannot serve an encoding, a variant or both, or None."""
-  reason = whole_rows(core, encoding, variant, drop)
+  reason = tiled_refusal(core, encoding, variant, dropout)
   if reason:
     return reason
   for hook in ("dot", "pointwise"):

@@ -14,11 +14,11 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from transformer_jax.attention.cores.base import PLAIN, Core, cores, require
+from transformer_jax.attention.cores.base import Core, cores
 from transformer_jax.attention.cores.pallas import call, layout, loads
 from transformer_jax.attention.cores.pallas.flash import finish, grow
 from transformer_jax.attention.cores.sharding import on_each_device
-from transformer_jax.attention.variants.bound import MASKED, BoundVariant
+from transformer_jax.attention.variants.bound import MASKED, PLAIN, BoundVariant
 
 LEAST = 16, 128  # rows and columns of a tile that a TPU takes
 FAST = 48 * 2**20  # bytes of fast memory for a tile; v5p has 64 MiB, others have more
@@ -39,28 +39,16 @@ class PallasTPU(Core):
   interpret: bool | None = None
 
   @on_each_device
-  def __call__(
-    self,
-    q_BLHK,
-    k_BMGK,
-    v_BMGE,
-    q_at,
-    k_at,
-    position,
-    scale=None,
-    variant=PLAIN,
-    drop=None,
-  ):
-    require(self, position, variant, drop)
+  def attend(self, q_BLHK, k_BMGK, v_BMGE, context):
     off = jax.default_backend() != "tpu" if self.interpret is None else self.interpret
     least = (1, 1) if off else LEAST
-    more = any(map(position.encoding.overrides, ("score", "values")))
+    more = any(map(context.position.encoding.overrides, ("score", "values")))
     block = self.block or (128 if more else 256)
-    args = q_BLHK, k_BMGK, v_BMGE, q_at, k_at, position, scale, variant
-    return call.call(Backend(off, variant), block, least, *args)
+    backend = Backend(off, context.variant)
+    return call.call(backend, block, least, q_BLHK, k_BMGK, v_BMGE, context)
 
-  def refusal(self, encoding, variant=PLAIN.variant, drop=False):
-    return call.refusal("pallas_tpu", encoding, variant, drop)
+  def refusal(self, encoding, variant=PLAIN.variant, dropout=False):
+    return call.refusal("pallas_tpu", encoding, variant, dropout)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
