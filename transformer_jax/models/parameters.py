@@ -93,6 +93,16 @@ def weight(module: nn.Module, name: str, shape: tuple[int, ...], inputs: int = 1
   return parameter(module, name, _start(shape, inputs))
 
 
+def weights(
+  module: nn.Module, shapes: dict[str, tuple[tuple[int, ...], int]]
+) -> dict[str, jax.Array]:
+  """Returns the weights of several projections: {name: (shape, inputs)}."""
+  return {
+    name: weight(module, name, shape, inputs)
+    for name, (shape, inputs) in shapes.items()
+  }
+
+
 def own(
   module: nn.Module,
   init: Any,
