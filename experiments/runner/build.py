@@ -21,7 +21,7 @@ from transformer_jax.data.tasks.algorithmic.base import Strings
 from transformer_jax.evaluation.beam import Beam
 from transformer_jax.evaluation.lengths import Evaluator
 from transformer_jax.evaluation.written import Writing
-from transformer_jax.models import Architecture, ends, families, layers
+from transformer_jax.models import Architecture, embeddings, families, heads, layers
 from transformer_jax.models.compatibility import refusal
 from transformer_jax.models.recurrent.model import Recurrence
 from transformer_jax.models.residual import placements
@@ -106,8 +106,8 @@ def architecture(config: ConfigDict, task: Task) -> Architecture:
     norm=layers.norms.build(model.norm),
     activation=layers.activations.build(model.activation),
     norm_placement=placements.build(model.norm_placement),
-    embedding=ends.embeddings.build(model.embedding),
-    head=ends.heads.build(model.head),
+    embedding=embeddings.embeddings.build(model.embedding),
+    head=heads.heads.build(model.head),
     encoders=encoders,
     decoders=decoders,
     prefix="prefix" in kind.uses,

@@ -29,7 +29,7 @@ class Cache:
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class Text:
+class CachedText:
   """A whole text that is read again with every new token, in place of layers' caches.
 
   tokens   `token`, as a cache keeps it

@@ -7,7 +7,8 @@ from transformer_jax.attention import Core, Variant
 from transformer_jax.attention.variants import probe as attention_probe
 from transformer_jax.axes import Dims
 from transformer_jax.models.compatibility import form
-from transformer_jax.models.ends import Linear, Tokens
+from transformer_jax.models.embeddings import TokenEmbedding
+from transformer_jax.models.heads import LinearHead
 from transformer_jax.models.layers import Gelu, RMSNorm
 from transformer_jax.models.residual import PreNorm
 from transformer_jax.positions import PositionalEncoding, probe
@@ -42,8 +43,8 @@ class Architecture:
   norm: Any = RMSNorm()
   activation: Any = Gelu()
   norm_placement: Any = PreNorm()
-  embedding: Any = Tokens()
-  head: Any = Linear()
+  embedding: Any = TokenEmbedding()
+  head: Any = LinearHead()
   encoders: int = 0
   decoders: int = 0
   decoder_dims: Dims | None = None

@@ -10,7 +10,7 @@ from transformer_jax.models.architecture import Architecture
 from transformer_jax.models.compatibility import form
 from transformer_jax.models.parameters import (
   Dropout,
-  Norm,
+  NormLayer,
   Position,
   own,
   weight,
@@ -126,7 +126,7 @@ class Attention(nn.Module):
     rate = self.arch.attention_dropout
     if not rate or not self.has_rng("dropout"):
       return None
-    return attention.Dropout(self.make_rng("dropout"), rate, self.arch.axis)
+    return attention.KeyedDropout(self.make_rng("dropout"), rate, self.arch.axis)
 
 
 class FeedForward(nn.Module):
@@ -164,7 +164,7 @@ class Block(nn.Module):
     dropout = Dropout(self.arch.dropout, self.arch.axis)
 
     def norm(name):
-      return Norm(self.arch.norm, name=f"{name}_norm")
+      return NormLayer(self.arch.norm, name=f"{name}_norm")
 
     def self_attention(x_BLD):
       nonlocal cache_after

@@ -15,7 +15,7 @@ from transformer_jax.axes import Dims
 from transformer_jax.positions import Bound, PositionalEncoding, bind
 
 
-class Norm(nn.Module):
+class NormLayer(nn.Module):
   """Owns the parameters of a norm."""
 
   kind: Any
@@ -44,7 +44,7 @@ class Dropout(nn.Module):
       return x_BLD
     if self.rate == 1:
       return jnp.zeros_like(x_BLD)  # a division by zero would make NaN
-    return attention.Dropout(self.make_rng("dropout"), self.rate, self.axis)(x_BLD)
+    return attention.KeyedDropout(self.make_rng("dropout"), self.rate, self.axis)(x_BLD)
 
 
 class Parameters(nn.Module):

@@ -85,7 +85,7 @@ class PostNorm(Placement):
 
 @placements.register("sandwich")
 @dataclasses.dataclass(frozen=True)
-class Sandwich(Placement):
+class SandwichNorm(Placement):
   """x + norm(f(norm(x))), and a norm at the end. Ding et al., 2021; Gemma 2.
 
   https://arxiv.org/abs/2105.13290, https://arxiv.org/abs/2408.00118

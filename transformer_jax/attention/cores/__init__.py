@@ -5,9 +5,9 @@ import pkgutil
 
 from transformer_jax.attention.cores.base import Core, cores
 from transformer_jax.attention.cores.context import Context
-from transformer_jax.attention.cores.dropout import Dropout
+from transformer_jax.attention.cores.dropout import KeyedDropout
 
 for _module in pkgutil.walk_packages(__path__, f"{__name__}."):
   importlib.import_module(_module.name)
 
-__all__ = ["Context", "Core", "Dropout", "cores"]
+__all__ = ["Context", "Core", "KeyedDropout", "cores"]

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from transformer_jax.attention.cores.context import Context
-from transformer_jax.attention.cores.dropout import Dropout
+from transformer_jax.attention.cores.dropout import KeyedDropout
 from transformer_jax.attention.variants.base import Variant
 from transformer_jax.attention.variants.bound import PLAIN, BoundVariant
 from transformer_jax.positions import Bound, Coords, PositionalEncoding
@@ -27,7 +27,7 @@ class Core:
     position: Bound,
     scale: float | jax.Array | None = None,
     variant: BoundVariant = PLAIN,
-    dropout: Dropout | None = None,
+    dropout: KeyedDropout | None = None,
   ) -> jax.Array:
     """Returns o_BLHE, each query's mixture of values, in the float type of the values.
 

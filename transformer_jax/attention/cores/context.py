@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from transformer_jax.attention.cores.dropout import Dropout
+from transformer_jax.attention.cores.dropout import KeyedDropout
 from transformer_jax.attention.variants.bound import PLAIN, BoundVariant
 from transformer_jax.positions import Bound, Coords
 
@@ -29,7 +29,7 @@ class Context:
   position: Bound
   scale: float | jax.Array
   variant: BoundVariant = PLAIN
-  dropout: Dropout | None = None
+  dropout: KeyedDropout | None = None
 
   def mask(self) -> jax.Array:
     """Returns mask_BLM, the keys each query attends to.

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class Dropout:
+class KeyedDropout:
   """Sets random entries to zero and scales up the others. Srivastava et al., 2014.
 
   https://jmlr.org/papers/v15/srivastava14a.html

@@ -16,7 +16,7 @@ from transformer_jax.attention.variants.kernelized import divide
 
 @cores.register("linear")
 @dataclasses.dataclass(frozen=True)
-class Linear(Core):
+class LinearCore(Core):
   """Walks through keys and queries in the order of the text with sums over keys.
 
   Keys and queries are lined up by segment, then by order: a key at its own order, a

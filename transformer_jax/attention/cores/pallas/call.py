@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from transformer_jax.attention.cores.base import tiled_refusal
 from transformer_jax.attention.cores.pallas import layout
-from transformer_jax.attention.cores.pallas.flash import Program
+from transformer_jax.attention.cores.pallas.flash import ScoreProgram
 from transformer_jax.attention.cores.pallas.lowering import CannotLower
 from transformer_jax.attention.cores.pallas.score_terms import Sizes, shape
 from transformer_jax.attention.variants.base import Variant
@@ -27,7 +27,7 @@ class Work:
   own_data   shapes of a head's token data: (of queries, of keys)
   """
 
-  program: Program
+  program: ScoreProgram
   B: int
   H: int
   L: int
@@ -138,7 +138,7 @@ def _program(position, bound, size, q_at, k_at):
   """Returns the traced score function and the names of token data that it reads."""
   q_data, k_data = _own(q_at, size.L), _own(k_at, size.M)
   types = q_at.pos_BL.dtype, k_at.pos_BL.dtype
-  program = Program(position, bound, size, *types, q_data, k_data)
+  program = ScoreProgram(position, bound, size, *types, q_data, k_data)
   term = program.terms.get("score")
   uses = term.hook.uses if hasattr(term, "hook") else {"q_data": {}, "k_data": {}}
   names = lambda part: {n for n, used in uses[part].items() if used}
@@ -189,7 +189,7 @@ def deep(encoding) -> bool:
 
 
 @functools.cache
-def _small(encoding, variant) -> Program | str:
+def _small(encoding, variant) -> ScoreProgram | str:
   """Traces the hooks of a small model; returns what kernels lack if they cannot."""
   dims = Dims(V=8, D=32, H=2, F=8, N=1, L=16, K=16)
   none_BL = jnp.zeros((1, 16), jnp.int32)

@@ -7,13 +7,13 @@ import jax
 import jax.numpy as jnp
 
 from transformer_jax.attention.cores.pallas.score_terms import (
-  Bias,
+  BiasTerm,
   Given,
-  Logits,
-  Mask,
-  Score,
+  LogitsTerm,
+  MaskTerm,
+  ScoreTerm,
   Sizes,
-  Values,
+  ValuesTerm,
   head_slices,
   shape,
 )
@@ -23,7 +23,7 @@ from transformer_jax.positions import Bound
 Tree = Any
 
 
-class Program:
+class ScoreProgram:
   """The score function of an encoding and a variant, traced for tiles of one size.
 
   q_pos, k_pos     types of positions
@@ -50,15 +50,15 @@ class Program:
     self.terms: dict[str, Any] = {}
     at = own, sizes, q_pos, k_pos, {q_pos, k_pos} == {jnp.dtype("int32")}
     if encoding.overrides("score"):
-      self.terms["score"] = Score(encoding, *at, q_data, k_data)
+      self.terms["score"] = ScoreTerm(encoding, *at, q_data, k_data)
     elif encoding.bias is not None:
-      self.terms["score"] = Bias(encoding, *at)
+      self.terms["score"] = BiasTerm(encoding, *at)
     if encoding.mask is not None:
-      self.terms["mask"] = Mask(encoding, *at)
+      self.terms["mask"] = MaskTerm(encoding, *at)
     if variant.overrides("logits"):
-      self.terms["logits"] = Logits(variant, own, sizes)
+      self.terms["logits"] = LogitsTerm(variant, own, sizes)
     if encoding.overrides("values"):
-      self.terms["values"] = Values(encoding, *at)
+      self.terms["values"] = ValuesTerm(encoding, *at)
 
   @property
   def room(self) -> bool:

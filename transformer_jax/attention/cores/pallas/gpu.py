@@ -47,7 +47,7 @@ class PallasGPU(Core):
       )
     least = (1, 1) if off else LEAST
     block = self.block or (16 if call.deep(context.position.encoding) else 64)
-    backend = Backend(off, context.variant)
+    backend = GPUBackend(off, context.variant)
     return call.call(backend, block, least, q_BLHK, k_BMGK, v_BMGE, context)
 
   def refusal(self, encoding, variant=PLAIN.variant, dropout=False):
@@ -61,7 +61,7 @@ class PallasGPU(Core):
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Backend:
+class GPUBackend:
   """Gives each block of queries, or of keys, to a program that visits the others."""
 
   interpret: bool
@@ -163,13 +163,13 @@ class Backend:
         size = work.tile.L if by_keys else work.tile.M
         part = _cut(far, n, size, not by_keys)
         both = (part, near) if by_keys else (near, part)
-        tile = lambda: loads.Tile(work, self.variant, *both, 0)
+        tile = lambda: loads.LoadedTile(work, self.variant, *both, 0)
         go = lambda state: visit(tile(), values, state)
         return jax.lax.cond(seen[n] > 0, go, lambda state: state, state)
 
       end(jax.lax.fori_loop(0, others, step, start(values)), outs)
 
-    block = Blocks(work, by_keys)
+    block = BlockSpecs(work, by_keys)
     specs = {n: block.own(x, n) for n, x in outs.items() if n not in ("side", "tables")}
     if "side" in outs:
       specs["side"] = {n: block.own(x, n) for n, x in outs["side"].items()}
@@ -192,7 +192,7 @@ class Backend:
     return run(mask_Bnn, tables, queries, keys)
 
 
-class Blocks:
+class BlockSpecs:
   """Which part of each array a program reads: its own block, and all of the others."""
 
   def __init__(self, work, by_keys):

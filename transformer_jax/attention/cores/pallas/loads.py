@@ -12,7 +12,7 @@ from transformer_jax.attention.cores.pallas.score_terms import Given
 Tree = Any
 
 
-class Tile:
+class LoadedTile:
   """One tile of one head, from references to its queries and keys.
 
   base   distance of the first query from the first key, by places in the text

@@ -67,7 +67,7 @@ class Given:
   room_LM: Any = None
 
 
-class Bias:
+class BiasTerm:
   """A bias of positions alone, b_LM."""
 
   def __init__(self, encoding, own, sizes: Sizes, q_at, k_at, ints: bool):
@@ -137,7 +137,7 @@ class Bias:
     return jnp.zeros((1,), jnp.int32), (ahead_1W - given.base)[0]
 
 
-class Score:
+class ScoreTerm:
   """Any change of scores that reads queries, keys or what travels with tokens."""
 
   room = False
@@ -188,7 +188,7 @@ class Score:
 GRADS = ("pre_LM", "q_LK", "k_MK", "q_data", "k_data")
 
 
-class Mask:
+class MaskTerm:
   """Which keys a head attends to, of those that its query sees."""
 
   room, ways = False, ("loop",)
@@ -203,7 +203,7 @@ class Mask:
     return given.mask_LM & self.hook.inner(Way("loop", False), tables[0], at)
 
 
-class Values:
+class ValuesTerm:
   """What an encoding adds to outputs, linear in the weights."""
 
   room = False
@@ -227,11 +227,11 @@ class Values:
     return [d_tables], {"pre_LM": d_w_LM}
 
   def _tile(self, way, given):
-    tile = Score._tile(self, way, given)
+    tile = ScoreTerm._tile(self, way, given)
     return tile["pre_LM"], tile["pos_L"], tile["pos_M"]
 
 
-class Logits:
+class LogitsTerm:
   """What a variant makes of each score, after the encoding."""
 
   room, ways = False, ("loop",)

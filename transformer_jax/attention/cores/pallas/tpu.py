@@ -44,7 +44,7 @@ class PallasTPU(Core):
     least = (1, 1) if off else LEAST
     more = any(map(context.position.encoding.overrides, ("score", "values")))
     block = self.block or (128 if more else 256)
-    backend = Backend(off, context.variant)
+    backend = TPUBackend(off, context.variant)
     return call.call(backend, block, least, q_BLHK, k_BMGK, v_BMGE, context)
 
   def refusal(self, encoding, variant=PLAIN.variant, dropout=False):
@@ -52,7 +52,7 @@ class PallasTPU(Core):
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Backend:
+class TPUBackend:
   """Goes over the grid of tiles: for outputs, for queries and for keys."""
 
   interpret: bool
@@ -61,7 +61,7 @@ class Backend:
 
   def forward(self, work, tables, queries, keys, where):
     """Returns out_BHLE, in the type of the values, and lse_BHL1."""
-    grid, size = Grid(work, where, by_keys=False), work.tile
+    grid, size = TileGrid(work, where, by_keys=False), work.tile
 
     def kernel(tile, values, outs, state):
       top, total, sums = state
@@ -110,7 +110,7 @@ class Backend:
 
   def _sweep(self, work, args, where, by_keys):
     tables, queries, keys = args
-    grid, f32 = Grid(work, where, by_keys), jnp.float32
+    grid, f32 = TileGrid(work, where, by_keys), jnp.float32
     side = keys if by_keys else queries
     heads = lambda x: shape((work.B, work.H, *x.shape[2:]), f32)
     outs = {"data": {n: heads(side["data"][n]) for n in loads.moving(side["data"])}}
@@ -146,7 +146,7 @@ class Backend:
       values = loads.read_tables(work, tables)
       ids = tuple(pl.program_id(axis) for axis in range(4))
       base = grid.base(ids, shift)
-      tile = lambda: loads.Tile(work, self.variant, queries, keys, base, *room)
+      tile = lambda: loads.LoadedTile(work, self.variant, queries, keys, base, *room)
       start, visit, end = kernel(tile, values, outs, state)
       first = ids[3] == 0
       pl.when(first)(start)
@@ -184,7 +184,7 @@ class Backend:
     return run(grid.fetch, grid.shift, *args)
 
 
-class Grid:
+class TileGrid:
   """The order in which tiles are visited, and which block each step reads.
 
   By queries: rows of tiles one after the other. By keys: columns, head after head, so
