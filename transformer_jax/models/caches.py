@@ -42,7 +42,7 @@ def empty_cache(arch: Architecture, B: int, M: int, frozen: bool = False) -> Any
 
 
 def _changes(arch: Architecture, M: int) -> bool:
-  """Says whether M tokens may change what layers made of the first of them."""
+  """Returns whether later tokens change earlier states in texts of M tokens."""
   stable_length = form(arch.position, arch.decoding).stable_length(arch.of_decoder.dims)
   if stable_length is None or M <= stable_length:
     return False

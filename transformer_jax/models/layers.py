@@ -1,4 +1,4 @@
-"""What a block has besides attention: norms and activations."""
+"""Norms and activations."""
 
 import dataclasses
 from typing import ClassVar

@@ -1,7 +1,7 @@
-"""How the parts of a block are put together, and where its norms stand.
+"""Residual connections of a layer, and the placement of its norms.
 
-A placement is called with `norm`, which gives the norm of a name, and the parts of the
-block in their order: {name: function of x_BLD that returns its update}.
+A placement is called with `norm`, which returns the norm of a name, and the sublayers
+in their order: {name: function of x_BLD that returns its update}.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ Norms = Callable[[str], Change]
 
 
 class Placement:
-  """Where the norms of a block stand.
+  """Base class of norm placements.
 
   final_norm   whether one more norm comes after the last layer
   """

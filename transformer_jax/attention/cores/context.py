@@ -1,4 +1,4 @@
-"""What a core computes besides queries, keys and values: the call's context."""
+"""Context of a core's call: coordinates, encoding, scale, variant, dropout."""
 
 import dataclasses
 

@@ -111,7 +111,7 @@ def _cut(x_BT, block):
 
 
 def _walk(variant, scale, blocks):
-  """Returns what every place of the line finds, o_nBTHE in float32."""
+  """Returns o_nBTHE, float32, the outputs at every place of the line."""
 
   @jax.checkpoint  # the backward pass needs the sums only, not what was compared
   def visit(carry, block):

@@ -146,14 +146,14 @@ class MLA(Variant):
 
 
 def turns(encoding: PositionalEncoding) -> bool:
-  """Says whether an encoding turns queries and keys; a factor on queries is no turn."""
+  """Returns whether an encoding rotates queries and keys; a temperature does not."""
   if isinstance(encoding, Wrapper):
     return turns(encoding.encoding)
   return encoding.overrides("rotate") or encoding.overrides("transform_qk")
 
 
 def tempered(encoding: PositionalEncoding) -> bool:
-  """Says whether an encoding, or one inside of it, multiplies queries by a factor."""
+  """Returns whether an encoding, or one inside it, has a temperature."""
   inner = isinstance(encoding, Wrapper) and tempered(encoding.encoding)
   return inner or isinstance(encoding, Tempered)
 

@@ -26,7 +26,7 @@ from transformer_jax.attention.variants.bound import PLAIN
 @cores.register("blockwise")
 @dataclasses.dataclass(frozen=True)
 class Blockwise(Core):
-  """Visits tiles of queries and keys, but for those in which nothing is seen.
+  """Visits tiles of queries and keys, but for those that are fully masked.
 
   block   queries and keys in a tile; 0: chosen from the shapes
   """
@@ -47,7 +47,7 @@ class Blockwise(Core):
     hooked = not (score or encoding.relative or encoding.bias is None)
     cut = blocks.choose(L, M, H, G, self.block, hooked)
     q_at, k_at = cut.queries.pad_at(q_at), cut.keys.pad_at(k_at)
-    block_mask, shift, mask_BL = make_block_mask(
+    block_mask, shift, key_count_BL = make_block_mask(
       variant, q_at, k_at, cut.queries, cut.keys
     )
     weights = {
@@ -61,7 +61,7 @@ class Blockwise(Core):
     queries = flash.Queries(
       wide(cut.vectors(q_BLHK, cut.queries)),
       *cut.places(q_at, cut.queries),
-      cut.queries.cut(mask_BL)[None],
+      cut.queries.cut(key_count_BL)[None],
     )
     k, v = (wide(cut.vectors(x, cut.keys)) for x in (k_BMGK, v_BMGE))
     keys = flash.Keys(k, v, *cut.places(k_at, cut.keys))

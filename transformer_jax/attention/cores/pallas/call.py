@@ -1,4 +1,4 @@
-"""From the call of a core to a kernel and back, and what kernels refuse."""
+"""Calls of kernels: arguments, results, gradients and refusals."""
 
 import dataclasses
 import functools
@@ -74,7 +74,7 @@ def call(backend, block, least, q_BLHK, k_BMGK, v_BMGE, context):
   n, m = (at.order_BL.shape[1] for at in padded)
   own_data = _own(q_at, size.L), _own(k_at, size.M)
   work = Work(program, B, H, n, m, slices, own_data, sink_logit_H is not None)
-  mask_Bnn = layout.seen_tiles(bound, *padded, size.L, size.M)
+  mask_Bnn = layout.visible_tiles(bound, *padded, size.L, size.M)
   where = {"mask_Bnn": mask_Bnn, "shift_B": _shift(program, *padded)}
   tables = jax.tree.map(_as_matrix, tables)
   out_BHLE = _flash(backend, work, tables, queries, keys, where)
@@ -100,18 +100,19 @@ def _flash(backend, work, tables, queries, keys, where):
 
   def backward(residuals, d_out_BHLE):
     tables, queries, keys, where, out_BHLE, lse_BHL1 = residuals
-    share = out_BHLE.astype(jnp.float32) * d_out_BHLE.astype(jnp.float32)
+    # delta: row sums of dO * O (Dao et al., section B.2).
+    product = out_BHLE.astype(jnp.float32) * d_out_BHLE.astype(jnp.float32)
     rows = {
       "d_out": d_out_BHLE,
       "lse": lse_BHL1,
-      "share": jnp.sum(share, axis=-1, keepdims=True),
+      "delta": jnp.sum(product, axis=-1, keepdims=True),
     }
     d_tables, d_queries, d_keys = backend.backward(
       work, tables, queries | rows, keys, where
     )
     if work.sink_logit:
       weight_BHL1 = jnp.exp(tables["sink_logit"] - lse_BHL1)
-      d_sink_logit_H = -jnp.sum(weight_BHL1 * rows["share"], axis=(0, 2, 3))
+      d_sink_logit_H = -jnp.sum(weight_BHL1 * rows["delta"], axis=(0, 2, 3))
       d_tables["sink_logit"] = d_sink_logit_H[:, None, None]
     if "mask" in tables:
       d_tables["mask"] = jax.tree.map(lambda x: None, tables["mask"])
@@ -183,7 +184,7 @@ def refusal(core, encoding, variant, dropout) -> str | None:
 
 
 def deep(encoding) -> bool:
-  """Says whether an encoding's bias makes arrays of [L, M, W]."""
+  """Returns whether an encoding's bias makes arrays of [L, M, W]."""
   term = getattr(_small(encoding, Variant()), "terms", {}).get("score")
   return term is not None and term.hooks[0].depth > 2
 

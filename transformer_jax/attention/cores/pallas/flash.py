@@ -1,4 +1,4 @@
-"""What happens in one tile of queries and keys, forward and backward, on any chip."""
+"""Scores, mixture and gradients of one tile of queries and keys, on any chip."""
 
 import dataclasses
 from typing import Any
@@ -62,12 +62,12 @@ class ScoreProgram:
 
   @property
   def room(self) -> bool:
-    """Says whether a term needs memory for a tile."""
+    """Returns whether a term needs memory for a tile."""
     return any(term.room for term in self.terms.values())
 
   @property
   def bands(self) -> bool:
-    """Says whether a term is faster where positions run on like places."""
+    """Returns whether a term is faster where positions are consecutive."""
     return any(len(term.ways) > 1 for term in self.terms.values())
 
   def tables(self, own_H: Tree, head_axes: Tree) -> Tree:
@@ -148,7 +148,7 @@ class ScoreProgram:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Residuals:
-  """What the backward pass reads besides what the forward pass read.
+  """Inputs of the backward pass besides those of the forward pass.
 
   lse_L1     logarithm of the sum of exponentials of each row
   delta_L1   what the softmax's normalizer takes off each row

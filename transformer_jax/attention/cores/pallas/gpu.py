@@ -193,7 +193,7 @@ class GPUBackend:
 
 
 class BlockSpecs:
-  """Which part of each array a program reads: its own block, and all of the others."""
+  """Block specifications of a program: its own block, and all of the others."""
 
   def __init__(self, work, by_keys):
     self.work, self.by_keys = work, by_keys

@@ -1,4 +1,4 @@
-"""What an encoding and a variant add to the scores and outputs of a tile.
+"""Score and output terms of one tile, with their gradients.
 
 Each term knows its value and how to pull a gradient back, in up to two ways: "band"
 where, for all pairs that are seen, the distance of the positions is that of the places
@@ -42,7 +42,7 @@ class Sizes:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Given:
-  """What a term reads in a tile.
+  """Inputs of a term in a tile.
 
   pre_LM       scores so far: scaled dot products
   q_LK, k_MK   float32
@@ -189,7 +189,7 @@ GRADS = ("pre_LM", "q_LK", "k_MK", "q_data", "k_data")
 
 
 class MaskTerm:
-  """Which keys a head attends to, of those that its query sees."""
+  """Mask of an encoding, by head."""
 
   room, ways = False, ("loop",)
 
@@ -204,7 +204,7 @@ class MaskTerm:
 
 
 class ValuesTerm:
-  """What an encoding adds to outputs, linear in the weights."""
+  """Addition of an encoding to outputs, linear in the weights."""
 
   room = False
 
@@ -232,7 +232,7 @@ class ValuesTerm:
 
 
 class LogitsTerm:
-  """What a variant makes of each score, after the encoding."""
+  """Change of each score by a variant, after the encoding."""
 
   room, ways = False, ("loop",)
 
