@@ -31,7 +31,7 @@ from experiments.runner.host import check_platform
 from transformer_jax import command, interop
 from transformer_jax.data.tokenizers import Tokenizer, tokenizers
 from transformer_jax.models import Transformer
-from transformer_jax.models.ends import mean
+from transformer_jax.models.heads import mean
 from transformer_jax.positions import coords
 
 FLAGS = flags.FLAGS

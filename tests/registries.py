@@ -8,7 +8,7 @@ from transformer_jax.data.base import tasks
 from transformer_jax.data.sources import sources
 from transformer_jax.data.tokenizers import tokenizers
 from transformer_jax.evaluation.beam import penalties
-from transformer_jax.models import ends, layers
+from transformer_jax.models import embeddings, heads, layers
 from transformer_jax.models.families import families
 from transformer_jax.models.recurrent import bridges, cells
 from transformer_jax.models.residual import placements
@@ -16,7 +16,7 @@ from transformer_jax.positions import positions
 from transformer_jax.training.optimizers import optimizers, schedules
 
 # Those whose objects a config describes.
-CONFIGURED = [positions, attentions, cores, tasks, ends.embeddings, ends.heads]
+CONFIGURED = [positions, attentions, cores, tasks, embeddings.embeddings, heads.heads]
 CONFIGURED += [layers.norms, layers.activations, families, bridges.links, cells.cells]
 CONFIGURED += [placements, optimizers, schedules, tokenizers, penalties]
 REGISTRIES = [*CONFIGURED, sources, interop.families]

@@ -10,7 +10,7 @@ import pytest
 from experiments.configs import base
 from experiments.runner import build
 from experiments.setup.validate import ConfigError, resolve
-from transformer_jax.attention import Dropout, Variant, attentions
+from transformer_jax.attention import KeyedDropout, Variant, attentions
 from transformer_jax.attention.cores import auto, cores
 from transformer_jax.positions import PositionalEncoding, bind, coords, positions
 from transformer_jax.training import sharding
@@ -99,9 +99,9 @@ def test_a_named_core_that_cannot_serve_is_an_error_before_anything_runs(model, 
 def test_dropped_weights_are_scaled_up_and_only_dense_drops_them():
   x_BLHK = jax.random.normal(jax.random.key(0), (1, 64, 2, 8))
   ones, at = jnp.ones_like(x_BLHK), coords.consecutive(1, 64).bidirectional()
-  position, drop = bind(NONE, {}, None), Dropout(jax.random.key(1), 0.25)
+  position, dropout = bind(NONE, {}, None), KeyedDropout(jax.random.key(1), 0.25)
   run = lambda core: cores.build(core)(
-    x_BLHK, x_BLHK, ones, at, at, position, drop=drop
+    x_BLHK, x_BLHK, ones, at, at, position, dropout=dropout
   )
   out = run("dense")
   np.testing.assert_array_equal(run("auto"), out)

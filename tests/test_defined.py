@@ -22,7 +22,8 @@ from transformer_jax.data.tasks.labelled.baselines import guesses
 from transformer_jax.evaluation import lengths, translation
 from transformer_jax.evaluation.decode import Sampling, highest
 from transformer_jax.evaluation.labeller import Labeller
-from transformer_jax.models.ends import Tokens, mean
+from transformer_jax.models.embeddings import TokenEmbedding
+from transformer_jax.models.heads import mean
 from transformer_jax.positions import coords
 from transformer_jax.training import loop, optimizers
 from transformer_jax.training.loss import cross_entropy, weighed
@@ -48,7 +49,7 @@ def clipped(gradient):
 def kinds(type_BL):
   at = coords.consecutive(1, 3).replace(data={"type_BL": type_BL})
   params = {"type_ND": jnp.ones((2, 1))}
-  return Tokens(power=0, types=2)(params, jnp.zeros((1, 3, 1)), at)[0, :, 0]
+  return TokenEmbedding(power=0, types=2)(params, jnp.zeros((1, 3, 1)), at)[0, :, 0]
 
 
 TABLE = {

@@ -11,7 +11,7 @@ from experiments.configs import base
 from experiments.runner.build import build
 from experiments.setup.validate import ConfigError, resolve
 from transformer_jax.axes import Dims
-from transformer_jax.models.ends import Mean, heads, mean
+from transformer_jax.models.heads import MeanHead, heads, mean
 from transformer_jax.positions import coords
 
 TINY = {
@@ -77,7 +77,7 @@ def test_a_dense_layer_may_read_the_mean_and_add_nothing():
 
 
 def test_it_is_chosen_by_one_key():
-  assert built().trainer.model.arch.head == Mean(bias=True)
+  assert built().trainer.model.arch.head == MeanHead(bias=True)
   task = "tagging('none.tsv', tokenizer='byte', classes=3)"
   with pytest.raises(ConfigError, match=r"write --config\.model\.head=linear"):
     built(task=task)

@@ -314,7 +314,7 @@ def test_what_cannot_be_served_is_one_sentence(core, spec, position, says):
     at = coords.consecutive(1, 23)
     bound = bind(encoding, {}, Dims(V=8, D=32, H=4, F=8, N=1, L=23))
     cores.build(core)(*inputs(), at, at, bound, None, BoundVariant(variant))
-  assert cores.build("linear").refusal(NOTHING.encoding, variant, drop=True)
+  assert cores.build("linear").refusal(NOTHING.encoding, variant, dropout=True)
 
 
 def test_no_other_core_takes_products_of_features_for_scores():

@@ -13,7 +13,7 @@ from test_conditioning import THEIRS, close, compare, jit, run
 from test_recorded import recorded
 
 from transformer_jax.attention import attentions
-from transformer_jax.attention.cache import Text
+from transformer_jax.attention.cache import CachedText
 from transformer_jax.attention.cores import cores
 from transformer_jax.axes import Dims
 from transformer_jax.evaluation.decode import greedy
@@ -148,10 +148,10 @@ def selective(attention="selective", layers=2):
 def test_selective_decoding_is_the_full_pass():
   model, params, token_BL = selective()
   cache = empty_cache(model.arch, 2, 9)
-  assert isinstance(cache, Text)
-  assert isinstance(empty_cache(model.arch, 2, 9, frozen=True), Text)
+  assert isinstance(cache, CachedText)
+  assert isinstance(empty_cache(model.arch, 2, 9, frozen=True), CachedText)
   assert isinstance(
-    empty_cache(selective("alternate(multihead, selective)")[0].arch, 2, 9), Text
+    empty_cache(selective("alternate(multihead, selective)")[0].arch, 2, 9), CachedText
   )
   whole = jit(lambda x: model.apply({"params": params}, x))(token_BL)
   step = jit(

@@ -14,7 +14,7 @@ import pytest
 from oracles import classic
 
 from transformer_jax.attention.cores import cores
-from transformer_jax.attention.cores.base import tile_scores
+from transformer_jax.attention.cores.context import Context
 from transformer_jax.attention.variants.bound import visible
 from transformer_jax.axes import Dims
 from transformer_jax.positions import Bound, coords, positions
@@ -40,7 +40,7 @@ def attend(encoding, params, q_BLHK, k_BLHK, v_BLHK, at):
   at = position.accumulate(at)
   q, k = position.transform_qk(q_BLHK, k_BLHK, at, at)
   scale = q.shape[-1] ** -0.5
-  s_BHLM = tile_scores(q, k, at, at, position, scale, visible(at, at))
+  s_BHLM = Context(at, at, position, scale).scores(q, k, visible(at, at))
   return s_BHLM, cores.build("dense")(q, k, v_BLHK, at, at, position)
 
 

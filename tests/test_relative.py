@@ -9,7 +9,8 @@ import pytest
 
 from transformer_jax.attention.cores import cores
 from transformer_jax.axes import Dims
-from transformer_jax.positions import bind, coords, positions, relative
+from transformer_jax.positions import bind, coords, positions
+from transformer_jax.positions.shared import relative
 
 L, M, K, N, H = 5, 7, 3, 6, 2
 CLIPPED = lambda back: jnp.clip(back + 2, 0, N - 1)

@@ -40,15 +40,15 @@ def test_a_band_spreads_along_diagonals_and_its_gradient_sums_them(bq):
 def test_the_plan_lists_the_tiles_in_which_something_is_seen():
   cut = blocks.Blocks(32, BLOCK)
   at = coords.consecutive(1, 32)
-  plan, shift, mask_BL = make_block_mask(PLAIN, at, at, cut, cut)
+  plan, shift, key_count_BL = make_block_mask(PLAIN, at, at, cut, cut)
   assert plan.keys_count_q.tolist() == [[1, 2, 3, 4]]
   assert plan.queries_count_k.tolist() == [[4, 3, 2, 1]]
   assert plan.queries_of_kq[0, 2, :2].tolist() == [2, 3]
-  assert shift == 0 and mask_BL[0].tolist() == list(range(1, 33))
-  plan, _, mask_BL = make_block_mask(BoundVariant(Window(9)), at, at, cut, cut)
+  assert shift == 0 and key_count_BL[0].tolist() == list(range(1, 33))
+  plan, _, key_count_BL = make_block_mask(BoundVariant(Window(9)), at, at, cut, cut)
   assert plan.keys_count_q.tolist() == [[1, 2, 2, 2]]
   assert plan.keys_of_qk[0, 3, :2].tolist() == [2, 3]
-  assert mask_BL.max() == 9
+  assert key_count_BL.max() == 9
   # The second text starts inside of a tile, and its band goes on there.
   packed = coords.packed(jnp.array([[1] * 12 + [2] * 20]))
   plan, shift, _ = make_block_mask(PLAIN, packed, packed, cut, cut)

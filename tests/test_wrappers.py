@@ -19,8 +19,8 @@ from transformer_jax.positions import (
   coords,
   positions,
 )
-from transformer_jax.positions.by_layer import Part
-from transformer_jax.positions.tempered import keys_seen
+from transformer_jax.positions.shared.schedule import Part
+from transformer_jax.positions.shared.tempered import keys_seen
 
 B, L = 3, 8
 DIMS = Dims(V=7, D=16, H=2, F=16, N=2, L=L)

@@ -22,7 +22,7 @@ from transformer_jax.data.tokenizers import tokenizers
 from transformer_jax.evaluation import maps
 from transformer_jax.evaluation import written as writing
 from transformer_jax.evaluation.beam import Beam
-from transformer_jax.evaluation.maps import Listening
+from transformer_jax.evaluation.maps import RecordingDense
 from transformer_jax.evaluation.translator import Translator
 from transformer_jax.evaluation.written import Writing
 from transformer_jax.positions import PositionalEncoding, bind, coords
@@ -135,7 +135,7 @@ def test_the_map_has_a_row_for_each_piece(ran):
   assert weight_LM.std(axis=1).max() > 0 and drawn["source"][-1] == "</s>"
 
 
-def test_what_is_heard_are_the_weights():
+def test_recorded_weights_are_those_between_two_texts():
   key = jax.random.split(jax.random.key(0), 3)
   q_BLHK = jax.random.normal(key[0], (1, 3, 2, 4))
   k_BMHK, v_BMHK = (jax.random.normal(k, (1, 5, 2, 4)) for k in key[1:])
@@ -144,16 +144,16 @@ def test_what_is_heard_are_the_weights():
   position = bind(PositionalEncoding(), {}, None)
   args = q_BLHK, k_BMHK, v_BMHK, q_at, k_at, position, 0.5
   rule = BoundVariant(attentions.build("multihead"), {})
-  heard = []
-  found = Listening(heard)(*args, rule)
+  recorded = []
+  found = RecordingDense(recorded)(*args, rule)
   np.testing.assert_array_equal(found, Dense()(*args, rule))
   score = 0.5 * np.einsum("blhk,bmhk->blhm", q_BLHK, k_BMHK)[..., :4]
   wanted = np.exp(score) / np.exp(score).sum(axis=-1, keepdims=True)
-  np.testing.assert_allclose(heard[0][..., :4], wanted, rtol=1e-5, atol=1e-6)
-  assert len(heard) == 1 and not heard[0][..., 4].any()
+  np.testing.assert_allclose(recorded[0][..., :4], wanted, rtol=1e-5, atol=1e-6)
+  assert len(recorded) == 1 and not recorded[0][..., 4].any()
   own = q_BLHK, k_BMHK[:, :3], v_BMHK[:, :3], q_at, q_at, position, 0.5
-  Listening(heard)(*own, rule)
-  assert len(heard) == 1  # a text that looks at itself
+  RecordingDense(recorded)(*own, rule)
+  assert len(recorded) == 1  # a text that looks at itself
 
 
 def test_the_map_is_that_of_the_last_layer():

@@ -26,8 +26,8 @@ def get_config() -> ConfigDict:
   model.norm_placement = "pre"  # norm before (pre) or after (post) each sublayer
   model.dropout = 0.0  # chance that a value is dropped
   model.attention_dropout = 0.0  # chance that a weight of attention is dropped
-  model.embedding = "tokens"  # below the layers: see transformer_jax/models/ends.py
-  model.head = "linear"  # above the layers, see there
+  model.embedding = "tokens"  # of the input: see transformer_jax/models/embeddings.py
+  model.head = "linear"  # of the output: see transformer_jax/models/heads.py
   model.tied = True  # the output reads the input's token embedding
   model.dtype = "float32"  # of the matrix products: float32, bfloat16
   model.scan = False  # one compiled layer, run N times: compiles faster

@@ -21,7 +21,7 @@ from transformer_jax.data.tasks.algorithmic.base import Strings
 from transformer_jax.evaluation.beam import Beam
 from transformer_jax.evaluation.lengths import Evaluator
 from transformer_jax.evaluation.written import Writing
-from transformer_jax.models import Architecture, ends, families, layers
+from transformer_jax.models import Architecture, embeddings, families, heads, layers
 from transformer_jax.models.compatibility import refusal
 from transformer_jax.models.recurrent.model import Recurrence
 from transformer_jax.models.residual import placements
@@ -106,8 +106,8 @@ def architecture(config: ConfigDict, task: Task) -> Architecture:
     norm=layers.norms.build(model.norm),
     activation=layers.activations.build(model.activation),
     norm_placement=placements.build(model.norm_placement),
-    embedding=ends.embeddings.build(model.embedding),
-    head=ends.heads.build(model.head),
+    embedding=embeddings.embeddings.build(model.embedding),
+    head=heads.heads.build(model.head),
     encoders=encoders,
     decoders=decoders,
     prefix="prefix" in kind.uses,
@@ -176,9 +176,11 @@ def check_attention(config: ConfigDict, arch: Architecture) -> None:
   model, dims = config.model, arch.of_decoder.dims
   keys = "kind", "position", "attention", "core"
   chosen = ", ".join(f"model.{key}={model[key]}" for key in keys)
-  drop = model.attention_dropout > 0
+  dropout = model.attention_dropout > 0
   for use in KINDS[model.kind].uses:
-    refused = refusal(arch.position, arch.core, use, variant=arch.attention, drop=drop)
+    refused = refusal(
+      arch.position, arch.core, use, variant=arch.attention, dropout=dropout
+    )
     if refused:
       raise ConfigError(f"{chosen}: {refused}")
   try:
@@ -216,10 +218,10 @@ def cores_used(arch: Architecture, lengths: Iterable[int]) -> tuple[str, dict]:
   """
   sides = attending(arch)
   pairs = {arch.layer(use, n) for use, count in sides.items() for n in range(count)}
-  drop, ran, refused = arch.attention_dropout > 0, set(), {}
+  dropout, ran, refused = arch.attention_dropout > 0, set(), {}
   for encoding, variant in pairs:
     for L in lengths:
-      core, reasons = serving(arch.core, encoding, variant, drop, L)
+      core, reasons = serving(arch.core, encoding, variant, dropout, L)
       ran.add(cores.name_of(core))
       refused |= reasons
   names, asked_for = ", ".join(sorted(ran)) or "none", cores.name_of(arch.core)

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from transformer_jax.attention import attentions
-from transformer_jax.attention.cache import Text
+from transformer_jax.attention.cache import CachedText
 from transformer_jax.attention.cores import cores
 from transformer_jax.axes import Dims
 from transformer_jax.evaluation.beam import Beam, beam_search
@@ -106,7 +106,7 @@ def slow_but_quick(specs):
 @pytest.mark.parametrize("position", slow_but_quick(CHANGING + LASTING))
 def test_decoding_is_the_full_pass_at_every_length(position):
   model, params = started(position)
-  assert isinstance(empty_cache(model.arch, 1, T), Text) == (position in CHANGING)
+  assert isinstance(empty_cache(model.arch, 1, T), CachedText) == (position in CHANGING)
   got, want = decoded(model, params), passes(model, params)
   close(got, want)
 
@@ -123,7 +123,7 @@ def test_texts_within_the_original_length_stay_in_the_caches_of_layers(position)
   model, params = started(position)
   room = positions.build(position).stable_length(model.arch.dims)
   assert room == (5 if "trained=5" in position else ORIGINAL)
-  assert not isinstance(empty_cache(model.arch, 1, room), Text)
+  assert not isinstance(empty_cache(model.arch, 1, room), CachedText)
   want = passes(model, params)[:room]
   for frozen in (False, True):
     got = decoded(model, params, frozen, room)
@@ -139,7 +139,7 @@ def test_a_text_past_the_end_of_its_cache_is_undefined():
 
 def test_one_layer_turns_its_keys_anew():
   model, params = started(DYNAMIC, layers=1)
-  assert not isinstance(empty_cache(model.arch, 1, T), Text)
+  assert not isinstance(empty_cache(model.arch, 1, T), CachedText)
   want = passes(model, params)
   close(decoded(model, params), want)
 

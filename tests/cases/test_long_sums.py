@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from transformer_jax.positions import Tile, coords, positions
-from transformer_jax.positions.sums import running, turns
+from transformer_jax.positions.shared.sums import running, turns
 
 L = 131_072
 random = np.random.default_rng(0)

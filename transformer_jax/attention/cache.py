@@ -1,4 +1,4 @@
-"""Everything a query may look at: the new tokens, or a cache with them added."""
+"""Caches of keys and values for decoding."""
 
 import dataclasses
 
@@ -11,7 +11,7 @@ from transformer_jax.positions import Coords, coords
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Cache:
-  """What one layer kept of past tokens, their coordinates, and how many there are.
+  """Cache of one layer: arrays of past tokens, their coordinates and their number.
 
   Keys are kept turned, or as projected where what comes later turns them otherwise, as
   encodings do whose angles depend on the length.
@@ -29,8 +29,8 @@ class Cache:
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class Text:
-  """A whole text that is read again with every new token, in place of layers' caches.
+class CachedText:
+  """Cache of a text's tokens, which the model reads again with each new token.
 
   tokens   `token`, as a cache keeps it
   """

@@ -1,4 +1,4 @@
-"""How tokens become queries, keys and values, and what a cache keeps of them."""
+"""Projections: from tokens to queries, keys and values, and to the output."""
 
 import dataclasses
 
@@ -16,7 +16,7 @@ Weights = dict[str, tuple[tuple[int, ...], int]]
 
 @dataclasses.dataclass(frozen=True)
 class Projections:
-  """What tokens become before attention and after it; a subclass says by which weights.
+  """Base class of the projections before and after attention.
 
   A name in `weights` or `init` ends in its axes. Queries come in H heads, keys and
   values in G, which divides H: query head h reads key head h // (H / G).
@@ -39,11 +39,11 @@ class Projections:
     return self
 
   def sizes(self, dims: Dims) -> Dims:
-    """Returns the widths that heads really have: K of queries, E of what they find."""
+    """Returns the widths of the heads: K of queries and keys, E of values."""
     return dataclasses.replace(dims, E=dims.K)
 
   def seen_by(self, dims: Dims, encoding: PositionalEncoding) -> Dims:
-    """Returns the sizes that the positional encoding meets."""
+    """Returns the sizes for the positional encoding."""
     return dims
 
   def query(self, w: Arrays, x_BLD: jax.Array) -> jax.Array:
@@ -53,20 +53,20 @@ class Projections:
   def inform(
     self, position: Bound, x_BLD: jax.Array, q_BLHK: jax.Array, at: Coords
   ) -> Coords:
-    """Lets the encoding read off the tokens what must travel with them."""
+    """Returns the coordinates with the data that the encoding reads off the tokens."""
     return position.read(x_BLD, q_BLHK, at)
 
   def memory(self, w: Arrays, x_BMD: jax.Array) -> Arrays:
-    """Returns what is kept of each token: a cache holds this and nothing else."""
+    """Returns the arrays that a cache keeps of each token."""
     return {name: self.into(w, name, x_BMD) for name in ("key", "value")}
 
   def read(self, w: Arrays, kept: Arrays) -> tuple[jax.Array, jax.Array]:
-    """Returns keys k_BMGK and values v_BMGE of what was kept."""
+    """Returns keys k_BMGK and values v_BMGE from the cached arrays."""
     return kept["key"], kept["value"]
 
   @property
   def keeps_keys(self) -> bool:
-    """True when what is kept are the keys and values themselves."""
+    """True when a cache keeps the keys and values themselves."""
     return type(self).read is Projections.read
 
   def transform_qk(
@@ -77,15 +77,15 @@ class Projections:
     q_at: Coords,
     k_at: Coords,
   ) -> tuple[jax.Array, jax.Array]:
-    """Lets the encoding turn queries and keys."""
+    """Returns queries and keys as rotated by the encoding."""
     return position.transform_qk(q_BLHK, k_BMGK, q_at, k_at)
 
   def found(self, w: Arrays, o_BLHE: jax.Array) -> jax.Array:
-    """Returns what heads found, given the mixtures of their values."""
+    """Returns the heads' outputs, from their mixtures of values."""
     return o_BLHE
 
   def out(self, w: Arrays, o_BLHE: jax.Array, x_BLD: jax.Array) -> jax.Array:
-    """Returns the update of the tokens; x_BLD is what attention read."""
+    """Returns the update of the residual stream; x_BLD is the input of attention."""
     (name,) = (n for n in w if n.startswith("out_") and n != "out_shift_D")
     y_BLD = project(o_BLHE, w[name], 2)
     return y_BLD + w["out_shift_D"].astype(y_BLD.dtype) if "out_shift_D" in w else y_BLD
@@ -103,7 +103,7 @@ class Projections:
 
 @dataclasses.dataclass(frozen=True)
 class Heads(Projections):
-  """Many heads with a key and a value each: the way of Vaswani et al., 2017.
+  """Multi-head projections. Vaswani et al., 2017.
 
   https://arxiv.org/abs/1706.03762
 

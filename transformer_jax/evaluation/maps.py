@@ -17,23 +17,22 @@ from transformer_jax.positions import coords
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Listening(Dense):
-  """Attends as `dense` does and keeps the weights between two texts.
+class RecordingDense(Dense):
+  """Attends as `dense` does and records the weights between two texts.
 
-  heard   w_BLHM of each call, in order
+  weights   w_BLHM of each call, in order
   """
 
-  heard: list
+  weights: list
 
-  def __call__(self, q_BLHK, k_BMGK, v_BMGE, q_at, k_at, position, *rest, **more):
-    attend = super().__call__
+  def attend(self, q_BLHK, k_BMGK, v_BMGE, context):
     L, (B, M, G, _) = q_BLHK.shape[1], v_BMGE.shape
     if L != M:
-      # Values that name their places make what is found the weights themselves.
-      places_BMGM = jnp.broadcast_to(jnp.eye(M)[None, :, None, :], (B, M, G, M))
-      between = q_BLHK, k_BMGK, places_BMGM, q_at, k_at, position
-      self.heard.append(np.asarray(attend(*between, *rest, **more)))
-    return attend(q_BLHK, k_BMGK, v_BMGE, q_at, k_at, position, *rest, **more)
+      # The mixture of one-hot values is the weights themselves.
+      one_hot_BMGM = jnp.broadcast_to(jnp.eye(M)[None, :, None, :], (B, M, G, M))
+      w_BLHM = super().attend(q_BLHK, k_BMGK, one_hot_BMGM, context)
+      self.weights.append(np.asarray(w_BLHM))
+    return super().attend(q_BLHK, k_BMGK, v_BMGE, context)
 
 
 def attention_map(
@@ -54,8 +53,8 @@ def attention_map(
   # Texts of one length could not be told from a text that looks at itself.
   source_1M += [NOTHING] * (len(source_1M) == len(token_1L))
   source_1M, token_1L = jnp.array([source_1M]), jnp.array([token_1L])
-  heard: list[np.ndarray] = []
-  arch = dataclasses.replace(model.arch, core=Listening(heard), dtype="float32")
+  recorded: list[np.ndarray] = []
+  arch = dataclasses.replace(model.arch, core=RecordingDense(recorded), dtype="float32")
   source_at = coords.padded(source_1M != NOTHING)
   source_1M = jnp.maximum(source_1M, 0)
   params = jax.tree.map(jnp.asarray, translator.params)
@@ -66,7 +65,7 @@ def attention_map(
   with jax.disable_jit():
     read_by = token_1L, None, source_1M, source_at
     model.clone(arch=arch).apply({"params": params}, *read_by)
-  weight_LM = _last(heard, token_1L.shape[1]) if heard else np.array(np.nan)
+  weight_LM = _last(recorded, token_1L.shape[1]) if recorded else np.array(np.nan)
   if not np.isfinite(weight_LM).all():
     return {}
   pieces = lambda row: [tokenizer.pieces[n] for n in row]
@@ -77,7 +76,7 @@ def attention_map(
   }
 
 
-def _last(heard: list[np.ndarray], L: int) -> np.ndarray:
-  """Returns the mean over heads of the last L rows of weights that were heard."""
-  weight_LHM = np.concatenate([w_BLHM[0] for w_BLHM in heard])[-L:]
+def _last(recorded: list[np.ndarray], L: int) -> np.ndarray:
+  """Returns the mean over heads of the last L rows of recorded weights."""
+  weight_LHM = np.concatenate([w_BLHM[0] for w_BLHM in recorded])[-L:]
   return weight_LHM.mean(axis=1)

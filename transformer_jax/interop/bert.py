@@ -4,7 +4,8 @@ from transformer_jax.attention import attentions
 from transformer_jax.interop import names
 from transformer_jax.interop.family import ACTIVATIONS, Family, Words, families
 from transformer_jax.interop.outputs import SPANS, Form, bare, of_texts, of_tokens
-from transformer_jax.models.ends import Tokens, Transform
+from transformer_jax.models.embeddings import TokenEmbedding
+from transformer_jax.models.heads import TransformHead
 from transformer_jax.models.layers import Gelu, LayerNorm, Relu
 from transformer_jax.models.residual import PostNorm
 from transformer_jax.positions import PositionalEncoding, positions
@@ -104,8 +105,8 @@ class Bert(Family):
       norm=norm,
       activation=activation,
       norm_placement=PostNorm(),
-      embedding=Tokens(0, config.number("type_vocab_size", 0), norm),
-      head=Transform(activation=activation, norm=norm),
+      embedding=TokenEmbedding(0, config.number("type_vocab_size", 0), norm),
+      head=TransformHead(activation=activation, norm=norm),
       encoders=config.whole("num_hidden_layers"),
       feedforward_bias=True,
     )
@@ -141,7 +142,7 @@ class Roberta(Bert):
 
   def parts(self, config):
     fields = super().parts(config)
-    head = Transform(activation=Gelu(approximate=False), norm=fields["norm"])
+    head = TransformHead(activation=Gelu(approximate=False), norm=fields["norm"])
     return fields | dict(head=head)
 
   def position(self, config):

@@ -7,7 +7,7 @@ from transformer_jax.interop.family import families
 from transformer_jax.interop.llama import LAYER, THEIRS, LlamaLike
 from transformer_jax.interop.outputs import WRITER, bare
 from transformer_jax.interop.rotary import rope
-from transformer_jax.models.ends import Linear
+from transformer_jax.models.heads import LinearHead
 from transformer_jax.models.layers import LayerNorm
 from transformer_jax.models.residual import Parallel
 
@@ -37,7 +37,7 @@ class Cohere(LlamaLike):
   def parts(self, config):
     return super().parts(config) | dict(
       norm_placement=Parallel("one"),
-      head=Linear(scale=config.number("logit_scale")),
+      head=LinearHead(scale=config.number("logit_scale")),
     )
 
   def position(self, config):

@@ -5,7 +5,7 @@ from transformer_jax.interop import names
 from transformer_jax.interop.family import ACTIVATIONS, RENAMED, Family, families
 from transformer_jax.interop.harmless import HARMLESS
 from transformer_jax.interop.rotary import rope
-from transformer_jax.models.ends import Tokens
+from transformer_jax.models.embeddings import TokenEmbedding
 from transformer_jax.models.layers import Gelu, LayerNorm
 from transformer_jax.models.residual import Parallel, PreNorm
 from transformer_jax.positions import positions
@@ -65,7 +65,7 @@ class GPTNeoX(Family):
       norm=LayerNorm(config.number("layer_norm_eps")),
       activation=config.choose("hidden_act", ACTIVATIONS),
       norm_placement=Parallel() if parallel else PreNorm(),
-      embedding=Tokens(power=0),
+      embedding=TokenEmbedding(power=0),
       decoders=config.whole("num_hidden_layers"),
       tied=config.flag("tie_word_embeddings", False),
       feedforward_bias=True,
@@ -117,7 +117,7 @@ class Bloom(Family):
       attention=attentions.build("multihead(bias=True)"),
       norm=norm,
       activation=Gelu(),
-      embedding=Tokens(power=0, norm=norm),
+      embedding=TokenEmbedding(power=0, norm=norm),
       decoders=config.whole("n_layer"),
       tied=config.flag("tie_word_embeddings", True),
       feedforward_bias=True,
@@ -189,7 +189,7 @@ class Falcon(Bloom):
       norm=LayerNorm(config.number("layer_norm_epsilon")),
       activation=config.choose("activation", ACTIVATIONS),
       norm_placement=Parallel(norms) if parallel else PreNorm(),
-      embedding=Tokens(power=0),
+      embedding=TokenEmbedding(power=0),
       decoders=config.whole("num_hidden_layers"),
       tied=config.flag("tie_word_embeddings", True),
       feedforward_bias=bias,
@@ -244,6 +244,6 @@ class MPT(Family):
       attention=attentions.build(f"multihead(clip={cut})"),
       norm=LayerNorm(config.number("layer_norm_epsilon"), shift=False),
       activation=Gelu(approximate=False),
-      embedding=Tokens(power=0),
+      embedding=TokenEmbedding(power=0),
       decoders=config.whole("n_layers"),
     )

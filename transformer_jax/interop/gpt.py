@@ -4,7 +4,8 @@ from transformer_jax.attention import attentions
 from transformer_jax.interop import names
 from transformer_jax.interop.family import ACTIVATIONS, Family, families
 from transformer_jax.interop.layer_types import turns
-from transformer_jax.models.ends import Linear, Tokens
+from transformer_jax.models.embeddings import TokenEmbedding
+from transformer_jax.models.heads import LinearHead
 from transformer_jax.models.layers import LayerNorm
 from transformer_jax.models.residual import Parallel
 from transformer_jax.positions import positions
@@ -58,7 +59,7 @@ class GPT2(Family):
       attention=attentions.build(self.attention(config)),
       norm=LayerNorm(config.number("layer_norm_epsilon")),
       activation=config.choose("activation_function", ACTIVATIONS),
-      embedding=Tokens(power=0),
+      embedding=TokenEmbedding(power=0),
       decoders=config.whole("n_layer"),
       tied=config.flag("tie_word_embeddings", True),
       feedforward_bias=True,
@@ -192,7 +193,7 @@ class OPT(Family):
       attention=attentions.build(f"multihead(bias={bias})"),
       norm=LayerNorm(1e-5),
       activation=config.choose("activation_function", ACTIVATIONS),
-      embedding=Tokens(power=0),
+      embedding=TokenEmbedding(power=0),
       decoders=config.whole("num_hidden_layers"),
       tied=config.flag("tie_word_embeddings", True),
       feedforward_bias=bias,
@@ -233,7 +234,7 @@ class GPTJ(GPT2):
     return super().parts(config) | dict(
       position=positions.build(f"rope(interleaved=True, fraction={share})"),
       norm_placement=Parallel("one"),
-      head=Linear(bias=True),
+      head=LinearHead(bias=True),
     )
 
   def attention(self, config):

@@ -5,9 +5,10 @@ from transformer_jax.interop import names
 from transformer_jax.interop.family import GATED, Family, families
 from transformer_jax.interop.layer_types import FULL, LOCAL, layer_kinds, turns
 from transformer_jax.interop.rotary import rope
-from transformer_jax.models.ends import Linear, Tokens
+from transformer_jax.models.embeddings import TokenEmbedding
+from transformer_jax.models.heads import LinearHead
 from transformer_jax.models.layers import LayerNorm, RMSNorm
-from transformer_jax.models.residual import PreNorm, Sandwich, UpdateNorm
+from transformer_jax.models.residual import PreNorm, SandwichNorm, UpdateNorm
 
 LAYER, THEIRS = "decoder/layer_{n}", "model.layers.{n}"
 
@@ -50,7 +51,7 @@ class LlamaLike(Family):
       norm=self.norm(config),
       activation=self.activation(config),
       norm_placement=PreNorm(),
-      embedding=Tokens(power=0),
+      embedding=TokenEmbedding(power=0),
       decoders=config.whole("num_hidden_layers"),
       tied=config.flag("tie_word_embeddings", False),
       feedforward_bias=self.feedforward_bias(config),
@@ -219,9 +220,9 @@ class Gemma2(LlamaLike):
   def parts(self, config):
     config.need(use_bidirectional_attention=False)
     return super().parts(config) | dict(
-      norm_placement=Sandwich(),
-      embedding=Tokens(),
-      head=Linear(cap=config.number("final_logit_softcapping", 0.0)),
+      norm_placement=SandwichNorm(),
+      embedding=TokenEmbedding(),
+      head=LinearHead(cap=config.number("final_logit_softcapping", 0.0)),
     )
 
   def norm(self, config):

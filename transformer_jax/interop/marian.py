@@ -7,7 +7,8 @@ from transformer_jax.attention import attentions
 from transformer_jax.interop import names
 from transformer_jax.interop.family import ACTIVATIONS, Family, families
 from transformer_jax.interop.outputs import Form, bare
-from transformer_jax.models.ends import Linear, Tokens
+from transformer_jax.models.embeddings import TokenEmbedding
+from transformer_jax.models.heads import LinearHead
 from transformer_jax.models.layers import LayerNorm
 from transformer_jax.models.residual import PostNorm
 from transformer_jax.positions import positions
@@ -91,8 +92,8 @@ class Marian(Family):
       norm=LayerNorm(1e-5),
       activation=config.choose("activation_function", ACTIVATIONS),
       norm_placement=PostNorm(),
-      embedding=Tokens(0.5 if config.flag("scale_embedding", False) else 0),
-      head=Linear(bias=True),
+      embedding=TokenEmbedding(0.5 if config.flag("scale_embedding", False) else 0),
+      head=LinearHead(bias=True),
       encoders=config.whole("encoder_layers"),
       decoders=config.whole("decoder_layers"),
       feedforward_bias=True,
@@ -133,7 +134,7 @@ class Bart(Marian):
   def parts(self, config):
     fields = super().parts(config)
     norm, power = LayerNorm(1e-5), fields["embedding"].power
-    return fields | dict(embedding=Tokens(power, norm=norm))
+    return fields | dict(embedding=TokenEmbedding(power, norm=norm))
 
   def position(self, config):
     # Rows 0 and 1 were those of padding, and are read by no token.

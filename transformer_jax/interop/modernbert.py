@@ -14,7 +14,8 @@ from transformer_jax.interop.layer_types import (
 )
 from transformer_jax.interop.outputs import Form, bare, of_tokens
 from transformer_jax.interop.rotary import rope_of_kind
-from transformer_jax.models.ends import Tokens, Transform
+from transformer_jax.models.embeddings import TokenEmbedding
+from transformer_jax.models.heads import TransformHead
 from transformer_jax.models.layers import LayerNorm
 from transformer_jax.models.residual import PreNorm
 
@@ -29,12 +30,12 @@ def norm(config: Words) -> LayerNorm:
   return LayerNorm(config.number("norm_eps"), shift=shift)
 
 
-def prediction(config: Words, bias: bool = True, pooled: bool = False) -> Transform:
+def prediction(config: Words, bias: bool = True, pooled: bool = False) -> TransformHead:
   """Returns the dense layer and norm that all outputs but bare states have.
 
-  bias, pooled   as of `Transform`
+  bias, pooled   as of `TransformHead`
   """
-  return Transform(
+  return TransformHead(
     activation=config.choose("classifier_activation", ACTIVATIONS),
     norm=norm(config),
     dense_bias=config.flag("classifier_bias", False),
@@ -43,7 +44,7 @@ def prediction(config: Words, bias: bool = True, pooled: bool = False) -> Transf
   )
 
 
-def text_prediction(config: Words) -> Transform:
+def text_prediction(config: Words) -> TransformHead:
   """Returns the head of classifiers of texts: of the first token or of the mean."""
   return prediction(config, pooled=config.choose("classifier_pooling", POOLED, "cls"))
 
@@ -112,7 +113,7 @@ class ModernBert(Family):
       norm=norm(config),
       activation=config.choose("hidden_activation", GATED),
       norm_placement=PreNorm(first_norm=False),
-      embedding=Tokens(power=0, norm=norm(config)),
+      embedding=TokenEmbedding(power=0, norm=norm(config)),
       head=prediction(config, bias=config.flag("decoder_bias", True)),
       encoders=config.whole("num_hidden_layers"),
       tied=config.flag("tie_word_embeddings", True),

@@ -6,7 +6,7 @@ from typing import Any
 
 from transformer_jax.interop.hf_config import Words
 from transformer_jax.interop.table import Table
-from transformer_jax.models.ends import Linear, Transform
+from transformer_jax.models.heads import LinearHead, TransformHead
 from transformer_jax.models.layers import Tanh
 
 Fields = Callable[[Words], dict[str, Any]]
@@ -34,7 +34,7 @@ def bare(*endings: str, **fields: Any) -> Form:
   endings   as of `Form`; "Model" where there are none
   fields    of the architecture, which differ from those of models with an output
   """
-  fields = {"tied": True, "head": Linear()} | fields
+  fields = {"tied": True, "head": LinearHead()} | fields
   return Form(endings or ("Model",), fields=lambda config: fields)
 
 
@@ -66,7 +66,7 @@ def of_tokens(
   name: str,
   bias: bool = True,
   classes: int = 0,
-  head: Callable[[Words], Linear] | None = None,
+  head: Callable[[Words], LinearHead] | None = None,
 ) -> Form:
   """Returns the form of a classifier that reads the last states of each token.
 
@@ -77,7 +77,7 @@ def of_tokens(
   """
 
   def fields(config: Words) -> dict[str, Any]:
-    own = head(config) if head else Linear(bias=bias)
+    own = head(config) if head else LinearHead(bias=bias)
     return dict(head=own, classes=classes or labels(config), tied=False)
 
   return Form((ending,), (f"{name}.weight",), fields, _projection(name))
@@ -91,7 +91,7 @@ def of_texts(dense: str, name: str, activation: Callable | None = None) -> Form:
 
   def fields(config: Words) -> dict[str, Any]:
     between = activation(config) if activation else Tanh()
-    head = Transform(activation=between, norm=None)
+    head = TransformHead(activation=between, norm=None)
     return dict(head=head, classes=labels(config), tied=False)
 
   table = _projection(name) | {

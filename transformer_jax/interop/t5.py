@@ -6,7 +6,8 @@ from transformer_jax.attention import attentions
 from transformer_jax.interop import names
 from transformer_jax.interop.family import ACTIVATIONS, GATED, Family, families
 from transformer_jax.interop.outputs import Form, bare
-from transformer_jax.models.ends import Linear, Tokens
+from transformer_jax.models.embeddings import TokenEmbedding
+from transformer_jax.models.heads import LinearHead
 from transformer_jax.models.layers import RMSNorm
 from transformer_jax.positions import positions
 
@@ -94,8 +95,8 @@ class T5(Family):
       attention=attentions.build("scale(0)"),
       norm=RMSNorm(config.number("layer_norm_epsilon")),
       activation=self.activation(config),
-      embedding=Tokens(power=0),
-      head=Linear(power=-0.5 if self.scaled(config) else 0.0),
+      embedding=TokenEmbedding(power=0),
+      head=LinearHead(power=-0.5 if self.scaled(config) else 0.0),
       encoders=config.whole("num_layers"),
       decoders=config.whole("num_decoder_layers", config.whole("num_layers")),
       tied=config.flag("tie_word_embeddings", True),

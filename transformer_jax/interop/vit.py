@@ -6,7 +6,7 @@ from transformer_jax.attention import attentions
 from transformer_jax.interop import names
 from transformer_jax.interop.family import ACTIVATIONS, RENAMED, Family, families
 from transformer_jax.interop.outputs import bare, labels, of_tokens
-from transformer_jax.models.ends import Patches
+from transformer_jax.models.embeddings import PatchEmbedding
 from transformer_jax.models.layers import LayerNorm
 from transformer_jax.positions import positions
 
@@ -75,7 +75,9 @@ class ViT(Family):
       attention=attentions.build("multihead(bias=True)"),
       norm=LayerNorm(config.number("layer_norm_eps")),
       activation=config.choose("hidden_act", ACTIVATIONS),
-      embedding=Patches(config.whole("patch_size"), config.whole("num_channels")),
+      embedding=PatchEmbedding(
+        config.whole("patch_size"), config.whole("num_channels")
+      ),
       encoders=config.whole("num_hidden_layers"),
       feedforward_bias=True,
     )

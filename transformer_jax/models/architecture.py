@@ -1,4 +1,4 @@
-"""What a Transformer is made of."""
+"""Architecture: all choices that define a Transformer."""
 
 import dataclasses
 from typing import Any
@@ -7,7 +7,8 @@ from transformer_jax.attention import Core, Variant
 from transformer_jax.attention.variants import probe as attention_probe
 from transformer_jax.axes import Dims
 from transformer_jax.models.compatibility import form
-from transformer_jax.models.ends import Linear, Tokens
+from transformer_jax.models.embeddings import TokenEmbedding
+from transformer_jax.models.heads import LinearHead
 from transformer_jax.models.layers import Gelu, RMSNorm
 from transformer_jax.models.residual import PreNorm
 from transformer_jax.positions import PositionalEncoding, probe
@@ -15,20 +16,20 @@ from transformer_jax.positions import PositionalEncoding, probe
 
 @dataclasses.dataclass(frozen=True)
 class Architecture:
-  """What a Transformer is made of. Every choice is a value.
+  """All choices that define a Transformer; each one is a value.
 
   dims                 every size
-  encoders, decoders   layers that look both ways, and layers that look back; a model
-                       with both attends from decoder to encoder
+  encoders, decoders   numbers of bidirectional and of causal layers; a model with both
+                       has cross-attention
   decoder_dims         sizes of the decoder's layers, where their heads or feed-forward
                        units are not those of the encoder's; None: they are
-  prefix               the decoder's coordinates let a prefix be seen whole
+  prefix               the decoder attends to a prefix in both directions
   attention            the attention variant
-  norm_placement            how the parts of a layer are put together
-  embedding, head      what stands below the stacks and above them
-  tied                 the output reads with the embedding's own weights
-  classes              how many classes the output tells apart instead of tokens; it has
-                       weights of its own then
+  norm_placement       residual connections and where the norms stand
+  embedding, head      of the input and of the output
+  tied                 the output embedding is that of the input
+  classes              number of classes, in place of tokens, of an output with its own
+                       weights
   feedforward_bias     projections of feed-forward layers add learned vectors
   dtype                of activations; parameters, norms, softmax and logits are float32
   scan, remat          one program for all layers; recompute layers in the backward pass
@@ -42,8 +43,8 @@ class Architecture:
   norm: Any = RMSNorm()
   activation: Any = Gelu()
   norm_placement: Any = PreNorm()
-  embedding: Any = Tokens()
-  head: Any = Linear()
+  embedding: Any = TokenEmbedding()
+  head: Any = LinearHead()
   encoders: int = 0
   decoders: int = 0
   decoder_dims: Dims | None = None
@@ -92,19 +93,19 @@ class Architecture:
 
   @property
   def of_decoder(self) -> "Architecture":
-    """What the decoder is made of: the same parts, with its own sizes."""
+    """Architecture of the decoder: the same choices, with its own sizes."""
     if self.decoder_dims is None:
       return self
     return dataclasses.replace(self, dims=self.decoder_dims, decoder_dims=None)
 
   @property
   def outputs(self) -> int:
-    """How many things the output tells apart."""
+    """Number of logits: classes, or the size of the vocabulary."""
     return self.classes or self.dims.V
 
   @property
   def decoding(self) -> str:
-    """How decoder layers use attention."""
+    """Use of attention in decoder layers."""
     return "prefix" if self.prefix else "decoder"
 
   def layer(self, use: str, n: int) -> tuple[PositionalEncoding, Variant]:

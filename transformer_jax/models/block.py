@@ -1,4 +1,4 @@
-"""One layer of a Transformer: attention and what stands around it."""
+"""One layer of a Transformer: attention, cross-attention and feed-forward."""
 
 import flax.linen as nn
 
@@ -8,13 +8,20 @@ from transformer_jax.attention.cache import newest, remember
 from transformer_jax.matmul import project
 from transformer_jax.models.architecture import Architecture
 from transformer_jax.models.compatibility import form
-from transformer_jax.models.parameters import Dropout, Norm, Position, own, weight
+from transformer_jax.models.parameters import (
+  Dropout,
+  NormLayer,
+  Position,
+  own,
+  weight,
+  weights,
+)
 from transformer_jax.models.residual import Placement
 from transformer_jax.positions import PositionalEncoding
 
 
 class Attention(nn.Module):
-  """Projects, turns, attends and projects back."""
+  """Multi-head attention with its projections, of one text or between two."""
 
   arch: Architecture
   position: PositionalEncoding
@@ -22,72 +29,104 @@ class Attention(nn.Module):
 
   @nn.compact
   def __call__(self, x_BLD, at, shared=None, memory=None, cache=None):
-    """Attends to the text itself, or to a memory; returns the update and the cache.
+    """Returns (update_BLD, cache): attention to the text itself, or to a memory.
 
-    shared   the encoding with the parameters that all layers share
+    x_BLD    normalized input
+    at       coordinates of its tokens
+    shared   the encoding with the parameters that all layers share, or None
+    memory   (x_BMD, coordinates) of an encoder's output, or None: self-attention
+    cache    of this layer while decoding, or None
     """
+    self._check(cache)
+    projections = self.variant.projections().fit(self.arch.dims)
+    w = self._projection_weights(projections)
+    variant = self._bound_variant(projections)
+    position = self._bound_position(projections, shared).borrow(w)
+
+    q_BLHK = projections.query(w, x_BLD)
+    scale = variant.variant.scale(variant.params, q_BLHK.shape[-1])
+    if memory is None:
+      source_BMD, k_at = x_BLD, projections.inform(position, x_BLD, q_BLHK, at)
+      q_at = k_at
+    else:
+      source_BMD, k_at = memory[0], position.keep(memory[1])
+      q_at = position.keep(at).bidirectional()
+    kv = projections.memory(w, source_BMD)  # keys and values, or MLA's latent
+
+    def rotate(q_BLHK, kv, q_at, k_at):
+      return self._rotate(projections, w, variant, position, q_BLHK, kv, q_at, k_at)
+
+    # Keys are rotated before they are cached, unless a later token changes how. Then
+    # they are rotated on reading; a frozen cache holds them as they were rotated first,
+    # and queries wait for what the cache knows of the text.
+    rotates_once = projections.keeps_keys and position.rotates_once(k_at)
+    frozen = cache is not None and cache.frozen and not rotates_once
+    frozen &= projections.keeps_keys and position.rotates_early(k_at)
+    if rotates_once:
+      q_BLHK, kv = rotate(q_BLHK, kv, q_at, k_at)
+    elif frozen:
+      _, kv = rotate(q_BLHK, kv, q_at, k_at)
+    kv, k_at, cache = remember(cache, kv, k_at)
+    k_at = position.accumulate(k_at)
+    q_at = newest(k_at, cache, x_BLD.shape[1]) if memory is None else q_at
+    if frozen:
+      q_BLHK, _ = rotate(q_BLHK, kv, q_at, k_at)
+    elif not rotates_once:
+      q_BLHK, kv = rotate(q_BLHK, kv, q_at, k_at)
+
+    k_BMGK, v_BMGE, dropout = kv["key"], kv["value"], self._dropout()
+    out_BLHE = self.arch.core(
+      q_BLHK, k_BMGK, v_BMGE, q_at, k_at, position, scale, variant, dropout
+    )
+    return self._output(projections, w, variant, out_BLHE, x_BLD), cache
+
+  def _check(self, cache):
+    """Raises ValueError where a cache does not keep what the variant reads."""
     if cache is not None and self.variant.rereads:
       raise ValueError(
         f"{self.variant.name} reads earlier queries, which no cache keeps; decode with"
         " empty_cache(model.arch, ...), which reads the text again with each token"
       )
+
+  def _projection_weights(self, projections):
+    """Returns the weights of queries, keys, values and the output."""
     dims = self.arch.dims
-    projections = self.variant.projections().fit(dims)
-    w = {
-      name: weight(self, name, *shape)
-      for name, shape in projections.weights(dims).items()
-    } | own(self, projections.init, dims)
-    sizes = projections.sizes(dims)
-    more = self.variant.weights(sizes)
-    params = {name: weight(self, name, *shape) for name, shape in more.items()}
-    variant = BoundVariant(self.variant, params | own(self, self.variant.init, sizes))
-    mine = self.position.in_layer if shared else _everything
-    seen_by = projections.seen_by(dims, self.position)
-    position = Position(self.position, seen_by, mine, name="position")(shared)
-    position = position.borrow(w)
+    w = weights(self, projections.weights(dims))
+    return w | own(self, projections.init, dims)
 
-    q_BLHK = projections.query(w, x_BLD)
-    scale = self.variant.scale(variant.params, q_BLHK.shape[-1])
-    source_BMD, k_at = memory or (x_BLD, at)
-    told = x_BLD, q_BLHK, at
-    k_at = position.keep(k_at) if memory else projections.inform(position, *told)
-    q_at = position.keep(at).bidirectional() if memory else k_at
-    kept = projections.memory(w, source_BMD)
+  def _bound_variant(self, projections):
+    """Returns the variant with its parameters."""
+    dims = projections.sizes(self.arch.dims)
+    params = weights(self, self.variant.weights(dims))
+    return BoundVariant(self.variant, params | own(self, self.variant.init, dims))
 
-    def turned(q_BLHK, kept, q_at, k_at):
-      k_BMGK, v_BMGE = projections.read(w, kept)
-      q_BLHK, k_BMGK = self.variant.condition(variant.params, q_BLHK, k_BMGK)
-      q_BLHK, k_BMGK = projections.transform_qk(position, q_BLHK, k_BMGK, q_at, k_at)
-      v_BMGE = self.variant.values(variant.params, v_BMGE)
-      return q_BLHK, {"key": k_BMGK, "value": v_BMGE}
+  def _bound_position(self, projections, shared):
+    """Returns the encoding with its parameters, those that layers share among them."""
+    dims = projections.seen_by(self.arch.dims, self.position)
+    owns = self.position.in_layer if shared else _every_parameter
+    return Position(self.position, dims, owns, name="position")(shared)
 
-    once = projections.keeps_keys and position.rotates_once(k_at)
-    # Queries then wait, for they may be turned by what the cache knows of the text.
-    frozen = cache is not None and cache.frozen and not once
-    frozen &= projections.keeps_keys and position.rotates_early(k_at)
-    if once:
-      q_BLHK, kept = turned(q_BLHK, kept, q_at, k_at)
-    elif frozen:
-      kept = turned(q_BLHK, kept, q_at, k_at)[1]
-    kept, k_at, cache = remember(cache, kept, k_at)
-    k_at, L = position.accumulate(k_at), x_BLD.shape[1]
-    q_at = q_at if memory else newest(k_at, cache, L)
-    if frozen:
-      q_BLHK = turned(q_BLHK, kept, q_at, k_at)[0]
-    elif not once:
-      q_BLHK, kept = turned(q_BLHK, kept, q_at, k_at)
-    attended = q_BLHK, kept["key"], kept["value"], q_at, k_at, position, scale
-    out_BLHE = self.arch.core(*attended, variant, self.drop())
+  def _rotate(self, projections, w, variant, position, q_BLHK, kv, q_at, k_at):
+    """Returns queries, and keys and values, as they meet in the core."""
+    params = variant.params
+    k_BMGK, v_BMGE = projections.read(w, kv)
+    q_BLHK, k_BMGK = self.variant.condition(params, q_BLHK, k_BMGK)
+    q_BLHK, k_BMGK = projections.transform_qk(position, q_BLHK, k_BMGK, q_at, k_at)
+    v_BMGE = self.variant.values(params, v_BMGE)
+    return q_BLHK, {"key": k_BMGK, "value": v_BMGE}
+
+  def _output(self, projections, w, variant, out_BLHE, x_BLD):
+    """Returns the update of the residual stream, from the heads' mixtures of values."""
     out_BLHE = projections.found(w, self.variant.mixed(variant.params, out_BLHE))
     out_BLHE = self.variant.output(variant.params, x_BLD, out_BLHE)
-    return projections.out(w, out_BLHE, x_BLD), cache
+    return projections.out(w, out_BLHE, x_BLD)
 
-  def drop(self):
-    """Returns what drops weights in training, or None."""
+  def _dropout(self):
+    """Returns the dropout of attention weights in training, or None."""
     rate = self.arch.attention_dropout
     if not rate or not self.has_rng("dropout"):
       return None
-    return attention.Dropout(self.make_rng("dropout"), rate, self.arch.axis)
+    return attention.KeyedDropout(self.make_rng("dropout"), rate, self.arch.axis)
 
 
 class FeedForward(nn.Module):
@@ -111,7 +150,7 @@ class FeedForward(nn.Module):
 
 
 class Block(nn.Module):
-  """Attention to the text, attention to a memory if there is one, feed-forward."""
+  """Self-attention, cross-attention if there is a memory, and a feed-forward layer."""
 
   arch: Architecture
   position: PositionalEncoding
@@ -120,26 +159,35 @@ class Block(nn.Module):
 
   @nn.compact
   def __call__(self, x_BLD, at, shared, memory, cache):
-    kept = []
-    drop = Dropout(self.arch.dropout, self.arch.axis)
-    norm = lambda name: Norm(self.arch.norm, name=f"{name}_norm")
+    """Returns (x_BLD, cache) after this layer; arguments are those of `Attention`."""
+    cache_after = None
+    dropout = Dropout(self.arch.dropout, self.arch.axis)
 
-    def attend(x_BLD):
-      own = Attention(self.arch, self.position, self.variant, name="attention")
-      update_BLD, cache_after = own(x_BLD, at, shared, cache=cache)
-      kept.append(cache_after)
-      return drop(update_BLD)
+    def norm(name):
+      return NormLayer(self.arch.norm, name=f"{name}_norm")
 
-    def cross(x_BLD):
-      position, variant = (form(x, "cross") for x in (self.position, self.variant))
-      own = Attention(self.arch, position, variant, name="cross")
-      return drop(own(x_BLD, at, memory=memory)[0])
+    def self_attention(x_BLD):
+      nonlocal cache_after
+      layer = Attention(self.arch, self.position, self.variant, name="attention")
+      update_BLD, cache_after = layer(x_BLD, at, shared, cache=cache)
+      return dropout(update_BLD)
 
-    think = lambda x_BLD: drop(FeedForward(self.arch, name="feedforward")(x_BLD))
-    reads = {} if memory is None else {"cross": cross}
-    parts = {"attention": attend} | reads | {"feedforward": think}
-    return self.norm_placement(norm, x_BLD, parts), kept[0]
+    def cross_attention(x_BLD):
+      position, variant = form(self.position, "cross"), form(self.variant, "cross")
+      layer = Attention(self.arch, position, variant, name="cross")
+      update_BLD, _ = layer(x_BLD, at, memory=memory)
+      return dropout(update_BLD)
+
+    def feedforward(x_BLD):
+      return dropout(FeedForward(self.arch, name="feedforward")(x_BLD))
+
+    sublayers = {"attention": self_attention}
+    if memory is not None:
+      sublayers["cross"] = cross_attention
+    sublayers["feedforward"] = feedforward
+    x_BLD = self.norm_placement(norm, x_BLD, sublayers)
+    return x_BLD, cache_after
 
 
-def _everything(name: str) -> bool:
+def _every_parameter(name: str) -> bool:
   return True

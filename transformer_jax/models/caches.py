@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from transformer_jax.attention.cache import Text, empty
+from transformer_jax.attention.cache import CachedText, empty
 from transformer_jax.models.compatibility import form
 from transformer_jax.models.transformer import Architecture
 from transformer_jax.positions import bind, coords
@@ -23,7 +23,8 @@ from transformer_jax.positions import bind, coords
 def empty_cache(arch: Architecture, B: int, M: int, frozen: bool = False) -> Any:
   """Returns the empty caches of all layers, of B rows for M tokens each.
 
-  They are a list, or stacked arrays where the layers are one program; or a `Text`.
+  They are a list, or stacked arrays where the layers are one program, or a
+  `CachedText`.
 
   frozen   what layers made of a token stays, whatever comes later, and its keys stay
            turned as they were, as in HuggingFace's models. Differs from the full pass
@@ -35,13 +36,13 @@ def empty_cache(arch: Architecture, B: int, M: int, frozen: bool = False) -> Any
     ids = form(arch.position, arch.decoding).ids
     at = coords.absent(B, M)
     at = at.replace(data={name: at.pos_BL for name in ids})
-    return Text(empty({"token": token_BM1}, at))
+    return CachedText(empty({"token": token_BM1}, at))
   caches = [_empty(arch, n, B, M, frozen) for n in range(arch.decoders)]
   return jax.tree.map(lambda *x: jnp.stack(x), *caches) if arch.scan else caches
 
 
 def _changes(arch: Architecture, M: int) -> bool:
-  """Says whether M tokens may change what layers made of the first of them."""
+  """Returns whether later tokens change earlier states in texts of M tokens."""
   stable_length = form(arch.position, arch.decoding).stable_length(arch.of_decoder.dims)
   if stable_length is None or M <= stable_length:
     return False

@@ -1,4 +1,4 @@
-"""What works in which attention, and why not: one table for all who ask."""
+"""Compatibility of encodings, variants and cores with each use of attention."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -8,10 +8,10 @@ from transformer_jax.positions import PositionalEncoding
 
 Part = TypeVar("Part", PositionalEncoding, Variant)
 USES: dict[str, Callable[[Part], Part]] = {
-  "decoder": lambda part: part,  # each token sees what came before it
-  "encoder": lambda part: part.bidirectional(),  # and what comes after it
-  "prefix": lambda part: part.bidirectional(),  # only a prefix is seen whole
-  "cross": lambda part: part.cross(),  # a decoder sees what an encoder read
+  "decoder": lambda part: part,  # tokens attend to earlier ones
+  "encoder": lambda part: part.bidirectional(),  # and to later ones
+  "prefix": lambda part: part.bidirectional(),  # to later ones in a prefix alone
+  "cross": lambda part: part.cross(),  # a decoder's to an encoder's
 }
 MODES = ("train", "packed", "decode")
 
@@ -33,7 +33,7 @@ def refusal(
   use: str,
   mode: str = "train",
   variant: Variant = Variant(),  # noqa: B008, a value that never changes
-  drop: bool = False,
+  dropout: bool = False,
 ) -> str | None:
   """Returns why they cannot be used so, naming the two options, or None."""
   if use == "encoder" and mode == "decode":
@@ -42,4 +42,4 @@ def refusal(
     encoding, variant = form(encoding, use), form(variant, use)
   except ValueError as error:
     return str(error)
-  return core.refusal(encoding, variant, drop)
+  return core.refusal(encoding, variant, dropout)

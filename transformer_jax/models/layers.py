@@ -1,4 +1,4 @@
-"""What a block has besides attention: norms and activations."""
+"""Norms and activations."""
 
 import dataclasses
 from typing import ClassVar
@@ -6,6 +6,7 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
+from transformer_jax.normalization import layer_norm, rms_norm
 from transformer_jax.sense import allowed
 from transformer_jax.spec import Registry, SpecError
 
@@ -61,10 +62,8 @@ class RMSNorm(Norm):
     return {"gain_D": jnp.ones(D) - self.offset}
 
   def __call__(self, params: dict[str, jax.Array], x_BLD: jax.Array) -> jax.Array:
-    x = x_BLD.astype(jnp.float32)
-    square = jnp.mean(jnp.square(x), axis=-1, keepdims=True)
     gain_D = params["gain_D"] + self.offset if self.offset else params["gain_D"]
-    return (x * jax.lax.rsqrt(square + self.epsilon) * gain_D).astype(x_BLD.dtype)
+    return rms_norm(x_BLD, gain_D, self.epsilon)
 
 
 @norms.register("layernorm")
@@ -85,12 +84,9 @@ class LayerNorm(Norm):
     return gain | ({"shift_D": jnp.zeros(D)} if self.shift else {})
 
   def __call__(self, params: dict[str, jax.Array], x_BLD: jax.Array) -> jax.Array:
-    x = x_BLD.astype(jnp.float32)
-    x -= jnp.mean(x, axis=-1, keepdims=True)
-    variance = jnp.mean(jnp.square(x), axis=-1, keepdims=True)
-    x = x * jax.lax.rsqrt(variance + self.epsilon)
-    x = x * params["gain_D"] if self.gain else x
-    return (x + params["shift_D"] if self.shift else x).astype(x_BLD.dtype)
+    gain_D = params["gain_D"] if self.gain else None
+    shift_D = params["shift_D"] if self.shift else None
+    return layer_norm(x_BLD, gain_D, shift_D, self.epsilon)
 
 
 @activations.register("relu")

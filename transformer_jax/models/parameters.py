@@ -15,7 +15,7 @@ from transformer_jax.axes import Dims
 from transformer_jax.positions import Bound, PositionalEncoding, bind
 
 
-class Norm(nn.Module):
+class NormLayer(nn.Module):
   """Owns the parameters of a norm."""
 
   kind: Any
@@ -44,7 +44,7 @@ class Dropout(nn.Module):
       return x_BLD
     if self.rate == 1:
       return jnp.zeros_like(x_BLD)  # a division by zero would make NaN
-    return attention.Dropout(self.make_rng("dropout"), self.rate, self.axis)(x_BLD)
+    return attention.KeyedDropout(self.make_rng("dropout"), self.rate, self.axis)(x_BLD)
 
 
 class Parameters(nn.Module):
@@ -91,6 +91,16 @@ def weight(module: nn.Module, name: str, shape: tuple[int, ...], inputs: int = 1
   Without inputs it is what a projection adds, and starts at zero.
   """
   return parameter(module, name, _start(shape, inputs))
+
+
+def weights(
+  module: nn.Module, shapes: dict[str, tuple[tuple[int, ...], int]]
+) -> dict[str, jax.Array]:
+  """Returns the weights of several projections: {name: (shape, inputs)}."""
+  return {
+    name: weight(module, name, shape, inputs)
+    for name, (shape, inputs) in shapes.items()
+  }
 
 
 def own(

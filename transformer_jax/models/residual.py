@@ -1,7 +1,7 @@
-"""How the parts of a block are put together, and where its norms stand.
+"""Residual connections of a layer, and the placement of its norms.
 
-A placement is called with `norm`, which gives the norm of a name, and the parts of the
-block in their order: {name: function of x_BLD that returns its update}.
+A placement is called with `norm`, which returns the norm of a name, and the sublayers
+in their order: {name: function of x_BLD that returns its update}.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ Norms = Callable[[str], Change]
 
 
 class Placement:
-  """Where the norms of a block stand.
+  """Base class of norm placements.
 
   final_norm   whether one more norm comes after the last layer
   """
@@ -85,7 +85,7 @@ class PostNorm(Placement):
 
 @placements.register("sandwich")
 @dataclasses.dataclass(frozen=True)
-class Sandwich(Placement):
+class SandwichNorm(Placement):
   """x + norm(f(norm(x))), and a norm at the end. Ding et al., 2021; Gemma 2.
 
   https://arxiv.org/abs/2105.13290, https://arxiv.org/abs/2408.00118

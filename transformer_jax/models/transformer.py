@@ -10,14 +10,14 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from transformer_jax.attention.cache import Text, fitting, remember
-from transformer_jax.attention.cores.base import devices, own_rows
+from transformer_jax.attention.cache import CachedText, fitting, remember
+from transformer_jax.attention.cores.dropout import device_count, local_examples
 from transformer_jax.models.architecture import Architecture
 from transformer_jax.models.block import Attention, Block
 from transformer_jax.models.compatibility import form
 from transformer_jax.models.parameters import (
   Dropout,
-  Norm,
+  NormLayer,
   Parameters,
   Position,
   own,
@@ -50,11 +50,11 @@ class Stack(nn.Module):
     position = Position(self.position, seen_by, shared, name="position")()
     x_BLD = self.embed(position, x_BLD, at)
     if self.arch.embedding.norm:
-      x_BLD = Norm(self.arch.embedding.norm, name="embedding_norm")(x_BLD)
+      x_BLD = NormLayer(self.arch.embedding.norm, name="embedding_norm")(x_BLD)
     drop = Dropout(self.arch.dropout, self.arch.axis)
     x_BLD, cache = self.apply_layers(drop(x_BLD), at, position, memory, cache)
     if self.arch.norm_placement.final_norm:
-      x_BLD = Norm(self.arch.norm, name="final_norm")(x_BLD)
+      x_BLD = NormLayer(self.arch.norm, name="final_norm")(x_BLD)
     return x_BLD, at, cache
 
   def embed(self, position, x_BLD, at):
@@ -74,14 +74,14 @@ class Stack(nn.Module):
     if not self.has_rng("position"):
       return self.position.assign_positions(None, at)
     axis = self.arch.axis
-    rows = B * devices(axis)
+    rows = B * device_count(axis)
     if axis:
       whole = lambda x: jax.lax.all_gather(x, axis, tiled=True) if len(x) == B else x
       at = jax.tree.map(whole, at)
     at = self.position.assign_positions(
       TrainContext(self.make_rng("position"), done, rows), at
     )
-    return jax.tree.map(lambda x: own_rows(x, axis) if len(x) == rows else x, at)
+    return jax.tree.map(lambda x: local_examples(x, axis) if len(x) == rows else x, at)
 
   def apply_layers(self, x_BLD, at, shared, memory, cache):
     block = (
@@ -188,7 +188,7 @@ class Transformer(nn.Module):
 
   def read(self, token_BL, at, memory, cache, done):
     at = at or coords.consecutive(1, token_BL.shape[1])
-    if isinstance(cache, Text):
+    if isinstance(cache, CachedText):
       return self.reread(token_BL, at, memory, cache, done)
     x_BLD = self.embed(token_BL, at)
     x_BLD, _, cache = self.decoder(x_BLD, at, memory, cache, done)
@@ -203,7 +203,7 @@ class Transformer(nn.Module):
     x_BMD, _ = self.read(kept["token"][..., 0], at, memory, None, done)
     L = token_BL.shape[1]
     x_BLD = jax.lax.dynamic_slice_in_dim(x_BMD, tokens.used - L, L, axis=1)
-    return fitting(x_BLD, tokens.used <= x_BMD.shape[1]), Text(tokens)
+    return fitting(x_BLD, tokens.used <= x_BMD.shape[1]), CachedText(tokens)
 
   def embed(self, token_BL, at):
     embedding = self.arch.embedding

@@ -1,12 +1,14 @@
 """The places where token positions enter a Transformer."""
 
 import dataclasses
+import inspect
 from collections.abc import Callable
 from typing import ClassVar
 
 import jax
 
 from transformer_jax.axes import Dims
+from transformer_jax.members import HOOK, members
 from transformer_jax.positions.coords import Coords
 from transformer_jax.spec import Registry
 
@@ -244,62 +246,18 @@ def shorter(*lengths: int | None) -> int | None:
   return min((n for n in lengths if n is not None), default=None)
 
 
-HOOKS = (
-  "assign_positions",
-  "embed",
-  "token_data",
-  "accumulate",
-  "temperature",
-  "rotate",
-) + (
-  "transform_qk",
-  "bias",
-  "mask",
-  "score",
-  "values",
-  "full_scores",
+def _acts(name: str) -> bool:
+  """Returns whether a member gets parameters or the context of training first."""
+  member = getattr(PositionalEncoding, name)
+  if member is None:  # `bias` and `mask`, which an encoding has or has not
+    return True
+  first = [*inspect.signature(member).parameters][1:2]
+  return first in (["params"], ["context"])
+
+
+# The hooks that act on a model's numbers; the other methods answer questions.
+HOOKS = tuple(
+  name
+  for name, kind in members(PositionalEncoding).items()
+  if kind is HOOK and _acts(name)
 )
-
-
-@dataclasses.dataclass(frozen=True)
-class Wrapper(PositionalEncoding):
-  """Behaves as the encoding it holds; a subclass overrides what it changes."""
-
-  encoding: PositionalEncoding
-
-  def __post_init__(self):
-    object.__setattr__(self, "encoding", positions.build(self.encoding))
-
-  def overrides(self, hook: str) -> bool:
-    if hook == "mask":
-      return self.mask is not None
-    own = getattr(type(self), hook) is not getattr(Wrapper, hook)
-    return own or self.encoding.overrides(hook)
-
-  def bidirectional(self) -> PositionalEncoding:
-    return dataclasses.replace(self, encoding=self.encoding.bidirectional())
-
-  def layer(self, n: int) -> PositionalEncoding:
-    return dataclasses.replace(self, encoding=self.encoding.layer(n))
-
-
-def _forward(name: str) -> property:
-  return property(lambda self: getattr(self.encoding, name))
-
-
-WHOLE = (
-  "prepare",
-  "borrow",
-  "init",
-  "constants",
-  "num_positions",
-  "stable_length",
-  "cross",
-)
-WHOLE += ("in_layer",)
-for _name in (*HOOKS, *WHOLE):
-  setattr(Wrapper, _name, _forward(_name))
-SAID = "relative per_layer integer_positions needs_full_text centred ids".split()
-SAID.append("extrapolation")
-for _name in SAID:
-  setattr(Wrapper, _name, _forward(_name))

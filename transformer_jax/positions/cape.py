@@ -9,8 +9,9 @@ import math
 import jax
 import jax.numpy as jnp
 
-from transformer_jax.positions.base import PositionalEncoding, Wrapper, positions
+from transformer_jax.positions.base import PositionalEncoding, positions
 from transformer_jax.positions.interpolated import refuse_tables
+from transformer_jax.positions.shared.wrapper import Wrapper
 from transformer_jax.positions.sinusoidal import Sinusoidal
 
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from transformer_jax.positions.base import PositionalEncoding, positions
 from transformer_jax.positions.rope import Rope, turn_pairs
-from transformer_jax.positions.sums import of_tokens, running, turns
+from transformer_jax.positions.shared.sums import of_tokens, running, turns
 
 
 @positions.register("carope")

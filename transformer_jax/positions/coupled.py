@@ -5,8 +5,9 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from transformer_jax.positions.base import PositionalEncoding, Wrapper, positions
+from transformer_jax.positions.base import PositionalEncoding, positions
 from transformer_jax.positions.learned import Learned
+from transformer_jax.positions.shared.wrapper import Wrapper
 
 
 @positions.register("coupled")

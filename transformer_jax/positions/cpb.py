@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from transformer_jax.initializers import fan_in_uniform
 from transformer_jax.positions.base import PositionalEncoding, positions
 from transformer_jax.spec import SpecError, nearest
 
@@ -49,18 +50,15 @@ class Cpb(PositionalEncoding):
   def init(self, key, dims):
     W, keys = self.width, jax.random.split(key, 6)
     # Shifts that are not zero put the corners of the network at several distances.
-    uniform = lambda key, fan_in, *shape: jax.random.uniform(
-      key, shape, minval=-(fan_in**-0.5), maxval=fan_in**-0.5
-    )
     params = {
-      "in_W": uniform(keys[0], 1, W),
-      "in_shift_W": uniform(keys[1], 1, W),
-      "out_HW": uniform(keys[2], W, dims.H, W),
-      "out_shift_H": uniform(keys[3], W, dims.H),
+      "in_W": fan_in_uniform(keys[0], (W,), 1),
+      "in_shift_W": fan_in_uniform(keys[1], (W,), 1),
+      "out_HW": fan_in_uniform(keys[2], (dims.H, W), W),
+      "out_shift_H": fan_in_uniform(keys[3], (dims.H,), W),
     }
     if self.depth > 1:
-      params["hidden_NWW"] = uniform(keys[4], W, self.depth - 1, W, W)
-      params["hidden_shift_NW"] = uniform(keys[5], W, self.depth - 1, W)
+      params["hidden_NWW"] = fan_in_uniform(keys[4], (self.depth - 1, W, W), W)
+      params["hidden_shift_NW"] = fan_in_uniform(keys[5], (self.depth - 1, W), W)
     return params
 
   def bias(self, params, pos_L, pos_M):

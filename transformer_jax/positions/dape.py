@@ -5,9 +5,11 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from transformer_jax.positions.base import PositionalEncoding, Wrapper, positions
+from transformer_jax.initializers import fan_in_uniform
+from transformer_jax.positions.base import PositionalEncoding, positions
 from transformer_jax.positions.bound import Bound
 from transformer_jax.positions.kerple_log import KerpleLog
+from transformer_jax.positions.shared.wrapper import Wrapper
 from transformer_jax.spec import SpecError
 
 
@@ -45,15 +47,12 @@ class Dape(Wrapper):
 
   def init(self, key, dims):
     keys, H, W, N = jax.random.split(key, 6), dims.H, self.width, self.kernel
-    uniform = lambda key, shape, inputs: jax.random.uniform(
-      key, shape, minval=-(inputs**-0.5), maxval=inputs**-0.5
-    )
     return self.encoding.init(keys[0], dims) | {
-      "mix_scores_HWN": uniform(keys[1], (H, W, N), 2 * H * N),
-      "mix_biases_HWN": uniform(keys[2], (H, W, N), 2 * H * N),
-      "mix_shift_W": uniform(keys[3], (W,), 2 * H * N),
-      "mix_out_HWN": uniform(keys[4], (H, W, N), W * N),
-      "mix_out_shift_H": uniform(keys[5], (H,), W * N),
+      "mix_scores_HWN": fan_in_uniform(keys[1], (H, W, N), 2 * H * N),
+      "mix_biases_HWN": fan_in_uniform(keys[2], (H, W, N), 2 * H * N),
+      "mix_shift_W": fan_in_uniform(keys[3], (W,), 2 * H * N),
+      "mix_out_HWN": fan_in_uniform(keys[4], (H, W, N), W * N),
+      "mix_out_shift_H": fan_in_uniform(keys[5], (H,), W * N),
     }
 
   def in_layer(self, name):

@@ -7,8 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from transformer_jax.axes import axes_of
-from transformer_jax.positions import relative
+from transformer_jax.normalization import layer_norm
 from transformer_jax.positions.base import PositionalEncoding, positions
+from transformer_jax.positions.shared import relative
+from transformer_jax.positions.t5 import log_fraction
 
 
 @positions.register("deberta")
@@ -52,7 +54,9 @@ class Deberta(PositionalEncoding):
     if not self.shared:
       params["query_HDK"] = project(keys[1]) * dims.D**-0.5
       params["key_HDK"] = project(keys[2]) * dims.D**-0.5
-    return params | (norm_start(dims.D) if self.norm else {})
+    if not self.norm:
+      return params
+    return params | {"gain_D": jnp.ones(dims.D), "shift_D": jnp.zeros(dims.D)}
 
   def in_layer(self, name):
     return name in ("query_HDK", "key_HDK")
@@ -79,7 +83,7 @@ class Deberta(PositionalEncoding):
     """Returns vectors for queries and for keys, of one head or of all."""
     table_ND = params["table_ND"]
     if self.norm:
-      table_ND = layer_norm(params, table_ND, 1e-7)
+      table_ND = layer_norm(table_ND, params["gain_D"], params["shift_D"], 1e-7)
     found = {}
     for name in ("key", "query"):
       vectors = table_ND @ params[f"{name}_HDK"]
@@ -119,20 +123,7 @@ def bucket(back: np.ndarray, buckets: int, max_distance: int) -> np.ndarray:
   Made on the host: a device's logarithm may round the other way at bucket edges.
   """
   exact = buckets // 2
-  far = np.maximum(np.abs(back), exact) / exact
-  wide = np.log(far) / np.log((max_distance - 1) / exact) * (exact - 1)
+  wide = log_fraction(np.abs(back), exact, max_distance - 1) * (exact - 1)
   # The small number keeps exact powers, where the logarithm should be whole, in place.
   wide = np.sign(back) * (exact + np.ceil(wide - 1e-6)).astype(np.int64)
   return np.where(np.abs(back) <= exact, back, wide)
-
-
-def norm_start(D: int) -> dict[str, jax.Array]:
-  """Returns the parameters of `layer_norm` before training."""
-  return {"gain_D": jnp.ones(D), "shift_D": jnp.zeros(D)}
-
-
-def layer_norm(params, x_LD: jax.Array, epsilon: float) -> jax.Array:
-  """Centers and scales features. Ba et al., 2016. https://arxiv.org/abs/1607.06450"""
-  x_LD -= jnp.mean(x_LD, axis=-1, keepdims=True)
-  variance = jnp.mean(jnp.square(x_LD), axis=-1, keepdims=True)
-  return x_LD * jax.lax.rsqrt(variance + epsilon) * params["gain_D"] + params["shift_D"]

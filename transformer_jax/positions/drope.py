@@ -7,8 +7,9 @@ import dataclasses
 
 import jax.numpy as jnp
 
-from transformer_jax.positions.base import PositionalEncoding, Wrapper, positions
+from transformer_jax.positions.base import PositionalEncoding, positions
 from transformer_jax.positions.rope import Rope
+from transformer_jax.positions.shared.wrapper import Wrapper
 
 
 @positions.register("drope")

@@ -6,8 +6,8 @@ https://arxiv.org/abs/2501.18795
 import dataclasses
 
 from transformer_jax.positions.base import PositionalEncoding, positions
-from transformer_jax.positions.by_layer import Schedule
 from transformer_jax.positions.rope import Rope
+from transformer_jax.positions.shared.schedule import Schedule
 
 
 @positions.register("every")

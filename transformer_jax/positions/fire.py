@@ -8,6 +8,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from transformer_jax.initializers import fan_in_uniform
 from transformer_jax.positions.base import PositionalEncoding, positions
 
 
@@ -30,18 +31,15 @@ class Fire(PositionalEncoding):
 
   def init(self, key, dims):
     keys = jax.random.split(key, 4)
-    uniform = lambda key, shape, fan_in: jax.random.uniform(
-      key, shape, minval=-(fan_in**-0.5), maxval=fan_in**-0.5
-    )
     # As in the authors' listing. Shifts of zero would start every unit as a straight
     # line or dead, because the share is never negative.
     return {
       "growth": jnp.float32(0.1),
       "stretch": jnp.float32(1.0),
-      "in_W": uniform(keys[0], (self.width,), 1),
-      "in_shift_W": uniform(keys[1], (self.width,), 1),
-      "out_HW": uniform(keys[2], (dims.H, self.width), self.width),
-      "out_shift_H": uniform(keys[3], (dims.H,), self.width),
+      "in_W": fan_in_uniform(keys[0], (self.width,), 1),
+      "in_shift_W": fan_in_uniform(keys[1], (self.width,), 1),
+      "out_HW": fan_in_uniform(keys[2], (dims.H, self.width), self.width),
+      "out_shift_H": fan_in_uniform(keys[3], (dims.H,), self.width),
     }
 
   def bias(self, params, pos_L, pos_M):

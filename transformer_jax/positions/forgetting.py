@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from transformer_jax.positions.base import PositionalEncoding, positions
-from transformer_jax.positions.sums import of_tokens, running
+from transformer_jax.positions.shared.sums import of_tokens, running
 from transformer_jax.spec import SpecError
 
 GATES = "token", "head", "fixed"

@@ -11,7 +11,7 @@ import numpy as np
 
 from transformer_jax.positions.base import positions
 from transformer_jax.positions.rope import Rope, middle
-from transformer_jax.positions.sums import of_tokens, running
+from transformer_jax.positions.shared.sums import of_tokens, running
 
 SLOWLY = 16  # what is learned is divided by it, so that frequencies move slowly
 

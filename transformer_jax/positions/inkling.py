@@ -8,8 +8,8 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from transformer_jax.positions import relative
 from transformer_jax.positions.base import PositionalEncoding, positions
+from transformer_jax.positions.shared import relative
 
 
 @positions.register("inkling")

@@ -2,8 +2,9 @@
 
 import dataclasses
 
-from transformer_jax.positions.base import PositionalEncoding, Wrapper, positions
+from transformer_jax.positions.base import PositionalEncoding, positions
 from transformer_jax.positions.rope import Rope
+from transformer_jax.positions.shared.wrapper import Wrapper
 
 
 @positions.register("interpolated")

@@ -8,7 +8,7 @@ import dataclasses
 import jax.numpy as jnp
 
 from transformer_jax.positions.base import PositionalEncoding, positions
-from transformer_jax.positions.tempered import Tempered, keys_seen
+from transformer_jax.positions.shared.tempered import Tempered, keys_seen
 
 
 @positions.register("log_steps")

@@ -8,7 +8,7 @@ import dataclasses
 import jax.numpy as jnp
 
 from transformer_jax.positions.base import PositionalEncoding, positions, shorter
-from transformer_jax.positions.tempered import Tempered, text_length
+from transformer_jax.positions.shared.tempered import Tempered, text_length
 
 
 @positions.register("nope_scaled")

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.linalg import solve_triangular
 
+from transformer_jax.initializers import fan_in_uniform
 from transformer_jax.positions.base import PositionalEncoding, positions
 from transformer_jax.positions.forgetting import Forgetting, kept_between
 from transformer_jax.positions.selective_rope import direction, mix
@@ -32,14 +33,10 @@ class Path(PositionalEncoding):
   def init(self, key, dims):
     keys = jax.random.split(key, 5)
     normal = lambda key, *shape: jax.random.normal(key, shape) * shape[0] ** -0.5
-    edge = self.width**-0.5
-    filters = jax.random.uniform(
-      keys[2], (dims.H, dims.K, self.width), minval=-edge, maxval=edge
-    )
     params = {
       "down_DW": normal(keys[0], dims.D, self.rank),
       "up_WHK": normal(keys[1], self.rank, dims.H, dims.K),
-      "mix_HKN": filters,
+      "mix_HKN": fan_in_uniform(keys[2], (dims.H, dims.K, self.width), self.width),
       "strength_DH": 0.02 * jax.random.normal(keys[3], (dims.D, dims.H)),
       "strength_shift_H": jnp.zeros(dims.H),
     }

@@ -8,7 +8,8 @@ import dataclasses
 import jax.numpy as jnp
 
 from transformer_jax.positions import coords
-from transformer_jax.positions.base import PositionalEncoding, Wrapper, positions
+from transformer_jax.positions.base import PositionalEncoding, positions
+from transformer_jax.positions.shared.wrapper import Wrapper
 
 
 @positions.register("randomized")

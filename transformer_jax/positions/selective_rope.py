@@ -6,9 +6,10 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from transformer_jax.initializers import fan_in_uniform
 from transformer_jax.positions.base import positions
 from transformer_jax.positions.rope import Rope, turn_pairs
-from transformer_jax.positions.sums import of_tokens, running, turns
+from transformer_jax.positions.shared.sums import of_tokens, running, turns
 
 
 @positions.register("selective_rope")
@@ -30,13 +31,10 @@ class SelectiveRope(Rope):
 
   def init(self, key, dims):
     R, keys = self.pairs(dims.K), jax.random.split(key, 3)
-    uniform = lambda key, shape, inputs: jax.random.uniform(
-      key, shape, minval=-(inputs**-0.5), maxval=inputs**-0.5
-    )
     return {
-      "step_HKR": uniform(keys[0], (dims.H, dims.K, R), dims.K),
-      "mix_HRN": uniform(keys[1], (dims.H, R, self.width), self.width),
-      "gate_DH": uniform(keys[2], (dims.D, dims.H), dims.D),
+      "step_HKR": fan_in_uniform(keys[0], (dims.H, dims.K, R), dims.K),
+      "mix_HRN": fan_in_uniform(keys[1], (dims.H, R, self.width), self.width),
+      "gate_DH": fan_in_uniform(keys[2], (dims.D, dims.H), dims.D),
       "gate_shift_H": jnp.zeros(dims.H),
     }
 

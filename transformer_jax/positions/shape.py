@@ -4,7 +4,8 @@ import dataclasses
 
 import jax
 
-from transformer_jax.positions.base import PositionalEncoding, Wrapper, positions
+from transformer_jax.positions.base import PositionalEncoding, positions
+from transformer_jax.positions.shared.wrapper import Wrapper
 from transformer_jax.positions.sinusoidal import Sinusoidal
 
 

@@ -1,7 +1,6 @@
 """T5's bucketed bias. Raffel et al., 2020. https://arxiv.org/abs/1910.10683"""
 
 import dataclasses
-import math
 
 import jax.numpy as jnp
 import numpy as np
@@ -64,7 +63,16 @@ def bucket_of_distance(t5: T5) -> np.ndarray:
 
 def _bucket(distance: np.ndarray, buckets: int, max_distance: int) -> np.ndarray:
   exact = buckets // 2
-  widening = np.log(np.maximum(distance, 1) / exact) / math.log(max_distance / exact)
+  widening = log_fraction(distance, exact, max_distance)
   # The small number keeps exact powers, where the logarithm should be whole, in place.
   far = exact + np.floor(widening * (buckets - exact) + 1e-6).astype(np.int64)
   return np.where(distance < exact, distance, np.minimum(far, buckets - 1))
+
+
+def log_fraction(distance: np.ndarray, nearest: float, furthest: float) -> np.ndarray:
+  """Returns 0 at the nearest distance and 1 at the furthest, logarithmic between.
+
+  Smaller distances count as the nearest.
+  """
+  ratio = np.maximum(distance, nearest) / nearest
+  return np.log(ratio) / np.log(furthest / nearest)

@@ -5,8 +5,8 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from transformer_jax.positions import relative
 from transformer_jax.positions.base import PositionalEncoding, positions
+from transformer_jax.positions.shared import relative
 from transformer_jax.positions.sinusoidal import sinusoids
 
 

@@ -5,8 +5,8 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from transformer_jax.normalization import layer_norm
 from transformer_jax.positions.base import HOOKS, PositionalEncoding, positions
-from transformer_jax.positions.deberta import layer_norm, norm_start
 from transformer_jax.spec import SpecError
 
 PLUS = "plus_"
@@ -54,7 +54,7 @@ class Tupe(PositionalEncoding):
       "key_HDK": jax.random.normal(keys[2], shape) * dims.D**-0.5,
     }
     if self.norm:
-      params |= norm_start(dims.D)
+      params |= {"gain_D": jnp.ones(dims.D), "shift_D": jnp.zeros(dims.D)}
     if self.untie:
       params |= {"from_first_H": jnp.zeros(dims.H), "to_first_H": jnp.zeros(dims.H)}
     plus = self.plus.init(keys[3], dims)
@@ -101,7 +101,9 @@ class Tupe(PositionalEncoding):
     # JAX would clamp or wrap the index silently: undefined would look defined.
     rows_LD = params["table_LD"].at[pos_L]
     rows_LD = rows_LD.get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
-    return layer_norm(params, rows_LD, 1e-5) if self.norm else rows_LD
+    if not self.norm:
+      return rows_LD
+    return layer_norm(rows_LD, params["gain_D"], params["shift_D"], 1e-5)
 
   @property
   def mask(self):

@@ -5,7 +5,8 @@ from collections.abc import Iterable
 
 import jax
 
-from transformer_jax.attention.cores.base import PLAIN, Core, cores, require
+from transformer_jax.attention.cores.base import Core, cores
+from transformer_jax.attention.variants.bound import PLAIN
 
 # Best first, where all serve: docs/benchmarks.md has what was measured, on CPUs.
 # A kernel that has not run on its device is never chosen; it has to be named.
@@ -22,41 +23,31 @@ class Auto(Core):
   Never chooses a core that refuses; `choose` gives the reasons, and a run records them.
   """
 
-  def __call__(
-    self,
-    q_BLHK,
-    k_BMGK,
-    v_BMGE,
-    q_at,
-    k_at,
-    position,
-    scale=None,
-    variant=PLAIN,
-    drop=None,
-  ):
-    require(self, position, variant, drop)
-    asked = position.encoding, variant.variant, drop is not None
-    core, _ = choose(*asked, L=q_BLHK.shape[1])
-    args = q_BLHK, k_BMGK, v_BMGE, q_at, k_at, position, scale, variant, drop
-    return core(*args)
+  def attend(self, q_BLHK, k_BMGK, v_BMGE, context):
+    encoding, variant = context.position.encoding, context.variant.variant
+    dropout = context.dropout is not None
+    core, _ = choose(encoding, variant, dropout, L=q_BLHK.shape[1])
+    return core.attend(q_BLHK, k_BMGK, v_BMGE, context)
 
-  def refusal(self, encoding, variant=PLAIN.variant, drop=False):
-    return cores.build("dense").refusal(encoding, variant, drop)
+  def refusal(self, encoding, variant=PLAIN.variant, dropout=False):
+    return cores.build("dense").refusal(encoding, variant, dropout)
 
 
-def serving(core, encoding, variant, drop: bool, L: int) -> tuple[Core, dict[str, str]]:
+def serving(
+  core, encoding, variant, dropout: bool, L: int
+) -> tuple[Core, dict[str, str]]:
   """Returns the core that attends to texts of L tokens, and why faster ones do not."""
   if isinstance(core, Auto):
-    return choose(encoding, variant, drop, L)
+    return choose(encoding, variant, dropout, L)
   return core, {}
 
 
-def choose(encoding, variant, drop: bool, L: int) -> tuple[Core, dict[str, str]]:
+def choose(encoding, variant, dropout: bool, L: int) -> tuple[Core, dict[str, str]]:
   """Returns the core for L queries on this device, and why faster ones were refused."""
   refused = {}
   for name in _candidates(variant):
     core = cores.build(name)
-    reason = core.refusal(encoding, variant, drop)
+    reason = core.refusal(encoding, variant, dropout)
     if reason is None and L < FEW and name != "dense":
       reason = f"{L} queries do not fill a tile"
     if reason is None:

@@ -6,11 +6,13 @@ lowered for an H100 here and has not run on one; the same call with `xla` in pla
 """
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
 
-from transformer_jax.attention.cores.base import PLAIN, Core, cores, require
+from transformer_jax.attention.cores.base import Core, cores
+from transformer_jax.attention.variants.bound import PLAIN
 
 HOOKS = "bias", "mask", "score", "values", "full_scores"
 CHANGES = "dot", "logits", "sink_logit", "pointwise", "weigh"
@@ -30,50 +32,38 @@ class Cudnn(Core):
 
   implementation: str = "cudnn"
 
-  def __call__(
-    self,
-    q_BLHK,
-    k_BMGK,
-    v_BMGE,
-    q_at,
-    k_at,
-    position,
-    scale=None,
-    variant=PLAIN,
-    drop=None,
-  ):
-    require(self, position, variant, drop)
+  def attend(self, q_BLHK, k_BMGK, v_BMGE, context):
     reason = self._unfit(q_BLHK.dtype)
     if reason:
       raise ValueError(f"cudnn {reason}; {WITHOUT}")
-    scale = q_BLHK.shape[-1] ** -0.5 if scale is None else scale
+    scale, q_at, k_at = context.scale, context.q_at, context.k_at
     if not isinstance(scale, float):  # learned, or one for each head
       q_BLHK, scale = _scaled(q_BLHK, scale), 1.0
     E = v_BMGE.shape[-1]
     q_BLHK, k_BMGK, v_BMGE = _as_wide(q_BLHK, k_BMGK, v_BMGE)
 
-    def attend(**masks):
-      return lambda q, k, v: jax.nn.dot_product_attention(
-        q, k, v, scale=scale, implementation=self.implementation, **masks
-      )
-
-    mask_BLM = variant.mask(q_at, k_at)
-    masked, args = attend(mask=mask_BLM[:, None]), (q_BLHK, k_BMGK, v_BMGE)
-    if variant.variant.overrides("mask") or q_BLHK.shape[1] != k_BMGK.shape[1]:
-      out_BLHE = masked(*args)
+    attention = functools.partial(
+      jax.nn.dot_product_attention, scale=scale, implementation=self.implementation
+    )
+    mask_BLM = context.variant.mask(q_at, k_at)
+    masked = functools.partial(attention, mask=mask_BLM[:, None])
+    causal = functools.partial(attention, is_causal=True)
+    masks = context.variant.variant.overrides("mask")
+    if masks or q_BLHK.shape[1] != k_BMGK.shape[1]:
+      out_BLHE = masked(q_BLHK, k_BMGK, v_BMGE)
     else:
-      plain = _fills(q_at) & _fills(k_at)
-      out_BLHE = jax.lax.cond(plain, attend(is_causal=True), masked, *args)
-    # A query that sees nothing would get the mean of all values.
-    some_BL11 = jnp.any(mask_BLM, axis=2)[:, :, None, None]
-    return jnp.where(some_BL11, out_BLHE[..., :E], 0).astype(v_BMGE.dtype)
+      plain = _is_one_causal_text(q_at) & _is_one_causal_text(k_at)
+      out_BLHE = jax.lax.cond(plain, causal, masked, q_BLHK, k_BMGK, v_BMGE)
+    # A query whose keys are all masked would get the mean of all values.
+    any_BL11 = jnp.any(mask_BLM, axis=2)[:, :, None, None]
+    return jnp.where(any_BL11, out_BLHE[..., :E], 0).astype(v_BMGE.dtype)
 
-  def refusal(self, encoding, variant=PLAIN.variant, drop=False):
+  def refusal(self, encoding, variant=PLAIN.variant, dropout=False):
     if any(map(encoding.overrides, HOOKS)):
       what = f"{encoding.name} changes scores or outputs"
     elif any(map(variant.overrides, CHANGES)):
       what = f"{variant.name} is more than a softmax of dot products with a mask"
-    elif drop:
+    elif dropout:
       what = "dropped weights would be cuDNN's own"
     else:
       return variant.refusal(encoding)
@@ -106,8 +96,8 @@ def _device():
   return jax.default_backend().upper()
 
 
-def _fills(at):
-  """Says whether each row is one causal text from its first place to its last."""
+def _is_one_causal_text(at):
+  """Returns whether every row is one causal text that fills it."""
   place_L = jnp.arange(at.order_BL.shape[1])
   same_BL = at.segment_BL == at.segment_BL[:1, :1]
   return jnp.all((at.order_BL == place_L) & (at.horizon_BL == place_L) & same_BL)

@@ -9,19 +9,14 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from transformer_jax.attention.cores.base import (
-  PLAIN,
-  Core,
-  cores,
-  repeat_heads,
-  require,
-)
+from transformer_jax.attention.cores.base import Core, cores, repeat_heads
+from transformer_jax.attention.variants.bound import PLAIN
 from transformer_jax.attention.variants.kernelized import divide
 
 
 @cores.register("linear")
 @dataclasses.dataclass(frozen=True)
-class Linear(Core):
+class LinearCore(Core):
   """Walks through keys and queries in the order of the text with sums over keys.
 
   Keys and queries are lined up by segment, then by order: a key at its own order, a
@@ -34,22 +29,10 @@ class Linear(Core):
 
   block: int = 128
 
-  def __call__(
-    self,
-    q_BLHK,
-    k_BMGK,
-    v_BMGE,
-    q_at,
-    k_at,
-    position,
-    scale=None,
-    variant=PLAIN,
-    drop=None,
-  ):
-    require(self, position, variant, drop)
-    scale = q_BLHK.shape[-1] ** -0.5 if scale is None else scale
-    k_BMHK, v_BMHE = (repeat_heads(x, q_BLHK.shape[2]) for x in (k_BMGK, v_BMGE))
-    which_BT, segment_BT, key_BT = _line_up(q_at, k_at, self.block)
+  def attend(self, q_BLHK, k_BMGK, v_BMGE, context):
+    H = q_BLHK.shape[2]
+    k_BMHK, v_BMHE = repeat_heads(k_BMGK, H), repeat_heads(v_BMGE, H)
+    which_BT, segment_BT, key_BT = _line_up(context.q_at, context.k_at, self.block)
     M, L = k_BMHK.shape[1], q_BLHK.shape[1]
     line = (
       *(_take(x, which_BT) for x in (k_BMHK, v_BMHE)),
@@ -57,12 +40,14 @@ class Linear(Core):
       segment_BT,
       key_BT,
     )
-    out_nBTHE = _walk(variant, scale, [_cut(x, self.block) for x in line])
+    out_nBTHE = _walk(
+      context.variant, context.scale, [_cut(x, self.block) for x in line]
+    )
     out_BTHE = jnp.concatenate(out_nBTHE, axis=1)
     place_BT = jnp.argsort(which_BT, axis=1)
     return _take(out_BTHE, place_BT[:, M : M + L]).astype(v_BMHE.dtype)
 
-  def refusal(self, encoding, variant=PLAIN.variant, drop=False):
+  def refusal(self, encoding, variant=PLAIN.variant, dropout=False):
     if not variant.overrides("features"):
       return (
         f"linear adds up features of keys, and {variant.name} has none; use"
@@ -73,7 +58,7 @@ class Linear(Core):
         f"linear makes no weight by itself, and a part of {variant.name} changes single"
         " weights; use model.core=dense"
       )
-    if drop:
+    if dropout:
       return (
         "linear makes no weight that could be dropped; set model.attention_dropout=0 or"
         " use model.core=dense"
@@ -126,7 +111,7 @@ def _cut(x_BT, block):
 
 
 def _walk(variant, scale, blocks):
-  """Returns what every place of the line finds, o_nBTHE in float32."""
+  """Returns o_nBTHE, float32, the outputs at every place of the line."""
 
   @jax.checkpoint  # the backward pass needs the sums only, not what was compared
   def visit(carry, block):

@@ -5,22 +5,26 @@ Liu et al., 2023. https://arxiv.org/abs/2310.01889
 
 import dataclasses
 import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
 from transformer_jax.attention.cores.base import (
-  PLAIN,
   Core,
   cores,
-  mix,
   repeat_heads,
-  require,
-  tile_scores,
-  whole_rows,
+  tiled_refusal,
 )
-from transformer_jax.attention.variants.bound import MASKED, by_heads
+from transformer_jax.attention.cores.context import Context
+from transformer_jax.attention.variants.bound import (
+  MASKED,
+  PLAIN,
+  BoundVariant,
+  by_heads,
+)
+from transformer_jax.positions import Bound, Coords
 
 
 @cores.register("ring")
@@ -39,23 +43,9 @@ class Ring(Core):
   axis: str = "sequence"
   block: int = 256
 
-  def __call__(
-    self,
-    q_BLHK,
-    k_BMGK,
-    v_BMGE,
-    q_at,
-    k_at,
-    position,
-    scale=None,
-    variant=PLAIN,
-    drop=None,
-  ):
-    require(self, position, variant, drop)
-    scale = q_BLHK.shape[-1] ** -0.5 if scale is None else scale
-    L, n = q_BLHK.shape[1], self.devices()
+  def attend(self, q_BLHK, k_BMGK, v_BMGE, context):
+    n, L, M = self.devices(), q_BLHK.shape[1], k_BMGK.shape[1]
     tokens, everywhere = PartitionSpec(None, self.axis), PartitionSpec()
-    M = k_BMGK.shape[1]
     block = min(self.block, -(-M // n))
     run = jax.shard_map(
       functools.partial(_local, self.axis, n, block),
@@ -64,9 +54,10 @@ class Ring(Core):
       axis_names={self.axis},
       check_vma=False,
     )
-    queries = _padded((q_BLHK, q_at), L, n)
-    keys = _padded(((k_BMGK, v_BMGE), k_at), M, n * block)
-    out_BLHE = run((position, variant, jnp.asarray(scale)), queries, keys)
+    scheme = Scheme(context.position, context.variant, jnp.asarray(context.scale))
+    queries = _padded(LocalQueries(q_BLHK, context.q_at), n)
+    keys = _padded(TravellingKeys(k_BMGK, v_BMGE, context.k_at), n * block)
+    out_BLHE = run(scheme, queries, keys)
     return out_BLHE[:, :L].astype(v_BMGE.dtype)
 
   def devices(self) -> int:
@@ -79,32 +70,51 @@ class Ring(Core):
       )
     return mesh.shape[self.axis]
 
-  def refusal(self, encoding, variant=PLAIN.variant, drop=False):
-    return whole_rows("ring", encoding, variant, drop)
+  def refusal(self, encoding, variant=PLAIN.variant, dropout=False):
+    return tiled_refusal("ring", encoding, variant, dropout)
 
 
-def _padded(part, size, n):
-  """Adds tokens that are not there until n divides their number."""
-  arrays, at = part
-  extra = -size % n
+class Scheme(NamedTuple):
+  """The encoding, the variant and the scale, an array, which all devices share."""
+
+  position: Bound
+  variant: BoundVariant
+  scale: jax.Array
+
+
+class LocalQueries(NamedTuple):
+  """The queries of a device; they stay there."""
+
+  q_BLHK: jax.Array
+  at: Coords
+
+
+class TravellingKeys(NamedTuple):
+  """Keys and values on their way round the ring; blocks of them are in front."""
+
+  k_BMGK: jax.Array
+  v_BMGE: jax.Array
+  at: Coords
+
+
+def _padded(tokens, n):
+  """Adds places without a token until n divides the number of queries, or of keys."""
+  extra = -tokens.at.order_BL.shape[1] % n
 
   def pad(x, fill=0):
     widths = [(0, extra) if axis == 1 else (0, 0) for axis in range(x.ndim)]
     return jnp.pad(x, widths, constant_values=fill)
 
-  data = jax.tree.map(pad, at.data)
-  at = at.replace(
-    order_BL=pad(at.order_BL, -1),
-    pos_BL=pad(at.pos_BL),
-    horizon_BL=pad(at.horizon_BL, -1),
-    segment_BL=pad(at.segment_BL),
-    data=data,
-  )
-  return jax.tree.map(pad, arrays), at
+  padded = jax.tree.map(pad, tokens)
+  absent = {
+    "order_BL": pad(tokens.at.order_BL, -1),
+    "horizon_BL": pad(tokens.at.horizon_BL, -1),
+  }
+  return padded._replace(at=padded.at.replace(**absent))
 
 
 def _local(axis, n, block, scheme, queries, keys):
-  """Runs on each device, with its own queries and the keys that it starts with."""
+  """Attends on one device, with its queries and the keys that it starts with."""
   cut = lambda x: jnp.moveaxis(x.reshape(x.shape[0], -1, block, *x.shape[2:]), 1, 0)
   keys = jax.tree.map(cut, keys)
   learned, fixed = _partition((scheme, queries, keys))
@@ -112,7 +122,7 @@ def _local(axis, n, block, scheme, queries, keys):
 
 
 def _partition(tree):
-  """Splits a tree into what has a gradient, and everything else."""
+  """Splits a tree into its floating leaves, which have gradients, and the rest."""
   floating = lambda x: jnp.issubdtype(jnp.result_type(x), jnp.floating)
   pick = lambda keep: jax.tree.map(lambda x: x if keep(x) else None, tree)
   return pick(floating), pick(lambda x: not floating(x))
@@ -123,26 +133,31 @@ def _join(learned, fixed):
   return jax.tree.map(take, learned, fixed, is_leaf=lambda x: x is None)
 
 
-def _part(scheme, queries, keys, count_BL):
-  """Returns what these keys give: o_BLHE, normalized, and the log of their sum."""
-  (position, variant, scale), (q, q_at), ((k, v), k_at) = scheme, queries, keys
-  k, v = (repeat_heads(x, q.shape[2]) for x in (k, v))
-  mask_BLM = variant.attends(position, q_at, k_at)
-  s_BHLM = tile_scores(q, k, q_at, k_at, position, scale, mask_BLM, variant)
+def _attend_block(scheme, queries, keys, count_BL):
+  """Returns o_BLHE of one block of keys, normalized, and the log of its sum.
+
+  count_BL   keys each query attends to on all devices, or None for a softmax
+  """
+  position, variant, scale = scheme
+  H = queries.q_BLHK.shape[2]
+  k_BMHK, v_BMHE = repeat_heads(keys.k_BMGK, H), repeat_heads(keys.v_BMGE, H)
+  context = Context(queries.at, keys.at, position, scale, variant)
+  mask_BLM = context.mask()
+  s_BHLM = context.scores(queries.q_BLHK, k_BMHK, mask_BLM)
   s_BHLM = variant.logits(s_BHLM)
   if variant.variant.overrides("pointwise"):
     w_BHLM = jnp.where(by_heads(mask_BLM), variant.pointwise(s_BHLM, count_BL), 0.0)
-    lse_BLH1 = jnp.zeros((*q.shape[:3], 1))
+    lse_BLH1 = jnp.zeros((*queries.q_BLHK.shape[:3], 1))
   else:
     s_BHLM = jnp.where(by_heads(mask_BLM), s_BHLM, MASKED)
-    top_BHL1 = jax.lax.stop_gradient(s_BHLM.max(-1, keepdims=True))
-    w_BHLM = jnp.exp(s_BHLM - top_BHL1) * by_heads(mask_BLM)
+    max_BHL1 = jax.lax.stop_gradient(s_BHLM.max(-1, keepdims=True))
+    w_BHLM = jnp.exp(s_BHLM - max_BHL1) * by_heads(mask_BLM)
     sum_BHL1 = w_BHLM.sum(-1, keepdims=True)
     none = sum_BHL1 == 0
     w_BHLM = w_BHLM / jnp.where(none, 1.0, sum_BHL1)
-    lse_BHL1 = top_BHL1 + jnp.log(jnp.where(none, 1.0, sum_BHL1))
+    lse_BHL1 = max_BHL1 + jnp.log(jnp.where(none, 1.0, sum_BHL1))
     lse_BLH1 = jnp.moveaxis(lse_BHL1, 1, 2)
-  return mix(w_BHLM, v, q_at.pos_BL, k_at.pos_BL, position), lse_BLH1
+  return context.mix(w_BHLM, v_BMHE), lse_BLH1
 
 
 def _pass_on(axis, n, tree):
@@ -151,9 +166,12 @@ def _pass_on(axis, n, tree):
   )
 
 
-def _counted(axis, n, scheme, queries, keys):
-  """Returns how many keys on all devices each query sees, if weights depend on it."""
-  (_, variant, _), (_, q_at), (_, k_at) = scheme, queries, keys
+def _key_counts(axis, n, scheme, queries, keys):
+  """Returns count_BL, how many keys on all devices each query attends to.
+
+  None where weights do not depend on it.
+  """
+  variant, q_at, k_at = scheme.variant, queries.at, keys.at
   if not variant.variant.overrides("pointwise"):
     return None
 
@@ -171,14 +189,13 @@ def _counted(axis, n, scheme, queries, keys):
 
 
 def _forward(axis, n, scheme, queries, keys):
-  """Returns o_BLHE, the log of all sums, and how many keys were seen."""
-  (_, variant, _), (q_BLHK, _), ((_, v_BMGE), _) = scheme, queries, keys
-  count_BL = _counted(axis, n, scheme, queries, keys)
-  pointwise, sink_logit_H = count_BL is not None, variant.sink_logit()
+  """Returns o_BLHE, the log of all sums, and count_BL of `_key_counts`."""
+  count_BL = _key_counts(axis, n, scheme, queries, keys)
+  pointwise, sink_logit_H = count_BL is not None, scheme.variant.sink_logit()
 
   def visit(carry, keys):
     out, lse = carry
-    new_out, new_lse = _part(scheme, queries, keys, count_BL)
+    new_out, new_lse = _attend_block(scheme, queries, keys, count_BL)
     if pointwise:
       return (out + new_out, lse), None
     total = jnp.logaddexp(lse, new_lse)
@@ -186,12 +203,13 @@ def _forward(axis, n, scheme, queries, keys):
     return (out, total), None
 
   def step(carry, _):
-    found, keys = carry
-    found, _ = jax.lax.scan(visit, found, keys)
-    return (found, _pass_on(axis, n, keys)), None
+    sums, keys = carry
+    sums, _ = jax.lax.scan(visit, sums, keys)
+    return (sums, _pass_on(axis, n, keys)), None
 
-  out = jnp.zeros((*q_BLHK.shape[:3], v_BMGE.shape[-1]))
-  lse = jnp.full((*q_BLHK.shape[:3], 1), MASKED)
+  shape = queries.q_BLHK.shape[:3]
+  out = jnp.zeros((*shape, keys.v_BMGE.shape[-1]))
+  lse = jnp.full((*shape, 1), MASKED)
   lse = (
     lse if sink_logit_H is None else jnp.broadcast_to(sink_logit_H[:, None], lse.shape)
   )
@@ -201,33 +219,37 @@ def _forward(axis, n, scheme, queries, keys):
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def _ring(axis, n, learned, fixed):
-  return _forward(axis, n, *_join(learned, fixed))[0]
+  scheme, queries, keys = _join(learned, fixed)
+  return _forward(axis, n, scheme, queries, keys)[0]
 
 
 def _ring_forward(axis, n, learned, fixed):
-  out, lse, count_BL = _forward(axis, n, *_join(learned, fixed))
+  scheme, queries, keys = _join(learned, fixed)
+  out, lse, count_BL = _forward(axis, n, scheme, queries, keys)
   return out, (learned, fixed, out, lse, count_BL)
 
 
 def _ring_backward(axis, n, residuals, d_out):
-  """Sends keys round again, and with them what their gradients have come to."""
+  """Sends the keys round again, together with the sums of their gradients."""
   learned, fixed, out, lse, count_BL = residuals
   scheme, queries, keys = learned
 
   def visit(sums, block):
     keys, other_keys, d_keys = block
 
-    def part(*learned):
-      return _part(*_join(learned, (*fixed[:2], other_keys)), count_BL)
+    def attend_block(scheme, queries, keys):
+      learned = scheme, queries, keys
+      scheme, queries, keys = _join(learned, (fixed[0], fixed[1], other_keys))
+      return _attend_block(scheme, queries, keys, count_BL)
 
-    (own_out, own_lse), pull = jax.vjp(part, scheme, queries, keys)
+    (block_out, block_lse), pull = jax.vjp(attend_block, scheme, queries, keys)
     if count_BL is None:
-      share = jnp.exp(own_lse - lse)
-      d_lse = share * jnp.sum(d_out * (own_out - out), -1, keepdims=True)
-      d_part = pull((share * d_out, d_lse))
+      share = jnp.exp(block_lse - lse)
+      d_lse = share * jnp.sum(d_out * (block_out - out), -1, keepdims=True)
+      gradients = pull((share * d_out, d_lse))
     else:
-      d_part = pull((d_out, jnp.zeros_like(own_lse)))
-    *sums, d_keys = jax.tree.map(jnp.add, (*sums, d_keys), d_part)
+      gradients = pull((d_out, jnp.zeros_like(block_lse)))
+    *sums, d_keys = jax.tree.map(jnp.add, (*sums, d_keys), gradients)
     return tuple(sums), d_keys
 
   def step(carry, _):
@@ -238,15 +260,15 @@ def _ring_backward(axis, n, residuals, d_out):
   *zeros, d_keys = jax.tree.map(jnp.zeros_like, learned)
   start = tuple(zeros), (keys, fixed[2], d_keys)
   ((d_scheme, d_queries), (*_, d_keys)), _ = jax.lax.scan(step, start, length=n)
-  d_extra = _extra_gradient(scheme, fixed[0], out, lse, d_out)
-  return (jax.tree.map(jnp.add, d_scheme, d_extra), d_queries, d_keys), None
+  d_sink = _sink_gradient(scheme, fixed[0], out, lse, d_out)
+  return (jax.tree.map(jnp.add, d_scheme, d_sink), d_queries, d_keys), None
 
 
-def _extra_gradient(scheme, fixed, out, lse, d_out):
-  """Returns the gradient through the extra logits, whose values are zero."""
+def _sink_gradient(scheme, fixed, out, lse, d_out):
+  """Returns the scheme's gradient through the sink logits, whose values are zero."""
 
   def along_sinks(scheme):
-    sink_logit_H = _join(scheme, fixed)[1].sink_logit()
+    sink_logit_H = _join(scheme, fixed).variant.sink_logit()
     if sink_logit_H is None:
       return jnp.zeros(())
     share_BLH = jax.lax.stop_gradient(jnp.exp(sink_logit_H - lse[..., 0]))

@@ -1,7 +1,7 @@
-"""Cores on a mesh: each device attends with the rows and heads that it has.
+"""Cores on a mesh: each device attends with its own examples and heads.
 
-A core that visits sequences and heads one after another, or that is one kernel, cannot
-be split by the compiler, which would give every device all the rows.
+The compiler cannot split a core that visits sequences and heads one after another, or
+that is one kernel: it would give every device the whole batch.
 """
 
 import dataclasses
@@ -9,34 +9,38 @@ import functools
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import AxisType, PartitionSpec
 
-from transformer_jax.attention.cores.base import PLAIN
+from transformer_jax.attention.cores.context import Context
 from transformer_jax.axes import axes_of
+from transformer_jax.positions import Coords
 
 ROWS, HEADS = "data", "tensor"  # mesh axes
 
 
-def on_each_device(call):
-  """Wraps a core's call: its own part on each device of the mesh in context, if any."""
+def on_each_device(attend):
+  """Wraps `Core.attend`: each device of the mesh in context, if any, attends by itself.
 
-  @functools.wraps(call)
-  def attend(self, q, k, v, q_at, k_at, position, scale=None, variant=PLAIN, drop=None):
-    split = _split(q.shape, k.shape[2], v.shape[2])
-    # Cores of this kind refuse dropout, by themselves.
-    if not split or drop is not None:
-      return call(self, q, k, v, q_at, k_at, position, scale, variant, drop)
-    args = q, k, v, q_at, k_at, position, scale, variant
-    specs = _specs(split, args)
-    return jax.shard_map(
-      functools.partial(call, self),
-      in_specs=specs,
-      out_specs=specs[0],
+  For cores that refuse dropout.
+  """
+
+  @functools.wraps(attend)
+  def attend_by_device(self, q_BLHK, k_BMGK, v_BMGE, context):
+    split = _split(q_BLHK.shape, k_BMGK.shape[2], v_BMGE.shape[2])
+    if not split:
+      return attend(self, q_BLHK, k_BMGK, v_BMGE, context)
+    queries, keys, values = (_heads(split, x) for x in (q_BLHK, k_BMGK, v_BMGE))
+    run = jax.shard_map(
+      functools.partial(attend, self),
+      in_specs=(queries, keys, values, _of_context(split, context)),
+      out_specs=queries,
       axis_names=set(split.values()),
       check_vma=False,
-    )(*args)
+    )
+    return run(q_BLHK, k_BMGK, v_BMGE, context)
 
-  return attend
+  return attend_by_device
 
 
 def _split(q_shape, *groups) -> dict[str, str]:
@@ -57,26 +61,39 @@ def _split(q_shape, *groups) -> dict[str, str]:
   return split
 
 
-def _specs(split: dict[str, str], args: tuple) -> tuple[Any, ...]:
-  """Returns how each argument is split; what its name gives no axes for stays whole."""
-  rows, heads = split.get("B"), split.get("H")
-  q, k, v, q_at, k_at, position, scale, variant = args
-  vectors = lambda x: PartitionSpec(rows, None, heads if x.shape[2] > 1 else None)
+def _heads(split: dict[str, str], x_BLHK: jax.Array) -> PartitionSpec:
+  """Returns how queries, keys or values are split; a single head stays whole."""
+  heads = split.get("H") if x_BLHK.shape[2] > 1 else None
+  return PartitionSpec(split.get("B"), None, heads)
 
-  def named(name, x):
-    """Splits by the letters of a name; an axis of length one is shared."""
-    letters = axes_of(name)
-    pairs = zip(letters, x.shape[x.ndim - len(letters) :], strict=True)
-    return PartitionSpec(*(split.get(a) if n > 1 else None for a, n in pairs))
 
-  def places(at):
-    where = jax.tree.map(lambda x: PartitionSpec(rows if len(x) > 1 else None), at)
-    return where.replace(data={name: named(name, x) for name, x in at.data.items()})
+def _of_context(split: dict[str, str], context: Context) -> Context:
+  """Returns how each array of a context is split, in its place."""
+  per_head = PartitionSpec(split.get("H")) if jnp.ndim(context.scale) else None
+  return Context(
+    _of_coords(split, context.q_at),
+    _of_coords(split, context.k_at),
+    _of_params(split, context.position),
+    per_head or PartitionSpec(),
+    _of_params(split, context.variant),
+  )
 
-  def learned(bound):
-    specs = {name: named(name, x) for name, x in bound.params.items()}
-    return dataclasses.replace(bound, params=specs)
 
-  per_head = PartitionSpec(heads) if getattr(scale, "ndim", 0) else PartitionSpec()
-  specs = *map(vectors, (q, k, v)), places(q_at), places(k_at)
-  return *specs, learned(position), per_head, learned(variant)
+def _of_coords(split: dict[str, str], at: Coords) -> Coords:
+  batch = split.get("B")
+  specs = jax.tree.map(lambda x: PartitionSpec(batch if len(x) > 1 else None), at)
+  data = {name: _by_name(split, name, x) for name, x in at.data.items()}
+  return specs.replace(data=data)
+
+
+def _of_params(split: dict[str, str], bound: Any) -> Any:
+  """Splits the parameters of a bound encoding or variant."""
+  specs = {name: _by_name(split, name, x) for name, x in bound.params.items()}
+  return dataclasses.replace(bound, params=specs)
+
+
+def _by_name(split: dict[str, str], name: str, x: jax.Array) -> PartitionSpec:
+  """Splits by the letters of a name; an axis of length one is shared."""
+  letters = axes_of(name)
+  pairs = zip(letters, x.shape[x.ndim - len(letters) :], strict=True)
+  return PartitionSpec(*(split.get(a) if n > 1 else None for a, n in pairs))

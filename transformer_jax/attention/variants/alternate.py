@@ -6,6 +6,7 @@ https://arxiv.org/abs/2408.00118, https://arxiv.org/abs/2503.19786
 import dataclasses
 
 from transformer_jax.attention.variants.base import Variant, attentions
+from transformer_jax.forwarding import Combined, forward, of_first_layer
 from transformer_jax.spec import SpecError
 
 
@@ -17,7 +18,8 @@ class Alternate(Variant):
   `alternate(window(4096), multihead)` is Gemma 2's, `alternate(window(1024), multihead,
   6)` is Gemma 3's, `alternate(multihead, window(256))` is GPT-Neo's,
   `alternate(window(65), multihead, 3, at=0)` is ModernBERT's. Layers may have
-  different parameters and caches. Where no layer is asked for, it acts as layer 0.
+  different parameters and caches. Hooks called on the alternation itself are those of
+  layer 0.
 
   usual    what most layers use
   last     what one of every `period` layers uses, the last one if `at` is not given
@@ -44,6 +46,12 @@ class Alternate(Variant):
     object.__setattr__(self, "usual", attentions.build(self.usual))
     object.__setattr__(self, "last", attentions.build(self.last))
 
+  signed = Combined(any)
+  positive = Combined(any)
+  rereads = Combined(any)
+  name = Variant.name
+  tile_local = Variant.tile_local
+
   @property
   def parts(self):
     return self.usual, self.last
@@ -67,18 +75,4 @@ class Alternate(Variant):
     return dataclasses.replace(self, usual=usual, last=last)
 
 
-def _as_any(what: str) -> property:
-  return property(lambda self: any(getattr(part, what) for part in self.parts))
-
-
-for _what in ("signed", "positive", "rereads"):
-  setattr(Alternate, _what, _as_any(_what))
-
-
-def _as_first_layer(hook: str) -> property:
-  return property(lambda self: getattr(self.layer(0), hook))
-
-
-for _hook in {*vars(Variant)} - {*vars(Alternate), "name", "tile_local"}:
-  if not _hook.startswith("_"):
-    setattr(Alternate, _hook, _as_first_layer(_hook))
+forward(Alternate, Variant, hook=of_first_layer)

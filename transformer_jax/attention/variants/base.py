@@ -1,4 +1,4 @@
-"""The places where an attention variant changes scaled dot-product attention."""
+"""Base class of attention variants, their hooks, and sums of them."""
 
 import dataclasses
 import functools
@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from transformer_jax.attention.projections import Arrays, Heads, Projections, Weights
 from transformer_jax.axes import Dims
+from transformer_jax.forwarding import Combined, forward
 from transformer_jax.positions import Coords, PositionalEncoding
 from transformer_jax.spec import Registry, SpecError
 
@@ -28,15 +29,15 @@ class Variant:
     dot          q_LK, k_MK -> s_LM    instead of a dot product        additive
     features     q, k -> q, k          whose products are weights      linear
     logits       s_LM -> s_LM          each score, after the bias      softcap
-    seen         coords -> bool        who may look at whom            window
-    extra        -> logit_H            one more term in the sum        sinks
+    mask         coords -> bool        keys each query attends to      window
+    sink_logit   -> logit_H            one more term in the sum        sinks
     pointwise    s_LM -> w_LM          weights, each by itself         sigmoid
     weigh        s_BHLM -> w_BHLM      weights, a whole row at once    entmax
     values       v -> v                values, before they are mixed   laser
     mixed        o -> o                mixtures of values              laser
     output       x, o -> o             before the output projection    gated
 
-  Hooks are pure functions of parameters. `dot`, `logits` and `pointwise` see one head
+  Hooks are pure functions of parameters. `dot`, `logits` and `pointwise` get one head
   of one sequence; a parameter whose axes start with H has a slice for each head. Sums
   apply `condition`, `logits` and `output` from left to right.
   """
@@ -52,7 +53,7 @@ class Variant:
   def weights(self, dims: Dims) -> Weights:
     """Returns the shapes of matrices besides those of the projections.
 
-    dims: as the heads really are, E of what they find
+    dims: with E, the width of values, as `Projections.sizes` returns
     """
     return {}
 
@@ -95,7 +96,7 @@ class Variant:
     return s_LM
 
   def mask(self, q_at: Coords, k_at: Coords) -> jax.Array | bool:
-    """Returns which keys a query may look at among those it could see, [B, L, M]."""
+    """Returns which visible keys each query attends to, [B, L, M]."""
     return True
 
   def sink_logit(self, params: Arrays) -> jax.Array | None:
@@ -105,12 +106,12 @@ class Variant:
   def pointwise(self, params: Arrays, s_LM: jax.Array, keys_L1: jax.Array) -> jax.Array:
     """Returns the weights of one head without a softmax.
 
-    keys_L1: how many keys each query sees, float32, at least 1
+    keys_L1: number of keys each query attends to, float32, at least 1
     """
     raise NotImplementedError
 
   def weigh(self, params: Arrays, s_BHLM: jax.Array, mask_B1LM: jax.Array) -> jax.Array:
-    """Returns the weights of whole rows; zero where a key is not seen.
+    """Returns the weights of whole rows; zero where a key is masked.
 
     mask_B1LM: or mask_BHLM, where the encoding masks by head
     """
@@ -125,7 +126,7 @@ class Variant:
     return o_BLHE
 
   def output(self, params: Arrays, x_BLD: jax.Array, o_BLHE: jax.Array) -> jax.Array:
-    """Changes what the heads found; x_BLD is what attention read."""
+    """Changes the heads' outputs; x_BLD is the input of attention."""
     return o_BLHE
 
   def bidirectional(self) -> "Variant":
@@ -145,12 +146,12 @@ class Variant:
     return None
 
   def overrides(self, hook: str) -> bool:
-    """Says whether this variant uses a hook."""
+    """Returns whether this variant uses a hook."""
     return getattr(type(self), hook) is not getattr(Variant, hook)
 
   @property
   def name(self) -> str:
-    """What it is called in specs and messages."""
+    """Name in specs and messages."""
     return "multihead" if type(self) is Variant else attentions.name_of(self)
 
   @property
@@ -191,21 +192,11 @@ class Sum(Variant):
         " mixtures above zero; keep one of them"
       )
 
-  @property
-  def signed(self) -> bool:
-    return any(part.signed for part in self.parts)
-
-  @property
-  def positive(self) -> bool:
-    return any(part.positive for part in self.parts)
-
-  @property
-  def rereads(self) -> bool:
-    return any(part.rereads for part in self.parts)
-
-  @property
-  def name(self) -> str:
-    return " + ".join(part.name for part in self.parts)
+  signed = Combined(any)
+  positive = Combined(any)
+  rereads = Combined(any)
+  name = Combined(" + ".join)
+  tile_local = Variant.tile_local
 
   def overrides(self, hook: str) -> bool:
     return any(part.overrides(hook) for part in self.parts)
@@ -258,9 +249,10 @@ class Sum(Variant):
 
 
 def _decided(hook: str) -> Any:
+  """Returns a hook that the part which decides answers; None if all parts act."""
+  if hook not in {hook for hooks in ONE_OF.values() for hook in hooks}:
+    return None
   return lambda self, *args: self.decided(hook, *args)
 
 
-for _hooks in ONE_OF.values():
-  for _hook in _hooks:
-    setattr(Sum, _hook, _decided(_hook))
+forward(Sum, Variant, hook=_decided)

@@ -116,7 +116,7 @@ def visible(q_at: Coords, k_at: Coords) -> jax.Array:
 def softmax(
   s_BHLM: jax.Array, mask_B1LM: jax.Array, sink_logit_H: jax.Array | None = None
 ) -> jax.Array:
-  """Returns weights over the keys that are seen; a row that sees none is zero."""
+  """Returns softmax weights over unmasked keys; a row without any is zero."""
   s_BHLM = jnp.where(mask_B1LM, s_BHLM, MASKED)
   if sink_logit_H is None:
     w_BHLM = jax.nn.softmax(s_BHLM, axis=-1)

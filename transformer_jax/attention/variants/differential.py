@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from transformer_jax.attention.projections import Arrays, Projections
 from transformer_jax.attention.variants.base import Variant, attentions
+from transformer_jax.normalization import inverse_rms
 from transformer_jax.spec import SpecError
 
 VECTORS = ("first_query_K", "first_key_K", "second_query_K", "second_key_K")
@@ -51,8 +52,7 @@ class Pairs(Projections):
     o_BLG2E = o_BLHE.astype(jnp.float32).reshape(B, L, H // 2, 2, E)
     o_BLGE = o_BLG2E[:, :, :, 0] - self.share(w) * o_BLG2E[:, :, :, 1]
     if self.norm:
-      square = jnp.mean(jnp.square(o_BLGE), axis=-1, keepdims=True)
-      o_BLGE *= jax.lax.rsqrt(square + self.epsilon) * (1 - self.start)
+      o_BLGE *= inverse_rms(o_BLGE, self.epsilon) * (1 - self.start)
     return o_BLGE.reshape(B, L, H, E // 2).astype(o_BLHE.dtype)
 
   def share(self, w: Arrays) -> jax.Array:

@@ -1,6 +1,6 @@
-"""What kernel attention shares: weights are products of features. Katharopoulos et al.
+"""Base class of kernel attention: weights are products of features.
 
-2020, https://arxiv.org/abs/2006.16236
+Katharopoulos et al., 2020, https://arxiv.org/abs/2006.16236
 """
 
 import dataclasses

@@ -14,7 +14,7 @@ from transformer_jax.attention.variants.kernelized import Kernel
 
 @attentions.register("linear")
 @dataclasses.dataclass(frozen=True)
-class Linear(Kernel):
+class LinearAttention(Kernel):
   """Features are elu(x) + 1: x + 1 above zero and exp(x) below; no scale."""
 
   def scale(self, params, K):

@@ -8,9 +8,10 @@ import jax.numpy as jnp
 from transformer_jax.attention.projections import Projections
 from transformer_jax.attention.variants.base import Variant, attentions
 from transformer_jax.matmul import project
+from transformer_jax.normalization import rms_norm
 from transformer_jax.positions import PositionalEncoding
-from transformer_jax.positions.base import Wrapper
-from transformer_jax.positions.tempered import Tempered
+from transformer_jax.positions.shared.tempered import Tempered
+from transformer_jax.positions.shared.wrapper import Wrapper
 from transformer_jax.spec import SpecError
 
 
@@ -53,12 +54,16 @@ class Latent(Projections):
 
   def query(self, w, x_BLD):
     if self.queries:
-      x_BLD = self.norm(project(x_BLD, w["query_down_DQ"], 1), w["query_gain_Q"])
+      x_BLD = rms_norm(
+        project(x_BLD, w["query_down_DQ"], 1), w["query_gain_Q"], self.epsilon
+      )
     names = ("query_QHK", "query_part_QHP", "query_DHK", "query_part_DHP")
     return _join(*(project(x_BLD, w[name], 1) for name in names if name in w))
 
   def memory(self, w, x_BMD):
-    latent_BMC = self.norm(project(x_BMD, w["latent_DC"], 1), w["latent_gain_C"])
+    latent_BMC = rms_norm(
+      project(x_BMD, w["latent_DC"], 1), w["latent_gain_C"], self.epsilon
+    )
     kept = {"latent": latent_BMC}
     return kept | ({"part": project(x_BMD, w["key_part_DP"], 1)} if self.part else {})
 
@@ -87,12 +92,6 @@ class Latent(Projections):
     K = x_BLHK.shape[-1]
     still = K - self.part if self.part and turns(position.encoding) else 0
     return jnp.split(x_BLHK, [still], axis=-1)
-
-  def norm(self, x_BLC: jax.Array, gain_C: jax.Array) -> jax.Array:
-    """Scales to unit mean square, in float32."""
-    x = x_BLC.astype(jnp.float32)
-    square = jnp.mean(jnp.square(x), axis=-1, keepdims=True)
-    return (x * jax.lax.rsqrt(square + self.epsilon) * gain_C).astype(x_BLC.dtype)
 
 
 @attentions.register("mla")
@@ -147,14 +146,14 @@ class MLA(Variant):
 
 
 def turns(encoding: PositionalEncoding) -> bool:
-  """Says whether an encoding turns queries and keys; a factor on queries is no turn."""
+  """Returns whether an encoding rotates queries and keys; a temperature does not."""
   if isinstance(encoding, Wrapper):
     return turns(encoding.encoding)
   return encoding.overrides("rotate") or encoding.overrides("transform_qk")
 
 
 def tempered(encoding: PositionalEncoding) -> bool:
-  """Says whether an encoding, or one inside of it, multiplies queries by a factor."""
+  """Returns whether an encoding, or one inside it, has a temperature."""
   inner = isinstance(encoding, Wrapper) and tempered(encoding.encoding)
   return inner or isinstance(encoding, Tempered)
 

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from transformer_jax.attention.variants.base import Variant, attentions
+from transformer_jax.normalization import rms_norm
 
 
 @attentions.register("qk_norm")
@@ -51,5 +52,4 @@ class QKNorm(Variant):
     x, axes = x_BLHK.astype(jnp.float32), (-2, -1) if self.together else -1
     x -= jnp.mean(x, axis=axes, keepdims=True) if self.centered else 0.0
     gain = gain + self.offset if self.offset else gain
-    square = jnp.mean(jnp.square(x), axis=axes, keepdims=True)
-    return (x * jax.lax.rsqrt(square + self.epsilon) * gain).astype(x_BLHK.dtype)
+    return rms_norm(x, gain, self.epsilon, axes).astype(x_BLHK.dtype)

@@ -1,4 +1,4 @@
-"""What patterns of sparse attention share: tokens that do not see all others."""
+"""Base class of sparse attention patterns."""
 
 import dataclasses
 
@@ -26,7 +26,7 @@ class Pattern(Variant):
         )
 
   def meet(self, i_BL1: jax.Array, j_B1M: jax.Array) -> jax.Array:
-    """Says whether the tokens at i may look at those at j, as far as the mask goes."""
+    """Returns whether queries at i attend to keys at j, where the mask permits."""
     raise NotImplementedError
 
   def mask(self, q_at, k_at):

@@ -1,4 +1,4 @@
-"""Which tiles have anything to see, and which of them are bands: read off the data.
+"""Block mask: tiles that are not fully masked, and those that are bands.
 
 All of it is a function of coordinates, so it has no gradient, is the same for all heads
 and stays out of the batch when seeds are mapped. It takes L M steps of a few integer
@@ -19,12 +19,12 @@ class BlockMask:
   """The tiles to visit. Until sequences are mapped, arrays start with the batch axis of
   the coordinates.
 
-  keys_of_qk        for each block of queries the blocks of keys that it sees, first
+  keys_of_qk        for each block of queries the blocks of keys it attends to, first
   keys_count_q      how many those are
-  queries_of_kq     for each block of keys the blocks of queries that see it, first
+  queries_of_kq     for each block of keys the blocks of queries attending to it, first
   queries_count_k   how many those are
-  band_qk           True where all that is seen is `shift` + i - j apart
-  bands             True where that is so in all tiles in which anything is seen
+  band_qk           True where all unmasked pairs are `shift` + i - j apart
+  bands             True where that is so in all visited tiles
   """
 
   keys_of_qk: jax.Array
@@ -36,7 +36,7 @@ class BlockMask:
 
 
 def make_block_mask(variant, q_at, k_at, queries: Blocks, keys: Blocks):
-  """Returns the plan, the `shift` of the first band, and how many keys are mask_BL."""
+  """Returns the block mask, the `shift` of the first band, and key_count_BL."""
   L, M = q_at.order_BL.shape[1], k_at.order_BL.shape[1]
   cut = lambda x: jnp.moveaxis(
     x.reshape(x.shape[0], queries.count, queries.size, *x.shape[2:]), 1, 0
@@ -57,7 +57,7 @@ def make_block_mask(variant, q_at, k_at, queries: Blocks, keys: Blocks):
     most_Bk = tiles(jnp.where(mask_BLM, shift_BLM, -most)).max((2, 3))
     return least_Bk, most_Bk, mask_BLM.sum(-1)
 
-  least_qBk, most_qBk, seen_qBL = jax.lax.map(
+  least_qBk, most_qBk, key_count_qBL = jax.lax.map(
     row, (jax.tree.map(cut, q_at), cut(ahead_BL))
   )
   least_Bqk, most_Bqk = jnp.moveaxis(least_qBk, 0, 1), jnp.moveaxis(most_qBk, 0, 1)
@@ -74,9 +74,9 @@ def make_block_mask(variant, q_at, k_at, queries: Blocks, keys: Blocks):
     band_Bqk,
     (band_Bqk | ~any_Bqk).all((1, 2)),
   )
-  mask_BL = jnp.moveaxis(seen_qBL, 0, 1)
-  mask_BL = mask_BL.reshape(mask_BL.shape[0], L)
-  return block_mask, jnp.where(even_Bqk.any(), shift, 0), mask_BL
+  key_count_BL = jnp.moveaxis(key_count_qBL, 0, 1)
+  key_count_BL = key_count_BL.reshape(key_count_BL.shape[0], L)
+  return block_mask, jnp.where(even_Bqk.any(), shift, 0), key_count_BL
 
 
 def _places(any_Bqk: jax.Array) -> jax.Array:

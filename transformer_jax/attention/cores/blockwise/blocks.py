@@ -1,4 +1,4 @@
-"""How arrays are cut into groups of heads, sequences and blocks, and joined again."""
+"""Cutting of arrays into groups of heads, sequences and blocks."""
 
 import dataclasses
 from collections.abc import Callable

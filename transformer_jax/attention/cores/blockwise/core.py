@@ -11,23 +11,22 @@ import jax
 import jax.numpy as jnp
 
 from transformer_jax.attention.cores.base import (
-  PLAIN,
   Core,
   cores,
   repeat_heads,
-  require,
-  whole_rows,
+  tiled_refusal,
 )
 from transformer_jax.attention.cores.blockwise import blocks, flash, toeplitz
 from transformer_jax.attention.cores.blockwise.block_mask import make_block_mask
 from transformer_jax.attention.cores.blockwise.scores import TileScore
 from transformer_jax.attention.cores.sharding import on_each_device
+from transformer_jax.attention.variants.bound import PLAIN
 
 
 @cores.register("blockwise")
 @dataclasses.dataclass(frozen=True)
 class Blockwise(Core):
-  """Visits tiles of queries and keys, but for those in which nothing is seen.
+  """Visits tiles of queries and keys, but for those that are fully masked.
 
   block   queries and keys in a tile; 0: chosen from the shapes
   """
@@ -35,32 +34,20 @@ class Blockwise(Core):
   block: int = 0
 
   @on_each_device
-  def __call__(
-    self,
-    q_BLHK,
-    k_BMGK,
-    v_BMGE,
-    q_at,
-    k_at,
-    position,
-    scale=None,
-    variant=PLAIN,
-    drop=None,
-  ):
-    require(self, position, variant, drop)
-    (_, L, H, K), M = q_BLHK.shape, k_BMGK.shape[1]
+  def attend(self, q_BLHK, k_BMGK, v_BMGE, context):
+    (_, L, H, _), M = q_BLHK.shape, k_BMGK.shape[1]
     # An encoding that turns each head in its own way has repeated the keys.
     G = max(k_BMGK.shape[2], v_BMGE.shape[2])
     k_BMGK, v_BMGE = repeat_heads(k_BMGK, G), repeat_heads(v_BMGE, G)
-    scale = K**-0.5 if scale is None else scale
-    position, q_at, k_at = position.prepare(q_at, k_at)
+    variant, scale = context.variant, context.scale
+    position, q_at, k_at = context.position.prepare(context.q_at, context.k_at)
     fixed = isinstance(scale, int | float)  # or an array, which may be learned
     encoding = position.encoding
     score = encoding.overrides("score")
     hooked = not (score or encoding.relative or encoding.bias is None)
     cut = blocks.choose(L, M, H, G, self.block, hooked)
     q_at, k_at = cut.queries.pad_at(q_at), cut.keys.pad_at(k_at)
-    block_mask, shift, mask_BL = make_block_mask(
+    block_mask, shift, key_count_BL = make_block_mask(
       variant, q_at, k_at, cut.queries, cut.keys
     )
     weights = {
@@ -74,7 +61,7 @@ class Blockwise(Core):
     queries = flash.Queries(
       wide(cut.vectors(q_BLHK, cut.queries)),
       *cut.places(q_at, cut.queries),
-      cut.queries.cut(mask_BL)[None],
+      cut.queries.cut(key_count_BL)[None],
     )
     k, v = (wide(cut.vectors(x, cut.keys)) for x in (k_BMGK, v_BMGE))
     keys = flash.Keys(k, v, *cut.places(k_at, cut.keys))
@@ -85,8 +72,8 @@ class Blockwise(Core):
     out = blocks.each(lambda tree: blocks.each(attend, tree), whole)
     return cut.join(out).astype(v_BMGE.dtype)
 
-  def refusal(self, encoding, variant=PLAIN.variant, drop=False):
-    return whole_rows("blockwise", encoding, variant, drop)
+  def refusal(self, encoding, variant=PLAIN.variant, dropout=False):
+    return tiled_refusal("blockwise", encoding, variant, dropout)
 
 
 def wide(x: jax.Array) -> jax.Array:

@@ -34,12 +34,12 @@ FLOOR = MASKED / 2  # where running maxima start: what is masked stays far below
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Queries:
-  """Blocks q_qurK, what travels with them, where they are, how many keys they see."""
+  """Blocks q_qurK, their token data and coordinates, and their numbers of keys."""
 
   q: jax.Array
   data: dict[str, jax.Array]
   at: Coords
-  mask_BL: jax.Array
+  key_count_BL: jax.Array
 
   @property
   def vectors(self) -> tuple:
@@ -52,7 +52,7 @@ class Queries:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Keys:
-  """Blocks of keys k_kuMK and values v_kuME, what travels with them, where they are."""
+  """Blocks of keys k_kuMK and values v_kuME, their token data and coordinates."""
 
   k: jax.Array
   v: jax.Array
@@ -76,7 +76,7 @@ def attend(
 
 
 def _forward(scheme, weights, queries, keys, block_mask):
-  """Returns outputs o_qurE, the highest scores top_qHL and sums of exponentials."""
+  """Returns outputs o_qurE, the highest scores max_qHL and sums of exponentials."""
   queries, keys = queries.narrow(scheme.dtype), keys.narrow(scheme.dtype)
   kT_kuKM = _transposed(keys.k)
   u, r = queries.q.shape[1:3]
@@ -133,7 +133,7 @@ def _backward(scheme, residuals, d_out_qurE):
   keys = whole_keys.narrow(scheme.dtype)
   if scheme.softmax:  # tiles then hold weights that are not divided yet
     d_out_qurE /= sum_qHL.reshape(*out_qurE.shape[:3], 1)
-  # What the softmax's normalizer takes off each row.
+  # Row sums of dO * O (Dao et al., section B.2).
   delta_qHL = jnp.sum(out_qurE * d_out_qurE, -1).reshape(max_qHL.shape)
   d_out_qurE = d_out_qurE.astype(keys.v.dtype)
   rows = queries, d_out_qurE, max_qHL, delta_qHL
@@ -214,7 +214,7 @@ def _backward_tile(scheme, weights, row, column, place, carry):
 
 def _place(block_mask, i, j, query, key):
   band, blocks = block_mask.band_qk[i, j], len(block_mask.band_qk)
-  return TileIndex(i, j, query.at, key.at, query.mask_BL, band, blocks)
+  return TileIndex(i, j, query.at, key.at, query.key_count_BL, band, blocks)
 
 
 def _matmul(a, b):

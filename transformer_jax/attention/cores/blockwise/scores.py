@@ -1,4 +1,4 @@
-"""What a tile of scores is made of, and where the gradient of its parts goes."""
+"""Scores of a tile, and the gradients of their parts."""
 
 import dataclasses
 from typing import Any
@@ -17,18 +17,18 @@ BIASES = ("table_HN", "bias_qkHLM")
 
 @dataclasses.dataclass(frozen=True)
 class TileIndex:
-  """Where a tile is: block numbers, coordinates of both sides, what is known of it.
+  """Index of a tile: block numbers and coordinates of both sides.
 
-  mask_BL   how many keys each query sees, in all tiles
-  band      True where the bias is a band of the table
-  blocks    of queries
+  key_count_BL   number of keys each query attends to, in all tiles
+  band           True where the bias is a band of the table
+  blocks         number of blocks of queries
   """
 
   i: jax.Array
   j: jax.Array
   q_at: Coords
   k_at: Coords
-  mask_BL: jax.Array
+  key_count_BL: jax.Array
   band: jax.Array
   blocks: int
 
@@ -42,8 +42,8 @@ class TileIndex:
 class TileScore:
   """An encoding and a variant in tiles of some heads; batch axes have length one.
 
-  Methods get `weights`: position and rule, the parameters of these heads; scale_H and
-  sink_logit_H where heads have their own; table_HN, the bias of each distance, or
+  Methods get `weights`: position and variant, the parameters of these heads; scale_H
+  and sink_logit_H where heads have their own; table_HN, the bias of each distance, or
   bias_qkHLM, that of each tile, where there is one.
 
   scale   None: that of the weights
@@ -74,7 +74,7 @@ class TileScore:
     return self.encoding.bias is not None and not self.encoding.overrides("score")
 
   def score(self, weights: Weights, raw_HLM, bias, query, key, place: TileIndex):
-    """Returns scores s_HLM of products and biases; what is not seen is far below.
+    """Returns scores s_HLM of products and biases; those masked are far below.
 
     query, key: (vectors, data) of the tile; used by what reads them
     """
@@ -96,7 +96,7 @@ class TileScore:
       s_HLM = Bound(self.encoding, weights["position"]).score(*tile)[0]
     s_HLM, mask_HLM = s_HLM + bias, by_heads(mask_BLM)[0]
     if self.variant.overrides("logits"):
-      # A bias of what is not seen may be undefined, and would make the gradient so.
+      # A bias of what is masked may be undefined, and would make the gradient so.
       s_HLM = variant.logits(jnp.where(mask_HLM, s_HLM, 0.0)[None])[0]
     return jnp.where(mask_HLM, s_HLM, MASKED)
 
@@ -169,7 +169,7 @@ class TileScore:
   def pointwise(self, variant_params, s_HLM, place: TileIndex) -> jax.Array:
     """Returns weights w_HLM that need no softmax."""
     variant = BoundVariant(self.variant, variant_params)
-    w_HLM = variant.pointwise(s_HLM[None], place.mask_BL)[0]
+    w_HLM = variant.pointwise(s_HLM[None], place.key_count_BL)[0]
     return jnp.where(variant.mask(place.q_at, place.k_at), w_HLM, 0.0)
 
   def values(self, position, w_HLM, place: TileIndex) -> jax.Array:

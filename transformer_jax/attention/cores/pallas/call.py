@@ -1,4 +1,4 @@
-"""From the call of a core to a kernel and back, and what kernels refuse."""
+"""Calls of kernels: arguments, results, gradients and refusals."""
 
 import dataclasses
 import functools
@@ -7,9 +7,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from transformer_jax.attention.cores.base import whole_rows
+from transformer_jax.attention.cores.base import tiled_refusal
 from transformer_jax.attention.cores.pallas import layout
-from transformer_jax.attention.cores.pallas.flash import Program
+from transformer_jax.attention.cores.pallas.flash import ScoreProgram
 from transformer_jax.attention.cores.pallas.lowering import CannotLower
 from transformer_jax.attention.cores.pallas.score_terms import Sizes, shape
 from transformer_jax.attention.variants.base import Variant
@@ -27,7 +27,7 @@ class Work:
   own_data   shapes of a head's token data: (of queries, of keys)
   """
 
-  program: Program
+  program: ScoreProgram
   B: int
   H: int
   L: int
@@ -41,32 +41,28 @@ class Work:
     return self.program.sizes
 
 
-def call(
-  backend,
-  block,
-  least,
-  q_BLHK,
-  k_BMGK,
-  v_BMGE,
-  q_at,
-  k_at,
-  position,
-  scale,
-  bound,
-):
-  """Attends with a backend's `forward` and `backward`; arguments as those of a core."""
+def call(backend, block, least, q_BLHK, k_BMGK, v_BMGE, context):
+  """Returns o_BLHE by a backend's kernels, `forward` and `backward`.
+
+  block   queries and keys in a tile
+  least   (queries, keys): the smallest tile that the chip takes
+  """
+  q_at, k_at, bound = context.q_at, context.k_at, context.variant
   B, L, H, K = q_BLHK.shape
   M, E = k_BMGK.shape[1], v_BMGE.shape[-1]
-  scale = K**-0.5 if scale is None else scale
   blocks = (layout.block_of(n, block, m) for n, m in zip((L, M), least, strict=True))
   size = Sizes(*blocks, K, E, backend.room)
-  program, used = _program(position, bound, size, q_at, k_at)
+  program, used = _program(context.position, bound, size, q_at, k_at)
   own_H = {
-    "position": position.params,
+    "position": context.position.params,
     "variant": bound.params,
-    "scale": jnp.broadcast_to(jnp.asarray(scale, jnp.float32), (H,)),
+    "scale": jnp.broadcast_to(jnp.asarray(context.scale, jnp.float32), (H,)),
   }
-  axes = {"position": position.head_axes, "variant": bound.head_axes, "scale": 0}
+  axes = {
+    "position": context.position.head_axes,
+    "variant": bound.head_axes,
+    "scale": 0,
+  }
   tables = program.tables(own_H, axes)
   sink_logit_H = bound.sink_logit()
   if sink_logit_H is not None:
@@ -78,7 +74,7 @@ def call(
   n, m = (at.order_BL.shape[1] for at in padded)
   own_data = _own(q_at, size.L), _own(k_at, size.M)
   work = Work(program, B, H, n, m, slices, own_data, sink_logit_H is not None)
-  mask_Bnn = layout.seen_tiles(bound, *padded, size.L, size.M)
+  mask_Bnn = layout.visible_tiles(bound, *padded, size.L, size.M)
   where = {"mask_Bnn": mask_Bnn, "shift_B": _shift(program, *padded)}
   tables = jax.tree.map(_as_matrix, tables)
   out_BHLE = _flash(backend, work, tables, queries, keys, where)
@@ -104,18 +100,19 @@ def _flash(backend, work, tables, queries, keys, where):
 
   def backward(residuals, d_out_BHLE):
     tables, queries, keys, where, out_BHLE, lse_BHL1 = residuals
-    share = out_BHLE.astype(jnp.float32) * d_out_BHLE.astype(jnp.float32)
+    # delta: row sums of dO * O (Dao et al., section B.2).
+    product = out_BHLE.astype(jnp.float32) * d_out_BHLE.astype(jnp.float32)
     rows = {
       "d_out": d_out_BHLE,
       "lse": lse_BHL1,
-      "share": jnp.sum(share, axis=-1, keepdims=True),
+      "delta": jnp.sum(product, axis=-1, keepdims=True),
     }
     d_tables, d_queries, d_keys = backend.backward(
       work, tables, queries | rows, keys, where
     )
     if work.sink_logit:
       weight_BHL1 = jnp.exp(tables["sink_logit"] - lse_BHL1)
-      d_sink_logit_H = -jnp.sum(weight_BHL1 * rows["share"], axis=(0, 2, 3))
+      d_sink_logit_H = -jnp.sum(weight_BHL1 * rows["delta"], axis=(0, 2, 3))
       d_tables["sink_logit"] = d_sink_logit_H[:, None, None]
     if "mask" in tables:
       d_tables["mask"] = jax.tree.map(lambda x: None, tables["mask"])
@@ -142,7 +139,7 @@ def _program(position, bound, size, q_at, k_at):
   """Returns the traced score function and the names of token data that it reads."""
   q_data, k_data = _own(q_at, size.L), _own(k_at, size.M)
   types = q_at.pos_BL.dtype, k_at.pos_BL.dtype
-  program = Program(position, bound, size, *types, q_data, k_data)
+  program = ScoreProgram(position, bound, size, *types, q_data, k_data)
   term = program.terms.get("score")
   uses = term.hook.uses if hasattr(term, "hook") else {"q_data": {}, "k_data": {}}
   names = lambda part: {n for n, used in uses[part].items() if used}
@@ -166,9 +163,9 @@ def _as_matrix(x_H):
   return x_H.reshape(x_H.shape[0], *[1] * (3 - x_H.ndim), *x_H.shape[1:])
 
 
-def refusal(core, encoding, variant, drop) -> str | None:
+def refusal(core, encoding, variant, dropout) -> str | None:
   """Returns why a kernel cannot serve an encoding, a variant or both, or None."""
-  reason = whole_rows(core, encoding, variant, drop)
+  reason = tiled_refusal(core, encoding, variant, dropout)
   if reason:
     return reason
   for hook in ("dot", "pointwise"):
@@ -187,13 +184,13 @@ def refusal(core, encoding, variant, drop) -> str | None:
 
 
 def deep(encoding) -> bool:
-  """Says whether an encoding's bias makes arrays of [L, M, W]."""
+  """Returns whether an encoding's bias makes arrays of [L, M, W]."""
   term = getattr(_small(encoding, Variant()), "terms", {}).get("score")
   return term is not None and term.hooks[0].depth > 2
 
 
 @functools.cache
-def _small(encoding, variant) -> Program | str:
+def _small(encoding, variant) -> ScoreProgram | str:
   """Traces the hooks of a small model; returns what kernels lack if they cannot."""
   dims = Dims(V=8, D=32, H=2, F=8, N=1, L=16, K=16)
   none_BL = jnp.zeros((1, 16), jnp.int32)

@@ -1,4 +1,4 @@
-"""What happens in one tile of queries and keys, forward and backward, on any chip."""
+"""Scores, mixture and gradients of one tile of queries and keys, on any chip."""
 
 import dataclasses
 from typing import Any
@@ -7,13 +7,13 @@ import jax
 import jax.numpy as jnp
 
 from transformer_jax.attention.cores.pallas.score_terms import (
-  Bias,
+  BiasTerm,
   Given,
-  Logits,
-  Mask,
-  Score,
+  LogitsTerm,
+  MaskTerm,
+  ScoreTerm,
   Sizes,
-  Values,
+  ValuesTerm,
   head_slices,
   shape,
 )
@@ -23,7 +23,7 @@ from transformer_jax.positions import Bound
 Tree = Any
 
 
-class Program:
+class ScoreProgram:
   """The score function of an encoding and a variant, traced for tiles of one size.
 
   q_pos, k_pos     types of positions
@@ -50,24 +50,24 @@ class Program:
     self.terms: dict[str, Any] = {}
     at = own, sizes, q_pos, k_pos, {q_pos, k_pos} == {jnp.dtype("int32")}
     if encoding.overrides("score"):
-      self.terms["score"] = Score(encoding, *at, q_data, k_data)
+      self.terms["score"] = ScoreTerm(encoding, *at, q_data, k_data)
     elif encoding.bias is not None:
-      self.terms["score"] = Bias(encoding, *at)
+      self.terms["score"] = BiasTerm(encoding, *at)
     if encoding.mask is not None:
-      self.terms["mask"] = Mask(encoding, *at)
+      self.terms["mask"] = MaskTerm(encoding, *at)
     if variant.overrides("logits"):
-      self.terms["logits"] = Logits(variant, own, sizes)
+      self.terms["logits"] = LogitsTerm(variant, own, sizes)
     if encoding.overrides("values"):
-      self.terms["values"] = Values(encoding, *at)
+      self.terms["values"] = ValuesTerm(encoding, *at)
 
   @property
   def room(self) -> bool:
-    """Says whether a term needs memory for a tile."""
+    """Returns whether a term needs memory for a tile."""
     return any(term.room for term in self.terms.values())
 
   @property
   def bands(self) -> bool:
-    """Says whether a term is faster where positions run on like places."""
+    """Returns whether a term is faster where positions are consecutive."""
     return any(len(term.ways) > 1 for term in self.terms.values())
 
   def tables(self, own_H: Tree, head_axes: Tree) -> Tree:
@@ -148,7 +148,7 @@ class Program:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Residuals:
-  """What the backward pass reads besides what the forward pass read.
+  """Inputs of the backward pass besides those of the forward pass.
 
   lse_L1     logarithm of the sum of exponentials of each row
   delta_L1   what the softmax's normalizer takes off each row

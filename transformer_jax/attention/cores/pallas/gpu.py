@@ -13,11 +13,11 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plgpu
 
-from transformer_jax.attention.cores.base import PLAIN, Core, cores, require
+from transformer_jax.attention.cores.base import Core, cores
 from transformer_jax.attention.cores.pallas import call, layout, loads
 from transformer_jax.attention.cores.pallas.flash import finish, grow
 from transformer_jax.attention.cores.sharding import on_each_device
-from transformer_jax.attention.variants.bound import MASKED, BoundVariant
+from transformer_jax.attention.variants.bound import MASKED, PLAIN, BoundVariant
 
 LEAST = 16, 16  # rows and columns of a tile that tensor cores take
 shape = jax.ShapeDtypeStruct
@@ -37,19 +37,7 @@ class PallasGPU(Core):
   interpret: bool | None = None
 
   @on_each_device
-  def __call__(
-    self,
-    q_BLHK,
-    k_BMGK,
-    v_BMGE,
-    q_at,
-    k_at,
-    position,
-    scale=None,
-    variant=PLAIN,
-    drop=None,
-  ):
-    require(self, position, variant, drop)
+  def attend(self, q_BLHK, k_BMGK, v_BMGE, context):
     off = jax.default_backend() != "gpu" if self.interpret is None else self.interpret
     widths = q_BLHK.shape[-1], v_BMGE.shape[-1]
     if not off and any(width & (width - 1) or width < 16 for width in widths):
@@ -58,12 +46,12 @@ class PallasGPU(Core):
         f" {widths}; change model.head_width or use model.core=blockwise"
       )
     least = (1, 1) if off else LEAST
-    block = self.block or (16 if call.deep(position.encoding) else 64)
-    args = q_BLHK, k_BMGK, v_BMGE, q_at, k_at, position, scale, variant
-    return call.call(Backend(off, variant), block, least, *args)
+    block = self.block or (16 if call.deep(context.position.encoding) else 64)
+    backend = GPUBackend(off, context.variant)
+    return call.call(backend, block, least, q_BLHK, k_BMGK, v_BMGE, context)
 
-  def refusal(self, encoding, variant=PLAIN.variant, drop=False):
-    reason = call.refusal("pallas_gpu", encoding, variant, drop)
+  def refusal(self, encoding, variant=PLAIN.variant, dropout=False):
+    reason = call.refusal("pallas_gpu", encoding, variant, dropout)
     if reason is None and (encoding.overrides("score") or encoding.overrides("values")):
       return (
         f"{encoding.name} changes scores by more than a bias of positions, which is all"
@@ -73,7 +61,7 @@ class PallasGPU(Core):
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Backend:
+class GPUBackend:
   """Gives each block of queries, or of keys, to a program that visits the others."""
 
   interpret: bool
@@ -175,13 +163,13 @@ class Backend:
         size = work.tile.L if by_keys else work.tile.M
         part = _cut(far, n, size, not by_keys)
         both = (part, near) if by_keys else (near, part)
-        tile = lambda: loads.Tile(work, self.variant, *both, 0)
+        tile = lambda: loads.LoadedTile(work, self.variant, *both, 0)
         go = lambda state: visit(tile(), values, state)
         return jax.lax.cond(seen[n] > 0, go, lambda state: state, state)
 
       end(jax.lax.fori_loop(0, others, step, start(values)), outs)
 
-    block = Blocks(work, by_keys)
+    block = BlockSpecs(work, by_keys)
     specs = {n: block.own(x, n) for n, x in outs.items() if n not in ("side", "tables")}
     if "side" in outs:
       specs["side"] = {n: block.own(x, n) for n, x in outs["side"].items()}
@@ -204,8 +192,8 @@ class Backend:
     return run(mask_Bnn, tables, queries, keys)
 
 
-class Blocks:
-  """Which part of each array a program reads: its own block, and all of the others."""
+class BlockSpecs:
+  """Block specifications of a program: its own block, and all of the others."""
 
   def __init__(self, work, by_keys):
     self.work, self.by_keys = work, by_keys

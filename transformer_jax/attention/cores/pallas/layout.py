@@ -43,12 +43,12 @@ def keys(k_BMGK, v_BMGE, at: Coords, data: dict, size: int) -> Tree:
 
 
 def narrow(name: str) -> bool:
-  """Says whether a token has one number of this name, in a head."""
+  """Returns whether a token has one number of this name, in a head."""
   return not axes_of(name).replace("H", "").removeprefix("BL")
 
 
 def is_row(name: str) -> bool:
-  """Says whether the places of this array of keys are its last axis."""
+  """Returns whether tokens are the last axis of this array of keys."""
   return name in ("ints", "pos") or (name not in ("k", "v") and narrow(name))
 
 
@@ -86,7 +86,7 @@ def padded(at: Coords, size: int) -> Coords:
   return Coords(**{n: _pad(getattr(at, n), size, fill[n]) for n in fill})
 
 
-def seen_tiles(variant, q_at: Coords, k_at: Coords, L: int, M: int) -> jax.Array:
+def visible_tiles(variant, q_at: Coords, k_at: Coords, L: int, M: int) -> jax.Array:
   """Returns in which tiles of L x M anything is seen, [B, tiles, tiles].
 
   One row of tiles after the other: memory is linear in the length.

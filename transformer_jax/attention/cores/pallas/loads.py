@@ -12,7 +12,7 @@ from transformer_jax.attention.cores.pallas.score_terms import Given
 Tree = Any
 
 
-class Tile:
+class LoadedTile:
   """One tile of one head, from references to its queries and keys.
 
   base   distance of the first query from the first key, by places in the text
@@ -51,12 +51,12 @@ class Tile:
     return self.program.mixture(tables, self.given, w_LM, v_ME, self.run_on)
 
   def backward(self, tables: Tree) -> Grads:
-    rows = (self.queries[name][...] for name in ("d_out", "lse", "share"))
+    rows = (self.queries[name][...] for name in ("d_out", "lse", "delta"))
     kept = Residuals(self.q_LK, self.k_MK, self.keys["v"][...], *rows)
     return self.program.backward(tables, self.given, kept, self.run_on)
 
   def _runs_on(self):
-    """Says whether distances of positions are those of places, where seen."""
+    """Returns whether positions are consecutive, where not masked."""
     given, (L, M) = self.given, (self.work.tile.L, self.work.tile.M)
     place_LM = jax.lax.broadcasted_iota(jnp.int32, (L, M), 0) + given.base
     place_LM -= jax.lax.broadcasted_iota(jnp.int32, (L, M), 1)

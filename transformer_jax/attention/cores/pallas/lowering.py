@@ -33,7 +33,7 @@ class CannotLower(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class Way:
-  """How tables are read; `trained`: by functions that have a gradient."""
+  """Table lookup of a kernel; `trained`: by functions that have a gradient."""
 
   name: str
   trained: bool = True
@@ -136,7 +136,7 @@ def _split(jaxpr, own_vars):
 
 
 def _flat_indices(eqns):
-  """Lets lookups read index_LM itself, not a copy with one more axis of length one."""
+  """Makes lookups read index_LM itself, not a copy with one more axis of length one."""
   flat, out = {}, []
   for eqn in eqns:
     if eqn.primitive.name in READS and eqn.invars[1] in flat:
@@ -249,7 +249,7 @@ def _dot(eqn, way, x, y):
 
 
 def _sign(eqn, way, x):
-  """Says which side of zero a number is on."""
+  """Returns the sign of a number."""
   one = jnp.ones((), x.dtype)
   return [jnp.where(x > 0, one, jnp.where(x < 0, -one, 0 * one))]
 

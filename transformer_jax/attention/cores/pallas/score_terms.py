@@ -1,4 +1,4 @@
-"""What an encoding and a variant add to the scores and outputs of a tile.
+"""Score and output terms of one tile, with their gradients.
 
 Each term knows its value and how to pull a gradient back, in up to two ways: "band"
 where, for all pairs that are seen, the distance of the positions is that of the places
@@ -42,7 +42,7 @@ class Sizes:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Given:
-  """What a term reads in a tile.
+  """Inputs of a term in a tile.
 
   pre_LM       scores so far: scaled dot products
   q_LK, k_MK   float32
@@ -67,7 +67,7 @@ class Given:
   room_LM: Any = None
 
 
-class Bias:
+class BiasTerm:
   """A bias of positions alone, b_LM."""
 
   def __init__(self, encoding, own, sizes: Sizes, q_at, k_at, ints: bool):
@@ -137,7 +137,7 @@ class Bias:
     return jnp.zeros((1,), jnp.int32), (ahead_1W - given.base)[0]
 
 
-class Score:
+class ScoreTerm:
   """Any change of scores that reads queries, keys or what travels with tokens."""
 
   room = False
@@ -188,8 +188,8 @@ class Score:
 GRADS = ("pre_LM", "q_LK", "k_MK", "q_data", "k_data")
 
 
-class Mask:
-  """Which keys a head attends to, of those that its query sees."""
+class MaskTerm:
+  """Mask of an encoding, by head."""
 
   room, ways = False, ("loop",)
 
@@ -203,8 +203,8 @@ class Mask:
     return given.mask_LM & self.hook.inner(Way("loop", False), tables[0], at)
 
 
-class Values:
-  """What an encoding adds to outputs, linear in the weights."""
+class ValuesTerm:
+  """Addition of an encoding to outputs, linear in the weights."""
 
   room = False
 
@@ -227,12 +227,12 @@ class Values:
     return [d_tables], {"pre_LM": d_w_LM}
 
   def _tile(self, way, given):
-    tile = Score._tile(self, way, given)
+    tile = ScoreTerm._tile(self, way, given)
     return tile["pre_LM"], tile["pos_L"], tile["pos_M"]
 
 
-class Logits:
-  """What a variant makes of each score, after the encoding."""
+class LogitsTerm:
+  """Change of each score by a variant, after the encoding."""
 
   room, ways = False, ("loop",)
 

@@ -14,11 +14,11 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from transformer_jax.attention.cores.base import PLAIN, Core, cores, require
+from transformer_jax.attention.cores.base import Core, cores
 from transformer_jax.attention.cores.pallas import call, layout, loads
 from transformer_jax.attention.cores.pallas.flash import finish, grow
 from transformer_jax.attention.cores.sharding import on_each_device
-from transformer_jax.attention.variants.bound import MASKED, BoundVariant
+from transformer_jax.attention.variants.bound import MASKED, PLAIN, BoundVariant
 
 LEAST = 16, 128  # rows and columns of a tile that a TPU takes
 FAST = 48 * 2**20  # bytes of fast memory for a tile; v5p has 64 MiB, others have more
@@ -39,32 +39,20 @@ class PallasTPU(Core):
   interpret: bool | None = None
 
   @on_each_device
-  def __call__(
-    self,
-    q_BLHK,
-    k_BMGK,
-    v_BMGE,
-    q_at,
-    k_at,
-    position,
-    scale=None,
-    variant=PLAIN,
-    drop=None,
-  ):
-    require(self, position, variant, drop)
+  def attend(self, q_BLHK, k_BMGK, v_BMGE, context):
     off = jax.default_backend() != "tpu" if self.interpret is None else self.interpret
     least = (1, 1) if off else LEAST
-    more = any(map(position.encoding.overrides, ("score", "values")))
+    more = any(map(context.position.encoding.overrides, ("score", "values")))
     block = self.block or (128 if more else 256)
-    args = q_BLHK, k_BMGK, v_BMGE, q_at, k_at, position, scale, variant
-    return call.call(Backend(off, variant), block, least, *args)
+    backend = TPUBackend(off, context.variant)
+    return call.call(backend, block, least, q_BLHK, k_BMGK, v_BMGE, context)
 
-  def refusal(self, encoding, variant=PLAIN.variant, drop=False):
-    return call.refusal("pallas_tpu", encoding, variant, drop)
+  def refusal(self, encoding, variant=PLAIN.variant, dropout=False):
+    return call.refusal("pallas_tpu", encoding, variant, dropout)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Backend:
+class TPUBackend:
   """Goes over the grid of tiles: for outputs, for queries and for keys."""
 
   interpret: bool
@@ -73,7 +61,7 @@ class Backend:
 
   def forward(self, work, tables, queries, keys, where):
     """Returns out_BHLE, in the type of the values, and lse_BHL1."""
-    grid, size = Grid(work, where, by_keys=False), work.tile
+    grid, size = TileGrid(work, where, by_keys=False), work.tile
 
     def kernel(tile, values, outs, state):
       top, total, sums = state
@@ -122,7 +110,7 @@ class Backend:
 
   def _sweep(self, work, args, where, by_keys):
     tables, queries, keys = args
-    grid, f32 = Grid(work, where, by_keys), jnp.float32
+    grid, f32 = TileGrid(work, where, by_keys), jnp.float32
     side = keys if by_keys else queries
     heads = lambda x: shape((work.B, work.H, *x.shape[2:]), f32)
     outs = {"data": {n: heads(side["data"][n]) for n in loads.moving(side["data"])}}
@@ -158,7 +146,7 @@ class Backend:
       values = loads.read_tables(work, tables)
       ids = tuple(pl.program_id(axis) for axis in range(4))
       base = grid.base(ids, shift)
-      tile = lambda: loads.Tile(work, self.variant, queries, keys, base, *room)
+      tile = lambda: loads.LoadedTile(work, self.variant, queries, keys, base, *room)
       start, visit, end = kernel(tile, values, outs, state)
       first = ids[3] == 0
       pl.when(first)(start)
@@ -196,7 +184,7 @@ class Backend:
     return run(grid.fetch, grid.shift, *args)
 
 
-class Grid:
+class TileGrid:
   """The order in which tiles are visited, and which block each step reads.
 
   By queries: rows of tiles one after the other. By keys: columns, head after head, so

@@ -5,8 +5,9 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from transformer_jax.positions.base import Params, Wrapper
+from transformer_jax.positions.base import Params
 from transformer_jax.positions.coords import Coords
+from transformer_jax.positions.shared.wrapper import Wrapper
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,43 @@
+"""Dropout of attention weights and of activations."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class KeyedDropout:
+  """Sets random entries to zero and scales up the others. Srivastava et al., 2014.
+
+  https://jmlr.org/papers/v15/srivastava14a.html
+
+  axis   name of the axis of devices that share a batch inside `pmap`. Each draws for
+         the whole batch and takes its own examples: all devices have one key
+  """
+
+  key: jax.Array
+  rate: float = dataclasses.field(metadata={"static": True})
+  axis: str | None = dataclasses.field(default=None, metadata={"static": True})
+
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """x: any array whose first axis is the batch."""
+    B, *rest = x.shape
+    shape = B * device_count(self.axis), *rest
+    survives = jax.random.bernoulli(self.key, 1 - self.rate, shape)
+    survives = local_examples(survives, self.axis)
+    return jnp.where(survives, x / (1 - self.rate), 0.0)
+
+
+def device_count(axis: str | None) -> int:
+  """Returns how many devices share a batch inside `pmap`; 1 elsewhere."""
+  return jax.lax.axis_size(axis) if axis else 1
+
+
+def local_examples(x: jax.Array, axis: str | None) -> jax.Array:
+  """Returns this device's examples, of an array that has those of all devices."""
+  if axis is None:
+    return x
+  B = x.shape[0] // device_count(axis)
+  return jax.lax.dynamic_slice_in_dim(x, jax.lax.axis_index(axis) * B, B)

@@ -1,0 +1,70 @@
+"""Classes that answer for others: a wrapper for what it wraps, a sum for its parts.
+
+`forward` walks through what a base class defines, so that no member can be forgotten: a
+new one is passed on, or the import fails until the class defines it.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from transformer_jax.members import HOOK, members
+
+
+def forward(
+  cls: type,
+  base: type,
+  hook: Callable[[str], Any] | None = None,
+  value: Callable[[str], Any] | None = None,
+) -> None:
+  """Adds each public member of a base class that a class does not define itself.
+
+  cls     the class that answers for other objects of the base
+  base    the class whose hooks and declarations it has to answer
+  hook    returns the attribute that answers a hook of this name, or None: cls has to
+          define that hook
+  value   the same for a declaration
+
+  Raises TypeError with the members that cls would otherwise inherit in silence.
+  """
+  open_members = {n: kind for n, kind in members(base).items() if n not in vars(cls)}
+  made = {n: (hook if kind is HOOK else value) for n, kind in open_members.items()}
+  made = {name: make and make(name) for name, make in made.items()}
+  if missing := [name for name, member in made.items() if member is None]:
+    raise TypeError(
+      f"{cls.__name__} does not define {', '.join(missing)} of {base.__name__}, and"
+      " would inherit what other objects have to answer; define it in the class"
+    )
+  for name, member in made.items():
+    setattr(cls, name, member)
+
+
+def of_field(field: str) -> Callable[[str], property]:
+  """Returns a function that makes attributes which the object in a field answers."""
+
+  def make(name: str) -> property:
+    return property(lambda self: getattr(getattr(self, field), name))
+
+  return make
+
+
+def of_first_layer(name: str) -> property:
+  """Returns an attribute that the object of layer 0 answers."""
+  return property(lambda self: getattr(self.layer(0), name))
+
+
+class Combined:
+  """A declaration of an object with `parts`, made of those of its parts.
+
+  combine   gets the values of the parts, in their order: `relative = Combined(all)`
+  """
+
+  def __init__(self, combine: Callable[[Iterable[Any]], Any]):
+    self.combine = combine
+
+  def __set_name__(self, owner: type, name: str) -> None:
+    self.name = name
+
+  def __get__(self, thing: Any, owner: type | None = None) -> Any:
+    if thing is None:
+      return self
+    return self.combine(getattr(part, self.name) for part in thing.parts)

@@ -1,0 +1,157 @@
+"""Input embeddings: of tokens, and of patches of images."""
+
+import dataclasses
+import math
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from transformer_jax.axes import Dims
+from transformer_jax.matmul import project
+from transformer_jax.models.layers import norms
+from transformer_jax.positions import Coords
+from transformer_jax.spec import Registry
+
+Params = dict[str, jax.Array]
+
+
+class Embedding:
+  """Base class of input embeddings: vectors of a task's input.
+
+  norm    normalizes the sum of embeddings and positions; None: no norm
+  table   whether the input indexes rows of embedding_VD
+  """
+
+  norm: Any
+  table: ClassVar[bool]
+
+  def init(self, key: jax.Array, dims: Dims) -> Params:
+    """Returns parameters besides embedding_VD."""
+    raise NotImplementedError
+
+  def __call__(self, params: Params, x: jax.Array, at: Coords) -> jax.Array:
+    """Returns x_BLD before the norm, from rows of the table or from the input."""
+    raise NotImplementedError
+
+  def places(self, read: jax.Array) -> int:
+    """Returns L, how many vectors an input becomes."""
+    raise NotImplementedError
+
+  def refusal(self, read: Any, L: int) -> str | None:
+    """Returns why an input cannot become L vectors here, or None."""
+    raise NotImplementedError
+
+  @property
+  def example(self) -> jax.Array:
+    """Returns a small input."""
+    raise NotImplementedError
+
+
+embeddings = Registry("embedding", Embedding)
+
+
+@embeddings.register("tokens")
+@dataclasses.dataclass(frozen=True)
+class TokenEmbedding(Embedding):
+  """A vector for each token. Vaswani et al., 2017. https://arxiv.org/abs/1706.03762
+
+  power   multiplies vectors by D ** power; 0: not at all, as in GPT-2
+  types   number of token types, each with a vector that is added: BERT's segments,
+          given by the id `type_BL`; without it all tokens are of type 0
+  norm    normalizes the sum of embeddings and positions: BERT, BLOOM
+  """
+
+  power: float = 0.5
+  types: int = 0
+  norm: Any = None
+  table: ClassVar[bool] = True
+
+  def __post_init__(self):
+    object.__setattr__(self, "norm", norms.build(self.norm))
+
+  def init(self, key: jax.Array, dims: Dims) -> Params:
+    if not self.types:
+      return {}
+    return {"type_ND": dims.D**-0.5 * jax.random.normal(key, (self.types, dims.D))}
+
+  def __call__(self, params: Params, x_BLD: jax.Array, at: Coords) -> jax.Array:
+    """Returns x_BLD before the norm, from rows of the table."""
+    if self.power:
+      x_BLD = x_BLD * x_BLD.shape[-1] ** self.power
+    if self.types:
+      type_BL = at.data.get("type_BL", jnp.zeros_like(at.pos_BL))
+      # A type out of range gives NaN, not the last one.
+      rows = params["type_ND"].at[type_BL]
+      x_BLD += rows.get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
+    return x_BLD
+
+  def places(self, token_BL):
+    return token_BL.shape[1]
+
+  def refusal(self, read, L):
+    if len(read.shape) == 2:
+      return None
+    return "these are images: write patches(size=..., channels=...), as the task does"
+
+  @property
+  def example(self):
+    return jnp.zeros((1, 2), jnp.int32)
+
+
+@embeddings.register("patches")
+@dataclasses.dataclass(frozen=True)
+class PatchEmbedding(Embedding):
+  """Square patches of images [B, C, rows, columns], row after row, after a learned one.
+
+  The model sees the image at its first place. Dosovitskiy et al., 2021, ViT.
+  https://arxiv.org/abs/2010.11929. C are channels, P the rows and columns of a patch.
+
+  size   P, which divides the rows and the columns of an image
+  """
+
+  size: int = 4
+  channels: int = 1
+  norm: ClassVar[None] = None
+  table: ClassVar[bool] = False
+
+  def init(self, key: jax.Array, dims: Dims) -> Params:
+    shape = self.channels, self.size, self.size, dims.D
+    width = math.prod(shape[:3]) ** -0.5
+    return {
+      "patch_CPPD": width * jax.random.normal(key, shape),
+      "patch_shift_D": jnp.zeros(dims.D),
+      "first_D": jnp.zeros(dims.D),
+    }
+
+  def __call__(self, params: Params, image: jax.Array, at: Coords) -> jax.Array:
+    """Returns x_BLD of images [B, C, rows, columns]."""
+    B, C, rows, columns = image.shape
+    P, w_CPPD = self.size, params["patch_CPPD"]
+    x = image.reshape(B, C, rows // P, P, columns // P, P)
+    x = x.transpose(0, 2, 4, 1, 3, 5).reshape(B, -1, C, P, P)
+    x_BLD = project(x, w_CPPD, 3) + params["patch_shift_D"]
+    first_B1D = jnp.broadcast_to(params["first_D"], (B, 1, x_BLD.shape[-1]))
+    return jnp.concatenate([first_B1D, x_BLD], axis=1)
+
+  def places(self, image: jax.Array) -> int:
+    return 1 + math.prod(size // self.size for size in image.shape[2:])
+
+  def refusal(self, read: Any, L: int) -> str | None:
+    if len(read.shape) != 4:
+      return "this is text: write tokens"
+    if read.shape[1] != self.channels:
+      return (
+        f"these images have {read.shape[1]} channels: write channels={read.shape[1]}"
+      )
+    if any(size % self.size for size in read.shape[2:]) or self.places(read) != L:
+      rows, columns = read.shape[2:]
+      return (
+        f"the task makes {L - 1} patches of {rows} x {columns} pixels: write the same"
+        " size of a patch in both"
+      )
+    return None
+
+  @property
+  def example(self) -> jax.Array:
+    return jnp.zeros((1, self.channels, self.size, self.size))

@@ -1,0 +1,1 @@
+"""Base classes and sums that several encodings share; no encoding is here."""

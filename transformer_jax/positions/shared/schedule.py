@@ -1,0 +1,151 @@
+"""Base class of encodings that differ from layer to layer."""
+
+import dataclasses
+
+import jax
+
+from transformer_jax.forwarding import Combined, forward, of_first_layer
+from transformer_jax.positions.base import HOOKS, PositionalEncoding, shorter
+from transformer_jax.positions.shared.wrapper import Wrapper
+
+
+@dataclasses.dataclass(frozen=True)
+class Part(Wrapper):
+  """One encoding of a schedule; its parameters are called e0_..., e1_..., by index."""
+
+  index: int
+
+  def overrides(self, hook):
+    return self.encoding.overrides(hook)
+
+  def init(self, key, dims):
+    return self._rename(self.encoding.init(key, dims))
+
+  def constants(self, dims):
+    return self._rename(self.encoding.constants(dims))
+
+  def in_layer(self, name):
+    own = name.removeprefix(self._prefix)
+    return own != name and self.encoding.in_layer(own)
+
+  def prepare(self, params, q_at, k_at):
+    own, q_at, k_at = self.encoding.prepare(self._own(params), q_at, k_at)
+    return self._others(params) | self._rename(own), q_at, k_at
+
+  def borrow(self, params, weights):
+    own = self.encoding.borrow(self._own(params), weights)
+    return self._others(params) | self._rename(own)
+
+  @property
+  def name(self):
+    return self.encoding.name
+
+  @property
+  def _prefix(self):
+    return f"e{self.index}_"
+
+  def _rename(self, params):
+    return {self._prefix + name: x for name, x in params.items()}
+
+  def _others(self, params):
+    """Returns the parameters of what wraps the schedule."""
+    return {n: x for n, x in params.items() if not n.startswith(self._prefix)}
+
+  def _own(self, params):
+    """Returns the parameters of this encoding, under the names it gave them."""
+    named = params.items()
+    start = self._prefix
+    return {n.removeprefix(start): x for n, x in named if n.startswith(start)}
+
+
+def _with_own_names(hook: str) -> property:
+  """Returns a hook of the encoding that gets its parameters under their own names."""
+
+  def get(self):
+    method = getattr(self.encoding, hook)
+    return method and (lambda params, *args: method(self._own(params), *args))
+
+  return property(get)
+
+
+def _of_part(hook: str) -> property:
+  """Returns a hook under the part's own names, or a method without parameters as is."""
+  with_params = hook in HOOKS and hook != "assign_positions"
+  return _with_own_names(hook) if with_params else getattr(Wrapper, hook)
+
+
+forward(
+  Part, PositionalEncoding, hook=_of_part, value=lambda name: getattr(Wrapper, name)
+)
+
+
+class Schedule(PositionalEncoding):
+  """Gives each layer one of several encodings; a subclass says which.
+
+  Hooks called on the schedule itself are those of layer 0. Its parts neither embed nor
+  place tokens, which happens once for all layers: `randomized(every(4, none, rope))`.
+  """
+
+  parts: tuple[PositionalEncoding, ...]
+
+  def which(self, n: int) -> int:
+    """Returns the index of the part that layer n uses."""
+    raise NotImplementedError
+
+  def check(self, name: str) -> None:
+    """Raises ValueError if a part does what cannot be done in one layer."""
+    for part in self.parts:
+      if part.overrides("embed") or part.overrides("assign_positions"):
+        raise ValueError(
+          f"{name} chooses what a layer does, and {part.name} embeds"
+          f" or places tokens before the first one; wrap the whole schedule instead, as"
+          f" in randomized({name}(...)), or use encodings that act in attention"
+        )
+
+  def layer(self, n):
+    index = self.which(n)
+    return Part(self.parts[index].layer(n), index)
+
+  def init(self, key, dims):
+    params = {}
+    for n, part in enumerate(self.parts):
+      params |= Part(part, n).init(jax.random.fold_in(key, n), dims)
+    return params
+
+  def constants(self, dims):
+    return self.layer(0).constants(dims)
+
+  def in_layer(self, name):
+    return any(Part(part, n).in_layer(name) for n, part in enumerate(self.parts))
+
+  def num_positions(self, dims):
+    return shorter(*(part.num_positions(dims) for part in self.parts))
+
+  def stable_length(self, dims):
+    return shorter(*(part.stable_length(dims) for part in self.parts))
+
+  def cross(self):
+    return [part.cross() for part in self.parts][self.which(0)]
+
+  def overrides(self, hook):
+    return any(part.overrides(hook) for part in self.parts)
+
+  def bidirectional(self):
+    raise NotImplementedError
+
+  relative = Combined(all)
+  per_layer = Combined(any)
+  integer_positions = Combined(any)
+  needs_full_text = Combined(any)
+  centred = Combined(any)
+  ids = Combined(lambda parts: tuple(dict.fromkeys(i for ids in parts for i in ids)))
+  extrapolation = Combined(lambda parts: " or ".join(dict.fromkeys(parts)))
+  name = PositionalEncoding.name
+  tile_local = PositionalEncoding.tile_local
+
+
+def _of_first_layer(hook: str) -> property | None:
+  return of_first_layer(hook) if hook in HOOKS else None
+
+
+forward(Schedule, PositionalEncoding, hook=_of_first_layer)
