@@ -246,7 +246,7 @@ def test_a_text_edited_while_its_run_was_stopped(tmp_path):
 
 
 def scored(spec, **buckets):
-  evaluator = types.SimpleNamespace(task=tasks.build(spec), rows=4, key=0)
+  evaluator = types.SimpleNamespace(task=tasks.build(spec), examples=4, key=0)
   buckets = {int(name[1:]): bucket for name, bucket in buckets.items()}
   evaluator.buckets = lambda lengths: {n: buckets[n] for n in lengths}
   return targets.of_lengths(evaluator, (), tuple(buckets))

@@ -22,12 +22,27 @@ INIT, DATA, NOISE = range(3)  # what the streams of random numbers of a seed are
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class State:
-  """All that training carries from step to step. Leaves may be stacked over seeds."""
+  """All that training carries from step to step. Leaves may be stacked over seeds.
+
+  step      how many steps were taken
+  params    parameters that the optimizer changes
+  moments   the optimizer's own state
+  key       of the seed, which all its random numbers come from
+  """
 
   step: jax.Array
   params: Any
   moments: Any
   key: jax.Array
+
+  @property
+  def eval_params(self) -> Any:
+    """Parameters that are scored, generate texts, are exported and started from."""
+    return self.params
+
+  def map_params(self, function: Callable[[Any], Any]) -> "State":
+    """Returns the state with a function applied to its trees of parameters."""
+    return dataclasses.replace(self, params=function(self.params))
 
 
 @dataclasses.dataclass(frozen=True)
