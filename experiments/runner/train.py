@@ -322,9 +322,9 @@ def _cost(experiment: Experiment, arrays: Any, mesh: Mesh) -> dict[str, Any]:
 
 
 def _state_bytes(experiment: Experiment) -> int:
-  """Returns the bytes of the parameters and the optimizer's moments of all seeds."""
+  """Returns the bytes of parameters, their average and moments, of all seeds."""
   state = experiment.trainer.shapes
-  leaves = jax.tree.leaves((state.params, state.moments))
+  leaves = jax.tree.leaves((state.params, state.moments, state.ema_params))
   return len(experiment.seeds) * sum(x.size * x.dtype.itemsize for x in leaves)
 
 
