@@ -114,7 +114,7 @@ def _params(run: Path, experiment: Experiment, last: int) -> Any:
   seed_S = jnp.array(experiment.seeds, jnp.uint32)
   abstract = jax.eval_shape(jax.vmap(experiment.trainer.init), seed_S)
   with Keeper(run / "checkpoints") as keeper:
-    return average(keeper, abstract, last).params
+    return average(keeper, abstract, last)
 
 
 def together(

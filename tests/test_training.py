@@ -47,14 +47,16 @@ class Cycle(Task):
 
 
 @functools.cache
-def trainer(position="t5", poison=0.0, scan=False):
+def trainer(position="t5", poison=0.0, scan=False, ema=0.0):
   task = Cycle(poison)
   dims = Dims(V=8, D=16, H=4, F=32, N=2, L=8)
   arch = Architecture(
     dims, positions.build(position), cores.build("dense"), decoders=1 + scan, scan=scan
   )
   optimizer, rate = optimizers.build("adamw(lr=1e-2)", "cosine(warmup=2)", 1.0, 40, 16)
-  return Trainer(Transformer(arch), task, optimizer, rate, batch_size=8, length=8)
+  return Trainer(
+    Transformer(arch), task, optimizer, rate, batch_size=8, length=8, ema=ema
+  )
 
 
 @functools.cache

@@ -42,17 +42,14 @@ def get_config() -> ConfigDict:
   train.schedule = "cosine(warmup=30)"  # the factor on lr over the steps
   train.clip = 1.0  # largest norm of a gradient; 0: any
   train.label_smoothing = 0.0  # probability moved from the target to all tokens
-  train.init_from = (
-    ""  # folder whose parameters are trained on: see experiments/runner/pretrained.py
-  )
+  train.ema = 0.0  # decay of a moving average of the parameters, used instead; 0: none
+  train.init_from = ""  # folder of trained parameters: see runner/pretrained.py
   train.checkpoint_every = 200  # steps
   train.keep_checkpoints = 2  # newest checkpoints that stay on disk
 
   config.evaluate = evaluate = ConfigDict()
   evaluate.lengths = (1, 2, 4, 8)  # multiples of train.length
-  evaluate.examples = (
-    128  # examples scored at each length, each once; fewer: all of them
-  )
+  evaluate.examples = 128  # scored at each length, each once; fewer: all of them
   evaluate.batch_size = 16  # scored at once: bounds the memory, moves last digits
   evaluate.texts = 1000  # most translations that are written and scored; 0: none
   evaluate.texts_per_step = 64  # of them at once

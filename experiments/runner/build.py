@@ -68,6 +68,7 @@ def build(config: ConfigDict) -> Experiment:
       train.label_smoothing,
     ),
     planned=train.steps,
+    ema=train.ema,
   )
   return Experiment(
     trainer=trainer,

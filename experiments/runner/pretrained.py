@@ -26,6 +26,7 @@ from transformer_jax.models.param_tree import flat, nested, one_by_one, stacked
 from transformer_jax.training.checkpoint import CheckpointError, Keeper
 from transformer_jax.training.json_files import read_object
 from transformer_jax.training.loop import Program
+from transformer_jax.training.step import State
 
 # What parameters mean depends on these: they must be as they were.
 SAME = ("encoders", "decoders", "attention", "norm", "activation", "norm_placement")
@@ -50,13 +51,15 @@ class Start:
     """Returns the program with a first state that has these parameters."""
     return dataclasses.replace(program, init=lambda: self._put(program.init()))
 
-  def _put(self, state: Any) -> Any:
+  def _put(self, state: State) -> State:
     def place(path, x):
       whole = np.broadcast_to(self.arrays[path], x.shape) if path in self.arrays else x
       return jax.device_put(whole.astype(x.dtype), x.sharding)
 
-    params = {path: place(path, x) for path, x in flat(state.params).items()}
-    return dataclasses.replace(state, params=nested(params))
+    def placed(params):
+      return nested({path: place(path, x) for path, x in flat(params).items()})
+
+    return state.map_params(placed)
 
 
 def read(source: str, experiment: Experiment, folder: Path) -> Start:
@@ -126,7 +129,7 @@ def _run(folder: Path) -> tuple[Architecture, Arrays]:
       state, _ = keeper.read(keeper.steps()[-1], abstract)
     except CheckpointError as error:
       raise ConfigError(f"train.init_from={folder}: {error}") from error
-  first = jax.tree.map(lambda x: np.asarray(x[0]), state.params)
+  first = jax.tree.map(lambda x: np.asarray(x[0]), state.eval_params)
   return trainer.model.arch, one_by_one(flat(first))
 
 

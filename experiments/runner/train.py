@@ -80,7 +80,9 @@ def _run(config: ConfigDict, folder: Path, name: str, stop: Any) -> dict | None:
   if not fitted.finished:
     return None
   with watch.phase("evaluate"), jax.set_mesh(mesh):
-    scores = experiment.evaluator.run(fitted.state.params, arrays, experiment.lengths)
+    scores = experiment.evaluator.run(
+      fitted.state.eval_params, arrays, experiment.lengths
+    )
     scored = targets.of_lengths(experiment.evaluator, arrays, experiment.lengths)
     written = _write(experiment, fitted, mesh, folder)
   with watch.phase("prepare"):
@@ -239,7 +241,7 @@ def _write(experiment: Experiment, fitted: Fitted, mesh: Mesh, folder: Path) -> 
   writing, asked = experiment.writing, experiment.task.asks()
   if not (asked and writing.most):
     return {}
-  trainer, params = experiment.trainer, jax.device_get(fitted.state.params)
+  trainer, params = experiment.trainer, jax.device_get(fitted.state.eval_params)
   # On the devices again at once, not with every batch of texts.
   of = lambda seed: sharding.whole(mesh, jax.tree.map(lambda x: x[seed], params))
   rows = functools.partial(sharding.place_rows, mesh)
@@ -320,9 +322,9 @@ def _cost(experiment: Experiment, arrays: Any, mesh: Mesh) -> dict[str, Any]:
 
 
 def _state_bytes(experiment: Experiment) -> int:
-  """Returns the bytes of the parameters and the optimizer's moments of all seeds."""
+  """Returns the bytes of parameters, their average and moments, of all seeds."""
   state = experiment.trainer.shapes
-  leaves = jax.tree.leaves((state.params, state.moments))
+  leaves = jax.tree.leaves((state.params, state.moments, state.ema_params))
   return len(experiment.seeds) * sum(x.size * x.dtype.itemsize for x in leaves)
 
 

@@ -16,7 +16,7 @@ FREE += ("evaluate.batch_size", "evaluate.texts_per_step")
 
 # Keys that were added after runs had finished, and the value at which the code computes
 # what it computed before it had the key.
-NEUTRAL: dict[str, Any] = {}
+NEUTRAL = {"train.ema": 0.0}
 
 
 def identity(config: Mapping[str, Any]) -> dict[str, Any]:

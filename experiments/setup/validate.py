@@ -156,6 +156,8 @@ AT_LEAST_ONE = (
 )
 
 
+PROBABILITIES = ("model.dropout", "model.attention_dropout", "train.label_smoothing")
+PROBABILITIES += ("train.ema",)
 MOST_LAYERS = 1000  # each is traced: far more would be a hang, not a model
 
 
@@ -186,9 +188,9 @@ def _ranges(flat: Mapping[str, Any]) -> Iterator[str]:
       yield f"{key}={flat[key]}: write 1 or more"
   if flat["model.layers"] > MOST_LAYERS:
     yield f"model.layers={flat['model.layers']}: write {MOST_LAYERS} or less"
-  for key in ("model.dropout", "model.attention_dropout", "train.label_smoothing"):
+  for key in PROBABILITIES:
     if not 0 <= flat[key] < 1:
-      yield f"{key}={flat[key]}: write a probability, 0 or more and below 1"
+      yield f"{key}={flat[key]}: write a number from 0 to below 1"
   for key in ("train.clip", "model.head_width", "evaluate.texts"):
     if not flat[key] >= 0:
       yield f"{key}={flat[key]}: write 0 or more"

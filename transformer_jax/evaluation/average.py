@@ -3,7 +3,7 @@
 https://arxiv.org/abs/1706.03762
 """
 
-import dataclasses
+from typing import Any
 
 import jax
 
@@ -11,8 +11,10 @@ from transformer_jax.training.checkpoint import CheckpointError, Keeper
 from transformer_jax.training.step import State
 
 
-def average(keeper: Keeper, abstract: State, last: int) -> State:
-  """Returns the newest state with the mean of the parameters of the `last` newest.
+def average(keeper: Keeper, abstract: State, last: int) -> Any:
+  """Returns the mean of the evaluated parameters of the `last` newest checkpoints.
+
+  abstract   a state as shapes, as `Keeper.restore` takes it
 
   One checkpoint more than the mean is in memory at a time. The keeper of the training
   must have kept as many.
@@ -24,10 +26,8 @@ def average(keeper: Keeper, abstract: State, last: int) -> State:
       f"{len(steps)} checkpoints are there and {last} shall be averaged; average 1 or"
       " more of those, or train with a keeper that keeps as many"
     )
-  newest, _ = keeper.read(steps[0], abstract)
-  total = newest.params
+  total = keeper.read(steps[0], abstract)[0].eval_params
   for step in steps[1:]:
-    other, _ = keeper.read(step, abstract)
-    total = jax.tree.map(lambda a, b: a + b, total, other.params)
-  mean = jax.tree.map(lambda x: (x / last).astype(x.dtype), total)
-  return dataclasses.replace(newest, params=mean)
+    state, _ = keeper.read(step, abstract)
+    total = jax.tree.map(lambda a, b: a + b, total, state.eval_params)
+  return jax.tree.map(lambda x: (x / last).astype(x.dtype), total)

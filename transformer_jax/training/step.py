@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -22,12 +23,32 @@ INIT, DATA, NOISE = range(3)  # what the streams of random numbers of a seed are
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class State:
-  """All that training carries from step to step. Leaves may be stacked over seeds."""
+  """All that training carries from step to step. Leaves may be stacked over seeds.
+
+  step         how many steps were taken
+  params       parameters that the optimizer changes
+  moments      the optimizer's own state
+  key          of the seed, which all its random numbers come from
+  ema_params   moving average of `params`; None: not computed
+  """
 
   step: jax.Array
   params: Any
   moments: Any
   key: jax.Array
+  ema_params: Any = None
+
+  @property
+  def eval_params(self) -> Any:
+    """Parameters that are scored, generate texts, are exported and started from."""
+    return self.params if self.ema_params is None else self.ema_params
+
+  def map_params(self, function: Callable[[Any], Any]) -> "State":
+    """Returns the state with a function applied to its trees of parameters."""
+    ema_params = None if self.ema_params is None else function(self.ema_params)
+    return dataclasses.replace(
+      self, params=function(self.params), ema_params=ema_params
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +58,7 @@ class Trainer:
   batch_size, length      training examples in a batch, and the task's length
   label_smoothing   probability moved from the target to all tokens alike
   planned           steps of the whole training, which curricula and schedules divide
+  ema               decay of the moving average of the parameters; 0: no average
   axis              name of the axis that batches are split over inside `pmap`
   held              logits in memory at once; None: as many as suit one device
 
@@ -51,6 +73,7 @@ class Trainer:
   length: int
   label_smoothing: float = 0.0
   planned: int = 1
+  ema: float = 0.0
   axis: str | None = None
   held: int | None = None
   constrain: Callable[[Batch], Batch] = lambda batch: batch
@@ -70,7 +93,8 @@ class Trainer:
     # A model without an encoder leaves the source alone.
     read = self.task.example(self.length)
     params = self.model.init(key_init, read, at, token_BL, at)["params"]
-    return State(jnp.int32(0), params, self.optimizer.init(params), key)
+    ema_params = jax.tree.map(jnp.copy, params) if self.ema else None
+    return State(jnp.int32(0), params, self.optimizer.init(params), key, ema_params)
 
   @functools.cached_property
   def shapes(self) -> State:
@@ -109,7 +133,26 @@ class Trainer:
       "grad_norm": optax.tree.norm(grads),
       "learning_rate": self.rate(state.step),
     }
-    return State(state.step + 1, params, moments, state.key), metrics
+    ema_params = self.average(state, params)
+    return State(state.step + 1, params, moments, state.key, ema_params), metrics
+
+  def average(self, state: State, params: Any) -> Any:
+    """Returns the moving average after a step that gave `params`; None without one.
+
+    Parameters of `age` steps ago have a weight proportional to ema^age: an exponential
+    moving average without bias to the start. Kingma and Ba, 2015, section 7.2,
+    https://arxiv.org/abs/1412.6980.
+    """
+    if not self.ema:
+      return None
+    # 1 - ema^n by expm1: the difference would have few digits where ema is near 1.
+    sum_of_weights = -jnp.expm1((state.step + 1) * math.log(self.ema))
+    newest = (1 - self.ema) / sum_of_weights
+
+    def one(mean: jax.Array, x: jax.Array) -> jax.Array:
+      return (mean + newest * (x - mean)).astype(mean.dtype)
+
+    return jax.tree.map(one, state.ema_params, params)
 
   def loss(self, params: Any, batch: Batch, state: State):
     """Returns the mean cross-entropy in nats over the places that count, if any."""
