@@ -129,7 +129,7 @@ def test_an_output_of_classes_has_a_row_for_each(texts):
 def test_classes_and_tied_weights_do_not_go_together():
   arch = build(config("none.tsv")).trainer.model.arch
   assert arch.outputs == 2 and not arch.tied
-  fields = {name: getattr(arch, name) for name in ("dims", "position", "core")}
+  fields = {name: getattr(arch, name) for name in ("dims", "position", "encoders")}
   assert "no tokens whose embedding" in refusal(
     lambda: Architecture(**fields, classes=2), ValueError
   )

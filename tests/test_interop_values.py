@@ -9,8 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from transformer_jax.attention import attentions
-from transformer_jax.attention.cores import cores
 from transformer_jax.axes import Dims
 from transformer_jax.models import Architecture
 from transformer_jax.models.layers import norms
@@ -26,7 +24,7 @@ X = np.random.default_rng(0).normal(size=(1, L, D)).astype(np.float32)
 
 def layer(attention, position=NONE, at=AT):
   """Returns a layer's attention, and parameters of random numbers for it."""
-  arch = Architecture(DIMS, position, cores.build("dense"), attentions.build(attention))
+  arch = Architecture(DIMS, position, "dense", attention, decoders=1)
   module = Attention(arch, position, arch.attention)
   shared = bind(position, shared_of(position), DIMS)
   run = lambda params, x_BLD: module.apply({"params": params}, x_BLD, at, shared)[0]

@@ -8,11 +8,9 @@ import pytest
 from test_attentions import SPECS
 
 from transformer_jax.attention import Variant, attentions
-from transformer_jax.attention.cores import cores
 from transformer_jax.attention.variants import probe
 from transformer_jax.axes import Dims
 from transformer_jax.models import Architecture
-from transformer_jax.positions import PositionalEncoding
 from transformer_jax.spec import SpecError
 
 
@@ -93,7 +91,7 @@ def test_what_is_untrue_is_refused_in_one_sentence_with_the_cure(case):
   members, says = WRONG[case]
   dims = Dims(V=7, D=16, H=2, F=16, N=2, L=8)
   with pytest.raises(SpecError) as error:
-    Architecture(dims, PositionalEncoding(), cores.build("dense"), variant(**members))
+    Architecture(dims, "none", "dense", variant(**members), decoders=1)
   said = str(error.value)
   assert says in said and said.startswith("Mine") and "\n" not in said
 

@@ -1,4 +1,4 @@
-"""The one place where strings become objects."""
+"""Objects of an experiment, made from the strings of its config."""
 
 import dataclasses
 import functools
@@ -11,7 +11,6 @@ from ml_collections import ConfigDict
 import transformer_jax.data  # noqa: F401, fills the registry of tasks
 from experiments.configs import base
 from experiments.setup.validate import KINDS, ConfigError
-from transformer_jax.attention import attentions
 from transformer_jax.attention.cores import cores
 from transformer_jax.attention.cores.auto import serving
 from transformer_jax.axes import Dims
@@ -21,11 +20,9 @@ from transformer_jax.data.tasks.algorithmic.base import Strings
 from transformer_jax.evaluation.beam import Beam
 from transformer_jax.evaluation.lengths import Evaluator
 from transformer_jax.evaluation.written import Writing
-from transformer_jax.models import Architecture, embeddings, families, heads, layers
+from transformer_jax.models import Architecture, families
 from transformer_jax.models.compatibility import refusal
 from transformer_jax.models.recurrent.model import Recurrence
-from transformer_jax.models.residual import placements
-from transformer_jax.positions import positions
 from transformer_jax.training import optimizers
 from transformer_jax.training.loop import Budget
 from transformer_jax.training.step import Trainer
@@ -101,14 +98,14 @@ def architecture(config: ConfigDict, task: Task) -> Architecture:
   check_kind(config, task)
   arch = Architecture(
     dims,
-    position=positions.build(model.position),
-    core=cores.build(model.core),
-    attention=attentions.build(model.attention),
-    norm=layers.norms.build(model.norm),
-    activation=layers.activations.build(model.activation),
-    norm_placement=placements.build(model.norm_placement),
-    embedding=embeddings.embeddings.build(model.embedding),
-    head=heads.heads.build(model.head),
+    position=model.position,
+    core=model.core,
+    attention=model.attention,
+    norm=model.norm,
+    activation=model.activation,
+    norm_placement=model.norm_placement,
+    embedding=model.embedding,
+    head=model.head,
     encoders=encoders,
     decoders=decoders,
     prefix="prefix" in kind.uses,

@@ -1,50 +1,78 @@
-"""Architecture: all choices that define a Transformer."""
+"""Architecture of a Transformer: its sizes and the choice for each of its parts."""
 
 import dataclasses
 from typing import Any
 
-from transformer_jax.attention import Core, Variant
+from transformer_jax.attention import Core, Variant, attentions
+from transformer_jax.attention.cores import cores
 from transformer_jax.attention.variants import probe as attention_probe
 from transformer_jax.axes import Dims
 from transformer_jax.models.compatibility import form
-from transformer_jax.models.embeddings import TokenEmbedding
-from transformer_jax.models.heads import LinearHead
-from transformer_jax.models.layers import Gelu, RMSNorm
-from transformer_jax.models.residual import PreNorm
-from transformer_jax.positions import PositionalEncoding, probe
+from transformer_jax.models.embeddings import embeddings
+from transformer_jax.models.heads import heads
+from transformer_jax.models.layers import activations, norms
+from transformer_jax.models.residual import placements
+from transformer_jax.positions import PositionalEncoding, positions, probe
+from transformer_jax.spec import Registry, SpecError
+
+# The parts that may be written as specs, and where their names are registered.
+REGISTRIES: dict[str, Registry] = {
+  "position": positions,
+  "core": cores,
+  "attention": attentions,
+  "norm": norms,
+  "activation": activations,
+  "norm_placement": placements,
+  "embedding": embeddings,
+  "head": heads,
+}
+MISSING: Any = None  # of an argument without default, which an error then explains
 
 
 @dataclasses.dataclass(frozen=True)
 class Architecture:
-  """All choices that define a Transformer; each one is a value.
+  """Sizes and parts of a Transformer.
+
+  A part is an object, or the spec that a config has for it:
+
+  >>> from transformer_jax.axes import Dims
+  >>> dims = Dims(V=256, D=64, H=4, F=256, N=2, L=128)
+  >>> arch = Architecture(dims, position="rope", attention="gqa(2)", decoders=2)
+  >>> arch.attention
+  GQA(groups=2, bias=False, clip=0.0)
 
   dims                 every size
-  encoders, decoders   numbers of bidirectional and of causal layers; a model with both
-                       has cross-attention
+  position             the positional encoding
+  core                 how attention is computed
+  attention            the attention variant
+  norm, activation     of each layer
+  norm_placement       where the norms of a layer stand
+  embedding, head      input embedding and output head
+  encoders, decoders   layers that attend in both directions, and causal layers; a model
+                       with both attends from decoder to encoder
   decoder_dims         sizes of the decoder's layers, where their heads or feed-forward
                        units are not those of the encoder's; None: they are
   prefix               the decoder attends to a prefix in both directions
-  attention            the attention variant
-  norm_placement       residual connections and where the norms stand
-  embedding, head      of the input and of the output
-  tied                 the output embedding is that of the input
-  classes              number of classes, in place of tokens, of an output with its own
-                       weights
+  tied                 the output uses the embedding's weights
+  classes              the number of classes that are predicted instead of tokens; the
+                       output has weights of its own then
   feedforward_bias     projections of feed-forward layers add learned vectors
   dtype                of activations; parameters, norms, softmax and logits are float32
   scan, remat          one program for all layers; recompute layers in the backward pass
   axis                 name of the axis of devices that share a batch inside `pmap`
+
+  Raises ValueError where parts or sizes are missing, unknown or do not fit together.
   """
 
-  dims: Dims
-  position: PositionalEncoding
-  core: Core
+  dims: Dims = MISSING
+  position: PositionalEncoding = MISSING
+  core: Core = cores.build("auto")
   attention: Variant = Variant()
-  norm: Any = RMSNorm()
-  activation: Any = Gelu()
-  norm_placement: Any = PreNorm()
-  embedding: Any = TokenEmbedding()
-  head: Any = LinearHead()
+  norm: Any = norms.build("rmsnorm")
+  activation: Any = activations.build("gelu")
+  norm_placement: Any = placements.build("pre")
+  embedding: Any = embeddings.build("tokens")
+  head: Any = heads.build("linear")
   encoders: int = 0
   decoders: int = 0
   decoder_dims: Dims | None = None
@@ -60,6 +88,13 @@ class Architecture:
   axis: str | None = None
 
   def __post_init__(self):
+    if not isinstance(self.dims, Dims):
+      raise ValueError(
+        f"dims is {self.dims!r}; write every size, as in Architecture(Dims(V=256, D=64,"
+        " H=4, F=256, L=128), ...)"
+      )
+    for name, registry in REGISTRIES.items():
+      object.__setattr__(self, name, _built(name, getattr(self, name), registry))
     for dims in (self.dims, self.decoder_dims or self.dims):
       probe.check(self.position, dims)
       attention_probe.check(self.attention, dims)
@@ -76,7 +111,9 @@ class Architecture:
       )
 
   def _check_stacks(self) -> None:
-    """Raises ValueError where a decoder cannot read what the encoder makes."""
+    """Raises ValueError without layers, or where a decoder cannot read the encoder."""
+    if not (self.encoders or self.decoders):
+      raise ValueError("a model without layers; write decoders=6, or encoders=6")
     if self.decoder_dims is None:
       return
     if not (self.encoders and self.decoders):
@@ -93,14 +130,14 @@ class Architecture:
 
   @property
   def of_decoder(self) -> "Architecture":
-    """Architecture of the decoder: the same choices, with its own sizes."""
+    """The decoder's architecture: the same parts, with its own sizes."""
     if self.decoder_dims is None:
       return self
     return dataclasses.replace(self, dims=self.decoder_dims, decoder_dims=None)
 
   @property
   def outputs(self) -> int:
-    """Number of logits: classes, or the size of the vocabulary."""
+    """The number of classes, or of tokens in the vocabulary."""
     return self.classes or self.dims.V
 
   @property
@@ -111,3 +148,15 @@ class Architecture:
   def layer(self, use: str, n: int) -> tuple[PositionalEncoding, Variant]:
     """Returns the encoding and the variant of layer n of a stack."""
     return form(self.position, use).layer(n), form(self.attention, use).layer(n)
+
+
+def _built(name: str, part: Any, registry: Registry) -> Any:
+  """Returns the object that a part is, or that its spec describes."""
+  part = registry.build(part)
+  if not isinstance(part, registry.base):
+    base = f"{registry.base.__module__}.{registry.base.__qualname__}"
+    raise SpecError(
+      f"{name} is {part!r}; write one of {', '.join(registry)} as a text, or an object"
+      f" that inherits {base}"
+    )
+  return part

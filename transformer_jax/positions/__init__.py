@@ -1,4 +1,7 @@
-"""One file per encoding; importing the package registers them all."""
+"""Positional encodings, one file each; importing the package registers them all.
+
+`build("rope(base=5e5)")` makes one; the registry `positions` has the names.
+"""
 
 import importlib
 import pkgutil
@@ -15,6 +18,8 @@ from transformer_jax.positions.coords import Coords
 for _module in pkgutil.iter_modules(__path__):
   importlib.import_module(f"{__name__}.{_module.name}")
 
+build, register = positions.build, positions.register
+
 __all__ = [
   "Bound",
   "Coords",
@@ -22,5 +27,7 @@ __all__ = [
   "PositionalEncoding",
   "Tile",
   "bind",
+  "build",
   "positions",
+  "register",
 ]

@@ -1,0 +1,105 @@
+"""The front door: `import transformer_jax as tj`, and specs given in Python."""
+
+import ast
+import doctest
+import importlib
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+import transformer_jax as tj
+from transformer_jax.models import architecture
+from transformer_jax.models.layers import RMSNorm
+
+DIMS = tj.Dims(V=16, D=32, H=4, F=48, N=2, L=12)
+PARTS = dict(
+  position="rope(base=5e5)", core="dense", attention="gqa(2) + window(8)",
+  norm="layernorm", activation="swiglu", norm_placement="post",
+  embedding="tokens(power=0.0)", head="linear(bias=True)",
+)  # fmt: skip
+
+
+def run(code):
+  """Returns the last line that a new Python prints."""
+  done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+  assert done.returncode == 0, done.stderr
+  return done.stdout.splitlines()[-1]
+
+
+def test_importing_the_package_imports_nothing_else():
+  code = (
+    "import importlib, typing, sys; before = {*sys.modules}; import transformer_jax"
+  )
+  new = ast.literal_eval(run(code + "; print(sorted({*sys.modules} - before))"))
+  assert new == ["transformer_jax"]
+
+
+def test_each_name_is_there_and_is_what_the_stub_says():
+  stub = pathlib.Path(tj.__file__).with_suffix(".pyi")
+  names = {}
+  for node in ast.parse(stub.read_text()).body:
+    for alias in getattr(node, "names", ()):
+      names[alias.asname] = (node.module, alias.name)
+    if isinstance(node, ast.Assign):
+      names[node.targets[0].id] = f"tj.{ast.unparse(node.value)}".rsplit(".", 1)
+  assert {*names} == {*tj.__all__} and {*tj.__all__} < {*dir(tj)}
+  for name, (module, attribute) in names.items():
+    module = module.replace("tj.", "transformer_jax.")
+    assert getattr(tj, name) is getattr(importlib.import_module(module), attribute)
+
+
+def test_a_name_that_is_not_there_is_an_attribute_error():
+  with pytest.raises(AttributeError, match="has no attribute 'Transformr'"):
+    tj.Transformr  # noqa: B018
+
+
+def test_registries_build_from_specs():
+  assert tj.positions.build("t5").name == "t5"
+  assert "t5" in tj.positions.positions and "gqa" in tj.attentions
+  assert "copy" in tj.tasks and "dense" in tj.cores
+
+
+def test_an_architecture_takes_the_strings_of_a_config():
+  arch = tj.Architecture(DIMS, decoders=2, **PARTS)
+  built = {name: architecture.REGISTRIES[name].build(s) for name, s in PARTS.items()}
+  assert arch == tj.Architecture(DIMS, decoders=2, **built) and hash(arch)
+  assert {*PARTS} == {*architecture.REGISTRIES}
+
+
+def test_every_part_has_a_default_but_sizes_and_encoding():
+  arch = tj.Architecture(DIMS, "none", decoders=1)
+  assert tj.cores.name_of(arch.core) == "auto" and arch.norm == RMSNorm()
+
+
+WRONG = {
+  "a model without layers; write decoders=6, or encoders=6": {"decoders": 0},
+  "dims is None; write every size, as in Architecture(Dims(V=": {"dims": None},
+  "dims is {'D': 8}; write every size": {"dims": {"D": 8}},
+  "position is None; write one of abacus, ": {"position": None},
+  "unknown positional encoding 'rop'. Did you mean": {"position": "rop"},
+  "core is 3; write one of auto, ": {"core": 3},
+  "norm is <class": {"norm": RMSNorm},
+  "inherits transformer_jax.attention.variants.base.Variant": {"attention": PARTS},
+}
+
+
+@pytest.mark.parametrize("says", WRONG)
+def test_what_is_missing_or_wrong_is_one_sentence(says):
+  given = {"dims": DIMS, "position": "rope", "decoders": 1} | WRONG[says]
+  with pytest.raises(ValueError) as error:
+    tj.Architecture(**given)
+  assert says in str(error.value) and "\n" not in str(error.value)
+
+
+def test_sizes_or_an_encoding_that_are_left_out_are_named():
+  with pytest.raises(ValueError, match="dims is None"):
+    tj.Architecture(position="rope", decoders=2)
+  with pytest.raises(ValueError, match="position is None"):
+    tj.Architecture(DIMS, decoders=2)
+
+
+def test_the_example_of_architecture_runs():
+  failed, tried = doctest.testmod(architecture)
+  assert tried and not failed
