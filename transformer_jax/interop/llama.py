@@ -2,7 +2,7 @@
 
 from transformer_jax.attention import attentions
 from transformer_jax.interop import names
-from transformer_jax.interop.family import GATED, Family, families
+from transformer_jax.interop.family import GATED, HFFamily, families
 from transformer_jax.interop.layer_types import FULL, LOCAL, layer_kinds, turns
 from transformer_jax.interop.rotary import rope
 from transformer_jax.models.ends import Linear, Tokens
@@ -12,7 +12,7 @@ from transformer_jax.models.residual import PreNorm, Sandwich, UpdateNorm
 LAYER, THEIRS = "decoder/layer_{n}", "model.layers.{n}"
 
 
-class LlamaLike(Family):
+class LlamaLike(HFFamily):
   """Models with Llama's names."""
 
   defaults = dict(
