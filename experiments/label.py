@@ -18,7 +18,7 @@ from experiments import inference
 from experiments.setup.validate import ConfigError
 from transformer_jax import command
 from transformer_jax.data.tasks.labelled.base import Labelled, kept
-from transformer_jax.evaluation.labeller import Labeller
+from transformer_jax.evaluation.labeller import Classifier
 
 FLAGS = flags.FLAGS
 
@@ -40,16 +40,16 @@ def _answers() -> Iterator[str]:
   )
 
 
-def load(run: Path, seed: int = 0, last: int = 1) -> Labeller:
+def load(run: Path, seed: int = 0, last: int = 1) -> Classifier:
   """Returns what a run learned; raises ConfigError where there is nothing to use."""
   found = inference.load(run, Labelled, "classification or tagging", seed, last)
   trainer = found.experiment.trainer
   learned = trainer.model, found.params, found.tokenizer
-  return Labeller(trainer.task, *learned, tuple(kept(run)), trainer.length)
+  return Classifier(trainer.task, *learned, tuple(kept(run)), trainer.length)
 
 
 def label(
-  labeller: Labeller, lines: Iterable[str], rows: int, source: str = "text"
+  labeller: Classifier, lines: Iterable[str], rows: int, source: str = "text"
 ) -> Iterator[str]:
   """Yields what is said of each line; `rows` of them go together."""
   task = labeller.task

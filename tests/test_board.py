@@ -9,7 +9,7 @@ from experiments.runner import tensorboard
 from experiments.setup.plan import Run
 from transformer_jax.training import events
 from transformer_jax.training.json_files import read_json
-from transformer_jax.training.metrics_log import Record
+from transformer_jax.training.metrics_log import MetricLog
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def test_the_scores_of_each_seed_are_scalars_by_length(run, tmp_path):
 
 
 def test_a_run_goes_by_its_group_and_label(run, tmp_path):
-  with Record(tmp_path / "runs" / run.id) as record:
+  with MetricLog(tmp_path / "runs" / run.id) as record:
     record.write(1, 0, loss=2.0)
   tensorboard.link(tmp_path, run)
   tensorboard.link(tmp_path, run)

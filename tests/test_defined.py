@@ -21,23 +21,25 @@ from transformer_jax.axes import Dims
 from transformer_jax.data.tasks.labelled.baselines import guesses
 from transformer_jax.evaluation import lengths, translation
 from transformer_jax.evaluation.decode import Sampling, highest
-from transformer_jax.evaluation.labeller import Labeller
+from transformer_jax.evaluation.labeller import Classifier
 from transformer_jax.models.embeddings import TokenEmbedding
 from transformer_jax.models.heads import mean
 from transformer_jax.positions import coords
 from transformer_jax.training import loop, optimizers
-from transformer_jax.training.loss import cross_entropy, weighed
+from transformer_jax.training.loss import chunked_cross_entropy, cross_entropy
 
 NAN, INF = math.nan, math.inf
 ONES, NO = jnp.ones((1, 2)), jnp.zeros((1, 2))
 BAD = jnp.array([[NAN, 3.0]])
 NO_PROBABILITY = jnp.full((1, 1, 3), NAN)
-LABELS = Labeller(None, None, None, None, ("a", "b"), 8)
+LABELS = Classifier(None, None, None, None, ("a", "b"), 8)
 TRAINED = [("the red house", "one"), ("the blue sea", "two")]
 
 
 def in_pieces(logits_BLV):
-  return weighed(logits_BLV, jnp.eye(3), jnp.array([[0]]), jnp.ones((1, 1)))[0]
+  return chunked_cross_entropy(
+    logits_BLV, jnp.eye(3), jnp.array([[0]]), jnp.ones((1, 1))
+  )[0]
 
 
 def clipped(gradient):

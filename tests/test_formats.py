@@ -164,8 +164,8 @@ def test_documents_of_conll_are_never_split_and_their_marks_are_no_words(tmp_pat
     blocks.append(f"-DOCSTART- -X- -X- O\n\n{words}\n{words}\n")
   path = tmp_path / "eng.conll"
   path.write_text("".join(blocks))
-  form = build("tagging", path).form
-  found = form.file(path, print)
+  format = build("tagging", path).format
+  found = format.file(path, print)
   assert len(found) == 120 and {x.labels for x in found} == {("PER", "O") * 2}
   assert [x.document for x in found[:3]] == ["eng.conll document 1"] * 2 + [
     "eng.conll document 2"
@@ -189,13 +189,13 @@ CONLLU = """# newdoc id = a
 def test_conllu_has_words_but_no_ranges_and_empty_nodes(tmp_path):
   path = tmp_path / "es.conllu"
   path.write_text(CONLLU)
-  first, second = build("tagging", path).form.file(path, print)
+  first, second = build("tagging", path).format.file(path, print)
   assert first.parts == ("Vamos", "nos", "New York") and second.parts == ("Sí",)
   assert first.labels == ("VERB", "PRON", "PROPN") and second.labels == ("INTJ",)
   assert [first.document, second.document] == [
     f"es.conllu document {n}" for n in (1, 2)
   ]
-  first, _ = build("tagging", packed(path), "tags='xpos'").form.file(
+  first, _ = build("tagging", packed(path), "tags='xpos'").format.file(
     tmp_path / "es.conllu.gz", print
   )
   assert first.labels == ("V1", "P1", "N1")

@@ -12,7 +12,7 @@ from test_interop import CONFIGS, recorded, saved, write
 
 from transformer_jax import interop
 from transformer_jax.attention import attentions
-from transformer_jax.interop.hf_config import Words
+from transformer_jax.interop.hf_config import HFConfig
 from transformer_jax.positions import positions
 
 
@@ -252,7 +252,7 @@ def asked(config):
   """Returns the words whose values are compared with those that are served."""
   found = []
 
-  class Watched(Words):
+  class Watched(HFConfig):
     def choose(self, word, choices, default=None):
       found.extend([word] if "model_type" in self.config else [])
       return super().choose(word, choices, default)

@@ -219,7 +219,7 @@ def test_every_run_of_the_plan_for_brown_is_valid():
     task = build(each.config).task
     assert task.classes == 96 and task.kind == "encoder"
   # What hangs on a tag is left out, and what a tag consists of is not.
-  form = task.form
+  format = task.format
   whole = {"nn-tl": "nn", "ppss+bem": "ppss", "bez*": "bez", "*": "*", "*-hl": "*"}
   whole |= {"--": "--", "---hl": "--", "pp$": "pp$", "``": "``", ".-hl": "."}
-  assert {tag: form._coarse(tag) for tag in whole} == whole
+  assert {tag: format._coarse(tag) for tag in whole} == whole

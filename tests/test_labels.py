@@ -390,11 +390,11 @@ def test_tfds_data_is_read_by_the_names_of_its_features(data_dir):
 
 
 def test_classes_of_tfds_have_their_names(data_dir):
-  form = build("classification", "tfds:tiny_labels", "text='sentence'").form
-  (example,) = form.record({"sentence": "größer", "label": "poem"}, "here")
+  format = build("classification", "tfds:tiny_labels", "text='sentence'").format
+  (example,) = format.record({"sentence": "größer", "label": "poem"}, "here")
   assert example.parts == ("größer",) and example.labels == ("poem",)
   records, _ = tfds.read_records(
-    "tiny_labels", form.features, form.wanted, ("train",), data_dir
+    "tiny_labels", format.features, format.wanted, ("train",), data_dir
   )
   found = {x["sentence"]: x["label"] for x in records["train"]}
   assert found == {f"größer train {n}": GENRES[n % 3] for n in range(6)}

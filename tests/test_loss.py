@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from transformer_jax.training import loss as losses
-from transformer_jax.training.loss import cross_entropy, weighed
+from transformer_jax.training.loss import chunked_cross_entropy, cross_entropy
 
 
 def example(dtype=jnp.float32):
@@ -45,7 +45,7 @@ def found(function, x_BLD, output_VD, target_BL, weight_BL):
 @pytest.mark.parametrize("smoothing,n", [(0.0, 1), (0.1, 3), (0.0, 7)])
 def test_any_number_of_pieces_gives_the_definition_and_its_gradients(smoothing, n):
   data = example()
-  got = found(functools.partial(weighed, smoothing=smoothing, n=n), *data)
+  got = found(functools.partial(chunked_cross_entropy, smoothing=smoothing, n=n), *data)
   want = found(functools.partial(plain, smoothing=smoothing), *data)
   close = functools.partial(np.testing.assert_allclose, rtol=2e-5, atol=2e-6)
   jax.tree.map(close, got, want)
@@ -55,7 +55,7 @@ def test_any_number_of_pieces_gives_the_definition_and_its_gradients(smoothing, 
 def test_bfloat16_differs_by_its_own_rounding():
   x_BLD, output_VD, *rest = example(jnp.bfloat16)
   rounded_VD = output_VD.astype(jnp.bfloat16).astype(jnp.float32)
-  got = found(functools.partial(weighed, n=3), x_BLD, output_VD, *rest)
+  got = found(functools.partial(chunked_cross_entropy, n=3), x_BLD, output_VD, *rest)
   want = found(
     functools.partial(plain, smoothing=0.0),
     x_BLD.astype(jnp.float32),
@@ -72,9 +72,9 @@ def test_bfloat16_differs_by_its_own_rounding():
 def test_of_equal_logits_the_first_is_the_guess():
   x_BLD, output_VD = jnp.ones((1, 3, 2)), jnp.ones((5, 2)).at[0].set(0.0)
   target_BL, weight_BL = jnp.array([[0, 1, 2]]), jnp.array([[1.0, 2.0, 4.0]])
-  _, right = weighed(x_BLD, output_VD, target_BL, weight_BL)
+  _, right = chunked_cross_entropy(x_BLD, output_VD, target_BL, weight_BL)
   assert right == 2.0
-  _, right = weighed(x_BLD * jnp.nan, output_VD, target_BL, weight_BL)
+  _, right = chunked_cross_entropy(x_BLD * jnp.nan, output_VD, target_BL, weight_BL)
   assert right == 0.0
 
 
@@ -85,7 +85,7 @@ def test_memory_does_not_grow_with_the_logits():
     shapes = (2, L, D), (V, D)
     args = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
     args += [jax.ShapeDtypeStruct((2, L), dtype) for dtype in (jnp.int32, jnp.float32)]
-    function = functools.partial(weighed, n=L // 16)
+    function = functools.partial(chunked_cross_entropy, n=L // 16)
     grads = jax.jit(jax.value_and_grad(function, (0, 1), has_aux=True))
     return grads.lower(*args).compile().memory_analysis().temp_size_in_bytes
 
@@ -94,6 +94,6 @@ def test_memory_does_not_grow_with_the_logits():
 
 
 def test_pieces_hold_no_more_logits_than_they_may():
-  assert losses.pieces(2, 50, 10, held=1000) == 1
-  assert losses.pieces(2, 51, 10, held=1000) == 2
-  assert losses.pieces(500, 3, 100, held=1000) == 3
+  assert losses.num_chunks(2, 50, 10, max_logits=1000) == 1
+  assert losses.num_chunks(2, 51, 10, max_logits=1000) == 2
+  assert losses.num_chunks(500, 3, 100, max_logits=1000) == 3

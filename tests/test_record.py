@@ -21,7 +21,7 @@ from tensorboardX.record_writer import masked_crc32c
 
 from transformer_jax.training import metrics_log
 from transformer_jax.training.json_files import FileError
-from transformer_jax.training.metrics_log import Record, read
+from transformer_jax.training.metrics_log import MetricLog, read
 from transformer_jax.training.progress import Progress
 from transformer_jax.training.signals import stop_requested
 
@@ -55,7 +55,7 @@ def board(folder):
 
 
 def test_rows_reach_both_files_at_once(tmp_path):
-  with Record(tmp_path) as metrics:
+  with MetricLog(tmp_path) as metrics:
     metrics.write(40, seed=0, loss=np.float32(2.5), tokens_per_s=10, core="dense")
     metrics.write(40, seed=1, loss=3.5)
     metrics.write(40, rate=0.5)
@@ -72,7 +72,7 @@ def test_rows_reach_both_files_at_once(tmp_path):
 
 
 def test_not_finite_values_are_valid_json_and_come_back(tmp_path, caplog):
-  with Record(tmp_path) as metrics:
+  with MetricLog(tmp_path) as metrics:
     metrics.write(1, seed=0, loss=float("nan"), grad_norm=-math.inf, rate=0.1)
   assert not caplog.records  # tensorboardX would warn of each
   text = (tmp_path / "metrics.jsonl").read_text()
@@ -84,10 +84,10 @@ def test_not_finite_values_are_valid_json_and_come_back(tmp_path, caplog):
 
 
 def test_resuming_forgets_the_lost_steps_everywhere(tmp_path):
-  with Record(tmp_path) as metrics:
+  with MetricLog(tmp_path) as metrics:
     for step in (10, 20, 30, 40):
       metrics.write(step, seed=0, loss=float(step))
-  with Record(tmp_path) as metrics:
+  with MetricLog(tmp_path) as metrics:
     metrics.resume((10, 20), (0,))
     for step in (30, 40):
       metrics.write(step, seed=0, loss=float(-step))
@@ -95,7 +95,7 @@ def test_resuming_forgets_the_lost_steps_everywhere(tmp_path):
   assert rows == [(10, 10), (20, 20), (30, -30), (40, -40)]
   shown = board(tmp_path / "tensorboard" / "seed0")
   assert [(step, loss) for (_, step), loss in sorted(shown.items())] == rows
-  with Record(tmp_path) as metrics:
+  with MetricLog(tmp_path) as metrics:
     metrics.resume((), (0,))
     assert read(tmp_path / "metrics.jsonl") == []
 
@@ -105,7 +105,7 @@ def test_half_a_last_line_is_dropped(tmp_path, capsys):
   path.write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "lo')
   assert read(path) == [{"step": 1, "loss": 2.0}]
   assert capsys.readouterr().err == ""  # nobody's fault: nothing to say
-  with Record(tmp_path) as metrics:
+  with MetricLog(tmp_path) as metrics:
     metrics.write(2, loss=1.0)
   assert read(path) == [{"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.0}]
 
@@ -148,7 +148,7 @@ LOSSES = {
 
 
 def write_steps(folder):
-  with Record(folder) as metrics:
+  with MetricLog(folder) as metrics:
     for step in STEPS:
       for seed in SEEDS:
         rate = float("nan") if step == 30 else 0.5
@@ -160,18 +160,18 @@ def write_steps(folder):
 def test_damaged_rows_are_restored_from_tensorboard(tmp_path, capsys, kind):
   whole = write_steps(tmp_path)
   LOSSES[kind](tmp_path / "metrics.jsonl")
-  with Record(tmp_path) as metrics:
+  with MetricLog(tmp_path) as metrics:
     assert metrics.resume(STEPS, SEEDS) == []
     assert (tmp_path / "metrics.jsonl").read_bytes() == whole
   said = capsys.readouterr().err
   assert ("restored from TensorBoard" in said) == (kind != "twice")
-  with Record(tmp_path) as metrics:
+  with MetricLog(tmp_path) as metrics:
     assert metrics.resume(STEPS, SEEDS) == [] and capsys.readouterr().err == ""
 
 
 def test_a_negative_nan_is_no_damage(tmp_path, capsys):
   nan = np.array(0xFFC00000, np.uint32).view(np.float32)
-  with Record(tmp_path) as metrics:
+  with MetricLog(tmp_path) as metrics:
     metrics.write(10, seed=0, loss=nan, rate=np.float32(np.inf))
     assert metrics.mend((10,), (0,)) == [] and capsys.readouterr().err == ""
 
@@ -181,14 +181,14 @@ def test_rows_that_no_file_has_are_said(tmp_path, capsys):
   lines_of(tmp_path / "metrics.jsonl", 0, 1, 4, 5)
   for file in (tmp_path / "tensorboard").rglob("events*"):
     file.write_bytes(file.read_bytes()[:90])
-  with Record(tmp_path) as metrics:
+  with MetricLog(tmp_path) as metrics:
     assert metrics.resume(STEPS, SEEDS) == [20]
   said = capsys.readouterr().err
   assert said.count("\n") == 1 and "step 20 is lost, in TensorBoard's copy too" in said
 
 
 def test_rows_written_into_a_removed_file_are_not_lost(tmp_path):
-  with Record(tmp_path) as metrics:
+  with MetricLog(tmp_path) as metrics:
     metrics.write(10, seed=0, loss=1.0)
     (tmp_path / "metrics.jsonl").unlink()
     metrics.write(20, seed=0, loss=2.0)
@@ -204,11 +204,11 @@ def test_a_file_in_the_place_of_tensorboard_is_kept_aside(tmp_path):
 
 
 def test_a_clock_that_is_set_back_hides_no_step(tmp_path, monkeypatch):
-  with Record(tmp_path) as metrics:
+  with MetricLog(tmp_path) as metrics:
     metrics.write(10, seed=0, loss=1.0)
     metrics.write(20, seed=0, loss=2.0)
   monkeypatch.setattr(time, "time", lambda: 1e9)
-  with Record(tmp_path) as metrics:
+  with MetricLog(tmp_path) as metrics:
     metrics.resume((10,), (0,))
     metrics.write(20, seed=0, loss=3.0)
   shown = {("loss", 10): 1.0, ("loss", 20): 3.0}

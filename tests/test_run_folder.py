@@ -22,7 +22,7 @@ from experiments.setup import plan
 from transformer_jax.data.tokenizers import load, tokenizers
 from transformer_jax.training.checkpoint import Keeper
 from transformer_jax.training.json_files import read_object, write_json
-from transformer_jax.training.metrics_log import Record
+from transformer_jax.training.metrics_log import MetricLog
 
 BASE = base.get_config()
 (RUN,) = plan.expand(plan.Plan("why?", plan.Grid({"train.steps": (80,)}), ""), BASE, {})
@@ -39,7 +39,7 @@ def train(folder, until=STEPS):
   """Does to the folder what training does to it; returns a result."""
   TOKENIZER.save(folder / "tokenizer")
   steps = lambda last: range(EVERY, last + 1, EVERY)
-  with Record(folder) as metrics, Keeper(folder / "checkpoints") as keeper:
+  with MetricLog(folder) as metrics, Keeper(folder / "checkpoints") as keeper:
     shape = {"w": jax.ShapeDtypeStruct((3,), jnp.float32)}
     state, meta = keeper.restore(shape) or ({"w": jnp.zeros(3)}, {"step": 0})
     metrics.resume(steps(meta["step"]), SEEDS)

@@ -142,7 +142,7 @@ def test_seeds_in_one_program_equal_single_runs():
 
 
 def fit(folder, steps=20, stop_at=None, save=8, **kwargs):
-  """Trains; returns (Fitted, rows reported, steps resumed from)."""
+  """Trains; returns (FitResult, rows reported, steps resumed from)."""
   rows, resumed = [], []
 
   class Stop:

@@ -17,14 +17,14 @@ from experiments.runner.build import build
 from experiments.setup.validate import resolve
 from transformer_jax.attention import BoundVariant, attentions
 from transformer_jax.attention.cores.dense import Dense
-from transformer_jax.data.base import Asked
+from transformer_jax.data.base import GenerationSet
 from transformer_jax.data.tokenizers import tokenizers
 from transformer_jax.evaluation import maps
 from transformer_jax.evaluation import written as writing
 from transformer_jax.evaluation.beam import Beam
 from transformer_jax.evaluation.maps import RecordingDense
 from transformer_jax.evaluation.translator import Translator
-from transformer_jax.evaluation.written import Writing
+from transformer_jax.evaluation.written import GenerationEval
 from transformer_jax.positions import PositionalEncoding, bind, coords
 
 WORDS = "eins zwei drei vier sechs sieben".split()
@@ -107,8 +107,8 @@ class Echo:
 def test_texts_of_like_length_go_together_and_come_back_in_order():
   sources = ["a longer text", "b", "the longest text of all", "cc"]
   tokenizer = tokenizers.build("byte").train([])
-  asked, echo = Asked(sources, sources, [], tokenizer), Echo()
-  assert Writing(Beam(1), 4, 2).write(asked, echo) == sources
+  asked, echo = GenerationSet(sources, sources, [], tokenizer), Echo()
+  assert GenerationEval(Beam(1), 4, 2).write(asked, echo) == sources
   assert echo.read == sorted(sources, key=len)
 
 
@@ -118,8 +118,8 @@ def test_a_score_is_recorded_beside_what_is_no_translation(monkeypatch):
   references = ["the cat lay on the mat", "a dog ran in a park today"]
   tokenizer, some = tokenizers.build("byte").train([]), [("a dog", "ein Hund")]
   right = Echo(dict(zip(sources, references, strict=True)))
-  asked = Asked(sources, references, some, tokenizer)
-  found = Writing(Beam(1), 2, 2).record(asked, [Echo(), right])
+  asked = GenerationSet(sources, references, some, tokenizer)
+  found = GenerationEval(Beam(1), 2, 2).record(asked, [Echo(), right])
   bleu = [sacrebleu.corpus_bleu(x, [references]).score for x in (sources, references)]
   assert [own["bleu"] for own in found["scores"]] == bleu and 10 < bleu[0] < 90
   assert found["floors"]["copy"] == found["scores"][0]

@@ -12,7 +12,7 @@ from transformer_jax.attention import Variant, attentions
 from transformer_jax.attention.variants.base import Sum
 from transformer_jax.interop.family import ACTIVATIONS, GATED
 from transformer_jax.interop.harmless import REASONS
-from transformer_jax.interop.hf_config import Words
+from transformer_jax.interop.hf_config import HFConfig
 from transformer_jax.interop.rotary import SCALINGS
 from transformer_jax.models.layers import activations, norms
 from transformer_jax.models.residual import placements
@@ -116,8 +116,8 @@ def classes() -> Iterator[list[str]]:
   """Yields the endings of classes that are read, and the families that have them."""
   kinds = {}
   for kind in sorted(interop.families):
-    for form in interop.families[kind]().forms:
-      kinds.setdefault(form.endings, []).append(f"`{kind}`")
+    for output in interop.families[kind]().outputs:
+      kinds.setdefault(output.endings, []).append(f"`{kind}`")
   for endings, names in kinds.items():
     yield [", ".join(f"`{ending}`" for ending in endings), ", ".join(names)]
 
@@ -137,10 +137,10 @@ def said(value: Any) -> str:
   return json.dumps(value).strip('"')
 
 
-def watched(config: dict[str, Any], known: dict[str, str]) -> Words:
+def watched(config: dict[str, Any], known: dict[str, str]) -> HFConfig:
   """Returns words that write down which of them are asked for, and their values."""
 
-  class Watched(Words):
+  class Watched(HFConfig):
     def choose(self, word, choices, default=None):
       known[word] = LISTS.get(tuple(choices)) or ", ".join(map(said, choices))
       return super().choose(word, choices, default)

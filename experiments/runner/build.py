@@ -19,7 +19,7 @@ from transformer_jax.data.base import Task, tasks
 from transformer_jax.data.tasks.algorithmic.base import Strings
 from transformer_jax.evaluation.beam import Beam
 from transformer_jax.evaluation.lengths import Evaluator
-from transformer_jax.evaluation.written import Writing
+from transformer_jax.evaluation.written import GenerationEval
 from transformer_jax.models import Architecture, families
 from transformer_jax.models.compatibility import refusal
 from transformer_jax.models.recurrent.model import Recurrence
@@ -38,7 +38,7 @@ class Experiment:
   budget: Budget
   seeds: tuple[int, ...]
   lengths: tuple[int, ...]  # of the task, those that are scored
-  writing: Writing  # how whole texts are written and scored, where the task has some
+  writing: GenerationEval  # how generated texts are scored, where the task has some
   keep: int  # newest checkpoints that stay
 
 
@@ -74,7 +74,7 @@ def build(config: ConfigDict) -> Experiment:
     budget=Budget(train.steps, train.steps_per_dispatch, train.checkpoint_every),
     seeds=tuple(config.seeds),
     lengths=tuple(train.length * multiple for multiple in evaluate.lengths),
-    writing=Writing(
+    writing=GenerationEval(
       Beam(evaluate.beam, evaluate.penalty), evaluate.texts, evaluate.texts_per_step
     ),
     keep=train.keep_checkpoints,
@@ -280,7 +280,7 @@ def flops_per_token(experiment: Experiment, arrays: Any) -> float:
   arch = trained.model.arch
   plain = trained.model.clone(arch=written_out(arch))
   # All logits at once: pieces of the loss would be a loop too.
-  trainer = dataclasses.replace(trained, model=plain, held=2**62)
+  trainer = dataclasses.replace(trained, model=plain, max_logits=2**62)
   tokens = 0
 
   def step(arrays, state):

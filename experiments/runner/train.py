@@ -37,8 +37,8 @@ from transformer_jax.spec import outside
 from transformer_jax.training import loop, sharding
 from transformer_jax.training.checkpoint import Keeper
 from transformer_jax.training.json_files import write_json
-from transformer_jax.training.loop import Fitted, Program
-from transformer_jax.training.metrics_log import Record
+from transformer_jax.training.loop import FitResult, Program
+from transformer_jax.training.metrics_log import MetricLog
 from transformer_jax.training.progress import Progress
 from transformer_jax.untrusted import shown
 
@@ -190,7 +190,7 @@ def _fit(
   folder: Path,
   name: str,
   stop: Any,
-) -> tuple[Fitted, dict[str, Any]]:
+) -> tuple[FitResult, dict[str, Any]]:
   """Trains with checkpoints, a record and a bar.
 
   Returns, beside how it ended, the speed in tokens/s and which steps have no record.
@@ -203,12 +203,12 @@ def _fit(
   record_step = run_folder.recorder(folder)
 
   with (
-    Record(folder) as record,
+    MetricLog(folder) as record,
     Progress(budget.steps, name) as bar,
     Keeper(folder / "checkpoints", experiment.keep) as keeper,
   ):
 
-    def report(progress: loop.Progress) -> None:
+    def report(progress: loop.DispatchMetrics) -> None:
       speeds.append(tokens / progress.seconds)
       for place, seed in enumerate(experiment.seeds):
         metrics = {key: x_S[place] for key, x_S in progress.metrics.items()}
@@ -236,9 +236,9 @@ def _losses(loss_S: np.ndarray, diverged: int) -> dict[str, float | str]:
   return {**mean, "diverged": lost} if diverged else mean
 
 
-def _write(experiment: Experiment, fitted: Fitted, mesh: Mesh, folder: Path) -> dict:
+def _write(experiment: Experiment, fitted: FitResult, mesh: Mesh, folder: Path) -> dict:
   """Returns what the texts are worth that each seed writes, and keeps those texts."""
-  writing, asked = experiment.writing, experiment.task.asks()
+  writing, asked = experiment.writing, experiment.task.generation_set()
   if not (asked and writing.most):
     return {}
   trainer, params = experiment.trainer, jax.device_get(fitted.state.eval_params)
@@ -259,7 +259,7 @@ def _write(experiment: Experiment, fitted: Fitted, mesh: Mesh, folder: Path) -> 
 
 
 def _outcome(
-  experiment: Experiment, fitted: Fitted, scores: list[dict], written: dict
+  experiment: Experiment, fitted: FitResult, scores: list[dict], written: dict
 ) -> dict:
   """Returns the scores by seed; a seed that diverged has none."""
   seeds, task = experiment.seeds, experiment.task

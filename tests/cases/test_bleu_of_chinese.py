@@ -8,13 +8,13 @@ import pytest
 import sacrebleu
 
 from transformer_jax.data import languages
-from transformer_jax.data.base import Asked, tasks
+from transformer_jax.data.base import GenerationSet, tasks
 from transformer_jax.data.files import DataError
 from transformer_jax.data.tokenizers import tokenizers
 from transformer_jax.evaluation import written as writing
 from transformer_jax.evaluation.beam import Beam
 from transformer_jax.evaluation.translation import nearest_targets, scores
-from transformer_jax.evaluation.written import Writing
+from transformer_jax.evaluation.written import GenerationEval
 
 FOUND = ["我喜欢在公园里散步", "今天天气很好我们去爬山"]
 REFERENCES = ["我喜欢在公园里跑步", "今天天气很好我们去游泳"]
@@ -45,16 +45,17 @@ class Answers:
 
 def test_a_run_records_the_tokenizer_of_the_target_language(tmp_path, monkeypatch):
   monkeypatch.setattr(writing, "attention_map", lambda *_: {})
-  asked = run(tmp_path).asks()
+  asked = run(tmp_path).generation_set()
   assert asked.bleu == "zh"
-  found = Writing(Beam(1), 2, 2).record(asked, [Answers()])
+  found = GenerationEval(Beam(1), 2, 2).record(asked, [Answers()])
   assert "tok:zh" in found["signatures"][0]
   wanted = sacrebleu.corpus_bleu(FOUND, [REFERENCES], tokenize="zh").score
   assert found["scores"][0]["bleu"] == pytest.approx(wanted)
   # The training text has these very sentences: its floors are by the same tokenizer.
   assert found["floors"]["nearest"]["bleu"] == pytest.approx(100)
-  assert run(tmp_path, fields=", bleu_tokenizer='char'").asks().bleu == "char"
-  assert run(tmp_path, "zh-en").asks().bleu == "zh"  # these references are Chinese
+  assert run(tmp_path, fields=", bleu_tokenizer='char'").generation_set().bleu == "char"
+  # These references are Chinese.
+  assert run(tmp_path, "zh-en").generation_set().bleu == "zh"
 
 
 @pytest.mark.parametrize(
@@ -101,5 +102,5 @@ def test_the_nearest_chinese_source_is_found_by_its_characters():
 
 def test_european_text_is_scored_as_before():
   tokenizer = tokenizers.build("byte").train([])
-  assert Asked([], [], [], tokenizer).bleu == "13a"
+  assert GenerationSet([], [], [], tokenizer).bleu == "13a"
   assert "tok:13a" in scores(ENGLISH, ENGLISH)[0].signature

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from transformer_jax.training.loss import cross_entropy, weighed
+from transformer_jax.training.loss import chunked_cross_entropy, cross_entropy
 
 OUTSIDE = (-1, -100, 11, 2**31 - 1)
 random = np.random.default_rng(0)
@@ -22,7 +22,7 @@ weight_BL = jnp.array([[0.0, 1, 1, 1]])
 @jax.jit
 def by_training(target_BL, weight_BL):
   """Returns ((loss, right), gradients by states and output)."""
-  loss = lambda x, output: weighed(x, output, target_BL, weight_BL, 0.1)
+  loss = lambda x, output: chunked_cross_entropy(x, output, target_BL, weight_BL, 0.1)
   return jax.value_and_grad(loss, (0, 1), has_aux=True)(x_BLD, output_VD)
 
 

@@ -46,7 +46,7 @@ class Batch:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Asked:
+class GenerationSet:
   """Texts that a model shall write.
 
   sources      what it reads
@@ -63,7 +63,7 @@ class Asked:
   bleu: str = "13a"
 
   @functools.lru_cache(maxsize=2)  # noqa: B019, tasks are few
-  def first(self, n: int) -> "Asked":
+  def first(self, n: int) -> "GenerationSet":
     """Returns the same with the first n texts."""
     few = self.sources[:n], self.references[:n]
     return dataclasses.replace(self, sources=few[0], references=few[1])
@@ -144,7 +144,7 @@ class Task:
   def check(self, arrays: Any, length: int) -> None:
     """Raises DataError where no training batch of this length would have a target."""
 
-  def asks(self) -> Asked | None:
+  def generation_set(self) -> GenerationSet | None:
     """Returns the texts that a model shall write to be scored as a whole, if any."""
 
   def batch(

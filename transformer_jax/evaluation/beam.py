@@ -83,7 +83,7 @@ class Beam:
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class Texts:
+class Hypotheses:
   """The K best texts of each row, best first; past its end a text repeats its end.
 
   score_BK    log p divided by the penalty; -inf: there is no text
@@ -105,7 +105,7 @@ def beam_search(
   at: Coords | None = None,
   memory: Memory | None = None,
   frozen: bool = False,
-) -> Texts:
+) -> Hypotheses:
   """Returns the best texts of up to `steps` tokens that follow each prompt.
 
   Each step extends every text of a beam by every token and takes the 2 K best by log p.
@@ -133,7 +133,7 @@ def beam_search(
     ends_BC &= (jnp.arange(ends_BC.shape[1]) < K) & ~done_B[:, None]
     score_BC = jnp.where(ends_BC, tried.score_BK / how.penalty(n + 1), -jnp.inf)
     length_BC = jnp.full_like(ends_BC, n + 1, jnp.int32)
-    best = _best(best, Texts(tried.token_BKN, score_BC, length_BC), K)
+    best = _best(best, Hypotheses(tried.token_BKN, score_BC, length_BC), K)
 
     lasting_BC = jnp.where(tried.token_BKN[..., n] == end, -jnp.inf, tried.score_BK)
     sum_BK, rank_BK = jax.lax.top_k(lasting_BC, K)
@@ -154,13 +154,13 @@ def beam_search(
   # At first there is one text: the others of the beam are impossible.
   sum_BK = jnp.where(jnp.arange(K) == 0, jnp.zeros((B, 1)), -jnp.inf)
   none_BK = jnp.full((B, K), -jnp.inf)
-  best = Texts(token_BKN, none_BK, jnp.zeros((B, K), jnp.int32))
+  best = Hypotheses(token_BKN, none_BK, jnp.zeros((B, K), jnp.int32))
   logits_BKV = jnp.broadcast_to(logits_BV[:, None], (B, K, logits_BV.shape[-1]))
   start = jnp.int32(0), jnp.zeros(B, bool), best, token_BKN, sum_BK, logits_BKV
   return jax.lax.while_loop(go_on, step, (*start, _pick(cache, axes, rows_R)))[2]
 
 
-def _extend(token_BKN, sum_BK, logits_BKV, n) -> Texts:
+def _extend(token_BKN, sum_BK, logits_BKV, n) -> Hypotheses:
   """Returns the 2 K best texts with one more token; `length` is where each is from."""
   B, K, V = logits_BKV.shape
   log_p_BKV = jax.nn.log_softmax(logits_BKV.astype(jnp.float32))
@@ -169,10 +169,10 @@ def _extend(token_BKN, sum_BK, logits_BKV, n) -> Texts:
   sum_BKV = jnp.where(jnp.isnan(sum_BKV), -jnp.inf, sum_BKV)
   sum_BC, place_BC = jax.lax.top_k(sum_BKV.reshape(B, -1), min(2 * K, K * V))
   token_BCN = _take(token_BKN, place_BC // V).at[..., n].set(place_BC % V)
-  return Texts(token_BCN, sum_BC, place_BC // V)
+  return Hypotheses(token_BCN, sum_BC, place_BC // V)
 
 
-def _best(a: Texts, b: Texts, K: int) -> Texts:
+def _best(a: Hypotheses, b: Hypotheses, K: int) -> Hypotheses:
   """Returns the K best texts of both."""
   both = jax.tree.map(lambda *x: jnp.concatenate(x, axis=1), a, b)
   _, rank_BK = jax.lax.top_k(both.score_BK, K)

@@ -19,7 +19,7 @@ LEAST = 2**10  # tokens that a program has room for; else the next power of two
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Labeller:
+class Classifier:
   """A trained model with its vocabulary and its labels.
 
   length   the most tokens of a row

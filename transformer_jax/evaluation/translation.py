@@ -21,7 +21,7 @@ WORD = re.compile(r"\w+")
 
 
 @dataclasses.dataclass(frozen=True)
-class Score:
+class CorpusScore:
   """A score from 0 to 100 and the signature that makes it comparable.
 
   margin   half of the 95% interval over resampled sentences; None: not resampled, or
@@ -40,7 +40,7 @@ class Score:
 
 def bleu(
   found: Sequence[str], *references: Sequence[str], resamples: int = 0, **settings
-) -> Score:
+) -> CorpusScore:
   """Returns BLEU of translations; each list of references has one for each of them.
 
   settings   of `sacrebleu.BLEU`, such as tokenize, lowercase or smooth_method
@@ -50,14 +50,14 @@ def bleu(
 
 def chrf(
   found: Sequence[str], *references: Sequence[str], resamples: int = 0, **settings
-) -> Score:
+) -> CorpusScore:
   """Returns chrF of translations; with word_order=2 it is chrF++."""
   metric = sacrebleu.CHRF(**settings)
   name = "chrF" + "+" * metric.word_order
   return _score(name, metric, found, references, resamples)
 
 
-def _score(name, metric, found, references, resamples) -> Score:
+def _score(name, metric, found, references, resamples) -> CorpusScore:
   """Lets sacreBLEU score; the interval is by Koehn, 2004, aclanthology.org/W04-3250."""
   if not found or not references:
     raise ValueError("nothing to score; give at least one translation and a reference")
@@ -75,7 +75,7 @@ def _score(name, metric, found, references, resamples) -> Score:
     got, resamples = metric.corpus_score(*texts), 0
   # sacreBLEU puts the mean and the interval of resamples beside the score.
   margin = got._ci if resamples else None
-  return Score(name, got.score, str(metric.get_signature()), margin)
+  return CorpusScore(name, got.score, str(metric.get_signature()), margin)
 
 
 def nearest_targets(
@@ -136,9 +136,9 @@ class Verdict:
            nearest training source
   """
 
-  bleu: Score
-  chrf: Score
-  floors: dict[str, tuple[Score, Score]]
+  bleu: CorpusScore
+  chrf: CorpusScore
+  floors: dict[str, tuple[CorpusScore, CorpusScore]]
 
   @property
   def translates(self) -> bool:
@@ -161,7 +161,7 @@ class Verdict:
 def judge(
   found: Sequence[str],
   references: Sequence[str],
-  beside: dict[str, tuple[Score, Score]],
+  beside: dict[str, tuple[CorpusScore, CorpusScore]],
   resamples: int = 0,
   tokenizer: str = "",
 ) -> Verdict:
@@ -174,7 +174,7 @@ def floors(
   references: Sequence[str],
   train: Sequence[tuple[str, str]],
   tokenizer: str = "",
-) -> dict[str, tuple[Score, Score]]:
+) -> dict[str, tuple[CorpusScore, CorpusScore]]:
   """Returns BLEU and chrF of what translates nothing."""
   texts = {"copy": sources, "nearest": nearest_targets(train, sources)}
   score = functools.partial(scores, references=references, tokenizer=tokenizer)
@@ -186,7 +186,7 @@ def scores(
   references: Sequence[str],
   resamples: int = 0,
   tokenizer: str = "",
-) -> tuple[Score, Score]:
+) -> tuple[CorpusScore, CorpusScore]:
   """Returns BLEU and chrF.
 
   tokenizer   of sacreBLEU; "": that of the script in which the references are written

@@ -5,11 +5,11 @@ import functools
 from collections.abc import Sequence
 from typing import Any
 
-from transformer_jax.data.base import Asked
+from transformer_jax.data.base import GenerationSet
 from transformer_jax.evaluation.beam import Beam
 from transformer_jax.evaluation.maps import attention_map
 from transformer_jax.evaluation.targets import of_texts
-from transformer_jax.evaluation.translation import Score, floors, judge
+from transformer_jax.evaluation.translation import CorpusScore, floors, judge
 from transformer_jax.evaluation.translator import Translator
 
 MEASURES = {"bleu": "higher", "chrf": "higher"}
@@ -20,7 +20,7 @@ SAMPLES = 5  # texts that are kept to be read
 
 
 @dataclasses.dataclass(frozen=True)
-class Writing:
+class GenerationEval:
   """How texts are written and judged.
 
   most   texts that are written; 0: none
@@ -31,7 +31,7 @@ class Writing:
   most: int
   rows: int
 
-  def write(self, asked: Asked, translator: Translator) -> list[str | None]:
+  def write(self, asked: GenerationSet, translator: Translator) -> list[str | None]:
     """Returns the translations; texts of like length go together, which is faster."""
     count = lambda n: len(asked.tokenizer.encode(asked.sources[n]))
     order = sorted(range(len(asked.sources)), key=count)
@@ -39,7 +39,9 @@ class Writing:
     found = dict(zip(order, translator.all(ordered, self.how, self.rows), strict=True))
     return [found[n] for n in range(len(order))]
 
-  def record(self, asked: Asked, translators: Sequence[Translator]) -> dict[str, Any]:
+  def record(
+    self, asked: GenerationSet, translators: Sequence[Translator]
+  ) -> dict[str, Any]:
     """Returns what a run's result holds: scores of each translator, texts to read.
 
     There is one translator for each seed; `all` are the texts of each of them. A seed
@@ -76,15 +78,15 @@ class Writing:
 
 
 @functools.lru_cache(maxsize=2)
-def _floors(asked: Asked) -> dict[str, tuple[Score, Score]]:
+def _floors(asked: GenerationSet) -> dict[str, tuple[CorpusScore, CorpusScore]]:
   return floors(asked.sources, asked.references, asked.examples, asked.bleu)
 
 
-def _values(both: tuple[Score, Score]) -> dict[str, float]:
+def _values(both: tuple[CorpusScore, CorpusScore]) -> dict[str, float]:
   return {name: x.value for name, x in zip(MEASURES, both, strict=True)}
 
 
-def _spread(asked: Asked) -> list[int]:
+def _spread(asked: GenerationSet) -> list[int]:
   """Returns which texts are shown: at even steps from the shortest to the longest."""
   order = sorted(range(len(asked.sources)), key=lambda n: len(asked.sources[n]))
   many = min(SAMPLES, len(order))

@@ -14,7 +14,7 @@ from typing import Any
 from transformer_jax.attention.cores import cores
 from transformer_jax.interop import files, limits
 from transformer_jax.interop.adapters import refuse_adapter, refuse_parts
-from transformer_jax.interop.family import Family, families
+from transformer_jax.interop.family import HFFamily, families
 from transformer_jax.interop.files import Config, Tensors
 from transformer_jax.models import Architecture
 from transformer_jax.models.param_tree import flat, nested
@@ -91,7 +91,7 @@ def tensors(config: Config, params: dict[str, Any]) -> Tensors:
   return names.theirs(arrays)
 
 
-def _family(config: Config) -> Family:
+def _family(config: Config) -> HFFamily:
   kind = config.get("model_type")
   if not isinstance(kind, str) or kind not in families:
     raise ValueError(

@@ -2,8 +2,8 @@
 
 from transformer_jax.attention import attentions
 from transformer_jax.interop import names
-from transformer_jax.interop.family import ACTIVATIONS, Family, Words, families
-from transformer_jax.interop.outputs import SPANS, Form, bare, of_texts, of_tokens
+from transformer_jax.interop.family import ACTIVATIONS, HFConfig, HFFamily, families
+from transformer_jax.interop.outputs import SPANS, Output, bare, of_texts, of_tokens
 from transformer_jax.models.embeddings import TokenEmbedding
 from transformer_jax.models.heads import TransformHead
 from transformer_jax.models.layers import Gelu, LayerNorm, Relu
@@ -44,26 +44,26 @@ def head(dense: str, norm: str, bias: str):
   }
 
 
-def encoder_forms(marker: str, texts: Form, **fields):
-  """Returns the forms of an encoder.
+def encoder_outputs(marker: str, texts: Output, **fields):
+  """Returns the outputs of an encoder.
 
   marker   a tensor that a masked language model has alone
   texts    of a classifier of texts
   fields   of the architecture of a bare model
   """
-  masked = Form(("ForMaskedLM", "ForPreTraining"), (marker,))
+  masked = Output(("ForMaskedLM", "ForPreTraining"), (marker,))
   tokens = of_tokens("ForTokenClassification", "classifier")
   return masked, texts, tokens, SPANS, bare(**fields)
 
 
 @families.register("bert")
-class Bert(Family):
+class Bert(HFFamily):
   """Devlin et al., 2019. https://arxiv.org/abs/1810.04805
 
   There is no output for the next sentence.
   """
 
-  forms = encoder_forms(
+  outputs = encoder_outputs(
     "cls.predictions.transform.dense.weight",
     of_texts("bert.pooler.dense", "classifier"),
   )
@@ -111,7 +111,7 @@ class Bert(Family):
       feedforward_bias=True,
     )
 
-  def position(self, config: Words) -> PositionalEncoding:
+  def position(self, config: HFConfig) -> PositionalEncoding:
     config.need(position_embedding_type="absolute")
     return positions.build(f"learned({config.whole('max_position_embeddings')})")
 
@@ -123,7 +123,7 @@ class Roberta(Bert):
   The first token reads the row after that of padding. The output's activation is gelu.
   """
 
-  forms = encoder_forms(
+  outputs = encoder_outputs(
     "lm_head.dense.weight", of_texts("classifier.dense", "classifier.out_proj")
   )
   defaults = Bert.defaults | dict(vocab_size=50_265, pad_token_id=1)
@@ -165,7 +165,7 @@ class XLMRoberta(Roberta):
 class DistilBert(Bert):
   """Sanh et al., 2019. https://arxiv.org/abs/1910.01108"""
 
-  forms = encoder_forms(
+  outputs = encoder_outputs(
     "vocab_transform.weight",
     of_texts("pre_classifier", "classifier", lambda config: Relu()),
   )

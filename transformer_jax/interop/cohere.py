@@ -19,7 +19,7 @@ class Cohere(LlamaLike):
   One norm serves attention and feed-forward layer; pairs that turn are neighbours.
   """
 
-  forms = WRITER, bare()
+  outputs = WRITER, bare()
   defaults = {
     word: value for word, value in LlamaLike.defaults.items() if word != "rms_norm_eps"
   } | dict(

@@ -1,7 +1,7 @@
 """DeBERTa, versions 2 and 3. He et al., 2021. https://arxiv.org/abs/2111.09543"""
 
 from transformer_jax.interop import names
-from transformer_jax.interop.bert import Bert, encoder_forms, head, layers
+from transformer_jax.interop.bert import Bert, encoder_outputs, head, layers
 from transformer_jax.interop.family import ACTIVATIONS, families
 from transformer_jax.interop.outputs import of_texts
 from transformer_jax.positions import positions
@@ -14,7 +14,7 @@ class DebertaV2(Bert):
   Not served: models with a convolution after the first layer.
   """
 
-  forms = encoder_forms(
+  outputs = encoder_outputs(
     "cls.predictions.transform.dense.weight",
     of_texts(
       "pooler.dense", "classifier",

@@ -1,4 +1,4 @@
-"""What a family of models says of itself: an architecture and a table of names."""
+"""Base class of HuggingFace model families: an architecture and a table of names."""
 
 import re
 from collections.abc import Mapping
@@ -11,8 +11,8 @@ from transformer_jax.attention import Core
 from transformer_jax.axes import Dims
 from transformer_jax.interop.files import Config, Tensors
 from transformer_jax.interop.harmless import HARMLESS
-from transformer_jax.interop.hf_config import Words
-from transformer_jax.interop.outputs import SCORE, WRITER, Form, bare, marked
+from transformer_jax.interop.hf_config import HFConfig
+from transformer_jax.interop.outputs import SCORE, WRITER, Output, bare, marked
 from transformer_jax.interop.table import Names, Table, of_layers
 from transformer_jax.models import Architecture, Transformer
 from transformer_jax.models.layers import (
@@ -54,12 +54,12 @@ RENAMED = {
 }
 
 
-class Family:
+class HFFamily:
   """Models that share names; a subclass has the words of its config.json.
 
-  called     what its classes are called, before the ending of a form
-  forms      outputs of its classes; the first one where config.json names none
-  writes     whether the first form has no tensors of its own but a projection that
+  called     what its classes are called, before the ending of an output
+  outputs    of its classes; the first one where config.json names none
+  writes     whether the first output has no tensors of its own but a projection that
              may be tied to the embedding
   defaults   {word: its value where config.json has none}, as HuggingFace has them
   aliases    {another name of a word: the word}
@@ -75,7 +75,7 @@ class Family:
   """
 
   called: ClassVar[str] = ""
-  forms: ClassVar[tuple[Form, ...]] = (WRITER, SCORE, bare())
+  outputs: ClassVar[tuple[Output, ...]] = (WRITER, SCORE, bare())
   writes: ClassVar[bool] = True
   defaults: ClassVar[Mapping[str, Any]] = {}
   aliases: ClassVar[Mapping[str, str]] = {}
@@ -89,19 +89,19 @@ class Family:
   sizes: ClassVar[Mapping[str, Any]] = {}
   decoder_sizes: ClassVar[Mapping[str, str]] = {}
 
-  def parts(self, config: Words) -> dict[str, Any]:
+  def parts(self, config: HFConfig) -> dict[str, Any]:
     """Returns the fields of the architecture besides dims, core and other outputs."""
     raise NotImplementedError
 
-  def dims(self, config: Words) -> Dims:
+  def dims(self, config: HFConfig) -> Dims:
     sizes = self.sizes.items()
     return Dims(**{letter: self.size(config, word) for letter, word in sizes})
 
-  def size(self, config: Words, word: Any) -> int:
+  def size(self, config: HFConfig, word: Any) -> int:
     """Returns a size, by its word or by a function of all words."""
     return word(config) if callable(word) else config.whole(word)
 
-  def decoder_dims(self, config: Words) -> Dims | None:
+  def decoder_dims(self, config: HFConfig) -> Dims | None:
     """Returns the sizes of a decoder's layers, or None where they are the encoder's."""
     dims, own = self.dims(config), self.sizes | self.decoder_sizes
     others = Dims(**{letter: self.size(config, word) for letter, word in own.items()})
@@ -111,13 +111,13 @@ class Family:
     """Returns the model of a config.json, of which no word is passed over."""
     words = self.words(config)
     words.need(add_cross_attention=False, tie_encoder_decoder=False)
-    fields = self.parts(words) | self.form(words).fields(words)
+    fields = self.parts(words) | self.output(words).fields(words)
     sizes = dict(dims=self.dims(words), decoder_dims=self.decoder_dims(words))
     arch = Architecture(core=core, **sizes, **fields)
     words.check_read(HARMLESS | {*self.harmless.split()})
     return arch
 
-  def words(self, config: Config) -> Words:
+  def words(self, config: Config) -> HFConfig:
     """Returns the words of a config.json under their own names, none of them missing.
 
     An alias wins over the word itself, as in HuggingFace's own code.
@@ -125,30 +125,30 @@ class Family:
     own = {word: x for word, x in config.items() if word not in self.aliases}
     other = {self.aliases[w]: x for w, x in config.items() if w in self.aliases}
     other = {word: x for word, x in other.items() if x is not None}
-    return Words({**self.defaults} | own | other)
+    return HFConfig({**self.defaults} | own | other)
 
   def missing(self, config: Config) -> Config:
     """Returns the words that config.json has not, with the library's values."""
     there = {self.aliases.get(word, word) for word in config}
     return {word: x for word, x in self.defaults.items() if word not in there}
 
-  def form(self, config: Words) -> Form:
+  def output(self, config: HFConfig) -> Output:
     """Returns the output of the class that config.json names, or the first one."""
-    return self.named(config) or self.forms[0]
+    return self.named(config) or self.outputs[0]
 
-  def named(self, config: Words) -> Form | None:
+  def named(self, config: HFConfig) -> Output | None:
     """Returns the output of the class that config.json names."""
     names = config.many("architectures", []) or [""]
-    ends = lambda form: str(names[0]).endswith(form.endings)
-    return next(filter(ends, self.forms), None)
+    ends = lambda output: str(names[0]).endswith(output.endings)
+    return next(filter(ends, self.outputs), None)
 
   def names(self, arch: Architecture, config: Config) -> Names:
     """Returns the table of one model."""
     words = self.words(config)
-    rows = {**self.rows(words), **self.form(words).table}
+    rows = {**self.rows(words), **self.output(words).table}
     return Names(of_layers(rows, max(arch.encoders, arch.decoders)), shapes(arch))
 
-  def rows(self, config: Words) -> Table:
+  def rows(self, config: HFConfig) -> Table:
     return self.table
 
   def today(self, tensors: Tensors) -> Tensors:
@@ -160,20 +160,20 @@ class Family:
   def settle(self, config: Config, tensors: Tensors) -> Config:
     """Returns the config with what the tensors say: the class, and what is tied."""
     words = self.words(config)
-    named, last = self.named(words), self.forms[-1]
+    named, last = self.named(words), self.outputs[-1]
     if named in (None, last):
-      form = marked(self.forms, tensors, self.class_name)
+      output = marked(self.outputs, tensors, self.class_name)
       tied = self.writes and words.get("tie_word_embeddings", True)
-      form = form or named or (self.forms[0] if tied else last)
-      if form is not named:
-        config = config | {"architectures": [self.class_name + form.endings[0]]}
+      output = output or named or (self.outputs[0] if tied else last)
+      if output is not named:
+        config = config | {"architectures": [self.class_name + output.endings[0]]}
     return config | self.untied(self.words(config), tensors)
 
   @property
   def class_name(self) -> str:
     return self.called or type(self).__name__
 
-  def untied(self, config: Words, tensors: Tensors) -> Config:
+  def untied(self, config: HFConfig, tensors: Tensors) -> Config:
     """Returns words that change where an output is not the embedding it should be.
 
     HuggingFace's code ties two tensors only where they are equal.
@@ -224,7 +224,7 @@ class Family:
       )
 
 
-families = Registry("family of models", Family)
+families = Registry("family of models", HFFamily)
 
 
 def shapes(arch: Architecture) -> dict[str, tuple[int, ...]]:

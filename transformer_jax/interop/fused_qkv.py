@@ -2,7 +2,7 @@
 
 from transformer_jax.attention import attentions
 from transformer_jax.interop import names
-from transformer_jax.interop.family import ACTIVATIONS, RENAMED, Family, families
+from transformer_jax.interop.family import ACTIVATIONS, RENAMED, HFFamily, families
 from transformer_jax.interop.harmless import HARMLESS
 from transformer_jax.interop.rotary import rope
 from transformer_jax.models.embeddings import TokenEmbedding
@@ -22,7 +22,7 @@ def inner(inward: str, outward: str):
 
 
 @families.register("gpt_neox")
-class GPTNeoX(Family):
+class GPTNeoX(HFFamily):
   """Black et al., 2022. https://arxiv.org/abs/2204.06745"""
 
   defaults = dict(
@@ -73,7 +73,7 @@ class GPTNeoX(Family):
 
 
 @families.register("bloom")
-class Bloom(Family):
+class Bloom(HFFamily):
   """BigScience, 2022. https://arxiv.org/abs/2211.05100"""
 
   defaults = dict(
@@ -197,7 +197,7 @@ class Falcon(Bloom):
 
 
 @families.register("mpt")
-class MPT(Family):
+class MPT(HFFamily):
   """MosaicML, 2023. https://www.databricks.com/blog/mpt-7b"""
 
   called = "Mpt"

@@ -2,7 +2,7 @@
 
 from transformer_jax.attention import attentions
 from transformer_jax.interop import names
-from transformer_jax.interop.family import ACTIVATIONS, Family, families
+from transformer_jax.interop.family import ACTIVATIONS, HFFamily, families
 from transformer_jax.interop.layer_types import turns
 from transformer_jax.models.embeddings import TokenEmbedding
 from transformer_jax.models.heads import LinearHead
@@ -14,7 +14,7 @@ LAYER = "decoder/layer_{n}"
 
 
 @families.register("gpt2")
-class GPT2(Family):
+class GPT2(HFFamily):
   """Radford et al., 2019. https://openai.com/index/better-language-models
 
   Matrices are [in, out].
@@ -143,7 +143,7 @@ class GPTNeo(GPT2):
 
 
 @families.register("opt")
-class OPT(Family):
+class OPT(HFFamily):
   """Zhang et al., 2022. https://arxiv.org/abs/2205.01068
 
   Rows 0 and 1 of its positions are read by no token.

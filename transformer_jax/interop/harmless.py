@@ -1,6 +1,6 @@
 """Words of config.json that change no number that a model computes, and why.
 
-Any other word that a family does not read is refused: see `Words.check_read`. Add a
+Any other word that a family does not read is refused: see `HFConfig.check_read`. Add a
 word here only after reading the code of HuggingFace's model that would follow it.
 """
 

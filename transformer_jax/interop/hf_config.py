@@ -1,4 +1,4 @@
-"""The words of a config.json."""
+"""HuggingFace's config.json, with a record of the words that were read."""
 
 from typing import Any
 
@@ -6,8 +6,8 @@ from transformer_jax.interop.files import Config
 from transformer_jax.spec import nearest
 
 
-class Words:
-  """The words of a config.json, which notes the words that are read.
+class HFConfig:
+  """A config.json that records which of its words were read.
 
   A word that is missing, or null, raises ValueError where it is needed.
 
@@ -31,7 +31,7 @@ class Words:
       raise ValueError(f"config.json has no '{word}'; write it there.{near}")
     return self.config[word]
 
-  def __or__(self, more: Config) -> "Words":
+  def __or__(self, more: Config) -> "HFConfig":
     """Returns the words with more, or others."""
     return type(self)(self.config | more, self.read, self.replaced | more.keys())
 
@@ -70,7 +70,7 @@ class Words:
     """Returns true or false."""
     return self.choose(word, {True: True, False: False}, default)
 
-  def part(self, word: str) -> "Words":
+  def part(self, word: str) -> "HFConfig":
     """Returns the words under a word, none if it is missing."""
     value = self.get(word, {})
     if not isinstance(value, dict):

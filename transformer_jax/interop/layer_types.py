@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from transformer_jax.interop.hf_config import Words
+from transformer_jax.interop.hf_config import HFConfig
 from transformer_jax.positions import PositionalEncoding
 from transformer_jax.positions.by_layer import ByLayer
 
@@ -10,7 +10,7 @@ from transformer_jax.positions.by_layer import ByLayer
 LOCAL, FULL = "sliding_attention", "full_attention"
 
 
-def layer_kinds(config: Words, usual: Sequence[str]) -> list[str]:
+def layer_kinds(config: HFConfig, usual: Sequence[str]) -> list[str]:
   """Returns the kind of attention of each layer, from the word layer_types.
 
   usual   those of a config.json without it, one for each layer

@@ -5,8 +5,8 @@ import numpy as np
 
 from transformer_jax.attention import attentions
 from transformer_jax.interop import names
-from transformer_jax.interop.family import ACTIVATIONS, Family, families
-from transformer_jax.interop.outputs import Form, bare
+from transformer_jax.interop.family import ACTIVATIONS, HFFamily, families
+from transformer_jax.interop.outputs import Output, bare
 from transformer_jax.models.embeddings import TokenEmbedding
 from transformer_jax.models.heads import LinearHead
 from transformer_jax.models.layers import LayerNorm
@@ -37,14 +37,14 @@ def stack(side: str):
 
 
 @families.register("marian")
-class Marian(Family):
+class Marian(HFFamily):
   """Junczys-Dowmunt et al., 2018. https://arxiv.org/abs/1804.00344
 
   Tables of sinusoids are made anew instead of read.
   """
 
   called = "Marian"
-  forms = Form(("MTModel",)), bare()
+  outputs = Output(("MTModel",)), bare()
   defaults = dict(
     vocab_size=58_101, d_model=1024, encoder_layers=12, decoder_layers=12,
     encoder_attention_heads=16, decoder_attention_heads=16, encoder_ffn_dim=4096,
@@ -126,7 +126,7 @@ class Bart(Marian):
   """Lewis et al., 2019. https://arxiv.org/abs/1910.13461"""
 
   called = "Bart"
-  forms = Form(("ForConditionalGeneration",)), bare()
+  outputs = Output(("ForConditionalGeneration",)), bare()
   defaults = Marian.defaults | dict(vocab_size=50_265)
   ignored = "$^"
   embedding_norm = True

@@ -3,8 +3,8 @@
 from transformer_jax.attention import attentions
 from transformer_jax.interop import names
 from transformer_jax.interop.bert import head
-from transformer_jax.interop.family import ACTIVATIONS, GATED, Family, families
-from transformer_jax.interop.hf_config import Words
+from transformer_jax.interop.family import ACTIVATIONS, GATED, HFFamily, families
+from transformer_jax.interop.hf_config import HFConfig
 from transformer_jax.interop.layer_types import (
   FULL,
   LOCAL,
@@ -12,7 +12,7 @@ from transformer_jax.interop.layer_types import (
   layer_kinds,
   turns,
 )
-from transformer_jax.interop.outputs import Form, bare, of_tokens
+from transformer_jax.interop.outputs import Output, bare, of_tokens
 from transformer_jax.interop.rotary import rope_of_kind
 from transformer_jax.models.embeddings import TokenEmbedding
 from transformer_jax.models.heads import TransformHead
@@ -24,13 +24,15 @@ BASES = {FULL: ("global_rope_theta", 160_000.0), LOCAL: ("local_rope_theta", 10_
 POOLED = {"cls": False, "mean": True}
 
 
-def norm(config: Words) -> LayerNorm:
+def norm(config: HFConfig) -> LayerNorm:
   """Returns the one norm that all parts use."""
   shift = config.flag("norm_bias", False)
   return LayerNorm(config.number("norm_eps"), shift=shift)
 
 
-def prediction(config: Words, bias: bool = True, pooled: bool = False) -> TransformHead:
+def prediction(
+  config: HFConfig, bias: bool = True, pooled: bool = False
+) -> TransformHead:
   """Returns the dense layer and norm that all outputs but bare states have.
 
   bias, pooled   as of `TransformHead`
@@ -44,13 +46,13 @@ def prediction(config: Words, bias: bool = True, pooled: bool = False) -> Transf
   )
 
 
-def text_prediction(config: Words) -> TransformHead:
+def text_prediction(config: HFConfig) -> TransformHead:
   """Returns the head of classifiers of texts: of the first token or of the mean."""
   return prediction(config, pooled=config.choose("classifier_pooling", POOLED, "cls"))
 
 
 @families.register("modernbert")
-class ModernBert(Family):
+class ModernBert(HFFamily):
   """Warner et al., 2024. https://arxiv.org/abs/2412.13663
 
   Pre-norm without biases; some layers attend to all tokens and the others to a window.
@@ -58,8 +60,8 @@ class ModernBert(Family):
   config.json must name the class.
   """
 
-  forms = (
-    Form(("ForMaskedLM",), ("decoder.bias",)),
+  outputs = (
+    Output(("ForMaskedLM",), ("decoder.bias",)),
     of_tokens("ForSequenceClassification", "classifier", head=text_prediction),
     of_tokens("ForTokenClassification", "classifier", head=prediction),
     of_tokens("ForQuestionAnswering", "classifier", classes=2, head=prediction),

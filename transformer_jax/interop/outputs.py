@@ -1,19 +1,19 @@
-"""The outputs that the classes of a family have: one form for each."""
+"""Outputs of the model classes of a family: language models and classifiers."""
 
 import dataclasses
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
-from transformer_jax.interop.hf_config import Words
+from transformer_jax.interop.hf_config import HFConfig
 from transformer_jax.interop.table import Table
 from transformer_jax.models.heads import LinearHead, TransformHead
 from transformer_jax.models.layers import Tanh
 
-Fields = Callable[[Words], dict[str, Any]]
+Fields = Callable[[HFConfig], dict[str, Any]]
 
 
 @dataclasses.dataclass(frozen=True)
-class Form:
+class Output:
   """The output of one class of models.
 
   endings   of the class's name in `architectures`; the first one is written
@@ -28,27 +28,29 @@ class Form:
   table: Mapping[str, tuple[str, str]] = dataclasses.field(default_factory=dict)
 
 
-def bare(*endings: str, **fields: Any) -> Form:
-  """Returns the form of models without an output: logits are products with embeddings.
+def bare(*endings: str, **fields: Any) -> Output:
+  """Returns the output of bare models, whose logits are products with embeddings.
 
-  endings   as of `Form`; "Model" where there are none
+  endings   as of `Output`; "Model" where there are none
   fields    of the architecture, which differ from those of models with an output
   """
   fields = {"tied": True, "head": LinearHead()} | fields
-  return Form(endings or ("Model",), fields=lambda config: fields)
+  return Output(endings or ("Model",), fields=lambda config: fields)
 
 
-def marked(forms: Iterable[Form], names: Collection[str], kind: str) -> Form | None:
-  """Returns the first form whose markers are among the names of tensors, or None.
+def marked(
+  outputs: Iterable[Output], names: Collection[str], kind: str
+) -> Output | None:
+  """Returns the first output whose markers are among the names of tensors, or None.
 
-  Raises ValueError where other forms have the same markers.
+  Raises ValueError where other outputs have the same markers.
 
   kind   what the classes are called, before their endings
   """
-  found = [f for f in forms if f.markers and all(m in names for m in f.markers)]
-  alike = [form for form in found if form.markers == found[0].markers]
+  found = [f for f in outputs if f.markers and all(m in names for m in f.markers)]
+  alike = [output for output in found if output.markers == found[0].markers]
   if len(alike) > 1:
-    classes = ", ".join(f"{kind}{form.endings[0]}" for form in alike)
+    classes = ", ".join(f"{kind}{output.endings[0]}" for output in alike)
     raise ValueError(
       f"config.json names no class with an output, and {classes} all have"
       f" {alike[0].markers[0]}; write the class that it is as architectures"
@@ -56,7 +58,7 @@ def marked(forms: Iterable[Form], names: Collection[str], kind: str) -> Form | N
   return next(iter(found), None)
 
 
-def labels(config: Words) -> int:
+def labels(config: HFConfig) -> int:
   """Returns how many classes a model tells apart: 2 where config.json is silent."""
   return config.whole("num_labels", len(config.part("id2label").config) or 2)
 
@@ -66,9 +68,9 @@ def of_tokens(
   name: str,
   bias: bool = True,
   classes: int = 0,
-  head: Callable[[Words], LinearHead] | None = None,
-) -> Form:
-  """Returns the form of a classifier that reads the last states of each token.
+  head: Callable[[HFConfig], LinearHead] | None = None,
+) -> Output:
+  """Returns the output of a classifier of each token's last state.
 
   name      of its projection, [classes, D]
   bias      whether that adds a learned vector
@@ -76,20 +78,20 @@ def of_tokens(
   head      the whole head, from the words; None: that projection alone
   """
 
-  def fields(config: Words) -> dict[str, Any]:
+  def fields(config: HFConfig) -> dict[str, Any]:
     own = head(config) if head else LinearHead(bias=bias)
     return dict(head=own, classes=classes or labels(config), tied=False)
 
-  return Form((ending,), (f"{name}.weight",), fields, _projection(name))
+  return Output((ending,), (f"{name}.weight",), fields, _projection(name))
 
 
-def of_texts(dense: str, name: str, activation: Callable | None = None) -> Form:
-  """Returns the form of a classifier with a dense layer; texts use the first token.
+def of_texts(dense: str, name: str, activation: Callable | None = None) -> Output:
+  """Returns the output of a classifier of texts: a dense layer on the first token.
 
   activation   of the words; None: tanh
   """
 
-  def fields(config: Words) -> dict[str, Any]:
+  def fields(config: HFConfig) -> dict[str, Any]:
     between = activation(config) if activation else Tanh()
     head = TransformHead(activation=between, norm=None)
     return dict(head=head, classes=labels(config), tied=False)
@@ -99,7 +101,7 @@ def of_texts(dense: str, name: str, activation: Callable | None = None) -> Form:
     "head/dense_shift_D": (f"{dense}.bias", "D"),
   }
   markers = f"{dense}.weight", f"{name}.weight"
-  return Form(("ForSequenceClassification",), markers, fields, table)
+  return Output(("ForSequenceClassification",), markers, fields, table)
 
 
 def _projection(name: str) -> Table:
@@ -110,6 +112,6 @@ def _projection(name: str) -> Table:
 
 
 # Outputs that write: their tensors are rows of the family's own table.
-WRITER = Form(("ForCausalLM", "LMHeadModel"))
+WRITER = Output(("ForCausalLM", "LMHeadModel"))
 SCORE = of_tokens("ForSequenceClassification", "score", bias=False)
 SPANS = of_tokens("ForQuestionAnswering", "qa_outputs", classes=2)

@@ -2,7 +2,7 @@
 
 import math
 
-from transformer_jax.interop.hf_config import Words
+from transformer_jax.interop.hf_config import HFConfig
 from transformer_jax.positions import PositionalEncoding, positions
 
 # Their name of a scaling: the name of ours, and our argument for each of its words.
@@ -33,7 +33,7 @@ GROWTH = ("attention_factor", "mscale", "mscale_all_dim")
 
 
 def rope(
-  config: Words, base: str = "rope_theta", share: str = "", usual: float = 1.0
+  config: HFConfig, base: str = "rope_theta", share: str = "", usual: float = 1.0
 ) -> PositionalEncoding:
   """Returns the rotary encoding of a config, old style or new.
 
@@ -74,7 +74,7 @@ def rope(
 
 
 def rope_of_kind(
-  config: Words, kind: str, word: str, base: float, scaled: bool
+  config: HFConfig, kind: str, word: str, base: float, scaled: bool
 ) -> PositionalEncoding:
   """Returns the rotary encoding of the layers of one kind, new style or old.
 
@@ -89,7 +89,7 @@ def rope_of_kind(
   return rope(config | {"rope_parameters": words, "rope_scaling": None})
 
 
-def growth(words: Words, factor: float) -> dict[str, float]:
+def growth(words: HFConfig, factor: float) -> dict[str, float]:
   """Returns by how much what is turned grows; scores have no scale of their own.
 
   Two numbers (mscale) are a quotient, as in HuggingFace's Llama; DeepSeek's own code
@@ -111,7 +111,7 @@ def growth(words: Words, factor: float) -> dict[str, float]:
   return {"mscale": (grown - 1) / log}
 
 
-def stretch(words: Words, factor: float, original: int) -> float:
+def stretch(words: HFConfig, factor: float, original: int) -> float:
   """Returns the factor with which LongRoPE grows by as much as config.json says."""
   grown = words.number("attention_factor", 0.0)
   if not grown:
@@ -124,7 +124,7 @@ def stretch(words: Words, factor: float, original: int) -> float:
   return original ** (grown**2 - 1)
 
 
-def divisors(words: Words, word: str) -> tuple[float, ...]:
+def divisors(words: HFConfig, word: str) -> tuple[float, ...]:
   """Returns a list of numbers, which may not be empty."""
   numbers = words.many(word, [])
   if not numbers:
@@ -132,7 +132,7 @@ def divisors(words: Words, word: str) -> tuple[float, ...]:
   return tuple((words | {word: number}).number(word) for number in numbers)
 
 
-def check(words: Words, arguments: dict[str, str]) -> None:
+def check(words: HFConfig, arguments: dict[str, str]) -> None:
   """Raises ValueError if a word says something that is not read."""
   grow = {"yarn": GROWTH, "longrope": GROWTH[:1]}.get(words["rope_type"], ())
   known = (*USUAL, *arguments, *grow)
@@ -144,7 +144,7 @@ def check(words: Words, arguments: dict[str, str]) -> None:
     )
 
 
-def lengths(config: Words, words: Words) -> dict[str, int | None]:
+def lengths(config: HFConfig, words: HFConfig) -> dict[str, int | None]:
   """Returns how long texts may be, and were before a scaling."""
   now, before = "max_position_embeddings", "original_max_position_embeddings"
   original = config.get(before, words.get(before, config.get(now)))

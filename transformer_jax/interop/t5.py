@@ -4,8 +4,8 @@ import numpy as np
 
 from transformer_jax.attention import attentions
 from transformer_jax.interop import names
-from transformer_jax.interop.family import ACTIVATIONS, GATED, Family, families
-from transformer_jax.interop.outputs import Form, bare
+from transformer_jax.interop.family import ACTIVATIONS, GATED, HFFamily, families
+from transformer_jax.interop.outputs import Output, bare
 from transformer_jax.models.embeddings import TokenEmbedding
 from transformer_jax.models.heads import LinearHead
 from transformer_jax.models.layers import RMSNorm
@@ -38,15 +38,16 @@ def stack(side: str, cross: bool):
 
 
 @families.register("t5")
-class T5(Family):
+class T5Family(HFFamily):
   """Scores without a scale, a bias that all layers of a stack share.
 
   Whether the output is the embedding, the tensors say; config.json said it once by the
   word that now says whether states are scaled.
   """
 
-  forms = (
-    Form(("ForConditionalGeneration", "WithLMHeadModel")),
+  called = "T5"
+  outputs = (
+    Output(("ForConditionalGeneration", "WithLMHeadModel")),
     bare("EncoderModel", decoders=0),
     bare(),
   )
@@ -127,13 +128,14 @@ class T5(Family):
 
 
 @families.register("mt5")
-class MT5(T5):
+class MT5(T5Family):
   """Xue et al., 2021. https://arxiv.org/abs/2010.11934
 
   T5 v1.1 whose states are never scaled.
   """
 
-  defaults = T5.defaults | dict(
+  called = "MT5"
+  defaults = T5Family.defaults | dict(
     vocab_size=250_112, d_ff=1024, num_layers=8, num_heads=6,
     feed_forward_proj="gated-gelu",
   )  # fmt: skip

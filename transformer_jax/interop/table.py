@@ -26,7 +26,7 @@ Shapes = dict[str, tuple[int, ...]]
 
 
 @dataclasses.dataclass(frozen=True)
-class Layout:
+class TensorLayout:
   """How one array of ours lies in one of theirs.
 
   ours, theirs   the letters of both, each with a size; theirs with spaces
@@ -60,17 +60,17 @@ class Layout:
     return tuple(math.prod(sizes[a] for a in axis) for axis in self.theirs.split())
 
 
-def layout(path: str, shape: tuple[int, ...], theirs: str, groups: int) -> Layout:
+def layout(path: str, shape: tuple[int, ...], theirs: str, groups: int) -> TensorLayout:
   """Returns how the array of a path lies in a tensor with those axes."""
   ours = _distinct(axes_of(path))
   sizes = dict(zip(ours, shape, strict=True)) | {"1": 1, "*": 1}
   if "G*" in theirs and "H" in ours:
     sizes |= {"G": groups, "*": sizes["H"] // groups}
-    return Layout(ours.replace("H", "G*"), theirs, sizes)
+    return TensorLayout(ours.replace("H", "G*"), theirs, sizes)
   other = next((a for a in ours if a not in theirs), "")
   if "*" in theirs and other:
-    return Layout(ours.replace(other, "*"), theirs, sizes | {"*": sizes[other]})
-  return Layout("*" * ("*" in theirs) + ours, theirs, sizes)
+    return TensorLayout(ours.replace(other, "*"), theirs, sizes | {"*": sizes[other]})
+  return TensorLayout("*" * ("*" in theirs) + ours, theirs, sizes)
 
 
 def of_layers(table: Table, layers: int) -> Table:
@@ -101,7 +101,7 @@ class Names:
       )
 
   @property
-  def sharing(self) -> dict[str, dict[str, Layout]]:
+  def sharing(self) -> dict[str, dict[str, TensorLayout]]:
     """Returns {their name: {our path: layout}}."""
     sharing = {}
     for path, (name, axes) in self.table.items():
@@ -154,5 +154,5 @@ def _distinct(letters: str) -> str:
   return "".join(a.lower() if a in letters[:n] else a for n, a in pairs)
 
 
-def _star(parts: dict[str, Layout]) -> int:
+def _star(parts: dict[str, TensorLayout]) -> int:
   return sum(part.sizes["*"] for part in parts.values())

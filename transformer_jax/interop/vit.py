@@ -4,7 +4,7 @@ import math
 
 from transformer_jax.attention import attentions
 from transformer_jax.interop import names
-from transformer_jax.interop.family import ACTIVATIONS, RENAMED, Family, families
+from transformer_jax.interop.family import ACTIVATIONS, RENAMED, HFFamily, families
 from transformer_jax.interop.outputs import bare, labels, of_tokens
 from transformer_jax.models.embeddings import PatchEmbedding
 from transformer_jax.models.layers import LayerNorm
@@ -33,10 +33,10 @@ def _patches(config):
 
 
 @families.register("vit")
-class ViT(Family):
+class ViT(HFFamily):
   """A classifier that reads the class at the first place of its logits."""
 
-  forms = of_tokens("ForImageClassification", "classifier"), bare()
+  outputs = of_tokens("ForImageClassification", "classifier"), bare()
   writes = False
   defaults = dict(
     hidden_size=768, num_hidden_layers=12, num_attention_heads=12, num_channels=3,

@@ -43,7 +43,7 @@ class Program:
 
 
 @dataclasses.dataclass
-class Progress:
+class DispatchMetrics:
   """What a dispatch brought: metrics are means over its steps, one value per seed.
 
   Steps whose batch has no target do not count; where none has one, metrics are NaN.
@@ -58,7 +58,7 @@ class Progress:
 
 
 @dataclasses.dataclass
-class Fitted:
+class FitResult:
   """How training ended.
 
   diverged   first step with a loss that is not finite, by place of the seed
@@ -78,8 +78,8 @@ def compile_steps(
   stack = lambda x: jax.ShapeDtypeStruct((len(seeds), *x.shape), x.dtype)
   shapes = jax.tree.map(stack, trainer.shapes)
   split = functools.partial(sharding.split_batch, mesh)
-  held = mesh.size * losses.default_held()
-  trainer = dataclasses.replace(trainer, constrain=split, held=held)
+  max_logits = mesh.size * losses.default_max_logits()
+  trainer = dataclasses.replace(trainer, constrain=split, max_logits=max_logits)
   seed_S = jnp.array(seeds, jnp.uint32)
   init = jax.vmap(trainer.init)
   where = sharding.split(mesh, shapes)
@@ -109,10 +109,10 @@ def fit(
   arrays: Any,
   budget: Budget,
   keeper: Keeper,
-  report: Callable[[Progress], None],
+  report: Callable[[DispatchMetrics], None],
   resumed: Callable[[int], None],
   stop: Any,
-) -> Fitted:
+) -> FitResult:
   """Trains to the last step, from the newest checkpoint if there is one.
 
   report    called with every dispatch, a little later than it ran
@@ -136,7 +136,7 @@ def fit(
       _note_divergence(diverged, last, metrics["loss"], taught_SN)
       now = time.perf_counter()
       means = {name: _mean(x_SN, taught_SN) for name, x_SN in metrics.items()}
-      report(Progress(last, means, now - clock[0], len(diverged)))
+      report(DispatchMetrics(last, means, now - clock[0], len(diverged)))
       clock[0] = now
 
   while step < budget.steps and not stop and len(diverged) < seeds:
@@ -152,7 +152,7 @@ def fit(
   finished = step >= budget.steps or len(diverged) == seeds
   if not finished:
     keeper.save(step, state, {"diverged": diverged})
-  return Fitted(state, step, diverged, finished)
+  return FitResult(state, step, diverged, finished)
 
 
 def _mean(x_SN: np.ndarray, taught_SN: np.ndarray) -> np.ndarray:

@@ -9,8 +9,8 @@ from transformer_jax.matmul import across
 
 # Logits that a device holds at once, in float32 32 MiB or 1 GiB. CPUs work fastest when
 # they stay in caches; accelerators want few large products and lack only memory.
-HELD = {"cpu": 2**23}
-HELD_ELSEWHERE = 2**28
+MAX_LOGITS = {"cpu": 2**23}
+MAX_LOGITS_ELSEWHERE = 2**28
 
 
 def cross_entropy(logits_BLV, target_BL, smoothing: float = 0.0, weight_BL=None):
@@ -38,24 +38,35 @@ def labels(target_BL, V: int):
   return (target_BL >= 0) & (target_BL < V)
 
 
-def default_held() -> int:
-  """Returns how many logits one device may hold at once."""
-  return HELD.get(jax.default_backend(), HELD_ELSEWHERE)
+def default_max_logits() -> int:
+  """Returns the most logits that this kind of device holds at once."""
+  return MAX_LOGITS.get(jax.default_backend(), MAX_LOGITS_ELSEWHERE)
 
 
-def pieces(B: int, L: int, V: int, held: int) -> int:
-  """Returns how many pieces of the length hold no more logits, if a token may fit."""
-  return min(L, -(-B * L * V // held))
+def num_chunks(B: int, L: int, V: int, max_logits: int) -> int:
+  """Returns how many chunks of the length keep the logits of each below the limit.
+
+  B, L, V      batch size, length and vocabulary of the logits
+  max_logits   the limit; a chunk holds one token of each text at least
+  """
+  return min(L, -(-B * L * V // max_logits))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
-def weighed(x_BLD, output_VD, target_BL, weight_BL, smoothing=0.0, n=1):
+def chunked_cross_entropy(x_BLD, output_VD, target_BL, weight_BL, smoothing=0.0, n=1):
   """Returns (sum of weighted cross-entropies, sum of weights where argmax is right).
 
-  Equals `cross_entropy` and `argmax` of the logits x @ output^T, but goes through the
-  length in n pieces and makes the gradients in the same pass, while a piece's logits
-  are at hand; differentiable once, in reverse. Labels outside of the vocabulary are
-  ignored where their weight is 0; with a weight they make the loss NaN.
+  Equals `cross_entropy` and `argmax` of the logits x @ output^T, but takes the length
+  in n chunks and computes the gradients in the same pass, while a chunk's logits are at
+  hand. Differentiable once, in reverse.
+
+  x_BLD       the last states
+  output_VD   the output projection
+  target_BL   int32; a label outside of the vocabulary is ignored where its weight is 0,
+              and makes the loss NaN elsewhere
+  weight_BL   float32, of each target
+  smoothing   probability moved from the target to all labels alike
+  n           chunks, as `num_chunks` says
   """
   return _forward(x_BLD, output_VD, target_BL, weight_BL, smoothing, n)[0]
 
@@ -66,7 +77,7 @@ def _forward(x_BLD, output_VD, target_BL, weight_BL, smoothing, n):
   reads_VD = output_VD.astype(x_BLD.dtype)
 
   def cut(x):
-    """Cuts (B, L, ...) into (n, B, L / n, ...): rows stay whole, as a mesh has them."""
+    """Cuts (B, L, ...) into (n, B, L / n, ...): a mesh splits B, so B stays whole."""
     x = jnp.pad(x, [(0, 0), (0, -L % n)] + [(0, 0)] * (x.ndim - 2))
     return jnp.moveaxis(x.reshape(B, n, -1, *x.shape[2:]), 1, 0)
 
@@ -74,10 +85,10 @@ def _forward(x_BLD, output_VD, target_BL, weight_BL, smoothing, n):
     x = jnp.moveaxis(x, 0, 1)
     return x.reshape(B, -1, *x.shape[3:])[:, :L]
 
-  def visit(carry, piece):
+  def visit(carry, chunk):
     sums, d_output_DV = carry
-    more, d_piece_DV, grads = _piece(reads_VD, smoothing, *piece)
-    return (jax.tree.map(jnp.add, sums, more), d_output_DV + d_piece_DV), grads
+    more, d_chunk_DV, grads = _chunk(reads_VD, smoothing, *chunk)
+    return (jax.tree.map(jnp.add, sums, more), d_output_DV + d_chunk_DV), grads
 
   zero = jnp.float32(0), jnp.float32(0)
   start = zero, jnp.zeros(output_VD.shape[::-1], jnp.float32)
@@ -87,8 +98,8 @@ def _forward(x_BLD, output_VD, target_BL, weight_BL, smoothing, n):
   return sums, (d_output_VD, *jax.tree.map(join, grads))
 
 
-def _piece(output_VD, smoothing, x_BLD, target_BL, weight_BL):
-  """Returns the sums of one piece, and gradients by the output, x and the weights."""
+def _chunk(output_VD, smoothing, x_BLD, target_BL, weight_BL):
+  """Returns the sums of one chunk, and gradients by the output, x and the weights."""
   V, D = output_VD.shape
   x_TD, target_T1 = x_BLD.reshape(-1, D), target_BL.reshape(-1, 1)
   weight_T1 = weight_BL.reshape(-1, 1)
@@ -119,11 +130,11 @@ def _piece(output_VD, smoothing, x_BLD, target_BL, weight_BL):
   return sums, d_output_DV, shaped
 
 
-def _backward(smoothing, n, kept, d):
-  d_output_VD, d_x_BLD, loss_BL = kept
+def _backward(smoothing, n, residuals, d):
+  d_output_VD, d_x_BLD, loss_BL = residuals
   d_loss, _ = d  # the number of right guesses has no gradient
   scaled = lambda x: (d_loss * x).astype(x.dtype)
   return scaled(d_x_BLD), scaled(d_output_VD), None, scaled(loss_BL)
 
 
-weighed.defvjp(_forward, _backward)
+chunked_cross_entropy.defvjp(_forward, _backward)

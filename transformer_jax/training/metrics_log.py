@@ -25,7 +25,7 @@ from transformer_jax.training.json_files import (
 read = rows.read
 
 
-class Record:
+class MetricLog:
   """Appends rows to `directory`/metrics.jsonl and scalars to `directory`/tensorboard.
 
   Every call reaches the file, so `kill -9` loses nothing that was written. What a full
@@ -42,7 +42,7 @@ class Record:
     self._boards: dict[str, Appender] = {}
     self._lost_from: int | None = None
 
-  def __enter__(self) -> "Record":
+  def __enter__(self) -> "MetricLog":
     return self
 
   def __exit__(self, *exception: object) -> None:

@@ -30,7 +30,7 @@ ALLOWED = {
 }
 
 
-class Checked:
+class Settings:
   """Base of optimizers and schedules: refuses numbers that make no sense."""
 
   def __post_init__(self):
@@ -42,7 +42,7 @@ class Checked:
         raise SpecError(f"{field.name} is {value!r}; write {words}")
 
 
-class Optimizer(Checked):
+class Optimizer(Settings):
   """Settings of an optimizer.
 
   lr   the peak of the learning rate, or its factor in the schedule `noam`
@@ -55,7 +55,7 @@ class Optimizer(Checked):
     raise NotImplementedError
 
 
-class Schedule(Checked):
+class LearningRate(Settings):
   """Settings of a learning-rate schedule."""
 
   def build(self, peak: float, steps: int, D: int) -> optax.Schedule:
@@ -64,12 +64,12 @@ class Schedule(Checked):
 
 
 optimizers = Registry("optimizer", Optimizer)
-schedules = Registry("schedule", Schedule)
+schedules = Registry("schedule", LearningRate)
 
 
 @schedules.register("constant")
 @dataclasses.dataclass(frozen=True)
-class Constant(Schedule):
+class Constant(LearningRate):
   """Rises linearly for `warmup` steps, then stays at the peak."""
 
   warmup: int = 0
@@ -81,7 +81,7 @@ class Constant(Schedule):
 
 @schedules.register("cosine")
 @dataclasses.dataclass(frozen=True)
-class Cosine(Schedule):
+class CosineDecay(LearningRate):
   """Rises linearly for `warmup` steps, then falls to `final` of the peak as a cosine.
 
   Loshchilov and Hutter, 2017. https://arxiv.org/abs/1608.03983
@@ -99,7 +99,7 @@ class Cosine(Schedule):
 
 @schedules.register("noam")
 @dataclasses.dataclass(frozen=True)
-class Noam(Schedule):
+class Noam(LearningRate):
   """Rises linearly, then falls as 1 / sqrt(step), in units of 1 / sqrt(width).
 
   Vaswani et al., 2017, equation 3: the optimizer's lr is a factor, 1 in the paper.
@@ -118,7 +118,7 @@ class Noam(Schedule):
 
 @schedules.register("wsd")
 @dataclasses.dataclass(frozen=True)
-class WarmupStableDecay(Schedule):
+class WarmupStableDecay(LearningRate):
   """Rises, stays at the peak, and falls linearly over the last `decay` share of steps.
 
   Hu et al., 2024. https://arxiv.org/abs/2404.06395

@@ -60,7 +60,7 @@ class Trainer:
   planned           steps of the whole training, which curricula and schedules divide
   ema               decay of the moving average of the parameters; 0: no average
   axis              name of the axis that batches are split over inside `pmap`
-  held              logits in memory at once; None: as many as suit one device
+  max_logits        logits held in memory at once; None: as many as suit one device
 
   Raises SpecError where a task of a user is not as it declares.
   """
@@ -75,7 +75,7 @@ class Trainer:
   planned: int = 1
   ema: float = 0.0
   axis: str | None = None
-  held: int | None = None
+  max_logits: int | None = None
   constrain: Callable[[Batch], Batch] = lambda batch: batch
 
   def __post_init__(self):
@@ -162,9 +162,9 @@ class Trainer:
     x_BLD, output_VD = self.model.apply(
       variables, *batch.reads, done=done, rngs=rngs, method="hidden"
     )
-    held = self.held or losses.default_held()
-    n = losses.pieces(*batch.target_BL.shape, output_VD.shape[0], held)
-    loss, right = losses.weighed(
+    max_logits = self.max_logits or losses.default_max_logits()
+    n = losses.num_chunks(*batch.target_BL.shape, output_VD.shape[0], max_logits)
+    loss, right = losses.chunked_cross_entropy(
       x_BLD, output_VD, batch.target_BL, batch.weight_BL, self.label_smoothing, n
     )
     count = self.total(jnp.sum(batch.weight_BL))

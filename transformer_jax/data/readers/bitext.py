@@ -57,7 +57,7 @@ def read(
   A pair with an empty side is counted, not used. Raises DataError for anything worse.
   """
   sides = sides_of(pair)
-  form = Form(sides, columns.named(named, sides))
+  pair_format = PairFormat(sides, columns.named(named, sides))
   if source.startswith(TFDS):
     columns.check_used(named, source)
   if source.startswith(TFDS):
@@ -67,7 +67,7 @@ def read(
   else:
     notes: list[str] = []
     path = pathlib.Path(source).expanduser()
-    found, facts = _files(path, form, splits, notes.append)
+    found, facts = _files(path, pair_format, splits, notes.append)
     note(facts, *notes)
     found = {split: found[split][:limit] for split in splits}
   kept = {split: [x for x in found[split] if x.source and x.target] for split in splits}
@@ -104,7 +104,7 @@ def fingerprint(pairs: Iterable[Pair]) -> str:
 
 
 @dataclasses.dataclass(frozen=True)
-class Form:
+class PairFormat:
   """How files of pairs are written.
 
   sides  the languages, the source first
@@ -125,11 +125,11 @@ class Form:
 
 
 def _files(
-  path: pathlib.Path, form: Form, splits: tuple[str, ...], say: Say
+  path: pathlib.Path, pair_format: PairFormat, splits: tuple[str, ...], say: Say
 ) -> tuple[dict[str, list[Pair]], dict[str, Any]]:
   if not path.is_dir():
-    return _cut(_one(path, form, say))
-  sides = form.sides
+    return _cut(_one(path, pair_format, say))
+  sides = pair_format.sides
   found = {split: _find(path, STEMS[split], sides) for split in SPLITS}
   if found["train"] is None:
     first, second = sides
@@ -138,14 +138,14 @@ def _files(
       " train.tsv, train.csv or train.jsonl there"
     )
   if found["validation"] is None and found["test"] is None:
-    return _cut(_one(found["train"], form, say))
+    return _cut(_one(found["train"], pair_format, say))
   missing = [split for split in splits if found[split] is None]
   if missing:
     raise DataError(
       f"folder '{path}' holds no {missing[0]} text; add {missing[0]}.{sides[0]} and"
       f" {missing[0]}.{sides[1]}, or score the split that is there with split='...'"
     )
-  pairs = {split: _one(found[split], form, say) for split in splits}
+  pairs = {split: _one(found[split], pair_format, say) for split in splits}
   return pairs, {"split": "by file name"}
 
 
@@ -161,15 +161,15 @@ def _find(
   return None
 
 
-def _one(path: pathlib.Path, form: Form, say: Say) -> list[Pair]:
+def _one(path: pathlib.Path, pair_format: PairFormat, say: Say) -> list[Pair]:
   """Reads one file of pairs, or two files, one for each side.
 
   say   takes a sentence about the first line, if it was a header
   """
-  if form.named:
-    columns.check_used(",".join(form.named), str(path))
+  if pair_format.named:
+    columns.check_used(",".join(pair_format.named), str(path))
   reader = READERS.get(files.suffix(path), _two)
-  return list(reader(path, form, say))
+  return list(reader(path, pair_format, say))
 
 
 def _sides(path: pathlib.Path, sides: tuple[str, str]) -> list[pathlib.Path]:
@@ -183,8 +183,8 @@ def _there(path: pathlib.Path) -> pathlib.Path | None:
   return next((each for each in (path, packed) if each.exists()), None)
 
 
-def _two(path: pathlib.Path, form: Form, say: Say) -> Iterator[Pair]:
-  paths = _sides(path, form.sides)
+def _two(path: pathlib.Path, pair_format: PairFormat, say: Say) -> Iterator[Pair]:
+  paths = _sides(path, pair_format.sides)
   there = [each is not None for each in map(_there, paths)]
   if not any(there):
     raise DataError(
@@ -194,7 +194,8 @@ def _two(path: pathlib.Path, form: Form, say: Say) -> Iterator[Pair]:
   if not all(there):
     raise DataError(
       f"'{paths[there.index(True)]}' has no other side: there is no"
-      f" '{paths[there.index(False)]}'; add it, or check pair='{'-'.join(form.sides)}'"
+      f" '{paths[there.index(False)]}'; add it, or check"
+      f" pair='{'-'.join(pair_format.sides)}'"
     )
   texts = [files.lines(_there(each)) for each in paths]
   first, second = map(len, texts)
@@ -207,15 +208,15 @@ def _two(path: pathlib.Path, form: Form, say: Say) -> Iterator[Pair]:
     yield Pair(source.strip(), target.strip(), f"{path.name} line {number}")
 
 
-def _table(path: pathlib.Path, form: Form, say: Say) -> Iterator[Pair]:
-  for row in form.columns.read(path, say):
+def _table(path: pathlib.Path, pair_format: PairFormat, say: Say) -> Iterator[Pair]:
+  for row in pair_format.columns.read(path, say):
     source, target = (field.strip() for field in row.fields or ("", ""))
     where = f"{path.name} line {row.number}"
     yield Pair(source, target, where, row.document.strip())
 
 
-def _jsonl(path: pathlib.Path, form: Form, say: Say) -> Iterator[Pair]:
-  sides = form.sides
+def _jsonl(path: pathlib.Path, pair_format: PairFormat, say: Say) -> Iterator[Pair]:
+  sides = pair_format.sides
   for number, line in enumerate(files.lines(path), 1):
     where = f"'{path}' line {number}"
     try:

@@ -26,7 +26,7 @@ Say = Callable[[str], None]  # takes a sentence that a user should read
 
 
 @dataclasses.dataclass(frozen=True)
-class Record:
+class TableRow:
   """One line: the needed fields in their order, none if it is blank."""
 
   number: int
@@ -35,7 +35,7 @@ class Record:
 
 
 @dataclasses.dataclass(frozen=True)
-class Layout:
+class TableColumns:
   """Where the needed columns are.
 
   places    of the needed columns
@@ -49,12 +49,12 @@ class Layout:
   sizes: tuple[int, ...]
   header: bool
 
-  def record(self, row: Row) -> Record:
+  def record(self, row: Row) -> TableRow:
     """Returns the record of a line that has fields."""
     number, fields = row
     has_document = self.document is not None and self.document < len(fields)
     document = fields[self.document] if has_document else ""
-    return Record(number, tuple(fields[n] for n in self.places), document)
+    return TableRow(number, tuple(fields[n] for n in self.places), document)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Columns:
   others: frozenset[str] = frozenset()
   spell: Callable[[str], str] = lambda word: word.strip().lower()
 
-  def read(self, path: pathlib.Path, say: Say) -> Iterator[Record]:
+  def read(self, path: pathlib.Path, say: Say) -> Iterator[TableRow]:
     """Yields the lines of a file without its header. Raises DataError."""
     between = SEPARATORS[files.suffix(path)]
     rows = [*_rows(path, between)]
@@ -87,12 +87,12 @@ class Columns:
     for n, row in enumerate(rows):
       number, fields = row
       if not fields:
-        yield Record(number)
+        yield TableRow(number)
       elif n > first or not layout.header:
         self._check_size(f"'{path}' line {number}", len(fields), layout, between)
         yield layout.record(row)
 
-  def _layout(self, path: pathlib.Path, rows: list[Row], say: Say) -> Layout:
+  def _layout(self, path: pathlib.Path, rows: list[Row], say: Say) -> TableColumns:
     """Returns where the columns are, by the first line. Raises DataError."""
     number, fields = rows[0]
     fields, where = [field.strip() for field in fields], f"'{path}' line {number}"
@@ -106,9 +106,9 @@ class Columns:
       return self._by_header(where, fields, say)
     self._check_no_header(where, fields, rows)
     need = len(self.needed)
-    return Layout(tuple(range(need)), need, (need, need + 1), header=False)
+    return TableColumns(tuple(range(need)), need, (need, need + 1), header=False)
 
-  def _by_header(self, where: str, fields: list[str], say: Say) -> Layout:
+  def _by_header(self, where: str, fields: list[str], say: Say) -> TableColumns:
     """Returns what a header says. Raises DataError where it leaves something open."""
     places = []
     for name in self.needed:
@@ -165,7 +165,9 @@ class Columns:
           f" columns='{','.join(self.needed)}'"
         )
 
-  def _check_size(self, where: str, size: int, layout: Layout, between: str) -> None:
+  def _check_size(
+    self, where: str, size: int, layout: TableColumns, between: str
+  ) -> None:
     if size in layout.sizes:
       return
     if len(layout.sizes) == 1:  # its columns have names
@@ -204,7 +206,7 @@ def check_used(columns: str, source: str) -> None:
 def _layout(places: list[int], names: list[str] | tuple[str, ...], header: bool):
   """Returns the layout of columns that have names."""
   document = names.index(DOCUMENT) if DOCUMENT in names else None
-  return Layout(tuple(places), document, (len(names),), header)
+  return TableColumns(tuple(places), document, (len(names),), header)
 
 
 def _rows(path: pathlib.Path, between: str) -> Iterator[Row]:

@@ -40,7 +40,7 @@ class Example:
     return *self.parts, *self.second
 
 
-class Form:
+class ExampleFormat:
   """How one kind of labelled text is written.
 
   wanted   what a TFDS data set must be, for messages
@@ -84,7 +84,7 @@ class Form:
 
 def read(
   source: str,
-  form: Form,
+  example_format: ExampleFormat,
   splits: tuple[str, ...],
   data_dir: str | None = None,
   limit: int | None = None,
@@ -92,17 +92,17 @@ def read(
   """Returns the examples of each split that can be used, and facts to record.
 
   source  'tfds:NAME'; a file; a folder with files called train, validation and test,
-          or with what the form makes of a folder
+          or with what the format makes of a folder
   limit   the most examples kept of each split
 
   One that lacks a text is counted, not used. Raises DataError for anything worse.
   """
   if source.startswith(TFDS):
-    found, facts = _records(source.removeprefix(TFDS), form, splits, data_dir)
+    found, facts = _records(source.removeprefix(TFDS), example_format, splits, data_dir)
   else:
     notes: list[str] = []
     path = pathlib.Path(source).expanduser()
-    found, facts = _files(path, form, splits, notes.append)
+    found, facts = _files(path, example_format, splits, notes.append)
     note(facts, *notes)
   whole = lambda x: "".join(x.parts) and all(x.second)
   kept = {split: [*filter(whole, found[split])] for split in splits}
@@ -142,15 +142,20 @@ def label(value: str, where: str) -> str:
 
 
 def _records(
-  name: str, form: Form, splits: tuple[str, ...], data_dir: str | None
+  name: str,
+  example_format: ExampleFormat,
+  splits: tuple[str, ...],
+  data_dir: str | None,
 ) -> tuple[Splits, dict[str, Any]]:
-  features = form.features, form.wanted
-  records, facts = tfds.read_records(name, *features, splits, data_dir, form.also)
+  features = example_format.features, example_format.wanted
+  records, facts = tfds.read_records(
+    name, *features, splits, data_dir, example_format.also
+  )
   found = {
     split: [
       example
       for n, record in enumerate(records[split])
-      for example in form.record(record, f"tfds:{name} {split} record {n}")
+      for example in example_format.record(record, f"tfds:{name} {split} record {n}")
     ]
     for split in splits
   }
@@ -158,20 +163,20 @@ def _records(
 
 
 def _files(
-  path: pathlib.Path, form: Form, splits: tuple[str, ...], say: Say
+  path: pathlib.Path, example_format: ExampleFormat, splits: tuple[str, ...], say: Say
 ) -> tuple[Splits, dict[str, Any]]:
   if path.is_file():
-    return _cut(form.file(path, say))
+    return _cut(example_format.file(path, say))
   if not path.is_dir():
     raise DataError(
       f"there is no file or folder '{path}' in {pathlib.Path.cwd()}; check the path, or"
       " write 'tfds:NAME'"
     )
-  there = {split: _find(path, split, form) for split in SPLITS}
+  there = {split: _find(path, split, example_format) for split in SPLITS}
   if there["train"] is None:
-    return _cut(form.folder(path, say))
+    return _cut(example_format.folder(path, say))
   if there["validation"] is None and there["test"] is None:
-    return _cut(form.file(there["train"], say))
+    return _cut(example_format.file(there["train"], say))
   missing = [split for split in splits if there[split] is None]
   if missing:
     name = missing[0] + files.suffix(there["train"])
@@ -179,12 +184,21 @@ def _files(
       f"folder '{path}' holds no {missing[0]} file; add {name}, or score the split that"
       " is there with split='...'"
     )
-  return {x: form.file(there[x], say) for x in splits}, {"split": "by file name"}
+  return {x: example_format.file(there[x], say) for x in splits}, {
+    "split": "by file name"
+  }
 
 
-def _find(folder: pathlib.Path, split: str, form: Form) -> pathlib.Path | None:
+def _find(
+  folder: pathlib.Path, split: str, example_format: ExampleFormat
+) -> pathlib.Path | None:
   """Returns the file of a split, or None."""
-  plain = [stem + suffix for stem in STEMS[split] for suffix in form.readers if suffix]
+  plain = [
+    stem + suffix
+    for stem in STEMS[split]
+    for suffix in example_format.readers
+    if suffix
+  ]
   names = [name + packed for name in plain for packed in ("", files.GZIP)]
   return next((folder / name for name in names if (folder / name).is_file()), None)
 

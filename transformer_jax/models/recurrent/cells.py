@@ -16,7 +16,7 @@ from transformer_jax.positions import Coords
 from transformer_jax.spec import Registry
 
 State = tuple[jax.Array, ...]  # [B, D] each; the first is what the cell returns
-Look = Callable[[jax.Array, Coords], jax.Array]  # a state h_B1D and where -> context
+Attend = Callable[[jax.Array, Coords], jax.Array]  # h_B1D and where -> context
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,7 +143,7 @@ def unroll(
   start: State | None,
   state: State,
   reverse: bool = False,
-  look: Look | None = None,
+  attend: Attend | None = None,
   written_out: bool = False,
 ) -> tuple[State, State, jax.Array | None]:
   """Returns the states after every token, the last one, and the contexts.
@@ -154,7 +154,7 @@ def unroll(
   start         states [B, L, ...]; a text starts from that at its first token. None: 0
   state         that of the tokens read before
   reverse       reads from right to left
-  look          what each step reads with the state before it, besides the input
+  attend        cross-attention from the previous state, added to each step's input
   written_out   no loop: for those who count operations
   """
   x_BLNW = project(x_BLD, w["input_DNW"], 1)
@@ -166,9 +166,9 @@ def unroll(
     x_BNW, at_B, begins_B, start = here
     fresh = jax.tree.map(jnp.zeros_like, state) if start is None else start
     state, context_BD = _choose(begins_B, fresh, state), None
-    if look:
+    if attend:
       place = jax.tree.map(lambda x_B: x_B[:, None], at_B)
-      context_BD = look(state[0][:, None], place)[:, 0]
+      context_BD = attend(state[0][:, None], place)[:, 0]
       x_BNW = x_BNW + project(context_BD, w["context_DNW"], 1)
     state = _choose(at_B.order_BL >= 0, cell.step(w, x_BNW, state), state)
     return state, (state, context_BD)

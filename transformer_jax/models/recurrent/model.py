@@ -117,19 +117,19 @@ class Direction(nn.Module):
   reverse: bool
 
   @nn.compact
-  def __call__(self, x_BLD, at, start, state, look=None):
+  def __call__(self, x_BLD, at, start, state, attend=None):
     cell, D = self.arch.cell.part(self.parts), self.arch.dims.D // self.parts
     shapes = cell.weights(x_BLD.shape[-1], D)
-    if look:
+    if attend:
       shapes["context_DNW"] = shapes["input_DNW"]
     w = {name: weight(self, name, *shape) for name, shape in shapes.items()}
     state = state or empty(cell, len(x_BLD), D, x_BLD.dtype)
-    read = cell, w, x_BLD, at, start, state, self.reverse, look
+    read = cell, w, x_BLD, at, start, state, self.reverse, attend
     return unroll(*read, self.arch.written_out)
 
 
-class Look(nn.Module):
-  """Owns what attention to a source needs, and returns a function of states."""
+class CrossAttention(nn.Module):
+  """Cross-attention to a source, as a function of the decoder's states."""
 
   arch: Recurrence
 
@@ -145,7 +145,7 @@ class Look(nn.Module):
     k_BMGK, v_BMGE = projections.read(w, projections.memory(w, source_BMD))
     v_BMGE = variant.values(params, v_BMGE)
 
-    def look(x_BLD, at):
+    def attend(x_BLD, at):
       q_at, q_BLHK = at.replace(data={}).bidirectional(), projections.query(w, x_BLD)
       scale = variant.scale(params, q_BLHK.shape[-1])
       q_BLHK, k = variant.condition(params, q_BLHK, k_BMGK)
@@ -156,7 +156,7 @@ class Look(nn.Module):
       o_BLHE = variant.output(params, x_BLD, o_BLHE)
       return projections.out(w, o_BLHE, x_BLD)
 
-    return look
+    return attend
 
 
 class Stack(nn.Module):
@@ -174,20 +174,20 @@ class Stack(nn.Module):
     Values are dropped between layers, never from step to step: Zaremba et al., 2014,
     https://arxiv.org/abs/1409.2329.
     """
-    link, look, found_BLD, states, last = self.arch.link, None, None, [], []
+    link, attend, found_BLD, states, last = self.arch.link, None, None, [], []
     drop = Dropout(self.arch.dropout, self.arch.axis)
     starts = _starts(self.arch, memory, at) if memory else [None] * self.layers
     if memory and link.attends:
-      look = Look(self.arch, name="cross")(memory[0][0], memory[1])
+      attend = CrossAttention(self.arch, name="cross")(memory[0][0], memory[1])
     x_BLD = token_BLD = drop(token_BLD)
     for n in range(self.layers):
-      feed = look if n == 0 and link.feeds else None
+      feed = attend if n == 0 and link.feeds else None
       here = starts[n], cache[n] if cache else None, feed
       each, final, found = self.layer(n, x_BLD, at, *here)
       found_BLD, x_BLD = found if feed else found_BLD, drop(each[0])
       states, last = [*states, each], [*last, final]
-    if look:
-      found_BLD = found_BLD if link.feeds else look(x_BLD, at)
+    if attend:
+      found_BLD = found_BLD if link.feeds else attend(x_BLD, at)
       x_BLD = self.combine(token_BLD, x_BLD, found_BLD)
     heard = self.use == "encoder" and self.arch.decoders
     return (x_BLD, states) if heard else x_BLD, at, last

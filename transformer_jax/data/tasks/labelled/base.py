@@ -26,7 +26,7 @@ from transformer_jax.data.base import (
 from transformer_jax.data.cache import Tokenized
 from transformer_jax.data.files import DataError
 from transformer_jax.data.readers import bitext, labelled_text
-from transformer_jax.data.readers.labelled_text import Example, Form
+from transformer_jax.data.readers.labelled_text import Example, ExampleFormat
 from transformer_jax.data.tasks.algorithmic.permutation import each_once
 from transformer_jax.data.tasks.labelled import sentence_pairs
 from transformer_jax.data.tasks.labelled.baselines import guesses
@@ -79,7 +79,7 @@ class Labelled(Task):
     check_sizes(name, limit=self.limit)
 
   @property
-  def form(self) -> Form:
+  def format(self) -> ExampleFormat:
     """Returns how the examples are written."""
     raise NotImplementedError
 
@@ -109,7 +109,7 @@ class Labelled(Task):
     """
     splits = ("train", self.split)
     found, facts = labelled_text.read(
-      self.source, self.form, splits, self.data_dir, self.limit
+      self.source, self.format, splits, self.data_dir, self.limit
     )
     tokens = self._encoded(found)
     tokenizer = tokens.tokenizer

@@ -19,7 +19,7 @@ from transformer_jax.data.files import DataError
 from transformer_jax.data.readers import columns, labelled_text
 from transformer_jax.data.readers.bitext import TFDS
 from transformer_jax.data.readers.columns import Columns, Say
-from transformer_jax.data.readers.labelled_text import Example, Form
+from transformer_jax.data.readers.labelled_text import Example, ExampleFormat
 from transformer_jax.data.tasks.labelled.base import Labelled
 from transformer_jax.data.tasks.labelled.sentence_pairs import NONE
 
@@ -81,20 +81,20 @@ class Classification(Labelled):
         f"classification: lines={self.lines} would cut the texts of a pair into pieces;"
         " write lines=0"
       )
-    columns.named(self.columns, self.form.features)
+    columns.named(self.columns, self.format.features)
     if self.source.startswith(TFDS):
       columns.check_used(self.columns, self.source)
 
   @property
-  def form(self):
-    return Texts(self.text, self.label, self.second, self.columns, self.lines)
+  def format(self):
+    return TextFormat(self.text, self.label, self.second, self.columns, self.lines)
 
   @property
   def pairs(self):
     return bool(self.second)
 
   def asked(self, line, where):
-    texts, names = line.split("\t") if self.second else [line], self.form.names
+    texts, names = line.split("\t") if self.second else [line], self.format.names
     if len(texts) != len(names):
       raise DataError(
         f"{where} has {len(texts)} of the 2 texts of a pair; write"
@@ -112,7 +112,7 @@ class Classification(Labelled):
 
 
 @dataclasses.dataclass(frozen=True)
-class Texts(Form):
+class TextFormat(ExampleFormat):
   """Texts, or pairs of texts, with a label."""
 
   text: str

@@ -17,7 +17,7 @@ from transformer_jax.data.files import DataError
 from transformer_jax.data.readers import columns, conll, labelled_text
 from transformer_jax.data.readers.bitext import TFDS
 from transformer_jax.data.readers.columns import Say
-from transformer_jax.data.readers.labelled_text import Example, Form, Reader
+from transformer_jax.data.readers.labelled_text import Example, ExampleFormat, Reader
 from transformer_jax.data.tasks.labelled.base import Labelled
 from transformer_jax.data.tasks.labelled.classification import json_lines
 from transformer_jax.data.tasks.labelled.sentence_pairs import NONE
@@ -53,7 +53,7 @@ class Tagging(Labelled):
 
   def __post_init__(self):
     super().__post_init__()
-    columns.named(self.columns, self.form.features)
+    columns.named(self.columns, self.format.features)
     if self.columns and self.source.startswith(TFDS):
       columns.check_used(self.columns, self.source)
     try:
@@ -65,8 +65,8 @@ class Tagging(Labelled):
       ) from error
 
   @property
-  def form(self):
-    return Words(self.words, self.tags, self.columns, self.coarse)
+  def format(self):
+    return SentenceFormat(self.words, self.tags, self.columns, self.coarse)
 
   def asked(self, line, where):
     return Example(tuple(line.split()), (), where)
@@ -81,7 +81,7 @@ class Tagging(Labelled):
 
 
 @dataclasses.dataclass(frozen=True)
-class Words(Form):
+class SentenceFormat(ExampleFormat):
   """Sentences whose words have tags."""
 
   words: str

@@ -15,8 +15,8 @@ import numpy as np
 from transformer_jax.data import languages
 from transformer_jax.data.base import (
   MANY,
-  Asked,
   Batch,
+  GenerationSet,
   Task,
   check_sizes,
   check_split,
@@ -164,9 +164,9 @@ class Translation(Task):
     tokenizer = used.get(self) or self.learned(self.read()[0]["train"])
     tokenizer.save(folder / "tokenizer")
 
-  def asks(self) -> Asked:
+  def generation_set(self) -> GenerationSet:
     """Returns all pairs of the scored split, long ones too."""
-    return _asked(self)
+    return _generation_set(self)
 
   def batch(
     self,
@@ -223,7 +223,7 @@ class Translation(Task):
 
 
 @functools.lru_cache(maxsize=2)
-def _asked(task: Translation) -> Asked:
+def _generation_set(task: Translation) -> GenerationSet:
   pairs, _ = task.read()
   examples = [(pair.source, pair.target) for pair in pairs["train"]]
   scored = pairs[task.split]
@@ -231,7 +231,9 @@ def _asked(task: Translation) -> Asked:
   sources, references = ([getattr(x, n) for x in scored] for n in ("source", "target"))
   _, language = bitext.sides_of(task.pair)
   usual = functools.partial(languages.bleu_tokenizer, language, references)
-  return Asked(sources, references, examples, tokenizer, task.bleu_tokenizer or usual())
+  return GenerationSet(
+    sources, references, examples, tokenizer, task.bleu_tokenizer or usual()
+  )
 
 
 @functools.lru_cache(maxsize=4)

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from transformer_jax.data.base import Task
+from transformer_jax.data.base import Task, tasks
 from transformer_jax.data.tasks.algorithmic.base import Strings
 from transformer_jax.spec import SpecError
 
@@ -18,7 +18,7 @@ class Posed(Task):
 
   def __post_init__(self):
     if not isinstance(self.task, Strings):
-      name, inner = (type(task).__name__.lower() for task in (self, self.task))
+      name, inner = map(tasks.name_of, (self, self.task))
       raise SpecError(
         f"{name}: {inner} has no prompt and answer to tell apart; write {name}(copy) or"
         " another task of strings"

@@ -14,7 +14,7 @@ from transformer_jax.positions import coords
 
 @tasks.register("pairs")
 @dataclasses.dataclass(frozen=True)
-class Pairs(Posed):
+class Seq2Seq(Posed):
   """Poses the problems of another task: the source is the prompt, the text its answer.
 
   With the same key both tasks pose the same problems and count the same targets. The
