@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.contract.layers import DIMS, MODES, B, L, refused, same
-from transformer_jax.attention.cores import cores
+from transformer_jax.attention.cores import Core, cores
 from transformer_jax.models import Architecture
 from transformer_jax.models.transformer import Attention
 from transformer_jax.positions import bind, coords, positions
@@ -61,7 +61,7 @@ def other(layer, **changes):
   return make(**{"variant": layer.variant, "encoding": layer.position} | changes)
 
 
-class Nothing:
+class Nothing(Core):
   """Stands for a core where only parameters are wanted."""
 
   def __call__(self, q_BLHK, k_BMGK, v_BMGE, *rest):
