@@ -24,7 +24,7 @@ ablation: $(READY) ## answer the question: train, compare, write a report
 	@$(RUN) -m experiments.sweep --config=experiments/configs/quickstart.py \
 	  --workdir=runs/quickstart
 
-# All at once, or some: make test FILE=tests/test_spec.py K="rope and not yarn"
+# All at once, or some: make test FILE=tests/setup/test_spec.py K="rope and not yarn"
 test: $(READY) ## run the quick tests on two cores; FILE=... and K=... choose some
 	@$(RUN) -m pytest $(if $(FILE)$(K),$(FILE) $(if $(K),-k "$(K)"),--numprocesses=2)
 

@@ -130,7 +130,7 @@ def bahdanau(cell, params, xs, hs, final):
 
 
 def logits(name, params, token_L, source_M):
-  """Returns logits_LV of a model of tests/test_recurrent.py."""
+  """Returns logits_LV of a model of tests/models/test_recurrent.py."""
   embedding_VD = params["embedding_VD"]
   D = embedding_VD.shape[1]
   xs, ys = ([embedding_VD[t] * D**0.5 for t in ts] for ts in (source_M, token_L))

@@ -1,7 +1,7 @@
 """The contract of an attention variant: every core, the cache, texts beside texts.
 
-Every registered variant is tested so (tests/test_attentions.py), and one of your own by
-`python -m experiments.check my_file:MyClass`. A formula can still be wrong.
+Every registered variant is tested so (tests/attention/test_attentions.py), and one of
+your own by `python -m experiments.check my_file:MyClass`. A formula can still be wrong.
 """
 
 import functools

@@ -6,8 +6,8 @@ import json
 import jax
 import numpy as np
 import pytest
+from test_bitext import PAIRS, sides
 from test_labels import BYTE, ROWS, SENTENCES, build, examples, refusal, write_tsv
-from test_parallel import PAIRS, sides
 
 from transformer_jax.data import files
 from transformer_jax.data.base import tasks

@@ -18,7 +18,7 @@ from transformer_jax.evaluation.average import average
 from transformer_jax.training.checkpoint import CheckpointError, Keeper
 from transformer_jax.training.step import State
 
-FOLDER = pathlib.Path(__file__).parent.parent / "third_party" / "sacrebleu"
+FOLDER = pathlib.Path(__file__).parents[2] / "third_party" / "sacrebleu"
 RECORDED = json.loads((FOLDER / "scores.json").read_text(encoding="utf-8"))
 
 

@@ -11,7 +11,7 @@ import pytest
 from experiments import check
 from transformer_jax.spec import SpecError
 
-ROOT = pathlib.Path(__file__).parents[1]
+ROOT = pathlib.Path(__file__).parents[2]
 FILE = '''
 import dataclasses
 

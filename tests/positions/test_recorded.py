@@ -14,7 +14,7 @@ from transformer_jax.attention.cores import cores
 from transformer_jax.positions import Bound, coords, positions
 from transformer_jax.positions.alibi import slopes
 
-FOLDER = pathlib.Path(__file__).parent.parent / "third_party"
+FOLDER = pathlib.Path(__file__).parents[2] / "third_party"
 DENSE = cores.build("dense")
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from transformer_jax.attention.cores import cores
 from transformer_jax.positions import Bound, PositionalEncoding, coords, positions
 
-FOLDER = pathlib.Path(__file__).parent.parent / "third_party"
+FOLDER = pathlib.Path(__file__).parents[2] / "third_party"
 DENSE = cores.build("dense")
 
 

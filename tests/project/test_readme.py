@@ -19,7 +19,7 @@ from transformer_jax.axes import Dims
 from transformer_jax.data.base import tasks
 from transformer_jax.positions import bind, coords, positions
 
-ROOT = pathlib.Path(__file__).parents[1]
+ROOT = pathlib.Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 
 

@@ -12,7 +12,7 @@ from absl import flags as absl_flags
 
 from experiments.setup import flags
 
-ROOT = pathlib.Path(__file__).parents[1]
+ROOT = pathlib.Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 # Its block runs in test_interop.py, which knows what it prints.
 TESTED = {"docs/interop.md"}

@@ -18,7 +18,7 @@ from transformer_jax.positions.kerple_log import within
 from transformer_jax.positions.music_transformer import skew, skew_both_ways
 from transformer_jax.spec import SpecError
 
-FOLDER = pathlib.Path(__file__).parent.parent / "third_party"
+FOLDER = pathlib.Path(__file__).parents[2] / "third_party"
 B, L, H, K = 2, 9, 3, 6
 DIMS = Dims(V=2, D=18, H=H, F=2, N=2, L=L)
 DENSE = cores.build("dense")

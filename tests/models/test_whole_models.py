@@ -19,7 +19,7 @@ LOCAL = [name for name in MODELS if "talking" not in name]  # needs no whole row
 GPT_OSS = "transformers/whole_gpt_oss"
 TILES = "blockwise(block=8)"  # three or four tiles each way
 MESH = sharding.make_mesh(sequence=2)
-FOLDER = pathlib.Path(__file__).parent.parent / "third_party"
+FOLDER = pathlib.Path(__file__).parents[2] / "third_party"
 NEAR = 1e-5  # of the largest number; float32 noise of both sides is about 1e-6
 
 

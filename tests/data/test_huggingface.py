@@ -10,7 +10,7 @@ from transformer_jax.data.base import tasks
 from transformer_jax.data.files import DataError
 from transformer_jax.data.tokenizers import load, tokenizers
 
-PATH = pathlib.Path(__file__).parents[1] / "third_party/tokenizers/huggingface.json"
+PATH = pathlib.Path(__file__).parents[2] / "third_party/tokenizers/huggingface.json"
 RECORDED = json.loads(PATH.read_text())
 CASES = RECORDED["cases"]
 TEXTS = RECORDED["texts"]

@@ -30,7 +30,7 @@ SPIRAL = "my_spiral:Spiral(turns=3)"
 @pytest.fixture
 def here(tmp_path):
   """A user's folder: config files, texts and, elsewhere, a module of their own."""
-  shutil.copytree(Path(__file__).parent / "user", tmp_path, dirs_exist_ok=True)
+  shutil.copytree(Path(__file__).parents[1] / "user", tmp_path, dirs_exist_ok=True)
   (tmp_path / "text").mkdir()
   for n in range(3):
     text = " ".join(f"{word} über {word * word % 97}" for word in range(n, 400 + n))

@@ -26,7 +26,7 @@ from transformer_jax.positions import coords
 from transformer_jax.training.json_files import write_json
 from transformer_jax.training.loop import Program
 
-FOLDER = pathlib.Path(__file__).parent.parent / "third_party"
+FOLDER = pathlib.Path(__file__).parents[2] / "third_party"
 CONFIG = json.loads((FOLDER / "transformers" / "configs.json").read_text())["bert_mlm"]
 TINY = {
   "seeds": (0, 1), "model.kind": "encoder", "model.width": 16, "model.layers": 1,

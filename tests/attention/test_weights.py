@@ -259,7 +259,7 @@ def test_sticks_are_refused_where_there_is_no_nearest_key():
   ],
 )
 def test_layers_of_x_transformers(name, spec, causal):
-  file = pathlib.Path(__file__).parent.parent / "third_party/x_transformers/weights.npz"
+  file = pathlib.Path(__file__).parents[2] / "third_party/x_transformers/weights.npz"
   with np.load(file, allow_pickle=False) as recorded:
     there = {key.removeprefix(f"{name}/"): x for key, x in recorded.items()}
   heads = lambda name: there[name].T.reshape(16, 2, 8)

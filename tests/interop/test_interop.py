@@ -21,7 +21,7 @@ from transformer_jax.evaluation.decode import greedy
 from transformer_jax.models import Transformer
 from transformer_jax.positions import coords
 
-FOLDER = pathlib.Path(__file__).parent.parent / "third_party" / "transformers"
+FOLDER = pathlib.Path(__file__).parents[2] / "third_party" / "transformers"
 CONFIGS = json.loads((FOLDER / "configs.json").read_text())
 ENCODERS = ("bert_mlm", "roberta_mlm", "distilbert", "deberta_v2", "modernbert", "vit")
 READERS = ("t5_v10", "t5_v11", "marian", "marian_stacks", "bart")

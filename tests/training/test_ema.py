@@ -6,13 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from test_training import bits, fit, trainer
 
 from experiments import inference
 from experiments.configs import base
 from experiments.runner import pretrained, train
 from experiments.runner.build import build
 from experiments.setup.validate import flatten, resolve
-from tests.test_training import bits, fit, trainer
 from transformer_jax.data.base import Task
 from transformer_jax.training.checkpoint import Keeper, named_leaves
 from transformer_jax.training.json_files import write_json

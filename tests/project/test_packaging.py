@@ -11,7 +11,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-ROOT = pathlib.Path(__file__).parents[1]
+ROOT = pathlib.Path(__file__).parents[2]
 NEVER = {"tensorflow", "tensorflow-cpu", "torch", "tf-nightly"}
 
 # One line for each contract of setup.cfg that breaks it.

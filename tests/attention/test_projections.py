@@ -22,7 +22,7 @@ from transformer_jax.models import Architecture, empty_cache
 from transformer_jax.models.transformer import Attention
 from transformer_jax.positions import bind, coords, positions
 
-FOLDER = pathlib.Path(__file__).parent.parent / "third_party"
+FOLDER = pathlib.Path(__file__).parents[2] / "third_party"
 B, L = 2, 5
 DIMS = Dims(V=8, D=12, H=4, F=8, N=2, L=L, K=3)
 CAUSAL = coords.consecutive(1, L)

@@ -38,7 +38,7 @@ from experiments.setup.plan import (
 from experiments.setup.validate import ConfigError, flatten, resolve, validate
 from transformer_jax.training.json_files import read_json, write_json
 
-GOLDEN = Path(__file__).parent / "golden" / "quickstart.json"
+GOLDEN = Path(__file__).parents[1] / "golden" / "quickstart.json"
 BASE = base.get_config()
 POSITIONS = Grid({"model.position": ("none", "rope")})
 WHY = Plan("why?", POSITIONS, "none")
@@ -351,7 +351,7 @@ def main(argv):
     os.kill(os.getpid(), int(argv[1]))
 app.run(main)  # which lets fatal errors write to stderr
 """
-  path = {"PYTHONPATH": str(Path(run_folder.__file__).parents[1])}
+  path = {"PYTHONPATH": str(Path(run_folder.__file__).parents[2])}
   left = {}
   for number in (signal.SIGABRT, signal.SIGSEGV, signal.SIGKILL, 0):
     words = [sys.executable, "-c", code, str(int(number))]

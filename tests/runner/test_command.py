@@ -14,7 +14,7 @@ from experiments.setup.validate import ConfigError, resolve, validate
 from transformer_jax import command
 from transformer_jax.data.files import DataError, check_utf8
 
-ROOT = pathlib.Path(__file__).parents[1]
+ROOT = pathlib.Path(__file__).parents[2]
 SMALL = (
   *("--config.task=copy(symbols=4)", "--config.train.length=4", "--config.seeds=0,"),
   *("--config.train.steps=2", "--config.train.steps_per_dispatch=1"),
