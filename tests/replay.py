@@ -19,6 +19,8 @@ from transformer_jax.models.compatibility import form
 from transformer_jax.models.transformer import Architecture, Attention
 from transformer_jax.positions import bind, coords, positions
 
+LAYERS = 2  # of every recorded model
+
 
 def under(weights, prefix):
   """Returns the weights whose names start so, without that start."""
@@ -74,10 +76,10 @@ class Recorded:
   use = property(lambda self: "encoder" if self.both_ways else "decoder")
 
   def architecture(self, core):
-    dims = Dims(V=97, D=self.D, H=self.H, F=0, N=2, L=0, K=self.K)
+    dims = Dims(V=97, D=self.D, H=self.H, F=0, L=0, K=self.K)
     parts = positions.build(self.position), cores.build(core)
     variant = attentions.build(self.attention)
-    return Architecture(dims, *parts, variant, decoders=dims.N)
+    return Architecture(dims, *parts, variant, decoders=LAYERS)
 
   def shared(self, weights):
     """Returns parameters of the encoding that all layers share."""
@@ -147,7 +149,7 @@ class Replay:
     shared = bind(encoding, model.shared(weights), arch.dims)
     x_BLD = model.place(weights, model.embed(weights, token_BL), at, shared)
     seen, kept = {"hidden_states/0": x_BLD}, []
-    for n in range(arch.dims.N):
+    for n in range(LAYERS):
       w = model.layer_weights(weights, n)
 
       def attend(x_BLD, n=n, w=w):

@@ -1,7 +1,7 @@
 """Transformers in JAX whose positional encodings are values you can compare.
 
 import transformer_jax as tj
-arch = tj.Architecture(tj.Dims(V=256, D=64, H=4, F=256, N=2, L=128), "rope", decoders=2)
+arch = tj.Architecture(tj.Dims(V=256, D=64, H=4, F=256, L=128), "rope", decoders=2)
 model = tj.Transformer(arch)
 
 Names are imported when they are first used, so that importing the package is cheap.

@@ -23,16 +23,15 @@ def axes_of(name: str) -> str:
 class Dims:
   """Every size in a model, by its axis letter.
 
-  V vocabulary, D model width, H heads, K head width, F feed-forward width, N layers,
-  L tokens in a training sequence, E value width, G heads of keys and values. 0 means
-  D / H for K, K for E, and H for G.
+  V vocabulary, D model width, H heads, K head width, F feed-forward width, L tokens in
+  a training sequence, E value width, G heads of keys and values. 0 means D / H for K,
+  K for E, and H for G.
   """
 
   V: int
   D: int
   H: int
   F: int
-  N: int
   L: int
   K: int = 0
   E: int = 0

@@ -165,7 +165,7 @@ def lowered(case: Case, encoding, core):
   mesh = jax.sharding.Mesh(np.array(chips[:1]), ("data",))
   place = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
   shape = functools.partial(jax.ShapeDtypeStruct, sharding=place)
-  dims = Dims(V=8, D=H * K, H=H, F=8, N=1, L=case.L)
+  dims = Dims(V=8, D=H * K, H=H, F=8, L=case.L)
   params = jax.eval_shape(lambda: encoding.init(jax.random.key(0), dims))
   params = {name: shape(x.shape, x.dtype) for name, x in params.items()}
   vectors = shape((1, case.L, H, K), jnp.bfloat16)

@@ -54,7 +54,7 @@ def attention(encoding, core, L, H=8, K=64, backward=True, devices=1):
   Heads are split over the devices, as `--config.mesh.tensor` splits them.
   """
   encoding = positions.build(encoding)
-  dims = Dims(V=2, D=H * K, H=H, F=1, N=1, L=L, K=K)
+  dims = Dims(V=2, D=H * K, H=H, F=1, L=L, K=K)
   keys = jax.random.split(jax.random.key(0), 6)
   params = encoding.init(keys[0], dims)
   params = jax.tree.map(lambda x: x + 0.1 * jax.random.normal(keys[1], x.shape), params)

@@ -4,8 +4,15 @@ import math
 
 import jax
 
-from experiments.catalogue.parts import SIZES, cell, paper, purpose, render, table
-from transformer_jax.axes import Dims
+from experiments.catalogue.parts import (
+  LAYERS,
+  SIZES,
+  cell,
+  paper,
+  purpose,
+  render,
+  table,
+)
 from transformer_jax.models.compatibility import USES, refusal
 from transformer_jax.positions import PositionalEncoding, positions
 
@@ -51,7 +58,7 @@ def line(name: str, encoding: PositionalEncoding) -> list[str]:
     acts_on(encoding),
     "yes" if encoding.relative else "no",
     encoding.extrapolation + (", whole text" if encoding.needs_full_text else ""),
-    *(f"{parameters(encoding, dims):,}" for dims in SIZES.values()),
+    *(f"{parameters(encoding, size):,}" for size in SIZES),
   ]
 
 
@@ -61,12 +68,13 @@ def acts_on(encoding: PositionalEncoding) -> str:
   return ", ".join(dict.fromkeys(found)) or "nothing"
 
 
-def parameters(encoding: PositionalEncoding, dims: Dims) -> int:
-  """Returns how many parameters it has in a decoder of these sizes."""
+def parameters(encoding: PositionalEncoding, size: str) -> int:
+  """Returns how many parameters it has in a decoder of a named size."""
+  dims, layers = SIZES[size], range(LAYERS[size])
   shapes = jax.eval_shape(lambda: encoding.init(jax.random.key(0), dims))
   count = 0
   for name, x in shapes.items():
-    uses = sum(encoding.layer(n).in_layer(name) for n in range(dims.N))
+    uses = sum(encoding.layer(n).in_layer(name) for n in layers)
     count += math.prod(x.shape) * (uses if uses or encoding.in_layer(name) else 1)
   return count
 

@@ -16,10 +16,11 @@ from transformer_jax.positions import PositionalEncoding
 
 TEMPLATES = Path(__file__).parents[1] / "templates"
 SIZES = {  # of models whose encodings are counted
-  "small": Dims(V=256, D=64, H=4, F=256, N=2, L=64),
-  "base": Dims(V=32_000, D=512, H=8, F=2048, N=6, L=512),
-  "large": Dims(V=32_000, D=1024, H=16, F=4096, N=24, L=2048),
+  "small": Dims(V=256, D=64, H=4, F=256, L=64),
+  "base": Dims(V=32_000, D=512, H=8, F=2048, L=512),
+  "large": Dims(V=32_000, D=1024, H=16, F=4096, L=2048),
 }
+LAYERS = {"small": 2, "base": 6, "large": 24}
 
 
 def render(name: str, **parts: Any) -> str:

@@ -15,7 +15,7 @@ from transformer_jax.axes import Dims
 from transformer_jax.positions import bind, coords
 
 B, L, H, K, D = 2, 24, 4, 8, 32
-DIMS = Dims(V=16, D=D, H=H, F=64, N=2, L=L)
+DIMS = Dims(V=16, D=D, H=H, F=64, L=L)
 # The second text of row 0 is the shorter one: a leak from the first would show.
 CUT = 14
 SEGMENTS = jnp.array([[1] * CUT + [2] * (L - CUT), [3] * 4 + [1] * 20])

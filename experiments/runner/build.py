@@ -89,7 +89,6 @@ def architecture(config: ConfigDict, task: Task) -> Architecture:
     D=model.width,
     H=model.heads,
     F=model.feedforward,
-    N=model.layers,
     L=task.tokens(config.train.length),
     K=model.head_width,
   )

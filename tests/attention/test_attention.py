@@ -64,7 +64,7 @@ def test_a_query_that_sees_nothing_gets_zero_and_sends_no_gradient(core):
 def memory(core, name, L):
   """Returns temporary bytes of the forward pass and of the gradient."""
   encoding = positions.build(name)
-  dims = Dims(V=8, D=H * K, H=H, F=8, N=1, L=L)
+  dims = Dims(V=8, D=H * K, H=H, F=8, L=L)
   params = jax.eval_shape(lambda: encoding.init(jax.random.key(0), dims))
   x = jax.ShapeDtypeStruct((1, L, H, K), jnp.float32)
   at = coords.consecutive(1, L)

@@ -21,7 +21,7 @@ from transformer_jax.spec import SpecError
 
 Z = np.array([1, 0.5, -0.2, -1])
 L, H, K = 7, 3, 8
-DIMS = Dims(V=8, D=H * K, H=H, F=8, N=1, L=L)
+DIMS = Dims(V=8, D=H * K, H=H, F=8, L=L)
 RANDOM = np.random.default_rng(0)
 Q, KEYS, V = RANDOM.normal(size=(3, L, H, K))
 CAUSAL = coords.consecutive(1, L)
@@ -155,11 +155,11 @@ def test_scores_of_normalized_vectors_are_bounded_by_their_gains():
 def test_henry_factor():
   """log2(L^2 - L), 13.273213 for a length of 100, times cosines."""
   variant = attentions.build("qk_norm_l2")
-  init = variant.init(jax.random.key(0), Dims(V=8, D=8, H=1, F=8, N=1, L=100))
+  init = variant.init(jax.random.key(0), Dims(V=8, D=8, H=1, F=8, L=100))
   close(init["factor"], 13.273213)
   check(start("qk_norm_l2"), lambda *at: np.log2(L * L - L) * cos(*at), atol=1e-5)
   check(start("qk_norm_l2", factor=3.0), lambda *at: 3 * cos(*at), atol=1e-5)
-  one = Dims(V=8, D=8, H=1, F=8, N=1, L=1)
+  one = Dims(V=8, D=8, H=1, F=8, L=1)
   assert np.isfinite(variant.init(jax.random.key(0), one)["factor"])
 
 
@@ -228,7 +228,7 @@ def replay(name):
 def run(variant, params, x, grad_out, at):
   """Returns a layer's output and its gradients for parameters and tokens."""
   H = params["out_HKD"].shape[0]
-  dims = Dims(V=8, D=16, H=H, F=8, N=1, L=10, K=8)
+  dims = Dims(V=8, D=16, H=H, F=8, L=10, K=8)
   parts = positions.build("none"), cores.build("dense"), variant
   arch = Architecture(dims, *parts, decoders=1)
   layer = Attention(arch, arch.position, variant)

@@ -257,7 +257,7 @@ def test_what_moves_from_keys_to_queries_changes_no_weight(monkeypatch):
 
 @pytest.mark.parametrize("spec", ["linear + mqa", "performer(32)"])
 def test_decoding_on_the_cache_equals_the_whole_text(spec):
-  dims = Dims(V=16, D=16, H=2, F=16, N=2, L=9)
+  dims = Dims(V=16, D=16, H=2, F=16, L=9)
   position = positions.build("rope" if "performer" in spec else "sinusoidal")
   parts = position, cores.build("linear(block=4)"), attentions.build(spec)
   model = Transformer(Architecture(dims, *parts, decoders=2))
@@ -312,7 +312,7 @@ def test_what_cannot_be_served_is_one_sentence(core, spec, position, says):
   encoding, variant = positions.build(position), attentions.build(spec)
   with pytest.raises(ValueError, match=says):
     at = coords.consecutive(1, 23)
-    bound = bind(encoding, {}, Dims(V=8, D=32, H=4, F=8, N=1, L=23))
+    bound = bind(encoding, {}, Dims(V=8, D=32, H=4, F=8, L=23))
     cores.build(core)(*inputs(), at, at, bound, None, BoundVariant(variant))
   assert cores.build("linear").refusal(NOTHING.encoding, variant, dropout=True)
 

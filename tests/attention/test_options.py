@@ -117,7 +117,7 @@ def test_encodings_without_a_meaning_there_are_refused(variant, encoding, says):
 
 def test_distances_do_not_change_when_all_positions_move():
   """Rotations keep lengths: |R q - R k| depends on relative positions alone."""
-  dims = Dims(V=8, D=16, H=2, F=8, N=1, L=6)
+  dims = Dims(V=8, D=16, H=2, F=8, L=6)
   parts = positions.build("rope"), cores.build("dense"), attentions.build("l2_distance")
   arch = Architecture(dims, *parts, decoders=1)
   layer = Attention(arch, *arch.layer("decoder", 0))
@@ -134,7 +134,7 @@ def test_distances_do_not_change_when_all_positions_move():
 @functools.cache
 def selective(attention="selective", layers=2):
   arch = Architecture(
-    Dims(V=11, D=16, H=2, F=16, N=layers, L=16),
+    Dims(V=11, D=16, H=2, F=16, L=16),
     positions.build("rope"),
     cores.build("dense"),
     attentions.build(attention),

@@ -181,7 +181,7 @@ def test_layers_take_turns():
 
 
 def test_layers_of_different_kinds_have_their_own_parameters_and_caches():
-  dims = Dims(V=16, D=16, H=4, F=16, N=3, L=11)
+  dims = Dims(V=16, D=16, H=4, F=16, L=11)
   parts = positions.build("rope"), cores.build("dense"), attentions.build(MIXED)
   arch = Architecture(dims, *parts, decoders=3)
   model, token_BL = (

@@ -89,7 +89,7 @@ WRONG = {
 @pytest.mark.parametrize("case", WRONG)
 def test_what_is_untrue_is_refused_in_one_sentence_with_the_cure(case):
   members, says = WRONG[case]
-  dims = Dims(V=7, D=16, H=2, F=16, N=2, L=8)
+  dims = Dims(V=7, D=16, H=2, F=16, L=8)
   with pytest.raises(SpecError) as error:
     Architecture(dims, "none", "dense", variant(**members), decoders=1)
   said = str(error.value)

@@ -24,7 +24,7 @@ from transformer_jax.positions import bind, coords, positions
 
 FOLDER = pathlib.Path(__file__).parents[2] / "third_party"
 B, L = 2, 5
-DIMS = Dims(V=8, D=12, H=4, F=8, N=2, L=L, K=3)
+DIMS = Dims(V=8, D=12, H=4, F=8, L=L, K=3)
 CAUSAL = coords.consecutive(1, L)
 
 
@@ -292,7 +292,7 @@ def test_additive_weights():
   ],
 )
 def test_multiplicative_weights(spec, want):
-  variant, dims = attentions.build(spec), Dims(V=2, D=2, H=1, F=2, N=1, L=3)
+  variant, dims = attentions.build(spec), Dims(V=2, D=2, H=1, F=2, L=3)
   projections, w = variant.projections().fit(dims), {"query_HKK": det((1, 2, 2), 0.1)}
   q_BLHK = projections.query(w, STATE[None, None])
   k_BMHK, _ = projections.read(w, projections.memory(w, SOURCE[None]))
@@ -301,7 +301,7 @@ def test_multiplicative_weights(spec, want):
 
 
 def test_unparameterised_values():
-  dims, x = Dims(V=2, D=2, H=1, F=2, N=1, L=3), det((1, 3, 2), 0.2)
+  dims, x = Dims(V=2, D=2, H=1, F=2, L=3), det((1, 3, 2), 0.2)
   module = layer("unparameterised(project=False) + scale(0)", dims=dims)
   got = apply(module, {}, x, coords.consecutive(1, 3).bidirectional())
   want = [[0.717461, 0.825868], [0.789144, 0.862381], [0.800203, 0.866854]]
@@ -321,8 +321,8 @@ def test_lambda_starts_higher_in_deeper_layers():
   close(apply(module, w, x, CAUSAL)[0], differential(w, x[0], 0.8 - 0.6 * np.exp(-0.3)))
 
 
-BASE = Dims(V=8, D=512, H=8, F=8, N=1, L=8)
-DEEPSEEK = Dims(V=8, D=5120, H=128, F=8, N=1, L=8, K=128)
+BASE = Dims(V=8, D=512, H=8, F=8, L=8)
+DEEPSEEK = Dims(V=8, D=5120, H=128, F=8, L=8, K=128)
 
 
 @pytest.mark.parametrize(
@@ -388,7 +388,7 @@ def test_what_a_cache_keeps_of_a_token(spec, dims, want):
 def test_a_cache_keeps_keys_turned_where_nothing_turns_them_later(
   spec, position, turned
 ):
-  dims = Dims(V=8, D=32, H=4, F=8, N=2, L=16)
+  dims = Dims(V=8, D=32, H=4, F=8, L=16)
   module, x = (
     layer(spec, position, dims),
     jax.random.normal(jax.random.key(3), (1, 2, 32)),
@@ -432,7 +432,7 @@ def equal_where_real(module, w, x, want, real):
   close(apply(module, w, x, coords.padded(real))[real], want[real], atol=1e-5)
 
 
-WIDTH_8 = Dims(V=97, D=32, H=4, F=64, N=2, L=24, K=8)
+WIDTH_8 = Dims(V=97, D=32, H=4, F=64, L=24, K=8)
 
 
 def test_latent_attention_of_deepseek_v2():
@@ -480,7 +480,7 @@ NAMES = {  # in x-transformers, [out, in], and here
   ],
 )
 def test_gates_of_x_transformers(case, spec):
-  there, dims = recorded("x_transformers/gates"), Dims(V=8, D=16, H=2, F=8, N=1, L=10)
+  there, dims = recorded("x_transformers/gates"), Dims(V=8, D=16, H=2, F=8, L=10)
   module, real = layer(spec, dims=dims), there["real"] == 1
   at = coords.padded(real)
   at = at if case == "plain_causal" else at.bidirectional()
@@ -583,7 +583,7 @@ def test_luongs_dot_is_attention_without_parameters():
   close(apply(layer(bare), {}, x, CAUSAL), want)
 
 
-EVEN = Dims(V=8, D=16, H=4, F=8, N=2, L=L)
+EVEN = Dims(V=8, D=16, H=4, F=8, L=L)
 
 
 def test_latent_keys_need_not_be_made():
@@ -620,7 +620,7 @@ def test_latent_keys_need_not_be_made():
 )
 def test_every_encoding_is_served_or_refused_with_advice(spec):
   """Traces a layer and its decoding; what is compiled is in other tests."""
-  dims = Dims(V=8, D=32, H=4, F=8, N=2, L=16)
+  dims = Dims(V=8, D=32, H=4, F=8, L=16)
   at, x = with_ids(coords.consecutive(1, 3)), jnp.zeros((1, 3, 32))
   served = 0
   for name in sorted(positions):
@@ -677,13 +677,13 @@ def test_what_makes_no_sense_is_refused(spec, says):
 
 
 def test_heads_must_fit_the_model():
-  odd = Dims(V=8, D=9, H=3, F=8, N=1, L=4)
+  odd = Dims(V=8, D=9, H=3, F=8, L=4)
   with pytest.raises(ValueError, match="3 is odd; choose an even number"):
     count("differential", odd)
   with pytest.raises(ValueError, match="2 groups of keys do not divide 3 heads"):
     count("gqa(2)", odd)
   with pytest.raises(ValueError, match="3 heads of 2 features are not its 9"):
-    count("unparameterised", Dims(V=8, D=9, H=3, F=8, N=1, L=4, K=2))
+    count("unparameterised", Dims(V=8, D=9, H=3, F=8, L=4, K=2))
 
 
 def test_additive_scores_need_no_array_of_all_features():

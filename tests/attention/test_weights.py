@@ -25,7 +25,7 @@ from transformer_jax.positions import PositionalEncoding, bind, coords
 from transformer_jax.spec import SpecError
 
 B, L = 2, 9
-DIMS = Dims(V=2, D=12, H=3, F=2, N=1, L=L)
+DIMS = Dims(V=2, D=12, H=3, F=2, L=L)
 CASES = {case.spec: case for case in WEIGHINGS}
 NOTHING = bind(PositionalEncoding(), {}, DIMS)
 AT = coords.packed(jnp.array([TWO_TEXTS, PADDED]))

@@ -45,7 +45,7 @@ jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_lev
 
 def started(position, layers=2, scan=False):
   """Returns a model of 2 layers trained on 8 tokens, and parameters that matter."""
-  dims = Dims(V=V, D=16, H=4, F=16, N=layers, L=ORIGINAL)
+  dims = Dims(V=V, D=16, H=4, F=16, L=ORIGINAL)
   parts = positions.build(position), cores.build("dense")
   variant = attentions.build("multihead")
   model = Transformer(

@@ -16,7 +16,7 @@ from transformer_jax.models import Architecture
 from transformer_jax.positions import PositionalEncoding
 from transformer_jax.spec import SpecError
 
-DIMS = Dims(V=7, D=16, H=2, F=16, N=2, L=8)
+DIMS = Dims(V=7, D=16, H=2, F=16, L=8)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -24,7 +24,7 @@ from transformer_jax.positions import PositionalEncoding, bind, coords, position
 from transformer_jax.training import sharding
 
 L, H, K = 12, 4, 8
-DIMS = Dims(V=8, D=H * K, H=H, F=8, N=1, L=L)
+DIMS = Dims(V=8, D=H * K, H=H, F=8, L=L)
 TWO = "alibi(both_ways='two_sided')"
 ENCODINGS = [
   TWO,

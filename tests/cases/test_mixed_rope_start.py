@@ -17,7 +17,7 @@ from transformer_jax.axes import Dims
 from transformer_jax.models import Architecture, Transformer
 from transformer_jax.positions import coords, positions
 
-DIMS = Dims(V=8, D=32, H=4, F=8, N=2, L=9)
+DIMS = Dims(V=8, D=32, H=4, F=8, L=9)
 
 
 @pytest.mark.parametrize("position", ["mixed_rope", "by_layer((mixed_rope, none))"])

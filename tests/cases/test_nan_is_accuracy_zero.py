@@ -32,7 +32,7 @@ def scored():
     tasks.build(TASK),
     positions.build("abacus(max_positions=12, max_offset=2)"),
   )
-  dims = Dims(V=task.vocabulary, D=8, H=2, F=8, N=1, L=task.tokens(4))
+  dims = Dims(V=task.vocabulary, D=8, H=2, F=8, L=task.tokens(4))
   core = cores.build("dense")
   model = Transformer(Architecture(dims, encoding, core, decoders=1))
   token_BL = jnp.zeros((1, task.tokens(4)), jnp.int32)

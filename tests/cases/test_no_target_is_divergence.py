@@ -44,7 +44,7 @@ class Rare(Task):
 
 @functools.cache
 def trainer():
-  dims = Dims(V=5, D=8, H=2, F=8, N=1, L=4)
+  dims = Dims(V=5, D=8, H=2, F=8, L=4)
   arch = Architecture(dims, positions.build("none"), cores.build("dense"), decoders=1)
   how = optimizers.build("adamw(lr=0.01, weight_decay=0.1)", "constant", 1.0, 8, 8)
   return Trainer(Transformer(arch), Rare(), *how, batch_size=2, length=4, planned=8)

@@ -42,7 +42,7 @@ def quick(function, **options):
 @functools.cache
 def started(family="transformer", position="rope", attention="softmax", layers=1):
   arch = Architecture(
-    Dims(V=V, D=16, H=2, F=16, N=layers, L=16),
+    Dims(V=V, D=16, H=2, F=16, L=16),
     positions.build(position),
     cores.build("dense"),
     decoders=layers,

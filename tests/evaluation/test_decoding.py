@@ -17,7 +17,7 @@ from transformer_jax.positions import coords, positions
 from transformer_jax.training import sharding
 
 B, L, M, V, STEPS, END = 2, 4, 5, 7, 6, 3
-DIMS = Dims(V=V, D=8, H=2, F=16, N=1, L=16)
+DIMS = Dims(V=V, D=8, H=2, F=16, L=16)
 FAMILIES = {"recurrent('gru', 'luong')": "none", "transformer": "rope"}
 # Left padded, one of the prompts is shorter; so is one of the sources.
 AT = coords.padded(jnp.arange(L) >= jnp.array([[0], [2]]))

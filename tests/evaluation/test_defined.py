@@ -206,7 +206,7 @@ def test_no_guess_about_labels_that_were_never_trained_on():
   }
 
 
-SIZES = Dims(V=4, D=8, H=2, F=8, N=1, L=3)
+SIZES = Dims(V=4, D=8, H=2, F=8, L=3)
 SPECS = {"fixed": "fixed(2)", "strided": "strided(2)", "dilated": "dilated(2, 2)"}
 
 

@@ -43,7 +43,7 @@ class Digits(Task):
 def make(position, task=None, length=4, encoders=0):
   task = task or Digits()
   V, L = task.vocabulary, task.tokens(length)
-  dims = Dims(V=V, D=16, H=2, F=16, N=1, L=L)
+  dims = Dims(V=V, D=16, H=2, F=16, L=L)
   position, core = positions.build(position), cores.build("dense")
   arch = Architecture(dims, position, core, decoders=1, encoders=encoders)
   model, token_BL = Transformer(arch), jnp.zeros((1, L), jnp.int32)

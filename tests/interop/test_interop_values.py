@@ -16,7 +16,7 @@ from transformer_jax.models.transformer import Attention
 from transformer_jax.positions import bind, coords, positions
 
 D, H, K, L = 12, 4, 6, 7
-DIMS = Dims(V=8, D=D, H=H, F=8, N=1, L=L, K=K)
+DIMS = Dims(V=8, D=D, H=H, F=8, L=L, K=K)
 AT = coords.consecutive(1, L)
 NONE = positions.build("none")
 X = np.random.default_rng(0).normal(size=(1, L, D)).astype(np.float32)

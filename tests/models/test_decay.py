@@ -12,7 +12,7 @@ from transformer_jax.axes import Dims, axes_of
 from transformer_jax.positions import positions
 from transformer_jax.training.optimizers import is_matrix
 
-DIMS = Dims(V=11, D=16, H=4, F=32, N=2, L=8)
+DIMS = Dims(V=11, D=16, H=4, F=32, L=8)
 KEY = jax.random.key(0)
 # With two axes or more, yet each is a vector: biases, gains, angles, frequencies, and
 # what a query, a key or an energy is multiplied with to be one number.

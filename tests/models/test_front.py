@@ -13,7 +13,7 @@ import transformer_jax as tj
 from transformer_jax.models import architecture
 from transformer_jax.models.layers import RMSNorm
 
-DIMS = tj.Dims(V=16, D=32, H=4, F=48, N=2, L=12)
+DIMS = tj.Dims(V=16, D=32, H=4, F=48, L=12)
 PARTS = dict(
   position="rope(base=5e5)", core="dense", attention="gqa(2) + window(8)",
   norm="layernorm", activation="swiglu", norm_placement="post",

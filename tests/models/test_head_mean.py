@@ -64,7 +64,7 @@ def test_a_dense_layer_may_read_the_mean_and_add_nothing():
   """ModernBERT's head: norm(gelu(W mean)), without the vectors that BERT's adds."""
   norm = "norm='layernorm(shift=False)'"
   head = heads.build(f"transform(pooled=True, dense_bias=False, bias=False, {norm})")
-  dims = Dims(V=3, D=4, H=1, F=4, N=1, L=3)
+  dims = Dims(V=3, D=4, H=1, F=4, L=3)
   params = head.init(jax.random.key(0), dims)
   assert params.keys() == {"dense_DD", "norm_gain_D"}
   at = coords.padded(np.array([[True, True, False]]))

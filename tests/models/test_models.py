@@ -17,7 +17,7 @@ from transformer_jax.models.residual import placements
 from transformer_jax.positions import PositionalEncoding, coords, positions
 
 B, L = 2, 12
-DIMS = Dims(V=16, D=32, H=4, F=48, N=2, L=L)
+DIMS = Dims(V=16, D=32, H=4, F=48, L=L)
 TOKEN_BL = jax.random.randint(jax.random.key(5), (B, L), 0, 16)
 AT = with_ids(coords.consecutive(1, L))
 # One encoding for each kind of hook; `slow` runs all of them.
@@ -258,8 +258,8 @@ def test_parameters_that_embed_belong_to_no_layer():
 
 def test_sizes_that_do_not_divide_are_refused():
   with pytest.raises(ValueError, match="width 30 does not divide into 4 heads"):
-    Dims(V=16, D=30, H=4, F=8, N=1, L=4)
+    Dims(V=16, D=30, H=4, F=8, L=4)
   for name in ("rope", "sinusoidal"):
-    odd = dataclasses.replace(make(name), dims=Dims(V=9, D=9, H=3, F=8, N=1, L=4))
+    odd = dataclasses.replace(make(name), dims=Dims(V=9, D=9, H=3, F=8, L=4))
     with pytest.raises(ValueError, match="need.* an even"):
       started(odd)

@@ -130,7 +130,7 @@ def check_norms(cell, there, d_weights, layers):
 
 
 B, L, M = 2, 7, 6
-DIMS = Dims(V=11, D=8, H=2, F=8, N=2, L=L)
+DIMS = Dims(V=11, D=8, H=2, F=8, L=L)
 FORMS = {  # family, attention
   "bottleneck": ("recurrent(reads='both')", "multihead"),
   "luong": ("recurrent('gru', 'luong', reads='backward')", "multiplicative"),

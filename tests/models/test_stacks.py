@@ -20,7 +20,7 @@ from transformer_jax.models import Architecture, Transformer, empty_cache, famil
 from transformer_jax.models.param_tree import flat
 from transformer_jax.positions import coords, positions
 
-ENCODER = Dims(V=16, D=16, H=4, F=24, N=1, L=6)
+ENCODER = Dims(V=16, D=16, H=4, F=24, L=6)
 DECODER = dataclasses.replace(ENCODER, H=2, K=8, F=20)
 TOKEN_BL = jax.random.randint(jax.random.key(0), (2, 6), 0, 16)
 # The recorded Marian of two sizes, as keys of a config over its 97 tokens.

@@ -20,7 +20,7 @@ from transformer_jax.spec import SpecError
 
 FOLDER = pathlib.Path(__file__).parents[2] / "third_party"
 B, L, H, K = 2, 9, 3, 6
-DIMS = Dims(V=2, D=18, H=H, F=2, N=2, L=L)
+DIMS = Dims(V=2, D=18, H=H, F=2, L=L)
 DENSE = cores.build("dense")
 CAUSAL = coords.consecutive(1, L)
 

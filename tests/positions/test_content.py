@@ -118,7 +118,7 @@ def test_deberta_weights_of_transformers():
 def test_deberta_shares_its_table_and_projects_it_in_each_layer():
   deberta = positions.build("deberta(norm=True)")
   shapes = jax.eval_shape(
-    lambda: deberta.init(jax.random.key(0), Dims(V=2, D=8, H=2, F=2, N=2, L=4))
+    lambda: deberta.init(jax.random.key(0), Dims(V=2, D=8, H=2, F=2, L=4))
   )
   assert {name for name in shapes if not deberta.in_layer(name)} == {
     "table_ND",
@@ -229,7 +229,7 @@ def test_dape_numbers():
 
 
 def test_dape_learns_as_many_numbers_as_the_paper_says():
-  dape, dims = positions.build("dape(alibi)"), Dims(V=2, D=12, H=12, F=2, N=1, L=4)
+  dape, dims = positions.build("dape(alibi)"), Dims(V=2, D=12, H=12, F=2, L=4)
   shapes = jax.eval_shape(lambda: dape.init(jax.random.key(0), dims))
   assert sum(math.prod(x.shape) for x in shapes.values()) == 1196
   assert all(dape.in_layer(name) for name in shapes)
@@ -261,7 +261,7 @@ def test_dape_does_not_read_what_is_not_seen(kernel):
 
 def test_forgetting_keeps_for_as_long_as_it_is_told():
   forgetting = positions.build("forgetting(gate='head', memory=(4, 64))")
-  dims = Dims(V=2, D=6, H=3, F=2, N=1, L=4)
+  dims = Dims(V=2, D=6, H=3, F=2, L=4)
   shift_H = forgetting.init(jax.random.key(0), dims)["forget_shift_H"]
   close(shift_H[1], 2.741176)
   at = read("forgetting(gate='head')", {"forget_shift_H": shift_H}, ZERO)
@@ -287,7 +287,7 @@ def test_constant_gates_are_alibi():
 
 
 def test_grape_a_starts_with_the_slopes_of_alibi_and_unit_vectors():
-  grape, dims = positions.build("grape_a"), Dims(V=2, D=8, H=1, F=2, N=1, L=4, K=4)
+  grape, dims = positions.build("grape_a"), Dims(V=2, D=8, H=1, F=2, L=4, K=4)
   params = bind(grape, grape.init(jax.random.key(0), dims), dims).params
   close(jax.nn.softplus(params["rate_H"]), [1])
   close(params["slope_H"], [2**-8])

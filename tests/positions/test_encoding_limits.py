@@ -8,7 +8,7 @@ import pytest
 from transformer_jax.axes import Dims
 from transformer_jax.positions import coords, positions
 
-DIMS = Dims(V=2, D=8, H=2, F=2, N=1, L=4)
+DIMS = Dims(V=2, D=8, H=2, F=2, L=4)
 
 
 @pytest.mark.parametrize("pos", [-1, 4, 2**20])
@@ -48,7 +48,7 @@ def test_t5_refuses_sizes_that_make_no_buckets(spec):
 @pytest.mark.parametrize("spec", ["sinusoidal", "transformer_xl"])
 def test_waves_need_an_even_width(spec):
   encoding = positions.build(spec)
-  dims = Dims(V=2, D=7, H=1, F=2, N=1, L=4)
+  dims = Dims(V=2, D=7, H=1, F=2, L=4)
   with pytest.raises(ValueError, match="even width, not 7"):
     params = encoding.init(jax.random.key(0), dims)
     encoding.embed(params, jnp.zeros((1, 1, 7)), coords.consecutive(1, 1))

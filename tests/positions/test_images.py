@@ -15,7 +15,7 @@ from transformer_jax.axes import Dims
 from transformer_jax.models import Architecture, Transformer
 from transformer_jax.positions import bind, coords, positions
 
-DIMS = Dims(V=5, D=8, H=2, K=8, F=8, N=1, L=6)
+DIMS = Dims(V=5, D=8, H=2, K=8, F=8, L=6)
 
 
 def place(row, column):
@@ -156,8 +156,7 @@ def test_a_finer_grid_may_be_squeezed_into_the_trained_one():
 
 def test_an_encoder_of_patches_sees_where_they_are_and_asks_for_their_places():
   encoding = positions.build("by_layer((mixed_rope, axial_rope))")
-  dims = dataclasses.replace(DIMS, N=2)
-  model = Transformer(Architecture(dims, encoding, cores.build("dense"), encoders=2))
+  model = Transformer(Architecture(DIMS, encoding, cores.build("dense"), encoders=2))
   token_BL, at = np.array([[3, 0, 0, 0, 0, 0]]), coords.grid(2, 3)
   shapes = jax.eval_shape(model.init, jax.random.key(0), token_BL, at)
   random = np.random.default_rng(0)

@@ -138,7 +138,7 @@ def test_alibi_numbers():
 
 
 def test_fire_numbers():
-  fire, dims = positions.build("fire"), Dims(V=2, D=12, H=12, F=2, N=1, L=4)
+  fire, dims = positions.build("fire"), Dims(V=2, D=12, H=12, F=2, L=4)
   params = jax.eval_shape(lambda: fire.init(jax.random.key(0), dims))
   assert sum(math.prod(x.shape) for x in params.values()) == 462
   # One hidden unit that passes the share on as the bias.

@@ -314,7 +314,7 @@ def test_a_class_made_for_other_sizes_is_probed_with_those_of_the_model(kind):
       raise kind("heads must be 64 wide")
     return {"rate_H": jnp.ones(dims.H)}
 
-  wide = probe.SIZES.__class__(V=4, D=128, H=2, F=8, N=1, L=16)
+  wide = probe.SIZES.__class__(V=4, D=128, H=2, F=8, L=16)
   probe.check(encoding(init=init, bias=fade), wide)
   with pytest.raises(SpecError, match="relative = False"):
     probe.check(encoding(init=init, bias=fire_like), wide)

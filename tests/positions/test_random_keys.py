@@ -153,7 +153,7 @@ def test_a_batch_draws_from_no_key_twice(task):
 
 
 def test_the_parts_of_a_sum_start_with_different_numbers():
-  dims = Dims(V=4, D=8, H=2, F=4, N=1, L=4)
+  dims = Dims(V=4, D=8, H=2, F=4, L=4)
   both = attentions.build("additive + sinks")
   one = attentions.build("sinks").init(jax.random.key(0), dims)["sink_H"]
   assert repeated(drawn(lambda key: both.init(key, dims), jax.random.key(0))) == 0
@@ -172,7 +172,7 @@ def test_parameters_of_one_draw_start_together_and_others_apart():
     def init(self, key, dims):
       return start(key, dims)
 
-  dims = Dims(V=4, D=8, H=2, F=4, N=1, L=4)
+  dims = Dims(V=4, D=8, H=2, F=4, L=4)
   made = Parameters(Own().init, dims).init(jax.random.key(0))["params"]
   assert jnp.all(made["b_H"] == -made["a_H"])
   assert jnp.all(made["e_H"] == 2 * made["c_H"])

@@ -30,7 +30,7 @@ def all_cases():
 
 
 B, L = 2, 9
-DIMS = Dims(V=2, D=8, H=3, K=6, F=2, N=1, L=16)
+DIMS = Dims(V=2, D=8, H=3, K=6, F=2, L=16)
 
 CASES = {case.spec: case for case in all_cases()}
 TWO_TEXTS = [0, 0, 1, 1, 1, 2, 2, 2, 2]
@@ -193,7 +193,7 @@ def test_every_encoding_has_an_oracle_and_learns_what_the_paper_says(name):
   assert cases, f"{name} needs a Case in tests/oracles"
   for case in cases:
     encoding = positions.build(case.spec)
-    for dims in (DIMS, Dims(V=2, D=64, H=4, F=2, N=2, L=32)):
+    for dims in (DIMS, Dims(V=2, D=64, H=4, F=2, L=32)):
       shapes = jax.eval_shape(lambda d=dims, e=encoding: e.init(jax.random.key(0), d))
       count = sum(math.prod(x.shape) for x in shapes.values())
       assert count == case.parameters(dims), (case.spec, dims)

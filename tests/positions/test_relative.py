@@ -93,7 +93,7 @@ SPECS.append(pytest.param("music_transformer(max_distance=6)", marks=SLOW))
 def test_tiles_give_the_definition_and_all_gradients(spec):
   """Some blocks count on, and some hold the seam of two texts or padding."""
   encoding, length = positions.build(spec), 14
-  dims = Dims(V=2, D=8, H=2, F=1, N=1, L=length, K=4)
+  dims = Dims(V=2, D=8, H=2, F=1, L=length, K=4)
   moved = lambda x: x + 0.3 * numbers(*x.shape, seed=3)
   params = jax.tree.map(moved, encoding.init(jax.random.key(0), dims))
   q, k, v, d = (numbers(2, length, 2, 4, seed=seed) for seed in range(4))

@@ -49,7 +49,7 @@ def placed(pos_L):
 def table(spec, K, pos_L, length=1):
   """Returns cosines and sines [L, R] of the angles in a text of that length."""
   encoding = build(spec)
-  R, dims = encoding.pairs(K), Dims(V=2, D=K, H=1, F=2, N=1, L=length)
+  R, dims = encoding.pairs(K), Dims(V=2, D=K, H=1, F=2, L=length)
   # A pair (1, 0) turned by an angle is that angle's cosine and sine.
   first_K = np.arange(K) % 2 == 0 if encoding.interleaved else np.arange(K) < R
   x_BLHK = jnp.broadcast_to(jnp.float32(first_K), (1, len(pos_L), 1, K))
@@ -316,7 +316,7 @@ def test_xpos_stays_finite_and_decays_however_far_its_positions():
 
 
 def test_phases_of_pope_can_leave_their_start():
-  pope, dims = build("pope"), Dims(V=2, D=8, H=2, F=2, N=1, L=4)
+  pope, dims = build("pope"), Dims(V=2, D=8, H=2, F=2, L=4)
   q, k = (jnp.asarray(det((1, 4, 2, 4), s), jnp.float32) for s in (0.1, 0.6))
   at, params = coords.consecutive(1, 4), pope.init(jax.random.key(0), dims)
   assert not np.any(params["phase_HK"])
@@ -393,7 +393,7 @@ def test_bad_arguments_are_refused(spec, message):
 
 
 def test_bad_widths_are_refused():
-  odd = Dims(V=2, D=7, H=1, F=2, N=1, L=4)
+  odd = Dims(V=2, D=7, H=1, F=2, L=4)
   for spec in ("rope", "xpos", "grape_m", "carope", "selective_rope", "longrope"):
     encoding = build(spec)
     with pytest.raises(ValueError, match="even number .* not 7 of 7"):

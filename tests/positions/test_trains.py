@@ -15,7 +15,7 @@ from transformer_jax.training import optimizers
 from transformer_jax.training.step import Trainer
 
 STEPS, L = 40, 12
-DIMS = Dims(V=8, D=32, H=4, F=64, N=2, L=L)
+DIMS = Dims(V=8, D=32, H=4, F=64, L=L)
 
 
 @dataclasses.dataclass(frozen=True)

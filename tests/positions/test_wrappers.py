@@ -23,7 +23,7 @@ from transformer_jax.positions.shared.schedule import Part
 from transformer_jax.positions.shared.tempered import keys_seen
 
 B, L = 3, 8
-DIMS = Dims(V=7, D=16, H=2, F=16, N=2, L=L)
+DIMS = Dims(V=7, D=16, H=2, F=16, L=L)
 AT = coords.consecutive(1, L)
 TOKEN_BL = np.arange(B * L).reshape(B, L) % 5
 
@@ -274,7 +274,7 @@ def test_across_puts_source_and_target_on_one_axis():
 
 def factors(spec, at, params=None, L_trained=8):
   """Returns by how much each query is multiplied, n_LH of one row."""
-  encoding, dims = positions.build(spec), Dims(V=2, D=8, H=2, F=2, N=1, L=L_trained)
+  encoding, dims = positions.build(spec), Dims(V=2, D=8, H=2, F=2, L=L_trained)
   params = encoding.init(jax.random.key(0), dims) if params is None else params
 
   @jax.jit

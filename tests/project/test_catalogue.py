@@ -54,8 +54,7 @@ def test_every_variant_is_served_or_refused_by_one_error_that_names_both(use):
 
 
 def test_parameters_are_counted_in_every_layer_that_has_its_own():
-  dims = parts.SIZES["base"]
-  count = lambda spec: encodings.parameters(positions.build(spec), dims)
+  count = lambda spec: encodings.parameters(positions.build(spec), "base")
   assert count("t5") == 32 * 8  # shared by all layers
   assert count("shaw") == 6 * 2 * 33 * 64  # of each layer
   assert count("every(3, shaw, t5)") == 2 * 2 * 33 * 64 + 32 * 8

@@ -39,7 +39,7 @@ def fade(tmp_path, monkeypatch):
 
 
 def test_an_encoding_in_one_file_of_ones_own_works_in_every_core(fade):
-  dims, at = Dims(V=4, D=8, H=2, F=8, N=1, L=9), coords.consecutive(1, 9)
+  dims, at = Dims(V=4, D=8, H=2, F=8, L=9), coords.consecutive(1, 9)
   params = fade.init(jax.random.key(0), dims)
   q, k, v, g = jax.random.normal(jax.random.key(1), (4, 2, 9, 2, 4))
 

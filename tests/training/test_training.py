@@ -49,7 +49,7 @@ class Cycle(Task):
 @functools.cache
 def trainer(position="t5", poison=0.0, scan=False, ema=0.0):
   task = Cycle(poison)
-  dims = Dims(V=8, D=16, H=4, F=32, N=2, L=8)
+  dims = Dims(V=8, D=16, H=4, F=32, L=8)
   arch = Architecture(
     dims, positions.build(position), cores.build("dense"), decoders=1 + scan, scan=scan
   )
@@ -63,7 +63,7 @@ def trainer(position="t5", poison=0.0, scan=False, ema=0.0):
 def reader():
   """Returns a trainer whose model reads a source: it copies two symbols of two."""
   task = tasks.build("pairs(copy(symbols=2))")
-  dims = Dims(V=task.vocabulary, D=16, H=4, F=32, N=1, L=task.tokens(2))
+  dims = Dims(V=task.vocabulary, D=16, H=4, F=32, L=task.tokens(2))
   position, core = positions.build("t5"), cores.build("dense")
   model = Transformer(Architecture(dims, position, core, encoders=1, decoders=1))
   optimizer, rate = optimizers.build("adamw(lr=2e-2)", "constant", 1.0, 40, 16)

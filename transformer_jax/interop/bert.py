@@ -80,7 +80,7 @@ class Bert(HFFamily):
   }
   sizes = dict(
     V="vocab_size", D="hidden_size", H="num_attention_heads", F="intermediate_size",
-    N="num_hidden_layers", L="max_position_embeddings",
+    L="max_position_embeddings",
   )  # fmt: skip
   table = {
     "embedding_VD": ("bert.embeddings.word_embeddings.weight", "V D"),
@@ -181,7 +181,7 @@ class DistilBert(Bert):
   activation = "activation"
   copies = {"vocab_projector.weight": "distilbert.embeddings.word_embeddings.weight"}
   sizes = dict(
-    V="vocab_size", D="dim", H="n_heads", F="hidden_dim", N="n_layers",
+    V="vocab_size", D="dim", H="n_heads", F="hidden_dim",
     L="max_position_embeddings",
   )  # fmt: skip
   table = {
@@ -214,6 +214,6 @@ class DistilBert(Bert):
   }  # fmt: skip
 
   def parts(self, config):
-    words = {"num_hidden_layers": config["n_layers"]}
+    words = {"num_hidden_layers": config.whole("n_layers")}
     words |= {"type_vocab_size": 0, "layer_norm_eps": 1e-12}
     return super().parts(config | words)

@@ -37,7 +37,7 @@ class GPTNeoX(HFFamily):
   ignored = r"layers\.\d+\.attention\.(rotary_emb\.inv_freq|(masked_)?bias)"
   sizes = dict(
     V="vocab_size", D="hidden_size", H="num_attention_heads", F="intermediate_size",
-    N="num_hidden_layers", L="max_position_embeddings",
+    L="max_position_embeddings",
   )  # fmt: skip
   table = {
     "embedding_VD": ("gpt_neox.embed_in.weight", "V D"),
@@ -87,7 +87,7 @@ class Bloom(HFFamily):
   prefix = "transformer."
   copies = {"lm_head.weight": "transformer.word_embeddings.weight"}
   sizes = dict(
-    V="vocab_size", D="hidden_size", H="n_head", N="n_layer",
+    V="vocab_size", D="hidden_size", H="n_head",
     F=lambda config: 4 * config.whole("hidden_size"),
     L=lambda config: config.whole("seq_length", 2048),
   )  # fmt: skip
@@ -138,7 +138,7 @@ class Falcon(Bloom):
   harmless = ""
   ignored = r"h\.\d+\.self_attention\.rotary_emb\.inv_freq"
   sizes = dict(
-    V="vocab_size", D="hidden_size", H="num_attention_heads", N="num_hidden_layers",
+    V="vocab_size", D="hidden_size", H="num_attention_heads",
     F=lambda config: config.whole("ffn_hidden_size", 4 * config.whole("hidden_size")),
     L=lambda config: config.whole("max_position_embeddings", 2048),
   )  # fmt: skip
@@ -214,7 +214,7 @@ class MPT(HFFamily):
   prefix = "transformer."
   copies = {"lm_head.weight": "transformer.wte.weight"}
   sizes = dict(
-    V="vocab_size", D="d_model", H="n_heads", N="n_layers", L="max_seq_len",
+    V="vocab_size", D="d_model", H="n_heads", L="max_seq_len",
     F=lambda config: 4 * config.whole("d_model"),
   )  # fmt: skip
   table = {

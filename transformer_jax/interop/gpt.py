@@ -31,7 +31,7 @@ class GPT2(HFFamily):
   prefix = "transformer."
   ignored = r"h\.\d+\.attn\.(masked_)?bias"
   copies = {"lm_head.weight": "transformer.wte.weight"}
-  sizes = dict(V="vocab_size", D="n_embd", H="n_head", N="n_layer", L="n_positions") | {
+  sizes = dict(V="vocab_size", D="n_embd", H="n_head", L="n_positions") | {
     "F": lambda config: config.whole("n_inner", 4 * config.whole("n_embd"))
   }
   table = {
@@ -90,7 +90,7 @@ class GPTNeo(GPT2):
   aliases = dict(num_attention_heads="num_heads", num_hidden_layers="num_layers")
   ignored = r"h\.\d+\.attn\.attention\.(masked_)?bias"
   sizes = dict(
-    V="vocab_size", D="hidden_size", H="num_heads", N="num_layers",
+    V="vocab_size", D="hidden_size", H="num_heads",
     L="max_position_embeddings",
     F=lambda config: config.whole("intermediate_size", 4 * config.whole("hidden_size")),
   )  # fmt: skip
@@ -109,7 +109,7 @@ class GPTNeo(GPT2):
 
   def parts(self, config):
     words = {"n_positions": config["max_position_embeddings"]}
-    words |= {"n_layer": config["num_layers"]}
+    words |= {"n_layer": config.whole("num_layers")}
     return super().parts(config | words)
 
   def attention(self, config):
@@ -158,7 +158,7 @@ class OPT(HFFamily):
   copies = {"lm_head.weight": "model.decoder.embed_tokens.weight"}
   sizes = dict(
     V="vocab_size", D="hidden_size", H="num_attention_heads", F="ffn_dim",
-    N="num_hidden_layers", L="max_position_embeddings",
+    L="max_position_embeddings",
   )  # fmt: skip
   table = {
     "embedding_VD": ("model.decoder.embed_tokens.weight", "V D"),

@@ -26,7 +26,7 @@ class LlamaLike(HFFamily):
   copies = {"lm_head.weight": "model.embed_tokens.weight"}
   sizes = dict(
     V="vocab_size", D="hidden_size", H="num_attention_heads", F="intermediate_size",
-    N="num_hidden_layers", L="max_position_embeddings",
+    L="max_position_embeddings",
     K=lambda config: config.whole("head_dim", 0),
   )  # fmt: skip
   table = {

@@ -70,7 +70,7 @@ class Marian(HFFamily):
   )
   sizes = dict(
     V="vocab_size", D="d_model", H="encoder_attention_heads", F="encoder_ffn_dim",
-    N="encoder_layers", L="max_position_embeddings",
+    L="max_position_embeddings",
   )  # fmt: skip
   decoder_sizes = dict(H="decoder_attention_heads", F="decoder_ffn_dim")
   table = {

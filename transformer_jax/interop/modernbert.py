@@ -86,7 +86,7 @@ class ModernBert(HFFamily):
   copies = {"decoder.weight": "model.embeddings.tok_embeddings.weight"}
   sizes = dict(
     V="vocab_size", D="hidden_size", H="num_attention_heads", F="intermediate_size",
-    N="num_hidden_layers", L="max_position_embeddings",
+    L="max_position_embeddings",
   )  # fmt: skip
   table = {
     "embedding_VD": ("model.embeddings.tok_embeddings.weight", "V D"),

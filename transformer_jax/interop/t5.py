@@ -67,7 +67,7 @@ class T5Family(HFFamily):
   # An older release wrote biases that the attention to the encoder never read.
   ignored = r"decoder\.block\.0\.layer\.1\.EncDecAttention\.relative_attention_bias.*"
   sizes = dict(
-    V="vocab_size", D="d_model", H="num_heads", K="d_kv", F="d_ff", N="num_layers",
+    V="vocab_size", D="d_model", H="num_heads", K="d_kv", F="d_ff",
     L=lambda config: config.whole("n_positions", 512),
   )  # fmt: skip
   table = {

@@ -49,7 +49,7 @@ class ViT(HFFamily):
   ignored = r"pooler\..*"
   sizes = dict(
     D="hidden_size", H="num_attention_heads", F="intermediate_size",
-    N="num_hidden_layers", L=lambda config: 1 + _patches(config),
+    L=lambda config: 1 + _patches(config),
     V=labels, K=lambda config: config.whole("head_dim", 0),
   )  # fmt: skip
   table = {

@@ -36,7 +36,7 @@ class Architecture:
   A part is an object, or the spec that a config has for it:
 
   >>> from transformer_jax.axes import Dims
-  >>> dims = Dims(V=256, D=64, H=4, F=256, N=2, L=128)
+  >>> dims = Dims(V=256, D=64, H=4, F=256, L=128)
   >>> arch = Architecture(dims, position="rope", attention="gqa(2)", decoders=2)
   >>> arch.attention
   GQA(groups=2, bias=False, clip=0.0)
@@ -120,7 +120,7 @@ class Architecture:
       raise ValueError(
         "a model of one stack has one set of sizes; leave those of the decoder out"
       )
-    for letter in "VDLN":
+    for letter in "VDL":
       here, there = (getattr(x, letter) for x in (self.decoder_dims, self.dims))
       if here != there:
         raise ValueError(

@@ -25,9 +25,10 @@ from transformer_jax.positions.coords import Coords
 from transformer_jax.positions.probe_layer import act, gradients
 from transformer_jax.spec import SpecError
 
-SIZES = Dims(V=11, D=24, H=3, F=8, N=2, L=16)
+SIZES = Dims(V=11, D=24, H=3, F=8, L=16)
 L, CUT, REST = 8, 5, 3  # tokens of a text, of its first part, and of the second
 NEAR, FAR = 1000, 2**17
+LAYERS = 2  # whose forms are tried
 Arrays = dict[str, np.ndarray]
 
 
@@ -272,7 +273,7 @@ class Findings:
 
   def _forms(self) -> Iterator[tuple[PositionalEncoding, Coords]]:
     """Yields the forms of an encoding in which a parameter may be used."""
-    for n in range(self.dims.N):
+    for n in range(LAYERS):
       yield self.encoding.layer(n), self.base
     for by in (40, 1000) if self.num_positions is None else ():
       yield self.encoding, self.at(lambda pos_BL, by=by: pos_BL * np.int32(by))

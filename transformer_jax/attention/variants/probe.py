@@ -24,7 +24,7 @@ from transformer_jax.positions.probe_layer import KEYS, SOME, apart_by, cut
 from transformer_jax.positions.probe_shapes import check_axes, check_params
 from transformer_jax.spec import SpecError
 
-SIZES = Dims(V=11, D=32, H=4, F=8, N=2, L=16, E=8, G=4)
+SIZES = Dims(V=11, D=32, H=4, F=8, L=16, E=8, G=4)
 Arrays = dict[str, Any]
 
 

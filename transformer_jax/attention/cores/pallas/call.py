@@ -192,7 +192,7 @@ def deep(encoding) -> bool:
 @functools.cache
 def _small(encoding, variant) -> ScoreProgram | str:
   """Traces the hooks of a small model; returns what kernels lack if they cannot."""
-  dims = Dims(V=8, D=32, H=2, F=8, N=1, L=16, K=16)
+  dims = Dims(V=8, D=32, H=2, F=8, L=16, K=16)
   none_BL = jnp.zeros((1, 16), jnp.int32)
   at = Coords(*(none_BL for _ in range(4)), {name: none_BL for name in encoding.ids})
 
