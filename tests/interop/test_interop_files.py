@@ -178,7 +178,7 @@ REFUSED = [  # a recorded model, what its config.json says instead, and the answ
   ("gpt2", {"n_embd": "32"}, "n_embd='32'; write a whole number"),
   ("gpt2", {"n_layer": 0}, "n_layer=0; write a whole number"),
   ("gpt_neo_local", {"num_layers": 0}, "num_layers=0; write a whole number"),
-  ("distilbert_mlm", {"n_layers": 0}, "n_layers=0; write a whole number"),
+  ("distilbert", {"n_layers": 0}, "n_layers=0; write a whole number"),
   ("gpt2", {"n_head": 5}, "width 32 does not divide into 5 heads"),
   ("gpt_neo_local", {"attention_types": [[["sparse"], 2]]}, "attention_types='sparse'"),
   ("gpt_neo_local", {"attention_layers": ["local"] * 2}, r"attention_layers=\['local'"),

@@ -1,4 +1,4 @@
-"""The places where token positions enter a Transformer."""
+"""Base class of positional encodings, and its hooks."""
 
 import dataclasses
 import inspect
@@ -67,30 +67,36 @@ class Tile:
 class PositionalEncoding:
   """Adds nothing; a causal model still learns positions. Haviv et al., 2022.
 
-  https://arxiv.org/abs/2203.16634. Encodings override the hooks their method uses:
+  https://arxiv.org/abs/2203.16634. Encodings override the hooks their method uses. The
+  third column has FlexAttention's word for a hook, where it has one:
 
-    place        coords -> coords   which positions tokens get      randomized
-    embed        x_BLD -> x_BLD     token embeddings                learned, sinusoidal
-    token_data   x, q -> arrays     what travels with each token    forgetting
-    accumulate   arrays -> arrays   sums along the text             forgetting
-    temperature  coords -> t_BLH1   a factor on the queries         rope_yarn
-    rotate       x_BLHK, positions  queries and keys alike          rope
-    turn         q, k, coords       queries and keys differently    xpos, pope
-    bias         -> b_LM            added to a head's scores        alibi, t5, fire
-    mask         -> bool_LM         keys that a head attends to     alibi
-    score        s_LM -> s_LM       with queries and keys           shaw, transformer_xl
-    values       w_LM -> o_LK       added to a head's output        shaw
-    rows         s_HLM -> s_HLM     all heads, whole rows           cope, dape
+    assign_positions  coords -> coords                positions of tokens     randomized
+    embed             x_BLD -> x_BLD                  token embeddings        learned
+    token_data        x_BLD, q_BLHK -> arrays         features of each token  forgetting
+    accumulate        arrays -> arrays                sums along the text     forgetting
+    temperature       coords -> t_BLH1                factor on queries       rope_yarn
+    rotate            x_BLHK, pos_BL -> x_BLHK        queries and keys alike  rope
+    transform_qk      q, k, coords -> q, k            queries, keys apart     xpos, pope
+    bias              pos_L, pos_M -> b_LM            score_mod, additive     alibi, t5
+    mask              pos_L, pos_M -> bool_LM         mask_mod, by head       alibi
+    score             s_LM, tile -> s_LM              score_mod               shaw
+    values            w_LM, pos_L, pos_M -> o_LK      added to a head's output  shaw
+    full_scores       s_HLM, tile -> s_HLM            all heads, full rows    cope, dape
 
   Every hook is a pure function of parameters and explicit positions and works on any
   tile, so that every attention core, the cache and every sharding call the same
-  definition. `bias`, `mask`, `score` and `values` see one head of one sequence.
+  definition. `bias`, `mask`, `score` and `values` get one head of one sequence.
   Parameter names end in their axes; one that starts with H has a slice for each head.
 
-  A large negative bias is no mask: what calculates with scores, as a soft cap or a
-  mixture of heads, calculates with it too. `mask(params, pos_L, pos_M)` is False where
-  a head may not attend, besides what the coordinates and the variant forbid; None, the
-  default, forbids nothing.
+  A large negative bias is no mask: a soft cap or a mixture of heads would calculate
+  with that number. `mask(params, pos_L, pos_M)` is False where a head may not attend,
+  besides the keys that coordinates and variant mask; None, the default, masks nothing.
+
+  >>> class Distance(PositionalEncoding):
+  ...   def bias(self, params, pos_L, pos_M):
+  ...     return -0.5 * abs(pos_L[:, None] - pos_M)
+  >>> Distance().overrides("bias"), Distance().overrides("rotate")
+  (True, False)
   """
 
   relative: ClassVar[bool] = True  # shifting all positions changes nothing

@@ -24,22 +24,27 @@ class Variant:
     projections  -> Projections        queries, keys, values, cache    gqa, mla
     weights      -> shapes             further matrices                gated
     init         -> arrays             further parameters              sinks
-    condition    q, k -> q, k          before they are turned          qk_norm
+    condition    q, k -> q, k          before they are rotated         qk_norm
     scale        -> factor             on dot products                 scale
     dot          q_LK, k_MK -> s_LM    instead of a dot product        additive
-    features     q, k -> q, k          whose products are weights      linear
-    logits       s_LM -> s_LM          each score, after the bias      softcap
-    mask         coords -> bool        keys each query attends to      window
-    sink_logit   -> logit_H            one more term in the sum        sinks
+    features     q, k -> q, k          feature maps of linear          linear
+    logits       s_LM -> s_LM          score_mod, after the bias       softcap
+    mask         coords -> bool_BLM    mask_mod, for all heads         window
+    sink_logit   -> logit_H            one more term of the softmax    sinks
     pointwise    s_LM -> w_LM          weights, each by itself         sigmoid
-    weigh        s_BHLM -> w_BHLM      weights, a whole row at once    entmax
+    weigh        s_BHLM -> w_BHLM      weights, a full row at once     entmax
     values       v -> v                values, before they are mixed   laser
     mixed        o -> o                mixtures of values              laser
     output       x, o -> o             before the output projection    gated
 
-  Hooks are pure functions of parameters. `dot`, `logits` and `pointwise` get one head
-  of one sequence; a parameter whose axes start with H has a slice for each head. Sums
-  apply `condition`, `logits` and `output` from left to right.
+  score_mod and mask_mod are FlexAttention's words. Hooks are pure functions of
+  parameters. `dot`, `logits` and `pointwise` get one head of one sequence; a parameter
+  whose axes start with H has a slice for each head. Sums apply `condition`, `logits`
+  and `output` from left to right.
+
+  >>> from transformer_jax.attention import attentions
+  >>> attentions.build("gqa(2) + window(8)").name
+  'gqa + window'
   """
 
   signed: ClassVar[bool] = False  # weights may be negative
