@@ -27,7 +27,7 @@ from experiments.runner.pretrained import Start, checksum
 from experiments.runner.pretrained import read as read_start
 from experiments.runner.timing import Stopwatch
 from experiments.setup.validate import SPECS, flatten
-from transformer_jax.data.base import Task
+from transformer_jax.data.base import Task, TaskData
 from transformer_jax.evaluation import targets
 from transformer_jax.evaluation.lengths import MEASURES
 from transformer_jax.evaluation.translator import Translator
@@ -44,16 +44,18 @@ from transformer_jax.untrusted import shown
 
 
 @functools.lru_cache(maxsize=4)  # runs share texts
-def load(task: Task) -> tuple[Any, dict[str, Any]]:
-  """Returns a task's arrays and facts; prints what a user should read about them.
+def load(task: Task) -> TaskData:
+  """Returns a task's data; prints what a user should read about it.
 
   A task that gives no fingerprint of its data gets that of its arrays.
   """
-  arrays, facts = task.load()
+  data = TaskData.of(task)
+  arrays, facts = data
   for sentence in facts.get("notes", ()):
     print(f"note: {shown(sentence)}", flush=True)
   leaves = {jax.tree_util.keystr(p): x for p, x in jax.tree.leaves_with_path(arrays)}
-  return arrays, {**({"fingerprint": checksum(leaves)} if leaves else {}), **facts}
+  fingerprint = {"fingerprint": checksum(leaves)} if leaves else {}
+  return TaskData(arrays, fingerprint | facts, data.fitted)
 
 
 def run(config: ConfigDict, folder: Path, name: str, stop: Any) -> dict | None:
@@ -71,7 +73,7 @@ def _run(config: ConfigDict, folder: Path, name: str, stop: Any) -> dict | None:
   watch = Stopwatch()
   with watch.phase("prepare"):
     experiment, mesh, arrays, facts = _prepare(config)
-    experiment.task.keep(folder)
+    experiment.task.keep(folder, load(experiment.task).fitted)
     start = read_start(config.train.init_from, experiment, folder)
     inputs.check(folder, _inputs(facts, start), inputs.DATA)
     program = start.into(_compile(experiment, arrays, mesh))
@@ -128,7 +130,7 @@ def describe(config: ConfigDict, compiled: bool = False) -> dict[str, Any]:
   start = Start()
   if config.train.init_from:  # its vocabulary is compared with that of the data
     with tempfile.TemporaryDirectory() as folder:
-      experiment.task.keep(Path(folder))
+      experiment.task.keep(Path(folder), load(experiment.task).fitted)
       start = read_start(config.train.init_from, experiment, Path(folder))
   cost = _cost(experiment, arrays, mesh) | {"state_bytes": _state_bytes(experiment)}
   if compiled:
@@ -238,8 +240,9 @@ def _losses(loss_S: np.ndarray, diverged: int) -> dict[str, float | str]:
 
 def _write(experiment: Experiment, fitted: FitResult, mesh: Mesh, folder: Path) -> dict:
   """Returns what the texts are worth that each seed writes, and keeps those texts."""
-  writing, asked = experiment.writing, experiment.task.generation_set()
-  if not (asked and writing.most):
+  writing, task = experiment.writing, experiment.task
+  asked = task.generation_set(load(task).fitted) if writing.most else None
+  if asked is None:
     return {}
   trainer, params = experiment.trainer, jax.device_get(fitted.state.eval_params)
   # On the devices again at once, not with every batch of texts.

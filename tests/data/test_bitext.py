@@ -283,12 +283,12 @@ def test_the_vocabulary_is_learned_from_the_training_text_alone(folder):
 
 def test_a_run_keeps_its_vocabulary_and_refuses_another(folder, tmp_path):
   task = tasks.build(f"translation({str(folder)!r}, tokenizer='subword(size=320)')")
-  task.keep(tmp_path / "run")
+  task.keep(tmp_path / "run", task.load().fitted)
   kept = load(tmp_path / "run" / "tokenizer")
   assert kept == task.learned(task.read()[0]["train"])
-  task.keep(tmp_path / "run")
+  task.keep(tmp_path / "run", task.load().fitted)
   (folder / "train.en").write_text("another text\n" * 40)
-  says = refusal(lambda: task.keep(tmp_path / "run"))
+  says = refusal(lambda: task.keep(tmp_path / "run", task.load().fitted))
   assert f"the vocabulary in {tmp_path}/run/tokenizer is subword of" in says
 
 

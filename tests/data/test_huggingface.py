@@ -160,5 +160,5 @@ def test_tasks_read_texts_by_such_tokens(tmp_path):
   task = tasks.build(f"translation({str(path)!r}, 'a-b', tokenizer={spec})")
   arrays, _ = task.load()
   assert arrays["train"]["ends_2"].tolist() == [2, 3]
-  task.keep(tmp_path / "run")
+  task.keep(tmp_path / "run", task.load().fitted)
   assert load(tmp_path / "run" / "tokenizer").start == 2

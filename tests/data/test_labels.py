@@ -188,13 +188,15 @@ def test_the_most_common_label_and_new_ones_are_said(tmp_path):
   assert facts["unseen"] == ["z"] and facts["labels"] == 3
   assert facts["left_out"]["train"]["empty"] == 1
   assert "line 4" in facts["left_out"]["train"]["first empty"]
-  task.keep(folder / "run")
+  task.keep(folder / "run", task.load().fitted)
   assert json.loads((folder / "run" / "labels.json").read_text()) == ["x", "y", "z"]
   assert load(folder / "run" / "tokenizer").fingerprint == facts["vocabulary"]
-  task.keep(folder / "run")
+  task.keep(folder / "run", task.load().fitted)
   write_tsv(folder / "test.tsv", [("d", "x"), ("e", "w")])
   other = build("classification", folder, "classes=5")
-  assert "has other labels" in refusal(lambda: other.keep(folder / "run"))
+  assert "has other labels" in refusal(
+    lambda: other.keep(folder / "run", other.load().fitted)
+  )
 
 
 def tagged_files(folder):
@@ -248,12 +250,12 @@ def test_coarse_tags_are_what_a_pattern_finds(tmp_path):
   folder = tmp_path / "run"
   task = build("tagging", tmp_path, "coarse='[a-z]+'", "split='validation'")
   try:
-    task.keep(folder)
+    task.keep(folder, task.load().fitted)
   except DataError:  # three files may leave a split empty, which has a test of its own
     (tmp_path / "d").mkdir()
     for n in range(30):
       (tmp_path / "d" / f"{n}").write_text((tmp_path / "abc"[n % 3]).read_text())
-    task.keep(folder)
+    task.keep(folder, task.load().fitted)
   labels = json.loads((folder / "labels.json").read_text())
   assert labels == [".", "at", "bez", "fw", "nn", "ppss", "vbd"]
 

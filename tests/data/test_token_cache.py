@@ -69,7 +69,7 @@ def test_a_second_process_reads_the_same_tokens(text, monkeypatch):
   # Other windows are cut from the same tokens.
   _, facts = load(build(text, "tokenizer='subword(size=300)', split='validation'"))
   assert facts["tokens"] == plain[1]["tokens"] and entries(text) == [entry]
-  build(text).keep(text.parent / "run")
+  build(text).keep(text.parent / "run", build(text).load().fitted)
   assert (text.parent / "run" / "tokenizer" / "tokenizer.model").exists()
 
 

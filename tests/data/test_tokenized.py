@@ -87,7 +87,7 @@ def test_a_subword_is_longer_than_a_byte_and_kept_with_the_run(tmp_path):
   )
   task = tasks.build(spec)
   arrays, facts = task.load()
-  task.keep(tmp_path / "run")
+  task.keep(tmp_path / "run", task.load().fitted)
   kept = load(tmp_path / "run" / "tokenizer")
   assert kept.fingerprint == facts["vocabulary"] and task.vocabulary == 320
   assert facts["vocabulary_size"] == len(kept.pieces) == arrays["pieces"] <= 320

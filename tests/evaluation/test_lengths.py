@@ -2,7 +2,9 @@
 
 import dataclasses
 import functools
+import gc
 import math
+import weakref
 
 import jax
 import jax.numpy as jnp
@@ -102,6 +104,16 @@ def test_lengths_share_programs():
   finally:
     Evaluator.program = original
   assert [program._cache_size() for program in programs] == [1, 1]
+
+
+def test_a_model_goes_with_its_evaluator():
+  model, task, params = make("alibi")
+  evaluator = Evaluator(model, task, examples=4, batch_size=2)
+  assert evaluator.run(params, (), (4,)) and evaluator.program(4) is not None
+  gone = weakref.ref(evaluator)
+  del evaluator
+  gc.collect()
+  assert gone() is None
 
 
 @pytest.mark.parametrize("name", ["learned", "randomized(learned, max_positions=10)"])

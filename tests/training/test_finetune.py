@@ -301,7 +301,7 @@ def test_words_must_mean_what_they_meant(bert, texts, trained, tmp_path):
   folder, _ = bert
   spec = ", tokenizer='char(size=97)'"
   built = build(config(texts, BERT, spec, train__init_from=str(folder)))
-  built.task.keep(tmp_path / "run")
+  built.task.keep(tmp_path / "run", built.task.load().fitted)
   said = refusal(lambda: pretrained.read(str(folder), built, tmp_path / "run"))
   assert f"tokenizer=\"wordpiece('{folder}/vocab.txt')\"" in said
   said = refusal(lambda: pretrained.read(str(trained[0]), built, tmp_path / "run"))

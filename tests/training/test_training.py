@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -178,6 +179,21 @@ def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path):
     np.testing.assert_array_equal(row.metrics["loss"], want[row.step])
   once_more, rows, start = fit(tmp_path / "stopped")
   assert start == 20 and rows == [] and bits(once_more.state) == bits(whole.state)
+
+
+def test_leaves_that_share_a_buffer_are_named_before_the_first_dispatch(tmp_path):
+  state = program().init()
+  shared = dataclasses.replace(state, ema_params=state.params)
+  never = dataclasses.replace(program(), init=lambda: shared, run=None)
+  budget, ignore = loop.Budget(8, 4, 8), lambda *_: None
+  with Keeper(tmp_path) as keeper, pytest.raises(ValueError) as error:
+    loop.fit(never, (), budget, keeper, ignore, ignore, False)
+  name = r"decoder\S+"
+  wanted = (
+    rf"params\.{name} and ema_params\.{name} of the state are one array.* jnp.copy"
+  )
+  assert re.match(wanted, str(error.value)), error.value
+  loop.check_buffers(dataclasses.replace(shared, ema_params=None))
 
 
 def test_it_learns(tmp_path):

@@ -1,7 +1,6 @@
 """What training and evaluation ask of a task."""
 
 import dataclasses
-import functools
 import pathlib
 from typing import Any, ClassVar
 
@@ -62,11 +61,51 @@ class GenerationSet:
   tokenizer: Tokenizer
   bleu: str = "13a"
 
-  @functools.lru_cache(maxsize=2)  # noqa: B019, tasks are few
   def first(self, n: int) -> "GenerationSet":
-    """Returns the same with the first n texts."""
-    few = self.sources[:n], self.references[:n]
-    return dataclasses.replace(self, sources=few[0], references=few[1])
+    """Returns the set of the first n texts."""
+    return dataclasses.replace(
+      self, sources=self.sources[:n], references=self.references[:n]
+    )
+
+
+class TaskData(tuple[Any, dict[str, Any]]):
+  """Result of `Task.load`; unpacks as `arrays, facts`.
+
+  arrays   tree of arrays that batches are cut from
+  facts    counts and fingerprints to record with a run
+  fitted   tokenizer, labels, ... fitted to the training data, which `Task.keep` saves
+           and `Task.generation_set` uses; None: nothing is fitted
+
+  >>> data = TaskData({}, {"bytes": 3}, fitted="a tokenizer")
+  >>> arrays, facts = data
+  >>> facts, data.fitted
+  ({'bytes': 3}, 'a tokenizer')
+  """
+
+  fitted: Any
+
+  def __new__(
+    cls, arrays: Any, facts: dict[str, Any], fitted: Any = None
+  ) -> "TaskData":
+    self = super().__new__(cls, (arrays, facts))
+    self.fitted = fitted
+    return self
+
+  @classmethod
+  def of(cls, task: "Task") -> "TaskData":
+    """Loads a task, whose `load` may also return a plain pair (arrays, facts).
+
+    Raises DataError where it returns anything else.
+    """
+    loaded = task.load()
+    if isinstance(loaded, TaskData):
+      return loaded
+    if not (isinstance(loaded, tuple) and len(loaded) == 2):
+      raise DataError(
+        f"{type(task).__name__}.load returns a {type(loaded).__name__}; return"
+        " TaskData(arrays, facts, fitted), or (arrays, facts)"
+      )
+    return cls(*loaded)
 
 
 def check_split(task: str, split: str) -> None:
@@ -124,9 +163,12 @@ class Task:
     """Returns a row of the shape of what the model reads, for it to start with."""
     return jnp.zeros((1, self.tokens(length)), jnp.int32)
 
-  def load(self) -> tuple[Any, dict[str, Any]]:
-    """Returns the arrays that batches are cut from and the facts to record."""
-    return (), {}
+  def load(self) -> TaskData:
+    """Returns the arrays that batches are cut from, with facts to record.
+
+    A task that fits nothing to its data may return a plain pair (arrays, facts).
+    """
+    return TaskData((), {})
 
   def abstract(self) -> Any:
     """Returns shapes of the arrays that `load` returns, for costs without data.
@@ -135,17 +177,23 @@ class Task:
     """
     return ()
 
-  def keep(self, folder: pathlib.Path) -> None:
-    """Saves with a run what its parameters are useless without, such as a vocabulary.
+  def keep(self, folder: pathlib.Path, fitted: Any) -> None:
+    """Saves what was fitted to the data, such as a vocabulary, in a run's folder.
 
-    Raises DataError when the run's folder holds another one.
+    fitted   `TaskData.fitted` of this task
+
+    Raises DataError when the folder holds another one.
     """
 
   def check(self, arrays: Any, length: int) -> None:
     """Raises DataError where no training batch of this length would have a target."""
 
-  def generation_set(self) -> GenerationSet | None:
-    """Returns the texts that a model shall write to be scored as a whole, if any."""
+  def generation_set(self, fitted: Any) -> GenerationSet | None:
+    """Returns the prompts and references of generation, or None without any.
+
+    fitted   `TaskData.fitted` of this task
+    """
+    return None
 
   def batch(
     self,
@@ -172,6 +220,17 @@ class Task:
     Coordinates that all rows share have a batch axis of 1; the others have the rows'.
     """
     raise NotImplementedError
+
+
+def check_fitted(task: Task, fitted: Any, kind: type) -> None:
+  """Raises DataError unless `fitted` has the type that the task's `load` returns."""
+  if not isinstance(fitted, kind):
+    name = type(task).__name__
+    raise DataError(
+      f"{name}: a {kind.__name__} was expected from load and there is"
+      f" {type(fitted).__name__}; end {name}.load with return TaskData(arrays, facts,"
+      " fitted), fitted being that of the load it extends"
+    )
 
 
 MANY = 1 << 20  # tokens, or examples, of data whose size is not known yet

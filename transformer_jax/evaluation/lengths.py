@@ -145,11 +145,17 @@ class Evaluator:
       f" {tokens}"
     )
 
-  @functools.lru_cache(maxsize=8)  # noqa: B019, so that it is traced once
-  def program(self, bucket: int):
+  @functools.cached_property
+  def _programs(self) -> dict[int, Any]:
+    """Programs by bucket: they go with the evaluator, and its model with them."""
+    return {}
+
+  def program(self, bucket: int) -> Any:
     """Returns the jitted `(params, arrays, length) -> scores by (measure, part)`."""
-    score = functools.partial(self.score, bucket=bucket)
-    return jax.jit(jax.vmap(score, (0, None, None)))
+    if bucket not in self._programs:
+      score = functools.partial(self.score, bucket=bucket)
+      self._programs[bucket] = jax.jit(jax.vmap(score, (0, None, None)))
+    return self._programs[bucket]
 
   def score(
     self, params: Any, arrays: Any, length: jax.Array, bucket: int

@@ -1,7 +1,7 @@
 """Scores of whole texts that a model writes, beside those of what is no translation."""
 
 import dataclasses
-import functools
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +11,8 @@ from transformer_jax.evaluation.maps import attention_map
 from transformer_jax.evaluation.targets import of_texts
 from transformer_jax.evaluation.translation import CorpusScore, floors, judge
 from transformer_jax.evaluation.translator import Translator
+
+Floors = dict[str, tuple[CorpusScore, CorpusScore]]  # BLEU and chrF by baseline
 
 MEASURES = {"bleu": "higher", "chrf": "higher"}
 NO_SCORE, NONE = dict.fromkeys(MEASURES), [None, None]
@@ -47,9 +49,9 @@ class GenerationEval:
     There is one translator for each seed; `all` are the texts of each of them. A seed
     without a translation of every text has no score.
     """
+    beside = _floors(asked, self.most)
     asked = asked.first(self.most)
     texts = [self.write(asked, translator) for translator in translators]
-    beside = _floors(asked)
     verdicts = [
       None
       if None in found
@@ -77,9 +79,19 @@ class GenerationEval:
     }
 
 
-@functools.lru_cache(maxsize=2)
-def _floors(asked: GenerationSet) -> dict[str, tuple[CorpusScore, CorpusScore]]:
-  return floors(asked.sources, asked.references, asked.examples, asked.bleu)
+# Runs of a sweep share a set; its scores go with it.
+_floors_of: weakref.WeakKeyDictionary[GenerationSet, dict[int, Floors]] = (
+  weakref.WeakKeyDictionary()
+)
+
+
+def _floors(examples: GenerationSet, most: int) -> Floors:
+  """Returns the scores of the first `most` texts by baselines, computed once."""
+  known = _floors_of.setdefault(examples, {})
+  if most not in known:
+    few = examples.first(most)
+    known[most] = floors(few.sources, few.references, few.examples, few.bleu)
+  return known[most]
 
 
 def _values(both: tuple[CorpusScore, CorpusScore]) -> dict[str, float]:

@@ -14,7 +14,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from transformer_jax.training import loss as losses
 from transformer_jax.training import sharding
-from transformer_jax.training.checkpoint import Keeper
+from transformer_jax.training.checkpoint import Keeper, named_leaves
 from transformer_jax.training.step import State, Trainer
 
 # Dispatches that may be under way at once. Enough to hide the host; more would hold
@@ -123,6 +123,7 @@ def fit(
   state, meta = restored or (program.init(), {"step": 0, "diverged": {}})
   step = meta["step"]
   diverged = {int(seed): first for seed, first in meta["diverged"].items()}
+  check_buffers(state)
   resumed(step)
   seeds = program.abstract.step.shape[0]
   pending: collections.deque = collections.deque()
@@ -153,6 +154,23 @@ def fit(
   if not finished:
     keeper.save(step, state, {"diverged": diverged})
   return FitResult(state, step, diverged, finished)
+
+
+def check_buffers(state: State) -> None:
+  """Raises ValueError if two leaves of a state share a buffer."""
+  leaf_names: dict[tuple[jax.Device, int], str] = {}
+  for name, leaf in named_leaves(state).items():
+    is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    for shard in (jax.random.key_data(leaf) if is_key else leaf).addressable_shards:
+      if not shard.data.size:
+        continue
+      buffer = shard.device, shard.data.unsafe_buffer_pointer()
+      other = leaf_names.setdefault(buffer, name)
+      if other != name:
+        raise ValueError(
+          f"{other} and {name} of the state are one array, and a step donates each"
+          " leaf: copy one of them with jnp.copy"
+        )
 
 
 def _mean(x_SN: np.ndarray, taught_SN: np.ndarray) -> np.ndarray:

@@ -23,7 +23,11 @@ INIT, DATA, NOISE = range(3)  # what the streams of random numbers of a seed are
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class State:
-  """All that training carries from step to step. Leaves may be stacked over seeds.
+  """Training state: the values carried from step to step.
+
+  Leaves may be stacked over seeds. No two leaves may share a buffer: a step donates its
+  state, and a buffer is donated once. Copy an array that is stored twice, as in
+  `jax.tree.map(jnp.copy, params)`; `loop.fit` checks it.
 
   step         how many steps were taken
   params       parameters that the optimizer changes

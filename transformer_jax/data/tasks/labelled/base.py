@@ -18,6 +18,8 @@ from transformer_jax.data.base import (
   MANY,
   Batch,
   Task,
+  TaskData,
+  check_fitted,
   check_sizes,
   check_split,
   note,
@@ -36,7 +38,17 @@ from transformer_jax.positions import coords
 
 FILE = "labels.json"  # with a run: what its classes are called
 Answer = tuple[str, float] | None  # a label and its probability, if there is one
-learned = {}  # tokenizer and labels of each task that was loaded in this process
+
+
+@dataclasses.dataclass(frozen=True)
+class FittedLabels:
+  """Tokenizer and labels of a labelled task, fitted to its data.
+
+  labels   names of the classes, in the order of their numbers
+  """
+
+  tokenizer: Tokenizer
+  labels: list[str]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,8 +113,8 @@ class Labelled(Task):
       )
     return length
 
-  def load(self) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Returns the tokens of the train and the scored split, and facts.
+  def load(self) -> TaskData:
+    """Returns the tokens of the train and the scored split, facts, and FittedLabels.
 
     Each split has what `framed.laid_end_to_end` says. frame_2: the start and the end
     token. Raises DataError, in one line, for data that cannot be used.
@@ -114,7 +126,6 @@ class Labelled(Task):
     tokens = self._encoded(found)
     tokenizer = tokens.tokenizer
     labels = self._labels(found)
-    learned[self] = tokenizer, labels
     facts |= {**tokenizer.facts, "labels": len(labels)}
     note(facts, *tokenizer.notes)
     facts |= guesses(found["train"], found[self.split])
@@ -125,20 +136,18 @@ class Labelled(Task):
       facts["left_out"][split] |= bitext.left_out(found[split], kept, "no token")
       facts.setdefault("examples", {})[split] = len(kept)
     facts["fit"] = _fit(arrays["train"]["size_E"] + 2 + self.pairs)
-    return arrays, facts
+    return TaskData(arrays, facts, FittedLabels(tokenizer, labels))
 
   def abstract(self) -> dict[str, Any]:
     names = "token_N", "label_N", "size_E", "before_E", "start_E"
     split = {name: shape(MANY) for name in names}
     return {"frame_2": shape(2), "train": split, "scored": split}
 
-  def keep(self, folder: pathlib.Path) -> None:
+  def keep(self, folder: pathlib.Path, fitted: FittedLabels) -> None:
     """Saves vocabulary and labels with a run. Raises DataError if others are there."""
-    if self not in learned:
-      self.load()
-    tokenizer, labels = learned[self]
-    tokenizer.save(folder / "tokenizer")
-    path, said = folder / FILE, json.dumps(labels, ensure_ascii=False, indent=0)
+    check_fitted(self, fitted, FittedLabels)
+    fitted.tokenizer.save(folder / "tokenizer")
+    path, said = folder / FILE, json.dumps(fitted.labels, ensure_ascii=False, indent=0)
     if os.path.lexists(path) and not _is_whole(path):
       print(f"'{path}' is damaged; kept as {set_aside(path)}", file=sys.stderr)
     if path.exists() and path.read_text(encoding="utf-8") != said:

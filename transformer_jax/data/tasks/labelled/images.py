@@ -8,12 +8,12 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from transformer_jax.data.base import (
   MANY,
   Batch,
   Task,
+  TaskData,
   check_sizes,
   check_split,
   shape,
@@ -77,7 +77,7 @@ class Images(Task):
     side = length * self.patch
     return jnp.zeros((1, self.channels, side, side))
 
-  def load(self) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, Any]]:
+  def load(self) -> TaskData:
     """Returns image, uint8 [N, rows, columns, channels], and label_N of both splits.
 
     Raises DataError, in one line, for data that cannot be used.
@@ -90,7 +90,7 @@ class Images(Task):
       name: {"image": found[split].image, "label_N": found[split].label}
       for name, split in (("train", "train"), ("scored", self.split))
     }
-    return arrays, facts
+    return TaskData(arrays, facts)
 
   def abstract(self) -> dict[str, dict[str, jax.ShapeDtypeStruct]]:
     image = shape(MANY, SIDE, SIDE, self.channels, dtype=jnp.uint8)

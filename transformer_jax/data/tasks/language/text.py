@@ -13,6 +13,7 @@ from transformer_jax.data.base import (
   MANY,
   Batch,
   Task,
+  TaskData,
   check_sizes,
   check_split,
   shape,
@@ -63,7 +64,7 @@ class Text(Task):
   def tokens(self, length: int) -> int:
     return length
 
-  def load(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+  def load(self) -> TaskData:
     """Returns train_N and scored_N (uint8) and end_W, where scored windows may end.
 
     Raises DataError, in one line, for data that cannot be used.
@@ -75,7 +76,7 @@ class Text(Task):
     facts["windows"] = len(end_W)
     arrays = {"train_N": self._join(documents["train"], "train"), "end_W": end_W}
     arrays["scored_N"] = self._join(documents[self.split], self.split)
-    return arrays, {"source": self.source, **facts}
+    return TaskData(arrays, {"source": self.source, **facts})
 
   def abstract(self) -> dict[str, jax.ShapeDtypeStruct]:
     text_N = shape(MANY, dtype=jnp.uint8)

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import pathlib
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,15 @@ import numpy as np
 import xxhash
 
 from transformer_jax.data import cache
-from transformer_jax.data.base import MANY, Batch, note, shape, tasks
+from transformer_jax.data.base import (
+  MANY,
+  Batch,
+  TaskData,
+  check_fitted,
+  note,
+  shape,
+  tasks,
+)
 from transformer_jax.data.cache import Tokenized
 from transformer_jax.data.files import DataError, Document
 from transformer_jax.data.tasks.language.text import Text
@@ -22,7 +30,6 @@ CHUNK = 20_000  # characters that are tokenized at once
 LEAST = 2_000_000  # bytes of text: a smaller one is soon tokenized again
 VERSION = 1  # of how documents become tokens, for those that are kept on disk
 MEMORY = 4  # vocabularies that stay in memory
-used = {}  # the vocabulary of each task that was loaded in this process
 
 
 @tasks.register("tokens")
@@ -50,11 +57,15 @@ class Tokens(Text):
   def vocabulary(self) -> int:
     return tokenizers.build(self.tokenizer).vocabulary
 
-  def load(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Returns train_N and scored_N (int32), end_W, and how many tokens have a piece."""
-    documents, facts = self._kept()
+  def load(self) -> TaskData:
+    """Returns train_N and scored_N (int32), end_W, pieces, facts, and the tokenizer.
+
+    pieces   number of tokens that stand for text
+    """
+    documents, facts = self._read()
+    documents = {name: self._keep(documents[name]) for name in documents}
     found = self._found(documents)
-    tokenizer = used[self] = found.tokenizer
+    tokenizer = found.tokenizer
     facts["tokens"] = {name: x_N.size for name, x_N in found.token_N.items()}
     scored = _documents(documents[self.split], found, self.split)
     end_W = self._ends(scored, sum(facts["tokens"].values()))
@@ -63,23 +74,16 @@ class Tokens(Text):
     train_N, scored_N = (found.token_N[x] for x in ("train", self.split))
     arrays = {"train_N": train_N, "scored_N": scored_N, "end_W": end_W}
     arrays["pieces"] = np.int32(len(tokenizer.pieces))
-    return arrays, {"source": self.source, **facts}
+    return TaskData(arrays, {"source": self.source, **facts}, tokenizer)
 
   def abstract(self) -> dict[str, jax.ShapeDtypeStruct]:
     names = "train_N", "scored_N", "end_W"
     return {name: shape(MANY) for name in names} | {"pieces": shape()}
 
-  def keep(self, folder: pathlib.Path) -> None:
+  def keep(self, folder: pathlib.Path, fitted: Tokenizer) -> None:
     """Saves the vocabulary with a run. Raises DataError if another is there."""
-    tokenizer = used.get(self) or self._learned(self._kept()[0]["train"])
-    tokenizer.save(folder / "tokenizer")
-
-  def _kept(self) -> tuple[dict[str, list[Document]], dict[str, Any]]:
-    documents, facts = self._read()
-    return {name: self._keep(documents[name]) for name in documents}, facts
-
-  def _learned(self, documents: list[Document]) -> Tokenizer:
-    return _train(self.tokenizer, documents)
+    check_fitted(self, fitted, Tokenizer)
+    fitted.save(folder / "tokenizer")
 
   def _found(self, documents: dict[str, list[Document]]) -> Tokenized:
     """Returns the tokens of all documents, from disk where that is worth it."""

@@ -18,6 +18,8 @@ from transformer_jax.data.base import (
   Batch,
   GenerationSet,
   Task,
+  TaskData,
+  check_fitted,
   check_sizes,
   check_split,
   note,
@@ -29,7 +31,6 @@ from transformer_jax.data.encoded import encoded
 from transformer_jax.data.files import DataError
 from transformer_jax.data.readers import bitext, columns
 from transformer_jax.data.readers.bitext import Pair
-from transformer_jax.data.tasks.language.tokens import used
 from transformer_jax.data.tokenizers import PAD, Tokenizer, tokenizers
 from transformer_jax.positions import coords
 
@@ -115,12 +116,13 @@ class Translation(Task):
     counts = {"texts": len(some), "of_texts": len(texts)}
     return dataclasses.replace(learned, trained_on=learned.trained_on | counts)
 
-  def load(self) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, Any]]:
-    """Returns the tokens of the train and the scored split, the shortest pairs first.
+  def load(self) -> TaskData:
+    """Returns the tokens of the train and the scored split, facts, and the tokenizer.
 
-    Each has token_N, start_P2 and size_P2: where in token_N the sides of a pair are,
-    and ends_2: the start and the end token. Raises DataError, in one line, for data
-    that cannot be used.
+    Pairs are in order of length, the shortest first. Each split has token_N, start_P2
+    and size_P2 (where in token_N the two sides of a pair start, and their numbers of
+    tokens) and ends_2, the start and the end token. Raises DataError, in one line, for
+    data that cannot be used.
     """
     pairs, facts = self.read()
     texts = {
@@ -129,7 +131,7 @@ class Translation(Task):
     }
     learn = lambda: self.learned(pairs["train"])
     found = encoded(self.tokenizer, texts, learn, ["translation", ENOUGH])
-    tokenizer = used[self] = found.tokenizer
+    tokenizer = found.tokenizer
     facts |= tokenizer.facts
     note(facts, *tokenizer.notes)
     arrays, ends_2 = {}, np.array([tokenizer.start, tokenizer.end], np.int32)
@@ -141,7 +143,7 @@ class Translation(Task):
       arrays[name] = _arrays(found, split, some_P) | {"ends_2": ends_2}
     facts["tokens"] = int(arrays["train"]["size_P2"].sum())
     facts["fit"] = _fit(arrays["train"], self.max_length)
-    return arrays, facts
+    return TaskData(arrays, facts, tokenizer)
 
   def abstract(self) -> dict[str, dict[str, jax.ShapeDtypeStruct]]:
     # Few pairs: a step looks for those that fit, two operations for each, which the
@@ -159,14 +161,15 @@ class Translation(Task):
         f" the shortest needs {least}: write train.length={least} or more"
       )
 
-  def keep(self, folder: pathlib.Path) -> None:
+  def keep(self, folder: pathlib.Path, fitted: Tokenizer) -> None:
     """Saves the vocabulary with a run. Raises DataError if another is there."""
-    tokenizer = used.get(self) or self.learned(self.read()[0]["train"])
-    tokenizer.save(folder / "tokenizer")
+    check_fitted(self, fitted, Tokenizer)
+    fitted.save(folder / "tokenizer")
 
-  def generation_set(self) -> GenerationSet:
-    """Returns all pairs of the scored split, long ones too."""
-    return _generation_set(self)
+  def generation_set(self, fitted: Tokenizer) -> GenerationSet:
+    """Returns all pairs of the scored split, long ones included."""
+    check_fitted(self, fitted, Tokenizer)
+    return _generation_set(self, fitted)
 
   def batch(
     self,
@@ -222,12 +225,11 @@ class Translation(Task):
     return some_P
 
 
-@functools.lru_cache(maxsize=2)
-def _generation_set(task: Translation) -> GenerationSet:
+@functools.lru_cache(maxsize=2)  # runs of a sweep share a task and its tokenizer
+def _generation_set(task: Translation, tokenizer: Tokenizer) -> GenerationSet:
   pairs, _ = task.read()
   examples = [(pair.source, pair.target) for pair in pairs["train"]]
   scored = pairs[task.split]
-  tokenizer = used.get(task) or task.learned(pairs["train"])
   sources, references = ([getattr(x, n) for x in scored] for n in ("source", "target"))
   _, language = bitext.sides_of(task.pair)
   usual = functools.partial(languages.bleu_tokenizer, language, references)
