@@ -15,7 +15,7 @@ INDEX = $(shell $(PIP) config get global.index-url 2>/dev/null)
 UV = VIRTUAL_ENV=.venv $(if $(INDEX),UV_DEFAULT_INDEX=$(INDEX)) .venv/bin/uv pip --quiet
 OPTIONS := --no-deps --no-build-isolation
 
-.PHONY: help ablation test test-all bench bench-check lint format lock clean
+.PHONY: help ablation test test-all bench bench-check docs lint format lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' Makefile
@@ -37,6 +37,10 @@ bench: $(READY) ## measure speed and memory beside other libraries, write docs/b
 bench-check: $(READY) ## compare this project's speed ratios with the recorded ones
 	@$(RUN) -m experiments.bench --check
 
+docs: $(READY) ## build docs/ as a site, in docs/_build: links checked, API pages too
+	@$(RUN) -m sphinx --quiet --fail-on-warning --keep-going docs docs/_build
+	@echo "open docs/_build/index.html"
+
 lint: $(READY) ## check style, formatting and which way imports point
 	@$(RUN) -m ruff check
 	@$(RUN) -m ruff format --check
@@ -53,7 +57,7 @@ lock: $(READY) ## pin the newest releases in requirements.lock
 
 clean: ## remove the environment, all runs and all caches
 	@rm -rf .venv .venv-peers runs build dist *.egg-info .pytest_cache .ruff_cache \
-	  .import_linter_cache .mypy_cache docs/_build
+	  .import_linter_cache .mypy_cache docs/_build docs/api
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(READY):
