@@ -9,7 +9,7 @@ and from the table that models ask before they are built.
 
 from pathlib import Path
 
-from experiments.catalogue import encodings, families, variants
+from experiments.catalogue import counts, encodings, families, variants
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -28,4 +28,5 @@ def pages() -> dict[str, str]:
     "positions.md": encodings.page(),
     "attention.md": variants.page(),
     "interop.md": families.page(),
+    "../README.md": counts.page(),
   }

@@ -54,8 +54,9 @@ class Other:
 def folder(tmp_path, monkeypatch):
   """Holds files of a user, importable as from his own folder."""
   (tmp_path / "own_file.py").write_text(FILE)
-  code = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-  (tmp_path / "fade.py").write_text(code[0])
+  page = (ROOT / "docs/howto/own_encoding.md").read_text()
+  (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+  (tmp_path / "fade.py").write_text(code)
   (tmp_path / "broken_file.py").write_text("import dataclasses\n1 / 0\n")
   monkeypatch.syspath_prepend(tmp_path)
   importlib.invalidate_caches()

@@ -1,4 +1,4 @@
-"""Every block of code and every command of README and docs is one that works."""
+"""Every block of code, command, link, path and flag of README and docs exists."""
 
 import contextlib
 import importlib.util
@@ -10,12 +10,24 @@ import shlex
 import pytest
 from absl import flags as absl_flags
 
+import transformer_jax.data  # noqa: F401, fills the registry of tasks
 from experiments.setup import flags
+from transformer_jax.attention.cores import cores
+from transformer_jax.data.base import tasks
+from transformer_jax.positions import positions
 
 ROOT = pathlib.Path(__file__).parents[2]
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+PLACES = ("*.md", "docs/**/*.md", "third_party/**/*.md", "experiments/**/*.md")
+PAGES = sorted(
+  page
+  for place in PLACES
+  for page in ROOT.glob(place)
+  if not {"_build", "templates"} & {*page.parts}
+)
 # Its block runs in test_interop.py, which knows what it prints.
 TESTED = {"docs/interop.md"}
+# Records of what ran at a commit name files as they were called then.
+RECORDS = ("docs/results/", "CHANGELOG.md")
 
 
 def name(page):
@@ -49,6 +61,13 @@ def test_blocks_of_python_run(page, code, tmp_path, monkeypatch):
     exec(compile(code, page, "exec"), {"__name__": "block"})
 
 
+def test_blocks_are_commands_or_python():
+  """Others would be neither run nor parsed; Sphinx's own directives are no code."""
+  for page in PAGES:
+    opened = re.findall(r"^```(.*)$", page.read_text(), re.MULTILINE)[::2]
+    assert {x for x in opened if not x.startswith("{")} <= {"", "python"}, name(page)
+
+
 # ml_collections imports config files the old way.
 @pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 @pytest.mark.parametrize(("page", "line"), commands())
@@ -61,7 +80,7 @@ def test_commands_exist_and_take_their_flags(page, line):
   module, arguments = words[2], words[3:]
   found = importlib.util.find_spec(module)
   assert found, module
-  if module in ("experiments.run", "experiments.sweep") and "=F" not in line:
+  if module in ("experiments.run", "experiments.sweep") and "=FILE" not in line:
     argv, values = flags.config_first([module, *arguments]), absl_flags.FlagValues()
     flags.define(argv, values)
     assert flags.parse(argv, values)
@@ -89,3 +108,94 @@ def test_a_command_that_does_not_exist_would_be_found():
     test_commands_exist_and_take_their_flags(
       "x", "python -m experiments.label --run=R --inptu=a"
     )
+
+
+def test_every_command_is_on_the_page_of_commands_with_its_flags():
+  page = (ROOT / "docs/reference/commands.md").read_text()
+  for path in sorted(ROOT.glob("experiments/**/*.py")):
+    text, module = path.read_text(), path.relative_to(ROOT).with_suffix("")
+    module = ".".join(part for part in module.parts if part != "__main__")
+    if "__main__" not in (text, path.stem) and 'if __name__ == "__main__"' not in text:
+      continue
+    if module == "experiments.bench.ours":  # a process of the bench, for no one else
+      continue
+    row = re.search(rf"^\| `python -m {module}[ `].*$", page, re.MULTILINE)
+    assert row, module
+    for flag in re.findall(r"DEFINE_\w+\(\s*\"(\w+)\"", text):
+      assert f"`--{flag}`" in row[0], f"{module} --{flag}"
+  for flag in re.findall(
+    r"DEFINE_\w+\(\s*\"(\w+)\"", (ROOT / "experiments/setup/flags.py").read_text()
+  ):
+    assert f"`--{flag}" in page or flag == "config", flag
+
+
+def test_every_config_is_on_the_page_of_commands():
+  page = (ROOT / "docs/reference/commands.md").read_text()
+  for path in ROOT.glob("experiments/configs/*.py"):
+    assert path.stem in ("__init__", "base") or f"`{name(path)}`" in page, path
+
+
+def anchors(page):
+  """Returns the anchors of a page's headings, as GitHub makes them."""
+  headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+  plain = [re.sub(r"[^\w -]", "", heading.lower()) for heading in headings]
+  return {heading.replace(" ", "-") for heading in plain}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_links_inside_of_the_project_lead_somewhere(page):
+  for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+    if re.match(r"[a-z]+:", target):
+      continue
+    path, _, anchor = target.partition("#")
+    there = (page.parent / path).resolve() if path else page
+    assert there.exists(), f"{name(page)} links {target}"
+    assert there.is_relative_to(ROOT), f"{name(page)} links {target}"
+    if anchor:
+      assert anchor in anchors(there), f"{name(page)} links {target}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_links_that_name_code_lead_to_its_file(page):
+  for code, path in re.findall(r"\[`([\w.]+)`\]\(([^)]+\.py)\)", page.read_text()):
+    text = (page.parent / path).read_text()
+    last = code.rpartition(".")[2]
+    defined = re.search(rf"^\s*(def|class) {last}\b", text, re.MULTILINE)
+    assert defined or code == pathlib.Path(path).name, f"{name(page)}: {code}, {path}"
+
+
+@pytest.mark.parametrize(
+  "page", [p for p in PAGES if not name(p).startswith(RECORDS)], ids=name
+)
+def test_files_that_are_named_exist(page):
+  for path in re.findall(
+    r"(?<![\w/])((?:transformer_jax|experiments|docs|tests)/[\w/.]*\w\.\w+)",
+    page.read_text(),
+  ):
+    assert (ROOT / path).exists(), f"{name(page)} names {path}"
+
+
+def test_extras_that_are_installed_exist():
+  setup = (ROOT / "setup.cfg").read_text()
+  extras = setup.split("[options.extras_require]")[1].split("\n[")[0]
+  for page in PAGES:
+    for extra in re.findall(r"pip install -e '?\.\[([\w-]+)\]", page.read_text()):
+      assert re.search(rf"^{extra} =", extras, re.MULTILINE), f"{name(page)}: {extra}"
+
+
+def test_everything_that_is_registered_is_named():
+  components = (ROOT / "docs/reference/components.md").read_text()
+  encodings = (ROOT / "docs/positions.md").read_text()
+  pages = ((positions, encodings), (tasks, components), (cores, components))
+  for registry, text in pages:
+    missing = [x for x in registry if f"`{x}`" not in text and f"`{x}(" not in text]
+    assert not missing, f"{missing} are not named"
+
+
+def test_every_dependency_has_its_reason():
+  setup = (ROOT / "setup.cfg").read_text()
+  needed = re.search(r"install_requires =\n((?:  .+\n)+)", setup)[1]
+  needed += re.search(r"\ndev =\n((?:  .+\n)+)", setup)[1]
+  table = (ROOT / "docs/reference/dependencies.md").read_text()
+  for package in re.findall(r"^  ([\w-]+) ", needed, re.MULTILINE):
+    assert re.search(rf"[| ]{package}[, ]", table), package

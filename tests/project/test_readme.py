@@ -1,37 +1,30 @@
-"""README's example works as written, and README names what is there."""
+"""README is short, its examples work as written, and its numbers have a source."""
 
 import importlib
 import pathlib
 import re
-import shlex
 import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from absl import flags as absl_flags
 
-import transformer_jax.data  # noqa: F401, fills the registry of tasks
-from experiments.setup import flags
+from experiments import catalogue
+from experiments.configs import quickstart
 from transformer_jax.attention.cores import cores
 from transformer_jax.axes import Dims
-from transformer_jax.data.base import tasks
 from transformer_jax.positions import bind, coords, positions
 
 ROOT = pathlib.Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
-
-
-def blocks(language):
-  return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+FIRST, FADE = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
 @pytest.fixture
 def fade(tmp_path, monkeypatch):
   """Saves README's example as a file outside of the package."""
-  (code,) = blocks("python")
-  (tmp_path / "fade.py").write_text(code)
+  (tmp_path / "fade.py").write_text(FADE)
   monkeypatch.syspath_prepend(tmp_path)
   importlib.invalidate_caches()
   yield positions.build("fade:Fade(start=0.5)")
@@ -62,42 +55,39 @@ def test_an_encoding_in_one_file_of_ones_own_works_in_every_core(fade):
   np.testing.assert_allclose(want[1, :, 0], oracle, atol=1e-5)
 
 
-# ml_collections imports config files the old way.
-@pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
-def test_commands_parse_as_written(fade):
-  commands = [
-    shlex.split(line, comments=True)
-    for block in re.split("```\n?", README)
-    for line in block.splitlines()
-    if line.startswith("python -m experiments.")
-  ]
-  assert len(commands) == 6
-  for _, _, module, *arguments in commands:
-    importlib.import_module(module)
-    if module in ("experiments.run", "experiments.sweep"):
-      argv, values = flags.config_first([module, *arguments]), absl_flags.FlagValues()
-      flags.define(argv, values)
-      positions.build(flags.parse(argv, values).config.model.position)
+def test_the_first_block_makes_logits_in_eight_lines():
+  names = {}
+  exec(compile(FIRST, "README.md", "exec"), names)
+  assert names["logits_BLV"].shape == (2, 128, 256)
+  assert np.isfinite(names["logits_BLV"]).all()
+  assert len([line for line in FIRST.splitlines() if line]) == 8
 
 
-def test_everything_that_is_registered_is_named():
-  assert f"{len(positions)} of them" in README
-  page = (ROOT / "docs" / "positions.md").read_text()
-  for registry, text in ((positions, page), (tasks, README), (cores, README)):
-    missing = [name for name in registry if f"`{name}" not in text]
-    assert not missing, f"{missing} are not named"
+def test_the_encoding_is_that_of_its_page():
+  assert FADE in (ROOT / "docs" / "howto" / "own_encoding.md").read_text()
 
 
-def test_files_that_are_named_exist():
-  for path in re.findall(
-    r"(?:transformer_jax|experiments|docs)/[\w/.]*\w\.\w+", README
-  ):
-    assert (ROOT / path).exists(), path
+def test_readme_is_short():
+  assert len(README.splitlines()) <= 130
 
 
-def test_every_dependency_has_its_reason():
-  setup = (ROOT / "setup.cfg").read_text()
-  section = re.search(r"install_requires =\n((?:  .+\n)+)", setup)[1]
-  table = README.split("## Dependencies")[1]
-  for name in re.findall(r"^  ([\w-]+) ", section, re.MULTILINE):
-    assert name in table, name
+def test_the_quickstart_is_what_readme_says():
+  encodings, seeds = len(quickstart.ENCODINGS), len(quickstart.get_config().seeds)
+  tasks = len(list(quickstart.sweep().runs)) // encodings
+  assert f"trains {encodings} encodings x {seeds} seeds x {tasks} tasks" in README
+
+
+def test_counts_are_those_of_the_registries(monkeypatch):
+  assert f"[positional encodings](docs/positions.md) | {len(positions)} |" in README
+  monkeypatch.setitem(catalogue.counts.COUNTED, "positional encodings", range(1234))
+  assert "[positional encodings](docs/positions.md) | 1234 |" in catalogue.counts.page()
+
+
+def test_numbers_of_results_are_those_of_the_pages_they_link():
+  table = README.split("## Results")[1].split("## Limits")[0]
+  rows = re.findall(r"^\| [^|]+ \| ([^|]*\d[^|]*) \| \[.*\]\((.*)\) \|$", table, re.M)
+  assert len(rows) == 5
+  for answer, path in rows:
+    page = (ROOT / path).read_text()
+    for number in re.findall(r"\d+\.\d+|\b\d{2,}\b", answer.replace("4,096", "4096")):
+      assert re.search(rf"(?<![\d.]){number}(?![\d.]*\d)", page), (number, path)

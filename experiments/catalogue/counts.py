@@ -1,0 +1,33 @@
+"""Numbers of README's table: how many encodings, variants, cores and tasks exist."""
+
+import re
+from pathlib import Path
+
+import transformer_jax.data  # noqa: F401, fills the registry of tasks
+from transformer_jax.attention import attentions
+from transformer_jax.attention.cores import cores
+from transformer_jax.data.base import tasks
+from transformer_jax.interop.family import families
+from transformer_jax.positions import positions
+
+README = Path(__file__).parents[2] / "README.md"
+COUNTED = {
+  "positional encodings": positions,
+  "attention variants": attentions,
+  "attention cores": cores,
+  "tasks": tasks,
+  "families of HuggingFace weights": families,
+}
+
+
+def page() -> str:
+  """Returns README with the numbers of its table as they are now."""
+  text = README.read_text("utf-8")
+  before, start, rest = text.partition("<!-- counts:")
+  table, end, after = rest.partition("<!-- end of counts -->")
+  for name, registry in COUNTED.items():
+    row = re.compile(rf"^(\| \[{name}\]\([^)]+\) \| )\d+( \|)", re.MULTILINE)
+    table, rows = row.subn(rf"\g<1>{len(registry)}\g<2>", table)
+    if rows != 1:
+      raise ValueError(f"README's table of counts has {rows} rows '{name}'; write one")
+  return before + start + table + end + after
