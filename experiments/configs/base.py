@@ -11,7 +11,7 @@ def get_config() -> ConfigDict:
 
   config.model = model = ConfigDict()
   model.family = "transformer"  # recurrent, transformer(decoder_heads=2): see models/
-  model.kind = "decoder"  # prefix_decoder, encoder, encoder_decoder: see README
+  model.kind = "decoder"  # prefix_decoder, encoder, encoder_decoder: docs/reference
   model.position = "rope"  # see transformer_jax/positions
   model.attention = "multihead"  # see transformer_jax/attention/variants
   model.core = "auto"  # how attention is computed: see transformer_jax/attention

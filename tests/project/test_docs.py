@@ -10,11 +10,13 @@ import shlex
 import pytest
 from absl import flags as absl_flags
 
+import transformer_jax
 import transformer_jax.data  # noqa: F401, fills the registry of tasks
-from experiments.setup import flags
+from experiments.setup import flags, validate
+from transformer_jax import spec
 from transformer_jax.attention.cores import cores
 from transformer_jax.data.base import tasks
-from transformer_jax.positions import positions
+from transformer_jax.positions import PositionalEncoding, positions
 
 ROOT = pathlib.Path(__file__).parents[2]
 PLACES = ("*.md", "docs/**/*.md", "third_party/**/*.md", "experiments/**/*.md")
@@ -199,3 +201,33 @@ def test_every_dependency_has_its_reason():
   table = (ROOT / "docs/reference/dependencies.md").read_text()
   for package in re.findall(r"^  ([\w-]+) ", needed, re.MULTILINE):
     assert re.search(rf"[| ]{package}[, ]", table), package
+
+
+def test_the_changelog_has_every_renamed_key_and_argument():
+  page = (ROOT / "CHANGELOG.md").read_text()
+  for old, new in validate.RENAMED.items():
+    assert f"| `{old}` | `{new}` |" in page, old
+  for old, names in spec.RENAMED.items():
+    for new in names:
+      assert f"| `{old}` | `{new}` |" in page, (old, new)
+
+
+def test_the_citation_has_the_version():
+  text = (ROOT / "CITATION.cff").read_text()
+  assert f"\nversion: {transformer_jax.__version__}\n" in text
+
+
+def test_each_term_of_the_glossary_is_defined_once():
+  page = (ROOT / "docs/reference/glossary.md").read_text()
+  terms = re.findall(r"^\| ([a-z][^|]*) \|", page, re.MULTILINE)
+  terms = [term for term in terms if term != "term"]
+  assert len(terms) == len({*terms}) > 40
+  for member in ("integer_positions", "needs_full_text", "centred", "full_scores"):
+    assert hasattr(PositionalEncoding, member) and member in terms
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if "reference" in p.parts], ids=name)
+def test_tables_have_as_many_cells_in_each_row(page):
+  for table in re.findall(r"(?:^\|.*\n)+", page.read_text(), re.MULTILINE):
+    rows = [re.sub(r"`[^`]*`", "", row).count("|") for row in table.splitlines()]
+    assert len({*rows}) == 1, table
