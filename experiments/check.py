@@ -130,11 +130,10 @@ def probed(thing: Any, probe: Any) -> None:
 
 def contract(kind: str) -> Iterator[tuple[str, Property]]:
   """Yields the names and functions of the properties of a kind of thing."""
-  from experiments.contract import attention_layers, encodings, variants
-  from experiments.contract import tasks as of_tasks
-  from experiments.contract.layers import MODES
+  from experiments.contract import attention_layers, encoding, task, variant
+  from experiments.contract.harness import MODES
 
-  module = {"positional encoding": encodings, "attention variant": variants}
+  module = {"positional encoding": encoding, "attention variant": variant}
   if kind == "attention variant":
     for core in ("blockwise", "linear"):
       yield (
@@ -145,9 +144,9 @@ def contract(kind: str) -> Iterator[tuple[str, Property]]:
       )
     yield (
       "attention that looks both ways is defined or refused",
-      variants.looks_both_ways_or_is_refused,
+      variant.looks_both_ways_or_is_refused,
     )
-  for name, value in vars(module.get(kind, of_tasks)).items():
+  for name, value in vars(module.get(kind, task)).items():
     if name.startswith("test_"):
       yield name.removeprefix("test_").replace("_", " "), value
 

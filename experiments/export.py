@@ -20,7 +20,7 @@ import numpy as np
 from absl import flags
 
 from experiments import inference
-from experiments.runner.host import check_platform
+from experiments.runner.process import check_platform
 from experiments.setup.validate import ConfigError
 from transformer_jax import command, interop
 from transformer_jax.axes import Dims

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from experiments.configs import base
 from experiments.runner import user_code
 from experiments.runner.build import Experiment, build
-from experiments.runner.host import check_platform
+from experiments.runner.process import check_platform
 from experiments.setup.flags import ALLOW
 from experiments.setup.identity import completed
 from experiments.setup.validate import ConfigError, resolve, validate

@@ -27,7 +27,7 @@ import numpy as np
 from absl import flags
 
 from experiments import inference
-from experiments.runner.host import check_platform
+from experiments.runner.process import check_platform
 from transformer_jax import command, interop
 from transformer_jax.data.tokenizers import Tokenizer, tokenizers
 from transformer_jax.models import Transformer

@@ -16,9 +16,9 @@ from pathlib import Path
 
 from absl import flags as absl_flags
 
-from experiments.bench import groups, guard, page, runner, sweep, venvs
+from experiments.bench import groups, guard, markdown, runner, venvs, wall_time
 from experiments.bench.worker import ROOT, Worker
-from experiments.runner import host
+from experiments.runner import process
 from transformer_jax import command
 from transformer_jax.positions import positions
 
@@ -57,12 +57,12 @@ def main(argv: list[str]) -> int:
 
 def _measure(section: str, store: runner.Store) -> None:
   if section == "sweep":
-    for name, found in sweep.measured(FLAGS.quick).items():
+    for name, found in wall_time.measured(FLAGS.quick).items():
       store.put("sweep", name, found)
   elif section == "page":
-    print(f"wrote {page.write(store.found, store.path)}")
+    print(f"wrote {markdown.write(store.found, store.path)}")
   else:
-    settings = host.KEPT if section in KEEPING else {}
+    settings = process.KEPT if section in KEEPING else {}
     start = functools.partial(_start, **settings)
     with runner.Sides(start) as sides:
       runner.run(section, _groups(section), sides, store)

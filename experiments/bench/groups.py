@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from experiments.bench.measure import Patience
-from experiments.runner.host import cores
+from experiments.runner.process import cores
 
 ENCODINGS = ("t5", "alibi", "per_distance", "fire", "rope", "none")
 LENGTHS = tuple(2**n for n in range(9, 16))  # 512 to 32768
@@ -27,7 +27,7 @@ class Contender:
 
 
 @dataclasses.dataclass(frozen=True)
-class Group:
+class ContenderGroup:
   """Cases that are timed in turns, so that any two can be compared."""
 
   name: str
@@ -41,14 +41,14 @@ def split() -> int:
   return cores() if HEADS % cores() == 0 else 1
 
 
-def op(quick: bool, encodings: Sequence[str] = ENCODINGS) -> Iterator[Group]:
+def op(quick: bool, encodings: Sequence[str] = ENCODINGS) -> Iterator[ContenderGroup]:
   """Attention of one causal text, 8 heads of 64, forward and with gradients."""
   for L in LENGTHS[:4] if quick else LENGTHS:
     for backward in (False, True):
       name = f"L={L} {'forward and backward' if backward else 'forward'}"
       least = 2 if L <= 16384 else 1
       sittings = 1 if L > 4096 or quick else 2 if L == 4096 else 3
-      yield Group(
+      yield ContenderGroup(
         name,
         tuple(_attentions(L, backward, encodings)),
         Patience(4 if quick else 8, least, most=12, sittings=sittings),
@@ -93,7 +93,7 @@ ANCHOR = "x_transformers"  # the fastest peer in float32 goes into every group
 AT_ONCE = 8  # encodings in a group
 
 
-def step(quick: bool, encodings: Sequence[str] = STEPPED) -> Iterator[Group]:
+def step(quick: bool, encodings: Sequence[str] = STEPPED) -> Iterator[ContenderGroup]:
   """A training step of a decoder, own Trainer against the peers' models and AdamW."""
   for L, B in list(SIZES.items())[: 1 if quick else None]:
     sizes = {"B": B, "L": L}
@@ -106,7 +106,7 @@ def step(quick: bool, encodings: Sequence[str] = STEPPED) -> Iterator[Group]:
       if not start and not quick:
         contenders += [_ours(name, sizes, "bfloat16", cores()) for name in part]
       contenders += list(_peers(sizes, quick) if not start else _anchor(sizes))
-      yield Group(
+      yield ContenderGroup(
         f"L={L} {', '.join(part)}" if start else f"L={L}",
         (*contenders, Contender("matmul", "ours", "matmul", {})),
         Patience(seconds=20, least=2 if quick else 3, most=5),
@@ -137,7 +137,7 @@ def _peers(sizes, quick) -> Iterator[Contender]:
   yield Contender("flax hf_gpt2 float32", "flax", "step", flax)
 
 
-def decode(quick: bool, encodings: Sequence[str] = ()) -> Iterator[Group]:
+def decode(quick: bool, encodings: Sequence[str] = ()) -> Iterator[ContenderGroup]:
   """Greedy decoding with the cache against `generate` of HuggingFace's GPT-2."""
   for B in (1,) if quick else (1, 32):
     sizes = {"B": B, "prompt": PROMPT, "new": NEW}
@@ -147,10 +147,10 @@ def decode(quick: bool, encodings: Sequence[str] = ()) -> Iterator[Group]:
       for name in ("learned", "rope", "t5")
     ]
     peer = Contender("torch hf_gpt2", "torch", "generate", sizes)
-    yield Group(f"B={B}", (*ours, peer), Patience(seconds=15, most=5), sizes)
+    yield ContenderGroup(f"B={B}", (*ours, peer), Patience(seconds=15, most=5), sizes)
 
 
-def check(quick: bool, encodings: Sequence[str] = ()) -> Iterator[Group]:
+def check(quick: bool, encodings: Sequence[str] = ()) -> Iterator[ContenderGroup]:
   """What `make bench-check` repeats: this project alone, a minute or two."""
   for L in (512, 2048):
     ours = [("t5", "auto"), ("t5", "dense"), ("t5", "blockwise")]
@@ -165,9 +165,11 @@ def check(quick: bool, encodings: Sequence[str] = ()) -> Iterator[Group]:
       )
       for encoding, core in ours
     )
-    yield Group(f"L={L}", contenders, Patience(seconds=8, least=5, most=15), {"L": L})
+    yield ContenderGroup(
+      f"L={L}", contenders, Patience(seconds=8, least=5, most=15), {"L": L}
+    )
   sizes = {"B": 16, "L": 256}
-  yield Group(
+  yield ContenderGroup(
     "step",
     (_ours("rope", sizes, devices=cores()), Contender("matmul", "ours", "matmul", {})),
     Patience(seconds=8, least=4, most=7),

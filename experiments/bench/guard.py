@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from experiments.bench.targets import peak_share, quotient
+from experiments.bench.speed_targets import peak_share, quotient
 
 SLACK = 1.3  # how much worse than recorded still passes: other machines, other loads
 

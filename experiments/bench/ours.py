@@ -1,7 +1,7 @@
 """This project's own side of the measurements, one process of its own.
 
 python -m experiments.bench.ours         # started by experiments.bench
-python -m experiments.bench.ours train   # as the runner trains: see runner/host.py
+python -m experiments.bench.ours train   # as the runner trains: see runner/process.py
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ import numpy as np
 
 from experiments.bench.serve import serve
 from experiments.configs import base
-from experiments.runner import host, provenance
+from experiments.runner import process, provenance
 from experiments.runner.build import build
 from transformer_jax.attention.cores import cores
 from transformer_jax.axes import Dims
@@ -190,7 +190,7 @@ def main() -> None:
   """Answers requests; compiled programs are kept for the next time."""
   jax.config.update("jax_compilation_cache_dir", str(CACHE))
   jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
-  host.make_devices([(host.cores(), 1, 1)])
+  process.make_devices([(process.cores(), 1, 1)])
   serve(CASES, lambda: provenance.versions() | {"device": provenance.device()})
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.bench import measure
-from experiments.bench.groups import Contender, Group
+from experiments.bench.groups import Contender, ContenderGroup
 from experiments.bench.worker import Worker, WorkerError
 from experiments.runner import provenance
 from transformer_jax.training.json_files import read_json, write_json
@@ -78,7 +78,7 @@ def busy(seconds: float = 0.5) -> float | None:
     return None
 
 
-def measured(group: Group, sides: Sides) -> dict[str, Any]:
+def measured(group: ContenderGroup, sides: Sides) -> dict[str, Any]:
   """Returns seconds by round, memory and facts of each contender, and what failed."""
   others = busy()
   if others and others > NOISY:
@@ -105,7 +105,7 @@ def measured(group: Group, sides: Sides) -> dict[str, Any]:
   }
 
 
-def _sitting(group: Group, sides: Sides) -> dict[str, Any]:
+def _sitting(group: ContenderGroup, sides: Sides) -> dict[str, Any]:
   """Measures a group in the processes that are there."""
   facts, errors, first = {}, {}, {}
   for contender in group.contenders:
@@ -131,8 +131,8 @@ def _sitting(group: Group, sides: Sides) -> dict[str, Any]:
 
 
 def affordable(
-  group: Group, last: dict[str, tuple[int, float]]
-) -> tuple[Group, dict[str, str]]:
+  group: ContenderGroup, last: dict[str, tuple[int, float]]
+) -> tuple[ContenderGroup, dict[str, str]]:
   """Takes out cases that would run for minutes, and says why.
 
   last   length and seconds of each case when it was measured before; attention takes
@@ -182,7 +182,9 @@ class Store:
     write_json(self.path, self.found)
 
 
-def run(section: str, groups: Iterator[Group], sides: Sides, store: Store) -> None:
+def run(
+  section: str, groups: Iterator[ContenderGroup], sides: Sides, store: Store
+) -> None:
   """Measures a section's groups; each is kept as soon as it is there."""
   last: dict[str, tuple[int, float]] = {}
   for group in groups:

@@ -26,7 +26,7 @@ from experiments.setup.plan import Change, Group, Plan
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
+class PublishedVariant:
   """A row of the table: what it changes, and what was published of it.
 
   ppl          perplexity per piece on newstest2013
@@ -46,26 +46,30 @@ def keys(width: int) -> dict[str, Any]:
 
 
 ROWS = {
-  "base": Row({}, 4.92, 25.8, 65),
-  "A: 1 head": Row({"model.heads": 1}, 5.29, 24.9),
-  "A: 4 heads": Row({"model.heads": 4}, 5.00, 25.5),
-  "A: 16 heads": Row({"model.heads": 16}, 4.91, 25.8),
-  "A: 32 heads": Row({"model.heads": 32}, 5.01, 25.4),
-  "B: keys of 16": Row(keys(16), 5.16, 25.1, 58),
-  "B: keys of 32": Row(keys(32), 5.01, 25.4, 60),
-  "C: 2 layers": Row({"model.layers": 2}, 6.11, 23.7, 36),
-  "C: 4 layers": Row({"model.layers": 4}, 5.19, 25.3, 50),
-  "C: 8 layers": Row({"model.layers": 8}, 4.88, 25.5, 80),
-  "C: width 256": Row({"model.width": 256}, 5.75, 24.5, 28),
-  "C: width 1024": Row({"model.width": 1024}, 4.66, 26.0, 168),
-  "C: feed-forward 1024": Row({"model.feedforward": 1024}, 5.12, 25.4, 53),
-  "C: feed-forward 4096": Row({"model.feedforward": 4096}, 4.75, 26.2, 90),
-  "D: no dropout": Row({"model.dropout": 0.0}, 5.77, 24.6),
-  "D: dropout 0.2": Row({"model.dropout": 0.2}, 4.95, 25.5),
-  "D: no label smoothing": Row({"train.label_smoothing": 0.0}, 4.67, 25.3),
-  "D: label smoothing 0.2": Row({"train.label_smoothing": 0.2}, 5.47, 25.7),
-  "E: learned positions": Row({"model.position": "learned"}, 4.92, 25.7),
-  "big": Row(transformer.size("big") | {"train.steps": 300_000}, 4.33, 26.4, 213),
+  "base": PublishedVariant({}, 4.92, 25.8, 65),
+  "A: 1 head": PublishedVariant({"model.heads": 1}, 5.29, 24.9),
+  "A: 4 heads": PublishedVariant({"model.heads": 4}, 5.00, 25.5),
+  "A: 16 heads": PublishedVariant({"model.heads": 16}, 4.91, 25.8),
+  "A: 32 heads": PublishedVariant({"model.heads": 32}, 5.01, 25.4),
+  "B: keys of 16": PublishedVariant(keys(16), 5.16, 25.1, 58),
+  "B: keys of 32": PublishedVariant(keys(32), 5.01, 25.4, 60),
+  "C: 2 layers": PublishedVariant({"model.layers": 2}, 6.11, 23.7, 36),
+  "C: 4 layers": PublishedVariant({"model.layers": 4}, 5.19, 25.3, 50),
+  "C: 8 layers": PublishedVariant({"model.layers": 8}, 4.88, 25.5, 80),
+  "C: width 256": PublishedVariant({"model.width": 256}, 5.75, 24.5, 28),
+  "C: width 1024": PublishedVariant({"model.width": 1024}, 4.66, 26.0, 168),
+  "C: feed-forward 1024": PublishedVariant({"model.feedforward": 1024}, 5.12, 25.4, 53),
+  "C: feed-forward 4096": PublishedVariant({"model.feedforward": 4096}, 4.75, 26.2, 90),
+  "D: no dropout": PublishedVariant({"model.dropout": 0.0}, 5.77, 24.6),
+  "D: dropout 0.2": PublishedVariant({"model.dropout": 0.2}, 4.95, 25.5),
+  "D: no label smoothing": PublishedVariant({"train.label_smoothing": 0.0}, 4.67, 25.3),
+  "D: label smoothing 0.2": PublishedVariant(
+    {"train.label_smoothing": 0.2}, 5.47, 25.7
+  ),
+  "E: learned positions": PublishedVariant({"model.position": "learned"}, 4.92, 25.7),
+  "big": PublishedVariant(
+    transformer.size("big") | {"train.steps": 300_000}, 4.33, 26.4, 213
+  ),
 }
 
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.contract.layers import DIMS, MODES, B, L, refused, same
+from experiments.contract.harness import DIMS, MODES, B, L, refused, same
 from transformer_jax.attention.cores import Core, cores
 from transformer_jax.models import Architecture
 from transformer_jax.models.transformer import Attention

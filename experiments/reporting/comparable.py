@@ -1,13 +1,13 @@
-"""Preconditions of a verdict: the same data, weights, own code and scored targets."""
+"""Preconditions of a verdict: equal data, weights, user code and scored targets."""
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any
 
-from experiments.reporting.load import Run
+from experiments.reporting.load import LoadedRun
 from experiments.reporting.text import listed
 
-# What changes last digits and, after long training, scores: {name: how a run has it}.
-ROUNDS: dict[str, Callable[[Run], Any]] = {
+# Settings that change last digits and, after long training, scores.
+ROUNDING: dict[str, Callable[[LoadedRun], Any]] = {
   "evaluate.batch_size": lambda run: run.config.get("evaluate.batch_size"),
   "mesh": lambda run: run.fact("mesh"),
   "device": lambda run: run.fact("device"),
@@ -18,21 +18,21 @@ ROUNDS: dict[str, Callable[[Run], Any]] = {
 }
 
 
-def changed(runs: Sequence[Run]) -> str:
-  """Returns what changed between finished runs that must share it, "" for nothing."""
-  values: dict[str, dict[str, list[str]]] = {}
+def changed(runs: Sequence[LoadedRun]) -> str:
+  """Returns the inputs that differ between finished runs, as a clause; "" for none."""
+  labels: dict[str, dict[str, list[str]]] = {}
   for run in runs:
-    for what, value in _inputs(run):
-      values.setdefault(what, {}).setdefault(value, []).append(run.label)
-  differing = {what: found for what, found in values.items() if len(found) > 1}
+    for name, value in _inputs(run):
+      labels.setdefault(name, {}).setdefault(value, []).append(run.label)
   return "; ".join(
-    f"{what} changed between its runs ({_by_value(found)})"
-    for what, found in differing.items()
+    f"{name} changed between its runs ({_by_value(by_value)})"
+    for name, by_value in labels.items()
+    if len(by_value) > 1
   )
 
 
-def _inputs(run: Run) -> Iterator[tuple[str, str]]:
-  """Yields (name, fingerprint) of what a run was trained and scored with."""
+def _inputs(run: LoadedRun) -> Iterator[tuple[str, str]]:
+  """Yields (name, fingerprint) of a run's data, tokenizer, weights and user code."""
   data, start = run.fact("data") or {}, run.fact("start") or {}
   task = run.config.get("task")
   named = {
@@ -46,33 +46,40 @@ def _inputs(run: Run) -> Iterator[tuple[str, str]]:
 
 
 def _by_value(labels: dict[str, list[str]]) -> str:
-  return ", ".join(f"{value[:8]} in {listed(who)}" for value, who in labels.items())
+  return ", ".join(f"{value[:8]} in {listed(runs)}" for value, runs in labels.items())
 
 
-def targets(runs: Sequence[Run], length: int, measure: str) -> dict[str, Hashable]:
-  """Returns {label: what a column was scored on}; equal values are equal targets.
+def targets(
+  runs: Sequence[LoadedRun], length: int, measure: str
+) -> dict[str, Hashable]:
+  """Returns {label: identity of its scored targets}; equal values, equal targets.
 
-  These are the recorded fingerprints. Where a run of the column has none, for it was
-  made before they were recorded, they are the settings that decide what is scored.
+  The identity is the recorded fingerprint. Where a run of the column has none, since
+  it is older than the record, it is the settings that select the targets.
   """
-  recorded = {run.label: run.target(length, measure) for run in runs}
+  recorded: dict[str, Hashable] = {
+    run.label: run.target(length, measure) for run in runs
+  }
   if all(recorded.values()):
     return recorded
   return {run.label: _settings(run, measure) for run in runs}
 
 
-def _settings(run: Run, measure: str) -> tuple[str, str]:
-  """Returns the settings that decide what is scored."""
+def _settings(run: LoadedRun, measure: str) -> tuple[str, str]:
+  """Returns the settings that select the targets."""
   size = "evaluate.texts" if run.writes(measure) else "evaluate.examples"
   return str(run.config.get("task")), str(run.config.get(size))
 
 
-def over_lengths(runs: Sequence[Run]) -> str:
-  """Returns a sentence on whether the lengths of a group, {}, share their targets."""
+def over_lengths(runs: Sequence[LoadedRun]) -> str:
+  """Returns a sentence on whether the lengths of a group share their targets.
+
+  The sentence has {} for the group's name.
+  """
   recorded = [run.fact("targets") for run in runs]
   if not all(recorded):
     return (
-      "In {} some runs did not record what was scored: they are compared where they"
+      "In {} some runs did not record their targets: they are compared where they"
       " have the same task and evaluate.examples."
     )
   prints = {x["fingerprint"] for targets in recorded for x in targets.values()}
@@ -85,7 +92,7 @@ def over_lengths(runs: Sequence[Run]) -> str:
   for targets in recorded:
     for length, x in targets.items():
       lengths.setdefault(length, set()).add(x["fingerprint"])
-  if all(len(found) == 1 for found in lengths.values()):
+  if all(len(fingerprints) == 1 for fingerprints in lengths.values()):
     return (
       "In {} all variants are scored on the same targets, and each length has its own:"
       " longer ones are other questions too."
@@ -93,16 +100,16 @@ def over_lengths(runs: Sequence[Run]) -> str:
   return "In {} variants are scored on different targets: only equal ones are compared."
 
 
-def sizes(runs: Sequence[Run]) -> str:
-  """Returns how much each length was scored on, to end a sentence; "" if unknown."""
-  found = {
+def sizes(runs: Sequence[LoadedRun]) -> str:
+  """Returns the examples and target tokens of a length, as a clause; "" if unknown."""
+  counts = {
     (x["examples"], x["targets"])
     for run in runs
     for x in (run.fact("targets") or {}).values()
   }
-  if not found:
+  if not counts:
     return ""
-  examples, targets = (sorted(set(column)) for column in zip(*found, strict=True))
+  examples, targets = (sorted(set(numbers)) for numbers in zip(*counts, strict=True))
   return (
     f"; each length is scored on {_between(examples)} examples with"
     f" {_between(targets)} target tokens"
@@ -114,13 +121,13 @@ def _between(values: list[int]) -> str:
   return low if low == high else f"{low} to {high}"
 
 
-def notes(runs: Sequence[Run]) -> tuple[str, ...]:
-  """Says what differs between runs and no test can see: rounding, and what follows."""
+def notes(runs: Sequence[LoadedRun]) -> tuple[str, ...]:
+  """Returns notes on differences between runs that change the rounding of scores."""
   lines = []
-  for name, of in ROUNDS.items():
-    had = {run.label: of(run) for run in runs if of(run) is not None}
+  for name, setting in ROUNDING.items():
+    settings = {run.label: setting(run) for run in runs if setting(run) is not None}
     values: dict[str, list[str]] = {}
-    for label, value in _differing(had).items():
+    for label, value in _differing(settings).items():
       values.setdefault(_shown(value), []).append(label)
     if len(values) > 1:
       each = "; ".join(f"{value}: {listed(labels)}" for value, labels in values.items())
@@ -133,13 +140,16 @@ def notes(runs: Sequence[Run]) -> tuple[str, ...]:
   )
 
 
-def _differing(had: dict[str, Any]) -> dict[str, Any]:
-  """Returns the values, of dicts only the keys in which they differ."""
-  if not had or not all(isinstance(value, dict) for value in had.values()):
-    return had
-  keys = dict.fromkeys(key for value in had.values() for key in value)
-  apart = [key for key in keys if len({str(x.get(key)) for x in had.values()}) > 1]
-  return {label: {key: x.get(key) for key in apart} for label, x in had.items()}
+def _differing(settings: dict[str, Any]) -> dict[str, Any]:
+  """Returns the values by label; of dicts, only the keys in which they differ."""
+  values = settings.values()
+  if not values or not all(isinstance(value, dict) for value in values):
+    return settings
+  keys = dict.fromkeys(key for value in values for key in value)
+  differing = [key for key in keys if len({str(x.get(key)) for x in values}) > 1]
+  return {
+    label: {key: x.get(key) for key in differing} for label, x in settings.items()
+  }
 
 
 def _shown(value: Any) -> str:

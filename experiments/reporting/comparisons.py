@@ -1,44 +1,62 @@
-"""Turns runs into rows: one judged row per group, variant, length, measure and part."""
+"""Comparisons with the baseline, by group, variant, length, measure and part."""
 
 import dataclasses
-import pathlib
-from collections.abc import Hashable, Sequence
+import os
+from collections.abc import Hashable, Mapping, Sequence
 
 from experiments.reporting import comparable, load, statistics
 from experiments.reporting.statistics import Estimate
+from experiments.reporting.text import multiple
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
-  """Holds one line of results.csv."""
+class Finding:
+  """One line of results.csv: a score, its difference from the baseline, the verdict.
+
+  length       context length, in tokens or symbols
+  times        length over the training length
+  better       "lower" or "higher"
+  part         "mean", or the part of the targets that is scored
+  planned      seeds of the plan; the estimate counts those with a value
+  estimate     mean over seeds
+  difference   estimate minus the baseline's, paired by seed
+  p, p_holm    of the difference, alone and after Holm's correction; None: not tested
+  seeds        those of the estimate
+  target       identifies the scored targets: equal values are equal targets
+  """
 
   group: str
   label: str
   length: int
-  times: float  # length over the trained length
+  times: float
   measure: str
   better: str
   part: str
-  planned: int  # seeds of the plan; the estimate counts those with a value
+  planned: int
   estimate: Estimate
   difference: Estimate
   p: float | None
   p_holm: float | None
   verdict: str
   reason: str
-  seeds: tuple[int, ...]  # of the estimate
-  target: Hashable  # what was scored: equal values are equal targets; None: nothing
+  seeds: tuple[int, ...]
+  target: Hashable  # None: nothing was scored
+
+  @property
+  def complete(self) -> bool:
+    """Returns whether the mean is over all planned seeds."""
+    return self.estimate.mean is not None and self.estimate.count == self.planned
 
 
 @dataclasses.dataclass(frozen=True)
 class Findings:
-  """Holds a sweep and everything its report says in numbers."""
+  """A sweep with all its comparisons, the numbers of its report."""
 
   sweep: load.Sweep
-  rows: tuple[Row, ...]
+  rows: tuple[Finding, ...]
 
-  def of(self, group: str, measure: str = "", part: str = "mean") -> list[Row]:
-    """Returns a group's rows of one measure (the headline if none is named)."""
+  def of(self, group: str, measure: str = "", part: str = "mean") -> list[Finding]:
+    """Returns a group's rows of one measure; "": of the headline measure."""
     measure = measure or next(iter(self.measures(group)), "")
     return [
       row
@@ -48,40 +66,47 @@ class Findings:
 
   def at(
     self, group: str, length: int, measure: str = "", part: str = "mean"
-  ) -> list[Row]:
+  ) -> list[Finding]:
+    """Returns a group's rows at one length, as `of`."""
     return [row for row in self.of(group, measure, part) if row.length == length]
 
   def measures(self, group: str) -> dict[str, str]:
     """Returns {measure: "lower" or "higher"}, the headline first."""
-    found = (row for row in self.rows if row.group == group)
-    return {row.measure: row.better for row in found}
+    return {row.measure: row.better for row in self.rows if row.group == group}
 
   def changed(self, group: str) -> str:
-    """Returns what changed between the runs of a group, so that none is judged."""
+    """Returns the inputs that changed between a group's runs; "": none.
+
+    Where some did, no run of the group is compared.
+    """
     return comparable.changed([run for run in self.sweep.of(group) if run.result])
 
   def parts(self, group: str, measure: str) -> list[str]:
-    found = (r for r in self.rows if (r.group, r.measure) == (group, measure))
-    return list(dict.fromkeys(row.part for row in found))
+    """Returns the scored parts of the targets, the mean first."""
+    rows = (r for r in self.rows if (r.group, r.measure) == (group, measure))
+    return list(dict.fromkeys(row.part for row in rows))
 
   def lengths(self, group: str) -> list[int]:
+    """Returns the scored lengths of a group, growing."""
     return sorted({row.length for row in self.rows if row.group == group})
 
   def trained(self, group: str) -> int | None:
-    """Returns the trained length, or the nearest one that was scored."""
-    finished = [run for run in self.sweep.of(group) if run.result]
-    if not finished:
+    """Returns the scored length nearest to that of training; None without results."""
+    train = next(
+      (r.fact("train_length") for r in self.sweep.of(group) if r.result), None
+    )
+    if train is None:
       return None
-    train = finished[0].result["train_length"]
     return min(self.lengths(group), key=lambda length: abs(length - train))
 
   @property
-  def finished(self) -> list[load.Run]:
+  def finished(self) -> list[load.LoadedRun]:
+    """Lists the runs with a result."""
     return [run for run in self.sweep.runs if run.result]
 
   @property
-  def troubled(self) -> list[tuple[load.Run, str, str]]:
-    """Lists (run, what happened, details) of all that has no number."""
+  def troubled(self) -> list[tuple[load.LoadedRun, str, str]]:
+    """Lists (run, state, details) of everything without a number."""
     rows = []
     for run in self.sweep.runs:
       if not run.result:
@@ -95,52 +120,67 @@ class Findings:
       lengths: dict[str, list[str]] = {}
       for length, reason in (run.fact("undefined") or {}).items():
         lengths.setdefault(str(reason), []).append(str(length))
-      for reason, which in lengths.items():
-        rows.append((run, "undefined", f"length {', '.join(which)}: {reason}"))
+      for reason, undefined in lengths.items():
+        rows.append((run, "undefined", f"length {', '.join(undefined)}: {reason}"))
     return rows
 
 
-def find(workdir: str | pathlib.Path) -> Findings:
-  """Reads a sweep's folder and judges all that can be judged."""
+def column(rows: Sequence[Finding]) -> str:
+  """Returns a column's name: 4x, or its length where training lengths differ."""
+  times = {row.times for row in rows if row.estimate.mean is not None}
+  if len(times) > 1:
+    return f"length {rows[0].length}"
+  return multiple(min(times, default=rows[0].times))
+
+
+def find(workdir: str | os.PathLike[str]) -> Findings:
+  """Returns the comparisons of a sweep's folder; raises ReportError."""
   sweep = load.read(workdir)
-  rows = []
+  rows: list[Finding] = []
   for group in sweep.groups:
     rows += _judge_group(sweep, group)
   return Findings(sweep, tuple(rows))
 
 
-def _judge_group(sweep: load.Sweep, group: str) -> list[Row]:
-  runs = sweep.of(group)
-  finished = [run for run in runs if run.result]
-  measures = {
-    m["name"]: m["better"] for run in finished for m in run.result["measures"]
-  }
-  lengths = sorted({length for run in finished for length in run.result["lengths"]})
-  rows = []
+def _judge_group(sweep: load.Sweep, group: str) -> list[Finding]:
+  finished = [run for run in sweep.of(group) if run.result]
+  measures = {m["name"]: m["better"] for run in finished for m in run.fact("measures")}
+  lengths = sorted({length for run in finished for length in run.fact("lengths")})
+  rows: list[Finding] = []
   for measure, better in measures.items():
     for part in _parts(finished, measure):
       for length in lengths:
-        rows += _judge_column(sweep, group, runs, length, measure, better, part)
+        rows += _judge_column(sweep, group, length, measure, better, part)
   return rows
 
 
-def _judge_column(sweep, group, runs, length, measure, better, part) -> list[Row]:
+def _judge_column(
+  sweep: load.Sweep, group: str, length: int, measure: str, better: str, part: str
+) -> list[Finding]:
+  """Compares all runs of a group with the baseline, by one score.
+
+  length    context length that is scored
+  measure   name of the score
+  better    "lower" or "higher"
+  part      of the targets; "mean": all of them
+  """
+  runs = sweep.of(group)
   scores = {run.label: run.values(length, measure, part) for run in runs}
   scored = [run for run in runs if scores[run.label]]
   targets = comparable.targets(scored, length, measure)
   excused = _excuses(sweep.baseline, runs, length, scores, targets)
   compared = statistics.compare(scores, sweep.baseline, better, excused)
-  train = next(run.result["train_length"] for run in runs if run.result)
+  train = next(run.fact("train_length") for run in runs if run.result)
   return [
-    Row(
-      group,
-      run.label,
-      length,
-      run.times.get(length, length / train),
-      measure,
-      better,
-      part,
-      len(run.fact("seeds") or ()),
+    Finding(
+      group=group,
+      label=run.label,
+      length=length,
+      times=run.times.get(length, length / train),
+      measure=measure,
+      better=better,
+      part=part,
+      planned=len(run.fact("seeds") or ()),
       target=targets.get(run.label),
       **{
         field.name: getattr(compared[run.label], field.name)
@@ -153,28 +193,36 @@ def _judge_column(sweep, group, runs, length, measure, better, part) -> list[Row
 
 def _excuses(
   baseline: str | None,
-  runs: Sequence[load.Run],
+  runs: Sequence[load.LoadedRun],
   length: int,
-  scores: dict[str, dict],
-  targets: dict[str, Hashable],
+  scores: Mapping[str, Mapping[int, float]],
+  targets: Mapping[str, Hashable],
 ) -> dict[str, tuple[str, str]]:
-  """Returns {label: (verdict, reason)} of the cells that no test may judge."""
+  """Returns {label: (verdict, reason)} of the runs that must not be tested.
+
+  baseline   label of the run that the others are compared with
+  length     context length of the column
+  scores     {label: {seed: value}}
+  targets    {label: identity of the scored targets}
+  """
   changed = comparable.changed([run for run in runs if run.result])
+  reference = None if baseline is None else targets.get(baseline)
   excuses = {}
   for run in runs:
     label = run.label
-    other = baseline in targets and targets.get(label) != targets[baseline]
-    if own := _excuse(run, length, scores[label]):
-      excuses[label] = own
+    if excuse := _excuse(run, length, scores[label]):
+      excuses[label] = excuse
     elif changed and label != baseline:
       excuses[label] = "not compared", changed
-    elif other:
+    elif reference is not None and targets.get(label) != reference:
       excuses[label] = "not compared", f"scored on other targets than {baseline}"
   return excuses
 
 
-def _excuse(run: load.Run, length: int, values: dict) -> tuple[str, str] | None:
-  """Returns (verdict, reason) for a cell that has no whole score, or None."""
+def _excuse(
+  run: load.LoadedRun, length: int, values: Mapping[int, float]
+) -> tuple[str, str] | None:
+  """Returns (verdict, reason) for a score that lacks seeds, or None."""
   if not run.result:
     failed = run.state in ("failed", "damaged")
     return "failed" if failed else "unfinished", run.error or run.state
@@ -193,12 +241,12 @@ def _excuse(run: load.Run, length: int, values: dict) -> tuple[str, str] | None:
   return None
 
 
-def _parts(runs: list[load.Run], measure: str) -> list[str]:
-  """Returns the parts that were scored, the mean first."""
-  found = dict.fromkeys(
+def _parts(runs: Sequence[load.LoadedRun], measure: str) -> list[str]:
+  """Returns the scored parts, the mean first."""
+  parts = dict.fromkeys(
     score.get("part", "mean")
     for run in runs
-    for score in run.result["scores"]
+    for score in run.fact("scores")
     if score["measure"] == measure
   )
-  return sorted(found, key=lambda part: part != "mean")
+  return sorted(parts, key=lambda part: part != "mean")

@@ -1,4 +1,4 @@
-"""What a report says of texts that models wrote: floors, samples, a map."""
+"""Generated texts in a report: baseline scores, samples, an attention map."""
 
 from collections.abc import Iterator
 
@@ -6,46 +6,46 @@ import numpy as np
 
 from experiments.reporting import style
 from experiments.reporting.comparisons import Findings
-from experiments.reporting.load import Run
+from experiments.reporting.load import LoadedRun
 from experiments.reporting.style import FONT, INK, Picture
 from experiments.reporting.summary import ranking
 from experiments.reporting.text import listed
 
-LONG = 40  # pieces of a text, above which a map cannot be read
+MAP_TOKENS = 40  # tokens of a text in a map that can still be read
 
 
-def writers(findings: Findings, group: str) -> list[Run]:
-  """Returns the finished runs of a group that wrote texts."""
+def writers(findings: Findings, group: str) -> list[LoadedRun]:
+  """Returns the finished runs of a group that generated texts."""
   return [run for run in findings.sweep.of(group) if run.fact("written")]
 
 
 def floor_notes(findings: Findings, group: str) -> tuple[str, ...]:
-  """Says what a score must beat, who does not, and how it was computed."""
+  """Returns notes on baseline scores, runs below them, and how BLEU was computed."""
   runs = writers(findings, group)
   if not runs:
     return ()
   facts = runs[0].fact("written")
   floors = facts["floors"].items()
   by_measure = (
-    f"{measure} {listed([f'{name} {own[measure]:.1f}' for name, own in floors])}"
+    f"{measure} {listed([f'{name} {scores[measure]:.1f}' for name, scores in floors])}"
     for measure in next(iter(facts["floors"].values()))
   )
   notes = [
-    f"Floors: {'; '.join(by_measure)} (copy: the source itself; nearest: the target of"
-    " the training source most like it)."
+    f"Trivial baselines: {'; '.join(by_measure)} (copy: the source itself; nearest: the target"
+    " of the most similar training source)."
   ]
   below = [run.label for run in runs if any(run.fact("written")["below"])]
   if below:
     notes.append(
-      f"A score at or below a floor is no translation, in one seed or more:"
+      f"At or below a trivial baseline, which is no translation, in one seed or more:"
       f" {listed(below)}."
     )
-  margins = [row[0] for run in runs for row in run.fact("written")["margins"]]
+  margins = [values[0] for run in runs for values in run.fact("written")["margins"]]
   margins = [margin for margin in margins if margin is not None]
   if margins:
     notes.append(
-      f"Which sentences are scored leaves ± {min(margins):.1f} to {max(margins):.1f} of"
-      " one seed's score (95%, resampled)."
+      f"The choice of test sentences moves one seed's score by ± {min(margins):.1f} to"
+      f" {max(margins):.1f} (95%, bootstrap)."
     )
   notes.append(
     f"{facts['texts']:,} texts by {facts['search']}: {', '.join(facts['signatures'])}"
@@ -54,7 +54,7 @@ def floor_notes(findings: Findings, group: str) -> tuple[str, ...]:
 
 
 def samples(findings: Findings, group: str) -> Iterator[tuple[str, str]]:
-  """Yields (who, text): each source, its reference, and what each variant wrote."""
+  """Yields (name, text): each source, its reference, and each variant's generation."""
   runs = writers(findings, group)
   shown = runs[0].fact("written")["samples"] if runs else ()
   for n, (source, reference, _) in enumerate(shown):
@@ -65,29 +65,34 @@ def samples(findings: Findings, group: str) -> Iterator[tuple[str, str]]:
 
 
 def attention_map(findings: Findings, group: str) -> Picture | None:
-  """Draws what the best of the variants that look back looked at in one text."""
+  """Draws the cross-attention weights of the best variant, in one text."""
   maps = {run.label: run.fact("written")["map"] for run in writers(findings, group)}
   trained = findings.trained(group)
-  rows = findings.at(group, trained)
-  best = ranking(rows, findings.sweep.baseline) if maps else ()
+  if not maps or trained is None:
+    return None
+  best = ranking(findings.at(group, trained), findings.sweep.baseline)
   label = next((row.label for row in best if maps.get(row.label)), None)
   if label is None:
     return None
-  source, found, weight_LM = (maps[label][x] for x in ("source", "found", "weights_LM"))
-  drawn = np.array(weight_LM)[:LONG, :LONG]
-  figure = _draw(drawn, source[:LONG], found[:LONG])
-  title = f"{group}: what {label} looked at"
-  subtitle = "row: the piece it wrote; column: the source; darker: more weight"
+  weight_LM = np.array(maps[label]["weights_LM"])[:MAP_TOKENS, :MAP_TOKENS]
+  source, output = (maps[label][side][:MAP_TOKENS] for side in ("source", "found"))
+  figure = _draw(weight_LM, source, output)
+  title = f"{group}: cross-attention of {label}"
+  subtitle = "row: generated token; column: source token; darker: more weight"
   style.heading(figure.axes[0], title, subtitle)
   caption = (
-    f"Weights of {label} between a source and what the first seed wrote, the mean over"
-    " heads of the last layer."
+    f"Cross-attention weights of {label} between a source and the first seed's"
+    " translation, the mean over the heads of the last layer."
   )
   return style.finish(figure, style.file_name("map", group), title, caption)
 
 
-def _draw(weight_LM: np.ndarray, source: list[str], found: list[str]):
-  """Returns a figure with one square for each weight, the largest being full ink."""
+def _draw(weight_LM: np.ndarray, source: list[str], output: list[str]):
+  """Returns a figure with one square for each weight, the largest in full ink.
+
+  weight_LM        attention of generated token L to source token M
+  source, output   their tokens as text
+  """
   from matplotlib.backends.backend_agg import FigureCanvasAgg
   from matplotlib.colors import to_rgba
   from matplotlib.figure import Figure
@@ -105,13 +110,13 @@ def _draw(weight_LM: np.ndarray, source: list[str], found: list[str]):
   ax.set_aspect("equal")
   ax.set_facecolor("none")
   ax.set_xticks(range(M), _shown(source), rotation=90)
-  ax.set_yticks(range(L), _shown(found))
+  ax.set_yticks(range(L), _shown(output))
   ax.tick_params(colors=INK, labelsize=FONT - 3, length=0)
   for spine in ax.spines.values():
     spine.set_visible(False)
   return figure
 
 
-def _shown(pieces: list[str]) -> list[str]:
-  """Returns pieces with a low line for the space that begins a word."""
-  return [piece.replace("\u2581", "_") for piece in pieces]
+def _shown(tokens: list[str]) -> list[str]:
+  """Returns tokens with an underscore for the space that begins a word."""
+  return [token.replace("\u2581", "_") for token in tokens]

@@ -1,12 +1,13 @@
-"""Reads the folder of a sweep back as values; what cannot be read is named.
+"""Folder of a sweep, read back as values; unreadable files are named.
 
 <workdir>/sweep.json is the plan; runs/<id>/{status,config,result}.json and
-metrics.jsonl are what came of each run.
+metrics.jsonl belong to each run.
 """
 
 import dataclasses
 import json
 import math
+import os
 import pathlib
 from typing import Any
 
@@ -17,17 +18,24 @@ from transformer_jax.untrusted import shown
 
 
 class ReportError(ValueError):
-  """A folder no report can be made of; the message says what to do next."""
+  """A folder without a readable sweep.json; the message says what to do next."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Run:
-  """Holds what is known of one run: its state always, its scores once it finished."""
+class LoadedRun:
+  """One run of a sweep's folder: its state always, its scores once it finished.
+
+  state     finished, running, failed, interrupted, damaged, "not started"
+  step      last recorded training step; None: unknown
+  config    flat config, {} where it cannot be read
+  result    result.json of a finished run, else None
+  losses    {seed: {step: training loss}}
+  """
 
   id: str
   label: str
   group: str
-  state: str  # finished, running, failed, interrupted, damaged, "not started"
+  state: str
   attempts: int = 0
   error: str = ""
   step: int | None = None
@@ -37,26 +45,28 @@ class Run:
 
   @property
   def times(self) -> dict[int, float]:
-    """Maps each scored length to how often the trained length fits into it."""
-    lengths = self.result["lengths"] if self.result else ()
-    return {length: length / self.result["train_length"] for length in lengths}
+    """Maps each scored length to how often the training length fits into it."""
+    if self.result is None:
+      return {}
+    train = self.result["train_length"]
+    return {length: length / train for length in self.result["lengths"]}
 
   def values(self, length: int, measure: str, part: str) -> dict[int, float]:
     """Returns {seed: value} of one cell, without seeds that have no finite value."""
-    found = {}
-    for score in self.result["scores"] if self.result else ():
-      here = (score["length"], score["measure"], score.get("part", "mean"))
-      if here == (length, measure, part) and _finite(score["value"]):
-        found[score["seed"]] = float(score["value"])
-    return found
+    values = {}
+    for score in self.fact("scores") or ():
+      cell = (score["length"], score["measure"], score.get("part", "mean"))
+      if cell == (length, measure, part) and _finite(score["value"]):
+        values[score["seed"]] = float(score["value"])
+    return values
 
   def writes(self, measure: str) -> bool:
-    """Returns whether a measure is of texts that the model wrote."""
+    """Returns whether a measure scores generated texts."""
     written = (self.fact("written") or {}).get("scores", ())
     return any(measure in scores for scores in written)
 
   def target(self, length: int, measure: str) -> str | None:
-    """Returns the fingerprint of what a cell was scored on; older runs have none."""
+    """Returns the fingerprint of a cell's scored targets; None in older runs."""
     if self.writes(measure):
       written = self.fact("written")
       texts = written.get("fingerprint")
@@ -65,12 +75,19 @@ class Run:
     return targets.get("fingerprint")
 
   def fact(self, name: str) -> Any:
+    """Returns an entry of result.json, or None."""
     return (self.result or {}).get(name)
 
 
 @dataclasses.dataclass(frozen=True)
 class Sweep:
-  """Holds a plan and its runs, in the plan's order."""
+  """A plan and its runs, in the plan's order.
+
+  config      config file of the plan
+  command     shell command that repeats the sweep
+  baseline    label that all others are compared with
+  unplanned   number of run folders that the plan does not name
+  """
 
   workdir: pathlib.Path
   question: str
@@ -78,33 +95,34 @@ class Sweep:
   command: str
   baseline: str | None
   groups: tuple[str, ...]
-  runs: tuple[Run, ...]
-  strangers: int = 0  # run folders that the plan does not name
+  runs: tuple[LoadedRun, ...]
+  unplanned: int = 0
 
-  def of(self, group: str) -> list[Run]:
+  def of(self, group: str) -> list[LoadedRun]:
+    """Returns the runs of a group."""
     return [run for run in self.runs if run.group == group]
 
 
-def read(workdir: str | pathlib.Path) -> Sweep:
+def read(workdir: str | os.PathLike[str]) -> Sweep:
   """Reads a sweep's folder; raises ReportError when it has no readable sweep.json."""
-  workdir = pathlib.Path(workdir)
-  plan = _plan(workdir)
-  rows = [row for row in plan.get("runs", ()) if isinstance(row, dict) and "id" in row]
-  runs = _distinct([_read_run(_folder(workdir, row), row) for row in rows])
+  root = pathlib.Path(workdir)
+  plan = _plan(root)
+  planned = [x for x in plan.get("runs", ()) if isinstance(x, dict) and "id" in x]
+  runs = _distinct([_read_run(_folder(root, entry), entry) for entry in planned])
   groups = dict.fromkeys(
     [*map(shown, plan.get("groups", ())), *(r.group for r in runs)]
   )
-  folders = {path.name for path in (workdir / "runs").glob("*") if path.is_dir()}
+  folders = {path.name for path in (root / "runs").glob("*") if path.is_dir()}
   baseline = plan.get("baseline")
   return Sweep(
-    workdir,
-    shown(plan.get("question", "")),
-    shown(plan.get("config", "")),
-    shown(plan.get("command", "")),
-    None if baseline is None else shown(baseline),
-    tuple(groups),
-    tuple(runs),
-    len(folders - {run.id for run in runs}),
+    workdir=root,
+    question=shown(plan.get("question", "")),
+    config=shown(plan.get("config", "")),
+    command=shown(plan.get("command", "")),
+    baseline=None if baseline is None else shown(baseline),
+    groups=tuple(groups),
+    runs=tuple(runs),
+    unplanned=len(folders - {run.id for run in runs}),
   )
 
 
@@ -124,9 +142,9 @@ def _plan(workdir: pathlib.Path) -> dict:
   return plan
 
 
-def _folder(workdir: pathlib.Path, row: dict) -> pathlib.Path:
+def _folder(workdir: pathlib.Path, entry: dict) -> pathlib.Path:
   """Returns a run's folder, which is below that of the sweep and nowhere else."""
-  name = str(row["id"])
+  name = str(entry["id"])
   path = pathlib.PurePath(name)
   if path.is_absolute() or not path.parts or ".." in path.parts:
     raise ReportError(
@@ -136,7 +154,7 @@ def _folder(workdir: pathlib.Path, row: dict) -> pathlib.Path:
   return workdir / "runs" / name
 
 
-def _read_run(folder: pathlib.Path, row: dict) -> Run:
+def _read_run(folder: pathlib.Path, entry: dict) -> LoadedRun:
   """Reads one run; a damaged file makes its state `damaged` and is named in `error`."""
   status, status_trouble = _json(folder / "status.json")
   config, _ = _json(folder / "config.json")
@@ -156,22 +174,22 @@ def _read_run(folder: pathlib.Path, row: dict) -> Run:
   elif status_trouble and folder.exists() and not result:
     state, error = "damaged", f"status.json {status_trouble}"
   config = completed(config) if config else {}
-  return Run(
-    str(row["id"]),
-    shown(row.get("label", row["id"])),
-    shown(row.get("group", "")),
-    state,
-    _whole(status.get("attempts")) or 0,
-    error,
-    _whole(status.get("step")),
-    config,
-    result if state == "finished" else None,
-    _losses(folder / "metrics.jsonl"),
+  return LoadedRun(
+    id=str(entry["id"]),
+    label=shown(entry.get("label", entry["id"])),
+    group=shown(entry.get("group", "")),
+    state=state,
+    attempts=_integer(status.get("attempts")) or 0,
+    error=error,
+    step=_integer(status.get("step")),
+    config=config,
+    result=result if state == "finished" else None,
+    losses=_losses(folder / "metrics.jsonl"),
   )
 
 
 def _json(path: pathlib.Path) -> tuple[dict, str]:
-  """Returns what a file holds and "", or an empty dict and what is wrong with it."""
+  """Returns the object in a file and "", or {} and the reason for it."""
   try:
     content = untrusted.parsed(untrusted.content(path))
   except FileNotFoundError:
@@ -184,10 +202,10 @@ def _json(path: pathlib.Path) -> tuple[dict, str]:
 
 
 def _shape(result: dict) -> str:
-  """Returns what a result lacks, so that no later line has to doubt it."""
+  """Returns the first fault in the structure of a result, "" for none."""
   try:
-    whole = [result["train_length"], *result["lengths"], *result["seeds"]]
-    if not all(isinstance(number, int) for number in whole) or whole[0] < 1:
+    numbers = [result["train_length"], *result["lengths"], *result["seeds"]]
+    if not all(isinstance(number, int) for number in numbers) or numbers[0] < 1:
       return "is damaged (lengths and seeds are not whole numbers)"
     better = {measure["name"]: measure["better"] for measure in result["measures"]}
     if not better or not set(better.values()) <= {"lower", "higher"}:
@@ -206,7 +224,7 @@ def _shape(result: dict) -> str:
 
 
 def _losses(path: pathlib.Path) -> dict[int, dict[int, float]]:
-  """Returns {seed: {step: loss}}; a line cut short by a crash is passed over."""
+  """Returns {seed: {step: loss}}; skips a line that a crash cut short."""
   losses: dict[int, dict[int, float]] = {}
   try:
     lines = untrusted.content(path).decode("utf-8", "replace").splitlines()
@@ -214,31 +232,33 @@ def _losses(path: pathlib.Path) -> dict[int, dict[int, float]]:
     return losses
   for line in lines:
     try:
-      row = json.loads(line)
-      seed, step, loss = int(row.get("seed", 0)), int(row["step"]), float(row["loss"])
+      record = json.loads(line)
+      seed, step = int(record.get("seed", 0)), int(record["step"])
+      loss = float(record["loss"])
     except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError):
       continue
     losses.setdefault(seed, {})[step] = loss
   return losses
 
 
-def _distinct(runs: list[Run]) -> list[Run]:
-  """Adds the id to a label that an earlier run of its group has: no row hides another.
+def _distinct(runs: list[LoadedRun]) -> list[LoadedRun]:
+  """Adds the id to a label that an earlier run of its group has.
 
-  The earlier one may be what all others are compared with, and keeps its name.
+  The earlier one may be the baseline, and keeps its name.
   """
-  seen, found = set(), []
+  labels: set[tuple[str, str]] = set()
+  distinct = []
   for run in runs:
-    taken = (run.group, run.label) in seen
-    seen.add((run.group, run.label))
+    taken = (run.group, run.label) in labels
+    labels.add((run.group, run.label))
     label = f"{run.label} [{run.id}]" if taken else run.label
-    found.append(dataclasses.replace(run, label=label))
-  return found
+    distinct.append(dataclasses.replace(run, label=label))
+  return distinct
 
 
 def _finite(value: Any) -> bool:
   return isinstance(value, int | float) and math.isfinite(value)
 
 
-def _whole(value: Any) -> int | None:
+def _integer(value: Any) -> int | None:
   return value if isinstance(value, int) else None

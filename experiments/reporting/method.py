@@ -1,42 +1,41 @@
-"""How a report's numbers were made: method, budgets, data, versions."""
+"""A report's account of its numbers: method, budgets, data, versions."""
 
 from experiments.reporting import comparable
 from experiments.reporting.comparisons import Findings
-from experiments.reporting.summary import count
-from experiments.reporting.text import listed
+from experiments.reporting.text import count, listed
 
 METHOD = (
   "A seed draws a run's initial weights and its batches; a variant and the baseline are"
   " paired by seed, over the seeds that both have. {targets}",
   "Intervals are 95% Student t intervals over seeds, one at a time. A verdict of better"
   " or worse needs p < 0.05 in a two-sided paired t test after Holm's correction over"
-  " the variants compared at one length of one measure of one group; the interval"
-  " beside it is not widened, so it can leave out zero where the verdict is “did not"
-  " resolve”. With few seeds this rests on differences between seeds being roughly"
-  " normal.",
-  "A number without ± comes from one seed or is the same in every seed. One seed is"
-  " never judged. Where all seeds give the very same difference a t test does not apply"
-  " and the sign test judges, which needs six seeds to resolve anything.",
-  "A run that lost a seed to divergence keeps the mean of its other seeds but is not"
-  " judged by it: leaving the lost seed out would flatter it. Where the baseline lost"
-  " one, nothing is judged. A length that an encoding does not define is undefined,"
+  " the variants compared at one length of one measure of one group. “Did not resolve”"
+  " means not significant after this correction. The interval beside a verdict is not"
+  " corrected, so it can exclude zero where the verdict is “did not resolve”. With few"
+  " seeds the test assumes that differences between seeds are roughly normal.",
+  "A number without ± comes from one seed, or is equal in every seed. A single seed is"
+  " never tested. Where the difference is equal in all seeds a t test is undefined; a"
+  " sign test replaces it, and needs six seeds to reach significance.",
+  "A run with a diverged seed keeps the mean of its other seeds but is not tested:"
+  " omitting the diverged seed would favour it. Where the baseline has one, no variant"
+  " of the column is tested. A length that an encoding does not define is undefined,"
   " never clamped. The lead of the best over the next in the answer is one uncorrected"
   " paired t test.",
-  "Parameters are counted in the parameter tree. FLOPs are what XLA counts for one"
-  " training step of one seed before it optimizes, with dense attention and every layer"
-  " written out. Peak memory is that of the compiled training of all seeds: arguments"
-  " and temporary buffers. Tokens per second and seconds are those of this one run of"
-  " each variant on this machine, not a paired benchmark.",
+  "Parameters are counted in the parameter tree. FLOPs are XLA's count for one training"
+  " step of one seed before optimization, with dense attention and every layer written"
+  " out. Peak memory is that of the compiled training of all seeds: arguments and"
+  " temporary buffers. Tokens per second and seconds are those of this one run of each"
+  " variant on this machine, not a paired benchmark.",
 )
 
 
 def method(findings: Findings) -> list[str]:
-  """Returns how the numbers were made, as far as the runs recorded it."""
+  """Returns the paragraphs on statistics and cost."""
   return [line.format(targets=_targets(findings)) for line in METHOD]
 
 
 def _targets(findings: Findings) -> str:
-  """Says in which groups all lengths and variants have the same targets."""
+  """Returns sentences on which groups share their targets."""
   groups: dict[str, list[str]] = {}
   for group in findings.sweep.groups:
     runs = [run for run in findings.sweep.of(group) if run.result]
@@ -46,7 +45,7 @@ def _targets(findings: Findings) -> str:
 
 
 def budgets(findings: Findings) -> list[str]:
-  """Says, group by group, what the runs share, what they do not, and by how much."""
+  """Returns a line for each group: its runs, differing settings and budgets."""
   lines = []
   for group in findings.sweep.groups:
     runs = [run for run in findings.sweep.of(group) if run.config]
@@ -68,7 +67,7 @@ def budgets(findings: Findings) -> list[str]:
 
 
 def origins(findings: Findings) -> list[tuple[str, str]]:
-  """Returns (what, values) pairs that say where the numbers come from."""
+  """Returns (name, values) of devices, commits, versions and data of all results."""
   facts: dict[str, dict[str, None]] = {}
   for run in findings.finished:
     for name in ("device", "commit", "sources"):

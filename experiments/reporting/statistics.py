@@ -1,4 +1,4 @@
-"""Judges differences between seeds: intervals, paired tests, corrections, verdicts.
+"""Statistics over seeds: intervals, paired tests, Holm's correction, verdicts.
 
 Student's t interval and paired t test; Holm, 1979,
 https://www.jstor.org/stable/4615733.
@@ -6,9 +6,10 @@ https://www.jstor.org/stable/4615733.
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
+import numpy.typing as npt
 from scipy import stats
 
 LEVEL = 0.95  # of every interval that is shown
@@ -31,7 +32,13 @@ ROUNDING = 1e-6
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-  """Holds a mean and its interval; `low` and `high` are None where there is none."""
+  """A mean over seeds with its 95% t interval.
+
+  mean        None: without values, or where one is not finite
+  low, high   ends of the interval; both are None where there is none
+  count       seeds with a value
+  note        why there is no interval
+  """
 
   mean: float | None
   low: float | None
@@ -40,13 +47,25 @@ class Estimate:
   note: str = ""
 
   @property
+  def interval(self) -> tuple[float, float] | None:
+    """Returns (low, high), or None."""
+    return None if self.low is None or self.high is None else (self.low, self.high)
+
+  @property
   def half(self) -> float | None:
-    return None if self.low is None else (self.high - self.low) / 2
+    """Returns half the width of the interval, or None."""
+    return None if self.interval is None else (self.interval[1] - self.interval[0]) / 2
 
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-  """Holds what one variant scored, how far it is from the baseline, and the verdict."""
+  """A variant's score, its paired difference from the baseline, and the verdict.
+
+  p        two-sided p value of the difference; None: not tested
+  p_holm   the same after Holm's correction over the variants of the column
+  reason   why the verdict is neither better nor worse
+  seeds    those of the estimate
+  """
 
   estimate: Estimate
   difference: Estimate
@@ -54,28 +73,32 @@ class Comparison:
   p_holm: float | None
   verdict: str
   reason: str = ""
-  seeds: tuple[int, ...] = ()  # of the estimate
+  seeds: tuple[int, ...] = ()
 
 
 NOTHING = Estimate(None, None, None, 0)
 
 
-def estimate(values: Sequence[float], scale: float | None = None) -> Estimate:
-  """Returns the mean with its 95% t interval; `scale` is the size of a score.
+def estimate(values: npt.ArrayLike, scale: float | None = None) -> Estimate:
+  """Returns the mean with its 95% t interval.
+
+  values   one for each seed
+  scale    size of a score, below whose rounding a spread is none; None: of the values
 
   Without values, or where one is not finite, there is no mean.
   """
-  values = np.asarray(values, np.float64)
-  if not values.size:
+  value_S = np.asarray(values, np.float64)
+  count = int(value_S.size)
+  if not count:
     return NOTHING
-  if not np.isfinite(values).all():
-    return Estimate(None, None, None, int(values.size), "a value is not finite")
-  mean, count = float(values.mean()), int(values.size)
+  if not np.isfinite(value_S).all():
+    return Estimate(None, None, None, count, "a value is not finite")
+  mean = float(value_S.mean())
   if count == 1:
     return Estimate(mean, None, None, 1, "one seed")
-  if not _spread(values, scale):
+  if not _spread(value_S, scale):
     return Estimate(mean, None, None, count, "the same in every seed")
-  error = values.std(ddof=1) / math.sqrt(count)
+  error = value_S.std(ddof=1) / math.sqrt(count)
   half = float(stats.t.ppf((1 + LEVEL) / 2, count - 1) * error)
   return Estimate(mean, mean - half, mean + half, count)
 
@@ -83,7 +106,9 @@ def estimate(values: Sequence[float], scale: float | None = None) -> Estimate:
 def paired(
   variant: Mapping[int, float], baseline: Mapping[int, float]
 ) -> tuple[Estimate, float | None]:
-  """Returns variant minus baseline over the seeds of both, and its two-sided p value.
+  """Returns variant minus baseline over their common seeds, and its two-sided p value.
+
+  variant, baseline   {seed: value}
 
   Where every seed gives one and the same difference, a t test would divide by zero and
   call anything significant; the sign test still holds there: p = 2^(1 - seeds).
@@ -97,7 +122,7 @@ def paired(
   difference = estimate(ours - theirs, scale)
   if difference.count == 1 or difference.mean is None:
     return difference, None
-  if difference.low is not None:
+  if difference.half is not None:
     error = difference.half / stats.t.ppf((1 + LEVEL) / 2, difference.count - 1)
     p = 2 * stats.t.sf(abs(difference.mean) / error, difference.count - 1)
     return difference, float(p)
@@ -106,15 +131,12 @@ def paired(
 
 
 def holm(p_values: Mapping[str, float | None]) -> dict[str, float | None]:
-  """Returns p values corrected for how many there are; None is not a comparison.
-
-  Nor is NaN, which becomes None.
-  """
-  there = {
-    name: p for name, p in p_values.items() if p is not None and not math.isnan(p)
-  }
-  tested = sorted((p, name) for name, p in there.items())
-  corrected, floor = dict.fromkeys(p_values), 0.0
+  """Returns p values after Holm's correction; None and NaN are no tests, and None."""
+  tested = sorted(
+    (p, name) for name, p in p_values.items() if p is not None and not math.isnan(p)
+  )
+  corrected: dict[str, float | None] = dict.fromkeys(p_values)
+  floor = 0.0
   for rank, (p, name) in enumerate(tested):
     floor = max(floor, min(1.0, (len(tested) - rank) * p))
     corrected[name] = floor
@@ -129,10 +151,11 @@ def compare(
 ) -> dict[str, Comparison]:
   """Judges every variant of one table column against the baseline.
 
-  scores    {label: {seed: value}} with only the values that exist
-  better    "lower" or "higher"
-  excused   {label: (verdict, reason)} for what no test can judge: an undefined length,
-            a failed run, a run that lost seeds, one scored on other targets
+  scores     {label: {seed: value}} with only the values that exist
+  baseline   label of the variant that all others are compared with
+  better     "lower" or "higher"
+  excused    {label: (verdict, reason)} of variants without a test: an undefined length,
+             a failed run, a run that lost seeds, one scored on other targets
 
   Dropping a diverged seed would flatter its variant: such a run shows numbers but is
   not judged by them. Where it is the baseline, where it is missing or was excused, no
@@ -142,9 +165,10 @@ def compare(
   if better not in ("lower", "higher"):
     raise ValueError(f"better={better!r} is neither 'lower' nor 'higher'")
   missing = _no_baseline(scores, baseline, excused)
-  against = {} if missing else scores[baseline]
+  against = {} if missing or baseline is None else scores[baseline]
   withheld = dict.fromkeys(scores, ("not compared", missing)) if missing else {}
-  withheld |= {baseline: ("baseline", "")} | dict(excused)
+  withheld |= {} if baseline is None else {baseline: ("baseline", "")}
+  withheld |= excused
   shared = {label: _shared(values, against) for label, values in scores.items()}
   pairs = {label: paired(values, against) for label, values in shared.items()}
   pairs |= {
@@ -177,7 +201,11 @@ def compare(
   return compared
 
 
-def _no_baseline(scores, baseline, excused) -> str:
+def _no_baseline(
+  scores: Mapping[str, Mapping[int, float]],
+  baseline: str | None,
+  excused: Mapping[str, tuple[str, str]],
+) -> str:
   """Returns why there is nothing to compare with, "" where there is."""
   if baseline is None:
     return "no baseline is named"
@@ -190,7 +218,7 @@ def _no_baseline(scores, baseline, excused) -> str:
 
 
 def _shared(values: Mapping[int, float], against: Mapping[int, float]) -> dict:
-  """Returns the values of the baseline's seeds, all of them where it has none of these.
+  """Returns the values of the seeds shared with the baseline; all where none is shared.
 
   A mean over other seeds must not stand beside a difference over these.
   """
@@ -207,11 +235,24 @@ def _partly(values: Mapping[int, float], against: Mapping[int, float]) -> str:
   return f"over seed{'s' * (len(both) > 1)} {seeds}, which it shares with the baseline"
 
 
-def _judge(difference, p, corrected, family, better) -> tuple[str, str]:
-  """Returns the verdict and, where nothing was resolved, why."""
+def _judge(
+  difference: Estimate,
+  p: float | None,
+  corrected: float | None,
+  family: int,
+  better: str,
+) -> tuple[str, str]:
+  """Returns the verdict and, where the difference is not significant, the reason.
+
+  difference   variant minus baseline, paired by seed
+  p            of the difference alone
+  corrected    p after Holm's correction
+  family       comparisons in the correction
+  better       "lower" or "higher"
+  """
   if not difference.count:
     return "did not resolve", "no seed in common with the baseline"
-  if difference.count == 1 or corrected is None:
+  if p is None or corrected is None or difference.mean is None:
     return "did not resolve", difference.note
   if corrected < ALPHA:
     lower = difference.mean < 0

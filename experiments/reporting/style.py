@@ -1,7 +1,7 @@
-"""Draws length curves, differences from the baseline and training curves.
+"""Style of the figures: colours, markers, axes, labels, and their two file formats.
 
-A figure comes as bytes of a PNG for slides and as SVG for the page, whose ink follows
-the page's colours. Names stand at the ends of their lines, spread so that none overlap.
+A figure is rendered as PNG for slides and as SVG for the page, whose ink follows the
+page's colours. Labels stand at the ends of their curves, spread so that none overlap.
 """
 
 import dataclasses
@@ -11,7 +11,7 @@ import textwrap
 
 import numpy as np
 
-from experiments.reporting.comparisons import Findings, Row
+from experiments.reporting.comparisons import Findings
 
 INK, FAINT, PAPER = "#1c2024", "#c8cdd4", "#fefefe"
 # Okabe and Ito's colours without yellow and black, which vanish on light or dark paper.
@@ -26,7 +26,7 @@ WRAP = 24
 
 @dataclasses.dataclass(frozen=True)
 class Style:
-  """Holds how one variant looks in every figure."""
+  """Colour, marker and line of one variant, the same in every figure."""
 
   color: str
   marker: str
@@ -44,9 +44,12 @@ class Style:
 
 @dataclasses.dataclass(frozen=True)
 class Picture:
-  """Holds one finished figure."""
+  """A finished figure.
 
-  name: str  # of the file, without .png
+  name   of the PNG, without .png
+  """
+
+  name: str
   title: str
   caption: str
   png: bytes
@@ -54,22 +57,28 @@ class Picture:
 
 
 def styles(findings: Findings) -> dict[str, Style]:
-  """Gives every variant one look for the whole report; the baseline is dashed ink."""
+  """Returns {label: its style in the whole report}; the baseline is dashed ink."""
+  baseline = findings.sweep.baseline
   labels = dict.fromkeys(run.label for run in findings.sweep.runs)
-  labels.pop(findings.sweep.baseline, None)
+  others = [label for label in labels if label != baseline]
   looks = {
     label: Style(
       COLORS[i % len(COLORS)],
       MARKERS[i % len(MARKERS)],
       LINES[i // len(COLORS) % len(LINES)],
     )
-    for i, label in enumerate(labels)
+    for i, label in enumerate(others)
   }
-  return looks | {findings.sweep.baseline: Style(INK, "o", (0, (4, 2)))}
+  return looks | ({} if baseline is None else {baseline: Style(INK, "o", (0, (4, 2)))})
 
 
 def spread(wanted, heights, low: float, high: float) -> np.ndarray:
-  """Returns centres as near as possible to the wanted ones that overlap nowhere."""
+  """Returns the centres nearest to the wanted ones at which labels do not overlap.
+
+  wanted    centres, in pixels
+  heights   of the labels, in pixels
+  low, high bounds of all labels, in pixels
+  """
   from scipy.optimize import isotonic_regression
 
   wanted, heights = np.asarray(wanted, float), np.asarray(heights, float)
@@ -91,7 +100,11 @@ def wrap(label: str) -> str:
 
 
 def blank(rows: int, strip: int = 0):
-  """Returns a figure with one axes, and a second below it of `strip` rows (or None)."""
+  """Returns a figure, its axes, and the axes of a strip below them.
+
+  rows    lines of text beside the axes, which set the height
+  strip   lines of the strip; 0: none, and None is returned for it
+  """
   import matplotlib
   from matplotlib.backends.backend_agg import FigureCanvasAgg
   from matplotlib.figure import Figure
@@ -129,7 +142,11 @@ def heading(ax, title: str, subtitle: str) -> None:
 def name_ends(
   ax, ends: dict[str, tuple[float, float]], looks: dict[str, Style]
 ) -> list:
-  """Writes each label right of the axes, joined by a thin line to where it ends."""
+  """Writes each label right of the axes, joined by a thin line to its curve's end.
+
+  ends    {label: (x, y)} of the last point of a curve
+  looks   {label: its style}
+  """
   if not ends:
     return []
   renderer = ax.figure.canvas.get_renderer()
@@ -173,7 +190,10 @@ def name_ends(
 def mark_cut(ax, axis: str, at: float, ends: tuple[float, float], color: str) -> None:
   """Draws an arrow at the frame for each end of an interval that lies beyond it.
 
-  axis   "x" or "y", along which the interval goes; `at` is its place on the other
+  axis    "x" or "y": the axis of the interval
+  at      its coordinate on the other axis
+  ends    of the interval, in data coordinates
+  color   of the arrows
   """
   limits = ax.get_xlim() if axis == "x" else ax.get_ylim()
   arrows = ("<", ">") if axis == "x" else ("v", "^")
@@ -221,25 +241,3 @@ def file_name(kind: str, group: str, measure: str = "") -> str:
   """Returns a name that is safe in any folder: length_curves_text, ..._exact_match."""
   words = [kind, group, measure]
   return "_".join(re.sub(r"[^A-Za-z0-9.-]+", "_", word) for word in words if word)
-
-
-def measure_name(measure: str) -> str:
-  return measure.replace("_", " ")
-
-
-def multiple(times: float) -> str:
-  """Returns 4x for 4.0 and 1.5x for 1.5."""
-  return f"{times:.3g}x"
-
-
-def column(rows: list[Row]) -> str:
-  """Returns a column's name: 4x, or its length where runs were trained at others."""
-  times = {row.times for row in rows if row.estimate.mean is not None}
-  if len(times) > 1:
-    return f"length {rows[0].length}"
-  return multiple(min(times, default=rows[0].times))
-
-
-def exact(row: Row) -> bool:
-  """Says whether a row's mean stands for all planned seeds."""
-  return row.estimate.mean is not None and row.estimate.count == row.planned

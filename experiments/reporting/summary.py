@@ -1,23 +1,24 @@
-"""Says in sentences what the rows say: the answer, and how it was measured."""
+"""The answer of each group, in sentences."""
+
+import math
 
 from experiments.reporting import statistics
-from experiments.reporting.comparisons import Findings, Row
-from experiments.reporting.style import column, measure_name
-from experiments.reporting.text import listed
+from experiments.reporting.comparisons import Finding, Findings, column
+from experiments.reporting.text import between, listed, measure_name, number
 
 CHANGED = (
-  "Each mean is of its own version. For verdicts run the sweep again into another"
-  " --workdir, or delete the folders of the runs that had the other version first."
+  "Each mean is of its run's own version. For verdicts run the sweep again into another"
+  " --workdir, or first delete the folders of the runs with the other version."
 )
 
 
 def answers(findings: Findings) -> list[tuple[str, tuple[str, str]]]:
-  """Returns (group, (its answer, what else is known)), in the plan's order."""
+  """Returns (group, (its answer, further findings)), in the plan's order."""
   return [(group, answer(findings, group)) for group in findings.sweep.groups]
 
 
 def answer(findings: Findings, group: str) -> tuple[str, str]:
-  """Returns what a group's verdicts at the longest length say, the best one first."""
+  """Returns a group's answer at the longest length, and its further findings."""
   lengths = findings.lengths(group)
   if not lengths:
     states = [f"{run.label} {run.state}" for run in findings.sweep.of(group)]
@@ -27,7 +28,9 @@ def answer(findings: Findings, group: str) -> tuple[str, str]:
   rows = findings.at(group, lengths[-1])
   ranked = ranking(rows, findings.sweep.baseline)
   if not ranked:
-    return f"No run has a whole score at length {lengths[-1]}.", _others(findings, rows)
+    return f"No run has a score of all seeds at length {lengths[-1]}.", _others(
+      findings, rows
+    )
   if len(rows) == 1:
     return _best(findings, ranked), ""
   apart = _apart(rows, ranked)
@@ -35,25 +38,32 @@ def answer(findings: Findings, group: str) -> tuple[str, str]:
     return f"No verdict. {where(_whole(rows))} {apart}", _others(findings, rows)
   more = [_lead(findings, group, ranked), _others(findings, rows, ranked[0]), apart]
   trained = findings.trained(group)
-  if trained != lengths[-1]:
+  if trained is not None and trained != lengths[-1]:
     more.append(_trained(findings, group, trained))
   return _best(findings, ranked), " ".join(filter(None, more))
 
 
-def ranking(rows: list[Row], baseline: str | None) -> list[Row]:
-  """Returns the rows with every planned seed that can be ranked, best first.
+def ranking(rows: list[Finding], baseline: str | None) -> list[Finding]:
+  """Returns the comparable rows with a mean, best first.
 
-  They have the targets and the seeds of the baseline, else those of the first of them.
+  Comparable rows have the targets and the seeds of the baseline; without a baseline,
+  those of the first row.
   """
   whole = _whole(rows)
   first = next((row for row in whole if row.label == baseline), (whole or rows)[0])
   alike = [r for r in whole if (r.target, r.seeds) == (first.target, first.seeds)]
-  return sorted(
-    alike, key=lambda r: r.estimate.mean if r.better == "lower" else -r.estimate.mean
-  )
+  return sorted(alike, key=_loss)
 
 
-def _whole(rows: list[Row]) -> list[Row]:
+def _loss(row: Finding) -> float:
+  """Returns the mean with the sign for which lower is better."""
+  if row.estimate.mean is None:
+    return math.inf
+  return row.estimate.mean if row.better == "lower" else -row.estimate.mean
+
+
+def _whole(rows: list[Finding]) -> list[Finding]:
+  """Returns the rows with a mean over all their seeds."""
   return [
     row
     for row in rows
@@ -61,8 +71,8 @@ def _whole(rows: list[Row]) -> list[Row]:
   ]
 
 
-def _apart(rows: list[Row], ranked: list[Row]) -> str:
-  """Says which rows have other targets or seeds than those that are ranked."""
+def _apart(rows: list[Finding], ranked: list[Finding]) -> str:
+  """Returns sentences on the rows with other targets or seeds than the ranked ones."""
   others = [row for row in _whole(rows) if row not in ranked]
   targets = [row.label for row in others if row.target != ranked[0].target]
   seeds = [row.label for row in others if row.label not in targets]
@@ -74,14 +84,17 @@ def _apart(rows: list[Row], ranked: list[Row]) -> str:
   return " ".join(sentences)
 
 
-def level(ranked: list[Row]) -> list[str]:
-  """Returns the labels of the rows whose mean is the best one but for rounding."""
-  top = ranked[0].estimate.mean
-  near = lambda mean: abs(mean - top) <= statistics.ROUNDING * max(abs(mean), abs(top))
-  return [row.label for row in ranked if near(row.estimate.mean)]
+def level(ranked: list[Finding]) -> list[str]:
+  """Returns the labels of the rows whose mean equals the best one up to rounding."""
+  top = _loss(ranked[0])
+
+  def tied(value: float) -> bool:
+    return abs(value - top) <= statistics.ROUNDING * max(abs(value), abs(top))
+
+  return [row.label for row in ranked if tied(_loss(row))]
 
 
-def _best(findings, ranked) -> str:
+def _best(findings: Findings, ranked: list[Finding]) -> str:
   top, baseline = ranked[0], findings.sweep.baseline
   tied = level(ranked)
   if len(tied) > 1:
@@ -94,7 +107,7 @@ def _best(findings, ranked) -> str:
   gap = top.difference
   if top.label == baseline:
     return f"{text}, the baseline itself."
-  if top.verdict in ("better", "worse"):
+  if top.verdict in ("better", "worse") and gap.mean is not None:
     size = number(abs(gap.mean))
     return f"{text}, {size} {top.verdict} than {baseline}{between(gap)}."
   if top.verdict == "not compared":
@@ -102,26 +115,31 @@ def _best(findings, ranked) -> str:
   return f"{text}, but not resolved from {baseline} ({top.reason})."
 
 
-def _lead(findings, group, ranked) -> str:
-  """Compares the best with the next: a ranking alone is not a finding."""
+def _lead(findings: Findings, group: str, ranked: list[Finding]) -> str:
+  """Returns a sentence on the best row against the next: a rank alone is no finding."""
   if len(ranked) < 2 or ranked[1].label == findings.sweep.baseline:
     return ""
   if ranked[0].label == findings.sweep.baseline:
     return ""
   runs = {run.label: run for run in findings.sweep.of(group)}
   top, following = ranked[:2]
-  at = top.length, top.measure, top.part
-  values = [runs[row.label].values(*at) for row in (top, following)]
-  gap, p = statistics.paired(*({s: x[s] for s in top.seeds} for x in values))
-  if p is None or p >= statistics.ALPHA:
+
+  def values(row: Finding) -> dict[int, float]:
+    scores = runs[row.label].values(top.length, top.measure, top.part)
+    return {seed: scores[seed] for seed in top.seeds}
+
+  gap, p = statistics.paired(values(top), values(following))
+  if gap.mean is None or p is None or p >= statistics.ALPHA:
     return f"Its lead over the next, {following.label}, did not resolve."
   return (
     f"The next, {following.label}, is {number(abs(gap.mean))} behind{between(gap)}."
   )
 
 
-def _others(findings, rows: list[Row], best: Row | None = None) -> str:
-  """Groups the other variants by verdict, one short sentence each."""
+def _others(
+  findings: Findings, rows: list[Finding], best: Finding | None = None
+) -> str:
+  """Returns a sentence for each verdict of the other variants."""
   sentences, baseline = [], findings.sweep.baseline
   for verdict in statistics.VERDICTS:
     labels = [r.label for r in rows if r.verdict == verdict and r is not best]
@@ -139,7 +157,8 @@ def _others(findings, rows: list[Row], best: Row | None = None) -> str:
   return " ".join(sentences)
 
 
-def _trained(findings, group, length) -> str:
+def _trained(findings: Findings, group: str, length: int) -> str:
+  """Returns a sentence on the best variants at the training length."""
   ranked = ranking(findings.at(group, length), findings.sweep.baseline)
   if len(ranked) < 2:
     return ""
@@ -148,42 +167,16 @@ def _trained(findings, group, length) -> str:
   return f"{where(ranked)} {listed(tied)} {verb} ({score(ranked[0])})."
 
 
-def score(row: Row) -> str:
-  """Returns "2.740 bits per byte" or, for what is no unit, "accuracy 0.423"."""
+def score(row: Finding) -> str:
+  """Returns "2.740 bits per byte", or "accuracy 0.423" for a measure without unit."""
   name, mean = measure_name(row.measure), number(row.estimate.mean)
   return f"{mean} {name}" if "_per_" in row.measure else f"{name} {mean}"
 
 
-def where(rows: list[Row]) -> str:
-  """Returns "At 8x the trained length", or "At length 256" where that differs."""
+def where(rows: list[Finding]) -> str:
+  """Returns "At 8x the training length", or "At length 256" where that differs."""
   times = column(rows)
   if not times.endswith("x"):
     return f"At {times}"
-  return "At the trained length" if times == "1x" else f"At {times} the trained length"
-
-
-def number(value: float | None, digits: int = 3) -> str:
-  """Returns a score as text: three decimals, with a true minus sign."""
-  if value is None:
-    return "–"
-  if abs(value) >= 1000:
-    return f"{value:,.0f}".replace("-", "−")
-  text = f"{value:.{digits}f}"
-  return text.replace("-", "−") if float(text) else text.lstrip("-")
-
-
-def between(gap) -> str:
-  """Returns a gap's interval, as sizes, for the end of a sentence."""
-  if gap.low is None:
-    return ""
-  low, high = sorted([gap.low, gap.high], key=abs)
-  if gap.low < 0 < gap.high:
-    return f" (± {number(gap.half)})"
-  return f" (95% interval {number(abs(low))} to {number(abs(high))})"
-
-
-def count(value: float | None) -> str:
-  """Returns 12,345 or 1.23e+09 for a number of things, – for an unknown one."""
-  if not isinstance(value, int | float):
-    return "–"
-  return f"{value:,.0f}" if value < 1e8 else f"{value:.3g}"
+  multiple = "" if times == "1x" else f"{times} "
+  return f"At {multiple}the training length"

@@ -1,15 +1,20 @@
-"""Lays findings out as tables for page, terminal, Markdown, LaTeX and CSV."""
+"""Tables of a report, for page, terminal, Markdown, LaTeX and CSV."""
 
 import csv
 import dataclasses
 import io
+from typing import Any
 
 from experiments.reporting import comparable, generations
-from experiments.reporting.comparisons import Findings, Row
+from experiments.reporting.comparisons import Finding, Findings, column
 from experiments.reporting.statistics import ALPHA
-from experiments.reporting.style import column, multiple
-from experiments.reporting.summary import count, measure_name, number
-from experiments.reporting.text import listed
+from experiments.reporting.text import (
+  count,
+  listed,
+  measure_name,
+  multiple,
+  plus_minus,
+)
 from transformer_jax.untrusted import cell
 
 SIGNS = {
@@ -21,33 +26,26 @@ SIGNS = {
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-  """Holds a titled table of text; the first column names the row."""
+  """A titled table of text; the first column names the row.
+
+  folds   columns that may break where space is short
+  """
 
   name: str
   title: str
   header: tuple[str, ...]
   rows: tuple[tuple[str, ...], ...]
   notes: tuple[str, ...] = ()
-  folds: tuple[int, ...] = (0,)  # columns that may break where space is short
+  folds: tuple[int, ...] = (0,)
 
 
-def verdict(row: Row) -> str:
+def verdict(row: Finding) -> str:
+  """Returns the verdict with its sign."""
   return SIGNS.get(row.verdict, row.verdict)
 
 
-def plus_minus(estimate, sign: bool = False) -> str:
-  """Returns `2.740 ± 0.048`, or the mean alone where there is no interval."""
-  text = number(estimate.mean)
-  if sign and estimate.mean is not None and estimate.mean > 0 and float(text):
-    text = "+" + text
-  if estimate.half is None:
-    return text
-  half = number(estimate.half)
-  return f"{text} ± {half}" if float(half) else f"{text} ± <0.001"
-
-
-def mean(row: Row) -> str:
-  """Returns a row's mean, with how many seeds it stands for where some are missing."""
+def mean(row: Finding) -> str:
+  """Returns a row's mean, with the number of its seeds where some are missing."""
   if row.estimate.mean is None:
     return row.verdict
   text = plus_minus(row.estimate)
@@ -61,8 +59,9 @@ def main_table(findings: Findings, group: str) -> Table:
   A group without the baseline has means alone.
   """
   measure, better = next(iter(findings.measures(group).items()))
-  lengths = dict.fromkeys([findings.trained(group), findings.lengths(group)[-1]])
-  columns = [findings.at(group, length) for length in lengths]
+  lengths = findings.lengths(group)
+  shown = dict.fromkeys([findings.trained(group) or lengths[-1], lengths[-1]])
+  columns = [findings.at(group, length) for length in shown]
   header, baseline = ["variant"], findings.sweep.baseline
   many = _cells(findings, group)
   for times in map(column, columns):
@@ -86,26 +85,27 @@ def main_table(findings: Findings, group: str) -> Table:
 
 
 def _cells(findings: Findings, group: str) -> int:
-  """Returns how many cells a length has: with nothing to compare with, the mean."""
+  """Returns the number of cells of a length: without a baseline, the mean alone."""
   labels = [run.label for run in findings.sweep.of(group)]
   return 3 if findings.sweep.baseline in labels else 1
 
 
-def _notes(rows: list[Row]) -> tuple[str, ...]:
-  """Says why verdicts were withheld: p values in one line, other reasons one by one."""
-  unresolved, others = [], {}
+def _notes(rows: list[Finding]) -> tuple[str, ...]:
+  """Returns notes on missing verdicts: p values in one, other reasons one by one."""
+  unresolved: list[str] = []
+  others: dict[str, list[str]] = {}
   for row in rows:
     where = f"{row.label} at {multiple(row.times)}"
-    if row.p_holm is not None and row.difference.low is not None:
+    if row.p is not None and row.p_holm is not None and row.difference.interval:
       if row.verdict == "did not resolve":
         alone = f" ({row.p:.3g} alone)" if row.p < ALPHA else ""
         unresolved.append(f"{where}: {row.p_holm:.3g}{alone}")
     elif row.reason and row.verdict not in ("failed", "unfinished"):
       reason = row.reason.removeprefix(f"{row.label}: ")
       others.setdefault(f"{row.verdict}: {reason}", []).append(where)
-  notes = [f"{listed(who)} {what}" for what, who in others.items()]
+  notes = [f"{listed(cells)} {reason}" for reason, cells in others.items()]
   if unresolved:
-    notes.append(f"p after correction where nothing resolved: {'; '.join(unresolved)}")
+    notes.append(f"p after correction where none resolved: {'; '.join(unresolved)}")
   return tuple(f"{note}." for note in notes)
 
 
@@ -114,15 +114,18 @@ def short_table(findings: Findings, group: str) -> Table:
   table = main_table(findings, group)
   many = _cells(findings, group)
   last = len(table.header) - many
-  keep = [0, 1, *range(last, last + many)] if last > 1 else [*range(1 + many)]
-  pick = lambda cells: tuple(cells[i] for i in keep)
+  chosen = [0, 1, *range(last, last + many)] if last > 1 else [*range(1 + many)]
+
+  def pick(cells: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(cells[n] for n in chosen)
+
   rows = tuple(map(pick, table.rows))
   return dataclasses.replace(table, header=pick(table.header), rows=rows)
 
 
 def length_tables(findings: Findings, group: str) -> list[Table]:
   """Returns one table of all lengths for each measure and part, the headline first."""
-  found = []
+  found: list[Table] = []
   for measure, better in findings.measures(group).items():
     for part in findings.parts(group, measure):
       lengths = findings.lengths(group)
@@ -139,22 +142,23 @@ def length_tables(findings: Findings, group: str) -> list[Table]:
   return found
 
 
-def _length(rows: list[Row]) -> str:
-  """Returns "4x (256)", or "length 256" where runs were trained at other lengths."""
+def _length(rows: list[Finding]) -> str:
+  """Returns "4x (256)", or "length 256" where training lengths differ."""
   name = column(rows)
   return f"{name} ({rows[0].length})" if name.endswith("x") else name
 
 
 def samples_table(findings: Findings, group: str) -> Table:
-  """Returns some texts, what a person wrote for them, and what each variant wrote."""
+  """Returns some sources with their references and each variant's generations."""
   title = f"{group}: texts from the shortest to the longest, by the first seed"
   rows = tuple(generations.samples(findings, group))
   return Table(f"samples_{group}", title, ("", "text"), rows, folds=(0, 1))
 
 
 def cost_table(findings: Findings) -> Table:
-  """Returns what each finished run cost."""
-  rows, notes = [], {}
+  """Returns parameters, FLOPs, memory, speed and attention core of each result."""
+  rows: list[tuple[str, ...]] = []
+  notes: dict[str, list[str]] = {}
   for run in findings.finished:
     seconds = run.fact("seconds") or {}
     peak = run.fact("peak_bytes")
@@ -171,8 +175,8 @@ def cost_table(findings: Findings) -> Table:
         str(run.fact("core") or "–"),
       )
     )
-    for core, why in (run.fact("core_refusals") or {}).items():
-      notes.setdefault(f"{core} refused: {why}", []).append(run.label)
+    for core, reason in (run.fact("core_refusals") or {}).items():
+      notes.setdefault(f"{core} refused: {reason}", []).append(run.label)
   header = (
     "variant",
     "group",
@@ -186,15 +190,15 @@ def cost_table(findings: Findings) -> Table:
     "evaluate s",
     "attention",
   )
-  notes = tuple(f"{listed(list(dict.fromkeys(w)))}: {x}" for x, w in notes.items())
-  return Table("cost", "Cost of each run", header, tuple(rows), notes)
+  lines = (f"{listed([*dict.fromkeys(runs)])}: {x}" for x, runs in notes.items())
+  return Table("cost", "Cost of each run", header, tuple(rows), tuple(lines))
 
 
 def trouble_table(findings: Findings) -> Table:
-  """Returns every run, seed and length that has no result, with the reason."""
+  """Returns every run, seed and length without a result, with the reason."""
   rows = [
-    (run.label, run.group, what, details, str(run.attempts or "–"), run.id)
-    for run, what, details in findings.troubled
+    (run.label, run.group, state, details, str(run.attempts or "–"), run.id)
+    for run, state, details in findings.troubled
   ]
   header = ("variant", "group", "state", "details", "attempts", "run")
   title = "Failed, diverged, undefined"
@@ -203,7 +207,7 @@ def trouble_table(findings: Findings) -> Table:
 
 def paper_tables(findings: Findings) -> list[Table]:
   """Returns all tables of the report in its order."""
-  found = []
+  found: list[Table] = []
   for group in findings.sweep.groups:
     if findings.lengths(group):
       found += [main_table(findings, group), *length_tables(findings, group)]
@@ -236,32 +240,42 @@ def to_csv(findings: Findings) -> str:
 
 
 def to_markdown(table: Table) -> str:
-  escape = lambda text: text.replace("|", "\\|").replace("\n", " ")
-  line = lambda cells: "| " + " | ".join(map(escape, cells)) + " |"
+  """Returns the title, a table of Markdown and its notes."""
   rule = "|" + "---|" * len(table.header)
-  rows = [line(table.header), rule, *map(line, table.rows)]
-  notes = [f"\n{escape(note)}" for note in table.notes]
+  rows = [_pipes(table.header), rule, *map(_pipes, table.rows)]
+  notes = [f"\n{_one_line(note)}" for note in table.notes]
   return "\n".join([f"**{table.title}**\n", *rows, *notes, ""])
+
+
+def _pipes(cells: tuple[str, ...]) -> str:
+  return "| " + " | ".join(map(_one_line, cells)) + " |"
+
+
+def _one_line(text: str) -> str:
+  return text.replace("|", "\\|").replace("\n", " ")
 
 
 def to_latex(table: Table) -> str:
   """Returns a booktabs table."""
-  line = lambda cells: " & ".join(map(_tex, cells)) + r" \\"
   return "\n".join(
     [
       r"\begin{table}",
       rf"\caption{{{_tex(table.title)}.}}",
       rf"\begin{{tabular}}{{l{'r' * (len(table.header) - 1)}}}",
       r"\toprule",
-      line(table.header),
+      _ampersands(table.header),
       r"\midrule",
-      *map(line, table.rows),
+      *map(_ampersands, table.rows),
       r"\bottomrule",
       r"\end{tabular}",
       r"\end{table}",
       "",
     ]
   )
+
+
+def _ampersands(cells: tuple[str, ...]) -> str:
+  return " & ".join(map(_tex, cells)) + r" \\"
 
 
 def _tex(text: str) -> str:
@@ -272,5 +286,5 @@ def _tex(text: str) -> str:
   return "".join(names.get(char, char) for char in text)
 
 
-def _seconds(value) -> str:
+def _seconds(value: Any) -> str:
   return f"{value:.1f}" if isinstance(value, int | float) else "–"

@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from experiments.runner import host
+from experiments.runner import process
 from transformer_jax.training.json_files import warn
 
 ROOT = Path(__file__).parents[2]
@@ -139,7 +139,7 @@ def device() -> str:
 
   first = jax.devices()[0]
   if first.platform == "cpu":
-    return f"cpu: {_processor()}, {host.cores()} cores"
+    return f"cpu: {_processor()}, {process.cores()} cores"
   return f"{jax.device_count()} x {first.platform} {first.device_kind}"
 
 

@@ -11,8 +11,8 @@ import xxhash
 
 from experiments.runner import (
   history,
-  host,
   inputs,
+  process,
   provenance,
   run_folder,
   state,
@@ -47,12 +47,12 @@ def work(
   """
   check(todo)
   if request.dry_run:
-    with host.rare_collection():
+    with process.rare_collection():
       return dry_run(request, todo)
   make_patient()
   _begin(request.workdir, sweep)
   _announce(request, todo)
-  host.keep_memory()
+  process.keep_memory()
   with stop_requested() as stop:
     sitting = Sitting(request, todo, stop)
     states = {outcome.state for outcome in sitting.outcomes()}
@@ -84,9 +84,9 @@ def check(todo: Sequence[Run]) -> None:
   """Raises ConfigError with what is wrong in any of the runs, before the first."""
   import jax
 
-  host.check_platform()
+  process.check_platform()
   sizes = ("data", "tensor", "sequence")
-  host.make_devices([run.config.mesh[name] for name in sizes] for run in todo)
+  process.make_devices([run.config.mesh[name] for name in sizes] for run in todo)
   problems: dict[str, None] = {}
   for run in todo:
     try:
@@ -172,7 +172,7 @@ def report(workdir: Path, shared: bool = False) -> bool:
 
   shared   other processes worked here: what one of them has just written will do
   """
-  from experiments.report import print_report, write_report
+  from experiments.reporting.page import print_report, write_report
 
   path = workdir / "report.html"
   try:

@@ -14,9 +14,9 @@ import pytest
 
 from experiments.contract.attention_layers import *  # noqa: F403, other tests use it
 from experiments.contract.attention_layers import TILED, compare_cores, make
-from experiments.contract.layers import DIMS, MODES
-from experiments.contract.variants import *  # noqa: F403, the tests themselves
-from experiments.contract.variants import looks_both_ways_or_is_refused
+from experiments.contract.harness import DIMS, MODES
+from experiments.contract.variant import *  # noqa: F403, the tests themselves
+from experiments.contract.variant import looks_both_ways_or_is_refused
 from transformer_jax.attention import Variant, attentions
 from transformer_jax.attention.variants.base import Sum
 from transformer_jax.spec import SpecError

@@ -13,13 +13,13 @@ from experiments.bench import (
 from experiments.bench import (
   groups,
   guard,
+  markdown,
   measure,
-  page,
   runner,
   serve,
-  sweep,
-  targets,
+  speed_targets,
   venvs,
+  wall_time,
 )
 from experiments.bench.worker import Worker, WorkerError
 from experiments.runner import timing
@@ -189,7 +189,7 @@ def test_a_group_alternates_between_sides_and_keeps_errors(tmp_path):
   make = lambda name, side, seconds: groups.Contender(
     name, side, "x", {"seconds": seconds}
   )
-  group = groups.Group(
+  group = groups.ContenderGroup(
     "g",
     (make("a", "ours", 1.0), make("bad", "torch", -1.0), make("b", "torch", 2.0)),
     measure.Patience(100, 3, 3),
@@ -217,7 +217,7 @@ def test_every_sitting_has_new_processes_and_its_rounds_are_put_together():
 
   make = lambda name, seconds: groups.Contender(name, "ours", "x", {"seconds": seconds})
   patience = measure.Patience(100, 2, 2, sittings=3)
-  group = groups.Group("g", (make("a", 1.0), make("bad", -1.0)), patience)
+  group = groups.ContenderGroup("g", (make("a", 1.0), make("bad", -1.0)), patience)
   with runner.Sides(start) as sides:
     found = runner.measured(group, sides)
   assert started == ["ours"] * 3
@@ -227,7 +227,7 @@ def test_every_sitting_has_new_processes_and_its_rounds_are_put_together():
 
 def test_a_case_that_would_run_for_minutes_is_left_out_by_its_last_time():
   one = lambda name, L: groups.Contender(name, "ours", "attention", {"L": L})
-  group = groups.Group("g", (one("slow", 4096), one("fast", 4096)))
+  group = groups.ContenderGroup("g", (one("slow", 4096), one("fast", 4096)))
   last = {"slow None": (2048, 23.0), "fast None": (2048, 22.0)}
   kept, left_out = runner.affordable(group, last)
   assert [contender.name for contender in kept.contenders] == ["fast"]
@@ -341,7 +341,7 @@ def raw(bias=6.0, fused=1.0, dense=4.0):
 
 
 def by_what(found):
-  return {target.what: target for target in targets.targets(found["sections"])}
+  return {target.what: target for target in speed_targets.targets(found["sections"])}
 
 
 def test_targets_are_met_by_their_medians():
@@ -379,17 +379,17 @@ def test_the_slowest_encoding_counts_also_from_another_group():
   # In bfloat16 like is compared with like: 0.45 over rope's 0.6.
   assert against16.found["median"] == pytest.approx(0.75)
   assert share.found["median"] == pytest.approx(flops / 40e9 * 0.1)
-  assert targets.step_flops(16, 256) == flops
+  assert speed_targets.step_flops(16, 256) == flops
   assert share.worst == "cope"
 
 
 def test_nothing_measured_is_said_and_never_met():
-  for target in targets.targets({}):
+  for target in speed_targets.targets({}):
     assert target.found is None and target.met is None
 
 
 def test_the_page_renders_every_part_and_leaves_no_hole():
-  text = page.render(raw(), ("benchmarks_time.png",))
+  text = markdown.render(raw(), ("benchmarks_time.png",))
   for part in (
     "a toy, 2 cores",
     "abc123",
@@ -401,12 +401,12 @@ def test_the_page_renders_every_part_and_leaves_no_hole():
   assert "| cold cache | 100 s | 25 s (25%) |" in text
   assert "not met" in text and "**met**" in text
   assert "{{" not in text and "None" not in text and "nan" not in text
-  empty = page.render({"sections": {}})
+  empty = markdown.render({"sections": {}})
   assert "not measured" in empty and "**met**" not in empty
 
 
 def test_plots_are_written_beside_the_raw_figures(tmp_path):
-  path = page.write(raw(), tmp_path / "raw.json", tmp_path / "page.md")
+  path = markdown.write(raw(), tmp_path / "raw.json", tmp_path / "page.md")
   assert "results/benchmarks_time.png" in path.read_text()
   for name in ("benchmarks_time.png", "benchmarks_memory.png"):
     assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
@@ -470,7 +470,7 @@ def test_bench_check_says_what_to_do_when_nothing_is_recorded(tmp_path, capsys):
 
 def test_idle_is_what_no_phase_explains():
   runs = [{"compile": 2.0, "train": 5.0, "evaluate": 1.0, "prepare": 0.5}] * 3
-  found = sweep.split(30.0, runs)
+  found = wall_time.split(30.0, runs)
   assert found == {
     "wall": 30.0, "compile": 6.0, "train": 15.0, "evaluate": 3.0, "idle": 6.0
   }  # fmt: skip

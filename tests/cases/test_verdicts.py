@@ -68,7 +68,7 @@ def test_rounding_is_not_best(judged):
   found, rows = judged("rounding")
   assert rows["a"].verdict == "did not resolve"
   lead, _ = summary.answer(found, "case")
-  assert lead == "At the trained length a and none are level: 3.100 bits per byte."
+  assert lead == "At the training length a and none are level: 3.100 bits per byte."
 
 
 @pytest.mark.parametrize(

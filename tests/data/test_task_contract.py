@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 from test_probe_tasks import SPECS
 
-from experiments.contract.tasks import *  # noqa: F403, the tests themselves
+from experiments.contract.task import *  # noqa: F403, the tests themselves
 from transformer_jax.data.base import TaskData, tasks
 from transformer_jax.data.files import DataError
 from transformer_jax.data.tasks.algorithmic.copy import Copy

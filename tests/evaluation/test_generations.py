@@ -9,9 +9,9 @@ import pytest
 import sacrebleu
 from fake_sweep import QUICKSTART, edit, read_page, write_sweep
 
-from experiments import report
 from experiments.configs import base
 from experiments.reporting import comparisons, tables
+from experiments.reporting.page import write_report
 from experiments.runner import train
 from experiments.runner.build import build
 from experiments.setup.validate import resolve
@@ -199,7 +199,7 @@ def written(tmp_path_factory):
       else {},
     }
     edit(workdir, f"text-{n:02d}", written=facts)
-  report.write_report(workdir)
+  write_report(workdir)
   return workdir
 
 
@@ -208,7 +208,7 @@ def test_the_report_says_what_a_score_must_beat(written):
   notes = " ".join(tables.main_table(found, "text").notes)
   assert "bleu copy 4.4 and nearest 17.3; chrf copy 20.2 and nearest 37.5" in notes
   assert "is no translation, in one seed or more: none." in notes
-  assert "927 texts by beam 4" in notes and "leaves ± 1.1 to 1.4" in notes
+  assert "927 texts by beam 4" in notes and "by ± 1.1 to 1.4" in notes
   page = read_page(written)
   rows = page.tables["samples_text"]
   assert ["1. source", "a <b>"] in rows and ["reference", "ein b"] in rows
@@ -219,6 +219,6 @@ def test_the_report_says_what_a_score_must_beat(written):
 
 def test_a_sweep_that_wrote_nothing_says_nothing(tmp_path):
   workdir = write_sweep(tmp_path, QUICKSTART)
-  report.write_report(workdir)
+  write_report(workdir)
   assert "samples_text" not in read_page(workdir).tables
   assert not (workdir / "map_text.png").exists()

@@ -8,8 +8,8 @@ formula can still be wrong: see test_references.py.
 import jax.numpy as jnp
 import pytest
 
-from experiments.contract.encodings import *  # noqa: F403, the tests themselves
-from experiments.contract.layers import *  # noqa: F403, which other tests use
+from experiments.contract.encoding import *  # noqa: F403, the tests themselves
+from experiments.contract.harness import *  # noqa: F403, which other tests use
 from transformer_jax.positions import positions
 
 

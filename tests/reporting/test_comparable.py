@@ -3,8 +3,8 @@
 import pytest
 from fake_sweep import TEXT, edit, read_page, write_sweep
 
-from experiments import report
 from experiments.reporting import comparisons, method, summary, tables
+from experiments.reporting.page import write_report
 
 FEW = {label: TEXT[label] for label in ("none", "alibi", "rope")}
 LENGTHS = (64, 128, 256, 512)
@@ -59,7 +59,7 @@ def test_what_changed_between_runs_is_the_first_line_and_no_verdict(sweep, name)
   rows = comparisons.find(sweep).rows
   assert all(row.p is None and row.difference.count == 0 for row in rows)
   assert all(row.estimate.mean is not None for row in rows)
-  text = report.write_report(sweep).read_text()
+  text = write_report(sweep).read_text()
   assert text.index("No verdict: ") < text.index("<main>")
   assert "best" not in text[: text.index("<main>")]
 
@@ -89,7 +89,7 @@ def test_only_equal_targets_are_judged(sweep):
   )
   assert {row.verdict for row in found.at("text", 256)} >= {"better"}
   lead, more = summary.answer(found, "text")
-  assert lead.startswith("At 8x the trained length alibi is best: 2.7")
+  assert lead.startswith("At 8x the training length alibi is best: 2.7")
   assert "rope: scored on other targets than alibi and none." in more
   (line, *_) = method.method(found)
   assert "In text variants are scored on different targets: only equal" in line
@@ -102,7 +102,7 @@ def test_runs_that_recorded_no_targets_are_compared_by_their_settings(sweep):
     edit(sweep, f"text-{n:02d}", "config.json", task="copy(scored=4)")
   assert verdicts(sweep)["alibi"] == "better"
   (line, *_) = method.method(comparisons.find(sweep))
-  assert "In text some runs did not record what was scored: they are compared" in line
+  assert "In text some runs did not record their targets: they are compared" in line
   edit(sweep, "text-01", "config.json", task="copy(scored=2)")
   edit(sweep, "text-02", "config.json", **{"evaluate.examples": 16})
   assert verdicts(sweep) == {
@@ -111,7 +111,7 @@ def test_runs_that_recorded_no_targets_are_compared_by_their_settings(sweep):
     "rope": "not compared",
   }
   lead, more = summary.answer(comparisons.find(sweep), "text")
-  assert lead.startswith("No verdict. At 8x the trained length alibi and rope: scored")
+  assert lead.startswith("No verdict. At 8x the training length alibi and rope: scored")
   assert "best" not in lead + more
 
 
@@ -138,8 +138,8 @@ def test_a_column_is_a_length_where_runs_were_trained_at_others(sweep):
   assert tables.main_table(found, "text").header[4] == "length 512 mean"
   lead, more = summary.answer(found, "text")
   assert lead.startswith("At length 512 alibi is best")
-  assert "1x" not in lead + more and "the trained length" not in lead + more
-  report.write_report(sweep)
+  assert "1x" not in lead + more and "the training length" not in lead + more
+  write_report(sweep)
   assert "8x" not in str(read_page(sweep).tables["lengths_text_bits_per_byte_mean"])
 
 
@@ -148,7 +148,7 @@ def test_seeds_lost_by_none_are_not_ranked_with_more(sweep):
          for s in (0, 1)]  # fmt: skip
   edit(sweep, "text-02", seeds=[0, 1], scores=few)
   lead, more = summary.answer(comparisons.find(sweep), "text")
-  assert lead.startswith("At 8x the trained length alibi is best")
+  assert lead.startswith("At 8x the training length alibi is best")
   assert "rope: other seeds than alibi and none." in more
 
 

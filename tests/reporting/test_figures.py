@@ -46,7 +46,7 @@ def test_names_of_20_long_variants_do_not_touch():
 
 
 def test_twenty_variants_look_different():
-  runs = tuple(load.Run(str(i), str(i), "text", "running") for i in range(20))
+  runs = tuple(load.LoadedRun(str(i), str(i), "text", "running") for i in range(20))
   sweep = load.Sweep(None, "", "", "", "0", ("text",), runs)
   looks = style.styles(comparisons.Findings(sweep, ()))
   assert len(looks) == len(set(looks.values())) == 20
@@ -104,7 +104,7 @@ def test_one_length_gives_each_variant_a_place_of_its_own(tmp_path, monkeypatch)
   def looked_at(figure, *rest):
     ax = figure.axes[0]
     assert [*ax.get_xticks()] == [0, 1, 2]
-    assert ax.get_xlabel() == "variants, at 1x the trained length (64)"
+    assert ax.get_xlabel() == "variants, at 1x the training length (64)"
     points.extend(x.get_xdata()[0] for x in ax.lines if x.get_marker() != "None")
     return finish(figure, *rest)
 

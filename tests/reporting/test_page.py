@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from fake_sweep import QUICKSTART, read_page, write_sweep
 
-from experiments import report
 from experiments.reporting import comparisons, style
+from experiments.reporting.page import write_report
 
 CHROMIUM = next(
   filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))),
@@ -27,14 +27,14 @@ browser = pytest.mark.skipif(not CHROMIUM, reason="needs Chromium on the PATH")
 def quick(tmp_path_factory):
   """A finished quickstart with its report, shared by the tests that only read it."""
   workdir = write_sweep(tmp_path_factory.mktemp("quick"), QUICKSTART)
-  report.write_report(workdir)
+  write_report(workdir)
   return workdir
 
 
 def test_the_answer_comes_first_and_is_the_verdicts(quick):
   text = (quick / "report.html").read_text()
   body = re.sub(r"<[^>]+>", "", text[text.index("<body>") :])
-  best = "text: At 8x the trained length alibi is best: 2.7"
+  best = "text: At 8x the training length alibi is best: 2.7"
   assert body.index("Which positional encoding") < body.index(best)
   assert body.index(best) < body.index("All lengths")
   assert "Undefined there: learned." in body

@@ -11,15 +11,15 @@ import pytest
 import rich.console
 from fake_sweep import COPY, QUICKSTART, TEXT, edit, read_page, write_sweep
 
-from experiments import report
 from experiments.reporting import comparisons, load, summary, tables
+from experiments.reporting.page import print_report, write_report
 
 
 @pytest.fixture(scope="module")
 def quick(tmp_path_factory):
   """A finished quickstart with its report, shared by the tests that only read it."""
   workdir = write_sweep(tmp_path_factory.mktemp("quick"), QUICKSTART)
-  report.write_report(workdir)
+  write_report(workdir)
   return workdir
 
 
@@ -48,7 +48,7 @@ def test_files_for_papers_and_slides(quick):
 
 def test_terminal_table_fits_80_columns(quick):
   out = io.StringIO()
-  report.print_report(quick, rich.console.Console(file=out, width=80))
+  print_report(quick, rich.console.Console(file=out, width=80))
   lines = out.getvalue().splitlines()
   (alibi, *_) = [line for line in lines if line.startswith("alibi")]
   assert "▲ better" in alibi and "…" not in out.getvalue()
@@ -56,7 +56,7 @@ def test_terminal_table_fits_80_columns(quick):
 
 def test_names_stay_readable_in_a_narrow_terminal(quick):
   out = io.StringIO()
-  report.print_report(quick, rich.console.Console(file=out, width=56))
+  print_report(quick, rich.console.Console(file=out, width=56))
   lines = out.getvalue().splitlines()
   assert any(line.startswith("sinusoidal ") for line in lines)
 
@@ -99,7 +99,7 @@ def test_a_damaged_plan_is_one_sentence(tmp_path, content):
 def test_runs_without_a_result_are_named_and_shown(tmp_path):
   workdir = write_sweep(tmp_path, {"text": ("bits_per_byte", TEXT)})
   break_runs(workdir)
-  report.write_report(workdir)
+  write_report(workdir)
   page, text = read_page(workdir), (workdir / "report.html").read_text()
   trouble = {(row[0], row[2]): row[3] for row in page.tables["trouble"]}
   assert trouble["sinusoidal", "failed"] == "step 120: RESOURCE_EXHAUSTED: <b>34 GB</b>"
@@ -117,11 +117,11 @@ def test_runs_without_a_result_are_named_and_shown(tmp_path):
 
 def test_a_report_is_replaced_as_a_whole(tmp_path):
   workdir = write_sweep(tmp_path, {"text": ("bits_per_byte", {"none": TEXT["none"]})})
-  path = report.write_report(workdir)
+  path = write_report(workdir)
   (tmp_path / "kept.html").hardlink_to(path)  # the file that a reader has open
   edit(workdir, "text-00", command="another command")
   before = (tmp_path / "kept.html").read_text()
-  assert "another command" in report.write_report(workdir).read_text()
+  assert "another command" in write_report(workdir).read_text()
   assert (tmp_path / "kept.html").read_text() == before
 
 
@@ -129,10 +129,10 @@ def test_zero_finished_runs_still_make_a_page(tmp_path):
   workdir = write_sweep(tmp_path, {"text": ("bits_per_byte", {"none": TEXT["none"]})})
   (workdir / "runs/text-00/result.json").unlink()
   edit(workdir, "text-00", "status.json", state="running")
-  report.write_report(workdir)
+  write_report(workdir)
   assert "No run has finished (none running)." in (workdir / "report.html").read_text()
   assert (workdir / "training_curves_text.png").exists()
-  report.print_report(workdir, rich.console.Console(file=io.StringIO()))
+  print_report(workdir, rich.console.Console(file=io.StringIO()))
 
 
 @pytest.mark.parametrize(
@@ -166,7 +166,7 @@ def test_odd_plans_one_seed_one_length_unknown_groups_equal_labels(tmp_path):
   plan = json.loads((workdir / "sweep.json").read_text())
   plan["runs"].append(plan["runs"][0] | {"id": "again"})
   (workdir / "sweep.json").write_text(json.dumps(plan))
-  report.write_report(workdir)
+  write_report(workdir)
   text = (workdir / "report.html").read_text()
   assert "<i>&" not in text and "one seed" in text
   assert "No run has finished (none was planned)." in text
@@ -179,7 +179,7 @@ def test_odd_plans_one_seed_one_length_unknown_groups_equal_labels(tmp_path):
 def test_a_run_alone_is_not_called_the_best(tmp_path):
   workdir = write_sweep(tmp_path, {"text": ("bits_per_byte", {"rope": TEXT["rope"]})})
   lead, more = summary.answer(comparisons.find(workdir), "text")
-  assert lead.startswith("At 8x the trained length rope: 3.7") and not more
+  assert lead.startswith("At 8x the training length rope: 3.7") and not more
   assert "best" not in lead
 
 
@@ -192,7 +192,7 @@ def test_a_group_without_the_baseline_has_no_verdicts(tmp_path):
   nothing = "There is nothing to compare with: the baseline Transformer is not in this"
   assert "RoBERTa is best" in lead and lead.endswith(f"{nothing} group.")
   assert "The next, BERT, is 0.3" in more
-  page = report.write_report(workdir).read_text()
+  page = write_report(workdir).read_text()
   table = read_page(workdir).tables["main_hidden"]
   assert table[0] == ["variant", "1x mean", "8x mean"]
   assert [row[0] for row in table[1:]] == ["BERT", "RoBERTa"]
@@ -204,10 +204,10 @@ def test_a_group_without_the_baseline_has_no_verdicts(tmp_path):
 
 def test_a_folder_that_is_no_sweep_says_what_to_do(tmp_path):
   with pytest.raises(load.ReportError, match="no sweep.json.*--workdir"):
-    report.write_report(tmp_path)
+    write_report(tmp_path)
   (tmp_path / "sweep.json").write_text("{")
   with pytest.raises(load.ReportError, match="damaged.*run the sweep again"):
-    report.write_report(tmp_path)
+    write_report(tmp_path)
 
 
 @pytest.mark.parametrize("finished", [True, False])

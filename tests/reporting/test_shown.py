@@ -12,8 +12,9 @@ import pytest
 import rich.console
 from fake_sweep import Page, write_sweep
 
-from experiments import inference, report
+from experiments import inference
 from experiments.reporting import comparisons, load, tables
+from experiments.reporting.page import print_report, write_report
 from transformer_jax import command, untrusted
 from transformer_jax.training import json_files
 from transformer_jax.training.progress import Progress
@@ -108,7 +109,7 @@ def hostile(tmp_path_factory):
   """A finished sweep whose labels and groups are hostile."""
   workdir = tmp_path_factory.mktemp("hostile")
   write_sweep(workdir, HOSTILE, lengths=(64, 128), question=f"{HTML} {BAIT}")
-  report.write_report(workdir)
+  write_report(workdir)
   return workdir
 
 
@@ -135,7 +136,7 @@ def test_the_page_holds_no_tag_of_a_label(hostile):
 def test_a_report_shows_no_command(hostile):
   out = io.StringIO()
   console = rich.console.Console(file=out, width=120)
-  report.print_report(hostile, console)
+  print_report(hostile, console)
   assert clean(out.getvalue()) and "\\x1b[2J" in out.getvalue()
 
 

@@ -7,12 +7,12 @@ import sys
 import jax
 import pytest
 
-from experiments.runner import host
+from experiments.runner import process
 
 DEVICES = """
-from experiments.runner import host
-host.cores = lambda: 4
-host.make_devices({meshes})
+from experiments.runner import process
+process.cores = lambda: 4
+process.make_devices({meshes})
 import jax
 print(jax.device_count())
 """
@@ -41,15 +41,15 @@ def test_devices_are_left_alone_once_jax_has_started(monkeypatch):
   """JAX refuses to make them then; that is no error of the user."""
   count = jax.device_count()
   monkeypatch.delenv("XLA_FLAGS")
-  monkeypatch.setattr(host, "cores", lambda: 4)
-  host.make_devices([(2, 1, 1)])
+  monkeypatch.setattr(process, "cores", lambda: 4)
+  process.make_devices([(2, 1, 1)])
   assert jax.device_count() == count
 
 
 FREED = """
 import ctypes
 from pathlib import Path
-from experiments.runner import host
+from experiments.runner import process
 
 def resident():
   return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
@@ -66,7 +66,7 @@ print(resident() - before < 0 or resident() < 2**28)
 @pytest.mark.skipif(sys.platform != "linux", reason="a setting of glibc")
 @pytest.mark.parametrize("keeps", [False, True])
 def test_memory_that_was_freed_stays_with_the_process(keeps):
-  first = "host.keep_memory()" if keeps else ""
+  first = "process.keep_memory()" if keeps else ""
   command = [sys.executable, "-c", FREED.format(first=first)]
   said = subprocess.run(command, capture_output=True, text=True)
   assert said.stdout.strip() == str(not keeps), said.stderr

@@ -9,7 +9,7 @@ import jinja2
 from experiments.bench import plots
 from experiments.bench.groups import SIZES
 from experiments.bench.measure import spread
-from experiments.bench.targets import (
+from experiments.bench.speed_targets import (
   OTHERS,
   PEERS,
   Target,

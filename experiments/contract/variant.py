@@ -26,7 +26,7 @@ from experiments.contract.attention_layers import (
   placed,
   program,
 )
-from experiments.contract.layers import (
+from experiments.contract.harness import (
   CUT,
   DIMS,
   EITHER_WAY,

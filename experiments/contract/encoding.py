@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from experiments.contract.layers import (
+from experiments.contract.harness import (
   CUT,
   DIMS,
   EITHER_WAY,

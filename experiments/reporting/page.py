@@ -1,0 +1,154 @@
+"""The report of a sweep: page, figures, tables to copy, and a terminal summary."""
+
+import os
+import pathlib
+import re
+
+import jinja2
+import markupsafe
+import rich.box
+import rich.console
+import rich.table
+import rich.text
+
+from experiments.reporting import (
+  comparisons,
+  figures,
+  generations,
+  method,
+  style,
+  summary,
+  tables,
+)
+from experiments.reporting.comparisons import Findings
+from experiments.reporting.style import Picture
+from transformer_jax.training.json_files import replace_file
+from transformer_jax.untrusted import shown
+
+TEMPLATES = pathlib.Path(__file__).parents[1] / "templates"
+LATEX = "% needs \\usepackage{booktabs,amssymb}\n"
+
+
+def write_report(workdir: str | os.PathLike[str]) -> pathlib.Path:
+  """Writes report.html, results.csv, tables.md, tables.tex and PNGs; returns the page.
+
+  workdir   folder of the sweep, with sweep.json; the files go there too
+
+  Raises ReportError where the folder has no readable sweep.json.
+  """
+  findings = comparisons.find(workdir)
+  folder = findings.sweep.workdir
+  pictures = draw(findings)
+  for group in pictures.values():
+    for picture in group:
+      _write(folder / f"{picture.name}.png", picture.png)
+  paper = tables.paper_tables(findings)
+  _write(folder / "results.csv", tables.to_csv(findings))
+  _write(folder / "tables.md", shown("\n".join(map(tables.to_markdown, paper))))
+  _write(folder / "tables.tex", shown(LATEX + "\n".join(map(tables.to_latex, paper))))
+  return _write(folder / "report.html", shown(page(findings, pictures)))
+
+
+def draw(findings: Findings) -> dict[str, list[Picture]]:
+  """Returns {group: its figures}, the headline's length curves first."""
+  return {group: list(_draw(findings, group)) for group in findings.sweep.groups}
+
+
+def _draw(findings: Findings, group: str) -> list[Picture]:
+  measures = findings.measures(group)
+  pictures = [figures.length_curves(findings, group, measure) for measure in measures]
+  if any(row.difference.count for row in findings.of(group)):
+    pictures.insert(1, figures.differences(findings, group))
+  for optional in (
+    figures.training_curves(findings, group),
+    generations.attention_map(findings, group),
+  ):
+    pictures += [optional] if optional else []
+  return pictures
+
+
+def page(findings: Findings, pictures: dict[str, list[Picture]]) -> str:
+  """Returns the report as one self-contained HTML page."""
+  environment = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(TEMPLATES),
+    autoescape=True,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    undefined=jinja2.StrictUndefined,
+  )
+  environment.filters["breakable"] = _breakable
+  groups = [
+    {
+      "name": group,
+      "answer": text,
+      "pictures": pictures[group],
+      "main": tables.main_table(findings, group) if findings.lengths(group) else None,
+      "lengths": tables.length_tables(findings, group),
+      "samples": tables.samples_table(findings, group),
+    }
+    for group, text in summary.answers(findings)
+  ]
+  return environment.get_template("report.html").render(
+    sweep=findings.sweep,
+    groups=groups,
+    cost=tables.cost_table(findings),
+    trouble=tables.trouble_table(findings),
+    method=method.method(findings),
+    budgets=method.budgets(findings),
+    origins=method.origins(findings),
+    colors=list(zip(style.COLORS, style.ON_DARK, strict=True)),
+    finished=findings.finished,
+  )
+
+
+def _breakable(label: str) -> markupsafe.Markup:
+  """Lets the browser break a long label after brackets and commas."""
+  escaped = str(markupsafe.escape(label))
+  return markupsafe.Markup(re.sub(r"([,(:])", r"\1<wbr>", escaped))
+
+
+def print_report(
+  workdir: str | os.PathLike[str], console: rich.console.Console | None = None
+) -> None:
+  """Prints the answer, the main tables and all failures.
+
+  workdir   folder of the sweep
+  console   where to; None: the terminal
+  """
+  findings = comparisons.find(workdir)
+  console = console or rich.console.Console()
+  for group, (lead, rest) in summary.answers(findings):
+    console.print(_text(f"{group}: {lead} ", "bold") + _text(rest), end="\n\n")
+  short = [
+    tables.short_table(findings, group)
+    for group in findings.sweep.groups
+    if findings.lengths(group)
+  ]
+  for table in [*short, tables.trouble_table(findings)]:
+    if table.rows:
+      console.print(_grid(table))
+      console.print()
+
+
+def _grid(table: tables.Table) -> rich.table.Table:
+  title = _text(table.title, "bold")
+  grid = rich.table.Table(title=title, title_justify="left", box=rich.box.SIMPLE)
+  grid.pad_edge = grid.show_edge = False
+  for column, name in enumerate(table.header):
+    # Headers and verdicts may take two lines, numbers not, and names some.
+    longest = max(len(cells[column]) for cells in table.rows)
+    least = 12 if column in table.folds else min(longest, 15)
+    grid.add_column(_text(name), min_width=least, overflow="fold")
+  for cells in table.rows:
+    grid.add_row(*map(_text, cells))
+  return grid
+
+
+def _text(text: str, style: str = "") -> rich.text.Text:
+  return rich.text.Text(shown(text), style)
+
+
+def _write(path: pathlib.Path, content: str | bytes) -> pathlib.Path:
+  """Replaces a file as a whole, so that a full disk leaves the one before."""
+  replace_file(path, content.encode() if isinstance(content, str) else content)
+  return path
