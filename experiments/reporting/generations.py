@@ -31,8 +31,8 @@ def floor_notes(findings: Findings, group: str) -> tuple[str, ...]:
     for measure in next(iter(facts["floors"].values()))
   )
   notes = [
-    f"Trivial baselines: {'; '.join(by_measure)} (copy: the source itself; nearest: the target"
-    " of the most similar training source)."
+    f"Trivial baselines: {'; '.join(by_measure)} (copy: the source itself; nearest:"
+    " the target of the most similar training source)."
   ]
   below = [run.label for run in runs if any(run.fact("written")["below"])]
   if below:
