@@ -23,7 +23,7 @@ import jax  # noqa: E402
 
 from transformer_jax.attention import Variant, attentions  # noqa: E402
 from transformer_jax.attention.variants import probe as attention_probe  # noqa: E402
-from transformer_jax.data import probe as task_probe  # noqa: E402
+from transformer_jax.data import task_probe  # noqa: E402
 from transformer_jax.data.base import Task, tasks  # noqa: E402
 from transformer_jax.members import failed  # noqa: E402
 from transformer_jax.positions import PositionalEncoding, positions  # noqa: E402

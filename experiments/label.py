@@ -18,7 +18,7 @@ from experiments import inference
 from experiments.setup.validate import ConfigError
 from transformer_jax import command
 from transformer_jax.data.tasks.labelled.base import Labelled, kept
-from transformer_jax.evaluation.labeller import Classifier
+from transformer_jax.evaluation.classifier import Classifier
 
 FLAGS = flags.FLAGS
 

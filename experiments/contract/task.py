@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from transformer_jax.data.base import Task
-from transformer_jax.data.probe import LENGTH, ROWS
+from transformer_jax.data.task_probe import LENGTH, ROWS
 
 
 @functools.cache

@@ -14,12 +14,12 @@ from experiments.setup.validate import KINDS, ConfigError
 from transformer_jax.attention.cores import cores
 from transformer_jax.attention.cores.auto import serving
 from transformer_jax.axes import Dims
-from transformer_jax.data import probe
+from transformer_jax.data import task_probe
 from transformer_jax.data.base import Task, tasks
 from transformer_jax.data.tasks.algorithmic.base import Strings
 from transformer_jax.evaluation.beam import Beam
+from transformer_jax.evaluation.generation_eval import GenerationEval
 from transformer_jax.evaluation.lengths import Evaluator
-from transformer_jax.evaluation.written import GenerationEval
 from transformer_jax.models import Architecture, families
 from transformer_jax.models.compatibility import refusal
 from transformer_jax.models.recurrent.model import Recurrence
@@ -46,7 +46,7 @@ def build(config: ConfigDict) -> Experiment:
   """Returns the objects that a validated config describes."""
   train, evaluate = config.train, config.evaluate
   task = tasks.build(config.task)
-  probe.check(task)
+  task_probe.check(task)
   family = families.build(config.model.family)
   check_family(config, family)
   model = family(architecture(config, task))

@@ -28,11 +28,11 @@ from experiments.runner.pretrained import read as read_start
 from experiments.runner.timing import Stopwatch
 from experiments.setup.validate import SPECS, flatten
 from transformer_jax.data.base import Task, TaskData
-from transformer_jax.evaluation import targets
+from transformer_jax.evaluation import target_fingerprints
+from transformer_jax.evaluation.generation_eval import MEASURES as WRITTEN
+from transformer_jax.evaluation.generation_eval import NO_TEXT
 from transformer_jax.evaluation.lengths import MEASURES
 from transformer_jax.evaluation.translator import Translator
-from transformer_jax.evaluation.written import MEASURES as WRITTEN
-from transformer_jax.evaluation.written import NO_TEXT
 from transformer_jax.spec import outside
 from transformer_jax.training import loop, sharding
 from transformer_jax.training.checkpoint import Keeper
@@ -85,7 +85,9 @@ def _run(config: ConfigDict, folder: Path, name: str, stop: Any) -> dict | None:
     scores = experiment.evaluator.run(
       fitted.state.eval_params, arrays, experiment.lengths
     )
-    scored = targets.of_lengths(experiment.evaluator, arrays, experiment.lengths)
+    scored = target_fingerprints.of_lengths(
+      experiment.evaluator, arrays, experiment.lengths
+    )
     written = _write(experiment, fitted, mesh, folder)
   with watch.phase("prepare"):
     cost = _cost(experiment, arrays, mesh)

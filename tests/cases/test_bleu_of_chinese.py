@@ -11,10 +11,10 @@ from transformer_jax.data import languages
 from transformer_jax.data.base import GenerationSet, tasks
 from transformer_jax.data.files import DataError
 from transformer_jax.data.tokenizers import tokenizers
-from transformer_jax.evaluation import written as writing
+from transformer_jax.evaluation import generation_eval
 from transformer_jax.evaluation.beam import Beam
-from transformer_jax.evaluation.translation import nearest_targets, scores
-from transformer_jax.evaluation.written import GenerationEval
+from transformer_jax.evaluation.generation_eval import GenerationEval
+from transformer_jax.evaluation.text_scores import nearest_targets, scores
 
 FOUND = ["我喜欢在公园里散步", "今天天气很好我们去爬山"]
 REFERENCES = ["我喜欢在公园里跑步", "今天天气很好我们去游泳"]
@@ -48,7 +48,7 @@ def generation_set(task):
 
 
 def test_a_run_records_the_tokenizer_of_the_target_language(tmp_path, monkeypatch):
-  monkeypatch.setattr(writing, "attention_map", lambda *_: {})
+  monkeypatch.setattr(generation_eval, "attention_map", lambda *_: {})
   asked = generation_set(run(tmp_path))
   assert asked.bleu == "zh"
   found = GenerationEval(Beam(1), 2, 2).record(asked, [Answers()])

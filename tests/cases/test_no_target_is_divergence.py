@@ -15,9 +15,9 @@ import pytest
 from transformer_jax.attention.cores import cores
 from transformer_jax.axes import Dims
 from transformer_jax.data.base import Batch, Task, tasks
-from transformer_jax.data.cache import Tokenized
 from transformer_jax.data.files import DataError
 from transformer_jax.data.tasks.language import translation
+from transformer_jax.data.token_cache import Tokenized
 from transformer_jax.evaluation.lengths import Evaluator
 from transformer_jax.models import Architecture, Transformer
 from transformer_jax.positions import coords, positions

@@ -14,9 +14,9 @@ import pytest
 
 import transformer_jax.data  # noqa: F401, fills the registry of tasks
 from transformer_jax.data.base import Batch, Task, tasks
-from transformer_jax.data.cache import Tokenized
 from transformer_jax.data.tasks.algorithmic.permutation import each_once
 from transformer_jax.data.tasks.language import translation
+from transformer_jax.data.token_cache import Tokenized
 from transformer_jax.evaluation.lengths import Evaluator
 from transformer_jax.positions import coords
 from transformer_jax.training import sharding

@@ -14,7 +14,7 @@ from experiments.reporting import load
 from experiments.runner import state
 from transformer_jax.data import files, prepare, tokenizers
 from transformer_jax.data.files import DataError
-from transformer_jax.data.readers import images, tfds
+from transformer_jax.data.readers import image_files, tfds
 from transformer_jax.data.sources import archives, packages
 from transformer_jax.data.sources.base import named
 from transformer_jax.data.tasks.labelled import base
@@ -162,13 +162,13 @@ def test_gzip_unpacks_to_no_more_than_a_limit(monkeypatch):
   monkeypatch.setattr(files, "UNPACKED", 999)
   with pytest.raises(DataError, match="unpacks to more than 999 bytes"):
     files.unzipped(content, "x.gz")
-  assert images.unzipped is files.unzipped
+  assert image_files.unzipped is files.unzipped
 
 
 PIPES = {
   "p.deb": lambda path: [*archives.contents(path, "")],
   "vocab.txt": lambda path: files.lines(path),
-  "digits.csv.gz": lambda path: images._content(path),
+  "digits.csv.gz": lambda path: image_files._content(path),
   "a.txt": lambda path: files.read(str(path)),
   "tokenizer.json": lambda path: tokenizers.load(path.parent),
   "labels.json": lambda path: base.kept(path.parent),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import transformer_jax.data  # noqa: F401, fills the registry of tasks
-from transformer_jax.data import probe
+from transformer_jax.data import task_probe
 from transformer_jax.data.base import Batch, Task, tasks
 from transformer_jax.data.tasks.algorithmic.base import Strings
 from transformer_jax.data.tasks.algorithmic.copy import Copy
@@ -26,7 +26,7 @@ SPECS = sorted({*tasks} - FILES - POSED) + [f"{name}(copy)" for name in sorted(P
 
 @pytest.mark.parametrize("spec", SPECS)
 def test_every_task_is_as_it_declares(spec):
-  probe.probe(tasks.build(spec))
+  task_probe.probe(tasks.build(spec))
 
 
 def task(base=Task, **members):
@@ -102,7 +102,7 @@ WRONG = {
 def test_what_is_untrue_is_refused_in_one_sentence_with_the_cure(case):
   members, says = WRONG[case]
   with pytest.raises(SpecError) as error:
-    probe.check(task(**members))
+    task_probe.check(task(**members))
   said = str(error.value)
   assert says in said and said.startswith("Mine") and "\n" not in said
 
@@ -115,9 +115,9 @@ def test_a_misspelt_hook_of_strings_is_refused():
   with pytest.raises(
     SpecError, match="Mine.string is not a hook.*rename it to strings"
   ):
-    probe.check(Mine())
+    task_probe.check(Mine())
   with pytest.raises(SpecError, match="Mine.numbers hides the hook numbers"):
-    probe.check(task(Strings, numbers=3, symbols=2))
+    task_probe.check(task(Strings, numbers=3, symbols=2))
 
 
 @pytest.mark.parametrize("kind", [ValueError, AssertionError])
@@ -129,15 +129,15 @@ def test_a_task_may_need_longer_texts(kind):
       raise kind("too short")
     return task().batch(arrays, key, batch_size, length)
 
-  probe.check(task(batch=batch))
+  task_probe.check(task(batch=batch))
   least = 10**6
   with pytest.raises(SpecError, match="Mine.batch fails.*too short"):
-    probe.check(task(batch=batch))
+    task_probe.check(task(batch=batch))
 
 
 def test_what_is_right_passes():
-  probe.check(task())
-  probe.check(Copy())
+  task_probe.check(task())
+  task_probe.check(Copy())
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from transformer_jax.data import cache, encoded
+from transformer_jax.data import encoded, token_cache
 from transformer_jax.data.base import tasks
 from transformer_jax.data.tasks.language import tokens, translation
 from transformer_jax.data.tokenizers.subword import Subword
@@ -18,7 +18,7 @@ from transformer_jax.data.tokenizers.subword import Subword
 @pytest.fixture
 def text(tmp_path, monkeypatch):
   """A file worth keeping, and a folder for its tokens."""
-  monkeypatch.setenv(cache.VARIABLE, str(tmp_path / "cache"))
+  monkeypatch.setenv(token_cache.VARIABLE, str(tmp_path / "cache"))
   monkeypatch.setattr(tokens, "LEAST", 1000)
   lines = [f"line {n} of a text with words and words {n % 7}" for n in range(400)]
   (tmp_path / "text.txt").write_text("\n".join(lines))
@@ -57,9 +57,9 @@ def never(monkeypatch):
 
 
 def test_a_second_process_reads_the_same_tokens(text, monkeypatch):
-  monkeypatch.setenv(cache.VARIABLE, "")
+  monkeypatch.setenv(token_cache.VARIABLE, "")
   plain = load(build(text))
-  monkeypatch.setenv(cache.VARIABLE, str(text.parent / "cache"))
+  monkeypatch.setenv(token_cache.VARIABLE, str(text.parent / "cache"))
   assert_same(load(build(text)), plain)
   (entry,) = entries(text)
   never(monkeypatch)
@@ -93,9 +93,9 @@ def test_texts_that_stay_apart_are_tokenized_once(name, text, monkeypatch):
     f"{name}({str(folder)!r}, {fields}, tokenizer='subword(size=300)')"
   )
   monkeypatch.setattr(encoded, "LEAST", 1000)
-  monkeypatch.setenv(cache.VARIABLE, "")
+  monkeypatch.setenv(token_cache.VARIABLE, "")
   plain = task.load()
-  monkeypatch.setenv(cache.VARIABLE, str(text.parent / "cache"))
+  monkeypatch.setenv(token_cache.VARIABLE, str(text.parent / "cache"))
   translation._learned.cache_clear()
   task.load()
   (entry,) = entries(text)
@@ -154,12 +154,12 @@ def test_a_damaged_entry_is_made_again(text, name, harm):
 def test_processes_that_write_at_once_do_no_harm(text):
   plain, found, failed = load(build(text)), [], []
   (entry,) = entries(text)
-  made, together = cache._read(entry), threading.Barrier(4)
+  made, together = token_cache._read(entry), threading.Barrier(4)
 
   def work():
     together.wait()
     try:
-      found.append(cache.kept("f" * 32, lambda: made))
+      found.append(token_cache.kept("f" * 32, lambda: made))
     except Exception as error:
       failed.append(error)
 
@@ -177,7 +177,7 @@ def test_processes_that_write_at_once_do_no_harm(text):
 def test_where_nothing_can_be_written_tokens_are_made(text, monkeypatch):
   plain = load(build(text))
   (text.parent / "file").write_text("no folder")
-  monkeypatch.setenv(cache.VARIABLE, str(text.parent / "file" / "below"))
+  monkeypatch.setenv(token_cache.VARIABLE, str(text.parent / "file" / "below"))
   assert_same(load(build(text)), plain)
 
 
@@ -207,15 +207,15 @@ def test_an_entry_says_what_it_is(text):
 
 
 def test_the_folder_follows_xdg(monkeypatch, tmp_path):
-  monkeypatch.delenv(cache.VARIABLE)
+  monkeypatch.delenv(token_cache.VARIABLE)
   monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-  assert cache.folder() == tmp_path / "transformer_jax" / "tokens"
-  monkeypatch.setenv(cache.VARIABLE, "")
-  assert cache.folder() is None
+  assert token_cache.folder() == tmp_path / "transformer_jax" / "tokens"
+  monkeypatch.setenv(token_cache.VARIABLE, "")
+  assert token_cache.folder() is None
 
 
 def test_a_user_without_a_home_keeps_nothing(monkeypatch):
-  for name in ("HOME", "XDG_CACHE_HOME", cache.VARIABLE):
+  for name in ("HOME", "XDG_CACHE_HOME", token_cache.VARIABLE):
     monkeypatch.delenv(name, raising=False)
   monkeypatch.setattr("pwd.getpwuid", lambda number: {}[number])
-  assert cache.folder() is None
+  assert token_cache.folder() is None

@@ -18,7 +18,7 @@ from experiments.setup import plan
 from experiments.setup.validate import ConfigError, resolve, validate
 from transformer_jax.data.base import tasks
 from transformer_jax.data.files import DataError
-from transformer_jax.data.readers import images
+from transformer_jax.data.readers import image_files
 from transformer_jax.data.tasks.labelled.images import grid, resized
 
 KEY = jax.random.key(0)
@@ -58,7 +58,7 @@ def refusal(action):
 
 
 def read(source, *splits):
-  return images.read(str(source), splits or ("train", "test"), None, None)
+  return image_files.read(str(source), splits or ("train", "test"), None, None)
 
 
 def test_idx_files_are_the_images_that_were_written(tmp_path):

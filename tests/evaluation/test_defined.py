@@ -19,9 +19,9 @@ from transformer_jax.attention.variants.bound import BoundVariant, softmax
 from transformer_jax.attention.variants.kernelized import divide
 from transformer_jax.axes import Dims
 from transformer_jax.data.tasks.labelled.baselines import guesses
-from transformer_jax.evaluation import lengths, translation
+from transformer_jax.evaluation import lengths, text_scores
+from transformer_jax.evaluation.classifier import Classifier
 from transformer_jax.evaluation.decode import Sampling, highest
-from transformer_jax.evaluation.labeller import Classifier
 from transformer_jax.models.embeddings import TokenEmbedding
 from transformer_jax.models.heads import mean
 from transformer_jax.positions import coords
@@ -83,9 +83,9 @@ TABLE = {
     [NAN, 1, NAN],
   ),
   # Texts.
-  "perplexity of NaN": (translation.perplexity, (NAN, 3), NAN),
-  "perplexity past all floats": (translation.perplexity, (1e9, 1), INF),
-  "bits of NaN": (translation.bits_per_byte, (NAN, 3), NAN),
+  "perplexity of NaN": (text_scores.perplexity, (NAN, 3), NAN),
+  "perplexity past all floats": (text_scores.perplexity, (1e9, 1), INF),
+  "bits of NaN": (text_scores.bits_per_byte, (NAN, 3), NAN),
   # Statistics.
   "no p value": (
     lambda: list(statistics.holm({"a": None, "b": NAN}).values()),
@@ -112,7 +112,7 @@ SAID = {
     [None],
   ),
   "nothing is near to unknown words": (
-    lambda: translation.nearest_targets(TRAINED, ["red", "green cars", "", "the"]),
+    lambda: text_scores.nearest_targets(TRAINED, ["red", "green cars", "", "the"]),
     ["one", "", "", ""],
   ),
   "why there is no score": (
@@ -164,12 +164,12 @@ def test_what_is_undefined_is_said(name):
 
 REFUSED = {
   "no tokens": (
-    lambda: translation.perplexity(1.0, 0),
+    lambda: text_scores.perplexity(1.0, 0),
     "no perplexity; give some text",
   ),
-  "no bytes": (lambda: translation.bits_per_byte(1.0, 0), "give some text"),
-  "no translation": (lambda: translation.bleu([], []), "nothing to score"),
-  "nothing to be near to": (lambda: translation.nearest_targets([], ["a"]), "at least"),
+  "no bytes": (lambda: text_scores.bits_per_byte(1.0, 0), "give some text"),
+  "no translation": (lambda: text_scores.bleu([], []), "nothing to score"),
+  "nothing to be near to": (lambda: text_scores.nearest_targets([], ["a"]), "at least"),
   "temperature 0": (lambda: Sampling(0.0), "or decode greedily"),
   "temperature NaN": (lambda: Sampling(NAN), "or decode greedily"),
   "a temperature that makes infinities": (

@@ -19,12 +19,11 @@ from transformer_jax.attention import BoundVariant, attentions
 from transformer_jax.attention.cores.dense import Dense
 from transformer_jax.data.base import GenerationSet
 from transformer_jax.data.tokenizers import tokenizers
-from transformer_jax.evaluation import maps
-from transformer_jax.evaluation import written as writing
+from transformer_jax.evaluation import generation_eval, maps
 from transformer_jax.evaluation.beam import Beam
+from transformer_jax.evaluation.generation_eval import GenerationEval
 from transformer_jax.evaluation.maps import RecordingDense
 from transformer_jax.evaluation.translator import Translator
-from transformer_jax.evaluation.written import GenerationEval
 from transformer_jax.positions import PositionalEncoding, bind, coords
 
 WORDS = "eins zwei drei vier sechs sieben".split()
@@ -113,7 +112,7 @@ def test_texts_of_like_length_go_together_and_come_back_in_order():
 
 
 def test_a_score_is_recorded_beside_what_is_no_translation(monkeypatch):
-  monkeypatch.setattr(writing, "attention_map", lambda *_: {})
+  monkeypatch.setattr(generation_eval, "attention_map", lambda *_: {})
   sources = ["the cat sat on the mat", "a dog ran in the park today"]
   references = ["the cat lay on the mat", "a dog ran in a park today"]
   tokenizer, some = tokenizers.build("byte").train([]), [("a dog", "ein Hund")]

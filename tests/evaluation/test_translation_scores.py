@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from transformer_jax.evaluation import translation
+from transformer_jax.evaluation import text_scores
 from transformer_jax.evaluation.average import average
 from transformer_jax.training.checkpoint import CheckpointError, Keeper
 from transformer_jax.training.step import State
@@ -27,23 +27,23 @@ def test_scores_are_those_that_were_recorded(place):
   one = RECORDED["sets"][place]
   texts, wanted = (one["hyp"], *one["refs"]), one["results"]
   for name, settings in RECORDED["settings"].items():
-    got = translation.bleu(*texts, **settings).value
+    got = text_scores.bleu(*texts, **settings).value
     np.testing.assert_allclose(got, wanted[name], rtol=1e-9, err_msg=name)
   for name, words in (("chrf2", 0), ("chrf++", 2)):
-    got = translation.chrf(*texts, word_order=words).value
+    got = text_scores.chrf(*texts, word_order=words).value
     np.testing.assert_allclose(got, wanted[name], rtol=1e-9, err_msg=name)
 
 
 def test_a_score_has_a_signature_and_an_interval():
   found, truth = ["a cat sat on the mat ."] * 3, ["the cat sat on the mat ."] * 3
-  got = translation.bleu(found, truth, tokenize="char")
+  got = text_scores.bleu(found, truth, tokenize="char")
   assert got.signature.startswith("nrefs:1|case:mixed|eff:no|tok:char|smooth:exp|")
   assert got.margin is None and str(got) == f"BLEU {got.value:.1f}"
   different = ["a b c d e f", "a b x d e f", "y b x z e f"] * 5
-  spread = translation.bleu(different, ["a b c d e f"] * 15, resamples=200)
+  spread = text_scores.bleu(different, ["a b c d e f"] * 15, resamples=200)
   assert 1 < spread.margin < 40 and f" ± {spread.margin:.1f}" in str(spread)
   assert "bs:200" in spread.signature
-  assert translation.chrf(found, truth, word_order=2).name == "chrF++"
+  assert text_scores.chrf(found, truth, word_order=2).name == "chrF++"
 
 
 TRAIN = [
@@ -69,7 +69,7 @@ def nearest(source):
 
 def test_the_nearest_source_is_found_by_its_rare_words():
   asked = ["Close the file menu", "print the file", "Please save now", "the menu file"]
-  got = translation.nearest_targets(TRAIN, asked)
+  got = text_scores.nearest_targets(TRAIN, asked)
   assert got == [nearest(source) for source in asked]
   assert got[1:3] == [TRAIN[2][1], TRAIN[3][1]]
 
@@ -77,9 +77,9 @@ def test_the_nearest_source_is_found_by_its_rare_words():
 def test_a_score_below_a_floor_is_said_to_be_no_translation():
   sources = ["Close the file", "Print all pages now please"]
   truth = ["Schließen Sie die Datei", "Alle Seiten bitte jetzt sofort drucken"]
-  beside = translation.floors(sources, truth, TRAIN)
-  good = translation.judge(truth, truth, beside)
-  copied = translation.judge(sources, truth, beside)
+  beside = text_scores.floors(sources, truth, TRAIN)
+  good = text_scores.judge(truth, truth, beside)
+  copied = text_scores.judge(sources, truth, beside)
   assert good.translates and "no translation" not in str(good)
   assert good.bleu.value == pytest.approx(100)
   assert not copied.translates
@@ -95,15 +95,15 @@ def test_a_score_below_a_floor_is_said_to_be_no_translation():
 @pytest.mark.parametrize(
   ("wrong", "says"),
   [
-    (lambda: translation.bleu([], []), "at least one translation"),
-    (lambda: translation.bleu(["a"]), "and a reference"),
-    (lambda: translation.bleu(["a", "b"], ["a"]), "2 translations and 1 references"),
-    (lambda: translation.bleu(["a"], "a"), "give a list with one"),
-    (lambda: translation.judge(["a"], [], {}), "1 translations and 0 references"),
-    (lambda: translation.floors(["a"], [], TRAIN), "1 translations and 0 references"),
-    (lambda: translation.nearest_targets([], ["a"]), "at least one"),
-    (lambda: translation.bits_per_byte(1.0, 0), "give some text"),
-    (lambda: translation.perplexity(1.0, 0), "give some text"),
+    (lambda: text_scores.bleu([], []), "at least one translation"),
+    (lambda: text_scores.bleu(["a"]), "and a reference"),
+    (lambda: text_scores.bleu(["a", "b"], ["a"]), "2 translations and 1 references"),
+    (lambda: text_scores.bleu(["a"], "a"), "give a list with one"),
+    (lambda: text_scores.judge(["a"], [], {}), "1 translations and 0 references"),
+    (lambda: text_scores.floors(["a"], [], TRAIN), "1 translations and 0 references"),
+    (lambda: text_scores.nearest_targets([], ["a"]), "at least one"),
+    (lambda: text_scores.bits_per_byte(1.0, 0), "give some text"),
+    (lambda: text_scores.perplexity(1.0, 0), "give some text"),
   ],
 )
 def test_what_cannot_be_scored_is_refused(wrong, says):
@@ -114,9 +114,9 @@ def test_what_cannot_be_scored_is_refused(wrong, says):
 def test_bits_per_byte_and_perplexity_of_a_uniform_guess():
   # 12 tokens of 1000 kinds, guessed blindly, spell 30 bytes.
   nats = 12 * math.log(1000)
-  assert translation.perplexity(nats, 12) == pytest.approx(1000)
-  assert translation.bits_per_byte(nats, 30) == pytest.approx(12 * math.log2(1000) / 30)
-  assert translation.perplexity(1e6, 1) == math.inf
+  assert text_scores.perplexity(nats, 12) == pytest.approx(1000)
+  assert text_scores.bits_per_byte(nats, 30) == pytest.approx(12 * math.log2(1000) / 30)
+  assert text_scores.perplexity(1e6, 1) == math.inf
 
 
 def test_the_mean_of_the_last_checkpoints(tmp_path):
@@ -146,7 +146,7 @@ def test_the_mean_of_the_last_checkpoints(tmp_path):
 
 def test_a_score_that_cannot_be_resampled_has_no_interval():
   found, references = ["", "", "ab"], ["xy", "uv", "ac"]
-  score = translation.chrf(found, references, resamples=50)
+  score = text_scores.chrf(found, references, resamples=50)
   assert (
-    score.margin is None and score.value == translation.chrf(found, references).value
+    score.margin is None and score.value == text_scores.chrf(found, references).value
   )

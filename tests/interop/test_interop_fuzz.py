@@ -12,7 +12,7 @@ from safetensors.numpy import save
 from test_interop import CONFIGS, recorded
 
 from transformer_jax import interop
-from transformer_jax.interop import family, files
+from transformer_jax.interop import checkpoint_files, family
 from transformer_jax.spec import SpecError
 
 NASTY = [None, True, False, 0, -1, 1, 2, 3, 7, 10**4, 10**9, 2**31, 2**63, 10**18,
@@ -158,7 +158,7 @@ def peak_of_reading(path):
   """Returns the bytes that reading the files took at most."""
   tracemalloc.start()
   try:
-    files.read(path)
+    checkpoint_files.read(path)
   except ValueError:
     pass
   finally:

@@ -11,7 +11,7 @@ from test_interop import recorded, saved
 
 from transformer_jax import interop
 from transformer_jax.interop import limits
-from transformer_jax.interop.files import HEADER_BYTES, MOST_TENSORS
+from transformer_jax.interop.checkpoint_files import HEADER_BYTES, MOST_TENSORS
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from experiments.runner import history, inputs, run_folder, train, user_code
 from experiments.setup.plan import Run, run_id
 from experiments.setup.validate import resolve
 from transformer_jax.data.base import tasks
-from transformer_jax.evaluation import targets
+from transformer_jax.evaluation import target_fingerprints
 from transformer_jax.spec import outside
 from transformer_jax.training.json_files import read_json, write_json
 
@@ -249,7 +249,7 @@ def scored(spec, **buckets):
   evaluator = types.SimpleNamespace(task=tasks.build(spec), examples=4, key=0)
   buckets = {int(name[1:]): bucket for name, bucket in buckets.items()}
   evaluator.buckets = lambda lengths: {n: buckets[n] for n in lengths}
-  return targets.of_lengths(evaluator, (), tuple(buckets))
+  return target_fingerprints.of_lengths(evaluator, (), tuple(buckets))
 
 
 def test_a_fingerprint_is_of_what_counts_alone():
@@ -264,15 +264,22 @@ def test_a_fingerprint_is_of_what_counts_alone():
 def test_a_fingerprint_knows_weights_and_where_an_example_ends():
   target_BL = np.arange(6).reshape(2, 3)
   weight_BL = np.ones((2, 3), np.float32)
-  whole = targets.of_batch(target_BL, weight_BL)
-  assert targets.of_batch(target_BL, weight_BL / 2) != whole
-  assert targets.of_batch(target_BL.reshape(3, 2), weight_BL.reshape(3, 2)) != whole
+  whole = target_fingerprints.of_batch(target_BL, weight_BL)
+  assert target_fingerprints.of_batch(target_BL, weight_BL / 2) != whole
+  assert (
+    target_fingerprints.of_batch(target_BL.reshape(3, 2), weight_BL.reshape(3, 2))
+    != whole
+  )
   none = np.concatenate([weight_BL, np.zeros((1, 3), np.float32)])
   assert (
-    targets.of_batch(np.zeros((3, 3)) + [[0, 1, 2], [3, 4, 5], [9, 9, 9]], none)
+    target_fingerprints.of_batch(
+      np.zeros((3, 3)) + [[0, 1, 2], [3, 4, 5], [9, 9, 9]], none
+    )
     == whole
   )
 
 
 def test_a_fingerprint_of_texts():
-  assert targets.of_texts(["ab", "c"]) != targets.of_texts(["a", "bc"])
+  assert target_fingerprints.of_texts(["ab", "c"]) != target_fingerprints.of_texts(
+    ["a", "bc"]
+  )

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import numpy as np
 import xxhash
 
-from transformer_jax.data import cache
-from transformer_jax.data.cache import Tokenized
+from transformer_jax.data import token_cache
+from transformer_jax.data.token_cache import Tokenized
 from transformer_jax.data.tokenizers import Tokenizer, tokenizers
 
 LEAST = 1_000_000  # characters: fewer are soon tokenized again
@@ -31,7 +31,9 @@ def encoded(
   if recipe is None or sum(len(x) for some in texts.values() for x in some) < LEAST:
     return make()
   digests = {split: digest(some) for split, some in texts.items()}
-  return cache.kept(cache.key_of("texts", VERSION, recipe, how, digests), make)
+  return token_cache.kept(
+    token_cache.key_of("texts", VERSION, recipe, how, digests), make
+  )
 
 
 def digest(texts: Sequence[str]) -> str:

@@ -24,7 +24,7 @@ from absl import flags, logging
 from transformer_jax import command
 from transformer_jax.data.files import DataError
 from transformer_jax.data.readers import tfds
-from transformer_jax.data.sources import build
+from transformer_jax.data.sources import tfds_build
 from transformer_jax.data.sources.base import named
 from transformer_jax.untrusted import shown
 
@@ -40,7 +40,7 @@ def prepare(name: str, data_dir: str | None) -> str:
   import tensorflow_datasets
 
   if source := named(name):
-    return build.build(name, source, data_dir)
+    return tfds_build.build(name, source, data_dir)
   built = tfds.builder(name, data_dir, file_format="array_record")
   if tfds.is_prepared(built):
     return built.data_dir

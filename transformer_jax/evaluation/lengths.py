@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from transformer_jax.data import probe
+from transformer_jax.data import task_probe
 from transformer_jax.data.base import Batch, Task
 from transformer_jax.models import Transformer
 from transformer_jax.training.loss import cross_entropy
@@ -68,7 +68,7 @@ class Evaluator:
   split: Callable[[jax.Array], jax.Array] = lambda x_BL: x_BL
 
   def __post_init__(self):
-    probe.check(self.task, ["score"])
+    task_probe.check(self.task, ["score"])
 
   def run(self, params: Any, arrays: Any, lengths: tuple[int, ...]) -> list[dict]:
     """Returns rows {seed, length, measure, part, value}; params are stacked by seed.

@@ -12,10 +12,10 @@ import pkgutil
 from typing import Any
 
 from transformer_jax.attention.cores import cores
-from transformer_jax.interop import files, limits
+from transformer_jax.interop import checkpoint_files, limits
 from transformer_jax.interop.adapters import refuse_adapter, refuse_parts
+from transformer_jax.interop.checkpoint_files import Config, Tensors
 from transformer_jax.interop.family import HFFamily, families
-from transformer_jax.interop.files import Config, Tensors
 from transformer_jax.models import Architecture
 from transformer_jax.models.param_tree import flat, nested
 from transformer_jax.spec import registered_only
@@ -46,7 +46,7 @@ def load(folder: str | os.PathLike, core: str = "auto") -> Loaded:
   that are missing, unknown or of another shape.
   """
   refuse_adapter(folder)
-  config, found = files.read(folder)
+  config, found = checkpoint_files.read(folder)
   limits.check(config, found)
   family = _family(config)
   limits.check(family.missing(config), found, "config.json is silent, so that")
@@ -63,7 +63,7 @@ def load(folder: str | os.PathLike, core: str = "auto") -> Loaded:
 
 def save(folder: str | os.PathLike, config: Config, params: dict[str, Any]) -> None:
   """Writes parameters of a model that the config describes, under its names."""
-  files.write(folder, config, tensors(config, params))
+  checkpoint_files.write(folder, config, tensors(config, params))
 
 
 @registered_only("config.json")

@@ -3,7 +3,7 @@
 import os
 import pathlib
 
-from transformer_jax.interop.files import Tensors
+from transformer_jax.interop.checkpoint_files import Tensors
 
 MERGE = (
   "merge it into its model first: peft.AutoPeftModelForCausalLM.from_pretrained("

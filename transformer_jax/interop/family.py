@@ -9,7 +9,7 @@ import numpy as np
 
 from transformer_jax.attention import Core
 from transformer_jax.axes import Dims
-from transformer_jax.interop.files import Config, Tensors
+from transformer_jax.interop.checkpoint_files import Config, Tensors
 from transformer_jax.interop.harmless import HARMLESS
 from transformer_jax.interop.hf_config import HFConfig
 from transformer_jax.interop.outputs import SCORE, WRITER, Output, bare, marked

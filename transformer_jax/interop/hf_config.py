@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from transformer_jax.interop.files import Config
+from transformer_jax.interop.checkpoint_files import Config
 from transformer_jax.spec import nearest
 
 

@@ -4,7 +4,7 @@ import contextlib
 import re
 from collections.abc import Iterable, Iterator
 
-from transformer_jax.interop.files import Config, Tensors
+from transformer_jax.interop.checkpoint_files import Config, Tensors
 
 MOST_LAYERS = 512  # each is traced before anything is compared
 LAYERS = ("num_hidden_layers", "num_layers", "n_layer", "n_layers")

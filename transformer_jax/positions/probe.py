@@ -3,8 +3,9 @@
 An encoding of one's own has no test here, and what it declares is believed: a bias that
 reads absolute positions and leaves `relative` at True would be one thing in `dense` and
 another in `blockwise`. `probe` runs its hooks on eight tokens and three heads with
-NumPy (`host.py`): nothing compiles, no device is used. It takes 0.2 s for a rotation of
-five lines, 0.1 to 1.1 s for the encodings here, and is remembered for each value.
+NumPy (`numpy_interpreter.py`): nothing compiles, no device is used. It takes 0.2 s for
+a rotation of five lines, 0.1 to 1.1 s for the encodings here, and is remembered for
+each value.
 `python -m experiments.check` runs the whole contract.
 """
 
@@ -16,7 +17,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from transformer_jax import host
+from transformer_jax import numpy_interpreter
 from transformer_jax.axes import Dims
 from transformer_jax.members import check_members, outside, parts
 from transformer_jax.positions import probe_shapes
@@ -110,7 +111,7 @@ class Findings:
     self.x_BLD = normal(1, L, dims.D)
     self.q_BLHK, self.k_BLHK = normal(2, 1, L, dims.H, dims.K)
     self.other = normal(1, L, dims.D), *normal(2, 1, L, dims.H, dims.K)
-    start = host.evaluate(lambda: encoding.init(jax.random.key(0), dims))
+    start = numpy_interpreter.evaluate(lambda: encoding.init(jax.random.key(0), dims))
     near = lambda x: np.where(x == 0, 0.2, x * 0.2) * normal(*x.shape)
     self.params = [
       {name: (x + near(x)).astype(np.float32) for name, x in start.items()},
@@ -131,7 +132,9 @@ class Findings:
     """Returns the traced hooks, for positions of one type."""
     at = self.base.replace(pos_BL=self.base.pos_BL.astype(kind))
     args = self.params[0], self.x_BLD, self.q_BLHK, self.k_BLHK, at
-    return host.trace(functools.partial(act, self.encoding, self.dims), *args)
+    return numpy_interpreter.trace(
+      functools.partial(act, self.encoding, self.dims), *args
+    )
 
   @functools.cached_property
   def usual(self) -> list[Arrays]:
@@ -143,7 +146,7 @@ class Findings:
   @functools.cache  # noqa: B019, lives as long as its owner
   def short_run(self, kind: np.dtype) -> Any:
     """Returns the traced hooks without the comparisons, which are half of the work."""
-    return host.without(self.run(kind), "apart")
+    return numpy_interpreter.without(self.run(kind), "apart")
 
   @functools.cached_property
   def cut_off(self) -> list[Arrays]:

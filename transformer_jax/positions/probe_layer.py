@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from transformer_jax import host
+from transformer_jax import numpy_interpreter
 from transformer_jax.axes import Dims
 from transformer_jax.positions.base import Params, PositionalEncoding
 from transformer_jax.positions.bound import Bound, bind
@@ -136,7 +136,7 @@ def gradients(
       jnp.sum(x * jnp.sin(1.0 + jnp.arange(x.size)).reshape(x.shape)) for x in terms
     )
 
-  run = host.trace(jax.grad(total), sets[0], *given)
+  run = numpy_interpreter.trace(jax.grad(total), sets[0], *given)
   return [run(params, *given) for params in sets]
 
 

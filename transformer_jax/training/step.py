@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from transformer_jax.data import probe
+from transformer_jax.data import task_probe
 from transformer_jax.data.base import Batch, Task
 from transformer_jax.models import Transformer
 from transformer_jax.positions import coords
@@ -83,7 +83,7 @@ class Trainer:
   constrain: Callable[[Batch], Batch] = lambda batch: batch
 
   def __post_init__(self):
-    probe.check(self.task, ["batch"])
+    task_probe.check(self.task, ["batch"])
 
   def init(self, seed: int | jax.Array) -> State:
     """Returns the first state of one seed, a number of up to 32 bits."""

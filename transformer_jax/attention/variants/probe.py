@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from transformer_jax import host
+from transformer_jax import numpy_interpreter
 from transformer_jax.attention.projections import Projections
 from transformer_jax.attention.variants.base import Variant
 from transformer_jax.attention.variants.bound import BoundVariant
@@ -192,7 +192,7 @@ class Findings:
     of = lambda: (normal(1, L, dims.D), *normal(3, 1, L, dims.H, dims.K))
     self.given, self.other = of(), of()
     sizes = dataclasses.replace(dims, E=dims.K)
-    start = host.evaluate(lambda: variant.init(jax.random.key(0), sizes))
+    start = numpy_interpreter.evaluate(lambda: variant.init(jax.random.key(0), sizes))
     near = lambda x: np.where(x == 0, 0.2, x * 0.2) * normal(*x.shape)
     moved = {name: (x + near(x)).astype(np.float32) for name, x in start.items()}
     more = {n: 0.3 * normal(*x.shape) for n, x in shapes.items() if n not in moved}
@@ -207,7 +207,7 @@ class Findings:
 
   def trace(self, at: Coords, *given: Any) -> Any:
     run = functools.partial(act, self.variant)
-    return host.trace(run, self.params, *given, at)
+    return numpy_interpreter.trace(run, self.params, *given, at)
 
   def change(self, at: Coords, given: tuple | None = None, n: int = CUT) -> float:
     """Returns by how much outputs of the first n tokens differ from the base's."""
@@ -246,7 +246,7 @@ class Findings:
       return jnp.vdot(out_N, jnp.sin(1.0 + jnp.arange(out_N.size)))
 
     args = self.params, *self.given, self.base
-    grads = host.evaluate(jax.grad(total), *args) if self.params else {}
+    grads = numpy_interpreter.evaluate(jax.grad(total), *args) if self.params else {}
     return [name for name, x in grads.items() if not np.any(x != 0)]
 
   def problems(self) -> Iterator[str]:

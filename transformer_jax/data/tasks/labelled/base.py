@@ -25,7 +25,6 @@ from transformer_jax.data.base import (
   note,
   shape,
 )
-from transformer_jax.data.cache import Tokenized
 from transformer_jax.data.files import DataError
 from transformer_jax.data.readers import bitext, labelled_text
 from transformer_jax.data.readers.labelled_text import Example, ExampleFormat
@@ -33,6 +32,7 @@ from transformer_jax.data.tasks.algorithmic.permutation import each_once
 from transformer_jax.data.tasks.labelled import sentence_pairs
 from transformer_jax.data.tasks.labelled.baselines import guesses
 from transformer_jax.data.tasks.labelled.sentence_pairs import NONE, Places
+from transformer_jax.data.token_cache import Tokenized
 from transformer_jax.data.tokenizers import Tokenizer, tokenizers
 from transformer_jax.positions import coords
 

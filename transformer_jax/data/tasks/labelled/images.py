@@ -20,7 +20,7 @@ from transformer_jax.data.base import (
   tasks,
 )
 from transformer_jax.data.files import DataError
-from transformer_jax.data.readers import images
+from transformer_jax.data.readers import image_files
 from transformer_jax.data.tasks.algorithmic.permutation import each_once
 from transformer_jax.positions.coords import Coords
 
@@ -83,7 +83,7 @@ class Images(Task):
     Raises DataError, in one line, for data that cannot be used.
     """
     splits = ("train", self.split)
-    found, facts = images.read(self.source, splits, self.data_dir, self.limit)
+    found, facts = image_files.read(self.source, splits, self.data_dir, self.limit)
     for split in splits:
       self._check(found[split], split)
     arrays = {
@@ -131,7 +131,7 @@ class Images(Task):
     weight_BL = jnp.broadcast_to(first_L, target_BL.shape).astype(jnp.float32)
     return Batch(input_, target_BL, weight_BL, grid(length, max_length))
 
-  def _check(self, found: images.Pictures, split: str) -> None:
+  def _check(self, found: image_files.Pictures, split: str) -> None:
     channels, most = found.image.shape[-1], int(found.label.max()) + 1
     if channels != self.channels:
       raise DataError(

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import xxhash
 
-from transformer_jax.data import cache
+from transformer_jax.data import token_cache
 from transformer_jax.data.base import (
   MANY,
   Batch,
@@ -20,9 +20,9 @@ from transformer_jax.data.base import (
   shape,
   tasks,
 )
-from transformer_jax.data.cache import Tokenized
 from transformer_jax.data.files import DataError, Document
 from transformer_jax.data.tasks.language.text import Text
+from transformer_jax.data.token_cache import Tokenized
 from transformer_jax.data.tokenizers import Tokenizer, tokenizers
 from transformer_jax.positions import coords
 
@@ -93,7 +93,7 @@ class Tokens(Text):
     if recipe is None or size < LEAST:
       return make()
     texts = {name: _digest(some) for name, some in documents.items()}
-    return cache.kept(cache.key_of(VERSION, CHUNK, recipe, texts), make)
+    return token_cache.kept(token_cache.key_of(VERSION, CHUNK, recipe, texts), make)
 
 
 @tasks.register("prefix_tokens")

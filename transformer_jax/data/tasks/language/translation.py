@@ -26,11 +26,11 @@ from transformer_jax.data.base import (
   shape,
   tasks,
 )
-from transformer_jax.data.cache import Tokenized
 from transformer_jax.data.encoded import encoded
 from transformer_jax.data.files import DataError
 from transformer_jax.data.readers import bitext, columns
 from transformer_jax.data.readers.bitext import Pair
+from transformer_jax.data.token_cache import Tokenized
 from transformer_jax.data.tokenizers import PAD, Tokenizer, tokenizers
 from transformer_jax.positions import coords
 

@@ -1,7 +1,8 @@
-"""A quick test of a task of a user: is what it draws what a model can learn from?
+"""Quick checks of a user's task: shapes, types and ranges of the batches it draws.
 
-Small batches are drawn with NumPy (`host.py`): nothing compiles, no device is used. Of
-a task that loads files only what its class says is tested, since loading takes time.
+Small batches are drawn with NumPy (`numpy_interpreter.py`): nothing compiles, no device
+is used. For a task that loads files only its declarations are checked, since loading
+takes time.
 """
 
 import functools
@@ -11,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from transformer_jax import host
+from transformer_jax import numpy_interpreter
 from transformer_jax.data.base import Batch, Task
 from transformer_jax.data.files import DataError
 from transformer_jax.members import call, check_members, failed, kind_of, outside, parts
@@ -139,7 +140,7 @@ def run(where: str, function: Any, *args: Any) -> Batch:
   if not isinstance(shape, Batch):
     raise SpecError(f"{where} returns {kind_of(shape)}; return a Batch")
   # JAX would remember the trace of the same function, with the numbers in it.
-  return host.evaluate(lambda *args: function(*args), *args)
+  return numpy_interpreter.evaluate(lambda *args: function(*args), *args)
 
 
 def check_batch(task: Task, where: str, batch: Batch) -> None:

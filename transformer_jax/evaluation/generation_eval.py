@@ -8,8 +8,8 @@ from typing import Any
 from transformer_jax.data.base import GenerationSet
 from transformer_jax.evaluation.beam import Beam
 from transformer_jax.evaluation.maps import attention_map
-from transformer_jax.evaluation.targets import of_texts
-from transformer_jax.evaluation.translation import CorpusScore, floors, judge
+from transformer_jax.evaluation.target_fingerprints import of_texts
+from transformer_jax.evaluation.text_scores import CorpusScore, floors, judge
 from transformer_jax.evaluation.translator import Translator
 
 Floors = dict[str, tuple[CorpusScore, CorpusScore]]  # BLEU and chrF by baseline

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from transformer_jax import host
+from transformer_jax import numpy_interpreter
 
 X_LM = np.random.default_rng(0).normal(size=(4, 6)).astype(np.float32)
 N_L = np.array([3, -1, 0, 9], np.int32)
@@ -83,7 +83,7 @@ def test_numbers_and_gradients_are_those_of_jax(function):
   both = lambda *args: (function(*args), jax.grad(total)(*args))
   if function is products:  # JAX has no gradient of a while loop
     both = lambda *args: (function(*args), args)
-  want, got = jax.jit(both)(X_LM, N_L), host.evaluate(both, X_LM, N_L)
+  want, got = jax.jit(both)(X_LM, N_L), numpy_interpreter.evaluate(both, X_LM, N_L)
   for (path, x), y in zip(
     jax.tree_util.tree_leaves_with_path(want), jax.tree.leaves(got), strict=True
   ):
@@ -101,17 +101,17 @@ def test_random_numbers_are_random_and_the_same_each_time():
       jax.random.permutation(jax.random.fold_in(keys[0], 1), 20),
     )
 
-  normal, uniform, whole, order = host.evaluate(draw)
+  normal, uniform, whole, order = numpy_interpreter.evaluate(draw)
   assert abs(normal.mean()) < 0.3 and 0.8 < normal.std() < 1.2
   assert 0 <= uniform.min() < 0.1 < 0.9 < uniform.max() < 1
   assert {*whole.tolist()} == {0, 1, 2, 3, 4} and sorted(order) == list(range(20))
-  np.testing.assert_array_equal(host.evaluate(draw)[0], normal)
+  np.testing.assert_array_equal(numpy_interpreter.evaluate(draw)[0], normal)
 
 
 def test_what_is_left_out_is_not_computed():
   both = lambda x: {"sum": jnp.sum(x + 1), "sine": jnp.sin(x)}
-  run = host.trace(both, jnp.arange(3.0))
-  part = host.without(run, "sine")
+  run = numpy_interpreter.trace(both, jnp.arange(3.0))
+  part = numpy_interpreter.without(run, "sine")
   names = [eqn.primitive.name for eqn in part.jaxpr.jaxpr.eqns]
   assert part(np.arange(3.0)) == {"sum": 6.0}
   assert "sin" not in names and "add" in names

@@ -1,4 +1,4 @@
-"""Operations of JAX in NumPy, by the names of their primitives; see `host.py`."""
+"""JAX primitives in NumPy, by name; `numpy_interpreter.py` uses them."""
 
 import functools
 from collections.abc import Callable

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Literal
 
-from transformer_jax.host_operations import ELEMENTWISE, REDUCE, SHAPED
+from transformer_jax.numpy_operations import ELEMENTWISE, REDUCE, SHAPED
 
 Function = Callable[..., Any]
 

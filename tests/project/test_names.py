@@ -1,0 +1,60 @@
+"""One name, one thing: no class name and no file name twice in the code."""
+
+import ast
+import collections
+import pathlib
+
+ROOT = pathlib.Path(__file__).parents[2]
+FILES = sorted(
+  path
+  for room in ("transformer_jax", "experiments")
+  for path in (ROOT / room).rglob("*.py")
+)
+# Each room may have its own entry point and its own base of a registry.
+EVERYWHERE = {"__init__.py", "__main__.py", "base.py"}
+# Still twice. Shorten these lists; nothing is added to them.
+FILES_TWICE: set[str] = {
+  "bound.py",
+  "encodings.py",
+  "families.py",
+  "flash.py",
+  "layers.py",
+  "linear.py",
+  "probe.py",
+  "sharding.py",
+  "sweep.py",
+  "text.py",
+  "transformer.py",
+  "translation.py",
+  "variants.py",
+}
+CLASSES_TWICE: set[str] = {"Findings", "Group", "Relu", "Row", "Run", "Stack"}
+
+
+def repeated(names):
+  """Returns names with more than one path, {name: [path, ...]}."""
+  paths = collections.defaultdict(list)
+  for name, path in names:
+    paths[name].append(str(path.relative_to(ROOT)))
+  return {name: where for name, where in paths.items() if len(where) > 1}
+
+
+def check(twice, allowed):
+  new = {name: paths for name, paths in twice.items() if name not in allowed}
+  assert not new, f"give each a name of its own: {new}"
+
+
+def test_no_file_name_stands_twice():
+  twice = repeated((path.name, path) for path in FILES if path.name not in EVERYWHERE)
+  check(twice, FILES_TWICE)
+
+
+def test_no_class_name_stands_twice():
+  classes = [
+    (node.name, path)
+    for path in FILES
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+    if isinstance(node, ast.ClassDef)
+  ]
+  assert len(classes) > 300
+  check(repeated(classes), CLASSES_TWICE)
