@@ -29,7 +29,21 @@ def main(request: flags.Request) -> int:
     "groups": list(dict.fromkeys(run.group for run in todo)),
     "runs": [{"id": run.id, "label": run.label, "group": run.group} for run in todo],
   }
+  if not request.dry_run:
+    _announce(request)
   return work(request, "sweep", lambda: sweep, plan.only(todo, request.groups))
+
+
+def _announce(request: flags.Request) -> None:
+  """Prints the question and, for the plan as it was measured, the time it takes."""
+  assert request.plan is not None
+  print(request.plan.question, flush=True)
+  if request.plan.cost and not (request.overrides or request.groups):
+    print(
+      f"All runs take {request.plan.cost}. Stopping loses nothing: the same command"
+      " continues.",
+      flush=True,
+    )
 
 
 if __name__ == "__main__":

@@ -136,11 +136,18 @@ class Chain:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-  """A question, the runs that answer it, and the label all others are compared with."""
+  """A question, the runs that answer it, and the label all others are compared with.
+
+  question   headline of the report
+  runs       changes of the config, one for each run
+  baseline   label of the run that all others of its group are compared with
+  cost       time of all runs as they were measured, which a sweep says as it starts
+  """
 
   question: str
   runs: Iterable[Change]
   baseline: str = BASELINE
+  cost: str = ""
 
 
 @dataclasses.dataclass(frozen=True)

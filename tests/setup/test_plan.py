@@ -473,6 +473,28 @@ def test_some_groups_run_and_the_report_plans_for_all(tmp_path, train):
   assert len([*(tmp_path / "runs").iterdir()]) == len([*TWO_TASKS]) // 2
 
 
+def test_a_sweep_begins_with_its_question_and_how_long_it_takes(
+  tmp_path, train, capsys
+):
+  published = dataclasses.replace(WHY, cost="about 3 minutes on two cores")
+  request = dataclasses.replace(asked(tmp_path), plan=published)
+  begins = "why?\nAll runs take about 3 minutes on two cores. Stopping loses nothing"
+  sweep.main(request)
+  assert capsys.readouterr().out.startswith(begins)
+  # With other settings they take another time, and a dry run takes none.
+  overrides = {"model.width": 32}
+  for other in (
+    dataclasses.replace(request, overrides=overrides, workdir=tmp_path / "other"),
+    dataclasses.replace(request, dry_run=True),
+  ):
+    sweep.main(other)
+    assert "All runs take" not in capsys.readouterr().out
+  assert (
+    quickstart.sweep().cost
+    in (config_file.CONFIGS.parents[1] / "README.md").read_text()
+  )
+
+
 def test_a_sweep_goes_on_after_a_failure_and_reports(tmp_path, train, capsys):
   train.does["none"] = crash
   assert sweep.main(asked(tmp_path)) == 1
