@@ -41,10 +41,11 @@ docs: $(READY) ## build docs/ as a site, in docs/_build: links checked, API page
 	@$(RUN) -m sphinx --quiet --fail-on-warning --keep-going docs docs/_build
 	@echo "open docs/_build/index.html"
 
-lint: $(READY) ## check style, formatting and which way imports point
+lint: $(READY) ## check style, imports, and that generated pages are not stale
 	@$(RUN) -m ruff check
 	@$(RUN) -m ruff format --check
 	@$(RUN) .venv/bin/lint-imports --no-cache --no-logo
+	@$(RUN) -m experiments.catalogue --check
 
 format: $(READY) ## put the code in the house style
 	@$(RUN) -m ruff check --fix

@@ -4,4 +4,4 @@ import sys
 
 from experiments.catalogue import main
 
-sys.exit(main())
+sys.exit(main(sys.argv[1:]))

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from oracles.attentions import PATTERNS
 
 from transformer_jax.attention import BoundVariant, Variant, attentions
 from transformer_jax.attention.cores import cores
@@ -19,22 +20,6 @@ from transformer_jax.spec import SpecError
 jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 NOTHING = bind(positions.build("none"), {}, None)
 
-# What the papers say of a query i and a key j, and how many pairs of 6 tokens are left
-# when a query sees no later key, and when it does.
-PAPERS = {
-  "window(3)": (15, 24, lambda i, j: -3 < i - j < 3),
-  "window(2)": (11, 16, lambda i, j: -2 < i - j < 2),
-  "window(6)": (21, 36, lambda i, j: True),
-  "dilated(3, 2)": (12, 18, lambda i, j: j in (i - 4, i - 2, i, i + 2, i + 4)),
-  "dilated(2, 3)": (9, 12, lambda i, j: j in (i - 3, i, i + 3)),
-  "global_local(2, 1)": (15, 24, lambda i, j: i == 0 or j == 0 or -2 < i - j < 2),
-  "global_local(1, 2)": (15, 24, lambda i, j: i < 2 or j < 2 or i == j),
-  "strided(3)": (18, 30, lambda i, j: -3 < i - j < 3 or j in (i - 3, i + 3)),
-  "fixed(3, 1)": (15, 24, lambda i, j: (i < 3) == (j < 3) or j in (2, 5)),
-  "chunked(3)": (12, 18, lambda i, j: (i < 3) == (j < 3)),
-  "chunked(4)": (13, 20, lambda i, j: (i < 4) == (j < 4)),
-  "bigbird(2, 1, 1, 0)": (17, 28, lambda i, j: i < 2 or j < 2 or i // 2 == j // 2),
-}
 LONG = [
   "window(4)",
   "dilated(3, 3)",
@@ -57,9 +42,9 @@ def _mask(variant, q_at, k_at):
   return BoundVariant(variant).mask(q_at, k_at)
 
 
-@pytest.mark.parametrize("spec", PAPERS)
+@pytest.mark.parametrize("spec", PATTERNS)
 def test_masks_are_those_of_the_papers(spec):
-  past, both, sees = PAPERS[spec]
+  past, both, sees = PATTERNS[spec]
   at = coords.consecutive(1, 6)
   want = np.array([[sees(i, j) for j in range(6)] for i in range(6)])
   np.testing.assert_array_equal(mask(spec, at), np.tril(want))

@@ -85,15 +85,6 @@ def test_attention_and_its_gradients_are_what_the_paper_says(spec):
     check_slopes(name, np.asarray(gradient[name], float), loss, here[name], False)
 
 
-def test_every_weighing_has_an_oracle():
-  for name in attentions:
-    variant = attentions.build(name)
-    if variant.overrides("features"):
-      continue  # kernel attention has no scores: see test_kernel_attention.py
-    if any(variant.overrides(hook) for hook in ("sink_logit", "pointwise", "weigh")):
-      assert any(spec.partition("(")[0] == name for spec in CASES), name
-
-
 def weights(spec, z, params=None, seen=None):
   """Returns the weights of one row of scores, in one head."""
   seen = np.ones(len(z), bool) if seen is None else seen

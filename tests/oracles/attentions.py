@@ -1,7 +1,8 @@
 """How papers turn the scores of one query into weights: float64, one key at a time.
 
 A `Paper` here gets z_HM, the scores of a query with the keys that it sees, oldest
-first; the last one is its own. `attend` loops over queries around it.
+first; the last one is its own. `attend` loops over queries around it. Which keys a
+query sees is in PATTERNS.
 """
 
 import dataclasses
@@ -226,3 +227,34 @@ WEIGHINGS = [
     "talking_heads(before=False)", talking_heads(False), lambda H: H**2, "free", True
   ),
 ]
+
+# What the papers say of a query i and a key j, and how many pairs of 6 tokens are left
+# when a query sees no later key, and when it does.
+PATTERNS = {
+  "window(3)": (15, 24, lambda i, j: -3 < i - j < 3),
+  "window(2)": (11, 16, lambda i, j: -2 < i - j < 2),
+  "window(6)": (21, 36, lambda i, j: True),
+  "dilated(3, 2)": (12, 18, lambda i, j: j in (i - 4, i - 2, i, i + 2, i + 4)),
+  "dilated(2, 3)": (9, 12, lambda i, j: j in (i - 3, i, i + 3)),
+  "global_local(2, 1)": (15, 24, lambda i, j: i == 0 or j == 0 or -2 < i - j < 2),
+  "global_local(1, 2)": (15, 24, lambda i, j: i < 2 or j < 2 or i == j),
+  "strided(3)": (18, 30, lambda i, j: -3 < i - j < 3 or j in (i - 3, i + 3)),
+  "fixed(3, 1)": (15, 24, lambda i, j: (i < 3) == (j < 3) or j in (2, 5)),
+  "chunked(3)": (12, 18, lambda i, j: (i < 3) == (j < 3)),
+  "chunked(4)": (13, 20, lambda i, j: (i < 4) == (j < 4)),
+  "bigbird(2, 1, 1, 0)": (17, 28, lambda i, j: i < 2 or j < 2 or i // 2 == j // 2),
+}
+
+# Variants whose formula a test of their own compares: a file of tests/attention, test.
+COMPARED = {
+  "alternate": ("test_patterns", "test_layers_take_turns"),
+  "cosine": ("test_conditioning", "test_cosine_attention"),
+  "l2_distance": ("test_options", "test_layers_of_x_transformers"),
+  "laser": ("test_options", "test_layers_of_x_transformers"),
+  "linear": ("test_kernel_attention", "test_linear_numbers"),
+  "performer": ("test_kernel_attention", "test_random_features_are_unbiased"),
+  "qk_norm": ("test_conditioning", "test_rms_norm_of_queries_and_keys"),
+  "qk_norm_l2": ("test_conditioning", "test_henry_factor"),
+  "scale": ("test_conditioning", "test_scales"),
+  "softcap": ("test_conditioning", "test_softcap"),
+}
