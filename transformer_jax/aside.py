@@ -10,8 +10,8 @@ def set_aside(path: Path) -> str:
 
   The second one becomes `status.json.damaged-2`.
   """
-  names = (f"{path.name}.damaged-{n}" for n in itertools.count(2))
-  names = itertools.chain([f"{path.name}.damaged"], names)
+  numbered = (f"{path.name}.damaged-{n}" for n in itertools.count(2))
+  names = itertools.chain([f"{path.name}.damaged"], numbered)
   free = next(name for name in names if not os.path.lexists(path.with_name(name)))
   os.rename(path, path.with_name(free))
   return free

@@ -46,9 +46,14 @@ def run(
       logging.set_verbosity(logging.WARNING)  # JAX informs about absent hardware
     return guarded(lambda: main(parsed), bad_input)
 
-  read = lambda argv: guarded(lambda: parse(argv), bad_input)
-  parser = {"flags_parser": read} if parse else {}
-  app.run(quiet, argv=words, **parser)
+  if parse is None:
+    app.run(quiet, argv=words)
+  else:
+    app.run(
+      quiet,
+      argv=words,
+      flags_parser=lambda given: guarded(lambda: parse(given), bad_input),
+    )
 
 
 def guarded(call: Callable[[], Any], bad_input: tuple[type[Exception], ...]) -> Any:

@@ -38,7 +38,7 @@ def check_members(thing: Any, base: type, by_name: Iterable = (), **optional: An
   optional   functions with the arguments of hooks that the base does not have itself
   """
   ours = [c for c in type(thing).__mro__ if issubclass(c, base) and not outside(c)]
-  known = {}
+  known: dict[str, str] = {}
   for cls in reversed(ours):
     known |= members(cls)
   hooks = {n: vars(c)[n] for c in reversed(ours) for n in vars(c)} | optional

@@ -6,6 +6,7 @@ operation. Operations that are not in the tables below run in JAX, which is slow
 as right. Random bits are those of one generator, in order, and not those of a key.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -16,21 +17,37 @@ from jax.extend.core import ClosedJaxpr, Literal
 
 from transformer_jax.numpy_operations import ELEMENTWISE, REDUCE, SHAPED
 
-Function = Callable[..., Any]
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Traced:
+  """A traced function that runs with NumPy; arguments are pytrees of arrays.
+
+  jaxpr   its operations
+  tree    structure of its result
+  """
+
+  jaxpr: ClosedJaxpr
+  tree: Any
+
+  def __call__(self, *args: Any) -> Any:
+    BITS.bit_generator.state = np.random.default_rng(0).bit_generator.state
+    with np.errstate(all="ignore"):
+      outs = run_jaxpr(self.jaxpr, jax.tree.leaves(args))
+    return jax.tree.unflatten(self.tree, outs)
 
 
-def evaluate(function: Function, *args: Any) -> Any:
+def evaluate(function: Callable[..., Any], *args: Any) -> Any:
   """Returns `function(*args)` as NumPy arrays; args are pytrees of arrays."""
   return trace(function, *args)(*args)
 
 
-def trace(function: Function, *args: Any) -> Function:
+def trace(function: Callable[..., Any], *args: Any) -> Traced:
   """Returns a function of arrays of the same shapes that runs with NumPy."""
   jaxpr, shape = jax.make_jaxpr(function, return_shape=True)(*args)
-  return _runner(jaxpr, jax.tree.structure(shape))
+  return Traced(jaxpr, jax.tree.structure(shape))
 
 
-def without(run: Function, name: str) -> Function:
+def without(run: Traced, name: str) -> Traced:
   """Returns a traced function that leaves out one of its outputs, a dict by name."""
   outs = jax.tree.unflatten(run.tree, run.jaxpr.jaxpr.outvars)
   left = {key: out for key, out in outs.items() if key != name}
@@ -39,17 +56,7 @@ def without(run: Function, name: str) -> Function:
   info = jaxpr.debug_info.with_unknown_names()
   eqns = _needed(jaxpr.eqns, wanted)
   jaxpr = jaxpr.replace(outvars=wanted, eqns=eqns, debug_info=info)
-  return _runner(ClosedJaxpr(jaxpr, run.jaxpr.consts), tree)
-
-
-def _runner(jaxpr: ClosedJaxpr, tree: Any) -> Function:
-  def run(*args: Any) -> Any:
-    BITS.bit_generator.state = np.random.default_rng(0).bit_generator.state
-    with np.errstate(all="ignore"):
-      return jax.tree.unflatten(tree, run_jaxpr(jaxpr, jax.tree.leaves(args)))
-
-  run.jaxpr, run.tree = jaxpr, tree
-  return run
+  return Traced(ClosedJaxpr(jaxpr, run.jaxpr.consts), tree)
 
 
 def _needed(eqns: Sequence[Any], wanted: Sequence[Any]) -> list[Any]:
@@ -102,15 +109,15 @@ def _run(eqn: Any, args: list[np.ndarray]) -> list[np.ndarray]:
     )
   if any(_is_key(v.aval) for v in (*eqn.invars, *eqn.outvars)):
     return [_random(aval) for aval in shapes]
-  outs = _in_numpy(name, args, shapes, eqn.params)
+  outs: Sequence[Any] = _in_numpy(name, args, shapes, eqn.params)
   if [x.shape for x in outs] != [aval.shape for aval in shapes]:
     outs = _in_jax(eqn, args)
   return [np.asarray(x, aval.dtype) for x, aval in zip(outs, shapes, strict=True)]
 
 
 INNER = "jaxpr", "call_jaxpr", "fun_jaxpr", "call"
-CALLS = "jit", "pjit", "closed_call", "core_call", "remat", "remat2", "checkpoint"
-CALLS += (
+CALLS = (
+  *("jit", "pjit", "closed_call", "core_call", "remat", "remat2", "checkpoint"),
   "custom_jvp_call",
   "custom_vjp_call",
   "custom_vjp_call_jaxpr",

@@ -56,9 +56,14 @@ ELEMENTWISE: dict[str, Function] = {
   "copy_p": lambda x: x,
   "optimization_barrier": lambda *x: list(x),
 }
-REDUCE = {"reduce_sum": np.sum, "reduce_max": np.max, "reduce_min": np.min}
-REDUCE |= {"reduce_prod": np.prod}
-REDUCE |= {"reduce_and": np.all, "reduce_or": np.any}
+REDUCE: dict[str, Callable[..., Any]] = {
+  "reduce_sum": np.sum,
+  "reduce_max": np.max,
+  "reduce_min": np.min,
+  "reduce_prod": np.prod,
+  "reduce_and": np.all,
+  "reduce_or": np.any,
+}
 ALONG = {"cumsum": np.cumsum, "cumprod": np.cumprod, "cummax": np.maximum.accumulate}
 ALONG |= {"cummin": np.minimum.accumulate}
 PICK = {"argmax": np.argmax, "argmin": np.argmin}
@@ -97,7 +102,8 @@ def _along(step, x, *, axis, reverse, **_):
 
 def _pad(x, value, *, out, padding_config):
   padded = np.full(out.shape, value, x.dtype)
-  into, of = [], []
+  into: list[Any] = []
+  of: list[Any] = []
   for size, (low, _, inner) in zip(x.shape, padding_config, strict=True):
     at = low + (inner + 1) * np.arange(size)
     axis = len(of)

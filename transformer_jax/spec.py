@@ -178,7 +178,7 @@ class Registry(Mapping[str, type]):
       raise SpecError(f"{self.kind} '{spec}': ** is not read here; name each argument")
     self._check_quotes(cls, call, spec)
     args = [self._value(arg, spec) for arg in call.args]
-    kwargs = {arg.arg: self._value(arg.value, spec) for arg in call.keywords}
+    kwargs = {arg.arg: self._value(arg.value, spec) for arg in call.keywords if arg.arg}
     values = self._check(cls, args, kwargs, spec)
     try:
       made = cls(*args, **kwargs)
@@ -205,9 +205,10 @@ class Registry(Mapping[str, type]):
     """Raises SpecError with a text that lost its quotes, as shells take them away."""
     kinds, names = _types(cls), inspect.signature(cls).parameters
     given = [*zip(names, call.args, strict=False)]
-    for name, node in [*given, *((word.arg, word.value) for word in call.keywords)]:
+    given += [(word.arg, word.value) for word in call.keywords if word.arg]
+    for name, node in given:
       bare = isinstance(node, (ast.Name, ast.Attribute, ast.BinOp, ast.UnaryOp))
-      if bare and kinds.get(name) in (str, str | None):
+      if bare and (kinds.get(name) is str or kinds.get(name) == str | None):
         raise SpecError(
           f"{self.kind} '{spec}': {name} is a text and needs quotes, which a shell"
           f" takes away; write \"{name}='...'\" with other quotes around the whole flag"
@@ -299,7 +300,10 @@ class Registry(Mapping[str, type]):
 def _types(cls: type) -> dict[str, Any]:
   """Returns the types of the arguments that a class, maybe not of ours, names."""
   try:
-    return typing.get_type_hints(cls.__init__)
+    initializer = next(
+      vars(c)["__init__"] for c in cls.__mro__ if "__init__" in vars(c)
+    )
+    return typing.get_type_hints(initializer)
   except (NameError, TypeError):
     return {}
 

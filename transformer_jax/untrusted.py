@@ -44,9 +44,10 @@ def parsed(text: bytes | str, finite: bool = False) -> Any:
 
   finite   refuses NaN and Infinity, which are Python's and no JSON
   """
-  read = {"parse_constant": _refuse} if finite else {}
   try:
-    value = json.loads(text, parse_int=_whole, **read)
+    value = json.loads(
+      text, parse_int=_whole, parse_constant=_refuse if finite else None
+    )
   except RecursionError as error:
     raise ValueError(f"more than {JSON_DEPTH} levels of brackets") from error
   if _depth(value) > JSON_DEPTH:

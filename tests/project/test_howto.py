@@ -9,7 +9,7 @@ import pytest
 
 import transformer_jax as tj
 from transformer_jax.attention import attentions
-from transformer_jax.data import probe
+from transformer_jax.data import task_probe
 from transformer_jax.models.layers import activations
 
 HOWTO = pathlib.Path(__file__).parents[2] / "docs" / "howto"
@@ -26,7 +26,7 @@ def variant(spec):
 
 
 def task(spec):
-  probe.check(tj.tasks.build(spec))
+  task_probe.check(tj.tasks.build(spec))
 
 
 def activation(spec):

@@ -2,7 +2,7 @@
 
 import dataclasses
 import pathlib
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -97,7 +97,7 @@ class TaskData(tuple[Any, dict[str, Any]]):
 
     Raises DataError where it returns anything else.
     """
-    loaded = task.load()
+    loaded: Any = task.load()
     if isinstance(loaded, TaskData):
       return loaded
     if not (isinstance(loaded, tuple) and len(loaded) == 2):
@@ -146,11 +146,22 @@ class Task:
   measures    what evaluation reports, the headline first
   """
 
-  vocabulary: ClassVar[int]
-  kind: ClassVar[str] = "decoder"
-  classes: ClassVar[int | None] = None
   whole: ClassVar[bool] = False
-  measures: ClassVar[tuple[str, ...]] = ("accuracy", "exact_match")
+  if TYPE_CHECKING:  # a subclass declares each as a constant, a field or a property
+
+    @property
+    def vocabulary(self) -> int: ...
+    @property
+    def kind(self) -> str: ...
+    @property
+    def classes(self) -> int | None: ...
+    @property
+    def measures(self) -> tuple[str, ...]: ...
+  else:
+    vocabulary: ClassVar[int]
+    kind: ClassVar[str] = "decoder"
+    classes: ClassVar[int | None] = None
+    measures: ClassVar[tuple[str, ...]] = ("accuracy", "exact_match")
 
   def tokens(self, length: int) -> int:
     """Returns how many tokens the model reads at this task length.

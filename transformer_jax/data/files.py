@@ -19,8 +19,12 @@ UNPACKED = 2**32  # bytes that gzip may unpack from one file
 GZIP = ".gz"
 BOM = "\ufeff"
 # Tests are no ordinary code, generated and site files differ between installations.
-NOT_STDLIB = ("test", "tests", "idlelib", "lib2to3", "ensurepip", "site-packages")
-NOT_STDLIB += ("dist-packages", "config-*", "_sysconfigdata*", "*customize.py")
+NOT_STDLIB = ("test", "tests", "idlelib", "lib2to3", "ensurepip", "site-packages") + (
+  "dist-packages",
+  "config-*",
+  "_sysconfigdata*",
+  "*customize.py",
+)
 
 
 class DataError(ValueError):
@@ -59,7 +63,7 @@ def split(documents: list[Document]) -> tuple[dict[str, list[Document]], str]:
   test. When that leaves a split empty, as for a single file, every document is cut
   instead: 90% train, 5% validation, 5% test.
   """
-  by_name = {name: [] for name in SPLITS}
+  by_name: dict[str, list[Document]] = {name: [] for name in SPLITS}
   for document in documents:
     by_name[split_of(document.name)].append(document)
   if all(by_name.values()):

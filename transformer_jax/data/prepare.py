@@ -67,7 +67,8 @@ def stand_in_for_tensorflow(built: Any) -> None:
   if not hasattr(module, "tf") or importlib.util.find_spec("tensorflow"):
     return
   gfile = types.SimpleNamespace(exists=exists, isdir=isdir, glob=glob, GFile=_open)
-  module.tf = types.SimpleNamespace(io=types.SimpleNamespace(gfile=gfile))
+  tensorflow = types.SimpleNamespace(io=types.SimpleNamespace(gfile=gfile))
+  vars(module)["tf"] = tensorflow
 
 
 def check_servers(built: Any, name: str) -> None:

@@ -172,12 +172,12 @@ def check_batch(task: Task, where: str, batch: Batch) -> None:
   outputs = task.classes or task.vocabulary
   numbers = {"target_BL": (np.asarray(batch.target_BL)[counted], outputs)}
   if not images:
-    numbers["input_BL"] = batch.input_BL, task.vocabulary
-  for name, (x, limit) in numbers.items():
-    if not np.issubdtype(x.dtype, np.integer):
-      raise SpecError(f"{where} returns {name} of {x.dtype}; return int32")
-    if x.size and not 0 <= x.min() <= x.max() < limit:
-      wrong = int(x.min() if x.min() < 0 else x.max())
+    numbers["input_BL"] = np.asarray(batch.input_BL), task.vocabulary
+  for name, (token_N, limit) in numbers.items():
+    if not np.issubdtype(token_N.dtype, np.integer):
+      raise SpecError(f"{where} returns {name} of {token_N.dtype}; return int32")
+    if token_N.size and not 0 <= token_N.min() <= token_N.max() < limit:
+      wrong = int(token_N.min() if token_N.min() < 0 else token_N.max())
       raise SpecError(
         f"{where} returns {wrong} in {name}, and {type(task).__name__} has the numbers"
         f" 0 to {limit - 1}; raise vocabulary, or draw smaller ones"

@@ -9,7 +9,7 @@ from transformer_jax.data.base import GenerationSet
 from transformer_jax.evaluation.beam import Beam
 from transformer_jax.evaluation.maps import attention_map
 from transformer_jax.evaluation.target_fingerprints import of_texts
-from transformer_jax.evaluation.text_scores import CorpusScore, floors, judge
+from transformer_jax.evaluation.text_scores import CorpusScore, Verdict, floors, judge
 from transformer_jax.evaluation.translator import Translator
 
 Floors = dict[str, tuple[CorpusScore, CorpusScore]]  # BLEU and chrF by baseline
@@ -41,6 +41,15 @@ class GenerationEval:
     found = dict(zip(order, translator.all(ordered, self.how, self.rows), strict=True))
     return [found[n] for n in range(len(order))]
 
+  def _judge(
+    self, examples: GenerationSet, hypotheses: list[str | None], baselines: Floors
+  ) -> Verdict | None:
+    """Returns the scores of a translator; None unless it translated every text."""
+    whole = [text for text in hypotheses if text is not None]
+    if len(whole) < len(hypotheses):
+      return None
+    return judge(whole, examples.references, baselines, RESAMPLES, examples.bleu)
+
   def record(
     self, asked: GenerationSet, translators: Sequence[Translator]
   ) -> dict[str, Any]:
@@ -52,12 +61,7 @@ class GenerationEval:
     beside = _floors(asked, self.most)
     asked = asked.first(self.most)
     texts = [self.write(asked, translator) for translator in translators]
-    verdicts = [
-      None
-      if None in found
-      else judge(found, asked.references, beside, RESAMPLES, asked.bleu)
-      for found in texts
-    ]
+    verdicts = [self._judge(asked, hypotheses, beside) for hypotheses in texts]
     whole = [x for x in verdicts if x]
     scored = (whole[0].bleu, whole[0].chrf) if whole else next(iter(beside.values()))
     shown = _spread(asked)
@@ -70,7 +74,7 @@ class GenerationEval:
       "floors": {name: _values(both) for name, both in beside.items()},
       "scores": [_values((x.bleu, x.chrf)) if x else NO_SCORE for x in verdicts],
       "margins": [[x.bleu.margin, x.chrf.margin] if x else NONE for x in verdicts],
-      "below": [bool(x) and not x.translates for x in verdicts],
+      "below": [x is not None and not x.translates for x in verdicts],
       "samples": [
         [asked.sources[n], asked.references[n], texts[0][n] or ""] for n in shown
       ],

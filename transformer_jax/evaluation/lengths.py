@@ -174,11 +174,13 @@ class Evaluator:
     real_B, lost_B = (jnp.any(x, axis=1) for x in (counts_BL, counts_BL & nan_BL))
     plain = jnp.all(real_B) & ~jnp.any(nan_BL)
     # What does not count may be NaN; where what counts is, there is no choice.
-    clean = [jnp.where(counts_BL, x, 0).astype(x.dtype) for x in copies[:2]]
+    clean_loss_BL, clean_right_BL = (
+      jnp.where(counts_BL, x, 0).astype(x.dtype) for x in copies[:2]
+    )
 
     def mean(name, part):
       compute = MEASURES[name].compute
-      some_B = compute(*clean, parts[part])
+      some_B = compute(clean_loss_BL, clean_right_BL, parts[part])
       some = mean_of(jnp.where(lost_B, jnp.nan, some_B), real_B)
       return jnp.where(plain, compute(loss_BL, right_BL, parts[part]).mean(), some)
 
@@ -201,7 +203,7 @@ class Evaluator:
 
     def one(own):
       part = _filled(jax.tree.map(self.split, own), batch)
-      logits_BLV = self.model.apply({"params": params}, *part.reads)
+      logits_BLV: Any = self.model.apply({"params": params}, *part.reads)
       right_BL = jnp.argmax(logits_BLV, axis=-1) == part.target_BL
       loss_BL = cross_entropy(logits_BLV, part.target_BL, weight_BL=part.weight_BL)
       return loss_BL, right_BL

@@ -49,10 +49,11 @@ def attention_map(
   tokenizer, model = translator.tokenizer, translator.model
   read, written = (tokenizer.encode(text) for text in (source, found))
   read, written = (row[: translator.max_length - 1] for row in (read, written))
-  source_1M, token_1L = [*read, tokenizer.end], [tokenizer.start, *written]
-  # Texts of one length could not be told from a text that looks at itself.
-  source_1M += [NOTHING] * (len(source_1M) == len(token_1L))
-  source_1M, token_1L = jnp.array([source_1M]), jnp.array([token_1L])
+  source_tokens = [*read, tokenizer.end]
+  target_tokens = [tokenizer.start, *written]
+  # With equal lengths cross-attention would look like self-attention.
+  source_tokens += [NOTHING] * (len(source_tokens) == len(target_tokens))
+  source_1M, token_1L = jnp.array([source_tokens]), jnp.array([target_tokens])
   recorded: list[np.ndarray] = []
   arch = dataclasses.replace(model.arch, core=RecordingDense(recorded), dtype="float32")
   source_at = coords.padded(source_1M != NOTHING)
@@ -63,8 +64,9 @@ def attention_map(
     params = nested(one_by_one(flat(params)))
   # Steps of a loop have to be taken one by one for their weights to be numbers.
   with jax.disable_jit():
-    read_by = token_1L, None, source_1M, source_at
-    model.clone(arch=arch).apply({"params": params}, *read_by)
+    model.clone(arch=arch).apply(
+      {"params": params}, token_1L, None, source_1M, source_at
+    )
   weight_LM = _last(recorded, token_1L.shape[1]) if recorded else np.array(np.nan)
   if not np.isfinite(weight_LM).all():
     return {}

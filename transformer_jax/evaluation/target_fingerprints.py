@@ -37,11 +37,10 @@ def of_batch(target_BL: np.ndarray, weight_BL: np.ndarray) -> dict[str, Any]:
   counts_BL = weight_BL != 0
   size_B = counts_BL.sum(axis=1)
   size_B = size_B[size_B > 0]  # an example without a target has no score
-  parts = size_B.astype("<i8"), target_BL[counts_BL].astype("<i4")
-  parts += (weight_BL[counts_BL].astype("<f4"),)
   digest = xxhash.xxh3_128()
-  for part in parts:
-    digest.update(np.ascontiguousarray(part))
+  digest.update(np.ascontiguousarray(size_B.astype("<i8")).data)
+  digest.update(np.ascontiguousarray(target_BL[counts_BL].astype("<i4")).data)
+  digest.update(np.ascontiguousarray(weight_BL[counts_BL].astype("<f4")).data)
   return {
     "fingerprint": digest.hexdigest(),
     "examples": len(size_B),

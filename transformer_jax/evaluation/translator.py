@@ -74,8 +74,8 @@ class Translator:
     say: Callable[[str], None] = lambda line: None,
   ) -> Iterator[str | None]:
     """Yields the translation of each text; `rows` of them go together."""
-    texts = iter(texts)
-    while some := list(itertools.islice(texts, rows)):
+    remaining = iter(texts)
+    while some := list(itertools.islice(remaining, rows)):
       # The last rows are filled up, so that there is one program.
       full = some + [""] * (rows - len(some))
       yield from self(full, how, say)[: len(some)]

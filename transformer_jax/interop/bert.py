@@ -23,8 +23,10 @@ def layers(theirs: str, query: str = "query", key: str = "key", value: str = "va
   return {
     **names.heads(
       f"{LAYER}/attention",
-      *(f"{attention}.self.{part}" for part in (query, key, value)),
-      f"{attention}.output.dense",
+      query=f"{attention}.self.{query}",
+      key=f"{attention}.self.{key}",
+      value=f"{attention}.self.{value}",
+      last=f"{attention}.output.dense",
     ),
     **names.norm(f"{LAYER}/attention_norm", f"{attention}.output.LayerNorm"),
     **names.dense(f"{LAYER}/feedforward", "in_DF", f"{theirs}.intermediate.dense"),

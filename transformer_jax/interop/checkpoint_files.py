@@ -36,7 +36,7 @@ def read(folder: str | os.PathLike) -> tuple[Config, Tensors]:
     names = _parts(folder / INDEX)
   else:
     names = [WEIGHTS]
-  tensors = {}
+  tensors: Tensors = {}
   for name in names:
     tensors |= _tensors(folder / name)
   return config, tensors

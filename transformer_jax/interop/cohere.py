@@ -1,7 +1,5 @@
 """Cohere's Command R."""
 
-import dataclasses
-
 from transformer_jax.interop import names
 from transformer_jax.interop.family import families
 from transformer_jax.interop.llama import LAYER, THEIRS, LlamaLike
@@ -41,7 +39,7 @@ class Cohere(LlamaLike):
     )
 
   def position(self, config):
-    return dataclasses.replace(rope(config), interleaved=True)
+    return rope(config, interleaved=True)
 
   def norm(self, config):
     return LayerNorm(config.number("layer_norm_eps"), shift=False)

@@ -64,9 +64,7 @@ class DeepseekV3(LlamaLike):
 
   def position(self, config):
     """Returns the rotary encoding; with two scales, YaRN scales whole scores too."""
-    turned = dataclasses.replace(
-      rope(config), interleaved=config.flag("rope_interleave", True)
-    )
+    turned = rope(config, interleaved=config.flag("rope_interleave", True))
     word = "rope_scaling" if config.get("rope_scaling") else "rope_parameters"
     both = config.part(word).number("mscale_all_dim", 0.0)
     if not both or not isinstance(turned, YarnRope) or turned.factor <= 1:

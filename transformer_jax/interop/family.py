@@ -103,7 +103,7 @@ class HFFamily:
 
   def decoder_dims(self, config: HFConfig) -> Dims | None:
     """Returns the sizes of a decoder's layers, or None where they are the encoder's."""
-    dims, own = self.dims(config), self.sizes | self.decoder_sizes
+    dims, own = self.dims(config), {**self.sizes, **self.decoder_sizes}
     others = Dims(**{letter: self.size(config, word) for letter, word in own.items()})
     return None if others == dims else others
 
@@ -112,8 +112,12 @@ class HFFamily:
     words = self.words(config)
     words.need(add_cross_attention=False, tie_encoder_decoder=False)
     fields = self.parts(words) | self.output(words).fields(words)
-    sizes = dict(dims=self.dims(words), decoder_dims=self.decoder_dims(words))
-    arch = Architecture(core=core, **sizes, **fields)
+    arch = Architecture(
+      dims=self.dims(words),
+      decoder_dims=self.decoder_dims(words),
+      core=core,
+      **fields,
+    )
     words.check_read(HARMLESS | {*self.harmless.split()})
     return arch
 
@@ -180,11 +184,17 @@ class HFFamily:
     """
     output, _ = self.table.get("output_DV", ("", ""))
     source = self.copies.get(output, "")
-    of = lambda name: tensors.get(name, tensors.get(name.removeprefix(self.prefix)))
-    both = of(output), of(source)
-    if any(x is None for x in both) or not config.get("tie_word_embeddings", True):
+
+    def tensor(name: str) -> np.ndarray | None:
+      return tensors.get(name, tensors.get(name.removeprefix(self.prefix)))
+
+    output_VD, embedding_VD = tensor(output), tensor(source)
+    if output_VD is None or embedding_VD is None:
       return {}
-    return {} if np.array_equal(*both) else {"tie_word_embeddings": False}
+    if not config.get("tie_word_embeddings", True):
+      return {}
+    equal = np.array_equal(output_VD, embedding_VD)
+    return {} if equal else {"tie_word_embeddings": False}
 
   def full(self, tensors: Tensors, names: Names) -> Tensors:
     """Returns tensors by the names that they have in a model with an output.

@@ -1,5 +1,6 @@
 """HuggingFace's config.json, with a record of the words that were read."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from transformer_jax.interop.checkpoint_files import Config
@@ -77,7 +78,7 @@ class HFConfig:
       raise ValueError(f"config.json says {word}={value!r}; write words with values")
     return type(self)(value)
 
-  def choose(self, word: str, choices: dict[str, Any], default: Any = None) -> Any:
+  def choose(self, word: str, choices: Mapping[Any, Any], default: Any = None) -> Any:
     """Returns what a word's value stands for."""
     value = self.get(word, default)
     if value not in list(choices):

@@ -7,8 +7,10 @@ from collections.abc import Iterable, Iterator
 from transformer_jax.interop.checkpoint_files import Config, Tensors
 
 MOST_LAYERS = 512  # each is traced before anything is compared
-LAYERS = ("num_hidden_layers", "num_layers", "n_layer", "n_layers")
-LAYERS += ("encoder_layers", "decoder_layers", "num_decoder_layers")
+LAYERS = (
+  *("num_hidden_layers", "num_layers", "n_layer", "n_layers"),
+  *("encoder_layers", "decoder_layers", "num_decoder_layers"),
+)
 MOST = 2**31 - 1  # of a size
 # Words for an axis of some tensor: each is at most the numbers of the largest one.
 # Experts (moe_) are not read, and a model without them may say how wide they would be.

@@ -1,6 +1,7 @@
 """What config.json says of rotary positions."""
 
 import math
+from typing import Any
 
 from transformer_jax.interop.hf_config import HFConfig
 from transformer_jax.positions import PositionalEncoding, positions
@@ -33,20 +34,26 @@ GROWTH = ("attention_factor", "mscale", "mscale_all_dim")
 
 
 def rope(
-  config: HFConfig, base: str = "rope_theta", share: str = "", usual: float = 1.0
+  config: HFConfig,
+  base: str = "rope_theta",
+  share: str = "",
+  usual: float = 1.0,
+  interleaved: bool = False,
 ) -> PositionalEncoding:
   """Returns the rotary encoding of a config, old style or new.
 
   base    the word of the base beside the words of rotary positions
   share   the word of the share of features that turn; "": all of them do
   usual   the share where config.json has none
+  interleaved   whether pairs are neighbours
   """
   new, old = "rope_parameters", "rope_scaling"
   words = config.part(old) if config.get(old) else config.part(new)
   words |= {"rope_type": words.get("rope_type", words.get("type", "default"))}
   name, arguments = words.choose("rope_type", SCALINGS)
   check(words, arguments)
-  given, more = words | lengths(config, words), {}
+  given = words | lengths(config, words)
+  more: dict[str, Any] = {}  # arguments of the encoding
   if words["rope_type"] == "longrope" and words.get("factor") is None:
     now, before = (given.whole(f"{word}max_position_embeddings") for word in OF)
     given |= {"factor": now / before}
@@ -69,6 +76,7 @@ def rope(
       f" remove it, or write {SHARE}=1.0"
     )
   more |= {"fraction": turned} if turned != 1 else {}
+  more |= {"interleaved": True} if interleaved else {}
   written = ", ".join(f"{name}={value!r}" for name, value in more.items())
   return positions.build(f"{name}({written})")
 

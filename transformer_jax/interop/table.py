@@ -103,7 +103,7 @@ class Names:
   @property
   def sharing(self) -> dict[str, dict[str, TensorLayout]]:
     """Returns {their name: {our path: layout}}."""
-    sharing = {}
+    sharing: dict[str, dict[str, TensorLayout]] = {}
     for path, (name, axes) in self.table.items():
       if path in self.shapes:
         found = layout(path, self.shapes[path], axes, self.groups)

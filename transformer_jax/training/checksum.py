@@ -35,7 +35,7 @@ def differing(leaves: dict[str, Any], saved: dict[str, Any]) -> list[str]:
 
 
 def _checksum(leaf: jax.Array) -> str:
-  return xxhash.xxh3_128_hexdigest(_bytes(leaf))
+  return xxhash.xxh3_128_hexdigest(_bytes(leaf).data)
 
 
 def _bytes(leaf: jax.Array) -> np.ndarray:

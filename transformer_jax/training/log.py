@@ -1,18 +1,21 @@
-"""Log of a long command: a full disk or a closed pipe under it costs lines, no work."""
+"""Standard streams that lose lines, not work, on a full disk or a closed pipe."""
 
 import io
 import sys
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+  from _typeshed import ReadableBuffer
 
 
 class Patient(io.FileIO):
-  """A file that takes everything; what the system refuses is lost."""
+  """A file whose writes never fail; content that the system refuses is lost."""
 
-  def write(self, content: bytes) -> int | None:
+  def write(self, content: "ReadableBuffer", /) -> int:
     try:
       return super().write(content)
     except OSError:
-      return len(content)
+      return memoryview(content).nbytes
 
 
 def make_patient() -> None:
@@ -37,5 +40,5 @@ def _patient(stream: TextIO) -> TextIO:
     io.BufferedWriter(raw),
     encoding=stream.encoding,
     errors=stream.errors,
-    line_buffering=stream.line_buffering,
+    line_buffering=bool(stream.line_buffering),
   )

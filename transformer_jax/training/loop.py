@@ -86,16 +86,19 @@ def compile_steps(
   place = lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s)
   abstract = jax.tree.map(place, shapes, where)
   start = time.perf_counter()
-  steps = jax.vmap(functools.partial(trainer.steps, count=count), (None, 0))
+  every_seed = jax.vmap(functools.partial(trainer.steps, count=count), (None, 0))
   everywhere = NamedSharding(mesh, PartitionSpec())
-  steps = jax.jit(steps, donate_argnums=1, out_shardings=(where, everywhere))
+  steps = jax.jit(every_seed, donate_argnums=1, out_shardings=(where, everywhere))
   with jax.set_mesh(mesh):  # for attention that sends keys from device to device
     run = steps.lower(arrays, abstract).compile()
   seconds = time.perf_counter() - start
   memory = run.memory_analysis()
-  used = memory.argument_size_in_bytes + memory.temp_size_in_bytes
+  if memory is None:  # a backend without this analysis
+    peak_bytes = 0
+  else:
+    peak_bytes = memory.argument_size_in_bytes + memory.temp_size_in_bytes
   init = jax.jit(init, out_shardings=where, compiler_options=_once())
-  return Program(run, lambda: init(seed_S), abstract, seconds, used)
+  return Program(run, lambda: init(seed_S), abstract, seconds, peak_bytes)
 
 
 def _once() -> dict[str, int] | None:

@@ -34,12 +34,11 @@ class Settings:
   """Base of optimizers and schedules: refuses numbers that make no sense."""
 
   def __post_init__(self):
-    for field in dataclasses.fields(self):
-      value = getattr(self, field.name)
-      allowed, words = ALLOWED.get(field.name, ANY)
+    for name, value in vars(self).items():
+      allowed, words = ALLOWED.get(name, ANY)
       # Other types are refused by the registry, in words of its own.
       if isinstance(value, (int, float)) and not allowed(value):
-        raise SpecError(f"{field.name} is {value!r}; write {words}")
+        raise SpecError(f"{name} is {value!r}; write {words}")
 
 
 class Optimizer(Settings):

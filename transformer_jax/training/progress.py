@@ -34,6 +34,7 @@ class Progress:
   ):
     self._at = At(shown(label), total, start)
     self._owns_display = under is None
+    self._display: Silent
     if under is not None:
       self._display = under._display
     else:

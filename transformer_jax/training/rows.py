@@ -60,8 +60,9 @@ def whole(
 def _equal(numbers: dict[str, float], copy: dict[str, float]) -> bool:
   """Returns whether they are the same float32s; one NaN is like another."""
   with np.errstate(over="ignore"):
-    pairs = [np.array([numbers[name], copy[name]], np.float32) for name in copy]
-  return all(np.array_equal(*pair[:, None], equal_nan=True) for pair in pairs)
+    ours = np.array([numbers[name] for name in copy], np.float32)
+    theirs = np.array([copy[name] for name in copy], np.float32)
+  return np.array_equal(ours, theirs, equal_nan=True)
 
 
 def _restored(row: dict[str, Any]) -> dict[str, Any]:

@@ -163,11 +163,13 @@ class Trainer:
     noise = jax.random.fold_in(jax.random.fold_in(state.key, NOISE), state.step)
     rngs = dict(zip(("dropout", "position"), jax.random.split(noise), strict=True))
     variables, done = {"params": params}, self.done(state)
-    x_BLD, output_VD = self.model.apply(
+    hidden: Any = self.model.apply(
       variables, *batch.reads, done=done, rngs=rngs, method="hidden"
     )
+    x_BLD, output_VD = hidden
     max_logits = self.max_logits or losses.default_max_logits()
-    n = losses.num_chunks(*batch.target_BL.shape, output_VD.shape[0], max_logits)
+    B, L = batch.target_BL.shape
+    n = losses.num_chunks(B, L, output_VD.shape[0], max_logits)
     loss, right = losses.chunked_cross_entropy(
       x_BLD, output_VD, batch.target_BL, batch.weight_BL, self.label_smoothing, n
     )

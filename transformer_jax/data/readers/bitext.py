@@ -5,8 +5,8 @@ import dataclasses
 import hashlib
 import json
 import pathlib
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Protocol
 
 from transformer_jax.data import files, languages
 from transformer_jax.data.base import note
@@ -80,10 +80,19 @@ def read(
   return kept, {"source": source, "pair": pair, **facts}
 
 
-def left_out(before: list[Pair], after: list[Pair], why: str) -> dict[str, Any]:
-  """Returns how many pairs are gone, and where the first one stands."""
-  kept = {pair.where for pair in after}
-  gone = [pair.where for pair in before if pair.where not in kept]
+class Located(Protocol):
+  """An example or a pair that names the file and the line it was read from."""
+
+  @property
+  def where(self) -> str: ...
+
+
+def left_out(
+  before: Sequence[Located], after: Sequence[Located], why: str
+) -> dict[str, Any]:
+  """Returns the number of examples left out, and where the first one is."""
+  remaining = {example.where for example in after}
+  gone = [example.where for example in before if example.where not in remaining]
   return {why: len(gone), **({f"first {why}": gone[0]} if gone else {})}
 
 
@@ -139,13 +148,14 @@ def _files(
     )
   if found["validation"] is None and found["test"] is None:
     return _cut(_one(found["train"], pair_format, say))
-  missing = [split for split in splits if found[split] is None]
+  paths = {split: file for split in splits if (file := found[split]) is not None}
+  missing = [split for split in splits if split not in paths]
   if missing:
     raise DataError(
       f"folder '{path}' holds no {missing[0]} text; add {missing[0]}.{sides[0]} and"
       f" {missing[0]}.{sides[1]}, or score the split that is there with split='...'"
     )
-  pairs = {split: _one(found[split], pair_format, say) for split in splits}
+  pairs = {split: _one(paths[split], pair_format, say) for split in splits}
   return pairs, {"split": "by file name"}
 
 
@@ -185,7 +195,8 @@ def _there(path: pathlib.Path) -> pathlib.Path | None:
 
 def _two(path: pathlib.Path, pair_format: PairFormat, say: Say) -> Iterator[Pair]:
   paths = _sides(path, pair_format.sides)
-  there = [each is not None for each in map(_there, paths)]
+  existing = [each for each in map(_there, paths) if each is not None]
+  there = [_there(each) is not None for each in paths]
   if not any(there):
     raise DataError(
       f"there is no parallel text '{path}' in {pathlib.Path.cwd()}: no folder, no .tsv,"
@@ -197,7 +208,7 @@ def _two(path: pathlib.Path, pair_format: PairFormat, say: Say) -> Iterator[Pair
       f" '{paths[there.index(False)]}'; add it, or check"
       f" pair='{'-'.join(pair_format.sides)}'"
     )
-  texts = [files.lines(_there(each)) for each in paths]
+  texts = [files.lines(each) for each in existing]
   first, second = map(len, texts)
   if first != second:
     raise DataError(

@@ -52,8 +52,8 @@ class TableColumns:
   def record(self, row: Row) -> TableRow:
     """Returns the record of a line that has fields."""
     number, fields = row
-    has_document = self.document is not None and self.document < len(fields)
-    document = fields[self.document] if has_document else ""
+    place = self.document
+    document = fields[place] if place is not None and place < len(fields) else ""
     return TableRow(number, tuple(fields[n] for n in self.places), document)
 
 

@@ -84,9 +84,10 @@ def conllu(
   Ranges (1-2) and empty nodes (1.1) are no words. Raises DataError.
   """
   names = [*named] or [*CONLLU]
-  places = tuple(
-    names.index(name) if name in names else names.index(usual)
-    for name, usual in zip(wanted, ("form", "upos"), strict=True)
+  word, tag = wanted
+  places = (
+    names.index(word if word in names else "form"),
+    names.index(tag if tag in names else "upos"),
   )
   rows = []
   for number, line in enumerate(files.lines(path), 1):

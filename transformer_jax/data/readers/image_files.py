@@ -126,7 +126,7 @@ def _cut(all_: Pictures, splits: tuple[str, ...]) -> tuple[dict, dict]:
 
 def _digits() -> pathlib.Path:
   spec = importlib.util.find_spec("sklearn")
-  if spec is None:
+  if spec is None or not spec.submodule_search_locations:
     raise DataError(
       "images('digits') reads the file of scikit-learn, which is not installed: pip"
       f" install scikit-learn, or name a copy of its {DIGITS_FILE}"

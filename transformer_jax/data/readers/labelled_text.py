@@ -177,14 +177,15 @@ def _files(
     return _cut(example_format.folder(path, say))
   if there["validation"] is None and there["test"] is None:
     return _cut(example_format.file(there["train"], say))
-  missing = [split for split in splits if there[split] is None]
+  paths = {split: file for split in splits if (file := there[split]) is not None}
+  missing = [split for split in splits if split not in paths]
   if missing:
     name = missing[0] + files.suffix(there["train"])
     raise DataError(
       f"folder '{path}' holds no {missing[0]} file; add {name}, or score the split that"
       " is there with split='...'"
     )
-  return {x: example_format.file(there[x], say) for x in splits}, {
+  return {x: example_format.file(paths[x], say) for x in splits}, {
     "split": "by file name"
   }
 

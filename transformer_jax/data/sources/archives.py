@@ -40,7 +40,8 @@ def contents(
       found = {_plain(m.name): m for m in _members(tar, path) if m.isfile()}
       for name in sorted(found):
         if name.startswith(start) and name.endswith(end):
-          yield name, tar.extractfile(found[name]).read()
+          if (file := tar.extractfile(found[name])) is not None:
+            yield name, file.read()
   except (tarfile.TarError, EOFError, OSError) as error:
     raise damaged(path, error) from error
 

@@ -45,7 +45,8 @@ def _paragraphs(one, other):
 
 def read(path: pathlib.Path, language: str) -> dict[str, tuple[str, list[str]]]:
   """Returns (package, lines) of each description by the MD5 of the English one."""
-  found, record = {}, {}
+  found: dict[str, tuple[str, list[str]]] = {}
+  record: dict[str, list[str]] = {}
   for line in [*lines(path), ""]:
     if line.startswith(" ") and record:
       record[next(reversed(record))].append(line[1:])

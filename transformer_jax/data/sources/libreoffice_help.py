@@ -76,7 +76,8 @@ class _Blocks(html.parser.HTMLParser):
     super().__init__(convert_charrefs=True)
     self.found, self.counts = {}, {}
     self.block, self.mute = None, 0
-    self.spans, self.texts = [], [[]]  # open spans; what was read inside of which
+    self.spans = []  # open spans
+    self.texts: list[list[str]] = [[]]  # text inside each of them
 
   def handle_starttag(self, tag, attrs):
     if tag in BLOCKS:

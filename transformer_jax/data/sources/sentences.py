@@ -24,7 +24,7 @@ def clean(text: str) -> str:
 
 def sentences(text: str) -> list[str]:
   """Cuts a paragraph into sentences; not after an abbreviation."""
-  found = []
+  found: list[str] = []
   for part in BORDER.split(text):
     if found and ABBREVIATED.search(found[-1]):
       found[-1] += f" {part}"

@@ -32,7 +32,8 @@ def build(name: str, source: Source, data_dir: str | None) -> str:
       f" {empty[0]} split; delete those files in {paths[0].parent} and run this again"
     )
   metadata = {"licence": source.licence, "packages": fetcher.facts(paths)}
-  builder = _builder(library, source, name, by_split, metadata)
+  with library.core.registered.skip_registration():  # folders are found without
+    builder = _builder(library, source, name, by_split, metadata)
   builder(data_dir=str(root), file_format="array_record").download_and_prepare()
   return str(folder)
 
@@ -40,12 +41,12 @@ def build(name: str, source: Source, data_dir: str | None) -> str:
 def _builder(
   library: Any, source: Source, name: str, by_split: dict[str, list], metadata: dict
 ) -> type:
-  """Returns the class that TFDS wants, unregistered: folders are found without."""
+  """Returns the builder class of TFDS for examples in memory."""
   base, _, config = name.partition("/")
   configs = [library.core.BuilderConfig(name=config)] if config else []
   about = {"description": source.description, "homepage": source.homepage}
 
-  class Built(library.core.GeneratorBasedBuilder, skip_registration=True):
+  class Built(library.core.GeneratorBasedBuilder):
     """Writes examples that are in memory."""
 
     VERSION = library.core.Version(VERSION)

@@ -30,8 +30,6 @@ class Tokenizer:
   sentinels   how many of them there are
   pieces      what each token stands for, in order; empty before training
   trained_on  how much of the text training read, where that may be less than all
-
-  start, end, mask   tokens that begin and end a text, and that hide one
   """
 
   sentinels: int = dataclasses.field(default=0, kw_only=True)
@@ -41,9 +39,21 @@ class Tokenizer:
   )
 
   name: ClassVar[str]
-  start: ClassVar[int] = BOS
-  end: ClassVar[int] = EOS
-  mask: ClassVar[int] = MASK
+
+  @property
+  def start(self) -> int:
+    """Token that begins a text."""
+    return BOS
+
+  @property
+  def end(self) -> int:
+    """Token that ends a text."""
+    return EOS
+
+  @property
+  def mask(self) -> int:
+    """Token that hides one."""
+    return MASK
 
   @property
   def vocabulary(self) -> int:

@@ -39,7 +39,7 @@ class Listed(Tokenizer):
     raise NotImplementedError
 
   def train(self, texts: Iterable[str]) -> "Listed":
-    counts = Counter()
+    counts: Counter[str] = Counter()
     for text in texts:
       counts.update(self.cut(text))
     common = base.most_common(counts, self.size - len(self.special))

@@ -101,7 +101,7 @@ class HuggingFace(Tokenizer):
 
   def train(self, texts: Iterable[str] = ()) -> "HuggingFace":
     """Returns the tokenizer of the file whatever the texts."""
-    roles = {role: self._role(role) for role in ROLES}
+    roles: dict[str, Any] = {role: self._role(role) for role in ROLES}
     return dataclasses.replace(self, pieces=self._pieces, model=self._content, **roles)
 
   def encode(self, text: str) -> list[int]:

@@ -50,7 +50,9 @@ class Subword(Tokenizer):
     out = io.BytesIO()
     if not lines:
       raise DataError("subword: there is no text to train on; give more")
-    options = _OPTIONS | {"control_symbols": list(self.special[UNK + 1 :])}
+    options: dict[str, Any] = _OPTIONS | {
+      "control_symbols": list(self.special[UNK + 1 :])
+    }
     try:
       sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(lines),

@@ -5,7 +5,7 @@ lays them out for a decoder that reads every token but the last.
 """
 
 import dataclasses
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -32,9 +32,16 @@ class Strings(Task):
               asked for; 0: it is that from the start
   """
 
-  symbols: ClassVar[int]
+  if TYPE_CHECKING:  # a subclass declares each as a constant, a field or a property
+
+    @property
+    def symbols(self) -> int: ...
+    @property
+    def scored(self) -> int | None: ...
+  else:
+    symbols: ClassVar[int]
+    scored: ClassVar[int | None] = None
   stops: ClassVar[bool] = True
-  scored: ClassVar[int | None] = None
   terminator: ClassVar[int | None] = None
   fixed: bool = False
   curriculum: float = 0.0
@@ -104,11 +111,11 @@ class Strings(Task):
     done: the share of training that is over, 0 to 1, for `curriculum`
     """
     examples = self.examples(key, batch_size, length, done=done)
-    lay_out = jax.vmap(lambda *row: self._lay_out(*row, length, None))
+    token_BL, weight_BL = self._laid_out(examples, length, scored=None)
     ids = jax.vmap(lambda n: self.ids(n, length))(examples[2])
     at = coords.consecutive(1, self.tokens(length))
     at = at.replace(data={name: ids_BL[:, :-1] for name, ids_BL in ids.items()})
-    return shifted(*lay_out(*examples), at)
+    return shifted(token_BL, weight_BL, at)
 
   def score(
     self, arrays: Any, key: jax.Array, batch_size: int, length: jax.Array, bucket: int
@@ -116,13 +123,14 @@ class Strings(Task):
     """Returns strings of exactly `length` at the right end of the bucket's tokens."""
     L = self.tokens(bucket)
     absent = L - self.tokens(length)
-    lay_out = jax.vmap(lambda *row: self._lay_out(*row, bucket, self.scored))
-    left = lay_out(*self.examples(key, batch_size, bucket, length))
-    right = [jnp.roll(array, absent, axis=1) for array in left]
+    examples = self.examples(key, batch_size, bucket, length)
+    token_BL, weight_BL = self._laid_out(examples, bucket, self.scored)
+    token_BL = jnp.roll(token_BL, absent, axis=1)
+    weight_BL = jnp.roll(weight_BL, absent, axis=1)
     ids = self.ids(length, bucket).items()
     data = {name: jnp.roll(ids_L, absent)[None, :-1] for name, ids_L in ids}
     at = coords.padded(jnp.arange(L)[None] >= absent)
-    return shifted(*right, at.replace(data=data))
+    return shifted(token_BL, weight_BL, at.replace(data=data))
 
   def examples(
     self,
@@ -139,7 +147,8 @@ class Strings(Task):
     numbers = jnp.arange(1 + self.numbers(max_length))
     draw = lambda n: jax.random.bits(jax.random.fold_in(key, n), (rows,))
     random_BN = jax.vmap(draw, out_axes=1)(numbers)
-    shortest, limit = (max_length if self.fixed else 1), max_length
+    shortest = max_length if self.fixed else 1
+    limit: int | jax.Array = max_length
     if self.curriculum:
       limit = jnp.ceil(max_length * done / self.curriculum).astype(jnp.int32)
       limit = jnp.clip(limit, 1, max_length)
@@ -166,6 +175,20 @@ class Strings(Task):
       closes_L = weight_L & (row_L == FIRST + self.terminator)
       weight_L &= jnp.cumsum(closes_L) - closes_L == 0
     return row_L, weight_L.astype(jnp.float32)
+
+  def _laid_out(
+    self,
+    examples: tuple[jax.Array, jax.Array, jax.Array],
+    max_length: int,
+    scored: int | None,
+  ) -> tuple[jax.Array, jax.Array]:
+    """Returns the token_BL and weight_BL of `examples`, padded on the right."""
+    prompt_BP, answer_BA, length_B = examples
+
+    def lay_out(prompt_P, answer_A, length):
+      return self._lay_out(prompt_P, answer_A, length, max_length, scored)
+
+    return jax.vmap(lay_out)(prompt_BP, answer_BA, length_B)
 
   def _lay_out(self, prompt_P, answer_A, length, max_length, scored):
     """Returns the tokens and weights of one row, padded on the right."""

@@ -13,8 +13,8 @@ from transformer_jax.data.tasks.algorithmic.base import FIRST, Strings, below
 from transformer_jax.spec import SpecError
 
 VERBS = ("walk", "look", "run", "jump")
-WORDS = ("", *VERBS, "turn", "left", "right", "opposite", "around", "twice", "thrice")
-WORDS += ("and", "after")
+PLACES = ("left", "right", "opposite", "around")
+WORDS = ("", *VERBS, "turn", *PLACES, "twice", "thrice", "and", "after")
 ACTIONS = ("I_WALK", "I_LOOK", "I_RUN", "I_JUMP", "I_TURN_LEFT", "I_TURN_RIGHT")
 
 
@@ -83,10 +83,13 @@ def commands() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
   return words_NP, actions_NA, np.searchsorted(sizes_N, np.arange(50)).astype(np.int32)
 
 
-def phrases() -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
+Phrase = tuple[tuple[str, ...], tuple[str, ...]]  # words and actions
+
+
+def phrases() -> list[Phrase]:
   """Returns what commands are made of: something to do, where, and how often."""
   acts = {name: (f"I_{name.upper()}",) for name in VERBS}
-  found = [((name,), act) for name, act in acts.items()]
+  found: list[Phrase] = [((name,), act) for name, act in acts.items()]
   for name, act in {**acts, "turn": ()}.items():
     for side in ("left", "right"):
       turn = (f"I_TURN_{side.upper()}",)

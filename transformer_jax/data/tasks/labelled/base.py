@@ -78,7 +78,6 @@ class Labelled(Task):
   limit: int | None = None
   data_dir: str | None = None
 
-  kind: ClassVar[str] = "encoder"
   measures: ClassVar[tuple[str, ...]] = ("accuracy",)
 
   def __post_init__(self):
@@ -89,6 +88,10 @@ class Labelled(Task):
       check_split(name, self.split)
     check_sizes(name, 2, classes=self.classes)
     check_sizes(name, limit=self.limit)
+
+  @property
+  def kind(self) -> str:
+    return "encoder"
 
   @property
   def format(self) -> ExampleFormat:
@@ -129,13 +132,15 @@ class Labelled(Task):
     facts |= {**tokenizer.facts, "labels": len(labels)}
     note(facts, *tokenizer.notes)
     facts |= guesses(found["train"], found[self.split])
-    arrays = {"frame_2": np.array([tokenizer.start, tokenizer.end], np.int32)}
+    frame_2 = np.array([tokenizer.start, tokenizer.end], np.int32)
+    by_split: dict[str, dict[str, np.ndarray]] = {}
     for name, split in (("train", "train"), ("scored", self.split)):
       each = encoded.pieces(tokens, split)
-      kept, arrays[name] = sentence_pairs.laid_end_to_end(found[split], each, labels)
+      kept, by_split[name] = sentence_pairs.laid_end_to_end(found[split], each, labels)
       facts["left_out"][split] |= bitext.left_out(found[split], kept, "no token")
       facts.setdefault("examples", {})[split] = len(kept)
-    facts["fit"] = _fit(arrays["train"]["size_E"] + 2 + self.pairs)
+    facts["fit"] = _fit(by_split["train"]["size_E"] + 2 + self.pairs)
+    arrays = {"frame_2": frame_2, **by_split}
     return TaskData(arrays, facts, FittedLabels(tokenizer, labels))
 
   def abstract(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What is right without a model: the floors of tasks with labels. No JAX here."""
+"""Majority-class and lookup baselines for labelled tasks. No JAX here."""
 
 import collections
 from collections.abc import Callable
@@ -8,30 +8,32 @@ import numpy as np
 
 from transformer_jax.data.readers.labelled_text import Example
 
+Counts = collections.Counter[str]  # of labels
+
 
 def guesses(train: list[Example], scored: list[Example]) -> dict[str, Any]:
-  """Returns what is right without a model, and labels that are never trained on.
+  """Returns the baselines' scores, and the labels that never occur in training.
 
-  accuracy   by always guessing the most common label
-  lookup     by guessing the most common label of the same word or text, if it was
-             trained on; both are means over examples, as evaluation reports
+  accuracy   of always guessing the most common label
+  lookup     accuracy of guessing the most common label of the same word or text, if it
+             was trained on; both are means over examples, as evaluation reports
   """
-  of_part = collections.defaultdict(collections.Counter)
+  of_part: dict[tuple[str, ...], Counts] = collections.defaultdict(collections.Counter)
   for example in train:
     for part, label in zip(example.parts, example.labels, strict=True):
       of_part[part, *example.second][label] += 1
-  seen = sum(of_part.values(), collections.Counter())
-  usual, known = _common(seen), {part: _common(x) for part, x in of_part.items()}
+  trained: Counts = sum(of_part.values(), collections.Counter())
+  usual, known = _common(trained), {part: _common(x) for part, x in of_part.items()}
   facts = {
     "label": usual,
     "accuracy": _share(scored, lambda key: usual),
     "lookup": _share(scored, lambda key: known.get(key, usual)),
   }
-  unseen = sorted({x for each in scored for x in each.labels} - seen.keys())
+  unseen = sorted({x for each in scored for x in each.labels} - trained.keys())
   return {"guess": facts, "unseen": unseen}
 
 
-def _common(counts: collections.Counter) -> str:
+def _common(counts: Counts) -> str:
   """Returns the most common label; of equally common ones the first by spelling."""
   return min(counts, key=lambda label: (-counts[label], label))
 

@@ -27,12 +27,15 @@ KINDS = ("encoder", "decoder")
 MANY = 20  # examples from which a label that comes once is remarkable
 # What headers call a text, the first and the second text of a pair, and a label.
 WORDS = {
-  "text": "text sentence question review comment content utterance tweet message body",
-  "pair": "text1 sentence1 question1 premise",
-  "second": "second text2 sentence2 question2 hypothesis",
-  "label": "label labels class category sentiment target tag polarity intent",
+  role: frozenset(words.split())
+  for role, words in {
+    "text": "text sentence question review comment content utterance tweet message"
+    " body",
+    "pair": "text1 sentence1 question1 premise",
+    "second": "second text2 sentence2 question2 hypothesis",
+    "label": "label labels class category sentiment target tag polarity intent",
+  }.items()
 }
-WORDS = {role: frozenset(words.split()) for role, words in WORDS.items()}
 
 
 @tasks.register("classification")
@@ -221,9 +224,9 @@ class TextFormat(ExampleFormat):
     self, texts: list[str], label: str, where: str, document: str
   ) -> Iterator[Example]:
     """Yields an example, or pieces of so many lines, which belong together."""
-    labels, (text, *second) = (labelled_text.label(label, where),), texts
+    labels, (text, *others) = (labelled_text.label(label, where),), texts
     if not self.lines:
-      second = tuple(x.strip() for x in second)
+      second = tuple(x.strip() for x in others)
       yield Example((text.strip(),), labels, where, document, second)
       return
     lines = (line for line in text.split("\n") if line.strip())

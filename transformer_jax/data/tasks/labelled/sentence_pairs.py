@@ -4,7 +4,7 @@
 """
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -72,7 +72,7 @@ def places(
 
 
 def laid_end_to_end(
-  some: list[Example], pieces: Iterable[list[int]], labels: list[str]
+  some: list[Example], pieces: Iterable[list[int]], labels: Sequence[str]
 ) -> tuple[list[Example], dict[str, np.ndarray]]:
   """Returns the examples that have tokens, and their arrays.
 
@@ -84,9 +84,14 @@ def laid_end_to_end(
   """
   number = {label: n for n, label in enumerate(labels)}
   turn = iter(pieces)
-  kept, tokens, classes, sizes, before = [], [], [], [], []
+  kept: list[Example] = []
+  tokens: list[int] = []
+  classes: list[int] = []
+  sizes: list[int] = []
+  before: list[int] = []
   for example in some:
-    own, marks = [], []
+    own: list[int] = []
+    marks: list[int] = []
     for _, label in zip(example.parts, example.labels, strict=True):
       piece = next(turn)
       own += piece
@@ -99,6 +104,11 @@ def laid_end_to_end(
     classes += marks + [NONE] * len(second)
     sizes.append(len(own) + len(second))
     before.append(len(own))
-  arrays = {"token_N": tokens, "label_N": classes, "size_E": sizes, "before_E": before}
-  arrays["start_E"] = np.cumsum([0, *sizes[:-1]])
+  arrays = {
+    "token_N": tokens,
+    "label_N": classes,
+    "size_E": sizes,
+    "before_E": before,
+    "start_E": np.cumsum([0, *sizes[:-1]]),
+  }
   return kept, {name: np.array(x, np.int32) for name, x in arrays.items()}

@@ -177,7 +177,8 @@ class SentenceFormat(ExampleFormat):
   def _slashes(self, path: pathlib.Path, say: Say) -> Iterator[Example]:
     for number, line in enumerate(files.lines(path), 1):
       where = f"'{path}' line {number}"
-      words, tags = [], []
+      words: list[str] = []
+      tags: list[str] = []
       for each in line.split():
         word, slash, tag = each.rpartition("/")  # a word may hold a slash
         if not (word and slash and tag):

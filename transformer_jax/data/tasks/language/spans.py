@@ -87,11 +87,13 @@ class Spans(Tokens):
   def _batch(self, token_BL: jax.Array, key: jax.Array, length: Any, L: int) -> Batch:
     """Makes gaps in the first `length` tokens and puts both sides at the right end."""
     keys = jax.random.split(jax.random.fold_in(key, 1), token_BL.shape[0])
-    cut = lambda token_L, key: self._cut(token_L, gaps_of(key, *sizes, L), length, L)
-    sizes = length, *self.counts(length)
+    gone, gaps = self.counts(length)
+
+    def cut(token_L, key):
+      return self._cut(token_L, gaps_of(key, length, gone, gaps, L), length, L)
+
     source_BL, target_BL = jax.vmap(cut)(token_BL, keys)
     place = lambda x_BL: jnp.arange(x_BL.shape[1])[None]
-    gone, gaps = self.counts(length)
     full, answer = self.sides(L)
     missing = full - (length - gone + gaps + 1), answer - (gone + gaps + 1)
     source_BL = jnp.roll(source_BL, missing[0], axis=1)

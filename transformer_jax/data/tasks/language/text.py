@@ -2,6 +2,7 @@
 
 import dataclasses
 import platform
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import jax
@@ -50,7 +51,6 @@ class Text(Task):
   limit: int | None = None
   data_dir: str | None = None
 
-  vocabulary: ClassVar[int] = 256
   measures: ClassVar[tuple[str, ...]] = ("bits_per_byte",)
 
   def __post_init__(self):
@@ -60,6 +60,10 @@ class Text(Task):
         f"text: scored is {self.scored}; choose 1 to window ({self.window}) bytes"
       )
     check_sizes("text", limit=self.limit)
+
+  @property
+  def vocabulary(self) -> int:
+    return 256
 
   def tokens(self, length: int) -> int:
     return length
@@ -72,7 +76,8 @@ class Text(Task):
     documents, facts = self._read()
     documents = {name: self._keep(documents[name]) for name in documents}
     facts["bytes"] = {name: _size(documents[name]) for name in documents}
-    end_W = self._ends(documents[self.split], sum(facts["bytes"].values()))
+    sizes = [len(document.content) for document in documents[self.split]]
+    end_W = self._ends(sizes, sum(facts["bytes"].values()))
     facts["windows"] = len(end_W)
     arrays = {"train_N": self._join(documents["train"], "train"), "end_W": end_W}
     arrays["scored_N"] = self._join(documents[self.split], self.split)
@@ -132,12 +137,15 @@ class Text(Task):
       name = self.source.removeprefix(TFDS)
       return tfds.read(name, splits, self.data_dir, self.limit)
     documents = files.read(self.source)
-    splits, how = files.split(documents)
-    facts = {"split": how, "fingerprint": files.fingerprint(documents)}
-    facts["files"] = {name: len(splits[name]) for name in splits}
+    by_split, how = files.split(documents)
+    facts = {
+      "split": how,
+      "fingerprint": files.fingerprint(documents),
+      "files": {name: len(by_split[name]) for name in by_split},
+    }
     if self.source == files.STDLIB:
       facts["python"] = platform.python_version()
-    return splits, facts
+    return by_split, facts
 
   def _keep(self, documents: list[Document]) -> list[Document]:
     """Keeps the first `limit` bytes; the last document may be cut."""
@@ -147,20 +155,25 @@ class Text(Task):
       room -= len(kept[-1].content)
     return [document for document in kept if document.content]
 
-  def _ends(self, documents: list[Document], total: int) -> np.ndarray:
-    """Returns ends of windows inside one document, `scored` bytes apart."""
+  def _ends(self, sizes: Sequence[int], total: int) -> np.ndarray:
+    """Returns ends of windows inside one document, `scored` bytes apart.
+
+    sizes   bytes of each document of the scored split (tokens, in subclasses)
+    total   bytes of both splits, for the message
+    """
     ends, start = [], 0
-    for document in documents:
-      stop = start + len(document.content)
-      ends.append(np.arange(start + self.window + 1, stop + 1, self.scored, np.int32))
+    for size in sizes:
+      stop = start + size
+      end_D = np.arange(start + self.window + 1, stop + 1, self.scored, dtype=np.int32)
+      ends.append(end_D)
       start = stop
     end_W = np.concatenate([*ends, np.zeros(0, np.int32)])
     if not len(end_W):
-      max_length = max((len(document.content) for document in documents), default=0)
       raise DataError(
         f"'{self.source}' has {total} bytes and no document in its {self.split} split"
-        f" of window + 1 = {self.window + 1} bytes (the max_length has {max_length});"
-        " lower the lengths scored and text(window=...), or give more text"
+        f" of window + 1 = {self.window + 1} bytes (the longest has"
+        f" {max(sizes, default=0)}); lower the lengths scored and text(window=...), or"
+        " give more text"
       )
     return end_W
 

@@ -67,13 +67,17 @@ class Tokens(Text):
     found = self._found(documents)
     tokenizer = found.tokenizer
     facts["tokens"] = {name: x_N.size for name, x_N in found.token_N.items()}
-    scored = _documents(documents[self.split], found, self.split)
-    end_W = self._ends(scored, sum(facts["tokens"].values()))
+    sizes = found.size_D[self.split].tolist()
+    end_W = self._ends(sizes, sum(facts["tokens"].values()))
     facts |= {"windows": len(end_W), **tokenizer.facts}
     note(facts, *tokenizer.notes)
     train_N, scored_N = (found.token_N[x] for x in ("train", self.split))
-    arrays = {"train_N": train_N, "scored_N": scored_N, "end_W": end_W}
-    arrays["pieces"] = np.int32(len(tokenizer.pieces))
+    arrays = {
+      "train_N": train_N,
+      "scored_N": scored_N,
+      "end_W": end_W,
+      "pieces": np.int32(len(tokenizer.pieces)),
+    }
     return TaskData(arrays, {"source": self.source, **facts}, tokenizer)
 
   def abstract(self) -> dict[str, jax.ShapeDtypeStruct]:
@@ -269,16 +273,10 @@ def _tokens(tokenizer: Tokenizer, document: Document) -> np.ndarray:
   return np.concatenate([*pieces, np.array([tokenizer.end], np.int32)])
 
 
-def _documents(some: list[Document], found: Tokenized, split: str) -> list[Document]:
-  """Returns the documents of a split with their tokens for content."""
-  ends = np.cumsum(found.size_D[split])[:-1]
-  pieces = np.split(found.token_N[split], ends) if some else []
-  return [Document(x.name, own_N) for x, own_N in zip(some, pieces, strict=True)]
-
-
 def _chunks(document: Document) -> list[str]:
   """Cuts a long text at ends of lines, to be tokenized with little memory."""
-  chunks, size = [[]], 0
+  chunks: list[list[str]] = [[]]
+  size = 0
   for line in document.content.decode().splitlines(keepends=True):
     if size > CHUNK:
       chunks, size = [*chunks, []], 0

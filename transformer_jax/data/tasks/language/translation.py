@@ -89,8 +89,9 @@ class Translation(Task):
     if self.bleu_tokenizer:
       languages.check_bleu_tokenizer(self.bleu_tokenizer)
     check_split("translation", self.split)
-    sizes = {"max_length": self.max_length, "packed": self.packed, "limit": self.limit}
-    check_sizes("translation", **sizes)
+    check_sizes(
+      "translation", max_length=self.max_length, packed=self.packed, limit=self.limit
+    )
 
   @property
   def vocabulary(self) -> int:

@@ -1,4 +1,4 @@
-"""What tasks share that pose the problems of a task of strings in another way."""
+"""Base class of wrappers that re-pose an algorithmic task."""
 
 import dataclasses
 
@@ -17,8 +17,9 @@ class Posed(Task):
   task: Strings
 
   def __post_init__(self):
-    if not isinstance(self.task, Strings):
-      name, inner = map(tasks.name_of, (self, self.task))
+    task: Task = self.task  # a config may name any task
+    if not isinstance(task, Strings):
+      name, inner = tasks.name_of(self), tasks.name_of(task)
       raise SpecError(
         f"{name}: {inner} has no prompt and answer to tell apart; write {name}(copy) or"
         " another task of strings"

@@ -56,8 +56,7 @@ class Blanks(Posed):
   ) -> Batch:
     """Returns the problems of 1 to `length`, padded on the right."""
     examples = self.task.examples(key, batch_size, length, done=done)
-    lay_out = jax.vmap(lambda *row: self._lay_out(*row, length))
-    input_BL, target_BL, _, blank_BL = lay_out(*examples)
+    input_BL, target_BL, _, blank_BL = self._laid_out(examples, length)
     at = coords.padded(input_BL != PAD)
     return Batch(input_BL, target_BL, blank_BL.astype(jnp.float32), at)
 
@@ -66,11 +65,23 @@ class Blanks(Posed):
   ) -> Batch:
     """Returns problems of exactly `length`, padded on the left."""
     absent = self.tokens(bucket) - self.tokens(length)
-    lay_out = jax.vmap(lambda *row: self._lay_out(*row, bucket))
-    left = lay_out(*self.task.examples(key, batch_size, bucket, length))
-    input_BL, target_BL, weight_BL, _ = (jnp.roll(x, absent, axis=1) for x in left)
+    examples = self.task.examples(key, batch_size, bucket, length)
+    input_BL, target_BL, weight_BL, _ = (
+      jnp.roll(x_BL, absent, axis=1) for x_BL in self._laid_out(examples, bucket)
+    )
     real_1L = jnp.arange(self.tokens(bucket))[None] >= absent
     return Batch(input_BL, target_BL, weight_BL, coords.padded(real_1L))
+
+  def _laid_out(
+    self, examples: tuple[jax.Array, jax.Array, jax.Array], max_length: int
+  ) -> tuple[jax.Array, ...]:
+    """Returns input_BL, target_BL, weight_BL and blank_BL, padded on the right."""
+    prompt_BP, answer_BA, length_B = examples
+
+    def lay_out(prompt_P, answer_A, length):
+      return self._lay_out(prompt_P, answer_A, length, max_length)
+
+    return jax.vmap(lay_out)(prompt_BP, answer_BA, length_B)
 
   def _lay_out(self, prompt_P, answer_A, length, max_length):
     """Returns what a row reads, predicts and counts, and which places are blanks."""

@@ -44,7 +44,8 @@ class Seq2Seq(Posed):
     lay_out = jax.vmap(lambda answer_A, n: self._lay_out(answer_A, n, None))
     ids, source_ids = jax.vmap(lambda n: self._ids(n, length))(length_B)
     at = coords.consecutive(1, answer_BA.shape[1] + 1).replace(data=ids)
-    text = shifted(*lay_out(answer_BA, length_B), at)
+    token_BL, weight_BL = lay_out(answer_BA, length_B)
+    text = shifted(token_BL, weight_BL, at)
     place_P = jnp.arange(prompt_BP.shape[1])
     # The text's padding comes after all that counts; the source's would be looked at.
     real_BP = jax.vmap(lambda n: place_P < self.task.sizes(n)[0])(length_B)
@@ -60,12 +61,14 @@ class Seq2Seq(Posed):
     lay_out = jax.vmap(lambda answer_A, n: self._lay_out(answer_A, n, self.task.scored))
     P, A = prompt_BP.shape[1], answer_BA.shape[1]
     prompt, answer = self.task.sizes(length)
-    left = lay_out(answer_BA, length_B)
-    right = [jnp.roll(array, A - answer, axis=1) for array in left]
+    token_BL, weight_BL = (
+      jnp.roll(x_BL, A - answer, axis=1) for x_BL in lay_out(answer_BA, length_B)
+    )
     ids, source_ids = self._ids(length, bucket)
     rolled = lambda ids, absent: jax.tree.map(lambda x: jnp.roll(x, absent)[None], ids)
     at = coords.padded(jnp.arange(A + 1)[None] >= A - answer)
-    text = shifted(*right, at.replace(data=rolled(ids, A - answer)))
+    at = at.replace(data=rolled(ids, A - answer))
+    text = shifted(token_BL, weight_BL, at)
     real_1P = jnp.arange(P)[None] >= P - prompt
     source_BP = jnp.where(real_1P, jnp.roll(prompt_BP, P - prompt, axis=1), PAD)
     source_at = coords.padded(real_1P).replace(data=rolled(source_ids, P - prompt))
