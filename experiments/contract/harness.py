@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from transformer_jax import numpy_interpreter
 from transformer_jax.attention.cache import empty, newest, remember
 from transformer_jax.attention.cores import cores
 from transformer_jax.axes import Dims
@@ -73,11 +74,14 @@ EITHER_WAY = {
 @functools.cache
 def inputs(encoding, seed=0):
   """Returns (params, q, k, v, x); parameters are moved off their neutral start."""
-  keys = jax.random.split(jax.random.key(seed), 6)
-  params = jax.jit(encoding.init, static_argnums=1)(keys[0], DIMS)
-  params = {n: x + 0.2 * jax.random.normal(keys[1], x.shape) for n, x in params.items()}
-  q, k, v = (jax.random.normal(key, (B, L, H, K)) for key in keys[2:5])
-  return params, q, k, v, jax.random.normal(keys[5], (B, L, D))
+  random = np.random.default_rng(seed)
+  draw = lambda *shape: random.normal(size=shape).astype(np.float32)
+  q, k, v, x = *(draw(B, L, H, K) for _ in range(3)), draw(B, L, D)
+  params = numpy_interpreter.evaluate(lambda: encoding.init(jax.random.key(seed), DIMS))
+  params = {n: x + 0.2 * draw(*x.shape) for n, x in params.items()}
+  return jax.tree.map(
+    functools.partial(jnp.asarray, dtype=jnp.float32), (params, q, k, v, x)
+  )
 
 
 def attend(core, encoding, params, q, k, v, x, at):
@@ -122,7 +126,7 @@ def outputs(encoding, at, given=None):
 def compare_cores(encoding, kinds):
   """Compares dense with blockwise, values and gradients, or sees it refused."""
   everything, blockwise = inputs(encoding), "blockwise(block=7)"
-  g = jax.random.normal(jax.random.key(9), (B, L, H, K))
+  g = jnp.asarray(np.random.default_rng(9).normal(size=(B, L, H, K)), jnp.float32)
   refusal = cores.build(blockwise).refusal(encoding)
   if refusal:
     assert encoding.name in refusal and "blockwise" in refusal and "dense" in refusal
@@ -148,9 +152,28 @@ def same(mode, atol, rtol, got, want):
   3e-4 from the ring's, where other gradients reach 133. That of a unit of cpb's
   network, 0.3626, is 4e-5 from the definition's on one machine, beside others of 20.
   """
-  atol += 2e-6 * max(float(jnp.abs(x).max()) for x in jax.tree.leaves(want))
+  got, want = jax.device_get((got, want))
+  atol += 2e-6 * max(float(np.abs(x).max()) for x in jax.tree.leaves(want))
   compare = functools.partial(np.testing.assert_allclose, atol=atol, rtol=rtol)
   jax.tree.map(functools.partial(compare, err_msg=mode), got, want)
+
+
+def fit(run, given, target, steps):
+  """Returns losses of gradient descent on `given`, which `run` maps to an output.
+
+  run   `(given, cotangent) -> (output, gradients)`; all else is NumPy, which compiles
+        nothing for the shapes of an encoding's parameters
+  """
+  given, losses = jax.device_get(given), []
+  out, _ = jax.device_get(run(given, target))
+  for _ in range(steps):
+    _, grads = jax.device_get(run(given, out - target))
+    norm = np.sqrt(sum(float(np.sum(np.square(x))) for x in jax.tree.leaves(grads)))
+    move = lambda x, d, rate=1.0 / (10 + norm): (x - rate * d).astype(x.dtype)
+    given = jax.tree.map(move, given, grads)
+    out, _ = jax.device_get(run(given, target))
+    losses.append(float(np.sum((out - target) ** 2)))
+  return losses
 
 
 def decoded(core, encoding, given, at, first=0):
