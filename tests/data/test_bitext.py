@@ -123,6 +123,11 @@ BAD = {
     "t",
     "t.en' has 2 lines and '{}/t.de' has 1: ",
   ),
+  "unequal, the source shorter": (
+    {"t.en": "a\n", "t.de": "a\nb\n"},
+    "t",
+    "t.en' has 1 lines and '{}/t.de' has 2: ",
+  ),
   "utf8": (
     {"t.en": "a\nb\nc", "t.de": b"a\nb\n\xfc"},
     "t",

@@ -158,6 +158,15 @@ def test_scored_bytes_do_not_overlap(folder):
   np.testing.assert_array_equal(more.target_BL, batch.target_BL)
 
 
+def test_a_window_may_end_with_its_document(tmp_path):
+  for n in range(40):
+    (tmp_path / f"{n}.txt").write_bytes(bytes([65 + n]) * (16 + 1 + 8))
+  _, arrays, facts = loaded(tmp_path, window=16, scored=8)
+  # Of 25 bytes in a document the 17th and the last end a window.
+  assert facts["windows"] == 2 * facts["files"]["test"] > 0
+  assert arrays["end_W"].max() == arrays["scored_N"].size
+
+
 def test_shorter_than_scored_counts_what_there_is(folder):
   task, arrays, _ = loaded(folder, window=256, scored=32)
   batch = jax.jit(lambda: task.score(arrays, KEY, 4, 16, 64))()

@@ -1,6 +1,7 @@
 """Continuing prompts with a run's folder: what comes out, and what is refused."""
 
 import dataclasses
+import types
 
 import jax
 import jax.numpy as jnp
@@ -72,6 +73,16 @@ def test_draws_follow_their_key_and_a_low_temperature_is_greedy(runs):
   draw = lambda key, warm: generator(["ab"], 8, Sampling(warm), key)
   assert draw(0, 1e3) == draw(0, 1e3) != draw(1, 1e3)
   assert draw(0, 1e-3) == generator(["ab"], 8)
+
+
+def test_batches_of_prompts_are_drawn_apart(runs, tmp_path, monkeypatch):
+  (tmp_path / "prompts").write_text("ab\nab\n")
+  asked = {"run": runs["tokens"], "seed": 0, "average": 1, "prompt": None, "key": 0}
+  asked |= {"input": str(tmp_path / "prompts"), "batch_size": 1, "samples": 1}
+  asked |= {"tokens": 8, "temperature": 1e3, "top_k": 0, "top_p": 1.0}
+  monkeypatch.setattr(generate, "FLAGS", types.SimpleNamespace(**asked))
+  first, second = generate._answers()
+  assert first != second
 
 
 def test_what_cannot_be_continued_is_one_sentence(runs, tmp_path):

@@ -91,7 +91,7 @@ def test_a_pair_gets_a_label_and_its_probability(runs):
 
 def test_words_get_tags_and_long_sentences_are_read_in_pieces(runs, capsys):
   labeller = label.load(runs["tags"])
-  alone, lines = Alone(labeller), ["abc de f", "", "hi/j abcd ab cdefg h"]
+  alone, lines = Alone(labeller), ["abc de f", "", "hi/j abcd ab c defg h"]
   found = [*label.label(labeller, lines, 4)]
 
   def tagged(words):
@@ -103,7 +103,7 @@ def test_words_get_tags_and_long_sentences_are_read_in_pieces(runs, capsys):
     return [f"{word}/{name}" for word, (name, _) in zip(words, answers, strict=True)]
 
   # 4 + 4 + 2 characters fill a row beside its start and its end.
-  pieces = ["hi/j", "abcd", "ab"], ["cdefg", "h"]
+  pieces = ["hi/j", "abcd", "ab"], ["c", "defg", "h"]
   assert found[0] == " ".join(tagged(["abc", "de", "f"]))
   assert found[1:] == ["", " ".join(x for some in pieces for x in tagged(some))]
   assert not capsys.readouterr().err

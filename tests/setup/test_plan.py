@@ -212,6 +212,12 @@ def test_a_key_that_is_added_leaves_finished_runs_finished(tmp_path, monkeypatch
   assert plan.run_id(other) != plan.run_id(BASE) == plan.run_id(added)
 
 
+def test_runs_from_before_the_average_keep_their_ids():
+  older = {key: x for key, x in flatten(BASE).items() if key != "train.ema"}
+  assert plan.identity.run_id(older) == plan.run_id(BASE)
+  assert plan.run_id(resolve(BASE, {"train.ema": 0.9})) != plan.run_id(BASE)
+
+
 def test_an_older_run_is_read_with_the_keys_that_were_added(tmp_path, monkeypatch):
   outcome = perform(tmp_path)
   write_json(tmp_path / "sweep.json", {"runs": [{"id": ONE.id}]})
