@@ -37,6 +37,7 @@ import gc  # noqa: E402
 
 import jax  # noqa: E402
 import pytest  # noqa: E402
+from fork_server import commands  # noqa: E402, F401, a fixture
 
 # The contracts are tests in the package: pytest says what their asserts compared.
 for _module in ("layers", "encodings", "attention_layers", "variants", "tasks"):

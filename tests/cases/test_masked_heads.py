@@ -129,8 +129,17 @@ def test_dape_starts_near_the_content():
   assert np.ptp(w_LHM[5, 0, :6]) > 0.01 and np.ptp(w_LHM[5, 2, 5:]) > 0.01
 
 
-@pytest.mark.parametrize("variant", ["multihead", "softcap(1) + sinks"])
-@pytest.mark.parametrize("core", sorted({*CORES} - {"dense"}))
+# A kernel is tried with what changes scores and sums, the others all with both.
+SIMPLE = [
+  pytest.param(core, "multihead", marks=[pytest.mark.slow] * core.startswith("pallas"))
+  for core in sorted({*CORES} - {"dense"})
+]
+
+
+@pytest.mark.parametrize(
+  ("core", "variant"),
+  SIMPLE + [(core, "softcap(1) + sinks") for core in sorted({*CORES} - {"dense"})],
+)
 def test_every_core_masks_as_dense_does(core, variant):
   encoding = both_ways(ENCODINGS[1])
   assert refusal(core, encoding, variant) is None

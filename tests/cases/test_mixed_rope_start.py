@@ -25,7 +25,9 @@ def test_in_a_model_it_starts_as_in_the_paper(position):
   parts = DIMS, positions.build(position), cores.build("dense")
   arch = Architecture(*parts, attentions.build("multihead"), encoders=2, tied=False)
   read = jnp.zeros((1, 9), jnp.int32), coords.grid(3, 3)
-  params = Transformer(arch).init(jax.random.key(0), *read)["params"]["encoder"]
+  params = jax.jit(Transformer(arch).init)(jax.random.key(0), *read)["params"][
+    "encoder"
+  ]
   found = params["layer_0"]["attention"]["position"]
   own = {name.removeprefix("e0_"): x for name, x in found.items()}
   direction_HR = np.array(own["column_HR"]) + 1j * np.array(own["row_HR"])

@@ -56,8 +56,13 @@ def step():
   return jax.jit(lambda state: own.step(state, own.batch((), state)))
 
 
+@functools.cache
+def first():
+  return jax.jit(trainer().init)(0)
+
+
 def test_a_step_without_a_target_has_a_gradient_of_zero():
-  state = trainer().init(0)
+  state = first()
   before = dataclasses.replace(state, step=jnp.int32(1))
   learned, metrics = step()(before)  # moments are not zero from here on
   assert np.isfinite(metrics["loss"])
@@ -68,13 +73,15 @@ def test_a_step_without_a_target_has_a_gradient_of_zero():
   assert after.step == 3
   zero = jax.tree.map(jnp.zeros_like, learned.params)
   close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-8)
-  update, moments = trainer().optimizer.update(zero, learned.moments, learned.params)
+  update, moments = jax.jit(trainer().optimizer.update)(
+    zero, learned.moments, learned.params
+  )
   jax.tree.map(close, after.moments, moments)
   jax.tree.map(close, after.params, jax.tree.map(jnp.add, learned.params, update))
 
 
 def test_a_loss_that_is_nan_has_no_accuracy():
-  state = dataclasses.replace(trainer().init(0), step=jnp.int32(1))
+  state = dataclasses.replace(first(), step=jnp.int32(1))
   lost = jax.tree.map(lambda x: x * jnp.nan, state.params)
   _, metrics = step()(dataclasses.replace(state, params=lost))
   assert metrics["targets"] == 8
@@ -93,7 +100,7 @@ def test_no_seed_diverges_and_means_are_over_the_other_steps(tmp_path):
   assert fitted.finished
   assert not fitted.diverged
   assert [row.diverged for row in rows] == [0, 0]
-  state, _ = step()(dataclasses.replace(trainer().init(0), step=jnp.int32(0)))
+  state, _ = step()(dataclasses.replace(first(), step=jnp.int32(0)))
   _, metrics = step()(state)
   np.testing.assert_allclose(rows[0].metrics["loss"][0], metrics["loss"], rtol=1e-5)
   assert "targets" not in rows[0].metrics
@@ -131,8 +138,9 @@ def test_a_length_below_the_shortest_pair_is_refused_before_training():
 
 def test_a_length_without_a_pair_has_no_score():
   task, arrays = tasks.build("translation('nowhere', tokenizer='byte')"), pairs(7, 9)
+  score = jax.jit(lambda length: task.score(arrays, jax.random.key(0), 8, length, 12))
   for length, count in ((4, 0), (8, 1), (12, 2)):
-    batch = task.score(arrays, jax.random.key(0), 8, length, 12)
+    batch = score(length)
     assert int((batch.weight_BL > 0).any(axis=1).sum()) == count
 
   class Never:
@@ -140,7 +148,7 @@ def test_a_length_without_a_pair_has_no_score():
       return jax.nn.one_hot(token_BL, 300)
 
   evaluator = Evaluator(Never(), task, 8, 8)
-  program = functools.partial(evaluator.score, bucket=12)
+  program = jax.jit(functools.partial(evaluator.score, bucket=12))
   scores, examples, _ = program({}, arrays, jnp.int32(4))
   assert examples == 0
   assert np.isnan(scores["accuracy", "mean"])

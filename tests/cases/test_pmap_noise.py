@@ -46,8 +46,8 @@ SMALL = {
 )
 def test_devices_draw_what_one_device_draws(more):
   trainer = build(resolve(base.get_config(), SMALL | more)).trainer
-  state = trainer.init(jnp.uint32(0))
-  batch = trainer.batch((), state)
+  state = jax.jit(trainer.init)(jnp.uint32(0))
+  batch = jax.jit(lambda state: trainer.batch((), state))(state)
   _, one = jax.jit(trainer.step)(state, batch)
   devices = jax.devices()[:4]
   _, four = pmap_step(trainer, devices)(replicate(state, devices), batch)

@@ -116,7 +116,7 @@ def one_by_one(spec, length):
   if name in ANEW:
     evaluator = Evaluator(evaluator.model, Rows(task), 1, 1)
     score = functools.partial(evaluator.score, jnp.ones(()), bucket=longest)
-    batch = task.score(arrays, jax.random.key(0), 99, length, longest)
+    batch = drawn(task, arrays, 99, length, longest)
     each = [jax.tree.map(lambda x, n=n: x[n % len(x)][None], batch) for n in range(5)]
   else:
     each = [alone(arrays, n) for n in range(EXAMPLES)]
@@ -126,6 +126,11 @@ def one_by_one(spec, length):
   return {k: np.mean([x[k] for x in counted]) for k in evaluator.columns()}, len(
     counted
   )
+
+
+@functools.partial(jax.jit, static_argnums=(0, 2, 3, 4))
+def drawn(task, arrays, rows, length, bucket):
+  return task.score(arrays, jax.random.key(0), rows, length, bucket)
 
 
 class Rows:
@@ -194,9 +199,8 @@ def test_no_size_of_rows_chunks_and_meshes_changes_a_score(spec):
 @pytest.mark.parametrize("spec", TASKS)
 def test_of_more_examples_than_rows_different_ones_are_drawn(spec):
   task, arrays = made(spec)
-  batch = task.score(arrays, jax.random.key(0), 3, *[LENGTHS.get("", BUCKET)] * 2)
-  if spec.startswith("images"):
-    batch = task.score(arrays, jax.random.key(0), 3, 4, 4)
+  length = 4 if spec.startswith("images") else BUCKET
+  batch = drawn(task, arrays, 3, length, length)
   rows = np.asarray(batch.input_BL).reshape(3, -1)
   assert len(np.unique(rows, axis=0)) == 3
 
@@ -230,10 +234,11 @@ def test_a_task_of_one_example_and_examples_without_a_target():
       return 5.0 * jax.nn.one_hot(token_BL, 4)
 
   evaluator = Evaluator(Copy(), Some(), 8, 4)
-  scores, examples, _ = evaluator.score({}, 3, None, 2)
+  score = jax.jit(evaluator.score, static_argnums=(1, 2, 3))
+  scores, examples, _ = score({}, 3, None, 2)
   assert examples == 2
   assert scores["accuracy", "mean"] == (0.5 + 1) / 2
   assert scores["exact_match", "mean"] == 0.5
   assert np.isfinite(scores["bits_per_byte", "last_quarter"])
-  scores, examples, _ = evaluator.score({}, 1, None, 2)
+  scores, examples, _ = score({}, 1, None, 2)
   assert (examples, scores["accuracy", "mean"]) == (1, 0.5)

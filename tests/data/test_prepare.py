@@ -401,7 +401,7 @@ def test_translations_of_tfds_go_the_same_way(mocked, name):
   arrays, facts = task.load()
   assert len(arrays["train"]["size_P2"]) == 30
   assert facts["pairs"] == {"train": 30, "test": 30} and facts["split"] == "by TFDS"
-  batch = task.batch(arrays, jax.random.key(0), 4, 64)
+  batch = jax.jit(lambda arrays: task.batch(arrays, jax.random.key(0), 4, 64))(arrays)
   assert batch.source_BL.shape == (4, 64)
 
 

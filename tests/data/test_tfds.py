@@ -254,7 +254,7 @@ def test_lm1b_is_read_and_cut_into_batches(mocked, name):  # noqa: F811
   assert arrays["train_N"][-1] == EOS
   # The first five tokens are special, the others bytes.
   assert bytes((arrays["train_N"][:-1] - 5).tolist()).decode() == text
-  batch = task.batch(arrays, jax.random.key(0), 4, 16)
+  batch = jax.jit(lambda arrays: task.batch(arrays, jax.random.key(0), 4, 16))(arrays)
   assert batch.input_BL.shape == batch.target_BL.shape == (4, 16)
   again = task.load()[0]["train_N"]
   np.testing.assert_array_equal(arrays["train_N"], again)

@@ -107,7 +107,7 @@ def test_texts_that_stay_apart_are_tokenized_once(name, text, monkeypatch):
   assert facts == plain[1]
   jax.tree.map(np.testing.assert_array_equal, arrays, plain[0])
   assert jax.tree.all(jax.tree.map(lambda x, y: x.dtype == y.dtype, arrays, plain[0]))
-  batch = lambda data: task.batch(data, jax.random.key(0), 2, 16)
+  batch = jax.jit(lambda data: task.batch(data, jax.random.key(0), 2, 16))
   jax.tree.map(np.testing.assert_array_equal, batch(arrays), batch(plain[0]))
 
 

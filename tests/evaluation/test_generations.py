@@ -48,11 +48,16 @@ BAHDANAU = {
 }
 
 
+RANDOM = np.random.default_rng(0)
 LEARNED = {"model.position": "learned"}
 
 
 @pytest.fixture(
-  scope="module", params=[LEARNED, BAHDANAU], ids=["transformer", "bahdanau"]
+  scope="module",
+  params=[
+    pytest.param(LEARNED, id="transformer"),
+    pytest.param(BAHDANAU, id="bahdanau", marks=pytest.mark.slow),
+  ],
 )
 def ran(request, tmp_path_factory):
   """A run of two steps: its folder and what its result.json would hold."""
@@ -163,15 +168,32 @@ def test_the_map_is_that_of_the_last_layer():
   np.testing.assert_array_equal(maps._last(steps, 3), want_LM)
 
 
-@pytest.mark.parametrize("scan", [False, True])
-def test_a_model_that_diverged_has_no_map(scan):
-  changes = TINY | LEARNED | {"model.scan": scan}
-  trainer = build(resolve(base.get_config(), changes)).trainer
-  params = trainer.shapes.params
-  lost = jax.tree.map(lambda x: np.full(x.shape, np.nan, x.dtype), params)
+def translator(changes, draw):
+  """Returns a translator whose parameters are drawn by their shapes."""
+  trainer = build(resolve(base.get_config(), TINY | changes)).trainer
+  params = jax.tree.map(lambda x: draw(x.shape).astype(x.dtype), trainer.shapes.params)
   tokenizer = tokenizers.build("char(size=40)").train(["0 1 2", *WORDS])
-  translator = Translator(trainer.model, lost, tokenizer, 16)
-  assert maps.attention_map(translator, "1 2", "eins") == {}
+  return Translator(trainer.model, params, tokenizer, 16)
+
+
+@pytest.mark.parametrize("scan", [False, True])
+@pytest.mark.parametrize("ran", [LEARNED], indirect=True, ids=[""])
+def test_a_model_that_diverged_has_no_map(ran, scan):
+  lost = translator(
+    LEARNED | {"model.scan": scan}, lambda shape: np.full(shape, np.nan)
+  )
+  drawn = ran[1]["written"]["map"]  # texts as long need no new programs
+  source, found = "1" * (len(drawn["source"]) - 1), "e" * (len(drawn["found"]) - 1)
+  assert maps.attention_map(lost, source, found) == {}
+
+
+def test_a_recurrent_model_has_a_map():
+  found = maps.attention_map(
+    translator(BAHDANAU, lambda shape: RANDOM.normal(size=shape)), "1 2", "ei"
+  )
+  weight_LM = np.array(found["weights_LM"])
+  assert (weight_LM.shape, found["found"]) == ((3, 4), ["e", "i", "</s>"])
+  np.testing.assert_allclose(weight_LM.sum(axis=1), 1.0, atol=1e-3)
 
 
 @pytest.fixture(scope="module")

@@ -26,6 +26,18 @@ CONFIGS = json.loads((FOLDER / "configs.json").read_text())
 ENCODERS = ("bert_mlm", "roberta_mlm", "distilbert", "deberta_v2", "modernbert", "vit")
 READERS = ("t5_v10", "t5_v11", "marian", "marian_stacks", "bart")
 DECODERS = sorted(CONFIGS.keys() - {*ENCODERS, *READERS})
+# Of these everything is compared always; of others the logits, and all when slow.
+WHOLE = (
+  "gpt2",
+  "llama",
+  "gemma2",
+  "deepseek_v3",
+  "bert_mlm",
+  "vit",
+  "t5_v11",
+  "marian",
+)
+CASES = *DECODERS, *ENCODERS, *READERS
 NEAR = 1e-5  # of the largest number; float32 noise of both sides is about 1e-6
 
 
@@ -80,21 +92,27 @@ def targets(there, shifted):
   return label_BL, label_BL != -100
 
 
+def check_logits(logits_BLV, there):
+  """Compares logits where there are tokens, or those of the class of an image."""
+  if "pixel_values" in there:  # it is read at the first place
+    return near(logits_BLV[:, 0], there["logits"], "logits")
+  masks = [there[name] for name in ("decoder_mask", "attention_mask") if name in there]
+  real_BL1 = masks[0][..., None] if masks else 1
+  return near(logits_BLV * real_BL1, there["logits"], "logits")
+
+
 def check_pass(loaded, there, shifted):
   """Compares logits, loss and the gradients of all weights."""
   model = Transformer(loaded.arch)
 
   def loss(params):
     logits_BLV = model.apply({"params": params}, *texts(there))
-    if "pixel_values" in there:  # the class is read at the first place
-      logits_BLV = logits_BLV[:, 0]
-    return cross_entropy(logits_BLV, *targets(there, shifted)), logits_BLV
+    read_BLV = logits_BLV[:, 0] if "pixel_values" in there else logits_BLV
+    return cross_entropy(read_BLV, *targets(there, shifted)), logits_BLV
 
   run = quick(jax.value_and_grad(loss, has_aux=True))
   (value, logits_BLV), gradient = jax.device_get(run(loaded.params))
-  masks = [there[name] for name in ("decoder_mask", "attention_mask") if name in there]
-  real_BL1 = masks[0][..., None] if masks else 1
-  near(logits_BLV * real_BL1, there["logits"], "logits")
+  check_logits(logits_BLV, there)
   near(value, there["loss"], "loss")
   found = interop.tensors(loaded.config, gradient)
   for what, expected in under(there, "grad/").items():
@@ -123,7 +141,13 @@ def check_decoding(loaded, there):
   np.testing.assert_array_equal(quick(run)(loaded.params), there["greedy_tokens"])
 
 
-@pytest.mark.parametrize("case", [*DECODERS, *ENCODERS, *READERS])
+def whole(cases):
+  """Marks as slow what others are compared in whole for."""
+  mark = lambda case: () if case in WHOLE else pytest.mark.slow
+  return [pytest.param(case, marks=mark(case)) for case in cases]
+
+
+@pytest.mark.parametrize("case", whole(CASES))
 def test_a_model_of_others_gives_its_numbers_here(tmp_path, case):
   there = recorded(case)[2]
   loaded = interop.load(saved(tmp_path, case), core="dense")
@@ -132,7 +156,16 @@ def test_a_model_of_others_gives_its_numbers_here(tmp_path, case):
     check_decoding(loaded, there)
 
 
-@pytest.mark.parametrize("case", [*DECODERS, *ENCODERS, *READERS])
+@pytest.mark.parametrize("case", [case for case in CASES if case not in WHOLE])
+def test_logits_of_others_are_found_here(tmp_path, case):
+  loaded, there = interop.load(saved(tmp_path, case), core="dense"), recorded(case)[2]
+  apply = lambda params: Transformer(loaded.arch).apply(
+    {"params": params}, *texts(there)
+  )
+  check_logits(jax.jit(apply)(loaded.params), there)
+
+
+@pytest.mark.parametrize("case", whole(CASES))
 def test_parameters_that_are_numpy_arrays_need_no_jit(tmp_path, case):
   loaded, there = interop.load(saved(tmp_path, case)), recorded(case)[2]
   read = there["pixel_values" if case == "vit" else "input_ids"]

@@ -4,8 +4,6 @@ import csv
 import io
 import json
 import struct
-import subprocess
-import sys
 
 import pytest
 import rich.console
@@ -211,10 +209,9 @@ def test_a_folder_that_is_no_sweep_says_what_to_do(tmp_path):
 
 
 @pytest.mark.parametrize("finished", [True, False])
-def test_command_line(quick, tmp_path, finished):
+def test_command_line(commands, quick, tmp_path, finished):
   workdir = quick if finished else tmp_path
-  command = [sys.executable, "-m", "experiments.report", f"--workdir={workdir}"]
-  done = subprocess.run(command, capture_output=True, text=True)
+  done = commands.run("experiments.report", f"--workdir={workdir}")
   assert done.returncode == (0 if finished else 2), done.stderr
   if finished:
     assert f"report: {workdir / 'report.html'}" in done.stdout

@@ -5,8 +5,6 @@ import os
 import re
 import shlex
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -24,6 +22,7 @@ from transformer_jax.training.json_files import read_json, write_json
 # ml_collections loads config files by a method that Python means to remove.
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 
+ROOT = str(Path(experiments.__file__).parents[1])
 SPIRAL = "my_spiral:Spiral(turns=3)"
 
 
@@ -38,23 +37,25 @@ def here(tmp_path):
   return tmp_path
 
 
-def command(here, *words, trap="", code=0):
+@pytest.fixture
+def command(here, commands):
   """Runs a sweep in the user's folder; returns its (stdout, stderr)."""
-  path = [str(here / "own"), str(Path(experiments.__file__).parents[1])]
-  environment = os.environ | {
-    "PYTHONPATH": os.pathsep.join(path),
-    "TRAP": trap,
-    # One device, and programs that are compiled quickly rather than well.
-    "XLA_FLAGS": "--xla_backend_optimization_level=0",
+  # One device, and programs that are compiled quickly rather than well.
+  devices = r"--xla_force_host_platform_device_count=\d+"
+  environment = {
+    "XLA_FLAGS": re.sub(devices, "", os.environ["XLA_FLAGS"]),
+    "PYTHONPATH": os.pathsep.join([str(here / "own"), ROOT]),
     "COLUMNS": "120",
   }
-  done = subprocess.run(
-    [sys.executable, "-m", "experiments.sweep", *words],
-    cwd=here, env=environment, capture_output=True, text=True, timeout=480,
-  )  # fmt: skip
-  assert done.returncode == code, done.stdout + done.stderr
-  assert "Traceback" not in done.stdout + done.stderr
-  return done.stdout, done.stderr
+
+  def call(*words, trap="", code=0):
+    variables = environment | {"TRAP": trap}
+    done = commands.run("experiments.sweep", *words, cwd=here, environment=variables)
+    assert done.returncode == code, done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    return done.stdout, done.stderr
+
+  return call
 
 
 @pytest.fixture
@@ -90,23 +91,42 @@ def contents(folder):
   return {path: path.read_bytes() for path in folder.rglob("*.*") if path.is_file()}
 
 
+# What a plan of question.py holds: its runs by "group label".
+PLANS = {
+  "quick": (f"text {SPIRAL}", "copy learned"),
+  "sweep": ("text none", "text learned", f"text {SPIRAL}")
+  + ("copy none", "copy learned", f"copy {SPIRAL}"),
+}
+
+
 @pytest.mark.timeout(600)  # six runs in a process of their own, two minutes of one core
-def test_a_sweep_answers_once_and_keeps_what_it_found(here, asked, monkeypatch, capfd):
-  said, noise = command(here, "--config=question.py", "--workdir=out")
+@pytest.mark.parametrize(
+  "plan", ["quick", pytest.param("sweep", marks=pytest.mark.slow)]
+)
+def test_a_sweep_answers_once_and_keeps_what_it_found(
+  command, here, asked, monkeypatch, capfd, plan
+):
+  names, words = PLANS[plan], ("--workdir=out", f"--plan={plan}")
+  said, noise = command("--config=question.py", *words)
   assert noise == ""
-  check_report(here / "out", said)
-  check_runs(here / "out")
-  check_second(here / "out", asked, monkeypatch, capfd)
-  check_edited(here / "out", asked, capfd)
+  check_report(here / "out", said, names)
+  check_runs(here / "out", names)
+  again = lambda: sweep.main(asked(*words))
+  check_second(here / "out", again, names, monkeypatch, capfd)
+  check_edited(here / "out", again, names, capfd)
 
 
-def check_report(workdir, said):
-  assert "6 runs in out\n" in said and f"[3/6] text {SPIRAL}  64/64  loss " in said
+def check_report(workdir, said, names):
+  assert f"{len(names)} runs in out\n" in said
+  number = 1 + names.index(f"text {SPIRAL}")
+  assert f"[{number}/{len(names)}] text {SPIRAL}  64/64  loss " in said
   assert said.endswith(f"\nreport: {Path('out', 'report.html')}\n")
   assert re.search(rf"\n{re.escape(SPIRAL)} .*\d ± \d", said)
   assert "\n\ncopy: accuracy (higher is better)" in said  # tables stand apart
   plots = ("length_curves", "differences", "training_curves")
   files = {f"{plot}_{group}.png" for plot in plots for group in ("text", "copy")}
+  if len(names) == 2:  # nothing to differ from
+    files -= {"differences_text.png", "differences_copy.png"}
   files |= {"results.csv", "tables.md", "tables.tex"}
   assert not files - {path.name for path in workdir.iterdir() if path.stat().st_size}
   page = (workdir / "report.html").read_text()
@@ -114,9 +134,9 @@ def check_report(workdir, said):
   assert SPIRAL in (workdir / "results.csv").read_text()
 
 
-def check_runs(workdir):
+def check_runs(workdir, names):
   folders = named(workdir)
-  assert len(folders) == 6
+  assert tuple(folders) == names
   for name, folder in folders.items():
     result, rows = measured(folder)
     assert [row["step"] for row in rows if row["seed"] == 1] == [*range(8, 65, 8)]
@@ -126,27 +146,29 @@ def check_runs(workdir):
     assert {s["length"] for s in result["scores"] if s["value"] is not None} == want
 
 
-def check_second(workdir, asked, monkeypatch, capfd):
+def check_second(workdir, again, names, monkeypatch, capfd):
   before = {folder: contents(folder) for folder in named(workdir).values()}
   (workdir / "report.html").unlink()
   with monkeypatch.context() as patch:
     patch.setattr(sweep_loop, "TRAIN", "nothing:trains")
-    assert sweep.main(asked("--workdir=out")) == 0
+    assert again() == 0
   said, noise = capfd.readouterr()
-  assert "6 runs in out, 6 of them finished before and skipped\n" in said
+  count = len(names)
+  assert f"{count} runs in out, {count} of them finished before and skipped\n" in said
   assert noise == "" and (workdir / "report.html").exists()
   assert {folder: contents(folder) for folder in before} == before
 
 
-def check_edited(workdir, asked, capfd):
+def check_edited(workdir, again, names, capfd):
   folder = named(workdir)["copy learned"]
   config = read_json(folder / "config.json") | {"model.width": 32}
   write_json(folder / "config.json", config)
   before = contents(folder)
-  assert sweep.main(asked("--workdir=out")) == 1
+  assert again() == 1
   said, noise = capfd.readouterr()
-  refused = f"[5/6] copy learned: failed: out/runs/{folder.name} holds a run of another"
-  assert refused in said and noise == "" and said.count(": finished before") == 5
+  line = f"[{1 + names.index('copy learned')}/{len(names)}] copy learned: failed: "
+  assert f"{line}out/runs/{folder.name} holds a run of another" in said
+  assert noise == "" and said.count(": finished before") == len(names) - 1
   assert "model.width: there 32, now 16\nChoose another --workdir" in said
   assert contents(folder) == before
 
@@ -157,11 +179,13 @@ ALONE = ("task=copy", "train.length=4", "model.position=none")
 ALONE = [f"--config.{each}" for each in ALONE]
 
 
-def test_whatever_stops_a_run_the_same_command_ends_with_the_same_numbers(here):
-  command(here, "--config=question.py", "--workdir=whole", *ALONE)
+def test_whatever_stops_a_run_the_same_command_ends_with_the_same_numbers(
+  command, here
+):
+  command("--config=question.py", "--workdir=whole", *ALONE)
   # How often it saves is no part of what it is.
   words = ["--workdir=broken", *ALONE, "--config.train.checkpoint_every=8"]
-  again = lambda **how: command(here, "--config=question.py", *words, **how)
+  again = lambda **how: command("--config=question.py", *words, **how)
   saw = {trap: again(trap=trap, code=code) for trap, code in STOPS.items()}
   (whole,), (broken,) = (named(here / name).values() for name in ("whole", "broken"))
   flip_a_bit(largest(broken / "checkpoints" / "56"))
@@ -194,13 +218,13 @@ def check_full_disk(said, noise):
   assert "step 48 could not be saved in" in noise and "tensorboard" not in noise
 
 
-def test_a_run_that_fails_or_diverges_stops_no_other(here):
-  said, noise = command(here, "--config=trouble.py", "--workdir=out", code=1)
+def test_a_run_that_fails_or_diverges_stops_no_other(command, here):
+  said, noise = command("--config=trouble.py", "--workdir=out", code=1)
   assert noise == ""
-  copy, broken, one, both = named(here / "out").values()
-  states = [read_json(f / "status.json")["state"] for f in (copy, broken, one, both)]
-  assert states == ["finished", "failed", "finished", "finished"]
-  assert "[2/4] copy my_spiral:Broken: failed: RuntimeError: no such turn\n" in said
+  broken, one, both = named(here / "out").values()
+  states = [read_json(f / "status.json")["state"] for f in (broken, one, both)]
+  assert states == ["failed", "finished", "finished"]
+  assert "[1/3] copy my_spiral:Broken: failed: RuntimeError: no such turn\n" in said
   assert "in rotate\n" in (broken / "error.txt").read_text()
 
   result, rows = measured(one)

@@ -1,6 +1,5 @@
 """A process that trains on a CPU gets the devices of its mesh and keeps its memory."""
 
-import os
 import subprocess
 import sys
 
@@ -10,10 +9,13 @@ import pytest
 from experiments.runner import process
 
 DEVICES = """
+import os
 from experiments.runner import process
+import jax
+if count := os.environ.get("JAX_NUM_CPU_DEVICES"):  # read when jax is imported
+  jax.config.update("jax_num_cpu_devices", int(count))
 process.cores = lambda: 4
 process.make_devices({meshes})
-import jax
 print(jax.device_count())
 """
 
@@ -29,11 +31,9 @@ print(jax.device_count())
     ([(2, 1, 1)], {"XLA_FLAGS": "--xla_force_host_platform_device_count=3"}, 3),
   ],
 )
-def test_a_cpu_gets_the_devices_that_meshes_ask_for(meshes, flags, count):
-  own = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
+def test_a_cpu_gets_the_devices_that_meshes_ask_for(commands, meshes, flags, count):
   code = DEVICES.format(meshes=meshes)
-  command = [sys.executable, "-c", code]
-  said = subprocess.run(command, env=own | flags, capture_output=True, text=True)
+  said = commands.run(code=code, environment={"XLA_FLAGS": None} | flags)
   assert said.stdout.strip() == str(count), said.stderr
 
 

@@ -11,7 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
+import time
 import types
 from pathlib import Path
 
@@ -539,27 +539,35 @@ def test_a_signal_ends_a_sweep_that_continues_later(
   assert sweep.main(asked(tmp_path)) == 0
 
 
+@pytest.fixture
+def while_waiting(monkeypatch):
+  """Takes what another process does once this one has found its run busy and waits."""
+
+  def takes(action):
+    left = [action]
+    sleep = lambda seconds: left.pop()() if left else None
+    clock = types.SimpleNamespace(monotonic=time.monotonic, sleep=sleep)
+    monkeypatch.setattr(waiting, "time", clock)
+
+  return takes
+
+
 def test_a_sweep_waits_for_runs_of_others_and_adopts_what_they_found(
-  tmp_path, train, capsys, monkeypatch
+  tmp_path, train, capsys, while_waiting
 ):
   none, rope = plan.expand(WHY, BASE, {})
-  monkeypatch.setattr(waiting, "LOOK", 0.01)
   held = contextlib.ExitStack()
   assert held.enter_context(claim(run_folder.folder(tmp_path, none)))
   folder = run_folder.folder(tmp_path, none)
   pid = {"host": socket.gethostname(), "pid": os.getpid()}
   write_json(folder / "status.json", {"state": "running", "step": 40, "process": pid})
 
-  def other(stop):  # while this sweep trains `rope`, the other process ends `none`
-    threading.Timer(0.3, end).start()
-    return SCORES
-
+  @while_waiting
   def end():
     write_json(folder / "result.json", SCORES | {"seconds": {}})
     write_json(folder / "status.json", {"state": "finished", "step": 80})
     held.close()
 
-  train.does["rope"] = other
   assert sweep.main(asked(tmp_path)) == 0
   assert train.seen == ["rope"]
   said = capsys.readouterr().out
@@ -571,16 +579,15 @@ def test_a_sweep_waits_for_runs_of_others_and_adopts_what_they_found(
 
 
 def test_a_failure_of_another_process_is_not_repeated_and_a_death_is(
-  tmp_path, train, monkeypatch
+  tmp_path, train, while_waiting
 ):
   none, rope = plan.expand(WHY, BASE, {})
-  monkeypatch.setattr(waiting, "LOOK", 0.01)
   for state, seen in (("failed", ["rope"]), ("running", ["none"])):
     held = contextlib.ExitStack()
     folder = run_folder.folder(tmp_path, none)
     held.enter_context(claim(folder))
     write_json(folder / "status.json", {"state": state, "error": "no luck"})
-    threading.Timer(2.0, held.close).start()
+    while_waiting(held.close)
     train.seen.clear()
     assert sweep.main(asked(tmp_path)) == (1 if state == "failed" else 0)
     assert train.seen == seen

@@ -1,6 +1,7 @@
 """Moving average of the parameters: its definition, its users, and runs without it."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -33,7 +34,7 @@ CONFIG = resolve(
 def test_the_average_is_that_of_its_definition():
   averaged = dataclasses.replace(trainer("none"), ema=0.9)
   step = jax.jit(lambda state: averaged.step(state, averaged.batch((), state))[0])
-  state, history = averaged.init(3), []
+  state, history = jax.jit(averaged.init)(3), []
   np.testing.assert_array_equal(*map(np.concatenate, flat_pair(state)))
   for _ in range(7):
     state = step(state)
@@ -70,7 +71,7 @@ def test_without_it_the_state_is_as_it_was():
 def test_the_average_changes_no_parameter():
   plain, averaged = (dataclasses.replace(trainer("none"), ema=ema) for ema in (0, 0.5))
   states = [
-    jax.jit(lambda state, t=t: t.step(state, t.batch((), state))[0])(t.init(3))
+    jax.jit(lambda state, t=t: t.step(state, t.batch((), state))[0])(jax.jit(t.init)(3))
     for t in (plain, averaged)
   ]
   assert bits(states[0].params) == bits(states[1].params)
@@ -84,14 +85,19 @@ def test_a_stopped_run_with_an_average_goes_on_to_the_same_bits(tmp_path):
   assert bits(again.state) == bits(whole.state)
 
 
+@functools.cache
+def built():
+  return build(CONFIG)
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
   """Returns the folder of a run with an average, its result and its last state."""
-  folder = tmp_path_factory.mktemp("sweep") / "runs" / "one"
+  trained, folder = built(), tmp_path_factory.mktemp("sweep") / "runs" / "one"
   folder.mkdir(parents=True)
   result = train.run(CONFIG, folder, "one", stop=False)
   write_json(folder / "config.json", flatten(CONFIG))
-  abstract = jax.eval_shape(jax.vmap(build(CONFIG).trainer.init), jnp.arange(2))
+  abstract = jax.eval_shape(jax.vmap(trained.trainer.init), jnp.arange(2))
   with Keeper(folder / "checkpoints") as keeper:
     state, _ = keeper.restore(abstract)
   assert bits(state.params) != bits(state.ema_params)
@@ -100,10 +106,11 @@ def run(tmp_path_factory):
 
 def test_scores_are_those_of_the_average(run):
   _, result, state = run
-  scores = build(CONFIG).evaluator.run(state.ema_params, (), (4,))
+  evaluator = built().evaluator
+  scores = evaluator.run(state.ema_params, (), (4,))
   values = [row["value"] for row in result["scores"]]
   assert values == [row["value"] for row in scores]
-  others = build(CONFIG).evaluator.run(state.params, (), (4,))
+  others = evaluator.run(state.params, (), (4,))
   assert values != [row["value"] for row in others]
 
 
@@ -111,9 +118,9 @@ def test_the_average_is_what_commands_and_other_runs_start_from(run, tmp_path):
   folder, _, state = run
   loaded = inference.load(folder, Task, "a task", seed=1, last=1)
   assert bits(loaded.params) == bits(jax.tree.map(lambda x: x[1], state.ema_params))
-  start = pretrained.read(str(folder), build(CONFIG), tmp_path)
+  start = pretrained.read(str(folder), built(), tmp_path)
   first = jax.tree.map(lambda x: x[0], state.ema_params)
   assert bits(pretrained.nested(start.arrays)) == bits(first)
-  fresh = jax.vmap(build(CONFIG).trainer.init)(jnp.arange(2))
+  fresh = jax.jit(jax.vmap(built().trainer.init))(jnp.arange(2))
   began = start._put(fresh)
   assert bits(began.ema_params) == bits(began.params) != bits(fresh.params)

@@ -33,6 +33,16 @@ def sweep():
   return Plan("Which of my encodings reads further?", parts, "none")
 
 
+def quick() -> Plan:
+  """The same question with two runs."""
+  copy = Grid({"model.position": ("learned",)})
+  parts = (
+    Group("text", Grid({"model.position": ENCODINGS[2:]})),
+    Group("copy", copy, {"task": "copy", "train.length": 4}),
+  )
+  return Plan("Which of my encodings reads further?", Chain(*parts), "learned")
+
+
 def trapped(step, name, record_step):
   def reached(at):
     record_step(at)
