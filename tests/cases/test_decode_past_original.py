@@ -40,7 +40,6 @@ CHANGING = [
 ]
 QUICK = CHANGING[0], CHANGING[3], CHANGING[-1], "log_n(grape_m(contextual=True))"
 LASTING = ["rope", "log_n(grape_m(contextual=True))", "forgetting", "randomized(xpos)"]
-jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 def started(position, layers=2, scan=False):
@@ -70,7 +69,7 @@ def with_length(at, model):
 def passes(model, params, text=TEXT):
   """Returns logits after each of the first tokens, by a full pass over just these."""
 
-  @jit
+  @jax.jit
   def run(n):
     real_BL = jnp.arange(T)[None] < n
     at = with_length(coords.padded(real_BL), model)
@@ -82,7 +81,7 @@ def passes(model, params, text=TEXT):
 def decoded(model, params, frozen=False, room=T, tokens=None):
   """Returns logits after each token, on the cache."""
 
-  @jit
+  @jax.jit
   def step(token_11, n, cache):
     read = {"params": params}, token_11, coords.consecutive(1, 1, n), None, cache
     return model.apply(*read, method="decode")
@@ -198,14 +197,16 @@ def test_written_texts_are_those_of_full_passes():
   prompt_BL, steps = jnp.asarray(TEXT[None, :4]).at[0, 0].set(0), T - 4
   at = coords.padded(jnp.array([[False, True, True, True]]))
   write = functools.partial(greedy, model, params, prompt_BL, steps, at)
-  frozen, found = (jit(functools.partial(write, frozen=f))()[0] for f in (True, False))
+  frozen, found = (
+    jax.jit(functools.partial(write, frozen=f))()[0] for f in (True, False)
+  )
   assert len({*found.tolist()}) > 2 and frozen.shape == found.shape
   text = np.concatenate([TEXT[1:4], found, [0]])
   want = passes(model, params, text)[2 : 2 + steps].argmax(-1)
   np.testing.assert_array_equal(found, want)
 
   search = functools.partial(beam_search, model, params, prompt_BL, steps, V - 1)
-  texts = jit(functools.partial(search, Beam(2, "power(alpha=0.0)"), at))()
+  texts = jax.jit(functools.partial(search, Beam(2, "power(alpha=0.0)"), at))()
   best, size = np.asarray(texts.token_BKN[0, 0]), int(texts.length_BK[0, 0])
   logits = passes(model, params, np.concatenate([TEXT[1:4], best, [0]]))
   log_p = jax.nn.log_softmax(logits[2 : 2 + size])[np.arange(size), best[:size]].sum()

@@ -44,7 +44,6 @@ CORES = {
 random = np.random.default_rng(0)
 QKV = [jnp.asarray(random.normal(size=(1, L, H, K)), jnp.float32) for _ in range(3)]
 MIX = jnp.eye(H) + 0.1 * jnp.asarray(random.normal(size=(H, H)), jnp.float32)
-jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 def attended(encoding, variant, core="dense"):
@@ -64,7 +63,7 @@ def attended(encoding, variant, core="dense"):
   params = encoding.init(jax.random.key(0), DIMS)
   mesh = jax.set_mesh(sharding.make_mesh(sequence=3)) if core == "ring" else None
   with mesh or contextlib.nullcontext():
-    return jit(jax.value_and_grad(loss, (0, 1), has_aux=True))(QKV, params)
+    return jax.jit(jax.value_and_grad(loss, (0, 1), has_aux=True))(QKV, params)
 
 
 def both_ways(spec):

@@ -33,12 +33,6 @@ NONE = jnp.zeros((1, 3), jnp.int32)
 HOLE = jnp.array([[1, 1, 0, 1, 0, 1, 1, 0]], bool)  # five tokens
 
 
-def quick(function, **options):
-  """Compiles in half the time."""
-  level = {"xla_backend_optimization_level": 0}
-  return jax.jit(function, compiler_options=level, **options)
-
-
 @functools.cache
 def started(family="transformer", position="rope", attention="softmax", layers=1):
   arch = Architecture(
@@ -49,14 +43,14 @@ def started(family="transformer", position="rope", attention="softmax", layers=1
     **({} if attention == "softmax" else {"attention": attentions.build(attention)}),
   )
   model = families.build(family)(arch)
-  init = quick(lambda key: model.init(key, TOKEN_BL)["params"])
+  init = jax.jit(lambda key: model.init(key, TOKEN_BL)["params"])
   return model, init(jax.random.key(0))
 
 
 @functools.cache
 def logits():
   model, params = started()
-  return quick(lambda token_BL, at: model.apply({"params": params}, token_BL, at))
+  return jax.jit(lambda token_BL, at: model.apply({"params": params}, token_BL, at))
 
 
 def test_a_segment_number_that_comes_again_is_refused():
@@ -108,7 +102,7 @@ WRITE = {
 )
 def test_prompts_may_be_padded_on_any_side(how, family, position):
   model, params = started(family, position)
-  write = quick(functools.partial(WRITE[how], model))
+  write = jax.jit(functools.partial(WRITE[how], model))
   found = {}
   for name, (x, real) in PROMPTS.items():
     at = coords.consecutive(1, L) if real is None else coords.padded(real)
@@ -140,7 +134,7 @@ def test_a_text_without_a_defined_next_token_is_no_text():
   model, params = started()
   lost = jax.tree.map(lambda x: x * jnp.nan, params)
   at = coords.consecutive(1, 8)
-  write = {how: quick(functools.partial(run, model)) for how, run in WRITE.items()}
+  write = {how: jax.jit(functools.partial(run, model)) for how, run in WRITE.items()}
   for how in ("greedy", "sample"):
     assert (np.asarray(write[how](lost, TOKEN_BL, at)) == -1).all()
   token_KN, score_K = write["beam"](lost, TOKEN_BL, at)
@@ -154,7 +148,7 @@ def test_a_text_without_a_defined_next_token_is_no_text():
 def test_what_is_written_past_the_end_of_a_cache_is_nan(attention):
   position = "none" if attention in ("linear", "entmax") else "rope"
   model, params = started("transformer", position, attention)
-  step = quick(
+  step = jax.jit(
     lambda cache, x, n: model.apply(
       {"params": params}, x, coords.consecutive(1, 1, n), None, cache, method="decode"
     )
@@ -172,9 +166,9 @@ def test_what_is_written_past_the_end_of_a_cache_is_nan(attention):
 def test_a_stacked_cache_is_nan_past_its_end_too():
   arch = dataclasses.replace(started(layers=2)[0].arch, scan=True)
   model = Transformer(arch)
-  params = quick(model.init)(jax.random.key(0), TOKEN_BL)["params"]
+  params = jax.jit(model.init)(jax.random.key(0), TOKEN_BL)["params"]
   cache, found = empty_cache(arch, 1, 2), []
-  step = quick(functools.partial(model.apply, method="decode"))
+  step = jax.jit(functools.partial(model.apply, method="decode"))
   for n in range(3):
     at = coords.consecutive(1, 1, n)
     out, cache = step({"params": params}, TOKEN_BL[:, n : n + 1], at, None, cache)

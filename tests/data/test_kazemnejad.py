@@ -193,11 +193,8 @@ PROMPTS |= {
 }
 
 
-# Compiling is most of what these tests cost: a program per task, not optimized.
-FAST = {"xla_backend_optimization_level": 0}
-
-
-@functools.partial(jax.jit, static_argnums=0, compiler_options=FAST)
+# Compiling is most of what these tests cost: a program per task.
+@functools.partial(jax.jit, static_argnums=0)
 def compute(task, length):
   """Returns a training batch, one scored at a length, one of 4 in its own bucket."""
   key = jax.random.key(0)
@@ -313,7 +310,7 @@ def test_scan_has_the_published_commands():
     assert known[command] == want
 
 
-@functools.partial(jax.jit, static_argnums=0, compiler_options=FAST)
+@functools.partial(jax.jit, static_argnums=0)
 def sizes(task, done):
   return task.examples(jax.random.key(1), 4000, 8, done=done)[2]
 
@@ -327,7 +324,7 @@ def test_scan_trains_on_all_short_commands_alike():
   assert {*growing.tolist()} == {1, 2, 3, 4}
 
 
-@functools.partial(jax.jit, static_argnums=0, compiler_options=FAST)
+@functools.partial(jax.jit, static_argnums=0)
 def both(task):
   key = jax.random.key(0)
   return task.batch((), key, 64, 50), task.score((), key, 64, 50, 50)

@@ -51,10 +51,8 @@ def coupled(text, start):
   ]
 
 
-# Compiling is most of what these tests cost, so nothing is optimized.
-@functools.partial(
-  jax.jit, static_argnums=0, compiler_options={"xla_backend_optimization_level": 0}
-)
+# Compiling is most of what these tests cost: one program for both.
+@functools.partial(jax.jit, static_argnums=0)
 def compute(task, length):
   key = jax.random.key(0)
   train = task.batch((), key, ROWS, LONGEST)

@@ -10,7 +10,6 @@ import jax
 import numpy as np
 import pytest
 from test_prepare import mocked  # noqa: F401, a fixture
-from test_recurrent import quick
 
 from experiments.configs import base, vision
 from experiments.runner.build import build, sizes, tokens_per_step
@@ -282,7 +281,7 @@ def test_a_vit_learns_where_it_is_bright_if_it_knows_where_patches_are(
   experiment = small(corners, **{"model.position": position})
   trainer = experiment.trainer
   arrays, _ = experiment.task.load()
-  params = quick(lambda: trainer.steps(arrays, trainer.init(0), STEPS)[0].params)()
+  params = jax.jit(lambda: trainer.steps(arrays, trainer.init(0), STEPS)[0].params)()
   stacked = jax.tree.map(lambda x: x[None], params)
   scores = experiment.evaluator.run(stacked, arrays, (4, 8))
   value = {s["length"]: s["value"] for s in scores if s["part"] == "mean"}

@@ -6,10 +6,11 @@ made.
 
 import json
 
+import jax
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
-from test_interop import CONFIGS, FOLDER, quick, recorded
+from test_interop import CONFIGS, FOLDER, recorded
 
 from transformer_jax import interop
 from transformer_jax.evaluation.beam import Beam, Power, beam_search
@@ -43,7 +44,7 @@ def marian(tmp_path_factory):
   encode = lambda params, source_BL: model.apply(
     {"params": params}, source_BL, at, method="encode"
   )
-  memory = quick(encode)(loaded.params, there["inputs/input_ids"])
+  memory = jax.jit(encode)(loaded.params, there["inputs/input_ids"])
   return model, loaded.params, memory, there
 
 
@@ -57,7 +58,7 @@ def test_beams_of_hugging_face(case, marian):
     how = SEARCHES[case]
     return beam_search(model, params, start_B1, STEPS, END, how, memory=memory)
 
-  found = quick(run)(params, memory)
+  found = jax.jit(run)(params, memory)
   np.testing.assert_array_equal(found.length_BK, wanted["length"])
   written_BKN = np.arange(STEPS) < wanted["length"][..., None]
   ours_BKN = np.where(written_BKN, found.token_BKN, 0)

@@ -31,12 +31,6 @@ def texts(seed, *shape):
 PROMPT_BL, SOURCE_BM = texts(1, B, L), texts(2, B, M)
 
 
-def quick(function, **options):
-  """Compiles in half the time."""
-  level = {"xla_backend_optimization_level": 0}
-  return jax.jit(function, compiler_options=level, **options)
-
-
 @functools.cache
 def started(family, scan=False):
   """Returns a model, random parameters, and `encode` of the sources."""
@@ -48,7 +42,7 @@ def started(family, scan=False):
   draw = lambda x: jnp.asarray(0.7 * random.normal(size=x.shape), x.dtype)
   params = jax.tree.map(draw, jax.eval_shape(init, jax.random.key(0)))
   encode = functools.partial(model.apply, method="encode")
-  return model, params, quick(encode)({"params": params}, SOURCE_BM, SOURCE_AT)
+  return model, params, jax.jit(encode)({"params": params}, SOURCE_BM, SOURCE_AT)
 
 
 @functools.cache
@@ -56,7 +50,7 @@ def log_p(family):
   """Returns a function of (row, written tokens): log p of the next token, NumPy."""
   model, params, _ = started(family)
 
-  @quick
+  @jax.jit
   def run(row, text_L, n):
     token_1L = jnp.concatenate([PROMPT_BL[row], text_L])[None]
     own = lambda at: jax.tree.map(lambda x: x[row][None], at)
@@ -105,7 +99,7 @@ gnmt = lambda n: ((5 + n) / 6) ** 0.6
 def test_beams_are_those_of_lists(family, stop):
   width = 3
   model, params, memory = started(family)
-  search = quick(beam_search, static_argnums=(0, 3, 4, 5))
+  search = jax.jit(beam_search, static_argnums=(0, 3, 4, 5))
   how = Beam(width, stop=stop)
   found = search(model, params, PROMPT_BL, STEPS, END, how, AT, memory)
   for row in range(B):
@@ -120,7 +114,7 @@ def test_beams_are_those_of_lists(family, stop):
 def test_a_wide_beam_finds_the_best_of_all_texts():
   family = "recurrent('gru', 'luong')"
   model, params, memory = started(family)
-  search = quick(beam_search, static_argnums=(0, 3, 4, 5))
+  search = jax.jit(beam_search, static_argnums=(0, 3, 4, 5))
   steps, how = 3, Beam(V**2, "gnmt(alpha=1.0)", "sure")
   found = search(model, params, PROMPT_BL, steps, END, how, AT, memory)
   for row in range(B):
@@ -137,11 +131,11 @@ def test_a_wide_beam_finds_the_best_of_all_texts():
 @pytest.mark.parametrize("family", FAMILIES)
 def test_greedy_texts_end_and_are_beams_of_one(family):
   model, params, memory = started(family)
-  write = quick(greedy, static_argnums=(0, 3, 6))
+  write = jax.jit(greedy, static_argnums=(0, 3, 6))
   free = write(model, params, PROMPT_BL, STEPS, AT, memory)
   end = int(free[0, 1])  # what the first text writes second
   written = write(model, params, PROMPT_BL, STEPS, AT, memory, end)
-  search = quick(beam_search, static_argnums=(0, 3, 4, 5))
+  search = jax.jit(beam_search, static_argnums=(0, 3, 4, 5))
   how = Beam(1, Power(0.0), "full")
   found = search(model, params, PROMPT_BL, STEPS, end, how, AT, memory)
   for row in range(B):
@@ -164,7 +158,7 @@ def test_the_most_likely_token_is_the_first_of_the_highest():
 def test_rows_written_on_two_devices_are_those_of_one():
   model, params, _ = started("transformer")
   mesh = sharding.make_mesh(data=2)
-  write = quick(lambda params, rows: greedy(model, params, rows, STEPS))
+  write = jax.jit(lambda params, rows: greedy(model, params, rows, STEPS))
   rows_BL = sharding.place_rows(mesh, PROMPT_BL)
   written = write(sharding.whole(mesh, params), rows_BL)
   assert len(rows_BL.sharding.device_set) == len(written.sharding.device_set) == 2
@@ -184,7 +178,7 @@ def test_caches_of_layers_in_one_program_are_searched_too():
     for name, part in side.items()
   }
   stacked = params | {side: stack(params[side]) for side in ("encoder", "decoder")}
-  search = quick(beam_search, static_argnums=(0, 3, 4, 5))
+  search = jax.jit(beam_search, static_argnums=(0, 3, 4, 5))
   rest = PROMPT_BL, STEPS, END, Beam(3), AT, memory
   one, other = search(model, params, *rest), search(scanned, stacked, *rest)
   np.testing.assert_array_equal(one.token_BKN, other.token_BKN)
@@ -223,7 +217,7 @@ def test_drawn_texts_have_the_probabilities_of_the_model():
   many = lambda x: jnp.repeat(x[:1], rows, axis=0)
   at, source_at = jax.tree.map(many, (AT, SOURCE_AT))
 
-  @quick
+  @jax.jit
   def draw(key):
     encode = functools.partial(model.apply, {"params": params}, method="encode")
     memory = encode(many(SOURCE_BM), source_at)

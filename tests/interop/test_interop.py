@@ -62,11 +62,6 @@ def saved(folder, case, **changes):
   return write(folder, config | changes, weights)
 
 
-def quick(function):
-  """Compiles in half the time; each program runs once."""
-  return jax.jit(function, compiler_options={"xla_backend_optimization_level": 0})
-
-
 def near(found, expected, what):
   # Biases of keys change no softmax: their gradients are noise of about 1e-8.
   error = np.max(np.abs(found - expected)) / max(np.max(np.abs(expected)), 0.01)
@@ -110,7 +105,7 @@ def check_pass(loaded, there, shifted):
     read_BLV = logits_BLV[:, 0] if "pixel_values" in there else logits_BLV
     return cross_entropy(read_BLV, *targets(there, shifted)), logits_BLV
 
-  run = quick(jax.value_and_grad(loss, has_aux=True))
+  run = jax.jit(jax.value_and_grad(loss, has_aux=True))
   (value, logits_BLV), gradient = jax.device_get(run(loaded.params))
   check_logits(logits_BLV, there)
   near(value, there["loss"], "loss")
@@ -138,7 +133,7 @@ def check_decoding(loaded, there):
     first = jnp.full((len(source), 1), loaded.config["decoder_start_token_id"])
     return greedy(model, params, first, steps, memory=memory)
 
-  np.testing.assert_array_equal(quick(run)(loaded.params), there["greedy_tokens"])
+  np.testing.assert_array_equal(jax.jit(run)(loaded.params), there["greedy_tokens"])
 
 
 def whole(cases):
@@ -187,7 +182,7 @@ def test_a_loss_of_products_sees_a_bias_and_refuses_a_cap(tmp_path):
   loaded = interop.load(saved(tmp_path, "bert_mlm"), core="dense")
   model, read = Transformer(loaded.arch), np.arange(6)[None]
   call = lambda params, how: model.apply({"params": params}, read, method=how)
-  both = quick(lambda params: (call(params, "__call__"), call(params, "hidden")))
+  both = jax.jit(lambda params: (call(params, "__call__"), call(params, "hidden")))
   logits_BLV, (x_BLD, output_VD) = both(loaded.params)
   near(x_BLD @ output_VD.T, logits_BLV, "logits")
   loaded = interop.load(saved(tmp_path, "gemma2"), core="dense")

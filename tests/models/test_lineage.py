@@ -2,9 +2,9 @@
 
 import re
 
+import jax
 import numpy as np
 import pytest
-from test_recurrent import quick
 
 from experiments.configs import lineage
 from experiments.runner.build import build
@@ -71,7 +71,7 @@ def test_it_learns_from_its_config(label, corpus):
   experiment = build(config)
   arrays, _ = experiment.task.load()
   trainer = experiment.trainer
-  train = quick(lambda: trainer.steps(arrays, trainer.init(0), STEPS)[1]["loss"])
+  train = jax.jit(lambda: trainer.steps(arrays, trainer.init(0), STEPS)[1]["loss"])
   loss_N = np.asarray(train())
   assert np.all(np.isfinite(loss_N))
   assert loss_N[-5:].mean() < 0.75 * loss_N[0], loss_N

@@ -27,12 +27,6 @@ from transformer_jax.positions import coords, positions
 CASES = {"lstm": LSTM(forget=0.0), "gru": GRU(), "bilstm_proj": LSTM(14, forget=0.0)}
 
 
-def quick(function, **options):
-  """Compiles in half the time."""
-  level = {"xla_backend_optimization_level": 0}
-  return jax.jit(function, compiler_options=level, **options)
-
-
 def ours(cell, there, kind, layer, back):
   """Returns one direction's weights; PyTorch has gate after gate in one axis."""
   get = lambda name: there[f"{kind}/{name}_l{layer}" + "_reverse" * back]
@@ -85,7 +79,7 @@ def test_cells_give_torch_numbers_and_gradients(case):
   def go(weights, x_BLD, at, states):
     return run(cell, both, weights, x_BLD, at, states[:kinds])
 
-  @quick
+  @jax.jit
   def differentiated(weights, x_BLD):
     forward = lambda *read: go(*read, at, given)
     (out, last), pull = jax.vjp(forward, weights, x_BLD)
@@ -100,7 +94,7 @@ def test_cells_give_torch_numbers_and_gradients(case):
   compare(d_x_BLD, there["outputs/grad_in/x"])
   check_norms(cell, there, d_weights, layers)
 
-  go = quick(go)
+  go = jax.jit(go)
   everywhere = jax.tree.map(lambda x: jnp.repeat(x, len(x_BLD), axis=0), at)
   out, _ = go(weights, x_BLD, everywhere, zero)
   compare(out, there["outputs/out_zero_state"])
@@ -152,7 +146,7 @@ def started(name):
   return model, jax.tree.map(draw, jax.eval_shape(init, jax.random.key(0)))
 
 
-@functools.partial(quick, static_argnums=0)
+@functools.partial(jax.jit, static_argnums=0)
 def logits(model, *args):
   params, *reads = args
   return model.apply({"params": params}, *reads)
@@ -193,8 +187,8 @@ def test_decoding_on_the_last_state_equals_one_pass(name):
   source_at = coords.padded(jnp.arange(M) < jnp.array([[4], [M]]))
   want = logits(model, params, token_BL, at, source_BM, source_at)
   encode = functools.partial(model.apply, method="encode")
-  memory = quick(encode)({"params": params}, source_BM, source_at)
-  read = quick(functools.partial(model.apply, method="decode"))
+  memory = jax.jit(encode)({"params": params}, source_BM, source_at)
+  read = jax.jit(functools.partial(model.apply, method="decode"))
   cache, got = empty_cache(model.arch, B, 0), []
   for n in range(L):
     here = jax.tree.map(lambda x, n=n: x[:, n : n + 1], at)
@@ -209,10 +203,10 @@ def test_a_bottleneck_hides_the_source_and_attention_opens_it():
   """The gradient of a bottleneck goes through one state of fixed size."""
   for name, opened in (("bottleneck", False), ("luong", True)):
     model, params = started(name)
-    encode = quick(functools.partial(model.apply, method="encode"))
+    encode = jax.jit(functools.partial(model.apply, method="encode"))
     (x_BMD, states), at = encode({"params": params}, texts(4, B, M))
     stripped = jnp.zeros_like(x_BMD), states
-    decode = quick(functools.partial(model.apply, method="decode"))
+    decode = jax.jit(functools.partial(model.apply, method="decode"))
     reads = {"params": params}, texts(3, B, L), None
     near, _ = decode(*reads, ((x_BMD, states), at), None)
     far, _ = decode(*reads, (stripped, at), None)
@@ -239,7 +233,7 @@ def test_a_config_makes_a_translator_that_learns_to_copy():
   family = 'recurrent(cell="gru", link="bahdanau", reads="both")'
   experiment = small(family=family, attention="additive")
   trainer = experiment.trainer
-  params, metrics = quick(lambda: learn(trainer))()
+  params, metrics = jax.jit(lambda: learn(trainer))()
   assert metrics["loss"][-1] < 0.1 * metrics["loss"][0]
   stacked = jax.tree.map(lambda x: x[None], params)
   scores = experiment.evaluator.run(stacked, (), (3,))

@@ -42,11 +42,6 @@ def recorded(name):
   return under(there, "weights/"), there
 
 
-def quick(function):
-  """Compiles in half the time; each program runs once."""
-  return jax.jit(function, compiler_options={"xla_backend_optimization_level": 0})
-
-
 def near(found, expected, what):
   error = np.max(np.abs(found - expected)) / np.max(np.abs(expected))
   assert error < NEAR, f"{what} is off by {error:.1e} of its largest number"
@@ -73,7 +68,7 @@ def check_pass(name, core, L=0):
   weights, there = recorded(name)
   there = widen(there, L) if L else there
   loss = MODELS[name](core).loss
-  run = quick(jax.value_and_grad(loss, has_aux=True))
+  run = jax.jit(jax.value_and_grad(loss, has_aux=True))
   (value, seen), gradient = jax.device_get(run(weights, there))
   near(value, there["loss"], "loss")
   for what in there.keys() & seen.keys():
@@ -94,7 +89,7 @@ def check_decoding(name, core):
   """Compares greedy tokens after prompts with padding on the left."""
   weights, there = recorded(name)
   token_BN, logits_BNV = jax.device_get(
-    quick(MODELS[name](core).greedy)(weights, there)
+    jax.jit(MODELS[name](core).greedy)(weights, there)
   )
   near(logits_BNV, there["greedy_logits"], "logits")
   np.testing.assert_array_equal(token_BN, there["greedy_tokens"])

@@ -95,25 +95,20 @@ def first_state(built):
 def own_state(built):
   """Returns what seeds start from by themselves, compiled quickly."""
   seed_S = jnp.array(built.seeds, jnp.uint32)
-  return quick(jax.vmap(built.trainer.init))(seed_S)
-
-
-def quick(function):
-  """Compiles in half the time; each program runs once."""
-  return jax.jit(function, compiler_options={"xla_backend_optimization_level": 0})
+  return jax.jit(jax.vmap(built.trainer.init))(seed_S)
 
 
 def test_an_output_of_classes_has_a_row_for_each(texts):
   built = build(config(texts, model__head="linear(bias=True)"))
   model, trainer = built.trainer.model, built.trainer
   arrays, _ = built.task.load()
-  state = quick(trainer.init)(0)
+  state = jax.jit(trainer.init)(0)
   assert state.params["output_DV"].shape == (16, 2)
   assert state.params["head"]["shift_V"].shape == (2,)
   batch = trainer.batch(arrays, state)
   read = {"params": state.params}, *batch.reads
   loss = lambda: trainer.loss(state.params, batch, state)
-  both = quick(lambda: (model.apply(*read), loss()))
+  both = jax.jit(lambda: (model.apply(*read), loss()))
   logits_BLV, (loss, metrics) = jax.device_get(both())
   assert logits_BLV.shape == (16, 12, 2)
   losses, right = [], []
@@ -249,7 +244,7 @@ def test_weights_of_others_give_their_numbers_in_a_run(bert, texts):
   arch = built.trainer.model.arch
   assert arch.embedding == loaded.arch.embedding and arch.norm == loaded.arch.norm
   model = Transformer(loaded.arch)
-  logits_BLV = quick(lambda: model.apply(whole, there["input_ids"], at))()
+  logits_BLV = jax.jit(lambda: model.apply(whole, there["input_ids"], at))()
   real_BL1 = there["attention_mask"][..., None]
   np.testing.assert_allclose(logits_BLV * real_BL1, there["logits"], atol=1e-5)
 
@@ -325,7 +320,7 @@ def test_similar_sentences_are_near(bert):
   for text in texts[:2]:
     token_1L = np.array([[2, *tokenizer.encode(text), 3]])
     encode = lambda row: model.apply(weights, row, method="encode")[0]
-    x_1LD = quick(encode)(token_1L)
+    x_1LD = jax.jit(encode)(token_1L)
     v_D = np.asarray(x_1LD)[0].astype(np.float64).mean(axis=0)
     mean.append(v_D / np.sqrt((v_D**2).sum()))
   np.testing.assert_allclose(both[0, 1], mean[0] @ mean[1], atol=1e-5)
