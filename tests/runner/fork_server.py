@@ -124,7 +124,9 @@ def become(module, code, words, env, cwd, files):
     stream = io.TextIOWrapper(
       open(number, "wb", closefd=False), encoding, write_through=number == 2
     )
-    setattr(sys, ("stdout", "stderr")[number - 1], stream)
+    name = ("stdout", "stderr")[number - 1]
+    setattr(sys, name, stream)
+    setattr(sys, f"__{name}__", stream)
   sys.path[:1] = [os.getcwd(), *env.get("PYTHONPATH", "").split(os.pathsep)]
   sys.argv = ["-c", *words]
   if code:

@@ -235,7 +235,6 @@ def test_a_log_that_takes_nothing_ends_no_command(tmp_path, log):
 
 SWEEP = """
 import sys, time, types
-import experiments.runner
 
 def run(config, folder, name, stop):
   from transformer_jax.training.progress import Progress
@@ -248,7 +247,7 @@ def run(config, folder, name, stop):
 
 RESULT = %r
 fake = types.ModuleType("experiments.runner.train")
-sys.modules["experiments.runner.train"] = experiments.runner.train = fake
+sys.modules["experiments.runner.train"] = fake
 fake.run = run
 from experiments import sweep
 from experiments.setup import flags
@@ -257,12 +256,19 @@ flags.start(sweep.main)
 """
 
 
-def test_sweeps_share_a_folder_also_where_a_log_is_full(commands, tmp_path):
+def test_sweeps_share_a_folder_also_where_a_log_is_full(tmp_path):
   scores = [SCORE | {"seed": seed, "value": 0.5} for seed in (0, 1, 2)]
   code = SWEEP % (RESULT | {"seeds": [0, 1, 2], "scores": scores})
-  logs = "/dev/full", tmp_path / "log"
-  children = [commands.start(code=code, cwd=tmp_path, out=log) for log in logs]
-  codes = [commands.wait(child).returncode for child in children]
+  ours = {"PYTHONPATH": str(Path(run_folder.__file__).parents[2])}
+  with open("/dev/full", "w") as full, open(tmp_path / "log", "w") as log:
+    children = [
+      subprocess.Popen(
+        [sys.executable, "-c", code], cwd=tmp_path, env=os.environ | ours,
+        stdout=file, stderr=file,
+      )
+      for file in (full, log)
+    ]  # fmt: skip
+    codes = [child.wait(timeout=200) for child in children]
   said = (tmp_path / "log").read_text()
   assert codes == [0, 0], said
   assert "report: out/report.html" in said and "Traceback" not in said
