@@ -5,6 +5,8 @@ import os
 import re
 import shlex
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -37,23 +39,52 @@ def here(tmp_path):
   return tmp_path
 
 
-@pytest.fixture
-def command(here, commands):
-  """Runs a sweep in the user's folder; returns its (stdout, stderr)."""
+def variables(here):
+  """Returns the environment of a user's command."""
   # One device, and programs that are compiled quickly rather than well.
   devices = r"--xla_force_host_platform_device_count=\d+"
-  environment = {
+  return {
     "XLA_FLAGS": re.sub(devices, "", os.environ["XLA_FLAGS"]),
+    # A resumed run finds all programs of the one before.
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     "PYTHONPATH": os.pathsep.join([str(here / "own"), ROOT]),
     "COLUMNS": "120",
   }
 
+
+def check_end(done, code):
+  """Checks how a command ended; returns its (stdout, stderr)."""
+  assert done.returncode == code, done.stdout + done.stderr
+  assert "Traceback" not in done.stdout + done.stderr
+  return done.stdout, done.stderr
+
+
+@pytest.fixture
+def command(here, commands):
+  """Runs a sweep in the user's folder; returns its (stdout, stderr)."""
+
+  def call(*words):
+    environment = variables(here)
+    done = commands.run("experiments.sweep", *words, cwd=here, environment=environment)
+    return check_end(done, 0)
+
+  return call
+
+
+@pytest.fixture
+def alone(here):
+  """Does the same in a process that nothing was done for before; it may be stopped."""
+
   def call(*words, trap="", code=0):
-    variables = environment | {"TRAP": trap}
-    done = commands.run("experiments.sweep", *words, cwd=here, environment=variables)
-    assert done.returncode == code, done.stdout + done.stderr
-    assert "Traceback" not in done.stdout + done.stderr
-    return done.stdout, done.stderr
+    done = subprocess.run(
+      [sys.executable, "-m", "experiments.sweep", *words],
+      cwd=here,
+      env=os.environ | variables(here) | {"TRAP": trap},
+      capture_output=True,
+      text=True,
+      timeout=480,
+    )
+    return check_end(done, code)
 
   return call
 
@@ -180,13 +211,11 @@ ALONE = [f"--config.{each}" for each in ALONE]
 
 
 @pytest.mark.timeout(600)
-def test_whatever_stops_a_run_the_same_command_ends_with_the_same_numbers(
-  command, here
-):
-  command("--config=question.py", "--workdir=whole", *ALONE)
+def test_whatever_stops_a_run_the_same_command_ends_with_the_same_numbers(alone, here):
+  alone("--config=question.py", "--workdir=whole", *ALONE)
   # How often it saves is no part of what it is.
   words = ["--workdir=broken", *ALONE, "--config.train.checkpoint_every=8"]
-  again = lambda **how: command("--config=question.py", *words, **how)
+  again = lambda **how: alone("--config=question.py", *words, **how)
   saw = {trap: again(trap=trap, code=code) for trap, code in STOPS.items()}
   (whole,), (broken,) = (named(here / name).values() for name in ("whole", "broken"))
   flip_a_bit(largest(broken / "checkpoints" / "56"))
@@ -219,13 +248,13 @@ def check_full_disk(said, noise):
   assert "step 48 could not be saved in" in noise and "tensorboard" not in noise
 
 
-def test_a_run_that_fails_or_diverges_stops_no_other(command, here):
-  said, noise = command("--config=trouble.py", "--workdir=out", code=1)
+def test_a_run_that_fails_or_diverges_stops_no_other(alone, here):
+  said, noise = alone("--config=trouble.py", "--workdir=out", code=1)
   assert noise == ""
-  broken, one, both = named(here / "out").values()
-  states = [read_json(f / "status.json")["state"] for f in (broken, one, both)]
-  assert states == ["failed", "finished", "finished"]
-  assert "[1/3] copy my_spiral:Broken: failed: RuntimeError: no such turn\n" in said
+  copy, broken, one, both = named(here / "out").values()
+  states = [read_json(f / "status.json")["state"] for f in (copy, broken, one, both)]
+  assert states == ["finished", "failed", "finished", "finished"]
+  assert "[2/4] copy my_spiral:Broken: failed: RuntimeError: no such turn\n" in said
   assert "in rotate\n" in (broken / "error.txt").read_text()
 
   result, rows = measured(one)

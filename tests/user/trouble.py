@@ -9,10 +9,10 @@ POISONED = tuple(f"my_spiral:Poisoned(luck={luck})" for luck in (0.95, 0.0))
 
 
 def sweep():
-  fails = Grid({"model.position": ("my_spiral:Broken",)})
+  fails = Grid({"model.position": ("none", "my_spiral:Broken")})
   diverges = Grid({"task": POISONED})
   parts = (
     Group("copy", fails, COPY),
     Group("poisoned", diverges, COPY | {"model.position": "none"}),
   )
-  return Plan("What goes wrong?", Chain(*parts), POISONED[0])
+  return Plan("What goes wrong?", Chain(*parts), "none")
