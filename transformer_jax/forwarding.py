@@ -5,9 +5,11 @@ new one is passed on, or the import fails until the class defines it.
 """
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Generic, TypeVar, overload
 
 from transformer_jax.members import HOOK, members
+
+Value = TypeVar("Value")
 
 
 def forward(
@@ -50,6 +52,34 @@ def of_field(field: str) -> Callable[[str], property]:
 def of_first_layer(name: str) -> property:
   """Returns an attribute that the object of layer 0 answers."""
   return property(lambda self: getattr(self.layer(0), name))
+
+
+class computed(Generic[Value]):  # noqa: N801, a decorator
+  """A declaration that depends on an object's fields; used as `property` is.
+
+  Type checkers let it stand in place of a base class's plain value:
+
+  >>> class Base:
+  ...   relative = True
+  >>> class Absolute(Base):
+  ...   @computed
+  ...   def relative(self) -> bool:
+  ...     return False
+  >>> Absolute().relative
+  False
+  """
+
+  def __init__(self, function: Callable[[Any], Value]):
+    self.function, self.__doc__ = function, function.__doc__
+
+  @overload
+  def __get__(self, thing: None, owner: type) -> "computed[Value]": ...
+
+  @overload
+  def __get__(self, thing: object, owner: type) -> Value: ...
+
+  def __get__(self, thing, owner):
+    return self if thing is None else self.function(thing)
 
 
 class Combined:

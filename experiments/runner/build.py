@@ -161,7 +161,7 @@ def check_embedding(config: ConfigDict, arch: Architecture, task: Task) -> None:
 
 def check_head(config: ConfigDict, arch: Architecture, task: Task) -> None:
   """Raises ConfigError where a head that reads all of a text is to tell of tokens."""
-  if arch.head.whole and not task.whole:
+  if arch.head.pooled and not task.whole:
     raise ConfigError(
       f"model.head={config.model.head} with task={config.task}: all tokens would get"
       " the same prediction; write --config.model.head=linear"

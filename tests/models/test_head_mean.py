@@ -86,7 +86,7 @@ def test_it_is_chosen_by_one_key():
     built(task=task, model__kind="decoder")
   images = "images('digits', patch=2)"
   patches = {"model__embedding": "patches(size=2)", "train__length": 4}
-  assert built(task=images, **patches).trainer.model.arch.head.whole
+  assert built(task=images, **patches).trainer.model.arch.head.pooled
   pooled = built(model__head="transform(pooled=True)")
-  assert pooled.trainer.model.arch.head.whole
-  assert not built(model__head="transform").trainer.model.arch.head.whole
+  assert pooled.trainer.model.arch.head.pooled
+  assert not built(model__head="transform").trainer.model.arch.head.pooled

@@ -14,7 +14,7 @@ from experiments.setup import flags, validate
 from transformer_jax import spec
 from transformer_jax.data.base import tasks
 from transformer_jax.positions import PositionalEncoding, positions
-from transformer_jax.spec import Registry, SpecError
+from transformer_jax.spec import Registry, SpecError, trusted
 
 # ml_collections loads config files by a method that Python means to remove.
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
@@ -41,7 +41,7 @@ class Own(Rope):
 """
   (tmp_path / "a_trap.py").write_text(code)
   monkeypatch.syspath_prepend(tmp_path)
-  monkeypatch.setattr(spec, "_trusted", set())
+  monkeypatch.setattr(trusted, "_trusted", set())
   yield tmp_path
   sys.modules.pop("a_trap", None)
 

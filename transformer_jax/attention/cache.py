@@ -1,6 +1,8 @@
 """Caches of keys and values for decoding."""
 
 import dataclasses
+from collections.abc import Mapping
+from typing import overload
 
 import jax
 import jax.numpy as jnp
@@ -38,12 +40,27 @@ class CachedText:
   tokens: Cache
 
 
-def empty(kept: dict[str, jax.Array], at: Coords, frozen: bool = False) -> Cache:
+Shaped = jax.Array | jax.ShapeDtypeStruct
+
+
+def empty(kept: Mapping[str, Shaped], at: Coords, frozen: bool = False) -> Cache:
   """Returns a cache with room for all of this, given as [B, M, ...] or its shapes."""
-  kept, at = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (kept, at))
+  zeros, at = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (kept, at))
   none = coords.absent(*at.order_BL.shape)
   at = at.replace(order_BL=none.order_BL, horizon_BL=none.horizon_BL)
-  return Cache(jax.tree.map(_inward, kept), at, jnp.zeros((), jnp.int32), frozen)
+  return Cache(jax.tree.map(_inward, zeros), at, jnp.zeros((), jnp.int32), frozen)
+
+
+@overload
+def remember(
+  cache: Cache, kept: dict[str, jax.Array], at: Coords
+) -> tuple[dict[str, jax.Array], Coords, Cache]: ...
+
+
+@overload
+def remember(
+  cache: None, kept: dict[str, jax.Array], at: Coords
+) -> tuple[dict[str, jax.Array], Coords, None]: ...
 
 
 def remember(

@@ -92,13 +92,13 @@ class Projections:
 
   def into(self, w: Arrays, name: str, x_BLD: jax.Array) -> jax.Array:
     """Projects tokens with the weights whose name starts so."""
-    y = 0.0
+    y: float | jax.Array = 0.0
     for found in w:
       if found.startswith(f"{name}_D"):
         y = y + project(x_BLD, w[found], 1)
       elif found.startswith(f"{name}_shift_"):
         y = y + w[found].astype(x_BLD.dtype)
-    return y
+    return jnp.asarray(y)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,7 +123,10 @@ class Heads(Projections):
     inward = (dims.D, dims.H, dims.K)
     G, heads = self.groups or dims.H, "G" if self.groups else "H"
     E, width = self.value or dims.K, "E" if self.value else "K"
-    shapes = {"query_DHK": (inward, 1), f"out_H{width}D": ((dims.H, E, dims.D), 2)}
+    shapes: Weights = {
+      "query_DHK": (inward, 1),
+      f"out_H{width}D": ((dims.H, E, dims.D), 2),
+    }
     kept = {"key": (f"{heads}K", (G, dims.K)), "value": (f"{heads}{width}", (G, E))}
     for name, (letters, shape) in kept.items():
       shapes[f"{name}_D{letters}"] = (dims.D, *shape), 1

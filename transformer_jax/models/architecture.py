@@ -104,7 +104,7 @@ class Architecture:
         "an output of classes has no tokens whose embedding it could read; write"
         " tied=False"
       )
-    if self.head.whole and self.decoders:
+    if self.head.pooled and self.decoders:
       raise ValueError(
         "a decoder's tokens have not read what follows them, so that their mean is no"
         " output for each of them; write head=linear, or kind=encoder"

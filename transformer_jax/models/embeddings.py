@@ -23,7 +23,7 @@ class Embedding:
   table   whether the input indexes rows of embedding_VD
   """
 
-  norm: Any
+  norm: Any = None
   table: ClassVar[bool]
 
   def init(self, key: jax.Array, dims: Dims) -> Params:
@@ -112,7 +112,6 @@ class PatchEmbedding(Embedding):
 
   size: int = 4
   channels: int = 1
-  norm: ClassVar[None] = None
   table: ClassVar[bool] = False
 
   def init(self, key: jax.Array, dims: Dims) -> Params:

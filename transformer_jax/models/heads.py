@@ -1,7 +1,7 @@
 """Output heads: from the last states to logits over tokens or classes."""
 
 import dataclasses
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -30,7 +30,8 @@ class LinearHead:
   bias: bool = False
   cap: float = 0.0
   scale: float = 1.0
-  whole: ClassVar[bool] = False  # pooled: every position has the same representation
+  # Whether every position gets the same representation, that of the text.
+  pooled = False
 
   def pool(self, x_BLD: jax.Array, at: Coords) -> jax.Array:
     """Returns x_BLD, the representation of each position of an encoder."""
@@ -65,7 +66,7 @@ class MeanHead(LinearHead):
   classify a text by its first token's state: Devlin et al., 2019.
   """
 
-  whole: ClassVar[bool] = True
+  pooled = True
 
   def pool(self, x_BLD, at):
     return mean_pooled(x_BLD, at)
@@ -105,10 +106,6 @@ class TransformHead(LinearHead):
   def __post_init__(self):
     object.__setattr__(self, "activation", activations.build(self.activation))
     object.__setattr__(self, "norm", norms.build(self.norm))
-
-  @property
-  def whole(self) -> bool:
-    return self.pooled
 
   def pool(self, x_BLD, at):
     return mean_pooled(x_BLD, at) if self.pooled else x_BLD

@@ -1,7 +1,7 @@
 """Norms and activations."""
 
 import dataclasses
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -29,15 +29,15 @@ class Norm:
 
 
 class Activation:
-  """A function of the hidden units of a feed-forward layer, h_BLF.
+  """Base class of activations of a feed-forward layer.
 
-  gated   it is called with a second projection too, gate_BLF
+  gated   False: called with h_BLF; True: with h_BLF and a second projection, gate_BLF
   """
 
   gated: ClassVar[bool] = False
 
-  def __call__(self, *projections: jax.Array) -> jax.Array:
-    """Returns h_BLF."""
+  def __call__(self, *args: Any, **kwargs: Any) -> jax.Array:
+    """Returns h_BLF, the activated hidden units."""
     raise NotImplementedError
 
 

@@ -11,7 +11,7 @@ LAYERS = re.compile(r"(.*/|)layers(/.*)")
 
 def flat(tree: Any, prefix: str = "") -> dict[str, Any]:
   """Returns the leaves of nested dicts by path."""
-  found = {}
+  found: dict[str, Any] = {}
   for name, value in tree.items():
     nested = hasattr(value, "items")
     found |= flat(value, f"{prefix}{name}/") if nested else {f"{prefix}{name}": value}
@@ -20,7 +20,7 @@ def flat(tree: Any, prefix: str = "") -> dict[str, Any]:
 
 def nested(arrays: dict[str, Any]) -> dict[str, Any]:
   """Undoes `flat`."""
-  tree = {}
+  tree: dict[str, Any] = {}
   for path, value in arrays.items():
     *folders, name = path.split("/")
     node = tree
@@ -32,7 +32,8 @@ def nested(arrays: dict[str, Any]) -> dict[str, Any]:
 
 def stacked(arrays: dict[str, Any]) -> dict[str, Any]:
   """Returns the layers of each stack in one array, as a scan over layers has them."""
-  found, layers = {}, {}
+  found: dict[str, Any] = {}
+  layers: dict[str, dict[int, Any]] = {}
   for path, x in arrays.items():
     match = LAYER.fullmatch(path)
     if match:
@@ -45,7 +46,7 @@ def stacked(arrays: dict[str, Any]) -> dict[str, Any]:
 
 def one_by_one(arrays: dict[str, Any]) -> dict[str, Any]:
   """Undoes `stacked`."""
-  found = {}
+  found: dict[str, Any] = {}
   for path, x in arrays.items():
     match = LAYERS.fullmatch(path)
     named = lambda n, m=match: f"{m[1]}layer_{n}{m[2]}"

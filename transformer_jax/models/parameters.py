@@ -23,9 +23,7 @@ class NormLayer(nn.Module):
   @nn.compact
   def __call__(self, x_BLD):
     start = self.kind.init(x_BLD.shape[-1])
-    params = {
-      name: parameter(self, name, lambda key, v=v: v) for name, v in start.items()
-    }
+    params = {name: parameter(self, name, _constant(x)) for name, x in start.items()}
     return self.kind(params, x_BLD)
 
 
@@ -83,6 +81,11 @@ def parameter(
   indexed by what is traced, and has no `at`.
   """
   return jnp.asarray(module.param(name, start))
+
+
+def _constant(x: jax.Array) -> Callable[[jax.Array], jax.Array]:
+  """Returns an initializer that needs no random numbers."""
+  return lambda key: x
 
 
 def weight(module: nn.Module, name: str, shape: tuple[int, ...], inputs: int = 1):

@@ -6,7 +6,6 @@ in their order: {name: function of x_BLD that returns its update}.
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, ClassVar
 
 import jax
 
@@ -22,7 +21,7 @@ class Placement:
   final_norm   whether one more norm comes after the last layer
   """
 
-  final_norm: Any
+  final_norm = True
 
   def __call__(
     self, norm: Norms, x_BLD: jax.Array, parts: dict[str, Change]
@@ -91,8 +90,6 @@ class SandwichNorm(Placement):
   https://arxiv.org/abs/2105.13290, https://arxiv.org/abs/2408.00118
   """
 
-  final_norm: ClassVar[bool] = True
-
   def __call__(self, norm: Norms, x_BLD: jax.Array, parts: dict[str, Change]):
     for name, part in parts.items():
       update_BLD = part(norm(name)(x_BLD))
@@ -104,8 +101,6 @@ class SandwichNorm(Placement):
 @dataclasses.dataclass(frozen=True)
 class UpdateNorm(Placement):
   """x + norm(f(x)), and a norm at the end: OLMo 2. https://arxiv.org/abs/2501.00656"""
-
-  final_norm: ClassVar[bool] = True
 
   def __call__(self, norm: Norms, x_BLD: jax.Array, parts: dict[str, Change]):
     for name, part in parts.items():
@@ -124,7 +119,6 @@ class Parallel(Placement):
   """
 
   norms: str = "each"
-  final_norm: ClassVar[bool] = True
 
   def __post_init__(self):
     if self.norms not in ("each", "one"):

@@ -9,6 +9,7 @@ from typing import ClassVar
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.core.scope import CollectionFilter
 
 from transformer_jax.attention.cache import CachedText, fitting, remember
 from transformer_jax.attention.cores.dropout import device_count, local_examples
@@ -97,13 +98,13 @@ class Stack(nn.Module):
           "scan compiles one layer for all of them, and position, attention or"
           " placement gives layers different ones; set model.scan=False"
         )
-      rngs = {"params": True, "dropout": True}
+      rngs: dict[CollectionFilter, bool] = {"params": True, "dropout": True}
       one = nn.broadcast
-      layers = nn.scan(
+      scanned = nn.scan(
         block, {"params": 0}, split_rngs=rngs, in_axes=(one, one, one, 0),
         length=self.layers,
       )  # fmt: skip
-      layers = layers(self.arch, *kinds[0], name="layers")
+      layers = scanned(self.arch, *kinds[0], name="layers")
       return layers(x_BLD, at, shared, memory, cache)
     caches = []
     for n, kind in enumerate(kinds):

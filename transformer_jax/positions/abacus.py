@@ -8,6 +8,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from transformer_jax.forwarding import computed
 from transformer_jax.positions.base import PositionalEncoding, positions
 from transformer_jax.positions.shared.wrapper import Wrapper
 
@@ -30,7 +31,7 @@ class Abacus(Wrapper):
   max_positions: int = 1024
   max_offset: int = 100
 
-  @property
+  @computed
   def ids(self):
     return tuple(dict.fromkeys(("abacus_BL", *self.encoding.ids)))
 

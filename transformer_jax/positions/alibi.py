@@ -6,6 +6,7 @@ import math
 import jax
 import jax.numpy as jnp
 
+from transformer_jax.forwarding import computed
 from transformer_jax.positions.base import PositionalEncoding, positions
 from transformer_jax.spec import SpecError, nearest
 
@@ -52,7 +53,7 @@ class Alibi(PositionalEncoding):
   def bias(self, params, pos_L, pos_M):
     return penalty(self, jnp.abs(params["slope_H"]), pos_L, pos_M)
 
-  @property
+  @computed
   def mask(self):
     """Keeps each head to its side, where heads have one."""
     return self.one_side if self.sided else None

@@ -99,17 +99,14 @@ class PositionalEncoding:
   (True, False)
   """
 
-  relative: ClassVar[bool] = True  # shifting all positions changes nothing
-  per_layer: ClassVar[bool] = False  # each layer has its own parameters
-  integer_positions: ClassVar[bool] = False  # a table lookup: no positions in between
-  needs_full_text: ClassVar[bool] = (
-    False  # later tokens change what earlier positions mean
-  )
-  centred: ClassVar[bool] = False  # turns by a text's middle: only q . k means it
+  # Declarations have no annotations: a subclass may make a field of one.
+  relative = True  # shifting all positions changes nothing
+  per_layer = False  # each layer has its own parameters
+  integer_positions = False  # a table lookup: undefined between whole numbers
+  needs_full_text = False  # later tokens change the encoding of earlier ones
+  centred = False  # angles are measured from the text's midpoint; they cancel in q . k
   ids: ClassVar[tuple[str, ...]] = ()  # names in `Coords.data` that it reads
-  extrapolation: ClassVar[str] = (
-    "defined"  # what becomes of it past the training length
-  )
+  extrapolation = "defined"  # behaviour past the training length
   bias: ClassVar[Callable[..., jax.Array] | None] = None
   mask: ClassVar[Callable[..., jax.Array] | None] = None
 

@@ -104,15 +104,23 @@ class Bound:
       return s_BHLM + self.bias(q_at.pos_BL, k_at.pos_BL)
     if mask_BLM.ndim == 4:
       mask_BLM = jnp.broadcast_to(mask_BLM, s_BHLM.shape)
-    tile = Tile(
-      q_BLHK, k_BMHK, q_at.pos_BL, k_at.pos_BL, mask_BLM, q_at.data, k_at.data, 0.0
-    )
+    tokens = {
+      "q_LK": q_BLHK, "k_MK": k_BMHK, "pos_L": q_at.pos_BL, "pos_M": k_at.pos_BL,
+      "mask_LM": mask_BLM, "q_data": q_at.data, "k_data": k_at.data,
+    }  # fmt: skip
+    # Where heads are in each array of a sequence.
+    head_axes = {
+      "q_LK": 1, "k_MK": 1, "pos_L": None, "pos_M": None,
+      "mask_LM": 0 if mask_BLM.ndim == 4 else None,
+      "q_data": {name: _head_axis(name) for name in q_at.data},
+      "k_data": {name: _head_axis(name) for name in k_at.data},
+    }  # fmt: skip
 
-    def one(params, scale, s_LM, tile):
-      return self.encoding.score(params, s_LM, dataclasses.replace(tile, scale=scale))
+    def one(params, scale, s_LM, tokens):
+      return self.encoding.score(params, s_LM, Tile(**tokens, scale=scale))
 
-    axes = self.head_axes, 0 if jnp.ndim(scale) else None, 0, _tile_axes(tile)
-    return _over_batch(jax.vmap(one, axes), (self.params, scale), (s_BHLM, tile))
+    axes = self.head_axes, 0 if jnp.ndim(scale) else None, 0, head_axes
+    return _over_batch(jax.vmap(one, axes), (self.params, scale), (s_BHLM, tokens))
 
   def bias(self, pos_BL: jax.Array, pos_BM: jax.Array) -> jax.Array | float:
     """Returns the bias b_BHLM; its batch axis is as long as that of the positions."""
@@ -144,28 +152,23 @@ class Bound:
     """
     if self.encoding.tile_local:
       return s_BHLM
-    heads_first = lambda data: {
-      name: jnp.moveaxis(x, axes_of(name).index("H"), 1) if "H" in axes_of(name) else x
-      for name, x in data.items()
-    }
     tile = Tile(
-      jnp.moveaxis(q_BLHK, 2, 1),
-      jnp.moveaxis(k_BMHK, 2, 1),
-      q_at.pos_BL,
-      k_at.pos_BL,
-      mask_BLM,
-      heads_first(q_at.data),
-      heads_first(k_at.data),
-      0.0,
+      q_LK=jnp.moveaxis(q_BLHK, 2, 1),
+      k_MK=jnp.moveaxis(k_BMHK, 2, 1),
+      pos_L=q_at.pos_BL,
+      pos_M=k_at.pos_BL,
+      mask_LM=mask_BLM,
+      q_data=_heads_first(q_at.data),
+      k_data=_heads_first(k_at.data),
+      scale=0.0,
     )
-    scale = scale[:, None, None] if jnp.ndim(scale) else scale
 
     def one(params, scale, s_HLM, tile):
       return self.encoding.full_scores(
         params, s_HLM, dataclasses.replace(tile, scale=scale)
       )
 
-    return _over_batch(one, (self.params, scale), (s_BHLM, tile))
+    return _over_batch(one, (self.params, by_head(scale)), (s_BHLM, tile))
 
   def values(
     self, w_BHLM: jax.Array, pos_BL: jax.Array, pos_BM: jax.Array
@@ -188,16 +191,25 @@ def bind(encoding: PositionalEncoding, params: Params, dims: Dims) -> Bound:
   return Bound(encoding, params | encoding.constants(dims))
 
 
-def _tile_axes(tile: Tile) -> Tile:
-  """Returns where heads are in each part of a tile, its batch axis being gone."""
+def by_head(scale: float | jax.Array) -> float | jax.Array:
+  """Returns scale_H11 of scale_H, to multiply s_HLM with; a number as it is."""
+  if isinstance(scale, int | float) or scale.ndim == 0:
+    return scale
+  return scale[:, None, None]
 
-  def axis(name: str) -> int | None:
-    axes = axes_of(name).removeprefix("B")
-    return axes.index("H") if "H" in axes else None
 
-  data = lambda arrays: {name: axis(name) for name in arrays}
-  seen = 0 if tile.mask_LM.ndim == 4 else None
-  return Tile(1, 1, None, None, seen, data(tile.q_data), data(tile.k_data), None)
+def _head_axis(name: str) -> int | None:
+  """Returns the axis of heads in token data of one sequence, or None."""
+  axes = axes_of(name).removeprefix("B")
+  return axes.index("H") if "H" in axes else None
+
+
+def _heads_first(data: Params) -> Params:
+  """Returns token data with the axis of heads, if any, after that of the batch."""
+  return {
+    name: jnp.moveaxis(x, axes_of(name).index("H"), 1) if "H" in axes_of(name) else x
+    for name, x in data.items()
+  }
 
 
 def _over_heads(function: Any, params: Params, head_axes: dict[str, int | None]) -> Any:

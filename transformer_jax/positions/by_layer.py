@@ -5,6 +5,7 @@ https://arxiv.org/abs/2501.18795
 
 import dataclasses
 
+from transformer_jax.forwarding import computed
 from transformer_jax.positions.base import PositionalEncoding, positions
 from transformer_jax.positions.rope import Rope
 from transformer_jax.positions.shared.schedule import Schedule
@@ -27,7 +28,7 @@ class ByLayer(Schedule):
     object.__setattr__(self, "encodings", built)
     self.check("by_layer")
 
-  @property
+  @computed
   def parts(self):
     return self.encodings
 

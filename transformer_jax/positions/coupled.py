@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from transformer_jax.forwarding import computed
 from transformer_jax.positions.base import PositionalEncoding, positions
 from transformer_jax.positions.learned import Learned
 from transformer_jax.positions.shared.wrapper import Wrapper
@@ -26,7 +27,7 @@ class Coupled(Wrapper):
   encoding: PositionalEncoding = Learned()
   max_positions: int = 256
 
-  @property
+  @computed
   def ids(self):
     return tuple(dict.fromkeys(("coupled_BL", *self.encoding.ids)))
 

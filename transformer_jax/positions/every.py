@@ -5,6 +5,7 @@ https://arxiv.org/abs/2501.18795
 
 import dataclasses
 
+from transformer_jax.forwarding import computed
 from transformer_jax.positions.base import PositionalEncoding, positions
 from transformer_jax.positions.rope import Rope
 from transformer_jax.positions.shared.schedule import Schedule
@@ -34,7 +35,7 @@ class Every(Schedule):
     object.__setattr__(self, "rest", positions.build(self.rest))
     self.check("every")
 
-  @property
+  @computed
   def parts(self):
     return self.special, self.rest
 

@@ -78,7 +78,7 @@ class Forgetting(PositionalEncoding):
 
   def accumulate(self, params, data, at):
     # Only differences within a text count, so sums may run on through other texts.
-    found = {}
+    found: dict[str, jax.Array] = {}
     for sums in (PAST, FUTURE):
       if sums[0] in data:
         kept_BLH = of_tokens(data[sums[0]], at)

@@ -8,6 +8,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from transformer_jax.forwarding import computed
 from transformer_jax.positions.base import PositionalEncoding, positions
 from transformer_jax.positions.shared import relative
 
@@ -32,7 +33,7 @@ class Inkling(PositionalEncoding):
   integer_positions = True
   extrapolation = "zero past max_distance"
 
-  @property
+  @computed
   def relative(self):
     return self.floor is None
 

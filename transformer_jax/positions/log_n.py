@@ -8,6 +8,7 @@ import math
 
 import jax.numpy as jnp
 
+from transformer_jax.forwarding import computed
 from transformer_jax.positions.base import PositionalEncoding, positions
 from transformer_jax.positions.shared.tempered import Tempered, keys_seen
 
@@ -28,7 +29,7 @@ class LogN(Tempered):
   encoding: PositionalEncoding = PositionalEncoding()
   learned: bool = True
 
-  @property
+  @computed
   def per_layer(self):
     return self.learned or self.encoding.per_layer
 

@@ -20,7 +20,7 @@ import numpy as np
 from transformer_jax import numpy_interpreter
 from transformer_jax.axes import Dims
 from transformer_jax.members import check_members, outside, parts
-from transformer_jax.positions import probe_shapes
+from transformer_jax.positions import coords, probe_shapes
 from transformer_jax.positions.base import PositionalEncoding
 from transformer_jax.positions.coords import Coords
 from transformer_jax.positions.probe_layer import act, gradients
@@ -83,14 +83,19 @@ def _probe(encoding: PositionalEncoding, dims: Dims) -> "Findings":
   return findings
 
 
-def coords_of(order_L: np.ndarray, segment_L: np.ndarray, ids: tuple) -> Coords:
-  """Returns causal coordinates of one row with the ids that the encoding reads."""
-  order_BL, segment_BL = (
-    order_L[None].astype(np.int32),
-    segment_L[None].astype(np.int32),
-  )
-  data = {name: np.maximum(order_BL, 0) % 3 for name in ids}
-  return Coords(order_BL, np.maximum(order_BL, 0), order_BL, segment_BL, data)
+@functools.cache
+def texts() -> tuple[Coords, Coords, Coords]:
+  """Returns NumPy coordinates of a row: one text, its first part, two packed texts."""
+  place_BL = np.arange(L)[None]
+  whole = host.evaluate(coords.padded, place_BL >= 0)
+  first_part = host.evaluate(coords.padded, place_BL < CUT)
+  segment_BL = 1 + (place_BL >= REST).astype(np.int32)
+  return whole, first_part, host.evaluate(coords.packed, segment_BL)
+
+
+def with_ids(at: Coords, ids: tuple[str, ...]) -> Coords:
+  """Returns the coordinates with an array of small numbers for each id."""
+  return at.replace(data={name: at.pos_BL % 3 for name in ids})
 
 
 class Findings:
@@ -107,7 +112,7 @@ class Findings:
       encoding.num_positions(dims),
     )
     random = np.random.default_rng(0)
-    normal = lambda *shape: random.normal(size=shape).astype(np.float32)
+    normal = lambda *shape: np.asarray(random.normal(size=shape), np.float32)
     self.x_BLD = normal(1, L, dims.D)
     self.q_BLHK, self.k_BLHK = normal(2, 1, L, dims.H, dims.K)
     self.other = normal(1, L, dims.D), *normal(2, 1, L, dims.H, dims.K)
@@ -117,24 +122,23 @@ class Findings:
       {name: (x + near(x)).astype(np.float32) for name, x in start.items()},
       {name: x + 0.5 * normal(*x.shape) for name, x in start.items()},
     ]
-    n_L, one_L = np.arange(L), np.ones(L)
-    row = functools.partial(coords_of, ids=encoding.ids)
-    self.base = row(n_L, one_L)
-    self.first = row(np.where(n_L < CUT, n_L, -1), n_L < CUT)
-    self.packed = row(np.r_[:REST, :CUT], 1 + (n_L >= REST))
+    self.base, self.first, self.packed = (with_ids(at, encoding.ids) for at in texts())
+    self._runs: dict[np.dtype, Any] = {}
+    self._short_runs: dict[np.dtype, Any] = {}
 
   def at(self, change: Any) -> Coords:
     """Returns the coordinates of one text at other positions."""
     return self.base.replace(pos_BL=change(self.base.pos_BL))
 
-  @functools.cache  # noqa: B019, lives as long as its owner
   def run(self, kind: np.dtype) -> Any:
     """Returns the traced hooks, for positions of one type."""
-    at = self.base.replace(pos_BL=self.base.pos_BL.astype(kind))
-    args = self.params[0], self.x_BLD, self.q_BLHK, self.k_BLHK, at
-    return numpy_interpreter.trace(
-      functools.partial(act, self.encoding, self.dims), *args
-    )
+    if kind not in self._runs:
+      at = self.base.replace(pos_BL=self.base.pos_BL.astype(kind))
+      hooks = functools.partial(act, self.encoding, self.dims)
+      self._runs[kind] = host.trace(
+        hooks, self.params[0], self.x_BLD, self.q_BLHK, self.k_BLHK, at
+      )
+    return self._runs[kind]
 
   @functools.cached_property
   def usual(self) -> list[Arrays]:
@@ -143,10 +147,11 @@ class Findings:
     run = self.run(self.base.pos_BL.dtype)
     return [run(self.params[n], *given, self.base) for n in range(2)]
 
-  @functools.cache  # noqa: B019, lives as long as its owner
   def short_run(self, kind: np.dtype) -> Any:
     """Returns the traced hooks without the comparisons, which are half of the work."""
-    return numpy_interpreter.without(self.run(kind), "apart")
+    if kind not in self._short_runs:
+      self._short_runs[kind] = host.without(self.run(kind), "apart")
+    return self._short_runs[kind]
 
   @functools.cached_property
   def cut_off(self) -> list[Arrays]:
@@ -173,8 +178,8 @@ class Findings:
     for n, want in enumerate(self.usual):
       got = self.cut_off[n] if at is self.first else self.outputs(at, n, given)
       for name in names or ("scores", "values"):
-        pair = (first(name, out[name], tokens) for out in (want, got))
-        worst = max(worst, difference(*pair))
+        before, after = (first(name, out[name], tokens) for out in (want, got))
+        worst = max(worst, difference(before, after))
     return worst
 
   # Declarations

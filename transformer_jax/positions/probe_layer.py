@@ -25,6 +25,7 @@ def act(
   q_BLHK: jax.Array,
   k_BLHK: jax.Array,
   at: Coords,
+  *,
   compare: bool = True,
 ) -> dict[str, Any]:
   """Returns what a layer meets of an encoding, heads first, for one row of tokens.
@@ -47,22 +48,24 @@ def act(
     part_BLD = bound.embed(x_BLD[:, SOME], cut(at, SOME))
     apart["embed"] = apart_by(embedded_BLD[:, SOME], part_BLD)
   if tried("token_data"):
-    part = bound.read(embedded_BLD[:, SOME], q_BLHK[:, SOME], cut(at, SOME))
-    apart["token_data"] = apart_by(cut(read, SOME).data, part.data)
+    part_at = bound.read(embedded_BLD[:, SOME], q_BLHK[:, SOME], cut(at, SOME))
+    apart["token_data"] = apart_by(cut(read, SOME).data, part_at.data)
   if tried("transform_qk") or tried("rotate"):
-    part = bound.transform_qk(q_BLHK[:, SOME], k_BLHK, cut(whole, SOME), whole)
-    apart["transform_qk"] = apart_by((turned[0][:, SOME], turned[1]), part)
+    rotated_part = bound.transform_qk(q_BLHK[:, SOME], k_BLHK, cut(whole, SOME), whole)
+    apart["transform_qk"] = apart_by((turned[0][:, SOME], turned[1]), rotated_part)
   if tried("score") or (compare and encoding.bias is not None):
     name = "score" if tried("score") else "bias"
     part_BHLM = layer.score(layer.dots[:, :, SOME, KEYS], SOME, KEYS)
     apart[name] = apart_by(scores_BHLM[:, :, SOME, KEYS], part_BHLM)
   if tried("prepare"):
-    ready, *ats = bound.prepare(whole, whole)
-    other_BHLM = Layer(ready, turned, whole).score(layer.dots, ALL, ALL, ats)
+    ready, q_at, k_at = bound.prepare(whole, whole)
+    other_BHLM = Layer(ready, turned, whole).score(
+      layer.dots, ALL, ALL, q_at=q_at, k_at=k_at
+    )
     apart["prepare"] = apart_by(scores_BHLM, other_BHLM)
   values_BLHK = jnp.zeros((1, x_BLD.shape[1], dims.H, 1))
   if encoding.overrides("values"):
-    value = lambda w_BHLM: bound.values(w_BHLM, at.pos_BL, at.pos_BL)
+    value = lambda w_BHLM: jnp.asarray(bound.values(w_BHLM, at.pos_BL, at.pos_BL))
     values_BLHK = value(layer.weights)
     if compare:
       apart["values"] = apart_by(2 * values_BLHK, value(2 * layer.weights))
@@ -109,19 +112,34 @@ class Layer:
     return jnp.where(self.mask[:, None], w_BHLM, 0.0)
 
   def score(
-    self, dots_BHLM: jax.Array, queries: slice, keys: slice, ats: Any = None
+    self,
+    dots_BHLM: jax.Array,
+    queries: slice,
+    keys: slice,
+    q_at: Coords | None = None,
+    k_at: Coords | None = None,
   ) -> jax.Array:
-    """Returns the scores of some queries and keys, zero where a key is not seen."""
+    """Returns the scores of some queries and keys, zero where a key is masked.
+
+    dots_BHLM       their scaled dot products
+    queries, keys   the tokens to take
+    q_at, k_at      their coordinates; None: those of the layer
+    """
     q_BLHK, k_BMHK = self.turned[0][:, queries], self.turned[1][:, keys]
     mask_BLM = self.mask[:, queries, keys]
-    ats = ats or (cut(self.at, queries), cut(self.at, keys))
-    s_BHLM = self.bound.score(dots_BHLM, q_BLHK, k_BMHK, *ats, mask_BLM, self.scale)
+    q_at, k_at = q_at or cut(self.at, queries), k_at or cut(self.at, keys)
+    s_BHLM = self.bound.score(
+      dots_BHLM, q_BLHK, k_BMHK, q_at, k_at, mask_BLM, self.scale
+    )
     return jnp.where(mask_BLM[:, None], s_BHLM, 0.0)
 
   def full_scores(self, s_BHLM: jax.Array) -> jax.Array:
-    """Returns the scores that the encoding makes of whole rows."""
-    all_of = *self.turned, self.at, self.at, self.mask, self.scale
-    return jnp.where(self.mask[:, None], self.bound.full_scores(s_BHLM, *all_of), 0.0)
+    """Returns the scores after `full_scores`, zero where a key is masked."""
+    q_BLHK, k_BMHK = self.turned
+    s_BHLM = self.bound.full_scores(
+      s_BHLM, q_BLHK, k_BMHK, self.at, self.at, self.mask, self.scale
+    )
+    return jnp.where(self.mask[:, None], s_BHLM, 0.0)
 
 
 def gradients(
@@ -131,10 +149,10 @@ def gradients(
 
   def total(params: Params, *given: Any) -> jax.Array:
     out = act(encoding, dims, params, *given, compare=False)
-    terms = (out[name] for name in ("scores", "values", "query", "key"))
-    return sum(
-      jnp.sum(x * jnp.sin(1.0 + jnp.arange(x.size)).reshape(x.shape)) for x in terms
-    )
+    total = jnp.zeros(())
+    for x in (out[name] for name in ("scores", "values", "query", "key")):
+      total += jnp.sum(x * jnp.sin(1.0 + jnp.arange(x.size)).reshape(x.shape))
+    return total
 
   run = numpy_interpreter.trace(jax.grad(total), sets[0], *given)
   return [run(params, *given) for params in sets]

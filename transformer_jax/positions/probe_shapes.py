@@ -15,7 +15,7 @@ from transformer_jax.positions.base import (
   Tile,
   TrainContext,
 )
-from transformer_jax.positions.coords import Coords
+from transformer_jax.positions.coords import Coords, absent
 from transformer_jax.spec import SpecError
 
 B, L, M = 2, 5, 7  # a tile of the first 5 of 7 tokens, as queries, and all as keys
@@ -31,8 +31,8 @@ def check(encoding: PositionalEncoding, dims: Dims) -> None:
     f"{name}.constants", jax.eval_shape, lambda: encoding.constants(dims)
   )
   float_of = lambda *shape: jax.ShapeDtypeStruct(shape, jnp.float32)
-  one_BM = jax.ShapeDtypeStruct((B, M), jnp.int32)
-  at = Coords(one_BM, one_BM, one_BM, one_BM, {n: one_BM for n in encoding.ids})
+  at = jax.eval_shape(lambda: absent(B, M))
+  at = at.replace(data={name: at.pos_BL for name in encoding.ids})
   x_BMD, x_BMHK = float_of(B, M, dims.D), float_of(B, M, dims.H, dims.K)
   hooks = Hooks(encoding)
   jax.eval_shape(hooks.run, dict(params) | dict(constants), x_BMD, x_BMHK, at)
@@ -177,12 +177,15 @@ class Hooks:
     return at
 
   def _named(self, hook: str, data: Any) -> dict[str, jax.Array]:
-    for name, x in data.items() if isinstance(data, dict) else [("", None)]:
+    """Returns token data; raises SpecError unless it is arrays by name and axes."""
+    wanted = "return a dict of arrays with an entry for each token, whose names end in"
+    wanted += " their axes, as gate_BLH"
+    if not isinstance(data, dict):
+      raise SpecError(f"{self.name}.{hook} returns {kind_of(data)} ; {wanted}")
+    for name, x in data.items():
       if not axes_of(name).startswith("BL") or len(axes_of(name)) != jnp.ndim(x):
         raise SpecError(
-          f"{self.name}.{hook} returns {name or kind_of(data)}"
-          f" {'of shape ' + str(jnp.shape(x)) if name else ''}; return a dict of arrays"
-          " with an entry for each token, whose names end in their axes, as gate_BLH"
+          f"{self.name}.{hook} returns {name} of shape {jnp.shape(x)}; {wanted}"
         )
     return data
 
@@ -211,8 +214,7 @@ class Hooks:
     if self.uses("bias"):
       self.one_head("bias", params, one, (pos_L, pos_M), (L, M), "b_LM of one head")
     if self.uses("mask"):
-      wanted = (L, M), "mask_LM of one head"
-      self.one_head("mask", params, one, (pos_L, pos_M), *wanted)
+      self.one_head("mask", params, one, (pos_L, pos_M), (L, M), "mask_LM of one head")
 
   def one_head(self, hook, params, one, args, wanted, axes) -> None:
     """Checks a hook of one head, which may have been written for all at once."""
@@ -233,21 +235,31 @@ class Hooks:
   def scores(self, params: Params, one: Params, q_BLHK, k_BMHK, q_at, k_at) -> None:
     """Checks what reads scores and weights."""
     s_HLM = jnp.einsum("LHK,MHK->HLM", q_BLHK[0], k_BMHK[0])
-    mask_LM, data = s_HLM[0] > 0, (q_at.data, k_at.data)
-    q_HLK, k_HMK = (jnp.moveaxis(x[0], 1, 0) for x in (q_BLHK, k_BMHK))
-    pos = q_at.pos_BL[0], k_at.pos_BL[0]
+    tile_HLM = Tile(
+      q_LK=jnp.moveaxis(q_BLHK[0], 1, 0),
+      k_MK=jnp.moveaxis(k_BMHK[0], 1, 0),
+      pos_L=q_at.pos_BL[0],
+      pos_M=k_at.pos_BL[0],
+      mask_LM=s_HLM[0] > 0,
+      q_data={n: _heads_first(n, x) for n, x in q_at.data.items()},
+      k_data={n: _heads_first(n, x) for n, x in k_at.data.items()},
+      scale=0.3,
+    )
     if self.uses("score"):
-      own = [{n: _one(n, x) for n, x in side.items()} for side in data]
-      tile = Tile(q_HLK[0], k_HMK[0], *pos, mask_LM, *own, 0.3)
+      tile = dataclasses.replace(
+        tile_HLM,
+        q_LK=tile_HLM.q_LK[0],
+        k_MK=tile_HLM.k_MK[0],
+        q_data={n: _one(n, x) for n, x in q_at.data.items()},
+        k_data={n: _one(n, x) for n, x in k_at.data.items()},
+      )
       self.one_head("score", params, one, (s_HLM[0], tile), (L, M), "s_LM of one head")
     if self.uses("values"):
-      args = (s_HLM[0], *pos)
+      args = (s_HLM[0], q_at.pos_BL[0], k_at.pos_BL[0])
       K = q_BLHK.shape[-1] if not self.uses("transform_qk") else k_BMHK.shape[-1]
       self.one_head("values", params, one, args, (L, K), "o_LK of one head")
     if self.uses("full_scores"):
-      own = [{n: _heads_first(n, x) for n, x in side.items()} for side in data]
-      tile = Tile(q_HLK, k_HMK, *pos, mask_LM, *own, 0.3)
-      found = self.call("full_scores", params, s_HLM, tile)
+      found = self.call("full_scores", params, s_HLM, tile_HLM)
       self.same("full_scores", found, s_HLM.shape, "s_HLM")
 
 

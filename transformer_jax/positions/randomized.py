@@ -7,6 +7,7 @@ import dataclasses
 
 import jax.numpy as jnp
 
+from transformer_jax.forwarding import computed
 from transformer_jax.positions import coords
 from transformer_jax.positions.base import PositionalEncoding, positions
 from transformer_jax.positions.shared.wrapper import Wrapper
@@ -33,7 +34,7 @@ class Randomized(Wrapper):
   step: int = 1
   spread: bool = False
 
-  @property
+  @computed
   def needs_full_text(self):
     return self.spread or self.encoding.needs_full_text
 

@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from transformer_jax.forwarding import computed
 from transformer_jax.normalization import layer_norm
 from transformer_jax.positions.base import HOOKS, PositionalEncoding, positions
 from transformer_jax.spec import SpecError
@@ -105,7 +106,7 @@ class Tupe(PositionalEncoding):
       return rows_LD
     return layer_norm(rows_LD, params["gain_D"], params["shift_D"], 1e-5)
 
-  @property
+  @computed
   def mask(self):
     mask = self.plus.mask
     return mask and (lambda params, *at: mask(_own(params), *at))

@@ -44,7 +44,7 @@ def serving(
 
 def choose(encoding, variant, dropout: bool, L: int) -> tuple[Core, dict[str, str]]:
   """Returns the core for L queries on this device, and why faster ones were refused."""
-  refused = {}
+  refused: dict[str, str] = {}
   for name in _candidates(variant):
     core = cores.build(name)
     reason = core.refusal(encoding, variant, dropout)

@@ -69,13 +69,13 @@ def _heads(split: dict[str, str], x_BLHK: jax.Array) -> PartitionSpec:
 
 def _of_context(split: dict[str, str], context: Context) -> Context:
   """Returns how each array of a context is split, in its place."""
-  per_head = PartitionSpec(split.get("H")) if jnp.ndim(context.scale) else None
+  by_head, one = PartitionSpec(split.get("H")), PartitionSpec()
   return Context(
-    _of_coords(split, context.q_at),
-    _of_coords(split, context.k_at),
-    _of_params(split, context.position),
-    per_head or PartitionSpec(),
-    _of_params(split, context.variant),
+    q_at=_of_coords(split, context.q_at),
+    k_at=_of_coords(split, context.k_at),
+    position=_of_params(split, context.position),
+    scale=jax.tree.map(lambda x: by_head if jnp.ndim(x) else one, context.scale),
+    variant=_of_params(split, context.variant),
   )
 
 

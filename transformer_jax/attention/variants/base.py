@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -47,9 +47,9 @@ class Variant:
   'gqa + window'
   """
 
-  signed: ClassVar[bool] = False  # weights may be negative
-  positive: ClassVar[bool] = False  # mixtures of what `values` gives must be positive
-  rereads: ClassVar[bool] = False  # weights read earlier queries, which no cache keeps
+  signed = False  # weights may be negative
+  positive = False  # mixtures of what `values` gives must be positive
+  rereads = False  # weights read earlier queries, which no cache keeps
 
   def projections(self) -> Projections:
     """Returns how tokens become queries, keys and values."""

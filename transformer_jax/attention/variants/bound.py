@@ -10,6 +10,7 @@ from transformer_jax.attention.projections import Arrays
 from transformer_jax.attention.variants.base import Variant
 from transformer_jax.axes import axes_of
 from transformer_jax.positions import Bound, Coords
+from transformer_jax.positions.bound import by_head
 
 MASKED = -1e30  # below any score, yet finite: an empty row must not make NaN
 
@@ -27,13 +28,13 @@ class BoundVariant:
   ) -> jax.Array:
     """Returns scores s_BHLM, float32; `scale` is a number or scale_H."""
     if self.variant.overrides("features"):
-      features = self.variant.features(self.params, q_BLHK, k_BMHK, scale)
-      return jnp.einsum("BLHN,BMHN->BHLM", *features)
+      q_BLHN, k_BMHN = self.variant.features(self.params, q_BLHK, k_BMHK, scale)
+      return jnp.einsum("BLHN,BMHN->BHLM", q_BLHN, k_BMHN)
     if not self.variant.overrides("dot"):
       s_BHLM = jnp.einsum(
         "BLHK,BMHK->BHLM", q_BLHK, k_BMHK, preferred_element_type=jnp.float32
       )
-      return s_BHLM * (scale[:, None, None] if jnp.ndim(scale) else scale)
+      return s_BHLM * by_head(scale)
     axis = 0 if jnp.ndim(scale) else None
     heads = jax.vmap(self.variant.dot, (self.head_axes, 1, 1, axis))
     batch = jax.vmap(heads, (None, 0, 0, None))

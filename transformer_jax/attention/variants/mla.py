@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from transformer_jax.attention.projections import Projections
+from transformer_jax.attention.projections import Projections, Weights
 from transformer_jax.attention.variants.base import Variant, attentions
 from transformer_jax.matmul import project
 from transformer_jax.normalization import rms_norm
@@ -33,7 +33,7 @@ class Latent(Projections):
     D, H, K, C, P = dims.D, dims.H, dims.K, self.latent, self.part
     E, Q = self.value or K, self.queries or D
     source = "Q" if self.queries else "D"
-    shapes = {"query_down_DQ": ((D, Q), 1)} if self.queries else {}
+    shapes: Weights = {"query_down_DQ": ((D, Q), 1)} if self.queries else {}
     shapes |= {f"query_{source}HK": ((Q, H, K), 1), "latent_DC": ((D, C), 1)}
     shapes |= {"key_CHK": ((C, H, K), 1), "value_CHE": ((C, H, E), 1)}
     if P:

@@ -62,7 +62,7 @@ def enough(K: int) -> int:
   return K * max(1, math.ceil(math.log(K)))
 
 
-def exponents(x_BLHK: jax.Array, w_NK: jax.Array) -> jax.Array:
+def exponents(x_BLHK: jax.Array, w_NK: np.ndarray) -> jax.Array:
   """Returns the logarithms of features, w x - x^2 / 2, which is at most w^2 / 2."""
   square_BLH1 = jnp.sum(jnp.square(x_BLHK), axis=-1, keepdims=True)
   return x_BLHK @ w_NK.T - square_BLH1 / 2

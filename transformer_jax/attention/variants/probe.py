@@ -18,8 +18,8 @@ from transformer_jax.attention.variants.base import Variant
 from transformer_jax.attention.variants.bound import BoundVariant
 from transformer_jax.axes import Dims, axes_of
 from transformer_jax.members import call, check_members, kind_of, outside, parts
-from transformer_jax.positions.coords import Coords
-from transformer_jax.positions.probe import CUT, REST, L, coords_of, difference
+from transformer_jax.positions.coords import Coords, absent
+from transformer_jax.positions.probe import CUT, REST, L, difference, texts
 from transformer_jax.positions.probe_layer import KEYS, SOME, apart_by, cut
 from transformer_jax.positions.probe_shapes import check_axes, check_params
 from transformer_jax.spec import SpecError
@@ -82,11 +82,11 @@ class Shapes:
     init = lambda sizes: self.variant.init(jax.random.key(0), sizes)
     params = check_params(f"{self.name}.init", init, sizes)
     of = lambda *shape: jax.ShapeDtypeStruct(shape, jnp.float32)
-    params = params | {name: of(*shape) for name, (shape, _) in weights.items()}
-    one_BM = jax.ShapeDtypeStruct((2, 7), jnp.int32)
-    arrays = of(2, 7, dims.D), of(2, 7, dims.H, dims.K), of(2, 5, dims.H, sizes.E)
-    jax.eval_shape(self.run, params, *arrays, Coords(*[one_BM] * 4))
-    return params
+    shapes = {**params, **{name: of(*shape) for name, (shape, _) in weights.items()}}
+    x_BMD, k_BMHK = of(2, 7, dims.D), of(2, 7, dims.H, dims.K)
+    o_BLHE, at = of(2, 5, dims.H, sizes.E), jax.eval_shape(lambda: absent(2, 7))
+    jax.eval_shape(self.run, shapes, x_BMD, k_BMHK, o_BLHE, at)
+    return shapes
 
   def form(self, hook: str, args: tuple) -> None:
     try:
@@ -188,7 +188,7 @@ class Findings:
   def __init__(self, variant: Variant, dims: Dims, shapes: Arrays):
     self.variant, self.dims = variant, dims
     random = np.random.default_rng(0)
-    normal = lambda *shape: random.normal(size=shape).astype(np.float32)
+    normal = lambda *shape: np.asarray(random.normal(size=shape), np.float32)
     of = lambda: (normal(1, L, dims.D), *normal(3, 1, L, dims.H, dims.K))
     self.given, self.other = of(), of()
     sizes = dataclasses.replace(dims, E=dims.K)
@@ -197,11 +197,7 @@ class Findings:
     moved = {name: (x + near(x)).astype(np.float32) for name, x in start.items()}
     more = {n: 0.3 * normal(*x.shape) for n, x in shapes.items() if n not in moved}
     self.params = moved | more
-    n_L, one_L = np.arange(L), np.ones(L)
-    row = functools.partial(coords_of, ids=())
-    self.base = row(n_L, one_L)
-    self.first = row(np.where(n_L < CUT, n_L, -1), n_L < CUT)
-    self.packed = row(np.r_[:REST, :CUT], 1 + (n_L >= REST))
+    self.base, self.first, self.packed = texts()
     self.run = self.trace(self.base, *self.given)
     self.usual = self.run(self.params, *self.given, self.base)
 
@@ -224,8 +220,8 @@ class Findings:
   @functools.cached_property
   def room(self) -> float:
     """By how much places change a text that hold no token, or are not there."""
-    short = *(x[:, :CUT] for x in self.given), cut(self.base, slice(0, CUT))
-    out = self.trace(short[-1], *short[:-1])(self.params, *short)["output"]
+    given, at = [x[:, :CUT] for x in self.given], cut(self.base, slice(0, CUT))
+    out = self.trace(at, *given)(self.params, *given, at)["output"]
     missing = difference(self.usual["output"][:, :CUT], out)
     return max(missing, self.change(self.first))
 
@@ -326,8 +322,8 @@ def act(
   tile = lambda x_BHLM: x_BHLM[:, :, SOME, KEYS]
   uses = variant.overrides
   if uses("condition"):
-    part = variant.condition(params, q_BLHK[:, SOME], k_BLHK[:, KEYS])
-    apart["condition"] = apart_by((q[:, SOME], k[:, KEYS]), part)
+    qk_part = variant.condition(params, q_BLHK[:, SOME], k_BLHK[:, KEYS])
+    apart["condition"] = apart_by((q[:, SOME], k[:, KEYS]), qk_part)
   if uses("features") or uses("dot"):
     part = bound.dot(q[:, SOME], k[:, KEYS], scale)
     apart["features" if uses("features") else "dot"] = apart_by(tile(s_BHLM), part)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from transformer_jax.attention.variants.base import Variant, attentions
 from transformer_jax.attention.variants.bound import softmax
+from transformer_jax.forwarding import computed
 from transformer_jax.spec import SpecError
 
 
@@ -28,7 +29,7 @@ class TalkingHeads(Variant):
   before: bool = True
   after: bool = True
 
-  @property
+  @computed
   def signed(self):
     return self.after
 

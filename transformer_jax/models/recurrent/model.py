@@ -29,8 +29,10 @@ Memory = tuple[tuple[jax.Array, list[State]], Coords]
 # The directions of an encoder; True: from right to left.
 READS = {"forward": (False,), "backward": (True,), "both": (False, True)}
 # What only a Transformer has.
-FOREIGN = ("norm", "activation", "norm_placement", "attention_dropout", "prefix")
-FOREIGN += ("embedding", "head", "feedforward_bias", "scan", "remat", "decoder_dims")
+FOREIGN = (
+  *("norm", "activation", "norm_placement", "attention_dropout", "prefix"),
+  *("embedding", "head", "feedforward_bias", "scan", "remat", "decoder_dims"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -174,7 +176,9 @@ class Stack(nn.Module):
     Values are dropped between layers, never from step to step: Zaremba et al., 2014,
     https://arxiv.org/abs/1409.2329.
     """
-    link, attend, found_BLD, states, last = self.arch.link, None, None, [], []
+    link, attend, found_BLD = self.arch.link, None, None
+    states: list[State] = []
+    last: list[State] = []
     drop = Dropout(self.arch.dropout, self.arch.axis)
     starts = _starts(self.arch, memory, at) if memory else [None] * self.layers
     if memory and link.attends:

@@ -5,7 +5,7 @@ import dataclasses
 import jax
 
 from transformer_jax.forwarding import Combined, forward, of_first_layer
-from transformer_jax.positions.base import HOOKS, PositionalEncoding, shorter
+from transformer_jax.positions.base import HOOKS, Params, PositionalEncoding, shorter
 from transformer_jax.positions.shared.wrapper import Wrapper
 
 
@@ -107,7 +107,7 @@ class Schedule(PositionalEncoding):
     return Part(self.parts[index].layer(n), index)
 
   def init(self, key, dims):
-    params = {}
+    params: Params = {}
     for n, part in enumerate(self.parts):
       params |= Part(part, n).init(jax.random.fold_in(key, n), dims)
     return params

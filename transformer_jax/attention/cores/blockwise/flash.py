@@ -96,8 +96,7 @@ def _forward(scheme, weights, queries, keys, block_mask):
       key, place = _pick(keys, j), _place(block_mask, i, j, query, _pick(keys, j))
       raw_HLM = _product(query.q, kT_kuKM[j], H)
       bias = scheme.bias(weights, place)
-      both = query.vectors, key.vectors
-      s_HLM = scheme.score(weights, raw_HLM, bias, *both, place)
+      s_HLM = scheme.score(weights, raw_HLM, bias, query.vectors, key.vectors, place)
       max_HL, sum_HL, out_HLE = carry
       if scheme.softmax:
         new_HL = jnp.maximum(max_HL, s_HLM.max(-1))
@@ -136,8 +135,14 @@ def _backward(scheme, residuals, d_out_qurE):
   # Row sums of dO * O (Dao et al., section B.2).
   delta_qHL = jnp.sum(out_qurE * d_out_qurE, -1).reshape(max_qHL.shape)
   d_out_qurE = d_out_qurE.astype(keys.v.dtype)
-  rows = queries, d_out_qurE, max_qHL, delta_qHL
-  rows += _transposed(queries.q), _transposed(d_out_qurE)
+  rows = (
+    queries,
+    d_out_qurE,
+    max_qHL,
+    delta_qHL,
+    _transposed(queries.q),
+    _transposed(d_out_qurE),
+  )
   columns = keys, _transposed(keys.k), _transposed(keys.v)
 
   def column(carry, j):
@@ -160,8 +165,11 @@ def _backward(scheme, residuals, d_out_qurE):
     chance_qHL = jnp.exp(weights["sink_logit_H"][:, None] - max_qHL)
     d_weights["sink_logit_H"] = -jnp.sum(chance_qHL * delta_qHL, (0, 2))
   like = lambda d, x: jax.tree.map(lambda a, b: a.astype(b.dtype), d, x)
-  d_queries = Queries(*like(d_q, whole_queries.vectors), None, None)
-  d_keys = Keys(*like(d_k, (whole_keys.k, whole_keys.v, keys.data)), None)
+  d_q, d_q_data = like(d_q, whole_queries.vectors)
+  d_k, d_v, d_k_data = like(d_k, (whole_keys.k, whole_keys.v, keys.data))
+  no_gradient = lambda tree: jax.tree.map(lambda x: None, tree)
+  d_queries = dataclasses.replace(no_gradient(queries), q=d_q, data=d_q_data)
+  d_keys = dataclasses.replace(no_gradient(keys), k=d_k, v=d_v, data=d_k_data)
   return like(d_weights, weights), d_queries, d_keys, None
 
 
@@ -178,8 +186,8 @@ def _backward_tile(scheme, weights, row, column, place, carry):
   raw_HLM = _product(query.q, kT_uKM, H)
   d_w_HLM = _product(d_out_urE, vT_uEM, H)
   score = functools.partial(scheme.score, place=place)
-  inputs = params, raw_HLM, scheme.bias(weights, place), query.vectors, key.vectors
-  s_HLM, pull = jax.vjp(score, *inputs)
+  bias = scheme.bias(weights, place)
+  s_HLM, pull = jax.vjp(score, params, raw_HLM, bias, query.vectors, key.vectors)
   if scheme.softmax:
     w_HLM = jnp.exp(s_HLM - max_HL[..., None])
   else:

@@ -79,7 +79,7 @@ class TileScore:
     query, key: (vectors, data) of the tile; used by what reads them
     """
     H, variant = len(raw_HLM), BoundVariant(self.variant, weights["variant"])
-    scale = self.scale if self.scale is not None else weights["scale_H"]
+    scale: float | jax.Array = weights["scale_H"] if self.scale is None else self.scale
     mask_BLM = self.attends(weights, place)
     (q_urK, q_data), (k_uMK, k_data) = query, key
     if self.reads:
@@ -87,13 +87,14 @@ class TileScore:
       q_BLHK = by_head(q_urK.reshape(H, -1, q_urK.shape[-1]))
       k_BMHK = by_head(jnp.repeat(k_uMK, H // len(k_uMK), axis=0))
     if self.multiplies:
-      s_HLM = raw_HLM * (scale[:, None, None] if jnp.ndim(scale) else scale)
+      s_HLM = raw_HLM * by_head(scale)
     else:
       s_HLM = variant.dot(q_BLHK, k_BMHK, scale)[0]
     if self.encoding.overrides("score"):
       q_at, k_at = place.q_at.replace(data=q_data), place.k_at.replace(data=k_data)
-      tile = s_HLM[None], q_BLHK, k_BMHK, q_at, k_at, mask_BLM, scale
-      s_HLM = Bound(self.encoding, weights["position"]).score(*tile)[0]
+      s_HLM = Bound(self.encoding, weights["position"]).score(
+        s_HLM[None], q_BLHK, k_BMHK, q_at, k_at, mask_BLM, scale
+      )[0]
     s_HLM, mask_HLM = s_HLM + bias, by_heads(mask_BLM)[0]
     if self.variant.overrides("logits"):
       # A bias of what is masked may be undefined, and would make the gradient so.
@@ -164,7 +165,7 @@ class TileScore:
     bias_BHLM = Bound(self.encoding, position).bias(
       place.q_at.pos_BL, place.k_at.pos_BL
     )
-    return bias_BHLM[0]
+    return jnp.asarray(bias_BHLM)[0]
 
   def pointwise(self, variant_params, s_HLM, place: TileIndex) -> jax.Array:
     """Returns weights w_HLM that need no softmax."""
@@ -176,7 +177,7 @@ class TileScore:
     """Returns what the encoding adds to the mixture, o_HLE."""
     bound = Bound(self.encoding, position)
     out_BLHE = bound.values(w_HLM[None], place.q_at.pos_BL, place.k_at.pos_BL)
-    return jnp.moveaxis(out_BLHE[0], 1, 0)
+    return jnp.moveaxis(jnp.asarray(out_BLHE)[0], 1, 0)
 
 
 def zeros(tree: Any) -> Any:

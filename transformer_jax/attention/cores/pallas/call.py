@@ -11,7 +11,7 @@ from transformer_jax.attention.cores.base import tiled_refusal
 from transformer_jax.attention.cores.pallas import layout
 from transformer_jax.attention.cores.pallas.flash import ScoreProgram
 from transformer_jax.attention.cores.pallas.lowering import CannotLower
-from transformer_jax.attention.cores.pallas.score_terms import Sizes, shape
+from transformer_jax.attention.cores.pallas.score_terms import ScoreTerm, Sizes, shape
 from transformer_jax.attention.variants.base import Variant
 from transformer_jax.attention.variants.bound import BoundVariant
 from transformer_jax.axes import Dims, axes_of
@@ -50,8 +50,13 @@ def call(backend, block, least, q_BLHK, k_BMGK, v_BMGE, context):
   q_at, k_at, bound = context.q_at, context.k_at, context.variant
   B, L, H, K = q_BLHK.shape
   M, E = k_BMGK.shape[1], v_BMGE.shape[-1]
-  blocks = (layout.block_of(n, block, m) for n, m in zip((L, M), least, strict=True))
-  size = Sizes(*blocks, K, E, backend.room)
+  size = Sizes(
+    L=layout.block_of(L, block, least[0]),
+    M=layout.block_of(M, block, least[1]),
+    K=K,
+    E=E,
+    room=backend.room,
+  )
   program, used = _program(context.position, bound, size, q_at, k_at)
   own_H = {
     "position": context.position.params,
@@ -70,12 +75,21 @@ def call(backend, block, least, q_BLHK, k_BMGK, v_BMGE, context):
   slices = jax.tree.map(lambda x: shape(x.shape[1:], x.dtype), tables)
   queries = layout.queries(q_BLHK, q_at, _only(used[0], q_at.data), size.L)
   keys = layout.keys(k_BMGK, v_BMGE, k_at, _only(used[1], k_at.data), size.M)
-  padded = [layout.padded(q_at, size.L), layout.padded(k_at, size.M)]
-  n, m = (at.order_BL.shape[1] for at in padded)
-  own_data = _own(q_at, size.L), _own(k_at, size.M)
-  work = Work(program, B, H, n, m, slices, own_data, sink_logit_H is not None)
-  mask_Bnn = layout.visible_tiles(bound, *padded, size.L, size.M)
-  where = {"mask_Bnn": mask_Bnn, "shift_B": _shift(program, *padded)}
+  q_padded, k_padded = layout.padded(q_at, size.L), layout.padded(k_at, size.M)
+  work = Work(
+    program,
+    B=B,
+    H=H,
+    L=q_padded.order_BL.shape[1],
+    M=k_padded.order_BL.shape[1],
+    tables=slices,
+    own_data=(_own(q_at, size.L), _own(k_at, size.M)),
+    sink_logit=sink_logit_H is not None,
+  )
+  where = {
+    "mask_Bnn": layout.visible_tiles(bound, q_padded, k_padded, size.L, size.M),
+    "shift_B": _shift(program, q_padded, k_padded),
+  }
   tables = jax.tree.map(_as_matrix, tables)
   out_BHLE = _flash(backend, work, tables, queries, keys, where)
   return jnp.moveaxis(out_BHLE, 1, 2)[:, :L].astype(v_BMGE.dtype)
@@ -138,10 +152,11 @@ def _reduced(d, x):
 def _program(position, bound, size, q_at, k_at):
   """Returns the traced score function and the names of token data that it reads."""
   q_data, k_data = _own(q_at, size.L), _own(k_at, size.M)
-  types = q_at.pos_BL.dtype, k_at.pos_BL.dtype
-  program = ScoreProgram(position, bound, size, *types, q_data, k_data)
+  program = ScoreProgram(
+    position, bound, size, q_at.pos_BL.dtype, k_at.pos_BL.dtype, q_data, k_data
+  )
   term = program.terms.get("score")
-  uses = term.hook.uses if hasattr(term, "hook") else {"q_data": {}, "k_data": {}}
+  uses = term.hook.uses if isinstance(term, ScoreTerm) else {"q_data": {}, "k_data": {}}
   names = lambda part: {n for n, used in uses[part].items() if used}
   return program, (names("q_data"), names("k_data"))
 
@@ -194,7 +209,8 @@ def _small(encoding, variant) -> ScoreProgram | str:
   """Traces the hooks of a small model; returns what kernels lack if they cannot."""
   dims = Dims(V=8, D=32, H=2, F=8, L=16, K=16)
   none_BL = jnp.zeros((1, 16), jnp.int32)
-  at = Coords(*(none_BL for _ in range(4)), {name: none_BL for name in encoding.ids})
+  data = {name: none_BL for name in encoding.ids}
+  at = Coords(none_BL, none_BL, none_BL, none_BL, data)
 
   def bound(key):
     params = encoding.init(key, dims) | encoding.constants(dims)

@@ -132,8 +132,14 @@ class ScoreProgram:
     if more.get("q_LK") is not None:
       d_q_LK, d_k_MK = d_q_LK + more["q_LK"], d_k_MK + more["k_MK"]
     d_v_ME = dot(w_LM.astype(d_out_LE.dtype), d_out_LE, 0, 0)
-    data = more.get("q_data", {}), more.get("k_data", {})
-    return Grads(d_tables, d_q_LK, d_k_MK, d_v_ME, *data)
+    return Grads(
+      tables=d_tables,
+      q_LK=d_q_LK,
+      k_MK=d_k_MK,
+      v_ME=d_v_ME,
+      q_data=more.get("q_data", {}),
+      k_data=more.get("k_data", {}),
+    )
 
   def _value(self, name, tables, given, x_LM, run_on):
     term, given = self.terms[name], dataclasses.replace(given, pre_LM=x_LM)

@@ -7,6 +7,7 @@ Dao et al., 2022, https://arxiv.org/abs/2205.14135, written in Pallas with the t
 
 import dataclasses
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -84,7 +85,8 @@ class GPUBackend:
 
     def visit(tile, values, state):
       mixture = functools.partial(tile.mixture, values)
-      return grow(state, *tile.scores(values), mixture)
+      s_LM, mask_LM = tile.scores(values)
+      return grow(state, s_LM, mask_LM, mixture)
 
     def end(state, outs):
       out_LE, lse_L1 = finish(state)
@@ -113,7 +115,7 @@ class GPUBackend:
     tables, queries, keys = args
     side, names = (keys, ("k", "v")) if by_keys else (queries, ("q",))
     heads = lambda x: shape((work.B, work.H, *x.shape[2:]), jnp.float32)
-    outs = {"side": {name: heads(side[name]) for name in names}, "tables": []}
+    outs: dict[str, Any] = {"side": {name: heads(side[name]) for name in names}}
     blocks = work.M // work.tile.M
     long = jax.tree.map(_longer, tables)
     like = jax.tree.leaves(loads.trained(work, long)) if by_keys else []
@@ -162,8 +164,8 @@ class GPUBackend:
       def step(n, state):
         size = work.tile.L if by_keys else work.tile.M
         part = _cut(far, n, size, not by_keys)
-        both = (part, near) if by_keys else (near, part)
-        tile = lambda: loads.LoadedTile(work, self.variant, *both, 0)
+        q_refs, k_refs = (part, near) if by_keys else (near, part)
+        tile = lambda: loads.LoadedTile(work, self.variant, q_refs, k_refs, 0)
         go = lambda state: visit(tile(), values, state)
         return jax.lax.cond(seen[n] > 0, go, lambda state: state, state)
 
@@ -238,7 +240,7 @@ class BlockSpecs:
 class View:
   """A part of a reference; Triton takes one index at a time."""
 
-  ref: object
+  ref: Any
   part: tuple
 
   def __getitem__(self, index):

@@ -1,7 +1,7 @@
 """Arrays as kernels read them: heads before places, places in whole blocks."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -74,10 +74,10 @@ def cost(work, products: int, args: Tree, outs: Tree, again: tuple = ((), 0)) ->
   )
 
 
-def coords_of(ints: tuple, pos: jax.Array) -> Coords:
+def coords_of(ints: Sequence[jax.Array], pos: jax.Array) -> Coords:
   """Returns the coordinates of a block, with a batch axis of one."""
-  order, sees, segment = (x[None] for x in ints)
-  return Coords(order, pos[None], sees, segment)
+  order_BL, horizon_BL, segment_BL = (x[None] for x in ints)
+  return Coords(order_BL, pos[None], horizon_BL, segment_BL)
 
 
 def padded(at: Coords, size: int) -> Coords:

@@ -25,17 +25,16 @@ class LoadedTile:
     k_at, k_data = _tokens(keys, work.own_data[1], column=False)
     self.q_LK, self.k_MK = queries["q"][...], keys["k"][...]
     self.given = Given(
-      None,
-      self.q_LK.astype(jnp.float32),
-      self.k_MK.astype(jnp.float32),
-      q_at.pos_BL[0],
-      k_at.pos_BL[0],
-      base,
-      variant.mask(q_at, k_at)[0],
-      q_data,
-      k_data,
-      lambda rows: queries["pos"][rows, 0],
-      room,
+      q_LK=self.q_LK.astype(jnp.float32),
+      k_MK=self.k_MK.astype(jnp.float32),
+      pos_L=q_at.pos_BL[0],
+      pos_M=k_at.pos_BL[0],
+      base=base,
+      mask_LM=variant.mask(q_at, k_at)[0],
+      q_data=q_data,
+      k_data=k_data,
+      strip=lambda rows: queries["pos"][rows, 0],
+      room_LM=room,
     )
     self.run_on = self._runs_on() if self.program.bands else None
 
@@ -51,9 +50,18 @@ class LoadedTile:
     return self.program.mixture(tables, self.given, w_LM, v_ME, self.run_on)
 
   def backward(self, tables: Tree) -> Grads:
-    rows = (self.queries[name][...] for name in ("d_out", "lse", "delta"))
-    kept = Residuals(self.q_LK, self.k_MK, self.keys["v"][...], *rows)
-    return self.program.backward(tables, self.given, kept, self.run_on)
+    d_out_LE, lse_L1, delta_L1 = (
+      self.queries[name][...] for name in ("d_out", "lse", "delta")
+    )
+    residuals = Residuals(
+      q_LK=self.q_LK,
+      k_MK=self.k_MK,
+      v_ME=self.keys["v"][...],
+      d_out_LE=d_out_LE,
+      lse_L1=lse_L1,
+      delta_L1=delta_L1,
+    )
+    return self.program.backward(tables, self.given, residuals, self.run_on)
 
   def _runs_on(self):
     """Returns whether positions are consecutive, where not masked."""

@@ -137,7 +137,8 @@ def _split(jaxpr, own_vars):
 
 def _flat_indices(eqns):
   """Makes lookups read index_LM itself, not a copy with one more axis of length one."""
-  flat, out = {}, []
+  flat: dict[Any, Any] = {}  # copy: the variable that it repeats
+  out = []
   for eqn in eqns:
     if eqn.primitive.name in READS and eqn.invars[1] in flat:
       invars = [eqn.invars[0], flat[eqn.invars[1]], *eqn.invars[2:]]
@@ -180,11 +181,11 @@ def _run(eqns, known, way) -> None:
   """Computes equations; `way` None: as they are, else as kernels can."""
   for eqn in eqns:
     values = [_value(v, known) for v in eqn.invars]
-    variant = RULES.get(eqn.primitive.name) if way else None
+    rule = RULES.get(eqn.primitive.name) if way else None
     if eqn.primitive.name in CALLS:
       out = _call(eqn.params[CALLS[eqn.primitive.name]], values, way)
-    elif variant:
-      out = variant(eqn, way, *values)
+    elif rule:
+      out = rule(eqn, way, *values)
     else:
       params = eqn.primitive.get_bind_params(eqn.params)
       out = eqn.primitive.bind(*values, **params)
@@ -261,8 +262,9 @@ def _iota(eqn, way):
   return [count.astype(dtype)]
 
 
-READS = {"gather": _gather, "scatter-add": _scatter_add}
-RULES = READS | {
+Rule = Callable[..., Any]
+READS: dict[str, Rule] = {"gather": _gather, "scatter-add": _scatter_add}
+RULES: dict[str, Rule] = READS | {
   "dot_general": _dot,
   "dynamic_slice": _slice,
   "scan": _scan,
@@ -292,7 +294,7 @@ def _serves_scatter(params, start, index, x):
   return len(start) == len(x) == 2 and numbers.operand_batching_dims == (0,)
 
 
-SERVED = {
+SERVED: dict[str, Rule] = {
   "gather": _serves_gather,
   "scatter-add": _serves_scatter,
   "dynamic_slice": lambda params, table, *at: params["slice_sizes"] == (1,),

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 
 from transformer_jax.attention.cores.pallas.gather import fold, spread
-from transformer_jax.attention.cores.pallas.lowering import Way, trace
+from transformer_jax.attention.cores.pallas.lowering import Hook, Way, trace
 from transformer_jax.axes import axes_of
 from transformer_jax.positions.base import Tile
 
@@ -44,17 +44,16 @@ class Sizes:
 class Given:
   """Inputs of a term in a tile.
 
-  pre_LM       scores so far: scaled dot products
-  q_LK, k_MK   float32
-  pos_L, pos_M positions
-  base         distance of the first query from the first key, by places in the text
-  mask_LM      who sees whom
-  q_data, k_data
-  strip        a function from the index of a strip to the positions of its queries
-  room_LM      a reference to memory for a tile, for terms that go by strips
+  q_LK, k_MK     queries and keys, float32
+  pos_L, pos_M   their positions
+  base           distance of the first query from the first key, in tokens
+  mask_LM        True where the query attends to the key
+  q_data, k_data token data of the head
+  strip          a function from the index of a strip to the positions of its queries
+  room_LM        a reference to memory for a tile, for terms that go by strips
+  pre_LM         what the term changes: scaled scores, or weights; set for each term
   """
 
-  pre_LM: jax.Array
   q_LK: jax.Array
   k_MK: jax.Array
   pos_L: jax.Array
@@ -65,6 +64,7 @@ class Given:
   k_data: dict[str, jax.Array]
   strip: Any = None
   room_LM: Any = None
+  pre_LM: Any = None
 
 
 class BiasTerm:
@@ -79,7 +79,7 @@ class BiasTerm:
     if self.strips:
       self.tile = trace(bias, own, (rows(min(STRIP, sizes.L), q_at), whole[1]))
     self.W = sizes.L + sizes.M
-    self.band = None
+    self.band: Hook | None = None  # by distances, where the tile is a band
     bands = ints and sizes.room and encoding.relative
     if bands and not self.tile.ops <= EASY:
       self.band = trace(bias, own, (rows(1, jnp.int32), rows(self.W, jnp.int32)))
@@ -89,7 +89,7 @@ class BiasTerm:
 
   def value(self, way, tables, given):
     L, M = given.pre_LM.shape
-    if way == "band":
+    if self.band is not None and way == "band":
       row_1W = self.band.inner(Way("row", False), tables[1], self._distances(given))
       return given.pre_LM + spread(jnp.broadcast_to(row_1W, (1, self.W)), L, M)
     if not self.strips:
@@ -101,9 +101,10 @@ class BiasTerm:
 
   def pull(self, way, tables, given, d_LM):
     """Returns gradients of the tables, and of nothing in the tile."""
-    if way == "band":
+    if self.band is not None and way == "band":
       at, d_1W = self._distances(given), fold(d_LM, self.W)
-      band = lambda t: jnp.broadcast_to(self.band.inner(Way("row"), t, at), d_1W.shape)
+      inner = self.band.inner
+      band = lambda t: jnp.broadcast_to(inner(Way("row"), t, at), d_1W.shape)
       return [_zeros(tables[0]), pull(band, tables[1], d_1W)], {"pre_LM": d_LM}
     rest = [_zeros(t) for t in tables[1:]]
     if not self.strips:
@@ -166,23 +167,25 @@ class ScoreTerm:
     self.ways = ("band", "loop") if both else ("loop",)
 
   def value(self, way, tables, given):
-    return self.hook.inner(Way(way, False), tables[0], self._tile(way, given))
+    return self.hook.inner(Way(way, False), tables[0], _tile(way, given))
 
   def pull(self, way, tables, given, d_LM):
-    tile = self._tile(way, given)
+    tile = _tile(way, given)
     run = lambda args: self.hook.inner(Way(way), args[0], args[1])
     d_tables, d_tile = pull(run, (tables[0], tile), d_LM)
     return [d_tables], {n: d for n, d in d_tile.items() if n in GRADS}
 
-  def _tile(self, way, given):
-    names = ("pre_LM", "q_LK", "k_MK", "pos_L", "pos_M", "mask_LM", "q_data", "k_data")
-    tile = {name: getattr(given, name) for name in names}
-    if way == "band":
-      L, M = given.pre_LM.shape
-      column_L1 = jax.lax.broadcasted_iota(jnp.int32, (L, 1), 0) + given.base
-      row_1M = jax.lax.broadcasted_iota(jnp.int32, (1, M), 1)
-      tile |= {"pos_L": column_L1[:, 0], "pos_M": row_1M[0]}
-    return tile
+
+def _tile(way, given):
+  """Returns the arrays of a `Tile`, its positions counted from its corner in a band."""
+  names = ("pre_LM", "q_LK", "k_MK", "pos_L", "pos_M", "mask_LM", "q_data", "k_data")
+  tile = {name: getattr(given, name) for name in names}
+  if way == "band":
+    L, M = given.pre_LM.shape
+    column_L1 = jax.lax.broadcasted_iota(jnp.int32, (L, 1), 0) + given.base
+    row_1M = jax.lax.broadcasted_iota(jnp.int32, (1, M), 1)
+    tile |= {"pos_L": column_L1[:, 0], "pos_M": row_1M[0]}
+  return tile
 
 
 GRADS = ("pre_LM", "q_LK", "k_MK", "q_data", "k_data")
@@ -227,7 +230,7 @@ class ValuesTerm:
     return [d_tables], {"pre_LM": d_w_LM}
 
   def _tile(self, way, given):
-    tile = ScoreTerm._tile(self, way, given)
+    tile = _tile(way, given)
     return tile["pre_LM"], tile["pos_L"], tile["pos_M"]
 
 
@@ -257,10 +260,10 @@ def pull(function: Any, tree: Any, d: jax.Array) -> Any:
   floats = [x for x, is_float in zip(leaves, moves, strict=True) if is_float]
 
   def of_floats(*floats):
-    found = iter(floats)
-    mixed = zip(leaves, moves, strict=True)
-    mixed = [next(found) if is_float else x for x, is_float in mixed]
-    return function(jax.tree.unflatten(treedef, mixed))
+    next_float = iter(floats)
+    pairs = zip(leaves, moves, strict=True)
+    all_leaves = [next(next_float) if is_float else x for x, is_float in pairs]
+    return function(jax.tree.unflatten(treedef, all_leaves))
 
   if not floats:
     return jax.tree.unflatten(treedef, [None for _ in leaves])

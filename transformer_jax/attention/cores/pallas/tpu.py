@@ -8,6 +8,7 @@ interpreted, which is slow and serves tests.
 
 import dataclasses
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -76,9 +77,9 @@ class TPUBackend:
       def visit():
         tile_ = tile()
         mixture = functools.partial(tile_.mixture, values)
-        now = top[...], total[...], sums[...]
-        now = grow(now, *tile_.scores(values), mixture)
-        top[...], total[...], sums[...] = now
+        s_LM, mask_LM = tile_.scores(values)
+        before = top[...], total[...], sums[...]
+        top[...], total[...], sums[...] = grow(before, s_LM, mask_LM, mixture)
 
       def end():
         out_LE, lse_L1 = finish((top[...], total[...], sums[...]))
@@ -113,7 +114,8 @@ class TPUBackend:
     grid, f32 = TileGrid(work, where, by_keys), jnp.float32
     side = keys if by_keys else queries
     heads = lambda x: shape((work.B, work.H, *x.shape[2:]), f32)
-    outs = {"data": {n: heads(side["data"][n]) for n in loads.moving(side["data"])}}
+    outs: dict[str, Any] = {}
+    outs["data"] = {n: heads(side["data"][n]) for n in loads.moving(side["data"])}
     for name in ("k", "v") if by_keys else ("q",):
       outs[name] = heads(side[name])
     trained = jax.tree.leaves(loads.trained(work, tables)) if by_keys else []
@@ -230,11 +232,10 @@ class TileGrid:
     block = [None, None, *x.shape[2:]]
     block[axis] = size
 
-    def index(*ids):
-      *ids, fetch, _ = ids
+    def index(*step):
+      *ids, fetch, _ = step
       b, h, i, j = self._turned(*ids[:3], fetch[self._entry(*ids)])
-      place = [0, 0, 0, 0]
-      place[0] = b if x.shape[0] > 1 else 0
+      place: list[Any] = [b if x.shape[0] > 1 else 0, 0, 0, 0]
       place[1] = jax.lax.div(h * x.shape[1], self.work.H)
       place[axis] = number(b, h, i, j)
       return tuple(place)

@@ -1,0 +1,36 @@
+"""Errors of specs, their suggestions, and the range of seeds."""
+
+import difflib
+from collections.abc import Iterable
+
+# JAX makes a key of the last 32 bits of a number: larger seeds would be other ones.
+LARGEST_SEED = 2**32 - 1
+
+
+class SpecError(ValueError):
+  """A spec that cannot be built; the message says what to write instead."""
+
+
+def check_seed(seed: int) -> None:
+  """Raises SpecError unless a seed is one of its own."""
+  if not 0 <= seed <= LARGEST_SEED:
+    raise SpecError(f"seed={seed}: a seed has 32 bits; write 0 to {LARGEST_SEED}")
+
+
+def nearest(name: str, choices: Iterable[str]) -> str:
+  """Returns `" Did you mean 'rope'?"` for `rop`, or "" when nothing is near."""
+  close = difflib.get_close_matches(name, list(choices), n=1, cutoff=0.5)
+  return f" Did you mean '{close[0]}'?" if close else ""
+
+
+# Former names of arguments: {former name: present names}.
+RENAMED = {
+  "longest": ("max_positions", "max_distance", "max_length"),
+  "furthest": ("max_distance", "max_offset", "max_shift"),
+}
+
+
+def renamed(name: str, choices: Iterable[str]) -> str:
+  """Returns `" furthest is called max_distance."` for an argument's old name, or ""."""
+  now = [new for new in RENAMED.get(name, ()) if new in choices]
+  return f" {name} is called {now[0]}." if now else ""
