@@ -10,6 +10,7 @@ from transformer_jax.attention.cores.blockwise import toeplitz
 from transformer_jax.attention.variants.base import Variant
 from transformer_jax.attention.variants.bound import MASKED, BoundVariant, by_heads
 from transformer_jax.positions import Bound, Coords, PositionalEncoding
+from transformer_jax.positions.bound import by_head
 
 Weights = dict[str, Any]
 BIASES = ("table_HN", "bias_qkHLM")
@@ -83,9 +84,9 @@ class TileScore:
     mask_BLM = self.attends(weights, place)
     (q_urK, q_data), (k_uMK, k_data) = query, key
     if self.reads:
-      by_head = lambda x: jnp.moveaxis(x, 0, 1)[None]
-      q_BLHK = by_head(q_urK.reshape(H, -1, q_urK.shape[-1]))
-      k_BMHK = by_head(jnp.repeat(k_uMK, H // len(k_uMK), axis=0))
+      q_HLK = q_urK.reshape(H, -1, q_urK.shape[-1])
+      k_HMK = jnp.repeat(k_uMK, H // len(k_uMK), axis=0)
+      q_BLHK, k_BMHK = (jnp.moveaxis(x, 0, 1)[None] for x in (q_HLK, k_HMK))
     if self.multiplies:
       s_HLM = raw_HLM * by_head(scale)
     else:
