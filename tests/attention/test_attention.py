@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from transformer_jax.attention.cores import cores
-from transformer_jax.attention.variants.bound import visible
+from transformer_jax.attention.variants.bound_variant import visible
 from transformer_jax.axes import Dims
 from transformer_jax.positions import PositionalEncoding, bind, coords, positions
 from transformer_jax.positions.coords import Coords

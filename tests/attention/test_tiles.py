@@ -11,7 +11,7 @@ import pytest
 from transformer_jax.attention.cores import cores
 from transformer_jax.attention.cores.blockwise import blocks, toeplitz
 from transformer_jax.attention.cores.blockwise.block_mask import make_block_mask
-from transformer_jax.attention.variants.bound import PLAIN, BoundVariant
+from transformer_jax.attention.variants.bound_variant import PLAIN, BoundVariant
 from transformer_jax.attention.variants.window import Window
 from transformer_jax.positions import PositionalEncoding, bind, coords
 

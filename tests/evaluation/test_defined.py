@@ -15,7 +15,7 @@ from experiments import similarity
 from experiments.reporting import statistics
 from experiments.runner import train
 from transformer_jax.attention import attentions
-from transformer_jax.attention.variants.bound import BoundVariant, softmax
+from transformer_jax.attention.variants.bound_variant import BoundVariant, softmax
 from transformer_jax.attention.variants.kernelized import divide
 from transformer_jax.axes import Dims
 from transformer_jax.data.tasks.labelled.baselines import guesses

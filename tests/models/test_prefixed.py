@@ -7,7 +7,7 @@ import pytest
 from experiments.configs import base
 from experiments.runner.build import build
 from experiments.setup.validate import resolve
-from transformer_jax.attention.variants.bound import visible
+from transformer_jax.attention.variants.bound_variant import visible
 from transformer_jax.data.base import tasks
 from transformer_jax.data.tasks.algorithmic.base import SEPARATOR
 from transformer_jax.spec import SpecError

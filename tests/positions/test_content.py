@@ -15,7 +15,7 @@ from oracles import content
 from test_papers import close, det
 from test_recorded import DENSE, recorded
 
-from transformer_jax.attention.variants.bound import visible
+from transformer_jax.attention.variants.bound_variant import visible
 from transformer_jax.axes import Dims
 from transformer_jax.positions import Bound, bind, coords, positions
 from transformer_jax.positions.deberta import bucket, rows

@@ -15,7 +15,7 @@ from oracles import classic
 
 from transformer_jax.attention.cores import cores
 from transformer_jax.attention.cores.context import Context
-from transformer_jax.attention.variants.bound import visible
+from transformer_jax.attention.variants.bound_variant import visible
 from transformer_jax.axes import Dims
 from transformer_jax.positions import Bound, coords, positions
 from transformer_jax.positions.alibi import slopes

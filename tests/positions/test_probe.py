@@ -175,7 +175,7 @@ WRONG = {
   "a table that ends in silence": (
     {"embed": looked_up, "init": table("table_ND", "N", "D"), "relative": False}
     | {"integer_positions": True},
-    "return the number of rows from reach(dims)",
+    "return the number of rows from num_positions(dims)",
   ),
   "a table between its rows": (
     {"embed": looked_up, "init": table("table_ND", "N", "D"), "relative": False}

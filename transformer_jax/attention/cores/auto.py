@@ -6,7 +6,7 @@ from collections.abc import Iterable
 import jax
 
 from transformer_jax.attention.cores.base import Core, cores
-from transformer_jax.attention.variants.bound import PLAIN
+from transformer_jax.attention.variants.bound_variant import PLAIN
 
 # Best first, where all serve: docs/benchmarks.md has what was measured, on CPUs.
 # A kernel that has not run on its device is never chosen; it has to be named.

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from transformer_jax.attention.cores.dropout import KeyedDropout
-from transformer_jax.attention.variants.bound import PLAIN, BoundVariant
+from transformer_jax.attention.variants.bound_variant import PLAIN, BoundVariant
 from transformer_jax.positions import Bound, Coords
 
 

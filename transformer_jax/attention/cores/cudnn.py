@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from transformer_jax.attention.cores.base import Core, cores
-from transformer_jax.attention.variants.bound import PLAIN
+from transformer_jax.attention.variants.bound_variant import PLAIN
 
 HOOKS = "bias", "mask", "score", "values", "full_scores"
 CHANGES = "dot", "logits", "sink_logit", "pointwise", "weigh"

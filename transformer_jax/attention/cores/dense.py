@@ -6,7 +6,7 @@ https://arxiv.org/abs/1706.03762
 import dataclasses
 
 from transformer_jax.attention.cores.base import Core, cores, repeat_heads
-from transformer_jax.attention.variants.bound import PLAIN
+from transformer_jax.attention.variants.bound_variant import PLAIN
 
 
 @cores.register("dense")

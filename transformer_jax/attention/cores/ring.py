@@ -18,7 +18,7 @@ from transformer_jax.attention.cores.base import (
   tiled_refusal,
 )
 from transformer_jax.attention.cores.context import Context
-from transformer_jax.attention.variants.bound import (
+from transformer_jax.attention.variants.bound_variant import (
   MASKED,
   PLAIN,
   BoundVariant,

@@ -8,7 +8,7 @@ import dataclasses
 import jax.numpy as jnp
 
 from transformer_jax.attention.variants.base import Variant, attentions
-from transformer_jax.attention.variants.bound import softmax
+from transformer_jax.attention.variants.bound_variant import softmax
 
 
 @attentions.register("cog")

@@ -13,7 +13,7 @@ from transformer_jax.spec import SpecError
 
 @attentions.register("relu")
 @dataclasses.dataclass(frozen=True)
-class Relu(Variant):
+class ReluAttention(Variant):
   """relu(score) / n ** power: weights that need not add up to one.
 
   The paper takes the length of the text for n. A query of a causal model sees fewer

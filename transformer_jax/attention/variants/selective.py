@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from transformer_jax.attention.variants.base import Variant, attentions
-from transformer_jax.attention.variants.bound import softmax
+from transformer_jax.attention.variants.bound_variant import softmax
 from transformer_jax.spec import SpecError
 
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from transformer_jax.attention.variants.base import Variant, attentions
-from transformer_jax.attention.variants.bound import MASKED, softmax
+from transformer_jax.attention.variants.bound_variant import MASKED, softmax
 from transformer_jax.spec import SpecError
 
 

@@ -161,7 +161,7 @@ class CrossAttention(nn.Module):
     return attend
 
 
-class Stack(nn.Module):
+class RecurrentStack(nn.Module):
   """Reads a text, layer after layer."""
 
   arch: Recurrence
@@ -218,7 +218,7 @@ class Recurrent(Transformer):
   """Reads tokens and returns logits over the vocabulary, by other stacks."""
 
   arch: Recurrence
-  stack: ClassVar[type[nn.Module]] = Stack
+  stack: ClassVar[type[nn.Module]] = RecurrentStack
 
 
 def _starts(arch: Recurrence, memory: Memory, at: Coords) -> list[State]:

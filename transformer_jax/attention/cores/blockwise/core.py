@@ -19,8 +19,8 @@ from transformer_jax.attention.cores.base import (
 from transformer_jax.attention.cores.blockwise import blocks, flash, toeplitz
 from transformer_jax.attention.cores.blockwise.block_mask import make_block_mask
 from transformer_jax.attention.cores.blockwise.scores import TileScore
-from transformer_jax.attention.cores.sharding import on_each_device
-from transformer_jax.attention.variants.bound import PLAIN
+from transformer_jax.attention.cores.per_device import on_each_device
+from transformer_jax.attention.variants.bound_variant import PLAIN
 
 
 @cores.register("blockwise")

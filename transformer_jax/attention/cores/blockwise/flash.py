@@ -25,7 +25,7 @@ from transformer_jax.attention.cores.blockwise.scores import (
   add_to,
   zeros,
 )
-from transformer_jax.attention.variants.bound import MASKED
+from transformer_jax.attention.variants.bound_variant import MASKED
 from transformer_jax.positions import Coords
 
 FLOOR = MASKED / 2  # where running maxima start: what is masked stays far below

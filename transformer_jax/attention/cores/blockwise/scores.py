@@ -8,7 +8,11 @@ import jax.numpy as jnp
 
 from transformer_jax.attention.cores.blockwise import toeplitz
 from transformer_jax.attention.variants.base import Variant
-from transformer_jax.attention.variants.bound import MASKED, BoundVariant, by_heads
+from transformer_jax.attention.variants.bound_variant import (
+  MASKED,
+  BoundVariant,
+  by_heads,
+)
 from transformer_jax.positions import Bound, Coords, PositionalEncoding
 from transformer_jax.positions.bound import by_head
 

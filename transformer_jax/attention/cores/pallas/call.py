@@ -9,11 +9,11 @@ import jax.numpy as jnp
 
 from transformer_jax.attention.cores.base import tiled_refusal
 from transformer_jax.attention.cores.pallas import layout
-from transformer_jax.attention.cores.pallas.flash import ScoreProgram
 from transformer_jax.attention.cores.pallas.lowering import CannotLower
+from transformer_jax.attention.cores.pallas.score_program import ScoreProgram
 from transformer_jax.attention.cores.pallas.score_terms import ScoreTerm, Sizes, shape
 from transformer_jax.attention.variants.base import Variant
-from transformer_jax.attention.variants.bound import BoundVariant
+from transformer_jax.attention.variants.bound_variant import BoundVariant
 from transformer_jax.axes import Dims, axes_of
 from transformer_jax.positions import Bound, Coords
 

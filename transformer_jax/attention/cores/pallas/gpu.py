@@ -16,9 +16,9 @@ from jax.experimental.pallas import triton as plgpu
 
 from transformer_jax.attention.cores.base import Core, cores
 from transformer_jax.attention.cores.pallas import call, layout, loads
-from transformer_jax.attention.cores.pallas.flash import finish, grow
-from transformer_jax.attention.cores.sharding import on_each_device
-from transformer_jax.attention.variants.bound import MASKED, PLAIN, BoundVariant
+from transformer_jax.attention.cores.pallas.score_program import finish, grow
+from transformer_jax.attention.cores.per_device import on_each_device
+from transformer_jax.attention.variants.bound_variant import MASKED, PLAIN, BoundVariant
 
 LEAST = 16, 16  # rows and columns of a tile that tensor cores take
 shape = jax.ShapeDtypeStruct

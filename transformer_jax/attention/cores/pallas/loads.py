@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from transformer_jax.attention.cores.pallas import layout
-from transformer_jax.attention.cores.pallas.flash import Grads, Residuals, dot
+from transformer_jax.attention.cores.pallas.score_program import Grads, Residuals, dot
 from transformer_jax.attention.cores.pallas.score_terms import Given
 
 Tree = Any

@@ -17,9 +17,9 @@ from jax.experimental.pallas import tpu as pltpu
 
 from transformer_jax.attention.cores.base import Core, cores
 from transformer_jax.attention.cores.pallas import call, layout, loads
-from transformer_jax.attention.cores.pallas.flash import finish, grow
-from transformer_jax.attention.cores.sharding import on_each_device
-from transformer_jax.attention.variants.bound import MASKED, PLAIN, BoundVariant
+from transformer_jax.attention.cores.pallas.score_program import finish, grow
+from transformer_jax.attention.cores.per_device import on_each_device
+from transformer_jax.attention.variants.bound_variant import MASKED, PLAIN, BoundVariant
 
 LEAST = 16, 128  # rows and columns of a tile that a TPU takes
 FAST = 48 * 2**20  # bytes of fast memory for a tile; v5p has 64 MiB, others have more

@@ -17,7 +17,7 @@ from transformer_jax.attention.cores.pallas.score_terms import (
   head_slices,
   shape,
 )
-from transformer_jax.attention.variants.bound import MASKED, BoundVariant
+from transformer_jax.attention.variants.bound_variant import MASKED, BoundVariant
 from transformer_jax.positions import Bound
 
 Tree = Any

@@ -21,7 +21,7 @@ from transformer_jax.spec import SpecError
 B, L, M = 2, 5, 7  # a tile of the first 5 of 7 tokens, as queries, and all as keys
 
 
-def check(encoding: PositionalEncoding, dims: Dims) -> None:
+def check_shapes(encoding: PositionalEncoding, dims: Dims) -> None:
   """Raises SpecError, naming the hook, where something has not the shape it must."""
   name = type(encoding).__name__
   check_forms(encoding)

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from transformer_jax.attention.cores.base import Core, cores, repeat_heads
-from transformer_jax.attention.variants.bound import PLAIN
+from transformer_jax.attention.variants.bound_variant import PLAIN
 from transformer_jax.attention.variants.kernelized import divide
 
 

@@ -1,15 +1,5 @@
-"""A quick test of an encoding: do its hooks fit, and is what it declares true?
+"""Measurements of an encoding's hooks on eight tokens, with NumPy."""
 
-An encoding of one's own has no test here, and what it declares is believed: a bias that
-reads absolute positions and leaves `relative` at True would be one thing in `dense` and
-another in `blockwise`. `probe` runs its hooks on eight tokens and three heads with
-NumPy (`numpy_interpreter.py`): nothing compiles, no device is used. It takes 0.2 s for
-a rotation of five lines, 0.1 to 1.1 s for the encodings here, and is remembered for
-each value.
-`python -m experiments.check` runs the whole contract.
-"""
-
-import dataclasses
 import functools
 from collections.abc import Iterator
 from typing import Any
@@ -19,78 +9,25 @@ import numpy as np
 
 from transformer_jax import numpy_interpreter
 from transformer_jax.axes import Dims
-from transformer_jax.members import check_members, outside, parts
-from transformer_jax.positions import coords, probe_shapes
+from transformer_jax.positions import coords
 from transformer_jax.positions.base import PositionalEncoding
 from transformer_jax.positions.coords import Coords
-from transformer_jax.positions.probe_layer import act, gradients
-from transformer_jax.spec import SpecError
+from transformer_jax.positions.probe.one_layer import act, gradients
 
-SIZES = Dims(V=11, D=24, H=3, F=8, L=16)
 L, CUT, REST = 8, 5, 3  # tokens of a text, of its first part, and of the second
 NEAR, FAR = 1000, 2**17
 LAYERS = 2  # whose forms are tried
 Arrays = dict[str, np.ndarray]
 
 
-def check(position: PositionalEncoding, dims: Dims | None = None) -> None:
-  """Raises SpecError where an encoding of a user, or one inside, is not as declared.
-
-  dims   sizes of the model, for encodings that do not take the small ones here
-  """
-  for encoding in parts(position, PositionalEncoding):
-    if outside(type(encoding)):
-      check_members(encoding, PositionalEncoding, bias=_bias, mask=_bias)
-      probe(encoding, dims or SIZES)
-
-
-def _bias(self, params, pos_L, pos_M):
-  """The arguments of a hook that encodings have or have not."""
-
-
-@functools.lru_cache(maxsize=256)
-def probe(encoding: PositionalEncoding, dims: Dims = SIZES) -> "Findings":
-  """Returns what an encoding does; raises SpecError where it is not as declared."""
-  small = _sizes(encoding, dims)
-  try:
-    return _probe(encoding, small)
-  except SpecError as error:
-    if small is dims or dims is SIZES:
-      raise
-    try:
-      return _probe(encoding, dims)  # it may be made for other sizes
-    except SpecError:
-      raise error from None
-
-
-def _sizes(encoding: PositionalEncoding, dims: Dims) -> Dims:
-  """Returns small sizes, or those of the model if it does not start with these."""
-  try:
-    jax.eval_shape(lambda: encoding.init(jax.random.key(0), SIZES))
-  except Exception:  # whatever a user's code may raise: assert dims.K % 16 == 0
-    return dims
-  # Long for its training, so that what depends on the length shows; a table must reach.
-  return (
-    dataclasses.replace(SIZES, L=3) if encoding.num_positions(SIZES) is None else SIZES
-  )
-
-
-def _probe(encoding: PositionalEncoding, dims: Dims) -> "Findings":
-  probe_shapes.check(encoding, dims)
-  findings = Findings(encoding, dims)
-  for problem in findings.problems():
-    raise SpecError(f"{type(encoding).__name__}{problem}")
-  return findings
-
-
 @functools.cache
 def texts() -> tuple[Coords, Coords, Coords]:
   """Returns NumPy coordinates of a row: one text, its first part, two packed texts."""
   place_BL = np.arange(L)[None]
-  whole = host.evaluate(coords.padded, place_BL >= 0)
-  first_part = host.evaluate(coords.padded, place_BL < CUT)
+  whole = numpy_interpreter.evaluate(coords.padded, place_BL >= 0)
+  first_part = numpy_interpreter.evaluate(coords.padded, place_BL < CUT)
   segment_BL = 1 + (place_BL >= REST).astype(np.int32)
-  return whole, first_part, host.evaluate(coords.packed, segment_BL)
+  return whole, first_part, numpy_interpreter.evaluate(coords.packed, segment_BL)
 
 
 def with_ids(at: Coords, ids: tuple[str, ...]) -> Coords:
@@ -98,7 +35,7 @@ def with_ids(at: Coords, ids: tuple[str, ...]) -> Coords:
   return at.replace(data={name: at.pos_BL % 3 for name in ids})
 
 
-class Findings:
+class EncodingFindings:
   """What an encoding's hooks make of eight tokens in several places.
 
   Two sets of parameters: the start, a little off, and far off it, since tables start at
@@ -135,7 +72,7 @@ class Findings:
     if kind not in self._runs:
       at = self.base.replace(pos_BL=self.base.pos_BL.astype(kind))
       hooks = functools.partial(act, self.encoding, self.dims)
-      self._runs[kind] = host.trace(
+      self._runs[kind] = numpy_interpreter.trace(
         hooks, self.params[0], self.x_BLD, self.q_BLHK, self.k_BLHK, at
       )
     return self._runs[kind]
@@ -150,7 +87,7 @@ class Findings:
   def short_run(self, kind: np.dtype) -> Any:
     """Returns the traced hooks without the comparisons, which are half of the work."""
     if kind not in self._short_runs:
-      self._short_runs[kind] = host.without(self.run(kind), "apart")
+      self._short_runs[kind] = numpy_interpreter.without(self.run(kind), "apart")
     return self._short_runs[kind]
 
   @functools.cached_property
@@ -290,85 +227,6 @@ class Findings:
     except ValueError:
       return
     yield both, self.base.replace(horizon_BL=np.full_like(self.base.order_BL, L))
-
-  def problems(self) -> Iterator[str]:
-    """Yields what is not as declared, each in a sentence after the class's name."""
-    encoding = self.encoding
-    for name, found in self.apart.items():
-      if found > 1e-3:
-        yield LOCAL[name]
-    if self.lowest < -1e6:
-      yield (
-        f" gives a score of {self.lowest:g} to a key; a soft cap or a mixture of heads"
-        " would calculate with that number: return True where a head attends from"
-        " mask(self, params, pos_L, pos_M) instead"
-      )
-    if encoding.relative and self.shift[0]:
-      found, by = self.shift
-      yield (
-        f" declares relative = True, the default, but moving all positions by {by}"
-        f" changes what it computes by {found:.0%}; write relative = False in the class"
-      )
-    if self.future > 1e-3:
-      yield (
-        ": what later tokens hold changes earlier ones, which have not read them; sum"
-        " from the past only, as jnp.cumsum does, or mask with tile.mask_LM"
-      )
-    if not encoding.needs_full_text and self.later_tokens > 1e-3:
-      yield (
-        ": how many tokens come later changes earlier ones, so that decoding on a cache"
-        " would differ; write needs_full_text = True in the class"
-      )
-    turned = not (encoding.needs_full_text or encoding.centred)
-    if turned and self.later_turns > 1e-3:
-      yield (
-        ".transform_qk depends on tokens that come later, which only the product of"
-        " query and key forgets; write centred = True in the class"
-      )
-    if self.border > 1e-3:
-      yield (
-        " reads over the border of two texts in one row; compare at.segment_BL, or use"
-        " differences of sums, in which the other text cancels"
-      )
-    if not encoding.integer_positions and self.looks_up:
-      yield (
-        " looks up a table by position, which has nothing between whole numbers;"
-        " write integer_positions = True in the class"
-      )
-    if (
-      self.num_positions is None
-      and encoding.extrapolation == "defined"
-      and self.looks_up
-      and self.clamped
-    ):
-      yield (
-        " looks up a table by position, and all positions past its end get its last"
-        " row in silence; return the number of rows from reach(dims), and NaN past"
-        " them: table.at[pos].get(mode='fill', fill_value=jnp.nan)"
-      )
-    for name in self.idle:
-      yield (
-        f": parameter '{name}' has no gradient, because no hook computes with it; read"
-        f" params['{name}'] in a hook, or leave it out of init"
-      )
-
-
-LOCAL = {
-  "embed": ".embed of some tokens differs from that of all, as in decoding: change each"
-  " token by itself, by at.pos_BL",
-  "token_data": ".token_data of some tokens differs from that of all, as in decoding:"
-  " read each token by itself, and add up in accumulate",
-  "transform_qk": ".transform_qk or .rotate of some queries differs from that of all,"
-  " as in decoding:"
-  " turn each by its own position",
-  "score": ".score of a tile differs from that part of the whole, so that cores would"
-  " differ; use full_scores(), which gets whole rows of scores",
-  "bias": ".bias of some positions differs from that part of the whole, so that cores"
-  " would differ; read each pair of positions by itself",
-  "values": ".values is not linear in the weights, so that cores would differ; multiply"
-  " w_LM with something that does not read it",
-  "prepare": ".prepare changes what score computes; let it only save work",
-}
 
 
 def difference(want: Any, got: Any) -> float:

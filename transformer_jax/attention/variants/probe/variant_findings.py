@@ -1,0 +1,141 @@
+"""Measurements of a variant's hooks on eight tokens, with NumPy."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from transformer_jax import numpy_interpreter
+from transformer_jax.attention.variants.base import Variant
+from transformer_jax.attention.variants.bound_variant import BoundVariant
+from transformer_jax.axes import Dims
+from transformer_jax.positions.coords import Coords
+from transformer_jax.positions.probe.encoding_findings import (
+  CUT,
+  REST,
+  L,
+  difference,
+  texts,
+)
+from transformer_jax.positions.probe.one_layer import KEYS, SOME, apart_by, cut
+
+Arrays = dict[str, Any]
+
+
+class VariantFindings:
+  """What a variant's hooks make of eight tokens in several places."""
+
+  def __init__(self, variant: Variant, dims: Dims, shapes: Arrays):
+    self.variant, self.dims = variant, dims
+    random = np.random.default_rng(0)
+    normal = lambda *shape: np.asarray(random.normal(size=shape), np.float32)
+    of = lambda: (normal(1, L, dims.D), *normal(3, 1, L, dims.H, dims.K))
+    self.given, self.other = of(), of()
+    sizes = dataclasses.replace(dims, E=dims.K)
+    start = numpy_interpreter.evaluate(lambda: variant.init(jax.random.key(0), sizes))
+    near = lambda x: np.where(x == 0, 0.2, x * 0.2) * normal(*x.shape)
+    moved = {name: (x + near(x)).astype(np.float32) for name, x in start.items()}
+    more = {n: 0.3 * normal(*x.shape) for n, x in shapes.items() if n not in moved}
+    self.params = moved | more
+    self.base, self.first, self.packed = texts()
+    self.run = self.trace(self.base, *self.given)
+    self.usual = self.run(self.params, *self.given, self.base)
+
+  def trace(self, at: Coords, *given: Any) -> Any:
+    run = functools.partial(act, self.variant)
+    return numpy_interpreter.trace(run, self.params, *given, at)
+
+  def change(self, at: Coords, given: tuple | None = None, n: int = CUT) -> float:
+    """Returns by how much outputs of the first n tokens differ from the base's."""
+    out = self.run(self.params, *(given or self.given), at)["output"]
+    return difference(self.usual["output"][:, :n], out[:, :n])
+
+  @functools.cached_property
+  def future(self) -> float:
+    """By how much later tokens change earlier ones."""
+    pairs = zip(self.given, self.other, strict=True)
+    given = tuple(np.concatenate([a[:, :CUT], b[:, CUT:]], axis=1) for a, b in pairs)
+    return self.change(self.base, given)
+
+  @functools.cached_property
+  def room(self) -> float:
+    """By how much places change a text that hold no token, or are not there."""
+    given, at = [x[:, :CUT] for x in self.given], cut(self.base, slice(0, CUT))
+    out = self.trace(at, *given)(self.params, *given, at)["output"]
+    missing = difference(self.usual["output"][:, :CUT], out)
+    return max(missing, self.change(self.first))
+
+  @functools.cached_property
+  def border(self) -> float:
+    """By how much the text before it in the row changes a text."""
+    alone = tuple(np.roll(x, -REST, axis=1) for x in self.given)
+    text = self.run(self.params, *alone, self.first)["output"]
+    row = self.run(self.params, *self.given, self.packed)["output"]
+    return difference(row[:, REST:], text[:, :CUT])
+
+  @functools.cached_property
+  def idle(self) -> list[str]:
+    """Parameters without any gradient."""
+
+    def total(params: Arrays, *given: Any) -> jax.Array:
+      out_N = jnp.ravel(act(self.variant, params, *given)["output"])
+      return jnp.vdot(out_N, jnp.sin(1.0 + jnp.arange(out_N.size)))
+
+    args = self.params, *self.given, self.base
+    grads = numpy_interpreter.evaluate(jax.grad(total), *args) if self.params else {}
+    return [name for name, x in grads.items() if not np.any(x != 0)]
+
+
+def act(
+  variant: Variant, params: Arrays, x_BLD, q_BLHK, k_BLHK, v_BLHK, at: Coords
+) -> dict[str, Any]:
+  """Returns what attention makes of one row of tokens with this variant.
+
+  output   [1, L, H, K]
+  unseen   the largest weight of a key that is not seen
+  apart    by how much hooks differ on a part of the tokens
+  """
+  bound, apart = BoundVariant(variant, params), {}
+  queries, keys = cut(at, SOME), cut(at, KEYS)
+  q, k = variant.condition(params, q_BLHK, k_BLHK)
+  scale = variant.scale(params, q.shape[-1])
+  s_BHLM, mask_BLM = bound.dot(q, k, scale), bound.mask(at, at)
+  logits_BHLM = bound.logits(s_BHLM)
+  w_BHLM = bound.weigh(logits_BHLM, mask_BLM)
+  unseen_BHLM = jnp.where(mask_BLM[:, None], 0.0, w_BHLM)
+  mixed_BLHK = jnp.einsum("BHLM,BMHK->BLHK", w_BHLM, variant.values(params, v_BLHK))
+  o_BLHK = variant.mixed(params, mixed_BLHK)
+  out_BLHK = variant.output(params, x_BLD, o_BLHK)
+  tile = lambda x_BHLM: x_BHLM[:, :, SOME, KEYS]
+  uses = variant.overrides
+  if uses("condition"):
+    qk_part = variant.condition(params, q_BLHK[:, SOME], k_BLHK[:, KEYS])
+    apart["condition"] = apart_by((q[:, SOME], k[:, KEYS]), qk_part)
+  if uses("features") or uses("dot"):
+    part = bound.dot(q[:, SOME], k[:, KEYS], scale)
+    apart["features" if uses("features") else "dot"] = apart_by(tile(s_BHLM), part)
+  if uses("logits"):
+    apart["logits"] = apart_by(tile(logits_BHLM), bound.logits(tile(s_BHLM)))
+  if uses("pointwise"):
+    count_BL = jnp.sum(mask_BLM, axis=-1)
+    whole = bound.pointwise(logits_BHLM, count_BL)
+    part = bound.pointwise(tile(logits_BHLM), count_BL[:, SOME])
+    apart["pointwise"] = apart_by(tile(whole), part)
+  if uses("mask"):
+    part_BLM = bound.mask(queries, keys)
+    apart["mask"] = jnp.max(1.0 * (part_BLM != mask_BLM[:, SOME, KEYS]))
+  if uses("values"):
+    whole, part = (variant.values(params, v) for v in (v_BLHK, v_BLHK[:, SOME]))
+    apart["values"] = apart_by(whole[:, SOME], part)
+  if uses("mixed"):
+    apart["mixed"] = apart_by(
+      o_BLHK[:, SOME], variant.mixed(params, mixed_BLHK[:, SOME])
+    )
+  if uses("output"):
+    part = variant.output(params, x_BLD[:, SOME], o_BLHK[:, SOME])
+    apart["output"] = apart_by(out_BLHK[:, SOME], part)
+  unseen = jnp.max(jnp.abs(unseen_BHLM))
+  return {"output": out_BLHK, "unseen": unseen, "apart": apart}

@@ -1,0 +1,140 @@
+"""Shapes of what the hooks of a variant return; nothing is computed."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from transformer_jax.attention.projections import Projections
+from transformer_jax.attention.variants.base import Variant
+from transformer_jax.axes import Dims, axes_of
+from transformer_jax.members import call, kind_of
+from transformer_jax.positions.coords import Coords, absent
+from transformer_jax.positions.probe.encoding_shapes import check_axes, check_params
+from transformer_jax.positions.probe.one_layer import cut
+from transformer_jax.spec import SpecError
+
+Arrays = dict[str, Any]
+
+
+class VariantShapes:
+  """Calls the hooks of a variant and checks the shapes of what they return."""
+
+  def __init__(self, variant: Variant):
+    self.variant, self.name = variant, type(variant).__name__
+
+  def check(self, dims: Dims) -> Arrays:
+    """Returns the shapes of the variant's own parameters; raises SpecError."""
+    projections = call(f"{self.name}.projections", self.variant.projections)
+    self.kind("projections", projections, Projections)
+    try:
+      sizes = projections.fit(dims).sizes(dims)
+    except ValueError:  # these heads cannot be arranged so, in its own words
+      sizes = dataclasses.replace(dims, E=dims.K)
+    for form, args in (("layer", (0,)), ("cross", ()), ("bidirectional", ())):
+      self.form(form, args)
+    weights = call(f"{self.name}.weights", self.variant.weights, sizes)
+    for name, (shape, _) in weights.items():
+      check_axes(f"{self.name}.weights: '{name}'", name, shape, dims)
+    init = lambda sizes: self.variant.init(jax.random.key(0), sizes)
+    params = check_params(f"{self.name}.init", init, sizes)
+    of = lambda *shape: jax.ShapeDtypeStruct(shape, jnp.float32)
+    shapes = {**params, **{name: of(*shape) for name, (shape, _) in weights.items()}}
+    x_BMD, k_BMHK = of(2, 7, dims.D), of(2, 7, dims.H, dims.K)
+    o_BLHE, at = of(2, 5, dims.H, sizes.E), jax.eval_shape(lambda: absent(2, 7))
+    jax.eval_shape(self.run, shapes, x_BMD, k_BMHK, o_BLHE, at)
+    return shapes
+
+  def form(self, hook: str, args: tuple) -> None:
+    try:
+      form = getattr(self.variant, hook)(*args)
+    except ValueError:  # there is none, in the variant's own words
+      return
+    self.kind(hook, form, Variant)
+
+  def kind(self, hook: str, found: Any, wanted: type) -> None:
+    if not isinstance(found, wanted):
+      raise SpecError(
+        f"{self.name}.{hook} returns {kind_of(found)}; return {wanted.__name__} or one"
+        " that inherits it"
+      )
+
+  def call(self, hook: str, *args: Any) -> Any:
+    known = ", ".join(args[0]) if isinstance(args[0], dict) else ""
+    return call(f"{self.name}.{hook}", getattr(self.variant, hook), *args, known=known)
+
+  def same(self, hook: str, found: Any, wanted: tuple, axes: str) -> None:
+    if jnp.shape(found) != wanted:
+      one_head = hook in ("dot", "logits", "pointwise")
+      cure = "it is called for one head, whose params['x_H'] is one number"
+      raise SpecError(
+        f"{self.name}.{hook} returns {jnp.shape(found)} where {axes} must be {wanted};"
+        f" {cure if one_head else 'return ' + axes}"
+      )
+
+  def run(self, params: Arrays, x_BMD, k_BMHK, o_BLHE, at: Coords) -> int:
+    """Calls each hook that the variant uses with a tile of 5 queries and 7 keys."""
+    q_BLHK, q_at = k_BMHK[:, :5], cut(at, slice(0, 5))
+    s_BHLM = jnp.einsum("BLHK,BMHK->BHLM", q_BLHK, k_BMHK)
+    one = {n: x[0] if axes_of(n).startswith("H") else x for n, x in params.items()}
+    s_LM, H = s_BHLM[0, 0], q_BLHK.shape[2]
+    scale = self.call("scale", params, q_BLHK.shape[-1])
+    if jnp.shape(scale) not in ((), (H,)):
+      self.same("scale", scale, (H,), "scale_H, or a number,")
+    one_scale = scale[0] if jnp.ndim(scale) else scale
+    calls = {
+      "condition": lambda: self.pair("condition", (params, q_BLHK, k_BMHK)),
+      "features": lambda: self.pair("features", (params, q_BLHK, k_BMHK, scale)),
+      "dot": lambda: self.one("dot", one, q_BLHK[0, :, 0], k_BMHK[0, :, 0], one_scale),
+      "logits": lambda: self.one("logits", one, s_LM),
+      "pointwise": lambda: self.one("pointwise", one, s_LM, s_LM[:, :1]),
+      "mask": lambda: self.mask(q_at, at),
+      "sink_logit": lambda: self.sink_logit(params, H),
+      "weigh": lambda: self.weigh(params, s_BHLM),
+      "values": lambda: self.width("values", params, k_BMHK),
+      "mixed": lambda: self.width("mixed", params, o_BLHE),
+      "output": lambda: self.output(params, x_BMD[:, :5], o_BLHE),
+    }
+    for hook, check_hook in calls.items():
+      if self.variant.overrides(hook):
+        check_hook()
+    return 0
+
+  def one(self, hook: str, params: Arrays, *args: Any) -> None:
+    self.same(hook, self.call(hook, params, *args), (5, 7), "one head's [L, M]")
+
+  def pair(self, hook: str, args: tuple) -> None:
+    """Checks what is made of queries and keys."""
+    found = self.call(hook, *args)
+    if not isinstance(found, tuple) or len(found) != 2:
+      raise SpecError(f"{self.name}.{hook} returns {kind_of(found)}; return (q, k)")
+    width = jnp.shape(found[0])[-1:]
+    for x, like, axes in zip(found, args[1:3], ("q_BLHK", "k_BMHK"), strict=True):
+      self.same(hook, x, (*like.shape[:3], *width), axes)
+
+  def sink_logit(self, params: Arrays, H: int) -> None:
+    found = self.call("sink_logit", params)
+    if jnp.shape(found) != (1,):
+      self.same("sink_logit", found, (H,), "logit_H")
+
+  def width(self, hook: str, params: Arrays, x: jax.Array) -> None:
+    """Checks what keeps the shape of values or of their mixtures."""
+    self.same(hook, self.call(hook, params, x), x.shape, "an array as wide as it got")
+
+  def output(self, params: Arrays, x_BLD: jax.Array, o_BLHE: jax.Array) -> None:
+    found = self.call("output", params, x_BLD, o_BLHE)
+    self.same("output", found, o_BLHE.shape, "o_BLHE")
+
+  def mask(self, q_at: Coords, k_at: Coords) -> None:
+    found = self.call("mask", q_at, k_at)
+    spread = jnp.shape(found)
+    if jnp.asarray(found).dtype != bool or (spread and spread[1:] != (5, 7)):
+      raise SpecError(
+        f"{self.name}.mask returns {spread} of {jnp.asarray(found).dtype}; return"
+        " True or False for each query and key, [B, L, M]"
+      )
+
+  def weigh(self, params: Arrays, s_BHLM: jax.Array) -> None:
+    found = self.call("weigh", params, s_BHLM, s_BHLM[:, :1] > 0)
+    self.same("weigh", found, s_BHLM.shape, "w_BHLM")
