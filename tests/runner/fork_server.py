@@ -24,7 +24,7 @@ ROOT = str(Path(__file__).parents[2])
 LIBRARIES = (
   "experiments.runner.train", "experiments.reporting.figures", "experiments.inference",
   "experiments.runner.pretrained", "transformer_jax.interop",
-  "transformer_jax.data.prepare",
+  "transformer_jax.data.readers.tfds",
 )  # fmt: skip
 
 
