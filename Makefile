@@ -58,7 +58,7 @@ lock: $(READY) ## pin the newest releases in requirements.lock
 
 clean: ## remove the environment, all runs and all caches
 	@rm -rf .venv .venv-peers runs build dist *.egg-info .pytest_cache .ruff_cache \
-	  .import_linter_cache .mypy_cache docs/_build docs/api
+	  .import_linter_cache .mypy_cache .jax_cache docs/_build docs/api
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(READY):

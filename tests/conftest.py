@@ -33,6 +33,11 @@ os.environ["TRANSFORMER_JAX_CACHE"] = ""
 # Figures are drawn into files; no test may open a window.
 os.environ["MPLBACKEND"] = "agg"
 
+# Whoever names a folder for compiled programs keeps those of tests too: most compile in
+# less than the second from which JAX keeps them.
+if "JAX_COMPILATION_CACHE_DIR" in os.environ:
+  os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+
 import gc  # noqa: E402
 
 import jax  # noqa: E402
@@ -40,8 +45,7 @@ import pytest  # noqa: E402
 from fork_server import commands  # noqa: E402, F401, a fixture
 
 # The contracts are tests in the package: pytest says what their asserts compared.
-for _module in ("layers", "encodings", "attention_layers", "variants", "tasks"):
-  pytest.register_assert_rewrite(f"experiments.contract.{_module}")
+pytest.register_assert_rewrite("experiments.contract")
 
 
 @pytest.fixture(scope="module", autouse=True)

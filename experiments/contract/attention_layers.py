@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.contract.harness import DIMS, MODES, B, L, refused, same
+from transformer_jax import numpy_interpreter
 from transformer_jax.attention.cores import Core, cores
 from transformer_jax.models import Architecture
 from transformer_jax.models.transformer import Attention
@@ -73,8 +74,9 @@ def inputs(layer, seed=0):
   """Returns parameters, off their neutral start, and tokens."""
   random = np.random.default_rng(seed)
   near = lambda x: x + 0.2 * random.normal(size=x.shape).astype(np.float32)
-  start = other(layer, core=Nothing()).init(jax.random.key(seed), *inputs_at(layer))
-  params = jax.tree.map(near, start["params"])
+  init = functools.partial(other(layer, core=Nothing()).init, jax.random.key(seed))
+  start = numpy_interpreter.evaluate(init, *inputs_at(layer))
+  params = jax.tree.map(lambda x: jnp.asarray(near(x)), start["params"])
   return params, jnp.asarray(random.normal(size=(B, L, DIMS.D)), jnp.float32)
 
 
@@ -123,7 +125,7 @@ def compare_cores(dense, name, kinds):
   reason = tested.arch.core.refusal(dense.position, dense.variant)
   if reason:
     return see_refused(tested, name, reason)
-  g = jax.random.normal(jax.random.key(9), (B, L, DIMS.D))
+  g = np.random.default_rng(9).normal(size=(B, L, DIMS.D)).astype(np.float32)
   for mode, at in kinds.items():
     at = placed(dense, at)
     if at.pos_BL.max() >= (dense.position.num_positions(DIMS) or jnp.inf):

@@ -62,7 +62,7 @@ def variant(request):
   return attentions.build(request.param)
 
 
-@pytest.mark.parametrize("variant,core", CELLS, indirect=["variant"])
+@pytest.mark.parametrize("variant,core", CELLS, indirect=["variant"], scope="module")
 def test_every_core_gives_the_dense_answer_and_gradients(variant, core):
   compare_cores(make(variant), core, MODES)
 

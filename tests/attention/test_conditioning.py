@@ -26,8 +26,6 @@ RANDOM = np.random.default_rng(0)
 Q, KEYS, V = RANDOM.normal(size=(3, L, H, K))
 CAUSAL = coords.consecutive(1, L)
 NOTHING = bind(positions.build("none"), {}, DIMS)
-# Compiling is what these tests cost.
-jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 def close(got, want, atol=2e-6):
@@ -43,7 +41,7 @@ def start(spec, **given):
   return variant, params | given
 
 
-@functools.partial(jit, static_argnums=(0, 5))
+@functools.partial(jax.jit, static_argnums=(0, 5))
 def attend(variant, params, q_LHK, k_LHK, v_LHK, turned=NOTHING.encoding):
   """Returns what plain arrays attend to, as a model's layer does it, o_LHK."""
   q, k, v = (jnp.asarray(x, jnp.float32)[None] for x in (q_LHK, k_LHK, v_LHK))
@@ -189,7 +187,7 @@ def test_a_vector_of_zeros_has_no_direction_and_a_finite_gradient():
     loss = lambda x, variant=variant, params=params: jnp.sum(
       variant.condition(params, x, x)[0]
     )
-    value, grad = jit(jax.value_and_grad(loss))(x)
+    value, grad = jax.jit(jax.value_and_grad(loss))(x)
     assert value == 0 and np.all(np.isfinite(grad)), spec
 
 
@@ -209,7 +207,9 @@ def test_the_bias_is_capped_too_and_the_mask_is_not():
   q, k, v = (jnp.asarray(x, jnp.float32)[None] for x in (Q, KEYS, V))
   position, bound = bind(alibi, params, DIMS), BoundVariant(variant)
   core = cores.build("dense")
-  got = jit(lambda *qkv: core(*qkv, CAUSAL, CAUSAL, position, None, bound))(q, k, v)[0]
+  got = jax.jit(lambda *qkv: core(*qkv, CAUSAL, CAUSAL, position, None, bound))(
+    q, k, v
+  )[0]
   score = lambda h, i, j: dot(h, i, j) / np.sqrt(K) - slope_H[h] * (i - j)
   close(got, softmax_rows(lambda *at: 2 * np.tanh(score(*at) / 2)), atol=5e-6)
 
@@ -224,7 +224,7 @@ def replay(name):
   return there | own, params
 
 
-@functools.partial(jit, static_argnums=0)
+@functools.partial(jax.jit, static_argnums=0)
 def run(variant, params, x, grad_out, at):
   """Returns a layer's output and its gradients for parameters and tokens."""
   H = params["out_HKD"].shape[0]

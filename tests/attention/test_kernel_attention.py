@@ -15,8 +15,6 @@ from transformer_jax.axes import Dims
 from transformer_jax.models import Architecture, Transformer, empty_cache
 from transformer_jax.positions import bind, coords, positions
 
-# Compiling is what these tests cost.
-jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 NOTHING = bind(positions.build("none"), {}, None)
 LINEAR = attentions.build("linear")
 CAUSAL = coords.consecutive(1, 23)
@@ -46,7 +44,7 @@ def attend(core, variant, q, k, v, q_at, k_at):
   return core(q, k, v, q_at, k_at, NOTHING, None, bound)
 
 
-@functools.partial(jit, static_argnums=(0, 1))
+@functools.partial(jax.jit, static_argnums=(0, 1))
 def attended(core, variant, q, k, v, q_at, k_at):
   """Returns outputs and the gradients for q, k and v of some function of them."""
 
@@ -58,7 +56,7 @@ def attended(core, variant, q, k, v, q_at, k_at):
   return out_BLHE, grads
 
 
-outputs = jit(attend, static_argnums=(0, 1))
+outputs = jax.jit(attend, static_argnums=(0, 1))
 
 
 @functools.cache
@@ -265,9 +263,9 @@ def test_decoding_on_the_cache_equals_the_whole_text(spec):
   shapes = jax.eval_shape(model.init, jax.random.key(0), token_BL)["params"]
   random = np.random.default_rng(0)
   params = jax.tree.map(lambda x: jnp.float32(random.normal(size=x.shape)), shapes)
-  whole = jit(lambda params: model.apply({"params": params}, token_BL))(params)
+  whole = jax.jit(lambda params: model.apply({"params": params}, token_BL))(params)
 
-  @jit
+  @jax.jit
   def step(cache, token, at):
     return model.apply({"params": params}, token, at, cache=cache, method="decode")
 

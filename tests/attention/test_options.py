@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_conditioning import THEIRS, close, compare, jit, run
+from test_conditioning import THEIRS, close, compare, run
 from test_recorded import recorded
 
 from transformer_jax.attention import attentions
@@ -122,9 +122,9 @@ def test_distances_do_not_change_when_all_positions_move():
   arch = Architecture(dims, *parts, decoders=1)
   layer = Attention(arch, *arch.layer("decoder", 0))
   x = jax.random.normal(jax.random.key(0), (1, 6, 16))
-  start = jit(layer.init)(jax.random.key(1), x, coords.consecutive(1, 6))
+  start = jax.jit(layer.init)(jax.random.key(1), x, coords.consecutive(1, 6))
   here, there = (coords.consecutive(1, 6, n) for n in (0, 50))
-  read = jit(lambda at: layer.apply(start, x, at)[0])
+  read = jax.jit(lambda at: layer.apply(start, x, at)[0])
   np.testing.assert_allclose(read(here), read(there), atol=1e-4)
 
 
@@ -142,7 +142,7 @@ def selective(attention="selective", layers=2):
   )
   model = Transformer(arch)
   token_BL = jax.random.randint(jax.random.key(1), (2, 9), 0, 11)
-  return model, jit(model.init)(jax.random.key(0), token_BL)["params"], token_BL
+  return model, jax.jit(model.init)(jax.random.key(0), token_BL)["params"], token_BL
 
 
 def test_selective_decoding_is_the_full_pass():
@@ -153,8 +153,8 @@ def test_selective_decoding_is_the_full_pass():
   assert isinstance(
     empty_cache(selective("alternate(multihead, selective)")[0].arch, 2, 9), CachedText
   )
-  whole = jit(lambda x: model.apply({"params": params}, x))(token_BL)
-  step = jit(
+  whole = jax.jit(lambda x: model.apply({"params": params}, x))(token_BL)
+  step = jax.jit(
     lambda x, at, cache: model.apply(
       {"params": params}, x, at, cache=cache, method="decode"
     )
@@ -163,7 +163,7 @@ def test_selective_decoding_is_the_full_pass():
     at = coords.consecutive(2, 1, n)
     got, cache = step(token_BL[:, n : n + 1], at, cache)
     np.testing.assert_allclose(got[:, 0], whole[:, n], atol=2e-5)
-  written = jit(lambda x: greedy(model, params, x, 3))(token_BL)
+  written = jax.jit(lambda x: greedy(model, params, x, 3))(token_BL)
   best = np.argmax(whole[:, -1], axis=-1)
   np.testing.assert_array_equal(written[:, 0], best)
 

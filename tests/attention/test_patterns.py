@@ -16,8 +16,6 @@ from transformer_jax.models.compatibility import form
 from transformer_jax.positions import bind, coords, positions
 from transformer_jax.spec import SpecError
 
-# Compiling is what these tests cost.
-jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 NOTHING = bind(positions.build("none"), {}, None)
 
 LONG = [
@@ -37,7 +35,7 @@ def mask(spec, q_at, k_at=None):
   return np.asarray(_mask(attentions.build(spec), q_at, k_at)[0])
 
 
-@functools.partial(jit, static_argnums=0)
+@functools.partial(jax.jit, static_argnums=0)
 def _mask(variant, q_at, k_at):
   return BoundVariant(variant).mask(q_at, k_at)
 
@@ -84,7 +82,7 @@ def test_positions_do_not_count_and_two_texts_have_no_pattern(spec):
   assert form(attentions.build(spec), "cross") == Variant()
 
 
-@functools.partial(jit, static_argnums=(0, 1))
+@functools.partial(jax.jit, static_argnums=(0, 1))
 def reaches(variant, layers, x_BLHK, at):
   """Returns how strongly output i of stacked attention depends on input j, [L, L]."""
   core = cores.build("dense")
@@ -116,7 +114,7 @@ def test_a_window_as_long_as_the_text_is_plain_attention():
 
   def run(spec):
     variant = BoundVariant(attentions.build(spec))
-    return jit(lambda *qkv: core(*qkv, at, at, NOTHING, None, variant))(q, k, v)
+    return jax.jit(lambda *qkv: core(*qkv, at, at, NOTHING, None, variant))(q, k, v)
 
   plain = run("multihead")
   np.testing.assert_array_equal(run("window(9)"), plain)
@@ -126,7 +124,7 @@ def test_a_window_as_long_as_the_text_is_plain_attention():
 def test_random_blocks_are_drawn_once_and_for_all():
   """Every block draws from those up to itself; blocks see one another."""
   bird = attentions.build("bigbird(4, near=1, first=1, random=2, seed=3)")
-  drawn = np.asarray(jit(bird.drawn)(jnp.arange(20)))
+  drawn = np.asarray(jax.jit(bird.drawn)(jnp.arange(20)))
   assert drawn.shape == (20, 2) and np.all((drawn >= 0) & (drawn.T <= np.arange(20)).T)
   assert len(np.unique(drawn)) > 8, "draws must differ"
   at, block = coords.consecutive(1, 80).bidirectional(), np.arange(80) // 4
@@ -181,9 +179,11 @@ def test_layers_of_different_kinds_have_their_own_parameters_and_caches():
   cache = empty_cache(arch, 2, 11)
   assert [c.kept["key"].shape[1] for c in cache] == [2, 2, 4]
   at = coords.consecutive(1, 11)
-  whole = jit(lambda params: model.apply({"params": params}, token_BL)[:, -1:])(params)
+  whole = jax.jit(lambda params: model.apply({"params": params}, token_BL)[:, -1:])(
+    params
+  )
 
-  @jit
+  @jax.jit
   def step(cache, token, at):
     return model.apply({"params": params}, token, at, cache=cache, method="decode")
 

@@ -18,8 +18,6 @@ from transformer_jax.positions import PositionalEncoding, bind, coords
 B, L, H, K, N = 2, 40, 2, 8, 12
 BLOCK = 8
 NOTHING = bind(PositionalEncoding(), {}, None)
-# Compiling is what these tests cost, and slow machine code is found sooner.
-jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 @pytest.mark.parametrize("bq", [1, 7, 17, 24])
@@ -113,7 +111,7 @@ def kinds():
 def test_biases_of_the_distance_alone_come_from_the_table_where_that_is_exact():
   core = f"blockwise(block={BLOCK})"
   dense, honest, table_only = (
-    jit(gradient(name, encoding))
+    jax.jit(gradient(name, encoding))
     for name, encoding in (
       ("dense", PerDistance()),
       (core, PerDistance()),
@@ -144,11 +142,11 @@ def test_biases_that_all_sequences_share_are_computed_once_for_all_tiles(relativ
   causal = coords.consecutive(1, 16, 5)  # [H, 16, 16] is as much as the queries are
   drawn = coords.randomized(jax.random.key(0), causal, 99)
   core, names = f"blockwise(block={BLOCK})", ("dense", f"blockwise(block={BLOCK})")
-  dense, tiled = (jit(gradient(name, Shared())) for name in names)
+  dense, tiled = (jax.jit(gradient(name, Shared())) for name in names)
   close = lambda a, b: np.testing.assert_allclose(a, b, atol=3e-5, rtol=2e-5)
   for at in (causal, drawn):
     jax.tree.map(close, tiled(at, few(0)), dense(at, few(0)))
-  table_only = jit(gradient(core, Shared(table_only=True)))
+  table_only = jax.jit(gradient(core, Shared(table_only=True)))
   assert np.isfinite(table_only(causal, few(0))[0]).all() == relative
 
 
@@ -163,7 +161,7 @@ def test_tiles_in_which_nothing_is_seen_are_not_visited():
     out, pull = jax.vjp(early, q)
     return out[:, :16], pull(jnp.where(jnp.isnan(out), 0.0, out))[0][:, :16]
 
-  found = jit(found, static_argnums=0)
+  found = jax.jit(found, static_argnums=0)
   assert all(np.isfinite(x).all() for x in found(f"blockwise(block={BLOCK})", x_BLHK))
   assert np.isnan(found("dense", x_BLHK)[0]).any()
 
@@ -172,10 +170,10 @@ def test_seeds_do_not_make_the_choice_of_tiles_a_batch():
   core, at = f"blockwise(block={BLOCK})", kinds()[0]["packed"]
   run = gradient(core, PerDistance())
   seeds = jax.tree.map(lambda *x: jnp.stack(x), inputs(0), inputs(1))
-  mapped = jit(jax.vmap(run, (None, 0)))
+  mapped = jax.jit(jax.vmap(run, (None, 0)))
   branches = lambda f, *args: f.lower(*args).as_text().count("stablehlo.case")
-  assert branches(mapped, at, seeds) == branches(jit(run), at, inputs()) > 0
-  for n, (want, d_want) in enumerate(map(jit(run), [at] * 2, map(inputs, (0, 1)))):
+  assert branches(mapped, at, seeds) == branches(jax.jit(run), at, inputs()) > 0
+  for n, (want, d_want) in enumerate(map(jax.jit(run), [at] * 2, map(inputs, (0, 1)))):
     got, d_got = jax.tree.map(lambda x, n=n: x[n], mapped(at, seeds))
     np.testing.assert_allclose(got, want, atol=2e-6)
     jax.tree.map(
@@ -203,7 +201,7 @@ def test_gradients_of_bfloat16_are_bfloat16_and_no_loop_writes_into_such_an_arra
     total = lambda *qkv: jnp.sum(attend(core, PerDistance(), at, (inputs()[0], *qkv)))
     return jax.grad(total, (0, 1, 2))(q, k, v)
 
-  run = jit(functools.partial(gradients, f"blockwise(block={BLOCK})"))
+  run = jax.jit(functools.partial(gradients, f"blockwise(block={BLOCK})"))
   program = run.lower(*given)
   got = run(*given)
   want = gradients("dense", *(x.astype(jnp.float32) for x in given))

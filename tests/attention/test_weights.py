@@ -14,7 +14,7 @@ import numpy as np
 import oracles
 import pytest
 from oracles.attentions import WEIGHINGS, attend, entmax
-from test_conditioning import THEIRS, compare, jit, run
+from test_conditioning import THEIRS, compare, run
 from test_references import PADDED, TWO_TEXTS, assert_close, check_slopes
 
 from transformer_jax.attention import BoundVariant, attentions
@@ -47,7 +47,7 @@ def point(variant):
   return point, random.normal(size=(B, L, DIMS.H, DIMS.K))
 
 
-@functools.partial(jit, static_argnums=0)
+@functools.partial(jax.jit, static_argnums=0)
 def ours(variant, point, cotangent):
   """Returns dense attention and the gradient of its product with the cotangent."""
 
@@ -145,18 +145,18 @@ def test_the_gradient_of_a_sink():
     out_BLHK = cores.build("dense")(*args, at, at, NOTHING, variant=bound)
     return jnp.sum(out_BLHK[0, :, 0] * g)
 
-  near(jit(jax.grad(loss))(jnp.full(1, 0.7)), [-0.304660])
+  near(jax.jit(jax.grad(loss))(jnp.full(1, 0.7)), [-0.304660])
 
 
 def test_the_gradients_of_entmax():
   args = {}, np.float32(Z), np.ones(4, bool)
   root = functools.partial(row, attentions.build("entmax"))
-  slope_MM = jit(jax.jacobian(root, argnums=1))(*args)
+  slope_MM = jax.jit(jax.jacobian(root, argnums=1))(*args)
   s_M = np.sqrt(root(*args))
   near(slope_MM, np.diag(s_M) - np.outer(s_M, s_M) / s_M.sum())
   near(slope_MM[0], [0.391397, -0.285677, -0.10572, 0])
   learned = functools.partial(row, attentions.build("entmax(learned=True)"))
-  by_logit = jit(jax.jacobian(learned))({"alpha_logit_H": jnp.zeros(1)}, *args[1:])
+  by_logit = jax.jit(jax.jacobian(learned))({"alpha_logit_H": jnp.zeros(1)}, *args[1:])
   # alpha is 1 + sigmoid(0) here, and the sigmoid's slope is a quarter.
   by_alpha = 4 * by_logit["alpha_logit_H"][:, 0]
   near(by_alpha, [0.30137, -0.009085, -0.292286, 0])
@@ -190,7 +190,7 @@ def test_what_the_weights_of_a_row_add_up_to(spec):
   params = jax.tree.map(jnp.float32, point_of(point(variant)[0]))
   s_BHLM = jnp.float32(2 * np.random.default_rng(0).normal(size=(1, DIMS.H, 1, 7)))
   mask_BLM = jnp.array([[[0, 1, 1, 1, 0, 1, 1]]], bool)
-  weigh = jit(lambda s, seen: BoundVariant(variant, params).weigh(s, seen))
+  weigh = jax.jit(lambda s, seen: BoundVariant(variant, params).weigh(s, seen))
   w_BHLM = weigh(s_BHLM, mask_BLM)
   total = w_BHLM.sum(-1)
   assert not np.any(w_BHLM[..., ~mask_BLM[0, 0]])
@@ -211,7 +211,7 @@ def test_large_scores_and_empty_rows_give_numbers(spec):
   s_BHLM = jnp.broadcast_to(far, (1, DIMS.H, 4, 3))
   mask_BLM = jnp.array([[[1, 1, 1]] * 3 + [[0, 0, 0]]], bool)
 
-  @jit
+  @jax.jit
   def weigh(params, s_BHLM):
     run = lambda params, s_BHLM: BoundVariant(variant, params).weigh(s_BHLM, mask_BLM)
     w_BHLM, pull = jax.vjp(run, params, s_BHLM)
