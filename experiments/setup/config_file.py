@@ -1,4 +1,4 @@
-"""Config files: finding them, reading them, and what plans they define."""
+"""Config files and the plans that they define."""
 
 import importlib.util
 import re
@@ -15,9 +15,9 @@ DEFAULT = CONFIGS / "quickstart.py"
 
 
 def find(name: str) -> Path:
-  """Returns the path of a config file, or of the ready one of this name.
+  """Returns the path of a config file, given its path or a shipped one's name.
 
-  Raises ConfigError with the ready ones.
+  Raises ConfigError with the names of those that are shipped.
   """
   path = Path(name)
   if not path.is_file():
@@ -37,15 +37,15 @@ def ready() -> list[Path]:
 
 
 def short(path: Path) -> str:
-  """Returns the path from here when it is below here."""
+  """Returns a path relative to the working directory, if it is below it."""
   path = path.absolute()
   return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
 def keys_help(flag: str) -> str:
-  """Returns every key of a config with its value and its comment in configs/base.py.
+  """Returns a line for each key of a config: value, and comment in configs/base.py.
 
-  flag   the config file as the command line names it: --config=FILE
+  flag   --config=FILE
   """
   path = find(flag.removeprefix("--config="))
   values = flatten(load(path).get_config())
@@ -59,15 +59,15 @@ def keys_help(flag: str) -> str:
 def _comments() -> dict[str, str]:
   """Returns {key: comment}, from the lines of configs/base.py that set a key."""
   line = re.compile(
-    r"  (?:config\.)?([\w.]+) = (?!.*ConfigDict)[^#]*(?:#(?P<why>.*))?$"
+    r"  (?:config\.)?([\w.]+) = (?!.*ConfigDict)[^#]*(?:#(?P<comment>.*))?$"
   )
   text = (CONFIGS / "base.py").read_text().splitlines()
-  found = [match for match in map(line.match, text) if match]
-  return {match[1]: (match["why"] or "").strip() for match in found}
+  matches = [match for match in map(line.match, text) if match]
+  return {match[1]: (match["comment"] or "").strip() for match in matches}
 
 
 def load(path: Path) -> ModuleType:
-  """Runs a config file and returns it as a module."""
+  """Runs a config file and returns it as a module; raises ConfigError."""
   spec = importlib.util.spec_from_file_location(f"config_{path.stem}", path)
   if spec is None or spec.loader is None:
     raise ConfigError(f"--config={path}: write the path of a Python file, *.py")
@@ -78,38 +78,45 @@ def load(path: Path) -> ModuleType:
   return module
 
 
-def plan(module: ModuleType, path: Path, which: str) -> Plan | None:
-  """Returns the plan that a function of the config file makes; `sweep` may lack."""
-  if which == "sweep":
-    return _checked(module.sweep(), which, path) if hasattr(module, which) else None
-  makes = [
-    name
-    for name, made in vars(module).items()
-    if getattr(made, "__annotations__", {}).get("return") is Plan
+def plan(module: ModuleType, path: Path, name: str) -> Plan | None:
+  """Returns a config file's plan; None where it has none named `sweep`.
+
+  module   the config file, loaded
+  path     of the config file, for messages
+  name     function that returns the plan
+
+  Raises ConfigError where another name is missing, or the plan has no runs.
+  """
+  if name == "sweep":
+    return _checked(module.sweep(), name, path) if hasattr(module, name) else None
+  names = [
+    function
+    for function, value in vars(module).items()
+    if getattr(value, "__annotations__", {}).get("return") is Plan
   ]
-  if which in makes:
-    return _checked(getattr(module, which)(), which, path)
-  has = f"It has {', '.join(makes)}." if makes else "It has none."
+  if name in names:
+    return _checked(getattr(module, name)(), name, path)
+  offer = f"It has {', '.join(names)}." if names else "It has none."
   raise ConfigError(
-    f"--plan={which}: {short(path)} has no such plan.{nearest(which, makes)} {has}"
+    f"--plan={name}: {short(path)} has no such plan.{nearest(name, names)} {offer}"
   )
 
 
-def _checked(made: Any, which: str, path: Path) -> Plan:
-  """Returns the plan; raises ConfigError unless it is one and has runs."""
-  if not isinstance(made, Plan):
+def _checked(value: Any, name: str, path: Path) -> Plan:
+  """Returns the value; raises ConfigError unless it is a plan with runs."""
+  if not isinstance(value, Plan):
     raise ConfigError(
-      f"{which}() of {short(path)} returns {made!r}; return a Plan of"
+      f"{name}() of {short(path)} returns {value!r}; return a Plan of"
       " experiments/setup/plan.py, as in experiments/configs/quickstart.py"
     )
-  if not [*made.runs]:
+  if not [*value.runs]:
     raise ConfigError(
-      f"{which}() of {short(path)} has no runs; give its Plan at least one,"
+      f"{name}() of {short(path)} has no runs; give its Plan at least one,"
       " such as Grid({'model.position': ('none', 'rope')})"
     )
-  return made
+  return value
 
 
-def folder(path: Path, which: str) -> str:
-  """Returns the name of the folder that the runs of a plan go to."""
-  return path.stem if which == "sweep" else f"{path.stem}-{which}"
+def folder(path: Path, name: str) -> str:
+  """Returns the folder of a plan's runs, by the plan's name, below runs/."""
+  return path.stem if name == "sweep" else f"{path.stem}-{name}"

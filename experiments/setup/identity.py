@@ -9,29 +9,31 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-# Not part of a run's id. The first two change no number; how many are scored at once
-# changes last digits (5e-7 of a score), which reports say where runs differ in it.
-FREE = ("train.checkpoint_every", "train.keep_checkpoints")
-FREE += ("evaluate.batch_size", "evaluate.texts_per_step")
+# Not part of a run's id. The first two change no number; the batch sizes of evaluation
+# change last digits (5e-7 of a score), and reports note where runs differ in them.
+FREE = (
+  *("train.checkpoint_every", "train.keep_checkpoints"),
+  *("evaluate.batch_size", "evaluate.texts_per_step"),
+)
 
-# Keys that were added after runs had finished, and the value at which the code computes
-# what it computed before it had the key.
+# Keys that were added after runs had finished, with the value that means the behaviour
+# of the code before them.
 NEUTRAL = {"train.ema": 0.0}
 
 
 def identity(config: Mapping[str, Any]) -> dict[str, Any]:
-  """Returns the keys of a flat config that make the run what it is."""
+  """Returns the entries of a flat config that can change a result."""
   return {key: value for key, value in aged(config).items() if key not in FREE}
 
 
 def aged(config: Mapping[str, Any]) -> dict[str, Any]:
-  """Returns a flat config without the added keys that have their neutral value."""
+  """Returns a flat config without the added keys at their neutral value."""
   neutral = NEUTRAL.items()
   return {key: value for key, value in config.items() if (key, value) not in neutral}
 
 
 def completed(config: Mapping[str, Any]) -> dict[str, Any]:
-  """Returns the flat config of a run that may be older than some keys, with those."""
+  """Returns the flat config of an older run with the keys added since."""
   return {**NEUTRAL, **config}
 
 

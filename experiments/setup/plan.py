@@ -1,4 +1,4 @@
-"""Plans are data: which configs to run, what to call them, and what to compare with.
+"""Plans as data: the configs of a sweep, their labels, and the baseline.
 
 encodings = Grid({"model.position": ("none", "rope")})
 runs = Chain(Group("text", encodings), Group("copy", encodings, {"task": "copy"}))
@@ -16,12 +16,21 @@ from experiments.setup import identity
 from experiments.setup.validate import ConfigError, flatten, resolve
 from transformer_jax.spec import nearest
 
-BASELINE = "baseline"  # the label of a run that changes nothing
+BASELINE = "baseline"  # label of a run without changes
 
 
 @dataclasses.dataclass(frozen=True)
 class Change:
-  """What one run changes. Its label shows the keys `shown`, unless it has a name."""
+  """The changes of one run to the base config.
+
+  overrides   {flat key: value}
+  shown       keys in the label, unless there is a name
+  name        label of the run; "": made of the shown keys
+  group       runs that it is compared with; "": that of its task
+
+  >>> Change({"model.position": "rope"}, shown=("model.position",)).label
+  'rope'
+  """
 
   overrides: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   shown: tuple[str, ...] = ()
@@ -30,7 +39,7 @@ class Change:
 
   @property
   def label(self) -> str:
-    """Returns what tells this run from the others of its group."""
+    """Returns the run's name within its group."""
     return self.name or describe({key: self.overrides[key] for key in self.shown})
 
 
@@ -40,7 +49,7 @@ def describe(overrides: Mapping[str, Any]) -> str:
 
 
 def _show(key: str, value: Any) -> str:
-  """Writes an encoding, core or task as it is and puts the key before all else."""
+  """Returns `steps=800`; of an encoding, variant, core or task the value alone."""
   bare = key in ("model.position", "model.attention", "model.core", "task")
   return str(value) if bare else f"{key.rpartition('.')[2]}={value}"
 
@@ -50,7 +59,7 @@ def _changes(overrides: Mapping[str, Any]) -> Change:
 
 
 def _axes(values: Mapping[str, Sequence[Any]]) -> Mapping[str, Sequence[Any]]:
-  """Returns the axes as they are, unless one has nothing to try."""
+  """Returns the axes unchanged; raises ConfigError for one without values."""
   for key, choices in values.items():
     if isinstance(choices, str) or not len(choices):
       raise ConfigError(f"{key}={choices!r} in a plan: write a tuple of values to try")
@@ -59,7 +68,12 @@ def _axes(values: Mapping[str, Sequence[Any]]) -> Mapping[str, Sequence[Any]]:
 
 @dataclasses.dataclass(frozen=True)
 class Grid:
-  """Tries every combination."""
+  """Every combination of the values.
+
+  >>> grid = Grid({"model.position": ("none", "rope"), "model.layers": (2, 4)})
+  >>> [change.label for change in grid]
+  ['none layers=2', 'none layers=4', 'rope layers=2', 'rope layers=4']
+  """
 
   values: Mapping[str, Sequence[Any]]
 
@@ -70,7 +84,12 @@ class Grid:
 
 @dataclasses.dataclass(frozen=True)
 class Zipped:
-  """Tries the first values together, then the second values, and so on."""
+  """The first values together, then the second values, and so on.
+
+  >>> changes = Zipped({"model.width": (64, 128), "model.heads": (4, 8)})
+  >>> [change.label for change in changes]
+  ['width=64 heads=4', 'width=128 heads=8']
+  """
 
   values: Mapping[str, Sequence[Any]]
 
@@ -84,7 +103,11 @@ class Zipped:
 
 @dataclasses.dataclass(frozen=True)
 class OneAtATime:
-  """Tries the baseline, then each value alone."""
+  """The baseline, then each value alone.
+
+  >>> [change.label for change in OneAtATime({"model.norm": ("rmsnorm", "layernorm")})]
+  ['baseline', 'norm=rmsnorm', 'norm=layernorm']
+  """
 
   values: Mapping[str, Sequence[Any]]
 
@@ -96,20 +119,34 @@ class OneAtATime:
 
 @dataclasses.dataclass(frozen=True)
 class MinusOne:
-  """Tries everything together, then everything without each key in turn."""
+  """All overrides together, then all but each one in turn.
+
+  >>> ablation = MinusOne({"model.position": "rope", "model.norm": "layernorm"})
+  >>> [change.label for change in ablation]
+  ['baseline', 'without position', 'without norm']
+  """
 
   overrides: Mapping[str, Any]
 
   def __iter__(self) -> Iterator[Change]:
     yield Change(self.overrides)
     for absent in self.overrides:
-      kept = {key: value for key, value in self.overrides.items() if key != absent}
-      yield Change(kept, name=f"without {absent.rpartition('.')[2]}")
+      others = {key: value for key, value in self.overrides.items() if key != absent}
+      yield Change(others, name=f"without {absent.rpartition('.')[2]}")
 
 
 @dataclasses.dataclass(frozen=True)
 class Group:
-  """Names runs that are compared with one another, and what they share."""
+  """Runs that are compared with one another.
+
+  name        of the group, in reports
+  runs        their changes
+  overrides   common to all runs; a run's own win
+
+  >>> copying = Group("copy", Grid({"model.position": ("none",)}), {"task": "copy"})
+  >>> [(change.group, dict(change.overrides)) for change in copying]
+  [('copy', {'task': 'copy', 'model.position': 'none'})]
+  """
 
   name: str
   runs: Iterable[Change]
@@ -123,7 +160,12 @@ class Group:
 
 @dataclasses.dataclass(frozen=True)
 class Chain:
-  """Runs one plan after another."""
+  """Runs of several groups, one after another.
+
+  >>> grid = Grid({"model.position": ("none", "rope")})
+  >>> [change.group for change in Chain(Group("text", grid), Group("copy", grid))]
+  ['text', 'text', 'copy', 'copy']
+  """
 
   parts: tuple[Iterable[Change], ...]
 
@@ -136,12 +178,17 @@ class Chain:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-  """A question, the runs that answer it, and the label all others are compared with.
+  """A question, the runs that answer it, and the label of the baseline.
 
   question   headline of the report
   runs       changes of the config, one for each run
   baseline   label of the run that all others of its group are compared with
-  cost       time of all runs as they were measured, which a sweep says as it starts
+  cost       measured time of all runs, printed as a sweep starts
+
+  >>> encodings = Grid({"model.position": ("none", "rope")})
+  >>> plan = Plan("Does RoPE help?", encodings, baseline="none")
+  >>> [change.label for change in plan.runs]
+  ['none', 'rope']
   """
 
   question: str
@@ -152,13 +199,18 @@ class Plan:
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-  """One line of a sweep: everything needed to run it and to name it."""
+  """One run of a sweep.
+
+  id          hash of the config, and name of the run's folder
+  label       name within its group
+  overrides   {flat key: value}, on top of the config file
+  """
 
   id: str
   label: str
   group: str
   config: ConfigDict
-  overrides: Mapping[str, Any]  # on top of the config file
+  overrides: Mapping[str, Any]
 
 
 def run_id(config: ConfigDict) -> str:
@@ -167,10 +219,13 @@ def run_id(config: ConfigDict) -> str:
 
 
 def expand(plan: Plan, base: ConfigDict, flags: Mapping[str, Any]) -> list[Run]:
-  """Returns the runs of a plan, each once, in its order.
+  """Returns the runs of a plan, each once, in its order; raises ConfigError.
 
-  Flags hold for every run and win over the plan. Where two runs thereby become the same
-  line of the table, the one that had these values in the plan stays, else the first.
+  base    the config file's config
+  flags   {flat key: value} for every run; they win over the plan
+
+  Where flags give two runs one label, the run planned with these values stays, else the
+  first.
   """
   runs: dict[tuple[str, str], Run] = {}
   settled: set[tuple[str, str]] = set()
@@ -178,7 +233,7 @@ def expand(plan: Plan, base: ConfigDict, flags: Mapping[str, Any]) -> list[Run]:
   for change in plan.runs:
     moved = _moved(change, base, flags)
     run = _run(change, base, flags)
-    if "task" in moved:  # it belongs to a group of its new task
+    if "task" in moved:  # it is compared with runs of its new task
       run = dataclasses.replace(run, group=group_of(run.config, planned))
     line = (run.group, run.label)
     if not moved and line in settled and runs[line].id != run.id:
@@ -191,7 +246,7 @@ def expand(plan: Plan, base: ConfigDict, flags: Mapping[str, Any]) -> list[Run]:
 
 
 def only(runs: Sequence[Run], groups: Sequence[str]) -> list[Run]:
-  """Returns the runs of some groups; no groups means all."""
+  """Returns the runs of the named groups, all if none is named; raises ConfigError."""
   known = list(dict.fromkeys(run.group for run in runs))
   for group in groups:
     if group not in known:
@@ -217,14 +272,17 @@ def _run(change: Change, base: ConfigDict, flags: Mapping[str, Any]) -> Run:
 
 
 def group_of(config: ConfigDict, planned: Sequence[Run]) -> str:
-  """Returns the group of the planned run of this task that is most like the config.
+  """Returns the group of the most similar planned run of the config's task.
 
-  The first of those that are equally like it; without any, the name of the task.
+  The first of equally similar ones; without any, the name of the task.
   """
   ours = flatten(config)
-  unlike = lambda run: sum(ours[key] != x for key, x in flatten(run.config).items())
+
+  def differences(run: Run) -> int:
+    return sum(ours[key] != value for key, value in flatten(run.config).items())
+
   same = [run for run in planned if run.config.task == config.task]
-  return min(same, key=unlike).group if same else config.task.partition("(")[0]
+  return min(same, key=differences).group if same else config.task.partition("(")[0]
 
 
 def _same_name(first: Run, second: Run) -> str:
@@ -236,7 +294,7 @@ def _same_name(first: Run, second: Run) -> str:
 
 
 def baseline(plan: Plan, runs: Sequence[Run]) -> str:
-  """Returns the label to compare with; the first one where flags removed the plan's."""
+  """Returns the baseline's label; the first run's where flags removed the plan's."""
   planned = [change.label for change in plan.runs]
   if plan.baseline not in planned:
     near = nearest(plan.baseline, planned)

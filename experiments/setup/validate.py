@@ -1,4 +1,4 @@
-"""Reads configs: flat keys, typed overrides, every check before anything compiles."""
+"""Validation of configs: flat keys, typed overrides, checks before compilation."""
 
 import copy
 import dataclasses
@@ -15,7 +15,7 @@ from transformer_jax.spec import LARGEST_SEED, nearest
 
 
 class ConfigError(ValueError):
-  """One or more values that cannot be used; each line says what to write instead."""
+  """One or more invalid values; each line says what to write instead."""
 
   def __init__(self, *problems: str):
     self.problems = problems
@@ -24,7 +24,7 @@ class ConfigError(ValueError):
 
 def flatten(config: ConfigDict) -> dict[str, Any]:
   """Returns `{"model.position": "rope", ...}`, sorted by key."""
-  flat = {}
+  flat: dict[str, Any] = {}
   for key in config:
     value = config[key]
     if isinstance(value, ConfigDict):
@@ -44,7 +44,7 @@ def resolve(base: ConfigDict, overrides: Mapping[str, Any]) -> ConfigDict:
   return config
 
 
-# Keys by names that they no longer have.
+# Former names of keys.
 RENAMED = {
   "train.rows": "train.batch_size",
   "train.keep": "train.keep_checkpoints",
@@ -56,7 +56,7 @@ RENAMED = {
 
 
 def unknown_key(key: str, keys: Iterable[str]) -> str:
-  """Says that a key does not exist, and which one is near."""
+  """Returns a message on a key that does not exist, with the nearest one."""
   below = [known for known in keys if known.startswith(f"{key}.")]
   if below:
     return f"{key} is a group of keys: set one of {', '.join(below)}"
@@ -67,18 +67,22 @@ def unknown_key(key: str, keys: Iterable[str]) -> str:
 
 
 def spellings(keys: Iterable[str]) -> dict[str, str]:
-  """Returns what a key may have been meant by: itself and its last part."""
+  """Returns {spelling: key}: each key by its full name and by its last part."""
   return {known.rpartition(".")[2]: known for known in keys} | {k: k for k in keys}
 
 
 def offer(name: str, meant: Mapping[str, str]) -> str:
-  """Returns `" Did you mean 'model.position'?"` for `positon`, or ""."""
+  """Returns `" Did you mean 'model.position'?"` for `positon`, or "".
+
+  name    the misspelled word
+  meant   {spelling: the name to offer}
+  """
   close = difflib.get_close_matches(name, meant, n=1, cutoff=0.5)
   return f" Did you mean '{meant[close[0]]}'?" if close else ""
 
 
 def _misfit(flat: Mapping[str, Any], key: str, value: Any) -> Iterator[str]:
-  """Yields why a value cannot be set, if it cannot."""
+  """Yields the reason against a value, if there is one."""
   if key not in flat:
     yield unknown_key(key, flat)
   elif not _fits(value, flat[key]):
@@ -95,7 +99,7 @@ def _fits(value: Any, like: Any) -> bool:
 
 
 def wanted(like: Any) -> str:
-  """Says what kind of value a key takes, with the default as the example."""
+  """Returns the type of value that a key takes, with the default as the example."""
   kinds = {bool: "true or false", int: "a whole number", float: "a number"}
   kinds |= {str: "text", tuple: "a tuple", list: "a list"}
   return f"write {kinds[type(like)]}, as in {like!r}"
@@ -103,10 +107,10 @@ def wanted(like: Any) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Kind:
-  """A kind of model.
+  """A kind of model, the values of `model.kind`.
 
-  uses      how it attends: see transformer_jax/models/compatibility.py
-  adapter   the task that fits it, made of another one
+  uses      its kinds of attention: see transformer_jax/models/compatibility.py
+  adapter   spec that turns a string task, {}, into one for this kind of model
   """
 
   uses: tuple[str, ...]
@@ -114,7 +118,7 @@ class Kind:
 
   @property
   def sides(self) -> tuple[bool, bool]:
-    """Whether it has an encoder, and a decoder."""
+    """Returns (it has an encoder, it has a decoder)."""
     return "encoder" in self.uses, bool({"decoder", "prefix"} & {*self.uses})
 
 
@@ -128,7 +132,7 @@ CHOICES = {
   "model.kind": tuple(KINDS),
   "model.dtype": ("float32", "bfloat16"),
 }
-SPECS = {  # key: where its registry is
+SPECS = {  # key: module and name of its registry
   "task": "transformer_jax.data.base:tasks",
   "model.family": "transformer_jax.models:families",
   "model.position": "transformer_jax.positions:positions",
@@ -146,18 +150,14 @@ SPECS = {  # key: where its registry is
 AT_LEAST_ONE = (
   *("model.width", "model.layers", "model.heads", "model.feedforward"),
   *("train.length", "train.batch_size", "train.steps", "train.steps_per_dispatch"),
-  *(
-    "train.checkpoint_every",
-    "train.keep_checkpoints",
-    "evaluate.examples",
-    "evaluate.batch_size",
-  ),
+  *("train.checkpoint_every", "train.keep_checkpoints"),
+  *("evaluate.examples", "evaluate.batch_size"),
   *("evaluate.texts_per_step", "evaluate.beam", "mesh.tensor", "mesh.sequence"),
 )
-
-
-PROBABILITIES = ("model.dropout", "model.attention_dropout", "train.label_smoothing")
-PROBABILITIES += ("train.ema",)
+PROBABILITIES = (
+  *("model.dropout", "model.attention_dropout", "train.label_smoothing"),
+  "train.ema",
+)
 MOST_LAYERS = 1000  # each is traced: far more would be a hang, not a model
 
 
@@ -166,8 +166,8 @@ def validate(
 ) -> None:
   """Checks every value before anything compiles; raises ConfigError with all problems.
 
-  devices   how many there are; None: do not check the mesh against them
-  trained   whether the run is over: what only its training needed may be gone
+  devices   number of devices here; None: do not check the mesh against it
+  trained   the run has finished: files that only its training needs may be gone
   """
   flat = flatten(config)
   problems = [*_ranges(flat)]
@@ -274,7 +274,7 @@ def _specs(flat: Mapping[str, Any], trained: bool) -> Iterator[str]:
 
 
 def _warmup(flat: Mapping[str, Any], schedule: Any) -> Iterator[str]:
-  """A schedule of one's own may have no warm-up."""
+  """Yields a problem where warm-up outlasts training; user schedules may have none."""
   warmup, steps = getattr(schedule, "warmup", 0), flat["train.steps"]
   if warmup > steps:
     name = flat["train.schedule"].partition("(")[0]
