@@ -1,9 +1,9 @@
-"""Compiled programs on disk, checked when read.
+"""Cache of compiled programs on disk, with checksums.
 
 JAX keeps an entry that a full disk or a killed process left half written, warns of it
-at every start and never replaces it; entries that were exchanged it runs without a
-word. Here each entry begins with a checksum of its name and content, is written whole
-or not at all, and one that does not fit is compiled again.
+at every start and never replaces it; swapped entries it runs without a warning. Here
+each entry begins with a checksum of its name and content and is written atomically, and
+a damaged one is compiled again.
 """
 
 import contextlib
@@ -16,23 +16,27 @@ from jax.experimental.compilation_cache.compilation_cache import reset_cache
 
 from transformer_jax.training.json_files import make_folder, replace_file, warn
 
-try:  # JAX has no public way to say where entries come from, only in which folder.
+try:  # JAX has no public way to replace the cache, only to choose its folder.
   from jax._src import compilation_cache
   from jax._src.compilation_cache_interface import CacheInterface
-except ImportError:  # another JAX may have them elsewhere
-  compilation_cache, CacheInterface = None, object
+except ImportError:  # another JAX may have them elsewhere; `programs_in` checks
+  compilation_cache = None  # type: ignore[assignment]
+  CacheInterface = object  # type: ignore[assignment, misc]
 
 SUM = 16  # bytes of the checksum before an entry
 
 
-class Checked(CacheInterface):
-  """Entries of a folder by JAX's key, a hash of the program and how it is compiled."""
+class ProgramCache(CacheInterface):
+  """Entries of a folder, with the methods of JAX's CacheInterface.
+
+  A key is JAX's hash of the program and its compile options.
+  """
 
   def __init__(self, folder: str):
     self._path = Path(folder)
 
   def get(self, key: str) -> bytes | None:
-    """Returns what was put, None for what is missing or damaged."""
+    """Returns an entry's value, None where it is missing or damaged."""
     try:
       content = self._file(key).read_bytes()
     except OSError:
@@ -41,7 +45,7 @@ class Checked(CacheInterface):
     return value if content[:SUM] == _checksum(key, value) else None
 
   def put(self, key: str, value: bytes) -> None:
-    """Writes an entry over whatever was there; a full disk costs only time."""
+    """Writes an entry; a full disk costs only time."""
     with contextlib.suppress(OSError):
       replace_file(self._file(key), _checksum(key, value) + value)
 
@@ -63,14 +67,14 @@ def programs_in(folder: Path) -> Iterator[None]:
     return
   if not hasattr(compilation_cache, "get_file_cache"):
     warn(
-      f"compiled programs are not kept: jax {jax.__version__} opens its cache otherwise"
+      f"compiled programs are not cached: jax {jax.__version__} has another interface"
     )
     yield
     return
   before = {name: getattr(jax.config, name) for name in SETTINGS}
   opened = compilation_cache.get_file_cache
   try:
-    compilation_cache.get_file_cache = lambda path: (Checked(path), path)
+    compilation_cache.get_file_cache = lambda path: (ProgramCache(path), path)
     _use(SETTINGS | {"jax_compilation_cache_dir": str(folder)})
     yield
   finally:
@@ -88,4 +92,4 @@ SETTINGS = {
 def _use(settings: dict[str, str | None]) -> None:
   for name, value in settings.items():
     jax.config.update(name, value)
-  reset_cache()  # or JAX would stay with the first folder it used
+  reset_cache()  # or JAX would stay with its first folder

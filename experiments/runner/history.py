@@ -1,4 +1,4 @@
-"""Earlier attempts of a run: what was kept of them, and what they were made with."""
+"""Earlier attempts of a run: their results, checkpoints and code."""
 
 import itertools
 from collections.abc import Mapping
@@ -11,22 +11,23 @@ from transformer_jax.training.json_files import FileError, read_object, replace_
 
 
 def same_code(done: Mapping[str, Any], facts: Mapping[str, Any]) -> bool:
-  """Returns whether a result was made by the own code of now; unknown counts as such.
+  """Returns whether a result was made by the present user code, or by unknown code.
 
-  facts   what would be saved with a result now
+  done    the result
+  facts   saved with a result made now
   """
   now = facts.get("own_code", {})
   return done.get("own_code", now) == now
 
 
 def finished(path: Path, facts: Mapping[str, Any]) -> bool:
-  """Returns whether a run's folder has a result that stays."""
+  """Returns whether a run's folder has a result of the present user code."""
   done = state.result(path, state.quiet)
   return bool(done) and same_code(done, facts)
 
 
 def set_aside(path: Path) -> Path:
-  """Renames a run's folder, so that the run begins anew and nothing is lost."""
+  """Renames a run's folder, so that the run restarts and nothing is lost."""
   names = (path.with_name(f"{path.name}.{n}") for n in itertools.count(1))
   aside = next(name for name in names if not name.exists())
   path.rename(aside)
@@ -34,9 +35,9 @@ def set_aside(path: Path) -> Path:
 
 
 def earlier(path: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
-  """Returns {"before": [...]} where a checkpoint was made with something else.
+  """Returns {"before": [facts]} where a checkpoint was made with other code.
 
-  The patch of then is kept as changes-N.patch, the Nth of the list.
+  The patch of entry N of the list is saved as changes-N.patch.
   """
   try:
     then = read_object(path / "made_with.json")
@@ -55,18 +56,19 @@ def earlier(path: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def remember(path: Path) -> dict[Path, bytes]:
-  """Returns the files that an attempt writes before it trains."""
+  """Returns {path: content} of the files that an attempt writes before it trains."""
   files = [path / name for name in ("made_with.json", "changes.patch", "config.json")]
   return {file: file.read_bytes() for file in files if file.is_file()}
 
 
 def restore(files: Mapping[Path, bytes]) -> None:
+  """Writes the files of `remember` back."""
   for file, content in files.items():
     replace_file(file, content)
 
 
 def note(done: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
-  """Says that nothing had to be done, and whether the code was another one."""
+  """Returns a note that the run is finished, and by which code if it differs."""
   commits = [made.get("commit") for made in (done, facts)]
   code = [made.get("sources", made.get("commit")) for made in (done, facts)]
   words = "finished before"

@@ -1,4 +1,4 @@
-"""Fingerprints of what a run was begun with: a checkpoint continues on nothing else."""
+"""Fingerprints of a run's inputs: a checkpoint continues on equal inputs only."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,36 +16,38 @@ DATA, CODE = "data", "own code"  # the kinds of fingerprints
 
 
 class ChangedError(FileError):
-  """Other data, weights or code than a checkpoint was trained with."""
+  """Inputs differ from those that a checkpoint was trained with."""
 
 
-def check(folder: Path, now: Mapping[str, str], what: str, copies: str = "") -> None:
-  """Records fingerprints by name, or compares them where a checkpoint goes on.
+def check(folder: Path, now: Mapping[str, str], kind: str, copies: str = "") -> None:
+  """Records fingerprints, or compares them where the run has a checkpoint.
 
-  what     the kind of all of them, as in "data"
-  copies   a folder of the run that has the contents of then
+  folder   of the run
+  now      {name: fingerprint} of the present inputs
+  kind     of the inputs: DATA or CODE
+  copies   subfolder of the run with the inputs as they were; "": none
 
-  Raises ChangedError, naming what changed, before anything is overwritten.
+  Raises ChangedError with the names that differ, before anything is overwritten.
   """
   recorded = _read(folder / FILE)
-  then = fingerprints(folder, what)
+  then = fingerprints(folder, kind)
   if has_checkpoint(folder):
     if then is None and now:
-      warn(f"{folder} goes on as it is: what {what} it was begun with is not recorded")
-    if then not in (None, dict(now)):
+      warn(f"{folder} continues unchecked: its checkpoint's {kind} is not recorded")
+    if then is not None and then != dict(now):
       raise ChangedError(_refusal(folder, then, now, copies))
   if then != dict(now):
-    write_json(folder / FILE, {**recorded, what: dict(now)})
+    write_json(folder / FILE, {**recorded, kind: dict(now)})
 
 
-def fingerprints(folder: Path, what: str) -> dict[str, str] | None:
-  """Returns the recorded fingerprints of one kind, None where there are none."""
-  then = _read(folder / FILE).get(what)
+def fingerprints(folder: Path, kind: str) -> dict[str, str] | None:
+  """Returns {name: recorded fingerprint} of one kind, or None."""
+  then = _read(folder / FILE).get(kind)
   return then if isinstance(then, dict) else None
 
 
 def _read(path: Path) -> dict:
-  """Returns what was recorded; a damaged record costs the comparison, no more."""
+  """Returns the record, {} where it is missing or damaged."""
   try:
     return read_object(path)
   except FileNotFoundError:
@@ -56,6 +58,7 @@ def _read(path: Path) -> dict:
 
 
 def has_checkpoint(folder: Path) -> bool:
+  """Returns whether a run's folder has a checkpoint, intact or not."""
   return any(path.name.isdigit() for path in (folder / "checkpoints").glob("*"))
 
 

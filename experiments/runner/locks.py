@@ -11,14 +11,14 @@ from typing import Any
 
 from transformer_jax.training.json_files import warn
 
-LOOK, SAY = 0.1, 10.0  # seconds between two looks, and between two lines
+POLL, REPORT = 0.1, 10.0  # seconds between attempts, and between messages
 
 
 @contextlib.contextmanager
 def claim(folder: Path, wait: bool = False) -> Iterator[bool]:
-  """Yields whether this process alone may work in the folder, and keeps it so.
+  """Holds a folder's lock; yields whether this process got it.
 
-  wait   until another process lets go, instead of yielding False
+  wait   for another process to release it, instead of yielding False
   """
   folder.mkdir(parents=True, exist_ok=True)
   lock = _locked(folder / "lock", wait)
@@ -32,19 +32,19 @@ def claim(folder: Path, wait: bool = False) -> Iterator[bool]:
 def _locked(path: Path, wait: bool) -> int | None:
   began = time.monotonic()
   while (lock := _try(path)) is None and wait:
-    time.sleep(LOOK)
-    if time.monotonic() - began >= SAY:
+    time.sleep(POLL)
+    if time.monotonic() - began >= REPORT:
       warn(f"waiting for another process that holds {path}")
       began = time.monotonic()
   return lock
 
 
 def _try(path: Path) -> int | None:
-  """Returns the locked file, None where another process has it."""
+  """Returns a descriptor of the locked file, None where another process has it."""
   lock = _open(path)
   try:
     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    # Removed meanwhile? Others then lock the new file.
+    # If the file was removed meanwhile, others lock the new one.
     if path.exists() and os.path.samestat(os.fstat(lock), path.stat()):
       return lock
   except BlockingIOError:
@@ -61,7 +61,7 @@ def _open(path: Path) -> int:
 
 
 def this_process() -> dict[str, Any]:
-  """Returns what tells other processes who holds a lock."""
+  """Returns host and process id, for other processes to report."""
   return {"host": socket.gethostname(), "pid": os.getpid()}
 
 

@@ -1,4 +1,4 @@
-"""What training on a CPU needs from its process: devices, and memory that stays."""
+"""This process: its CPU devices, its cores, and memory settings of the C library."""
 
 import contextlib
 import ctypes
@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from experiments.setup.validate import ConfigError
 
-# mallopt's options in glibc, and the values that make it keep what it has.
+# mallopt's options in glibc, and the values that let it keep freed memory.
 KEEP = {
   -4: 0,  # M_MMAP_MAX: large arrays come from the heap too
   -1: 2**31 - 1,  # M_TRIM_THRESHOLD: which is not handed back
@@ -34,9 +34,9 @@ def keep_memory() -> None:
 
 @contextlib.contextmanager
 def rare_collection(objects: int = 500_000) -> Iterator[None]:
-  """Looks for garbage only after so many new objects, about 100 MiB of them.
+  """Collects garbage only after so many new objects, about 100 MiB.
 
-  Traces are made of small objects that stay. Looking through them after every 700, as
+  Traces consist of many small objects that stay. Collecting after every 700 of them, as
   Python does, takes a fifth of the time of tracing.
   """
   usual = gc.get_threshold()
@@ -48,7 +48,7 @@ def rare_collection(objects: int = 500_000) -> Iterator[None]:
 
 
 def cores() -> int:
-  """Returns how many cores this process may use."""
+  """Returns the number of cores that this process may use."""
   try:
     return len(os.sched_getaffinity(0))
   except AttributeError:  # only Linux has it
@@ -59,7 +59,7 @@ def check_platform() -> None:
   """Raises ConfigError where JAX cannot start, or would compute in other types."""
   import jax
 
-  if jax.config.jax_enable_x64:
+  if jax.config.read("jax_enable_x64"):
     raise ConfigError("JAX_ENABLE_X64 is set, but sums here are float32: unset it")
   platforms = os.environ.get("JAX_PLATFORMS", "")
   if not {*platforms.split(",")} - {"", "cpu"}:
@@ -74,17 +74,17 @@ def check_platform() -> None:
 
 
 def make_devices(meshes: Iterable[Sequence[int]]) -> None:
-  """Splits a CPU into as many devices as meshes ask for, at most one for each core.
+  """Splits a CPU into as many devices as the meshes need, at most one for each core.
 
-  meshes   data, tensor and sequence; data -1 takes what is there, and asks for nothing
+  meshes   (data, tensor, sequence) of each run; data -1 takes the devices there are
 
-  Nothing happens on an accelerator, where the environment says how many devices there
-  are, and after JAX has started.
+  Does nothing on an accelerator, where the environment sets the number of devices, and
+  after JAX has started.
   """
   import jax
 
-  told = jax.config.jax_num_cpu_devices > 0
-  if told or "device_count" in os.environ.get("XLA_FLAGS", ""):
+  configured = jax.config.read("jax_num_cpu_devices") > 0
+  if configured or "device_count" in os.environ.get("XLA_FLAGS", ""):
     return
   wanted = (max(1, data) * tensor * sequence for data, tensor, sequence in meshes)
   fitting = [n for n in wanted if n <= cores()]

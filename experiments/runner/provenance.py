@@ -1,4 +1,4 @@
-"""What a result was made with: code, versions, machine."""
+"""Provenance of a result: code, versions, machine."""
 
 import functools
 import hashlib
@@ -7,6 +7,7 @@ import os
 import platform
 import subprocess
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +17,24 @@ from transformer_jax.training.json_files import warn
 ROOT = Path(__file__).parents[2]
 PROJECT = (ROOT / "transformer_jax", ROOT / "experiments")
 # A patch that git applies, whatever the user set: no colours, tools or conversions.
-PLAIN = ("-p", "--binary", "--full-index", "--no-color", "--no-ext-diff")
-PLAIN += ("--no-textconv", "--no-renames", "--src-prefix=a/", "--dst-prefix=b/")
+PLAIN = (
+  *("-p", "--binary", "--full-index", "--no-color", "--no-ext-diff"),
+  *("--no-textconv", "--no-renames", "--src-prefix=a/", "--dst-prefix=b/"),
+)
 # Variables of the environment that change how XLA and JAX calculate.
-ENVIRONMENT = ("XLA_FLAGS", "JAX_DEFAULT_MATMUL_PRECISION", "JAX_ENABLE_X64")
-ENVIRONMENT += ("JAX_DEFAULT_PRNG_IMPL", "JAX_THREEFRY_PARTITIONABLE")
+ENVIRONMENT = (
+  *("XLA_FLAGS", "JAX_DEFAULT_MATMUL_PRECISION", "JAX_ENABLE_X64"),
+  *("JAX_DEFAULT_PRNG_IMPL", "JAX_THREEFRY_PARTITIONABLE"),
+)
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
 def commit() -> tuple[str, bytes]:
   """Returns the git commit and the patch from it to the code that runs.
 
-  A changed tree is `1a2b3c4d5e+0f9e8d7c`, so that two different changes differ. Files
-  that git does not track, or was told to pass over, belong to it where they are Python
-  files of the project. Outside git both are empty; where git refuses, that is said.
+  A changed tree is `1a2b3c4d5e+0f9e8d7c`, so that two different changes differ. Python
+  files of the project belong to it even if git does not track or ignores them. Outside
+  git both are empty; where git fails, there is a warning.
   """
   try:
     head = git("rev-parse", "--short=10", "HEAD").decode().strip()
@@ -53,40 +58,46 @@ def _say(words: str) -> None:
 
 
 def _changes() -> tuple[str, bytes]:
-  """Returns the tree of what is on disk, and the patch from the commit to it.
+  """Returns the tree of the files on disk, and the patch from the commit to it.
 
-  An index and objects of its own leave the repository as it is, and no file is passed
-  over because git remembers its size and date, or was told to assume it unchanged.
+  A separate index and object folder leave the repository as it is, and no file is
+  skipped because git remembers its size and date, or is set to assume it unchanged.
   """
   objects = git("rev-parse", "--git-path", "objects").decode().strip()
   with tempfile.TemporaryDirectory() as folder:
-    own = {
+    separate = {
       "GIT_INDEX_FILE": f"{folder}/index",
       "GIT_OBJECT_DIRECTORY": f"{folder}/objects",
       "GIT_ALTERNATE_OBJECT_DIRECTORIES": str((ROOT / objects).absolute()),
     }
     Path(folder, "objects").mkdir()
-    git("read-tree", "HEAD", **own)
-    new = git("ls-files", "-z", "--others", "--", *SOURCES, **own)
-    git("add", "--update", "--", ".", **own)
-    git("update-index", "--add", "-z", "--stdin", given=new, **own)
-    tree = git("write-tree", **own).decode().strip()
-    return tree, git("diff-tree", *PLAIN, "HEAD", tree, **own)
+    git("read-tree", "HEAD", environment=separate)
+    new = git("ls-files", "-z", "--others", "--", *SOURCES, environment=separate)
+    git("add", "--update", "--", ".", environment=separate)
+    git("update-index", "--add", "-z", "--stdin", given=new, environment=separate)
+    tree = git("write-tree", environment=separate).decode().strip()
+    return tree, git("diff-tree", *PLAIN, "HEAD", tree, environment=separate)
 
 
 SOURCES = ("transformer_jax/*.py", "experiments/*.py")  # of git, `*` crosses folders
 
 
 class GitError(Exception):
-  """A failure of git; `words` is empty where there is no repository to speak of."""
+  """A failure of git; `words` is empty where there is no repository."""
 
   def __init__(self, words: str):
     self.words = words
     super().__init__(words)
 
 
-def git(*words: str, given: bytes = b"", **environment: str) -> bytes:
-  """Returns what git prints in the project's folder; raises GitError."""
+def git(
+  *words: str, given: bytes = b"", environment: Mapping[str, str] | None = None
+) -> bytes:
+  """Returns the output of a git command in the project's folder; raises GitError.
+
+  given         standard input
+  environment   variables besides the inherited ones that are not git's
+  """
   inherited = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
   try:
     done = subprocess.run(
@@ -94,7 +105,7 @@ def git(*words: str, given: bytes = b"", **environment: str) -> bytes:
       input=given,
       capture_output=True,
       timeout=60,
-      env={**inherited, "LC_ALL": "C", **environment},
+      env={**inherited, "LC_ALL": "C", **(environment or {})},
     )
   except FileNotFoundError as error:
     raise GitError("is not installed" * (ROOT / ".git").exists()) from error
@@ -105,16 +116,16 @@ def git(*words: str, given: bytes = b"", **environment: str) -> bytes:
   return done.stdout
 
 
-def _refusal(said: str) -> str:
-  """Returns why git failed, in one line with a cure where there is one."""
-  if "not a git repository" in said:
+def _refusal(message: str) -> str:
+  """Returns git's error in one line, with a cure where there is one."""
+  if "not a git repository" in message:
     return ""
-  if "dubious ownership" in said:
+  if "dubious ownership" in message:
     return (
       f"{ROOT} belongs to another user, which git refuses (git config --global --add"
       f" safe.directory {ROOT} allows it)"
     )
-  return next(iter(said.strip().splitlines()), "failed without a word")
+  return next(iter(message.strip().splitlines()), "failed without a word")
 
 
 def sources() -> str:
@@ -129,8 +140,9 @@ def sources() -> str:
 
 
 def versions() -> dict[str, str]:
-  found = {name: importlib.metadata.version(name) for name in PACKAGES}
-  return {"python": platform.python_version(), **found}
+  """Returns {package: version} of Python and the packages that compute results."""
+  packages = {name: importlib.metadata.version(name) for name in PACKAGES}
+  return {"python": platform.python_version(), **packages}
 
 
 def device() -> str:
@@ -153,12 +165,12 @@ def _processor() -> str:
 
 
 def environment() -> dict[str, str]:
-  """Returns the variables that are set and change how numbers are calculated."""
+  """Returns the environment variables that change how numbers are calculated."""
   return {name: os.environ[name] for name in ENVIRONMENT if os.environ.get(name)}
 
 
 def facts() -> tuple[dict[str, Any], bytes]:
-  """Returns what is saved with each result, and the patch that leads to its code."""
+  """Returns the record saved with each result, and the patch that leads to its code."""
   name, changes = commit()
   made_with = {"commit": name, "sources": sources(), "versions": versions()}
   made_with |= {"device": device(), "environment": environment()}

@@ -1,14 +1,14 @@
-"""One folder per run, named by the run's id: nothing is run twice, nothing is lost.
+"""Folder of one run, named by the run's id: nothing is run twice, nothing is lost.
 
 lock            held while a process works on the run; the kernel drops it when it dies
-config.json     what was asked for
-status.json     how far it came, who works on it, checksums of what a finished run has
-result.json     the answer
-error.txt       why there is none
+config.json     the config
+status.json     state, last step, process, checksums of a finished run's files
+result.json     scores and cost of a finished run
+error.txt       traceback of a failed run
 made_with.json  commit, versions, device, command; changes.patch leads to the code
-inputs.json     fingerprints of its data, weights and own code; own_code/ has the latter
+inputs.json     fingerprints of its data, weights and user code; own_code/ has the code
 
-Whatever becomes of these files, a run goes on from its last intact checkpoint.
+If any of these files is damaged, a run resumes from its last intact checkpoint.
 """
 
 import contextlib
@@ -36,32 +36,37 @@ from transformer_jax.training.json_files import (
 )
 from transformer_jax.training.signals import fatal_errors_in
 
-FAULTS = 3  # fatal errors (SIGSEGV, SIGABRT, ...) in a row without getting further
-KILLS = 3  # kills in a row without getting further: the run is left for the end
+FAULTS = 3  # fatal errors (SIGSEGV, SIGABRT, ...) in a row without progress
+KILLS = 3  # kills in a row without progress: the run comes last
 BUSY = "busy"  # another process works on it; the other states are in status.json
 
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-  """How a run stands: finished, failed, interrupted or busy."""
+  """State of a run after an attempt.
+
+  state   finished, failed, interrupted or busy
+  note    details for the user, "" for none
+  """
 
   state: str
-  note: str = ""  # what the run's own line does not say
+  note: str = ""
 
 
 class RemovedError(FileError):
-  """A run's folder that somebody removed while the run trained."""
+  """A run's folder was removed while the run trained."""
 
 
 def folder(workdir: Path, run: Run) -> Path:
+  """Returns the run's folder below that of the sweep."""
   return workdir / "runs" / run.id
 
 
 def recorder(path: Path) -> Callable[[int], None]:
-  """Returns a function of the step that records how far a run is, once per dispatch.
+  """Returns a function that records the step in status.json, once per dispatch.
 
-  It raises RemovedError when the folder is no longer the one that the run began in. A
-  folder that nobody has locked is a caller's own, outside a sweep: nothing to compare.
+  It raises RemovedError when the folder is no longer the one that the run began in; a
+  folder without a lock is outside a sweep, and is not compared.
   """
   locked = (path / "lock").exists()
 
@@ -70,7 +75,7 @@ def recorder(path: Path) -> Callable[[int], None]:
     if locked:
       _check_there(path, now)
     if step > count(now, "step"):
-      # A full disk must not end the training; the record and the checkpoints say so.
+      # A full disk must not end the training; log and checkpoints report it.
       with contextlib.suppress(OSError):
         now = {"state": "running", "process": this_process(), **now}
         write_json(path / "status.json", {**now, "step": step, "kills": 0, "faults": 0})
@@ -96,13 +101,14 @@ def perform(
   retry: bool = False,
   waited: bool = False,
 ) -> Outcome:
-  """Brings one run to an end, or says why not; an exception of the run is caught.
+  """Trains and scores one run, unless it is finished; catches its exceptions.
 
-  train     called with the folder; returns the result, or None when asked to stop
-  facts     what is saved with the result: command, commit, versions, device
+  workdir   folder of the sweep
+  train     called with the run's folder; returns the result, or None when stopped
+  facts     saved with the result: command, commit, versions, device
   changes   the patch from the commit to the code that runs
-  retry     also when its process crashed too often
-  waited    for another process that worked on it, whose failure then counts
+  retry     also where its process crashed FAULTS times
+  waited    another process worked on it before, whose failure then counts
   """
   path = folder(workdir, run)
   try:
@@ -114,7 +120,7 @@ def perform(
         if history.same_code(done, facts):
           return Outcome("finished", history.note(done, facts))
         aside = history.set_aside(path)
-        warn(f"{run.label}: its own code changed; what it found before is in {aside}")
+        warn(f"{run.label}: its own code changed; its earlier results are in {aside}")
         return perform(run, workdir, train, facts, changes, retry, waited)
       if waited and (now := status(path)).get("state") == "failed":
         return Outcome("failed", f"failed in another process: {now.get('error')}")
@@ -124,13 +130,13 @@ def perform(
 
 
 def _finished(path: Path) -> dict[str, Any]:
-  """Returns the result, {} where something of the run has to be made again."""
+  """Returns the result, {} where a part of the run must be repeated."""
   done = result(path)
   lost = damaged(path, status(path)) if done else []
   if lost:
-    what = f"{path}: {' and '.join(lost)} not what was written"
+    damage = f"{path}: {' and '.join(lost)} not what was written"
     again = has_checkpoint(path)
-    warn(f"{what}; {'made again' if again else 'no checkpoint to make them again'}")
+    warn(f"{damage}; {'made again' if again else 'no checkpoint to make them again'}")
     return {} if again else done
   return done
 
@@ -154,8 +160,8 @@ def _attempt(
     write_json(path / "made_with.json", facts)
     replace_file(path / "changes.patch", changes)
     with fatal_errors_in(path / "error.txt"):
-      found = train(path)
-    return _end(run, path, found, facts)
+      scores = train(path)
+    return _end(run, path, scores, facts)
   except ChangedError as error:
     history.restore(before)
     return _fail(path, error)
@@ -170,10 +176,10 @@ def _attempt(
 def _begin(path: Path, retry: bool) -> Outcome | None:
   """Counts the attempt; returns an outcome to give up.
 
-  Nobody holds the lock, so a run that says it is running died with its process. A fatal
-  error of the program leaves its stack in error.txt, a kill from outside nothing.
+  The lock was free, so the process of a run in state `running` has died. A fatal error
+  of the program leaves its stack in error.txt, a kill from outside nothing.
   """
-  before = status(path, quiet)  # `result` has said what is wrong with it
+  before = status(path, quiet)  # `result` has warned of damage
   died = before.get("state") == "running"
   fatal = _fatal_error(path)
   kills = count(before, "kills") + (died and not fatal)
@@ -184,19 +190,25 @@ def _begin(path: Path, retry: bool) -> Outcome | None:
     return Outcome("failed", f"failed: {error}; --retry tries again")
   if died and kills >= KILLS:
     warn(
-      f"{path}: its process was killed {kills} times before it got further (preempted,"
+      f"{path}: its process was killed {kills} times without progress (preempted,"
       " or out of memory?); it is tried again"
     )
   for draft in path.glob(".*.tmp"):  # of a process that died while it wrote
     draft.unlink(missing_ok=True)
-  faults, attempts = 0 if faults >= FAULTS else faults, count(before, "attempts") + 1
-  now = {"attempts": attempts, "kills": kills, "faults": faults}
-  _mark(path, "running", **now, process=this_process(), checksums={})
+  _mark(
+    path,
+    "running",
+    attempts=count(before, "attempts") + 1,
+    kills=kills,
+    faults=0 if faults >= FAULTS else faults,
+    process=this_process(),
+    checksums={},
+  )
   return None
 
 
 def _fatal_error(path: Path) -> str:
-  """Returns the first line of what Python wrote when a fatal signal ended it."""
+  """Returns Python's message on a fatal signal, "" for none."""
   try:
     first = (path / "error.txt").read_text(errors="replace").partition("\n")[0]
   except OSError:
@@ -205,7 +217,7 @@ def _fatal_error(path: Path) -> str:
 
 
 def _check_config(run: Run, path: Path) -> None:
-  """Refuses a folder of another config; keys that change no result may differ.
+  """Raises FileError for another config; keys that change no result may differ.
 
   The folder's name is the id of the config, so a damaged file is written again.
   """
@@ -227,15 +239,16 @@ def _check_config(run: Run, path: Path) -> None:
 
 
 def _end(
-  run: Run, path: Path, found: dict[str, Any] | None, facts: dict[str, Any]
+  run: Run, path: Path, scores: dict[str, Any] | None, facts: dict[str, Any]
 ) -> Outcome:
+  """Writes the result; scores are None where the run was stopped."""
   _check_there(path, status(path, quiet))
-  if found is None:
+  if scores is None:
     _mark(path, "interrupted")
     return Outcome("interrupted")
   named = {"id": run.id, "label": run.label, "group": run.group}
-  write_json(path / "result.json", {**found, **named, **facts})
-  tensorboard.write_scores(path, run, found)
+  write_json(path / "result.json", {**scores, **named, **facts})
+  tensorboard.write_scores(path, run, scores)
   # Only after the result: a kill between the two repeats it.
   _mark(path, "finished", checksums=checksums(path))
   (path / "error.txt").unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""State of a run, read from the files of its folder; damage is said, never fatal."""
+"""State of a run, read from its folder; a damaged file gives a warning, no error."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -9,12 +9,14 @@ import xxhash
 from transformer_jax import untrusted
 from transformer_jax.training.json_files import FileError, read_object, reason, warn
 
-CHECKED = ("result.json", "metrics.jsonl", "translations.json", "labels.json")
-CHECKED += ("tokenizer/tokenizer.json", "tokenizer/tokenizer.model")
+CHECKED = (
+  *("result.json", "metrics.jsonl", "translations.json", "labels.json"),
+  *("tokenizer/tokenizer.json", "tokenizer/tokenizer.model"),
+)
 
 
 def quiet(line: str) -> None:
-  """Says nothing: somebody else has said it."""
+  """Prints nothing, where a caller has printed the warning."""
 
 
 def status(path: Path, say: Callable[[str], None] = warn) -> dict[str, Any]:
@@ -36,10 +38,11 @@ def result(path: Path, say: Callable[[str], None] = warn) -> dict[str, Any]:
 def damaged(
   path: Path, now: dict[str, Any], names: Sequence[str] = CHECKED
 ) -> list[str]:
-  """Returns the files of a finished run that are not what was written.
+  """Returns the files of a finished run that differ from their checksums.
 
-  now     its status.json, whose checksums older versions did not write
-  names   the files that are looked at; others of status.json are none of a run's
+  path    folder of the run
+  now     its status.json; older versions wrote no checksums
+  names   the files to compare; status.json may list others
   """
   sums = now.get("checksums")
   sums = sums if isinstance(sums, dict) else {}
@@ -48,12 +51,13 @@ def damaged(
 
 
 def checksums(path: Path) -> dict[str, str]:
-  """Returns what `damaged` compares with."""
+  """Returns {name: checksum} of the files that are there, for `damaged`."""
   sums = {name: checksum(path / name) for name in CHECKED}
-  return {name: found for name, found in sums.items() if found}
+  return {name: digest for name, digest in sums.items() if digest}
 
 
 def checksum(file: Path) -> str | None:
+  """Returns a fast hash of a file's content; None for a file that cannot be read."""
   try:
     return xxhash.xxh3_128_hexdigest(untrusted.content(file))
   except OSError:
@@ -61,7 +65,7 @@ def checksum(file: Path) -> str | None:
 
 
 def _read(path: Path, say: Callable[[str], None]) -> dict[str, Any]:
-  """A damaged status or result costs another attempt, which resumes; no more."""
+  """Returns a file's object, {} where it is missing or damaged: the run resumes."""
   try:
     return read_object(path)
   except FileNotFoundError:
@@ -72,7 +76,7 @@ def _read(path: Path, say: Callable[[str], None]) -> dict[str, Any]:
 
 
 def kills(path: Path) -> int:
-  """Returns how often its process was killed since the run last got further."""
+  """Returns how often a run's process was killed since its last recorded step."""
   before = status(path, say=quiet)
   return count(before, "kills") + (before.get("state") == "running")
 

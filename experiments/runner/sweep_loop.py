@@ -1,4 +1,4 @@
-"""Works through runs one after another; what happens to one never stops the others."""
+"""Runs of a sweep, one after another; the failure of one never stops the others."""
 
 import functools
 import os
@@ -22,16 +22,14 @@ from experiments.runner import (
 from experiments.runner.locks import claim
 from experiments.setup import config_file, flags
 from experiments.setup.plan import Run
-from experiments.setup.validate import ConfigError, flatten, load, validate
+from experiments.setup.validate import ConfigError, flatten, validate
 from transformer_jax.training.json_files import replace_file, write_json
 from transformer_jax.training.log import make_patient
 from transformer_jax.training.signals import Stop, stop_requested
 from transformer_jax.untrusted import shown
 
-# Imported late: mistyped flags are refused without waiting for the libraries.
-BUILD = "experiments.runner.build:build"
-TRAIN = "experiments.runner.train:run"
-DESCRIBE = "experiments.runner.train:describe"
+# `build` and `train` import all libraries, for half a second. The functions that need
+# them import them, so that a mistyped flag is refused at once.
 
 
 def work(
@@ -40,10 +38,12 @@ def work(
   sweep: Callable[[], Mapping[str, Any]],
   todo: Sequence[Run],
 ) -> int:
-  """Does what the command asks and returns its exit code.
+  """Works through runs, writes the report and returns the exit code.
 
-  tool    the command's name, for the line that says how to continue
-  sweep   returns what sweep.json will say of the whole folder, alone in it meanwhile
+  request   the command line
+  tool      name of the command, for the line that continues a stopped one
+  sweep     returns the content of sweep.json; called while the folder is locked
+  todo      the runs, in order
   """
   check(todo)
   if request.dry_run:
@@ -54,18 +54,18 @@ def work(
   _announce(request, todo)
   process.keep_memory()
   with stop_requested() as stop:
-    sitting = Sitting(request, todo, stop)
-    states = {outcome.state for outcome in sitting.outcomes()}
-  if stop:
+    loop = SweepLoop(request, todo, stop)
+    states = {outcome.state for outcome in loop.outcomes()}
+  if stop.received:
     again = request.command(tool, workdir=True)
     print(f"stopped by {stop.received.name}; the same command continues:\n  {again}")
     return stop.exit_code
-  written = report(request.workdir, sitting.shared)
+  written = report(request.workdir, loop.shared)
   return 0 if written and states == {"finished"} else 1
 
 
 def _begin(workdir: Path, sweep: Callable[[], Mapping[str, Any]]) -> None:
-  """Writes sweep.json; raises ConfigError for a folder that is not for runs."""
+  """Writes sweep.json; raises ConfigError for a home or root folder."""
   here = workdir.expanduser().resolve()
   home = os.path.expanduser("~")  # stays so where a user has none
   if here in (Path(here.anchor), Path(home).resolve()):
@@ -81,8 +81,10 @@ def _begin(workdir: Path, sweep: Callable[[], Mapping[str, Any]]) -> None:
 
 
 def check(todo: Sequence[Run]) -> None:
-  """Raises ConfigError with what is wrong in any of the runs, before the first."""
+  """Raises ConfigError with the problems of all runs, before the first begins."""
   import jax
+
+  from experiments.runner.build import build
 
   process.check_platform()
   sizes = ("data", "tensor", "sequence")
@@ -91,7 +93,7 @@ def check(todo: Sequence[Run]) -> None:
   for run in todo:
     try:
       validate(run.config, jax.device_count())
-      load(BUILD)(run.config)
+      build(run.config)
     except ConfigError as error:
       problems |= dict.fromkeys(error.problems)
     except ValueError as error:
@@ -102,7 +104,7 @@ def check(todo: Sequence[Run]) -> None:
 
 def _announce(request: flags.Request, todo: Sequence[Run]) -> None:
   folders = [run_folder.folder(request.workdir, run) for run in todo]
-  codes = [{"own_code": _own_code(run)} for run in todo]
+  codes = [{"own_code": _user_code(run)} for run in todo]
   finished = sum(map(history.finished, folders, codes))
   skipped = f", {finished} of them finished before and skipped" if finished else ""
   print(f"{_count(todo)} in {request.workdir}{skipped}", flush=True)
@@ -112,23 +114,29 @@ def _count(todo: Sequence[Run]) -> str:
   return f"{len(todo)} run{'s' * (len(todo) > 1)}"
 
 
-class Sitting:
-  """One command's work on its runs. `shared`: whether other processes had some."""
+class SweepLoop:
+  """One command's work on its runs.
+
+  shared   whether other processes worked on some of them
+  """
 
   def __init__(self, request: flags.Request, todo: Sequence[Run], stop: Stop):
     self.shared = False
     self._request, self._stop = request, stop
     named = {f"[{n}/{len(todo)}] {r.group} {r.label}": r for n, r in enumerate(todo, 1)}
-    # A run that gets its process killed again and again comes last: the others end.
-    dying = lambda item: state.kills(self._folder(item[1])) >= run_folder.KILLS
-    self._runs = dict(sorted(named.items(), key=dying))
+
+    def often_killed(item: tuple[str, Run]) -> bool:
+      return state.kills(self._folder(item[1])) >= run_folder.KILLS
+
+    # A run whose process is killed repeatedly comes last: the others finish.
+    self._runs = dict(sorted(named.items(), key=often_killed))
     self._facts, self._changes = provenance.facts()
 
   def _folder(self, run: Run) -> Path:
     return run_folder.folder(self._request.workdir, run)
 
   def outcomes(self) -> Iterator[run_folder.Outcome]:
-    """Yields how each run ended, until someone asks to stop."""
+    """Yields the outcome of each run, until a signal stops the loop."""
     busy = {}
     for name, run in self._runs.items():
       if self._stop:
@@ -145,32 +153,41 @@ class Sitting:
   def _attempt(self, name: str, waited: bool = False) -> run_folder.Outcome:
     run, request = self._runs[name], self._request
     train = functools.partial(_train, run, name, self._stop)
-    own = {"allow": ",".join(request.allow)} if request.allow else {}
-    command = flags.command("run", request.path, run.overrides, own=own)
-    facts = {**self._facts, "command": command, "own_code": _own_code(run)}
+    allow = {"allow": ",".join(request.allow)} if request.allow else {}
+    command = flags.command("run", request.path, run.overrides, flags=allow)
+    facts = {**self._facts, "command": command, "own_code": _user_code(run)}
     outcome = run_folder.perform(
-      run, request.workdir, train, facts, self._changes, request.retry, waited
+      run,
+      request.workdir,
+      train,
+      facts,
+      changes=self._changes,
+      retry=request.retry,
+      waited=waited,
     )
-    if outcome.note:  # a run that was just finished has left its own line
+    if outcome.note:  # a run that finished now has its progress bar
       print(shown(f"{name}: {outcome.note}"), flush=True)
     return outcome
 
 
-def _own_code(run: Run) -> dict[str, str]:
+def _user_code(run: Run) -> dict[str, str]:
   return user_code.fingerprints(user_code.read(run.config))
 
 
 def _train(run: Run, name: str, stop: Stop, folder: Path) -> dict[str, Any] | None:
+  from experiments.runner import train
+
   code = user_code.read(run.config)
   inputs.check(folder, user_code.fingerprints(code), inputs.CODE, user_code.FOLDER)
   user_code.save(folder, code)
-  return load(TRAIN)(run.config, folder, name, stop)
+  return train.run(run.config, folder, name, stop)
 
 
 def report(workdir: Path, shared: bool = False) -> bool:
-  """Writes and prints the report; trouble with it does not touch the runs.
+  """Writes and prints the report; returns False where that fails, with the reason.
 
-  shared   other processes worked here: what one of them has just written will do
+  shared   other processes worked here: a report that one of them wrote since the last
+           result is kept
   """
   from experiments.reporting.page import print_report, write_report
 
@@ -184,9 +201,9 @@ def report(workdir: Path, shared: bool = False) -> bool:
         replace_file(note, stamp)
     print_report(workdir)
   except Exception as error:
-    why = shown(f"{type(error).__name__}: {error}")
+    reason = shown(f"{type(error).__name__}: {error}")
     print(
-      f"error: no report ({why}); the runs are kept, try"
+      f"error: no report ({reason}); the runs are kept, try"
       f" python -m experiments.report --workdir={workdir}",
       file=sys.stderr,
     )
@@ -196,7 +213,7 @@ def report(workdir: Path, shared: bool = False) -> bool:
 
 
 def _stamp(workdir: Path) -> bytes:
-  """Returns a checksum of what a report is made of."""
+  """Returns a checksum of the files that a report depends on."""
   files = [workdir / "sweep.json", *sorted(workdir.glob("runs/*/status.json"))]
   digest = xxhash.xxh3_128()
   for file in files:
@@ -205,39 +222,41 @@ def _stamp(workdir: Path) -> bytes:
 
 
 def dry_run(request: flags.Request, todo: Sequence[Run]) -> int:
-  """Prints what would run: configs, parameters, FLOPs, memory, kernels."""
+  """Prints configs, parameters, FLOPs, memory and cores of the runs; trains nothing."""
+  from experiments.runner.train import describe
+
   print(
     f"{_count(todo)} of {config_file.short(request.path)} would go to {request.workdir}"
   )
   if not request.compile:
-    print("no data is read and nothing compiled; --compile does both: memory of a step")
+    print("no data is read and nothing compiled; --compile does both: peak memory")
   flat = [flatten(run.config) for run in todo]
   common = {key for key in flat[0] if all(f[key] == flat[0][key] for f in flat)}
   for key, value in flat[0].items():
     print(f"  {key} = {value!r}" if key in common else f"  {key}: see the runs")
   failed = 0
   for number, (run, keys) in enumerate(zip(todo, flat, strict=True), 1):
-    own = " ".join(f"{key}={keys[key]!r}" for key in keys if key not in common)
-    print(f"[{number}/{len(todo)}] {run.group} {run.label} ({run.id}) {own}")
+    varied = " ".join(f"{key}={keys[key]!r}" for key in keys if key not in common)
+    print(f"[{number}/{len(todo)}] {run.group} {run.label} ({run.id}) {varied}")
     try:
-      print(f"  {summary(load(DESCRIBE)(run.config, request.compile))}", flush=True)
+      print(f"  {summary(describe(run.config, request.compile))}", flush=True)
     except (ValueError, NotImplementedError) as error:
       print(f"  error: {shown(error)}", flush=True)
       failed += 1
   return 1 if failed else 0
 
 
-def summary(found: Mapping[str, Any]) -> str:
-  """Returns one line about a model that was built but not trained."""
+def summary(cost: Mapping[str, Any]) -> str:
+  """Returns one line on the cost of a run; cost is that of `train.describe`."""
   parts = [
-    f"{found['parameters']:,} parameters ({found['position_parameters']:,} positional)",
-    f"{found['flops_per_token']:,.0f} FLOPs per token",
-    f"{_mib(found['state_bytes'])} of parameters and moments",
-    f"attention {found['core']}",
+    f"{cost['parameters']:,} parameters ({cost['position_parameters']:,} positional)",
+    f"{cost['flops_per_token']:,.0f} FLOPs per token",
+    f"{_mib(cost['state_bytes'])} of parameters and moments",
+    f"attention {cost['core']}",
   ]
-  parts += [f"{_mib(found['peak_bytes'])} to train"] if "peak_bytes" in found else []
-  parts += [f"not {core}: {why}" for core, why in found["core_refusals"].items()]
-  parts += [_starts(found["start"])] if "start" in found else []
+  parts += [f"{_mib(cost['peak_bytes'])} to train"] if "peak_bytes" in cost else []
+  parts += [f"not {core}: {reason}" for core, reason in cost["core_refusals"].items()]
+  parts += [_starts(cost["start"])] if "start" in cost else []
   return "; ".join(parts)
 
 
@@ -246,7 +265,7 @@ def _mib(size: int) -> str:
 
 
 def _starts(start: Mapping[str, Any]) -> str:
-  """Says what is taken of parameters that were trained before."""
+  """Returns a clause on the pretrained parameters."""
   counts = (f"{len(start[key])} {key.replace('_', ' ')}" for key in ("new", "left_out"))
   return (
     f"starts from {start['parameters']:,} parameters of {start['folder']}"

@@ -23,10 +23,10 @@ from transformer_jax.training import events
 
 
 def link(workdir: Path, run: Run) -> None:
-  """Names the events of a run by its group and label; without links it has none."""
+  """Links a run's events by its group and label, where the disk has links."""
   where = workdir / "tensorboard" / _safe(run.group)
   name = where / _safe(run.label)
-  with contextlib.suppress(OSError):  # the record of the run does not depend on it
+  with contextlib.suppress(OSError):  # the run does not depend on it
     where.mkdir(parents=True, exist_ok=True)
     draft = where / f".{name.name}.{os.getpid()}.tmp"
     draft.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Where a run's time goes: compiling apart from everything it interrupts."""
+"""Seconds of a run by phase, with compilation as a phase of its own."""
 
 import contextlib
 import functools
@@ -8,12 +8,12 @@ from collections.abc import Iterator
 import jax
 
 COMPILING = "/jax/core/compile/"  # tracing, lowering and XLA, or reading XLA's cache
-STEP = 0.05  # seconds by which the wall clock differs when somebody has set it
-NEAR = 1.0  # seconds between a step of the clock and the look that noticed it
+STEP = 0.05  # seconds of difference that mean that the wall clock was set
+NEAR = 1.0  # seconds between setting the clock and the reading that shows it
 
 
 class Stopwatch:
-  """Adds up seconds by phase. What JAX compiles inside a phase counts as `compile`."""
+  """Seconds by phase; compilation inside a phase counts as `compile`."""
 
   def __init__(self):
     self.seconds = {"compile": 0.0}
@@ -22,28 +22,28 @@ class Stopwatch:
   def phase(self, name: str) -> Iterator[None]:
     """Counts a block of code for `name`."""
     spans, clock = _compiled()
-    began, start = len(spans), clock.look()
+    began, start = len(spans), clock.now()
     try:
       yield
     finally:
-      end = clock.look()
+      end = clock.now()
       inside = union([(max(a, start), min(b, end)) for a, b in spans[began:]])
       self.seconds["compile"] += inside
       self.seconds[name] = self.seconds.get(name, 0.0) + end - start - inside
 
 
 class Clock:
-  """Time that only runs on, although JAX measures with the wall clock.
+  """Monotonic time of events that JAX measures with the wall clock.
 
-  Keeps the difference of the two clocks, and since when: a wall clock that was set
-  back or forward does not change how long something took.
+  Records the offset between the two clocks over time: setting the wall clock does not
+  change a duration.
   """
 
   def __init__(self):
     self._last = float("-inf")
     self._offsets: list[tuple[float, float]] = []  # (since, wall minus monotonic)
 
-  def look(self) -> float:
+  def now(self) -> float:
     """Returns the monotonic time in seconds."""
     now = time.perf_counter()
     offset = time.time() - now
@@ -53,8 +53,8 @@ class Clock:
     return now
 
   def span(self, seconds: float) -> tuple[float, float]:
-    """Returns start and end of what took `seconds` by the wall clock until now."""
-    before, now = self._last, self.look()
+    """Returns start and end of an event that took `seconds` and ends now."""
+    before, now = self._last, self.now()
     wall = now + self._offsets[-1][1] - seconds
     ends = [since for since, _ in self._offsets[1:]] + [now]
     fitting = [
@@ -62,28 +62,31 @@ class Clock:
       for (since, offset), until in zip(self._offsets, ends, strict=True)
       if since - NEAR <= wall - offset <= min(now, until + NEAR)
     ]
-    # JAX tells of most beginnings too, so the last look was then.
+    # JAX reports most starts too, so the last reading was then.
     return min(fitting, key=lambda start: abs(start - before), default=now), now
 
 
 @functools.cache
 def _compiled() -> tuple[list[tuple[float, float]], Clock]:
-  """Returns when JAX compiled, start and end, a list that grows from now on."""
+  """Returns (start, end) of each compilation, a list that grows, and its clock."""
   spans: list[tuple[float, float]] = []
   clock = Clock()
 
-  def note(event: str, seconds: float, **_: object) -> None:
-    span = clock.span(seconds)
+  def record(event: str, duration_secs: float, **_: str | int) -> None:
+    span = clock.span(duration_secs)
     if event.startswith(COMPILING):
       spans.append(span)
 
-  jax.monitoring.register_event_duration_secs_listener(note)
-  jax.monitoring.register_event_listener(lambda event, **_: clock.look())
+  def read_clock(event: str, **_: str | int) -> None:
+    clock.now()
+
+  jax.monitoring.register_event_duration_secs_listener(record)
+  jax.monitoring.register_event_listener(read_clock)
   return spans, clock
 
 
 def union(spans: list[tuple[float, float]]) -> float:
-  """Returns how long at least one span lasts: one function traces another."""
+  """Returns the length of the union of spans: one function traces another."""
   total, end = 0.0, float("-inf")
   for start, stop in sorted(spans):
     total += max(0.0, stop - max(start, end))

@@ -26,7 +26,7 @@ from experiments.runner.compile_cache import programs_in
 from experiments.runner.pretrained import Start, checksum
 from experiments.runner.pretrained import read as read_start
 from experiments.runner.timing import Stopwatch
-from experiments.setup.validate import SPECS, flatten
+from experiments.setup.validate import flatten, registries
 from transformer_jax.data.base import Task, TaskData
 from transformer_jax.evaluation import target_fingerprints
 from transformer_jax.evaluation.generation_eval import MEASURES as WRITTEN
@@ -177,7 +177,7 @@ def _check_scores(experiment: Experiment, mesh: Mesh, arrays: Any) -> None:
 def _names_own_classes(config: ConfigDict) -> bool:
   """Returns whether a user's code is run, which no test here has tried."""
   flat = flatten(config)
-  return any(outside(flat[key]) for key in SPECS)
+  return any(outside(flat[key]) for key in registries())
 
 
 def _compile(experiment: Experiment, arrays: Any, mesh: Mesh) -> Program:

@@ -1,4 +1,4 @@
-"""Source files of classes outside the project, which specs name as `module:Class`."""
+"""User code: source files of classes that specs name as `module:Class`."""
 
 import ast
 import functools
@@ -11,25 +11,25 @@ from pathlib import Path
 
 from experiments.runner import inputs
 from experiments.runner.provenance import PROJECT
-from experiments.setup.validate import SPECS, flatten
+from experiments.setup.validate import flatten, registries
 from transformer_jax.spec import outside
 from transformer_jax.training.json_files import replace_file, warn
 
-FOLDER = "own_code"  # of a run, with the files as they were
+FOLDER = "own_code"  # of a run, with copies of the files
 INSTALLED = ("site-packages", "dist-packages")  # folders of packages, wherever they are
 
 
 def read(config: Mapping) -> dict[str, bytes]:
-  """Returns {name: content} of the modules that a config names and what they import.
+  """Returns {name: content} of the modules that a config names, and their imports.
 
-  Modules of the project, of Python and of installed packages are left out, unless the
-  config names them; all of it is as it was when this process first looked.
+  Modules of the project, of Python and of installed packages are omitted, unless the
+  config names them; contents are those of this process's first call.
   """
   flat = flatten(config)
-  todo = sorted({module for key in SPECS for module in outside(flat[key])})
-  found: dict[str, bytes] = {}
-  todo = [(module, True) for module in todo]
-  done = set()
+  modules = sorted({module for key in registries() for module in outside(flat[key])})
+  code: dict[str, bytes] = {}
+  todo = [(module, True) for module in modules]
+  done: set[str] = set()
   while todo:
     module, named = todo.pop()
     if module in done:
@@ -38,19 +38,20 @@ def read(config: Mapping) -> dict[str, bytes]:
     path = _file(module)
     if path is None or not _outside(path, named):
       continue
-    found[_name(module, path)] = content = _content(path)
+    code[_name(module, path)] = content = _content(path)
     todo += [(other, False) for other in _imports(content, module, path)]
-  return dict(sorted(found.items()))
+  return dict(sorted(code.items()))
 
 
 def fingerprints(code: Mapping[str, bytes]) -> dict[str, str]:
+  """Returns {name: SHA-256} of files."""
   return {name: hashlib.sha256(code[name]).hexdigest() for name in code}
 
 
 def compare(folder: Path, config: Mapping) -> None:
-  """Says which files changed since a run was trained: its parameters meet other code.
+  """Warns of files that changed since a run was trained.
 
-  folder   of the run, with what `save` kept there
+  folder   of the run, with the copies of `save`
   """
   then = inputs.fingerprints(folder, inputs.CODE)
   now = fingerprints(read(config))
@@ -65,12 +66,12 @@ def compare(folder: Path, config: Mapping) -> None:
 
 
 def save(folder: Path, code: Mapping[str, bytes]) -> None:
-  """Keeps the files with a run, so that it can be repeated after they were edited."""
+  """Copies the files to a run's folder, so that it can be repeated after an edit."""
   for name, content in code.items():
     replace_file(folder / FOLDER / name, content)
 
 
-@functools.cache  # what was imported stays as it was, whatever becomes of the file
+@functools.cache  # an imported module stays as it was when its file changes
 def _content(path: Path) -> bytes:
   return path.read_bytes()
 
@@ -90,13 +91,14 @@ def _file(module: str) -> Path | None:
 
 def _outside(path: Path, named: bool) -> bool:
   """Returns whether a file belongs neither to the project, Python nor a package."""
-  paths = sysconfig.get_paths()
-  others = (
-    [] if named else [paths[x] for x in ("stdlib", "platstdlib", "purelib", "platlib")]
-  )
-  if not named and {*INSTALLED} & {*path.parts}:
-    return False  # of the user, or of the system below a virtual environment
-  return not any(path.is_relative_to(folder) for folder in [*PROJECT, *others])
+  folders = [*PROJECT]
+  if not named:
+    if {*INSTALLED} & {*path.parts}:
+      return False  # of the user, or of the system below a virtual environment
+    paths = sysconfig.get_paths()
+    names = "stdlib", "platstdlib", "purelib", "platlib"
+    folders += [Path(paths[name]) for name in names]
+  return not any(path.is_relative_to(folder) for folder in folders)
 
 
 def _name(module: str, path: Path) -> str:
@@ -114,7 +116,7 @@ def _imports(content: bytes, module: str, path: Path) -> Iterator[str]:
   try:
     tree = ast.parse(content)
   except (SyntaxError, ValueError):
-    return  # what is imported late, or never, may be no Python of this version
+    return  # a file that is never imported may be of another Python
   for node in ast.walk(tree):
     if isinstance(node, ast.Import):
       yield from (alias.name for alias in node.names)

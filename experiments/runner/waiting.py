@@ -1,4 +1,4 @@
-"""Runs that other processes work on: waited for, with a line of progress."""
+"""Waiting for runs of other processes, with a line of progress."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -9,38 +9,40 @@ from experiments.runner.run_folder import BUSY, Outcome
 from experiments.runner.state import count, quiet, status
 from transformer_jax.training.signals import Stop
 
-LOOK, SAY, PATIENCE = 0.5, 60.0, 60.0  # seconds between looks, lines; for stopped ones
+# Seconds between attempts, between lines, and until suspended processes are left.
+POLL, REPORT, PATIENCE = 0.5, 60.0, 60.0
 
 
 def outcomes(
   folders: Mapping[str, Path], attempt: Callable[[str], Outcome], stop: Stop
 ) -> Iterator[Outcome]:
-  """Yields how each run ended, once the process that works on it lets go.
+  """Yields the outcome of each run, once its process has released it.
 
-  folders   of the runs, by their names
-  attempt   brings a run to an end by its name, or returns a busy outcome
+  folders   {name: folder} of the runs
+  attempt   function of a name that runs it, or returns a busy outcome
+  stop      becomes true when the command should end
   """
-  left, said, moved = dict(folders), float("-inf"), time.monotonic()
+  left, reported, moved = dict(folders), float("-inf"), time.monotonic()
   while left and not stop:
     now = time.monotonic()
-    if now - said >= SAY:
+    if now - reported >= REPORT:
       print(line(left), flush=True)
-      said = now
+      reported = now
     for name in [*left]:
       outcome = attempt(name)
       if outcome.state != BUSY:
         del left[name]
-        said, moved = float("-inf"), time.monotonic()
+        reported, moved = float("-inf"), time.monotonic()
         yield outcome
     if left and now - moved >= PATIENCE and all(map(_stopped, left.values())):
       print(f"{line(left)}: left to it", flush=True)
       yield from (Outcome(BUSY) for _ in left)
       return
-    time.sleep(LOOK if left else 0)
+    time.sleep(POLL if left else 0)
 
 
 def line(left: Mapping[str, Path]) -> str:
-  """Returns how far the runs are that others work on, and who they are."""
+  """Returns a line on runs of other processes: their steps and processes."""
   parts = [f"{name.partition('] ')[2]} {_where(path)}" for name, path in left.items()]
   more = f" and {len(parts) - 3} more" if len(parts) > 3 else ""
   return f"waiting for runs of other processes: {', '.join(parts[:3])}{more}"
@@ -49,12 +51,13 @@ def line(left: Mapping[str, Path]) -> str:
 def _where(path: Path) -> str:
   now = status(path, quiet)
   process = now.get("process")
-  pid = process.get("pid") if isinstance(process, dict) else None
-  held = f", process {pid} on {process['host']}" if pid and "host" in process else ""
+  process = process if isinstance(process, dict) else {}
+  pid, host = process.get("pid"), process.get("host")
+  holder = f", process {pid} on {host}" if pid and host else ""
   state = (
     f", which is stopped: kill -CONT {pid} lets it go on" if _stopped(path) else ""
   )
-  return f"(step {count(now, 'step')}{held}{state})"
+  return f"(step {count(now, 'step')}{holder}{state})"
 
 
 def _stopped(path: Path) -> bool:

@@ -1,7 +1,7 @@
-"""The command line: --config, --workdir and any key of the config, typed and checked.
+"""Command line of run and sweep: --config, --workdir and any key of the config.
 
-Everything wrong with it is said in one line, with the nearest right name, and exit
-code 2, before anything heavy is imported.
+Every mistake gets one line with the nearest correct name, and exit code 2, before any
+slow import.
 """
 
 import dataclasses
@@ -9,7 +9,7 @@ import functools
 import re
 import shlex
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +34,8 @@ from transformer_jax.spec import SpecError, trust
 
 ALLOW = (
   "Classes that a run's folder may name besides registered ones, as in"
-  " --allow=my_file:MyEncoding; importing my_file runs it. Those that the command line"
-  " or the config file names are allowed."
+  " --allow=my_file:MyEncoding; importing my_file executes it. Classes named on the"
+  " command line or in the config file are allowed."
 )
 
 absl_flags.disclaim_key_flags()  # --help lists them under the command itself
@@ -43,13 +43,18 @@ absl_flags.disclaim_key_flags()  # --help lists them under the command itself
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-  """What the command line asks for.
+  """A parsed command line.
 
   path        the config file
-  base        what it says
-  overrides   flat keys from flags, which win
-  plan        what its sweep() returns, or the function that --plan names; or None
-  groups      names of the groups that are asked for; none: all
+  base        its config
+  overrides   {flat key: value} from flags, which win
+  plan        the config file's plan, by `plan_name`; None: it has none
+  workdir     folder of the runs and the report
+  dry_run     train nothing
+  retry       also start runs whose process crashed repeatedly
+  compile     in a dry run: read the data and compile
+  plan_name   function of the config file that returns the plan
+  groups      groups of the plan to run; (): all
   allow       classes that train.init_from's config may name besides registered ones
   """
 
@@ -61,28 +66,33 @@ class Request:
   dry_run: bool
   retry: bool
   compile: bool = False
-  which: str = "sweep"
+  plan_name: str = "sweep"
   groups: tuple[str, ...] = ()
   allow: tuple[str, ...] = ()
 
   def command(self, tool: str, workdir: bool = False) -> str:
-    """Returns the shell command that asks for the same."""
-    where = self.workdir if workdir else None
-    own = {} if self.which == "sweep" else {"plan": self.which}
-    own |= {"groups": ",".join(self.groups)} if self.groups else {}
-    own |= {"allow": ",".join(self.allow)} if self.allow else {}
-    return command(tool, self.path, self.overrides, where, own)
+    """Returns the shell command of the same request.
+
+    tool      command of this package, as in "sweep"
+    workdir   include --workdir
+    """
+    flags = {} if self.plan_name == "sweep" else {"plan": self.plan_name}
+    flags |= {"groups": ",".join(self.groups)} if self.groups else {}
+    flags |= {"allow": ",".join(self.allow)} if self.allow else {}
+    folder = self.workdir if workdir else None
+    return command(tool, self.path, self.overrides, workdir=folder, flags=flags)
 
   @property
   def config(self) -> ConfigDict:
-    """Returns the config file with the flags."""
+    """Returns the config file's config with the overrides."""
     return resolve(self.base, self.overrides)
 
 
 def define(argv: list[str], values: absl_flags.FlagValues = absl_flags.FLAGS) -> None:
-  """Defines the flags; `--config.key=value` exists for every key of the config.
+  """Defines the flags, with `--config.key=value` for every key of the config.
 
-  argv   where config_flags will look for --config.key
+  argv     command line, in which config_flags reads --config.key
+  values   where they are defined
   """
   names = ", ".join(path.stem for path in config_file.ready())
   config_flags.DEFINE_config_file(
@@ -108,26 +118,26 @@ def define(argv: list[str], values: absl_flags.FlagValues = absl_flags.FLAGS) ->
   absl_flags.DEFINE_bool(
     "compile",
     False,
-    "With --dry_run: read the data and compile each program, for the memory it takes.",
+    "With --dry_run: read the data, compile each program and print its peak memory.",
     flag_values=values,
   )
   absl_flags.DEFINE_bool(
     "retry",
     False,
-    "Also start runs again that were given up because their process kept dying.",
+    "Also start runs again whose process crashed repeatedly.",
     flag_values=values,
   )
 
   absl_flags.DEFINE_string(
     "plan",
     "sweep",
-    "Which function of the config file makes the plan of a sweep, as in --plan=paper.",
+    "Function of the config file that returns the plan, as in --plan=paper.",
     flag_values=values,
   )
   absl_flags.DEFINE_list(
     "groups",
     [],
-    "Only these groups of the plan, as in --groups=copy,sort; default all. Several"
+    "Groups of the plan to run, as in --groups=copy,sort; default all. Several"
     " commands with one workdir share the work.",
     flag_values=values,
   )
@@ -144,7 +154,7 @@ def start(main: Callable[[Request], int]) -> None:
 
 
 def config_first(argv: Sequence[str]) -> list[str]:
-  """Puts --config=FILE before all else: config_flags reads it before its keys."""
+  """Returns the words with --config=FILE first: config_flags reads it before keys."""
   try:
     words = iter(absl_flags.FLAGS.read_flags_from_files(argv[1:], force_gnu=False))
   except absl_flags.Error as error:
@@ -163,7 +173,7 @@ def config_first(argv: Sequence[str]) -> list[str]:
 def parse(
   argv: Sequence[str], values: absl_flags.FlagValues = absl_flags.FLAGS
 ) -> Request:
-  """Returns what `argv`, with the config first, asks for; raises ConfigError."""
+  """Returns the request of a command line with the config first; raises ConfigError."""
   path = config_file.find(argv[1].removeprefix("--config="))
   module = config_file.load(path)
   base = module.get_config()
@@ -175,22 +185,22 @@ def parse(
     raise ConfigError(_plain(str(error), keys)) from error
   if left:
     raise ConfigError(f"'{left[0]}' is no flag; write --name=value, no space around =")
-  overrides, which = dict(values["config"].override_values), values["plan"].value
+  overrides = dict(config_flags.get_override_values(values["config"]))
   resolve(base, overrides)  # absl lets None and mixed tuples through
   return Request(
     path=path,
     base=base,
     overrides=overrides,
-    plan=config_file.plan(module, path, which),
+    plan=config_file.plan(module, path, values.plan),
     workdir=Path(
-      values["workdir"].value or Path("runs") / config_file.folder(path, which)
+      values.workdir or Path("runs") / config_file.folder(path, values.plan)
     ),
-    dry_run=values["dry_run"].value,
-    retry=values["retry"].value,
-    compile=values["compile"].value,
-    which=which,
-    groups=tuple(values["groups"].value),
-    allow=_allowed(values["allow"].value),
+    dry_run=values.dry_run,
+    retry=values.retry,
+    compile=values.compile,
+    plan_name=values.plan,
+    groups=tuple(values.groups),
+    allow=_allowed(values.allow),
   )
 
 
@@ -203,7 +213,7 @@ def _allowed(classes: Sequence[str]) -> tuple[str, ...]:
 
 
 def _check_names(
-  argv: Sequence[str], keys: Sequence[str], values: absl_flags.FlagValues
+  argv: Sequence[str], keys: Collection[str], values: absl_flags.FlagValues
 ) -> None:
   """Raises ConfigError with every flag that does not exist."""
   problems = []
@@ -219,17 +229,10 @@ def _check_names(
 
 
 def _unknown_flag(name: str, keys: Iterable[str]) -> str:
-  """Offers the nearest flag, also where only `config.` or the group is missing."""
+  """Returns a message with the nearest flag, also where only `config.` is missing."""
   known = (
-    "config",
-    "workdir",
-    "plan",
-    "groups",
-    "allow",
-    "dry_run",
-    "compile",
-    "retry",
-    "help",
+    *("config", "workdir", "plan", "groups", "allow"),
+    *("dry_run", "compile", "retry", "help"),
   )
   meant = {short: f"--config.{key}" for short, key in spellings(keys).items()}
   meant |= {f"config.{key}": f"--config.{key}" for key in keys}
@@ -239,7 +242,7 @@ def _unknown_flag(name: str, keys: Iterable[str]) -> str:
 
 
 def _plain(message: str, keys: Mapping[str, Any]) -> str:
-  """Rewrites a parsing error of absl: which flag, which value, what to write."""
+  """Rewrites a parsing error of absl as flag, value and the type to write."""
   if match := re.match(r"flag --config\.([\w.]+)=(.*?): ", message, re.DOTALL):
     key, value = match.groups()
     return f"--config.{key}={value!r}: {wanted(keys[key])}"
@@ -251,11 +254,18 @@ def command(
   path: Path,
   overrides: Mapping[str, Any],
   workdir: Path | None = None,
-  own: Mapping[str, str] | None = None,
+  flags: Mapping[str, str] | None = None,
 ) -> str:
-  """Returns the shell command that asks for this config."""
+  """Returns the shell command of a config.
+
+  tool        command of this package, as in "sweep"
+  path        the config file
+  overrides   {flat key: value}
+  workdir     value of --workdir; None: the default
+  flags       {name: value} of further flags
+  """
   words = ["python", "-m", f"experiments.{tool}", f"--config={short(path)}"]
   words += [f"--workdir={workdir}"] if workdir else []
-  words += [f"--{name}={value}" for name, value in (own or {}).items()]
+  words += [f"--{name}={value}" for name, value in (flags or {}).items()]
   words += [f"--config.{key}={value}" for key, value in overrides.items()]
   return shlex.join(words)

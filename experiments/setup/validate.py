@@ -3,7 +3,7 @@
 import copy
 import dataclasses
 import difflib
-import importlib
+import functools
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from transformer_jax.spec import LARGEST_SEED, nearest
+from transformer_jax.spec import LARGEST_SEED, Registry, nearest
 
 
 class ConfigError(ValueError):
@@ -132,21 +132,6 @@ CHOICES = {
   "model.kind": tuple(KINDS),
   "model.dtype": ("float32", "bfloat16"),
 }
-SPECS = {  # key: module and name of its registry
-  "task": "transformer_jax.data.base:tasks",
-  "model.family": "transformer_jax.models:families",
-  "model.position": "transformer_jax.positions:positions",
-  "model.attention": "transformer_jax.attention:attentions",
-  "model.core": "transformer_jax.attention.cores:cores",
-  "model.activation": "transformer_jax.models.layers:activations",
-  "model.norm": "transformer_jax.models.layers:norms",
-  "model.norm_placement": "transformer_jax.models.residual:placements",
-  "model.embedding": "transformer_jax.models.embeddings:embeddings",
-  "model.head": "transformer_jax.models.heads:heads",
-  "train.optimizer": "transformer_jax.training.optimizers:optimizers",
-  "train.schedule": "transformer_jax.training.optimizers:schedules",
-  "evaluate.penalty": "transformer_jax.evaluation.beam:penalties",
-}
 AT_LEAST_ONE = (
   *("model.width", "model.layers", "model.heads", "model.feedforward"),
   *("train.length", "train.batch_size", "train.steps", "train.steps_per_dispatch"),
@@ -262,10 +247,9 @@ def _start(flat: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _specs(flat: Mapping[str, Any], trained: bool) -> Iterator[str]:
-  importlib.import_module("transformer_jax.data")  # fills the registry of tasks
-  for key, registry in SPECS.items():
+  for key, registry in registries().items():
     try:
-      built = load(registry).build(flat[key])
+      built = registry.build(flat[key])
     except (ValueError, TypeError) as error:
       yield f"{key}={flat[key]!r}: {error}"
       continue
@@ -284,7 +268,37 @@ def _warmup(flat: Mapping[str, Any], schedule: Any) -> Iterator[str]:
     )
 
 
-def load(path: str) -> Any:
-  """Imports `module:name`, late: the registries import JAX, which takes seconds."""
-  module, _, name = path.partition(":")
-  return getattr(importlib.import_module(module), name)
+@functools.cache
+def registries() -> dict[str, Registry]:
+  """Returns {key: registry of its specs}.
+
+  The imports are here since they import JAX: a mistyped flag is refused without them.
+  """
+  import transformer_jax.data  # noqa: F401, fills the registry of tasks
+  from transformer_jax.attention import attentions
+  from transformer_jax.attention.cores import cores
+  from transformer_jax.data.base import tasks
+  from transformer_jax.evaluation.beam import penalties
+  from transformer_jax.models import families
+  from transformer_jax.models.embeddings import embeddings
+  from transformer_jax.models.heads import heads
+  from transformer_jax.models.layers import activations, norms
+  from transformer_jax.models.residual import placements
+  from transformer_jax.positions import positions
+  from transformer_jax.training.optimizers import optimizers, schedules
+
+  return {
+    "task": tasks,
+    "model.family": families,
+    "model.position": positions,
+    "model.attention": attentions,
+    "model.core": cores,
+    "model.activation": activations,
+    "model.norm": norms,
+    "model.norm_placement": placements,
+    "model.embedding": embeddings,
+    "model.head": heads,
+    "train.optimizer": optimizers,
+    "train.schedule": schedules,
+    "evaluate.penalty": penalties,
+  }

@@ -15,7 +15,7 @@ from test_checkpoint import flip_a_bit, largest
 
 import experiments
 from experiments import run, sweep
-from experiments.runner import sweep_loop
+from experiments.runner import train
 from experiments.setup import flags
 from experiments.setup.validate import ConfigError
 from transformer_jax.training import metrics_log
@@ -181,7 +181,7 @@ def check_second(workdir, again, names, monkeypatch, capfd):
   before = {folder: contents(folder) for folder in named(workdir).values()}
   (workdir / "report.html").unlink()
   with monkeypatch.context() as patch:
-    patch.setattr(sweep_loop, "TRAIN", "nothing:trains")
+    patch.setattr(train, "run", None)  # nothing trains
     assert again() == 0
   said, noise = capfd.readouterr()
   count = len(names)

@@ -115,7 +115,7 @@ def test_a_finished_run_of_other_code_is_kept_aside_and_run_anew(tmp_path, capsy
   assert found == [[0], [1], [2]]
   said = capsys.readouterr().err.splitlines()
   assert said[0] == (
-    f"fade: its own code changed; what it found before is in {folder}.1"
+    f"fade: its own code changed; its earlier results are in {folder}.1"
   )
   assert perform(tmp_path, {"fade.py": "c"}).note == "finished before"
   assert history.finished(folder, {"own_code": {"fade.py": "c"}})
@@ -174,7 +174,7 @@ def test_an_unknown_beginning_is_said_and_goes_on(tmp_path, capsys, content):
   if content:
     (tmp_path / "inputs.json").write_text(content)
   inputs.check(tmp_path, {"data": "aa"}, "data")
-  assert "goes on as it is: what data it was begun with" in capsys.readouterr().err
+  assert "continues unchecked: its checkpoint's data" in capsys.readouterr().err
   with pytest.raises(inputs.ChangedError, match=r"of data \(then aa, now none\)"):
     inputs.check(tmp_path, {}, "data")
 

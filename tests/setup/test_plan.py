@@ -336,7 +336,7 @@ def test_a_run_that_is_killed_again_and_again_goes_on(tmp_path, capsys):
     said = capsys.readouterr().err
     assert ("was killed" in said) == (number >= run_folder.KILLS)
   assert perform(tmp_path).state == "finished"
-  assert "killed 6 times before it got further" in capsys.readouterr().err
+  assert "killed 6 times without progress" in capsys.readouterr().err
 
 
 def test_a_run_that_gets_further_is_not_given_up(tmp_path):
@@ -597,7 +597,7 @@ def test_a_stopped_process_is_not_waited_for_for_ever(
   tmp_path, train, capsys, monkeypatch
 ):
   none, rope = plan.expand(WHY, BASE, {})
-  monkeypatch.setattr(waiting, "LOOK", 0.01)
+  monkeypatch.setattr(waiting, "POLL", 0.01)
   monkeypatch.setattr(waiting, "PATIENCE", 0.1)
   folder = run_folder.folder(tmp_path, none)
   child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])

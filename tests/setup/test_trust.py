@@ -121,7 +121,7 @@ def test_a_file_of_others_imports_nothing_inside_of_a_task(trap, written):
   assert not (trap / "imported").exists()
 
 
-@pytest.mark.parametrize("key", validate.SPECS)
+@pytest.mark.parametrize("key", validate.registries())
 def test_the_config_of_others_imports_nothing(trap, key):
   folder = hostile(trap, **{key: "a_trap:Own()"})
   with pytest.raises(

@@ -133,7 +133,7 @@ def test_a_clock_that_is_set_does_not_change_where_time_went(monkeypatch, step, 
   watch = timing.Stopwatch()
   with watch.phase("train"):
     clocks.now += 5
-    clock.look()  # JAX says that it begins
+    clock.now()  # JAX says that it begins
     began = clocks.time()
     clocks.now += 10
     clocks.set += step if when == "compiling" else 0
