@@ -1,15 +1,16 @@
-"""Checks an encoding, an attention variant or a task of your own: the whole contract.
+"""Checks a user's encoding, attention variant or task against its contract.
 
   python -m experiments.check my_file:MyClass
   python -m experiments.check 'my_file:MyClass(start=0.5)'
 
-One line for each property that training, the cores, packing, the cache and the report
-rely on; the tests hold every registered class to the same ones. Run it in the folder of
-your file. Exit code 0: all hold; 1: one does not, with what to do; 2: bad input.
+Prints one line for each property that training, the cores, packing, the cache and the
+report rely on; the tests check every registered class for the same ones. Run it in the
+folder of your file. Exit code 0: all hold; 1: one does not, with a cure; 2: bad input.
 """
 
 import argparse
 import contextlib
+import functools
 import os
 import sys
 import time
@@ -87,14 +88,14 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def use_cpu() -> None:
-  """Gives this process a CPU of several devices: no property is one of speed."""
+  """Gives this process a CPU with several devices: no property depends on speed."""
   with contextlib.suppress(RuntimeError):  # JAX has started
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_num_cpu_devices", DEVICES)
 
 
 def built(spec: str) -> tuple[Any, tuple[str, Any]]:
-  """Returns the object of a spec, and what kind of thing it is; raises SpecError."""
+  """Returns the object of a spec, with the name and probe of its kind."""
   import transformer_jax.data  # noqa: F401, fills the registry of tasks
 
   errors = []
@@ -109,7 +110,7 @@ def built(spec: str) -> tuple[Any, tuple[str, Any]]:
       errors.append(str(error))
     except Exception as error:  # whatever a user's file may raise
       raise failed(spec, error) from error
-  other = [said for said in errors if "must inherit" not in said]
+  other = [message for message in errors if "must inherit" not in message]
   if ":" not in spec:
     raise SpecError(
       f"'{spec}' is no encoding, attention variant or task; write module:Class, as in"
@@ -130,25 +131,30 @@ def probed(thing: Any, probe: Any) -> None:
 
 def contract(kind: str) -> Iterator[tuple[str, Property]]:
   """Yields the names and functions of the properties of a kind of thing."""
-  from experiments.contract import attention_layers, encoding, task, variant
-  from experiments.contract.harness import MODES
+  from experiments.contract import encoding, task, variant
 
-  module = {"positional encoding": encoding, "attention variant": variant}
+  modules = {"positional encoding": encoding, "attention variant": variant}
   if kind == "attention variant":
     for core in ("blockwise", "linear"):
       yield (
         f"the core {core} gives the dense answer and gradients, or is refused",
-        lambda variant, core=core: attention_layers.compare_cores(
-          attention_layers.make(variant), core, MODES
-        ),
+        functools.partial(_compare_core, core),
       )
     yield (
       "attention that looks both ways is defined or refused",
       variant.looks_both_ways_or_is_refused,
     )
-  for name, value in vars(module.get(kind, task)).items():
+  for name, value in vars(modules.get(kind, task)).items():
     if name.startswith("test_"):
       yield name.removeprefix("test_").replace("_", " "), value
+
+
+def _compare_core(core: str, attention: Variant) -> None:
+  """Compares a core with the dense one, for one attention variant."""
+  from experiments.contract import attention_layers
+  from experiments.contract.harness import MODES
+
+  attention_layers.compare_cores(attention_layers.make(attention), core, MODES)
 
 
 def report(title: str, run: Property, thing: Any) -> bool:
@@ -164,18 +170,18 @@ def report(title: str, run: Property, thing: Any) -> bool:
 
 
 def sentence(title: str, error: Exception) -> str:
-  """Returns what is wrong and what to do, in one line."""
+  """Returns an error and its cure, in one line."""
   lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-  told = [line for line in lines if "Max absolute" in line] or lines
-  said = told[0][:300] if told else ""
-  if isinstance(error, SpecError):  # it says what to do itself
-    return said
+  telling = [line for line in lines if "Max absolute" in line] or lines
+  message = telling[0][:300] if telling else ""
+  if isinstance(error, SpecError):  # its message has the cure
+    return message
   name = title.replace(" ", "_")
   cure = next(
     (cure for key, cure in CURES.items() if key in name), "see docs/design.md"
   )
   kind = "" if isinstance(error, AssertionError) else f"{type(error).__name__}: "
-  return f"{kind}{said}{'; ' if kind or said else ''}{cure}"
+  return f"{kind}{message}{'; ' if kind or message else ''}{cure}"
 
 
 if __name__ == "__main__":

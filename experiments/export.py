@@ -1,12 +1,12 @@
-"""Writes a trained run as a folder of HuggingFace's, where a family has its parts.
+"""Exports a trained run in HuggingFace's format, where a model family has its parts.
 
   python -m experiments.export --run=runs/minilm/runs/ID --folder=mine
 
-A run that began with HuggingFace's weights (`train.init_from`) returns to their family.
-Others go to one whose models are alike: `llama` (rope, rmsnorm, swiglu, gqa) or
-`gpt2` (learned, layernorm, gelu, biases); else it is said what differs. The folder is
-read back and must give the same logits. A vocabulary that HuggingFace knows is written
-as vocab.txt or tokenizer.json, any other in the form of this project.
+A run that began with HuggingFace's weights (`train.init_from`) is exported as their
+family. Others become `llama` (rope, rmsnorm, swiglu, gqa) or `gpt2` (learned,
+layernorm, gelu, biases); for any other model the error lists the differences. The
+folder is read back and must give equal logits. A vocabulary in one of HuggingFace's
+formats is written as vocab.txt or tokenizer.json, any other in this project's format.
 """
 
 import dataclasses
@@ -32,7 +32,7 @@ from transformer_jax.training.checkpoint import CheckpointError
 from transformer_jax.training.json_files import FileError, read_object
 
 FLAGS = flags.FLAGS
-# How a model is computed and trained, which is no part of what it is.
+# Options of computation and training, which the model's function does not depend on.
 FREE = ("core", "dtype", "scan", "remat", "dropout", "attention_dropout", "axis")
 NEAR = 1e-4  # of the largest logit; the same products in float32
 
@@ -41,8 +41,8 @@ def define() -> None:
   """Defines the command's flags."""
   flags.DEFINE_string("run", None, "Folder of a run: the one with config.json.")
   flags.DEFINE_string("folder", None, "Folder to write; it must not exist.")
-  flags.DEFINE_integer("average", 1, "Newest checkpoints whose mean is used.")
-  flags.DEFINE_integer("seed", 0, "Which of the run's seeds, counted from 0.")
+  flags.DEFINE_integer("average", 1, "Number of newest checkpoints to average.")
+  flags.DEFINE_integer("seed", 0, "Index of the run's seed, from 0.")
   flags.DEFINE_list("allow", [], inference.ALLOW)
   flags.mark_flag_as_required("run")
   flags.mark_flag_as_required("folder")
@@ -55,29 +55,34 @@ def main(argv: list[str]) -> None:
   trust(FLAGS.allow)
   folder = Path(FLAGS.folder).expanduser()
   try:
-    said = export(Path(FLAGS.run).expanduser(), folder, FLAGS.seed, FLAGS.average)
+    summary = export(Path(FLAGS.run).expanduser(), folder, FLAGS.seed, FLAGS.average)
   except (CheckpointError, FileError, OSError, ValueError) as error:
     raise ConfigError(str(error)) from error
-  print(f"wrote {folder}: {said}")
+  print(f"wrote {folder}: {summary}")
 
 
 def export(run: Path, folder: Path, seed: int = 0, last: int = 1) -> str:
-  """Writes a run's model and vocabulary; returns the family and the vocabulary's file.
+  """Writes a run's model and vocabulary; returns their family and format in words.
+
+  run      folder of the run
+  folder   to write; it must not exist
+  seed     index of the run's seed, from 0
+  last     number of newest checkpoints to average
 
   Raises ConfigError where no family has the model's parts.
   """
   if folder.exists():
     raise ConfigError(f"{folder} is there already; name a new --folder")
-  found = inference.load(run, Task, "a task", seed, last)
-  arch = found.experiment.trainer.model.arch
-  params = nested(one_by_one(flat(jax.device_get(found.params))))
-  config = fitting(arch, found.config.train.init_from)
+  trained = inference.load(run, Task, "a task", seed, last)
+  arch = trained.experiment.trainer.model.arch
+  params = nested(one_by_one(flat(jax.device_get(trained.params))))
+  config = fitting(arch, trained.config.train.init_from)
   try:
     interop.save(folder, config, params)
     _check_logits(folder, arch, params)
     vocabulary = _write_vocabulary(run / "tokenizer", folder)
   except BaseException:
-    shutil.rmtree(folder, ignore_errors=True)  # nothing half right stays
+    shutil.rmtree(folder, ignore_errors=True)  # no incomplete folder stays
     raise
   return f"a model of the family {config['model_type']}, {vocabulary}"
 
@@ -87,13 +92,13 @@ def fitting(arch: Architecture, start: str = "") -> dict[str, Any]:
 
   start   the folder of HuggingFace's that training began with, or ""
   """
-  nearest: list[str] | None = None
+  nearest: list[str] = []
   for config in _candidates(arch, start):
     differences = list(_differences(arch, interop.architecture(config)))
     if not differences:
       return config
     lines = [f"as {config['model_type']}: {line}" for line in differences]
-    nearest = lines if nearest is None or len(lines) < len(nearest) else nearest
+    nearest = lines if not nearest or len(lines) < len(nearest) else nearest
   raise ConfigError("no family of HuggingFace's has the parts of this model:", *nearest)
 
 
@@ -104,21 +109,23 @@ def _candidates(arch: Architecture, start: str) -> Iterator[dict[str, Any]]:
     if "model_type" in config:
       yield config
   dims, tied = arch.dims, arch.tied
-  part = lambda owner, name, other: getattr(owner, name, other)
   yield {
     **{"model_type": "llama", "architectures": ["LlamaForCausalLM"]},
     **{"vocab_size": dims.V, "hidden_size": dims.D, "intermediate_size": dims.F},
     **{"num_hidden_layers": arch.decoders or 1, "num_attention_heads": dims.H},
-    **{"num_key_value_heads": part(arch.attention, "groups", dims.H)},
+    **{"num_key_value_heads": getattr(arch.attention, "groups", dims.H)},
     **{"head_dim": dims.K, "max_position_embeddings": dims.L},
-    **{"rope_theta": part(arch.position, "base", 10_000.0)},
-    **{"rms_norm_eps": part(arch.norm, "epsilon", 1e-6), "tie_word_embeddings": tied},
+    **{"rope_theta": getattr(arch.position, "base", 10_000.0)},
+    **{
+      "rms_norm_eps": getattr(arch.norm, "epsilon", 1e-6),
+      "tie_word_embeddings": tied,
+    },
   }
   yield {
     **{"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"]},
     **{"vocab_size": dims.V, "n_embd": dims.D, "n_inner": dims.F, "n_head": dims.H},
     **{"n_layer": arch.decoders or 1, "n_positions": dims.L},
-    **{"layer_norm_epsilon": part(arch.norm, "epsilon", 1e-5)},
+    **{"layer_norm_epsilon": getattr(arch.norm, "epsilon", 1e-5)},
     **{"activation_function": "gelu_new", "tie_word_embeddings": tied},
   }
 
@@ -135,7 +142,7 @@ def _differences(ours: Architecture, theirs: Architecture) -> Iterator[str]:
 
 
 def _without_length(dims: Dims | None) -> Dims | None:
-  """Returns sizes without that of texts: how long they may be, positions say."""
+  """Returns sizes without the text length, which the positions limit."""
   return dims and dataclasses.replace(dims, L=0)
 
 
@@ -146,21 +153,23 @@ def _sized(position: Any, L: int) -> Any:
 
 
 def _check_logits(folder: Path, arch: Architecture, params: Any) -> None:
-  """Raises ConfigError unless what was written gives the logits of the run."""
+  """Raises ConfigError unless the written model gives the run's logits."""
   loaded = interop.load(folder, core="dense")
   random, shape = np.random.default_rng(0), arch.embedding.example.shape
   if arch.embedding.table:
-    read = random.integers(0, arch.dims.V, (1, min(arch.dims.L, 16)))
+    inputs = random.integers(0, arch.dims.V, (1, min(arch.dims.L, 16)))
   else:  # an image
-    read = random.standard_normal(shape).astype(np.float32)
-  source = (read, None) if arch.encoders and arch.decoders else ()
+    inputs = random.standard_normal(shape).astype(np.float32)
+  source = (inputs, None) if arch.encoders and arch.decoders else ()
   plain = dataclasses.replace(arch, core=loaded.arch.core, dtype="float32", scan=False)
-  run = lambda arch, params: np.asarray(
-    jax.jit(Transformer(arch).apply)({"params": params}, read, None, *source)
-  )
-  wanted, found = run(plain, params), run(loaded.arch, loaded.params)
-  if not np.abs(found - wanted).max() <= NEAR * max(1.0, np.abs(wanted).max()):
-    raise ConfigError("the written model gives other logits; nothing was kept")
+
+  def logits(arch: Architecture, params: Any) -> np.ndarray:
+    apply = jax.jit(Transformer(arch).apply)
+    return np.asarray(apply({"params": params}, inputs, None, *source))
+
+  expected, actual = logits(plain, params), logits(loaded.arch, loaded.params)
+  if not np.abs(actual - expected).max() <= NEAR * max(1.0, np.abs(expected).max()):
+    raise ConfigError("the written model gives other logits; nothing was written")
 
 
 def _write_vocabulary(kept: Path, folder: Path) -> str:

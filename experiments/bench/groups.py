@@ -1,4 +1,4 @@
-"""Which cases are measured together, as data: op, step, decode, and the quick check."""
+"""Groups of the benchmark, as data: op, step, decode, and the quick check."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,7 +18,12 @@ PROMPT, NEW = 64, 128  # tokens read and written in decoding
 
 @dataclasses.dataclass(frozen=True)
 class Contender:
-  """One case of one side: `ours`, `torch` or `flax`."""
+  """One measured program.
+
+  side   library: `ours`, `torch` or `flax`
+  case   of that side's worker
+  args   of the case
+  """
 
   name: str
   side: str
@@ -28,7 +33,7 @@ class Contender:
 
 @dataclasses.dataclass(frozen=True)
 class ContenderGroup:
-  """Cases that are timed in turns, so that any two can be compared."""
+  """Contenders that are timed in turns, so that any two can be compared."""
 
   name: str
   contenders: tuple[Contender, ...]
@@ -37,7 +42,7 @@ class ContenderGroup:
 
 
 def split() -> int:
-  """Returns over how many CPU devices, one for each core, heads are split."""
+  """Returns the number of CPU devices that share the heads: the cores, or 1."""
   return cores() if HEADS % cores() == 0 else 1
 
 
@@ -60,41 +65,43 @@ def _attentions(L, backward, encodings) -> Iterator[Contender]:
   def attention(name, side, **args):
     return Contender(name, side, "attention", args | {"L": L, "backward": backward})
 
-  def own(encoding, core, label="", devices=0):
+  def ours(encoding, core, label="", devices=0):
     args = {"encoding": encoding, "core": core, "devices": devices or split()}
     return attention(f"{encoding} {label or core}", "ours", **args)
 
   whole = COPIES[backward] * 4 * HEADS * L * L <= ARRAYS
   for encoding in encodings if L <= 16384 else ("t5", "none"):
-    yield own(encoding, "auto")
+    yield ours(encoding, "auto")
     reference = encoding in ("t5", "none")
     if whole and (L <= 4096 or reference):
-      yield own(encoding, "dense")
+      yield ours(encoding, "dense")
     if L <= 4096 and reference:
-      yield own(encoding, "blockwise")
+      yield ours(encoding, "blockwise")
     if L <= 4096 and encoding == "t5" and split() > 1:
-      yield own(encoding, "auto", "auto on one device", 1)
+      yield ours(encoding, "auto", "auto on one device", 1)
   yield attention("torch causal", "torch", kind="causal")
   if whole:
-    yield own("t5", "jax", "jax.nn")
+    yield ours("t5", "jax", "jax.nn")
     yield attention("torch bias", "torch", kind="bias")
     yield attention("torch fixed bias", "torch", kind="fixed_bias")
   if L == 4096:
     yield attention("torch flex", "torch", kind="flex")
 
 
-TORCH = ("x_transformers", "x_transformers_t5", "x_transformers_alibi") + (
-  "hf_gpt2",
-  "hf_t5",
+TORCH = (
+  *("x_transformers", "x_transformers_t5", "x_transformers_alibi"),
+  *("hf_gpt2", "hf_t5"),
 )
-STEPPED = ("none", "learned", "sinusoidal", "rope", "alibi", "t5", "per_distance")
-STEPPED += ("fire",)
+STEPPED = (
+  *("none", "learned", "sinusoidal", "rope", "alibi", "t5", "per_distance"),
+  "fire",
+)
 ANCHOR = "x_transformers"  # the fastest peer in float32 goes into every group
 AT_ONCE = 8  # encodings in a group
 
 
 def step(quick: bool, encodings: Sequence[str] = STEPPED) -> Iterator[ContenderGroup]:
-  """A training step of a decoder, own Trainer against the peers' models and AdamW."""
+  """A training step of a decoder: our Trainer against the peers' models and AdamW."""
   for L, B in list(SIZES.items())[: 1 if quick else None]:
     sizes = {"B": B, "L": L}
     few = encodings[:2] if quick else encodings
@@ -151,7 +158,7 @@ def decode(quick: bool, encodings: Sequence[str] = ()) -> Iterator[ContenderGrou
 
 
 def check(quick: bool, encodings: Sequence[str] = ()) -> Iterator[ContenderGroup]:
-  """What `make bench-check` repeats: this project alone, a minute or two."""
+  """The groups of `make bench-check`: this project alone, a minute or two."""
   for L in (512, 2048):
     ours = [("t5", "auto"), ("t5", "dense"), ("t5", "blockwise")]
     ours += [("none", "auto"), ("rope", "auto"), ("fire", "auto")]

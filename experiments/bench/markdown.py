@@ -1,4 +1,4 @@
-"""Writes docs/benchmarks.md from the raw figures: every number on it is generated."""
+"""Page docs/benchmarks.md, generated from the raw figures."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -89,15 +89,15 @@ def _device(versions: dict[str, dict[str, str]]) -> str:
 
 
 def target_table(found: list[Target]) -> str:
-  """Returns one row per target: what was asked, what was found."""
+  """Returns one row per target: bound, measured value, verdict."""
   words = {None: "not measured", True: "**met**", False: "not met"}
   rows = []
   for target in found:
     bound = f"{'≥' if target.at_least else '≤'} {target.bound:g}"
     value = "–" if target.found is None else with_spread(target.found)
     value += f" ({target.worst})" if target.worst else ""
-    rows.append((target.what, bound, value, words[target.met]))
-  return table(("target", "asked", "found", ""), rows)
+    rows.append((target.title, bound, value, words[target.met]))
+  return table(("target", "bound", "measured", ""), rows)
 
 
 def with_spread(found: dict[str, Any]) -> str:
@@ -108,8 +108,12 @@ def with_spread(found: dict[str, Any]) -> str:
   return f"{text} [{number(found['low'])}, {number(found['high'])}]"
 
 
+def _spread_or_dash(found: dict[str, Any] | None) -> str:
+  return "–" if found is None else with_spread(found)
+
+
 def number(value: float) -> str:
-  """Returns three digits that count."""
+  """Returns a number with three significant digits."""
   return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
@@ -160,7 +164,7 @@ def step_table(step: dict[str, Any], L: int) -> str:
   for own in PEER_DTYPES:
     over = [{n: x for n, _, x in speedups(step, L, peer, own)} for peer in PEER_DTYPES]
     for name, group in encodings(step, L, own):
-      cells = (with_spread(found[name]) if found[name] else "–" for found in over)
+      cells = (_spread_or_dash(spreads[name]) for spreads in over)
       rows.append((f"`{name}`", own, *_step_cells(group, f"{name} {own}"), *cells))
   for name in main["times"]:
     if name.startswith(OTHERS):
@@ -173,9 +177,12 @@ def step_table(step: dict[str, Any], L: int) -> str:
       continue
     rows.append((who, dtype, *_step_cells(main, name), "–", "–"))
   best = [fastest_peer(main, dtype).rpartition(" ")[0] for dtype in PEER_DTYPES]
-  over = [f"speed over {NAMES.get(name, 'a peer')}" for name in best]
-  over = [f"{text} ({dtype})" for text, dtype in zip(over, PEER_DTYPES, strict=True)]
-  header = ("decoder", "numbers", "parameters", "tokens/s", "of the matmul peak", *over)
+  columns = [
+    f"speed over {NAMES.get(name, 'a peer')} ({dtype})"
+    for name, dtype in zip(best, PEER_DTYPES, strict=True)
+  ]
+  fixed = ("decoder", "numbers", "parameters", "tokens/s", "of the matmul peak")
+  header = (*fixed, *columns)
   return table(header, rows)
 
 
@@ -208,8 +215,8 @@ def decode_table(decode: dict[str, Any]) -> str:
     tokens = group["B"] * group["new"]
     for name, times in group["times"].items():
       speed = with_spread(spread([tokens / x for x in times]))
-      over = quotient(group, "torch hf_gpt2", name)
-      over = with_spread(over) if over and not name.startswith(OTHERS) else "–"
+      ours = not name.startswith(OTHERS)
+      over = _spread_or_dash(quotient(group, "torch hf_gpt2", name) if ours else None)
       rows.append((str(group["B"]), NAMES.get(name, f"`{name}`"), speed, over))
   header = ("texts at once", "decoder", "tokens/s", "speed over HuggingFace generate")
   return table(header, rows) if rows else ""

@@ -1,4 +1,4 @@
-"""This project's own side of the measurements, one process of its own.
+"""This project's side of the benchmark, in a process of its own.
 
 python -m experiments.bench.ours         # started by experiments.bench
 python -m experiments.bench.ours train   # as the runner trains: see runner/process.py
@@ -7,6 +7,7 @@ python -m experiments.bench.ours train   # as the runner trains: see runner/proc
 import dataclasses
 import functools
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.bench.serve import serve
+from experiments.bench.serve import Case, serve
 from experiments.configs import base
 from experiments.runner import process, provenance
 from experiments.runner.build import build
@@ -31,9 +32,9 @@ CACHE = Path(__file__).parents[2] / "runs" / "bench" / "compiled"
 
 @dataclasses.dataclass(frozen=True)
 class Noise(Task):
-  """Random tokens: what they are does not change how long a step takes."""
+  """Random tokens: their values do not change the time of a step."""
 
-  vocabulary: int = 8192
+  vocabulary: int = 8192  # type: ignore[misc]  # a class variable of other tasks
   measures: ClassVar[tuple[str, ...]] = ("accuracy",)
 
   def tokens(self, length):
@@ -45,13 +46,17 @@ class Noise(Task):
     at = coords.consecutive(1, length)
     return Batch(token_BL[:, :-1], token_BL[:, 1:], weight_BL, at)
 
-  score = None
+  def score(self, arrays, key, batch_size, length, bucket):
+    raise NotImplementedError("random tokens are not scored")
 
 
 def attention(encoding, core, L, H=8, K=64, backward=True, devices=1):
-  """One causal sequence in float32: output, and gradients of all that can learn.
+  """One causal sequence in float32: output, and all gradients.
 
-  Heads are split over the devices, as `--config.mesh.tensor` splits them.
+  encoding, core   specs
+  L, H, K          length, heads and their width
+  backward         also compute gradients
+  devices          that share the heads, as with `--config.mesh.tensor`
   """
   encoding = positions.build(encoding)
   dims = Dims(V=2, D=H * K, H=H, F=1, L=L, K=K)
@@ -97,16 +102,22 @@ def _jax_attention(position, q, k, v, at):
 
 
 def compiled(function, *args):
-  """Returns a call of the compiled function, and what its program needs."""
+  """Returns a call of the compiled function, and the facts on its program."""
   lowered = jax.jit(function).lower(*args)
   program = lowered.compile()
-  memory = program.memory_analysis()
   facts = {
-    "temporary_bytes": memory.temp_size_in_bytes,
-    "output_bytes": memory.output_size_in_bytes,
+    "temporary_bytes": planned_bytes(program, "temp"),
+    "output_bytes": planned_bytes(program, "output"),
     "program": hashlib.sha256(lowered.as_text().encode()).hexdigest()[:12],
   }
   return lambda: jax.block_until_ready(program(*args)), facts
+
+
+def planned_bytes(program: jax.stages.Compiled, kind: str) -> int:
+  """Returns XLA's plan of a program's memory; kind: temp or output."""
+  memory = program.memory_analysis()
+  assert memory is not None, "XLA plans the memory of every program"
+  return getattr(memory, f"{kind}_size_in_bytes")
 
 
 def _experiment(position, B, L, core="", dtype="float32", V=8192, D=256, H=8, N=6):
@@ -134,14 +145,14 @@ def step(position, B, L, devices=1, **options):
   with jax.set_mesh(mesh):
     batch = jax.jit(trainer.batch)((), state)
     update = jax.jit(trainer.step, donate_argnums=0).lower(state, batch).compile()
-  held = [state]
+  current = [state]
 
   def run():
-    held[0], metrics = update(held[0], batch)
+    current[0], metrics = update(current[0], batch)
     return jax.block_until_ready(metrics["loss"])
 
   size = sum(x.size for x in jax.tree.leaves(state.params))
-  memory = update.memory_analysis().temp_size_in_bytes
+  memory = planned_bytes(update, "temp")
   return run, {"parameters": size, "loss": float(run()), "temporary_bytes": memory}
 
 
@@ -152,8 +163,8 @@ def decode(position, B, prompt, new, devices=1, **options):
   params = sharding.whole(mesh, jax.jit(trainer.init)(0).params)
   prompt_BL = jax.random.randint(jax.random.key(1), (B, prompt), 0, 8192)
   prompt_BL = sharding.place_rows(mesh, prompt_BL)
-  program = jax.jit(lambda p, x: greedy(trainer.model, p, x, new))
-  program = program.lower(params, prompt_BL).compile()
+  generate = jax.jit(lambda p, x: greedy(trainer.model, p, x, new))
+  program = generate.lower(params, prompt_BL).compile()
   size = sum(x.size for x in jax.tree.leaves(params))
   run = lambda: jax.block_until_ready(program(params, prompt_BL))
   return run, {"parameters": size}
@@ -171,23 +182,23 @@ def matmul(size=2048, times=8):
   return run, {"flops": 2 * size**3 * times}
 
 
-def cores_there() -> tuple[dict[str, Any], dict[str, Any]]:
-  """Says which cores and encodings are registered; nothing is timed."""
+def registered() -> tuple[Callable[[], None], dict[str, Any]]:
+  """Returns the registered cores and encodings; nothing is timed."""
   names = {"cores": sorted(cores), "encodings": sorted(positions)}
   return lambda: None, names
 
 
-CASES = {
+CASES: dict[str, Case] = {
   "attention": attention,
   "step": step,
   "decode": decode,
   "matmul": matmul,
-  "registered": cores_there,
+  "registered": registered,
 }
 
 
 def main() -> None:
-  """Answers requests; compiled programs are kept for the next time."""
+  """Answers requests; compiled programs are cached on disk."""
   jax.config.update("jax_compilation_cache_dir", str(CACHE))
   jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
   process.make_devices([(process.cores(), 1, 1)])

@@ -1,4 +1,4 @@
-"""Measures groups and keeps what was measured, group by group."""
+"""Measurement of groups; each result is written as soon as it is there."""
 
 import dataclasses
 import datetime
@@ -20,10 +20,11 @@ NOISY = 0.2  # cores kept busy by others, above which a person should know
 
 
 class Sides:
-  """The workers, each started when it is first needed."""
+  """Workers by side, each started on its first use."""
 
   def __init__(self, start: Callable[[str], Worker]):
-    self._start, self._workers = start, {}
+    self._start = start
+    self._workers: dict[str, Worker] = {}
 
   def __enter__(self) -> "Sides":
     return self
@@ -38,7 +39,7 @@ class Sides:
     return self._workers[side]
 
   def restart(self, *sides: str) -> None:
-    """Ends workers; the next request starts others."""
+    """Ends workers; the next request starts new ones."""
     for worker in [self._workers.pop(side) for side in sides if side in self._workers]:
       worker.close()
 
@@ -47,9 +48,9 @@ class Sides:
 
 
 class Turns:
-  """Times cases one after another, and waits where the next is another process's.
+  """Times contenders one after another, with a pause between processes.
 
-  OpenMP's threads spin for a while after their work, which would slow what comes next.
+  OpenMP's threads spin for a while after their work, which slows the next process.
   """
 
   def __init__(self, sides: Sides):
@@ -63,7 +64,7 @@ class Turns:
 
 
 def busy(seconds: float = 0.5) -> float | None:
-  """Returns how many cores other programs use now; the workers wait meanwhile."""
+  """Returns the cores that other programs keep busy; None: unknown."""
 
   def working() -> float:
     line = Path("/proc/stat").read_text().split("\n")[0].split()
@@ -79,7 +80,7 @@ def busy(seconds: float = 0.5) -> float | None:
 
 
 def measured(group: ContenderGroup, sides: Sides) -> dict[str, Any]:
-  """Returns seconds by round, memory and facts of each contender, and what failed."""
+  """Returns seconds by round, memory, facts and errors of each contender."""
   others = busy()
   if others and others > NOISY:
     print(f"  other programs keep {others} cores busy: these figures will be wrong")
@@ -106,8 +107,10 @@ def measured(group: ContenderGroup, sides: Sides) -> dict[str, Any]:
 
 
 def _sitting(group: ContenderGroup, sides: Sides) -> dict[str, Any]:
-  """Measures a group in the processes that are there."""
-  facts, errors, first = {}, {}, {}
+  """Measures a group in the present processes."""
+  facts: dict[str, dict] = {}
+  errors: dict[str, str] = {}
+  first: dict[str, dict] = {}
   for contender in group.contenders:
     try:
       facts[contender.name], first[contender.name] = _prepared(contender, sides)
@@ -133,29 +136,30 @@ def _sitting(group: ContenderGroup, sides: Sides) -> dict[str, Any]:
 def affordable(
   group: ContenderGroup, last: dict[str, tuple[int, float]]
 ) -> tuple[ContenderGroup, dict[str, str]]:
-  """Takes out cases that would run for minutes, and says why.
+  """Returns the group without cases that would run for minutes, and their reasons.
 
-  last   length and seconds of each case when it was measured before; attention takes
-         four times as long where the text is twice as long
+  last   length and seconds of each case in its last measurement; attention takes four
+         times as long for twice the length
   """
-  kept, left_out = [], {}
+  remaining: list[Contender] = []
+  left_out: dict[str, str] = {}
   for contender in group.contenders:
     L, seconds = last.get(_kind(contender), (0, 0.0))
     expected = seconds * (contender.args.get("L", 0) / L) ** 2 if L else 0.0
     if contender.case == "attention" and expected > LONGEST:
       left_out[contender.name] = f"left out: it took {seconds:.0f} s at L={L}"
     else:
-      kept.append(contender)
-  return dataclasses.replace(group, contenders=tuple(kept)), left_out
+      remaining.append(contender)
+  return dataclasses.replace(group, contenders=tuple(remaining)), left_out
 
 
 def _kind(contender: Contender) -> str:
-  """Names a case without its length."""
+  """Returns the name of a case without its length."""
   return f"{contender.name} {contender.args.get('backward')}"
 
 
 def _prepared(contender: Contender, sides: Sides) -> tuple[dict, dict]:
-  """Makes a case and runs it once; a case that fails leaves no worker behind it."""
+  """Prepares a case and runs it once; restarts a worker that fails."""
   worker = sides[contender.side]
   try:
     facts = worker.prepare(contender.name, contender.case, **contender.args)
@@ -167,7 +171,7 @@ def _prepared(contender: Contender, sides: Sides) -> tuple[dict, dict]:
 
 
 class Store:
-  """The file of raw figures: sections of groups, each replaced as it is measured."""
+  """The file of raw figures: sections of groups, each replaced when measured."""
 
   def __init__(self, path: Path):
     self.path = path
@@ -185,14 +189,14 @@ class Store:
 def run(
   section: str, groups: Iterator[ContenderGroup], sides: Sides, store: Store
 ) -> None:
-  """Measures a section's groups; each is kept as soon as it is there."""
+  """Measures a section's groups; writes each as soon as it is there."""
   last: dict[str, tuple[int, float]] = {}
   for group in groups:
     print(f"{section} {group.name} ...", flush=True)
-    kept, left_out = affordable(group, last)
-    found = measured(kept, sides)
+    short, left_out = affordable(group, last)
+    found = measured(short, sides)
     found["errors"] |= left_out
-    for c in kept.contenders:
+    for c in short.contenders:
       if c.name in found["times"]:
         last[_kind(c)] = c.args.get("L", 0), min(found["times"][c.name])
     store.put(section, group.name, found)

@@ -1,8 +1,8 @@
-"""What the figures should reach, and whether they do."""
+"""Targets of the benchmark, and whether they are met."""
 
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from experiments.bench.measure import ratio
@@ -17,13 +17,15 @@ ANCHOR = "torch x_transformers float32"  # the peer in every group of training s
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-  """A quotient with its spread, and the bound that its median should keep.
+  """A quotient with its spread, and a bound for its median.
 
-  at_least   the bound is the least that will do; else it is the most
-  worst      which case this is, where the worst of several is shown
+  title      of the quotient
+  at_least   the bound is a lower one; else an upper one
+  found      the spread; None: not measured
+  worst      name of the case, where the worst of several is shown
   """
 
-  what: str
+  title: str
   bound: float
   at_least: bool
   found: dict[str, Any] | None
@@ -70,13 +72,15 @@ def _one(what, bound, at_least, group, above, below) -> Target:
   return Target(what, bound, at_least, quotient(group, above, below))
 
 
-def worst(what: str, bound: float, at_least: bool, cases: dict[str, dict]) -> Target:
-  """Returns the target for the case that is max_distance on the wrong side."""
+def worst(
+  title: str, bound: float, at_least: bool, cases: Mapping[str, dict[str, Any]]
+) -> Target:
+  """Returns the target for the worst case."""
   if not cases:
-    return Target(what, bound, at_least, None)
+    return Target(title, bound, at_least, None)
   pick = min if at_least else max
   name = pick(cases, key=lambda name: cases[name]["median"])
-  return Target(what, bound, at_least, cases[name], name)
+  return Target(title, bound, at_least, cases[name], name)
 
 
 def memory(op: dict[str, Any]) -> Target:
@@ -93,9 +97,10 @@ def memory(op: dict[str, Any]) -> Target:
     return Target(what, 2.2, False, None)
   planned = {g["L"]: g["facts"]["t5 auto"]["temporary_bytes"] for g in long}
   ends = min(held), max(held)
-  growth = lambda sizes: (
-    (sizes[ends[1]] / sizes[ends[0]]) ** (1 / math.log2(ends[1] / ends[0]))
-  )
+
+  def growth(sizes: Mapping[int, float]) -> float:
+    return (sizes[ends[1]] / sizes[ends[0]]) ** (1 / math.log2(ends[1] / ends[0]))
+
   case = f"{ends[0]} to {ends[1]}; XLA's plan: {growth(planned):.2f}"
   return Target(what, 2.2, False, _exact(growth(held)), case)
 
@@ -114,24 +119,24 @@ def _bias_costs(op) -> dict[str, dict]:
   }
 
 
-def _auto(op) -> dict[str, dict]:
+def _auto(op) -> dict[str, dict[str, Any]]:
   """Returns auto against the core that is fastest by its median."""
-  cases = {}
+  cases: dict[str, dict[str, Any]] = {}
   for name, group in op.items():
     for encoding in {c.split()[0] for c in group["times"] if c.endswith(" dense")}:
       others = [f"{encoding} {core}" for core in ("dense", "blockwise")]
-      found = [_against(group, f"{encoding} auto", other) for other in others]
-      found = [x for x in found if x]
-      if found:
-        cases[f"{encoding}, {name}"] = max(found, key=lambda x: x["median"])
+      against = [_against(group, f"{encoding} auto", other) for other in others]
+      measured = [spread for spread in against if spread is not None]
+      if measured:
+        cases[f"{encoding}, {name}"] = max(measured, key=lambda x: x["median"])
   return cases
 
 
 def _against(group, auto: str, other: str) -> dict[str, Any] | None:
   """Returns the quotient of two cases; where both are one program it is 1."""
-  program = lambda name: group["facts"].get(name, {}).get("program", name)
-  found = quotient(group, auto, other)
-  return _exact(1.0) if found and program(auto) == program(other) else found
+  programs = [group["facts"].get(x, {}).get("program", x) for x in (auto, other)]
+  spread = quotient(group, auto, other)
+  return _exact(1.0) if spread and programs[0] == programs[1] else spread
 
 
 def _steps(step) -> Iterator[Target]:

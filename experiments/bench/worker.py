@@ -1,4 +1,4 @@
-"""The process that measures, seen from outside: asks a worker and waits."""
+"""Client of a measuring process: sends requests and waits for the answers."""
 
 import contextlib
 import json
@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 
 
 class WorkerError(RuntimeError):
-  """A case that a worker could not make or run; the message is the worker's own."""
+  """A case failed in a worker; the message is the worker's."""
 
 
 class Worker:
@@ -29,6 +29,9 @@ class Worker:
       stderr=self._log,
       text=True,
     )
+    if self._process.stdin is None or self._process.stdout is None:
+      raise WorkerError("the worker has no pipes")
+    self._stdin, self._stdout = self._process.stdin, self._process.stdout
 
   def __enter__(self) -> "Worker":
     return self
@@ -40,7 +43,7 @@ class Worker:
     return self.ask("versions")
 
   def prepare(self, slot: str, case: str, **args: Any) -> dict[str, Any]:
-    """Makes a case ready to run in a slot; returns facts about it."""
+    """Prepares a case in a slot; returns its facts."""
     return self.ask("prepare", slot=slot, case=case, args=args)
 
   def seconds(self, slot: str) -> float:
@@ -57,8 +60,8 @@ class Worker:
   def ask(self, do: str, **request: Any) -> dict[str, Any]:
     """Sends one request and returns its answer; raises WorkerError."""
     try:
-      print(json.dumps({"do": do, **request}), file=self._process.stdin, flush=True)
-      line = self._process.stdout.readline()
+      print(json.dumps({"do": do, **request}), file=self._stdin, flush=True)
+      line = self._stdout.readline()
     except BrokenPipeError:
       line = ""
     if not line:
@@ -74,17 +77,17 @@ class Worker:
 
   def close(self) -> None:
     with contextlib.suppress(BrokenPipeError):
-      self._process.stdin.close()
+      self._stdin.close()
     try:
       self._process.wait(timeout=20)
     except subprocess.TimeoutExpired:
       self._process.kill()
       self._process.wait()
-    self._process.stdout.close()
+    self._stdout.close()
     self._log.close()
 
   def _last_words(self) -> str:
     code = self._process.wait()
     self._log.seek(0)
-    said = self._log.read().strip().splitlines()
-    return f"the worker ended with code {code}: {said[-1] if said else 'no message'}"
+    lines = self._log.read().strip().splitlines()
+    return f"the worker ended with code {code}: {lines[-1] if lines else 'no message'}"

@@ -23,12 +23,14 @@ ten times the length in every seed. See docs/results/length_generalization.md.
 """
 
 from collections.abc import Iterable
+from typing import Any
 
 from ml_collections import ConfigDict
 
 from experiments.configs import base
 from experiments.setup.plan import Chain, Grid, Group, Plan
 
+Overrides = dict[str, Any]
 QUESTION = "Which positional encoding solves longer problems than it was trained on?"
 
 # Ruoss et al. compare these, each with and without randomized positions.
@@ -36,16 +38,20 @@ RANDOMIZABLE = ("sinusoidal", "transformer_xl", "alibi", "rope")
 SPREAD = (
   "randomized({}, max_positions=512, spread=True)"  # the paper: 2048, drawn in tests
 )
-ENCODERS = ("none", *RANDOMIZABLE, "kerple_log", "fire")
-ENCODERS += tuple(SPREAD.format(name) for name in RANDOMIZABLE)
+ENCODERS = (
+  *("none", *RANDOMIZABLE, "kerple_log", "fire"),
+  *(SPREAD.format(name) for name in RANDOMIZABLE),
+)
 # The five of Kazemnejad et al., and later ones.
 DECODERS = (
   *("none", "sinusoidal", "alibi", "rope", "t5"),
   *("kerple_log", "fire", "forgetting", "cope", "path", "pope", SPREAD.format("rope")),
 )
 # Digits know their place in their number, or share it with the digits below them.
-ADDERS = ("none", "rope", "fire", "abacus(none, max_offset=30)")
-ADDERS += ("abacus(fire, max_offset=30)", "coupled(learned, max_positions=40)")
+ADDERS = (
+  *("none", "rope", "fire", "abacus(none, max_offset=30)"),
+  *("abacus(fire, max_offset=30)", "coupled(learned, max_positions=40)"),
+)
 ADDITION = "addition(reversed=True, reversed_operands=True)"
 
 # What --plan=paper adds: all tasks of each paper, with its model, steps and lengths.
@@ -58,7 +64,7 @@ CHOMSKY = {
     *("binary_addition", "binary_multiplication", "sqrt", "bucket_sort"),
   )
 }
-DELETANG = {"model.width": 64, "model.layers": 5, "model.heads": 8}
+DELETANG: Overrides = {"model.width": 64, "model.layers": 5, "model.heads": 8}
 DELETANG |= {"model.feedforward": 256, "model.activation": "relu", "model.dropout": 0.1}
 DELETANG |= {"model.norm_placement": "post", "model.norm": "layernorm"}
 DELETANG |= {"train.length": 40, "train.batch_size": 128, "train.steps": 1_000_000}
@@ -66,11 +72,13 @@ DELETANG |= {"train.steps_per_dispatch": 1000, "train.checkpoint_every": 50_000}
 DELETANG |= {"train.schedule": "constant", "seeds": tuple(range(10))}
 DELETANG |= {"evaluate.lengths": tuple(range(1, 13)), "evaluate.examples": 512}
 RATES = (1e-4, 3e-4, 5e-4)  # the published score is the best of seeds and rates
-RUOSS = ("none", "sinusoidal", "transformer_xl", "alibi(both_ways='offset')", "rope")
-RUOSS += ("learned(max_positions=2048)",)
-RUOSS += tuple(f"randomized({name}, spread=True)" for name in RUOSS[1:])
+PLAIN = (
+  *("sinusoidal", "transformer_xl", "alibi(both_ways='offset')", "rope"),
+  "learned(max_positions=2048)",
+)
+RUOSS = ("none", *PLAIN, *(f"randomized({name}, spread=True)" for name in PLAIN))
 
-KAZEMNEJAD = {"model.width": 768, "model.layers": 12, "model.heads": 12}
+KAZEMNEJAD: Overrides = {"model.width": 768, "model.layers": 12, "model.heads": 12}
 KAZEMNEJAD |= {"model.feedforward": 3072, "model.activation": "relu"}
 KAZEMNEJAD |= {"model.dropout": 0.1, "train.length": 20, "train.batch_size": 64}
 KAZEMNEJAD |= {"train.steps": 40_000, "train.schedule": "wsd(warmup=2400, decay=0.94)"}
@@ -86,7 +94,12 @@ WORDS = {
 }
 SHORT = {"addition": "addition", "lego": "lego"}  # trained up to 8
 
-CHO = {"model.width": 512, "model.layers": 1, "model.heads": 4, "model.head_width": 128}
+CHO: Overrides = {
+  "model.width": 512,
+  "model.layers": 1,
+  "model.heads": 4,
+  "model.head_width": 128,
+}
 CHO |= {"model.feedforward": 2048, "model.activation": "swiglu", "train.length": 40}
 CHO |= {
   "train.batch_size": 1000,
@@ -95,11 +108,15 @@ CHO |= {
 }
 CHO |= {"train.checkpoint_every": 5000, "evaluate.lengths": (1, 2, 3, 4, 5)}
 CHO |= {"seeds": tuple(range(8))}
-MCLEISH = {"model.width": 1024, "model.layers": 16, "model.heads": 16}
+MCLEISH: Overrides = {"model.width": 1024, "model.layers": 16, "model.heads": 16}
 MCLEISH |= {"model.feedforward": 2048, "train.length": 20, "train.batch_size": 512}
 MCLEISH |= {"train.steps": 40_000, "train.optimizer": "adamw(lr=1e-4)"}
 MCLEISH |= {"train.checkpoint_every": 4000, "evaluate.lengths": (1, 2, 3, 4, 5)}
-THREE_DIGITS = {"train.length": 3, "train.batch_size": 64, "train.steps": 2500}
+THREE_DIGITS: Overrides = {
+  "train.length": 3,
+  "train.batch_size": 64,
+  "train.steps": 2500,
+}
 
 
 def get_config() -> ConfigDict:

@@ -15,13 +15,15 @@ Cost: unknown; tiny and small suit a CPU, base and big an accelerator.
 Expect: unknown.
 """
 
+from typing import Any
+
 from ml_collections import ConfigDict
 
 from experiments.configs import base
 from experiments.setup.plan import Change, Group, Plan
 
 TASK = "translation('tfds:libreoffice_help/de-en', max_length=63, packed=8)"
-SIZES = {
+SIZES: dict[str, dict[str, Any]] = {
   "tiny": {"width": 64, "layers": 2, "heads": 2, "feedforward": 256},
   "small": {"width": 256, "layers": 3, "heads": 4, "feedforward": 1024},
   "base": {"width": 512, "layers": 6, "heads": 8, "feedforward": 2048},

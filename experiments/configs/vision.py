@@ -25,8 +25,10 @@ from experiments.configs import base
 from experiments.setup.plan import Grid, Group, Plan
 
 QUESTION = "Which encoding of rows and columns reads images best?"
-ENCODINGS = ("none", "learned", "learned_2d", "sinusoidal_2d", "axial_rope")
-ENCODINGS += ("mixed_rope",)
+ENCODINGS = (
+  *("none", "learned", "learned_2d", "sinusoidal_2d", "axial_rope"),
+  "mixed_rope",
+)
 
 FASHION = {"task": "images('tfds:fashion_mnist')", "train.length": 7}
 FASHION |= {"model.embedding": "patches(size=4)", "model.layers": 4}

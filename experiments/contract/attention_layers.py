@@ -1,4 +1,4 @@
-"""One attention layer with its projections, cache and output, for the contract."""
+"""Test harness of attention variants: a layer with projections, cache and output."""
 
 import contextlib
 import dataclasses
@@ -21,7 +21,7 @@ from transformer_jax.training import sharding
 
 @dataclasses.dataclass(frozen=True)
 class Both(Rope):
-  """Turns queries and keys and adds a learned bias: most of what an encoding can do."""
+  """Rotates queries and keys and adds a learned bias, which uses most hooks."""
 
   integer_positions = True
 
@@ -41,12 +41,12 @@ ENCODINGS = [Both(), positions.build("none")]
 NOTHING = positions.build("none")
 M = 17  # tokens of the text that a decoder attends to
 SOURCE = coords.padded(jnp.arange(M) < jnp.array([[17], [12]])).bidirectional()
-# Compiling is what these tests cost, and slow machine code is found sooner.
+# Most test time is compilation, which is faster without optimization.
 jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 def make(variant, encoding=None, core="dense"):
-  """Returns a layer; without an encoding, with the first that the variant serves."""
+  """Returns a layer; without an encoding, with the first that the variant accepts."""
   core = cores.build(core)
   served = (e for e in ENCODINGS if cores.build("dense").refusal(e, variant) is None)
   encoding = next(served) if encoding is None else encoding
@@ -58,12 +58,12 @@ def layer(arch):
 
 
 def other(layer, **changes):
-  """Returns the layer of a model that differs so."""
+  """Returns the layer with some parts changed."""
   return make(**{"variant": layer.variant, "encoding": layer.position} | changes)
 
 
 class Nothing(Core):
-  """Stands for a core where only parameters are wanted."""
+  """A core without computation, where only parameters are needed."""
 
   def __call__(self, q_BLHK, k_BMGK, v_BMGE, *rest):
     return jnp.zeros((*q_BLHK.shape[:3], v_BMGE.shape[-1]), v_BMGE.dtype)
@@ -81,7 +81,15 @@ def inputs(layer, seed=0):
 
 
 def attend(layer, params, x, at, cache=None, memory=None):
-  """Attends as a model does, and returns the update of the tokens and the cache."""
+  """Returns the layer's output and cache, called as a model calls it.
+
+  layer    the attention layer
+  params   its parameters
+  x        tokens, BLD
+  at       their coordinates
+  cache    of earlier tokens, or None
+  memory   (source, its coordinates) for cross-attention, or None
+  """
   own = params.get("position", {})
   x = bind(layer.position, own, DIMS).embed(x, at)
   return layer.apply({"params": params}, x, at, cache=cache, memory=memory)
@@ -110,7 +118,7 @@ def placed(layer, at):
 
 
 def outputs(layer, at, given=None):
-  """Returns what the layer makes of its tokens."""
+  """Returns the layer's outputs."""
   given = inputs(layer) if given is None else given
   return program(layer)(*given, placed(layer, at), jnp.ones((B, L, DIMS.D)))[0]
 
@@ -120,11 +128,11 @@ def close(got, want, mode="", atol=5e-6, rtol=1e-6):
 
 
 def compare_cores(dense, name, kinds):
-  """Compares a core with the definition, values and gradients, or sees it refused."""
+  """Compares a core with dense, values and gradients, or checks its refusal."""
   tested = other(dense, core=CORES.get(name, name))
   reason = tested.arch.core.refusal(dense.position, dense.variant)
   if reason:
-    return see_refused(tested, name, reason)
+    return check_refusal(tested, name, reason)
   g = np.random.default_rng(9).normal(size=(B, L, DIMS.D)).astype(np.float32)
   for mode, at in kinds.items():
     at = placed(dense, at)
@@ -138,7 +146,7 @@ def compare_cores(dense, name, kinds):
     same(f"{name}, {mode}", 5e-5, 3e-5, got_grads, want_grads)
 
 
-def see_refused(layer, core, reason):
+def check_refusal(layer, core, reason):
   """Checks that a refusal names both options, says what to do, and is raised."""
   assert layer.variant.name in reason or layer.position.name in reason, reason
   assert core in reason and ("use " in reason or "set " in reason), reason

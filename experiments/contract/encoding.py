@@ -1,7 +1,7 @@
-"""The contract of an encoding: every core, every kind of coordinates, the cache.
+"""Contract of a positional encoding: every core, every kind of coordinates, the cache.
 
-Every registered encoding is tested so (tests/positions/test_positions.py), and one of
-your own by `python -m experiments.check my_file:MyClass`. A formula can still be wrong.
+Every registered encoding is tested for it (tests/positions/test_positions.py), a user's
+by `python -m experiments.check my_file:MyClass`. A formula can still be wrong.
 """
 
 import dataclasses

@@ -1,9 +1,9 @@
-"""One layer as a model calls it, and all kinds of coordinates, for contracts."""
+"""Test harness of the contracts: a layer as models call it, kinds of coordinates."""
 
 import contextlib
 import functools
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import jax
 import jax.numpy as jnp
@@ -21,19 +21,19 @@ DIMS = Dims(V=16, D=D, H=H, F=64, L=L)
 CUT = 14
 SEGMENTS = jnp.array([[1] * CUT + [2] * (L - CUT), [3] * 4 + [1] * 20])
 REAL = jnp.arange(L) >= jnp.array([[9], [2]])
-HOLES = ~np.isin(np.arange(L), [0, 3, 4, 10, 11, 12, 20])  # places with a token
+HOLES = ~np.isin(np.arange(L), [0, 3, 4, 10, 11, 12, 20])  # mask of real tokens
 FAR = 2**20
 
 
 @contextlib.contextmanager
-def refused(says: str) -> Iterator[None]:
-  """Wants a ValueError whose message holds a pattern."""
+def refused(pattern: str) -> Iterator[None]:
+  """Asserts a ValueError whose message matches a pattern."""
   try:
     yield
   except ValueError as error:
-    assert re.search(says, str(error)), f"{error}: it must say {says!r}"
+    assert re.search(pattern, str(error)), f"{error}: it must match {pattern!r}"
   else:
-    raise AssertionError(f"nothing was refused where an error must say {says!r}")
+    raise AssertionError(f"no error was raised that matches {pattern!r}")
 
 
 def with_ids(at):
@@ -105,7 +105,7 @@ def program(core, encoding):
   """Returns jitted `(inputs, at, g) -> (output, gradients of sum(output * g))`."""
 
   def loss(inputs, at, g):
-    out = attend(cores.build(core), encoding, *inputs, at)
+    out = attend(cores.build(core), encoding, *inputs, at=at)
     return jnp.sum(out * g), out
 
   gradient = jax.value_and_grad(loss, has_aux=True)
@@ -124,14 +124,14 @@ def outputs(encoding, at, given=None):
 
 
 def compare_cores(encoding, kinds):
-  """Compares dense with blockwise, values and gradients, or sees it refused."""
+  """Compares blockwise with dense, values and gradients, or checks its refusal."""
   everything, blockwise = inputs(encoding), "blockwise(block=7)"
   g = jnp.asarray(np.random.default_rng(9).normal(size=(B, L, H, K)), jnp.float32)
   refusal = cores.build(blockwise).refusal(encoding)
   if refusal:
     assert encoding.name in refusal and "blockwise" in refusal and "dense" in refusal
     with refused("whole rows"):
-      attend(cores.build(blockwise), encoding, *everything, MODES["causal"])
+      attend(cores.build(blockwise), encoding, *everything, at=MODES["causal"])
     assert encoding.overrides("full_scores")
     return
   for mode, at in kinds.items():
@@ -143,6 +143,11 @@ def compare_cores(encoding, kinds):
     # Sums of float32 in another order; gradients add up to L * H * K terms.
     np.testing.assert_allclose(got, want, atol=2e-6, err_msg=mode)
     same(mode, 3e-5, 2e-5, got_grads, want_grads)
+
+
+def programs(jitted: Callable) -> int:
+  """Returns how many programs a jitted function has compiled."""
+  return jitted._cache_size()  # type: ignore[attr-defined]  # JAX does not declare it
 
 
 def same(mode, atol, rtol, got, want):
@@ -177,14 +182,20 @@ def fit(run, given, target, steps):
 
 
 def decoded(core, encoding, given, at, first=0):
-  """Returns the outputs of a layer that gets `first` tokens, then one at a time."""
+  """Returns the outputs of incremental decoding: `first` tokens, then one at a time.
+
+  core, encoding   of the layer
+  given            (params, q, k, v, x), as `inputs` returns
+  at               coordinates of all tokens
+  first            tokens of the prompt
+  """
   params, *arrays = given
   position, core = bind(encoding, params, DIMS), cores.build(core)
 
   def step(cache, tokens):
     q, k, v, here = read(position, *tokens)
-    kept, k_at, cache = remember(cache, {"key": k, "value": v}, here)
-    k, v = kept["key"], kept["value"]
+    cached, k_at, cache = remember(cache, {"key": k, "value": v}, here)
+    k, v = cached["key"], cached["value"]
     k_at = position.accumulate(k_at)
     q_at = newest(k_at, cache, q.shape[1])
     q, k = position.transform_qk(q, k, q_at, k_at)

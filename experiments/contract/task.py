@@ -1,7 +1,7 @@
-"""The contract of a task: pure in the key, seeds by vmap, one program for all lengths.
+"""Contract of a task: pure in the key, vmap over seeds, one program for all lengths.
 
-A task of your own has it by `python -m experiments.check my_file:MyTask`; that answers
-are right is for its own tests.
+A user's task is tested by `python -m experiments.check my_file:MyTask`; that its
+solutions are correct is for its own tests.
 """
 
 import functools
@@ -10,13 +10,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.contract.harness import programs
 from transformer_jax.data.base import Task
 from transformer_jax.data.task_probe import LENGTH, ROWS
 
 
 @functools.cache
 def arrays(task):
-  """Returns the arrays that batches are cut from."""
+  """Returns the arrays of a task's data."""
   return jax.tree.map(jnp.asarray, task.load()[0])
 
 
@@ -52,11 +53,11 @@ def test_seeds_vmap(task):
 
 def test_one_program_scores_every_length(task):
   scored(task, arrays(task), LENGTH)
-  programs = scored._cache_size()
+  compiled = programs(scored)
   for length in range(1, LENGTH):
     batch = scored(task, arrays(task), length)
     assert np.any(batch.weight_BL), f"nothing is scored at length {length}"
-  assert scored._cache_size() == programs, "each length compiles a program of its own"
+  assert programs(scored) == compiled, "each length compiles a program of its own"
 
 
 def test_predictions_that_count_have_a_target(task):

@@ -1,7 +1,7 @@
-"""The contract of an attention variant: every core, the cache, texts beside texts.
+"""Contract of an attention variant: every core, the cache, packed texts.
 
-Every registered variant is tested so (tests/attention/test_attentions.py), and one of
-your own by `python -m experiments.check my_file:MyClass`. A formula can still be wrong.
+Every registered variant is tested for it (tests/attention/test_attentions.py), a user's
+by `python -m experiments.check my_file:MyClass`. A formula can still be wrong.
 """
 
 import functools
@@ -46,7 +46,7 @@ from transformer_jax.training import sharding
 
 
 def both_ways(variant):
-  """Returns a layer that looks both ways, or None where that is refused."""
+  """Returns a bidirectional layer, or None where the variant refuses that."""
   try:
     changed = form(variant, "encoder")
   except ValueError as error:
@@ -90,7 +90,7 @@ def test_packed_and_padded_rows_equal_the_texts_alone(variant):
 
 
 def test_texts_in_one_row_and_padding_are_worlds_apart(variant):
-  """What a token is told to change reaches no other text and no empty place."""
+  """Gradients of a text's outputs are zero for other texts and padding."""
   layer = make(variant)
   second = (SEGMENTS == 2)[..., None] * jnp.ones(DIMS.D)
   packed, padded = (placed(layer, MODES[m]) for m in ("packed", "left_padded"))
@@ -122,7 +122,7 @@ def decoder(layer):
 
   def one_seed(params, x, at, empty):
     def step(cache, token):
-      out_BLD, cache = attend(layer, params, *token, cache)
+      out_BLD, cache = attend(layer, params, *token, cache=cache)
       return cache, out_BLD
 
     one_by_one = lambda y: jnp.moveaxis(y[:, :, None], 1, 0)
@@ -138,7 +138,7 @@ def test_decoding_on_the_cache_equals_one_pass_for_every_seed(variant):
   at, empty = placed(layer, MODES["left_padded"]), empty_cache(layer.arch, B, L + 3)
   if variant.rereads:  # a layer then has no cache: models read the text again
     with refused("no cache keeps"):
-      attend(layer, *inputs(layer), at, empty)
+      attend(layer, *inputs(layer), at=at, cache=empty)
     return
   (empty,) = empty
   each = [inputs(layer, seed) for seed in range(2)]
@@ -210,7 +210,8 @@ def test_parameters_have_the_axes_of_their_names_and_a_mesh_can_split_them(varia
   layer = make(variant)
   sizes = {"D": DIMS.D, "H": DIMS.H, "K": DIMS.K}
   shapes = jax.eval_shape(layer.init, jax.random.key(0), *inputs_at(layer))["params"]
-  assert jax.tree.structure(shapes) == jax.tree.structure(inputs(layer)[0])
+  expected = jax.tree.structure(inputs(layer)[0])
+  assert str(jax.tree.structure(shapes)) == str(expected)
   shapes.pop("position", None)
   for name, x in shapes.items():
     letters = axes_of(name)

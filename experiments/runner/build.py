@@ -30,20 +30,25 @@ from transformer_jax.training.step import Trainer
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-  """A config as objects."""
+  """The objects of a config.
+
+  lengths   scored lengths of the task
+  writing   scores generated texts, where the task has some
+  keep      newest checkpoints that stay on disk
+  """
 
   trainer: Trainer
   evaluator: Evaluator
   task: Task
   budget: Budget
   seeds: tuple[int, ...]
-  lengths: tuple[int, ...]  # of the task, those that are scored
-  writing: GenerationEval  # how generated texts are scored, where the task has some
-  keep: int  # newest checkpoints that stay
+  lengths: tuple[int, ...]
+  writing: GenerationEval
+  keep: int
 
 
 def build(config: ConfigDict) -> Experiment:
-  """Returns the objects that a validated config describes."""
+  """Returns the objects of a validated config; raises ConfigError."""
   train, evaluate = config.train, config.evaluate
   task = tasks.build(config.task)
   task_probe.check(task)
@@ -55,15 +60,13 @@ def build(config: ConfigDict) -> Experiment:
     train.optimizer, train.schedule, train.clip, train.steps, config.model.width
   )
   trainer = Trainer(
-    *(
-      model,
-      task,
-      optimizer,
-      rate,
-      train.batch_size,
-      train.length,
-      train.label_smoothing,
-    ),
+    model,
+    task,
+    optimizer,
+    rate,
+    batch_size=train.batch_size,
+    length=train.length,
+    label_smoothing=train.label_smoothing,
     planned=train.steps,
     ema=train.ema,
   )
@@ -82,7 +85,7 @@ def build(config: ConfigDict) -> Experiment:
 
 
 def architecture(config: ConfigDict, task: Task) -> Architecture:
-  """Returns what the model is made of."""
+  """Returns the architecture of the config's model for a task; raises ConfigError."""
   model = config.model
   dims = Dims(
     V=task.vocabulary,
@@ -124,9 +127,9 @@ def architecture(config: ConfigDict, task: Task) -> Architecture:
 
 
 def check_family(config: ConfigDict, family: Any) -> None:
-  """Raises ConfigError where something is set that this family of models lacks."""
+  """Raises ConfigError where a key is set that this family of models does not have."""
   default = base.get_config().model
-  # A family of one's own may not say what it lacks.
+  # A user's family may not declare any.
   for name in getattr(family, "lacks", ()):
     if config.model[name] != default[name]:
       raise ConfigError(
@@ -136,7 +139,7 @@ def check_family(config: ConfigDict, family: Any) -> None:
 
 
 def check_kind(config: ConfigDict, task: Task) -> None:
-  """Raises ConfigError unless this kind of model can read the task."""
+  """Raises ConfigError unless the kind of model fits the task."""
   kind = config.model.kind
   if kind == task.kind:
     return
@@ -150,9 +153,9 @@ def check_kind(config: ConfigDict, task: Task) -> None:
 
 
 def check_embedding(config: ConfigDict, arch: Architecture, task: Task) -> None:
-  """Raises ConfigError unless the embedding can read what the task gives."""
-  read = jax.eval_shape(lambda: task.example(config.train.length))
-  refused = arch.embedding.refusal(read, arch.dims.L)
+  """Raises ConfigError unless the embedding fits the task's inputs."""
+  inputs = jax.eval_shape(lambda: task.example(config.train.length))
+  refused = arch.embedding.refusal(inputs, arch.dims.L)
   if refused:
     raise ConfigError(
       f"model.embedding={config.model.embedding} with task={config.task}: {refused}"
@@ -160,7 +163,7 @@ def check_embedding(config: ConfigDict, arch: Architecture, task: Task) -> None:
 
 
 def check_head(config: ConfigDict, arch: Architecture, task: Task) -> None:
-  """Raises ConfigError where a head that reads all of a text is to tell of tokens."""
+  """Raises ConfigError where a pooling head is to predict tokens."""
   if arch.head.pooled and not task.whole:
     raise ConfigError(
       f"model.head={config.model.head} with task={config.task}: all tokens would get"
@@ -188,14 +191,13 @@ def check_attention(config: ConfigDict, arch: Architecture) -> None:
   num_positions = arch.position.num_positions(dims)
   if num_positions is not None and num_positions < dims.L:
     raise ConfigError(
-      f"model.position={model.position} has {num_positions} positions, training"
-      " needs"
+      f"model.position={model.position} has {num_positions} positions, training needs"
       f" {dims.L}; give it more, or lower train.length"
     )
 
 
 def check_decoder(config: ConfigDict, arch: Architecture) -> None:
-  """Raises ConfigError unless sizes of a decoder's own fit the variant and the mesh."""
+  """Raises ConfigError unless a decoder's other sizes fit the variant and the mesh."""
   dims, tensor = arch.decoder_dims, config.mesh.tensor
   if dims is None:
     return
@@ -209,25 +211,27 @@ def check_decoder(config: ConfigDict, arch: Architecture) -> None:
 
 
 def cores_used(arch: Architecture, lengths: Iterable[int]) -> tuple[str, dict]:
-  """Returns which cores attend to texts of these lengths, and why no faster ones do.
+  """Returns the cores used for texts of these lengths, and the refusals of faster ones.
 
-  The names are those of all layers and uses, `auto` being followed by what it chose.
+  The names cover all layers and uses; after `auto:` come the cores that it chose.
   """
   sides = attending(arch)
   pairs = {arch.layer(use, n) for use, count in sides.items() for n in range(count)}
-  dropout, ran, refused = arch.attention_dropout > 0, set(), {}
+  dropout = arch.attention_dropout > 0
+  used: set[str] = set()
+  refused: dict[str, str] = {}
   for encoding, variant in pairs:
     for L in lengths:
       core, reasons = serving(arch.core, encoding, variant, dropout, L)
-      ran.add(cores.name_of(core))
+      used.add(cores.name_of(core))
       refused |= reasons
-  names, asked_for = ", ".join(sorted(ran)) or "none", cores.name_of(arch.core)
-  return names if asked_for in ran else f"{asked_for}: {names}", refused
+  names, configured = ", ".join(sorted(used)) or "none", cores.name_of(arch.core)
+  return names if configured in used else f"{configured}: {names}", refused
 
 
 @functools.singledispatch  # by the kind of architecture
 def attending(arch: Architecture) -> dict[str, int]:
-  """Returns how many layers use attention, by use."""
+  """Returns {use: number of layers with attention}."""
   sides = {"encoder": arch.encoders, arch.decoding: arch.decoders}
   return sides | {"cross": min(sides.values())}
 
@@ -239,7 +243,7 @@ def _(arch: Recurrence) -> dict[str, int]:
 
 @functools.singledispatch
 def written_out(arch: Architecture) -> Architecture:
-  """Returns the form without loops, whose operations XLA counts."""
+  """Returns the architecture without loops, whose operations XLA counts."""
   plain = {"core": cores.build("dense"), "dtype": "float32"}
   return dataclasses.replace(arch, **plain, scan=False, remat=False)
 
@@ -251,7 +255,7 @@ def _(arch: Recurrence) -> Recurrence:
 
 
 def tokens_per_step(trainer: Trainer, arrays: Any) -> int:
-  """Returns how many tokens one seed reads in one step, sources too."""
+  """Returns the tokens of one seed's batch, sources included."""
   batch = functools.partial(
     trainer.task.batch, batch_size=trainer.batch_size, length=trainer.length
   )
@@ -259,21 +263,21 @@ def tokens_per_step(trainer: Trainer, arrays: Any) -> int:
 
 
 def sizes(params: Any) -> tuple[int, int]:
-  """Returns how many parameters there are, and how many are the encoding's own."""
-  leaves = jax.tree_util.tree_leaves_with_path(params)
-  is_position = lambda path: any(
-    getattr(part, "key", "") == "position" for part in path
-  )
-  own = sum(x.size for path, x in leaves if is_position(path))
-  return sum(x.size for _, x in leaves), own
+  """Returns the number of parameters, and that of the positional encoding."""
+  total = positional = 0
+  for path, x in jax.tree_util.tree_leaves_with_path(params):
+    total += x.size
+    if any(getattr(part, "key", "") == "position" for part in path):
+      positional += x.size
+  return total, positional
 
 
 def flops_per_token(experiment: Experiment, arrays: Any) -> float:
-  """Returns what XLA counts for one training step of one seed, per token read.
+  """Returns XLA's count of FLOPs for one training step of one seed, per token.
 
-  Counted with dense attention and every layer written out, since XLA counts the body of
-  a loop once, and in float32, since CPUs transpose bfloat16 by products. It is a count
-  of the program before optimization, not a time.
+  The count is of the program before optimization, with dense attention and every layer
+  written out, since XLA counts the body of a loop once, and in float32, since CPUs
+  transpose bfloat16 by products.
   """
   trained = experiment.trainer
   arch = trained.model.arch
@@ -290,4 +294,5 @@ def flops_per_token(experiment: Experiment, arrays: Any) -> float:
 
   state = (trainer if arch.scan else trained).shapes  # a scan stacks its layers
   counted = jax.jit(step).lower(arrays, state).cost_analysis()
+  assert counted is not None, "XLA counts FLOPs on every platform"
   return counted["flops"] / tokens

@@ -1,12 +1,13 @@
-"""Starts a run from parameters that were trained before: of others, or of a run.
+"""Initialization from pretrained parameters: HuggingFace's, or a run's.
 
-Devlin et al., 2019, section 4, https://arxiv.org/abs/1810.04805: the output is new, and
-everything is trained on. An encoding that is not the one of the parameters is new too.
+Devlin et al., 2019, section 4, https://arxiv.org/abs/1810.04805: the output layer is
+newly initialized, and all parameters are trained. Where `model.position` differs from
+the checkpoint's encoding, its parameters are newly initialized too.
 """
 
 import dataclasses
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,27 +29,30 @@ from transformer_jax.training.json_files import read_object
 from transformer_jax.training.loop import Program
 from transformer_jax.training.step import State
 
-# What parameters mean depends on these: they must be as they were.
-SAME = ("encoders", "decoders", "attention", "norm", "activation", "norm_placement")
-SAME += ("embedding", "feedforward_bias")
+# Parts that must equal those of the checkpoint: they give its parameters their meaning.
+SAME = (
+  *("encoders", "decoders", "attention", "norm", "activation", "norm_placement"),
+  *("embedding", "feedforward_bias"),
+)
 SIZES = {"D": "width", "H": "heads", "K": "head_width", "F": "feedforward"}
-OUTPUT = ("tied", "head")  # as they were too, unless the task has classes of its own
+OUTPUT = ("tied", "head")  # these too, unless the task has classes
 
 Arrays = dict[str, np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
-class Start:
-  """Parameters by path that every seed starts from; the others start by themselves.
+class Pretrained:
+  """Pretrained parameters of every seed; all others are newly initialized.
 
-  facts   what the record of the run says of it
+  arrays   {path: parameter}
+  facts    entries of the run's result
   """
 
   arrays: Arrays = dataclasses.field(default_factory=dict)
   facts: dict[str, Any] = dataclasses.field(default_factory=dict)
 
   def into(self, program: Program) -> Program:
-    """Returns the program with a first state that has these parameters."""
+    """Returns the program with these parameters in its initial state."""
     return dataclasses.replace(program, init=lambda: self._put(program.init()))
 
   def _put(self, state: State) -> State:
@@ -62,53 +66,56 @@ class Start:
     return state.map_params(placed)
 
 
-def read(source: str, experiment: Experiment, folder: Path) -> Start:
-  """Returns what a run starts from; raises ConfigError with all that does not fit.
+def read_pretrained(source: str, experiment: Experiment, folder: Path) -> Pretrained:
+  """Returns a run's pretrained parameters; raises ConfigError with all mismatches.
 
   source   a folder of HuggingFace's (config.json and safetensors) or of a run; "": none
-  folder   of the run that starts, with its vocabulary
+  folder   of the new run, with its vocabulary
   """
   if not source:
-    return Start()
+    return Pretrained()
   there = Path(source).expanduser()
   _check_vocabulary(there, folder)
-  theirs, found = _load(there)
-  ours, own = experiment.trainer.model.arch, bool(experiment.task.classes)
-  weights = checksum(found)
-  problems = [*_differences(ours, theirs, own)]
+  theirs, arrays = _load(there)
+  ours, classes = experiment.trainer.model.arch, bool(experiment.task.classes)
+  weights = checksum(arrays)
+  problems = [*_differences(ours, theirs, classes)]
   if problems:
     raise ConfigError(f"train.init_from={source} is of another model:", *problems)
-  found = stacked(found) if ours.scan else found
+  arrays = stacked(arrays) if ours.scan else arrays
   shapes = {n: x.shape for n, x in flat(experiment.trainer.shapes.params).items()}
   swapped = type(ours.position) is not type(theirs.position)
-  free = lambda path: swapped and _of_encoding(path) or own and _of_output(path)
-  problems = [*_misfits(shapes, found, free)]
+
+  def new(path: str) -> bool:
+    return swapped and _of_encoding(path) or classes and _of_output(path)
+
+  problems = [*_mismatches(shapes, arrays, new)]
   if problems:
     raise ConfigError(f"train.init_from={source} does not fit:", *problems)
-  taken = {path: found[path] for path in shapes if path in found and not free(path)}
+  taken = {path: arrays[path] for path in shapes if path in arrays and not new(path)}
   facts = {
     "folder": str(source),
     "weights": weights,
     "fingerprint": _fingerprint(taken),
     "parameters": sum(x.size for x in taken.values()),
     "new": sorted(shapes.keys() - taken.keys()),
-    "left_out": sorted(found.keys() - taken.keys()),
+    "left_out": sorted(arrays.keys() - taken.keys()),
   }
   if ours.position != theirs.position:
     facts["position"] = {"there": str(theirs.position), "here": str(ours.position)}
-  return Start(taken, {"start": facts})
+  return Pretrained(taken, {"start": facts})
 
 
 def _load(folder: Path) -> tuple[Architecture, Arrays]:
-  """Returns a model and its parameters by path, one layer after another."""
+  """Returns a model and {path: parameter}, with its layers unstacked."""
   try:
-    said = read_object(folder / "config.json")
+    config = read_object(folder / "config.json")
   except (FileNotFoundError, NotADirectoryError) as error:
     raise ConfigError(
       f"train.init_from={folder}: no config.json there; name a folder that has one"
       " and model.safetensors, or that of a run (runs/*/runs/ID)"
     ) from error
-  if "task" in said:
+  if "task" in config:
     return _run(folder)
   loaded = interop.load(folder)
   return loaded.arch, flat(loaded.params)
@@ -134,7 +141,11 @@ def _run(folder: Path) -> tuple[Architecture, Arrays]:
 
 
 def _check_vocabulary(there: Path, folder: Path) -> None:
-  """Raises ConfigError where tokens would mean other words than there."""
+  """Raises ConfigError unless both vocabularies give tokens the same meaning.
+
+  there    folder of the pretrained model
+  folder   of the new run
+  """
   if not (folder / "tokenizer").exists():
     return
   mine = tokenizers.load(folder / "tokenizer")
@@ -156,9 +167,11 @@ def _check_vocabulary(there: Path, folder: Path) -> None:
     )
 
 
-def _differences(ours: Architecture, theirs: Architecture, own: bool) -> Iterable[str]:
-  """Yields what is not as it was. own: the task has classes of its own."""
-  for name in SAME + (() if own else OUTPUT):
+def _differences(
+  ours: Architecture, theirs: Architecture, classes: bool
+) -> Iterable[str]:
+  """Yields the parts that differ; classes: the task has classes, and a new output."""
+  for name in SAME + (() if classes else OUTPUT):
     here, there = getattr(ours, name), getattr(theirs, name)
     if here != there:
       yield f"{name}: {there} there, {here} here"
@@ -168,24 +181,31 @@ def _differences(ours: Architecture, theirs: Architecture, own: bool) -> Iterabl
 
 
 def _sizes(whose: str, ours: Dims, theirs: Dims) -> Iterable[str]:
-  """Yields the sizes that are not as they were."""
+  """Yields the sizes that differ."""
   for letter, name in SIZES.items():
     here, there = getattr(ours, letter), getattr(theirs, letter)
     if here != there:
       yield f"{whose}{name}: {there} there, {here} here"
 
 
-def _misfits(shapes: dict, found: Arrays, free: Any) -> Iterable[str]:
-  """Yields the parameters that one side lacks or has in another shape."""
-  for path in sorted(shapes.keys() | found.keys()):
-    if free(path):
+def _mismatches(
+  shapes: Mapping[str, tuple[int, ...]], arrays: Arrays, new: Callable[[str], bool]
+) -> Iterable[str]:
+  """Yields the parameters that one side lacks or has in another shape.
+
+  shapes   {path: shape} of the new model
+  arrays   {path: parameter} of the pretrained one
+  new      whether the parameter of a path is newly initialized
+  """
+  for path in sorted(shapes.keys() | arrays.keys()):
+    if new(path):
       continue
-    if path not in found:
+    if path not in arrays:
       yield f"{path} is missing there"
     elif path not in shapes:
       yield f"{path} is unknown here"
-    elif found[path].shape != shapes[path]:
-      yield f"{path} is {found[path].shape} there, {shapes[path]} here"
+    elif arrays[path].shape != shapes[path]:
+      yield f"{path} is {arrays[path].shape} there, {shapes[path]} here"
 
 
 def _of_encoding(path: str) -> bool:
@@ -197,11 +217,11 @@ def _of_output(path: str) -> bool:
 
 
 def checksum(arrays: Arrays) -> str:
-  """Returns a fast fingerprint of all parameters that a folder holds."""
+  """Returns a fast fingerprint of parameters, given by path."""
   digest = xxhash.xxh3_128()
   for path in sorted(arrays):
     digest.update(path.encode())
-    digest.update(np.ascontiguousarray(arrays[path]))
+    digest.update(np.ascontiguousarray(arrays[path]).data)
   return digest.hexdigest()
 
 
@@ -210,5 +230,5 @@ def _fingerprint(arrays: Arrays) -> str:
   digest = hashlib.sha256()
   for path in sorted(arrays):
     digest.update(path.encode())
-    digest.update(np.ascontiguousarray(arrays[path]))
+    digest.update(np.ascontiguousarray(arrays[path]).data)
   return digest.hexdigest()

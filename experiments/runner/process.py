@@ -59,7 +59,8 @@ def check_platform() -> None:
   """Raises ConfigError where JAX cannot start, or would compute in other types."""
   import jax
 
-  if jax.config.read("jax_enable_x64"):
+  # JAX defines its options at run time.
+  if jax.config.jax_enable_x64:  # type: ignore[attr-defined]
     raise ConfigError("JAX_ENABLE_X64 is set, but sums here are float32: unset it")
   platforms = os.environ.get("JAX_PLATFORMS", "")
   if not {*platforms.split(",")} - {"", "cpu"}:
@@ -83,8 +84,8 @@ def make_devices(meshes: Iterable[Sequence[int]]) -> None:
   """
   import jax
 
-  configured = jax.config.read("jax_num_cpu_devices") > 0
-  if configured or "device_count" in os.environ.get("XLA_FLAGS", ""):
+  number = jax.config.jax_num_cpu_devices  # type: ignore[attr-defined]
+  if number > 0 or "device_count" in os.environ.get("XLA_FLAGS", ""):
     return
   wanted = (max(1, data) * tensor * sequence for data, tensor, sequence in meshes)
   fitting = [n for n in wanted if n <= cores()]

@@ -1,4 +1,4 @@
-"""Trains and scores one config: all its seeds, in one program, from data to result."""
+"""Training and evaluation of one config: all seeds in one program, data to result."""
 
 import dataclasses
 import functools
@@ -23,8 +23,7 @@ from experiments.runner.build import (
   tokens_per_step,
 )
 from experiments.runner.compile_cache import programs_in
-from experiments.runner.pretrained import Start, checksum
-from experiments.runner.pretrained import read as read_start
+from experiments.runner.pretrained import Pretrained, checksum, read_pretrained
 from experiments.runner.timing import Stopwatch
 from experiments.setup.validate import flatten, registries
 from transformer_jax.data.base import Task, TaskData
@@ -45,9 +44,9 @@ from transformer_jax.untrusted import shown
 
 @functools.lru_cache(maxsize=4)  # runs share texts
 def load(task: Task) -> TaskData:
-  """Returns a task's data; prints what a user should read about it.
+  """Returns a task's data and prints its notes.
 
-  A task that gives no fingerprint of its data gets that of its arrays.
+  A task without a fingerprint of its data gets that of its arrays.
   """
   data = TaskData.of(task)
   arrays, facts = data
@@ -59,12 +58,14 @@ def load(task: Task) -> TaskData:
 
 
 def run(config: ConfigDict, folder: Path, name: str, stop: Any) -> dict | None:
-  """Returns what result.json holds, or None when it was asked to stop.
+  """Returns the content of result.json, or None where the run was stopped.
 
-  name   what the progress bar shows
-  stop   becomes true when the run should save and return
+  config   validated
+  folder   of the run: checkpoints, metrics, translations and tokenizer go there
+  name     label of the progress bar
+  stop     becomes true when the run should save and return
   """
-  # Programs are kept below the sweep's folder, so that deleting it leaves nothing.
+  # Programs are cached below the sweep's folder, so that deleting it leaves nothing.
   with programs_in(folder.absolute().parents[1] / "compiled"):
     return _run(config, folder, name, stop)
 
@@ -74,7 +75,7 @@ def _run(config: ConfigDict, folder: Path, name: str, stop: Any) -> dict | None:
   with watch.phase("prepare"):
     experiment, mesh, arrays, facts = _prepare(config)
     experiment.task.keep(folder, load(experiment.task).fitted)
-    start = read_start(config.train.init_from, experiment, folder)
+    start = read_pretrained(config.train.init_from, experiment, folder)
     inputs.check(folder, _inputs(facts, start), inputs.DATA)
     program = start.into(_compile(experiment, arrays, mesh))
   with watch.phase("train"):
@@ -104,36 +105,36 @@ def _run(config: ConfigDict, folder: Path, name: str, stop: Any) -> dict | None:
   }
 
 
-def _inputs(facts: dict[str, Any], start: Start) -> dict[str, str]:
-  """Returns the fingerprints of all that is read from outside."""
-  began = start.facts.get("start", {})
-  read = {
+def _inputs(facts: dict[str, Any], start: Pretrained) -> dict[str, str]:
+  """Returns {name: fingerprint} of data, tokenizer and pretrained weights."""
+  weights = start.facts.get("start", {})
+  named = {
     "the data": facts.get("fingerprint"),
     "the tokenizer": facts.get("vocabulary"),
-    f"the weights in {began.get('folder')}": began.get("weights"),
+    f"the weights in {weights.get('folder')}": weights.get("weights"),
   }
-  return {name: value for name, value in read.items() if value}
+  return {name: value for name, value in named.items() if value}
 
 
 def describe(config: ConfigDict, compiled: bool = False) -> dict[str, Any]:
-  """Returns what a run would cost, and what it starts from; trains nothing.
+  """Returns the cost of a run and its pretrained parameters; trains nothing.
 
-  compiled   compile the program too, which takes the data and tells its memory
+  compiled   also read the data and compile, for the peak memory
 
-  Parameters that could not be used are refused as a run refuses them.
+  Raises ConfigError for pretrained parameters as a run does.
   """
   experiment, mesh = _built(config)
   arrays = _loaded(experiment, mesh)[0] if compiled else experiment.task.abstract()
-  if compiled or mesh.size > 1 or _names_own_classes(config):
+  if compiled or mesh.size > 1 or _has_user_code(config):
     _check_scores(experiment, mesh, arrays)
   else:
     params = experiment.trainer.shapes.params
     experiment.evaluator.check_longest(params, experiment.lengths)
-  start = Start()
+  start = Pretrained()
   if config.train.init_from:  # its vocabulary is compared with that of the data
     with tempfile.TemporaryDirectory() as folder:
       experiment.task.keep(Path(folder), load(experiment.task).fitted)
-      start = read_start(config.train.init_from, experiment, Path(folder))
+      start = read_pretrained(config.train.init_from, experiment, Path(folder))
   cost = _cost(experiment, arrays, mesh) | {"state_bytes": _state_bytes(experiment)}
   if compiled:
     cost["peak_bytes"] = _compile(experiment, arrays, mesh).peak_bytes
@@ -141,9 +142,9 @@ def describe(config: ConfigDict, compiled: bool = False) -> dict[str, Any]:
 
 
 def _prepare(config: ConfigDict) -> tuple[Experiment, Mesh, Any, dict]:
-  """Returns what a run needs, with its data's arrays on the devices, and their facts.
+  """Returns experiment, mesh, the data on the devices, and the facts on the data.
 
-  What could not be scored after training is refused here, before anything compiles.
+  Raises what evaluation would raise after training, before anything compiles.
   """
   experiment, mesh = _built(config)
   arrays, facts = _loaded(experiment, mesh)
@@ -166,16 +167,19 @@ def _loaded(experiment: Experiment, mesh: Mesh) -> tuple[Any, dict]:
 
 
 def _check_scores(experiment: Experiment, mesh: Mesh, arrays: Any) -> None:
-  """Raises what scoring would raise; arrays may be shapes."""
+  """Raises the errors of evaluation; arrays may be shapes."""
   seeds = len(experiment.seeds)
-  stack = lambda x: jax.ShapeDtypeStruct((seeds, *x.shape), x.dtype)
+
+  def stack(x: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct((seeds, *x.shape), x.dtype)
+
   params = jax.tree.map(stack, experiment.trainer.shapes.params)
   with jax.set_mesh(mesh):
     experiment.evaluator.check(params, arrays, experiment.lengths)
 
 
-def _names_own_classes(config: ConfigDict) -> bool:
-  """Returns whether a user's code is run, which no test here has tried."""
+def _has_user_code(config: ConfigDict) -> bool:
+  """Returns whether a config names classes outside the project."""
   flat = flatten(config)
   return any(outside(flat[key]) for key in registries())
 
@@ -195,16 +199,24 @@ def _fit(
   name: str,
   stop: Any,
 ) -> tuple[FitResult, dict[str, Any]]:
-  """Trains with checkpoints, a record and a bar.
+  """Trains with checkpoints, a metric log and a progress bar.
 
-  Returns, beside how it ended, the speed in tokens/s and which steps have no record.
+  program   the compiled dispatch
+  arrays    the task's data, on the devices
+  folder    of the run
+  name      label of the progress bar
+  stop      becomes true when training should save and return
+
+  Returns, beside the outcome, the speed in tokens/s and the steps without metrics.
   """
   trainer, budget = experiment.trainer, experiment.budget
   tokens = tokens_per_step(trainer, arrays)
   tokens *= budget.per_dispatch * len(experiment.seeds)
-  dispatches = lambda last: range(budget.per_dispatch, last + 1, budget.per_dispatch)
-  speeds = []
+  speeds: list[float] = []
   record_step = run_folder.recorder(folder)
+
+  def dispatches(last: int) -> range:
+    return range(budget.per_dispatch, last + 1, budget.per_dispatch)
 
   with (
     MetricLog(folder) as record,
@@ -233,51 +245,69 @@ def _fit(
 
 
 def _losses(loss_S: np.ndarray, diverged: int) -> dict[str, float | str]:
-  """Returns what the bar says: the mean of the seeds that are well, and the others."""
-  well_S = np.isfinite(loss_S)
-  lost = f"{diverged} of {len(loss_S)} seeds"
-  mean = {"loss": float(loss_S[well_S].mean())} if well_S.any() else {}
-  return {**mean, "diverged": lost} if diverged else mean
+  """Returns the mean loss of the finite seeds, and the number of diverged ones."""
+  finite_S = np.isfinite(loss_S)
+  losses: dict[str, float | str] = {}
+  if finite_S.any():
+    losses["loss"] = float(loss_S[finite_S].mean())
+  if diverged:
+    losses["diverged"] = f"{diverged} of {len(loss_S)} seeds"
+  return losses
 
 
 def _write(experiment: Experiment, fitted: FitResult, mesh: Mesh, folder: Path) -> dict:
-  """Returns what the texts are worth that each seed writes, and keeps those texts."""
+  """Returns the scores of each seed's generations, and writes the texts to a file."""
   writing, task = experiment.writing, experiment.task
-  asked = task.generation_set(load(task).fitted) if writing.most else None
-  if asked is None:
+  examples = task.generation_set(load(task).fitted) if writing.most else None
+  if examples is None:
     return {}
-  trainer, params = experiment.trainer, jax.device_get(fitted.state.eval_params)
-  # On the devices again at once, not with every batch of texts.
-  of = lambda seed: sharding.whole(mesh, jax.tree.map(lambda x: x[seed], params))
-  rows = functools.partial(sharding.place_rows, mesh)
-  fixed = asked.tokenizer, trainer.length, rows
-  seeds = range(len(experiment.seeds))
-  written = writing.record(
-    asked, [Translator(trainer.model, of(seed), *fixed) for seed in seeds]
-  )
-  names = "reference", *(f"seed {seed}" for seed in experiment.seeds)
-  columns = asked.references, *written.pop("all")
-  rows = zip(asked.sources, *columns, strict=False)  # as many as were written
-  lines = [{"source": x, **dict(zip(names, row, strict=True))} for x, *row in rows]
+  trainer, all_params = experiment.trainer, jax.device_get(fitted.state.eval_params)
+  tokenizer, place = examples.tokenizer, functools.partial(sharding.place_rows, mesh)
+
+  def translator(seed_index: int) -> Translator:
+    # On the devices once, not with every batch of texts.
+    params = jax.tree.map(lambda x: x[seed_index], all_params)
+    params = sharding.whole(mesh, params)
+    return Translator(trainer.model, params, tokenizer, trainer.length, place)
+
+  seeds = experiment.seeds
+  scores = writing.record(examples, [translator(n) for n in range(len(seeds))])
+  hypotheses = scores.pop("all")  # one list of texts for each seed, of the first texts
+  lines = [
+    {"source": source, "reference": reference}
+    | {f"seed {seed}": text for seed, text in zip(seeds, texts, strict=True)}
+    for source, reference, *texts in zip(
+      examples.sources, examples.references, *hypotheses, strict=False
+    )
+  ]
   write_json(folder / "translations.json", lines)
-  return written
+  return scores
 
 
 def _outcome(
   experiment: Experiment, fitted: FitResult, scores: list[dict], written: dict
 ) -> dict:
-  """Returns the scores by seed; a seed that diverged has none."""
+  """Returns the scores by seed; a diverged seed has none.
+
+  scores    those of the task's measures, by seed index
+  written   those of generated texts, {} without any
+  """
   seeds, task = experiment.seeds, experiment.task
   place = {"length": experiment.trainer.length, "part": "mean"}
   scores = [
     {"seed": n, "measure": name, "value": value, **place}
     | ({"reason": NO_TEXT} if value is None else {})
-    for n, own in enumerate(written.get("scores", ()))
-    for name, value in own.items()
+    for n, values in enumerate(written.get("scores", ()))
+    for name, value in values.items()
   ] + scores
   lost = {seeds[place]: step for place, step in fitted.diverged.items()}
-  named = [row | {"seed": seeds[row["seed"]]} for row in scores]
-  gone = lambda seed: {"value": None, "reason": f"diverged at step {lost[seed]}"}
+  named = [score | {"seed": seeds[score["seed"]]} for score in scores]
+
+  def without_diverged(score: dict) -> dict:
+    step = lost.get(score["seed"])
+    gone = {"value": None, "reason": f"diverged at step {step}"}
+    return score if step is None else score | gone
+
   return {
     "seeds": list(seeds),
     "measures": [
@@ -286,7 +316,7 @@ def _outcome(
     ],
     "train_length": experiment.trainer.length,
     "lengths": list(experiment.lengths),
-    "scores": [r | gone(r["seed"]) if r["seed"] in lost else r for r in named],
+    "scores": [without_diverged(score) for score in named],
     "undefined": _undefined(experiment, named, lost),
     "diverged": {str(seed): step for seed, step in lost.items()},
     **({"written": written} if written else {}),
@@ -296,12 +326,15 @@ def _outcome(
 def _undefined(
   experiment: Experiment, scores: list[dict], lost: Mapping[int, int]
 ) -> dict[str, str]:
-  """Returns why a length has no score, by length: in all seeds, or in some of them."""
+  """Returns {length: reason} of the lengths without a score, in some or all seeds.
+
+  lost   {seed: step of divergence}
+  """
   undefined = {}
   for length in experiment.lengths:
-    own = [r for r in scores if r["length"] == length and r["seed"] not in lost]
-    scored = {row["seed"] for row in own if row["value"] is not None}
-    reasons = {r["seed"]: r.get("reason", "") for r in own if r["seed"] not in scored}
+    here = [s for s in scores if s["length"] == length and s["seed"] not in lost]
+    scored = {s["seed"] for s in here if s["value"] is not None}
+    reasons = {s["seed"]: s.get("reason", "") for s in here if s["seed"] not in scored}
     if always := experiment.evaluator.undefined(length):
       undefined[str(length)] = always
     elif reasons:
@@ -313,15 +346,15 @@ def _undefined(
 
 def _cost(experiment: Experiment, arrays: Any, mesh: Mesh) -> dict[str, Any]:
   """Returns parameters and FLOPs of one seed, and the attention cores of its model."""
-  parameters, own = sizes(experiment.trainer.shapes.params)
+  parameters, positional = sizes(experiment.trainer.shapes.params)
   arch = experiment.trainer.model.arch
   with jax.set_mesh(mesh):
-    ran, refused = cores_used(arch, _tokens(experiment))
+    used, refused = cores_used(arch, _tokens(experiment))
   return {
     "parameters": parameters,
-    "position_parameters": own,
+    "position_parameters": positional,
     "flops_per_token": flops_per_token(experiment, arrays),
-    "core": ran,
+    "core": used,
     "core_refusals": refused,
   }
 
@@ -334,6 +367,6 @@ def _state_bytes(experiment: Experiment) -> int:
 
 
 def _tokens(experiment: Experiment) -> tuple[int, ...]:
-  """Returns how many tokens the texts have that are trained on or scored."""
+  """Returns the numbers of tokens of trained and scored texts, growing."""
   task, length = experiment.task, experiment.trainer.length
   return tuple(sorted({task.tokens(n) for n in (length, *experiment.lengths)}))

@@ -341,7 +341,7 @@ def raw(bias=6.0, fused=1.0, dense=4.0):
 
 
 def by_what(found):
-  return {target.what: target for target in speed_targets.targets(found["sections"])}
+  return {target.title: target for target in speed_targets.targets(found["sections"])}
 
 
 def test_targets_are_met_by_their_medians():

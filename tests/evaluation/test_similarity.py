@@ -12,7 +12,7 @@ from experiments import similarity
 def test_a_token_of_number_0_is_no_padding(tmp_path):
   roberta = next(name for name in sorted(CASES) if "roberta" in name.lower())
   tokenizer = similarity.vocabulary(written(tmp_path, roberta))
-  token_BL, real_BL = similarity.laid_out(tokenizer, ["the", "the the the"], None)
+  token_BL, real_BL = similarity.padded(tokenizer, ["the", "the the the"], None)
   assert tokenizer.start == 0 == token_BL[0, 0] and real_BL[1].all()
   rows = [
     [0, *tokenizer.encode(text), tokenizer.end] for text in ("the", "the the the")

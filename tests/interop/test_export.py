@@ -77,7 +77,7 @@ def test_other_logits_are_noticed_and_nothing_is_kept(tmp_path, monkeypatch):
   config = export.fitting(build_of(there))
   wrong = config | {"rms_norm_eps": 0.5}
   monkeypatch.setattr(export, "fitting", lambda arch, start: wrong)
-  with pytest.raises(ConfigError, match="other logits; nothing was kept"):
+  with pytest.raises(ConfigError, match="other logits; nothing was written"):
     export.export(there, out)
   assert not out.exists()
 

@@ -132,12 +132,12 @@ def test_training_starts_from_a_model_of_two_sizes_and_goes_back(tmp_path):
   theirs = dataclasses.replace(model.arch.decoder_dims, L=ENCODER.L)
   ours = built.trainer.model.arch.decoder_dims
   assert dataclasses.replace(ours, L=ENCODER.L) == theirs
-  found = pretrained.read(str(tmp_path), built, tmp_path / "none")
+  found = pretrained.read_pretrained(str(tmp_path), built, tmp_path / "none")
   assert not found.facts["start"]["new"] and not found.facts["start"]["left_out"]
   assert export.fitting(built.trainer.model.arch, str(tmp_path)) == config
   other = build(configured(model__family="transformer(decoder_heads=8)"))
   with pytest.raises(ConfigError) as caught:
-    pretrained.read(str(tmp_path), other, tmp_path / "none")
+    pretrained.read_pretrained(str(tmp_path), other, tmp_path / "none")
   for line in ("heads: 2 there, 8 here", "feedforward: 40 there, 24 here"):
     assert f"decoder's {line}" in str(caught.value)
   with pytest.raises(ConfigError, match="decoder_dims is None, where theirs is Dims"):

@@ -118,7 +118,7 @@ def test_the_average_is_what_commands_and_other_runs_start_from(run, tmp_path):
   folder, _, state = run
   loaded = inference.load(folder, Task, "a task", seed=1, last=1)
   assert bits(loaded.params) == bits(jax.tree.map(lambda x: x[1], state.ema_params))
-  start = pretrained.read(str(folder), built(), tmp_path)
+  start = pretrained.read_pretrained(str(folder), built(), tmp_path)
   first = jax.tree.map(lambda x: x[0], state.ema_params)
   assert bits(pretrained.nested(start.arrays)) == bits(first)
   fresh = jax.jit(jax.vmap(built().trainer.init))(jnp.arange(2))

@@ -13,8 +13,9 @@ from safetensors.numpy import save_file
 from experiments import similarity
 from experiments.configs import base
 from experiments.configs import minilm as example
-from experiments.runner import pretrained, sweep_loop, train
+from experiments.runner import sweep_loop, train
 from experiments.runner.build import build
+from experiments.runner.pretrained import read_pretrained
 from experiments.setup import flags, plan
 from experiments.setup.validate import ConfigError, flatten, resolve
 from transformer_jax import interop
@@ -169,7 +170,7 @@ def test_a_run_starts_where_another_ended(texts, trained, tmp_path):
   assert said["position"]["there"].startswith("Learned(max_positions=32")
   assert said["position"]["here"].startswith("T5(")
   built = build(chosen)
-  read = pretrained.read(str(there), built, again)
+  read = read_pretrained(str(there), built, again)
   assert said["parameters"] == sum(x.size for x in read.arrays.values())
   state = read.into(first_state(built)).init()
   fresh = flat(own_state(built).params)
@@ -223,7 +224,7 @@ def started(bert, texts, fields="", changes=BERT, **more):
   """Returns the experiment and what it starts from."""
   spec = f", tokenizer=\"wordpiece('{bert}/vocab.txt')\"{fields}"
   built = build(config(texts, changes, spec, train__init_from=str(bert), **more))
-  return built, pretrained.read(str(bert), built, bert / "nothing kept")
+  return built, read_pretrained(str(bert), built, bert / "nothing kept")
 
 
 def test_weights_of_others_give_their_numbers_in_a_run(bert, texts):
@@ -286,9 +287,9 @@ def test_all_that_does_not_fit_is_one_list(bert, texts):
   said = refusal(lambda: started(folder, texts, model__heads=8))
   assert "heads: 4 there, 8 here" in said
   bytes_ = config(texts, BERT, ", tokenizer='byte'", train__init_from=str(folder))
-  said = refusal(lambda: pretrained.read(str(folder), build(bytes_), folder / "none"))
+  said = refusal(lambda: read_pretrained(str(folder), build(bytes_), folder / "none"))
   assert "embedding_VD is (97, 32) there, (261, 32) here" in said
-  said = refusal(lambda: pretrained.read("nowhere", build(bytes_), folder / "none"))
+  said = refusal(lambda: read_pretrained("nowhere", build(bytes_), folder / "none"))
   assert "no config.json there; name a folder" in said
 
 
@@ -297,9 +298,9 @@ def test_words_must_mean_what_they_meant(bert, texts, trained, tmp_path):
   spec = ", tokenizer='char(size=97)'"
   built = build(config(texts, BERT, spec, train__init_from=str(folder)))
   built.task.keep(tmp_path / "run", built.task.load().fitted)
-  said = refusal(lambda: pretrained.read(str(folder), built, tmp_path / "run"))
+  said = refusal(lambda: read_pretrained(str(folder), built, tmp_path / "run"))
   assert f"tokenizer=\"wordpiece('{folder}/vocab.txt')\"" in said
-  said = refusal(lambda: pretrained.read(str(trained[0]), built, tmp_path / "run"))
+  said = refusal(lambda: read_pretrained(str(trained[0]), built, tmp_path / "run"))
   assert f"tokenizer=\"kept('{trained[0]}')\"" in said
 
 

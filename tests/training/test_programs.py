@@ -100,7 +100,7 @@ def test_another_jax_costs_only_time(tmp_path, compiled, monkeypatch, capsys):
   monkeypatch.setattr(compile_cache, "compilation_cache", None)
   values = [7.0, 10.0]
   assert compiled()[0] == compiled()[0] == values
-  assert "compiled programs are not kept: jax" in capsys.readouterr().err
+  assert "compiled programs are not cached: jax" in capsys.readouterr().err
   assert not entries(tmp_path / "compiled")
 
 
