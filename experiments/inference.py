@@ -12,21 +12,19 @@ import jax.numpy as jnp
 from absl import flags
 from ml_collections import ConfigDict
 
-from experiments.configs import base
-from experiments.runner import user_code
-from experiments.runner.build import Experiment, build
+from experiments.runner.build import Experiment
 from experiments.runner.process import check_platform
+from experiments.runner.saved_run import of_run
 from experiments.setup.flags import ALLOW
-from experiments.setup.identity import completed
-from experiments.setup.validate import ConfigError, resolve, validate
+from experiments.setup.validate import ConfigError
 from transformer_jax.data import tokenizers
 from transformer_jax.data.base import Task
 from transformer_jax.data.files import conversion
 from transformer_jax.data.tokenizers import Tokenizer
 from transformer_jax.evaluation.average import average
-from transformer_jax.spec import registered_only, trust
+from transformer_jax.spec import trust
 from transformer_jax.training.checkpoint import CheckpointError, Keeper
-from transformer_jax.training.json_files import FileError, read_object
+from transformer_jax.training.json_files import FileError
 from transformer_jax.untrusted import shown
 
 FLAGS = flags.FLAGS
@@ -109,21 +107,6 @@ def load(run: Path, kind: type[Task], kind_name: str, seed: int, last: int) -> T
   params = jax.tree.map(lambda x: x[seed], _params(run, experiment, last))
   tokenizer = tokenizers.load(run / "tokenizer") if has_tokenizer else None
   return Trained(config, experiment, params, tokenizer)
-
-
-def of_run(folder: Path) -> tuple[ConfigDict, Experiment]:
-  """Returns the config in a run's folder, and its objects.
-
-  The folder may be somebody else's, so the config may name only registered classes and
-  those that the user allowed; see `spec.trust`.
-  """
-  path = folder / "config.json"
-  config = resolve(base.get_config(), completed(read_object(path)))
-  with registered_only(str(path)):
-    validate(config, trained=True)
-    experiment = build(config)
-  user_code.compare(folder, config)
-  return config, experiment
 
 
 def _params(run: Path, experiment: Experiment, last: int) -> Any:

@@ -16,8 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 import xxhash
 
-from experiments.inference import of_run
 from experiments.runner.build import Experiment
+from experiments.runner.saved_run import of_run
 from experiments.setup.validate import ConfigError
 from transformer_jax import interop
 from transformer_jax.axes import Dims
