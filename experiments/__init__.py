@@ -1,1 +1,1 @@
-"""Research questions as plans: run them, sweep them, report what they answer."""
+"""Research questions as plans: sweeps, runs and their reports."""

@@ -172,19 +172,19 @@ def _check_logits(folder: Path, arch: Architecture, params: Any) -> None:
     raise ConfigError("the written model gives other logits; nothing was written")
 
 
-def _write_vocabulary(kept: Path, folder: Path) -> str:
+def _write_vocabulary(source: Path, folder: Path) -> str:
   """Copies the run's vocabulary in the form that HuggingFace reads, if it has one."""
-  if not kept.is_dir():
+  if not source.is_dir():
     return "whose tokens are bytes or symbols of its task"
-  tokenizer = inference.tokenizers.load(kept)
+  tokenizer = inference.tokenizers.load(source)
   if tokenizer.name == "wordpiece":
     text = "".join(f"{piece}\n" for piece in tokenizer.pieces)
     (folder / "vocab.txt").write_text(text, encoding="utf-8")
     return "with vocab.txt"
-  if (kept / "tokenizer.json").is_file() and tokenizer.name == "huggingface":
-    shutil.copyfile(kept / "tokenizer.json", folder / "tokenizer.json")
+  if (source / "tokenizer.json").is_file() and tokenizer.name == "huggingface":
+    shutil.copyfile(source / "tokenizer.json", folder / "tokenizer.json")
     return "with tokenizer.json"
-  shutil.copytree(kept, folder / "tokenizer")
+  shutil.copytree(source, folder / "tokenizer")
   return f"its vocabulary of kind {tokenizer.name} in tokenizer/, for this project only"
 
 

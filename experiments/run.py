@@ -52,22 +52,22 @@ def chosen(request: flags.Request) -> plan.Run:
 
 
 def _group(config: ConfigDict, planned: Sequence[plan.Run]) -> str:
-  """Returns the group to compare with; runs of another task get one of their own."""
+  """Returns the run's group; a task outside the plan gets a new one."""
   group = plan.group_of(config, planned)
   tasks = {run.config.task for run in planned if run.group == group}
   return config.task if tasks and config.task not in tasks else group
 
 
 def _label(position: str, overrides: Mapping[str, Any]) -> str:
-  """Returns the encoding and the flags, as long as they fit into a table."""
-  own = {k: v for k, v in overrides.items() if k not in ("model.position", "task")}
-  if len(own) > FLAGS_IN_LABEL:
-    return f"{position} and {len(own)} other flags"
-  return plan.describe({"model.position": position, **own})
+  """Returns the encoding and the flags, shortened to fit a table."""
+  flags = {k: v for k, v in overrides.items() if k not in ("model.position", "task")}
+  if len(flags) > FLAGS_IN_LABEL:
+    return f"{position} and {len(flags)} other flags"
+  return plan.describe({"model.position": position, **flags})
 
 
 def _added(request: flags.Request, run: plan.Run) -> dict[str, Any]:
-  """Returns the folder's sweep.json with this run, after those that it names."""
+  """Returns the folder's sweep.json with this run added."""
   sweep = _there(request.workdir / "sweep.json") or {
     "question": request.plan.question if request.plan else "",
     "config": config_file.short(request.path),
@@ -76,16 +76,16 @@ def _added(request: flags.Request, run: plan.Run) -> dict[str, Any]:
     "groups": [],
     "runs": [],
   }
-  if run.id not in [row["id"] for row in sweep["runs"]]:
+  if run.id not in [entry["id"] for entry in sweep["runs"]]:
     sweep["runs"].append({"id": run.id, "label": run.label, "group": run.group})
-  labels = [row["label"] for row in sweep["runs"]]
+  labels = [entry["label"] for entry in sweep["runs"]]
   sweep["baseline"] = sweep["baseline"] if sweep["baseline"] in labels else labels[0]
-  sweep["groups"] = list(dict.fromkeys(row["group"] for row in sweep["runs"]))
+  sweep["groups"] = list(dict.fromkeys(entry["group"] for entry in sweep["runs"]))
   return sweep
 
 
 def _there(path: Path) -> dict[str, Any] | None:
-  """Returns sweep.json; a damaged one is kept aside, since others wrote it."""
+  """Returns sweep.json; a damaged one is renamed, with a warning."""
   try:
     sweep = read_object(path)
     if _is_sweep(sweep):
@@ -103,10 +103,11 @@ def _there(path: Path) -> dict[str, Any] | None:
 
 
 def _is_sweep(sweep: dict[str, Any]) -> bool:
-  rows = sweep.get("runs")
+  runs = sweep.get("runs")
+  if not isinstance(runs, list) or "baseline" not in sweep:
+    return False
   keys = {"id", "label", "group"}
-  fine = lambda row: isinstance(row, dict) and keys <= row.keys()
-  return isinstance(rows, list) and all(map(fine, rows)) and "baseline" in sweep
+  return all(isinstance(run, dict) and keys <= run.keys() for run in runs)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
 """Measures speed and memory, writes docs/benchmarks.md and the raw figures beside it.
 
   python -m experiments.bench                        # everything, about 50 minutes
-  python -m experiments.bench --sections=op,step     # some of it; the rest is kept
+  python -m experiments.bench --sections=op,step     # some of it; the rest stays
   python -m experiments.bench --sections=page        # only the page again
-  python -m experiments.bench --check                # what make bench-check does
+  python -m experiments.bench --check                # the same as make bench-check
 
-Other libraries run in environments of their own, made on the first call.
+Other libraries run in separate environments, made on the first call.
 """
 
 import dataclasses
@@ -34,12 +34,12 @@ absl_flags.DEFINE_list("encodings", [], "Encodings; all: every one. Default: a f
 absl_flags.DEFINE_bool("quick", False, "Smaller sizes and fewer rounds: a first look.")
 absl_flags.DEFINE_bool("peers", True, "Also measure other libraries.")
 absl_flags.DEFINE_bool("check", False, "Compare ratios with the recorded ones.")
-absl_flags.DEFINE_string("output", str(RAW), "Where the raw figures are kept.")
+absl_flags.DEFINE_string("output", str(RAW), "File of the raw figures.")
 FLAGS = absl_flags.FLAGS
 
 
 def main(argv: list[str]) -> int:
-  """Measures what the flags name; every group is kept as soon as it is there."""
+  """Measures the sections of the flags; writes each group as soon as it is there."""
   unknown = [*argv[1:], *({*FLAGS.sections} - {*SECTIONS})]
   if unknown:
     return _stop(f"unknown section '{unknown[0]}'; choose from {', '.join(SECTIONS)}")

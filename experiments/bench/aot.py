@@ -195,9 +195,9 @@ def rows(results: dict[str, dict[str, Any]]) -> list[list[str]]:
 def _row(result) -> list[str]:
   start = [f"`{result['encoding']}`", result["chip"], f"{result['L']:,}"]
   start.append(f"`{result['core']}`")
-  for what in ("refused", "failed"):
-    if what in result:
-      return [*start, f"{what}: {result[what]}", "", "", "", ""]
+  for outcome in ("refused", "failed"):
+    if outcome in result:
+      return [*start, f"{outcome}: {result[outcome]}", "", "", "", ""]
   seconds = result["estimated_seconds"]
   return [
     *start,

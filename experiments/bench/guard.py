@@ -1,4 +1,4 @@
-"""`make bench-check`: quotients measured again and held against the recorded ones."""
+"""`make bench-check`: quotients measured again and compared with the recorded ones."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -30,8 +30,11 @@ def _quotients(groups) -> Iterator[tuple[str, bool, dict | None]]:
 
 
 def _memory(groups) -> dict[str, Any] | None:
-  """Returns the quotient of what XLA plans; it has no spread."""
-  plan = lambda L: groups[f"L={L}"]["facts"]["t5 auto"]["temporary_bytes"]
+  """Returns the quotient of XLA's plans, which has no spread."""
+
+  def plan(L: int) -> int:
+    return groups[f"L={L}"]["facts"]["t5 auto"]["temporary_bytes"]
+
   try:
     value = plan(2048) / plan(512)
   except KeyError:

@@ -64,7 +64,7 @@ def render(found: dict[str, Any], pictures: tuple[str, ...] = ()) -> str:
   return TEMPLATE.render(
     device=_device(found.get("versions", {})),
     versions=found.get("versions", {}),
-    # After a plus is what of the tree was changed: here the raw figures themselves.
+    # After a plus stand uncommitted changes: here the raw figures themselves.
     commits=sorted({group["commit"].partition("+")[0] for group in groups}),
     dates=dates[:1] + dates[1:][-1:],
     targets=target_table(list(targets(sections))),
@@ -161,11 +161,15 @@ def label(name: str) -> str:
 def step_table(step: dict[str, Any], L: int) -> str:
   """Returns speed, share of the peak and speed-ups of everything that trained."""
   main, rows = step[f"L={L}"], []
-  for own in PEER_DTYPES:
-    over = [{n: x for n, _, x in speedups(step, L, peer, own)} for peer in PEER_DTYPES]
-    for name, group in encodings(step, L, own):
+  for our_dtype in PEER_DTYPES:
+    over = [
+      {n: x for n, _, x in speedups(step, L, peer, our_dtype)} for peer in PEER_DTYPES
+    ]
+    for name, group in encodings(step, L, our_dtype):
       cells = (_spread_or_dash(spreads[name]) for spreads in over)
-      rows.append((f"`{name}`", own, *_step_cells(group, f"{name} {own}"), *cells))
+      rows.append(
+        (f"`{name}`", our_dtype, *_step_cells(group, f"{name} {our_dtype}"), *cells)
+      )
   for name in main["times"]:
     if name.startswith(OTHERS):
       kind, _, dtype = name.rpartition(" ")
@@ -237,7 +241,7 @@ def sweep_table(sweep: dict[str, Any]) -> str:
 
 
 def failures(sections: dict[str, Any]) -> Iterator[str]:
-  """Yields what could not be measured, once for each contender and message."""
+  """Yields the failed cases, once for each contender and message."""
   places: dict[tuple[str, str], list[str]] = {}
   for section in sections.values():
     for name, group in section.items():

@@ -1,4 +1,4 @@
-"""Times contenders in turns, so that what disturbs one disturbs the others too."""
+"""Timing of contenders in turns, so that a disturbance reaches all of them."""
 
 import dataclasses
 import statistics

@@ -6,7 +6,7 @@ from typing import Any
 
 from experiments.bench.measure import spread
 
-LINES = {  # contender: what the legend says, colour, line
+LINES = {  # contender: legend, colour, line
   "t5 auto": ("this project, T5 bias", "#0b6e4f", "-"),
   "none auto": ("this project, no bias", "#0b6e4f", ":"),
   "t5 dense": ("dense, T5 bias", "#c1666b", "-"),

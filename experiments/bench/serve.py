@@ -1,6 +1,6 @@
 """One process that prepares cases and times them on request: the measured side.
 
-Requests and answers are lines of JSON, over stdin and what was stdout at the start.
+Requests and answers are lines of JSON, over stdin and the original stdout.
 Needs the standard library alone: environments of other libraries load it too.
 """
 
@@ -17,14 +17,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-# Makes inputs and programs; returns what runs once, to the end, and facts about it.
+# Prepares inputs and programs; returns a call that blocks, and its facts.
 Case = Callable[..., tuple[Callable[[], Any], dict[str, Any]]]
 
 
 def serve(cases: Mapping[str, Case], versions: Callable[[], dict[str, str]]) -> None:
   """Answers requests until stdin ends."""
   answers = os.fdopen(os.dup(1), "w")
-  os.dup2(2, 1)  # what libraries print must not be taken for answers
+  os.dup2(2, 1)  # output of libraries must not mix with the answers
   ready: dict[str, Callable[[], Any]] = {}
   for line in sys.stdin:
     try:
@@ -65,10 +65,10 @@ def seconds(run: Callable[[], Any]) -> float:
 
 
 def first(run: Callable[[], Any]) -> dict[str, Any]:
-  """Returns seconds of one call and the most bytes it held beyond what was there.
+  """Returns seconds of one call and its peak memory beyond that before it, in bytes.
 
-  Free memory goes back to the system before it, or it would hide what the call takes;
-  that makes the call a little slower than the later ones, which reuse their memory.
+  Free memory is returned to the system first, or it would hide the call's memory; that
+  makes the call a little slower than the later ones, which reuse their memory.
   """
   gc.collect()
   with contextlib.suppress(OSError, AttributeError):

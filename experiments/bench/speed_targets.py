@@ -58,8 +58,8 @@ def targets(sections: Sections) -> Iterator[Target]:
   cold = sections.get("sweep", {})
   for name, found in sorted(cold.items()) or [("cold cache", None)]:
     share = found and _exact((found["compile"] + found["idle"]) / found["wall"])
-    what = f"quickstart plan, {name}: share of compile and idle"
-    yield Target(what, 0.2, False, share)
+    title = f"quickstart plan, {name}: share of compile and idle"
+    yield Target(title, 0.2, False, share)
 
 
 def quotient(group: dict[str, Any], above: str, below: str) -> dict[str, Any] | None:
@@ -68,8 +68,17 @@ def quotient(group: dict[str, Any], above: str, below: str) -> dict[str, Any] | 
   return ratio(times[above], times[below]) if {above, below} <= {*times} else None
 
 
-def _one(what, bound, at_least, group, above, below) -> Target:
-  return Target(what, bound, at_least, quotient(group, above, below))
+def _one(
+  title: str, bound: float, at_least: bool, group: dict, above: str, below: str
+) -> Target:
+  """Returns the target of one quotient.
+
+  title          of the quotient
+  bound          for its median; at_least: a lower bound
+  group          with the measured times
+  above, below   contenders
+  """
+  return Target(title, bound, at_least, quotient(group, above, below))
 
 
 def worst(
@@ -86,15 +95,15 @@ def worst(
 def memory(op: dict[str, Any]) -> Target:
   """Peak memory for each doubling of L: 2 is linear, 4 would be quadratic.
 
-  Over the whole range, since what a process holds at one length varies by a tenth.
+  Over the whole range, since the memory of one length varies by a tenth.
   """
-  what = "peak memory for each doubling of L up to 32768, forward and backward"
-  what += " (2 is linear)"
+  title = "peak memory for each doubling of L up to 32768, forward and backward"
+  title += " (2 is linear)"
   long = [g for g in op.values() if g["backward"] and g["L"] >= 8192]
   held = {g["L"]: g["bytes"].get("t5 auto") or 0 for g in long}
   held = {L: size for L, size in held.items() if size}
   if len(held) < 2:
-    return Target(what, 2.2, False, None)
+    return Target(title, 2.2, False, None)
   planned = {g["L"]: g["facts"]["t5 auto"]["temporary_bytes"] for g in long}
   ends = min(held), max(held)
 
@@ -102,7 +111,7 @@ def memory(op: dict[str, Any]) -> Target:
     return (sizes[ends[1]] / sizes[ends[0]]) ** (1 / math.log2(ends[1] / ends[0]))
 
   case = f"{ends[0]} to {ends[1]}; XLA's plan: {growth(planned):.2f}"
-  return Target(what, 2.2, False, _exact(growth(held)), case)
+  return Target(title, 2.2, False, _exact(growth(held)), case)
 
 
 def _exact(value: float) -> dict[str, Any]:
@@ -142,10 +151,10 @@ def _against(group, auto: str, other: str) -> dict[str, Any] | None:
 def _steps(step) -> Iterator[Target]:
   """Yields the targets of whole training steps at 256 tokens."""
   place = "training step, L = 256, slowest encoding"
-  for dtype, which in PEERS.items():
+  for dtype, kind in PEERS.items():
     cases = {n: x for n, _, x in speedups(step, 256, dtype, dtype) if x}
-    what = f"{place}: {dtype} speed over the fastest {which} peer"
-    yield worst(what, 1.5 if dtype == "float32" else 1.0, True, cases)
+    title = f"{place}: {dtype} speed over the fastest {kind} peer"
+    yield worst(title, 1.5 if dtype == "float32" else 1.0, True, cases)
   cases = {
     name: share
     for name, group in encodings(step, 256)
@@ -164,37 +173,42 @@ def encodings(step, L: int, dtype="float32") -> Iterator[tuple[str, dict[str, An
 
 
 def speedups(
-  step, L: int, dtype: str, own: str = "float32"
+  step, L: int, dtype: str, our_dtype: str = "float32"
 ) -> Iterator[tuple[str, dict, dict | None]]:
   """Yields how much faster a step of each encoding is than the fastest peer.
 
-  dtype, own   what the peer computes in, and what this project does
+  L           tokens in a text
+  dtype       of the peer
+  our_dtype   of this project
 
   Groups after the first hold one peer only: their quotients are taken with that one
-  and multiplied with what the first group says of the two.
+  and multiplied with the ratio of the two in the first group.
   """
   main = step.get(f"L={L}", {})
   peer = fastest_peer(main, dtype)
-  for name, group in encodings(step, L, own):
-    found = quotient(group, peer, f"{name} {own}")
+  for name, group in encodings(step, L, our_dtype):
+    found = quotient(group, peer, f"{name} {our_dtype}")
     between = quotient(main, peer, ANCHOR)
     if found is None and between:
-      found = scaled(quotient(group, ANCHOR, f"{name} {own}"), between["median"])
+      found = scaled(quotient(group, ANCHOR, f"{name} {our_dtype}"), between["median"])
     yield name, group, found
 
 
-def scaled(found: dict[str, Any] | None, factor: float) -> dict[str, Any] | None:
+def scaled(spread: dict[str, Any] | None, factor: float) -> dict[str, Any] | None:
   """Returns a spread in other units."""
-  if found is None:
+  if spread is None:
     return None
-  return {k: v if k == "rounds" else v * factor for k, v in found.items()}
+  return {k: v if k == "rounds" else v * factor for k, v in spread.items()}
 
 
 def fastest_peer(group: dict[str, Any], dtype: str) -> str:
   """Returns the peer with the lowest median."""
   times = group.get("times", {})
   peers = [n for n in times if n.startswith(OTHERS) and n.endswith(dtype)]
-  median = lambda name: sorted(times[name])[len(times[name]) // 2]
+
+  def median(name: str) -> float:
+    return sorted(times[name])[len(times[name]) // 2]
+
   return min(peers, key=median, default="")
 
 

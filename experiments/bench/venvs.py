@@ -1,4 +1,4 @@
-"""Environments of other people's libraries, made once, beside the project's own."""
+"""Virtual environments of the peer libraries, made once, beside the project's."""
 
 import shutil
 import subprocess
@@ -9,14 +9,14 @@ from pathlib import Path
 from experiments.bench.worker import ROOT
 
 HOME = ROOT / ".venv-peers"
-PEERS = {  # what is installed, and what runs in it
+PEERS = {  # requirements, and the worker's script
   "torch": ("requirements-peers.txt", "tools/peers/torch_worker.py"),
   "flax": ("requirements-peers-flax.txt", "tools/peers/flax_worker.py"),
 }
 
 
 class MissingPeers(RuntimeError):
-  """An environment that could not be made; the message says how to go on."""
+  """An environment could not be made; the message has the cure."""
 
 
 def command(name: str) -> list[str]:
@@ -28,12 +28,12 @@ def command(name: str) -> list[str]:
 def _environment(name: str, requirements: Path) -> Path:
   """Returns the Python of an environment in which these requirements are installed.
 
-  The stamp's name holds what was asked for and is written last: half an installation
-  does not count.
+  The stamp's name has a hash of the requirements and it is written last: half an
+  installation does not count.
   """
   folder = HOME / name
-  asked = f"{sys.version_info[:3]} {requirements.read_text('utf-8')}"
-  stamp = folder / f"ready-{zlib.crc32(asked.encode()):08x}"
+  requested = f"{sys.version_info[:3]} {requirements.read_text('utf-8')}"
+  stamp = folder / f"ready-{zlib.crc32(requested.encode()):08x}"
   python = folder / "bin" / "python"
   if stamp.exists():
     return python
@@ -44,9 +44,9 @@ def _environment(name: str, requirements: Path) -> Path:
   for step in ([sys.executable, "-m", "venv", str(folder)], install):
     done = subprocess.run(step, capture_output=True, text=True)
     if done.returncode:
-      said = (done.stderr or done.stdout).strip().splitlines() or ["no message"]
+      lines = (done.stderr or done.stdout).strip().splitlines() or ["no message"]
       raise MissingPeers(
-        f"no environment for {requirements.name} ({said[-1]}): it needs the network"
+        f"no environment for {requirements.name} ({lines[-1]}): it needs the network"
         " this once. Run again with it, or leave other libraries out with --nopeers"
       )
   stamp.touch()

@@ -1,4 +1,4 @@
-"""Where the wall time of the quickstart plan goes, with a cold and a warm cache."""
+"""Wall time of the quickstart plan by phase, with a cold and a warm cache."""
 
 import datetime
 import shutil
@@ -48,7 +48,7 @@ def _once(folder: Path, quick: bool) -> dict[str, Any]:
 
 
 def split(wall: float, seconds: list[dict[str, float]]) -> dict[str, float]:
-  """Returns wall seconds by phase; what no phase of a run explains is idle.
+  """Returns wall seconds by phase; time outside all phases of a run is idle.
 
   That is imports, reading data, preparing runs, saving, and writing the report.
   """

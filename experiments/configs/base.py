@@ -6,7 +6,7 @@ from ml_collections import ConfigDict
 def get_config() -> ConfigDict:
   """Returns the defaults, locked: a key that is not here is an error."""
   config = ConfigDict()
-  config.task = 'text(source="stdlib")'  # what is learned: see transformer_jax/data
+  config.task = 'text(source="stdlib")'  # see transformer_jax/data
   config.seeds = (0, 1, 2)  # trained together in one program; 32 bits each
 
   config.model = model = ConfigDict()
@@ -57,7 +57,7 @@ def get_config() -> ConfigDict:
   evaluate.penalty = "gnmt(0.6)"  # for length: gnmt(alpha), power(alpha)
 
   config.mesh = mesh = ConfigDict()
-  # A CPU gets as many devices as are asked for here, up to its cores.
+  # A CPU is split into as many devices as the mesh has, up to its cores.
   mesh.data = 1  # devices that share a batch; -1: all that are left
   mesh.tensor = 1  # devices that share heads and hidden units
   mesh.sequence = 1  # devices that share the tokens of a text

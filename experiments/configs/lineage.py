@@ -55,7 +55,7 @@ def recurrent(family: str, attention: str = "multihead") -> dict[str, Any]:
 
 
 def text(task: str, sentinels: int = 0, more: str = "") -> dict[str, Any]:
-  """Returns what a language model learns."""
+  """Returns the overrides of a language-modelling task."""
   return {"task": TEXT.format(task, sentinels, more), "train.batch_size": 32}
 
 
@@ -104,7 +104,7 @@ CHAPTERS: Mapping[str, Mapping[str, dict[str, Any]]] = {
 
 
 def get_config() -> ConfigDict:
-  """Returns what all chapters share: sizes, steps and the optimizer."""
+  """Returns the base of all chapters: sizes, steps and the optimizer."""
   config = base.get_config()
   config.task = TRANSLATION
   config.model.update(width=128, layers=2, heads=4)

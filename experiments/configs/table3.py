@@ -7,7 +7,7 @@ Vaswani et al., 2017, table 3. https://arxiv.org/abs/1706.03762
   python -m experiments.sweep --config=experiments/configs/table3.py
 
 English to German on newstest2013 (WMT14's validation split), without a mean of
-checkpoints. Each row changes the base model and keeps what was published beside it. On
+checkpoints. Each row changes the base model, beside the published scores. On
 a small corpus expect only the order: fewer layers, one head and narrow keys are worse;
 sinusoids and learned positions are alike; label smoothing costs perplexity and gains
 BLEU.
@@ -27,7 +27,7 @@ from experiments.setup.plan import Change, Group, Plan
 
 @dataclasses.dataclass(frozen=True)
 class PublishedVariant:
-  """A row of the table: what it changes, and what was published of it.
+  """A row of the table: its changes and published scores.
 
   ppl          perplexity per piece on newstest2013
   bleu         on newstest2013

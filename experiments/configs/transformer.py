@@ -55,7 +55,7 @@ def get_config() -> ConfigDict:
 
 
 def publish(config: ConfigDict) -> None:
-  """Sets what the paper says of model and training, but no sizes and no data."""
+  """Sets the paper's recipe for model and training, without sizes and data."""
   config.model.update(
     kind="encoder_decoder", position="sinusoidal", norm_placement="post"
   )
@@ -87,7 +87,7 @@ def label(name: str) -> str:
 
 
 def norms() -> Plan:
-  """Compares where norms stand."""
+  """Compares the placements of norms."""
   places = [
     Change({"model.norm_placement": at}, name=name) for name, at in NORMS.items()
   ]

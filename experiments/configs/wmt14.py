@@ -11,7 +11,7 @@ Vaswani et al., 2017, table 2. https://arxiv.org/abs/1706.03762
 Published on newstest2014, English to German: 27.3 BLEU (base) and 28.4 (big), with the
 mean of the last 5 and 20 checkpoints, a beam of 4 and a length penalty of 0.6.
 Nobody has trained it here: the plan is compiled and dry-run, and claims no score. Where
-the data is not prepared, the dry run says which command prepares it; a folder with
+the data is not prepared, the dry run names the command that prepares it; a folder with
 train.en, train.de, test.en and test.de does as well. Published scores are of tokenized
 text; those of sacreBLEU are lower.
 Cost: the paper's 12 hours (base) and 3.5 days (big) on 8 P100. Compiled here for a CPU

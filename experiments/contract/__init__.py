@@ -1,1 +1,1 @@
-"""Contracts of encodings, attention variants and tasks: what each must keep."""
+"""Contracts of encodings, attention variants and tasks: the properties of each."""

@@ -90,8 +90,8 @@ def attend(layer, params, x, at, cache=None, memory=None):
   cache    of earlier tokens, or None
   memory   (source, its coordinates) for cross-attention, or None
   """
-  own = params.get("position", {})
-  x = bind(layer.position, own, DIMS).embed(x, at)
+  position_params = params.get("position", {})
+  x = bind(layer.position, position_params, DIMS).embed(x, at)
   return layer.apply({"params": params}, x, at, cache=cache, memory=memory)
 
 
@@ -147,7 +147,7 @@ def compare_cores(dense, name, kinds):
 
 
 def check_refusal(layer, core, reason):
-  """Checks that a refusal names both options, says what to do, and is raised."""
+  """Checks that a refusal names both options and a cure, and is raised."""
   assert layer.variant.name in reason or layer.position.name in reason, reason
   assert core in reason and ("use " in reason or "set " in reason), reason
   with refused(re.escape(reason)):

@@ -78,12 +78,15 @@ def test_packed_and_padded_rows_equal_the_texts_alone(encoding):
     alone = outputs(encoding, here, (params, *moved))
     np.testing.assert_allclose(got[0, start:], alone[0, : L - start], atol=5e-6)
   # A text goes on after padding.
-  kept, n = np.flatnonzero(HOLES), HOLES.sum()
-  moved = [x.at[:, :n].set(x[:, kept]) for x in arrays]
-  at = lambda real: with_ids(coords.padded(jnp.broadcast_to(real, (B, L))))
+  real, n = np.flatnonzero(HOLES), HOLES.sum()
+  moved = [x.at[:, :n].set(x[:, real]) for x in arrays]
+
+  def at(mask):
+    return with_ids(coords.padded(jnp.broadcast_to(mask, (B, L))))
+
   alone = outputs(encoding, at(jnp.arange(L) < n), (params, *moved))
   np.testing.assert_allclose(
-    outputs(encoding, at(HOLES))[:, kept], alone[:, :n], atol=1e-5
+    outputs(encoding, at(HOLES))[:, real], alone[:, :n], atol=1e-5
   )
   assert not np.any(padded[0, :9]), "a place without a token must attend to nothing"
 

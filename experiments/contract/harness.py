@@ -118,7 +118,7 @@ def program(core, encoding):
 
 
 def outputs(encoding, at, given=None):
-  """Returns what dense attention gives."""
+  """Returns the outputs of dense attention."""
   given = inputs(encoding) if given is None else given
   return program("dense", encoding)(given, at, jnp.ones((B, L, H, K)))[0]
 

@@ -83,10 +83,13 @@ def test_packed_and_padded_rows_equal_the_texts_alone(variant):
     alone = outputs(layer, here, (params, jnp.roll(x, -start, axis=1)))
     close(got[0, start:], alone[0, : L - start])
   # A text goes on after padding.
-  kept, n = np.flatnonzero(HOLES), HOLES.sum()
-  at = lambda real: with_ids(coords.padded(jnp.broadcast_to(real, (B, L))))
-  alone = outputs(layer, at(jnp.arange(L) < n), (params, x.at[:, :n].set(x[:, kept])))
-  close(outputs(layer, at(HOLES))[:, kept], alone[:, :n])
+  real, n = np.flatnonzero(HOLES), HOLES.sum()
+
+  def at(mask):
+    return with_ids(coords.padded(jnp.broadcast_to(mask, (B, L))))
+
+  alone = outputs(layer, at(jnp.arange(L) < n), (params, x.at[:, :n].set(x[:, real])))
+  close(outputs(layer, at(HOLES))[:, real], alone[:, :n])
 
 
 def test_texts_in_one_row_and_padding_are_worlds_apart(variant):
@@ -150,7 +153,7 @@ def test_decoding_on_the_cache_equals_one_pass_for_every_seed(variant):
 
 @functools.lru_cache(maxsize=32)
 def crossed(layer):
-  """Returns jitted `(params, x, at, source, source_at) -> what x reads there`."""
+  """Returns jitted `(params, x, at, source, source_at) -> cross-attention of x`."""
   read = functools.partial(attend, layer)
   return jit(lambda params, x, at, *memory: read(params, x, at, memory=memory)[0])
 

@@ -125,7 +125,7 @@ def short_table(findings: Findings, group: str) -> Table:
 
 def length_tables(findings: Findings, group: str) -> list[Table]:
   """Returns one table of all lengths for each measure and part, the headline first."""
-  found: list[Table] = []
+  tables: list[Table] = []
   for measure, better in findings.measures(group).items():
     for part in findings.parts(group, measure):
       lengths = findings.lengths(group)
@@ -138,8 +138,8 @@ def length_tables(findings: Findings, group: str) -> list[Table]:
       where = "" if part == "mean" else f", {part.replace('_', ' ')} of the targets"
       title = f"{group}: {measure_name(measure)}{where} ({better} is better)"
       name = f"lengths_{group}_{measure}_{part}"
-      found.append(Table(name, title, ("variant", *header), tuple(rows)))
-  return found
+      tables.append(Table(name, title, ("variant", *header), tuple(rows)))
+  return tables
 
 
 def _length(rows: list[Finding]) -> str:
@@ -207,14 +207,14 @@ def trouble_table(findings: Findings) -> Table:
 
 def paper_tables(findings: Findings) -> list[Table]:
   """Returns all tables of the report in its order."""
-  found: list[Table] = []
+  tables: list[Table] = []
   for group in findings.sweep.groups:
     if findings.lengths(group):
-      found += [main_table(findings, group), *length_tables(findings, group)]
-      found.append(samples_table(findings, group))
-  found.append(cost_table(findings))
-  found.append(trouble_table(findings))
-  return [table for table in found if table.rows]
+      tables += [main_table(findings, group), *length_tables(findings, group)]
+      tables.append(samples_table(findings, group))
+  tables.append(cost_table(findings))
+  tables.append(trouble_table(findings))
+  return [table for table in tables if table.rows]
 
 
 def to_csv(findings: Findings) -> str:

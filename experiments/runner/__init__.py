@@ -1,1 +1,1 @@
-"""From plans to finished folders: build, train, resume, record what ran."""
+"""From plans to finished folders: build, train, resume, record provenance."""

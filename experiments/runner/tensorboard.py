@@ -4,7 +4,7 @@
 
 Run folders are named by hashes, so `tensorboard/` of the sweep's folder has a link of
 each run's name to its events. `scores` beside the seeds of a run has the evaluation, by
-context length, the config as text, and what the HPARAMS page compares.
+context length, the config as text, and the values of the HPARAMS page.
 """
 
 import contextlib
