@@ -19,6 +19,7 @@ from test_attentions import (
   SUMS,
   TILED,
   attend,
+  check_refusal,
   close,
   compare_cores,
   decoder,
@@ -28,7 +29,6 @@ from test_attentions import (
   make,
   other,
   placed,
-  see_refused,
 )
 from test_positions import DIMS, EITHER_WAY, MODES, B, L
 
@@ -68,7 +68,7 @@ def fits(layer, at):
 def see_pair_refused(layer, reason):
   """Checks that the definition itself refuses an encoding and a variant."""
   assert layer.position.name in reason and layer.variant.name in reason, reason
-  see_refused(layer, "", reason)
+  check_refusal(layer, "", reason)
 
 
 @pytest.mark.slow
@@ -90,7 +90,7 @@ def test_every_cell_works_or_is_refused(spec, name):
     tested = other(dense, core=CORES.get(core, core))
     reason = tested.arch.core.refusal(dense.position, dense.variant)
     if reason:
-      see_refused(tested, core, reason)
+      check_refusal(tested, core, reason)
     elif name in KINDS or core == "linear" or (core == "blockwise" and spec in FIRST):
       for mode, at in kinds.items():
         close(run(tested, at, core), want[mode], f"{core}, {mode}", atol=near)
