@@ -56,10 +56,9 @@ def targets(sections: Sections) -> Iterator[Target]:
   yield worst("auto: time over the fastest core, any L", 1.05, False, _auto(op))
   yield from _steps(step)
   cold = sections.get("sweep", {})
-  for name, found in sorted(cold.items()) or [("cold cache", None)]:
-    share = found and _exact((found["compile"] + found["idle"]) / found["wall"])
+  for name in sorted(cold) or ["cold cache"]:
     title = f"quickstart plan, {name}: share of compile and idle"
-    yield Target(title, 0.2, False, share)
+    yield Target(title, 0.2, False, _overhead(cold.get(name)))
 
 
 def quotient(group: dict[str, Any], above: str, below: str) -> dict[str, Any] | None:
@@ -112,6 +111,13 @@ def memory(op: dict[str, Any]) -> Target:
 
   case = f"{ends[0]} to {ends[1]}; XLA's plan: {growth(planned):.2f}"
   return Target(title, 2.2, False, _exact(growth(held)), case)
+
+
+def _overhead(seconds: Mapping[str, float] | None) -> dict[str, Any] | None:
+  """Returns the share of wall time that is compilation or idle; None: not measured."""
+  if seconds is None:
+    return None
+  return _exact((seconds["compile"] + seconds["idle"]) / seconds["wall"])
 
 
 def _exact(value: float) -> dict[str, Any]:

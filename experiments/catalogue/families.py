@@ -102,8 +102,9 @@ def served() -> Iterator[list[str]]:
   They are those that its code reads of a config.json without any other word.
   """
   for kind in sorted(interop.families):
-    known, family = {}, interop.families[kind]()
-    config = {"model_type": kind} | EXAMPLES.get(kind, {})
+    known: dict[str, str] = {}
+    family = interop.families[kind]()
+    config: dict[str, Any] = {"model_type": kind, **EXAMPLES.get(kind, {})}
     words = watched(family.words(config).config, known)
     family.parts(words)
     family.decoder_dims(words)  # and those of the encoder
@@ -114,7 +115,7 @@ def served() -> Iterator[list[str]]:
 
 def classes() -> Iterator[list[str]]:
   """Yields the endings of classes that are read, and the families that have them."""
-  kinds = {}
+  kinds: dict[tuple[str, ...], list[str]] = {}
   for kind in sorted(interop.families):
     for output in interop.families[kind]().outputs:
       kinds.setdefault(output.endings, []).append(f"`{kind}`")
@@ -127,7 +128,7 @@ def harmless() -> Iterator[list[str]]:
   for reason, words in REASONS.items():
     yield [", ".join(f"`{word}`" for word in words.split()), reason]
   for kind in sorted(interop.families):
-    words = interop.families[kind].harmless.split()
+    words = interop.families[kind]().harmless.split()
     if words:
       yield [", ".join(f"`{word}`" for word in words), f"nothing in `{kind}`"]
 

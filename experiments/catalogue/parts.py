@@ -64,7 +64,7 @@ def cell(ask: Callable, use: str, reasons: list[str]) -> str:
   serving = [name for name, reason in refused.items() if not reason]
   if serving:
     return short(serving)
-  reason = re.sub(r"^\S+ in \w+ attention: ", "", refused["dense"])
+  reason = re.sub(r"^\S+ in \w+ attention: ", "", refused["dense"] or "")
   if reason not in reasons:
     reasons.append(reason)
   return f"no ({reasons.index(reason) + 1})"

@@ -75,7 +75,7 @@ EITHER_WAY = {
 def inputs(encoding, seed=0):
   """Returns (params, q, k, v, x); parameters are moved off their neutral start."""
   random = np.random.default_rng(seed)
-  draw = lambda *shape: random.normal(size=shape).astype(np.float32)
+  draw = lambda *shape: np.asarray(random.normal(size=shape), np.float32)
   q, k, v, x = *(draw(B, L, H, K) for _ in range(3)), draw(B, L, D)
   params = numpy_interpreter.evaluate(lambda: encoding.init(jax.random.key(seed), DIMS))
   params = {n: x + 0.2 * draw(*x.shape) for n, x in params.items()}
@@ -105,7 +105,8 @@ def program(core, encoding):
   """Returns jitted `(inputs, at, g) -> (output, gradients of sum(output * g))`."""
 
   def loss(inputs, at, g):
-    out = attend(cores.build(core), encoding, *inputs, at=at)
+    params, q, k, v, x = inputs
+    out = attend(cores.build(core), encoding, params, q, k, v, x, at)
     return jnp.sum(out * g), out
 
   gradient = jax.value_and_grad(loss, has_aux=True)
@@ -131,7 +132,8 @@ def compare_cores(encoding, kinds):
   if refusal:
     assert encoding.name in refusal and "blockwise" in refusal and "dense" in refusal
     with refused("whole rows"):
-      attend(cores.build(blockwise), encoding, *everything, at=MODES["causal"])
+      params, q, k, v, x = everything
+      attend(cores.build(blockwise), encoding, params, q, k, v, x, MODES["causal"])
     assert encoding.overrides("full_scores")
     return
   for mode, at in kinds.items():

@@ -125,7 +125,8 @@ def decoder(layer):
 
   def one_seed(params, x, at, empty):
     def step(cache, token):
-      out_BLD, cache = attend(layer, params, *token, cache=cache)
+      x, at = token
+      out_BLD, cache = attend(layer, params, x, at, cache)
       return cache, out_BLD
 
     one_by_one = lambda y: jnp.moveaxis(y[:, :, None], 1, 0)
@@ -141,7 +142,8 @@ def test_decoding_on_the_cache_equals_one_pass_for_every_seed(variant):
   at, empty = placed(layer, MODES["left_padded"]), empty_cache(layer.arch, B, L + 3)
   if variant.rereads:  # a layer then has no cache: models read the text again
     with refused("no cache keeps"):
-      attend(layer, *inputs(layer), at=at, cache=empty)
+      params, x = inputs(layer)
+      attend(layer, params, x, at, empty)
     return
   (empty,) = empty
   each = [inputs(layer, seed) for seed in range(2)]
