@@ -21,7 +21,7 @@ from transformer_jax.spec import Registry
 
 RECORDED = Path(__file__).parents[2] / "third_party" / "transformers" / "configs.json"
 # Words without which a family is not served.
-EXAMPLES = {
+EXAMPLES: dict[str, dict[str, Any]] = {
   "deberta-v2": dict(
     relative_attention=True, share_att_key=True, position_biased_input=False,
     pos_att_type=["p2c", "c2p"],
