@@ -206,7 +206,7 @@ def check_edited(workdir, again, names, capfd):
 
 # What ends the process after which step, with which exit code.
 STOPS = {"24 SIGKILL": -9, "40 full": 1, "48 SIGTERM": 143, "56 SIGINT": 130}
-ALONE = ("task=copy", "train.length=4", "model.position=none", "evaluate.lengths=1,")
+ALONE = ("task=copy", "train.length=4", "model.position=none", "evaluate.lengths=(1,)")
 ALONE = [f"--config.{each}" for each in ALONE]
 
 
