@@ -1,4 +1,4 @@
-"""Damaged files are renamed, never deleted: `status.json` to `status.json.damaged`."""
+"""Renames damaged files instead of deleting them: `status.json.damaged`."""
 
 import itertools
 import os

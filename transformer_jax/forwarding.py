@@ -1,4 +1,4 @@
-"""Classes that answer for others: a wrapper for what it wraps, a sum for its parts.
+"""Classes that forward members: a wrapper to its inner object, a sum to its parts.
 
 `forward` walks through what a base class defines, so that no member can be forgotten: a
 new one is passed on, or the import fails until the class defines it.

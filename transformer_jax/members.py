@@ -1,4 +1,4 @@
-"""Members of classes that users write: misspelt, hidden, or with other arguments."""
+"""Checks the members of users' classes: misspelt, hidden, wrong arguments."""
 
 import dataclasses
 import difflib

@@ -1,4 +1,4 @@
-"""Runs JAX functions with NumPy, so that nothing is compiled and no device is used.
+"""Interpreter of JAX functions in NumPy: no compilation, no device.
 
 A first call compiles for hundreds of milliseconds what then runs for microseconds. A
 few numbers of a small function are wanted sooner: its trace is read operation by

@@ -1,4 +1,4 @@
-"""Numbers that make no sense, by the names of arguments: no class here takes them."""
+"""Ranges of numeric arguments by name, for all registered classes."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Files and texts of others: read within limits, shown without control characters."""
+"""Reading of untrusted files within limits, and printing without control characters."""
 
 import errno
 import json

@@ -1,4 +1,4 @@
-"""What training and evaluation ask of a task."""
+"""Base class of tasks, their batches, and the registry of tasks."""
 
 import dataclasses
 import pathlib
@@ -24,6 +24,13 @@ class Batch:
   at         where the tokens are; its batch axis may be 1
   source_BL  int32 tokens that an encoder reads, with a length of its own, or None
   source_at  where those are
+
+  >>> from transformer_jax.positions import coords
+  >>> token_BL = jnp.array([[1, 2, 3, 4]])
+  >>> weight_BL = jnp.ones((1, 3))
+  >>> at = coords.consecutive(1, 3)
+  >>> Batch(token_BL[:, :-1], token_BL[:, 1:], weight_BL, at).tokens
+  3
   """
 
   input_BL: jax.Array
@@ -144,6 +151,15 @@ class Task:
   classes     how many classes a prediction tells apart; None: it is a token
   whole       what it predicts is said of all that was read, not of one of its tokens
   measures    what evaluation reports, the headline first
+
+  >>> import jax
+  >>> from transformer_jax.data.base import tasks
+  >>> task = tasks.build("copy(symbols=2)")
+  >>> task.vocabulary, task.tokens(3)
+  (6, 8)
+  >>> batch = task.batch((), jax.random.key(0), batch_size=4, length=3)
+  >>> batch.input_BL.shape, batch.weight_BL.shape
+  ((4, 8), (4, 8))
   """
 
   whole: ClassVar[bool] = False

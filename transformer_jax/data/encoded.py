@@ -1,4 +1,4 @@
-"""The tokens of texts that stay apart: sides of pairs, words of sentences."""
+"""Tokens of separate texts: sides of translation pairs, words of sentences."""
 
 import array
 import functools

@@ -1,4 +1,4 @@
-"""UTF-8 files on disk as documents: read strictly, split, fingerprint. No JAX here."""
+"""UTF-8 files as documents: strict reading, splits, fingerprints. No JAX here."""
 
 import dataclasses
 import glob

@@ -1,4 +1,4 @@
-"""Languages: codes and names, scripts without spaces, tokenizers of BLEU."""
+"""Languages: codes, names, scripts without spaces, BLEU tokenizers."""
 
 import re
 from collections import Counter

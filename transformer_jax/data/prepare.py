@@ -1,4 +1,4 @@
-"""Prepares a TFDS data set as ArrayRecord, which is read without TensorFlow.
+"""Command that prepares a TFDS data set as ArrayRecord, which needs no TensorFlow.
 
   python -m transformer_jax.data.prepare tiny_shakespeare --data_dir=data
   python -m transformer_jax.data.prepare libreoffice_help/de-en

@@ -1,4 +1,4 @@
-"""Tokenized text on disk, so that a process need not tokenize what another one did.
+"""Cache of tokenized text on disk, shared by processes.
 
 An entry is a folder named by a hash of all that makes its tokens. It is written beside
 its place and renamed, so processes never see half of one, and every file is verified by

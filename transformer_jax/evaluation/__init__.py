@@ -1,1 +1,1 @@
-"""Scores by length, and decoding on the cache."""
+"""Evaluation: scores by length, decoding on the cache, translation, classification."""

@@ -1,4 +1,4 @@
-"""The mean of a run's last checkpoints. Vaswani et al., 2017, section 6.1.
+"""Mean of a run's last checkpoints. Vaswani et al., 2017, section 6.1.
 
 https://arxiv.org/abs/1706.03762
 """
@@ -16,8 +16,8 @@ def average(keeper: Keeper, abstract: State, last: int) -> Any:
 
   abstract   a state as shapes, as `Keeper.restore` takes it
 
-  One checkpoint more than the mean is in memory at a time. The keeper of the training
-  must have kept as many.
+  One checkpoint besides the mean is in memory at a time. Raises CheckpointError unless
+  that many checkpoints are on disk.
   """
   keeper.wait()
   steps = keeper.steps()[::-1][:last]

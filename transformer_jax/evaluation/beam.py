@@ -67,6 +67,9 @@ class Beam:
   penalty   divides the sum of log p; the end token counts as one
   stop      full: when as many texts are finished; likely: when the best other text is
             worse, by its present length; sure: when it is by the length in its favour
+
+  >>> Beam(width=4, penalty="gnmt(alpha=1.0)").penalty(7)
+  2.0
   """
 
   width: int = 4

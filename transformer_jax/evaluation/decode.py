@@ -1,4 +1,4 @@
-"""Writing one token at a time, on the cache: the most likely, or drawn by chance.
+"""Greedy decoding and sampling, on the cache.
 
 Models with attention and recurrent ones do it alike: a cache is whatever `empty_cache`
 returns. `beam.py` keeps several texts at a time.
@@ -26,9 +26,10 @@ LEAST_TEMPERATURE = 1e-6  # below it logits that are divided by it may be infini
 
 @dataclasses.dataclass(frozen=True)
 class Writer:
-  """A model with its parameters, and what its `encode` made of the sources.
+  """A model with its parameters, decoding on the cache.
 
-  frozen   as that of `empty_cache`
+  memory   the encoded sources, from the model's `encode`; None: a decoder alone
+  frozen   whether cached tokens stay as they were; see `empty_cache`
   """
 
   model: Transformer
@@ -58,9 +59,9 @@ class Writer:
     return self.read(token_B[:, None], at, cache)
 
   def read(self, token_BL, at, cache):
-    read = token_BL, at, self.memory, cache
+    """Returns logits_BV after the last token, and the cache with all of them."""
     logits_BLV, cache = self.model.apply(
-      {"params": self.params}, *read, method="decode"
+      {"params": self.params}, token_BL, at, self.memory, cache, method="decode"
     )
     return logits_BLV[:, -1], cache
 
@@ -123,6 +124,10 @@ class Sampling:
   top_p         draws from the fewest tokens with this much probability together, once
                 those of top_k are chosen. Holtzman et al., 2020,
                 https://arxiv.org/abs/1904.09751
+
+  >>> logits_BV = jnp.log(jnp.array([[0.5, 0.3, 0.2]]))
+  >>> Sampling(top_k=2).logits(logits_BV) > -jnp.inf
+  Array([[ True,  True, False]], dtype=bool)
   """
 
   temperature: float = 1.0
@@ -174,13 +179,18 @@ def greedy(
   end: int | None = None,
   frozen: bool = False,
 ) -> jax.Array:
-  """Returns the `steps` most likely next tokens of each prompt, int32 [B, steps].
+  """Returns the greedy continuation of each prompt, int32 [B, steps].
 
-  `at` says where the prompt's tokens are: prompts of different lengths are padded
-  (`coords.padded`). `memory` is what the model's `encode` made of the sources. A text
-  that wrote `end` is finished and repeats it; it is over when all texts are. From where
-  logits are not numbers, as those of parameters that diverged, a text is -1.
-  One program; jit it with `steps` static.
+  prompt_BL   tokens, at least one in each row
+  steps       tokens to generate; static under jit
+  at          coordinates of the prompt, `coords.padded` for prompts of several lengths;
+              None: consecutive
+  memory      the encoded sources, from the model's `encode`
+  end         token after which a text repeats it; decoding stops when all texts end.
+              None: no text ends early
+  frozen      whether cached tokens stay as they were; see below
+
+  Tokens are -1 from the first step whose logits are NaN.
 
   Logits are those of a full pass over the text so far. Where later tokens change
   earlier ones, as with `rope_dynamic` in long texts, that takes a full pass for each
@@ -217,7 +227,12 @@ def sample(
   end: int | None = None,
   frozen: bool = False,
 ) -> jax.Array:
-  """Draws the next tokens of each prompt, int32 [B, steps]; otherwise like `greedy`."""
+  """Returns a sampled continuation of each prompt, int32 [B, steps].
+
+  prompt_BL, steps, at, memory, end, frozen   as in `greedy`
+  key   of the random draws; the same key draws the same tokens
+  how   temperature, top-k and top-p
+  """
 
   def choose(n, logits_BV):
     drawn_B = jax.random.categorical(jax.random.fold_in(key, n), how.logits(logits_BV))

@@ -1,4 +1,4 @@
-"""Scores of whole texts that a model writes, beside those of what is no translation."""
+"""Evaluation of generated texts: BLEU and chrF, beside trivial baselines."""
 
 import dataclasses
 import weakref
@@ -18,28 +18,36 @@ MEASURES = {"bleu": "higher", "chrf": "higher"}
 NO_SCORE, NONE = dict.fromkeys(MEASURES), [None, None]
 NO_TEXT = "logits of a text are not numbers"  # why a seed has no score
 RESAMPLES = 1000  # of sentences, for the interval of one seed's score
-SAMPLES = 5  # texts that are kept to be read
+SAMPLES = 5  # texts shown in the report
 
 
 @dataclasses.dataclass(frozen=True)
 class GenerationEval:
-  """How texts are written and judged.
+  """Settings of the evaluation of generated texts.
 
-  most   texts that are written; 0: none
-  rows   of them go together
+  how    settings of the beam search
+  most   texts to generate; 0: none
+  rows   texts in a batch
+
+  >>> GenerationEval(Beam(width=4), most=100, rows=32).how.width
+  4
   """
 
   how: Beam
   most: int
   rows: int
 
-  def write(self, asked: GenerationSet, translator: Translator) -> list[str | None]:
-    """Returns the translations; texts of like length go together, which is faster."""
-    count = lambda n: len(asked.tokenizer.encode(asked.sources[n]))
-    order = sorted(range(len(asked.sources)), key=count)
-    ordered = [asked.sources[n] for n in order]
-    found = dict(zip(order, translator.all(ordered, self.how, self.rows), strict=True))
-    return [found[n] for n in range(len(order))]
+  def write(self, examples: GenerationSet, translator: Translator) -> list[str | None]:
+    """Returns the translation of each source; batches are of similar lengths."""
+
+    def length(n: int) -> int:
+      return len(examples.tokenizer.encode(examples.sources[n]))
+
+    order = sorted(range(len(examples.sources)), key=length)
+    ordered = [examples.sources[n] for n in order]
+    translations = translator.all(ordered, self.how, self.rows)
+    by_place = dict(zip(order, translations, strict=True))
+    return [by_place[n] for n in range(len(order))]
 
   def _judge(
     self, examples: GenerationSet, hypotheses: list[str | None], baselines: Floors
@@ -51,34 +59,36 @@ class GenerationEval:
     return judge(whole, examples.references, baselines, RESAMPLES, examples.bleu)
 
   def record(
-    self, asked: GenerationSet, translators: Sequence[Translator]
+    self, examples: GenerationSet, translators: Sequence[Translator]
   ) -> dict[str, Any]:
-    """Returns what a run's result holds: scores of each translator, texts to read.
+    """Returns the record for result.json: scores of each seed, and samples.
 
-    There is one translator for each seed; `all` are the texts of each of them. A seed
-    without a translation of every text has no score.
+    translators   one for each seed
+
+    `all` holds the translations of each seed. A seed without a translation of every
+    text has no score.
     """
-    beside = _floors(asked, self.most)
-    asked = asked.first(self.most)
-    texts = [self.write(asked, translator) for translator in translators]
-    verdicts = [self._judge(asked, hypotheses, beside) for hypotheses in texts]
+    baselines = _floors(examples, self.most)
+    examples = examples.first(self.most)
+    texts = [self.write(examples, translator) for translator in translators]
+    verdicts = [self._judge(examples, hypotheses, baselines) for hypotheses in texts]
     whole = [x for x in verdicts if x]
-    scored = (whole[0].bleu, whole[0].chrf) if whole else next(iter(beside.values()))
-    shown = _spread(asked)
+    scored = (whole[0].bleu, whole[0].chrf) if whole else next(iter(baselines.values()))
+    shown = _spread(examples)
     middle = shown[len(shown) // 2]
     return {
-      "texts": len(asked.sources),
-      "fingerprint": of_texts(asked.references),
+      "texts": len(examples.sources),
+      "fingerprint": of_texts(examples.references),
       "search": f"beam {self.how.width}, {self.how.penalty}",
       "signatures": [score.signature for score in scored],
-      "floors": {name: _values(both) for name, both in beside.items()},
+      "floors": {name: _values(both) for name, both in baselines.items()},
       "scores": [_values((x.bleu, x.chrf)) if x else NO_SCORE for x in verdicts],
       "margins": [[x.bleu.margin, x.chrf.margin] if x else NONE for x in verdicts],
       "below": [x is not None and not x.translates for x in verdicts],
       "samples": [
-        [asked.sources[n], asked.references[n], texts[0][n] or ""] for n in shown
+        [examples.sources[n], examples.references[n], texts[0][n] or ""] for n in shown
       ],
-      "map": attention_map(translators[0], asked.sources[middle], texts[0][middle]),
+      "map": attention_map(translators[0], examples.sources[middle], texts[0][middle]),
       "all": texts,
     }
 
@@ -102,8 +112,8 @@ def _values(both: tuple[CorpusScore, CorpusScore]) -> dict[str, float]:
   return {name: x.value for name, x in zip(MEASURES, both, strict=True)}
 
 
-def _spread(asked: GenerationSet) -> list[int]:
-  """Returns which texts are shown: at even steps from the shortest to the longest."""
-  order = sorted(range(len(asked.sources)), key=lambda n: len(asked.sources[n]))
+def _spread(examples: GenerationSet) -> list[int]:
+  """Returns the places of the samples: evenly spaced from shortest to longest."""
+  order = sorted(range(len(examples.sources)), key=lambda n: len(examples.sources[n]))
   many = min(SAMPLES, len(order))
   return [order[(2 * n + 1) * len(order) // (2 * many)] for n in range(many)]

@@ -1,4 +1,4 @@
-"""Scores of a model at lengths it may never have seen, on the same target tokens."""
+"""Scores at several lengths, beyond the training length too, on the same targets."""
 
 import dataclasses
 import functools
@@ -48,16 +48,28 @@ MEASURES = {
 
 @dataclasses.dataclass(frozen=True)
 class Evaluator:
-  """Scores every seed of a model at several lengths.
+  """Scores of every seed of a model at several lengths.
 
-  One program serves all lengths up to a bucket: shorter ones are padded on the left
-  with places where there is no token.
+  One program serves all lengths up to a bucket: shorter inputs are padded on the left.
 
-  examples  of them per length, the same ones for every model; all of a task with fewer
-  batch_size  examples whose scores are in memory at once
-  split   splits the rows of an array over devices
+  examples     scored at each length, the same ones for every model; all of them if the
+               task has fewer
+  batch_size   examples in memory at once
+  key          seed of the draw of examples
+  split        shards the batch axis of an array over devices
 
   Raises SpecError where a task of a user is not as it declares.
+
+  >>> from transformer_jax.axes import Dims
+  >>> from transformer_jax.data.base import tasks
+  >>> from transformer_jax.models import Architecture
+  >>> arch = Architecture(Dims(V=6, D=8, H=2, F=8, L=8), position="rope", decoders=1)
+  >>> task = tasks.build("copy(symbols=2)")
+  >>> evaluator = Evaluator(Transformer(arch), task, examples=8, batch_size=4)
+  >>> evaluator.columns()
+  [('accuracy', 'mean'), ('accuracy', 'last_quarter'), ('exact_match', 'mean')]
+  >>> evaluator.buckets((3, 16, 64))
+  {3: 4, 16: 16, 64: 64}
   """
 
   model: Transformer
@@ -162,7 +174,7 @@ class Evaluator:
   ) -> tuple[dict, jax.Array, jax.Array]:
     """Returns the scores of one seed, {(measure, part): mean over examples}.
 
-    Then how many examples there are, and of how many logits that count are no numbers.
+    Also the number of examples, and of those with NaN in a logit that counts.
     """
     key = jax.random.key(self.key)
     batch = self.task.score(arrays, key, self.examples, length, bucket)

@@ -1,4 +1,4 @@
-"""Which words of its source a model looks at while it writes.
+"""Cross-attention maps of generated texts.
 
 Bahdanau et al., 2015, figure 3. https://arxiv.org/abs/1409.0473
 """

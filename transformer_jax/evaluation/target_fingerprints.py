@@ -1,4 +1,4 @@
-"""Fingerprints of scored targets: equal ones prove that two scores are of the same."""
+"""Fingerprints of scored targets: equal ones mean that two scores are comparable."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""BLEU and chrF by sacreBLEU, with their signatures and the floors they must beat.
+"""BLEU and chrF by sacreBLEU, with signatures and trivial baselines.
 
 Post, 2018, https://aclanthology.org/W18-6319; Papineni et al., 2002 (BLEU),
 https://aclanthology.org/P02-1040; Popović, 2015 (chrF),
@@ -26,6 +26,10 @@ class CorpusScore:
 
   margin   half of the 95% interval over resampled sentences; None: not resampled, or
            nearly nothing is right
+
+  >>> score = bleu(["the cat sat on the mat"], ["the cat sat on the mat"])
+  >>> str(score)
+  'BLEU 100.0'
   """
 
   name: str

@@ -1,4 +1,4 @@
-"""A trained model that writes what texts become, many at a time."""
+"""Translator: a trained encoder-decoder with beam search, in batches."""
 
 import dataclasses
 import functools
@@ -19,10 +19,10 @@ NOTHING = -1  # where a source has no token: 0 may be a token that counts
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Translator:
-  """A trained model with its vocabulary.
+  """A trained encoder-decoder with its tokenizer.
 
-  max_length   the most tokens of a text, the end included
-  place     puts rows of sources where they are read: on one device, or on many
+  max_length   tokens of a text at most, the end token included
+  place        puts a batch of sources on the devices
   """
 
   model: Any
@@ -32,58 +32,72 @@ class Translator:
   place: Callable[[np.ndarray], jax.Array] = jnp.asarray
 
   def __call__(
-    self, texts: list[str], how: Beam, say: Callable[[str], None] = lambda line: None
+    self, texts: list[str], how: Beam, warn: Callable[[str], None] = lambda line: None
   ) -> list[str | None]:
-    """Returns translations; what is longer than `max_length` is cut, and said.
+    """Returns the translation of each text of one batch; None where logits are NaN.
 
-    None, and said, where logits are not numbers: that is no translation.
+    warn   is called with a sentence for each text that is cut to `max_length` tokens,
+           and for each without a translation
     """
-    rows = [self.tokenizer.encode(text) for text in texts]
-    for text, row in zip(texts, rows, strict=True):
-      if len(row) >= self.max_length:
-        say(
-          f"a line of {len(row)} tokens is cut to {self.max_length - 1}, the most that"
-          f" this run reads: {text[:40]}..."
+    sources = [self.tokenizer.encode(text) for text in texts]
+    for text, source in zip(texts, sources, strict=True):
+      if len(source) >= self.max_length:
+        warn(
+          f"a line of {len(source)} tokens is cut to {self.max_length - 1}, the most"
+          f" that this run reads: {text[:40]}..."
         )
-    start, end = self.tokenizer.start, self.tokenizer.end
-    source_BL = self.place(self.source(rows))
-    args = self.model, how, self.max_length, start, end
-    found = _search(*args, self.params, source_BL)
-    token_BN, score_B = map(np.asarray, found)
-    written = []
-    for text, row, score in zip(texts, token_BN.tolist(), score_B, strict=True):
-      lost = np.isneginf(score)
-      if lost:
-        say(f"no translation, since logits are not numbers: {text[:40]}...")
-      written.append(None if lost else self.tokenizer.decode(before(row, end)))
-    return written
+    end = self.tokenizer.end
+    best_BN, score_B = _search(
+      self.model,
+      how,
+      self.max_length,
+      self.tokenizer.start,
+      end,
+      params=self.params,
+      source_BL=self.place(self.source(sources)),
+    )
+    translations: list[str | None] = []
+    scored = zip(texts, np.asarray(best_BN).tolist(), np.asarray(score_B), strict=True)
+    for text, tokens, score in scored:
+      if np.isneginf(score):
+        warn(f"no translation, since logits are not numbers: {text[:40]}...")
+        translations.append(None)
+      else:
+        translations.append(self.tokenizer.decode(before(tokens, end)))
+    return translations
 
-  def source(self, rows: list[list[int]]) -> np.ndarray:
-    """Returns source_BL: tokens, an end, and NOTHING."""
-    source_BL = np.full((len(rows), self.max_length), NOTHING, np.int32)
-    for place_L, row in zip(source_BL, rows, strict=True):
-      row = [*row[: self.max_length - 1], self.tokenizer.end]
-      place_L[: len(row)] = row
+  def source(self, sources: list[list[int]]) -> np.ndarray:
+    """Returns source_BL: the tokens of each source, an end token, and NOTHING."""
+    source_BL = np.full((len(sources), self.max_length), NOTHING, np.int32)
+    for source_L, tokens in zip(source_BL, sources, strict=True):
+      tokens = [*tokens[: self.max_length - 1], self.tokenizer.end]
+      source_L[: len(tokens)] = tokens
     return source_BL
 
   def all(
     self,
     texts: list[str],
     how: Beam,
-    rows: int,
-    say: Callable[[str], None] = lambda line: None,
+    batch_size: int,
+    warn: Callable[[str], None] = lambda line: None,
   ) -> Iterator[str | None]:
-    """Yields the translation of each text; `rows` of them go together."""
+    """Yields the translation of each text, in batches.
+
+    texts        in the source language
+    how          settings of the beam search
+    batch_size   texts in a batch
+    warn         as in `__call__`
+    """
     remaining = iter(texts)
-    while some := list(itertools.islice(remaining, rows)):
-      # The last rows are filled up, so that there is one program.
-      full = some + [""] * (rows - len(some))
-      yield from self(full, how, say)[: len(some)]
+    while batch := list(itertools.islice(remaining, batch_size)):
+      # The last batch is filled up, so that there is one program.
+      full = batch + [""] * (batch_size - len(batch))
+      yield from self(full, how, warn)[: len(batch)]
 
 
-def before(row: list[int], end: int) -> Iterator[int]:
-  """Yields the tokens before the end."""
-  return itertools.takewhile(lambda n: n != end, row)
+def before(tokens: list[int], end: int) -> Iterator[int]:
+  """Yields the tokens before the end token."""
+  return itertools.takewhile(lambda token: token != end, tokens)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
@@ -96,7 +110,13 @@ def _search(
   params: Any,
   source_BL: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
-  """Returns the best translation of each row, token_BN, and its score_B."""
+  """Returns the best translation of each source, token_BN, and its score_B.
+
+  how          settings of the beam search
+  max_length   tokens to generate at most
+  start, end   tokens that begin and end a text
+  source_BL    tokens of the sources; NOTHING: padding
+  """
   at = coords.padded(source_BL != NOTHING)
   token_BL = jnp.maximum(source_BL, 0)
   memory = model.apply({"params": params}, token_BL, at, method="encode")

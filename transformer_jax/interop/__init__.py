@@ -1,4 +1,4 @@
-"""Weights of HuggingFace models, in and out: one table of names for each family.
+"""HuggingFace checkpoints, in and out: one table of tensor names per model family.
 
 loaded = interop.load("gpt2")
 logits_BLV = Transformer(loaded.arch).apply({"params": loaded.params}, token_BL)

@@ -1,4 +1,4 @@
-"""Adapters of models (LoRA), which are not models. https://arxiv.org/abs/2106.09685"""
+"""Errors for checkpoints that hold only an adapter (LoRA, arXiv:2106.09685)."""
 
 import os
 import pathlib

@@ -1,4 +1,4 @@
-"""Encoders: BERT and what grew from it."""
+"""Encoders of the BERT family."""
 
 from transformer_jax.attention import attentions
 from transformer_jax.interop import names

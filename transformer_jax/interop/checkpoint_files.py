@@ -1,4 +1,4 @@
-"""config.json and safetensors in a folder, as HuggingFace lays them out.
+"""config.json and safetensors files of a HuggingFace checkpoint.
 
 https://github.com/huggingface/safetensors; pickled weights are never read. The folder
 is somebody else's: what is read of it, and how much, is limited.

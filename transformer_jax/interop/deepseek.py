@@ -1,4 +1,4 @@
-"""DeepSeek-V3 whose feed-forward layers are dense."""
+"""DeepSeek-V3 with dense feed-forward layers."""
 
 import dataclasses
 import math

@@ -1,4 +1,4 @@
-"""Decoders whose queries, keys and values are one matrix: NeoX, BLOOM, Falcon, MPT."""
+"""Decoders with one fused QKV projection: GPT-NeoX, BLOOM, Falcon, MPT."""
 
 from transformer_jax.attention import attentions
 from transformer_jax.interop import names

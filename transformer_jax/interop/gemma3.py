@@ -1,4 +1,4 @@
-"""The texts of Gemma 3."""
+"""Gemma 3, text models."""
 
 from transformer_jax.interop.family import families
 from transformer_jax.interop.layer_types import (

@@ -1,4 +1,4 @@
-"""Decoders before Llama: GPT-2 and those near it."""
+"""GPT-2 and similar decoders before Llama."""
 
 from transformer_jax.attention import attentions
 from transformer_jax.interop import names

@@ -1,4 +1,4 @@
-"""Words of config.json that change no number that a model computes, and why.
+"""Keys of config.json that change no output of a model, with the reason.
 
 Any other word that a family does not read is refused: see `HFConfig.check_read`. Add a
 word here only after reading the code of HuggingFace's model that would follow it.

@@ -1,4 +1,4 @@
-"""HuggingFace's config.json, with a record of the words that were read."""
+"""HuggingFace's config.json, with a record of the keys that were read."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,6 +15,10 @@ class HFConfig:
   config     the words with their values
   read       words that were read; all that is made of one config shares the set
   replaced   words whose values are not those of config.json; reading them counts not
+
+  >>> config = HFConfig({"hidden_size": 64, "use_cache": True})
+  >>> config.whole("hidden_size"), config.flag("tie_word_embeddings", False)
+  (64, False)
   """
 
   def __init__(

@@ -1,4 +1,4 @@
-"""Layers of several kinds that take turns."""
+"""Alternating layer types, such as sliding-window and full attention."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""Limits of weights of others: a small file must not make this machine hang."""
+"""Size limits for untrusted checkpoints: a small file must not exhaust the host."""
 
 import contextlib
 import re

@@ -1,4 +1,4 @@
-"""Llama and what is like it."""
+"""Llama and similar decoders."""
 
 from transformer_jax.attention import attentions
 from transformer_jax.interop import names

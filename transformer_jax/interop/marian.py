@@ -1,4 +1,4 @@
-"""Encoder-decoders after Vaswani et al.: Marian and BART."""
+"""Encoder-decoders after Vaswani et al., 2017: Marian, BART."""
 
 import jax.numpy as jnp
 import numpy as np

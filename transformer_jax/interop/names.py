@@ -1,4 +1,4 @@
-"""Rows that most tables have: a norm, a dense layer, projections of heads."""
+"""Table entries that most families share: norms, dense layers, attention heads."""
 
 from transformer_jax.interop.table import Table
 

@@ -1,4 +1,4 @@
-"""Outputs of the model classes of a family: language models and classifiers."""
+"""Output heads of a family's model classes: language models and classifiers."""
 
 import dataclasses
 from collections.abc import Callable, Collection, Iterable, Mapping

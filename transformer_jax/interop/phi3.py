@@ -1,4 +1,4 @@
-"""Phi-3: Llama whose projections are fused, in long texts with LongRoPE."""
+"""Phi-3: Llama with fused projections and LongRoPE."""
 
 from transformer_jax.interop import names
 from transformer_jax.interop.family import families

@@ -1,4 +1,4 @@
-"""What config.json says of rotary positions."""
+"""Rotary encodings described by config.json."""
 
 import math
 from typing import Any

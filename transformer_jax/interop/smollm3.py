@@ -1,4 +1,4 @@
-"""SmolLM3: Llama in which some layers have no positions."""
+"""SmolLM3: Llama with some layers without positional encoding (NoPE)."""
 
 from transformer_jax.interop.family import families
 from transformer_jax.interop.layer_types import by_layer

@@ -1,4 +1,4 @@
-"""Tables of names: where each parameter of ours is in the tensors of others.
+"""Tables from our parameters to HuggingFace's tensors.
 
 A table maps a path of ours to (their name, their axes):
 

@@ -1,4 +1,4 @@
-"""Encoders of images. Dosovitskiy et al., 2021. https://arxiv.org/abs/2010.11929"""
+"""Vision Transformers. Dosovitskiy et al., 2021. https://arxiv.org/abs/2010.11929"""
 
 import math
 

@@ -1,1 +1,1 @@
-"""Training: one pure step, many steps per dispatch, nothing lost when it stops."""
+"""Training: pure steps, dispatches of several steps, checkpoints, metric logs."""

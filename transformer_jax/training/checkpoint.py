@@ -1,4 +1,4 @@
-"""Checkpoints that are verified when read, in a thin class around Orbax.
+"""Checkpoints verified when read: a thin class around Orbax.
 
 Orbax writes atomically and in the background, and restores to any mesh. It does not
 notice a flipped bit, never falls back to an older step, and reports a background save
@@ -46,6 +46,15 @@ class Keeper:
   """Saves states in the background and restores the newest one that is intact.
 
   `keep` steps stay on disk. `say` gets one line for each thing a person should know.
+
+  >>> import tempfile
+  >>> import jax.numpy as jnp
+  >>> state = {"gain_D": jnp.ones(3)}
+  >>> with tempfile.TemporaryDirectory() as folder, Keeper(folder) as keeper:
+  ...   keeper.save(10, state, meta={"note": "warm"})
+  ...   restored, meta = keeper.restore(state)
+  >>> meta
+  {'note': 'warm', 'step': 10}
   """
 
   def __init__(

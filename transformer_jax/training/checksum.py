@@ -1,4 +1,4 @@
-"""Checksums of arrays, because a flipped bit on disk is restored silently.
+"""Checksums of arrays, which detect bits flipped on disk.
 
 XXH3 with 128 bits over the bytes of the whole array in row-major order, read on the
 host: the same on every mesh and sharding, and different after any change of the bytes.

@@ -1,4 +1,4 @@
-"""TensorBoard event files: every record has a checksum, so they are a safe copy too.
+"""TensorBoard event files, whose records carry checksums.
 
 A file is a sequence of TFRecords: length, its masked CRC-32C, data, their CRC-32C.
 """

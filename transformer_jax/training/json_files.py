@@ -1,4 +1,4 @@
-"""Small JSON files that are whole or absent, whatever moment the process died at."""
+"""Atomic JSON files: whole or absent after a crash."""
 
 import json
 import math

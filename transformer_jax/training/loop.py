@@ -1,4 +1,4 @@
-"""The training loop: dispatches programs of several steps, saves, resumes, stops."""
+"""Training loop: dispatches, checkpoints, resuming, stopping."""
 
 import collections
 import dataclasses
@@ -24,7 +24,11 @@ IN_FLIGHT = 2
 
 @dataclasses.dataclass(frozen=True)
 class Budget:
-  """How long to train: `steps` in dispatches of `per_dispatch`, saving every `save`."""
+  """How long to train: `steps` in dispatches of `per_dispatch`, saving every `save`.
+
+  >>> Budget(steps=1000, per_dispatch=50, save=500)
+  Budget(steps=1000, per_dispatch=50, save=500)
+  """
 
   steps: int
   per_dispatch: int

@@ -1,4 +1,4 @@
-"""Cross-entropy: the definition, and one pass that never holds all logits."""
+"""Cross-entropy, also in chunks that never hold all logits."""
 
 import functools
 

@@ -30,6 +30,13 @@ class MetricLog:
 
   Every call reaches the file, so `kill -9` loses nothing that was written. What a full
   disk refuses waits in memory; `close` raises FileError if it never got through.
+
+  >>> import tempfile
+  >>> with tempfile.TemporaryDirectory() as folder:
+  ...   with MetricLog(folder) as log:
+  ...     log.write(step=5, seed=0, loss=1.5)
+  ...   read(Path(folder) / "metrics.jsonl")
+  [{'step': 5, 'seed': 0, 'loss': 1.5}]
   """
 
   def __init__(self, directory: str | Path):

@@ -1,4 +1,4 @@
-"""Optimizers and learning-rate schedules, by spec string, all from Optax."""
+"""Optimizers and learning-rate schedules from Optax, by spec string."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""Keeps Orbax's pages of tracebacks off the screen; `Keeper` says each failure once.
+"""Filter of Orbax's log output; `Keeper` reports each failure once.
 
 Nothing is hidden: every failure also raises in `Keeper`, which besides looks at the
 disk itself. `--verbosity=1` brings Orbax's log back.

@@ -1,4 +1,4 @@
-"""Progress of runs: bars on a terminal, plain lines in a log, or nothing."""
+"""Progress display: bars on a terminal, plain lines in a log."""
 
 import dataclasses
 import time
@@ -20,6 +20,9 @@ class Progress:
 
   A bar `under` another shares its display and leaves one line when it ends. `start` is
   the step a resumed run begins at.
+
+  >>> with Progress(total=10, label="a run", quiet=True) as progress:
+  ...   progress.update(5, loss=1.5)
   """
 
   def __init__(

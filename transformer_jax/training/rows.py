@@ -1,4 +1,4 @@
-"""Rows of metrics.jsonl: JSON objects with a step, mostly a seed, and numbers."""
+"""Lines of metrics.jsonl: JSON objects with a step, a seed and metrics."""
 
 import json
 import math

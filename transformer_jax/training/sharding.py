@@ -1,4 +1,4 @@
-"""Splits arrays over a mesh of devices by reading their names.
+"""Sharding of arrays over a device mesh, read from their names.
 
 `query_DHK` says that its second axis is heads; heads go over the axis `tensor`. Adam's
 moments carry the names of the parameters and are split with them.

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a question the training loop asks once per dispatch.
+"""Ctrl-C and SIGTERM as a flag that the training loop reads once per dispatch.
 
 Fatal signals, which end the process at once, leave the stack in a file.
 """

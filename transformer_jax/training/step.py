@@ -1,4 +1,4 @@
-"""One training step, as a pure function: vmap it over seeds, jit it, shard it."""
+"""Training step as a pure function: vmap over seeds, jit, shard."""
 
 import dataclasses
 import functools
@@ -34,6 +34,11 @@ class State:
   moments      the optimizer's own state
   key          of the seed, which all its random numbers come from
   ema_params   moving average of `params`; None: not computed
+
+  >>> params = {"gain_D": jnp.ones(2)}
+  >>> state = State(jnp.int32(0), params, moments=(), key=jax.random.key(0))
+  >>> state.eval_params is params
+  True
   """
 
   step: jax.Array
@@ -67,6 +72,18 @@ class Trainer:
   max_logits        logits held in memory at once; None: as many as suit one device
 
   Raises SpecError where a task of a user is not as it declares.
+
+  >>> from transformer_jax.data.base import tasks
+  >>> from transformer_jax.models import Architecture
+  >>> from transformer_jax.axes import Dims
+  >>> arch = Architecture(Dims(V=6, D=8, H=2, F=8, L=8), position="rope", decoders=1)
+  >>> rate = optax.constant_schedule(1e-3)
+  >>> trainer = Trainer(
+  ...   Transformer(arch), tasks.build("copy(symbols=2)"), optax.adam(rate), rate,
+  ...   batch_size=4, length=3,
+  ... )
+  >>> trainer.shapes.params["output_DV"].shape
+  (8, 6)
   """
 
   model: Transformer

@@ -1,4 +1,4 @@
-"""Parallel text: what one side says, and what the other does. No JAX here."""
+"""Reader of parallel text: aligned source and target lines. No JAX here."""
 
 import collections
 import dataclasses

@@ -1,4 +1,4 @@
-"""Columns of .tsv and .csv files: by a header, by `columns=`, or in the usual order.
+"""Columns of .tsv and .csv files, by header, by `columns=` or by position.
 
 A wrong guess about a first line would cost an example, or train on a header. So only
 known words make a header, what was done is said, and `columns=` decides.

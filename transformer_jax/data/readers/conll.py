@@ -1,4 +1,4 @@
-"""Sentences in columns, a word on each line: CoNLL 2003, CoNLL-U and their like.
+"""Reader of sentences in columns, one word per line: CoNLL 2003, CoNLL-U.
 
 https://aclanthology.org/W03-0419; https://universaldependencies.org/format.html
 """

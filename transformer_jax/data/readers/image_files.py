@@ -1,4 +1,4 @@
-"""Images with labels: idx files, scikit-learn's digits, TFDS data. No JAX here."""
+"""Reader of labelled images: idx files, scikit-learn's digits, TFDS. No JAX here."""
 
 import dataclasses
 import hashlib

@@ -1,4 +1,4 @@
-"""Labelled text: examples from files and TFDS data, and how they are split. No JAX."""
+"""Reader of labelled text: examples from files and TFDS, and their splits. No JAX."""
 
 import collections
 import dataclasses

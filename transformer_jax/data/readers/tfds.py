@@ -1,4 +1,4 @@
-"""Text by its TensorFlow Datasets name, read without TensorFlow and never downloaded.
+"""Reader of TensorFlow Datasets, without TensorFlow and without downloads.
 
 Prepared data is read in two formats: ArrayRecord, which `prepare` writes, and TFRecord,
 the format of most data that already exists.

@@ -1,4 +1,4 @@
-"""Data sets made of ordinary packages, one file each, without TensorFlow."""
+"""Data sets built from distribution packages, one file each, without TensorFlow."""
 
 from transformer_jax.data.sources import brown as brown
 from transformer_jax.data.sources import debian_descriptions as debian_descriptions

@@ -1,4 +1,4 @@
-"""Reads files out of packages without unpacking them to disk.
+"""Reader of files inside packages, without unpacking them to disk.
 
 Nothing is written, links are not followed, and what is read is limited: a package may
 come from anywhere, and a small one may hold a large amount of zeros.

@@ -1,4 +1,4 @@
-"""What a data set says of itself, and who decides what is trained on."""
+"""Base class of data-set sources: metadata, packages, and the split of a document."""
 
 import dataclasses
 import hashlib

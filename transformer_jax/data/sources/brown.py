@@ -1,4 +1,4 @@
-"""The Brown corpus: a million words of American English of 1961, with their tags.
+"""Brown corpus: a million tagged words of American English, 1961.
 
 Francis and Kučera, 1964.
 """

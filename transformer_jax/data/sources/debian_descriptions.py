@@ -1,4 +1,4 @@
-"""The descriptions of Debian's packages, translated by its translation project."""
+"""Descriptions of Debian packages, with their translations."""
 
 import dataclasses
 import pathlib

@@ -1,4 +1,4 @@
-"""The help pages of LibreOffice, in about 35 languages, aligned by block."""
+"""LibreOffice help pages in about 35 languages, aligned by block."""
 
 import dataclasses
 import html.parser

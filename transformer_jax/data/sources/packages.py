@@ -1,4 +1,4 @@
-"""Fetches packages into a folder: no root, nothing installed, nothing else pulled."""
+"""Downloads packages into a folder, without root and without installing."""
 
 import dataclasses
 import hashlib

@@ -1,4 +1,4 @@
-"""Parallel paragraphs to parallel sentences, and which of them are worth keeping."""
+"""Sentence alignment of parallel paragraphs, and a filter of bad pairs."""
 
 import re
 import unicodedata

@@ -1,4 +1,4 @@
-"""The State of the Union addresses of the presidents of the United States."""
+"""State of the Union addresses of the presidents of the United States."""
 
 import dataclasses
 import pathlib

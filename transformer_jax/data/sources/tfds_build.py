@@ -1,4 +1,4 @@
-"""Builds a TFDS data set in ArrayRecord format from a source, without TensorFlow."""
+"""Builder of a TFDS data set in ArrayRecord format, without TensorFlow."""
 
 import collections
 import pathlib

@@ -1,4 +1,4 @@
-"""What tokenizers share: special tokens, a vocabulary with a fingerprint, a folder."""
+"""Base class of tokenizers: special tokens, vocabulary, fingerprint, saving."""
 
 import dataclasses
 import hashlib
@@ -30,6 +30,12 @@ class Tokenizer:
   sentinels   how many of them there are
   pieces      what each token stands for, in order; empty before training
   trained_on  how much of the text training read, where that may be less than all
+
+  >>> from transformer_jax.data.tokenizers import tokenizers
+  >>> tokenizer = tokenizers.build("char(size=16)").train(["hello world"])
+  >>> tokens = tokenizer.encode("hello")
+  >>> len(tokens), tokenizer.decode(tokens)
+  (5, 'hello')
   """
 
   sentinels: int = dataclasses.field(default=0, kw_only=True)

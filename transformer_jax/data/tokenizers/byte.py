@@ -1,4 +1,4 @@
-"""Bytes of UTF-8. Xue et al., 2022. https://arxiv.org/abs/2105.13626"""
+"""Tokenizer of UTF-8 bytes. Xue et al., 2022. https://arxiv.org/abs/2105.13626"""
 
 import dataclasses
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""Characters, the most common ones."""
+"""Tokenizer of characters, the most common ones."""
 
 import dataclasses
 import functools

@@ -1,4 +1,4 @@
-"""The vocabulary of a run, for another run that starts from its parameters."""
+"""Tokenizer of a finished run, for fine-tuning from its parameters."""
 
 import dataclasses
 import functools

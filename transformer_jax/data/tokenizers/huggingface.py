@@ -1,4 +1,4 @@
-"""A tokenizer.json, which is all that transformers 5 writes of a tokenizer.
+"""Tokenizer from a tokenizer.json of HuggingFace's `tokenizers` library.
 
 Read by the library that defines the format, https://github.com/huggingface/tokenizers,
 from a file alone: no name is looked up on a hub.

@@ -1,4 +1,4 @@
-"""Subwords, by byte pair encoding. Sennrich et al., 2016.
+"""Byte pair encoding, by SentencePiece. Sennrich et al., 2016.
 
 https://arxiv.org/abs/1508.07909; made by SentencePiece, Kudo and Richardson, 2018.
 https://arxiv.org/abs/1808.06226

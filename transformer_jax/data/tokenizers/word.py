@@ -1,4 +1,4 @@
-"""Words and punctuation marks, the most common ones."""
+"""Tokenizer of words and punctuation marks, the most common ones."""
 
 import dataclasses
 import re

@@ -1,4 +1,4 @@
-"""Pieces of words from a vocabulary file. Wu et al., 2016; Devlin et al., 2019.
+"""WordPiece from a vocabulary file. Wu et al., 2016; Devlin et al., 2019.
 
 https://arxiv.org/abs/1609.08144; https://arxiv.org/abs/1810.04805
 """

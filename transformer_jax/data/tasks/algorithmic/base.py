@@ -1,4 +1,4 @@
-"""What the algorithmic tasks share: [start] prompt [separator] answer [end].
+"""Base class of algorithmic tasks: [start] prompt [separator] answer [end].
 
 A task says how long its two strings are and how they are drawn for one row; this file
 lays them out for a decoder that reads every token but the last.

@@ -1,4 +1,4 @@
-"""Copy what is not blank. Golovneva et al., 2024. https://arxiv.org/abs/2405.18719"""
+"""Copy all but the blanks. Golovneva et al., 2024. https://arxiv.org/abs/2405.18719"""
 
 import dataclasses
 from typing import ClassVar

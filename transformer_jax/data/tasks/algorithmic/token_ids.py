@@ -1,4 +1,4 @@
-"""What two tokens of a string have in common, as numbers that an encoding reads.
+"""Integer ids that relate tokens of a string, as inputs of positional encodings.
 
 Coupled ids start at 1: a mark before a string that is written forwards has id 1 and the
 string's places have 2, 3, ...; encodings may shift them. Other tokens have id 0.

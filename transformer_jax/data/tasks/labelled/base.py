@@ -1,4 +1,4 @@
-"""What tasks with labels share: tokens, their classes, and a row for each example."""
+"""Base class of labelled tasks: tokens, classes, and the layout of an example."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""Which of several labels a text or a pair of texts has.
+"""Classification of texts and of pairs of texts.
 
 Devlin et al., 2019, section 4. https://arxiv.org/abs/1810.04805
 """

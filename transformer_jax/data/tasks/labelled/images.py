@@ -1,4 +1,4 @@
-"""Classification of images, which an encoder reads in patches.
+"""Classification of images by encoders that read patches.
 
 Dosovitskiy et al., 2021. https://arxiv.org/abs/2010.11929
 """

@@ -1,4 +1,4 @@
-"""Rows of labelled texts, [start] a [end], and of pairs, [start] a [end] b [end].
+"""Layout of labelled texts: [start] a [end], or [start] a [end] b [end].
 
 [CLS] and [SEP] of BERT: Devlin et al., 2019, figure 2. https://arxiv.org/abs/1810.04805
 """

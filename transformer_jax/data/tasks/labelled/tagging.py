@@ -1,4 +1,4 @@
-"""A tag for each word. Devlin et al., 2019, section 5.3: words are read as they come.
+"""Tagging of words. Devlin et al., 2019, section 5.3: words are cased.
 
 https://arxiv.org/abs/1810.04805. A word's tag is predicted at its first token.
 """

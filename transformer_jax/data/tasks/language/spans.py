@@ -1,4 +1,4 @@
-"""Span corruption: an encoder reads a text with gaps, a decoder writes what was there.
+"""Span corruption: an encoder reads a text with gaps, a decoder fills them.
 
 Raffel et al., 2020. https://arxiv.org/abs/1910.10683, section 3.1.4
 """

@@ -1,4 +1,4 @@
-"""Language modelling of tokenized text: in order, after a prefix, or masked."""
+"""Language modelling of tokens: causal, with a prefix, or masked."""
 
 import dataclasses
 import functools

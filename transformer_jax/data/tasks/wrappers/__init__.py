@@ -1,1 +1,1 @@
-"""Tasks that pose an algorithmic task in another form: pairs, prefixes, blanks."""
+"""Wrappers that re-pose an algorithmic task: pairs, prefixes, blanks."""

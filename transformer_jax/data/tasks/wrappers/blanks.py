@@ -1,4 +1,4 @@
-"""Algorithmic tasks for an encoder, which answers all at once, in blanks.
+"""Algorithmic tasks for encoders: all answer symbols are predicted at once.
 
 Delétang et al., 2022. https://arxiv.org/abs/2207.02098
 """

@@ -1,4 +1,4 @@
-"""Algorithmic tasks as two texts: an encoder reads the prompt, a decoder answers."""
+"""Algorithmic tasks for encoder-decoders: prompt as source, answer as target."""
 
 import dataclasses
 from typing import Any, ClassVar

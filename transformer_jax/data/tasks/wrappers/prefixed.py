@@ -1,4 +1,4 @@
-"""Algorithmic tasks whose prompt is seen whole. Raffel et al., 2020.
+"""Algorithmic tasks with bidirectional attention in the prompt. Raffel et al., 2020.
 
 https://arxiv.org/abs/1910.10683, section 3.2.1: a language model with a prefix.
 """
