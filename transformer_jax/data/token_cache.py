@@ -80,19 +80,19 @@ def key_of(*parts: object) -> str:
 def _read(entry: pathlib.Path) -> Tokenized | None:
   """Returns an entry whose files are as they were written, or None."""
   try:
-    said = json.loads((entry / LIST).read_text(encoding="utf-8"))
-    if any(_checksum(entry / name) != x for name, x in said["files"].items()):
+    listing = json.loads((entry / LIST).read_text(encoding="utf-8"))
+    if any(_checksum(entry / name) != x for name, x in listing["files"].items()):
       return None
     mapped = functools.partial(np.load, mmap_mode="r", allow_pickle=False)
     facts = json.loads((entry / FACTS).read_text(encoding="utf-8"))
     found = tokenizers.load(entry / "tokenizer")
     tokenizer = dataclasses.replace(found, trained_on=facts)
     token_N = {
-      split: np.asarray(mapped(entry / f"{split}.npy")) for split in said["splits"]
+      split: np.asarray(mapped(entry / f"{split}.npy")) for split in listing["splits"]
     }
     size_D = {
       split: np.asarray(mapped(entry / f"{split}_sizes.npy"))
-      for split in said["splits"]
+      for split in listing["splits"]
     }
     os.utime(entry / LIST)
   except (OSError, ValueError, LookupError, TypeError, AttributeError, DataError):
@@ -113,11 +113,11 @@ def _write(where: pathlib.Path, key: str, made: Tokenized) -> None:
     facts = json.dumps(made.tokenizer.trained_on)
     (new / FACTS).write_text(facts, encoding="utf-8")
     paths = sorted(path for path in new.rglob("*") if path.is_file())
-    said = {
+    listing = {
       "splits": [*made.token_N],
       "files": {path.relative_to(new).as_posix(): _checksum(path) for path in paths},
     }
-    (new / LIST).write_text(json.dumps(said, indent=1), encoding="utf-8")
+    (new / LIST).write_text(json.dumps(listing, indent=1), encoding="utf-8")
     _into_place(new, where / key)
   finally:
     shutil.rmtree(new, ignore_errors=True)

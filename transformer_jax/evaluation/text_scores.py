@@ -43,36 +43,36 @@ class CorpusScore:
 
 
 def bleu(
-  found: Sequence[str], *references: Sequence[str], resamples: int = 0, **settings
+  hypotheses: Sequence[str], *references: Sequence[str], resamples: int = 0, **settings
 ) -> CorpusScore:
   """Returns BLEU of translations; each list of references has one for each of them.
 
   settings   of `sacrebleu.BLEU`, such as tokenize, lowercase or smooth_method
   """
-  return _score("BLEU", sacrebleu.BLEU(**settings), found, references, resamples)
+  return _score("BLEU", sacrebleu.BLEU(**settings), hypotheses, references, resamples)
 
 
 def chrf(
-  found: Sequence[str], *references: Sequence[str], resamples: int = 0, **settings
+  hypotheses: Sequence[str], *references: Sequence[str], resamples: int = 0, **settings
 ) -> CorpusScore:
   """Returns chrF of translations; with word_order=2 it is chrF++."""
   metric = sacrebleu.CHRF(**settings)
   name = "chrF" + "+" * metric.word_order
-  return _score(name, metric, found, references, resamples)
+  return _score(name, metric, hypotheses, references, resamples)
 
 
-def _score(name, metric, found, references, resamples) -> CorpusScore:
+def _score(name, metric, hypotheses, references, resamples) -> CorpusScore:
   """Lets sacreBLEU score; the interval is by Koehn, 2004, aclanthology.org/W04-3250."""
-  if not found or not references:
+  if not hypotheses or not references:
     raise ValueError("nothing to score; give at least one translation and a reference")
   for texts in references:
-    if isinstance(texts, str) or len(texts) != len(found):
+    if isinstance(texts, str) or len(texts) != len(hypotheses):
       raise ValueError(
-        f"{len(found)} translations and {len(texts)} references; give a list with one"
-        " for each translation"
+        f"{len(hypotheses)} translations and {len(texts)} references; give a list with"
+        " one for each translation"
       )
   more = {"n_bootstrap": resamples} if resamples else {}
-  texts = list(found), [list(texts) for texts in references]
+  texts = list(hypotheses), [list(texts) for texts in references]
   try:
     got = metric.corpus_score(*texts, **more)
   except TypeError:  # sacreBLEU 2.6 cannot average resamples of which some score 0
@@ -102,12 +102,12 @@ def nearest_targets(
   count_N = np.bincount(train_TN.indices, minlength=len(index))
   weight_NN = sparse.diags(np.log(len(train) / np.maximum(count_N, 1)))
   train_TN = _unit(train_TN @ weight_NN)
-  asked_TN = _table([{*_words(source)} for source in sources], index) @ weight_NN
+  source_TN = _table([{*_words(source)} for source in sources], index) @ weight_NN
   near = []
   for start in range(0, len(sources), 256):  # a piece of the products at a time
-    products = (asked_TN[start : start + 256] @ train_TN.T).toarray()
-    found = np.where(products.any(axis=1), products.argmax(axis=1), -1)
-    near += found.tolist()
+    products = (source_TN[start : start + 256] @ train_TN.T).toarray()
+    nearest = np.where(products.any(axis=1), products.argmax(axis=1), -1)
+    near += nearest.tolist()
   return [train[n][1] if n >= 0 else "" for n in near]
 
 
@@ -163,14 +163,14 @@ class Verdict:
 
 
 def judge(
-  found: Sequence[str],
+  hypotheses: Sequence[str],
   references: Sequence[str],
-  beside: dict[str, tuple[CorpusScore, CorpusScore]],
+  baselines: dict[str, tuple[CorpusScore, CorpusScore]],
   resamples: int = 0,
   tokenizer: str = "",
 ) -> Verdict:
   """Scores translations beside `floors` of the same texts and the same tokenizer."""
-  return Verdict(*scores(found, references, resamples, tokenizer), beside)
+  return Verdict(*scores(hypotheses, references, resamples, tokenizer), baselines)
 
 
 def floors(
@@ -182,11 +182,11 @@ def floors(
   """Returns BLEU and chrF of what translates nothing."""
   texts = {"copy": sources, "nearest": nearest_targets(train, sources)}
   score = functools.partial(scores, references=references, tokenizer=tokenizer)
-  return {name: score(found) for name, found in texts.items()}
+  return {name: score(hypotheses) for name, hypotheses in texts.items()}
 
 
 def scores(
-  found: Sequence[str],
+  hypotheses: Sequence[str],
   references: Sequence[str],
   resamples: int = 0,
   tokenizer: str = "",
@@ -197,8 +197,8 @@ def scores(
   """
   tokenizer = tokenizer or languages.bleu_tokenizer("", references)
   return (
-    bleu(found, references, resamples=resamples, tokenize=tokenizer),
-    chrf(found, references, resamples=resamples),
+    bleu(hypotheses, references, resamples=resamples, tokenize=tokenizer),
+    chrf(hypotheses, references, resamples=resamples),
   )
 
 

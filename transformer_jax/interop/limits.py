@@ -35,7 +35,7 @@ def expected_kinds() -> Iterator[None]:
 
 
 def check(
-  config: Config, tensors: Tensors | None = None, said: str = "config.json says"
+  config: Config, tensors: Tensors | None = None, subject: str = "config.json says"
 ) -> None:
   """Raises ValueError where config.json makes a model that could not be built.
 
@@ -45,10 +45,10 @@ def check(
   largest = max((x.size for x in (tensors or {}).values()), default=0)
   for word, value in config.items():
     if type(value) is int and abs(value) > MOST:
-      raise ValueError(f"{said} {word}={value}; the most is {MOST}")
+      raise ValueError(f"{subject} {word}={value}; the most is {MOST}")
     if tensors and type(value) is int and AXES.search(word) and value > largest:
       raise ValueError(
-        f"{said} {word}={value}, and the largest tensor has {largest}"
+        f"{subject} {word}={value}, and the largest tensor has {largest}"
         " numbers; use the weights that belong to it"
       )
   there = MOST_LAYERS if tensors is None else min(layers(tensors), MOST_LAYERS)
@@ -56,10 +56,10 @@ def check(
     wanted = config.get(word)
     if type(wanted) is int and wanted > max(there, 0):
       raise ValueError(
-        f"{said} {word}={wanted}, and the weights have {there} layers; use"
+        f"{subject} {word}={wanted}, and the weights have {there} layers; use"
         " those that belong to it"
         if tensors is not None and there < MOST_LAYERS
-        else f"{said} {word}={wanted}; {MOST_LAYERS} are read at most"
+        else f"{subject} {word}={wanted}; {MOST_LAYERS} are read at most"
       )
 
 

@@ -231,10 +231,10 @@ def _jsonl(path: pathlib.Path, pair_format: PairFormat, say: Say) -> Iterator[Pa
   for number, line in enumerate(files.lines(path), 1):
     where = f"'{path}' line {number}"
     try:
-      said = json.loads(line) if line.strip() else dict.fromkeys(sides, "")
+      record = json.loads(line) if line.strip() else dict.fromkeys(sides, "")
     except ValueError as error:
       raise DataError(f"{where} is not JSON ({error}); correct it") from error
-    texts = said.get("translation", said) if isinstance(said, dict) else {}
+    texts = record.get("translation", record) if isinstance(record, dict) else {}
     missing = [x for x in sides if not isinstance(texts.get(x), str)]
     if missing:
       raise DataError(
@@ -242,7 +242,7 @@ def _jsonl(path: pathlib.Path, pair_format: PairFormat, say: Say) -> Iterator[Pa
         f' {{"{sides[0]}": "...", "{sides[1]}": "..."}} on every line'
       )
     source, target = (" ".join(texts[x].split()) for x in sides)
-    document = str(said.get("document", ""))
+    document = str(record.get("document", ""))
     yield Pair(source, target, f"{path.name} line {number}", document)
 
 

@@ -82,11 +82,10 @@ class _Blocks(html.parser.HTMLParser):
   def handle_starttag(self, tag, attrs):
     if tag in BLOCKS:
       self.end()
-      said = {key: value or "" for key, value in attrs}
-      wanted = said.get("id", "").startswith(KINDS) and "code" not in said.get(
-        "class", ""
-      )
-      self.block = said["id"] if wanted else None
+      attributes = {key: value or "" for key, value in attrs}
+      of_kind = attributes.get("id", "").startswith(KINDS)
+      wanted = of_kind and "code" not in attributes.get("class", "")
+      self.block = attributes["id"] if wanted else None
     elif tag == "span":
       self._open(dict(attrs))
     elif tag == "br":

@@ -122,8 +122,10 @@ class Fetcher:
       errors="replace",
     )
     if done.returncode:
-      said = [*(done.stderr or done.stdout).strip().splitlines(), "no reason given"]
-      errors = [line for line in said if line.startswith(("E:", "npm error"))] or said
+      output = [*(done.stderr or done.stdout).strip().splitlines(), "no reason given"]
+      errors = [
+        line for line in output if line.startswith(("E:", "npm error"))
+      ] or output
       raise self.refused(folder, f"{command[0]}: {errors[0].strip()}")
 
   def facts(self, paths: list[pathlib.Path]) -> list[dict[str, str]]:

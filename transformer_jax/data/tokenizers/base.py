@@ -74,8 +74,8 @@ class Tokenizer:
   @property
   def fingerprint(self) -> str:
     """The SHA-256 of the vocabulary."""
-    said = json.dumps([self.name, self.pieces], ensure_ascii=True)
-    return hashlib.sha256(said.encode()).hexdigest()
+    record = json.dumps([self.name, self.pieces], ensure_ascii=True)
+    return hashlib.sha256(record.encode()).hexdigest()
 
   @property
   def facts(self) -> dict[str, Any]:
@@ -127,7 +127,7 @@ class Tokenizer:
       self.check(there, str(folder))
       return
     folder.mkdir(parents=True, exist_ok=True)
-    said = {
+    record = {
       "tokenizer": self.name,
       "fingerprint": self.fingerprint,
       "arguments": self._arguments(),
@@ -136,7 +136,7 @@ class Tokenizer:
     self._save_more(folder)
     # A name of its own first: a process that dies leaves no half a vocabulary.
     new = folder / f"{FILE}.new"
-    new.write_text(json.dumps(said, ensure_ascii=False, indent=0), encoding="utf-8")
+    new.write_text(json.dumps(record, ensure_ascii=False, indent=0), encoding="utf-8")
     new.replace(folder / FILE)
 
   def check(self, other: "Tokenizer", where: str) -> None:
@@ -170,9 +170,11 @@ def load(folder: pathlib.Path) -> Tokenizer:
   """Reads what `save` wrote. Raises DataError when it is missing or damaged."""
   path = folder / FILE
   try:
-    said = untrusted.parsed(untrusted.content(path))
-    empty = tokenizers[said["tokenizer"]](**said["arguments"])
-    found = dataclasses.replace(empty, pieces=tuple(said["pieces"]))._load_more(folder)
+    record = untrusted.parsed(untrusted.content(path))
+    empty = tokenizers[record["tokenizer"]](**record["arguments"])
+    found = dataclasses.replace(empty, pieces=tuple(record["pieces"]))._load_more(
+      folder
+    )
   except OSError as error:
     raise DataError(
       f"cannot read the vocabulary '{error.filename or path}': {error.strerror}; train"
@@ -180,7 +182,7 @@ def load(folder: pathlib.Path) -> Tokenizer:
     ) from error
   except (ValueError, LookupError, TypeError, AttributeError) as error:
     raise DataError(f"'{path}' is no vocabulary ({error}); copy it again") from error
-  if found.fingerprint != said["fingerprint"]:
+  if found.fingerprint != record["fingerprint"]:
     raise DataError(f"'{path}' was changed since it was written; copy it again")
   return found
 

@@ -89,8 +89,8 @@ class HuggingFace(Tokenizer):
   @property
   def fingerprint(self) -> str:
     """The SHA-256 of the whole file but for what it says of cutting and padding."""
-    said = json.dumps([self.name, self._content])
-    return hashlib.sha256(said.encode()).hexdigest()
+    settings = json.dumps([self.name, self._content])
+    return hashlib.sha256(settings.encode()).hexdigest()
 
   @property
   def recipe(self) -> str:
@@ -150,8 +150,8 @@ class HuggingFace(Tokenizer):
     """Returns the token of a role, '' if there is none."""
     if mine := getattr(self, role):
       return mine
-    said = _config(self.file) if self.file and not self.model else {}
-    named = [said.get(key) for key in ROLES[role]]
+    settings = _config(self.file) if self.file and not self.model else {}
+    named = [settings.get(key) for key in ROLES[role]]
     named = [x.get("content") if isinstance(x, dict) else x for x in named]
     every = (*named, *USUAL[role])
     return next((x for x in every if x and self._find(x) is not None), "")
@@ -184,14 +184,14 @@ def _read(file: str) -> str:
   if not file:
     raise DataError("huggingface: name a tokenizer.json, as in huggingface('t5/')")
   path = _path(file)
-  said = _json(path)
-  if "pieces" in said and "fingerprint" in said:
+  settings = _json(path)
+  if "pieces" in settings and "fingerprint" in settings:
     raise DataError(
       f"'{path}' is the vocabulary of a run; write kept('{path.parent.parent}')"
     )
-  if not isinstance(said.get("model"), dict):
+  if not isinstance(settings.get("model"), dict):
     raise DataError(f"'{path}' is no tokenizer.json: it has no 'model'; copy it again")
-  content = json.dumps(said | {"truncation": None, "padding": None}, sort_keys=True)
+  content = json.dumps(settings | {"truncation": None, "padding": None}, sort_keys=True)
   _open(content, file)
   return content
 
@@ -205,12 +205,12 @@ def _json(path: pathlib.Path) -> dict[str, Any]:
   content = files.content_of(path)
   files.check_utf8(content, f"'{path}'")
   try:
-    said = json.loads(content)
+    settings = json.loads(content)
   except ValueError as error:
     raise DataError(f"'{path}' is not JSON ({error}); copy it again") from error
-  if not isinstance(said, dict):
+  if not isinstance(settings, dict):
     raise DataError(f"'{path}' is no tokenizer: it holds no object; copy it again")
-  return said
+  return settings
 
 
 @functools.lru_cache(maxsize=4)

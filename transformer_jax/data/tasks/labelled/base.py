@@ -152,15 +152,18 @@ class Labelled(Task):
     """Saves vocabulary and labels with a run. Raises DataError if others are there."""
     check_fitted(self, fitted, FittedLabels)
     fitted.tokenizer.save(folder / "tokenizer")
-    path, said = folder / FILE, json.dumps(fitted.labels, ensure_ascii=False, indent=0)
+    path, labels_json = (
+      folder / FILE,
+      json.dumps(fitted.labels, ensure_ascii=False, indent=0),
+    )
     if os.path.lexists(path) and not _is_whole(path):
       print(f"'{path}' is damaged; kept as {set_aside(path)}", file=sys.stderr)
-    if path.exists() and path.read_text(encoding="utf-8") != said:
+    if path.exists() and path.read_text(encoding="utf-8") != labels_json:
       raise DataError(
         f"'{path}' has other labels than '{self.source}': classes would mean something"
         " else; use the data that the run was trained with, or another folder"
       )
-    path.write_text(said, encoding="utf-8")
+    path.write_text(labels_json, encoding="utf-8")
 
   def batch(
     self,
