@@ -82,8 +82,8 @@ class Trainer:
   ...   Transformer(arch), tasks.build("copy(symbols=2)"), optax.adam(rate), rate,
   ...   batch_size=4, length=3,
   ... )
-  >>> trainer.shapes.params["output_DV"].shape
-  (8, 6)
+  >>> trainer.shapes.step
+  ShapeDtypeStruct(shape=(), dtype=int32)
   """
 
   model: Transformer
