@@ -5,14 +5,20 @@
 
 Nothing there is written by hand but the sentences around the tables: names come from
 registries, papers from docstrings of files, the rest from what the objects declare
-and from the table that models ask before they are built.
+and from the table that models ask before they are built. Pictures are drawn from the
+hooks of encodings and variants; the check only asks that each is there, which takes
+seconds, and a slow test compares their numbers.
 """
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from experiments.catalogue import counts, encodings, families, variants
+from experiments.catalogue import counts, encodings, families, pictures, variants
+from transformer_jax.attention import attentions
+from transformer_jax.positions import positions
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -27,24 +33,45 @@ def main(arguments: Sequence[str] = ()) -> int:
   for name, text in pages().items():
     (DOCS / name).write_text(text, encoding="utf-8")
     print(f"wrote {DOCS / name}")
+  for thing in shown():
+    draw(thing)
   return 0
 
 
 def check(texts: dict[str, str]) -> int:
   """Returns 1 where a page is not what it would be written as, and says how to mend."""
-  files = {name: DOCS / name for name in texts}
+  files = {DOCS / name: text for name, text in texts.items()}
   stale = [
-    str(path.resolve().relative_to(DOCS.parent))
-    for name, path in files.items()
-    if not path.exists() or path.read_text("utf-8") != texts[name]
+    path
+    for path, text in files.items()
+    if not path.exists() or path.read_text("utf-8") != text
   ]
+  stale += [path for path in map(pictures.path, shown()) if not path.exists()]
   if stale:
     print(
-      f"{', '.join(stale)}: not what the code says now; write what it says with"
-      " python -m experiments.catalogue",
+      f"{', '.join(map(relative, stale))}: not what the code says now; write what"
+      " it says with python -m experiments.catalogue",
       file=sys.stderr,
     )
   return bool(stale)
+
+
+def relative(path: Path) -> str:
+  """Returns a file's path in the project."""
+  return os.path.relpath(path, DOCS.parent)
+
+
+def shown() -> list[Any]:
+  """Returns what has a picture: every encoding and every variant."""
+  return [registry.build(n) for registry in (positions, attentions) for n in registry]
+
+
+def draw(thing: Any) -> None:
+  """Draws the picture of an encoding or a variant if it shows other numbers."""
+  path, found = pictures.path(thing), pictures.arrays(thing)
+  if pictures.is_stale(path, found):
+    pictures.draw(path, found)
+    print(f"wrote {path}")
 
 
 def pages() -> dict[str, str]:

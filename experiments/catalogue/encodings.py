@@ -8,10 +8,12 @@ from experiments.catalogue.parts import (
   LAYERS,
   SIZES,
   cell,
+  entries,
   paper,
   purpose,
   render,
   table,
+  thumbnails,
 )
 from transformer_jax.models.compatibility import USES, refusal
 from transformer_jax.positions import PositionalEncoding, positions
@@ -43,6 +45,8 @@ def page() -> str:
   ]
   return render(
     "positions.md",
+    thumbnails=thumbnails(encodings),
+    entries=entries(encodings, facts),
     encodings=table(header, (line(*item) for item in encodings.items())),
     matrix=table(["name", *USES], cells),
     reasons=reasons,
@@ -60,6 +64,13 @@ def line(name: str, encoding: PositionalEncoding) -> list[str]:
     encoding.extrapolation + (", whole text" if encoding.needs_full_text else ""),
     *(f"{parameters(encoding, size):,}" for size in SIZES),
   ]
+
+
+def facts(encoding: PositionalEncoding) -> str:
+  """Returns an encoding's properties as one line."""
+  kind = "relative" if encoding.relative else "absolute"
+  past = encoding.extrapolation + ", whole text" * encoding.needs_full_text
+  return f"*Acts on*: {acts_on(encoding)}. *{kind}*; past the training length: {past}."
 
 
 def acts_on(encoding: PositionalEncoding) -> str:

@@ -3,12 +3,13 @@
 import inspect
 import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jinja2
 
+from experiments.catalogue import pictures
 from transformer_jax.attention.cores import cores
 from transformer_jax.axes import Dims
 from transformer_jax.models.compatibility import MODES
@@ -35,6 +36,42 @@ def purpose(thing: Any) -> str:
   text = inspect.getdoc(type(thing)) or ""
   start = " ".join(text.split("\n\n")[0].split())
   return re.split(r"(?<!et al\.)(?<=[.;])\s(?![^\[]*\])", start)[0].rstrip(";.")
+
+
+def formula(thing: Any) -> str:
+  """Returns the indented lines after that sentence, or nothing."""
+  blocks = (inspect.getdoc(type(thing)) or "").split("\n\n")[1:2]
+  lines = [line for block in blocks for line in block.splitlines()]
+  indented = lines and all(line.startswith("    ") for line in lines)
+  return "\n".join(line[4:] for line in lines) if indented else ""
+
+
+def entries(things: Mapping[str, Any], facts: Callable[[Any], str]) -> str:
+  """Returns the gallery: of each its picture, formula, source and properties."""
+  parts = []
+  for name, thing in things.items():
+    lines = [f"### `{name}`", f"![{name}]({picture(thing)})"]
+    lines.append(f"{purpose(thing)}. {paper(thing)}.")
+    if formula(thing):
+      lines.append(f"```text\n{formula(thing)}\n```")
+    parts.append("\n\n".join([*lines, facts(thing)]))
+  return "\n\n".join(parts)
+
+
+def thumbnails(things: Mapping[str, Any], columns: int = 4) -> str:
+  """Returns a table of all pictures, each under a link to its entry."""
+  cells = [
+    f"[`{name}`](#{name})<br>![{name}]({picture(thing)})"
+    for name, thing in things.items()
+  ]
+  cells += [""] * (-len(cells) % columns)
+  rows = [cells[n : n + columns] for n in range(0, len(cells), columns)]
+  return table(rows[0], rows[1:])
+
+
+def picture(thing: Any) -> str:
+  """Returns the path of its picture, from a page."""
+  return str(pictures.path(thing).relative_to(pictures.FOLDER.parent))
 
 
 def paper(thing: Any) -> str:

@@ -4,7 +4,16 @@ import math
 
 import jax
 
-from experiments.catalogue.parts import SIZES, cell, paper, purpose, render, table
+from experiments.catalogue.parts import (
+  SIZES,
+  cell,
+  entries,
+  paper,
+  purpose,
+  render,
+  table,
+  thumbnails,
+)
 from transformer_jax.attention import Variant, attentions
 from transformer_jax.attention.cores import cores
 from transformer_jax.models.compatibility import USES, refusal
@@ -43,10 +52,19 @@ def page() -> str:
   kinds = ([f"`{name}`", purpose(cores.build(name))] for name in cores)
   return render(
     "attention.md",
+    thumbnails=thumbnails(built),
+    entries=entries(built, facts),
     variants=table(header, lines),
     cores=table(["name", "what it does"], kinds),
     matrix=table(["name", *USES], cells),
     reasons=reasons,
+  )
+
+
+def facts(variant: Variant) -> str:
+  """Returns a variant's properties as one line."""
+  return (
+    f"*Changes*: {changes(variant)}. *Own parameters*: {own_parameters(variant):,}."
   )
 
 

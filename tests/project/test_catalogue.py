@@ -1,9 +1,10 @@
 """docs/positions.md says what the code declares, and every cell of its table holds."""
 
+import numpy as np
 import pytest
 
 from experiments import catalogue
-from experiments.catalogue import encodings, parts
+from experiments.catalogue import encodings, parts, pictures
 from transformer_jax.attention import attentions
 from transformer_jax.attention.cores import cores
 from transformer_jax.models.compatibility import MODES, USES, form, refusal
@@ -15,6 +16,7 @@ def test_a_stale_page_is_named_with_the_command_that_mends_it(
 ):
   """That no page is stale is checked by `make lint`: a new file asks for no test."""
   monkeypatch.setattr(catalogue, "DOCS", tmp_path)
+  monkeypatch.setattr(catalogue, "shown", lambda: [])
   (tmp_path / "same.md").write_text("as it is")
   (tmp_path / "old.md").write_text("as it was")
   assert catalogue.check({"same.md": "as it is"}) == 0
@@ -23,6 +25,25 @@ def test_a_stale_page_is_named_with_the_command_that_mends_it(
   assert "old.md" in said and "new.md" in said and "same.md" not in said
   assert "python -m experiments.catalogue" in said
   assert catalogue.main(["--chek"]) == 2 and "--check" in capsys.readouterr().err
+
+
+def test_a_picture_is_drawn_again_when_its_numbers_change(tmp_path):
+  alibi, file = positions.build("alibi"), tmp_path / "alibi.png"
+  found = pictures.arrays(alibi)
+  assert pictures.is_stale(file, found)
+  pictures.draw(file, found)
+  assert not pictures.is_stale(file, found) and file.stat().st_size < 15_000
+  np.testing.assert_allclose(found["lines_HN"][:, 8], -8 * 0.25 ** np.arange(1.0, 5.0))
+  other = found | {"lines_HN": found["lines_HN"] * 1.05}
+  assert pictures.is_stale(file, other)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("registry", [positions, attentions], ids=lambda r: r.kind)
+def test_pictures_show_what_the_code_does(registry):
+  for name in registry:
+    thing = registry.build(name)
+    assert not pictures.is_stale(pictures.path(thing), pictures.arrays(thing)), name
 
 
 @pytest.mark.parametrize("registry", [positions, attentions], ids=lambda r: r.kind)

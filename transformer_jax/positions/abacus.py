@@ -18,6 +18,8 @@ from transformer_jax.positions.shared.wrapper import Wrapper
 class Abacus(Wrapper):
   """Adds a trained vector per place of a digit in its number, beside any encoding.
 
+      x_i + E[a_i], a_i the digit's place in its number
+
   The task supplies `abacus_BL`: 1, 2, ... within each number, 0 where there is no
   digit, which gets nothing. In training one random offset moves all places of a batch,
   so that places of longer numbers are trained too. Past the table the result is NaN.

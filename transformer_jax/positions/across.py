@@ -15,6 +15,8 @@ from transformer_jax.positions.shared.wrapper import Wrapper
 class Across(Wrapper):
   """Uses an encoding between decoder and encoder too.
 
+      the encoding's own score, with decoder position i and encoder position j
+
   Position i of the one text and position i of the other are then one place, as suits
   tasks whose answer runs beside the source. Without this wrapper cross-attention sees
   no positions, other than those added to embeddings.

@@ -24,6 +24,8 @@ BOTH_WAYS = {
 class Alibi(PositionalEncoding):
   """Penalizes a score by its distance, at a different rate in every head.
 
+      s_ij = q_i . k_j / sqrt(K) - m_h |i - j|, m_h = 2^(-8 h / H)
+
   both_ways   what happens in attention that sees the future, which the paper leaves
               open. "symmetric": past and future are penalized alike; "offset": the past
               by half a step less (Ruoss et al., 2023); "two_sided": half of the heads

@@ -13,6 +13,8 @@ from transformer_jax.positions.base import positions
 class AlibiLearned(Alibi):
   """Learns each head's slope and starts from those of ALiBi.
 
+      s_ij = q_i . k_j / sqrt(K) - m_h |i - j|, m_h learned
+
   logarithm   learn the logarithm of the slope (Kazemnejad et al., 2023,
               https://arxiv.org/abs/2305.19466); False: the slope, used as 0 where it
               falls below

@@ -14,6 +14,8 @@ from transformer_jax.positions.sinusoidal_2d import on_grid
 class AxialRope(PositionalEncoding):
   """Turns half of the pairs of features by the column, and the other half by the row.
 
+      q' = R(column) q on half of the pairs, R(row) q on the others; k likewise
+
   Pairs are neighbours (2m, 2m + 1), those of the column first. A token that is nowhere
   on the grid (a negative row), such as a class token, is not turned.
 

@@ -16,6 +16,8 @@ from transformer_jax.positions.shared.schedule import Schedule
 class ByLayer(Schedule):
   """Gives layers the encodings of a list, again and again.
 
+      layer n uses encoding n mod N
+
   encodings   (a, b): layers 0, 2, 4, ... use a and layers 1, 3, 5, ... use b
   """
 

@@ -20,6 +20,8 @@ from transformer_jax.positions.sinusoidal import Sinusoidal
 class Cape(Wrapper):
   """Trains on positions that are moved, blurred and stretched at random.
 
+      p' = scale (p + shift + noise_p), all three random in training
+
   Each row draws a shift and a scale, each token its own noise: scale * (position +
   shift + noise). In evaluation positions are as they are. The paper also subtracts the
   mean position of a text; that is left out, because a decoder does not know the mean of

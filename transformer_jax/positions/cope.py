@@ -13,6 +13,9 @@ from transformer_jax.positions.base import PositionalEncoding, positions
 class CoPE(PositionalEncoding):
   """Counts, for each query, the tokens that it looks for from the key up to itself.
 
+      p_ij = sum over j <= t <= i of sigmoid(q_i . k_t); s_ij = q_i . k_j / sqrt(K) +
+        q_i . E[p_ij]
+
   A token counts by the sigmoid of its score. Queries are matched with learned vectors
   of the count, and with mixtures of two of them where it is not whole. All heads of a
   layer share the vectors.

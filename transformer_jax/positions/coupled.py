@@ -16,6 +16,8 @@ from transformer_jax.positions.shared.wrapper import Wrapper
 class Coupled(Wrapper):
   """Gives tokens that belong together, such as digits of one column, one position.
 
+      p_i = the number that the task gives the token, plus a random start in training
+
   The task supplies the positions, `coupled_BL`: from 1 on, 0 where a token belongs to
   no other. In training each row adds a random start to them, as far as there are
   positions; 0 stays 0. What lies past the table is as undefined as the encoding says.

@@ -17,6 +17,8 @@ ACTIVATIONS = {"relu": jax.nn.relu, "silu": jax.nn.silu}
 class Cpb(PositionalEncoding):
   """Learns a bias as a small network of the signed distance d = i - j.
 
+      s_ij = q_i . k_j / sqrt(K) + limit sigmoid(MLP(sign(d) ln(1 + |d|))), d = i - j
+
   The defaults are those of Swin Transformer V2, but for the width: theirs is 512, for
   the few distances of a window.
 

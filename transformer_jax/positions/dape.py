@@ -18,6 +18,8 @@ from transformer_jax.spec import SpecError
 class Dape(Wrapper):
   """Lets a small network correct a bias by what all heads' scores and biases are.
 
+      s_ij + b_ij + MLP([s_ij, b_ij] of all heads)
+
   Each layer has its own network, whatever the bias shares. Starts are PyTorch's.
 
   encoding   an encoding with a bias

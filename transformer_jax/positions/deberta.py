@@ -18,6 +18,8 @@ from transformer_jax.positions.t5 import log_fraction
 class Deberta(PositionalEncoding):
   """Matches queries with vectors of the distance, and keys with others.
 
+      s_ij = (q_i . k_j + q_i . K[i - j] + k_j . Q[j - i]) / sqrt(3 K)
+
   The score is (q . k + q . K[i - j] + k . Q[j - i]) / sqrt(3 K). The vectors are one
   table for all layers, projected by each layer.
 

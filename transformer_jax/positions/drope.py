@@ -17,6 +17,8 @@ from transformer_jax.positions.shared.wrapper import Wrapper
 class Drope(Wrapper):
   """Trains with an encoding at first, and without it from some share of training on.
 
+      p' = p before the share `after` of training, 0 from then on
+
   Without it all tokens are at position 0, which switches off what reads distances only.
   Evaluation is always without, so it means little before that share is reached.
 

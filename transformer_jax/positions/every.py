@@ -16,6 +16,8 @@ from transformer_jax.positions.shared.schedule import Schedule
 class Every(Schedule):
   """Gives the last of every `period` layers a special encoding.
 
+      layers n with n + 1 divisible by the period use `special`, the others `rest`
+
   `every(4, none, rope)` is RNoPE, as in SmolLM3 and Llama 4: layers 3, 7, 11, ... of
   layers 0, 1, 2, ... see no positions.
 

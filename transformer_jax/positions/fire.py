@@ -17,6 +17,9 @@ from transformer_jax.positions.base import PositionalEncoding, positions
 class Fire(PositionalEncoding):
   """Learns a bias of the distance as a share of the query's position.
 
+      s_ij = q_i . k_j / sqrt(K) + MLP(psi(i - j) / psi(max(L, i))), psi(x) = ln(c x +
+        1)
+
   The share stays between 0 and 1 at any length, so a longer text only interpolates.
   Between past and future the sign of the distance makes no difference.
 

@@ -23,6 +23,9 @@ FUTURE = "kept_back_BLH", "kept_back_low_BLH"
 class Forgetting(PositionalEncoding):
   """Lets each token say how much of the past every head forgets.
 
+      s_ij = q_i . k_j / sqrt(K) + sum over j < t <= i of ln f_t, f_t = sigmoid(w .
+        x_t + b)
+
   The bias is the sum of log forget gates after the key up to the query; a constant gate
   is ALiBi. In attention that looks both ways, each head also has gates for keys after
   the query: their bias is the sum of those after the query up to the key. Padding

@@ -18,6 +18,9 @@ from transformer_jax.spec import SpecError
 class ForgettingPerRow(PositionalEncoding):
   """Lets each query say how much every token between a key and itself forgets.
 
+      s_ij = q_i . k_j / sqrt(K) + sum over j <= t < i of ln sigmoid(a_i . b_t /
+        sqrt(W))
+
   The gate of query i and token t is sigmoid(a_i . b_t / sqrt(width)), with small
   projections a and b in each head. The bias of key j is the sum of log gates from j up
   to the token before the query.

@@ -22,6 +22,8 @@ GATES = {"key": ("key",), "query": ("query",), "both": ("query", "key")}
 class GrapeA(PositionalEncoding):
   """Penalizes a score by its distance at a rate that the key, or the query, chooses.
 
+      s_ij = q_i . k_j / sqrt(K) - w softplus(u . k_j / sqrt(K)) (i - j)
+
   The rate is a learned number times softplus(u . k / sqrt(K)), u of length one; it
   starts at ALiBi's. Between past and future the sign of the distance makes no
   difference, which the paper leaves open.

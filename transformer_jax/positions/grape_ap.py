@@ -19,6 +19,9 @@ from transformer_jax.positions.rope import turn_pairs
 class GrapeAP(PositionalEncoding):
   """Adds up penalties of the tokens after the key, which the query gives to each.
 
+      s_ij = q_i . k_j / sqrt(K) + m_h sum over j < t <= i of ln sigmoid(p_i . R_t p_t
+        / W)
+
   A penalty is ALiBi's slope times log sigmoid(p_i . R p_t / W), where p are projections
   of the tokens scaled to unit mean square, and R turns all pairs by as many radians as
   token t's position. The authors' code leaves the query's projection unscaled; here

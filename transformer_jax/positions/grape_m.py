@@ -21,6 +21,8 @@ SLOWLY = 16  # what is learned is divided by it, so that frequencies move slowly
 class GrapeM(Rope):
   """Learns the frequencies of RoPE: commuting rotations in fixed planes.
 
+      s_ij = q_i' R(i - j) k_j / sqrt(K), R's frequencies learned
+
   per_head     each head has its own frequencies
   contextual   a position is the sum of what the tokens before it count, each between 0
                and 1, in place of their number

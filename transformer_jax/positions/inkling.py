@@ -18,6 +18,8 @@ from transformer_jax.positions.shared import relative
 class Inkling(PositionalEncoding):
   """Mixes a few learned curves of the distance by weights that the query's token gives.
 
+      s_ij = q_i . k_j / sqrt(K) + sum over n of r_n(x_i) C[n, i - j]
+
   All heads of a layer share the curves. Past their end the bias is zero.
 
   width     how many curves there are

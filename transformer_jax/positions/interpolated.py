@@ -12,6 +12,8 @@ from transformer_jax.positions.shared.wrapper import Wrapper
 class Interpolated(Wrapper):
   """Trains as it is, and divides the positions by a factor in evaluation.
 
+      p' = p in training, p / factor in evaluation
+
   A text `factor` times as long as in training then has no position that is new, but
   positions between those that were seen. The paper also trains on after the division;
   `rope_linear` has it from the start.

@@ -15,6 +15,8 @@ LEAST = 0.01  # parameters of the kernels are used as at least this
 class KerpleLog(PositionalEncoding):
   """Penalizes a score by -weight ln(1 + rate |i - j|), both learned by each head.
 
+      s_ij = q_i . k_j / sqrt(K) - r_1 ln(1 + r_2 |i - j|)
+
   exponent    learn an exponent of |i - j| too, from 1 (the three-parameter kernel)
   per_layer   False: all layers share the parameters, as in the authors' code
   """

@@ -14,6 +14,8 @@ from transformer_jax.positions.kerple_log import LEAST, within
 class KerplePower(PositionalEncoding):
   """Penalizes a score by -weight |i - j|^exponent, both learned by each head.
 
+      s_ij = q_i . k_j / sqrt(K) - r_1 |i - j|^r_2
+
   per_layer   False: all layers share the parameters, as in the authors' code
   """
 

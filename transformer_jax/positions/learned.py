@@ -13,6 +13,8 @@ from transformer_jax.positions.base import PositionalEncoding, positions
 class Learned(PositionalEncoding):
   """Adds a trained vector per position; outside of the table the result is NaN.
 
+      x_i + E[i]
+
   max_positions   rows of the table; None: as many as the training length
   start     the row of position 0; OPT and RoBERTa leave rows before it unused
   """

@@ -14,6 +14,8 @@ from transformer_jax.positions.sinusoidal_2d import on_grid
 class Learned2d(PositionalEncoding):
   """Adds a trained vector per row and one per column; past the tables it is NaN.
 
+      x + E_row[row] + E_column[column]
+
   A token that is nowhere on the grid (a negative row), such as a class token, gets
   nothing. The paper tries halves of the features for each; here both use all features.
 

@@ -18,6 +18,8 @@ from transformer_jax.positions.shared.tempered import Tempered, keys_seen
 class LogN(Tempered):
   """Multiplies a query that sees n keys by s log n, s learned in each head and layer.
 
+      s_ij = (s ln n) q_i . k_j / sqrt(K), n = keys that query i attends to
+
   At first the factor is 1 on average over the positions of a training text, which for
   1024 tokens is s = 0.168.
 

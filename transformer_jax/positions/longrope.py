@@ -14,6 +14,8 @@ from transformer_jax.positions.rope_ntk import divisors
 class LongRope(LengthRope):
   """Divides each frequency of RoPE by a number found by search, in long texts.
 
+      theta_m = base^(-2 m / K) / divisor_m
+
   The numbers belong to a model. With two lists and a gain as in Phi-3.
 
   factor   how many times longer texts become: turned features grow by

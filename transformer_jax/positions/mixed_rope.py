@@ -18,6 +18,8 @@ from transformer_jax.positions.sinusoidal_2d import on_grid
 class MixedRope(PositionalEncoding):
   """Turns each pair by a learned mixture of row and column, in every head and layer.
 
+      angle_m = theta_m . (column, row), theta_m learned per head and layer
+
   Pairs are neighbours (2m, 2m + 1). A token that is nowhere on the grid (a negative
   row), such as a class token, is not turned.
 

@@ -15,6 +15,8 @@ from transformer_jax.spec import SpecError
 class MusicTransformer(PositionalEncoding):
   """Adds a learned vector of the distance to each key, as Shaw et al. with no clip.
 
+      s_ij = (q_i . k_j + q_i . E_h[i - j]) / sqrt(K)
+
   Row 0 of a table is the farthest past. Beyond the table all share the farthest row.
 
   max_distance   distances in the table, from 0 on; None: as many as the training length

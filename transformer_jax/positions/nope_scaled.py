@@ -16,6 +16,8 @@ from transformer_jax.positions.shared.tempered import Tempered, text_length
 class NopeScaled(Tempered):
   """Multiplies queries by 1 + slope * log(length / trained length), 1 in short texts.
 
+      s_ij = (1 + slope ln(L / L_train)) q_i . k_j / sqrt(K), L > L_train
+
   The length is that of the whole text, one for all its tokens.
 
   encoding   any encoding; the paper has none

@@ -14,6 +14,8 @@ from transformer_jax.positions.rope import Rope
 class PRope(Rope):
   """Keeps the fastest pairs of RoPE's full width and lets the others stand still.
 
+      theta_m = base^(-2 m / K) for the fastest pairs, 0 for the others
+
   The pairs that stand still match by content alone, at any distance.
 
   p   the share of the pairs that turn; 1 is RoPE, 0 no position at all

@@ -11,6 +11,8 @@ from transformer_jax.positions.rope import Rope
 class PartialRope(Rope):
   """Turns only the first quarter of each head, with frequencies made for that width.
 
+      q' = [R(i) q_1..r, q_r+1..K]; k likewise
+
   The other features match by content alone, as in GPT-NeoX and Pythia.
   """
 

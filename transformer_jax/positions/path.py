@@ -17,6 +17,8 @@ from transformer_jax.positions.selective_rope import direction, mix
 class Path(PositionalEncoding):
   """Reflects each key by every token after it, up to the query.
 
+      s_ij = q_i' (product over j < t <= i of (I - b_t w_t w_t')) k_j / sqrt(K)
+
   Token t has a direction w and a strength b between 0 and 2 in each head, and applies
   I - b w w' to all keys before it. Keys ahead of a query stay as they are.
 

@@ -16,6 +16,8 @@ from transformer_jax.spec import SpecError
 class PerDistance(PositionalEncoding):
   """Learns one bias per head and distance i - j, from zero.
 
+      s_ij = q_i . k_j / sqrt(K) + b_h[i - j]
+
   max_distance    distances beyond it share the bias of this one
   causal      False: the table has the future too, first; else the future gets the bias
               of the token itself

@@ -19,6 +19,9 @@ from transformer_jax.positions.rope import angles, middle
 class Pope(PositionalEncoding):
   """Makes each feature a length, its softplus, and each position its direction.
 
+      s_ij = sum over m of softplus(q_im) softplus(k_jm) cos((i - j) theta_m +
+        delta_m) / sqrt(K)
+
   A score sums, over features, both lengths times the cosine of an angle proportional to
   the distance plus a learned phase: what a token says cannot change where it is.
   Queries and keys get twice as wide; scores are still scaled by 1 / sqrt(K).

@@ -18,6 +18,8 @@ from transformer_jax.positions.shared.wrapper import Wrapper
 class Randomized(Wrapper):
   """Trains on sorted random positions, so that large ones are not new at test time.
 
+      p'_1 < p'_2 < ... drawn from 0 .. max_positions - 1 in training
+
   In evaluation and decoding token n is at n * step, or its text is spread evenly over
   all positions, as training spreads it on average; the paper draws there too. What an
   encoding inside places goes on from there: `randomized(interpolated(rope))`.

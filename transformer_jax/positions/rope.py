@@ -13,6 +13,8 @@ from transformer_jax.positions.base import PositionalEncoding, positions
 class Rope(PositionalEncoding):
   """Turns each pair of features by an angle proportional to the position.
 
+      s_ij = (R(i) q_i) . (R(j) k_j) / sqrt(K), R(p) turns pair m by p base^(-2 m / K)
+
   A way of scaling it is a subclass with its own `frequencies` and, where what is turned
   grows or shrinks too, its own `gain`.
 

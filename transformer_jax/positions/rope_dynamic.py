@@ -61,6 +61,8 @@ class LengthRope(ScaledRope):
 class DynamicRope(LengthRope):
   """Raises the base of RoPE as the text outgrows the original length.
 
+      base' = base (factor l - (factor - 1))^(K / (K - 2)), l = L / original
+
   factor   at a length of l times the original the slowest pair is divided by
            factor * l - (factor - 1); 1 divides it by l, as in the paper
   """

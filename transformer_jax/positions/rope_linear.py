@@ -11,6 +11,8 @@ from transformer_jax.positions.rope import ScaledRope
 class LinearRope(ScaledRope):
   """Divides every frequency of RoPE by the factor, and so all positions.
 
+      theta_m = base^(-2 m / K) / factor
+
   A text `factor` times as long as in training then stays within the phases of training.
   """
 

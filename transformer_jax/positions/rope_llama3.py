@@ -15,6 +15,8 @@ from transformer_jax.positions.rope_yarn import check_ramp, interpolate, kept_by
 class Llama3Rope(ScaledRope):
   """Interpolates the slow pairs of RoPE and keeps the fast ones; no gain.
 
+      theta_m -> theta_m (fast pairs), theta_m / factor (slow ones), a ramp between
+
   The defaults are those of Llama 3.1.
 
   original     the length of training texts

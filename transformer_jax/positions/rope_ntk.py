@@ -13,6 +13,8 @@ from transformer_jax.positions.rope import ScaledRope
 class NtkRope(ScaledRope):
   """Raises the base of RoPE so that just the slowest pair is interpolated in full.
 
+      base' = base factor^(K / (K - 2))
+
   The new base is base * factor^(K / (K - 2)): the fastest pair keeps its frequency, the
   slowest is divided by the factor.
   """

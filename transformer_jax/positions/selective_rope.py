@@ -17,6 +17,8 @@ from transformer_jax.positions.shared.sums import of_tokens, running, turns
 class SelectiveRope(Rope):
   """Lets the queries up to a token say how far each pair of every head has turned.
 
+      angle_m(i) = theta_m sum over t <= i of g_t (W * q)_t
+
   A step is a projection of the query's direction, mixed with the three before it, times
   a gate of the token; RoPE's frequencies scale the sum of the steps. The paper's code
   projects the token in place of the query in one form. Convolution and projection

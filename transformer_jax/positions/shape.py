@@ -14,6 +14,8 @@ from transformer_jax.positions.sinusoidal import Sinusoidal
 class Shape(Wrapper):
   """Moves each row of a training batch by its own random number of positions.
 
+      p' = p + shift, random in training
+
   So an absolute encoding learns not to care where a text starts; a relative one stays
   what it is. In evaluation nothing moves.
 

@@ -13,6 +13,9 @@ from transformer_jax.positions.base import PositionalEncoding, positions
 class Shaw(PositionalEncoding):
   """Adds a learned vector of the clipped distance to each key and each value.
 
+      s_ij = q_i . (k_j + A[clip(j - i)]) / sqrt(K); o_i = sum over j of w_ij (v_j +
+        B[clip(j - i)])
+
   max_distance   distances beyond it, either way, share one vector; rows of distances a
              causal model never meets are kept, so the tables fit every architecture
   """

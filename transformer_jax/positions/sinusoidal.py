@@ -16,6 +16,8 @@ from transformer_jax.positions.base import PositionalEncoding, positions
 class Sinusoidal(PositionalEncoding):
   """Adds sines and cosines of the position, from fast to slow.
 
+      x_i + [sin(i theta_m), cos(i theta_m)], theta_m = base^(-2 m / D)
+
   base          the slowest wave is about base times slower than the fastest
   interleaved   sine and cosine alternate as in the paper; else sines come first
   full_range    the slowest wave is exactly base times slower, as in the paper's code,

@@ -18,6 +18,8 @@ from transformer_jax.positions.sinusoidal import sinusoids
 class Sinusoidal2d(PositionalEncoding):
   """Adds waves of the column to half of the features, of the row to the others.
 
+      x + [sinusoids(column), sinusoids(row)]
+
   Order: sines of the column, its cosines, sines of the row, its cosines. A token that
   is nowhere on the grid (a negative row), such as a class token, gets nothing.
 

@@ -13,6 +13,8 @@ from transformer_jax.positions.base import PositionalEncoding, positions
 class T5(PositionalEncoding):
   """Learns one bias per head and bucket of distances, shared by all layers.
 
+      s_ij = q_i . k_j / sqrt(K) + b_h[bucket(i - j)]
+
   buckets    half of them hold one distance each, the others widen with distance
   max_distance   from here on all distances share the last bucket
   causal     False splits the buckets between past and future

@@ -15,6 +15,8 @@ from transformer_jax.positions.sinusoidal import sinusoids
 class TransformerXL(PositionalEncoding):
   """Matches each query with projected sinusoids of the distance, plus global biases.
 
+      s_ij = ((q_i + u) . k_j + (q_i + v) . W R(i - j)) / sqrt(K)
+
   The score is scale * ((q + content) . k + (q + position) . W R(i - j)).
   """
 

@@ -18,6 +18,8 @@ PLUS = "plus_"
 class Tupe(PositionalEncoding):
   """Matches learned positions with projections of their own, not those of the words.
 
+      s_ij = (q_i . k_j + (p_i Q) . (p_j K)) / sqrt(2 K) + b_ij
+
   The score is (q . k + (p_i Q) . (p_j K)) / sqrt(2 K) plus a bias; all layers share
   what is learned. Outside of the table the result is NaN.
 

@@ -16,6 +16,8 @@ LARGEST = 40.0  # exp(40) on both sides multiplies to less than float32 holds
 class XPos(Rope):
   """Turns as RoPE does, and shrinks each pair's match with the distance.
 
+      s_ij = sum over m of zeta_m^(i - j) (R(i) q_i)_m . (R(j) k_j)_m / sqrt(K)
+
   Queries grow as keys shrink with the position, seen from the middle of the text, which
   cancels. Fast pairs decay fastest. In texts of more than 60 * scale_base tokens, decay
   at their two ends is cut off, and nothing overflows.

@@ -13,6 +13,8 @@ from transformer_jax.attention.variants.base import Variant, attentions
 class Additive(Variant):
   """Scores a query and a key by v' tanh(q + k + b), with v and b of each head.
 
+      s_ij = v . tanh(q_i + k_j + b)
+
   Nothing is divided by sqrt(K): the score is no dot product. Those of an encoding, such
   as `shaw`, still are.
 

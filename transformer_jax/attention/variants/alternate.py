@@ -15,6 +15,8 @@ from transformer_jax.spec import SpecError
 class Alternate(Variant):
   """Gives one of every `period` layers one variant and the others another.
 
+      layer n uses `last` once in every period, else `usual`
+
   `alternate(window(4096), multihead)` is Gemma 2's, `alternate(window(1024), multihead,
   6)` is Gemma 3's, `alternate(multihead, window(256))` is GPT-Neo's,
   `alternate(window(65), multihead, 3, at=0)` is ModernBERT's. Layers may have

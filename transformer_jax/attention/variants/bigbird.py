@@ -18,6 +18,8 @@ from transformer_jax.spec import check_seed
 class BigBird(Pattern):
   """A block of queries sees near blocks, global blocks and blocks drawn by chance.
 
+      w_ij > 0 where block(j) is near, global or drawn for block(i)
+
   Each block draws from the blocks up to itself, with repetition, and blocks see one
   another if either drew the other. What a text sees thus depends neither on its length
   nor on how much of it is known, which the paper's draws from all blocks would not

@@ -14,6 +14,8 @@ from transformer_jax.attention.variants.sparse import Pattern
 class Chunked(Pattern):
   """A query sees the tokens of its own chunk of the text.
 
+      w_ij > 0 where floor(i / size) = floor(j / size)
+
   Nothing ever leaves a chunk unless some layers look further:
   `alternate(chunked(8192), multihead, 4)` is Llama 4's.
 

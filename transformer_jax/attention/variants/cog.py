@@ -16,6 +16,8 @@ from transformer_jax.attention.variants.bound_variant import softmax
 class Cog(Variant):
   """sign(score) * softmax(|score|): the absolute weights of a row add up to one.
 
+      w_ij = sign(s_ij) exp|s_ij| / sum over t of exp|s_it|
+
   x-transformers' `cog_signed`. A positional bias belongs to the score: one that is
   large and negative, as `alibi` gives to far keys, makes a large negative weight.
   """

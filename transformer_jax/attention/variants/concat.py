@@ -15,6 +15,8 @@ from transformer_jax.attention.variants.multiplicative import States
 class Concat(Additive):
   """Compares states by v' tanh(W [h; g]), and returns tanh(W_c [context; h]).
 
+      s_ij = v . tanh(W [h_i; g_j])
+
   A head compares and mixes its own slice of the states. With biases, v' tanh(W [h; g] +
   b).
 

@@ -19,6 +19,8 @@ LEAST = 0.01  # the lowest temperature
 class Cosine(Variant):
   """Scores are cosines divided by a temperature that each head learns.
 
+      s_ij = cos(q_i, k_j) / tau_h
+
   `cosine(0.1, learned=False)` is x-transformers' fixed factor of 10. An encoding that
   turns vectors without changing their length leaves them cosines.
 

@@ -69,6 +69,8 @@ class Pairs(Projections):
 class Differential(Variant):
   """Subtracts lambda times the weights of one head from those of its neighbour.
 
+      w = softmax(q1 k1' / sqrt(K)) - lambda softmax(q2 k2' / sqrt(K))
+
   What a pair found is RMS-normed and multiplied by 1 - lambda's start. Four learned
   vectors move lambda, alike in all heads of a layer.
 

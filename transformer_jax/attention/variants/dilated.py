@@ -11,6 +11,8 @@ from transformer_jax.attention.variants.sparse import Pattern
 class Dilated(Pattern):
   """A query sees itself and every `gap`-th token next to it.
 
+      w_ij > 0 where (i - j) mod gap = 0 and |i - j| < width gap
+
   Longformer gives heads gaps of their own; here all heads of a layer have one, and
   `alternate(dilated(64, 4), window(64))` gives layers different ones.
 

@@ -23,6 +23,8 @@ HALVINGS = 30  # of an interval of length 1: well below what float32 tells apart
 class Entmax(Variant):
   """The weights max(0, (alpha - 1) score - t) ** (1 / (alpha - 1)) that add up to one.
 
+      w_ij = max(0, (alpha - 1) s_ij - t_i)^(1 / (alpha - 1)), sum over j of w_ij = 1
+
   alpha     above 1, where it is a softmax, up to 2, where it is `sparsemax`
   learned   each head learns its own alpha between 1 and 2, and starts at `alpha`
   """

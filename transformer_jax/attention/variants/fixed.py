@@ -15,6 +15,8 @@ from transformer_jax.spec import SpecError
 class Fixed(Pattern):
   """A query sees its block and, in other blocks, the tokens that sum these up.
 
+      w_ij > 0 where j is in i's block, or at the end of a block
+
   Both halves of the Sparse Transformer's pattern in one mask, where the paper also
   gives each half to heads of its own.
 

@@ -17,6 +17,8 @@ ACTIVATIONS = {"sigmoid": jax.nn.sigmoid, "silu": jax.nn.silu}
 class Gated(Variant):
   """Multiplies what heads found by a sigmoid of a projection of the tokens.
 
+      o_i' = o_i * sigmoid(W x_i)
+
   `gated(activation="silu")` is x-transformers' `swiglu_values`.
 
   headwise     one gate for each head; else one for each of its features

@@ -14,6 +14,8 @@ from transformer_jax.attention.variants.sparse import Pattern
 class GlobalLocal(Pattern):
   """The first tokens of a text are global: they see all others and all see them.
 
+      w_ij > 0 where |i - j| < width, or i or j is among the first tokens
+
   In causal attention global tokens, like all others, see what came before them.
   Longformer projects them with matrices of their own; here they share the others'.
 

@@ -17,6 +17,8 @@ from transformer_jax.spec import SpecError
 class GQA(Variant):
   """Query head h reads key head h // (heads / groups); the cache shrinks likewise.
 
+      head h reads keys and values of head floor(h G / H)
+
   groups   heads of keys and values; it divides the model's heads
   bias     queries, keys, values and the output are shifted by learned vectors;
            "in": all but the output, "out": only the output

@@ -13,7 +13,12 @@ from transformer_jax.attention.variants.base import Variant, attentions
 @attentions.register("head_scale")
 @dataclasses.dataclass(frozen=True)
 class HeadScale(Variant):
-  """Multiplies what a head found by a learned number, which starts at one."""
+  """Multiplies what a head found by a learned number, which starts at one.
+
+      o_h' = g_h o_h
+
+  A layer has one such number per head.
+  """
 
   def init(self, key, dims):
     return {"head_scale_H": jnp.ones(dims.H)}

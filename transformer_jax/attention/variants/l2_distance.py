@@ -12,6 +12,8 @@ from transformer_jax.attention.variants.base import Variant, attentions
 class L2Distance(Variant):
   """Scores a query and a key by -|q - k|^2 / sqrt(K).
 
+      s_ij = -|q_i - k_j|^2 / sqrt(K)
+
   x-transformers' form: queries and keys have projections of their own. The paper's
   bound on the Lipschitz constant also needs one shared projection.
   """

@@ -16,6 +16,8 @@ from transformer_jax.spec import SpecError
 class Laser(Variant):
   """log(weights @ exp(values)), which gives the softmax larger gradients.
 
+      o_i = ln(sum over j of w_ij exp(v_j))
+
   exp cannot overflow, because values are first capped to cap * tanh(value / cap), as in
   x-transformers. The paper subtracts the largest value of the whole text instead, which
   a decoder does not know. A query that attends to nothing gets zeros.

@@ -99,6 +99,8 @@ class Latent(Projections):
 class MLA(Variant):
   """Caches `latent + part` numbers of a token, whatever the number of heads.
 
+      c_j = W_down x_j; k_j = [W_k c_j, R(j) W_r x_j]; v_j = W_v c_j
+
   Keys and values are made of the latent vector by each head. Angles of an encoding that
   turns would then stand between the two matrices, so that just a part of the key, which
   all heads share, is turned. DeepSeek-V2 has part=64, latent=512 and queries=1536 for

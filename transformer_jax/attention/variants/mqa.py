@@ -14,6 +14,8 @@ from transformer_jax.attention.variants.base import Variant, attentions
 class MQA(Variant):
   """All query heads read the same keys and values.
 
+      all heads read one key and value
+
   bias   queries, keys, values and the output are shifted by learned vectors;
          "in": all but the output, "out": only the output
   """

@@ -14,6 +14,8 @@ from transformer_jax.attention.variants.base import Variant, attentions
 class MultiHead(Variant):
   """A query, a key and a value for each head.
 
+      o_i = sum over j of softmax_j(q_i . k_j / sqrt(K)) v_j
+
   bias    queries, keys, values and the output are shifted by learned vectors;
           "in": all but the output, "out": only the output
   value   width of a head's values; 0: that of its keys

@@ -52,6 +52,8 @@ class States(Slices):
 class Multiplicative(Variant):
   """Compares states by h' W g, and returns tanh(W_c [context; h]).
 
+      s_ij = h_i' W g_j
+
   A head compares and mixes its own slice of the states, and a model of one head is the
   paper's; nothing is scaled there. The form called concat is `concat`. The form called
   local-p chooses a place in a source that it knows whole and fits recurrent models.

@@ -23,6 +23,9 @@ HIGHEST = 40.0  # a key's feature is at most exp(HIGHEST); sums of many stay fin
 class Performer(Kernel):
   """FAVOR+: products of features are positive, unbiased estimates of exp(q k scale).
 
+      w_ij = phi(q_i) . phi(k_j) / sum over t of phi(q_i) . phi(k_t), phi(x) = exp(W x
+        - |x|^2 / 2)
+
   Encodings that turn queries and keys may do so, as with a softmax. The paper's code
   keeps exponents low by the largest of all keys, and adds 1e-4, through which queries
   would feel keys that they may not see; here what is too high in a key's feature moves

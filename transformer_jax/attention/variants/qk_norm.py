@@ -17,6 +17,8 @@ from transformer_jax.normalization import rms_norm
 class QKNorm(Variant):
   """Each head's queries and keys get a mean square of one and learned gains.
 
+      s_ij = rms_norm(q_i) . rms_norm(k_j) / sqrt(K)
+
   Before they are turned. All heads of a layer share the gains, and 1 / sqrt(K) stays:
   no score is above sqrt(K) times the largest gains of queries and keys.
 

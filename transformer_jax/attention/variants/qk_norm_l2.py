@@ -16,6 +16,8 @@ from transformer_jax.attention.variants.cosine import unit
 class QKNormL2(Variant):
   """Scores are cosines times a number g that each layer learns.
 
+      s_ij = g cos(q_i, k_j)
+
   It starts at log2(L^2 - L), L being the length of training texts; the paper takes the
   length that 97.5% of its texts do not pass.
   """

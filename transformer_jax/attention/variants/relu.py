@@ -16,6 +16,8 @@ from transformer_jax.spec import SpecError
 class ReluAttention(Variant):
   """relu(score) / n ** power: weights that need not add up to one.
 
+      w_ij = relu(s_ij) / n^power
+
   The paper takes the length of the text for n. A query of a causal model sees fewer
   keys than that, so n is here how many it does see.
 

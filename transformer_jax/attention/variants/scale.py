@@ -18,6 +18,8 @@ from transformer_jax.spec import SpecError
 class Scale(Variant):
   """K ** -power times `factor`, learned by each head or not.
 
+      s_ij = factor q_i . k_j / K^power
+
   `scale(0)` is T5's: no scale. `scale(1)` is that of muP: queries and keys that are
   aligned grow like K. The learned factor starts there and stays above zero.
 

@@ -18,6 +18,8 @@ from transformer_jax.spec import SpecError
 class Selective(Variant):
   """Subtracts from every head's scores what earlier queries had against a key.
 
+      s_ij' = s_ij - sum over j < t < i of relu(s_tj of head 0)
+
   Each query holds relu(score) of head 0 against each key before its own, and all later
   queries of its text add that up (section 3 of the paper). Nothing is held against the
   first token of a text, nor by a token against itself. No parameters. A cache of keys

@@ -17,6 +17,8 @@ from transformer_jax.spec import SpecError
 class Sigmoid(Variant):
   """sigmoid(score - ln n): weights that need not add up to one.
 
+      w_ij = sigmoid(s_ij - ln n)
+
   The paper takes the length of the text for n. A query of a causal model sees fewer
   keys than that, so n is here how many it does see.
 

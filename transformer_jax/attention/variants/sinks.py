@@ -16,6 +16,8 @@ from transformer_jax.spec import SpecError
 class Sinks(Variant):
   """A learned logit joins each head's softmax and brings no value.
 
+      w_ij = exp(s_ij) / (exp(b_h) + sum over t of exp(s_it))
+
   It is not scaled, and starts near 0, where `softmax_one` stays.
 
   deviation   of the normal distribution that it starts from

@@ -16,6 +16,8 @@ from transformer_jax.spec import SpecError
 class Softcap(Variant):
   """cap * tanh(score / cap), after the scale and the positional bias, before the mask.
 
+      s_ij' = cap tanh(s_ij / cap)
+
   So the bias is capped too, as in Gemma's code: of distances whose bias alone passes
   the cap, ALiBi's far ones for example, hardly anything is left to tell them apart.
 

@@ -15,6 +15,8 @@ from transformer_jax.attention.variants.base import Variant, attentions
 class SoftmaxOne(Variant):
   """Adds one to the softmax's sum, as a key with score 0 and value 0 would.
 
+      w_ij = exp(s_ij) / (1 + sum over t of exp(s_it))
+
   What is the same for all scores of a row no longer cancels.
   """
 

@@ -14,7 +14,12 @@ from transformer_jax.attention.variants.entmax import entmax
 @attentions.register("sparsemax")
 @dataclasses.dataclass(frozen=True)
 class Sparsemax(Variant):
-  """max(0, score - t), where t makes the weights add up to one: `entmax(alpha=2)`."""
+  """max(0, score - t), where t makes the weights add up to one: `entmax(alpha=2)`.
+
+      w_ij = max(0, s_ij - t_i), sum over j of w_ij = 1
+
+  It is the Euclidean projection of the scores onto the simplex.
+  """
 
   def weigh(self, params, s_BHLM, mask_B1LM):
     return entmax(jnp.full((1, 1, 1), 2.0), s_BHLM, mask_B1LM, 1.0)

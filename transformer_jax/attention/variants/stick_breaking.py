@@ -17,6 +17,8 @@ from transformer_jax.spec import SpecError
 class StickBreaking(Variant):
   """A key takes sigmoid(score) of what nearer keys left of a stick of length one.
 
+      w_ij = sigmoid(s_ij) product over j < t < i of (1 - sigmoid(s_it))
+
   Recency is built in: the paper uses it without positional encoding. A query looks at
   the keys before its own, and the first one of a text finds nothing.
 

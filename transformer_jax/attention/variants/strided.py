@@ -14,6 +14,8 @@ from transformer_jax.attention.variants.sparse import Pattern
 class Strided(Pattern):
   """A query sees a window of `stride` tokens and every token a multiple of it away.
 
+      w_ij > 0 where |i - j| < stride, or (i - j) mod stride = 0
+
   Both halves of the Sparse Transformer's pattern in one mask, where the paper also
   gives each half to heads of its own. A stride near the root of the length is cheapest.
 

@@ -18,6 +18,8 @@ from transformer_jax.spec import SpecError
 class TalkingHeads(Variant):
   """Mixes scores over heads before the softmax, and weights after it.
 
+      w = P_w softmax(P_s s), both mix heads
+
   Positional biases belong to the scores, and are mixed too. Both mixtures start as the
   identity: each head for itself. A head that does not attend to a key adds nothing to
   others' scores for it, and reads nothing there of their weights.

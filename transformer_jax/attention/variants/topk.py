@@ -15,6 +15,8 @@ from transformer_jax.spec import SpecError
 class TopK(Variant):
   """Softmax over the k highest scores of each query; all other weights are zero.
 
+      w_ij = softmax over the k largest s_ij, else 0
+
   Keys that tie with the k-th highest score are kept too, as in the paper's equation 5.
   The gradient goes through the kept scores alone; with k=1, queries and keys get none.
 

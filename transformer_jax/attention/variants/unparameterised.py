@@ -62,6 +62,8 @@ class Slices(Projections):
 class Unparameterised(Variant):
   """Tokens are their own queries, keys and values; each head reads a slice of them.
 
+      o = softmax(X X' / sqrt(K)) X
+
   A token matches itself best unless it is short. `unparameterised + scale(0)` does not
   scale the products, and a model of one head reads tokens whole.
 

@@ -16,6 +16,8 @@ from transformer_jax.attention.variants.sparse import Pattern
 class Window(Pattern):
   """A query sees keys fewer than `width` tokens away, itself included.
 
+      w_ij > 0 where |i - j| < width
+
   N causal layers let a token depend on N (width - 1) tokens before it.
 
   width   keys that a query sees on one side, itself included

@@ -1,0 +1,145 @@
+"""Numbers of the catalogue's pictures of attention variants.
+
+All come from the variant's own projections and hooks, as a layer calls them.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from transformer_jax.attention import BoundVariant, Variant
+from transformer_jax.attention.cores.base import repeat_heads
+from transformer_jax.attention.cores.context import Context
+from transformer_jax.axes import Dims
+from transformer_jax.positions import PositionalEncoding, bind, coords
+
+L, SCORES, VALUES = 48, np.linspace(-4, 4, 41), np.linspace(-3, 3, 41)
+DIMS = Dims(V=2, D=64, H=4, F=2, L=L, K=16)
+BY_SCORE = "condition scale dot features logits sink_logit pointwise weigh".split()
+NOTHING = bind(PositionalEncoding(), {}, DIMS)
+
+
+def weighings(variant: Variant) -> dict[str, np.ndarray]:
+  """Returns the arrays of a picture.
+
+  map_LM       weights in the first head of a text of random tokens
+  keys_L       keys that each query attends to, where the variant masks some
+  scores_HM    weights of keys whose scores are SCORES, in a random order, where the
+               variant changes how a score becomes a weight
+  cache_N      numbers that a cache keeps of a token, and parameters, as shares of those
+               of `multihead`, where projections are changed
+  values_HN    what two keys of equal score and values (t, 0) give, by t, else
+  """
+  variant = variant.layer(0)
+  found = {"map_LM": _map(variant)}
+  if variant.overrides("mask"):
+    at = coords.consecutive(1, L)
+    mask_LM = BoundVariant(variant).mask(at, at)[0]
+    return found | {"keys_L": np.asarray(jnp.sum(mask_LM, axis=-1))}
+  if any(variant.overrides(hook) for hook in BY_SCORE):
+    return found | {"scores_HM": _by_score(variant)}
+  if type(variant.projections()) is type(Variant().projections()) and any(
+    variant.overrides(hook) for hook in ("values", "mixed", "output")
+  ):
+    return found | {"values_HN": _by_value(variant)}
+  return found | {"cache_N": np.array(_sizes(variant)) / np.array(_sizes(Variant()))}
+
+
+def order(seed: int = 1) -> np.ndarray:
+  """Returns which score each of the keys has, in the order of the text."""
+  return np.random.default_rng(seed).permutation(len(SCORES))
+
+
+def _arrays(shapes: dict, seed: int) -> dict[str, jax.Array]:
+  """Draws weights of these shapes, small where many inputs are summed."""
+  keys = jax.random.split(jax.random.key(seed), max(len(shapes), 1))
+  return {
+    name: jax.random.normal(key, shape) / math.sqrt(math.prod(shape[:inputs]) or 1)
+    for key, (name, (shape, inputs)) in zip(keys, shapes.items(), strict=False)
+  }
+
+
+def _bound(variant: Variant, dims: Dims) -> BoundVariant:
+  drawn = _arrays(variant.weights(dims), 2)
+  return BoundVariant(variant, drawn | variant.init(jax.random.key(3), dims))
+
+
+def _map(variant: Variant) -> np.ndarray:
+  projections = variant.projections().fit(DIMS)
+  w = _arrays(projections.weights(DIMS), 1)
+  w |= projections.init(jax.random.key(4), DIMS)
+  bound = _bound(variant, projections.sizes(DIMS))
+  x_BLD, at = jax.random.normal(jax.random.key(5), (1, L, DIMS.D)), _at(L)
+  q_BLHK = projections.query(w, x_BLD)
+  k_BMGK, _ = projections.read(w, projections.memory(w, x_BLD))
+  scale = variant.scale(bound.params, q_BLHK.shape[-1])
+  q_BLHK, k_BMGK = variant.condition(bound.params, q_BLHK, k_BMGK)
+  q_BLHK, k_BMGK = projections.transform_qk(NOTHING, q_BLHK, k_BMGK, at, at)
+  w_BHLM = _weights(bound, q_BLHK, k_BMGK, scale)
+  past_LM = np.tri(L, dtype=bool)
+  return np.where(past_LM, np.asarray(w_BHLM[0, 0]), np.nan)
+
+
+def _at(length: int) -> coords.Coords:
+  return coords.consecutive(1, length)
+
+
+def _weights(bound: BoundVariant, q_BLHK, k_BMGK, scale) -> jax.Array:
+  at = _at(q_BLHK.shape[1])
+  scheme = Context(at, at, NOTHING, scale, bound)
+  mask_BLM = scheme.mask()
+  k_BMHK = repeat_heads(k_BMGK, q_BLHK.shape[2])
+  return scheme.weights(scheme.full_scores(q_BLHK, k_BMHK, mask_BLM), mask_BLM)
+
+
+def _by_score(variant: Variant) -> np.ndarray:
+  bound = _bound(variant, variant.projections().fit(DIMS).sizes(DIMS))
+  M, H, K = len(SCORES), DIMS.H, DIMS.K
+  q_BLHK = jnp.zeros((1, M, H, K)).at[..., 0].set(math.sqrt(K))
+  k_BMHK = jnp.zeros((1, M, H, K)).at[..., 0].set(SCORES[order()][:, None])
+  k_BMHK = k_BMHK.at[..., 1].set(1.0)
+  scale = variant.scale(bound.params, K)
+  q_BLHK, k_BMHK = variant.condition(bound.params, q_BLHK, k_BMHK)
+  w_HM = np.asarray(_weights(bound, q_BLHK, k_BMHK, scale)[0, :, -1])
+  return w_HM[:, np.argsort(order())]
+
+
+def _by_value(variant: Variant) -> np.ndarray:
+  dims = variant.projections().sizes(DIMS)
+  bound = _bound(variant, dims)
+  drawn = {  # a factor of one shows nothing
+    name: jax.random.uniform(jax.random.key(6), x.shape, minval=0.3, maxval=1.7)
+    if np.ptp(x) == 0
+    else x
+    for name, x in bound.params.items()
+  }
+  v_BMHE = jnp.zeros((len(VALUES), 2, DIMS.H, dims.E or DIMS.K))
+  v_BMHE = v_BMHE.at[:, 0].set(VALUES[:, None, None])
+  v_BMHE = variant.values(drawn, v_BMHE)
+  o_BLHE = variant.mixed(drawn, jnp.mean(v_BMHE, axis=1, keepdims=True))
+  x_BLD = jnp.repeat(
+    jax.random.normal(jax.random.key(7), (1, 1, DIMS.D)), len(VALUES), axis=0
+  )
+  o_BLHE = variant.output(drawn, x_BLD, o_BLHE)
+  return np.asarray(jnp.mean(o_BLHE[:, 0], axis=-1)).T
+
+
+def _sizes(variant: Variant) -> tuple[int, int]:
+  """Returns numbers cached of a token, and parameters, of a layer of width 512."""
+  dims = Dims(V=2, D=512, H=8, F=2, L=L)
+  projections = variant.projections().fit(dims)
+  shapes = projections.weights(dims)
+  w = {
+    name: jax.ShapeDtypeStruct(shape, jnp.float32)
+    for name, (shape, _) in shapes.items()
+  }
+  w |= jax.eval_shape(lambda: projections.init(jax.random.key(0), dims))
+  kept = jax.eval_shape(
+    projections.memory, w, jax.ShapeDtypeStruct((1, 1, dims.D), jnp.float32)
+  )
+  count = lambda arrays: sum(math.prod(x.shape) for x in arrays.values())
+  return count(kept), count(w) + sum(
+    math.prod(shape) for shape, _ in variant.weights(projections.sizes(dims)).values()
+  )
