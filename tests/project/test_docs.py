@@ -13,10 +13,10 @@ from absl import flags as absl_flags
 import transformer_jax
 import transformer_jax.data  # noqa: F401, fills the registry of tasks
 from experiments.setup import flags, validate
-from transformer_jax import spec
 from transformer_jax.attention.cores import cores
 from transformer_jax.data.base import tasks
 from transformer_jax.positions import PositionalEncoding
+from transformer_jax.spec import errors
 
 ROOT = pathlib.Path(__file__).parents[2]
 PLACES = ("*.md", "docs/**/*.md", "third_party/**/*.md", "experiments/**/*.md")
@@ -206,7 +206,7 @@ def test_the_changelog_has_every_renamed_key_and_argument():
   page = (ROOT / "CHANGELOG.md").read_text()
   for old, new in validate.RENAMED.items():
     assert f"| `{old}` | `{new}` |" in page, old
-  for old, names in spec.RENAMED.items():
+  for old, names in errors.RENAMED.items():
     for new in names:
       assert f"| `{old}` | `{new}` |" in page, (old, new)
 
