@@ -175,12 +175,12 @@ def _user_code(run: Run) -> dict[str, str]:
 
 
 def _train(run: Run, name: str, stop: Stop, folder: Path) -> dict[str, Any] | None:
-  from experiments.runner import train
+  from experiments.runner.train import run as train
 
   code = user_code.read(run.config)
   inputs.check(folder, user_code.fingerprints(code), inputs.CODE, user_code.FOLDER)
   user_code.save(folder, code)
-  return train.run(run.config, folder, name, stop)
+  return train(run.config, folder, name, stop)
 
 
 def report(workdir: Path, shared: bool = False) -> bool:
