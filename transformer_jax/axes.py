@@ -26,6 +26,9 @@ class Dims:
   V vocabulary, D model width, H heads, K head width, F feed-forward width, L tokens in
   a training sequence, E value width, G heads of keys and values. 0 means D / H for K,
   K for E, and H for G.
+
+  >>> Dims(V=256, D=64, H=4, F=256, L=128).K
+  16
   """
 
   V: int

@@ -1,4 +1,4 @@
-"""Where tokens are. How that enters attention is the encoding's business.
+"""Coordinates of tokens: order, position, horizon and segment.
 
 Coordinates are data: packing, left padding, caches, prefixes and randomized positions
 are arrays made here, and every encoding and attention core reads only the arrays.
@@ -18,14 +18,18 @@ EVERYTHING = jnp.iinfo(jnp.int32).max
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Coords:
-  """Where each token is. The batch axis may be 1: the same for every row.
+  """Coordinates of each token. A batch axis of 1 is shared by the whole batch.
 
-  order_BL    rank of the token inside its segment; -1: there is no token here
-  pos_BL      the position an encoding sees; need not be consecutive or monotone
-  horizon_BL     the highest order in its own segment that the token may look at
-  segment_BL  tokens look only at tokens of the same segment
+  order_BL    rank of the token inside its segment; -1: padding
+  pos_BL      its position, for the encoding; need not be consecutive or monotone
+  horizon_BL  the highest order in its own segment that the token attends to
+  segment_BL  tokens attend to tokens of the same segment
   data        what else an encoding reads, by name with axes: ids that the task supplies
               (`row_BL`), what `token_data` read off the tokens (`gate_BLH`)
+
+  >>> at = consecutive(B=1, L=3)
+  >>> at.pos_BL.tolist(), at.bidirectional().real_BL.tolist()
+  ([[0, 1, 2]], [[True, True, True]])
   """
 
   order_BL: jax.Array
