@@ -74,7 +74,9 @@ def draw(file: Path, found: dict[str, np.ndarray]) -> None:
   for name, function in LEFT.items():
     if name in found:
       function(left, found)
-  right.imshow(found["map_LM"], cmap="viridis", interpolation="nearest")
+  map_LM = found["map_LM"]  # a few high weights would leave all others dark
+  top = None if "lines_HN" in found else max(np.nanquantile(map_LM, 0.97), 1e-3)
+  right.imshow(map_LM, cmap="viridis", interpolation="nearest", vmax=top)
   right.set(xlabel="key", ylabel="query", xticks=[], yticks=[])
   for axes in (left, right):
     axes.tick_params(labelsize=6, length=2)

@@ -3,6 +3,7 @@
 All come from the variant's own projections and hooks, as a layer calls them.
 """
 
+import dataclasses
 import math
 
 import jax
@@ -33,6 +34,8 @@ def weighings(variant: Variant) -> dict[str, np.ndarray]:
   values_HN    what two keys of equal score and values (t, 0) give, by t, else
   """
   variant = variant.layer(0)
+  if variant.overrides("mask"):
+    variant = small(variant)
   found = {"map_LM": _map(variant)}
   if variant.overrides("mask"):
     at = coords.consecutive(1, L)
@@ -45,6 +48,13 @@ def weighings(variant: Variant) -> dict[str, np.ndarray]:
   ):
     return found | {"values_HN": _by_value(variant)}
   return found | {"cache_N": np.array(_sizes(variant)) / np.array(_sizes(Variant()))}
+
+
+def small(variant: Variant) -> Variant:
+  """Returns a mask whose sizes are at most 8 tokens, so that 48 tokens show it."""
+  sizes = {f.name: getattr(variant, f.name) for f in dataclasses.fields(variant)}
+  large = {name: 8 for name, size in sizes.items() if size > 8}
+  return dataclasses.replace(variant, **large)
 
 
 def order(seed: int = 1) -> np.ndarray:
