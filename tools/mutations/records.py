@@ -1,5 +1,6 @@
 """Outcomes of faults: a JSON file of one tree, and the page of one tree or of two."""
 
+import itertools
 import json
 import pathlib
 import subprocess
@@ -7,7 +8,7 @@ import threading
 import time
 from collections.abc import Sequence
 
-from faults import faults
+from faults import Fault, faults
 
 
 class Record:
@@ -34,31 +35,53 @@ class Record:
 
 def write_page(path: pathlib.Path, records: Sequence[Record]) -> None:
   """Writes the page; of two records the first is that of the tree before a change."""
-  last, several = records[-1], len(records) > 1
   known = faults()
-  rows = []
-  for fault in known:
-    found = [record.results.get(fault.name, {}) for record in records]
-    cells = [fault.room, fault.name, f"`{pathlib.Path(fault.file).name}`"]
-    cells += [one.get("state", "not run") for one in found[:-1]]
-    rows.append([*cells, _shown(found[-1])])
-  header = ["room", "fault", "file", *(["before"] if several else []), "caught by"]
-  where = " and ".join(f"{r.facts['commit']} ({r.facts['date']})" for r in records)
-  states = [last.results.get(fault.name, {}).get("state") for fault in known]
   lines = [
     "# Deliberate faults",
     "",
-    "Written by `python tools/mutations/run.py page`; do not edit. Each fault is put"
-    " into a copy of the code by itself, and the quick tests are run up to the first"
-    " that fails.",
+    "Written by `python tools/mutations/run.py page`, whose folder has the faults: each"
+    " is put into a copy of the code by itself, and the quick tests are run up to the"
+    " first that fails.",
     "",
-    f"{states.count('caught')} of {len(known)} faults are caught, at commit {where}.",
-    "",
-    "| " + " | ".join(header) + " |",
-    "|" + " --- |" * len(header),
-    *("| " + " | ".join(x.replace("|", "\\|") for x in row) + " |" for row in rows),
+    *(f"{_counts(record, known)}" for record in records),
   ]
+  if len(records) > 1:
+    lost = [x.name for x in known if [_state(r, x) for r in records] == LOST]
+    lines += ["", f"Caught before and not after: {', '.join(lost) or 'none'}."]
+  for room, some in itertools.groupby(known, lambda fault: fault.room):
+    lines += ["", f"## {room}", "", *_table(list(some), records)]
   path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+LOST = ["caught", "survived"]
+
+
+def _state(record: Record, fault: Fault) -> str:
+  return record.results.get(fault.name, {}).get("state", "not run")
+
+
+def _counts(record: Record, known: Sequence[Fault]) -> str:
+  """Returns a line on how many faults a tree catches."""
+  caught = sum(_state(record, fault) == "caught" for fault in known)
+  date, commit = record.facts["date"], record.facts["commit"]
+  return f"- {caught} of {len(known)} faults are caught at commit {commit} ({date})"
+
+
+def _table(some: Sequence[Fault], records: Sequence[Record]) -> list[str]:
+  """Returns the lines of a room's table: faults, and the test that caught each."""
+  *earlier, last = records
+  header = ["fault", "file", *("before" for _ in earlier), "caught by"]
+  rows = [
+    [
+      fault.name,
+      f"`{pathlib.Path(fault.file).name}`",
+      *(_state(record, fault) for record in earlier),
+      _shown(last.results.get(fault.name, {})),
+    ]
+    for fault in some
+  ]
+  cells = [header, ["---"] * len(header), *rows]
+  return ["| " + " | ".join(x.replace("|", "\\|") for x in row) + " |" for row in cells]
 
 
 def _shown(found: dict) -> str:
