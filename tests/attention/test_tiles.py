@@ -56,6 +56,18 @@ def test_the_plan_lists_the_tiles_in_which_something_is_seen():
   assert not make_block_mask(PLAIN, drawn, drawn, cut, cut)[0].band_qk.any()
 
 
+def test_several_groups_of_heads_come_back_in_their_order():
+  q_BLHK = jax.random.normal(jax.random.key(0), (1, 16, 6, K))
+  k_BMGK, v_BMGK = jax.random.normal(jax.random.key(1), (2, 1, 16, 2, K))
+  cut = blocks.choose(16, 16, 6, 2, BLOCK)
+  assert (cut.together, cut.H // cut.G) == (2, 3)
+  at = coords.consecutive(1, 16)
+  one = jax.jit(cores.build(f"blockwise({BLOCK})"))
+  found = one(q_BLHK, k_BMGK, v_BMGK, at, at, NOTHING)
+  want = cores.build("dense")(q_BLHK, k_BMGK, v_BMGK, at, at, NOTHING)
+  np.testing.assert_allclose(found, want, atol=1e-5)
+
+
 @dataclasses.dataclass(frozen=True)
 class PerDistance(PositionalEncoding):
   """A bias per distance, and nothing in a tile if `table_only`."""
