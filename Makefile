@@ -44,6 +44,7 @@ docs: $(READY) ## build docs/ as a site, in docs/_build: links checked, API page
 lint: $(READY) ## check style, imports, and that generated pages are not stale
 	@$(RUN) -m ruff check
 	@$(RUN) -m ruff format --check
+	@$(RUN) -m mypy
 	@$(RUN) .venv/bin/lint-imports --no-cache --no-logo
 	@$(RUN) -m experiments.catalogue --check
 

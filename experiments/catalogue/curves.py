@@ -5,6 +5,7 @@ between two keys is where they are. All numbers come from the encoding's own hoo
 """
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -38,7 +39,8 @@ def curves(encoding: PositionalEncoding) -> dict[str, np.ndarray]:
   drawn       1 where parameters start so that nothing changes: they are then random
   """
   if "original" in {field.name for field in dataclasses.fields(encoding)}:
-    encoding = dataclasses.replace(encoding, original=TRAINED)
+    fields: dict[str, Any] = {"original": TRAINED}
+    encoding = dataclasses.replace(encoding, **fields)
   if encoding.overrides("assign_positions"):
     encoding = over_rope(encoding)
   params = encoding.init(jax.random.key(0), DIMS)
@@ -85,7 +87,8 @@ def score_changes(
 def over_rope(encoding: PositionalEncoding) -> PositionalEncoding:
   """Returns an encoding that chooses positions over one that shows them."""
   if getattr(encoding, "encoding", None) == PositionalEncoding():
-    return dataclasses.replace(encoding, encoding=positions.build("rope"))
+    fields: dict[str, Any] = {"encoding": positions.build("rope")}
+    return dataclasses.replace(encoding, **fields)
   return encoding
 
 

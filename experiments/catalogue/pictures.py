@@ -101,8 +101,8 @@ def _write(file: Path, data: io.BytesIO, text: str) -> None:
 def _heads(axes, x_N, lines_HN, **style):
   """Draws one line per head, from dark to light."""
   for h, line_N in enumerate(lines_HN):
-    color = colormaps["viridis"](0.8 * h / max(len(lines_HN) - 1, 1))
-    color = color if len(lines_HN) > 1 else BLUE
+    shade = colormaps["viridis"](0.8 * h / max(len(lines_HN) - 1, 1))
+    color = shade if len(lines_HN) > 1 else BLUE
     axes.plot(x_N[: len(line_N)], line_N, color=style.get("color", color), lw=1.1,
               ls=style.get("ls", "-"))  # fmt: skip
 

@@ -45,7 +45,7 @@ def test_order_decides_what_is_seen_and_positions_do_not(core):
   q_BLHK = jax.random.normal(jax.random.key(0), (1, 6, H, K))
   at = coords.consecutive(1, 6)
   nothing = bind(PositionalEncoding(), {}, None)
-  run = lambda at: cores.build(core)(q_BLHK, q_BLHK, q_BLHK, at, at, nothing)
+  run = jax.jit(lambda at: cores.build(core)(q_BLHK, q_BLHK, q_BLHK, at, at, nothing))
   shuffled = at.replace(pos_BL=jnp.array([[5, 1, 1, 0, 9, 2]]))
   np.testing.assert_array_equal(run(shuffled), run(at))
 
@@ -55,14 +55,19 @@ def test_a_query_that_sees_nothing_gets_zero_and_sends_no_gradient(core):
   x_BLHK = jax.random.normal(jax.random.key(0), (1, 4, H, K))
   at = coords.consecutive(1, 4).replace(horizon_BL=jnp.array([[-1, 1, 2, 3]]))
   nothing = bind(PositionalEncoding(), {}, None)
-  attend = lambda x: cores.build(core)(x, x, x, at, at, nothing)
-  assert not np.any(attend(x_BLHK)[:, 0])
-  grad = jax.grad(lambda x: attend(x)[:, 0].sum())(x_BLHK)
+
+  @jax.jit
+  def run(x):
+    out, pull = jax.vjp(lambda x: cores.build(core)(x, x, x, at, at, nothing), x)
+    return out, pull(jnp.zeros_like(out).at[:, 0].set(1.0))[0]
+
+  out, grad = run(x_BLHK)
+  assert not np.any(out[:, 0]) and np.any(out[:, 1])
   assert not np.any(grad)
 
 
 def memory(core, name, L):
-  """Returns temporary bytes of the forward pass and of the gradient."""
+  """Returns temporary bytes of the gradient, which holds the forward pass."""
   encoding = positions.build(name)
   dims = Dims(V=8, D=H * K, H=H, F=8, L=L)
   params = jax.eval_shape(lambda: encoding.init(jax.random.key(0), dims))
@@ -74,23 +79,25 @@ def memory(core, name, L):
       cores.build(core)(q, k, v, at, at, bind(encoding, params, dims)) ** 2
     )
 
-  sizes = []
-  for program in (loss, jax.grad(loss, (0, 1, 2, 3))):
-    compiled = jax.jit(program).lower(params, x, x, x).compile()
-    sizes.append(compiled.memory_analysis().temp_size_in_bytes)
-  return np.array(sizes)
+  program = jax.jit(jax.grad(loss, (0, 1, 2, 3)))
+  compiled = program.lower(params, x, x, x).compile()
+  return compiled.memory_analysis().temp_size_in_bytes
 
 
-@pytest.mark.parametrize("name", ["t5", "per_distance", "fire", "shaw"])
+# A core knows per_distance from t5 by the numbers in its table alone.
+ALIKE = pytest.param("per_distance", marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("name", ["t5", ALIKE, "fire", "shaw"])
 def test_blockwise_memory_is_linear_in_the_length(name):
   short, long = (memory("blockwise(block=64)", name, L) for L in (1024, 4096))
-  assert np.all(long < 4.6 * short), (short, long)
+  assert long < 4.6 * short, (short, long)
 
 
 def test_dense_memory_is_quadratic_and_far_above_blockwise():
   short, long = (memory("dense", "t5", L) for L in (512, 1024))
-  assert np.all(long > 3.5 * short), (short, long)
-  assert np.all(long > 4 * memory("blockwise(block=64)", "t5", 1024))
+  assert long > 3.5 * short, (short, long)
+  assert long > 4 * memory("blockwise(block=64)", "t5", 1024)
 
 
 def test_whole_row_encodings_are_refused_by_name():
@@ -161,9 +168,15 @@ def test_hooks_that_turn_both_sides_scale_queries_and_read_tokens(core):
   q, k, v = jax.random.normal(jax.random.key(0), (3, 2, 6, H, K))
   x_BLD = jax.random.normal(jax.random.key(1), (2, 6, 8))
   position = bind(Everything(), {}, None)
-  at = position.accumulate(position.read(x_BLD, None, coords.consecutive(1, 6)))
-  turned = position.transform_qk(q, k, at, at)
-  got = cores.build(core)(*turned, v, at, at, position, K**-0.5)
+
+  @jax.jit
+  def run(q, k, v):
+    at = position.accumulate(position.read(x_BLD, None, coords.consecutive(1, 6)))
+    q, k = position.transform_qk(q, k, at, at)
+    return cores.build(core)(q, k, v, at, at, position, K**-0.5)
+
+  got = run(q, k, v)
+  q, k, v, x_BLD = (np.asarray(x) for x in (q, k, v, x_BLD))
   for b in range(2):
     for h in range(H):
       s_LM = 2 * (q[b, :, h] / 6 * np.log(np.arange(6) + 2)[:, None]) @ k[b, :, h].T

@@ -17,6 +17,7 @@ import oracles
 import pytest
 from oracles import Where
 
+from transformer_jax import numpy_interpreter
 from transformer_jax.attention.cores import cores
 from transformer_jax.axes import Dims
 from transformer_jax.positions import TrainContext, bind, coords, positions
@@ -93,16 +94,30 @@ def ours(encoding, point, at):
   return cores.build("dense")(q, k, v, at, at, position, DIMS.K**-0.5)
 
 
-@functools.partial(jax.jit, static_argnums=0)
 def ours_with_gradient(encoding, point, cotangent, at):
   """Returns outputs and the gradient of their product with the cotangent."""
+  given = point, cotangent, at
+  shapes, tree = jax.tree.flatten(jax.tree.map(jax.typeof, given))
+  return traced(encoding, tree, *shapes)(*given)
 
-  def loss(point):
+
+@functools.lru_cache(maxsize=8)
+def traced(encoding, tree, *shapes):
+  """Returns outputs and gradients as a function that runs in NumPy.
+
+  What is compared is the formula. Compiling is what it would cost in JAX, and what XLA
+  makes of an encoding is compared with another core's in test_positions.py.
+  """
+
+  def loss(point, cotangent, at):
     out_BLHK = ours(encoding, point, at)
     return jnp.sum(out_BLHK * cotangent), out_BLHK
 
-  gradient, out_BLHK = jax.grad(loss, has_aux=True)(point)
-  return out_BLHK, gradient
+  def run(*given):
+    gradient, out_BLHK = jax.grad(loss, has_aux=True)(*given)
+    return out_BLHK, gradient
+
+  return numpy_interpreter.trace(run, *tree.unflatten(shapes))
 
 
 def oracle(paper, point, rows):
