@@ -123,6 +123,7 @@ def test_texts_within_the_original_length_stay_in_the_caches_of_layers(position)
   room = positions.build(position).stable_length(model.arch.dims)
   assert room == (5 if "trained=5" in position else ORIGINAL)
   assert not isinstance(empty_cache(model.arch, 1, room), CachedText)
+  assert isinstance(empty_cache(model.arch, 1, room + 1), CachedText)
   want = passes(model, params)[:room]
   for frozen in (False, True):
     got = decoded(model, params, frozen, room)
