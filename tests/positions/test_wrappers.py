@@ -158,14 +158,16 @@ def test_coupled_positions_are_those_of_the_task_from_a_random_start():
   id_L = np.array([4, 3, 2, 1, 4, 3, 2, 1, 2, 3, 4, 5])
   at = with_ids("coupled_BL", [0, *id_L])
   np.testing.assert_array_equal(evaluated("coupled", at)[0], [0, *id_L])
-  starts = set()
+  starts, rows_apart = set(), False
   for seed in range(30):
     pos_BL = placed("coupled(learned, max_positions=9)", seed, at)
     start_B1 = pos_BL[:, 1:2] - 4
     np.testing.assert_array_equal(pos_BL[:, 1:], id_L + start_B1)
     assert not np.any(pos_BL[:, 0]), "0 belongs nowhere and stays"
     starts |= {*start_B1[:, 0].tolist()}
+    rows_apart |= len({*start_B1[:, 0].tolist()}) > 1
   assert starts == {0, 1, 2, 3, 4}, "the largest place is at most `max_positions`"
+  assert rows_apart, "each row draws a start of its own"
   paper = [8, 7, 6, 5, 8, 7, 6, 5, 6, 7, 8, 9]
   np.testing.assert_array_equal(id_L + 4, paper)
 
