@@ -1,4 +1,4 @@
-"""Checks the members of users' classes: misspelt, hidden, wrong arguments."""
+"""Checks of the members of users' classes: misspelt, hidden, wrong arguments."""
 
 import dataclasses
 import difflib
@@ -15,12 +15,12 @@ HOOK, VALUE = "a hook", "a declaration"
 
 
 def outside(cls: type) -> bool:
-  """Returns whether a class is a user's and not this package's."""
+  """Returns whether a class is defined outside of this package."""
   return cls.__module__.partition(".")[0] != PACKAGE
 
 
 def parts(thing: Any, base: type) -> Iterator[Any]:
-  """Yields the objects of a base class that an object holds, itself first."""
+  """Yields an object and all objects in its fields that are instances of a base."""
   if isinstance(thing, tuple):
     for one in thing:
       yield from parts(one, base)
@@ -31,11 +31,11 @@ def parts(thing: Any, base: type) -> Iterator[Any]:
 
 
 def check_members(thing: Any, base: type, by_name: Iterable = (), **optional: Any):
-  """Raises SpecError where an object's class cannot mean what it says.
+  """Raises SpecError where a user's class misuses the members of its base.
 
-  base       the class whose hooks and declarations it overrides
-  by_name    names of arguments that hooks are called by
-  optional   functions with the arguments of hooks that the base does not have itself
+  base       base class with the hooks and declarations
+  by_name    arguments that are passed to hooks by name
+  optional   functions with the signatures of hooks that the base does not define
   """
   ours = [c for c in type(thing).__mro__ if issubclass(c, base) and not outside(c)]
   known: dict[str, str] = {}
@@ -62,7 +62,7 @@ def check_members(thing: Any, base: type, by_name: Iterable = (), **optional: An
 
 
 def members(cls: type) -> dict[str, str]:
-  """Returns the public names that a class defines, each a hook or a declaration."""
+  """Returns the public members of a class: {name: HOOK or VALUE}."""
   found, types = {}, getattr(cls, "__annotations__", {})
   for name in (*types, *vars(cls)):
     is_hook = inspect.isfunction(vars(cls).get(name)) or "Callable" in str(
@@ -74,7 +74,14 @@ def members(cls: type) -> dict[str, str]:
 
 
 def _check_class(cls: type, base: type, known: dict, hooks: dict, by_name: Iterable):
-  """Checks what one class of a user defines."""
+  """Checks the public members of one class of a user.
+
+  cls       the user's class
+  base      its base class in this package
+  known     members of the package's classes: {name: HOOK or VALUE}
+  hooks     hooks of the package's classes, by name
+  by_name   arguments that are passed to hooks by name
+  """
   fields = dict.fromkeys(getattr(cls, "__annotations__", ()))
   for name, value in (fields | dict(vars(cls))).items():
     if name.startswith("_"):
@@ -86,7 +93,14 @@ def _check_class(cls: type, base: type, known: dict, hooks: dict, by_name: Itera
 
 
 def _check_known(cls: type, base: type, name: str, value: Any, kind: str) -> None:
-  """Checks what overrides a member of the base."""
+  """Checks that a member overrides one of its kind: a hook, or a declaration.
+
+  cls     the user's class
+  base    its base class
+  name    of the member
+  value   the member in the user's class; None where it is only annotated
+  kind    HOOK or VALUE, in the base class
+  """
   is_field = name in getattr(cls, "__annotations__", ()) or value is not None
   bound = callable(value) or hasattr(type(value), "__get__")
   if kind is HOOK and is_field and not bound:
@@ -102,7 +116,14 @@ def _check_known(cls: type, base: type, name: str, value: Any, kind: str) -> Non
 
 
 def _check_arguments(cls: type, name: str, method: Any, hook: Any, by_name: Iterable):
-  """Checks that a hook can be called as the hook of the base is."""
+  """Checks that a hook accepts the arguments of the base's hook.
+
+  cls       the user's class
+  name      of the hook
+  method    the user's function
+  hook      the base's function
+  by_name   arguments that are passed by name
+  """
   wanted = inspect.signature(hook).parameters
   try:
     named = {name: None for name in by_name if name in wanted}
@@ -116,9 +137,18 @@ def _check_arguments(cls: type, name: str, method: Any, hook: Any, by_name: Iter
 
 
 def _check_unknown(cls, theirs, base: type, name: str, value: Any, known, hooks):
-  """Checks that a name is not a member of the base, misspelt."""
+  """Checks that an unknown member is not a misspelt member of the base.
+
+  cls      the user's class that has the member
+  theirs   all of the user's classes in the method resolution order
+  base     the base class
+  name     of the member
+  value    the member
+  known    members of the package's classes: {name: HOOK or VALUE}
+  hooks    hooks of the package's classes, by name
+  """
   if _is_method(value) and any(_used(c, name) for c in theirs):
-    return  # a helper of the user's own methods
+    return  # a helper that another method of the user calls
   fields = {n for c in cls.__mro__ for n in getattr(c, "__dataclass_fields__", ())}
   near = [n for n in known if n not in fields or n in members(base)]
   near = [n for n in near if _meant(name, value, known[n], hooks.get(n), n)]
@@ -136,10 +166,15 @@ def _similarity(one: str, other: str) -> float:
 
 
 def _meant(name: str, value: Any, kind: str, member: Any, other: str) -> bool:
-  """Returns whether an unknown member is so like another that it is misspelt.
+  """Returns whether an unknown member is likely a misspelt member of the base.
 
-  A name alone is no proof: a hook has the arguments of a hook as well, and a
-  declaration the type of one.
+  A similar name is not enough: arguments, or types, must agree as well.
+
+  name     of the unknown member
+  value    the unknown member
+  kind     HOOK or VALUE, of the member of the base
+  member   the member of the base; None where the base has no default
+  other    its name
   """
   like = _similarity(name, other)
   if isinstance(value, property):
@@ -163,7 +198,7 @@ def _is_method(value: Any) -> bool:
 
 
 def _used(cls: type, name: str) -> bool:
-  """Returns whether a method of the class names it."""
+  """Returns whether the code of a class's members refers to a name."""
   return any(name in _names(value) for value in vars(cls).values())
 
 
@@ -180,7 +215,7 @@ def _names(value: Any) -> set[str]:
 
 
 def _check_value(thing: Any, base: type, name: str) -> None:
-  """Checks the type of what an object declares."""
+  """Checks that a declaration has the type of its default."""
   default = getattr(base, name, None)
   if default is None or isinstance(default, property):
     return
@@ -195,7 +230,7 @@ def _check_value(thing: Any, base: type, name: str) -> None:
 def call(where: str, function: Any, *args: Any, known: str = "") -> Any:
   """Returns `function(*args)`; raises SpecError, naming the hook, where it fails.
 
-  known: the names of the parameters that it has
+  known: names of the existing parameters, for the message of a KeyError
   """
   try:
     return function(*args)
@@ -210,18 +245,18 @@ def call(where: str, function: Any, *args: Any, known: str = "") -> Any:
       f"{where} reads '{name}', which it does not get; it has"
       f" {known or 'no parameters'}{hint}"
     ) from error
-  except Exception as error:  # whatever a user's code may raise, told by its place
+  except Exception as error:  # a user's code may raise anything
     raise failed(where, error) from error
 
 
 def failed(where: str, error: BaseException) -> SpecError:
-  """Returns what to say of a hook that raises, with the line of the user's file."""
+  """Returns the SpecError of a hook that raises, with the line of the user's file."""
   first = str(error).strip().partition("\n")[0]
   return SpecError(f"{where} fails{_line(error)}: {type(error).__name__}: {first}")
 
 
 def _line(error: BaseException) -> str:
-  """Returns the last line of a user's file that an error came through."""
+  """Returns " in line N of FILE": the innermost frame in a user's file, else ""."""
   own = ""
   for frame, line in traceback.walk_tb(error.__traceback__):
     package = frame.f_globals.get("__name__", "").partition(".")[0]
@@ -232,5 +267,5 @@ def _line(error: BaseException) -> str:
 
 
 def kind_of(thing: Any) -> str:
-  """Returns what a thing is, for messages."""
+  """Returns an object's type in words, for messages: "a list"."""
   return "None" if thing is None else f"a {type(thing).__name__}"

@@ -28,11 +28,16 @@ from transformer_jax.positions import Coords, TrainContext, coords
 
 __all__ = ["Architecture", "Attention", "Memory", "Stack", "Transformer"]
 
-Memory = tuple[jax.Array, Coords]  # what an encoder made of its text, and where
+Memory = tuple[jax.Array, Coords]  # encoder states x_BMD and their coordinates
 
 
 class Stack(nn.Module):
-  """Places the tokens, then applies the layers."""
+  """Stack of layers: assigns positions, embeds them, applies the layers.
+
+  arch     architecture; dims are those of this stack
+  use      encoder, decoder or prefix
+  layers   number of layers
+  """
 
   arch: Architecture
   use: str
@@ -68,9 +73,10 @@ class Stack(nn.Module):
       ) from error
 
   def assign_positions(self, B, at, done):
-    """Chooses the positions of B rows, by chance only in training.
+    """Returns the coordinates of B rows with positions; random only in training.
 
-    Devices that share a batch have one key: each places all rows and takes its own.
+    Devices that share a batch share one key: each computes all rows and slices its
+    share.
     """
     if not self.has_rng("position"):
       return self.position.assign_positions(None, at)
@@ -115,9 +121,9 @@ class Stack(nn.Module):
 
 
 class Transformer(nn.Module):
-  """Reads tokens and returns logits over the vocabulary.
+  """Model from tokens to logits: a decoder, an encoder, or both.
 
-  stack   what reads a text; it returns what it made of it, where that is, and a cache
+  stack   class of the stacks; a call returns states, coordinates and a cache
   """
 
   arch: Architecture
@@ -142,25 +148,28 @@ class Transformer(nn.Module):
       self.decoder = self.stack(arch.of_decoder, arch.decoding, arch.decoders)
 
   def __call__(self, token_BL, at=None, source_BL=None, source_at=None, done=1.0):
-    """Returns logits_BLV; a model with both stacks reads `source_BL` first.
+    """Returns logits_BLV.
 
-    at     where the tokens are; None means consecutive causal tokens
-    done   the share of training that is done
+    token_BL    ids of the tokens, or images where the embedding reads images
+    at          their coordinates; None: consecutive causal tokens
+    source_BL   ids of the encoder's tokens, in a model with both stacks
+    source_at   their coordinates
+    done        fraction of training completed, from 0 to 1
     """
     return self.logits(self.states(token_BL, at, source_BL, source_at, done))
 
   def states(self, token_BL, at=None, source_BL=None, source_at=None, done=1.0):
-    """Returns x_BLD, what the stacks make of the tokens."""
+    """Returns x_BLD, the states before the output head; arguments as in a call."""
     if not self.arch.decoders:
       return self.arch.head.pool(*self.encode(token_BL, at, done))
     memory = self.encode(source_BL, source_at, done) if self.arch.encoders else None
     return self.read(token_BL, at, memory, None, done)[0]
 
   def hidden(self, token_BL, at=None, source_BL=None, source_at=None, done=1.0):
-    """Returns (x_BLD, output_VD): x @ output^T is what a call returns.
+    """Returns (x_BLD, output_VD), whose product x @ output^T is the logits.
 
-    A loss that takes the two never holds all logits. A bias of the logits is one more
-    feature, which is 1 in each token.
+    A chunked loss needs no array of all logits. A bias of the logits is one more
+    feature of x, with value 1. Arguments are those of a call.
     """
     head = self.arch.head
     if head.cap:
@@ -177,13 +186,20 @@ class Transformer(nn.Module):
     return one, jnp.concatenate([output_VD, shift_V1], axis=1)
 
   def encode(self, token_BL, at=None, done=1.0) -> Memory:
-    """Returns what the encoder makes of a text, and where its tokens are."""
+    """Returns the encoder's states and their coordinates."""
     at = at or coords.consecutive(1, self.arch.embedding.places(token_BL))
     at = at.bidirectional()
     return self.encoder(self.embed(token_BL, at), at, done=done)[:2]
 
   def decode(self, token_BL, at=None, memory=None, cache=None, done=1.0):
-    """Returns logits_BLV of the tokens after those in the cache, and the new cache."""
+    """Returns logits_BLV of tokens that follow those in the cache, and the new cache.
+
+    token_BL   ids of the new tokens
+    at         their coordinates; None: consecutive causal tokens
+    memory     result of `encode`, or None
+    cache      of the tokens before, or None
+    done       fraction of training completed, from 0 to 1
+    """
     x_BLD, cache = self.read(token_BL, at, memory, cache, done)
     return self.logits(x_BLD), cache
 
@@ -196,7 +212,14 @@ class Transformer(nn.Module):
     return x_BLD, cache
 
   def reread(self, token_BL, at, memory, text, done):
-    """Returns what a full pass over the text so far makes of the new tokens."""
+    """Returns the new tokens' states x_BLD, from a full pass over the text so far.
+
+    token_BL   ids of the new tokens
+    at         their coordinates
+    memory     result of `encode`, or None
+    text       cached ids and coordinates of all earlier tokens
+    done       fraction of training completed, from 0 to 1
+    """
     ids = text.tokens.at.data
     at.need(ids, self.arch.position.name)
     at = at.replace(data={name: at.data[name] for name in ids})

@@ -1,4 +1,4 @@
-"""Base class of positional encodings, and its hooks."""
+"""Base class of positional encodings and their hooks."""
 
 import dataclasses
 import inspect
@@ -18,10 +18,10 @@ Params = dict[str, jax.Array]
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TrainContext:
-  """State of training, for encodings that act otherwise than in evaluation.
+  """Training context of `assign_positions`; evaluation has None.
 
-  key          of random numbers
-  progress     the share of all training steps that is done, from 0 to 1
+  key          random key
+  progress     fraction of the training steps completed, from 0 to 1
   batch_size   sequences in the batch, on all devices inside `pmap`; coordinates may be
                shared by all of them
   """
@@ -31,26 +31,24 @@ class TrainContext:
   batch_size: int = dataclasses.field(default=1, metadata={"static": True})
 
   def inner(self) -> "TrainContext":
-    """Returns the context for an encoding inside of another: other random numbers."""
-    # A number that `split` of the same key does not come to.
+    """Returns the context of a wrapped encoding: other random numbers."""
+    # Far from the numbers that `split` of the same key folds in.
     return dataclasses.replace(self, key=jax.random.fold_in(self.key, 2**30))
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Tile:
-  """Some queries against some keys of one head, as `score` sees them.
+  """One tile of attention, an argument of `score`: queries and keys of one head.
 
   q_LK, k_MK      queries and keys after `transform_qk`; queries are not scaled
   pos_L, pos_M    their positions
-  mask_LM         True where the query may look at the key, in this head
-  q_data, k_data  what `accumulate` returned, without batch and head axes
-  scale           what multiplies a dot product, 1 / sqrt(K) by default
+  mask_LM         True where the query attends to the key, in this head
+  q_data, k_data  results of `accumulate`, without batch and head axes
+  scale           factor on dot products, 1 / sqrt(K) by default
 
-  `full_scores` gets all heads at once: its q, k and data keep a head axis, in front,
-  as does
-  mask_HLM where the encoding masks by head, and a scale of each head's own is
-  scale_H11.
+  `full_scores` gets all heads at once. Its q, k and data have a leading head axis, as
+  has mask_HLM where the encoding masks by head. A scale for each head is scale_H11.
   """
 
   q_LK: jax.Array
@@ -67,8 +65,8 @@ class Tile:
 class PositionalEncoding:
   """Adds nothing; a causal model still learns positions. Haviv et al., 2022.
 
-  https://arxiv.org/abs/2203.16634. Encodings override the hooks their method uses. The
-  third column has FlexAttention's word for a hook, where it has one:
+  https://arxiv.org/abs/2203.16634. Encodings override the hooks that they use. The
+  third column has FlexAttention's name of a hook, where there is one:
 
     assign_positions  coords -> coords                positions of tokens     randomized
     embed             x_BLD -> x_BLD                  token embeddings        learned
@@ -88,9 +86,9 @@ class PositionalEncoding:
   definition. `bias`, `mask`, `score` and `values` get one head of one sequence.
   Parameter names end in their axes; one that starts with H has a slice for each head.
 
-  A large negative bias is no mask: a soft cap or a mixture of heads would calculate
-  with that number. `mask(params, pos_L, pos_M)` is False where a head may not attend,
-  besides the keys that coordinates and variant mask; None, the default, masks nothing.
+  A large negative bias is no mask: a soft-cap or a mixture of heads would compute with
+  that number. `mask(params, pos_L, pos_M)` is False where a head does not attend, in
+  addition to the mask of coordinates and variant. None, the default, masks nothing.
 
   >>> class Distance(PositionalEncoding):
   ...   def bias(self, params, pos_L, pos_M):
@@ -101,7 +99,7 @@ class PositionalEncoding:
 
   # Declarations have no annotations: a subclass may make a field of one.
   relative = True  # shifting all positions changes nothing
-  per_layer = False  # each layer has its own parameters
+  per_layer = False  # parameters are not shared between layers
   integer_positions = False  # a table lookup: undefined between whole numbers
   needs_full_text = False  # later tokens change the encoding of earlier ones
   centred = False  # angles are measured from the text's midpoint; they cancel in q . k
@@ -115,75 +113,75 @@ class PositionalEncoding:
     return {}
 
   def constants(self, dims: Dims) -> Params:
-    """Returns what is like a parameter but neither trained, saved nor counted."""
+    """Returns arrays passed like parameters, but not trained, saved or counted."""
     return {}
 
   def num_positions(self, dims: Dims) -> int | None:
-    """Returns how many positions are defined; None: any number."""
+    """Returns the number of defined positions; None: unlimited."""
     return None
 
   def stable_length(self, dims: Dims) -> int | None:
-    """Returns how long a text may be before later tokens change earlier ones.
+    """Returns the length up to which later tokens do not change earlier ones.
 
-    In tokens; None: any length. With `needs_full_text` 0, unless an encoding says more.
+    In tokens; None: unlimited. The default is 0 with `needs_full_text`.
     """
     return 0 if self.needs_full_text else None
 
   def bidirectional(self) -> "PositionalEncoding":
-    """Returns the form for attention that looks both ways, or raises ValueError."""
+    """Returns the form for bidirectional attention; raises ValueError without one."""
     return self
 
   def cross(self) -> "PositionalEncoding":
-    """Returns the form between two texts, whose positions share no axis: nothing."""
+    """Returns the form for cross-attention: none, since positions share no axis."""
     return PositionalEncoding()
 
   def layer(self, n: int) -> "PositionalEncoding":
-    """Returns what layer n uses; parameters keep the names they have here."""
+    """Returns the encoding of layer n; names of parameters stay."""
     return self
 
   def in_layer(self, name: str) -> bool:
-    """Says whether each layer has its own array of this parameter."""
+    """Returns whether a parameter is not shared between layers."""
     return self.per_layer
 
   def borrow(self, params: Params, weights: Params) -> Params:
-    """Returns the parameters with what it takes of a layer's projections of tokens.
+    """Returns the parameters with projection weights of the layer added.
 
-    weights: by the names of attention, `query_DHK`; shared ones stay theirs
+    weights: of attention, by name, `query_DHK`; borrowed ones belong to attention
     """
     return params
 
   def assign_positions(self, context: TrainContext | None, at: Coords) -> Coords:
-    """Chooses the positions; context is None in evaluation and decoding."""
+    """Returns the coordinates with new positions; context is None outside training."""
     return at
 
   def embed(self, params: Params, x_BLD: jax.Array, at: Coords) -> jax.Array:
-    """Changes the token embeddings, with parameters that all layers share."""
+    """Returns the changed token embeddings; only parameters shared by all layers."""
     return x_BLD
 
   def token_data(
     self, params: Params, x_BLD: jax.Array, q_BLHK: jax.Array
   ) -> dict[str, jax.Array]:
-    """Reads off each token what must travel with it; names carry axes, BL first.
+    """Returns features of each token by name; names end in their axes, BL first.
 
-    q_BLHK: the token's queries, before `transform_qk`
+    q_BLHK: the tokens' queries, before `transform_qk`
     """
     return {}
 
   def accumulate(
     self, params: Params, data: dict[str, jax.Array], at: Coords
   ) -> dict[str, jax.Array]:
-    """Turns the token data of the whole text so far into what `score` reads.
+    """Returns the data of a `Tile`, from the token data of the text so far.
 
-    A cache keeps what `token_data` gave; places that are still empty come last.
+    A cache stores the results of `token_data`; its empty places come last.
     """
     return data
 
   def temperature(self, params: Params, at: Coords) -> float | jax.Array:
-    """Returns the factor on the queries, which broadcasts to q_BLHK."""
+    """Returns the factor on the queries, broadcastable to q_BLHK."""
     return 1.0
 
   def rotate(self, params: Params, x_BLHK: jax.Array, pos_BL: jax.Array) -> jax.Array:
-    """Changes queries and keys in the same way."""
+    """Returns changed queries or keys; both change alike."""
     return x_BLHK
 
   def transform_qk(
@@ -194,21 +192,26 @@ class PositionalEncoding:
     q_at: Coords,
     k_at: Coords,
   ) -> tuple[jax.Array, jax.Array]:
-    """Changes queries and keys, each in its own way; may change their width."""
+    """Returns (q_BLHK, k_BMHK), changed apart; their width may change.
+
+    params            parameters and constants
+    q_BLHK, k_BMHK    queries and keys; k may have fewer heads
+    q_at, k_at        their coordinates, with the results of `accumulate`
+    """
     q_BLHK = self.rotate(params, q_BLHK, q_at.pos_BL)
     return q_BLHK, self.rotate(params, k_BMHK, k_at.pos_BL)
 
   def prepare(
     self, params: Params, q_at: Coords, k_at: Coords
   ) -> tuple[Params, Coords, Coords]:
-    """Makes once what `score` and `values` would make again in every tile.
+    """Returns params and coordinates with values that all tiles share, computed once.
 
-    Cores whose tiles may branch on positions ask for it; the hooks work without, too.
+    Called by cores whose tiles may branch on positions; hooks work without it, too.
     """
     return params, q_at, k_at
 
   def score(self, params: Params, s_LM: jax.Array, tile: Tile) -> jax.Array:
-    """Changes the scaled scores of one head."""
+    """Returns the changed scaled scores of one head."""
     if self.bias is None:
       return s_LM
     return s_LM + self.bias(params, tile.pos_L, tile.pos_M)
@@ -216,27 +219,27 @@ class PositionalEncoding:
   def values(
     self, params: Params, w_LM: jax.Array, pos_L: jax.Array, pos_M: jax.Array
   ) -> jax.Array | float:
-    """Returns what is added to one head's output; must be linear in the weights."""
+    """Returns an update of one head's output, o_LK; must be linear in the weights."""
     return 0.0
 
   def full_scores(self, params: Params, s_HLM: jax.Array, tile: Tile) -> jax.Array:
-    """Changes the scores of all heads where whole rows are needed."""
+    """Returns the changed scores of all heads, with whole rows of keys."""
     return s_HLM
 
   def overrides(self, hook: str) -> bool:
-    """Says whether this encoding uses a hook."""
+    """Returns whether this encoding defines a hook."""
     if hook == "mask":  # an encoding may have one in some of its forms
       return self.mask is not None
     return getattr(type(self), hook) is not getattr(PositionalEncoding, hook)
 
   @property
   def name(self) -> str:
-    """What it is called in specs and messages."""
+    """Name in specs and messages."""
     return positions.name_of(self)
 
   @property
   def tile_local(self) -> bool:
-    """False when scores need a whole row of keys at once."""
+    """Whether scores can be computed tile by tile, without whole rows of keys."""
     return not self.overrides("full_scores")
 
 
@@ -245,20 +248,20 @@ positions.register("none")(PositionalEncoding)
 
 
 def shorter(*lengths: int | None) -> int | None:
-  """Returns the least of some lengths, of which None is any number."""
+  """Returns the minimum of some lengths; None is unlimited."""
   return min((n for n in lengths if n is not None), default=None)
 
 
 def _acts(name: str) -> bool:
-  """Returns whether a member gets parameters or the context of training first."""
+  """Returns whether a member's first argument is `params` or `context`."""
   member = getattr(PositionalEncoding, name)
-  if member is None:  # `bias` and `mask`, which an encoding has or has not
+  if member is None:  # `bias` and `mask` have no default
     return True
   first = [*inspect.signature(member).parameters][1:2]
   return first in (["params"], ["context"])
 
 
-# The hooks that act on a model's numbers; the other methods answer questions.
+# Hooks that compute with a model's arrays; the other methods are queries.
 HOOKS = tuple(
   name
   for name, kind in members(PositionalEncoding).items()

@@ -1,4 +1,4 @@
-"""Shapes of what the hooks of an encoding return; nothing is computed."""
+"""Checks of the shapes that an encoding's hooks return; nothing is computed."""
 
 import dataclasses
 from collections.abc import Callable
@@ -22,7 +22,7 @@ B, L, M = 2, 5, 7  # a tile of the first 5 of 7 tokens, as queries, and all as k
 
 
 def check_shapes(encoding: PositionalEncoding, dims: Dims) -> None:
-  """Raises SpecError, naming the hook, where something has not the shape it must."""
+  """Raises SpecError, naming the hook, where a result has the wrong type or shape."""
   name = type(encoding).__name__
   check_forms(encoding)
   init = lambda dims: encoding.init(jax.random.key(0), dims)
@@ -39,7 +39,11 @@ def check_shapes(encoding: PositionalEncoding, dims: Dims) -> None:
 
 
 def check_params(where: str, init: Callable[[Dims], Params], dims: Dims) -> Params:
-  """Returns the shapes of parameters; raises SpecError where a name has other axes."""
+  """Returns the shapes of parameters; raises SpecError where names and axes differ.
+
+  where   the method in error messages, as in "Rope.init"
+  init    (dims) -> parameters; it is traced only
+  """
   params = call(where, jax.eval_shape, lambda: init(dims))
   if not isinstance(params, dict):
     raise SpecError(f"{where} returns {kind_of(params)}; return a dict of arrays")
@@ -57,7 +61,7 @@ def check_params(where: str, init: Callable[[Dims], Params], dims: Dims) -> Para
 
 
 def _by_head(init: Callable, dims: Dims, name: str, shape: tuple[int, ...]) -> bool:
-  """Returns whether an array grows with the heads, as one without their letter may."""
+  """Returns whether a parameter's shape depends on H, whatever its name."""
   more = dataclasses.replace(dims, H=2 * dims.H)
   try:
     return jax.eval_shape(lambda: init(more))[name].shape != shape
@@ -82,12 +86,12 @@ def check_axes(where: str, name: str, shape: tuple[int, ...], dims: Dims) -> Non
 
 
 def check_forms(encoding: PositionalEncoding) -> None:
-  """Raises SpecError where a method that returns an encoding returns another thing."""
+  """Raises SpecError where `layer`, `cross` or `bidirectional` return no encoding."""
   for hook, args in (("layer", (0,)), ("cross", ()), ("bidirectional", ())):
     where = f"{type(encoding).__name__}.{hook}"
     try:
       form = getattr(encoding, hook)(*args)
-    except ValueError:  # there is none, in the encoding's own words
+    except ValueError:  # the encoding has no such form
       continue
     if not isinstance(form, PositionalEncoding):
       raise SpecError(
@@ -97,13 +101,19 @@ def check_forms(encoding: PositionalEncoding) -> None:
 
 
 class Hooks:
-  """Calls the hooks of an encoding in the order of a layer and checks their results."""
+  """Shape checks of an encoding's hooks, called in the order of a layer."""
 
   def __init__(self, encoding: PositionalEncoding):
     self.encoding, self.name = encoding, type(encoding).__name__
 
   def run(self, params: Params, x_BMD: jax.Array, x_BMHK: jax.Array, at: Coords) -> int:
-    """Goes through a layer's forward pass."""
+    """Calls the hooks of one forward pass; raises SpecError at the first wrong shape.
+
+    params   parameters and constants by name
+    x_BMD    token embeddings
+    x_BMHK   stands for queries and for keys
+    at       coordinates of the M tokens
+    """
     self.assign_positions(at)
     x_BMD = self.embed(params, x_BMD, at)
     at = self.data(params, x_BMD, x_BMHK, at)
@@ -132,7 +142,7 @@ class Hooks:
       )
 
   def assign_positions(self, at: Coords) -> None:
-    """Checks where tokens are put, in training and after it."""
+    """Checks the result of `assign_positions`, in evaluation and in training."""
     for context in (
       (None, TrainContext(jax.random.key(0), 0.5, B))
       if self.uses("assign_positions")
@@ -149,7 +159,7 @@ class Hooks:
   def embed(self, params: Params, x_BMD: jax.Array, at: Coords) -> jax.Array:
     if not self.uses("embed"):
       return x_BMD
-    # All layers share what changes the embeddings.
+    # `embed` gets the shared parameters only.
     shared = {n: x for n, x in params.items() if not self.encoding.in_layer(n)}
     try:
       found = self.call("embed", shared, x_BMD, at)
@@ -165,7 +175,7 @@ class Hooks:
     return found
 
   def data(self, params: Params, x_BMD, q_BMHK, at: Coords) -> Coords:
-    """Returns the coordinates with what travels with tokens."""
+    """Returns the coordinates with the results of `token_data` and `accumulate`."""
     if not self.uses("token_data"):
       return at
     data = self.call("token_data", params, x_BMD, q_BMHK)
@@ -177,7 +187,7 @@ class Hooks:
     return at
 
   def _named(self, hook: str, data: Any) -> dict[str, jax.Array]:
-    """Returns token data; raises SpecError unless it is arrays by name and axes."""
+    """Returns token data; raises SpecError unless it is a dict of named BL arrays."""
     wanted = "return a dict of arrays with an entry for each token, whose names end in"
     wanted += " their axes, as gate_BLH"
     if not isinstance(data, dict):
@@ -190,7 +200,7 @@ class Hooks:
     return data
 
   def transform_qk(self, params: Params, q_BLHK, k_BMHK, q_at: Coords, k_at: Coords):
-    """Returns turned queries and keys."""
+    """Returns rotated queries and keys."""
     if self.uses("rotate"):
       found = self.call("rotate", params, q_BLHK, q_at.pos_BL)
       self.same("rotate", found, q_BLHK.shape, "x_BLHK")
@@ -217,7 +227,14 @@ class Hooks:
       self.one_head("mask", params, one, (pos_L, pos_M), (L, M), "mask_LM of one head")
 
   def one_head(self, hook, params, one, args, wanted, axes) -> None:
-    """Checks a hook of one head, which may have been written for all at once."""
+    """Checks a one-head hook; accepts one written for all heads at once.
+
+    params   parameters of all heads
+    one      parameters of one head
+    args     the other arguments of the hook
+    wanted   shape of the result
+    axes     its axes in error messages, as in "b_LM of one head"
+    """
     try:
       found = self.call(hook, one, *args)
     except SpecError:
@@ -233,7 +250,7 @@ class Hooks:
     self.same(hook, found, wanted, axes)
 
   def scores(self, params: Params, one: Params, q_BLHK, k_BMHK, q_at, k_at) -> None:
-    """Checks what reads scores and weights."""
+    """Checks the hooks that read scores and weights."""
     s_HLM = jnp.einsum("LHK,MHK->HLM", q_BLHK[0], k_BMHK[0])
     tile_HLM = Tile(
       q_LK=jnp.moveaxis(q_BLHK[0], 1, 0),

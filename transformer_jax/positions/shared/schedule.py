@@ -11,7 +11,7 @@ from transformer_jax.positions.shared.wrapper import Wrapper
 
 @dataclasses.dataclass(frozen=True)
 class Part(Wrapper):
-  """One encoding of a schedule; its parameters are called e0_..., e1_..., by index."""
+  """One encoding of a schedule; its parameters are named e0_..., e1_..., by index."""
 
   index: int
 
@@ -48,18 +48,18 @@ class Part(Wrapper):
     return {self._prefix + name: x for name, x in params.items()}
 
   def _others(self, params):
-    """Returns the parameters of what wraps the schedule."""
+    """Returns the parameters of other parts, and of wrappers of the schedule."""
     return {n: x for n, x in params.items() if not n.startswith(self._prefix)}
 
   def _own(self, params):
-    """Returns the parameters of this encoding, under the names it gave them."""
+    """Returns the parameters of this encoding, without the prefix."""
     named = params.items()
     start = self._prefix
     return {n.removeprefix(start): x for n, x in named if n.startswith(start)}
 
 
 def _with_own_names(hook: str) -> property:
-  """Returns a hook of the encoding that gets its parameters under their own names."""
+  """Returns a hook of the encoding that gets its parameters without the prefix."""
 
   def get(self):
     method = getattr(self.encoding, hook)
@@ -69,7 +69,7 @@ def _with_own_names(hook: str) -> property:
 
 
 def _of_part(hook: str) -> property:
-  """Returns a hook under the part's own names, or a method without parameters as is."""
+  """Returns a hook with parameters renamed, or a method without parameters as it is."""
   with_params = hook in HOOKS and hook != "assign_positions"
   return _with_own_names(hook) if with_params else getattr(Wrapper, hook)
 
@@ -80,20 +80,23 @@ forward(
 
 
 class Schedule(PositionalEncoding):
-  """Gives each layer one of several encodings; a subclass says which.
+  """Base class of encodings by layer; subclasses define `which`.
 
-  Hooks called on the schedule itself are those of layer 0. Its parts neither embed nor
-  place tokens, which happens once for all layers: `randomized(every(4, none, rope))`.
+  Hooks called on the schedule itself are those of layer 0. Its parts define neither
+  `embed` nor `assign_positions`: those run once for all layers, so they belong around
+  the schedule: `randomized(every(4, none, rope))`.
+
+  parts   encodings that layers choose from
   """
 
   parts: tuple[PositionalEncoding, ...]
 
   def which(self, n: int) -> int:
-    """Returns the index of the part that layer n uses."""
+    """Returns the index of layer n's part."""
     raise NotImplementedError
 
   def check(self, name: str) -> None:
-    """Raises ValueError if a part does what cannot be done in one layer."""
+    """Raises ValueError if a part embeds, or assigns positions."""
     for part in self.parts:
       if part.overrides("embed") or part.overrides("assign_positions"):
         raise ValueError(
