@@ -15,21 +15,21 @@ from transformer_jax.data.readers import columns, tfds
 from transformer_jax.data.readers.columns import Columns, Say
 
 TFDS = "tfds:"
-# How files of each split are named in folders that are found in practice.
+# Common file names of each split.
 STEMS = {
   "train": ("train",),
   "validation": ("validation", "valid", "dev", "val"),
   "test": ("test",),
 }
-PARTS = (0.9, 0.95)  # where lines without documents are cut into splits
+PARTS = (0.9, 0.95)  # boundaries of the splits of lines without documents
 
 
 @dataclasses.dataclass(frozen=True)
 class Pair:
-  """Two texts that say the same.
+  """Source text and its translation.
 
   where      the file and the line, for messages
-  document   what it belongs to, or "": a document is never split
+  document   its document, or ""; all pairs of a document are in one split
   """
 
   source: str
@@ -46,15 +46,19 @@ def read(
   limit: int | None = None,
   named: str = "",
 ) -> tuple[dict[str, list[Pair]], dict[str, Any]]:
-  """Returns the pairs of each split that can be used, and facts to record.
+  """Returns the usable pairs of each split, and facts to record.
 
-  source  'tfds:NAME'; a .tsv, .csv or .jsonl file; what comes before .en and .de; or a
-          folder with such files called train, validation and test; any may end in .gz
-  pair    'en-de': the first language is the source
-  named   the names of all columns of a .tsv or .csv file, as in 'id,de,en'; '': a
-          header names them, or they are the source and the target
+  source    'tfds:NAME'; a .tsv, .csv or .jsonl file; the path before .en and .de; or a
+            folder with such files train, validation and test; any may end in .gz
+  pair      'en-de': the first language is the source
+  splits    names of the splits to return
+  data_dir  folder of prepared TFDS data; None: TFDS's default
+  limit     the most pairs of each split; None: all
+  named     the names of all columns of a .tsv or .csv file, as in 'id,de,en'; '': a
+            header names them, or they are the source and the target
 
-  A pair with an empty side is counted, not used. Raises DataError for anything worse.
+  Pairs with an empty side are left out and counted. Raises DataError for any other
+  fault.
   """
   sides = sides_of(pair)
   pair_format = PairFormat(sides, columns.named(named, sides))
@@ -81,7 +85,7 @@ def read(
 
 
 class Located(Protocol):
-  """An example or a pair that names the file and the line it was read from."""
+  """Protocol of examples and pairs: `where` names their file and line."""
 
   @property
   def where(self) -> str: ...
@@ -90,7 +94,7 @@ class Located(Protocol):
 def left_out(
   before: Sequence[Located], after: Sequence[Located], why: str
 ) -> dict[str, Any]:
-  """Returns the number of examples left out, and where the first one is."""
+  """Returns the number of examples left out, and the place of the first one."""
   remaining = {example.where for example in after}
   gone = [example.where for example in before if example.where not in remaining]
   return {why: len(gone), **({f"first {why}": gone[0]} if gone else {})}
@@ -114,10 +118,10 @@ def fingerprint(pairs: Iterable[Pair]) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class PairFormat:
-  """How files of pairs are written.
+  """File format of sentence pairs.
 
   sides  the languages, the source first
-  named  the names of all columns of a table, from a user; (): not given
+  named  the user's names of all columns of a table; (): not given
   """
 
   sides: tuple[str, str]
@@ -162,7 +166,7 @@ def _files(
 def _find(
   folder: pathlib.Path, stems: tuple[str, ...], sides: tuple[str, str]
 ) -> pathlib.Path | None:
-  """Returns the file of a split, or what comes before .en and .de, or None."""
+  """Returns the path of a split's file, or the path before .en and .de, or None."""
   for stem in stems:
     names = [stem + suffix + end for suffix in READERS for end in ("", files.GZIP)]
     one = next((folder / name for name in names if (folder / name).exists()), None)
@@ -174,7 +178,7 @@ def _find(
 def _one(path: pathlib.Path, pair_format: PairFormat, say: Say) -> list[Pair]:
   """Reads one file of pairs, or two files, one for each side.
 
-  say   takes a sentence about the first line, if it was a header
+  say   callback for a note on the first line, if it was a header
   """
   if pair_format.named:
     columns.check_used(",".join(pair_format.named), str(path))
@@ -183,12 +187,12 @@ def _one(path: pathlib.Path, pair_format: PairFormat, say: Say) -> list[Pair]:
 
 
 def _sides(path: pathlib.Path, sides: tuple[str, str]) -> list[pathlib.Path]:
-  """Returns the two files of what comes before .en and .de."""
+  """Returns the two files of a path before .en and .de."""
   return [path.with_name(f"{path.name}.{side}") for side in sides]
 
 
 def _there(path: pathlib.Path) -> pathlib.Path | None:
-  """Returns the file, plain or packed, or None."""
+  """Returns the path of the file, plain or gzipped, or None."""
   packed = path.with_name(path.name + files.GZIP)
   return next((each for each in (path, packed) if each.exists()), None)
 
@@ -250,7 +254,7 @@ READERS = {".tsv": _table, ".csv": _table, ".jsonl": _jsonl}
 
 
 def _cut(pairs: list[Pair]) -> tuple[dict[str, list[Pair]], dict[str, Any]]:
-  """Splits by document; where there are none, into the first 90%, then 5% and 5%."""
+  """Splits by document; without documents into the first 90%, then 5% and 5%."""
   if pairs and all(pair.document for pair in pairs if pair.source or pair.target):
     by_name = collections.defaultdict(list)
     for pair in pairs:

@@ -1,7 +1,7 @@
 """Columns of .tsv and .csv files, by header, by `columns=` or by position.
 
-A wrong guess about a first line would cost an example, or train on a header. So only
-known words make a header, what was done is said, and `columns=` decides.
+A wrong guess about a first line would lose an example, or train on a header. So only
+known names make a header, a note reports the decision, and `columns=` overrides it.
 """
 
 import csv
@@ -15,14 +15,14 @@ from transformer_jax.data import files
 from transformer_jax.data.files import DataError
 
 DOCUMENT = "document"
-# Columns beside those that are needed, as headers call them.
+# Header names of columns besides the needed ones.
 OTHERS = {"", "#", "id", "idx", "index", "guid", "uid", "row", "split", "title", "url"}
 OTHERS |= {"date", "author", "score", "source_id", "document", "doc", "doc_id"}
 SEPARATORS = {".tsv": "\t", ".csv": ","}
 SHOWN = {"\t": " TAB ", ",": ","}
 
 Row = tuple[int, list[str]]  # the number of a line and its fields; a blank one has none
-Say = Callable[[str], None]  # takes a sentence that a user should read
+Say = Callable[[str], None]  # callback for notes to the user
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,12 +36,12 @@ class TableRow:
 
 @dataclasses.dataclass(frozen=True)
 class TableColumns:
-  """Where the needed columns are.
+  """Column layout of one file.
 
-  places    of the needed columns
-  document  the place of the document's name, or None
-  sizes     how many fields a line may have
-  header    whether the first line is one
+  places    indices of the needed columns
+  document  index of the document's name, or None
+  sizes     allowed numbers of fields of a line
+  header    whether the first line is a header
   """
 
   places: tuple[int, ...]
@@ -59,14 +59,14 @@ class TableColumns:
 
 @dataclasses.dataclass(frozen=True)
 class Columns:
-  """Columns that a file must have.
+  """Required columns of a file.
 
   needed  their names, in the order of a file without a header
-  words   what headers call each of them, in small letters
-  named   the names of all columns of the file in order, from a user; (): not given
-  hint    how a user says what a header calls the needed columns, for messages
-  others  words of headers that name no needed column, for messages
-  spell   how words of a header are compared
+  words   header names of each of them, in lower case
+  named   the user's names of all columns of the file in order; (): not given
+  hint    the arguments with which a user names the needed columns, for messages
+  others  header names of other columns, for messages
+  spell   normalizes header names before they are compared
   """
 
   needed: tuple[str, ...]
@@ -93,7 +93,7 @@ class Columns:
         yield layout.record(row)
 
   def _layout(self, path: pathlib.Path, rows: list[Row], say: Say) -> TableColumns:
-    """Returns where the columns are, by the first line. Raises DataError."""
+    """Returns the column layout, by the first line. Raises DataError."""
     number, fields = rows[0]
     fields, where = [field.strip() for field in fields], f"'{path}' line {number}"
     if self.named:
@@ -109,7 +109,7 @@ class Columns:
     return TableColumns(tuple(range(need)), need, (need, need + 1), header=False)
 
   def _by_header(self, where: str, fields: list[str], say: Say) -> TableColumns:
-    """Returns what a header says. Raises DataError where it leaves something open."""
+    """Returns the column layout of a header. Raises DataError if it is ambiguous."""
     places = []
     for name in self.needed:
       found = self._found(name, fields)
@@ -129,13 +129,13 @@ class Columns:
     return layout
 
   def _found(self, name: str, fields: list[str]) -> list[int]:
-    """Returns the columns that a header calls by this name, or by words for it."""
+    """Returns the indices of columns with this name or else one of its synonyms."""
     spelled, words = [*map(self.spell, fields)], self.words.get(name, frozenset())
     own = [n for n, word in enumerate(spelled) if word == self.spell(name)]
     return own or [n for n, word in enumerate(spelled) if word in words]
 
   def _is_header(self, fields: list[str]) -> bool:
-    """Says whether a line names all needed columns, or is nothing but known words."""
+    """Returns whether a line names all needed columns, or has only known names."""
     spelled = {*map(self.spell, fields)}
     if not 1 < len(fields) == len(spelled):
       return False
@@ -143,7 +143,7 @@ class Columns:
     return all(self._found(x, fields) for x in self.needed) or spelled <= known
 
   def _repeats_names(self, fields: list[str]) -> bool:
-    """Says whether a line repeats what a user called the columns, or is a header."""
+    """Returns whether a line repeats the user's column names, or is a header."""
     known = {*map(self.spell, self.named)} | self._words | OTHERS
     return {*map(self.spell, fields)} <= known or all(
       self._found(x, fields) for x in self.needed
@@ -151,11 +151,11 @@ class Columns:
 
   @property
   def _words(self) -> frozenset[str]:
-    """All that headers call the needed columns."""
+    """All header names of the needed columns."""
     return frozenset(map(self.spell, self.needed)).union(*self.words.values())
 
   def _check_no_header(self, where: str, first: list[str], rows: list[Row]) -> None:
-    """Raises DataError where some words of the first line are those of a header."""
+    """Raises DataError if the first line has some header names."""
     for place, field in enumerate(first):
       column = Counter(row[place].strip() for _, row in rows if place < len(row))
       if self.spell(field) in self._words and column[field] == 1 and len(rows) > 1:
@@ -195,7 +195,7 @@ def named(columns: str, needed: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def check_used(columns: str, source: str) -> None:
-  """Raises DataError where `columns=` is given for what has no columns."""
+  """Raises DataError if `columns=` is given for a source without columns."""
   if columns and files.suffix(pathlib.Path(source)) not in SEPARATORS:
     raise DataError(
       f"columns='{columns}' names columns of .tsv and .csv files, and '{source}' is"
@@ -204,13 +204,13 @@ def check_used(columns: str, source: str) -> None:
 
 
 def _layout(places: list[int], names: list[str] | tuple[str, ...], header: bool):
-  """Returns the layout of columns that have names."""
+  """Returns the layout of named columns."""
   document = names.index(DOCUMENT) if DOCUMENT in names else None
   return TableColumns(tuple(places), document, (len(names),), header)
 
 
 def _rows(path: pathlib.Path, between: str) -> Iterator[Row]:
-  """Yields the number and the fields of each line, no fields where it is blank."""
+  """Yields the number and the fields of each line; blank lines have no fields."""
   lines = files.lines(path)
   if between == "\t":
     for number, line in enumerate(lines, 1):

@@ -33,10 +33,10 @@ Row = tuple[int, list[str]]  # the number of a line and its fields; a blank one 
 
 @dataclasses.dataclass(frozen=True)
 class Sentence:
-  """Words and their tags.
+  """Tagged sentence: words and their tags.
 
-  number    the line of the first word
-  document  which document of the file it belongs to, or "" if the file names none
+  number    line number of the first word
+  document  its document in the file, or "" if the file names none
   """
 
   number: int
@@ -50,10 +50,10 @@ def conll(
 ) -> Iterator[Sentence]:
   """Yields sentences of columns between tabs, or between spaces if there is no tab.
 
-  wanted  what the columns of words and of tags are called
-  named   the names of all columns, from a user; (): the header, or first and last
+  wanted  names of the columns of words and of tags
+  named   the user's names of all columns; (): the header, or first and last
 
-  Raises DataError for lines that have not as many columns as the first one.
+  Raises DataError for lines with another number of columns than the first one.
   """
   rows = _rows(path)
   first = next((row for row in rows if row[1] and row[1] != [START]), None)

@@ -17,24 +17,24 @@ from transformer_jax.data.readers.bitext import TFDS
 from transformer_jax.data.sources import archives
 
 DIGITS = "digits"
-# Where scikit-learn keeps the digits of UCI: 64 numbers from 0 to 16, and the label.
+# UCI's digits in scikit-learn: 64 numbers from 0 to 16, and the label.
 DIGITS_FILE = "datasets/data/digits.csv.gz"
-BYTE = 0x08  # an idx file's mark of unsigned bytes
-# What files of each split start with; those of the training split may be cut.
+BYTE = 0x08  # type code of unsigned bytes in idx files
+# Prefixes of the file names of each split; the training files are cut for validation.
 STARTS = {"train": "train", "validation": "train", "test": "t10k"}
-CUT = 0.9  # of a training split is trained on where there is no validation split
-PARTS = (0.8, 0.9)  # where one list of images is cut into three splits
+CUT = 0.9  # share of the training files that is trained on; the rest is validation
+PARTS = (0.8, 0.9)  # boundaries of the three splits of a single file
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Pictures:
-  """Images as bytes, uint8 [N, rows, columns, channels], and their classes, int32."""
+  """Images, uint8 [N, rows, columns, channels], and their classes, int32 [N]."""
 
   image: np.ndarray
   label: np.ndarray
 
   def part(self, start: float, stop: float) -> "Pictures":
-    """Returns what lies between two shares of all images."""
+    """Returns the images between two fractions of their number."""
     own = slice(*(int(len(self.label) * share) for share in (start, stop)))
     return Pictures(self.image[own], self.label[own])
 
@@ -44,9 +44,11 @@ def read(
 ) -> tuple[dict[str, Pictures], dict[str, Any]]:
   """Returns the images of each split, and facts to record.
 
-  source  'digits'; a .csv or .csv.gz file; a folder or Debian package with idx files;
-          or 'tfds:NAME'
-  limit   the most images kept of each split
+  source    'digits'; a .csv or .csv.gz file; a folder or Debian package with idx files;
+            or 'tfds:NAME'
+  splits    names of the splits to return
+  data_dir  folder of prepared TFDS data; None: TFDS's default
+  limit     the most images of each split; None: all
 
   Raises DataError.
   """
@@ -94,7 +96,7 @@ def _stacked(records: list[dict[str, Any]], source: str) -> Pictures:
 
 
 def _table(source, splits, data_dir):
-  """Reads lines of numbers: the pixels of a square image, and the label."""
+  """Reads lines of numbers: the pixels of a square image, then the label."""
   path = _digits() if source == DIGITS else pathlib.Path(source).expanduser()
   content = _content(path)
   try:
@@ -117,7 +119,7 @@ def _table(source, splits, data_dir):
 
 
 def _cut(all_: Pictures, splits: tuple[str, ...]) -> tuple[dict, dict]:
-  """Cuts by place: neighbours are often of one hand."""
+  """Splits by place in the file: neighbours are often by one writer."""
   places = (0, *PARTS, 1)
   at = {"train": places[:2], "validation": places[1:3], "test": places[2:]}
   found = {split: all_.part(*at[split]) for split in splits}
@@ -158,7 +160,7 @@ def _two(path: pathlib.Path, start: str) -> Pictures:
 
 
 def _files(path: pathlib.Path, start: str) -> dict[str, bytes]:
-  """Returns the contents of the files whose names start so, by name."""
+  """Returns the contents of the files whose names have the prefix, by name."""
   named = lambda name: pathlib.PurePath(name).name.startswith(start)
   if path.is_dir():
     return {p.name: _content(p) for p in sorted(path.iterdir()) if named(p.name)}

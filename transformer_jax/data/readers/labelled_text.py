@@ -14,18 +14,20 @@ from transformer_jax.data.readers import bitext, tfds
 from transformer_jax.data.readers.bitext import STEMS, TFDS
 from transformer_jax.data.readers.columns import Say
 
-# Takes a file, and what shall be told what the reader made of its first line.
+# Takes a file, and a callback for notes on its first line.
 Reader = Callable[[pathlib.Path, Say], Iterable["Example"]]
 Splits = dict[str, list["Example"]]
 
 
 @dataclasses.dataclass(frozen=True)
 class Example:
-  """A text in parts, each with a label: one part, or the words of a sentence.
+  """Labelled example: one text with its label, or words with their tags.
 
+  parts      the text, or the words of a sentence
+  labels     one for each part
   where      the file and the line, for messages
-  document   what it belongs to, or "": a document is never split
-  second     a text that follows, without a label of its own: of a pair
+  document   its document, or ""; all examples of a document are in one split
+  second     the second text of a pair, without a label
   """
 
   parts: tuple[str, ...]
@@ -36,15 +38,15 @@ class Example:
 
   @property
   def texts(self) -> tuple[str, ...]:
-    """All that can be read."""
+    """All texts: the parts and the second text."""
     return *self.parts, *self.second
 
 
 class ExampleFormat:
-  """How one kind of labelled text is written.
+  """Base class of file formats of labelled text.
 
-  wanted   what a TFDS data set must be, for messages
-  also     its features that may lack
+  wanted   description of a usable TFDS data set, for messages
+  also     optional features
   """
 
   wanted: ClassVar[str]
@@ -52,7 +54,7 @@ class ExampleFormat:
 
   @property
   def features(self) -> tuple[str, ...]:
-    """Returns the features that a TFDS data set must have."""
+    """Required features of a TFDS data set."""
     raise NotImplementedError
 
   def record(self, record: dict[str, Any], where: str) -> Iterator[Example]:
@@ -61,17 +63,17 @@ class ExampleFormat:
 
   @property
   def readers(self) -> dict[str, Reader]:
-    """Returns what reads a file of each suffix; "" is any other."""
+    """Readers of files by suffix; "" is any other suffix."""
     raise NotImplementedError
 
   def folder(self, path: pathlib.Path, say: Say) -> Iterator[Example]:
-    """Yields the examples of a folder without files called train."""
+    """Yields the examples of a folder without a train file."""
     raise NotImplementedError
 
   def file(self, path: pathlib.Path, say: Say) -> list[Example]:
     """Returns the examples of one file, packed by gzip or not. Raises DataError.
 
-    say   takes a sentence about the file that a user should read
+    say   callback for notes to the user about the file
     """
     readers = self.readers
     reader = readers.get(files.suffix(path), readers.get(""))
@@ -89,13 +91,17 @@ def read(
   data_dir: str | None = None,
   limit: int | None = None,
 ) -> tuple[Splits, dict[str, Any]]:
-  """Returns the examples of each split that can be used, and facts to record.
+  """Returns the usable examples of each split, and facts to record.
 
-  source  'tfds:NAME'; a file; a folder with files called train, validation and test,
-          or with what the format makes of a folder
-  limit   the most examples kept of each split
+  source          'tfds:NAME'; a file; a folder with files train, validation and test,
+                  or with the files that `ExampleFormat.folder` reads
+  example_format  reader of files and records
+  splits          names of the splits to return
+  data_dir        folder of prepared TFDS data; None: TFDS's default
+  limit           the most examples of each split; None: all
 
-  One that lacks a text is counted, not used. Raises DataError for anything worse.
+  Examples with an empty text are left out and counted. Raises DataError for any other
+  fault.
   """
   if source.startswith(TFDS):
     found, facts = _records(source.removeprefix(TFDS), example_format, splits, data_dir)
@@ -128,14 +134,14 @@ def fingerprint(examples: Iterable[Example]) -> str:
 
 
 def text(value: Any, what: str, where: str) -> str:
-  """Returns a field of a file; a whole number is a name too. Raises DataError."""
+  """Returns a field as a string; integers are accepted. Raises DataError."""
   if isinstance(value, bool) or not isinstance(value, (str, int)):
     raise DataError(f"{where} has no text '{what}'; write it on every line")
   return str(value)
 
 
 def label(value: str, where: str) -> str:
-  """Returns a label. Raises DataError when it is empty."""
+  """Returns a label, stripped. Raises DataError when it is empty."""
   if not value.strip():
     raise DataError(f"{where} has an empty label; write one, or leave out the line")
   return value.strip()
@@ -193,7 +199,7 @@ def _files(
 def _find(
   folder: pathlib.Path, split: str, example_format: ExampleFormat
 ) -> pathlib.Path | None:
-  """Returns the file of a split, or None."""
+  """Returns the path of a split's file, or None."""
   plain = [
     stem + suffix
     for stem in STEMS[split]
@@ -207,7 +213,7 @@ def _find(
 def _cut(examples: Iterable[Example]) -> tuple[Splits, dict[str, Any]]:
   """Splits by a hash of the document or, where there is none, of the text.
 
-  Equal texts are in one split, and files that are sorted by label do no harm.
+  Equal texts are in one split, and files sorted by label are split evenly.
   """
   found = collections.defaultdict(list)
   for example in examples:

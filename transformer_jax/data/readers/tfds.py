@@ -26,7 +26,7 @@ OLD_STYLE = ("tensorflow_datasets.text", "tensorflow_datasets.translate")
 FEATURE = "text"
 CLASS = ("pythonClassName", "python_class_name", "type")  # in features.json
 NAME = r"(\w+:)?\w[\w-]*(/[\w.+@=-]+)*(:[\d.*]+)?"  # glue/mrpc:2.0.0
-KNOWN = ("licence", "packages")  # what `prepare` notes of data made of packages
+KNOWN = ("licence", "packages")  # facts that `prepare` records of package data
 
 
 def read(
@@ -76,9 +76,9 @@ def read_arrays(
   splits: tuple[str, ...],
   data_dir: str | None,
 ) -> tuple[dict[str, list[dict[str, Any]]], dict[str, Any]]:
-  """Returns the records of each split as they are, and facts. Raises DataError.
+  """Returns the undecoded records of each split, and facts. Raises DataError.
 
-  wanted: what the data set must be, for messages
+  wanted: description of a usable data set, for messages
   """
   built = opened(name, data_dir, features, wanted)
   records = {split: [*_examples(built, name, split)] for split in splits}
@@ -93,10 +93,10 @@ def read_records(
   data_dir: str | None,
   also: tuple[str, ...] = ("document",),
 ) -> tuple[dict[str, list[dict[str, Any]]], dict[str, Any]]:
-  """Returns those features of all records of each split, and facts.
+  """Returns the named features of all records of each split, and facts.
 
   Text is decoded, classes have their names, and arrays are lists.
-  wanted: what the data set must be, for messages; also: features that may lack
+  wanted: description of a usable data set, for messages; also: optional features
   """
   built = opened(name, data_dir, features, wanted)
   kinds = built.info.features
@@ -115,7 +115,7 @@ def _plain(value: Any, kind: Any, where: tuple[str, str, int]) -> Any:
   if isinstance(value, (list, tuple, np.ndarray)) and np.ndim(value):
     return [_plain(x, getattr(kind, "feature", kind), where) for x in value]
   names, value = getattr(kind, "names", None), np.asarray(value).item()
-  return names[value] if names and value >= 0 else value  # -1: a class is not told
+  return names[value] if names and value >= 0 else value  # -1: no label
 
 
 def origin(built: Any) -> dict[str, Any]:
@@ -181,7 +181,7 @@ def builder(name: str, data_dir: str | None, file_format: str | None = None) -> 
 
 
 def _check_name(name: str) -> None:
-  """Raises DataError unless it is a name, which is also that of a folder."""
+  """Raises DataError for an invalid data set name; names are also folder names."""
   if not re.fullmatch(NAME, name) or ".." in name:
     raise DataError(
       f"{name!r:.80} is no name of a data set; write one such as tiny_shakespeare,"
@@ -190,7 +190,7 @@ def _check_name(name: str) -> None:
 
 
 def _check_features(root: pathlib.Path, name: str) -> None:
-  """Raises DataError where prepared data names Python classes that are not TFDS's own.
+  """Raises DataError if prepared data names Python classes from outside TFDS.
 
   TFDS imports their modules, and importing a module runs it.
   """
@@ -229,7 +229,7 @@ def prepare_command(name: str, data_dir: str | None) -> str:
 
 
 def is_prepared(built: Any) -> bool:
-  """Tells whether the data is there, without the warning that TFDS's own test logs."""
+  """Returns whether the data is prepared, without the warning of TFDS's check."""
   return (built.data_path / "dataset_info.json").exists()
 
 

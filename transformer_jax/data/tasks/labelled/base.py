@@ -36,7 +36,7 @@ from transformer_jax.data.token_cache import Tokenized
 from transformer_jax.data.tokenizers import Tokenizer, tokenizers
 from transformer_jax.positions import coords
 
-FILE = "labels.json"  # with a run: what its classes are called
+FILE = "labels.json"  # in a run's folder: the names of its classes
 Answer = tuple[str, float] | None  # a label and its probability, if there is one
 
 
@@ -53,22 +53,22 @@ class FittedLabels:
 
 @dataclasses.dataclass(frozen=True)
 class Labelled(Task):
-  """Predicts classes of a text or of its words. The length is the most tokens of a row.
+  """Classification of a text or of its words. The length is the most tokens of a row.
 
-  A row is a start token, the tokens of an example and an end token, [CLS] and [SEP] of
-  BERT; what is longer is cut, so that longer lengths read more of the same examples.
-  A second text and an end token may follow.
+  A row is a start token, the tokens of an example and an end token, as [CLS] and [SEP]
+  in BERT. Longer examples are truncated, so longer lengths read more of the same
+  examples. A second text and an end token may follow.
 
   source     'tfds:NAME', a file, or a folder with files called train, validation, test
   tokenizer  byte, char(size=512), word(size=16000) or subword(size=8000), trained on
              the training text; huggingface('FOLDER/tokenizer.json'),
-             wordpiece('vocab.txt') or kept('runs/.../ID'), as they are, for a model
+             wordpiece('vocab.txt') or kept('runs/.../ID'), unchanged, for a model
              that starts from weights
-  classes    how many labels the model has room for
-  split      what is scored: 'test' or 'validation'; or a split of TFDS data that has
+  classes    number of outputs of the model's classifier: the most labels
+  split      the scored split: 'test' or 'validation'; or a split of TFDS data with
              another name
-  limit      the most examples kept of each split; None: all
-  data_dir   where TFDS data is prepared; None: where TFDS itself looks
+  limit      the most examples of each split; None: all
+  data_dir   folder of prepared TFDS data; None: TFDS's default
   """
 
   source: str
@@ -83,7 +83,7 @@ class Labelled(Task):
   def __post_init__(self):
     tokenizers.build(self.tokenizer)
     name = _name(self)
-    of_its_own = self.split not in files.SPLITS  # TFDS says which there are
+    of_its_own = self.split not in files.SPLITS  # TFDS defines its splits
     if not (of_its_own and self.source.startswith(bitext.TFDS)):
       check_split(name, self.split)
     check_sizes(name, 2, classes=self.classes)
@@ -95,12 +95,12 @@ class Labelled(Task):
 
   @property
   def format(self) -> ExampleFormat:
-    """Returns how the examples are written."""
+    """The file format of the examples."""
     raise NotImplementedError
 
   @property
   def pairs(self) -> bool:
-    """Whether a row holds two texts: places of the second have type_BL 1, others 0."""
+    """Whether a row holds two texts: tokens of the second have type_BL 1, others 0."""
     return False
 
   @property
@@ -119,8 +119,8 @@ class Labelled(Task):
   def load(self) -> TaskData:
     """Returns the tokens of the train and the scored split, facts, and FittedLabels.
 
-    Each split has what `framed.laid_end_to_end` says. frame_2: the start and the end
-    token. Raises DataError, in one line, for data that cannot be used.
+    Each split has the arrays of `sentence_pairs.laid_end_to_end`. frame_2 holds the
+    start and the end token. Raises DataError, in one line, for unusable data.
     """
     splits = ("train", self.split)
     found, facts = labelled_text.read(
@@ -173,7 +173,14 @@ class Labelled(Task):
     length: int,
     done: float | jax.Array = 1.0,
   ) -> Batch:
-    """Returns examples of the training split, cut to `length` tokens."""
+    """Returns examples of the training split, truncated to `length` tokens.
+
+    arrays       `TaskData.arrays` of `load`
+    key          chooses the examples, with replacement
+    batch_size   rows
+    length       tokens of a row, L
+    done         unused: share of training that is done
+    """
     E = arrays["train"]["start_E"].shape[0]
     chosen_B = jax.random.randint(key, (batch_size,), 0, E)
     return self.rows(arrays, "train", chosen_B, length, length)
@@ -181,9 +188,13 @@ class Labelled(Task):
   def score(
     self, arrays: Any, key: jax.Array, batch_size: int, length: jax.Array, bucket: int
   ) -> Batch:
-    """Returns the same examples at every length, at the right end of `bucket`.
+    """Returns the same examples at every length, aligned right in `bucket` tokens.
 
-    Each comes once; where there are fewer than rows, the batch is smaller.
+    arrays       `TaskData.arrays` of `load`
+    key          chooses the examples, without replacement
+    batch_size   rows; fewer where the split has fewer examples
+    length       int32 scalar, the most tokens of an example
+    bucket       tokens of a row, L
     """
     chosen_B = each_once(key, arrays["scored"]["start_E"].shape[0], batch_size)
     return self.rows(arrays, "scored", chosen_B, length, bucket)
@@ -191,7 +202,14 @@ class Labelled(Task):
   def rows(
     self, arrays: Any, split: str, chosen_B: jax.Array, length: Any, L: int
   ) -> Batch:
-    """Returns examples cut to `length`, at the right end of L places."""
+    """Returns examples truncated to `length` tokens, aligned right in rows of L.
+
+    arrays     `TaskData.arrays` of `load`
+    split      "train" or "scored"
+    chosen_B   int32, numbers of the examples
+    length     the most tokens of an example; may be traced
+    L          tokens of a row
+    """
     data = {name: jnp.asarray(x) for name, x in arrays[split].items()}
     places = sentence_pairs.places(data, chosen_B, length, L, self.pairs)
     label_BL = self.targets(data["label_N"], places)
@@ -206,15 +224,15 @@ class Labelled(Task):
     )
 
   def targets(self, label_N: jax.Array, places: Places) -> jax.Array:
-    """Returns the class to predict at each place, NONE where there is none."""
+    """Returns the target class of each token [B, L], NONE where there is none."""
     raise NotImplementedError
 
   def asked(self, line: str, where: str) -> Example:
-    """Returns what a line of text asks a model about, an example without labels."""
+    """Returns the unlabelled example of a line of text. Raises DataError."""
     raise NotImplementedError
 
   def answered(self, example: Example, found: list[Answer]) -> str:
-    """Returns a line that says what a model found of each part of an example."""
+    """Returns a line with the predicted labels of an example's parts."""
     raise NotImplementedError
 
   def _encoded(self, found: dict[str, list[Example]]) -> Tokenized:
@@ -231,7 +249,7 @@ class Labelled(Task):
     return encoded.encoded(self.tokenizer, texts, learn, ["examples", counts])
 
   def _labels(self, found: dict[str, list[Example]]) -> list[str]:
-    """Returns all labels, sorted; those never trained on count as wrong guesses."""
+    """Returns all labels, sorted; labels without training examples count as errors."""
     every = (label for split in found.values() for x in split for label in x.labels)
     labels = sorted({*every})
     if not 2 <= len(labels) <= self.classes:
@@ -244,7 +262,7 @@ class Labelled(Task):
 
 
 def kept(folder: pathlib.Path) -> list[str]:
-  """Returns what `keep` saved with a run. Raises DataError."""
+  """Returns the labels that `keep` saved in a run's folder. Raises DataError."""
   try:
     return untrusted.parsed(untrusted.content(folder / FILE))
   except OSError as error:
@@ -258,7 +276,7 @@ def kept(folder: pathlib.Path) -> list[str]:
 
 
 def _is_whole(path: pathlib.Path) -> bool:
-  """Returns whether a file holds a list of names, whichever; a damaged one does not."""
+  """Returns whether a file holds a JSON list of strings, so is not damaged."""
   try:
     found = json.loads(path.read_text(encoding="utf-8"))
   except (ValueError, IsADirectoryError):

@@ -24,8 +24,8 @@ from transformer_jax.data.tasks.labelled.base import Labelled
 from transformer_jax.data.tasks.labelled.sentence_pairs import NONE
 
 KINDS = ("encoder", "decoder")
-MANY = 20  # examples from which a label that comes once is remarkable
-# What headers call a text, the first and the second text of a pair, and a label.
+MANY = 20  # examples; in fewer, a label that occurs once is no sign of a header
+# Header names of a text, of the first and second text of a pair, and of a label.
 WORDS = {
   role: frozenset(words.split())
   for role, words in {
@@ -41,7 +41,7 @@ WORDS = {
 @tasks.register("classification")
 @dataclasses.dataclass(frozen=True)
 class Classification(Labelled):
-  """Predicts the label of a text: an encoder at its start, a decoder at its end.
+  """Text classification: an encoder predicts at the start, a decoder at the end.
 
   A .tsv file has a text, a tab and a label on each line, and maybe a tab and the
   document, and a .csv file the same with commas; a header says where the columns are.
@@ -51,13 +51,13 @@ class Classification(Labelled):
   "'tfds:glue/mrpc', text='sentence1', second='sentence2', split='validation'", since
   its tests have no labels (Wang et al., 2019, https://arxiv.org/abs/1804.07461).
 
-  text, label  what the two are called in headers, .jsonl files and TFDS data
-  second       what a second text is called there, which then follows the first in a
-               .tsv file too; '': examples are single texts
+  text, label  their names in headers, .jsonl files and TFDS data
+  second       the name of a second text there; it follows the first in a .tsv file too;
+               '': examples are single texts
   columns      the names of all columns of a .tsv or .csv file in their order, as in
                'id,label,text'; '': a header names them, or they are text, second, label
-  lines        texts are cut into pieces of so many lines; 0: whole texts
-  kind         which kind of model reads it: encoder or decoder
+  lines        lines per piece into which texts are cut; 0: whole texts
+  kind         kind of model: encoder or decoder
 
   The other arguments are those of `Labelled` in base.py.
   """
@@ -131,7 +131,7 @@ class TextFormat(ExampleFormat):
 
   @property
   def names(self) -> tuple[str, ...]:
-    """Returns what the one or two texts are called."""
+    """Feature names of the one or two texts."""
     return (self.text, self.second) if self.second else (self.text,)
 
   @property
@@ -205,7 +205,7 @@ class TextFormat(ExampleFormat):
       )
 
   def _mention_first(self, found: list[Example], say: Say) -> None:
-    """Says where the first label comes once and all others again: maybe a header."""
+    """Warns of a possible header: only the first line's label occurs just once."""
     counts = Counter(label for example in found for label in example.labels)
     once = [label for label, count in counts.items() if count == 1]
     if len(found) > MANY and once == [*found[0].labels]:
@@ -223,7 +223,13 @@ class TextFormat(ExampleFormat):
   def _pieces(
     self, texts: list[str], label: str, where: str, document: str
   ) -> Iterator[Example]:
-    """Yields an example, or pieces of so many lines, which belong together."""
+    """Yields one example, or its pieces of `self.lines` lines.
+
+    texts      the text, or the two texts of a pair
+    label      of the example and of each piece
+    where      file and line, for messages
+    document   its group in splits; "": pieces are grouped by `where`
+    """
     labels, (text, *others) = (labelled_text.label(label, where),), texts
     if not self.lines:
       second = tuple(x.strip() for x in others)
@@ -236,7 +242,7 @@ class TextFormat(ExampleFormat):
 
 
 def json_lines(path: pathlib.Path) -> Iterator[tuple[int, dict[str, Any]]]:
-  """Yields the number and the object of each line that is not empty."""
+  """Yields the number and the JSON object of each line that is not empty."""
   for number, line in enumerate(files.lines(path), 1):
     where = f"'{path}' line {number}"
     try:

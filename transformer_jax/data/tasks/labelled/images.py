@@ -30,22 +30,22 @@ SIDE = 28  # pixels of an image of a data set that is not read
 @tasks.register("images")
 @dataclasses.dataclass(frozen=True)
 class Images(Task):
-  """Predicts what an image shows, at the place before its patches.
+  """Image classification at a token before the patches.
 
-  The length is the number of patches on a side: an image is resized to it, so that one
-  model reads images of any resolution. Coordinates name the row and the column of each
-  patch; the place before them is nowhere on the grid. The model needs
+  The length is the number of patches on a side. Images are resized to it, so one model
+  reads images of any resolution. Coordinates hold the row and the column of each
+  patch; the token before them has no place on the grid. The model needs
   `model.embedding=patches(size=..., channels=...)` with the same numbers.
 
-  source     'digits' (the file of an installed scikit-learn), a .csv of one's own (the
+  source     'digits' (the file of an installed scikit-learn), any .csv file (the
              pixels and the label on each line), a folder or Debian package with the
              four idx files of MNIST or Fashion-MNIST, or 'tfds:NAME'
   patch      pixels on a side of a patch
   channels   numbers of a pixel
-  classes    how many there are
-  split      what is scored: 'test' or 'validation'
-  limit      the most images kept of each split; None: all
-  data_dir   where TFDS data is prepared; None: where TFDS itself looks
+  classes    number of classes
+  split      the scored split: 'test' or 'validation'
+  limit      the most images of each split; None: all
+  data_dir   folder of prepared TFDS data; None: TFDS's default
   """
 
   source: str
@@ -163,7 +163,7 @@ def resized(image: jax.Array, side: int | jax.Array, max_length: int) -> jax.Arr
 def grid(length: int | jax.Array, max_length: int) -> Coords:
   """Returns the places of one token and then length x length patches, row after row.
 
-  The patches lie in a grid of max_length x max_length, the rest of which is no token.
+  The patches lie in a grid of max_length x max_length; the rest of it is padding.
   """
   n_P = jnp.arange(max_length * max_length)
   row_P, column_P = n_P // max_length, n_P % max_length

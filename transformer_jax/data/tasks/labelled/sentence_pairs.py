@@ -51,10 +51,11 @@ class Places:
 def places(
   data: Mapping[str, Any], chosen_B: Any, length: Any, L: int, pairs: bool
 ) -> Places:
-  """Returns where the tokens of examples are, at the right end of L places.
+  """Returns the layout of examples, aligned right in rows of L tokens.
 
-  What is longer than `length` is cut. The longer text of a pair loses tokens first, and
-  the second one where both are as long, as in https://github.com/google-research/bert.
+  Examples longer than `length` are truncated. The longer text of a pair loses tokens
+  first; the second text does where both are equally long, as in
+  https://github.com/google-research/bert.
   """
   names = "start_E", "size_E", "before_E"
   first_B1, size_B1, all_a_B1 = (data[name][chosen_B][:, None] for name in names)

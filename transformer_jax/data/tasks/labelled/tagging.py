@@ -26,9 +26,9 @@ from transformer_jax.data.tasks.labelled.sentence_pairs import NONE
 @tasks.register("tagging")
 @dataclasses.dataclass(frozen=True)
 class Tagging(Labelled):
-  """Predicts the tag of each word of a sentence, which an encoder reads whole.
+  """Tagging of the words of a sentence, by a bidirectional encoder.
 
-  Lines of a .tsv or .conll file are a word, what else there is, and its tag, with empty
+  Lines of a .tsv or .conll file are a word, any other columns, and its tag, with empty
   lines between sentences; a header may come first, and -DOCSTART- starts a document, as
   in CoNLL 2003 (Tjong Kim Sang and De Meulder, https://aclanthology.org/W03-0419). Of a
   .conllu file FORM and UPOS are read (https://universaldependencies.org/format.html).
@@ -36,12 +36,12 @@ class Tagging(Labelled):
   are sentences as in `The/at jury/nn`, and a folder may hold many of those. Any file
   may be packed, as .conll.gz.
 
-  words, tags  what the two are called in headers, .jsonl files and TFDS data
+  words, tags  their names in headers, .jsonl files and TFDS data
   columns      the names of all columns of a .tsv, .conll or .conllu file in their
                order, as in 'words,pos,chunk,tags'; '': a header names them, or the
                first one is the word and the last one its tag
-  coarse       a pattern: what it matches at the start of a tag becomes the tag, so that
-               '[a-z]+' makes nn of nn$ and of nn-tl; '': tags stay as they are
+  coarse       a regular expression: its match at the start of a tag becomes the tag, so
+               '[a-z]+' maps nn$ and nn-tl to nn; '': tags are unchanged
 
   The other arguments are those of `Labelled` in base.py.
   """
@@ -82,7 +82,7 @@ class Tagging(Labelled):
 
 @dataclasses.dataclass(frozen=True)
 class SentenceFormat(ExampleFormat):
-  """Sentences whose words have tags."""
+  """File formats of tagged sentences."""
 
   words: str
   tags: str
@@ -104,11 +104,11 @@ class SentenceFormat(ExampleFormat):
 
   @property
   def _tables(self) -> dict[str, Reader]:
-    """What reads files of columns, by their suffix."""
+    """Readers of files of columns, by suffix."""
     return {".tsv": self._conll, ".conll": self._conll, ".conllu": self._conllu}
 
   def record(self, record: dict[str, Any], where: str) -> Iterator[Example]:
-    """Yields the sentences of a record; `ends` counts the words up to each end."""
+    """Yields the sentences of a record; `ends` holds cumulative word counts."""
     words, tags = self._lists(record, where)
     ends = [int(end) for end in record.get("ends", (len(words),))]
     document = str(record.get("document", ""))
@@ -136,7 +136,7 @@ class SentenceFormat(ExampleFormat):
     return found
 
   def _check_exchanged(self, path: pathlib.Path, found: list[Example]) -> None:
-    """Raises DataError where tags vary more than words do."""
+    """Raises DataError if there are more distinct tags than distinct words."""
     words = {word for example in found for word in example.parts}
     tags = {tag for example in found for tag in example.labels}
     if len(tags) > len(words):
