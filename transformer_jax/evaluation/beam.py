@@ -18,7 +18,7 @@ from transformer_jax.spec import Registry
 
 
 class Penalty:
-  """What the log p of a text is divided by."""
+  """Base class of length penalties: divisors of the log p of a text."""
 
   def __call__(self, n: jax.Array) -> jax.Array:
     """Returns the divisor of texts of n tokens."""
@@ -61,12 +61,13 @@ STOPS: dict[str, Callable] = {
 
 @dataclasses.dataclass(frozen=True)
 class Beam:
-  """How to search.
+  """Settings of the beam search.
 
-  width     texts that are kept
+  width     number of hypotheses, K
   penalty   divides the sum of log p; the end token counts as one
-  stop      full: when as many texts are finished; likely: when the best other text is
-            worse, by its present length; sure: when it is by the length in its favour
+  stop      full: when K hypotheses are finished; likely: when also the best unfinished
+            one scores lower at its present length; sure: when it scores lower at the
+            length that favours it most
 
   >>> Beam(width=4, penalty="gnmt(alpha=1.0)").penalty(7)
   2.0
@@ -87,10 +88,11 @@ class Beam:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Hypotheses:
-  """The K best texts of each row, best first; past its end a text repeats its end.
+  """The K best texts of each row, best first; a text is filled up with its end token.
 
-  score_BK    log p divided by the penalty; -inf: there is no text
-  length_BK   tokens with the end
+  token_BKN   tokens of the texts
+  score_BK    log p divided by the penalty; -inf: no text
+  length_BK   number of tokens, end token included
   """
 
   token_BKN: jax.Array
@@ -111,10 +113,17 @@ def beam_search(
 ) -> Hypotheses:
   """Returns the best texts of up to `steps` tokens that follow each prompt.
 
+  model, params       the decoder and its parameters
+  prompt_BL           tokens, at least one in each row
+  steps               tokens to generate at most; static under jit
+  end                 token that ends a text
+  how                 settings of the search
+  at, memory, frozen  as in `greedy`
+
   Each step extends every text of a beam by every token and takes the 2 K best by log p.
-  Those that end are finished if they are among the K best, the K best others go on, and
-  the K finished ones with the best scores stay. After the last step what is among the K
-  best is finished too. `at`, `memory` and `frozen` as in `greedy`.
+  Texts that end are finished if they are among the K best. The K best others are
+  extended further. The K finished texts with the best scores are returned. After the
+  last step, all texts among the K best count as finished.
   """
   check_end(end, model.arch.dims.V)
   K, B = how.width, len(prompt_BL)
@@ -154,7 +163,7 @@ def beam_search(
     return n + 1, done_B, best, token_BKN, sum_BK, logits_BKV, cache
 
   token_BKN = jnp.full((B, K, steps), end, jnp.int32)
-  # At first there is one text: the others of the beam are impossible.
+  # At first the beam has one text: the others have probability 0.
   sum_BK = jnp.where(jnp.arange(K) == 0, jnp.zeros((B, 1)), -jnp.inf)
   none_BK = jnp.full((B, K), -jnp.inf)
   best = Hypotheses(token_BKN, none_BK, jnp.zeros((B, K), jnp.int32))
@@ -188,7 +197,7 @@ def _take(x: jax.Array, rank_BK: jax.Array) -> jax.Array:
 
 
 def _batch_axes(arch: Any, M: int, frozen: bool) -> Any:
-  """Returns which axis of each array of a cache is the batch; -1: none is."""
+  """Returns the batch axis of each array of a cache; -1: it has none."""
   sizes = 2, 3
   two, three = (
     jax.eval_shape(lambda B=B: empty_cache(arch, B, M, frozen)) for B in sizes

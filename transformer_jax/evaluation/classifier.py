@@ -123,7 +123,7 @@ class Classifier:
       name: np.pad(x, (0, (token_room if name.endswith("N") else batch_size) - len(x)))
       for name, x in arrays.items()
     }
-    # The last batch repeats its examples, so that there is one program.
+    # The last batch repeats examples, so that one program serves all batches.
     chosen_B = np.arange(batch_size) % count
     predictions = _predict(
       self.task,

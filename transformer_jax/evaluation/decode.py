@@ -1,11 +1,11 @@
 """Greedy decoding and sampling, on the cache.
 
-Models with attention and recurrent ones do it alike: a cache is whatever `empty_cache`
-returns. `beam.py` keeps several texts at a time.
+Models with attention and recurrent models use the same code: the cache is the result of
+`empty_cache`. Beam search is in `beam.py`.
 
-Prompts may be padded on any side: they are moved to the right end of their rows. What
-cannot be continued raises ValueError where its numbers can be read, that is outside of
-`jit`; inside, a text without a defined next token is written as -1.
+Prompts may be padded on any side: they are moved to the right end of their rows. A
+prompt that cannot be continued raises ValueError outside of `jit`. Inside of `jit`,
+where its values are unknown, a token that is not defined is written as -1.
 """
 
 import dataclasses
@@ -160,9 +160,9 @@ class Sampling:
 
 
 def only(logits_BV: jax.Array, token_BN: jax.Array, drawn_BN: jax.Array) -> jax.Array:
-  """Returns the logits of those of the tokens that may be drawn, -inf elsewhere.
+  """Returns the logits of tokens that may be drawn, -inf elsewhere.
 
-  By token, not by a threshold: of equally likely ones some may be drawn, others not.
+  Selected by token, not by a threshold, which could not separate equal logits.
   """
   never_BV = jnp.zeros(logits_BV.shape, bool)
   set_row = lambda never_V, token_N, drawn_N: never_V.at[token_N].set(drawn_N)
@@ -181,21 +181,22 @@ def greedy(
 ) -> jax.Array:
   """Returns the greedy continuation of each prompt, int32 [B, steps].
 
+  model       the decoder
+  params      its parameters
   prompt_BL   tokens, at least one in each row
   steps       tokens to generate; static under jit
   at          coordinates of the prompt, `coords.padded` for prompts of several lengths;
               None: consecutive
-  memory      the encoded sources, from the model's `encode`
-  end         token after which a text repeats it; decoding stops when all texts end.
-              None: no text ends early
-  frozen      whether cached tokens stay as they were; see below
+  memory      encoded sources, from the model's `encode`
+  end         end token, with which finished texts are filled up; decoding stops when
+              all texts end. None: no text ends early
+  frozen      whether cached tokens are never recomputed; see below
 
   Tokens are -1 from the first step whose logits are NaN.
 
-  Logits are those of a full pass over the text so far. Where later tokens change
-  earlier ones, as with `rope_dynamic` in long texts, that takes a full pass for each
-  token; `frozen` leaves earlier ones as they were, as HuggingFace does (see
-  `empty_cache`).
+  Logits equal those of a full pass over the text so far. If later tokens change earlier
+  ones, as with `rope_dynamic` in long texts, each token takes a full pass. `frozen`
+  leaves cached tokens unchanged instead, as HuggingFace does (see `empty_cache`).
   """
   choose = lambda n, logits_BV: highest(logits_BV)
   writer = Writer(model, params, memory, frozen)
@@ -203,10 +204,10 @@ def greedy(
 
 
 def highest(logits_BV: jax.Array) -> jax.Array:
-  """Returns the first of the highest entries of each row.
+  """Returns the index of the highest entry of each row, the first of equal ones.
 
-  -1 where there is none: an entry is NaN, or all are -inf. Else as `jnp.argmax`, which
-  XLA does by single numbers on CPUs: 5% of decoding 32 texts.
+  -1 if an entry is NaN or all are -inf. Else it equals `jnp.argmax`, which XLA does not
+  vectorize on CPUs: that takes 5% of decoding 32 texts.
   """
   V = logits_BV.shape[-1]
   most_B1 = logits_BV.max(axis=-1, keepdims=True)  # NaN if one of them is
@@ -229,7 +230,7 @@ def sample(
 ) -> jax.Array:
   """Returns a sampled continuation of each prompt, int32 [B, steps].
 
-  prompt_BL, steps, at, memory, end, frozen   as in `greedy`
+  all but key and how   as in `greedy`
   key   of the random draws; the same key draws the same tokens
   how   temperature, top-k and top-p
   """
@@ -250,7 +251,12 @@ def _write(
   choose: Callable[[jax.Array, jax.Array], jax.Array],
   end: int | None,
 ) -> jax.Array:
-  """Returns the tokens that `choose(step, logits_BV)` picks, until all texts end."""
+  """Returns the tokens of `choose(step, logits_BV)`, until all texts end.
+
+  writer      the model, its parameters and the encoded sources
+  choose      returns token_B of a step; negative: not defined
+  prompt_BL, steps, at, end   as in `greedy`
+  """
   if end is not None:
     check_end(end, writer.model.arch.dims.V)
   logits_BV, at, cache = writer.start(prompt_BL, at, steps)
@@ -271,5 +277,5 @@ def _write(
 
   start = jnp.int32(0), text_BN, jnp.zeros(B, bool), logits_BV, cache
   text_BN = jax.lax.while_loop(unfinished, step, start)[1]
-  # What comes after a token that could not be chosen is no end of the text.
+  # Tokens after an undefined one are undefined too, end tokens included.
   return jnp.where(jax.lax.cummin(text_BN, axis=1) < 0, -1, text_BN)

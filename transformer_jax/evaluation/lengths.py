@@ -17,10 +17,11 @@ from transformer_jax.training.loss import cross_entropy
 
 @dataclasses.dataclass(frozen=True)
 class Measure:
-  """A number per row of a batch, and which way is better.
+  """Measure of each example, and its better direction.
 
-  compute   (loss_BL, right_BL, weight_BL) -> [B]; it is averaged over rows
-  quarter   whether it has a meaning on the last quarter of the targets
+  better    "lower" or "higher"
+  compute   (loss_BL, right_BL, weight_BL) -> [B]; averaged over examples
+  quarter   whether it is defined on the last quarter of the targets
   """
 
   better: str
@@ -37,7 +38,7 @@ MEASURES = {
     "lower", lambda loss, right, weight: _mean(loss, weight) / math.log(2)
   ),
   "accuracy": Measure("higher", lambda loss, right, weight: _mean(right, weight)),
-  # Each answer token right after the right ones: greedy decoding gives the answer.
+  # Every answer token is predicted from the right ones: greedy decoding equals this.
   "exact_match": Measure(
     "higher",
     lambda loss, right, weight: jnp.all(right | (weight == 0), axis=1) * 1.0,
@@ -85,8 +86,8 @@ class Evaluator:
   def run(self, params: Any, arrays: Any, lengths: tuple[int, ...]) -> list[dict]:
     """Returns rows {seed, length, measure, part, value}; params are stacked by seed.
 
-    `seed` is the place in the stack. What is undefined is None, and `reason` says why:
-    past the encoding's reach, without a target, of logits that are no numbers.
+    `seed` is the index in the stack. An undefined value is None, with its `reason`:
+    positions past the encoding's last one, no target, or NaN logits.
     """
     seeds = jax.tree.leaves(params)[0].shape[0]
     buckets = self.buckets(lengths)
@@ -107,13 +108,13 @@ class Evaluator:
     return found
 
   def check(self, params: Any, arrays: Any, lengths: tuple[int, ...]) -> None:
-    """Raises what `run` would raise; traces its programs and compiles nothing."""
+    """Raises the errors of `run`; traces its programs and compiles nothing."""
     length = jax.ShapeDtypeStruct((), jnp.int32)
     for bucket in sorted({*self.buckets(lengths).values()}):
       self.program(bucket).eval_shape(params, arrays, length)
 
   def check_longest(self, params: Any, lengths: tuple[int, ...]) -> None:
-    """Raises what drawing raises at any length, and the model at the longest.
+    """Raises errors of drawing examples at any length, and of the model at the longest.
 
     A sixth of the time of `check`, for models whose parts are tested at all lengths.
 
@@ -174,18 +175,18 @@ class Evaluator:
   ) -> tuple[dict, jax.Array, jax.Array]:
     """Returns the scores of one seed, {(measure, part): mean over examples}.
 
-    Also the number of examples, and of those with NaN in a logit that counts.
+    Also the number of examples with a target, and of those with NaN in a scored logit.
     """
     key = jax.random.key(self.key)
     batch = self.task.score(arrays, key, self.examples, length, bucket)
     loss_BL, right_BL = self.chunks(params, batch)
     parts = {"mean": batch.weight_BL, "last_quarter": last_quarter(batch.weight_BL)}
-    # A copy, so that what follows changes nothing in how the plain mean is computed.
+    # A copy, so that the code below does not change how the plain mean is compiled.
     copies = jax.lax.optimization_barrier((loss_BL, right_BL, batch.weight_BL))
     nan_BL, counts_BL = jnp.isnan(copies[0]), copies[2] > 0
     real_B, lost_B = (jnp.any(x, axis=1) for x in (counts_BL, counts_BL & nan_BL))
     plain = jnp.all(real_B) & ~jnp.any(nan_BL)
-    # What does not count may be NaN; where what counts is, there is no choice.
+    # Targets without weight may be NaN; examples with NaN at a scored target are lost.
     clean_loss_BL, clean_right_BL = (
       jnp.where(counts_BL, x, 0).astype(x.dtype) for x in copies[:2]
     )
@@ -200,16 +201,16 @@ class Evaluator:
     return scores, jnp.sum(real_B), jnp.sum(lost_B)
 
   def chunks(self, params: Any, batch: Batch) -> tuple[jax.Array, jax.Array]:
-    """Returns loss_BL in nats and whether the first choice is right, a chunk a time.
+    """Returns loss_BL in nats and right_BL, whether argmax is right, chunk by chunk.
 
-    Where logits are NaN the loss is, and the first choice means nothing; so it is where
-    a label that counts is outside of the vocabulary.
+    If logits are NaN or a label with weight is outside of the vocabulary, the loss is
+    NaN and argmax means nothing.
     """
     B = batch.input_BL.shape[0]
     rows = -(-B // self.batch_size) * self.batch_size
 
     def fold(x):
-      # What fills the last chunk is computed and left out.
+      # Examples that fill the last chunk are computed and dropped.
       x = x if rows == B else x[jnp.arange(rows) % B]
       return x.reshape(-1, self.batch_size, *x.shape[1:])
 
@@ -220,14 +221,14 @@ class Evaluator:
       loss_BL = cross_entropy(logits_BLV, part.target_BL, weight_BL=part.weight_BL)
       return loss_BL, right_BL
 
-    # Coordinates that all rows share have a batch axis of 1 and go with every chunk.
+    # Coordinates that all examples share have a batch axis of 1 and are not cut.
     own = jax.tree.map(lambda x: fold(x) if x.shape[0] == B else None, batch)
     return jax.tree.map(lambda x: x.reshape(rows, -1)[:B], jax.lax.map(one, own))
 
 
 @functools.lru_cache(maxsize=64)  # models that are compared share a task
 def _drawn(task: Task, rows: int, bucket: int) -> Batch:
-  """Returns the shapes of a batch that is scored."""
+  """Returns the shapes of a scored batch."""
   draw = functools.partial(task.score, batch_size=rows, bucket=bucket)
   length = jax.ShapeDtypeStruct((), jnp.int32)
   key = jax.eval_shape(lambda: jax.random.key(0))
@@ -236,18 +237,18 @@ def _drawn(task: Task, rows: int, bucket: int) -> Batch:
 
 
 def _filled(tree: Any, whole: Any) -> Any:
-  """Returns the tree with what is missing taken from the whole."""
+  """Returns the tree with its missing leaves taken from `whole`."""
   choose = lambda own, shared: shared if own is None else own
   return jax.tree.map(choose, tree, whole, is_leaf=lambda x: x is None)
 
 
 def mean_of(x_B: jax.Array, real_B: jax.Array) -> jax.Array:
-  """Returns the mean over the rows that are examples; NaN where none is."""
+  """Returns the mean over the real examples; NaN if there is none."""
   return jnp.sum(jnp.where(real_B, x_B, 0.0)) / jnp.sum(real_B)
 
 
 def why_undefined(examples: int, lost: int) -> str:
-  """Returns why a mean over examples is no number; of `lost` logits are no numbers."""
+  """Returns why a mean over examples is undefined; `lost`: examples with NaN logits."""
   if not examples:
     return "no example has a target at this length"
   if lost:
@@ -256,20 +257,20 @@ def why_undefined(examples: int, lost: int) -> str:
 
 
 def _value(value: float, reason: str | None) -> dict[str, Any]:
-  """Returns a number for JSON; what is no finite number is None, for a reason."""
+  """Returns the JSON fields of a number; None and `reason` if it is not finite."""
   if math.isfinite(value):
     return {"value": float(value)}
   return {"value": None, "reason": reason}
 
 
 def last_quarter(weight_BL: jax.Array) -> jax.Array:
-  """Keeps the last quarter of the places that count in each row."""
+  """Returns weights of the last quarter of each row's targets, 0 elsewhere."""
   rank_BL = jnp.cumsum(weight_BL, axis=1)
   return weight_BL * (rank_BL > 0.75 * jnp.sum(weight_BL, axis=1, keepdims=True))
 
 
 def bucket_of(length: int, max_length: int) -> int:
-  """Returns the padded length: the longest, or a quarter of it, or a sixteenth, ..."""
+  """Returns the padded length: max_length, a quarter of it, a sixteenth, ..."""
   bucket = max_length
   while bucket % 4 == 0 and bucket // 4 >= length:
     bucket //= 4

@@ -38,11 +38,12 @@ class RecordingDense(Dense):
 def attention_map(
   translator: Translator, source: str, found: str | None
 ) -> dict[str, Any]:
-  """Returns {source, found: pieces, weights_LM}; {} where a model does not look back,
-  or has diverged.
+  """Returns {source, found: pieces, weights_LM}; {} if there is no cross-attention.
 
-  Weights are those of the last layer that looks, the mean of its heads, in which row n
-  is what the model looked at when it wrote piece n.
+  {} also for a model that has diverged. Weights are the mean over heads of the last
+  layer with cross-attention. Row n has the weights at the generation of piece n.
+
+  found   the generated text; None: none was generated
   """
   if found is None:
     return {}
@@ -51,7 +52,7 @@ def attention_map(
   read, written = (row[: translator.max_length - 1] for row in (read, written))
   source_tokens = [*read, tokenizer.end]
   target_tokens = [tokenizer.start, *written]
-  # With equal lengths cross-attention would look like self-attention.
+  # `RecordingDense` recognizes cross-attention by its unequal lengths.
   source_tokens += [NOTHING] * (len(source_tokens) == len(target_tokens))
   source_1M, token_1L = jnp.array([source_tokens]), jnp.array([target_tokens])
   recorded: list[np.ndarray] = []
@@ -59,10 +60,10 @@ def attention_map(
   source_at = coords.padded(source_1M != NOTHING)
   source_1M = jnp.maximum(source_1M, 0)
   params = jax.tree.map(jnp.asarray, translator.params)
-  if getattr(arch, "scan", False):  # what a scan over layers traces are no numbers
+  if getattr(arch, "scan", False):  # in a scan over layers, weights would be traced
     arch = dataclasses.replace(arch, scan=False)
     params = nested(one_by_one(flat(params)))
-  # Steps of a loop have to be taken one by one for their weights to be numbers.
+  # Outside of jit, the weights of each step of a loop are concrete arrays.
   with jax.disable_jit():
     model.clone(arch=arch).apply(
       {"params": params}, token_1L, None, source_1M, source_at

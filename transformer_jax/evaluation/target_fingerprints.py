@@ -14,10 +14,10 @@ from transformer_jax.evaluation.lengths import Evaluator
 def of_lengths(
   evaluator: Evaluator, arrays: Any, lengths: tuple[int, ...]
 ) -> dict[str, dict[str, Any]]:
-  """Returns {length: {fingerprint, examples, targets}} of all that have a score.
+  """Returns {length: {fingerprint, examples, targets}} of all lengths with a score.
 
-  A fingerprint is of the targets that count and of their weights, example by example:
-  padding, what precedes a target and the size of the batch do not change it.
+  A fingerprint covers the scored targets and their weights, example by example.
+  Padding, the tokens before a target and the batch size do not change it.
   """
   key = jax.random.key(evaluator.key)
 

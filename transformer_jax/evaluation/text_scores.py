@@ -62,7 +62,14 @@ def chrf(
 
 
 def _score(name, metric, hypotheses, references, resamples) -> CorpusScore:
-  """Lets sacreBLEU score; the interval is by Koehn, 2004, aclanthology.org/W04-3250."""
+  """Returns sacreBLEU's score; interval by Koehn, 2004, aclanthology.org/W04-3250.
+
+  name         shown with the score
+  metric       a metric of sacreBLEU
+  hypotheses   translations
+  references   lists with one reference for each translation
+  resamples    number of bootstrap resamples; 0: no interval
+  """
   if not hypotheses or not references:
     raise ValueError("nothing to score; give at least one translation and a reference")
   for texts in references:
@@ -75,7 +82,7 @@ def _score(name, metric, hypotheses, references, resamples) -> CorpusScore:
   texts = list(hypotheses), [list(texts) for texts in references]
   try:
     got = metric.corpus_score(*texts, **more)
-  except TypeError:  # sacreBLEU 2.6 cannot average resamples of which some score 0
+  except TypeError:  # sacreBLEU 2.6 cannot average resamples if some score 0
     got, resamples = metric.corpus_score(*texts), 0
   # sacreBLEU puts the mean and the interval of resamples beside the score.
   margin = got._ci if resamples else None
@@ -87,9 +94,9 @@ def nearest_targets(
 ) -> list[str]:
   """Returns, for each source, the target of the training source nearest to it.
 
-  Near is the cosine of the words that are there, rare ones weighing more: log(N / n)
-  for a word in n of N training sources. A translation memory does this, and a score
-  below it shows no translation. Where no word is known nothing is near: "".
+  Similarity is the cosine of word sets with inverse document frequency: a word in n of
+  N training sources weighs log(N / n). A translation memory does this; a score below it
+  shows no translation. A source without any known word gets "".
   """
   if not train:
     raise ValueError("no training pairs to look for the nearest in; give at least one")
@@ -112,13 +119,13 @@ def nearest_targets(
 
 
 def _words(text: str) -> Iterator[str]:
-  """Yields words; of scripts without spaces each character is one."""
+  """Yields words; each character is one in scripts without spaces."""
   apart = languages.SPACELESS.sub(r" \g<0> ", text.lower())
   return (match[0] for match in WORD.finditer(apart))
 
 
 def _table(texts: Sequence[set[str]], index: dict[str, int]) -> sparse.csr_matrix:
-  """Returns 1 where a text has a word that the index knows, [texts, words]."""
+  """Returns 1 where a text has a word of the index, [texts, words]."""
   places = [sorted(index[w] for w in words if w in index) for words in texts]
   ends = np.cumsum([0, *map(len, places)])
   flat = np.array([n for own in places for n in own], np.int64)
@@ -127,15 +134,17 @@ def _table(texts: Sequence[set[str]], index: dict[str, int]) -> sparse.csr_matri
 
 
 def _unit(table: sparse.csr_matrix) -> sparse.csr_matrix:
-  """Returns rows of length 1; empty ones stay empty."""
+  """Returns rows scaled to length 1; empty rows stay empty."""
   length = np.sqrt(np.asarray(table.multiply(table).sum(axis=1)).ravel())
   return sparse.diags(1 / np.maximum(length, 1e-9)) @ table
 
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-  """Scores of a system, and those of what translates nothing.
+  """Scores of a system beside its floors, which translate nothing.
 
+  bleu     BLEU of the system
+  chrf     chrF of the system
   floors   (BLEU, chrF) by name: copy, the source itself; nearest, the target of the
            nearest training source
   """
@@ -169,7 +178,14 @@ def judge(
   resamples: int = 0,
   tokenizer: str = "",
 ) -> Verdict:
-  """Scores translations beside `floors` of the same texts and the same tokenizer."""
+  """Returns the scores of translations beside their floors.
+
+  hypotheses   translations of the system
+  references   one for each translation
+  baselines    `floors` of the same texts, by the same tokenizer
+  resamples    number of bootstrap resamples; 0: no interval
+  tokenizer    as in `scores`
+  """
   return Verdict(*scores(hypotheses, references, resamples, tokenizer), baselines)
 
 
@@ -179,7 +195,13 @@ def floors(
   train: Sequence[tuple[str, str]],
   tokenizer: str = "",
 ) -> dict[str, tuple[CorpusScore, CorpusScore]]:
-  """Returns BLEU and chrF of what translates nothing."""
+  """Returns (BLEU, chrF) of the floors, by name: copy and nearest.
+
+  sources      texts to translate
+  references   their translations
+  train        (source, target) pairs of the training data
+  tokenizer    as in `scores`
+  """
   texts = {"copy": sources, "nearest": nearest_targets(train, sources)}
   score = functools.partial(scores, references=references, tokenizer=tokenizer)
   return {name: score(hypotheses) for name, hypotheses in texts.items()}
@@ -193,7 +215,7 @@ def scores(
 ) -> tuple[CorpusScore, CorpusScore]:
   """Returns BLEU and chrF.
 
-  tokenizer   of sacreBLEU; "": that of the script in which the references are written
+  tokenizer   sacreBLEU's; "": chosen by the script of the references
   """
   tokenizer = tokenizer or languages.bleu_tokenizer("", references)
   return (
@@ -203,9 +225,9 @@ def scores(
 
 
 def bits_per_byte(nats: float, size: int) -> float:
-  """Returns the bits for each byte of a text that costs so many nats in all.
+  """Returns bits per byte, from the nats of a whole text and its bytes.
 
-  Unlike perplexity it compares models with different tokens.
+  Unlike perplexity, it compares models with different tokenizers.
   """
   if size < 1:
     raise ValueError(f"a text of {size} bytes has no bits per byte; give some text")
@@ -213,7 +235,7 @@ def bits_per_byte(nats: float, size: int) -> float:
 
 
 def perplexity(nats: float, tokens: int) -> float:
-  """Returns exp of the nats for each token; infinite where that is past all floats."""
+  """Returns exp(nats / tokens); infinite if that overflows a float."""
   if tokens < 1:
     raise ValueError(f"a text of {tokens} tokens has no perplexity; give some text")
   mean = nats / tokens

@@ -90,7 +90,7 @@ class Translator:
     """
     remaining = iter(texts)
     while batch := list(itertools.islice(remaining, batch_size)):
-      # The last batch is filled up, so that there is one program.
+      # The last batch is filled up, so that one program serves all batches.
       full = batch + [""] * (batch_size - len(batch))
       yield from self(full, how, warn)[: len(batch)]
 

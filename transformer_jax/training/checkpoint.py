@@ -1,8 +1,8 @@
 """Checkpoints verified when read: a thin class around Orbax.
 
 Orbax writes atomically and in the background, and restores to any mesh. It does not
-notice a flipped bit, never falls back to an older step, and reports a background save
-that failed only at the next one. Those three are what `Keeper` adds.
+detect a flipped bit, never falls back to an older step, and reports a failed background
+save only at the next one. `Keeper` adds these three.
 """
 
 import contextlib
@@ -35,17 +35,19 @@ NOT_DAMAGE_TEXT = ("PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "Too many open fil
 
 
 class CheckpointError(RuntimeError):
-  """A checkpoint that cannot be saved or used; the message says what to do."""
+  """Raised if a checkpoint cannot be saved or used; the message names the remedy."""
 
 
 class Damage(Exception):
-  """A checkpoint whose content is not what was saved."""
+  """Raised if the content of a checkpoint differs from the saved content."""
 
 
 class Keeper:
   """Saves states in the background and restores the newest one that is intact.
 
-  `keep` steps stay on disk. `say` gets one line for each thing a person should know.
+  directory   folder of the checkpoints
+  keep        number of steps that stay on disk
+  say         called with each message to the user, one line
 
   >>> import tempfile
   >>> import jax.numpy as jnp
@@ -114,11 +116,11 @@ class Keeper:
       self._settle()
 
   def wait(self) -> None:
-    """Waits until the save under way, and what it makes superfluous, are through."""
+    """Waits for the pending save and for the removal of steps that it replaces."""
     self._settle()
 
   def _settle(self, last: bool = False) -> None:
-    """Waits for the save under way and looks whether it really reached the disk."""
+    """Waits for the pending save and checks that its folder is on disk."""
     if self._saving is None:
       return
     try:
@@ -140,7 +142,7 @@ class Keeper:
     self._reopen()
 
   def _reopen(self) -> None:
-    """Forgets what the manager believes and removes what a failed save left."""
+    """Replaces the manager, which removes the remains of a failed save."""
     with contextlib.suppress(Exception):
       self._manager.close()
     self._manager = self._open()
@@ -156,10 +158,12 @@ class Keeper:
       )
 
   def restore(self, abstract: Any) -> tuple[Any, dict[str, Any]] | None:
-    """Returns the newest intact (state, meta), placed as `abstract` says, or None.
+    """Returns the newest intact (state, meta), with the shardings of `abstract`.
 
-    `abstract` is a tree of arrays or of `jax.ShapeDtypeStruct` with shardings. A
-    damaged step is renamed and kept. A state of another shape raises CheckpointError.
+    None if there is no intact step. A damaged step is renamed and stays on disk. Raises
+    CheckpointError for a state of other shapes.
+
+    abstract   tree of arrays or of `jax.ShapeDtypeStruct` with shardings
     """
     self._settle()
     steps = self.steps()
@@ -192,7 +196,7 @@ class Keeper:
     return state, note["meta"]
 
   def _read(self, step: int, abstract: Any) -> tuple[Any, dict[str, Any]]:
-    """Reads the small note first: it says whether the large state is worth reading."""
+    """Returns (state, note); checks the small note before it reads the large state."""
     only_note = ocp.args.Composite(meta=ocp.args.JsonRestore())
     note = _unseal(self._manager.restore(step, args=only_note).meta)
     wanted = named_leaves(abstract)
@@ -237,13 +241,13 @@ def _is_damage(error: Exception) -> bool:
 
 
 def versions() -> dict[str, str]:
-  """Returns what decides the last bits: library versions and the kind of device."""
+  """Returns library versions and the platform, which determine the last bits."""
   found = {name: importlib.metadata.version(name) for name in LIBRARIES}
   return found | {"platform": jax.default_backend()}
 
 
 def named_leaves(tree: Any) -> dict[str, Any]:
-  """Returns {"params.head.query_DHK": leaf}, in the tree's own order."""
+  """Returns {"params.head.query_DHK": leaf}, in the order of the tree."""
   paths = jax.tree_util.tree_leaves_with_path(tree)
   name = lambda path: jax.tree_util.keystr(path, simple=True, separator=".")
   named = {name(path): leaf for path, leaf in paths}
@@ -269,7 +273,7 @@ def _describe(leaves: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check_leaves(where: str, saved: dict[str, str], wanted: dict[str, str]) -> None:
-  """Refuses what Orbax would cast or fill in silently."""
+  """Raises CheckpointError for leaves that Orbax would silently cast or fill in."""
   names = sorted(n for n in saved | wanted if saved.get(n) != wanted.get(n))
   if names:
     absent = "(absent)"

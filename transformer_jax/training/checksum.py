@@ -1,9 +1,9 @@
 """Checksums of arrays, which detect bits flipped on disk.
 
 XXH3 with 128 bits over the bytes of the whole array in row-major order, read on the
-host: the same on every mesh and sharding, and different after any change of the bytes.
-Checkpoints of older versions carry two wrap-around sums instead, which a pair of sign
-flips can leave alone; they are compared by those.
+host. It is equal on every mesh and sharding, and differs after any change of the bytes.
+Checkpoints of older versions store two wrap-around sums instead, and are compared by
+them. A pair of sign flips can leave both sums unchanged.
 """
 
 from typing import Any

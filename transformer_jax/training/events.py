@@ -20,14 +20,14 @@ NAME = "events.out.tfevents."
 def file_name(folder: Path) -> str:
   """Returns the name of the next event file of a run: TensorBoard reads by name."""
   there = [path.name.split(".")[3] for path in folder.glob(f"{NAME}*")]
-  # A clock that was set back must not put the newest file before the others.
+  # If the clock was set back, the newest file must still sort last.
   after = [int(number) + 1 for number in there if number.isdigit()]
   seconds = max([int(time.time()), *after])
   return f"{NAME}{seconds}.{socket.gethostname()}.{len(there):04}"
 
 
 def opening(lost_from: int | None) -> bytes:
-  """Returns the format and, after a restore, the step that is forgotten from on."""
+  """Returns the version record and, after a restore, the first step to purge."""
   version = framed(Event(file_version="brain.Event:2"), 0)
   if lost_from is None:
     return version
@@ -36,7 +36,7 @@ def opening(lost_from: int | None) -> bytes:
 
 
 def scalar(tag: str, value: float) -> Event:
-  # Not tensorboardX's own function: it logs a warning for each NaN.
+  # tensorboardX's function would log a warning for each NaN.
   return Event(summary=Summary(value=[Summary.Value(tag=tag, simple_value=value)]))
 
 

@@ -17,7 +17,7 @@ ABSENT = "(absent)"
 
 
 class FileError(ValueError):
-  """A file that cannot be used; the message names it and says what to do."""
+  """Raised if a file cannot be used; the message has its path and the remedy."""
 
 
 def reason(error: Exception) -> str:
@@ -53,7 +53,7 @@ def plain(value: Any) -> Any:
 
 
 def write_json(path: str | Path, value: Any) -> None:
-  """Replaces the file at once: a reader sees the old content or the new, never half."""
+  """Replaces the file atomically: a reader gets the old content or the new."""
   text = json.dumps(plain(value), indent=2, allow_nan=False) + "\n"
   replace_file(Path(path), text.encode())
 

@@ -48,11 +48,11 @@ class Program:
 
 @dataclasses.dataclass
 class DispatchMetrics:
-  """What a dispatch brought: metrics are means over its steps, one value per seed.
+  """Metrics of one dispatch: means over its steps, one value per seed.
 
-  Steps whose batch has no target do not count; where none has one, metrics are NaN.
+  Steps whose batch has no target do not count. If no step has one, metrics are NaN.
 
-  diverged   how many seeds have diverged so far
+  diverged   number of seeds that have diverged so far
   """
 
   step: int
@@ -63,10 +63,10 @@ class DispatchMetrics:
 
 @dataclasses.dataclass
 class FitResult:
-  """How training ended.
+  """Result of training.
 
   diverged   first step with a loss that is not finite, by place of the seed
-  finished   False when it was asked to stop before the last step
+  finished   False if training stopped before the last step
   """
 
   state: State
@@ -78,7 +78,16 @@ class FitResult:
 def compile_steps(
   trainer: Trainer, seeds: tuple[int, ...], arrays: Any, mesh: Mesh, count: int
 ) -> Program:
-  """Compiles `count` steps of every seed into one program over the mesh."""
+  """Compiles one dispatch: `count` training steps of all seeds, as a single program.
+
+  trainer   the pure step, which is mapped over seeds
+  seeds     seeds of the runs, one state each
+  arrays    the task's data, on the devices; its shapes are compiled in
+  mesh      devices; parameters are split by axis names, batches by examples
+  count     steps per dispatch
+
+  The program donates the state.
+  """
   stack = lambda x: jax.ShapeDtypeStruct((len(seeds), *x.shape), x.dtype)
   shapes = jax.tree.map(stack, trainer.shapes)
   split = functools.partial(sharding.split_batch, mesh)
@@ -122,8 +131,12 @@ def fit(
 ) -> FitResult:
   """Trains to the last step, from the newest checkpoint if there is one.
 
-  report    called with every dispatch, a little later than it ran
-  resumed   called once with the step that training goes on from
+  program   the compiled dispatch, from `compile_steps`
+  arrays    the task's data, on the devices
+  budget    steps in all, per dispatch and between checkpoints
+  keeper    the checkpoints, restored and saved
+  report    called with the metrics of every dispatch, some dispatches late
+  resumed   called once, with the first step of this training
   stop      becomes true when training should save and return
   """
   restored = keeper.restore(program.abstract)
@@ -192,7 +205,7 @@ def _mean(x_SN: np.ndarray, taught_SN: np.ndarray) -> np.ndarray:
 def _note_divergence(
   diverged: dict[int, int], last: int, loss_SN: np.ndarray, taught_SN: np.ndarray
 ) -> None:
-  """Adds the first step at which a seed's loss was not finite.
+  """Records the first step at which the loss of each seed was not finite.
 
   A step without a target has no loss.
   """

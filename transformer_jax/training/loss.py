@@ -57,16 +57,16 @@ def chunked_cross_entropy(x_BLD, output_VD, target_BL, weight_BL, smoothing=0.0,
   """Returns (sum of weighted cross-entropies, sum of weights where argmax is right).
 
   Equals `cross_entropy` and `argmax` of the logits x @ output^T, but takes the length
-  in n chunks and computes the gradients in the same pass, while a chunk's logits are at
-  hand. Differentiable once, in reverse.
+  in n chunks and computes the gradients of a chunk's logits in the same pass.
+  Differentiable once, in reverse.
 
-  x_BLD       the last states
-  output_VD   the output projection
+  x_BLD       states of the last layer
+  output_VD   output projection
   target_BL   int32; a label outside of the vocabulary is ignored where its weight is 0,
               and makes the loss NaN elsewhere
-  weight_BL   float32, of each target
+  weight_BL   float32, weight of each target
   smoothing   probability moved from the target to all labels alike
-  n           chunks, as `num_chunks` says
+  n           number of chunks, from `num_chunks`
   """
   return _forward(x_BLD, output_VD, target_BL, weight_BL, smoothing, n)[0]
 

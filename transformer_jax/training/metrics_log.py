@@ -2,7 +2,7 @@
 
 metrics.jsonl is the record. TensorBoard shows one run per seed (`tensorboard/seed0`),
 so that the seeds of all runs below a folder share one chart per metric. Its events have
-checksums: what metrics.jsonl lost is restored from them.
+checksums: lost rows of metrics.jsonl are restored from them.
 """
 
 import contextlib
@@ -28,8 +28,8 @@ read = rows.read
 class MetricLog:
   """Appends rows to `directory`/metrics.jsonl and scalars to `directory`/tensorboard.
 
-  Every call reaches the file, so `kill -9` loses nothing that was written. What a full
-  disk refuses waits in memory; `close` raises FileError if it never got through.
+  Every call reaches the file, so `kill -9` loses nothing that was written. If the disk
+  is full, rows wait in memory; `close` raises FileError if they still do not fit.
 
   >>> import tempfile
   >>> with tempfile.TemporaryDirectory() as folder:
@@ -56,7 +56,7 @@ class MetricLog:
     self.close()
 
   def write(self, step: int, seed: int | None = None, **metrics: Any) -> None:
-    """Appends one row; numbers also go to TensorBoard. NaN and infinities are kept."""
+    """Appends one row; numbers, NaN and infinities included, also go to TensorBoard."""
     which = {} if seed is None else {"seed": int(seed)}
     row = {"step": int(step)} | which | _unwrap(metrics)
     self._rows.append(rows.line(row))
@@ -66,19 +66,19 @@ class MetricLog:
     board.append(b"".join(frames))
 
   def resume(self, steps: Sequence[int], seeds: Sequence[int]) -> list[int]:
-    """Leaves the rows of `steps`, as `mend` does; call it after restoring.
+    """Removes all rows but those of `steps`, as `mend` does; call it after restoring.
 
-    TensorBoard is told to forget what came after the last of them.
+    TensorBoard purges the events after the last of these steps.
     """
     lost = self.mend(steps, seeds)
     self._lost_from = max(steps, default=0) + 1
     return lost
 
   def mend(self, steps: Sequence[int], seeds: Sequence[int]) -> list[int]:
-    """Leaves one row for each step and seed; returns the steps that lack one for good.
+    """Repairs the log to one row per step and seed; returns the steps without one.
 
-    Rows that are missing or damaged come from TensorBoard's copy, whose numbers have
-    float32's precision.
+    Missing and damaged rows are restored from TensorBoard's copy, whose numbers have
+    the precision of float32.
     """
     self._close_files()
     content = self._path.read_bytes() if self._path.is_file() else b""
@@ -97,7 +97,7 @@ class MetricLog:
     return lost
 
   def _say(self, changed: list[int], lost: list[int]) -> None:
-    """Says which steps were damaged, and which of them are restored."""
+    """Warns of damaged steps, restored and lost."""
     restored = sorted({*changed} - {*lost})
     where = f"{self._path} was damaged"
     if restored:
@@ -125,7 +125,7 @@ class MetricLog:
       folder = self._directory / run
       make_folder(folder.parent)
       make_folder(folder)
-      # What is missing there is missing in metrics.jsonl too, which says so.
+      # Quiet: the same failure is reported for metrics.jsonl.
       self._boards[run] = Appender(folder / events.file_name(folder), quiet=True)
       self._boards[run].append(events.opening(self._lost_from))
     return self._boards[run]
@@ -136,7 +136,7 @@ def _run(seed: int | None) -> str:
 
 
 class Appender:
-  """Appends whole chunks to a file; a chunk that a full disk refuses is tried again."""
+  """Appends whole chunks to a file; retries chunks that a full disk refused."""
 
   def __init__(self, path: Path, quiet: bool = False):
     self._path, self._quiet = path, quiet
@@ -145,7 +145,7 @@ class Appender:
     self._waiting = b""
 
   def append(self, chunk: bytes) -> None:
-    """Writes the chunk, or keeps it and says so once, unless it is to be quiet."""
+    """Writes the chunk, or buffers it and warns once, unless `quiet`."""
     was_stuck = bool(self._waiting)
     self._waiting += chunk
     error = self._flush()
@@ -153,7 +153,7 @@ class Appender:
       warn(f"{self._complaint(error)}; rows wait in memory and are tried again")
 
   def close(self) -> None:
-    """Tries once more what is waiting; raises FileError if it is refused again."""
+    """Retries the buffered chunks and closes; raises FileError if they do not fit."""
     if self._file.closed:
       return
     error = self._flush()
@@ -186,12 +186,12 @@ def _steps(steps: list[int]) -> str:
 
 
 def _unwrap(metrics: dict[str, Any]) -> dict[str, Any]:
-  """Turns array scalars into Python numbers."""
+  """Returns metrics with array scalars as Python numbers."""
   return {k: v.item() if hasattr(v, "item") else v for k, v in metrics.items()}
 
 
 def _drop_half_line(path: Path) -> None:
-  """Cuts what a killed process left after the last newline."""
+  """Truncates a file after its last newline; a killed process may leave half a line."""
   if path.exists():
     whole = path.read_bytes().rfind(b"\n") + 1
     if whole < path.stat().st_size:

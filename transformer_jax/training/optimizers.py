@@ -9,15 +9,15 @@ import optax
 from transformer_jax.axes import axes_of
 from transformer_jax.spec import Registry, SpecError
 
-HEADS = "HGKERP"  # heads and what a head has features of
+HEADS = "HGKERP"  # axes of heads and of a head's features
 
 
-# What numbers are allowed: (test, words).
+# Allowed ranges of settings: (test, words).
 POSITIVE = (lambda x: x > 0), "a number above 0"
 NOT_NEGATIVE = (lambda x: x >= 0), "0 or more"
 SHARE = (lambda x: 0 <= x <= 1), "a share from 0 to 1"
 DECAY = (lambda x: 0 <= x < 1), "0 or more and below 1"
-ANY = (lambda x: True), ""  # of a class of one's own
+ANY = (lambda x: True), ""  # of a user's class
 ALLOWED = {
   "lr": POSITIVE,
   "eps": POSITIVE,
@@ -36,7 +36,7 @@ class Settings:
   def __post_init__(self):
     for name, value in vars(self).items():
       allowed, words = ALLOWED.get(name, ANY)
-      # Other types are refused by the registry, in words of its own.
+      # The registry refuses other types.
       if isinstance(value, (int, float)) and not allowed(value):
         raise SpecError(f"{name} is {value!r}; write {words}")
 
@@ -158,8 +158,7 @@ class Adam(Optimizer):
 class AdamW(Optimizer):
   """Adam whose weight decay bypasses the moments. Loshchilov and Hutter, 2019.
 
-  Only matrices and tables decay: not gains, shifts, slopes, and what is a number for
-  each feature of each head.
+  Only matrices and tables decay, not gains, shifts, slopes and per-head features.
   https://arxiv.org/abs/1711.05101
   """
 
@@ -181,16 +180,16 @@ class AdamW(Optimizer):
 
 
 def matrices(params):
-  """Marks the parameters whose names say that they are matrices or tables."""
+  """Returns a tree of bools: True for matrices and tables, by their names."""
   marked = lambda path, _: is_matrix(path[-1].key)
   return jax.tree_util.tree_map_with_path(marked, params)
 
 
 def is_matrix(name: str) -> bool:
-  """Returns whether a parameter of this name multiplies vectors, or is a row of them.
+  """Returns whether a parameter of this name is a matrix or a table of vectors.
 
-  Gains and shifts are vectors, also those that each gate or head has for itself, and
-  so is what has one axis besides that of heads, and that of a head's features.
+  Vectors are gains and shifts, per gate and per head too, and parameters with one axis
+  besides those of heads and of a head's features.
   """
   axes, words = axes_of(name), name.split("_")
   per_head = len(axes) == 2 and {*axes} <= {*HEADS}
@@ -198,7 +197,14 @@ def is_matrix(name: str) -> bool:
 
 
 def build(optimizer, schedule, clip: float, steps: int, D: int):
-  """Returns (gradient transformation, learning rate by step); clip 0 is no clipping."""
+  """Returns (gradient transformation, learning rate by step).
+
+  optimizer   an `Optimizer` or its spec
+  schedule    a `LearningRate` or its spec
+  clip        largest global norm of the gradients; 0: no clipping
+  steps       steps of the whole training
+  D           width of the model, for schedules that depend on it
+  """
   optimizer, schedule = optimizers.build(optimizer), schedules.build(schedule)
   rate = schedule.build(optimizer.lr, steps, D)
   parts = [optax.clip_by_global_norm(clip)] if clip else []

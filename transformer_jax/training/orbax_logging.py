@@ -1,7 +1,7 @@
 """Filter of Orbax's log output; `Keeper` reports each failure once.
 
-Nothing is hidden: every failure also raises in `Keeper`, which besides looks at the
-disk itself. `--verbosity=1` brings Orbax's log back.
+Nothing is hidden: every failure also raises in `Keeper`, which checks the disk itself.
+`--verbosity=1` restores Orbax's log.
 """
 
 import asyncio
@@ -12,10 +12,10 @@ from absl import logging as absl_logging
 
 
 class PatientLoop(asyncio.SelectorEventLoop):
-  """Lets every read and write end before it closes.
+  """Event loop that waits for every read and write before it closes.
 
-  Orbax closes its loop as soon as one of them fails; each of the others then prints a
-  traceback about the closed loop, at a moment of its own choice.
+  Orbax closes its loop as soon as one of them fails. Each of the others would then
+  print a traceback about the closed loop, at any time.
   """
 
   def close(self) -> None:

@@ -1,7 +1,7 @@
 """Data parallelism by `jax.pmap`, equal to the mesh path.
 
-JAX keeps pmap in maintenance mode, so `sharding.py` is the way; this is the small form
-that users of older code look for.
+JAX has pmap in maintenance mode, so training uses `sharding.py`. This small form is for
+users of older code.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ def pmap_step(trainer: Trainer, devices: list[jax.Device]):
   The state has a leading axis of devices (`replicate`); the batch does not: its rows
   are split over the devices and must divide by their number.
   """
-  # The model too: what it draws for a row may not depend on the row's device.
+  # The model too: its random draws for an example must not depend on the device.
   arch = dataclasses.replace(trainer.model.arch, axis="data")
   model = trainer.model.clone(arch=arch)
   local = dataclasses.replace(trainer, axis="data", model=model)

@@ -60,7 +60,7 @@ class Progress:
 
 @dataclasses.dataclass(eq=False)
 class At:
-  """Where a bar is, and what it says about it."""
+  """State of a progress bar: step and facts shown beside it."""
 
   label: str
   total: int
@@ -127,7 +127,7 @@ class Lines(Silent):
 
 
 class Bars(Lines):
-  """Draws live bars; what is printed meanwhile appears above them."""
+  """Live bars; lines printed meanwhile appear above them."""
 
   def __init__(self, console: rich.console.Console):
     super().__init__(console)

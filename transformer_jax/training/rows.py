@@ -48,7 +48,7 @@ def _is_row(row: Any) -> bool:
 def whole(
   at: tuple[int, int], row: dict[str, Any] | None, copy: dict[str, float] | None
 ) -> dict[str, Any] | None:
-  """Returns the row if its copy agrees, else what the copy says; None without both."""
+  """Returns the row if its copy agrees with it, else the copy; None without both."""
   place = dict(zip(("step", "seed"), at, strict=True))
   numbers = {k: v for k, v in (row or {}).items() if is_number(v) and k not in place}
   if not copy or row and len(copy) < len(numbers):
@@ -72,7 +72,7 @@ def _restored(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def line(row: dict[str, Any]) -> bytes:
-  """Returns one line of valid JSON: NaN is null, and a note says which word it was."""
+  """Returns one line of valid JSON: NaN is null, and a note has the original word."""
   words = {k: str(v) for k, v in row.items() if is_number(v) and not math.isfinite(v)}
   note = {NOT_FINITE: words} if words else {}
   return json.dumps(plain(row) | note, allow_nan=False).encode() + b"\n"

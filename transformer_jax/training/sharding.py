@@ -1,7 +1,7 @@
 """Sharding of arrays over a device mesh, read from their names.
 
-`query_DHK` says that its second axis is heads; heads go over the axis `tensor`. Adam's
-moments carry the names of the parameters and are split with them.
+The second axis of `query_DHK` is heads, which are split over the mesh axis `tensor`.
+Adam's moments have the names of the parameters and are split with them.
 """
 
 from typing import Any
@@ -16,9 +16,9 @@ RULES = {"H": "tensor", "F": "tensor", "V": "tensor"}
 
 
 def make_mesh(data: int = 1, tensor: int = 1, sequence: int = 1) -> Mesh:
-  """Returns a mesh of data x tensor x sequence devices; data -1 takes what is left.
+  """Returns a mesh of data x tensor x sequence devices; data -1: all remaining ones.
 
-  Raises ValueError when the devices do not suffice or do not divide.
+  Raises ValueError if the devices do not suffice or do not divide.
   """
   devices, others = jax.devices(), tensor * sequence
   if data == -1:
@@ -35,9 +35,9 @@ def make_mesh(data: int = 1, tensor: int = 1, sequence: int = 1) -> Mesh:
 
 
 def split(mesh: Mesh, tree: Any) -> Any:
-  """Returns the sharding of every array of a tree, read from its name.
+  """Returns the sharding of every array of a tree, by the axes in its name.
 
-  Axes in front of those in the name (seeds, layers) stay whole.
+  Leading axes that the name does not have (seeds, layers) are not split.
   """
 
   def one(path, x) -> NamedSharding:

@@ -21,7 +21,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 @dataclasses.dataclass
 class Stop:
-  """Is true once a signal has asked the process to stop."""
+  """Flag that is true after a signal to stop the process."""
 
   received: signal.Signals | None = None
 
@@ -52,7 +52,7 @@ def stop_requested() -> Iterator[Stop]:
   def handle(number: int, frame: object) -> None:
     stop.received = signal.Signals(number)
     for each in mine:
-      # The kernel's own action needs no Python, so it works while XLA compiles.
+      # The kernel's default action needs no Python, so it works while XLA compiles.
       signal.signal(each, signal.SIG_DFL)
     name = stop.received.name
     line = f"\n{name}: saving after this dispatch; send it again to abort at once\n"

@@ -17,7 +17,7 @@ from transformer_jax.positions import coords
 from transformer_jax.spec import check_seed
 from transformer_jax.training import loss as losses
 
-INIT, DATA, NOISE = range(3)  # what the streams of random numbers of a seed are for
+INIT, DATA, NOISE = range(3)  # streams of random numbers of a seed
 
 
 @jax.tree_util.register_dataclass
@@ -29,10 +29,10 @@ class State:
   state, and a buffer is donated once. Copy an array that is stored twice, as in
   `jax.tree.map(jnp.copy, params)`; `loop.fit` checks it.
 
-  step         how many steps were taken
-  params       parameters that the optimizer changes
-  moments      the optimizer's own state
-  key          of the seed, which all its random numbers come from
+  step         number of steps taken
+  params       parameters that the optimizer updates
+  moments      state of the optimizer
+  key          key of the seed, from which all its random numbers are drawn
   ema_params   moving average of `params`; None: not computed
 
   >>> params = {"gain_D": jnp.ones(2)}
@@ -62,14 +62,14 @@ class State:
 
 @dataclasses.dataclass(frozen=True)
 class Trainer:
-  """A model, how it learns, and what from. Its methods are pure functions.
+  """Training step of a model on a task. Its methods are pure functions.
 
   batch_size, length      training examples in a batch, and the task's length
   label_smoothing   probability moved from the target to all tokens alike
   planned           steps of the whole training, which curricula and schedules divide
   ema               decay of the moving average of the parameters; 0: no average
   axis              name of the axis that batches are split over inside `pmap`
-  max_logits        logits held in memory at once; None: as many as suit one device
+  max_logits        logits held in memory at once; None: the default of one device
 
   Raises SpecError where a task of a user is not as it declares.
 
