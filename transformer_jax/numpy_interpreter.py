@@ -1,9 +1,9 @@
 """Interpreter of JAX functions in NumPy: no compilation, no device.
 
-A first call compiles for hundreds of milliseconds what then runs for microseconds. A
-few numbers of a small function are wanted sooner: its trace is read operation by
-operation. Operations that are not in the tables below run in JAX, which is slower and
-as right. Random bits are those of one generator, in order, and not those of a key.
+Compiling a small function takes hundreds of milliseconds, running it microseconds. For
+a few numbers its jaxpr is interpreted, operation by operation. Operations without an
+entry in the tables below run in JAX, slower and with the same results. Random bits are
+drawn in order from one generator, whatever the key.
 """
 
 import dataclasses
@@ -20,10 +20,10 @@ from transformer_jax.numpy_operations import ELEMENTWISE, REDUCE, SHAPED
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Traced:
-  """A traced function that runs with NumPy; arguments are pytrees of arrays.
+  """Traced function that runs in NumPy; arguments are pytrees of arrays.
 
-  jaxpr   its operations
-  tree    structure of its result
+  jaxpr   operations of the function
+  tree    structure of the result
   """
 
   jaxpr: ClosedJaxpr
@@ -42,13 +42,13 @@ def evaluate(function: Callable[..., Any], *args: Any) -> Any:
 
 
 def trace(function: Callable[..., Any], *args: Any) -> Traced:
-  """Returns a function of arrays of the same shapes that runs with NumPy."""
+  """Returns the traced function, for arrays of these shapes."""
   jaxpr, shape = jax.make_jaxpr(function, return_shape=True)(*args)
   return Traced(jaxpr, jax.tree.structure(shape))
 
 
 def without(run: Traced, name: str) -> Traced:
-  """Returns a traced function that leaves out one of its outputs, a dict by name."""
+  """Returns a traced function without one entry of its outputs, a dict by name."""
   outs = jax.tree.unflatten(run.tree, run.jaxpr.jaxpr.outvars)
   left = {key: out for key, out in outs.items() if key != name}
   wanted, tree = jax.tree.flatten(left)
@@ -60,7 +60,7 @@ def without(run: Traced, name: str) -> Traced:
 
 
 def _needed(eqns: Sequence[Any], wanted: Sequence[Any]) -> list[Any]:
-  """Returns the operations that outputs depend on, and all that draw random bits."""
+  """Returns the dependencies of some outputs, and all operations on random keys."""
   needed, kept = {v for v in wanted if not isinstance(v, Literal)}, []
   for eqn in reversed(eqns):
     vars_of = (*eqn.invars, *eqn.outvars)
@@ -71,7 +71,7 @@ def _needed(eqns: Sequence[Any], wanted: Sequence[Any]) -> list[Any]:
 
 
 def run_jaxpr(closed: ClosedJaxpr, args: Sequence[Any]) -> list[np.ndarray]:
-  """Returns the outputs of a trace for these inputs."""
+  """Returns the outputs of a jaxpr for these inputs."""
   jaxpr = closed.jaxpr
   known = dict(zip(jaxpr.constvars, map(_array, closed.consts), strict=True))
   known |= dict(zip(jaxpr.invars, map(_array, args), strict=True))
@@ -126,7 +126,13 @@ CALLS = (
 
 
 def _in_numpy(name: str, args: list, shapes: list, params: dict) -> list[np.ndarray]:
-  """Returns the outputs of an operation, or nothing where it is not known here."""
+  """Returns the outputs of an operation; an empty list if the tables lack it.
+
+  name     of the primitive
+  args     input arrays
+  shapes   abstract values of the outputs
+  params   static parameters of the primitive
+  """
   try:
     if name in ELEMENTWISE:
       found = ELEMENTWISE[name](*args)
@@ -137,13 +143,20 @@ def _in_numpy(name: str, args: list, shapes: list, params: dict) -> list[np.ndar
     else:
       return []
   except (TypeError, ValueError, KeyError, IndexError, AttributeError):
-    return []  # another version of JAX: it knows what it means itself
+    return []  # other parameters, of another version of JAX: run in JAX
   found = found if isinstance(found, list) else [found]
   return [np.asarray(x) for x in found]
 
 
 def _scan(args, shapes, *, jaxpr, length, reverse, num_consts, num_carry, **_):
-  """Returns the last carry of a loop and what its steps gave, stacked."""
+  """Returns the outputs of `lax.scan`: the last carry and the stacked step outputs.
+
+  args                    constants, initial carry and inputs by step
+  shapes                  abstract values of the outputs
+  jaxpr                   one step
+  length, reverse         number of steps and their order
+  num_consts, num_carry   lengths of the first two parts of args
+  """
   fixed, carry = args[:num_consts], args[num_consts : num_consts + num_carry]
   given, steps = args[num_consts + num_carry :], {}
   for n in reversed(range(length)) if reverse else range(length):
@@ -157,7 +170,7 @@ def _scan(args, shapes, *, jaxpr, length, reverse, num_consts, num_carry, **_):
 
 
 def _in_jax(eqn: Any, args: list[np.ndarray]) -> Sequence[Any]:
-  """Runs one operation in JAX."""
+  """Returns the outputs of one operation, computed by JAX."""
   with jax.ensure_compile_time_eval():
     found = eqn.primitive.bind(*map(jax.numpy.asarray, args), **eqn.params)
   return found if eqn.primitive.multiple_results else [found]
@@ -167,7 +180,7 @@ BITS = np.random.default_rng(0)
 
 
 def _random(aval: Any) -> np.ndarray:
-  """Returns random bits, or zeros in the place of keys."""
+  """Returns random bits; zeros for a key."""
   if jax.dtypes.issubdtype(aval.dtype, jax.dtypes.extended):
     return np.zeros(aval.shape)
   return BITS.integers(2 ** (8 * aval.dtype.itemsize), size=aval.shape, dtype="u8")

@@ -1,4 +1,4 @@
-"""JAX primitives in NumPy, by name; `numpy_interpreter.py` uses them."""
+"""Tables of JAX primitives in NumPy, by name, for `numpy_interpreter.py`."""
 
 import functools
 from collections.abc import Callable
@@ -114,7 +114,7 @@ def _pad(x, value, *, out, padding_config):
 
 
 def _window(x, starts, sizes):
-  """Returns the slices of a dynamic slice, which JAX keeps inside of the array."""
+  """Returns the slices of a dynamic slice, clamped to the array as in JAX."""
   limit = [max(0, a - b) for a, b in zip(x.shape, sizes, strict=True)]
   at = [int(np.clip(s, 0, n)) for s, n in zip(starts, limit, strict=True)]
   return tuple(slice(s, s + n) for s, n in zip(at, sizes, strict=True))
@@ -170,7 +170,13 @@ def _batching(d):
 
 
 def _starts(indices, axes, batching, rank):
-  """Yields each place in the indices, and where in the array its slice starts."""
+  """Yields (place, start): an index into `indices` and the start of its slice.
+
+  indices    starts along `axes`, in the last axis
+  axes       axes of the array that the last axis of indices refers to
+  batching   batch axes of the array and of indices
+  rank       of the array
+  """
   for place in np.ndindex(*indices.shape[:-1]):
     start = [0] * rank
     for axis, at in zip(axes, indices[place], strict=True):
@@ -181,7 +187,13 @@ def _starts(indices, axes, batching, rank):
 
 
 def _bounded(shape, start, sizes, mode):
-  """Returns a slice kept inside of an array, and whether it counts where it was."""
+  """Returns a slice clamped to an array, and whether its values count.
+
+  shape   of the array
+  start   of the slice
+  sizes   of the slice
+  mode    of out-of-bounds slices: those of mode "fill" do not count
+  """
   limit = np.array(shape) - sizes
   kept = np.clip(start, 0, limit)
   drop = "FILL" in str(jax.lax.GatherScatterMode.from_any(mode)).upper()

@@ -1,4 +1,4 @@
-"""Reading of untrusted files within limits, and printing without control characters."""
+"""Limits on untrusted files, and text without control characters."""
 
 import errno
 import json
@@ -10,17 +10,17 @@ from typing import Any
 
 JSON_BYTES = 4 * 2**20
 JSON_DEPTH = 100
-# What a terminal may obey instead of showing it: controls, and what turns text round.
-# Newlines and tabs stay.
+# Control characters and bidirectional controls, which a terminal executes instead of
+# showing; without newlines and tabs.
 CONTROL = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 FORMULA = re.compile(r"[=+\-@\t\r]")  # at the start of a cell, in a spreadsheet
 DIGITS = 18  # of a whole number in JSON: it fits into 64 bits
 
 
 def size(path: str | os.PathLike) -> int:
-  """Returns the bytes of a file; raises OSError where it is a pipe or a device.
+  """Returns a file's size in bytes; raises OSError for a pipe or a device.
 
-  Such a file may never end, or wait for ever. A link is followed.
+  Reading such a file may never end. A link is followed.
   """
   found = os.stat(path)
   if stat.S_ISDIR(found.st_mode):
@@ -31,7 +31,7 @@ def size(path: str | os.PathLike) -> int:
 
 
 def content(path: str | os.PathLike, most: int | None = None) -> bytes:
-  """Returns a file's content; raises OSError where it has more bytes than `most`."""
+  """Returns a file's content; raises OSError if it exceeds `most` bytes."""
   found = size(path)
   if most is not None and found > most:
     why = f"it has {found:,} bytes, and {most:,} are read at most"
@@ -40,9 +40,9 @@ def content(path: str | os.PathLike, most: int | None = None) -> bytes:
 
 
 def parsed(text: bytes | str, finite: bool = False) -> Any:
-  """Returns what JSON says; raises ValueError, also where it exceeds a limit.
+  """Returns the value of a JSON text; raises ValueError, also beyond a limit.
 
-  finite   refuses NaN and Infinity, which are Python's and no JSON
+  finite   refuses NaN and Infinity, which Python accepts and JSON does not
   """
   try:
     value = json.loads(
@@ -66,7 +66,7 @@ def _refuse(name: str) -> float:
 
 
 def _depth(value: Any) -> int:
-  """Returns how many levels of lists and words there are, without recursion."""
+  """Returns the depth of nested lists and dicts, without recursion."""
   level, depth = [value], 0
   while level := [x for x in level if isinstance(x, (dict, list))]:
     inner = (x.values() if isinstance(x, dict) else x for x in level)
@@ -80,10 +80,10 @@ def shown(text: object) -> str:
 
 
 def cell(value: Any) -> Any:
-  """Returns a cell of a CSV file that no spreadsheet takes for a formula.
+  """Returns a cell of a CSV file that no spreadsheet evaluates as a formula.
 
-  A text that begins like one gets the apostrophe that spreadsheets do not show; numbers
-  stay numbers, negative ones too, also where they are written as text.
+  A text that starts like a formula gets an apostrophe, which spreadsheets hide.
+  Numbers stay as they are: negative ones too, and numbers written as text.
   """
   if not isinstance(value, str) or not FORMULA.match(value):
     return value

@@ -1,4 +1,4 @@
-"""Modules that own parameters of parts that are plain functions, and projections."""
+"""Flax modules that hold the parameters of pure functions, and projections."""
 
 import functools
 import itertools
@@ -16,7 +16,10 @@ from transformer_jax.positions import Bound, PositionalEncoding, bind
 
 
 class NormLayer(nn.Module):
-  """Owns the parameters of a norm."""
+  """A norm with its parameters.
+
+  kind   the norm
+  """
 
   kind: Any
 
@@ -28,9 +31,10 @@ class NormLayer(nn.Module):
 
 
 class Dropout(nn.Module):
-  """Drops activations in training, which is when there are random numbers for it.
+  """Dropout of activations; active in training, when there is a "dropout" rng.
 
-  axis   as that of an architecture
+  rate   probability of dropping an activation
+  axis   name of the axis of devices that share a batch inside `pmap`
   """
 
   rate: float
@@ -46,7 +50,11 @@ class Dropout(nn.Module):
 
 
 class Parameters(nn.Module):
-  """Owns the parameters that `start(key, dims)` starts, and returns them."""
+  """Parameters that `start(key, dims)` initializes; a call returns them by name.
+
+  start   method that returns parameters by name
+  dims    its sizes
+  """
 
   start: Any
   dims: Dims
@@ -57,9 +65,13 @@ class Parameters(nn.Module):
 
 
 class Position(nn.Module):
-  """Owns parameters of a positional encoding, those that `owns` names.
+  """A positional encoding with its parameters; a call returns the bound encoding.
 
-  shared   the encoding with the parameters that all layers share
+  encoding   the positional encoding
+  dims       sizes of its parameters
+  owns       (name) -> whether this module holds that parameter
+
+  `shared`, the argument of a call, holds the parameters that all layers share.
   """
 
   encoding: PositionalEncoding
@@ -75,23 +87,26 @@ class Position(nn.Module):
 def parameter(
   module: nn.Module, name: str, start: Callable[[jax.Array], jax.Array]
 ) -> jax.Array:
-  """Returns a module's parameter, which `start(key)` starts.
+  """Returns a module's parameter, initialized by `start(key)`.
 
-  A NumPy array, as weights are read from files, becomes one of JAX: it could not be
-  indexed by what is traced, and has no `at`.
+  A NumPy array, as read from files, becomes a JAX array: it could not be indexed by
+  traced arrays, and has no `at`.
   """
   return jnp.asarray(module.param(name, start))
 
 
 def _constant(x: jax.Array) -> Callable[[jax.Array], jax.Array]:
-  """Returns an initializer that needs no random numbers."""
+  """Returns an initializer that returns x for every key."""
   return lambda key: x
 
 
 def weight(module: nn.Module, name: str, shape: tuple[int, ...], inputs: int = 1):
   """Returns a projection's weights, scaled by the size of its first `inputs` axes.
 
-  Without inputs it is what a projection adds, and starts at zero.
+  module   holds the parameter
+  name     of the parameter
+  shape    input axes, then output axes
+  inputs   number of input axes; 0: a bias, initialized at zero
   """
   return parameter(module, name, _start(shape, inputs))
 
@@ -112,16 +127,21 @@ def own(
   dims: Dims,
   owns: Callable[[str], bool] = lambda name: True,
 ) -> dict[str, jax.Array]:
-  """Returns the parameters that `init(key, dims)` starts and the module owns.
+  """Returns the module's parameters, initialized by `init(key, dims)`.
 
-  Flax gives each parameter a key. Parameters made of one draw, as cosine and sine of
-  one angle, start with the key of the first of them, or the draws would be two.
+  module   holds the parameters
+  init     bound method that returns parameters by name
+  dims     its sizes
+  owns     (name) -> whether the module holds that parameter
+
+  Flax gives each parameter a key. Parameters of one random draw, such as cosine and
+  sine of one angle, get the key of the first of them; else they would be two draws.
   """
   keys: dict[str, jax.Array] = {}
 
   def param(name, start, first):
     def begin(key):
-      # Else it is traced for its shape alone, and a key would leave its trace.
+      # Outside of init Flax traces shapes only; a stored key would leak a tracer.
       return start(keys.setdefault(first, key) if module.is_initializing() else key)
 
     return parameter(module, name, begin)
@@ -132,8 +152,8 @@ def own(
 
 Start = Callable[[jax.Array], jax.Array]
 
-# Flax traces the start of each parameter whenever a model is traced, to compare shapes.
-# A jitted function that stays the same is traced once.
+# Flax traces every initializer whenever a model is traced, to compare shapes. A jitted
+# function that stays the same is traced once.
 
 
 @functools.lru_cache(maxsize=1024)
@@ -152,7 +172,7 @@ def _starts_of(init: Any, dims: Dims) -> dict[str, tuple[Start, str]]:
 
 @functools.lru_cache(maxsize=256)
 def _starts(init: Callable, owner: Any, dims: Dims) -> dict[str, tuple[Start, str]]:
-  """Returns how each parameter starts, and the first one that is of the same draws."""
+  """Returns {name: (initializer, first parameter that shares its random draws)}."""
   begin = lambda key: init(owner, key, dims)
   jaxpr, shapes = jax.make_jaxpr(begin, return_shape=True)(jax.random.key(0))
   first = _first_of_a_draw([*shapes], _draws(jaxpr.jaxpr))
@@ -160,7 +180,7 @@ def _starts(init: Callable, owner: Any, dims: Dims) -> dict[str, tuple[Start, st
 
 
 def _draws(jaxpr: Any) -> list[frozenset[int]]:
-  """Returns the random draws that each result of a program is made of, by number."""
+  """Returns the random draws that each output of a jaxpr depends on, by number."""
   draws: dict[Any, frozenset[int]] = {}
   read = lambda v: frozenset() if isinstance(v, Literal) else draws.get(v, frozenset())
   for n, eqn in enumerate(jaxpr.eqns):
@@ -170,14 +190,14 @@ def _draws(jaxpr: Any) -> list[frozenset[int]]:
 
 
 def _is_random(eqn: Any) -> bool:
-  """Returns whether an equation draws random numbers, maybe in a program it calls."""
+  """Returns whether an equation draws random numbers, also in an inner jaxpr."""
   inner = [p.jaxpr for p in eqn.params.values() if isinstance(p, ClosedJaxpr)]
   calls = any(_is_random(each) for jaxpr in inner for each in jaxpr.eqns)
   return calls or eqn.primitive.name == "random_bits"
 
 
 def _first_of_a_draw(names: list[str], draws: list[frozenset[int]]) -> dict[str, str]:
-  """Returns for each name the first one whose draws are its own, directly or not."""
+  """Returns for each name the first name of its group; shared draws connect names."""
   groups: list[tuple[list[str], frozenset[int]]] = []
   for name, own in zip(names, draws, strict=True):
     met = [group for group in groups if group[1] & own]

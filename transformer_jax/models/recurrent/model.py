@@ -1,7 +1,7 @@
 """Recurrent models: encoder, decoder, or both. Sutskever et al., 2014.
 
-https://arxiv.org/abs/1409.3215. They offer what a Transformer offers, so that training,
-decoding and evaluation are the same; their cache is the last state.
+https://arxiv.org/abs/1409.3215. They share the interface of a Transformer, so training,
+decoding and evaluation are the same. Their cache is the last state.
 """
 
 import dataclasses
@@ -23,12 +23,12 @@ from transformer_jax.models.transformer import Architecture, Transformer
 from transformer_jax.positions import Coords, PositionalEncoding, bind
 from transformer_jax.spec import SpecError, nearest
 
-# What an encoder made of its text: vectors, the states of all layers after each token,
-# and where the tokens are.
+# Output of an encoder: vectors, the states of all layers after each token, and the
+# coordinates of the tokens.
 Memory = tuple[tuple[jax.Array, list[State]], Coords]
-# The directions of an encoder; True: from right to left.
+# Directions of an encoder; True: from right to left.
 READS = {"forward": (False,), "backward": (True,), "both": (False, True)}
-# What only a Transformer has.
+# Fields of an architecture that only a Transformer supports.
 FOREIGN = (
   *("norm", "activation", "norm_placement", "attention_dropout", "prefix"),
   *("embedding", "head", "feedforward_bias", "scan", "remat", "decoder_dims"),
@@ -37,13 +37,16 @@ FOREIGN = (
 
 @dataclasses.dataclass(frozen=True)
 class Recurrence(Architecture):
-  """What a recurrent model is made of, besides sizes, attention, dropout and dtype.
+  """Architecture of a recurrent model.
 
-  Of the sizes it uses V, D, and those of heads where it attends.
+  It reads sizes, attention, dropout and dtype of an architecture: V, D, and the sizes
+  of heads where it attends.
 
-  reads         how an encoder reads: forward, backward (the reversed source of
+  cell          recurrent cell of every layer
+  link          conditioning of a decoder on its encoder
+  reads         direction of an encoder: forward, backward (the reversed source of
                 Sutskever et al.) or both, half of the units each (Bahdanau et al.)
-  written_out   steps are no loop, for those who count operations
+  written_out   unrolls the steps, so that operations can be counted
   """
 
   cell: Any = None
@@ -59,11 +62,11 @@ class Recurrence(Architecture):
 @families.register("recurrent")
 @dataclasses.dataclass(frozen=True)
 class Recurrents(Family):
-  """One cell after another: see `cells.py` and `bridges.py`.
+  """Recurrent models: see `cells.py` and `bridges.py`.
 
   cell   elman, lstm, gru
-  link   how a decoder learns of its source: bottleneck, luong, bahdanau
-  reads  how an encoder reads: forward, backward, both
+  link   conditioning of a decoder on its encoder: bottleneck, luong, bahdanau
+  reads  direction of an encoder: forward, backward, both
   """
 
   cell: Any = "lstm"
@@ -81,7 +84,7 @@ class Recurrents(Family):
       )
 
   def __call__(self, arch: Architecture) -> "Recurrent":
-    """Returns the model; what does not fit together raises ValueError."""
+    """Returns the model; raises ValueError where parts do not fit together."""
     if type(arch.position) is not PositionalEncoding:
       raise ValueError(
         f"model.position={arch.position.name}: a recurrent model reads one token after"
@@ -106,13 +109,24 @@ class Recurrents(Family):
 
 @empty_cache.register
 def _(arch: Recurrence, B: int, M: int, frozen: bool = False) -> list[State]:
-  """Returns the states before any token; they hold texts of any length."""
+  """Returns the initial states of a decoder's layers; M and `frozen` have no effect.
+
+  arch     architecture of the model
+  B        batch size
+  M        number of tokens; states have a fixed size
+  frozen   as in `empty_cache`
+  """
   start = lambda: empty(arch.cell, B, arch.dims.D, arch.dtype)
   return [start() for _ in range(arch.decoders)]
 
 
 class Direction(nn.Module):
-  """Cells of one layer that read a text in one direction."""
+  """One direction of a recurrent layer.
+
+  arch      architecture of the model
+  parts     number of directions, among which the width D is divided
+  reverse   from right to left
+  """
 
   arch: Recurrence
   parts: int
@@ -131,7 +145,7 @@ class Direction(nn.Module):
 
 
 class CrossAttention(nn.Module):
-  """Cross-attention to a source, as a function of the decoder's states."""
+  """Cross-attention to a source; a call returns attend(x_BLD, at) -> context_BLD."""
 
   arch: Recurrence
 
@@ -162,7 +176,12 @@ class CrossAttention(nn.Module):
 
 
 class RecurrentStack(nn.Module):
-  """Reads a text, layer after layer."""
+  """Stack of recurrent layers.
+
+  arch     architecture of the model
+  use      encoder or decoder
+  layers   number of layers
+  """
 
   arch: Recurrence
   use: str
@@ -170,11 +189,17 @@ class RecurrentStack(nn.Module):
 
   @nn.compact
   def __call__(self, token_BLD, at, memory=None, cache=None, done=1.0):
-    """Returns what it made of the text, where that is, and the last states.
+    """Returns (x_BLD, at, states): outputs, coordinates and the last states.
 
-    An encoder that a decoder starts from also says what all states were.
-    Values are dropped between layers, never from step to step: Zaremba et al., 2014,
-    https://arxiv.org/abs/1409.2329.
+    token_BLD   embedded tokens
+    at          their coordinates
+    memory      output of an encoder, or None
+    cache       last states of the tokens before, or None
+    done        ignored; of the Transformer's interface
+
+    In a model with a decoder, an encoder returns (x_BLD, states after each token) in
+    place of x_BLD. Dropout is applied between layers, never from step to step: Zaremba
+    et al., 2014, https://arxiv.org/abs/1409.2329.
     """
     link, attend, found_BLD = self.arch.link, None, None
     states: list[State] = []
@@ -197,7 +222,7 @@ class RecurrentStack(nn.Module):
     return (x_BLD, states) if heard else x_BLD, at, last
 
   def layer(self, n, x_BLD, at, *here):
-    """Returns what the directions of layer n found, side by side."""
+    """Returns the outputs of layer n; directions are concatenated."""
     directions = self.arch.directions(self.use)
     read = lambda reverse: Direction(
       *(self.arch, len(directions), reverse),
@@ -215,17 +240,17 @@ class RecurrentStack(nn.Module):
 
 
 class Recurrent(Transformer):
-  """Reads tokens and returns logits over the vocabulary, by other stacks."""
+  """Recurrent model from tokens to logits: a Transformer with recurrent stacks."""
 
   arch: Recurrence
   stack: ClassVar[type[nn.Module]] = RecurrentStack
 
 
 def _starts(arch: Recurrence, memory: Memory, at: Coords) -> list[State]:
-  """Returns what each token's text starts from, [B, L, ...] for all layers.
+  """Returns the initial states of each token's text, [B, L, ...] for all layers.
 
-  It is the state after the last token of the source with the same segment, in the order
-  of reading; a source without tokens leaves it at zero.
+  The encoder's state after the last token of the same segment, in reading order; zero
+  for a source without tokens.
   """
   (_, states), k_at = memory
   same_BLM = at.segment_BL[:, :, None] == k_at.segment_BL[:, None, :]

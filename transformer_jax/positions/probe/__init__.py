@@ -1,12 +1,10 @@
-"""A quick test of an encoding: do its hooks fit, and is what it declares true?
+"""Quick test of a user's encoding: shapes of its hooks, and its declarations.
 
-An encoding of one's own has no test here, and what it declares is believed: a bias that
-reads absolute positions and leaves `relative` at True would be one thing in `dense` and
-another in `blockwise`. `probe` runs its hooks on eight tokens and three heads with
-NumPy (`numpy_interpreter.py`): nothing compiles, no device is used. It takes 0.2 s for
-a rotation of five lines, 0.1 to 1.1 s for the encodings here, and is remembered for
-each value.
-`python -m experiments.check` runs the whole contract.
+Cores trust declarations: a bias of absolute positions that leaves `relative` at True
+would differ between `dense` and `blockwise`. `probe` runs the hooks on eight tokens and
+three heads in NumPy (`numpy_interpreter.py`): nothing compiles, no device is used. It
+takes 0.2 s for a rotation of five lines, 0.1 to 1.1 s for the encodings here. Results
+are cached for each value. `python -m experiments.check` runs the whole contract.
 """
 
 import dataclasses
@@ -26,9 +24,9 @@ SIZES = Dims(V=11, D=24, H=3, F=8, L=16)
 
 
 def check(position: PositionalEncoding, dims: Dims | None = None) -> None:
-  """Raises SpecError where an encoding of a user, or one inside, is not as declared.
+  """Raises SpecError where a user's encoding, also inside another, is not as declared.
 
-  dims   sizes of the model, for encodings that do not take the small ones here
+  dims   sizes of the model, for encodings that cannot use small ones
   """
   for encoding in parts(position, PositionalEncoding):
     if outside(type(encoding)):
@@ -37,12 +35,12 @@ def check(position: PositionalEncoding, dims: Dims | None = None) -> None:
 
 
 def _bias(self, params, pos_L, pos_M):
-  """The arguments of a hook that encodings have or have not."""
+  """Signature of `bias` and `mask`, which have no default."""
 
 
 @functools.lru_cache(maxsize=256)
 def probe(encoding: PositionalEncoding, dims: Dims = SIZES) -> EncodingFindings:
-  """Returns what an encoding does; raises SpecError where it is not as declared."""
+  """Returns an encoding's findings; raises SpecError where it is not as declared."""
   small = _sizes(encoding, dims)
   try:
     return _probe(encoding, small)
@@ -56,12 +54,13 @@ def probe(encoding: PositionalEncoding, dims: Dims = SIZES) -> EncodingFindings:
 
 
 def _sizes(encoding: PositionalEncoding, dims: Dims) -> Dims:
-  """Returns small sizes, or those of the model if it does not start with these."""
+  """Returns small sizes, or the model's if `init` refuses small ones."""
   try:
     jax.eval_shape(lambda: encoding.init(jax.random.key(0), SIZES))
   except Exception:  # whatever a user's code may raise: assert dims.K % 16 == 0
     return dims
-  # Long for its training, so that what depends on the length shows; a table must reach.
+  # The text is longer than in training, which shows dependence on the length. A table
+  # must hold the whole text.
   return (
     dataclasses.replace(SIZES, L=3) if encoding.num_positions(SIZES) is None else SIZES
   )

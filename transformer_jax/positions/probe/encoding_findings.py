@@ -16,13 +16,13 @@ from transformer_jax.positions.probe.one_layer import act, gradients
 
 L, CUT, REST = 8, 5, 3  # tokens of a text, of its first part, and of the second
 NEAR, FAR = 1000, 2**17
-LAYERS = 2  # whose forms are tried
+LAYERS = 2  # the first layers, whose encodings are tested for idle parameters
 Arrays = dict[str, np.ndarray]
 
 
 @functools.cache
 def texts() -> tuple[Coords, Coords, Coords]:
-  """Returns NumPy coordinates of a row: one text, its first part, two packed texts."""
+  """Returns NumPy coordinates: one text, its first part, two packed texts."""
   place_BL = np.arange(L)[None]
   whole = numpy_interpreter.evaluate(coords.padded, place_BL >= 0)
   first_part = numpy_interpreter.evaluate(coords.padded, place_BL < CUT)
@@ -36,10 +36,13 @@ def with_ids(at: Coords, ids: tuple[str, ...]) -> Coords:
 
 
 class EncodingFindings:
-  """What an encoding's hooks make of eight tokens in several places.
+  """Measured properties of an encoding, from its hooks' outputs on eight tokens.
 
-  Two sets of parameters: the start, a little off, and far off it, since tables start at
-  zero and rates may not be negative.
+  encoding   the encoding
+  dims       small sizes
+
+  Hooks run with two sets of parameters: near the initial values, since rates may not
+  be negative, and far from them, since tables are initialized at zero.
   """
 
   def __init__(self, encoding: PositionalEncoding, dims: Dims):
@@ -64,11 +67,11 @@ class EncodingFindings:
     self._short_runs: dict[np.dtype, Any] = {}
 
   def at(self, change: Any) -> Coords:
-    """Returns the coordinates of one text at other positions."""
+    """Returns the coordinates of the text with positions changed by a function."""
     return self.base.replace(pos_BL=change(self.base.pos_BL))
 
   def run(self, kind: np.dtype) -> Any:
-    """Returns the traced hooks, for positions of one type."""
+    """Returns the traced hooks, for positions of one dtype."""
     if kind not in self._runs:
       at = self.base.replace(pos_BL=self.base.pos_BL.astype(kind))
       hooks = functools.partial(act, self.encoding, self.dims)
@@ -79,24 +82,24 @@ class EncodingFindings:
 
   @functools.cached_property
   def usual(self) -> list[Arrays]:
-    """What the hooks make of the base."""
+    """Outputs of the hooks on the whole text, for both sets of parameters."""
     given = self.x_BLD, self.q_BLHK, self.k_BLHK
     run = self.run(self.base.pos_BL.dtype)
     return [run(self.params[n], *given, self.base) for n in range(2)]
 
   def short_run(self, kind: np.dtype) -> Any:
-    """Returns the traced hooks without the comparisons, which are half of the work."""
+    """Returns the traced hooks without their comparisons, half of the operations."""
     if kind not in self._short_runs:
       self._short_runs[kind] = numpy_interpreter.without(self.run(kind), "apart")
     return self._short_runs[kind]
 
   @functools.cached_property
   def cut_off(self) -> list[Arrays]:
-    """What the hooks make of the first tokens alone."""
+    """Outputs of the hooks on the first tokens alone."""
     return [self.outputs(self.first, n) for n in range(2)]
 
   def outputs(self, at: Coords, n: int = 0, given: tuple | None = None) -> Arrays:
-    """Returns what the hooks make of tokens with the n-th parameters."""
+    """Returns the outputs of the hooks with the n-th set of parameters."""
     given = given or (self.x_BLD, self.q_BLHK, self.k_BLHK)
     return self.short_run(at.pos_BL.dtype)(self.params[n], *given, at)
 
@@ -107,9 +110,12 @@ class EncodingFindings:
     given: tuple | None = None,
     tokens: int | None = None,
   ) -> float:
-    """Returns by how much outputs differ from those of the base, as a share of them.
+    """Returns the largest relative change of outputs against `usual`.
 
-    tokens: how many of them count
+    at       coordinates
+    names    outputs to compare; none: scores and values
+    given    token embeddings, queries and keys; None: those of `usual`
+    tokens   compare the first tokens only; None: all
     """
     worst = 0.0
     for n, want in enumerate(self.usual):
@@ -123,12 +129,12 @@ class EncodingFindings:
 
   @property
   def lowest(self) -> float:
-    """The lowest score that is given to a key which coordinates do not mask."""
+    """The lowest score of a key that coordinates do not mask."""
     return min(float(out["scores"].min()) for out in self.usual)
 
   @functools.cached_property
   def shift(self) -> tuple[float, int]:
-    """By how much a shift of all positions changes something, and how far it was."""
+    """Relative change of outputs under a shift of all positions, and the shift."""
     shifts = [(NEAR, 0.005), (FAR, 0.1)]  # rounding: phases grow with the position
     if self.num_positions is not None:
       shifts = [(max(0, min(self.num_positions - L, NEAR)), 0.005)]
@@ -141,7 +147,7 @@ class EncodingFindings:
 
   @functools.cached_property
   def looks_up(self) -> bool:
-    """Whether nothing lies between whole positions: a table is indexed by them."""
+    """Whether positions index a table, without values between whole positions."""
     if "gather" not in str(self.run(self.base.pos_BL.dtype).jaxpr):
       return False
     between = lambda by: self.at(lambda pos_BL: (pos_BL * by).astype(np.float32))
@@ -160,24 +166,24 @@ class EncodingFindings:
 
   @functools.cached_property
   def later_tokens(self) -> float:
-    """By how much tokens that come later change what is said of earlier ones."""
+    """Relative change of earlier tokens' scores and values by later tokens."""
     return self.change(self.first, tokens=CUT)
 
   @functools.cached_property
   def later_turns(self) -> float:
-    """By how much tokens that come later change how earlier ones are turned."""
+    """Relative change of earlier tokens' queries and keys by later tokens."""
     return self.change(self.first, "query", "key", tokens=CUT)
 
   @functools.cached_property
   def future(self) -> float:
-    """By how much what later tokens are changes earlier ones."""
+    """Relative change of earlier tokens' outputs by the content of later tokens."""
     pairs = zip((self.x_BLD, self.q_BLHK, self.k_BLHK), self.other, strict=True)
     given = tuple(np.concatenate([a[:, :CUT], b[:, CUT:]], axis=1) for a, b in pairs)
     return self.change(self.base, given=given, tokens=CUT)
 
   @functools.cached_property
   def border(self) -> float:
-    """By how much the text before it in the row changes a text."""
+    """Relative change of a text's outputs by the text packed before it."""
     given = self.x_BLD, self.q_BLHK, self.k_BLHK
     alone = tuple(np.roll(x, -REST, axis=1) for x in given)
     worst = 0.0
@@ -191,13 +197,13 @@ class EncodingFindings:
 
   @functools.cached_property
   def apart(self) -> dict[str, float]:
-    """By how much each hook differs on a part of the tokens, or prepared, or linear."""
+    """Relative error of each hook on part of the tokens, prepared, or if linear."""
     both = [out["apart"] for out in self.usual]
     return {name: max(float(np.nan_to_num(x[name])) for x in both) for name in both[0]}
 
   @functools.cached_property
   def clamped(self) -> bool:
-    """Whether all positions are one from some point on, as past the end of a table."""
+    """Whether all large positions act alike, as past the end of a clamped table."""
     n_BL, effect = np.arange(L, dtype=np.int32)[None], []
     for by in (0, FAR):
       pair = (
@@ -208,7 +214,7 @@ class EncodingFindings:
 
   @functools.cached_property
   def idle(self) -> list[str]:
-    """Parameters without any gradient: nothing that is computed reads them."""
+    """Names of parameters whose gradient is zero: no output depends on them."""
     idle, given = set(self.params[0]), (self.x_BLD, self.q_BLHK, self.k_BLHK)
     for encoding, at in self._forms():
       if idle:
@@ -217,7 +223,7 @@ class EncodingFindings:
     return sorted(idle)
 
   def _forms(self) -> Iterator[tuple[PositionalEncoding, Coords]]:
-    """Yields the forms of an encoding in which a parameter may be used."""
+    """Yields forms of the encoding with coordinates, to find all used parameters."""
     for n in range(LAYERS):
       yield self.encoding.layer(n), self.base
     for by in (40, 1000) if self.num_positions is None else ():
@@ -230,7 +236,7 @@ class EncodingFindings:
 
 
 def difference(want: Any, got: Any) -> float:
-  """Returns the largest difference of finite numbers, as a share of what is wanted."""
+  """Returns the largest difference of finite numbers, relative to `want`."""
   both = np.isfinite(want) & np.isfinite(got)
   if not np.any(both):
     return 0.0
@@ -239,5 +245,5 @@ def difference(want: Any, got: Any) -> float:
 
 
 def first(name: str, x: np.ndarray, n: int | None) -> np.ndarray:
-  """Returns the part of an output of the first n tokens."""
+  """Returns an output's slice of the first n tokens."""
   return x[:, :n, :n] if name in ("scores", "bias") else x[:, :n]

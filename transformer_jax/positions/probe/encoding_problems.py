@@ -1,4 +1,4 @@
-"""What an encoding declares and does not do, in sentences for its author."""
+"""Contradictions between an encoding's declarations and its hooks, as messages."""
 
 from collections.abc import Iterator
 
@@ -23,7 +23,7 @@ LOCAL = {
 
 
 def problems(findings: EncodingFindings) -> Iterator[str]:
-  """Yields what is not as declared, each in a sentence after the class's name."""
+  """Yields one message for each contradiction; it continues the class's name."""
   encoding = findings.encoding
   for name, difference in findings.apart.items():
     if difference > 1e-3:

@@ -1,4 +1,4 @@
-"""One layer's use of an encoding on a few tokens, with what `probe` compares."""
+"""One layer's use of an encoding on a few tokens, with the outputs `probe` compares."""
 
 import dataclasses
 from typing import Any
@@ -28,12 +28,20 @@ def act(
   *,
   compare: bool = True,
 ) -> dict[str, Any]:
-  """Returns what a layer meets of an encoding, heads first, for one row of tokens.
+  """Returns the outputs of an encoding's hooks in one layer, heads first, without B.
 
-  scores, bias   s_HLM and b_HLM, zero where a key is not seen
-  values         o_HLK, what is added to outputs
-  query, key     turned
-  apart          by how much hooks differ on a part of the tokens, if `compare`
+  encoding         the encoding
+  dims             sizes
+  params           parameters
+  x_BLD            token embeddings; B = 1
+  q_BLHK, k_BLHK   queries and keys, without embeddings
+  at               coordinates
+  compare          also runs hooks on part of the tokens
+
+  scores, bias     s_HLM and b_HLM, zero where a key is masked
+  values           o_HLK, the encoding's update of outputs
+  query, key       rotated, [H, L, K]
+  apart            relative error of hooks on part of the tokens, if `compare`
   """
   bound = bind(encoding, params, dims)
   embedded_BLD = bound.embed(x_BLD, at)
@@ -83,7 +91,12 @@ def act(
 
 @dataclasses.dataclass
 class Layer:
-  """Turned queries and keys of some tokens, and the scores between them."""
+  """Rotated queries and keys of some tokens, and the scores between them.
+
+  bound    the encoding with parameters
+  turned   (q_BLHK, k_BLHK)
+  at       their coordinates
+  """
 
   bound: Bound
   turned: tuple[jax.Array, jax.Array]
@@ -145,7 +158,13 @@ class Layer:
 def gradients(
   encoding: PositionalEncoding, dims: Dims, sets: list[Arrays], *given: Any
 ) -> list[Arrays]:
-  """Returns the gradient of a sum of all that is computed, for sets of parameters."""
+  """Returns the gradient of a weighted sum of all outputs, for each set of parameters.
+
+  encoding   the encoding
+  dims       sizes
+  sets       sets of parameters
+  given      x_BLD, q_BLHK, k_BLHK and coordinates, as in `act`
+  """
 
   def total(params: Params, *given: Any) -> jax.Array:
     out = act(encoding, dims, params, *given, compare=False)
@@ -163,12 +182,12 @@ def cut(at: Coords, part: slice) -> Coords:
 
 
 def _as_heads(x_BLD: jax.Array, like_BLHK: jax.Array) -> jax.Array:
-  """Returns a share of the embeddings in the shape of queries."""
+  """Returns 0.3 times the embeddings, tiled to the shape of queries."""
   (_, _, H, K), D = like_BLHK.shape, x_BLD.shape[-1]
   return 0.3 * jnp.tile(x_BLD, -(-H * K // D))[..., : H * K].reshape(like_BLHK.shape)
 
 
 def apart_by(want: Any, got: Any) -> jax.Array:
-  """Returns the largest difference of two trees, as a share of what is wanted."""
+  """Returns the largest difference of two trees, relative to `want`."""
   share = lambda a, b: jnp.max(jnp.abs(a - b)) / (1 + jnp.max(jnp.abs(a)))
   return jnp.max(jnp.stack([0.0, *jax.tree.leaves(jax.tree.map(share, want, got))]))
