@@ -16,14 +16,14 @@ from transformer_jax.spec import Registry, nearest
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Batch:
-  """Tokens to read, tokens to predict, and where the prediction counts.
+  """Model inputs, targets, loss weights and coordinates of one batch.
 
   input_BL   int32 tokens; or images, float32 [B, channels, rows, columns]
-  target_BL  int32, the token to predict at each place
+  target_BL  int32, the target token of each place
   weight_BL  float32, 1 where the prediction counts and 0 elsewhere
-  at         where the tokens are; its batch axis may be 1
-  source_BL  int32 tokens that an encoder reads, with a length of its own, or None
-  source_at  where those are
+  at         coordinates of the tokens; its batch axis may be 1
+  source_BL  int32 tokens of an encoder's source, of a separate length, or None
+  source_at  coordinates of the source
 
   >>> from transformer_jax.positions import coords
   >>> token_BL = jnp.array([[1, 2, 3, 4]])
@@ -42,24 +42,24 @@ class Batch:
 
   @property
   def reads(self) -> tuple[jax.Array, Coords, jax.Array | None, Coords | None]:
-    """What a model reads, in the order of its arguments."""
+    """Model inputs, in the order of the model's arguments."""
     return self.input_BL, self.at, self.source_BL, self.source_at
 
   @property
   def tokens(self) -> int:
-    """How many tokens a model reads, the source's too; patches are tokens."""
+    """Number of input tokens, the source's included; patches are tokens."""
     return self.target_BL.size + (0 if self.source_BL is None else self.source_BL.size)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class GenerationSet:
-  """Texts that a model shall write.
+  """Sources to generate from, with references to score against.
 
-  sources      what it reads
-  references   what a person wrote for each
-  examples     (source, target) of its training
-  tokenizer    what turns them into its tokens
-  bleu         how sacreBLEU cuts them into words
+  sources      input texts
+  references   human output text of each source
+  examples     (source, target) of the training split
+  tokenizer    of the model
+  bleu         sacreBLEU tokenizer
   """
 
   sources: list[str]
@@ -100,9 +100,9 @@ class TaskData(tuple[Any, dict[str, Any]]):
 
   @classmethod
   def of(cls, task: "Task") -> "TaskData":
-    """Loads a task, whose `load` may also return a plain pair (arrays, facts).
+    """Returns a task's data; `load` may also return a plain pair (arrays, facts).
 
-    Raises DataError where it returns anything else.
+    Raises DataError if it returns anything else.
     """
     loaded: Any = task.load()
     if isinstance(loaded, TaskData):
@@ -132,25 +132,25 @@ def check_sizes(task: str, least: int = 1, **sizes: int | None) -> None:
 
 
 def note(facts: dict[str, Any], *sentences: str) -> None:
-  """Adds what a user should read about the data; the runner prints it."""
+  """Adds notes on the data for the user; the runner prints them."""
   if sentences:
     facts["notes"] = [*facts.get("notes", ()), *sentences]
 
 
 def shape(*sizes: int, dtype: Any = jnp.int32) -> jax.ShapeDtypeStruct:
-  """Returns the shape of an array that is not there yet, by default of integers."""
+  """Returns the shape and type of an abstract array, int32 by default."""
   return jax.ShapeDtypeStruct(sizes, dtype)
 
 
 class Task:
-  """A source of batches, pure in the key. Subclasses are frozen dataclasses.
+  """Base class of tasks: batches, pure in the key. Subclasses are frozen dataclasses.
 
   vocabulary  the number of tokens
-  kind        which kind of model reads it: decoder, prefix_decoder, encoder,
-              encoder_decoder; the last one finds a source in each batch
-  classes     how many classes a prediction tells apart; None: it is a token
-  whole       what it predicts is said of all that was read, not of one of its tokens
-  measures    what evaluation reports, the headline first
+  kind        kind of model: decoder, prefix_decoder, encoder or encoder_decoder; the
+              last one needs batches with a source
+  classes     number of classes of a prediction; None: tokens are predicted
+  whole       whether a target belongs to the whole text, not to one of its tokens
+  measures    metrics of evaluation, the headline first
 
   >>> import jax
   >>> from transformer_jax.data.base import tasks
@@ -180,14 +180,14 @@ class Task:
     measures: ClassVar[tuple[str, ...]] = ("accuracy", "exact_match")
 
   def tokens(self, length: int) -> int:
-    """Returns how many tokens the model reads at this task length.
+    """Returns the number of input tokens at a task length.
 
-    Of a task with a source: on the longer side, since positions must reach that far.
+    With a source: of the longer side, since positions must reach that far.
     """
     raise NotImplementedError
 
   def example(self, length: int) -> jax.Array:
-    """Returns a row of the shape of what the model reads, for it to start with."""
+    """Returns a dummy input [1, ...], from which a model is initialized."""
     return jnp.zeros((1, self.tokens(length)), jnp.int32)
 
   def load(self) -> TaskData:
@@ -205,7 +205,7 @@ class Task:
     return ()
 
   def keep(self, folder: pathlib.Path, fitted: Any) -> None:
-    """Saves what was fitted to the data, such as a vocabulary, in a run's folder.
+    """Saves fitted data, such as a vocabulary, in a run's folder.
 
     fitted   `TaskData.fitted` of this task
 
@@ -260,6 +260,6 @@ def check_fitted(task: Task, fitted: Any, kind: type) -> None:
     )
 
 
-MANY = 1 << 20  # tokens, or examples, of data whose size is not known yet
+MANY = 1 << 20  # tokens, or examples, of data of unknown size
 
 tasks = Registry("task", Task)

@@ -11,9 +11,9 @@ from transformer_jax.data import token_cache
 from transformer_jax.data.token_cache import Tokenized
 from transformer_jax.data.tokenizers import Tokenizer, tokenizers
 
-LEAST = 1_000_000  # characters: fewer are soon tokenized again
-VERSION = 1  # of how texts become tokens, for those that are kept on disk
-MEMORY = 2**16  # texts whose tokens are remembered: words come again
+LEAST = 1_000_000  # characters; fewer are not cached on disk
+VERSION = 1  # of the tokenization of texts; part of the cache key
+MEMORY = 2**16  # texts whose tokens are memoized: words repeat
 
 Texts = Mapping[str, Sequence[str]]  # by split
 
@@ -21,10 +21,12 @@ Texts = Mapping[str, Sequence[str]]  # by split
 def encoded(
   spec: str, texts: Texts, learn: Callable[[], Tokenizer], how: object
 ) -> Tokenized:
-  """Returns the tokens of each text, from disk where that is worth it.
+  """Returns the tokens of each text; large texts are cached on disk.
 
-  learn   returns the tokenizer, trained
-  how     what `learn` depends on besides the tokenizer's spec and the texts
+  spec    of the tokenizer
+  texts   by split
+  learn   returns the trained tokenizer
+  how     further inputs of `learn`, besides the spec and the texts; JSON
   """
   make = lambda: _encoded(learn(), texts)
   recipe = tokenizers.build(spec).recipe
@@ -37,18 +39,18 @@ def encoded(
 
 
 def digest(texts: Sequence[str]) -> str:
-  """Returns a hash of texts in their order."""
+  """Returns the XXH3 hash of texts, in order."""
   found = xxhash.xxh3_128()
   for text in texts:
     content = text.encode("utf-8", "surrogatepass")
-    # The size keeps two texts from reading like one.
+    # The size separates consecutive texts.
     found.update(len(content).to_bytes(8, "little"))
     found.update(content)
   return found.hexdigest()
 
 
 def pieces(found: Tokenized, split: str) -> Iterator[list[int]]:
-  """Yields the tokens of one text after another."""
+  """Yields the tokens of each text of a split."""
   token_N, end = found.token_N[split], 0
   for size in found.size_D[split].tolist():
     start, end = end, end + size

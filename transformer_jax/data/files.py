@@ -28,7 +28,7 @@ NOT_STDLIB = ("test", "tests", "idlelib", "lib2to3", "ensurepip", "site-packages
 
 
 class DataError(ValueError):
-  """Data that cannot be used; the message names it and says what to do."""
+  """Unusable data; the message names the data and the remedy."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,8 +42,8 @@ class Document:
 def read(source: str) -> list[Document]:
   """Reads `'stdlib'`, a file, a folder or a glob, sorted by name.
 
-  What ends in .gz is unpacked, and named as the same text without gzip would be.
-  Raises DataError for what is missing, unreadable, empty or not UTF-8.
+  Files in .gz are unpacked, and named without the suffix. Raises DataError for files
+  that are missing, unreadable, empty or not UTF-8.
   """
   root, paths = _stdlib() if source == STDLIB else _find(source)
   documents = [
@@ -176,7 +176,7 @@ def content_of(path: pathlib.Path) -> bytes:
 
 
 def unzipped(content: bytes, name: str) -> bytes:
-  """Returns what gzip packed, if the name ends in .gz. Raises DataError."""
+  """Returns the content, unpacked if the name ends in .gz. Raises DataError."""
   if not name.endswith(GZIP):
     return content
   try:
@@ -192,7 +192,7 @@ def unzipped(content: bytes, name: str) -> bytes:
 
 
 def suffix(path: pathlib.Path) -> str:
-  """Returns the suffix that says how a file is written: .tsv of a.tsv.gz."""
+  """Returns the suffix of the file's format: .tsv of a.tsv.gz."""
   return pathlib.Path(path.name.removesuffix(GZIP)).suffix
 
 
@@ -212,7 +212,7 @@ def check_utf8(content: bytes, where: str) -> None:
 
 
 def conversion(content: bytes) -> str:
-  """Returns the command that makes UTF-8 of bytes in what is likely their encoding."""
+  """Returns the command that converts bytes from their likely encoding to UTF-8."""
   marks = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
   return f"iconv -f {marks.get(content[:2], 'WINDOWS-1252')} -t UTF-8"
 

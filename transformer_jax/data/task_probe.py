@@ -21,13 +21,13 @@ from transformer_jax.spec import SpecError, nearest
 KINDS = "decoder", "prefix_decoder", "encoder", "encoder_decoder"
 HOOKS = "batch", "score"  # of training and of evaluation
 ROWS, LENGTH, SHORT = 4, 6, 4
-LONG = 128  # tokens, which a task takes that needs more than LENGTH
+LONG = 128  # tokens, for tasks that need more than LENGTH
 
 
 def check(task: Any, hooks: Iterable[str] = HOOKS) -> None:
-  """Raises SpecError where a task of a user, or one inside, cannot be used.
+  """Raises SpecError if a user's task, or one that it wraps, is unusable.
 
-  hooks   those that will be called: a trainer only draws batches to train on
+  hooks   the hooks that will be called: a trainer only draws training batches
   """
   for one in parts(task, Task):
     if outside(type(one)):
@@ -36,7 +36,7 @@ def check(task: Any, hooks: Iterable[str] = HOOKS) -> None:
 
 
 def probe(task: Task, hooks: Iterable[str] = HOOKS) -> None:
-  """Raises SpecError where a task's batches are not what it declares."""
+  """Raises SpecError if a task's batches contradict its declarations."""
   for hook in hooks:
     _probe(task, hook)
 
@@ -51,9 +51,9 @@ def _probe(task: Task, hook: str) -> None:
     tokens = task.tokens(LENGTH), task.tokens(SHORT)
     if _has(task, "batch"):
       _shape(task, LENGTH)
-  except (SpecError, DataError):  # it takes no texts so short, in its own words
+  except (SpecError, DataError):  # such short texts are refused by the task itself
     return
-  except Exception as error:  # whatever a user's code may raise, told by its place
+  except Exception as error:  # any error of a user's code, reported with its place
     if not _takes(task, LONG):
       raise failed(f"{name}.batch", error) from error
     return
@@ -79,7 +79,7 @@ def _takes(task: Task, length: int) -> bool:
 
 
 def check_declared(task: Task, name: str, hook: str) -> None:
-  """Raises SpecError where what a task declares is no such thing."""
+  """Raises SpecError if a declared attribute has the wrong type."""
   missing = [needed for needed in ("tokens", hook) if not _has(task, needed)]
   if missing:
     raise SpecError(f"{name} has no {missing[0]}(); write what Task.{missing[0]} says")

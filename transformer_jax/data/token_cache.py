@@ -1,8 +1,8 @@
 """Cache of tokenized text on disk, shared by processes.
 
-An entry is a folder named by a hash of all that makes its tokens. It is written beside
-its place and renamed, so processes never see half of one, and every file is verified by
-its XXH3 checksum when it is read: a damaged entry is made again.
+An entry is a folder named by a hash of the inputs of tokenization. It is written under
+a temporary name and renamed, so processes never read a partial one. Every file is
+verified by its XXH3 checksum on reading: a damaged entry is computed again.
 """
 
 import dataclasses
@@ -22,8 +22,8 @@ from transformer_jax.data import tokenizers
 from transformer_jax.data.files import DataError
 from transformer_jax.data.tokenizers import Tokenizer
 
-VARIABLE = "TRANSFORMER_JAX_CACHE"  # a folder; empty: nothing is kept
-DAYS = 30  # after which an entry that nobody read is removed
+VARIABLE = "TRANSFORMER_JAX_CACHE"  # a folder; empty: nothing is cached
+DAYS = 30  # after the last read, an entry is removed
 LIST = "entry.json"  # the splits, and the checksum of each other file
 FACTS = "trained_on.json"
 SECONDS_A_DAY = 86_400
@@ -34,7 +34,7 @@ class Tokenized:
   """The tokens of splits.
 
   token_N   int32 by split, all documents one after another
-  size_D    int64 by split, how many tokens each document has
+  size_D    int64 by split, number of tokens of each document
   """
 
   tokenizer: Tokenizer
@@ -43,9 +43,9 @@ class Tokenized:
 
 
 def folder() -> pathlib.Path | None:
-  """Returns where entries are, by XDG's rules unless the environment names a folder.
+  """Returns the folder of entries, by XDG's rules unless the environment names one.
 
-  None: nothing is kept, also where a user has no home, as in some containers.
+  None: nothing is cached, also for users without a home, as in some containers.
   """
   base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
   name = os.environ.get(VARIABLE, f"{base}/transformer_jax/tokens")
@@ -54,9 +54,9 @@ def folder() -> pathlib.Path | None:
 
 
 def kept(key: str, make: Callable[[], Tokenized]) -> Tokenized:
-  """Returns the entry of a key, mapped into memory; makes it if there is none.
+  """Returns the entry of a key, mapped into memory; calls `make` if it is missing.
 
-  Where nothing can be written, what was made is returned all the same.
+  If the entry cannot be written, the result of `make` is returned.
   """
   where = folder()
   if where is None:
@@ -73,12 +73,12 @@ def kept(key: str, make: Callable[[], Tokenized]) -> Tokenized:
 
 
 def key_of(*parts: object) -> str:
-  """Returns the name of an entry: a hash of all that makes its tokens."""
+  """Returns the name of an entry: a hash of the inputs of tokenization."""
   return xxhash.xxh3_128(json.dumps(parts).encode()).hexdigest()
 
 
 def _read(entry: pathlib.Path) -> Tokenized | None:
-  """Returns an entry whose files are as they were written, or None."""
+  """Returns an entry with valid checksums, or None."""
   try:
     listing = json.loads((entry / LIST).read_text(encoding="utf-8"))
     if any(_checksum(entry / name) != x for name, x in listing["files"].items()):
@@ -101,7 +101,7 @@ def _read(entry: pathlib.Path) -> Tokenized | None:
 
 
 def _write(where: pathlib.Path, key: str, made: Tokenized) -> None:
-  """Writes an entry under a name of its own, and renames it."""
+  """Writes an entry under a temporary name, and renames it."""
   where.mkdir(parents=True, exist_ok=True)
   _tidy(where)
   new = where / f"{key}.{uuid.uuid4().hex}.new"
@@ -124,7 +124,7 @@ def _write(where: pathlib.Path, key: str, made: Tokenized) -> None:
 
 
 def _into_place(new: pathlib.Path, entry: pathlib.Path) -> None:
-  """Renames a folder; what is there is damaged, or as good, when it was just made."""
+  """Renames a folder; replaces a damaged entry and leaves an intact one."""
   if entry.exists():
     if _read(entry):
       return
@@ -135,7 +135,7 @@ def _into_place(new: pathlib.Path, entry: pathlib.Path) -> None:
 
 
 def _tidy(where: pathlib.Path) -> None:
-  """Removes entries that nobody read for long, and what killed processes left."""
+  """Removes entries unread for DAYS, and leftovers of killed processes."""
   for entry in where.iterdir():
     listed = entry / LIST
     name = entry.name.partition(".")[0]

@@ -1,7 +1,7 @@
 """Reader of files inside packages, without unpacking them to disk.
 
-Nothing is written, links are not followed, and what is read is limited: a package may
-come from anywhere, and a small one may hold a large amount of zeros.
+Nothing is written, links are not followed, and the amount read is limited: packages
+are untrusted, and a small one may hold a large amount of zeros.
 """
 
 import io
@@ -19,9 +19,9 @@ HEAD = 60  # bytes of a member's header: its name in the first 16, its size at 4
 
 
 def texts(path: pathlib.Path, start: str, end: str = "") -> Iterator[tuple[str, str]]:
-  """Yields (name, text) of the files whose name starts and ends so, sorted by name.
+  """Yields (name, text) of files by prefix and suffix of their names, sorted by name.
 
-  Raises DataError for a file that is damaged, or text that is not UTF-8.
+  Raises DataError for a damaged file, or text that is not UTF-8.
   """
   for name, content in contents(path, start, end):
     check_utf8(content, f"'{name}' in '{path}'")
@@ -31,9 +31,9 @@ def texts(path: pathlib.Path, start: str, end: str = "") -> Iterator[tuple[str, 
 def contents(
   path: pathlib.Path, start: str, end: str = ""
 ) -> Iterator[tuple[str, bytes]]:
-  """Yields (name, bytes) of the files whose name starts and ends so, sorted by name.
+  """Yields (name, bytes) of files by prefix and suffix of their names, sorted by name.
 
-  Raises DataError for a file that is damaged.
+  Raises DataError for a damaged file.
   """
   try:
     with tarfile.open(fileobj=_tar(path), mode="r:*") as tar:
@@ -55,13 +55,13 @@ def damaged(path: pathlib.Path, why: object) -> DataError:
 
 
 def _members(tar: tarfile.TarFile, path: pathlib.Path) -> Iterator[tarfile.TarInfo]:
-  """Yields members whose sizes and names are in order; raises DataError or TarError."""
+  """Yields members with safe sizes and names; raises DataError or TarError."""
   size = 0
   for number, member in enumerate(tar, 1):
     size += member.size
     if number > MEMBERS or member.size > MEMBER_BYTES or size > ALL_BYTES:
       raise damaged(path, f"it unpacks to too much, at '{member.name}'")
-    # Python's own check of names: it refuses ../ and what leads out of a folder.
+    # Python's check of names: it refuses ../ and other paths out of the folder.
     yield tarfile.data_filter(member, "/nowhere") if member.isfile() else member
 
 

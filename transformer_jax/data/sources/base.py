@@ -14,11 +14,11 @@ from transformer_jax.spec import Registry
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-  """A data set that is made of packages.
+  """Base class of data sets built from packages.
 
-  config    what comes after the slash in its name, as in libreoffice_help/de-en
+  config    the part of its name after the slash, as in libreoffice_help/de-en
   licence   of the data
-  example   a name that can be prepared, for messages
+  example   a valid name, for messages
   """
 
   config: str = ""
@@ -29,7 +29,7 @@ class Source:
   example: ClassVar[str]
 
   def fetcher(self) -> Fetcher:
-    """Returns what fetches the packages."""
+    """Fetcher of the packages."""
     raise NotImplementedError
 
   def features(self) -> dict[str, Any]:
@@ -81,7 +81,7 @@ class Translated(Source):
 
 
 def named(name: str) -> Source | None:
-  """Returns the source called `brown` or `libreoffice_help/de-en`, or None."""
+  """Returns the source named `brown` or `libreoffice_help/de-en`, or None."""
   base, _, config = name.partition("/")
   return sources[base](config) if base in sources else None
 

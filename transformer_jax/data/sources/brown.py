@@ -33,7 +33,7 @@ class Brown(Plain):
     return {"document": str, "text": str, "genre": str, **listed}
 
   def examples(self, paths):
-    """Yields whole texts; `ends` says how many words there are up to each line end."""
+    """Yields whole texts; `ends` holds cumulative word counts at line ends."""
     for name, text in archives.texts(paths[0], PREFIX):
       document = name.rpartition("/")[2]
       if len(document) == 4 and document[2:].isdigit():

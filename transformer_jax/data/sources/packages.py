@@ -12,12 +12,12 @@ from typing import ClassVar
 
 from transformer_jax.data.files import DataError
 
-# Names become words of commands, lines of a configuration and names of files.
+# Names become arguments of commands, lines of a configuration and file names.
 LANGUAGE = r"[a-z]{2,3}([_-][A-Za-z]{2,8})?(@[a-z]{2,10})?"
 DEBIAN = r"[a-z0-9][a-z0-9+.-]+"
 NPM = r"(@[a-z0-9][a-z0-9._-]*/)?[a-z0-9][a-z0-9._-]*@[0-9][0-9A-Za-z.+-]*"
 PATIENCE = 30  # seconds that a server may take to answer
-# A configuration of one's own: that of a container may leave translations out.
+# A separate configuration: that of a container may exclude translations.
 APT = """
 Dir::Etc::parts "{folder}/none";
 Dir::State::Lists "{folder}/lists";
@@ -32,10 +32,10 @@ Acquire::Languages {{ {languages} }};
 
 @dataclasses.dataclass(frozen=True)
 class Fetcher:
-  """Fetches files into a folder; what is there already is not fetched again.
+  """Base class of downloads into a folder; existing files are not fetched again.
 
   wanted   names of packages, or languages
-  names    pattern that each of them has to match
+  names    regular expression of valid names
   """
 
   wanted: tuple[str, ...]
@@ -50,7 +50,7 @@ class Fetcher:
   def fetch(self, folder: pathlib.Path) -> list[pathlib.Path]:
     """Returns the files, in the order of `wanted`. Raises DataError.
 
-    A complete file is moved to the folder, so a fetch that was cut off goes on there.
+    Complete files are moved to the folder, so an interrupted fetch resumes there.
     """
     folder.mkdir(parents=True, exist_ok=True)
     if missing := [each for each in self.wanted if not self.found(each, folder)]:
@@ -68,7 +68,7 @@ class Fetcher:
     return paths
 
   def pattern(self, each: str) -> str:
-    """Returns what the file's name looks like."""
+    """Returns the glob pattern of the file's name."""
     raise NotImplementedError
 
   def run(
@@ -78,7 +78,7 @@ class Fetcher:
     raise NotImplementedError
 
   def by_hand(self) -> str:
-    """Says how to get the files on another machine."""
+    """Returns instructions to get the files on another machine."""
     raise NotImplementedError
 
   def found(self, each: str, folder: pathlib.Path) -> list[pathlib.Path]:
@@ -96,7 +96,7 @@ class Fetcher:
     return urllib.parse.unquote(path.name.split("_")[1]) if "_" in path.name else ""
 
   def refused(self, folder: pathlib.Path, why: str) -> DataError:
-    """Returns the error that says what to do where files cannot be fetched."""
+    """Returns the error of a failed download, with instructions."""
     return DataError(
       f"cannot fetch {', '.join(self.wanted)} ({why}); {self.by_hand()}, put the files"
       f" into {folder} and run this again"
@@ -109,7 +109,13 @@ class Fetcher:
     folder: pathlib.Path,
     environment: dict[str, str] | None = None,
   ) -> None:
-    """Runs a command. Raises DataError with the last line that it said."""
+    """Runs a command. Raises DataError with its first error or its first line.
+
+    command       program and arguments
+    where         working directory
+    folder        destination of the files, for the message
+    environment   variables besides those of the process
+    """
     if not shutil.which(command[0]):
       raise self.refused(folder, f"there is no {command[0]} here")
     done = subprocess.run(
@@ -227,7 +233,7 @@ def update(
   folder: pathlib.Path,
   languages: tuple[str, ...] = ("none",),
 ) -> dict[str, str]:
-  """Fetches apt-get's lists into a folder of their own; returns its environment."""
+  """Fetches apt-get's lists into a separate folder; returns its environment."""
   own = (partial / "apt").absolute()
   if re.search(r'["\\;{}\x00-\x1f]', str(own)):
     raise DataError(

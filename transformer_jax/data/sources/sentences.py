@@ -12,7 +12,7 @@ SHORT = "z\\. ?B|d\\. ?h|u\\. ?a|usw|bzw|ca|Nr|Abb|vgl|evtl|ggf|Std|Min|Sek"
 SHORT += "|e\\.g|i\\.e|etc|vs|Mr|Mrs|Dr|St|No|Fig|p\\. ex|c\\.-à-d"
 ABBREVIATED = re.compile(rf"\b(?:{SHORT})\.$", re.IGNORECASE)
 LETTER = re.compile(r"[^\W\d_]")
-WORDS = 3, 80  # of the side in the language that duplicates are found by
+WORDS = 3, 80  # least and most words of the side by which duplicates are detected
 RATIO = 2.2  # of the two sides' lengths, at most
 LETTERS = 0.6  # share of a side's characters, at least
 
@@ -43,7 +43,7 @@ def aligned(first: str, second: str) -> list[tuple[str, str]]:
 
 
 def good(first: str, second: str) -> bool:
-  """Tells whether two texts look like a sentence and its translation."""
+  """Returns whether two texts look like a sentence and its translation."""
   least, most = WORDS
   if not first or not second or first == second:
     return False

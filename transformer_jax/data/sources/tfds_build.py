@@ -9,11 +9,11 @@ import numpy as np
 from transformer_jax.data.files import SPLITS, DataError
 from transformer_jax.data.sources.base import Source, split_of
 
-VERSION = "1.0.0"  # of what is made of the packages; theirs are in metadata.json
+VERSION = "1.0.0"  # of the built data; versions of packages are in metadata.json
 
 
 def build(name: str, source: Source, data_dir: str | None) -> str:
-  """Fetches and builds what is not there yet; returns the folder. Raises DataError."""
+  """Fetches and builds missing data; returns the folder. Raises DataError."""
   import tensorflow_datasets as library
 
   root = pathlib.Path(data_dir or library.core.constants.DATA_DIR).expanduser()

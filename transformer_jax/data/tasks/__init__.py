@@ -1,4 +1,4 @@
 """Tasks, one file each, in folders by kind.
 
-Save a new one beside its like, or name your own as `module:Class(argument=1)`.
+Save a new one in the folder of its kind, or name it as `module:Class(argument=1)`.
 """

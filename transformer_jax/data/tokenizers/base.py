@@ -22,14 +22,14 @@ FILE = "tokenizer.json"
 
 @dataclasses.dataclass(frozen=True)
 class Tokenizer:
-  """Text to tokens and back, by a vocabulary that `train` learns.
+  """Base class of tokenizers; `train` learns the vocabulary.
 
-  Every tokenizer starts with the special tokens, which no text can spell, and then the
-  sentinels: <extra_0>, <extra_1>, ..., which stand for spans that were taken out.
+  Every vocabulary starts with the special tokens, which no text can spell, and then the
+  sentinels: <extra_0>, <extra_1>, ..., which stand for removed spans.
 
-  sentinels   how many of them there are
-  pieces      what each token stands for, in order; empty before training
-  trained_on  how much of the text training read, where that may be less than all
+  sentinels   number of sentinels
+  pieces      text of each token, in order; empty before training
+  trained_on  amount of text used in training, where it may be less than all
 
   >>> from transformer_jax.data.tokenizers import tokenizers
   >>> tokenizer = tokenizers.build("char(size=16)").train(["hello world"])
@@ -58,12 +58,12 @@ class Tokenizer:
 
   @property
   def mask(self) -> int:
-    """Token that hides one."""
+    """Mask token."""
     return MASK
 
   @property
   def vocabulary(self) -> int:
-    """The most tokens that training can make: what a model has room for."""
+    """The largest number of tokens after training: the size of a model's table."""
     raise NotImplementedError
 
   @property
@@ -79,33 +79,33 @@ class Tokenizer:
 
   @property
   def facts(self) -> dict[str, Any]:
-    """The fingerprint and size of the vocabulary, and the text behind it, to record."""
+    """Fingerprint, size and training text of the vocabulary, to record."""
     facts = {"vocabulary": self.fingerprint, "vocabulary_size": len(self.pieces)}
     return facts | ({"vocabulary_text": self.trained_on} if self.trained_on else {})
 
   @property
   def recipe(self) -> str | None:
-    """All that makes its tokens but the texts; None: tokens are not kept on disk.
+    """All inputs of tokenization but the texts; None: tokens are not cached on disk.
 
-    Whoever changes what a tokenizer does gives its recipe another version.
+    The recipe has a version, to be raised with each change of a tokenizer's results.
     """
     return None
 
   @property
   def notes(self) -> list[str]:
-    """Sentences about the training text that a user should read."""
+    """Notes to the user on the training text."""
     return []
 
   def train(self, texts: Iterable[str]) -> "Tokenizer":
-    """Returns this tokenizer with a vocabulary; the same texts give the same one."""
+    """Returns this tokenizer with a vocabulary, deterministic in the texts."""
     raise NotImplementedError
 
   def encode(self, text: str) -> list[int]:
-    """Returns the tokens of a text, no special ones except for what is unknown."""
+    """Returns the tokens of a text; no special ones but the unknown token."""
     raise NotImplementedError
 
   def decode(self, tokens: Iterable[int]) -> str:
-    """Returns the text; special tokens are left out, the unknown one is shown."""
+    """Returns the text, without special tokens but the unknown one."""
     raise NotImplementedError
 
   def sentinel(self, n: int) -> int:
@@ -119,9 +119,9 @@ class Tokenizer:
     return len(SPECIAL) + n
 
   def save(self, folder: pathlib.Path) -> None:
-    """Writes the vocabulary and what made it. Raises DataError if another is there.
+    """Writes the vocabulary and its arguments. Raises DataError if another is there.
 
-    A damaged one is set aside: it was learned from texts that are still there.
+    A damaged file is set aside: the vocabulary can be trained again.
     """
     if (there := _intact(folder)) is not None:
       self.check(there, str(folder))
@@ -134,7 +134,7 @@ class Tokenizer:
       "pieces": self.pieces,
     }
     self._save_more(folder)
-    # A name of its own first: a process that dies leaves no half a vocabulary.
+    # A temporary name first: a killed process leaves no partial vocabulary.
     new = folder / f"{FILE}.new"
     new.write_text(json.dumps(record, ensure_ascii=False, indent=0), encoding="utf-8")
     new.replace(folder / FILE)
@@ -167,7 +167,7 @@ tokenizers = Registry("tokenizer", Tokenizer)
 
 
 def load(folder: pathlib.Path) -> Tokenizer:
-  """Reads what `save` wrote. Raises DataError when it is missing or damaged."""
+  """Returns a saved tokenizer. Raises DataError if it is missing or damaged."""
   path = folder / FILE
   try:
     record = untrusted.parsed(untrusted.content(path))
@@ -188,7 +188,7 @@ def load(folder: pathlib.Path) -> Tokenizer:
 
 
 def _intact(folder: pathlib.Path) -> Tokenizer | None:
-  """Returns what is in the folder, None where nothing whole is."""
+  """Returns the intact tokenizer of a folder, or None."""
   if not os.path.lexists(folder) or folder.is_dir() and not any(folder.iterdir()):
     return None
   try:

@@ -13,7 +13,7 @@ from transformer_jax.data.tokenizers.base import Tokenizer, load, tokenizers
 @tokenizers.register("kept")
 @dataclasses.dataclass(frozen=True)
 class Kept(Tokenizer):
-  """What another run learned from its texts.
+  """Tokenizer of another run.
 
   folder   of that run
   """

@@ -18,9 +18,9 @@ from transformer_jax.data.tokenizers import base
 from transformer_jax.data.tokenizers.base import Tokenizer, tokenizers
 
 NAME = "tokenizer.json"
-CONFIG = "tokenizer_config.json"  # beside it: which tokens begin and end a text
+CONFIG = "tokenizer_config.json"  # beside it: start and end tokens of a text
 COPY = "huggingface.json"  # the same file, with a run
-# What tokens are called in CONFIG, the first that is there; then usual spellings.
+# Keys of CONFIG, the first present one counts; then usual spellings.
 ROLES = {
   "bos_token": ("cls_token", "bos_token"),
   "eos_token": ("sep_token", "eos_token"),
@@ -36,16 +36,16 @@ USUAL = {
 @tokenizers.register("huggingface")
 @dataclasses.dataclass(frozen=True)
 class HuggingFace(Tokenizer):
-  """The tokens of a tokenizer.json; no training.
+  """Tokenizer of a HuggingFace tokenizer.json; no training.
 
-  Tokens are those of transformers' fast tokenizers without special ones, however the
-  file says to cut or pad texts. A text that spells a special token is read as text
-  (`split_special_tokens=True` in transformers), so it cannot end itself.
+  Tokens are those of transformers' fast tokenizers without special ones; truncation and
+  padding of the file are ignored. A special token spelled in a text is read as text
+  (`split_special_tokens=True` in transformers), so a text cannot end itself.
 
   file   tokenizer.json, or its folder
-  size   the most tokens that a model has room for; 0: as many as the file has
+  size   vocabulary size of the model; 0: that of the file
   bos_token, eos_token, mask_token
-         tokens that begin and end a text, and that hide one; '': cls_token or
+         start, end and mask token; '': cls_token or
          bos_token, sep_token or eos_token, and mask_token of the tokenizer_config.json
          beside it, or one of the usual names
   """
@@ -88,7 +88,7 @@ class HuggingFace(Tokenizer):
 
   @property
   def fingerprint(self) -> str:
-    """The SHA-256 of the whole file but for what it says of cutting and padding."""
+    """The SHA-256 of the file without its truncation and padding."""
     settings = json.dumps([self.name, self._content])
     return hashlib.sha256(settings.encode()).hexdigest()
 
@@ -129,7 +129,7 @@ class HuggingFace(Tokenizer):
 
   @functools.cached_property
   def _pieces(self) -> tuple[str, ...]:
-    """All tokens in order; numbers that stand for nothing have a name of their own."""
+    """All tokens in order; unused numbers have placeholder names."""
     named = {n: piece for piece, n in self._tokenizer.get_vocab().items()}
     return tuple(named.get(n, f"<none_{n}>") for n in range(max(named) + 1))
 
@@ -180,7 +180,7 @@ class HuggingFace(Tokenizer):
 
 @functools.lru_cache(maxsize=4)
 def _read(file: str) -> str:
-  """Returns a tokenizer.json without what it says of cutting and padding texts."""
+  """Returns a tokenizer.json without truncation and padding."""
   if not file:
     raise DataError("huggingface: name a tokenizer.json, as in huggingface('t5/')")
   path = _path(file)
@@ -237,5 +237,5 @@ def _open(content: str, file: str) -> Any:
 
 
 def same_words(folder: pathlib.Path, other: Tokenizer) -> bool:
-  """Says whether tokens of another tokenizer are those of a folder's tokenizer.json."""
+  """Returns whether another tokenizer has the tokens of a folder's tokenizer.json."""
   return HuggingFace(str(folder))._pieces == tuple(base.trained(other))

@@ -22,11 +22,11 @@ MODEL = "tokenizer.model"
 @tokenizers.register("subword")
 @dataclasses.dataclass(frozen=True)
 class Subword(Tokenizer):
-  """Pieces of words; rare characters are written as bytes, so no text is unknown.
+  """Subword tokenizer with byte fallback for rare characters, so no text is unknown.
 
   size       the most tokens, special ones and the 256 bytes included; a small text has
              fewer pieces
-  coverage   share of the text's characters that are tokens of their own
+  coverage   share of the text's characters that are tokens
   """
 
   size: int = 8000
@@ -89,7 +89,7 @@ class Subword(Tokenizer):
     return self._processor.encode(text)
 
   def decode(self, tokens: Iterable[int]) -> str:
-    # What was never seen in training, but has room in a model, is no piece.
+    # Numbers without a piece in training, within the model's size, decode to nothing.
     known = [int(token) for token in tokens if 0 <= token < len(self.pieces)]
     return self._processor.decode(known)
 
@@ -116,7 +116,7 @@ class Subword(Tokenizer):
       raise ValueError(f"{MODEL} is damaged") from error
 
 
-# SentencePiece skips longer lines, and lines with its own mark, without a word.
+# SentencePiece silently skips longer lines, and lines with its space mark.
 LONGEST = 4192  # bytes
 RESERVED = "\u2585"
 

@@ -15,7 +15,7 @@ from transformer_jax.data.files import DataError
 from transformer_jax.data.tokenizers.base import Tokenizer, tokenizers
 
 LONGEST = 100  # a word of more characters is unknown
-IDEOGRAPHS = (  # Chinese characters are words of their own
+IDEOGRAPHS = (  # each Chinese character is a separate word
   *((0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xF900, 0xFAFF), (0x20000, 0x2A6DF)),
   *((0x2A700, 0x2B73F), (0x2B740, 0x2B81F), (0x2B820, 0x2CEAF), (0x2F800, 0x2FA1F)),
 )
@@ -24,9 +24,9 @@ IDEOGRAPHS = (  # Chinese characters are words of their own
 @tokenizers.register("wordpiece")
 @dataclasses.dataclass(frozen=True)
 class WordPiece(Tokenizer):
-  """The longest pieces that a vocabulary has, from a word's start; no training.
+  """WordPiece tokenizer: greedy longest match from a word's start; no training.
 
-  file    vocab.txt, one piece on each line; ## before what goes on with a word
+  file    vocab.txt, one piece on each line; ## marks pieces inside a word
   lower   in small letters without accents, as in uncased models
 
   Its special tokens are [PAD], [CLS], [SEP], [UNK] and [MASK], where the file has them.
@@ -135,7 +135,7 @@ def _cleaned(text: str) -> Iterator[str]:
 
 
 def _punctuation(x: str) -> bool:
-  """Says whether a character stands alone; all of ASCII but letters and digits does."""
+  """Returns whether a character is split off, as ASCII but letters and digits."""
   return unicodedata.category(x)[0] == "P" or (
     x.isascii() and not x.isalnum() and not x.isspace()
   )

@@ -20,8 +20,8 @@ class Addition(Strings):
 
   reversed            whether the answer starts with its least significant digit
   reversed_operands   whether operands do
-  hints               how many symbols there are that say which digit comes next: a
-                      random run of them, the same in all three numbers, in order of
+  hints               number of hint symbols, each before its digit: a random run of
+                      them, the same in all three numbers, in order of
                       significance. Zhou et al., 2024. https://arxiv.org/abs/2402.09371
   """
 
@@ -63,10 +63,10 @@ class Addition(Strings):
     return prompt_P, self._write(sum_A, hint_A, length + 1, self.reversed)
 
   def ids(self, length, max_length):
-    """Returns two kinds of ids; with hints, which say the same, none.
+    """Returns two kinds of ids; none with hints, which carry the same information.
 
-    abacus    the place of a digit in its number, from 1: it says how significant the
-              digit is when operands and answer are reversed. McLeish et al., 2024.
+    abacus    the place of a digit in its number, from 1: the digit's significance if
+              operands and answer are reversed. McLeish et al., 2024.
               https://arxiv.org/abs/2405.17399
     coupled   1 for plus, 2 for the least significant digit of each number, and so on;
               the separator is one step before the answer. Cho et al., 2024.
@@ -99,7 +99,7 @@ class Addition(Strings):
     return self.base + 1 + start + jnp.arange(max_length + 1)
 
   def _write(self, digit_L, hint_L, size, backwards):
-    """Returns the symbols of a number whose digits come least significant first."""
+    """Returns the symbols of a number from digits, the least significant first."""
     pair_LW = jnp.stack([hint_L, digit_L], axis=1)[:, -self.width :]
     return (pair_LW if backwards else from_end(pair_LW, size)).reshape(-1)
 

@@ -1,6 +1,6 @@
 """Base class of algorithmic tasks: [start] prompt [separator] answer [end].
 
-A task says how long its two strings are and how they are drawn for one row; this file
+A task defines the lengths of its two strings and draws them for one row; this file
 lays them out for a decoder that reads every token but the last.
 """
 
@@ -19,17 +19,17 @@ PAD, START, SEPARATOR, END, FIRST = range(5)  # symbol n is the token FIRST + n
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Strings(Task):
-  """Lays out the strings of a subclass. The loss counts the answer and the end token.
+  """Base class of algorithmic tasks. The loss counts the answer and the end token.
 
-  symbols     how many symbols the strings are written with
+  symbols     number of symbols of the strings
   stops       whether to predict the end token too; False: the answer's size is known
-  scored      how many of the answer's last symbols evaluation counts; None: all, and
+  scored      number of the answer's last symbols that evaluation counts; None: all, and
               the end token
-  terminator  the symbol after which the rest of an answer is padding that does not
-              count; None: all of the answer counts
-  fixed       train on exactly the length asked for; False: on lengths from 1 up to it
-  curriculum  the share of training in which the longest length grows from 1 to the one
-              asked for; 0: it is that from the start
+  terminator  the symbol after which the rest of an answer is padding of weight zero;
+              None: all of the answer counts
+  fixed       train on exactly the task length; False: on lengths from 1 up to it
+  curriculum  the share of training in which the longest length grows from 1 to the task
+              length; 0: no curriculum
   """
 
   if TYPE_CHECKING:  # a subclass declares each as a constant, a field or a property
@@ -63,15 +63,15 @@ class Strings(Task):
 
   @property
   def vocabulary(self) -> int:
-    """Four marks and the symbols."""
+    """Number of tokens: four special ones and the symbols."""
     return FIRST + self.symbols
 
   def sizes(self, length: Any) -> tuple[Any, Any]:
-    """Returns how many symbols the prompt and the answer have."""
+    """Returns the numbers of symbols of the prompt and of the answer."""
     raise NotImplementedError
 
   def numbers(self, max_length: int) -> int:
-    """Returns how many random numbers one row takes."""
+    """Returns the number of random numbers of one row."""
     return max_length
 
   def strings(
@@ -89,7 +89,7 @@ class Strings(Task):
     return prompt + answer + 2
 
   def ids(self, length: jax.Array, max_length: int) -> dict[str, jax.Array]:
-    """Returns what encodings read about the tokens of one row; {}: nothing.
+    """Returns ids of one row's tokens, for encodings that read them; {}: no ids.
 
     Names end in BL; arrays are int32 over the `tokens(max_length) + 1` places of
     [start] prompt [separator] answer [end] padding. They become `Coords.data`.
@@ -106,9 +106,13 @@ class Strings(Task):
   ) -> Batch:
     """Returns strings of 1 to `length`, padded on the right.
 
-    Nothing masks the padding: under a causal mask no counted token can look at it.
+    Padding needs no mask: under a causal mask no counted token attends to it.
 
-    done: the share of training that is over, 0 to 1, for `curriculum`
+    arrays       unused
+    key          draws lengths and strings
+    batch_size   rows
+    length       the longest task length
+    done         the share of training that is over, 0 to 1, for `curriculum`
     """
     examples = self.examples(key, batch_size, length, done=done)
     token_BL, weight_BL = self._laid_out(examples, length, scored=None)
@@ -120,7 +124,14 @@ class Strings(Task):
   def score(
     self, arrays: Any, key: jax.Array, batch_size: int, length: jax.Array, bucket: int
   ) -> Batch:
-    """Returns strings of exactly `length` at the right end of the bucket's tokens."""
+    """Returns strings of exactly `length`, aligned right in the bucket's tokens.
+
+    arrays       unused
+    key          draws the strings
+    batch_size   rows
+    length       int32 scalar, the task length
+    bucket       the task length that sets the tokens of a row
+    """
     L = self.tokens(bucket)
     absent = L - self.tokens(length)
     examples = self.examples(key, batch_size, bucket, length)
@@ -142,7 +153,11 @@ class Strings(Task):
   ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Returns the tokens prompt_BP and answer_BA, padded with anything, and length_B.
 
-    length: of every row; None: each row draws its own, as training wants it
+    key          draws lengths and strings
+    rows         B
+    max_length   the task length that sets P and A
+    length       of every row; None: each row draws one, as in training
+    done         the share of training that is over, 0 to 1, for `curriculum`
     """
     numbers = jnp.arange(1 + self.numbers(max_length))
     draw = lambda n: jax.random.bits(jax.random.fold_in(key, n), (rows,))
@@ -162,9 +177,12 @@ class Strings(Task):
   def finish(
     self, row_L: jax.Array, end: jax.Array, answer: jax.Array, scored: int | None
   ) -> tuple[jax.Array, jax.Array]:
-    """Ends a row, whose last string is the answer, and weighs its tokens.
+    """Returns a row with its end token and padding, and the weights of its tokens.
 
-    end, answer: where the row ends, and how many symbols its answer has
+    row_L    tokens; its last string is the answer
+    end      index of the end token
+    answer   number of symbols of the answer
+    scored   as the attribute; None: all
     """
     place_L = jnp.arange(row_L.shape[0])
     row_L = jnp.where(place_L == end, END, jnp.where(place_L < end, row_L, PAD))
@@ -191,7 +209,14 @@ class Strings(Task):
     return jax.vmap(lay_out)(prompt_BP, answer_BA, length_B)
 
   def _lay_out(self, prompt_P, answer_A, length, max_length, scored):
-    """Returns the tokens and weights of one row, padded on the right."""
+    """Returns the tokens and weights of one row, int32 and float32 [L], padded right.
+
+    prompt_P     tokens of the prompt, with anything after its end
+    answer_A     tokens of the answer, with anything after its end
+    length       task length of this row
+    max_length   the task length that sets L
+    scored       as the attribute; None: all
+    """
     prompt, answer = self.sizes(length)
     row_L = jnp.full(self.tokens(max_length) + 1, PAD, jnp.int32)
     # Each string overwrites the padding of the one before it.
@@ -203,7 +228,7 @@ class Strings(Task):
 
 
 def shifted(token_BL: jax.Array, weight_BL: jax.Array, at: coords.Coords) -> Batch:
-  """Reads all tokens but the last, predicts all but the first."""
+  """Returns the batch that reads all tokens but the last, and predicts the next."""
   return Batch(token_BL[:, :-1], token_BL[:, 1:], weight_BL[:, 1:], at)
 
 
@@ -213,5 +238,5 @@ def below(limit: int | jax.Array, random_N: jax.Array) -> jax.Array:
 
 
 def from_end(drawn_L: jax.Array, length: jax.Array) -> jax.Array:
-  """Orders the first `length` so that the n-th drawn is the n-th from the end."""
+  """Returns the first `length` in reverse: the n-th drawn is the n-th from the end."""
   return drawn_L[jnp.maximum(length - 1 - jnp.arange(drawn_L.shape[0]), 0)]

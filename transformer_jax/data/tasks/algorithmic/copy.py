@@ -12,12 +12,12 @@ from transformer_jax.data.tasks.algorithmic.base import FIRST, Strings, below, f
 @tasks.register("copy")
 @dataclasses.dataclass(frozen=True)
 class Copy(Strings):
-  """Writes the prompt again. The length counts its symbols.
+  """Copying: the answer is the prompt. The length counts its symbols.
 
   With the same key a longer string has more symbols on the left and the same last ones,
   which `scored` selects.
 
-  times   how often to write it, with a mark between (2: Kazemnejad's cmc2x)
+  times   number of copies, with a mark between (2: Kazemnejad's cmc2x)
   """
 
   symbols: int = 16

@@ -12,9 +12,9 @@ from transformer_jax.data.tasks.algorithmic.base import Strings, below
 @tasks.register("cycle_navigation")
 @dataclasses.dataclass(frozen=True)
 class CycleNavigation(Strings):
-  """Tells where a walk on a circle of five places ends. Chance: 20 %.
+  """Cycle navigation: the end of a walk on a circle of five places. Chance: 20 %.
 
-  It starts at place 0; symbols 0, 1, 2 are a step back, none, a step forward. The
+  The walk starts at place 0; symbols 0, 1, 2 are a step back, none, a step forward. The
   length counts them.
   """
 

@@ -16,11 +16,11 @@ WRITE, READ, IGNORE = 2, 3, 4  # after the bits
 @tasks.register("flip_flop")
 @dataclasses.dataclass(frozen=True)
 class FlipFlop(Strings):
-  """Remembers a bit: `write` a bit, `ignore` a bit, `read` the last one written.
+  """Flip-flop language: `write` a bit, `ignore` a bit, `read` the last one written.
 
-  The prompt is the first instruction, a write, and its bit; the rest is the answer, of
-  which only the bits after reads count. The length counts its instructions, the last of
-  which is a read: the paper's 512 tokens have a length of 255.
+  The prompt is the first instruction, a write, and its bit. The rest is the answer;
+  only its bits after reads count. The length counts its instructions, and the last one
+  is a read: the paper's 512 tokens have a length of 255.
 
   ignore   the share of instructions that do nothing; half of the others write
   tested   that share in evaluation (the paper: 0.98 and 0.1); None: the same
@@ -58,7 +58,7 @@ class FlipFlop(Strings):
     return jnp.stack([WRITE, bit_L[0]]), answer_A
 
   def finish(self, row_L, end, answer, scored):
-    """Counts what follows a read."""
+    """Gives weight only to bits after a read."""
     row_L, weight_L = super().finish(row_L, end, answer, scored)
     after_L = jnp.roll(row_L, 1)
     return row_L, weight_L * (after_L == FIRST + READ)

@@ -14,15 +14,15 @@ from transformer_jax.spec import SpecError
 @tasks.register("indirect_indexing")
 @dataclasses.dataclass(frozen=True)
 class IndirectIndexing(Strings):
-  """Answers with the letter that is so many places after or before another.
+  """Indirect indexing: the letter at a given shift from another letter.
 
-  The prompt is different letters, whose number is the length, one of them again, and a
-  shift of three symbols: a sign and two digits, `+ 0 7`. It leads to any letter within
-  reach alike. The paper's strings have 20 to 40 letters in training too; here those of
-  training have 1 to the length.
+  The prompt is different letters, as many as the length, one of them again, and a
+  shift of three symbols: a sign and two digits, `+ 0 7`. All letters within reach are
+  equally likely. The paper's strings have 20 to 40 letters in training too; here
+  training strings have 1 to the length.
 
-  letters   how many there are, which bounds the length
-  reach     the max_length shift
+  letters   number of letters, which bounds the length
+  reach     the largest shift
   """
 
   letters: int = 52

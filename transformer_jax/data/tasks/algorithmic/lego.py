@@ -14,14 +14,14 @@ from transformer_jax.spec import SpecError
 @tasks.register("lego")
 @dataclasses.dataclass(frozen=True)
 class Lego(Strings):
-  """Answers + or -, the value of a variable in a chain. The length counts the chain.
+  """LEGO: the value of a variable in a chain, + or -. The length counts the chain.
 
   The prompt is clauses of three symbols, `a - 1` for a = -1, then `b - a` for b = -a,
-  and so on, and the asked variable, which is one of the second half of the chain.
-  Kazemnejad et al., 2023, ask for each variable of that half in a row of its own.
+  and so on, and the queried variable, which is one of the second half of the chain.
+  Kazemnejad et al., 2023, query each variable of that half in a separate row.
   https://arxiv.org/abs/2305.19466
 
-  variables   how many names there are, which bounds the length
+  variables   number of variable names, which bounds the length
   shuffled    whether the clauses come in random order
   """
 

@@ -12,9 +12,9 @@ from transformer_jax.data.tasks.algorithmic.base import Strings, below
 @tasks.register("missing_duplicate")
 @dataclasses.dataclass(frozen=True)
 class MissingDuplicate(Strings):
-  """Finds the bit that is missing in a string written twice. Chance: 50 %.
+  """Missing duplicate: the missing bit of a string written twice. Chance: 50 %.
 
-  A 2 stands in its place, and a 3 at the end when the length, which counts all of them,
+  A 2 replaces the bit. A 3 ends the prompt if the length, which counts all symbols,
   is odd. A prompt of one symbol is 1, and so is its answer.
   """
 

@@ -33,7 +33,7 @@ class ModularArithmetic(Strings):
     random_L = random_N[: place_L.size]
     digit_L, operator_L = below(MODULUS, random_L), below(3, random_L)
     prompt_L = jnp.where(place_L % 2 == 0, digit_L, MODULUS + operator_L)
-    # What is beyond the end adds zero.
+    # Symbols beyond the end add zero.
     beyond_L = place_L >= self.sizes(length)[0]
     value = evaluate(
       jnp.where(beyond_L, 0, digit_L)[::2], jnp.where(beyond_L, PLUS, operator_L)[1::2]

@@ -89,7 +89,7 @@ def parts(random_L: jax.Array, length: jax.Array) -> tuple[jax.Array, jax.Array]
 def value(
   size_L: jax.Array, left_L: jax.Array, digit_L: jax.Array, operator_L: jax.Array
 ) -> jax.Array:
-  """Returns the value of the expression whose parts have these sizes."""
+  """Returns the value of an expression from the sizes of its parts."""
   place_L = jnp.arange(size_L.size)
   first_L = jnp.minimum(place_L + 1, size_L.size - 1)
   operator_L = operator_L[first_L + left_L]

@@ -14,12 +14,12 @@ from transformer_jax.spec import SpecError
 @tasks.register("mqar")
 @dataclasses.dataclass(frozen=True)
 class MultiQueryRecall(Strings):
-  """Finds the value of every key, asked in random order. The length counts the pairs.
+  """Multi-query associative recall, in random order. The length counts the pairs.
 
-  The prompt is key value key value ...; the answer is the same pairs in another order,
-  of which only the values count: the keys in it are the questions. Keys differ, so
-  `keys` bounds the length. In the paper's data other tokens may stand between questions
-  and values differ too.
+  The prompt is key value key value ...; the answer is the same pairs in another order.
+  Its keys are the queries, and only its values count. Keys differ, so `keys` bounds the
+  length. In the paper's data other tokens may stand between queries, and values differ
+  too.
   """
 
   keys: int = 128
@@ -50,7 +50,7 @@ class MultiQueryRecall(Strings):
     return pair_LT.reshape(-1), asked_LT.reshape(-1)
 
   def finish(self, row_L, end, answer, scored):
-    """Counts what follows a key of the answer."""
+    """Gives weight only to tokens after a key of the answer."""
     row_L, weight_L = super().finish(row_L, end, answer, scored)
     value_L = (jnp.arange(row_L.shape[0]) - (end - answer)) % 2
     return row_L, weight_L * value_L

@@ -13,13 +13,13 @@ from transformer_jax.data.tasks.algorithmic.base import Strings, below
 @tasks.register("passkey")
 @dataclasses.dataclass(frozen=True)
 class Passkey(Strings):
-  """Answers with the digits of a key that is somewhere in other symbols.
+  """Passkey retrieval: the digits of a key among filler symbols.
 
-  A mark comes before the key. The length counts the symbols around the two, which are
-  random and never digits; in the paper they are four sentences over and over.
+  A mark precedes the key. The length counts the fillers, which are random and never
+  digits; in the paper they are four repeated sentences.
 
-  digits    how many the key has
-  fillers   how many symbols there are to hide it in
+  digits    number of digits of the key
+  fillers   number of different filler symbols
   """
 
   digits: int = 5
@@ -41,6 +41,6 @@ class Passkey(Strings):
     depth = below(length + 1, random_N[0])
     key_A = below(10, random_N[1 : 1 + self.digits])
     filler_P = 11 + below(self.fillers, random_N[1 + self.digits :])
-    # The mark and the key are written over fillers, which are as random as any.
+    # The mark and the key overwrite fillers.
     hidden_K = jnp.append(10, key_A)
     return jax.lax.dynamic_update_slice(filler_P, hidden_K, (depth,)), key_A

@@ -13,7 +13,7 @@ from transformer_jax.spec import SpecError
 @tasks.register("recall")
 @dataclasses.dataclass(frozen=True)
 class Recall(Strings):
-  """Answers with the value that followed the asked key. The length counts the pairs.
+  """Associative recall: the value of the queried key. The length counts the pairs.
 
   The prompt is key value key value ... key; its keys differ, so `keys` bounds the
   length. Graves et al., 2014. https://arxiv.org/abs/1410.5401

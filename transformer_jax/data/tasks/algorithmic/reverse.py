@@ -12,13 +12,13 @@ from transformer_jax.data.tasks.algorithmic.base import FIRST, Strings, below, f
 @tasks.register("reverse")
 @dataclasses.dataclass(frozen=True)
 class Reverse(Strings):
-  """Writes the prompt from its end to its start. The length counts its symbols.
+  """Reversal: the answer is the prompt backwards. The length counts its symbols.
 
   With the same key a longer prompt has more symbols on the right, so the answer keeps
   its last symbols, which `scored` selects.
 
-  times    how often to write it backwards, with a mark between (2: Kazemnejad's mc2x)
-  copied   whether to write it forwards after that, behind a mark (their mcrv)
+  times    number of reversed copies, with a mark between (2: Kazemnejad's mc2x)
+  copied   whether a forward copy follows, after a mark (their mcrv)
   """
 
   symbols: int = 16
@@ -50,7 +50,7 @@ class Reverse(Strings):
     https://arxiv.org/abs/2405.20671
     """
     place_L = 2 + jnp.arange(max_length)
-    # A mark is one step before what follows it: past the end where that runs backwards.
+    # A mark's index is one step before the next part: past the end if that is reversed.
     marks = [length + 2] * self.parts
     if self.copied:
       marks[self.times - 1] = 1
@@ -59,5 +59,5 @@ class Reverse(Strings):
     return {"coupled_BL": token_ids.row(*prompt, answer_A, self.sizes(length))}
 
   def _parts(self, forwards_L, length):
-    """Returns what the answer is made of, in order."""
+    """Returns the parts of the answer, in order."""
     return [from_end(forwards_L, length)] * self.times + [forwards_L] * self.copied

@@ -87,7 +87,7 @@ Phrase = tuple[tuple[str, ...], tuple[str, ...]]  # words and actions
 
 
 def phrases() -> list[Phrase]:
-  """Returns what commands are made of: something to do, where, and how often."""
+  """Returns the parts of commands: action, direction and number of repetitions."""
   acts = {name: (f"I_{name.upper()}",) for name in VERBS}
   found: list[Phrase] = [((name,), act) for name, act in acts.items()]
   for name, act in {**acts, "turn": ()}.items():

@@ -13,12 +13,12 @@ from transformer_jax.data.tasks.algorithmic.permutation import shuffled
 @tasks.register("selective_copy")
 @dataclasses.dataclass(frozen=True)
 class SelectiveCopy(Strings):
-  """Writes the prompt without its blanks, which are anywhere. The length counts them.
+  """Selective copying: the prompt without its blanks. The length counts the blanks.
 
-  The paper keeps 128 symbols, trains on 128 blanks, which is
-  selective_copy(kept=128, fixed=True), and tests on 64 and 256 too.
+  Blanks are anywhere. The paper has 128 other symbols and trains on 128 blanks, which
+  is selective_copy(kept=128, fixed=True), and tests on 64 and 256 too.
 
-  kept   how many symbols are not blank
+  kept   number of symbols that are not blank
   """
 
   symbols: int = 16

@@ -43,7 +43,7 @@ class StackManipulation(Strings):
 
 
 def final_stack(action_L: jax.Array, length: jax.Array) -> jax.Array:
-  """Returns what the first `length` actions leave, top first, then 2, then zeros."""
+  """Returns the stack after `length` actions, top first, then 2, then zeros."""
   real_L = jnp.arange(action_L.size) < length
   pushes_L = real_L & (action_L >= PUSH)
   sum_L = jnp.cumsum(jnp.where(real_L, jnp.where(pushes_L, 1, -1), 0))

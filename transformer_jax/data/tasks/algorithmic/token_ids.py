@@ -13,8 +13,8 @@ import jax.numpy as jnp
 def row(prompt_P: Any, separator: Any, answer_A: Any, sizes: tuple) -> jax.Array:
   """Returns the ids of [start] prompt [separator] answer [end], 0 for start and end.
 
-  prompt_P, answer_A: padded with anything to what the max_length string needs
-  sizes: how many symbols the prompt and the answer have
+  prompt_P, answer_A: padded with anything to the size at max_length
+  sizes: numbers of symbols of the prompt and of the answer
   """
   prompt, answer = sizes
   P, A = prompt_P.shape[0], answer_A.shape[0]
@@ -28,11 +28,11 @@ def row(prompt_P: Any, separator: Any, answer_A: Any, sizes: tuple) -> jax.Array
 def joined(part_TL: Any, length: Any, mark: Any) -> jax.Array:
   """Returns the first `length` of each part, one after another, with marks between.
 
-  mark: what follows each part, or one for all
+  mark: the mark after each part, or one for all
   """
   part_TL = jnp.stack(part_TL)
   T, L = part_TL.shape
   part_A, place_A = jnp.divmod(jnp.arange(T * (L + 1) - 1), length + 1)
-  # Beyond the last part an index is clamped: what stands there is padding.
+  # Beyond the last part indices are clamped: those places are padding.
   mark_A = jnp.broadcast_to(jnp.asarray(mark), (T,))[part_A]
   return jnp.where(place_A == length, mark_A, part_TL[part_A, place_A])

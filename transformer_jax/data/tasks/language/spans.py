@@ -130,10 +130,10 @@ def _listed(token_L: jax.Array, keep_L: jax.Array, size: int, end: int) -> jax.A
 
 
 def gaps_of(key: jax.Array, length: Any, gone: Any, gaps: Any, L: int) -> jax.Array:
-  """Draws which of the first `length` places are gaps; the last one is.
+  """Returns random gaps in the first `length` places; the last place is a gap.
 
-  What stays and what goes are cut into as many pieces, each of at least one token, and
-  any cut is as likely as any other.
+  Remaining and removed tokens are cut into equally many pieces, each of at least one
+  token. All cuts are equally likely.
   """
   keys = jax.random.split(key)
   stays_G = _pieces(keys[0], length - gone, gaps, L)

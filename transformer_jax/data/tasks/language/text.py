@@ -32,16 +32,16 @@ MOST = np.iinfo(np.int32).max
 @tasks.register("text")
 @dataclasses.dataclass(frozen=True)
 class Text(Task):
-  """Predicts the next byte. The length counts the bytes that the model reads.
+  """Language modelling of bytes. The length counts the input bytes.
 
-  source    'stdlib' (this Python's own library source), a file, folder or glob of UTF-8
-            text, or 'tfds:NAME'
-  window    the longest length that is ever scored: only documents with room for it are
-            scored, so every length is scored on the same bytes
-  scored    how many bytes at a window's end are scored
-  split     what is scored: 'test' or 'validation'
-  limit     the most bytes kept of each split; None: all
-  data_dir  where TFDS data is prepared; None: where TFDS itself looks
+  source    'stdlib' (the source of this Python's library), a file, folder or glob of
+            UTF-8 text, or 'tfds:NAME'
+  window    the longest scored length: only documents with room for it are scored, so
+            every length is scored on the same bytes
+  scored    number of scored bytes at a window's end
+  split     the scored split: 'test' or 'validation'
+  limit     the most bytes of each split; None: all
+  data_dir  folder of prepared TFDS data; None: TFDS's default
   """
 
   source: str = files.STDLIB

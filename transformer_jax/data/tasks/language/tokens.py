@@ -27,21 +27,21 @@ from transformer_jax.data.tokenizers import Tokenizer, tokenizers
 from transformer_jax.positions import coords
 
 CHUNK = 20_000  # characters that are tokenized at once
-LEAST = 2_000_000  # bytes of text: a smaller one is soon tokenized again
-VERSION = 1  # of how documents become tokens, for those that are kept on disk
-MEMORY = 4  # vocabularies that stay in memory
+LEAST = 2_000_000  # bytes of text; smaller ones are not cached on disk
+VERSION = 1  # of the tokenization of documents; part of the cache key
+MEMORY = 4  # memoized vocabularies
 
 
 @tasks.register("tokens")
 @dataclasses.dataclass(frozen=True)
 class Tokens(Text):
-  """Predicts the next token. The length counts the tokens that the model reads.
+  """Language modelling of tokens. The length counts the input tokens.
 
-  window, scored and limit count as in `text`: tokens, but the limit still bytes. An end
-  token follows each document.
+  window and scored count tokens; limit counts bytes, as in `text`. An end token follows
+  each document.
 
   tokenizer   byte, char(size=512), word(size=16000) or subword(size=8000), trained on
-              the training text; or those of others, as they are:
+              the training text; or existing ones, unchanged:
               huggingface('FOLDER/tokenizer.json'), kept('runs/.../ID')
   """
 
@@ -90,7 +90,7 @@ class Tokens(Text):
     fitted.save(folder / "tokenizer")
 
   def _found(self, documents: dict[str, list[Document]]) -> Tokenized:
-    """Returns the tokens of all documents, from disk where that is worth it."""
+    """Returns the tokens of all documents; large texts are cached on disk."""
     make = functools.partial(_tokenized, self.tokenizer, documents)
     recipe = tokenizers.build(self.tokenizer).recipe
     size = sum(len(x.content) for some in documents.values() for x in some)
@@ -103,7 +103,7 @@ class Tokens(Text):
 @tasks.register("prefix_tokens")
 @dataclasses.dataclass(frozen=True)
 class PrefixTokens(Tokens):
-  """Predicts what follows a prefix, all of which sees all of it. Raffel et al., 2020.
+  """Prefix language modelling, bidirectional in the prefix. Raffel et al., 2020.
 
   https://arxiv.org/abs/1910.10683, section 3.2.3. In training the prefix ends anywhere;
   in evaluation it is all but the scored tokens.
@@ -112,7 +112,7 @@ class PrefixTokens(Tokens):
   kind: ClassVar[str] = "prefix_decoder"
 
   def batch(self, arrays, key, batch_size, length, done=1.0):
-    """Returns windows with prefixes of 1 to length - 1 tokens, which do not count."""
+    """Returns windows with prefixes of 1 to length - 1 tokens, of weight zero."""
     text = super().batch(arrays, key, batch_size, length, done)
     prefix_key = jax.random.fold_in(key, 1)
     size_B1 = jax.random.randint(prefix_key, (batch_size, 1), 1, max(2, length))
@@ -122,7 +122,7 @@ class PrefixTokens(Tokens):
     return dataclasses.replace(text, weight_BL=weight_BL, at=at)
 
   def score(self, arrays, key, batch_size, length, bucket):
-    """Returns windows whose scored tokens come after the prefix."""
+    """Returns windows with prefixes up to the scored tokens."""
     text = super().score(arrays, key, batch_size, length, bucket)
     size_11 = jnp.maximum(length - self.scored + 1, 1)[None, None]
     return dataclasses.replace(text, at=text.at.prefix(size_11))
@@ -131,17 +131,17 @@ class PrefixTokens(Tokens):
 @tasks.register("masked")
 @dataclasses.dataclass(frozen=True)
 class Masked(Tokens):
-  """Predicts tokens that were hidden. Devlin et al., 2019.
+  """Masked language modelling. Devlin et al., 2019.
 
   https://arxiv.org/abs/1810.04805, section 3.1: 80% of the chosen tokens are masked,
   10% become any token and 10% stay. Each batch chooses anew: Liu et al., 2019,
   https://arxiv.org/abs/1907.11692, section 4.1.
 
   rate   share of the tokens that are chosen
-  nsp    a training row is [start] A [end] B [end], and its first place tells whether B
-         follows A in the text, as it does in half of the rows: it predicts the start
-         token if so, else the end token, and counts as much as all hidden tokens. Rows
-         that are scored are one text, as without
+  nsp    next-sentence prediction: a training row is [start] A [end] B [end]. In half of
+         the rows B follows A in the text; there the first target is the start token,
+         else the end token. It weighs as much as all hidden tokens together. Scored
+         rows are one text, as without it
   """
 
   rate: float = 0.15
@@ -155,7 +155,7 @@ class Masked(Tokens):
       raise DataError(f"masked: rate is {self.rate}; it must be between 0 and 1")
 
   def batch(self, arrays, key, batch_size, length, done=1.0):
-    """Returns windows of the training text with hidden tokens, which count."""
+    """Returns training windows with hidden tokens, whose weight is 1."""
     text = super().batch(arrays, key, batch_size, length, done)
     if self.nsp:
       text, follows_B = self._pairs(arrays, key, text)
@@ -200,7 +200,7 @@ class Masked(Tokens):
     return dataclasses.replace(text, input_BL=token_BL, at=at), follows_B1[:, 0]
 
   def _ask(self, batch: Batch, follows_B: jax.Array) -> Batch:
-    """Asks at the first place whether the second text follows."""
+    """Adds the next-sentence target at the first token."""
     tokenizer = tokenizers.build(self.tokenizer)
     answer_B = jnp.where(follows_B, tokenizer.start, tokenizer.end)
     each = jnp.sum(batch.weight_BL) / len(follows_B)
@@ -211,12 +211,12 @@ class Masked(Tokens):
     )
 
   def _draw(self, key: jax.Array, rows: int, length: int) -> tuple[jax.Array, ...]:
-    """Returns numbers that choose tokens, what becomes of them, and any token."""
+    """Returns uniform [B, L] numbers: choice of tokens, replacement kind, token."""
     keys = jax.random.split(key, 3)
     return tuple(jax.random.uniform(each, (rows, length)) for each in keys)
 
   def _hide(self, arrays, text: Batch, hidden_BL, fate_BL, any_BL) -> Batch:
-    # The window's own tokens are predicted, not those after them.
+    # Targets are the window's tokens, not the next ones.
     token_BL, tokenizer = text.input_BL, tokenizers.build(self.tokenizer)
     framing_BL = (token_BL == tokenizer.start) | (token_BL == tokenizer.end)
     hidden_BL &= text.at.real_BL & ~framing_BL
@@ -235,7 +235,7 @@ trained: dict[tuple[str, str], Tokenizer] = {}  # by tokenizer and text
 
 
 def _train(spec: str, documents: list[Document]) -> Tokenizer:
-  """Returns the tokenizer trained on texts; the newest ones are remembered."""
+  """Returns the tokenizer trained on texts; the newest ones are memoized."""
   key = spec, _digest(documents)
   if key not in trained:
     lines = (line for x in documents for line in x.content.decode().split("\n"))
@@ -249,14 +249,14 @@ def _digest(documents: list[Document]) -> str:
   """Returns a hash of the contents, in order."""
   digest = xxhash.xxh3_128()
   for document in documents:
-    # The size keeps two documents from reading like one.
+    # The size separates consecutive documents.
     digest.update(len(document.content).to_bytes(8, "little"))
     digest.update(document.content)
   return digest.hexdigest()
 
 
 def _tokenized(spec: str, documents: dict[str, list[Document]]) -> Tokenized:
-  """Returns the tokens of all documents, each with an end."""
+  """Returns the tokens of all documents, each with an end token."""
   tokenizer = _train(spec, documents["train"])
   token_N, size_D = {}, {}
   for split, some in documents.items():
@@ -267,14 +267,14 @@ def _tokenized(spec: str, documents: dict[str, list[Document]]) -> Tokenized:
 
 
 def _tokens(tokenizer: Tokenizer, document: Document) -> np.ndarray:
-  """Returns the tokens of a document and an end, token_N."""
+  """Returns the tokens of a document and an end token, int32 [N]."""
   # One chunk after another: numbers in lists take ten times the memory.
   pieces = [np.array(tokenizer.encode(text), np.int32) for text in _chunks(document)]
   return np.concatenate([*pieces, np.array([tokenizer.end], np.int32)])
 
 
 def _chunks(document: Document) -> list[str]:
-  """Cuts a long text at ends of lines, to be tokenized with little memory."""
+  """Cuts a text at line ends into chunks, which are tokenized with little memory."""
   chunks: list[list[str]] = [[]]
   size = 0
   for line in document.content.decode().splitlines(keepends=True):

@@ -36,37 +36,37 @@ from transformer_jax.positions import coords
 
 ENOUGH = 1_000_000  # texts that a vocabulary is learned from
 
-FEW = 1024  # pairs of data whose size is not known yet
+FEW = 1024  # pairs of data of unknown size
 
 
 @tasks.register("translation")
 @dataclasses.dataclass(frozen=True)
 class Translation(Task):
-  """Predicts the next token of a translation. The length is the most tokens of a side.
+  """Translation: predicts the next token. The length is the most tokens of a side.
 
   The encoder reads the source and an end token; the decoder reads a start token and the
   target, and predicts the target and an end token. One vocabulary serves both sides.
 
-  source     'tfds:NAME', a .tsv, .csv or .jsonl file, what comes before .en and .de, or
-             a folder with such files called train, validation and test; any may be
-             packed, as train.en.gz
+  source     'tfds:NAME', a .tsv, .csv or .jsonl file, the path before .en and .de, or a
+             folder with such files train, validation and test; any may be gzipped, as
+             train.en.gz
   pair       'en-de' translates from en to de
   columns    the names of all columns of a .tsv or .csv file in their order, as in
              'id,de,en'; '': a header names them, or they are the source, the target
              and, if there is a third, the document
   tokenizer  byte, char(size=512), word(size=16000) or subword(size=8000), trained on
-             both sides of the training text; or those of others, as they are:
+             both sides of the training text; or existing ones, unchanged:
              huggingface('FOLDER/tokenizer.json'), kept('runs/.../ID')
   max_length    pairs with a side of more tokens are left out, and counted
   packed     the most pairs in a row of a training batch, one after another; pairs are
              drawn one by one and those with no room left in their row are dropped, so
              long ones are drawn a little less often
-  split      what is scored: 'test' or 'validation'
-  limit      the most pairs kept of each split; None: all
-  data_dir   where TFDS data is prepared; None: where TFDS itself looks
+  split      the scored split: 'test' or 'validation'
+  limit      the most pairs of each split; None: all
+  data_dir   folder of prepared TFDS data; None: TFDS's default
   bleu_tokenizer
-             how sacreBLEU cuts translations into words: 13a, zh, char, ja-mecab, ...;
-             '': that of the target language, or of its script
+             sacreBLEU tokenizer: 13a, zh, char, ja-mecab, ...;
+             '': by the target language, or by its script
   """
 
   source: str
@@ -120,10 +120,10 @@ class Translation(Task):
   def load(self) -> TaskData:
     """Returns the tokens of the train and the scored split, facts, and the tokenizer.
 
-    Pairs are in order of length, the shortest first. Each split has token_N, start_P2
-    and size_P2 (where in token_N the two sides of a pair start, and their numbers of
-    tokens) and ends_2, the start and the end token. Raises DataError, in one line, for
-    data that cannot be used.
+    Pairs are sorted by length, the shortest first. Each split has token_N, start_P2
+    and size_P2 (first indices in token_N of the two sides of a pair, and their numbers
+    of tokens) and ends_2, the start and the end token. Raises DataError, in one line,
+    for unusable data.
     """
     pairs, facts = self.read()
     texts = {
@@ -180,7 +180,14 @@ class Translation(Task):
     length: int,
     done: float | jax.Array = 1.0,
   ) -> Batch:
-    """Returns pairs whose sides fit into `length`, padded on the right."""
+    """Returns pairs whose sides fit into `length`, padded on the right.
+
+    arrays       `TaskData.arrays` of `load`
+    key          chooses the pairs, with replacement
+    batch_size   rows, each of up to `packed` pairs
+    length       tokens of a row, L
+    done         unused: share of training that is done
+    """
     data = arrays["train"]
     if coords.is_concrete(data["size_P2"]):
       self.check(arrays, length)
@@ -196,9 +203,15 @@ class Translation(Task):
   def score(
     self, arrays: Any, key: jax.Array, batch_size: int, length: jax.Array, bucket: int
   ) -> Batch:
-    """Returns pairs whose sides fit into `length`, at the right end of `bucket`.
+    """Returns pairs whose sides fit into `length`, aligned right in `bucket` tokens.
 
-    Each pair comes once; where there are fewer than rows, the other rows do not count.
+    Each pair comes once. With fewer pairs than rows, the other rows have weight zero.
+
+    arrays       `TaskData.arrays` of `load`
+    key          chooses the pairs, without replacement
+    batch_size   the most rows
+    length       int32 scalar, the most tokens of a side
+    bucket       tokens of a row, L
     """
     data = arrays["scored"]
     P = data["size_P2"].shape[0]
@@ -213,9 +226,9 @@ class Translation(Task):
     return dataclasses.replace(batch, weight_BL=weight_BL)
 
   def _short(self, size_D: np.ndarray, split: str) -> np.ndarray:
-    """Returns which pairs have no side that is too long.
+    """Returns the indices of pairs without a side of more than `max_length` tokens.
 
-    size_D   how many tokens each side of each pair has
+    size_D   int64, number of tokens of each side of each pair
     """
     some_P = np.flatnonzero(size_D.reshape(-1, 2).max(axis=1) <= self.max_length)
     if not some_P.size:
@@ -245,9 +258,9 @@ def _learned(spec: str, texts: tuple[str, ...]) -> Tokenizer:
 
 
 def _arrays(found: Tokenized, split: str, some_P: np.ndarray) -> dict[str, np.ndarray]:
-  """Lays all tokens end to end, the pairs with the shortest longer side first.
+  """Concatenates all tokens, sorted by the longer side of each pair.
 
-  some_P   the pairs that are taken
+  some_P   indices of the chosen pairs
   """
   size_P2 = found.size_D[split].reshape(-1, 2)
   first_P = np.cumsum(size_P2.sum(axis=1)) - size_P2.sum(axis=1)
@@ -277,7 +290,7 @@ def _fitting(data: dict[str, jax.Array], length: int | jax.Array) -> jax.Array:
 
 
 def _packed(size_BT2: jax.Array, length: int) -> jax.Array:
-  """Puts pairs one after another; returns where they start, `length` without room."""
+  """Returns the start of each pair in its row, `length` where the row is full."""
 
   def put(used_B2, size_B2):
     fits_B1 = jnp.all(used_B2 + size_B2 <= length, axis=1, keepdims=True)
@@ -290,7 +303,7 @@ def _packed(size_BT2: jax.Array, length: int) -> jax.Array:
 
 
 def _batch(data: Any, chosen_BT: jax.Array, start_BT2: jax.Array, L: int) -> Batch:
-  """Lays chosen pairs into rows of L tokens, each pair a segment of its own."""
+  """Packs chosen pairs into rows of L tokens, each pair as one segment."""
   side = lambda n: _side(data, chosen_BT, start_BT2[..., n], n, L)
   source_BL, source_segment_BL, _ = side(0)
   target_BL, segment_BL, place_BL = side(1)
@@ -310,7 +323,14 @@ def _batch(data: Any, chosen_BT: jax.Array, start_BT2: jax.Array, L: int) -> Bat
 def _side(
   data: Any, chosen_BT: jax.Array, start_BT: jax.Array, n: int, L: int
 ) -> tuple:
-  """Returns the tokens of a side and an end, their segments, and places in those."""
+  """Returns the tokens of one side with end tokens, their segments and positions.
+
+  data         arrays of one split
+  chosen_BT    int32, numbers of the pairs
+  start_BT     int32, first token of each pair in its row
+  n            0: source, 1: target
+  L            tokens of a row
+  """
   first_BT, size_BT = (
     jnp.asarray(data[x])[chosen_BT, n] for x in ("start_P2", "size_P2")
   )

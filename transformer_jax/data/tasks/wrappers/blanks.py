@@ -84,7 +84,7 @@ class Blanks(Posed):
     return jax.vmap(lay_out)(prompt_BP, answer_BA, length_B)
 
   def _lay_out(self, prompt_P, answer_A, length, max_length):
-    """Returns what a row reads, predicts and counts, and which places are blanks."""
+    """Returns inputs, targets and weights of a row, and a mask of its blanks."""
     prompt, answer = self.task.sizes(length)
     row_L = jnp.full(self.tokens(max_length) + 1, PAD, jnp.int32)
     row_L = jax.lax.dynamic_update_slice(row_L, prompt_P, (0,))

@@ -17,9 +17,9 @@ from transformer_jax.data.tasks.wrappers.base import Posed
 @tasks.register("prefixed")
 @dataclasses.dataclass(frozen=True)
 class Prefixed(Posed):
-  """Poses the problems of another task; all of the prompt sees all of the prompt.
+  """Wrapper of a task with bidirectional attention in the prompt.
 
-  task   one of strings: copy, reverse, sort, addition, ...
+  task   an algorithmic task: copy, reverse, sort, addition, ...
   """
 
   kind: ClassVar[str] = "prefix_decoder"
