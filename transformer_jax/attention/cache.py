@@ -15,12 +15,14 @@ from transformer_jax.positions import Coords, coords
 class Cache:
   """Cache of one layer: arrays of past tokens, their coordinates and their number.
 
-  Keys are kept turned, or as projected where what comes later turns them otherwise, as
-  encodings do whose angles depend on the length.
+  Keys are stored rotated. If later tokens change the rotation, as in encodings whose
+  angles depend on the length, keys are stored unrotated.
 
-  kept   arrays [B, ..., M, K]: keys and values, or what they can be made of. Tokens are
-         the last axis but one, as products with queries read them.
-  frozen keys are kept turned as they were when they were read, whatever comes later
+  kept     arrays [B, ..., M, K]: keys and values, or a latent from which both are
+           projected. Tokens are the last axis but one, as products with queries need
+  at       coordinates of the tokens
+  used     number of tokens stored so far
+  frozen   keys stay as first rotated, also if later tokens change the rotation
   """
 
   kept: dict[str, jax.Array]
@@ -32,9 +34,9 @@ class Cache:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class CachedText:
-  """Cache of a text's tokens, which the model reads again with each new token.
+  """Cache of a text's tokens; each new token takes a full pass over them.
 
-  tokens   `token`, as a cache keeps it
+  tokens   cache of the array `token`
   """
 
   tokens: Cache
@@ -44,7 +46,7 @@ Shaped = jax.Array | jax.ShapeDtypeStruct
 
 
 def empty(kept: Mapping[str, Shaped], at: Coords, frozen: bool = False) -> Cache:
-  """Returns a cache with room for all of this, given as [B, M, ...] or its shapes."""
+  """Returns an empty cache of M tokens, for arrays or shapes [B, M, ...]."""
   zeros, at = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (kept, at))
   none = coords.absent(*at.order_BL.shape)
   at = at.replace(order_BL=none.order_BL, horizon_BL=none.horizon_BL)
@@ -66,11 +68,15 @@ def remember(
 def remember(
   cache: Cache | None, kept: dict[str, jax.Array], at: Coords
 ) -> tuple[dict[str, jax.Array], Coords, Cache | None]:
-  """Adds new tokens to the cache and returns what it keeps, with the coordinates.
+  """Returns the arrays and coordinates of all tokens, and the cache with the new ones.
 
-  Without a cache the new tokens are all there is. A full cache has no place for more:
-  what is written past its end is NaN, and so is all that looks at it. Raises ValueError
-  for more tokens at once than the cache has places.
+  Without a cache, these are the new tokens alone. Tokens past the end of a full cache
+  are NaN, and so are queries that attend to them. Raises ValueError if the new tokens
+  are more than the whole cache holds.
+
+  cache   the cache, or None
+  kept    arrays [B, L, ...] of the new tokens
+  at      their coordinates
   """
   if cache is None:
     return kept, at, None
@@ -92,7 +98,7 @@ def remember(
 
 
 def fitting(x: jax.Array, fits: jax.Array) -> jax.Array:
-  """Returns NaN in place of what does not fit; a whole number cannot say so."""
+  """Returns x, or NaN if it does not fit; integers, which have no NaN, unchanged."""
   if not jnp.issubdtype(x.dtype, jnp.floating):
     return x
   return jnp.where(fits, x, jnp.asarray(jnp.nan, x.dtype))
@@ -109,7 +115,7 @@ def _outward(x: jax.Array) -> jax.Array:
 
 
 def newest(k_at: Coords, cache: Cache | None, L: int) -> Coords:
-  """Returns the coordinates of the last L tokens added: those of the queries."""
+  """Returns the coordinates of the last L tokens: the queries."""
   if cache is None:
     return k_at
   cut = lambda x: jax.lax.dynamic_slice_in_dim(x, cache.used - L, L, axis=1)

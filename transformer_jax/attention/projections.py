@@ -1,4 +1,4 @@
-"""Projections: from tokens to queries, keys and values, and to the output."""
+"""Projections of tokens to queries, keys and values, and of heads to the output."""
 
 import dataclasses
 
@@ -10,7 +10,7 @@ from transformer_jax.matmul import project
 from transformer_jax.positions import Bound, Coords, PositionalEncoding
 
 Arrays = dict[str, jax.Array]
-# name: (shape, how many of the first axes are inputs); 0 inputs: added, starts at zero
+# name: (shape, number of leading input axes); 0 input axes: a shift, initialized to 0
 Weights = dict[str, tuple[tuple[int, ...], int]]
 
 
@@ -23,18 +23,18 @@ class Projections:
   """
 
   def weights(self, dims: Dims) -> Weights:
-    """Returns the shapes of all matrices, and of what is added."""
+    """Returns the shapes of all matrices and shifts."""
     raise NotImplementedError
 
   def init(self, key: jax.Array, dims: Dims) -> Arrays:
-    """Returns parameters that are not projections."""
+    """Returns initial parameters that are neither matrices nor shifts."""
     return {}
 
   def check(self, dims: Dims) -> None:
-    """Raises ValueError unless the heads of a model can be arranged so."""
+    """Raises ValueError if the sizes of a model do not fit these projections."""
 
   def fit(self, dims: Dims) -> "Projections":
-    """Returns the form for a model of these sizes, or raises ValueError."""
+    """Returns the projections for a model of these sizes, or raises ValueError."""
     self.check(dims)
     return self
 
@@ -53,11 +53,11 @@ class Projections:
   def inform(
     self, position: Bound, x_BLD: jax.Array, q_BLHK: jax.Array, at: Coords
   ) -> Coords:
-    """Returns the coordinates with the data that the encoding reads off the tokens."""
+    """Returns the coordinates with the encoding's data of the tokens."""
     return position.read(x_BLD, q_BLHK, at)
 
   def memory(self, w: Arrays, x_BMD: jax.Array) -> Arrays:
-    """Returns the arrays that a cache keeps of each token."""
+    """Returns the arrays of tokens that a cache stores."""
     return {name: self.into(w, name, x_BMD) for name in ("key", "value")}
 
   def read(self, w: Arrays, kept: Arrays) -> tuple[jax.Array, jax.Array]:
@@ -66,7 +66,7 @@ class Projections:
 
   @property
   def keeps_keys(self) -> bool:
-    """True when a cache keeps the keys and values themselves."""
+    """True when a cache stores keys and values, not a latent."""
     return type(self).read is Projections.read
 
   def transform_qk(
@@ -77,7 +77,12 @@ class Projections:
     q_at: Coords,
     k_at: Coords,
   ) -> tuple[jax.Array, jax.Array]:
-    """Returns queries and keys as rotated by the encoding."""
+    """Returns queries and keys as rotated by the encoding.
+
+    position         the bound encoding
+    q_BLHK, k_BMGK   queries and keys as projected
+    q_at, k_at       their coordinates
+    """
     return position.transform_qk(q_BLHK, k_BMGK, q_at, k_at)
 
   def found(self, w: Arrays, o_BLHE: jax.Array) -> jax.Array:
@@ -91,7 +96,7 @@ class Projections:
     return y_BLD + w["out_shift_D"].astype(y_BLD.dtype) if "out_shift_D" in w else y_BLD
 
   def into(self, w: Arrays, name: str, x_BLD: jax.Array) -> jax.Array:
-    """Projects tokens with the weights whose name starts so."""
+    """Returns tokens projected by the weights whose names start with `name`."""
     y: float | jax.Array = 0.0
     for found in w:
       if found.startswith(f"{name}_D"):

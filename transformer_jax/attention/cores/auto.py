@@ -1,4 +1,4 @@
-"""Chooses the core that serves a scheme fastest here, and can say why."""
+"""Choice of the fastest core that supports a scheme on this device, with reasons."""
 
 import dataclasses
 from collections.abc import Iterable
@@ -36,7 +36,14 @@ class Auto(Core):
 def serving(
   core, encoding, variant, dropout: bool, L: int
 ) -> tuple[Core, dict[str, str]]:
-  """Returns the core that attends to texts of L tokens, and why faster ones do not."""
+  """Returns the core for L queries, and why faster cores were refused.
+
+  core       the configured core; `Auto` chooses by the other arguments
+  encoding   positional encoding
+  variant    attention variant
+  dropout    whether attention weights are dropped
+  L          number of queries
+  """
   if isinstance(core, Auto):
     return choose(encoding, variant, dropout, L)
   return core, {}

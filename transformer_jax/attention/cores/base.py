@@ -12,7 +12,7 @@ from transformer_jax.spec import Registry
 
 
 class Core:
-  """A way to compute attention; a subclass implements `attend` and `refusal`.
+  """Base class of attention cores; a subclass implements `attend` and `refusal`.
 
   All cores compute the same numbers as `dense`, up to rounding.
   """
@@ -52,7 +52,11 @@ class Core:
   def attend(
     self, q_BLHK: jax.Array, k_BMGK: jax.Array, v_BMGE: jax.Array, context: Context
   ) -> jax.Array:
-    """Returns o_BLHE; arguments were checked and completed by `__call__`."""
+    """Returns o_BLHE; `__call__` has checked the arguments.
+
+    q_BLHK, k_BMGK, v_BMGE   as in `__call__`
+    context                  coordinates, encoding, scale, variant and dropout
+    """
     raise NotImplementedError
 
   def refusal(
@@ -71,7 +75,7 @@ cores = Registry("attention core", Core)
 def tiled_refusal(
   core: str, encoding: PositionalEncoding, variant: Variant, dropout: bool
 ) -> str | None:
-  """Returns why a core that never holds a whole row of scores refuses, or None."""
+  """Returns the refusal of a core that never holds a whole row of scores, or None."""
   if not encoding.tile_local:
     name = encoding.name
   elif not variant.tile_local:
@@ -95,6 +99,6 @@ def tiled_refusal(
 
 
 def repeat_heads(k_BMGK: jax.Array, H: int) -> jax.Array:
-  """Returns k_BMHK: the keys, or values, that each of H query heads reads."""
+  """Returns k_BMHK: keys or values, repeated for each of H query heads."""
   G = k_BMGK.shape[2]
   return k_BMGK if G == H else jnp.repeat(k_BMGK, H // G, axis=2)

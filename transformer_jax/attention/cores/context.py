@@ -50,7 +50,7 @@ class Context:
   def full_scores(
     self, q_BLHK: jax.Array, k_BMHK: jax.Array, mask_BLM: jax.Array
   ) -> jax.Array:
-    """Returns scores s_BHLM with what an encoding does to all heads and whole rows."""
+    """Returns scores s_BHLM after the encoding's hook on all heads and whole rows."""
     s_BHLM = self.scores(q_BLHK, k_BMHK, mask_BLM)
     return self.position.full_scores(
       s_BHLM, q_BLHK, k_BMHK, self.q_at, self.k_at, mask_BLM, self.scale

@@ -1,7 +1,7 @@
 """NVIDIA's fused attention, through JAX. https://docs.nvidia.com/deeplearning/cudnn
 
-It serves what it computes exactly: softmax of dot products, with masks. It has been
-lowered for an H100 here and has not run on one; the same call with `xla` in place of
+It supports softmax of dot products with masks, which it computes exactly. It has been
+lowered for an H100 here and has not run on one. The same call with `xla` in place of
 `cudnn` equals `dense` on a CPU.
 """
 
@@ -70,7 +70,7 @@ class Cudnn(Core):
     return f"{what}, and cudnn cannot; {WITHOUT}"
 
   def _unfit(self, dtype):
-    """Returns what about the device or the float type does not fit, or None."""
+    """Returns why the device or the float type is unsupported, or None."""
     if self.implementation == "cudnn" and jax.default_backend() != "gpu":
       return f"runs on NVIDIA GPUs and this is a {_device()}"
     if self.implementation == "cudnn" and dtype not in (jnp.bfloat16, jnp.float16):
@@ -79,14 +79,14 @@ class Cudnn(Core):
 
 
 def _scaled(q_BLHK, scale):
-  """Returns queries times a scale that is an array, for the kernel takes a number."""
+  """Returns scaled queries: the kernel takes a number, not an array, as its scale."""
   scale = jnp.asarray(scale, jnp.float32)
   factor = scale[:, None] if scale.ndim else scale
   return (q_BLHK.astype(jnp.float32) * factor).astype(q_BLHK.dtype)
 
 
 def _as_wide(*heads):
-  """Returns arrays with zeros behind the narrower ones: no product changes."""
+  """Returns arrays of equal width, padded with zeros: no product changes."""
   width = max(x.shape[-1] for x in heads)
   pad = lambda x: jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, width - x.shape[-1])])
   return [pad(x) for x in heads]
@@ -97,7 +97,7 @@ def _device():
 
 
 def _is_one_causal_text(at):
-  """Returns whether every row is one causal text that fills it."""
+  """Returns whether every row is one causal text without padding."""
   place_L = jnp.arange(at.order_BL.shape[1])
   same_BL = at.segment_BL == at.segment_BL[:1, :1]
   return jnp.all((at.order_BL == place_L) & (at.horizon_BL == place_L) & same_BL)

@@ -13,8 +13,10 @@ class KeyedDropout:
 
   https://jmlr.org/papers/v15/srivastava14a.html
 
-  axis   name of the axis of devices that share a batch inside `pmap`. Each draws for
-         the whole batch and takes its own examples: all devices have one key
+  key    the same on all devices
+  rate   probability of zero
+  axis   name of the axis of devices that share a batch inside `pmap`. Each device draws
+         for the whole batch and takes its part
   """
 
   key: jax.Array
@@ -31,12 +33,12 @@ class KeyedDropout:
 
 
 def device_count(axis: str | None) -> int:
-  """Returns how many devices share a batch inside `pmap`; 1 elsewhere."""
+  """Returns the number of devices that share a batch inside `pmap`; 1 elsewhere."""
   return jax.lax.axis_size(axis) if axis else 1
 
 
 def local_examples(x: jax.Array, axis: str | None) -> jax.Array:
-  """Returns this device's examples, of an array that has those of all devices."""
+  """Returns this device's part of an array of the examples of all devices."""
   if axis is None:
     return x
   B = x.shape[0] // device_count(axis)

@@ -17,14 +17,14 @@ from transformer_jax.attention.variants.kernelized import divide
 @cores.register("linear")
 @dataclasses.dataclass(frozen=True)
 class LinearCore(Core):
-  """Walks through keys and queries in the order of the text with sums over keys.
+  """Attention by running sums over keys, in the order of the text.
 
-  Keys and queries are lined up by segment, then by order: a key at its own order, a
-  query at the last order that it sees, after the key of that order. What a query sees
-  is then what came before it in its segment, whatever the mask: causal, both ways, a
+  Keys and queries are sorted into one sequence by segment, then by order. A key stands
+  at its order, a query at its horizon, after the key of that order. A query then
+  attends to all earlier keys of its segment, under every mask: causal, bidirectional,
   prefix, packed, padded or cached.
 
-  block   keys and queries, taken together, that are compared one by one
+  block   keys and queries, taken together, whose weights are computed one by one
   """
 
   block: int = 128
@@ -67,10 +67,13 @@ class LinearCore(Core):
 
 
 def _line_up(q_at, k_at, block):
-  """Returns which key (0 ... M - 1) or query (M ...) stands where in the line.
+  """Returns (which_BT, segment_BT, key_BT) of the sorted sequence of keys and queries.
 
-  Also their segments, and where a key that is a token stands. The line ends with places
-  that hold neither, so that blocks fill.
+  which_BT     index of a key (0 ... M - 1) or of a query (M ...)
+  segment_BT   its segment
+  key_BT       True for keys that are tokens
+
+  The end is padded with entries that are neither, to whole blocks.
   """
   pairs = [
     (k_at.segment_BL, q_at.segment_BL),
@@ -82,9 +85,9 @@ def _line_up(q_at, k_at, block):
   join = lambda pair: jnp.concatenate([wide(x) for x in pair], axis=1)
   segment_BT, when_BT, key_BT = map(join, pairs)
   which_BT = jnp.broadcast_to(jnp.arange(segment_BT.shape[1]), segment_BT.shape)
-  # Where all is known while compiling, XLA would sort right then, and take seconds.
+  # XLA would sort constants while it compiles, which takes seconds.
   segment_BT, when_BT = jax.lax.optimization_barrier((segment_BT, when_BT))
-  # Stable: keys come first, so one of the order that a query sees stands before it.
+  # Stable: keys come first, so the key at a query's horizon stands before the query.
   segment_BT, _, which_BT, key_BT = jax.lax.sort(
     (segment_BT, when_BT, which_BT, key_BT), num_keys=2, is_stable=True
   )
@@ -95,7 +98,7 @@ def _line_up(q_at, k_at, block):
 
 
 def _take(x_BL, index_BT):
-  """Returns places of the second axis by index; zeros where there is no such place."""
+  """Returns entries of the second axis by index; zeros if the index is outside."""
   L = x_BL.shape[1]
   index_BT = jnp.where(index_BT < 0, L, index_BT)  # -1 would be the last place
   take = lambda x_L, index_T: x_L.at[index_T].get(mode="fill", fill_value=0)
@@ -111,9 +114,9 @@ def _cut(x_BT, block):
 
 
 def _walk(variant, scale, blocks):
-  """Returns o_nBTHE, float32, the outputs at every place of the line."""
+  """Returns o_nBTHE, float32, the outputs at every entry of the sorted sequence."""
 
-  @jax.checkpoint  # the backward pass needs the sums only, not what was compared
+  @jax.checkpoint  # the backward pass recomputes weights; only the sums are residuals
   def visit(carry, block):
     sum_BHNE, last_B = carry
     k_BTHK, v_BTHE, q_BTHK, segment_BT, key_BT = block
@@ -147,6 +150,6 @@ def _walk(variant, scale, blocks):
 
 
 def _width(variant, scale, q_BTHK, k_BTHK):
-  """Returns how many features a query has."""
+  """Returns the number of features of a query."""
   features = lambda q, k: variant.variant.features(variant.params, q, k, scale)
   return jax.eval_shape(features, q_BTHK, k_BTHK)[0].shape[-1]

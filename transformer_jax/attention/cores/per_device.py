@@ -44,9 +44,9 @@ def on_each_device(attend):
 
 
 def _split(q_shape, *groups) -> dict[str, str]:
-  """Returns the mesh axis by which each axis letter is split, of those that can be.
+  """Returns {axis letter: mesh axis} of the axes that are split.
 
-  A single key head stays whole, for queries on all devices read it.
+  A single key head is not split: queries on all devices read it.
   """
   mesh = jax.sharding.get_abstract_mesh()
   free = {
@@ -62,13 +62,13 @@ def _split(q_shape, *groups) -> dict[str, str]:
 
 
 def _heads(split: dict[str, str], x_BLHK: jax.Array) -> PartitionSpec:
-  """Returns how queries, keys or values are split; a single head stays whole."""
+  """Returns the sharding of queries, keys or values; a single head is not split."""
   heads = split.get("H") if x_BLHK.shape[2] > 1 else None
   return PartitionSpec(split.get("B"), None, heads)
 
 
 def _of_context(split: dict[str, str], context: Context) -> Context:
-  """Returns how each array of a context is split, in its place."""
+  """Returns the shardings of the arrays of a context, as a context."""
   by_head, one = PartitionSpec(split.get("H")), PartitionSpec()
   return Context(
     q_at=_of_coords(split, context.q_at),

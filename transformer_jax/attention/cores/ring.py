@@ -30,14 +30,14 @@ from transformer_jax.positions import Bound, Coords
 @cores.register("ring")
 @dataclasses.dataclass(frozen=True)
 class Ring(Core):
-  """Sends keys, values and their coordinates round a ring of devices that share a text.
+  """Sends keys, values and coordinates round a ring of devices that split a text.
 
   Needs a mesh in context (`with jax.set_mesh(mesh)`), which the runner sets. No device
-  ever holds the keys of all; the backward pass sends them round again, with their
-  gradients. Texts are padded until blocks and devices divide them.
+  ever holds all keys. The backward pass sends them round again, with their gradients.
+  Texts are padded until blocks and devices divide them.
 
-  axis    the mesh axis that splits the tokens
-  block   keys that a device compares with its queries at once
+  axis    mesh axis that splits the tokens
+  block   keys in a tile
   """
 
   axis: str = "sequence"
@@ -61,7 +61,7 @@ class Ring(Core):
     return out_BLHE[:, :L].astype(v_BMGE.dtype)
 
   def devices(self) -> int:
-    """Returns how many devices the ring has."""
+    """Returns the number of devices in the ring."""
     mesh = jax.sharding.get_abstract_mesh()
     if self.axis not in mesh.axis_names:
       raise ValueError(
@@ -75,7 +75,7 @@ class Ring(Core):
 
 
 class Scheme(NamedTuple):
-  """The encoding, the variant and the scale, an array, which all devices share."""
+  """Encoding, variant and scale (an array), replicated on all devices."""
 
   position: Bound
   variant: BoundVariant
@@ -83,14 +83,14 @@ class Scheme(NamedTuple):
 
 
 class LocalQueries(NamedTuple):
-  """The queries of a device; they stay there."""
+  """Queries of a device, with their coordinates; they are not sent."""
 
   q_BLHK: jax.Array
   at: Coords
 
 
 class TravellingKeys(NamedTuple):
-  """Keys and values on their way round the ring; blocks of them are in front."""
+  """Keys and values that are sent round the ring; the first axis is blocks."""
 
   k_BMGK: jax.Array
   v_BMGE: jax.Array
@@ -98,7 +98,7 @@ class TravellingKeys(NamedTuple):
 
 
 def _padded(tokens, n):
-  """Adds places without a token until n divides the number of queries, or of keys."""
+  """Pads tokens until n divides their number."""
   extra = -tokens.at.order_BL.shape[1] % n
 
   def pad(x, fill=0):
@@ -114,7 +114,15 @@ def _padded(tokens, n):
 
 
 def _local(axis, n, block, scheme, queries, keys):
-  """Attends on one device, with its queries and the keys that it starts with."""
+  """Returns o_BLHE of one device's queries.
+
+  axis      mesh axis of the ring
+  n         number of devices
+  block     keys in a tile
+  scheme    encoding, variant and scale
+  queries   queries of this device
+  keys      keys that this device has at first
+  """
   cut = lambda x: jnp.moveaxis(x.reshape(x.shape[0], -1, block, *x.shape[2:]), 1, 0)
   keys = jax.tree.map(cut, keys)
   learned, fixed = _partition((scheme, queries, keys))
@@ -122,7 +130,7 @@ def _local(axis, n, block, scheme, queries, keys):
 
 
 def _partition(tree):
-  """Splits a tree into its floating leaves, which have gradients, and the rest."""
+  """Returns a tree's floating leaves, which have gradients, and the other leaves."""
   floating = lambda x: jnp.issubdtype(jnp.result_type(x), jnp.floating)
   pick = lambda keep: jax.tree.map(lambda x: x if keep(x) else None, tree)
   return pick(floating), pick(lambda x: not floating(x))
@@ -134,9 +142,9 @@ def _join(learned, fixed):
 
 
 def _attend_block(scheme, queries, keys, count_BL):
-  """Returns o_BLHE of one block of keys, normalized, and the log of its sum.
+  """Returns o_BLHE of one block of keys, normalized, and its lse_BLH1.
 
-  count_BL   keys each query attends to on all devices, or None for a softmax
+  count_BL   number of keys of each query on all devices; None for a softmax
   """
   position, variant, scale = scheme
   H = queries.q_BLHK.shape[2]
@@ -167,9 +175,9 @@ def _pass_on(axis, n, tree):
 
 
 def _key_counts(axis, n, scheme, queries, keys):
-  """Returns count_BL, how many keys on all devices each query attends to.
+  """Returns count_BL, the number of keys on all devices that each query attends to.
 
-  None where weights do not depend on it.
+  None if weights do not depend on it. Arguments as in `_local`.
   """
   variant, q_at, k_at = scheme.variant, queries.at, keys.at
   if not variant.variant.overrides("pointwise"):
@@ -189,7 +197,7 @@ def _key_counts(axis, n, scheme, queries, keys):
 
 
 def _forward(axis, n, scheme, queries, keys):
-  """Returns o_BLHE, the log of all sums, and count_BL of `_key_counts`."""
+  """Returns o_BLHE, lse_BLH1 over all keys, and count_BL of `_key_counts`."""
   count_BL = _key_counts(axis, n, scheme, queries, keys)
   pointwise, sink_logit_H = count_BL is not None, scheme.variant.sink_logit()
 
@@ -230,7 +238,7 @@ def _ring_forward(axis, n, learned, fixed):
 
 
 def _ring_backward(axis, n, residuals, d_out):
-  """Sends the keys round again, together with the sums of their gradients."""
+  """Returns gradients; sends the keys round again, with the sums of their gradients."""
   learned, fixed, out, lse, count_BL = residuals
   scheme, queries, keys = learned
 
@@ -265,7 +273,12 @@ def _ring_backward(axis, n, residuals, d_out):
 
 
 def _sink_gradient(scheme, fixed, out, lse, d_out):
-  """Returns the scheme's gradient through the sink logits, whose values are zero."""
+  """Returns the scheme's gradient through the sink logits, whose values are zero.
+
+  scheme, fixed   leaves of the scheme with gradients, and the others
+  out, lse        results of the forward pass
+  d_out           gradient of the outputs
+  """
 
   def along_sinks(scheme):
     sink_logit_H = _join(scheme, fixed).variant.sink_logit()

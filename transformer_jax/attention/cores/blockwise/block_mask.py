@@ -1,8 +1,8 @@
-"""Block mask: tiles that are not fully masked, and those that are bands.
+"""Block mask: tiles that are not fully masked, and tiles that are bands.
 
 All of it is a function of coordinates, so it has no gradient, is the same for all heads
 and stays out of the batch when seeds are mapped. It takes L M steps of a few integer
-operations, a small part of what one head's scores take, and memory linear in L.
+operations, a small part of the time of one head's scores, and memory linear in L.
 """
 
 import dataclasses
@@ -36,7 +36,13 @@ class BlockMask:
 
 
 def make_block_mask(variant, q_at, k_at, queries: Blocks, keys: Blocks):
-  """Returns the block mask, the `shift` of the first band, and key_count_BL."""
+  """Returns the block mask, the `shift` of the first band, and key_count_BL.
+
+  variant      the bound variant, whose mask is used
+  q_at, k_at   coordinates of queries and keys, padded to whole blocks
+  queries      blocks of queries
+  keys         blocks of keys
+  """
   L, M = q_at.order_BL.shape[1], k_at.order_BL.shape[1]
   cut = lambda x: jnp.moveaxis(
     x.reshape(x.shape[0], queries.count, queries.size, *x.shape[2:]), 1, 0
@@ -80,7 +86,7 @@ def make_block_mask(variant, q_at, k_at, queries: Blocks, keys: Blocks):
 
 
 def _places(any_Bqk: jax.Array) -> jax.Array:
-  """Returns where on the last axis the first true entry is, the second, and so on."""
+  """Returns the indices of true entries on the last axis, in order."""
   count_Bqk = jnp.cumsum(any_Bqk, axis=-1, dtype=jnp.int32)
   nth_k1 = jnp.arange(any_Bqk.shape[-1])[:, None]
   place_Bqk = (count_Bqk[:, :, None] <= nth_k1).sum(-1, dtype=jnp.int32)

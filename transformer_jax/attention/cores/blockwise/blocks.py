@@ -48,8 +48,14 @@ class Blocks:
 class Cut:
   """Blocks of queries and of keys, and `together` of G key heads in a tile.
 
-  What is cut starts with two axes, groups of heads and sequences; either is of length
-  one where all groups or all sequences share the array.
+  Arrays that are cut start with two axes, groups of heads and sequences. An axis has
+  length one if all groups, or all sequences, share the array.
+
+  queries    blocks of queries
+  keys       blocks of keys
+  H          query heads
+  G          key heads
+  together   key heads in a tile; divides G
   """
 
   queries: Blocks
@@ -85,7 +91,7 @@ class Cut:
     return data, jax.tree.map(cut, at.replace(data={}))
 
   def by_group(self, x: jax.Array, axis: int) -> jax.Array:
-    """Cuts an axis of all query heads into groups, which come in front."""
+    """Splits an axis of query heads into groups; the axis of groups comes first."""
     groups = self.G // self.together
     x = x.reshape(*x.shape[:axis], groups, self.H // groups, *x.shape[axis + 1 :])
     return jnp.moveaxis(x, axis, 0)
@@ -120,16 +126,19 @@ def each(function: Callable[[Any], Any], tree: Any) -> Any:
   return jax.lax.map(one, mapped)
 
 
-# Scores in a tile: its arrays stay in a core's own cache. The second is for biases that
-# are made in a tile, where what is done for all heads alike, as a network of distances,
-# is done once only if they are all in it.
+# Scores in a tile: its arrays fit the cache of one CPU core. The second number is for
+# biases that are computed in each tile: work that all heads share, as a network of
+# distances, is done once only if all heads are in the tile.
 ENTRIES, HOOKED = 2**15, 2**17
 
 
 def choose(L: int, M: int, H: int, G: int, block: int, hooked: bool = False) -> Cut:
-  """Returns the cut for these lengths; `block`: 0 or the size that is asked for.
+  """Returns the cut for these lengths.
 
-  hooked: a bias is made in each tile
+  L, M     number of queries and of keys
+  H, G     number of query heads and of key heads
+  block    queries and keys in a tile; 0: chosen here
+  hooked   whether a bias is computed in each tile
 
   256 queries by 128 keys of one head were the fastest of 14 shapes, or within 5% of it,
   from 512 to 4096 tokens: docs/results/tiles.md has the measurements.

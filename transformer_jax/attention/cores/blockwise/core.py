@@ -1,7 +1,7 @@
 """Attention in tiles with a running softmax: memory linear in the length.
 
-Rabe and Staats, 2021, https://arxiv.org/abs/2112.05682. Each tile calls the encoding's
-own hooks and differentiates them, so every encoding trains here, parameters and all,
+Rabe and Staats, 2021, https://arxiv.org/abs/2112.05682. Each tile calls the hooks of
+the encoding and differentiates them, so that the parameters of every encoding train
 without an array of [L, M]. A bias of the distance alone is one table for all tiles.
 """
 
@@ -36,7 +36,7 @@ class Blockwise(Core):
   @on_each_device
   def attend(self, q_BLHK, k_BMGK, v_BMGE, context):
     (_, L, H, _), M = q_BLHK.shape, k_BMGK.shape[1]
-    # An encoding that turns each head in its own way has repeated the keys.
+    # An encoding that rotates each head differently has repeated the keys.
     G = max(k_BMGK.shape[2], v_BMGE.shape[2])
     k_BMGK, v_BMGE = repeat_heads(k_BMGK, G), repeat_heads(v_BMGE, G)
     variant, scale = context.variant, context.scale
@@ -77,31 +77,38 @@ class Blockwise(Core):
 
 
 def wide(x: jax.Array) -> jax.Array:
-  """Returns what loops over texts and heads write the gradient of.
+  """Returns bfloat16 as float32 on CPUs; loops over tiles then write its gradient.
 
-  XLA on a CPU converts all of an array of bfloat16 to write a part of it.
+  XLA on a CPU converts a whole array of bfloat16 to write a part of it.
   """
   half = x.dtype == jnp.bfloat16 and jax.default_backend() == "cpu"
   return x.astype(jnp.float32) if half else x
 
 
 def _by_head(H, **numbers):
-  """Returns what each head has of its own besides parameters."""
+  """Returns the given numbers as arrays with one entry per head, but for None."""
   return {n: jnp.broadcast_to(x, H) for n, x in numbers.items() if x is not None}
 
 
 def _biases(position, q_at, k_at, block_mask, shift, cut, size):
-  """Returns biases that are worth computing before the tiles are visited.
+  """Returns biases that are computed before the tiles are visited.
 
-  Those of the distance alone are a table. Those that all sequences share are computed
-  once for all tiles if they take no more room than the queries.
+  Biases of the distance alone are a table. Biases that all sequences share are computed
+  once for all tiles if they take no more memory than the queries.
+
+  position     the bound encoding
+  q_at, k_at   padded coordinates
+  block_mask   the block mask, which marks bands
+  shift        distance of positions minus distance of indices, in a band
+  cut          blocks and groups of heads
+  size         number of entries of the queries
   """
   encoding, H = position.encoding, cut.H
   if encoding.bias is None or encoding.overrides("score"):
     return {}
   L, M = q_at.pos_BL.shape[1], k_at.pos_BL.shape[1]
   heads = lambda x: jnp.broadcast_to(x, (H, *x.shape[1:]))
-  # The gradient makes it again: what a hook keeps may be much larger than a bias.
+  # Recomputed for the gradient: a hook's residuals may be much larger than the bias.
   every = jax.checkpoint(lambda: heads(position.bias(q_at.pos_BL, k_at.pos_BL)[0]))
   shared = q_at.pos_BL.shape[0] == k_at.pos_BL.shape[0] == 1
   shared = shared and H * L * M <= size

@@ -1,12 +1,12 @@
-"""One group of heads of one sequence: a running softmax over tiles, and its gradient.
+"""Running softmax over the tiles of one group of heads of one sequence, with gradients.
 
-The backward pass makes each tile again, as in Dao et al., 2022,
+The backward pass recomputes each tile, as in Dao et al., 2022,
 https://arxiv.org/abs/2205.14135. No matrix product here has a transposed left side:
 XLA's CPU product is two to five times slower with one. So vectors are transposed once,
 before the loops, and gradients of keys and values are summed as their transposes.
 
-Axes: u key heads of the group, r rows, which are the queries of a block for each query
-head that reads one key head, H query heads, q and k blocks, L and M places in a block.
+Axes: u key heads of the group; r rows, the queries of a block for each query head of
+one key head; H query heads; q and k blocks; L and M tokens in a block.
 """
 
 import dataclasses
@@ -28,7 +28,7 @@ from transformer_jax.attention.cores.blockwise.scores import (
 from transformer_jax.attention.variants.bound_variant import MASKED
 from transformer_jax.positions import Coords
 
-FLOOR = MASKED / 2  # where running maxima start: what is masked stays far below
+FLOOR = MASKED / 2  # start of running maxima, far above masked scores
 
 
 @jax.tree_util.register_dataclass
@@ -71,12 +71,19 @@ class Keys:
 def attend(
   scheme: TileScore, weights: dict, queries: Queries, keys: Keys, block_mask: BlockMask
 ):
-  """Returns o_qurE, float32."""
+  """Returns o_qurE, float32.
+
+  scheme       the encoding and the variant
+  weights      parameters and biases of the heads, as in `TileScore`
+  queries      blocks of queries
+  keys         blocks of keys and values
+  block_mask   tiles to visit
+  """
   return _forward(scheme, weights, queries, keys, block_mask)[0]
 
 
 def _forward(scheme, weights, queries, keys, block_mask):
-  """Returns outputs o_qurE, the highest scores max_qHL and sums of exponentials."""
+  """Returns outputs o_qurE, the highest scores max_qHL and the softmax's sum_qHL."""
   queries, keys = queries.narrow(scheme.dtype), keys.narrow(scheme.dtype)
   kT_kuKM = _transposed(keys.k)
   u, r = queries.q.shape[1:3]
@@ -126,7 +133,7 @@ def _save(scheme, weights, queries, keys, block_mask):
 
 
 def _backward(scheme, residuals, d_out_qurE):
-  """Visits the tiles again, by columns."""
+  """Returns gradients; recomputes the tiles, column by column."""
   weights, whole_queries, whole_keys, block_mask, out_qurE, max_qHL, sum_qHL = residuals
   queries = whole_queries.narrow(scheme.dtype)
   keys = whole_keys.narrow(scheme.dtype)
@@ -177,7 +184,14 @@ attend.defvjp(_save, _backward)
 
 
 def _backward_tile(scheme, weights, row, column, place, carry):
-  """Adds a tile's gradients to those of weights, of all queries and of its keys."""
+  """Adds a tile's gradients to those of weights, of all queries and of its keys.
+
+  scheme, weights   as in `attend`
+  row               block of queries with d_out, max, delta and transposes
+  column            block of keys and values with transposes
+  place             index of the tile
+  carry             gradients so far: (of weights, of queries, of this column)
+  """
   query, d_out_urE, max_HL, delta_HL, qT_uKr, d_outT_uEr = row
   key, kT_uKM, vT_uEM = column
   d_weights, d_queries, (d_kT_uKM, d_vT_uEM, d_key) = carry
@@ -235,7 +249,7 @@ def _product(x_urK, y_uKM, H):
 
 
 def _rows(x_HLM, u):
-  """Puts the query heads that read one key head on one axis, one after the other."""
+  """Returns x_urM: the query heads of each key head are concatenated to rows."""
   return x_HLM.reshape(u, -1, x_HLM.shape[-1])
 
 
@@ -246,7 +260,7 @@ def _transposed(x):
 def _pick(tree: Any, i):
   """Returns entry i of each array.
 
-  XLA on a CPU converts bfloat16 to float32 and back to read it; bits it just reads.
+  XLA on a CPU converts bfloat16 to float32 and back to read it, but not its bits.
   """
 
   def pick(x):

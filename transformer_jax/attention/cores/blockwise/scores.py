@@ -38,21 +38,26 @@ class TileIndex:
   blocks: int
 
   def window(self) -> tuple[jax.Array, int]:
-    """Returns where a tile's distances start in the table, and how many they are."""
+    """Returns the start of a tile's distances in the table, and their number."""
     bq, bk = self.q_at.order_BL.shape[1], self.k_at.order_BL.shape[1]
     return self.j * bk + (self.blocks - 1 - self.i) * bq, bq + bk - 1
 
 
 @dataclasses.dataclass(frozen=True)
 class TileScore:
-  """An encoding and a variant in tiles of some heads; batch axes have length one.
+  """Scores of an encoding and a variant in tiles of some heads; batch axes are 1.
 
-  Methods get `weights`: position and variant, the parameters of these heads; scale_H
-  and sink_logit_H where heads have their own; table_HN, the bias of each distance, or
-  bias_qkHLM, that of each tile, where there is one.
+  `weights`, an argument of the methods, has these entries; the last four are optional:
 
-  scale   None: that of the weights
-  dtype   of vectors in products; they and their gradients may come and go as float32
+  position       parameters of the encoding, for these heads
+  variant        parameters of the variant, for these heads
+  scale_H        scale of each head
+  sink_logit_H   sink logit of each head
+  table_HN       bias of each distance
+  bias_qkHLM     bias of each tile
+
+  scale   number on dot products; None: scale_H of the weights
+  dtype   type of vectors in products; arguments and gradients may be float32
   """
 
   encoding: PositionalEncoding
@@ -66,12 +71,12 @@ class TileScore:
 
   @property
   def multiplies(self) -> bool:
-    """True when queries meet keys in nothing but a product."""
+    """True when raw scores are dot products of queries and keys."""
     return not (self.variant.overrides("dot") or self.variant.overrides("features"))
 
   @property
   def reads(self) -> bool:
-    """True when more than that product reads queries and keys."""
+    """True when a hook reads queries and keys besides that product."""
     return self.encoding.overrides("score") or not self.multiplies
 
   @property
@@ -79,9 +84,13 @@ class TileScore:
     return self.encoding.bias is not None and not self.encoding.overrides("score")
 
   def score(self, weights: Weights, raw_HLM, bias, query, key, place: TileIndex):
-    """Returns scores s_HLM of products and biases; those masked are far below.
+    """Returns scores s_HLM with biases; masked scores are `MASKED`.
 
-    query, key: (vectors, data) of the tile; used by what reads them
+    weights      as in the class
+    raw_HLM      dot products
+    bias         bias of the tile, or 0
+    query, key   (vectors, data) of the tile, for hooks that read them
+    place        index of the tile
     """
     H, variant = len(raw_HLM), BoundVariant(self.variant, weights["variant"])
     scale: float | jax.Array = weights["scale_H"] if self.scale is None else self.scale
@@ -102,12 +111,12 @@ class TileScore:
       )[0]
     s_HLM, mask_HLM = s_HLM + bias, by_heads(mask_BLM)[0]
     if self.variant.overrides("logits"):
-      # A bias of what is masked may be undefined, and would make the gradient so.
+      # The bias of a masked pair may be undefined: its gradient would be NaN.
       s_HLM = variant.logits(jnp.where(mask_HLM, s_HLM, 0.0)[None])[0]
     return jnp.where(mask_HLM, s_HLM, MASKED)
 
   def attends(self, weights: Weights, place: TileIndex) -> jax.Array:
-    """Returns which keys of a tile are attended to, by all heads or by each, BHLM."""
+    """Returns the mask of a tile: mask_BLM, or mask_BHLM if heads differ."""
     position = Bound(self.encoding, weights["position"])
     return BoundVariant(self.variant, weights["variant"]).attends(
       position, place.q_at, place.k_at
@@ -135,7 +144,7 @@ class TileScore:
     return jax.lax.cond(place.band, band, here)
 
   def pull_bias(self, weights: Weights, place: TileIndex, d_bias, d_weights: Weights):
-    """Adds the gradient of a tile's bias to those of what it is made of."""
+    """Returns d_weights plus the gradient through a tile's bias."""
     if not self.biased:
       return d_weights
     if "bias_qkHLM" in weights:
@@ -166,7 +175,7 @@ class TileScore:
     return add_to(d_weights | {"table_HN": d_table_HN}, "position", d_position)
 
   def bias_here(self, position, place: TileIndex) -> jax.Array:
-    """Returns the bias of a tile by the encoding's own hook."""
+    """Returns the bias of a tile, computed by the encoding's hook."""
     bias_BHLM = Bound(self.encoding, position).bias(
       place.q_at.pos_BL, place.k_at.pos_BL
     )
@@ -179,7 +188,7 @@ class TileScore:
     return jnp.where(variant.mask(place.q_at, place.k_at), w_HLM, 0.0)
 
   def values(self, position, w_HLM, place: TileIndex) -> jax.Array:
-    """Returns what the encoding adds to the mixture, o_HLE."""
+    """Returns the encoding's addition to the mixture of values, o_HLE."""
     bound = Bound(self.encoding, position)
     out_BLHE = bound.values(w_HLM[None], place.q_at.pos_BL, place.k_at.pos_BL)
     return jnp.moveaxis(jnp.asarray(out_BLHE)[0], 1, 0)

@@ -1,9 +1,9 @@
-"""Biases that depend on the distance alone, spread over tiles without an index.
+"""Toeplitz tiles of biases that depend on the distance alone, made without a gather.
 
-A tile of queries and keys that each count on one by one holds every distance along a
-diagonal: bq + bk - 1 numbers make the whole tile. They are spread by a few large
-copies, because an index for each entry, or a reshape that XLA turns into one, costs
-more than attention itself. The gradient sums diagonals by the same steps backwards.
+In a tile of consecutive queries and keys, distances are constant along diagonals: bq +
+bk - 1 numbers determine the tile. They are spread by a few large copies. A gather, or a
+reshape that XLA compiles to one, costs more than attention itself. The gradient sums
+diagonals by the same steps in reverse.
 """
 
 import functools
@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 
 def spread(window_HN: jax.Array, bq: int) -> jax.Array:
-  """Returns tile_HLM of bq rows, the last of which starts the window.
+  """Returns tile_HLM of bq rows; the window starts at the last row.
 
   tile[:, i, j] = window[:, bq - 1 - i + j]
   """
@@ -34,7 +34,7 @@ def _spread(bq, window_HN):
 
 
 def collapse(tile_HLM: jax.Array) -> jax.Array:
-  """Returns window_HN, the sums along diagonals: what `spread` transposes to."""
+  """Returns window_HN, the sums along diagonals: the transpose of `spread`."""
   bq = tile_HLM.shape[1]
   steps, spare = _steps(bq)
   x = jnp.pad(tile_HLM, ((0, 0), (0, spare), (0, 0)))
@@ -58,7 +58,7 @@ _spread.defvjp(
 
 
 def _steps(bq: int) -> tuple[list[int], int]:
-  """Returns factors whose product is bq and some spare rows, and how many those are."""
+  """Returns (factors, spare): the product of the factors is bq + spare."""
   steps, rows = [], bq
   while rows > 16:
     steps.append(8)

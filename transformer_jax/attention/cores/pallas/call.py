@@ -22,9 +22,12 @@ Tree = Any
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Work:
-  """All that is fixed about one call: the program, sizes, and shapes of tables.
+  """Static description of one call: the program, sizes, and shapes of tables.
 
-  own_data   shapes of a head's token data: (of queries, of keys)
+  B, H, L, M   batch size, heads, and padded numbers of queries and keys
+  tables       shapes of the tables of a head
+  own_data     shapes of a head's token data: (of queries, of keys)
+  sink_logit   whether the softmax has a sink
   """
 
   program: ScoreProgram
@@ -44,8 +47,12 @@ class Work:
 def call(backend, block, least, q_BLHK, k_BMGK, v_BMGE, context):
   """Returns o_BLHE by a backend's kernels, `forward` and `backward`.
 
-  block   queries and keys in a tile
-  least   (queries, keys): the smallest tile that the chip takes
+  backend   kernels of a chip
+  block     queries and keys in a tile
+  least     (queries, keys): the smallest tile that the chip takes
+  context   coordinates, encoding, scale, variant and dropout
+
+  q_BLHK, k_BMGK, v_BMGE as in `Core`.
   """
   q_at, k_at, bound = context.q_at, context.k_at, context.variant
   B, L, H, K = q_BLHK.shape
@@ -102,7 +109,15 @@ def _shift(program, q_at, k_at):
 
 
 def _flash(backend, work, tables, queries, keys, where):
-  """Calls the kernel, with its own backward pass."""
+  """Returns out_BHLE of the forward kernel; gradients are from the backward kernel.
+
+  backend   kernels of a chip
+  work      static description of the call
+  tables    arrays that depend on parameters alone, by head
+  queries   arrays of queries
+  keys      arrays of keys and values
+  where     block mask and `shift_B`
+  """
 
   @jax.custom_vjp
   def flash(tables, queries, keys, where):
@@ -141,7 +156,7 @@ def _flash(backend, work, tables, queries, keys, where):
 
 
 def _reduced(d, x):
-  """Returns a gradient summed to the shape of what it belongs to, in its type."""
+  """Returns a gradient summed to the shape of its argument x, in the type of x."""
   B, H = d.shape[:2]
   if x.shape == d.shape:
     return d.astype(x.dtype)
@@ -150,7 +165,13 @@ def _reduced(d, x):
 
 
 def _program(position, bound, size, q_at, k_at):
-  """Returns the traced score function and the names of token data that it reads."""
+  """Returns the traced score function and the names of token data that it reads.
+
+  position     the bound encoding
+  bound        the bound variant
+  size         sizes of a tile
+  q_at, k_at   coordinates
+  """
   q_data, k_data = _own(q_at, size.L), _own(k_at, size.M)
   program = ScoreProgram(
     position, bound, size, q_at.pos_BL.dtype, k_at.pos_BL.dtype, q_data, k_data
@@ -166,7 +187,7 @@ def _only(names, data):
 
 
 def _own(at: Coords, size: int) -> Tree:
-  """Returns shapes of what travels with `size` tokens, for one head of one sequence."""
+  """Returns shapes of the data of `size` tokens, for one head of one sequence."""
   rest = lambda n, x: [
     s for a, s in zip(axes_of(n), x.shape, strict=True) if a not in "BLH"
   ]
@@ -206,7 +227,7 @@ def deep(encoding) -> bool:
 
 @functools.cache
 def _small(encoding, variant) -> ScoreProgram | str:
-  """Traces the hooks of a small model; returns what kernels lack if they cannot."""
+  """Returns the program of a small model, or the primitive that kernels lack."""
   dims = Dims(V=8, D=32, H=2, F=8, L=16, K=16)
   none_BL = jnp.zeros((1, 16), jnp.int32)
   data = {name: none_BL for name in encoding.ids}

@@ -1,11 +1,11 @@
-"""Reading tables by index where compilers of kernels have no gather.
+"""Table lookups in kernels, whose compilers have no gather.
 
-Three ways, exact in values and gradients alike:
+Three ways, all with exact values and gradients:
 
-  row    all indices lie in one row: a one-hot matrix, and a matrix product
-  band   an index depends on row minus column alone: each diagonal is read once, as a
+  row    the index is one row: product with a one-hot matrix
+  band   the index depends on row minus column alone: each diagonal is read once, as a
          row, and spread over the tile by shifting rows against each other
-  loop   any indices: one entry of the table after the other
+  loop   any index: a loop over the entries of the table
 """
 
 import jax
@@ -18,18 +18,17 @@ EXACT = jax.lax.Precision.HIGHEST
 def lookup(way: str, table_RN: jax.Array, index_LM: jax.Array) -> jax.Array:
   """Returns entries of a table, table_RN[r, index_LM[l, m]].
 
-  R is L, each row reads its own part of the table, or 1, all read the same.
+  R is L if each row has a table, or 1 if all rows share one.
   """
   return READ[way](table_RN, index_LM)
 
 
 def collect(way: str, shape: tuple, x_LM: jax.Array, index_LM: jax.Array) -> jax.Array:
-  """Returns x_LM added up by index in an array of that shape, [R, N]."""
+  """Returns x_LM summed by index, in an array of shape [R, N]."""
   return ADD[way](shape, x_LM, index_LM)
 
 
-# Triton knows no functions with a gradient of their own: these are for what is
-# differentiated alone.
+# Triton does not compile custom_vjp: these two are for differentiated code only.
 trained_lookup = jax.custom_vjp(lookup, nondiff_argnums=(0,))
 trained_collect = jax.custom_vjp(collect, nondiff_argnums=(0, 1))
 trained_lookup.defvjp(
@@ -78,7 +77,7 @@ def _left(x_LW, n):
 
 
 def _one_hot(index_1W, N):
-  """Returns which entry each place reads, hot_NW."""
+  """Returns the one-hot matrix of an index, hot_NW."""
   entry_NW = jax.lax.broadcasted_iota(jnp.int32, (N, index_1W.shape[1]), 0)
   return (entry_NW == index_1W).astype(jnp.float32)
 

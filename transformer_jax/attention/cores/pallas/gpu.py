@@ -27,7 +27,7 @@ shape = jax.ShapeDtypeStruct
 @cores.register("pallas_gpu")
 @dataclasses.dataclass(frozen=True)
 class PallasGPU(Core):
-  """Visits tiles on a GPU and skips those in which nothing is seen.
+  """Visits tiles on a GPU and skips fully masked ones.
 
   block       queries and keys in a tile, a power of two from 16 on. None: 16 where a
               bias needs a third axis in each tile, which must fit registers, else 64
@@ -63,14 +63,21 @@ class PallasGPU(Core):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class GPUBackend:
-  """Gives each block of queries, or of keys, to a program that visits the others."""
+  """GPU kernels: a program has one block of queries, or keys, and visits the others."""
 
   interpret: bool
   variant: BoundVariant
   room = False
 
   def forward(self, work, tables, queries, keys, where):
-    """Returns out_BHLE, in the type of the values, and lse_BHL1."""
+    """Returns out_BHLE, in the type of the values, and lse_BHL1.
+
+    work      static description of the call
+    tables    arrays that depend on parameters alone, by head
+    queries   arrays of queries
+    keys      arrays of keys and values
+    where     block mask and `shift_B`
+    """
     size = work.tile
     row = (work.B, work.H, work.L)
     outs = {
@@ -98,7 +105,10 @@ class GPUBackend:
     return outs["out"], outs["lse"]
 
   def backward(self, work, tables, queries, keys, where):
-    """Returns gradients of tables, queries and keys, as trees like theirs."""
+    """Returns gradients of tables, queries and keys, as trees like theirs.
+
+    Arguments as in `forward`; queries also have d_out, lse and delta.
+    """
     args = tables, queries, keys
     d_q = self._sweep(work, args, where, by_keys=False)["side"]["q"]
     by_key = self._sweep(work, args, where, by_keys=True)
@@ -195,7 +205,7 @@ class GPUBackend:
 
 
 class BlockSpecs:
-  """Block specifications of a program: its own block, and all of the others."""
+  """Block specifications of a program: one block of its side, all of the other."""
 
   def __init__(self, work, by_keys):
     self.work, self.by_keys = work, by_keys

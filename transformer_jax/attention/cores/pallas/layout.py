@@ -1,4 +1,4 @@
-"""Arrays as kernels read them: heads before places, places in whole blocks."""
+"""Array layout of kernels: heads before tokens, tokens padded to whole blocks."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -15,12 +15,12 @@ Tree = Any
 
 
 def block_of(n: int, block: int, least: int) -> int:
-  """Returns the size of blocks of n places: a power of two, at most `block`."""
+  """Returns the block size for n tokens: a power of two, at most `block`."""
   return min(block, max(least, 2 ** math.ceil(math.log2(n))))
 
 
 def queries(q_BLHK, at: Coords, data: dict, size: int) -> Tree:
-  """Returns what travels with queries, [B or 1, H or 1, places, width]."""
+  """Returns the arrays of queries, [B or 1, H or 1, tokens, width]."""
   return {
     "q": _heads_first(q_BLHK, "BLHK", size),
     "ints": _ints(at, size)[:, None],
@@ -30,7 +30,14 @@ def queries(q_BLHK, at: Coords, data: dict, size: int) -> Tree:
 
 
 def keys(k_BMGK, v_BMGE, at: Coords, data: dict, size: int) -> Tree:
-  """Returns what travels with keys; one number per place is a row, [.., 1, places]."""
+  """Returns the arrays of keys and values, [B or 1, H or 1, tokens, width].
+
+  An array with one number per token is a row instead, [.., 1, tokens].
+
+  at     coordinates of the keys
+  data   token data that the encoding reads
+  size   tokens in a block
+  """
   turn = lambda x: jnp.swapaxes(x, -1, -2)
   data = {n: _heads_first(x, n, size) for n, x in data.items()}
   return {
@@ -43,7 +50,7 @@ def keys(k_BMGK, v_BMGE, at: Coords, data: dict, size: int) -> Tree:
 
 
 def narrow(name: str) -> bool:
-  """Returns whether a token has one number of this name, in a head."""
+  """Returns whether an array of this name has one number per token and head."""
   return not axes_of(name).replace("H", "").removeprefix("BL")
 
 
@@ -53,15 +60,18 @@ def is_row(name: str) -> bool:
 
 
 def by_name(spec: Callable[[Any, str], Any], side: Tree) -> Tree:
-  """Returns a specification of each array of queries or keys, by array and name."""
+  """Returns spec(array, name) of each array of queries or keys."""
   data = {n: spec(x, n) for n, x in side["data"].items()}
   return {n: spec(x, n) for n, x in side.items() if n != "data"} | {"data": data}
 
 
 def cost(work, products: int, args: Tree, outs: Tree, again: tuple = ((), 0)) -> Any:
-  """Estimates the work if every tile is visited; masks are data and may skip some.
+  """Returns the estimated cost if every tile is visited; masks may skip some.
 
+  work       static description of the call
   products   matrix products in a tile
+  args       inputs of the kernel
+  outs       outputs of the kernel
   again      arrays that are read more than once, and how often
   """
   size = lambda tree: sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
@@ -81,15 +91,19 @@ def coords_of(ints: Sequence[jax.Array], pos: jax.Array) -> Coords:
 
 
 def padded(at: Coords, size: int) -> Coords:
-  """Returns coordinates that fill whole blocks; what is added is no token."""
+  """Returns coordinates padded to whole blocks."""
   fill = {"order_BL": -1, "horizon_BL": -1, "pos_BL": 0, "segment_BL": 0}
   return Coords(**{n: _pad(getattr(at, n), size, fill[n]) for n in fill})
 
 
 def visible_tiles(variant, q_at: Coords, k_at: Coords, L: int, M: int) -> jax.Array:
-  """Returns in which tiles of L x M anything is seen, [B, tiles, tiles].
+  """Returns the block mask of tiles of L x M, [B, tiles, tiles].
 
-  One row of tiles after the other: memory is linear in the length.
+  Computed row by row: memory is linear in the length.
+
+  variant      the bound variant
+  q_at, k_at   padded coordinates
+  L, M         queries and keys in a tile
   """
   B = max(q_at.order_BL.shape[0], k_at.order_BL.shape[0])
   blocks = jax.tree.map(lambda x: _stacked(x, L), q_at)
@@ -104,9 +118,9 @@ def visible_tiles(variant, q_at: Coords, k_at: Coords, L: int, M: int) -> jax.Ar
 
 
 def to_fetch(mask_Bnn: jax.Array) -> jax.Array:
-  """Returns which tile of a row to bring in at each step: the last one needed so far.
+  """Returns the tile to fetch at each step of a row: the last one needed so far.
 
-  A tile is needed where this is its own number, so others cost no transfer.
+  A tile is needed where this equals its index, so other steps cost no transfer.
   """
   number_n = jnp.arange(mask_Bnn.shape[-1], dtype=jnp.int32)
   last_Bnn = jax.lax.cummax(jnp.where(mask_Bnn, number_n, -1), axis=2)
@@ -115,9 +129,9 @@ def to_fetch(mask_Bnn: jax.Array) -> jax.Array:
 
 
 def shift(q_at: Coords, k_at: Coords) -> jax.Array:
-  """Returns by how much distances of positions exceed those of places, [B], int32.
+  """Returns distances of positions minus distances of indices, [B], int32.
 
-  Read off one pair of tokens; a kernel checks whether it holds in a tile.
+  Computed from one pair of tokens; a kernel checks whether it holds in a tile.
   """
   B = max(q_at.order_BL.shape[0], k_at.order_BL.shape[0])
   q_at, k_at = (_rows(at, B) for at in (q_at, k_at))
@@ -150,7 +164,7 @@ def _pad(x, size, fill=0):
 
 
 def _heads_first(x, name, size):
-  """Returns [B, H or 1, places, width or 1]; axes as named, B and places first."""
+  """Returns [B, H or 1, tokens, width or 1] of an array whose axes are in its name."""
   x = _pad(x, size)
   axes = axes_of(name) or name
   if "H" in axes:

@@ -1,4 +1,4 @@
-"""A tile as a kernel reads it from references, and gradients as it adds them up."""
+"""Loads of a tile from references, and sums of gradients into references."""
 
 from typing import Any
 
@@ -13,9 +13,13 @@ Tree = Any
 
 
 class LoadedTile:
-  """One tile of one head, from references to its queries and keys.
+  """One tile of one head, loaded from references to its queries and keys.
 
-  base   distance of the first query from the first key, by places in the text
+  work            static description of the call
+  variant         the bound variant, whose mask is used
+  queries, keys   references to the arrays of the tile
+  base            index of the first query minus that of the first key, in tokens
+  room            memory of a tile, for terms that need it
   """
 
   def __init__(self, work, variant, queries: Tree, keys: Tree, base, room=None):
@@ -39,7 +43,7 @@ class LoadedTile:
     self.run_on = self._runs_on() if self.program.bands else None
 
   def scores(self, tables: Tree) -> tuple[jax.Array, jax.Array]:
-    """Returns s_LM and which of them count, mask_LM."""
+    """Returns the scores s_LM and mask_LM."""
     dot_LM = dot(self.q_LK, self.k_MK, 1, 1)
     given = self.program.masked(tables, self.given)
     s_LM = self.program.scores(tables, given, dot_LM, self.run_on)[-1]
@@ -87,7 +91,7 @@ def _tokens(refs, own_data, column):
 
 
 def read_tables(work, refs: Tree) -> Tree:
-  """Returns tables of one head, in the shapes that hooks gave them."""
+  """Returns tables of one head, in the shapes of the hooks' results."""
 
   def read(like, ref):
     if not like.shape:
@@ -98,7 +102,7 @@ def read_tables(work, refs: Tree) -> Tree:
 
 
 def trained(work, tables: Tree) -> Tree:
-  """Returns the tables that have a gradient from the tiles; None in place of others."""
+  """Returns the tables with gradients from the tiles; None in place of others."""
   without = ("sink_logit", "mask")
   floating = lambda x: x if jnp.issubdtype(x.dtype, jnp.floating) else None
   return {n: jax.tree.map(floating, x) for n, x in tables.items() if n not in without}

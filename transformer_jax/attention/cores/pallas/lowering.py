@@ -1,9 +1,9 @@
-"""Hooks of encodings and variants, in a form that compilers of kernels accept.
+"""Lowering of the hooks of encodings and variants to operations that kernels have.
 
-A hook is traced once for a tile. What depends on parameters alone is computed outside
-of the kernel, once for each head, and enters as tables; gradients of tables then reach
-the parameters by JAX's own rules. What is left runs in every tile as it was written,
-except that tables are read by `lookup`, because kernels have no gather.
+A hook is traced once for a tile. Equations that depend on parameters alone run outside
+of the kernel, once for each head; their results enter as tables. JAX differentiates
+tables by the parameters. The other equations run in every tile unchanged, except that
+tables are read by `lookup`, because kernels have no gather.
 """
 
 import dataclasses
@@ -23,17 +23,21 @@ from transformer_jax.attention.cores.pallas.gather import (
 
 CHEAP = {"broadcast_in_dim", "convert_element_type", "iota", "reshape", "squeeze"}
 CALLS = {"jit": "jaxpr", "pjit": "jaxpr", "closed_call": "call_jaxpr"}
-# A gradient of its own is made for other processors: kernels take JAX's.
+# Custom gradients are for other processors: kernels use those of JAX.
 CALLS |= {"custom_vjp_call": "call_jaxpr"}
 
 
 class CannotLower(ValueError):
-  """Raised for what kernels have no form of; the message says what."""
+  """Raised if kernels lack a primitive; the message is its name."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Way:
-  """Table lookup of a kernel; `trained`: by functions that have a gradient."""
+  """Table lookup of a kernel.
+
+  name      row, band or loop, as in `gather`
+  trained   by functions that have a gradient
+  """
 
   name: str
   trained: bool = True
@@ -41,14 +45,14 @@ class Way:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Hook:
-  """A function of (own parameters of a head, tile) for tiles of fixed shapes.
+  """A function of (parameters of a head, tile) for tiles of fixed shapes.
 
-  outer   own -> tables, to be computed once for each head
-  inner   (way, tables, tile) -> result; `way` is how tables are read
+  outer   own -> tables, computed once for each head; own: parameters of the head
+  inner   (way, tables, tile) -> result; `way` selects the table lookup
   reads   whether it reads tables by index
   depth   the largest rank of an array in the tile
-  ops     names of what it computes in the tile
-  uses    which leaves of the tile it reads, in the order of its tree
+  ops     names of the primitives in the tile
+  uses    True for each leaf of the tile that it reads, as a tree like the tile
   """
 
   outer: Callable[[Any], list[jax.Array]]
@@ -60,7 +64,11 @@ class Hook:
 
 
 def trace(function: Callable[[Any, Any], Any], own: Any, tile: Any) -> Hook:
-  """Traces function(own, tile), given shapes, and moves out what `own` decides."""
+  """Returns function(own, tile) as a Hook; equations of `own` alone are in `outer`.
+
+  own    shapes of the parameters of a head
+  tile   shapes of the tile
+  """
   closed, out = jax.make_jaxpr(function, return_shape=True)(own, tile)
   closed = _without_calls(closed)
   jaxpr, treedef = closed.jaxpr, jax.tree.structure(out)
@@ -96,7 +104,7 @@ def trace(function: Callable[[Any, Any], Any], own: Any, tile: Any) -> Hook:
 
 
 def _without_calls(closed):
-  """Returns the program with the programs that it calls written out in it."""
+  """Returns the program with all calls inlined."""
 
   def flat(*args):
     known = dict(zip(closed.jaxpr.constvars, closed.consts, strict=True))
@@ -136,7 +144,7 @@ def _split(jaxpr, own_vars):
 
 
 def _flat_indices(eqns):
-  """Makes lookups read index_LM itself, not a copy with one more axis of length one."""
+  """Returns equations whose lookups read index_LM, not its copy [L, M, 1]."""
   flat: dict[Any, Any] = {}  # copy: the variable that it repeats
   out = []
   for eqn in eqns:
@@ -170,7 +178,7 @@ def _value(v, known):
 
 
 def _every(eqns) -> Iterator[Any]:
-  """Yields equations and those of the loops among them."""
+  """Yields all equations, those inside of loops included."""
   for eqn in eqns:
     yield eqn
     if eqn.primitive.name == "scan":
@@ -178,7 +186,7 @@ def _every(eqns) -> Iterator[Any]:
 
 
 def _run(eqns, known, way) -> None:
-  """Computes equations; `way` None: as they are, else as kernels can."""
+  """Evaluates equations into `known`; with a `way`, by operations that kernels have."""
   for eqn in eqns:
     values = [_value(v, known) for v in eqn.invars]
     rule = RULES.get(eqn.primitive.name) if way else None
@@ -215,7 +223,14 @@ def _gather(eqn, way, table, index):
 
 
 def _scatter_add(eqn, way, start_LN, index, x_LM):
-  """Adds x_LM up in start_LN by index_LM."""
+  """Returns start_LN plus x_LM, summed by index_LM.
+
+  eqn        the equation
+  way        table lookup of the kernel
+  start_LN   first summand
+  index      index_LM, or index [L, M, 1]
+  x_LM       entries to add
+  """
   index_LM = index if index.ndim == 2 else index[..., 0]
   add = trained_collect if way.trained else collect
   return [start_LN + add(way.name, start_LN.shape, x_LM, index_LM)]
@@ -229,7 +244,7 @@ def _slice(eqn, way, table_N, at):
 
 
 def _scan(eqn, way, *values):
-  """Runs a loop that keeps nothing but its carry."""
+  """Runs a scan that has no outputs but its carry."""
   consts, length = eqn.params["num_consts"], eqn.params["length"]
   closed = eqn.params["jaxpr"]
   step = lambda n, carry: tuple(_call(closed, [*values[:consts], *carry], way))
@@ -256,7 +271,7 @@ def _sign(eqn, way, x):
 
 
 def _iota(eqn, way):
-  """Counts along an axis, in whole numbers first."""
+  """Returns an iota, computed in int32."""
   dtype, axis = eqn.params["dtype"], eqn.params["dimension"]
   count = jax.lax.broadcasted_iota(jnp.int32, eqn.params["shape"], axis)
   return [count.astype(dtype)]
@@ -274,7 +289,7 @@ RULES: dict[str, Rule] = READS | {
 
 
 def _check(eqn) -> None:
-  """Raises CannotLower for what no rule serves and no kernel has."""
+  """Raises CannotLower for primitives that neither rules nor kernels have."""
   name, shapes = eqn.primitive.name, [v.aval.shape for v in eqn.invars]
   if name in REFUSED or (name in SERVED and not SERVED[name](eqn.params, *shapes)):
     raise CannotLower(name)

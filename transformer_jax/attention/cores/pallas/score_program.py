@@ -26,8 +26,11 @@ Tree = Any
 class ScoreProgram:
   """The score function of an encoding and a variant, traced for tiles of one size.
 
+  position         the bound encoding
+  bound            the bound variant
+  sizes            sizes of a tile
   q_pos, k_pos     types of positions
-  q_data, k_data   shapes, without batch and heads, of what travels with tokens
+  q_data, k_data   shapes of token data, without batch and heads
   """
 
   def __init__(
@@ -71,7 +74,7 @@ class ScoreProgram:
     return any(len(term.ways) > 1 for term in self.terms.values())
 
   def tables(self, own_H: Tree, head_axes: Tree) -> Tree:
-    """Computes what depends on parameters alone, for each head."""
+    """Returns the arrays that depend on parameters alone, for each head."""
     outer = lambda own: {
       name: [hook.outer(own) for hook in term.hooks]
       for name, term in self.terms.items()
@@ -80,14 +83,20 @@ class ScoreProgram:
     return {"scale": own_H["scale"]} | tables
 
   def masked(self, tables: Tree, given: Given) -> Given:
-    """Returns what terms read, without the keys that this head does not attend to."""
+    """Returns inputs of terms, with the encoding's mask of this head added."""
     if "mask" not in self.terms:
       return given
     mask_LM = self.terms["mask"].value(tables["mask"], given)
     return dataclasses.replace(given, mask_LM=mask_LM)
 
   def scores(self, tables: Tree, given: Given, dot_LM, run_on) -> list[jax.Array]:
-    """Returns scaled products, with the encoding's share, and as the variant has it."""
+    """Returns scaled products, then with the encoding, then with the variant's logits.
+
+    tables   arrays of a head, from `tables`
+    given    inputs of the tile
+    dot_LM   dot products
+    run_on   whether positions are consecutive in the tile
+    """
     steps = [tables["scale"] * dot_LM]
     for name in ("score", "logits"):
       if name in self.terms:
@@ -97,14 +106,20 @@ class ScoreProgram:
     return steps
 
   def mixture(self, tables, given, w_LM, v_ME, run_on) -> jax.Array:
-    """Returns weighted values, in float32."""
+    """Returns weighted values with the encoding's addition, float32.
+
+    w_LM   weights
+    v_ME   values
+
+    tables, given and run_on as in `scores`.
+    """
     out_LE = dot(w_LM.astype(v_ME.dtype), v_ME)
     if "values" in self.terms:
       out_LE += self._value("values", tables, given, w_LM, run_on)
     return out_LE
 
   def backward(self, tables, given, residuals: "Residuals", run_on) -> "Grads":
-    """Returns gradients of everything that the tile reads."""
+    """Returns gradients of all inputs of the tile."""
     given = self.masked(tables, given)
     q_LK, k_MK, v_ME, d_out_LE = (
       residuals.q_LK,
@@ -156,8 +171,12 @@ class ScoreProgram:
 class Residuals:
   """Inputs of the backward pass besides those of the forward pass.
 
-  lse_L1     logarithm of the sum of exponentials of each row
-  delta_L1   what the softmax's normalizer takes off each row
+  q_LK       queries
+  k_MK       keys
+  v_ME       values
+  d_out_LE   gradient of the outputs
+  lse_L1     log-sum-exp of each row
+  delta_L1   row sums of dO * O (Dao et al., section B.2)
   """
 
   q_LK: jax.Array
@@ -170,7 +189,7 @@ class Residuals:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Grads:
-  """Gradients of a tile; tables and data hold None for what has none."""
+  """Gradients of a tile; in tables and data, None for leaves without a gradient."""
 
   tables: Tree
   q_LK: jax.Array
@@ -192,7 +211,7 @@ def grow(state, s_LM, mask_LM, mixture):
 
 
 def finish(state):
-  """Returns outputs and the logarithm of the sum of exponentials of each row."""
+  """Returns outputs and the log-sum-exp of each row."""
   top_L1, sum_L1, out_LE = state
   sum_L1 = jnp.where(sum_L1 == 0, 1.0, sum_L1)
   return out_LE / sum_L1, top_L1 + jnp.log(sum_L1)

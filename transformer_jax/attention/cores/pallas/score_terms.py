@@ -1,8 +1,8 @@
 """Score and output terms of one tile, with their gradients.
 
-Each term knows its value and how to pull a gradient back, in up to two ways: "band"
-where, for all pairs that are seen, the distance of the positions is that of the places
-in the text, and "loop" for any positions.
+Each term computes its value and pulls gradients back, in up to two ways: "band" if, for
+all unmasked pairs, the distance of positions is the distance of indices in the text;
+"loop" for any positions.
 """
 
 import dataclasses
@@ -30,7 +30,10 @@ shape = jax.ShapeDtypeStruct
 class Sizes:
   """Sizes of a tile: queries, keys, and widths of keys and values.
 
-  room   whether a kernel has memory of its own and can shift rows of a tile
+  L, M   queries and keys in a tile
+  K      width of queries and keys
+  E      width of values
+  room   whether the kernel has scratch memory and can shift rows of a tile
   """
 
   L: int
@@ -49,9 +52,9 @@ class Given:
   base           distance of the first query from the first key, in tokens
   mask_LM        True where the query attends to the key
   q_data, k_data token data of the head
-  strip          a function from the index of a strip to the positions of its queries
-  room_LM        a reference to memory for a tile, for terms that go by strips
-  pre_LM         what the term changes: scaled scores, or weights; set for each term
+  strip          function from the index of a strip to the positions of its queries
+  room_LM        reference to memory of a tile, for terms that go by strips
+  pre_LM         input that the term changes: scaled scores, or weights
   """
 
   q_LK: jax.Array
@@ -68,7 +71,14 @@ class Given:
 
 
 class BiasTerm:
-  """A bias of positions alone, b_LM."""
+  """Bias of positions alone, b_LM.
+
+  encoding     positional encoding
+  own          shapes of the parameters of a head
+  sizes        sizes of a tile
+  q_at, k_at   types of positions
+  ints         whether positions are int32
+  """
 
   def __init__(self, encoding, own, sizes: Sizes, q_at, k_at, ints: bool):
     bias = lambda own, at: encoding.bias(own["position"], *at)
@@ -100,7 +110,7 @@ class BiasTerm:
     return given.pre_LM + given.room_LM[...]
 
   def pull(self, way, tables, given, d_LM):
-    """Returns gradients of the tables, and of nothing in the tile."""
+    """Returns gradients of the tables, and the gradient of `pre_LM`, unchanged."""
     if self.band is not None and way == "band":
       at, d_1W = self._distances(given), fold(d_LM, self.W)
       inner = self.band.inner
@@ -132,14 +142,19 @@ class BiasTerm:
     return jax.lax.fori_loop(0, L // size, lambda n, x: step(n, rows(n), x), start)
 
   def _distances(self, given):
-    """Returns positions, of one query and W keys, with the distances of the band."""
+    """Returns positions of one query and W keys that have the distances of the band."""
     n_1W = jax.lax.broadcasted_iota(jnp.int32, (1, self.W), 1)
     ahead_1W = jnp.where(n_1W < given.pre_LM.shape[1], n_1W, n_1W - self.W)
     return jnp.zeros((1,), jnp.int32), (ahead_1W - given.base)[0]
 
 
 class ScoreTerm:
-  """Any change of scores that reads queries, keys or what travels with tokens."""
+  """Change of scores that reads queries, keys or token data.
+
+  q_data, k_data   shapes of token data of a head
+
+  Other arguments as in `BiasTerm`.
+  """
 
   room = False
 
@@ -177,7 +192,7 @@ class ScoreTerm:
 
 
 def _tile(way, given):
-  """Returns the arrays of a `Tile`, its positions counted from its corner in a band."""
+  """Returns the arrays of a `Tile`; in a band, positions start at the tile's corner."""
   names = ("pre_LM", "q_LK", "k_MK", "pos_L", "pos_M", "mask_LM", "q_data", "k_data")
   tile = {name: getattr(given, name) for name in names}
   if way == "band":
@@ -192,7 +207,7 @@ GRADS = ("pre_LM", "q_LK", "k_MK", "q_data", "k_data")
 
 
 class MaskTerm:
-  """Mask of an encoding, by head."""
+  """Mask of an encoding, by head; arguments as in `BiasTerm`."""
 
   room, ways = False, ("loop",)
 
@@ -207,7 +222,7 @@ class MaskTerm:
 
 
 class ValuesTerm:
-  """Addition of an encoding to outputs, linear in the weights."""
+  """Addition of an encoding to outputs, linear in the weights; as `BiasTerm`."""
 
   room = False
 
@@ -254,7 +269,7 @@ class LogitsTerm:
 
 
 def pull(function: Any, tree: Any, d: jax.Array) -> Any:
-  """Returns gradients of the floats in a tree; None for what has no gradient."""
+  """Returns gradients of the floats in a tree; None for other leaves."""
   leaves, treedef = jax.tree.flatten(tree)
   moves = [jnp.issubdtype(x.dtype, jnp.floating) for x in leaves]
   floats = [x for x, is_float in zip(leaves, moves, strict=True) if is_float]
@@ -281,6 +296,6 @@ def _add(a, b):
 
 
 def head_slices(params: dict[str, jax.Array]) -> dict[str, jax.ShapeDtypeStruct]:
-  """Returns shapes of what one head has of each parameter."""
+  """Returns the shapes of one head's slice of each parameter."""
   cut = lambda n, x: x.shape[1:] if axes_of(n).startswith("H") else x.shape
   return {n: shape(cut(n, x), x.dtype) for n, x in params.items()}

@@ -1,9 +1,9 @@
 """Attention in one kernel for TPUs, forward and backward.
 
-Dao et al., 2022, https://arxiv.org/abs/2205.14135, written in Pallas. The score of a
-tile is what the encoding's own hooks say: learned biases of any kind get their exact
-gradients, and no array of [L, M] is ever made. Off a TPU the same program is
-interpreted, which is slow and serves tests.
+Dao et al., 2022, https://arxiv.org/abs/2205.14135, written in Pallas. The hooks of the
+encoding compute the score of a tile: learned biases of any kind get exact gradients,
+and no array of [L, M] is ever made. Without a TPU the same program is interpreted,
+which is slow and for tests.
 """
 
 import dataclasses
@@ -29,7 +29,7 @@ shape = jax.ShapeDtypeStruct
 @cores.register("pallas_tpu")
 @dataclasses.dataclass(frozen=True)
 class PallasTPU(Core):
-  """Visits tiles in fast memory and skips those in which nothing is seen.
+  """Visits tiles in fast memory and skips fully masked ones.
 
   block       queries and keys in a tile, a power of two; on a TPU at least 128. None:
               128 where an encoding does more than add a bias, else 256
@@ -54,14 +54,21 @@ class PallasTPU(Core):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class TPUBackend:
-  """Goes over the grid of tiles: for outputs, for queries and for keys."""
+  """TPU kernels over the grid of tiles: for outputs, and for gradients of each side."""
 
   interpret: bool
   variant: BoundVariant
   room = True
 
   def forward(self, work, tables, queries, keys, where):
-    """Returns out_BHLE, in the type of the values, and lse_BHL1."""
+    """Returns out_BHLE, in the type of the values, and lse_BHL1.
+
+    work      static description of the call
+    tables    arrays that depend on parameters alone, by head
+    queries   arrays of queries
+    keys      arrays of keys and values
+    where     block mask and `shift_B`
+    """
     grid, size = TileGrid(work, where, by_keys=False), work.tile
 
     def kernel(tile, values, outs, state):
@@ -98,7 +105,10 @@ class TPUBackend:
     return outs["out"], outs["lse"]
 
   def backward(self, work, tables, queries, keys, where):
-    """Returns gradients of tables, queries and keys, as trees like theirs."""
+    """Returns gradients of tables, queries and keys, as trees like theirs.
+
+    Arguments as in `forward`; queries also have d_out, lse and delta.
+    """
     args = tables, queries, keys
     by_query = self._sweep(work, args, where, by_keys=False)
     by_key = self._sweep(work, args, where, by_keys=True)
@@ -187,10 +197,12 @@ class TPUBackend:
 
 
 class TileGrid:
-  """The order in which tiles are visited, and which block each step reads.
+  """Grid of tiles: the order of visits and the block that each step reads.
 
-  By queries: rows of tiles one after the other. By keys: columns, head after head, so
-  that gradients of a head's tables stay in fast memory.
+  work      static description of the call
+  where     block mask and `shift_B`
+  by_keys   False: rows of tiles one after the other. True: columns, head after head, so
+            that gradients of a head's tables stay in fast memory
   """
 
   def __init__(self, work, where, by_keys: bool):
@@ -210,7 +222,7 @@ class TileGrid:
     return fetch[self._entry(*ids)] == ids[3]
 
   def base(self, ids, shift):
-    """Returns the distance of a tile's first query from its first key, by places."""
+    """Returns the index of a tile's first query minus that of its first key."""
     b, _, i, j = self._turned(*ids)
     own = shift[0 if shift.shape[0] == 1 else b]
     return i * self.work.tile.L - j * self.work.tile.M + own
@@ -255,7 +267,7 @@ class TileGrid:
 
 
 def _filled(side, grads):
-  """Returns gradients of token data, None for what has none."""
+  """Returns gradients of token data; None for arrays without a gradient."""
   return {n: grads["data"].get(n) for n in side["data"]}
 
 
