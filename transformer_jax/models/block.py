@@ -56,9 +56,9 @@ class Attention(nn.Module):
     def rotate(q_BLHK, kv, q_at, k_at):
       return self._rotate(projections, w, variant, position, q_BLHK, kv, q_at, k_at)
 
-    # Keys are rotated before they are cached, unless a later token changes how. Then
-    # they are rotated on reading; a frozen cache holds them as they were rotated first,
-    # and queries wait for what the cache knows of the text.
+    # Keys are rotated before they are cached, unless later tokens change the rotation.
+    # Then they are rotated on reading; a frozen cache holds them as first rotated, and
+    # queries are rotated with the coordinates that the cache returns.
     rotates_once = projections.keeps_keys and position.rotates_once(k_at)
     frozen = cache is not None and cache.frozen and not rotates_once
     frozen &= projections.keeps_keys and position.rotates_early(k_at)
@@ -81,7 +81,7 @@ class Attention(nn.Module):
     return self._output(projections, w, variant, out_BLHE, x_BLD), cache
 
   def _check(self, cache):
-    """Raises ValueError where a cache does not keep what the variant reads."""
+    """Raises ValueError where a variant reads earlier queries, which are not cached."""
     if cache is not None and self.variant.rereads:
       raise ValueError(
         f"{self.variant.name} reads earlier queries, which no cache keeps; decode with"
@@ -101,13 +101,21 @@ class Attention(nn.Module):
     return BoundVariant(self.variant, params | own(self, self.variant.init, dims))
 
   def _bound_position(self, projections, shared):
-    """Returns the encoding with its parameters, those that layers share among them."""
+    """Returns the encoding with its parameters, shared ones included."""
     dims = projections.seen_by(self.arch.dims, self.position)
     owns = self.position.in_layer if shared else _every_parameter
     return Position(self.position, dims, owns, name="position")(shared)
 
   def _rotate(self, projections, w, variant, position, q_BLHK, kv, q_at, k_at):
-    """Returns queries, and keys and values, as they meet in the core."""
+    """Returns (q_BLHK, {"key": k_BMGK, "value": v_BMGE}), the inputs of the core.
+
+    projections   of the variant, with sizes
+    w             their weights
+    variant       the bound variant
+    position      the bound encoding
+    q_BLHK, kv    projected queries; keys and values, or MLA's latent
+    q_at, k_at    their coordinates
+    """
     params = variant.params
     k_BMGK, v_BMGE = projections.read(w, kv)
     q_BLHK, k_BMGK = self.variant.condition(params, q_BLHK, k_BMGK)
@@ -116,7 +124,14 @@ class Attention(nn.Module):
     return q_BLHK, {"key": k_BMGK, "value": v_BMGE}
 
   def _output(self, projections, w, variant, out_BLHE, x_BLD):
-    """Returns the update of the residual stream, from the heads' mixtures of values."""
+    """Returns the update of the residual stream, x_BLD.
+
+    projections   of the variant, with sizes
+    w             their weights
+    variant       the bound variant
+    out_BLHE      outputs of the heads
+    x_BLD         normalized input of the layer
+    """
     out_BLHE = projections.found(w, self.variant.mixed(variant.params, out_BLHE))
     out_BLHE = self.variant.output(variant.params, x_BLD, out_BLHE)
     return projections.out(w, out_BLHE, x_BLD)
@@ -130,7 +145,7 @@ class Attention(nn.Module):
 
 
 class FeedForward(nn.Module):
-  """Two projections with an activation between them, or three if it is gated."""
+  """Feed-forward layer: two projections with an activation, or three if it is gated."""
 
   arch: Architecture
 
@@ -150,7 +165,7 @@ class FeedForward(nn.Module):
 
 
 class Block(nn.Module):
-  """Self-attention, cross-attention if there is a memory, and a feed-forward layer."""
+  """Layer: self-attention, cross-attention to a memory, if any, and feed-forward."""
 
   arch: Architecture
   position: PositionalEncoding

@@ -1,10 +1,9 @@
-"""The caches that a model starts decoding with.
+"""Empty caches for decoding.
 
-Layers keep what they made of earlier tokens. That is what a full pass over the text
-makes of them, unless later tokens change earlier ones in a text of that length
-(`PositionalEncoding.stable_length`), or weights read what no cache keeps
-(`Variant.rereads`):
-then the text is kept, and read again with each token.
+Layers cache keys and values of earlier tokens; results equal a full pass over the text.
+The exceptions: later tokens change earlier ones in a text of that length
+(`PositionalEncoding.stable_length`), or the variant reads arrays that are not cached
+(`Variant.rereads`). Then the text is cached, and read again with each token.
 """
 
 import functools
@@ -21,14 +20,15 @@ from transformer_jax.positions import bind, coords
 
 @functools.singledispatch  # by the kind of architecture
 def empty_cache(arch: Architecture, B: int, M: int, frozen: bool = False) -> Any:
-  """Returns the empty caches of all layers, of B rows for M tokens each.
+  """Returns the empty caches of all layers.
 
-  They are a list, or stacked arrays where the layers are one program, or a
-  `CachedText`.
+  A list, or stacked arrays with `arch.scan`, or a `CachedText`.
 
-  frozen   what layers made of a token stays, whatever comes later, and its keys stay
-           turned as they were, as in HuggingFace's models. Differs from the full pass
-           where later tokens change earlier ones
+  arch     architecture of the model
+  B        batch size
+  M        tokens that fit into the cache
+  frozen   keys stay as first rotated, as in HuggingFace's models; differs from the
+           full pass where later tokens change earlier ones
   """
   rereads = form(arch.attention, arch.decoding).rereads
   if rereads or (not frozen and _changes(arch, M)):
@@ -46,12 +46,12 @@ def _changes(arch: Architecture, M: int) -> bool:
   stable_length = form(arch.position, arch.decoding).stable_length(arch.of_decoder.dims)
   if stable_length is None or M <= stable_length:
     return False
-  # The keys of one layer are made of tokens alone, and turned anew for each query.
+  # Keys of a single layer depend on tokens alone, and are rotated again on reading.
   return arch.decoders > 1 or stable_length == 0
 
 
 def _empty(arch, n, B, M, frozen):
-  """Returns the empty cache of layer n."""
+  """Returns the empty cache of layer n; other arguments are those of `empty_cache`."""
   dims, (encoding, variant) = arch.of_decoder.dims, arch.layer(arch.decoding, n)
   projections = variant.projections().fit(dims)
   shapes = projections.weights(dims)
@@ -68,7 +68,13 @@ def _empty(arch, n, B, M, frozen):
 
 
 def _first_read(encoding, projections, dims, x_BLD, q_BLHK):
-  """Returns coordinates as a layer keeps them: positions may not be whole numbers."""
+  """Returns coordinates as a layer caches them: positions may be fractions.
+
+  encoding        of the layer
+  projections     of the layer's variant
+  dims            sizes
+  x_BLD, q_BLHK   input of the layer and its queries
+  """
   at = coords.absent(*x_BLD.shape[:2])
   at = at.replace(data={name: at.pos_BL for name in encoding.ids})
   dims = projections.seen_by(dims, encoding)

@@ -1,4 +1,4 @@
-"""An encoding with its parameters: one-head hooks lifted to batches and heads."""
+"""Bound encodings: parameters included, one-head hooks lifted to batches and heads."""
 
 import dataclasses
 from typing import Any
@@ -16,27 +16,30 @@ from transformer_jax.positions.coords import Coords
 class Bound:
   """A positional encoding together with its parameters; a pytree of arrays.
 
-  Hooks written for one head of one sequence become functions of whole arrays here.
-  Coordinates whose batch axis is 1 are shared: a bias is then computed once per batch.
+  Hooks of one head of one sequence are lifted to whole arrays. Coordinates whose batch
+  axis is 1 are shared: a bias is then computed once per batch.
+
+  encoding   the encoding
+  params     parameters and constants by name
   """
 
   encoding: PositionalEncoding = dataclasses.field(metadata={"static": True})
   params: Params = dataclasses.field(default_factory=dict)
 
   def borrow(self, weights: Params) -> "Bound":
-    """Returns the encoding with what it takes of the weights that project tokens."""
+    """Returns the encoding with the projection weights that it borrows."""
     return dataclasses.replace(self, params=self.encoding.borrow(self.params, weights))
 
   def embed(self, x_BLD: jax.Array, at: Coords) -> jax.Array:
     return self.encoding.embed(self.params, x_BLD, self.keep(at))
 
   def keep(self, at: Coords) -> Coords:
-    """Returns the coordinates with just the ids that the encoding reads."""
+    """Returns the coordinates with only those ids that the encoding reads."""
     at.need(self.encoding.ids, self.encoding.name)
     return at.replace(data={name: at.data[name] for name in self.encoding.ids})
 
   def read(self, x_BLD: jax.Array, q_BLHK: jax.Array, at: Coords) -> Coords:
-    """Returns the coordinates with what travels with each token."""
+    """Returns the coordinates with the token data of `token_data`."""
     data = self.encoding.token_data(self.params, x_BLD, q_BLHK)
     at = self.keep(at)
     return at.replace(data=at.data | data)
@@ -48,9 +51,9 @@ class Bound:
   def transform_qk(
     self, q_BLHK: jax.Array, k_BMHK: jax.Array, q_at: Coords, k_at: Coords
   ) -> tuple[jax.Array, jax.Array]:
-    """Turns queries and keys by their positions and applies the temperature.
+    """Returns (q_BLHK, k_BMHK), rotated and with the temperature applied.
 
-    Fewer heads of keys are repeated only if the encoding tells heads apart.
+    Shared key heads are repeated only if the encoding differs between heads.
     """
     repeat = q_BLHK.shape[2] // k_BMHK.shape[2]
     turns = self.encoding.overrides("transform_qk") or self.encoding.overrides("rotate")
@@ -63,27 +66,28 @@ class Bound:
     return q_BLHK, k_BMHK
 
   def rotates_once(self, k_at: Coords) -> bool:
-    """True when keys are turned alike whatever comes later: a cache keeps them turned.
+    """Returns whether keys are rotated before they are cached.
 
-    Where heads are told apart, turned keys may be more than those that a cache keeps.
+    So unless later tokens change the rotation, or it differs between heads: rotated
+    keys could then have more heads than the cache.
     """
     later = self.encoding.overrides("transform_qk") or self.encoding.needs_full_text
     return not (later or self.tells_heads_apart(k_at))
 
   def rotates_early(self, k_at: Coords) -> bool:
-    """True when keys can be turned by what is known as they are read, and stay so.
+    """Returns whether a frozen cache may hold keys as first rotated.
 
-    Not where only a query turned with all keys gives them a meaning.
+    Not where queries and keys must be rotated together, nor where heads differ.
     """
     return not (self.encoding.centred or self.tells_heads_apart(k_at))
 
   def prepare(self, q_at: Coords, k_at: Coords) -> tuple["Bound", Coords, Coords]:
-    """Returns what cores that visit tiles go on with."""
+    """Returns the encoding and coordinates prepared for cores that visit tiles."""
     params, q_at, k_at = self.encoding.prepare(self.params, q_at, k_at)
     return dataclasses.replace(self, params=params), q_at, k_at
 
   def tells_heads_apart(self, at: Coords) -> bool:
-    """Says whether any array that the encoding reads has an axis of heads."""
+    """Returns whether any parameter or token data has an axis of heads."""
     return any("H" in axes_of(name) for name in (*self.params, *at.data))
 
   def score(
@@ -96,9 +100,13 @@ class Bound:
     mask_BLM: jax.Array,
     scale: float | jax.Array,
   ) -> jax.Array:
-    """Adds what the encoding says about these scores (float32).
+    """Returns s_BHLM after `score` or `bias`, in float32.
 
-    mask_BLM: or mask_BHLM
+    s_BHLM           scaled dot products
+    q_BLHK, k_BMHK   queries and keys after `transform_qk`
+    q_at, k_at       their coordinates
+    mask_BLM         or mask_BHLM; True where a query attends to a key
+    scale            factor on dot products, or scale_H
     """
     if not self.encoding.overrides("score"):
       return s_BHLM + self.bias(q_at.pos_BL, k_at.pos_BL)
@@ -108,7 +116,7 @@ class Bound:
       "q_LK": q_BLHK, "k_MK": k_BMHK, "pos_L": q_at.pos_BL, "pos_M": k_at.pos_BL,
       "mask_LM": mask_BLM, "q_data": q_at.data, "k_data": k_at.data,
     }  # fmt: skip
-    # Where heads are in each array of a sequence.
+    # The axis of heads in each array of a sequence.
     head_axes = {
       "q_LK": 1, "k_MK": 1, "pos_L": None, "pos_M": None,
       "mask_LM": 0 if mask_BLM.ndim == 4 else None,
@@ -146,9 +154,9 @@ class Bound:
     mask_BLM: jax.Array,
     scale: float | jax.Array,
   ) -> jax.Array:
-    """Changes scores where the encoding needs all heads and whole rows.
+    """Returns s_BHLM after `full_scores`; arguments are those of `score`.
 
-    mask_BLM: or mask_BHLM
+    s_BHLM: scores of all heads and whole rows of keys
     """
     if self.encoding.tile_local:
       return s_BHLM
@@ -173,7 +181,7 @@ class Bound:
   def values(
     self, w_BHLM: jax.Array, pos_BL: jax.Array, pos_BM: jax.Array
   ) -> jax.Array | float:
-    """Returns what the encoding adds to the output, o_BLHK."""
+    """Returns the encoding's update of the output, o_BLHK."""
     if not self.encoding.overrides("values"):
       return 0.0
     heads = jax.vmap(self.encoding.values, (self.head_axes, 0, None, None))
@@ -213,7 +221,7 @@ def _heads_first(data: Params) -> Params:
 
 
 def _over_heads(function: Any, params: Params, head_axes: dict[str, int | None]) -> Any:
-  """Maps a function of (params, ...) over heads, also when no parameter has heads."""
+  """Maps a function of (params, ...) over heads; without any, the head axis is 1."""
 
   def mapped(*args: jax.Array) -> jax.Array:
     if not any(axis == 0 for axis in head_axes.values()):
@@ -230,7 +238,7 @@ def _over_batch(function: Any, whole: tuple, batched: tuple) -> jax.Array:
   B = max(sizes)
   axis = lambda x: 0 if jnp.ndim(x) and x.shape[0] == B else None
   squeeze = lambda x: x[0] if jnp.ndim(x) and x.shape[0] != B else x
-  if B == 1:  # an axis of length one would make what depends on positions batched
+  if B == 1:  # `vmap` would batch values that depend on positions alone
     first = lambda x: x[0] if jnp.ndim(x) else x
     return function(*whole, *jax.tree.map(first, batched))[None]
   in_axes = (*(None for _ in whole), *jax.tree.map(axis, batched))

@@ -1,7 +1,7 @@
 """Coordinates of tokens: order, position, horizon and segment.
 
 Coordinates are data: packing, left padding, caches, prefixes and randomized positions
-are arrays made here, and every encoding and attention core reads only the arrays.
+are arrays made here. Encodings and attention cores read only the arrays.
 """
 
 import dataclasses
@@ -22,10 +22,10 @@ class Coords:
 
   order_BL    rank of the token inside its segment; -1: padding
   pos_BL      its position, for the encoding; need not be consecutive or monotone
-  horizon_BL  the highest order in its own segment that the token attends to
+  horizon_BL  the highest order that the token attends to, in its segment
   segment_BL  tokens attend to tokens of the same segment
-  data        what else an encoding reads, by name with axes: ids that the task supplies
-              (`row_BL`), what `token_data` read off the tokens (`gate_BLH`)
+  data        other inputs of an encoding, by name with axes: ids from the task
+              (`row_BL`), results of `token_data` (`gate_BLH`)
 
   >>> at = consecutive(B=1, L=3)
   >>> at.pos_BL.tolist(), at.bidirectional().real_BL.tolist()
@@ -48,7 +48,11 @@ class Coords:
     return self.order_BL >= 0
 
   def need(self, names: Iterable[str], reader: str) -> None:
-    """Raises ValueError unless the tokens have these ids; `reader` wants them."""
+    """Raises ValueError unless the tokens have these ids.
+
+    names    required ids
+    reader   name of the encoding, for the message
+    """
     missing = [name for name in names if name not in self.data]
     if missing:
       raise ValueError(
@@ -57,24 +61,24 @@ class Coords:
       )
 
   def bidirectional(self) -> "Coords":
-    """Lets every token look at its whole segment."""
+    """Returns coordinates in which every token attends to its whole segment."""
     return self.replace(horizon_BL=jnp.full_like(self.order_BL, EVERYTHING))
 
   def prefix(self, length_B1: jax.Array) -> "Coords":
-    """Lets every token look at the first `length_B1` tokens of its segment too."""
+    """Returns coordinates with a bidirectional prefix of `length_B1` tokens."""
     return self.replace(horizon_BL=jnp.maximum(self.horizon_BL, length_B1 - 1))
 
 
 def consecutive(B: int, L: int, start: int | jax.Array = 0) -> Coords:
-  """L causal tokens at start, start + 1, ...; B = 1 serves any batch."""
+  """Returns L causal tokens at start, start + 1, ...; B = 1 serves any batch."""
   order_BL = jnp.broadcast_to(start + jnp.arange(L, dtype=jnp.int32), (B, L))
   return Coords(order_BL, order_BL, order_BL, jnp.ones_like(order_BL))
 
 
 def padded(real_BL: jax.Array) -> Coords:
-  """One causal text in each row, where `real_BL` is true.
+  """Returns one causal text in each row, where `real_BL` is true.
 
-  Padding is no token, wherever it is: a text goes on after a hole.
+  Padding may be anywhere: a text continues after a hole.
   """
   real_BL = jnp.asarray(real_BL, bool)
   order_BL = jnp.cumsum(real_BL, axis=1, dtype=jnp.int32) - 1
@@ -84,12 +88,12 @@ def padded(real_BL: jax.Array) -> Coords:
 
 
 def packed(segment_BL: jax.Array) -> Coords:
-  """Several causal texts in a row; orders and positions restart in each segment.
+  """Returns several causal texts in each row; orders and positions restart in each.
 
-  segment_BL: int32, one number for each contiguous text, 0 where there is no token.
-  Raises ValueError where a number comes again after another one. Inside of `jit`, where
-  the numbers cannot be read, the caller answers for that: such texts would see each
-  other.
+  segment_BL: int32, one number for each contiguous text, 0: padding.
+
+  Raises ValueError where a number returns after another one: such texts would attend
+  to each other. Inside of `jit` this is not checked.
   """
   if is_concrete(segment_BL):
     _check_segments(np.asarray(segment_BL))
@@ -105,12 +109,12 @@ def packed(segment_BL: jax.Array) -> Coords:
 
 
 def is_concrete(x: Any) -> bool:
-  """Returns whether the numbers of an array can be read: not so inside of `jit`."""
+  """Returns whether an array has concrete values: not a tracer, as inside of `jit`."""
   return not isinstance(x, jax.core.Tracer)
 
 
 def _check_segments(segment_BL: np.ndarray) -> None:
-  """Raises ValueError unless each number but 0 names one contiguous text of its row."""
+  """Raises ValueError unless each number, except 0, is one contiguous run in a row."""
   before_BL = np.pad(segment_BL, ((0, 0), (1, 0)))[:, :-1]
   for row, starts_L in enumerate((segment_BL != before_BL) & (segment_BL != 0)):
     numbers, counts = np.unique(segment_BL[row, starts_L], return_counts=True)
@@ -123,9 +127,9 @@ def _check_segments(segment_BL: np.ndarray) -> None:
 
 
 def grid(rows: int, columns: int) -> Coords:
-  """Returns the patches of an image, row after row, each of which sees all others.
+  """Returns coordinates of an image's patches, row by row, with full attention.
 
-  Their places are `row_BL` and `column_BL`; a patch's position is its rank.
+  The ids are `row_BL` and `column_BL`; a patch's position is its rank.
   """
   at = consecutive(1, rows * columns).bidirectional()
   place = {"row_BL": at.pos_BL // columns, "column_BL": at.pos_BL % columns}
@@ -133,14 +137,14 @@ def grid(rows: int, columns: int) -> Coords:
 
 
 def absent(B: int, L: int) -> Coords:
-  """L places without a token: an empty cache."""
+  """Returns L places without a token: an empty cache."""
   none_BL = jnp.full((B, L), -1, jnp.int32)
   zero_BL = jnp.zeros((B, L), jnp.int32)
   return Coords(none_BL, zero_BL, none_BL, zero_BL)
 
 
 def randomized(key: jax.Array, at: Coords, max_positions: int) -> Coords:
-  """Draws sorted distinct positions below `max_positions`, once for the whole batch.
+  """Returns random sorted distinct positions below `max_positions`, one set per batch.
 
   The token of order n gets the n-th of the drawn numbers, so packed and padded rows
   keep their order. Ruoss et al., 2023. https://arxiv.org/abs/2305.16843

@@ -1,4 +1,4 @@
-"""How a recurrent decoder learns of its source."""
+"""How a recurrent decoder conditions on the encoder."""
 
 import dataclasses
 from typing import ClassVar
@@ -13,26 +13,32 @@ from transformer_jax.spec import Registry
 
 @dataclasses.dataclass(frozen=True)
 class Bottleneck:
-  """By nothing but its first state: a vector of fixed size. Sutskever et al., 2014.
+  """Conditions through the initial state alone, of fixed size. Sutskever et al., 2014.
 
-  https://arxiv.org/abs/1409.3215. What a link says:
+  https://arxiv.org/abs/1409.3215. Base class of links:
 
     attends   whether states of the decoder attend to those of the encoder
-    feeds     whether each step reads what the state before it found
-    output    what predicts the next token
+    feeds     whether each step reads the context of the previous state
+    output    from state and context to the vector that predicts the next token
   """
 
   attends: ClassVar[bool] = False
   feeds: ClassVar[bool] = False
 
   def weights(self, D: int, attention: Weights) -> Weights:
-    """Returns the shapes of the weights of `output`, beside those of attention."""
+    """Returns the shapes of the weights of `output`, besides those of attention."""
     return {}
 
   def output(
     self, w: Arrays, token_BLD: jax.Array, h_BLD: jax.Array, found_BLD: jax.Array
   ) -> jax.Array:
-    """Makes one vector of the token that was read, the state, and what it found."""
+    """Returns x_BLD, from which the next token is predicted.
+
+    w           weights of `output`
+    token_BLD   embedded input tokens
+    h_BLD       states of the last layer
+    found_BLD   contexts: outputs of cross-attention
+    """
     return h_BLD
 
 
@@ -43,11 +49,11 @@ links.register("bottleneck")(Bottleneck)
 @links.register("luong")
 @dataclasses.dataclass(frozen=True)
 class Luong(Bottleneck):
-  """Each state looks for what it lacks: tanh(W [context; h]). Luong et al., 2015.
+  """Attends from each state: tanh(W [context; h]). Luong et al., 2015.
 
   https://arxiv.org/abs/1508.04025. The attention variants `multiplicative` and `concat`
-  return just that; what another one finds is added to W h here. All steps attend at
-  once, without the paper's input feeding.
+  return just that; the context of any other variant is added to W h. All steps attend
+  at once, without the paper's input feeding.
   """
 
   attends: ClassVar[bool] = True
@@ -64,11 +70,11 @@ class Luong(Bottleneck):
 @links.register("bahdanau")
 @dataclasses.dataclass(frozen=True)
 class Bahdanau(Bottleneck):
-  """The state before a token looks, and the step reads what it finds.
+  """Attends from the previous state; each step reads the context.
 
   Bahdanau et al., 2015, https://arxiv.org/abs/1409.0473, with the attention variant
   `additive`. The output is a maxout of token, state and context. In a deep decoder the
-  first layer looks, as in Wu et al., 2016, https://arxiv.org/abs/1609.08144.
+  first layer attends, as in Wu et al., 2016, https://arxiv.org/abs/1609.08144.
   """
 
   attends: ClassVar[bool] = True

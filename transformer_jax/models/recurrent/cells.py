@@ -1,6 +1,6 @@
-"""Recurrent cells, and how a layer of them reads a text.
+"""Recurrent cells, and the loop of a layer over a text.
 
-Parameters are named by axes: N are a cell's gates, W its units, D what it returns.
+Parameters are named by axes: N are a cell's gates, W its units, D its output.
 """
 
 import dataclasses
@@ -15,15 +15,15 @@ from transformer_jax.matmul import project
 from transformer_jax.positions import Coords
 from transformer_jax.spec import Registry
 
-State = tuple[jax.Array, ...]  # [B, D] each; the first is what the cell returns
-Attend = Callable[[jax.Array, Coords], jax.Array]  # h_B1D and where -> context
+State = tuple[jax.Array, ...]  # [B, D] each; the first is the output
+Attend = Callable[[jax.Array, Coords], jax.Array]  # h_B1D, coordinates -> context
 
 
 @dataclasses.dataclass(frozen=True)
 class Elman:
   """h' = tanh(W x + U h + b). Elman, 1990. https://doi.org/10.1207/s15516709cog1402_1
 
-  What a cell is: gates, shapes of its state, shapes of its weights, and one step.
+  Base class of cells: gates, shapes of the state, shapes of the weights, one step.
   """
 
   gates: ClassVar[int] = 1
@@ -33,7 +33,7 @@ class Elman:
     return (D,)
 
   def part(self, n: int) -> "Elman":
-    """Returns the cell of one of n directions, which have its units together."""
+    """Returns the cell of one of n directions, among which its units are divided."""
     return self
 
   def weights(self, inputs: int, D: int) -> Weights:
@@ -63,9 +63,9 @@ class LSTM(Elman):
   https://doi.org/10.1162/neco.1997.9.8.1735, with the forget gate of Gers et al., 2000.
   Gates are in the order input, forget, new, output.
 
-  units    0: as many as the width; else what they say is projected to the width, as in
+  units    0: as many as the width; else their output is projected to the width, as in
            Sak et al., 2014, https://arxiv.org/abs/1402.1128
-  forget   is added to the forget gate, so that it starts open: Jozefowicz et al., 2015,
+  forget   bias of the forget gate, which starts open: Jozefowicz et al., 2015,
            https://proceedings.mlr.press/v37/jozefowicz15.html
   """
 
@@ -118,13 +118,19 @@ class GRU(Elman):
 
 
 def empty(cell: Elman, B: int, D: int, dtype: str = "float32") -> State:
-  """Returns the state before any token; what it sums up is float32."""
+  """Returns the zero state; the LSTM's sum is float32, whatever the dtype.
+
+  cell    the recurrent cell
+  B       batch size
+  D       width of the output
+  dtype   of the output
+  """
   h_BD, *rest = (jnp.zeros((B, W), jnp.float32) for W in cell.widths(D))
   return h_BD.astype(dtype), *rest
 
 
 def ends(at: Coords) -> jax.Array:
-  """Returns where the last token of each text is, bool [B, L]."""
+  """Returns True at the last token of each text, bool [B, L]."""
   L = at.order_BL.shape[1]
   place_BL = jnp.where(at.real_BL, jnp.arange(L), L)
   # The next token is at the next place, or after a hole in the text.
@@ -148,14 +154,18 @@ def unroll(
 ) -> tuple[State, State, jax.Array | None]:
   """Returns the states after every token, the last one, and the contexts.
 
-  Products of all inputs are made at once, before the steps. Where there is no token the
-  state stays as it is.
+  Input products of all tokens are computed at once, before the steps. Padding leaves
+  the state as it is.
 
-  start         states [B, L, ...]; a text starts from that at its first token. None: 0
-  state         that of the tokens read before
-  reverse       reads from right to left
+  cell          the recurrent cell
+  w             its weights, by name
+  x_BLD         inputs
+  at            their coordinates
+  start         initial states of texts, [B, L, ...], read at first tokens. None: zero
+  state         state after the tokens before
+  reverse       from right to left
   attend        cross-attention from the previous state, added to each step's input
-  written_out   no loop: for those who count operations
+  written_out   unrolls the loop, so that operations can be counted
   """
   x_BLNW = project(x_BLD, w["input_DNW"], 1)
   x_BLNW = x_BLNW + w["shift_NW"].astype(x_BLNW.dtype)
@@ -182,5 +192,5 @@ def unroll(
 
 
 def _choose(which_B: jax.Array, yes: State, no: State) -> State:
-  """Takes the rows of one state or of another."""
+  """Returns the rows of one state where `which_B` is true, else of the other."""
   return jax.tree.map(lambda a, b: jnp.where(which_B[:, None], a, b), yes, no)

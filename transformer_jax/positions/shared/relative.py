@@ -1,15 +1,14 @@
-"""Vectors of the distance, matched with queries or keys.
+"""Products of queries or keys with vectors of the distance.
 
-Positions are data, so in general the vector of each pair is looked up, entry by entry;
-the gradient of that is a scatter, one entry after the other. Where the positions of
-both sides of a tile count on one by one, each diagonal has one distance: the vectors of
-all diagonals are taken in order, one matrix product matches them with every query, and
-its rows are shifted against each other into the tile, as in Music Transformer (Huang et
-al., 2019, https://arxiv.org/abs/1809.04281). The gradient is shifted back, and all that
-remains are matrix products and one sum for each vector.
+Positions are data, so in general the vector of each pair is looked up, entry by entry.
+The gradient of that is a slow scatter. Where the positions of both sides of a tile are
+consecutive, each diagonal has one distance. One matrix product of all queries with the
+vectors of all diagonals then suffices; its rows are shifted into the tile, as in Music
+Transformer (Huang et al., 2019, https://arxiv.org/abs/1809.04281). The gradient is
+shifted back: matrix products, and one sum for each vector.
 
-Tables of a few rows, as Shaw et al.'s 33, are looked up all the same: the product with
-all rows is small, and neither this nor sums without a scatter were faster.
+Small tables, as Shaw et al.'s 33 rows, always use the lookup: the product with all rows
+is small, and neither the skewed product nor sums without a scatter were faster.
 """
 
 import functools
@@ -19,18 +18,24 @@ import jax
 import jax.numpy as jnp
 
 Row = Callable[[jax.Array], jax.Array]
-READY = {"ready": 0.0}  # a mark of `prepare`: it was called, so hooks may branch
+READY = {"ready": 0.0}  # added by `prepare`: hooks may branch on positions
 
 
 def matcher(params) -> Callable[..., jax.Array]:
-  """Returns `match`, or `lookup` where hooks may not branch, as in kernels."""
+  """Returns `match`, or `lookup` where hooks may not branch, as in kernels.
+
+  params: those of the encoding, with `READY` after `prepare`
+  """
   return match if "ready" in params else lookup
 
 
 def lookup(row: Row, vectors_NK, x_LK, pos_L, pos_M) -> jax.Array:
   """Returns found_LM[i, j] = x_i . vectors[row(pos_i - pos_j)], for any positions.
 
-  row   from distances, int32, to rows of the table
+  row            from distances, int32, to rows of the table
+  vectors_NK     the table
+  x_LK           queries
+  pos_L, pos_M   positions of queries and keys
   """
   row_LM = row((pos_L[:, None] - pos_M[None, :]).astype(jnp.int32))
   return jnp.take_along_axis(x_LK @ vectors_NK.T, row_LM, axis=1)
@@ -38,7 +43,7 @@ def lookup(row: Row, vectors_NK, x_LK, pos_L, pos_M) -> jax.Array:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def match(row: Row, vectors_NK, x_LK, pos_L, pos_M) -> jax.Array:
-  """Returns what `lookup` does, by a skewed product wherever that is possible."""
+  """Returns the result of `lookup`, by a skewed product wherever possible."""
   args = vectors_NK, x_LK, pos_L, pos_M
   ways = functools.partial(skewed, row), functools.partial(lookup, row)
   return jax.lax.cond(runs_on(pos_L, pos_M), *ways, *args)
@@ -68,14 +73,18 @@ match.defvjp(_save, _pull)
 
 
 def skewed(row: Row, vectors_NK, x_LK, pos_L, pos_M) -> jax.Array:
-  """Returns what `lookup` does where the positions of both sides count on."""
+  """Returns the result of `lookup` for consecutive positions on both sides."""
   return shear(x_LK @ vectors_NK[row(distances(pos_L, pos_M))].T)
 
 
 def near(vectors_NK, last, x_LK, pos_L, pos_M, otherwise) -> jax.Array:
-  """Returns x_i . vectors[last - (pos_i - pos_j)] where that is a skewed product.
+  """Returns x_i . vectors[last - (pos_i - pos_j)], by a skewed product if possible.
 
-  otherwise   () -> found_LM, for other positions and distances beyond the table
+  vectors_NK     the table
+  last           row of distance 0
+  x_LK           queries
+  pos_L, pos_M   positions of queries and keys
+  otherwise      () -> found_LM, for other positions and distances beyond the table
   """
   width, N = len(pos_L) + len(pos_M) - 1, len(vectors_NK)
   start = last.astype(jnp.int32) - distances(pos_L, pos_M)[0]
@@ -89,21 +98,21 @@ def near(vectors_NK, last, x_LK, pos_L, pos_M, otherwise) -> jax.Array:
 
 
 def distances(pos_L: jax.Array, pos_M: jax.Array) -> jax.Array:
-  """Returns the distances back_N of a tile's diagonals, from the lower left on."""
+  """Returns the distances back_N of a tile's diagonals, from the lower left one on."""
   L, M = len(pos_L), len(pos_M)
   first = (pos_L[0] - pos_M[0]).astype(jnp.int32)
   return first + (L - 1) - jnp.arange(L + M - 1, dtype=jnp.int32)
 
 
 def runs_on(pos_L: jax.Array, pos_M: jax.Array) -> jax.Array:
-  """Says whether positions count on one by one, in all rows of a batch alike."""
+  """Returns whether positions are consecutive, in all rows of a batch."""
   counts = lambda pos_L: jnp.all(pos_L[1:] == pos_L[:-1] + 1)
   return everywhere(counts(pos_L) & counts(pos_M))
 
 
 @jax.custom_batching.custom_vmap
 def everywhere(flag: jax.Array) -> jax.Array:
-  """Gives a batch one answer, or a `cond` would compute both of its ways for it."""
+  """Returns one flag for the whole batch; else a `cond` would compute both branches."""
   return flag
 
 
@@ -121,7 +130,7 @@ def shear(match_LN: jax.Array) -> jax.Array:
 
 
 def unshear(tile_LM: jax.Array) -> jax.Array:
-  """Returns match_LN, zero beside the tile: what `shear` transposes to."""
+  """Returns match_LN, zero outside of the tile: the transpose of `shear`."""
   L, M = tile_LM.shape
   column_LN = jnp.arange(L + M - 1) - (L - 1) + jnp.arange(L)[:, None]
   inside_LN = (column_LN >= 0) & (column_LN < M)

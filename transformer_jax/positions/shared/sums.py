@@ -1,8 +1,8 @@
-"""Running sums of which differences are read: float32 alone loses them in long texts.
+"""Compensated running sums, whose differences stay exact in long texts.
 
 At 131 072 tokens a sum may be near 100 000, where float32 has steps of 1/128, and a
-difference of two such sums is wrong by as much. Here the rounding error of every sum is
-kept beside it: the sum is the two numbers added up.
+difference of two such sums has an error of that size. Here every sum comes with its
+rounding error: the sum is the two numbers added up.
 """
 
 import jax
@@ -10,15 +10,16 @@ import jax.numpy as jnp
 
 from transformer_jax.positions.coords import Coords
 
-BLOCK = 128  # tokens that are summed up in float32 alone: their sum is near enough
+BLOCK = 128  # tokens that are summed in plain float32, whose error is small enough
 
 
 @jax.custom_vjp
 def running(x_BL: jax.Array) -> tuple[jax.Array, jax.Array]:
-  """Returns the sums along the second axis, up to each place, and what they lack.
+  """Returns the running sums along the second axis, and their rounding errors.
 
   Both are float32 arrays of the shape of x, [B, L, ...]. Up to 128 places the first is
-  `jnp.cumsum` and the second zero. Gradients go through the first, and are such sums.
+  `jnp.cumsum` and the second zero. Gradients flow through the first alone and are
+  compensated as well.
   """
   B, L, *rest = x_BL.shape
   if L <= BLOCK:
@@ -50,23 +51,20 @@ running.defvjp(lambda x_BL: (running(x_BL), None), _pull)
 
 
 def of_tokens(x_BL: jax.Array, at: Coords) -> jax.Array:
-  """Returns what is to be summed up, [B, L, ...]: zero where there is no token."""
+  """Returns the summands, [B, L, ...]: x, and zero where there is no token."""
   real_BL = at.real_BL.reshape(*at.real_BL.shape, *(1 for _ in x_BL.shape[2:]))
   return jnp.where(real_BL, x_BL, 0.0)
 
 
 def add_exactly(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
-  """Returns the float32 sum and what it lacks of the true one. Knuth, 1969."""
+  """Returns the float32 sum and its rounding error. Knuth, 1969."""
   total = a + b
   part = total - a
   return total, (a - (total - part)) + (b - part)
 
 
 def turns(high: jax.Array, low: jax.Array) -> jax.Array:
-  """Returns the angles high + low without their whole turns, where they are large.
-
-  Small ones stay as they are.
-  """
+  """Returns the angles high + low, large ones modulo 2 pi."""
   count, rest = jnp.round(high / TURN), high
   for part in PARTS:  # their products with up to 2**16 turns are exact
     rest = rest - count * part

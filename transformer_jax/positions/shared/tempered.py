@@ -1,4 +1,4 @@
-"""What encodings have in common that sharpen attention in longer texts."""
+"""Base class of length-dependent attention temperatures."""
 
 import dataclasses
 
@@ -12,13 +12,13 @@ from transformer_jax.positions.shared.wrapper import Wrapper
 
 @dataclasses.dataclass(frozen=True)
 class Tempered(Wrapper):
-  """Multiplies queries when the encoding has turned them; a subclass says by what.
+  """Base class of wrappers that scale queries after `transform_qk`, by `factor`.
 
-  What the encoding adds to scores without reading the query, as a bias, stays as it is.
+  A bias of the inner encoding, which does not read queries, is not scaled.
   """
 
   def factor(self, params: Params, q_at: Coords, k_at: Coords) -> jax.Array:
-    """Returns the factor, which broadcasts to q_BLHK."""
+    """Returns the factor on queries, broadcastable to q_BLHK."""
     raise NotImplementedError
 
   def transform_qk(self, params, q_BLHK, k_BMHK, q_at, k_at):
@@ -28,10 +28,10 @@ class Tempered(Wrapper):
 
 
 def keys_seen(q_at: Coords, k_at: Coords) -> jax.Array:
-  """Returns how many keys each query sees, n_BL11; at least 1.
+  """Returns the number of keys that each query attends to, n_BL11; at least 1.
 
-  In causal text that is the position + 1, but also right where positions are randomized
-  or shared, or where tokens look ahead.
+  In causal text the order + 1. Also right with randomized or shared positions, and in
+  bidirectional attention.
   """
 
   def count(query):  # in memory linear in the length, some queries at a time
@@ -46,5 +46,5 @@ def keys_seen(q_at: Coords, k_at: Coords) -> jax.Array:
 
 
 def text_length(q_at: Coords, k_at: Coords) -> jax.Array:
-  """Returns how many tokens each query's text has so far, n_BL11; at least 1."""
+  """Returns the length so far of each query's text, n_BL11; at least 1."""
   return keys_seen(q_at.bidirectional(), k_at)

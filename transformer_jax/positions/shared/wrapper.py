@@ -8,7 +8,7 @@ from transformer_jax.positions.base import PositionalEncoding, positions
 
 @dataclasses.dataclass(frozen=True)
 class Wrapper(PositionalEncoding):
-  """An encoding that changes another one; what it does not define, that one answers.
+  """Base class of wrappers; members it does not define are those of `encoding`.
 
   encoding   the encoding inside; a spec such as "rope" is built
   """
