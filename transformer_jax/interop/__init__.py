@@ -28,9 +28,11 @@ __all__ = ["Loaded", "architecture", "families", "load", "save", "tensors"]
 
 @dataclasses.dataclass(frozen=True)
 class Loaded:
-  """A model of others: what config.json says, what it is here, and its weights.
+  """Loaded checkpoint: its config, architecture and parameters.
 
-  config   of the file, with the class and the ties that its tensors have
+  config   of the file, with the class and the weight tying of its tensors
+  arch     the same model here
+  params   float32 arrays, nested by our names
   """
 
   config: Config
@@ -39,11 +41,11 @@ class Loaded:
 
 
 def load(folder: str | os.PathLike, core: str = "auto") -> Loaded:
-  """Reads config.json and safetensors of a folder.
+  """Returns the model of a folder with config.json and safetensors files.
 
-  core: by which attention is computed
-  Raises ValueError: an unsupported family, damaged files, or one list of all tensors
-  that are missing, unknown or of another shape.
+  core: name or spec of the attention core
+  Raises ValueError for an unsupported family, for damaged files, or with one list of
+  all tensors that are missing, unknown or of another shape.
   """
   refuse_adapter(folder)
   config, found = checkpoint_files.read(folder)
@@ -62,20 +64,20 @@ def load(folder: str | os.PathLike, core: str = "auto") -> Loaded:
 
 
 def save(folder: str | os.PathLike, config: Config, params: dict[str, Any]) -> None:
-  """Writes parameters of a model that the config describes, under its names."""
+  """Writes config.json and the parameters, under the names of the config's family."""
   checkpoint_files.write(folder, config, tensors(config, params))
 
 
 @registered_only("config.json")
 def architecture(config: Config, core: str = "auto") -> Architecture:
-  """Returns what a config.json describes."""
+  """Returns the architecture of a config.json. Raises ValueError."""
   limits.check(config)
   with limits.expected_kinds():
     return _family(config).architecture(config, cores.build(core))
 
 
 def tensors(config: Config, params: dict[str, Any]) -> Tensors:
-  """Returns parameters, or their gradients, by the names of the config's family."""
+  """Returns parameters, or their gradients, under HuggingFace's tensor names."""
   names = _family(config).names(architecture(config), config)
   arrays = flat(params)
   wrong = [

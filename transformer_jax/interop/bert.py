@@ -18,7 +18,7 @@ SIZES = dict(
 
 
 def layers(theirs: str, query: str = "query", key: str = "key", value: str = "value"):
-  """Returns the rows of BERT's layers."""
+  """Returns the table rows of BERT's layers."""
   attention = theirs + ".attention"
   return {
     **names.heads(
@@ -36,7 +36,7 @@ def layers(theirs: str, query: str = "query", key: str = "key", value: str = "va
 
 
 def head(dense: str, norm: str, bias: str):
-  """Returns the rows of a head with a dense layer and a norm of its own."""
+  """Returns the table rows of a head with a dense layer and a norm."""
   return {
     "head/dense_DD": (f"{dense}.weight", "d D"),
     "head/dense_shift_D": (f"{dense}.bias", "D"),

@@ -1,7 +1,7 @@
 """config.json and safetensors files of a HuggingFace checkpoint.
 
 https://github.com/huggingface/safetensors; pickled weights are never read. The folder
-is somebody else's: what is read of it, and how much, is limited.
+is untrusted: kinds of files, and the amount read, are limited.
 """
 
 import json
@@ -20,7 +20,7 @@ from transformer_jax import untrusted
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 INDEX = "model.safetensors.index.json"  # of weights in several files
 DTYPES = ("F64", "F32", "F16", "BF16")
-# Of the part of a file that lists its tensors: what is read before any tensor.
+# Limits of a file's header, which lists its tensors and is read first.
 HEADER_BYTES, MOST_TENSORS = 8 * 2**20, 20_000
 WHOLE = {"BOOL"} | {f"{kind}{bits}" for kind in "UI" for bits in (8, 16, 32, 64)}
 
@@ -29,7 +29,7 @@ Tensors = dict[str, np.ndarray]
 
 
 def read(folder: str | os.PathLike) -> tuple[Config, Tensors]:
-  """Returns what config.json says and all float tensors, in float32."""
+  """Returns the content of config.json and all float tensors, in float32."""
   folder = pathlib.Path(folder)
   config = _json(folder / CONFIG)
   if (folder / INDEX).exists():
@@ -43,7 +43,7 @@ def read(folder: str | os.PathLike) -> tuple[Config, Tensors]:
 
 
 def write(folder: str | os.PathLike, config: Config, tensors: Tensors) -> None:
-  """Writes config.json and model.safetensors; each appears whole or not at all."""
+  """Writes config.json and model.safetensors, each of them atomically."""
   folder = pathlib.Path(folder)
   folder.mkdir(parents=True, exist_ok=True)
   tensors = {name: np.ascontiguousarray(x) for name, x in tensors.items()}
@@ -117,7 +117,7 @@ def _tensors(path):
 
 
 def _check_header(path):
-  """Raises ValueError before memory is taken for more than the file can hold."""
+  """Raises ValueError if a tensor would need more memory than the file can hold."""
   left = untrusted.size(path) - 8
   with open(path, "rb") as file:
     size = int.from_bytes(file.read(8), "little")

@@ -27,7 +27,7 @@ class DebertaV2(Bert):
     hidden_act="gelu", layer_norm_eps=1e-7, pooler_hidden_act="gelu",
     relative_attention=False, max_relative_positions=-1, position_biased_input=True,
   )  # fmt: skip
-  harmless = "conv_act conv_groups padding_idx"  # of a convolution, which is refused
+  harmless = "conv_act conv_groups padding_idx"  # of a convolution, which raises
   sizes = Bert.sizes | {"K": lambda config: config.whole("attention_head_size", 0)}
   prefix = "deberta."
   # The heads that version 3 was pretrained with are other ones.

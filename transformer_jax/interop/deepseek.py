@@ -30,7 +30,7 @@ class DeepseekV3(LlamaLike):
     q_lora_rank=1536, qk_rope_head_dim=64, v_head_dim=128, qk_nope_head_dim=128,
     first_k_dense_replace=3, num_key_value_heads=128, rope_interleave=True,
   )  # fmt: skip
-  # They say nothing without experts; the widths are sums of others.
+  # Unused without experts; the widths are sums of others.
   harmless = f"{EXPERTS} head_dim qk_head_dim"
   sizes = LlamaLike.sizes | dict(K="qk_nope_head_dim")
   table = {

@@ -47,7 +47,7 @@ GATED = {
 }
 
 
-# What older releases called parts of a norm: the checkpoints of BERT have these names.
+# Names of a norm's parameters in older releases, as in the checkpoints of BERT.
 RENAMED = {
   r"LayerNorm\.gamma$": "LayerNorm.weight",
   r"LayerNorm\.beta$": "LayerNorm.bias",
@@ -55,23 +55,23 @@ RENAMED = {
 
 
 class HFFamily:
-  """Models that share names; a subclass has the words of its config.json.
+  """Base class of model families: tensor names, and the keys of config.json.
 
-  called     what its classes are called, before the ending of an output
-  outputs    of its classes; the first one where config.json names none
-  writes     whether the first output has no tensors of its own but a projection that
-             may be tied to the embedding
-  defaults   {word: its value where config.json has none}, as HuggingFace has them
-  aliases    {another name of a word: the word}
-  harmless   words besides those of `harmless.py` that this family's code ignores
-  prefix     of the names in a model with an output; bare models leave it out
-  renamed    {pattern of an older name: the name of today}
-  ignored    pattern of names that hold nothing that is trained or used here
+  called     prefix of its class names, before the ending of an output
+  outputs    heads of its classes; the first one if config.json names no class
+  writes     whether the first output has no tensors besides a projection that may be
+             tied to the embedding
+  defaults   {key: its value if config.json has none}, as in HuggingFace's code
+  aliases    {alias of a key: the key}
+  harmless   keys besides those of `harmless.py` that this family's code ignores
+  prefix     of tensor names in a model with an output; bare models leave it out
+  renamed    {pattern of an older name: the current name}
+  ignored    pattern of names of tensors that are neither trained nor used here
   copies     {name: the name of the tensor that it repeats}
   zeros      names of tensors that are zero where they are missing
   table      {our path: (their name, their axes)}
-  sizes      {letter of `Dims`: its word in config.json, or a function of the words}
-  decoder_sizes   the same of a decoder's layers, where those have words of their own
+  sizes      {letter of `Dims`: its key in config.json, or a function of the config}
+  decoder_sizes   the same for a decoder's layers, where those have separate keys
   """
 
   called: ClassVar[str] = ""
@@ -98,7 +98,7 @@ class HFFamily:
     return Dims(**{letter: self.size(config, word) for letter, word in sizes})
 
   def size(self, config: HFConfig, word: Any) -> int:
-    """Returns a size, by its word or by a function of all words."""
+    """Returns a size, by its key or by a function of the config."""
     return word(config) if callable(word) else config.whole(word)
 
   def decoder_dims(self, config: HFConfig) -> Dims | None:
@@ -108,7 +108,7 @@ class HFFamily:
     return None if others == dims else others
 
   def architecture(self, config: Config, core: Core) -> Architecture:
-    """Returns the model of a config.json, of which no word is passed over."""
+    """Returns the model of a config.json. Raises ValueError for unread keys."""
     words = self.words(config)
     words.need(add_cross_attention=False, tie_encoder_decoder=False)
     fields = self.parts(words) | self.output(words).fields(words)
@@ -122,9 +122,9 @@ class HFFamily:
     return arch
 
   def words(self, config: Config) -> HFConfig:
-    """Returns the words of a config.json under their own names, none of them missing.
+    """Returns a config.json with aliases resolved and defaults filled in.
 
-    An alias wins over the word itself, as in HuggingFace's own code.
+    An alias wins over the key itself, as in HuggingFace's code.
     """
     own = {word: x for word, x in config.items() if word not in self.aliases}
     other = {self.aliases[w]: x for w, x in config.items() if w in self.aliases}
@@ -132,7 +132,7 @@ class HFFamily:
     return HFConfig({**self.defaults} | own | other)
 
   def missing(self, config: Config) -> Config:
-    """Returns the words that config.json has not, with the library's values."""
+    """Returns the keys that config.json lacks, with HuggingFace's defaults."""
     there = {self.aliases.get(word, word) for word in config}
     return {word: x for word, x in self.defaults.items() if word not in there}
 
@@ -141,13 +141,13 @@ class HFFamily:
     return self.named(config) or self.outputs[0]
 
   def named(self, config: HFConfig) -> Output | None:
-    """Returns the output of the class that config.json names."""
+    """Returns the output of the class that config.json names, or None."""
     names = config.many("architectures", []) or [""]
     ends = lambda output: str(names[0]).endswith(output.endings)
     return next(filter(ends, self.outputs), None)
 
   def names(self, arch: Architecture, config: Config) -> Names:
-    """Returns the table of one model."""
+    """Returns the table of tensor names of one model."""
     words = self.words(config)
     rows = {**self.rows(words), **self.output(words).table}
     return Names(of_layers(rows, max(arch.encoders, arch.decoders)), shapes(arch))
@@ -156,13 +156,13 @@ class HFFamily:
     return self.table
 
   def today(self, tensors: Tensors) -> Tensors:
-    """Returns tensors under the names of today."""
+    """Returns tensors under current names."""
     for old, new in self.renamed.items():
       tensors = {re.sub(old, new, name): x for name, x in tensors.items()}
     return tensors
 
   def settle(self, config: Config, tensors: Tensors) -> Config:
-    """Returns the config with what the tensors say: the class, and what is tied."""
+    """Returns the config with the class and the weight tying of the tensors."""
     words = self.words(config)
     named, last = self.named(words), self.outputs[-1]
     if named in (None, last):
@@ -178,9 +178,9 @@ class HFFamily:
     return self.called or type(self).__name__
 
   def untied(self, config: HFConfig, tensors: Tensors) -> Config:
-    """Returns words that change where an output is not the embedding it should be.
+    """Returns changed keys if the output differs from the embedding it is tied to.
 
-    HuggingFace's code ties two tensors only where they are equal.
+    HuggingFace's code ties two tensors only if they are equal.
     """
     output, _ = self.table.get("output_DV", ("", ""))
     source = self.copies.get(output, "")
@@ -197,9 +197,9 @@ class HFFamily:
     return {} if equal else {"tie_word_embeddings": False}
 
   def full(self, tensors: Tensors, names: Names) -> Tensors:
-    """Returns tensors by the names that they have in a model with an output.
+    """Returns tensors under their names in a model with an output.
 
-    Bare models leave out a prefix; of tensors that are one, any may have been saved.
+    Bare models leave out a prefix; of tied tensors, any one may have been saved.
     """
     expected = names.expected()
     known = {*expected, *self.copies}
@@ -214,7 +214,7 @@ class HFFamily:
     return tensors | {name: np.zeros(expected[name], np.float32) for name in zeros}
 
   def check(self, tensors: Tensors, names: Names) -> None:
-    """Raises ValueError with one list of all that does not fit."""
+    """Raises ValueError with one list of all tensors that do not fit."""
     expected = names.expected()
     wrong = [f"missing {name}" for name in sorted(expected.keys() - tensors.keys())]
     for name in sorted(tensors.keys() - expected.keys()):

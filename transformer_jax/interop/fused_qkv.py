@@ -15,7 +15,7 @@ LAYER = "decoder/layer_{n}"
 
 
 def inner(inward: str, outward: str):
-  """Returns the rows of the feed-forward layers."""
+  """Returns the table rows of the feed-forward layers."""
   return {
     **names.dense(f"{LAYER}/feedforward", "in_DF", inward),
     **names.dense(f"{LAYER}/feedforward", "out_FD", outward),
@@ -145,7 +145,7 @@ class Falcon(Bloom):
   )  # fmt: skip
 
   def rows(self, config):
-    """Two norms have names of their own; queries may lie in groups."""
+    """Two norms have other names; queries may lie in groups."""
     attention = f"{LAYER}/attention"
     names_of_norms: Table = {}
     if self.norms(config) == 2:

@@ -16,7 +16,7 @@ from transformer_jax.interop.rotary import rope_of_kind
 class Gemma3(Gemma2):
   """Kamath et al., 2025. https://arxiv.org/abs/2503.19786
 
-  Layers with a window turn by a base of their own; queries and keys are normed.
+  Layers with a window have another rotary base; queries and keys are normed.
   """
 
   called = "Gemma3"

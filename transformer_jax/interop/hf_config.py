@@ -8,13 +8,13 @@ from transformer_jax.spec import nearest
 
 
 class HFConfig:
-  """A config.json that records which of its words were read.
+  """A config.json with a record of the keys that were read.
 
-  A word that is missing, or null, raises ValueError where it is needed.
+  A required key that is missing or null raises ValueError.
 
-  config     the words with their values
-  read       words that were read; all that is made of one config shares the set
-  replaced   words whose values are not those of config.json; reading them counts not
+  config     the keys with their values
+  read       keys that were read; configs derived from this one share the set
+  replaced   keys with values from elsewhere; reading them is not recorded
 
   >>> config = HFConfig({"hidden_size": 64, "use_cache": True})
   >>> config.whole("hidden_size"), config.flag("tie_word_embeddings", False)
@@ -37,7 +37,7 @@ class HFConfig:
     return self.config[word]
 
   def __or__(self, more: Config) -> "HFConfig":
-    """Returns the words with more, or others."""
+    """Returns the config with added or replaced keys."""
     return type(self)(self.config | more, self.read, self.replaced | more.keys())
 
   def get(self, word: str, default: Any = None) -> Any:
@@ -47,7 +47,7 @@ class HFConfig:
     return default if value is None else value
 
   def whole(self, word: str, default: int | None = None) -> int:
-    """Returns a size, from 1; the default may be anything."""
+    """Returns an integer from 1; the default is not checked."""
     if default is not None and self.get(word) is None:
       return default
     if type(self[word]) is not int or self[word] < 1:
@@ -57,7 +57,7 @@ class HFConfig:
     return self[word]
 
   def number(self, word: str, default: float | None = None) -> float:
-    """Returns a number; the default may be anything."""
+    """Returns a number; the default is not checked."""
     if default is not None and self.get(word) is None:
       return default
     if isinstance(self[word], bool) or not isinstance(self[word], (int, float)):
@@ -76,14 +76,14 @@ class HFConfig:
     return self.choose(word, {True: True, False: False}, default)
 
   def part(self, word: str) -> "HFConfig":
-    """Returns the words under a word, none if it is missing."""
+    """Returns the nested config of a key, empty if it is missing."""
     value = self.get(word, {})
     if not isinstance(value, dict):
       raise ValueError(f"config.json says {word}={value!r}; write words with values")
     return type(self)(value)
 
   def choose(self, word: str, choices: Mapping[Any, Any], default: Any = None) -> Any:
-    """Returns what a word's value stands for."""
+    """Returns the choice that belongs to a key's value. Raises ValueError."""
     value = self.get(word, default)
     if value not in list(choices):
       raise ValueError(
@@ -93,12 +93,12 @@ class HFConfig:
     return choices[value]
 
   def need(self, **values: Any) -> None:
-    """Raises ValueError where a word has another value than the only one served."""
+    """Raises ValueError if a key has another value than the only supported one."""
     for word, value in values.items():
       self.choose(word, {value: None}, default=value)
 
   def same(self, word: str, other: str) -> None:
-    """Raises ValueError where two words that may differ have not one value."""
+    """Raises ValueError if two keys have different values."""
     if self.get(word, self[other]) != self[other]:
       raise ValueError(
         f"config.json says {word}={self[word]!r} and {other}={self[other]!r}; models in"
@@ -106,11 +106,9 @@ class HFConfig:
       )
 
   def check_read(self, harmless: set[str], where: str = "config.json") -> None:
-    """Raises ValueError naming the words that nothing has read.
+    """Raises ValueError with the unread keys. Null and empty values are ignored.
 
-    Null and empty values say nothing.
-
-    harmless   words that change nothing of what a model computes
+    harmless   keys that do not change a model's outputs
     """
     known = self.read | self.replaced | harmless
     unread = {

@@ -6,25 +6,25 @@ from collections.abc import Iterable, Iterator
 
 from transformer_jax.interop.checkpoint_files import Config, Tensors
 
-MOST_LAYERS = 512  # each is traced before anything is compared
+MOST_LAYERS = 512  # each is traced before shapes are compared
 LAYERS = (
   *("num_hidden_layers", "num_layers", "n_layer", "n_layers"),
   *("encoder_layers", "decoder_layers", "num_decoder_layers"),
 )
 MOST = 2**31 - 1  # of a size
-# Words for an axis of some tensor: each is at most the numbers of the largest one.
-# Experts (moe_) are not read, and a model without them may say how wide they would be.
+# Keys of tensor axes: each value is at most the size of the largest tensor.
+# Experts (moe_) are not read, and a model without them may still have their width.
 AXES = re.compile(
   r"^(?!moe_).*(dim$|d_(model|ff|kv)$|embd|inner|heads?$|hidden_size|inter|vocab|rank$)"
 )
-# What Python raises where a word's value is of a kind that nothing here expects. The
-# words that a family reads are checked one by one; this is for what slips through.
+# Python's errors for values of unexpected types. The keys that a family reads are
+# checked one by one; this catches the rest.
 UNEXPECTED = (TypeError, AttributeError, LookupError, ArithmeticError, RecursionError)
 
 
 @contextlib.contextmanager
 def expected_kinds() -> Iterator[None]:
-  """Raises ValueError where a value of config.json is of an unexpected kind."""
+  """Raises ValueError if a value of config.json has an unexpected type."""
   try:
     yield
   except UNEXPECTED as error:
@@ -37,10 +37,10 @@ def expected_kinds() -> Iterator[None]:
 def check(
   config: Config, tensors: Tensors | None = None, subject: str = "config.json says"
 ) -> None:
-  """Raises ValueError where config.json makes a model that could not be built.
+  """Raises ValueError if config.json describes a model too large to build.
 
-  tensors   have all the layers and all the widths that there can be
-  said      how the sentence of an error begins
+  tensors   of the checkpoint, which bound layers and widths; None: fixed limits
+  subject   first words of an error's message
   """
   largest = max((x.size for x in (tensors or {}).values()), default=0)
   for word, value in config.items():
@@ -64,7 +64,7 @@ def check(
 
 
 def layers(names: Iterable[str]) -> int:
-  """Returns how many numbers from 0 on are in names: 2 for h.0.w and h.1.w."""
+  """Returns the number of consecutive layers from 0: 2 for h.0.w and h.1.w."""
   numbers = {
     int(n) for name in names for n in re.findall(r"(?<=\.)\d{1,6}(?=\.)", name)
   }

@@ -118,7 +118,7 @@ class Qwen2(LlamaLike):
     vocab_size=151_936, intermediate_size=22_016, num_key_value_heads=32,
     max_position_embeddings=32_768,
   )  # fmt: skip
-  # The first two say nothing without use_sliding_window, the last one ever.
+  # The first two are unused without use_sliding_window; the last one always is.
   harmless = "sliding_window max_window_layers attention_bias"
 
   def attention(self, config):
@@ -126,7 +126,7 @@ class Qwen2(LlamaLike):
     return self.projections(config, "in")
 
   def whole_texts(self, config):
-    """Raises ValueError where a layer sees a window, or positions of images."""
+    """Raises ValueError for sliding windows and for positions of images."""
     config.need(use_sliding_window=False, use_mrope=False)
     for kind in config.many("layer_types", []):
       (config | {"layer_types": kind}).need(layer_types="full_attention")
@@ -174,7 +174,8 @@ class Olmo(LlamaLike):
 class Olmo2(LlamaLike):
   """Walsh et al., 2025. https://arxiv.org/abs/2501.00656
 
-  What parts of a layer add is normed; so are queries and keys, of all heads together.
+  Updates of the residual stream are normed; so are queries and keys, over all heads
+  together.
   """
 
   defaults = LlamaLike.defaults | dict(vocab_size=50_304, rms_norm_eps=1e-5)

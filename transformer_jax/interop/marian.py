@@ -16,7 +16,7 @@ from transformer_jax.positions.sinusoidal import sinusoids
 
 
 def stack(side: str):
-  """Returns the rows of one stack; an encoder's model has none for attention across."""
+  """Returns the table rows of one stack; an encoder has none of cross-attention."""
   ours, theirs = side + "/layer_{n}", f"model.{side}.layers." + "{n}"
   projections = [f"{part}_proj" for part in ("q", "k", "v", "out")]
   attend = lambda path, name: names.heads(
@@ -103,7 +103,7 @@ class Marian(HFFamily):
     return positions.build("sinusoidal(interleaved=False)")
 
   def check(self, tensors, names):
-    """Refuses tables that are not the sinusoids which are made anew."""
+    """Raises ValueError for position tables other than the computed sinusoids."""
     super().check(tensors, names)
     for name in tensors.keys() - names.expected().keys():
       if "embed_positions" in name and not of_sinusoids(tensors[name]):
@@ -113,7 +113,7 @@ class Marian(HFFamily):
 
 
 def of_sinusoids(x_LD):
-  """Returns whether a table is that of sinusoids, which may have been of 16 bits."""
+  """Returns whether a table holds sinusoids, up to the rounding of 16 bits."""
   if x_LD.ndim != 2 or x_LD.shape[1] % 2:
     return False
   L, D = x_LD.shape

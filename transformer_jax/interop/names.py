@@ -6,7 +6,7 @@ PARTS = ("query", "key", "value")
 
 
 def norm(path: str, name: str) -> Table:
-  """A norm, with or without a shift."""
+  """Returns the rows of a norm, with or without a shift."""
   return {
     f"{path}/gain_D": (f"{name}.weight", "D"),
     f"{path}/shift_D": (f"{name}.bias", "D"),
@@ -14,9 +14,12 @@ def norm(path: str, name: str) -> Table:
 
 
 def dense(path: str, which: str, name: str, turned: bool = True) -> Table:
-  """A projection of the feed-forward layer: `which` is "in_DF", "gate_DF" or "out_FD".
+  """Returns the rows of a feed-forward projection and its bias.
 
-  turned   their matrix is [out, in]
+  path     of our layer
+  which    "in_DF", "gate_DF" or "out_FD"
+  name     of their module
+  turned   whether their matrix is [out, in]
   """
   kind, axes = which.split("_")
   theirs = " ".join(axes[::-1] if turned else axes)
@@ -27,7 +30,7 @@ def dense(path: str, which: str, name: str, turned: bool = True) -> Table:
 
 
 def out(path: str, name: str, turned: bool = True) -> Table:
-  """The output projection of attention."""
+  """Returns the rows of attention's output projection."""
   return {
     f"{path}/out_HKD": (f"{name}.weight", "D HK" if turned else "HK D"),
     f"{path}/out_shift_D": (f"{name}.bias", "D"),
@@ -35,9 +38,12 @@ def out(path: str, name: str, turned: bool = True) -> Table:
 
 
 def heads(path: str, query: str, key: str, value: str, last: str) -> Table:
-  """Attention whose projections are tensors of their own, [out, in].
+  """Returns the rows of attention with separate projections, each [out, in].
 
-  Keys and values may have heads of their own (G) or those of queries (H).
+  Keys and values may have their own number of heads (G) or that of queries (H).
+
+  path                      of our attention layer
+  query, key, value, last   names of their modules; last: the output projection
   """
   rows = {}
   for part, name in zip(PARTS, (query, key, value), strict=True):
@@ -48,10 +54,14 @@ def heads(path: str, query: str, key: str, value: str, last: str) -> Table:
 
 
 def fused(path: str, name: str, last: str, rows: str, turned: bool = True) -> Table:
-  """Attention whose queries, keys and values are one tensor, by rows of its outputs.
+  """Returns the rows of attention with a fused QKV projection.
 
-  rows   "*HK": all queries, all keys, all values; "H*K": a head's query, key and
-         value; "G*K": a group's queries, key and value
+  path     of our attention layer
+  name     of their fused module
+  last     of their output projection
+  rows     layout of the fused outputs: "*HK": all queries, all keys, all values; "H*K":
+           a head's query, key and value; "G*K": a group's queries, key and value
+  turned   whether their matrices are [out, in]
   """
   table = {}
   for part in PARTS:

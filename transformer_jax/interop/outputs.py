@@ -14,11 +14,11 @@ Fields = Callable[[HFConfig], dict[str, Any]]
 
 @dataclasses.dataclass(frozen=True)
 class Output:
-  """The output of one class of models.
+  """Output head of one model class.
 
-  endings   of the class's name in `architectures`; the first one is written
-  markers   tensors by which it is known where config.json names no class; () is never
-  fields    of the architecture besides those of the family, from the words
+  endings   of the class's name in `architectures`; `save` writes the first one
+  markers   tensors that identify it if config.json names no class; (): none
+  fields    function from the config to fields of the architecture
   table     rows in place of those of the family
   """
 
@@ -31,8 +31,8 @@ class Output:
 def bare(*endings: str, **fields: Any) -> Output:
   """Returns the output of bare models, whose logits are products with embeddings.
 
-  endings   as of `Output`; "Model" where there are none
-  fields    of the architecture, which differ from those of models with an output
+  endings   as in `Output`; (): "Model"
+  fields    of the architecture, where they differ from those of models with an output
   """
   fields = {"tied": True, "head": LinearHead()} | fields
   return Output(endings or ("Model",), fields=lambda config: fields)
@@ -43,9 +43,9 @@ def marked(
 ) -> Output | None:
   """Returns the first output whose markers are among the names of tensors, or None.
 
-  Raises ValueError where other outputs have the same markers.
+  Raises ValueError if other outputs have the same markers.
 
-  kind   what the classes are called, before their endings
+  kind   prefix of the class names, before their endings
   """
   found = [f for f in outputs if f.markers and all(m in names for m in f.markers)]
   alike = [output for output in found if output.markers == found[0].markers]
@@ -59,7 +59,7 @@ def marked(
 
 
 def labels(config: HFConfig) -> int:
-  """Returns how many classes a model tells apart: 2 where config.json is silent."""
+  """Returns the number of a model's classes; 2 if config.json has none."""
   return config.whole("num_labels", len(config.part("id2label").config) or 2)
 
 
@@ -72,10 +72,11 @@ def of_tokens(
 ) -> Output:
   """Returns the output of a classifier of each token's last state.
 
+  ending    of the class's name
   name      of its projection, [classes, D]
-  bias      whether that adds a learned vector
-  classes   their number; 0: what config.json says
-  head      the whole head, from the words; None: that projection alone
+  bias      whether the projection has a bias
+  classes   number of classes; 0: that of config.json
+  head      function from the config to the whole head; None: the projection alone
   """
 
   def fields(config: HFConfig) -> dict[str, Any]:
@@ -86,9 +87,11 @@ def of_tokens(
 
 
 def of_texts(dense: str, name: str, activation: Callable | None = None) -> Output:
-  """Returns the output of a classifier of texts: a dense layer on the first token.
+  """Returns the output of a text classifier: a dense layer on the first token.
 
-  activation   of the words; None: tanh
+  dense        name of the dense layer
+  name         of the projection, [classes, D]
+  activation   function from the config; None: tanh
   """
 
   def fields(config: HFConfig) -> dict[str, Any]:
@@ -111,7 +114,7 @@ def _projection(name: str) -> Table:
   }
 
 
-# Outputs that write: their tensors are rows of the family's own table.
+# Language models: their tensors are rows of the family's table.
 WRITER = Output(("ForCausalLM", "LMHeadModel"))
 SCORE = of_tokens("ForSequenceClassification", "score", bias=False)
 SPANS = of_tokens("ForQuestionAnswering", "qa_outputs", classes=2)

@@ -5,7 +5,7 @@ from transformer_jax.interop.family import families
 from transformer_jax.interop.llama import LAYER, THEIRS, LlamaLike
 from transformer_jax.interop.rotary import SHARE, rope
 
-OLDER = {"su": "longrope", "yarn": "longrope"}  # what LongRoPE was called first
+OLDER = {"su": "longrope", "yarn": "longrope"}  # earlier names of LongRoPE
 KINDS = OLDER | {"default": "default", "longrope": "longrope"}
 QKV, GATED = f"{THEIRS}.self_attn.qkv_proj.weight", f"{THEIRS}.mlp.gate_up_proj.weight"
 

@@ -6,7 +6,7 @@ from typing import Any
 from transformer_jax.interop.hf_config import HFConfig
 from transformer_jax.positions import PositionalEncoding, positions
 
-# Their name of a scaling: the name of ours, and our argument for each of its words.
+# HuggingFace's rope_type: our encoding, and our argument for each of its keys.
 LENGTH = {"factor": "factor", "original_max_position_embeddings": "original"}
 SCALINGS = {
   "default": ("rope", {}),
@@ -42,10 +42,11 @@ def rope(
 ) -> PositionalEncoding:
   """Returns the rotary encoding of a config, old style or new.
 
-  base    the word of the base beside the words of rotary positions
-  share   the word of the share of features that turn; "": all of them do
-  usual   the share where config.json has none
-  interleaved   whether pairs are neighbours
+  config        of the model
+  base          top-level key of the base
+  share         key of the fraction of rotated features; "": all are rotated
+  usual         default of that fraction
+  interleaved   whether the features of a pair are adjacent
   """
   new, old = "rope_parameters", "rope_scaling"
   words = config.part(old) if config.get(old) else config.part(new)
@@ -86,10 +87,11 @@ def rope_of_kind(
 ) -> PositionalEncoding:
   """Returns the rotary encoding of the layers of one kind, new style or old.
 
-  kind     its name in the rope_parameters of the new style
-  word     of its base in the old style
-  base     that of the library, where config.json has none
-  scaled   whether the old style's rope_scaling is of this kind
+  config   of the model
+  kind     key of the kind in the new style's rope_parameters
+  word     key of its base in the old style
+  base     HuggingFace's default base
+  scaled   whether the old style's rope_scaling applies to this kind
   """
   own = config.part("rope_parameters").part(kind).config
   scaling = config.part("rope_scaling").config if scaled else {}
@@ -98,9 +100,9 @@ def rope_of_kind(
 
 
 def growth(words: HFConfig, factor: float) -> dict[str, float]:
-  """Returns by how much what is turned grows; scores have no scale of their own.
+  """Returns the `mscale` argument of YaRN: the growth of rotated features.
 
-  Two numbers (mscale) are a quotient, as in HuggingFace's Llama; DeepSeek's own code
+  Two numbers (mscale) are a quotient, as in HuggingFace's Llama; DeepSeek's code
   scales whole scores by the second one.
   """
   own, both = words.number("attention_factor", 0.0), None
@@ -120,7 +122,7 @@ def growth(words: HFConfig, factor: float) -> dict[str, float]:
 
 
 def stretch(words: HFConfig, factor: float, original: int) -> float:
-  """Returns the factor with which LongRoPE grows by as much as config.json says."""
+  """Returns the factor at which LongRoPE has the attention_factor of config.json."""
   grown = words.number("attention_factor", 0.0)
   if not grown:
     return max(factor, 1.0)
@@ -133,7 +135,7 @@ def stretch(words: HFConfig, factor: float, original: int) -> float:
 
 
 def divisors(words: HFConfig, word: str) -> tuple[float, ...]:
-  """Returns a list of numbers, which may not be empty."""
+  """Returns a non-empty list of numbers. Raises ValueError."""
   numbers = words.many(word, [])
   if not numbers:
     raise ValueError(f"config.json has no '{word}'; write a number for each pair there")
@@ -141,7 +143,7 @@ def divisors(words: HFConfig, word: str) -> tuple[float, ...]:
 
 
 def check(words: HFConfig, arguments: dict[str, str]) -> None:
-  """Raises ValueError if a word says something that is not read."""
+  """Raises ValueError for keys of rotary positions that are not read."""
   grow = {"yarn": GROWTH, "longrope": GROWTH[:1]}.get(words["rope_type"], ())
   known = (*USUAL, *arguments, *grow)
   others = [w for w, x in words.config.items() if x is not None and w not in known]
@@ -153,7 +155,7 @@ def check(words: HFConfig, arguments: dict[str, str]) -> None:
 
 
 def lengths(config: HFConfig, words: HFConfig) -> dict[str, int | None]:
-  """Returns how long texts may be, and were before a scaling."""
+  """Returns the largest text length, and that before the scaling."""
   now, before = "max_position_embeddings", "original_max_position_embeddings"
   original = config.get(before, words.get(before, config.get(now)))
   return {before: original, now: config.get(now)}

@@ -19,7 +19,7 @@ class SmolLM3(Llama):
     num_key_value_heads=4, max_position_embeddings=32_768, rope_theta=2_000_000.0,
     tie_word_embeddings=True, no_rope_layer_interval=4,
   )  # fmt: skip
-  harmless = "sliding_window"  # it says nothing without use_sliding_window
+  harmless = "sliding_window"  # unused without use_sliding_window
 
   def parts(self, config):
     config.need(use_sliding_window=False)

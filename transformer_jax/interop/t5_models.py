@@ -13,11 +13,11 @@ from transformer_jax.positions import positions
 
 KINDS = dict(ACTIVATIONS)
 KINDS |= {f"gated-{word}": kind for word, kind in GATED.items()}
-KINDS |= {"gated-gelu": GATED["gelu_new"]}  # what T5 v1.1 calls so is the tanh
+KINDS |= {"gated-gelu": GATED["gelu_new"]}  # T5 v1.1's name of the tanh approximation
 
 
 def stack(side: str, cross: bool):
-  """Returns the rows of one stack; a decoder's layers have one part more."""
+  """Returns the table rows of one stack; a decoder has cross-attention too."""
   ours, theirs = side + "/layer_{n}", side + ".block.{n}.layer."
   attend = lambda path, name: names.heads(path, *(f"{name}.{p}" for p in "qkvo"))
   last = theirs + ("2" if cross else "1")
@@ -41,8 +41,8 @@ def stack(side: str, cross: bool):
 class T5Family(HFFamily):
   """Scores without a scale, a bias that all layers of a stack share.
 
-  Whether the output is the embedding, the tensors say; config.json said it once by the
-  word that now says whether states are scaled.
+  Weight tying is read from the tensors: config.json once stored it under the key that
+  now stores whether states are scaled.
   """
 
   called = "T5"
@@ -104,7 +104,7 @@ class T5Family(HFFamily):
     )
 
   def activation(self, config):
-    """Returns the activation, which later releases write down in two words more."""
+    """Returns the activation, for which later releases have two more keys."""
     kind = config.get("feed_forward_proj")
     activation = config.choose("feed_forward_proj", KINDS)
     of = "gelu_new" if kind == "gated-gelu" else kind.removeprefix("gated-")
@@ -117,7 +117,7 @@ class T5Family(HFFamily):
     return config.flag("scale_decoder_outputs", tied)
 
   def untied(self, config, tensors):
-    """Returns words that change where the output is not as config.json says."""
+    """Returns changed keys if the output contradicts config.json."""
     output, embedding = (
       tensors.get(f"{name}.weight") for name in ("lm_head", "shared")
     )
@@ -131,7 +131,7 @@ class T5Family(HFFamily):
 class MT5(T5Family):
   """Xue et al., 2021. https://arxiv.org/abs/2010.11934
 
-  T5 v1.1 whose states are never scaled.
+  T5 v1.1 with unscaled states.
   """
 
   called = "MT5"

@@ -4,13 +4,12 @@ A table maps a path of ours to (their name, their axes):
 
   "decoder/layer_{n}/attention/query_DHK": ("h.{n}.attn.c_attn.weight", "D *HK")
 
-A space stands between their axes; letters that belong together are one axis of theirs,
-"HK" of size H x K. The letters are those of our name, so "HK D" is the transpose of a
-matrix. A star is the axis along which parameters of ours that share one of their
-tensors lie one after another, in the order of the table; it stands for a
-letter of ours that theirs have not, as in "*K", where keys may have fewer heads than
-queries. "G*" is our axis of heads: G
-groups that each hold some. 1 is an axis of length one. The second axis of "DD" is d.
+Spaces separate their axes; adjacent letters are one axis of theirs, as "HK" of size
+H x K. The letters are those of our name, so "HK D" is the transpose of a matrix. A star
+is the axis along which our parameters are concatenated in one tensor of theirs, in the
+order of the table. It replaces a letter of ours that theirs lack, as in "*K", where
+keys may have fewer heads than queries. "G*" is our axis of heads: G groups of equally
+many heads. 1 is an axis of length one. The second axis of "DD" is d.
 """
 
 import dataclasses
@@ -27,9 +26,10 @@ Shapes = dict[str, tuple[int, ...]]
 
 @dataclasses.dataclass(frozen=True)
 class TensorLayout:
-  """How one array of ours lies in one of theirs.
+  """Layout of one of our arrays in one of their tensors.
 
-  ours, theirs   the letters of both, each with a size; theirs with spaces
+  ours, theirs   axis letters of both; theirs with spaces
+  sizes          size of each letter
   """
 
   ours: str
@@ -41,12 +41,12 @@ class TensorLayout:
     return self.theirs.replace(" ", "").replace("1", "")
 
   def give(self, x: np.ndarray) -> np.ndarray:
-    """Returns an array of ours with an axis for each of their letters."""
+    """Returns our array with an axis for each of their letters."""
     x = np.asarray(x).reshape([self.sizes[a] for a in self.ours])
     return np.transpose(x, [self.ours.index(a) for a in self.letters])
 
   def take(self, x: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Undoes `give`."""
+    """Inverse of `give`."""
     x = np.transpose(x, [self.letters.index(a) for a in self.ours])
     return np.ascontiguousarray(x.reshape(shape))
 
@@ -61,7 +61,7 @@ class TensorLayout:
 
 
 def layout(path: str, shape: tuple[int, ...], theirs: str, groups: int) -> TensorLayout:
-  """Returns how the array of a path lies in a tensor with those axes."""
+  """Returns the layout of our array in a tensor with the given axes."""
   ours = _distinct(axes_of(path))
   sizes = dict(zip(ours, shape, strict=True)) | {"1": 1, "*": 1}
   if "G*" in theirs and "H" in ours:
@@ -74,7 +74,7 @@ def layout(path: str, shape: tuple[int, ...], theirs: str, groups: int) -> Tenso
 
 
 def of_layers(table: Table, layers: int) -> Table:
-  """Writes out the names of each layer."""
+  """Returns the table with the names of each layer in place of {n}."""
   numbers = lambda path: range(layers) if "{n}" in path else (0,)
   return {
     path.replace("{n}", str(n)): (name.replace("{n}", str(n)), axes)
@@ -85,9 +85,10 @@ def of_layers(table: Table, layers: int) -> Table:
 
 @dataclasses.dataclass(frozen=True)
 class Names:
-  """A table written out for a model: the paths that the model has.
+  """Table of one model's parameters.
 
-  shapes   of all parameters of ours, by path
+  table    of all layers
+  shapes   of our parameters, by path
   """
 
   table: Table
@@ -102,7 +103,7 @@ class Names:
 
   @property
   def sharing(self) -> dict[str, dict[str, TensorLayout]]:
-    """Returns {their name: {our path: layout}}."""
+    """{their name: {our path: layout}}."""
     sharing: dict[str, dict[str, TensorLayout]] = {}
     for path, (name, axes) in self.table.items():
       if path in self.shapes:
@@ -112,19 +113,19 @@ class Names:
 
   @property
   def groups(self) -> int:
-    """Returns how many heads of keys and values there are, where they are fewer."""
+    """Number of key and value heads, G; 1 without grouped queries."""
     pairs = (zip(axes_of(p), s, strict=True) for p, s in self.shapes.items())
     return next((size for pair in pairs for a, size in pair if a == "G"), 1)
 
   def expected(self) -> Shapes:
-    """Returns the shapes of all tensors of theirs."""
+    """Returns the shapes of all their tensors."""
     return {
       name: next(iter(parts.values())).merged(_star(parts))
       for name, parts in self.sharing.items()
     }
 
   def ours(self, tensors: Arrays) -> Arrays:
-    """Returns parameters by path, of tensors that have the expected shapes."""
+    """Returns our parameters by path, from tensors of the expected shapes."""
     found = {}
     for name, parts in self.sharing.items():
       first = next(iter(parts.values()))
@@ -138,7 +139,7 @@ class Names:
     return found
 
   def theirs(self, arrays: Arrays) -> Arrays:
-    """Returns tensors of theirs, of parameters by path."""
+    """Returns their tensors, from our parameters by path."""
     found = {}
     for name, parts in self.sharing.items():
       given = [part.give(arrays[path]) for path, part in parts.items()]
@@ -149,7 +150,7 @@ class Names:
 
 
 def _distinct(letters: str) -> str:
-  """Returns letters of which repeated ones are small: "DD" is "Dd"."""
+  """Returns the letters, repeated ones in lower case: "DD" is "Dd"."""
   pairs = enumerate(letters)
   return "".join(a.lower() if a in letters[:n] else a for n, a in pairs)
 

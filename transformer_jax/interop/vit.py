@@ -12,7 +12,7 @@ from transformer_jax.positions import positions
 
 LAYER, THEIRS = "encoder/layer_{n}", "vit.layers.{n}"
 
-# What releases before version 5 called the parts of a layer.
+# Names of a layer's parts in releases before version 5.
 OLDER = {
   r"encoder\.layer\.(\d+)\.attention\.attention\.(query|key|value)": (
     lambda found: f"layers.{found[1]}.attention.{found[2][0]}_proj"
@@ -25,7 +25,7 @@ OLDER = {
 
 
 def _patches(config):
-  """Returns the patches of an image, which may have other rows than columns."""
+  """Returns the number of patches of an image, which need not be square."""
   size, word = config.get("image_size"), "image_size"
   sizes = size if isinstance(size, list) and len(size) == 2 else [size, size]
   sides = ((config | {word: side}).whole(word) for side in sizes)
@@ -34,7 +34,7 @@ def _patches(config):
 
 @families.register("vit")
 class ViT(HFFamily):
-  """A classifier that reads the class at the first place of its logits."""
+  """ViT classifier; the class logits are those of the first token."""
 
   outputs = of_tokens("ForImageClassification", "classifier"), bare()
   writes = False

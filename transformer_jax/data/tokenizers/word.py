@@ -30,6 +30,6 @@ class Word(Listed):
     return PIECE.findall("".join(SPACE + word for word in text.split()))
 
   def join(self, pieces):
-    # Unknown text was most often a separate word.
+    # An unknown token mostly stands for a separate word.
     known = (SPACE + piece if piece == "<unk>" else piece for piece in pieces)
     return "".join(known).replace(SPACE, " ").strip()
