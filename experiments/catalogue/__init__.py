@@ -1,13 +1,13 @@
-"""Writes the pages of docs that list all there is, and where it works.
+"""Generated docs pages: encodings, variants, families, and the cores that serve them.
 
   python -m experiments.catalogue            write them
-  python -m experiments.catalogue --check    say which of them are stale; writes nothing
+  python -m experiments.catalogue --check    list stale pages; writes nothing
 
-Nothing there is written by hand but the sentences around the tables: names come from
-registries, papers from docstrings of files, the rest from what the objects declare
-and from the table that models ask before they are built. Pictures are drawn from the
-hooks of encodings and variants; the check only asks that each is there, which takes
-seconds, and a slow test compares their numbers.
+Only the sentences around the tables are written by hand: names come from registries,
+papers from docstrings of files, the rest from declarations of the objects and from the
+compatibility table that models check before they are built. Pictures are drawn from the
+hooks of encodings and variants. The check takes seconds, as it only tests that each
+picture exists; a slow test compares their numbers.
 """
 
 import os
@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] = ()) -> int:
 
 
 def check(texts: dict[str, str]) -> int:
-  """Returns 1 where a page is not what it would be written as, and says how to mend."""
+  """Returns 1 if a page is stale, and prints the command that updates it."""
   files = {DOCS / name: text for name, text in texts.items()}
   stale = [
     path
@@ -62,12 +62,12 @@ def relative(path: Path) -> str:
 
 
 def shown() -> list[Any]:
-  """Returns what has a picture: every encoding and every variant."""
+  """Returns all encodings and variants; each has a picture."""
   return [registry.build(n) for registry in (positions, attentions) for n in registry]
 
 
 def draw(thing: Any) -> None:
-  """Draws the picture of an encoding or a variant if it shows other numbers."""
+  """Draws the picture of an encoding or a variant if its numbers have changed."""
   path, found = pictures.path(thing), pictures.arrays(thing)
   if pictures.is_stale(path, found):
     pictures.draw(path, found)

@@ -1,4 +1,4 @@
-"""Numbers of README's table: how many encodings, variants, cores and tasks exist."""
+"""Numbers of README's table: counts of encodings, variants, cores and tasks."""
 
 import re
 from pathlib import Path
@@ -21,7 +21,7 @@ COUNTED = {
 
 
 def page() -> str:
-  """Returns README with the numbers of its table as they are now."""
+  """Returns README with the current numbers of its table."""
   text = README.read_text("utf-8")
   before, start, rest = text.partition("<!-- counts:")
   table, end, after = rest.partition("<!-- end of counts -->")

@@ -1,7 +1,7 @@
 """Numbers of the catalogue's pictures of encodings: scores by distance.
 
-A text repeats one token, and queries and keys are that token, so that all that differs
-between two keys is where they are. All numbers come from the encoding's own hooks.
+A text repeats one token, and queries and keys are that token, so two keys differ only
+in position. All numbers come from the encoding's hooks.
 """
 
 import dataclasses
@@ -25,8 +25,8 @@ from transformer_jax.positions import (
 TRAINED, L = 64, 128  # tokens of a training text, and of the text that is shown
 LAYER = 0  # of layers with different encodings
 DIMS = Dims(V=2, D=64, H=4, F=2, L=TRAINED, K=64)
-# The mean is over so many tokens, and their negatives; one where what the encoding adds
-# is a token's own match with a vector of the distance, which would cancel.
+# Number of tokens in the mean, with their negatives; one token if the encoding adds a
+# product of a token with a vector of the distance, which would cancel.
 TOKENS = 4
 
 
@@ -85,7 +85,7 @@ def score_changes(
 
 
 def over_rope(encoding: PositionalEncoding) -> PositionalEncoding:
-  """Returns an encoding that chooses positions over one that shows them."""
+  """Returns an encoding that assigns positions, wrapped around one that reads them."""
   if getattr(encoding, "encoding", None) == PositionalEncoding():
     fields: dict[str, Any] = {"encoding": positions.build("rope")}
     return dataclasses.replace(encoding, **fields)
@@ -93,12 +93,12 @@ def over_rope(encoding: PositionalEncoding) -> PositionalEncoding:
 
 
 def ids(name: str, pos_BL: jax.Array) -> jax.Array:
-  """Returns what a task may know of the tokens: a grid 8 wide, numbers of 7 digits."""
+  """Returns token ids of a task: a grid 8 wide, or numbers of 7 digits."""
   return pos_BL // 8 if name.startswith("row") else pos_BL % 8
 
 
 def by_distance(changes_HLM: np.ndarray) -> np.ndarray:
-  """Returns the changes of one query's scores, by distance; equal heads are one."""
+  """Returns the changes of one query's scores by distance; equal heads are merged."""
   own_L = np.isfinite(np.diagonal(changes_HLM[0]))
   i = int(np.flatnonzero(own_L)[-1]) if own_L.any() else L - 1
   lines_HN = changes_HLM[:, i, i::-1]
@@ -107,7 +107,7 @@ def by_distance(changes_HLM: np.ndarray) -> np.ndarray:
 
 
 def random(params: dict) -> dict:
-  """Returns parameters drawn from a normal distribution, each with a key of its own."""
+  """Returns parameters drawn from a normal distribution, each with a separate key."""
   keys = jax.random.split(_key(), len(params))
   pairs = zip(keys, sorted(params), strict=True)
   return {name: jax.random.normal(key, params[name].shape) for key, name in pairs}

@@ -54,7 +54,7 @@ def page() -> str:
 
 
 def line(name: str, encoding: PositionalEncoding) -> list[str]:
-  """Returns what the first table says about an encoding."""
+  """Returns an encoding's row of the first table."""
   return [
     f"`{name}`",
     purpose(encoding),
@@ -74,13 +74,13 @@ def facts(encoding: PositionalEncoding) -> str:
 
 
 def acts_on(encoding: PositionalEncoding) -> str:
-  """Returns where it acts, from the hooks that it overrides."""
+  """Returns the places where an encoding acts, from its overridden hooks."""
   found = [where for hook, where in ACTS.items() if encoding.overrides(hook)]
   return ", ".join(dict.fromkeys(found)) or "nothing"
 
 
 def parameters(encoding: PositionalEncoding, size: str) -> int:
-  """Returns how many parameters it has in a decoder of a named size."""
+  """Returns an encoding's number of parameters in a decoder of a named size."""
   dims, layers = SIZES[size], range(LAYERS[size])
   shapes = jax.eval_shape(lambda: encoding.init(jax.random.key(0), dims))
   count = 0
@@ -91,7 +91,7 @@ def parameters(encoding: PositionalEncoding, size: str) -> int:
 
 
 def encoding_cell(encoding: PositionalEncoding, use: str, reasons: list[str]) -> str:
-  """Returns which cores serve an encoding in one kind of attention, or why none."""
+  """Returns the cores that serve an encoding in one use of attention, or the reason."""
   if use == "cross" and USES[use](encoding) == PositionalEncoding():
     return "nothing"
   return cell(lambda core, mode: refusal(encoding, core, use, mode), use, reasons)

@@ -1,4 +1,4 @@
-"""The page of families of models whose weights are read and written."""
+"""The page of HuggingFace model families that interop reads and writes."""
 
 import dataclasses
 import json
@@ -20,7 +20,7 @@ from transformer_jax.positions import positions
 from transformer_jax.spec import Registry
 
 RECORDED = Path(__file__).parents[2] / "third_party" / "transformers" / "configs.json"
-# Words without which a family is not served.
+# Keys that a family requires besides its defaults.
 EXAMPLES: dict[str, dict[str, Any]] = {
   "deberta-v2": dict(
     relative_attention=True, share_att_key=True, position_biased_input=False,
@@ -28,7 +28,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
   ),
   "deepseek_v3": dict(first_k_dense_replace=61),
 }  # fmt: skip
-# Values that many families serve, and what the page calls them.
+# Values that many families serve, and their names on the page.
 LISTS = {
   tuple(ACTIVATIONS): "the plain ones below",
   tuple(GATED): "the gated ones below",
@@ -66,7 +66,7 @@ def page() -> str:
 
 
 def line(config: dict[str, Any]) -> list[str]:
-  """Returns what the first table says of a recorded model."""
+  """Returns a recorded model's row of the first table."""
   kind, arch = config["model_type"], interop.architecture(config)
   stacks = {"encoder": arch.encoders, "decoder": arch.decoders}
   return [
@@ -82,7 +82,7 @@ def line(config: dict[str, Any]) -> list[str]:
 
 
 def spec(registry: Registry, thing: Any) -> str:
-  """Returns the name of an object, and what differs from its defaults but numbers."""
+  """Returns an object's spec: its name and changed arguments, without numbers."""
   if isinstance(thing, Sum):
     return " + ".join(spec(registry, part) for part in thing.parts)
   name = thing.name if isinstance(thing, Variant) else registry.name_of(thing)
@@ -97,9 +97,9 @@ def spec(registry: Registry, thing: Any) -> str:
 
 
 def served() -> Iterator[list[str]]:
-  """Yields each family, its words of which some values are served, and the others.
+  """Yields each family, its keys with a list of served values, and its other keys.
 
-  They are those that its code reads of a config.json without any other word.
+  These are the keys that its code reads of an otherwise empty config.json.
   """
   for kind in sorted(interop.families):
     known: dict[str, str] = {}
@@ -124,7 +124,7 @@ def classes() -> Iterator[list[str]]:
 
 
 def harmless() -> Iterator[list[str]]:
-  """Yields words that change no number, and what they say."""
+  """Yields keys that change no number, and the reasons."""
   for reason, words in REASONS.items():
     yield [", ".join(f"`{word}`" for word in words.split()), reason]
   for kind in sorted(interop.families):
@@ -139,7 +139,7 @@ def said(value: Any) -> str:
 
 
 def watched(config: dict[str, Any], known: dict[str, str]) -> HFConfig:
-  """Returns words that write down which of them are asked for, and their values."""
+  """Returns a config that records the keys that are read, and their choices."""
 
   class Watched(HFConfig):
     def choose(self, word, choices, default=None):

@@ -1,4 +1,4 @@
-"""What all pages of the catalogue are made of."""
+"""Shared parts of the catalogue's pages: tables, galleries and cells."""
 
 import inspect
 import re
@@ -32,14 +32,14 @@ def render(name: str, **parts: Any) -> str:
 
 
 def purpose(thing: Any) -> str:
-  """Returns the first sentence of its docstring."""
+  """Returns the first sentence of an object's docstring."""
   text = inspect.getdoc(type(thing)) or ""
   start = " ".join(text.split("\n\n")[0].split())
   return re.split(r"(?<!et al\.)(?<=[.;])\s(?![^\[]*\])", start)[0].rstrip(";.")
 
 
 def formula(thing: Any) -> str:
-  """Returns the indented lines after that sentence, or nothing."""
+  """Returns the formula of an object's docstring, or an empty string."""
   blocks = (inspect.getdoc(type(thing)) or "").split("\n\n")[1:2]
   lines = [line for block in blocks for line in block.splitlines()]
   indented = lines and all(line.startswith("    ") for line in lines)
@@ -47,7 +47,7 @@ def formula(thing: Any) -> str:
 
 
 def entries(things: Mapping[str, Any], facts: Callable[[Any], str]) -> str:
-  """Returns the gallery: of each its picture, formula, source and properties."""
+  """Returns the gallery: picture, formula, source and properties of each object."""
   parts = []
   for name, thing in things.items():
     lines = [f"### `{name}`", f"![{name}]({picture(thing)})"]
@@ -70,12 +70,12 @@ def thumbnails(things: Mapping[str, Any], columns: int = 4) -> str:
 
 
 def picture(thing: Any) -> str:
-  """Returns the path of its picture, from a page."""
+  """Returns the path of an object's picture, relative to a page."""
   return str(pictures.path(thing).relative_to(pictures.FOLDER.parent))
 
 
 def paper(thing: Any) -> str:
-  """Returns who published it and when, with a link."""
+  """Returns authors and year of an object's paper, with a link."""
   module = sys.modules[type(thing).__module__].__doc__ or ""
   text = " ".join((module if "http" in module else thing.__doc__ or "").split())
   who = re.search(
@@ -96,7 +96,7 @@ def cell(ask: Callable, use: str, reasons: list[str]) -> str:
   refused = {
     name: next(filter(None, (ask(cores.build(name), mode) for mode in modes)), None)
     for name in cores
-    if name != "auto"  # it serves what any serves
+    if name != "auto"  # it serves whatever any core serves
   }
   serving = [name for name, reason in refused.items() if not reason]
   if serving:

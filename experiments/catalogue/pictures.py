@@ -1,7 +1,7 @@
-"""Pictures of the catalogue, which hold the numbers that they show.
+"""Pictures of the catalogue, with their numbers as metadata.
 
-A picture is drawn again only when its numbers change: another matplotlib's other bytes
-of the same curves are no other picture.
+A picture is drawn again only if its numbers change, not if another version of
+matplotlib writes other bytes.
 """
 
 import io
@@ -19,7 +19,7 @@ from transformer_jax.attention import Variant
 from transformer_jax.positions import PositionalEncoding
 
 FOLDER = Path(__file__).parents[2] / "docs" / "pictures"
-KEY = "Numbers"  # in the file's own text
+KEY = "Numbers"  # of the PNG text chunk
 BLUE, GRAY = "#2a5db0", "#888888"
 
 
@@ -31,7 +31,7 @@ def arrays(thing: PositionalEncoding | Variant) -> dict[str, np.ndarray]:
 
 
 def path(thing: PositionalEncoding | Variant) -> Path:
-  """Returns the file of its picture."""
+  """Returns the file of an object's picture."""
   kind = "positions" if isinstance(thing, PositionalEncoding) else "attention"
   return FOLDER / kind / f"{thing.name}.png"
 
@@ -46,7 +46,7 @@ def is_stale(file: Path, found: dict[str, np.ndarray]) -> bool:
 
 
 def same(one: dict, other: dict) -> bool:
-  """Returns whether numbers of two pictures agree as far as an eye can see."""
+  """Returns whether the numbers of two pictures agree within 1% of their range."""
   if one.keys() != other.keys():
     return False
   pairs = [(np.array(one[n], float), np.array(other[n], float)) for n in one]
@@ -58,7 +58,7 @@ def same(one: dict, other: dict) -> bool:
 
 
 def numbers(found: dict[str, np.ndarray]) -> str:
-  """Returns the numbers as JSON, of maps every eighth."""
+  """Returns the numbers as JSON; maps are subsampled by eight."""
   some = {name: x[::8, ::8] if name == "map_LM" else x for name, x in found.items()}
   rounded = {
     name: np.vectorize(lambda n: float(f"{n:.3g}"))(np.asarray(x, float)).tolist()
@@ -90,7 +90,7 @@ def draw(file: Path, found: dict[str, np.ndarray]) -> None:
 
 
 def _write(file: Path, data: io.BytesIO, text: str) -> None:
-  """Writes a PNG of few colours, which is small."""
+  """Writes a small PNG, with 48 colours."""
   info = PngInfo()
   info.add_text(KEY, text, zip=True)
   with Image.open(data) as image:

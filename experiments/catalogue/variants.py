@@ -19,7 +19,7 @@ from transformer_jax.attention.cores import cores
 from transformer_jax.models.compatibility import USES, refusal
 from transformer_jax.positions import PositionalEncoding
 
-CHANGES = {  # hooks of variants, and what they change
+CHANGES = {  # descriptions of the hooks of variants
   "projections": "projections",
   "condition": "queries and keys",
   "scale": "scale",
@@ -69,14 +69,14 @@ def facts(variant: Variant) -> str:
 
 
 def changes(variant: Variant) -> str:
-  """Returns what a variant changes, from the hooks that it overrides."""
+  """Returns a description of a variant's changes, from its overridden hooks."""
   found = [what for hook, what in CHANGES.items() if variant.overrides(hook)]
   found += ["layers"] if type(variant).layer is not Variant.layer else []
   return ", ".join(dict.fromkeys(found)) or "nothing"
 
 
 def own_parameters(variant: Variant) -> int:
-  """Returns how many parameters it adds to one layer of the base size."""
+  """Returns a variant's number of added parameters in one layer of the base size."""
   dims, count = SIZES["base"], 0
   for one, sign in ((variant, 1), (Variant(), -1)):
     projections = one.projections()
@@ -90,7 +90,7 @@ def own_parameters(variant: Variant) -> int:
 
 
 def variant_cell(variant: Variant, use: str, reasons: list[str]) -> str:
-  """Returns which cores serve a variant in one kind of attention, or why none."""
+  """Returns the cores that serve a variant in one use of attention, or the reason."""
   none = PositionalEncoding()
   ask = lambda core, mode: refusal(none, core, use, mode, variant)
   return cell(ask, use, reasons)

@@ -1,6 +1,6 @@
 """Numbers of the catalogue's pictures of attention variants.
 
-All come from the variant's own projections and hooks, as a layer calls them.
+All come from the variant's projections and hooks, as a layer calls them.
 """
 
 import dataclasses
@@ -26,12 +26,12 @@ def weighings(variant: Variant) -> dict[str, np.ndarray]:
   """Returns the arrays of a picture.
 
   map_LM       weights in the first head of a text of random tokens
-  keys_L       keys that each query attends to, where the variant masks some
-  scores_HM    weights of keys whose scores are SCORES, in a random order, where the
-               variant changes how a score becomes a weight
-  cache_N      numbers that a cache keeps of a token, and parameters, as shares of those
-               of `multihead`, where projections are changed
-  values_HN    what two keys of equal score and values (t, 0) give, by t, else
+  keys_L       number of keys that each query attends to, if the variant masks some
+  scores_HM    weights of keys with scores SCORES, in a random order, if the variant
+               changes the map from scores to weights
+  cache_N      cached numbers per token, and parameters, as shares of those of
+               `multihead`, if projections are changed
+  values_HN    otherwise: output of two keys of equal score and values (t, 0), by t
   """
   variant = variant.layer(0)
   if variant.overrides("mask"):
@@ -51,14 +51,14 @@ def weighings(variant: Variant) -> dict[str, np.ndarray]:
 
 
 def small(variant: Variant) -> Variant:
-  """Returns a mask whose sizes are at most 8 tokens, so that 48 tokens show it."""
+  """Returns the variant with sizes of at most 8 tokens, so it shows in 48 tokens."""
   sizes = {f.name: getattr(variant, f.name) for f in dataclasses.fields(variant)}
   large = {name: 8 for name, size in sizes.items() if size > 8}
   return dataclasses.replace(variant, **large)
 
 
 def order(seed: int = 1) -> np.ndarray:
-  """Returns which score each of the keys has, in the order of the text."""
+  """Returns the index of each key's score, in the order of the text."""
   return np.random.default_rng(seed).permutation(len(SCORES))
 
 
@@ -137,7 +137,7 @@ def _by_value(variant: Variant) -> np.ndarray:
 
 
 def _sizes(variant: Variant) -> tuple[int, int]:
-  """Returns numbers cached of a token, and parameters, of a layer of width 512."""
+  """Returns cached numbers per token and parameters of a layer of width 512."""
   dims = Dims(V=2, D=512, H=8, F=2, L=L)
   projections = variant.projections().fit(dims)
   shapes = projections.weights(dims)

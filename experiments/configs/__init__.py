@@ -1,1 +1,1 @@
-"""One question per file; `base.py` has every knob."""
+"""Experiment configs, one question per file; `base.py` has all keys."""

@@ -1,10 +1,10 @@
-"""Every knob, its default and its unit. A config file changes some of them."""
+"""All config keys with defaults and units. A config file changes some of them."""
 
 from ml_collections import ConfigDict
 
 
 def get_config() -> ConfigDict:
-  """Returns the defaults, locked: a key that is not here is an error."""
+  """Returns the defaults, locked: unknown keys raise an error."""
   config = ConfigDict()
   config.task = 'text(source="stdlib")'  # see transformer_jax/data
   config.seeds = (0, 1, 2)  # trained together in one program; 32 bits each

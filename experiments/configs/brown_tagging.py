@@ -7,7 +7,7 @@ they come and a word's tag is predicted at its first token. Francis and Kučera,
   python -m experiments.sweep --config=experiments/configs/brown_tagging.py
 
 Two layers of width 64, from the start, read sentences of the Brown corpus and give each
-word one of 93 tags: those of the corpus without what hangs on them (-tl, -hl, +bez, *).
+word one of 93 tags: those of the corpus without their suffixes (-tl, -hl, +bez, *).
 All sentences of the 14 held-out texts are scored. The floor, the most common tag of
 each word, is in each result as data.guess.lookup.
 Cost: 13 to 20 minutes for each encoding on one core, with much other work beside it

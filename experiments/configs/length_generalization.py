@@ -54,7 +54,7 @@ ADDERS = (
 )
 ADDITION = "addition(reversed=True, reversed_operands=True)"
 
-# What --plan=paper adds: all tasks of each paper, with its model, steps and lengths.
+# Additions of --plan=paper: all tasks of each paper, with its model, steps, lengths.
 CHOMSKY = {
   name: f"{name}(symbols=2)" if name == "reverse" else name
   for name in (
@@ -143,12 +143,12 @@ def sweep() -> Plan:
 
 
 def encodings(names: Iterable[str]) -> Grid:
-  """Tries each encoding."""
+  """Returns the grid over encodings."""
   return Grid({"model.position": tuple(names)})
 
 
 def encoder(name: str, task: str, names: Iterable[str], **changes: object) -> Group:
-  """Returns a group in which an encoder answers all at once, in blanks."""
+  """Returns a group of encoders that predict all answer symbols at once, in blanks."""
   kind = {"task": f"blanks({task})", "model.kind": "encoder"}
   return Group(name, encodings(names), kind | changes)
 

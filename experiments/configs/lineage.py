@@ -16,9 +16,9 @@ Raffel et al., 2020, https://arxiv.org/abs/1910.10683.
     --groups=translation
 
 Each chapter is a config. Translators compete on one corpus; `translation.py` is the
-same question at matched sizes. Language models learn from the Brown corpus what each of
-them was made for, so only those of one group can be compared: what comes next (GPT, and
-the same after a prefix), hidden tokens (BERT, RoBERTa), and gaps of a text (T5). All
+same question at matched sizes. Language models learn their published objective from the
+Brown corpus, so only those of one group can be compared: next tokens (GPT, and the same
+after a prefix), hidden tokens (BERT, RoBERTa), and gaps of a text (T5). All
 parts of a model are as published, and only its size is small; images are in
 `vision.py`. BERT learns besides whether the second text of a row follows the first;
 RoBERTa does not, has larger batches and one kind of token. In both each batch hides

@@ -12,11 +12,11 @@ Devlin et al., 2019, fine-tuning, https://arxiv.org/abs/1810.04805.
 
 The first two lines fetch all-MiniLM-L6-v2, 22.7 million parameters, 83 MB. It learns to
 tell the 15 genres of the Brown corpus apart by five lines of a text; texts that are
-scored are not trained on. Its table of 512 learned positions is kept, or replaced by
-another encoding, which starts new; beside it the same model without pretraining.
+scored are not trained on. Its table of 512 learned positions stays, or is replaced by
+another, newly initialized encoding; beside it the same model without pretraining.
 Cost: about half an hour on 2 cores of an Intel Xeon with other work beside, 2 to 6
 minutes for each of six runs.
-Expect: similarities of 0.6660, 0.1046 and 0.1411; accuracies of 0.42 with its own
+Expect: similarities of 0.6660, 0.1046 and 0.1411; accuracies of 0.42 with its learned
 positions, 0.36 to 0.38 with rope, t5 or none, and 0.08, which is guessing, with
 sinusoids or without pretraining. One seed: see docs/results/minilm.md.
 """
@@ -36,7 +36,7 @@ TASK = (
 
 
 def get_config() -> ConfigDict:
-  """Returns MiniLM with a new output, and how it is trained on."""
+  """Returns MiniLM with a new output, and its fine-tuning."""
   config = base.get_config()
   config.task = TASK
   config.seeds = (0,)

@@ -29,8 +29,9 @@ SIZES: dict[str, dict[str, Any]] = {
   "base": {"width": 512, "layers": 6, "heads": 8, "feedforward": 2048},
   "big": {"width": 1024, "layers": 6, "heads": 16, "feedforward": 4096, "dropout": 0.3},
 }
-# What XLA counts for a training step, in millions per token of source and target, with
-# this task's 8000 pieces and length: `flops_per_token` in experiments/runner/build.py.
+# XLA's operation counts of a training step, in millions per token of source and
+# target, with this task's 8000 pieces and length: `flops_per_token` in
+# experiments/runner/build.py.
 MFLOPS = {"tiny": 2.5, "small": 24, "base": 149, "big": 562}
 # After each sublayer as published; the same with a norm at the end; before each one.
 NORMS = {
@@ -72,7 +73,7 @@ def size(name: str) -> dict[str, object]:
 
 
 def sweep() -> Plan:
-  """Climbs the ladder."""
+  """Compares the sizes of the ladder."""
   sizes = [Change(size(name), name=label(name)) for name in SIZES]
   return Plan(
     question="How much better does a larger Transformer translate?",

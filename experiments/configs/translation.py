@@ -10,7 +10,7 @@ Vaswani et al., 2017, https://arxiv.org/abs/1706.03762.
 
 English to German on the help pages of LibreOffice: 33,779 pairs of sentences to learn
 from, and all 927 of pages that were held out to be judged by (BLEU, chrF). All models
-have 1.5 to 2.1 million parameters and see the same batches.
+have 1.5 to 2.1 million parameters and train on the same batches.
 Cost: 51 minutes on 2 cores of an Intel Xeon with other work beside it, one seed,
 measured at commit 3066f82c9b; --config.seeds='(0, 1, 2)' takes up to three times that.
 Expect: RNN and LSTM stay below a nearest-neighbour baseline (17.1 BLEU); a
@@ -29,8 +29,8 @@ ENCODINGS = ("sinusoidal", "learned", "t5", "alibi", "rope")
 
 
 def recurrent(family: str, width: int, attention: str = "multihead") -> dict:
-  """Returns the overrides of a recurrent model, whose width fits the parameters."""
-  # A recurrent model has none of the last three, which must have their defaults.
+  """Returns the overrides of a recurrent model of matched parameter count."""
+  # A recurrent model has none of the last three: they must have their defaults.
   return {
     "model.family": f"recurrent({family})",
     "model.attention": attention,

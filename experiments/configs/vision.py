@@ -61,5 +61,5 @@ def fashion() -> Plan:
 
 
 def encodings() -> Grid:
-  """Tries each encoding."""
+  """Returns the grid over encodings."""
   return Grid({"model.position": ENCODINGS})

@@ -198,9 +198,9 @@ class Task:
     return TaskData((), {})
 
   def abstract(self) -> Any:
-    """Returns shapes of the arrays that `load` returns, for costs without data.
+    """Returns the shapes of the arrays of `load`, for costs without data.
 
-    The sizes of data sets are made up; no cost depends on them.
+    Sizes of data sets are placeholders; no cost depends on them.
     """
     return ()
 
@@ -213,10 +213,10 @@ class Task:
     """
 
   def check(self, arrays: Any, length: int) -> None:
-    """Raises DataError where no training batch of this length would have a target."""
+    """Raises DataError if no training batch of this length would have a target."""
 
   def generation_set(self, fitted: Any) -> GenerationSet | None:
-    """Returns the prompts and references of generation, or None without any.
+    """Returns the generation set, or None without one.
 
     fitted   `TaskData.fitted` of this task
     """
@@ -232,7 +232,11 @@ class Task:
   ) -> Batch:
     """Returns a training batch: a pure function of the key and of `done`.
 
-    done: the share of the training steps that is over, 0 to 1; curricula read it
+    arrays       `TaskData.arrays` of `load`
+    key          chooses the examples
+    batch_size   rows, B
+    length       task length, a Python number; `tokens(length)` tokens are read
+    done         share of the training steps that is over, 0 to 1, for curricula
     """
     raise NotImplementedError
 
@@ -241,10 +245,15 @@ class Task:
   ) -> Batch:
     """Returns an evaluation batch of `length`, padded on the left to `bucket`.
 
-    Different examples: all of them, or `batch_size` of more. A batch with fewer is
-    smaller, or weighs rows 0 that are none; the mean is taken over the others.
-    `length` may be traced: one program serves every length up to the bucket.
-    Coordinates that all rows share have a batch axis of 1; the others have the rows'.
+    arrays       `TaskData.arrays` of `load`
+    key          chooses the examples
+    batch_size   the most rows, B
+    length       task length; may be traced: one program serves all up to the bucket
+    bucket       the task length that sets the shapes, a Python number
+
+    Examples differ: all of them, or `batch_size` of more. With fewer, the batch is
+    smaller or has rows of weight 0; the mean is taken over the others.
+    Coordinates shared by all rows have a batch axis of 1, else of B.
     """
     raise NotImplementedError
 

@@ -57,7 +57,7 @@ def read(source: str) -> list[Document]:
 
 
 def split(documents: list[Document]) -> tuple[dict[str, list[Document]], str]:
-  """Returns the documents of each split, and how they were split.
+  """Returns the documents of each split, and the rule of the split.
 
   A hash of its name puts a document into one split: 80% train, 10% validation, 10%
   test. When that leaves a split empty, as for a single file, every document is cut
@@ -84,7 +84,7 @@ def fingerprint(documents: Iterable[Document]) -> str:
 
 
 def _check_names(documents: list[Document]) -> None:
-  """Raises DataError where a text is there with and without gzip."""
+  """Raises DataError if a text is present with and without gzip."""
   names = set()
   for document in documents:
     if document.name in names:
@@ -245,7 +245,7 @@ def _cut(document: Document) -> list[Document]:
 
 
 def _whole(document: Document, place: int) -> int:
-  """Moves a cut in front of the character that it would tear."""
+  """Returns the cut moved to the start of its UTF-8 character."""
   while place and document.content[place] & 0xC0 == 0x80:
     place -= 1
   return place

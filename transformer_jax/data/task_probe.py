@@ -97,7 +97,7 @@ def check_declared(task: Task, name: str, hook: str) -> None:
 
 
 def check_tokens(name: str, tokens: Any, short: Any) -> None:
-  """Raises SpecError where numbers of tokens are no whole numbers."""
+  """Raises SpecError if numbers of tokens are not integers."""
   for length, found in ((LENGTH, tokens), (SHORT, short)):
     if not isinstance(found, (int, np.integer)) or found < 1:
       raise SpecError(
@@ -106,7 +106,7 @@ def check_tokens(name: str, tokens: Any, short: Any) -> None:
 
 
 def check_drawn(task: Task, name: str) -> None:
-  """Raises SpecError where a batch of training is not as declared."""
+  """Raises SpecError if a training batch is not as declared."""
   draw = lambda: task.batch((), jax.random.key(0), ROWS, LENGTH, 1.0)
   drawn = run(f"{name}.batch", draw)
   check_batch(task, f"{name}.batch(batch_size={ROWS}, length={LENGTH})", drawn)
@@ -120,7 +120,7 @@ def check_drawn(task: Task, name: str) -> None:
 
 
 def check_scored(task: Task, name: str) -> None:
-  """Raises SpecError where a batch of evaluation is not as declared."""
+  """Raises SpecError if an evaluation batch is not as declared."""
   score = lambda n: task.score((), jax.random.key(0), ROWS, n, LENGTH)
   scored = run(f"{name}.score", score, np.int32(SHORT))
   where = f"{name}.score(batch_size={ROWS}, length={SHORT}, bucket={LENGTH})"
@@ -144,7 +144,7 @@ def run(where: str, function: Any, *args: Any) -> Batch:
 
 
 def check_batch(task: Task, where: str, batch: Batch) -> None:
-  """Raises SpecError where a batch has other shapes or numbers than it must have."""
+  """Raises SpecError if a batch has wrong shapes, types or values."""
   L = task.tokens(LENGTH)
   images = np.ndim(batch.input_BL) != 2
   sides = {"input_BL": batch.input_BL} if batch.source_BL is None and not images else {}

@@ -13,7 +13,7 @@ MERGE = (
 
 
 def refuse_adapter(folder: str | os.PathLike) -> None:
-  """Raises ValueError where a folder holds an adapter in place of a model."""
+  """Raises ValueError if a folder holds an adapter in place of a model."""
   folder = pathlib.Path(folder)
   there = lambda name: (folder / name).is_file()
   if there("adapter_config.json") and not there("model.safetensors"):
@@ -22,7 +22,7 @@ def refuse_adapter(folder: str | os.PathLike) -> None:
 
 
 def refuse_parts(tensors: Tensors) -> None:
-  """Raises ValueError where the tensors of an adapter stand beside those of a model."""
+  """Raises ValueError if a model's tensors include those of an adapter."""
   parts = [
     n for n in tensors if ".lora_A." in n or ".lora_B." in n or ".base_layer." in n
   ]

@@ -102,7 +102,7 @@ class HFFamily:
     return word(config) if callable(word) else config.whole(word)
 
   def decoder_dims(self, config: HFConfig) -> Dims | None:
-    """Returns the sizes of a decoder's layers, or None where they are the encoder's."""
+    """Returns the sizes of a decoder's layers, or None if they are the encoder's."""
     dims, own = self.dims(config), {**self.sizes, **self.decoder_sizes}
     others = Dims(**{letter: self.size(config, word) for letter, word in own.items()})
     return None if others == dims else others
@@ -238,7 +238,7 @@ families = Registry("family of models", HFFamily)
 
 
 def shapes(arch: Architecture) -> dict[str, tuple[int, ...]]:
-  """Returns the shapes of a model's parameters by path; nothing is computed."""
+  """Returns the shapes of a model's parameters by path, by abstract evaluation."""
   token_BL = arch.embedding.example
   both = arch.encoders and arch.decoders
   texts = (token_BL, None, token_BL) if both else (token_BL,)

@@ -164,12 +164,12 @@ class Falcon(Bloom):
     return config.flag("new_decoder_architecture", False)
 
   def norms(self, config):
-    """Returns how many norms a parallel block has."""
+    """Returns the number of norms of a parallel block."""
     default = 2 if self.new(config) else 1
     return config.choose("num_ln_in_parallel_attn", {1: 1, default: default}, default)
 
   def groups(self, config):
-    """Returns how many heads of keys there are; 0: as many as of queries."""
+    """Returns the number of key heads; 0: as many as of queries."""
     shared = config.flag("multi_query", True)
     heads = config.whole("num_attention_heads")
     groups = config.whole("num_kv_heads", heads)

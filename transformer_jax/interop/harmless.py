@@ -1,7 +1,7 @@
 """Keys of config.json that change no output of a model, with the reason.
 
-Any other word that a family does not read is refused: see `HFConfig.check_read`. Add a
-word here only after reading the code of HuggingFace's model that would follow it.
+Any other key that a family does not read raises: see `HFConfig.check_read`. Add a key
+here only after reading HuggingFace's code of the models that have it.
 """
 
 REASONS = {

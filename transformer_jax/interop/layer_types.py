@@ -11,7 +11,7 @@ LOCAL, FULL = "sliding_attention", "full_attention"
 
 
 def layer_kinds(config: HFConfig, usual: Sequence[str]) -> list[str]:
-  """Returns the kind of attention of each layer, from the word layer_types.
+  """Returns the kind of attention of each layer, from the key layer_types.
 
   usual   those of a config.json without it, one for each layer
   """
@@ -47,7 +47,7 @@ def turns(kinds: Sequence[str]) -> str:
 
 
 def by_layer(encodings: Sequence[PositionalEncoding]) -> PositionalEncoding:
-  """Returns one encoding that gives layers these, as the shortest list that repeats."""
+  """Returns one encoding for all layers: the shortest repeating list of encodings."""
   repeats = lambda n: all(
     encoding == encodings[at % n] for at, encoding in enumerate(encodings)
   )

@@ -14,7 +14,7 @@ LAYER, THEIRS = "decoder/layer_{n}", "model.layers.{n}"
 
 
 class LlamaLike(HFFamily):
-  """Models with Llama's names."""
+  """Base class of families with Llama's tensor names."""
 
   defaults = dict(
     vocab_size=32_000, hidden_size=4096, intermediate_size=11_008, hidden_act="silu",
@@ -233,7 +233,7 @@ class Gemma2(LlamaLike):
     return config.choose("hidden_activation", GATED)
 
   def spans(self, config):
-    """Returns the part of the attention's spec that gives layers windows."""
+    """Returns the windows of layers, as a part of the attention's spec."""
     spans = {LOCAL: f"window({config.whole('sliding_window')})", FULL: "multihead"}
     layers = range(config.whole("num_hidden_layers"))
     kinds = layer_kinds(config, [[LOCAL, FULL][n % 2] for n in layers])

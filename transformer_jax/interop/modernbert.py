@@ -33,7 +33,7 @@ def norm(config: HFConfig) -> LayerNorm:
 def prediction(
   config: HFConfig, bias: bool = True, pooled: bool = False
 ) -> TransformHead:
-  """Returns the dense layer and norm that all outputs but bare states have.
+  """Returns the dense layer and norm of all outputs but bare states.
 
   bias, pooled   as of `TransformHead`
   """

@@ -33,7 +33,7 @@ class SmolLM3(Llama):
     return by_layer(kinds)
 
   def turns(self, config):
-    """Returns 1 for each layer that turns queries and keys, 0 for the others."""
+    """Returns 1 for each layer with rotary positions, 0 for the others."""
     word, count = "no_rope_layers", config.whole("num_hidden_layers")
     period = config.whole("no_rope_layer_interval")
     flags = config.many(word, [int((n + 1) % period != 0) for n in range(count)])

@@ -78,7 +78,7 @@ class T5Family(HFFamily):
   }
 
   def rows(self, config):
-    """The first projection has another name where there is a gate."""
+    """Returns the table; the first projection has another name with a gate."""
     gated = self.activation(config).gated
     table = dict(self.table)
     for side, part in (("encoder", 1), ("decoder", 2)):

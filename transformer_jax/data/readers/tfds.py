@@ -56,7 +56,13 @@ def read_pairs(
 ) -> tuple[dict[str, list[tuple[str, ...]]], dict[str, Any]]:
   """Returns (text, text, where) of each split in the order of `languages`, and facts.
 
-  limit: stop after so many pairs of each split. Raises DataError.
+  name        of the data set, as in wmt14_translate/de-en
+  languages   features with the two sides
+  splits      names of the splits to return
+  data_dir    folder of prepared data; None: TFDS's default
+  limit       the most pairs of each split; None: all
+
+  Raises DataError.
   """
   built = opened(name, data_dir, languages, "a data set of translations, or its pair")
   pairs = {}
@@ -78,7 +84,11 @@ def read_arrays(
 ) -> tuple[dict[str, list[dict[str, Any]]], dict[str, Any]]:
   """Returns the undecoded records of each split, and facts. Raises DataError.
 
-  wanted: description of a usable data set, for messages
+  name       of the data set
+  features   required features
+  wanted     description of a usable data set, for messages
+  splits     names of the splits to return
+  data_dir   folder of prepared data; None: TFDS's default
   """
   built = opened(name, data_dir, features, wanted)
   records = {split: [*_examples(built, name, split)] for split in splits}
@@ -96,7 +106,13 @@ def read_records(
   """Returns the named features of all records of each split, and facts.
 
   Text is decoded, classes have their names, and arrays are lists.
-  wanted: description of a usable data set, for messages; also: optional features
+
+  name       of the data set
+  features   required features
+  wanted     description of a usable data set, for messages
+  splits     names of the splits to return
+  data_dir   folder of prepared data; None: TFDS's default
+  also       optional features
   """
   built = opened(name, data_dir, features, wanted)
   kinds = built.info.features

@@ -49,7 +49,7 @@ class LibreOfficeHelp(Translated):
 
 
 def _pages(path: pathlib.Path):
-  """Yields (name, HTML) of the pages; names do not tell the language."""
+  """Yields (name, HTML) of the pages; names are the same in all languages."""
   for name, page in archives.texts(path, FOLDER, ".html"):
     language, _, rest = name.removeprefix(FOLDER).partition("/")
     if language and rest.startswith("text/"):
@@ -66,7 +66,7 @@ def blocks(page: str) -> dict[tuple[str, int], str]:
 
 
 class _Blocks(html.parser.HTMLParser):
-  """Reads headings and paragraphs, but no code.
+  """Parser of headings and paragraphs, without code.
 
   A span of class switchinline holds one phrase in variants, for Mac and for others: one
   of them is read.

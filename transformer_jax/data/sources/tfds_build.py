@@ -41,13 +41,20 @@ def build(name: str, source: Source, data_dir: str | None) -> str:
 def _builder(
   library: Any, source: Source, name: str, by_split: dict[str, list], metadata: dict
 ) -> type:
-  """Returns the builder class of TFDS for examples in memory."""
+  """Returns the TFDS builder class for examples in memory.
+
+  library    the module tensorflow_datasets
+  source     features, licence and description of the data
+  name       of the data set, with its config after a slash
+  by_split   examples of each split
+  metadata   licence and packages, for metadata.json
+  """
   base, _, config = name.partition("/")
   configs = [library.core.BuilderConfig(name=config)] if config else []
   about = {"description": source.description, "homepage": source.homepage}
 
   class Built(library.core.GeneratorBasedBuilder):
-    """Writes examples that are in memory."""
+    """Builder of examples in memory."""
 
     VERSION = library.core.Version(VERSION)
     BUILDER_CONFIGS = configs

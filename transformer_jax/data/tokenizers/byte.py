@@ -23,7 +23,7 @@ class Byte(Tokenizer):
     return self._recipe(1)
 
   def train(self, texts: Iterable[str] = ()) -> "Byte":
-    """Returns the same vocabulary whatever the texts."""
+    """Returns the fixed vocabulary; texts are ignored."""
     pieces = *self.special, *(f"<0x{value:02X}>" for value in range(256))
     return dataclasses.replace(self, pieces=pieces)
 

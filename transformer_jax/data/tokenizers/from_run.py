@@ -48,7 +48,7 @@ class Kept(Tokenizer):
     return there.recipe and self._recipe(there.recipe, there.fingerprint)
 
   def train(self, texts: Iterable[str] = ()) -> Tokenizer:
-    """Returns the run's tokenizer whatever the texts."""
+    """Returns the run's tokenizer; texts are ignored."""
     return self._there
 
   @functools.cached_property

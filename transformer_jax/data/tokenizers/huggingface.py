@@ -71,7 +71,7 @@ class HuggingFace(Tokenizer):
 
   @property
   def special(self) -> tuple[str, ...]:
-    """None that come before the others."""
+    """Special tokens at the start of the vocabulary: none."""
     return ()
 
   @property
@@ -100,7 +100,7 @@ class HuggingFace(Tokenizer):
     return self._recipe(1, library.__version__, self.fingerprint, roles)
 
   def train(self, texts: Iterable[str] = ()) -> "HuggingFace":
-    """Returns the tokenizer of the file whatever the texts."""
+    """Returns the tokenizer of the file; texts are ignored."""
     roles: dict[str, Any] = {role: self._role(role) for role in ROLES}
     return dataclasses.replace(self, pieces=self._pieces, model=self._content, **roles)
 
@@ -221,7 +221,7 @@ def _config(file: str) -> dict[str, Any]:
 
 @functools.lru_cache(maxsize=4)
 def _open(content: str, file: str) -> Any:
-  """Returns the library's tokenizer."""
+  """Returns the tokenizer of HuggingFace's library."""
   import tokenizers as library
 
   try:

@@ -122,7 +122,7 @@ RESERVED = "\u2585"
 
 
 def _lines(texts: Iterable[str]) -> tuple[list[str], dict[str, Any]]:
-  """Returns the lines that SentencePiece reads, and how much of the text they are.
+  """Returns the lines that SentencePiece reads, and their share of the text.
 
   bytes     of all lines that are not empty
   cut       long lines, read in pieces

@@ -43,7 +43,7 @@ class WordPiece(Tokenizer):
 
   @property
   def special(self) -> tuple[str, ...]:
-    """None that come before the others."""
+    """Special tokens at the start of the vocabulary: none."""
     return ()
 
   @property
@@ -63,7 +63,7 @@ class WordPiece(Tokenizer):
     return self._recipe(1, self._listed)
 
   def train(self, texts: Iterable[str] = ()) -> "WordPiece":
-    """Returns the vocabulary of the file whatever the texts."""
+    """Returns the vocabulary of the file; texts are ignored."""
     return dataclasses.replace(self, pieces=self._listed)
 
   def encode(self, text: str) -> list[int]:
@@ -125,7 +125,7 @@ def _read(file: str) -> tuple[str, ...]:
 
 
 def _cleaned(text: str) -> Iterator[str]:
-  """Yields characters without controls; any space is one, ideographs get some."""
+  """Yields characters without controls; spaces surround ideographs."""
   for x in text:
     if x in "\t\n\r" or unicodedata.category(x) == "Zs":
       yield " "

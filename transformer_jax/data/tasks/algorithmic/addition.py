@@ -37,7 +37,7 @@ class Addition(Strings):
 
   @property
   def width(self) -> int:
-    """How many symbols a digit takes."""
+    """Number of symbols per digit."""
     return 2 if self.hints else 1
 
   def sizes(self, length):

@@ -33,7 +33,7 @@ def multiply(first_L: jax.Array, second_L: jax.Array) -> jax.Array:
 
   zero_L = jnp.zeros_like(second_L)
   sum_L, _ = jax.lax.scan(add_row, zero_L, first_L, reverse=True)
-  # Each turn halves what is above 2 in a column; with at most 2, `add` can carry.
+  # Each step halves the excess over 2 in a column; with at most 2, `add` can carry.
   for _ in range(first_L.size.bit_length()):
     sum_L = (sum_L & 1) + jnp.pad(sum_L >> 1, (1, 0))[:-1]
   return add(sum_L, 2)[:-1]

@@ -1,4 +1,4 @@
-"""Tell whether a bit string has an odd number of ones."""
+"""Parity of a bit string."""
 
 import dataclasses
 from typing import ClassVar

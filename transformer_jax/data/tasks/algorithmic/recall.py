@@ -1,4 +1,4 @@
-"""Associative recall: find the value that went with a key."""
+"""Associative recall: find the value of a key."""
 
 import dataclasses
 from typing import ClassVar

@@ -33,7 +33,7 @@ class Reverse(Strings):
 
   @property
   def parts(self) -> int:
-    """How many strings the answer is made of."""
+    """Number of strings in the answer."""
     return self.times + self.copied
 
   def sizes(self, length):

@@ -39,7 +39,7 @@ def _common(counts: Counts) -> str:
 
 
 def _share(some: list[Example], guess: Callable[[tuple[str, ...]], str]) -> float:
-  """Returns the mean over examples of the share of right guesses."""
+  """Returns the accuracy per example, averaged over examples."""
   right = lambda x: [
     guess((part, *x.second)) == label
     for part, label in zip(x.parts, x.labels, strict=True)

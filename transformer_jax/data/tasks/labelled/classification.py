@@ -116,7 +116,7 @@ class Classification(Labelled):
 
 @dataclasses.dataclass(frozen=True)
 class TextFormat(ExampleFormat):
-  """Texts, or pairs of texts, with a label."""
+  """File formats of labelled texts and pairs of texts."""
 
   text: str
   label: str
@@ -173,7 +173,7 @@ class TextFormat(ExampleFormat):
 
   @property
   def _columns(self) -> Columns:
-    """The columns of a table; words of headers count for the usual names alone."""
+    """Columns of a table; header synonyms serve default feature names only."""
     words = {"text": WORDS["pair" if self.second else "text"], "label": WORDS["label"]}
     words = {name: words[name] for name in {*words} & {*self.features}}
     if self.second:
@@ -192,7 +192,7 @@ class TextFormat(ExampleFormat):
         yield from self._pieces(texts, label, where, row.document)
 
   def _check_exchanged(self, path: pathlib.Path, found: list[Example]) -> None:
-    """Raises DataError where labels vary more than texts do."""
+    """Raises DataError if there are more distinct labels than distinct texts."""
     fields = zip(*(example.texts for example in found), strict=True)
     texts = min(({*column} for column in fields), key=len, default=set())
     labels = {label for example in found for label in example.labels}

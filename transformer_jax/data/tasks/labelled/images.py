@@ -105,7 +105,7 @@ class Images(Task):
     length: int,
     done: float | jax.Array = 1.0,
   ) -> Batch:
-    """Returns images of the training split, any of them at any place."""
+    """Returns images of the training split, drawn with replacement."""
     N = arrays["train"]["label_N"].shape[0]
     chosen_B = jax.random.randint(key, (batch_size,), 0, N)
     return self._batch(arrays["train"], chosen_B, length, length)
@@ -115,7 +115,7 @@ class Images(Task):
   ) -> Batch:
     """Returns images with `length` patches on a side, in the corner of a larger grid.
 
-    Each image comes once; where there are fewer than rows, the batch is smaller.
+    Each image comes once; with fewer images than rows, the batch is smaller.
     """
     chosen_B = each_once(key, arrays["scored"]["label_N"].shape[0], batch_size)
     return self._batch(arrays["scored"], chosen_B, length, bucket)
@@ -146,7 +146,7 @@ class Images(Task):
 
 
 def resized(image: jax.Array, side: int | jax.Array, max_length: int) -> jax.Array:
-  """Makes images [B, rows, columns, C] of bytes ones of side x side, from -1 to 1.
+  """Returns uint8 images [B, rows, columns, C] resized to side x side, from -1 to 1.
 
   They are in the corner of [B, C, max_length, max_length], 0 elsewhere; side may be
   traced.

@@ -19,7 +19,7 @@ NONE = -1  # the class of a token that has none
 
 @dataclasses.dataclass(frozen=True)
 class Places:
-  """Where the tokens of rows are in the data that `laid_end_to_end` made.
+  """Layout of rows: indices of their tokens in the arrays of `laid_end_to_end`.
 
   index_BL   the token of each place
   place_BL   0 at the start token, size + 1 at the end token, below 0 at padding
@@ -38,7 +38,7 @@ class Places:
 
   @property
   def real_BL(self) -> jax.Array:
-    """True where there is a token."""
+    """Mask of tokens; False: padding."""
     return self.place_BL >= 0
 
   def tokens(self, token_N: jax.Array, frame_2: jax.Array) -> jax.Array:
@@ -56,6 +56,12 @@ def places(
   Examples longer than `length` are truncated. The longer text of a pair loses tokens
   first; the second text does where both are equally long, as in
   https://github.com/google-research/bert.
+
+  data       arrays of `laid_end_to_end`
+  chosen_B   int32, numbers of the examples
+  length     the most tokens of an example, special ones included; may be traced
+  L          tokens of a row
+  pairs      whether examples have a second text
   """
   names = "start_E", "size_E", "before_E"
   first_B1, size_B1, all_a_B1 = (data[name][chosen_B][:, None] for name in names)

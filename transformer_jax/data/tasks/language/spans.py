@@ -19,14 +19,14 @@ from transformer_jax.positions import coords
 @tasks.register("spans")
 @dataclasses.dataclass(frozen=True)
 class Spans(Tokens):
-  """Predicts the spans that were taken out of a text. The length is that of the text.
+  """Span corruption: predicts removed spans. The length is that of the whole text.
 
   Of a text a b ... o with two gaps the encoder reads a b c <extra_0> f g h i j k l m
   <extra_1> and an end; the decoder writes <extra_0> d e <extra_1> n o and an end. As
   published, the last token is always in a gap and the first one never.
 
-  rate   share of the tokens that are taken out
-  mean   tokens in a gap, on average
+  rate   share of removed tokens
+  mean   mean number of tokens in a gap
   """
 
   tokenizer: str = "subword(size=8000, sentinels=100)"
@@ -44,23 +44,23 @@ class Spans(Tokens):
       )
 
   def tokens(self, length: int) -> int:
-    """Returns the longer of both sides."""
+    """Returns the number of tokens of the longer side."""
     return max(self.sides(length))
 
   @property
   def _frame(self) -> tuple[int, int]:
-    """The tokens that begin and end a side."""
+    """Start and end token of a side."""
     tokenizer = tokenizers.build(self.tokenizer)
     return tokenizer.start, tokenizer.end
 
   def counts(self, length: Any) -> tuple[Any, Any]:
-    """Returns how many tokens of a text are taken out, and in how many gaps."""
+    """Returns the numbers of removed tokens and of gaps of a text."""
     gone = jnp.clip(jnp.round(length * self.rate), 1, jnp.maximum(length - 1, 1))
     gaps = jnp.clip(jnp.round(gone / self.mean), 1, jnp.maximum(length - gone, 1))
     return gone.astype(jnp.int32), gaps.astype(jnp.int32)
 
   def sides(self, length: int) -> tuple[int, int]:
-    """Returns how many tokens the source and the target have, their ends included."""
+    """Returns the numbers of tokens of source and target, end tokens included."""
     with jax.ensure_compile_time_eval():
       gone, gaps = map(int, self.counts(length))
     have = sum(
@@ -79,13 +79,13 @@ class Spans(Tokens):
     return self._batch(text.input_BL, key, length, length)
 
   def score(self, arrays, key, batch_size, length, bucket):
-    """Returns windows with gaps, both sides at the right end; all gaps count."""
+    """Returns windows with gaps, both sides aligned right; all gaps count."""
     text = super().score(arrays, key, batch_size, length, bucket)
     # From here on the text is at the left.
     return self._batch(jnp.roll(text.input_BL, length, axis=1), key, length, bucket)
 
   def _batch(self, token_BL: jax.Array, key: jax.Array, length: Any, L: int) -> Batch:
-    """Makes gaps in the first `length` tokens and puts both sides at the right end."""
+    """Returns the batch with gaps in the first `length` tokens, aligned right."""
     keys = jax.random.split(jax.random.fold_in(key, 1), token_BL.shape[0])
     gone, gaps = self.counts(length)
 
@@ -123,7 +123,7 @@ class Spans(Tokens):
 
 
 def _listed(token_L: jax.Array, keep_L: jax.Array, size: int, end: int) -> jax.Array:
-  """Returns the tokens to keep one after another, an end, and padding up to `size`."""
+  """Returns the chosen tokens in order, an end token, and padding up to `size`."""
   place_L = jnp.where(keep_L, jnp.cumsum(keep_L) - 1, size)
   kept = jnp.full(size, PAD, jnp.int32).at[place_L].set(token_L, mode="drop")
   return kept.at[jnp.sum(keep_L)].set(end)
@@ -134,6 +134,12 @@ def gaps_of(key: jax.Array, length: Any, gone: Any, gaps: Any, L: int) -> jax.Ar
 
   Remaining and removed tokens are cut into equally many pieces, each of at least one
   token. All cuts are equally likely.
+
+  key      chooses the gaps
+  length   tokens of the text
+  gone     number of removed tokens
+  gaps     number of gaps
+  L        size of the mask
   """
   keys = jax.random.split(key)
   stays_G = _pieces(keys[0], length - gone, gaps, L)
@@ -147,7 +153,7 @@ def gaps_of(key: jax.Array, length: Any, gone: Any, gaps: Any, L: int) -> jax.Ar
 def _pieces(key: jax.Array, total: Any, pieces: Any, L: int) -> jax.Array:
   """Cuts `total` into `pieces` numbers of at least 1; returns L of them, 0 beyond."""
   place_L = jnp.arange(L)
-  # A random choice of the places at which a new piece starts, the first one apart.
+  # A random choice of the starts of pieces, except the first one.
   free_L = (place_L >= 1) & (place_L < total)
   drawn_L = jnp.where(free_L, jax.random.uniform(key, (L,)), 2.0)
   starts_L = jnp.zeros(L, bool).at[jnp.argsort(drawn_L)].set(place_L < pieces - 1)

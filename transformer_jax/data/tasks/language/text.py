@@ -113,7 +113,7 @@ class Text(Task):
   ) -> Batch:
     """Returns windows that end at the same bytes at every length.
 
-    Their scored bytes do not overlap. Where there are fewer than rows, the batch is
+    Their scored bytes do not overlap. With fewer windows than rows, the batch is
     smaller.
     """
     if bucket > self.window:
@@ -148,7 +148,7 @@ class Text(Task):
     return by_split, facts
 
   def _keep(self, documents: list[Document]) -> list[Document]:
-    """Keeps the first `limit` bytes; the last document may be cut."""
+    """Returns the first `limit` bytes; the last document may be cut."""
     kept, room = [], self.limit if self.limit is not None else _size(documents)
     for document in documents:
       kept.append(Document(document.name, document.content[:room]))

@@ -166,7 +166,7 @@ class Masked(Tokens):
   def score(self, arrays, key, batch_size, length, bucket):
     """Returns windows whose hidden tokens are the same at every length.
 
-    Those among the last `scored` count, and there is always one of them.
+    Hidden tokens among the last `scored` have weight 1; there is always one of them.
     """
     text = super().score(arrays, key, batch_size, length, bucket)
     drawn = self._draw(jax.random.fold_in(key, 1), len(text.input_BL), self.window)

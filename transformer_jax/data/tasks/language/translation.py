@@ -147,7 +147,7 @@ class Translation(Task):
     return TaskData(arrays, facts, tokenizer)
 
   def abstract(self) -> dict[str, dict[str, jax.ShapeDtypeStruct]]:
-    # Few pairs: a step looks for those that fit, two operations for each, which the
+    # Few pairs: a step searches those that fit, two operations for each, which the
     # costs of a run with its data count too.
     split = {"start_P2": shape(FEW, 2), "size_P2": shape(FEW, 2)}
     split |= {"token_N": shape(MANY), "ends_2": shape(2)}
@@ -284,7 +284,7 @@ def _fit(data: dict[str, np.ndarray], max_length: int) -> dict[str, float]:
 
 
 def _fitting(data: dict[str, jax.Array], length: int | jax.Array) -> jax.Array:
-  """Returns how many pairs have sides that fit, the start or end token included."""
+  """Returns the number of pairs that fit, start or end token included."""
   size_P = jnp.max(jnp.asarray(data["size_P2"]), axis=1) + 1
   return jnp.searchsorted(size_P, length, side="right")
 

@@ -9,9 +9,9 @@ from transformer_jax.spec import SpecError
 
 @dataclasses.dataclass(frozen=True)
 class Posed(Task):
-  """Poses the problems of another task; with the same key, the same problems.
+  """Base class of wrappers; with the same key, the problems are the task's.
 
-  task   one of strings: copy, reverse, sort, addition, ...
+  task   an algorithmic task: copy, reverse, sort, addition, ...
   """
 
   task: Strings

@@ -21,14 +21,14 @@ BLANK = SEPARATOR  # this layout has no separator
 @tasks.register("blanks")
 @dataclasses.dataclass(frozen=True)
 class Blanks(Posed):
-  """Poses the problems of another task as prompt and blanks, one per answer symbol.
+  """Wrapper with prompt and blanks as input, one blank per answer symbol.
 
   With the same key both tasks pose the same problems. The model reads everything at
   once and predicts an answer symbol at each blank, so there are no shift, no end token,
-  and no answer symbols to look at. As published, training counts every blank and
+  and no answer symbols to attend to. As published, training counts every blank and
   evaluation those up to a terminator.
 
-  task   one of strings: reverse, parity, binary_addition, ...
+  task   an algorithmic task: reverse, parity, binary_addition, ...
   """
 
   kind: ClassVar[str] = "encoder"

@@ -15,12 +15,12 @@ from transformer_jax.positions import coords
 @tasks.register("pairs")
 @dataclasses.dataclass(frozen=True)
 class Seq2Seq(Posed):
-  """Poses the problems of another task: the source is the prompt, the text its answer.
+  """Wrapper for encoder-decoders: the source is the prompt, the target its answer.
 
   With the same key both tasks pose the same problems and count the same targets. The
   decoder reads [start] answer and predicts answer [end].
 
-  task   one of strings: copy, reverse, sort, addition, ...
+  task   an algorithmic task: copy, reverse, sort, addition, ...
   """
 
   kind: ClassVar[str] = "encoder_decoder"
@@ -56,7 +56,7 @@ class Seq2Seq(Posed):
   def score(
     self, arrays: Any, key: jax.Array, batch_size: int, length: jax.Array, bucket: int
   ) -> Batch:
-    """Returns problems of exactly `length`, both sides at the right end."""
+    """Returns problems of exactly `length`, both sides aligned right."""
     prompt_BP, answer_BA, length_B = self.task.examples(key, batch_size, bucket, length)
     lay_out = jax.vmap(lambda answer_A, n: self._lay_out(answer_A, n, self.task.scored))
     P, A = prompt_BP.shape[1], answer_BA.shape[1]

@@ -35,18 +35,18 @@ class Prefixed(Posed):
     length: int,
     done: float | jax.Array = 1.0,
   ) -> Batch:
-    """Returns the task's batch with prompts that look both ways."""
+    """Returns the task's batch with bidirectional attention in prompts."""
     return _see(self.task.batch(arrays, key, batch_size, length, done))
 
   def score(
     self, arrays: Any, key: jax.Array, batch_size: int, length: jax.Array, bucket: int
   ) -> Batch:
-    """Returns the task's batch with prompts that look both ways."""
+    """Returns the task's batch with bidirectional attention in prompts."""
     return _see(self.task.score(arrays, key, batch_size, length, bucket))
 
 
 def _see(batch: Batch) -> Batch:
-  """Lets every token look at all up to the separator of its row."""
+  """Returns the batch with horizons up to at least the separator of each row."""
   rows = lambda x: jnp.broadcast_to(x, batch.input_BL.shape)
   at = jax.tree.map(rows, batch.at)
   last_B1 = jnp.argmax(batch.input_BL == SEPARATOR, axis=1)[:, None]
