@@ -34,9 +34,9 @@ def curves(encoding: PositionalEncoding) -> dict[str, np.ndarray]:
   """Returns the arrays of a picture.
 
   lines_HN    change of the score by distance, for the last query that has a number
-  train_HN    the same as in training, where positions are then other ones
+  train_HN    the same in training, if positions differ there
   map_LM      change of the score of query i and key j in the first head
-  drawn       1 where parameters start so that nothing changes: they are then random
+  drawn       1 if initial parameters change no score: random ones are shown
   """
   if "original" in {field.name for field in dataclasses.fields(encoding)}:
     fields: dict[str, Any] = {"original": TRAINED}

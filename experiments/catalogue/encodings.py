@@ -18,7 +18,7 @@ from experiments.catalogue.parts import (
 from transformer_jax.models.compatibility import USES, refusal
 from transformer_jax.positions import PositionalEncoding, positions
 
-ACTS = {  # hooks, and where they act
+ACTS = {  # descriptions of the hooks of encodings
   "assign_positions": "positions",
   "embed": "embeddings",
   "token_data": "reads tokens",

@@ -63,7 +63,7 @@ def order(seed: int = 1) -> np.ndarray:
 
 
 def _arrays(shapes: dict, seed: int) -> dict[str, jax.Array]:
-  """Draws weights of these shapes, small where many inputs are summed."""
+  """Returns random weights, scaled by 1/sqrt of the number of inputs."""
   keys = jax.random.split(jax.random.key(seed), max(len(shapes), 1))
   return {
     name: jax.random.normal(key, shape) / math.sqrt(math.prod(shape[:inputs]) or 1)
@@ -119,7 +119,7 @@ def _by_score(variant: Variant) -> np.ndarray:
 def _by_value(variant: Variant) -> np.ndarray:
   dims = variant.projections().sizes(DIMS)
   bound = _bound(variant, dims)
-  drawn = {  # a factor of one shows nothing
+  drawn = {  # factors of one would show no change
     name: jax.random.uniform(jax.random.key(6), x.shape, minval=0.3, maxval=1.7)
     if np.ptp(x) == 0
     else x

@@ -59,7 +59,7 @@ def prepare(name: str, data_dir: str | None) -> str:
 
 
 def stand_in_for_tensorflow(built: Any) -> None:
-  """Gives a builder the file functions that it would take from TensorFlow.
+  """Replaces the file functions that a builder takes from TensorFlow.
 
   tiny_shakespeare and lm1b use nothing else of it.
   """

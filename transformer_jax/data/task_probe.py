@@ -135,7 +135,7 @@ CHECKS = {"batch": check_drawn, "score": check_scored}
 
 
 def run(where: str, function: Any, *args: Any) -> Batch:
-  """Returns a batch as NumPy arrays; raises SpecError where there is none."""
+  """Returns a batch as NumPy arrays; raises SpecError if it is not a Batch."""
   shape = call(where, jax.eval_shape, function, *args)
   if not isinstance(shape, Batch):
     raise SpecError(f"{where} returns {kind_of(shape)}; return a Batch")

@@ -40,7 +40,7 @@ def stack(side: str):
 class Marian(HFFamily):
   """Junczys-Dowmunt et al., 2018. https://arxiv.org/abs/1804.00344
 
-  Tables of sinusoids are made anew instead of read.
+  Tables of sinusoids are computed, not read.
   """
 
   called = "Marian"

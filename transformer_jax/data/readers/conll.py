@@ -12,7 +12,7 @@ from transformer_jax.data import files
 from transformer_jax.data.files import DataError
 from transformer_jax.data.readers.columns import Say
 
-START = "-DOCSTART-"  # stands for a word where a document starts
+START = "-DOCSTART-"  # replaces the word at the start of a document
 CONLLU = (
   "id",
   "form",
@@ -147,7 +147,7 @@ def _place(
 def _sentences(
   path: pathlib.Path, rows: list[Row], places: tuple[int, int]
 ) -> Iterator[Sentence]:
-  """Yields runs of lines with words; START counts the documents."""
+  """Yields the lines of each sentence; START counts the documents."""
   document = 0
   word, tag = places
   for (kind, started), some in itertools.groupby(rows, _kind):

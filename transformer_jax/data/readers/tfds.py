@@ -34,7 +34,7 @@ def read(
 ) -> tuple[dict[str, list[Document]], dict[str, Any]]:
   """Returns one document for each split, its records joined by newlines, and facts.
 
-  limit: stop after so many bytes of each split. Raises DataError.
+  limit: the most bytes of each split; None: all. Raises DataError.
   """
   built = opened(name, data_dir, (FEATURE,), "a data set of plain text")
   documents = {split: [_join(built, name, split, limit)] for split in splits}

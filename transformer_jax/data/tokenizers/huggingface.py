@@ -226,7 +226,7 @@ def _open(content: str, file: str) -> Any:
 
   try:
     made = library.Tokenizer.from_str(content)
-  except Exception as error:  # it raises nothing narrower
+  except Exception as error:  # the library raises no narrower type
     why = str(error).partition("\n")[0]
     raise DataError(
       f"'{file}' cannot be read by tokenizers {library.__version__} ({why}); copy it"

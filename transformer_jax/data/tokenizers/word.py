@@ -7,17 +7,17 @@ from typing import ClassVar
 from transformer_jax.data.tokenizers.base import tokenizers
 from transformer_jax.data.tokenizers.char import Listed
 
-SPACE = "\u2581"  # in a piece: a space was here, as SentencePiece writes it
+SPACE = "\u2581"  # of a space inside a piece, as in SentencePiece
 PIECE = re.compile(rf"{SPACE}?(?:\w+|[^\w\s{SPACE}])|{SPACE}")
 
 
 @tokenizers.register("word")
 @dataclasses.dataclass(frozen=True)
 class Word(Listed):
-  """One token for each of the most common words and punctuation marks.
+  """Word tokenizer: the most common words and punctuation marks.
 
-  A piece remembers the space before it, so that decoding gives the text back; several
-  spaces in a row become one.
+  A piece includes the space before it, so decoding restores the text; several spaces in
+  a row become one.
 
   size   the most tokens, special ones included
   """

@@ -79,7 +79,7 @@ class Strings(Task):
   ) -> tuple[jax.Array, jax.Array]:
     """Returns one prompt and its answer, padded with anything to `sizes(max_length)`.
 
-    random_N: uint32; the n-th is the same whatever `max_length`
+    random_N: uint32; the n-th is independent of `max_length`
     """
     raise NotImplementedError
 
@@ -167,7 +167,7 @@ class Strings(Task):
     if self.curriculum:
       limit = jnp.ceil(max_length * done / self.curriculum).astype(jnp.int32)
       limit = jnp.clip(limit, 1, max_length)
-    # The first number of a row draws its length, in evaluation for nothing.
+    # The first number of a row draws its length; evaluation ignores it.
     length_B = shortest + below(limit + 1 - shortest, random_BN[:, 0])
     length_B = length_B if length is None else jnp.full(rows, length)
     strings = jax.vmap(lambda random_N, n: self.strings(random_N, n, max_length))

@@ -15,7 +15,7 @@ from transformer_jax.data.tasks.algorithmic.binary_addition import BinaryAdditio
 class BinaryMultiplication(BinaryAddition):
   """Multiplies two binary numbers, written as in binary_addition. Chance: 50 %.
 
-  The product of a prompt of one bit is nothing and that of two bits is 0.
+  The product of a prompt of one bit is empty and that of two bits is 0.
   """
 
   def sizes(self, length):

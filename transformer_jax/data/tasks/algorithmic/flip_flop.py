@@ -22,7 +22,7 @@ class FlipFlop(Strings):
   only its bits after reads count. The length counts its instructions, and the last one
   is a read: the paper's 512 tokens have a length of 255.
 
-  ignore   the share of instructions that do nothing; half of the others write
+  ignore   the share of ignore instructions; half of the others write
   tested   that share in evaluation (the paper: 0.98 and 0.1); None: the same
   """
 

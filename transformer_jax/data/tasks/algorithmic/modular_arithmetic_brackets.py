@@ -47,7 +47,7 @@ def expression(
   the length of L is drawn from 1 up, and so on within L and R.
 
   random_N    two numbers for each place
-  operators   how many of + - * occur; the symbols are digits, these, and the brackets
+  operators   number of operators + - *; the symbols are digits, these, and the brackets
   """
   draw_L2 = random_N.reshape(-1, 2)
   size_L, left_L = parts(draw_L2[:, 0], length)
@@ -108,7 +108,7 @@ def value(
 
 
 def settle(step: Callable[[Any], Any], start_L: jax.Array) -> jax.Array:
-  """Repeats a step until it changes nothing: as often as brackets are nested."""
+  """Repeats a step up to its fixed point: as often as brackets are nested."""
   turn = lambda pair: (pair[1], step(pair[1]))
   changed = lambda pair: jnp.any(pair[0] != pair[1])
   return jax.lax.while_loop(changed, turn, (start_L, step(start_L)))[1]

@@ -66,7 +66,7 @@ def commands() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
   words_NP    padded on the left
   actions_NA  padded on the right
-  first_A     how many commands have fewer than A actions
+  first_A     number of commands with fewer than A actions
   """
   one = phrases()
   pairs = [(first, second) for first in one for second in one]

@@ -80,7 +80,7 @@ class Images(Task):
   def load(self) -> TaskData:
     """Returns image, uint8 [N, rows, columns, channels], and label_N of both splits.
 
-    Raises DataError, in one line, for data that cannot be used.
+    Raises DataError, in one line, for unusable data.
     """
     splits = ("train", self.split)
     found, facts = image_files.read(self.source, splits, self.data_dir, self.limit)
@@ -105,7 +105,10 @@ class Images(Task):
     length: int,
     done: float | jax.Array = 1.0,
   ) -> Batch:
-    """Returns images of the training split, drawn with replacement."""
+    """Returns images of the training split, drawn with replacement.
+
+    Arguments are those of `Task.batch`.
+    """
     N = arrays["train"]["label_N"].shape[0]
     chosen_B = jax.random.randint(key, (batch_size,), 0, N)
     return self._batch(arrays["train"], chosen_B, length, length)
@@ -116,6 +119,8 @@ class Images(Task):
     """Returns images with `length` patches on a side, in the corner of a larger grid.
 
     Each image comes once; with fewer images than rows, the batch is smaller.
+
+    Arguments are those of `Task.score`.
     """
     chosen_B = each_once(key, arrays["scored"]["label_N"].shape[0], batch_size)
     return self._batch(arrays["scored"], chosen_B, length, bucket)

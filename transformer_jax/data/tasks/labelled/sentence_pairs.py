@@ -24,7 +24,7 @@ class Places:
   index_BL   the token of each place
   place_BL   0 at the start token, size + 1 at the end token, below 0 at padding
   first_B1   the first token of the example
-  size_B1    how many places are between the start and the end token
+  size_B1    number of places between the start and the end token
   second_BL  whether a place belongs to the second text of a pair, its end included
   end_BL     whether an end token is there
   """

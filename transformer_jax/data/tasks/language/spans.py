@@ -74,12 +74,18 @@ class Spans(Tokens):
     return length - gone + gaps + 1, gone + gaps + 1
 
   def batch(self, arrays, key, batch_size, length, done=1.0):
-    """Returns windows of the training text with gaps."""
+    """Returns windows of the training text with gaps.
+
+    Arguments are those of `Task.batch`.
+    """
     text = super().batch(arrays, key, batch_size, length, done)
     return self._batch(text.input_BL, key, length, length)
 
   def score(self, arrays, key, batch_size, length, bucket):
-    """Returns windows with gaps, both sides aligned right; all gaps count."""
+    """Returns windows with gaps, both sides aligned right; all gaps count.
+
+    Arguments are those of `Task.score`.
+    """
     text = super().score(arrays, key, batch_size, length, bucket)
     # From here on the text is at the left.
     return self._batch(jnp.roll(text.input_BL, length, axis=1), key, length, bucket)
@@ -116,7 +122,7 @@ class Spans(Tokens):
     sentinel_L = first + jnp.cumsum(first_L) - 1
     source_L = jnp.where(gap_L, sentinel_L, token_L)
     source = _listed(source_L, kept_L | (first_L & real_L), full, self._frame[1])
-    # A sentinel goes before each gap, so both are written at once, two at a place.
+    # A sentinel precedes each gap, so both are written at once, two per place.
     pair_M = jnp.stack([sentinel_L, token_L], axis=1).ravel()
     keep_M = jnp.stack([first_L & real_L, gap_L & real_L], axis=1).ravel()
     return source, _listed(pair_M, keep_M, answer, self._frame[1])

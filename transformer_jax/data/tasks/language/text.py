@@ -69,9 +69,9 @@ class Text(Task):
     return length
 
   def load(self) -> TaskData:
-    """Returns train_N and scored_N (uint8) and end_W, where scored windows may end.
+    """Returns train_N and scored_N (uint8) and end_W, the ends of scored windows.
 
-    Raises DataError, in one line, for data that cannot be used.
+    Raises DataError, in one line, for unusable data.
     """
     documents, facts = self._read()
     documents = {name: self._keep(documents[name]) for name in documents}
@@ -95,7 +95,10 @@ class Text(Task):
     length: int,
     done: float | jax.Array = 1.0,
   ) -> Batch:
-    """Returns windows of the training text; they may cross documents."""
+    """Returns windows of the training text; they may cross documents.
+
+    Arguments are those of `Task.batch`.
+    """
     N = arrays["train_N"].shape[0]
     if N <= length:
       raise DataError(
@@ -115,6 +118,8 @@ class Text(Task):
 
     Their scored bytes do not overlap. With fewer windows than rows, the batch is
     smaller.
+
+    Arguments are those of `Task.score`.
     """
     if bucket > self.window:
       raise DataError(

@@ -112,7 +112,10 @@ class PrefixTokens(Tokens):
   kind: ClassVar[str] = "prefix_decoder"
 
   def batch(self, arrays, key, batch_size, length, done=1.0):
-    """Returns windows with prefixes of 1 to length - 1 tokens, of weight zero."""
+    """Returns windows with prefixes of 1 to length - 1 tokens, of weight zero.
+
+    Arguments are those of `Task.batch`.
+    """
     text = super().batch(arrays, key, batch_size, length, done)
     prefix_key = jax.random.fold_in(key, 1)
     size_B1 = jax.random.randint(prefix_key, (batch_size, 1), 1, max(2, length))
@@ -122,7 +125,10 @@ class PrefixTokens(Tokens):
     return dataclasses.replace(text, weight_BL=weight_BL, at=at)
 
   def score(self, arrays, key, batch_size, length, bucket):
-    """Returns windows with prefixes up to the scored tokens."""
+    """Returns windows with prefixes up to the scored tokens.
+
+    Arguments are those of `Task.score`.
+    """
     text = super().score(arrays, key, batch_size, length, bucket)
     size_11 = jnp.maximum(length - self.scored + 1, 1)[None, None]
     return dataclasses.replace(text, at=text.at.prefix(size_11))
@@ -134,7 +140,7 @@ class Masked(Tokens):
   """Masked language modelling. Devlin et al., 2019.
 
   https://arxiv.org/abs/1810.04805, section 3.1: 80% of the chosen tokens are masked,
-  10% become any token and 10% stay. Each batch chooses anew: Liu et al., 2019,
+  10% become random tokens and 10% stay. Masks are dynamic: Liu et al., 2019,
   https://arxiv.org/abs/1907.11692, section 4.1.
 
   rate   share of the tokens that are chosen
@@ -155,7 +161,10 @@ class Masked(Tokens):
       raise DataError(f"masked: rate is {self.rate}; it must be between 0 and 1")
 
   def batch(self, arrays, key, batch_size, length, done=1.0):
-    """Returns training windows with hidden tokens, whose weight is 1."""
+    """Returns training windows with hidden tokens, whose weight is 1.
+
+    Arguments are those of `Task.batch`.
+    """
     text = super().batch(arrays, key, batch_size, length, done)
     if self.nsp:
       text, follows_B = self._pairs(arrays, key, text)
@@ -167,6 +176,8 @@ class Masked(Tokens):
     """Returns windows whose hidden tokens are the same at every length.
 
     Hidden tokens among the last `scored` have weight 1; there is always one of them.
+
+    Arguments are those of `Task.score`.
     """
     text = super().score(arrays, key, batch_size, length, bucket)
     drawn = self._draw(jax.random.fold_in(key, 1), len(text.input_BL), self.window)

@@ -197,7 +197,7 @@ class Translation(Task):
     batch = _batch(data, chosen_BT, start_BT2, length)
     if self.packed > 1:
       return batch
-    # The text's padding comes after all that counts: one row of coordinates serves all.
+    # Padding is on the right of the target, so all rows share their coordinates.
     return dataclasses.replace(batch, at=coords.consecutive(1, length))
 
   def score(

@@ -54,7 +54,10 @@ class Blanks(Posed):
     length: int,
     done: float | jax.Array = 1.0,
   ) -> Batch:
-    """Returns the problems of 1 to `length`, padded on the right."""
+    """Returns the problems of 1 to `length`, padded on the right.
+
+    Arguments are those of `Task.batch`.
+    """
     examples = self.task.examples(key, batch_size, length, done=done)
     input_BL, target_BL, _, blank_BL = self._laid_out(examples, length)
     at = coords.padded(input_BL != PAD)
@@ -63,7 +66,10 @@ class Blanks(Posed):
   def score(
     self, arrays: Any, key: jax.Array, batch_size: int, length: jax.Array, bucket: int
   ) -> Batch:
-    """Returns problems of exactly `length`, padded on the left."""
+    """Returns problems of exactly `length`, padded on the left.
+
+    Arguments are those of `Task.score`.
+    """
     absent = self.tokens(bucket) - self.tokens(length)
     examples = self.task.examples(key, batch_size, bucket, length)
     input_BL, target_BL, weight_BL, _ = (

@@ -38,7 +38,10 @@ class Seq2Seq(Posed):
     length: int,
     done: float | jax.Array = 1.0,
   ) -> Batch:
-    """Returns the problems of 1 to `length`, both sides padded on the right."""
+    """Returns the problems of 1 to `length`, both sides padded on the right.
+
+    Arguments are those of `Task.batch`.
+    """
     examples = self.task.examples(key, batch_size, length, done=done)
     prompt_BP, answer_BA, length_B = examples
     lay_out = jax.vmap(lambda answer_A, n: self._lay_out(answer_A, n, None))
@@ -47,7 +50,7 @@ class Seq2Seq(Posed):
     token_BL, weight_BL = lay_out(answer_BA, length_B)
     text = shifted(token_BL, weight_BL, at)
     place_P = jnp.arange(prompt_BP.shape[1])
-    # The text's padding comes after all that counts; the source's would be looked at.
+    # Padding is on the right of the target, but the source's needs a mask.
     real_BP = jax.vmap(lambda n: place_P < self.task.sizes(n)[0])(length_B)
     source_BP = jnp.where(real_BP, prompt_BP, PAD)
     source_at = coords.padded(real_BP).replace(data=source_ids)
@@ -56,7 +59,10 @@ class Seq2Seq(Posed):
   def score(
     self, arrays: Any, key: jax.Array, batch_size: int, length: jax.Array, bucket: int
   ) -> Batch:
-    """Returns problems of exactly `length`, both sides aligned right."""
+    """Returns problems of exactly `length`, both sides aligned right.
+
+    Arguments are those of `Task.score`.
+    """
     prompt_BP, answer_BA, length_B = self.task.examples(key, batch_size, bucket, length)
     lay_out = jax.vmap(lambda answer_A, n: self._lay_out(answer_A, n, self.task.scored))
     P, A = prompt_BP.shape[1], answer_BA.shape[1]

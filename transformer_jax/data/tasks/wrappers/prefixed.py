@@ -35,13 +35,19 @@ class Prefixed(Posed):
     length: int,
     done: float | jax.Array = 1.0,
   ) -> Batch:
-    """Returns the task's batch with bidirectional attention in prompts."""
+    """Returns the task's batch with bidirectional attention in prompts.
+
+    Arguments are those of `Task.batch`.
+    """
     return _see(self.task.batch(arrays, key, batch_size, length, done))
 
   def score(
     self, arrays: Any, key: jax.Array, batch_size: int, length: jax.Array, bucket: int
   ) -> Batch:
-    """Returns the task's batch with bidirectional attention in prompts."""
+    """Returns the task's batch with bidirectional attention in prompts.
+
+    Arguments are those of `Task.score`.
+    """
     return _see(self.task.score(arrays, key, batch_size, length, bucket))
 
 
