@@ -16,15 +16,15 @@ from transformer_jax.positions.shared.wrapper import Wrapper
 @positions.register("abacus")
 @dataclasses.dataclass(frozen=True)
 class Abacus(Wrapper):
-  """Adds a trained vector per place of a digit in its number, beside any encoding.
+  """Adds a learned vector for the place of a digit in its number, to any encoding.
 
       x_i + E[a_i], a_i the digit's place in its number
 
-  The task supplies `abacus_BL`: 1, 2, ... within each number, 0 where there is no
-  digit, which gets nothing. In training one random offset moves all places of a batch,
-  so that places of longer numbers are trained too. Past the table the result is NaN.
+  The task supplies `abacus_BL`: 1, 2, ... within each number, 0: no digit, no vector.
+  In training one random offset is added to all places of a batch, so that places of
+  longer numbers are trained too. Past the table the result is NaN.
 
-  encoding   any encoding, which works as ever
+  encoding   any encoding, unchanged
   max_positions    rows of the table
   max_offset   the largest offset
   """

@@ -1,4 +1,4 @@
-"""One axis of positions for two texts, which Raffel et al., 2020, do without.
+"""Positional encodings in cross-attention; Raffel et al., 2020, use none there.
 
 https://arxiv.org/abs/1910.10683
 """
@@ -13,15 +13,15 @@ from transformer_jax.positions.shared.wrapper import Wrapper
 @positions.register("across")
 @dataclasses.dataclass(frozen=True)
 class Across(Wrapper):
-  """Uses an encoding between decoder and encoder too.
+  """Applies an encoding in cross-attention too.
 
       the encoding's own score, with decoder position i and encoder position j
 
-  Position i of the one text and position i of the other are then one place, as suits
-  tasks whose answer runs beside the source. Without this wrapper cross-attention sees
-  no positions, other than those added to embeddings.
+  Both texts share one axis of positions, which suits tasks whose output is aligned with
+  the source. Without this wrapper cross-attention has no positions, except those added
+  to embeddings.
 
-  encoding   any encoding that looks both ways and reads nothing off the tokens
+  encoding   any bidirectional encoding without token data
   """
 
   encoding: PositionalEncoding = Rope()

@@ -10,7 +10,7 @@ from transformer_jax.forwarding import computed
 from transformer_jax.positions.base import PositionalEncoding, positions
 from transformer_jax.spec import SpecError, nearest
 
-# What a head adds, by its slope and i - j.
+# Bias of a head, from its slope and i - j.
 BOTH_WAYS = {
   "symmetric": lambda slope, back: -slope * jnp.abs(back),
   "offset": lambda slope, back: slope * ((back > 0) / 2 - jnp.abs(back)),
@@ -26,12 +26,12 @@ class Alibi(PositionalEncoding):
 
       s_ij = q_i . k_j / sqrt(K) - m_h |i - j|, m_h = 2^(-8 h / H)
 
-  both_ways   what happens in attention that sees the future, which the paper leaves
-              open. "symmetric": past and future are penalized alike; "offset": the past
-              by half a step less (Ruoss et al., 2023); "two_sided": half of the heads
-              see only the past, the others only the future (the authors' advice);
+  both_ways   form of bidirectional attention, undefined in the paper. "symmetric": past
+              and future are penalized alike; "offset": the past by half a step less
+              (Ruoss et al., 2023); "two_sided": half of the heads attend to the past
+              only, the others to the future only (the authors' advice);
               "causal": -slope (i - j) for every key, which rewards the future
-  causal      False: this is the form for attention that looks both ways
+  causal      False: this is the bidirectional form
   """
 
   both_ways: str = "symmetric"
@@ -57,30 +57,30 @@ class Alibi(PositionalEncoding):
 
   @computed
   def mask(self):
-    """Keeps each head to its side, where heads have one."""
+    """Returns mask_LM of the head's side, past or future; None: no sides."""
     return self.one_side if self.sided else None
 
   @property
   def sided(self) -> bool:
-    """True where each head attends to the past or to the future alone."""
+    """Whether each head attends to the past only, or to the future only."""
     return not self.causal and self.both_ways == "two_sided"
 
   def one_side(self, params, pos_L, pos_M):
     return self.side(params) * (pos_L[:, None] - pos_M[None, :]) >= 0
 
   def side(self, params):
-    """Returns where a head attends: 1 the past, -1 the future."""
+    """Returns the side that a head attends to: 1 the past, -1 the future."""
     return jnp.sign(params["slope_H"])
 
 
 def penalty(alibi: Alibi, slope, pos_L: jax.Array, pos_M: jax.Array) -> jax.Array:
-  """Returns the bias b_LM of a head with that slope."""
+  """Returns the bias b_LM of a head with this slope."""
   form = "symmetric" if alibi.causal else alibi.both_ways
   return BOTH_WAYS[form](slope, pos_L[:, None] - pos_M[None, :])
 
 
 def signed_slopes(alibi: Alibi, H: int) -> jax.Array:
-  """Returns a slope for each head, negative where the head sees only the future."""
+  """Returns a slope for each head, negative where it attends to the future only."""
   if not alibi.sided:
     return jnp.array(slopes(H))
   if H == 1:
@@ -93,7 +93,7 @@ def signed_slopes(alibi: Alibi, H: int) -> jax.Array:
 
 
 def slopes(H: int) -> list[float]:
-  """Returns the rates of H heads as the authors' code orders them (unsorted).
+  """Returns the slopes of H heads in the order of the authors' code (unsorted).
 
   Powers of two are geometric from 2^(-8/H). Other H take the slopes of the next lower
   power of two and then every other slope of twice that power.

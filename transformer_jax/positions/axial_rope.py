@@ -12,12 +12,12 @@ from transformer_jax.positions.sinusoidal_2d import on_grid
 @positions.register("axial_rope")
 @dataclasses.dataclass(frozen=True)
 class AxialRope(PositionalEncoding):
-  """Turns half of the pairs of features by the column, and the other half by the row.
+  """Rotates half of the pairs of features by the column, the other half by the row.
 
       q' = R(column) q on half of the pairs, R(row) q on the others; k likewise
 
-  Pairs are neighbours (2m, 2m + 1), those of the column first. A token that is nowhere
-  on the grid (a negative row), such as a class token, is not turned.
+  Pairs are neighbours (2m, 2m + 1), those of the column first. A token outside of the
+  grid (a negative row), such as a class token, is not rotated.
 
   base    the slowest pair turns about base times slower than the fastest
   width   features that are turned, divisible by 4; None: as many as there are

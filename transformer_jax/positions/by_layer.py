@@ -14,7 +14,7 @@ from transformer_jax.positions.shared.schedule import Schedule
 @positions.register("by_layer")
 @dataclasses.dataclass(frozen=True)
 class ByLayer(Schedule):
-  """Gives layers the encodings of a list, again and again.
+  """Cycles through a list of encodings, layer by layer.
 
       layer n uses encoding n mod N
 

@@ -18,14 +18,13 @@ from transformer_jax.positions.sinusoidal import Sinusoidal
 @positions.register("cape")
 @dataclasses.dataclass(frozen=True)
 class Cape(Wrapper):
-  """Trains on positions that are moved, blurred and stretched at random.
+  """Trains on randomly shifted, blurred and scaled positions.
 
       p' = scale (p + shift + noise_p), all three random in training
 
-  Each row draws a shift and a scale, each token its own noise: scale * (position +
-  shift + noise). In evaluation positions are as they are. The paper also subtracts the
-  mean position of a text; that is left out, because a decoder does not know the mean of
-  a text that it is still writing.
+  Shift and scale are drawn for each row, noise for each token. In evaluation positions
+  are unchanged. The paper also subtracts the mean position of a text; that is left out,
+  because a decoder does not know the mean of a text that it still generates.
 
   encoding   any encoding that works between whole positions
   shift      the largest shift, either way

@@ -13,7 +13,7 @@ from transformer_jax.positions.shared.sums import of_tokens, running, turns
 @positions.register("carope")
 @dataclasses.dataclass(frozen=True)
 class Carope(PositionalEncoding):
-  """Lets each token say how far every head turns from the token before to it.
+  """Rotates by cumulative angles whose steps are computed from each token, per head.
 
       angle_m(i) = sum over t <= i of r_t^m, r_t = the rate of token t, per head
 

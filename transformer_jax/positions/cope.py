@@ -11,7 +11,7 @@ from transformer_jax.positions.base import PositionalEncoding, positions
 @positions.register("cope")
 @dataclasses.dataclass(frozen=True)
 class CoPE(PositionalEncoding):
-  """Counts, for each query, the tokens that it looks for from the key up to itself.
+  """Uses as position a gated count of the tokens from the key up to the query.
 
       p_ij = sum over j <= t <= i of sigmoid(q_i . k_t); s_ij = q_i . k_j / sqrt(K) +
         q_i . E[p_ij]

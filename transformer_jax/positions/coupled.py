@@ -14,13 +14,13 @@ from transformer_jax.positions.shared.wrapper import Wrapper
 @positions.register("coupled")
 @dataclasses.dataclass(frozen=True)
 class Coupled(Wrapper):
-  """Gives tokens that belong together, such as digits of one column, one position.
+  """Assigns one position to coupled tokens, such as digits of one column.
 
       p_i = the number that the task gives the token, plus a random start in training
 
-  The task supplies the positions, `coupled_BL`: from 1 on, 0 where a token belongs to
-  no other. In training each row adds a random start to them, as far as there are
-  positions; 0 stays 0. What lies past the table is as undefined as the encoding says.
+  The task supplies the positions, `coupled_BL`: from 1 on; 0: not coupled. In training
+  a random start is added to them, drawn for each row within max_positions; 0 stays 0.
+  Past the table the inner encoding's `extrapolation` holds.
 
   encoding   any encoding; a table gets max_positions + 1 rows
   max_positions    the largest position

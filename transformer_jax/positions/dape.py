@@ -16,19 +16,20 @@ from transformer_jax.spec import SpecError
 @positions.register("dape")
 @dataclasses.dataclass(frozen=True)
 class Dape(Wrapper):
-  """Lets a small network correct a bias by what all heads' scores and biases are.
+  """Corrects a bias by a small network of all heads' scores and biases.
 
       s_ij + b_ij + MLP([s_ij, b_ij] of all heads)
 
-  Each layer has its own network, whatever the bias shares. Starts are PyTorch's.
+  Networks are not shared between layers, even if the bias is. Initial values are
+  PyTorch's.
 
   encoding   an encoding with a bias
   width      hidden units of the network
   kernel     how many neighboring keys the network reads, both its layers alike; more
              than one is version 2, https://arxiv.org/abs/2410.04798 (3 in the paper).
-             A key that the query does not see counts as zero in both layers, and in
-             the first one that a head does not attend to; the authors' code lets the
-             second see a constant past the query
+             A masked key counts as zero in both layers; a key masked in one head, in
+             the first layer. In the authors' code the second layer reads a constant
+             past the query
   """
 
   encoding: PositionalEncoding = KerpleLog()

@@ -16,7 +16,7 @@ from transformer_jax.positions.t5 import log_fraction
 @positions.register("deberta")
 @dataclasses.dataclass(frozen=True)
 class Deberta(PositionalEncoding):
-  """Matches queries with vectors of the distance, and keys with others.
+  """Scores queries and keys with learned vectors of the distance as well.
 
       s_ij = (q_i . k_j + q_i . K[i - j] + k_j . Q[j - i]) / sqrt(3 K)
 
@@ -27,9 +27,9 @@ class Deberta(PositionalEncoding):
   buckets    None: one vector per distance, as in version 1. Versions 2 and 3 have 256
              each way: half of them for one distance each, the others widen
   norm       normalizes the table (LayerNorm), as in version 3
-  shared     projects the table with the weights and biases of the content, as versions
-             2 and 3 do (`share_att_key`), instead of its own
-  released   finds Q by i - j too: so does the released code, against the paper's text
+  shared     projects the table with the query and key weights and biases of the layer,
+             as versions 2 and 3 do (`share_att_key`); else with separate weights
+  released   indexes Q by i - j too, as the released code does, unlike the paper
   """
 
   max_distance: int = 512
@@ -99,7 +99,7 @@ class Deberta(PositionalEncoding):
     vectors = params if "ready" in params else self._project(params)
     q_LK, k_MK = tile.q_LK.astype(jnp.float32), tile.k_MK.astype(jnp.float32)
     found_LM = match(self._row, vectors["key_HNK"], q_LK, tile.pos_L, tile.pos_M)
-    # Seen from the key, the distance has the other sign.
+    # From key to query the distance changes its sign.
     row = (lambda back: self._row(-back)) if self.released else self._row
     found_LM += match(row, vectors["query_HNK"], k_MK, tile.pos_M, tile.pos_L).T
     return 3**-0.5 * (s_LM + tile.scale * found_LM)
@@ -120,7 +120,7 @@ def rows(deberta: Deberta) -> np.ndarray:
 
 
 def bucket(back: np.ndarray, buckets: int, max_distance: int) -> np.ndarray:
-  """Returns the bucket of every distance, with its sign; they may pass the last one.
+  """Returns the signed bucket of every distance; buckets may exceed the table.
 
   Made on the host: a device's logarithm may round the other way at bucket edges.
   """

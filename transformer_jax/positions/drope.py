@@ -15,15 +15,15 @@ from transformer_jax.positions.shared.wrapper import Wrapper
 @positions.register("drope")
 @dataclasses.dataclass(frozen=True)
 class Drope(Wrapper):
-  """Trains with an encoding at first, and without it from some share of training on.
+  """Trains with an encoding first, and without it after a fraction of training.
 
       p' = p before the share `after` of training, 0 from then on
 
-  Without it all tokens are at position 0, which switches off what reads distances only.
-  Evaluation is always without, so it means little before that share is reached.
+  Without it all tokens are at position 0, which disables a relative encoding.
+  Evaluation is always without it, so results mean little before that fraction.
 
   encoding   any relative encoding
-  after      the share of training steps after which it is gone
+  after      fraction of the training steps after which positions are dropped
   """
 
   encoding: PositionalEncoding = Rope()

@@ -14,12 +14,12 @@ from transformer_jax.positions.shared.schedule import Schedule
 @positions.register("every")
 @dataclasses.dataclass(frozen=True)
 class Every(Schedule):
-  """Gives the last of every `period` layers a special encoding.
+  """Uses a special encoding in the last of every `period` layers.
 
       layers n with n + 1 divisible by the period use `special`, the others `rest`
 
   `every(4, none, rope)` is RNoPE, as in SmolLM3 and Llama 4: layers 3, 7, 11, ... of
-  layers 0, 1, 2, ... see no positions.
+  layers 0, 1, 2, ... have no positions.
 
   period    1: all layers are special; more than there are layers: none is
   special   the encoding of these layers

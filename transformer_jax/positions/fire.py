@@ -15,16 +15,16 @@ from transformer_jax.positions.base import PositionalEncoding, positions
 @positions.register("fire")
 @dataclasses.dataclass(frozen=True)
 class Fire(PositionalEncoding):
-  """Learns a bias of the distance as a share of the query's position.
+  """Learns a bias of the distance relative to the query's position.
 
       s_ij = q_i . k_j / sqrt(K) + MLP(psi(i - j) / psi(max(L, i))), psi(x) = ln(c x +
         1)
 
-  The share stays between 0 and 1 at any length, so a longer text only interpolates.
-  Between past and future the sign of the distance makes no difference.
+  The ratio stays between 0 and 1 at any length, so a longer text only interpolates.
+  Past and future are alike: the bias ignores the sign of the distance.
 
-  width       hidden units of the small network from share to bias
-  threshold   the first guess of the position below which the share is of a constant
+  width       hidden units of the network from ratio to bias
+  threshold   initial value of the position L, below which the denominator is constant
   """
 
   width: int = 32
@@ -67,11 +67,11 @@ def _save(*inputs):
 
 
 def _gradients(inputs, d_LM):
-  """Needs nothing of the hidden layer but which units are on.
+  """Returns the gradients of `_network`, from the mask of active hidden units.
 
-  A unit is linear where it is on, so all gradients are products with those ones and
-  zeros. JAX's own sum gradients of every hidden number: attention with them and its
-  gradients takes a third more time on CPUs.
+  A unit is linear where it is active, so all gradients are products with that mask.
+  JAX's gradients sum over every hidden activation: attention forward and backward takes
+  a third more time with them on CPUs.
   """
   x_LM, in_W, shift_W, out_W = inputs
   on_WLM = (_column(in_W) * x_LM + _column(shift_W) > 0).astype(d_LM.dtype)

@@ -1,6 +1,6 @@
 """Forgetting Transformer. Lin et al., 2025. https://arxiv.org/abs/2503.02130
 
-The form that looks both ways is that of x-transformers' `DataDependentAlibi`.
+The bidirectional form is that of x-transformers' `DataDependentAlibi`.
 """
 
 import dataclasses
@@ -21,21 +21,21 @@ FUTURE = "kept_back_BLH", "kept_back_low_BLH"
 @positions.register("forgetting")
 @dataclasses.dataclass(frozen=True)
 class Forgetting(PositionalEncoding):
-  """Lets each token say how much of the past every head forgets.
+  """Adds a bias of cumulative log forget gates, one for each token and head.
 
       s_ij = q_i . k_j / sqrt(K) + sum over j < t <= i of ln f_t, f_t = sigmoid(w .
         x_t + b)
 
   The bias is the sum of log forget gates after the key up to the query; a constant gate
-  is ALiBi. In attention that looks both ways, each head also has gates for keys after
-  the query: their bias is the sum of those after the query up to the key. Padding
-  forgets nothing.
+  is ALiBi. In bidirectional attention, heads have separate gates for keys after the
+  query: the bias is the sum of those after the query up to the key. Padding has a gate
+  of 1.
 
-  gate     token: read off each token; head: one number per head, learned; fixed: one
-           number per head, never trained
+  gate     token: computed from each token; head: one learned number per head; fixed:
+           one number per head, not trained
   memory   (first, last): gates start by keeping exp(-1 / T) per token, with T from the
            first head's to the last's in equal ratios; None: half
-  causal   False: this is the form for attention that looks both ways
+  causal   False: this is the bidirectional form
   """
 
   gate: str = "token"
@@ -65,7 +65,7 @@ class Forgetting(PositionalEncoding):
 
   @property
   def ways(self) -> dict[str, str]:
-    """Maps each direction's part of parameter names to the name of its log gates."""
+    """Maps the infix of each direction's parameters to the name of its log gates."""
     return {"": PAST[0]} | ({} if self.causal else {"back_": FUTURE[0]})
 
   def token_data(self, params, x_BLD, q_BLHK):
@@ -112,7 +112,7 @@ class Forgetting(PositionalEncoding):
 def kept_between(late, early, sums=PAST):
   """Returns the sum of log gates after early tokens up to late ones, [..., L, M].
 
-  Sums are subtracted from each other first: beside them a score has no digits.
+  Sums are subtracted before a score is added, which is small beside them.
   """
   apart = lambda name: late[name][..., :, None] - early[name][..., None, :]
   high, low = map(apart, sums)

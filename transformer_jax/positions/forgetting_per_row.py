@@ -1,4 +1,4 @@
-"""Forget gates that each query chooses. x-transformers' `PerRowDataDependentAlibi`.
+"""Forget gates of each pair of tokens. x-transformers' `PerRowDataDependentAlibi`.
 
 https://github.com/lucidrains/x-transformers, after Lin et al., 2025,
 https://arxiv.org/abs/2503.02130
@@ -16,7 +16,7 @@ from transformer_jax.spec import SpecError
 @positions.register("forgetting_per_row")
 @dataclasses.dataclass(frozen=True)
 class ForgettingPerRow(PositionalEncoding):
-  """Lets each query say how much every token between a key and itself forgets.
+  """Adds a bias of cumulative log forget gates, one for each query and token.
 
       s_ij = q_i . k_j / sqrt(K) + sum over j <= t < i of ln sigmoid(a_i . b_t /
         sqrt(W))
@@ -64,6 +64,6 @@ class ForgettingPerRow(PositionalEncoding):
     mask_LM = tile.mask_LM
     count_LM = mask_LM.astype(jnp.int32)
     later_LM = jax.lax.cumsum(count_LM, axis=count_LM.ndim - 1, reverse=True)
-    before_LM = mask_LM & (later_LM > 1)  # nobody sees past its own key
+    before_LM = mask_LM & (later_LM > 1)  # masked keys have no gates
     kept_HLM = jnp.where(before_LM, jax.nn.log_sigmoid(logits_HLM), 0.0)
     return s_HLM + jax.lax.cumsum(kept_HLM, axis=2, reverse=True)

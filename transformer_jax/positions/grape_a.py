@@ -20,13 +20,12 @@ GATES = {"key": ("key",), "query": ("query",), "both": ("query", "key")}
 @positions.register("grape_a")
 @dataclasses.dataclass(frozen=True)
 class GrapeA(PositionalEncoding):
-  """Penalizes a score by its distance at a rate that the key, or the query, chooses.
+  """Penalizes a score by its distance, at a rate computed from the key or the query.
 
       s_ij = q_i . k_j / sqrt(K) - w softplus(u . k_j / sqrt(K)) (i - j)
 
-  The rate is a learned number times softplus(u . k / sqrt(K)), u of length one; it
-  starts at ALiBi's. Between past and future the sign of the distance makes no
-  difference, which the paper leaves open.
+  The rate is a learned number times softplus(u . k / sqrt(K)), u of length one; its
+  initial value is ALiBi's. Past and future are alike; the paper leaves that undefined.
 
   gate   key, query, or both: the sum of the two
   """
@@ -64,6 +63,6 @@ class GrapeA(PositionalEncoding):
 
 
 def gated(x_LK, u_K):
-  """Returns how strongly each of some queries or keys decays."""
+  """Returns the decay rate of each query or key."""
   x_L = x_LK.astype(jnp.float32) @ direction(u_K)
   return jax.nn.softplus(x_L * u_K.shape[0] ** -0.5)

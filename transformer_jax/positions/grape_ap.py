@@ -17,7 +17,7 @@ from transformer_jax.positions.rope import turn_pairs
 @positions.register("grape_ap")
 @dataclasses.dataclass(frozen=True)
 class GrapeAP(PositionalEncoding):
-  """Adds up penalties of the tokens after the key, which the query gives to each.
+  """Penalizes a score by a sum over the tokens after the key, gated by the query.
 
       s_ij = q_i . k_j / sqrt(K) + m_h sum over j < t <= i of ln sigmoid(p_i . R_t p_t
         / W)
@@ -77,4 +77,4 @@ class GrapeAP(PositionalEncoding):
     passed_LM = after(tile.q_data, tile.k_data, 1)
     penalty_HLM = jnp.where(passed_LM, penalty_HLM, 0.0)
     total_HLM = jax.lax.cumsum(penalty_HLM, axis=2, reverse=True)
-    return s_HLM + total_HLM - penalty_HLM  # the key's own is not in the sum
+    return s_HLM + total_HLM - penalty_HLM  # without the key's penalty

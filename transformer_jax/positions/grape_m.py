@@ -13,7 +13,7 @@ from transformer_jax.positions.base import positions
 from transformer_jax.positions.rope import Rope, middle
 from transformer_jax.positions.shared.sums import of_tokens, running
 
-SLOWLY = 16  # what is learned is divided by it, so that frequencies move slowly
+SLOWLY = 16  # divides the learned parameters, so that frequencies move slowly
 
 
 @positions.register("grape_m")
@@ -23,9 +23,9 @@ class GrapeM(Rope):
 
       s_ij = q_i' R(i - j) k_j / sqrt(K), R's frequencies learned
 
-  per_head     each head has its own frequencies
-  contextual   a position is the sum of what the tokens before it count, each between 0
-               and 1, in place of their number
+  per_head     frequencies differ between heads
+  contextual   a position is the sum of learned steps of the tokens before it, each
+               between 0 and 1, instead of their number
   """
 
   per_head: bool = False
@@ -40,7 +40,7 @@ class GrapeM(Rope):
     if self.per_head:
       params = {"log_frequency_HR": jnp.tile(start_R, (dims.H, 1))}
     if self.contextual:
-      # As in the authors' code, where a token first counts 0.39.
+      # As in the authors' code: the initial step of a token is 0.39.
       params |= {"count_D": jnp.zeros(dims.D)}
       params |= {"count_shift": jnp.float32(np.log(np.expm1(1e-3)))}
     return params
@@ -67,8 +67,8 @@ class GrapeM(Rope):
     if self.contextual:
       low_BL, low_BM = (at.data["count_low_BL"] for at in (q_at, k_at))
       q_at, k_at = (at.replace(pos_BL=at.data["count_BL"]) for at in (q_at, k_at))
-    # A start in the middle changes no score. Gradients for frequencies are sums of
-    # positions, which cancel better when they are small.
+    # Centred positions change no score. Gradients of frequencies are sums of positions,
+    # whose rounding errors are smaller then.
     q_BL, k_BM = (at.pos_BL - middle(k_at) for at in (q_at, k_at))
     q_BL, k_BM = q_BL + low_BL, k_BM + low_BM
     return self.rotate(params, q_BLHK, q_BL), self.rotate(params, k_BMHK, k_BM)

@@ -16,15 +16,15 @@ from transformer_jax.positions.shared import relative
 @positions.register("inkling")
 @dataclasses.dataclass(frozen=True)
 class Inkling(PositionalEncoding):
-  """Mixes a few learned curves of the distance by weights that the query's token gives.
+  """Adds a mixture of a few learned curves of the distance, weighted by the query.
 
       s_ij = q_i . k_j / sqrt(K) + sum over n of r_n(x_i) C[n, i - j]
 
   All heads of a layer share the curves. Past their end the bias is zero.
 
-  width     how many curves there are
+  width     number of curves
   max_distance   distances below it have a bias
-  floor     from this many tokens on, the query at place n has its scores multiplied by
+  floor     from this many tokens on, scores of the query at place n are multiplied by
             1 + 0.1 ln(n / floor); None: never, as in the layers with a window
   """
 

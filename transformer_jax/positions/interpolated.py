@@ -10,16 +10,16 @@ from transformer_jax.positions.shared.wrapper import Wrapper
 @positions.register("interpolated")
 @dataclasses.dataclass(frozen=True)
 class Interpolated(Wrapper):
-  """Trains as it is, and divides the positions by a factor in evaluation.
+  """Divides the positions by a factor in evaluation; training is unchanged.
 
       p' = p in training, p / factor in evaluation
 
-  A text `factor` times as long as in training then has no position that is new, but
-  positions between those that were seen. The paper also trains on after the division;
-  `rope_linear` has it from the start.
+  A text `factor` times as long as in training then stays in the trained range, at
+  fractional positions. The paper also fine-tunes after the division; `rope_linear`
+  divides from the start.
 
-  encoding   any encoding that works between whole positions
-  factor     what positions are divided by
+  encoding   any encoding that is defined between whole positions
+  factor     divisor of the positions
   """
 
   encoding: PositionalEncoding = Rope()
@@ -50,7 +50,7 @@ class Interpolated(Wrapper):
 
 
 def refuse_tables(name: str, encoding: PositionalEncoding) -> None:
-  """Raises ValueError if an encoding cannot be asked between whole positions."""
+  """Raises ValueError if an encoding is undefined between whole positions."""
   if encoding.integer_positions:
     raise ValueError(
       f"{name} asks for positions between whole numbers, and"

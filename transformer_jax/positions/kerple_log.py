@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from transformer_jax.positions.base import PositionalEncoding, positions
 
-LEAST = 0.01  # parameters of the kernels are used as at least this
+LEAST = 0.01  # lower bound of the kernels' parameters
 
 
 @positions.register("kerple_log")
@@ -42,9 +42,10 @@ class KerpleLog(PositionalEncoding):
 
 
 def within(x: jax.Array, low: float, high: float = jnp.inf) -> jax.Array:
-  """Limits a parameter without stopping its gradient, so that it can come back.
+  """Returns a clamped parameter with the gradient of the identity.
 
-  The authors write the limited value back into the parameter, which then learns on.
+  So it can leave the bound again. The authors write the clamped value back into the
+  parameter.
   """
   used = jax.lax.stop_gradient(jnp.clip(x, low, high))
   return used + (x - jax.lax.stop_gradient(x))

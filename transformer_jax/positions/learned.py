@@ -11,7 +11,7 @@ from transformer_jax.positions.base import PositionalEncoding, positions
 @positions.register("learned")
 @dataclasses.dataclass(frozen=True)
 class Learned(PositionalEncoding):
-  """Adds a trained vector per position; outside of the table the result is NaN.
+  """Adds a learned vector per position; outside of the table the result is NaN.
 
       x_i + E[i]
 

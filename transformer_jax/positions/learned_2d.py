@@ -16,8 +16,8 @@ class Learned2d(PositionalEncoding):
 
       x + E_row[row] + E_column[column]
 
-  A token that is nowhere on the grid (a negative row), such as a class token, gets
-  nothing. The paper tries halves of the features for each; here both use all features.
+  Nothing is added to a token outside of the grid (a negative row), such as a class
+  token. The paper tries halves of the features for each; here both use all features.
 
   height, width   rows and columns of the largest grid
   """

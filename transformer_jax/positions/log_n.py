@@ -16,12 +16,12 @@ from transformer_jax.positions.shared.tempered import Tempered, keys_seen
 @positions.register("log_n")
 @dataclasses.dataclass(frozen=True)
 class LogN(Tempered):
-  """Multiplies a query that sees n keys by s log n, s learned in each head and layer.
+  """Multiplies the query of n keys by s log n, s learned in each head and layer.
 
       s_ij = (s ln n) q_i . k_j / sqrt(K), n = keys that query i attends to
 
-  At first the factor is 1 on average over the positions of a training text, which for
-  1024 tokens is s = 0.168.
+  Initially the factor is 1 on average over the positions of a training text: s = 0.168
+  for 1024 tokens.
 
   encoding   any encoding
   learned    False: log n / log of the training length, as in Chiang and Cholak, 2022,

@@ -1,4 +1,4 @@
-"""Llama 4's temperature, which grows with the position in steps. Meta, 2025.
+"""Llama 4's attention temperature, a step function of the position. Meta, 2025.
 
 https://huggingface.co/meta-llama/Llama-4-Scout-17B-16E
 """
@@ -14,15 +14,15 @@ from transformer_jax.positions.shared.tempered import Tempered, keys_seen
 @positions.register("log_steps")
 @dataclasses.dataclass(frozen=True)
 class LogSteps(Tempered):
-  """Multiplies a query that sees n keys by 1 + gain * log(1 + floor(n / step)).
+  """Multiplies the query of n keys by 1 + gain * log(1 + floor(n / step)).
 
       s_ij = (1 + gain ln(1 + floor(n / step))) q_i . k_j / sqrt(K)
 
   Llama 4 does so in its layers without positions: `every(4, log_steps(none), rope)`.
 
   encoding   any encoding
-  step       keys that are seen before the factor grows for the first time
-  gain       how fast it grows
+  step       keys that a query attends to before the factor first grows
+  gain       factor on the logarithm
   """
 
   encoding: PositionalEncoding = PositionalEncoding()

@@ -12,17 +12,17 @@ from transformer_jax.positions.rope_ntk import divisors
 @positions.register("longrope")
 @dataclasses.dataclass(frozen=True)
 class LongRope(LengthRope):
-  """Divides each frequency of RoPE by a number found by search, in long texts.
+  """Divides each frequency of RoPE by a searched number, in long texts.
 
       theta_m = base^(-2 m / K) / divisor_m
 
-  The numbers belong to a model. With two lists and a gain as in Phi-3.
+  The divisors belong to a model. Two lists and a gain, as in Phi-3.
 
-  factor   how many times longer texts become: turned features grow by
+  factor   ratio of the new length to the original; rotated features are multiplied by
            sqrt(1 + ln(factor) / ln(original)), also in short texts
   short    a divisor for each pair up to the original length; none: 1
   long     the same beyond it; none: those of rope_ntk, where the search starts
-  first    so many positions at the start of a text are not interpolated
+  first    number of positions at the start of a text that are not interpolated
   """
 
   factor: float = 8.0

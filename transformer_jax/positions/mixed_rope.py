@@ -16,15 +16,15 @@ from transformer_jax.positions.sinusoidal_2d import on_grid
 @positions.register("mixed_rope")
 @dataclasses.dataclass(frozen=True)
 class MixedRope(PositionalEncoding):
-  """Turns each pair by a learned mixture of row and column, in every head and layer.
+  """Rotates each pair by a learned mixture of row and column, in every head and layer.
 
       angle_m = theta_m . (column, row), theta_m learned per head and layer
 
-  Pairs are neighbours (2m, 2m + 1). A token that is nowhere on the grid (a negative
-  row), such as a class token, is not turned.
+  Pairs are neighbours (2m, 2m + 1). A token outside of the grid (a negative row), such
+  as a class token, is not rotated.
 
-  base   of the frequencies at the start, which are axial and then turned by a random
-         angle in each head; 10 as in the authors' code
+  base   of the initial frequencies, which are axial, with directions rotated by a
+         random angle in each head; 10 as in the authors' code
   """
 
   base: float = 10.0

@@ -20,7 +20,7 @@ class MusicTransformer(PositionalEncoding):
   Row 0 of a table is the farthest past. Beyond the table all share the farthest row.
 
   max_distance   distances in the table, from 0 on; None: as many as the training length
-  shared    heads share one table; else each has its own, as in the paper
+  shared    heads share one table; else one table per head, as in the paper
   causal    False: the table has the future too; else the future is as the token itself
   """
 
@@ -61,8 +61,8 @@ class MusicTransformer(PositionalEncoding):
 def skew(match_LN: jax.Array) -> jax.Array:
   """Shears matches with distances L - 1, ..., 0 into matches with keys 0, ..., L - 1.
 
-  match_LN: [L, L], query i times the vector of distance L - 1 - n. Returns [L, L], of
-  which entries above the diagonal, keys in the future, mean nothing.
+  match_LN: [L, L], query i times the vector of distance L - 1 - n. Returns [L, L];
+  entries above the diagonal, future keys, are undefined.
   """
   L = match_LN.shape[0]
   return jnp.pad(match_LN, ((0, 0), (1, 0))).reshape(L + 1, L)[1:]

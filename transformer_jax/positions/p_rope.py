@@ -12,13 +12,13 @@ from transformer_jax.positions.rope import Rope
 @positions.register("p_rope")
 @dataclasses.dataclass(frozen=True)
 class PRope(Rope):
-  """Keeps the fastest pairs of RoPE's full width and lets the others stand still.
+  """Rotates only the fastest pairs of RoPE's full width.
 
       theta_m = base^(-2 m / K) for the fastest pairs, 0 for the others
 
-  The pairs that stand still match by content alone, at any distance.
+  The other pairs match by content alone, at any distance.
 
-  p   the share of the pairs that turn; 1 is RoPE, 0 no position at all
+  p   fraction of the pairs that are rotated; 1: RoPE, 0: no positions
   """
 
   p: float = 0.75

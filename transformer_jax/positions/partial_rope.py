@@ -9,7 +9,7 @@ from transformer_jax.positions.rope import Rope
 @positions.register("partial_rope")
 @dataclasses.dataclass(frozen=True)
 class PartialRope(Rope):
-  """Turns only the first quarter of each head, with frequencies made for that width.
+  """Rotates only the first quarter of each head, with frequencies for that width.
 
       q' = [R(i) q_1..r, q_r+1..K]; k likewise
 

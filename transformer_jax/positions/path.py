@@ -23,7 +23,7 @@ class Path(PositionalEncoding):
   I - b w w' to all keys before it. Keys ahead of a query stay as they are.
 
   rank     of the projection that makes directions
-  width    how many tokens a direction mixes
+  width    number of tokens that a direction mixes
   forget   adds the bias of `forgetting` (PaTH-FoX)
   """
 
@@ -74,11 +74,11 @@ class Path(PositionalEncoding):
     b_HT1 = tile.k_data["strength_BLH"][..., None]
     dot = lambda x_HLK, y_HMK: jnp.einsum("HLK,HMK->HLM", x_HLK, y_HMK)
     after_TM = after(tile.k_data, tile.k_data)
-    done_LT = after(tile.q_data, tile.k_data, 1)  # token t has acted on what i sees
+    done_LT = after(tile.q_data, tile.k_data, 1)  # query i is at token t or after it
     met_HTM = jnp.where(after_TM, b_HT1 * dot(w_HMK, w_HMK), 0.0)
     met_HTM += jnp.eye(met_HTM.shape[-1])
     asked_HLT = jnp.where(done_LT, dot(tile.q_LK.astype(jnp.float32), w_HMK), 0.0)
-    # Text orders grow with the place, so what has met what is a lower triangle.
+    # Orders grow with the place, so products of reflections form a lower triangle.
     solved_HTL = solve_triangular(
       met_HTM, jnp.swapaxes(asked_HLT, 1, 2), trans=1, lower=True, unit_diagonal=True
     )
@@ -90,7 +90,7 @@ class Path(PositionalEncoding):
 
 
 def after(late, early, n=0):
-  """Returns which of some tokens come after others of their text, [L, M].
+  """Returns True where a token comes after another one of its text, bool [L, M].
 
   n: 1 to count a token as after itself
   """

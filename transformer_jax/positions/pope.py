@@ -17,18 +17,18 @@ from transformer_jax.positions.rope import angles, middle
 @positions.register("pope")
 @dataclasses.dataclass(frozen=True)
 class Pope(PositionalEncoding):
-  """Makes each feature a length, its softplus, and each position its direction.
+  """Represents features in polar form: softplus as length, position as angle.
 
       s_ij = sum over m of softplus(q_im) softplus(k_jm) cos((i - j) theta_m +
         delta_m) / sqrt(K)
 
   A score sums, over features, both lengths times the cosine of an angle proportional to
-  the distance plus a learned phase: what a token says cannot change where it is.
+  the distance plus a learned phase: content cannot change the angle.
   Queries and keys get twice as wide; scores are still scaled by 1 / sqrt(K).
 
   base      the slowest feature turns about base times slower than the fastest
-  anywhere  phases start anywhere between -2 pi and 0; else at 0, which the paper found
-            to generalize best to longer texts
+  anywhere  initial phases are random between -2 pi and 0; else 0, which generalizes
+            best to longer texts in the paper
   """
 
   base: float = 10_000.0
@@ -53,7 +53,7 @@ class Pope(PositionalEncoding):
 
 
 def polar(x_BLHK, angle_BLHK):
-  """Returns points at these angles as [cosines, sines], twice as wide."""
+  """Returns polar coordinates as [r cos, r sin], twice as wide."""
   length_BLHK = jax.nn.softplus(x_BLHK.astype(jnp.float32))
   parts = [length_BLHK * jnp.cos(angle_BLHK), length_BLHK * jnp.sin(angle_BLHK)]
   return jnp.concatenate(parts, axis=-1).astype(x_BLHK.dtype)

@@ -16,19 +16,19 @@ from transformer_jax.positions.shared.wrapper import Wrapper
 @positions.register("randomized")
 @dataclasses.dataclass(frozen=True)
 class Randomized(Wrapper):
-  """Trains on sorted random positions, so that large ones are not new at test time.
+  """Trains on sorted random positions, so that large ones are trained too.
 
       p'_1 < p'_2 < ... drawn from 0 .. max_positions - 1 in training
 
-  In evaluation and decoding token n is at n * step, or its text is spread evenly over
-  all positions, as training spreads it on average; the paper draws there too. What an
-  encoding inside places goes on from there: `randomized(interpolated(rope))`.
+  In evaluation and decoding token n is at n * step, or texts are spread evenly over all
+  positions, the average of training; the paper draws there too. An inner encoding that
+  assigns positions starts from these: `randomized(interpolated(rope))`.
 
   encoding   any encoding
-  max_positions    positions are drawn below it
-  step       the distance between neighbours in evaluation and decoding
-  spread     spreads texts in evaluation; needs them whole, so that decoding reads a
-             text again for each token
+  max_positions    upper limit of the positions
+  step       distance between neighbours in evaluation and decoding
+  spread     spreads texts in evaluation; needs the whole text, so that decoding reads
+             it again with each token
   """
 
   encoding: PositionalEncoding = PositionalEncoding()
@@ -52,7 +52,7 @@ class Randomized(Wrapper):
     return self.encoding.init(key, dims)
 
   def num_positions(self, dims):
-    # Only a table ends; what is a formula of the position goes on past `max_positions`.
+    # Only tables end; a formula of the position is defined past `max_positions`.
     end = self.encoding.num_positions(dataclasses.replace(dims, L=self.max_positions))
     step = 1 if self.spread else self.step
     return None if end is None else -(-self.max_positions // step)

@@ -11,17 +11,17 @@ from transformer_jax.positions.base import PositionalEncoding, positions
 @positions.register("rope")
 @dataclasses.dataclass(frozen=True)
 class Rope(PositionalEncoding):
-  """Turns each pair of features by an angle proportional to the position.
+  """Rotates each pair of features by an angle proportional to the position.
 
       s_ij = (R(i) q_i) . (R(j) k_j) / sqrt(K), R(p) turns pair m by p base^(-2 m / K)
 
-  A way of scaling it is a subclass with its own `frequencies` and, where what is turned
-  grows or shrinks too, its own `gain`.
+  Scaled forms are subclasses that override `frequencies` and, where rotated features
+  are scaled too, `gain`.
 
   base          the slowest pair turns about base times slower than the fastest
   interleaved   pairs are neighbours (2m, 2m + 1) as in the paper and GPT-J; else halves
                 (m, m + K/2) as in GPT-NeoX and Llama
-  fraction      the share of a head's features that is turned, its first ones
+  fraction      fraction of a head's features that is rotated, the first ones
   """
 
   base: float = 10_000.0
@@ -38,7 +38,7 @@ class Rope(PositionalEncoding):
       )
 
   def pairs(self, K):
-    """Returns how many pairs of a head's K features are turned."""
+    """Returns R, the number of rotated pairs of a head's K features."""
     width = int(self.fraction * K)
     if width % 2:
       raise ValueError(
@@ -52,7 +52,7 @@ class Rope(PositionalEncoding):
     return self.base ** (-np.arange(R) / R)
 
   def gain(self, params):
-    """Returns what multiplies the turned features."""
+    """Returns the factor on the rotated features."""
     return 1.0
 
   def rotate(self, params, x_BLHK, pos_BL):
@@ -63,9 +63,9 @@ class Rope(PositionalEncoding):
 
 @dataclasses.dataclass(frozen=True)
 class ScaledRope(Rope):
-  """RoPE made for longer texts than those it was trained on.
+  """Base class of RoPE scaled to longer texts than in training.
 
-  factor   how many times longer
+  factor   ratio of the new length to the training length
   """
 
   factor: float = 4.0
@@ -94,9 +94,9 @@ def middle(at):
 
 
 def turn_pairs(x_BLHK, angle_BLHR, interleaved, gain=1.0):
-  """Rotates the first R pairs of features; the features after them stay.
+  """Returns x_BLHK with its first R pairs of features rotated; the others stay.
 
-  In float32, since a phase has no bits to lose. The gain broadcasts to the angles.
+  In float32, which phases need. The gain broadcasts to the angles.
   """
   R, outer = angle_BLHR.shape[-1], x_BLHK.shape[:-1]
   axis, inner = (-1, (R, 2)) if interleaved else (-2, (2, R))

@@ -17,8 +17,8 @@ from transformer_jax.positions.rope_ntk import divisors
 class LengthRope(ScaledRope):
   """RoPE whose frequencies depend on the length of the text so far.
 
-  The length is the highest position in a token's own text, plus one. When it grows all
-  tokens change: see "Decoding" in docs/positions.md.
+  The length is the highest position in a token's text, plus one. As it grows all tokens
+  change: see "Decoding" in docs/positions.md.
 
   original   the length up to which nothing changes; None: that of training texts
   """
@@ -76,7 +76,7 @@ class DynamicRope(LengthRope):
 
 
 def lengths(at, k_at):
-  """Returns the highest position of each token's own text, plus one, [B, L]."""
+  """Returns the highest position of each token's text, plus one, [B, L]."""
   end_BM = jnp.where(k_at.real_BL, k_at.pos_BL + 1, 0)
 
   def length(segment_B):

@@ -11,7 +11,7 @@ from transformer_jax.positions.rope import ScaledRope
 @positions.register("rope_ntk")
 @dataclasses.dataclass(frozen=True)
 class NtkRope(ScaledRope):
-  """Raises the base of RoPE so that just the slowest pair is interpolated in full.
+  """Raises the base of RoPE so that only the slowest pair is fully interpolated.
 
       base' = base factor^(K / (K - 2))
 
@@ -24,5 +24,5 @@ class NtkRope(ScaledRope):
 
 
 def divisors(factor, R):
-  """Returns what divides the frequencies of R pairs: 1 for the first ... factor."""
+  """Returns the divisors of the frequencies of R pairs, from 1 to the factor."""
   return factor ** (np.arange(R) / max(R - 1, 1))

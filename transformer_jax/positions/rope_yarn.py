@@ -20,11 +20,11 @@ class YarnRope(ScaledRope):
   original     the length of training texts
   fast, slow   pairs that turn more often than `fast` in that length stay, those that
                turn less often than `slow` are interpolated; between them is a ramp
-  by_turns     the ramp is linear in the number of turns, as the paper says, else in the
-               rank of the pair, as the released code does
+  by_turns     the ramp is linear in the number of turns, as in the paper; else in the
+               rank of the pair, as in the released code
   truncate     the ramp by rank starts and ends at whole ranks; False in gpt-oss
-  mscale       turned features grow by 0.1 * mscale * ln(factor) + 1
-  mscale_all   divides that by the same expression of its own, and multiplies whole
+  mscale       rotated features are multiplied by 0.1 * mscale * ln(factor) + 1
+  mscale_all   divides that by the same expression of mscale_all, and multiplies whole
                scores by its square instead: both are 1 in DeepSeek-V3
   """
 
@@ -48,7 +48,7 @@ class YarnRope(ScaledRope):
     return interpolate(plain_R, self, self.kept_by_rank(R))
 
   def kept_by_rank(self, R):
-    """Returns how much of each frequency is kept: 1 for fast pairs ... 0."""
+    """Returns weights of the original frequencies, by rank: from 1 (fast) to 0."""
     rank = lambda turns: (
       R * math.log(self.original / (2 * math.pi * turns)) / math.log(self.base)
     )
@@ -70,13 +70,13 @@ class YarnRope(ScaledRope):
 
 
 def kept_by_turns(plain_R, ramp):
-  """Returns how much of each frequency is kept, by its turns in the original length."""
+  """Returns weights of the original frequencies, by turns in the original length."""
   turns_R = ramp.original * plain_R / (2 * math.pi)
   return np.clip((turns_R - ramp.slow) / (ramp.fast - ramp.slow), 0, 1)
 
 
 def interpolate(plain_R, ramp, kept_R):
-  """Returns frequencies between those that are kept and those divided by the factor."""
+  """Returns mixtures of the original frequencies and those divided by the factor."""
   return plain_R * (kept_R + (1 - kept_R) / ramp.factor)
 
 

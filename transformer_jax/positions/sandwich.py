@@ -18,7 +18,7 @@ class Sandwich(PositionalEncoding):
 
   Head h of H divides it by 8 h / H. Nothing is learned, and past and future are alike.
 
-  width   of the sinusoids, whatever the width of the model
+  width   of the sinusoids, independent of the model's
   """
 
   width: int = 128

@@ -15,16 +15,16 @@ from transformer_jax.positions.shared.sums import of_tokens, running, turns
 @positions.register("selective_rope")
 @dataclasses.dataclass(frozen=True)
 class SelectiveRope(Rope):
-  """Lets the queries up to a token say how far each pair of every head has turned.
+  """Rotates each pair by cumulative angles computed from the queries, in every head.
 
       angle_m(i) = theta_m sum over t <= i of g_t (W * q)_t
 
   A step is a projection of the query's direction, mixed with the three before it, times
   a gate of the token; RoPE's frequencies scale the sum of the steps. The paper's code
-  projects the token in place of the query in one form. Convolution and projection
-  start as PyTorch's do, which the paper leaves open.
+  projects the token instead of the query in one form. Convolution and projection are
+  initialized as in PyTorch; the paper leaves that open.
 
-  width   how many queries a step mixes
+  width   number of queries that a step mixes
   """
 
   base: float = 500_000.0
@@ -65,9 +65,9 @@ def direction(x):
 
 
 def mix(x_BLHR, mix_HRN, at):
-  """Adds up each token and the N - 1 before it in its own text, by weights.
+  """Returns weighted sums of each token and the N - 1 before it in its text.
 
-  mix_HRN: the weight of what is n tokens back, for each head and pair
+  mix_HRN: the weight of the token n tokens back, for each head and pair
   """
   L, mixed_BLHR = x_BLHR.shape[1], 0.0
   back_BL, before_BL = jnp.broadcast_to(jnp.arange(L), at.order_BL.shape), previous(at)

@@ -12,12 +12,12 @@ from transformer_jax.positions.sinusoidal import Sinusoidal
 @positions.register("shape")
 @dataclasses.dataclass(frozen=True)
 class Shape(Wrapper):
-  """Moves each row of a training batch by its own random number of positions.
+  """Shifts each row of a training batch by a random number of positions.
 
       p' = p + shift, random in training
 
-  So an absolute encoding learns not to care where a text starts; a relative one stays
-  what it is. In evaluation nothing moves.
+  An absolute encoding so learns to ignore where a text starts; a relative one does not
+  change. Evaluation has no shift.
 
   encoding   any encoding; a table gets `max_shift` more rows
   max_shift   the largest shift
@@ -49,5 +49,5 @@ class Shape(Wrapper):
     )
 
   def _room(self, dims):
-    """Returns sizes with room for the largest shift, which a table must have."""
+    """Returns sizes whose L includes the largest shift, for tables."""
     return dataclasses.replace(dims, L=dims.L + self.max_shift)

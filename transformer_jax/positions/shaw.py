@@ -16,8 +16,8 @@ class Shaw(PositionalEncoding):
       s_ij = q_i . (k_j + A[clip(j - i)]) / sqrt(K); o_i = sum over j of w_ij (v_j +
         B[clip(j - i)])
 
-  max_distance   distances beyond it, either way, share one vector; rows of distances a
-             causal model never meets are kept, so the tables fit every architecture
+  max_distance   distances beyond it, either way, share one vector; tables have rows of
+             future distances even in causal models, so they fit every architecture
   """
 
   max_distance: int = 16

@@ -20,12 +20,12 @@ class Sinusoidal2d(PositionalEncoding):
 
       x + [sinusoids(column), sinusoids(row)]
 
-  Order: sines of the column, its cosines, sines of the row, its cosines. A token that
-  is nowhere on the grid (a negative row), such as a class token, gets nothing.
+  Order: sines of the column, its cosines, sines of the row, its cosines. Nothing is
+  added to a token outside of the grid (a negative row), such as a class token.
 
   base   the slowest wave is about base times slower than the fastest
   detr   the row comes first, sine and cosine alternate, and places count from 1, as in
-         DETR's own code where it does not scale them by the size of the image
+         DETR's code where it does not scale them by the size of the image
   """
 
   base: float = 10_000.0
@@ -45,9 +45,9 @@ class Sinusoidal2d(PositionalEncoding):
 
 
 def on_grid(at: Coords) -> tuple[jax.Array, jax.Array, jax.Array]:
-  """Returns row_BL and column_BL, and where they are on the grid; elsewhere they are 0.
+  """Returns row_BL, column_BL and a mask of tokens on the grid; 0 elsewhere.
 
-  They may be fractions, as where a finer grid is squeezed into the trained one.
+  They may be fractions, as where a finer grid is interpolated to the trained one.
   """
   row_BL, column_BL = at.data["row_BL"], at.data["column_BL"]
   on_BL = (row_BL >= 0) & (column_BL >= 0)

@@ -13,7 +13,7 @@ from transformer_jax.positions.sinusoidal import sinusoids
 @positions.register("transformer_xl")
 @dataclasses.dataclass(frozen=True)
 class TransformerXL(PositionalEncoding):
-  """Matches each query with projected sinusoids of the distance, plus global biases.
+  """Scores each query with projected sinusoids of the distance, plus global biases.
 
       s_ij = ((q_i + u) . k_j + (q_i + v) . W R(i - j)) / sqrt(K)
 
@@ -35,7 +35,7 @@ class TransformerXL(PositionalEncoding):
     }
 
   def prepare(self, params, q_at, k_at):
-    # Projected sinusoids of the largest distance, and of those below it.
+    # Projected sinusoids of the largest distance and of all smaller ones.
     N = q_at.pos_BL.shape[1] + k_at.pos_BL.shape[1] - 1
     last = (jnp.max(q_at.pos_BL) - jnp.min(k_at.pos_BL)).astype(jnp.float32)
     D = params["project_HKD"].shape[-1]

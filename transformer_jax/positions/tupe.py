@@ -16,12 +16,12 @@ PLUS = "plus_"
 @positions.register("tupe")
 @dataclasses.dataclass(frozen=True)
 class Tupe(PositionalEncoding):
-  """Matches learned positions with projections of their own, not those of the words.
+  """Adds scores of learned positions with separate query and key projections.
 
       s_ij = (q_i . k_j + (p_i Q) . (p_j K)) / sqrt(2 K) + b_ij
 
-  The score is (q . k + (p_i Q) . (p_j K)) / sqrt(2 K) plus a bias; all layers share
-  what is learned. Outside of the table the result is NaN.
+  The score is (q . k + (p_i Q) . (p_j K)) / sqrt(2 K) plus a bias; all layers share the
+  parameters. Outside of the table the result is NaN.
 
   max_positions   rows of the table; None: as many as the training length
   plus      an encoding whose bias is added: none is TUPE-A, t5 is TUPE-R
@@ -73,7 +73,7 @@ class Tupe(PositionalEncoding):
     return dataclasses.replace(self, plus=self.plus.bidirectional())
 
   def accumulate(self, params, data, at):
-    # float32, for blockwise attention differentiates what it reads.
+    # float32, for blockwise attention differentiates its inputs.
     first_BL = (at.order_BL == 0).astype(jnp.float32)
     return {"first_BL": first_BL} if self.untie else {}
 
@@ -120,5 +120,5 @@ class Tupe(PositionalEncoding):
 
 
 def _own(params):
-  """Returns the parameters of the added encoding, under its names."""
+  """Returns the parameters of the added encoding, by their original names."""
   return {n.removeprefix(PLUS): x for n, x in params.items() if n.startswith(PLUS)}

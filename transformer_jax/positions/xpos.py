@@ -14,13 +14,13 @@ LARGEST = 40.0  # exp(40) on both sides multiplies to less than float32 holds
 @positions.register("xpos")
 @dataclasses.dataclass(frozen=True)
 class XPos(Rope):
-  """Turns as RoPE does, and shrinks each pair's match with the distance.
+  """Rotates as RoPE, and decays each pair's product with the distance.
 
       s_ij = sum over m of zeta_m^(i - j) (R(i) q_i)_m . (R(j) k_j)_m / sqrt(K)
 
-  Queries grow as keys shrink with the position, seen from the middle of the text, which
-  cancels. Fast pairs decay fastest. In texts of more than 60 * scale_base tokens, decay
-  at their two ends is cut off, and nothing overflows.
+  Queries grow and keys shrink with the position, measured from the middle of the text,
+  which cancels. Fast pairs decay fastest. In texts of more than 60 * scale_base tokens
+  the decay is clamped at both ends, so nothing overflows.
 
   scale_base   positions per step of decay; 1 in the paper, 512 in its code
   gamma        the larger, the slower all pairs decay
