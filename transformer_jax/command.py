@@ -17,7 +17,7 @@ from transformer_jax.untrusted import shown
 BAD_INPUT, INTERRUPTED, CLOSED_PIPE = 2, 130, 141  # exit codes
 HELP = {"--help", "-help", "-h", "--helpshort", "-helpshort"}
 FULL_HELP = {"--helpfull", "-helpfull"}
-# What tables are drawn with, where the terminal has no such character.
+# ASCII replacements of characters that a terminal's encoding lacks.
 PLAIN = {"−": "-", "±": "+-", "×": "x", "–": "-", "…": "...", "─": "-", "━": "-"}
 
 
@@ -30,11 +30,12 @@ def run(
 ) -> None:
   """Runs a command under absl and exits with its code.
 
-  main        what it does, given what `parse` returns
-  bad_input   exceptions whose message is all that a user needs
-  argv        the words of the command line, the command first; default sys.argv
-  parse       reads them; default absl's parser, which returns what is no flag
-  more_help   what --help says after the flags
+  main        the command, called with the result of `parse`; returns its exit code
+  bad_input   exceptions that are printed as one line, without a traceback
+  argv        the command line, the command first; default sys.argv
+  parse       from argv to the argument of main; default absl's parser, which returns
+              the positional arguments
+  more_help   returns text that --help prints after the flags
   """
   make_printable()
   words = list(argv or sys.argv)
@@ -57,7 +58,7 @@ def run(
 
 
 def guarded(call: Callable[[], Any], bad_input: tuple[type[Exception], ...]) -> Any:
-  """Calls; bad input, an interrupt and a closed pipe end the process without traces."""
+  """Returns `call()`; bad input, interrupts and closed pipes exit without traceback."""
   try:
     return call()
   except BrokenPipeError:  # as in `... --dry_run | head -1`
@@ -72,7 +73,7 @@ def guarded(call: Callable[[], Any], bad_input: tuple[type[Exception], ...]) -> 
 
 
 def make_printable() -> None:
-  """Lets any text be printed: what the terminal's encoding lacks is written plainly."""
+  """Replaces characters that the terminal's encoding lacks, instead of raising."""
   codecs.register_error("plain", _plain)
   for stream in (sys.stdout, sys.stderr):
     if hasattr(stream, "reconfigure"):

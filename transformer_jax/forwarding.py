@@ -1,7 +1,7 @@
 """Classes that forward members: a wrapper to its inner object, a sum to its parts.
 
-`forward` walks through what a base class defines, so that no member can be forgotten: a
-new one is passed on, or the import fails until the class defines it.
+`forward` covers every member of a base class. A new member is forwarded, or the import
+fails until the class defines it.
 """
 
 from collections.abc import Callable, Iterable
@@ -20,13 +20,12 @@ def forward(
 ) -> None:
   """Adds each public member of a base class that a class does not define itself.
 
-  cls     the class that answers for other objects of the base
-  base    the class whose hooks and declarations it has to answer
-  hook    returns the attribute that answers a hook of this name, or None: cls has to
-          define that hook
+  cls     the class that forwards to other objects of the base
+  base    the class with the hooks and declarations to forward
+  hook    (name) -> attribute that forwards this hook, or None: cls must define it
   value   the same for a declaration
 
-  Raises TypeError with the members that cls would otherwise inherit in silence.
+  Raises TypeError with the members that cls would otherwise silently inherit.
   """
   open_members = {n: kind for n, kind in members(base).items() if n not in vars(cls)}
   made = {n: (hook if kind is HOOK else value) for n, kind in open_members.items()}
@@ -41,7 +40,7 @@ def forward(
 
 
 def of_field(field: str) -> Callable[[str], property]:
-  """Returns a function that makes attributes which the object in a field answers."""
+  """Returns a factory of properties that forward to the object in a field."""
 
   def make(name: str) -> property:
     return property(lambda self: getattr(getattr(self, field), name))
@@ -50,7 +49,7 @@ def of_field(field: str) -> Callable[[str], property]:
 
 
 def of_first_layer(name: str) -> property:
-  """Returns an attribute that the object of layer 0 answers."""
+  """Returns a property that forwards to the object of layer 0."""
   return property(lambda self: getattr(self.layer(0), name))
 
 
@@ -83,7 +82,7 @@ class computed(Generic[Value]):  # noqa: N801, a decorator
 
 
 class Combined:
-  """A declaration of an object with `parts`, made of those of its parts.
+  """Declaration of an object with `parts`, combined from the declarations of the parts.
 
   combine   gets the values of the parts, in their order: `relative = Combined(all)`
   """

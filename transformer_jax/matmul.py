@@ -1,4 +1,4 @@
-"""Products of tokens with weights, and the products that their gradients are."""
+"""Products of tokens with weights, and their gradients."""
 
 import functools
 import math
@@ -8,10 +8,10 @@ import jax.numpy as jnp
 
 
 def project(x: jax.Array, w: jax.Array, inputs: int) -> jax.Array:
-  """Contracts the last `inputs` axes of x with the first of w, in the dtype of x.
+  """Returns x contracted over its last `inputs` axes with the first of w.
 
-  Sums are float32 whatever the dtype. Tokens are flattened into one axis: XLA on CPUs
-  fuses two axes better than three.
+  In the dtype of x, accumulated in float32. Tokens are flattened into one axis: XLA on
+  CPUs fuses two axes better than three.
   """
   tokens, inward, outward = x.shape[:-inputs], w.shape[:inputs], w.shape[inputs:]
   size = math.prod(inward)
@@ -29,9 +29,9 @@ def _save(x_TD, w_DF):
 
 
 def _gradients(kept, d_TF):
-  """Keeps all operands in the dtype of x.
+  """Returns the gradients of `_product`, with all operands in the dtype of x.
 
-  JAX's own gradient of a product whose sums are float32 has float32 operands, on CPUs
+  JAX's gradient of a product with float32 accumulation has float32 operands, on CPUs
   with bfloat16 units five times slower. The narrow side of a weight's gradient comes
   first, because XLA on CPUs transposes the first at up to half the time.
   """
@@ -44,13 +44,13 @@ _product.defvjp(_save, _gradients)
 
 
 def across(x_TD: jax.Array, y_TF: jax.Array) -> jax.Array:
-  """Returns x^T y, sums over tokens in float32: the gradient of weights.
+  """Returns x^T y, summed over tokens in float32: the gradient of weights.
 
   The narrow side comes first, because XLA on CPUs transposes the first at up to half
   the time.
   """
   if x_TD.shape[1] > y_TF.shape[1]:
-    # XLA would fold the transpose into the product, and have the wide side first.
+    # The barrier keeps XLA from folding the transpose into the product.
     return jax.lax.optimization_barrier(across(y_TF, x_TD)).T
   plain = functools.partial(_dot, a_axis=0, b_axis=0)
   if x_TD.dtype != jnp.bfloat16:
@@ -59,10 +59,10 @@ def across(x_TD: jax.Array, y_TF: jax.Array) -> jax.Array:
 
 
 def _across_on_cpu(x_TD, y_TF):
-  """Transposes by a product with ones on the diagonal, which changes no number.
+  """Returns x^T y in bfloat16 on CPUs: x is transposed by a product with the identity.
 
-  XLA's product of bfloat16 with a transposed first side leaves a CPU's matrix units
-  alone and is four times slower than this; a transpose by itself is folded back.
+  That is exact. XLA's product of bfloat16 with a transposed first side does not use a
+  CPU's matrix units and is four times slower; a plain transpose is folded back.
   """
   same_DD = jnp.eye(x_TD.shape[1], dtype=x_TD.dtype)
   x_DT = _dot(same_DD, x_TD, 1, 1).astype(x_TD.dtype)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 def inverse_rms(
   x: jax.Array, epsilon: float, axis: int | tuple[int, ...] = -1
 ) -> jax.Array:
-  """Returns 1 / sqrt(mean(x^2) + epsilon) along an axis, which stays, of length one."""
+  """Returns 1 / sqrt(mean(x^2) + epsilon) along an axis, whose length becomes one."""
   square = jnp.mean(jnp.square(x), axis=axis, keepdims=True)
   return jax.lax.rsqrt(square + epsilon)
 

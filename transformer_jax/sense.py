@@ -2,7 +2,7 @@
 
 from typing import Any
 
-# The least number; a class may ask for more in its own words.
+# Minimum by argument name; a class may raise its own errors for more.
 LEAST = {
   "max_positions": 1,
   "max_length": 1,
@@ -16,7 +16,7 @@ ABOVE_ZERO = {"base", "threshold"}
 
 
 def allowed(name: str, value: Any) -> str:
-  """Returns what to write in place of a number that makes no sense, else ""."""
+  """Returns the allowed range of a number that is out of range, else ""."""
   if not isinstance(value, (int, float)):
     return ""
   if name in ABOVE_ZERO and not value > 0:

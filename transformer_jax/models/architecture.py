@@ -26,7 +26,7 @@ REGISTRIES: dict[str, Registry] = {
   "embedding": embeddings,
   "head": heads,
 }
-MISSING: Any = None  # of an argument without default, which an error then explains
+MISSING: Any = None  # of a required argument; `__post_init__` raises an explanation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,8 +54,8 @@ class Architecture:
                        units are not those of the encoder's; None: they are
   prefix               the decoder attends to a prefix in both directions
   tied                 the output uses the embedding's weights
-  classes              the number of classes that are predicted instead of tokens; the
-                       output has weights of its own then
+  classes              number of predicted classes, instead of tokens; needs separate
+                       output weights, tied=False
   feedforward_bias     projections of feed-forward layers add learned vectors
   dtype                of activations; parameters, norms, softmax and logits are float32
   scan, remat          one program for all layers; recompute layers in the backward pass
@@ -130,7 +130,7 @@ class Architecture:
 
   @property
   def of_decoder(self) -> "Architecture":
-    """The decoder's architecture: the same parts, with its own sizes."""
+    """Architecture of the decoder: the same parts, with sizes `decoder_dims`."""
     if self.decoder_dims is None:
       return self
     return dataclasses.replace(self, dims=self.decoder_dims, decoder_dims=None)

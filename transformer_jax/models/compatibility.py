@@ -9,9 +9,9 @@ from transformer_jax.positions import PositionalEncoding
 Part = TypeVar("Part", PositionalEncoding, Variant)
 USES: dict[str, Callable[[Part], Part]] = {
   "decoder": lambda part: part,  # tokens attend to earlier ones
-  "encoder": lambda part: part.bidirectional(),  # and to later ones
+  "encoder": lambda part: part.bidirectional(),  # tokens attend to all
   "prefix": lambda part: part.bidirectional(),  # to later ones in a prefix alone
-  "cross": lambda part: part.cross(),  # a decoder's to an encoder's
+  "cross": lambda part: part.cross(),  # decoder tokens attend to encoder tokens
 }
 MODES = ("train", "packed", "decode")
 

@@ -35,11 +35,11 @@ class Embedding:
     raise NotImplementedError
 
   def places(self, read: jax.Array) -> int:
-    """Returns L, how many vectors an input becomes."""
+    """Returns L, the number of vectors of an input."""
     raise NotImplementedError
 
   def refusal(self, read: Any, L: int) -> str | None:
-    """Returns why an input cannot become L vectors here, or None."""
+    """Returns a message why an input cannot become L vectors, or None."""
     raise NotImplementedError
 
   @property
@@ -102,12 +102,13 @@ class TokenEmbedding(Embedding):
 @embeddings.register("patches")
 @dataclasses.dataclass(frozen=True)
 class PatchEmbedding(Embedding):
-  """Square patches of images [B, C, rows, columns], row after row, after a learned one.
+  """Square patches of images [B, C, rows, columns], row by row, after a class token.
 
-  The model sees the image at its first place. Dosovitskiy et al., 2021, ViT.
-  https://arxiv.org/abs/2010.11929. C are channels, P the rows and columns of a patch.
+  Dosovitskiy et al., 2021, ViT. https://arxiv.org/abs/2010.11929. C are channels, P the
+  rows and columns of a patch. The first place has a learned vector, the class token.
 
-  size   P, which divides the rows and the columns of an image
+  size       P; divides the rows and the columns of an image
+  channels   C
   """
 
   size: int = 4

@@ -17,7 +17,7 @@ class Family:
   lacks: ClassVar[tuple[str, ...]] = ()
 
   def __call__(self, arch: Architecture) -> Any:
-    """Returns the model; what does not fit together raises ValueError."""
+    """Returns the model; raises ValueError where parts do not fit together."""
     raise NotImplementedError
 
 
@@ -52,7 +52,7 @@ class Transformers(Family):
     return Transformer(dataclasses.replace(arch, decoder_dims=dims))
 
   def _sizes(self, dims: Dims) -> Dims:
-    """Returns the sizes of the decoder, of those of the encoder."""
+    """Returns the decoder's sizes, given the encoder's."""
     width = self.decoder_head_width or (0 if self.decoder_heads else dims.K)
     heads = self.decoder_heads or dims.H
     units = self.decoder_feedforward or dims.F

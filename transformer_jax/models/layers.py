@@ -24,7 +24,7 @@ class Norm:
     raise NotImplementedError
 
   def __call__(self, params: dict[str, jax.Array], x_BLD: jax.Array) -> jax.Array:
-    """Returns the features x_BLD scaled, in their own float type."""
+    """Returns the normalized features x_BLD, in the dtype of x."""
     raise NotImplementedError
 
 
@@ -52,7 +52,7 @@ class RMSNorm(Norm):
 
   https://arxiv.org/abs/1910.07467
 
-  offset   is added to the gains: 1 in Gemma, whose own gains are near zero
+  offset   is added to the gains: 1 in Gemma, whose gains are stored near zero
   """
 
   epsilon: float = 1e-6

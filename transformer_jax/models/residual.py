@@ -1,7 +1,7 @@
 """Residual connections of a layer, and the placement of its norms.
 
-A placement is called with `norm`, which returns the norm of a name, and the sublayers
-in their order: {name: function of x_BLD that returns its update}.
+A placement is called with `norm`, from a name to that norm, and with the sublayers in
+order: {name: function of x_BLD that returns its update}.
 """
 
 import dataclasses
@@ -115,7 +115,8 @@ class Parallel(Placement):
 
   https://github.com/kingoflolz/mesh-transformer-jax
 
-  norms   "each" part has its own, as in GPT-NeoX; "one" serves all, as in GPT-J
+  norms   "each": a separate norm for each part, as in GPT-NeoX; "one": a single norm
+          for all, as in GPT-J
   """
 
   norms: str = "each"

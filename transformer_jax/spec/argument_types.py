@@ -15,7 +15,7 @@ WORDS = {
 
 
 def types_of(cls: type) -> dict[str, Any]:
-  """Returns the types of the arguments that a class, maybe not of ours, names."""
+  """Returns the annotated types of a class's arguments, also of users' classes."""
   try:
     return typing.get_type_hints(inspect.getattr_static(cls, "__init__"))
   except (NameError, TypeError):
@@ -23,7 +23,7 @@ def types_of(cls: type) -> dict[str, Any]:
 
 
 def fits(value: Any, kind: Any) -> bool:
-  """Returns whether a value is of a type; of a type that is not known here, any is."""
+  """Returns whether a value is of a type; True for types without a check."""
   origin, inner = typing.get_origin(kind), typing.get_args(kind)
   if origin in (typing.Union, types.UnionType):
     return any(fits(value, one) for one in inner)
@@ -32,14 +32,14 @@ def fits(value: Any, kind: Any) -> bool:
       return False
     kinds = inner[:1] * len(value) if Ellipsis in inner else inner
     return len(kinds) == len(value) and all(map(fits, value, kinds))
-  if kind in (int, float):  # True is 1 in Python, and nobody means it
+  if kind in (int, float):  # True is an int in Python
     number = int if kind is int else (int, float)
     return isinstance(value, number) and not isinstance(value, bool)
   return kind is Any or not isinstance(kind, type) or isinstance(value, kind)
 
 
 def wanted(kind: Any) -> str:
-  """Returns in words what a value of a type is."""
+  """Returns a description of a type's values, for messages."""
   origin, inner = typing.get_origin(kind), typing.get_args(kind)
   if origin in (typing.Union, types.UnionType):
     return " or ".join(map(wanted, inner))

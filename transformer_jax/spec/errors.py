@@ -3,22 +3,22 @@
 import difflib
 from collections.abc import Iterable
 
-# JAX makes a key of the last 32 bits of a number: larger seeds would be other ones.
+# JAX makes a key from the last 32 bits of a number: larger seeds would repeat others.
 LARGEST_SEED = 2**32 - 1
 
 
 class SpecError(ValueError):
-  """A spec that cannot be built; the message says what to write instead."""
+  """Error of a spec that cannot be built; the message has the remedy."""
 
 
 def check_seed(seed: int) -> None:
-  """Raises SpecError unless a seed is one of its own."""
+  """Raises SpecError unless a seed is between 0 and 2**32 - 1."""
   if not 0 <= seed <= LARGEST_SEED:
     raise SpecError(f"seed={seed}: a seed has 32 bits; write 0 to {LARGEST_SEED}")
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:
-  """Returns `" Did you mean 'rope'?"` for `rop`, or "" when nothing is near."""
+  """Returns `" Did you mean 'rope'?"` for `rop`, or "" without a close match."""
   close = difflib.get_close_matches(name, list(choices), n=1, cutoff=0.5)
   return f" Did you mean '{close[0]}'?" if close else ""
 

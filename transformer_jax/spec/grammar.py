@@ -7,7 +7,7 @@ from transformer_jax.spec.errors import SpecError
 
 LONGEST, DEEPEST = 20_000, 60  # characters of a spec, and levels of its syntax tree
 IMPORT = ".__import__."
-# Either a text in quotes, which stays as it is, or module:Class.
+# Either a quoted text, left unchanged, or module:Class.
 TEXT_OR_CLASS = re.compile(
   r"""('(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*")|(?<![\w.])([A-Za-z_][\w.]*):([A-Za-z_]\w*)""",
   re.DOTALL,
@@ -15,9 +15,9 @@ TEXT_OR_CLASS = re.compile(
 
 
 def parse(spec: str, kind: str) -> ast.expr:
-  """Returns the syntax tree of a spec, or raises SpecError.
+  """Returns the syntax tree of a spec; raises SpecError where it is malformed.
 
-  kind   the registry's word for its objects, for messages
+  kind   name of the registry's objects in messages
   """
   if len(spec) > LONGEST:
     raise SpecError(
@@ -40,7 +40,7 @@ def parse(spec: str, kind: str) -> ast.expr:
 
 
 def outside(spec: str) -> set[str]:
-  """Returns the modules that a spec names classes of, as in `module:Class`."""
+  """Returns the modules of all `module:Class` in a spec."""
   try:
     tree = ast.parse(imports_as_attributes(spec.strip()), mode="eval")
   except SyntaxError:
@@ -50,7 +50,7 @@ def outside(spec: str) -> set[str]:
 
 
 def imports_as_attributes(spec: str) -> str:
-  """Rewrites `module:Class` to `module.__import__.Class`, which Python can parse."""
+  """Returns a spec with `module.__import__.Class`, valid Python, for `module:Class`."""
   rewrite = lambda match: match[1] or f"{match[2]}{IMPORT}{match[3]}"
   return TEXT_OR_CLASS.sub(rewrite, spec)
 
@@ -60,7 +60,7 @@ def _short(spec: str) -> str:
 
 
 def _depth(node: ast.AST) -> int:
-  """Returns how many levels a syntax tree has, without recursion."""
+  """Returns the depth of a syntax tree, without recursion."""
   level, depth = [node], 0
   while level:
     level = [below for each in level for below in ast.iter_child_nodes(each)]

@@ -1,4 +1,4 @@
-"""Registries: names of classes, and the objects that specs describe."""
+"""Registries of classes by name, which build objects from specs."""
 
 import ast
 import importlib
@@ -22,9 +22,9 @@ class Registry(Mapping[str, type]):
   ):
     """Makes an empty registry.
 
-    kind      what messages call an object
-    base      every class must inherit it, also those that are named as module:Class
-    combine   makes one object of several; specs may then be added up
+    kind      name of an object in messages
+    base      base class of all classes, also of those named as module:Class
+    combine   from several objects to one; specs may then be added up
     """
     self.kind = kind
     self.base = base
@@ -52,7 +52,7 @@ class Registry(Mapping[str, type]):
     return add
 
   def name_of(self, thing: Any) -> str:
-    """Returns the name under which an object's class is registered, or its own."""
+    """Returns the registered name of an object's class, else the class's name."""
     kind = type(thing)
     return next((n for n in self if self[n] is kind), kind.__name__)
 
@@ -89,15 +89,15 @@ class Registry(Mapping[str, type]):
     except (TypeError, AttributeError):  # no class has to expect any type
       self._check_types(cls, values, spec)
       raise
-    # After what the class says in its own words.
+    # After the errors of the class, which are more specific.
     self._check_types(cls, values, spec)
     self._check_sense(cls, values, spec)
     return made
 
   def _check_sense(self, cls: type, values: Mapping[str, Any], spec: str) -> None:
-    """Raises SpecError with a number that an argument of that name cannot have.
+    """Raises SpecError where a number is out of the range of its argument's name.
 
-    What a class of a user's own means by a name is not known here.
+    Classes of users are not checked: their names may mean something else.
     """
     if cls.__module__.partition(".")[0] != __name__.partition(".")[0]:
       return
@@ -106,7 +106,7 @@ class Registry(Mapping[str, type]):
         raise SpecError(f"{self.kind} '{spec}': {name} is {value!r}; write {words}")
 
   def _check_quotes(self, cls: type, call: ast.Call, spec: str) -> None:
-    """Raises SpecError with a text that lost its quotes, as shells take them away."""
+    """Raises SpecError where a text has no quotes, which shells remove."""
     kinds, names = types_of(cls), inspect.signature(cls).parameters
     given = [*zip(names, call.args, strict=False)]
     given += [(word.arg, word.value) for word in call.keywords if word.arg is not None]
@@ -147,7 +147,7 @@ class Registry(Mapping[str, type]):
     return self._classes[path]
 
   def _load(self, module: str, name: str, spec: str) -> type:
-    """Returns a class from outside; nothing of it is called before it is checked."""
+    """Returns a class of another module, checked before it is called."""
     path = f"{module}:{name}"
     check_trust(path, module, self.kind)
     try:
@@ -165,14 +165,14 @@ class Registry(Mapping[str, type]):
     return cls
 
   def _inheriting(self, cls: Any, name: str) -> type:
-    """Returns the class; raises SpecError unless it is one of the registry's base."""
+    """Returns the class; raises SpecError unless it inherits the registry's base."""
     if not (isinstance(cls, type) and issubclass(cls, self.base)):
       wants = f"{self.base.__module__}.{self.base.__qualname__}"
       raise SpecError(f"{self.kind} '{name}' must inherit {wants}; it does not")
     return cls
 
   def _check(self, cls: type, args: list, kwargs: dict, spec: str) -> Mapping[str, Any]:
-    """Returns the arguments by name; raises SpecError where it has no such ones."""
+    """Returns the arguments by name; raises SpecError where the class rejects them."""
     signature = inspect.signature(cls)
     unknown = [name for name in kwargs if name not in signature.parameters]
     if unknown:
@@ -188,7 +188,7 @@ class Registry(Mapping[str, type]):
       raise SpecError(f"{self.kind} '{spec}': {error}") from error
 
   def _check_types(self, cls: type, values: Mapping[str, Any], spec: str) -> None:
-    """Raises SpecError with the first argument of another type than the class names."""
+    """Raises SpecError with the first argument that has not its annotated type."""
     kinds = types_of(cls)
     for name, value in values.items():
       if name in kinds and not fits(value, kinds[name]):

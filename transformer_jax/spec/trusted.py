@@ -1,4 +1,4 @@
-"""Classes outside the registries that a file may name: only those the user named."""
+"""Trust in classes outside of the registries: files may use those the user allows."""
 
 import contextlib
 import contextvars
@@ -7,14 +7,14 @@ from collections.abc import Iterable, Iterator
 
 from transformer_jax.spec.errors import SpecError
 
-# Importing a module runs it, so a file of somebody else may name no module. These two
-# say whose specs are being built, and which classes the user named himself.
+# Importing a module runs it, so specs of an untrusted file may import none. `_source`
+# is the file whose specs are being built, `_trusted` has the classes the user allowed.
 _source: contextvars.ContextVar[str] = contextvars.ContextVar("source", default="")
 _trusted: set[str] = set()
 
 
 def trust(classes: Iterable[str]) -> None:
-  """Lets files of others name these classes, each as `module:Class`."""
+  """Allows untrusted files to use these classes, each given as `module:Class`."""
   for name in classes:
     if not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", name):
       raise SpecError(f"--allow={name}: write module:Class, as in my_file:MyEncoding")
@@ -23,9 +23,9 @@ def trust(classes: Iterable[str]) -> None:
 
 @contextlib.contextmanager
 def registered_only(source: str) -> Iterator[None]:
-  """Refuses classes outside the registries, unless the user named them himself.
+  """Refuses classes outside of the registries, unless the user allows them.
 
-  source   the file of somebody else whose specs are built meanwhile, for messages
+  source   the untrusted file whose specs are built meanwhile, for messages
   """
   token = _source.set(source)
   try:
@@ -35,11 +35,11 @@ def registered_only(source: str) -> Iterator[None]:
 
 
 def check_trust(path: str, module: str, kind: str) -> None:
-  """Raises SpecError where a file of somebody else names a class of a module.
+  """Raises SpecError where an untrusted file uses a class that is not allowed.
 
   path     the class, as `module:Class`
   module   its module, which an import would run
-  kind     the registry's word for its objects
+  kind     name of the registry's objects in messages
   """
   source = _source.get()
   if source and path not in _trusted:
@@ -50,5 +50,5 @@ def check_trust(path: str, module: str, kind: str) -> None:
 
 
 def trust_loaded(path: str) -> None:
-  """Lets files of others name a class that the user's own spec has loaded."""
+  """Allows untrusted files to use a class that the user's spec has loaded."""
   _trusted.add(path)
