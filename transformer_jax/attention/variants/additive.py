@@ -11,14 +11,14 @@ from transformer_jax.attention.variants.base import Variant, attentions
 @attentions.register("additive")
 @dataclasses.dataclass(frozen=True)
 class Additive(Variant):
-  """Scores a query and a key by v' tanh(q + k + b), with v and b of each head.
+  """Scores v' tanh(q + k + b), with learned v and b of each head.
 
       s_ij = v . tanh(q_i + k_j + b)
 
-  Nothing is divided by sqrt(K): the score is no dot product. Those of an encoding, such
-  as `shaw`, still are.
+  The score is no dot product and is not divided by sqrt(K). Dot products of an
+  encoding, such as `shaw`, still are.
 
-  bias   adds b, which starts at zero
+  bias   adds b, initialized to zero
   """
 
   bias: bool = True

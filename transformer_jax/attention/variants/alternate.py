@@ -1,4 +1,4 @@
-"""Layers that take turns, as local and global ones. Gemma 2, 2024; Gemma 3, 2025.
+"""Alternating layers, such as local and global ones. Gemma 2, 2024; Gemma 3, 2025.
 
 https://arxiv.org/abs/2408.00118, https://arxiv.org/abs/2503.19786
 """
@@ -13,20 +13,20 @@ from transformer_jax.spec import SpecError
 @attentions.register("alternate")
 @dataclasses.dataclass(frozen=True)
 class Alternate(Variant):
-  """Gives one of every `period` layers one variant and the others another.
+  """Uses one variant in one of every `period` layers and another in the others.
 
       layer n uses `last` once in every period, else `usual`
 
   `alternate(window(4096), multihead)` is Gemma 2's, `alternate(window(1024), multihead,
   6)` is Gemma 3's, `alternate(multihead, window(256))` is GPT-Neo's,
   `alternate(window(65), multihead, 3, at=0)` is ModernBERT's. Layers may have
-  different parameters and caches. Hooks called on the alternation itself are those of
+  different parameters and caches. The hooks of the alternation itself are those of
   layer 0.
 
-  usual    what most layers use
-  last     what one of every `period` layers uses, the last one if `at` is not given
-  period   2: they take turns
-  at       which layer of each period uses `last`, counted from 0; -1: the last one
+  usual    variant of most layers
+  last     variant of one layer in every period
+  period   layers in a period; 2: the variants alternate
+  at       index from 0 of the layer of each period that uses `last`; -1: the last one
   """
 
   usual: Variant = Variant()

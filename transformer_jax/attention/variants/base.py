@@ -48,17 +48,17 @@ class Variant:
   """
 
   signed = False  # weights may be negative
-  positive = False  # mixtures of what `values` gives must be positive
-  rereads = False  # weights read earlier queries, which no cache keeps
+  positive = False  # mixtures of the results of `values` must be positive
+  rereads = False  # weights depend on earlier queries, which caches do not store
 
   def projections(self) -> Projections:
-    """Returns how tokens become queries, keys and values."""
+    """Returns the projections of tokens to queries, keys and values."""
     return Heads()
 
   def weights(self, dims: Dims) -> Weights:
     """Returns the shapes of matrices besides those of the projections.
 
-    dims: with E, the width of values, as `Projections.sizes` returns
+    dims   sizes with E, the width of values, from `Projections.sizes`
     """
     return {}
 
@@ -69,7 +69,7 @@ class Variant:
   def condition(
     self, params: Arrays, q_BLHK: jax.Array, k_BMGK: jax.Array
   ) -> tuple[jax.Array, jax.Array]:
-    """Changes queries and keys before the encoding turns them."""
+    """Returns changed queries and keys, before the encoding rotates them."""
     return q_BLHK, k_BMGK
 
   def scale(self, params: Arrays, K: int) -> float | jax.Array:
@@ -92,66 +92,66 @@ class Variant:
   ) -> tuple[jax.Array, jax.Array]:
     """Returns float32 features of queries and keys; their products are the scores.
 
-    What it makes of a token may not depend on other tokens.
+    The features of a token must not depend on other tokens.
     """
     raise NotImplementedError
 
   def logits(self, params: Arrays, s_LM: jax.Array) -> jax.Array:
-    """Changes each score of one head, the positional bias included."""
+    """Returns the changed scores of one head, the positional bias included."""
     return s_LM
 
   def mask(self, q_at: Coords, k_at: Coords) -> jax.Array | bool:
-    """Returns which visible keys each query attends to, [B, L, M]."""
+    """Returns the variant's mask_BLM, which restricts the causal or padding mask."""
     return True
 
   def sink_logit(self, params: Arrays) -> jax.Array | None:
-    """Returns one logit for each head, with value zero, that joins the softmax."""
+    """Returns logit_H, a further term of each head's softmax with value zero."""
     return None
 
   def pointwise(self, params: Arrays, s_LM: jax.Array, keys_L1: jax.Array) -> jax.Array:
     """Returns the weights of one head without a softmax.
 
-    keys_L1: number of keys each query attends to, float32, at least 1
+    keys_L1   number of keys each query attends to, float32, at least 1
     """
     raise NotImplementedError
 
   def weigh(self, params: Arrays, s_BHLM: jax.Array, mask_B1LM: jax.Array) -> jax.Array:
     """Returns the weights of whole rows; zero where a key is masked.
 
-    mask_B1LM: or mask_BHLM, where the encoding masks by head
+    mask_B1LM   or mask_BHLM, if the encoding masks by head
     """
     raise NotImplementedError
 
   def values(self, params: Arrays, v_BMGE: jax.Array) -> jax.Array:
-    """Changes each value, before they are mixed."""
+    """Returns changed values, before they are mixed."""
     return v_BMGE
 
   def mixed(self, params: Arrays, o_BLHE: jax.Array) -> jax.Array:
-    """Changes the mixtures of values, right after they are made."""
+    """Returns changed mixtures of values."""
     return o_BLHE
 
   def output(self, params: Arrays, x_BLD: jax.Array, o_BLHE: jax.Array) -> jax.Array:
-    """Changes the heads' outputs; x_BLD is the input of attention."""
+    """Returns changed outputs of heads; x_BLD is the input of attention."""
     return o_BLHE
 
   def bidirectional(self) -> "Variant":
-    """Returns the form for attention that looks both ways, or raises ValueError."""
+    """Returns the form for bidirectional attention, or raises ValueError."""
     return self
 
   def cross(self) -> "Variant":
-    """Returns the form between two texts, or raises ValueError."""
+    """Returns the form for cross-attention, or raises ValueError."""
     return self
 
   def layer(self, n: int) -> "Variant":
-    """Returns what layer n uses."""
+    """Returns the variant of layer n."""
     return self
 
   def refusal(self, encoding: PositionalEncoding) -> str | None:
-    """Returns why it cannot serve an encoding, naming both, or None."""
+    """Returns why the variant does not support an encoding, naming both, or None."""
     return None
 
   def overrides(self, hook: str) -> bool:
-    """Returns whether this variant uses a hook."""
+    """Returns whether this variant overrides a hook."""
     return getattr(type(self), hook) is not getattr(Variant, hook)
 
   @property
@@ -167,7 +167,7 @@ class Variant:
 
 attentions = Registry("attention variant", Variant, combine=lambda parts: Sum(parts))
 
-ONE_OF = {  # what only one part of a sum may decide
+ONE_OF = {  # hooks that only one part of a sum may override
   "how queries and keys are made": ("projections",),
   "the scale": ("scale",),
   "how a query meets a key": ("dot", "features"),
@@ -179,7 +179,7 @@ SIGNS = "signed", "positive"
 
 @dataclasses.dataclass(frozen=True)
 class Sum(Variant):
-  """Makes the changes of all its parts."""
+  """Sum of variants, with the hooks of all parts."""
 
   parts: tuple[Variant, ...]
 
@@ -207,7 +207,7 @@ class Sum(Variant):
     return any(part.overrides(hook) for part in self.parts)
 
   def decided(self, hook: str, *args: Any) -> Any:
-    """Calls the hook of the part that decides, or that of plain attention."""
+    """Returns the result of the part that overrides the hook, or of plain attention."""
     part = next((part for part in self.parts if part.overrides(hook)), Variant())
     return getattr(part, hook)(*args)
 
@@ -234,7 +234,7 @@ class Sum(Variant):
 
   def init(self, key, dims):
     made: list[Arrays] = []
-    for part in self.parts:  # each with other numbers than those before it that draw
+    for part in self.parts:  # each with another key than earlier parts with parameters
       made.append(part.init(jax.random.fold_in(key, len(made)) if made else key, dims))
       made = [arrays for arrays in made if arrays]
     return {name: x for arrays in made for name, x in arrays.items()}
@@ -254,7 +254,7 @@ class Sum(Variant):
 
 
 def _decided(hook: str) -> Any:
-  """Returns a hook that the part which decides answers; None if all parts act."""
+  """Returns a hook for which one part decides; None if all parts act."""
   if hook not in {hook for hooks in ONE_OF.values() for hook in hooks}:
     return None
   return lambda self, *args: self.decided(hook, *args)

@@ -1,4 +1,4 @@
-"""Blocks that see their neighbours, the first ones and random ones.
+"""Block-sparse attention to near, global and random blocks.
 
 Zaheer et al., 2020. https://arxiv.org/abs/2007.14062
 """
@@ -16,20 +16,20 @@ from transformer_jax.spec import check_seed
 @attentions.register("bigbird")
 @dataclasses.dataclass(frozen=True)
 class BigBird(Pattern):
-  """A block of queries sees near blocks, global blocks and blocks drawn by chance.
+  """A block of queries attends to near, global and random blocks.
 
       w_ij > 0 where block(j) is near, global or drawn for block(i)
 
-  Each block draws from the blocks up to itself, with repetition, and blocks see one
-  another if either drew the other. What a text sees thus depends neither on its length
-  nor on how much of it is known, which the paper's draws from all blocks would not
-  allow a decoder. All heads, layers and texts share the draws.
+  Each block draws from the blocks up to itself, with repetition. Two blocks attend to
+  each other if either drew the other. So the pattern depends neither on the length of
+  a text nor on how much of it is decoded. The paper draws from all blocks, which a
+  decoder cannot. All heads, layers and texts share the draws.
 
   block    tokens in a block
-  near     blocks that a block sees on one side, itself included
-  first    how many blocks at the start of a text are global, as in `global_local`
-  random   how many blocks each block draws
-  seed     of the draws
+  near     blocks that a block attends to on one side, itself included
+  first    global blocks at the start of a text, as in `global_local`
+  random   blocks that each block draws
+  seed     seed of the draws
   """
 
   block: int = 64
@@ -53,11 +53,11 @@ class BigBird(Pattern):
     return near_BLM | mine_BLM | theirs_BLM
 
   def drawn(self, block: jax.Array) -> jax.Array:
-    """Returns which blocks each block draws, [..., random]."""
+    """Returns the blocks that each block draws, [..., random]."""
     key, shape = jax.random.key(self.seed), (self.random,)
 
     def draw(n):
-      # The key of a block is its own number; a place without a token draws nothing.
+      # The block's index is folded into the key; -1, of padding, is set to 0.
       n = jnp.maximum(n, 0)
       return jax.random.randint(jax.random.fold_in(key, n), shape, 0, n + 1)
 

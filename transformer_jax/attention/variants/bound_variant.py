@@ -41,33 +41,30 @@ class BoundVariant:
     return batch(self.params, q_BLHK, k_BMHK, scale)
 
   def logits(self, s_BHLM: jax.Array) -> jax.Array:
-    """Changes each score, before the mask."""
+    """Returns the changed scores, before the mask."""
     if not self.variant.overrides("logits"):
       return s_BHLM
     return self.by_head(self.variant.logits, s_BHLM)
 
   def mask(self, q_at: Coords, k_at: Coords) -> jax.Array:
-    """Returns which keys each query may look at, [B, L, M]; B is 1 where shared."""
+    """Returns mask_BLM, the keys each query attends to; B is 1 if texts share it."""
     return visible(q_at, k_at) & self.variant.mask(q_at, k_at)
 
   def sink_logit(self) -> jax.Array | None:
-    """Returns the logit_H that joins each head's softmax with value zero, or None."""
+    """Returns logit_H, the sink logit of each head, or None."""
     return self.variant.sink_logit(self.params)
 
   def attends(self, position: Bound, q_at: Coords, k_at: Coords) -> jax.Array:
-    """Returns `mask`, or which keys each head attends to, [B, H, L, M].
-
-    The latter where the encoding masks by head.
-    """
+    """Returns mask_BLM, or mask_BHLM if the encoding masks by head."""
     mask_BLM = self.mask(q_at, k_at)
     if position.encoding.mask is None:
       return mask_BLM
     return mask_BLM[:, None] & position.mask(q_at.pos_BL, k_at.pos_BL)
 
   def pointwise(self, s_BHLM: jax.Array, keys_BL: jax.Array) -> jax.Array:
-    """Returns weights that read one score each, before the mask.
+    """Returns weights that depend on one score each, before the mask.
 
-    keys_BL: or keys_BHL
+    keys_BL   number of keys of each query, or keys_BHL
     """
     keys_BHL1 = jnp.maximum(keys_BL, 1).astype(jnp.float32)[..., None]
     keys_BHL1 = keys_BHL1 if keys_BL.ndim == 3 else keys_BHL1[:, None]
@@ -75,7 +72,7 @@ class BoundVariant:
     return self.by_head(self.variant.pointwise, s_BHLM, keys_BHL1)
 
   def weigh(self, s_BHLM: jax.Array, mask_BLM: jax.Array) -> jax.Array:
-    """Returns the weights of whole rows: the definition; mask_BLM or mask_BHLM."""
+    """Returns the weights of whole rows, by definition; mask_BLM or mask_BHLM."""
     mask_B1LM, variant = by_heads(mask_BLM), self.variant
     if variant.overrides("weigh"):
       return variant.weigh(self.params, s_BHLM, mask_B1LM)
@@ -85,14 +82,14 @@ class BoundVariant:
     return softmax(s_BHLM, mask_B1LM, self.sink_logit())
 
   def by_head(self, function: Any, s_BHLM: jax.Array, *rows: jax.Array) -> jax.Array:
-    """Maps a function of (params, s_LM, ...) over heads and batch."""
+    """Returns a function of (params, s_LM, ...), mapped over heads and batch."""
     heads = jax.vmap(function, (self.head_axes, 0, *(0 for _ in rows)))
     batch = jax.vmap(heads, (None, 0, *(0 for _ in rows)))
     return batch(self.params, s_BHLM, *rows)
 
   @property
   def head_axes(self) -> dict[str, int | None]:
-    """Maps each parameter to 0 if it has a slice for each head, else to None."""
+    """Axis of heads of each parameter: 0, or None if all heads share it."""
     return {n: 0 if axes_of(n).startswith("H") else None for n in self.params}
 
 
@@ -105,9 +102,10 @@ def by_heads(mask_BLM: jax.Array) -> jax.Array:
 
 
 def visible(q_at: Coords, k_at: Coords) -> jax.Array:
-  """Returns which keys each query may look at, [B, L, M]; B is 1 where shared.
+  """Returns mask_BLM of order and segment; B is 1 if all texts share it.
 
-  Order decides, never the position: coupled and randomized positions are not monotone.
+  Masks read the order, never positions: coupled and randomized positions are not
+  monotone.
   """
   same_BLM = q_at.segment_BL[:, :, None] == k_at.segment_BL[:, None, :]
   early_BLM = k_at.order_BL[:, None, :] <= q_at.horizon_BL[:, :, None]

@@ -1,4 +1,4 @@
-"""Chunks that do not see one another, as in Llama 4, 2025.
+"""Attention within chunks, as in Llama 4, 2025.
 
 https://ai.meta.com/blog/llama-4-multimodal-intelligence/
 """
@@ -12,12 +12,12 @@ from transformer_jax.attention.variants.sparse import Pattern
 @attentions.register("chunked")
 @dataclasses.dataclass(frozen=True)
 class Chunked(Pattern):
-  """A query sees the tokens of its own chunk of the text.
+  """A query attends to the tokens of its chunk of the text.
 
       w_ij > 0 where floor(i / size) = floor(j / size)
 
-  Nothing ever leaves a chunk unless some layers look further:
-  `alternate(chunked(8192), multihead, 4)` is Llama 4's.
+  Other layers must attend across chunks: `alternate(chunked(8192), multihead, 4)` is
+  Llama 4's.
 
   size   tokens in a chunk
   """

@@ -13,14 +13,13 @@ from transformer_jax.attention.variants.multiplicative import States
 @attentions.register("concat")
 @dataclasses.dataclass(frozen=True)
 class Concat(Additive):
-  """Compares states by v' tanh(W [h; g]), and returns tanh(W_c [context; h]).
+  """Scores v' tanh(W [h; g]) of states; the output is tanh(W_c [context; h]).
 
       s_ij = v . tanh(W [h_i; g_j])
 
-  A head compares and mixes its own slice of the states. With biases, v' tanh(W [h; g] +
-  b).
+  A head compares and mixes one slice of the states. With biases, v' tanh(W [h; g] + b).
 
-  project   False: the context itself is returned
+  project   False: the output is the context
   """
 
   bias: bool = False

@@ -17,15 +17,15 @@ LEAST = 0.01  # the lowest temperature
 @attentions.register("cosine")
 @dataclasses.dataclass(frozen=True)
 class Cosine(Variant):
-  """Scores are cosines divided by a temperature that each head learns.
+  """Cosine scores divided by a learned temperature of each head.
 
       s_ij = cos(q_i, k_j) / tau_h
 
-  `cosine(0.1, learned=False)` is x-transformers' fixed factor of 10. An encoding that
-  turns vectors without changing their length leaves them cosines.
+  `cosine(0.1, learned=False)` is x-transformers' fixed factor of 10. After an encoding
+  that rotates vectors without changing their length, scores are still cosines.
 
-  tau       the temperature at the start, or for good; it never falls below 0.01
-  learned   each head learns its own
+  tau       initial temperature, or the fixed one; it never falls below 0.01
+  learned   each head learns a temperature
   """
 
   tau: float = 0.1

@@ -16,10 +16,14 @@ VECTORS = ("first_query_K", "first_key_K", "second_query_K", "second_key_K")
 
 @dataclasses.dataclass(frozen=True)
 class Pairs(Projections):
-  """Heads 2p and 2p + 1 are a pair, with the same values of twice the width.
+  """Projections to pairs of heads, 2p and 2p + 1, that share values of width 2 K.
 
-  A mixture is linear in its weights, so that mixtures are subtracted in place of
-  weights, and any core can make them.
+  A mixture is linear in its weights. So mixtures are subtracted in place of weights,
+  and any core can compute them.
+
+  start     initial lambda
+  norm      whether mixtures are normalized
+  epsilon   added to mean squares by the norm
   """
 
   start: float
@@ -47,7 +51,7 @@ class Pairs(Projections):
     return kept["key"], jnp.repeat(kept["value"], 2, axis=2)
 
   def found(self, w, o_BLHE):
-    """Returns one half of what its pair found for each head, o_BLHK."""
+    """Returns for each head one half of the output of its pair, o_BLHK."""
     B, L, H, E = o_BLHE.shape
     o_BLG2E = o_BLHE.astype(jnp.float32).reshape(B, L, H // 2, 2, E)
     o_BLGE = o_BLG2E[:, :, :, 0] - self.share(w) * o_BLG2E[:, :, :, 1]
@@ -56,7 +60,7 @@ class Pairs(Projections):
     return o_BLGE.reshape(B, L, H, E // 2).astype(o_BLHE.dtype)
 
   def share(self, w: Arrays) -> jax.Array:
-    """Returns lambda, how much of the second is subtracted from the first."""
+    """Returns lambda, the factor on the second head's mixture."""
     first, second = (
       jnp.exp(jnp.dot(w[f"{which}_query_K"], w[f"{which}_key_K"]))
       for which in ("first", "second")
@@ -67,14 +71,14 @@ class Pairs(Projections):
 @attentions.register("differential")
 @dataclasses.dataclass(frozen=True)
 class Differential(Variant):
-  """Subtracts lambda times the weights of one head from those of its neighbour.
+  """Softmax weights of one head minus lambda times those of its neighbour.
 
       w = softmax(q1 k1' / sqrt(K)) - lambda softmax(q2 k2' / sqrt(K))
 
-  What a pair found is RMS-normed and multiplied by 1 - lambda's start. Four learned
-  vectors move lambda, alike in all heads of a layer.
+  The output of a pair is RMS-normed and multiplied by 1 - `start`. Lambda is a function
+  of four learned vectors, which all heads of a layer share.
 
-  start     of lambda; None: 0.8 - 0.6 exp(-0.3 n) in layer n = 0, 1, ...
+  start     initial lambda; None: 0.8 - 0.6 exp(-0.3 n) in layer n = 0, 1, ...
   norm      False: neither the norm, which has no gain, nor the factor after it
   epsilon   added to mean squares by the norm
   """

@@ -1,4 +1,4 @@
-"""A window with gaps. Beltagy et al., 2020. https://arxiv.org/abs/2004.05150"""
+"""Dilated sliding window. Beltagy et al., 2020. https://arxiv.org/abs/2004.05150"""
 
 import dataclasses
 
@@ -9,14 +9,14 @@ from transformer_jax.attention.variants.sparse import Pattern
 @attentions.register("dilated")
 @dataclasses.dataclass(frozen=True)
 class Dilated(Pattern):
-  """A query sees itself and every `gap`-th token next to it.
+  """A query attends to itself and every `gap`-th token near it.
 
       w_ij > 0 where (i - j) mod gap = 0 and |i - j| < width gap
 
-  Longformer gives heads gaps of their own; here all heads of a layer have one, and
-  `alternate(dilated(64, 4), window(64))` gives layers different ones.
+  In Longformer each head has a gap. Here all heads of a layer share one, and
+  `alternate(dilated(64, 4), window(64))` has different gaps in different layers.
 
-  width   keys that a query sees on one side, itself included
+  width   keys that a query attends to on one side, itself included
   gap     tokens from one of them to the next; 1 is `window`
   """
 

@@ -15,18 +15,18 @@ import jax.numpy as jnp
 from transformer_jax.attention.variants.base import Variant, attentions
 from transformer_jax.spec import SpecError
 
-HALVINGS = 30  # of an interval of length 1: well below what float32 tells apart
+HALVINGS = 30  # of an interval of length 1: well below float32's resolution
 
 
 @attentions.register("entmax")
 @dataclasses.dataclass(frozen=True)
 class Entmax(Variant):
-  """The weights max(0, (alpha - 1) score - t) ** (1 / (alpha - 1)) that add up to one.
+  """Weights max(0, (alpha - 1) score - t) ** (1 / (alpha - 1)), whose sum is one.
 
       w_ij = max(0, (alpha - 1) s_ij - t_i)^(1 / (alpha - 1)), sum over j of w_ij = 1
 
-  alpha     above 1, where it is a softmax, up to 2, where it is `sparsemax`
-  learned   each head learns its own alpha between 1 and 2, and starts at `alpha`
+  alpha     above 1, the limit of softmax, up to 2, which is `sparsemax`
+  learned   each head learns an alpha between 1 and 2, from `alpha` on
   """
 
   alpha: float = 1.5
@@ -56,7 +56,7 @@ class Entmax(Variant):
 
 
 def power(variant: Entmax) -> float | None:
-  """Returns 1 / (alpha - 1) where weights are products of so many equal factors."""
+  """Returns 1 / (alpha - 1) if it is 1 or 2, so that weights are products, or None."""
   factors = 1 / (variant.alpha - 1)
   return factors if not variant.learned and factors in (1, 2) else None
 
@@ -67,9 +67,9 @@ def entmax(
   mask_B1LM: jax.Array,
   power: float | None = None,
 ) -> jax.Array:
-  """Returns weights over the keys that are seen; a row that sees none is zero.
+  """Returns weights of unmasked keys; a row without any is zero.
 
-  power   1 / (alpha - 1) if that is known while compiling to be 1 or 2
+  power   1 / (alpha - 1) if it is 1 or 2 and a constant of the program
   """
   return weights(alpha_H11 - 1, s_BHLM, mask_B1LM, power)
 
@@ -81,9 +81,9 @@ def weights(
   mask_B1LM: jax.Array,
   power: float | None = None,
 ) -> jax.Array:
-  """Returns the weights of alpha = 1 + beta; of beta = 0 those of a softmax.
+  """Returns the weights of alpha = 1 + beta; for beta = 0, softmax weights.
 
-  The threshold is found by halving the interval in which it must lie.
+  The threshold is computed by bisection.
   """
   top_BHL1 = jnp.max(s_BHLM, axis=-1, keepdims=True, where=mask_B1LM, initial=-1e30)
   below_BHLM = jnp.where(mask_B1LM, s_BHLM - top_BHL1, 0.0)  # of the best key 0
@@ -104,7 +104,11 @@ def weights(
 
 
 def _by_product(beta_H11, below_BHLM, mask_B1LM, power):
-  """Returns the weights by a threshold of beta times scores, and where it lies."""
+  """Returns (weights as a function of the threshold, its lower and upper bound).
+
+  The threshold is one of beta times scores. Arguments as in `weights`, with scores
+  relative to the best one.
+  """
   # A key at -1 gets nothing, whatever the others are.
   x_BHLM = jnp.where(mask_B1LM, beta_H11 * below_BHLM, -1.0)
   zero_BHL1 = jnp.zeros_like(x_BHLM[..., :1])
@@ -116,11 +120,12 @@ def _by_product(beta_H11, below_BHLM, mask_B1LM, power):
 
 
 def _by_logarithm(beta_H11, below_BHLM, mask_B1LM):
-  """Returns the weights by a threshold of scores, and where it lies.
+  """Returns (weights as a function of the threshold, its lower and upper bound).
 
-  (1 + beta x) ** (1 / beta) as exp(log1p(beta x) / beta), which tends to exp(x). The
-  threshold is between the best score and the one at which n equal scores add up to one,
-  where x = (1 - n ** -beta) / beta: for beta = 0 that is ln n.
+  The threshold is one of scores. (1 + beta x) ** (1 / beta) is computed as
+  exp(log1p(beta x) / beta), which tends to exp(x). The threshold is between the best
+  score and the one at which the weights of n equal scores add up to one, where x = (1 -
+  n ** -beta) / beta: for beta = 0 that is ln n.
   """
   # Below, both logarithms are their arguments, and these would be too small a number.
   beta_H11 = jnp.maximum(beta_H11, 1e-12)
@@ -141,7 +146,7 @@ def _forward(beta_H11, s_BHLM, mask_B1LM, power):
 
 
 def _backward(power, residuals, g_BHLM):
-  """Jacobians of both papers: only keys with a weight take part."""
+  """Returns gradients by the Jacobians of both papers, over keys with a weight."""
   beta_H11, w_BHLM = residuals
   some_BHLM = w_BHLM > 0
   w_BHLM = jnp.where(some_BHLM, w_BHLM, 1.0)
@@ -158,10 +163,10 @@ def _backward(power, residuals, g_BHLM):
 
 
 def _by_beta(beta_H11, w_BHLM, some_BHLM):
-  """Returns the derivative of each weight by beta, of keys that have one.
+  """Returns the derivative by beta of each weight that is not zero.
 
-  Correia et al.'s, in which terms as large as 1 / beta ** 2 cancel. With l = ln w and
-  y = -beta l, and means over keys by their weights, it is
+  In the formula of Correia et al., terms as large as 1 / beta ** 2 cancel. With l =
+  ln w and y = -beta l, and means over keys by their weights, it is
 
     w (mean(l^2 f(y)) (1 + y) - l^2 f(y) (1 + mean(y))) / mean(exp(y))
 

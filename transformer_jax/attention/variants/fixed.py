@@ -1,4 +1,4 @@
-"""A query's own block, and the last tokens of all blocks. Child et al., 2019.
+"""Attention to a query's block and the last tokens of all blocks. Child et al., 2019.
 
 https://arxiv.org/abs/1904.10509
 """
@@ -13,15 +13,15 @@ from transformer_jax.spec import SpecError
 @attentions.register("fixed")
 @dataclasses.dataclass(frozen=True)
 class Fixed(Pattern):
-  """A query sees its block and, in other blocks, the tokens that sum these up.
+  """A query attends to its block and to the summary tokens of other blocks.
 
       w_ij > 0 where j is in i's block, or at the end of a block
 
-  Both halves of the Sparse Transformer's pattern in one mask, where the paper also
-  gives each half to heads of its own.
+  Both halves of the Sparse Transformer's pattern are one mask. In the paper, each half
+  may also have separate heads.
 
   block     tokens in a block
-  summary   how many tokens at the end of a block others see
+  summary   tokens at the end of a block that other blocks attend to
   """
 
   block: int = 32

@@ -1,4 +1,4 @@
-"""Gates on what heads found. Qiu et al., 2025. https://arxiv.org/abs/2505.06708"""
+"""Gates on the outputs of heads. Qiu et al., 2025. https://arxiv.org/abs/2505.06708"""
 
 import dataclasses
 
@@ -15,15 +15,15 @@ ACTIVATIONS = {"sigmoid": jax.nn.sigmoid, "silu": jax.nn.silu}
 @attentions.register("gated")
 @dataclasses.dataclass(frozen=True)
 class Gated(Variant):
-  """Multiplies what heads found by a sigmoid of a projection of the tokens.
+  """Multiplies the outputs of heads by a sigmoid of a projection of the tokens.
 
       o_i' = o_i * sigmoid(W x_i)
 
   `gated(activation="silu")` is x-transformers' `swiglu_values`.
 
   headwise     one gate for each head; else one for each of its features
-  start        gates have a learned bias, which starts here; None: they have none
-  activation   sigmoid, or silu: x sigmoid(x), which may pass one and be negative
+  start        initial value of a learned bias of the gates; None: no bias
+  activation   sigmoid, or silu: x sigmoid(x), which may be above one and negative
   """
 
   headwise: bool = False

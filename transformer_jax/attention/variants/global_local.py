@@ -1,4 +1,4 @@
-"""A window, and a few tokens that meet all others. Beltagy et al., 2020.
+"""Sliding window with a few global tokens. Beltagy et al., 2020.
 
 https://arxiv.org/abs/2004.05150
 """
@@ -12,15 +12,15 @@ from transformer_jax.attention.variants.sparse import Pattern
 @attentions.register("global_local")
 @dataclasses.dataclass(frozen=True)
 class GlobalLocal(Pattern):
-  """The first tokens of a text are global: they see all others and all see them.
+  """The first tokens of a text attend to all others, and all attend to them.
 
       w_ij > 0 where |i - j| < width, or i or j is among the first tokens
 
-  In causal attention global tokens, like all others, see what came before them.
-  Longformer projects them with matrices of their own; here they share the others'.
+  Under a causal mask, global tokens attend to earlier tokens only. Longformer projects
+  them with separate matrices; here all tokens share the matrices.
 
-  width    keys that a local query sees on one side, itself included
-  tokens   how many tokens at the start of a text are global
+  width    keys that a local query attends to on one side, itself included
+  tokens   number of global tokens at the start of a text
   """
 
   width: int = 256

@@ -40,7 +40,7 @@ class GQA(Variant):
 def pooled(w: Arrays, groups: int) -> Arrays:
   """Returns a multi-head layer's parameters with keys and values averaged in groups.
 
-  What the paper trains on from, for 5% of the steps that came before.
+  The paper continues training from these, for 5% of the original steps.
   """
 
   def pool(name, x):

@@ -13,7 +13,7 @@ from transformer_jax.attention.variants.base import Variant, attentions
 @attentions.register("head_scale")
 @dataclasses.dataclass(frozen=True)
 class HeadScale(Variant):
-  """Multiplies what a head found by a learned number, which starts at one.
+  """Multiplies the output of a head by a learned number, initialized to one.
 
       o_h' = g_h o_h
 

@@ -11,20 +11,20 @@ import jax.numpy as jnp
 
 from transformer_jax.attention.variants.base import Variant
 
-TINY = 1e-30  # where weights add up to less than this, nothing is seen
+TINY = 1e-30  # a sum of weights below this counts as zero
 CHANGE_SCORES = "bias", "mask", "score", "values", "full_scores"
 TURN = "rotate", "transform_qk", "temperature"
 
 
 @dataclasses.dataclass(frozen=True)
 class Kernel(Variant):
-  """Weights are products of positive features, shared out over the keys a query sees.
+  """Weights that are products of positive features, normalized over unmasked keys.
 
-  Sums over keys can then run along the text: the core `linear` never makes a weight. A
-  subclass defines `features`, each token's by itself.
+  The core `linear` then computes running sums over keys, without any weight. A subclass
+  defines `features`, of each token by itself.
   """
 
-  turns: ClassVar[bool] = False  # features of turned queries and keys make sense
+  turns: ClassVar[bool] = False  # whether features of rotated vectors make sense
 
   def weigh(self, params, s_BHLM, mask_B1LM):
     w_BHLM = jnp.where(mask_B1LM, s_BHLM, 0.0)
@@ -52,9 +52,9 @@ class Kernel(Variant):
 
 
 def divide(x: jax.Array, total: jax.Array) -> jax.Array:
-  """Divides by sums of weights; zero, as is the gradient, where nothing is seen.
+  """Returns x / total; zero, with zero gradient, if all keys are masked.
 
-  Sums may be so small that the gradient's 1 / total^2 would not be finite.
+  A total may be so small that 1 / total^2, in the gradient, would not be finite.
   """
   some = total > TINY
   inverse = jax.lax.stop_gradient(jnp.where(some, 1 / jnp.where(some, total, 1.0), 0.0))

@@ -10,12 +10,12 @@ from transformer_jax.attention.variants.base import Variant, attentions
 @attentions.register("l2_distance")
 @dataclasses.dataclass(frozen=True)
 class L2Distance(Variant):
-  """Scores a query and a key by -|q - k|^2 / sqrt(K).
+  """Scores -|q - k|^2 / sqrt(K) of queries and keys.
 
       s_ij = -|q_i - k_j|^2 / sqrt(K)
 
-  x-transformers' form: queries and keys have projections of their own. The paper's
-  bound on the Lipschitz constant also needs one shared projection.
+  This is x-transformers' form, with separate projections of queries and keys. The
+  paper's bound on the Lipschitz constant needs one shared projection.
   """
 
   def dot(self, params, q_LK, k_MK, scale):

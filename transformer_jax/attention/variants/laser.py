@@ -14,15 +14,15 @@ from transformer_jax.spec import SpecError
 @attentions.register("laser")
 @dataclasses.dataclass(frozen=True)
 class Laser(Variant):
-  """log(weights @ exp(values)), which gives the softmax larger gradients.
+  """log(weights @ exp(values)), for larger gradients through the softmax.
 
       o_i = ln(sum over j of w_ij exp(v_j))
 
-  exp cannot overflow, because values are first capped to cap * tanh(value / cap), as in
-  x-transformers. The paper subtracts the largest value of the whole text instead, which
-  a decoder does not know. A query that attends to nothing gets zeros.
+  Values are first capped to cap * tanh(value / cap), as in x-transformers, so that exp
+  does not overflow. The paper subtracts the largest value of the whole text instead,
+  which a decoder does not know. A query whose keys are all masked gets zeros.
 
-  cap   no value is above it or below its negative
+  cap   bound on the absolute values
   """
 
   cap: float = 15.0

@@ -1,4 +1,4 @@
-"""Weights without an exponential. Katharopoulos et al., 2020.
+"""Linear attention. Katharopoulos et al., 2020.
 
 https://arxiv.org/abs/2006.16236
 """
@@ -20,7 +20,7 @@ class LinearAttention(Kernel):
       w_ij = phi(q_i) . phi(k_j) / sum over t of phi(q_i) . phi(k_t)
       phi(x) = elu(x) + 1
 
-  Products of features take time that grows linearly with the text.
+  With products of features, time is linear in the length.
   """
 
   def scale(self, params, K):

@@ -17,10 +17,11 @@ from transformer_jax.spec import SpecError
 
 @dataclasses.dataclass(frozen=True)
 class Latent(Projections):
-  """Makes keys and values of one short vector, and turns a part of its own.
+  """Projections to keys and values through a latent, with a part for rotation.
 
-  A cache keeps that vector, normed, and the key's part, which all heads share. An
-  encoding that turns meets the part alone; any other meets whole queries and keys.
+  A cache stores the normalized latent and the key's part, which all heads share. An
+  encoding that rotates acts on the part alone; other encodings on whole queries and
+  keys. Arguments as in `MLA`.
   """
 
   latent: int
@@ -88,7 +89,7 @@ class Latent(Projections):
     return _join(q_still, q_part), _join(k_still, k_part)
 
   def split(self, position, x_BLHK):
-    """Returns the features that the encoding does not meet, and those that it does."""
+    """Returns the features that are not rotated, and those that are."""
     K = x_BLHK.shape[-1]
     still = K - self.part if self.part and turns(position.encoding) else 0
     return jnp.split(x_BLHK, [still], axis=-1)
@@ -101,16 +102,15 @@ class MLA(Variant):
 
       c_j = W_down x_j; k_j = [W_k c_j, R(j) W_r x_j]; v_j = W_v c_j
 
-  Keys and values are made of the latent vector by each head. Angles of an encoding that
-  turns would then stand between the two matrices, so that just a part of the key, which
-  all heads share, is turned. DeepSeek-V2 has part=64, latent=512 and queries=1536 for
-  128 heads of 128 features.
+  Each head projects keys and values from the latent. A rotation would stand between the
+  two matrices, so only a part of the key, which all heads share, is rotated.
+  DeepSeek-V2 has part=64, latent=512 and queries=1536 for 128 heads of 128 features.
 
-  latent    width of what keys and values are made of, RMS-normed
-  part      further features of queries and keys, which an encoding turns; 0: it turns
-            whole queries and keys
-  queries   width of what queries are made of, RMS-normed; 0: of the tokens themselves,
-            as in DeepSeek-V2-Lite
+  latent    width of the RMS-normed latent of keys and values
+  part      width of further features of queries and keys, which an encoding rotates; 0:
+            it rotates whole queries and keys
+  queries   width of the RMS-normed latent of queries; 0: projected from the tokens, as
+            in DeepSeek-V2-Lite
   value     width of a head's values; 0: that of the head
   epsilon   added to mean squares by the norms
   """

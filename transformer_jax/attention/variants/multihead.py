@@ -12,7 +12,7 @@ from transformer_jax.attention.variants.base import Variant, attentions
 @attentions.register("multihead")
 @dataclasses.dataclass(frozen=True)
 class MultiHead(Variant):
-  """A query, a key and a value for each head.
+  """Multi-head attention: a query, a key and a value for each head.
 
       o_i = sum over j of softmax_j(q_i . k_j / sqrt(K)) v_j
 
@@ -30,7 +30,7 @@ class MultiHead(Variant):
     return Heads(bias=self.bias, value=self.value, clip=self.clip)
 
   def overrides(self, hook):
-    # Plain it is what others start from: gqa + alternate(window, multihead).
+    # Without arguments it is the default in sums: gqa + alternate(window, multihead).
     return bool(self.bias or self.value or self.clip) and super().overrides(hook)
 
   def refusal(self, encoding):

@@ -12,9 +12,9 @@ from transformer_jax.matmul import project
 
 @dataclasses.dataclass(frozen=True)
 class States(Slices):
-  """Slices of the tokens, compared through a head's matrices, and values as they are.
+  """Projections to slices of tokens as values, with optional query and key matrices.
 
-  matrices   which of "query" and "key" have a matrix, one for each head
+  matrices   those of "query" and "key" that have a matrix for each head
   """
 
   matrices: tuple[str, ...] = ()
@@ -50,16 +50,16 @@ class States(Slices):
 @attentions.register("multiplicative")
 @dataclasses.dataclass(frozen=True)
 class Multiplicative(Variant):
-  """Compares states by h' W g, and returns tanh(W_c [context; h]).
+  """Scores h' W g of states; the output is tanh(W_c [context; h]).
 
       s_ij = h_i' W g_j
 
-  A head compares and mixes its own slice of the states, and a model of one head is the
-  paper's; nothing is scaled there. The form called concat is `concat`. The form called
-  local-p chooses a place in a source that it knows whole and fits recurrent models.
+  A head compares and mixes one slice of the states. A model of one head is the paper's,
+  which scales nothing. The paper's concat is the variant `concat`. Its local-p predicts
+  a position in a complete source, which suits recurrent models; it is not here.
 
-  general   False: the form called dot, h' g
-  project   False: the context itself is returned
+  general   False: the paper's dot, h' g
+  project   False: the output is the context
   power     scores are divided by K ** power
   """
 

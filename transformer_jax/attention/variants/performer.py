@@ -21,19 +21,19 @@ HIGHEST = 40.0  # a key's feature is at most exp(HIGHEST); sums of many stay fin
 @attentions.register("performer")
 @dataclasses.dataclass(frozen=True)
 class Performer(Kernel):
-  """FAVOR+: products of features are positive, unbiased estimates of exp(q k scale).
+  """FAVOR+: positive, unbiased estimates of exp(q k scale) by products of features.
 
       w_ij = phi(q_i) . phi(k_j) / sum over t of phi(q_i) . phi(k_t), phi(x) = exp(W x
         - |x|^2 / 2)
 
-  Encodings that turn queries and keys may do so, as with a softmax. The paper's code
-  keeps exponents low by the largest of all keys, and adds 1e-4, through which queries
-  would feel keys that they may not see; here what is too high in a key's feature moves
-  to the same feature of the queries, which changes no product.
+  Encodings may rotate queries and keys, as with a softmax. The paper's code subtracts
+  the largest exponent of all keys and adds 1e-4, so that queries depend on masked keys.
+  Here, the excess of a key's exponent moves to the same feature of the queries, which
+  changes no product.
 
-  count        features; 0: enough blocks of K for K ln K of them
-  seed         of the directions, which all heads and layers share
-  orthogonal   directions of a block are at right angles: errors are smaller
+  count        number of features; 0: enough blocks of K for K ln K of them
+  seed         seed of the directions, which all heads and layers share
+  orthogonal   whether directions of a block are orthogonal, for smaller errors
   """
 
   count: int = 0
@@ -66,7 +66,7 @@ def enough(K: int) -> int:
 
 
 def exponents(x_BLHK: jax.Array, w_NK: np.ndarray) -> jax.Array:
-  """Returns the logarithms of features, w x - x^2 / 2, which is at most w^2 / 2."""
+  """Returns the logarithms of features, w x - x^2 / 2, at most w^2 / 2."""
   square_BLH1 = jnp.sum(jnp.square(x_BLHK), axis=-1, keepdims=True)
   return x_BLHK @ w_NK.T - square_BLH1 / 2
 
@@ -78,7 +78,7 @@ def draw(random: np.random.Generator, N: int, K: int, orthogonal: bool) -> np.nd
     return w_NK
   length_N1 = np.linalg.norm(w_NK, axis=-1, keepdims=True)
   q_nKK, r_nKK = np.linalg.qr(random.normal(size=(math.ceil(N / K), K, K)))
-  # Without this, signs are those that the algorithm likes, and estimates are biased.
+  # Without this, signs depend on the QR algorithm, and estimates are biased.
   q_nKK *= np.sign(np.diagonal(r_nKK, axis1=1, axis2=2))[:, None]
   return q_nKK.reshape(-1, K)[:N] * length_N1
 

@@ -15,19 +15,19 @@ from transformer_jax.normalization import rms_norm
 @attentions.register("qk_norm")
 @dataclasses.dataclass(frozen=True)
 class QKNorm(Variant):
-  """Each head's queries and keys get a mean square of one and learned gains.
+  """RMS norm of each head's queries and keys, with learned gains.
 
       s_ij = rms_norm(q_i) . rms_norm(k_j) / sqrt(K)
 
-  Before they are turned. All heads of a layer share the gains, and 1 / sqrt(K) stays:
-  no score is above sqrt(K) times the largest gains of queries and keys.
+  The norm precedes the rotation. All heads of a layer share the gains. The factor 1 /
+  sqrt(K) stays: no score is above sqrt(K) times the largest gains of queries and keys.
 
-  centered   takes the mean off first, as a LayerNorm without a shift
-  epsilon    is added to the mean square
-  together   the mean is over the features of all heads, each of which has gains of its
-             own: OLMo 2, https://arxiv.org/abs/2501.00656
-  per_head   each head has gains of its own and a mean of its own: Cohere's Command R+
-  offset     is added to the gains: 1 in Gemma 3, whose own gains are near zero
+  centered   subtracts the mean first, as a LayerNorm without a shift
+  epsilon    added to the mean square
+  together   one mean over the features of all heads, and gains for each head: OLMo 2,
+             https://arxiv.org/abs/2501.00656
+  per_head   a mean and gains for each head: Cohere's Command R+
+  offset     added to the gains: 1 in Gemma 3, whose learned gains are near zero
   """
 
   centered: bool = False

@@ -14,12 +14,12 @@ from transformer_jax.attention.variants.cosine import unit
 @attentions.register("qk_norm_l2")
 @dataclasses.dataclass(frozen=True)
 class QKNormL2(Variant):
-  """Scores are cosines times a number g that each layer learns.
+  """Cosine scores times a learned number g of each layer.
 
       s_ij = g cos(q_i, k_j)
 
-  It starts at log2(L^2 - L), L being the length of training texts; the paper takes the
-  length that 97.5% of its texts do not pass.
+  It starts at log2(L^2 - L), where L is the length of training texts. The paper's L is
+  the 97.5th percentile of lengths.
   """
 
   def init(self, key, dims):

@@ -1,4 +1,4 @@
-"""Each weight is its own score above zero. Wortsman et al., 2023.
+"""ReLU attention. Wortsman et al., 2023.
 
 https://arxiv.org/abs/2309.08586
 """
@@ -18,11 +18,11 @@ class ReluAttention(Variant):
 
       w_ij = relu(s_ij) / n^power
 
-  The paper takes the length of the text for n. A query of a causal model sees fewer
-  keys than that, so n is here how many it does see.
+  In the paper, n is the length of the text. A query of a causal model attends to fewer
+  keys, so n is here the number of unmasked keys.
 
-  power   of n; the paper finds 1 best
-  fixed   n of every query; 0: as many keys as the query sees
+  power   exponent of n; 1 is best in the paper
+  fixed   n of every query; 0: the number of unmasked keys
   """
 
   power: float = 1.0

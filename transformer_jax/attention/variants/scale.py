@@ -20,12 +20,12 @@ class Scale(Variant):
 
       s_ij = factor q_i . k_j / K^power
 
-  `scale(0)` is T5's: no scale. `scale(1)` is that of muP: queries and keys that are
-  aligned grow like K. The learned factor starts there and stays above zero.
+  `scale(0)` is T5's: no scale. `scale(1)` is muP's: products of aligned queries and
+  keys grow like K. The learned factor starts at `factor` and stays above zero.
 
   power     0.5: the usual 1 / sqrt(K)
   factor    a further factor
-  learned   each head learns its own factor
+  learned   whether each head learns a factor
   by_layer  layer n, from 1, divides by n, as GPT-2 may and Mistral's does,
             https://github.com/stanford-crfm/mistral
   """

@@ -1,4 +1,4 @@
-"""Selective attention: tokens that others no longer need. Leviathan et al., 2024.
+"""Selective attention: masking of tokens no longer needed. Leviathan et al., 2024.
 
 https://arxiv.org/abs/2410.02703
 """
@@ -16,14 +16,14 @@ from transformer_jax.spec import SpecError
 @attentions.register("selective")
 @dataclasses.dataclass(frozen=True)
 class Selective(Variant):
-  """Subtracts from every head's scores what earlier queries had against a key.
+  """Subtracts from every head's scores the selection scores of earlier queries.
 
       s_ij' = s_ij - sum over j < t < i of relu(s_tj of head 0)
 
-  Each query holds relu(score) of head 0 against each key before its own, and all later
-  queries of its text add that up (section 3 of the paper). Nothing is held against the
-  first token of a text, nor by a token against itself. No parameters. A cache of keys
-  does not hold these sums: decoding reads the text again with each token.
+  The selection score of a query for an earlier key is relu(score) of head 0. All later
+  queries of the text sum these (section 3 of the paper). It is zero for the first token
+  of a text and for the query's token. No parameters. A cache of keys does not store
+  these sums: decoding takes a full pass for each token.
   """
 
   rereads = True
@@ -31,8 +31,8 @@ class Selective(Variant):
   def weigh(self, params, s_BHLM, mask_B1LM):
     mask_BLM = mask_B1LM[:, 0]
     later_BLM = jax.lax.cumsum(mask_BLM.astype(jnp.int32), axis=2, reverse=True)
-    own_BLM = mask_BLM & (later_BLM == 1)  # nobody sees past its own key
-    # A text starts with the key whose own query sees nothing else.
+    own_BLM = mask_BLM & (later_BLM == 1)  # a query's last unmasked key is its token
+    # The first token of a text is the one whose query attends to itself alone.
     alone_BL1 = jnp.sum(mask_BLM, axis=2, keepdims=True) == 1
     start_B1M = jnp.any(own_BLM & alone_BL1, axis=1, keepdims=True)
     counts_BLM = mask_BLM & ~own_BLM & ~start_B1M

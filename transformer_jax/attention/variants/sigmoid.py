@@ -1,4 +1,4 @@
-"""Each weight is a sigmoid of its own score. Ramapuram et al., 2024.
+"""Sigmoid attention. Ramapuram et al., 2024.
 
 https://arxiv.org/abs/2409.04431
 """
@@ -19,10 +19,10 @@ class Sigmoid(Variant):
 
       w_ij = sigmoid(s_ij - ln n)
 
-  The paper takes the length of the text for n. A query of a causal model sees fewer
-  keys than that, so n is here how many it does see.
+  In the paper, n is the length of the text. A query of a causal model attends to fewer
+  keys, so n is here the number of unmasked keys.
 
-  fixed   n of every query; 0: as many keys as the query sees
+  fixed   n of every query; 0: the number of unmasked keys
   """
 
   fixed: int = 0

@@ -1,4 +1,4 @@
-"""A sink that each head learns. gpt-oss, 2025.
+"""Learned attention sink of each head. gpt-oss, 2025.
 
 https://arxiv.org/abs/2508.10925
 """
@@ -18,9 +18,9 @@ class Sinks(Variant):
 
       w_ij = exp(s_ij) / (exp(b_h) + sum over t of exp(s_it))
 
-  It is not scaled, and starts near 0, where `softmax_one` stays.
+  The logit is not scaled. It starts near 0, the constant logit of `softmax_one`.
 
-  deviation   of the normal distribution that it starts from
+  deviation   standard deviation of its initial values, which are normal
   """
 
   deviation: float = 0.02

@@ -1,4 +1,4 @@
-"""Scores that cannot pass a cap. Bello et al., 2016; Gemma 2, 2024.
+"""Capped scores. Bello et al., 2016; Gemma 2, 2024.
 
 https://arxiv.org/abs/1611.09940, https://arxiv.org/abs/2408.00118
 """
@@ -18,10 +18,10 @@ class Softcap(Variant):
 
       s_ij' = cap tanh(s_ij / cap)
 
-  So the bias is capped too, as in Gemma's code: of distances whose bias alone passes
-  the cap, ALiBi's far ones for example, hardly anything is left to tell them apart.
+  So the bias is capped too, as in Gemma's code: distances whose bias alone is above the
+  cap, as ALiBi's large ones, get nearly equal scores.
 
-  cap   no score is above it or below its negative
+  cap   bound on the absolute scores
   """
 
   cap: float = 50.0

@@ -1,4 +1,4 @@
-"""A softmax that may also look at nothing. Miller, 2023.
+"""Softmax whose weights may add up to less than one. Miller, 2023.
 
 https://www.evanmiller.org/attention-is-off-by-one.html
 """
@@ -17,7 +17,7 @@ class SoftmaxOne(Variant):
 
       w_ij = exp(s_ij) / (1 + sum over t of exp(s_it))
 
-  What is the same for all scores of a row no longer cancels.
+  Not shift-invariant: a constant added to a row's scores changes the weights.
   """
 
   def sink_logit(self, params):

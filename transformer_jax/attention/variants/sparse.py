@@ -10,10 +10,10 @@ from transformer_jax.spec import SpecError
 
 @dataclasses.dataclass(frozen=True)
 class Pattern(Variant):
-  """Narrows who sees whom by how far apart, and where, tokens are in their text.
+  """Base class of masks by the order of queries and keys in their text.
 
-  Places are counted in tokens of the text from 0, whatever positions they have, so
-  packing, padding and caches change nothing. Between two texts there is no pattern.
+  The order counts tokens of the text from 0, whatever their positions, so that packing,
+  padding and caches change nothing. Cross-attention has no pattern.
   """
 
   def __post_init__(self):
@@ -26,7 +26,7 @@ class Pattern(Variant):
         )
 
   def meet(self, i_BL1: jax.Array, j_B1M: jax.Array) -> jax.Array:
-    """Returns whether queries at i attend to keys at j, where the mask permits."""
+    """Returns the pattern's mask_BLM of queries at order i and keys at order j."""
     raise NotImplementedError
 
   def mask(self, q_at, k_at):

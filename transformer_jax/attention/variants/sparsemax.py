@@ -1,4 +1,4 @@
-"""Weights are the nearest ones to the scores. Martins and Astudillo, 2016.
+"""Sparsemax: the weights nearest to the scores. Martins and Astudillo, 2016.
 
 https://arxiv.org/abs/1602.02068
 """
@@ -14,7 +14,7 @@ from transformer_jax.attention.variants.entmax import entmax
 @attentions.register("sparsemax")
 @dataclasses.dataclass(frozen=True)
 class Sparsemax(Variant):
-  """max(0, score - t), where t makes the weights add up to one: `entmax(alpha=2)`.
+  """Weights max(0, score - t), whose sum is one: `entmax(alpha=2)`.
 
       w_ij = max(0, s_ij - t_i), sum over j of w_ij = 1
 

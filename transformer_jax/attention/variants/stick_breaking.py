@@ -1,4 +1,4 @@
-"""The nearest key breaks off its share first. Tan et al., 2024.
+"""Stick-breaking attention, nearest keys first. Tan et al., 2024.
 
 https://arxiv.org/abs/2410.17980
 """
@@ -15,15 +15,15 @@ from transformer_jax.spec import SpecError
 @attentions.register("stick_breaking")
 @dataclasses.dataclass(frozen=True)
 class StickBreaking(Variant):
-  """A key takes sigmoid(score) of what nearer keys left of a stick of length one.
+  """A key's weight is sigmoid(score) of the weight that nearer keys left.
 
       w_ij = sigmoid(s_ij) product over j < t < i of (1 - sigmoid(s_it))
 
-  Recency is built in: the paper uses it without positional encoding. A query looks at
-  the keys before its own, and the first one of a text finds nothing.
+  Recency is built in: the paper uses it without positional encoding. A query attends to
+  the keys before its token; the first query of a text gets zeros.
 
-  attend_current   a query looks at its own key too, and at it first
-  remainder        what no key took goes to the query's own value
+  attend_current   a query also attends to its token, as the nearest key
+  remainder        the weight that is left goes to the value of the query's token
   """
 
   attend_current: bool = False
@@ -32,7 +32,7 @@ class StickBreaking(Variant):
   def weigh(self, params, s_BHLM, mask_B1LM):
     along = mask_B1LM.ndim - 1
     later_B1LM = jax.lax.cumsum(mask_B1LM.astype(jnp.int32), along, reverse=True)
-    own_B1LM = mask_B1LM & (later_B1LM == 1)  # nobody sees past its own key
+    own_B1LM = mask_B1LM & (later_B1LM == 1)  # a query's last unmasked key is its token
     mask_B1LM = mask_B1LM if self.attend_current else mask_B1LM & ~own_B1LM
     s_BHLM = jnp.where(mask_B1LM, s_BHLM, 0.0)
     # Of the stick a key leaves 1 - sigmoid(s) = exp(-softplus(s)).

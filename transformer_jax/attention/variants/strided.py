@@ -1,4 +1,4 @@
-"""The near past, and every n-th token of the far one. Child et al., 2019.
+"""Attention to near tokens and every n-th distant one. Child et al., 2019.
 
 https://arxiv.org/abs/1904.10509
 """
@@ -12,14 +12,14 @@ from transformer_jax.attention.variants.sparse import Pattern
 @attentions.register("strided")
 @dataclasses.dataclass(frozen=True)
 class Strided(Pattern):
-  """A query sees a window of `stride` tokens and every token a multiple of it away.
+  """A query attends to a window of `stride` tokens and to distances divisible by it.
 
       w_ij > 0 where |i - j| < stride, or (i - j) mod stride = 0
 
-  Both halves of the Sparse Transformer's pattern in one mask, where the paper also
-  gives each half to heads of its own. A stride near the root of the length is cheapest.
+  Both halves of the Sparse Transformer's pattern are one mask. In the paper, each half
+  may also have separate heads. A stride near the root of the length is cheapest.
 
-  stride   tokens in the window, and from one far token to the next
+  stride   tokens in the window, and between distant tokens
   """
 
   stride: int = 32

@@ -1,4 +1,4 @@
-"""Heads that mix each other's scores and weights. Shazeer et al., 2020.
+"""Talking heads: scores and weights mixed over heads. Shazeer et al., 2020.
 
 https://arxiv.org/abs/2003.02436
 """
@@ -20,9 +20,9 @@ class TalkingHeads(Variant):
 
       w = P_w softmax(P_s s), both mix heads
 
-  Positional biases belong to the scores, and are mixed too. Both mixtures start as the
-  identity: each head for itself. A head that does not attend to a key adds nothing to
-  others' scores for it, and reads nothing there of their weights.
+  Positional biases belong to the scores and are mixed too. Both mixtures start as the
+  identity. A head whose mask excludes a key adds nothing to the scores of others for
+  it, and gets no weight of theirs.
 
   before   mixes scores, before the mask
   after    mixes weights
@@ -40,7 +40,7 @@ class TalkingHeads(Variant):
       raise SpecError("talking_heads mixes nothing; set before=True or after=True")
 
   def init(self, key, dims):
-    # N is the heads that result: a mesh can split a name by H only once.
+    # N: output heads. A mesh can split an array by the letter H only once.
     names = {"mix_scores_HN": self.before, "mix_weights_HN": self.after}
     return {name: jnp.eye(dims.H) for name, used in names.items() if used}
 

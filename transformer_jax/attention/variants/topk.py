@@ -17,10 +17,11 @@ class TopK(Variant):
 
       w_ij = softmax over the k largest s_ij, else 0
 
-  Keys that tie with the k-th highest score are kept too, as in the paper's equation 5.
-  The gradient goes through the kept scores alone; with k=1, queries and keys get none.
+  Keys that tie with the k-th highest score also have weights, as in the paper's
+  equation 5. The gradient goes through these scores alone; with k=1, queries and keys
+  get none.
 
-  k   how many keys; a query that sees no more than k of them has a plain softmax
+  k   number of keys; a query with at most k unmasked keys has a plain softmax
   """
 
   k: int = 8

@@ -1,4 +1,4 @@
-"""Attention without parameters: softmax(X X^T) X, what is left without projections.
+"""Attention without projections, and so without parameters: softmax(X X^T) X.
 
 Vaswani et al., 2017. https://arxiv.org/abs/1706.03762
 """
@@ -13,9 +13,9 @@ from transformer_jax.attention.variants.base import Variant, attentions
 
 @dataclasses.dataclass(frozen=True)
 class Slices(Projections):
-  """Each head reads its own slice of the tokens; a cache keeps the tokens.
+  """Slices of tokens as queries, keys and values of heads; a cache stores the tokens.
 
-  heads     of the model, known once the sizes are
+  heads     number of heads, set by `fit`
   project   whether the output has a projection
   """
 
@@ -53,21 +53,21 @@ class Slices(Projections):
     )
 
   def slices(self, x_BLD: jax.Array) -> jax.Array:
-    """Returns x_BLHK, in which each head has the features that it reads."""
+    """Returns x_BLHK, the slice of features of each head."""
     return x_BLD.reshape(*x_BLD.shape[:2], self.heads, -1)
 
 
 @attentions.register("unparameterised")
 @dataclasses.dataclass(frozen=True)
 class Unparameterised(Variant):
-  """Tokens are their own queries, keys and values; each head reads a slice of them.
+  """Tokens are queries, keys and values at once; each head reads a slice of them.
 
       o = softmax(X X' / sqrt(K)) X
 
-  A token matches itself best unless it is short. `unparameterised + scale(0)` does not
-  scale the products, and a model of one head reads tokens whole.
+  A token's highest score is with itself unless its norm is small. `unparameterised +
+  scale(0)` does not scale the products. With one head, the slice is the whole token.
 
-  project   the output has a projection, the only parameter there is
+  project   whether the output has a projection, the only parameter
   """
 
   project: bool = True

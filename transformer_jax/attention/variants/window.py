@@ -1,4 +1,4 @@
-"""A window that slides over the text. Beltagy et al., 2020; Mistral, 2023.
+"""Sliding-window attention. Beltagy et al., 2020; Mistral, 2023.
 
 https://arxiv.org/abs/2004.05150, https://arxiv.org/abs/2310.06825
 """
@@ -14,13 +14,13 @@ from transformer_jax.attention.variants.sparse import Pattern
 @attentions.register("window")
 @dataclasses.dataclass(frozen=True)
 class Window(Pattern):
-  """A query sees keys fewer than `width` tokens away, itself included.
+  """A query attends to keys fewer than `width` tokens away, itself included.
 
       w_ij > 0 where |i - j| < width
 
-  N causal layers let a token depend on N (width - 1) tokens before it.
+  After N causal layers, a token depends on N (width - 1) tokens before it.
 
-  width   keys that a query sees on one side, itself included
+  width   keys that a query attends to on one side, itself included
   """
 
   width: int = 256

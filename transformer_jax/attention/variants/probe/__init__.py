@@ -1,6 +1,6 @@
-"""A quick test of an attention variant: do its hooks fit, and keep what cores rely on?
+"""Probe of an attention variant: the shapes of its hooks, and the contract of cores.
 
-`positions/probe.py` has the manner: eight tokens, four heads, NumPy on the host.
+As in `positions/probe.py`: eight tokens, four heads, NumPy on the host.
 """
 
 import functools
@@ -17,9 +17,9 @@ SIZES = Dims(V=11, D=32, H=4, F=8, L=16, E=8, G=4)
 
 
 def check(attention: Variant, dims: Dims | None = None) -> None:
-  """Raises SpecError where a variant of a user, or one inside, cannot work.
+  """Raises SpecError if a user's variant, or one inside it, breaks the contract.
 
-  dims   sizes of the model, for variants that do not take the small ones here
+  dims   sizes of the model, for variants that do not fit the small sizes here
   """
   for variant in parts(attention, Variant):
     if outside(type(variant)):
@@ -29,7 +29,7 @@ def check(attention: Variant, dims: Dims | None = None) -> None:
 
 @functools.lru_cache(maxsize=256)
 def probe(variant: Variant, dims: Dims = SIZES) -> VariantFindings:
-  """Returns what a variant does; raises SpecError where cores could not rely on it."""
+  """Returns the findings of a variant; raises SpecError if it breaks the contract."""
   try:
     return _probe(variant, SIZES)
   except SpecError as error:

@@ -26,7 +26,7 @@ Arrays = dict[str, Any]
 
 
 class VariantFindings:
-  """What a variant's hooks make of eight tokens in several places."""
+  """Outputs of a variant's hooks on eight tokens in several rows."""
 
   def __init__(self, variant: Variant, dims: Dims, shapes: Arrays):
     self.variant, self.dims = variant, dims
@@ -49,20 +49,20 @@ class VariantFindings:
     return numpy_interpreter.trace(run, self.params, *given, at)
 
   def change(self, at: Coords, given: tuple | None = None, n: int = CUT) -> float:
-    """Returns by how much outputs of the first n tokens differ from the base's."""
+    """Returns the difference of the first n tokens' outputs from those of the base."""
     out = self.run(self.params, *(given or self.given), at)["output"]
     return difference(self.usual["output"][:, :n], out[:, :n])
 
   @functools.cached_property
   def future(self) -> float:
-    """By how much later tokens change earlier ones."""
+    """Difference that later tokens make to earlier ones."""
     pairs = zip(self.given, self.other, strict=True)
     given = tuple(np.concatenate([a[:, :CUT], b[:, CUT:]], axis=1) for a, b in pairs)
     return self.change(self.base, given)
 
   @functools.cached_property
   def room(self) -> float:
-    """By how much places change a text that hold no token, or are not there."""
+    """Difference that padding makes to a text, or its absence."""
     given, at = [x[:, :CUT] for x in self.given], cut(self.base, slice(0, CUT))
     out = self.trace(at, *given)(self.params, *given, at)["output"]
     missing = difference(self.usual["output"][:, :CUT], out)
@@ -70,7 +70,7 @@ class VariantFindings:
 
   @functools.cached_property
   def border(self) -> float:
-    """By how much the text before it in the row changes a text."""
+    """Difference that the text before it in the row makes to a text."""
     alone = tuple(np.roll(x, -REST, axis=1) for x in self.given)
     text = self.run(self.params, *alone, self.first)["output"]
     row = self.run(self.params, *self.given, self.packed)["output"]
@@ -92,11 +92,16 @@ class VariantFindings:
 def act(
   variant: Variant, params: Arrays, x_BLD, q_BLHK, k_BLHK, v_BLHK, at: Coords
 ) -> dict[str, Any]:
-  """Returns what attention makes of one row of tokens with this variant.
+  """Returns the attention of one row of tokens with this variant, as a dict:
 
   output   [1, L, H, K]
-  unseen   the largest weight of a key that is not seen
-  apart    by how much hooks differ on a part of the tokens
+  unseen   largest weight of a masked key
+  apart    by hook, the difference between a part of the tokens and all of them
+
+  variant, params          the variant and its parameters
+  x_BLD                    tokens, the input of attention
+  q_BLHK, k_BLHK, v_BLHK   queries, keys and values
+  at                       coordinates of the tokens
   """
   bound, apart = BoundVariant(variant, params), {}
   queries, keys = cut(at, SOME), cut(at, KEYS)

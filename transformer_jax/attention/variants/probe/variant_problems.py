@@ -1,4 +1,4 @@
-"""What cores could not rely on in a variant, in sentences for its author."""
+"""Broken contracts of a variant, as messages for its author."""
 
 from collections.abc import Iterator
 
@@ -27,7 +27,7 @@ LOCAL = {
 
 
 def problems(findings: VariantFindings) -> Iterator[str]:
-  """Yields what cores could not rely on, in sentences after the class's name."""
+  """Yields a message for each broken contract, to follow the name of the class."""
   for name, difference in findings.usual["apart"].items():
     if difference > 1e-3:
       yield LOCAL[name]

@@ -1,4 +1,4 @@
-"""Shapes of what the hooks of a variant return; nothing is computed."""
+"""Shapes of the results of a variant's hooks; nothing is computed."""
 
 import dataclasses
 from typing import Any
@@ -19,18 +19,18 @@ Arrays = dict[str, Any]
 
 
 class VariantShapes:
-  """Calls the hooks of a variant and checks the shapes of what they return."""
+  """Checks of the shapes that the hooks of a variant return."""
 
   def __init__(self, variant: Variant):
     self.variant, self.name = variant, type(variant).__name__
 
   def check(self, dims: Dims) -> Arrays:
-    """Returns the shapes of the variant's own parameters; raises SpecError."""
+    """Returns the shapes of the variant's parameters; raises SpecError."""
     projections = call(f"{self.name}.projections", self.variant.projections)
     self.kind("projections", projections, Projections)
     try:
       sizes = projections.fit(dims).sizes(dims)
-    except ValueError:  # these heads cannot be arranged so, in its own words
+    except ValueError:  # the projections do not fit these sizes
       sizes = dataclasses.replace(dims, E=dims.K)
     for form, args in (("layer", (0,)), ("cross", ()), ("bidirectional", ())):
       self.form(form, args)
@@ -49,7 +49,7 @@ class VariantShapes:
   def form(self, hook: str, args: tuple) -> None:
     try:
       form = getattr(self.variant, hook)(*args)
-    except ValueError:  # there is none, in the variant's own words
+    except ValueError:  # the variant does not have this form
       return
     self.kind(hook, form, Variant)
 
@@ -74,7 +74,14 @@ class VariantShapes:
       )
 
   def run(self, params: Arrays, x_BMD, k_BMHK, o_BLHE, at: Coords) -> int:
-    """Calls each hook that the variant uses with a tile of 5 queries and 7 keys."""
+    """Checks each hook that the variant overrides on a tile of 5 queries and 7 keys.
+
+    params   shapes of the parameters
+    x_BMD    shape of the tokens
+    k_BMHK   shape of the keys
+    o_BLHE   shape of the mixtures of values
+    at       coordinates of the keys, as shapes
+    """
     q_BLHK, q_at = k_BMHK[:, :5], cut(at, slice(0, 5))
     s_BHLM = jnp.einsum("BLHK,BMHK->BHLM", q_BLHK, k_BMHK)
     one = {n: x[0] if axes_of(n).startswith("H") else x for n, x in params.items()}
@@ -105,7 +112,7 @@ class VariantShapes:
     self.same(hook, self.call(hook, params, *args), (5, 7), "one head's [L, M]")
 
   def pair(self, hook: str, args: tuple) -> None:
-    """Checks what is made of queries and keys."""
+    """Checks a hook that returns (q, k)."""
     found = self.call(hook, *args)
     if not isinstance(found, tuple) or len(found) != 2:
       raise SpecError(f"{self.name}.{hook} returns {kind_of(found)}; return (q, k)")
@@ -119,7 +126,7 @@ class VariantShapes:
       self.same("sink_logit", found, (H,), "logit_H")
 
   def width(self, hook: str, params: Arrays, x: jax.Array) -> None:
-    """Checks what keeps the shape of values or of their mixtures."""
+    """Checks a hook that returns an array in the shape of its argument."""
     self.same(hook, self.call(hook, params, x), x.shape, "an array as wide as it got")
 
   def output(self, params: Arrays, x_BLD: jax.Array, o_BLHE: jax.Array) -> None:
