@@ -4,7 +4,7 @@ B batch   L query length   M key length   D model width   H heads   K head width
 F feed-forward width   V vocabulary   N layers or table entries   S seeds
 R rotated pairs of features   W hidden units of an encoding   1 an axis of length one
 G heads of keys and values   E value width   C width of compressed keys and values
-Q width of compressed queries   P width of the part of a head that is turned
+Q width of compressed queries   P width of the rotated part of a head
 """
 
 import dataclasses
@@ -13,7 +13,7 @@ import dataclasses
 def axes_of(name: str) -> str:
   """Returns the axis letters of a name: `axes_of("table_HN") == "HN"`.
 
-  A name without axes (`"gain"`) has none: it is a scalar.
+  Empty for a scalar: `axes_of("gain") == ""`.
   """
   letters = name.rpartition("_")[2]
   return letters if letters.isupper() else ""

@@ -35,7 +35,17 @@ def refusal(
   variant: Variant = Variant(),  # noqa: B008, a value that never changes
   dropout: bool = False,
 ) -> str | None:
-  """Returns why they cannot be used so, naming the two options, or None."""
+  """Returns the error message of an incompatible combination, or None.
+
+  encoding   positional encoding
+  core       attention core
+  use        decoder, encoder, prefix or cross
+  mode       train, packed or decode
+  variant    attention variant
+  dropout    whether attention weights are dropped
+
+  The message names the two incompatible options.
+  """
   if use == "encoder" and mode == "decode":
     return "decode with an encoder: an encoder reads a whole text and writes none"
   try:

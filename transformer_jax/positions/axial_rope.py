@@ -20,7 +20,7 @@ class AxialRope(PositionalEncoding):
   grid (a negative row), such as a class token, is not rotated.
 
   base    the slowest pair turns about base times slower than the fastest
-  width   features that are turned, divisible by 4; None: as many as there are
+  width   number of rotated features, divisible by 4; None: all
   """
 
   base: float = 100.0

@@ -92,7 +92,8 @@ class Path(PositionalEncoding):
 def after(late, early, n=0):
   """Returns True where a token comes after another one of its text, bool [L, M].
 
-  n: 1 to count a token as after itself
+  late, early   token data with order and segment, [L] and [M]
+  n             1: a token also comes after itself
   """
   same_LM = late["segment_BL"][:, None] == early["segment_BL"][None, :]
   real_M = early["order_BL"] >= 0

@@ -43,7 +43,16 @@ def sinusoids(
   interleaved: bool = True,
   full_range: bool = False,
 ) -> jax.Array:
-  """Returns waves of the positions, [..., D] in float32."""
+  """Returns sines and cosines of the positions, [..., D] in float32.
+
+  pos_BL        positions, of any shape [...]
+  D             even width
+  base          the slowest wave is about base times slower than the fastest
+  interleaved   sine and cosine alternate; else sines come first
+  full_range    the slowest wave is exactly base times slower
+
+  Raises ValueError where D is odd.
+  """
   if D % 2:
     raise ValueError(f"sinusoids need an even width, not {D}")
   steps = max(D // 2 - 1, 1) if full_range else D // 2

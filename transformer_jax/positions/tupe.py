@@ -25,9 +25,9 @@ class Tupe(PositionalEncoding):
 
   max_positions   rows of the table; None: as many as the training length
   plus      an encoding whose bias is added: none is TUPE-A, t5 is TUPE-R
-  untie     learns one number for all scores of a text's first token and one for those
-            of all others with it, in place of positions; for texts that begin with a
-            token like [CLS], as in the paper
+  untie     scores of positions with a text's first token are two learned numbers: one
+            from it, one to it; for texts that begin with a token like [CLS], as in the
+            paper
   norm      normalizes the positions, as in the authors' code but not in the equation
   """
 

@@ -200,7 +200,12 @@ class Hooks:
     return data
 
   def transform_qk(self, params: Params, q_BLHK, k_BMHK, q_at: Coords, k_at: Coords):
-    """Returns rotated queries and keys."""
+    """Returns (q_BLHK, k_BMHK), rotated; checks the shapes of all rotating hooks.
+
+    params           parameters and constants
+    q_BLHK, k_BMHK   queries and keys
+    q_at, k_at       their coordinates, with token data
+    """
     if self.uses("rotate"):
       found = self.call("rotate", params, q_BLHK, q_at.pos_BL)
       self.same("rotate", found, q_BLHK.shape, "x_BLHK")
@@ -250,7 +255,13 @@ class Hooks:
     self.same(hook, found, wanted, axes)
 
   def scores(self, params: Params, one: Params, q_BLHK, k_BMHK, q_at, k_at) -> None:
-    """Checks the hooks that read scores and weights."""
+    """Checks `score`, `values` and `full_scores`.
+
+    params           parameters and constants of all heads
+    one              those of one head
+    q_BLHK, k_BMHK   rotated queries and keys
+    q_at, k_at       their coordinates, with token data
+    """
     s_HLM = jnp.einsum("LHK,MHK->HLM", q_BLHK[0], k_BMHK[0])
     tile_HLM = Tile(
       q_LK=jnp.moveaxis(q_BLHK[0], 1, 0),

@@ -43,7 +43,10 @@ def lookup(row: Row, vectors_NK, x_LK, pos_L, pos_M) -> jax.Array:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def match(row: Row, vectors_NK, x_LK, pos_L, pos_M) -> jax.Array:
-  """Returns the result of `lookup`, by a skewed product wherever possible."""
+  """Returns the result of `lookup`, by a skewed product wherever possible.
+
+  Arguments are those of `lookup`.
+  """
   args = vectors_NK, x_LK, pos_L, pos_M
   ways = functools.partial(skewed, row), functools.partial(lookup, row)
   return jax.lax.cond(runs_on(pos_L, pos_M), *ways, *args)
@@ -73,7 +76,10 @@ match.defvjp(_save, _pull)
 
 
 def skewed(row: Row, vectors_NK, x_LK, pos_L, pos_M) -> jax.Array:
-  """Returns the result of `lookup` for consecutive positions on both sides."""
+  """Returns the result of `lookup` for consecutive positions on both sides.
+
+  Arguments are those of `lookup`.
+  """
   return shear(x_LK @ vectors_NK[row(distances(pos_L, pos_M))].T)
 
 
