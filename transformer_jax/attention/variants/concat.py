@@ -13,7 +13,7 @@ from transformer_jax.attention.variants.multiplicative import States
 @attentions.register("concat")
 @dataclasses.dataclass(frozen=True)
 class Concat(Additive):
-  """Scores v' tanh(W [h; g]) of states; the output is tanh(W_c [context; h]).
+  """Scores v' tanh(W [h; g]) of states, with output tanh(W_c [context; h]).
 
       s_ij = v . tanh(W [h_i; g_j])
 

@@ -79,7 +79,7 @@ class Differential(Variant):
   of four learned vectors, which all heads of a layer share.
 
   start     initial lambda; None: 0.8 - 0.6 exp(-0.3 n) in layer n = 0, 1, ...
-  norm      False: neither the norm, which has no gain, nor the factor after it
+  norm      False: neither the norm, without gains, nor the factor after it
   epsilon   added to mean squares by the norm
   """
 

@@ -30,7 +30,7 @@ class MultiHead(Variant):
     return Heads(bias=self.bias, value=self.value, clip=self.clip)
 
   def overrides(self, hook):
-    # Without arguments it is the default in sums: gqa + alternate(window, multihead).
+    # Without arguments it overrides nothing: gqa + alternate(window, multihead).
     return bool(self.bias or self.value or self.clip) and super().overrides(hook)
 
   def refusal(self, encoding):

@@ -50,7 +50,7 @@ class States(Slices):
 @attentions.register("multiplicative")
 @dataclasses.dataclass(frozen=True)
 class Multiplicative(Variant):
-  """Scores h' W g of states; the output is tanh(W_c [context; h]).
+  """Scores h' W g of states, with output tanh(W_c [context; h]).
 
       s_ij = h_i' W g_j
 
