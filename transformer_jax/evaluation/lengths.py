@@ -59,7 +59,7 @@ class Evaluator:
   key          seed of the draw of examples
   split        shards the batch axis of an array over devices
 
-  Raises SpecError where a task of a user is not as it declares.
+  Raises SpecError if a user's task does not do as it declares.
 
   >>> from transformer_jax.axes import Dims
   >>> from transformer_jax.data.base import tasks

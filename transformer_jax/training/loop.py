@@ -86,7 +86,7 @@ def compile_steps(
   mesh      devices; parameters are split by axis names, batches by examples
   count     steps per dispatch
 
-  The program donates the state.
+  The program donates the state: its leaves must not share buffers.
   """
   stack = lambda x: jax.ShapeDtypeStruct((len(seeds), *x.shape), x.dtype)
   shapes = jax.tree.map(stack, trainer.shapes)
@@ -136,7 +136,7 @@ def fit(
   budget    steps in all, per dispatch and between checkpoints
   keeper    the checkpoints, restored and saved
   report    called with the metrics of every dispatch, some dispatches late
-  resumed   called once, with the first step of this training
+  resumed   called once, with the step of the checkpoint; 0 without one
   stop      becomes true when training should save and return
   """
   restored = keeper.restore(program.abstract)

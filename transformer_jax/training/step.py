@@ -71,7 +71,7 @@ class Trainer:
   axis              name of the axis that batches are split over inside `pmap`
   max_logits        logits held in memory at once; None: the default of one device
 
-  Raises SpecError where a task of a user is not as it declares.
+  Raises SpecError if a user's task does not do as it declares.
 
   >>> from transformer_jax.data.base import tasks
   >>> from transformer_jax.models import Architecture
