@@ -18,7 +18,7 @@ STDLIB = "stdlib"
 UNPACKED = 2**32  # bytes that gzip may unpack from one file
 GZIP = ".gz"
 BOM = "\ufeff"
-# Tests are no ordinary code, generated and site files differ between installations.
+# Tests are not ordinary code; generated and site files differ between installations.
 NOT_STDLIB = ("test", "tests", "idlelib", "lib2to3", "ensurepip", "site-packages") + (
   "dist-packages",
   "config-*",
@@ -77,7 +77,7 @@ def fingerprint(documents: Iterable[Document]) -> str:
   """Returns the SHA-256 of all names and contents."""
   digest = hashlib.sha256()
   for document in documents:
-    # The size keeps two documents from reading like one.
+    # The size separates consecutive documents.
     digest.update(f"{document.name}\0{len(document.content)}\0".encode())
     digest.update(document.content)
   return digest.hexdigest()

@@ -53,7 +53,7 @@ NAMES = {
   "yue": ("cantonese",),
   "zh": ("zho", "chi", "cmn", "cn", "chinese", "mandarin"),
 }
-# Scripts that write no spaces between words, by a language of each.
+# Scripts without spaces between words, by a language of each.
 SCRIPTS = {
   "zh": "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003134f",
   "ja": "\u3041-\u30ff\u31f0-\u31ff\uff66-\uff9f",

@@ -74,7 +74,7 @@ def _takes(task: Task, length: int) -> bool:
   """Returns whether batches of this length can be drawn: shorter ones may not be."""
   try:
     return bool(_shape(task, length))
-  except Exception:  # whatever a user's code may raise; the caller has the first error
+  except Exception:  # any error of a user's code; the caller has the first one
     return False
 
 
@@ -139,7 +139,7 @@ def run(where: str, function: Any, *args: Any) -> Batch:
   shape = call(where, jax.eval_shape, function, *args)
   if not isinstance(shape, Batch):
     raise SpecError(f"{where} returns {kind_of(shape)}; return a Batch")
-  # JAX would remember the trace of the same function, with the numbers in it.
+  # JAX would cache the trace of the same function, with its constants.
   return numpy_interpreter.evaluate(lambda *args: function(*args), *args)
 
 

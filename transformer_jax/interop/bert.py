@@ -49,8 +49,8 @@ def head(dense: str, norm: str, bias: str):
 def encoder_outputs(marker: str, texts: Output, **fields):
   """Returns the outputs of an encoder.
 
-  marker   a tensor that a masked language model has alone
-  texts    of a classifier of texts
+  marker   a tensor that only a masked language model has
+  texts    output of a text classifier
   fields   of the architecture of a bare model
   """
   masked = Output(("ForMaskedLM", "ForPreTraining"), (marker,))
@@ -62,7 +62,7 @@ def encoder_outputs(marker: str, texts: Output, **fields):
 class Bert(HFFamily):
   """Devlin et al., 2019. https://arxiv.org/abs/1810.04805
 
-  There is no output for the next sentence.
+  The next-sentence head is not supported.
   """
 
   outputs = encoder_outputs(

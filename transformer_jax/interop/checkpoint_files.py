@@ -53,7 +53,7 @@ def write(folder: str | os.PathLike, config: Config, tensors: Tensors) -> None:
     partial = folder / f"{name}.partial"
     partial.write_bytes(content)
     partial.replace(folder / name)
-  (folder / INDEX).unlink(missing_ok=True)  # of weights that were there before
+  (folder / INDEX).unlink(missing_ok=True)  # of previous weights
 
 
 def _parts(path):
@@ -97,7 +97,7 @@ CONVERT = (
 
 
 def _tensors(path):
-  """Returns the float tensors of one file; whole numbers are masks and positions."""
+  """Returns the float tensors of one file; integers are masks and positions."""
   try:
     _check_header(path)
     with safetensors.safe_open(path, "numpy") as file:

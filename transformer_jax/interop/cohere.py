@@ -14,7 +14,7 @@ from transformer_jax.models.residual import Parallel
 class Cohere(LlamaLike):
   """Cohere, 2024. https://huggingface.co/CohereForAI/c4ai-command-r-v01
 
-  One norm serves attention and feed-forward layer; pairs that turn are neighbours.
+  One norm serves attention and feed-forward layer; rotary pairs are adjacent.
   """
 
   outputs = WRITER, bare()

@@ -9,9 +9,9 @@ from transformer_jax.positions import positions
 
 @families.register("deberta-v2")
 class DebertaV2(Bert):
-  """Vectors of the distance, projected by each layer as it projects its tokens.
+  """Distance embeddings, projected by each layer with its token projections.
 
-  Not served: models with a convolution after the first layer.
+  Models with a convolution after the first layer are not supported.
   """
 
   outputs = encoder_outputs(
@@ -30,7 +30,7 @@ class DebertaV2(Bert):
   harmless = "conv_act conv_groups padding_idx"  # of a convolution, which raises
   sizes = Bert.sizes | {"K": lambda config: config.whole("attention_head_size", 0)}
   prefix = "deberta."
-  # The heads that version 3 was pretrained with are other ones.
+  # The pretraining heads of version 3 differ.
   ignored = r"embeddings\.position_ids|(pooler|lm_predictions|mask_predictions)\..*"
   copies = {
     "cls.predictions.decoder.weight": "deberta.embeddings.word_embeddings.weight",

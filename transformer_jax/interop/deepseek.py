@@ -21,7 +21,7 @@ EXPERTS = """
 class DeepseekV3(LlamaLike):
   """DeepSeek-AI, 2024. https://arxiv.org/abs/2412.19437
 
-  Models with layers of experts, as the released ones, are refused.
+  Models with layers of experts, as the released ones, raise ValueError.
   """
 
   defaults = LlamaLike.defaults | dict(

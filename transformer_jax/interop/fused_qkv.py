@@ -210,8 +210,8 @@ class MPT(HFFamily):
   aliases = dict(
     num_attention_heads="n_heads", hidden_size="d_model", num_hidden_layers="n_layers"
   )
-  # There are no learned positions, every norm is of one kind, and feed-forward layers
-  # are four times as wide as the model, whatever their ratio is called.
+  # There are no learned positions, all norms are of one kind, and feed-forward layers
+  # are four times as wide as the model, regardless of their ratio.
   harmless = "learned_pos_emb norm_type expansion_ratio"
   prefix = "transformer."
   copies = {"lm_head.weight": "transformer.wte.weight"}
@@ -239,7 +239,7 @@ class MPT(HFFamily):
     words.need(alibi=True, alibi_bias_max=8, qk_ln=False, prefix_lm=False)
     words.need(attn_type="multihead_attention", softmax_scale=None)
     cut = words.number("clip_qkv", 0.0)
-    # Its code reads no ids of sequences.
+    # HuggingFace's code reads no sequence ids.
     words.check_read(HARMLESS | {"attn_uses_sequence_id"}, "attn_config")
     return dict(
       position=positions.build("alibi"),

@@ -146,7 +146,7 @@ class GPTNeo(GPT2):
 class OPT(HFFamily):
   """Zhang et al., 2022. https://arxiv.org/abs/2205.01068
 
-  Rows 0 and 1 of its positions are read by no token.
+  Rows 0 and 1 of its position table are unused.
   """
 
   defaults = dict(
@@ -204,7 +204,8 @@ class OPT(HFFamily):
 class GPTJ(GPT2):
   """Wang, 2021. https://github.com/kingoflolz/mesh-transformer-jax
 
-  One norm serves attention and feed-forward layer; the first features of a head turn.
+  One norm serves attention and feed-forward layer; only the first features of a
+  head are rotated.
   """
 
   defaults = dict(

@@ -137,7 +137,7 @@ class Bart(Marian):
     return fields | dict(embedding=TokenEmbedding(power, norm=norm))
 
   def position(self, config):
-    # Rows 0 and 1 were those of padding, and are read by no token.
+    # Rows 0 and 1 belonged to padding, and are unused.
     return positions.build(
       f"learned({config.whole('max_position_embeddings') + 2}, start=2)"
     )

@@ -64,7 +64,7 @@ class T5Family(HFFamily):
     ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight", "lm_head.weight"),
     "shared.weight",
   )
-  # An older release wrote biases that the attention to the encoder never read.
+  # An older release stored biases that its cross-attention never read.
   ignored = r"decoder\.block\.0\.layer\.1\.EncDecAttention\.relative_attention_bias.*"
   sizes = dict(
     V="vocab_size", D="d_model", H="num_heads", K="d_kv", F="d_ff",

@@ -21,7 +21,7 @@ OTHERS |= {"date", "author", "score", "source_id", "document", "doc", "doc_id"}
 SEPARATORS = {".tsv": "\t", ".csv": ","}
 SHOWN = {"\t": " TAB ", ",": ","}
 
-Row = tuple[int, list[str]]  # the number of a line and its fields; a blank one has none
+Row = tuple[int, list[str]]  # the number of a line and its fields, none if blank
 Say = Callable[[str], None]  # callback for notes to the user
 
 

@@ -28,7 +28,7 @@ CONLLU = (
 WORDS = {"word", "words", "token", "tokens", "form"}
 TAGS = {"tag", "tags", "pos", "upos", "xpos", "ner", "ner_tag", "ner_tags", "label"}
 
-Row = tuple[int, list[str]]  # the number of a line and its fields; a blank one has none
+Row = tuple[int, list[str]]  # the number of a line and its fields, none if blank
 
 
 @dataclasses.dataclass(frozen=True)

@@ -32,7 +32,7 @@ def build(name: str, source: Source, data_dir: str | None) -> str:
       f" {empty[0]} split; delete those files in {paths[0].parent} and run this again"
     )
   metadata = {"licence": source.licence, "packages": fetcher.facts(paths)}
-  with library.core.registered.skip_registration():  # folders are found without
+  with library.core.registered.skip_registration():  # not needed to read the folder
     builder = _builder(library, source, name, by_split, metadata)
   builder(data_dir=str(root), file_format="array_record").download_and_prepare()
   return str(folder)

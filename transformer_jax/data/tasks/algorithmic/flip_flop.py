@@ -50,7 +50,7 @@ class FlipFlop(Strings):
     share_L = random_LT[:, 0] / 2.0**32
     acts_L = jnp.where(share_L < (1 + self.ignore) / 2, WRITE, READ)
     do_L = jnp.where(share_L < self.ignore, IGNORE, acts_L).at[length - 1].set(READ)
-    # The prompt's bit stands before the others, at place 0.
+    # The prompt's bit precedes the others, at place 0.
     bit_L = below(2, jnp.append(random_N[0], random_LT[:, 1]))
     written_L = jax.lax.cummax(jnp.where(do_L == WRITE, 1 + place_L, 0))
     bits_L = jnp.where(do_L == READ, bit_L[written_L], bit_L[1:])

@@ -37,7 +37,7 @@ class StackManipulation(Strings):
     bits = 1 + below(jnp.maximum(length - 1, 1), random_N[0])
     is_bit_L = jnp.arange(max_length) < bits
     symbol_L = jnp.where(is_bit_L, below(2, random_N[1:]), 2 + below(3, random_N[1:]))
-    # To give a stack is to push its bits.
+    # The initial stack is a sequence of pushes.
     action_L = jnp.where(is_bit_L, PUSH + symbol_L, symbol_L)
     return symbol_L, final_stack(action_L, length)
 
@@ -47,9 +47,9 @@ def final_stack(action_L: jax.Array, length: jax.Array) -> jax.Array:
   real_L = jnp.arange(action_L.size) < length
   pushes_L = real_L & (action_L >= PUSH)
   sum_L = jnp.cumsum(jnp.where(real_L, jnp.where(pushes_L, 1, -1), 0))
-  # Each pop of nothing raises all depths after it by one.
+  # Each pop of an empty stack raises all later depths by one.
   depth_L = sum_L - jnp.minimum(jax.lax.cummin(sum_L), 0)
-  # A bit stays when the stack is never again lower than just after its push.
+  # A bit remains if the stack is never lower than just after its push.
   stays_L = pushes_L & (jax.lax.cummin(depth_L, reverse=True) >= depth_L)
   size, nowhere = depth_L[-1], action_L.size + 1
   answer_A = jnp.zeros(nowhere, jnp.int32).at[size].set(2)

@@ -24,7 +24,7 @@ from transformer_jax.data.readers import image_files
 from transformer_jax.data.tasks.algorithmic.permutation import each_once
 from transformer_jax.positions.coords import Coords
 
-SIDE = 28  # pixels of an image of a data set that is not read
+SIDE = 28  # pixels on a side, as a placeholder before data is read
 
 
 @tasks.register("images")

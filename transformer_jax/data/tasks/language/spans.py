@@ -87,7 +87,7 @@ class Spans(Tokens):
     Arguments are those of `Task.score`.
     """
     text = super().score(arrays, key, batch_size, length, bucket)
-    # From here on the text is at the left.
+    # The rolled text is aligned left.
     return self._batch(jnp.roll(text.input_BL, length, axis=1), key, length, bucket)
 
   def _batch(self, token_BL: jax.Array, key: jax.Array, length: Any, L: int) -> Batch:

@@ -279,7 +279,7 @@ def _tokenized(spec: str, documents: dict[str, list[Document]]) -> Tokenized:
 
 def _tokens(tokenizer: Tokenizer, document: Document) -> np.ndarray:
   """Returns the tokens of a document and an end token, int32 [N]."""
-  # One chunk after another: numbers in lists take ten times the memory.
+  # By chunks: lists of numbers take ten times the memory of arrays.
   pieces = [np.array(tokenizer.encode(text), np.int32) for text in _chunks(document)]
   return np.concatenate([*pieces, np.array([tokenizer.end], np.int32)])
 

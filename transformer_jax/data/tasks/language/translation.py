@@ -34,7 +34,7 @@ from transformer_jax.data.token_cache import Tokenized
 from transformer_jax.data.tokenizers import PAD, Tokenizer, tokenizers
 from transformer_jax.positions import coords
 
-ENOUGH = 1_000_000  # texts that a vocabulary is learned from
+ENOUGH = 1_000_000  # the most texts for training a vocabulary
 
 FEW = 1024  # pairs of data of unknown size
 
