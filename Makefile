@@ -41,7 +41,7 @@ docs: $(READY) ## build docs/ as a site, in docs/_build: links checked, API page
 	@$(RUN) -m sphinx --quiet --fail-on-warning --keep-going docs docs/_build
 	@echo "open docs/_build/index.html"
 
-lint: $(READY) ## check style, imports, and that generated pages are not stale
+lint: $(READY) ## check style, types, imports, and that generated pages are not stale
 	@$(RUN) -m ruff check
 	@$(RUN) -m ruff format --check
 	@$(RUN) -m mypy

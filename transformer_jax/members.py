@@ -13,6 +13,22 @@ from transformer_jax.spec import SpecError
 PACKAGE = __name__.partition(".")[0]
 HOOK, VALUE = "a hook", "a declaration"
 
+# Members under their former names, by base class: a class that has one is told so.
+RENAMED = {
+  "PositionalEncoding": {
+    "place": "assign_positions",
+    "turn": "transform_qk",
+    "rows": "full_scores",
+    "reach": "num_positions",
+    "settled": "stable_length",
+    "whole_numbers": "integer_positions",
+    "whole_text": "needs_full_text",
+    "from_middle": "centred",
+    "longer": "extrapolation",
+  },
+  "Variant": {"seen": "mask", "extra": "sink_logit"},
+}
+
 
 def outside(cls: type) -> bool:
   """Returns whether a class is defined outside of this package."""
@@ -149,6 +165,9 @@ def _check_unknown(cls, theirs, base: type, name: str, value: Any, known, hooks)
   """
   if _is_method(value) and any(_used(c, name) for c in theirs):
     return  # a helper that another method of the user calls
+  present = RENAMED.get(base.__name__, {}).get(name)
+  if present and name not in getattr(cls, "__annotations__", ()):
+    raise SpecError(f"{cls.__name__}.{name} is called {present}")
   fields = {n for c in cls.__mro__ for n in getattr(c, "__dataclass_fields__", ())}
   near = [n for n in known if n not in fields or n in members(base)]
   near = [n for n in near if _meant(name, value, known[n], hooks.get(n), n)]

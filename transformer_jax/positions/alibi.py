@@ -24,7 +24,8 @@ BOTH_WAYS = {
 class Alibi(PositionalEncoding):
   """Penalizes a score by its distance, at a different rate in every head.
 
-      s_ij = q_i . k_j / sqrt(K) - m_h |i - j|, m_h = 2^(-8 h / H)
+      s_ij = q_i . k_j / sqrt(K) - m_h |i - j|, m_h = 2^(-8 h / H),
+        h = 1 ... H, for a power of two; else as in the paper's code
 
   both_ways   form of bidirectional attention, undefined in the paper. "symmetric": past
               and future are penalized alike; "offset": the past by half a step less

@@ -13,8 +13,8 @@ from transformer_jax.positions.base import PositionalEncoding, positions
 class CoPE(PositionalEncoding):
   """Uses as position a gated count of the tokens from the key up to the query.
 
-      p_ij = sum over j <= t <= i of sigmoid(q_i . k_t); s_ij = q_i . k_j / sqrt(K) +
-        q_i . E[p_ij]
+      p_ij = min(N - 1, sum over j <= t <= i of sigmoid(q_i . k_t / sqrt(K)))
+      s_ij = q_i . k_j / sqrt(K) + q_i . E[p_ij]
 
   A token counts by the sigmoid of its score. Queries are matched with learned vectors
   of the count, and with mixtures of two of them where it is not whole. All heads of a

@@ -17,14 +17,14 @@ from transformer_jax.positions.base import PositionalEncoding, positions
 class Fire(PositionalEncoding):
   """Learns a bias of the distance relative to the query's position.
 
-      s_ij = q_i . k_j / sqrt(K) + MLP(psi(i - j) / psi(max(L, i))), psi(x) = ln(c x +
-        1)
+      s_ij = q_i . k_j / sqrt(K) + MLP(psi(|i - j|) / psi(max(T, i))),
+        psi(x) = ln(c x + 1), c and T learned
 
   The ratio stays between 0 and 1 at any length, so a longer text only interpolates.
   Past and future are alike: the bias ignores the sign of the distance.
 
   width       hidden units of the network from ratio to bias
-  threshold   initial value of the position L, below which the denominator is constant
+  threshold   initial value of the position T, below which the denominator is constant
   """
 
   width: int = 32

@@ -18,7 +18,8 @@ from transformer_jax.positions.shared.tempered import Tempered, keys_seen
 class LogN(Tempered):
   """Multiplies the query of n keys by s log n, s learned in each head and layer.
 
-      s_ij = (s ln n) q_i . k_j / sqrt(K), n = keys that query i attends to
+      s_ij = (s ln n) q_i . k_j / sqrt(K),
+        n = tokens of its text up to query i's horizon
 
   Initially the factor is 1 on average over the positions of a training text: s = 0.168
   for 1024 tokens.

@@ -16,7 +16,8 @@ from transformer_jax.positions.shared.tempered import Tempered, keys_seen
 class LogSteps(Tempered):
   """Multiplies the query of n keys by 1 + gain * log(1 + floor(n / step)).
 
-      s_ij = (1 + gain ln(1 + floor(n / step))) q_i . k_j / sqrt(K)
+      s_ij = (1 + gain ln(1 + floor(n / step))) q_i . k_j / sqrt(K),
+        n = tokens of its text up to query i's horizon
 
   Llama 4 does so in its layers without positions: `every(4, log_steps(none), rope)`.
 

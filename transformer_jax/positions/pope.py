@@ -19,7 +19,7 @@ from transformer_jax.positions.rope import angles, middle
 class Pope(PositionalEncoding):
   """Represents features in polar form: softplus as length, position as angle.
 
-      s_ij = sum over m of softplus(q_im) softplus(k_jm) cos((i - j) theta_m +
+      s_ij = sum over m of softplus(q_im) softplus(k_jm) cos((i - j) theta_m -
         delta_m) / sqrt(K)
 
   A score sums, over features, both lengths times the cosine of an angle proportional to

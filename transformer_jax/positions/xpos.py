@@ -16,9 +16,10 @@ LARGEST = 40.0  # exp(40) on both sides multiplies to less than float32 holds
 class XPos(Rope):
   """Rotates as RoPE, and decays each pair's product with the distance.
 
-      s_ij = sum over m of zeta_m^(i - j) (R(i) q_i)_m . (R(j) k_j)_m / sqrt(K)
+      s_ij = sum over m of zeta_m^(i - j) (R(i) q_i)_m . (R(j) k_j)_m / sqrt(K),
+        zeta_m = ((2 m / K + gamma) / (1 + gamma))^(1 / scale_base)
 
-  Queries grow and keys shrink with the position, measured from the middle of the text,
+  Queries shrink and keys grow with the position, measured from the middle of the text,
   which cancels. Fast pairs decay fastest. In texts of more than 60 * scale_base tokens
   the decay is clamped at both ends, so nothing overflows.
 

@@ -23,8 +23,8 @@ HIGHEST = 40.0  # a key's feature is at most exp(HIGHEST); sums of many stay fin
 class Performer(Kernel):
   """FAVOR+: positive, unbiased estimates of exp(q k scale) by products of features.
 
-      w_ij = phi(q_i) . phi(k_j) / sum over t of phi(q_i) . phi(k_t), phi(x) = exp(W x
-        - |x|^2 / 2)
+      w_ij = phi(q_i) . phi(k_j) / sum over t of phi(q_i) . phi(k_t),
+        phi(x) = exp(W y - |y|^2 / 2), y = x / K^(1/4)
 
   Encodings may rotate queries and keys, as with a softmax. The paper's code subtracts
   the largest exponent of all keys and adds 1e-4, so that queries depend on masked keys.

@@ -28,9 +28,10 @@ class Tempered(Wrapper):
 
 
 def keys_seen(q_at: Coords, k_at: Coords) -> jax.Array:
-  """Returns the number of keys that each query attends to, n_BL11; at least 1.
+  """Returns the number of tokens in each query's horizon, n_BL11; at least 1.
 
-  In causal text the order + 1. Also right with randomized or shared positions, and in
+  In causal text the order + 1; an attention variant's mask, such as a window, takes
+  nothing away. Also right with randomized or shared positions, and in
   bidirectional attention.
   """
 
