@@ -53,9 +53,9 @@ def fade(self, params, pos_L, pos_M):
 @pytest.mark.parametrize("old, new", [("turn", "transform_qk"), ("place", "assign_")])
 def test_members_under_former_names_are_refused_by_their_present_ones(old, new):
   with pytest.raises(SpecError, match=f"Mine.{old} is called {new}"):
-    probe.probe(encoding(bias=fade, **{old: lambda self, *arguments: arguments}))
+    probe.check(encoding(bias=fade, **{old: lambda self, *arguments: arguments}))
   with pytest.raises(SpecError, match="Mine.whole_text is called needs_full_text"):
-    probe.probe(encoding(bias=fade, whole_text=True))
+    probe.check(encoding(bias=fade, whole_text=True))
 
 
 def table(name, *axes):
