@@ -82,6 +82,10 @@ WRONG = {
   "core is 3; write one of auto, ": {"core": 3},
   "norm is <class": {"norm": RMSNorm},
   "inherits transformer_jax.attention.variants.base.Variant": {"attention": PARTS},
+  "decoders is '2'; write a number of layers": {"decoders": "2"},
+  "encoders is -1; write a number of layers": {"encoders": -1},
+  "dropout is 2.0; write a number from 0 to below 1": {"dropout": 2.0},
+  "dtype is 'float23'; write one of float32, bfloat16": {"dtype": "float23"},
 }
 
 

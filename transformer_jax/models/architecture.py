@@ -27,6 +27,7 @@ REGISTRIES: dict[str, Registry] = {
   "head": heads,
 }
 MISSING: Any = None  # of a required argument; `__post_init__` raises an explanation
+DTYPES = ("float32", "bfloat16")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,6 +96,7 @@ class Architecture:
       )
     for name, registry in REGISTRIES.items():
       object.__setattr__(self, name, _built(name, getattr(self, name), registry))
+    self._check_numbers()
     for dims in (self.dims, self.decoder_dims or self.dims):
       probe.check(self.position, dims)
       attention_probe.check(self.attention, dims)
@@ -109,6 +111,19 @@ class Architecture:
         "a decoder's tokens have not read what follows them, so that their mean is no"
         " output for each of them; write head=linear, or kind=encoder"
       )
+
+  def _check_numbers(self) -> None:
+    """Raises ValueError for a number of layers, a rate or a dtype that cannot be."""
+    for name in ("encoders", "decoders"):
+      layers = getattr(self, name)
+      if not isinstance(layers, int) or layers < 0:
+        raise ValueError(f"{name} is {layers!r}; write a number of layers, as {name}=6")
+    for name in ("dropout", "attention_dropout"):
+      rate = getattr(self, name)
+      if not isinstance(rate, (int, float)) or not 0 <= rate < 1:
+        raise ValueError(f"{name} is {rate!r}; write a number from 0 to below 1")
+    if self.dtype not in DTYPES:
+      raise ValueError(f"dtype is {self.dtype!r}; write one of {', '.join(DTYPES)}")
 
   def _check_stacks(self) -> None:
     """Raises ValueError without layers, or where a decoder cannot read the encoder."""
