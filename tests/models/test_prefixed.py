@@ -20,14 +20,14 @@ def test_every_token_sees_the_prompt_and_else_only_the_past(mode):
     batch = task.batch((), key, 4, 5)
   else:
     batch = task.score((), key, 4, 3, 5)
-  sees_BLM = np.asarray(visible(batch.at, batch.at))
+  mask_BLM = np.asarray(visible(batch.at, batch.at))
   for row, input_L in enumerate(np.asarray(batch.input_BL)):
     start = np.flatnonzero(np.asarray(batch.at.order_BL)[row] == 0)[0]
     separator = np.flatnonzero(input_L == SEPARATOR)[0]
     L = len(input_L)
     for i in range(start, L):
       expected = [start <= j <= max(i, separator) for j in range(L)]
-      np.testing.assert_array_equal(sees_BLM[row, i], expected)
+      np.testing.assert_array_equal(mask_BLM[row, i], expected)
 
 
 def test_a_prefix_decoder_and_an_encoder_train_and_are_scored():

@@ -22,7 +22,7 @@ BEFORE = {"borrow", "assign_positions", "embed", "rotate", "transform_qk"}
 BEFORE |= {"token_data", "accumulate"}
 
 
-def seen_by_cores(encoding):
+def core_class(encoding):
   """Returns how a core meets an encoding: hooks, axes of parameters, shared biases."""
   hooks = tuple(hook for hook in HOOKS if encoding.overrides(hook))
   if BEFORE.issuperset(hooks):
@@ -33,7 +33,7 @@ def seen_by_cores(encoding):
 
 ENCODINGS = {name: positions.build(name) for name in sorted(positions)}
 # The first that a core cannot tell from others stands for them in the quick tests.
-FIRST = {seen_by_cores(e): name for name, e in reversed(ENCODINGS.items())}.values()
+FIRST = {core_class(e): name for name, e in reversed(ENCODINGS.items())}.values()
 CELLS = [
   pytest.param(name, marks=() if quick else pytest.mark.slow)
   for name, encoding in ENCODINGS.items()

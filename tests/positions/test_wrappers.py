@@ -20,7 +20,7 @@ from transformer_jax.positions import (
   positions,
 )
 from transformer_jax.positions.shared.schedule import Part
-from transformer_jax.positions.shared.tempered import keys_seen
+from transformer_jax.positions.shared.tempered import tokens_in_horizon
 
 B, L = 3, 8
 DIMS = Dims(V=7, D=16, H=2, F=16, L=L)
@@ -310,7 +310,7 @@ def test_log_n_is_s_log_n_of_the_keys_that_a_query_sees():
 
 def test_counting_keys_takes_memory_linear_in_the_length():
   memory = lambda L: (
-    jax.jit(lambda at: keys_seen(at, at))
+    jax.jit(lambda at: tokens_in_horizon(at, at))
     .lower(coords.consecutive(1, L))
     .compile()
     .memory_analysis()

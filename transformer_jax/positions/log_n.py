@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from transformer_jax.forwarding import computed
 from transformer_jax.positions.base import PositionalEncoding, positions
-from transformer_jax.positions.shared.tempered import Tempered, keys_seen
+from transformer_jax.positions.shared.tempered import Tempered, tokens_in_horizon
 
 
 @positions.register("log_n")
@@ -50,7 +50,7 @@ class LogN(Tempered):
     return self.encoding.constants(dims) | {"trained": jnp.float32(dims.L)}
 
   def factor(self, params, q_at, k_at):
-    log_BL11 = jnp.log(keys_seen(q_at, k_at).astype(jnp.float32))
+    log_BL11 = jnp.log(tokens_in_horizon(q_at, k_at).astype(jnp.float32))
     if self.learned:
       return log_BL11 * params["sharpness_H"][:, None]
     return log_BL11 / jnp.log(jnp.maximum(params["trained"], 2))

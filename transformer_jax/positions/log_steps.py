@@ -8,7 +8,7 @@ import dataclasses
 import jax.numpy as jnp
 
 from transformer_jax.positions.base import PositionalEncoding, positions
-from transformer_jax.positions.shared.tempered import Tempered, keys_seen
+from transformer_jax.positions.shared.tempered import Tempered, tokens_in_horizon
 
 
 @positions.register("log_steps")
@@ -31,5 +31,5 @@ class LogSteps(Tempered):
   gain: float = 0.1
 
   def factor(self, params, q_at, k_at):
-    steps_BL11 = keys_seen(q_at, k_at) // self.step
+    steps_BL11 = tokens_in_horizon(q_at, k_at) // self.step
     return 1 + self.gain * jnp.log1p(steps_BL11.astype(jnp.float32))

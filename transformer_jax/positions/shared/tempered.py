@@ -27,7 +27,7 @@ class Tempered(Wrapper):
     return (q_BLHK * factor_BLHK).astype(q_BLHK.dtype), k_BMHK
 
 
-def keys_seen(q_at: Coords, k_at: Coords) -> jax.Array:
+def tokens_in_horizon(q_at: Coords, k_at: Coords) -> jax.Array:
   """Returns the number of tokens in each query's horizon, n_BL11; at least 1.
 
   In causal text the order + 1; an attention variant's mask, such as a window, takes
@@ -36,8 +36,8 @@ def keys_seen(q_at: Coords, k_at: Coords) -> jax.Array:
   """
 
   def count(query):  # in memory linear in the length, some queries at a time
-    segment_B, sees_B = query
-    early_BM = k_at.order_BL <= sees_B[:, None]
+    segment_B, horizon_B = query
+    early_BM = k_at.order_BL <= horizon_B[:, None]
     same_BM = k_at.segment_BL == segment_B[:, None]
     return jnp.sum(early_BM & same_BM & k_at.real_BL, axis=-1, dtype=jnp.int32)
 
@@ -48,4 +48,4 @@ def keys_seen(q_at: Coords, k_at: Coords) -> jax.Array:
 
 def text_length(q_at: Coords, k_at: Coords) -> jax.Array:
   """Returns the length so far of each query's text, n_BL11; at least 1."""
-  return keys_seen(q_at.bidirectional(), k_at)
+  return tokens_in_horizon(q_at.bidirectional(), k_at)
