@@ -26,10 +26,10 @@ ablation: $(READY) ## answer the question: train, compare, write a report
 
 # All at once, or some: make test FILE=tests/setup/test_spec.py K="rope and not yarn"
 test: $(READY) ## run the quick tests on two cores; FILE=... and K=... choose some
-	@$(RUN) -m pytest $(if $(FILE)$(K),$(FILE) $(if $(K),-k "$(K)"),--numprocesses=2)
+	@$(RUN) -m pytest $(if $(FILE)$(K),$(FILE) $(if $(K),-k "$(K)"),--numprocesses=2 --dist=worksteal)
 
 test-all: $(READY) ## run every test, the slow ones too
-	@$(RUN) -m pytest --numprocesses=2 -m ""
+	@$(RUN) -m pytest --numprocesses=2 --dist=worksteal -m ""
 
 bench: $(READY) ## measure speed and memory beside other libraries, write docs/benchmarks.md
 	@$(RUN) -m experiments.bench
