@@ -121,7 +121,7 @@ def test_a_property_that_does_not_hold_has_its_cure(capsys):
 
 def test_each_contract_is_that_of_the_tests():
   names = {kind: [title for title, _ in check.contract(kind)] for kind, _ in KINDS}
-  assert len(names["positional encoding"]) == 15
+  assert len(names["positional encoding"]) == 14
   assert len(names["attention variant"]) == 11
   assert len(names["task"]) == 5
 

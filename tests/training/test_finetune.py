@@ -325,7 +325,7 @@ def test_similar_sentences_are_near(bert):
     v_D = np.asarray(x_1LD)[0].astype(np.float64).mean(axis=0)
     mean.append(v_D / np.sqrt((v_D**2).sum()))
   np.testing.assert_allclose(both[0, 1], mean[0] @ mean[1], atol=1e-5)
-  with pytest.raises(ValueError, match="longer than the 48"):
+  with pytest.raises(ValueError, match="longer than the model's 48"):
     similarity.similarities(folder, ["the " * 60])
 
 
