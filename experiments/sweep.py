@@ -11,6 +11,7 @@ Exit code 0: all finished; 1: some did not; 2: bad input; 128 + signal: stopped.
 from experiments.runner.sweep_loop import work
 from experiments.setup import config_file, flags, plan
 from experiments.setup.validate import ConfigError
+from transformer_jax.training.log import make_patient
 
 
 def main(request: flags.Request) -> int:
@@ -37,6 +38,7 @@ def main(request: flags.Request) -> int:
 def _announce(request: flags.Request) -> None:
   """Prints the question and, for the plan as it was measured, the time it takes."""
   assert request.plan is not None
+  make_patient()
   print(request.plan.question, flush=True)
   if request.plan.cost and not (request.overrides or request.groups):
     print(
