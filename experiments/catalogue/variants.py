@@ -25,7 +25,7 @@ CHANGES = {  # descriptions of the hooks of variants
   "scale": "scale",
   "dot": "scores",
   "logits": "scores",
-  "mask": "who sees whom",
+  "mask": "mask",
   "sink_logit": "weights",
   "pointwise": "weights",
   "weigh": "weights",
