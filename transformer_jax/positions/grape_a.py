@@ -22,7 +22,7 @@ GATES = {"key": ("key",), "query": ("query",), "both": ("query", "key")}
 class GrapeA(PositionalEncoding):
   """Penalizes a score by its distance, at a rate computed from the key or the query.
 
-      s_ij = q_i . k_j / sqrt(K) - w softplus(u . k_j / sqrt(K)) (i - j)
+      s_ij = q_i . k_j / sqrt(K) - w softplus(u . k_j / sqrt(K)) |i - j|
 
   The rate is a learned number times softplus(u . k / sqrt(K)), u of length one; its
   initial value is ALiBi's. Past and future are alike; the paper leaves that undefined.

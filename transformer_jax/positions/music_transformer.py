@@ -13,7 +13,7 @@ from transformer_jax.spec import SpecError
 @positions.register("music_transformer")
 @dataclasses.dataclass(frozen=True)
 class MusicTransformer(PositionalEncoding):
-  """Adds a learned vector of the distance to each key, as Shaw et al. with no clip.
+  """Adds a learned vector of the distance to each key, one per training position.
 
       s_ij = (q_i . k_j + q_i . E_h[i - j]) / sqrt(K)
 

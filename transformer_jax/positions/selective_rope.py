@@ -17,7 +17,7 @@ from transformer_jax.positions.shared.sums import of_tokens, running, turns
 class SelectiveRope(Rope):
   """Rotates each pair by cumulative angles computed from the queries, in every head.
 
-      angle_m(i) = theta_m sum over t <= i of g_t (W * q)_t
+      angle_m(i) = theta_m sum over t <= i of g_t (W * q / |q|)_tm
 
   A step is a projection of the query's direction, mixed with the three before it, times
   a gate of the token; RoPE's frequencies scale the sum of the steps. The paper's code

@@ -15,7 +15,7 @@ from transformer_jax.spec import SpecError
 class Alternate(Variant):
   """Uses one variant in one of every `period` layers and another in the others.
 
-      layer n uses `last` once in every period, else `usual`
+      layer n uses `last` where (n - at) mod period = 0, else `usual`
 
   `alternate(window(4096), multihead)` is Gemma 2's, `alternate(window(1024), multihead,
   6)` is Gemma 3's, `alternate(multihead, window(256))` is GPT-Neo's,

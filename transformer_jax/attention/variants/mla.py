@@ -100,7 +100,7 @@ class Latent(Projections):
 class MLA(Variant):
   """Caches `latent + part` numbers of a token, whatever the number of heads.
 
-      c_j = W_down x_j; k_j = [W_k c_j, R(j) W_r x_j]; v_j = W_v c_j
+      c_j = rms_norm(W_down x_j); k_j = [W_k c_j, R(j) W_r x_j]; v_j = W_v c_j
 
   Each head projects keys and values from the latent. A rotation would stand between the
   two matrices, so only a part of the key, which all heads share, is rotated.
