@@ -17,6 +17,8 @@ exclude_patterns = ["_build", "_templates"]
 templates_path = ["_templates"]
 
 html_theme, html_title = "furo", "transformer_jax"
+html_static_path = ["_static"]
+html_css_files = ["tables.css"]
 html_copy_source = html_show_sourcelink = False
 myst_heading_anchors = 4  # links to headings are checked
 default_role = "code"  # our docstrings write `name`
