@@ -9,7 +9,8 @@ import sys
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[2]
-COPIED = "transformer_jax experiments tests third_party docs README.md setup.cfg"
+COPIED = "transformer_jax experiments tests third_party docs"
+COPIED += " README.md CONTRIBUTING.md CHANGELOG.md CITATION.cff Makefile setup.cfg"
 ENCODING = '''"""A toy. Toy et al., 2026. https://example.org/toy"""
 
 import dataclasses
