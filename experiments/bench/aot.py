@@ -174,6 +174,13 @@ def lowered(case: Case, encoding, core):
   x_BLD = shape((1, case.L, H * K), jnp.bfloat16)
 
   def loss(params, q, k, v, x_BLD, g):
+    """Returns the sum of the outputs, each times its entry of g.
+
+    params    the encoding's
+    q, k, v   queries, keys, values: arrays BLHK
+    x_BLD     tokens, for encodings that read them
+    g         the output's gradient, BLHK
+    """
     at = coords.consecutive(1, case.L)
     at = at.replace(data={name: at.pos_BL for name in encoding.ids})
     position = bind(encoding, params, dims)

@@ -41,12 +41,28 @@ class Noise(Task):
     return length
 
   def batch(self, arrays, key, batch_size, length, done=1.0):
+    """Returns random tokens and their successors as targets.
+
+    arrays       unused: there is no data
+    key          of jax.random
+    batch_size   sequences (B)
+    length       tokens of each
+    done         unused: the task is the same all through training
+    """
     token_BL = jax.random.randint(key, (batch_size, length + 1), 0, self.vocabulary)
     weight_BL = jnp.ones((batch_size, length), jnp.float32)
     at = coords.consecutive(1, length)
     return Batch(token_BL[:, :-1], token_BL[:, 1:], weight_BL, at)
 
   def score(self, arrays, key, batch_size, length, bucket):
+    """Raises NotImplementedError; the arguments are those of every task.
+
+    arrays       data
+    key          of jax.random
+    batch_size   sequences (B)
+    length       task length of the batch, padded on the left to the bucket
+    bucket       task length that sets the shapes
+    """
     raise NotImplementedError("random tokens are not scored")
 
 
@@ -66,7 +82,10 @@ def attention(encoding, core, L, H=8, K=64, backward=True, devices=1):
   mesh = sharding.make_mesh(tensor=devices)
   params = jax.device_put(params, sharding.split(mesh, params))
   heads = jax.NamedSharding(mesh, jax.P(None, None, "tensor"))
-  draw = lambda key: jax.device_put(jax.random.normal(key, (1, L, H, K)), heads)
+
+  def draw(key):
+    return jax.device_put(jax.random.normal(key, (1, L, H, K)), heads)
+
   q, k, v, g = map(draw, keys[2:])
   at = coords.consecutive(1, L)
   attend = _jax_attention if core == "jax" else functools.partial(_turned, core)
@@ -121,7 +140,13 @@ def planned_bytes(program: jax.stages.Compiled, kind: str) -> int:
 
 
 def _experiment(position, B, L, core="", dtype="float32", V=8192, D=256, H=8, N=6):
-  """Returns the experiment that a config file of these sizes describes."""
+  """Returns the experiment that a config file of these sizes describes.
+
+  position      spec of the encoding
+  B, L          sequences in the batch and their tokens
+  core, dtype   specs; core "": the config's default
+  V, D, H, N    vocabulary, width, heads and layers
+  """
   config = base.get_config()
   with config.unlocked():
     config.task = f"{__spec__.name if __spec__ else __name__}:Noise(vocabulary={V})"
@@ -136,7 +161,13 @@ def _experiment(position, B, L, core="", dtype="float32", V=8192, D=256, H=8, N=
 
 
 def step(position, B, L, devices=1, **options):
-  """One step of the project's own Trainer on random tokens: loss, gradients, AdamW."""
+  """One step of the project's own Trainer on random tokens: loss, gradients, AdamW.
+
+  position   spec of the encoding
+  B, L       sequences in the batch and their tokens
+  devices    that share the batch
+  options    other sizes of the model, as `_experiment` takes them
+  """
   trainer = _experiment(position, B, L, **options).trainer
   mesh = sharding.make_mesh(data=devices)
   split = functools.partial(sharding.split_batch, mesh)
@@ -157,7 +188,15 @@ def step(position, B, L, devices=1, **options):
 
 
 def decode(position, B, prompt, new, devices=1, **options):
-  """Greedy decoding with the cache, one program."""
+  """Greedy decoding with the cache, one program.
+
+  position   spec of the encoding
+  B          sequences
+  prompt     tokens of each prompt
+  new        tokens that are generated after it
+  devices    that share the batch
+  options    other sizes of the model, as `_experiment` takes them
+  """
   trainer = _experiment(position, 1, prompt + new, **options).trainer
   mesh = sharding.make_mesh(data=devices)
   params = sharding.whole(mesh, jax.jit(trainer.init)(0).params)
@@ -166,7 +205,10 @@ def decode(position, B, prompt, new, devices=1, **options):
   generate = jax.jit(lambda p, x: greedy(trainer.model, p, x, new))
   program = generate.lower(params, prompt_BL).compile()
   size = sum(x.size for x in jax.tree.leaves(params))
-  run = lambda: jax.block_until_ready(program(params, prompt_BL))
+
+  def run():
+    return jax.block_until_ready(program(params, prompt_BL))
+
   return run, {"parameters": size}
 
 

@@ -22,12 +22,18 @@ def draw(op: dict[str, Any], folder: Path) -> tuple[str, ...]:
   if not groups:
     return ()
   groups.sort(key=lambda group: group["L"])
-  seconds = lambda group, name: spread(group["times"][name])["median"]
-  mebibytes = lambda group, name: (group["bytes"].get(name) or 0) / 2**20
   return (
-    _picture(groups, seconds, "seconds", folder / "benchmarks_time.png"),
-    _picture(groups, mebibytes, "MiB", folder / "benchmarks_memory.png"),
+    _picture(groups, _seconds, "seconds", folder / "benchmarks_time.png"),
+    _picture(groups, _mebibytes, "MiB", folder / "benchmarks_memory.png"),
   )
+
+
+def _seconds(group: dict[str, Any], name: str) -> float:
+  return spread(group["times"][name])["median"]
+
+
+def _mebibytes(group: dict[str, Any], name: str) -> float:
+  return (group["bytes"].get(name) or 0) / 2**20
 
 
 def _picture(

@@ -230,6 +230,10 @@ def peak_share(group: dict[str, Any], name: str) -> dict[str, Any] | None:
 def step_flops(B: int, L: int, V=8192, D=256, N=6) -> int:
   """Returns a training step's operations: the model's own, nothing recomputed.
 
+  B         sequences
+  L         tokens of each
+  V, D, N   vocabulary, width and layers
+
   6 for each weight in a matrix product and token (12 D^2 in a layer, D V at the end)
   and 12 L D in a layer for scores and mixture, half of it for causal attention.
   """

@@ -47,7 +47,7 @@ def page() -> str:
       configs.setdefault(kind, form["config"])
   header = ["`model_type`", "paper", "compared with", "layers", "positions"]
   header += ["attention", "norms", "feed-forward"]
-  of = lambda case: (configs[case]["model_type"], case)
+  cases = sorted(configs, key=lambda case: (configs[case]["model_type"], case))
   kinds = (
     [f"`{theirs}`", f"`{ours}`", ", ".join(f"`{word}`" for word in words) or "none"]
     for theirs, (ours, words) in SCALINGS.items()
@@ -57,7 +57,7 @@ def page() -> str:
     count=len(interop.families),
     plain=", ".join(f"`{name}`" for name in ACTIVATIONS),
     gated=", ".join(f"`{name}`" for name in GATED),
-    families=table(header, (line(configs[case]) for case in sorted(configs, key=of))),
+    families=table(header, (line(configs[case]) for case in cases)),
     served=table(["`model_type`", "words and the values served", "others"], served()),
     classes=table(["classes", "of"], classes()),
     harmless=table(["words", "say"], harmless()),

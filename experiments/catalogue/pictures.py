@@ -50,11 +50,16 @@ def same(one: dict, other: dict) -> bool:
   if one.keys() != other.keys():
     return False
   pairs = [(np.array(one[n], float), np.array(other[n], float)) for n in one]
-  span = lambda x: max(np.ptp(x[np.isfinite(x)]), 1e-3) if np.isfinite(x).any() else 1.0
   return all(
-    a.shape == b.shape and np.allclose(a, b, atol=0.01 * span(b), equal_nan=True)
+    a.shape == b.shape and np.allclose(a, b, atol=0.01 * _range(b), equal_nan=True)
     for a, b in pairs
   )
+
+
+def _range(x: np.ndarray) -> float:
+  """Returns the largest difference of the finite numbers, 1 without any."""
+  finite = x[np.isfinite(x)]
+  return max(float(np.ptp(finite)), 1e-3) if finite.size else 1.0
 
 
 def numbers(found: dict[str, np.ndarray]) -> str:

@@ -15,7 +15,7 @@ from experiments.catalogue.parts import (
   thumbnails,
 )
 from transformer_jax.attention import Variant, attentions
-from transformer_jax.attention.cores import cores
+from transformer_jax.attention.cores import Core, cores
 from transformer_jax.models.compatibility import USES, refusal
 from transformer_jax.positions import PositionalEncoding
 
@@ -91,6 +91,8 @@ def own_parameters(variant: Variant) -> int:
 
 def variant_cell(variant: Variant, use: str, reasons: list[str]) -> str:
   """Returns the cores that serve a variant in one use of attention, or the reason."""
-  none = PositionalEncoding()
-  ask = lambda core, mode: refusal(none, core, use, mode, variant)
-  return cell(ask, use, reasons)
+
+  def reason(core: Core, mode: str) -> str | None:
+    return refusal(PositionalEncoding(), core, use, mode, variant)
+
+  return cell(reason, use, reasons)

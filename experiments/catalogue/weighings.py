@@ -5,6 +5,7 @@ All come from the variant's projections and hooks, as a layer calls them.
 
 import dataclasses
 import math
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
@@ -146,10 +147,13 @@ def _sizes(variant: Variant) -> tuple[int, int]:
     for name, (shape, _) in shapes.items()
   }
   w |= jax.eval_shape(lambda: projections.init(jax.random.key(0), dims))
-  kept = jax.eval_shape(
+  cached = jax.eval_shape(
     projections.memory, w, jax.ShapeDtypeStruct((1, 1, dims.D), jnp.float32)
   )
-  count = lambda arrays: sum(math.prod(x.shape) for x in arrays.values())
-  return count(kept), count(w) + sum(
+  return _count(cached), _count(w) + sum(
     math.prod(shape) for shape, _ in variant.weights(projections.sizes(dims)).values()
   )
+
+
+def _count(arrays: Mapping[str, jax.ShapeDtypeStruct]) -> int:
+  return sum(math.prod(x.shape) for x in arrays.values())

@@ -73,10 +73,13 @@ class Nothing(Core):
 def inputs(layer, seed=0):
   """Returns parameters, off their neutral start, and tokens."""
   random = np.random.default_rng(seed)
-  near = lambda x: x + 0.2 * random.normal(size=x.shape).astype(np.float32)
+
+  def moved(x):
+    return jnp.asarray(x + 0.2 * random.normal(size=x.shape).astype(np.float32))
+
   init = functools.partial(other(layer, core=Nothing()).init, jax.random.key(seed))
   start = numpy_interpreter.evaluate(init, *inputs_at(layer))
-  params = jax.tree.map(lambda x: jnp.asarray(near(x)), start["params"])
+  params = jax.tree.map(moved, start["params"])
   return params, jnp.asarray(random.normal(size=(B, L, DIMS.D)), jnp.float32)
 
 
@@ -124,6 +127,12 @@ def outputs(layer, at, given=None):
 
 
 def close(got, want, mode="", atol=5e-6, rtol=1e-6):
+  """Asserts that two arrays are close.
+
+  got, want    the computed and the expected array
+  mode         named in the error
+  atol, rtol   absolute and relative tolerance
+  """
   np.testing.assert_allclose(got, want, atol=atol, rtol=rtol, err_msg=mode)
 
 

@@ -122,9 +122,12 @@ def test_positions_of_a_million_stay_distinct(encoding):
   """Neighbours differ there as much as they do at the start of a text."""
   if encoding.ids:
     return  # the task says where these tokens are
-  collapse = lambda at: at.replace(pos_BL=jnp.full_like(at.pos_BL, at.pos_BL[0, 0]))
-  effect = lambda at: np.abs(outputs(encoding, at) - outputs(encoding, collapse(at)))
-  near, far = effect(MODES["causal"]).max(), effect(MODES["far"]).max()
+
+  def effect(at):  # of positions, against all tokens at the first one's
+    collapsed = at.replace(pos_BL=jnp.full_like(at.pos_BL, at.pos_BL[0, 0]))
+    return np.abs(outputs(encoding, at) - outputs(encoding, collapsed)).max()
+
+  near, far = effect(MODES["causal"]), effect(MODES["far"])
   if encoding.num_positions(DIMS) is None:
     assert far >= 0.2 * near, (near, far)
   if encoding.relative:

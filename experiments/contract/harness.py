@@ -46,16 +46,20 @@ def with_ids(at):
 
 def modes():
   """Returns coordinates of every kind, all with batch axis B: one program fits all."""
-  rows = lambda at: jax.tree.map(lambda x: jnp.broadcast_to(x, (B, L)), at)
-  causal = rows(coords.consecutive(1, L))
+
+  def consecutive(start=0):
+    at = coords.consecutive(1, L, start)
+    return jax.tree.map(lambda x: jnp.broadcast_to(x, (B, L)), at)
+
+  causal = consecutive()
   kinds = {
     "causal": causal,
     "packed": coords.packed(SEGMENTS),
     "left_padded": coords.padded(REAL),
     "right_padded": coords.padded(REAL[:, ::-1]),
     "first_half": coords.padded(jnp.arange(L) < jnp.full((B, 1), 12)),
-    "moved": rows(coords.consecutive(1, L, 1000)),
-    "far": rows(coords.consecutive(1, L, FAR)),
+    "moved": consecutive(1000),
+    "far": consecutive(FAR),
     "randomized": coords.randomized(jax.random.key(0), causal, 64),
   }
   return {name: with_ids(at) for name, at in kinds.items()}
@@ -75,7 +79,10 @@ EITHER_WAY = {
 def inputs(encoding, seed=0):
   """Returns (params, q, k, v, x); parameters are moved off their neutral start."""
   random = np.random.default_rng(seed)
-  draw = lambda *shape: np.asarray(random.normal(size=shape), np.float32)
+
+  def draw(*shape):
+    return np.asarray(random.normal(size=shape), np.float32)
+
   q, k, v, x = *(draw(B, L, H, K) for _ in range(3)), draw(B, L, D)
   params = numpy_interpreter.evaluate(lambda: encoding.init(jax.random.key(seed), DIMS))
   params = {n: x + 0.2 * draw(*x.shape) for n, x in params.items()}
@@ -85,7 +92,14 @@ def inputs(encoding, seed=0):
 
 
 def attend(core, encoding, params, q, k, v, x, at):
-  """Attends as a model's layer does, with coordinates that are placed already."""
+  """Attends as a model's layer does, with coordinates that are placed already.
+
+  core       computes the attention
+  encoding   its positions; params are its parameters
+  q, k, v    queries, keys, values: arrays BLHK
+  x          tokens BLD
+  at         coordinates of the tokens
+  """
   position = bind(encoding, params, DIMS)
   q, k, v, at = read(position, q, k, v, x, at)
   at = position.accumulate(at)
@@ -94,7 +108,13 @@ def attend(core, encoding, params, q, k, v, x, at):
 
 
 def read(position, q, k, v, x, at):
-  """Returns vectors that hold the embedded tokens, and coordinates that were read."""
+  """Returns vectors that hold the embedded tokens, and coordinates that were read.
+
+  position   the bound encoding
+  q, k, v    queries, keys, values: arrays BLHK
+  x          tokens BLD, which are added to them
+  at         coordinates of the tokens
+  """
   x = position.embed(x, at)
   q, k, v = (y + 0.3 * x.reshape(y.shape) for y in (q, k, v))
   return q, k, v, position.read(x, q, at)
@@ -155,6 +175,10 @@ def programs(jitted: Callable) -> int:
 def same(mode, atol, rtol, got, want):
   """Compares trees of sums: one near zero is rounded as the largest of its terms is.
 
+  mode         named in the error
+  atol, rtol   absolute and relative tolerance
+  got, want    the computed and the expected tree
+
   In float64 the gradient of a learned scale, -9.5, is 8e-5 from the definition's and
   3e-4 from the ring's, where other gradients reach 133. That of a unit of cpb's
   network, 0.3626, is 4e-5 from the definition's on one machine, beside others of 20.
@@ -176,11 +200,16 @@ def fit(run, given, target, steps):
   for _ in range(steps):
     _, grads = jax.device_get(run(given, out - target))
     norm = np.sqrt(sum(float(np.sum(np.square(x))) for x in jax.tree.leaves(grads)))
-    move = lambda x, d, rate=1.0 / (10 + norm): (x - rate * d).astype(x.dtype)
-    given = jax.tree.map(move, given, grads)
+    step = functools.partial(descend, rate=1.0 / (10 + norm))
+    given = jax.tree.map(step, given, grads)
     out, _ = jax.device_get(run(given, target))
     losses.append(float(np.sum((out - target) ** 2)))
   return losses
+
+
+def descend(x, gradient, rate):
+  """Returns an array after one step of gradient descent, in its own dtype."""
+  return (x - rate * gradient).astype(x.dtype)
 
 
 def decoded(core, encoding, given, at, first=0):
@@ -204,10 +233,14 @@ def decoded(core, encoding, given, at, first=0):
     return cache, core(q, k, v, q_at, k_at, position, K**-0.5)
 
   _, k, v, start = jax.eval_shape(functools.partial(read, position), *arrays, at)
-  room = lambda y: jax.ShapeDtypeStruct((B, L + 3, *y.shape[2:]), y.dtype)
-  cache = empty(*jax.tree.map(room, ({"key": k, "value": v}, start)))
+
+  def with_room(y):
+    return jax.ShapeDtypeStruct((B, L + 3, *y.shape[2:]), y.dtype)
+
+  memory, data = jax.tree.map(with_room, ({"key": k, "value": v}, start))
+  cache = empty(memory, data)
   prompt = jax.tree.map(lambda y: y[:, :first], (*arrays, at))
   cache, out = step(cache, prompt) if first else (cache, jnp.zeros((B, 0, H, K)))
-  one_by_one = lambda y: jnp.moveaxis(y[:, first:, None], 1, 0)
-  rest = jax.lax.scan(step, cache, jax.tree.map(one_by_one, (*arrays, at)))[1]
+  rest = jax.tree.map(lambda y: jnp.moveaxis(y[:, first:, None], 1, 0), (*arrays, at))
+  rest = jax.lax.scan(step, cache, rest)[1]
   return jnp.concatenate([out, jnp.moveaxis(rest[:, :, 0], 0, 1)], axis=1)

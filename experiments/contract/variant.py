@@ -129,8 +129,8 @@ def decoder(layer):
       out_BLD, cache = attend(layer, params, x, at, cache)
       return cache, out_BLD
 
-    one_by_one = lambda y: jnp.moveaxis(y[:, :, None], 1, 0)
-    _, out_LB1D = jax.lax.scan(step, empty, jax.tree.map(one_by_one, (x, at)))
+    tokens = jax.tree.map(lambda y: jnp.moveaxis(y[:, :, None], 1, 0), (x, at))
+    _, out_LB1D = jax.lax.scan(step, empty, tokens)
     return jnp.moveaxis(out_LB1D[:, :, 0], 0, 1)
 
   return jit(jax.vmap(one_seed, (0, 0, None, None)))
@@ -169,7 +169,10 @@ def test_attention_to_another_text_is_defined_or_refused(variant):
   layer, at = make(changed, NOTHING), MODES["causal"]
   (params, x), (_, source) = inputs(layer), inputs(layer, seed=1)
   source, real = source[:, :M], SOURCE.real_BL
-  read = lambda x, source, where=SOURCE: crossed(layer)(params, x, at, source, where)
+
+  def read(x, source, where=SOURCE):
+    return crossed(layer)(params, x, at, source, where)
+
   out = read(x, source)
   changed = jnp.where(real[..., None], source, 9.0)
   np.testing.assert_array_equal(read(x, changed), out)

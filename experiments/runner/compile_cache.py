@@ -57,6 +57,11 @@ def _checksum(key: str, value: bytes) -> bytes:
   return xxhash.xxh3_128_digest(key.encode() + b"\0" + value)
 
 
+def _file_cache(path: str) -> tuple[CacheInterface, str]:
+  """Returns what JAX's get_file_cache does: the cache and its folder."""
+  return ProgramCache(path), path
+
+
 @contextlib.contextmanager
 def programs_in(folder: Path) -> Iterator[None]:
   """Keeps compiled programs in a folder: a rerun or a resumed run compiles less."""
@@ -74,7 +79,7 @@ def programs_in(folder: Path) -> Iterator[None]:
   before = {name: getattr(jax.config, name) for name in SETTINGS}
   opened = compilation_cache.get_file_cache
   try:
-    compilation_cache.get_file_cache = lambda path: (ProgramCache(path), path)
+    compilation_cache.get_file_cache = _file_cache
     _use(SETTINGS | {"jax_compilation_cache_dir": str(folder)})
     yield
   finally:

@@ -143,15 +143,18 @@ def page(arguments: argparse.Namespace) -> int:
   return 0
 
 
+def _names(text: str) -> list[str]:
+  return text.split(",")
+
+
 def main() -> int:
   parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
   commands = parser.add_subparsers(required=True)
-  words = lambda text: text.split(",")
   trying = commands.add_parser("run", help="try the faults")
   trying.set_defaults(function=run)
   trying.add_argument("record", type=pathlib.Path, help="JSON file of the outcomes")
   trying.add_argument("--tree", type=pathlib.Path, default=ROOT, help="a clone")
-  trying.add_argument("--rooms", type=words, default=(), help="names of .toml files")
+  trying.add_argument("--rooms", type=_names, default=(), help="names of .toml files")
   trying.add_argument("--names", type=lambda x: x.split(";"), default=(), help="a;b")
   trying.add_argument("--jobs", type=int, default=1, help="faults at a time")
   trying.add_argument("--again", action="store_true", help="also what is recorded")

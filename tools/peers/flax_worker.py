@@ -15,7 +15,13 @@ from experiments.bench.serve import serve  # noqa: E402
 
 
 def step(kind, B, L, V=8192, D=256, H=8, N=6, dtype="float32"):
-  """One step of GPT-2 on random tokens: loss, gradients, AdamW."""
+  """One step of GPT-2 on random tokens: loss, gradients, AdamW.
+
+  kind         unused: there is one model
+  B, L         sequences in the batch and their tokens
+  V, D, H, N   vocabulary, width, heads and layers
+  dtype        of the matrix products
+  """
   from transformers import FlaxGPT2LMHeadModel, GPT2Config
 
   config = GPT2Config(

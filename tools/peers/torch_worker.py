@@ -23,7 +23,12 @@ torch.manual_seed(0)
 
 
 def attention(kind, L, H=8, K=64, backward=True):
-  """One causal sequence in float32. The output's gradient is a fixed random array."""
+  """One causal sequence in float32. The output's gradient is a fixed random array.
+
+  kind       key of KINDS
+  L, H, K    length, heads and their width
+  backward   also compute gradients
+  """
   q, k, v = (torch.randn(1, H, L, K, requires_grad=backward) for _ in range(3))
   g = torch.randn(1, H, L, K)
   attend, extra = KINDS[kind](L, H, backward)
@@ -83,11 +88,22 @@ def flex(L, H, backward):
 
   table = torch.randn(32, H, requires_grad=backward)
   distance = buckets(L)[-1].flip(0).contiguous()  # the bucket of distances 0, 1, ...
-  score = lambda s, b, h, i, j: s + table[distance[(i - j).clamp(min=0)], h]
-  seen = lambda b, h, i, j: i >= j
-  blocks = create_block_mask(seen, None, None, L, L, device="cpu")
+
+  def score_mod(score, b, h, i, j):
+    """Returns a score with its bias.
+
+    score   of a query and a key
+    b, h    indices of the sequence and the head
+    i, j    indices of the query and the key
+    """
+    return score + table[distance[(i - j).clamp(min=0)], h]
+
+  def causal_mask(b, h, i, j):
+    return i >= j
+
+  blocks = create_block_mask(causal_mask, None, None, L, L, device="cpu")
   call = torch.compile(flex_attention)
-  return lambda q, k, v: call(q, k, v, score_mod=score, block_mask=blocks), (table,)
+  return lambda q, k, v: call(q, k, v, score_mod=score_mod, block_mask=blocks), (table,)
 
 
 KINDS = {
@@ -102,7 +118,13 @@ KINDS = {
 
 
 def step(kind, B, L, V=8192, D=256, H=8, N=6, dtype="float32"):
-  """One step of a decoder on random tokens: loss, gradients, AdamW."""
+  """One step of a decoder on random tokens: loss, gradients, AdamW.
+
+  kind         key of MODELS
+  B, L         sequences in the batch and their tokens
+  V, D, H, N   vocabulary, width, heads and layers
+  dtype        float32, or bfloat16 by autocast
+  """
   logits = MODELS[kind](V, D, H, N, L)
   logits.train()
   optimizer = torch.optim.AdamW(logits.parameters(), lr=1e-3, fused=True)
@@ -136,6 +158,12 @@ class Logits(torch.nn.Module):
 
 
 def x_transformers(V, D, H, N, L, **options):
+  """Returns a decoder of x-transformers.
+
+  V, D, H, N   vocabulary, width, heads and layers
+  L            most tokens
+  options      of its `Decoder`
+  """
   from x_transformers import Decoder, TransformerWrapper
 
   layers = Decoder(dim=D, depth=N, heads=H, attn_dim_head=D // H, **options)
@@ -149,6 +177,11 @@ def x_transformers(V, D, H, N, L, **options):
 
 
 def gpt2(V, D, H, N, L):
+  """Returns GPT-2 of transformers.
+
+  V, D, H, N   vocabulary, width, heads and layers
+  L            most tokens
+  """
   from transformers import GPT2Config, GPT2LMHeadModel
 
   config = GPT2Config(
@@ -160,6 +193,11 @@ def gpt2(V, D, H, N, L):
 
 
 def t5(V, D, H, N, L):
+  """Returns T5's decoder.
+
+  V, D, H, N   vocabulary, width, heads and layers
+  L            unused: its bias has no length
+  """
   return T5Decoder(V, D, H, N)
 
 
@@ -203,15 +241,21 @@ MODELS = {
 
 
 def generate(B, prompt, new, V=8192, D=256, H=8, N=6):
-  """Greedy decoding with the cache by `generate`."""
+  """Greedy decoding with the cache by GPT-2's `generate`.
+
+  B            sequences
+  prompt       tokens of each prompt
+  new          tokens that are generated after it
+  V, D, H, N   vocabulary, width, heads and layers
+  """
   model = gpt2(V, D, H, N, prompt + new).model.eval()
   tokens = torch.randint(0, V, (B, prompt))
-  seen = torch.ones_like(tokens)
+  mask = torch.ones_like(tokens)
 
   @torch.inference_mode()
   def run():
     out = model.generate(
-      tokens, attention_mask=seen, max_new_tokens=new, do_sample=False, pad_token_id=0
+      tokens, attention_mask=mask, max_new_tokens=new, do_sample=False, pad_token_id=0
     )
     assert out.shape == (B, prompt + new)
 
