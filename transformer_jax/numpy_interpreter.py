@@ -102,6 +102,8 @@ def _run(eqn: Any, args: list[np.ndarray]) -> list[np.ndarray]:
     return run_jaxpr(eqn.params["branches"][int(args[0])], args[1:])
   if name == "scan":
     return _scan(args, shapes, **eqn.params)
+  if name == "while":
+    return _while(args, **eqn.params)
   inner = next((eqn.params[n] for n in INNER if n in eqn.params), None)
   if inner is not None and name in CALLS:
     return run_jaxpr(
@@ -167,6 +169,20 @@ def _scan(args, shapes, *, jaxpr, length, reverse, num_consts, num_carry, **_):
     np.stack([outs[i] for outs in each]) for i in range(len(shapes) - num_carry)
   ]
   return [*carry, *stacked]
+
+
+def _while(args, *, cond_jaxpr, cond_nconsts, body_jaxpr, body_nconsts, **_):
+  """Returns the last carry of `lax.while_loop`.
+
+  args                         constants of the condition and of the body, first carry
+  cond_jaxpr, body_jaxpr       whether to go on, and one step
+  cond_nconsts, body_nconsts   lengths of the first two parts of args
+  """
+  first = cond_nconsts + body_nconsts
+  tested, fixed, carry = args[:cond_nconsts], args[cond_nconsts:first], args[first:]
+  while run_jaxpr(cond_jaxpr, [*tested, *carry])[0]:
+    carry = run_jaxpr(body_jaxpr, [*fixed, *carry])
+  return carry
 
 
 def _in_jax(eqn: Any, args: list[np.ndarray]) -> Sequence[Any]:

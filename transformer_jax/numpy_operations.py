@@ -45,6 +45,7 @@ ELEMENTWISE: dict[str, Function] = {
   "xor": np.bitwise_xor,
   "not": np.invert,
   "shift_left": np.left_shift,
+  "shift_right_arithmetic": np.right_shift,
   "shift_right_logical": np.right_shift,
   "select_n": lambda which, *cases: np.select(
     [which.astype(int) == n for n in range(len(cases))], cases
@@ -143,7 +144,8 @@ def _gather(x, indices, *, out, dimension_numbers, slice_sizes, mode, fill_value
   return found
 
 
-def _scatter_add(x, indices, more, *, out, dimension_numbers, mode, **_):
+def _scatter(put, x, indices, more, *, out, dimension_numbers, mode, **_):
+  """Returns x with `put(slice of x, piece of more)` at the slices that start there."""
   d, total = dimension_numbers, x.copy()
   batching = d.operand_batching_dims, d.scatter_indices_batching_dims
   gone = *d.inserted_window_dims, *d.operand_batching_dims
@@ -154,7 +156,7 @@ def _scatter_add(x, indices, more, *, out, dimension_numbers, mode, **_):
     window, inside = _bounded(x.shape, start, sizes, mode)
     if inside:
       piece = more[_at(place, d.update_window_dims, more.ndim)]
-      total[window] += np.reshape(piece, sizes)
+      total[window] = put(total[window], np.reshape(piece, sizes))
   return total
 
 
@@ -210,7 +212,8 @@ SHAPED: dict[str, Function] = {
   "bitcast_convert_type": lambda x, out, **_: np.asarray(x).view(out.dtype),
   "sort": _sort,
   "gather": _gather,
-  "scatter-add": _scatter_add,
+  "scatter": functools.partial(_scatter, lambda old, new: new),
+  "scatter-add": functools.partial(_scatter, np.add),
   "div": _divide,
   "integer_pow": lambda x, out, y: x.astype(out.dtype) ** y if y >= 0 else 1 / x**-y,
   "round": lambda x, out, rounding_method: (

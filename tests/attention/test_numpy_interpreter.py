@@ -21,10 +21,14 @@ def indexing(x_LM, n_L):
     ),
     "along": jnp.take_along_axis(x_LM, jnp.abs(n_L)[:, None] % 6, axis=1),
     "added": jnp.zeros(5).at[jnp.abs(n_L)].add(x_LM[:, 0]),
+    "set": jnp.zeros(5).at[jnp.abs(n_L)].set(x_LM[:, 0], mode="drop"),
     "padded": row_LM,
     "inner": jax.lax.pad(x_LM, 0.0, ((0, 1, 2), (-1, 0, 0))),
     "slice": jax.lax.dynamic_slice(x_LM, (n_L[3], 1), (2, 3)),
     "update": jax.lax.dynamic_update_slice(x_LM, x_LM[:2, :2], (n_L[0], n_L[1])),
+    "updates": jax.vmap(
+      lambda x_M, n: jax.lax.dynamic_update_slice(x_M, x_M[:2], (n,))
+    )(x_LM, n_L),
     "strided": x_LM[::2, ::-1],
     "sorted": jnp.sort(x_LM, axis=1),
     "order": jnp.argsort(x_LM, axis=0),

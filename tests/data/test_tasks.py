@@ -115,6 +115,14 @@ def test_training_answers_are_right(case):
   assert len(sizes) > LONGEST // 2
 
 
+def test_a_problem_to_look_at_is_right(case):
+  task, answer_of, prompt_size = case
+  for length in (1, 7):
+    prompt, answer = task.problem(length)
+    assert len(prompt) == prompt_size(length) and answer == answer_of(prompt)
+  assert task.problem(7) == task.problem(7) != task.problem(7, seed=1)
+
+
 def test_scored_answers_are_right_and_end_at_the_right(case):
   task, answer_of, prompt_size = case
   for length in (1, 7):

@@ -20,7 +20,7 @@ ROOMS = {
   "transformer_jax/positions": 2,
   "transformer_jax/attention": 1,
   "transformer_jax/models": 1,
-  "transformer_jax/data": 10,
+  "transformer_jax/data": 250,
   "transformer_jax/training": 10,
   "transformer_jax/evaluation": 8,
   "transformer_jax/interop": 2,

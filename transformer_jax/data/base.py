@@ -60,6 +60,12 @@ class GenerationSet:
   examples     (source, target) of the training split
   tokenizer    of the model
   bleu         sacreBLEU tokenizer
+
+  >>> from transformer_jax.data.tokenizers import tokenizers
+  >>> texts = {"sources": ["ein Hund", "ja"], "references": ["a dog", "yes"]}
+  >>> some = GenerationSet(**texts, examples=[], tokenizer=tokenizers.build("byte"))
+  >>> some.first(1).references
+  ['a dog']
   """
 
   sources: list[str]

@@ -28,12 +28,25 @@ NOT_STDLIB = ("test", "tests", "idlelib", "lib2to3", "ensurepip", "site-packages
 
 
 class DataError(ValueError):
-  """Unusable data; the message names the data and the remedy."""
+  """Unusable data; the message names the data and the remedy.
+
+  >>> try:
+  ...   read("no/such/text")
+  ... except DataError as error:
+  ...   print(str(error).partition(" in ")[0])
+  there is no file or folder 'no/such/text'
+  """
 
 
 @dataclasses.dataclass(frozen=True)
 class Document:
-  """One text: its name, stable across machines, and its UTF-8 bytes."""
+  """One text: its name, stable across machines, and its UTF-8 bytes.
+
+  >>> documents = [Document(f"{n}.txt", b"text") for n in range(20)]
+  >>> by_split, how = split(documents)
+  >>> how, [len(by_split[name]) for name in SPLITS]
+  ('within each file', [20, 20, 20])
+  """
 
   name: str
   content: bytes

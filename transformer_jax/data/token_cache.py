@@ -35,6 +35,13 @@ class Tokenized:
 
   token_N   int32 by split, all documents one after another
   size_D    int64 by split, number of tokens of each document
+
+  >>> from transformer_jax.data.tokenizers import tokenizers
+  >>> byte = tokenizers.build("byte").train()
+  >>> token_N, size_D = np.array(byte.encode("abc")), np.array([2, 1])
+  >>> found = Tokenized(byte, {"train": token_N}, {"train": size_D})
+  >>> [byte.decode(x) for x in np.split(found.token_N["train"], [2])]
+  ['ab', 'c']
   """
 
   tokenizer: Tokenizer

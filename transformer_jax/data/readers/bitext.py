@@ -30,6 +30,9 @@ class Pair:
 
   where      the file and the line, for messages
   document   its document, or ""; all pairs of a document are in one split
+
+  >>> Pair("ein Hund", "a dog", where="train.tsv line 1").target
+  'a dog'
   """
 
   source: str
@@ -85,7 +88,12 @@ def read(
 
 
 class Located(Protocol):
-  """Protocol of examples and pairs: `where` names their file and line."""
+  """Protocol of examples and pairs: `where` names their file and line.
+
+  >>> pairs = [Pair("ja", "yes", "line 1"), Pair("", "no", "line 2")]
+  >>> left_out(pairs, pairs[:1], "empty")
+  {'empty': 1, 'first empty': 'line 2'}
+  """
 
   @property
   def where(self) -> str: ...
@@ -122,6 +130,9 @@ class PairFormat:
 
   sides  the languages, the source first
   named  the user's names of all columns of a table; (): not given
+
+  >>> sorted(PairFormat(("de", "en"), ()).columns.words["de"])  # of a header
+  ['de', 'source', 'src']
   """
 
   sides: tuple[str, str]

@@ -27,7 +27,11 @@ Say = Callable[[str], None]  # callback for notes to the user
 
 @dataclasses.dataclass(frozen=True)
 class TableRow:
-  """One line: the needed fields in their order, none if it is blank."""
+  """One line: the needed fields in their order, none if it is blank.
+
+  >>> TableRow(7, ("a dog", "ein Hund")).document
+  ''
+  """
 
   number: int
   fields: tuple[str, ...] = ()
@@ -42,6 +46,10 @@ class TableColumns:
   document  index of the document's name, or None
   sizes     allowed numbers of fields of a line
   header    whether the first line is a header
+
+  >>> layout = TableColumns(places=(2, 1), document=None, sizes=(3,), header=True)
+  >>> layout.record((7, ["id 1", "ein Hund", "a dog"])).fields
+  ('a dog', 'ein Hund')
   """
 
   places: tuple[int, ...]
@@ -59,7 +67,7 @@ class TableColumns:
 
 @dataclasses.dataclass(frozen=True)
 class Columns:
-  """Required columns of a file.
+  r"""Required columns of a file.
 
   needed  their names, in the order of a file without a header
   words   header names of each of them, in lower case
@@ -67,6 +75,15 @@ class Columns:
   hint    the arguments with which a user names the needed columns, for messages
   others  header names of other columns, for messages
   spell   normalizes header names before they are compared
+
+  >>> import tempfile
+  >>> words = {"de": frozenset({"de"}), "en": frozenset({"en"})}
+  >>> with tempfile.TemporaryDirectory() as folder:
+  ...   path = pathlib.Path(folder, "train.tsv")
+  ...   _ = path.write_text("id\ten\tde\n1\ta dog\tein Hund\n")
+  ...   rows = list(Columns(("de", "en"), words).read(path, say=list))
+  >>> rows[0].number, rows[0].fields
+  (2, ('ein Hund', 'a dog'))
   """
 
   needed: tuple[str, ...]

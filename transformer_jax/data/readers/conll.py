@@ -33,10 +33,18 @@ Row = tuple[int, list[str]]  # the number of a line and its fields, none if blan
 
 @dataclasses.dataclass(frozen=True)
 class Sentence:
-  """Tagged sentence: words and their tags.
+  r"""Tagged sentence: words and their tags.
 
   number    line number of the first word
   document  its document in the file, or "" if the file names none
+
+  >>> import tempfile
+  >>> with tempfile.TemporaryDirectory() as folder:
+  ...   path = pathlib.Path(folder, "train.conll")
+  ...   _ = path.write_text("The DT\ndog NN\n\nYes UH\n")
+  ...   found = list(conll(path, ("words", "tags"), named=(), say=print))
+  >>> [(each.number, each.words, each.tags) for each in found]
+  [(1, ('The', 'dog'), ('DT', 'NN')), (4, ('Yes',), ('UH',))]
   """
 
   number: int

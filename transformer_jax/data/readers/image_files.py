@@ -28,7 +28,12 @@ PARTS = (0.8, 0.9)  # boundaries of the three splits of a single file
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Pictures:
-  """Images, uint8 [N, rows, columns, channels], and their classes, int32 [N]."""
+  """Images, uint8 [N, rows, columns, channels], and their classes, int32 [N].
+
+  >>> pictures = Pictures(np.zeros((10, 8, 8, 1), np.uint8), np.arange(10) % 2)
+  >>> pictures.part(0.8, 1.0).label.tolist()
+  [0, 1]
+  """
 
   image: np.ndarray
   label: np.ndarray

@@ -28,6 +28,10 @@ class Example:
   where      the file and the line, for messages
   document   its document, or ""; all examples of a document are in one split
   second     the second text of a pair, without a label
+
+  >>> pair = Example(("a dog",), ("entailed",), "line 1", second=("an animal",))
+  >>> pair.texts
+  ('a dog', 'an animal')
   """
 
   parts: tuple[str, ...]
@@ -47,6 +51,10 @@ class ExampleFormat:
 
   wanted   description of a usable TFDS data set, for messages
   also     optional features
+
+  >>> from transformer_jax.data.tasks.labelled.tagging import SentenceFormat
+  >>> SentenceFormat("words", "tags", "", "").features
+  ('words', 'tags')
   """
 
   wanted: ClassVar[str]

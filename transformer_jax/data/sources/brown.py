@@ -16,7 +16,11 @@ PREFIX = "package/c"  # ca01 is the first text of genre a
 @sources.register("brown")
 @dataclasses.dataclass(frozen=True)
 class Brown(Plain):
-  """500 texts in 15 genres, each word with its part of speech."""
+  """500 texts in 15 genres, each word with its part of speech.
+
+  >>> tagged("The/at jury/nn said/vbd")
+  [('The', 'at'), ('jury', 'nn'), ('said', 'vbd')]
+  """
 
   licence: ClassVar[str] = (
     "distributed with the permission of the copyright holder, redistribution permitted"

@@ -16,7 +16,12 @@ UNTRANSLATED = "<trans>"
 @sources.register("debian_descriptions")
 @dataclasses.dataclass(frozen=True)
 class DebianDescriptions(Translated):
-  """Sentences of descriptions that exist in both languages, split by package."""
+  """Sentences of descriptions that exist in both languages, split by package.
+
+  >>> source = DebianDescriptions("de-en")
+  >>> source.languages, list(source.features())
+  (('de', 'en'), ['document', 'de', 'en'])
+  """
 
   licence: ClassVar[str] = "that of each package, all of them free software"
   homepage: ClassVar[str] = "https://www.debian.org/international/l10n/ddtp"

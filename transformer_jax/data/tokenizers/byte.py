@@ -10,7 +10,13 @@ from transformer_jax.data.tokenizers.base import Tokenizer, tokenizers, trained
 @tokenizers.register("byte")
 @dataclasses.dataclass(frozen=True)
 class Byte(Tokenizer):
-  """One token for each of the 256 bytes; no text is unknown."""
+  """One token for each of the 256 bytes; no text is unknown.
+
+  >>> from transformer_jax.data.tokenizers import tokenizers
+  >>> tokenizer = tokenizers.build("byte").train()
+  >>> tokenizer.encode("Hé"), tokenizer.decode([77, 200, 174])
+  ([77, 200, 174], 'Hé')
+  """
 
   name: ClassVar[str] = "byte"
 

@@ -15,6 +15,11 @@ class Listed(Tokenizer):
   """A vocabulary of the most common pieces of text; others are unknown.
 
   size   the most tokens, special ones included
+
+  >>> from transformer_jax.data.tokenizers import tokenizers
+  >>> tokenizer = tokenizers.build("word(size=7)").train(["to be or not to be"])
+  >>> tokenizer.vocabulary, tokenizer.pieces[5:]
+  (7, ('▁be', '▁to'))
   """
 
   size: int = 512
@@ -66,6 +71,13 @@ class Char(Listed):
   """One token for each of the most common characters.
 
   size   the most tokens, special ones included
+
+  >>> from transformer_jax.data.tokenizers import tokenizers
+  >>> tokenizer = tokenizers.build("char(size=8)").train(["banana"])
+  >>> tokenizer.pieces[5:]
+  ('a', 'n', 'b')
+  >>> tokenizer.encode("banal"), tokenizer.decode([7, 5, 6])
+  ([7, 5, 6, 5, 3], 'ban')
   """
 
   name: ClassVar[str] = "char"

@@ -16,6 +16,14 @@ class Kept(Tokenizer):
   """Tokenizer of another run.
 
   folder   of that run
+
+  >>> from transformer_jax.data.tokenizers import tokenizers
+  >>> import tempfile
+  >>> with tempfile.TemporaryDirectory() as run:
+  ...   trained = tokenizers.build("char(size=8)").train(["banana"])
+  ...   trained.save(pathlib.Path(run, "tokenizer"))
+  ...   tokenizers.build(f"kept({run!r})").train() == trained
+  True
   """
 
   folder: str = ""

@@ -48,6 +48,16 @@ class HuggingFace(Tokenizer):
          start, end and mask token; '': cls_token or
          bos_token, sep_token or eos_token, and mask_token of the tokenizer_config.json
          beside it, or one of the usual names
+
+  >>> from transformer_jax.data.tokenizers import tokenizers
+  >>> import tempfile
+  >>> from tokenizers import Tokenizer as Fast, models
+  >>> with tempfile.TemporaryDirectory() as folder:
+  ...   fast = Fast(models.WordLevel({"<s>": 0, "hello": 1, "?": 2}, "?"))
+  ...   fast.save(f"{folder}/tokenizer.json")
+  ...   tokenizer = HuggingFace(folder).train([])
+  >>> tokenizer.encode("hello"), tokenizer.start
+  ([1], 0)
   """
 
   file: str = ""

@@ -27,6 +27,13 @@ class Subword(Tokenizer):
   size       the most tokens, special ones and the 256 bytes included; a small text has
              fewer pieces
   coverage   share of the text's characters that are tokens
+
+  >>> from transformer_jax.data.tokenizers import tokenizers
+  >>> text = "low lower lowest new newer newest"
+  >>> tokenizer = tokenizers.build("subword(size=275)").train([text] * 9)
+  >>> tokens = tokenizer.encode("lower")
+  >>> [tokenizer.pieces[n] for n in tokens], tokenizer.decode(tokens)
+  (['▁lo', 'we', 'r'], 'lower')
   """
 
   size: int = 8000

@@ -20,6 +20,11 @@ class Word(Listed):
   a row become one.
 
   size   the most tokens, special ones included
+
+  >>> from transformer_jax.data.tokenizers import tokenizers
+  >>> tokenizer = tokenizers.build("word(size=9)").train(["to be or not to be"])
+  >>> tokenizer.encode("to be here"), tokenizer.decode([6, 5])
+  ([6, 5, 3], 'to be')
   """
 
   size: int = 16_000

@@ -24,12 +24,22 @@ IDEOGRAPHS = (  # each Chinese character is a separate word
 @tokenizers.register("wordpiece")
 @dataclasses.dataclass(frozen=True)
 class WordPiece(Tokenizer):
-  """WordPiece tokenizer: greedy longest match from a word's start; no training.
+  r"""WordPiece tokenizer: greedy longest match from a word's start; no training.
 
   file    vocab.txt, one piece on each line; ## marks pieces inside a word
   lower   in small letters without accents, as in uncased models
 
   Its special tokens are [PAD], [CLS], [SEP], [UNK] and [MASK], where the file has them.
+
+  >>> from transformer_jax.data.tokenizers import tokenizers
+  >>> import os, tempfile
+  >>> pieces = "[PAD] [UNK] [CLS] [SEP] [MASK] play ##ing ##ed".split()
+  >>> with tempfile.TemporaryDirectory() as folder:
+  ...   file = os.path.join(folder, "vocab.txt")
+  ...   _ = pathlib.Path(file).write_text("\n".join(pieces))
+  ...   tokenizer = tokenizers.build(f"wordpiece({file!r})").train([])
+  >>> [tokenizer.pieces[n] for n in tokenizer.encode("Playing")]
+  ['play', '##ing']
   """
 
   file: str = ""

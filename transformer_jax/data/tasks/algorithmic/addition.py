@@ -23,6 +23,10 @@ class Addition(Strings):
   hints               number of hint symbols, each before its digit: a random run of
                       them, the same in all three numbers, in order of
                       significance. Zhou et al., 2024. https://arxiv.org/abs/2402.09371
+
+  >>> import transformer_jax as tj
+  >>> tj.tasks.build("addition").problem(2)  # 34 + 09 = 043
+  ([3, 4, 10, 0, 9], [0, 4, 3])
   """
 
   base: int = 10

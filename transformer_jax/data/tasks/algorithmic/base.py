@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from transformer_jax import numpy_interpreter
 from transformer_jax.data.base import Batch, Task
 from transformer_jax.positions import coords
 from transformer_jax.spec import SpecError
@@ -30,6 +32,11 @@ class Strings(Task):
   fixed       train on exactly the task length; False: on lengths from 1 up to it
   curriculum  the share of training in which the longest length grows from 1 to the task
               length; 0: no curriculum
+
+  >>> from transformer_jax.data.base import tasks
+  >>> task = tasks.build("copy")
+  >>> task.sizes(3), task.tokens(3), task.vocabulary
+  ((3, 3), 8, 20)
   """
 
   if TYPE_CHECKING:  # a subclass declares each as a constant, a field or a property
@@ -82,6 +89,21 @@ class Strings(Task):
     random_N: uint32; the n-th is independent of `max_length`
     """
     raise NotImplementedError
+
+  def problem(self, length: int, seed: int = 0) -> tuple[list[int], list[int]]:
+    """Returns the symbols of one prompt and of its answer, to look at.
+
+    length   the task length
+    seed     draws the problem; a batch of this seed has other ones
+    """
+    draw = np.random.RandomState(seed).randint  # the same in every NumPy
+    random_N = draw(2**32, size=self.numbers(length), dtype=np.uint32)
+
+    def one(random_N):
+      return self.strings(random_N, jnp.int32(length), length)
+
+    prompt_P, answer_A = numpy_interpreter.evaluate(one, random_N)
+    return prompt_P.tolist(), answer_A.tolist()
 
   def tokens(self, length: Any) -> Any:
     """[start] prompt [separator] answer: the end token is predicted, never read."""

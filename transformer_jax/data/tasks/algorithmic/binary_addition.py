@@ -21,6 +21,10 @@ class BinaryAddition(Strings):
   The prompt is number 2 number, split at random; the answer is the sum without zeros at
   its end, then the terminator 2, then zeros. The length counts the prompt's symbols. A
   prompt of one or two bits is a number below 2**length - 1, and its sum is itself.
+
+  >>> import transformer_jax as tj
+  >>> tj.tasks.build("binary_addition").problem(7)  # 16 + 1 = 17
+  ([0, 0, 0, 0, 1, 2, 1], [1, 0, 0, 0, 1, 2, 0, 0])
   """
 
   symbols: ClassVar[int] = 3

@@ -16,6 +16,10 @@ class BinaryMultiplication(BinaryAddition):
   """Multiplies two binary numbers, written as in binary_addition. Chance: 50 %.
 
   The product of a prompt of one bit is empty and that of two bits is 0.
+
+  >>> import transformer_jax as tj
+  >>> tj.tasks.build("binary_multiplication").problem(7)  # 16 * 1 = 16
+  ([0, 0, 0, 0, 1, 2, 1], [0, 0, 0, 0, 1, 2, 0])
   """
 
   def sizes(self, length):

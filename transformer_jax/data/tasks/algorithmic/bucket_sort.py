@@ -13,6 +13,10 @@ class BucketSort(Sort):
   """Writes the prompt's symbols in ascending order. The length counts them.
 
   Few symbols, so each is there many times, and no end token. Chance: 20 %.
+
+  >>> import transformer_jax as tj
+  >>> tj.tasks.build("bucket_sort").problem(8)
+  ([4, 4, 3, 0, 3, 4, 2, 3], [0, 2, 3, 3, 3, 4, 4, 4])
   """
 
   symbols: int = 5

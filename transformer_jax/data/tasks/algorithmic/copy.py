@@ -18,6 +18,12 @@ class Copy(Strings):
   which `scored` selects.
 
   times   number of copies, with a mark between (2: Kazemnejad's cmc2x)
+
+  >>> import transformer_jax as tj
+  >>> tj.tasks.build("copy").problem(4)
+  ([0, 5, 15, 12], [0, 5, 15, 12])
+  >>> tj.tasks.build("copy(times=2)").problem(4)
+  ([0, 5, 15, 12], [0, 5, 15, 12, 16, 0, 5, 15, 12])
   """
 
   symbols: int = 16

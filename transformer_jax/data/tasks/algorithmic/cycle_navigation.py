@@ -16,6 +16,10 @@ class CycleNavigation(Strings):
 
   The walk starts at place 0; symbols 0, 1, 2 are a step back, none, a step forward. The
   length counts them.
+
+  >>> import transformer_jax as tj
+  >>> tj.tasks.build("cycle_navigation").problem(6)  # + - + - 0 -
+  ([2, 0, 2, 0, 1, 0], [4])
   """
 
   symbols: ClassVar[int] = 5

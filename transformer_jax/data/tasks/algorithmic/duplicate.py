@@ -12,7 +12,12 @@ from transformer_jax.data.tasks.algorithmic.base import Strings, below
 @tasks.register("duplicate")
 @dataclasses.dataclass(frozen=True)
 class Duplicate(Strings):
-  """Writes the prompt twice. The length counts its symbols. Chance: 50 %."""
+  """Writes the prompt twice. The length counts its symbols. Chance: 50 %.
+
+  >>> import transformer_jax as tj
+  >>> tj.tasks.build("duplicate").problem(4)
+  ([0, 1, 1, 0], [0, 1, 1, 0, 0, 1, 1, 0])
+  """
 
   symbols: int = 2
   stops: ClassVar[bool] = False

@@ -14,6 +14,10 @@ class EvenPairs(Strings):
 
   That is so when the string ends in another bit than it starts with. The length counts
   the bits.
+
+  >>> import transformer_jax as tj
+  >>> tj.tasks.build("even_pairs").problem(5)
+  ([0, 1, 1, 0, 1], [1])
   """
 
   symbols: ClassVar[int] = 2

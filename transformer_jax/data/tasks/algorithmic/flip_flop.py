@@ -24,6 +24,10 @@ class FlipFlop(Strings):
 
   ignore   the share of ignore instructions; half of the others write
   tested   that share in evaluation (the paper: 0.98 and 0.1); None: the same
+
+  >>> import transformer_jax as tj
+  >>> tj.tasks.build("flip_flop(ignore=0.5)").problem(4)
+  ([2, 0], [2, 1, 3, 1, 3, 1, 3, 1])
   """
 
   ignore: float = 0.8

@@ -23,6 +23,10 @@ class IndirectIndexing(Strings):
 
   letters   number of letters, which bounds the length
   reach     the largest shift
+
+  >>> import transformer_jax as tj
+  >>> tj.tasks.build("indirect_indexing").problem(6)  # 38, then + 0 1
+  ([42, 25, 38, 40, 58, 47, 38, 10, 0, 1], [40])
   """
 
   letters: int = 52

@@ -23,6 +23,10 @@ class Lego(Strings):
 
   variables   number of variable names, which bounds the length
   shuffled    whether the clauses come in random order
+
+  >>> import transformer_jax as tj
+  >>> tj.tasks.build("lego(variables=4)").problem(3)  # a-1, d-a, b-d, b?
+  ([3, 1, 2, 6, 1, 3, 4, 1, 6, 4], [1])
   """
 
   variables: int = 26

@@ -16,6 +16,10 @@ class MissingDuplicate(Strings):
 
   A 2 replaces the bit. A 3 ends the prompt if the length, which counts all symbols,
   is odd. A prompt of one symbol is 1, and so is its answer.
+
+  >>> import transformer_jax as tj
+  >>> tj.tasks.build("missing_duplicate").problem(6)
+  ([1, 1, 2, 1, 1, 0], [0])
   """
 
   symbols: ClassVar[int] = 4

@@ -20,6 +20,10 @@ class ModularArithmetic(Strings):
 
   The symbols are the digits 0 to 4, then + - *. The length counts them; an expression
   of even length does not exist and has one symbol less.
+
+  >>> import transformer_jax as tj
+  >>> tj.tasks.build("modular_arithmetic").problem(5)  # 4 + 3 + 3
+  ([4, 5, 3, 5, 3], [0])
   """
 
   symbols: ClassVar[int] = MODULUS + 3

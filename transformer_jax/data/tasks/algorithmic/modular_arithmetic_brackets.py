@@ -22,6 +22,11 @@ class ModularArithmeticBrackets(Strings):
   """Computes an expression with brackets modulo 5. Chance: 20 %.
 
   The symbols are the digits 0 to 4, then + - * ( ). The length counts them.
+
+  >>> import transformer_jax as tj
+  >>> task = tj.tasks.build("modular_arithmetic_brackets")
+  >>> task.problem(6)  # (0 + -3)
+  ([8, 0, 5, 6, 3, 9], [2])
   """
 
   symbols: ClassVar[int] = MODULUS + 5

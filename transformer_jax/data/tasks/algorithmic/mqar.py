@@ -20,6 +20,10 @@ class MultiQueryRecall(Strings):
   Its keys are the queries, and only its values count. Keys differ, so `keys` bounds the
   length. In the paper's data other tokens may stand between queries, and values differ
   too.
+
+  >>> import transformer_jax as tj
+  >>> tj.tasks.build("mqar(keys=4, values=9)").problem(3)
+  ([9, 7, 10, 7, 11, 1], [11, 1, 10, 7, 9, 7])
   """
 
   keys: int = 128

@@ -15,6 +15,10 @@ class OddsFirst(Strings):
   """Writes the symbols 1, 3, 5, ... of the prompt, then 0, 2, 4, ... Chance: 50 %.
 
   The length counts the symbols; the first one is symbol 0, as in the published code.
+
+  >>> import transformer_jax as tj
+  >>> tj.tasks.build("odds_first(symbols=9)").problem(5)
+  ([8, 0, 2, 6, 7], [0, 6, 8, 2, 7])
   """
 
   symbols: int = 2

@@ -15,6 +15,10 @@ class Parity(Strings):
   """Answers 1 when the ones are odd in number, else 0. The length counts the bits.
 
   Hahn, 2020: hard for attention at any length. https://arxiv.org/abs/1906.06755
+
+  >>> import transformer_jax as tj
+  >>> tj.tasks.build("parity").problem(5)
+  ([0, 1, 1, 0, 1], [1])
   """
 
   symbols: ClassVar[int] = 2

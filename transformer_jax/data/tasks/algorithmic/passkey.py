@@ -20,6 +20,10 @@ class Passkey(Strings):
 
   digits    number of digits of the key
   fillers   number of different filler symbols
+
+  >>> import transformer_jax as tj
+  >>> tj.tasks.build("passkey(digits=2, fillers=4)").problem(4)
+  ([11, 14, 14, 14, 10, 9, 3], [9, 3])
   """
 
   digits: int = 5

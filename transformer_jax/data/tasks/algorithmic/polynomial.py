@@ -16,6 +16,10 @@ class Polynomial(Strings):
 
   The prompt is x, from -2 to 2, then c, from -3 to 3, and d, from 0 to 3, of each term.
   A number with its sign is one symbol, and the other signs are left out.
+
+  >>> import transformer_jax as tj
+  >>> tj.tasks.build("polynomial").problem(2)  # 2: 0 * 2 - 1 * 2**3
+  ([5, 3, 4, 2, 6], [5])
   """
 
   symbols: ClassVar[int] = 13  # the numbers from -3 to 9

@@ -17,6 +17,10 @@ class Recall(Strings):
 
   The prompt is key value key value ... key; its keys differ, so `keys` bounds the
   length. Graves et al., 2014. https://arxiv.org/abs/1410.5401
+
+  >>> import transformer_jax as tj
+  >>> tj.tasks.build("recall(keys=4, values=9)").problem(3)
+  ([9, 6, 12, 7, 10, 1, 10], [1])
   """
 
   keys: int = 128

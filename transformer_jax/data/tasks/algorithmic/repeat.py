@@ -18,6 +18,10 @@ class Repeat(Strings):
 
   times   how often to write a symbol for each one in the prompt
   other   whether to write another symbol; the prompt then starts with the two
+
+  >>> import transformer_jax as tj
+  >>> tj.tasks.build("repeat(times=2)").problem(3)
+  ([12, 12, 12], [12, 12, 12, 12, 12, 12])
   """
 
   symbols: int = 16

@@ -19,6 +19,10 @@ class Reverse(Strings):
 
   times    number of reversed copies, with a mark between (2: Kazemnejad's mc2x)
   copied   whether a forward copy follows, after a mark (their mcrv)
+
+  >>> import transformer_jax as tj
+  >>> tj.tasks.build("reverse").problem(4)
+  ([12, 15, 5, 0], [0, 5, 15, 12])
   """
 
   symbols: int = 16

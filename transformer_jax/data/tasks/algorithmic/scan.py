@@ -29,6 +29,14 @@ class Scan(Strings):
 
   Not as published: empty words before the command make it nine words long, so that all
   answers start at the same place.
+
+  >>> task = Scan()
+  >>> prompt, answer = task.problem(4)
+  >>> names = WORDS + ACTIONS
+  >>> " ".join(names[n] for n in prompt if n)
+  'run opposite left after walk'
+  >>> " ".join(names[n] for n in answer)
+  'I_WALK I_TURN_LEFT I_TURN_LEFT I_RUN'
   """
 
   symbols: ClassVar[int] = len(WORDS) + len(ACTIONS)
@@ -44,6 +52,12 @@ class Scan(Strings):
         f" {', '.join(map(str, known))}"
       )
     return super().tokens(length)
+
+  def problem(self, length, seed=0):
+    self.tokens(length)  # refuses lengths that no command has
+    words_NP, actions_NA, first_A = commands()
+    n = np.random.RandomState(seed).randint(first_A[length], first_A[length + 1])
+    return words_NP[n].tolist(), actions_NA[n, :length].tolist()
 
   def examples(self, key, rows, max_length, length=None, done=1.0):
     words_NP, actions_NA, first_A = map(jnp.asarray, commands())

@@ -19,6 +19,10 @@ class SelectiveCopy(Strings):
   is selective_copy(kept=128, fixed=True), and tests on 64 and 256 too.
 
   kept   number of symbols that are not blank
+
+  >>> import transformer_jax as tj
+  >>> tj.tasks.build("selective_copy(symbols=8, kept=3)").problem(4)
+  ([8, 4, 8, 7, 8, 5, 8], [4, 7, 5])
   """
 
   symbols: int = 16

@@ -23,6 +23,10 @@ class SolveEquation(Strings):
   The prompt is an expression with brackets, with x for one of its digits, and =value.
   The symbols are the digits 0 to 4, then + - ( ) x =. The length counts them; there is
   no equation of one or two symbols, so those prompts are zeros, and so is the answer.
+
+  >>> import transformer_jax as tj
+  >>> tj.tasks.build("solve_equation").problem(7)  # (x - 2) = 1
+  ([7, 9, 6, 2, 8, 10, 1], [3])
   """
 
   symbols: ClassVar[int] = MODULUS + 6

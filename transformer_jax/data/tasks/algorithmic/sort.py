@@ -11,7 +11,12 @@ from transformer_jax.data.tasks.algorithmic.base import Strings, below
 @tasks.register("sort")
 @dataclasses.dataclass(frozen=True)
 class Sort(Strings):
-  """Writes the prompt's symbols in ascending order. The length counts them."""
+  """Writes the prompt's symbols in ascending order. The length counts them.
+
+  >>> import transformer_jax as tj
+  >>> tj.tasks.build("sort").problem(5)
+  ([12, 15, 5, 0, 3], [0, 3, 5, 12, 15])
+  """
 
   symbols: int = 16
 

@@ -18,6 +18,10 @@ class Sqrt(Strings):
 
   Numbers are binary, highest bit first; the length counts the bits of the square, from
   1 to 2**length - 1, and the root has half as many, rounded up.
+
+  >>> import transformer_jax as tj
+  >>> tj.tasks.build("sqrt").problem(6)  # of 54
+  ([1, 1, 0, 1, 1, 0], [1, 1, 1])
   """
 
   symbols: ClassVar[int] = 2

@@ -21,6 +21,10 @@ class StackManipulation(Strings):
   2 pops, 3 pushes 0, 4 pushes 1; a pop of nothing does nothing. After the last bit the
   answer has the terminator 2 and zeros. The length counts bits and actions.
   Chance: 50 %.
+
+  >>> import transformer_jax as tj
+  >>> tj.tasks.build("stack_manipulation").problem(6)
+  ([1, 1, 0, 1, 1, 3], [0, 1, 1, 0, 1, 1, 2])
   """
 
   symbols: ClassVar[int] = 5

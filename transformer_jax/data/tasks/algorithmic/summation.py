@@ -15,6 +15,10 @@ class Summation(Strings):
   """Answers with the last digit of the sum of digits from 1 to 9.
 
   The length counts the digits. The plus signs between them are left out.
+
+  >>> import transformer_jax as tj
+  >>> tj.tasks.build("summation").problem(4)  # 20
+  ([9, 1, 3, 7], [0])
   """
 
   symbols: ClassVar[int] = 10

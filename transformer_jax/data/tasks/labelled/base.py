@@ -45,6 +45,10 @@ class FittedLabels:
   """Tokenizer and labels of a labelled task, fitted to its data.
 
   labels   names of the classes, in the order of their numbers
+
+  >>> fitted = FittedLabels(tokenizers.build("byte").train(), ["negative", "positive"])
+  >>> fitted.labels[1], fitted.tokenizer.encode("ok")
+  ('positive', [116, 112])
   """
 
   tokenizer: Tokenizer
@@ -69,6 +73,11 @@ class Labelled(Task):
              another name
   limit      the most examples of each split; None: all
   data_dir   folder of prepared TFDS data; None: TFDS's default
+
+  >>> from transformer_jax.data.base import tasks
+  >>> task = tasks.build("tagging('train.tsv', classes=12)")
+  >>> task.kind, task.classes, task.whole, task.pairs
+  ('encoder', 12, False, False)
   """
 
   source: str

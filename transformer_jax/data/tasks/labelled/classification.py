@@ -41,7 +41,7 @@ WORDS = {
 @tasks.register("classification")
 @dataclasses.dataclass(frozen=True)
 class Classification(Labelled):
-  """Text classification: an encoder predicts at the start, a decoder at the end.
+  r"""Text classification: an encoder predicts at the start, a decoder at the end.
 
   A .tsv file has a text, a tab and a label on each line, and maybe a tab and the
   document, and a .csv file the same with commas; a header says where the columns are.
@@ -60,6 +60,23 @@ class Classification(Labelled):
   kind         kind of model: encoder or decoder
 
   The other arguments are those of `Labelled` in base.py.
+
+  >>> import tempfile
+  >>> from transformer_jax.numpy_interpreter import evaluate
+  >>> with tempfile.TemporaryDirectory() as folder:
+  ...   for split in "train", "test":
+  ...     path = pathlib.Path(folder, f"{split}.tsv")
+  ...     _ = path.write_text("good film\tpositive\nbad film\tnegative\n")
+  ...   task = tasks.build(f"classification({folder!r}, 'word(size=8)', classes=2)")
+  ...   data = task.load()
+  >>> data.fitted.labels, data.fitted.tokenizer.pieces[5:]
+  (['negative', 'positive'], ('▁film', '▁bad', '▁good'))
+  >>> chosen_B = jnp.array([0, 1])
+  >>> batch = evaluate(lambda: task.rows(data[0], "train", chosen_B, 4, 4))
+  >>> batch.input_BL.tolist()
+  [[1, 7, 5, 2], [1, 6, 5, 2]]
+  >>> batch.target_BL[:, 0].tolist(), batch.weight_BL[0].tolist()
+  ([1, 0], [1.0, 0.0, 0.0, 0.0])
   """
 
   text: str = "text"
@@ -116,7 +133,17 @@ class Classification(Labelled):
 
 @dataclasses.dataclass(frozen=True)
 class TextFormat(ExampleFormat):
-  """File formats of labelled texts and pairs of texts."""
+  """File formats of labelled texts and pairs of texts.
+
+  >>> import tempfile
+  >>> pairs = TextFormat("premise", "label", "hypothesis", columns="", lines=0)
+  >>> with tempfile.TemporaryDirectory() as folder:
+  ...   path = pathlib.Path(folder, "train.jsonl")
+  ...   _ = path.write_text('{"premise": "a", "hypothesis": "b", "label": "no"}')
+  ...   example = pairs.file(path, say=print)[0]
+  >>> example.texts, example.labels
+  (('a', 'b'), ('no',))
+  """
 
   text: str
   label: str

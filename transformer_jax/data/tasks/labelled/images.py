@@ -30,7 +30,7 @@ SIDE = 28  # pixels on a side, as a placeholder before data is read
 @tasks.register("images")
 @dataclasses.dataclass(frozen=True)
 class Images(Task):
-  """Image classification at a token before the patches.
+  r"""Image classification at a token before the patches.
 
   The length is the number of patches on a side. Images are resized to it, so one model
   reads images of any resolution. Coordinates hold the row and the column of each
@@ -46,6 +46,16 @@ class Images(Task):
   split      the scored split: 'test' or 'validation'
   limit      the most images of each split; None: all
   data_dir   folder of prepared TFDS data; None: TFDS's default
+
+  >>> import pathlib, tempfile
+  >>> with tempfile.TemporaryDirectory() as folder:
+  ...   path = pathlib.Path(folder, "images.csv")
+  ...   rows = [f"0,0,0,{n},{n % 2}" for n in range(40)]
+  ...   _ = path.write_text("\n".join(rows))
+  ...   task = tasks.build(f"images('{path}', patch=1, classes=2)")
+  ...   arrays, facts = task.load()
+  >>> facts["images"], task.tokens(2)
+  ({'train': 32, 'test': 4}, 5)
   """
 
   source: str

@@ -27,6 +27,13 @@ class Places:
   size_B1    number of places between the start and the end token
   second_BL  whether a place belongs to the second text of a pair, its end included
   end_BL     whether an end token is there
+
+  >>> from transformer_jax.numpy_interpreter import evaluate
+  >>> data = {name: np.array([3]) for name in ("size_E", "before_E")}
+  >>> data["start_E"] = np.array([0])
+  >>> found = evaluate(lambda: vars(places(data, np.array([0]), 5, 6, pairs=False)))
+  >>> found["place_BL"].tolist(), found["end_BL"].astype(int).tolist()
+  ([[-1, 0, 1, 2, 3, 4]], [[0, 0, 0, 0, 0, 1]])
   """
 
   index_BL: jax.Array

@@ -44,6 +44,17 @@ class Tagging(Labelled):
                '[a-z]+' maps nn$ and nn-tl to nn; '': tags are unchanged
 
   The other arguments are those of `Labelled` in base.py.
+
+  >>> import tempfile
+  >>> from transformer_jax.numpy_interpreter import evaluate
+  >>> with tempfile.TemporaryDirectory() as folder:
+  ...   for split in "train", "test":
+  ...     _ = pathlib.Path(folder, f"{split}.txt").write_text("a/at dog/nn barks/vb")
+  ...   task = tasks.build(f"tagging({folder!r}, 'word(size=8)', classes=3)")
+  ...   data = task.load()
+  >>> batch = evaluate(lambda: task.rows(data[0], "train", jnp.array([0]), 5, 5))
+  >>> data.fitted.labels, batch.target_BL.tolist(), batch.weight_BL.tolist()
+  (['at', 'nn', 'vb'], [[0, 0, 1, 2, 0]], [[0.0, 1.0, 1.0, 1.0, 0.0]])
   """
 
   words: str = "words"
@@ -82,7 +93,16 @@ class Tagging(Labelled):
 
 @dataclasses.dataclass(frozen=True)
 class SentenceFormat(ExampleFormat):
-  """File formats of tagged sentences."""
+  r"""File formats of tagged sentences.
+
+  >>> import tempfile
+  >>> with tempfile.TemporaryDirectory() as folder:
+  ...   path = pathlib.Path(folder, "brown.txt")
+  ...   _ = path.write_text("The/at-tl jury/nn\n")
+  ...   example = SentenceFormat("", "", "", coarse="[a-z]+").file(path, say=print)[0]
+  >>> example.parts, example.labels
+  (('The', 'jury'), ('at', 'nn'))
+  """
 
   words: str
   tags: str

@@ -27,6 +27,14 @@ class Spans(Tokens):
 
   rate   share of removed tokens
   mean   mean number of tokens in a gap
+
+  >>> import transformer_jax as tj
+  >>> from transformer_jax.numpy_interpreter import evaluate
+  >>> task = tj.tasks.build("spans(tokenizer='byte(sentinels=1)', rate=0.4)")
+  >>> arrays = {"train_N": jnp.array([10, 11, 12, 13, 14, 15])}
+  >>> batch = evaluate(lambda: task.batch(arrays, jax.random.key(0), 1, length=5))
+  >>> batch.source_BL.tolist(), batch.target_BL.tolist()  # 5: <extra_0>, 2: </s>
+  ([[10, 11, 12, 5, 2]], [[5, 13, 14, 2]])
   """
 
   tokenizer: str = "subword(size=8000, sentinels=100)"

@@ -42,6 +42,14 @@ class Text(Task):
   split     the scored split: 'test' or 'validation'
   limit     the most bytes of each split; None: all
   data_dir  folder of prepared TFDS data; None: TFDS's default
+
+  >>> import transformer_jax as tj
+  >>> from transformer_jax.numpy_interpreter import evaluate
+  >>> task = tj.tasks.build("text('books/*.txt', window=4, scored=2)")
+  >>> arrays = {"train_N": np.frombuffer(b"hello", np.uint8)}
+  >>> batch = evaluate(lambda: task.batch(arrays, jax.random.key(0), 1, length=4))
+  >>> bytes(batch.input_BL[0].tolist()), bytes(batch.target_BL[0].tolist())
+  (b'hell', b'ello')
   """
 
   source: str = files.STDLIB

@@ -43,6 +43,15 @@ class Tokens(Text):
   tokenizer   byte, char(size=512), word(size=16000) or subword(size=8000), trained on
               the training text; or existing ones, unchanged:
               huggingface('FOLDER/tokenizer.json'), kept('runs/.../ID')
+
+  >>> import transformer_jax as tj
+  >>> from transformer_jax.numpy_interpreter import evaluate
+  >>> task = tj.tasks.build("tokens(tokenizer='word(size=8)')")
+  >>> words = tokenizers.build("word(size=8)").train(["the cat sat"])
+  >>> arrays = {"train_N": np.array(words.encode("the cat sat"))}
+  >>> batch = evaluate(lambda: task.batch(arrays, jax.random.key(0), 1, length=2))
+  >>> words.decode(batch.input_BL[0]), words.decode(batch.target_BL[0])
+  ('the cat', 'cat sat')
   """
 
   tokenizer: str = "subword(size=8000)"
@@ -107,6 +116,15 @@ class PrefixTokens(Tokens):
 
   https://arxiv.org/abs/1910.10683, section 3.2.3. In training the prefix ends anywhere;
   in evaluation it is all but the scored tokens.
+
+  >>> import transformer_jax as tj
+  >>> from transformer_jax.numpy_interpreter import evaluate
+  >>> task = tj.tasks.build("prefix_tokens(window=5, scored=2, tokenizer='byte')")
+  >>> arrays = {"scored_N": np.arange(5, 11), "end_W": np.array([6])}
+  >>> score = lambda: task.score(arrays, jax.random.key(0), 1, jnp.int32(5), bucket=5)
+  >>> batch = evaluate(score)
+  >>> batch.at.horizon_BL.tolist(), batch.weight_BL.tolist()
+  ([[3, 3, 3, 3, 4]], [[0.0, 0.0, 0.0, 1.0, 1.0]])
   """
 
   kind: ClassVar[str] = "prefix_decoder"
@@ -148,6 +166,17 @@ class Masked(Tokens):
          the rows B follows A in the text; there the first target is the start token,
          else the end token. It weighs as much as all hidden tokens together. Scored
          rows are one text, as without it
+
+  >>> import transformer_jax as tj
+  >>> from transformer_jax.numpy_interpreter import evaluate
+  >>> task = tj.tasks.build("masked(rate=0.5, tokenizer='byte')")
+  >>> arrays = {"train_N": np.arange(5, 12), "pieces": np.int32(task.vocabulary)}
+  >>> batch = evaluate(lambda: task.batch(arrays, jax.random.key(0), 1, length=6))
+  >>> batch.target_BL.tolist()
+  [[5, 6, 7, 8, 9, 10]]
+  >>> hidden_BL = batch.input_BL != batch.target_BL
+  >>> bool(np.all(batch.weight_BL[hidden_BL] == 1))
+  True
   """
 
   rate: float = 0.15

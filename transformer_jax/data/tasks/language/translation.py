@@ -42,7 +42,7 @@ FEW = 1024  # pairs of data of unknown size
 @tasks.register("translation")
 @dataclasses.dataclass(frozen=True)
 class Translation(Task):
-  """Translation: predicts the next token. The length is the most tokens of a side.
+  r"""Translation: predicts the next token. The length is the most tokens of a side.
 
   The encoder reads the source and an end token; the decoder reads a start token and the
   target, and predicts the target and an end token. One vocabulary serves both sides.
@@ -67,6 +67,21 @@ class Translation(Task):
   bleu_tokenizer
              sacreBLEU tokenizer: 13a, zh, char, ja-mecab, ...;
              '': by the target language, or by its script
+
+  >>> import tempfile
+  >>> import transformer_jax as tj
+  >>> from transformer_jax.numpy_interpreter import evaluate
+  >>> with tempfile.TemporaryDirectory() as folder:
+  ...   for split in "train", "test":
+  ...     path = pathlib.Path(folder, f"{split}.tsv")
+  ...     _ = path.write_text("ein Hund\ta dog\n")
+  ...   spec = f"translation({folder!r}, 'de-en', 'word(size=12)')"
+  ...   task = tj.tasks.build(spec)
+  ...   data = task.load()
+  >>> batch = evaluate(lambda: task.batch(data[0], jax.random.key(0), 1, length=3))
+  >>> pieces = [*data.fitted.pieces]
+  >>> [pieces[n] for n in batch.source_BL[0]], [pieces[n] for n in batch.input_BL[0]]
+  (['▁ein', '▁Hund', '</s>'], ['<s>', '▁a', '▁dog'])
   """
 
   source: str

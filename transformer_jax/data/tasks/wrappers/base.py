@@ -12,6 +12,10 @@ class Posed(Task):
   """Base class of wrappers; with the same key, the problems are the task's.
 
   task   an algorithmic task: copy, reverse, sort, addition, ...
+
+  >>> task = tasks.build("pairs(copy(symbols=3))")
+  >>> task.task, task.vocabulary
+  (Copy(symbols=3, scored=None, fixed=False, curriculum=0.0, times=1), 7)
   """
 
   task: Strings

@@ -29,6 +29,13 @@ class Blanks(Posed):
   evaluation those up to a terminator.
 
   task   an algorithmic task: reverse, parity, binary_addition, ...
+
+  >>> import transformer_jax as tj
+  >>> from transformer_jax.numpy_interpreter import evaluate
+  >>> task = tj.tasks.build("blanks(repeat(symbols=1, fixed=True))")
+  >>> batch = evaluate(lambda: task.batch((), jax.random.key(0), 1, length=2))
+  >>> batch.input_BL.tolist(), batch.target_BL.tolist()
+  ([[4, 4, 2, 2]], [[0, 0, 4, 4]])
   """
 
   kind: ClassVar[str] = "encoder"

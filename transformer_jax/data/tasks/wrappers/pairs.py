@@ -21,6 +21,13 @@ class Seq2Seq(Posed):
   decoder reads [start] answer and predicts answer [end].
 
   task   an algorithmic task: copy, reverse, sort, addition, ...
+
+  >>> import transformer_jax as tj
+  >>> from transformer_jax.numpy_interpreter import evaluate
+  >>> task = tj.tasks.build("pairs(repeat(symbols=1, fixed=True))")
+  >>> batch = evaluate(lambda: task.batch((), jax.random.key(0), 1, length=2))
+  >>> batch.source_BL.tolist(), batch.input_BL.tolist(), batch.target_BL.tolist()
+  ([[4, 4]], [[1, 4, 4]], [[4, 4, 3]])
   """
 
   kind: ClassVar[str] = "encoder_decoder"

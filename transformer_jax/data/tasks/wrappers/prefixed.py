@@ -20,6 +20,13 @@ class Prefixed(Posed):
   """Wrapper of a task with bidirectional attention in the prompt.
 
   task   an algorithmic task: copy, reverse, sort, addition, ...
+
+  >>> import transformer_jax as tj
+  >>> from transformer_jax.numpy_interpreter import evaluate
+  >>> task = tj.tasks.build("prefixed(repeat(symbols=1, fixed=True))")
+  >>> batch = evaluate(lambda: task.batch((), jax.random.key(0), 1, length=2))
+  >>> batch.input_BL.tolist(), batch.at.horizon_BL.tolist()
+  ([[1, 4, 4, 2, 4, 4]], [[3, 3, 3, 3, 4, 5]])
   """
 
   kind: ClassVar[str] = "prefix_decoder"
