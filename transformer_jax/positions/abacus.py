@@ -27,6 +27,16 @@ class Abacus(Wrapper):
   encoding   any encoding, unchanged
   max_positions    rows of the table
   max_offset   the largest offset
+
+  >>> import jax
+  >>> import numpy as np
+  >>> import transformer_jax as tj
+  >>> at = tj.positions.coords.consecutive(1, 5)
+  >>> at = at.replace(data={"abacus_BL": np.array([[1, 2, 0, 1, 2]])})  # 45+31
+  >>> params = {"abacus_ND": np.array([[0.1], [0.2], [0.3]])}
+  >>> embed = jax.jit(tj.positions.build("abacus(none, max_positions=3)").embed)
+  >>> print(embed(params, np.zeros((1, 5, 1)), at)[0].T)
+  [[0.1 0.2 0.  0.1 0.2]]
   """
 
   encoding: PositionalEncoding = PositionalEncoding()

@@ -22,6 +22,12 @@ class Across(Wrapper):
   to embeddings.
 
   encoding   any bidirectional encoding without token data
+
+  >>> import transformer_jax as tj
+  >>> tj.positions.build("rope").cross().name
+  'none'
+  >>> tj.positions.build("across(rope)").cross().name
+  'rope'
   """
 
   encoding: PositionalEncoding = Rope()

@@ -33,6 +33,15 @@ class Alibi(PositionalEncoding):
               only, the others to the future only (the authors' advice);
               "causal": -slope (i - j) for every key, which rewards the future
   causal      False: this is the bidirectional form
+
+  >>> import jax
+  >>> import numpy as np
+  >>> import transformer_jax as tj
+  >>> tj.positions.alibi.slopes(8)[:4]
+  [0.5, 0.25, 0.125, 0.0625]
+  >>> bias = jax.jit(tj.positions.build("alibi").bias)
+  >>> print(bias({"slope_H": 0.5}, np.array([4]), np.arange(4)))
+  [[-2.  -1.5 -1.  -0.5]]
   """
 
   both_ways: str = "symmetric"

@@ -19,6 +19,13 @@ class AlibiLearned(Alibi):
               https://arxiv.org/abs/2305.19466); False: the slope, used as 0 where it
               falls below
   per_layer   False: all layers share their slopes
+
+  >>> import jax
+  >>> import numpy as np
+  >>> import transformer_jax as tj
+  >>> bias = jax.jit(tj.positions.build("alibi_learned(logarithm=False)").bias)
+  >>> print(bias({"slope_H": 0.125}, np.array([4]), np.arange(4)))
+  [[-0.5   -0.375 -0.25  -0.125]]
   """
 
   logarithm: bool = True

@@ -21,6 +21,17 @@ class AxialRope(PositionalEncoding):
 
   base    the slowest pair turns about base times slower than the fastest
   width   number of rotated features, divisible by 4; None: all
+
+  >>> import jax
+  >>> import numpy as np
+  >>> import transformer_jax as tj
+  >>> at, x_BLHK = tj.positions.coords.grid(2, 2), np.tile([1.0, 0], (1, 4, 1, 2))
+  >>> transform = jax.jit(tj.positions.build("axial_rope").transform_qk)
+  >>> print(np.asarray(transform({}, x_BLHK, x_BLHK, at, at)[0][0, :, 0]).round(2))
+  [[1.   0.   1.   0.  ]
+   [0.54 0.84 1.   0.  ]
+   [1.   0.   0.54 0.84]
+   [0.54 0.84 0.54 0.84]]
   """
 
   base: float = 100.0

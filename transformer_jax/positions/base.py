@@ -24,6 +24,14 @@ class TrainContext:
   progress     fraction of the training steps completed, from 0 to 1
   batch_size   sequences in the batch, on all devices inside `pmap`; coordinates may be
                shared by all of them
+
+  >>> import jax
+  >>> import transformer_jax as tj
+  >>> drope = tj.positions.build("drope(rope, after=0.8)")
+  >>> at = tj.positions.coords.consecutive(1, 4)
+  >>> context = tj.positions.TrainContext(jax.random.key(0), progress=0.9, batch_size=2)
+  >>> print(jax.jit(drope.assign_positions)(context, at).pos_BL)
+  [[0 0 0 0]]
   """
 
   key: jax.Array
@@ -49,6 +57,16 @@ class Tile:
 
   `full_scores` gets all heads at once. Its q, k and data have a leading head axis, as
   has mask_HLM where the encoding masks by head. A scale for each head is scale_H11.
+
+  >>> import numpy as np
+  >>> import transformer_jax as tj
+  >>> tile = tj.positions.Tile(
+  ...   q_LK=np.ones((1, 2)), k_MK=np.ones((3, 2)),
+  ...   pos_L=np.array([3]), pos_M=np.arange(3), mask_LM=np.ones((1, 3), bool),
+  ...   q_data={}, k_data={}, scale=2**-0.5,
+  ... )
+  >>> print(tj.positions.build("alibi").score({"slope_H": 0.5}, np.ones((1, 3)), tile))
+  [[-0.5  0.   0.5]]
   """
 
   q_LK: jax.Array

@@ -19,6 +19,11 @@ class ByLayer(Schedule):
       layer n uses encoding n mod N
 
   encodings   (a, b): layers 0, 2, 4, ... use a and layers 1, 3, 5, ... use b
+
+  >>> import transformer_jax as tj
+  >>> mixed = tj.positions.build("by_layer((rope, alibi, none))")
+  >>> [mixed.layer(n).name for n in range(5)]
+  ['rope', 'alibi', 'none', 'rope', 'alibi']
   """
 
   encodings: tuple[PositionalEncoding, ...] = (Rope(), PositionalEncoding())

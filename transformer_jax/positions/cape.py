@@ -30,6 +30,17 @@ class Cape(Wrapper):
   shift      the largest shift, either way
   noise      the largest noise, either way; up to 0.5 the tokens keep their order
   scale      the largest scale; the smallest is 1 / scale
+
+  >>> import jax
+  >>> import numpy as np
+  >>> import transformer_jax as tj
+  >>> at = tj.positions.coords.consecutive(1, 4)
+  >>> cape = tj.positions.build("cape(sinusoidal)")
+  >>> context = tj.positions.TrainContext(jax.random.key(0), batch_size=2)
+  >>> pos_BL = jax.jit(cape.assign_positions)(context, at).pos_BL
+  >>> print(np.asarray(pos_BL).round(1))
+  [[ 3.   4.   5.6  6.4]
+   [-3.5 -2.6 -1.6 -0.1]]
   """
 
   encoding: PositionalEncoding = Sinusoidal()

@@ -21,6 +21,17 @@ class Carope(PositionalEncoding):
   m = 1, 2, ... A rate that never changes is RoPE with other frequencies.
 
   interleaved   pairs are neighbours (2m, 2m + 1); else halves (m, m + K/2)
+
+  >>> import jax
+  >>> import numpy as np
+  >>> import transformer_jax as tj
+  >>> at = tj.positions.coords.consecutive(1, 3)
+  >>> data = {"rate_BLH": np.array([[[0.5], [0.5], [1.0]]])}
+  >>> accumulate = jax.jit(tj.positions.build("carope").accumulate)
+  >>> print(accumulate({"power_R": np.array([1, 2])}, data, at)["angle_BLHR"][0, :, 0])
+  [[0.5  0.25]
+   [1.   0.5 ]
+   [2.   1.5 ]]
   """
 
   interleaved: bool = False

@@ -21,6 +21,19 @@ class CoPE(PositionalEncoding):
   layer share the vectors.
 
   max_positions   rows of the table: counts from max_positions - 1 on share the last one
+
+  >>> import jax
+  >>> import numpy as np
+  >>> import transformer_jax as tj
+  >>> s_HLM = np.array([[[9.0, -9, -9, 9]]])  # gates of 1, 0, 0, 1
+  >>> tile = tj.positions.Tile(
+  ...   q_LK=np.ones((1, 1, 1)), k_MK=None, pos_L=None, pos_M=None,
+  ...   mask_LM=np.ones((1, 4), bool), q_data={}, k_data={}, scale=1.0,
+  ... )
+  >>> params = {"table_NK": np.array([[0.0], [1], [2], [3]])}
+  >>> full_scores = jax.jit(tj.positions.build("cope(max_positions=4)").full_scores)
+  >>> print(np.asarray(full_scores(params, s_HLM, tile) - s_HLM).round(2))
+  [[[2. 1. 1. 1.]]]
   """
 
   max_positions: int = 64

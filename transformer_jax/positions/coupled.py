@@ -24,6 +24,14 @@ class Coupled(Wrapper):
 
   encoding   any encoding; a table gets max_positions + 1 rows
   max_positions    the largest position
+
+  >>> import jax
+  >>> import numpy as np
+  >>> import transformer_jax as tj
+  >>> at = tj.positions.coords.consecutive(1, 5)
+  >>> at = at.replace(data={"coupled_BL": np.array([[1, 2, 0, 1, 2]])})  # 45+31
+  >>> tj.positions.build("coupled").assign_positions(None, at).pos_BL.tolist()
+  [[1, 2, 0, 1, 2]]
   """
 
   encoding: PositionalEncoding = Learned()

@@ -28,6 +28,15 @@ class Cpb(PositionalEncoding):
   activation   relu or silu
   limit        the bias is limit * sigmoid(output), as in the authors' code; 0: output
   per_layer    False: all layers share the network
+
+  >>> import jax
+  >>> import numpy as np
+  >>> import transformer_jax as tj
+  >>> params = {"in_W": np.ones(1), "in_shift_W": np.zeros(1)}
+  >>> params |= {"out_HW": -np.ones(1), "out_shift_H": 0.0}  # x -> -x
+  >>> bias = jax.jit(tj.positions.build("cpb").bias)
+  >>> print(np.asarray(bias(params, np.array([4]), np.arange(4))).round(2))
+  [[2.67 3.2  4.   5.33]]
   """
 
   log: bool = True

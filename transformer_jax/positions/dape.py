@@ -30,6 +30,21 @@ class Dape(Wrapper):
              A masked key counts as zero in both layers; a key masked in one head, in
              the first layer. In the authors' code the second layer reads a constant
              past the query
+
+  >>> import jax
+  >>> import numpy as np
+  >>> import transformer_jax as tj
+  >>> one, zero = np.ones((1, 1, 1)), np.zeros(1)  # the network returns score + bias
+  >>> params = {"mix_scores_HWN": one, "mix_biases_HWN": one, "mix_shift_W": zero}
+  >>> params |= {"mix_out_HWN": one, "mix_out_shift_H": zero}
+  >>> params |= {"slope_H": np.array([0.5])}
+  >>> tile = tj.positions.Tile(
+  ...   q_LK=None, k_MK=None, pos_L=np.array([2]), pos_M=np.arange(3),
+  ...   mask_LM=np.ones((1, 3), bool), q_data={}, k_data={}, scale=1.0,
+  ... )
+  >>> full_scores = jax.jit(tj.positions.build("dape(alibi)").full_scores)
+  >>> print(full_scores(params, np.full((1, 1, 3), 3.0), tile))
+  [[[4. 5. 6.]]]
   """
 
   encoding: PositionalEncoding = KerpleLog()

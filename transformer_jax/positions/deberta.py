@@ -30,6 +30,13 @@ class Deberta(PositionalEncoding):
   shared     projects the table with the query and key weights and biases of the layer,
              as versions 2 and 3 do (`share_att_key`); else with separate weights
   released   indexes Q by i - j too, as the released code does, unlike the paper
+
+  >>> import numpy as np
+  >>> from transformer_jax.positions.deberta import Deberta, bucket, rows
+  >>> rows(Deberta(max_distance=3)).tolist()  # of distances -3 ... 3
+  [0, 1, 2, 3, 4, 5, 5]
+  >>> bucket(np.array([1, 128, 129, 200, 300, 400, 511]), 256, 512).tolist()
+  [1, 128, 129, 169, 207, 233, 255]
   """
 
   max_distance: int = 512

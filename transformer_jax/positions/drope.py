@@ -24,6 +24,16 @@ class Drope(Wrapper):
 
   encoding   any relative encoding
   after      fraction of the training steps after which positions are dropped
+
+  >>> import jax
+  >>> import transformer_jax as tj
+  >>> drope = tj.positions.build("drope(rope, after=0.875)")
+  >>> at, key = tj.positions.coords.consecutive(1, 4), jax.random.key(0)
+  >>> for progress in 0.5, 0.9:
+  ...   context = tj.positions.TrainContext(key, progress)
+  ...   print(jax.jit(drope.assign_positions)(context, at).pos_BL)
+  [[0 1 2 3]]
+  [[0 0 0 0]]
   """
 
   encoding: PositionalEncoding = Rope()

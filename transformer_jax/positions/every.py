@@ -24,6 +24,11 @@ class Every(Schedule):
   period    1: all layers are special; more than there are layers: none is
   special   the encoding of these layers
   rest      the encoding of the others
+
+  >>> import transformer_jax as tj
+  >>> rnope = tj.positions.build("every(4, none, rope)")
+  >>> [rnope.layer(n).name for n in range(5)]
+  ['rope', 'rope', 'rope', 'none', 'rope']
   """
 
   period: int = 4

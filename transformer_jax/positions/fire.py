@@ -25,6 +25,15 @@ class Fire(PositionalEncoding):
 
   width       hidden units of the network from ratio to bias
   threshold   initial value of the position T, below which the denominator is constant
+
+  >>> import jax
+  >>> import numpy as np
+  >>> import transformer_jax as tj
+  >>> network = {"in_W": np.ones(1), "in_shift_W": np.zeros(1), "out_HW": np.ones(1)}
+  >>> params = {"growth": 0.1, "stretch": 1.0, "out_shift_H": 0.0} | network
+  >>> bias = jax.jit(tj.positions.build("fire(threshold=2)").bias)
+  >>> print(np.asarray(bias(params, np.array([4]), np.arange(4))).round(2))
+  [[1.   0.78 0.54 0.28]]
   """
 
   width: int = 32

@@ -36,6 +36,19 @@ class Forgetting(PositionalEncoding):
   memory   (first, last): gates start by keeping exp(-1 / T) per token, with T from the
            first head's to the last's in equal ratios; None: half
   causal   False: this is the bidirectional form
+
+  >>> import jax
+  >>> import numpy as np
+  >>> import transformer_jax as tj
+  >>> at = tj.positions.coords.consecutive(1, 3)
+  >>> gate_BLH = np.array([[[0.9], [0.5], [0.8]]])
+  >>> accumulate = jax.jit(tj.positions.build("forgetting").accumulate)
+  >>> sums = accumulate({}, {"kept_BLH": np.log(gate_BLH)}, at)
+  >>> sum_L = np.asarray(sums["kept_BLH"]).ravel()
+  >>> print(np.tril(np.exp(sum_L[:, None] - sum_L)).round(2))
+  [[1.  0.  0. ]
+   [0.5 1.  0. ]
+   [0.4 0.8 1. ]]
   """
 
   gate: str = "token"

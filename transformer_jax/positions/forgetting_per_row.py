@@ -26,6 +26,18 @@ class ForgettingPerRow(PositionalEncoding):
   to the token before the query.
 
   width   of the projections
+
+  >>> import jax
+  >>> import numpy as np
+  >>> import transformer_jax as tj
+  >>> tile = tj.positions.Tile(
+  ...   q_LK=None, k_MK=None, pos_L=None, pos_M=None, mask_LM=np.ones((1, 4), bool),
+  ...   q_data={"gate_query_BLHW": np.zeros((1, 1, 8))},
+  ...   k_data={"gate_key_BLHW": np.zeros((1, 4, 8))}, scale=1.0,
+  ... )  # gates of 1/2
+  >>> full_scores = jax.jit(tj.positions.build("forgetting_per_row").full_scores)
+  >>> print(np.asarray(full_scores({}, np.zeros((1, 1, 4)), tile)).round(2))
+  [[[-2.08 -1.39 -0.69  0.  ]]]
   """
 
   width: int = 8

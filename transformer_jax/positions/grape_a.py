@@ -28,6 +28,18 @@ class GrapeA(PositionalEncoding):
   initial value is ALiBi's. Past and future are alike; the paper leaves that undefined.
 
   gate   key, query, or both: the sum of the two
+
+  >>> import jax
+  >>> import numpy as np
+  >>> import transformer_jax as tj
+  >>> tile = tj.positions.Tile(
+  ...   q_LK=None, k_MK=np.array([[8.0], [0], [8]]), pos_L=np.array([3]),
+  ...   pos_M=np.arange(3), mask_LM=None, q_data={}, k_data={}, scale=1.0,
+  ... )
+  >>> params = {"key_HK": np.ones(1), "rate_H": np.log(np.e - 1), "slope_H": 0.5}
+  >>> score = jax.jit(tj.positions.build("grape_a").score)
+  >>> print(np.asarray(score(params, np.zeros((1, 3)), tile)).round(2))
+  [[-12.    -0.69  -4.  ]]
   """
 
   gate: str = "key"

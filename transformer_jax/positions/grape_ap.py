@@ -28,6 +28,21 @@ class GrapeAP(PositionalEncoding):
   both are scaled, as in the paper.
 
   width   of the projections
+
+  >>> import jax
+  >>> import numpy as np
+  >>> import transformer_jax as tj
+  >>> text = {"order_BL": np.arange(4), "segment_BL": np.ones(4)}
+  >>> zero_HLW = np.zeros((1, 4, 8))  # penalties of 1/2 ln(1/2)
+  >>> tile = tj.positions.Tile(
+  ...   q_LK=None, k_MK=None, pos_L=None, pos_M=None, mask_LM=None,
+  ...   q_data=text | {"link_BLHW": zero_HLW}, k_data=text | {"turned_BLHW": zero_HLW},
+  ...   scale=1.0,
+  ... )
+  >>> full_scores = jax.jit(tj.positions.build("grape_ap").full_scores)
+  >>> s_HLM = full_scores({"slope_H": np.array([0.5])}, np.zeros((1, 4, 4)), tile)
+  >>> print(np.asarray(s_HLM)[0, 3].round(2))
+  [-1.04 -0.69 -0.35  0.  ]
   """
 
   width: int = 8

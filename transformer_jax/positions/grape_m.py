@@ -26,6 +26,13 @@ class GrapeM(Rope):
   per_head     frequencies differ between heads
   contextual   a position is the sum of learned steps of the tokens before it, each
                between 0 and 1, instead of their number
+
+  >>> import numpy as np
+  >>> import transformer_jax as tj
+  >>> grape_m = tj.positions.build("grape_m")
+  >>> params = {"log_frequency_R": 16 * np.log([1, 0.5, 0.1])}
+  >>> print(np.asarray(grape_m.frequencies(params, 3)).round(2))
+  [1.  0.5 0.1]
   """
 
   per_head: bool = False

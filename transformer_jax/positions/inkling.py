@@ -26,6 +26,17 @@ class Inkling(PositionalEncoding):
   max_distance   distances below it have a bias
   floor     from this many tokens on, scores of the query at place n are multiplied by
             1 + 0.1 ln(n / floor); None: never, as in the layers with a window
+
+  >>> import jax
+  >>> import numpy as np
+  >>> import transformer_jax as tj
+  >>> tile = tj.positions.Tile(
+  ...   q_LK=None, k_MK=None, pos_L=np.array([4]), pos_M=np.arange(5), mask_LM=None,
+  ...   q_data={"weight_BLHW": np.ones((1, 1))}, k_data={}, scale=1.0,
+  ... )
+  >>> score = jax.jit(tj.positions.build("inkling(width=1, max_distance=3)").score)
+  >>> print(score({"bank_WN": np.array([[0.3, 0.2, 0.1]])}, np.zeros((1, 5)), tile))
+  [[0.  0.  0.1 0.2 0.3]]
   """
 
   width: int = 16

@@ -20,6 +20,12 @@ class Interpolated(Wrapper):
 
   encoding   any encoding that is defined between whole positions
   factor     divisor of the positions
+
+  >>> import transformer_jax as tj
+  >>> interpolated = tj.positions.build("interpolated(rope, factor=4)")
+  >>> at = tj.positions.coords.consecutive(1, 5)
+  >>> interpolated.assign_positions(None, at).pos_BL.tolist()
+  [[0.0, 0.25, 0.5, 0.75, 1.0]]
   """
 
   encoding: PositionalEncoding = Rope()

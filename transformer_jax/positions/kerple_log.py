@@ -19,6 +19,14 @@ class KerpleLog(PositionalEncoding):
 
   exponent    learn an exponent of |i - j| too, from 1 (the three-parameter kernel)
   per_layer   False: all layers share the parameters, as in the authors' code
+
+  >>> import jax
+  >>> import numpy as np
+  >>> import transformer_jax as tj
+  >>> bias = jax.jit(tj.positions.build("kerple_log").bias)
+  >>> b_LM = bias({"weight_H": 1.0, "rate_H": 1.0}, np.array([4]), np.arange(4))
+  >>> print(np.asarray(b_LM).round(2))
+  [[-1.61 -1.39 -1.1  -0.69]]
   """
 
   exponent: bool = False

@@ -17,6 +17,14 @@ class KerplePower(PositionalEncoding):
       s_ij = q_i . k_j / sqrt(K) - r_1 |i - j|^r_2
 
   per_layer   False: all layers share the parameters, as in the authors' code
+
+  >>> import jax
+  >>> import numpy as np
+  >>> import transformer_jax as tj
+  >>> bias = jax.jit(tj.positions.build("kerple_power").bias)
+  >>> b_LM = bias({"weight_H": 0.5, "exponent_H": 2.0}, np.array([4]), np.arange(4))
+  >>> print(np.asarray(b_LM).round(2))
+  [[-8.  -4.5 -2.  -0.5]]
   """
 
   per_layer: bool = dataclasses.field(default=False, kw_only=True)

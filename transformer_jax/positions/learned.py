@@ -17,6 +17,15 @@ class Learned(PositionalEncoding):
 
   max_positions   rows of the table; None: as many as the training length
   start     the row of position 0; OPT and RoBERTa leave rows before it unused
+
+  >>> import jax
+  >>> import numpy as np
+  >>> import transformer_jax as tj
+  >>> at = tj.positions.coords.consecutive(1, 4)
+  >>> embed = jax.jit(tj.positions.build("learned(max_positions=3)").embed)
+  >>> params = {"table_LD": np.array([[0.1], [0.2], [0.3]])}
+  >>> print(embed(params, np.zeros((1, 4, 1)), at)[0].T)
+  [[0.1 0.2 0.3 nan]]
   """
 
   max_positions: int | None = None

@@ -20,6 +20,15 @@ class Learned2d(PositionalEncoding):
   token. The paper tries halves of the features for each; here both use all features.
 
   height, width   rows and columns of the largest grid
+
+  >>> import jax
+  >>> import numpy as np
+  >>> import transformer_jax as tj
+  >>> at = tj.positions.coords.grid(2, 2)
+  >>> params = {"row_ND": np.array([[10.0], [20]]), "column_ND": np.array([[1.0], [2]])}
+  >>> embed = jax.jit(tj.positions.build("learned_2d(height=2, width=2)").embed)
+  >>> print(embed(params, np.zeros((1, 4, 1)), at)[0].T)
+  [[11. 12. 21. 22.]]
   """
 
   height: int = 32

@@ -27,6 +27,15 @@ class LogN(Tempered):
   encoding   any encoding
   learned    False: log n / log of the training length, as in Chiang and Cholak, 2022,
              https://arxiv.org/abs/2202.12172
+
+  >>> import jax
+  >>> import numpy as np
+  >>> import transformer_jax as tj
+  >>> at = tj.positions.coords.consecutive(1, 16)
+  >>> log_n = tj.positions.build("log_n(learned=False)")
+  >>> factor_L = np.ravel(jax.jit(log_n.factor)({"trained": 4.0}, at, at))
+  >>> print(factor_L[[1, 3, 7, 15]].round(2))  # of 2, 4, 8 and 16 keys
+  [0.5 1.  1.5 2. ]
   """
 
   encoding: PositionalEncoding = PositionalEncoding()

@@ -24,6 +24,15 @@ class LogSteps(Tempered):
   encoding   any encoding
   step       keys that a query attends to before the factor first grows
   gain       factor on the logarithm
+
+  >>> import jax
+  >>> import numpy as np
+  >>> import transformer_jax as tj
+  >>> at = tj.positions.coords.consecutive(1, 16)
+  >>> log_steps = tj.positions.build("log_steps(step=4)")
+  >>> factor_L = np.ravel(jax.jit(log_steps.factor)({}, at, at))
+  >>> print(factor_L[::4].round(3))
+  [1.    1.069 1.11  1.139]
   """
 
   encoding: PositionalEncoding = PositionalEncoding()

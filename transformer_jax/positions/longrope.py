@@ -23,6 +23,15 @@ class LongRope(LengthRope):
   short    a divisor for each pair up to the original length; none: 1
   long     the same beyond it; none: those of rope_ntk, where the search starts
   first    number of positions at the start of a text that are not interpolated
+
+  >>> import jax
+  >>> import transformer_jax as tj
+  >>> longrope = tj.positions.build("longrope(short=(1, 1), long=(2, 10))")
+  >>> frequencies = jax.jit(longrope.frequencies_of, static_argnums=1)
+  >>> for length in 1024, 1025:
+  ...   print(frequencies({"original": 1024}, 2, length, 0))
+  [1.   0.01]
+  [0.5   0.001]
   """
 
   factor: float = 8.0

@@ -25,6 +25,16 @@ class MixedRope(PositionalEncoding):
 
   base   of the initial frequencies, which are axial, with directions rotated by a
          random angle in each head; 10 as in the authors' code
+
+  >>> import jax
+  >>> import numpy as np
+  >>> import transformer_jax as tj
+  >>> at, x_BLHK = tj.positions.coords.grid(2, 2), np.tile([1.0, 0], (1, 4, 1, 1))
+  >>> params = {"column_HR": np.array([[1.0]]), "row_HR": np.array([[0.5]])}
+  >>> transform = jax.jit(tj.positions.build("mixed_rope").transform_qk)
+  >>> cos, sin = np.asarray(transform(params, x_BLHK, x_BLHK, at, at)[0][0, :, 0]).T
+  >>> print(np.arctan2(sin, cos).round(2))
+  [0.  1.  0.5 1.5]
   """
 
   base: float = 10.0

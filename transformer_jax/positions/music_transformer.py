@@ -22,6 +22,18 @@ class MusicTransformer(PositionalEncoding):
   max_distance   distances in the table, from 0 on; None: as many as the training length
   shared    heads share one table; else one table per head, as in the paper
   causal    False: the table has the future too; else the future is as the token itself
+
+  >>> import jax
+  >>> import numpy as np
+  >>> import transformer_jax as tj
+  >>> tile = tj.positions.Tile(
+  ...   q_LK=np.ones((1, 1)), k_MK=None, pos_L=np.array([3]), pos_M=np.arange(4),
+  ...   mask_LM=None, q_data={}, k_data={}, scale=1.0,
+  ... )
+  >>> score = jax.jit(tj.positions.build("music_transformer(max_distance=3)").score)
+  >>> params = {"table_HNK": np.array([[0.1], [0.2], [0.3]])}
+  >>> print(score(params, np.zeros((1, 4)), tile))
+  [[0.1 0.1 0.2 0.3]]
   """
 
   max_distance: int | None = None

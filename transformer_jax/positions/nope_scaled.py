@@ -23,6 +23,18 @@ class NopeScaled(Tempered):
   encoding   any encoding; the paper has none
   slope      0.3973 fits the paper's model of 50 000 steps, 0.3010 that of 10 000
   trained    the trained length in tokens; None: the length of training sequences
+
+  >>> import jax
+  >>> import numpy as np
+  >>> import transformer_jax as tj
+  >>> at = tj.positions.coords.consecutive(1, 16)
+  >>> factor = jax.jit(tj.positions.build("nope_scaled").factor)
+  >>> for trained in 4.0, 8.0, 16.0, 32.0:
+  ...   print(trained, np.ravel(factor({"trained": trained}, at, at))[0].round(3))
+  4.0 1.551
+  8.0 1.275
+  16.0 1.0
+  32.0 1.0
   """
 
   encoding: PositionalEncoding = PositionalEncoding()

@@ -19,6 +19,10 @@ class PRope(Rope):
   The other pairs match by content alone, at any distance.
 
   p   fraction of the pairs that are rotated; 1: RoPE, 0: no positions
+
+  >>> import transformer_jax as tj
+  >>> tj.positions.build("p_rope(p=0.75)").frequencies({}, 4).round(4).tolist()
+  [1.0, 0.1, 0.01, 0.0]
   """
 
   p: float = 0.75

@@ -14,6 +14,14 @@ class PartialRope(Rope):
       q' = [R(i) q_1..r, q_r+1..K]; k likewise
 
   The other features match by content alone, as in GPT-NeoX and Pythia.
+
+  >>> import jax
+  >>> import numpy as np
+  >>> import transformer_jax as tj
+  >>> rotate = jax.jit(tj.positions.build("partial_rope").rotate)
+  >>> x_BLHK = rotate({}, np.ones((1, 1, 1, 8)), np.array([[1]]))
+  >>> print(np.asarray(x_BLHK[0, 0]).round(2))
+  [[-0.3   1.38  1.    1.    1.    1.    1.    1.  ]]
   """
 
   fraction: float = 0.25

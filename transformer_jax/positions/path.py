@@ -25,6 +25,23 @@ class Path(PositionalEncoding):
   rank     of the projection that makes directions
   width    number of tokens that a direction mixes
   forget   adds the bias of `forgetting` (PaTH-FoX)
+
+  >>> import jax
+  >>> import numpy as np
+  >>> import transformer_jax as tj
+  >>> text = {"order_BL": np.arange(3), "segment_BL": np.ones(3)}
+  >>> x_HLK = np.tile([1.0, 0], (1, 3, 1))
+  >>> w_HMK = np.array([[[0.0, 1], [0, 1], [1, 0]]])  # the last: along the keys
+  >>> tile = tj.positions.Tile(
+  ...   q_LK=x_HLK, k_MK=x_HLK, pos_L=None, pos_M=None, mask_LM=None, scale=1.0,
+  ...   q_data=text,
+  ...   k_data=text | {"direction_BLHK": w_HMK, "strength_BLH": np.ones((1, 3))},
+  ... )
+  >>> full_scores = jax.jit(tj.positions.build("path").full_scores)
+  >>> print(full_scores({}, np.ones((1, 3, 3)), tile))
+  [[[1. 1. 1.]
+    [1. 1. 1.]
+    [0. 0. 1.]]]
   """
 
   rank: int = 32

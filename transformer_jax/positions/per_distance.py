@@ -22,6 +22,13 @@ class PerDistance(PositionalEncoding):
   causal      False: the table has the future too, first; else the future gets the bias
               of the token itself
   per_layer   False: all layers share the table
+
+  >>> import jax
+  >>> import numpy as np
+  >>> import transformer_jax as tj
+  >>> bias = jax.jit(tj.positions.build("per_distance(max_distance=2)").bias)
+  >>> print(bias({"table_HN": np.array([0.0, -1, -5])}, np.array([4]), np.arange(5)))
+  [[-5. -5. -5. -1.  0.]]
   """
 
   max_distance: int = 128

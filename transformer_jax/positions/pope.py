@@ -29,6 +29,16 @@ class Pope(PositionalEncoding):
   base      the slowest feature turns about base times slower than the fastest
   anywhere  initial phases are random between -2 pi and 0; else 0, which generalizes
             best to longer texts in the paper
+
+  >>> import jax
+  >>> import numpy as np
+  >>> import transformer_jax as tj
+  >>> at = tj.positions.coords.consecutive(1, 4)
+  >>> x_BLHK = np.full((1, 4, 1, 1), np.log(np.e - 1))  # softplus of it is 1
+  >>> transform = jax.jit(tj.positions.build("pope").transform_qk)
+  >>> q, k = transform({"phase_HK": np.zeros((1, 1))}, x_BLHK, x_BLHK, at, at)
+  >>> print((np.asarray(q)[0, 3, 0] @ np.asarray(k)[0, :, 0].T).round(2))  # cos(i - j)
+  [-0.99 -0.42  0.54  1.  ]
   """
 
   base: float = 10_000.0

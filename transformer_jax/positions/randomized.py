@@ -29,6 +29,16 @@ class Randomized(Wrapper):
   step       distance between neighbours in evaluation and decoding
   spread     spreads texts in evaluation; needs the whole text, so that decoding reads
              it again with each token
+
+  >>> import jax
+  >>> import transformer_jax as tj
+  >>> randomized = tj.positions.build("randomized(rope, max_positions=64, step=16)")
+  >>> at = tj.positions.coords.consecutive(1, 4)
+  >>> randomized.assign_positions(None, at).pos_BL.tolist()
+  [[0, 16, 32, 48]]
+  >>> context = tj.positions.TrainContext(jax.random.key(0))
+  >>> jax.jit(randomized.assign_positions)(context, at).pos_BL.tolist()
+  [[0, 1, 36, 40]]
   """
 
   encoding: PositionalEncoding = PositionalEncoding()

@@ -22,6 +22,11 @@ class Rope(PositionalEncoding):
   interleaved   pairs are neighbours (2m, 2m + 1) as in the paper and GPT-J; else halves
                 (m, m + K/2) as in GPT-NeoX and Llama
   fraction      fraction of a head's features that is rotated, the first ones
+
+  >>> import transformer_jax as tj
+  >>> rope = tj.positions.build("rope")
+  >>> rope.frequencies({}, rope.pairs(8)).round(4).tolist()
+  [1.0, 0.1, 0.01, 0.001]
   """
 
   base: float = 10_000.0
@@ -66,6 +71,11 @@ class ScaledRope(Rope):
   """Base class of RoPE scaled to longer texts than in training.
 
   factor   ratio of the new length to the training length
+
+  >>> import transformer_jax as tj
+  >>> scaled = tj.positions.build("rope_ntk(factor=8)")
+  >>> scaled.factor, scaled.extrapolation
+  (8, 'interpolated')
   """
 
   factor: float = 4.0

@@ -21,6 +21,11 @@ class LengthRope(ScaledRope):
   change: see "Decoding" in docs/positions.md.
 
   original   the length up to which nothing changes; None: that of training texts
+
+  >>> import transformer_jax as tj
+  >>> dynamic = tj.positions.build("rope_dynamic(original=512)")
+  >>> dynamic.stable_length(tj.Dims(V=2, D=64, H=8, F=8, L=128))
+  512
   """
 
   original: int | None = None
@@ -65,6 +70,16 @@ class DynamicRope(LengthRope):
 
   factor   at a length of l times the original the slowest pair is divided by
            factor * l - (factor - 1); 1 divides it by l, as in the paper
+
+  >>> import jax
+  >>> import transformer_jax as tj
+  >>> dynamic = tj.positions.build("rope_dynamic")
+  >>> frequencies = jax.jit(dynamic.frequencies_of, static_argnums=1)
+  >>> for length in 1024, 2048, 8192:
+  ...   print(frequencies({"original": 1024}, 2, length, 0))
+  [1.   0.01]
+  [1.    0.005]
+  [1.      0.00125]
   """
 
   factor: float = 1.0

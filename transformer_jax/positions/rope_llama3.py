@@ -22,6 +22,12 @@ class Llama3Rope(ScaledRope):
   original     the length of training texts
   fast, slow   pairs that turn more often than `fast` in that length stay, those that
                turn less often than `slow` are interpolated
+
+  >>> import transformer_jax as tj
+  >>> rope, llama3 = map(tj.positions.build, ("rope(base=5e5)", "rope_llama3"))
+  >>> divisor_R = rope.frequencies({}, 64) / llama3.frequencies({}, 64)
+  >>> divisor_R[24:40:2].round(2).tolist()
+  [1.0, 1.0, 1.0, 1.55, 2.69, 5.26, 8.0, 8.0]
   """
 
   base: float = 500_000.0

@@ -17,6 +17,11 @@ class NtkRope(ScaledRope):
 
   The new base is base * factor^(K / (K - 2)): the fastest pair keeps its frequency, the
   slowest is divided by the factor.
+
+  >>> import transformer_jax as tj
+  >>> rope, ntk = map(tj.positions.build, ("rope", "rope_ntk(factor=8)"))
+  >>> (rope.frequencies({}, 4) / ntk.frequencies({}, 4)).round(3).tolist()
+  [1.0, 2.0, 4.0, 8.0]
   """
 
   def frequencies(self, params, R):

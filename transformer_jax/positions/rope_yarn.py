@@ -26,6 +26,12 @@ class YarnRope(ScaledRope):
   mscale       rotated features are multiplied by 0.1 * mscale * ln(factor) + 1
   mscale_all   divides that by the same expression of mscale_all, and multiplies whole
                scores by its square instead: both are 1 in DeepSeek-V3
+
+  >>> import transformer_jax as tj
+  >>> rope, yarn = map(tj.positions.build, ("rope", "rope_yarn(factor=16)"))
+  >>> divisor_R = rope.frequencies({}, 64) / yarn.frequencies({}, 64)
+  >>> divisor_R[16:52:5].round(2).tolist(), round(yarn.gain({}), 3)
+  ([1.0, 1.04, 1.28, 1.66, 2.36, 4.12, 16.0, 16.0], 1.277)
   """
 
   factor: float = 16.0

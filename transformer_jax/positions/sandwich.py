@@ -19,6 +19,14 @@ class Sandwich(PositionalEncoding):
   Head h of H divides it by 8 h / H. Nothing is learned, and past and future are alike.
 
   width   of the sinusoids, independent of the model's
+
+  >>> import jax
+  >>> import numpy as np
+  >>> import transformer_jax as tj
+  >>> bias = jax.jit(tj.positions.build("sandwich").bias)
+  >>> b_LM = bias({"shrink_H": 8.0}, np.array([1000]), np.array([0, 900, 990, 1000]))
+  >>> print(np.asarray(b_LM).round(1))
+  [[1.3 3.8 5.4 8. ]]
   """
 
   width: int = 128

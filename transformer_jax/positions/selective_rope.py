@@ -25,6 +25,15 @@ class SelectiveRope(Rope):
   initialized as in PyTorch; the paper leaves that open.
 
   width   number of queries that a step mixes
+
+  >>> import jax
+  >>> import numpy as np
+  >>> import transformer_jax as tj
+  >>> at, step_BLHR = tj.positions.coords.consecutive(1, 4), np.full((1, 4, 1, 1), 0.5)
+  >>> data = {"step_BLHR": step_BLHR, "gate_BLH": np.array([[[1.0], [0], [0], [1]]])}
+  >>> accumulate = jax.jit(tj.positions.build("selective_rope(width=1)").accumulate)
+  >>> print(accumulate({"mix_HRN": np.ones((1, 1, 1))}, data, at)["angle_BLHR"].ravel())
+  [0.5 0.5 0.5 1. ]
   """
 
   base: float = 500_000.0

@@ -21,6 +21,14 @@ class Shape(Wrapper):
 
   encoding   any encoding; a table gets `max_shift` more rows
   max_shift   the largest shift
+
+  >>> import jax
+  >>> import transformer_jax as tj
+  >>> at = tj.positions.coords.consecutive(1, 4)
+  >>> context = tj.positions.TrainContext(jax.random.key(0), batch_size=2)
+  >>> shape = tj.positions.build("shape(sinusoidal)")
+  >>> jax.jit(shape.assign_positions)(context, at).pos_BL.tolist()
+  [[352, 353, 354, 355], [255, 256, 257, 258]]
   """
 
   encoding: PositionalEncoding = Sinusoidal()

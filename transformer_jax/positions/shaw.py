@@ -18,6 +18,18 @@ class Shaw(PositionalEncoding):
 
   max_distance   distances beyond it, either way, share one vector; tables have rows of
              future distances even in causal models, so they fit every architecture
+
+  >>> import jax
+  >>> import numpy as np
+  >>> import transformer_jax as tj
+  >>> tile = tj.positions.Tile(
+  ...   q_LK=np.ones((1, 1)), k_MK=None, pos_L=np.array([3]), pos_M=np.arange(5),
+  ...   mask_LM=None, q_data={}, k_data={}, scale=1.0,
+  ... )
+  >>> params = {"key_NK": np.array([[0.1], [0.2], [0.3], [0.4], [0.5]])}
+  >>> score = jax.jit(tj.positions.build("shaw(max_distance=2)").score)
+  >>> print(score(params, np.zeros((1, 5)), tile))
+  [[0.1 0.1 0.2 0.3 0.4]]
   """
 
   max_distance: int = 16

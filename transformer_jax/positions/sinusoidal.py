@@ -22,6 +22,16 @@ class Sinusoidal(PositionalEncoding):
   interleaved   sine and cosine alternate as in the paper; else sines come first
   full_range    the slowest wave is exactly base times slower, as in the paper's code,
                 Tensor2Tensor (with interleaved=False)
+
+  >>> import jax
+  >>> import numpy as np
+  >>> import transformer_jax as tj
+  >>> at = tj.positions.coords.consecutive(1, 3)
+  >>> embed = jax.jit(tj.positions.build("sinusoidal").embed)
+  >>> print(np.asarray(embed({}, np.zeros((1, 3, 4)), at)[0]).round(2))
+  [[ 0.    1.    0.    1.  ]
+   [ 0.84  0.54  0.01  1.  ]
+   [ 0.91 -0.42  0.02  1.  ]]
   """
 
   base: float = 10_000.0

@@ -26,6 +26,17 @@ class Sinusoidal2d(PositionalEncoding):
   base   the slowest wave is about base times slower than the fastest
   detr   the row comes first, sine and cosine alternate, and places count from 1, as in
          DETR's code where it does not scale them by the size of the image
+
+  >>> import jax
+  >>> import numpy as np
+  >>> import transformer_jax as tj
+  >>> at = tj.positions.coords.grid(2, 2)
+  >>> embed = jax.jit(tj.positions.build("sinusoidal_2d").embed)
+  >>> print(np.asarray(embed({}, np.zeros((1, 4, 4)), at)[0]).round(2))
+  [[0.   1.   0.   1.  ]
+   [0.84 0.54 0.   1.  ]
+   [0.   1.   0.84 0.54]
+   [0.84 0.54 0.84 0.54]]
   """
 
   base: float = 10_000.0

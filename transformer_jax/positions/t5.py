@@ -18,6 +18,12 @@ class T5(PositionalEncoding):
   buckets    half of them hold one distance each, the others widen with distance
   max_distance   from here on all distances share the last bucket
   causal     False splits the buckets between past and future
+
+  >>> import numpy as np
+  >>> from transformer_jax.positions.t5 import T5, bucket_of_distance
+  >>> back = np.array([0, 1, 15, 16, 20, 32, 64, 127, 128])  # i - j
+  >>> bucket_of_distance(T5())[128 - back].tolist()
+  [0, 1, 15, 16, 17, 21, 26, 31, 31]
   """
 
   buckets: int = 32

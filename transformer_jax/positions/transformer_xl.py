@@ -18,6 +18,19 @@ class TransformerXL(PositionalEncoding):
       s_ij = ((q_i + u) . k_j + (q_i + v) . W R(i - j)) / sqrt(K)
 
   The score is scale * ((q + content) . k + (q + position) . W R(i - j)).
+
+  >>> import jax
+  >>> import numpy as np
+  >>> import transformer_jax as tj
+  >>> tile = tj.positions.Tile(
+  ...   q_LK=np.zeros((1, 2)), k_MK=np.zeros((4, 2)), pos_L=np.array([3]),
+  ...   pos_M=np.arange(4), mask_LM=None, q_data={}, k_data={}, scale=1.0,
+  ... )
+  >>> params = {"content_HK": np.zeros(2), "position_HK": np.array([0.0, 1])}
+  >>> params |= {"project_HKD": np.eye(2)}  # v . W R(i - j) = cos(i - j)
+  >>> score = jax.jit(tj.positions.build("transformer_xl").score)
+  >>> print(np.asarray(score(params, np.zeros((1, 4)), tile)).round(2))
+  [[-0.99 -0.42  0.54  1.  ]]
   """
 
   base: float = 10_000.0

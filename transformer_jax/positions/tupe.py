@@ -29,6 +29,19 @@ class Tupe(PositionalEncoding):
             from it, one to it; for texts that begin with a token like [CLS], as in the
             paper
   norm      normalizes the positions, as in the authors' code but not in the equation
+
+  >>> import jax
+  >>> import numpy as np
+  >>> import transformer_jax as tj
+  >>> tile = tj.positions.Tile(
+  ...   q_LK=None, k_MK=None, pos_L=np.array([2]), pos_M=np.arange(4), mask_LM=None,
+  ...   q_data={}, k_data={}, scale=1.0,
+  ... )
+  >>> params = {"table_LD": np.array([[0.0], [1], [2]])}  # ends after three positions
+  >>> params |= {"query_HDK": np.ones((1, 1)), "key_HDK": np.ones((1, 1))}
+  >>> score = jax.jit(tj.positions.build("tupe(norm=False)").score)
+  >>> print(np.asarray(score(params, np.zeros((1, 4)), tile)).round(2))
+  [[0.   1.41 2.83  nan]]
   """
 
   max_positions: int | None = None

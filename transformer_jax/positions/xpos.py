@@ -25,6 +25,15 @@ class XPos(Rope):
 
   scale_base   positions per step of decay; 1 in the paper, 512 in its code
   gamma        the larger, the slower all pairs decay
+
+  >>> import jax
+  >>> import numpy as np
+  >>> import transformer_jax as tj
+  >>> at, x_BLHK = tj.positions.coords.consecutive(1, 5), np.ones((1, 5, 1, 2))
+  >>> transform = jax.jit(tj.positions.build("xpos(scale_base=4)").transform_qk)
+  >>> q, k = (np.asarray(x)[0, :, 0] for x in transform({}, x_BLHK, x_BLHK, at, at))
+  >>> print((np.linalg.norm(k, axis=1) * np.linalg.norm(q[4]) / 2).round(2))
+  [0.29 0.39 0.53 0.73 1.  ]
   """
 
   interleaved: bool = True

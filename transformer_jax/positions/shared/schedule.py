@@ -11,7 +11,13 @@ from transformer_jax.positions.shared.wrapper import Wrapper
 
 @dataclasses.dataclass(frozen=True)
 class Part(Wrapper):
-  """One encoding of a schedule; its parameters are named e0_..., e1_..., by index."""
+  """One encoding of a schedule; its parameters are named e0_..., e1_..., by index.
+
+  >>> import transformer_jax as tj
+  >>> part = tj.positions.build("by_layer((rope, alibi_learned))").layer(1)
+  >>> sorted(part.init(None, tj.Dims(V=2, D=8, H=2, F=8, L=8)))
+  ['e1_log_slope_H']
+  """
 
   index: int
 
@@ -87,6 +93,14 @@ class Schedule(PositionalEncoding):
   the schedule: `randomized(every(4, none, rope))`.
 
   parts   encodings that layers choose from
+
+  >>> import transformer_jax as tj
+  >>> class Halves(tj.positions.shared.schedule.Schedule):
+  ...   parts = tj.positions.build("rope"), tj.positions.build("none")
+  ...   def which(self, n):
+  ...     return int(n >= 2)
+  >>> [Halves().layer(n).name for n in range(4)]
+  ['rope', 'rope', 'none', 'none']
   """
 
   parts: tuple[PositionalEncoding, ...]

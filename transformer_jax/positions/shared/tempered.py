@@ -15,6 +15,15 @@ class Tempered(Wrapper):
   """Base class of wrappers that scale queries after `transform_qk`, by `factor`.
 
   A bias of the inner encoding, which does not read queries, is not scaled.
+
+  >>> import jax.numpy as jnp
+  >>> import transformer_jax as tj
+  >>> class Twice(tj.positions.shared.tempered.Tempered):
+  ...   def factor(self, params, q_at, k_at):
+  ...     return 2.0
+  >>> at, x_BLHK = tj.positions.coords.consecutive(1, 1), jnp.ones((1, 1, 1, 2))
+  >>> print(*Twice("none").transform_qk({}, x_BLHK, x_BLHK, at, at))
+  [[[[2. 2.]]]] [[[[1. 1.]]]]
   """
 
   def factor(self, params: Params, q_at: Coords, k_at: Coords) -> jax.Array:

@@ -11,6 +11,11 @@ class Wrapper(PositionalEncoding):
   """Base class of wrappers; members it does not define are those of `encoding`.
 
   encoding   the encoding inside; a spec such as "rope" is built
+
+  >>> import transformer_jax as tj
+  >>> wrapper = tj.positions.shared.wrapper.Wrapper("rope(base=500000.0)")
+  >>> wrapper.encoding.base, wrapper.overrides("rotate")
+  (500000.0, True)
   """
 
   encoding: PositionalEncoding
