@@ -8,6 +8,9 @@ Q width of compressed queries   P width of the rotated part of a head
 """
 
 import dataclasses
+from typing import Any
+
+MISSING: Any = None  # of a required size; `__post_init__` names it
 
 
 def axes_of(name: str) -> str:
@@ -29,18 +32,32 @@ class Dims:
 
   >>> Dims(V=256, D=64, H=4, F=256, L=128).K
   16
+
+  Raises ValueError where V, D, H, F or L is missing, or a size is impossible.
   """
 
-  V: int
-  D: int
-  H: int
-  F: int
-  L: int
+  V: int = MISSING
+  D: int = MISSING
+  H: int = MISSING
+  F: int = MISSING
+  L: int = MISSING
   K: int = 0
   E: int = 0
   G: int = 0
 
   def __post_init__(self):
+    missing = [letter for letter in "VDHFL" if getattr(self, letter) is None]
+    if missing:
+      raise ValueError(
+        f"Dims without {', '.join(missing)}; write every size, as in Dims(V=256, D=64,"
+        " H=4, F=256, L=128)"
+      )
+    for letter in "DHK":
+      size, least = getattr(self, letter), 0 if letter == "K" else 1
+      if not isinstance(size, int) or size < least:
+        raise ValueError(
+          f"{letter} is {size!r}; write a whole number of at least {least}"
+        )
     if self.K == 0 and self.D % self.H:
       raise ValueError(
         f"width {self.D} does not divide into {self.H} heads; change one of them or"

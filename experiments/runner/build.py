@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 import transformer_jax.data  # noqa: F401, fills the registry of tasks
 from experiments.configs import base
 from experiments.setup.validate import KINDS, ConfigError
+from transformer_jax.attention import attentions
 from transformer_jax.attention.cores import cores
 from transformer_jax.attention.cores.auto import serving
 from transformer_jax.axes import Dims
@@ -54,7 +55,11 @@ def build(config: ConfigDict) -> Experiment:
   task_probe.check(task)
   family = families.build(config.model.family)
   check_family(config, family)
-  model = family(architecture(config, task))
+  arch = architecture(config, task)
+  try:
+    model = family(arch)
+  except ValueError as error:
+    raise ConfigError(f"model.family={config.model.family}: {error}") from error
   check_decoder(config, model.arch)
   optimizer, rate = optimizers.build(
     train.optimizer, train.schedule, train.clip, train.steps, config.model.width
@@ -95,6 +100,7 @@ def architecture(config: ConfigDict, task: Task) -> Architecture:
     L=task.tokens(config.train.length),
     K=model.head_width,
   )
+  check_heads(config, dims)
   kind = KINDS[model.kind]
   encoders, decoders = (model.layers * side for side in kind.sides)
   check_kind(config, task)
@@ -171,6 +177,16 @@ def check_head(config: ConfigDict, arch: Architecture, task: Task) -> None:
     )
 
 
+def check_heads(config: ConfigDict, dims: Dims) -> None:
+  """Raises ConfigError unless the attention of each layer fits the model's sizes."""
+  attention = attentions.build(config.model.attention)
+  try:
+    for n in range(config.model.layers):
+      attention.layer(n).projections().fit(dims)
+  except ValueError as error:
+    raise ConfigError(f"model.attention={config.model.attention}: {error}") from error
+
+
 def check_attention(config: ConfigDict, arch: Architecture) -> None:
   """Raises ConfigError unless encoding, variant and core work in the whole model."""
   model, dims = config.model, arch.of_decoder.dims
@@ -183,11 +199,6 @@ def check_attention(config: ConfigDict, arch: Architecture) -> None:
     )
     if refused:
       raise ConfigError(f"{chosen}: {refused}")
-  try:
-    for n in range(model.layers):
-      arch.attention.layer(n).projections().fit(dims)
-  except ValueError as error:
-    raise ConfigError(f"model.attention={model.attention}: {error}") from error
   num_positions = arch.position.num_positions(dims)
   if num_positions is not None and num_positions < dims.L:
     raise ConfigError(

@@ -7,6 +7,8 @@ import pathlib
 import subprocess
 import sys
 
+import jax
+import jax.numpy as jnp
 import pytest
 
 import transformer_jax as tj
@@ -86,6 +88,14 @@ WRONG = {
   "encoders is -1; write a number of layers": {"encoders": -1},
   "dropout is 2.0; write a number from 0 to below 1": {"dropout": 2.0},
   "dtype is 'float23'; write one of float32, bfloat16": {"dtype": "float23"},
+  "attention=gqa: 3 groups of keys do not divide 4 heads": {"attention": "gqa(3)"},
+}
+SIZES = {
+  "Dims without D, H, F, L; write every size": {"V": 1},
+  "Dims without L; write every size": dict(V=16, D=32, H=4, F=48),
+  "H is 0; write a whole number of at least 1": dict(V=16, D=32, H=0, F=48, L=12),
+  "D is '32'; write a whole number": dict(V=16, D="32", H=4, F=48, L=12),
+  "width 32 does not divide into 5 heads": dict(V=16, D=32, H=5, F=48, L=12),
 }
 
 
@@ -102,6 +112,33 @@ def test_sizes_or_an_encoding_that_are_left_out_are_named():
     tj.Architecture(position="rope", decoders=2)
   with pytest.raises(ValueError, match="position is None"):
     tj.Architecture(DIMS, decoders=2)
+
+
+@pytest.mark.parametrize("says", SIZES)
+def test_missing_and_impossible_sizes_are_named(says):
+  with pytest.raises(ValueError) as error:
+    tj.Dims(**SIZES[says])
+  assert says in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_model_of_anything_but_an_architecture_says_what_to_write():
+  for arch in ("rope", DIMS, None):
+    with pytest.raises(ValueError, match=r"write Transformer\(Architecture\(dims, pos"):
+      tj.Transformer(arch)
+
+
+def test_a_call_must_fit_the_stacks_of_its_model():
+  token_BL, memory = jnp.ones((1, 4), int), (jnp.ones((1, 4, 32)), None)
+  calls = [
+    (1, 1, {}, "encoder has nothing to read; write model.apply"),
+    (0, 1, {"method": "decode", "memory": memory}, "memory is for a model of an enc"),
+    (0, 1, {"method": "encode"}, "this model has no encoder"),
+    (1, 0, {"method": "decode"}, "this model has no decoder"),
+  ]
+  for encoders, decoders, given, says in calls:
+    arch = tj.Architecture(DIMS, "none", encoders=encoders, decoders=decoders)
+    with pytest.raises(ValueError, match=says):
+      tj.Transformer(arch).init(jax.random.key(0), token_BL, **given)
 
 
 def test_the_example_of_architecture_runs():

@@ -101,6 +101,7 @@ class Architecture:
       probe.check(self.position, dims)
       attention_probe.check(self.attention, dims)
     self._check_stacks()
+    self._check_heads()
     if self.classes and self.tied:
       raise ValueError(
         "an output of classes has no tokens whose embedding it could read; write"
@@ -124,6 +125,17 @@ class Architecture:
         raise ValueError(f"{name} is {rate!r}; write a number from 0 to below 1")
     if self.dtype not in DTYPES:
       raise ValueError(f"dtype is {self.dtype!r}; write one of {', '.join(DTYPES)}")
+
+  def _check_heads(self) -> None:
+    """Raises ValueError where the attention of a layer does not fit its sizes."""
+    stacks = (self.encoders, self.dims), (self.decoders, self.decoder_dims or self.dims)
+    for layers, dims in stacks:
+      for n in range(layers):
+        variant = self.attention.layer(n)
+        try:
+          variant.projections().fit(dims)
+        except ValueError as error:
+          raise ValueError(f"attention={variant.name}: {error}") from error
 
   def _check_stacks(self) -> None:
     """Raises ValueError without layers, or where a decoder cannot read the encoder."""

@@ -129,6 +129,14 @@ class Transformer(nn.Module):
   arch: Architecture
   stack: ClassVar[type[nn.Module]] = Stack
 
+  def __post_init__(self):
+    if not isinstance(self.arch, Architecture):
+      raise ValueError(
+        f"arch is {self.arch!r}; write Transformer(Architecture(dims, position='rope',"
+        " decoders=2))"
+      )
+    super().__post_init__()
+
   def setup(self):
     arch, dims = self.arch, self.arch.dims
     normal = nn.initializers.normal(dims.D**-0.5)
@@ -162,6 +170,11 @@ class Transformer(nn.Module):
     """Returns x_BLD, the states before the output head; arguments as in a call."""
     if not self.arch.decoders:
       return self.arch.head.pool(*self.encode(token_BL, at, done))
+    if self.arch.encoders and source_BL is None:
+      raise ValueError(
+        "this model's encoder has nothing to read; write model.apply(params, token_BL,"
+        " source_BL=...), and init likewise"
+      )
     memory = self.encode(source_BL, source_at, done) if self.arch.encoders else None
     return self.read(token_BL, at, memory, None, done)[0]
 
@@ -187,6 +200,10 @@ class Transformer(nn.Module):
 
   def encode(self, token_BL, at=None, done=1.0) -> Memory:
     """Returns the encoder's states and their coordinates."""
+    if not self.arch.encoders:
+      raise ValueError(
+        "this model has no encoder; write encoders=2 in its Architecture"
+      )
     at = at or coords.consecutive(1, self.arch.embedding.places(token_BL))
     at = at.bidirectional()
     return self.encoder(self.embed(token_BL, at), at, done=done)[:2]
@@ -204,12 +221,25 @@ class Transformer(nn.Module):
     return self.logits(x_BLD), cache
 
   def read(self, token_BL, at, memory, cache, done):
+    self._check_memory(memory)
     at = at or coords.consecutive(1, token_BL.shape[1])
     if isinstance(cache, CachedText):
       return self.reread(token_BL, at, memory, cache, done)
     x_BLD = self.embed(token_BL, at)
     x_BLD, _, cache = self.decoder(x_BLD, at, memory, cache, done)
     return x_BLD, cache
+
+  def _check_memory(self, memory):
+    """Raises ValueError without a decoder, or for a memory that it does not read."""
+    if not self.arch.decoders:
+      raise ValueError(
+        "this model has no decoder; write decoders=2 in its Architecture"
+      )
+    if memory is not None and not self.arch.encoders:
+      raise ValueError(
+        "memory is for a model of an encoder and a decoder; leave it out, or write"
+        " encoders=2 in its Architecture"
+      )
 
   def reread(self, token_BL, at, memory, text, done):
     """Returns the new tokens' states x_BLD, from a full pass over the text so far.
