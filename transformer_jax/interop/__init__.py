@@ -33,6 +33,20 @@ class Loaded:
   config   of the file, with the class and the weight tying of its tensors
   arch     the same model here
   params   float32 arrays, nested by our names
+
+  >>> import tempfile
+  >>> import numpy as np
+  >>> config = {"model_type": "gpt2", "n_layer": 1, "n_embd": 4, "n_head": 2}
+  >>> config |= {"vocab_size": 5, "n_positions": 8}
+  >>> names = families["gpt2"]().names(architecture(config), config)
+  >>> params = {path: np.ones(shape, "float32") for path, shape in names.shapes.items()}
+  >>> with tempfile.TemporaryDirectory() as folder:
+  ...   save(folder, config, nested(params))
+  ...   loaded = load(folder)
+  >>> loaded.arch.dims.D, loaded.params["embedding_VD"].shape
+  (4, (5, 4))
+  >>> loaded.config["architectures"]
+  ['GPT2ForCausalLM']
   """
 
   config: Config

@@ -63,6 +63,11 @@ class Bert(HFFamily):
   """Devlin et al., 2019. https://arxiv.org/abs/1810.04805
 
   The next-sentence head is not supported.
+
+  >>> import transformer_jax as tj
+  >>> arch = tj.interop.architecture({"model_type": "bert", "num_hidden_layers": 6})
+  >>> arch.encoders, arch.position, arch.norm_placement
+  (6, Learned(max_positions=512, start=0), PostNorm(final_norm=False))
   """
 
   outputs = encoder_outputs(
@@ -123,6 +128,11 @@ class Roberta(Bert):
   """Liu et al., 2019. https://arxiv.org/abs/1907.11692
 
   The first token reads the row after that of padding. The output's activation is gelu.
+
+  >>> import transformer_jax as tj
+  >>> arch = tj.interop.architecture({"model_type": "roberta"})
+  >>> arch.position  # the first two rows belong to padding
+  Learned(max_positions=512, start=2)
   """
 
   outputs = encoder_outputs(
@@ -158,14 +168,28 @@ class Roberta(Bert):
 
 @families.register("xlm-roberta")
 class XLMRoberta(Roberta):
-  """Conneau et al., 2020. https://arxiv.org/abs/1911.02116"""
+  """Conneau et al., 2020. https://arxiv.org/abs/1911.02116
+
+  >>> import transformer_jax as tj
+  >>> config = {"model_type": "xlm-roberta", "vocab_size": 250002}
+  >>> arch = tj.interop.architecture(config)
+  >>> arch.dims.V, arch.position
+  (250002, Learned(max_positions=512, start=2))
+  """
 
   defaults = Roberta.defaults | dict(vocab_size=30_522)
 
 
 @families.register("distilbert")
 class DistilBert(Bert):
-  """Sanh et al., 2019. https://arxiv.org/abs/1910.01108"""
+  """Sanh et al., 2019. https://arxiv.org/abs/1910.01108
+
+  >>> import transformer_jax as tj
+  >>> config = {"model_type": "distilbert", "n_layers": 3, "dim": 384}
+  >>> arch = tj.interop.architecture(config)
+  >>> arch.encoders, arch.dims.D
+  (3, 384)
+  """
 
   outputs = encoder_outputs(
     "vocab_transform.weight",

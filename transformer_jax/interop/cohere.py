@@ -15,6 +15,11 @@ class Cohere(LlamaLike):
   """Cohere, 2024. https://huggingface.co/CohereForAI/c4ai-command-r-v01
 
   One norm serves attention and feed-forward layer; rotary pairs are adjacent.
+
+  >>> import transformer_jax as tj
+  >>> arch = tj.interop.architecture({"model_type": "cohere"})
+  >>> arch.norm_placement, arch.norm, arch.head.scale
+  (Parallel(norms='one'), LayerNorm(epsilon=1e-05, shift=False, gain=True), 0.0625)
   """
 
   outputs = WRITER, bare()

@@ -12,6 +12,13 @@ class DebertaV2(Bert):
   """Distance embeddings, projected by each layer with its token projections.
 
   Models with a convolution after the first layer are not supported.
+
+  >>> import transformer_jax as tj
+  >>> config = {"model_type": "deberta-v2", "relative_attention": True}
+  >>> config |= {"share_att_key": True, "position_biased_input": False}
+  >>> config |= {"pos_att_type": ["p2c", "c2p"], "position_buckets": 256}
+  >>> tj.interop.architecture(config).position
+  Deberta(max_distance=512, buckets=256, norm=False, released=True, shared=True)
   """
 
   outputs = encoder_outputs(

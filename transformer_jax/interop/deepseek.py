@@ -22,6 +22,12 @@ class DeepseekV3(LlamaLike):
   """DeepSeek-AI, 2024. https://arxiv.org/abs/2412.19437
 
   Models with layers of experts, as the released ones, raise ValueError.
+
+  >>> import transformer_jax as tj
+  >>> config = {"model_type": "deepseek_v3", "first_k_dense_replace": 61}
+  >>> arch = tj.interop.architecture(config)
+  >>> arch.attention.latent, arch.attention.part, arch.attention.queries
+  (512, 64, 1536)
   """
 
   defaults = LlamaLike.defaults | dict(

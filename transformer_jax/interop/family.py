@@ -72,6 +72,14 @@ class HFFamily:
   table      {our path: (their name, their axes)}
   sizes      {letter of `Dims`: its key in config.json, or a function of the config}
   decoder_sizes   the same for a decoder's layers, where those have separate keys
+
+  >>> import transformer_jax as tj
+  >>> arch = tj.interop.architecture({"model_type": "gpt2", "n_layer": 1})
+  >>> list(families)[:4], len(families) > 25
+  (['bart', 'bert', 'bloom', 'cohere'], True)
+  >>> names = families["gpt2"]().names(arch, {"n_layer": 1})
+  >>> [name for name in names.expected() if "attn.c_attn" in name]
+  ['transformer.h.0.attn.c_attn.weight', 'transformer.h.0.attn.c_attn.bias']
   """
 
   called: ClassVar[str] = ""

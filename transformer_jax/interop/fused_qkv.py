@@ -24,7 +24,13 @@ def inner(inward: str, outward: str):
 
 @families.register("gpt_neox")
 class GPTNeoX(HFFamily):
-  """Black et al., 2022. https://arxiv.org/abs/2204.06745"""
+  """Black et al., 2022. https://arxiv.org/abs/2204.06745
+
+  >>> import transformer_jax as tj
+  >>> arch = tj.interop.architecture({"model_type": "gpt_neox", "rotary_pct": 0.5})
+  >>> arch.position, arch.norm_placement
+  (Rope(base=10000.0, interleaved=False, fraction=0.5), Parallel(norms='each'))
+  """
 
   defaults = dict(
     vocab_size=50_432, hidden_size=6144, num_hidden_layers=44, num_attention_heads=64,
@@ -75,7 +81,13 @@ class GPTNeoX(HFFamily):
 
 @families.register("bloom")
 class Bloom(HFFamily):
-  """BigScience, 2022. https://arxiv.org/abs/2211.05100"""
+  """BigScience, 2022. https://arxiv.org/abs/2211.05100
+
+  >>> import transformer_jax as tj
+  >>> arch = tj.interop.architecture({"model_type": "bloom"})
+  >>> arch.position.name, arch.embedding.norm
+  ('alibi', LayerNorm(epsilon=1e-05, shift=True, gain=True))
+  """
 
   defaults = dict(
     vocab_size=250_880, hidden_size=64, n_layer=2, n_head=8, layer_norm_epsilon=1e-5,
@@ -127,7 +139,13 @@ class Bloom(HFFamily):
 
 @families.register("falcon")
 class Falcon(Bloom):
-  """Almazrouei et al., 2023. https://arxiv.org/abs/2311.16867"""
+  """Almazrouei et al., 2023. https://arxiv.org/abs/2311.16867
+
+  >>> import transformer_jax as tj
+  >>> arch = tj.interop.architecture({"model_type": "falcon", "multi_query": True})
+  >>> arch.attention, arch.norm_placement
+  (GQA(groups=1, bias=False, clip=0.0), Parallel(norms='one'))
+  """
 
   defaults = dict(
     vocab_size=65_024, hidden_size=4544, num_hidden_layers=32, num_attention_heads=71,
@@ -200,7 +218,13 @@ class Falcon(Bloom):
 
 @families.register("mpt")
 class MPT(HFFamily):
-  """MosaicML, 2023. https://www.databricks.com/blog/mpt-7b"""
+  """MosaicML, 2023. https://www.databricks.com/blog/mpt-7b
+
+  >>> import transformer_jax as tj
+  >>> arch = tj.interop.architecture({"model_type": "mpt"})
+  >>> arch.position.name, arch.norm
+  ('alibi', LayerNorm(epsilon=1e-05, shift=False, gain=True))
+  """
 
   called = "Mpt"
   defaults = dict(

@@ -17,6 +17,11 @@ class Gemma3(Gemma2):
   """Kamath et al., 2025. https://arxiv.org/abs/2503.19786
 
   Layers with a window have another rotary base; queries and keys are normed.
+
+  >>> import transformer_jax as tj
+  >>> arch = tj.interop.architecture({"model_type": "gemma3_text"})
+  >>> [encoding.base for encoding in arch.position.encodings]  # five local, one global
+  [10000.0, 10000.0, 10000.0, 10000.0, 10000.0, 1000000.0]
   """
 
   called = "Gemma3"

@@ -18,6 +18,11 @@ class GPT2(HFFamily):
   """Radford et al., 2019. https://openai.com/index/better-language-models
 
   Matrices are [in, out].
+
+  >>> import transformer_jax as tj
+  >>> arch = tj.interop.architecture({"model_type": "gpt2", "n_layer": 24})
+  >>> arch.position, arch.dims.D, arch.decoders
+  (Learned(max_positions=1024, start=0), 768, 24)
   """
 
   defaults = dict(
@@ -80,6 +85,11 @@ class GPTNeo(GPT2):
   """Black et al., 2021. https://doi.org/10.5281/zenodo.5297715
 
   No scale; layers with a window between those without; a bias only after attention.
+
+  >>> import transformer_jax as tj
+  >>> arch = tj.interop.architecture({"model_type": "gpt_neo", "window_size": 128})
+  >>> arch.attention.parts[2].last
+  Window(width=128)
   """
 
   defaults = dict(
@@ -147,6 +157,11 @@ class OPT(HFFamily):
   """Zhang et al., 2022. https://arxiv.org/abs/2205.01068
 
   Rows 0 and 1 of its position table are unused.
+
+  >>> import transformer_jax as tj
+  >>> arch = tj.interop.architecture({"model_type": "opt"})
+  >>> arch.activation, arch.position
+  (Relu(), Learned(max_positions=2050, start=2))
   """
 
   defaults = dict(
@@ -206,6 +221,11 @@ class GPTJ(GPT2):
 
   One norm serves attention and feed-forward layer; only the first features of a
   head are rotated.
+
+  >>> import transformer_jax as tj
+  >>> arch = tj.interop.architecture({"model_type": "gptj"})
+  >>> arch.position, arch.norm_placement
+  (Rope(base=10000.0, interleaved=True, fraction=0.25), Parallel(norms='one'))
   """
 
   defaults = dict(

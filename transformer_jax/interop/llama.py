@@ -14,7 +14,13 @@ LAYER, THEIRS = "decoder/layer_{n}", "model.layers.{n}"
 
 
 class LlamaLike(HFFamily):
-  """Base class of families with Llama's tensor names."""
+  """Base class of families with Llama's tensor names.
+
+  >>> import transformer_jax as tj
+  >>> arch = tj.interop.architecture({"model_type": "mistral"})
+  >>> arch.norm, arch.activation
+  (RMSNorm(epsilon=1e-06, offset=0.0), SwiGLU())
+  """
 
   defaults = dict(
     vocab_size=32_000, hidden_size=4096, intermediate_size=11_008, hidden_act="silu",
@@ -81,7 +87,16 @@ class LlamaLike(HFFamily):
 
 @families.register("llama")
 class Llama(LlamaLike):
-  """Touvron et al., 2023. https://arxiv.org/abs/2302.13971"""
+  """Touvron et al., 2023. https://arxiv.org/abs/2302.13971
+
+  >>> import transformer_jax as tj
+  >>> config = {"model_type": "llama", "num_key_value_heads": 8, "rope_theta": 500000.0}
+  >>> arch = tj.interop.architecture(config)
+  >>> arch.position
+  Rope(base=500000.0, interleaved=False, fraction=1.0)
+  >>> arch.attention
+  GQA(groups=8, bias=False, clip=0.0)
+  """
 
   def parts(self, config):
     config.need(rope_interleaved=False)
@@ -93,7 +108,13 @@ class Llama(LlamaLike):
 
 @families.register("mistral")
 class Mistral(LlamaLike):
-  """Jiang et al., 2023. https://arxiv.org/abs/2310.06825"""
+  """Jiang et al., 2023. https://arxiv.org/abs/2310.06825
+
+  >>> import transformer_jax as tj
+  >>> arch = tj.interop.architecture({"model_type": "mistral", "sliding_window": 1024})
+  >>> arch.attention.parts
+  (GQA(groups=8, bias=False, clip=0.0), Window(width=1024))
+  """
 
   defaults = LlamaLike.defaults | dict(
     intermediate_size=14_336, num_key_value_heads=8, max_position_embeddings=131_072,
@@ -112,6 +133,11 @@ class Qwen2(LlamaLike):
   """Yang et al., 2024. https://arxiv.org/abs/2407.10671
 
   Queries, keys and values have biases, the output has none.
+
+  >>> import transformer_jax as tj
+  >>> arch = tj.interop.architecture({"model_type": "qwen2", "num_key_value_heads": 4})
+  >>> arch.attention  # no bias in the output projection
+  GQA(groups=4, bias='in', clip=0.0)
   """
 
   defaults = LlamaLike.defaults | dict(
@@ -137,6 +163,11 @@ class Qwen3(Qwen2):
   """Yang et al., 2025. https://arxiv.org/abs/2505.09388
 
   Each head's queries and keys are normed.
+
+  >>> import transformer_jax as tj
+  >>> arch = tj.interop.architecture({"model_type": "qwen3"})
+  >>> arch.attention.parts[1].name, arch.dims.K
+  ('qk_norm', 128)
   """
 
   defaults = Qwen2.defaults | dict(head_dim=128)
@@ -157,6 +188,11 @@ class Olmo(LlamaLike):
   """Groeneveld et al., 2024. https://arxiv.org/abs/2402.00838
 
   Norms have no parameters; some models cut queries, keys and values.
+
+  >>> import transformer_jax as tj
+  >>> arch = tj.interop.architecture({"model_type": "olmo", "clip_qkv": 8.0})
+  >>> arch.norm, arch.attention.clip
+  (LayerNorm(epsilon=1e-05, shift=False, gain=False), 8.0)
   """
 
   defaults = LlamaLike.defaults | dict(vocab_size=50_304)
@@ -176,6 +212,11 @@ class Olmo2(LlamaLike):
 
   Updates of the residual stream are normed; so are queries and keys, over all heads
   together.
+
+  >>> import transformer_jax as tj
+  >>> arch = tj.interop.architecture({"model_type": "olmo2"})
+  >>> arch.norm_placement, arch.attention.parts[1].together
+  (UpdateNorm(), True)
   """
 
   defaults = LlamaLike.defaults | dict(vocab_size=50_304, rms_norm_eps=1e-5)
@@ -197,7 +238,15 @@ class Olmo2(LlamaLike):
 
 @families.register("gemma2")
 class Gemma2(LlamaLike):
-  """Riviere et al., 2024. https://arxiv.org/abs/2408.00118"""
+  """Riviere et al., 2024. https://arxiv.org/abs/2408.00118
+
+  >>> import transformer_jax as tj
+  >>> arch = tj.interop.architecture({"model_type": "gemma2"})
+  >>> [part.name for part in arch.attention.parts]
+  ['gqa', 'scale', 'softcap', 'alternate']
+  >>> arch.head.cap, arch.norm_placement
+  (30.0, SandwichNorm())
+  """
 
   defaults = LlamaLike.defaults | dict(
     vocab_size=256_000, hidden_size=2304, intermediate_size=9216, num_hidden_layers=26,

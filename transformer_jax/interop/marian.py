@@ -41,6 +41,11 @@ class Marian(HFFamily):
   """Junczys-Dowmunt et al., 2018. https://arxiv.org/abs/1804.00344
 
   Tables of sinusoids are computed, not read.
+
+  >>> import transformer_jax as tj
+  >>> arch = tj.interop.architecture({"model_type": "marian", "decoder_layers": 1})
+  >>> arch.encoders, arch.decoders, arch.position.name, arch.head.bias
+  (12, 1, 'sinusoidal', True)
   """
 
   called = "Marian"
@@ -123,7 +128,13 @@ def of_sinusoids(x_LD):
 
 @families.register("bart")
 class Bart(Marian):
-  """Lewis et al., 2019. https://arxiv.org/abs/1910.13461"""
+  """Lewis et al., 2019. https://arxiv.org/abs/1910.13461
+
+  >>> import transformer_jax as tj
+  >>> arch = tj.interop.architecture({"model_type": "bart"})
+  >>> arch.position, arch.embedding.norm.epsilon
+  (Learned(max_positions=1026, start=2), 1e-05)
+  """
 
   called = "Bart"
   outputs = Output(("ForConditionalGeneration",)), bare()

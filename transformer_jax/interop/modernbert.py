@@ -58,6 +58,14 @@ class ModernBert(HFFamily):
   Pre-norm without biases; some layers attend to all tokens and the others to a window.
   Classifiers of texts, of tokens and of spans have tensors of the same names, so that
   config.json must name the class.
+
+  >>> import transformer_jax as tj
+  >>> config = {"model_type": "modernbert", "local_attention": 128}
+  >>> arch = tj.interop.architecture(config)
+  >>> arch.attention.parts[1].usual  # of two layers in three
+  Window(width=65)
+  >>> arch.norm_placement
+  PreNorm(final_norm=True, first_norm=False)
   """
 
   outputs = (

@@ -20,6 +20,11 @@ class Output:
   markers   tensors that identify it if config.json names no class; (): none
   fields    function from the config to fields of the architecture
   table     rows in place of those of the family
+
+  >>> class_name = "BertForMaskedLM"
+  >>> output = Output(("ForMaskedLM", "ForPreTraining"), markers=("cls.bias",))
+  >>> class_name.endswith(output.endings)
+  True
   """
 
   endings: tuple[str, ...]

@@ -12,7 +12,13 @@ QKV, GATED = f"{THEIRS}.self_attn.qkv_proj.weight", f"{THEIRS}.mlp.gate_up_proj.
 
 @families.register("phi3")
 class Phi3(LlamaLike):
-  """Abdin et al., 2024. https://arxiv.org/abs/2404.14219"""
+  """Abdin et al., 2024. https://arxiv.org/abs/2404.14219
+
+  >>> import transformer_jax as tj
+  >>> arch = tj.interop.architecture({"model_type": "phi3", "sliding_window": 2047})
+  >>> [part.name for part in arch.attention.parts]
+  ['gqa', 'window']
+  """
 
   defaults = LlamaLike.defaults | dict(
     vocab_size=32_064, hidden_size=3072, intermediate_size=8192, rms_norm_eps=1e-5,

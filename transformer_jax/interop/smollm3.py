@@ -12,6 +12,11 @@ class SmolLM3(Llama):
   """Bakouch et al., 2025. https://huggingface.co/blog/smollm3
 
   Every fourth layer has no positions, if config.json names no others.
+
+  >>> import transformer_jax as tj
+  >>> arch = tj.interop.architecture({"model_type": "smollm3"})
+  >>> [encoding.name for encoding in arch.position.encodings]
+  ['rope', 'rope', 'rope', 'none']
   """
 
   defaults = LlamaLike.defaults | dict(

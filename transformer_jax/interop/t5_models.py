@@ -43,6 +43,12 @@ class T5Family(HFFamily):
 
   Weight tying is read from the tensors: config.json once stored it under the key that
   now stores whether states are scaled.
+
+  >>> import transformer_jax as tj
+  >>> config = {"model_type": "t5", "relative_attention_num_buckets": 16}
+  >>> arch = tj.interop.architecture(config)
+  >>> arch.position, arch.head.power
+  (T5(buckets=16, max_distance=128, causal=True), -0.5)
   """
 
   called = "T5"
@@ -132,6 +138,11 @@ class MT5(T5Family):
   """Xue et al., 2021. https://arxiv.org/abs/2010.11934
 
   T5 v1.1 with unscaled states.
+
+  >>> import transformer_jax as tj
+  >>> arch = tj.interop.architecture({"model_type": "mt5"})
+  >>> arch.activation, arch.head.power
+  (GeGLU(approximate=True), 0.0)
   """
 
   called = "MT5"

@@ -30,6 +30,10 @@ class TensorLayout:
 
   ours, theirs   axis letters of both; theirs with spaces
   sizes          size of each letter
+
+  >>> part = layout("attention/query_DHK", (4, 2, 3), "HK D", groups=1)
+  >>> part.give(np.zeros((4, 2, 3))).shape, part.merged(star=1)
+  ((2, 3, 4), (6, 4))
   """
 
   ours: str
@@ -89,6 +93,13 @@ class Names:
 
   table    of all layers
   shapes   of our parameters, by path
+
+  >>> table = {"out_HKD": ("attn.o_proj.weight", "D HK")}
+  >>> names = Names(table, {"out_HKD": (2, 3, 4)})
+  >>> names.expected()
+  {'attn.o_proj.weight': (4, 6)}
+  >>> names.ours({"attn.o_proj.weight": np.zeros((4, 6))})["out_HKD"].shape
+  (2, 3, 4)
   """
 
   table: Table

@@ -34,7 +34,16 @@ def _patches(config):
 
 @families.register("vit")
 class ViT(HFFamily):
-  """ViT classifier; the class logits are those of the first token."""
+  """ViT classifier; the class logits are those of the first token.
+
+  >>> import transformer_jax as tj
+  >>> config = {"model_type": "vit", "image_size": 224, "patch_size": 32}
+  >>> arch = tj.interop.architecture(config)
+  >>> arch.embedding, arch.classes
+  (PatchEmbedding(size=32, channels=3), 2)
+  >>> arch.position  # 7 x 7 patches and the class token
+  Learned(max_positions=50, start=0)
+  """
 
   outputs = of_tokens("ForImageClassification", "classifier"), bare()
   writes = False

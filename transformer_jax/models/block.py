@@ -21,7 +21,19 @@ from transformer_jax.positions import PositionalEncoding
 
 
 class Attention(nn.Module):
-  """Multi-head attention with its projections, of one text or between two."""
+  """Multi-head attention with its projections, of one text or between two.
+
+  >>> import jax
+  >>> from transformer_jax.axes import Dims
+  >>> from transformer_jax.positions import coords
+  >>> dims = Dims(V=5, D=8, H=4, F=16, L=8)
+  >>> arch = Architecture(dims, "rope", attention="gqa(2)", decoders=1)
+  >>> layer = Attention(arch, arch.position, arch.attention)
+  >>> args = jax.numpy.ones((1, 3, 8)), coords.consecutive(1, 3)
+  >>> shapes = jax.eval_shape(layer.init, jax.random.key(0), *args)["params"]
+  >>> shapes["query_DHK"].shape, shapes["key_DGK"].shape
+  ((8, 4, 2), (8, 2, 2))
+  """
 
   arch: Architecture
   position: PositionalEncoding
@@ -145,7 +157,17 @@ class Attention(nn.Module):
 
 
 class FeedForward(nn.Module):
-  """Feed-forward layer: two projections with an activation, or three if it is gated."""
+  """Feed-forward layer: two projections with an activation, or three if it is gated.
+
+  >>> import jax
+  >>> from transformer_jax.axes import Dims
+  >>> dims = Dims(V=5, D=8, H=2, F=16, L=8)
+  >>> arch = Architecture(dims, "rope", activation="swiglu", decoders=1)
+  >>> x_BLD = jax.numpy.ones((1, 3, 8))
+  >>> shapes = jax.eval_shape(FeedForward(arch).init, jax.random.key(0), x_BLD)
+  >>> {name: x.shape for name, x in shapes["params"].items()}
+  {'gate_DF': (8, 16), 'in_DF': (8, 16), 'out_FD': (16, 8)}
+  """
 
   arch: Architecture
 
@@ -165,7 +187,17 @@ class FeedForward(nn.Module):
 
 
 class Block(nn.Module):
-  """Layer: self-attention, cross-attention to a memory, if any, and feed-forward."""
+  """Layer: self-attention, cross-attention to a memory, if any, and feed-forward.
+
+  >>> import jax
+  >>> from transformer_jax.axes import Dims
+  >>> from transformer_jax.positions import coords
+  >>> arch = Architecture(Dims(V=5, D=8, H=2, F=16, L=8), "rope", decoders=1)
+  >>> layer = Block(arch, arch.position, arch.attention, arch.norm_placement)
+  >>> args = jax.numpy.ones((1, 3, 8)), coords.consecutive(1, 3), None, None, None
+  >>> list(jax.eval_shape(layer.init, jax.random.key(0), *args)["params"])
+  ['attention', 'attention_norm', 'feedforward', 'feedforward_norm']
+  """
 
   arch: Architecture
   position: PositionalEncoding

@@ -21,6 +21,9 @@ class Embedding:
 
   norm    normalizes the sum of embeddings and positions; None: no norm
   table   whether the input indexes rows of embedding_VD
+
+  >>> {name: kind.table for name, kind in embeddings.items()}
+  {'patches': False, 'tokens': True}
   """
 
   norm: Any = None
@@ -60,6 +63,10 @@ class TokenEmbedding(Embedding):
   types   number of token types, each with a vector that is added: BERT's segments,
           given by the id `type_BL`; without it all tokens are of type 0
   norm    normalizes the sum of embeddings and positions: BERT, BLOOM
+
+  >>> x_BLD = jnp.array([[[1.0, 2.0, 3.0, 4.0]]])  # of the table; D is 4
+  >>> embeddings.build("tokens")({}, x_BLD, at=None).tolist()
+  [[[2.0, 4.0, 6.0, 8.0]]]
   """
 
   power: float = 0.5
@@ -109,6 +116,13 @@ class PatchEmbedding(Embedding):
 
   size       P; divides the rows and the columns of an image
   channels   C
+
+  >>> embedding = embeddings.build("patches(size=4, channels=3)")
+  >>> image = jax.ShapeDtypeStruct((1, 3, 8, 12), float)
+  >>> embedding.places(image)  # 2 x 3 patches and the class token
+  7
+  >>> embedding.refusal(jax.ShapeDtypeStruct((1, 1, 8, 12), float), 7)
+  'these images have 1 channels: write channels=1'
   """
 
   size: int = 4

@@ -12,6 +12,9 @@ class Family:
   """Models of one interface.
 
   lacks   sizes that models of a family do not have: feedforward
+
+  >>> families.build("transformer").lacks
+  ()
   """
 
   lacks: ClassVar[tuple[str, ...]] = ()
@@ -34,6 +37,12 @@ class Transformers(Family):
   decoder_heads        of its layers; 0: as many as in the encoder
   decoder_head_width   of its heads; 0: width / decoder_heads
   decoder_feedforward  hidden units of its layers; 0: as many as in the encoder
+
+  >>> dims = Dims(V=5, D=8, H=2, F=16, L=8)
+  >>> family = families.build("transformer(decoder_heads=4)")
+  >>> model = family(Architecture(dims, "rope", encoders=1, decoders=1))
+  >>> model.arch.dims.H, model.arch.decoder_dims.H
+  (2, 4)
   """
 
   decoder_heads: int = 0

@@ -24,6 +24,10 @@ class LinearHead:
   cap     soft-caps logits by cap * tanh(logits / cap), as in Gemma 2,
           https://arxiv.org/abs/2408.00118; 0: no cap
   scale   multiplies states as well, whatever their width: Cohere
+
+  >>> capped_V = heads.build("linear(cap=30.0)").logits({}, jnp.array([1.0, 1000.0]))
+  >>> [round(x, 2) for x in capped_V.tolist()]
+  [1.0, 30.0]
   """
 
   power: float = 0.0
@@ -64,6 +68,15 @@ class MeanHead(LinearHead):
 
   Reimers and Gurevych, 2019, section 3. https://arxiv.org/abs/1908.10084. Other heads
   classify a text by its first token's state: Devlin et al., 2019.
+
+  >>> from transformer_jax.numpy_interpreter import evaluate
+  >>> from transformer_jax.positions import coords
+  >>> def pool(x_BLD, real_BL):
+  ...   return heads.build("mean").pool(x_BLD, coords.padded(real_BL))
+  >>> x_BLD = jnp.array([[[9.0], [1.0], [3.0]]])
+  >>> real_BL = jnp.array([[False, True, True]])  # the first one is padding
+  >>> evaluate(pool, x_BLD, real_BL).tolist()
+  [[[2.0], [2.0], [2.0]]]
   """
 
   pooled = True
@@ -95,6 +108,14 @@ class TransformHead(LinearHead):
   norm         None: no norm, as in BERT's classification head
   dense_bias   adds a learned vector in the dense layer; ModernBERT's has none
   pooled       pools by the mean of the tokens, as `mean` does
+
+  >>> head = heads.build("transform(norm=None)")
+  >>> head.activation
+  Gelu(approximate=False)
+  >>> dims = Dims(V=5, D=4, H=2, F=8, L=8)
+  >>> shapes = jax.eval_shape(lambda: head.init(jax.random.key(0), dims))
+  >>> {name: x.shape for name, x in shapes.items()}
+  {'dense_DD': (4, 4), 'dense_shift_D': (4,), 'shift_V': (5,)}
   """
 
   bias: bool = True

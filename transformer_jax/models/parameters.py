@@ -19,6 +19,12 @@ class NormLayer(nn.Module):
   """A norm with its parameters.
 
   kind   the norm
+
+  >>> from transformer_jax.models.layers import norms
+  >>> layer, x_BLD = NormLayer(norms.build("layernorm")), jnp.ones((1, 1, 4))
+  >>> shapes = jax.eval_shape(layer.init, jax.random.key(0), x_BLD)["params"]
+  >>> {name: x.shape for name, x in shapes.items()}
+  {'gain_D': (4,), 'shift_D': (4,)}
   """
 
   kind: Any
@@ -35,6 +41,9 @@ class Dropout(nn.Module):
 
   rate   probability of dropping an activation
   axis   name of the axis of devices that share a batch inside `pmap`
+
+  >>> Dropout(rate=0.1).apply({}, 1.0)  # no "dropout" rng: evaluation
+  1.0
   """
 
   rate: float
@@ -54,6 +63,13 @@ class Parameters(nn.Module):
 
   start   method that returns parameters by name
   dims    its sizes
+
+  >>> from transformer_jax.models.heads import heads
+  >>> dims = Dims(V=5, D=4, H=2, F=8, L=8)
+  >>> module = Parameters(heads.build("linear(bias=True)").init, dims)
+  >>> shapes = jax.eval_shape(module.init, jax.random.key(0))["params"]
+  >>> {name: x.shape for name, x in shapes.items()}
+  {'shift_V': (5,)}
   """
 
   start: Any
@@ -72,6 +88,13 @@ class Position(nn.Module):
   owns       (name) -> whether this module holds that parameter
 
   `shared`, the argument of a call, holds the parameters that all layers share.
+
+  >>> from transformer_jax.positions import positions
+  >>> dims = Dims(V=5, D=4, H=2, F=8, L=8)
+  >>> module = Position(positions.build("alibi_learned"), dims, owns=lambda name: True)
+  >>> shapes = jax.eval_shape(module.init, jax.random.key(0))["params"]
+  >>> {name: x.shape for name, x in shapes.items()}
+  {'log_slope_H': (2,)}
   """
 
   encoding: PositionalEncoding

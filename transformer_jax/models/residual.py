@@ -19,6 +19,9 @@ class Placement:
   """Base class of norm placements.
 
   final_norm   whether one more norm comes after the last layer
+
+  >>> list(placements), placements.build("post").final_norm
+  (['parallel', 'post', 'pre', 'sandwich', 'update'], False)
   """
 
   final_norm = True
@@ -47,6 +50,11 @@ class PreNorm(Placement):
   final_norm   False: without the norm after the last layer
   first_norm   False: without the norm before the first part of layer 0, where the
                embeddings have one, as in ModernBERT, https://arxiv.org/abs/2412.13663
+
+  >>> def halved(name):
+  ...   return lambda x: x / 2
+  >>> placements.build("pre")(halved, 4.0, {"feedforward": lambda x: 3 * x})
+  10.0
   """
 
   final_norm: bool = True
@@ -72,6 +80,11 @@ class PostNorm(Placement):
   """norm(x + f(x)), as in Vaswani et al., 2017. https://arxiv.org/abs/1706.03762
 
   final_norm   True: one more norm after the last layer
+
+  >>> def halved(name):
+  ...   return lambda x: x / 2
+  >>> placements.build("post")(halved, 4.0, {"feedforward": lambda x: 3 * x})
+  8.0
   """
 
   final_norm: bool = False
@@ -88,6 +101,11 @@ class SandwichNorm(Placement):
   """x + norm(f(norm(x))), and a norm at the end. Ding et al., 2021; Gemma 2.
 
   https://arxiv.org/abs/2105.13290, https://arxiv.org/abs/2408.00118
+
+  >>> def halved(name):
+  ...   return lambda x: x / 2
+  >>> placements.build("sandwich")(halved, 4.0, {"feedforward": lambda x: 3 * x})
+  7.0
   """
 
   def __call__(self, norm: Norms, x_BLD: jax.Array, parts: dict[str, Change]):
@@ -100,7 +118,13 @@ class SandwichNorm(Placement):
 @placements.register("update")
 @dataclasses.dataclass(frozen=True)
 class UpdateNorm(Placement):
-  """x + norm(f(x)), and a norm at the end: OLMo 2. https://arxiv.org/abs/2501.00656"""
+  """x + norm(f(x)), and a norm at the end: OLMo 2. https://arxiv.org/abs/2501.00656
+
+  >>> def plus_one(name):
+  ...   return lambda x: x + 1
+  >>> placements.build("update")(plus_one, 4.0, {"feedforward": lambda x: 3 * x})
+  17.0
+  """
 
   def __call__(self, norm: Norms, x_BLD: jax.Array, parts: dict[str, Change]):
     for name, part in parts.items():
@@ -117,6 +141,12 @@ class Parallel(Placement):
 
   norms   "each": a separate norm for each part, as in GPT-NeoX; "one": a single norm
           for all, as in GPT-J
+
+  >>> def halved(name):
+  ...   return lambda x: x / 2
+  >>> parts = {"attention": lambda x: x, "feedforward": lambda x: 3 * x}
+  >>> placements.build("parallel")(halved, 4.0, parts)  # 4 + 2 + 3 * 2
+  12.0
   """
 
   norms: str = "each"

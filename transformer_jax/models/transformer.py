@@ -37,6 +37,13 @@ class Stack(nn.Module):
   arch     architecture; dims are those of this stack
   use      encoder, decoder or prefix
   layers   number of layers
+
+  >>> from transformer_jax.axes import Dims
+  >>> arch = Architecture(Dims(V=5, D=8, H=2, F=16, L=8), "rope", decoders=2)
+  >>> stack = Stack(arch, "decoder", layers=2)
+  >>> args = jnp.ones((1, 3, 8)), coords.consecutive(1, 3)
+  >>> list(jax.eval_shape(stack.init, jax.random.key(0), *args)["params"])
+  ['final_norm', 'layer_0', 'layer_1']
   """
 
   arch: Architecture
@@ -124,6 +131,13 @@ class Transformer(nn.Module):
   """Model from tokens to logits: a decoder, an encoder, or both.
 
   stack   class of the stacks; a call returns states, coordinates and a cache
+
+  >>> from transformer_jax.axes import Dims
+  >>> arch = Architecture(Dims(V=256, D=64, H=4, F=256, L=128), "rope", decoders=1)
+  >>> model, token_BL = Transformer(arch), jnp.zeros((1, 16), int)
+  >>> params = jax.eval_shape(model.init, jax.random.key(0), token_BL)
+  >>> jax.eval_shape(model.apply, params, token_BL).shape  # logits_BLV
+  (1, 16, 256)
   """
 
   arch: Architecture

@@ -20,6 +20,9 @@ class Bottleneck:
     attends   whether states of the decoder attend to those of the encoder
     feeds     whether each step reads the context of the previous state
     output    from state and context to the vector that predicts the next token
+
+  >>> list(links), links.build("bottleneck").attends
+  (['bahdanau', 'bottleneck', 'luong'], False)
   """
 
   attends: ClassVar[bool] = False
@@ -54,6 +57,10 @@ class Luong(Bottleneck):
   https://arxiv.org/abs/1508.04025. The attention variants `multiplicative` and `concat`
   return just that; the context of any other variant is added to W h. All steps attend
   at once, without the paper's input feeding.
+
+  >>> link = links.build("luong")
+  >>> link.attends, link.feeds, link.weights(4, attention={})
+  (True, False, {'state_DD': ((4, 4), 1)})
   """
 
   attends: ClassVar[bool] = True
@@ -75,6 +82,10 @@ class Bahdanau(Bottleneck):
   Bahdanau et al., 2015, https://arxiv.org/abs/1409.0473, with the attention variant
   `additive`. The output is a maxout of token, state and context. In a deep decoder the
   first layer attends, as in Wu et al., 2016, https://arxiv.org/abs/1609.08144.
+
+  >>> link = links.build("bahdanau")
+  >>> link.attends, link.feeds, list(link.weights(4, attention={}))
+  (True, True, ['token_DND', 'top_DND', 'found_DND'])
   """
 
   attends: ClassVar[bool] = True

@@ -24,6 +24,12 @@ class Elman:
   """h' = tanh(W x + U h + b). Elman, 1990. https://doi.org/10.1207/s15516709cog1402_1
 
   Base class of cells: gates, shapes of the state, shapes of the weights, one step.
+
+  >>> w = {"state_DNW": jnp.array([[[0.5]]])}
+  >>> state = (jnp.array([[1.0]]),)
+  >>> (h_BD,) = cells.build("elman").step(w, jnp.array([[[0.0]]]), state)
+  >>> round(h_BD.item(), 4)  # tanh(0.5)
+  0.4621
   """
 
   gates: ClassVar[int] = 1
@@ -67,6 +73,12 @@ class LSTM(Elman):
            Sak et al., 2014, https://arxiv.org/abs/1402.1128
   forget   bias of the forget gate, which starts open: Jozefowicz et al., 2015,
            https://proceedings.mlr.press/v37/jozefowicz15.html
+
+  >>> cell = cells.build("lstm(units=8)")
+  >>> cell.widths(4), cell.weights(inputs=4, D=4)["input_DNW"]
+  ((4, 8), ((4, 4, 8), 1))
+  >>> cell.part(2)
+  LSTM(units=4, forget=1.0)
   """
 
   units: int = 0
@@ -100,6 +112,13 @@ class GRU(Elman):
 
   h' = z h + (1 - z) tanh(W x + r (U h + b)), the form of cuDNN: the paper multiplies h
   by r before the product. Gates are in the order r, z, new.
+
+  >>> from transformer_jax.numpy_interpreter import evaluate
+  >>> w = {"state_DNW": jnp.zeros((1, 3, 1)), "new_shift_W": jnp.zeros(1)}
+  >>> x_BNW = jnp.array([[[0.0], [0.0], [9.0]]])  # for r, z and the new state
+  >>> (h_BD,) = evaluate(cells.build("gru").step, w, x_BNW, (jnp.array([[0.0]]),))
+  >>> round(h_BD.item(), 2)  # half of the old one, 0, and half of the new one, 1
+  0.5
   """
 
   gates: ClassVar[int] = 3

@@ -47,6 +47,12 @@ class Recurrence(Architecture):
   reads         direction of an encoder: forward, backward (the reversed source of
                 Sutskever et al.) or both, half of the units each (Bahdanau et al.)
   written_out   unrolls the steps, so that operations can be counted
+
+  >>> from transformer_jax.axes import Dims
+  >>> dims = Dims(V=5, D=4, H=2, F=8, L=8)
+  >>> arch = Recurrence(dims, position="none", decoders=1, encoders=1, reads="both")
+  >>> arch.directions("encoder"), arch.directions("decoder")
+  ((False, True), (False,))
   """
 
   cell: Any = None
@@ -67,6 +73,13 @@ class Recurrents(Family):
   cell   elman, lstm, gru
   link   conditioning of a decoder on its encoder: bottleneck, luong, bahdanau
   reads  direction of an encoder: forward, backward, both
+
+  >>> from transformer_jax.axes import Dims
+  >>> family = Recurrents(cell="gru", link="bahdanau", reads="both")
+  >>> dims = Dims(V=5, D=4, H=2, F=0, L=8)
+  >>> arch = Architecture(dims, "none", attention="additive", encoders=1, decoders=1)
+  >>> type(family(arch)).__name__
+  'Recurrent'
   """
 
   cell: Any = "lstm"
@@ -240,7 +253,15 @@ class RecurrentStack(nn.Module):
 
 
 class Recurrent(Transformer):
-  """Recurrent model from tokens to logits: a Transformer with recurrent stacks."""
+  """Recurrent model from tokens to logits: a Transformer with recurrent stacks.
+
+  >>> from transformer_jax.axes import Dims
+  >>> arch = Architecture(Dims(V=5, D=4, H=2, F=0, L=8), "none", decoders=1)
+  >>> model, token_BL = Recurrents("elman")(arch), jnp.zeros((1, 3), int)
+  >>> shapes = jax.eval_shape(model.init, jax.random.key(0), token_BL)["params"]
+  >>> {name: x.shape for name, x in shapes["decoder"]["layer_0"].items()}
+  {'input_DNW': (4, 1, 4), 'shift_NW': (1, 4), 'state_DNW': (4, 1, 4)}
+  """
 
   arch: Recurrence
   stack: ClassVar[type[nn.Module]] = RecurrentStack
