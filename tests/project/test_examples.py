@@ -29,7 +29,8 @@ ROOMS = {
 
 
 def module(file):
-  return importlib.import_module(".".join(file.with_suffix("").parts))
+  parts = file.with_suffix("").parts
+  return importlib.import_module(".".join(parts).removesuffix(".__init__"))
 
 
 @pytest.mark.parametrize("file", FILES, ids=str)
