@@ -23,6 +23,17 @@ class Cache:
   at       coordinates of the tokens
   used     number of tokens stored so far
   frozen   keys stay as first rotated, also if later tokens change the rotation
+
+  >>> import jax
+  >>> import numpy as np
+  >>> from transformer_jax.attention.cache import empty, remember
+  >>> from transformer_jax.positions import coords
+  >>> key = {"key": np.ones((1, 3, 1, 2), np.float32)}
+  >>> room = {"key": np.ones((1, 4, 1, 2), np.float32)}
+  >>> cache = empty(room, coords.consecutive(1, 4))
+  >>> kept, at, cache = jax.jit(remember)(cache, key, coords.consecutive(1, 3))
+  >>> cache.used.item(), at.order_BL.tolist(), cache.kept["key"].shape
+  (3, [[0, 1, 2, -1]], (1, 1, 4, 2))
   """
 
   kept: dict[str, jax.Array]
@@ -37,6 +48,14 @@ class CachedText:
   """Cache of a text's tokens; each new token takes a full pass over them.
 
   tokens   cache of the array `token`
+
+  >>> import numpy as np
+  >>> from transformer_jax.attention.cache import CachedText, empty
+  >>> from transformer_jax.positions import coords
+  >>> token = {"token": np.zeros((1, 4), np.int32)}
+  >>> cache = CachedText(empty(token, coords.consecutive(1, 4)))
+  >>> cache.tokens.used.item(), cache.tokens.at.order_BL.tolist()
+  (0, [[-1, -1, -1, -1]])
   """
 
   tokens: Cache

@@ -20,6 +20,14 @@ class Projections:
 
   A name in `weights` or `init` ends in its axes. Queries come in H heads, keys and
   values in G, which divides H: query head h reads key head h // (H / G).
+
+  >>> import transformer_jax as tj
+  >>> dims = tj.Dims(V=2, D=64, H=8, F=64, L=8)
+  >>> for spec in "gqa(2)", "mla(latent=16, part=4)":
+  ...   made = tj.attentions.build(spec).projections()
+  ...   print(type(made).__name__, made.sizes(dims).K, made.keeps_keys)
+  Heads 8 True
+  Latent 12 False
   """
 
   def weights(self, dims: Dims) -> Weights:
@@ -117,6 +125,14 @@ class Heads(Projections):
            the output, as in Qwen 2; "out": only to the output, as in GPT-Neo
   value    width of a head's values; 0: that of its keys
   clip     cuts queries, keys and values to -clip .. clip; 0: it does not
+
+  >>> import transformer_jax as tj
+  >>> from transformer_jax.attention.projections import Heads
+  >>> dims = tj.Dims(V=2, D=64, H=8, F=64, L=8)
+  >>> Heads(bias=True).weights(dims)["key_DHK"]
+  ((64, 8, 8), 1)
+  >>> Heads(groups=2).weights(dims)["key_DGK"]
+  ((64, 2, 8), 1)
   """
 
   groups: int = 0

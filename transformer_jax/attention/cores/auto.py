@@ -21,6 +21,15 @@ class Auto(Core):
   """The fastest core that serves the encoding and the variant; results are the same.
 
   Never chooses a core that refuses; `choose` gives the reasons, and a run records them.
+
+  >>> import transformer_jax as tj
+  >>> from transformer_jax.attention.cores.auto import choose
+  >>> for name in "rope", "cope":
+  ...   encoding = tj.positions.build(name)
+  ...   core, refused = choose(encoding, tj.Variant(), dropout=False, L=512)
+  ...   print(core, [reason.partition(";")[0] for reason in refused.values()])
+  Blockwise(block=0) []
+  Dense() ['cope looks at whole rows of scores, and blockwise never holds one']
   """
 
   def attend(self, q_BLHK, k_BMGK, v_BMGE, context):

@@ -15,6 +15,16 @@ class Core:
   """Base class of attention cores; a subclass implements `attend` and `refusal`.
 
   All cores compute the same numbers as `dense`, up to rounding.
+
+  >>> import jax
+  >>> import numpy as np
+  >>> import transformer_jax as tj
+  >>> at, zero_BLHK = tj.positions.coords.consecutive(1, 4), np.zeros((1, 4, 1, 2))
+  >>> v_BMHE = np.arange(4.0).reshape(1, 4, 1, 1)
+  >>> none = tj.positions.Bound(tj.positions.build("none"))
+  >>> dense = jax.jit(tj.cores.build("dense"))
+  >>> print(dense(zero_BLHK, zero_BLHK, v_BMHE, at, at, none).ravel())
+  [0.  0.5 1.  1.5]
   """
 
   def __call__(

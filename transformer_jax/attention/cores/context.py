@@ -22,6 +22,21 @@ class Context:
   scale        of dot products: a number, or scale_H
   variant      the attention variant with its parameters
   dropout      of attention weights, or None
+
+  >>> import jax
+  >>> import numpy as np
+  >>> import transformer_jax as tj
+  >>> from transformer_jax.attention.cores.context import Context
+  >>> at, alibi = tj.positions.coords.consecutive(1, 5), tj.positions.build("alibi")
+  >>> position = tj.positions.Bound(alibi, {"slope_H": np.array([0.5])})
+  >>> window = tj.attention.BoundVariant(tj.attentions.build("window(2)"))
+  >>> context = Context(at, at, position, scale=1.0, variant=window)
+  >>> print(jax.jit(Context.mask)(context)[0].astype(int))
+  [[1 0 0 0 0]
+   [1 1 0 0 0]
+   [0 1 1 0 0]
+   [0 0 1 1 0]
+   [0 0 0 1 1]]
   """
 
   q_at: Coords

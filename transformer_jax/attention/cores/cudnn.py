@@ -28,6 +28,16 @@ class Cudnn(Core):
   shared by all heads.
 
   implementation   cudnn, or xla: plain JAX on any device, to check the masks
+
+  >>> import jax
+  >>> import numpy as np
+  >>> import transformer_jax as tj
+  >>> at, zero_BLHK = tj.positions.coords.consecutive(1, 4), np.zeros((1, 4, 1, 2))
+  >>> v_BMHE = np.arange(4.0).reshape(1, 4, 1, 1)
+  >>> none = tj.positions.Bound(tj.positions.build("none"))
+  >>> core = jax.jit(tj.cores.build("cudnn(implementation='xla')"))
+  >>> print(core(zero_BLHK, zero_BLHK, v_BMHE, at, at, none).ravel())
+  [0.  0.5 1.  1.5]
   """
 
   implementation: str = "cudnn"

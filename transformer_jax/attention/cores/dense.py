@@ -12,7 +12,20 @@ from transformer_jax.attention.variants.bound_variant import PLAIN
 @cores.register("dense")
 @dataclasses.dataclass(frozen=True)
 class Dense(Core):
-  """Computes every score, then the weights, then the mixture."""
+  """Computes every score, then the weights, then the mixture.
+
+  >>> import jax
+  >>> import numpy as np
+  >>> import transformer_jax as tj
+  >>> at, zero_BLHK = tj.positions.coords.consecutive(1, 4), np.zeros((1, 4, 1, 2))
+  >>> v_BMHE = np.arange(4.0).reshape(1, 4, 1, 1)
+  >>> params = {"slope_H": np.array([np.log(2)])}  # halves the weight of each step back
+  >>> alibi = tj.positions.Bound(tj.positions.build("alibi"), params)
+  >>> dense = jax.jit(tj.cores.build("dense"))
+  >>> out_BLHE = dense(zero_BLHK, zero_BLHK, v_BMHE, at, at, alibi)
+  >>> print(np.ravel(out_BLHE).round(2))
+  [0.   0.67 1.43 2.27]
+  """
 
   def attend(self, q_BLHK, k_BMGK, v_BMGE, context):
     H = q_BLHK.shape[2]

@@ -17,6 +17,13 @@ class KeyedDropout:
   rate   probability of zero
   axis   name of the axis of devices that share a batch inside `pmap`. Each device draws
          for the whole batch and takes its part
+
+  >>> import jax
+  >>> import numpy as np
+  >>> import transformer_jax as tj
+  >>> dropout = tj.attention.KeyedDropout(jax.random.key(0), rate=0.5)
+  >>> print(jax.jit(tj.attention.KeyedDropout.__call__)(dropout, np.ones((1, 8))))
+  [[0. 0. 2. 2. 0. 2. 2. 0.]]
   """
 
   key: jax.Array

@@ -25,6 +25,17 @@ class LinearCore(Core):
   prefix, packed, padded or cached.
 
   block   keys and queries, taken together, whose weights are computed one by one
+
+  >>> import jax
+  >>> import numpy as np
+  >>> import transformer_jax as tj
+  >>> at, zero_BLHK = tj.positions.coords.consecutive(1, 4), np.zeros((1, 4, 1, 2))
+  >>> v_BMHE = np.arange(4.0).reshape(1, 4, 1, 1)
+  >>> none = tj.positions.Bound(tj.positions.build("none"))
+  >>> linear = tj.attention.BoundVariant(tj.attentions.build("linear"))
+  >>> core = jax.jit(tj.cores.build("linear(block=2)"))
+  >>> print(core(zero_BLHK, zero_BLHK, v_BMHE, at, at, none, None, linear).ravel())
+  [0.  0.5 1.  1.5]
   """
 
   block: int = 128

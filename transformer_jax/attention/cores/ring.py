@@ -38,6 +38,13 @@ class Ring(Core):
 
   axis    mesh axis that splits the tokens
   block   keys in a tile
+
+  >>> import transformer_jax as tj
+  >>> ring = tj.cores.build("ring")
+  >>> print(ring.refusal(tj.positions.build("alibi")))
+  None
+  >>> print(ring.refusal(tj.positions.build("cope")))
+  cope looks at whole rows of scores, and ring never holds one; use model.core=dense
   """
 
   axis: str = "sequence"

@@ -19,6 +19,15 @@ class Additive(Variant):
   encoding, such as `shaw`, still are.
 
   bias   adds b, initialized to zero
+
+  >>> import jax
+  >>> import numpy as np
+  >>> import transformer_jax as tj
+  >>> params = {"energy_HK": np.array([1.0]), "energy_shift_HK": np.array([0.0])}
+  >>> dot = jax.jit(tj.attentions.build("additive").dot)
+  >>> s_LM = dot(params, np.array([[1.0]]), np.array([[-1.0], [0.0], [9.0]]), 1.0)
+  >>> print(np.asarray(s_LM).round(2))
+  [[0.   0.76 1.  ]]
   """
 
   bias: bool = True

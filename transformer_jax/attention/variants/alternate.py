@@ -27,6 +27,11 @@ class Alternate(Variant):
   last     variant of one layer in every period
   period   layers in a period; 2: the variants alternate
   at       index from 0 of the layer of each period that uses `last`; -1: the last one
+
+  >>> import transformer_jax as tj
+  >>> gemma3 = tj.attentions.build("alternate(window(1024), multihead, 6)")
+  >>> [gemma3.layer(n).name for n in range(7)]
+  ['window', 'window', 'window', 'window', 'window', 'multihead', 'window']
   """
 
   usual: Variant = Variant()

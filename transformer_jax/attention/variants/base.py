@@ -179,7 +179,15 @@ SIGNS = "signed", "positive"
 
 @dataclasses.dataclass(frozen=True)
 class Sum(Variant):
-  """Sum of variants, with the hooks of all parts."""
+  """Sum of variants, with the hooks of all parts.
+
+  >>> import transformer_jax as tj
+  >>> both = tj.attentions.build("softcap(30) + window(4)")
+  >>> [part.name for part in both.parts]
+  ['softcap', 'window']
+  >>> both.overrides("logits"), both.overrides("mask"), both.overrides("weigh")
+  (True, True, False)
+  """
 
   parts: tuple[Variant, ...]
 

@@ -30,6 +30,21 @@ class BigBird(Pattern):
   first    global blocks at the start of a text, as in `global_local`
   random   blocks that each block draws
   seed     seed of the draws
+
+  >>> import jax
+  >>> import transformer_jax as tj
+  >>> at = tj.positions.coords.consecutive(1, 8)
+  >>> bigbird = tj.attentions.build("bigbird(block=1, near=1, first=1, random=1)")
+  >>> bound = tj.attention.BoundVariant(bigbird)
+  >>> print(jax.jit(bound.mask)(at, at)[0].astype(int))
+  [[1 0 0 0 0 0 0 0]
+   [1 1 0 0 0 0 0 0]
+   [1 0 1 0 0 0 0 0]
+   [1 0 0 1 0 0 0 0]
+   [1 0 0 0 1 0 0 0]
+   [1 0 0 0 1 1 0 0]
+   [1 1 0 0 0 0 1 0]
+   [1 0 0 0 0 0 0 1]]
   """
 
   block: int = 64

@@ -18,7 +18,15 @@ MASKED = -1e30  # below any score, yet finite: an empty row must not make NaN
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class BoundVariant:
-  """An attention variant together with its parameters; a pytree of arrays."""
+  """An attention variant together with its parameters; a pytree of arrays.
+
+  >>> import numpy as np
+  >>> import transformer_jax as tj
+  >>> variant, params = tj.attentions.build("sinks"), {"sink_H": np.zeros(1)}
+  >>> sinks = tj.attention.BoundVariant(variant, params)
+  >>> print(sinks.weigh(np.zeros((1, 1, 1, 3)), np.ones((1, 1, 3), bool)))
+  [[[[0.25 0.25 0.25]]]]
+  """
 
   variant: Variant = dataclasses.field(metadata={"static": True})
   params: Arrays = dataclasses.field(default_factory=dict)

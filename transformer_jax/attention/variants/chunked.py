@@ -20,6 +20,16 @@ class Chunked(Pattern):
   Llama 4's.
 
   size   tokens in a chunk
+
+  >>> import transformer_jax as tj
+  >>> at = tj.positions.coords.consecutive(1, 5)
+  >>> chunked = tj.attention.BoundVariant(tj.attentions.build("chunked(2)"))
+  >>> print(chunked.mask(at, at)[0].astype(int))
+  [[1 0 0 0 0]
+   [1 1 0 0 0]
+   [0 0 1 0 0]
+   [0 0 1 1 0]
+   [0 0 0 0 1]]
   """
 
   size: int = 256

@@ -20,6 +20,14 @@ class Cog(Variant):
 
   x-transformers' `cog_signed`. A positional bias belongs to the score: one that is
   large and negative, as `alibi` gives to far keys, makes a large negative weight.
+
+  >>> import jax
+  >>> import numpy as np
+  >>> import transformer_jax as tj
+  >>> s_BHLM = np.array([[[[2.0, -2.0, 1.0, 0.0]]]])
+  >>> w_BHLM = jax.jit(tj.attentions.build("cog").weigh)({}, s_BHLM, s_BHLM < 9)
+  >>> print(np.asarray(w_BHLM).round(2))
+  [[[[ 0.4  -0.4   0.15  0.  ]]]]
   """
 
   signed = True

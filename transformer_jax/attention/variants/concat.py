@@ -20,6 +20,12 @@ class Concat(Additive):
   A head compares and mixes one slice of the states. With biases, v' tanh(W [h; g] + b).
 
   project   False: the output is the context
+
+  >>> import transformer_jax as tj
+  >>> dims = tj.Dims(V=2, D=8, H=1, F=8, L=8)
+  >>> projections = tj.attentions.build("concat").projections()
+  >>> projections.matrices, projections.weights(dims)
+  (('query', 'key'), {'out_HKD': ((1, 8, 8), 2), 'state_DD': ((8, 8), 1)})
   """
 
   bias: bool = False

@@ -26,6 +26,15 @@ class Cosine(Variant):
 
   tau       initial temperature, or the fixed one; it never falls below 0.01
   learned   each head learns a temperature
+
+  >>> import jax
+  >>> import numpy as np
+  >>> import transformer_jax as tj
+  >>> cosine = tj.attentions.build("cosine(tau=0.1, learned=False)")
+  >>> q_BLHK, k_BMGK = np.array([[[[3.0, 4.0]]]]), np.array([[[[0.0, 9.0]]]])
+  >>> q, k = jax.jit(cosine.condition)({}, q_BLHK, k_BMGK)
+  >>> print(np.asarray(q).round(2), cosine.scale({}, K=64))
+  [[[[0.6 0.8]]]] 10.0
   """
 
   tau: float = 0.1

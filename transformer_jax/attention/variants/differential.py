@@ -24,6 +24,11 @@ class Pairs(Projections):
   start     initial lambda
   norm      whether mixtures are normalized
   epsilon   added to mean squares by the norm
+
+  >>> import transformer_jax as tj
+  >>> dims = tj.Dims(V=2, D=64, H=8, F=64, L=8)
+  >>> tj.attentions.build("differential").projections().weights(dims)["value_DGE"]
+  ((64, 4, 16), 1)
   """
 
   start: float
@@ -81,6 +86,11 @@ class Differential(Variant):
   start     initial lambda; None: 0.8 - 0.6 exp(-0.3 n) in layer n = 0, 1, ...
   norm      False: neither the norm, without gains, nor the factor after it
   epsilon   added to mean squares by the norm
+
+  >>> import transformer_jax as tj
+  >>> differential = tj.attentions.build("differential")
+  >>> [round(differential.layer(n).start, 2) for n in range(5)]
+  [0.2, 0.36, 0.47, 0.56, 0.62]
   """
 
   start: float | None = None

@@ -18,6 +18,16 @@ class Dilated(Pattern):
 
   width   keys that a query attends to on one side, itself included
   gap     tokens from one of them to the next; 1 is `window`
+
+  >>> import transformer_jax as tj
+  >>> at = tj.positions.coords.consecutive(1, 5)
+  >>> dilated = tj.attentions.build("dilated(width=2, gap=2)")
+  >>> print(tj.attention.BoundVariant(dilated).mask(at, at)[0].astype(int))
+  [[1 0 0 0 0]
+   [0 1 0 0 0]
+   [1 0 1 0 0]
+   [0 1 0 1 0]
+   [0 0 1 0 1]]
   """
 
   width: int = 64

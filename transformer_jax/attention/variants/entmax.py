@@ -27,6 +27,17 @@ class Entmax(Variant):
 
   alpha     above 1, the limit of softmax, up to 2, which is `sparsemax`
   learned   each head learns an alpha between 1 and 2, from `alpha` on
+
+  >>> import jax
+  >>> import numpy as np
+  >>> import transformer_jax as tj
+  >>> s_BHLM = np.array([[[[2.0, 1.5, 1.0, -1.0]]]])
+  >>> for alpha in 1.1, 1.5, 2.0:
+  ...   weigh = jax.jit(tj.attentions.build(f"entmax({alpha})").weigh)
+  ...   print(alpha, np.asarray(weigh({}, s_BHLM, s_BHLM < 9)).ravel().round(2))
+  1.1 [0.52 0.3  0.17 0.01]
+  1.5 [0.62 0.29 0.08 0.  ]
+  2.0 [0.75 0.25 0.   0.  ]
   """
 
   alpha: float = 1.5

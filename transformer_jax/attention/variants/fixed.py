@@ -22,6 +22,16 @@ class Fixed(Pattern):
 
   block     tokens in a block
   summary   tokens at the end of a block that other blocks attend to
+
+  >>> import transformer_jax as tj
+  >>> at = tj.positions.coords.consecutive(1, 5)
+  >>> fixed = tj.attentions.build("fixed(block=2, summary=1)")
+  >>> print(tj.attention.BoundVariant(fixed).mask(at, at)[0].astype(int))
+  [[1 0 0 0 0]
+   [1 1 0 0 0]
+   [0 1 1 0 0]
+   [0 1 1 1 0]
+   [0 1 0 1 1]]
   """
 
   block: int = 32

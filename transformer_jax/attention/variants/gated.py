@@ -24,6 +24,16 @@ class Gated(Variant):
   headwise     one gate for each head; else one for each of its features
   start        initial value of a learned bias of the gates; None: no bias
   activation   sigmoid, or silu: x sigmoid(x), which may be above one and negative
+
+  >>> import jax
+  >>> import numpy as np
+  >>> import transformer_jax as tj
+  >>> params = {"gate_DH": np.array([[0.0, 5.0]])}
+  >>> output = jax.jit(tj.attentions.build("gated(headwise=True)").output)
+  >>> o_BLHE = output(params, np.ones((1, 1, 1)), np.ones((1, 1, 2, 3)))
+  >>> print(np.asarray(o_BLHE)[0, 0].round(2))
+  [[0.5  0.5  0.5 ]
+   [0.99 0.99 0.99]]
   """
 
   headwise: bool = False

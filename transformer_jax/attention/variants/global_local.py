@@ -21,6 +21,16 @@ class GlobalLocal(Pattern):
 
   width    keys that a local query attends to on one side, itself included
   tokens   number of global tokens at the start of a text
+
+  >>> import transformer_jax as tj
+  >>> at = tj.positions.coords.consecutive(1, 5)
+  >>> longformer = tj.attentions.build("global_local(width=2, tokens=1)")
+  >>> print(tj.attention.BoundVariant(longformer).mask(at, at)[0].astype(int))
+  [[1 0 0 0 0]
+   [1 1 0 0 0]
+   [1 1 1 0 0]
+   [1 0 1 1 0]
+   [1 0 0 1 1]]
   """
 
   width: int = 256

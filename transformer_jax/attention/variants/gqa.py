@@ -23,6 +23,12 @@ class GQA(Variant):
   bias     queries, keys, values and the output are shifted by learned vectors;
            "in": all but the output, "out": only the output
   clip     cuts queries, keys and values to -clip .. clip, as in OLMo; 0: it does not
+
+  >>> import transformer_jax as tj
+  >>> dims = tj.Dims(V=2, D=64, H=8, F=64, L=8)
+  >>> weights = tj.attentions.build("gqa(groups=2)").projections().weights(dims)
+  >>> weights["query_DHK"], weights["key_DGK"], weights["value_DGK"]
+  (((64, 8, 8), 1), ((64, 2, 8), 1), ((64, 2, 8), 1))
   """
 
   groups: int = 2

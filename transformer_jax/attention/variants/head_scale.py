@@ -18,6 +18,15 @@ class HeadScale(Variant):
       o_h' = g_h o_h
 
   A layer has one such number per head.
+
+  >>> import jax
+  >>> import numpy as np
+  >>> import transformer_jax as tj
+  >>> output = jax.jit(tj.attentions.build("head_scale").output)
+  >>> params = {"head_scale_H": np.array([1.0, 0.5])}
+  >>> print(output(params, None, np.ones((1, 1, 2, 3)))[0, 0])
+  [[1.  1.  1. ]
+   [0.5 0.5 0.5]]
   """
 
   def init(self, key, dims):

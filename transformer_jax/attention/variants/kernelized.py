@@ -22,6 +22,13 @@ class Kernel(Variant):
 
   The core `linear` then computes running sums over keys, without any weight. A subclass
   defines `features`, of each token by itself.
+
+  >>> import transformer_jax as tj
+  >>> rope = tj.positions.build("rope")
+  >>> print(tj.attentions.build("linear").refusal(rope).partition(";")[0])
+  linear takes features of each vector by itself, and rope turns vectors to compare them
+  >>> print(tj.attentions.build("performer").refusal(rope))
+  None
   """
 
   turns: ClassVar[bool] = False  # whether features of rotated vectors make sense

@@ -16,6 +16,13 @@ class L2Distance(Variant):
 
   This is x-transformers' form, with separate projections of queries and keys. The
   paper's bound on the Lipschitz constant needs one shared projection.
+
+  >>> import jax
+  >>> import numpy as np
+  >>> import transformer_jax as tj
+  >>> dot = jax.jit(tj.attentions.build("l2_distance").dot)
+  >>> print(dot({}, np.array([[1.0, 2]]), np.array([[1.0, 2], [1, 4], [4, 2]]), 1.0))
+  [[ 0. -4. -9.]]
   """
 
   def dot(self, params, q_LK, k_MK, scale):

@@ -23,6 +23,15 @@ class Laser(Variant):
   which a decoder does not know. A query whose keys are all masked gets zeros.
 
   cap   bound on the absolute values
+
+  >>> import jax
+  >>> import numpy as np
+  >>> import transformer_jax as tj
+  >>> laser = tj.attentions.build("laser")
+  >>> exp_BMGE = np.asarray(jax.jit(laser.values)({}, np.array([[[[0.0]], [[5.0]]]])))
+  >>> o_BGE = jax.jit(laser.mixed)({}, exp_BMGE.mean(1))  # equal weights of 0 and 5
+  >>> print(np.asarray(o_BGE).round(2))
+  [[[4.14]]]
   """
 
   cap: float = 15.0

@@ -21,6 +21,14 @@ class LinearAttention(Kernel):
       phi(x) = elu(x) + 1
 
   With products of features, time is linear in the length.
+
+  >>> import jax
+  >>> import numpy as np
+  >>> import transformer_jax as tj
+  >>> features = jax.jit(tj.attentions.build("linear").features)
+  >>> x_BLHK = np.array([[[[-2.0, -1.0, 0.0, 2.0]]]])
+  >>> print(np.asarray(features({}, x_BLHK, x_BLHK, 1.0)[0]).round(2))
+  [[[[0.14 0.37 1.   3.  ]]]]
   """
 
   def scale(self, params, K):

@@ -22,6 +22,12 @@ class Latent(Projections):
   A cache stores the normalized latent and the key's part, which all heads share. An
   encoding that rotates acts on the part alone; other encodings on whole queries and
   keys. Arguments as in `MLA`.
+
+  >>> import transformer_jax as tj
+  >>> dims = tj.Dims(V=2, D=64, H=8, F=64, L=8)
+  >>> latent = tj.attentions.build("mla(latent=16, part=4)").projections()
+  >>> latent.sizes(dims).K, latent.weights(dims)["latent_DC"]
+  (12, ((64, 16), 1))
   """
 
   latent: int
@@ -113,6 +119,15 @@ class MLA(Variant):
             in DeepSeek-V2-Lite
   value     width of a head's values; 0: that of the head
   epsilon   added to mean squares by the norms
+
+  >>> import transformer_jax as tj
+  >>> dims = tj.Dims(V=2, D=64, H=8, F=64, L=8)
+  >>> mla = tj.attentions.build("mla(latent=16, part=4)")
+  >>> weights = mla.projections().weights(dims)
+  >>> weights["latent_DC"], weights["key_part_DP"]  # caches 20 numbers, not 128
+  (((64, 16), 1), ((64, 4), 1))
+  >>> weights["key_CHK"], weights["value_CHE"]
+  (((16, 8, 8), 1), ((16, 8, 8), 1))
   """
 
   latent: int = 128

@@ -18,6 +18,12 @@ class MQA(Variant):
 
   bias   queries, keys, values and the output are shifted by learned vectors;
          "in": all but the output, "out": only the output
+
+  >>> import transformer_jax as tj
+  >>> dims = tj.Dims(V=2, D=64, H=8, F=64, L=8)
+  >>> weights = tj.attentions.build("mqa").projections().weights(dims)
+  >>> weights["query_DHK"], weights["key_DGK"]
+  (((64, 8, 8), 1), ((64, 1, 8), 1))
   """
 
   bias: bool | str = False

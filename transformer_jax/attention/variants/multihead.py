@@ -20,6 +20,12 @@ class MultiHead(Variant):
           "in": all but the output, "out": only the output
   value   width of a head's values; 0: that of its keys
   clip    cuts queries, keys and values to -clip .. clip, as in MPT; 0: it does not
+
+  >>> import transformer_jax as tj
+  >>> dims = tj.Dims(V=2, D=64, H=8, F=64, L=8)
+  >>> weights = tj.attentions.build("multihead(bias=True)").projections().weights(dims)
+  >>> {name: shape for name, (shape, _) in weights.items() if name.startswith("query")}
+  {'query_DHK': (64, 8, 8), 'query_shift_HK': (8, 8)}
   """
 
   bias: bool | str = False

@@ -15,6 +15,12 @@ class States(Slices):
   """Projections to slices of tokens as values, with optional query and key matrices.
 
   matrices   those of "query" and "key" that have a matrix for each head
+
+  >>> import transformer_jax as tj
+  >>> tj.attentions.build("multiplicative").projections().matrices
+  ('query',)
+  >>> tj.attentions.build("concat").projections().matrices
+  ('query', 'key')
   """
 
   matrices: tuple[str, ...] = ()
@@ -61,6 +67,14 @@ class Multiplicative(Variant):
   general   False: the paper's dot, h' g
   project   False: the output is the context
   power     scores are divided by K ** power
+
+  >>> import transformer_jax as tj
+  >>> general = tj.attentions.build("multiplicative")
+  >>> general.projections().matrices, general.scale({}, K=64)
+  (('query',), 1.0)
+  >>> dot = tj.attentions.build("multiplicative(general=False, power=0.5)")
+  >>> dot.projections().matrices, dot.scale({}, K=64)
+  ((), 0.125)
   """
 
   general: bool = True

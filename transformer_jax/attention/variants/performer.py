@@ -34,6 +34,17 @@ class Performer(Kernel):
   count        number of features; 0: enough blocks of K for K ln K of them
   seed         seed of the directions, which all heads and layers share
   orthogonal   whether directions of a block are orthogonal, for smaller errors
+
+  >>> import jax
+  >>> import numpy as np
+  >>> import transformer_jax as tj
+  >>> x_BLHK = np.array([[[[1.0, 0]], [[0, 1]], [[-1, 0]]]])
+  >>> features = jax.jit(tj.attentions.build("performer(count=1024)").features)
+  >>> q_LN, k_MN = (np.asarray(x)[0, :, 0] for x in features({}, x_BLHK, x_BLHK, 1.0))
+  >>> print((q_LN[0] @ k_MN.T / sum(q_LN[0] @ k_MN.T)).round(2))
+  [0.62 0.27 0.11]
+  >>> print(np.asarray(jax.nn.softmax(np.array([1.0, 0, -1]))).round(2))
+  [0.67 0.24 0.09]
   """
 
   count: int = 0

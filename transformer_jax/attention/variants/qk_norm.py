@@ -28,6 +28,15 @@ class QKNorm(Variant):
              https://arxiv.org/abs/2501.00656
   per_head   a mean and gains for each head: Cohere's Command R+
   offset     added to the gains: 1 in Gemma 3, whose learned gains are near zero
+
+  >>> import jax
+  >>> import numpy as np
+  >>> import transformer_jax as tj
+  >>> normalize = jax.jit(tj.attentions.build("qk_norm").normalize)
+  >>> x_BLHK = np.array([[[[3.0, 4.0], [30.0, 40.0]]]])
+  >>> print(np.asarray(normalize(x_BLHK, np.ones(2)))[0, 0].round(2))
+  [[0.85 1.13]
+   [0.85 1.13]]
   """
 
   centered: bool = False

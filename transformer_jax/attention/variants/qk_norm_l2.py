@@ -20,6 +20,13 @@ class QKNormL2(Variant):
 
   It starts at log2(L^2 - L), where L is the length of training texts. The paper's L is
   the 97.5th percentile of lengths.
+
+  >>> import jax
+  >>> import transformer_jax as tj
+  >>> dims = tj.Dims(V=2, D=64, H=8, F=64, L=1024)
+  >>> params = tj.attentions.build("qk_norm_l2").init(jax.random.key(0), dims)
+  >>> round(params["factor"].item(), 2)
+  20.0
   """
 
   def init(self, key, dims):

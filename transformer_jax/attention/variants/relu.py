@@ -23,6 +23,13 @@ class ReluAttention(Variant):
 
   power   exponent of n; 1 is best in the paper
   fixed   n of every query; 0: the number of unmasked keys
+
+  >>> import jax
+  >>> import numpy as np
+  >>> import transformer_jax as tj
+  >>> pointwise = jax.jit(tj.attentions.build("relu").pointwise)
+  >>> print(pointwise({}, np.array([[2.0, -1, 1, 0]]), np.array([[4.0]])))
+  [[0.5  0.   0.25 0.  ]]
   """
 
   power: float = 1.0

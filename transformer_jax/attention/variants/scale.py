@@ -28,6 +28,13 @@ class Scale(Variant):
   learned   whether each head learns a factor
   by_layer  layer n, from 1, divides by n, as GPT-2 may and Mistral's does,
             https://github.com/stanford-crfm/mistral
+
+  >>> import transformer_jax as tj
+  >>> [tj.attentions.build(f"scale({power})").scale({}, K=64) for power in (0, 0.5, 1)]
+  [1.0, 0.125, 0.015625]
+  >>> mistral = tj.attentions.build("scale(by_layer=True)")
+  >>> [round(mistral.layer(n).scale({}, K=64), 3) for n in range(4)]
+  [0.125, 0.062, 0.042, 0.031]
   """
 
   power: float = 0.5

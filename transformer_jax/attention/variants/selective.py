@@ -24,6 +24,19 @@ class Selective(Variant):
   queries of the text sum these (section 3 of the paper). It is zero for the first token
   of a text and for the query's token. No parameters. A cache of keys does not store
   these sums: decoding takes a full pass for each token.
+
+  >>> import jax
+  >>> import numpy as np
+  >>> import transformer_jax as tj
+  >>> s_BHLM = np.zeros((1, 1, 4, 4))
+  >>> s_BHLM[..., 2, 1] = 9.0  # the third token selects against the second
+  >>> mask_B1LM = np.tri(4, dtype=bool)[None, None]
+  >>> w_BHLM = jax.jit(tj.attentions.build("selective").weigh)({}, s_BHLM, mask_B1LM)
+  >>> print(np.asarray(w_BHLM)[0, 0].round(2))
+  [[1.   0.   0.   0.  ]
+   [0.5  0.5  0.   0.  ]
+   [0.   1.   0.   0.  ]
+   [0.33 0.   0.33 0.33]]
   """
 
   rereads = True

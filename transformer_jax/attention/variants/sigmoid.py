@@ -23,6 +23,14 @@ class Sigmoid(Variant):
   keys, so n is here the number of unmasked keys.
 
   fixed   n of every query; 0: the number of unmasked keys
+
+  >>> import jax
+  >>> import numpy as np
+  >>> import transformer_jax as tj
+  >>> pointwise = jax.jit(tj.attentions.build("sigmoid").pointwise)
+  >>> w_LM = pointwise({}, np.array([[0.0, 1, 3, -3]]), np.array([[4.0]]))
+  >>> print(np.asarray(w_LM).round(2))
+  [[0.2  0.4  0.83 0.01]]
   """
 
   fixed: int = 0

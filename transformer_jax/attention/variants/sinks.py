@@ -21,6 +21,16 @@ class Sinks(Variant):
   The logit is not scaled. It starts near 0, the constant logit of `softmax_one`.
 
   deviation   standard deviation of its initial values, which are normal
+
+  >>> import jax
+  >>> import numpy as np
+  >>> import transformer_jax as tj
+  >>> params = {"sink_H": np.log([1.0, 4.0])}  # of two heads
+  >>> sinks = tj.attention.BoundVariant(tj.attentions.build("sinks"), params)
+  >>> w_BHLM = jax.jit(sinks.weigh)(np.zeros((1, 2, 1, 4)), np.ones((1, 1, 4), bool))
+  >>> print(np.asarray(w_BHLM)[0, :, 0].round(3))
+  [[0.2   0.2   0.2   0.2  ]
+   [0.125 0.125 0.125 0.125]]
   """
 
   deviation: float = 0.02

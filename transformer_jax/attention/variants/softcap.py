@@ -22,6 +22,13 @@ class Softcap(Variant):
   cap, as ALiBi's large ones, get nearly equal scores.
 
   cap   bound on the absolute scores
+
+  >>> import jax
+  >>> import numpy as np
+  >>> import transformer_jax as tj
+  >>> logits = jax.jit(tj.attentions.build("softcap(50)").logits)
+  >>> print(np.asarray(logits({}, np.array([[1.0, 10, 50, 500, -500]]))).round(2))
+  [[  1.     9.87  38.08  50.   -50.  ]]
   """
 
   cap: float = 50.0

@@ -14,6 +14,19 @@ class Pattern(Variant):
 
   The order counts tokens of the text from 0, whatever their positions, so that packing,
   padding and caches change nothing. Cross-attention has no pattern.
+
+  >>> import transformer_jax as tj
+  >>> from transformer_jax.attention.variants.sparse import Pattern
+  >>> class SameParity(Pattern):
+  ...   def meet(self, i_BL1, j_B1M):
+  ...     return i_BL1 % 2 == j_B1M % 2
+  >>> at = tj.positions.coords.consecutive(1, 5)
+  >>> print(tj.attention.BoundVariant(SameParity()).mask(at, at)[0].astype(int))
+  [[1 0 0 0 0]
+   [0 1 0 0 0]
+   [1 0 1 0 0]
+   [0 1 0 1 0]
+   [1 0 1 0 1]]
   """
 
   def __post_init__(self):

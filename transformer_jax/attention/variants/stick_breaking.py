@@ -24,6 +24,17 @@ class StickBreaking(Variant):
 
   attend_current   a query also attends to its token, as the nearest key
   remainder        the weight that is left goes to the value of the query's token
+
+  >>> import jax
+  >>> import numpy as np
+  >>> import transformer_jax as tj
+  >>> weigh = jax.jit(tj.attentions.build("stick_breaking").weigh)
+  >>> w_BHLM = weigh({}, np.zeros((1, 1, 4, 4)), np.tri(4, dtype=bool)[None, None])
+  >>> print(np.asarray(w_BHLM)[0, 0])
+  [[0.    0.    0.    0.   ]
+   [0.5   0.    0.    0.   ]
+   [0.25  0.5   0.    0.   ]
+   [0.125 0.25  0.5   0.   ]]
   """
 
   attend_current: bool = False

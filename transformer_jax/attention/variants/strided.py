@@ -20,6 +20,16 @@ class Strided(Pattern):
   may also have separate heads. A stride near the root of the length is cheapest.
 
   stride   tokens in the window, and between distant tokens
+
+  >>> import transformer_jax as tj
+  >>> at = tj.positions.coords.consecutive(1, 5)
+  >>> strided = tj.attention.BoundVariant(tj.attentions.build("strided(2)"))
+  >>> print(strided.mask(at, at)[0].astype(int))
+  [[1 0 0 0 0]
+   [1 1 0 0 0]
+   [1 1 1 0 0]
+   [0 1 1 1 0]
+   [1 0 1 1 1]]
   """
 
   stride: int = 32

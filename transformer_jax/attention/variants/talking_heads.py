@@ -26,6 +26,17 @@ class TalkingHeads(Variant):
 
   before   mixes scores, before the mask
   after    mixes weights
+
+  >>> import jax
+  >>> import numpy as np
+  >>> import transformer_jax as tj
+  >>> params = {"mix_weights_HN": np.array([[0.5, 0.5], [0.5, 0.5]])}
+  >>> s_BHLM = np.array([[[[9.0, -9.0]], [[-9.0, 9.0]]]])  # each head has its key
+  >>> weigh = jax.jit(tj.attentions.build("talking_heads(before=False)").weigh)
+  >>> w_BHLM = weigh(params, s_BHLM, np.ones((1, 1, 1, 2), bool))
+  >>> print(np.asarray(w_BHLM)[0, :, 0].round(2))
+  [[0.5 0.5]
+   [0.5 0.5]]
   """
 
   before: bool = True

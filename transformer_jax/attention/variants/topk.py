@@ -22,6 +22,14 @@ class TopK(Variant):
   get none.
 
   k   number of keys; a query with at most k unmasked keys has a plain softmax
+
+  >>> import jax
+  >>> import numpy as np
+  >>> import transformer_jax as tj
+  >>> s_BHLM = np.array([[[[1.0, 3.0, 0.0, 2.0]]]])
+  >>> w_BHLM = jax.jit(tj.attentions.build("topk(2)").weigh)({}, s_BHLM, s_BHLM < 9)
+  >>> print(np.asarray(w_BHLM).round(2))
+  [[[[0.   0.73 0.   0.27]]]]
   """
 
   k: int = 8

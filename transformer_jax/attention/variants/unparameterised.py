@@ -17,6 +17,14 @@ class Slices(Projections):
 
   heads     number of heads, set by `fit`
   project   whether the output has a projection
+
+  >>> import numpy as np
+  >>> import transformer_jax as tj
+  >>> dims = tj.Dims(V=2, D=8, H=2, F=8, L=8)
+  >>> slices = tj.attentions.build("unparameterised").projections().fit(dims)
+  >>> print(slices.query({}, np.arange(8.0)[None, None])[0, 0])
+  [[0. 1. 2. 3.]
+   [4. 5. 6. 7.]]
   """
 
   heads: int = 0
@@ -68,6 +76,13 @@ class Unparameterised(Variant):
   scale(0)` does not scale the products. With one head, the slice is the whole token.
 
   project   whether the output has a projection, the only parameter
+
+  >>> import transformer_jax as tj
+  >>> dims = tj.Dims(V=2, D=64, H=8, F=64, L=8)
+  >>> tj.attentions.build("unparameterised").projections().weights(dims)
+  {'out_HKD': ((8, 8, 64), 2)}
+  >>> tj.attentions.build("unparameterised(project=False)").projections().weights(dims)
+  {}
   """
 
   project: bool = True

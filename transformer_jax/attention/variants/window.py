@@ -21,6 +21,16 @@ class Window(Pattern):
   After N causal layers, a token depends on N (width - 1) tokens before it.
 
   width   keys that a query attends to on one side, itself included
+
+  >>> import transformer_jax as tj
+  >>> at = tj.positions.coords.consecutive(1, 5)
+  >>> window = tj.attention.BoundVariant(tj.attentions.build("window(2)"))
+  >>> print(window.mask(at, at)[0].astype(int))
+  [[1 0 0 0 0]
+   [1 1 0 0 0]
+   [0 1 1 0 0]
+   [0 0 1 1 0]
+   [0 0 0 1 1]]
   """
 
   width: int = 256

@@ -25,6 +25,21 @@ class BlockMask:
   queries_count_k   how many those are
   band_qk           True where all unmasked pairs are `shift` + i - j apart
   bands             True where that is so in all visited tiles
+
+  >>> import jax
+  >>> import transformer_jax as tj
+  >>> from transformer_jax.attention.cores.blockwise import block_mask, blocks
+  >>> at, twos = tj.positions.coords.consecutive(1, 8), blocks.Blocks(length=8, size=2)
+  >>> window = tj.attention.BoundVariant(tj.attentions.build("window(3)"))
+  >>> make = jax.jit(block_mask.make_block_mask, static_argnums=(3, 4))
+  >>> made, _, _ = make(window, at, at, twos, twos)
+  >>> print(made.keys_count_q)
+  [[1 2 2 2]]
+  >>> print(made.keys_of_qk[0, :, :2])
+  [[0 3]
+   [0 1]
+   [1 2]
+   [2 3]]
   """
 
   keys_of_qk: jax.Array

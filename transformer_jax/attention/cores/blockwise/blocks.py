@@ -13,7 +13,14 @@ from transformer_jax.positions import Coords
 
 @dataclasses.dataclass(frozen=True)
 class Blocks:
-  """An axis of `length` places in blocks of `size`; the last may end in padding."""
+  """An axis of `length` places in blocks of `size`; the last may end in padding.
+
+  >>> import numpy as np
+  >>> from transformer_jax.attention.cores.blockwise.blocks import Blocks
+  >>> blocks = Blocks(length=5, size=2)
+  >>> blocks.count, blocks.pad(np.arange(5)[None]).tolist()
+  (3, [[0, 1, 2, 3, 4, 0]])
+  """
 
   length: int
   size: int
@@ -56,6 +63,11 @@ class Cut:
   H          query heads
   G          key heads
   together   key heads in a tile; divides G
+
+  >>> from transformer_jax.attention.cores.blockwise.blocks import choose
+  >>> cut = choose(L=1024, M=1024, H=8, G=4, block=0)
+  >>> cut.queries, cut.keys, cut.together
+  (Blocks(length=1024, size=128), Blocks(length=1024, size=128), 1)
   """
 
   queries: Blocks

@@ -29,6 +29,16 @@ class Blockwise(Core):
   """Visits tiles of queries and keys, but for those that are fully masked.
 
   block   queries and keys in a tile; 0: chosen from the shapes
+
+  >>> import jax
+  >>> import numpy as np
+  >>> import transformer_jax as tj
+  >>> at, zero_BLHK = tj.positions.coords.consecutive(1, 4), np.zeros((1, 4, 1, 2))
+  >>> v_BMHE = np.arange(4.0).reshape(1, 4, 1, 1)
+  >>> none = tj.positions.Bound(tj.positions.build("none"))
+  >>> blockwise = jax.jit(tj.cores.build("blockwise(block=2)"))
+  >>> print(blockwise(zero_BLHK, zero_BLHK, v_BMHE, at, at, none).ravel())
+  [0.  0.5 1.  1.5]
   """
 
   block: int = 0

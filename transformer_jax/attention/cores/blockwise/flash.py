@@ -34,7 +34,13 @@ FLOOR = MASKED / 2  # start of running maxima, far above masked scores
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Queries:
-  """Blocks q_qurK, their token data and coordinates, and their numbers of keys."""
+  """Blocks q_qurK, their token data and coordinates, and their numbers of keys.
+
+  >>> import jax.numpy as jnp
+  >>> from transformer_jax.attention.cores.blockwise.flash import Queries
+  >>> Queries(jnp.ones((1, 1, 2, 4)), {}, None, None).narrow(jnp.bfloat16).q.dtype
+  dtype(bfloat16)
+  """
 
   q: jax.Array
   data: dict[str, jax.Array]
@@ -52,7 +58,14 @@ class Queries:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Keys:
-  """Blocks of keys k_kuMK and values v_kuME, their token data and coordinates."""
+  """Blocks of keys k_kuMK and values v_kuME, their token data and coordinates.
+
+  >>> import jax.numpy as jnp
+  >>> from transformer_jax.attention.cores.blockwise.flash import Keys
+  >>> x_kuMK = jnp.ones((1, 1, 2, 4))
+  >>> Keys(x_kuMK, x_kuMK, {}, None).narrow(jnp.bfloat16).v.dtype
+  dtype(bfloat16)
+  """
 
   k: jax.Array
   v: jax.Array

@@ -27,6 +27,12 @@ class TileIndex:
   key_count_BL   number of keys each query attends to, in all tiles
   band           True where the bias is a band of the table
   blocks         number of blocks of queries
+
+  >>> from transformer_jax.attention.cores.blockwise.scores import TileIndex
+  >>> from transformer_jax.positions import coords
+  >>> at = coords.consecutive(1, 4)
+  >>> TileIndex(0, 1, at, at, key_count_BL=None, band=None, blocks=2).window()
+  (8, 7)
   """
 
   i: jax.Array
@@ -58,6 +64,13 @@ class TileScore:
 
   scale   number on dot products; None: scale_H of the weights
   dtype   type of vectors in products; arguments and gradients may be float32
+
+  >>> import transformer_jax as tj
+  >>> from transformer_jax.attention.cores.blockwise.scores import TileScore
+  >>> alibi = TileScore(tj.positions.build("alibi"), tj.Variant(), scale=0.125)
+  >>> shaw = TileScore(tj.positions.build("shaw"), tj.Variant(), scale=0.125)
+  >>> (alibi.biased, alibi.reads), (shaw.biased, shaw.reads)
+  ((True, False), (False, True))
   """
 
   encoding: PositionalEncoding

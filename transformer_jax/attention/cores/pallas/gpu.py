@@ -32,6 +32,13 @@ class PallasGPU(Core):
   block       queries and keys in a tile, a power of two from 16 on. None: 16 where a
               bias needs a third axis in each tile, which must fit registers, else 64
   interpret   run the kernel as ordinary JAX; None: wherever there is no GPU
+
+  >>> import transformer_jax as tj
+  >>> gpu = tj.cores.build("pallas_gpu")
+  >>> print(gpu.refusal(tj.positions.build("alibi")))
+  None
+  >>> print(gpu.refusal(tj.positions.build("shaw")).partition(",")[0])
+  shaw changes scores by more than a bias of positions
   """
 
   block: int | None = None

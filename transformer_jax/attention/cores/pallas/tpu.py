@@ -34,6 +34,13 @@ class PallasTPU(Core):
   block       queries and keys in a tile, a power of two; on a TPU at least 128. None:
               128 where an encoding does more than add a bias, else 256
   interpret   run the kernel as ordinary JAX; None: wherever there is no TPU
+
+  >>> import transformer_jax as tj
+  >>> tpu = tj.cores.build("pallas_tpu")
+  >>> print(tpu.refusal(tj.positions.build("shaw")))
+  None
+  >>> print(tpu.refusal(tj.positions.build("cope")).partition(";")[0])
+  cope looks at whole rows of scores, and pallas_tpu never holds one
   """
 
   block: int | None = None
