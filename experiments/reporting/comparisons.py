@@ -2,15 +2,15 @@
 
 import dataclasses
 import os
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 
-from experiments.reporting import comparable, load, statistics
+from experiments.reporting import comparable, load, verdicts
 from experiments.reporting.statistics import Estimate
 from experiments.reporting.text import multiple
 
 
 @dataclasses.dataclass(frozen=True)
-class Finding:
+class Comparison:
   """One line of results.csv: a score, its difference from the baseline, the verdict.
 
   length       context length, in tokens or symbols
@@ -53,26 +53,26 @@ class Findings:
   """A sweep with all its comparisons, the numbers of its report."""
 
   sweep: load.Sweep
-  rows: tuple[Finding, ...]
+  comparisons: tuple[Comparison, ...]
 
-  def of(self, group: str, measure: str = "", part: str = "mean") -> list[Finding]:
-    """Returns a group's rows of one measure; "": of the headline measure."""
+  def of(self, group: str, measure: str = "", part: str = "mean") -> list[Comparison]:
+    """Returns a group's comparisons by one measure; "": the headline measure."""
     measure = measure or next(iter(self.measures(group)), "")
     return [
-      row
-      for row in self.rows
-      if (row.group, row.measure, row.part) == (group, measure, part)
+      c
+      for c in self.comparisons
+      if (c.group, c.measure, c.part) == (group, measure, part)
     ]
 
   def at(
     self, group: str, length: int, measure: str = "", part: str = "mean"
-  ) -> list[Finding]:
-    """Returns a group's rows at one length, as `of`."""
-    return [row for row in self.of(group, measure, part) if row.length == length]
+  ) -> list[Comparison]:
+    """Returns a group's comparisons at one length, as `of`."""
+    return [c for c in self.of(group, measure, part) if c.length == length]
 
   def measures(self, group: str) -> dict[str, str]:
     """Returns {measure: "lower" or "higher"}, the headline first."""
-    return {row.measure: row.better for row in self.rows if row.group == group}
+    return {c.measure: c.better for c in self.comparisons if c.group == group}
 
   def changed(self, group: str) -> str:
     """Returns the inputs that changed between a group's runs; "": none.
@@ -83,12 +83,13 @@ class Findings:
 
   def parts(self, group: str, measure: str) -> list[str]:
     """Returns the scored parts of the targets, the mean first."""
-    rows = (r for r in self.rows if (r.group, r.measure) == (group, measure))
-    return list(dict.fromkeys(row.part for row in rows))
+    wanted = (group, measure)
+    parts = (c.part for c in self.comparisons if (c.group, c.measure) == wanted)
+    return list(dict.fromkeys(parts))
 
   def lengths(self, group: str) -> list[int]:
     """Returns the scored lengths of a group, growing."""
-    return sorted({row.length for row in self.rows if row.group == group})
+    return sorted({c.length for c in self.comparisons if c.group == group})
 
   def trained(self, group: str) -> int | None:
     """Returns the scored length nearest to that of training; None without results."""
@@ -107,56 +108,62 @@ class Findings:
   @property
   def troubled(self) -> list[tuple[load.LoadedRun, str, str]]:
     """Lists (run, state, details) of everything without a number."""
-    rows = []
-    for run in self.sweep.runs:
-      if not run.result:
-        where = [] if run.step is None else [f"step {run.step}"]
-        rows.append((run, run.state, ": ".join(where + [run.error or "no error yet"])))
-      for seed, step in (run.fact("diverged") or {}).items():
-        rows.append((run, "diverged", f"seed {seed} at step {step}"))
-      if steps := run.fact("rows_lost"):
-        details = f"metrics.jsonl lacks {len(steps)} steps, the first is {steps[0]}"
-        rows.append((run, "record damaged", details))
-      lengths: dict[str, list[str]] = {}
-      for length, reason in (run.fact("undefined") or {}).items():
-        lengths.setdefault(str(reason), []).append(str(length))
-      for reason, undefined in lengths.items():
-        rows.append((run, "undefined", f"length {', '.join(undefined)}: {reason}"))
-    return rows
+    return [
+      (run, state, details)
+      for run in self.sweep.runs
+      for state, details in _troubles(run)
+    ]
 
 
-def column(rows: Sequence[Finding]) -> str:
+def _troubles(run: load.LoadedRun) -> Iterator[tuple[str, str]]:
+  """Yields (state, details) of each part of a run that has no number."""
+  if not run.result:
+    where = [] if run.step is None else [f"step {run.step}"]
+    yield run.state, ": ".join(where + [run.error or "no error yet"])
+  for seed, step in (run.fact("diverged") or {}).items():
+    yield "diverged", f"seed {seed} at step {step}"
+  if steps := run.fact("rows_lost"):
+    details = f"metrics.jsonl lacks {len(steps)} steps, the first is {steps[0]}"
+    yield "record damaged", details
+  lengths: dict[str, list[str]] = {}
+  for length, reason in (run.fact("undefined") or {}).items():
+    lengths.setdefault(str(reason), []).append(str(length))
+  for reason, undefined in lengths.items():
+    yield "undefined", f"length {', '.join(undefined)}: {reason}"
+
+
+def column(compared: Sequence[Comparison]) -> str:
   """Returns a column's name: 4x, or its length where training lengths differ."""
-  times = {row.times for row in rows if row.estimate.mean is not None}
+  times = {c.times for c in compared if c.estimate.mean is not None}
   if len(times) > 1:
-    return f"length {rows[0].length}"
-  return multiple(min(times, default=rows[0].times))
+    return f"length {compared[0].length}"
+  return multiple(min(times, default=compared[0].times))
 
 
 def find(workdir: str | os.PathLike[str]) -> Findings:
   """Returns the comparisons of a sweep's folder; raises ReportError."""
   sweep = load.read(workdir)
-  rows: list[Finding] = []
+  compared: list[Comparison] = []
   for group in sweep.groups:
-    rows += _judge_group(sweep, group)
-  return Findings(sweep, tuple(rows))
+    compared += _compare_group(sweep, group)
+  return Findings(sweep, tuple(compared))
 
 
-def _judge_group(sweep: load.Sweep, group: str) -> list[Finding]:
+def _compare_group(sweep: load.Sweep, group: str) -> list[Comparison]:
   finished = [run for run in sweep.of(group) if run.result]
   measures = {m["name"]: m["better"] for run in finished for m in run.fact("measures")}
   lengths = sorted({length for run in finished for length in run.fact("lengths")})
-  rows: list[Finding] = []
+  compared: list[Comparison] = []
   for measure, better in measures.items():
     for part in _parts(finished, measure):
       for length in lengths:
-        rows += _judge_column(sweep, group, length, measure, better, part)
-  return rows
+        compared += _compare_runs(sweep, group, length, measure, better, part)
+  return compared
 
 
-def _judge_column(
+def _compare_runs(
   sweep: load.Sweep, group: str, length: int, measure: str, better: str, part: str
-) -> list[Finding]:
+) -> list[Comparison]:
   """Compares all runs of a group with the baseline, by one score.
 
   length    context length that is scored
@@ -169,10 +176,10 @@ def _judge_column(
   scored = [run for run in runs if scores[run.label]]
   targets = comparable.targets(scored, length, measure)
   excused = _excuses(sweep.baseline, runs, length, scores, targets)
-  compared = statistics.compare(scores, sweep.baseline, better, excused)
+  judgements = verdicts.compare(scores, sweep.baseline, better, excused)
   train = next(run.fact("train_length") for run in runs if run.result)
   return [
-    Finding(
+    Comparison(
       group=group,
       label=run.label,
       length=length,
@@ -183,8 +190,8 @@ def _judge_column(
       planned=len(run.fact("seeds") or ()),
       target=targets.get(run.label),
       **{
-        field.name: getattr(compared[run.label], field.name)
-        for field in dataclasses.fields(statistics.Comparison)
+        field.name: getattr(judgements[run.label], field.name)
+        for field in dataclasses.fields(verdicts.Judgement)
       },
     )
     for run in runs

@@ -71,7 +71,7 @@ def attention_map(findings: Findings, group: str) -> Picture | None:
   if not maps or trained is None:
     return None
   best = ranking(findings.at(group, trained), findings.sweep.baseline)
-  label = next((row.label for row in best if maps.get(row.label)), None)
+  label = next((c.label for c in best if maps.get(c.label)), None)
   if label is None:
     return None
   weight_LM = np.array(maps[label]["weights_LM"])[:MAP_TOKENS, :MAP_TOKENS]
@@ -103,8 +103,8 @@ def _draw(weight_LM: np.ndarray, source: list[str], output: list[str]):
   ax = figure.subplots()
   ink_LMC = np.zeros((L, M, 4)) + to_rgba(style.COLORS[0])
   ink_LMC[..., 3] = weight_LM / weight_LM.max()
-  for row in range(L):
-    ax.bar(np.arange(M), 0.94, 0.94, bottom=row - 0.47, color=ink_LMC[row], linewidth=0)
+  for n in range(L):
+    ax.bar(np.arange(M), 0.94, 0.94, bottom=n - 0.47, color=ink_LMC[n], linewidth=0)
   ax.set_xlim(-0.5, M - 0.5)
   ax.set_ylim(L - 0.5, -0.5)
   ax.set_aspect("equal")

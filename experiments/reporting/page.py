@@ -13,7 +13,6 @@ import rich.text
 
 from experiments.reporting import (
   comparisons,
-  figures,
   generations,
   method,
   style,
@@ -21,7 +20,10 @@ from experiments.reporting import (
   tables,
 )
 from experiments.reporting.comparisons import Findings
+from experiments.reporting.differences import differences
+from experiments.reporting.length_curves import length_curves
 from experiments.reporting.style import Picture
+from experiments.reporting.training_curves import training_curves
 from transformer_jax.training.json_files import replace_file
 from transformer_jax.untrusted import shown
 
@@ -56,11 +58,11 @@ def draw(findings: Findings) -> dict[str, list[Picture]]:
 
 def _draw(findings: Findings, group: str) -> list[Picture]:
   measures = findings.measures(group)
-  pictures = [figures.length_curves(findings, group, measure) for measure in measures]
-  if any(row.difference.count for row in findings.of(group)):
-    pictures.insert(1, figures.differences(findings, group))
+  pictures = [length_curves(findings, group, measure) for measure in measures]
+  if any(c.difference.count for c in findings.of(group)):
+    pictures.insert(1, differences(findings, group))
   for optional in (
-    figures.training_curves(findings, group),
+    training_curves(findings, group),
     generations.attention_map(findings, group),
   ):
     pictures += [optional] if optional else []

@@ -1,4 +1,4 @@
-"""Statistics over seeds: intervals, paired tests, Holm's correction, verdicts.
+"""Statistics over seeds: intervals, paired tests, Holm's correction.
 
 Student's t interval and paired t test; Holm, 1979,
 https://www.jstor.org/stable/4615733.
@@ -13,19 +13,6 @@ import numpy.typing as npt
 from scipy import stats
 
 LEVEL = 0.95  # of every interval that is shown
-ALPHA = 0.05  # of a verdict, after the correction
-VERDICTS = (
-  "better",
-  "worse",
-  "did not resolve",
-  "not compared",
-  "baseline",
-  "undefined",
-  "diverged",
-  "failed",
-  "unfinished",
-)
-
 # Scores are float32 numbers: a spread below this part of their size is rounding.
 ROUNDING = 1e-6
 
@@ -55,25 +42,6 @@ class Estimate:
   def half(self) -> float | None:
     """Returns half the width of the interval, or None."""
     return None if self.interval is None else (self.interval[1] - self.interval[0]) / 2
-
-
-@dataclasses.dataclass(frozen=True)
-class Comparison:
-  """A variant's score, its paired difference from the baseline, and the verdict.
-
-  p        two-sided p value of the difference; None: not tested
-  p_holm   the same after Holm's correction over the variants of the column
-  reason   why the verdict is neither better nor worse
-  seeds    those of the estimate
-  """
-
-  estimate: Estimate
-  difference: Estimate
-  p: float | None
-  p_holm: float | None
-  verdict: str
-  reason: str = ""
-  seeds: tuple[int, ...] = ()
 
 
 NOTHING = Estimate(None, None, None, 0)
@@ -141,139 +109,6 @@ def holm(p_values: Mapping[str, float | None]) -> dict[str, float | None]:
     floor = max(floor, min(1.0, (len(tested) - rank) * p))
     corrected[name] = floor
   return corrected
-
-
-def compare(
-  scores: Mapping[str, Mapping[int, float]],
-  baseline: str | None,
-  better: str,
-  excused: Mapping[str, tuple[str, str]],
-) -> dict[str, Comparison]:
-  """Judges every variant of one table column against the baseline.
-
-  scores     {label: {seed: value}} with only the values that exist
-  baseline   label of the variant that all others are compared with
-  better     "lower" or "higher"
-  excused    {label: (verdict, reason)} of variants without a test: an undefined length,
-             a failed run, a run that lost seeds, one scored on other targets
-
-  Dropping a diverged seed would flatter its variant: such a run shows numbers but is
-  not judged by them. Where it is the baseline, where it is missing or was excused, no
-  variant is judged. A variant is judged, and its mean taken, over the seeds that it
-  shares with the baseline.
-  """
-  if better not in ("lower", "higher"):
-    raise ValueError(f"better={better!r} is neither 'lower' nor 'higher'")
-  missing = _no_baseline(scores, baseline, excused)
-  against = {} if missing or baseline is None else scores[baseline]
-  withheld = dict.fromkeys(scores, ("not compared", missing)) if missing else {}
-  withheld |= {} if baseline is None else {baseline: ("baseline", "")}
-  withheld |= excused
-  shared = {label: _shared(values, against) for label, values in scores.items()}
-  pairs = {label: paired(values, against) for label, values in shared.items()}
-  pairs |= {
-    label: (NOTHING, None)
-    for label, (verdict, _) in withheld.items()
-    if verdict in ("baseline", "not compared")
-  }
-  corrected = holm(
-    {label: pairs[label][1] for label in scores if label not in withheld}
-  )
-  family = sum(p is not None for p in corrected.values())
-  compared = {}
-  for label, values in shared.items():
-    difference, p = pairs[label]
-    if label in withheld:
-      verdict, reason = withheld[label]
-    else:
-      verdict, reason = _judge(difference, p, corrected[label], family, better)
-      partly = _partly(scores[label], against)
-      reason = "; ".join(filter(None, [reason, partly]))
-    compared[label] = Comparison(
-      estimate(list(values.values())),
-      difference,
-      p,
-      corrected.get(label),
-      verdict,
-      reason,
-      tuple(sorted(values)),
-    )
-  return compared
-
-
-def _no_baseline(
-  scores: Mapping[str, Mapping[int, float]],
-  baseline: str | None,
-  excused: Mapping[str, tuple[str, str]],
-) -> str:
-  """Returns why there is nothing to compare with, "" where there is."""
-  if baseline is None:
-    return "no baseline is named"
-  if baseline not in scores:
-    return f"the baseline {baseline} is not in this group"
-  if baseline in excused:
-    verdict, reason = excused[baseline]
-    return f"the baseline {baseline} is {verdict} here ({reason})"
-  return "" if scores[baseline] else f"the baseline {baseline} has no value here"
-
-
-def _shared(values: Mapping[int, float], against: Mapping[int, float]) -> dict:
-  """Returns the values of the seeds shared with the baseline; all where none is shared.
-
-  A mean over other seeds must not stand beside a difference over these.
-  """
-  both = {seed: value for seed, value in values.items() if seed in against}
-  return both or dict(values)
-
-
-def _partly(values: Mapping[int, float], against: Mapping[int, float]) -> str:
-  """Says over which seeds a variant is compared, where it or the baseline has more."""
-  both = sorted(values.keys() & against.keys())
-  if not both or values.keys() == against.keys():
-    return ""
-  seeds = ", ".join(map(str, both))
-  return f"over seed{'s' * (len(both) > 1)} {seeds}, which it shares with the baseline"
-
-
-def _judge(
-  difference: Estimate,
-  p: float | None,
-  corrected: float | None,
-  family: int,
-  better: str,
-) -> tuple[str, str]:
-  """Returns the verdict and, where the difference is not significant, the reason.
-
-  difference   variant minus baseline, paired by seed
-  p            of the difference alone
-  corrected    p after Holm's correction
-  family       comparisons in the correction
-  better       "lower" or "higher"
-  """
-  if not difference.count:
-    return "did not resolve", "no seed in common with the baseline"
-  if p is None or corrected is None or difference.mean is None:
-    return "did not resolve", difference.note
-  if corrected < ALPHA:
-    lower = difference.mean < 0
-    return "better" if lower == (better == "lower") else "worse", ""
-  if difference.low is None:
-    return "did not resolve", _no_spread(difference, p)
-  if p < ALPHA:
-    return (
-      "did not resolve",
-      f"p = {p:.3g} alone, {corrected:.3g} among {family} comparisons",
-    )
-  return "did not resolve", f"p = {corrected:.3g}"
-
-
-def _no_spread(difference: Estimate, p: float) -> str:
-  if p == 1:
-    return "equal to the baseline in every seed"
-  return (
-    f"the same difference in all {difference.count} seeds leaves no spread to test;"
-    f" sign test p = {p:.3g}"
-  )
 
 
 def _spread(values: np.ndarray, scale: float | None) -> bool:

@@ -8,6 +8,7 @@ import dataclasses
 import io
 import re
 import textwrap
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -20,6 +21,7 @@ ON_DARK = ("#3A9BDC", "#EF7D2E", "#22B88F", "#D88FB8", "#F0B030", "#7CC8F2", "#A
 MARKERS = "osD^vPXd<>"
 LINES = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)))
 SIGNS = {"better": "#0072B2", "worse": "#D55E00"}
+CUT = " An arrow at the frame: the interval goes on; the tables have its ends."
 FONT = 13
 WRAP = 24
 
@@ -99,10 +101,15 @@ def wrap(label: str) -> str:
   return "\n".join(line.replace("\0 ", "").replace("\0", "") for line in lines)
 
 
-def blank(rows: int, strip: int = 0):
+def text_lines(labels: Iterable[str]) -> int:
+  """Returns the number of lines of wrapped labels, one below the other."""
+  return sum(wrap(label).count("\n") + 1 for label in labels)
+
+
+def blank(lines: int, strip: int = 0):
   """Returns a figure, its axes, and the axes of a strip below them.
 
-  rows    lines of text beside the axes, which set the height
+  lines   of text beside the axes, which set the height
   strip   lines of the strip; 0: none, and None is returned for it
   """
   import matplotlib
@@ -110,7 +117,7 @@ def blank(rows: int, strip: int = 0):
   from matplotlib.figure import Figure
 
   matplotlib.rcParams["text.parse_math"] = False
-  height = max(4.0, 0.24 * rows) + 0.36 * strip
+  height = max(4.0, 0.24 * lines) + 0.36 * strip
   figure = Figure(figsize=(5.5, height + 1.3))
   FigureCanvasAgg(figure)
   sizes = [height - 0.36 * strip, 0.36 * strip] if strip else [height]
@@ -152,19 +159,7 @@ def name_ends(
   renderer = ax.figure.canvas.get_renderer()
   box = ax.get_window_extent(renderer)
   scale = ax.figure.dpi / 72
-  texts = [
-    ax.text(
-      1.085,
-      0,
-      wrap(label),
-      transform=ax.transAxes,
-      va="center_baseline",
-      color=INK,
-      fontsize=FONT,
-      linespacing=1.0,
-    )
-    for label in ends
-  ]
+  texts = [_label(ax, label) for label in ends]
   heights = [text.get_window_extent(renderer).height + 3 * scale for text in texts]
   points = ax.transData.transform(list(ends.values()))
   points = ax.transAxes.inverted().transform(points)
@@ -172,19 +167,42 @@ def name_ends(
   slack = max(0.0, sum(heights) - box.height) / 2
   centres = spread(wanted, heights, -slack, box.height + slack) / box.height
   for text, label, (x, y), centre in zip(texts, ends, points, centres, strict=True):
-    look = looks[label]
     text.set_y(centre)
-    ax.plot(
-      [x, 1.02, 1.04],
-      [y, centre, centre],
-      color=look.color,
-      linewidth=0.8,
-      transform=ax.transAxes,
-      clip_on=False,
-      zorder=1,
-    )
-    ax.plot(1.055, centre, transform=ax.transAxes, clip_on=False, **look.marker_kwargs)
+    _join(ax, (x, y), centre, looks[label])
   return texts
+
+
+def _label(ax, label: str):
+  """Writes a label right of the axes, whose height is not yet known."""
+  return ax.text(
+    1.085,
+    0,
+    wrap(label),
+    transform=ax.transAxes,
+    va="center_baseline",
+    color=INK,
+    fontsize=FONT,
+    linespacing=1.0,
+  )
+
+
+def _join(ax, end: tuple[float, float], centre: float, look: Style) -> None:
+  """Draws a line from a curve's end to its label, and the marker before the label.
+
+  end      (x, y) of the curve's end, as parts of the axes
+  centre   y of the label
+  """
+  x, y = end
+  ax.plot(
+    [x, 1.02, 1.04],
+    [y, centre, centre],
+    color=look.color,
+    linewidth=0.8,
+    transform=ax.transAxes,
+    clip_on=False,
+    zorder=1,
+  )
+  ax.plot(1.055, centre, transform=ax.transAxes, clip_on=False, **look.marker_kwargs)
 
 
 def mark_cut(ax, axis: str, at: float, ends: tuple[float, float], color: str) -> None:

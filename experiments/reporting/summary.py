@@ -3,8 +3,9 @@
 import math
 
 from experiments.reporting import statistics
-from experiments.reporting.comparisons import Finding, Findings, column
+from experiments.reporting.comparisons import Comparison, Findings, column
 from experiments.reporting.text import between, listed, measure_name, number
+from experiments.reporting.verdicts import ALPHA, VERDICTS
 
 CHANGED = (
   "Each mean is of its run's own version. For verdicts run the sweep again into another"
@@ -25,58 +26,59 @@ def answer(findings: Findings, group: str) -> tuple[str, str]:
     return f"No run has finished ({listed(states or ['none was planned'])}).", ""
   if changed := findings.changed(group):
     return f"No verdict: {changed}.", CHANGED
-  rows = findings.at(group, lengths[-1])
-  ranked = ranking(rows, findings.sweep.baseline)
+  compared = findings.at(group, lengths[-1])
+  ranked = ranking(compared, findings.sweep.baseline)
   if not ranked:
     return f"No run has a score of all seeds at length {lengths[-1]}.", _others(
-      findings, rows
+      findings, compared
     )
-  if len(rows) == 1:
+  if len(compared) == 1:
     return _best(findings, ranked), ""
-  apart = _apart(rows, ranked)
+  apart = _apart(compared, ranked)
   if len(ranked) == 1 and apart:
-    return f"No verdict. {where(_whole(rows))} {apart}", _others(findings, rows)
-  more = [_lead(findings, group, ranked), _others(findings, rows, ranked[0]), apart]
+    return f"No verdict. {where(_whole(compared))} {apart}", _others(findings, compared)
+  more = [_lead(findings, group, ranked), _others(findings, compared, ranked[0]), apart]
   trained = findings.trained(group)
   if trained is not None and trained != lengths[-1]:
     more.append(_trained(findings, group, trained))
   return _best(findings, ranked), " ".join(filter(None, more))
 
 
-def ranking(rows: list[Finding], baseline: str | None) -> list[Finding]:
-  """Returns the comparable rows with a mean, best first.
+def ranking(compared: list[Comparison], baseline: str | None) -> list[Comparison]:
+  """Returns the comparable variants with a mean, best first.
 
-  Comparable rows have the targets and the seeds of the baseline; without a baseline,
-  those of the first row.
+  Comparable ones have the targets and the seeds of the baseline; without a baseline,
+  those of the first.
   """
-  whole = _whole(rows)
-  first = next((row for row in whole if row.label == baseline), (whole or rows)[0])
-  alike = [r for r in whole if (r.target, r.seeds) == (first.target, first.seeds)]
+  whole = _whole(compared)
+  first = next((c for c in whole if c.label == baseline), (whole or compared)[0])
+  alike = [c for c in whole if (c.target, c.seeds) == (first.target, first.seeds)]
   return sorted(alike, key=_loss)
 
 
-def _loss(row: Finding) -> float:
+def _loss(comparison: Comparison) -> float:
   """Returns the mean with the sign for which lower is better."""
-  if row.estimate.mean is None:
+  mean = comparison.estimate.mean
+  if mean is None:
     return math.inf
-  return row.estimate.mean if row.better == "lower" else -row.estimate.mean
+  return mean if comparison.better == "lower" else -mean
 
 
-def _whole(rows: list[Finding]) -> list[Finding]:
-  """Returns the rows with a mean over all their seeds."""
+def _whole(compared: list[Comparison]) -> list[Comparison]:
+  """Returns the comparisons with a mean over all their seeds."""
   return [
-    row
-    for row in rows
-    if row.estimate.mean is not None and row.verdict not in ("diverged", "undefined")
+    c
+    for c in compared
+    if c.estimate.mean is not None and c.verdict not in ("diverged", "undefined")
   ]
 
 
-def _apart(rows: list[Finding], ranked: list[Finding]) -> str:
-  """Returns sentences on the rows with other targets or seeds than the ranked ones."""
-  others = [row for row in _whole(rows) if row not in ranked]
-  targets = [row.label for row in others if row.target != ranked[0].target]
-  seeds = [row.label for row in others if row.label not in targets]
-  ours, sentences = listed([row.label for row in ranked]), []
+def _apart(compared: list[Comparison], ranked: list[Comparison]) -> str:
+  """Returns sentences on variants with other targets or seeds than the ranked ones."""
+  others = [c for c in _whole(compared) if c not in ranked]
+  targets = [c.label for c in others if c.target != ranked[0].target]
+  seeds = [c.label for c in others if c.label not in targets]
+  ours, sentences = listed([c.label for c in ranked]), []
   if targets:
     sentences.append(f"{listed(targets)}: scored on other targets than {ours}.")
   if seeds:
@@ -84,17 +86,17 @@ def _apart(rows: list[Finding], ranked: list[Finding]) -> str:
   return " ".join(sentences)
 
 
-def level(ranked: list[Finding]) -> list[str]:
-  """Returns the labels of the rows whose mean equals the best one up to rounding."""
+def level(ranked: list[Comparison]) -> list[str]:
+  """Returns the labels of the variants whose mean is the best one, up to rounding."""
   top = _loss(ranked[0])
 
   def tied(value: float) -> bool:
     return abs(value - top) <= statistics.ROUNDING * max(abs(value), abs(top))
 
-  return [row.label for row in ranked if tied(_loss(row))]
+  return [c.label for c in ranked if tied(_loss(c))]
 
 
-def _best(findings: Findings, ranked: list[Finding]) -> str:
+def _best(findings: Findings, ranked: list[Comparison]) -> str:
   top, baseline = ranked[0], findings.sweep.baseline
   tied = level(ranked)
   if len(tied) > 1:
@@ -115,8 +117,8 @@ def _best(findings: Findings, ranked: list[Finding]) -> str:
   return f"{text}, but not resolved from {baseline} ({top.reason})."
 
 
-def _lead(findings: Findings, group: str, ranked: list[Finding]) -> str:
-  """Returns a sentence on the best row against the next: a rank alone is no finding."""
+def _lead(findings: Findings, group: str, ranked: list[Comparison]) -> str:
+  """Returns a sentence on the best variant's lead: a rank alone is no finding."""
   if len(ranked) < 2 or ranked[1].label == findings.sweep.baseline:
     return ""
   if ranked[0].label == findings.sweep.baseline:
@@ -124,12 +126,12 @@ def _lead(findings: Findings, group: str, ranked: list[Finding]) -> str:
   runs = {run.label: run for run in findings.sweep.of(group)}
   top, following = ranked[:2]
 
-  def values(row: Finding) -> dict[int, float]:
-    scores = runs[row.label].values(top.length, top.measure, top.part)
+  def values(comparison: Comparison) -> dict[int, float]:
+    scores = runs[comparison.label].values(top.length, top.measure, top.part)
     return {seed: scores[seed] for seed in top.seeds}
 
   gap, p = statistics.paired(values(top), values(following))
-  if gap.mean is None or p is None or p >= statistics.ALPHA:
+  if gap.mean is None or p is None or p >= ALPHA:
     return f"Its lead over the next, {following.label}, did not resolve."
   return (
     f"The next, {following.label}, is {number(abs(gap.mean))} behind{between(gap)}."
@@ -137,12 +139,12 @@ def _lead(findings: Findings, group: str, ranked: list[Finding]) -> str:
 
 
 def _others(
-  findings: Findings, rows: list[Finding], best: Finding | None = None
+  findings: Findings, compared: list[Comparison], best: Comparison | None = None
 ) -> str:
   """Returns a sentence for each verdict of the other variants."""
   sentences, baseline = [], findings.sweep.baseline
-  for verdict in statistics.VERDICTS:
-    labels = [r.label for r in rows if r.verdict == verdict and r is not best]
+  for verdict in VERDICTS:
+    labels = [c.label for c in compared if c.verdict == verdict and c is not best]
     if not labels or verdict in ("baseline", "not compared"):
       continue
     also = "Also b" if best is not None and best.verdict == verdict else "B"
@@ -167,15 +169,16 @@ def _trained(findings: Findings, group: str, length: int) -> str:
   return f"{where(ranked)} {listed(tied)} {verb} ({score(ranked[0])})."
 
 
-def score(row: Finding) -> str:
+def score(comparison: Comparison) -> str:
   """Returns "2.740 bits per byte", or "accuracy 0.423" for a measure without unit."""
-  name, mean = measure_name(row.measure), number(row.estimate.mean)
-  return f"{mean} {name}" if "_per_" in row.measure else f"{name} {mean}"
+  name = measure_name(comparison.measure)
+  mean = number(comparison.estimate.mean)
+  return f"{mean} {name}" if "_per_" in comparison.measure else f"{name} {mean}"
 
 
-def where(rows: list[Finding]) -> str:
+def where(compared: list[Comparison]) -> str:
   """Returns "At 8x the training length", or "At length 256" where that differs."""
-  times = column(rows)
+  times = column(compared)
   if not times.endswith("x"):
     return f"At {times}"
   multiple = "" if times == "1x" else f"{times} "

@@ -6,8 +6,7 @@ import io
 from typing import Any
 
 from experiments.reporting import comparable, generations
-from experiments.reporting.comparisons import Finding, Findings, column
-from experiments.reporting.statistics import ALPHA
+from experiments.reporting.comparisons import Comparison, Findings, column
 from experiments.reporting.text import (
   count,
   listed,
@@ -15,6 +14,7 @@ from experiments.reporting.text import (
   multiple,
   plus_minus,
 )
+from experiments.reporting.verdicts import ALPHA
 from transformer_jax.untrusted import cell
 
 SIGNS = {
@@ -39,18 +39,19 @@ class Table:
   folds: tuple[int, ...] = (0,)
 
 
-def verdict(row: Finding) -> str:
+def verdict(comparison: Comparison) -> str:
   """Returns the verdict with its sign."""
-  return SIGNS.get(row.verdict, row.verdict)
+  return SIGNS.get(comparison.verdict, comparison.verdict)
 
 
-def mean(row: Finding) -> str:
-  """Returns a row's mean, with the number of its seeds where some are missing."""
-  if row.estimate.mean is None:
-    return row.verdict
-  text = plus_minus(row.estimate)
-  lost = 0 < row.estimate.count < row.planned
-  return f"{text} ({row.estimate.count} of {row.planned} seeds)" if lost else text
+def mean(comparison: Comparison) -> str:
+  """Returns the mean, with the number of seeds where some are missing."""
+  estimate, planned = comparison.estimate, comparison.planned
+  if estimate.mean is None:
+    return comparison.verdict
+  text = plus_minus(estimate)
+  lost = 0 < estimate.count < planned
+  return f"{text} ({estimate.count} of {planned} seeds)" if lost else text
 
 
 def main_table(findings: Findings, group: str) -> Table:
@@ -71,14 +72,14 @@ def main_table(findings: Findings, group: str) -> Table:
       cells[0].label,
       *(
         text
-        for row in cells
-        for text in (mean(row), plus_minus(row.difference, True), verdict(row))[:many]
+        for c in cells
+        for text in (mean(c), plus_minus(c.difference, True), verdict(c))[:many]
       ),
     )
     for cells in zip(*columns, strict=True)
   ]
   title = f"{group}: {measure_name(measure)} ({better} is better), ± 95% interval"
-  notes = _notes([row for rows in columns for row in rows])
+  notes = _notes([comparison for cells in columns for comparison in cells])
   notes += comparable.notes([r for r in findings.sweep.of(group) if r.result])
   notes += generations.floor_notes(findings, group)
   return Table(f"main_{group}", title, tuple(header), tuple(rows), notes)
@@ -90,19 +91,19 @@ def _cells(findings: Findings, group: str) -> int:
   return 3 if findings.sweep.baseline in labels else 1
 
 
-def _notes(rows: list[Finding]) -> tuple[str, ...]:
+def _notes(compared: list[Comparison]) -> tuple[str, ...]:
   """Returns notes on missing verdicts: p values in one, other reasons one by one."""
   unresolved: list[str] = []
   others: dict[str, list[str]] = {}
-  for row in rows:
-    where = f"{row.label} at {multiple(row.times)}"
-    if row.p is not None and row.p_holm is not None and row.difference.interval:
-      if row.verdict == "did not resolve":
-        alone = f" ({row.p:.3g} alone)" if row.p < ALPHA else ""
-        unresolved.append(f"{where}: {row.p_holm:.3g}{alone}")
-    elif row.reason and row.verdict not in ("failed", "unfinished"):
-      reason = row.reason.removeprefix(f"{row.label}: ")
-      others.setdefault(f"{row.verdict}: {reason}", []).append(where)
+  for c in compared:
+    where = f"{c.label} at {multiple(c.times)}"
+    if c.p is not None and c.p_holm is not None and c.difference.interval:
+      if c.verdict == "did not resolve":
+        alone = f" ({c.p:.3g} alone)" if c.p < ALPHA else ""
+        unresolved.append(f"{where}: {c.p_holm:.3g}{alone}")
+    elif c.reason and c.verdict not in ("failed", "unfinished"):
+      reason = c.reason.removeprefix(f"{c.label}: ")
+      others.setdefault(f"{c.verdict}: {reason}", []).append(where)
   notes = [f"{listed(cells)} {reason}" for reason, cells in others.items()]
   if unresolved:
     notes.append(f"p after correction where none resolved: {'; '.join(unresolved)}")
@@ -130,10 +131,9 @@ def length_tables(findings: Findings, group: str) -> list[Table]:
     for part in findings.parts(group, measure):
       lengths = findings.lengths(group)
       columns = [findings.at(group, length, measure, part) for length in lengths]
-      header = [_length(rows) for rows in columns]
+      header = [_length(cells) for cells in columns]
       rows = [
-        (cells[0].label, *(mean(row) for row in cells))
-        for cells in zip(*columns, strict=True)
+        (cells[0].label, *map(mean, cells)) for cells in zip(*columns, strict=True)
       ]
       where = "" if part == "mean" else f", {part.replace('_', ' ')} of the targets"
       title = f"{group}: {measure_name(measure)}{where} ({better} is better)"
@@ -142,10 +142,10 @@ def length_tables(findings: Findings, group: str) -> list[Table]:
   return tables
 
 
-def _length(rows: list[Finding]) -> str:
+def _length(compared: list[Comparison]) -> str:
   """Returns "4x (256)", or "length 256" where training lengths differ."""
-  name = column(rows)
-  return f"{name} ({rows[0].length})" if name.endswith("x") else name
+  name = column(compared)
+  return f"{name} ({compared[0].length})" if name.endswith("x") else name
 
 
 def samples_table(findings: Findings, group: str) -> Table:
@@ -226,14 +226,14 @@ def to_csv(findings: Findings) -> str:
     " mean_low mean_high baseline difference difference_low difference_high p p_holm"
     " verdict reason".split()
   )
-  for row in findings.rows:
+  for c in findings.comparisons:
     values = (
-      [row.group, row.label, row.length, row.times, row.measure, row.better, row.part]
-      + [row.estimate.count, row.planned]
-      + [row.estimate.mean, row.estimate.low, row.estimate.high]
+      [c.group, c.label, c.length, c.times, c.measure, c.better, c.part]
+      + [c.estimate.count, c.planned]
+      + [c.estimate.mean, c.estimate.low, c.estimate.high]
       + [findings.sweep.baseline]
-      + [row.difference.mean, row.difference.low, row.difference.high]
-      + [row.p, row.p_holm, row.verdict, row.reason]
+      + [c.difference.mean, c.difference.low, c.difference.high]
+      + [c.p, c.p_holm, c.verdict, c.reason]
     )
     writer.writerow(map(cell, values))
   return out.getvalue()

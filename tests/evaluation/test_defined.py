@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from experiments import similarity
-from experiments.reporting import statistics
+from experiments.reporting import statistics, verdicts
 from experiments.runner import train
 from transformer_jax.attention import attentions
 from transformer_jax.attention.variants.bound_variant import BoundVariant, softmax
@@ -147,7 +147,7 @@ SAID = {
   "a verdict of NaN": (
     lambda: [
       (x.verdict, x.reason, x.p)
-      for x in statistics.compare(
+      for x in verdicts.compare(
         {"a": {0: 1.0, 1: 2.0}, "b": {0: NAN, 1: 2.0}}, "a", "lower", {}
       ).values()
     ][1],
@@ -182,7 +182,7 @@ REFUSED = {
     "'b' has no direction",
   ),
   "neither lower nor higher": (
-    lambda: statistics.compare({}, None, "best", {}),
+    lambda: verdicts.compare({}, None, "best", {}),
     "neither 'lower' nor 'higher'",
   ),
 }

@@ -56,9 +56,9 @@ def test_what_changed_between_runs_is_the_first_line_and_no_verdict(sweep, name)
   assert lead.startswith(f"No verdict: {says}") and "rope" in lead
   assert "another --workdir" in cure
   assert {*verdicts(sweep).values()} == {"baseline", "not compared"}
-  rows = comparisons.find(sweep).rows
-  assert all(row.p is None and row.difference.count == 0 for row in rows)
-  assert all(row.estimate.mean is not None for row in rows)
+  compared = comparisons.find(sweep).comparisons
+  assert all(c.p is None and c.difference.count == 0 for c in compared)
+  assert all(c.estimate.mean is not None for c in compared)
   text = write_report(sweep).read_text()
   assert text.index("No verdict: ") < text.index("<main>")
   assert "best" not in text[: text.index("<main>")]
@@ -153,8 +153,8 @@ def test_seeds_lost_by_none_are_not_ranked_with_more(sweep):
 
 
 def test_what_no_test_can_see_is_said(sweep):
-  for n, rows in enumerate((4, 4, 16)):
-    edit(sweep, f"text-{n:02d}", "config.json", **{"evaluate.batch_size": rows})
+  for n, batch_size in enumerate((4, 4, 16)):
+    edit(sweep, f"text-{n:02d}", "config.json", **{"evaluate.batch_size": batch_size})
   assert verdicts(sweep)["alibi"] == "better"
   edit(sweep, "text-01", device="cpu x4", mesh={"data": 2})
   edit(sweep, "text-02", versions={"jax": "0.11.0", "flax": "0.12.8"})

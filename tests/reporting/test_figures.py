@@ -6,7 +6,9 @@ import fake_sweep
 import numpy as np
 import pytest
 
-from experiments.reporting import comparisons, figures, load, style
+from experiments.reporting import comparisons, load, style
+from experiments.reporting.differences import differences
+from experiments.reporting.length_curves import length_curves
 
 
 @pytest.mark.parametrize("seed", range(50))
@@ -74,7 +76,7 @@ def wide(tmp_path):
   return comparisons.find(folder)
 
 
-@pytest.mark.parametrize("draw", [figures.differences, figures.length_curves])
+@pytest.mark.parametrize("draw", [differences, length_curves])
 def test_an_interval_that_the_frame_cuts_has_an_arrow_there(
   draw, tmp_path, monkeypatch
 ):
@@ -87,12 +89,12 @@ def test_an_interval_that_the_frame_cuts_has_an_arrow_there(
 
   monkeypatch.setattr(style, "mark_cut", mark)
   found = wide(tmp_path)
-  more = [] if draw is figures.differences else ["bits_per_byte"]
+  more = [] if draw is differences else ["bits_per_byte"]
   picture = draw(found, "text", *more)
-  arrows = {"<", ">"} if draw is figures.differences else {"v", "^"}
+  arrows = {"<", ">"} if draw is differences else {"v", "^"}
   assert {arrow for arrow, _ in marked} == arrows
   assert all(high - low > 30 for _, (low, high) in marked)  # only rope's, of 2 seeds
-  assert picture.caption.endswith(figures.CUT)
+  assert picture.caption.endswith(style.CUT)
 
 
 def test_one_length_gives_each_variant_a_place_of_its_own(tmp_path, monkeypatch):
@@ -110,5 +112,5 @@ def test_one_length_gives_each_variant_a_place_of_its_own(tmp_path, monkeypatch)
 
   points = []
   monkeypatch.setattr(style, "finish", looked_at)
-  figures.length_curves(comparisons.find(folder), "text", "bits_per_byte")
+  length_curves(comparisons.find(folder), "text", "bits_per_byte")
   assert {0, 1, 2} <= {*points}

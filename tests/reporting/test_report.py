@@ -197,7 +197,7 @@ def test_a_group_without_the_baseline_has_no_verdicts(tmp_path):
   both = "BERT at 1x, RoBERTa at 1x, BERT at 8x and RoBERTa at 8x not compared"
   assert both in page and "resolved from Transformer" not in page
   assert tables.short_table(found, "hidden").header == ("variant", "1x mean", "8x mean")
-  assert {row.verdict for row in found.rows} == {"baseline", "not compared"}
+  assert {c.verdict for c in found.comparisons} == {"baseline", "not compared"}
 
 
 def test_a_folder_that_is_no_sweep_says_what_to_do(tmp_path):

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from experiments.reporting.statistics import compare, estimate, holm, paired
+from experiments.reporting.statistics import estimate, holm, paired
+from experiments.reporting.verdicts import compare
 
 NONE = {0: 3.40, 1: 3.43, 2: 3.41}
 

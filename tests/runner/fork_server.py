@@ -22,9 +22,9 @@ import pytest
 ROOT = str(Path(__file__).parents[2])
 # Neither a command, whose flags its child defines, nor what starts JAX.
 LIBRARIES = (
-  "experiments.runner.train", "experiments.reporting.figures", "experiments.inference",
-  "experiments.runner.pretrained", "transformer_jax.interop",
-  "transformer_jax.data.readers.tfds",
+  "experiments.runner.train", "experiments.reporting.length_curves",
+  "experiments.inference", "experiments.runner.pretrained",
+  "transformer_jax.interop", "transformer_jax.data.readers.tfds",
 )  # fmt: skip
 
 

@@ -1,0 +1,104 @@
+"""Figure of the variants' differences from the baseline."""
+
+import numpy as np
+
+from experiments.reporting import style
+from experiments.reporting.comparisons import Comparison, Findings, column
+from experiments.reporting.style import FAINT, FONT, INK, PAPER, SIGNS, Picture
+from experiments.reporting.text import measure_name, plus_minus
+
+
+def differences(findings: Findings, group: str) -> Picture:
+  """Draws each variant's paired difference from the baseline at the longest length."""
+  baseline = findings.sweep.baseline
+  measure, better = next(iter(findings.measures(group).items()))
+  length = findings.lengths(group)[-1]
+  compared = [c for c in findings.at(group, length) if c.label != baseline]
+  compared.sort(key=_loss)
+  figure, ax, _ = style.blank(0)
+  middle = _variant_axis(figure, ax, [c.label for c in compared])
+  for y, comparison in zip(middle, compared, strict=True):
+    _difference(ax, y, comparison)
+  _symmetric(ax, compared)
+  cut = _mark_cut(ax, middle, compared)
+  name = measure_name(measure)
+  ax.set_xlabel(f"{name}, difference from {baseline}", fontsize=FONT, color=INK)
+  title = f"{group}: difference from {baseline} at {column(compared)}"
+  side = "left" if better == "lower" else "right"
+  how = f"{side} is better; bar: 95% t interval, paired by seed"
+  style.heading(ax, title, how)
+  caption = (
+    f"{name} minus that of {baseline} at length {length}, paired by seed, with its 95%"
+    f" interval. Filled: resolved after Holm's correction; hollow: did not resolve."
+  )
+  caption += style.CUT if cut else ""
+  file = style.file_name("differences", group)
+  return style.finish(figure, file, title, caption)
+
+
+def _loss(comparison: Comparison) -> float:
+  """Returns the difference with the sign for which lower is better."""
+  mean = comparison.difference.mean
+  if mean is None:
+    return float("inf")
+  return mean if comparison.better == "lower" else -mean
+
+
+def _variant_axis(figure, ax, labels: list[str]) -> np.ndarray:
+  """Gives each variant a line as high as its label; returns the y of each."""
+  tall = np.array([max(1.5, style.text_lines([label])) for label in labels])
+  figure.set_figheight(max(2.6, 0.34 * tall.sum()) + 1.3)
+  middle = np.cumsum(tall) - tall / 2
+  ax.set_ylim(sum(tall), 0)
+  ax.set_yticks(middle, [style.wrap(label) for label in labels], fontsize=FONT)
+  ax.grid(False)
+  ax.grid(True, axis="x", color=FAINT, linewidth=0.7)
+  ax.axvline(0, color=INK, linewidth=1.2)
+  return middle
+
+
+def _mark_cut(ax, middle: np.ndarray, compared: list[Comparison]) -> bool:
+  """Marks intervals that the frame cuts; returns whether there are any."""
+  left, right = ax.get_xlim()
+  beyond = False
+  for y, comparison in zip(middle, compared, strict=True):
+    if ends := comparison.difference.interval:
+      style.mark_cut(ax, "x", y, ends, SIGNS.get(comparison.verdict, INK))
+      beyond |= ends[0] < left or ends[1] > right
+  return beyond
+
+
+def _difference(ax, y: float, comparison: Comparison) -> None:
+  """Draws one variant's difference and writes it, with the verdict, beside it."""
+  difference, verdict = comparison.difference, comparison.verdict
+  color, text = SIGNS.get(verdict, INK), verdict
+  if difference.count:
+    text = f"{plus_minus(difference, True)}\n{verdict}"
+    mark = {"better": "o", "worse": "s"}.get(verdict, "D")
+    face = color if verdict in SIGNS else PAPER
+    kwargs = {"color": color, "markersize": 9, "markeredgewidth": 2}
+    if ends := difference.interval:
+      ax.plot([*ends], [y, y], color=color, linewidth=2.6, solid_capstyle="butt")
+    ax.plot(difference.mean, y, marker=mark, markerfacecolor=face, **kwargs)
+  ax.text(
+    1.03,
+    y,
+    text,
+    transform=ax.get_yaxis_transform(),
+    va="center",
+    color=INK,
+    fontsize=FONT - 2,
+    linespacing=1.1,
+  )
+
+
+def _symmetric(ax, compared: list[Comparison]) -> None:
+  """Fits the axis to the differences and zero; a wide interval may be cut."""
+  differences = [c.difference for c in compared]
+  halves = [(mean, d.half or 0) for d in differences if (mean := d.mean) is not None]
+  means = [abs(mean) for mean, _ in halves]
+  widths = [abs(mean) + half for mean, half in halves]
+  far = min(max(widths, default=1), 2.5 * max(means, default=1)) or 1
+  left = min([0, *(mean - half for mean, half in halves)])
+  right = max([0, *(mean + half for mean, half in halves)])
+  ax.set_xlim(max(left, -far) - 0.12 * far, min(right, far) + 0.12 * far)
