@@ -17,7 +17,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from experiments.runner.sweep_loop import work
-from experiments.setup import config_file, flags, plan
+from experiments.setup import config_file, flags, plan, runs
 from transformer_jax.aside import set_aside
 from transformer_jax.training.json_files import (
   FileError,
@@ -35,15 +35,15 @@ def main(request: flags.Request) -> int:
   return work(request, "run", functools.partial(_added, request, run), [run])
 
 
-def chosen(request: flags.Request) -> plan.Run:
+def chosen(request: flags.Request) -> runs.Run:
   """Returns the run; as the plan names it if it is one of the plan's."""
   config, overrides = request.config, request.overrides
-  planned = plan.expand(request.plan, request.base, {}) if request.plan else []
+  planned = runs.expand(request.plan, request.base, {}) if request.plan else []
   for run in planned:
-    if run.id == plan.run_id(config):
+    if run.id == runs.run_id(config):
       return dataclasses.replace(run, config=config, overrides=overrides)
-  return plan.Run(
-    id=plan.run_id(config),
+  return runs.Run(
+    id=runs.run_id(config),
     label=_label(config.model.position, overrides),
     group=_group(config, planned),
     config=config,
@@ -51,9 +51,9 @@ def chosen(request: flags.Request) -> plan.Run:
   )
 
 
-def _group(config: ConfigDict, planned: Sequence[plan.Run]) -> str:
+def _group(config: ConfigDict, planned: Sequence[runs.Run]) -> str:
   """Returns the run's group; a task outside the plan gets a new one."""
-  group = plan.group_of(config, planned)
+  group = runs.group_of(config, planned)
   tasks = {run.config.task for run in planned if run.group == group}
   return config.task if tasks and config.task not in tasks else group
 
@@ -66,7 +66,7 @@ def _label(position: str, overrides: Mapping[str, Any]) -> str:
   return plan.describe({"model.position": position, **flags})
 
 
-def _added(request: flags.Request, run: plan.Run) -> dict[str, Any]:
+def _added(request: flags.Request, run: runs.Run) -> dict[str, Any]:
   """Returns the folder's sweep.json with this run added."""
   sweep = _there(request.workdir / "sweep.json") or {
     "question": request.plan.question if request.plan else "",
@@ -103,11 +103,11 @@ def _there(path: Path) -> dict[str, Any] | None:
 
 
 def _is_sweep(sweep: dict[str, Any]) -> bool:
-  runs = sweep.get("runs")
-  if not isinstance(runs, list) or "baseline" not in sweep:
+  entries = sweep.get("runs")
+  if not isinstance(entries, list) or "baseline" not in sweep:
     return False
   keys = {"id", "label", "group"}
-  return all(isinstance(run, dict) and keys <= run.keys() for run in runs)
+  return all(isinstance(entry, dict) and keys <= entry.keys() for entry in entries)
 
 
 if __name__ == "__main__":

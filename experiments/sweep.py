@@ -9,7 +9,7 @@ Exit code 0: all finished; 1: some did not; 2: bad input; 128 + signal: stopped.
 """
 
 from experiments.runner.sweep_loop import work
-from experiments.setup import config_file, flags, plan
+from experiments.setup import config_file, flags, runs
 from experiments.setup.validate import ConfigError
 from transformer_jax.training.log import make_patient
 
@@ -21,18 +21,18 @@ def main(request: flags.Request) -> int:
       f"{request.path} defines no sweep(); use experiments.run, or add"
       " def sweep() that returns a Plan"
     )
-  todo = plan.expand(request.plan, request.base, request.overrides)
+  todo = runs.expand(request.plan, request.base, request.overrides)
   sweep = {
     "question": request.plan.question,
     "config": config_file.short(request.path),
     "command": request.command("sweep"),
-    "baseline": plan.baseline(request.plan, todo),
+    "baseline": runs.baseline(request.plan, todo),
     "groups": list(dict.fromkeys(run.group for run in todo)),
     "runs": [{"id": run.id, "label": run.label, "group": run.group} for run in todo],
   }
   if not request.dry_run:
     _announce(request)
-  return work(request, "sweep", lambda: sweep, plan.only(todo, request.groups))
+  return work(request, "sweep", lambda: sweep, runs.only(todo, request.groups))
 
 
 def _announce(request: flags.Request) -> None:

@@ -10,7 +10,8 @@ from ml_collections import ConfigDict
 
 import transformer_jax.data  # noqa: F401, fills the registry of tasks
 from experiments.configs import base
-from experiments.setup.validate import KINDS, ConfigError
+from experiments.setup.kinds import KINDS
+from experiments.setup.validate import ConfigError
 from transformer_jax.attention import attentions
 from transformer_jax.attention.cores import cores
 from transformer_jax.attention.cores.auto import serving

@@ -23,7 +23,7 @@ from experiments.runner.inputs import ChangedError, has_checkpoint
 from experiments.runner.locks import claim, this_process
 from experiments.runner.state import checksums, count, damaged, quiet, result, status
 from experiments.setup.identity import identity
-from experiments.setup.plan import Run
+from experiments.setup.runs import Run
 from experiments.setup.validate import flatten
 from transformer_jax.training.json_files import (
   FileError,

@@ -21,7 +21,7 @@ from experiments.runner import (
 )
 from experiments.runner.locks import claim
 from experiments.setup import config_file, flags
-from experiments.setup.plan import Run
+from experiments.setup.runs import Run
 from experiments.setup.validate import ConfigError, flatten, validate
 from transformer_jax.training.json_files import replace_file, write_json
 from transformer_jax.training.log import make_patient

@@ -17,7 +17,7 @@ from typing import Any
 from tensorboardX import summary
 from tensorboardX.proto.event_pb2 import Event
 
-from experiments.setup.plan import Run
+from experiments.setup.runs import Run
 from experiments.setup.validate import flatten
 from transformer_jax.training import events
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from experiments.runner import inputs
 from experiments.runner.provenance import PROJECT
-from experiments.setup.validate import flatten, registries
+from experiments.setup.registries import registries
+from experiments.setup.validate import flatten
 from transformer_jax.spec import outside
 from transformer_jax.training.json_files import replace_file, warn
 

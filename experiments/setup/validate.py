@@ -1,9 +1,7 @@
 """Validation of configs: flat keys, typed overrides, checks before compilation."""
 
 import copy
-import dataclasses
 import difflib
-import functools
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -11,7 +9,9 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from transformer_jax.spec import LARGEST_SEED, Registry, nearest
+from experiments.setup.kinds import KINDS
+from experiments.setup.registries import registries
+from transformer_jax.spec import LARGEST_SEED, nearest
 
 
 class ConfigError(ValueError):
@@ -105,29 +105,6 @@ def wanted(like: Any) -> str:
   return f"write {kinds[type(like)]}, as in {like!r}"
 
 
-@dataclasses.dataclass(frozen=True)
-class Kind:
-  """A kind of model, the values of `model.kind`.
-
-  uses      its kinds of attention: see transformer_jax/models/compatibility.py
-  adapter   spec that turns a string task, {}, into one for this kind of model
-  """
-
-  uses: tuple[str, ...]
-  adapter: str
-
-  @property
-  def sides(self) -> tuple[bool, bool]:
-    """Returns (it has an encoder, it has a decoder)."""
-    return "encoder" in self.uses, bool({"decoder", "prefix"} & {*self.uses})
-
-
-KINDS = {
-  "decoder": Kind(("decoder",), "{}"),
-  "prefix_decoder": Kind(("prefix",), "prefixed({})"),
-  "encoder": Kind(("encoder",), "blanks({})"),
-  "encoder_decoder": Kind(("encoder", "decoder", "cross"), "pairs({})"),
-}
 CHOICES = {
   "model.kind": tuple(KINDS),
   "model.dtype": ("float32", "bfloat16"),
@@ -266,39 +243,3 @@ def _warmup(flat: Mapping[str, Any], schedule: Any) -> Iterator[str]:
       f"train.schedule={flat['train.schedule']!r} warms up for {warmup} steps and"
       f" train.steps is {steps}: write {name}(warmup={steps // 10}), or more steps"
     )
-
-
-@functools.cache
-def registries() -> dict[str, Registry]:
-  """Returns {key: registry of its specs}.
-
-  The imports are here since they import JAX: a mistyped flag is refused without them.
-  """
-  import transformer_jax.data  # noqa: F401, fills the registry of tasks
-  from transformer_jax.attention import attentions
-  from transformer_jax.attention.cores import cores
-  from transformer_jax.data.base import tasks
-  from transformer_jax.evaluation.beam import penalties
-  from transformer_jax.models import families
-  from transformer_jax.models.embeddings import embeddings
-  from transformer_jax.models.heads import heads
-  from transformer_jax.models.layers import activations, norms
-  from transformer_jax.models.residual import placements
-  from transformer_jax.positions import positions
-  from transformer_jax.training.optimizers import optimizers, schedules
-
-  return {
-    "task": tasks,
-    "model.family": families,
-    "model.position": positions,
-    "model.attention": attentions,
-    "model.core": cores,
-    "model.activation": activations,
-    "model.norm": norms,
-    "model.norm_placement": placements,
-    "model.embedding": embeddings,
-    "model.head": heads,
-    "train.optimizer": optimizers,
-    "train.schedule": schedules,
-    "evaluate.penalty": penalties,
-  }

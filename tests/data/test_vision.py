@@ -13,7 +13,7 @@ from test_prepare import mocked  # noqa: F401, a fixture
 
 from experiments.configs import base, vision
 from experiments.runner.build import build, sizes, tokens_per_step
-from experiments.setup import plan
+from experiments.setup import runs
 from experiments.setup.validate import ConfigError, resolve, validate
 from transformer_jax.data.base import tasks
 from transformer_jax.data.files import DataError
@@ -331,8 +331,8 @@ def test_a_recurrent_model_reads_no_images(corners):
 @pytest.mark.parametrize("which", ["sweep", "fashion"])
 def test_every_run_of_the_plans_is_valid(which):
   made = getattr(vision, which)()
-  todo = plan.expand(made, vision.get_config(), {})
-  assert plan.baseline(made, todo) == "none" and len(todo) == len(vision.ENCODINGS)
+  todo = runs.expand(made, vision.get_config(), {})
+  assert runs.baseline(made, todo) == "none" and len(todo) == len(vision.ENCODINGS)
   for each in todo:
     validate(each.config)
     build(each.config)

@@ -11,7 +11,7 @@ from absl import flags
 from experiments import inference, label
 from experiments.configs import base, brown_tagging
 from experiments.runner.build import build
-from experiments.setup import plan
+from experiments.setup.runs import baseline, expand
 from experiments.setup.validate import ConfigError, flatten, resolve, validate
 from transformer_jax.command import guarded
 from transformer_jax.data.base import tasks
@@ -212,8 +212,8 @@ def test_standard_input_is_answered_as_it_comes(runs):
 
 def test_every_run_of_the_plan_for_brown_is_valid():
   made = brown_tagging.sweep()
-  todo = plan.expand(made, brown_tagging.get_config(), {})
-  assert plan.baseline(made, todo) == "none" and len(todo) == 3
+  todo = expand(made, brown_tagging.get_config(), {})
+  assert baseline(made, todo) == "none" and len(todo) == 3
   for each in todo:
     validate(each.config)
     task = build(each.config).task

@@ -8,7 +8,7 @@ import pytest
 
 from experiments.configs import lineage
 from experiments.runner.build import build
-from experiments.setup import plan
+from experiments.setup import runs
 from experiments.setup.validate import resolve, validate
 
 WORDS = "the cell row text page file table menu opens closes and shows a new".split()
@@ -78,8 +78,8 @@ def test_it_learns_from_its_config(label, corpus):
 
 
 def test_the_plan_is_valid_and_has_every_chapter():
-  todo = plan.expand(lineage.sweep(), lineage.get_config(), {})
-  assert plan.baseline(lineage.sweep(), todo) == "Transformer"
+  todo = runs.expand(lineage.sweep(), lineage.get_config(), {})
+  assert runs.baseline(lineage.sweep(), todo) == "Transformer"
   assert [each.label for each in todo] == [*CHAPTERS]
   for each in todo:
     validate(each.config)

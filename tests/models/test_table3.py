@@ -12,7 +12,7 @@ from experiments import sweep
 from experiments.configs import base, table3, transformer, wmt14
 from experiments.runner import train
 from experiments.runner.build import build, flops_per_token, sizes
-from experiments.setup import flags, plan
+from experiments.setup import flags, runs
 from experiments.setup.validate import resolve, validate
 from transformer_jax.attention import attentions
 from transformer_jax.models import empty_cache
@@ -83,8 +83,8 @@ def changed(name):
 
 @pytest.mark.parametrize("config", [table3, wmt14], ids=lambda c: c.__name__)
 def test_every_run_is_valid_on_eight_devices(config):
-  todo = plan.expand(config.sweep(), config.get_config(), {})
-  assert plan.baseline(config.sweep(), todo) == "base"
+  todo = runs.expand(config.sweep(), config.get_config(), {})
+  assert runs.baseline(config.sweep(), todo) == "base"
   assert len(todo) == (20 if config is table3 else len(wmt14.TARGETS))
   for each in todo:
     validate(each.config, devices=8)
@@ -92,8 +92,8 @@ def test_every_run_is_valid_on_eight_devices(config):
 
 def test_plans_of_the_ladder_are_valid():
   for sweep_ in (transformer.sweep, transformer.norms):
-    todo = plan.expand(sweep_(), transformer.get_config(), {})
-    assert plan.baseline(sweep_(), todo) == todo[0].label
+    todo = runs.expand(sweep_(), transformer.get_config(), {})
+    assert runs.baseline(sweep_(), todo) == todo[0].label
     for each in todo:
       validate(each.config)
 

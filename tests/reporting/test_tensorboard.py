@@ -6,7 +6,7 @@ from ml_collections import ConfigDict
 
 from experiments.configs import base
 from experiments.runner import tensorboard
-from experiments.setup.plan import Run
+from experiments.setup.runs import Run
 from transformer_jax.training import events
 from transformer_jax.training.json_files import read_json
 from transformer_jax.training.metrics_log import MetricLog

@@ -8,7 +8,7 @@ import pytest
 
 from experiments.configs import base
 from experiments.runner import history, inputs, run_folder, train, user_code
-from experiments.setup.plan import Run, run_id
+from experiments.setup.runs import Run, run_id
 from experiments.setup.validate import resolve
 from transformer_jax.data.base import tasks
 from transformer_jax.evaluation import target_fingerprints

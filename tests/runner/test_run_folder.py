@@ -18,14 +18,14 @@ import pytest
 from experiments.configs import base
 from experiments.reporting.load import read as read_sweep
 from experiments.runner import run_folder
-from experiments.setup import plan
+from experiments.setup import plan, runs
 from transformer_jax.data.tokenizers import load, tokenizers
 from transformer_jax.training.checkpoint import Keeper
 from transformer_jax.training.json_files import read_object, write_json
 from transformer_jax.training.metrics_log import MetricLog
 
 BASE = base.get_config()
-(RUN,) = plan.expand(plan.Plan("why?", plan.Grid({"train.steps": (80,)}), ""), BASE, {})
+(RUN,) = runs.expand(plan.Plan("why?", plan.Grid({"train.steps": (80,)}), ""), BASE, {})
 FACTS = {"commit": "abc", "command": "python -m experiments.run"}
 EVERY, STEPS, SEEDS = 10, 40, (0, 1)
 TOKENIZER = tokenizers.build("char(size=20)").train(["abc"])

@@ -6,7 +6,7 @@ import sys
 import pytest
 from absl import flags as absl_flags
 
-from experiments.setup import flags, plan
+from experiments.setup import flags, runs
 from experiments.setup.validate import ConfigError
 
 # ml_collections loads config files by a method that Python means to remove.
@@ -135,8 +135,8 @@ def test_a_plan_and_its_groups_are_chosen_by_name(tmp_path):
 
 def test_only_some_groups_of_a_plan_run():
   request = parse("--config=experiments/configs/quickstart.py")
-  runs = plan.expand(request.plan, request.base, {})
-  assert {run.group for run in plan.only(runs, ("copy",))} == {"copy"}
-  assert plan.only(runs, ()) == runs
+  planned = runs.expand(request.plan, request.base, {})
+  assert {run.group for run in runs.only(planned, ("copy",))} == {"copy"}
+  assert runs.only(planned, ()) == planned
   with pytest.raises(ConfigError, match="no 'copi'. Did you mean 'copy'"):
-    plan.only(runs, ("copi",))
+    runs.only(planned, ("copi",))

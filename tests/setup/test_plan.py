@@ -24,7 +24,7 @@ from experiments.runner import provenance, run_folder, sweep_loop, waiting
 from experiments.runner.build import build
 from experiments.runner.locks import claim
 from experiments.runner.train import describe
-from experiments.setup import config_file, flags, plan
+from experiments.setup import config_file, flags, runs
 from experiments.setup.identity import NEUTRAL, aged
 from experiments.setup.plan import (
   Chain,
@@ -45,7 +45,7 @@ WHY = Plan("why?", POSITIONS, "none")
 
 
 def expand(changes, overrides=None, baseline="none"):
-  return plan.expand(Plan("why?", changes, baseline), BASE, overrides or {})
+  return runs.expand(Plan("why?", changes, baseline), BASE, overrides or {})
 
 
 def lines(todo):
@@ -54,7 +54,7 @@ def lines(todo):
 
 def golden():
   """Returns what `golden/quickstart.json` has to say."""
-  todo = plan.expand(quickstart.sweep(), quickstart.get_config(), {})
+  todo = runs.expand(quickstart.sweep(), quickstart.get_config(), {})
   ids = {f"{each.group}: {each.label}": each.id for each in todo}
   return json.loads(
     json.dumps({"config": aged(flatten(quickstart.get_config())), "runs": ids})
@@ -73,8 +73,8 @@ def test_quickstart_is_the_one_we_published():
   "config", [quickstart, standard, pod], ids=lambda c: c.__name__
 )
 def test_every_run_of_every_plan_is_valid(config):
-  todo = plan.expand(config.sweep(), config.get_config(), {})
-  assert plan.baseline(config.sweep(), todo) == "none"
+  todo = runs.expand(config.sweep(), config.get_config(), {})
+  assert runs.baseline(config.sweep(), todo) == "none"
   for each in todo:
     validate(each.config, devices=8)
 
@@ -125,12 +125,12 @@ def test_a_wrong_plan_says_what_is_right(changes, says):
 def test_a_baseline_must_be_in_the_plan():
   wrong = Plan("why?", POSITIONS, "non")
   with pytest.raises(ConfigError, match="Did you mean 'none'"):
-    plan.baseline(wrong, plan.expand(wrong, BASE, {}))
+    runs.baseline(wrong, runs.expand(wrong, BASE, {}))
 
 
 def test_a_flag_that_removes_the_baseline_makes_the_first_run_it():
-  todo = plan.expand(WHY, BASE, {"model.position": "alibi"})
-  assert plan.baseline(WHY, todo) == "alibi"
+  todo = runs.expand(WHY, BASE, {"model.position": "alibi"})
+  assert runs.baseline(WHY, todo) == "alibi"
 
 
 TWO_TASKS = Chain(
@@ -156,7 +156,7 @@ def test_flags_hold_for_every_run(overrides, expected):
     flat = flatten(each.config)
     assert all(flat[key] == value for key, value in overrides.items())
     assert flat["train.batch_size"] == (8 if each.group == "copy" else 32)
-    assert each.id == plan.run_id(resolve(BASE, each.overrides))
+    assert each.id == runs.run_id(resolve(BASE, each.overrides))
 
 
 SIZES = Chain(
@@ -191,9 +191,9 @@ def test_a_flag_for_the_task_moves_runs_to_the_group_most_like_them():
 
 def test_an_id_depends_on_what_changes_a_result():
   same = resolve(BASE, {"train.checkpoint_every": 400, "train.clip": 1})
-  assert plan.run_id(same) == plan.run_id(BASE)
-  ids = {plan.run_id(resolve(BASE, {key: value})) for key, value in OTHER.items()}
-  assert len(ids - {plan.run_id(BASE)}) == len(OTHER)
+  assert runs.run_id(same) == runs.run_id(BASE)
+  ids = {runs.run_id(resolve(BASE, {key: value})) for key, value in OTHER.items()}
+  assert len(ids - {runs.run_id(BASE)}) == len(OTHER)
 
 
 OTHER = {"seeds": (0, 1), "model.tied": False, "train.clip": 0.5, "task": "copy"}
@@ -204,18 +204,18 @@ def test_a_key_that_is_added_leaves_finished_runs_finished(tmp_path, monkeypatch
   added = copy.deepcopy(BASE).unlock()
   added.train.new_key = 0.5
   monkeypatch.setitem(NEUTRAL, "train.new_key", 0.5)
-  (same,) = plan.expand(Plan("why?", POSITIONS, "none"), added.lock(), {})[1:]
+  (same,) = runs.expand(Plan("why?", POSITIONS, "none"), added.lock(), {})[1:]
   assert same.id == ONE.id and "train.new_key" in flatten(same.config)
   again = perform(tmp_path, crash, each=same)
   assert again.state == "finished" and "before" in again.note
   other = resolve(added, {"train.new_key": 0.25})
-  assert plan.run_id(other) != plan.run_id(BASE) == plan.run_id(added)
+  assert runs.run_id(other) != runs.run_id(BASE) == runs.run_id(added)
 
 
 def test_runs_from_before_the_average_keep_their_ids():
   older = {key: x for key, x in flatten(BASE).items() if key != "train.ema"}
-  assert plan.identity.run_id(older) == plan.run_id(BASE)
-  assert plan.run_id(resolve(BASE, {"train.ema": 0.9})) != plan.run_id(BASE)
+  assert runs.identity.run_id(older) == runs.run_id(BASE)
+  assert runs.run_id(resolve(BASE, {"train.ema": 0.9})) != runs.run_id(BASE)
 
 
 def test_an_older_run_is_read_with_the_keys_that_were_added(tmp_path, monkeypatch):
@@ -555,7 +555,7 @@ def while_waiting(monkeypatch):
 def test_a_sweep_waits_for_runs_of_others_and_adopts_what_they_found(
   tmp_path, train, capsys, while_waiting
 ):
-  none, rope = plan.expand(WHY, BASE, {})
+  none, rope = runs.expand(WHY, BASE, {})
   held = contextlib.ExitStack()
   assert held.enter_context(claim(run_folder.folder(tmp_path, none)))
   folder = run_folder.folder(tmp_path, none)
@@ -581,7 +581,7 @@ def test_a_sweep_waits_for_runs_of_others_and_adopts_what_they_found(
 def test_a_failure_of_another_process_is_not_repeated_and_a_death_is(
   tmp_path, train, while_waiting
 ):
-  none, rope = plan.expand(WHY, BASE, {})
+  none, rope = runs.expand(WHY, BASE, {})
   for state, seen in (("failed", ["rope"]), ("running", ["none"])):
     held = contextlib.ExitStack()
     folder = run_folder.folder(tmp_path, none)
@@ -596,7 +596,7 @@ def test_a_failure_of_another_process_is_not_repeated_and_a_death_is(
 def test_a_stopped_process_is_not_waited_for_for_ever(
   tmp_path, train, capsys, monkeypatch
 ):
-  none, rope = plan.expand(WHY, BASE, {})
+  none, rope = runs.expand(WHY, BASE, {})
   monkeypatch.setattr(waiting, "POLL", 0.01)
   monkeypatch.setattr(waiting, "PATIENCE", 0.1)
   folder = run_folder.folder(tmp_path, none)
@@ -630,7 +630,7 @@ def test_of_several_sweeps_one_writes_the_report(tmp_path, train, monkeypatch):
 
 
 def test_a_run_that_kills_its_process_comes_last(tmp_path, train):
-  none, rope = plan.expand(WHY, BASE, {})
+  none, rope = runs.expand(WHY, BASE, {})
   status = {"state": "running", "kills": run_folder.KILLS - 1}
   write_json(run_folder.folder(tmp_path, none) / "status.json", status)
   assert sweep.main(asked(tmp_path)) == 0

@@ -11,6 +11,7 @@ from experiments import inference
 from experiments.configs import base
 from experiments.runner import pretrained
 from experiments.setup import flags, validate
+from experiments.setup.registries import registries
 from transformer_jax import spec
 from transformer_jax.data.base import tasks
 from transformer_jax.positions import PositionalEncoding, positions
@@ -121,7 +122,7 @@ def test_a_file_of_others_imports_nothing_inside_of_a_task(trap, written):
   assert not (trap / "imported").exists()
 
 
-@pytest.mark.parametrize("key", validate.registries())
+@pytest.mark.parametrize("key", registries())
 def test_the_config_of_others_imports_nothing(trap, key):
   folder = hostile(trap, **{key: "a_trap:Own()"})
   with pytest.raises(

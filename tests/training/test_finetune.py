@@ -16,7 +16,7 @@ from experiments.configs import minilm as example
 from experiments.runner import sweep_loop, train
 from experiments.runner.build import build
 from experiments.runner.pretrained import read_pretrained
-from experiments.setup import flags, plan
+from experiments.setup import flags, runs
 from experiments.setup.validate import ConfigError, flatten, resolve
 from transformer_jax import interop
 from transformer_jax.data.files import DataError
@@ -182,7 +182,7 @@ def test_a_run_starts_where_another_ended(texts, trained, tmp_path):
 def dry(texts, bert, capsys, fields="", **more):
   """Returns what a dry run says of a start, and its exit code."""
   chosen = config(texts, BERT, fields, **more)
-  run = plan.Run("id", "label", "group", chosen, {})
+  run = runs.Run("id", "label", "group", chosen, {})
   where = pathlib.Path("experiments", "configs", "base.py")
   request = flags.Request(where, chosen, {}, None, texts.parent / "unused", True, False)
   code = sweep_loop.dry_run(request, [run])
