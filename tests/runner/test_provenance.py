@@ -133,3 +133,23 @@ def test_facts_hold_what_changes_last_digits(monkeypatch):
   made_with, _ = provenance.facts()
   assert made_with["environment"] == {"XLA_FLAGS": "--xla_backend_optimization_level=0"}
   assert "cores" in made_with["device"] and made_with["sources"]
+
+
+def test_the_commit_is_known_inside_git_and_empty_outside(tmp_path, monkeypatch):
+  monkeypatch.setattr(provenance, "ROOT", tmp_path)
+  assert provenance.commit() == ("", b"")
+  file = tmp_path / "file"
+  monkeypatch.setattr(provenance, "__file__", str(file))
+  file.write_text("a")
+  (tmp_path / "other").touch()
+  git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
+  for words in (["init", "-q"], ["add", "other"], ["commit", "-qm", "a"]):
+    subprocess.run([*git, *words], check=True)
+  assert provenance.commit() == ("", b"")  # somebody else's repository
+  for words in (["add", "file"], ["commit", "-qm", "b"]):
+    subprocess.run([*git, *words], check=True)
+  clean, changes = provenance.commit()
+  assert len(clean) == 10 and not changes
+  file.write_text("b")
+  changed, changes = provenance.commit()
+  assert changed.startswith(f"{clean}+") and b"+b" in changes

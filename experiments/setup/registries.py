@@ -1,0 +1,41 @@
+"""Registries of the specs in a config, by key."""
+
+import functools
+
+from transformer_jax.spec import Registry
+
+
+@functools.cache
+def registries() -> dict[str, Registry]:
+  """Returns {key: registry of its specs}.
+
+  The imports are here since they import JAX: a mistyped flag is refused without them.
+  """
+  import transformer_jax.data  # noqa: F401, fills the registry of tasks
+  from transformer_jax.attention import attentions
+  from transformer_jax.attention.cores import cores
+  from transformer_jax.data.base import tasks
+  from transformer_jax.evaluation.beam import penalties
+  from transformer_jax.models import families
+  from transformer_jax.models.embeddings import embeddings
+  from transformer_jax.models.heads import heads
+  from transformer_jax.models.layers import activations, norms
+  from transformer_jax.models.residual import placements
+  from transformer_jax.positions import positions
+  from transformer_jax.training.optimizers import optimizers, schedules
+
+  return {
+    "task": tasks,
+    "model.family": families,
+    "model.position": positions,
+    "model.attention": attentions,
+    "model.core": cores,
+    "model.activation": activations,
+    "model.norm": norms,
+    "model.norm_placement": placements,
+    "model.embedding": embeddings,
+    "model.head": heads,
+    "train.optimizer": optimizers,
+    "train.schedule": schedules,
+    "evaluate.penalty": penalties,
+  }

@@ -1,0 +1,121 @@
+"""Runs of a plan: configs with the flags, their ids, groups and baseline."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from experiments.setup import identity
+from experiments.setup.plan import Change, Plan
+from experiments.setup.validate import ConfigError, flatten, resolve
+from transformer_jax.spec import nearest
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+  """One run of a sweep.
+
+  id          hash of the config, and name of the run's folder
+  label       name within its group
+  overrides   {flat key: value}, on top of the config file
+  """
+
+  id: str
+  label: str
+  group: str
+  config: ConfigDict
+  overrides: Mapping[str, Any]
+
+
+def run_id(config: ConfigDict) -> str:
+  """Returns a short hash of all values that can change a result."""
+  return identity.run_id(flatten(config))
+
+
+def expand(plan: Plan, base: ConfigDict, flags: Mapping[str, Any]) -> list[Run]:
+  """Returns the runs of a plan, each once, in its order; raises ConfigError.
+
+  base    the config file's config
+  flags   {flat key: value} for every run; they win over the plan
+
+  Where flags give two runs one label, the run planned with these values stays, else the
+  first.
+  """
+  runs: dict[tuple[str, str], Run] = {}
+  settled: set[tuple[str, str]] = set()
+  planned = [_run(change, base, {}) for change in plan.runs]
+  for change in plan.runs:
+    moved = _moved(change, base, flags)
+    run = _run(change, base, flags)
+    if "task" in moved:  # it is compared with runs of its new task
+      run = dataclasses.replace(run, group=group_of(run.config, planned))
+    line = (run.group, run.label)
+    if not moved and line in settled and runs[line].id != run.id:
+      raise ConfigError(_same_name(runs[line], run))
+    if line not in runs or not (moved or line in settled):
+      runs[line] = run
+    settled |= set() if moved else {line}
+  once = {run.id: run for run in reversed(runs.values())}
+  return [run for run in runs.values() if once[run.id] is run]
+
+
+def only(runs: Sequence[Run], groups: Sequence[str]) -> list[Run]:
+  """Returns the runs of the named groups, all if none is named; raises ConfigError."""
+  known = list(dict.fromkeys(run.group for run in runs))
+  for group in groups:
+    if group not in known:
+      near = nearest(group, known)
+      raise ConfigError(f"--groups: there is no '{group}'.{near} {', '.join(known)}.")
+  return [run for run in runs if not groups or run.group in groups]
+
+
+def _moved(
+  change: Change, base: ConfigDict, flags: Mapping[str, Any]
+) -> Mapping[str, Any]:
+  """Returns the flags that contradict the plan."""
+  plans = {"task": base.task, **change.overrides}
+  return {key: value for key, value in flags.items() if plans.get(key, value) != value}
+
+
+def _run(change: Change, base: ConfigDict, flags: Mapping[str, Any]) -> Run:
+  overrides = {**change.overrides, **flags}
+  config = resolve(base, overrides)
+  group = change.group or config.task.partition("(")[0]
+  label = dataclasses.replace(change, overrides=overrides).label
+  return Run(run_id(config), label, group, config, overrides)
+
+
+def group_of(config: ConfigDict, planned: Sequence[Run]) -> str:
+  """Returns the group of the most similar planned run of the config's task.
+
+  The first of equally similar ones; without any, the name of the task.
+  """
+  ours = flatten(config)
+
+  def differences(run: Run) -> int:
+    return sum(ours[key] != value for key, value in flatten(run.config).items())
+
+  same = [run for run in planned if run.config.task == config.task]
+  return min(same, key=differences).group if same else config.task.partition("(")[0]
+
+
+def _same_name(first: Run, second: Run) -> str:
+  return (
+    f"two different runs of the plan are both called '{first.label}' in group"
+    f" '{first.group}': {dict(first.overrides)} and {dict(second.overrides)};"
+    " put them into two groups"
+  )
+
+
+def baseline(plan: Plan, runs: Sequence[Run]) -> str:
+  """Returns the baseline's label; the first run's where flags removed the plan's."""
+  planned = [change.label for change in plan.runs]
+  if plan.baseline not in planned:
+    near = nearest(plan.baseline, planned)
+    raise ConfigError(
+      f"the plan's baseline '{plan.baseline}' is none of its runs.{near}"
+      f" Choose from {', '.join(dict.fromkeys(planned))}."
+    )
+  labels = [run.label for run in runs]
+  return plan.baseline if plan.baseline in labels else labels[0]
