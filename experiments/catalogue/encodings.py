@@ -3,6 +3,8 @@
 import math
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from experiments.catalogue.parts import (
   LAYERS,
@@ -16,8 +18,9 @@ from experiments.catalogue.parts import (
   thumbnails,
 )
 from transformer_jax.models.compatibility import USES, refusal
-from transformer_jax.positions import PositionalEncoding, positions
+from transformer_jax.positions import PositionalEncoding, coords, positions
 
+FAR = 2**20  # a position past every length from which a temperature may rise
 ACTS = {  # descriptions of the hooks of encodings
   "assign_positions": "positions",
   "embed": "embeddings",
@@ -74,9 +77,29 @@ def facts(encoding: PositionalEncoding) -> str:
 
 
 def acts_on(encoding: PositionalEncoding) -> str:
-  """Returns the places where an encoding acts, from its overridden hooks."""
-  found = [where for hook, where in ACTS.items() if encoding.overrides(hook)]
+  """Returns the places where an encoding acts, from the hooks that it uses."""
+  found = [
+    where
+    for hook, where in ACTS.items()
+    if encoding.overrides(hook) and not is_idle(encoding, hook)
+  ]
   return ", ".join(dict.fromkeys(found)) or "nothing"
+
+
+def is_idle(encoding: PositionalEncoding, hook: str) -> bool:
+  """Returns whether a hook that is defined changes nothing with these arguments."""
+  dims, key = SIZES["small"], jax.random.key(0)
+  encoding = encoding.layer(0)
+  if hook == "token_data":
+    x_BLD = jnp.zeros((1, 2, dims.D))
+    x_BLHK = jnp.zeros((1, 2, dims.H, dims.K))
+    make = lambda: encoding.token_data(encoding.init(key, dims), x_BLD, x_BLHK)
+    return not jax.eval_shape(make)
+  if hook == "temperature":
+    at = coords.consecutive(1, 2, FAR)
+    params = encoding.init(key, dims) | encoding.constants(dims)
+    return bool(np.all(np.asarray(encoding.temperature(params, at)) == 1))
+  return hook == "score" and encoding.overrides("full_scores")  # which has them too
 
 
 def parameters(encoding: PositionalEncoding, size: str) -> int:

@@ -1,5 +1,7 @@
 """docs/positions.md says what the code declares, and every cell of its table holds."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -88,3 +90,28 @@ def test_parameters_are_counted_in_every_layer_that_has_its_own():
   assert count("t5") == 32 * 8  # shared by all layers
   assert count("shaw") == 6 * 2 * 33 * 64  # of each layer
   assert count("every(3, shaw, t5)") == 2 * 2 * 33 * 64 + 32 * 8
+
+
+@pytest.mark.parametrize(
+  ("spec", "acts"),
+  [
+    ("grape_m", "queries and keys"),
+    ("grape_m(contextual=True)", "reads tokens, queries and keys"),
+    ("inkling", "reads tokens, scores"),
+    ("inkling(floor=64)", "reads tokens, temperature, scores"),
+    ("rope_yarn", "queries and keys"),
+    ("rope_yarn(mscale_all=1.0)", "temperature, queries and keys"),
+    ("dape", "bias, rows of scores"),
+  ],
+)
+def test_an_encoding_acts_by_the_hooks_that_its_arguments_use(spec, acts):
+  assert encodings.acts_on(positions.build(spec)) == acts
+
+
+@pytest.mark.parametrize("registry", [positions, attentions], ids=lambda r: r.kind)
+def test_a_transpose_is_no_prime_in_formulas(registry):
+  """A prime is a new value, as in p' = p + shift; a transpose is written q^T k."""
+  for name in registry:
+    thing = registry.build(name)
+    text = f"{parts.formula(thing)}\n{parts.purpose(thing)}"
+    assert not re.search(r"\b\w\d?(_\w+)?' [A-Za-z(/]", text), (name, text)

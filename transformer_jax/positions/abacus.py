@@ -44,6 +44,10 @@ class Abacus(Wrapper):
   max_offset: int = 100
 
   @computed
+  def extrapolation(self):
+    return f"{self.encoding.extrapolation}, numbers of up to max_positions digits"
+
+  @computed
   def ids(self):
     return tuple(dict.fromkeys(("abacus_BL", *self.encoding.ids)))
 

@@ -1,6 +1,6 @@
-"""Positional encodings in cross-attention; Raffel et al., 2020, use none there.
+"""Positional encodings in cross-attention: by default RoPE, Su et al., 2021.
 
-https://arxiv.org/abs/1910.10683
+https://arxiv.org/abs/2104.09864. No paper of its own; T5 has none there.
 """
 
 import dataclasses

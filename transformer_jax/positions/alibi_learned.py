@@ -1,4 +1,4 @@
-"""ALiBi with learned slopes. Press et al., 2022. https://arxiv.org/abs/2108.12409"""
+"""ALiBi with learned slopes. Kazemnejad et al., 2023. https://arxiv.org/abs/2305.19466"""
 
 import dataclasses
 
@@ -15,9 +15,8 @@ class AlibiLearned(Alibi):
 
       s_ij = q_i . k_j / sqrt(K) - m_h |i - j|, m_h learned
 
-  logarithm   learn the logarithm of the slope (Kazemnejad et al., 2023,
-              https://arxiv.org/abs/2305.19466); False: the slope, used as 0 where it
-              falls below
+  logarithm   learn the logarithm of the slope, as in the paper; False: the slope, used
+              as 0 where it falls below
   per_layer   False: all layers share their slopes
 
   >>> import jax

@@ -83,6 +83,8 @@ class Tile:
 class PositionalEncoding:
   """Adds nothing; a causal model still learns positions. Haviv et al., 2022.
 
+      s_ij = q_i . k_j / sqrt(K)
+
   https://arxiv.org/abs/2203.16634. Encodings override the hooks that they use. The
   third column has FlexAttention's name of a hook, where there is one:
 

@@ -15,10 +15,10 @@ from transformer_jax.positions.shared.sums import of_tokens, running, turns
 class Carope(PositionalEncoding):
   """Rotates by cumulative angles whose steps are computed from each token, per head.
 
-      angle_m(i) = sum over t <= i of r_t^m, r_t = the rate of token t, m = 1, 2, ...
+      angle_m(i) = sum over t <= i of r_t^(m + 1), r_t = the rate of token t
 
-  A token's rate is between 0 and 1; pair m turns by the rate to the power of m,
-  m = 1, 2, ... A rate that never changes is RoPE with other frequencies.
+  A token's rate is between 0 and 1; pair m = 0, 1, ... turns by the
+  rate to the power of m + 1. A rate that never changes is RoPE with other frequencies.
 
   interleaved   pairs are neighbours (2m, 2m + 1); else halves (m, m + K/2)
 

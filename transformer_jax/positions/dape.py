@@ -18,7 +18,8 @@ from transformer_jax.spec import SpecError
 class Dape(Wrapper):
   """Corrects a bias by a small network of all heads' scores and biases.
 
-      s_ij + b_ij + MLP([s_ij, b_ij] of all heads)
+      s_ij = a_ij + b_ij + MLP([a_ij, b_ij] of all heads),
+        a_ij = q_i . k_j / sqrt(K), b_ij = the bias
 
   Networks are not shared between layers, even if the bias is. Initial values are
   PyTorch's.

@@ -20,8 +20,7 @@ class Deberta(PositionalEncoding):
 
       s_ij = (q_i . k_j + q_i . K[i - j] + k_j . Q[j - i]) / sqrt(3 K)
 
-  The score is (q . k + q . K[i - j] + k . Q[j - i]) / sqrt(3 K). The vectors are one
-  table for all layers, projected by each layer.
+  The vectors K and Q are one table for all layers, projected by each layer.
 
   max_distance   distances from here on, either way, share one vector
   buckets    None: one vector per distance, as in version 1. Versions 2 and 3 have 256

@@ -1,7 +1,7 @@
-"""Forget gates of each pair of tokens. x-transformers' `PerRowDataDependentAlibi`.
+"""Forget gates of each pair of tokens. Lin et al., 2025.
 
-https://github.com/lucidrains/x-transformers, after Lin et al., 2025,
-https://arxiv.org/abs/2503.02130
+https://arxiv.org/abs/2503.02130. Theirs is one gate of each token: `forgetting`. This
+is x-transformers' `PerRowDataDependentAlibi`.
 """
 
 import dataclasses

@@ -21,7 +21,7 @@ SLOWLY = 16  # divides the learned parameters, so that frequencies move slowly
 class GrapeM(Rope):
   """Learns the frequencies of RoPE: commuting rotations in fixed planes.
 
-      s_ij = q_i' R(j - i) k_j / sqrt(K), R's frequencies learned
+      s_ij = q_i^T R(j - i) k_j / sqrt(K), R's frequencies learned
 
   per_head     frequencies differ between heads
   contextual   a position is the sum of learned steps of the tokens before it, each

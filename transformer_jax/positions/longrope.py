@@ -14,7 +14,8 @@ from transformer_jax.positions.rope_ntk import divisors
 class LongRope(LengthRope):
   """Divides each frequency of RoPE by a searched number, in long texts.
 
-      theta_m = base^(-2 m / K) / divisor_m
+      theta_m = base^(-2 m / K) / divisor_m; q and k grow by
+        sqrt(1 + ln(factor) / ln(original))
 
   The divisors belong to a model. Two lists and a gain, as in Phi-3.
 

@@ -17,10 +17,10 @@ from transformer_jax.positions.selective_rope import direction, mix
 class Path(PositionalEncoding):
   """Reflects each key by every token after it, up to the query.
 
-      s_ij = q_i' H_i H_(i-1) ... H_(j+1) k_j / sqrt(K), H_t = I - b_t w_t w_t'
+      s_ij = q_i^T H_i H_(i-1) ... H_(j+1) k_j / sqrt(K), H_t = I - b_t w_t w_t^T
 
   Token t has a direction w and a strength b between 0 and 2 in each head, and applies
-  I - b w w' to all keys before it. Keys ahead of a query stay as they are.
+  I - b w w^T to all keys before it. Keys ahead of a query stay as they are.
 
   rank     of the projection that makes directions
   width    number of tokens that a direction mixes

@@ -15,8 +15,7 @@ class NtkRope(ScaledRope):
 
       base' = base factor^(K / (K - 2))
 
-  The new base is base * factor^(K / (K - 2)): the fastest pair keeps its frequency, the
-  slowest is divided by the factor.
+  The fastest pair keeps its frequency, the slowest is divided by the factor.
 
   >>> import transformer_jax as tj
   >>> rope, ntk = map(tj.positions.build, ("rope", "rope_ntk(factor=8)"))

@@ -14,8 +14,8 @@ from transformer_jax.positions.rope import ScaledRope
 class YarnRope(ScaledRope):
   """Interpolates the slow pairs of RoPE, keeps the fast ones, and sharpens scores.
 
-      theta_m as in rope_llama3, with a ramp by rank; q and k grow by 0.1 ln(factor) +
-        1
+      theta_m as in rope_llama3, with a ramp by rank; q and k grow by
+        0.1 ln(factor) + 1
 
   original     the length of training texts
   fast, slow   pairs that turn more often than `fast` in that length stay, those that

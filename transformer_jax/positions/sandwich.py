@@ -14,9 +14,9 @@ from transformer_jax.spec import SpecError
 class Sandwich(PositionalEncoding):
   """Adds the product of the two positions' sinusoids, less so in later heads.
 
-      s_ij = q_i . k_j / sqrt(K) + H / (8 h) p_i . p_j, p sinusoids
+      s_ij = q_i . k_j / sqrt(K) + H / (8 h) p_i . p_j, p sinusoids, h = 1 ... H
 
-  Head h of H divides it by 8 h / H. Nothing is learned, and past and future are alike.
+  Nothing is learned, and past and future are alike.
 
   width   of the sinusoids, independent of the model's
 

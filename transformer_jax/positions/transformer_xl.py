@@ -17,7 +17,7 @@ class TransformerXL(PositionalEncoding):
 
       s_ij = ((q_i + u) . k_j + (q_i + v) . W R(i - j)) / sqrt(K)
 
-  The score is scale * ((q + content) . k + (q + position) . W R(i - j)).
+  u and v, `content` and `position`, are learned by each head, and W by each layer.
 
   >>> import jax
   >>> import numpy as np

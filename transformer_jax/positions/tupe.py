@@ -20,8 +20,8 @@ class Tupe(PositionalEncoding):
 
       s_ij = (q_i . k_j + (p_i Q) . (p_j K)) / sqrt(2 K) + b_ij
 
-  The score is (q . k + (p_i Q) . (p_j K)) / sqrt(2 K) plus a bias; all layers share the
-  parameters. Outside of the table the result is NaN.
+  p is the table, and b the bias of `plus`; all layers share the parameters. Outside of
+  the table the result is NaN.
 
   max_positions   rows of the table; None: as many as the training length
   plus      an encoding whose bias is added: none is TUPE-A, t5 is TUPE-R

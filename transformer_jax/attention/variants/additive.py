@@ -11,7 +11,7 @@ from transformer_jax.attention.variants.base import Variant, attentions
 @attentions.register("additive")
 @dataclasses.dataclass(frozen=True)
 class Additive(Variant):
-  """Scores v' tanh(q + k + b), with learned v and b of each head.
+  """Scores v^T tanh(q + k + b), with learned v and b of each head.
 
       s_ij = v . tanh(q_i + k_j + b)
 

@@ -18,7 +18,8 @@ from transformer_jax.spec import check_seed
 class BigBird(Pattern):
   """A block of queries attends to near, global and random blocks.
 
-      w_ij > 0 where block(j) is near, global or drawn for block(i)
+      w_ij > 0 where block(i) and block(j) are near, or one is global,
+        or one drew the other
 
   Each block draws from the blocks up to itself, with repetition. Two blocks attend to
   each other if either drew the other. So the pattern depends neither on the length of

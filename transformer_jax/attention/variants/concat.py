@@ -13,11 +13,12 @@ from transformer_jax.attention.variants.multiplicative import States
 @attentions.register("concat")
 @dataclasses.dataclass(frozen=True)
 class Concat(Additive):
-  """Scores v' tanh(W [h; g]) of states, with output tanh(W_c [context; h]).
+  """Scores v^T tanh(W [h; g]) of states, with output tanh(W_c [context; h]).
 
       s_ij = v . tanh(W [h_i; g_j])
 
-  A head compares and mixes one slice of the states. With biases, v' tanh(W [h; g] + b).
+  A head compares and mixes one slice of the states. With biases,
+  v^T tanh(W [h; g] + b).
 
   project   False: the output is the context
 

@@ -78,9 +78,10 @@ class Pairs(Projections):
 class Differential(Variant):
   """Softmax weights of one head minus lambda times those of its neighbour.
 
-      w = softmax(q1 k1' / sqrt(K)) - lambda softmax(q2 k2' / sqrt(K))
+      w = softmax(q1 k1^T / sqrt(K)) - lambda softmax(q2 k2^T / sqrt(K)),
+        o = (1 - start) rms_norm(w v)
 
-  The output of a pair is RMS-normed and multiplied by 1 - `start`. Lambda is a function
+  A pair of heads has one output. Lambda is a function
   of four learned vectors, which all heads of a layer share.
 
   start     initial lambda; None: 0.8 - 0.6 exp(-0.3 n) in layer n = 0, 1, ...

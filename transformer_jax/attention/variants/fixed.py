@@ -15,7 +15,7 @@ from transformer_jax.spec import SpecError
 class Fixed(Pattern):
   """A query attends to its block and to the summary tokens of other blocks.
 
-      w_ij > 0 where j is in i's block, or at the end of a block
+      w_ij > 0 where j is in i's block, or among the last `summary` tokens of a block
 
   Both halves of the Sparse Transformer's pattern are one mask. In the paper, each half
   may also have separate heads.

@@ -15,9 +15,9 @@ from transformer_jax.spec import SpecError
 @attentions.register("gqa")
 @dataclasses.dataclass(frozen=True)
 class GQA(Variant):
-  """Query head h reads key head h // (heads / groups); the cache shrinks likewise.
+  """Groups of query heads share a head of keys and values; the cache shrinks likewise.
 
-      head h reads keys and values of head floor(h G / H)
+      query head h reads key and value head ceil(h G / H), h = 1 ... H
 
   groups   heads of keys and values; it divides the model's heads
   bias     queries, keys, values and the output are shifted by learned vectors;

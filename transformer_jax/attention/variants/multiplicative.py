@@ -56,15 +56,15 @@ class States(Slices):
 @attentions.register("multiplicative")
 @dataclasses.dataclass(frozen=True)
 class Multiplicative(Variant):
-  """Scores h' W g of states, with output tanh(W_c [context; h]).
+  """Scores h^T W g of states, with output tanh(W_c [context; h]).
 
-      s_ij = h_i' W g_j
+      s_ij = h_i^T W g_j
 
   A head compares and mixes one slice of the states. A model of one head is the paper's,
   which scales nothing. The paper's concat is the variant `concat`. Its local-p predicts
   a position in a complete source, which suits recurrent models; it is not here.
 
-  general   False: the paper's dot, h' g
+  general   False: the paper's dot, h^T g
   project   False: the output is the context
   power     scores are divided by K ** power
 

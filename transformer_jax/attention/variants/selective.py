@@ -18,12 +18,12 @@ from transformer_jax.spec import SpecError
 class Selective(Variant):
   """Subtracts from every head's scores the selection scores of earlier queries.
 
-      s_ij' = s_ij - sum over j < t < i of relu(s_tj of head 0)
+      s_ij' = s_ij - sum over j < t < i of relu(s_tj of the first head), j > 0
 
-  The selection score of a query for an earlier key is relu(score) of head 0. All later
-  queries of the text sum these (section 3 of the paper). It is zero for the first token
-  of a text and for the query's token. No parameters. A cache of keys does not store
-  these sums: decoding takes a full pass for each token.
+  The selection score of a query for an earlier key is the first head's relu(score).
+  All later queries of the text sum these (section 3 of the paper). It is zero for the
+  first token of a text and for the query's token. No parameters. A cache of keys does
+  not store these sums: decoding takes a full pass for each token.
 
   >>> import jax
   >>> import numpy as np
@@ -55,8 +55,8 @@ class Selective(Variant):
 
   def bidirectional(self):
     raise SpecError(
-      "selective adds up what earlier queries had against a key, and where all see all"
-      " there is no earlier; use it in a decoder"
+      "selective adds up the selection scores of earlier queries, and in bidirectional"
+      " attention no query is earlier; use it in a decoder"
     )
 
   def cross(self):

@@ -70,7 +70,7 @@ class Slices(Projections):
 class Unparameterised(Variant):
   """Tokens are queries, keys and values at once; each head reads a slice of them.
 
-      o = softmax(X X' / sqrt(K)) X
+      o = softmax(X X^T / sqrt(K)) X
 
   A token's highest score is with itself unless its norm is small. `unparameterised +
   scale(0)` does not scale the products. With one head, the slice is the whole token.
