@@ -85,6 +85,15 @@ class Combined:
   """Declaration of an object with `parts`, combined from the declarations of the parts.
 
   combine   gets the values of the parts, in their order: `relative = Combined(all)`
+
+  >>> class Part:
+  ...   def __init__(self, relative):
+  ...     self.relative = relative
+  >>> class Sum:
+  ...   relative = Combined(all)
+  ...   parts = Part(True), Part(False)
+  >>> Sum().relative
+  False
   """
 
   def __init__(self, combine: Callable[[Iterable[Any]], Any]):

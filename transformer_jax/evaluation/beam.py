@@ -18,7 +18,12 @@ from transformer_jax.spec import Registry
 
 
 class Penalty:
-  """Base class of length penalties: divisors of the log p of a text."""
+  """Base class of length penalties: divisors of the log p of a text.
+
+  >>> penalty = penalties.build("gnmt(alpha=1.0)")
+  >>> -9.0 / penalty(1), -9.0 / penalty(13)  # the longer text scores higher
+  (-9.0, -3.0)
+  """
 
   def __call__(self, n: jax.Array) -> jax.Array:
     """Returns the divisor of texts of n tokens."""
@@ -31,7 +36,11 @@ penalties = Registry("length penalty", Penalty)
 @penalties.register("gnmt")
 @dataclasses.dataclass(frozen=True)
 class GNMT(Penalty):
-  """Divides log p of n tokens by ((5 + n) / 6) ** alpha. Wu et al., 2016."""
+  """Divides log p of n tokens by ((5 + n) / 6) ** alpha. Wu et al., 2016.
+
+  >>> penalties.build("gnmt(alpha=1.0)")(13)
+  3.0
+  """
 
   alpha: float = 0.6
 
@@ -42,7 +51,11 @@ class GNMT(Penalty):
 @penalties.register("power")
 @dataclasses.dataclass(frozen=True)
 class Power(Penalty):
-  """Divides log p of n tokens by n ** alpha, as `transformers` does; 0: by nothing."""
+  """Divides log p of n tokens by n ** alpha, as `transformers` does; 0: by nothing.
+
+  >>> penalties.build("power(alpha=0.5)")(16), penalties.build("power(alpha=0)")(16)
+  (4.0, 1.0)
+  """
 
   alpha: float = 1.0
 
@@ -93,6 +106,15 @@ class Hypotheses:
   token_BKN   tokens of the texts
   score_BK    log p divided by the penalty; -inf: no text
   length_BK   number of tokens, end token included
+
+  >>> import numpy as np
+  >>> found = Hypotheses(
+  ...   token_BKN=np.array([[[7, 8, 2], [7, 2, 2]]]),  # 2 ends a text
+  ...   score_BK=np.array([[-0.5, -0.9]]),
+  ...   length_BK=np.array([[3, 2]]),
+  ... )
+  >>> found.token_BKN[0, 0].tolist(), float(found.score_BK[0, 0])
+  ([7, 8, 2], -0.5)
   """
 
   token_BKN: jax.Array

@@ -23,6 +23,15 @@ class Classifier:
   """A trained model with its tokenizer and its labels.
 
   length   tokens of a model input, at most
+
+  >>> from transformer_jax.data.base import tasks
+  >>> from transformer_jax.data.tokenizers import tokenizers
+  >>> word = tokenizers.build("word(size=9)").train(["the dog barks"])
+  >>> task = tasks.build("tagging('train.txt')")
+  >>> tagger = Classifier(task, None, None, word, ("noun", "verb"), length=4)
+  >>> sentence = Example(("the", "dog", "barks"), (), "line 1")
+  >>> [piece.parts for piece in tagger.pieces(sentence)]  # room for two
+  [('the', 'dog'), ('barks',)]
   """
 
   task: Labelled

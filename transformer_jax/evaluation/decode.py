@@ -30,6 +30,18 @@ class Writer:
 
   memory   the encoded sources, from the model's `encode`; None: a decoder alone
   frozen   whether cached tokens stay as they were; see `empty_cache`
+
+  >>> from transformer_jax.axes import Dims
+  >>> from transformer_jax.models import Architecture
+  >>> arch = Architecture(Dims(V=5, D=8, H=2, F=8, L=8), "rope", decoders=1)
+  >>> model = Transformer(arch)
+  >>> prompt_BL, key = jnp.zeros((2, 3), int), jax.random.key(0)
+  >>> params = jax.eval_shape(model.init, key, prompt_BL)["params"]
+  >>> def next_logits(params):
+  ...   logits_BV, at, cache = Writer(model, params).start(prompt_BL, None, steps=4)
+  ...   return logits_BV
+  >>> jax.eval_shape(next_logits, params).shape
+  (2, 5)
   """
 
   model: Transformer

@@ -22,6 +22,16 @@ class Measure:
   better    "lower" or "higher"
   compute   (loss_BL, right_BL, weight_BL) -> [B]; averaged over examples
   quarter   whether it is defined on the last quarter of the targets
+
+  >>> import numpy as np
+  >>> loss_BL, right_BL = np.array([[0.7, 0.1]]), np.array([[False, True]])
+  >>> weight_BL = np.array([[1.0, 1.0]])
+  >>> exact = MEASURES["exact_match"]
+  >>> exact.better, exact.compute(loss_BL, right_BL, weight_BL).tolist()
+  ('higher', [0.0])
+  >>> accuracy = MEASURES["accuracy"]
+  >>> accuracy.compute(loss_BL, right_BL, weight_BL).tolist()
+  [0.5]
   """
 
   better: str

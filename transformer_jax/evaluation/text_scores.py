@@ -147,6 +147,12 @@ class Verdict:
   chrf     chrF of the system
   floors   (BLEU, chrF) by name: copy, the source itself; nearest, the target of the
            nearest training source
+
+  >>> sources, references = ["ein Hund bellt laut"], ["a dog barks loudly"]
+  >>> below = floors(sources, references, train=[("eine Katze", "a cat")])
+  >>> verdict = Verdict(*scores(["a dog barks loudly"], references), below)
+  >>> verdict.translates, list(verdict.floors)
+  (True, ['copy', 'nearest'])
   """
 
   bleu: CorpusScore

@@ -23,6 +23,12 @@ class Translator:
 
   max_length   tokens of a text at most, the end token included
   place        puts a batch of sources on the devices
+
+  >>> from transformer_jax.data.tokenizers import tokenizers
+  >>> byte = tokenizers.build("byte").train()
+  >>> translator = Translator(model=None, params=None, tokenizer=byte, max_length=4)
+  >>> translator.source([byte.encode("ja"), byte.encode("nein")]).tolist()
+  [[111, 102, 2, -1], [115, 106, 110, 2]]
   """
 
   model: Any

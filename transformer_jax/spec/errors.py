@@ -8,7 +8,15 @@ LARGEST_SEED = 2**32 - 1
 
 
 class SpecError(ValueError):
-  """Error of a spec that cannot be built; the message has the remedy."""
+  """Error of a spec that cannot be built; the message has the remedy.
+
+  >>> import transformer_jax as tj
+  >>> try:
+  ...   tj.positions.positions.build("rop")
+  ... except SpecError as error:
+  ...   print(str(error).partition(" Choose")[0])
+  unknown positional encoding 'rop'. Did you mean 'rope'?
+  """
 
 
 def check_seed(seed: int) -> None:

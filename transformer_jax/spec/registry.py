@@ -15,7 +15,17 @@ from transformer_jax.spec.trusted import check_trust, trust_loaded
 
 
 class Registry(Mapping[str, type]):
-  """Maps names to classes of one base and builds objects of them from specs."""
+  """Maps names to classes of one base and builds objects of them from specs.
+
+  >>> class Norm: ...
+  >>> norms = Registry("norm", Norm)
+  >>> class Layer(Norm):
+  ...   def __init__(self, epsilon: float = 1e-5):
+  ...     self.epsilon = epsilon
+  >>> _ = norms.register("layer")(Layer)
+  >>> norms.build("layer(epsilon=0.1)").epsilon, list(norms)
+  (0.1, ['layer'])
+  """
 
   def __init__(
     self, kind: str, base: type, combine: Callable[[tuple], Any] | None = None

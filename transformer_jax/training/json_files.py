@@ -17,7 +17,15 @@ ABSENT = "(absent)"
 
 
 class FileError(ValueError):
-  """Raised if a file cannot be used; the message has its path and the remedy."""
+  """Raised if a file cannot be used; the message has its path and the remedy.
+
+  >>> import tempfile
+  >>> with tempfile.TemporaryDirectory() as folder:
+  ...   path = Path(folder, "result.json")
+  ...   write_json(path, {"loss": float("nan"), "steps": 3})
+  ...   read_json(path)
+  {'loss': None, 'steps': 3}
+  """
 
 
 def reason(error: Exception) -> str:

@@ -9,7 +9,15 @@ if TYPE_CHECKING:
 
 
 class Patient(io.FileIO):
-  """A file whose writes never fail; content that the system refuses is lost."""
+  """A file whose writes never fail; content that the system refuses is lost.
+
+  >>> import os
+  >>> read, write = os.pipe()
+  >>> os.close(read)  # as `command | head` does
+  >>> with Patient(write, "wb") as stream:
+  ...   stream.write(b"lost")
+  4
+  """
 
   def write(self, content: "ReadableBuffer", /) -> int:
     try:

@@ -53,6 +53,11 @@ class DispatchMetrics:
   Steps whose batch has no target do not count. If no step has one, metrics are NaN.
 
   diverged   number of seeds that have diverged so far
+
+  >>> metrics = {"loss": np.array([2.5, 1.5])}  # of two seeds
+  >>> now = DispatchMetrics(step=100, metrics=metrics, seconds=2.0, diverged=0)
+  >>> float(now.metrics["loss"].mean())
+  2.0
   """
 
   step: int
@@ -67,6 +72,10 @@ class FitResult:
 
   diverged   first step with a loss that is not finite, by place of the seed
   finished   False if training stopped before the last step
+
+  >>> stopped = FitResult(state=None, step=500, diverged={1: 420}, finished=False)
+  >>> stopped.finished, stopped.diverged  # the second seed, at step 420
+  (False, {1: 420})
   """
 
   state: State

@@ -136,7 +136,16 @@ def _run(seed: int | None) -> str:
 
 
 class Appender:
-  """Appends whole chunks to a file; retries chunks that a full disk refused."""
+  """Appends whole chunks to a file; retries chunks that a full disk refused.
+
+  >>> import tempfile
+  >>> with tempfile.TemporaryDirectory() as folder:
+  ...   rows = Appender(Path(folder, "metrics.jsonl"))
+  ...   rows.append(b'{"step": 1}')
+  ...   rows.close()
+  ...   Path(folder, "metrics.jsonl").read_bytes()
+  b'{"step": 1}'
+  """
 
   def __init__(self, path: Path, quiet: bool = False):
     self._path, self._quiet = path, quiet

@@ -31,7 +31,14 @@ ALLOWED = {
 
 
 class Settings:
-  """Base of optimizers and schedules: refuses numbers that make no sense."""
+  """Base of optimizers and schedules: refuses numbers that make no sense.
+
+  >>> try:
+  ...   optimizers.build("adam(lr=-1.0)")
+  ... except SpecError as error:
+  ...   print(error)
+  lr is -1.0; write a number above 0
+  """
 
   def __post_init__(self):
     for name, value in vars(self).items():
@@ -45,6 +52,9 @@ class Optimizer(Settings):
   """Settings of an optimizer.
 
   lr   the peak of the learning rate, or its factor in the schedule `noam`
+
+  >>> list(optimizers), optimizers.build("adam").lr
+  (['adam', 'adamw'], 0.001)
   """
 
   lr: float
@@ -55,7 +65,14 @@ class Optimizer(Settings):
 
 
 class LearningRate(Settings):
-  """Settings of a learning-rate schedule."""
+  """Settings of a learning-rate schedule.
+
+  >>> list(schedules)
+  ['constant', 'cosine', 'noam', 'wsd']
+  >>> rate = schedules.build("constant").build(peak=0.001, steps=100, D=64)
+  >>> round(float(rate(50)), 5)
+  0.001
+  """
 
   def build(self, peak: float, steps: int, D: int) -> optax.Schedule:
     """Returns the learning rate by step, of so many steps and a width D."""
@@ -69,7 +86,12 @@ schedules = Registry("schedule", LearningRate)
 @schedules.register("constant")
 @dataclasses.dataclass(frozen=True)
 class Constant(LearningRate):
-  """Rises linearly for `warmup` steps, then stays at the peak."""
+  """Rises linearly for `warmup` steps, then stays at the peak.
+
+  >>> rate = schedules.build("constant(warmup=10)").build(peak=1.0, steps=100, D=64)
+  >>> [round(float(rate(step)), 3) for step in (0, 5, 10, 99)]
+  [0.0, 0.5, 1.0, 1.0]
+  """
 
   warmup: int = 0
 
@@ -84,6 +106,10 @@ class CosineDecay(LearningRate):
   """Rises linearly for `warmup` steps, then falls to `final` of the peak as a cosine.
 
   Loshchilov and Hutter, 2017. https://arxiv.org/abs/1608.03983
+
+  >>> rate = schedules.build("cosine(warmup=10)").build(peak=1.0, steps=110, D=64)
+  >>> [round(float(rate(step)), 3) for step in (0, 10, 60, 110)]
+  [0.0, 1.0, 0.55, 0.1]
   """
 
   warmup: int = 0
@@ -103,6 +129,10 @@ class Noam(LearningRate):
 
   Vaswani et al., 2017, equation 3: the optimizer's lr is a factor, 1 in the paper.
   https://arxiv.org/abs/1706.03762
+
+  >>> rate = schedules.build("noam(warmup=100)").build(peak=1.0, steps=1000, D=64)
+  >>> [round(float(rate(step)), 5) for step in (49, 99, 399)]  # D**-0.5 * step**-0.5
+  [0.00625, 0.0125, 0.00625]
   """
 
   warmup: int = 4000
@@ -121,6 +151,10 @@ class WarmupStableDecay(LearningRate):
   """Rises, stays at the peak, and falls linearly over the last `decay` share of steps.
 
   Hu et al., 2024. https://arxiv.org/abs/2404.06395
+
+  >>> rate = schedules.build("wsd(warmup=10)").build(peak=1.0, steps=100, D=64)
+  >>> [round(float(rate(step)), 3) for step in (0, 10, 80, 90, 100)]
+  [0.0, 1.0, 1.0, 0.5, 0.0]
   """
 
   warmup: int = 0
@@ -142,7 +176,16 @@ class WarmupStableDecay(LearningRate):
 @optimizers.register("adam")
 @dataclasses.dataclass(frozen=True)
 class Adam(Optimizer):
-  """Kingma and Ba, 2015. https://arxiv.org/abs/1412.6980"""
+  """Kingma and Ba, 2015. https://arxiv.org/abs/1412.6980
+
+  >>> from transformer_jax.numpy_interpreter import evaluate
+  >>> adam = optimizers.build("adam(b2=0.999)").build(lambda step: 0.1)
+  >>> params = {"gain_D": jnp.array([1.0])}
+  >>> grads = {"gain_D": jnp.array([5.0])}
+  >>> updates, _ = evaluate(lambda: adam.update(grads, adam.init(params)))
+  >>> round(updates["gain_D"].item(), 3)  # the first step is the learning rate
+  -0.1
+  """
 
   lr: float = 1e-3
   b1: float = 0.9
@@ -160,6 +203,11 @@ class AdamW(Optimizer):
 
   Only matrices and tables decay, not gains, shifts, slopes and per-head features.
   https://arxiv.org/abs/1711.05101
+
+  >>> optimizers.build("adamw(weight_decay=0.1)").weight_decay
+  0.1
+  >>> matrices({"in_DF": 0, "gain_D": 0, "embedding_VD": 0})  # True: decays
+  {'embedding_VD': True, 'gain_D': False, 'in_DF': True}
   """
 
   lr: float = 1e-3

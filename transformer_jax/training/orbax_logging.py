@@ -16,6 +16,11 @@ class PatientLoop(asyncio.SelectorEventLoop):
 
   Orbax closes its loop as soon as one of them fails. Each of the others would then
   print a traceback about the closed loop, at any time.
+
+  >>> loop = PatientLoop()
+  >>> loop.run_until_complete(asyncio.sleep(0, "read"))
+  'read'
+  >>> loop.close()
   """
 
   def close(self) -> None:

@@ -60,7 +60,13 @@ class Progress:
 
 @dataclasses.dataclass(eq=False)
 class At:
-  """State of a progress bar: step and facts shown beside it."""
+  """State of a progress bar: step and facts shown beside it.
+
+  >>> at = At("rope", total=1000, step=0)
+  >>> at.move(250, {"loss": 2.31, "tokens_per_s": 145e3})
+  >>> at.line()
+  'rope  250/1000  loss 2.310  145k tokens/s'
+  """
 
   label: str
   total: int
@@ -93,7 +99,12 @@ class At:
 
 
 class Silent:
-  """Shows nothing."""
+  """Shows nothing.
+
+  >>> at = At("rope", total=1000, step=0)
+  >>> Silent().show(at) is None
+  True
+  """
 
   def begin(self, at: At) -> None: ...
 
@@ -105,7 +116,16 @@ class Silent:
 
 
 class Lines(Silent):
-  """Prints a line at the first update, then one in a while, and one at the end."""
+  """Prints a line at the first update, then one in a while, and one at the end.
+
+  >>> import sys
+  >>> lines = Lines(rich.console.Console(file=sys.stdout, force_terminal=False))
+  >>> at = At("rope", total=1000, step=0)
+  >>> at.move(250, {"loss": 2.31})
+  >>> lines.show(at)
+  rope  250/1000  loss 2.310
+  >>> lines.show(at)  # too soon after the first
+  """
 
   seconds = 10.0
 

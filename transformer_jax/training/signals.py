@@ -21,7 +21,15 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 @dataclasses.dataclass
 class Stop:
-  """Flag that is true after a signal to stop the process."""
+  """Flag that is true after a signal to stop the process.
+
+  >>> stop = Stop()
+  >>> bool(stop), stop.exit_code
+  (False, 0)
+  >>> stop.received = signal.SIGTERM
+  >>> bool(stop), stop.exit_code
+  (True, 143)
+  """
 
   received: signal.Signals | None = None
 

@@ -139,6 +139,17 @@ class Direction(nn.Module):
   arch      architecture of the model
   parts     number of directions, among which the width D is divided
   reverse   from right to left
+
+  >>> from transformer_jax.axes import Dims
+  >>> from transformer_jax.positions import coords
+  >>> dims = Dims(V=5, D=4, H=2, F=0, L=8)
+  >>> arch = Recurrence(dims, "none", decoders=1, cell=cells.build("gru"))
+  >>> backward = Direction(arch, parts=2, reverse=True)
+  >>> args = jnp.zeros((1, 3, 4)), coords.consecutive(1, 3), None, None
+  >>> run = backward.init_with_output
+  >>> (states, last, _), _ = jax.eval_shape(run, jax.random.key(0), *args)
+  >>> states[0].shape, last[0].shape  # of half the width
+  ((1, 3, 2), (1, 2))
   """
 
   arch: Recurrence
@@ -194,6 +205,16 @@ class RecurrentStack(nn.Module):
   arch     architecture of the model
   use      encoder or decoder
   layers   number of layers
+
+  >>> from transformer_jax.axes import Dims
+  >>> from transformer_jax.positions import coords
+  >>> dims = Dims(V=5, D=4, H=2, F=0, L=8)
+  >>> parts = {"cell": cells.build("lstm"), "link": links.build("luong")}
+  >>> arch = Recurrence(dims, "none", decoders=2, **parts)
+  >>> stack = RecurrentStack(arch, "decoder", layers=2)
+  >>> args = jnp.zeros((1, 3, 4)), coords.consecutive(1, 3)
+  >>> list(jax.eval_shape(stack.init, jax.random.key(0), *args)["params"])
+  ['layer_0', 'layer_1']
   """
 
   arch: Recurrence
