@@ -80,7 +80,10 @@ def run_jaxpr(closed: ClosedJaxpr, args: Sequence[Any]) -> list[np.ndarray]:
   jaxpr = closed.jaxpr
   known = dict(zip(jaxpr.constvars, map(_array, closed.consts), strict=True))
   known |= dict(zip(jaxpr.invars, map(_array, args), strict=True))
-  read = lambda v: np.asarray(v.val) if isinstance(v, Literal) else known[v]
+
+  def read(v):
+    return np.asarray(v.val) if isinstance(v, Literal) else known[v]
+
   for eqn in jaxpr.eqns:
     outs = _run(eqn, [read(v) for v in eqn.invars])
     known |= dict(zip(eqn.outvars, outs, strict=True))

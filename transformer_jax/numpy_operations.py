@@ -92,7 +92,10 @@ def _dot(x, y, *, out, dimension_numbers, **_):
   free_x = [n for n in axes_x if n not in (*contract_x, *batch_x)]
   free_y = [n for n in axes_y if n >= x.ndim]
   kept = [axes_x[n] for n in batch_x] + free_x + free_y
-  wide = lambda x: x.astype(out.dtype)
+
+  def wide(x):
+    return x.astype(out.dtype)
+
   return np.einsum(wide(x), axes_x, wide(y), axes_y, kept)
 
 

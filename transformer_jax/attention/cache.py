@@ -137,5 +137,8 @@ def newest(k_at: Coords, cache: Cache | None, L: int) -> Coords:
   """Returns the coordinates of the last L tokens: the queries."""
   if cache is None:
     return k_at
-  cut = lambda x: jax.lax.dynamic_slice_in_dim(x, cache.used - L, L, axis=1)
+
+  def cut(x):
+    return jax.lax.dynamic_slice_in_dim(x, cache.used - L, L, axis=1)
+
   return jax.tree.map(cut, k_at)

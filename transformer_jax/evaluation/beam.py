@@ -154,44 +154,82 @@ def beam_search(
   axes = _batch_axes(model.arch, prompt_BL.shape[1] + steps, frozen)
   wide = dataclasses.replace(writer, memory=_repeat(memory, B, K))
   at = jax.tree.map(lambda x: jnp.repeat(x, K, axis=0), at)
-  rows_R = jnp.repeat(jnp.arange(B), K)
+  search = _Search(wide, at, axes, how, steps, end)
+  cache = _pick(cache, axes, jnp.repeat(jnp.arange(B), K))
+  start = search.start(logits_BV, cache)
+  return jax.lax.while_loop(search.goes_on, search.step, start)[2]
 
-  def go_on(carry):
-    n, done_B, *_ = carry
-    return (n < steps) & ~jnp.all(done_B)
 
-  def step(carry):
-    n, done_B, best, token_BKN, sum_BK, logits_BKV, cache = carry
+@dataclasses.dataclass(frozen=True)
+class _Search:
+  """Steps of one search.
+
+  writer   the decoder, with K copies of each row of its memory
+  at       coordinates of the prompts, K copies of each row
+  axes     batch axis of each array of the cache
+  how      settings of the search
+  steps    tokens to generate at most
+  end      token that ends a text
+
+  Its state is (n, done_B, best, token_BKN, sum_BK, logits_BKV, cache): tokens so far,
+  whether a row is done, its finished texts, its beam, the log p and next logits of it.
+  """
+
+  writer: Writer
+  at: Coords
+  axes: Any
+  how: Beam
+  steps: int
+  end: int
+
+  def start(self, logits_BV: jax.Array, cache: Any) -> tuple:
+    """Returns the state before the first token."""
+    (B, V), K = logits_BV.shape, self.how.width
+    token_BKN = jnp.full((B, K, self.steps), self.end, jnp.int32)
+    # At first the beam has one text: the others have probability 0.
+    sum_BK = jnp.where(jnp.arange(K) == 0, jnp.zeros((B, 1)), -jnp.inf)
+    none_BK = jnp.full((B, K), -jnp.inf)
+    best = Hypotheses(token_BKN, none_BK, jnp.zeros((B, K), jnp.int32))
+    logits_BKV = jnp.broadcast_to(logits_BV[:, None], (B, K, V))
+    done_B = jnp.zeros(B, bool)
+    return jnp.int32(0), done_B, best, token_BKN, sum_BK, logits_BKV, cache
+
+  def goes_on(self, state: tuple) -> jax.Array:
+    """Returns whether another token is generated."""
+    n, done_B, *_ = state
+    return (n < self.steps) & ~jnp.all(done_B)
+
+  def step(self, state: tuple) -> tuple:
+    """Returns the state with one more token."""
+    n, done_B, best, token_BKN, sum_BK, logits_BKV, cache = state
+    (B, K, _), how = logits_BKV.shape, self.how
     tried = _extend(token_BKN, sum_BK, logits_BKV, n)
-    ends_BC = (tried.token_BKN[..., n] == end) | (n + 1 == steps)
-    ends_BC &= (jnp.arange(ends_BC.shape[1]) < K) & ~done_B[:, None]
-    score_BC = jnp.where(ends_BC, tried.score_BK / how.penalty(n + 1), -jnp.inf)
-    length_BC = jnp.full_like(ends_BC, n + 1, jnp.int32)
-    best = _best(best, Hypotheses(tried.token_BKN, score_BC, length_BC), K)
+    best = _best(best, self.finished(tried, n, done_B), K)
 
-    lasting_BC = jnp.where(tried.token_BKN[..., n] == end, -jnp.inf, tried.score_BK)
+    ends_BC = tried.token_BKN[..., n] == self.end
+    lasting_BC = jnp.where(ends_BC, -jnp.inf, tried.score_BK)
     sum_BK, rank_BK = jax.lax.top_k(lasting_BC, K)
-    token_BKN, parent_BK = (
-      _take(x, rank_BK) for x in (tried.token_BKN, tried.length_BK)
-    )
-    least_B = STOPS[how.stop](sum_BK[:, 0], how.penalty, n + 1, steps)
+    token_BKN = _take(tried.token_BKN, rank_BK)
+    parent_BK = _take(tried.length_BK, rank_BK)
+    least_B = STOPS[how.stop](sum_BK[:, 0], how.penalty, n + 1, self.steps)
     worst_B = best.score_BK[:, -1]
     done_B |= jnp.isfinite(worst_B) & (worst_B >= least_B)
     done_B |= sum_BK[:, 0] == -jnp.inf  # no text goes on
 
-    cache = _pick(cache, axes, (parent_BK + K * jnp.arange(B)[:, None]).reshape(-1))
-    logits_RV, cache = wide.next(token_BKN[..., n].reshape(-1), later(at, n), cache)
+    rows_R = (parent_BK + K * jnp.arange(B)[:, None]).reshape(-1)
+    cache, last_R = _pick(cache, self.axes, rows_R), token_BKN[..., n].reshape(-1)
+    logits_RV, cache = self.writer.next(last_R, later(self.at, n), cache)
     logits_BKV = logits_RV.reshape(B, K, -1)
     return n + 1, done_B, best, token_BKN, sum_BK, logits_BKV, cache
 
-  token_BKN = jnp.full((B, K, steps), end, jnp.int32)
-  # At first the beam has one text: the others have probability 0.
-  sum_BK = jnp.where(jnp.arange(K) == 0, jnp.zeros((B, 1)), -jnp.inf)
-  none_BK = jnp.full((B, K), -jnp.inf)
-  best = Hypotheses(token_BKN, none_BK, jnp.zeros((B, K), jnp.int32))
-  logits_BKV = jnp.broadcast_to(logits_BV[:, None], (B, K, logits_BV.shape[-1]))
-  start = jnp.int32(0), jnp.zeros(B, bool), best, token_BKN, sum_BK, logits_BKV
-  return jax.lax.while_loop(go_on, step, (*start, _pick(cache, axes, rows_R)))[2]
+  def finished(self, tried: Hypotheses, n: jax.Array, done_B: jax.Array) -> Hypotheses:
+    """Returns the extended texts; those that are not finished score -inf."""
+    how, K = self.how, self.how.width
+    ends_BC = (tried.token_BKN[..., n] == self.end) | (n + 1 == self.steps)
+    ends_BC &= (jnp.arange(ends_BC.shape[1]) < K) & ~done_B[:, None]
+    score_BC = jnp.where(ends_BC, tried.score_BK / how.penalty(n + 1), -jnp.inf)
+    length_BC = jnp.full_like(ends_BC, n + 1, jnp.int32)
+    return Hypotheses(tried.token_BKN, score_BC, length_BC)
 
 
 def _extend(token_BKN, sum_BK, logits_BKV, n) -> Hypotheses:
@@ -234,11 +272,17 @@ def _batch_axes(arch: Any, M: int, frozen: bool) -> Any:
 
 def _pick(cache: Any, axes: Any, rows_R: jax.Array) -> Any:
   """Returns the cache of the given rows."""
-  pick = lambda x, axis: jnp.take(x, rows_R, axis=axis) if axis >= 0 else x
+
+  def pick(x, axis):
+    return jnp.take(x, rows_R, axis=axis) if axis >= 0 else x
+
   return jax.tree.map(pick, cache, axes)
 
 
 def _repeat(memory: Memory | None, B: int, K: int) -> Memory | None:
   """Returns K copies of each row, one after another."""
-  repeat = lambda x: jnp.repeat(x, K, axis=0) if len(x) == B else x
+
+  def repeat(x):
+    return jnp.repeat(x, K, axis=0) if len(x) == B else x
+
   return jax.tree.map(repeat, memory)

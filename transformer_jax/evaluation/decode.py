@@ -121,7 +121,10 @@ def _at_right_end(prompt_BL: jax.Array, at: Coords) -> tuple[jax.Array, Coords]:
   """Moves the tokens of each row to its right end, and keeps their order."""
   at = jax.tree.map(lambda x: jnp.broadcast_to(x, prompt_BL.shape), at)
   place_BL = jnp.argsort(at.real_BL, axis=1, stable=True)
-  move = lambda x_BL: jnp.take_along_axis(x_BL, place_BL, axis=1)
+
+  def move(x_BL):
+    return jnp.take_along_axis(x_BL, place_BL, axis=1)
+
   return move(prompt_BL), jax.tree.map(move, at)
 
 
@@ -177,7 +180,10 @@ def only(logits_BV: jax.Array, token_BN: jax.Array, drawn_BN: jax.Array) -> jax.
   Selected by token, not by a threshold, which could not separate equal logits.
   """
   never_BV = jnp.zeros(logits_BV.shape, bool)
-  set_row = lambda never_V, token_N, drawn_N: never_V.at[token_N].set(drawn_N)
+
+  def set_row(never_V, token_N, drawn_N):
+    return never_V.at[token_N].set(drawn_N)
+
   return jnp.where(jax.vmap(set_row)(never_BV, token_BN, drawn_BN), logits_BV, -jnp.inf)
 
 
@@ -210,8 +216,11 @@ def greedy(
   ones, as with `rope_dynamic` in long texts, each token takes a full pass. `frozen`
   leaves cached tokens unchanged instead, as HuggingFace does (see `empty_cache`).
   """
-  choose = lambda n, logits_BV: highest(logits_BV)
   writer = Writer(model, params, memory, frozen)
+
+  def choose(n, logits_BV):
+    return highest(logits_BV)
+
   return _write(writer, prompt_BL, steps, at, choose, end)
 
 

@@ -133,14 +133,22 @@ class Evaluator:
     buckets = sorted({*self.buckets(lengths).values()})
     batches = [_drawn(self.task, self.examples, bucket) for bucket in buckets]
     for batch in batches[-1:]:
-      B = batch.input_BL.shape[0]
-      chunk = lambda x, B=B: (
-        jax.ShapeDtypeStruct((self.batch_size, *x.shape[1:]), x.dtype)
-        if x.shape[0] == B
-        else x
-      )
-      apply = lambda p, part: self.model.apply({"params": p}, *part.reads)
-      jax.eval_shape(apply, params, jax.tree.map(chunk, batch))
+      self._apply_abstract(params, batch)
+
+  def _apply_abstract(self, params: Any, batch: Batch) -> None:
+    """Traces the model on as many examples of a batch as are scored at once."""
+    B = batch.input_BL.shape[0]
+
+    def chunk(x):
+      if x.shape[0] != B:
+        return x
+      return jax.ShapeDtypeStruct((self.batch_size, *x.shape[1:]), x.dtype)
+
+    jax.eval_shape(
+      lambda p, part: self.model.apply({"params": p}, *part.reads),
+      params,
+      jax.tree.map(chunk, batch),
+    )
 
   def buckets(self, lengths: tuple[int, ...]) -> dict[int, int]:
     """Returns the padded length of every length that has a score."""
@@ -149,9 +157,10 @@ class Evaluator:
 
   def columns(self) -> list[tuple[str, str]]:
     """Returns the (measure, part) pairs that are scored."""
-    both = lambda name: (
-      ("mean", "last_quarter") if MEASURES[name].quarter else ("mean",)
-    )
+
+    def both(name):
+      return ("mean", "last_quarter") if MEASURES[name].quarter else ("mean",)
+
     return [(name, part) for name in self.task.measures for part in both(name)]
 
   def undefined(self, length: int) -> str | None:
@@ -242,13 +251,19 @@ def _drawn(task: Task, rows: int, bucket: int) -> Batch:
   draw = functools.partial(task.score, batch_size=rows, bucket=bucket)
   length = jax.ShapeDtypeStruct((), jnp.int32)
   key = jax.eval_shape(lambda: jax.random.key(0))
-  score = lambda arrays, key, length: draw(arrays, key, length=length)
+
+  def score(arrays, key, length):
+    return draw(arrays, key, length=length)
+
   return jax.eval_shape(score, task.abstract(), key, length)
 
 
 def _filled(tree: Any, whole: Any) -> Any:
   """Returns the tree with its missing leaves taken from `whole`."""
-  choose = lambda own, shared: shared if own is None else own
+
+  def choose(own, shared):
+    return shared if own is None else own
+
   return jax.tree.map(choose, tree, whole, is_leaf=lambda x: x is None)
 
 

@@ -59,10 +59,7 @@ def attention_map(
   arch = dataclasses.replace(model.arch, core=RecordingDense(recorded), dtype="float32")
   source_at = coords.padded(source_1M != NOTHING)
   source_1M = jnp.maximum(source_1M, 0)
-  params = jax.tree.map(jnp.asarray, translator.params)
-  if getattr(arch, "scan", False):  # in a scan over layers, weights would be traced
-    arch = dataclasses.replace(arch, scan=False)
-    params = nested(one_by_one(flat(params)))
+  arch, params = _without_scan(arch, jax.tree.map(jnp.asarray, translator.params))
   # Outside of jit, the weights of each step of a loop are concrete arrays.
   with jax.disable_jit():
     model.clone(arch=arch).apply(
@@ -71,12 +68,19 @@ def attention_map(
   weight_LM = _last(recorded, token_1L.shape[1]) if recorded else np.array(np.nan)
   if not np.isfinite(weight_LM).all():
     return {}
-  pieces = lambda row: [tokenizer.pieces[n] for n in row]
+  pieces = tokenizer.pieces
   return {
-    "source": pieces([*read, tokenizer.end]),
-    "found": pieces([*written, tokenizer.end]),
+    "source": [pieces[n] for n in (*read, tokenizer.end)],
+    "found": [pieces[n] for n in (*written, tokenizer.end)],
     "weights_LM": np.round(weight_LM[:, : len(read) + 1], 4).tolist(),
   }
+
+
+def _without_scan(arch: Any, params: Any) -> tuple[Any, Any]:
+  """Returns a model's layers one by one: in a scan, weights would be traced."""
+  if not getattr(arch, "scan", False):
+    return arch, params
+  return dataclasses.replace(arch, scan=False), nested(one_by_one(flat(params)))
 
 
 def _last(recorded: list[np.ndarray], L: int) -> np.ndarray:

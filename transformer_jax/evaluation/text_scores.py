@@ -79,11 +79,11 @@ def _score(name, metric, hypotheses, references, resamples) -> CorpusScore:
         " one for each translation"
       )
   more = {"n_bootstrap": resamples} if resamples else {}
-  texts = list(hypotheses), [list(texts) for texts in references]
+  hypotheses, references = list(hypotheses), [list(texts) for texts in references]
   try:
-    got = metric.corpus_score(*texts, **more)
+    got = metric.corpus_score(hypotheses, references, **more)
   except TypeError:  # sacreBLEU 2.6 cannot average resamples if some score 0
-    got, resamples = metric.corpus_score(*texts), 0
+    got, resamples = metric.corpus_score(hypotheses, references), 0
   # sacreBLEU puts the mean and the interval of resamples beside the score.
   margin = got._ci if resamples else None
   return CorpusScore(name, got.score, str(metric.get_signature()), margin)

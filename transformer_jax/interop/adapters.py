@@ -15,7 +15,10 @@ MERGE = (
 def refuse_adapter(folder: str | os.PathLike) -> None:
   """Raises ValueError if a folder holds an adapter in place of a model."""
   folder = pathlib.Path(folder)
-  there = lambda name: (folder / name).is_file()
+
+  def there(name):
+    return (folder / name).is_file()
+
   if there("adapter_config.json") and not there("model.safetensors"):
     if not there("model.safetensors.index.json"):
       raise ValueError(f"{folder} holds a LoRA adapter, not a whole model; {MERGE}")

@@ -151,7 +151,10 @@ class HFFamily:
   def named(self, config: HFConfig) -> Output | None:
     """Returns the output of the class that config.json names, or None."""
     names = config.many("architectures", []) or [""]
-    ends = lambda output: str(names[0]).endswith(output.endings)
+
+    def ends(output):
+      return str(names[0]).endswith(output.endings)
+
     return next(filter(ends, self.outputs), None)
 
   def names(self, arch: Architecture, config: Config) -> Names:
@@ -211,8 +214,13 @@ class HFFamily:
     """
     expected = names.expected()
     known = {*expected, *self.copies}
-    longer = lambda name: name if name in known else self.prefix + name
-    begins = lambda name: self.prefix and name.startswith(self.prefix)
+
+    def longer(name):
+      return name if name in known else self.prefix + name
+
+    def begins(name):
+      return self.prefix and name.startswith(self.prefix)
+
     tensors = {n if begins(n) else longer(n): x for n, x in tensors.items()}
     for copy, source in self.copies.items():
       if source in expected.keys() - tensors.keys() and copy in tensors.keys():
@@ -252,6 +260,6 @@ def shapes(arch: Architecture) -> dict[str, tuple[int, ...]]:
   texts = (token_BL, None, token_BL) if both else (token_BL,)
   model = Transformer(arch)
   method = "__call__" if arch.embedding.table or not arch.tied else "states"
-  start = lambda: model.init(jax.random.key(0), *texts, method=method)
-  tree = jax.eval_shape(start)["params"]
-  return {path: x.shape for path, x in flat(tree).items()}
+  key = jax.random.key(0)
+  shapes = jax.eval_shape(lambda: model.init(key, *texts, method=method))
+  return {path: x.shape for path, x in flat(shapes["params"]).items()}

@@ -126,7 +126,10 @@ class GPTNeo(GPT2):
     config.need(scale_attn_by_inverse_layer_idx=False, scale_attn_weights=True)
     width, word = config.whole("window_size"), "attention_types"
     kinds = {"global": "multihead", "local": f"window({width})"}
-    named = lambda kind: (config | {word: kind}).choose(word, kinds)
+
+    def named(kind):
+      return (config | {word: kind}).choose(word, kinds)
+
     listed = self.layer_kinds(config.many(word, [[["global", "local"], 12]]))
     order = [named(kind) for kind in listed]
     if len(order) != config.whole("num_layers"):

@@ -48,8 +48,9 @@ def turns(kinds: Sequence[str]) -> str:
 
 def by_layer(encodings: Sequence[PositionalEncoding]) -> PositionalEncoding:
   """Returns one encoding for all layers: the shortest repeating list of encodings."""
-  repeats = lambda n: all(
-    encoding == encodings[at % n] for at, encoding in enumerate(encodings)
-  )
+
+  def repeats(n):
+    return all(encoding == encodings[at % n] for at, encoding in enumerate(encodings))
+
   period = next(filter(repeats, range(1, len(encodings) + 1)))
   return encodings[0] if period == 1 else ByLayer(tuple(encodings[:period]))

@@ -19,9 +19,10 @@ def stack(side: str):
   """Returns the table rows of one stack; an encoder has none of cross-attention."""
   ours, theirs = side + "/layer_{n}", f"model.{side}.layers." + "{n}"
   projections = [f"{part}_proj" for part in ("q", "k", "v", "out")]
-  attend = lambda path, name: names.heads(
-    path, *(f"{theirs}.{name}.{part}" for part in projections)
-  )
+
+  def attend(path, name):
+    return names.heads(path, *(f"{theirs}.{name}.{part}" for part in projections))
+
   return {
     f"{side}/position/table_LD": (f"model.{side}.embed_positions.weight", "L D"),
     **names.norm(f"{side}/embedding_norm", f"model.{side}.layernorm_embedding"),

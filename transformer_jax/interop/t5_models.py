@@ -19,7 +19,10 @@ KINDS |= {"gated-gelu": GATED["gelu_new"]}  # T5 v1.1's name of the tanh approxi
 def stack(side: str, cross: bool):
   """Returns the table rows of one stack; a decoder has cross-attention too."""
   ours, theirs = side + "/layer_{n}", side + ".block.{n}.layer."
-  attend = lambda path, name: names.heads(path, *(f"{name}.{p}" for p in "qkvo"))
+
+  def attend(path, name):
+    return names.heads(path, *(f"{name}.{p}" for p in "qkvo"))
+
   last = theirs + ("2" if cross else "1")
   rows = {
     f"{side}/position/table_HN": (

@@ -79,7 +79,10 @@ def layout(path: str, shape: tuple[int, ...], theirs: str, groups: int) -> Tenso
 
 def of_layers(table: Table, layers: int) -> Table:
   """Returns the table with the names of each layer in place of {n}."""
-  numbers = lambda path: range(layers) if "{n}" in path else (0,)
+
+  def numbers(path):
+    return range(layers) if "{n}" in path else (0,)
+
   return {
     path.replace("{n}", str(n)): (name.replace("{n}", str(n)), axes)
     for path, (name, axes) in table.items()

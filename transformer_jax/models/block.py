@@ -1,5 +1,7 @@
 """One layer of a Transformer: attention, cross-attention and feed-forward."""
 
+import functools
+
 import flax.linen as nn
 
 from transformer_jax import attention
@@ -65,15 +67,8 @@ class Attention(nn.Module):
       q_at = position.keep(at).bidirectional()
     kv = projections.memory(w, source_BMD)  # keys and values, or MLA's latent
 
-    def rotate(q_BLHK, kv, q_at, k_at):
-      return self._rotate(projections, w, variant, position, q_BLHK, kv, q_at, k_at)
-
-    # Keys are rotated before they are cached, unless later tokens change the rotation.
-    # Then they are rotated on reading; a frozen cache holds them as first rotated, and
-    # queries are rotated with the coordinates that the cache returns.
-    rotates_once = projections.keeps_keys and position.rotates_once(k_at)
-    frozen = cache is not None and cache.frozen and not rotates_once
-    frozen &= projections.keeps_keys and position.rotates_early(k_at)
+    rotate = functools.partial(self._rotate, projections, w, variant, position)
+    rotates_once, frozen = _when_to_rotate(projections, position, k_at, cache)
     if rotates_once:
       q_BLHK, kv = rotate(q_BLHK, kv, q_at, k_at)
     elif frozen:
@@ -156,6 +151,19 @@ class Attention(nn.Module):
     return attention.KeyedDropout(self.make_rng("dropout"), rate, self.arch.axis)
 
 
+def _when_to_rotate(projections, position, k_at, cache):
+  """Returns (rotates_once, frozen): when the keys of a layer are rotated.
+
+  Keys are rotated before they are cached, unless later tokens change the rotation. Then
+  they are rotated on reading; a frozen cache holds them as first rotated, and queries
+  are rotated with the coordinates that the cache returns.
+  """
+  rotates_once = projections.keeps_keys and position.rotates_once(k_at)
+  frozen = cache is not None and cache.frozen and not rotates_once
+  frozen &= projections.keeps_keys and position.rotates_early(k_at)
+  return rotates_once, frozen
+
+
 class FeedForward(nn.Module):
   """Feed-forward layer: two projections with an activation, or three if it is gated.
 
@@ -174,10 +182,14 @@ class FeedForward(nn.Module):
   @nn.compact
   def __call__(self, x_BLD):
     D, F = self.arch.dims.D, self.arch.dims.F
-    inner = [self.project("in", "DF", (D, F), x_BLD)]
-    if self.arch.activation.gated:
-      inner.append(self.project("gate", "DF", (D, F), x_BLD))
-    return self.project("out", "FD", (F, D), self.arch.activation(*inner))
+    activation = self.arch.activation
+    inner_BLF = self.project("in", "DF", (D, F), x_BLD)
+    if activation.gated:
+      gate_BLF = self.project("gate", "DF", (D, F), x_BLD)
+      inner_BLF = activation(inner_BLF, gate_BLF)
+    else:
+      inner_BLF = activation(inner_BLF)
+    return self.project("out", "FD", (F, D), inner_BLF)
 
   def project(self, name, axes, shape, x):
     y = project(x, weight(self, f"{name}_{axes}", shape), 1)

@@ -40,7 +40,10 @@ def stacked(arrays: dict[str, Any]) -> dict[str, Any]:
       layers.setdefault(f"{match[1]}layers{match[3]}", {})[int(match[2])] = x
     else:
       found[path] = x
-  stack = lambda by_number: np.stack([by_number[n] for n in sorted(by_number)])
+
+  def stack(by_number):
+    return np.stack([by_number[n] for n in sorted(by_number)])
+
   return found | {path: stack(by_number) for path, by_number in layers.items()}
 
 
@@ -49,6 +52,9 @@ def one_by_one(arrays: dict[str, Any]) -> dict[str, Any]:
   found: dict[str, Any] = {}
   for path, x in arrays.items():
     match = LAYERS.fullmatch(path)
-    named = lambda n, m=match: f"{m[1]}layer_{n}{m[2]}"
+
+    def named(n, m=match):
+      return f"{m[1]}layer_{n}{m[2]}"
+
     found |= {named(n): each for n, each in enumerate(x)} if match else {path: x}
   return found

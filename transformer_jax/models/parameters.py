@@ -196,7 +196,10 @@ def _starts_of(init: Any, dims: Dims) -> dict[str, tuple[Start, str]]:
 @functools.lru_cache(maxsize=256)
 def _starts(init: Callable, owner: Any, dims: Dims) -> dict[str, tuple[Start, str]]:
   """Returns {name: (initializer, first parameter that shares its random draws)}."""
-  begin = lambda key: init(owner, key, dims)
+
+  def begin(key):
+    return init(owner, key, dims)
+
   jaxpr, shapes = jax.make_jaxpr(begin, return_shape=True)(jax.random.key(0))
   first = _first_of_a_draw([*shapes], _draws(jaxpr.jaxpr))
   return {n: (jax.jit(lambda key, n=n: begin(key)[n]), first[n]) for n in shapes}
@@ -205,7 +208,10 @@ def _starts(init: Callable, owner: Any, dims: Dims) -> dict[str, tuple[Start, st
 def _draws(jaxpr: Any) -> list[frozenset[int]]:
   """Returns the random draws that each output of a jaxpr depends on, by number."""
   draws: dict[Any, frozenset[int]] = {}
-  read = lambda v: frozenset() if isinstance(v, Literal) else draws.get(v, frozenset())
+
+  def read(v):
+    return frozenset() if isinstance(v, Literal) else draws.get(v, frozenset())
+
   for n, eqn in enumerate(jaxpr.eqns):
     known = frozenset({n} if _is_random(eqn) else ()).union(*map(read, eqn.invars))
     draws |= {v: known for v in eqn.outvars}

@@ -57,9 +57,12 @@ class Stack(nn.Module):
   @nn.compact
   def __call__(self, x_BLD, at, memory=None, cache=None, done=1.0):
     at = self.assign_positions(x_BLD.shape[0], at, done)
-    shared = lambda name: not self.position.in_layer(name)
     projections = form(self.arch.attention, self.use).projections()
     seen_by = projections.seen_by(self.arch.dims, self.position)
+
+    def shared(name):
+      return not self.position.in_layer(name)
+
     position = Position(self.position, seen_by, shared, name="position")()
     x_BLD = self.embed(position, x_BLD, at)
     if self.arch.embedding.norm:
@@ -90,8 +93,9 @@ class Stack(nn.Module):
     axis = self.arch.axis
     rows = B * device_count(axis)
     if axis:
-      whole = lambda x: jax.lax.all_gather(x, axis, tiled=True) if len(x) == B else x
-      at = jax.tree.map(whole, at)
+      at = jax.tree.map(
+        lambda x: jax.lax.all_gather(x, axis, tiled=True) if len(x) == B else x, at
+      )
     at = self.position.assign_positions(
       TrainContext(self.make_rng("position"), done, rows), at
     )

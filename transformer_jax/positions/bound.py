@@ -244,10 +244,15 @@ def _over_batch(function: Any, whole: tuple, batched: tuple) -> jax.Array:
   """Maps over the batch; arrays whose batch axis is 1 are shared, not repeated."""
   sizes = {x.shape[0] for x in jax.tree.leaves(batched) if jnp.ndim(x)}
   B = max(sizes)
-  axis = lambda x: 0 if jnp.ndim(x) and x.shape[0] == B else None
-  squeeze = lambda x: x[0] if jnp.ndim(x) and x.shape[0] != B else x
   if B == 1:  # `vmap` would batch values that depend on positions alone
-    first = lambda x: x[0] if jnp.ndim(x) else x
-    return function(*whole, *jax.tree.map(first, batched))[None]
+    batched = jax.tree.map(lambda x: x[0] if jnp.ndim(x) else x, batched)
+    return function(*whole, *batched)[None]
+
+  def axis(x):
+    return 0 if jnp.ndim(x) and x.shape[0] == B else None
+
+  def squeeze(x):
+    return x[0] if jnp.ndim(x) and axis(x) is None else x
+
   in_axes = (*(None for _ in whole), *jax.tree.map(axis, batched))
   return jax.vmap(function, in_axes)(*whole, *jax.tree.map(squeeze, batched))

@@ -62,9 +62,11 @@ class Cape(Wrapper):
     if context is None:
       return self.encoding.assign_positions(None, at)
     keys = jax.random.split(context.key, 3)
-    uniform = lambda key, L, most: jax.random.uniform(
-      key, (context.batch_size, L), minval=-most, maxval=most
-    )
+
+    def uniform(key, L, most):
+      shape = context.batch_size, L
+      return jax.random.uniform(key, shape, minval=-most, maxval=most)
+
     shift_B1 = uniform(keys[0], 1, self.shift)
     noise_BL = uniform(keys[1], at.pos_BL.shape[1], self.noise)
     scale_B1 = jnp.exp(uniform(keys[2], 1, math.log(self.scale)))

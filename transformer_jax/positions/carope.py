@@ -55,5 +55,7 @@ class Carope(PositionalEncoding):
     return {"angle_BLHR": turns(*running(of_tokens(rate_BLHR, at)))}
 
   def transform_qk(self, params, q_BLHK, k_BMHK, q_at, k_at):
-    turn = lambda x, at: turn_pairs(x, at.data["angle_BLHR"], self.interleaved)
+    def turn(x, at):
+      return turn_pairs(x, at.data["angle_BLHR"], self.interleaved)
+
     return turn(q_BLHK, q_at), turn(k_BMHK, k_at)

@@ -56,6 +56,9 @@ class CoPE(PositionalEncoding):
     below_HLM, above_HLM = jnp.floor(count_HLM), jnp.ceil(count_HLM)
     # Matches first: no array of [L, M, K] is ever made.
     match_HLN = tile.q_LK.astype(jnp.float32) @ params["table_NK"].T
-    find = lambda n_HLM: jnp.take_along_axis(match_HLN, n_HLM.astype(jnp.int32), axis=2)
+
+    def find(n_HLM):
+      return jnp.take_along_axis(match_HLN, n_HLM.astype(jnp.int32), axis=2)
+
     share_HLM = count_HLM - below_HLM
     return s_HLM + share_HLM * find(above_HLM) + (1 - share_HLM) * find(below_HLM)

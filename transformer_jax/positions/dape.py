@@ -84,7 +84,10 @@ class Dape(Wrapper):
     position = Bound(self.encoding, params)
     bias_BHLM = position.bias(tile.pos_L[None], tile.pos_M[None])
     bias_HLM = jnp.broadcast_to(jnp.asarray(bias_BHLM)[0], s_HLM.shape)
-    seen = lambda x_HLM: jnp.where(tile.mask_LM, x_HLM, 0.0)
+
+    def seen(x_HLM):
+      return jnp.where(tile.mask_LM, x_HLM, 0.0)
+
     any_LM = jnp.any(tile.mask_LM.reshape(-1, *s_HLM.shape[1:]), axis=0)
     hidden_WLM = along_keys("HLM,HW->WLM", seen(s_HLM), params["mix_scores_HWN"])
     hidden_WLM += along_keys("HLM,HW->WLM", seen(bias_HLM), params["mix_biases_HWN"])

@@ -57,7 +57,10 @@ class Deberta(PositionalEncoding):
 
   def init(self, key, dims):
     keys, N = jax.random.split(key, 3), 2 * (self.buckets or self.max_distance)
-    project = lambda key: jax.random.normal(key, (dims.H, dims.D, dims.K))
+
+    def project(key):
+      return jax.random.normal(key, (dims.H, dims.D, dims.K))
+
     params = {"table_ND": 0.02 * jax.random.normal(keys[0], (N, dims.D))}
     if not self.shared:
       params["query_HDK"] = project(keys[1]) * dims.D**-0.5

@@ -55,13 +55,15 @@ class Fire(PositionalEncoding):
     }
 
   def bias(self, params, pos_L, pos_M):
-    squash = lambda x: jnp.log1p(jnp.abs(params["growth"]) * x.astype(jnp.float32))
+    def squash(x):
+      return jnp.log1p(jnp.abs(params["growth"]) * x.astype(jnp.float32))
+
     distance_LM = jnp.abs(pos_L[:, None] - pos_M[None, :])
     threshold = jnp.abs(params["stretch"] * self.threshold)
     largest_LM = jnp.maximum(threshold, jnp.maximum(pos_L[:, None], distance_LM))
     share_LM = squash(distance_LM) / (squash(largest_LM) + 1e-6)
-    inward = params["in_W"], params["in_shift_W"]
-    return _network(share_LM, *inward, params["out_HW"]) + params["out_shift_H"]
+    in_W, shift_W, out_W = params["in_W"], params["in_shift_W"], params["out_HW"]
+    return _network(share_LM, in_W, shift_W, out_W) + params["out_shift_H"]
 
 
 @jax.custom_vjp

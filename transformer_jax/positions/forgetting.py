@@ -113,7 +113,10 @@ class Forgetting(PositionalEncoding):
     if self.gate != "token":
       return {}
     keys = {"": key, "back_": jax.random.fold_in(key, 1)}
-    draw = lambda key: 0.02 * jax.random.normal(key, (dims.D, dims.H))
+
+    def draw(key):
+      return 0.02 * jax.random.normal(key, (dims.D, dims.H))
+
     return {f"forget_{way}DH": draw(keys[way]) for way in self.ways}
 
   def _start(self, dims):
@@ -127,6 +130,9 @@ def kept_between(late, early, sums=PAST):
 
   Sums are subtracted before a score is added, which is small beside them.
   """
-  apart = lambda name: late[name][..., :, None] - early[name][..., None, :]
+
+  def apart(name):
+    return late[name][..., :, None] - early[name][..., None, :]
+
   high, low = map(apart, sums)
   return high + low

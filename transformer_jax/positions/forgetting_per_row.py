@@ -5,6 +5,7 @@ is x-transformers' `PerRowDataDependentAlibi`.
 """
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -52,7 +53,10 @@ class ForgettingPerRow(PositionalEncoding):
 
   def init(self, key, dims):
     names, shape = ("forget_query_DHW", "forget_key_DHW"), (dims.D, dims.H, self.width)
-    normal = lambda key: jax.random.normal(key, shape) * dims.D**-0.5
+
+    def normal(key):
+      return jax.random.normal(key, shape) * dims.D**-0.5
+
     return {n: normal(k) for n, k in zip(names, jax.random.split(key), strict=True)}
 
   def bidirectional(self):
@@ -62,9 +66,8 @@ class ForgettingPerRow(PositionalEncoding):
     )
 
   def token_data(self, params, x_BLD, q_BLHK):
-    project = lambda w_DHW: jnp.einsum(
-      "BLD,DHW->BLHW", x_BLD.astype(jnp.float32), w_DHW
-    )
+    x_BLD = x_BLD.astype(jnp.float32)
+    project = functools.partial(jnp.einsum, "BLD,DHW->BLHW", x_BLD)
     return {
       "gate_query_BLHW": project(params["forget_query_DHW"]),
       "gate_key_BLHW": project(params["forget_key_DHW"]),

@@ -52,7 +52,10 @@ class GrapeA(PositionalEncoding):
 
   def init(self, key, dims):
     keys = jax.random.split(key)
-    vector = lambda key: jax.random.normal(key, (dims.H, dims.K)) * dims.K**-0.5
+
+    def vector(key):
+      return jax.random.normal(key, (dims.H, dims.K)) * dims.K**-0.5
+
     rate = math.log(math.expm1(1.0))  # softplus of it is 1
     gates = zip(GATES[self.gate], keys, strict=False)
     return {f"{name}_HK": vector(key) for name, key in gates} | {

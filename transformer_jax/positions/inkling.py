@@ -74,9 +74,12 @@ class Inkling(PositionalEncoding):
     return params | relative.READY, q_at, k_at
 
   def score(self, params, s_LM, tile):
-    row = lambda back: jnp.clip(back, 0, self.max_distance - 1)
-    args = params["bank_WN"].T, tile.q_data["weight_BLHW"], tile.pos_L, tile.pos_M
-    found_LM = relative.matcher(params)(row, *args)
+    def row(back):
+      return jnp.clip(back, 0, self.max_distance - 1)
+
+    bank_NW, weight_LW = params["bank_WN"].T, tile.q_data["weight_BLHW"]
+    match = relative.matcher(params)
+    found_LM = match(row, bank_NW, weight_LW, tile.pos_L, tile.pos_M)
     back_LM = tile.pos_L[:, None] - tile.pos_M[None, :]
     inside_LM = (back_LM >= 0) & (back_LM < self.max_distance)
     return s_LM + self._heat(tile.pos_L)[:, None] * jnp.where(inside_LM, found_LM, 0.0)

@@ -47,7 +47,10 @@ class Learned2d(PositionalEncoding):
 
   def embed(self, params, x_BLD, at):
     row_BL, column_BL, on_BL = on_grid(at)
+
     # JAX would clamp the index silently: undefined would look defined.
-    read = lambda table_ND, n_BL: table_ND.at[n_BL].get(mode="fill", fill_value=jnp.nan)
+    def read(table_ND, n_BL):
+      return table_ND.at[n_BL].get(mode="fill", fill_value=jnp.nan)
+
     place_BLD = read(params["row_ND"], row_BL) + read(params["column_ND"], column_BL)
     return x_BLD + jnp.where(on_BL[..., None], place_BLD, 0).astype(x_BLD.dtype)

@@ -65,9 +65,12 @@ class MusicTransformer(PositionalEncoding):
     table_NK = params["table_NK" if self.shared else "table_HNK"]
     rows = table_NK.shape[0]
     farthest = rows - 1 if self.causal else rows // 2
-    row = lambda back: jnp.clip(farthest - back, 0, rows - 1)
-    args = row, table_NK, tile.q_LK.astype(jnp.float32), tile.pos_L, tile.pos_M
-    return s_LM + tile.scale * relative.matcher(params)(*args)
+
+    def row(back):
+      return jnp.clip(farthest - back, 0, rows - 1)
+
+    q_LK, match = tile.q_LK.astype(jnp.float32), relative.matcher(params)
+    return s_LM + tile.scale * match(row, table_NK, q_LK, tile.pos_L, tile.pos_M)
 
 
 def skew(match_LN: jax.Array) -> jax.Array:

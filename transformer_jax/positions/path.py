@@ -1,6 +1,7 @@
 """PaTH attention. Yang et al., 2025. https://arxiv.org/abs/2505.16381"""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -51,7 +52,10 @@ class Path(PositionalEncoding):
 
   def init(self, key, dims):
     keys = jax.random.split(key, 5)
-    normal = lambda key, *shape: jax.random.normal(key, shape) * shape[0] ** -0.5
+
+    def normal(key, *shape):
+      return jax.random.normal(key, shape) * shape[0] ** -0.5
+
     params = {
       "down_DW": normal(keys[0], dims.D, self.rank),
       "up_WHK": normal(keys[1], self.rank, dims.H, dims.K),
@@ -89,7 +93,7 @@ class Path(PositionalEncoding):
     """Applies all reflections at once: the UT transform, section 3.3 of the paper."""
     w_HMK, k = tile.k_data["direction_BLHK"], tile.k_MK.astype(jnp.float32)
     b_HT1 = tile.k_data["strength_BLH"][..., None]
-    dot = lambda x_HLK, y_HMK: jnp.einsum("HLK,HMK->HLM", x_HLK, y_HMK)
+    dot = functools.partial(jnp.einsum, "HLK,HMK->HLM")
     after_TM = after(tile.k_data, tile.k_data)
     done_LT = after(tile.q_data, tile.k_data, 1)  # query i is at token t or after it
     met_HTM = jnp.where(after_TM, b_HT1 * dot(w_HMK, w_HMK), 0.0)

@@ -57,8 +57,11 @@ class Pope(PositionalEncoding):
     # `jnp.clip` would halve the gradient at 0, where phases start.
     allowed_HK = (phase_HK >= -2 * math.pi) & (phase_HK <= 0)
     phase_HK = jnp.where(allowed_HK, phase_HK, jnp.where(phase_HK > 0, 0, -2 * math.pi))
+
     # A start in the middle changes no score, and keeps the digits of a phase.
-    angle = lambda at: angles(at.pos_BL - middle(k_at), frequency_K)
+    def angle(at):
+      return angles(at.pos_BL - middle(k_at), frequency_K)
+
     return polar(q_BLHK, angle(q_at)), polar(k_BMHK, angle(k_at) + phase_HK)
 
 

@@ -55,9 +55,11 @@ class YarnRope(ScaledRope):
 
   def kept_by_rank(self, R):
     """Returns weights of the original frequencies, by rank: from 1 (fast) to 0."""
-    rank = lambda turns: (
-      R * math.log(self.original / (2 * math.pi * turns)) / math.log(self.base)
-    )
+
+    def rank(turns):
+      ratio = self.original / (2 * math.pi * turns)
+      return R * math.log(ratio) / math.log(self.base)
+
     start, end = rank(self.fast), rank(self.slow)
     if self.truncate:
       start, end = math.floor(start), math.ceil(end)

@@ -42,8 +42,11 @@ class Sandwich(PositionalEncoding):
   def bias(self, params, pos_L, pos_M):
     distance_LM = (pos_L[:, None] - pos_M[None, :]).astype(jnp.float32)
     frequency_R = 10_000 ** (-2 * jnp.arange(self.width // 2) / self.width)
+
     # Two sinusoids meet in the cosine of their difference, which is exact anywhere in
     # the text; one frequency at a time, because all at once would be [L, M, R].
-    add = lambda m, sum_LM: sum_LM + jnp.cos(distance_LM * frequency_R[m])
+    def add(m, sum_LM):
+      return sum_LM + jnp.cos(distance_LM * frequency_R[m])
+
     product_LM = jax.lax.fori_loop(0, self.width // 2, add, jnp.zeros_like(distance_LM))
     return product_LM / params["shrink_H"]

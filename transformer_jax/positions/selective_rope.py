@@ -63,7 +63,9 @@ class SelectiveRope(Rope):
     return {"angle_BLHR": turns(*running(of_tokens(steps_BLHR, at)))}
 
   def transform_qk(self, params, q_BLHK, k_BMHK, q_at, k_at):
-    turn = lambda x, at: turn_pairs(x, at.data["angle_BLHR"], self.interleaved)
+    def turn(x, at):
+      return turn_pairs(x, at.data["angle_BLHR"], self.interleaved)
+
     return turn(q_BLHK, q_at), turn(k_BMHK, k_at)
 
 

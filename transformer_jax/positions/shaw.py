@@ -53,7 +53,10 @@ class Shaw(PositionalEncoding):
   def values(self, params, w_LM, pos_L, pos_M):
     # Weights of one distance are summed first: no array of [L, M, K] is ever made.
     start_N = jnp.zeros(2 * self.max_distance + 1, w_LM.dtype)
-    add = lambda row_M, w_M: start_N.at[row_M].add(w_M)
+
+    def add(row_M, w_M):
+      return start_N.at[row_M].add(w_M)
+
     w_LN = jax.vmap(add)(self._row(pos_L, pos_M), w_LM)
     return w_LN @ params["value_NK"].astype(w_LM.dtype)
 

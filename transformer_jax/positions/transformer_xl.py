@@ -59,10 +59,21 @@ class TransformerXL(PositionalEncoding):
   def score(self, params, s_LM, tile):
     q_LK = tile.q_LK.astype(jnp.float32)
     content_M = tile.k_MK.astype(jnp.float32) @ params["content_HK"]
-    at = q_LK + params["position_HK"], tile.pos_L, tile.pos_M
-    split = lambda: self._match_distance(at[0] @ params["project_HKD"], *at[1:])
+    positional_LK = q_LK + params["position_HK"]
+
+    def split():
+      a_LD = positional_LK @ params["project_HKD"]
+      return self._match_distance(a_LD, tile.pos_L, tile.pos_M)
+
     if "near_HNK" in params:
-      position_LM = relative.near(params["near_HNK"], params["last"], *at, split)
+      position_LM = relative.near(
+        params["near_HNK"],
+        params["last"],
+        positional_LK,
+        tile.pos_L,
+        tile.pos_M,
+        otherwise=split,
+      )
     else:
       position_LM = split()
     return s_LM + tile.scale * (content_M[None, :] + position_LM)
@@ -75,9 +86,11 @@ class TransformerXL(PositionalEncoding):
     holds an angle less exactly.
     """
     pos_L, pos_M = pos_L - pos_M[:1], pos_M - pos_M[:1]
-    waves = lambda pos: jnp.split(
-      sinusoids(pos, a_LD.shape[-1], self.base, interleaved=False), 2, axis=-1
-    )
+
+    def waves(pos):
+      wave = sinusoids(pos, a_LD.shape[-1], self.base, interleaved=False)
+      return jnp.split(wave, 2, axis=-1)
+
     (a_sin, a_cos), (sin_L, cos_L) = jnp.split(a_LD, 2, axis=-1), waves(pos_L)
     onto_sin = a_cos * sin_L - a_sin * cos_L
     onto_cos = a_sin * sin_L + a_cos * cos_L

@@ -57,7 +57,9 @@ class XPos(Rope):
     )
 
   def transform_qk(self, params, q_BLHK, k_BMHK, q_at, k_at):
-    turn = lambda x, at, sign: self._turn(params, x, at.pos_BL, middle(k_at), sign)
+    def turn(x, at, sign):
+      return self._turn(params, x, at.pos_BL, middle(k_at), sign)
+
     return turn(q_BLHK, q_at, 1), turn(k_BMHK, k_at, -1)
 
   def _turn(self, params, x_BLHK, pos_BL, middle_B1, sign):

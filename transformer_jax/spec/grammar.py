@@ -51,7 +51,10 @@ def outside(spec: str) -> set[str]:
 
 def imports_as_attributes(spec: str) -> str:
   """Returns a spec with `module.__import__.Class`, valid Python, for `module:Class`."""
-  rewrite = lambda match: match[1] or f"{match[2]}{IMPORT}{match[3]}"
+
+  def rewrite(match: re.Match) -> str:
+    return match[1] or f"{match[2]}{IMPORT}{match[3]}"
+
   return TEXT_OR_CLASS.sub(rewrite, spec)
 
 

@@ -6,6 +6,7 @@ save only at the next one. `Keeper` adds these three.
 """
 
 import contextlib
+import functools
 import importlib.metadata
 import json
 import re
@@ -249,7 +250,7 @@ def versions() -> dict[str, str]:
 def named_leaves(tree: Any) -> dict[str, Any]:
   """Returns {"params.head.query_DHK": leaf}, in the order of the tree."""
   paths = jax.tree_util.tree_leaves_with_path(tree)
-  name = lambda path: jax.tree_util.keystr(path, simple=True, separator=".")
+  name = functools.partial(jax.tree_util.keystr, simple=True, separator=".")
   named = {name(path): leaf for path, leaf in paths}
   if len(named) < len(paths):
     raise ValueError("two leaves of the state have one name: rename a key with a dot")

@@ -6,6 +6,7 @@ Checkpoints of older versions store two wrap-around sums instead, and are compar
 them. A pair of sign flips can leave both sums unchanged.
 """
 
+import functools
 from typing import Any
 
 import jax
@@ -56,7 +57,7 @@ def _sums(leaf: jax.Array) -> jax.Array:
     step = jax.lax.broadcasted_iota(jnp.uint32, bits.shape, axis)
     place = place * jnp.uint32(size) + step
   weight = (place * jnp.uint32(GOLDEN)) | jnp.uint32(1)
-  total = lambda x: jnp.sum(x, dtype=jnp.uint32)
+  total = functools.partial(jnp.sum, dtype=jnp.uint32)
   return jnp.stack([total(bits), total(bits * weight)])
 
 

@@ -50,8 +50,12 @@ def framed(event: Event, step: int) -> bytes:
   event.wall_time = time.time()
   data = event.SerializeToString()
   size = struct.pack("<Q", len(data))
-  check = lambda part: struct.pack("<I", masked_crc32c(part))
-  return size + check(size) + data + check(data)
+  return size + _check(size) + data + _check(data)
+
+
+def _check(part: bytes) -> bytes:
+  """Returns the checksum that follows each part of a record."""
+  return struct.pack("<I", masked_crc32c(part))
 
 
 def scalars(folder: Path) -> dict[int, dict[str, float]]:

@@ -97,7 +97,10 @@ def compile_steps(
 
   The program donates the state: its leaves must not share buffers.
   """
-  stack = lambda x: jax.ShapeDtypeStruct((len(seeds), *x.shape), x.dtype)
+
+  def stack(x):
+    return jax.ShapeDtypeStruct((len(seeds), *x.shape), x.dtype)
+
   shapes = jax.tree.map(stack, trainer.shapes)
   split = functools.partial(sharding.split_batch, mesh)
   max_logits = mesh.size * losses.default_max_logits()
@@ -105,7 +108,10 @@ def compile_steps(
   seed_S = jnp.array(seeds, jnp.uint32)
   init = jax.vmap(trainer.init)
   where = sharding.split(mesh, shapes)
-  place = lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s)
+
+  def place(x, s):
+    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s)
+
   abstract = jax.tree.map(place, shapes, where)
   start = time.perf_counter()
   every_seed = jax.vmap(functools.partial(trainer.steps, count=count), (None, 0))

@@ -133,7 +133,10 @@ def _chunk(output_VD, smoothing, x_BLD, target_BL, weight_BL):
 def _backward(smoothing, n, residuals, d):
   d_output_VD, d_x_BLD, loss_BL = residuals
   d_loss, _ = d  # the number of right guesses has no gradient
-  scaled = lambda x: (d_loss * x).astype(x.dtype)
+
+  def scaled(x):
+    return (d_loss * x).astype(x.dtype)
+
   return scaled(d_x_BLD), scaled(d_output_VD), None, scaled(loss_BL)
 
 

@@ -229,8 +229,9 @@ class AdamW(Optimizer):
 
 def matrices(params):
   """Returns a tree of bools: True for matrices and tables, by their names."""
-  marked = lambda path, _: is_matrix(path[-1].key)
-  return jax.tree_util.tree_map_with_path(marked, params)
+  return jax.tree_util.tree_map_with_path(
+    lambda path, _: is_matrix(path[-1].key), params
+  )
 
 
 def is_matrix(name: str) -> bool:

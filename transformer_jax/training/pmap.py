@@ -31,8 +31,11 @@ def pmap_step(trainer: Trainer, devices: list[jax.Device]):
     B = batch.input_BL.shape[0]
     if B % n:
       raise ValueError(f"a batch of {B} rows does not divide over {n} devices")
-    rows = lambda x: x if x.shape[0] == B else x.repeat(B, axis=0)
-    fold = lambda x: rows(x).reshape(n, B // n, *x.shape[1:])
+
+    def fold(x):
+      x = x if x.shape[0] == B else x.repeat(B, axis=0)
+      return x.reshape(n, B // n, *x.shape[1:])
+
     return step(state, jax.tree.map(fold, batch))
 
   return run

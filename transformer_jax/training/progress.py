@@ -1,6 +1,7 @@
 """Progress display: bars on a terminal, plain lines in a log."""
 
 import dataclasses
+import functools
 import time
 
 import rich.console
@@ -151,7 +152,7 @@ class Bars(Lines):
 
   def __init__(self, console: rich.console.Console):
     super().__init__(console)
-    text = lambda field: rich.progress.TextColumn(field, markup=False)
+    text = functools.partial(rich.progress.TextColumn, markup=False)
     bar = rich.progress.BarColumn(bar_width=24)
     columns = (text("{task.description}"), bar, text("{task.fields[text]}"))
     # Four times a second: the redrawing thread competes with training for the CPU.

@@ -43,7 +43,10 @@ class Pairs(Projections):
 
   def init(self, key, dims):
     keys = jax.random.split(key, len(VECTORS))
-    normal = lambda key: 0.1 * jax.random.normal(key, (dims.K,))
+
+    def normal(key):
+      return 0.1 * jax.random.normal(key, (dims.K,))
+
     return {name: normal(key) for name, key in zip(VECTORS, keys, strict=True)}
 
   def check(self, dims):

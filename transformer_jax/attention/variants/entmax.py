@@ -161,7 +161,10 @@ def _backward(power, residuals, g_BHLM):
   beta_H11, w_BHLM = residuals
   some_BHLM = w_BHLM > 0
   w_BHLM = jnp.where(some_BHLM, w_BHLM, 1.0)
-  total = lambda x_BHLM: jnp.sum(x_BHLM, axis=-1, keepdims=True)
+
+  def total(x_BHLM):
+    return jnp.sum(x_BHLM, axis=-1, keepdims=True)
+
   slope_BHLM = jnp.where(some_BHLM, w_BHLM ** (1 - beta_H11), 0.0)
   share_BHLM = slope_BHLM / jnp.maximum(total(slope_BHLM), 1e-30)
   ds_BHLM = slope_BHLM * (g_BHLM - total(share_BHLM * g_BHLM))
@@ -185,9 +188,10 @@ def _by_beta(beta_H11, w_BHLM, some_BHLM):
   """
   l_BHLM = jnp.log(w_BHLM)
   y_BHLM = -beta_H11 * l_BHLM
-  mean = lambda x_BHLM: jnp.sum(
-    jnp.where(some_BHLM, w_BHLM * x_BHLM, 0.0), axis=-1, keepdims=True
-  )
+
+  def mean(x_BHLM):
+    return jnp.sum(jnp.where(some_BHLM, w_BHLM * x_BHLM, 0.0), axis=-1, keepdims=True)
+
   bend_BHLM = jnp.square(l_BHLM) * _bend(y_BHLM)
   apart_BHLM = mean(bend_BHLM) * (1 + y_BHLM) - bend_BHLM * (1 + mean(y_BHLM))
   apart_BHLM /= jnp.maximum(mean(jnp.exp(y_BHLM)), 1.0)

@@ -27,7 +27,10 @@ class L2Distance(Variant):
 
   def dot(self, params, q_LK, k_MK, scale):
     product_LM = jnp.matmul(q_LK, k_MK.T, preferred_element_type=jnp.float32)
-    square = lambda x: jnp.sum(jnp.square(x.astype(jnp.float32)), axis=-1)
+
+    def square(x):
+      return jnp.sum(jnp.square(x.astype(jnp.float32)), axis=-1)
+
     return scale * (2 * product_LM - square(q_LK)[:, None] - square(k_MK)[None, :])
 
   def refusal(self, encoding):

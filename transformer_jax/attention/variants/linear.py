@@ -35,5 +35,7 @@ class LinearAttention(Kernel):
     return 1.0
 
   def features(self, params, q_BLHK, k_BMHK, scale):
-    phi = lambda x: jax.nn.elu(x.astype(jnp.float32)) + 1
+    def phi(x):
+      return jax.nn.elu(x.astype(jnp.float32)) + 1
+
     return phi(q_BLHK), phi(k_BMHK)

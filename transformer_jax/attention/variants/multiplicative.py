@@ -31,7 +31,10 @@ class States(Slices):
 
   def init(self, key, dims):
     shape = dims.H, dims.K, dims.K
-    normal = lambda key: jax.random.normal(key, shape) * dims.K**-0.5
+
+    def normal(key):
+      return jax.random.normal(key, shape) * dims.K**-0.5
+
     keys = jax.random.split(key)
     return {f"{n}_HKK": normal(k) for n, k in zip(self.matrices, keys, strict=False)}
 

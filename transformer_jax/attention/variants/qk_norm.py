@@ -46,7 +46,9 @@ class QKNorm(Variant):
   offset: float = 0.0
 
   def init(self, key, dims):
-    start = lambda *shape: jnp.ones(shape) - self.offset
+    def start(*shape):
+      return jnp.ones(shape) - self.offset
+
     if not (self.together or self.per_head):
       return {f"{name}_gain_K": start(dims.K) for name in ("query", "key")}
     keys = {"key_gain_GK": dims.G} if dims.G else {"key_gain_HK": dims.H}
@@ -54,7 +56,9 @@ class QKNorm(Variant):
     return {name: start(heads, dims.K) for name, heads in sizes.items()}
 
   def condition(self, params, q_BLHK, k_BMGK):
-    gain = lambda which: next(x for n, x in params.items() if n.startswith(which))
+    def gain(which):
+      return next(x for n, x in params.items() if n.startswith(which))
+
     q_BLHK = self.normalize(q_BLHK, gain("query_gain_"))
     return q_BLHK, self.normalize(k_BMGK, gain("key_gain_"))
 

@@ -56,7 +56,9 @@ class TalkingHeads(Variant):
     return {name: jnp.eye(dims.H) for name, used in names.items() if used}
 
   def weigh(self, params, s_BHLM, mask_B1LM):
-    mix = lambda x_BHLM, name: jnp.einsum("BHLM,HN->BNLM", x_BHLM, params[name])
+    def mix(x_BHLM, name):
+      return jnp.einsum("BHLM,HN->BNLM", x_BHLM, params[name])
+
     if self.before:
       s_BHLM = mix(jnp.where(mask_B1LM, s_BHLM, 0.0), "mix_scores_HN")
     w_BHLM = softmax(s_BHLM, mask_B1LM)

@@ -202,7 +202,9 @@ def unroll(
     state = _choose(at_B.order_BL >= 0, cell.step(w, x_BNW, state), state)
     return state, (state, context_BD)
 
-  swap = lambda tree: jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), tree)
+  def swap(tree):
+    return jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), tree)
+
   text = swap((x_BLNW, at, begins_BL, start))
   unrolled = len(text[0]) if written_out else 1
   last, out = jax.lax.scan(one, state, text, reverse=reverse, unroll=unrolled)

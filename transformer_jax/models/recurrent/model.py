@@ -16,7 +16,7 @@ from transformer_jax.attention import BoundVariant
 from transformer_jax.models.caches import empty_cache
 from transformer_jax.models.compatibility import form
 from transformer_jax.models.families import Family, families
-from transformer_jax.models.parameters import Dropout, own, weight
+from transformer_jax.models.parameters import Dropout, own, weights
 from transformer_jax.models.recurrent.bridges import links
 from transformer_jax.models.recurrent.cells import State, cells, empty, ends, unroll
 from transformer_jax.models.transformer import Architecture, Transformer
@@ -129,8 +129,7 @@ def _(arch: Recurrence, B: int, M: int, frozen: bool = False) -> list[State]:
   M        number of tokens; states have a fixed size
   frozen   as in `empty_cache`
   """
-  start = lambda: empty(arch.cell, B, arch.dims.D, arch.dtype)
-  return [start() for _ in range(arch.decoders)]
+  return [empty(arch.cell, B, arch.dims.D, arch.dtype) for _ in range(arch.decoders)]
 
 
 class Direction(nn.Module):
@@ -162,10 +161,10 @@ class Direction(nn.Module):
     shapes = cell.weights(x_BLD.shape[-1], D)
     if attend:
       shapes["context_DNW"] = shapes["input_DNW"]
-    w = {name: weight(self, name, *shape) for name, shape in shapes.items()}
+    w = weights(self, shapes)
     state = state or empty(cell, len(x_BLD), D, x_BLD.dtype)
-    read = cell, w, x_BLD, at, start, state, self.reverse, attend
-    return unroll(*read, self.arch.written_out)
+    written_out = self.arch.written_out
+    return unroll(cell, w, x_BLD, at, start, state, self.reverse, attend, written_out)
 
 
 class CrossAttention(nn.Module):
@@ -177,10 +176,9 @@ class CrossAttention(nn.Module):
   def __call__(self, source_BMD: jax.Array, k_at: Coords) -> Callable:
     dims, variant = self.arch.dims, form(self.arch.attention, "cross").layer(0)
     projections = variant.projections().fit(dims)
-    make = lambda shapes: {n: weight(self, n, *shape) for n, shape in shapes.items()}
-    w = make(projections.weights(dims)) | own(self, projections.init, dims)
+    w = weights(self, projections.weights(dims)) | own(self, projections.init, dims)
     sizes = projections.sizes(dims)
-    params = make(variant.weights(sizes)) | own(self, variant.init, sizes)
+    params = weights(self, variant.weights(sizes)) | own(self, variant.init, sizes)
     position, k_at = bind(PositionalEncoding(), {}, dims), k_at.replace(data={})
     k_BMGK, v_BMGE = projections.read(w, projections.memory(w, source_BMD))
     v_BMGE = variant.values(params, v_BMGE)
@@ -245,8 +243,8 @@ class RecurrentStack(nn.Module):
     x_BLD = token_BLD = drop(token_BLD)
     for n in range(self.layers):
       feed = attend if n == 0 and link.feeds else None
-      here = starts[n], cache[n] if cache else None, feed
-      each, final, found = self.layer(n, x_BLD, at, *here)
+      state = cache[n] if cache else None
+      each, final, found = self.layer(n, x_BLD, at, starts[n], state, feed)
       found_BLD, x_BLD = found if feed else found_BLD, drop(each[0])
       states, last = [*states, each], [*last, final]
     if attend:
@@ -255,21 +253,29 @@ class RecurrentStack(nn.Module):
     heard = self.use == "encoder" and self.arch.decoders
     return (x_BLD, states) if heard else x_BLD, at, last
 
-  def layer(self, n, x_BLD, at, *here):
-    """Returns the outputs of layer n; directions are concatenated."""
+  def layer(self, n, x_BLD, at, start, state, attend):
+    """Returns (states, last state, contexts) of a layer; directions are concatenated.
+
+    n        number of the layer
+    x_BLD    its inputs
+    at       their coordinates
+    start    initial states of the texts, or None: zero
+    state    last state of the tokens before, or None
+    attend   cross-attention that feeds each step, or None
+    """
     directions = self.arch.directions(self.use)
-    read = lambda reverse: Direction(
-      *(self.arch, len(directions), reverse),
-      name=f"layer_{n}" + "_backward" * reverse,
-    )(x_BLD, at, *here)
-    join = lambda *x: jnp.concatenate(x, axis=-1)
-    return jax.tree.map(join, *(read(reverse) for reverse in directions))
+    outputs = []
+    for reverse in directions:
+      name = f"layer_{n}" + "_backward" * reverse
+      direction = Direction(self.arch, len(directions), reverse, name=name)
+      outputs.append(direction(x_BLD, at, start, state, attend))
+    return jax.tree.map(lambda *x: jnp.concatenate(x, axis=-1), *outputs)
 
   def combine(self, token_BLD, h_BLD, found_BLD):
     dims, variant = self.arch.dims, form(self.arch.attention, "cross").layer(0)
     attention = variant.projections().fit(dims).weights(dims)
     shapes = self.arch.link.weights(dims.D, attention)
-    w = {name: weight(self, name, *shape) for name, shape in shapes.items()}
+    w = weights(self, shapes)
     return self.arch.link.output(w, token_BLD, h_BLD, found_BLD)
 
 

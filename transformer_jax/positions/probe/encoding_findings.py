@@ -52,12 +52,18 @@ class EncodingFindings:
       encoding.num_positions(dims),
     )
     random = np.random.default_rng(0)
-    normal = lambda *shape: np.asarray(random.normal(size=shape), np.float32)
+
+    def normal(*shape):
+      return np.asarray(random.normal(size=shape), np.float32)
+
     self.x_BLD = normal(1, L, dims.D)
     self.q_BLHK, self.k_BLHK = normal(2, 1, L, dims.H, dims.K)
     self.other = normal(1, L, dims.D), *normal(2, 1, L, dims.H, dims.K)
     start = numpy_interpreter.evaluate(lambda: encoding.init(jax.random.key(0), dims))
-    near = lambda x: np.where(x == 0, 0.2, x * 0.2) * normal(*x.shape)
+
+    def near(x):
+      return np.where(x == 0, 0.2, x * 0.2) * normal(*x.shape)
+
     self.params = [
       {name: (x + near(x)).astype(np.float32) for name, x in start.items()},
       {name: x + 0.5 * normal(*x.shape) for name, x in start.items()},
@@ -83,9 +89,11 @@ class EncodingFindings:
   @functools.cached_property
   def usual(self) -> list[Arrays]:
     """Outputs of the hooks on the whole text, for both sets of parameters."""
-    given = self.x_BLD, self.q_BLHK, self.k_BLHK
     run = self.run(self.base.pos_BL.dtype)
-    return [run(self.params[n], *given, self.base) for n in range(2)]
+    return [
+      run(params, self.x_BLD, self.q_BLHK, self.k_BLHK, self.base)
+      for params in self.params
+    ]
 
   def short_run(self, kind: np.dtype) -> Any:
     """Returns the traced hooks without their comparisons, half of the operations."""
@@ -150,14 +158,20 @@ class EncodingFindings:
     """Whether positions index a table, without values between whole positions."""
     if "gather" not in str(self.run(self.base.pos_BL.dtype).jaxpr):
       return False
-    between = lambda by: self.at(lambda pos_BL: (pos_BL * by).astype(np.float32))
+
+    def between(by):
+      return self.at(lambda pos_BL: (pos_BL * by).astype(np.float32))
+
     try:
       self.run(np.dtype("float32"))
     except (TypeError, IndexError):  # an index must be whole
       return True
     names = ("bias",) if self.encoding.bias else ("scores", "values")
+
     # Distances change by less than a quarter; an index is cut off to either side.
-    still = lambda name, by: self.change(between(by), name) < 1e-6
+    def still(name, by):
+      return self.change(between(by), name) < 1e-6
+
     return any(
       self.change(between(2), name) > 1e-3
       and (still(name, 1 + 1 / 32) or still(name, 1 - 1 / 32))

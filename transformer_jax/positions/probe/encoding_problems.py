@@ -41,6 +41,18 @@ def problems(findings: EncodingFindings) -> Iterator[str]:
       f" changes what it computes by {difference:.0%}; write relative = False in the"
       " class"
     )
+  yield from _of_other_tokens(findings)
+  yield from _of_tables(findings)
+  for name in findings.idle:
+    yield (
+      f": parameter '{name}' has no gradient, because no hook computes with it; read"
+      f" params['{name}'] in a hook, or leave it out of init"
+    )
+
+
+def _of_other_tokens(findings: EncodingFindings) -> Iterator[str]:
+  """Yields messages on what later tokens and other texts change."""
+  encoding = findings.encoding
   if findings.future > 1e-3:
     yield (
       ": what later tokens hold changes earlier ones, which have not read them; sum"
@@ -62,6 +74,11 @@ def problems(findings: EncodingFindings) -> Iterator[str]:
       " reads over the border of two texts in one row; compare at.segment_BL, or use"
       " differences of sums, in which the other text cancels"
     )
+
+
+def _of_tables(findings: EncodingFindings) -> Iterator[str]:
+  """Yields messages on tables that are indexed by position."""
+  encoding = findings.encoding
   if not encoding.integer_positions and findings.looks_up:
     yield (
       " looks up a table by position, which has nothing between whole numbers;"
@@ -77,9 +94,4 @@ def problems(findings: EncodingFindings) -> Iterator[str]:
       " looks up a table by position, and all positions past its end get its last"
       " row in silence; return the number of rows from num_positions(dims), and NaN"
       " past them: table.at[pos].get(mode='fill', fill_value=jnp.nan)"
-    )
-  for name in findings.idle:
-    yield (
-      f": parameter '{name}' has no gradient, because no hook computes with it; read"
-      f" params['{name}'] in a hook, or leave it out of init"
     )

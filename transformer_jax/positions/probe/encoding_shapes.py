@@ -1,7 +1,7 @@
 """Checks of the shapes that an encoding's hooks return; nothing is computed."""
 
 import dataclasses
-from collections.abc import Callable
+import functools
 from typing import Any
 
 import jax
@@ -16,6 +16,7 @@ from transformer_jax.positions.base import (
   TrainContext,
 )
 from transformer_jax.positions.coords import Coords, absent
+from transformer_jax.positions.probe.parameter_shapes import check_params
 from transformer_jax.spec import SpecError
 
 B, L, M = 2, 5, 7  # a tile of the first 5 of 7 tokens, as queries, and all as keys
@@ -25,64 +26,17 @@ def check_shapes(encoding: PositionalEncoding, dims: Dims) -> None:
   """Raises SpecError, naming the hook, where a result has the wrong type or shape."""
   name = type(encoding).__name__
   check_forms(encoding)
-  init = lambda dims: encoding.init(jax.random.key(0), dims)
+  init = functools.partial(encoding.init, jax.random.key(0))
   params = check_params(f"{name}.init", init, dims)
   constants = call(
     f"{name}.constants", jax.eval_shape, lambda: encoding.constants(dims)
   )
-  float_of = lambda *shape: jax.ShapeDtypeStruct(shape, jnp.float32)
   at = jax.eval_shape(lambda: absent(B, M))
   at = at.replace(data={name: at.pos_BL for name in encoding.ids})
-  x_BMD, x_BMHK = float_of(B, M, dims.D), float_of(B, M, dims.H, dims.K)
+  x_BMD = jax.ShapeDtypeStruct((B, M, dims.D), jnp.float32)
+  x_BMHK = jax.ShapeDtypeStruct((B, M, dims.H, dims.K), jnp.float32)
   hooks = Hooks(encoding)
   jax.eval_shape(hooks.run, dict(params) | dict(constants), x_BMD, x_BMHK, at)
-
-
-def check_params(where: str, init: Callable[[Dims], Params], dims: Dims) -> Params:
-  """Returns the shapes of parameters; raises SpecError where names and axes differ.
-
-  where   the method in error messages, as in "Rope.init"
-  init    (dims) -> parameters; it is traced only
-  """
-  params = call(where, jax.eval_shape, lambda: init(dims))
-  if not isinstance(params, dict):
-    raise SpecError(f"{where} returns {kind_of(params)}; return a dict of arrays")
-  for name, x in params.items():
-    if not hasattr(x, "shape"):
-      raise SpecError(f"{where} returns {name} = {kind_of(x)}; return arrays by name")
-    if axes_of(name) or _by_head(init, dims, name, x.shape):
-      check_axes(f"{where}: parameter '{name}'", name, x.shape, dims)
-    if not jnp.issubdtype(x.dtype, jnp.floating):
-      raise SpecError(
-        f"{where}: parameter '{name}' holds {x.dtype}, which has no gradient; return it"
-        " from constants(dims), or make it float32"
-      )
-  return params
-
-
-def _by_head(init: Callable, dims: Dims, name: str, shape: tuple[int, ...]) -> bool:
-  """Returns whether a parameter's shape depends on H, whatever its name."""
-  more = dataclasses.replace(dims, H=2 * dims.H)
-  try:
-    return jax.eval_shape(lambda: init(more))[name].shape != shape
-  except (ValueError, TypeError, KeyError):  # made for one number of heads
-    return dims.H in shape
-
-
-def check_axes(where: str, name: str, shape: tuple[int, ...], dims: Dims) -> None:
-  """Raises SpecError unless a name ends in the axes of its array."""
-  letters, sizes = axes_of(name), {"H": dims.H, "K": dims.K, "D": dims.D}
-  if len(letters) == len(shape):
-    pairs = zip(letters, shape, strict=True)
-    if all(sizes.get(letter, size) == size for letter, size in pairs):
-      return
-  letter_of = {size: letter for letter, size in reversed(sizes.items())}
-  right = "".join(letter_of.get(size, "N") for size in shape)
-  stem = name.removesuffix(f"_{letters}") if letters else name
-  raise SpecError(
-    f"{where} has shape {shape} with {dims.H} heads of width {dims.K}, and a name ends"
-    f" in the axes of its array; call it '{stem}{'_' * bool(right)}{right}'"
-  )
 
 
 def check_forms(encoding: PositionalEncoding) -> None:

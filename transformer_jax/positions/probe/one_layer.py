@@ -51,42 +51,76 @@ def act(
   turned = bound.transform_qk(q_BLHK, k_BLHK, whole, whole)
   layer = Layer(bound, turned, whole)
   scores_BHLM = layer.score(layer.dots, ALL, ALL)
-  apart, tried = {}, lambda hook: compare and encoding.overrides(hook)
-  if tried("embed"):
-    part_BLD = bound.embed(x_BLD[:, SOME], cut(at, SOME))
-    apart["embed"] = apart_by(embedded_BLD[:, SOME], part_BLD)
-  if tried("token_data"):
-    part_at = bound.read(embedded_BLD[:, SOME], q_BLHK[:, SOME], cut(at, SOME))
-    apart["token_data"] = apart_by(cut(read, SOME).data, part_at.data)
-  if tried("transform_qk") or tried("rotate"):
-    rotated_part = bound.transform_qk(q_BLHK[:, SOME], k_BLHK, cut(whole, SOME), whole)
-    apart["transform_qk"] = apart_by((turned[0][:, SOME], turned[1]), rotated_part)
-  if tried("score") or (compare and encoding.bias is not None):
-    name = "score" if tried("score") else "bias"
-    part_BHLM = layer.score(layer.dots[:, :, SOME, KEYS], SOME, KEYS)
-    apart[name] = apart_by(scores_BHLM[:, :, SOME, KEYS], part_BHLM)
-  if tried("prepare"):
-    ready, q_at, k_at = bound.prepare(whole, whole)
-    other_BHLM = Layer(ready, turned, whole).score(
-      layer.dots, ALL, ALL, q_at=q_at, k_at=k_at
-    )
-    apart["prepare"] = apart_by(scores_BHLM, other_BHLM)
-  values_BLHK = jnp.zeros((1, x_BLD.shape[1], dims.H, 1))
-  if encoding.overrides("values"):
-    value = lambda w_BHLM: jnp.asarray(bound.values(w_BHLM, at.pos_BL, at.pos_BL))
-    values_BLHK = value(layer.weights)
-    if compare:
-      apart["values"] = apart_by(2 * values_BLHK, value(2 * layer.weights))
+  values_BLHK = _values(bound, layer.weights, at)
+  apart: dict[str, Any] = {}
+  if compare:
+    inputs = Inputs(x_BLD, q_BLHK, k_BLHK, at, embedded_BLD, read)
+    apart |= inputs.on_a_part(bound, turned, whole)
+    apart |= layer.on_a_part(scores_BHLM)
+    if encoding.overrides("values"):
+      apart["values"] = apart_by(2 * values_BLHK, _values(bound, 2 * layer.weights, at))
   bias_BHLM = jnp.broadcast_to(bound.bias(at.pos_BL, at.pos_BL), scores_BHLM.shape)
-  heads_first = lambda y_BLHK: jnp.moveaxis(y_BLHK[0], 1, 0)
   return {
     "scores": layer.full_scores(scores_BHLM)[0],
     "bias": jnp.where(layer.mask[:, None], bias_BHLM, 0.0)[0],
-    "values": heads_first(values_BLHK),
-    "query": heads_first(turned[0]),
-    "key": heads_first(turned[1]),
+    "values": _heads_first(values_BLHK),
+    "query": _heads_first(turned[0]),
+    "key": _heads_first(turned[1]),
     "apart": apart,
   }
+
+
+def _values(bound: Bound, w_BHLM: jax.Array, at: Coords) -> jax.Array:
+  """Returns the encoding's update of outputs, zeros of [1, L, H, 1] without one."""
+  if not bound.encoding.overrides("values"):
+    return jnp.zeros((1, w_BHLM.shape[2], w_BHLM.shape[1], 1))
+  return jnp.asarray(bound.values(w_BHLM, at.pos_BL, at.pos_BL))
+
+
+def _heads_first(y_BLHK: jax.Array) -> jax.Array:
+  """Returns y_HLK of the only text."""
+  return jnp.moveaxis(y_BLHK[0], 1, 0)
+
+
+@dataclasses.dataclass
+class Inputs:
+  """Inputs of the hooks on tokens, with their outputs on the whole text.
+
+  x_BLD            token embeddings; B = 1
+  q_BLHK, k_BLHK   queries and keys
+  at               coordinates
+  embedded_BLD     token embeddings after `embed`
+  read             coordinates with token data
+  """
+
+  x_BLD: jax.Array
+  q_BLHK: jax.Array
+  k_BLHK: jax.Array
+  at: Coords
+  embedded_BLD: jax.Array
+  read: Coords
+
+  def on_a_part(
+    self, bound: Bound, turned: tuple[jax.Array, jax.Array], whole: Coords
+  ) -> dict[str, jax.Array]:
+    """Returns by hook the relative error of its outputs on some of the tokens.
+
+    bound    the encoding with parameters
+    turned   (q_BLHK, k_BLHK), rotated
+    whole    coordinates with accumulated token data
+    """
+    uses, at, q_BLHK = bound.encoding.overrides, cut(self.at, SOME), self.q_BLHK
+    apart = {}
+    if uses("embed"):
+      part_BLD = bound.embed(self.x_BLD[:, SOME], at)
+      apart["embed"] = apart_by(self.embedded_BLD[:, SOME], part_BLD)
+    if uses("token_data"):
+      part_at = bound.read(self.embedded_BLD[:, SOME], q_BLHK[:, SOME], at)
+      apart["token_data"] = apart_by(cut(self.read, SOME).data, part_at.data)
+    if uses("transform_qk") or uses("rotate"):
+      part = bound.transform_qk(q_BLHK[:, SOME], self.k_BLHK, cut(whole, SOME), whole)
+      apart["transform_qk"] = apart_by((turned[0][:, SOME], turned[1]), part)
+    return apart
 
 
 @dataclasses.dataclass
@@ -146,6 +180,23 @@ class Layer:
     )
     return jnp.where(mask_BLM[:, None], s_BHLM, 0.0)
 
+  def on_a_part(self, scores_BHLM: jax.Array) -> dict[str, jax.Array]:
+    """Returns by hook the relative error of a tile's scores, and of prepared ones.
+
+    scores_BHLM   of all queries and keys
+    """
+    apart, encoding = {}, self.bound.encoding
+    if encoding.overrides("score") or encoding.bias is not None:
+      name = "score" if encoding.overrides("score") else "bias"
+      part_BHLM = self.score(self.dots[:, :, SOME, KEYS], SOME, KEYS)
+      apart[name] = apart_by(scores_BHLM[:, :, SOME, KEYS], part_BHLM)
+    if encoding.overrides("prepare"):
+      ready, q_at, k_at = self.bound.prepare(self.at, self.at)
+      layer = Layer(ready, self.turned, self.at)
+      other_BHLM = layer.score(self.dots, ALL, ALL, q_at=q_at, k_at=k_at)
+      apart["prepare"] = apart_by(scores_BHLM, other_BHLM)
+    return apart
+
   def full_scores(self, s_BHLM: jax.Array) -> jax.Array:
     """Returns the scores after `full_scores`, zero where a key is masked."""
     q_BLHK, k_BMHK = self.turned
@@ -189,5 +240,8 @@ def _as_heads(x_BLD: jax.Array, like_BLHK: jax.Array) -> jax.Array:
 
 def apart_by(want: Any, got: Any) -> jax.Array:
   """Returns the largest difference of two trees, relative to `want`."""
-  share = lambda a, b: jnp.max(jnp.abs(a - b)) / (1 + jnp.max(jnp.abs(a)))
+
+  def share(a, b):
+    return jnp.max(jnp.abs(a - b)) / (1 + jnp.max(jnp.abs(a)))
+
   return jnp.max(jnp.stack([0.0, *jax.tree.leaves(jax.tree.map(share, want, got))]))

@@ -47,9 +47,15 @@ def match(row: Row, vectors_NK, x_LK, pos_L, pos_M) -> jax.Array:
 
   Arguments are those of `lookup`.
   """
-  args = vectors_NK, x_LK, pos_L, pos_M
-  ways = functools.partial(skewed, row), functools.partial(lookup, row)
-  return jax.lax.cond(runs_on(pos_L, pos_M), *ways, *args)
+  return jax.lax.cond(
+    runs_on(pos_L, pos_M),
+    functools.partial(skewed, row),
+    functools.partial(lookup, row),
+    vectors_NK,
+    x_LK,
+    pos_L,
+    pos_M,
+  )
 
 
 def _save(row, *args):
@@ -64,9 +70,11 @@ def _pull(row, args, d_LM):
     d_row_NK = (d_LN.T @ x_LK).astype(vectors_NK.dtype)
     return jnp.zeros_like(vectors_NK).at[row_N].add(d_row_NK), d_LN @ vectors_NK[row_N]
 
+  def found(vectors_NK, x_LK):
+    return lookup(row, vectors_NK, x_LK, pos_L, pos_M)
+
   def by_lookup(d_LM):
-    both = lambda vectors_NK, x_LK: lookup(row, vectors_NK, x_LK, pos_L, pos_M)
-    return jax.vjp(both, vectors_NK, x_LK)[1](d_LM)
+    return jax.vjp(found, vectors_NK, x_LK)[1](d_LM)
 
   pulled = jax.lax.cond(runs_on(pos_L, pos_M), by_skew, by_lookup, d_LM)
   return *pulled, None, None
@@ -112,8 +120,12 @@ def distances(pos_L: jax.Array, pos_M: jax.Array) -> jax.Array:
 
 def runs_on(pos_L: jax.Array, pos_M: jax.Array) -> jax.Array:
   """Returns whether positions are consecutive, in all rows of a batch."""
-  counts = lambda pos_L: jnp.all(pos_L[1:] == pos_L[:-1] + 1)
-  return everywhere(counts(pos_L) & counts(pos_M))
+  return everywhere(_counts(pos_L) & _counts(pos_M))
+
+
+def _counts(pos_L):
+  """Returns whether each position is one more than the one before it."""
+  return jnp.all(pos_L[1:] == pos_L[:-1] + 1)
 
 
 @jax.custom_batching.custom_vmap

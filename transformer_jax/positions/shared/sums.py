@@ -37,7 +37,10 @@ def running(x_BL: jax.Array) -> tuple[jax.Array, jax.Array]:
   _, before = jax.lax.scan(add, (zero, zero), total_nB)
   high_BnL, low_BnL = (jnp.moveaxis(x, 0, 1)[:, :, None] for x in before)
   high_BnL, lost_BnL = add_exactly(high_BnL, within_BnL)
-  whole = lambda x: x.reshape(B, -1, *rest)[:, :L]
+
+  def whole(x):
+    return x.reshape(B, -1, *rest)[:, :L]
+
   return whole(high_BnL), whole(low_BnL + lost_BnL)
 
 

@@ -31,12 +31,19 @@ class VariantFindings:
   def __init__(self, variant: Variant, dims: Dims, shapes: Arrays):
     self.variant, self.dims = variant, dims
     random = np.random.default_rng(0)
-    normal = lambda *shape: np.asarray(random.normal(size=shape), np.float32)
-    of = lambda: (normal(1, L, dims.D), *normal(3, 1, L, dims.H, dims.K))
-    self.given, self.other = of(), of()
+
+    def normal(*shape):
+      return np.asarray(random.normal(size=shape), np.float32)
+
+    self.given, self.other = (
+      (normal(1, L, dims.D), *normal(3, 1, L, dims.H, dims.K)) for _ in range(2)
+    )
     sizes = dataclasses.replace(dims, E=dims.K)
     start = numpy_interpreter.evaluate(lambda: variant.init(jax.random.key(0), sizes))
-    near = lambda x: np.where(x == 0, 0.2, x * 0.2) * normal(*x.shape)
+
+    def near(x):
+      return np.where(x == 0, 0.2, x * 0.2) * normal(*x.shape)
+
     moved = {name: (x + near(x)).astype(np.float32) for name, x in start.items()}
     more = {n: 0.3 * normal(*x.shape) for n, x in shapes.items() if n not in moved}
     self.params = moved | more
@@ -84,8 +91,11 @@ class VariantFindings:
       out_N = jnp.ravel(act(self.variant, params, *given)["output"])
       return jnp.vdot(out_N, jnp.sin(1.0 + jnp.arange(out_N.size)))
 
-    args = self.params, *self.given, self.base
-    grads = numpy_interpreter.evaluate(jax.grad(total), *args) if self.params else {}
+    if not self.params:
+      return []
+    grads = numpy_interpreter.evaluate(
+      jax.grad(total), self.params, *self.given, self.base
+    )
     return [name for name, x in grads.items() if not np.any(x != 0)]
 
 
@@ -103,44 +113,61 @@ def act(
   q_BLHK, k_BLHK, v_BLHK   queries, keys and values
   at                       coordinates of the tokens
   """
-  bound, apart = BoundVariant(variant, params), {}
-  queries, keys = cut(at, SOME), cut(at, KEYS)
+  bound = BoundVariant(variant, params)
   q, k = variant.condition(params, q_BLHK, k_BLHK)
   scale = variant.scale(params, q.shape[-1])
   s_BHLM, mask_BLM = bound.dot(q, k, scale), bound.mask(at, at)
   logits_BHLM = bound.logits(s_BHLM)
   w_BHLM = bound.weigh(logits_BHLM, mask_BLM)
   unseen_BHLM = jnp.where(mask_BLM[:, None], 0.0, w_BHLM)
-  mixed_BLHK = jnp.einsum("BHLM,BMHK->BLHK", w_BHLM, variant.values(params, v_BLHK))
+  values_BLHK = variant.values(params, v_BLHK)
+  mixed_BLHK = jnp.einsum("BHLM,BMHK->BLHK", w_BHLM, values_BLHK)
   o_BLHK = variant.mixed(params, mixed_BLHK)
   out_BLHK = variant.output(params, x_BLD, o_BLHK)
-  tile = lambda x_BHLM: x_BHLM[:, :, SOME, KEYS]
-  uses = variant.overrides
+  uses, apart = variant.overrides, {}
   if uses("condition"):
     qk_part = variant.condition(params, q_BLHK[:, SOME], k_BLHK[:, KEYS])
     apart["condition"] = apart_by((q[:, SOME], k[:, KEYS]), qk_part)
   if uses("features") or uses("dot"):
     part = bound.dot(q[:, SOME], k[:, KEYS], scale)
-    apart["features" if uses("features") else "dot"] = apart_by(tile(s_BHLM), part)
-  if uses("logits"):
-    apart["logits"] = apart_by(tile(logits_BHLM), bound.logits(tile(s_BHLM)))
-  if uses("pointwise"):
-    count_BL = jnp.sum(mask_BLM, axis=-1)
-    whole = bound.pointwise(logits_BHLM, count_BL)
-    part = bound.pointwise(tile(logits_BHLM), count_BL[:, SOME])
-    apart["pointwise"] = apart_by(tile(whole), part)
-  if uses("mask"):
-    part_BLM = bound.mask(queries, keys)
-    apart["mask"] = jnp.max(1.0 * (part_BLM != mask_BLM[:, SOME, KEYS]))
+    apart["features" if uses("features") else "dot"] = apart_by(_tile(s_BHLM), part)
+  apart |= _scores_apart(bound, s_BHLM, logits_BHLM, mask_BLM, at)
   if uses("values"):
-    whole, part = (variant.values(params, v) for v in (v_BLHK, v_BLHK[:, SOME]))
-    apart["values"] = apart_by(whole[:, SOME], part)
+    part = variant.values(params, v_BLHK[:, SOME])
+    apart["values"] = apart_by(values_BLHK[:, SOME], part)
   if uses("mixed"):
-    apart["mixed"] = apart_by(
-      o_BLHK[:, SOME], variant.mixed(params, mixed_BLHK[:, SOME])
-    )
+    part = variant.mixed(params, mixed_BLHK[:, SOME])
+    apart["mixed"] = apart_by(o_BLHK[:, SOME], part)
   if uses("output"):
     part = variant.output(params, x_BLD[:, SOME], o_BLHK[:, SOME])
     apart["output"] = apart_by(out_BLHK[:, SOME], part)
   unseen = jnp.max(jnp.abs(unseen_BHLM))
   return {"output": out_BLHK, "unseen": unseen, "apart": apart}
+
+
+def _scores_apart(bound, s_BHLM, logits_BHLM, mask_BLM, at):
+  """Returns by hook the error of logits, weights and mask of a tile.
+
+  bound         the bound variant
+  s_BHLM        scaled scores of all queries and keys
+  logits_BHLM   their logits
+  mask_BLM      True where a query attends to a key
+  at            coordinates of the tokens
+  """
+  uses, apart = bound.variant.overrides, {}
+  if uses("logits"):
+    apart["logits"] = apart_by(_tile(logits_BHLM), bound.logits(_tile(s_BHLM)))
+  if uses("pointwise"):
+    count_BL = jnp.sum(mask_BLM, axis=-1)
+    whole = bound.pointwise(logits_BHLM, count_BL)
+    part = bound.pointwise(_tile(logits_BHLM), count_BL[:, SOME])
+    apart["pointwise"] = apart_by(_tile(whole), part)
+  if uses("mask"):
+    part_BLM = bound.mask(cut(at, SOME), cut(at, KEYS))
+    apart["mask"] = jnp.max(1.0 * (part_BLM != mask_BLM[:, SOME, KEYS]))
+  return apart
+
+
+def _tile(x_BHLM: jax.Array) -> jax.Array:
+  """Returns some queries and keys of a matrix for each head."""
+  return x_BHLM[:, :, SOME, KEYS]

@@ -1,6 +1,7 @@
 """Shapes of the results of a variant's hooks; nothing is computed."""
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -11,11 +12,16 @@ from transformer_jax.attention.variants.base import Variant
 from transformer_jax.axes import Dims, axes_of
 from transformer_jax.members import call, kind_of
 from transformer_jax.positions.coords import Coords, absent
-from transformer_jax.positions.probe.encoding_shapes import check_axes, check_params
 from transformer_jax.positions.probe.one_layer import cut
+from transformer_jax.positions.probe.parameter_shapes import check_axes, check_params
 from transformer_jax.spec import SpecError
 
 Arrays = dict[str, Any]
+
+
+def _float(shape: tuple[int, ...]) -> jax.ShapeDtypeStruct:
+  """Returns the shape of an array of float32."""
+  return jax.ShapeDtypeStruct(shape, jnp.float32)
 
 
 class VariantShapes:
@@ -37,12 +43,11 @@ class VariantShapes:
     weights = call(f"{self.name}.weights", self.variant.weights, sizes)
     for name, (shape, _) in weights.items():
       check_axes(f"{self.name}.weights: '{name}'", name, shape, dims)
-    init = lambda sizes: self.variant.init(jax.random.key(0), sizes)
+    init = functools.partial(self.variant.init, jax.random.key(0))
     params = check_params(f"{self.name}.init", init, sizes)
-    of = lambda *shape: jax.ShapeDtypeStruct(shape, jnp.float32)
-    shapes = {**params, **{name: of(*shape) for name, (shape, _) in weights.items()}}
-    x_BMD, k_BMHK = of(2, 7, dims.D), of(2, 7, dims.H, dims.K)
-    o_BLHE, at = of(2, 5, dims.H, sizes.E), jax.eval_shape(lambda: absent(2, 7))
+    shapes = {**params, **{name: _float(shape) for name, (shape, _) in weights.items()}}
+    x_BMD, k_BMHK = _float((2, 7, dims.D)), _float((2, 7, dims.H, dims.K))
+    o_BLHE, at = _float((2, 5, dims.H, sizes.E)), jax.eval_shape(lambda: absent(2, 7))
     jax.eval_shape(self.run, shapes, x_BMD, k_BMHK, o_BLHE, at)
     return shapes
 
