@@ -98,7 +98,10 @@ def _scaled(q_BLHK, scale):
 def _as_wide(*heads):
   """Returns arrays of equal width, padded with zeros: no product changes."""
   width = max(x.shape[-1] for x in heads)
-  pad = lambda x: jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, width - x.shape[-1])])
+
+  def pad(x):
+    return jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, width - x.shape[-1])])
+
   return [pad(x) for x in heads]
 
 

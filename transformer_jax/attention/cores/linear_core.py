@@ -92,8 +92,11 @@ def _line_up(q_at, k_at, block):
     (k_at.real_BL, jnp.zeros_like(q_at.real_BL)),
   ]
   B = max(x.shape[0] for pair in pairs for x in pair)
-  wide = lambda x: jnp.broadcast_to(x, (B, x.shape[1]))
-  join = lambda pair: jnp.concatenate([wide(x) for x in pair], axis=1)
+
+  def join(pair):
+    wide = [jnp.broadcast_to(x, (B, x.shape[1])) for x in pair]
+    return jnp.concatenate(wide, axis=1)
+
   segment_BT, when_BT, key_BT = map(join, pairs)
   which_BT = jnp.broadcast_to(jnp.arange(segment_BT.shape[1]), segment_BT.shape)
   # XLA would sort constants while it compiles, which takes seconds.
@@ -103,7 +106,10 @@ def _line_up(q_at, k_at, block):
     (segment_BT, when_BT, which_BT, key_BT), num_keys=2, is_stable=True
   )
   spare = -segment_BT.shape[1] % block
-  end = lambda x, value: jnp.pad(x, ((0, 0), (0, spare)), constant_values=value)
+
+  def end(x, value):
+    return jnp.pad(x, ((0, 0), (0, spare)), constant_values=value)
+
   none = jnp.iinfo(jnp.int32).max
   return end(which_BT, none), end(segment_BT, none), end(key_BT, False)
 
@@ -112,7 +118,10 @@ def _take(x_BL, index_BT):
   """Returns entries of the second axis by index; zeros if the index is outside."""
   L = x_BL.shape[1]
   index_BT = jnp.where(index_BT < 0, L, index_BT)  # -1 would be the last place
-  take = lambda x_L, index_T: x_L.at[index_T].get(mode="fill", fill_value=0)
+
+  def take(x_L, index_T):
+    return x_L.at[index_T].get(mode="fill", fill_value=0)
+
   if index_BT.shape[0] == 1:
     return jax.vmap(take, (0, None))(x_BL, index_BT[0])
   return jax.vmap(take)(x_BL, index_BT)
@@ -162,5 +171,8 @@ def _walk(variant, scale, blocks):
 
 def _width(variant, scale, q_BTHK, k_BTHK):
   """Returns the number of features of a query."""
-  features = lambda q, k: variant.variant.features(variant.params, q, k, scale)
+
+  def features(q, k):
+    return variant.variant.features(variant.params, q, k, scale)
+
   return jax.eval_shape(features, q_BTHK, k_BTHK)[0].shape[-1]

@@ -130,7 +130,10 @@ def _local(axis, n, block, scheme, queries, keys):
   queries   queries of this device
   keys      keys that this device has at first
   """
-  cut = lambda x: jnp.moveaxis(x.reshape(x.shape[0], -1, block, *x.shape[2:]), 1, 0)
+
+  def cut(x):
+    return jnp.moveaxis(x.reshape(x.shape[0], -1, block, *x.shape[2:]), 1, 0)
+
   keys = jax.tree.map(cut, keys)
   learned, fixed = _partition((scheme, queries, keys))
   return _ring(axis, n, learned, fixed)
@@ -138,14 +141,20 @@ def _local(axis, n, block, scheme, queries, keys):
 
 def _partition(tree):
   """Returns a tree's floating leaves, which have gradients, and the other leaves."""
-  floating = lambda x: jnp.issubdtype(jnp.result_type(x), jnp.floating)
-  pick = lambda keep: jax.tree.map(lambda x: x if keep(x) else None, tree)
-  return pick(floating), pick(lambda x: not floating(x))
+  learned = jax.tree.map(lambda x: x if _is_floating(x) else None, tree)
+  return learned, jax.tree.map(lambda x: None if _is_floating(x) else x, tree)
+
+
+def _is_floating(x) -> bool:
+  """Returns whether a leaf is a floating number or array."""
+  return jnp.issubdtype(jnp.result_type(x), jnp.floating)
 
 
 def _join(learned, fixed):
-  take = lambda a, b: b if a is None else a
-  return jax.tree.map(take, learned, fixed, is_leaf=lambda x: x is None)
+  def either(a, b):
+    return b if a is None else a
+
+  return jax.tree.map(either, learned, fixed, is_leaf=lambda x: x is None)
 
 
 def _attend_block(scheme, queries, keys, count_BL):

@@ -58,29 +58,7 @@ def make_block_mask(variant, q_at, k_at, queries: Blocks, keys: Blocks):
   queries      blocks of queries
   keys         blocks of keys
   """
-  L, M = q_at.order_BL.shape[1], k_at.order_BL.shape[1]
-  cut = lambda x: jnp.moveaxis(
-    x.reshape(x.shape[0], queries.count, queries.size, *x.shape[2:]), 1, 0
-  )
-  ahead_BL = q_at.pos_BL - jnp.arange(L, dtype=q_at.pos_BL.dtype)
-  ahead_BM = k_at.pos_BL - jnp.arange(M, dtype=k_at.pos_BL.dtype)
-  limits = jnp.iinfo if jnp.issubdtype(ahead_BL.dtype, jnp.integer) else jnp.finfo
-  most = limits(ahead_BL.dtype).max
-
-  def row(block):
-    q_at, ahead_BL = block
-    mask_BLM = variant.mask(q_at, k_at)
-    shift_BLM = ahead_BL[:, :, None] - ahead_BM[:, None, :]
-    tiles = lambda x_BLM: jnp.moveaxis(
-      x_BLM.reshape(*x_BLM.shape[:2], keys.count, keys.size), 2, 1
-    )
-    least_Bk = tiles(jnp.where(mask_BLM, shift_BLM, most)).min((2, 3))
-    most_Bk = tiles(jnp.where(mask_BLM, shift_BLM, -most)).max((2, 3))
-    return least_Bk, most_Bk, mask_BLM.sum(-1)
-
-  least_qBk, most_qBk, key_count_qBL = jax.lax.map(
-    row, (jax.tree.map(cut, q_at), cut(ahead_BL))
-  )
+  least_qBk, most_qBk, key_count_qBL = _shifts(variant, q_at, k_at, queries, keys)
   least_Bqk, most_Bqk = jnp.moveaxis(least_qBk, 0, 1), jnp.moveaxis(most_qBk, 0, 1)
   any_Bqk = least_Bqk <= most_Bqk
   even_Bqk = least_Bqk == most_Bqk
@@ -96,8 +74,39 @@ def make_block_mask(variant, q_at, k_at, queries: Blocks, keys: Blocks):
     (band_Bqk | ~any_Bqk).all((1, 2)),
   )
   key_count_BL = jnp.moveaxis(key_count_qBL, 0, 1)
-  key_count_BL = key_count_BL.reshape(key_count_BL.shape[0], L)
+  key_count_BL = key_count_BL.reshape(key_count_BL.shape[0], q_at.order_BL.shape[1])
   return block_mask, jnp.where(even_Bqk.any(), shift, 0), key_count_BL
+
+
+def _shifts(variant, q_at, k_at, queries: Blocks, keys: Blocks):
+  """Returns (least_qBk, most_qBk, key_count_qBL), by blocks of queries.
+
+  The shift of a pair is the distance of positions minus the distance of indices; least
+  and most are over the unmasked pairs of a tile. Arguments as in `make_block_mask`.
+  """
+  L, M = q_at.order_BL.shape[1], k_at.order_BL.shape[1]
+  ahead_BL = q_at.pos_BL - jnp.arange(L, dtype=q_at.pos_BL.dtype)
+  ahead_BM = k_at.pos_BL - jnp.arange(M, dtype=k_at.pos_BL.dtype)
+  limits = jnp.iinfo if jnp.issubdtype(ahead_BL.dtype, jnp.integer) else jnp.finfo
+  largest = limits(ahead_BL.dtype).max
+
+  def cut(x):
+    x = x.reshape(x.shape[0], queries.count, queries.size, *x.shape[2:])
+    return jnp.moveaxis(x, 1, 0)
+
+  def tiles(x_BLM):
+    x = x_BLM.reshape(*x_BLM.shape[:2], keys.count, keys.size)
+    return jnp.moveaxis(x, 2, 1)
+
+  def row(block):
+    q_at, ahead_BL = block
+    mask_BLM = variant.mask(q_at, k_at)
+    shift_BLM = ahead_BL[:, :, None] - ahead_BM[:, None, :]
+    least_Bk = tiles(jnp.where(mask_BLM, shift_BLM, largest)).min((2, 3))
+    most_Bk = tiles(jnp.where(mask_BLM, shift_BLM, -largest)).max((2, 3))
+    return least_Bk, most_Bk, mask_BLM.sum(-1)
+
+  return jax.lax.map(row, (jax.tree.map(cut, q_at), cut(ahead_BL)))
 
 
 def _places(any_Bqk: jax.Array) -> jax.Array:

@@ -37,11 +37,10 @@ class Blocks:
 
   def pad_at(self, at: Coords) -> Coords:
     """Fills the last block with places that hold no token."""
-    nobody = lambda x: self.pad(x, constant_values=-1)
     return Coords(
-      nobody(at.order_BL),
+      self.pad(at.order_BL, constant_values=-1),
       self.pad(at.pos_BL, mode="edge"),
-      nobody(at.horizon_BL),
+      self.pad(at.horizon_BL, constant_values=-1),
       self.pad(at.segment_BL),
       {name: self.pad(x) for name, x in at.data.items()},
     )
@@ -99,8 +98,7 @@ class Cut:
       axes = axes_of(name)
       x = self.by_group(x, axes.index("H")) if "H" in axes else x[None]
       data[name] = jax.vmap(blocks.cut)(x)
-    cut = lambda x: blocks.cut(x)[None]
-    return data, jax.tree.map(cut, at.replace(data={}))
+    return data, jax.tree.map(lambda x: blocks.cut(x)[None], at.replace(data={}))
 
   def by_group(self, x: jax.Array, axis: int) -> jax.Array:
     """Splits an axis of query heads into groups; the axis of groups comes first."""
@@ -116,8 +114,10 @@ class Cut:
 
   def params(self, params: dict[str, jax.Array]) -> dict[str, jax.Array]:
     """Cuts parameters that have a slice for each head; others are shared."""
-    headed = lambda name: axes_of(name).startswith("H")
-    cut = lambda name, x: self.by_group(x, 0) if headed(name) else x[None]
+
+    def cut(name, x):
+      return self.by_group(x, 0) if axes_of(name).startswith("H") else x[None]
+
     return {name: cut(name, jnp.asarray(x))[:, None] for name, x in params.items()}
 
 

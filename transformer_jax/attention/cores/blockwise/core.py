@@ -77,7 +77,11 @@ class Blockwise(Core):
     keys = flash.Keys(k, v, *cut.places(k_at, cut.keys))
     one_scale = scale if fixed else None
     scheme = TileScore(position.encoding, variant.variant, one_scale, v_BMGE.dtype)
-    attend = lambda tree: flash.attend(scheme, *tree)
+
+    def attend(tree):
+      weights, queries, keys, block_mask = tree
+      return flash.attend(scheme, weights, queries, keys, block_mask)
+
     whole = weights, queries, keys, jax.tree.map(lambda x: x[None], block_mask)
     out = blocks.each(lambda tree: blocks.each(attend, tree), whole)
     return cut.join(out).astype(v_BMGE.dtype)
@@ -117,7 +121,10 @@ def _biases(position, q_at, k_at, block_mask, shift, cut, size):
   if encoding.bias is None or encoding.overrides("score"):
     return {}
   L, M = q_at.pos_BL.shape[1], k_at.pos_BL.shape[1]
-  heads = lambda x: jnp.broadcast_to(x, (H, *x.shape[1:]))
+
+  def heads(x):
+    return jnp.broadcast_to(x, (H, *x.shape[1:]))
+
   # Recomputed for the gradient: a hook's residuals may be much larger than the bias.
   every = jax.checkpoint(lambda: heads(position.bias(q_at.pos_BL, k_at.pos_BL)[0]))
   shared = q_at.pos_BL.shape[0] == k_at.pos_BL.shape[0] == 1

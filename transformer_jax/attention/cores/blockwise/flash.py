@@ -100,13 +100,9 @@ def _forward(scheme, weights, queries, keys, block_mask):
   queries, keys = queries.narrow(scheme.dtype), keys.narrow(scheme.dtype)
   kT_kuKM = _transposed(keys.k)
   u, r = queries.q.shape[1:3]
-  L, E = queries.at.order_BL.shape[-1], keys.v.shape[-1]
+  L = queries.at.order_BL.shape[-1]
   H = u * r // L
-  sink_logit_HL = jnp.broadcast_to(
-    weights.get("sink_logit_H", jnp.full(H, FLOOR))[:, None], (H, L)
-  )
-  sum_HL = jnp.where(sink_logit_HL > FLOOR, 1.0, 0.0)
-  start = sink_logit_HL.astype(jnp.float32), sum_HL, jnp.zeros((H, L, E), jnp.float32)
+  start = _start(weights, H, L, keys.v.shape[-1])
 
   def row(i):
     query = _pick(queries, i)
@@ -140,6 +136,19 @@ def _forward(scheme, weights, queries, keys, block_mask):
   return jax.lax.map(row, jnp.arange(len(queries.q)))
 
 
+def _start(weights, H, L, E):
+  """Returns (max_HL, sum_HL, out_HLE) before the first tile, a sink included.
+
+  weights   parameters of the heads, with or without logits of sinks
+  H, L, E   query heads, queries, width of the values
+  """
+  sink_logit_HL = jnp.broadcast_to(
+    weights.get("sink_logit_H", jnp.full(H, FLOOR))[:, None], (H, L)
+  )
+  sum_HL = jnp.where(sink_logit_HL > FLOOR, 1.0, 0.0)
+  return sink_logit_HL.astype(jnp.float32), sum_HL, jnp.zeros((H, L, E), jnp.float32)
+
+
 def _save(scheme, weights, queries, keys, block_mask):
   found = _forward(scheme, weights, queries, keys, block_mask)
   return found[0], (weights, queries, keys, block_mask, *found)
@@ -155,14 +164,8 @@ def _backward(scheme, residuals, d_out_qurE):
   # Row sums of dO * O (Dao et al., section B.2).
   delta_qHL = jnp.sum(out_qurE * d_out_qurE, -1).reshape(max_qHL.shape)
   d_out_qurE = d_out_qurE.astype(keys.v.dtype)
-  rows = (
-    queries,
-    d_out_qurE,
-    max_qHL,
-    delta_qHL,
-    _transposed(queries.q),
-    _transposed(d_out_qurE),
-  )
+  transposes = _transposed(queries.q), _transposed(d_out_qurE)
+  rows = queries, d_out_qurE, max_qHL, delta_qHL, *transposes
   columns = keys, _transposed(keys.k), _transposed(keys.v)
 
   def column(carry, j):
@@ -184,13 +187,11 @@ def _backward(scheme, residuals, d_out_qurE):
   if "sink_logit_H" in weights:
     chance_qHL = jnp.exp(weights["sink_logit_H"][:, None] - max_qHL)
     d_weights["sink_logit_H"] = -jnp.sum(chance_qHL * delta_qHL, (0, 2))
-  like = lambda d, x: jax.tree.map(lambda a, b: a.astype(b.dtype), d, x)
-  d_q, d_q_data = like(d_q, whole_queries.vectors)
-  d_k, d_v, d_k_data = like(d_k, (whole_keys.k, whole_keys.v, keys.data))
-  no_gradient = lambda tree: jax.tree.map(lambda x: None, tree)
-  d_queries = dataclasses.replace(no_gradient(queries), q=d_q, data=d_q_data)
-  d_keys = dataclasses.replace(no_gradient(keys), k=d_k, v=d_v, data=d_k_data)
-  return like(d_weights, weights), d_queries, d_keys, None
+  d_q, d_q_data = _as_types(d_q, whole_queries.vectors)
+  d_k, d_v, d_k_data = _as_types(d_k, (whole_keys.k, whole_keys.v, keys.data))
+  d_queries = dataclasses.replace(_no_gradient(queries), q=d_q, data=d_q_data)
+  d_keys = dataclasses.replace(_no_gradient(keys), k=d_k, v=d_v, data=d_k_data)
+  return _as_types(d_weights, weights), d_queries, d_keys, None
 
 
 attend.defvjp(_save, _backward)
@@ -215,6 +216,37 @@ def _backward_tile(scheme, weights, row, column, place, carry):
   score = functools.partial(scheme.score, place=place)
   bias = scheme.bias(weights, place)
   s_HLM, pull = jax.vjp(score, params, raw_HLM, bias, query.vectors, key.vectors)
+  w_HLM, d_s_HLM, d_weights = _through_weights(
+    scheme, weights, s_HLM, d_w_HLM, d_out_urE, (max_HL, delta_HL), place, d_weights
+  )
+  d_params, d_raw_HLM, d_bias, d_query, d_more_key = pull(d_s_HLM)
+  d_weights = d_weights | add({name: d_weights[name] for name in params}, d_params)
+  d_weights = scheme.pull_bias(weights, place, d_bias, d_weights)
+  d_raw_urM = _rows(d_raw_HLM, u).astype(key.k.dtype)
+  d_q_urK = _matmul(d_raw_urM, key.k)
+  d_kT_uKM += _matmul(qT_uKr, d_raw_urM)
+  d_vT_uEM += _matmul(d_outT_uEr, _rows(w_HLM, u).astype(key.v.dtype))
+  d_data = d_queries[1]
+  if scheme.reads:
+    d_q_urK += d_query[0].astype(jnp.float32)
+    d_data = jax.tree.map(lambda a, d: a.at[place.i].add(d), d_data, d_query[1])
+    d_key = add(d_key, d_more_key)
+  d_queries = d_queries[0].at[place.i].add(d_q_urK), d_data
+  return d_weights, d_queries, (d_kT_uKM, d_vT_uEM, d_key)
+
+
+def _through_weights(scheme, weights, s_HLM, d_w_HLM, d_out_urE, row, place, d_weights):
+  """Returns weights w_HLM, gradients d_s_HLM of the scores, and those of `weights`.
+
+  scheme, weights   as in `attend`
+  s_HLM             scores
+  d_w_HLM           gradients of the weights from the product with values
+  d_out_urE         gradients of the outputs
+  row               (max_HL, delta_HL) of the block of queries
+  place             index of the tile
+  d_weights         gradients of `weights` so far
+  """
+  max_HL, delta_HL = row
   if scheme.softmax:
     w_HLM = jnp.exp(s_HLM - max_HL[..., None])
   else:
@@ -231,20 +263,17 @@ def _backward_tile(scheme, weights, row, column, place, carry):
   else:
     d_variant, d_s_HLM = pull_weights(d_w_HLM)
     d_weights = add_to(d_weights, "variant", d_variant)
-  d_params, d_raw_HLM, d_bias, d_query, d_more_key = pull(d_s_HLM)
-  d_weights = d_weights | add({name: d_weights[name] for name in params}, d_params)
-  d_weights = scheme.pull_bias(weights, place, d_bias, d_weights)
-  d_raw_urM = _rows(d_raw_HLM, u).astype(key.k.dtype)
-  d_q_urK = _matmul(d_raw_urM, key.k)
-  d_kT_uKM += _matmul(qT_uKr, d_raw_urM)
-  d_vT_uEM += _matmul(d_outT_uEr, _rows(w_HLM, u).astype(key.v.dtype))
-  d_data = d_queries[1]
-  if scheme.reads:
-    d_q_urK += d_query[0].astype(jnp.float32)
-    d_data = jax.tree.map(lambda a, d: a.at[place.i].add(d), d_data, d_query[1])
-    d_key = add(d_key, d_more_key)
-  d_queries = d_queries[0].at[place.i].add(d_q_urK), d_data
-  return d_weights, d_queries, (d_kT_uKM, d_vT_uEM, d_key)
+  return w_HLM, d_s_HLM, d_weights
+
+
+def _as_types(grads, like):
+  """Returns gradients in the types of the arrays of a tree like theirs."""
+  return jax.tree.map(lambda d, x: d.astype(x.dtype), grads, like)
+
+
+def _no_gradient(tree):
+  """Returns the tree with None in place of each array."""
+  return jax.tree.map(lambda x: None, tree)
 
 
 def _place(block_mask, i, j, query, key):

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from transformer_jax.attention.cores.base import tiled_refusal
 from transformer_jax.attention.cores.pallas import layout
-from transformer_jax.attention.cores.pallas.lowering import CannotLower
+from transformer_jax.attention.cores.pallas.primitives import CannotLower
 from transformer_jax.attention.cores.pallas.score_program import ScoreProgram
 from transformer_jax.attention.cores.pallas.score_terms import ScoreTerm, Sizes, shape
 from transformer_jax.attention.variants.base import Variant
@@ -65,21 +65,7 @@ def call(backend, block, least, q_BLHK, k_BMGK, v_BMGE, context):
     room=backend.room,
   )
   program, used = _program(context.position, bound, size, q_at, k_at)
-  own_H = {
-    "position": context.position.params,
-    "variant": bound.params,
-    "scale": jnp.broadcast_to(jnp.asarray(context.scale, jnp.float32), (H,)),
-  }
-  axes = {
-    "position": context.position.head_axes,
-    "variant": bound.head_axes,
-    "scale": 0,
-  }
-  tables = program.tables(own_H, axes)
-  sink_logit_H = bound.sink_logit()
-  if sink_logit_H is not None:
-    tables["sink_logit"] = sink_logit_H.astype(jnp.float32)
-  slices = jax.tree.map(lambda x: shape(x.shape[1:], x.dtype), tables)
+  tables = _tables(program, context, H)
   queries = layout.queries(q_BLHK, q_at, _only(used[0], q_at.data), size.L)
   keys = layout.keys(k_BMGK, v_BMGE, k_at, _only(used[1], k_at.data), size.M)
   q_padded, k_padded = layout.padded(q_at, size.L), layout.padded(k_at, size.M)
@@ -89,9 +75,9 @@ def call(backend, block, least, q_BLHK, k_BMGK, v_BMGE, context):
     H=H,
     L=q_padded.order_BL.shape[1],
     M=k_padded.order_BL.shape[1],
-    tables=slices,
+    tables=jax.tree.map(lambda x: shape(x.shape[1:], x.dtype), tables),
     own_data=(_own(q_at, size.L), _own(k_at, size.M)),
-    sink_logit=sink_logit_H is not None,
+    sink_logit="sink_logit" in tables,
   )
   where = {
     "mask_Bnn": layout.visible_tiles(bound, q_padded, k_padded, size.L, size.M),
@@ -100,6 +86,24 @@ def call(backend, block, least, q_BLHK, k_BMGK, v_BMGE, context):
   tables = jax.tree.map(_as_matrix, tables)
   out_BHLE = _flash(backend, work, tables, queries, keys, where)
   return jnp.moveaxis(out_BHLE, 1, 2)[:, :L].astype(v_BMGE.dtype)
+
+
+def _tables(program, context, H):
+  """Returns the arrays of each head that depend on parameters alone.
+
+  program   the traced score function
+  context   encoding, scale and variant
+  H         number of heads
+  """
+  position, bound = context.position, context.variant
+  scale_H = jnp.broadcast_to(jnp.asarray(context.scale, jnp.float32), (H,))
+  own_H = {"position": position.params, "variant": bound.params, "scale": scale_H}
+  axes = {"position": position.head_axes, "variant": bound.head_axes, "scale": 0}
+  tables = program.tables(own_H, axes)
+  sink_logit_H = bound.sink_logit()
+  if sink_logit_H is not None:
+    tables["sink_logit"] = sink_logit_H.astype(jnp.float32)
+  return tables
 
 
 def _shift(program, q_at, k_at):
@@ -145,14 +149,22 @@ def _flash(backend, work, tables, queries, keys, where):
       d_tables["sink_logit"] = d_sink_logit_H[:, None, None]
     if "mask" in tables:
       d_tables["mask"] = jax.tree.map(lambda x: None, tables["mask"])
-    like = lambda x, d: None if d is None else _reduced(d, x)
-    whole = lambda x, d: jax.tree.map(like, x, d, is_leaf=lambda d: d is None)
-    d_queries = whole(queries, d_queries | {"ints": None, "pos": None})
-    d_keys = whole(keys, d_keys | {"ints": None, "pos": None})
-    return whole(tables, d_tables), d_queries, d_keys, None
+    d_queries = _like(queries, d_queries | {"ints": None, "pos": None})
+    d_keys = _like(keys, d_keys | {"ints": None, "pos": None})
+    return _like(tables, d_tables), d_queries, d_keys, None
 
   flash.defvjp(forward, backward)
   return flash(tables, queries, keys, where)
+
+
+def _like(arrays, grads):
+  """Returns gradients in the shapes and types of their arrays; None stays None."""
+  return jax.tree.map(
+    lambda x, d: None if d is None else _reduced(d, x),
+    arrays,
+    grads,
+    is_leaf=lambda d: d is None,
+  )
 
 
 def _reduced(d, x):
@@ -178,8 +190,10 @@ def _program(position, bound, size, q_at, k_at):
   )
   term = program.terms.get("score")
   uses = term.hook.uses if isinstance(term, ScoreTerm) else {"q_data": {}, "k_data": {}}
-  names = lambda part: {n for n, used in uses[part].items() if used}
-  return program, (names("q_data"), names("k_data"))
+  q_names, k_names = (
+    {n for n, used in uses[part].items() if used} for part in ("q_data", "k_data")
+  )
+  return program, (q_names, k_names)
 
 
 def _only(names, data):
@@ -188,9 +202,10 @@ def _only(names, data):
 
 def _own(at: Coords, size: int) -> Tree:
   """Returns shapes of the data of `size` tokens, for one head of one sequence."""
-  rest = lambda n, x: [
-    s for a, s in zip(axes_of(n), x.shape, strict=True) if a not in "BLH"
-  ]
+
+  def rest(n, x):
+    return [s for a, s in zip(axes_of(n), x.shape, strict=True) if a not in "BLH"]
+
   return {n: shape((size, *rest(n, x)), x.dtype) for n, x in at.data.items()}
 
 

@@ -93,9 +93,10 @@ class GPUBackend:
     }
 
     def start(values):
-      full = lambda width, x: jnp.full((size.L, width), x, jnp.float32)
       first = values["sink_logit"] if work.sink_logit else MASKED
-      return full(1, first), full(1, float(work.sink_logit)), full(size.E, 0.0)
+      top_L1 = jnp.full((size.L, 1), first, jnp.float32)
+      sum_L1 = jnp.full((size.L, 1), float(work.sink_logit), jnp.float32)
+      return top_L1, sum_L1, jnp.full((size.L, size.E), 0.0, jnp.float32)
 
     def visit(tile, values, state):
       mixture = functools.partial(tile.mixture, values)
@@ -123,21 +124,21 @@ class GPUBackend:
     leaves, treedef = jax.tree.flatten(trained)
     # One sum for each block of keys in each row of the batch.
     sums = [jnp.sum(d, axis=(0, 2)) for d in by_key["tables"]]
-    cut = lambda d, x: d[..., : x.shape[-1]]
-    d_tables = jax.tree.unflatten(treedef, map(cut, sums, leaves))
+    pairs = zip(sums, leaves, strict=True)
+    d_tables = jax.tree.unflatten(treedef, [d[..., : x.shape[-1]] for d, x in pairs])
     d_keys = {"k": by_key["side"]["k"], "v": by_key["side"]["v"], "data": {}}
     return d_tables, {"q": d_q, "data": {}}, d_keys
 
   def _sweep(self, work, args, where, by_keys):
     tables, queries, keys = args
     side, names = (keys, ("k", "v")) if by_keys else (queries, ("q",))
-    heads = lambda x: shape((work.B, work.H, *x.shape[2:]), jnp.float32)
-    outs: dict[str, Any] = {"side": {name: heads(side[name]) for name in names}}
-    blocks = work.M // work.tile.M
-    long = jax.tree.map(_longer, tables)
-    like = jax.tree.leaves(loads.trained(work, long)) if by_keys else []
-    each = lambda x: shape((work.B, x.shape[0], blocks, *x.shape[1:]), jnp.float32)
-    outs["tables"] = [each(x) for x in like]
+    outs = {
+      "side": {
+        name: shape((work.B, work.H, *side[name].shape[2:]), jnp.float32)
+        for name in names
+      },
+      "tables": self._table_sums(work, tables) if by_keys else [],
+    }
 
     def start(values):
       rows = work.tile.M if by_keys else work.tile.L
@@ -166,6 +167,15 @@ class GPUBackend:
     products = 4 if by_keys else 3
     return self._run(work, args, where, by_keys, outs, (start, visit, end), products)
 
+  def _table_sums(self, work, tables):
+    """Returns shapes of the tables' gradients, one sum for each block of keys."""
+    blocks = work.M // work.tile.M
+    long = jax.tree.map(_longer, tables)
+    return [
+      shape((work.B, x.shape[0], blocks, *x.shape[1:]), jnp.float32)
+      for x in jax.tree.leaves(loads.trained(work, long))
+    ]
+
   def _run(self, work, args, where, by_keys, outs, steps, products):
     tables, queries, keys = args
     tables = jax.tree.map(_longer, tables)
@@ -182,17 +192,16 @@ class GPUBackend:
         size = work.tile.L if by_keys else work.tile.M
         part = _cut(far, n, size, not by_keys)
         q_refs, k_refs = (part, near) if by_keys else (near, part)
-        tile = lambda: loads.LoadedTile(work, self.variant, q_refs, k_refs, 0)
-        go = lambda state: visit(tile(), values, state)
-        return jax.lax.cond(seen[n] > 0, go, lambda state: state, state)
+
+        def visit_tile(state):
+          tile = loads.LoadedTile(work, self.variant, q_refs, k_refs, 0)
+          return visit(tile, values, state)
+
+        return jax.lax.cond(seen[n] > 0, visit_tile, lambda state: state, state)
 
       end(jax.lax.fori_loop(0, others, step, start(values)), outs)
 
     block = BlockSpecs(work, by_keys)
-    specs = {n: block.own(x, n) for n, x in outs.items() if n not in ("side", "tables")}
-    if "side" in outs:
-      specs["side"] = {n: block.own(x, n) for n, x in outs["side"].items()}
-      specs["tables"] = [block.sum(x) for x in outs["tables"]]
     run = pl.pallas_call(
       body,
       outs,
@@ -203,7 +212,7 @@ class GPUBackend:
         layout.by_name(block.queries, queries),
         layout.by_name(block.keys, keys),
       ],
-      out_specs=specs,
+      out_specs=block.outputs(outs),
       interpret=self.interpret,
       compiler_params=plgpu.CompilerParams(num_warps=4, num_stages=1),
       cost_estimate=layout.cost(work, products, (tables, queries, keys), outs),
@@ -226,6 +235,15 @@ class BlockSpecs:
 
   def own(self, x, name):
     return self.keys(x, name) if self.by_keys else self.queries(x, name)
+
+  def outputs(self, outs):
+    """Returns the specifications of a kernel's outputs, as a tree like theirs."""
+    if "side" not in outs:
+      return {n: self.own(x, n) for n, x in outs.items()}
+    return {
+      "side": {n: self.own(x, n) for n, x in outs["side"].items()},
+      "tables": [self.sum(x) for x in outs["tables"]],
+    }
 
   def flags(self, x):
     rows = x.shape[0] > 1
@@ -271,8 +289,10 @@ class View:
 def _cut(refs, n, size, are_keys):
   """Returns the n-th block of queries, or of keys."""
   places, rest = pl.ds(n * size, size), slice(None)
-  is_row = lambda name: are_keys and layout.is_row(name)
-  part = lambda name: (rest, places) if is_row(name) else (places, rest)
+
+  def part(name):
+    return (rest, places) if are_keys and layout.is_row(name) else (places, rest)
+
   parts = {name: View(x, part(name)) for name, x in refs.items() if name != "data"}
   return parts | {"data": {}}
 

@@ -1,5 +1,6 @@
 """Array layout of kernels: heads before tokens, tokens padded to whole blocks."""
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -38,7 +39,7 @@ def keys(k_BMGK, v_BMGE, at: Coords, data: dict, size: int) -> Tree:
   data   token data that the encoding reads
   size   tokens in a block
   """
-  turn = lambda x: jnp.swapaxes(x, -1, -2)
+  turn = functools.partial(jnp.swapaxes, axis1=-1, axis2=-2)
   data = {n: _heads_first(x, n, size) for n, x in data.items()}
   return {
     "k": _heads_first(k_BMGK, "BLHK", size),
@@ -74,7 +75,10 @@ def cost(work, products: int, args: Tree, outs: Tree, again: tuple = ((), 0)) ->
   outs       outputs of the kernel
   again      arrays that are read more than once, and how often
   """
-  size = lambda tree: sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
+
+  def size(tree):
+    return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
+
   pairs = work.B * work.H * work.L * work.M
   arrays, times = again
   return pl.CostEstimate(
@@ -137,7 +141,10 @@ def shift(q_at: Coords, k_at: Coords) -> jax.Array:
   q_at, k_at = (_rows(at, B) for at in (q_at, k_at))
   L = q_at.order_BL.shape[1]
   last_B1 = L - 1 - jnp.argmax(q_at.real_BL[:, ::-1], axis=1)[:, None]
-  take = lambda x, n_B1: jnp.take_along_axis(x, n_B1, axis=1)[:, 0]
+
+  def take(x, n_B1):
+    return jnp.take_along_axis(x, n_B1, axis=1)[:, 0]
+
   same_BM = k_at.segment_BL == take(q_at.segment_BL, last_B1)[:, None]
   first_B1 = jnp.argmax(same_BM & k_at.real_BL, axis=1)[:, None]
   own_B = take(q_at.pos_BL, last_B1) - last_B1[:, 0]

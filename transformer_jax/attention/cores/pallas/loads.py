@@ -104,7 +104,10 @@ def read_tables(work, refs: Tree) -> Tree:
 def trained(work, tables: Tree) -> Tree:
   """Returns the tables with gradients from the tiles; None in place of others."""
   without = ("sink_logit", "mask")
-  floating = lambda x: x if jnp.issubdtype(x.dtype, jnp.floating) else None
+
+  def floating(x):
+    return x if jnp.issubdtype(x.dtype, jnp.floating) else None
+
   return {n: jax.tree.map(floating, x) for n, x in tables.items() if n not in without}
 
 

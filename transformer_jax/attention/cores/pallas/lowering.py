@@ -14,33 +14,18 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import Literal
 
-from transformer_jax.attention.cores.pallas.gather import (
-  collect,
-  lookup,
-  trained_collect,
-  trained_lookup,
+from transformer_jax.attention.cores.pallas.primitives import (
+  READS,
+  Way,
+  check,
+  evaluate,
+  value_of,
+  variables,
 )
 
+__all__ = ["Hook", "Way", "trace"]
+
 CHEAP = {"broadcast_in_dim", "convert_element_type", "iota", "reshape", "squeeze"}
-CALLS = {"jit": "jaxpr", "pjit": "jaxpr", "closed_call": "call_jaxpr"}
-# Custom gradients are for other processors: kernels use those of JAX.
-CALLS |= {"custom_vjp_call": "call_jaxpr"}
-
-
-class CannotLower(ValueError):
-  """Raised if kernels lack a primitive; the message is its name."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Way:
-  """Table lookup of a kernel.
-
-  name      row, band or loop, as in `gather`
-  trained   by functions that have a gradient
-  """
-
-  name: str
-  trained: bool = True
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -80,19 +65,19 @@ def trace(function: Callable[[Any, Any], Any], own: Any, tile: Any) -> Hook:
   def outer(own):
     known = dict(zip(jaxpr.constvars, closed.consts, strict=True))
     known |= zip(own_vars, jax.tree.leaves(own), strict=True)
-    _run(before, known, None)
+    evaluate(before, known, None)
     return [jnp.asarray(known[v]) for v in tables]
 
   def inner(way, values, tile):
     known = dict(zip(tables, values, strict=True))
     known |= zip(tile_vars, jax.tree.leaves(tile), strict=True)
-    _run(within, known, way)
-    return jax.tree.unflatten(treedef, [_value(v, known) for v in jaxpr.outvars])
+    evaluate(within, known, way)
+    return jax.tree.unflatten(treedef, [value_of(v, known) for v in jaxpr.outvars])
 
   every = [*_every(within)]
   for eqn in every:
-    _check(eqn)
-  read = {*_variables(jaxpr.outvars)}.union(*(_variables(e.invars) for e in within))
+    check(eqn)
+  read = {*variables(jaxpr.outvars)}.union(*(variables(e.invars) for e in within))
   return Hook(
     outer,
     inner,
@@ -109,8 +94,8 @@ def _without_calls(closed):
   def flat(*args):
     known = dict(zip(closed.jaxpr.constvars, closed.consts, strict=True))
     known |= zip(closed.jaxpr.invars, args, strict=True)
-    _run(closed.jaxpr.eqns, known, None)
-    return [_value(v, known) for v in closed.jaxpr.outvars]
+    evaluate(closed.jaxpr.eqns, known, None)
+    return [value_of(v, known) for v in closed.jaxpr.outvars]
 
   return jax.make_jaxpr(flat)(*closed.in_avals)
 
@@ -120,7 +105,7 @@ def _split(jaxpr, own_vars):
   of_arrays, known = {*own_vars, *jaxpr.constvars}, {*own_vars, *jaxpr.constvars}
   before, within = [], []
   for eqn in jaxpr.eqns:
-    inputs = {*_variables(eqn.invars)}
+    inputs = {*variables(eqn.invars)}
     if inputs <= known:
       before.append(eqn)
       known.update(eqn.outvars)
@@ -128,14 +113,14 @@ def _split(jaxpr, own_vars):
         of_arrays.update(eqn.outvars)
     else:
       within.append(eqn)
-  need = known.intersection(*[_variables(jaxpr.outvars)]) | {
-    v for eqn in within for v in _variables(eqn.invars) if v in known
+  need = known.intersection(*[variables(jaxpr.outvars)]) | {
+    v for eqn in within for v in variables(eqn.invars) if v in known
   }
   moved, kept = [], []
   for eqn in reversed(before):
     cheap = eqn.primitive.name in CHEAP or not of_arrays.intersection(eqn.outvars)
     if cheap and need.intersection(eqn.outvars):
-      need = need.difference(eqn.outvars) | {*_variables(eqn.invars)}
+      need = need.difference(eqn.outvars) | {*variables(eqn.invars)}
       moved.append(eqn)
     else:
       kept.append(eqn)
@@ -161,20 +146,12 @@ def _flat_indices(eqns):
 
 def _needed(eqns, outvars):
   """Returns the equations that the results depend on."""
-  need, kept = {*_variables(outvars)}, []
+  need, kept = {*variables(outvars)}, []
   for eqn in reversed(eqns):
     if need.intersection(eqn.outvars):
-      need.update(_variables(eqn.invars))
+      need.update(variables(eqn.invars))
       kept.append(eqn)
   return kept[::-1]
-
-
-def _variables(atoms) -> Iterator[Any]:
-  return (v for v in atoms if not isinstance(v, Literal))
-
-
-def _value(v, known):
-  return v.val if isinstance(v, Literal) else known[v]
 
 
 def _every(eqns) -> Iterator[Any]:
@@ -183,140 +160,3 @@ def _every(eqns) -> Iterator[Any]:
     yield eqn
     if eqn.primitive.name == "scan":
       yield from _every(eqn.params["jaxpr"].jaxpr.eqns)
-
-
-def _run(eqns, known, way) -> None:
-  """Evaluates equations into `known`; with a `way`, by operations that kernels have."""
-  for eqn in eqns:
-    values = [_value(v, known) for v in eqn.invars]
-    rule = RULES.get(eqn.primitive.name) if way else None
-    if eqn.primitive.name in CALLS:
-      out = _call(eqn.params[CALLS[eqn.primitive.name]], values, way)
-    elif rule:
-      out = rule(eqn, way, *values)
-    else:
-      params = eqn.primitive.get_bind_params(eqn.params)
-      out = eqn.primitive.bind(*values, **params)
-      out = out if eqn.primitive.multiple_results else [out]
-    known |= zip(eqn.outvars, out, strict=True)
-
-
-def _call(closed, values, way):
-  known = dict(zip(closed.jaxpr.constvars, closed.consts, strict=True))
-  known |= zip(closed.jaxpr.invars, values, strict=True)
-  _run(closed.jaxpr.eqns, known, way)
-  return [_value(v, known) for v in closed.jaxpr.outvars]
-
-
-def _gather(eqn, way, table, index):
-  """Reads table_N[index_LM], or table_LN[l, index_LM[l, m]]."""
-  index_LM = index if index.ndim == 2 else index[..., 0]
-  N = eqn.invars[0].aval.shape[-1]  # the table itself may be longer: padded
-  clipped_LM = jnp.clip(index_LM, 0, N - 1)
-  table_RN = table[None] if table.ndim == 1 else table
-  read = trained_lookup if way.trained else lookup
-  out_LM = read(way.name, table_RN, clipped_LM)
-  if eqn.params["mode"] == jax.lax.GatherScatterMode.FILL_OR_DROP:
-    if jnp.issubdtype(out_LM.dtype, jnp.floating):
-      out_LM = jnp.where(index_LM == clipped_LM, out_LM, jnp.nan)
-  return [out_LM]
-
-
-def _scatter_add(eqn, way, start_LN, index, x_LM):
-  """Returns start_LN plus x_LM, summed by index_LM.
-
-  eqn        the equation
-  way        table lookup of the kernel
-  start_LN   first summand
-  index      index_LM, or index [L, M, 1]
-  x_LM       entries to add
-  """
-  index_LM = index if index.ndim == 2 else index[..., 0]
-  add = trained_collect if way.trained else collect
-  return [start_LN + add(way.name, start_LN.shape, x_LM, index_LM)]
-
-
-def _slice(eqn, way, table_N, at):
-  """Reads one entry of a vector, as a loop over its entries does."""
-  entry_1N = jax.lax.broadcasted_iota(jnp.int32, (1, table_N.shape[0]), 1)
-  picked_1N = jnp.where(entry_1N == at, table_N[None], 0)
-  return [jnp.sum(picked_1N).astype(table_N.dtype)[None]]
-
-
-def _scan(eqn, way, *values):
-  """Runs a scan that has no outputs but its carry."""
-  consts, length = eqn.params["num_consts"], eqn.params["length"]
-  closed = eqn.params["jaxpr"]
-  step = lambda n, carry: tuple(_call(closed, [*values[:consts], *carry], way))
-  return jax.lax.fori_loop(0, length, step, tuple(values[consts:]))
-
-
-def _dot(eqn, way, x, y):
-  """Multiplies matrices; with a vector by a sum, whose gradient is no outer product."""
-  (x_axes, y_axes), _ = eqn.params["dimension_numbers"]
-  if len(x_axes) != 1 or 1 not in (x.ndim, y.ndim):
-    return [eqn.primitive.bind(x, y, **eqn.params)]
-  (matrix, axis), (vector, _) = sorted(
-    ((x, x_axes[0]), (y, y_axes[0])), key=lambda pair: -pair[0].ndim
-  )
-  sides = [-1 if n == axis else 1 for n in range(matrix.ndim)]
-  out = jnp.sum(matrix * vector.reshape(sides), axis=axis)
-  return [out.astype(eqn.outvars[0].aval.dtype)]
-
-
-def _sign(eqn, way, x):
-  """Returns the sign of a number."""
-  one = jnp.ones((), x.dtype)
-  return [jnp.where(x > 0, one, jnp.where(x < 0, -one, 0 * one))]
-
-
-def _iota(eqn, way):
-  """Returns an iota, computed in int32."""
-  dtype, axis = eqn.params["dtype"], eqn.params["dimension"]
-  count = jax.lax.broadcasted_iota(jnp.int32, eqn.params["shape"], axis)
-  return [count.astype(dtype)]
-
-
-Rule = Callable[..., Any]
-READS: dict[str, Rule] = {"gather": _gather, "scatter-add": _scatter_add}
-RULES: dict[str, Rule] = READS | {
-  "dot_general": _dot,
-  "dynamic_slice": _slice,
-  "scan": _scan,
-  "sign": _sign,
-  "iota": _iota,
-}
-
-
-def _check(eqn) -> None:
-  """Raises CannotLower for primitives that neither rules nor kernels have."""
-  name, shapes = eqn.primitive.name, [v.aval.shape for v in eqn.invars]
-  if name in REFUSED or (name in SERVED and not SERVED[name](eqn.params, *shapes)):
-    raise CannotLower(name)
-
-
-def _serves_gather(params, table, index):
-  numbers = params["dimension_numbers"]
-  if len(index) == 1 or {*params["slice_sizes"]} != {1}:
-    return False
-  alone = len(table) == 1
-  by_row = len(table) == 2 and numbers.operand_batching_dims == (0,)
-  return numbers.start_index_map == (len(table) - 1,) and (alone or by_row)
-
-
-def _serves_scatter(params, start, index, x):
-  numbers = params["dimension_numbers"]
-  return len(start) == len(x) == 2 and numbers.operand_batching_dims == (0,)
-
-
-SERVED: dict[str, Rule] = {
-  "gather": _serves_gather,
-  "scatter-add": _serves_scatter,
-  "dynamic_slice": lambda params, table, *at: params["slice_sizes"] == (1,),
-  "scan": lambda params, *_: params["num_carry"] + params["num_consts"] == len(_),
-}
-REFUSED = {
-  *("scatter", "sort", "cumsum", "cumlogsumexp", "cumprod", "cummax", "while", "cond"),
-  *("triangular_solve", "conv_general_dilated", "dynamic_update_slice", "rev", "fft"),
-  *("reduce_window", "random_bits", "top_k", "argsort", "scatter_add", "lu", "erf_inv"),
-}

@@ -6,8 +6,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from transformer_jax.attention.cores.pallas.bias_term import BiasTerm
 from transformer_jax.attention.cores.pallas.score_terms import (
-  BiasTerm,
   Given,
   LogitsTerm,
   MaskTerm,
@@ -51,17 +51,19 @@ class ScoreProgram:
       "scale": shape((), jnp.float32),
     }
     self.terms: dict[str, Any] = {}
-    at = own, sizes, q_pos, k_pos, {q_pos, k_pos} == {jnp.dtype("int32")}
+    ints = {q_pos, k_pos} == {jnp.dtype("int32")}
     if encoding.overrides("score"):
-      self.terms["score"] = ScoreTerm(encoding, *at, q_data, k_data)
+      self.terms["score"] = ScoreTerm(
+        encoding, own, sizes, q_pos, k_pos, ints, q_data, k_data
+      )
     elif encoding.bias is not None:
-      self.terms["score"] = BiasTerm(encoding, *at)
+      self.terms["score"] = BiasTerm(encoding, own, sizes, q_pos, k_pos, ints)
     if encoding.mask is not None:
-      self.terms["mask"] = MaskTerm(encoding, *at)
+      self.terms["mask"] = MaskTerm(encoding, own, sizes, q_pos, k_pos, ints)
     if variant.overrides("logits"):
       self.terms["logits"] = LogitsTerm(variant, own, sizes)
     if encoding.overrides("values"):
-      self.terms["values"] = ValuesTerm(encoding, *at)
+      self.terms["values"] = ValuesTerm(encoding, own, sizes, q_pos, k_pos, ints)
 
   @property
   def room(self) -> bool:
@@ -75,10 +77,13 @@ class ScoreProgram:
 
   def tables(self, own_H: Tree, head_axes: Tree) -> Tree:
     """Returns the arrays that depend on parameters alone, for each head."""
-    outer = lambda own: {
-      name: [hook.outer(own) for hook in term.hooks]
-      for name, term in self.terms.items()
-    }
+
+    def outer(own):
+      return {
+        name: [hook.outer(own) for hook in term.hooks]
+        for name, term in self.terms.items()
+      }
+
     tables = jax.vmap(outer, (head_axes,))(own_H)
     return {"scale": own_H["scale"]} | tables
 
@@ -158,13 +163,11 @@ class ScoreProgram:
 
   def _value(self, name, tables, given, x_LM, run_on):
     term, given = self.terms[name], dataclasses.replace(given, pre_LM=x_LM)
-    way = lambda way: lambda: term.value(way, tables[name], given)
-    return _either(term, way, run_on)
+    return _either(term, lambda way: term.value(way, tables[name], given), run_on)
 
   def _pull(self, name, tables, given, x_LM, d, run_on):
     term, given = self.terms[name], dataclasses.replace(given, pre_LM=x_LM)
-    way = lambda way: lambda: term.pull(way, tables[name], given, d)
-    return _either(term, way, run_on)
+    return _either(term, lambda way: term.pull(way, tables[name], given, d), run_on)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -223,7 +226,8 @@ def dot(x, y, x_axis=1, y_axis=0):
   return jax.lax.dot_general(x, y, axes, preferred_element_type=jnp.float32)
 
 
-def _either(term, way, run_on):
+def _either(term, compute, run_on):
+  """Returns compute(way) of a term, with the way for consecutive positions or any."""
   if len(term.ways) == 1:
-    return way(term.ways[0])()
-  return jax.lax.cond(run_on, way("band"), way("loop"))
+    return compute(term.ways[0])
+  return jax.lax.cond(run_on, lambda: compute("band"), lambda: compute("loop"))

@@ -2,7 +2,7 @@
 
 Each term computes its value and pulls gradients back, in up to two ways: "band" if, for
 all unmasked pairs, the distance of positions is the distance of indices in the text;
-"loop" for any positions.
+"loop" for any positions. The term of a bias is in `bias_term.py`.
 """
 
 import dataclasses
@@ -10,19 +10,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.experimental import pallas as pl
 
-from transformer_jax.attention.cores.pallas.gather import fold, spread
-from transformer_jax.attention.cores.pallas.lowering import Hook, Way, trace
+from transformer_jax.attention.cores.pallas.lowering import Way, trace
 from transformer_jax.axes import axes_of
 from transformer_jax.positions.base import Tile
 
-STRIP = 8  # rows at once where an encoding makes arrays of [L, M, W]
-EASY = {
-  *("abs", "add", "and", "broadcast_in_dim", "convert_element_type", "div", "eq", "ge"),
-  *("gt", "le", "lt", "max", "min", "mul", "ne", "neg", "not", "or", "select_n"),
-  *("sign", "sub"),
-}
 shape = jax.ShapeDtypeStruct
 
 
@@ -70,90 +62,15 @@ class Given:
   pre_LM: Any = None
 
 
-class BiasTerm:
-  """Bias of positions alone, b_LM.
-
-  encoding     positional encoding
-  own          shapes of the parameters of a head
-  sizes        sizes of a tile
-  q_at, k_at   types of positions
-  ints         whether positions are int32
-  """
-
-  def __init__(self, encoding, own, sizes: Sizes, q_at, k_at, ints: bool):
-    bias = lambda own, at: encoding.bias(own["position"], *at)
-    rows = lambda n, dtype: shape((n,), dtype)
-    whole = tuple(rows(n, d) for n, d in ((sizes.L, q_at), (sizes.M, k_at)))
-    self.tile = trace(bias, own, whole)
-    self.strips = self.tile.depth > 2 and sizes.room
-    if self.strips:
-      self.tile = trace(bias, own, (rows(min(STRIP, sizes.L), q_at), whole[1]))
-    self.W = sizes.L + sizes.M
-    self.band: Hook | None = None  # by distances, where the tile is a band
-    bands = ints and sizes.room and encoding.relative
-    if bands and not self.tile.ops <= EASY:
-      self.band = trace(bias, own, (rows(1, jnp.int32), rows(self.W, jnp.int32)))
-    self.hooks = [self.tile] + ([self.band] if self.band else [])
-    self.ways = ("band", "loop") if self.band else ("loop",)
-    self.room = self.strips
-
-  def value(self, way, tables, given):
-    L, M = given.pre_LM.shape
-    if self.band is not None and way == "band":
-      row_1W = self.band.inner(Way("row", False), tables[1], self._distances(given))
-      return given.pre_LM + spread(jnp.broadcast_to(row_1W, (1, self.W)), L, M)
-    if not self.strips:
-      return given.pre_LM + self.tile.inner(
-        Way(way, False), tables[0], (given.pos_L, given.pos_M)
-      )
-    self._each_strip(L, lambda n, at, _: self._write(n, at, tables[0], given), 0)
-    return given.pre_LM + given.room_LM[...]
-
-  def pull(self, way, tables, given, d_LM):
-    """Returns gradients of the tables, and the gradient of `pre_LM`, unchanged."""
-    if self.band is not None and way == "band":
-      at, d_1W = self._distances(given), fold(d_LM, self.W)
-      inner = self.band.inner
-      band = lambda t: jnp.broadcast_to(inner(Way("row"), t, at), d_1W.shape)
-      return [_zeros(tables[0]), pull(band, tables[1], d_1W)], {"pre_LM": d_LM}
-    rest = [_zeros(t) for t in tables[1:]]
-    if not self.strips:
-      at = given.pos_L, given.pos_M
-      tile = lambda t: jnp.broadcast_to(self.tile.inner(Way(way), t, at), d_LM.shape)
-      return [pull(tile, tables[0], d_LM), *rest], {"pre_LM": d_LM}
-    given.room_LM[...] = d_LM
-
-    def add(n, rows, sums):
-      at = given.strip(rows), given.pos_M
-      strip = lambda t: self.tile.inner(Way(way), t, at)
-      return _add(sums, pull(strip, tables[0], given.room_LM[rows]))
-
-    sums = self._each_strip(d_LM.shape[0], add, _zeros(tables[0]))
-    return [sums, *rest], {"pre_LM": d_LM}
-
-  def _write(self, n, rows, tables, given):
-    at = given.strip(rows), given.pos_M
-    given.room_LM[rows] = self.tile.inner(Way("loop", False), tables, at)
-    return 0
-
-  def _each_strip(self, L, step, start):
-    size = min(STRIP, L)
-    rows = lambda n: pl.ds(n * size, size)
-    return jax.lax.fori_loop(0, L // size, lambda n, x: step(n, rows(n), x), start)
-
-  def _distances(self, given):
-    """Returns positions of one query and W keys that have the distances of the band."""
-    n_1W = jax.lax.broadcasted_iota(jnp.int32, (1, self.W), 1)
-    ahead_1W = jnp.where(n_1W < given.pre_LM.shape[1], n_1W, n_1W - self.W)
-    return jnp.zeros((1,), jnp.int32), (ahead_1W - given.base)[0]
-
-
 class ScoreTerm:
   """Change of scores that reads queries, keys or token data.
 
+  encoding         positional encoding
+  own              shapes of the parameters of a head
+  sizes            sizes of a tile
+  q_at, k_at       types of positions
+  ints             whether positions are int32
   q_data, k_data   shapes of token data of a head
-
-  Other arguments as in `BiasTerm`.
   """
 
   room = False
@@ -185,9 +102,7 @@ class ScoreTerm:
     return self.hook.inner(Way(way, False), tables[0], _tile(way, given))
 
   def pull(self, way, tables, given, d_LM):
-    tile = _tile(way, given)
-    run = lambda args: self.hook.inner(Way(way), args[0], args[1])
-    d_tables, d_tile = pull(run, (tables[0], tile), d_LM)
+    d_tables, d_tile = _pull_hook(self.hook, way, tables[0], _tile(way, given), d_LM)
     return [d_tables], {n: d for n, d in d_tile.items() if n in GRADS}
 
 
@@ -207,13 +122,18 @@ GRADS = ("pre_LM", "q_LK", "k_MK", "q_data", "k_data")
 
 
 class MaskTerm:
-  """Mask of an encoding, by head; arguments as in `BiasTerm`."""
+  """Mask of an encoding, by head; arguments as in `ScoreTerm`."""
 
   room, ways = False, ("loop",)
 
   def __init__(self, encoding, own, sizes: Sizes, q_at, k_at, ints):
     tile = shape((sizes.L,), q_at), shape((sizes.M,), k_at)
-    self.hook = trace(lambda own, at: encoding.mask(own["position"], *at), own, tile)
+
+    def mask(own, at):
+      pos_L, pos_M = at
+      return encoding.mask(own["position"], pos_L, pos_M)
+
+    self.hook = trace(mask, own, tile)
     self.hooks = [self.hook]
 
   def value(self, tables, given):
@@ -222,14 +142,18 @@ class MaskTerm:
 
 
 class ValuesTerm:
-  """Addition of an encoding to outputs, linear in the weights; as `BiasTerm`."""
+  """Addition of an encoding to outputs, linear in the weights; as `ScoreTerm`."""
 
   room = False
 
   def __init__(self, encoding, own, sizes: Sizes, q_at, k_at, ints):
     L, M = sizes.L, sizes.M
     tile = shape((L, M), jnp.float32), shape((L,), q_at), shape((M,), k_at)
-    values = lambda own, tile: encoding.values(own["position"], *tile)
+
+    def values(own, tile):
+      w_LM, pos_L, pos_M = tile
+      return encoding.values(own["position"], w_LM, pos_L, pos_M)
+
     self.hook = trace(values, own, tile)
     self.hooks = [self.hook]
     both = self.hook.reads and ints and sizes.room and encoding.relative
@@ -239,8 +163,12 @@ class ValuesTerm:
     return self.hook.inner(Way(way, False), tables[0], self._tile(way, given))
 
   def pull(self, way, tables, given, d_LE):
-    _, *at = self._tile(way, given)
-    run = lambda args: self.hook.inner(Way(way), args[0], (args[1], *at))
+    _, pos_L, pos_M = self._tile(way, given)
+
+    def run(args):
+      tables, w_LM = args
+      return self.hook.inner(Way(way), tables, (w_LM, pos_L, pos_M))
+
     d_tables, d_w_LM = pull(run, (tables[0], given.pre_LM), d_LE)
     return [d_tables], {"pre_LM": d_w_LM}
 
@@ -263,9 +191,20 @@ class LogitsTerm:
     return self.hook.inner(Way(way, False), tables[0], given.pre_LM)
 
   def pull(self, way, tables, given, d_LM):
-    run = lambda args: self.hook.inner(Way(way), args[0], args[1])
-    d_tables, d_pre_LM = pull(run, (tables[0], given.pre_LM), d_LM)
+    d_tables, d_pre_LM = _pull_hook(self.hook, way, tables[0], given.pre_LM, d_LM)
     return [d_tables], {"pre_LM": d_pre_LM}
+
+
+def _pull_hook(hook, way, tables, tile, d):
+  """Returns gradients of the tables of a hook, and of its tile.
+
+  hook     the traced hook
+  way      table lookup of the kernel
+  tables   tables that it reads
+  tile     its tile
+  d        gradient of its result
+  """
+  return pull(lambda args: hook.inner(Way(way), args[0], args[1]), (tables, tile), d)
 
 
 def pull(function: Any, tree: Any, d: jax.Array) -> Any:
@@ -286,16 +225,9 @@ def pull(function: Any, tree: Any, d: jax.Array) -> Any:
   return jax.tree.unflatten(treedef, [next(grads) if m else None for m in moves])
 
 
-def _zeros(tables):
-  floating = lambda x: jnp.issubdtype(x.dtype, jnp.floating)
-  return [jnp.zeros(x.shape, x.dtype) if floating(x) else None for x in tables]
-
-
-def _add(a, b):
-  return jax.tree.map(jnp.add, a, b)
-
-
 def head_slices(params: dict[str, jax.Array]) -> dict[str, jax.ShapeDtypeStruct]:
   """Returns the shapes of one head's slice of each parameter."""
-  cut = lambda n, x: x.shape[1:] if axes_of(n).startswith("H") else x.shape
-  return {n: shape(cut(n, x), x.dtype) for n, x in params.items()}
+  return {
+    n: shape(x.shape[1:] if axes_of(n).startswith("H") else x.shape, x.dtype)
+    for n, x in params.items()
+  }

@@ -77,31 +77,7 @@ class TPUBackend:
     where     block mask and `shift_B`
     """
     grid, size = TileGrid(work, where, by_keys=False), work.tile
-
-    def kernel(tile, values, outs, state):
-      top, total, sums = state
-
-      def start():
-        top[...] = jnp.full(
-          top.shape, values["sink_logit"] if work.sink_logit else MASKED
-        )
-        total[...] = jnp.full(total.shape, 1.0 if work.sink_logit else 0.0)
-        sums[...] = jnp.zeros(sums.shape, sums.dtype)
-
-      def visit():
-        tile_ = tile()
-        mixture = functools.partial(tile_.mixture, values)
-        s_LM, mask_LM = tile_.scores(values)
-        before = top[...], total[...], sums[...]
-        top[...], total[...], sums[...] = grow(before, s_LM, mask_LM, mixture)
-
-      def end():
-        out_LE, lse_L1 = finish((top[...], total[...], sums[...]))
-        outs["out"][...] = out_LE.astype(outs["out"].dtype)
-        outs["lse"][...] = lse_L1
-
-      return start, visit, end
-
+    kernel = functools.partial(_running_softmax, work.sink_logit)
     row = (work.B, work.H, work.L)
     outs = {
       "out": shape((*row, size.E), keys["v"].dtype),
@@ -130,7 +106,10 @@ class TPUBackend:
     tables, queries, keys = args
     grid, f32 = TileGrid(work, where, by_keys), jnp.float32
     side = keys if by_keys else queries
-    heads = lambda x: shape((work.B, work.H, *x.shape[2:]), f32)
+
+    def heads(x):
+      return shape((work.B, work.H, *x.shape[2:]), f32)
+
     outs: dict[str, Any] = {}
     outs["data"] = {n: heads(side["data"][n]) for n in loads.moving(side["data"])}
     for name in ("k", "v") if by_keys else ("q",):
@@ -165,7 +144,10 @@ class TPUBackend:
       values = loads.read_tables(work, tables)
       ids = tuple(pl.program_id(axis) for axis in range(4))
       base = grid.base(ids, shift)
-      tile = lambda: loads.LoadedTile(work, self.variant, queries, keys, base, *room)
+
+      def tile():
+        return loads.LoadedTile(work, self.variant, queries, keys, base, *room)
+
       start, visit, end = kernel(tile, values, outs, state)
       first = ids[3] == 0
       pl.when(first)(start)
@@ -173,11 +155,6 @@ class TPUBackend:
       pl.when(grid.needed(ids, fetch))(visit)
       pl.when(ids[3] == grid.sizes[3] - 1)(end)
 
-    own = grid.keys if grid.by_keys else grid.queries
-    specs = {n: own(x, n) for n, x in outs.items() if n not in ("data", "tables")}
-    if "data" in outs:
-      specs["data"] = {n: own(x, n) for n, x in outs["data"].items()}
-      specs["tables"] = [grid.table(x) for x in outs["tables"]]
     again = ((queries, keys)[not grid.by_keys], grid.sizes[2])
     spec = pltpu.PrefetchScalarGridSpec(
       num_scalar_prefetch=2,
@@ -187,7 +164,7 @@ class TPUBackend:
         layout.by_name(grid.queries, queries),
         layout.by_name(grid.keys, keys),
       ],
-      out_specs=specs,
+      out_specs=grid.outputs(outs),
       scratch_shapes=[*scratch, *room],
     )
     run = pl.pallas_call(
@@ -201,6 +178,37 @@ class TPUBackend:
       cost_estimate=layout.cost(work, products, args, outs, again),
     )
     return run(grid.fetch, grid.shift, *args)
+
+
+def _running_softmax(sink_logit, tile, values, outs, state):
+  """Returns (start, visit, end), the kernel of the forward pass, for a row of tiles.
+
+  sink_logit   whether the softmax has a sink
+  tile         function that loads the tile of a step
+  values       tables of the head
+  outs         references to the outputs and to log-sum-exps
+  state        references to the running maximum, sum and mixture
+  """
+  top, total, sums = state
+
+  def start():
+    top[...] = jnp.full(top.shape, values["sink_logit"] if sink_logit else MASKED)
+    total[...] = jnp.full(total.shape, 1.0 if sink_logit else 0.0)
+    sums[...] = jnp.zeros(sums.shape, sums.dtype)
+
+  def visit():
+    loaded = tile()
+    mixture = functools.partial(loaded.mixture, values)
+    s_LM, mask_LM = loaded.scores(values)
+    before = top[...], total[...], sums[...]
+    top[...], total[...], sums[...] = grow(before, s_LM, mask_LM, mixture)
+
+  def end():
+    out_LE, lse_L1 = finish((top[...], total[...], sums[...]))
+    outs["out"][...] = out_LE.astype(outs["out"].dtype)
+    outs["lse"][...] = lse_L1
+
+  return start, visit, end
 
 
 class TileGrid:
@@ -244,8 +252,20 @@ class TileGrid:
 
   def table(self, x):
     zeros = (0,) * (len(x.shape) - 1)
-    head = lambda *ids: (self._turned(*ids[:4])[1], *zeros)
+
+    def head(*ids):
+      return (self._turned(*ids[:4])[1], *zeros)
+
     return pl.BlockSpec((None, *x.shape[1:]), head)
+
+  def outputs(self, outs):
+    """Returns the specifications of a kernel's outputs, as a tree like theirs."""
+    own = self.keys if self.by_keys else self.queries
+    specs = {n: own(x, n) for n, x in outs.items() if n not in ("data", "tables")}
+    if "data" in outs:
+      specs["data"] = {n: own(x, n) for n, x in outs["data"].items()}
+      specs["tables"] = [self.table(x) for x in outs["tables"]]
+    return specs
 
   def _spec(self, x, axis, size, number):
     block = [None, None, *x.shape[2:]]
