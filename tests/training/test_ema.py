@@ -15,7 +15,8 @@ from experiments.runner import pretrained, train
 from experiments.runner.build import build
 from experiments.setup.validate import flatten, resolve
 from transformer_jax.data.base import Task
-from transformer_jax.training.checkpoint import Keeper, named_leaves
+from transformer_jax.training.checkpoint import Keeper
+from transformer_jax.training.checkpoint_note import named_leaves
 from transformer_jax.training.json_files import write_json
 
 CONFIG = resolve(

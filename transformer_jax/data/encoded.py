@@ -28,7 +28,10 @@ def encoded(
   learn   returns the trained tokenizer
   how     further inputs of `learn`, besides the spec and the texts; JSON
   """
-  make = lambda: _encoded(learn(), texts)
+
+  def make():
+    return _encoded(learn(), texts)
+
   recipe = tokenizers.build(spec).recipe
   if recipe is None or sum(len(x) for some in texts.values() for x in some) < LEAST:
     return make()

@@ -155,9 +155,10 @@ def _walk(
   folder: pathlib.Path, skip: tuple[str, ...] = ("__pycache__",)
 ) -> list[pathlib.Path]:
   """Returns the files under a folder; hidden ones and those in `skip` left out."""
-  wanted = lambda name: (
-    not any(pathlib.PurePath(name).match(pattern) for pattern in (".*", *skip))
-  )
+
+  def wanted(name):
+    return not any(pathlib.PurePath(name).match(pattern) for pattern in (".*", *skip))
+
   found = []
   for here, folders, names in os.walk(folder, onerror=_refuse):
     folders[:] = filter(wanted, folders)

@@ -23,7 +23,7 @@ from absl import flags, logging
 
 from transformer_jax import command
 from transformer_jax.data.files import DataError
-from transformer_jax.data.readers import tfds
+from transformer_jax.data.readers import tfds_builders
 from transformer_jax.data.sources import tfds_build
 from transformer_jax.data.sources.base import named
 from transformer_jax.untrusted import shown
@@ -41,8 +41,8 @@ def prepare(name: str, data_dir: str | None) -> str:
 
   if source := named(name):
     return tfds_build.build(name, source, data_dir)
-  built = tfds.builder(name, data_dir, file_format="array_record")
-  if tfds.is_prepared(built):
+  built = tfds_builders.builder(name, data_dir, file_format="array_record")
+  if tfds_builders.is_prepared(built):
     return built.data_dir
   stand_in_for_tensorflow(built)
   check_servers(built, name)

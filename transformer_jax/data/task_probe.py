@@ -48,7 +48,7 @@ def _probe(task: Task, hook: str) -> None:
   if type(task).load is not Task.load:
     return
   try:
-    tokens = task.tokens(LENGTH), task.tokens(SHORT)
+    long, short = task.tokens(LENGTH), task.tokens(SHORT)
     if _has(task, "batch"):
       _shape(task, LENGTH)
   except (SpecError, DataError):  # such short texts are refused by the task itself
@@ -57,7 +57,7 @@ def _probe(task: Task, hook: str) -> None:
     if not _takes(task, LONG):
       raise failed(f"{name}.batch", error) from error
     return
-  check_tokens(name, *tokens)
+  check_tokens(name, long, short)
   CHECKS[hook](task, name)
 
 
@@ -107,7 +107,10 @@ def check_tokens(name: str, tokens: Any, short: Any) -> None:
 
 def check_drawn(task: Task, name: str) -> None:
   """Raises SpecError if a training batch is not as declared."""
-  draw = lambda: task.batch((), jax.random.key(0), ROWS, LENGTH, 1.0)
+
+  def draw():
+    return task.batch((), jax.random.key(0), ROWS, LENGTH, 1.0)
+
   drawn = run(f"{name}.batch", draw)
   check_batch(task, f"{name}.batch(batch_size={ROWS}, length={LENGTH})", drawn)
   again = run(f"{name}.batch", draw)
@@ -121,7 +124,10 @@ def check_drawn(task: Task, name: str) -> None:
 
 def check_scored(task: Task, name: str) -> None:
   """Raises SpecError if an evaluation batch is not as declared."""
-  score = lambda n: task.score((), jax.random.key(0), ROWS, n, LENGTH)
+
+  def score(n):
+    return task.score((), jax.random.key(0), ROWS, n, LENGTH)
+
   scored = run(f"{name}.score", score, np.int32(SHORT))
   where = f"{name}.score(batch_size={ROWS}, length={SHORT}, bucket={LENGTH})"
   check_batch(task, where, scored)

@@ -6,11 +6,7 @@ save only at the next one. `Keeper` adds these three.
 """
 
 import contextlib
-import functools
-import importlib.metadata
-import json
 import re
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,7 +16,18 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
 from transformer_jax.aside import set_aside
-from transformer_jax.training.checksum import differing, fingerprints
+from transformer_jax.training.checkpoint_note import (
+  CheckpointError,
+  Damage,
+  check_leaves,
+  describe,
+  named_leaves,
+  seal,
+  shapes,
+  unseal,
+  versions,
+)
+from transformer_jax.training.checksum import differing
 from transformer_jax.training.json_files import (
   free_space,
   make_folder,
@@ -29,18 +36,9 @@ from transformer_jax.training.json_files import (
 )
 from transformer_jax.training.orbax_logging import quieten_orbax
 
-LIBRARIES = ("jax", "jaxlib", "flax", "orbax-checkpoint")
 # Trouble that is not the checkpoint's fault: setting it aside would be wrong.
 NOT_DAMAGE = (MemoryError, PermissionError, jax.errors.JaxRuntimeError)
 NOT_DAMAGE_TEXT = ("PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "Too many open files")
-
-
-class CheckpointError(RuntimeError):
-  """Raised if a checkpoint cannot be saved or used; the message names the remedy."""
-
-
-class Damage(Exception):
-  """Raised if the content of a checkpoint differs from the saved content."""
 
 
 class Keeper:
@@ -103,7 +101,7 @@ class Keeper:
     if step in self.steps():
       return
     leaves = named_leaves(state)
-    note = _seal(_describe(leaves) | {"meta": plain(meta) | {"step": step}})
+    note = seal(describe(leaves) | {"meta": plain(meta) | {"step": step}})
     items = {"state": ocp.args.StandardSave(leaves), "meta": ocp.args.JsonSave(note)}
     self._saving = step
     try:
@@ -199,9 +197,9 @@ class Keeper:
   def _read(self, step: int, abstract: Any) -> tuple[Any, dict[str, Any]]:
     """Returns (state, note); checks the small note before it reads the large state."""
     only_note = ocp.args.Composite(meta=ocp.args.JsonRestore())
-    note = _unseal(self._manager.restore(step, args=only_note).meta)
+    note = unseal(self._manager.restore(step, args=only_note).meta)
     wanted = named_leaves(abstract)
-    _check_leaves(f"{self._directory}/{step}", note["leaves"], _shapes(wanted))
+    check_leaves(f"{self._directory}/{step}", note["leaves"], shapes(wanted))
     target = {name: _placed(leaf) for name, leaf in wanted.items()}
     only_state = ocp.args.Composite(state=ocp.args.StandardRestore(target))
     leaves = self._manager.restore(step, args=only_state).state
@@ -241,67 +239,11 @@ def _is_damage(error: Exception) -> bool:
   return not any(text in str(error) for text in NOT_DAMAGE_TEXT)
 
 
-def versions() -> dict[str, str]:
-  """Returns library versions and the platform, which determine the last bits."""
-  found = {name: importlib.metadata.version(name) for name in LIBRARIES}
-  return found | {"platform": jax.default_backend()}
-
-
-def named_leaves(tree: Any) -> dict[str, Any]:
-  """Returns {"params.head.query_DHK": leaf}, in the order of the tree."""
-  paths = jax.tree_util.tree_leaves_with_path(tree)
-  name = functools.partial(jax.tree_util.keystr, simple=True, separator=".")
-  named = {name(path): leaf for path, leaf in paths}
-  if len(named) < len(paths):
-    raise ValueError("two leaves of the state have one name: rename a key with a dot")
-  return named
-
-
 def _placed(leaf: Any) -> jax.ShapeDtypeStruct:
   sharding = getattr(leaf, "sharding", None)
   # Without one, Orbax would ask for the devices of the process that saved.
   here = sharding or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
   return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here)
-
-
-def _shapes(leaves: dict[str, Any]) -> dict[str, str]:
-  return {name: f"{leaf.dtype}{list(leaf.shape)}" for name, leaf in leaves.items()}
-
-
-def _describe(leaves: dict[str, Any]) -> dict[str, Any]:
-  prints = fingerprints(leaves)
-  return {"leaves": _shapes(leaves), "fingerprints": prints, "versions": versions()}
-
-
-def _check_leaves(where: str, saved: dict[str, str], wanted: dict[str, str]) -> None:
-  """Raises CheckpointError for leaves that Orbax would silently cast or fill in."""
-  names = sorted(n for n in saved | wanted if saved.get(n) != wanted.get(n))
-  if names:
-    absent = "(absent)"
-    lines = [
-      f"  {name}: there {saved.get(name, absent)}, now {wanted.get(name, absent)}"
-      for name in names[:8]
-    ]
-    more = [f"  and {len(names) - 8} more"] if len(names) > 8 else []
-    raise CheckpointError(
-      f"{where} holds another model:\n" + "\n".join(lines + more) + "\n"
-      "Choose another --workdir, or delete the folder if that run is not needed."
-    )
-
-
-def _seal(note: dict[str, Any]) -> dict[str, Any]:
-  return note | {"crc32": _crc32(note)}
-
-
-def _unseal(sealed: dict[str, Any]) -> dict[str, Any]:
-  note = {key: value for key, value in sealed.items() if key != "crc32"}
-  if sealed.get("crc32") != _crc32(note):
-    raise Damage("the note beside the state differs from what was saved")
-  return note
-
-
-def _crc32(note: dict[str, Any]) -> int:
-  return zlib.crc32(json.dumps(note, sort_keys=True).encode())
 
 
 def brief(error: BaseException) -> str:

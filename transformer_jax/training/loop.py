@@ -14,7 +14,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from transformer_jax.training import loss as losses
 from transformer_jax.training import sharding
-from transformer_jax.training.checkpoint import Keeper, named_leaves
+from transformer_jax.training.checkpoint import Keeper
+from transformer_jax.training.checkpoint_note import named_leaves
 from transformer_jax.training.step import State, Trainer
 
 # Dispatches that may be under way at once. Enough to hide the host; more would hold

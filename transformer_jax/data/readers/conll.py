@@ -117,7 +117,10 @@ def conllu(
 def _rows(path: pathlib.Path) -> list[Row]:
   lines = files.lines(path)
   tabs = "\t" in next((line for line in lines if line.strip()), "")
-  cut = lambda line: [x.strip() for x in line.split("\t")] if tabs else line.split()
+
+  def cut(line):
+    return [x.strip() for x in line.split("\t")] if tabs else line.split()
+
   rows = [(n, cut(x) if x.strip() else []) for n, x in enumerate(lines, 1)]
   # Some write `-DOCSTART-` alone on its line.
   return [(n, [START] if fields[:1] == [START] else fields) for n, fields in rows]

@@ -166,7 +166,10 @@ def _two(path: pathlib.Path, start: str) -> Pictures:
 
 def _files(path: pathlib.Path, start: str) -> dict[str, bytes]:
   """Returns the contents of the files whose names have the prefix, by name."""
-  named = lambda name: pathlib.PurePath(name).name.startswith(start)
+
+  def named(name):
+    return pathlib.PurePath(name).name.startswith(start)
+
   if path.is_dir():
     return {p.name: _content(p) for p in sorted(path.iterdir()) if named(p.name)}
   if path.suffix == ".deb":

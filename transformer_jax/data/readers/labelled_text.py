@@ -118,7 +118,10 @@ def read(
     path = pathlib.Path(source).expanduser()
     found, facts = _files(path, example_format, splits, notes.append)
     note(facts, *notes)
-  whole = lambda x: "".join(x.parts) and all(x.second)
+
+  def whole(x):
+    return "".join(x.parts) and all(x.second)
+
   kept = {split: [*filter(whole, found[split])] for split in splits}
   facts["left_out"] = {
     split: bitext.left_out(found[split], kept[split], "empty") for split in splits
@@ -161,9 +164,13 @@ def _records(
   splits: tuple[str, ...],
   data_dir: str | None,
 ) -> tuple[Splits, dict[str, Any]]:
-  features = example_format.features, example_format.wanted
   records, facts = tfds.read_records(
-    name, *features, splits, data_dir, example_format.also
+    name,
+    example_format.features,
+    example_format.wanted,
+    splits,
+    data_dir,
+    example_format.also,
   )
   found = {
     split: [

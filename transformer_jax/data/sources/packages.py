@@ -196,10 +196,11 @@ class Descriptions(Fetcher):
     archives = [
       {n.rpartition("-")[0] for n in names if n.endswith(f"-{x}")} for x in self.wanted
     ]
+
     # Of the archives with all languages, the one with the most text.
-    size = lambda start: sum(
-      (kept / f"{start}-{x}").stat().st_size for x in self.wanted
-    )
+    def size(start):
+      return sum((kept / f"{start}-{x}").stat().st_size for x in self.wanted)
+
     best = max(set.intersection(*archives), key=size, default=None)
     if best is None:
       raise self.refused(folder, "no archive has descriptions in these languages")

@@ -51,7 +51,10 @@ def good(first: str, second: str) -> bool:
     return False
   if not 1 / RATIO <= len(first) / len(second) <= RATIO:
     return False
-  share = lambda text: len(LETTER.findall(text)) / len(text.replace(" ", ""))
+
+  def share(text):
+    return len(LETTER.findall(text)) / len(text.replace(" ", ""))
+
   return min(share(first), share(second)) >= LETTERS
 
 

@@ -27,7 +27,6 @@ class BiasTerm:
   """
 
   def __init__(self, encoding, own, sizes: Sizes, q_at, k_at, ints: bool):
-
     def bias(own, at):
       pos_L, pos_M = at
       return encoding.bias(own["position"], pos_L, pos_M)

@@ -54,9 +54,10 @@ class Addition(Strings):
     digit_N = below(self.base, random_N[bool(self.hints) :])
     first_L, second_L = digit_N.reshape(max_length, 2).T
     hint_A = self._hints(random_N[0], length, max_length)
-    write = lambda digit_L: self._write(
-      digit_L, hint_A[:max_length], length, self.reversed_operands
-    )
+
+    def write(digit_L):
+      return self._write(digit_L, hint_A[:max_length], length, self.reversed_operands)
+
     plus = self.width * length
     prompt_P = jnp.zeros(self.sizes(max_length)[0], jnp.int32)
     prompt_P = prompt_P.at[: self.width * max_length].set(write(first_L))
@@ -82,7 +83,10 @@ class Addition(Strings):
     place_P = jnp.where(prompt_P < length, prompt_P, prompt_P - length - 1)
     worth_P = place_P if self.reversed_operands else length - 1 - place_P
     worth_A = answer_A if self.reversed else length - answer_A
-    operands = lambda id_P, plus: jnp.where(prompt_P == length, plus, id_P)
+
+    def operands(id_P, plus):
+      return jnp.where(prompt_P == length, plus, id_P)
+
     before = 1 if self.reversed else length + 3
     rows = {
       "abacus_BL": (operands(1 + place_P, 0), 0, 1 + answer_A),

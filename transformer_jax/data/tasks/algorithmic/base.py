@@ -182,7 +182,10 @@ class Strings(Task):
     done         the share of training that is over, 0 to 1, for `curriculum`
     """
     numbers = jnp.arange(1 + self.numbers(max_length))
-    draw = lambda n: jax.random.bits(jax.random.fold_in(key, n), (rows,))
+
+    def draw(n):
+      return jax.random.bits(jax.random.fold_in(key, n), (rows,))
+
     random_BN = jax.vmap(draw, out_axes=1)(numbers)
     shortest = max_length if self.fixed else 1
     limit: int | jax.Array = max_length

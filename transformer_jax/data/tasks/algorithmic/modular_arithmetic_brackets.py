@@ -114,6 +114,13 @@ def value(
 
 def settle(step: Callable[[Any], Any], start_L: jax.Array) -> jax.Array:
   """Repeats a step up to its fixed point: as often as brackets are nested."""
-  turn = lambda pair: (pair[1], step(pair[1]))
-  changed = lambda pair: jnp.any(pair[0] != pair[1])
-  return jax.lax.while_loop(changed, turn, (start_L, step(start_L)))[1]
+
+  def changed(pair):
+    before_L, after_L = pair
+    return jnp.any(before_L != after_L)
+
+  def again(pair):
+    _, after_L = pair
+    return after_L, step(after_L)
+
+  return jax.lax.while_loop(changed, again, (start_L, step(start_L)))[1]

@@ -37,5 +37,5 @@ class Polynomial(Strings):
     factor_L, degree_L = below(7, random_LT[:, 0]) - 3, below(4, random_LT[:, 1])
     term_L = jnp.where(jnp.arange(max_length) < length, factor_L * x**degree_L, 0)
     terms_P = jnp.stack([factor_L, degree_L], axis=1).reshape(-1)
-    number = lambda value: value + 3
-    return number(jnp.append(x, terms_P)), number(jnp.sum(term_L)[None] % 10)
+    # Numbers start at -3, token ids at 0.
+    return jnp.append(x, terms_P) + 3, jnp.sum(term_L)[None] % 10 + 3

@@ -59,8 +59,8 @@ class Reverse(Strings):
     if self.copied:
       marks[self.times - 1] = 1
     answer_A = token_ids.joined(self._parts(place_L, length), length, jnp.stack(marks))
-    prompt = place_L, length + 2
-    return {"coupled_BL": token_ids.row(*prompt, answer_A, self.sizes(length))}
+    row_L = token_ids.row(place_L, length + 2, answer_A, self.sizes(length))
+    return {"coupled_BL": row_L}
 
   def _parts(self, forwards_L, length):
     """Returns the parts of the answer, in order."""

@@ -40,8 +40,11 @@ def _common(counts: Counts) -> str:
 
 def _share(some: list[Example], guess: Callable[[tuple[str, ...]], str]) -> float:
   """Returns the accuracy per example, averaged over examples."""
-  right = lambda x: [
-    guess((part, *x.second)) == label
-    for part, label in zip(x.parts, x.labels, strict=True)
-  ]
+
+  def right(x):
+    return [
+      guess((part, *x.second)) == label
+      for part, label in zip(x.parts, x.labels, strict=True)
+    ]
+
   return round(float(np.mean([np.mean(right(x)) for x in some])), 4)

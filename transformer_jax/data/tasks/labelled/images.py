@@ -183,9 +183,11 @@ def grid(length: int | jax.Array, max_length: int) -> Coords:
   n_P = jnp.arange(max_length * max_length)
   row_P, column_P = n_P // max_length, n_P % max_length
   on_P = (row_P < length) & (column_P < length)
-  place = lambda x_P, first: jnp.concatenate(
-    [jnp.full(1, first), jnp.where(on_P, x_P, -1)]
-  ).astype(jnp.int32)[None]
+
+  def place(x_P, first):
+    whole = jnp.concatenate([jnp.full(1, first), jnp.where(on_P, x_P, -1)])
+    return whole.astype(jnp.int32)[None]
+
   order_1L = place(1 + row_P * length + column_P, 0)
   data = {"row_BL": place(row_P, -1), "column_BL": place(column_P, -1)}
   real_1L = (order_1L >= 0).astype(jnp.int32)

@@ -107,7 +107,10 @@ class Spans(Tokens):
       return self._cut(token_L, gaps_of(key, length, gone, gaps, L), length, L)
 
     source_BL, target_BL = jax.vmap(cut)(token_BL, keys)
-    place = lambda x_BL: jnp.arange(x_BL.shape[1])[None]
+
+    def place(x_BL):
+      return jnp.arange(x_BL.shape[1])[None]
+
     full, answer = self.sides(L)
     missing = full - (length - gone + gaps + 1), answer - (gone + gaps + 1)
     source_BL = jnp.roll(source_BL, missing[0], axis=1)

@@ -231,7 +231,10 @@ class Masked(Tokens):
     follows_B1 = jax.random.bernoulli(keys[0], 0.5, (rows, 1))
     other_BL = super().batch(arrays, keys[1], rows, length).input_BL
     second_BL = jnp.where(follows_B1, text.input_BL[:, a:-3], other_BL[:, a:-3])
-    column = lambda token: jnp.full((rows, 1), token, jnp.int32)
+
+    def column(token):
+      return jnp.full((rows, 1), token, jnp.int32)
+
     start_B1, end_B1 = column(tokenizer.start), column(tokenizer.end)
     parts = start_B1, text.input_BL[:, :a], end_B1, second_BL, end_B1
     type_1L = (jnp.arange(length) > a + 1).astype(jnp.int32)[None]

@@ -30,8 +30,14 @@ from transformer_jax.data.encoded import encoded
 from transformer_jax.data.files import DataError
 from transformer_jax.data.readers import bitext, columns
 from transformer_jax.data.readers.bitext import Pair
-from transformer_jax.data.token_cache import Tokenized
-from transformer_jax.data.tokenizers import PAD, Tokenizer, tokenizers
+from transformer_jax.data.tasks.language.pair_rows import (
+  arrays_of,
+  fit_shares,
+  fitting,
+  lay_out,
+  packed,
+)
+from transformer_jax.data.tokenizers import Tokenizer, tokenizers
 from transformer_jax.positions import coords
 
 ENOUGH = 1_000_000  # the most texts for training a vocabulary
@@ -145,7 +151,7 @@ class Translation(Task):
       split: [text for pair in some for text in (pair.source, pair.target)]
       for split, some in pairs.items()
     }
-    learn = lambda: self.learned(pairs["train"])
+    learn = functools.partial(self.learned, pairs["train"])
     found = encoded(self.tokenizer, texts, learn, ["translation", ENOUGH])
     tokenizer = found.tokenizer
     facts |= tokenizer.facts
@@ -156,9 +162,9 @@ class Translation(Task):
       kept = [pairs[split][n] for n in some_P]
       facts["left_out"][split] |= bitext.left_out(pairs[split], kept, "too long")
       facts["pairs"][split] = len(kept)
-      arrays[name] = _arrays(found, split, some_P) | {"ends_2": ends_2}
+      arrays[name] = arrays_of(found, split, some_P) | {"ends_2": ends_2}
     facts["tokens"] = int(arrays["train"]["size_P2"].sum())
-    facts["fit"] = _fit(arrays["train"], self.max_length)
+    facts["fit"] = fit_shares(arrays["train"], self.max_length)
     return TaskData(arrays, facts, tokenizer)
 
   def abstract(self) -> dict[str, dict[str, jax.ShapeDtypeStruct]]:
@@ -206,10 +212,10 @@ class Translation(Task):
     data = arrays["train"]
     if coords.is_concrete(data["size_P2"]):
       self.check(arrays, length)
-    fit = jnp.maximum(_fitting(data, length), 1)
+    fit = jnp.maximum(fitting(data, length), 1)
     chosen_BT = jax.random.randint(key, (batch_size, self.packed), 0, fit)
-    start_BT2 = _packed(jnp.asarray(data["size_P2"])[chosen_BT] + 1, length)
-    batch = _batch(data, chosen_BT, start_BT2, length)
+    start_BT2 = packed(jnp.asarray(data["size_P2"])[chosen_BT] + 1, length)
+    batch = lay_out(data, chosen_BT, start_BT2, length)
     if self.packed > 1:
       return batch
     # Padding is on the right of the target, so all rows share their coordinates.
@@ -230,13 +236,13 @@ class Translation(Task):
     """
     data = arrays["scored"]
     P = data["size_P2"].shape[0]
-    fit = _fitting(data, length)
+    fit = fitting(data, length)
     drawn_P = jax.random.uniform(key, (P,))
     order_P = jnp.argsort(jnp.where(jnp.arange(P) < fit, drawn_P, 2.0))
     row_B = jnp.arange(min(batch_size, P))
     chosen_B1 = order_P[row_B % jnp.maximum(fit, 1)][:, None]
     start_B12 = bucket - jnp.asarray(data["size_P2"])[chosen_B1] - 1
-    batch = _batch(data, chosen_B1, start_B12, bucket)
+    batch = lay_out(data, chosen_B1, start_B12, bucket)
     weight_BL = jnp.where((row_B < fit)[:, None], batch.weight_BL, 0.0)
     return dataclasses.replace(batch, weight_BL=weight_BL)
 
@@ -270,92 +276,3 @@ def _generation_set(task: Translation, tokenizer: Tokenizer) -> GenerationSet:
 @functools.lru_cache(maxsize=4)
 def _learned(spec: str, texts: tuple[str, ...]) -> Tokenizer:
   return tokenizers.build(spec).train(texts)
-
-
-def _arrays(found: Tokenized, split: str, some_P: np.ndarray) -> dict[str, np.ndarray]:
-  """Concatenates all tokens, sorted by the longer side of each pair.
-
-  some_P   indices of the chosen pairs
-  """
-  size_P2 = found.size_D[split].reshape(-1, 2)
-  first_P = np.cumsum(size_P2.sum(axis=1)) - size_P2.sum(axis=1)
-  order_P = some_P[np.argsort(size_P2[some_P].max(axis=1), kind="stable")]
-  size_P2 = size_P2[order_P]
-  start_P2 = (np.cumsum(size_P2) - size_P2.ravel()).reshape(-1, 2)
-  moved_P = first_P[order_P] - start_P2[:, 0]
-  token_N = found.token_N[split][
-    np.repeat(moved_P, size_P2.sum(axis=1)) + np.arange(size_P2.sum())
-  ]
-  arrays = {"token_N": token_N, "start_P2": start_P2, "size_P2": size_P2}
-  return {name: x.astype(np.int32) for name, x in arrays.items()}
-
-
-def _fit(data: dict[str, np.ndarray], max_length: int) -> dict[str, float]:
-  """Returns the share of pairs that fit into lengths of 16, 32, ... tokens."""
-  size_P = data["size_P2"].max(axis=1) + 1
-  lengths = [16 << n for n in range(8)]
-  upto = next((n for n in lengths if n > max_length), lengths[-1])
-  return {str(n): round(float(np.mean(size_P <= n)), 4) for n in lengths if n <= upto}
-
-
-def _fitting(data: dict[str, jax.Array], length: int | jax.Array) -> jax.Array:
-  """Returns the number of pairs that fit, start or end token included."""
-  size_P = jnp.max(jnp.asarray(data["size_P2"]), axis=1) + 1
-  return jnp.searchsorted(size_P, length, side="right")
-
-
-def _packed(size_BT2: jax.Array, length: int) -> jax.Array:
-  """Returns the start of each pair in its row, `length` where the row is full."""
-
-  def put(used_B2, size_B2):
-    fits_B1 = jnp.all(used_B2 + size_B2 <= length, axis=1, keepdims=True)
-    start_B2 = jnp.where(fits_B1, used_B2, length)
-    return used_B2 + jnp.where(fits_B1, size_B2, 0), start_B2
-
-  size_TB2 = jnp.moveaxis(size_BT2, 1, 0)
-  _, start_TB2 = jax.lax.scan(put, jnp.zeros_like(size_TB2[0]), size_TB2)
-  return jnp.moveaxis(start_TB2, 0, 1)
-
-
-def _batch(data: Any, chosen_BT: jax.Array, start_BT2: jax.Array, L: int) -> Batch:
-  """Packs chosen pairs into rows of L tokens, each pair as one segment."""
-  side = lambda n: _side(data, chosen_BT, start_BT2[..., n], n, L)
-  source_BL, source_segment_BL, _ = side(0)
-  target_BL, segment_BL, place_BL = side(1)
-  before_BL = jnp.pad(target_BL, ((0, 0), (1, 0)))[:, :-1]
-  input_BL = jnp.where(place_BL == 0, data["ends_2"][0], before_BL)
-  real_BL = segment_BL > 0
-  return Batch(
-    jnp.where(real_BL, input_BL, PAD),
-    target_BL,
-    real_BL.astype(jnp.float32),
-    coords.packed(segment_BL),
-    source_BL,
-    coords.packed(source_segment_BL),
-  )
-
-
-def _side(
-  data: Any, chosen_BT: jax.Array, start_BT: jax.Array, n: int, L: int
-) -> tuple:
-  """Returns the tokens of one side with end tokens, their segments and positions.
-
-  data         arrays of one split
-  chosen_BT    int32, numbers of the pairs
-  start_BT     int32, first token of each pair in its row
-  n            0: source, 1: target
-  L            tokens of a row
-  """
-  first_BT, size_BT = (
-    jnp.asarray(data[x])[chosen_BT, n] for x in ("start_P2", "size_P2")
-  )
-  place_BTL = jnp.arange(L) - start_BT[..., None]
-  inside_BTL = (place_BTL >= 0) & (place_BTL <= size_BT[..., None])
-  which_BL = jnp.argmax(inside_BTL, axis=1)
-  real_BL = jnp.any(inside_BTL, axis=1)
-  own = lambda x_BT: jnp.take_along_axis(x_BT, which_BL, axis=1)
-  place_BL = jnp.arange(L) - own(start_BT)
-  token_BL = jnp.asarray(data["token_N"])[own(first_BT) + place_BL]
-  token_BL = jnp.where(place_BL == own(size_BT), data["ends_2"][1], token_BL)
-  segment_BL = jnp.where(real_BL, which_BL + 1, 0)
-  return jnp.where(real_BL, token_BL, PAD), segment_BL, place_BL

@@ -78,7 +78,10 @@ class Seq2Seq(Posed):
       jnp.roll(x_BL, A - answer, axis=1) for x_BL in lay_out(answer_BA, length_B)
     )
     ids, source_ids = self._ids(length, bucket)
-    rolled = lambda ids, absent: jax.tree.map(lambda x: jnp.roll(x, absent)[None], ids)
+
+    def rolled(ids, absent):
+      return jax.tree.map(lambda x: jnp.roll(x, absent)[None], ids)
+
     at = coords.padded(jnp.arange(A + 1)[None] >= A - answer)
     at = at.replace(data=rolled(ids, A - answer))
     text = shifted(token_BL, weight_BL, at)
@@ -94,8 +97,13 @@ class Seq2Seq(Posed):
     """
     prompt, (P, A) = self.task.sizes(length)[0], self.task.sizes(max_length)
     whole = self.task.ids(length, max_length)
-    cut = lambda id_L: jax.lax.dynamic_slice(id_L, (prompt + 1,), (A + 1,))
-    source = lambda id_L: jnp.where(jnp.arange(P) < prompt, id_L[1 : P + 1], 0)
+
+    def cut(id_L):
+      return jax.lax.dynamic_slice(id_L, (prompt + 1,), (A + 1,))
+
+    def source(id_L):
+      return jnp.where(jnp.arange(P) < prompt, id_L[1 : P + 1], 0)
+
     return jax.tree.map(cut, whole), jax.tree.map(source, whole)
 
   def _lay_out(self, answer_A, length, scored):

@@ -60,8 +60,7 @@ class Prefixed(Posed):
 
 def _see(batch: Batch) -> Batch:
   """Returns the batch with horizons up to at least the separator of each row."""
-  rows = lambda x: jnp.broadcast_to(x, batch.input_BL.shape)
-  at = jax.tree.map(rows, batch.at)
+  at = jax.tree.map(lambda x: jnp.broadcast_to(x, batch.input_BL.shape), batch.at)
   last_B1 = jnp.argmax(batch.input_BL == SEPARATOR, axis=1)[:, None]
   prompt_B1 = jnp.take_along_axis(at.order_BL, last_B1, axis=1) + 1
   return dataclasses.replace(batch, at=at.prefix(prompt_B1))
