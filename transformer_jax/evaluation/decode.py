@@ -251,9 +251,17 @@ def sample(
 ) -> jax.Array:
   """Returns a sampled continuation of each prompt, int32 [B, steps].
 
-  all but key and how   as in `greedy`
-  key   of the random draws; the same key draws the same tokens
-  how   temperature, top-k and top-p
+  model       the decoder
+  params      its parameters
+  prompt_BL   tokens, at least one in each row
+  steps       tokens to generate; static under jit
+  key         of the random draws; the same key draws the same tokens
+  how         temperature, top-k and top-p
+  at          coordinates of the prompt; None: consecutive
+  memory      encoded sources, from the model's `encode`
+  end         end token, with which finished texts are filled up; None: no text ends
+              early
+  frozen      whether cached tokens are never recomputed, as in `greedy`
   """
 
   def choose(n, logits_BV):

@@ -54,7 +54,30 @@ def rope(
   name, arguments = words.choose("rope_type", SCALINGS)
   check(words, arguments)
   given = words | lengths(config, words)
-  more: dict[str, Any] = {}  # arguments of the encoding
+  more = _scaling(words, given, arguments)
+  more["base"] = words.number("rope_theta", config.number(base, 10_000.0))
+  turned = words.number("partial_rotary_factor", config.number(share or SHARE, usual))
+  if not share and turned != 1:
+    raise ValueError(
+      f"config.json says {SHARE}={turned}, and all features turn in this family;"
+      f" remove it, or write {SHARE}=1.0"
+    )
+  more |= {"fraction": turned} if turned != 1 else {}
+  more |= {"interleaved": True} if interleaved else {}
+  written = ", ".join(f"{name}={value!r}" for name, value in more.items())
+  return positions.build(f"{name}({written})")
+
+
+def _scaling(
+  words: HFConfig, given: HFConfig, arguments: dict[str, str]
+) -> dict[str, Any]:
+  """Returns the encoding's arguments for longer texts than those of pretraining.
+
+  words       the config's part on rotary encodings
+  given       the same with lengths that stand elsewhere in the config
+  arguments   {key of the config: argument of the encoding}
+  """
+  more: dict[str, Any] = {}
   if words["rope_type"] == "longrope" and words.get("factor") is None:
     now, before = (given.whole(f"{word}max_position_embeddings") for word in OF)
     given |= {"factor": now / before}
@@ -69,17 +92,7 @@ def rope(
     more |= growth(words, more["factor"])
   if words["rope_type"] == "longrope":
     more["factor"] = stretch(words, more["factor"], more["original"])
-  more["base"] = words.number("rope_theta", config.number(base, 10_000.0))
-  turned = words.number("partial_rotary_factor", config.number(share or SHARE, usual))
-  if not share and turned != 1:
-    raise ValueError(
-      f"config.json says {SHARE}={turned}, and all features turn in this family;"
-      f" remove it, or write {SHARE}=1.0"
-    )
-  more |= {"fraction": turned} if turned != 1 else {}
-  more |= {"interleaved": True} if interleaved else {}
-  written = ", ".join(f"{name}={value!r}" for name, value in more.items())
-  return positions.build(f"{name}({written})")
+  return more
 
 
 def rope_of_kind(

@@ -60,8 +60,8 @@ class Attention(nn.Module):
     q_BLHK = projections.query(w, x_BLD)
     scale = variant.variant.scale(variant.params, q_BLHK.shape[-1])
     if memory is None:
-      source_BMD, k_at = x_BLD, projections.inform(position, x_BLD, q_BLHK, at)
-      q_at = k_at
+      source_BMD = x_BLD
+      q_at = k_at = projections.inform(position, x_BLD, q_BLHK, at)
     else:
       source_BMD, k_at = memory[0], position.keep(memory[1])
       q_at = position.keep(at).bidirectional()

@@ -102,6 +102,14 @@ class Stack(nn.Module):
     return jax.tree.map(lambda x: local_examples(x, axis) if len(x) == rows else x, at)
 
   def apply_layers(self, x_BLD, at, shared, memory, cache):
+    """Returns (x_BLD, caches) after all layers.
+
+    x_BLD    embedded tokens
+    at       their coordinates, with positions
+    shared   the encoding with the parameters that all layers share
+    memory   (x_BMD, coordinates) of an encoder's output, or None
+    cache    caches of the layers, or None
+    """
     block = (
       nn.remat(Block, prevent_cse=not self.arch.scan) if self.arch.remat else Block
     )
@@ -185,7 +193,14 @@ class Transformer(nn.Module):
     return self.logits(self.states(token_BL, at, source_BL, source_at, done))
 
   def states(self, token_BL, at=None, source_BL=None, source_at=None, done=1.0):
-    """Returns x_BLD, the states before the output head; arguments as in a call."""
+    """Returns x_BLD, the states before the output head.
+
+    token_BL    ids of the tokens, or images where the embedding reads images
+    at          their coordinates; None: consecutive causal tokens
+    source_BL   ids of the encoder's tokens, in a model with both stacks
+    source_at   their coordinates
+    done        fraction of training completed, from 0 to 1
+    """
     if not self.arch.decoders:
       return self.arch.head.pool(*self.encode(token_BL, at, done))
     if self.arch.encoders and source_BL is None:
@@ -199,8 +214,14 @@ class Transformer(nn.Module):
   def hidden(self, token_BL, at=None, source_BL=None, source_at=None, done=1.0):
     """Returns (x_BLD, output_VD), whose product x @ output^T is the logits.
 
+    token_BL    ids of the tokens, or images where the embedding reads images
+    at          their coordinates; None: consecutive causal tokens
+    source_BL   ids of the encoder's tokens, in a model with both stacks
+    source_at   their coordinates
+    done        fraction of training completed, from 0 to 1
+
     A chunked loss needs no array of all logits. A bias of the logits is one more
-    feature of x, with value 1. Arguments are those of a call.
+    feature of x, with value 1.
     """
     head = self.arch.head
     if head.cap:
@@ -239,6 +260,14 @@ class Transformer(nn.Module):
     return self.logits(x_BLD), cache
 
   def read(self, token_BL, at, memory, cache, done):
+    """Returns the decoder's states x_BLD of new tokens, and the new cache.
+
+    token_BL   ids of the new tokens
+    at         their coordinates; None: consecutive causal tokens
+    memory     result of `encode`, or None
+    cache      of the tokens before, or None
+    done       fraction of training completed, from 0 to 1
+    """
     self._check_memory(memory)
     at = at or coords.consecutive(1, token_BL.shape[1])
     if isinstance(cache, CachedText):

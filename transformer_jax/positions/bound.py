@@ -162,9 +162,13 @@ class Bound:
     mask_BLM: jax.Array,
     scale: float | jax.Array,
   ) -> jax.Array:
-    """Returns s_BHLM after `full_scores`; arguments are those of `score`.
+    """Returns s_BHLM after `full_scores`.
 
-    s_BHLM: scores of all heads and whole rows of keys
+    s_BHLM           scores of all heads, with all keys of each query
+    q_BLHK, k_BMHK   queries and keys after `transform_qk`
+    q_at, k_at       their coordinates
+    mask_BLM         or mask_BHLM; True where a query attends to a key
+    scale            factor on dot products, or scale_H
     """
     if self.encoding.tile_local:
       return s_BHLM

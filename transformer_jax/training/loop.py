@@ -98,22 +98,18 @@ def compile_steps(
 
   The program donates the state: its leaves must not share buffers.
   """
-
-  def stack(x):
-    return jax.ShapeDtypeStruct((len(seeds), *x.shape), x.dtype)
-
-  shapes = jax.tree.map(stack, trainer.shapes)
+  shapes = jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct((len(seeds), *x.shape), x.dtype), trainer.shapes
+  )
   split = functools.partial(sharding.split_batch, mesh)
   max_logits = mesh.size * losses.default_max_logits()
   trainer = dataclasses.replace(trainer, constrain=split, max_logits=max_logits)
   seed_S = jnp.array(seeds, jnp.uint32)
   init = jax.vmap(trainer.init)
   where = sharding.split(mesh, shapes)
-
-  def place(x, s):
-    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s)
-
-  abstract = jax.tree.map(place, shapes, where)
+  abstract = jax.tree.map(
+    lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, where
+  )
   start = time.perf_counter()
   every_seed = jax.vmap(functools.partial(trainer.steps, count=count), (None, 0))
   everywhere = NamedSharding(mesh, PartitionSpec())
@@ -121,13 +117,16 @@ def compile_steps(
   with jax.set_mesh(mesh):  # for attention that sends keys from device to device
     run = steps.lower(arrays, abstract).compile()
   seconds = time.perf_counter() - start
-  memory = run.memory_analysis()
-  if memory is None:  # a backend without this analysis
-    peak_bytes = 0
-  else:
-    peak_bytes = memory.argument_size_in_bytes + memory.temp_size_in_bytes
   init = jax.jit(init, out_shardings=where, compiler_options=_once())
-  return Program(run, lambda: init(seed_S), abstract, seconds, peak_bytes)
+  return Program(run, lambda: init(seed_S), abstract, seconds, _peak_bytes(run))
+
+
+def _peak_bytes(run: Any) -> int:
+  """Returns the memory of a compiled program; 0 where the backend has no analysis."""
+  memory = run.memory_analysis()
+  if memory is None:
+    return 0
+  return memory.argument_size_in_bytes + memory.temp_size_in_bytes
 
 
 def _once() -> dict[str, int] | None:
@@ -162,34 +161,53 @@ def fit(
   check_buffers(state)
   resumed(step)
   seeds = program.abstract.step.shape[0]
-  pending: collections.deque = collections.deque()
-  clock = [time.perf_counter()]
-
-  def settle(leave: int) -> None:
-    while len(pending) > leave:
-      last, metrics = pending.popleft()
-      metrics = jax.device_get(metrics)
-      taught_SN = metrics.pop("targets") != 0
-      _note_divergence(diverged, last, metrics["loss"], taught_SN)
-      now = time.perf_counter()
-      means = {name: _mean(x_SN, taught_SN) for name, x_SN in metrics.items()}
-      report(DispatchMetrics(last, means, now - clock[0], len(diverged)))
-      clock[0] = now
-
+  pending = _Pending(diverged, report)
   while step < budget.steps and not stop and len(diverged) < seeds:
     state, metrics = program.run(arrays, state)
     step += budget.per_dispatch
-    pending.append((step, metrics))
-    settle(leave=IN_FLIGHT - 1)
+    pending.add(step, metrics)
+    pending.settle(leave=IN_FLIGHT - 1)
     keeper.poll()
     if step % budget.save == 0 or step == budget.steps:
-      settle(leave=0)
+      pending.settle(leave=0)
       keeper.save(step, state, {"diverged": diverged})
-  settle(leave=0)
+  pending.settle(leave=0)
   finished = step >= budget.steps or len(diverged) == seeds
   if not finished:
     keeper.save(step, state, {"diverged": diverged})
   return FitResult(state, step, diverged, finished)
+
+
+class _Pending:
+  """Metrics of dispatches under way, reported in their order.
+
+  diverged   first step with a loss that is not finite, by place of the seed; filled
+  report     called with the metrics of every dispatch
+  """
+
+  def __init__(
+    self, diverged: dict[int, int], report: Callable[[DispatchMetrics], None]
+  ):
+    self.diverged, self.report = diverged, report
+    self.dispatches: collections.deque = collections.deque()
+    self.last_report = time.perf_counter()
+
+  def add(self, step: int, metrics: dict[str, jax.Array]) -> None:
+    """Adds the metrics of the dispatch that ends at a step."""
+    self.dispatches.append((step, metrics))
+
+  def settle(self, leave: int) -> None:
+    """Reports the oldest dispatches, all but the `leave` newest; waits for them."""
+    while len(self.dispatches) > leave:
+      last, metrics = self.dispatches.popleft()
+      metrics = jax.device_get(metrics)
+      taught_SN = metrics.pop("targets") != 0
+      _note_divergence(self.diverged, last, metrics["loss"], taught_SN)
+      now = time.perf_counter()
+      means = {name: _mean(x_SN, taught_SN) for name, x_SN in metrics.items()}
+      seconds, diverged = now - self.last_report, len(self.diverged)
+      self.report(DispatchMetrics(last, means, seconds, diverged))
+      self.last_report = now
 
 
 def check_buffers(state: State) -> None:

@@ -113,11 +113,9 @@ def _padded(tokens, n):
     return jnp.pad(x, widths, constant_values=fill)
 
   padded = jax.tree.map(pad, tokens)
-  absent = {
-    "order_BL": pad(tokens.at.order_BL, -1),
-    "horizon_BL": pad(tokens.at.horizon_BL, -1),
-  }
-  return padded._replace(at=padded.at.replace(**absent))
+  order_BL, horizon_BL = pad(tokens.at.order_BL, -1), pad(tokens.at.horizon_BL, -1)
+  at = padded.at.replace(order_BL=order_BL, horizon_BL=horizon_BL)
+  return padded._replace(at=at)
 
 
 def _local(axis, n, block, scheme, queries, keys):
@@ -151,10 +149,10 @@ def _is_floating(x) -> bool:
 
 
 def _join(learned, fixed):
-  def either(a, b):
-    return b if a is None else a
-
-  return jax.tree.map(either, learned, fixed, is_leaf=lambda x: x is None)
+  """Returns the tree of `_partition`."""
+  return jax.tree.map(
+    lambda a, b: b if a is None else a, learned, fixed, is_leaf=lambda x: x is None
+  )
 
 
 def _attend_block(scheme, queries, keys, count_BL):

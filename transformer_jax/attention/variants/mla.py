@@ -87,6 +87,12 @@ class Latent(Projections):
     return position.read(x_BLD, self.split(position, q_BLHK)[1], at)
 
   def transform_qk(self, position, q_BLHK, k_BMHK, q_at, k_at):
+    """Returns (q_BLHK, k_BMHK); only the part with positions is rotated.
+
+    position         the bound encoding
+    q_BLHK, k_BMHK   queries and keys: a part without positions, a part with them
+    q_at, k_at       their coordinates
+    """
     q_still, q_part = self.split(position, q_BLHK)
     k_still, k_part = self.split(position, k_BMHK)
     q_part, k_part = position.transform_qk(q_part, k_part, q_at, k_at)

@@ -67,7 +67,6 @@ def read(
   pair_format = PairFormat(sides, columns.named(named, sides))
   if source.startswith(TFDS):
     columns.check_used(named, source)
-  if source.startswith(TFDS):
     name = source.removeprefix(TFDS)
     rows, facts = tfds.read_pairs(name, sides, splits, data_dir, limit)
     found = {split: [Pair(*row) for row in rows[split]] for split in rows}

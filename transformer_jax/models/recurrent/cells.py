@@ -5,7 +5,7 @@ Parameters are named by axes: N are a cell's gates, W its units, D its output.
 
 import dataclasses
 from collections.abc import Callable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -202,14 +202,16 @@ def unroll(
     state = _choose(at_B.order_BL >= 0, cell.step(w, x_BNW, state), state)
     return state, (state, context_BD)
 
-  def swap(tree):
-    return jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), tree)
-
-  text = swap((x_BLNW, at, begins_BL, start))
+  text = _swapped((x_BLNW, at, begins_BL, start))
   unrolled = len(text[0]) if written_out else 1
   last, out = jax.lax.scan(one, state, text, reverse=reverse, unroll=unrolled)
-  states, context_BLD = swap(out)
+  states, context_BLD = _swapped(out)
   return states, last, context_BLD
+
+
+def _swapped(tree: Any) -> Any:
+  """Returns a tree with the first two axes of each array swapped."""
+  return jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), tree)
 
 
 def _choose(which_B: jax.Array, yes: State, no: State) -> State:

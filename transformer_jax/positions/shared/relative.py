@@ -45,7 +45,10 @@ def lookup(row: Row, vectors_NK, x_LK, pos_L, pos_M) -> jax.Array:
 def match(row: Row, vectors_NK, x_LK, pos_L, pos_M) -> jax.Array:
   """Returns the result of `lookup`, by a skewed product wherever possible.
 
-  Arguments are those of `lookup`.
+  row            from distances, int32, to rows of the table
+  vectors_NK     the table
+  x_LK           queries
+  pos_L, pos_M   positions of queries and keys
   """
   return jax.lax.cond(
     runs_on(pos_L, pos_M),
@@ -86,7 +89,10 @@ match.defvjp(_save, _pull)
 def skewed(row: Row, vectors_NK, x_LK, pos_L, pos_M) -> jax.Array:
   """Returns the result of `lookup` for consecutive positions on both sides.
 
-  Arguments are those of `lookup`.
+  row            from distances, int32, to rows of the table
+  vectors_NK     the table
+  x_LK           queries
+  pos_L, pos_M   positions of queries and keys, one apart
   """
   return shear(x_LK @ vectors_NK[row(distances(pos_L, pos_M))].T)
 

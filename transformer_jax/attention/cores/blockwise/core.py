@@ -6,6 +6,7 @@ without an array of [L, M]. A bias of the distance alone is one table for all ti
 """
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -77,17 +78,19 @@ class Blockwise(Core):
     keys = flash.Keys(k, v, *cut.places(k_at, cut.keys))
     one_scale = scale if fixed else None
     scheme = TileScore(position.encoding, variant.variant, one_scale, v_BMGE.dtype)
-
-    def attend(tree):
-      weights, queries, keys, block_mask = tree
-      return flash.attend(scheme, weights, queries, keys, block_mask)
-
+    attend = functools.partial(_attend_group, scheme)
     whole = weights, queries, keys, jax.tree.map(lambda x: x[None], block_mask)
     out = blocks.each(lambda tree: blocks.each(attend, tree), whole)
     return cut.join(out).astype(v_BMGE.dtype)
 
   def refusal(self, encoding, variant=PLAIN.variant, dropout=False):
     return tiled_refusal("blockwise", encoding, variant, dropout)
+
+
+def _attend_group(scheme, tree):
+  """Returns the outputs of one group of heads of one sequence."""
+  weights, queries, keys, block_mask = tree
+  return flash.attend(scheme, weights, queries, keys, block_mask)
 
 
 def wide(x: jax.Array) -> jax.Array:

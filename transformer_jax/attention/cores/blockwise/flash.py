@@ -137,11 +137,7 @@ def _forward(scheme, weights, queries, keys, block_mask):
 
 
 def _start(weights, H, L, E):
-  """Returns (max_HL, sum_HL, out_HLE) before the first tile, a sink included.
-
-  weights   parameters of the heads, with or without logits of sinks
-  H, L, E   query heads, queries, width of the values
-  """
+  """Returns (max_HL, sum_HL, out_HLE) before the first tile, a sink included."""
   sink_logit_HL = jnp.broadcast_to(
     weights.get("sink_logit_H", jnp.full(H, FLOOR))[:, None], (H, L)
   )

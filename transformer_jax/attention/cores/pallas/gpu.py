@@ -7,7 +7,6 @@ Dao et al., 2022, https://arxiv.org/abs/2205.14135, written in Pallas with the t
 
 import dataclasses
 import functools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +15,7 @@ from jax.experimental.pallas import triton as plgpu
 
 from transformer_jax.attention.cores.base import Core, cores
 from transformer_jax.attention.cores.pallas import call, layout, loads
+from transformer_jax.attention.cores.pallas.gpu_blocks import BlockSpecs, cut, longer
 from transformer_jax.attention.cores.pallas.score_program import finish, grow
 from transformer_jax.attention.cores.per_device import on_each_device
 from transformer_jax.attention.variants.bound_variant import MASKED, PLAIN, BoundVariant
@@ -115,7 +115,11 @@ class GPUBackend:
   def backward(self, work, tables, queries, keys, where):
     """Returns gradients of tables, queries and keys, as trees like theirs.
 
-    Arguments as in `forward`; queries also have d_out, lse and delta.
+    work      static description of the call
+    tables    arrays that depend on parameters alone, by head
+    queries   arrays of queries, with d_out, lse and delta
+    keys      arrays of keys and values
+    where     block mask and `shift_B`
     """
     args = tables, queries, keys
     d_q = self._sweep(work, args, where, by_keys=False)["side"]["q"]
@@ -170,19 +174,21 @@ class GPUBackend:
   def _table_sums(self, work, tables):
     """Returns shapes of the tables' gradients, one sum for each block of keys."""
     blocks = work.M // work.tile.M
-    long = jax.tree.map(_longer, tables)
+    padded = jax.tree.map(longer, tables)
     return [
       shape((work.B, x.shape[0], blocks, *x.shape[1:]), jnp.float32)
-      for x in jax.tree.leaves(loads.trained(work, long))
+      for x in jax.tree.leaves(loads.trained(work, padded))
     ]
 
-  def _run(self, work, args, where, by_keys, outs, steps, products):
-    tables, queries, keys = args
-    tables = jax.tree.map(_longer, tables)
+  def _program(self, work, by_keys, others, steps):
+    """Returns the body of a kernel: one program visits the blocks of the other side.
+
+    work      static description of the call
+    by_keys   whether it has a block of keys, and visits queries
+    others    number of blocks of the other side
+    steps     (start, visit, end) of the blocks
+    """
     start, visit, end = steps
-    mask_Bnn = where["mask_Bnn"].astype(jnp.int32)
-    mask_Bnn = jnp.swapaxes(mask_Bnn, 1, 2) if by_keys else mask_Bnn
-    own, others = mask_Bnn.shape[1:]
 
     def body(seen, tables, queries, keys, outs):
       values = loads.read_tables(work, tables)
@@ -190,7 +196,7 @@ class GPUBackend:
 
       def step(n, state):
         size = work.tile.L if by_keys else work.tile.M
-        part = _cut(far, n, size, not by_keys)
+        part = cut(far, n, size, not by_keys)
         q_refs, k_refs = (part, near) if by_keys else (near, part)
 
         def visit_tile(state):
@@ -201,9 +207,27 @@ class GPUBackend:
 
       end(jax.lax.fori_loop(0, others, step, start(values)), outs)
 
+    return body
+
+  def _run(self, work, args, where, by_keys, outs, steps, products):
+    """Returns the outputs of a kernel.
+
+    work       static description of the call
+    args       tables, queries and keys
+    where      block mask and `shift_B`
+    by_keys    whether programs have a block of keys, and visit queries
+    outs       shapes of the outputs
+    steps      (start, visit, end) of the blocks that a program visits
+    products   matrix products in a tile
+    """
+    tables, queries, keys = args
+    tables = jax.tree.map(longer, tables)
+    mask_Bnn = where["mask_Bnn"].astype(jnp.int32)
+    mask_Bnn = jnp.swapaxes(mask_Bnn, 1, 2) if by_keys else mask_Bnn
+    own, others = mask_Bnn.shape[1:]
     block = BlockSpecs(work, by_keys)
     run = pl.pallas_call(
-      body,
+      self._program(work, by_keys, others, steps),
       outs,
       grid=(own, work.H, work.B),
       in_specs=[
@@ -218,87 +242,3 @@ class GPUBackend:
       cost_estimate=layout.cost(work, products, (tables, queries, keys), outs),
     )
     return run(mask_Bnn, tables, queries, keys)
-
-
-class BlockSpecs:
-  """Block specifications of a program: one block of its side, all of the other."""
-
-  def __init__(self, work, by_keys):
-    self.work, self.by_keys = work, by_keys
-
-  def queries(self, x, name):
-    return self._spec(x, 2, None if self.by_keys else self.work.tile.L)
-
-  def keys(self, x, name):
-    axis = 3 if layout.is_row(name) else 2
-    return self._spec(x, axis, self.work.tile.M if self.by_keys else None)
-
-  def own(self, x, name):
-    return self.keys(x, name) if self.by_keys else self.queries(x, name)
-
-  def outputs(self, outs):
-    """Returns the specifications of a kernel's outputs, as a tree like theirs."""
-    if "side" not in outs:
-      return {n: self.own(x, n) for n, x in outs.items()}
-    return {
-      "side": {n: self.own(x, n) for n, x in outs["side"].items()},
-      "tables": [self.sum(x) for x in outs["tables"]],
-    }
-
-  def flags(self, x):
-    rows = x.shape[0] > 1
-    return pl.BlockSpec((None, None, x.shape[2]), lambda n, h, b: (b * rows, n, 0))
-
-  def table(self, x):
-    zeros = (0,) * (len(x.shape) - 1)
-    return pl.BlockSpec((None, *x.shape[1:]), lambda n, h, b: (h, *zeros))
-
-  def sum(self, x):
-    zeros = (0,) * (len(x.shape) - 3)
-    return pl.BlockSpec(
-      (None, None, None, *x.shape[3:]), lambda n, h, b: (b, h, n, *zeros)
-    )
-
-  def _spec(self, x, axis, size):
-    block = [None, None, *x.shape[2:]]
-    block[axis] = size or x.shape[axis]
-
-    def index(n, h, b):
-      place = [b if x.shape[0] > 1 else 0, h * x.shape[1] // self.work.H, 0, 0]
-      place[axis] = n if size else 0
-      return tuple(place)
-
-    return pl.BlockSpec(tuple(block), index)
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class View:
-  """A part of a reference; Triton takes one index at a time."""
-
-  ref: Any
-  part: tuple
-
-  def __getitem__(self, index):
-    if index is Ellipsis:
-      return self.ref[self.part]
-    index = index if isinstance(index, tuple) else (index, slice(None))
-    both = zip(self.part, index, strict=True)
-    return self.ref[tuple(all if isinstance(n, slice) else n for all, n in both)]
-
-
-def _cut(refs, n, size, are_keys):
-  """Returns the n-th block of queries, or of keys."""
-  places, rest = pl.ds(n * size, size), slice(None)
-
-  def part(name):
-    return (rest, places) if are_keys and layout.is_row(name) else (places, rest)
-
-  parts = {name: View(x, part(name)) for name, x in refs.items() if name != "data"}
-  return parts | {"data": {}}
-
-
-def _longer(table):
-  """Pads the last axis of a table: Triton takes powers of two."""
-  N = table.shape[-1]
-  pads = [(0, 0)] * (table.ndim - 1) + [(0, 2 ** (N - 1).bit_length() - N)]
-  return jnp.pad(table, pads)

@@ -35,9 +35,11 @@ def keys(k_BMGK, v_BMGE, at: Coords, data: dict, size: int) -> Tree:
 
   An array with one number per token is a row instead, [.., 1, tokens].
 
-  at     coordinates of the keys
-  data   token data that the encoding reads
-  size   tokens in a block
+  k_BMGK   keys
+  v_BMGE   values
+  at       coordinates of the keys
+  data     token data that the encoding reads
+  size     tokens in a block
   """
   turn = functools.partial(jnp.swapaxes, axis1=-1, axis2=-2)
   data = {n: _heads_first(x, n, size) for n, x in data.items()}

@@ -18,6 +18,7 @@ from jax.experimental.pallas import tpu as pltpu
 from transformer_jax.attention.cores.base import Core, cores
 from transformer_jax.attention.cores.pallas import call, layout, loads
 from transformer_jax.attention.cores.pallas.score_program import finish, grow
+from transformer_jax.attention.cores.pallas.tpu_grid import TileGrid
 from transformer_jax.attention.cores.per_device import on_each_device
 from transformer_jax.attention.variants.bound_variant import MASKED, PLAIN, BoundVariant
 
@@ -90,7 +91,11 @@ class TPUBackend:
   def backward(self, work, tables, queries, keys, where):
     """Returns gradients of tables, queries and keys, as trees like theirs.
 
-    Arguments as in `forward`; queries also have d_out, lse and delta.
+    work      static description of the call
+    tables    arrays that depend on parameters alone, by head
+    queries   arrays of queries, with d_out, lse and delta
+    keys      arrays of keys and values
+    where     block mask and `shift_B`
     """
     args = tables, queries, keys
     by_query = self._sweep(work, args, where, by_keys=False)
@@ -135,12 +140,17 @@ class TPUBackend:
 
     return self._run(kernel, grid, args, outs, [], products=4 if by_keys else 3)
 
-  def _run(self, kernel, grid, args, outs, scratch, products):
-    work, (tables, queries, keys) = grid.work, args
-    room = [pltpu.VMEM((work.tile.L, work.tile.M), jnp.float32)] * work.program.room
+  def _step(self, kernel, grid, scratch):
+    """Returns the body of a kernel: one step of the grid, at one tile.
+
+    kernel    (tile, values, outs, state) -> (start, visit, end)
+    grid      the grid of tiles
+    scratch   number of arrays of memory that a row of tiles shares
+    """
+    work = grid.work
 
     def body(fetch, shift, tables, queries, keys, outs, *memory):
-      state, room = memory[: len(scratch)], memory[len(scratch) :]
+      state, room = memory[:scratch], memory[scratch:]
       values = loads.read_tables(work, tables)
       ids = tuple(pl.program_id(axis) for axis in range(4))
       base = grid.base(ids, shift)
@@ -155,6 +165,20 @@ class TPUBackend:
       pl.when(grid.needed(ids, fetch))(visit)
       pl.when(ids[3] == grid.sizes[3] - 1)(end)
 
+    return body
+
+  def _run(self, kernel, grid, args, outs, scratch, products):
+    """Returns the outputs of a kernel.
+
+    kernel     (tile, values, outs, state) -> (start, visit, end)
+    grid       the grid of tiles
+    args       tables, queries and keys
+    outs       shapes of the outputs
+    scratch    memory that a row of tiles shares
+    products   matrix products in a tile
+    """
+    work, (tables, queries, keys) = grid.work, args
+    room = [pltpu.VMEM((work.tile.L, work.tile.M), jnp.float32)] * work.program.room
     again = ((queries, keys)[not grid.by_keys], grid.sizes[2])
     spec = pltpu.PrefetchScalarGridSpec(
       num_scalar_prefetch=2,
@@ -168,7 +192,7 @@ class TPUBackend:
       scratch_shapes=[*scratch, *room],
     )
     run = pl.pallas_call(
-      body,
+      self._step(kernel, grid, len(scratch)),
       outs,
       grid_spec=spec,
       interpret=self.interpret,
@@ -209,88 +233,6 @@ def _running_softmax(sink_logit, tile, values, outs, state):
     outs["lse"][...] = lse_L1
 
   return start, visit, end
-
-
-class TileGrid:
-  """Grid of tiles: the order of visits and the block that each step reads.
-
-  work      static description of the call
-  where     block mask and `shift_B`
-  by_keys   False: rows of tiles one after the other. True: columns, head after head, so
-            that gradients of a head's tables stay in fast memory
-  """
-
-  def __init__(self, work, where, by_keys: bool):
-    self.work, self.by_keys = work, by_keys
-    rows, columns = work.L // work.tile.L, work.M // work.tile.M
-    self.sizes = (work.B, work.H, rows, columns)
-    self.semantics = ("parallel", "parallel", "parallel", "arbitrary")
-    mask_Bnn = where["mask_Bnn"]
-    if by_keys:
-      self.sizes = (work.H, work.B, columns, rows)
-      self.semantics = ("parallel", "arbitrary", "arbitrary", "arbitrary")
-      mask_Bnn = jnp.swapaxes(mask_Bnn, 1, 2)
-    self.shared = mask_Bnn.shape[0] == 1
-    self.fetch, self.shift = layout.to_fetch(mask_Bnn).reshape(-1), where["shift_B"]
-
-  def needed(self, ids, fetch):
-    return fetch[self._entry(*ids)] == ids[3]
-
-  def base(self, ids, shift):
-    """Returns the index of a tile's first query minus that of its first key."""
-    b, _, i, j = self._turned(*ids)
-    own = shift[0 if shift.shape[0] == 1 else b]
-    return i * self.work.tile.L - j * self.work.tile.M + own
-
-  def queries(self, x, name):
-    return self._spec(x, 2, self.work.tile.L, lambda b, h, i, j: i)
-
-  def keys(self, x, name):
-    return self._spec(
-      x, 3 if layout.is_row(name) else 2, self.work.tile.M, lambda b, h, i, j: j
-    )
-
-  def table(self, x):
-    zeros = (0,) * (len(x.shape) - 1)
-
-    def head(*ids):
-      return (self._turned(*ids[:4])[1], *zeros)
-
-    return pl.BlockSpec((None, *x.shape[1:]), head)
-
-  def outputs(self, outs):
-    """Returns the specifications of a kernel's outputs, as a tree like theirs."""
-    own = self.keys if self.by_keys else self.queries
-    specs = {n: own(x, n) for n, x in outs.items() if n not in ("data", "tables")}
-    if "data" in outs:
-      specs["data"] = {n: own(x, n) for n, x in outs["data"].items()}
-      specs["tables"] = [self.table(x) for x in outs["tables"]]
-    return specs
-
-  def _spec(self, x, axis, size, number):
-    block = [None, None, *x.shape[2:]]
-    block[axis] = size
-
-    def index(*step):
-      *ids, fetch, _ = step
-      b, h, i, j = self._turned(*ids[:3], fetch[self._entry(*ids)])
-      place: list[Any] = [b if x.shape[0] > 1 else 0, 0, 0, 0]
-      place[1] = jax.lax.div(h * x.shape[1], self.work.H)
-      place[axis] = number(b, h, i, j)
-      return tuple(place)
-
-    return pl.BlockSpec(tuple(block), index)
-
-  def _turned(self, *ids):
-    """Returns batch row, head, row and column of tiles."""
-    if not self.by_keys:
-      return ids
-    h, b, j, i = ids
-    return b, h, i, j
-
-  def _entry(self, *ids):
-    b = 0 if self.shared else ids[1 if self.by_keys else 0]
-    return (b * self.sizes[2] + ids[2]) * self.sizes[3] + ids[3]
 
 
 def _filled(side, grads):
