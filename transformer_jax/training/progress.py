@@ -154,10 +154,14 @@ class Bars(Lines):
     super().__init__(console)
     text = functools.partial(rich.progress.TextColumn, markup=False)
     bar = rich.progress.BarColumn(bar_width=24)
-    columns = (text("{task.description}"), bar, text("{task.fields[text]}"))
     # Four times a second: the redrawing thread competes with training for the CPU.
     self._bars = rich.progress.Progress(
-      *columns, console=console, refresh_per_second=4, transient=True
+      text("{task.description}"),
+      bar,
+      text("{task.fields[text]}"),
+      console=console,
+      refresh_per_second=4,
+      transient=True,
     )
     self._tasks: dict[At, rich.progress.TaskID] = {}
     self._bars.start()

@@ -20,6 +20,7 @@ from transformer_jax.attention.cores.base import (
 from transformer_jax.attention.cores.blockwise import blocks, flash, toeplitz
 from transformer_jax.attention.cores.blockwise.block_mask import make_block_mask
 from transformer_jax.attention.cores.blockwise.scores import TileScore
+from transformer_jax.attention.cores.blockwise.tile_arrays import Keys, Queries
 from transformer_jax.attention.cores.per_device import on_each_device
 from transformer_jax.attention.variants.bound_variant import PLAIN
 
@@ -69,13 +70,13 @@ class Blockwise(Core):
       ),
       **_biases(position, q_at, k_at, block_mask, shift, cut, q_BLHK.size),
     }
-    queries = flash.Queries(
+    queries = Queries(
       wide(cut.vectors(q_BLHK, cut.queries)),
       *cut.places(q_at, cut.queries),
       cut.queries.cut(key_count_BL)[None],
     )
     k, v = (wide(cut.vectors(x, cut.keys)) for x in (k_BMGK, v_BMGE))
-    keys = flash.Keys(k, v, *cut.places(k_at, cut.keys))
+    keys = Keys(k, v, *cut.places(k_at, cut.keys))
     one_scale = scale if fixed else None
     scheme = TileScore(position.encoding, variant.variant, one_scale, v_BMGE.dtype)
     attend = functools.partial(_attend_group, scheme)

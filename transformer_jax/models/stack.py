@@ -1,0 +1,120 @@
+"""Stack of layers: an encoder, a decoder, or a decoder whose prefix looks both ways."""
+
+import flax.linen as nn
+import jax
+from flax.core.scope import CollectionFilter
+
+from transformer_jax.attention.cores.dropout import device_count, local_examples
+from transformer_jax.models.architecture import Architecture
+from transformer_jax.models.block import Block
+from transformer_jax.models.compatibility import form
+from transformer_jax.models.parameters import Dropout, NormLayer, Position
+from transformer_jax.positions import TrainContext
+
+
+class Stack(nn.Module):
+  """Stack of layers: assigns positions, embeds them, applies the layers.
+
+  arch     architecture; dims are those of this stack
+  use      encoder, decoder or prefix
+  layers   number of layers
+
+  >>> from transformer_jax.axes import Dims
+  >>> arch = Architecture(Dims(V=5, D=8, H=2, F=16, L=8), "rope", decoders=2)
+  >>> stack = Stack(arch, "decoder", layers=2)
+  >>> args = jnp.ones((1, 3, 8)), coords.consecutive(1, 3)
+  >>> list(jax.eval_shape(stack.init, jax.random.key(0), *args)["params"])
+  ['final_norm', 'layer_0', 'layer_1']
+  """
+
+  arch: Architecture
+  use: str
+  layers: int
+
+  @property
+  def position(self):
+    return form(self.arch.position, self.use)
+
+  @nn.compact
+  def __call__(self, x_BLD, at, memory=None, cache=None, done=1.0):
+    at = self.assign_positions(x_BLD.shape[0], at, done)
+    projections = form(self.arch.attention, self.use).projections()
+    seen_by = projections.seen_by(self.arch.dims, self.position)
+
+    def shared(name):
+      return not self.position.in_layer(name)
+
+    position = Position(self.position, seen_by, shared, name="position")()
+    x_BLD = self.embed(position, x_BLD, at)
+    if self.arch.embedding.norm:
+      x_BLD = NormLayer(self.arch.embedding.norm, name="embedding_norm")(x_BLD)
+    drop = Dropout(self.arch.dropout, self.arch.axis)
+    x_BLD, cache = self.apply_layers(drop(x_BLD), at, position, memory, cache)
+    if self.arch.norm_placement.final_norm:
+      x_BLD = NormLayer(self.arch.norm, name="final_norm")(x_BLD)
+    return x_BLD, at, cache
+
+  def embed(self, position, x_BLD, at):
+    try:
+      return position.embed(x_BLD, at)
+    except KeyError as error:
+      raise ValueError(
+        f"{self.position.name} changes the embeddings with {error}, of which"
+        " each layer has its own; its in_layer must be False for that name"
+      ) from error
+
+  def assign_positions(self, B, at, done):
+    """Returns the coordinates of B rows with positions; random only in training.
+
+    Devices that share a batch share one key: each computes all rows and slices its
+    share.
+    """
+    if not self.has_rng("position"):
+      return self.position.assign_positions(None, at)
+    axis = self.arch.axis
+    rows = B * device_count(axis)
+    if axis:
+      at = jax.tree.map(
+        lambda x: jax.lax.all_gather(x, axis, tiled=True) if len(x) == B else x, at
+      )
+    at = self.position.assign_positions(
+      TrainContext(self.make_rng("position"), done, rows), at
+    )
+    return jax.tree.map(lambda x: local_examples(x, axis) if len(x) == rows else x, at)
+
+  def apply_layers(self, x_BLD, at, shared, memory, cache):
+    """Returns (x_BLD, caches) after all layers.
+
+    x_BLD    embedded tokens
+    at       their coordinates, with positions
+    shared   the encoding with the parameters that all layers share
+    memory   (x_BMD, coordinates) of an encoder's output, or None
+    cache    caches of the layers, or None
+    """
+    block = (
+      nn.remat(Block, prevent_cse=not self.arch.scan) if self.arch.remat else Block
+    )
+    placement = self.arch.norm_placement
+    kinds = [
+      (*self.arch.layer(self.use, n), placement.layer(n)) for n in range(self.layers)
+    ]
+    if self.arch.scan:
+      if len({*kinds}) > 1:
+        raise ValueError(
+          "scan compiles one layer for all of them, and position, attention or"
+          " placement gives layers different ones; set model.scan=False"
+        )
+      rngs: dict[CollectionFilter, bool] = {"params": True, "dropout": True}
+      one = nn.broadcast
+      scanned = nn.scan(
+        block, {"params": 0}, split_rngs=rngs, in_axes=(one, one, one, 0),
+        length=self.layers,
+      )  # fmt: skip
+      layers = scanned(self.arch, *kinds[0], name="layers")
+      return layers(x_BLD, at, shared, memory, cache)
+    caches = []
+    for n, kind in enumerate(kinds):
+      layer = block(self.arch, *kind, name=f"layer_{n}")
+      x_BLD, own = layer(x_BLD, at, shared, memory, cache[n] if cache else None)
+      caches.append(own)
+    return x_BLD, caches
