@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.bench.serve import Case, serve
+from experiments.bench.serve import CaseMaker, serve
 from experiments.configs import base
 from experiments.runner import process, provenance
 from experiments.runner.build import build
@@ -230,7 +230,7 @@ def registered() -> tuple[Callable[[], None], dict[str, Any]]:
   return lambda: None, names
 
 
-CASES: dict[str, Case] = {
+CASES: dict[str, CaseMaker] = {
   "attention": attention,
   "step": step,
   "decode": decode,

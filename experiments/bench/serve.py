@@ -18,10 +18,12 @@ from pathlib import Path
 from typing import Any
 
 # Prepares inputs and programs; returns a call that blocks, and its facts.
-Case = Callable[..., tuple[Callable[[], Any], dict[str, Any]]]
+CaseMaker = Callable[..., tuple[Callable[[], Any], dict[str, Any]]]
 
 
-def serve(cases: Mapping[str, Case], versions: Callable[[], dict[str, str]]) -> None:
+def serve(
+  cases: Mapping[str, CaseMaker], versions: Callable[[], dict[str, str]]
+) -> None:
   """Answers requests until stdin ends."""
   answers = os.fdopen(os.dup(1), "w")
   os.dup2(2, 1)  # output of libraries must not mix with the answers

@@ -37,7 +37,7 @@ SAME = (
 SIZES = {"D": "width", "H": "heads", "K": "head_width", "F": "feedforward"}
 OUTPUT = ("tied", "head")  # these too, unless the task has classes
 
-Arrays = dict[str, np.ndarray]
+HostArrays = dict[str, np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Pretrained:
   facts    entries of the run's result
   """
 
-  arrays: Arrays = dataclasses.field(default_factory=dict)
+  arrays: HostArrays = dataclasses.field(default_factory=dict)
   facts: dict[str, Any] = dataclasses.field(default_factory=dict)
 
   def into(self, program: Program) -> Program:
@@ -106,7 +106,7 @@ def read_pretrained(source: str, experiment: Experiment, folder: Path) -> Pretra
   return Pretrained(taken, {"start": facts})
 
 
-def _load(folder: Path) -> tuple[Architecture, Arrays]:
+def _load(folder: Path) -> tuple[Architecture, HostArrays]:
   """Returns a model and {path: parameter}, with its layers unstacked."""
   try:
     config = read_object(folder / "config.json")
@@ -121,7 +121,7 @@ def _load(folder: Path) -> tuple[Architecture, Arrays]:
   return loaded.arch, flat(loaded.params)
 
 
-def _run(folder: Path) -> tuple[Architecture, Arrays]:
+def _run(folder: Path) -> tuple[Architecture, HostArrays]:
   """Returns the model of a run's first seed."""
   _, experiment = of_run(folder)
   trainer, seed_S = experiment.trainer, jnp.array(experiment.seeds, jnp.uint32)
@@ -189,7 +189,7 @@ def _sizes(whose: str, ours: Dims, theirs: Dims) -> Iterable[str]:
 
 
 def _mismatches(
-  shapes: Mapping[str, tuple[int, ...]], arrays: Arrays, new: Callable[[str], bool]
+  shapes: Mapping[str, tuple[int, ...]], arrays: HostArrays, new: Callable[[str], bool]
 ) -> Iterable[str]:
   """Yields the parameters that one side lacks or has in another shape.
 
@@ -216,7 +216,7 @@ def _of_output(path: str) -> bool:
   return path.split("/")[0] in ("output_DV", "head")
 
 
-def checksum(arrays: Arrays) -> str:
+def checksum(arrays: HostArrays) -> str:
   """Returns a fast fingerprint of parameters, given by path."""
   digest = xxhash.xxh3_128()
   for path in sorted(arrays):
@@ -225,7 +225,7 @@ def checksum(arrays: Arrays) -> str:
   return digest.hexdigest()
 
 
-def _fingerprint(arrays: Arrays) -> str:
+def _fingerprint(arrays: HostArrays) -> str:
   """Returns the SHA-256 of the parameters, in the order of their names."""
   digest = hashlib.sha256()
   for path in sorted(arrays):

@@ -31,7 +31,7 @@ def build(text, fields="tokenizer='subword(size=300)'"):
 
 def load(task):
   """Loads a task as a new process would."""
-  tokens.trained.clear()
+  tokens.train_memo.clear()
   return task.load()
 
 

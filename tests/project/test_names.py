@@ -1,4 +1,4 @@
-"""One name, one thing: no class name and no file name twice in the code."""
+"""One name, one thing: no file, class or type alias of one name twice in the code."""
 
 import ast
 import collections
@@ -49,3 +49,28 @@ def test_no_class_name_stands_twice():
   ]
   assert len(classes) > 300
   check(repeated(classes), CLASSES_TWICE)
+
+
+def definitions():
+  """Yields (name, path, what it stands for) of each class and each type alias."""
+  for path in FILES:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+      if isinstance(node, ast.ClassDef):
+        yield node.name, path, f"class in {path.name}"
+    for node in tree.body:
+      names = getattr(node, "targets", ())
+      if len(names) == 1 and isinstance(names[0], ast.Name):
+        name = names[0].id
+        if (
+          name[0].isupper() and not name.isupper()
+        ):  # neither a variable nor a constant
+          yield name, path, ast.unparse(node.value)
+
+
+def test_no_type_alias_means_two_things():
+  meanings = collections.defaultdict(set)
+  for name, _, meaning in definitions():
+    meanings[name].add(meaning)
+  assert meanings["Arrays"] == {"dict[str, jax.Array]"}
+  check({name: each for name, each in meanings.items() if len(each) > 1}, set())

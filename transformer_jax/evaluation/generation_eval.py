@@ -25,17 +25,17 @@ SAMPLES = 5  # texts shown in the report
 class GenerationEval:
   """Settings of the evaluation of generated texts.
 
-  how    settings of the beam search
-  most   texts to generate; 0: none
-  rows   texts in a batch
+  how          settings of the beam search
+  most         texts to generate; 0: none
+  batch_size   texts in a batch
 
-  >>> GenerationEval(Beam(width=4), most=100, rows=32).how.width
+  >>> GenerationEval(Beam(width=4), most=100, batch_size=32).how.width
   4
   """
 
   how: Beam
   most: int
-  rows: int
+  batch_size: int
 
   def write(self, examples: GenerationSet, translator: Translator) -> list[str | None]:
     """Returns the translation of each source; batches are of similar lengths."""
@@ -45,7 +45,7 @@ class GenerationEval:
 
     order = sorted(range(len(examples.sources)), key=length)
     ordered = [examples.sources[n] for n in order]
-    translations = translator.all(ordered, self.how, self.rows)
+    translations = translator.all(ordered, self.how, self.batch_size)
     by_place = dict(zip(order, translations, strict=True))
     return [by_place[n] for n in range(len(order))]
 
@@ -93,15 +93,16 @@ class GenerationEval:
     }
 
 
-# Runs of a sweep share a set; its scores go with it.
-_floors_of: weakref.WeakKeyDictionary[GenerationSet, dict[int, Floors]] = (
+# Memo of `_floors`, {set: {number of texts: scores}}: runs of a sweep share a set. An
+# entry goes with its set; nothing else reads it.
+_floors_memo: weakref.WeakKeyDictionary[GenerationSet, dict[int, Floors]] = (
   weakref.WeakKeyDictionary()
 )
 
 
 def _floors(examples: GenerationSet, most: int) -> Floors:
   """Returns the scores of the first `most` texts by baselines, computed once."""
-  known = _floors_of.setdefault(examples, {})
+  known = _floors_memo.setdefault(examples, {})
   if most not in known:
     few = examples.first(most)
     known[most] = floors(few.sources, few.references, few.examples, few.bleu)

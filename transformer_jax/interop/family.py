@@ -13,7 +13,7 @@ from transformer_jax.interop.checkpoint_files import Config, Tensors
 from transformer_jax.interop.harmless import HARMLESS
 from transformer_jax.interop.hf_config import HFConfig
 from transformer_jax.interop.outputs import SCORE, WRITER, Output, bare, marked
-from transformer_jax.interop.table import Names, Table, of_layers
+from transformer_jax.interop.table import Names, NameTable, of_layers
 from transformer_jax.models import Architecture, Transformer
 from transformer_jax.models.layers import (
   GeGLU,
@@ -93,7 +93,7 @@ class HFFamily:
   ignored: ClassVar[str] = "$^"
   copies: ClassVar[Mapping[str, str]] = {}
   zeros: ClassVar[tuple[str, ...]] = ()
-  table: ClassVar[Table] = {}
+  table: ClassVar[NameTable] = {}
   sizes: ClassVar[Mapping[str, Any]] = {}
   decoder_sizes: ClassVar[Mapping[str, str]] = {}
 
@@ -163,7 +163,7 @@ class HFFamily:
     rows = {**self.rows(words), **self.output(words).table}
     return Names(of_layers(rows, max(arch.encoders, arch.decoders)), shapes(arch))
 
-  def rows(self, config: HFConfig) -> Table:
+  def rows(self, config: HFConfig) -> NameTable:
     return self.table
 
   def today(self, tensors: Tensors) -> Tensors:

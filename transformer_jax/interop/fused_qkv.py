@@ -5,7 +5,7 @@ from transformer_jax.interop import names
 from transformer_jax.interop.family import ACTIVATIONS, RENAMED, HFFamily, families
 from transformer_jax.interop.harmless import HARMLESS
 from transformer_jax.interop.rotary import rope
-from transformer_jax.interop.table import Table
+from transformer_jax.interop.table import NameTable
 from transformer_jax.models.embeddings import TokenEmbedding
 from transformer_jax.models.layers import Gelu, LayerNorm
 from transformer_jax.models.residual import Parallel, PreNorm
@@ -165,7 +165,7 @@ class Falcon(Bloom):
   def rows(self, config):
     """Two norms have other names; queries may lie in groups."""
     attention = f"{LAYER}/attention"
-    names_of_norms: Table = {}
+    names_of_norms: NameTable = {}
     if self.norms(config) == 2:
       for path, name in (("attention", "attn"), ("feedforward", "mlp")):
         names_of_norms |= names.norm(

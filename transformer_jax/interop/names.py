@@ -1,11 +1,11 @@
 """Table entries that most families share: norms, dense layers, attention heads."""
 
-from transformer_jax.interop.table import Table
+from transformer_jax.interop.table import NameTable
 
 PARTS = ("query", "key", "value")
 
 
-def norm(path: str, name: str) -> Table:
+def norm(path: str, name: str) -> NameTable:
   """Returns the rows of a norm, with or without a shift."""
   return {
     f"{path}/gain_D": (f"{name}.weight", "D"),
@@ -13,7 +13,7 @@ def norm(path: str, name: str) -> Table:
   }
 
 
-def dense(path: str, which: str, name: str, turned: bool = True) -> Table:
+def dense(path: str, which: str, name: str, turned: bool = True) -> NameTable:
   """Returns the rows of a feed-forward projection and its bias.
 
   path     of our layer
@@ -29,7 +29,7 @@ def dense(path: str, which: str, name: str, turned: bool = True) -> Table:
   }
 
 
-def out(path: str, name: str, turned: bool = True) -> Table:
+def out(path: str, name: str, turned: bool = True) -> NameTable:
   """Returns the rows of attention's output projection."""
   return {
     f"{path}/out_HKD": (f"{name}.weight", "D HK" if turned else "HK D"),
@@ -37,7 +37,7 @@ def out(path: str, name: str, turned: bool = True) -> Table:
   }
 
 
-def heads(path: str, query: str, key: str, value: str, last: str) -> Table:
+def heads(path: str, query: str, key: str, value: str, last: str) -> NameTable:
   """Returns the rows of attention with separate projections, each [out, in].
 
   Keys and values may have their own number of heads (G) or that of queries (H).
@@ -53,7 +53,7 @@ def heads(path: str, query: str, key: str, value: str, last: str) -> Table:
   return rows | out(path, last)
 
 
-def fused(path: str, name: str, last: str, rows: str, turned: bool = True) -> Table:
+def fused(path: str, name: str, last: str, rows: str, turned: bool = True) -> NameTable:
   """Returns the rows of attention with a fused QKV projection.
 
   path     of our attention layer

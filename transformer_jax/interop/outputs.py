@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 from transformer_jax.interop.hf_config import HFConfig
-from transformer_jax.interop.table import Table
+from transformer_jax.interop.table import NameTable
 from transformer_jax.models.heads import LinearHead, TransformHead
 from transformer_jax.models.layers import Tanh
 
@@ -112,7 +112,7 @@ def of_texts(dense: str, name: str, activation: Callable | None = None) -> Outpu
   return Output(("ForSequenceClassification",), markers, fields, table)
 
 
-def _projection(name: str) -> Table:
+def _projection(name: str) -> NameTable:
   return {
     "output_DV": (f"{name}.weight", "V D"),
     "head/shift_V": (f"{name}.bias", "V"),

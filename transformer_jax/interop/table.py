@@ -19,8 +19,8 @@ import numpy as np
 
 from transformer_jax.axes import axes_of
 
-Table = dict[str, tuple[str, str]]
-Arrays = dict[str, np.ndarray]
+NameTable = dict[str, tuple[str, str]]
+HostArrays = dict[str, np.ndarray]
 Shapes = dict[str, tuple[int, ...]]
 
 
@@ -77,7 +77,7 @@ def layout(path: str, shape: tuple[int, ...], theirs: str, groups: int) -> Tenso
   return TensorLayout("*" * ("*" in theirs) + ours, theirs, sizes)
 
 
-def of_layers(table: Table, layers: int) -> Table:
+def of_layers(table: NameTable, layers: int) -> NameTable:
   """Returns the table with the names of each layer in place of {n}."""
 
   def numbers(path):
@@ -105,7 +105,7 @@ class Names:
   (2, 3, 4)
   """
 
-  table: Table
+  table: NameTable
   shapes: Shapes
 
   def __post_init__(self):
@@ -138,7 +138,7 @@ class Names:
       for name, parts in self.sharing.items()
     }
 
-  def ours(self, tensors: Arrays) -> Arrays:
+  def ours(self, tensors: HostArrays) -> HostArrays:
     """Returns our parameters by path, from tensors of the expected shapes."""
     found = {}
     for name, parts in self.sharing.items():
@@ -152,7 +152,7 @@ class Names:
         found[path], start = part.take(cut, self.shapes[path]), end
     return found
 
-  def theirs(self, arrays: Arrays) -> Arrays:
+  def theirs(self, arrays: HostArrays) -> HostArrays:
     """Returns their tensors, from our parameters by path."""
     found = {}
     for name, parts in self.sharing.items():

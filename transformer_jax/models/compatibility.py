@@ -6,8 +6,8 @@ from typing import TypeVar
 from transformer_jax.attention import Core, Variant
 from transformer_jax.positions import PositionalEncoding
 
-Part = TypeVar("Part", PositionalEncoding, Variant)
-USES: dict[str, Callable[[Part], Part]] = {
+Chosen = TypeVar("Chosen", PositionalEncoding, Variant)
+USES: dict[str, Callable[[Chosen], Chosen]] = {
   "decoder": lambda part: part,  # tokens attend to earlier ones
   "encoder": lambda part: part.bidirectional(),  # tokens attend to all
   "prefix": lambda part: part.bidirectional(),  # to later ones in a prefix alone
@@ -16,7 +16,7 @@ USES: dict[str, Callable[[Part], Part]] = {
 MODES = ("train", "packed", "decode")
 
 
-def form(part: Part, use: str) -> Part:
+def form(part: Chosen, use: str) -> Chosen:
   """Returns the form of an encoding or a variant for one use of attention.
 
   Raises ValueError, naming both, where it has none.

@@ -11,8 +11,8 @@ import jax
 
 from transformer_jax.spec import Registry, SpecError
 
-Change = Callable[[jax.Array], jax.Array]
-Norms = Callable[[str], Change]
+Sublayer = Callable[[jax.Array], jax.Array]
+Norms = Callable[[str], Sublayer]
 
 
 class Placement:
@@ -27,7 +27,7 @@ class Placement:
   final_norm = True
 
   def __call__(
-    self, norm: Norms, x_BLD: jax.Array, parts: dict[str, Change]
+    self, norm: Norms, x_BLD: jax.Array, parts: dict[str, Sublayer]
   ) -> jax.Array:
     """Returns x_BLD after all parts of the block."""
     raise NotImplementedError
@@ -63,7 +63,7 @@ class PreNorm(Placement):
   def layer(self, n: int) -> Placement:
     return self if n == 0 else dataclasses.replace(self, first_norm=True)
 
-  def __call__(self, norm: Norms, x_BLD: jax.Array, parts: dict[str, Change]):
+  def __call__(self, norm: Norms, x_BLD: jax.Array, parts: dict[str, Sublayer]):
     for n, (name, part) in enumerate(parts.items()):
       normed = norm(name) if n or self.first_norm else _unchanged
       x_BLD = x_BLD + part(normed(x_BLD))
@@ -89,7 +89,7 @@ class PostNorm(Placement):
 
   final_norm: bool = False
 
-  def __call__(self, norm: Norms, x_BLD: jax.Array, parts: dict[str, Change]):
+  def __call__(self, norm: Norms, x_BLD: jax.Array, parts: dict[str, Sublayer]):
     for name, part in parts.items():
       x_BLD = norm(name)(x_BLD + part(x_BLD))
     return x_BLD
@@ -108,7 +108,7 @@ class SandwichNorm(Placement):
   7.0
   """
 
-  def __call__(self, norm: Norms, x_BLD: jax.Array, parts: dict[str, Change]):
+  def __call__(self, norm: Norms, x_BLD: jax.Array, parts: dict[str, Sublayer]):
     for name, part in parts.items():
       update_BLD = part(norm(name)(x_BLD))
       x_BLD = x_BLD + norm(f"{name}_update")(update_BLD)
@@ -126,7 +126,7 @@ class UpdateNorm(Placement):
   17.0
   """
 
-  def __call__(self, norm: Norms, x_BLD: jax.Array, parts: dict[str, Change]):
+  def __call__(self, norm: Norms, x_BLD: jax.Array, parts: dict[str, Sublayer]):
     for name, part in parts.items():
       x_BLD = x_BLD + norm(name)(part(x_BLD))
     return x_BLD
@@ -155,7 +155,7 @@ class Parallel(Placement):
     if self.norms not in ("each", "one"):
       raise SpecError(f"parallel: norms is {self.norms!r}; write 'each' or 'one'")
 
-  def __call__(self, norm: Norms, x_BLD: jax.Array, parts: dict[str, Change]):
+  def __call__(self, norm: Norms, x_BLD: jax.Array, parts: dict[str, Sublayer]):
     if self.norms == "one":
       read_BLD = norm(next(iter(parts)))(x_BLD)
       return x_BLD + sum(part(read_BLD) for part in parts.values())

@@ -15,7 +15,7 @@ from transformer_jax.matmul import project
 from transformer_jax.positions import Coords
 from transformer_jax.spec import Registry
 
-State = tuple[jax.Array, ...]  # [B, D] each; the first is the output
+CellState = tuple[jax.Array, ...]  # [B, D] each; the first is the output
 Attend = Callable[[jax.Array, Coords], jax.Array]  # h_B1D, coordinates -> context
 
 
@@ -51,7 +51,7 @@ class Elman:
       "shift_NW": ((N, W), 0),
     }
 
-  def step(self, w: Arrays, x_BNW: jax.Array, state: State) -> State:
+  def step(self, w: Arrays, x_BNW: jax.Array, state: CellState) -> CellState:
     """Returns the next state; x_BNW are the products of the input, with the shift."""
     sum_BNW = x_BNW + project(state[0], w["state_DNW"], 1)
     return (jnp.tanh(sum_BNW[:, 0]),)
@@ -136,7 +136,7 @@ class GRU(Elman):
     return (keep_BD * h_BD + (1 - keep_BD) * new_BD,)
 
 
-def empty(cell: Elman, B: int, D: int, dtype: str = "float32") -> State:
+def empty(cell: Elman, B: int, D: int, dtype: str = "float32") -> CellState:
   """Returns the zero state; the LSTM's sum is float32, whatever the dtype.
 
   cell    the recurrent cell
@@ -165,12 +165,12 @@ def unroll(
   w: Arrays,
   x_BLD: jax.Array,
   at: Coords,
-  start: State | None,
-  state: State,
+  start: CellState | None,
+  state: CellState,
   reverse: bool = False,
   attend: Attend | None = None,
   written_out: bool = False,
-) -> tuple[State, State, jax.Array | None]:
+) -> tuple[CellState, CellState, jax.Array | None]:
   """Returns the states after every token, the last one, and the contexts.
 
   Input products of all tokens are computed at once, before the steps. Padding leaves
@@ -214,6 +214,6 @@ def _swapped(tree: Any) -> Any:
   return jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), tree)
 
 
-def _choose(which_B: jax.Array, yes: State, no: State) -> State:
+def _choose(which_B: jax.Array, yes: CellState, no: CellState) -> CellState:
   """Returns the rows of one state where `which_B` is true, else of the other."""
   return jax.tree.map(lambda a, b: jnp.where(which_B[:, None], a, b), yes, no)

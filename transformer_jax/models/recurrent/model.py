@@ -18,14 +18,14 @@ from transformer_jax.models.compatibility import form
 from transformer_jax.models.families import Family, families
 from transformer_jax.models.parameters import Dropout, own, weights
 from transformer_jax.models.recurrent.bridges import links
-from transformer_jax.models.recurrent.cells import State, cells, empty, ends, unroll
+from transformer_jax.models.recurrent.cells import CellState, cells, empty, ends, unroll
 from transformer_jax.models.transformer import Architecture, Transformer
 from transformer_jax.positions import Coords, PositionalEncoding, bind
 from transformer_jax.spec import SpecError, nearest
 
 # Output of an encoder: vectors, the states of all layers after each token, and the
 # coordinates of the tokens.
-Memory = tuple[tuple[jax.Array, list[State]], Coords]
+RecurrentMemory = tuple[tuple[jax.Array, list[CellState]], Coords]
 # Directions of an encoder; True: from right to left.
 READS = {"forward": (False,), "backward": (True,), "both": (False, True)}
 # Fields of an architecture that only a Transformer supports.
@@ -121,7 +121,7 @@ class Recurrents(Family):
 
 
 @empty_cache.register
-def _(arch: Recurrence, B: int, M: int, frozen: bool = False) -> list[State]:
+def _(arch: Recurrence, B: int, M: int, frozen: bool = False) -> list[CellState]:
   """Returns the initial states of a decoder's layers; M and `frozen` have no effect.
 
   arch     architecture of the model
@@ -234,8 +234,8 @@ class RecurrentStack(nn.Module):
     et al., 2014, https://arxiv.org/abs/1409.2329.
     """
     link, attend, found_BLD = self.arch.link, None, None
-    states: list[State] = []
-    last: list[State] = []
+    states: list[CellState] = []
+    last: list[CellState] = []
     drop = Dropout(self.arch.dropout, self.arch.axis)
     starts = _starts(self.arch, memory, at) if memory else [None] * self.layers
     if memory and link.attends:
@@ -294,7 +294,7 @@ class Recurrent(Transformer):
   stack: ClassVar[type[nn.Module]] = RecurrentStack
 
 
-def _starts(arch: Recurrence, memory: Memory, at: Coords) -> list[State]:
+def _starts(arch: Recurrence, memory: RecurrentMemory, at: Coords) -> list[CellState]:
   """Returns the initial states of each token's text, [B, L, ...] for all layers.
 
   The encoder's state after the last token of the same segment, in reading order; zero

@@ -17,7 +17,7 @@ from transformer_jax.positions.probe.one_layer import act, gradients
 L, CUT, REST = 8, 5, 3  # tokens of a text, of its first part, and of the second
 NEAR, FAR = 1000, 2**17
 LAYERS = 2  # the first layers, whose encodings are tested for idle parameters
-Arrays = dict[str, np.ndarray]
+HostArrays = dict[str, np.ndarray]
 
 
 @functools.cache
@@ -87,7 +87,7 @@ class EncodingFindings:
     return self._runs[kind]
 
   @functools.cached_property
-  def usual(self) -> list[Arrays]:
+  def usual(self) -> list[HostArrays]:
     """Outputs of the hooks on the whole text, for both sets of parameters."""
     run = self.run(self.base.pos_BL.dtype)
     return [
@@ -102,11 +102,11 @@ class EncodingFindings:
     return self._short_runs[kind]
 
   @functools.cached_property
-  def cut_off(self) -> list[Arrays]:
+  def cut_off(self) -> list[HostArrays]:
     """Outputs of the hooks on the first tokens alone."""
     return [self.outputs(self.first, n) for n in range(2)]
 
-  def outputs(self, at: Coords, n: int = 0, given: tuple | None = None) -> Arrays:
+  def outputs(self, at: Coords, n: int = 0, given: tuple | None = None) -> HostArrays:
     """Returns the outputs of the hooks with the n-th set of parameters."""
     given = given or (self.x_BLD, self.q_BLHK, self.k_BLHK)
     return self.short_run(at.pos_BL.dtype)(self.params[n], *given, at)

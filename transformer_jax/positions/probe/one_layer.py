@@ -13,7 +13,7 @@ from transformer_jax.positions.base import Params, PositionalEncoding
 from transformer_jax.positions.bound import Bound, bind
 from transformer_jax.positions.coords import Coords
 
-Arrays = dict[str, np.ndarray]
+HostArrays = dict[str, np.ndarray]
 ALL, SOME, KEYS = slice(None), slice(2, 6), slice(0, 4)
 
 
@@ -207,8 +207,8 @@ class Layer:
 
 
 def gradients(
-  encoding: PositionalEncoding, dims: Dims, sets: list[Arrays], *given: Any
-) -> list[Arrays]:
+  encoding: PositionalEncoding, dims: Dims, sets: list[HostArrays], *given: Any
+) -> list[HostArrays]:
   """Returns the gradient of a weighted sum of all outputs, for each set of parameters.
 
   encoding   the encoding

@@ -17,7 +17,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-Row = Callable[[jax.Array], jax.Array]
+RowIndex = Callable[[jax.Array], jax.Array]
 READY = {"ready": 0.0}  # added by `prepare`: hooks may branch on positions
 
 
@@ -29,7 +29,7 @@ def matcher(params) -> Callable[..., jax.Array]:
   return match if "ready" in params else lookup
 
 
-def lookup(row: Row, vectors_NK, x_LK, pos_L, pos_M) -> jax.Array:
+def lookup(row: RowIndex, vectors_NK, x_LK, pos_L, pos_M) -> jax.Array:
   """Returns found_LM[i, j] = x_i . vectors[row(pos_i - pos_j)], for any positions.
 
   row            from distances, int32, to rows of the table
@@ -42,7 +42,7 @@ def lookup(row: Row, vectors_NK, x_LK, pos_L, pos_M) -> jax.Array:
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def match(row: Row, vectors_NK, x_LK, pos_L, pos_M) -> jax.Array:
+def match(row: RowIndex, vectors_NK, x_LK, pos_L, pos_M) -> jax.Array:
   """Returns the result of `lookup`, by a skewed product wherever possible.
 
   row            from distances, int32, to rows of the table
@@ -86,7 +86,7 @@ def _pull(row, args, d_LM):
 match.defvjp(_save, _pull)
 
 
-def skewed(row: Row, vectors_NK, x_LK, pos_L, pos_M) -> jax.Array:
+def skewed(row: RowIndex, vectors_NK, x_LK, pos_L, pos_M) -> jax.Array:
   """Returns the result of `lookup` for consecutive positions on both sides.
 
   row            from distances, int32, to rows of the table

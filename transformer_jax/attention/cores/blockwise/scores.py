@@ -16,7 +16,7 @@ from transformer_jax.attention.variants.bound_variant import (
 from transformer_jax.positions import Bound, Coords, PositionalEncoding
 from transformer_jax.positions.bound import by_head
 
-Weights = dict[str, Any]
+TileWeights = dict[str, Any]
 BIASES = ("table_HN", "bias_qkHLM")
 
 
@@ -96,7 +96,7 @@ class TileScore:
   def biased(self) -> bool:
     return self.encoding.bias is not None and not self.encoding.overrides("score")
 
-  def score(self, weights: Weights, raw_HLM, bias, query, key, place: TileIndex):
+  def score(self, weights: TileWeights, raw_HLM, bias, query, key, place: TileIndex):
     """Returns scores s_HLM with biases; masked scores are `MASKED`.
 
     weights      as in the class
@@ -128,14 +128,14 @@ class TileScore:
       s_HLM = variant.logits(jnp.where(mask_HLM, s_HLM, 0.0)[None])[0]
     return jnp.where(mask_HLM, s_HLM, MASKED)
 
-  def attends(self, weights: Weights, place: TileIndex) -> jax.Array:
+  def attends(self, weights: TileWeights, place: TileIndex) -> jax.Array:
     """Returns the mask of a tile: mask_BLM, or mask_BHLM if heads differ."""
     position = Bound(self.encoding, weights["position"])
     return BoundVariant(self.variant, weights["variant"]).attends(
       position, place.q_at, place.k_at
     )
 
-  def bias(self, weights: Weights, place: TileIndex):
+  def bias(self, weights: TileWeights, place: TileIndex):
     """Returns the bias of a tile, with an axis of heads, or zero."""
     if not self.biased:
       return 0.0
@@ -156,7 +156,9 @@ class TileScore:
 
     return jax.lax.cond(place.band, band, here)
 
-  def pull_bias(self, weights: Weights, place: TileIndex, d_bias, d_weights: Weights):
+  def pull_bias(
+    self, weights: TileWeights, place: TileIndex, d_bias, d_weights: TileWeights
+  ):
     """Returns d_weights plus the gradient through a tile's bias."""
     if not self.biased:
       return d_weights
@@ -217,6 +219,6 @@ def add(*trees: Any) -> Any:
   return jax.tree.map(lambda *x: sum(y.astype(jnp.float32) for y in x), *trees)
 
 
-def add_to(tree: Weights, name: str, more: Any) -> Weights:
+def add_to(tree: TileWeights, name: str, more: Any) -> TileWeights:
   """Adds to one entry of a dict of trees."""
   return tree | {name: add(tree[name], more)}

@@ -22,13 +22,13 @@ from transformer_jax.positions.probe.encoding_findings import (
 )
 from transformer_jax.positions.probe.one_layer import KEYS, SOME, apart_by, cut
 
-Arrays = dict[str, Any]
+HookArrays = dict[str, Any]
 
 
 class VariantFindings:
   """Outputs of a variant's hooks on eight tokens in several rows."""
 
-  def __init__(self, variant: Variant, dims: Dims, shapes: Arrays):
+  def __init__(self, variant: Variant, dims: Dims, shapes: HookArrays):
     self.variant, self.dims = variant, dims
     random = np.random.default_rng(0)
 
@@ -87,7 +87,7 @@ class VariantFindings:
   def idle(self) -> list[str]:
     """Parameters without any gradient."""
 
-    def total(params: Arrays, *given: Any) -> jax.Array:
+    def total(params: HookArrays, *given: Any) -> jax.Array:
       out_N = jnp.ravel(act(self.variant, params, *given)["output"])
       return jnp.vdot(out_N, jnp.sin(1.0 + jnp.arange(out_N.size)))
 
@@ -100,7 +100,7 @@ class VariantFindings:
 
 
 def act(
-  variant: Variant, params: Arrays, x_BLD, q_BLHK, k_BLHK, v_BLHK, at: Coords
+  variant: Variant, params: HookArrays, x_BLD, q_BLHK, k_BLHK, v_BLHK, at: Coords
 ) -> dict[str, Any]:
   """Returns the attention of one row of tokens with this variant, as a dict:
 

@@ -16,7 +16,7 @@ from transformer_jax.positions.probe.one_layer import cut
 from transformer_jax.positions.probe.parameter_shapes import check_axes, check_params
 from transformer_jax.spec import SpecError
 
-Arrays = dict[str, Any]
+HookArrays = dict[str, Any]
 
 
 def _float(shape: tuple[int, ...]) -> jax.ShapeDtypeStruct:
@@ -30,7 +30,7 @@ class VariantShapes:
   def __init__(self, variant: Variant):
     self.variant, self.name = variant, type(variant).__name__
 
-  def check(self, dims: Dims) -> Arrays:
+  def check(self, dims: Dims) -> HookArrays:
     """Returns the shapes of the variant's parameters; raises SpecError."""
     projections = call(f"{self.name}.projections", self.variant.projections)
     self.kind("projections", projections, Projections)
@@ -78,7 +78,7 @@ class VariantShapes:
         f" {cure if one_head else 'return ' + axes}"
       )
 
-  def run(self, params: Arrays, x_BMD, k_BMHK, o_BLHE, at: Coords) -> int:
+  def run(self, params: HookArrays, x_BMD, k_BMHK, o_BLHE, at: Coords) -> int:
     """Checks each hook that the variant overrides on a tile of 5 queries and 7 keys.
 
     params   shapes of the parameters
@@ -113,7 +113,7 @@ class VariantShapes:
         check_hook()
     return 0
 
-  def one(self, hook: str, params: Arrays, *args: Any) -> None:
+  def one(self, hook: str, params: HookArrays, *args: Any) -> None:
     self.same(hook, self.call(hook, params, *args), (5, 7), "one head's [L, M]")
 
   def pair(self, hook: str, args: tuple) -> None:
@@ -125,16 +125,16 @@ class VariantShapes:
     for x, like, axes in zip(found, args[1:3], ("q_BLHK", "k_BMHK"), strict=True):
       self.same(hook, x, (*like.shape[:3], *width), axes)
 
-  def sink_logit(self, params: Arrays, H: int) -> None:
+  def sink_logit(self, params: HookArrays, H: int) -> None:
     found = self.call("sink_logit", params)
     if jnp.shape(found) != (1,):
       self.same("sink_logit", found, (H,), "logit_H")
 
-  def width(self, hook: str, params: Arrays, x: jax.Array) -> None:
+  def width(self, hook: str, params: HookArrays, x: jax.Array) -> None:
     """Checks a hook that returns an array in the shape of its argument."""
     self.same(hook, self.call(hook, params, x), x.shape, "an array as wide as it got")
 
-  def output(self, params: Arrays, x_BLD: jax.Array, o_BLHE: jax.Array) -> None:
+  def output(self, params: HookArrays, x_BLD: jax.Array, o_BLHE: jax.Array) -> None:
     found = self.call("output", params, x_BLD, o_BLHE)
     self.same("output", found, o_BLHE.shape, "o_BLHE")
 
@@ -147,6 +147,6 @@ class VariantShapes:
         " True or False for each query and key, [B, L, M]"
       )
 
-  def weigh(self, params: Arrays, s_BHLM: jax.Array) -> None:
+  def weigh(self, params: HookArrays, s_BHLM: jax.Array) -> None:
     found = self.call("weigh", params, s_BHLM, s_BHLM[:, :1] > 0)
     self.same("weigh", found, s_BHLM.shape, "w_BHLM")

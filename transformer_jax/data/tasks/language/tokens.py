@@ -274,18 +274,19 @@ class Masked(Tokens):
     )
 
 
-trained: dict[tuple[str, str], Tokenizer] = {}  # by tokenizer and text
+# Memo of `_train`, {(spec, hash of the texts): tokenizer}: runs of a sweep share one.
+train_memo: dict[tuple[str, str], Tokenizer] = {}
 
 
 def _train(spec: str, documents: list[Document]) -> Tokenizer:
   """Returns the tokenizer trained on texts; the newest ones are memoized."""
   key = spec, _digest(documents)
-  if key not in trained:
+  if key not in train_memo:
     lines = (line for x in documents for line in x.content.decode().split("\n"))
-    trained[key] = tokenizers.build(spec).train(lines)
-    for old in [*trained][:-MEMORY]:
-      del trained[old]
-  return trained[key]
+    train_memo[key] = tokenizers.build(spec).train(lines)
+    for old in [*train_memo][:-MEMORY]:
+      del train_memo[old]
+  return train_memo[key]
 
 
 def _digest(documents: list[Document]) -> str:
