@@ -22,11 +22,12 @@ class Bound:
   encoding   the encoding
   params     parameters and constants by name
 
+  >>> import jax
   >>> import numpy as np
   >>> import transformer_jax as tj
   >>> dims = tj.Dims(V=2, D=8, H=2, F=8, L=8)
   >>> alibi = tj.positions.bind(tj.positions.build("alibi"), {}, dims)
-  >>> b_BHLM = alibi.bias(np.array([[3]]), np.array([[0, 1, 2]]))
+  >>> b_BHLM = jax.jit(alibi.bias)(np.array([[3]]), np.array([[0, 1, 2]]))
   >>> print(b_BHLM[0, 0], b_BHLM.shape)
   [[-0.1875 -0.125  -0.0625]] (1, 2, 1, 3)
   """

@@ -20,11 +20,12 @@ MASKED = -1e30  # below any score, yet finite: an empty row must not make NaN
 class BoundVariant:
   """An attention variant together with its parameters; a pytree of arrays.
 
+  >>> import jax
   >>> import numpy as np
   >>> import transformer_jax as tj
   >>> variant, params = tj.attentions.build("sinks"), {"sink_H": np.zeros(1)}
   >>> sinks = tj.attention.BoundVariant(variant, params)
-  >>> print(sinks.weigh(np.zeros((1, 1, 1, 3)), np.ones((1, 1, 3), bool)))
+  >>> print(jax.jit(sinks.weigh)(np.zeros((1, 1, 1, 3)), np.ones((1, 1, 3), bool)))
   [[[[0.25 0.25 0.25]]]]
   """
 
