@@ -14,7 +14,7 @@ def get_config() -> ConfigDict:
   model.kind = "decoder"  # prefix_decoder, encoder, encoder_decoder: docs/reference
   model.position = "rope"  # see transformer_jax/positions
   model.attention = "multihead"  # see transformer_jax/attention/variants
-  model.core = "auto"  # how attention is computed: see transformer_jax/attention
+  model.core = "auto"  # how attention is computed: see transformer_jax/attention/cores
   model.width = 64  # of a token's vector (D)
   model.layers = 2
   model.heads = 4  # (H)

@@ -50,7 +50,7 @@ class Projections:
     """Returns the widths of the heads: K of queries and keys, E of values."""
     return dataclasses.replace(dims, E=dims.K)
 
-  def seen_by(self, dims: Dims, encoding: PositionalEncoding) -> Dims:
+  def encoding_dims(self, dims: Dims, encoding: PositionalEncoding) -> Dims:
     """Returns the sizes for the positional encoding."""
     return dims
 

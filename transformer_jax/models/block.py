@@ -109,7 +109,7 @@ class Attention(nn.Module):
 
   def _bound_position(self, projections, shared):
     """Returns the encoding with its parameters, shared ones included."""
-    dims = projections.seen_by(self.arch.dims, self.position)
+    dims = projections.encoding_dims(self.arch.dims, self.position)
     owns = self.position.in_layer if shared else _every_parameter
     return Position(self.position, dims, owns, name="position")(shared)
 

@@ -77,7 +77,7 @@ def _first_read(encoding, projections, dims, x_BLD, q_BLHK):
   """
   at = coords.absent(*x_BLD.shape[:2])
   at = at.replace(data={name: at.pos_BL for name in encoding.ids})
-  dims = projections.seen_by(dims, encoding)
+  dims = projections.encoding_dims(dims, encoding)
   position = bind(encoding, encoding.init(jax.random.key(0), dims), dims)
   return projections.inform(
     position, x_BLD, q_BLHK, encoding.assign_positions(None, at)

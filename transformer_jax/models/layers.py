@@ -6,8 +6,8 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
+from transformer_jax.argument_ranges import allowed
 from transformer_jax.normalization import layer_norm, rms_norm
-from transformer_jax.sense import allowed
 from transformer_jax.spec import Registry, SpecError
 
 

@@ -39,12 +39,12 @@ class Stack(nn.Module):
   def __call__(self, x_BLD, at, memory=None, cache=None, done=1.0):
     at = self.assign_positions(x_BLD.shape[0], at, done)
     projections = form(self.arch.attention, self.use).projections()
-    seen_by = projections.seen_by(self.arch.dims, self.position)
+    encoding_dims = projections.encoding_dims(self.arch.dims, self.position)
 
     def shared(name):
       return not self.position.in_layer(name)
 
-    position = Position(self.position, seen_by, shared, name="position")()
+    position = Position(self.position, encoding_dims, shared, name="position")()
     x_BLD = self.embed(position, x_BLD, at)
     if self.arch.embedding.norm:
       x_BLD = NormLayer(self.arch.embedding.norm, name="embedding_norm")(x_BLD)

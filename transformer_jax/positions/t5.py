@@ -77,10 +77,10 @@ def _bucket(distance: np.ndarray, buckets: int, max_distance: int) -> np.ndarray
   return np.where(distance < exact, distance, np.minimum(far, buckets - 1))
 
 
-def log_fraction(distance: np.ndarray, nearest: float, furthest: float) -> np.ndarray:
-  """Returns 0 at the nearest distance and 1 at the furthest, logarithmic between.
+def log_fraction(distance: np.ndarray, smallest: float, largest: float) -> np.ndarray:
+  """Returns 0 at the smallest distance and 1 at the largest, logarithmic between.
 
-  Smaller distances count as the nearest.
+  Distances below the smallest count as the smallest.
   """
-  ratio = np.maximum(distance, nearest) / nearest
-  return np.log(ratio) / np.log(furthest / nearest)
+  ratio = np.maximum(distance, smallest) / smallest
+  return np.log(ratio) / np.log(largest / smallest)

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from transformer_jax.sense import allowed
+from transformer_jax.argument_ranges import allowed
 from transformer_jax.spec.argument_types import fits, types_of, wanted
 from transformer_jax.spec.errors import SpecError, nearest, renamed
 from transformer_jax.spec.grammar import IMPORT, parse

@@ -54,7 +54,7 @@ class Latent(Projections):
   def sizes(self, dims):
     return dataclasses.replace(dims, K=dims.K + self.part, E=self.value or dims.K)
 
-  def seen_by(self, dims, encoding):
+  def encoding_dims(self, dims, encoding):
     if self.part and turns(encoding):
       return dataclasses.replace(dims, K=self.part)
     return self.sizes(dims)
