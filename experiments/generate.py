@@ -134,7 +134,11 @@ class Generator:
 
 
 class Bytes:
-  """Tokenizer of the task `text`: UTF-8 bytes, without an end token."""
+  """Tokenizer of the task `text`: UTF-8 bytes, without an end token.
+
+  >>> Bytes().encode("ja"), Bytes().decode([106, 97])
+  ([106, 97], 'ja')
+  """
 
   end = None
 

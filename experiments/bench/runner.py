@@ -20,7 +20,16 @@ NOISY = 0.2  # cores kept busy by others, above which a person should know
 
 
 class Sides:
-  """Workers by side, each started on its first use."""
+  """Workers by side, each started on its first use.
+
+  >>> class Worker:
+  ...   def close(self):
+  ...     print("closed")
+  >>> with Sides(lambda side: Worker()) as sides:
+  ...   sides["ours"] is sides["ours"]
+  True
+  closed
+  """
 
   def __init__(self, start: Callable[[str], Worker]):
     self._start = start
@@ -171,7 +180,15 @@ def _prepared(contender: Contender, sides: Sides) -> tuple[dict, dict]:
 
 
 class Store:
-  """The file of raw figures: sections of groups, each replaced when measured."""
+  """The file of raw figures: sections of groups, each replaced when measured.
+
+  >>> import tempfile
+  >>> with tempfile.TemporaryDirectory() as folder:
+  ...   store = Store(Path(folder, "figures.json"))
+  ...   store.put("op", "L=1024", {"seconds": {"ours": [0.1]}})
+  ...   list(Store(store.path).found["sections"]["op"])
+  ['L=1024']
+  """
 
   def __init__(self, path: Path):
     self.path = path

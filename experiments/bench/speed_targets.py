@@ -23,6 +23,10 @@ class Target:
   at_least   the bound is a lower one; else an upper one
   found      the spread; None: not measured
   worst      name of the case, where the worst of several is shown
+
+  >>> faster = Target("times faster than PyTorch", 5, True, {"median": 7.1})
+  >>> faster.met, Target("times slower", 1.1, False, {"median": 1.2}).met
+  (True, False)
   """
 
   title: str

@@ -18,7 +18,14 @@ from transformer_jax.untrusted import shown
 
 
 class ReportError(ValueError):
-  """A folder without a readable sweep.json; the message says what to do next."""
+  """A folder without a readable sweep.json; the message says what to do next.
+
+  >>> try:
+  ...   read("no/such/sweep")
+  ... except ReportError as error:
+  ...   print(str(error).partition(":")[0])
+  no sweep.json in no/such/sweep
+  """
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +37,11 @@ class LoadedRun:
   config    flat config, {} where it cannot be read
   result    result.json of a finished run, else None
   losses    {seed: {step: training loss}}
+
+  >>> result = {"train_length": 16, "lengths": [16, 64]}
+  >>> run = LoadedRun("a1", "rope", "copy", "finished", result=result)
+  >>> run.times
+  {16: 1.0, 64: 4.0}
   """
 
   id: str
@@ -87,6 +99,13 @@ class Sweep:
   command     shell command that repeats the sweep
   baseline    label that all others are compared with
   unplanned   number of run folders that the plan does not name
+
+  >>> copying = LoadedRun("a1", "rope", "copy", "finished")
+  >>> reading = LoadedRun("b2", "rope", "text", "failed")
+  >>> groups, runs = ("copy", "text"), (copying, reading)
+  >>> sweep = Sweep(pathlib.Path("runs"), "Why?", "", "", "rope", groups, runs)
+  >>> [run.state for run in sweep.of("text")]
+  ['failed']
   """
 
   workdir: pathlib.Path

@@ -28,7 +28,11 @@ WRAP = 24
 
 @dataclasses.dataclass(frozen=True)
 class Style:
-  """Colour, marker and line of one variant, the same in every figure."""
+  """Colour, marker and line of one variant, the same in every figure.
+
+  >>> Style("#1f77b4", "o", "-").line_kwargs
+  {'color': '#1f77b4', 'linestyle': '-', 'linewidth': 2.0}
+  """
 
   color: str
   marker: str

@@ -29,6 +29,10 @@ class Table:
   """A titled table of text; the first column names the row.
 
   folds   columns that may break where space is short
+
+  >>> table = Table("scores", "Scores", ("encoding", "accuracy"), (("rope", "0.91"),))
+  >>> dict(zip(table.header, table.rows[0]))
+  {'encoding': 'rope', 'accuracy': '0.91'}
   """
 
   name: str

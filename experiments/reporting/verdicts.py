@@ -27,6 +27,11 @@ class Judgement:
   p_holm   the same after Holm's correction over the variants of the column
   reason   why the verdict is neither better nor worse
   seeds    those of the estimate
+
+  >>> none, rope = {0: 0.50, 1: 0.52, 2: 0.49}, {0: 0.91, 1: 0.92, 2: 0.90}
+  >>> found = compare({"none": none, "rope": rope}, "none", "higher", excused={})
+  >>> found["rope"].verdict, round(found["rope"].difference.mean, 2)
+  ('better', 0.41)
   """
 
   estimate: Estimate

@@ -30,6 +30,13 @@ class ProgramCache(CacheInterface):
   """Entries of a folder, with the methods of JAX's CacheInterface.
 
   A key is JAX's hash of the program and its compile options.
+
+  >>> import tempfile
+  >>> with tempfile.TemporaryDirectory() as folder:
+  ...   programs = ProgramCache(folder)
+  ...   programs.put("a key", b"a program")
+  ...   programs.get("a key"), programs.get("another")
+  (b'a program', None)
   """
 
   def __init__(self, folder: str):

@@ -16,7 +16,14 @@ DATA, CODE = "data", "own code"  # the kinds of fingerprints
 
 
 class ChangedError(FileError):
-  """Inputs differ from those that a checkpoint was trained with."""
+  """Inputs differ from those that a checkpoint was trained with.
+
+  >>> import tempfile
+  >>> with tempfile.TemporaryDirectory() as folder:
+  ...   check(Path(folder), {"train.txt": "1a2b"}, DATA)
+  ...   fingerprints(Path(folder), DATA)
+  {'train.txt': '1a2b'}
+  """
 
 
 def check(folder: Path, now: Mapping[str, str], kind: str, copies: str = "") -> None:

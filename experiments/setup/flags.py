@@ -56,6 +56,12 @@ class Request:
   plan_name   function of the config file that returns the plan
   groups      groups of the plan to run; (): all
   allow       classes that train.init_from's config may name besides registered ones
+
+  >>> from ml_collections import ConfigDict
+  >>> rest = {"plan": None, "workdir": Path("runs"), "dry_run": False, "retry": False}
+  >>> request = Request(Path("my.py"), ConfigDict(), {"train.steps": 50}, **rest)
+  >>> request.command("run")
+  'python -m experiments.run --config=my.py --config.train.steps=50'
   """
 
   path: Path

@@ -9,6 +9,9 @@ class Kind:
 
   uses      its kinds of attention: see transformer_jax/models/compatibility.py
   adapter   spec that turns a string task, {}, into one for this kind of model
+
+  >>> KINDS["encoder_decoder"].sides, KINDS["encoder_decoder"].adapter.format("copy")
+  ((True, True), 'pairs(copy)')
   """
 
   uses: tuple[str, ...]

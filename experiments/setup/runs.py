@@ -19,6 +19,11 @@ class Run:
   id          hash of the config, and name of the run's folder
   label       name within its group
   overrides   {flat key: value}, on top of the config file
+
+  >>> config = ConfigDict({"train": {"steps": 10}})
+  >>> run = Run(run_id(config), "rope", "copy", config, overrides={"train.steps": 10})
+  >>> run.label, run.id == run_id(ConfigDict({"train": {"steps": 10}}))
+  ('rope', True)
   """
 
   id: str

@@ -15,7 +15,14 @@ from transformer_jax.spec import LARGEST_SEED, nearest
 
 
 class ConfigError(ValueError):
-  """One or more invalid values; each line says what to write instead."""
+  """One or more invalid values; each line says what to write instead.
+
+  >>> try:
+  ...   raise ConfigError("model.width is 0; write 1 or more")
+  ... except ConfigError as error:
+  ...   print(error)
+  model.width is 0; write 1 or more
+  """
 
   def __init__(self, *problems: str):
     self.problems = problems

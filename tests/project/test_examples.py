@@ -25,7 +25,9 @@ ROOMS = {
   "transformer_jax/training": 50,
   "transformer_jax/evaluation": 30,
   "transformer_jax/interop": 80,
-  "experiments/setup": 7,
+  "experiments/setup": 15,
+  "experiments/reporting": 10,
+  "experiments/runner": 8,
 }
 
 
