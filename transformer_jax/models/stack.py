@@ -19,11 +19,14 @@ class Stack(nn.Module):
   use      encoder, decoder or prefix
   layers   number of layers
 
+  >>> import jax
+  >>> import jax.numpy as jnp
+  >>> from transformer_jax.positions import coords
   >>> from transformer_jax.axes import Dims
   >>> arch = Architecture(Dims(V=5, D=8, H=2, F=16, L=8), "rope", decoders=2)
   >>> stack = Stack(arch, "decoder", layers=2)
-  >>> args = jnp.ones((1, 3, 8)), coords.consecutive(1, 3)
-  >>> list(jax.eval_shape(stack.init, jax.random.key(0), *args)["params"])
+  >>> x_BLD, at = jnp.ones((1, 3, 8)), coords.consecutive(1, 3)
+  >>> list(jax.eval_shape(stack.init, jax.random.key(0), x_BLD, at)["params"])
   ['final_norm', 'layer_0', 'layer_1']
   """
 
