@@ -8,8 +8,12 @@ def get_config() -> ConfigDict:
   config = ConfigDict()
   config.task = 'text(source="stdlib")'  # see transformer_jax/data
   config.seeds = (0, 1, 2)  # trained together in one program; 32 bits each
+  config.update(model=_model(), train=_train(), evaluate=_evaluate(), mesh=_mesh())
+  return config.lock()
 
-  config.model = model = ConfigDict()
+
+def _model() -> ConfigDict:
+  model = ConfigDict()
   model.family = "transformer"  # recurrent, transformer(decoder_heads=2): see models/
   model.kind = "decoder"  # prefix_decoder, encoder, encoder_decoder: docs/reference
   model.position = "rope"  # see transformer_jax/positions
@@ -32,8 +36,11 @@ def get_config() -> ConfigDict:
   model.dtype = "float32"  # of the matrix products: float32, bfloat16
   model.scan = False  # one compiled layer, run N times: compiles faster
   model.remat = False  # recompute layers in the backward pass: less memory
+  return model
 
-  config.train = train = ConfigDict()
+
+def _train() -> ConfigDict:
+  train = ConfigDict()
   train.length = 64  # of the task; tokens for text (L)
   train.batch_size = 32  # sequences in a batch (B)
   train.steps = 400  # updates of the parameters
@@ -46,8 +53,11 @@ def get_config() -> ConfigDict:
   train.init_from = ""  # folder of trained parameters: see runner/pretrained.py
   train.checkpoint_every = 200  # steps
   train.keep_checkpoints = 2  # newest checkpoints that stay on disk
+  return train
 
-  config.evaluate = evaluate = ConfigDict()
+
+def _evaluate() -> ConfigDict:
+  evaluate = ConfigDict()
   evaluate.lengths = (1, 2, 4, 8)  # multiples of train.length
   evaluate.examples = 128  # scored at each length, each once; fewer: all of them
   evaluate.batch_size = 16  # scored at once: bounds the memory, moves last digits
@@ -55,10 +65,13 @@ def get_config() -> ConfigDict:
   evaluate.texts_per_step = 64  # of them at once
   evaluate.beam = 4  # texts that the search keeps; 1: greedy
   evaluate.penalty = "gnmt(0.6)"  # for length: gnmt(alpha), power(alpha)
+  return evaluate
 
-  config.mesh = mesh = ConfigDict()
+
+def _mesh() -> ConfigDict:
+  mesh = ConfigDict()
   # A CPU is split into as many devices as the mesh has, up to its cores.
   mesh.data = 1  # devices that share a batch; -1: all that are left
   mesh.tensor = 1  # devices that share heads and hidden units
   mesh.sequence = 1  # devices that share the tokens of a text
-  return config.lock()
+  return mesh

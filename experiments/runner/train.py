@@ -2,43 +2,30 @@
 
 import dataclasses
 import functools
-import statistics
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from experiments.runner import inputs, run_folder
-from experiments.runner.build import (
-  Experiment,
-  build,
-  cores_used,
-  flops_per_token,
-  sizes,
-  tokens_per_step,
-)
+from experiments.runner import inputs
+from experiments.runner.build import Experiment, build
 from experiments.runner.compile_cache import programs_in
+from experiments.runner.fitting import fit
 from experiments.runner.pretrained import Pretrained, checksum, read_pretrained
+from experiments.runner.result import cost_of, outcome, state_bytes
 from experiments.runner.timing import Stopwatch
-from experiments.setup.validate import flatten, registries
+from experiments.setup.registries import registries
+from experiments.setup.validate import flatten
 from transformer_jax.data.base import Task, TaskData
 from transformer_jax.evaluation import target_fingerprints
-from transformer_jax.evaluation.generation_eval import MEASURES as WRITTEN
-from transformer_jax.evaluation.generation_eval import NO_TEXT
-from transformer_jax.evaluation.lengths import MEASURES
 from transformer_jax.evaluation.translator import Translator
 from transformer_jax.spec import outside
 from transformer_jax.training import loop, sharding
-from transformer_jax.training.checkpoint import Keeper
 from transformer_jax.training.json_files import write_json
 from transformer_jax.training.loop import FitResult, Program
-from transformer_jax.training.metrics_log import MetricLog
-from transformer_jax.training.progress import Progress
 from transformer_jax.untrusted import shown
 
 
@@ -79,7 +66,7 @@ def _run(config: ConfigDict, folder: Path, name: str, stop: Any) -> dict | None:
     inputs.check(folder, _inputs(facts, start), inputs.DATA)
     program = start.into(_compile(experiment, arrays, mesh))
   with watch.phase("train"):
-    fitted, measured = _fit(experiment, program, arrays, folder, name, stop)
+    fitted, measured = fit(experiment, program, arrays, folder, name, stop)
   if not fitted.finished:
     return None
   with watch.phase("evaluate"), jax.set_mesh(mesh):
@@ -91,9 +78,9 @@ def _run(config: ConfigDict, folder: Path, name: str, stop: Any) -> dict | None:
     )
     written = _write(experiment, fitted, mesh, folder)
   with watch.phase("prepare"):
-    cost = _cost(experiment, arrays, mesh)
+    cost = cost_of(experiment, arrays, mesh)
   return {
-    **_outcome(experiment, fitted, scores, written),
+    **outcome(experiment, fitted, scores, written),
     **cost,
     "peak_bytes": program.peak_bytes,
     **measured,
@@ -135,7 +122,7 @@ def describe(config: ConfigDict, compiled: bool = False) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
       experiment.task.keep(Path(folder), load(experiment.task).fitted)
       start = read_pretrained(config.train.init_from, experiment, Path(folder))
-  cost = _cost(experiment, arrays, mesh) | {"state_bytes": _state_bytes(experiment)}
+  cost = cost_of(experiment, arrays, mesh) | {"state_bytes": state_bytes(experiment)}
   if compiled:
     cost["peak_bytes"] = _compile(experiment, arrays, mesh).peak_bytes
   return {**cost, **start.facts}
@@ -191,70 +178,6 @@ def _compile(experiment: Experiment, arrays: Any, mesh: Mesh) -> Program:
   )
 
 
-def _fit(
-  experiment: Experiment,
-  program: Program,
-  arrays: Any,
-  folder: Path,
-  name: str,
-  stop: Any,
-) -> tuple[FitResult, dict[str, Any]]:
-  """Trains with checkpoints, a metric log and a progress bar.
-
-  program   the compiled dispatch
-  arrays    the task's data, on the devices
-  folder    of the run
-  name      label of the progress bar
-  stop      becomes true when training should save and return
-
-  Returns, beside the outcome, the speed in tokens/s and the steps without metrics.
-  """
-  trainer, budget = experiment.trainer, experiment.budget
-  tokens = tokens_per_step(trainer, arrays)
-  tokens *= budget.per_dispatch * len(experiment.seeds)
-  speeds: list[float] = []
-  record_step = run_folder.recorder(folder)
-
-  def dispatches(last: int) -> range:
-    return range(budget.per_dispatch, last + 1, budget.per_dispatch)
-
-  with (
-    MetricLog(folder) as record,
-    Progress(budget.steps, name) as bar,
-    Keeper(folder / "checkpoints", experiment.keep) as keeper,
-  ):
-
-    def report(progress: loop.DispatchMetrics) -> None:
-      speeds.append(tokens / progress.seconds)
-      for place, seed in enumerate(experiment.seeds):
-        metrics = {key: x_S[place] for key, x_S in progress.metrics.items()}
-        record.write(progress.step, seed, **metrics, tokens_per_s=speeds[-1])
-      record_step(progress.step)
-      shown = _losses(progress.metrics["loss"], progress.diverged)
-      bar.update(progress.step, **shown, tokens_per_s=speeds[-1])
-
-    def resumed(step: int) -> None:
-      record.resume(dispatches(step), experiment.seeds)
-      if step:
-        bar.update(step, resumed=f"from step {step}")
-
-    fitted = loop.fit(program, arrays, budget, keeper, report, resumed, stop)
-    lost = record.mend(dispatches(fitted.step), experiment.seeds)
-  speed = statistics.median(speeds) if speeds else float("nan")
-  return fitted, {"tokens_per_s": speed, **({"rows_lost": lost} if lost else {})}
-
-
-def _losses(loss_S: np.ndarray, diverged: int) -> dict[str, float | str]:
-  """Returns the mean loss of the finite seeds, and the number of diverged ones."""
-  finite_S = np.isfinite(loss_S)
-  losses: dict[str, float | str] = {}
-  if finite_S.any():
-    losses["loss"] = float(loss_S[finite_S].mean())
-  if diverged:
-    losses["diverged"] = f"{diverged} of {len(loss_S)} seeds"
-  return losses
-
-
 def _write(experiment: Experiment, fitted: FitResult, mesh: Mesh, folder: Path) -> dict:
   """Returns the scores of each seed's generations, and writes the texts to a file."""
   writing, task = experiment.writing, experiment.task
@@ -282,91 +205,3 @@ def _write(experiment: Experiment, fitted: FitResult, mesh: Mesh, folder: Path) 
   ]
   write_json(folder / "translations.json", lines)
   return scores
-
-
-def _outcome(
-  experiment: Experiment, fitted: FitResult, scores: list[dict], written: dict
-) -> dict:
-  """Returns the scores by seed; a diverged seed has none.
-
-  scores    those of the task's measures, by seed index
-  written   those of generated texts, {} without any
-  """
-  seeds, task = experiment.seeds, experiment.task
-  place = {"length": experiment.trainer.length, "part": "mean"}
-  scores = [
-    {"seed": n, "measure": name, "value": value, **place}
-    | ({"reason": NO_TEXT} if value is None else {})
-    for n, values in enumerate(written.get("scores", ()))
-    for name, value in values.items()
-  ] + scores
-  lost = {seeds[place]: step for place, step in fitted.diverged.items()}
-  named = [score | {"seed": seeds[score["seed"]]} for score in scores]
-
-  def without_diverged(score: dict) -> dict:
-    step = lost.get(score["seed"])
-    gone = {"value": None, "reason": f"diverged at step {step}"}
-    return score if step is None else score | gone
-
-  return {
-    "seeds": list(seeds),
-    "measures": [
-      *({"name": m, "better": better} for m, better in WRITTEN.items() if written),
-      *({"name": m, "better": MEASURES[m].better} for m in task.measures),
-    ],
-    "train_length": experiment.trainer.length,
-    "lengths": list(experiment.lengths),
-    "scores": [without_diverged(score) for score in named],
-    "undefined": _undefined(experiment, named, lost),
-    "diverged": {str(seed): step for seed, step in lost.items()},
-    **({"written": written} if written else {}),
-  }
-
-
-def _undefined(
-  experiment: Experiment, scores: list[dict], lost: Mapping[int, int]
-) -> dict[str, str]:
-  """Returns {length: reason} of the lengths without a score, in some or all seeds.
-
-  lost   {seed: step of divergence}
-  """
-  undefined = {}
-  for length in experiment.lengths:
-    here = [s for s in scores if s["length"] == length and s["seed"] not in lost]
-    scored = {s["seed"] for s in here if s["value"] is not None}
-    reasons = {s["seed"]: s.get("reason", "") for s in here if s["seed"] not in scored}
-    if always := experiment.evaluator.undefined(length):
-      undefined[str(length)] = always
-    elif reasons:
-      same = len({*reasons.values()}) == 1 and not scored
-      parts = [f"seed {seed}: {reason}" for seed, reason in reasons.items()]
-      undefined[str(length)] = "; ".join([*reasons.values()][:1] if same else parts)
-  return undefined
-
-
-def _cost(experiment: Experiment, arrays: Any, mesh: Mesh) -> dict[str, Any]:
-  """Returns parameters and FLOPs of one seed, and the attention cores of its model."""
-  parameters, positional = sizes(experiment.trainer.shapes.params)
-  arch = experiment.trainer.model.arch
-  with jax.set_mesh(mesh):
-    used, refused = cores_used(arch, _tokens(experiment))
-  return {
-    "parameters": parameters,
-    "position_parameters": positional,
-    "flops_per_token": flops_per_token(experiment, arrays),
-    "core": used,
-    "core_refusals": refused,
-  }
-
-
-def _state_bytes(experiment: Experiment) -> int:
-  """Returns the bytes of parameters, their average and moments, of all seeds."""
-  state = experiment.trainer.shapes
-  leaves = jax.tree.leaves((state.params, state.moments, state.ema_params))
-  return len(experiment.seeds) * sum(x.size * x.dtype.itemsize for x in leaves)
-
-
-def _tokens(experiment: Experiment) -> tuple[int, ...]:
-  """Returns the numbers of tokens of trained and scored texts, growing."""
-  task, length = experiment.task, experiment.trainer.length
-  return tuple(sorted({task.tokens(n) for n in (length, *experiment.lengths)}))

@@ -109,12 +109,36 @@ def define(argv: list[str], values: absl_flags.FlagValues = absl_flags.FLAGS) ->
     flag_values=values,
     sys_argv=argv,
   )
+  _define_work(values)
+  _define_modes(values)
+
+
+def _define_work(values: absl_flags.FlagValues) -> None:
+  """Defines the flags for the runs that a command works on, and their folder."""
   absl_flags.DEFINE_string(
     "workdir",
     None,
     "Folder of the runs and the report; default runs/NAME_OF_CONFIG.",
     flag_values=values,
   )
+  absl_flags.DEFINE_string(
+    "plan",
+    "sweep",
+    "Function of the config file that returns the plan, as in --plan=paper.",
+    flag_values=values,
+  )
+  absl_flags.DEFINE_list(
+    "groups",
+    [],
+    "Groups of the plan to run, as in --groups=copy,sort; default all. Several"
+    " commands with one workdir share the work.",
+    flag_values=values,
+  )
+  absl_flags.DEFINE_list("allow", [], ALLOW, flag_values=values)
+
+
+def _define_modes(values: absl_flags.FlagValues) -> None:
+  """Defines the flags that change what is done with the runs."""
   absl_flags.DEFINE_bool(
     "dry_run",
     False,
@@ -133,21 +157,6 @@ def define(argv: list[str], values: absl_flags.FlagValues = absl_flags.FLAGS) ->
     "Also start runs again whose process crashed repeatedly.",
     flag_values=values,
   )
-
-  absl_flags.DEFINE_string(
-    "plan",
-    "sweep",
-    "Function of the config file that returns the plan, as in --plan=paper.",
-    flag_values=values,
-  )
-  absl_flags.DEFINE_list(
-    "groups",
-    [],
-    "Groups of the plan to run, as in --groups=copy,sort; default all. Several"
-    " commands with one workdir share the work.",
-    flag_values=values,
-  )
-  absl_flags.DEFINE_list("allow", [], ALLOW, flag_values=values)
 
 
 def start(main: Callable[[Request], int]) -> None:

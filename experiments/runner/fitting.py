@@ -1,0 +1,106 @@
+"""Training with checkpoints, a metric log and a progress bar."""
+
+import dataclasses
+import statistics
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments.runner import run_folder
+from experiments.runner.build import Experiment, tokens_per_step
+from transformer_jax.training import loop
+from transformer_jax.training.checkpoint import Keeper
+from transformer_jax.training.loop import DispatchMetrics, FitResult, Program
+from transformer_jax.training.metrics_log import MetricLog
+from transformer_jax.training.progress import Progress
+
+
+def fit(
+  experiment: Experiment,
+  program: Program,
+  arrays: Any,
+  folder: Path,
+  name: str,
+  stop: Any,
+) -> tuple[FitResult, dict[str, Any]]:
+  """Trains all seeds of an experiment.
+
+  program   the compiled dispatch
+  arrays    the task's data, on the devices
+  folder    of the run
+  name      label of the progress bar
+  stop      becomes true when training should save and return
+
+  Returns, beside the outcome, the speed in tokens/s and the steps without metrics.
+  """
+  budget, seeds = experiment.budget, experiment.seeds
+  tokens = tokens_per_step(experiment.trainer, arrays)
+  tokens *= budget.per_dispatch * len(seeds)
+  record_step = run_folder.recorder(folder)
+  with (
+    MetricLog(folder) as log,
+    Progress(budget.steps, name) as bar,
+    Keeper(folder / "checkpoints", experiment.keep) as keeper,
+  ):
+    reporter = Reporter(experiment, log, bar, record_step, tokens)
+    fitted = loop.fit(
+      program, arrays, budget, keeper, reporter.report, reporter.resumed, stop
+    )
+    lost = log.mend(reporter.logged_steps(fitted.step), seeds)
+  facts = {"tokens_per_s": reporter.median_speed()}
+  return fitted, facts | ({"rows_lost": lost} if lost else {})
+
+
+@dataclasses.dataclass
+class Reporter:
+  """Writer of each dispatch's metrics to the log, the run's status and the bar.
+
+  record_step   writes the last step into the run's status
+  tokens        of one dispatch, in all seeds
+  speeds        tokens/s of each dispatch so far
+  """
+
+  experiment: Experiment
+  log: MetricLog
+  bar: Progress
+  record_step: Callable[[int], None]
+  tokens: float
+  speeds: list[float] = dataclasses.field(default_factory=list)
+
+  def report(self, progress: DispatchMetrics) -> None:
+    """Records the metrics of one dispatch."""
+    self.speeds.append(self.tokens / progress.seconds)
+    for place, seed in enumerate(self.experiment.seeds):
+      metrics = {key: x_S[place] for key, x_S in progress.metrics.items()}
+      self.log.write(progress.step, seed, **metrics, tokens_per_s=self.speeds[-1])
+    self.record_step(progress.step)
+    losses = _losses(progress.metrics["loss"], progress.diverged)
+    self.bar.update(progress.step, **losses, tokens_per_s=self.speeds[-1])
+
+  def resumed(self, step: int) -> None:
+    """Continues the metric log after a checkpoint's step; 0: a new run."""
+    self.log.resume(self.logged_steps(step), self.experiment.seeds)
+    if step:
+      self.bar.update(step, resumed=f"from step {step}")
+
+  def logged_steps(self, last: int) -> range:
+    """Returns the steps with metrics, up to the last one."""
+    per_dispatch = self.experiment.budget.per_dispatch
+    return range(per_dispatch, last + 1, per_dispatch)
+
+  def median_speed(self) -> float:
+    """Returns tokens/s; NaN without any dispatch."""
+    return statistics.median(self.speeds) if self.speeds else float("nan")
+
+
+def _losses(loss_S: np.ndarray, diverged: int) -> dict[str, float | str]:
+  """Returns the mean loss of the finite seeds, and the number of diverged ones."""
+  finite_S = np.isfinite(loss_S)
+  losses: dict[str, float | str] = {}
+  if finite_S.any():
+    losses["loss"] = float(loss_S[finite_S].mean())
+  if diverged:
+    losses["diverged"] = f"{diverged} of {len(loss_S)} seeds"
+  return losses

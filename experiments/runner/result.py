@@ -1,0 +1,101 @@
+"""Content of result.json: scores by seed, undefined lengths, parameters and FLOPs."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from experiments.runner.build import Experiment, cores_used, flops_per_token, sizes
+from transformer_jax.evaluation.generation_eval import MEASURES as WRITTEN
+from transformer_jax.evaluation.generation_eval import NO_TEXT
+from transformer_jax.evaluation.lengths import MEASURES
+from transformer_jax.training.loop import FitResult
+
+
+def outcome(
+  experiment: Experiment, fitted: FitResult, scores: list[dict], written: dict
+) -> dict:
+  """Returns the scores by seed; a diverged seed has none.
+
+  scores    those of the task's measures, by seed index
+  written   those of generated texts, {} without any
+  """
+  seeds, task = experiment.seeds, experiment.task
+  place = {"length": experiment.trainer.length, "part": "mean"}
+  scores = [
+    {"seed": n, "measure": name, "value": value, **place}
+    | ({"reason": NO_TEXT} if value is None else {})
+    for n, values in enumerate(written.get("scores", ()))
+    for name, value in values.items()
+  ] + scores
+  lost = {seeds[place]: step for place, step in fitted.diverged.items()}
+  named = [score | {"seed": seeds[score["seed"]]} for score in scores]
+
+  def without_diverged(score: dict) -> dict:
+    step = lost.get(score["seed"])
+    gone = {"value": None, "reason": f"diverged at step {step}"}
+    return score if step is None else score | gone
+
+  return {
+    "seeds": list(seeds),
+    "measures": [
+      *({"name": m, "better": better} for m, better in WRITTEN.items() if written),
+      *({"name": m, "better": MEASURES[m].better} for m in task.measures),
+    ],
+    "train_length": experiment.trainer.length,
+    "lengths": list(experiment.lengths),
+    "scores": [without_diverged(score) for score in named],
+    "undefined": _undefined(experiment, named, lost),
+    "diverged": {str(seed): step for seed, step in lost.items()},
+    **({"written": written} if written else {}),
+  }
+
+
+def _undefined(
+  experiment: Experiment, scores: list[dict], lost: Mapping[int, int]
+) -> dict[str, str]:
+  """Returns {length: reason} of the lengths without a score, in some or all seeds.
+
+  lost   {seed: step of divergence}
+  """
+  undefined = {}
+  for length in experiment.lengths:
+    here = [s for s in scores if s["length"] == length and s["seed"] not in lost]
+    scored = {s["seed"] for s in here if s["value"] is not None}
+    reasons = {s["seed"]: s.get("reason", "") for s in here if s["seed"] not in scored}
+    if always := experiment.evaluator.undefined(length):
+      undefined[str(length)] = always
+    elif reasons:
+      same = len({*reasons.values()}) == 1 and not scored
+      parts = [f"seed {seed}: {reason}" for seed, reason in reasons.items()]
+      undefined[str(length)] = "; ".join([*reasons.values()][:1] if same else parts)
+  return undefined
+
+
+def cost_of(experiment: Experiment, arrays: Any, mesh: Mesh) -> dict[str, Any]:
+  """Returns parameters and FLOPs of one seed, and the attention cores of its model."""
+  parameters, positional = sizes(experiment.trainer.shapes.params)
+  arch = experiment.trainer.model.arch
+  with jax.set_mesh(mesh):
+    used, refused = cores_used(arch, _tokens(experiment))
+  return {
+    "parameters": parameters,
+    "position_parameters": positional,
+    "flops_per_token": flops_per_token(experiment, arrays),
+    "core": used,
+    "core_refusals": refused,
+  }
+
+
+def state_bytes(experiment: Experiment) -> int:
+  """Returns the bytes of parameters, their average and moments, of all seeds."""
+  state = experiment.trainer.shapes
+  leaves = jax.tree.leaves((state.params, state.moments, state.ema_params))
+  return len(experiment.seeds) * sum(x.size * x.dtype.itemsize for x in leaves)
+
+
+def _tokens(experiment: Experiment) -> tuple[int, ...]:
+  """Returns the numbers of tokens of trained and scored texts, growing."""
+  task, length = experiment.task, experiment.trainer.length
+  return tuple(sorted({task.tokens(n) for n in (length, *experiment.lengths)}))
