@@ -57,10 +57,10 @@ def main(argv: list[str]) -> int:
 
 def _measure(section: str, store: runner.Store) -> None:
   if section == "sweep":
-    for name, found in wall_time.measured(FLAGS.quick).items():
-      store.put("sweep", name, found)
+    for name, times in wall_time.measured(FLAGS.quick).items():
+      store.put("sweep", name, times)
   elif section == "page":
-    print(f"wrote {markdown.write(store.found, store.path)}")
+    print(f"wrote {markdown.write(store.figures, store.path)}")
   else:
     settings = process.KEPT if section in KEEPING else {}
     start = functools.partial(_start, **settings)
@@ -81,7 +81,7 @@ def _groups(section: str):
 
 def check(sides: runner.Sides, recorded: runner.Store) -> int:
   """Returns 1, with a line for each, when quotients got worse than recorded."""
-  before = recorded.found["sections"].get("check")
+  before = recorded.figures["sections"].get("check")
   if not before:
     return _stop("nothing recorded: run python -m experiments.bench --sections=check")
   now = {g.name: runner.measured(g, sides) for g in groups.check(False)}

@@ -193,13 +193,13 @@ def lowered(case: Case, encoding, core):
   return traced.lower(lowering_platforms=("tpu",))
 
 
-def rows(results: dict[str, dict[str, Any]]) -> list[list[str]]:
+def lines(results: dict[str, dict[str, Any]]) -> list[list[str]]:
   """Returns lines of the table, by chip, length and encoding."""
   order = sorted(results.values(), key=lambda r: (r["chip"], r["L"], r["encoding"]))
-  return [_row(result) for result in order]
+  return [_line(result) for result in order]
 
 
-def _row(result) -> list[str]:
+def _line(result) -> list[str]:
   start = [f"`{result['encoding']}`", result["chip"], f"{result['L']:,}"]
   start.append(f"`{result['core']}`")
   for outcome in ("refused", "failed"):
@@ -218,8 +218,8 @@ def _row(result) -> list[str]:
 
 def table(results: dict[str, dict[str, Any]] | None = None) -> str:
   """Returns the table in Markdown, of the recorded results unless others are given."""
-  lines = [HEADER, ["---"] * len(HEADER), *rows(results or read(PATH))]
-  return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+  cells = [HEADER, ["---"] * len(HEADER), *lines(results or read(PATH))]
+  return "\n".join(f"| {' | '.join(line)} |" for line in cells)
 
 
 if __name__ == "__main__":

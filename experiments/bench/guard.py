@@ -10,7 +10,7 @@ SLACK = 1.3  # how much worse than recorded still passes: other machines, other 
 
 def quotients(groups: dict[str, dict[str, Any]]) -> dict[str, tuple[bool, dict]]:
   """Returns, by name, whether more is better and the spread."""
-  return {name: (more, found) for name, more, found in _quotients(groups) if found}
+  return {name: (more, spread) for name, more, spread in _quotients(groups) if spread}
 
 
 def _quotients(groups) -> Iterator[tuple[str, bool, dict | None]]:
@@ -18,11 +18,11 @@ def _quotients(groups) -> Iterator[tuple[str, bool, dict | None]]:
     group = groups.get(f"L={L}", {})
     yield f"T5, L={L}: dense over auto", True, quotient(group, "t5 dense", "t5 auto")
     for encoding in ("t5", "rope", "fire"):
-      found = quotient(group, f"{encoding} auto", "none auto")
-      yield f"L={L}: {encoding} over none", False, found
+      spread = quotient(group, f"{encoding} auto", "none auto")
+      yield f"L={L}: {encoding} over none", False, spread
     for core in ("dense", "blockwise"):
-      found = quotient(group, "t5 auto", f"t5 {core}")
-      yield f"T5, L={L}: auto over {core}", False, found
+      spread = quotient(group, "t5 auto", f"t5 {core}")
+      yield f"T5, L={L}: auto over {core}", False, spread
   yield "T5: memory of L=2048 over L=512", False, _memory(groups)
   step = groups.get("step", {})
   share = peak_share(step, "rope float32") if step else None
@@ -48,15 +48,15 @@ def worse(recorded: dict[str, Any], now: dict[str, Any]) -> list[str]:
   A quotient is held by its better quartile: noise in a few rounds does not fail it.
   """
   before, lines = quotients(recorded), []
-  for name, (more, found) in quotients(now).items():
+  for name, (more, spread) in quotients(now).items():
     if name not in before:
       continue
     was = before[name][1]["median"]
-    best = found["high"] if more else found["low"]
+    best = spread["high"] if more else spread["low"]
     loss = was / best if more else best / was
     if loss > SLACK:
       lines.append(
-        f"{name}: {found['median']:.2f} now, {was:.2f} recorded ({loss:.2f}x worse,"
+        f"{name}: {spread['median']:.2f} now, {was:.2f} recorded ({loss:.2f}x worse,"
         f" {SLACK}x is the limit)"
       )
   return lines

@@ -47,23 +47,23 @@ NAMES = {  # how contenders are called on the page
 }
 
 
-def write(found: dict[str, Any], raw: Path, path: Path = PAGE) -> Path:
+def write(figures: dict[str, Any], raw: Path, path: Path = PAGE) -> Path:
   """Writes the page and its plots, and returns where it is."""
-  pictures = plots.draw(found["sections"].get("op", {}), raw.parent)
+  pictures = plots.draw(figures["sections"].get("op", {}), raw.parent)
   path.parent.mkdir(parents=True, exist_ok=True)
-  path.write_text(render(found, pictures), encoding="utf-8")
+  path.write_text(render(figures, pictures), encoding="utf-8")
   return path
 
 
-def render(found: dict[str, Any], pictures: tuple[str, ...] = ()) -> str:
+def render(figures: dict[str, Any], pictures: tuple[str, ...] = ()) -> str:
   """Returns the page as Markdown."""
-  sections = found["sections"]
+  sections = figures["sections"]
   op, step = sections.get("op", {}), sections.get("step", {})
   groups = [group for section in sections.values() for group in section.values()]
   dates = sorted({group["date"] for group in groups})
   return TEMPLATE.render(
-    device=_device(found.get("versions", {})),
-    versions=found.get("versions", {}),
+    device=_device(figures.get("versions", {})),
+    versions=figures.get("versions", {}),
     # After a plus stand uncommitted changes: here the raw figures themselves.
     commits=sorted({group["commit"].partition("+")[0] for group in groups}),
     dates=dates[:1] + dates[1:][-1:],
@@ -84,32 +84,32 @@ def render(found: dict[str, Any], pictures: tuple[str, ...] = ()) -> str:
 
 
 def _device(versions: dict[str, dict[str, str]]) -> str:
-  named = [found["device"] for found in versions.values() if "device" in found]
+  named = [side["device"] for side in versions.values() if "device" in side]
   return named[0] if named else "unknown"
 
 
-def target_table(found: list[Target]) -> str:
+def target_table(listed: list[Target]) -> str:
   """Returns one row per target: bound, measured value, verdict."""
   words = {None: "not measured", True: "**met**", False: "not met"}
   rows = []
-  for target in found:
+  for target in listed:
     bound = f"{'≥' if target.at_least else '≤'} {target.bound:g}"
-    value = "–" if target.found is None else with_spread(target.found)
+    value = "–" if target.spread is None else with_spread(target.spread)
     value += f" ({target.worst})" if target.worst else ""
     rows.append((target.title, bound, value, words[target.met]))
   return table(("target", "bound", "measured", ""), rows)
 
 
-def with_spread(found: dict[str, Any]) -> str:
+def with_spread(quartiles: dict[str, Any]) -> str:
   """Returns the median, with quartiles where there were several rounds."""
-  text = number(found["median"])
-  if found["rounds"] < 2:
+  text = number(quartiles["median"])
+  if quartiles["rounds"] < 2:
     return text
-  return f"{text} [{number(found['low'])}, {number(found['high'])}]"
+  return f"{text} [{number(quartiles['low'])}, {number(quartiles['high'])}]"
 
 
-def _spread_or_dash(found: dict[str, Any] | None) -> str:
-  return "–" if found is None else with_spread(found)
+def _spread_or_dash(quartiles: dict[str, Any] | None) -> str:
+  return "–" if quartiles is None else with_spread(quartiles)
 
 
 def number(value: float) -> str:
@@ -232,10 +232,10 @@ def sweep_table(sweep: dict[str, Any]) -> str:
   rows = [
     (
       name,
-      f"{found['wall']:.0f} s",
-      *(f"{found[part]:.0f} s ({found[part] / found['wall']:.0%})" for part in parts),
+      f"{times['wall']:.0f} s",
+      *(f"{times[part]:.0f} s ({times[part] / times['wall']:.0%})" for part in parts),
     )
-    for name, found in sweep.items()
+    for name, times in sweep.items()
   ]
   return table(("", "wall", *parts), rows) if rows else ""
 

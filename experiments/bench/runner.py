@@ -98,9 +98,9 @@ def measured(group: ContenderGroup, sides: Sides) -> dict[str, Any]:
     if n:
       sides.restart(*{c.side for c in group.contenders})
     sittings.append(_sitting(group, sides))
-  failed = {name for found in sittings for name in found["errors"]}
+  failed = {name for sitting in sittings for name in sitting["errors"]}
   times = {
-    name: [x for found in sittings for x in found["times"][name]]
+    name: [x for sitting in sittings for x in sitting["times"][name]]
     for name in sittings[0]["times"]
     if name not in failed
   }
@@ -108,7 +108,7 @@ def measured(group: ContenderGroup, sides: Sides) -> dict[str, Any]:
     **group.facts,
     **sittings[0],
     "times": times,
-    "errors": {k: v for found in sittings for k, v in found["errors"].items()},
+    "errors": {k: v for sitting in sittings for k, v in sitting["errors"].items()},
     "busy": others,
     "commit": provenance.commit()[0],
     "date": datetime.date.today().isoformat(),
@@ -129,14 +129,14 @@ def _sitting(group: ContenderGroup, sides: Sides) -> dict[str, Any]:
   run = {
     c.name: lambda c=c: turns.seconds(c) for c in group.contenders if c.name in first
   }
-  seconds = {name: found["seconds"] for name, found in first.items()}
+  seconds = {name: call["seconds"] for name, call in first.items()}
   times = measure.rounds(run, seconds, group.patience) if run else {}
   for contender in group.contenders:
     if contender.name in first:
       sides[contender.side].drop(contender.name)
   return {
-    "times": {name: [round(x, 6) for x in row] for name, row in times.items()},
-    "bytes": {name: found["bytes"] for name, found in first.items()},
+    "times": {name: [round(x, 6) for x in seconds] for name, seconds in times.items()},
+    "bytes": {name: call["bytes"] for name, call in first.items()},
     "facts": facts,
     "errors": errors,
   }
@@ -192,15 +192,15 @@ class Store:
 
   def __init__(self, path: Path):
     self.path = path
-    self.found = read_json(path) if path.exists() else {"sections": {}}
+    self.figures = read_json(path) if path.exists() else {"sections": {}}
 
   def put(self, section: str, name: str, group: dict[str, Any]) -> None:
-    self.found["sections"].setdefault(section, {})[name] = group
+    self.figures["sections"].setdefault(section, {})[name] = group
     self.save()
 
   def save(self) -> None:
     self.path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(self.path, self.found)
+    write_json(self.path, self.figures)
 
 
 def run(
@@ -211,11 +211,11 @@ def run(
   for group in groups:
     print(f"{section} {group.name} ...", flush=True)
     short, left_out = affordable(group, last)
-    found = measured(short, sides)
-    found["errors"] |= left_out
+    figures = measured(short, sides)
+    figures["errors"] |= left_out
     for c in short.contenders:
-      if c.name in found["times"]:
-        last[_kind(c)] = c.args.get("L", 0), min(found["times"][c.name])
-    store.put(section, group.name, found)
-    store.found["versions"] = store.found.get("versions", {}) | sides.versions()
+      if c.name in figures["times"]:
+        last[_kind(c)] = c.args.get("L", 0), min(figures["times"][c.name])
+    store.put(section, group.name, figures)
+    store.figures["versions"] = store.figures.get("versions", {}) | sides.versions()
     store.save()

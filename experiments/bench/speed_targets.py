@@ -21,7 +21,7 @@ class Target:
 
   title      of the quotient
   at_least   the bound is a lower one; else an upper one
-  found      the spread; None: not measured
+  spread     low, median, high and rounds; None: not measured
   worst      name of the case, where the worst of several is shown
 
   >>> faster = Target("times faster than PyTorch", 5, True, {"median": 7.1})
@@ -32,14 +32,14 @@ class Target:
   title: str
   bound: float
   at_least: bool
-  found: dict[str, Any] | None
+  spread: dict[str, Any] | None
   worst: str = ""
 
   @property
   def met(self) -> bool | None:
-    if self.found is None:
+    if self.spread is None:
       return None
-    median = self.found["median"]
+    median = self.spread["median"]
     return median >= self.bound if self.at_least else median <= self.bound
 
 
@@ -130,11 +130,11 @@ def _exact(value: float) -> dict[str, Any]:
 
 def _bias_costs(op) -> dict[str, dict]:
   return {
-    f"{encoding}, {name}": found
+    f"{encoding}, {name}": spread
     for name, group in op.items()
     if group["L"] >= 1024
     for encoding in RELATIVE
-    if (found := quotient(group, f"{encoding} auto", "none auto"))
+    if (spread := quotient(group, f"{encoding} auto", "none auto"))
   }
 
 
@@ -197,11 +197,11 @@ def speedups(
   main = step.get(f"L={L}", {})
   peer = fastest_peer(main, dtype)
   for name, group in encodings(step, L, our_dtype):
-    found = quotient(group, peer, f"{name} {our_dtype}")
+    spread = quotient(group, peer, f"{name} {our_dtype}")
     between = quotient(main, peer, ANCHOR)
-    if found is None and between:
-      found = scaled(quotient(group, ANCHOR, f"{name} {our_dtype}"), between["median"])
-    yield name, group, found
+    if spread is None and between:
+      spread = scaled(quotient(group, ANCHOR, f"{name} {our_dtype}"), between["median"])
+    yield name, group, spread
 
 
 def scaled(spread: dict[str, Any] | None, factor: float) -> dict[str, Any] | None:
@@ -224,11 +224,11 @@ def fastest_peer(group: dict[str, Any], dtype: str) -> str:
 
 def peak_share(group: dict[str, Any], name: str) -> dict[str, Any] | None:
   """Returns a step's share of the matrix products' speed, round by round."""
-  found = quotient(group, "matmul", name)
-  if not found:
+  spread = quotient(group, "matmul", name)
+  if not spread:
     return None
   work = step_flops(group["B"], group["L"]) / group["facts"]["matmul"]["flops"]
-  return scaled(found, work)
+  return scaled(spread, work)
 
 
 def step_flops(B: int, L: int, V=8192, D=256, N=6) -> int:

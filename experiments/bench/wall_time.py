@@ -24,10 +24,10 @@ QUICK = (
 def measured(quick: bool) -> dict[str, dict[str, Any]]:
   """Runs the plan twice in a new folder; the second time its programs are there."""
   with tempfile.TemporaryDirectory() as folder:
-    found = {"cold cache": _once(Path(folder), quick)}
+    times = {"cold cache": _once(Path(folder), quick)}
     shutil.rmtree(Path(folder) / "runs")
-    found["warm cache"] = _once(Path(folder), quick)
-  return found
+    times["warm cache"] = _once(Path(folder), quick)
+  return times
 
 
 def _once(folder: Path, quick: bool) -> dict[str, Any]:

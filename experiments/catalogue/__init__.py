@@ -68,9 +68,9 @@ def shown() -> list[Any]:
 
 def draw(thing: Any) -> None:
   """Draws the picture of an encoding or a variant if its numbers have changed."""
-  path, found = pictures.path(thing), pictures.arrays(thing)
-  if pictures.is_stale(path, found):
-    pictures.draw(path, found)
+  path, plotted = pictures.path(thing), pictures.arrays(thing)
+  if pictures.is_stale(path, plotted):
+    pictures.draw(path, plotted)
     print(f"wrote {path}")
 
 

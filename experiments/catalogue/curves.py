@@ -50,12 +50,12 @@ def curves(encoding: PositionalEncoding) -> dict[str, np.ndarray]:
     params = random(params)
     changes_HLM = score_changes(encoding, params)
   lines_HN = by_distance(changes_HLM)
-  found = {"lines_HN": lines_HN, "map_LM": changes_HLM[0], "drawn": np.array(drawn)}
+  plotted = {"lines_HN": lines_HN, "map_LM": changes_HLM[0], "drawn": np.array(drawn)}
   if encoding.overrides("assign_positions"):
     train_HN = by_distance(score_changes(encoding, params, training=True))
     if not np.allclose(train_HN, lines_HN, atol=1e-3, equal_nan=True):
-      found["train_HN"] = train_HN
-  return found
+      plotted["train_HN"] = train_HN
+  return plotted
 
 
 def score_changes(

@@ -36,13 +36,13 @@ def path(thing: PositionalEncoding | Variant) -> Path:
   return FOLDER / kind / f"{thing.name}.png"
 
 
-def is_stale(file: Path, found: dict[str, np.ndarray]) -> bool:
+def is_stale(file: Path, plotted: dict[str, np.ndarray]) -> bool:
   """Returns whether a picture is missing or shows other numbers."""
   if not file.exists():
     return True
   with Image.open(file) as image:
     shown = json.loads(image.info.get(KEY, "{}"))
-  return not same(shown, json.loads(numbers(found)))
+  return not same(shown, json.loads(numbers(plotted)))
 
 
 def same(one: dict, other: dict) -> bool:
@@ -62,9 +62,9 @@ def _range(x: np.ndarray) -> float:
   return max(float(np.ptp(finite)), 1e-3) if finite.size else 1.0
 
 
-def numbers(found: dict[str, np.ndarray]) -> str:
+def numbers(plotted: dict[str, np.ndarray]) -> str:
   """Returns the numbers as JSON; maps are subsampled by eight."""
-  some = {name: x[::8, ::8] if name == "map_LM" else x for name, x in found.items()}
+  some = {name: x[::8, ::8] if name == "map_LM" else x for name, x in plotted.items()}
   rounded = {
     name: np.vectorize(lambda n: float(f"{n:.3g}"))(np.asarray(x, float)).tolist()
     for name, x in some.items()
@@ -72,15 +72,15 @@ def numbers(found: dict[str, np.ndarray]) -> str:
   return json.dumps(rounded, separators=(",", ":"))
 
 
-def draw(file: Path, found: dict[str, np.ndarray]) -> None:
+def draw(file: Path, plotted: dict[str, np.ndarray]) -> None:
   """Draws a picture and writes it with its numbers."""
   figure = Figure(figsize=(3.3, 1.35), dpi=160, layout="constrained")
   left, right = figure.subplots(1, 2, width_ratios=(1.5, 1))
   for name, function in LEFT.items():
-    if name in found:
-      function(left, found)
-  map_LM = found["map_LM"]  # a few high weights would leave all others dark
-  top = None if "lines_HN" in found else max(np.nanquantile(map_LM, 0.97), 1e-3)
+    if name in plotted:
+      function(left, plotted)
+  map_LM = plotted["map_LM"]  # a few high weights would leave all others dark
+  top = None if "lines_HN" in plotted else max(np.nanquantile(map_LM, 0.97), 1e-3)
   right.imshow(map_LM, cmap="viridis", interpolation="nearest", vmax=top)
   right.set(xlabel="key", ylabel="query", xticks=[], yticks=[])
   for axes in (left, right):
@@ -91,7 +91,7 @@ def draw(file: Path, found: dict[str, np.ndarray]) -> None:
   data = io.BytesIO()
   figure.savefig(data, format="png")
   file.parent.mkdir(parents=True, exist_ok=True)
-  _write(file, data, numbers(found))
+  _write(file, data, numbers(plotted))
 
 
 def _write(file: Path, data: io.BytesIO, text: str) -> None:
@@ -112,10 +112,10 @@ def _heads(axes, x_N, lines_HN, **style):
               ls=style.get("ls", "-"))  # fmt: skip
 
 
-def _distances(axes, found):
-  if "train_HN" in found:
-    _heads(axes, np.arange(curves.L), found["train_HN"], color=GRAY, ls=":")
-  _heads(axes, np.arange(curves.L), found["lines_HN"])
+def _distances(axes, plotted):
+  if "train_HN" in plotted:
+    _heads(axes, np.arange(curves.L), plotted["train_HN"], color=GRAY, ls=":")
+  _heads(axes, np.arange(curves.L), plotted["lines_HN"])
   axes.axvline(curves.TRAINED, color=GRAY, lw=0.5)
   _at_least(axes, 0.5)
   axes.set(xlabel="distance i - j", ylabel="change of score", xlim=(0, curves.L))
@@ -128,30 +128,30 @@ def _at_least(axes, span):
     axes.set_ylim((low + high - span) / 2, (low + high + span) / 2)
 
 
-def _keys(axes, found):
+def _keys(axes, plotted):
   axes.plot(np.arange(1, weighings.L + 1), color=GRAY, ls=":", lw=1)
-  axes.plot(found["keys_L"], color=BLUE, lw=1.1)
+  axes.plot(plotted["keys_L"], color=BLUE, lw=1.1)
   axes.set(xlabel="query", ylabel="keys attended to")
 
 
-def _scores(axes, found):
+def _scores(axes, plotted):
   plain_M = np.exp(weighings.SCORES)
   axes.plot(weighings.SCORES, plain_M / plain_M.sum(), color=GRAY, ls=":", lw=1)
-  w_HM = found["scores_HM"]
+  w_HM = plotted["scores_HM"]
   for h, w_M in enumerate(w_HM if not np.allclose(w_HM, w_HM[:1]) else w_HM[:1]):
     color = colormaps["viridis"](0.8 * h / (len(w_HM) - 1))
     axes.plot(weighings.SCORES, w_M, ".", color=color, ms=2.2)
   axes.set(xlabel="score q k / sqrt(K)", ylabel="weight")
 
 
-def _values(axes, found):
+def _values(axes, plotted):
   axes.plot(weighings.VALUES, weighings.VALUES / 2, color=GRAY, ls=":", lw=1)
-  _heads(axes, weighings.VALUES, found["values_HN"])
+  _heads(axes, weighings.VALUES, plotted["values_HN"])
   axes.set(xlabel="value", ylabel="output")
 
 
-def _cache(axes, found):
-  share = found["cache_N"]
+def _cache(axes, plotted):
+  share = plotted["cache_N"]
   axes.barh(["cache", "params"], share, color=BLUE, height=0.5)
   axes.axvline(1, color=GRAY, ls=":", lw=1)
   axes.set(xlabel="share of multihead's", xlim=(0, max(1.2, share.max() * 1.1)))

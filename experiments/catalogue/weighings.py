@@ -37,18 +37,18 @@ def weighings(variant: Variant) -> dict[str, np.ndarray]:
   variant = variant.layer(0)
   if variant.overrides("mask"):
     variant = small(variant)
-  found = {"map_LM": _map(variant)}
+  plotted = {"map_LM": _map(variant)}
   if variant.overrides("mask"):
     at = coords.consecutive(1, L)
     mask_LM = BoundVariant(variant).mask(at, at)[0]
-    return found | {"keys_L": np.asarray(jnp.sum(mask_LM, axis=-1))}
+    return plotted | {"keys_L": np.asarray(jnp.sum(mask_LM, axis=-1))}
   if any(variant.overrides(hook) for hook in BY_SCORE):
-    return found | {"scores_HM": _by_score(variant)}
+    return plotted | {"scores_HM": _by_score(variant)}
   if type(variant.projections()) is type(Variant().projections()) and any(
     variant.overrides(hook) for hook in ("values", "mixed", "output")
   ):
-    return found | {"values_HN": _by_value(variant)}
-  return found | {"cache_N": np.array(_sizes(variant)) / np.array(_sizes(Variant()))}
+    return plotted | {"values_HN": _by_value(variant)}
+  return plotted | {"cache_N": np.array(_sizes(variant)) / np.array(_sizes(Variant()))}
 
 
 def small(variant: Variant) -> Variant:

@@ -164,8 +164,8 @@ def test_parameters_have_the_axes_of_their_names(encoding):
 def test_a_mesh_can_split_the_parameters_by_their_names(encoding):
   shapes = jax.eval_shape(lambda: encoding.init(jax.random.key(0), DIMS))
   where = sharding.split(sharding.make_mesh(2, 4), shapes)
-  for name, found in where.items():
-    assert ("tensor" in found.spec) == ("H" in axes_of(name)), name
+  for name, sharded in where.items():
+    assert ("tensor" in sharded.spec) == ("H" in axes_of(name)), name
 
 
 def test_every_parameter_learns_and_a_second_call_compiles_nothing(encoding):

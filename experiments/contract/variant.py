@@ -226,5 +226,5 @@ def test_parameters_have_the_axes_of_their_names_and_a_mesh_can_split_them(varia
     assert len(letters) == x.ndim, name
     for letter, size in zip(letters, x.shape, strict=True):
       assert sizes.get(letter, size) == size, name
-  for name, found in sharding.split(sharding.make_mesh(2, 2), shapes).items():
-    assert ("tensor" in found.spec) == ("H" in axes_of(name)), name
+  for name, sharded in sharding.split(sharding.make_mesh(2, 2), shapes).items():
+    assert ("tensor" in sharded.spec) == ("H" in axes_of(name)), name

@@ -65,10 +65,10 @@ def _records(run: Run, seed: int, result: Mapping[str, Any]) -> Iterator[bytes]:
 
 
 def _scores(seed: int, result: Mapping[str, Any]) -> Iterator[tuple[str, int, float]]:
-  for row in result.get("scores", ()):
-    if row["seed"] == seed and row["value"] is not None:
-      part = "" if row["part"] == "mean" else f"_{row['part']}"
-      yield f"scores/{row['measure']}{part}", row["length"], row["value"]
+  for score in result.get("scores", ()):
+    if score["seed"] == seed and score["value"] is not None:
+      part = "" if score["part"] == "mean" else f"_{score['part']}"
+      yield f"scores/{score['measure']}{part}", score["length"], score["value"]
 
 
 def _framed(part: Any) -> bytes:

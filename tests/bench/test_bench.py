@@ -347,24 +347,24 @@ def by_what(found):
 def test_targets_are_met_by_their_medians():
   found = by_what(raw())
   faster = next(t for name, t in found.items() if "SDPA with the bias" in name)
-  assert faster.found["median"] == 6.0 and faster.met
+  assert faster.spread["median"] == 6.0 and faster.met
   fused = next(t for name, t in found.items() if "fused causal" in name)
-  assert fused.found["median"] == 1.0 and fused.met
+  assert fused.spread["median"] == 1.0 and fused.met
   fused = next(
     t for name, t in by_what(raw(fused=0.8)).items() if "fused causal" in name
   )
-  assert fused.found["median"] == 1.25 and fused.met is False
+  assert fused.spread["median"] == 1.25 and fused.met is False
   memory = next(t for name, t in found.items() if "peak memory" in name)
-  assert memory.found["median"] == 2.0 and memory.met and "plan: 2.00" in memory.worst
+  assert memory.spread["median"] == 2.0 and memory.met and "plan: 2.00" in memory.worst
   auto = next(t for name, t in by_what(raw(dense=0.5)).items() if "auto:" in name)
-  assert auto.found["median"] == 2.0 and auto.met is False
+  assert auto.spread["median"] == 2.0 and auto.met is False
   alike = raw(dense=0.5)
   facts = alike["sections"]["op"]["L=4096 forward and backward"]["facts"]
   facts["t5 auto"]["program"] = facts["t5 dense"]["program"] = "one text"
   auto = next(t for name, t in by_what(alike).items() if "auto:" in name)
-  assert auto.found["median"] == 1.0 and auto.met
+  assert auto.spread["median"] == 1.0 and auto.met
   sweep_share = found["quickstart plan, cold cache: share of compile and idle"]
-  assert sweep_share.found["median"] == pytest.approx(0.3) and not sweep_share.met
+  assert sweep_share.spread["median"] == pytest.approx(0.3) and not sweep_share.met
 
 
 def test_the_slowest_encoding_counts_also_from_another_group():
@@ -375,17 +375,17 @@ def test_the_slowest_encoding_counts_also_from_another_group():
   flops = 4096 * (6 * (4_718_592 + 2_097_152) + 2_359_296)
   # cope: 1.0 s in a group without GPT-2, which took 0.9 of the peer that is in both
   assert against32.worst == "cope"
-  assert against32.found["median"] == pytest.approx(0.9) and not against32.met
+  assert against32.spread["median"] == pytest.approx(0.9) and not against32.met
   # In bfloat16 like is compared with like: 0.45 over rope's 0.6.
-  assert against16.found["median"] == pytest.approx(0.75)
-  assert share.found["median"] == pytest.approx(flops / 40e9 * 0.1)
+  assert against16.spread["median"] == pytest.approx(0.75)
+  assert share.spread["median"] == pytest.approx(flops / 40e9 * 0.1)
   assert speed_targets.step_flops(16, 256) == flops
   assert share.worst == "cope"
 
 
 def test_nothing_measured_is_said_and_never_met():
   for target in speed_targets.targets({}):
-    assert target.found is None and target.met is None
+    assert target.spread is None and target.met is None
 
 
 def test_the_page_renders_every_part_and_leaves_no_hole():

@@ -31,9 +31,9 @@ def test_the_scores_of_each_seed_are_scalars_by_length(run, tmp_path):
     found = events.scalars(path / "tensorboard" / f"seed{seed}" / "scores")
     part = {"mean": "", "last_quarter": "_last_quarter"}
     want = {
-      (row["length"], f"scores/bits_per_byte{part[row['part']]}"): row["value"]
-      for row in result["scores"]
-      if row["seed"] == seed
+      (score["length"], f"scores/bits_per_byte{part[score['part']]}"): score["value"]
+      for score in result["scores"]
+      if score["seed"] == seed
     }
     got = {(n, tag): value for n, tags in found.items() for tag, value in tags.items()}
     assert {key: got[key] for key in want} == pytest.approx(want, rel=1e-6)

@@ -11,7 +11,14 @@ HERE = pathlib.Path(__file__).parent
 
 @dataclasses.dataclass(frozen=True)
 class Fault:
-  """A deliberate fault; the module says what its fields are."""
+  """A deliberate fault.
+
+  room       name of the .toml file
+  name       what is wrong with it in place
+  file       the changed file
+  old, new   its text, which stands there once, and what replaces it
+  tests      arguments of pytest for the tests that should fail
+  """
 
   room: str
   name: str
@@ -32,13 +39,13 @@ class Fault:
 
 def faults(rooms: Sequence[str] = (), names: Sequence[str] = ()) -> list[Fault]:
   """Returns the faults of some rooms, or of all, in the order of the files."""
-  found = []
+  faults = []
   for path in sorted(HERE.glob("*.toml")):
     tables = tomllib.loads(path.read_text(encoding="utf-8"))["fault"]
-    found += [Fault(path.stem, **table) for table in tables]
+    faults += [Fault(path.stem, **table) for table in tables]
   if twice := [
-    x for x, n in collections.Counter(f.name for f in found).items() if n > 1
+    x for x, n in collections.Counter(f.name for f in faults).items() if n > 1
   ]:
     raise SystemExit(f"two faults have one name: {twice[0]}")
-  wanted = [f for f in found if not rooms or f.room in rooms]
+  wanted = [f for f in faults if not rooms or f.room in rooms]
   return [f for f in wanted if not names or f.name in names]

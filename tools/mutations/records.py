@@ -26,9 +26,9 @@ class Record:
     commit = subprocess.run(show, capture_output=True, text=True, check=False).stdout
     self.facts = {"date": time.strftime("%Y-%m-%d"), "commit": commit.strip()}
 
-  def add(self, name: str, found: dict) -> None:
+  def add(self, name: str, outcome: dict) -> None:
     with self._lock:
-      self.results[name] = found
+      self.results[name] = outcome
       text = json.dumps(self.facts | {"results": self.results}, indent=1) + "\n"
       self.path.write_text(text, encoding="utf-8")
 
@@ -84,9 +84,9 @@ def _table(some: Sequence[Fault], records: Sequence[Record]) -> list[str]:
   return ["| " + " | ".join(x.replace("|", "\\|") for x in row) + " |" for row in cells]
 
 
-def _shown(found: dict) -> str:
+def _shown(outcome: dict) -> str:
   """Returns the test that caught a fault, or what became of it instead."""
-  if found.get("state") != "caught":
-    return f"**{found.get('state', 'not run')}**"
-  file, _, test = found["test"].partition("::")
+  if outcome.get("state") != "caught":
+    return f"**{outcome.get('state', 'not run')}**"
+  file, _, test = outcome["test"].partition("::")
   return f"`{pathlib.PurePosixPath(file).name}::{test}`" if test else f"`{file}`"

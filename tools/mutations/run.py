@@ -104,10 +104,12 @@ def run(arguments: argparse.Namespace) -> int:
     copy = free.get()
     known = like.get(fault.name, {}).get("test", "")
     tried = stages(fault.tests, arguments.widen, known)
-    found = outcome(fault, copy, tried)
+    result = outcome(fault, copy, tried)
     free.put(copy)
-    record.add(fault.name, found)
-    print(f"{found['state']}: {fault.room}: {fault.name}  {found['test']}", flush=True)
+    record.add(fault.name, result)
+    print(
+      f"{result['state']}: {fault.room}: {fault.name}  {result['test']}", flush=True
+    )
 
   with contextlib.ExitStack() as stack:
     for _ in range(arguments.jobs):
@@ -131,10 +133,10 @@ def prove(record: Record, tree: pathlib.Path, names: list[str]) -> None:
     return
   _, output = pytest(tree, shlex.join(tests), False)
   failing = {*FAILED.findall(output)}
-  for name, found in caught.items():
-    if found["test"] in failing:
-      record.add(name, found | {"state": "unproved"})
-      print(f"unproved: {name}: {found['test']} fails without the fault too")
+  for name, result in caught.items():
+    if result["test"] in failing:
+      record.add(name, result | {"state": "unproved"})
+      print(f"unproved: {name}: {result['test']} fails without the fault too")
 
 
 def page(arguments: argparse.Namespace) -> int:
