@@ -1,4 +1,10 @@
-"""Verdicts: every variant of a table's column judged against the baseline."""
+"""Verdicts: every variant of a table's column judged against the baseline.
+
+Dropping a diverged seed would flatter its variant: such a run shows numbers but is not
+judged by them. Where it is the baseline, where it is missing or was excused, no variant
+is judged. A variant is judged, and its mean taken, over the seeds that it shares with
+the baseline.
+"""
 
 import dataclasses
 from collections.abc import Mapping
@@ -56,11 +62,6 @@ def compare(
   better     "lower" or "higher"
   excused    {label: (verdict, reason)} of variants without a test: an undefined length,
              a failed run, a run that lost seeds, one scored on other targets
-
-  Dropping a diverged seed would flatter its variant: such a run shows numbers but is
-  not judged by them. Where it is the baseline, where it is missing or was excused, no
-  variant is judged. A variant is judged, and its mean taken, over the seeds that it
-  shares with the baseline.
   """
   if better not in ("lower", "higher"):
     raise ValueError(f"better={better!r} is neither 'lower' nor 'higher'")
@@ -68,21 +69,17 @@ def compare(
   against = {} if missing or baseline is None else scores[baseline]
   untested = _untested(scores, baseline, excused, missing)
   shared = {label: _shared(values, against) for label, values in scores.items()}
-  pairs = {
-    label: _pair(values, against, untested.get(label))
-    for label, values in shared.items()
-  }
+  pairs = {name: _pair(x, against, untested.get(name)) for name, x in shared.items()}
   corrected = holm({name: pairs[name][1] for name in scores if name not in untested})
   family = sum(p is not None for p in corrected.values())
   judgements = {}
   for label, values in shared.items():
     difference, p = pairs[label]
-    if label in untested:
-      verdict, reason = untested[label]
-    else:
-      verdict, reason = _judge(difference, p, corrected[label], family, better)
-      partly = _partly(scores[label], against)
-      reason = "; ".join(filter(None, [reason, partly]))
+    verdict, reason = untested.get(label) or _judge(
+      difference, p, corrected[label], family, better
+    )
+    partly = "" if label in untested else _partly(scores[label], against)
+    reason = "; ".join(filter(None, [reason, partly]))
     judgements[label] = Judgement(
       estimate=estimate(list(values.values())),
       difference=difference,

@@ -92,15 +92,7 @@ def build(config: ConfigDict) -> Experiment:
 
 def architecture(config: ConfigDict, task: Task) -> Architecture:
   """Returns the architecture of the config's model for a task; raises ConfigError."""
-  model = config.model
-  dims = Dims(
-    V=task.vocabulary,
-    D=model.width,
-    H=model.heads,
-    F=model.feedforward,
-    L=task.tokens(config.train.length),
-    K=model.head_width,
-  )
+  model, dims = config.model, _dims(config, task)
   check_heads(config, dims)
   kind = KINDS[model.kind]
   encoders, decoders = (model.layers * side for side in kind.sides)
@@ -131,6 +123,18 @@ def architecture(config: ConfigDict, task: Task) -> Architecture:
   check_head(config, arch, task)
   check_attention(config, arch)
   return arch
+
+
+def _dims(config: ConfigDict, task: Task) -> Dims:
+  model = config.model
+  return Dims(
+    V=task.vocabulary,
+    D=model.width,
+    H=model.heads,
+    F=model.feedforward,
+    L=task.tokens(config.train.length),
+    K=model.head_width,
+  )
 
 
 def check_family(config: ConfigDict, family: Any) -> None:
