@@ -78,12 +78,12 @@ def facts(encoding: PositionalEncoding) -> str:
 
 def acts_on(encoding: PositionalEncoding) -> str:
   """Returns the places where an encoding acts, from the hooks that it uses."""
-  found = [
+  places = [
     where
     for hook, where in ACTS.items()
     if encoding.overrides(hook) and not is_idle(encoding, hook)
   ]
-  return ", ".join(dict.fromkeys(found)) or "nothing"
+  return ", ".join(dict.fromkeys(places)) or "nothing"
 
 
 def is_idle(encoding: PositionalEncoding, hook: str) -> bool:
@@ -93,7 +93,10 @@ def is_idle(encoding: PositionalEncoding, hook: str) -> bool:
   if hook == "token_data":
     x_BLD = jnp.zeros((1, 2, dims.D))
     x_BLHK = jnp.zeros((1, 2, dims.H, dims.K))
-    make = lambda: encoding.token_data(encoding.init(key, dims), x_BLD, x_BLHK)
+
+    def make():
+      return encoding.token_data(encoding.init(key, dims), x_BLD, x_BLHK)
+
     return not jax.eval_shape(make)
   if hook == "temperature":
     at = coords.consecutive(1, 2, FAR)
