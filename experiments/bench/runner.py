@@ -186,7 +186,7 @@ class Store:
   >>> with tempfile.TemporaryDirectory() as folder:
   ...   store = Store(Path(folder, "figures.json"))
   ...   store.put("op", "L=1024", {"seconds": {"ours": [0.1]}})
-  ...   list(Store(store.path).found["sections"]["op"])
+  ...   list(Store(store.path).figures["sections"]["op"])
   ['L=1024']
   """
 
