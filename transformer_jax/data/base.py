@@ -163,7 +163,8 @@ class Task:
   >>> task = tasks.build("copy(symbols=2)")
   >>> task.vocabulary, task.tokens(3)
   (6, 8)
-  >>> batch = task.batch((), jax.random.key(0), batch_size=4, length=3)
+  >>> draw = lambda key: task.batch((), key, batch_size=4, length=3)
+  >>> batch = jax.eval_shape(draw, jax.random.key(0))
   >>> batch.input_BL.shape, batch.weight_BL.shape
   ((4, 8), (4, 8))
   """
