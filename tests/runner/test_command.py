@@ -63,6 +63,7 @@ def test_a_config_that_comes_with_the_project_goes_by_its_name():
     config_file.find("quickstat")
 
 
+@pytest.mark.slow  # a sweep prints there in test_end_to_end
 def test_a_terminal_without_unicode_ends_no_command(commands, tmp_path):
   ascii = {"PYTHONIOENCODING": "ascii", "COLUMNS": "120"}
   words = (f"--workdir={tmp_path}", *SMALL)
@@ -85,14 +86,31 @@ def test_a_closed_pipe_ends_a_command_quietly():
   assert done.returncode == command.CLOSED_PIPE and not done.stderr
 
 
-@pytest.mark.parametrize(
-  ("environment", "says"),
-  [
-    ({"JAX_PLATFORMS": "cuda"}, "JAX_PLATFORMS=cuda: JAX finds no such device"),
-    ({"JAX_ENABLE_X64": "1"}, "JAX_ENABLE_X64 is set"),
-  ],
-)
-def test_an_environment_that_cannot_work_is_one_sentence(tmp_path, environment, says):
+UNWORKABLE = [
+  ({"JAX_PLATFORMS": "cuda"}, "JAX_PLATFORMS=cuda: JAX finds no such device"),
+  ({"JAX_ENABLE_X64": "1"}, "JAX_ENABLE_X64 is set"),
+]
+
+
+@pytest.mark.parametrize(("environment", "says"), UNWORKABLE)
+def test_an_environment_that_cannot_work_is_one_sentence(
+  commands, tmp_path, environment, says
+):
+  # JAX reads its variables when it is imported, which the server did before.
+  config = {name.lower(): value for name, value in environment.items()}
+  code = (
+    f"import jax, runpy\nfor item in {config}.items():\n  jax.config.update(*item)\n"
+  )
+  code += "runpy.run_module('experiments.run', run_name='__main__', alter_sys=True)"
+  words = (f"--workdir={tmp_path}", *SMALL)
+  done = commands.run(*words, code=code, environment=environment)
+  assert done.returncode == 2 and done.stderr.startswith(f"error: {says}"), done.stderr
+  assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("environment", "says"), UNWORKABLE)
+def test_the_environment_of_a_new_process_is_read(tmp_path, environment, says):
   done = run("experiments.run", f"--workdir={tmp_path}", *SMALL, **environment)
   said = done.stderr.decode()
   assert done.returncode == 2 and said.startswith(f"error: {says}"), said

@@ -1,5 +1,6 @@
 """The commands themselves, on real files: what they write, survive and refuse."""
 
+import functools
 import math
 import os
 import re
@@ -60,26 +61,26 @@ def check_end(done, code):
 
 
 @pytest.fixture
-def command(here, commands):
+def forked(here, commands):
   """Runs a sweep in the user's folder; returns its (stdout, stderr)."""
 
-  def call(*words):
-    environment = variables(here)
+  def call(*words, code=0, **more):
+    environment = variables(here) | more
     done = commands.run("experiments.sweep", *words, cwd=here, environment=environment)
-    return check_end(done, 0)
+    return check_end(done, code)
 
   return call
 
 
 @pytest.fixture
 def alone(here):
-  """Does the same in a process that nothing was done for before; it may be stopped."""
+  """Does the same in a process that nothing was done for before."""
 
-  def call(*words, trap="", code=0):
+  def call(*words, code=0, **more):
     done = subprocess.run(
       [sys.executable, "-m", "experiments.sweep", *words],
       cwd=here,
-      env=os.environ | variables(here) | {"TRAP": trap},
+      env=os.environ | variables(here) | more,
       capture_output=True,
       text=True,
       timeout=480,
@@ -135,13 +136,15 @@ PLANS = {
   "plan", ["quick", pytest.param("sweep", marks=pytest.mark.slow)]
 )
 def test_a_sweep_answers_once_and_keeps_what_it_found(
-  command, here, asked, monkeypatch, capfd, plan
+  forked, here, asked, monkeypatch, capfd, plan
 ):
+  lengths = {"quick": (1, 2), "sweep": (1, 2, 4)}[plan]
   names, words = PLANS[plan], ("--workdir=out", f"--plan={plan}")
-  said, noise = command("--config=question.py", *words)
+  words += (f"--config.evaluate.lengths={lengths}".replace(" ", ""),)
+  said, noise = forked("--config=question.py", *words)
   assert noise == ""
   check_report(here / "out", said, names)
-  check_runs(here / "out", names)
+  check_runs(here / "out", names, lengths)
   again = lambda: sweep.main(asked(*words))
   check_second(here / "out", again, names, monkeypatch, capfd)
   check_edited(here / "out", again, names, capfd)
@@ -165,7 +168,7 @@ def check_report(workdir, said, names):
   assert SPIRAL in (workdir / "results.csv").read_text()
 
 
-def check_runs(workdir, names):
+def check_runs(workdir, names, lengths):
   folders = named(workdir)
   assert tuple(folders) == names
   for name, folder in folders.items():
@@ -173,7 +176,7 @@ def check_runs(workdir, names):
     assert [row["step"] for row in rows if row["seed"] == 1] == [*range(8, 65, 8)]
     assert rows[0]["loss"] > rows[-2]["loss"] and not result["diverged"]
     n = 8 if "text" in name else 4
-    want = {n} if "learned" in name else {n, 2 * n, 4 * n}
+    want = {n} if "learned" in name else {n * times for times in lengths}
     assert {s["length"] for s in result["scores"] if s["value"] is not None} == want
 
 
@@ -211,23 +214,33 @@ ALONE = [f"--config.{each}" for each in ALONE]
 
 
 @pytest.mark.timeout(600)
-def test_whatever_stops_a_run_the_same_command_ends_with_the_same_numbers(alone, here):
-  alone("--config=question.py", "--workdir=whole", *ALONE)
+@pytest.mark.parametrize(
+  ("start", "stops"),
+  [
+    ("forked", ("24 SIGKILL", "40 full", "56 SIGINT")),
+    pytest.param("alone", tuple(STOPS), marks=pytest.mark.slow),
+  ],
+)
+def test_whatever_stops_a_run_the_same_command_ends_with_the_same_numbers(
+  request, here, start, stops
+):
+  sweep = functools.partial(request.getfixturevalue(start), "--config=question.py")
+  said, _ = sweep("--workdir=whole", *ALONE, PYTHONIOENCODING="ascii")
+  assert "+-" in said and said.endswith("\nreport: whole/report.html\n")
   # How often it saves is no part of what it is.
   words = ["--workdir=broken", *ALONE, "--config.train.checkpoint_every=8"]
-  again = lambda **how: alone("--config=question.py", *words, **how)
-  saw = {trap: again(trap=trap, code=code) for trap, code in STOPS.items()}
+  saw = {trap: sweep(*words, code=STOPS[trap], TRAP=trap) for trap in stops}
   (whole,), (broken,) = (named(here / name).values() for name in ("whole", "broken"))
   flip_a_bit(largest(broken / "checkpoints" / "56"))
-  said, noise = saw["last"] = again()
+  said, noise = saw["last"] = sweep(*words)
   assert measured(broken) == measured(whole)
-  assert read_json(broken / "status.json")["attempts"] == 1 + len(STOPS)
+  assert read_json(broken / "status.json")["attempts"] == 1 + len(stops)
   damaged = r"checkpoint .*/56 is damaged \(.*, using the one before\n"
   assert re.fullmatch(damaged, noise)
   check_resumed(saw.values())
   check_full_disk(*saw["40 full"])
-  for name, trap in (("SIGTERM", "48 SIGTERM"), ("SIGINT", "56 SIGINT")):
-    said, noise = saw[trap]
+  for trap in stops[2:]:
+    (said, noise), name = saw[trap], trap.split()[1]
     assert noise.startswith(f"\n{name}: saving after this dispatch; ")
     _, _, line = said.partition(f"stopped by {name}; the same command continues:\n")
     python, m, module, config, *rest = shlex.split(line)
@@ -239,7 +252,7 @@ def check_resumed(saw):
   """A save under way may be lost with its process, never the one before."""
   first, *then = (re.findall(r"resumed from step (\d+)\n", said) for said, _ in saw)
   assert first == [] and then[0] in (["8"], ["16"]) and then[1] in (["24"], ["32"])
-  assert then[2:] == [["48"], ["48"]]
+  assert then[2:] == [["48"]] * len(then[2:])
 
 
 def check_full_disk(said, noise):
@@ -248,8 +261,9 @@ def check_full_disk(said, noise):
   assert "step 48 could not be saved in" in noise and "tensorboard" not in noise
 
 
-def test_a_run_that_fails_or_diverges_stops_no_other(alone, here):
-  said, noise = alone("--config=trouble.py", "--workdir=out", code=1)
+def test_a_run_that_fails_or_diverges_stops_no_other(forked, here):
+  words = ("--config=trouble.py", "--workdir=out", "--config.evaluate.lengths=(1,)")
+  said, noise = forked(*words, code=1)
   assert noise == ""
   copy, broken, one, both = named(here / "out").values()
   states = [read_json(f / "status.json")["state"] for f in (copy, broken, one, both)]

@@ -193,8 +193,9 @@ def test_steps_of_other_code_are_recorded(tmp_path):
 
 # --- a real run -----------------------------------------------------------------------
 
-SMALL = {"model.width": 16, "model.layers": 1, "model.heads": 2, "seeds": (0,)}
-SMALL |= {"model.feedforward": 16, "train.batch_size": 2, "train.length": 8}
+SMALL = {"model.width": 8, "model.layers": 1, "model.heads": 1, "seeds": (0,)}
+SMALL |= {"model.position": "none", "model.core": "dense", "model.feedforward": 8}
+SMALL |= {"train.batch_size": 2, "train.length": 8}
 SMALL |= {"train.steps": 4, "train.steps_per_dispatch": 2, "train.checkpoint_every": 2}
 SMALL |= {"evaluate.lengths": (1, 2), "evaluate.examples": 4, "evaluate.batch_size": 4}
 
