@@ -48,6 +48,12 @@ from fork_server import commands  # noqa: E402, F401, a fixture
 pytest.register_assert_rewrite("experiments.contract")
 
 
+def pytest_collection_finish(session):
+  """Keeps what imports made out of garbage collections, which walk all of it."""
+  gc.collect()
+  gc.freeze()
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _programs_of_other_modules_are_forgotten():
   """Frees compiled programs: a process may map only so much, and XLA then crashes."""

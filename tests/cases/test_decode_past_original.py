@@ -21,6 +21,7 @@ from transformer_jax.axes import Dims
 from transformer_jax.evaluation.beam import Beam, beam_search
 from transformer_jax.evaluation.decode import greedy
 from transformer_jax.models import Architecture, Transformer, empty_cache
+from transformer_jax.numpy_interpreter import evaluate, trace
 from transformer_jax.positions import coords, positions
 from transformer_jax.positions.nope_scaled import NopeScaled
 from transformer_jax.positions.rope_dynamic import DynamicRope
@@ -42,6 +43,7 @@ QUICK = CHANGING[0], CHANGING[3], CHANGING[-1], "log_n(grape_m(contextual=True))
 LASTING = ["rope", "log_n(grape_m(contextual=True))", "forgetting", "randomized(xpos)"]
 
 
+@functools.cache
 def started(position, layers=2, scan=False):
   """Returns a model of 2 layers trained on 8 tokens, and parameters that matter."""
   dims = Dims(V=V, D=16, H=4, F=16, L=ORIGINAL)
@@ -52,10 +54,9 @@ def started(position, layers=2, scan=False):
   )
   at = with_length(coords.consecutive(1, 6), model)
   init = lambda key: model.init(key, jnp.zeros((1, 6), jnp.int32), at)["params"]
-  draw = lambda x, key: 0.5 * jax.random.normal(key, x.shape)
-  shapes, structure = jax.tree.flatten(jax.eval_shape(init, jax.random.key(0)))
-  keys = jax.random.split(jax.random.key(1), len(shapes))
-  return model, jax.tree.unflatten(structure, [*map(draw, shapes, keys)])
+  random = np.random.default_rng(1)
+  draw = lambda x: jnp.asarray(0.5 * random.normal(size=x.shape), jnp.float32)
+  return model, jax.tree.map(draw, jax.eval_shape(init, jax.random.key(0)))
 
 
 def with_length(at, model):
@@ -66,29 +67,30 @@ def with_length(at, model):
   return at.replace(data={"length_BL": jnp.asarray(length_L, jnp.float32)[None]})
 
 
+# Interpreted: compiling is most of what these tests would cost.
 def passes(model, params, text=TEXT):
   """Returns logits after each of the first tokens, by a full pass over just these."""
 
-  @jax.jit
-  def run(n):
-    real_BL = jnp.arange(T)[None] < n
-    at = with_length(coords.padded(real_BL), model)
-    return model.apply({"params": params}, jnp.asarray(text)[None], at)[0]
+  def run(params, text_L, n):
+    at = with_length(coords.padded(jnp.arange(T)[None] < n), model)
+    return model.apply({"params": params}, text_L[None], at)[0]
 
-  return np.array([run(n)[n - 1] for n in range(1, T + 1)])
+  text_L = np.asarray(text)
+  one = trace(run, params, text_L, np.int32(0))
+  return np.array([one(params, text_L, np.int32(n + 1))[n] for n in range(T)])
 
 
 def decoded(model, params, frozen=False, room=T, tokens=None):
   """Returns logits after each token, on the cache."""
 
-  @jax.jit
-  def step(token_11, n, cache):
-    read = {"params": params}, token_11, coords.consecutive(1, 1, n), None, cache
-    return model.apply(*read, method="decode")
+  def step(params, token_11, n, cache):
+    at = coords.consecutive(1, 1, n)
+    return model.apply({"params": params}, token_11, at, None, cache, method="decode")
 
   cache, out = empty_cache(model.arch, 1, room, frozen), []
+  one = trace(step, params, TEXT[None, :1], np.int32(0), cache)
   for n in range(tokens or room):
-    logits_11V, cache = step(jnp.asarray(TEXT[n : n + 1])[None], n, cache)
+    logits_11V, cache = one(params, TEXT[None, n : n + 1], np.int32(n), cache)
     out.append(logits_11V[0, 0])
   return np.array(out)
 
@@ -198,16 +200,15 @@ def test_written_texts_are_those_of_full_passes():
   prompt_BL, steps = jnp.asarray(TEXT[None, :4]).at[0, 0].set(0), T - 4
   at = coords.padded(jnp.array([[False, True, True, True]]))
   write = functools.partial(greedy, model, params, prompt_BL, steps, at)
-  frozen, found = (
-    jax.jit(functools.partial(write, frozen=f))()[0] for f in (True, False)
-  )
-  assert len({*found.tolist()}) > 2 and frozen.shape == found.shape
+  found = evaluate(write)[0]
+  frozen = jax.eval_shape(functools.partial(write, frozen=True))
+  assert len({*found.tolist()}) > 2 and frozen.shape[1:] == found.shape
   text = np.concatenate([TEXT[1:4], found, [0]])
   want = passes(model, params, text)[2 : 2 + steps].argmax(-1)
   np.testing.assert_array_equal(found, want)
 
   search = functools.partial(beam_search, model, params, prompt_BL, steps, V - 1)
-  texts = jax.jit(functools.partial(search, Beam(2, "power(alpha=0.0)"), at))()
+  texts = evaluate(functools.partial(search, Beam(2, "power(alpha=0.0)"), at))
   best, size = np.asarray(texts.token_BKN[0, 0]), int(texts.length_BK[0, 0])
   logits = passes(model, params, np.concatenate([TEXT[1:4], best, [0]]))
   log_p = jax.nn.log_softmax(logits[2 : 2 + size])[np.arange(size), best[:size]].sum()

@@ -38,8 +38,10 @@ def scored():
   token_BL = jnp.zeros((1, task.tokens(4)), jnp.int32)
   at = coords.consecutive(*token_BL.shape)
   at = at.replace(data={name: token_BL for name in encoding.ids})
-  init = jax.jit(lambda key: model.init(key, token_BL, at)["params"])
-  params = init(jax.random.key(0))
+  shapes = jax.eval_shape(model.init, jax.random.key(0), token_BL, at)["params"]
+  random = np.random.default_rng(0)
+  params = jax.tree.map(lambda x: 0.3 * random.normal(size=x.shape), shapes)
+  params = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), params)
   lost = params | {"embedding_VD": params["embedding_VD"].at[0].set(jnp.nan)}
   both = jax.tree.map(lambda *x: jnp.stack(x), params, lost)
   evaluator = Evaluator(model, task, 4, 4)

@@ -23,34 +23,44 @@ from transformer_jax.evaluation.beam import Beam, beam_search
 from transformer_jax.evaluation.decode import greedy, sample
 from transformer_jax.models import Architecture, Transformer, empty_cache, families
 from transformer_jax.models.recurrent.cells import ends
+from transformer_jax.numpy_interpreter import evaluate, trace
 from transformer_jax.positions import coords, positions
 from transformer_jax.spec import SpecError
 from transformer_jax.training.step import Trainer
 
 V, L, STEPS, END = 23, 5, 4, 3
-TOKEN_BL = jax.random.randint(jax.random.key(1), (1, 8), 4, V)
+TOKEN_BL = jnp.array([[17, 5, 22, 9, 4, 13, 20, 8]])
 NONE = jnp.zeros((1, 3), jnp.int32)
 HOLE = jnp.array([[1, 1, 0, 1, 0, 1, 1, 0]], bool)  # five tokens
 
 
 @functools.cache
-def started(family="transformer", position="rope", attention="softmax", layers=1):
+def started(family="transformer", position="rope", attention="softmax"):
   arch = Architecture(
     Dims(V=V, D=16, H=2, F=16, L=16),
     positions.build(position),
     cores.build("dense"),
-    decoders=layers,
+    decoders=1,
     **({} if attention == "softmax" else {"attention": attentions.build(attention)}),
   )
   model = families.build(family)(arch)
-  init = jax.jit(lambda key: model.init(key, TOKEN_BL)["params"])
-  return model, init(jax.random.key(0))
+  return model, drawn(model)
 
 
+def drawn(model):
+  """Returns random parameters; compiling how a model starts would take a second."""
+  shapes = jax.eval_shape(model.init, jax.random.key(0), TOKEN_BL)["params"]
+  random = np.random.default_rng(0)
+  draw = lambda x: 0.3 * random.standard_normal(x.shape, np.float32)
+  return jax.tree.map(draw, shapes)
+
+
+# Interpreted: compiling is most of what these tests would cost.
 @functools.cache
 def logits():
   model, params = started()
-  return jax.jit(lambda token_BL, at: model.apply({"params": params}, token_BL, at))
+  apply = lambda token_BL, at: model.apply({"params": params}, token_BL, at)
+  return trace(apply, TOKEN_BL, coords.padded(HOLE))
 
 
 def test_a_segment_number_that_comes_again_is_refused():
@@ -94,6 +104,12 @@ WRITE = {
 }
 
 
+def writer(how, family="transformer", position="rope"):
+  return functools.partial(
+    evaluate, functools.partial(WRITE[how], started(family, position)[0])
+  )
+
+
 @pytest.mark.parametrize(
   ("how", "family", "position"),
   [(how, "transformer", "rope") for how in WRITE]
@@ -101,8 +117,7 @@ WRITE = {
   + [("greedy", "recurrent('gru')", "none"), ("greedy", "transformer", "inkling")],
 )
 def test_prompts_may_be_padded_on_any_side(how, family, position):
-  model, params = started(family, position)
-  write = jax.jit(functools.partial(WRITE[how], model))
+  (_, params), write = started(family, position), writer(how, family, position)
   found = {}
   for name, (x, real) in PROMPTS.items():
     at = coords.consecutive(1, L) if real is None else coords.padded(real)
@@ -131,10 +146,10 @@ def test_what_cannot_be_continued_is_refused():
 
 
 def test_a_text_without_a_defined_next_token_is_no_text():
-  model, params = started()
+  _, params = started()
   lost = jax.tree.map(lambda x: x * jnp.nan, params)
   at = coords.consecutive(1, 8)
-  write = {how: jax.jit(functools.partial(run, model)) for how, run in WRITE.items()}
+  write = {how: writer(how) for how in WRITE}
   for how in ("greedy", "sample"):
     assert (np.asarray(write[how](lost, TOKEN_BL, at)) == -1).all()
   token_KN, score_K = write["beam"](lost, TOKEN_BL, at)
@@ -148,30 +163,33 @@ def test_a_text_without_a_defined_next_token_is_no_text():
 def test_what_is_written_past_the_end_of_a_cache_is_nan(attention):
   position = "none" if attention in ("linear", "entmax") else "rope"
   model, params = started("transformer", position, attention)
-  step = jax.jit(
+  cache = empty_cache(model.arch, 1, L)
+  step = trace(
     lambda cache, x, n: model.apply(
       {"params": params}, x, coords.consecutive(1, 1, n), None, cache, method="decode"
-    )
+    ),
+    cache,
+    TOKEN_BL[:, :1],
+    np.int32(0),
   )
-  cache = empty_cache(model.arch, 1, L)
   for n in range(8):
-    logits_BLV, cache = step(cache, TOKEN_BL[:, n : n + 1], n)
+    logits_BLV, cache = step(cache, TOKEN_BL[:, n : n + 1], np.int32(n))
     assert np.isfinite(logits_BLV).all() if n < L else np.isnan(logits_BLV).all(), n
   with pytest.raises(ValueError, match="8 tokens do not fit a cache of 5"):
-    model.apply(
-      {"params": params}, TOKEN_BL, cache=empty_cache(model.arch, 1, L), method="decode"
-    )
+    cache = empty_cache(model.arch, 1, L)
+    decode = functools.partial(model.apply, cache=cache, method="decode")
+    jax.eval_shape(decode, {"params": params}, TOKEN_BL)
 
 
 def test_a_stacked_cache_is_nan_past_its_end_too():
-  arch = dataclasses.replace(started(layers=2)[0].arch, scan=True)
+  arch = dataclasses.replace(started()[0].arch, decoders=2, scan=True)
   model = Transformer(arch)
-  params = jax.jit(model.init)(jax.random.key(0), TOKEN_BL)["params"]
+  params = drawn(model)
   cache, found = empty_cache(arch, 1, 2), []
-  step = jax.jit(functools.partial(model.apply, method="decode"))
+  apply = functools.partial(model.apply, {"params": params}, method="decode")
   for n in range(3):
     at = coords.consecutive(1, 1, n)
-    out, cache = step({"params": params}, TOKEN_BL[:, n : n + 1], at, None, cache)
+    out, cache = evaluate(apply, TOKEN_BL[:, n : n + 1], at, None, cache)
     found.append(bool(np.isnan(out).any()))
   assert found == [False, False, True]
 
