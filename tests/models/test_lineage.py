@@ -21,7 +21,7 @@ TINY |= {
 }
 TINY |= {"train.checkpoint_every": STEPS, "seeds": (0,), "train.schedule": "constant"}
 TINY |= {"train.optimizer": "adamw(lr=1e-2)"}
-QUICK = ("BERT", "T5")
+QUICK = ("BERT",)
 CHAPTERS = {
   label: changes
   for chapter in lineage.CHAPTERS.values()

@@ -24,11 +24,9 @@ AT = with_ids(coords.consecutive(1, L))
 SOME = ["learned", "rope", "t5", "shaw", "forgetting"]
 REST = sorted({*positions} - {*SOME})
 SLOWLY = [pytest.param(name, marks=pytest.mark.slow) for name in REST]
-NAMES = [
-  *SOME,
-  "randomized(shaw, step=3)",
-  "randomized(learned, step=2, max_positions=64)",
-]
+# Wrapped or alone, a table of positions or vectors of distances is read alike.
+NAMES = ["learned", "rope", "t5", "forgetting", "randomized(shaw, step=3)"]
+MORE = ["shaw", "randomized(learned, step=2, max_positions=64)", *REST]
 
 
 def make(position="rope", core="dense", **changes):
@@ -71,7 +69,7 @@ def decode(model, params, token_BL, at, memory, cache):
 @pytest.mark.parametrize(
   "name,core",
   [*((n, "dense") for n in NAMES), ("fire", "blockwise(block=5)")]
-  + [pytest.param(n, "dense", marks=pytest.mark.slow) for n in REST],
+  + [pytest.param(n, "dense", marks=pytest.mark.slow) for n in MORE],
 )
 def test_decoding_token_by_token_equals_one_pass(name, core):
   model, params = started(make(name, core))
@@ -89,7 +87,9 @@ def test_decoding_token_by_token_equals_one_pass(name, core):
   np.testing.assert_allclose(got[real_BL], want[real_BL], atol=2e-5)
 
 
-@pytest.mark.parametrize("name", ["rope", "forgetting"])
+@pytest.mark.parametrize(
+  "name", [pytest.param("rope", marks=pytest.mark.slow), "forgetting"]
+)
 def test_greedy_decoding_of_padded_prompts_repeats_the_argmax_of_full_passes(name):
   model, params = started(make(name))
   real_BL = jnp.arange(4) >= jnp.array([[0], [2]])
@@ -103,7 +103,10 @@ def test_greedy_decoding_of_padded_prompts_repeats_the_argmax_of_full_passes(nam
 
 @pytest.mark.parametrize(
   "placement,norm,activation",
-  [("pre", "rmsnorm", "swiglu"), ("post", "layernorm", "relu")],
+  [
+    ("pre", "rmsnorm", "swiglu"),
+    pytest.param("post", "layernorm", "relu", marks=pytest.mark.slow),
+  ],
 )
 def test_layers_scanned_and_recomputed_equal_layers_written_out(
   placement, norm, activation

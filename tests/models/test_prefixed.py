@@ -16,11 +16,16 @@ from transformer_jax.spec import SpecError
 @pytest.mark.parametrize("mode", ["batch", "score"])
 def test_every_token_sees_the_prompt_and_else_only_the_past(mode):
   task, key = tasks.build("prefixed(copy)"), jax.random.key(0)
-  if mode == "batch":
-    batch = task.batch((), key, 4, 5)
-  else:
-    batch = task.score((), key, 4, 3, 5)
-  mask_BLM = np.asarray(visible(batch.at, batch.at))
+
+  @jax.jit
+  def drawn(key):
+    if mode == "batch":
+      batch = task.batch((), key, 4, 5)
+    else:
+      batch = task.score((), key, 4, 3, 5)
+    return batch, visible(batch.at, batch.at)
+
+  batch, mask_BLM = jax.device_get(drawn(key))
   for row, input_L in enumerate(np.asarray(batch.input_BL)):
     start = np.flatnonzero(np.asarray(batch.at.order_BL)[row] == 0)[0]
     separator = np.flatnonzero(input_L == SEPARATOR)[0]

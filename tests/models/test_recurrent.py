@@ -62,7 +62,10 @@ def _everywhere(state, x_BLD):
   return jax.tree.map(wide, state)
 
 
-@pytest.mark.parametrize("case", CASES)
+# An LSTM without a projection is in two of FORMS below.
+@pytest.mark.parametrize(
+  "case", [pytest.param("lstm", marks=pytest.mark.slow), "gru", "bilstm_proj"]
+)
 def test_cells_give_torch_numbers_and_gradients(case):
   there, cell = recorded(f"torch/{case}"), CASES[case]
   both = case != "lstm"
@@ -179,7 +182,13 @@ def test_texts_side_by_side_are_as_alone_and_as_in_the_papers(name):
       np.testing.assert_allclose(alone[row], want, atol=2e-5)
 
 
-@pytest.mark.parametrize("name", FORMS)
+@pytest.mark.parametrize(
+  "name",
+  [
+    pytest.param(n, marks=pytest.mark.slow) if n == "any attention" else n
+    for n in FORMS
+  ],
+)
 def test_decoding_on_the_last_state_equals_one_pass(name):
   model, params = started(name)
   real_BL = jnp.arange(L) >= jnp.array([[0], [3]])
@@ -231,7 +240,7 @@ def small(**model):
 
 def test_a_config_makes_a_translator_that_learns_to_copy():
   family = 'recurrent(cell="gru", link="bahdanau", reads="both")'
-  experiment = small(family=family, attention="additive")
+  experiment = small(family=family, attention="additive", core="dense")
   trainer = experiment.trainer
   params, metrics = jax.jit(lambda: learn(trainer))()
   assert metrics["loss"][-1] < 0.1 * metrics["loss"][0]
