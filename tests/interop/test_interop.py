@@ -19,6 +19,7 @@ from safetensors.numpy import save_file
 from transformer_jax import interop
 from transformer_jax.evaluation.decode import greedy
 from transformer_jax.models import Transformer
+from transformer_jax.numpy_interpreter import evaluate
 from transformer_jax.positions import coords
 
 FOLDER = pathlib.Path(__file__).parents[2] / "third_party" / "transformers"
@@ -105,8 +106,9 @@ def check_pass(loaded, there, shifted):
     read_BLV = logits_BLV[:, 0] if "pixel_values" in there else logits_BLV
     return cross_entropy(read_BLV, *targets(there, shifted)), logits_BLV
 
-  run = jax.jit(jax.value_and_grad(loss, has_aux=True))
-  (value, logits_BLV), gradient = jax.device_get(run(loaded.params))
+  # Interpreted: compiling a model with its gradients takes seconds.
+  run = jax.value_and_grad(loss, has_aux=True)
+  (value, logits_BLV), gradient = evaluate(run, loaded.params)
   check_logits(logits_BLV, there)
   near(value, there["loss"], "loss")
   found = interop.tensors(loaded.config, gradient)
@@ -133,7 +135,7 @@ def check_decoding(loaded, there):
     first = jnp.full((len(source), 1), loaded.config["decoder_start_token_id"])
     return greedy(model, params, first, steps, memory=memory)
 
-  np.testing.assert_array_equal(jax.jit(run)(loaded.params), there["greedy_tokens"])
+  np.testing.assert_array_equal(evaluate(run, loaded.params), there["greedy_tokens"])
 
 
 def whole(cases):
@@ -157,7 +159,7 @@ def test_logits_of_others_are_found_here(tmp_path, case):
   apply = lambda params: Transformer(loaded.arch).apply(
     {"params": params}, *texts(there)
   )
-  check_logits(jax.jit(apply)(loaded.params), there)
+  check_logits(evaluate(apply, loaded.params), there)
 
 
 @pytest.mark.parametrize("case", whole(CASES))
@@ -182,12 +184,13 @@ def test_a_loss_of_products_sees_a_bias_and_refuses_a_cap(tmp_path):
   loaded = interop.load(saved(tmp_path, "bert_mlm"), core="dense")
   model, read = Transformer(loaded.arch), np.arange(6)[None]
   call = lambda params, how: model.apply({"params": params}, read, method=how)
-  both = jax.jit(lambda params: (call(params, "__call__"), call(params, "hidden")))
-  logits_BLV, (x_BLD, output_VD) = both(loaded.params)
+  both = lambda params: (call(params, "__call__"), call(params, "hidden"))
+  logits_BLV, (x_BLD, output_VD) = evaluate(both, loaded.params)
   near(x_BLD @ output_VD.T, logits_BLV, "logits")
   loaded = interop.load(saved(tmp_path, "gemma2"), core="dense")
+  model = Transformer(loaded.arch)
   with pytest.raises(ValueError, match="caps its logits"):
-    Transformer(loaded.arch).apply({"params": loaded.params}, read, method="hidden")
+    jax.eval_shape(lambda: call(loaded.params, "hidden"))
 
 
 def test_the_example_of_the_page_runs(tmp_path, monkeypatch, capsys):

@@ -14,13 +14,23 @@ FORMS, LOGITS = cases("forms")
 DEFAULTS = json.loads((FOLDER / "defaults.json").read_text("utf-8"))
 
 
+CONFIGS = json.loads((FOLDER / "configs.json").read_text("utf-8")).values()
+RECORDED = {(c["model_type"], *c["architectures"]) for c in CONFIGS}
+
+
 def form_of(case):
-  """Returns a case, slow where another family has the same rows for its output."""
+  """Returns a case, slow where others read the same rows for its output.
+
+  Those of another family, or a recorded model of the same class in test_interop.py.
+  """
+  config = FORMS[case]["config"]
   kind, _, ending = case.partition("/")
   alike = {"gpt_neo", "gptj", "mpt", "mistral", "qwen2", "qwen3", "olmo", "olmo2"}
   alike |= {"xlm-roberta", "mt5", "opt", "falcon", "bloom"}
   alike |= {"smollm3", "cohere", "gemma3_text", "phi3", "deepseek_v3"}
   again = kind in alike and ending in OUTPUTS
+  recorded = (config["model_type"], *config["architectures"]) in RECORDED
+  again |= recorded and ending.startswith(("For", "LMHead", "MTModel"))
   return pytest.param(case, marks=[pytest.mark.slow] * again)
 
 

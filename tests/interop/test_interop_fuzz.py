@@ -12,7 +12,7 @@ from safetensors.numpy import save
 from test_interop import CONFIGS, recorded
 
 from transformer_jax import interop
-from transformer_jax.interop import checkpoint_files, family
+from transformer_jax.interop import checkpoint_files
 from transformer_jax.spec import SpecError
 
 NASTY = [None, True, False, 0, -1, 1, 2, 3, 7, 10**4, 10**9, 2**31, 2**63, 10**18,
@@ -23,27 +23,6 @@ NASTY = [None, True, False, 0, -1, 1, 2, 3, 7, 10**4, 10**9, 2**31, 2**63, 10**1
          "Ω" * 1000]  # fmt: skip
 SECONDS = 5
 ROOM = 2**20  # what reading may take besides twice the files: the objects of Python
-
-
-@pytest.fixture(scope="module", autouse=True)
-def shapes_are_traced_once():
-  """Models of equal architecture are traced once: thousands of folders are tried."""
-  with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(family, "shapes", traced_once(family.shapes))
-    yield
-
-
-def traced_once(shapes):
-  traced = {}
-
-  def cached(arch):
-    # By its text: a list in it, from a word of the wrong kind, has no hash.
-    key = repr(arch)
-    if key not in traced:
-      traced[key] = shapes(arch)
-    return traced[key]
-
-  return cached
 
 
 @functools.lru_cache
@@ -183,8 +162,8 @@ def fuzz(path, seed, count):
   return refused
 
 
-def test_some_hundred_damaged_folders_are_refused_in_a_sentence(tmp_path):
-  assert 200 < fuzz(tmp_path, "quick", 250) < 250  # some changes change nothing
+def test_a_hundred_damaged_folders_are_refused_in_a_sentence(tmp_path):
+  assert 80 < fuzz(tmp_path, "quick", 100) < 100  # some changes change nothing
 
 
 @pytest.mark.slow  # about eight minutes of one core
