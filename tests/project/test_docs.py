@@ -27,7 +27,7 @@ PAGES = sorted(
   if not {"_build", "templates"} & {*page.parts}
 )
 # Its block runs in test_interop.py, which knows what it prints.
-TESTED = {"docs/interop.md"}
+TESTED = {"docs/interop.md", "README.md"}
 # Their formulas come from the catalogue.
 GENERATED = {"docs/attention.md", "docs/positions.md"}
 # Records of what ran at a commit name files as they were called then.

@@ -7,6 +7,8 @@ import subprocess
 import sys
 
 import pytest
+import test_attention_oracles
+import test_references
 
 ROOT = pathlib.Path(__file__).parents[2]
 COPIED = "transformer_jax experiments tests third_party docs"
@@ -115,6 +117,25 @@ def add_oracles(copy):
     file.write(VARIANT_ORACLE)
 
 
+@pytest.mark.parametrize(
+  ("test", "says"),
+  [
+    (
+      test_references.test_every_encoding_has_an_oracle_and_learns_what_the_paper_says,
+      "toy_slope needs a Case in tests/oracles",
+    ),
+    (
+      test_attention_oracles.test_every_variant_has_an_oracle,
+      "toy_slope needs a Weighing",
+    ),
+  ],
+)
+def test_a_name_without_an_oracle_is_asked_for_it(test, says):
+  with pytest.raises(AssertionError, match=says):
+    test("toy_slope")
+
+
+@pytest.mark.slow
 def test_a_new_file_asks_for_its_oracle(copy):
   code, said = oracles_asked_for(copy)
   assert code == 1 and "2 failed" in said, said

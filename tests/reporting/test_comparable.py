@@ -42,9 +42,8 @@ INPUTS = {
 }
 
 
-@pytest.mark.parametrize("name", INPUTS)
-def test_what_changed_between_runs_is_the_first_line_and_no_verdict(sweep, name):
-  changes, says = INPUTS[name]
+def change_inputs(sweep, changes):
+  """Changes an input of one of three runs; checks that there were verdicts before."""
   for run in ("text-00", "text-01"):
     same = {"data": {"fingerprint": "9f2c41aa", "vocabulary": "aa"}}
     same |= {"start": {"folder": "bert", "weights": "aa"}, "own_code": {"fade.py": "a"}}
@@ -52,6 +51,12 @@ def test_what_changed_between_runs_is_the_first_line_and_no_verdict(sweep, name)
   edit(sweep, "text-02", **same)
   assert {*verdicts(sweep).values()} == {"baseline", "better", "worse"}
   edit(sweep, "text-02", **changes)
+
+
+@pytest.mark.parametrize("name", INPUTS)
+def test_what_changed_between_runs_is_the_first_line_and_no_verdict(sweep, name):
+  changes, says = INPUTS[name]
+  change_inputs(sweep, changes)
   lead, cure = summary.answer(comparisons.find(sweep), "text")
   assert lead.startswith(f"No verdict: {says}") and "rope" in lead
   assert "another --workdir" in cure
@@ -59,6 +64,10 @@ def test_what_changed_between_runs_is_the_first_line_and_no_verdict(sweep, name)
   compared = comparisons.find(sweep).comparisons
   assert all(c.p is None and c.difference.count == 0 for c in compared)
   assert all(c.estimate.mean is not None for c in compared)
+
+
+def test_a_page_without_a_verdict_says_so_and_names_no_best(sweep):
+  change_inputs(sweep, INPUTS["data"][0])
   text = write_report(sweep).read_text()
   assert text.index("No verdict: ") < text.index("<main>")
   assert "best" not in text[: text.index("<main>")]

@@ -11,24 +11,15 @@ import subprocess
 
 import numpy as np
 import pytest
-from fake_sweep import QUICKSTART, read_page, write_sweep
+from fake_sweep import read_page
 
 from experiments.reporting import comparisons, style
-from experiments.reporting.page import write_report
 
 CHROMIUM = next(
   filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))),
   None,
 )
 browser = pytest.mark.skipif(not CHROMIUM, reason="needs Chromium on the PATH")
-
-
-@pytest.fixture(scope="module")
-def quick(tmp_path_factory):
-  """A finished quickstart with its report, shared by the tests that only read it."""
-  workdir = write_sweep(tmp_path_factory.mktemp("quick"), QUICKSTART)
-  write_report(workdir)
-  return workdir
 
 
 def test_the_answer_comes_first_and_is_the_verdicts(quick):
@@ -104,7 +95,7 @@ parent.document.body.dataset.layout = JSON.stringify({
 
 
 @browser
-@pytest.mark.parametrize("width", [390, 1100])
+@pytest.mark.parametrize("width", [390, pytest.param(1100, marks=pytest.mark.slow)])
 def test_layout_in_chromium(quick, tmp_path, width):
   text = re.sub(r"<meta http-equiv[^>]*>", "", (quick / "report.html").read_text())
   frame = html.escape(text.replace("</body>", MEASURE))
@@ -122,7 +113,9 @@ def test_layout_in_chromium(quick, tmp_path, width):
 
 
 @browser
-@pytest.mark.parametrize("scheme,paper", [(1, "#fefefe"), (0, "#15181c")])
+@pytest.mark.parametrize(
+  "scheme,paper", [pytest.param(1, "#fefefe", marks=pytest.mark.slow), (0, "#15181c")]
+)
 def test_colours_in_chromium(quick, tmp_path, scheme, paper):
   import matplotlib.colors
   import matplotlib.image

@@ -7,18 +7,10 @@ import struct
 
 import pytest
 import rich.console
-from fake_sweep import COPY, QUICKSTART, TEXT, edit, read_page, write_sweep
+from fake_sweep import COPY, TEXT, edit, read_page, write_sweep
 
 from experiments.reporting import comparisons, load, summary, tables
 from experiments.reporting.page import print_report, write_report
-
-
-@pytest.fixture(scope="module")
-def quick(tmp_path_factory):
-  """A finished quickstart with its report, shared by the tests that only read it."""
-  workdir = write_sweep(tmp_path_factory.mktemp("quick"), QUICKSTART)
-  write_report(workdir)
-  return workdir
 
 
 def test_files_for_papers_and_slides(quick):
@@ -209,8 +201,10 @@ def test_a_folder_that_is_no_sweep_says_what_to_do(tmp_path):
 
 
 @pytest.mark.parametrize("finished", [True, False])
-def test_command_line(commands, quick, tmp_path, finished):
-  workdir = quick if finished else tmp_path
+def test_command_line(commands, tmp_path, finished):
+  workdir = (
+    write_sweep(tmp_path, {"copy": ("accuracy", COPY)}) if finished else tmp_path
+  )
   done = commands.run("experiments.report", f"--workdir={workdir}")
   assert done.returncode == (0 if finished else 2), done.stderr
   if finished:

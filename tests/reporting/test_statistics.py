@@ -161,11 +161,11 @@ def test_a_direction_must_be_known():
 
 
 def test_false_alarms_stay_below_five_percent():
-  rng, alarms, trials = np.random.default_rng(1), 0, 500
+  rng, alarms, trials = np.random.default_rng(1), 0, 200
   for _ in range(trials):
     table = rng.normal(3, 0.1, (6, 3))
     scores = {str(i): dict(enumerate(row)) for i, row in enumerate(table)}
     found = compare(scores, "0", "lower", {})
     alarms += any(row.verdict in ("better", "worse") for row in found.values())
-  # Five comparisons a table: uncorrected about 20%. Standard error below 1%.
+  # Five comparisons a table: uncorrected about 20%. Standard error 1.5%.
   assert alarms / trials < 0.07
