@@ -128,7 +128,10 @@ def test_a_wide_beam_finds_the_best_of_all_texts():
     assert tuple(found.token_BKN[row, 0, :length].tolist()) == best
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+  "family",
+  ["recurrent('gru', 'luong')", pytest.param("transformer", marks=pytest.mark.slow)],
+)
 def test_greedy_texts_end_and_are_beams_of_one(family):
   model, params, memory = started(family)
   write = jax.jit(greedy, static_argnums=(0, 3, 6))

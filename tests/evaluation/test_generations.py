@@ -1,5 +1,6 @@
 """Texts that a trained run writes: scored, kept, drawn, and read back in a report."""
 
+import dataclasses
 import json
 
 import jax
@@ -25,6 +26,7 @@ from transformer_jax.evaluation.generation_eval import GenerationEval
 from transformer_jax.evaluation.maps import RecordingDense
 from transformer_jax.evaluation.translator import Translator
 from transformer_jax.positions import PositionalEncoding, bind, coords
+from transformer_jax.training import sharding
 
 WORDS = "eins zwei drei vier sechs sieben".split()
 TINY = {
@@ -33,6 +35,7 @@ TINY = {
   "model.kind": "encoder_decoder",
   **{"model.width": 16, "model.heads": 2, "model.layers": 1, "model.feedforward": 16},
   **{"train.length": 16, "train.batch_size": 8, "train.steps": 2},
+  "model.core": "dense",
   **{
     "train.steps_per_dispatch": 2,
     "train.checkpoint_every": 2,
@@ -52,24 +55,33 @@ RANDOM = np.random.default_rng(0)
 LEARNED = {"model.position": "learned"}
 
 
-@pytest.fixture(
-  scope="module",
-  params=[
-    pytest.param(LEARNED, id="transformer"),
-    pytest.param(BAHDANAU, id="bahdanau", marks=pytest.mark.slow),
-  ],
-)
-def ran(request, tmp_path_factory):
-  """A run of two steps: its folder and what its result.json would hold."""
-  folder = tmp_path_factory.mktemp("sweep")
+def finished(folder, changes):
+  """Returns the folder of a run of two steps and what its result.json would hold."""
   lines = [f"{n} {n % 6}\t{WORDS[n % 6]} {WORDS[n // 6 % 6]}" for n in range(200)]
   with pytest.MonkeyPatch.context() as patch:
     patch.chdir(folder)
     (folder / "numbers.tsv").write_text("\n".join(lines))
-    config = resolve(base.get_config(), TINY | request.param)
+    config = resolve(base.get_config(), TINY | changes)
     run = folder / "runs" / "one"
     run.mkdir(parents=True)
     return run, train.run(config, run, "tiny", stop=False)
+
+
+@pytest.fixture(scope="module")
+def transformer(tmp_path_factory):
+  return finished(tmp_path_factory.mktemp("sweep"), LEARNED)
+
+
+@pytest.fixture(scope="module")
+def bahdanau(tmp_path_factory):
+  return finished(tmp_path_factory.mktemp("sweep"), BAHDANAU)
+
+
+@pytest.fixture(
+  params=["transformer", pytest.param("bahdanau", marks=pytest.mark.slow)]
+)
+def ran(request):
+  return request.getfixturevalue(request.param)
 
 
 def test_the_score_is_that_of_the_kept_texts(ran):
@@ -177,14 +189,16 @@ def translator(changes, draw):
 
 
 @pytest.mark.parametrize("scan", [False, True])
-@pytest.mark.parametrize("ran", [LEARNED], indirect=True, ids=[""])
-def test_a_model_that_diverged_has_no_map(ran, scan):
+def test_a_model_that_diverged_has_no_map(transformer, scan):
   lost = translator(
     LEARNED | {"model.scan": scan}, lambda shape: np.full(shape, np.nan)
   )
-  drawn = ran[1]["written"]["map"]  # texts as long need no new programs
+  # Texts as long, on the mesh of the run, need no new programs.
+  mesh, drawn = sharding.make_mesh(), transformer[1]["written"]["map"]
+  lost = dataclasses.replace(lost, params=sharding.whole(mesh, lost.params))
   source, found = "1" * (len(drawn["source"]) - 1), "e" * (len(drawn["found"]) - 1)
-  assert maps.attention_map(lost, source, found) == {}
+  with jax.set_mesh(mesh):
+    assert maps.attention_map(lost, source, found) == {}
 
 
 def test_a_recurrent_model_has_a_map():
@@ -239,7 +253,9 @@ def test_the_report_says_what_a_score_must_beat(written):
 
 
 def test_a_sweep_that_wrote_nothing_says_nothing(tmp_path):
-  workdir = write_sweep(tmp_path, QUICKSTART)
+  headline, variants = QUICKSTART["text"]
+  two = {name: variants[name] for name in ("none", "rope")}
+  workdir = write_sweep(tmp_path, {"text": (headline, two)})
   write_report(workdir)
   assert "samples_text" not in read_page(workdir).tables
   assert not (workdir / "map_text.png").exists()

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from absl import flags
+from test_generate import drawn
 
 from experiments import inference, label
 from experiments.configs import base, brown_tagging
@@ -42,8 +43,8 @@ def make(folder, task):
   write_json(folder / "config.json", flatten(config))
   write_json(folder / "labels.json", NAMES)
   tokenizers.build("char(size=24)").train(["abcdefg hij"]).save(folder / "tokenizer")
-  state = jax.jit(jax.vmap(build(config).trainer.init))(jnp.array([3, 5], jnp.uint32))
-  state.params["output_DV"] *= 8.0  # so that one label is clearly the best
+  # One label is clearly the best.
+  state = drawn(build(config).trainer.shapes, 2, output_DV=8.0)
   with Keeper(folder / "checkpoints") as keeper:
     keeper.save(1, state, {"diverged": {}})
   return folder
