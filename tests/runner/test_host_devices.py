@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import types
 
 import jax
 import pytest
@@ -20,16 +21,34 @@ print(jax.device_count())
 """
 
 
+CASES = [
+  ([(1, 1, 1)], {}, 1),
+  ([(1, 1, 1), (2, 1, 2)], {}, 4),
+  ([(2, 1, 1), (8, 1, 1)], {}, 2),  # eight are more than there are cores
+  ([(-1, 1, 1)], {}, 1),  # all of what is there
+  ([(2, 1, 1)], {"JAX_NUM_CPU_DEVICES": "3"}, 3),
+  ([(2, 1, 1)], {"XLA_FLAGS": "--xla_force_host_platform_device_count=3"}, 3),
+]
+
+
+@pytest.mark.parametrize(("meshes", "flags", "count"), CASES)
+def test_jax_is_asked_for_the_devices_of_meshes(monkeypatch, meshes, flags, count):
+  asked = []
+  update = lambda name, value: asked.append((name, value))
+  config = types.SimpleNamespace(
+    jax_num_cpu_devices=int(flags.get("JAX_NUM_CPU_DEVICES", -1)), update=update
+  )
+  monkeypatch.setattr(jax, "config", config)
+  monkeypatch.setattr(process, "cores", lambda: 4)
+  monkeypatch.setenv("XLA_FLAGS", flags.get("XLA_FLAGS", ""))
+  process.make_devices(meshes)
+  there = bool(flags) or count == 1
+  assert asked == ([] if there else [("jax_num_cpu_devices", count)])
+
+
 @pytest.mark.parametrize(
   ("meshes", "flags", "count"),
-  [
-    ([(1, 1, 1)], {}, 1),
-    ([(1, 1, 1), (2, 1, 2)], {}, 4),
-    ([(2, 1, 1), (8, 1, 1)], {}, 2),  # eight are more than there are cores
-    ([(-1, 1, 1)], {}, 1),  # all of what is there
-    ([(2, 1, 1)], {"JAX_NUM_CPU_DEVICES": "3"}, 3),
-    ([(2, 1, 1)], {"XLA_FLAGS": "--xla_force_host_platform_device_count=3"}, 3),
-  ],
+  [pytest.param(*x, marks=() if x[2] > 2 else pytest.mark.slow) for x in CASES],
 )
 def test_a_cpu_gets_the_devices_that_meshes_ask_for(commands, meshes, flags, count):
   code = DEVICES.format(meshes=meshes)
