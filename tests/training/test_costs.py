@@ -57,17 +57,30 @@ TASKS = {
 }
 
 
-@pytest.mark.parametrize("name", TASKS)
-def test_costs_without_data_are_those_with_data(name, folder):
+def configured(name, folder):
   task, more = TASKS[name]
-  config = resolve(base.get_config(), SMALL | more | {"task": task.format(folder)})
-  experiment = build(config)
-  arrays, _ = experiment.task.load()
-  shapes = experiment.task.abstract()
+  return resolve(base.get_config(), SMALL | more | {"task": task.format(folder)})
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_shapes_without_data_are_those_of_the_data(name, folder):
+  task = tasks.build(configured(name, folder).task)
+  arrays, _ = task.load()
+  shapes = task.abstract()
   same = lambda x, y: (np.ndim(x), np.dtype(x.dtype)) == (len(y.shape), y.dtype)
   assert jax.tree.all(
     jax.tree.map(same, jax.tree.map(jax.numpy.asarray, arrays), shapes)
   )
+
+
+@pytest.mark.parametrize(
+  "name",
+  [n if n == "translation" else pytest.param(n, marks=pytest.mark.slow) for n in TASKS],
+)
+def test_costs_without_data_are_those_with_data(name, folder):
+  config = configured(name, folder)
+  experiment = build(config)
+  arrays, _ = experiment.task.load()
   found = describe(config)
   assert found["flops_per_token"] == flops_per_token(experiment, arrays)
   assert "peak_bytes" not in found
