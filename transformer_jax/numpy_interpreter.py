@@ -182,15 +182,23 @@ def _scan(args, shapes, *, jaxpr, length, reverse, num_consts, num_carry, **_):
 def _while(args, *, cond_jaxpr, cond_nconsts, body_jaxpr, body_nconsts, **_):
   """Returns the last carry of `lax.while_loop`.
 
+  Under `jax.vmap` the condition is an array by example; those at the end keep theirs.
+
   args                         constants of the condition and of the body, first carry
   cond_jaxpr, body_jaxpr       whether to go on, and one step
   cond_nconsts, body_nconsts   lengths of the first two parts of args
   """
   first = cond_nconsts + body_nconsts
   tested, fixed, carry = args[:cond_nconsts], args[cond_nconsts:first], args[first:]
-  while run_jaxpr(cond_jaxpr, [*tested, *carry])[0]:
-    carry = run_jaxpr(body_jaxpr, [*fixed, *carry])
+  while (goes_on := run_jaxpr(cond_jaxpr, [*tested, *carry])[0]).any():
+    after = run_jaxpr(body_jaxpr, [*fixed, *carry])
+    carry = [_select(goes_on, *pair) for pair in zip(after, carry, strict=True)]
   return carry
+
+
+def _select(which, x, other):
+  """Returns x where `which`, an array over the leading axes, is true; else other."""
+  return np.where(which.reshape(which.shape + (1,) * (x.ndim - which.ndim)), x, other)
 
 
 def _in_jax(eqn: Any, args: list[np.ndarray]) -> Sequence[Any]:

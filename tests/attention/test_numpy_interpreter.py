@@ -71,6 +71,9 @@ def products(x_LM, n_L):
     "scan": jax.lax.scan(step, x_LM[0], x_LM),
     "back": jax.lax.scan(step, x_LM[0], x_LM, reverse=True)[1],
     "while": jax.lax.while_loop(lambda x: x < 9, lambda x: 2 * x + 1, n_L[0]),
+    "whiles": jax.vmap(
+      lambda n: jax.lax.while_loop(lambda x: x < 9, lambda x: 2 * x + 1, n)
+    )(jnp.abs(n_L)),
     "cond": jax.lax.cond(n_L[0] > 0, jnp.sin, jnp.cos, x_LM),
     "mapped": jax.vmap(lambda x_M, n: x_M[n % 6] * x_M)(x_LM, n_L),
     "kept": jax.checkpoint(jnp.sin)(x_LM),
