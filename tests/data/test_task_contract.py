@@ -11,7 +11,7 @@ from transformer_jax.data.files import DataError
 from transformer_jax.data.tasks.algorithmic.copy import Copy
 from transformer_jax.data.tokenizers.base import load
 
-QUICK = "copy", "addition", "pairs(copy)"
+QUICK = "addition", "pairs(copy)"
 
 
 @pytest.fixture(

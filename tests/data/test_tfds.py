@@ -217,10 +217,9 @@ def test_a_builder_that_needs_more_says_what(tales, tmp_path, monkeypatch):
   assert "needs the package 'apache_beam_is_not_here'" in says
 
 
-def test_the_command_fails_in_one_line(library, tmp_path):
-  command = [sys.executable, "-m", "transformer_jax.data.prepare", "tiny_shakespear"]
-  wrong = subprocess.run(
-    [*command, f"--data_dir={tmp_path}"], capture_output=True, text=True, timeout=120
+def test_the_command_fails_in_one_line(commands, library, tmp_path):
+  wrong = commands.run(
+    "transformer_jax.data.prepare", "tiny_shakespear", f"--data_dir={tmp_path}"
   )
   assert wrong.returncode == 1
   assert wrong.stderr.startswith("prepare: TFDS knows no data set 'tiny_shakespear'")

@@ -18,6 +18,7 @@ from transformer_jax.data.tasks.algorithmic.base import (
   START,
 )
 from transformer_jax.evaluation.lengths import Evaluator
+from transformer_jax.numpy_interpreter import evaluate
 from transformer_jax.positions import coords
 
 ROWS, LONGEST = 8, 6
@@ -51,17 +52,14 @@ def coupled(text, start):
   ]
 
 
-# Compiling is most of what these tests cost: one program for both.
-@functools.partial(jax.jit, static_argnums=0)
-def compute(task, length):
-  key = jax.random.key(0)
-  train = task.batch((), key, ROWS, LONGEST)
-  return train, task.score((), key, ROWS, length, LONGEST)
-
-
+# Interpreted: compiling is most of what these tests would cost.
 @functools.cache
 def batches(spec):
-  return jax.device_get(compute(tasks.build(spec), 4))
+  """Returns a batch of training and one that is scored."""
+  task, key = tasks.build(spec), jax.random.key(0)
+  score = lambda key, length: task.score((), key, ROWS, length, LONGEST)
+  train = evaluate(lambda key: task.batch((), key, ROWS, LONGEST), key)
+  return train, evaluate(score, key, np.int32(4))
 
 
 def rows(spec, name):

@@ -1,5 +1,6 @@
 """Tasks over tokenized text, checked against loops written from the papers' words."""
 
+import functools
 import json
 import re
 
@@ -32,14 +33,24 @@ def build(name, folder, *fields):
   return tasks.build(f"{name}({said})")
 
 
-def training(task, rows, length, key=KEY):
+@functools.cache
+def trainer(task, rows, length):
   arrays, _ = task.load()
-  return jax.device_get(jax.jit(lambda key: task.batch(arrays, key, rows, length))(key))
+  return jax.jit(lambda key: task.batch(arrays, key, rows, length))
+
+
+def training(task, rows, length, key=KEY):
+  return jax.device_get(trainer(task, rows, length)(key))
+
+
+@functools.cache
+def scorer(task, rows, bucket):
+  arrays, _ = task.load()
+  return jax.jit(lambda length: task.score(arrays, KEY, rows, length, bucket))
 
 
 def scoring(task, rows, lengths, bucket):
-  arrays, _ = task.load()
-  program = jax.jit(lambda length: task.score(arrays, KEY, rows, length, bucket))
+  program = scorer(task, rows, bucket)
   batches = [jax.device_get(program(length)) for length in lengths]
   assert program._cache_size() == 1
   return batches
