@@ -30,8 +30,9 @@ ALIKE = [
 ]
 
 
-# What is theirs alone is in others: a window in gemma2 and gpt_oss, groups of keys too.
-PASSES = [*ALIKE[:3], ALIKE[4], "transformers/whole_mistral"]
+# A window and groups of keys are in gemma2 too; two of them are decoded or tiled below.
+PASSES = [*ALIKE, "transformers/whole_mistral", "transformers/whole_deepseek_v2_mla"]
+PASSES += [GPT_OSS]
 CACHES = [f"transformers/whole_{name}" for name in ("gemma2", "mistral", "diffllama")]
 
 
