@@ -12,6 +12,7 @@ from transformer_jax.data.base import tasks
 from transformer_jax.data.files import DataError, split_of
 from transformer_jax.data.readers import tfds
 from transformer_jax.data.tokenizers import BOS, EOS, PAD, load
+from transformer_jax.numpy_interpreter import evaluate
 
 KEY = jax.random.key(0)
 BYTE = "tokenizer='byte'"
@@ -42,7 +43,7 @@ def build(name, path, *fields):
 
 def training(task, rows, length):
   arrays, _ = task.load()
-  return jax.device_get(jax.jit(lambda key: task.batch(arrays, key, rows, length))(KEY))
+  return evaluate(lambda key: task.batch(arrays, key, rows, length), KEY)
 
 
 def scoring(task, rows, lengths, bucket):

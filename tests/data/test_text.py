@@ -13,6 +13,7 @@ from transformer_jax.data import files
 from transformer_jax.data.base import tasks
 from transformer_jax.data.files import DataError
 from transformer_jax.data.tasks.language.text import Text
+from transformer_jax.numpy_interpreter import evaluate
 
 KEY = jax.random.key(0)
 
@@ -102,7 +103,7 @@ def test_cuts_tear_no_character():
 
 def test_training_windows_are_the_text(folder):
   task, arrays, _ = loaded(folder, window=128)
-  batch = jax.jit(lambda key: task.batch(arrays, key, 8, 16))(KEY)
+  batch = evaluate(lambda key: task.batch(arrays, key, 8, 16), KEY)
   text = arrays["train_N"].tobytes()
   for row in range(8):
     window = [*np.asarray(batch.input_BL)[row], np.asarray(batch.target_BL)[row, -1]]
@@ -169,7 +170,7 @@ def test_a_window_may_end_with_its_document(tmp_path):
 
 def test_shorter_than_scored_counts_what_there_is(folder):
   task, arrays, _ = loaded(folder, window=256, scored=32)
-  batch = jax.jit(lambda: task.score(arrays, KEY, 4, 16, 64))()
+  batch = evaluate(lambda key: task.score(arrays, key, 4, 16, 64), KEY)
   np.testing.assert_array_equal(np.asarray(batch.weight_BL).sum(axis=1), 16)
 
 

@@ -19,6 +19,7 @@ from transformer_jax.data.base import tasks
 from transformer_jax.data.files import DataError
 from transformer_jax.data.readers import image_files
 from transformer_jax.data.tasks.labelled.images import grid, resized
+from transformer_jax.numpy_interpreter import evaluate
 
 KEY = jax.random.key(0)
 RNG = np.random.default_rng(0)
@@ -167,7 +168,7 @@ def test_images_of_tfds_go_the_same_way(mocked, name, channels):  # noqa: F811
   arrays, facts = task.load()
   assert arrays["train"]["image"].shape[-1] == channels
   assert facts["images"] == {"train": 30, "test": 30}
-  batch = jax.jit(lambda arrays: task.batch(arrays, KEY, 4, 7))(arrays)
+  batch = evaluate(lambda arrays: task.batch(arrays, KEY, 4, 7), arrays)
   assert batch.input_BL.shape == (4, channels, 28, 28)
   if channels > 1:
     assert f"write images(channels={channels})" in refusal(
@@ -178,7 +179,7 @@ def test_images_of_tfds_go_the_same_way(mocked, name, channels):  # noqa: F811
 def test_a_batch_is_images_of_the_split_with_their_class_at_the_first_place(folder):
   task = tasks.build(f"images({str(folder)!r}, patch=2, classes=4)")
   arrays, _ = task.load()
-  batch = jax.jit(lambda key: task.batch(arrays, key, 8, 3))(KEY)
+  batch = evaluate(lambda key: task.batch(arrays, key, 8, 3), KEY)
   assert batch.input_BL.shape == (8, 1, 6, 6) and batch.tokens == 8 * 10
   images = arrays["train"]["image"][..., 0] / 127.5 - 1
   for row in range(8):
@@ -226,7 +227,7 @@ def test_places_are_those_of_a_grid_in_the_corner_of_a_larger_one():
 
 def test_an_image_of_its_own_size_stays_as_it_is():
   image = RNG.integers(0, 256, (2, 5, 5, 3), dtype=np.uint8)
-  got = jax.jit(lambda image, side: resized(image, side, 5))(image, 5)
+  got = evaluate(lambda image, side: resized(image, side, 5), image, np.int32(5))
   np.testing.assert_allclose(got, np.moveaxis(image, -1, 1) / 127.5 - 1, atol=1e-5)
 
 
