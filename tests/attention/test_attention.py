@@ -84,11 +84,10 @@ def memory(core, name, L):
   return compiled.memory_analysis().temp_size_in_bytes
 
 
-# A core knows per_distance from t5 by the numbers in its table alone.
-ALIKE = pytest.param("per_distance", marks=pytest.mark.slow)
+SLOWLY = [pytest.param(n, marks=pytest.mark.slow) for n in ("per_distance", "fire")]
 
 
-@pytest.mark.parametrize("name", ["t5", ALIKE, "fire", "shaw"])
+@pytest.mark.parametrize("name", ["shaw", *SLOWLY, "t5"])
 def test_blockwise_memory_is_linear_in_the_length(name):
   short, long = (memory("blockwise(block=64)", name, L) for L in (1024, 4096))
   assert long < 4.6 * short, (short, long)

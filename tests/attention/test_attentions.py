@@ -36,28 +36,54 @@ SUMS = ["gqa(2) + window(6) + softcap(5)", "mqa + sinks + window(6)"]
 SPECS = [spec for name in attentions for spec in ARGUMENTS.get(name, [name])] + SUMS
 
 
-def seen_by_tiles(spec):
-  """Returns what a core knows of a variant: hooks, parameters, widths of heads."""
-  variant = attentions.build(spec)
+def hooks_of(spec):
+  """Returns the hooks of a variant that a core calls."""
   hooks = "scale dot features logits mask sink_logit pointwise weigh".split()
-  used = tuple(hook for hook in hooks if variant.overrides(hook))
+  variant = attentions.build(spec)
+  return tuple(hook for hook in hooks if variant.overrides(hook))
+
+
+def class_of(spec):
+  """Returns what a layer knows of a variant: hooks, parameters, widths of heads."""
+  variant = attentions.build(spec)
   learned = jax.eval_shape(lambda: variant.init(jax.random.key(0), DIMS))
-  return used, tuple(learned), variant.projections()
+  return hooks_of(spec), tuple(learned), variant.projections()
 
 
-# The first that a core cannot tell from others stands for them in the quick tests.
-FIRST = {seen_by_tiles(spec): spec for spec in reversed(SPECS)}.values()
+def slow_unless(quick):
+  return () if quick else pytest.mark.slow
+
+
+# The first of each class stands for it in the quick tests that compile a program.
+FIRST = {class_of(spec): spec for spec in reversed(SPECS)}.values()
 STANDING = [attentions.build(spec) for spec in FIRST]
-SLOW = pytest.mark.slow
+# A core meets hooks; groups of heads, widths and learned scales reach it as shapes.
+MET_BY_CORES = {hooks_of(spec): spec for spec in reversed(SPECS)}.values()
+MET_BY_CORES = {*MET_BY_CORES, "gqa(2)", "mla", "scale(0, learned=True)"}
 CELLS = [
-  pytest.param(spec, core, marks=() if spec in FIRST and quick else SLOW)
+  pytest.param(spec, core, marks=slow_unless(quick and spec in MET_BY_CORES))
   for spec in SPECS
   for core in TILED
   for quick in [core in ("blockwise", "linear")]
 ]
+FOR_EACH_CLASS = {
+  "test_attention_that_looks_both_ways_is_defined_or_refused",
+  "test_attention_to_another_text_is_defined_or_refused",
+  "test_bfloat16_stays_within_its_epsilon",
+  "test_decoding_on_the_cache_equals_one_pass_for_every_seed",
+}
 
 
-@pytest.fixture(scope="module", params=SPECS)
+def pytest_generate_tests(metafunc):
+  """Every test meets every variant; four of them, quickly, the first of each class."""
+  name = metafunc.function.__name__
+  if name != "test_every_core_gives_the_dense_answer_and_gradients":
+    quick = FIRST if name in FOR_EACH_CLASS else SPECS
+    specs = [pytest.param(spec, marks=slow_unless(spec in quick)) for spec in SPECS]
+    metafunc.parametrize("variant", specs, indirect=True, scope="module")
+
+
+@pytest.fixture(scope="module")
 def variant(request):
   return attentions.build(request.param)
 

@@ -50,7 +50,7 @@ def test_tokens_that_are_split_over_devices_go_round_a_ring():
     assert chosen()[0] == "blockwise"
 
 
-@pytest.mark.parametrize("L", [1, 127, 128])
+@pytest.mark.parametrize("L", [pytest.param(1, marks=pytest.mark.slow), 127, 128])
 def test_auto_gives_what_the_chosen_core_gives(L):
   x_BLHK = jax.random.normal(jax.random.key(0), (1, L, 2, 8))
   at, position = coords.consecutive(1, L), bind(NONE, {}, None)

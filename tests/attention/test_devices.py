@@ -16,8 +16,11 @@ from transformer_jax.training import sharding
 
 MESH = sharding.make_mesh(data=2, tensor=4)
 TILES = "blockwise(block=7)"
-PAIRS = [(TILES, name) for name in ("alibi", "t5", "shaw", "forgetting")]
-PAIRS += [("pallas_tpu", "t5"), ("pallas_gpu", "t5")]
+SLOW = pytest.mark.slow
+OTHERS = [(TILES, "alibi"), (TILES, "t5"), (TILES, "forgetting"), ("pallas_gpu", "t5")]
+# Arrays are split by the names of their axes: shaw has parameters, scores and values.
+PAIRS = [(TILES, "shaw"), ("pallas_tpu", "t5")]
+PAIRS += [pytest.param(*pair, marks=SLOW) for pair in OTHERS]
 
 
 @pytest.mark.parametrize(("core", "name"), PAIRS)
@@ -34,7 +37,7 @@ def test_devices_together_give_the_dense_answer_and_gradients(core, name):
     jax.tree.map(functools.partial(close, atol=3e-5, rtol=2e-5), got_grads, want_grads)
 
 
-@pytest.mark.parametrize("spec", ["mqa + sinks", "gqa(2)"])
+@pytest.mark.parametrize("spec", ["mqa + sinks", pytest.param("gqa(2)", marks=SLOW)])
 def test_devices_share_key_heads_that_do_not_divide(spec):
   """One key head is on all devices; two key heads do not divide over four."""
   variant, position = attentions.build(spec), bind(PositionalEncoding(), {}, DIMS)

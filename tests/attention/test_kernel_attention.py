@@ -83,7 +83,9 @@ def test_linear_numbers():
     close(outputs(core, LINEAR, *given, at, at)[0, :, 0], want)
 
 
-SPECS = ["linear", "performer", "performer(24, seed=5, orthogonal=False)"]
+SLOW = pytest.mark.slow
+ANOTHER = pytest.param("performer(24, seed=5, orthogonal=False)", marks=SLOW)
+SPECS = ["linear", "performer", ANOTHER]
 
 
 @pytest.mark.parametrize("spec", SPECS)
@@ -124,7 +126,7 @@ def test_texts_of_different_lengths_and_queries_in_a_cache():
 
 def test_what_is_not_seen_changes_not_one_bit():
   """Other texts and later tokens, however large."""
-  for spec in SPECS:
+  for spec in ("linear", "performer"):
     variant = attentions.build(spec)
     q, k, v = inputs()
     got, _ = attended("linear(block=8)", variant, q, k, v, PACKED, PACKED)
@@ -253,7 +255,9 @@ def test_what_moves_from_keys_to_queries_changes_no_weight(monkeypatch):
 # A whole model, decoding, and what is refused.
 
 
-@pytest.mark.parametrize("spec", ["linear + mqa", "performer(32)"])
+@pytest.mark.parametrize(
+  "spec", ["linear + mqa", pytest.param("performer(32)", marks=SLOW)]
+)
 def test_decoding_on_the_cache_equals_the_whole_text(spec):
   dims = Dims(V=16, D=16, H=2, F=16, L=9)
   position = positions.build("rope" if "performer" in spec else "sinusoidal")

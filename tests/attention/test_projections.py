@@ -630,10 +630,14 @@ def first_of_their_hooks():
 
 
 FIRST = first_of_their_hooks()
-JOINED = ["mla(part=16) + qk_norm + gated", "mla(part=0)", "differential + gated"]
+JOINED = [
+  "mla(part=16) + qk_norm + gated",
+  pytest.param("mla(part=0)", marks=SLOW),
+  "differential + gated",
+]
 
 
-@pytest.mark.parametrize("spec", [*JOINED, "additive"])
+@pytest.mark.parametrize("spec", [*JOINED, pytest.param("additive", marks=SLOW)])
 @pytest.mark.parametrize("names", [FIRST, pytest.param({*positions}, marks=SLOW)])
 def test_every_encoding_is_served_or_refused_with_advice(spec, names):
   """Traces a layer and its decoding; what is compiled is in other tests."""

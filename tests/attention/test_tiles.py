@@ -143,7 +143,10 @@ def test_biases_of_the_distance_alone_come_from_the_table_where_that_is_exact():
       assert np.isnan(table_only(at, inputs())[0]).any(), kind
 
 
-@pytest.mark.parametrize("relative", [True, False])
+SLOWLY = pytest.param(False, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("relative", [True, SLOWLY])
 def test_biases_that_all_sequences_share_are_computed_once_for_all_tiles(relative):
   @dataclasses.dataclass(frozen=True)
   class Shared(PerDistance):
@@ -216,7 +219,8 @@ def test_gradients_of_bfloat16_are_bfloat16_and_no_loop_writes_into_such_an_arra
   run = jax.jit(functools.partial(gradients, f"blockwise(block={BLOCK})"))
   program = run.lower(*given)
   got = run(*given)
-  want = gradients("dense", *(x.astype(jnp.float32) for x in given))
+  exactly = jax.jit(functools.partial(gradients, "dense"))
+  want = exactly(*(x.astype(jnp.float32) for x in given))
   for one, exact in zip(got, want, strict=True):
     assert one.dtype == jnp.bfloat16
     near = 0.02 * float(

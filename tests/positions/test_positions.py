@@ -13,7 +13,6 @@ from experiments.contract.encoding import *  # noqa: F403, the tests themselves
 from experiments.contract.encoding import looks_both_ways_or_is_refused
 from experiments.contract.harness import *  # noqa: F403, which other tests use
 from experiments.contract.harness import DIMS, MODES, compare_cores
-from transformer_jax.axes import axes_of
 from transformer_jax.positions import positions
 from transformer_jax.positions.base import HOOKS
 
@@ -22,26 +21,52 @@ BEFORE = {"borrow", "assign_positions", "embed", "rotate", "transform_qk"}
 BEFORE |= {"token_data", "accumulate"}
 
 
+def hooks_of(encoding):
+  return tuple(hook for hook in HOOKS if encoding.overrides(hook))
+
+
 def core_class(encoding):
-  """Returns how a core meets an encoding: hooks, axes of parameters, shared biases."""
-  hooks = tuple(hook for hook in HOOKS if encoding.overrides(hook))
+  """Returns how a core meets an encoding: hooks, learned or not, shared biases."""
+  hooks = hooks_of(encoding)
   if BEFORE.issuperset(hooks):
-    return hooks
+    # Rotated vectors are vectors; positions of other steps make other tiles.
+    return "rotate" in hooks, "assign_positions" in hooks
   shapes = jax.eval_shape(lambda: encoding.init(jax.random.key(0), DIMS))
-  return hooks, frozenset(map(axes_of, shapes)), encoding.relative
+  return hooks, bool(shapes), encoding.relative
 
 
 ENCODINGS = {name: positions.build(name) for name in sorted(positions)}
-# The first that a core cannot tell from others stands for them in the quick tests.
-FIRST = {core_class(e): name for name, e in reversed(ENCODINGS.items())}.values()
+# The first of each class stands for it in the quick tests that compile a program.
+FIRST = {hooks_of(e): name for name, e in reversed(ENCODINGS.items())}.values()
+MET_BY_CORES = {core_class(e): name for name, e in reversed(ENCODINGS.items())}.values()
 CELLS = [
   pytest.param(name, marks=() if quick else pytest.mark.slow)
   for name, encoding in ENCODINGS.items()
-  for quick in [name in FIRST or not encoding.tile_local]
+  for quick in [name in MET_BY_CORES or not encoding.tile_local]
 ]
+FOR_EACH_CLASS = {
+  "test_attention_that_looks_both_ways_is_defined_or_refused",
+  "test_bfloat16_stays_within_its_epsilon",
+  "test_decoding_on_the_cache_equals_one_pass_for_every_seed",
+}
 
 
-@pytest.fixture(scope="module", params=ENCODINGS)
+def pytest_generate_tests(metafunc):
+  """Every test meets every encoding; three, quickly, the first of each class."""
+  name, names = metafunc.function.__name__, metafunc.fixturenames
+  if (
+    "encoding" in names
+    and name != "test_every_core_gives_the_dense_answer_and_gradients"
+  ):
+    quick = FIRST if name in FOR_EACH_CLASS else ENCODINGS
+    each = [
+      pytest.param(name, marks=() if name in quick else pytest.mark.slow)
+      for name in ENCODINGS
+    ]
+    metafunc.parametrize("encoding", each, indirect=True, scope="module")
+
+
+@pytest.fixture(scope="module")
 def encoding(request):
   return ENCODINGS[request.param]
 
@@ -52,7 +77,7 @@ def test_every_core_gives_the_dense_answer_and_gradients(encoding):
 
 
 def test_attention_that_looks_both_ways_is_defined_or_refused(encoding):
-  compared = encoding in [ENCODINGS[name] for name in FIRST]
+  compared = encoding in [ENCODINGS[name] for name in MET_BY_CORES]
   looks_both_ways_or_is_refused(encoding, compared)
 
 

@@ -84,11 +84,11 @@ def test_shear_and_back(L, M):
     assert not 0 <= j < M or tile[i, j] == match_LN[i, n]
 
 
-SLOW = pytest.mark.slow
-SPECS = ["deberta(max_distance=3)", "transformer_xl", pytest.param("tupe", marks=SLOW)]
-SPECS.append(pytest.param("music_transformer(max_distance=6)", marks=SLOW))
+SPECS = ["deberta(max_distance=3)", "transformer_xl", "tupe"]
+SPECS.append("music_transformer(max_distance=6)")
 
 
+@pytest.mark.slow  # quickly: the contract, with every encoding in blocks of 7
 @pytest.mark.parametrize("spec", SPECS)
 def test_tiles_give_the_definition_and_all_gradients(spec):
   """Some blocks count on, and some hold the seam of two texts or padding."""
