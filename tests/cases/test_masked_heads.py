@@ -49,7 +49,10 @@ MIX = jnp.eye(H) + 0.1 * jnp.asarray(random.normal(size=(H, H)), jnp.float32)
 
 @functools.cache
 def attended(encoding, variant, core="dense", gradients=True):
-  """Returns (outputs, gradients by q, k, v and the encoding) of queries 3 and 7."""
+  """Returns ((loss, outputs), gradients by q, k, v and the encoding).
+
+  The loss is that of queries 3 and 7. Without gradients: (loss, outputs).
+  """
   at = coords.consecutive(1, L).bidirectional()
   variant = form(attentions.build(variant), "encoder")
   learned = variant.init(jax.random.key(1), DIMS)
@@ -108,7 +111,8 @@ def test_a_head_gives_no_weight_to_what_it_does_not_attend_to(encoding, variant)
 
 
 # Weights, scores and mixtures that are computed in ways of their own; all refusals.
-QUICK = "additive", "bigbird", "concat", "cosine", "dilated", "differential", "entmax"
+QUICK = "additive", "bigbird", "cog", "concat", "cosine", "dilated", "differential"
+QUICK += "entmax", "sparsemax"
 QUICK += "l2_distance", "laser", "linear", "performer", "relu", "selective", "sigmoid"
 QUICK += "sinks", "softcap(2)", "softmax_one", "stick_breaking", "talking_heads", "topk"
 slow = lambda spec: () if spec in QUICK else pytest.mark.slow

@@ -44,21 +44,25 @@ CELLS = [
   for name, encoding in ENCODINGS.items()
   for quick in [name in MET_BY_CORES or not encoding.tile_local]
 ]
+# Casts are each formula's own; rotations share theirs, and vectors are only added.
+FORMULAS = {"bias", "score", "full_scores", "values"}
+CASTING = {name for name, e in ENCODINGS.items() if FORMULAS.intersection(hooks_of(e))}
+CASTING |= {*FIRST, "pope", "xpos"}
 FOR_EACH_CLASS = {
   "test_attention_that_looks_both_ways_is_defined_or_refused",
-  "test_bfloat16_stays_within_its_epsilon",
   "test_decoding_on_the_cache_equals_one_pass_for_every_seed",
 }
 
 
 def pytest_generate_tests(metafunc):
-  """Every test meets every encoding; three, quickly, the first of each class."""
+  """Every test meets every encoding; some, quickly, the first of each class."""
   name, names = metafunc.function.__name__, metafunc.fixturenames
   if (
     "encoding" in names
     and name != "test_every_core_gives_the_dense_answer_and_gradients"
   ):
     quick = FIRST if name in FOR_EACH_CLASS else ENCODINGS
+    quick = CASTING if name == "test_bfloat16_stays_within_its_epsilon" else quick
     each = [
       pytest.param(name, marks=() if name in quick else pytest.mark.slow)
       for name in ENCODINGS

@@ -106,7 +106,8 @@ def traced(encoding, tree, *shapes):
   """Returns outputs and gradients as a function that runs in NumPy.
 
   What is compared is the formula. Compiling is what it would cost in JAX, and what XLA
-  makes of an encoding is compared with another core's in test_positions.py.
+  makes of an encoding is compared with another core's in test_positions.py: quickly
+  for one of each class, and in `slow` for all.
   """
 
   def loss(point, cotangent, at):

@@ -57,6 +57,42 @@ def test_both_ways_find_what_loops_find(way):
       np.testing.assert_allclose(got, want, atol=1e-5)
 
 
+def near(table_NK, x_LK, pos_L, pos_M):
+  """Returns what `relative.near` gives with distance 0 in row 3, and nan elsewhere."""
+  beyond = lambda: jnp.full((len(pos_L), len(pos_M)), jnp.nan)
+  return relative.near(table_NK, jnp.array(3), x_LK, pos_L, pos_M, beyond)
+
+
+@jax.jit
+def near_with_gradients(pos_L, pos_M):
+  found_LM, pull = jax.vjp(lambda *given: near(*given, pos_L, pos_M), VECTORS[0], XS)
+  return found_LM, *pull(jnp.asarray(DS))
+
+
+XS, DS = X[0, :2], D[0, :2, :3]  # two queries and three keys
+
+
+@pytest.mark.parametrize("first", [(0, 0), (4, 3), (5, 3)])
+def test_a_window_of_the_table_is_that_of_the_tile(first):
+  """Tiles of other texts and blocks start at other rows of it."""
+  at = first[0] + np.arange(2), first[1] + np.arange(3)
+  found, d_table, d_x = np.zeros((2, 3)), np.zeros((N, K)), np.zeros((2, K))
+  for i, j in np.ndindex(2, 3):
+    row = 3 - (at[0][i] - at[1][j])
+    found[i, j] = XS[i] @ VECTORS[0, row]
+    d_table[row] += DS[i, j] * XS[i]
+    d_x[i] += DS[i, j] * VECTORS[0, row]
+  for got, want in zip(near_with_gradients(*at), (found, d_table, d_x), strict=True):
+    np.testing.assert_allclose(got, want, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+  "at", [([0, 1], [0, 2, 3]), ([9, 10], [0, 1, 2]), ([0, 1], [3, 4, 5])]
+)
+def test_gaps_and_distances_beyond_the_table_are_looked_up_otherwise(at):
+  assert np.isnan(near_with_gradients(*map(np.array, at))[0]).all()
+
+
 def test_positions_that_count_are_told_from_others():
   assert {name for name, at in AT.items() if relative.runs_on(*at)} == COUNTING
 
@@ -88,7 +124,8 @@ SPECS = ["deberta(max_distance=3)", "transformer_xl", "tupe"]
 SPECS.append("music_transformer(max_distance=6)")
 
 
-@pytest.mark.slow  # quickly: the contract, with every encoding in blocks of 7
+# Quickly: the contract has the others in blocks of 7, and `near` is tried above.
+@pytest.mark.slow
 @pytest.mark.parametrize("spec", SPECS)
 def test_tiles_give_the_definition_and_all_gradients(spec):
   """Some blocks count on, and some hold the seam of two texts or padding."""

@@ -88,7 +88,18 @@ def test_the_average_changes_no_parameter():
   assert bits(plain.params) == bits(averaged.params) != bits(begun().params)
 
 
-@pytest.mark.slow  # scores below are those of an average from a checkpoint
+def test_a_checkpoint_between_steps_changes_no_bit_of_the_average(tmp_path):
+  stopped = step(0.9)(step(0.9)(begun()))
+  with Keeper(tmp_path) as keeper:
+    keeper.save(2, stopped, {})
+  with Keeper(tmp_path) as keeper:
+    restored, _ = keeper.restore(begun())
+  whole, again = step(0.9)(stopped), step(0.9)(restored)
+  assert bits(again) == bits(whole)
+  assert bits(again.ema_params) != bits(again.params)
+
+
+@pytest.mark.slow
 def test_a_stopped_run_with_an_average_goes_on_to_the_same_bits(tmp_path):
   whole, _, _ = fit(tmp_path / "whole", position="none", ema=0.9)
   stopped, _, _ = fit(tmp_path / "stopped", stop_at=8, position="none", ema=0.9)

@@ -109,7 +109,8 @@ def test_an_encoder_decoder_on_a_mesh_has_the_loss_of_one_device():
   specs = [tuple(x.sharding.spec) for x in jax.tree.leaves(params)]
   assert any("tensor" in spec for spec in specs)
   loss = lambda *args: reader().loss(*args, state)[0]
-  with jax.set_mesh(mesh):  # programs of gradients are compared above, of a decoder
+  # Programs of gradients are compared above for a decoder, in `slow` for this model.
+  with jax.set_mesh(mesh):
     split = jax.jit(
       lambda params, batch: loss(params, sharding.split_batch(mesh, batch))
     )
