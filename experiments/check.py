@@ -29,7 +29,7 @@ from transformer_jax.data.base import Task, tasks  # noqa: E402
 from transformer_jax.members import failed  # noqa: E402
 from transformer_jax.positions import PositionalEncoding, positions  # noqa: E402
 from transformer_jax.positions import probe as encoding_probe  # noqa: E402
-from transformer_jax.spec import SpecError  # noqa: E402
+from transformer_jax.spec import SpecError, nearest  # noqa: E402
 
 Property = Callable[[Any], None]
 KINDS = {
@@ -113,8 +113,9 @@ def built(spec: str) -> tuple[Any, tuple[str, Any]]:
   other = [message for message in errors if "must inherit" not in message]
   if ":" not in spec:
     raise SpecError(
-      f"'{spec}' is no encoding, attention variant or task; write module:Class, as in"
-      " my_file:MyEncoding"
+      f"'{spec}' is no encoding, attention variant or task."
+      f"{nearest(spec, [*positions, *attentions, *tasks])} Your own is module:Class,"
+      " as in my_file:MyEncoding"
     )
   raise SpecError(
     other[0]

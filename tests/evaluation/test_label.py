@@ -163,8 +163,6 @@ def command(monkeypatch, capsys):
     define = getattr(flags, f"DEFINE_{kind}")
     own = lambda *args, define=define: define(*args, flag_values=values)
     monkeypatch.setattr(flags, f"DEFINE_{kind}", own)
-  mark = flags.mark_flag_as_required
-  monkeypatch.setattr(flags, "mark_flag_as_required", lambda name: mark(name, values))
   label.define()
 
   def run(*words):

@@ -88,7 +88,7 @@ def test_what_is_untrue_is_said_with_the_cure(folder, capsys):
 @pytest.mark.parametrize(
   ("spec", "says"),
   [
-    ("rop", "'rop' is no encoding, attention variant or task; write module:Class"),
+    ("rop", "'rop' is no encoding, attention variant or task. Did you mean 'rope'?"),
     ("own_file:Missing", "'own_file' has no 'Missing'"),
     ("no_such_file:Mine", "cannot import 'no_such_file'"),
     ("own_file:Other", "must inherit PositionalEncoding, Variant or Task"),

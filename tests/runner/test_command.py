@@ -63,6 +63,30 @@ def test_a_config_that_comes_with_the_project_goes_by_its_name():
     config_file.find("quickstat")
 
 
+@pytest.mark.parametrize(
+  ("words", "says"),
+  [
+    ("report", "--workdir is missing; write --workdir=runs/quickstart"),
+    ("report runs/mine", "'runs/mine' is not a flag; write --workdir=runs/mine"),
+    ("report --wrkdir=x", "unknown flag --wrkdir. Did you mean '--workdir'?"),
+    ("label", "--run is missing; write --run="),
+    ("label --batch_size=few", "--batch_size='few': write an integer"),
+    ("export --run=x", "--folder is missing; write --folder="),
+    ("generate --prmpt=x", "unknown flag --prmpt. Did you mean '--prompt'?"),
+    ("translate --input", "Missing value for flag --input"),
+    ("similarity", "--folder is missing; write --folder="),
+    ("bench --section=op", "unknown flag --section. Did you mean '--sections'?"),
+    ("bench --sections=ops", "unknown section 'ops'; choose from"),
+    ("bench.aot --chip=v4", "unknown flag --chip. Did you mean '--chips'?"),
+  ],
+)
+def test_a_mistyped_flag_of_any_command_is_one_sentence(commands, words, says):
+  module, *flags = words.split()
+  done = commands.run(f"experiments.{module}", *flags)
+  assert done.returncode == 2 and not done.stdout, done.stderr
+  assert done.stderr.startswith(f"error: {says}") and done.stderr.count("\n") == 1
+
+
 @pytest.mark.slow  # a sweep prints there in test_end_to_end
 def test_a_terminal_without_unicode_ends_no_command(commands, tmp_path):
   ascii = {"PYTHONIOENCODING": "ascii", "COLUMNS": "120"}
