@@ -4,6 +4,7 @@ import numpy as np
 
 from experiments.reporting import style
 from experiments.reporting.comparisons import Comparison, Findings, column
+from experiments.reporting.statistics import lower_is_better
 from experiments.reporting.style import FAINT, FONT, INK, PAPER, SIGNS, Picture
 from experiments.reporting.text import measure_name, plus_minus
 
@@ -14,7 +15,7 @@ def differences(findings: Findings, group: str) -> Picture:
   measure, better = next(iter(findings.measures(group).items()))
   length = findings.lengths(group)[-1]
   compared = [c for c in findings.at(group, length) if c.label != baseline]
-  compared.sort(key=_loss)
+  compared.sort(key=lambda c: lower_is_better(c.difference.mean, c.better))
   figure, ax, _ = style.blank(0)
   middle = _variant_axis(figure, ax, [c.label for c in compared])
   for y, comparison in zip(middle, compared, strict=True):
@@ -34,14 +35,6 @@ def differences(findings: Findings, group: str) -> Picture:
   caption += style.CUT if cut else ""
   file = style.file_name("differences", group)
   return style.finish(figure, file, title, caption)
-
-
-def _loss(comparison: Comparison) -> float:
-  """Returns the difference with the sign for which lower is better."""
-  mean = comparison.difference.mean
-  if mean is None:
-    return float("inf")
-  return mean if comparison.better == "lower" else -mean
 
 
 def _variant_axis(figure, ax, labels: list[str]) -> np.ndarray:

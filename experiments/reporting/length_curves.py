@@ -20,7 +20,7 @@ def length_curves(findings: Findings, group: str, measure: str) -> Picture:
   looks, gaps = style.styles(findings), _incomplete(by_label)
   figure, ax, strip = style.blank(style.text_lines(labels), style.text_lines(gaps))
   one = len(findings.lengths(group)) == 1
-  places = {label: place for place, label in enumerate(labels) if one}
+  places = dict(zip(labels, range(len(labels)), strict=True)) if one else {}
   drawn = _curves(ax, by_label, looks, places)
   _scale(ax, compared)
   cut = _mark_cut(ax, drawn, looks)
@@ -79,7 +79,10 @@ def _curves(
 def _incomplete(
   by_label: Mapping[str, list[Comparison]],
 ) -> dict[str, list[Comparison]]:
-  """Returns the comparisons without a mean of all seeds, of variants with such ones."""
+  """Returns {label: comparisons without a mean of all seeds}.
+
+  Labels that have none are left out.
+  """
   gaps = {
     label: [c for c in variant if not c.complete] for label, variant in by_label.items()
   }
@@ -178,7 +181,7 @@ def _gaps(
   looks      styles, by label
   places     x of a variant on an axis of variants; empty: the axis has lengths
   """
-  tall = [style.wrap(label).count("\n") + 1 for label in gaps]
+  tall = [style.text_lines([label]) for label in gaps]
   middle = np.cumsum(tall) - np.array(tall) / 2
   strip.set_ylim(sum(tall), 0)
   strip.set_yticks([])

@@ -53,6 +53,16 @@ class Estimate:
 NOTHING = Estimate(None, None, None, 0)
 
 
+def lower_is_better(mean: float | None, better: str) -> float:
+  """Returns the mean with the sign for which lower is better; infinity for None.
+
+  better   "lower" or "higher"
+  """
+  if mean is None:
+    return math.inf
+  return mean if better == "lower" else -mean
+
+
 def estimate(values: npt.ArrayLike, scale: float | None = None) -> Estimate:
   """Returns the mean with its 95% t interval.
 

@@ -1,9 +1,8 @@
 """The answer of each group, in sentences."""
 
-import math
-
 from experiments.reporting import statistics
 from experiments.reporting.comparisons import Comparison, Findings, column
+from experiments.reporting.statistics import lower_is_better
 from experiments.reporting.text import between, listed, measure_name, number
 from experiments.reporting.verdicts import ALPHA, VERDICTS
 
@@ -48,20 +47,16 @@ def ranking(compared: list[Comparison], baseline: str | None) -> list[Comparison
   """Returns the comparable variants with a mean, best first.
 
   Comparable ones have the targets and the seeds of the baseline; without a baseline,
-  those of the first.
+  those of the first variant.
   """
   whole = _whole(compared)
   first = next((c for c in whole if c.label == baseline), (whole or compared)[0])
   alike = [c for c in whole if (c.target, c.seeds) == (first.target, first.seeds)]
-  return sorted(alike, key=_loss)
+  return sorted(alike, key=_signed_mean)
 
 
-def _loss(comparison: Comparison) -> float:
-  """Returns the mean with the sign for which lower is better."""
-  mean = comparison.estimate.mean
-  if mean is None:
-    return math.inf
-  return mean if comparison.better == "lower" else -mean
+def _signed_mean(comparison: Comparison) -> float:
+  return lower_is_better(comparison.estimate.mean, comparison.better)
 
 
 def _whole(compared: list[Comparison]) -> list[Comparison]:
@@ -88,12 +83,12 @@ def _apart(compared: list[Comparison], ranked: list[Comparison]) -> str:
 
 def level(ranked: list[Comparison]) -> list[str]:
   """Returns the labels of the variants whose mean is the best one, up to rounding."""
-  top = _loss(ranked[0])
+  top = _signed_mean(ranked[0])
 
   def tied(value: float) -> bool:
     return abs(value - top) <= statistics.ROUNDING * max(abs(value), abs(top))
 
-  return [c.label for c in ranked if tied(_loss(c))]
+  return [c.label for c in ranked if tied(_signed_mean(c))]
 
 
 def _best(findings: Findings, ranked: list[Comparison]) -> str:

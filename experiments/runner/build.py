@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 import transformer_jax.data  # noqa: F401, fills the registry of tasks
 from experiments.configs import base
-from experiments.setup.kinds import KINDS
+from experiments.setup.model_kinds import KINDS
 from experiments.setup.validate import ConfigError
 from transformer_jax.attention import attentions
 from transformer_jax.attention.cores import cores
@@ -95,7 +95,8 @@ def architecture(config: ConfigDict, task: Task) -> Architecture:
   model, dims = config.model, _dims(config, task)
   check_heads(config, dims)
   kind = KINDS[model.kind]
-  encoders, decoders = (model.layers * side for side in kind.sides)
+  encoders = model.layers * kind.has_encoder
+  decoders = model.layers * kind.has_decoder
   check_kind(config, task)
   arch = Architecture(
     dims,

@@ -13,7 +13,7 @@ from transformer_jax.evaluation.lengths import MEASURES
 from transformer_jax.training.loop import FitResult
 
 
-def outcome(
+def result_of(
   experiment: Experiment, fitted: FitResult, scores: list[dict], written: dict
 ) -> dict:
   """Returns the scores by seed; a diverged seed has none.
@@ -22,15 +22,15 @@ def outcome(
   written   those of generated texts, {} without any
   """
   seeds, task = experiment.seeds, experiment.task
-  place = {"length": experiment.trainer.length, "part": "mean"}
-  scores = [
-    {"seed": n, "measure": name, "value": value, **place}
+  common = {"length": experiment.trainer.length, "part": "mean"}
+  all_scores = [
+    {"seed": n, "measure": name, "value": value, **common}
     | ({"reason": NO_TEXT} if value is None else {})
     for n, values in enumerate(written.get("scores", ()))
     for name, value in values.items()
   ] + scores
-  lost = {seeds[place]: step for place, step in fitted.diverged.items()}
-  named = [score | {"seed": seeds[score["seed"]]} for score in scores]
+  lost = {seeds[index]: step for index, step in fitted.diverged.items()}
+  named = [score | {"seed": seeds[score["seed"]]} for score in all_scores]
 
   def without_diverged(score: dict) -> dict:
     step = lost.get(score["seed"])

@@ -13,10 +13,10 @@ from ml_collections import ConfigDict
 from experiments.runner import inputs
 from experiments.runner.build import Experiment, build
 from experiments.runner.compile_cache import programs_in
-from experiments.runner.fitting import fit
 from experiments.runner.pretrained import Pretrained, checksum, read_pretrained
-from experiments.runner.result import cost_of, outcome, state_bytes
+from experiments.runner.result import cost_of, result_of, state_bytes
 from experiments.runner.timing import Stopwatch
+from experiments.runner.train_loop import train_with_log
 from experiments.setup.registries import registries
 from experiments.setup.validate import flatten
 from transformer_jax.data.base import Task, TaskData
@@ -66,7 +66,7 @@ def _run(config: ConfigDict, folder: Path, name: str, stop: Any) -> dict | None:
     inputs.check(folder, _inputs(facts, start), inputs.DATA)
     program = start.into(_compile(experiment, arrays, mesh))
   with watch.phase("train"):
-    fitted, measured = fit(experiment, program, arrays, folder, name, stop)
+    fitted, measured = train_with_log(experiment, program, arrays, folder, name, stop)
   if not fitted.finished:
     return None
   with watch.phase("evaluate"), jax.set_mesh(mesh):
@@ -80,7 +80,7 @@ def _run(config: ConfigDict, folder: Path, name: str, stop: Any) -> dict | None:
   with watch.phase("prepare"):
     cost = cost_of(experiment, arrays, mesh)
   return {
-    **outcome(experiment, fitted, scores, written),
+    **result_of(experiment, fitted, scores, written),
     **cost,
     "peak_bytes": program.peak_bytes,
     **measured,

@@ -9,7 +9,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from experiments.setup.kinds import KINDS
+from experiments.setup.model_kinds import KINDS
 from experiments.setup.registries import registries
 from transformer_jax.spec import LARGEST_SEED, nearest
 

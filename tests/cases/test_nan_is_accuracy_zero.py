@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import transformer_jax.data  # noqa: F401, fills the registry of tasks
-from experiments.runner.result import outcome
+from experiments.runner.result import result_of
 from transformer_jax.attention.cores import cores
 from transformer_jax.axes import Dims
 from transformer_jax.data.base import tasks
@@ -67,7 +67,7 @@ def test_the_result_says_so_by_length_and_seed(lost):
   )
   experiment.lengths = (4, 16)
   fitted = types.SimpleNamespace(diverged=lost)
-  result = outcome(experiment, fitted, rows, {})
+  result = result_of(experiment, fitted, rows, {})
   if lost:  # what diverged has a reason of its own
     assert result["undefined"] == {"16": WHY}
     reasons = {r["reason"] for r in result["scores"] if r["seed"] == 5}

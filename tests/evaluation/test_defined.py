@@ -13,7 +13,7 @@ import pytest
 
 from experiments import similarity
 from experiments.reporting import statistics, verdicts
-from experiments.runner import fitting
+from experiments.runner import train_loop
 from transformer_jax.attention import attentions
 from transformer_jax.attention.variants.bound_variant import BoundVariant, softmax
 from transformer_jax.attention.variants.kernelized import divide
@@ -128,7 +128,7 @@ SAID = {
     [{"value": None, "reason": "why"}, {"value": None, "reason": "why"}, {"value": 1}],
   ),
   "the bar of seeds without a loss": (
-    lambda: [fitting._losses(np.array([NAN, 2.0]), n) for n in (0, 1)],
+    lambda: [train_loop._losses(np.array([NAN, 2.0]), n) for n in (0, 1)],
     [{"loss": 2.0}, {"loss": 2.0, "diverged": "1 of 2 seeds"}],
   ),
   "the mean of no seed": (lambda: statistics.estimate([]), statistics.NOTHING),

@@ -3,8 +3,9 @@
 Cores trust declarations: a bias of absolute positions that leaves `relative` at True
 would differ between `dense` and `blockwise`. `probe` runs the hooks on eight tokens and
 three heads in NumPy (`numpy_interpreter.py`): nothing compiles, no device is used. It
-takes 0.2 s for a rotation of five lines, 0.1 to 1.1 s for the encodings here. Results
-are cached for each value. `python -m experiments.check` runs the whole contract.
+takes 0.2 s for a rotation of five lines; docs/design.md has the times of the encodings
+here. Results are cached for each value. `python -m experiments.check` runs the whole
+contract.
 """
 
 import dataclasses

@@ -1,6 +1,6 @@
 """Probe of an attention variant: the shapes of its hooks, and the contract of cores.
 
-As in `positions/probe.py`: eight tokens, four heads, NumPy on the host.
+As in `positions/probe/`: eight tokens, here of four heads, in NumPy on the host.
 """
 
 import functools

@@ -5,22 +5,29 @@ import dataclasses
 
 @dataclasses.dataclass(frozen=True)
 class Kind:
-  """A kind of model, the values of `model.kind`.
+  """Kind of model: its kinds of attention and how it poses a task.
 
   uses      its kinds of attention: see transformer_jax/models/compatibility.py
   adapter   spec that turns a string task, {}, into one for this kind of model
 
-  >>> KINDS["encoder_decoder"].sides, KINDS["encoder_decoder"].adapter.format("copy")
-  ((True, True), 'pairs(copy)')
+  >>> KINDS["encoder"].has_encoder, KINDS["encoder"].has_decoder
+  (True, False)
+  >>> KINDS["encoder_decoder"].adapter.format("copy")
+  'pairs(copy)'
   """
 
   uses: tuple[str, ...]
   adapter: str
 
   @property
-  def sides(self) -> tuple[bool, bool]:
-    """Returns (it has an encoder, it has a decoder)."""
-    return "encoder" in self.uses, bool({"decoder", "prefix"} & {*self.uses})
+  def has_encoder(self) -> bool:
+    """Returns whether it reads a text with an encoder."""
+    return "encoder" in self.uses
+
+  @property
+  def has_decoder(self) -> bool:
+    """Returns whether it has a stack of a decoder, with or without a prefix."""
+    return bool({"decoder", "prefix"} & {*self.uses})
 
 
 KINDS = {

@@ -17,7 +17,7 @@ from transformer_jax.training.metrics_log import MetricLog
 from transformer_jax.training.progress import Progress
 
 
-def fit(
+def train_with_log(
   experiment: Experiment,
   program: Program,
   arrays: Any,
@@ -33,7 +33,7 @@ def fit(
   name      label of the progress bar
   stop      becomes true when training should save and return
 
-  Returns, beside the outcome, the speed in tokens/s and the steps without metrics.
+  Returns (FitResult, facts): the speed in tokens/s, and steps without metrics if any.
   """
   budget, seeds = experiment.budget, experiment.seeds
   tokens = tokens_per_step(experiment.trainer, arrays)
@@ -44,18 +44,18 @@ def fit(
     Progress(budget.steps, name) as bar,
     Keeper(folder / "checkpoints", experiment.keep) as keeper,
   ):
-    reporter = Reporter(experiment, log, bar, record_step, tokens)
+    writer = MetricWriter(experiment, log, bar, record_step, tokens)
     fitted = loop.fit(
-      program, arrays, budget, keeper, reporter.report, reporter.resumed, stop
+      program, arrays, budget, keeper, writer.write, writer.resumed, stop
     )
-    lost = log.mend(reporter.logged_steps(fitted.step), seeds)
-  facts = {"tokens_per_s": reporter.median_speed()}
+    lost = log.mend(writer.logged_steps(fitted.step), seeds)
+  facts = {"tokens_per_s": writer.median_speed()}
   return fitted, facts | ({"rows_lost": lost} if lost else {})
 
 
 @dataclasses.dataclass
-class Reporter:
-  """Writer of each dispatch's metrics to the log, the run's status and the bar.
+class MetricWriter:
+  """Writes each dispatch's metrics to the log, the run's status and the bar.
 
   record_step   writes the last step into the run's status
   tokens        of one dispatch, in all seeds
@@ -69,7 +69,7 @@ class Reporter:
   tokens: float
   speeds: list[float] = dataclasses.field(default_factory=list)
 
-  def report(self, progress: DispatchMetrics) -> None:
+  def write(self, progress: DispatchMetrics) -> None:
     """Records the metrics of one dispatch."""
     self.speeds.append(self.tokens / progress.seconds)
     for place, seed in enumerate(self.experiment.seeds):
