@@ -23,7 +23,6 @@ from experiments import inference
 from experiments.runner.process import check_platform
 from experiments.setup.validate import ConfigError
 from transformer_jax import command, interop
-from transformer_jax.axes import Dims
 from transformer_jax.data.base import Task
 from transformer_jax.models import Architecture, Transformer
 from transformer_jax.models.param_tree import flat, nested, one_by_one
@@ -135,14 +134,9 @@ def _differences(ours: Architecture, theirs: Architecture) -> Iterator[str]:
     if field.name == "position":
       here, there = _sized(here, ours.dims.L), _sized(there, theirs.dims.L)
     if field.name in ("dims", "decoder_dims"):
-      here, there = _without_length(here), _without_length(there)
+      there = there and dataclasses.replace(there, L=ours.dims.L)  # positions limit it
     if field.name not in FREE and here != there:
       yield f"{field.name} is {here}, where theirs is {there}"
-
-
-def _without_length(dims: Dims | None) -> Dims | None:
-  """Returns sizes without the text length, which the positions limit."""
-  return dims and dataclasses.replace(dims, L=0)
 
 
 def _sized(position: Any, L: int) -> Any:

@@ -76,7 +76,7 @@ class Recorded:
   use = property(lambda self: "encoder" if self.both_ways else "decoder")
 
   def architecture(self, core):
-    dims = Dims(V=97, D=self.D, H=self.H, F=0, L=0, K=self.K)
+    dims = Dims(V=97, D=self.D, H=self.H, F=0, L=1, K=self.K)
     parts = positions.build(self.position), cores.build(core)
     variant = attentions.build(self.attention)
     return Architecture(dims, *parts, variant, decoders=LAYERS)

@@ -23,7 +23,7 @@ class T5:
 
   @property
   def arch(self):
-    dims = Dims(V=97, D=32, H=4, F=40, L=0)
+    dims = Dims(V=97, D=32, H=4, F=40, L=1)
     parts = positions.build("t5"), cores.build(self.core), attentions.build("scale(0)")
     return Architecture(dims, *parts, encoders=2, decoders=2)
 

@@ -46,7 +46,10 @@ __all__ = list(_NAMES)
 def __getattr__(name: str) -> Any:
   """Imports a public name when it is first used."""
   if name not in _NAMES:
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from transformer_jax.spec import nearest
+
+    near = nearest(name, _NAMES)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}.{near}")
   path, _, attribute = _NAMES[name].partition(":")
   module = importlib.import_module(f"{__name__}.{path}")
   globals()[name] = getattr(module, attribute) if attribute else module

@@ -8,9 +8,14 @@ Q width of compressed queries   P width of the rotated part of a head
 """
 
 import dataclasses
+import numbers
 from typing import Any
 
+from transformer_jax.spec.former_arguments import explain_arguments
+
 MISSING: Any = None  # of a required size; `__post_init__` names it
+# Least value of each size; 0 stands for a default, or for layers without such units.
+LEAST = {"V": 1, "D": 1, "H": 1, "F": 0, "L": 1, "K": 0, "E": 0, "G": 0}
 
 
 def axes_of(name: str) -> str:
@@ -22,6 +27,18 @@ def axes_of(name: str) -> str:
   return letters if letters.isupper() else ""
 
 
+def whole(value: Any, least: int) -> bool:
+  """Returns whether a value is a whole number of at least `least`; True is none.
+
+  >>> import numpy as np
+  >>> whole(np.int64(2), 1), whole(2.0, 1), whole(True, 1)
+  (True, False, False)
+  """
+  is_whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+  return is_whole and int(value) >= least
+
+
+@explain_arguments(N="an Architecture has the number of layers, as in decoders=2")
 @dataclasses.dataclass(frozen=True)
 class Dims:
   """Every size in a model, by its axis letter.
@@ -33,7 +50,8 @@ class Dims:
   >>> Dims(V=256, D=64, H=4, F=256, L=128).K
   16
 
-  Raises ValueError where V, D, H, F or L is missing, or a size is impossible.
+  Raises ValueError where V, D, H, F or L is missing, or a size is impossible; SpecError
+  for an argument that is no size.
   """
 
   V: int = MISSING
@@ -52,15 +70,24 @@ class Dims:
         f"Dims without {', '.join(missing)}; write every size, as in Dims(V=256, D=64,"
         " H=4, F=256, L=128)"
       )
-    for letter in "DHK":
-      size, least = getattr(self, letter), 0 if letter == "K" else 1
-      if not isinstance(size, int) or size < least:
+    for letter, least in LEAST.items():
+      size = getattr(self, letter)
+      if not whole(size, least):
         raise ValueError(
           f"{letter} is {size!r}; write a whole number of at least {least}"
         )
+      object.__setattr__(self, letter, int(size))  # NumPy's are whole numbers too
+    self._check_heads()
+    object.__setattr__(self, "K", self.K or self.D // self.H)
+
+  def _check_heads(self) -> None:
+    """Raises ValueError where the width or the groups do not fit the heads."""
     if self.K == 0 and self.D % self.H:
       raise ValueError(
         f"width {self.D} does not divide into {self.H} heads; change one of them or"
-        " give head_width"
+        " give K, the width of a head (model.head_width in a config)"
       )
-    object.__setattr__(self, "K", self.K or self.D // self.H)
+    if self.G and self.H % self.G:
+      raise ValueError(
+        f"{self.G} groups of keys (G) do not divide {self.H} heads; change one of them"
+      )

@@ -1,14 +1,18 @@
 """The front door: `import transformer_jax as tj`, and specs given in Python."""
 
 import ast
+import dataclasses
 import doctest
 import importlib
+import inspect
 import pathlib
+import re
 import subprocess
 import sys
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 import transformer_jax as tj
@@ -53,8 +57,9 @@ def test_each_name_is_there_and_is_what_the_stub_says():
 
 
 def test_a_name_that_is_not_there_is_an_attribute_error():
-  with pytest.raises(AttributeError, match="has no attribute 'Transformr'"):
-    tj.Transformr  # noqa: B018
+  says = "has no attribute 'Transfomer'. Did you mean 'Transformer'?"
+  with pytest.raises(AttributeError, match=re.escape(says)):
+    tj.Transfomer  # noqa: B018
 
 
 def test_registries_build_from_specs():
@@ -79,13 +84,18 @@ WRONG = {
   "a model without layers; write decoders=6, or encoders=6": {"decoders": 0},
   "dims is None; write every size, as in Architecture(Dims(V=": {"dims": None},
   "dims is {'D': 8}; write every size": {"dims": {"D": 8}},
-  "position is None; write one of abacus, ": {"position": None},
+  "position is missing; write for example position='rope'": {"position": None},
   "unknown positional encoding 'rop'. Did you mean": {"position": "rop"},
   "core is 3; write one of auto, ": {"core": 3},
   "norm is <class": {"norm": RMSNorm},
   "inherits transformer_jax.attention.variants.base.Variant": {"attention": PARTS},
   "decoders is '2'; write a number of layers": {"decoders": "2"},
   "encoders is -1; write a number of layers": {"encoders": -1},
+  "decoders is True; write a number of layers": {"decoders": True},
+  "tied is 'yes'; write True or False": {"tied": "yes"},
+  "prefix=True is of a decoder's text": dict(prefix=True, encoders=1, decoders=0),
+  "has no argument 'placement': it is called norm_placement": {"placement": "pre"},
+  "has no argument 'postion'. Did you mean 'position'?": {"postion": "rope"},
   "dropout is 2.0; write a number from 0 to below 1": {"dropout": 2.0},
   "dtype is 'float23'; write one of float32, bfloat16": {"dtype": "float23"},
   "attention=gqa: 3 groups of keys do not divide 4 heads": {"attention": "gqa(3)"},
@@ -96,6 +106,14 @@ SIZES = {
   "H is 0; write a whole number of at least 1": dict(V=16, D=32, H=0, F=48, L=12),
   "D is '32'; write a whole number": dict(V=16, D="32", H=4, F=48, L=12),
   "width 32 does not divide into 5 heads": dict(V=16, D=32, H=5, F=48, L=12),
+  "V is -1; write a whole number of at least 1": dict(V=-1, D=32, H=4, F=48, L=12),
+  "V is 16.0; write a whole number": dict(V=16.0, D=32, H=4, F=48, L=12),
+  "H is True; write a whole number": dict(V=16, D=32, H=True, F=48, L=12),
+  "F is -5; write a whole number of at least 0": dict(V=16, D=32, H=4, F=-5, L=12),
+  "L is 0; write a whole number of at least 1": dict(V=16, D=32, H=4, F=48, L=0),
+  "3 groups of keys (G) do not": dict(V=16, D=32, H=4, F=48, L=12, G=3),
+  "has no argument 'N': an Architecture has the": dict(V=16, D=32, H=4, F=48, N=2),
+  "has no argument 'width'. It takes V, D, ": dict(width=32),
 }
 
 
@@ -110,7 +128,7 @@ def test_what_is_missing_or_wrong_is_one_sentence(says):
 def test_sizes_or_an_encoding_that_are_left_out_are_named():
   with pytest.raises(ValueError, match="dims is None"):
     tj.Architecture(position="rope", decoders=2)
-  with pytest.raises(ValueError, match="position is None"):
+  with pytest.raises(ValueError, match="position is missing"):
     tj.Architecture(DIMS, decoders=2)
 
 
@@ -119,6 +137,39 @@ def test_missing_and_impossible_sizes_are_named(says):
   with pytest.raises(ValueError) as error:
     tj.Dims(**SIZES[says])
   assert says in str(error.value) and "\n" not in str(error.value)
+
+
+def test_sizes_may_be_numbers_of_numpy():
+  sizes = dict(V=16, D=32, H=4, F=48, L=12)
+  same = tj.Dims(**{letter: np.int64(size) for letter, size in sizes.items()})
+  assert same == DIMS and type(same.D) is int and hash(same) == hash(DIMS)
+  names = [*inspect.signature(tj.Dims).parameters]
+  assert names == [field.name for field in dataclasses.fields(tj.Dims)]
+
+
+def test_tokens_must_be_whole_numbers_in_two_axes():
+  arch = tj.Architecture(DIMS, "none", encoders=1, decoders=1)
+  token_BL = jnp.ones((1, 4), int)
+  calls = [
+    (token_BL[0], token_BL, r"token_BL has shape \(4,\); give ids \[B, L\]"),
+    (token_BL * 1.0, token_BL, "token_BL is float32; give whole numbers"),
+    ([[1, 2]], token_BL, r"token_BL is a list; give an array \[B, L\]"),
+    (token_BL, token_BL[0], r"source_BL has shape \(4,\)"),
+  ]
+  for tokens, source, says in calls:
+    with pytest.raises(ValueError, match=says):
+      tj.Transformer(arch).init(jax.random.key(0), tokens, source_BL=source)
+
+
+def test_a_cache_of_anything_but_an_architecture_says_what_to_give():
+  with pytest.raises(ValueError, match="arch is 'x'; give an Architecture"):
+    tj.empty_cache("x", 1, 2)
+
+
+@pytest.mark.parametrize("length", [-1, 0, 4.5, "x"])
+def test_a_problem_of_an_impossible_length_is_refused(length):
+  with pytest.raises(tj.SpecError, match=f"length is {length!r}; write a whole"):
+    tj.tasks.build("copy").problem(length)
 
 
 def test_a_model_of_anything_but_an_architecture_says_what_to_write():

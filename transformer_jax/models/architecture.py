@@ -6,7 +6,7 @@ from typing import Any
 from transformer_jax.attention import Core, Variant, attentions
 from transformer_jax.attention.cores import cores
 from transformer_jax.attention.variants import probe as attention_probe
-from transformer_jax.axes import Dims
+from transformer_jax.axes import Dims, whole
 from transformer_jax.models.compatibility import form
 from transformer_jax.models.embeddings import embeddings
 from transformer_jax.models.heads import heads
@@ -14,6 +14,7 @@ from transformer_jax.models.layers import activations, norms
 from transformer_jax.models.residual import placements
 from transformer_jax.positions import PositionalEncoding, positions, probe
 from transformer_jax.spec import Registry, SpecError
+from transformer_jax.spec.former_arguments import explain_arguments
 
 # The parts that may be written as specs, and where their names are registered.
 REGISTRIES: dict[str, Registry] = {
@@ -28,8 +29,10 @@ REGISTRIES: dict[str, Registry] = {
 }
 MISSING: Any = None  # of a required argument; `__post_init__` raises an explanation
 DTYPES = ("float32", "bfloat16")
+SWITCHES = ("prefix", "tied", "feedforward_bias", "scan", "remat")
 
 
+@explain_arguments(placement="it is called norm_placement")
 @dataclasses.dataclass(frozen=True)
 class Architecture:
   """Sizes and parts of a Transformer.
@@ -94,6 +97,8 @@ class Architecture:
         f"dims is {self.dims!r}; write every size, as in Architecture(Dims(V=256, D=64,"
         " H=4, F=256, L=128), ...)"
       )
+    if self.position is None:
+      raise ValueError("position is missing; write for example position='rope'")
     for name, registry in REGISTRIES.items():
       object.__setattr__(self, name, _built(name, getattr(self, name), registry))
     self._check_numbers()
@@ -114,11 +119,15 @@ class Architecture:
       )
 
   def _check_numbers(self) -> None:
-    """Raises ValueError for a number of layers, a rate or a dtype that cannot be."""
+    """Raises ValueError for an impossible number of layers, switch, rate or dtype."""
     for name in ("encoders", "decoders"):
       layers = getattr(self, name)
-      if not isinstance(layers, int) or layers < 0:
+      if not whole(layers, 0):
         raise ValueError(f"{name} is {layers!r}; write a number of layers, as {name}=6")
+      object.__setattr__(self, name, int(layers))
+    for name in SWITCHES:
+      if not isinstance(getattr(self, name), bool):
+        raise ValueError(f"{name} is {getattr(self, name)!r}; write True or False")
     for name in ("dropout", "attention_dropout"):
       rate = getattr(self, name)
       if not isinstance(rate, (int, float)) or not 0 <= rate < 1:
@@ -141,6 +150,8 @@ class Architecture:
     """Raises ValueError without layers, or where a decoder cannot read the encoder."""
     if not (self.encoders or self.decoders):
       raise ValueError("a model without layers; write decoders=6, or encoders=6")
+    if self.prefix and not self.decoders:
+      raise ValueError("prefix=True is of a decoder's text; write decoders=6 too")
     if self.decoder_dims is None:
       return
     if not (self.encoders and self.decoders):

@@ -29,7 +29,11 @@ def empty_cache(arch: Architecture, B: int, M: int, frozen: bool = False) -> Any
   M        tokens that fit into the cache
   frozen   keys stay as first rotated, as in HuggingFace's models; differs from the
            full pass where later tokens change earlier ones
+
+  Raises ValueError for anything but an architecture.
   """
+  if not isinstance(arch, Architecture):
+    raise ValueError(f"arch is {arch!r}; give an Architecture, as model.arch is")
   rereads = form(arch.attention, arch.decoding).rereads
   if rereads or (not frozen and _changes(arch, M)):
     token_BM1 = jax.ShapeDtypeStruct((B, M, 1), jnp.int32)

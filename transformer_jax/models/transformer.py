@@ -9,6 +9,7 @@ from typing import ClassVar
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from transformer_jax.attention.cache import CachedText, fitting, remember
 from transformer_jax.models.architecture import Architecture
@@ -126,6 +127,7 @@ class Transformer(nn.Module):
       raise ValueError(
         "this model has no encoder; write encoders=2 in its Architecture"
       )
+    self._check_tokens(token_BL, "source_BL" if self.arch.decoders else "token_BL")
     at = at or coords.consecutive(1, self.arch.embedding.places(token_BL))
     at = at.bidirectional()
     return self.encoder(self.embed(token_BL, at), at, done=done)[:2]
@@ -152,12 +154,24 @@ class Transformer(nn.Module):
     done       fraction of training completed, from 0 to 1
     """
     self._check_memory(memory)
+    self._check_tokens(token_BL, "token_BL")
     at = at or coords.consecutive(1, token_BL.shape[1])
     if isinstance(cache, CachedText):
       return self.reread(token_BL, at, memory, cache, done)
     x_BLD = self.embed(token_BL, at)
     x_BLD, _, cache = self.decoder(x_BLD, at, memory, cache, done)
     return x_BLD, cache
+
+  def _check_tokens(self, token_BL, name):
+    """Raises ValueError where the embedding has a table, and these are no ids."""
+    if not self.arch.embedding.table:
+      return
+    if not isinstance(token_BL, (jax.Array, np.ndarray)):
+      raise ValueError(f"{name} is a {type(token_BL).__name__}; give an array [B, L]")
+    if token_BL.ndim != 2:
+      raise ValueError(f"{name} has shape {token_BL.shape}; give ids [B, L]")
+    if not jnp.issubdtype(token_BL.dtype, jnp.integer):
+      raise ValueError(f"{name} is {token_BL.dtype}; give whole numbers, as jnp.int32")
 
   def _check_memory(self, memory):
     """Raises ValueError without a decoder, or for a memory that it does not read."""

@@ -12,9 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from transformer_jax import numpy_interpreter
+from transformer_jax.axes import whole
 from transformer_jax.data.base import Batch, Task
 from transformer_jax.positions import coords
-from transformer_jax.spec import SpecError
+from transformer_jax.spec import SpecError, check_seed
 
 PAD, START, SEPARATOR, END, FIRST = range(5)  # symbol n is the token FIRST + n
 
@@ -95,7 +96,14 @@ class Strings(Task):
 
     length   the task length
     seed     draws the problem; a batch of this seed has other ones
+
+    Raises SpecError for a length or a seed that is impossible.
     """
+    if not whole(length, 1):
+      raise SpecError(f"length is {length!r}; write a whole number of at least 1")
+    if not whole(seed, 0):
+      raise SpecError(f"seed is {seed!r}; write a whole number of at least 0")
+    check_seed(seed)
     draw = np.random.RandomState(seed).randint  # the same in every NumPy
     random_N = draw(2**32, size=self.numbers(length), dtype=np.uint32)
 
