@@ -31,8 +31,12 @@ class Table:
   folds   columns that may break where space is short
 
   >>> table = Table("scores", "Scores", ("encoding", "accuracy"), (("rope", "0.91"),))
-  >>> dict(zip(table.header, table.rows[0]))
-  {'encoding': 'rope', 'accuracy': '0.91'}
+  >>> print(to_markdown(table), end="")
+  **Scores**
+  <BLANKLINE>
+  | encoding | accuracy |
+  |---|---|
+  | rope | 0.91 |
   """
 
   name: str

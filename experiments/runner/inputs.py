@@ -21,8 +21,12 @@ class ChangedError(FileError):
   >>> import tempfile
   >>> with tempfile.TemporaryDirectory() as folder:
   ...   check(Path(folder), {"train.txt": "1a2b"}, DATA)
-  ...   fingerprints(Path(folder), DATA)
-  {'train.txt': '1a2b'}
+  ...   Path(folder, "checkpoints", "100").mkdir(parents=True)
+  ...   try:
+  ...     check(Path(folder), {"train.txt": "9f9f"}, DATA)
+  ...   except ChangedError as error:
+  ...     print(str(error).partition(" of ")[2].partition(";")[0])
+  train.txt (then 1a2b, now 9f9f)
   """
 
 

@@ -47,9 +47,10 @@ class Pretrained:
   arrays   {path: parameter}
   facts    entries of the run's result
 
-  >>> given = Pretrained({"embedding_VD": np.zeros((4, 2))}, {"init_from": "gpt2"})
-  >>> list(given.arrays), given.facts
-  (['embedding_VD'], {'init_from': 'gpt2'})
+  >>> facts = {"start": {"folder": "gpt2", "parameters": 8}}
+  >>> given = Pretrained({"embedding_VD": np.zeros((4, 2))}, facts)
+  >>> list(given.arrays), given.facts["start"]["folder"]
+  (['embedding_VD'], 'gpt2')
   """
 
   arrays: HostArrays = dataclasses.field(default_factory=dict)

@@ -15,13 +15,15 @@ from transformer_jax.spec import LARGEST_SEED, nearest
 
 
 class ConfigError(ValueError):
-  """One or more invalid values; each line says what to write instead.
+  r"""One or more invalid values; each line says what to write instead.
 
+  >>> from experiments.configs import base
   >>> try:
-  ...   raise ConfigError("model.width is 0; write 1 or more")
+  ...   validate(resolve(base.get_config(), {"model.width": 65}), devices=1)
   ... except ConfigError as error:
-  ...   print(error)
-  model.width is 0; write 1 or more
+  ...   print(str(error).replace(": ", ":\n"))
+  model.width=65 is not a multiple of model.heads=4:
+  write model.width=64 or 68, or change model.heads
   """
 
   def __init__(self, *problems: str):

@@ -158,12 +158,13 @@ class Task:
   whole       whether a target belongs to the whole text, not to one of its tokens
   measures    metrics of evaluation, the headline first
 
+  >>> import functools
   >>> import jax
   >>> from transformer_jax.data.base import tasks
   >>> task = tasks.build("copy(symbols=2)")
   >>> task.vocabulary, task.tokens(3)
   (6, 8)
-  >>> draw = lambda key: task.batch((), key, batch_size=4, length=3)
+  >>> draw = functools.partial(task.batch, (), batch_size=4, length=3)
   >>> batch = jax.eval_shape(draw, jax.random.key(0))
   >>> batch.input_BL.shape, batch.weight_BL.shape
   ((4, 8), (4, 8))

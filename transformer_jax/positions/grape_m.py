@@ -30,6 +30,7 @@ class GrapeM(Rope):
   >>> import numpy as np
   >>> import transformer_jax as tj
   >>> grape_m = tj.positions.build("grape_m")
+  >>> # A parameter is 16 times the logarithm of its frequency.
   >>> params = {"log_frequency_R": 16 * np.log([1, 0.5, 0.1])}
   >>> print(np.asarray(grape_m.frequencies(params, 3)).round(2))
   [1.  0.5 0.1]

@@ -29,8 +29,9 @@ class LongRope(LengthRope):
   >>> import transformer_jax as tj
   >>> longrope = tj.positions.build("longrope(short=(1, 1), long=(2, 10))")
   >>> frequencies = jax.jit(longrope.frequencies_of, static_argnums=1)
+  >>> params = {"original": 1024}  # the trained length
   >>> for length in 1024, 1025:
-  ...   print(frequencies({"original": 1024}, 2, length, 0))
+  ...   print(frequencies(params, R=2, length_BL11=length, pos_BL11=0))
   [1.   0.01]
   [0.5   0.001]
   """

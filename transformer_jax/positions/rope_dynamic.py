@@ -75,8 +75,9 @@ class DynamicRope(LengthRope):
   >>> import transformer_jax as tj
   >>> dynamic = tj.positions.build("rope_dynamic")
   >>> frequencies = jax.jit(dynamic.frequencies_of, static_argnums=1)
+  >>> params = {"original": 1024}  # the trained length
   >>> for length in 1024, 2048, 8192:
-  ...   print(frequencies({"original": 1024}, 2, length, 0))
+  ...   print(frequencies(params, R=2, length_BL11=length, pos_BL11=0))
   [1.   0.01]
   [1.    0.005]
   [1.      0.00125]

@@ -12,7 +12,7 @@ class SpecError(ValueError):
 
   >>> import transformer_jax as tj
   >>> try:
-  ...   tj.positions.positions.build("rop")
+  ...   tj.positions.build("rop")
   ... except SpecError as error:
   ...   print(str(error).partition(" Choose")[0])
   unknown positional encoding 'rop'. Did you mean 'rope'?

@@ -22,9 +22,12 @@ class FileError(ValueError):
   >>> import tempfile
   >>> with tempfile.TemporaryDirectory() as folder:
   ...   path = Path(folder, "result.json")
-  ...   write_json(path, {"loss": float("nan"), "steps": 3})
-  ...   read_json(path)
-  {'loss': None, 'steps': 3}
+  ...   _ = path.write_text("[]")
+  ...   try:
+  ...     read_object(path)
+  ...   except FileError as error:
+  ...     print(str(error).partition(";")[0].replace(folder, "runs/mine"))
+  runs/mine/result.json is not readable JSON (it holds [], no object)
   """
 
 
@@ -61,7 +64,15 @@ def plain(value: Any) -> Any:
 
 
 def write_json(path: str | Path, value: Any) -> None:
-  """Replaces the file atomically: a reader gets the old content or the new."""
+  """Replaces the file atomically: a reader gets the old content or the new.
+
+  >>> import tempfile
+  >>> with tempfile.TemporaryDirectory() as folder:
+  ...   path = Path(folder, "result.json")
+  ...   write_json(path, {"loss": float("nan"), "steps": 3})
+  ...   read_json(path)
+  {'loss': None, 'steps': 3}
+  """
   text = json.dumps(plain(value), indent=2, allow_nan=False) + "\n"
   replace_file(Path(path), text.encode())
 

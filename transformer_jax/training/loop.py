@@ -55,10 +55,11 @@ class DispatchMetrics:
 
   diverged   number of seeds that have diverged so far
 
+  >>> def report(now):  # an argument of `fit`
+  ...   print(f"step {now.step}: loss {now.metrics['loss'].mean():.2f}")
   >>> metrics = {"loss": np.array([2.5, 1.5])}  # of two seeds
-  >>> now = DispatchMetrics(step=100, metrics=metrics, seconds=2.0, diverged=0)
-  >>> float(now.metrics["loss"].mean())
-  2.0
+  >>> report(DispatchMetrics(step=100, metrics=metrics, seconds=2.0, diverged=0))
+  step 100: loss 2.00
   """
 
   step: int
@@ -74,9 +75,10 @@ class FitResult:
   diverged   first step with a loss that is not finite, by place of the seed
   finished   False if training stopped before the last step
 
+  >>> seeds = (10, 11, 12)  # the second one diverged at step 420
   >>> stopped = FitResult(state=None, step=500, diverged={1: 420}, finished=False)
-  >>> stopped.finished, stopped.diverged  # the second seed, at step 420
-  (False, {1: 420})
+  >>> [seed for place, seed in enumerate(seeds) if place not in stopped.diverged]
+  [10, 12]
   """
 
   state: State

@@ -103,8 +103,7 @@ class Silent:
   """Shows nothing.
 
   >>> at = At("rope", total=1000, step=0)
-  >>> Silent().show(at) is None
-  True
+  >>> Silent().show(at)  # prints nothing
   """
 
   def begin(self, at: At) -> None: ...

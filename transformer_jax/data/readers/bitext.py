@@ -26,13 +26,19 @@ PARTS = (0.9, 0.95)  # boundaries of the splits of lines without documents
 
 @dataclasses.dataclass(frozen=True)
 class Pair:
-  """Source text and its translation.
+  r"""Source text and its translation.
 
   where      the file and the line, for messages
   document   its document, or ""; all pairs of a document are in one split
 
-  >>> Pair("ein Hund", "a dog", where="train.tsv line 1").target
-  'a dog'
+  >>> import tempfile
+  >>> with tempfile.TemporaryDirectory() as folder:
+  ...   for split in SPLITS:
+  ...     path = pathlib.Path(folder, f"{split}.tsv")
+  ...     _ = path.write_text("de\ten\nein Hund\ta dog\n")
+  ...   pairs, facts = read(folder, "de-en", splits=("train",))
+  >>> [(pair.source, pair.target) for pair in pairs["train"]]
+  [('ein Hund', 'a dog')]
   """
 
   source: str

@@ -27,10 +27,16 @@ Say = Callable[[str], None]  # callback for notes to the user
 
 @dataclasses.dataclass(frozen=True)
 class TableRow:
-  """One line: the needed fields in their order, none if it is blank.
+  r"""One line: the needed fields in their order, none if it is blank.
 
-  >>> TableRow(7, ("a dog", "ein Hund")).document
-  ''
+  >>> import tempfile
+  >>> words = {"de": frozenset({"de"}), "en": frozenset({"en"})}
+  >>> with tempfile.TemporaryDirectory() as folder:
+  ...   path = pathlib.Path(folder, "train.tsv")
+  ...   _ = path.write_text("document\ten\tde\npets\ta dog\tein Hund\n")
+  ...   [row] = Columns(("de", "en"), words).read(path, say=list)
+  >>> row
+  TableRow(number=2, fields=('ein Hund', 'a dog'), document='pets')
   """
 
   number: int

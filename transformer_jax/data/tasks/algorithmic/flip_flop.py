@@ -26,8 +26,8 @@ class FlipFlop(Strings):
   tested   that share in evaluation (the paper: 0.98 and 0.1); None: the same
 
   >>> import transformer_jax as tj
-  >>> tj.tasks.build("flip_flop(ignore=0.5)").problem(4)
-  ([2, 0], [2, 1, 3, 1, 3, 1, 3, 1])
+  >>> tj.tasks.build("flip_flop(ignore=0.5)").problem(8)  # 2 write, 3 read, 4 ignore
+  ([2, 0], [2, 1, 3, 1, 3, 1, 3, 1, 2, 1, 4, 0, 4, 0, 3, 1])
   """
 
   ignore: float = 0.8

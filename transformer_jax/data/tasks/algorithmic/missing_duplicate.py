@@ -18,7 +18,7 @@ class MissingDuplicate(Strings):
   is odd. A prompt of one symbol is 1, and so is its answer.
 
   >>> import transformer_jax as tj
-  >>> tj.tasks.build("missing_duplicate").problem(6)
+  >>> tj.tasks.build("missing_duplicate").problem(6)  # 1 1 _ 1 1 0: 1 1 0 twice
   ([1, 1, 2, 1, 1, 0], [0])
   """
 

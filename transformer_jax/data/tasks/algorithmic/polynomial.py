@@ -18,7 +18,8 @@ class Polynomial(Strings):
   A number with its sign is one symbol, and the other signs are left out.
 
   >>> import transformer_jax as tj
-  >>> tj.tasks.build("polynomial").problem(2)  # 2: 0 * 2 - 1 * 2**3
+  >>> # Symbols are numbers + 3: x = 2, and 0 * x - 1 * x**3 = -8, which is 2 modulo 10.
+  >>> tj.tasks.build("polynomial").problem(2)
   ([5, 3, 4, 2, 6], [5])
   """
 

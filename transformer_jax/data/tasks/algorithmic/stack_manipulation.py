@@ -23,6 +23,7 @@ class StackManipulation(Strings):
   Chance: 50 %.
 
   >>> import transformer_jax as tj
+  >>> # The stack 1 1 0 1 1, then 3 pushes 0; read from the top, and 2 ends it.
   >>> tj.tasks.build("stack_manipulation").problem(6)
   ([1, 1, 0, 1, 1, 3], [0, 1, 1, 0, 1, 1, 2])
   """
