@@ -88,7 +88,7 @@ def attention(encoding, core, L, H=8, K=64, backward=True, devices=1):
 
   q, k, v, g = map(draw, keys[2:])
   at = coords.consecutive(1, L)
-  attend = _jax_attention if core == "jax" else functools.partial(_turned, core)
+  attend = _jax_attention if core == "jax" else functools.partial(_attend_rotated, core)
 
   def forward(q, k, v, params):
     return attend(bind(encoding, params, dims), q, k, v, at)
@@ -105,7 +105,7 @@ def attention(encoding, core, L, H=8, K=64, backward=True, devices=1):
   return run, facts
 
 
-def _turned(core, position, q, k, v, at):
+def _attend_rotated(core, position, q, k, v, at):
   x_BLD = q.reshape(*q.shape[:2], -1)  # tokens, for encodings that read them
   at = position.accumulate(position.read(x_BLD, q, at))
   q, k = position.transform_qk(q, k, at, at)

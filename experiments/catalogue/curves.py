@@ -70,15 +70,15 @@ def score_changes(
   position = bind(encoding.layer(LAYER), params, DIMS)
   at = coords.consecutive(len(x_BLD), L)
   at = at.replace(data={name: ids(name, at.pos_BL) for name in encoding.ids})
-  context = TrainContext(_key(), 0.0, len(x_BLD)) if training else None
-  at = encoding.assign_positions(context, at)
+  train_context = TrainContext(_key(), 0.0, len(x_BLD)) if training else None
+  at = encoding.assign_positions(train_context, at)
   x_BLD = position.embed(x_BLD, at)
   x_BLHK = jnp.repeat(x_BLD[:, :, None], DIMS.H, axis=2)
   at = position.accumulate(position.read(x_BLD, x_BLHK, at))
   q_BLHK, k_BMHK = position.transform_qk(x_BLHK, x_BLHK, at, at)
-  scheme = Context(at, at, position, DIMS.K**-0.5, PLAIN)
-  mask_BLM = scheme.mask()
-  s_BHLM = scheme.full_scores(q_BLHK, k_BMHK, mask_BLM)
+  context = Context(at, at, position, DIMS.K**-0.5, PLAIN)
+  mask_BLM = context.mask()
+  s_BHLM = context.full_scores(q_BLHK, k_BMHK, mask_BLM)
   mask_BHLM = mask_BLM if mask_BLM.ndim == 4 else mask_BLM[:, None]
   change_BHLM = jnp.where(mask_BHLM, s_BHLM - DIMS.K**0.5, jnp.nan)
   return np.asarray(jnp.mean(change_BHLM, axis=0))

@@ -99,10 +99,10 @@ def _at(length: int) -> coords.Coords:
 
 def _weights(bound: BoundVariant, q_BLHK, k_BMGK, scale) -> jax.Array:
   at = _at(q_BLHK.shape[1])
-  scheme = Context(at, at, NOTHING, scale, bound)
-  mask_BLM = scheme.mask()
+  context = Context(at, at, NOTHING, scale, bound)
+  mask_BLM = context.mask()
   k_BMHK = repeat_heads(k_BMGK, q_BLHK.shape[2])
-  return scheme.weights(scheme.full_scores(q_BLHK, k_BMHK, mask_BLM), mask_BLM)
+  return context.weights(context.full_scores(q_BLHK, k_BMHK, mask_BLM), mask_BLM)
 
 
 def _by_score(variant: Variant) -> np.ndarray:

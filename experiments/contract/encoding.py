@@ -143,7 +143,7 @@ def test_bfloat16_stays_within_its_epsilon(encoding):
   assert got.dtype == jnp.bfloat16
   half = [x.astype(jnp.bfloat16).astype(jnp.float32) for x in arrays]
   want = outputs(encoding, MODES["causal"], (params, *half))
-  # Eight bits of mantissa, on turned queries and keys, on weights and on values.
+  # Eight bits of mantissa, on rotated queries and keys, on weights and on values.
   np.testing.assert_allclose(got.astype(jnp.float32), want, atol=0.06)
 
 

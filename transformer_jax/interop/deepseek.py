@@ -70,14 +70,14 @@ class DeepseekV3(LlamaLike):
 
   def position(self, config):
     """Returns the rotary encoding; with two scales, YaRN scales whole scores too."""
-    turned = rope(config, interleaved=config.flag("rope_interleave", True))
+    encoding = rope(config, interleaved=config.flag("rope_interleave", True))
     word = "rope_scaling" if config.get("rope_scaling") else "rope_parameters"
     both = config.part(word).number("mscale_all_dim", 0.0)
-    if not both or not isinstance(turned, YarnRope) or turned.factor <= 1:
-      return turned
-    log = 0.1 * math.log(turned.factor)
-    own = (turned.gain({}) * (both * log + 1) - 1) / log
-    return dataclasses.replace(turned, mscale=own, mscale_all=both)
+    if not both or not isinstance(encoding, YarnRope) or encoding.factor <= 1:
+      return encoding
+    log = 0.1 * math.log(encoding.factor)
+    own = (encoding.gain({}) * (both * log + 1) - 1) / log
+    return dataclasses.replace(encoding, mscale=own, mscale_all=both)
 
   def attention(self, config):
     latent, part, value = (

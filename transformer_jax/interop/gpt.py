@@ -48,13 +48,13 @@ class GPT2(HFFamily):
     **names.norm(f"{LAYER}/feedforward_norm", "transformer.h.{n}.ln_2"),
     **names.fused(
       f"{LAYER}/attention", "transformer.h.{n}.attn.c_attn",
-      "transformer.h.{n}.attn.c_proj", "*HK", turned=False,
+      "transformer.h.{n}.attn.c_proj", "*HK", out_in=False,
     ),
     **names.dense(
-      f"{LAYER}/feedforward", "in_DF", "transformer.h.{n}.mlp.c_fc", turned=False
+      f"{LAYER}/feedforward", "in_DF", "transformer.h.{n}.mlp.c_fc", out_in=False
     ),
     **names.dense(
-      f"{LAYER}/feedforward", "out_FD", "transformer.h.{n}.mlp.c_proj", turned=False
+      f"{LAYER}/feedforward", "out_FD", "transformer.h.{n}.mlp.c_proj", out_in=False
     ),
   }  # fmt: skip
 

@@ -150,6 +150,8 @@ class ModernBert(HFFamily):
           f"config.json says {word}=null, which is another base in each release of"
           " HuggingFace's code; write a number"
         )
-    turned = {kind: rope_of_kind(config, kind, *of, True) for kind, of in BASES.items()}
+    encodings = {
+      kind: rope_of_kind(config, kind, *of, True) for kind, of in BASES.items()
+    }
     config.part("rope_parameters").check_read({*BASES}, "rope_parameters")
-    return by_layer([turned[kind] for kind in kinds])
+    return by_layer([encodings[kind] for kind in kinds])

@@ -13,26 +13,26 @@ def norm(path: str, name: str) -> NameTable:
   }
 
 
-def dense(path: str, which: str, name: str, turned: bool = True) -> NameTable:
+def dense(path: str, which: str, name: str, out_in: bool = True) -> NameTable:
   """Returns the rows of a feed-forward projection and its bias.
 
   path     of our layer
   which    "in_DF", "gate_DF" or "out_FD"
   name     of their module
-  turned   whether their matrix is [out, in]
+  out_in   whether their matrix is [out, in]
   """
   kind, axes = which.split("_")
-  theirs = " ".join(axes[::-1] if turned else axes)
+  theirs = " ".join(axes[::-1] if out_in else axes)
   return {
     f"{path}/{which}": (f"{name}.weight", theirs),
     f"{path}/{kind}_shift_{axes[1]}": (f"{name}.bias", axes[1]),
   }
 
 
-def out(path: str, name: str, turned: bool = True) -> NameTable:
+def out(path: str, name: str, out_in: bool = True) -> NameTable:
   """Returns the rows of attention's output projection."""
   return {
-    f"{path}/out_HKD": (f"{name}.weight", "D HK" if turned else "HK D"),
+    f"{path}/out_HKD": (f"{name}.weight", "D HK" if out_in else "HK D"),
     f"{path}/out_shift_D": (f"{name}.bias", "D"),
   }
 
@@ -53,7 +53,7 @@ def heads(path: str, query: str, key: str, value: str, last: str) -> NameTable:
   return rows | out(path, last)
 
 
-def fused(path: str, name: str, last: str, rows: str, turned: bool = True) -> NameTable:
+def fused(path: str, name: str, last: str, rows: str, out_in: bool = True) -> NameTable:
   """Returns the rows of attention with a fused QKV projection.
 
   path     of our attention layer
@@ -61,13 +61,13 @@ def fused(path: str, name: str, last: str, rows: str, turned: bool = True) -> Na
   last     of their output projection
   rows     layout of the fused outputs: "*HK": all queries, all keys, all values; "H*K":
            a head's query, key and value; "G*K": a group's queries, key and value
-  turned   whether their matrices are [out, in]
+  out_in   whether their matrices are [out, in]
   """
   table = {}
   for part in PARTS:
     for h in "H" if part == "query" or "G" not in rows else "G":
       table[f"{path}/{part}_D{h}K"] = (
-        f"{name}.weight", f"{rows} D" if turned else f"D {rows}",
+        f"{name}.weight", f"{rows} D" if out_in else f"D {rows}",
       )  # fmt: skip
       table[f"{path}/{part}_shift_{h}K"] = f"{name}.bias", rows
-  return table | out(path, last, turned)
+  return table | out(path, last, out_in)

@@ -56,13 +56,13 @@ def rope(
   given = words | lengths(config, words)
   more = _scaling(words, given, arguments)
   more["base"] = words.number("rope_theta", config.number(base, 10_000.0))
-  turned = words.number("partial_rotary_factor", config.number(share or SHARE, usual))
-  if not share and turned != 1:
+  fraction = words.number("partial_rotary_factor", config.number(share or SHARE, usual))
+  if not share and fraction != 1:
     raise ValueError(
-      f"config.json says {SHARE}={turned}, and all features turn in this family;"
+      f"config.json says {SHARE}={fraction}, and all features turn in this family;"
       f" remove it, or write {SHARE}=1.0"
     )
-  more |= {"fraction": turned} if turned != 1 else {}
+  more |= {"fraction": fraction} if fraction != 1 else {}
   more |= {"interleaved": True} if interleaved else {}
   written = ", ".join(f"{name}={value!r}" for name, value in more.items())
   return positions.build(f"{name}({written})")

@@ -33,8 +33,10 @@ class SmolLM3(Llama):
     return super().parts(config)
 
   def position(self, config):
-    turned = rope(config)
-    kinds = [turned if turns else PositionalEncoding() for turns in self.turns(config)]
+    encoding = rope(config)
+    kinds = [
+      encoding if turns else PositionalEncoding() for turns in self.turns(config)
+    ]
     return by_layer(kinds)
 
   def turns(self, config):

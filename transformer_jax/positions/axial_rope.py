@@ -39,9 +39,9 @@ class AxialRope(PositionalEncoding):
   ids = ("row_BL", "column_BL")
 
   def transform_qk(self, params, q_BLHK, k_BMHK, q_at, k_at):
-    return self._turned(q_BLHK, q_at), self._turned(k_BMHK, k_at)
+    return self._rotated(q_BLHK, q_at), self._rotated(k_BMHK, k_at)
 
-  def _turned(self, x_BLHK, at):
+  def _rotated(self, x_BLHK, at):
     K = x_BLHK.shape[-1]
     width = K // 4 * 4 if self.width is None else self.width
     if not 4 <= width <= K or width % 4:
@@ -53,5 +53,5 @@ class AxialRope(PositionalEncoding):
     frequency_R = self.base ** (-jnp.arange(width // 4) / (width // 4))
     angles = (n_BL[..., None] * frequency_R for n_BL in (column_BL, row_BL))
     angle_BL1R = jnp.concatenate([*angles], axis=-1)[:, :, None]
-    turned = turn_pairs(x_BLHK[..., :width], angle_BL1R, interleaved=True)
-    return jnp.concatenate([turned, x_BLHK[..., width:]], axis=-1)
+    rotated = turn_pairs(x_BLHK[..., :width], angle_BL1R, interleaved=True)
+    return jnp.concatenate([rotated, x_BLHK[..., width:]], axis=-1)

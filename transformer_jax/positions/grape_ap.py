@@ -36,7 +36,7 @@ class GrapeAP(PositionalEncoding):
   >>> zero_HLW = np.zeros((1, 4, 8))  # penalties of 1/2 ln(1/2)
   >>> tile = tj.positions.Tile(
   ...   q_LK=None, k_MK=None, pos_L=None, pos_M=None, mask_LM=None,
-  ...   q_data=text | {"link_BLHW": zero_HLW}, k_data=text | {"turned_BLHW": zero_HLW},
+  ...   q_data=text | {"link_BLHW": zero_HLW}, k_data=text | {"rotated_BLHW": zero_HLW},
   ...   scale=1.0,
   ... )
   >>> full_scores = jax.jit(tj.positions.build("grape_ap").full_scores)
@@ -78,16 +78,16 @@ class GrapeAP(PositionalEncoding):
   def accumulate(self, params, data, at):
     # The authors turn the other way round than RoPE.
     angle_BL1R = -at.pos_BL[:, :, None, None] * jnp.ones(self.width // 2)
-    turned_BLHW = turn_pairs(data["link_BLHW"], angle_BL1R, interleaved=False)
+    rotated_BLHW = turn_pairs(data["link_BLHW"], angle_BL1R, interleaved=False)
     return data | {
-      "turned_BLHW": turned_BLHW,
+      "rotated_BLHW": rotated_BLHW,
       "order_BL": at.order_BL,
       "segment_BL": at.segment_BL,
     }
 
   def full_scores(self, params, s_HLM, tile):
-    own_HLW, turned_HMW = tile.q_data["link_BLHW"], tile.k_data["turned_BLHW"]
-    link_HLM = jnp.einsum("HLW,HMW->HLM", own_HLW, turned_HMW) / self.width
+    own_HLW, rotated_HMW = tile.q_data["link_BLHW"], tile.k_data["rotated_BLHW"]
+    link_HLM = jnp.einsum("HLW,HMW->HLM", own_HLW, rotated_HMW) / self.width
     penalty_HLM = params["slope_H"][:, None, None] * jax.nn.log_sigmoid(link_HLM)
     passed_LM = after(tile.q_data, tile.k_data, 1)
     penalty_HLM = jnp.where(passed_LM, penalty_HLM, 0.0)

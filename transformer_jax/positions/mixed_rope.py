@@ -57,9 +57,9 @@ class MixedRope(PositionalEncoding):
     }
 
   def transform_qk(self, params, q_BLHK, k_BMHK, q_at, k_at):
-    return self._turned(params, q_BLHK, q_at), self._turned(params, k_BMHK, k_at)
+    return self._rotated(params, q_BLHK, q_at), self._rotated(params, k_BMHK, k_at)
 
-  def _turned(self, params, x_BLHK, at):
+  def _rotated(self, params, x_BLHK, at):
     row_BL11, column_BL11 = (n_BL[:, :, None, None] for n_BL in on_grid(at)[:2])
     angle_BLHR = column_BL11 * params["column_HR"] + row_BL11 * params["row_HR"]
     return turn_pairs(x_BLHK, angle_BLHR, interleaved=True)

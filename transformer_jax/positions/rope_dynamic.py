@@ -51,14 +51,14 @@ class LengthRope(ScaledRope):
     raise NotImplementedError
 
   def transform_qk(self, params, q_BLHK, k_BMHK, q_at, k_at):
-    def turned(x_BLHK, at):
+    def rotated(x_BLHK, at):
       R, pos_BL11 = self.pairs(x_BLHK.shape[-1]), at.pos_BL[:, :, None, None]
       length_BL11 = lengths(at, k_at)[:, :, None, None].astype(jnp.float32)
       frequency_BL1R = self.frequencies_of(params, R, length_BL11, pos_BL11)
       angle_BL1R = angles(at.pos_BL, frequency_BL1R)
       return turn_pairs(x_BLHK, angle_BL1R, self.interleaved, self.gain(params))
 
-    return turned(q_BLHK, q_at), turned(k_BMHK, k_at)
+    return rotated(q_BLHK, q_at), rotated(k_BMHK, k_at)
 
 
 @positions.register("rope_dynamic")

@@ -1,4 +1,4 @@
-"""Choice of the fastest core that supports a scheme on this device, with reasons."""
+"""Choice of the fastest core on this device for an encoding and a variant; reasons."""
 
 import dataclasses
 from collections.abc import Iterable

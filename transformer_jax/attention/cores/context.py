@@ -13,7 +13,7 @@ from transformer_jax.positions import Bound, Coords
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Context:
-  """Coordinates and scheme of one call of a core; a pytree.
+  """Coordinates, encoding, scale and variant of one call of a core; a pytree.
 
   Another argument of all cores is another field here.
 

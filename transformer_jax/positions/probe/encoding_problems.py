@@ -63,8 +63,8 @@ def _of_other_tokens(findings: EncodingFindings) -> Iterator[str]:
       ": how many tokens come later changes earlier ones, so that decoding on a cache"
       " would differ; write needs_full_text = True in the class"
     )
-  turned = not (encoding.needs_full_text or encoding.centred)
-  if turned and findings.later_turns > 1e-3:
+  declared = encoding.needs_full_text or encoding.centred
+  if not declared and findings.later_turns > 1e-3:
     yield (
       ".transform_qk depends on tokens that come later, which only the product of"
       " query and key forgets; write centred = True in the class"

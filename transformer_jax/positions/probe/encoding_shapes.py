@@ -169,15 +169,15 @@ class Hooks:
         self.same("temperature", shape, (*q_BLHK.shape[:3], 1), "t_BLH1")
     if not self.uses("transform_qk"):
       return q_BLHK, k_BMHK
-    turned = self.call("transform_qk", params, q_BLHK, k_BMHK, q_at, k_at)
-    if not isinstance(turned, tuple) or len(turned) != 2:
+    rotated = self.call("transform_qk", params, q_BLHK, k_BMHK, q_at, k_at)
+    if not isinstance(rotated, tuple) or len(rotated) != 2:
       raise SpecError(
-        f"{self.name}.transform_qk returns {kind_of(turned)}; return (q, k)"
+        f"{self.name}.transform_qk returns {kind_of(rotated)}; return (q, k)"
       )
-    K = jnp.shape(turned[0])[-1:]
-    self.same("transform_qk", turned[0], (*q_BLHK.shape[:3], *K), "q_BLHK")
-    self.same("transform_qk", turned[1], (*k_BMHK.shape[:3], *K), "k_BMHK")
-    return turned
+    K = jnp.shape(rotated[0])[-1:]
+    self.same("transform_qk", rotated[0], (*q_BLHK.shape[:3], *K), "q_BLHK")
+    self.same("transform_qk", rotated[1], (*k_BMHK.shape[:3], *K), "k_BMHK")
+    return rotated
 
   def bias(self, params: Params, one: Params, pos_L: jax.Array, pos_M: jax.Array):
     if self.uses("bias"):

@@ -48,14 +48,14 @@ def act(
   q_BLHK, k_BLHK = (y + _as_heads(embedded_BLD, y) for y in (q_BLHK, k_BLHK))
   read = bound.read(embedded_BLD, q_BLHK, at)
   whole = bound.accumulate(read)
-  turned = bound.transform_qk(q_BLHK, k_BLHK, whole, whole)
-  layer = Layer(bound, turned, whole)
+  rotated = bound.transform_qk(q_BLHK, k_BLHK, whole, whole)
+  layer = Layer(bound, rotated, whole)
   scores_BHLM = layer.score(layer.dots, ALL, ALL)
   values_BLHK = _values(bound, layer.weights, at)
   apart: dict[str, Any] = {}
   if compare:
     inputs = Inputs(x_BLD, q_BLHK, k_BLHK, at, embedded_BLD, read)
-    apart |= inputs.on_a_part(bound, turned, whole)
+    apart |= inputs.on_a_part(bound, rotated, whole)
     apart |= layer.on_a_part(scores_BHLM)
     if encoding.overrides("values"):
       apart["values"] = apart_by(2 * values_BLHK, _values(bound, 2 * layer.weights, at))
@@ -64,8 +64,8 @@ def act(
     "scores": layer.full_scores(scores_BHLM)[0],
     "bias": jnp.where(layer.mask[:, None], bias_BHLM, 0.0)[0],
     "values": _heads_first(values_BLHK),
-    "query": _heads_first(turned[0]),
-    "key": _heads_first(turned[1]),
+    "query": _heads_first(rotated[0]),
+    "key": _heads_first(rotated[1]),
     "apart": apart,
   }
 
@@ -101,13 +101,13 @@ class Inputs:
   read: Coords
 
   def on_a_part(
-    self, bound: Bound, turned: tuple[jax.Array, jax.Array], whole: Coords
+    self, bound: Bound, rotated: tuple[jax.Array, jax.Array], whole: Coords
   ) -> dict[str, jax.Array]:
     """Returns by hook the relative error of its outputs on some of the tokens.
 
-    bound    the encoding with parameters
-    turned   (q_BLHK, k_BLHK), rotated
-    whole    coordinates with accumulated token data
+    bound     the encoding with parameters
+    rotated   (q_BLHK, k_BLHK) after `transform_qk`
+    whole     coordinates with accumulated token data
     """
     uses, at, q_BLHK = bound.encoding.overrides, cut(self.at, SOME), self.q_BLHK
     apart = {}
@@ -119,7 +119,7 @@ class Inputs:
       apart["token_data"] = apart_by(cut(self.read, SOME).data, part_at.data)
     if uses("transform_qk") or uses("rotate"):
       part = bound.transform_qk(q_BLHK[:, SOME], self.k_BLHK, cut(whole, SOME), whole)
-      apart["transform_qk"] = apart_by((turned[0][:, SOME], turned[1]), part)
+      apart["transform_qk"] = apart_by((rotated[0][:, SOME], rotated[1]), part)
     return apart
 
 
@@ -127,22 +127,22 @@ class Inputs:
 class Layer:
   """Rotated queries and keys of some tokens, and the scores between them.
 
-  bound    the encoding with parameters
-  turned   (q_BLHK, k_BLHK)
-  at       their coordinates
+  bound     the encoding with parameters
+  rotated   (q_BLHK, k_BLHK)
+  at        their coordinates
   """
 
   bound: Bound
-  turned: tuple[jax.Array, jax.Array]
+  rotated: tuple[jax.Array, jax.Array]
   at: Coords
 
   @property
   def scale(self) -> float:
-    return self.turned[0].shape[-1] ** -0.5
+    return self.rotated[0].shape[-1] ** -0.5
 
   @property
   def dots(self) -> jax.Array:
-    return self.scale * jnp.einsum("BLHK,BMHK->BHLM", *self.turned)
+    return self.scale * jnp.einsum("BLHK,BMHK->BHLM", *self.rotated)
 
   @property
   def mask(self) -> jax.Array:
@@ -172,7 +172,7 @@ class Layer:
     queries, keys   the tokens to take
     q_at, k_at      their coordinates; None: those of the layer
     """
-    q_BLHK, k_BMHK = self.turned[0][:, queries], self.turned[1][:, keys]
+    q_BLHK, k_BMHK = self.rotated[0][:, queries], self.rotated[1][:, keys]
     mask_BLM = self.mask[:, queries, keys]
     q_at, k_at = q_at or cut(self.at, queries), k_at or cut(self.at, keys)
     s_BHLM = self.bound.score(
@@ -192,14 +192,14 @@ class Layer:
       apart[name] = apart_by(scores_BHLM[:, :, SOME, KEYS], part_BHLM)
     if encoding.overrides("prepare"):
       ready, q_at, k_at = self.bound.prepare(self.at, self.at)
-      layer = Layer(ready, self.turned, self.at)
+      layer = Layer(ready, self.rotated, self.at)
       other_BHLM = layer.score(self.dots, ALL, ALL, q_at=q_at, k_at=k_at)
       apart["prepare"] = apart_by(scores_BHLM, other_BHLM)
     return apart
 
   def full_scores(self, s_BHLM: jax.Array) -> jax.Array:
     """Returns the scores after `full_scores`, zero where a key is masked."""
-    q_BLHK, k_BMHK = self.turned
+    q_BLHK, k_BMHK = self.rotated
     s_BHLM = self.bound.full_scores(
       s_BHLM, q_BLHK, k_BMHK, self.at, self.at, self.mask, self.scale
     )

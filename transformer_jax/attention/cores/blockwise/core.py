@@ -78,8 +78,8 @@ class Blockwise(Core):
     k, v = (wide(cut.vectors(x, cut.keys)) for x in (k_BMGK, v_BMGE))
     keys = Keys(k, v, *cut.places(k_at, cut.keys))
     one_scale = scale if fixed else None
-    scheme = TileScore(position.encoding, variant.variant, one_scale, v_BMGE.dtype)
-    attend = functools.partial(_attend_group, scheme)
+    tile_score = TileScore(position.encoding, variant.variant, one_scale, v_BMGE.dtype)
+    attend = functools.partial(_attend_group, tile_score)
     whole = weights, queries, keys, jax.tree.map(lambda x: x[None], block_mask)
     out = blocks.each(lambda tree: blocks.each(attend, tree), whole)
     return cut.join(out).astype(v_BMGE.dtype)
@@ -88,10 +88,10 @@ class Blockwise(Core):
     return tiled_refusal("blockwise", encoding, variant, dropout)
 
 
-def _attend_group(scheme, tree):
+def _attend_group(tile_score, tree):
   """Returns the outputs of one group of heads of one sequence."""
   weights, queries, keys, block_mask = tree
-  return flash.attend(scheme, weights, queries, keys, block_mask)
+  return flash.attend(tile_score, weights, queries, keys, block_mask)
 
 
 def wide(x: jax.Array) -> jax.Array:

@@ -96,18 +96,20 @@ class TileScore:
   def biased(self) -> bool:
     return self.encoding.bias is not None and not self.encoding.overrides("score")
 
-  def score(self, weights: TileWeights, raw_HLM, bias, query, key, place: TileIndex):
+  def score(
+    self, weights: TileWeights, raw_HLM, bias, query, key, tile_index: TileIndex
+  ):
     """Returns scores s_HLM with biases; masked scores are `MASKED`.
 
     weights      as in the class
     raw_HLM      dot products
     bias         bias of the tile, or 0
     query, key   (vectors, data) of the tile, for hooks that read them
-    place        index of the tile
+    tile_index   index of the tile
     """
     H, variant = len(raw_HLM), BoundVariant(self.variant, weights["variant"])
     scale: float | jax.Array = weights["scale_H"] if self.scale is None else self.scale
-    mask_BLM = self.attends(weights, place)
+    mask_BLM = self.attends(weights, tile_index)
     (q_urK, q_data), (k_uMK, k_data) = query, key
     if self.reads:
       q_HLK = q_urK.reshape(H, -1, q_urK.shape[-1])
@@ -118,7 +120,8 @@ class TileScore:
     else:
       s_HLM = variant.dot(q_BLHK, k_BMHK, scale)[0]
     if self.encoding.overrides("score"):
-      q_at, k_at = place.q_at.replace(data=q_data), place.k_at.replace(data=k_data)
+      q_at = tile_index.q_at.replace(data=q_data)
+      k_at = tile_index.k_at.replace(data=k_data)
       s_HLM = Bound(self.encoding, weights["position"]).score(
         s_HLM[None], q_BLHK, k_BMHK, q_at, k_at, mask_BLM, scale
       )[0]
@@ -128,47 +131,49 @@ class TileScore:
       s_HLM = variant.logits(jnp.where(mask_HLM, s_HLM, 0.0)[None])[0]
     return jnp.where(mask_HLM, s_HLM, MASKED)
 
-  def attends(self, weights: TileWeights, place: TileIndex) -> jax.Array:
+  def attends(self, weights: TileWeights, tile_index: TileIndex) -> jax.Array:
     """Returns the mask of a tile: mask_BLM, or mask_BHLM if heads differ."""
     position = Bound(self.encoding, weights["position"])
     return BoundVariant(self.variant, weights["variant"]).attends(
-      position, place.q_at, place.k_at
+      position, tile_index.q_at, tile_index.k_at
     )
 
-  def bias(self, weights: TileWeights, place: TileIndex):
+  def bias(self, weights: TileWeights, tile_index: TileIndex):
     """Returns the bias of a tile, with an axis of heads, or zero."""
     if not self.biased:
       return 0.0
     if "bias_qkHLM" in weights:
-      return weights["bias_qkHLM"][place.i, place.j]
+      return weights["bias_qkHLM"][tile_index.i, tile_index.j]
     if "table_HN" not in weights:
-      return self.bias_here(weights["position"], place)
-    table_HN, (start, width) = weights["table_HN"], place.window()
-    bq, bk = place.q_at.order_BL.shape[1], place.k_at.order_BL.shape[1]
+      return self.bias_here(weights["position"], tile_index)
+    table_HN, (start, width) = weights["table_HN"], tile_index.window()
+    bq, bk = tile_index.q_at.order_BL.shape[1], tile_index.k_at.order_BL.shape[1]
 
     def band():
       window_HN = jax.lax.dynamic_slice_in_dim(table_HN, start, width, axis=1)
       return toeplitz.spread(window_HN, bq)
 
     def here():
-      bias_HLM = self.bias_here(weights["position"], place)
+      bias_HLM = self.bias_here(weights["position"], tile_index)
       return jnp.broadcast_to(bias_HLM, (len(table_HN), bq, bk)).astype(table_HN.dtype)
 
-    return jax.lax.cond(place.band, band, here)
+    return jax.lax.cond(tile_index.band, band, here)
 
   def pull_bias(
-    self, weights: TileWeights, place: TileIndex, d_bias, d_weights: TileWeights
+    self, weights: TileWeights, tile_index: TileIndex, d_bias, d_weights: TileWeights
   ):
     """Returns d_weights plus the gradient through a tile's bias."""
     if not self.biased:
       return d_weights
     if "bias_qkHLM" in weights:
-      d_bias_qkHLM = d_weights["bias_qkHLM"].at[place.i, place.j].add(d_bias)
+      d_bias_qkHLM = d_weights["bias_qkHLM"].at[tile_index.i, tile_index.j].add(d_bias)
       return d_weights | {"bias_qkHLM": d_bias_qkHLM}
     position = weights["position"]
 
     def here():
-      bias, pull = jax.vjp(lambda position: self.bias_here(position, place), position)
+      bias, pull = jax.vjp(
+        lambda position: self.bias_here(position, tile_index), position
+      )
       shared = len(bias) == 1 < len(d_bias)
       return pull(
         (d_bias.sum(0, keepdims=True) if shared else d_bias).astype(bias.dtype)
@@ -176,9 +181,9 @@ class TileScore:
 
     if "table_HN" not in weights:
       return add_to(d_weights, "position", here())
-    (start, width), H = place.window(), len(d_bias)
+    (start, width), H = tile_index.window(), len(d_bias)
     d_window_HN, d_position = jax.lax.cond(
-      place.band,
+      tile_index.band,
       lambda: (toeplitz.collapse(d_bias), zeros(position)),
       lambda: (jnp.zeros((H, width), jnp.float32), add(here())),
     )
@@ -189,23 +194,23 @@ class TileScore:
     )
     return add_to(d_weights | {"table_HN": d_table_HN}, "position", d_position)
 
-  def bias_here(self, position, place: TileIndex) -> jax.Array:
+  def bias_here(self, position, tile_index: TileIndex) -> jax.Array:
     """Returns the bias of a tile, computed by the encoding's hook."""
     bias_BHLM = Bound(self.encoding, position).bias(
-      place.q_at.pos_BL, place.k_at.pos_BL
+      tile_index.q_at.pos_BL, tile_index.k_at.pos_BL
     )
     return jnp.asarray(bias_BHLM)[0]
 
-  def pointwise(self, variant_params, s_HLM, place: TileIndex) -> jax.Array:
+  def pointwise(self, variant_params, s_HLM, tile_index: TileIndex) -> jax.Array:
     """Returns weights w_HLM that need no softmax."""
     variant = BoundVariant(self.variant, variant_params)
-    w_HLM = variant.pointwise(s_HLM[None], place.key_count_BL)[0]
-    return jnp.where(variant.mask(place.q_at, place.k_at), w_HLM, 0.0)
+    w_HLM = variant.pointwise(s_HLM[None], tile_index.key_count_BL)[0]
+    return jnp.where(variant.mask(tile_index.q_at, tile_index.k_at), w_HLM, 0.0)
 
-  def values(self, position, w_HLM, place: TileIndex) -> jax.Array:
+  def values(self, position, w_HLM, tile_index: TileIndex) -> jax.Array:
     """Returns the encoding's addition to the mixture of values, o_HLE."""
     bound = Bound(self.encoding, position)
-    out_BLHE = bound.values(w_HLM[None], place.q_at.pos_BL, place.k_at.pos_BL)
+    out_BLHE = bound.values(w_HLM[None], tile_index.q_at.pos_BL, tile_index.k_at.pos_BL)
     return jnp.moveaxis(jnp.asarray(out_BLHE)[0], 1, 0)
 
 

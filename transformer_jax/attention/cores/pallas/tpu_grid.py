@@ -36,7 +36,7 @@ class TileGrid:
 
   def base(self, ids, shift):
     """Returns the index of a tile's first query minus that of its first key."""
-    b, _, i, j = self._turned(*ids)
+    b, _, i, j = self._batch_first(*ids)
     own = shift[0 if shift.shape[0] == 1 else b]
     return i * self.work.tile.L - j * self.work.tile.M + own
 
@@ -52,7 +52,7 @@ class TileGrid:
     zeros = (0,) * (len(x.shape) - 1)
 
     def head(*ids):
-      return (self._turned(*ids[:4])[1], *zeros)
+      return (self._batch_first(*ids[:4])[1], *zeros)
 
     return pl.BlockSpec((None, *x.shape[1:]), head)
 
@@ -71,7 +71,7 @@ class TileGrid:
 
     def index(*step):
       *ids, fetch, _ = step
-      b, h, i, j = self._turned(*ids[:3], fetch[self._entry(*ids)])
+      b, h, i, j = self._batch_first(*ids[:3], fetch[self._entry(*ids)])
       place: list[Any] = [b if x.shape[0] > 1 else 0, 0, 0, 0]
       place[1] = jax.lax.div(h * x.shape[1], self.work.H)
       place[axis] = number(b, h, i, j)
@@ -79,7 +79,7 @@ class TileGrid:
 
     return pl.BlockSpec(tuple(block), index)
 
-  def _turned(self, *ids):
+  def _batch_first(self, *ids):
     """Returns batch row, head, row and column of tiles."""
     if not self.by_keys:
       return ids
