@@ -85,12 +85,12 @@ class Dape(Wrapper):
     bias_BHLM = position.bias(tile.pos_L[None], tile.pos_M[None])
     bias_HLM = jnp.broadcast_to(jnp.asarray(bias_BHLM)[0], s_HLM.shape)
 
-    def seen(x_HLM):
+    def masked(x_HLM):
       return jnp.where(tile.mask_LM, x_HLM, 0.0)
 
     any_LM = jnp.any(tile.mask_LM.reshape(-1, *s_HLM.shape[1:]), axis=0)
-    hidden_WLM = along_keys("HLM,HW->WLM", seen(s_HLM), params["mix_scores_HWN"])
-    hidden_WLM += along_keys("HLM,HW->WLM", seen(bias_HLM), params["mix_biases_HWN"])
+    hidden_WLM = along_keys("HLM,HW->WLM", masked(s_HLM), params["mix_scores_HWN"])
+    hidden_WLM += along_keys("HLM,HW->WLM", masked(bias_HLM), params["mix_biases_HWN"])
     hidden_WLM += params["mix_shift_W"][:, None, None]
     hidden_WLM = jnp.where(any_LM, jax.nn.leaky_relu(hidden_WLM), 0.0)
     more_HLM = along_keys("WLM,HW->HLM", hidden_WLM, params["mix_out_HWN"])

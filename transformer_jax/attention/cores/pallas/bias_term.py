@@ -5,10 +5,12 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 
 from transformer_jax.attention.cores.pallas.gather import fold, spread
-from transformer_jax.attention.cores.pallas.lowering import Hook, Way, trace
+from transformer_jax.attention.cores.pallas.lowering import Hook, trace
+from transformer_jax.attention.cores.pallas.primitives import TableLookup
 from transformer_jax.attention.cores.pallas.score_terms import Sizes, pull, shape
 
 STRIP = 8  # rows at once where an encoding makes arrays of [L, M, W]
+# Primitives as cheap as a lookup: no band is needed.
 EASY = {
   *("abs", "add", "and", "broadcast_in_dim", "convert_element_type", "div", "eq", "ge"),
   *("gt", "le", "lt", "max", "min", "mul", "ne", "neg", "not", "or", "select_n"),
@@ -19,23 +21,23 @@ EASY = {
 class BiasTerm:
   """Bias of positions alone, b_LM.
 
-  encoding     positional encoding
-  own          shapes of the parameters of a head
-  sizes        sizes of a tile
-  q_at, k_at   types of positions
-  ints         whether positions are int32
+  encoding                   positional encoding
+  own                        shapes of the parameters of a head
+  sizes                      sizes of a tile
+  q_pos_dtype, k_pos_dtype   types of positions
+  ints                       whether positions are int32
   """
 
-  def __init__(self, encoding, own, sizes: Sizes, q_at, k_at, ints: bool):
+  def __init__(self, encoding, own, sizes: Sizes, q_pos_dtype, k_pos_dtype, ints: bool):
     def bias(own, at):
       pos_L, pos_M = at
       return encoding.bias(own["position"], pos_L, pos_M)
 
-    pos_L, pos_M = shape((sizes.L,), q_at), shape((sizes.M,), k_at)
+    pos_L, pos_M = shape((sizes.L,), q_pos_dtype), shape((sizes.M,), k_pos_dtype)
     self.tile = trace(bias, own, (pos_L, pos_M))
     self.strips = self.tile.depth > 2 and sizes.room
     if self.strips:
-      self.tile = trace(bias, own, (shape((min(STRIP, sizes.L),), q_at), pos_M))
+      self.tile = trace(bias, own, (shape((min(STRIP, sizes.L),), q_pos_dtype), pos_M))
     self.W = sizes.L + sizes.M
     self.band: Hook | None = None  # by distances, where the tile is a band
     bands = ints and sizes.room and encoding.relative
@@ -49,11 +51,13 @@ class BiasTerm:
   def value(self, way, tables, given):
     L, M = given.pre_LM.shape
     if self.band is not None and way == "band":
-      row_1W = self.band.inner(Way("row", False), tables[1], self._distances(given))
+      row_1W = self.band.inner(
+        TableLookup("row", False), tables[1], self._distances(given)
+      )
       return given.pre_LM + spread(jnp.broadcast_to(row_1W, (1, self.W)), L, M)
     if not self.strips:
       return given.pre_LM + self.tile.inner(
-        Way(way, False), tables[0], (given.pos_L, given.pos_M)
+        TableLookup(way, False), tables[0], (given.pos_L, given.pos_M)
       )
     self._each_strip(L, lambda n, at, _: self._write(n, at, tables[0], given), 0)
     return given.pre_LM + given.room_LM[...]
@@ -62,19 +66,19 @@ class BiasTerm:
     """Returns gradients of the tables, and the gradient of `pre_LM`, unchanged."""
     if self.band is not None and way == "band":
       at, d_1W = self._distances(given), fold(d_LM, self.W)
-      d_table = _pull_spread(self.band, Way("row"), tables[1], at, d_1W)
+      d_table = _pull_spread(self.band, TableLookup("row"), tables[1], at, d_1W)
       return [_zeros(tables[0]), d_table], {"pre_LM": d_LM}
     rest = [_zeros(t) for t in tables[1:]]
     if not self.strips:
       at = given.pos_L, given.pos_M
-      d_table = _pull_spread(self.tile, Way(way), tables[0], at, d_LM)
+      d_table = _pull_spread(self.tile, TableLookup(way), tables[0], at, d_LM)
       return [d_table, *rest], {"pre_LM": d_LM}
     given.room_LM[...] = d_LM
 
     def add(n, rows, sums):
       at = given.strip(rows), given.pos_M
       d_LM = given.room_LM[rows]
-      more = pull(lambda t: self.tile.inner(Way(way), t, at), tables[0], d_LM)
+      more = pull(lambda t: self.tile.inner(TableLookup(way), t, at), tables[0], d_LM)
       return jax.tree.map(jnp.add, sums, more)
 
     sums = self._each_strip(d_LM.shape[0], add, _zeros(tables[0]))
@@ -82,7 +86,7 @@ class BiasTerm:
 
   def _write(self, n, rows, tables, given):
     at = given.strip(rows), given.pos_M
-    given.room_LM[rows] = self.tile.inner(Way("loop", False), tables, at)
+    given.room_LM[rows] = self.tile.inner(TableLookup("loop", False), tables, at)
     return 0
 
   def _each_strip(self, L, step, start):

@@ -15,7 +15,11 @@ from jax.experimental.pallas import triton as plgpu
 
 from transformer_jax.attention.cores.base import Core, cores
 from transformer_jax.attention.cores.pallas import call, layout, loads
-from transformer_jax.attention.cores.pallas.gpu_blocks import BlockSpecs, cut, longer
+from transformer_jax.attention.cores.pallas.gpu_blocks import (
+  BlockSpecs,
+  cut,
+  padded_to_power_of_two,
+)
 from transformer_jax.attention.cores.pallas.score_program import finish, grow
 from transformer_jax.attention.cores.per_device import on_each_device
 from transformer_jax.attention.variants.bound_variant import MASKED, PLAIN, BoundVariant
@@ -174,7 +178,7 @@ class GPUBackend:
   def _table_sums(self, work, tables):
     """Returns shapes of the tables' gradients, one sum for each block of keys."""
     blocks = work.M // work.tile.M
-    padded = jax.tree.map(longer, tables)
+    padded = jax.tree.map(padded_to_power_of_two, tables)
     return [
       shape((work.B, x.shape[0], blocks, *x.shape[1:]), jnp.float32)
       for x in jax.tree.leaves(loads.trained(work, padded))
@@ -190,7 +194,7 @@ class GPUBackend:
     """
     start, visit, end = steps
 
-    def body(seen, tables, queries, keys, outs):
+    def body(visited, tables, queries, keys, outs):
       values = loads.read_tables(work, tables)
       near, far = (keys, queries) if by_keys else (queries, keys)
 
@@ -203,7 +207,7 @@ class GPUBackend:
           tile = loads.LoadedTile(work, self.variant, q_refs, k_refs, 0)
           return visit(tile, values, state)
 
-        return jax.lax.cond(seen[n] > 0, visit_tile, lambda state: state, state)
+        return jax.lax.cond(visited[n] > 0, visit_tile, lambda state: state, state)
 
       end(jax.lax.fori_loop(0, others, step, start(values)), outs)
 
@@ -221,7 +225,7 @@ class GPUBackend:
     products   matrix products in a tile
     """
     tables, queries, keys = args
-    tables = jax.tree.map(longer, tables)
+    tables = jax.tree.map(padded_to_power_of_two, tables)
     mask_Bnn = where["mask_Bnn"].astype(jnp.int32)
     mask_Bnn = jnp.swapaxes(mask_Bnn, 1, 2) if by_keys else mask_Bnn
     own, others = mask_Bnn.shape[1:]

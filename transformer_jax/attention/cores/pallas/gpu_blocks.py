@@ -86,7 +86,7 @@ def cut(refs, n, size, are_keys):
   return parts | {"data": {}}
 
 
-def longer(table):
+def padded_to_power_of_two(table):
   """Pads the last axis of a table: Triton takes powers of two."""
   N = table.shape[-1]
   pads = [(0, 0)] * (table.ndim - 1) + [(0, 2 ** (N - 1).bit_length() - N)]

@@ -16,14 +16,11 @@ from jax.extend.core import Literal
 
 from transformer_jax.attention.cores.pallas.primitives import (
   READS,
-  Way,
   check,
   evaluate,
   value_of,
   variables,
 )
-
-__all__ = ["Hook", "Way", "trace"]
 
 CHEAP = {"broadcast_in_dim", "convert_element_type", "iota", "reshape", "squeeze"}
 
@@ -33,7 +30,7 @@ class Hook:
   """A function of (parameters of a head, tile) for tiles of fixed shapes.
 
   outer   own -> tables, computed once for each head; own: parameters of the head
-  inner   (way, tables, tile) -> result; `way` selects the table lookup
+  inner   (table_lookup, tables, tile) -> result
   reads   whether it reads tables by index
   depth   the largest rank of an array in the tile
   ops     names of the primitives in the tile
@@ -68,10 +65,10 @@ def trace(function: Callable[[Any, Any], Any], own: Any, tile: Any) -> Hook:
     evaluate(before, known, None)
     return [jnp.asarray(known[v]) for v in tables]
 
-  def inner(way, values, tile):
+  def inner(table_lookup, values, tile):
     known = dict(zip(tables, values, strict=True))
     known |= zip(tile_vars, jax.tree.leaves(tile), strict=True)
-    evaluate(within, known, way)
+    evaluate(within, known, table_lookup)
     return jax.tree.unflatten(treedef, [value_of(v, known) for v in jaxpr.outvars])
 
   every = [*_every(within)]

@@ -25,14 +25,14 @@ class CannotLower(ValueError):
 
 
 @dataclasses.dataclass(frozen=True)
-class Way:
+class TableLookup:
   """Table lookup of a kernel.
 
-  name      row, band or loop, as in `gather`
+  way       row, band or loop, as in `gather`
   trained   by functions that have a gradient
   """
 
-  name: str
+  way: str
   trained: bool = True
 
 
@@ -46,15 +46,19 @@ def value_of(v, known):
   return v.val if isinstance(v, Literal) else known[v]
 
 
-def evaluate(eqns, known, way) -> None:
-  """Evaluates equations into `known`; with a `way`, by operations that kernels have."""
+def evaluate(eqns, known, table_lookup) -> None:
+  """Evaluates equations into `known`.
+
+  table_lookup   that of a kernel, which then evaluates by operations that it has; None:
+                 outside of kernels
+  """
   for eqn in eqns:
     values = [value_of(v, known) for v in eqn.invars]
-    rule = RULES.get(eqn.primitive.name) if way else None
+    rule = RULES.get(eqn.primitive.name) if table_lookup else None
     if eqn.primitive.name in CALLS:
-      out = _call(eqn.params[CALLS[eqn.primitive.name]], values, way)
+      out = _call(eqn.params[CALLS[eqn.primitive.name]], values, table_lookup)
     elif rule:
-      out = rule(eqn, way, *values)
+      out = rule(eqn, table_lookup, *values)
     else:
       params = eqn.primitive.get_bind_params(eqn.params)
       out = eqn.primitive.bind(*values, **params)
@@ -62,60 +66,60 @@ def evaluate(eqns, known, way) -> None:
     known |= zip(eqn.outvars, out, strict=True)
 
 
-def _call(closed, values, way):
+def _call(closed, values, table_lookup):
   known = dict(zip(closed.jaxpr.constvars, closed.consts, strict=True))
   known |= zip(closed.jaxpr.invars, values, strict=True)
-  evaluate(closed.jaxpr.eqns, known, way)
+  evaluate(closed.jaxpr.eqns, known, table_lookup)
   return [value_of(v, known) for v in closed.jaxpr.outvars]
 
 
-def _gather(eqn, way, table, index):
+def _gather(eqn, table_lookup, table, index):
   """Reads table_N[index_LM], or table_LN[l, index_LM[l, m]]."""
   index_LM = index if index.ndim == 2 else index[..., 0]
   N = eqn.invars[0].aval.shape[-1]  # the table itself may be longer: padded
   clipped_LM = jnp.clip(index_LM, 0, N - 1)
   table_RN = table[None] if table.ndim == 1 else table
-  read = trained_lookup if way.trained else lookup
-  out_LM = read(way.name, table_RN, clipped_LM)
+  read = trained_lookup if table_lookup.trained else lookup
+  out_LM = read(table_lookup.way, table_RN, clipped_LM)
   if eqn.params["mode"] == jax.lax.GatherScatterMode.FILL_OR_DROP:
     if jnp.issubdtype(out_LM.dtype, jnp.floating):
       out_LM = jnp.where(index_LM == clipped_LM, out_LM, jnp.nan)
   return [out_LM]
 
 
-def _scatter_add(eqn, way, start_LN, index, x_LM):
+def _scatter_add(eqn, table_lookup, start_LN, index, x_LM):
   """Returns start_LN plus x_LM, summed by index_LM.
 
-  eqn        the equation
-  way        table lookup of the kernel
-  start_LN   first summand
-  index      index_LM, or index [L, M, 1]
-  x_LM       entries to add
+  eqn            the equation
+  table_lookup   of the kernel
+  start_LN       first summand
+  index          index_LM, or index [L, M, 1]
+  x_LM           entries to add
   """
   index_LM = index if index.ndim == 2 else index[..., 0]
-  add = trained_collect if way.trained else collect
-  return [start_LN + add(way.name, start_LN.shape, x_LM, index_LM)]
+  add = trained_collect if table_lookup.trained else collect
+  return [start_LN + add(table_lookup.way, start_LN.shape, x_LM, index_LM)]
 
 
-def _slice(eqn, way, table_N, at):
+def _slice(eqn, table_lookup, table_N, at):
   """Reads one entry of a vector, as a loop over its entries does."""
   entry_1N = jax.lax.broadcasted_iota(jnp.int32, (1, table_N.shape[0]), 1)
   picked_1N = jnp.where(entry_1N == at, table_N[None], 0)
   return [jnp.sum(picked_1N).astype(table_N.dtype)[None]]
 
 
-def _scan(eqn, way, *values):
+def _scan(eqn, table_lookup, *values):
   """Runs a scan that has no outputs but its carry."""
   consts, length = eqn.params["num_consts"], eqn.params["length"]
   closed = eqn.params["jaxpr"]
 
   def step(n, carry):
-    return tuple(_call(closed, [*values[:consts], *carry], way))
+    return tuple(_call(closed, [*values[:consts], *carry], table_lookup))
 
   return jax.lax.fori_loop(0, length, step, tuple(values[consts:]))
 
 
-def _dot(eqn, way, x, y):
+def _dot(eqn, table_lookup, x, y):
   """Multiplies matrices; with a vector by a sum, whose gradient is no outer product."""
   (x_axes, y_axes), _ = eqn.params["dimension_numbers"]
   if len(x_axes) != 1 or 1 not in (x.ndim, y.ndim):
@@ -128,13 +132,13 @@ def _dot(eqn, way, x, y):
   return [out.astype(eqn.outvars[0].aval.dtype)]
 
 
-def _sign(eqn, way, x):
+def _sign(eqn, table_lookup, x):
   """Returns the sign of a number."""
   one = jnp.ones((), x.dtype)
   return [jnp.where(x > 0, one, jnp.where(x < 0, -one, 0 * one))]
 
 
-def _iota(eqn, way):
+def _iota(eqn, table_lookup):
   """Returns an iota, computed in int32."""
   dtype, axis = eqn.params["dtype"], eqn.params["dimension"]
   count = jax.lax.broadcasted_iota(jnp.int32, eqn.params["shape"], axis)

@@ -11,7 +11,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from transformer_jax.attention.cores.pallas.lowering import Way, trace
+from transformer_jax.attention.cores.pallas.lowering import trace
+from transformer_jax.attention.cores.pallas.primitives import TableLookup
 from transformer_jax.axes import axes_of
 from transformer_jax.positions.base import Tile
 
@@ -65,24 +66,26 @@ class Given:
 class ScoreTerm:
   """Change of scores that reads queries, keys or token data.
 
-  encoding         positional encoding
-  own              shapes of the parameters of a head
-  sizes            sizes of a tile
-  q_at, k_at       types of positions
-  ints             whether positions are int32
-  q_data, k_data   shapes of token data of a head
+  encoding                   positional encoding
+  own                        shapes of the parameters of a head
+  sizes                      sizes of a tile
+  q_pos_dtype, k_pos_dtype   types of positions
+  ints                       whether positions are int32
+  q_data, k_data             shapes of token data of a head
   """
 
   room = False
 
-  def __init__(self, encoding, own, sizes: Sizes, q_at, k_at, ints, q_data, k_data):
+  def __init__(
+    self, encoding, own, sizes: Sizes, q_pos_dtype, k_pos_dtype, ints, q_data, k_data
+  ):
     L, M, K = sizes.L, sizes.M, sizes.K
     tile = {
       "pre_LM": shape((L, M), jnp.float32),
       "q_LK": shape((L, K), jnp.float32),
       "k_MK": shape((M, K), jnp.float32),
-      "pos_L": shape((L,), q_at),
-      "pos_M": shape((M,), k_at),
+      "pos_L": shape((L,), q_pos_dtype),
+      "pos_M": shape((M,), k_pos_dtype),
       "mask_LM": shape((L, M), jnp.bool_),
       "q_data": q_data,
       "k_data": k_data,
@@ -99,7 +102,7 @@ class ScoreTerm:
     self.ways = ("band", "loop") if both else ("loop",)
 
   def value(self, way, tables, given):
-    return self.hook.inner(Way(way, False), tables[0], _tile(way, given))
+    return self.hook.inner(TableLookup(way, False), tables[0], _tile(way, given))
 
   def pull(self, way, tables, given, d_LM):
     d_tables, d_tile = _pull_hook(self.hook, way, tables[0], _tile(way, given), d_LM)
@@ -126,8 +129,8 @@ class MaskTerm:
 
   room, ways = False, ("loop",)
 
-  def __init__(self, encoding, own, sizes: Sizes, q_at, k_at, ints):
-    tile = shape((sizes.L,), q_at), shape((sizes.M,), k_at)
+  def __init__(self, encoding, own, sizes: Sizes, q_pos_dtype, k_pos_dtype, ints):
+    tile = shape((sizes.L,), q_pos_dtype), shape((sizes.M,), k_pos_dtype)
 
     def mask(own, at):
       pos_L, pos_M = at
@@ -138,7 +141,7 @@ class MaskTerm:
 
   def value(self, tables, given):
     at = given.pos_L, given.pos_M
-    return given.mask_LM & self.hook.inner(Way("loop", False), tables[0], at)
+    return given.mask_LM & self.hook.inner(TableLookup("loop", False), tables[0], at)
 
 
 class ValuesTerm:
@@ -146,9 +149,13 @@ class ValuesTerm:
 
   room = False
 
-  def __init__(self, encoding, own, sizes: Sizes, q_at, k_at, ints):
+  def __init__(self, encoding, own, sizes: Sizes, q_pos_dtype, k_pos_dtype, ints):
     L, M = sizes.L, sizes.M
-    tile = shape((L, M), jnp.float32), shape((L,), q_at), shape((M,), k_at)
+    tile = (
+      shape((L, M), jnp.float32),
+      shape((L,), q_pos_dtype),
+      shape((M,), k_pos_dtype),
+    )
 
     def values(own, tile):
       w_LM, pos_L, pos_M = tile
@@ -160,14 +167,14 @@ class ValuesTerm:
     self.ways = ("band", "loop") if both else ("loop",)
 
   def value(self, way, tables, given):
-    return self.hook.inner(Way(way, False), tables[0], self._tile(way, given))
+    return self.hook.inner(TableLookup(way, False), tables[0], self._tile(way, given))
 
   def pull(self, way, tables, given, d_LE):
     _, pos_L, pos_M = self._tile(way, given)
 
     def run(args):
       tables, w_LM = args
-      return self.hook.inner(Way(way), tables, (w_LM, pos_L, pos_M))
+      return self.hook.inner(TableLookup(way), tables, (w_LM, pos_L, pos_M))
 
     d_tables, d_w_LM = pull(run, (tables[0], given.pre_LM), d_LE)
     return [d_tables], {"pre_LM": d_w_LM}
@@ -188,7 +195,7 @@ class LogitsTerm:
     self.hooks = [self.hook]
 
   def value(self, way, tables, given):
-    return self.hook.inner(Way(way, False), tables[0], given.pre_LM)
+    return self.hook.inner(TableLookup(way, False), tables[0], given.pre_LM)
 
   def pull(self, way, tables, given, d_LM):
     d_tables, d_pre_LM = _pull_hook(self.hook, way, tables[0], given.pre_LM, d_LM)
@@ -204,7 +211,9 @@ def _pull_hook(hook, way, tables, tile, d):
   tile     its tile
   d        gradient of its result
   """
-  return pull(lambda args: hook.inner(Way(way), args[0], args[1]), (tables, tile), d)
+  return pull(
+    lambda args: hook.inner(TableLookup(way), args[0], args[1]), (tables, tile), d
+  )
 
 
 def pull(function: Any, tree: Any, d: jax.Array) -> Any:
