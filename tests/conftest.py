@@ -9,7 +9,7 @@ import os
 # A GPU or TPU of the machine must not change what the tests see.
 os.environ["JAX_PLATFORMS"] = "cpu"
 
-# jaxlib 0.12 has no other emitters, and ends where it meets a flag it does not know.
+# jaxlib 0.12 has no other emitters, and aborts at an unknown flag.
 FUSION_EMITTERS = (
   ["--xla_cpu_use_fusion_emitters=false"]
   if importlib.metadata.version("jaxlib").startswith("0.10.")

@@ -70,9 +70,9 @@ def facts(variant: Variant) -> str:
 
 def changes(variant: Variant) -> str:
   """Returns a description of a variant's changes, from its overridden hooks."""
-  changes = [change for hook, change in CHANGES.items() if variant.overrides(hook)]
-  changes += ["layers"] if type(variant).layer is not Variant.layer else []
-  return ", ".join(dict.fromkeys(changes)) or "nothing"
+  changed = [change for hook, change in CHANGES.items() if variant.overrides(hook)]
+  changed += ["layers"] if type(variant).layer is not Variant.layer else []
+  return ", ".join(dict.fromkeys(changed)) or "nothing"
 
 
 def own_parameters(variant: Variant) -> int:

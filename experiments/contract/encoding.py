@@ -196,7 +196,7 @@ def test_decoding_on_the_cache_equals_one_pass_for_every_seed(encoding):
     np.testing.assert_allclose(got[n][:, last], want[:, last], atol=1e-5)
 
 
-def test_past_the_reach_nothing_is_clamped(encoding):
+def test_beyond_the_number_of_positions_nothing_is_clamped(encoding):
   num_positions = encoding.num_positions(DIMS)
   if num_positions is None:
     return

@@ -92,7 +92,7 @@ def inputs(encoding, seed=0):
 
 
 def attend(core, encoding, params, q, k, v, x, at):
-  """Attends as a model's layer does, with coordinates that are placed already.
+  """Attends as a model's layer does, with assigned positions.
 
   core       computes the attention
   encoding   its positions; params are its parameters
@@ -108,7 +108,7 @@ def attend(core, encoding, params, q, k, v, x, at):
 
 
 def read(position, q, k, v, x, at):
-  """Returns vectors that hold the embedded tokens, and coordinates that were read.
+  """Returns vectors that hold the embedded tokens, and coordinates with token data.
 
   position   the bound encoding
   q, k, v    queries, keys, values: arrays BLHK

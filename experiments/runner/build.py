@@ -1,8 +1,6 @@
 """Objects of an experiment, made from the strings of its config."""
 
 import dataclasses
-import functools
-from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -13,8 +11,6 @@ from experiments.configs import base
 from experiments.setup.model_kinds import KINDS
 from experiments.setup.validate import ConfigError
 from transformer_jax.attention import attentions
-from transformer_jax.attention.cores import cores
-from transformer_jax.attention.cores.auto import serving
 from transformer_jax.axes import Dims
 from transformer_jax.data import task_probe
 from transformer_jax.data.base import Task, tasks
@@ -24,7 +20,6 @@ from transformer_jax.evaluation.generation_eval import GenerationEval
 from transformer_jax.evaluation.lengths import Evaluator
 from transformer_jax.models import Architecture, families
 from transformer_jax.models.compatibility import refusal
-from transformer_jax.models.recurrent.model import Recurrence
 from transformer_jax.training import optimizers
 from transformer_jax.training.loop import Budget
 from transformer_jax.training.step import Trainer
@@ -225,91 +220,3 @@ def check_decoder(config: ConfigDict, arch: Architecture) -> None:
         f"model.family={config.model.family}: the decoder's {name}={size} is not a"
         f" multiple of mesh.tensor={tensor}; change one of them"
       )
-
-
-def cores_used(arch: Architecture, lengths: Iterable[int]) -> tuple[str, dict]:
-  """Returns the cores used for texts of these lengths, and the refusals of faster ones.
-
-  The names cover all layers and uses; after `auto:` come the cores that it chose.
-  """
-  sides = attending(arch)
-  pairs = {arch.layer(use, n) for use, count in sides.items() for n in range(count)}
-  dropout = arch.attention_dropout > 0
-  used: set[str] = set()
-  refused: dict[str, str] = {}
-  for encoding, variant in pairs:
-    for L in lengths:
-      core, reasons = serving(arch.core, encoding, variant, dropout, L)
-      used.add(cores.name_of(core))
-      refused |= reasons
-  names, configured = ", ".join(sorted(used)) or "none", cores.name_of(arch.core)
-  return names if configured in used else f"{configured}: {names}", refused
-
-
-@functools.singledispatch  # by the kind of architecture
-def attending(arch: Architecture) -> dict[str, int]:
-  """Returns {use: number of layers with attention}."""
-  sides = {"encoder": arch.encoders, arch.decoding: arch.decoders}
-  return sides | {"cross": min(sides.values())}
-
-
-@attending.register
-def _(arch: Recurrence) -> dict[str, int]:
-  return {"cross": int(arch.link.attends and arch.encoders > 0 < arch.decoders)}
-
-
-@functools.singledispatch
-def written_out(arch: Architecture) -> Architecture:
-  """Returns the architecture without loops, whose operations XLA counts."""
-  plain = {"core": cores.build("dense"), "dtype": "float32"}
-  return dataclasses.replace(arch, **plain, scan=False, remat=False)
-
-
-@written_out.register
-def _(arch: Recurrence) -> Recurrence:
-  plain = {"core": cores.build("dense"), "dtype": "float32"}
-  return dataclasses.replace(arch, **plain, written_out=True)
-
-
-def tokens_per_step(trainer: Trainer, arrays: Any) -> int:
-  """Returns the tokens of one seed's batch, sources included."""
-  batch = functools.partial(
-    trainer.task.batch, batch_size=trainer.batch_size, length=trainer.length
-  )
-  return jax.eval_shape(batch, arrays, jax.random.key(0)).tokens
-
-
-def sizes(params: Any) -> tuple[int, int]:
-  """Returns the number of parameters, and that of the positional encoding."""
-  total = positional = 0
-  for path, x in jax.tree_util.tree_leaves_with_path(params):
-    total += x.size
-    if any(getattr(part, "key", "") == "position" for part in path):
-      positional += x.size
-  return total, positional
-
-
-def flops_per_token(experiment: Experiment, arrays: Any) -> float:
-  """Returns XLA's count of FLOPs for one training step of one seed, per token.
-
-  The count is of the program before optimization, with dense attention and every layer
-  written out, since XLA counts the body of a loop once, and in float32, since CPUs
-  transpose bfloat16 by products.
-  """
-  trained = experiment.trainer
-  arch = trained.model.arch
-  plain = trained.model.clone(arch=written_out(arch))
-  # All logits at once: pieces of the loss would be a loop too.
-  trainer = dataclasses.replace(trained, model=plain, max_logits=2**62)
-  tokens = 0
-
-  def step(arrays, state):
-    nonlocal tokens
-    batch = trainer.batch(arrays, state)
-    tokens = batch.tokens  # known when the step is traced
-    return trainer.step(state, batch)
-
-  state = (trainer if arch.scan else trained).shapes  # a scan stacks its layers
-  counted = jax.jit(step).lower(arrays, state).cost_analysis()
-  assert counted is not None, "XLA counts FLOPs on every platform"
-  return counted["flops"] / tokens

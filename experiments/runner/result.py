@@ -6,7 +6,8 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from experiments.runner.build import Experiment, cores_used, flops_per_token, sizes
+from experiments.runner.build import Experiment
+from experiments.runner.cost import cores_used, flops_per_token, sizes
 from transformer_jax.evaluation.generation_eval import MEASURES as WRITTEN
 from transformer_jax.evaluation.generation_eval import NO_TEXT
 from transformer_jax.evaluation.lengths import MEASURES

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from experiments.runner import run_folder
-from experiments.runner.build import Experiment, tokens_per_step
+from experiments.runner.build import Experiment
+from experiments.runner.cost import tokens_per_step
 from transformer_jax.training import loop
 from transformer_jax.training.checkpoint import Keeper
 from transformer_jax.training.loop import DispatchMetrics, FitResult, Program

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from experiments.configs import base
-from experiments.runner import build
+from experiments.runner import build, cost
 from experiments.setup.validate import ConfigError, resolve
 from transformer_jax.attention import KeyedDropout, Variant, attentions
 from transformer_jax.attention.cores import auto, cores
@@ -64,7 +64,7 @@ def architecture(**model):
 
 
 def test_the_record_names_cores_of_all_layers_and_lengths():
-  used = lambda lengths=(64, 512), **model: build.cores_used(
+  used = lambda lengths=(64, 512), **model: cost.cores_used(
     architecture(**model), lengths
   )
   short = {"blockwise": "64 queries do not fill a tile"}
@@ -122,5 +122,5 @@ def test_the_counted_operations_do_not_depend_on_the_type_of_numbers():
   for config.model.dtype in ("float32", "bfloat16"):
     experiment = build.build(config)
     arrays = experiment.trainer.task.load()[0]
-    counted.append(build.flops_per_token(experiment, arrays))
+    counted.append(cost.flops_per_token(experiment, arrays))
   assert counted[0] == counted[1] > 0

@@ -17,7 +17,7 @@ from experiments.runner.build import build
 from experiments.setup.validate import resolve
 from transformer_jax.axes import Dims
 from transformer_jax.models import Architecture, families
-from transformer_jax.models.transformer import Stack
+from transformer_jax.models.stack import Stack
 from transformer_jax.numpy_interpreter import evaluate
 from transformer_jax.positions import coords
 from transformer_jax.training.pmap import pmap_step, replicate

@@ -231,14 +231,7 @@ def problems(batch, row):
   return [part.tolist() for part in (prompt, targets[answer], weights[answer])]
 
 
-@pytest.mark.parametrize(
-  "spec",
-  [
-    "addition",
-    "recall(keys=20)",
-    "copy(scored=3)",
-  ],
-)
+@pytest.mark.parametrize("spec", ["addition", "recall(keys=20)", "copy(scored=3)"])
 def test_pairs_pose_the_problems_of_the_task_they_hold(spec):
   alone, paired = tasks.build(spec), tasks.build(f"pairs({spec})")
   same = [(drawn(alone), drawn(paired))]

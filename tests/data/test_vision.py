@@ -12,7 +12,8 @@ import pytest
 from test_prepare import mocked  # noqa: F401, a fixture
 
 from experiments.configs import base, vision
-from experiments.runner.build import build, sizes, tokens_per_step
+from experiments.runner.build import build
+from experiments.runner.cost import sizes, tokens_per_step
 from experiments.setup import runs
 from experiments.setup.validate import ConfigError, resolve, validate
 from transformer_jax.data.base import tasks

@@ -79,7 +79,7 @@ def test_the_most_likely_tokens_are_those_of_full_passes(name, runs):
     tokens = generator.tokenizer.encode(prompt)
     n = len(tokens)
     for _ in range(4):
-      # Nobody sees what fills the text up: all of them are one program.
+      # No token attends to the padding after it: one program serves all lengths.
       token_BL = np.array([tokens + [0] * (16 - len(tokens))])
       at = generate.coords.consecutive(1, 16)
       at = at.prefix(jnp.array([[n]])) if name == "prefix_tokens" else at

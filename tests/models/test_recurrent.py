@@ -14,7 +14,8 @@ import recurrent_oracles as oracle
 from test_recorded_torch import recorded
 
 from experiments.configs import base
-from experiments.runner.build import build, flops_per_token, sizes
+from experiments.runner.build import build
+from experiments.runner.cost import flops_per_token, sizes
 from experiments.setup.validate import resolve, validate
 from transformer_jax.attention import attentions
 from transformer_jax.attention.cores import cores

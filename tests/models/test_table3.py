@@ -11,7 +11,8 @@ from test_prepare import mocked  # noqa: F401, a fixture
 from experiments import sweep
 from experiments.configs import base, table3, transformer, wmt14
 from experiments.runner import train
-from experiments.runner.build import build, flops_per_token, sizes
+from experiments.runner.build import build
+from experiments.runner.cost import flops_per_token, sizes
 from experiments.setup import flags, runs
 from experiments.setup.validate import resolve, validate
 from transformer_jax.attention import attentions

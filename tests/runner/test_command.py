@@ -87,7 +87,7 @@ def test_a_mistyped_flag_of_any_command_is_one_sentence(commands, words, says):
   assert done.stderr.startswith(f"error: {says}") and done.stderr.count("\n") == 1
 
 
-@pytest.mark.slow  # a sweep prints there in test_end_to_end
+@pytest.mark.slow  # test_end_to_end runs a sweep in an ASCII terminal
 def test_a_terminal_without_unicode_ends_no_command(commands, tmp_path):
   ascii = {"PYTHONIOENCODING": "ascii", "COLUMNS": "120"}
   words = (f"--workdir={tmp_path}", *SMALL)

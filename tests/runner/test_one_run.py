@@ -6,11 +6,7 @@ import pytest
 from fake_runs import asked, lines
 
 from experiments import run, sweep
-from experiments.setup.plan import (
-  Group,
-  OneAtATime,
-  Plan,
-)
+from experiments.setup.plan import Group, OneAtATime, Plan
 from transformer_jax.training.json_files import read_json
 
 

@@ -7,12 +7,7 @@ import socket
 import subprocess
 import sys
 
-from fake_runs import (
-  BASE,
-  SCORES,
-  WHY,
-  asked,
-)
+from fake_runs import BASE, SCORES, WHY, asked
 
 from experiments import sweep
 from experiments.runner import run_folder, sweep_loop, waiting

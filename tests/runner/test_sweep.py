@@ -12,9 +12,7 @@ from experiments import sweep
 from experiments.configs import quickstart
 from experiments.runner import run_folder, sweep_loop
 from experiments.setup import config_file, runs
-from experiments.setup.plan import (
-  Plan,
-)
+from experiments.setup.plan import Plan
 from experiments.setup.validate import ConfigError
 from transformer_jax.training.json_files import read_json, write_json
 

@@ -2,21 +2,13 @@
 
 import copy
 
-from fake_runs import (
-  BASE,
-  ONE,
-  POSITIONS,
-  crash,
-  perform,
-)
+from fake_runs import BASE, ONE, POSITIONS, crash, perform
 
 from experiments import inference
 from experiments.reporting import load
 from experiments.setup import runs
 from experiments.setup.identity import NEUTRAL
-from experiments.setup.plan import (
-  Plan,
-)
+from experiments.setup.plan import Plan
 from experiments.setup.validate import flatten, resolve
 from transformer_jax.training.json_files import write_json
 

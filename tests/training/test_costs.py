@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from experiments.configs import base
-from experiments.runner.build import build, flops_per_token
+from experiments.runner.build import build
+from experiments.runner.cost import flops_per_token
 from experiments.runner.train import describe
 from experiments.setup.validate import resolve
 from transformer_jax.data.base import tasks

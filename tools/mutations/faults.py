@@ -39,13 +39,13 @@ class Fault:
 
 def faults(rooms: Sequence[str] = (), names: Sequence[str] = ()) -> list[Fault]:
   """Returns the faults of some rooms, or of all, in the order of the files."""
-  faults = []
+  all_faults: list[Fault] = []
   for path in sorted(HERE.glob("*.toml")):
     tables = tomllib.loads(path.read_text(encoding="utf-8"))["fault"]
-    faults += [Fault(path.stem, **table) for table in tables]
+    all_faults += [Fault(path.stem, **table) for table in tables]
   if twice := [
-    x for x, n in collections.Counter(f.name for f in faults).items() if n > 1
+    x for x, n in collections.Counter(f.name for f in all_faults).items() if n > 1
   ]:
     raise SystemExit(f"two faults have one name: {twice[0]}")
-  wanted = [f for f in faults if not rooms or f.room in rooms]
+  wanted = [f for f in all_faults if not rooms or f.room in rooms]
   return [f for f in wanted if not names or f.name in names]

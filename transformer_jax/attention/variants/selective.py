@@ -61,6 +61,6 @@ class Selective(Variant):
 
   def cross(self):
     raise SpecError(
-      "selective adds up what earlier queries had against a key of their own text; use"
+      "selective adds up selection scores of earlier queries of the key's own text; use"
       " it in a decoder, without an encoder"
     )
