@@ -10,7 +10,7 @@ from experiments.runner.build import Experiment
 from experiments.runner.cost import cores_used, flops_per_token, sizes
 from transformer_jax.evaluation.generation_eval import MEASURES as WRITTEN
 from transformer_jax.evaluation.generation_eval import NO_TEXT
-from transformer_jax.evaluation.lengths import MEASURES
+from transformer_jax.evaluation.measures import MEASURES
 from transformer_jax.training.loop import FitResult
 
 

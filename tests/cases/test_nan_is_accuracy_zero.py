@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import random_parameters
 
 import transformer_jax.data  # noqa: F401, fills the registry of tasks
 from experiments.runner.result import result_of
@@ -39,9 +40,7 @@ def scored():
   at = coords.consecutive(*token_BL.shape)
   at = at.replace(data={name: token_BL for name in encoding.ids})
   shapes = jax.eval_shape(model.init, jax.random.key(0), token_BL, at)["params"]
-  random = np.random.default_rng(0)
-  params = jax.tree.map(lambda x: 0.3 * random.normal(size=x.shape), shapes)
-  params = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), params)
+  params = jax.tree.map(jnp.asarray, random_parameters.normal(shapes))
   lost = params | {"embedding_VD": params["embedding_VD"].at[0].set(jnp.nan)}
   both = jax.tree.map(lambda *x: jnp.stack(x), params, lost)
   evaluator = Evaluator(model, task, 4, 4)

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import random_parameters
 
 from experiments.configs import base
 from experiments.runner.build import build
@@ -36,10 +37,9 @@ slow = functools.partial(pytest.param, marks=pytest.mark.slow)
 
 
 def started(trainer):
-  """Returns a state of random parameters: compiling their start takes a second."""
-  random = np.random.default_rng(0)
-  draw = lambda x: jnp.asarray(0.2 * random.normal(size=x.shape), x.dtype)
-  params = jax.tree.map(draw, trainer.shapes.params)
+  """Returns a state of random parameters."""
+  params = random_parameters.normal(trainer.shapes.params, 0.2)
+  params = jax.tree.map(jnp.asarray, params)
   moments = trainer.optimizer.init(params)
   return State(jnp.int32(0), params, moments, jax.random.key(0), None)
 

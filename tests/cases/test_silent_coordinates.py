@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import random_parameters
 
 from experiments.configs import base
 from experiments.setup.validate import ConfigError, resolve, validate
@@ -48,11 +49,9 @@ def started(family="transformer", position="rope", attention="softmax"):
 
 
 def drawn(model):
-  """Returns random parameters; compiling how a model starts would take a second."""
+  """Returns random parameters."""
   shapes = jax.eval_shape(model.init, jax.random.key(0), TOKEN_BL)["params"]
-  random = np.random.default_rng(0)
-  draw = lambda x: 0.3 * random.standard_normal(x.shape, np.float32)
-  return jax.tree.map(draw, shapes)
+  return random_parameters.normal(shapes)
 
 
 # Interpreted: compiling is most of what these tests would cost.

@@ -1,12 +1,12 @@
 """Continuing prompts with a run's folder: what comes out, and what is refused."""
 
-import dataclasses
 import types
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import random_parameters
 
 from experiments import generate
 from experiments.configs import base
@@ -29,27 +29,6 @@ TASKS = {
 }
 
 
-def drawn(shapes, seeds, **larger):
-  """Returns a state of these seeds with random parameters; compiles nothing.
-
-  larger   factors of some parameters of the model, by name
-  """
-  random = np.random.default_rng(0)
-
-  def nothing(x):
-    if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
-      return jnp.stack([jax.random.key(0)] * seeds)
-    return np.zeros((seeds, *x.shape), x.dtype)
-
-  def draw(x):
-    scale = 1.0 if x.ndim < 2 else x.shape[0] ** -0.5
-    return (scale * random.normal(size=(seeds, *x.shape))).astype(x.dtype)
-
-  params = jax.tree.map(draw, shapes.params)
-  params |= {name: params[name] * factor for name, factor in larger.items()}
-  return dataclasses.replace(jax.tree.map(nothing, shapes), params=params)
-
-
 def made(folder, name):
   """Makes a run that was not trained, of clear preferences."""
   task, more = TASKS[name]
@@ -58,7 +37,7 @@ def made(folder, name):
   if name != "text":
     letters = "abcdefghijklmnopqrstuvwxyz .,\nABCDEF"
     tokenizers.build("char(size=40)").train([letters]).save(folder / "tokenizer")
-  state = drawn(build(config).trainer.shapes, 1)
+  state = random_parameters.state(build(config).trainer.shapes, 1)
   with Keeper(folder / "checkpoints") as keeper:
     keeper.save(1, state, {"diverged": {}})
   return folder

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import random_parameters
 from absl import flags
-from test_generate import drawn
 
 from experiments import inference, label
 from experiments.configs import base, brown_tagging
@@ -44,7 +44,7 @@ def make(folder, task):
   write_json(folder / "labels.json", NAMES)
   tokenizers.build("char(size=24)").train(["abcdefg hij"]).save(folder / "tokenizer")
   # One label is clearly the best.
-  state = drawn(build(config).trainer.shapes, 2, output_DV=8.0)
+  state = random_parameters.state(build(config).trainer.shapes, 2, output_DV=8.0)
   with Keeper(folder / "checkpoints") as keeper:
     keeper.save(1, state, {"diverged": {}})
   return folder

@@ -4,8 +4,8 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
+import random_parameters
 from test_interop import saved
 
 from experiments import export
@@ -29,14 +29,6 @@ GPT2 |= {"model.attention": "multihead(bias=True)", "model.feedforward_bias": Tr
 TOKENS = "tokens('corpus', tokenizer='char(size=40)')"
 
 
-def drawn(shapes):
-  """Returns random numbers; compiling how a model starts would take seconds."""
-  random = np.random.default_rng(0)
-  draw = lambda x: (0.3 * random.normal(size=x.shape)).astype(x.dtype)
-  shapes = dataclasses.replace(shapes, key=None)
-  return jax.tree.map(draw, shapes)
-
-
 def run(folder, **more):
   """Makes the folder of a run as it starts."""
   config = resolve(base.get_config(), SMALL | {k: v for k, v in more.items()})
@@ -46,7 +38,8 @@ def run(folder, **more):
   trainer = build(config).trainer
   seeds = jnp.array([3, 4], jnp.uint32)
   shapes = jax.eval_shape(jax.vmap(trainer.init), seeds)
-  state = dataclasses.replace(drawn(shapes), key=jax.vmap(jax.random.key)(seeds))
+  state = random_parameters.normal(dataclasses.replace(shapes, key=None))
+  state = dataclasses.replace(state, key=jax.vmap(jax.random.key)(seeds))
   with Keeper(folder / "checkpoints") as keeper:
     keeper.save(1, state, {"diverged": {}})
   return folder

@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
+import random_parameters
 from test_interop import CONFIGS
 
 from experiments import export
@@ -61,9 +62,8 @@ def test_a_decoder_of_other_sizes_decodes_on_its_cache():
   model, at = Transformer(make(decoders=2)), coords.consecutive(1, 6)
   read = TOKEN_BL, None, TOKEN_BL
   shapes = jax.eval_shape(lambda: model.init(jax.random.key(1), *read))
-  random = np.random.default_rng(0)
-  draw = lambda x: (0.25 * random.normal(size=x.shape)).astype(x.dtype)
-  params, cache = jax.tree.map(draw, shapes), empty_cache(model.arch, 2, 6)
+  params = random_parameters.normal(shapes, 0.25)
+  cache = empty_cache(model.arch, 2, 6)
   assert cache[0].kept["key"].shape[1::2] == (2, 8)
 
   @jax.jit
