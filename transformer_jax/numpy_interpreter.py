@@ -109,7 +109,7 @@ def _run(eqn: Any, args: list[np.ndarray]) -> list[np.ndarray]:
   if name == "cond":
     return run_jaxpr(eqn.params["branches"][int(args[0])], args[1:])
   if name == "scan":
-    return _scan(args, shapes, **eqn.params)
+    return _scan(args, eqn)
   if name == "while":
     return _while(args, **eqn.params)
   inner = next((eqn.params[n] for n in INNER if n in eqn.params), None)
@@ -158,25 +158,31 @@ def _in_numpy(name: str, args: list, shapes: list, params: dict) -> list[np.ndar
   return [np.asarray(x) for x in found]
 
 
-def _scan(args, shapes, *, jaxpr, length, reverse, num_consts, num_carry, **_):
+def _scan(args, eqn):
   """Returns the outputs of `lax.scan`: the last carry and the stacked step outputs.
 
-  args                    constants, initial carry and inputs by step
-  shapes                  abstract values of the outputs
-  jaxpr                   one step
-  length, reverse         number of steps and their order
-  num_consts, num_carry   lengths of the first two parts of args
+  args   constants, initial carry and inputs by step
+  eqn    the equation: one step as `jaxpr`, number of steps and their order
+
+  What has an axis more outside than in a step goes by step: jax 0.12 renamed the
+  parameters that count the others.
   """
+  step, length = eqn.params["jaxpr"], eqn.params["length"]
+  num_given = _by_step(eqn.invars, step.in_avals)
+  num_carry = len(eqn.outvars) - _by_step(eqn.outvars, step.out_avals)
+  num_consts = len(args) - num_carry - num_given
   fixed, carry = args[:num_consts], args[num_consts : num_consts + num_carry]
   given, steps = args[num_consts + num_carry :], {}
-  for n in reversed(range(length)) if reverse else range(length):
-    found = run_jaxpr(jaxpr, [*fixed, *carry, *(x[n] for x in given)])
-    carry, steps[n] = found[:num_carry], found[num_carry:]
-  each = [steps[n] for n in range(length)]
-  stacked = [
-    np.stack([outs[i] for outs in each]) for i in range(len(shapes) - num_carry)
-  ]
-  return [*carry, *stacked]
+  for n in reversed(range(length)) if eqn.params["reverse"] else range(length):
+    outs = run_jaxpr(step, [*fixed, *carry, *(x[n] for x in given)])
+    carry, steps[n] = outs[:num_carry], outs[num_carry:]
+  columns = zip(*(steps[n] for n in range(length)), strict=True)
+  return [*carry, *map(np.stack, columns)]
+
+
+def _by_step(outside, inside):
+  pairs = zip(outside, inside, strict=True)
+  return sum(var.aval.ndim > aval.ndim for var, aval in pairs)
 
 
 def _while(args, *, cond_jaxpr, cond_nconsts, body_jaxpr, body_nconsts, **_):
