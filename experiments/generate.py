@@ -51,7 +51,7 @@ def main(argv: list[str]) -> None:
 
 
 def _answers() -> Iterator[str]:
-  generator = Generator(Path(FLAGS.run), FLAGS.seed, FLAGS.average)
+  generator = load(Path(FLAGS.run), FLAGS.seed, FLAGS.average)
   how = _sampling()
   write = functools.partial(generator, steps=FLAGS.tokens, how=how)
   if FLAGS.prompt is not None:
@@ -81,28 +81,35 @@ def _sampling() -> Sampling | None:
   return None
 
 
-class Generator:
-  """A trained decoder with its vocabulary, called with prompts.
+def load(run: Path, seed: int = 0, last: int = 1) -> "Generator":
+  """Returns the generator of a trained run; raises ConfigError.
 
   run    folder of the run
   seed   index of its seed, from 0
   last   number of newest checkpoints to average
+  """
+  trained = inference.load(run, Text, "a text to write", seed, last)
+  return Generator(trained, trained.tokenizer or Bytes())
 
-  Raises ConfigError where the run cannot be used.
+
+class Generator:
+  """A trained decoder with its vocabulary, called with prompts.
+
+  trained     one seed of a run; ConfigError unless its model is a decoder
+  tokenizer   its encode, decode and end token are used
   """
 
-  def __init__(self, run: Path, seed: int = 0, last: int = 1):
-    trained = inference.load(run, Text, "a text to write", seed, last)
-    task = trained.experiment.task
-    if task.kind not in KINDS:
-      raise ConfigError(f"{run}: its model is no decoder but an {task.kind}")
+  def __init__(self, trained: inference.Trained, tokenizer: Any):
+    kind = trained.experiment.task.kind
+    if kind not in KINDS:
+      raise ConfigError(f"{trained.folder}: its model is no decoder but an {kind}")
     self.model, self.params = trained.experiment.trainer.model, trained.params
-    self.tokenizer = trained.tokenizer or Bytes()
-    self.prefix = task.kind == "prefix_decoder"
+    self.tokenizer = tokenizer
+    self.prefix = kind == "prefix_decoder"
 
   def __call__(
-    self, prompts: Sequence[str], steps: int, how: Sampling | None = None, key: int = 0
-  ) -> list[str]:
+    self, prompts: Sequence[Any], steps: int, how: Sampling | None = None, key: int = 0
+  ) -> list[Any]:
     """Returns a continuation of each prompt.
 
     steps   maximum number of tokens to generate
@@ -126,7 +133,7 @@ class Generator:
         f" {num_positions} positions: write fewer --tokens, or shorten the prompt"
       )
 
-  def _text(self, tokens: np.ndarray) -> str:
+  def _text(self, tokens: np.ndarray) -> Any:
     if (tokens < 0).any():
       raise ConfigError("the model's logits are not numbers: its training diverged")
     ends = np.flatnonzero(tokens == self.tokenizer.end)

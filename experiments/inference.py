@@ -36,10 +36,12 @@ flags.disclaim_key_flags()  # --help lists them under the command itself
 class Trained:
   """One seed of a trained run.
 
+  folder      of the run
   params      of the model, averaged over checkpoints
   tokenizer   None: the task has no vocabulary
   """
 
+  folder: Path
   config: ConfigDict
   experiment: Experiment
   params: Any
@@ -95,8 +97,7 @@ def load(run: Path, kind: type[Task], kind_name: str, seed: int, last: int) -> T
   seed        index of the seed, from 0
   last        number of newest checkpoints to average
   """
-  if not (run / "config.json").exists():
-    raise ConfigError(f"{run} is no run: it has no config.json; see runs/*/runs/")
+  check_folder(run)
   config, experiment = of_run(run)
   if not isinstance(experiment.task, kind):
     raise ConfigError(f"{run}: its task is not {kind_name} but {config.task}")
@@ -105,12 +106,23 @@ def load(run: Path, kind: type[Task], kind_name: str, seed: int, last: int) -> T
     raise ConfigError(f"{run} has no vocabulary yet; train it first")
   if not 0 <= seed < len(experiment.seeds):
     raise ConfigError(f"--seed={seed}: this run has {len(experiment.seeds)} seeds")
-  params = jax.tree.map(lambda x: x[seed], _params(run, experiment, last))
-  tokenizer = tokenizers.load(run / "tokenizer") if has_tokenizer else None
-  return Trained(config, experiment, params, tokenizer)
+  params = jax.tree.map(lambda x: x[seed], params_of(run, experiment, last))
+  return Trained(run, config, experiment, params, tokenizer_of(run))
 
 
-def _params(run: Path, experiment: Experiment, last: int) -> Any:
+def check_folder(run: Path) -> None:
+  """Raises ConfigError unless a folder is that of a run."""
+  if not (run / "config.json").exists():
+    raise ConfigError(f"{run} is no run: it has no config.json; see runs/*/runs/")
+
+
+def tokenizer_of(run: Path) -> Tokenizer | None:
+  """Returns the tokenizer in a run's folder, None where its task has none."""
+  folder = run / "tokenizer"
+  return tokenizers.load(folder) if folder.exists() else None
+
+
+def params_of(run: Path, experiment: Experiment, last: int) -> Any:
   """Returns the mean parameters of the newest checkpoints, stacked over seeds."""
   seed_S = jnp.array(experiment.seeds, jnp.uint32)
   abstract = jax.eval_shape(jax.vmap(experiment.trainer.init), seed_S)

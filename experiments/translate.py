@@ -35,9 +35,9 @@ def main(argv: list[str]) -> None:
 
 
 def _answers() -> Iterator[str]:
-  translator = load(Path(FLAGS.run), FLAGS.seed, FLAGS.average)
+  trained = load(Path(FLAGS.run), FLAGS.seed, FLAGS.average)
   how = Beam(FLAGS.beam, FLAGS.penalty)
-  return translate(translator, how, inference.lines(FLAGS.input), FLAGS.batch_size)
+  return translate(trained, how, inference.lines(FLAGS.input), FLAGS.batch_size)
 
 
 def load(run: Path, seed: int = 0, last: int = 1) -> Translator:
@@ -47,7 +47,11 @@ def load(run: Path, seed: int = 0, last: int = 1) -> Translator:
   seed   index of its seed, from 0
   last   number of newest checkpoints to average
   """
-  trained = inference.load(run, Translation, "a translation", seed, last)
+  return as_translator(inference.load(run, Translation, "a translation", seed, last))
+
+
+def as_translator(trained: inference.Trained) -> Translator:
+  """Returns the translator of one seed of a run."""
   trainer = trained.experiment.trainer
   return Translator(trainer.model, trained.params, trained.vocabulary(), trainer.length)
 

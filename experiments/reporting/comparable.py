@@ -22,7 +22,7 @@ def changed(runs: Sequence[LoadedRun]) -> str:
   """Returns the inputs that differ between finished runs, as a clause; "" for none."""
   labels: dict[str, dict[str, list[str]]] = {}
   for run in runs:
-    for name, value in _inputs(run):
+    for name, value in inputs(run):
       labels.setdefault(name, {}).setdefault(value, []).append(run.label)
   return "; ".join(
     f"{name} changed between its runs ({_by_value(by_value)})"
@@ -31,7 +31,7 @@ def changed(runs: Sequence[LoadedRun]) -> str:
   )
 
 
-def _inputs(run: LoadedRun) -> Iterator[tuple[str, str]]:
+def inputs(run: LoadedRun) -> Iterator[tuple[str, str]]:
   """Yields (name, fingerprint) of a run's data, tokenizer, weights and user code."""
   data, start = run.fact("data") or {}, run.fact("start") or {}
   task = run.config.get("task")

@@ -68,7 +68,7 @@ class LoadedRun:
     values = {}
     for score in self.fact("scores") or ():
       cell = (score["length"], score["measure"], score.get("part", "mean"))
-      if cell == (length, measure, part) and _finite(score["value"]):
+      if cell == (length, measure, part) and finite(score["value"]):
         values[score["seed"]] = float(score["value"])
     return values
 
@@ -275,7 +275,8 @@ def _distinct(runs: list[LoadedRun]) -> list[LoadedRun]:
   return distinct
 
 
-def _finite(value: Any) -> bool:
+def finite(value: Any) -> bool:
+  """Returns whether a value of a result is a finite number."""
   return isinstance(value, int | float) and math.isfinite(value)
 
 

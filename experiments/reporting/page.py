@@ -12,6 +12,7 @@ import rich.table
 import rich.text
 
 from experiments.reporting import (
+  by_seed,
   comparisons,
   generations,
   method,
@@ -32,7 +33,7 @@ LATEX = "% needs \\usepackage{booktabs,amssymb}\n"
 
 
 def write_report(workdir: str | os.PathLike[str]) -> pathlib.Path:
-  """Writes report.html, results.csv, tables.md, tables.tex and PNGs; returns the page.
+  """Writes the page, CSV files, tables to copy and PNGs; returns the page's path.
 
   workdir   folder of the sweep, with sweep.json; the files go there too
 
@@ -46,6 +47,7 @@ def write_report(workdir: str | os.PathLike[str]) -> pathlib.Path:
       _write(folder / f"{picture.name}.png", picture.png)
   paper = tables.paper_tables(findings)
   _write(folder / "results.csv", tables.to_csv(findings))
+  _write(folder / "results_by_seed.csv", by_seed.to_csv(findings.sweep))
   _write(folder / "tables.md", shown("\n".join(map(tables.to_markdown, paper))))
   _write(folder / "tables.tex", shown(LATEX + "\n".join(map(tables.to_latex, paper))))
   return _write(folder / "report.html", shown(page(findings, pictures)))

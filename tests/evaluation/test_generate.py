@@ -50,7 +50,7 @@ def runs(tmp_path_factory):
 
 @pytest.mark.parametrize("name", TASKS)
 def test_the_most_likely_tokens_are_those_of_full_passes(name, runs):
-  generator = generate.Generator(runs[name])
+  generator = generate.load(runs[name])
   prompts = ["abc", "a", "fedcb"]
   found = generator(prompts, steps=4)
   apply = jax.jit(generator.model.apply)
@@ -68,7 +68,7 @@ def test_the_most_likely_tokens_are_those_of_full_passes(name, runs):
 
 
 def test_draws_follow_their_key_and_a_low_temperature_is_greedy(runs):
-  generator = generate.Generator(runs["tokens"])
+  generator = generate.load(runs["tokens"])
   draw = lambda key, warm: generator(["ab"], 8, Sampling(warm), key)
   assert draw(0, 1e3) == draw(0, 1e3) != draw(1, 1e3)
   assert draw(0, 1e-3) == generator(["ab"], 8)
@@ -85,7 +85,7 @@ def test_batches_of_prompts_are_drawn_apart(runs, tmp_path, monkeypatch):
 
 
 def test_what_cannot_be_continued_is_one_sentence(runs, tmp_path):
-  generator = generate.Generator(runs["text"])
+  generator = generate.load(runs["text"])
   with pytest.raises(ConfigError, match="a prompt has no token"):
     generator(["a", ""], 4)
   with pytest.raises(ConfigError, match="have 20 tokens and learned has 16 positions"):
@@ -97,4 +97,4 @@ def test_what_cannot_be_continued_is_one_sentence(runs, tmp_path):
   config = {"task": "copy", "train.length": 4, "train.schedule": "constant"}
   write_json(tmp_path / "config.json", config)
   with pytest.raises(ConfigError, match="its task is not a text to write but copy"):
-    generate.Generator(tmp_path)
+    generate.load(tmp_path)

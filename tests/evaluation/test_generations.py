@@ -21,9 +21,9 @@ from transformer_jax.attention.cores.dense import Dense
 from transformer_jax.data.base import GenerationSet
 from transformer_jax.data.tokenizers import tokenizers
 from transformer_jax.evaluation import generation_eval, maps
+from transformer_jax.evaluation.activations import RecordingDense
 from transformer_jax.evaluation.beam import Beam
 from transformer_jax.evaluation.generation_eval import GenerationEval
-from transformer_jax.evaluation.maps import RecordingDense
 from transformer_jax.evaluation.translator import Translator
 from transformer_jax.positions import PositionalEncoding, bind, coords
 from transformer_jax.training import sharding
@@ -151,7 +151,7 @@ def test_the_map_has_a_row_for_each_piece(ran):
   assert weight_LM.std(axis=1).max() > 0 and drawn["source"][-1] == "</s>"
 
 
-def test_recorded_weights_are_those_between_two_texts():
+def test_recorded_weights_are_those_of_each_call():
   key = jax.random.split(jax.random.key(0), 3)
   q_BLHK = jax.random.normal(key[0], (1, 3, 2, 4))
   k_BMHK, v_BMHK = (jax.random.normal(k, (1, 5, 2, 4)) for k in key[1:])
@@ -163,20 +163,20 @@ def test_recorded_weights_are_those_between_two_texts():
   recorded = []
   found = RecordingDense(recorded)(*args, rule)
   np.testing.assert_array_equal(found, Dense()(*args, rule))
-  score = 0.5 * np.einsum("blhk,bmhk->blhm", q_BLHK, k_BMHK)[..., :4]
+  score = 0.5 * np.einsum("blhk,bmhk->bhlm", q_BLHK, k_BMHK)[..., :4]
   wanted = np.exp(score) / np.exp(score).sum(axis=-1, keepdims=True)
   np.testing.assert_allclose(recorded[0][..., :4], wanted, rtol=1e-5, atol=1e-6)
   assert len(recorded) == 1 and not recorded[0][..., 4].any()
   own = q_BLHK, k_BMHK[:, :3], v_BMHK[:, :3], q_at, q_at, position, 0.5
   RecordingDense(recorded)(*own, rule)
-  assert len(recorded) == 1  # a text that looks at itself
+  assert [w_BHLM.shape for w_BHLM in recorded] == [(1, 2, 3, 5), (1, 2, 3, 3)]
 
 
 def test_the_map_is_that_of_the_last_layer():
-  first, last = np.random.default_rng(0).random((2, 1, 3, 2, 5))
-  want_LM = last[0].mean(axis=1)
+  first, last = np.random.default_rng(0).random((2, 1, 2, 3, 5))
+  want_LM = last[0].mean(axis=0)
   np.testing.assert_array_equal(maps._last([first, last], 3), want_LM)
-  steps = [last[:, [n]] for n in range(3)]  # a recurrent model looks step by step
+  steps = [last[:, :, [n]] for n in range(3)]  # a recurrent model looks step by step
   np.testing.assert_array_equal(maps._last(steps, 3), want_LM)
 
 

@@ -49,22 +49,23 @@ class Stack(nn.Module):
 
     position = Position(self.position, encoding_dims, shared, name="position")()
     x_BLD = self.embed(position, x_BLD, at)
-    if self.arch.embedding.norm:
-      x_BLD = NormLayer(self.arch.embedding.norm, name="embedding_norm")(x_BLD)
-    drop = Dropout(self.arch.dropout, self.arch.axis)
-    x_BLD, cache = self.apply_layers(drop(x_BLD), at, position, memory, cache)
+    x_BLD, cache = self.apply_layers(x_BLD, at, position, memory, cache)
     if self.arch.norm_placement.final_norm:
       x_BLD = NormLayer(self.arch.norm, name="final_norm")(x_BLD)
     return x_BLD, at, cache
 
   def embed(self, position, x_BLD, at):
+    """Returns x_BLD, the input of the first layer."""
     try:
-      return position.embed(x_BLD, at)
+      x_BLD = position.embed(x_BLD, at)
     except KeyError as error:
       raise ValueError(
         f"{self.position.name} changes the embeddings with {error}, of which"
         " each layer has its own; its in_layer must be False for that name"
       ) from error
+    if self.arch.embedding.norm:
+      x_BLD = NormLayer(self.arch.embedding.norm, name="embedding_norm")(x_BLD)
+    return Dropout(self.arch.dropout, self.arch.axis)(x_BLD)
 
   def assign_positions(self, B, at, done):
     """Returns the coordinates of B rows with positions; random only in training.

@@ -30,10 +30,14 @@ class Dense(Core):
   def attend(self, q_BLHK, k_BMGK, v_BMGE, context):
     H = q_BLHK.shape[2]
     k_BMHK, v_BMHE = repeat_heads(k_BMGK, H), repeat_heads(v_BMGE, H)
+    w_BHLM = self.weights(q_BLHK, k_BMHK, context)
+    return context.mix(w_BHLM, v_BMHE).astype(v_BMHE.dtype)
+
+  def weights(self, q_BLHK, k_BMHK, context):
+    """Returns w_BHLM, float32: the weight of each key for each query."""
     mask_BLM = context.mask()
     s_BHLM = context.full_scores(q_BLHK, k_BMHK, mask_BLM)
-    w_BHLM = context.weights(s_BHLM, mask_BLM)
-    return context.mix(w_BHLM, v_BMHE).astype(v_BMHE.dtype)
+    return context.weights(s_BHLM, mask_BLM)
 
   def refusal(self, encoding, variant=PLAIN.variant, dropout=False):
     return variant.refusal(encoding)

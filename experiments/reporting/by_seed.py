@@ -1,0 +1,86 @@
+"""Scores of a sweep in long form, one record for each seed, as in results_by_seed.csv.
+
+They hold all that the report's means, intervals and verdicts are computed from.
+"""
+
+import csv
+import io
+from typing import Any
+
+from experiments.reporting import comparable
+from experiments.reporting.load import LoadedRun, ReportError, Sweep, finite
+from transformer_jax.spec import nearest
+from transformer_jax.untrusted import cell
+
+COLUMNS = (
+  *("group", "variant", "id", "seed", "length", "times_trained"),
+  *("measure", "better", "part", "value", "reason", "baseline", "target", "inputs"),
+)
+
+
+def records(sweep: Sweep, *keys: str) -> list[dict[str, Any]]:
+  """Returns one record for each score of a finished run, with the names in COLUMNS.
+
+  sweep   the sweep's folder, read
+  keys    of configs, whose values are added to each record, as in "train.length"
+
+  value      None: there is none, for the `reason`
+  target     fingerprint of the scored targets; runs are compared where it is equal
+  inputs     fingerprints of data, tokenizer, pretrained weights and user code; a group
+             is compared where each of them is equal in all its runs
+
+  Raises ReportError for a key that no config has.
+  """
+  for key in keys:
+    known = {name for run in sweep.runs for name in run.config}
+    if key not in known:
+      raise ReportError(f"no run has a key {key}.{nearest(key, known)}")
+  return [
+    record | {key: run.config.get(key) for key in keys}
+    for run in sweep.runs
+    if run.result
+    for record in _records(run, sweep.baseline)
+  ]
+
+
+def _records(run: LoadedRun, baseline: str | None) -> list[dict[str, Any]]:
+  """Returns the records of one finished run."""
+  better = {x["name"]: x["better"] for x in run.fact("measures")}
+  inputs = "; ".join(f"{name} {value[:16]}" for name, value in comparable.inputs(run))
+  return [
+    {
+      "group": run.group,
+      "variant": run.label,
+      "id": run.id,
+      "seed": score["seed"],
+      "length": score["length"],
+      "times_trained": score["length"] / run.fact("train_length"),
+      "measure": score["measure"],
+      "better": better.get(score["measure"]),
+      "part": score.get("part", "mean"),
+      "value": score["value"] if finite(score["value"]) else None,
+      "reason": _reason(run, score),
+      "baseline": baseline,
+      "target": run.target(score["length"], score["measure"]),
+      "inputs": inputs,
+    }
+    for score in run.fact("scores")
+  ]
+
+
+def _reason(run: LoadedRun, score: dict[str, Any]) -> str:
+  """Returns why a score has no value, "" where it has one."""
+  if score["value"] is not None:
+    return ""
+  undefined = (run.fact("undefined") or {}).get(str(score["length"]), "")
+  return score.get("reason") or undefined
+
+
+def to_csv(sweep: Sweep) -> str:
+  """Returns the records as a CSV file with all digits of each value."""
+  out = io.StringIO()
+  writer = csv.writer(out, lineterminator="\n")
+  writer.writerow(COLUMNS)
+  for record in records(sweep):
+    writer.writerow(cell(record[name]) for name in COLUMNS)
+  return out.getvalue()
