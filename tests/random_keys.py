@@ -5,6 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Literal
 
+from transformer_jax.numpy_interpreter import by_step
+
 
 def drawn(function, *args) -> list[tuple[int, ...]]:
   """Returns the key of every draw in `function(*args)`, as often as it is drawn from.
@@ -72,7 +74,8 @@ def _call(eqn, inputs, found):
       eqn.primitive
     )
     return _walk(closed.jaxpr, _known(closed.consts), inputs, found)
-  consts, carry = eqn.params["num_consts"], eqn.params["num_carry"]
+  carry = len(eqn.outvars) - by_step(eqn.outvars, closed.out_avals)
+  consts = len(inputs) - carry - by_step(eqn.invars, closed.in_avals)
   fixed, state, rest = inputs[:consts], inputs[consts : consts + carry], []
   columns = [[] for _ in eqn.outvars[carry:]]
   for n in range(eqn.params["length"]):

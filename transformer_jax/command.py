@@ -90,7 +90,7 @@ def require(values: absl_flags.FlagValues, **examples: str) -> None:
   To be called after a check of positional words, which may be its missing value.
   """
   for name, example in examples.items():
-    if not values[name].value:
+    if not getattr(values, name):
       raise absl_flags.Error(f"--{name} is missing; write --{name}={example}")
 
 

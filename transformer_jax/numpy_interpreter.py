@@ -168,8 +168,8 @@ def _scan(args, eqn):
   parameters that count the others.
   """
   step, length = eqn.params["jaxpr"], eqn.params["length"]
-  num_given = _by_step(eqn.invars, step.in_avals)
-  num_carry = len(eqn.outvars) - _by_step(eqn.outvars, step.out_avals)
+  num_given = by_step(eqn.invars, step.in_avals)
+  num_carry = len(eqn.outvars) - by_step(eqn.outvars, step.out_avals)
   num_consts = len(args) - num_carry - num_given
   fixed, carry = args[:num_consts], args[num_consts : num_consts + num_carry]
   given, steps = args[num_consts + num_carry :], {}
@@ -180,7 +180,8 @@ def _scan(args, eqn):
   return [*carry, *map(np.stack, columns)]
 
 
-def _by_step(outside, inside):
+def by_step(outside, inside):
+  """Returns how many variables of a scan have an axis of steps that a step lacks."""
   pairs = zip(outside, inside, strict=True)
   return sum(var.aval.ndim > aval.ndim for var, aval in pairs)
 

@@ -110,7 +110,7 @@ def _slice(eqn, table_lookup, table_N, at):
 
 def _scan(eqn, table_lookup, *values):
   """Runs a scan that has no outputs but its carry."""
-  consts, length = eqn.params["num_consts"], eqn.params["length"]
+  consts, length = len(values) - len(eqn.outvars), eqn.params["length"]
   closed = eqn.params["jaxpr"]
 
   def step(n, carry):
@@ -177,11 +177,16 @@ def _serves_scatter(params, start, index, x):
   return len(start) == len(x) == 2 and numbers.operand_batching_dims == (0,)
 
 
+def _serves_scan(params, *shapes):
+  """Returns whether a step gets the arguments whole: nothing goes by step."""
+  return [*shapes] == [aval.shape for aval in params["jaxpr"].in_avals]
+
+
 SERVED: dict[str, Rule] = {
   "gather": _serves_gather,
   "scatter-add": _serves_scatter,
   "dynamic_slice": lambda params, table, *at: params["slice_sizes"] == (1,),
-  "scan": lambda params, *_: params["num_carry"] + params["num_consts"] == len(_),
+  "scan": _serves_scan,
 }
 REFUSED = {
   *("scatter", "sort", "cumsum", "cumlogsumexp", "cumprod", "cummax", "while", "cond"),
