@@ -57,7 +57,7 @@ def test_bars_lines_and_warnings_show_no_command(capsys):
 
 
 def test_answers_are_exact_in_a_file_and_clean_on_a_terminal(monkeypatch, capsys):
-  flags = types.SimpleNamespace(batch_size=1, allow=[])
+  flags = types.SimpleNamespace(run="there", batch_size=1, allow=[])
   monkeypatch.setattr(inference, "FLAGS", flags)
   inference.main(["label"], lambda: [BAIT])
   assert capsys.readouterr().out == f"{BAIT}\n"
