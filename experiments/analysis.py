@@ -130,7 +130,7 @@ class TrainedRun:
   def attention_weights(
     self, inputs: Any, seed: int | None = None
   ) -> dict[str, jax.Array]:
-    """Returns {place: w_BHLM} of all layers: see `activations.attention_weights`.
+    """Returns {path: w_BHLM} of all layers: see `activations.attention_weights`.
 
     inputs   a `batch`, or token_BL
     seed     of the run; None: its first one
@@ -138,7 +138,7 @@ class TrainedRun:
     return self._look(activations.attention_weights, inputs, seed)
 
   def hidden_states(self, inputs: Any, seed: int | None = None) -> dict[str, jax.Array]:
-    """Returns {place: x_BLD} of all layers: see `activations.hidden_states`.
+    """Returns {path: x_BLD} of all layers: see `activations.hidden_states`.
 
     inputs   a `batch`, or token_BL
     seed     of the run; None: its first one

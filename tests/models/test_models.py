@@ -255,7 +255,7 @@ def test_parameters_that_embed_belong_to_no_layer():
     def embed(self, params, x_BLD, at):
       return x_BLD + params["shift"]
 
-  with pytest.raises(ValueError, match="Both changes the embeddings with 'shift'"):
+  with pytest.raises(ValueError, match="Both.embed reads the parameter 'shift'"):
     started(dataclasses.replace(make(), position=Both()))
 
 

@@ -37,13 +37,13 @@ class RecordingDense(Dense):
 def attention_weights(
   model: Transformer, params: Any, *reads: Any
 ) -> dict[str, jax.Array]:
-  """Returns {place: w_BHLM}, float32 weights of all attention layers, as by `dense`.
+  """Returns {path: w_BHLM}, float32 weights of all attention layers, as by `dense`.
 
   model    a Transformer or a recurrent model
   params   its parameters
   reads    inputs of the model: token_BL, at, source_BL, source_at
 
-  A place is `encoder/layer_0/attention`, `decoder/layer_1/cross`, ...; a recurrent
+  A path is `encoder/layer_0/attention`, `decoder/layer_1/cross`, ...; a recurrent
   model has at most one, `decoder/cross`. Weights of masked keys are 0.
 
   >>> from transformer_jax.axes import Dims
@@ -51,13 +51,13 @@ def attention_weights(
   >>> model, token_BL = Transformer(arch), jnp.zeros((1, 4), int)
   >>> params = jax.eval_shape(model.init, jax.random.key(0), token_BL)["params"]
   >>> look = functools.partial(attention_weights, model)
-  >>> {place: w.shape for place, w in jax.eval_shape(look, params, token_BL).items()}
+  >>> {path: w.shape for path, w in jax.eval_shape(look, params, token_BL).items()}
   {'decoder/layer_0/attention': (1, 2, 4, 4), 'decoder/layer_1/attention': (1, 2, 4, 4)}
   """
   arch, params = without_scan(model.arch, params)
   # A loop over steps would trace its weights; outside of jit they are arrays.
   with jax.disable_jit(isinstance(arch, Recurrence)):
-    return _by_place(arch, _record(model.clone(arch=arch), params, reads))
+    return _by_path(arch, _record(model.clone(arch=arch), params, reads))
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -69,27 +69,27 @@ def _record(model: Transformer, params: Any, reads: tuple) -> list[jax.Array]:
 
 
 @functools.singledispatch  # by the kind of architecture
-def _by_place(arch: Architecture, recorded: list[jax.Array]) -> dict[str, jax.Array]:
-  """Returns the weights of each call by its place."""
+def _by_path(arch: Architecture, recorded: list[jax.Array]) -> dict[str, jax.Array]:
+  """Returns the weights of each call by its path."""
   parts = ["attention", "cross"] if arch.encoders else ["attention"]
-  places = [f"encoder/layer_{n}/attention" for n in range(arch.encoders)]
-  places += [f"decoder/layer_{n}/{x}" for n in range(arch.decoders) for x in parts]
-  return dict(zip(places, recorded, strict=True))
+  paths = [f"encoder/layer_{n}/attention" for n in range(arch.encoders)]
+  paths += [f"decoder/layer_{n}/{x}" for n in range(arch.decoders) for x in parts]
+  return dict(zip(paths, recorded, strict=True))
 
 
-@_by_place.register
+@_by_path.register
 def _(arch: Recurrence, recorded: list[jax.Array]) -> dict[str, jax.Array]:
   return {"decoder/cross": jnp.concatenate(recorded, axis=2)} if recorded else {}
 
 
 def hidden_states(model: Transformer, params: Any, *reads: Any) -> dict[str, jax.Array]:
-  """Returns {place: x_BLD}, the states before, between and after the layers.
+  """Returns {path: x_BLD}, the states before, between and after the layers.
 
   model    a Transformer or a recurrent model
   params   its parameters
   reads    inputs of the model: token_BL, at, source_BL, source_at
 
-  A place is `decoder/embedding`, the input of the first layer; `decoder/layer_0`, ...,
+  A path is `decoder/embedding`, the input of the first layer; `decoder/layer_0`, ...,
   the output of a layer; `decoder/output`, after the last norm; an encoder likewise. A
   recurrent model has layers and output.
 
@@ -104,7 +104,7 @@ def hidden_states(model: Transformer, params: Any, *reads: Any) -> dict[str, jax
   """
   arch, params = without_scan(model.arch, params)
   states = _capture(model.clone(arch=arch), params, reads)
-  return {place: states[place] for place in sorted(states, key=_natural)}
+  return {path: states[path] for path in sorted(states, key=_natural)}
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -116,8 +116,8 @@ def _capture(model: Transformer, params: Any, reads: tuple) -> dict[str, jax.Arr
     mutable=["intermediates"],
   )
   states: dict[str, jax.Array] = {}
-  for path, calls in flat(captured.get("intermediates", {})).items():
-    states |= dict(zip(_places(path, len(calls)), map(_state, calls), strict=True))
+  for method, calls in flat(captured.get("intermediates", {})).items():
+    states |= dict(zip(_paths(method, len(calls)), map(_state, calls), strict=True))
   return states
 
 
@@ -130,12 +130,12 @@ def _is_state(module: Any, method: str) -> bool:
   return isinstance(module, Block) and method == "__call__"
 
 
-def _places(path: str, calls: int) -> list[str]:
-  """Returns the places of the results of a method, named by its path."""
-  module, _, method = path.rpartition("/")
-  if method == "layer":  # of a recurrent stack, called once for each layer
+def _paths(method: str, calls: int) -> list[str]:
+  """Returns the paths of the results of a method, named by its own path."""
+  module, _, name = method.rpartition("/")
+  if name == "layer":  # of a recurrent stack, called once for each layer
     return [f"{module}/layer_{n}" for n in range(calls)]
-  if method == "embed":
+  if name == "embed":
     return [f"{module}/embedding"]
   return [module if "/" in module else f"{module}/output"]
 
@@ -147,9 +147,9 @@ def _state(result: Any) -> jax.Array:
   return result
 
 
-def _natural(place: str) -> list[str | int]:
+def _natural(path: str) -> list[str | int]:
   """Returns a sort key by which layer_10 comes after layer_9."""
-  return [int(x) if x.isdigit() else x for x in re.split(r"(\d+)", place)]
+  return [int(x) if x.isdigit() else x for x in re.split(r"(\d+)", path)]
 
 
 def without_scan(arch: Any, params: Any) -> tuple[Any, Any]:

@@ -60,8 +60,8 @@ class Stack(nn.Module):
       x_BLD = position.embed(x_BLD, at)
     except KeyError as error:
       raise ValueError(
-        f"{self.position.name} changes the embeddings with {error}, of which"
-        " each layer has its own; its in_layer must be False for that name"
+        f"{self.position.name}.embed reads the parameter {error}, which in_layer puts"
+        " into every layer; let in_layer return False for that name"
       ) from error
     if self.arch.embedding.norm:
       x_BLD = NormLayer(self.arch.embedding.norm, name="embedding_norm")(x_BLD)
