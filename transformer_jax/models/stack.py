@@ -56,13 +56,7 @@ class Stack(nn.Module):
 
   def embed(self, position, x_BLD, at):
     """Returns x_BLD, the input of the first layer."""
-    try:
-      x_BLD = position.embed(x_BLD, at)
-    except KeyError as error:
-      raise ValueError(
-        f"{self.position.name}.embed reads the parameter {error}, which in_layer puts"
-        " into every layer; let in_layer return False for that name"
-      ) from error
+    x_BLD = position.embed(x_BLD, at)
     if self.arch.embedding.norm:
       x_BLD = NormLayer(self.arch.embedding.norm, name="embedding_norm")(x_BLD)
     return Dropout(self.arch.dropout, self.arch.axis)(x_BLD)

@@ -121,8 +121,8 @@ class Hooks:
       missing = getattr(error.__cause__, "args", None) or (None,)
       if isinstance(error.__cause__, KeyError) and missing[0] in params:
         raise SpecError(
-          f"{self.name} changes the embeddings with '{missing[0]}', of which each layer"
-          " has its own; in_layer must return False for that name"
+          f"{self.name}.embed reads the parameter '{missing[0]}', which in_layer puts"
+          " into every layer; let in_layer return False for that name"
         ) from error
       raise
     self.same("embed", found, x_BMD.shape, "x_BLD")
