@@ -17,7 +17,7 @@ from test_positions import DIMS, EITHER_WAY, MODES, B, H, K, L, attend, inputs
 from experiments.bench import aot
 from transformer_jax.attention import PLAIN, BoundVariant, Variant, attentions
 from transformer_jax.attention.cores import cores
-from transformer_jax.attention.cores.pallas import gather
+from transformer_jax.attention.cores.pallas import gather, primitives
 from transformer_jax.positions import PositionalEncoding, bind, coords, positions
 
 TPU, GPU = "pallas_tpu(block=8)", "pallas_gpu(block=8)"
@@ -245,3 +245,24 @@ def test_a_compiler_that_ends_its_process_is_a_line_of_the_table(monkeypatch):
     "failed": "the compiler ended its process: Check failed: 1 == 2 (1 vs. 2)"
   }
   assert "Check failed" in aot.table({"": dataclasses.asdict(case) | found})
+
+
+def test_kernels_serve_loops_that_have_nothing_but_their_carry():
+  def loop(x):
+    return jax.lax.fori_loop(0, 3, lambda _, carry: carry + x, x)
+
+  def reads_by_step(x):
+    return jax.lax.scan(lambda carry, y: (carry + y, None), x[0], x)[0]
+
+  def writes_by_step(x):
+    return jax.lax.scan(lambda carry, _: (carry + x, carry), x, length=3)[1]
+
+  def scan_of(function):
+    (eqn,) = jax.make_jaxpr(function)(jnp.ones(3)).eqns[-1:]
+    assert eqn.primitive.name == "scan"
+    return eqn
+
+  primitives.check(scan_of(loop))
+  for function in (reads_by_step, writes_by_step):
+    with pytest.raises(primitives.CannotLower, match="scan"):
+      primitives.check(scan_of(function))

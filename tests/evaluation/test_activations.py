@@ -48,7 +48,7 @@ def test_an_encoder_and_a_decoder_have_weights_of_their_own():
   reads = TOKEN_BL, None, SOURCE_BL
   params = drawn(model, *reads)
   weights = activations.attention_weights(model, params, *reads)
-  shapes = {place: w_BHLM.shape[2:] for place, w_BHLM in weights.items()}
+  shapes = {path: w_BHLM.shape[2:] for path, w_BHLM in weights.items()}
   assert shapes == {
     "encoder/layer_0/attention": (4, 4),
     "decoder/layer_0/attention": (3, 3),
@@ -72,9 +72,18 @@ def test_a_recurrent_model_has_states_and_weights_where_it_attends(link):
     assert w_BHLM.shape[2:] == (3, 4)
     np.testing.assert_allclose(w_BHLM.sum(axis=-1), 1, rtol=1e-5)
   states = activations.hidden_states(model, params, *reads)
-  assert {place: x_BLD.shape for place, x_BLD in states.items()} == {
+  assert {path: x_BLD.shape for path, x_BLD in states.items()} == {
     "decoder/layer_0": (2, 3, 8),
     "decoder/output": (2, 3, 8),
     "encoder/layer_0": (2, 4, 8),
     "encoder/output": (2, 4, 8),
   }
+
+
+def test_layer_10_comes_after_layer_9():
+  model = tj.Transformer(tj.Architecture(DIMS, "none", decoders=11))
+  shapes = jax.eval_shape(model.init, jax.random.key(0), TOKEN_BL)["params"]
+  params = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
+  layers = [f"decoder/layer_{n}" for n in range(11)]
+  wanted = ["decoder/embedding", *layers, "decoder/output"]
+  assert [*activations.hidden_states(model, params, TOKEN_BL)] == wanted

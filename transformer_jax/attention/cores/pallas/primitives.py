@@ -14,6 +14,7 @@ from transformer_jax.attention.cores.pallas.gather import (
   trained_collect,
   trained_lookup,
 )
+from transformer_jax.numpy_interpreter import by_step
 
 CALLS = {"jit": "jaxpr", "pjit": "jaxpr", "closed_call": "call_jaxpr"}
 # Custom gradients are for other processors: kernels use those of JAX.
@@ -159,33 +160,34 @@ RULES: dict[str, Rule] = READS | {
 def check(eqn) -> None:
   """Raises CannotLower for primitives that neither rules nor kernels have."""
   name, shapes = eqn.primitive.name, [v.aval.shape for v in eqn.invars]
-  if name in REFUSED or (name in SERVED and not SERVED[name](eqn.params, *shapes)):
+  if name in REFUSED or (name in SERVED and not SERVED[name](eqn, *shapes)):
     raise CannotLower(name)
 
 
-def _serves_gather(params, table, index):
-  numbers = params["dimension_numbers"]
-  if len(index) == 1 or {*params["slice_sizes"]} != {1}:
+def _serves_gather(eqn, table, index):
+  numbers = eqn.params["dimension_numbers"]
+  if len(index) == 1 or {*eqn.params["slice_sizes"]} != {1}:
     return False
   alone = len(table) == 1
   by_row = len(table) == 2 and numbers.operand_batching_dims == (0,)
   return numbers.start_index_map == (len(table) - 1,) and (alone or by_row)
 
 
-def _serves_scatter(params, start, index, x):
-  numbers = params["dimension_numbers"]
+def _serves_scatter(eqn, start, index, x):
+  numbers = eqn.params["dimension_numbers"]
   return len(start) == len(x) == 2 and numbers.operand_batching_dims == (0,)
 
 
-def _serves_scan(params, *shapes):
-  """Returns whether a step gets the arguments whole: nothing goes by step."""
-  return [*shapes] == [aval.shape for aval in params["jaxpr"].in_avals]
+def _serves_scan(eqn, *shapes):
+  """Returns whether a loop has nothing but its carry: no arrays go by step."""
+  step = eqn.params["jaxpr"]
+  return not (by_step(eqn.invars, step.in_avals) + by_step(eqn.outvars, step.out_avals))
 
 
 SERVED: dict[str, Rule] = {
   "gather": _serves_gather,
   "scatter-add": _serves_scatter,
-  "dynamic_slice": lambda params, table, *at: params["slice_sizes"] == (1,),
+  "dynamic_slice": lambda eqn, table, *at: eqn.params["slice_sizes"] == (1,),
   "scan": _serves_scan,
 }
 REFUSED = {
