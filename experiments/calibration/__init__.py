@@ -1,0 +1,1 @@
+"""Simulations that choose the method of the report's verdicts: docs/statistics.md."""
