@@ -4,7 +4,8 @@
 
 Flags such as --config.train.steps=800 hold for every run; a flag for a key of which the
 plan tries several values wins, and the plan shrinks. Finished runs are skipped, so the
-same command continues after anything.
+same command continues after anything. On a CPU one process for each core works on the
+runs: --workers=1 leaves the other cores to other work.
 Exit code 0: all finished; 1: some did not; 2: bad input; 128 + signal: stopped.
 """
 

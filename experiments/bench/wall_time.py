@@ -32,6 +32,7 @@ def measured(quick: bool) -> dict[str, dict[str, Any]]:
 
 def _once(folder: Path, quick: bool) -> dict[str, Any]:
   command = [sys.executable, "-m", "experiments.sweep", f"--config={CONFIG}"]
+  command += ["--workers=1"]  # phases of several at once are no parts of the wall time
   command += [f"--workdir={folder}", *(QUICK if quick else ())]
   start = time.perf_counter()
   done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)

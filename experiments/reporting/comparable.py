@@ -1,5 +1,6 @@
-"""Preconditions of a verdict: equal data, weights, user code and scored targets."""
+"""Preconditions of a verdict: equal data, weights, code, cores and scored targets."""
 
+import re
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any
 
@@ -32,7 +33,7 @@ def changed(runs: Sequence[LoadedRun]) -> str:
 
 
 def inputs(run: LoadedRun) -> Iterator[tuple[str, str]]:
-  """Yields (name, fingerprint) of a run's data, tokenizer, weights and user code."""
+  """Yields (name, value) of a run's data, tokenizer, weights, cores and user code."""
   data, start = run.fact("data") or {}, run.fact("start") or {}
   task = run.config.get("task")
   named = {
@@ -40,9 +41,26 @@ def inputs(run: LoadedRun) -> Iterator[tuple[str, str]]:
     # Variants may have tokenizers of their own; one task has one.
     f"the tokenizer of {task}": data.get("vocabulary"),
     f"the weights in {start.get('folder')}": start.get("weights"),
+    "the number of CPU cores": _cores(run),
     **(run.fact("own_code") or {}),
   }
   yield from ((name, str(value)) for name, value in named.items() if value)
+
+
+def _cores(run: LoadedRun) -> str:
+  """Returns the CPU cores that a run computed with, "1+2" where they changed.
+
+  Older results have them in the device's name alone.
+  """
+  before = run.fact("before")
+  parts = [*(before if isinstance(before, list) else ()), run.result or {}]
+  numbers = [part.get("cores") or _last_number(part.get("device")) for part in parts]
+  return "+".join(dict.fromkeys(str(n) for n in numbers if n))
+
+
+def _last_number(device: Any) -> str:
+  match = re.search(r", (\d+) cores?$", str(device))
+  return match[1] if match else ""
 
 
 def _by_value(labels: dict[str, list[str]]) -> str:

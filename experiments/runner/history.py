@@ -75,6 +75,9 @@ def note(done: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
   if code[0] != code[1]:
     then, now = (commit or "unknown" for commit in commits)
     words += f" by other code: commit {then}, now {now}"
+  cores = [made.get("cores") for made in (done, facts)]
+  if all(cores) and cores[0] != cores[1]:
+    words += f"; with --cores={cores[0]} then, {cores[1]} now"
   if facts.get("own_code") and "own_code" not in done:
     words += f"; its code of {', '.join(facts['own_code'])} was not recorded then"
   return words

@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import gc
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from experiments.setup.validate import ConfigError
@@ -18,6 +19,8 @@ KEEP = {
 # The same for a process that is to be started, whatever it runs.
 NAMES = {-4: "MMAP_MAX_", -1: "TRIM_THRESHOLD_", -2: "TOP_PAD_", -8: "ARENA_MAX"}
 KEPT = {f"MALLOC_{NAMES[option]}": str(value) for option, value in KEEP.items()}
+
+THREADS = "NPROC"  # variable of XLA: threads of the pool that a CPU computes with
 
 
 def keep_memory() -> None:
@@ -47,12 +50,72 @@ def rare_collection(objects: int = 500_000) -> Iterator[None]:
     gc.set_threshold(*usual)
 
 
-def cores() -> int:
+def available() -> int:
   """Returns the number of cores that this process may use."""
   try:
     return len(os.sched_getaffinity(0))
   except AttributeError:  # only Linux has it
     return os.cpu_count() or 1
+
+
+def cores() -> int:
+  """Returns the number of cores that XLA computes with on a CPU.
+
+  It divides loops and products among as many threads, so this number changes results;
+  which and how many cores the machine has changes none.
+  """
+  threads = os.environ.get(THREADS, "")
+  return int(threads) if threads.isdigit() and int(threads) else available()
+
+
+def fix_cores(number: int, meshes: Sequence[Sequence[int]]) -> None:
+  """Fixes the number of cores that XLA computes with on a CPU.
+
+  number   0: what the environment says in NPROC, else one, or one for each device
+  meshes   (data, tensor, sequence) of each run
+
+  Does nothing where only an accelerator is used, and after JAX has started.
+  """
+  platforms = os.environ.get("JAX_PLATFORMS", "")
+  if _started() or (platforms and "cpu" not in platforms.split(",")):
+    return
+  if number or THREADS not in os.environ:
+    os.environ[THREADS] = str(number or _devices(meshes))
+
+
+def _devices(meshes: Sequence[Sequence[int]]) -> int:
+  """Returns the number of CPU devices that the largest mesh takes."""
+  if forced := _forced_devices():
+    return forced if any(tuple(mesh) != (1, 1, 1) for mesh in meshes) else 1
+  return max((n for n in map(_size, meshes) if n <= available()), default=1)
+
+
+def _size(mesh: Sequence[int]) -> int:
+  data, tensor, sequence = mesh
+  return max(1, data) * tensor * sequence
+
+
+def _forced_devices() -> int:
+  """Returns the number of CPU devices that the user asked JAX for, 0 for none."""
+  import jax
+
+  number = jax.config.jax_num_cpu_devices  # type: ignore[attr-defined]
+  flag = re.search(r"device_count=(\d+)", os.environ.get("XLA_FLAGS", ""))
+  return number if number > 0 else int(flag[1]) if flag else 0
+
+
+def _started() -> bool:
+  """Returns whether JAX has made its devices: its thread pool is there then."""
+  import jax
+
+  name = "jax_num_cpu_devices"
+  value = getattr(jax.config, name)
+  try:
+    jax.config.update(name, value + 1)
+  except RuntimeError:  # a change that JAX refuses then
+    return True
+  jax.config.update(name, value)
+  return False
 
 
 def check_platform() -> None:
@@ -84,11 +147,9 @@ def make_devices(meshes: Iterable[Sequence[int]]) -> None:
   """
   import jax
 
-  number = jax.config.jax_num_cpu_devices  # type: ignore[attr-defined]
-  if number > 0 or "device_count" in os.environ.get("XLA_FLAGS", ""):
+  if _forced_devices():
     return
-  wanted = (max(1, data) * tensor * sequence for data, tensor, sequence in meshes)
-  fitting = [n for n in wanted if n <= cores()]
+  fitting = [n for n in map(_size, meshes) if n <= cores()]
   if max(fitting, default=1) > 1:
     with contextlib.suppress(RuntimeError):  # JAX has started
       jax.config.update("jax_num_cpu_devices", max(fitting))

@@ -146,13 +146,23 @@ def versions() -> dict[str, str]:
 
 
 def device() -> str:
-  """Returns the devices in words: `cpu: AMD EPYC 7B13, 2 cores`, `4 x tpu v5e`."""
+  """Returns the devices in words: `cpu: AMD EPYC 7B13, 1 core`, `4 x tpu v5e`.
+
+  Cores are those that XLA computes with.
+  """
   import jax
 
+  if _on_cpu():
+    cores = process.cores()
+    return f"cpu: {_processor()}, {cores} core{'s' * (cores > 1)}"
   first = jax.devices()[0]
-  if first.platform == "cpu":
-    return f"cpu: {_processor()}, {process.cores()} cores"
   return f"{jax.device_count()} x {first.platform} {first.device_kind}"
+
+
+def _on_cpu() -> bool:
+  import jax
+
+  return jax.default_backend() == "cpu"
 
 
 def _processor() -> str:
@@ -172,6 +182,9 @@ def environment() -> dict[str, str]:
 def facts() -> tuple[dict[str, Any], bytes]:
   """Returns the record saved with each result, and the patch that leads to its code."""
   name, changes = commit()
-  made_with = {"commit": name, "sources": sources(), "versions": versions()}
+  made_with: dict[str, Any] = {"commit": name, "sources": sources()}
+  made_with["versions"] = versions()
   made_with |= {"device": device(), "environment": environment()}
+  if _on_cpu():
+    made_with["cores"] = process.cores()
   return made_with, changes

@@ -1,4 +1,4 @@
-"""Runs of a sweep, one after another; the failure of one never stops the others."""
+"""Runs of a sweep, here or in workers; the failure of one never stops the others."""
 
 import functools
 import os
@@ -18,8 +18,10 @@ from experiments.runner import (
   state,
   user_code,
   waiting,
+  workers,
 )
 from experiments.runner.locks import claim
+from experiments.runner.workers import Workers
 from experiments.setup import config_file, flags
 from experiments.setup.runs import Run
 from experiments.setup.validate import ConfigError, flatten, validate
@@ -45,16 +47,21 @@ def work(
   sweep     returns the content of sweep.json; called while the folder is locked
   todo      the runs, in order
   """
-  check(todo)
+  check(request, todo)
   if request.dry_run:
     with process.rare_collection():
       return dry_run(request, todo)
   make_patient()
   _begin(request.workdir, sweep)
-  _announce(request, todo)
-  process.keep_memory()
+  count = workers.number(request, _announce(request, todo))
   with stop_requested() as stop:
-    loop = SweepLoop(request, todo, stop)
+    loop: Workers | SweepLoop
+    if count > 1:
+      print(f"{count} runs at a time, {_cores()} each", flush=True)
+      loop = Workers(request, _folders(request.workdir, todo), count, stop)
+    else:
+      process.keep_memory()
+      loop = SweepLoop(request, todo, stop)
     states = {outcome.state for outcome in loop.outcomes()}
   if stop.received:
     again = request.command(tool, workdir=True)
@@ -80,15 +87,22 @@ def _begin(workdir: Path, sweep: Callable[[], Mapping[str, Any]]) -> None:
     raise ConfigError(f"--workdir={workdir}: {error}") from error
 
 
-def check(todo: Sequence[Run]) -> None:
+def set_devices(request: flags.Request, todo: Sequence[Run]) -> None:
+  """Gives this process the cores and the CPU devices of its runs."""
+  sizes = ("data", "tensor", "sequence")
+  meshes = [[run.config.mesh[name] for name in sizes] for run in todo]
+  process.fix_cores(request.cores, meshes)
+  process.make_devices(meshes)
+
+
+def check(request: flags.Request, todo: Sequence[Run]) -> None:
   """Raises ConfigError with the problems of all runs, before the first begins."""
   import jax
 
   from experiments.runner.build import build
 
+  set_devices(request, todo)
   process.check_platform()
-  sizes = ("data", "tensor", "sequence")
-  process.make_devices([run.config.mesh[name] for name in sizes] for run in todo)
   problems: dict[str, None] = {}
   for run in todo:
     try:
@@ -102,16 +116,39 @@ def check(todo: Sequence[Run]) -> None:
     raise ConfigError(*problems)
 
 
-def _announce(request: flags.Request, todo: Sequence[Run]) -> None:
+def _announce(request: flags.Request, todo: Sequence[Run]) -> int:
+  """Prints how many runs there are; returns how many are unfinished."""
   folders = [run_folder.folder(request.workdir, run) for run in todo]
   codes = [{"own_code": _user_code(run)} for run in todo]
   finished = sum(map(history.finished, folders, codes))
   skipped = f", {finished} of them finished before and skipped" if finished else ""
   print(f"{_count(todo)} in {request.workdir}{skipped}", flush=True)
+  return len(todo) - finished
 
 
 def _count(todo: Sequence[Run]) -> str:
   return f"{len(todo)} run{'s' * (len(todo) > 1)}"
+
+
+def _cores() -> str:
+  cores = process.cores()
+  return f"{cores} core{'s' * (cores > 1)}"
+
+
+def _named(workdir: Path, todo: Sequence[Run]) -> dict[str, Run]:
+  """Returns the runs by the names of their bars, in the order of work."""
+  named = {f"[{n}/{len(todo)}] {r.group} {r.label}": r for n, r in enumerate(todo, 1)}
+
+  def often_killed(item: tuple[str, Run]) -> bool:
+    return state.kills(run_folder.folder(workdir, item[1])) >= run_folder.KILLS
+
+  # A run whose process is killed repeatedly comes last: the others finish.
+  return dict(sorted(named.items(), key=often_killed))
+
+
+def _folders(workdir: Path, todo: Sequence[Run]) -> dict[str, Path]:
+  runs = _named(workdir, todo)
+  return {name: run_folder.folder(workdir, run) for name, run in runs.items()}
 
 
 class SweepLoop:
@@ -123,13 +160,7 @@ class SweepLoop:
   def __init__(self, request: flags.Request, todo: Sequence[Run], stop: Stop):
     self.shared = False
     self._request, self._stop = request, stop
-    named = {f"[{n}/{len(todo)}] {r.group} {r.label}": r for n, r in enumerate(todo, 1)}
-
-    def often_killed(item: tuple[str, Run]) -> bool:
-      return state.kills(self._folder(item[1])) >= run_folder.KILLS
-
-    # A run whose process is killed repeatedly comes last: the others finish.
-    self._runs = dict(sorted(named.items(), key=often_killed))
+    self._runs = _named(request.workdir, todo)
     self._facts, self._changes = provenance.facts()
 
   def _folder(self, run: Run) -> Path:
@@ -141,20 +172,25 @@ class SweepLoop:
     for name, run in self._runs.items():
       if self._stop:
         return
-      outcome = self._attempt(name)
+      outcome = self.attempt(name)
       if outcome.state == run_folder.BUSY:
         busy[name] = self._folder(run)
       else:
         yield outcome
     self.shared = bool(busy)
-    waited = functools.partial(self._attempt, waited=True)
+    waited = functools.partial(self.attempt, waited=True)
     yield from waiting.outcomes(busy, waited, self._stop)
 
-  def _attempt(self, name: str, waited: bool = False) -> run_folder.Outcome:
+  def attempt(self, name: str, waited: bool = False) -> run_folder.Outcome:
+    """Works on one run; prints how it ended.
+
+    waited   another process worked on it before, whose failure then counts
+    """
     run, request = self._runs[name], self._request
     train = functools.partial(_train, run, name, self._stop)
-    allow = {"allow": ",".join(request.allow)} if request.allow else {}
-    command = flags.command("run", request.path, run.overrides, flags=allow)
+    more = {"allow": ",".join(request.allow)} if request.allow else {}
+    more |= {"cores": str(request.cores)} if request.cores else {}
+    command = flags.command("run", request.path, run.overrides, flags=more)
     facts = {**self._facts, "command": command, "own_code": _user_code(run)}
     outcome = run_folder.perform(
       run,

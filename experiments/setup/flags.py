@@ -55,6 +55,8 @@ class Request:
   compile     in a dry run: read the data and compile
   plan_name   function of the config file that returns the plan
   groups      groups of the plan to run; (): all
+  workers     processes that share the runs; 0: one for each core
+  cores       CPU cores of each run; 0: one, or one for each device of its mesh
   allow       classes that train.init_from's config may name besides registered ones
 
   >>> from ml_collections import ConfigDict
@@ -74,16 +76,20 @@ class Request:
   compile: bool = False
   plan_name: str = "sweep"
   groups: tuple[str, ...] = ()
+  workers: int = 1
+  cores: int = 0
   allow: tuple[str, ...] = ()
 
   def command(self, tool: str, workdir: bool = False) -> str:
     """Returns the shell command of the same request.
 
     tool      command of this package, as in "sweep"
-    workdir   include --workdir
+    workdir   include --workdir, and --workers if they were chosen
     """
     flags = {} if self.plan_name == "sweep" else {"plan": self.plan_name}
     flags |= {"groups": ",".join(self.groups)} if self.groups else {}
+    flags |= {"cores": str(self.cores)} if self.cores else {}
+    flags |= {"workers": str(self.workers)} if self.workers and workdir else {}
     flags |= {"allow": ",".join(self.allow)} if self.allow else {}
     folder = self.workdir if workdir else None
     return command(tool, self.path, self.overrides, workdir=folder, flags=flags)
@@ -135,6 +141,22 @@ def _define_work(values: absl_flags.FlagValues) -> None:
     flag_values=values,
   )
   absl_flags.DEFINE_list("allow", [], ALLOW, flag_values=values)
+  absl_flags.DEFINE_integer(
+    "workers",
+    0,
+    "Processes that share the runs of a sweep on a CPU; default one for each core, or"
+    " for each --cores of them. 1: one run after another in this process.",
+    lower_bound=0,
+    flag_values=values,
+  )
+  absl_flags.DEFINE_integer(
+    "cores",
+    0,
+    "CPU cores of each run; default one, or one for each device of the mesh. More make"
+    " a large run faster, change last digits, and are compared with their like alone.",
+    lower_bound=0,
+    flag_values=values,
+  )
 
 
 def _define_modes(values: absl_flags.FlagValues) -> None:
@@ -215,6 +237,8 @@ def parse(
     compile=values.compile,
     plan_name=values.plan,
     groups=tuple(values.groups),
+    workers=values.workers,
+    cores=values.cores,
     allow=_allowed(values.allow),
   )
 
@@ -246,7 +270,7 @@ def _check_names(
 def _unknown_flag(name: str, keys: Iterable[str]) -> str:
   """Returns a message with the nearest flag, also where only `config.` is missing."""
   known = (
-    *("config", "workdir", "plan", "groups", "allow"),
+    *("config", "workdir", "plan", "groups", "workers", "cores", "allow"),
     *("dry_run", "compile", "retry", "help"),
   )
   meant = {short: f"--config.{key}" for short, key in spellings(keys).items()}

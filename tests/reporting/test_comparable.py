@@ -39,6 +39,18 @@ INPUTS = {
     "the weights in bert changed",
   ),
   "code": ({"own_code": {"fade.py": "77"}}, "fade.py changed"),
+  "cores": (
+    {"cores": 2},
+    "the number of CPU cores changed between its runs (1 in none and alibi, 2 in rope)",
+  ),
+  "cores of an older run": (
+    {"cores": None, "device": "cpu: AMD EPYC 7B13, 16 cores"},
+    "the number of CPU cores changed between its runs (1 in none and alibi, 16 in",
+  ),
+  "cores of a continued run": (
+    {"before": [{"cores": 2}]},
+    "the number of CPU cores changed between its runs (1 in none and alibi, 2+1 in",
+  ),
 }
 
 
@@ -46,6 +58,7 @@ def change_inputs(sweep, changes):
   """Changes an input of one of three runs; checks that there were verdicts before."""
   for run in ("text-00", "text-01"):
     same = {"data": {"fingerprint": "9f2c41aa", "vocabulary": "aa"}}
+    same |= {"cores": 1}
     same |= {"start": {"folder": "bert", "weights": "aa"}, "own_code": {"fade.py": "a"}}
     edit(sweep, run, **same)
   edit(sweep, "text-02", **same)

@@ -16,7 +16,7 @@ from test_checkpoint import flip_a_bit, largest
 
 import experiments
 from experiments import run, sweep
-from experiments.runner import sweep_loop, train
+from experiments.runner import process, sweep_loop, train
 from experiments.setup import flags
 from experiments.setup.validate import ConfigError
 from transformer_jax.training import metrics_log
@@ -139,7 +139,7 @@ def test_a_sweep_answers_once_and_keeps_what_it_found(
   forked, here, asked, monkeypatch, capfd, plan
 ):
   lengths = {"quick": (1, 2), "sweep": (1, 2, 4)}[plan]
-  names, words = PLANS[plan], ("--workdir=out", f"--plan={plan}")
+  names, words = PLANS[plan], ("--workdir=out", f"--plan={plan}", "--workers=2")
   words += (f"--config.evaluate.lengths={lengths}".replace(" ", ""),)
   said, noise = forked("--config=question.py", *words)
   assert noise == ""
@@ -248,6 +248,50 @@ def test_whatever_stops_a_run_the_same_command_ends_with_the_same_numbers(
     python, m, module, config, *rest = shlex.split(line)
     assert [python, m, module] == ["python", "-m", "experiments.sweep"]
     assert config == "--config=question.py" and sorted(rest) == sorted(words)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_two_processes_that_are_stopped_go_on_to_the_numbers_of_one(forked, here):
+  words = ("--config=question.py", "--plan=quick", "--config.evaluate.lengths=(1,)")
+  forked(*words, "--workdir=whole", "--workers=1")
+  words += ("--workdir=broken", "--workers=2")
+  said, noise = forked(*words, code=130, TRAP_PARENT="24 SIGINT")
+  assert noise.count("SIGINT: saving after this dispatch") == 1
+  states = {
+    read_json(f / "status.json")["state"] for f in named(here / "broken").values()
+  }
+  assert "interrupted" in states and states <= {"interrupted", "finished"}
+  said, noise = forked(*words)
+  assert "resumed from step " in said and noise == ""
+  whole, broken = (named(here / name) for name in ("whole", "broken"))
+  for name in PLANS["quick"]:
+    assert measured(broken[name]) == measured(whole[name])
+
+
+NARROW = """
+import os, runpy, sys
+os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:{cores}])
+runpy.run_module("experiments.sweep", run_name="__main__", alter_sys=True)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+  not hasattr(os, "sched_setaffinity") or process.available() < 2,
+  reason="compares processes that may use one and two cores",
+)
+def test_a_run_has_the_same_bits_on_one_and_on_two_cores(commands, here):
+  for cores in (1, 2):
+    words = ("--config=question.py", f"--workdir={cores}", *ALONE)
+    environment = variables(here) | {"NPROC": None}
+    code = NARROW.format(cores=cores)
+    check_end(commands.run(*words, code=code, cwd=here, environment=environment), 0)
+  (one,), (two,) = (named(here / name).values() for name in ("1", "2"))
+  assert measured(one) == measured(two)
+  results = [read_json(folder / "result.json") for folder in (one, two)]
+  assert [result["cores"] for result in results] == [1, 1]
+  assert results[0]["device"].endswith(", 1 core")
 
 
 def check_resumed(saw):

@@ -43,6 +43,19 @@ def quick() -> Plan:
   return Plan("Which of my encodings reads further?", Chain(*parts), "learned")
 
 
+def to_the_parent(step, number, path, record_step):
+  """Signals the process of all workers, once, after a step of one of them."""
+
+  def reached(at):
+    record_step(at)
+    once = path.parents[1] / "trapped"
+    if at == step and not once.exists():
+      once.touch()
+      os.kill(os.getppid(), number)
+
+  return reached
+
+
 def trapped(step, name, record_step):
   def reached(at):
     record_step(at)
@@ -59,3 +72,11 @@ if planned := os.environ.pop("TRAP", ""):  # popped: this file is read more than
   step, name = planned.split()
   recorder = run_folder.recorder
   run_folder.recorder = lambda path: trapped(int(step), name, recorder(path))
+
+if planned := os.environ.get("TRAP_PARENT", ""):  # workers inherit it
+  signal.signal(signal.SIGINT, signal.default_int_handler)
+  at, what = planned.split()
+  record = run_folder.recorder
+  run_folder.recorder = lambda path: to_the_parent(
+    int(at), signal.Signals[what], path, record(path)
+  )

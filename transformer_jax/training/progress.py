@@ -3,6 +3,8 @@
 import dataclasses
 import functools
 import time
+from collections.abc import Callable
+from typing import Any
 
 import rich.console
 import rich.progress
@@ -77,8 +79,10 @@ class At:
   first: tuple[float, int] | None = None
 
   def move(self, step: int, facts: dict[str, float | str]) -> None:
-    self.step = step
-    self.facts = "  ".join(_fact(name, value) for name, value in facts.items())
+    self.set(step, "  ".join(_fact(name, value) for name, value in facts.items()))
+
+  def set(self, step: int, facts: str) -> None:
+    self.step, self.facts = step, facts
     # Time left counts from the first update: before it, the program was compiled.
     self.first = self.first or (time.monotonic(), step)
 
@@ -184,7 +188,74 @@ class Bars(Lines):
     self._bars.stop()
 
 
+class Sent(Silent):
+  """Sends each change of a bar to another process, where a `Mirror` shows it.
+
+  send   takes {"bar": change, ...}, values that JSON holds
+
+  >>> with Progress(2, "runs", quiet=True) as runs:
+  ...   mirror = Mirror(runs)
+  ...   sent = Sent(mirror.receive)
+  ...   at = At("rope", total=1000, step=0)
+  ...   sent.begin(at)
+  ...   at.move(250, {"loss": 2.31})
+  ...   sent.show(at)
+  ...   mirror.at.line()
+  'rope  250/1000  loss 2.310'
+  """
+
+  def __init__(self, send: Callable[[dict[str, Any]], None]):
+    self._send = send
+
+  def begin(self, at: At) -> None:
+    self._send({"bar": "begin", "label": at.label, "total": at.total, "step": at.step})
+
+  def show(self, at: At) -> None:
+    self._send({"bar": "show", "step": at.step, "facts": at.facts})
+
+  def end(self, at: At) -> None:
+    self._send({"bar": "end"})
+
+
+class Mirror:
+  """Bar of another process, shown under a bar of this one.
+
+  at   the state of the bar; None: there is none at present
+  """
+
+  def __init__(self, under: Progress):
+    self.at: At | None = None
+    self._display = under._display
+
+  def receive(self, change: dict[str, Any]) -> None:
+    """Shows a change that `Sent` sent."""
+    if change["bar"] == "begin":
+      self.at = At(change["label"], change["total"], change["step"])
+      self._display.begin(self.at)
+    elif self.at is not None and change["bar"] == "show":
+      self.at.set(change["step"], change["facts"])
+      self._display.show(self.at)
+    else:
+      self.close()
+
+  def close(self) -> None:
+    """Ends the bar, also that of a process which died."""
+    if self.at is not None:
+      self._display.end(self.at)
+    self.at = None
+
+
+_sent: list[Sent] = []  # the display of all bars of this process, if one was chosen
+
+
+def send_bars(send: Callable[[dict[str, Any]], None]) -> None:
+  """Lets this process send its bars to another one instead of printing them."""
+  _sent[:] = [Sent(send)]
+
+
 def _display(console: rich.console.Console | None) -> Silent:
+  if _sent:
+    return _sent[0]
   console = console or rich.console.Console()
   live = console.is_terminal and not console.is_dumb_terminal
   return Bars(console) if live else Lines(console)

@@ -1,0 +1,201 @@
+"""Local workers: processes of this machine that share the runs of one command.
+
+The parent hands out runs, shows the progress of all, and trains nothing itself.
+"""
+
+import contextlib
+import json
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent import futures
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+from experiments.runner import process, waiting
+from experiments.runner.run_folder import BUSY, FAULTS, Outcome
+from experiments.setup import flags
+from transformer_jax.training.json_files import warn
+from transformer_jax.training.progress import Mirror, Progress
+from transformer_jax.training.signals import SIGNALS, Stop
+
+COMMAND = ("-m", "experiments.runner.worker")
+POLL = 0.2  # seconds between looks at the stop flag
+
+
+def number(request: flags.Request, unfinished: int) -> int:
+  """Returns how many processes share the unfinished runs; an accelerator has one."""
+  import jax
+
+  if jax.default_backend() != "cpu":
+    return 1
+  wanted = request.workers or process.available() // process.cores()
+  return max(1, min(wanted, unfinished))
+
+
+class Worker:
+  """A process of experiments.runner.worker; its bar is shown under that of all runs.
+
+  shown   lines that are printed once for all workers, extended here
+  """
+
+  def __init__(self, request: flags.Request, bar: Progress, shown: set[str]):
+    words = shlex.split(request.command("sweep", workdir=True))[3:]
+    command = [sys.executable, *COMMAND, *words]
+    command += ["--retry"] if request.retry else []
+    self._mirror, self._shown = Mirror(bar), shown
+    with _signals_blocked():
+      self._process = subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        encoding="utf-8",
+      )
+
+  def attempt(self, name: str, waited: bool) -> Outcome | None:
+    """Lets the process work on a run; returns None where it dies."""
+    self.tell({"run": name, "waited": waited})
+    assert self._process.stdout is not None
+    for line in self._process.stdout:
+      event = json.loads(line)
+      if "outcome" in event:
+        return Outcome(event["outcome"])
+      self._show(event)
+    self._mirror.close()
+    return None
+
+  def tell(self, message: dict[str, Any]) -> None:
+    """Sends a message; a process that has died reads none."""
+    assert self._process.stdin is not None
+    with contextlib.suppress(OSError, ValueError):
+      self._process.stdin.write(json.dumps(message) + "\n")
+      self._process.stdin.flush()
+
+  def close(self) -> None:
+    """Lets the process end, at once if it was told to stop before."""
+    assert self._process.stdin is not None
+    with contextlib.suppress(OSError):
+      self._process.stdin.close()
+
+  def end(self) -> str:
+    """Waits for the end of the process; returns in words how it ended."""
+    code = self._process.wait()
+    assert self._process.stdout is not None
+    self._process.stdout.close()
+    return signal.Signals(-code).name if code < 0 else f"exit code {code}"
+
+  def _show(self, event: dict[str, Any]) -> None:
+    if "bar" in event:
+      self._mirror.receive(event)
+    elif event["line"] not in self._shown:
+      if event["line"].startswith("note: "):  # each process reads the data
+        self._shown.add(event["line"])
+      print(event["line"], file=sys.stderr if event["error"] else None, flush=True)
+
+
+@contextlib.contextmanager
+def _signals_blocked() -> Iterator[None]:
+  """Lets processes that start meanwhile never see Ctrl-C: their parent tells them."""
+  before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+  try:
+    yield
+  finally:
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+class Workers:
+  """The work of several processes on the runs of one command.
+
+  folders   {name: folder} of the runs, in order
+  count     of the processes
+  shared    whether processes of other commands worked on some of the runs
+  """
+
+  def __init__(
+    self, request: flags.Request, folders: Mapping[str, Path], count: int, stop: Stop
+  ):
+    self.shared = False
+    self._request, self._folders, self._stop = request, folders, stop
+    self._count, self._printed = count, set[str]()
+    self._all: list[Worker] = []
+    self._idle: SimpleQueue[Worker | None] = SimpleQueue()
+    for _ in range(count):
+      self._idle.put(None)  # started when there is work for it
+
+  def outcomes(self) -> Iterator[Outcome]:
+    """Yields the outcome of each run, until a signal stops the work."""
+    with (
+      Progress(len(self._folders), "runs") as self._bar,
+      futures.ThreadPoolExecutor(self._count) as self._threads,
+    ):
+      try:
+        for done, outcome in enumerate(self._outcomes(), 1):
+          self._bar.update(done)
+          yield outcome
+      finally:
+        for worker in self._all:
+          worker.close()
+    for worker in self._all:
+      worker.end()
+
+  def _outcomes(self) -> Iterator[Outcome]:
+    busy, died = {}, []
+    for name, outcome in self._work(self._folders):
+      if outcome is None:
+        died.append(name)
+      elif outcome.state == BUSY:
+        busy[name] = self._folders[name]
+      else:
+        yield outcome
+    # Alone: several processes at once may have been more than the memory holds.
+    yield from map(self._alone, died)
+    self.shared = bool(busy)
+    yield from waiting.outcomes(
+      busy, lambda name: self._alone(name, waited=True), self._stop
+    )
+
+  def _alone(self, name: str, waited: bool = False) -> Outcome:
+    for _ in range(FAULTS + 1):
+      if self._stop:
+        break
+      ((_, outcome),) = self._work([name], waited)
+      if outcome is not None:
+        return outcome
+    if not self._stop:
+      print(f"{name}: not finished, its processes died; --workers=1 may help")
+    return Outcome("interrupted")
+
+  def _work(
+    self, names: Iterable[str], waited: bool = False
+  ) -> Iterator[tuple[str, Outcome | None]]:
+    """Yields (name, outcome) as processes end their runs; None: one has died."""
+    tasks = {self._threads.submit(self._attempt, n, waited): n for n in names}
+    left, told = {*tasks}, False
+    while left:
+      ended, left = futures.wait(left, POLL, return_when=futures.FIRST_COMPLETED)
+      if self._stop and not told:
+        told = True
+        for worker in self._all:
+          worker.tell({"stop": self._stop.received})
+      for task in ended:
+        yield tasks[task], task.result()
+
+  def _attempt(self, name: str, waited: bool) -> Outcome | None:
+    """Gives a run to a process that has none; called in a thread."""
+    worker = self._idle.get()
+    if worker is None and not self._stop:
+      worker = Worker(self._request, self._bar, self._printed)
+      self._all.append(worker)
+    # The order matters: a worker in the list is told of a stop from here on.
+    if self._stop or worker is None:
+      self._idle.put(worker)
+      return Outcome("interrupted")
+    outcome = worker.attempt(name, waited)
+    self._idle.put(worker if outcome else None)
+    if outcome is None and not self._stop:
+      warn(f"{name}: its process has died ({worker.end()}); the run is tried again")
+    return outcome
