@@ -12,6 +12,7 @@ import rich.table
 import rich.text
 
 from experiments.reporting import (
+  budget,
   by_seed,
   comparisons,
   generations,
@@ -95,6 +96,7 @@ def page(findings: Findings, pictures: dict[str, list[Picture]]) -> str:
   return environment.get_template("report.html").render(
     sweep=findings.sweep,
     groups=groups,
+    spent=[budget.budget_table(findings, group) for group in findings.sweep.groups],
     cost=tables.cost_table(findings),
     trouble=tables.trouble_table(findings),
     method=method.method(findings),

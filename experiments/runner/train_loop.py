@@ -34,11 +34,12 @@ def train_with_log(
   name      label of the progress bar
   stop      becomes true when training should save and return
 
-  Returns (FitResult, facts): the speed in tokens/s, and steps without metrics if any.
+  Returns (FitResult, facts): tokens/s, one seed's tokens in a step, and steps without
+  metrics if any.
   """
   budget, seeds = experiment.budget, experiment.seeds
-  tokens = tokens_per_step(experiment.trainer, arrays)
-  tokens *= budget.per_dispatch * len(seeds)
+  per_step = tokens_per_step(experiment.trainer, arrays)
+  tokens = per_step * budget.per_dispatch * len(seeds)
   record_step = run_folder.recorder(folder)
   with (
     MetricLog(folder) as log,
@@ -50,7 +51,7 @@ def train_with_log(
       program, arrays, budget, keeper, writer.write, writer.resumed, stop
     )
     lost = log.mend(writer.logged_steps(fitted.step), seeds)
-  facts = {"tokens_per_s": writer.median_speed()}
+  facts = {"tokens_per_s": writer.median_speed(), "tokens_per_step": per_step}
   return fitted, facts | ({"rows_lost": lost} if lost else {})
 
 
