@@ -2,10 +2,11 @@
 
 import numpy as np
 
-from experiments.reporting import style
+from experiments.reporting import picture, style
 from experiments.reporting.comparisons import Comparison, Findings, column
+from experiments.reporting.picture import Numbers, Picture
 from experiments.reporting.statistics import lower_is_better
-from experiments.reporting.style import FAINT, FONT, INK, PAPER, SIGNS, Picture
+from experiments.reporting.style import FAINT, FONT, INK, PAPER, SIGNS
 from experiments.reporting.text import measure_name, plus_minus
 
 
@@ -16,6 +17,9 @@ def differences(findings: Findings, group: str) -> Picture:
   length = findings.lengths(group)[-1]
   compared = [c for c in findings.at(group, length) if c.label != baseline]
   compared.sort(key=lambda c: lower_is_better(c.difference.mean, c.better))
+  numbers, every = _numbers(compared), len(compared)
+  named = style.leading(findings, group)
+  compared = [c for c in compared if c.label in named]
   figure, ax, _ = style.blank(0)
   middle = _variant_axis(figure, ax, [c.label for c in compared])
   for y, comparison in zip(middle, compared, strict=True):
@@ -33,8 +37,20 @@ def differences(findings: Findings, group: str) -> Picture:
     f" interval. Filled: resolved after Holm's correction; hollow: did not resolve."
   )
   caption += style.CUT if cut else ""
-  file = style.file_name("differences", group)
-  return style.finish(figure, file, title, caption)
+  caption += style.left_out(compared, every)
+  file = picture.file_name("differences", group)
+  return picture.finish(figure, file, title, caption, numbers)
+
+
+def _numbers(compared: list[Comparison]) -> Numbers:
+  header = "variant length measure seeds difference low high p p_holm verdict".split()
+  rows = [
+    (c.label, c.length, c.measure, c.difference.count)
+    + (c.difference.mean, c.difference.low, c.difference.high)
+    + (c.p, c.p_holm, c.verdict)
+    for c in compared
+  ]
+  return Numbers(header, rows)
 
 
 def _variant_axis(figure, ax, labels: list[str]) -> np.ndarray:

@@ -4,10 +4,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from experiments.reporting import style
+from experiments.reporting import picture, style
 from experiments.reporting.comparisons import Findings
 from experiments.reporting.load import LoadedRun
-from experiments.reporting.style import FONT, INK, Picture
+from experiments.reporting.picture import Numbers, Picture
+from experiments.reporting.style import FONT, INK
 from experiments.reporting.summary import ranking
 from experiments.reporting.text import listed
 
@@ -84,7 +85,15 @@ def attention_map(findings: Findings, group: str) -> Picture | None:
     f"Cross-attention weights of {label} between a source and the first seed's"
     " translation, the mean over the heads of the last layer."
   )
-  return style.finish(figure, style.file_name("map", group), title, caption)
+  numbers = Numbers(
+    ("generated", "token", "source", "source_token", "weight"),
+    [
+      (n, output[n], m, source[m], float(weight))
+      for (n, m), weight in np.ndenumerate(weight_LM)
+    ],
+  )
+  file = picture.file_name("map", group)
+  return picture.finish(figure, file, title, caption, numbers)
 
 
 def _draw(weight_LM: np.ndarray, source: list[str], output: list[str]):

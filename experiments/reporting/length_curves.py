@@ -4,9 +4,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from experiments.reporting import style
+from experiments.reporting import picture, style
 from experiments.reporting.comparisons import Comparison, Findings
-from experiments.reporting.style import FAINT, FONT, INK, PAPER, Picture, Style
+from experiments.reporting.picture import Numbers, Picture
+from experiments.reporting.style import FAINT, FONT, INK, PAPER, Style
 from experiments.reporting.text import measure_name, multiple
 
 Points = tuple[np.ndarray, list[Comparison]]  # x of each comparison with a mean
@@ -15,6 +16,9 @@ Points = tuple[np.ndarray, list[Comparison]]  # x of each comparison with a mean
 def length_curves(findings: Findings, group: str, measure: str) -> Picture:
   """Draws the mean by context length with its interval; gaps are named in a strip."""
   compared = findings.of(group, measure)
+  numbers, every = _numbers(compared), len({c.label for c in compared})
+  named = style.leading(findings, group, measure)
+  compared = [c for c in compared if c.label in named]
   labels = list(dict.fromkeys(c.label for c in compared))
   by_label = {label: [c for c in compared if c.label == label] for label in labels}
   looks, gaps = style.styles(findings), _incomplete(by_label)
@@ -45,9 +49,20 @@ def length_curves(findings: Findings, group: str, measure: str) -> Picture:
     f"{name} ({better} is better) by context length, mean over seeds{intervals}."
   )
   caption += style.CUT if cut else ""
+  caption += style.left_out(labels, every)
   extra = "" if measure == next(iter(findings.measures(group))) else measure
-  file = style.file_name("length_curves", group, extra)
-  return style.finish(figure, file, title, caption)
+  file = picture.file_name("length_curves", group, extra)
+  return picture.finish(figure, file, title, caption, numbers)
+
+
+def _numbers(compared: list[Comparison]) -> Numbers:
+  header = "variant length times_trained measure seeds mean low high verdict".split()
+  rows = [
+    (c.label, c.length, c.times, c.measure, c.estimate.count)
+    + (c.estimate.mean, c.estimate.low, c.estimate.high, c.verdict)
+    for c in compared
+  ]
+  return Numbers(header, rows)
 
 
 def _seeds(compared: list[Comparison]) -> str:

@@ -16,7 +16,9 @@ from experiments.reporting import (
   by_seed,
   comparisons,
   generations,
+  latex,
   method,
+  paper,
   style,
   summary,
   tables,
@@ -24,13 +26,12 @@ from experiments.reporting import (
 from experiments.reporting.comparisons import Findings
 from experiments.reporting.differences import differences
 from experiments.reporting.length_curves import length_curves
-from experiments.reporting.style import Picture
+from experiments.reporting.picture import Picture
 from experiments.reporting.training_curves import training_curves
 from transformer_jax.training.json_files import replace_file
 from transformer_jax.untrusted import shown
 
 TEMPLATES = pathlib.Path(__file__).parents[1] / "templates"
-LATEX = "% needs \\usepackage{booktabs,amssymb}\n"
 
 
 def write_report(workdir: str | os.PathLike[str]) -> pathlib.Path:
@@ -45,12 +46,13 @@ def write_report(workdir: str | os.PathLike[str]) -> pathlib.Path:
   pictures = draw(findings)
   for group in pictures.values():
     for picture in group:
-      _write(folder / f"{picture.name}.png", picture.png)
-  paper = tables.paper_tables(findings)
+      for ending, content in picture.files.items():
+        _write(folder / f"{picture.name}.{ending}", content)
+  every_table = paper.paper_tables(findings)
   _write(folder / "results.csv", tables.to_csv(findings))
   _write(folder / "results_by_seed.csv", by_seed.to_csv(findings.sweep))
-  _write(folder / "tables.md", shown("\n".join(map(tables.to_markdown, paper))))
-  _write(folder / "tables.tex", shown(LATEX + "\n".join(map(tables.to_latex, paper))))
+  _write(folder / "tables.md", shown("\n".join(map(tables.to_markdown, every_table))))
+  _write(folder / "tables.tex", shown(latex.document(findings)))
   return _write(folder / "report.html", shown(page(findings, pictures)))
 
 

@@ -1,18 +1,17 @@
-"""Style of the figures: colours, markers, axes, labels, and their two file formats.
+"""Style of the figures: colours, markers, axes, labels.
 
-A figure is rendered as PNG for slides and as SVG for the page, whose ink follows the
-page's colours. Labels stand at the ends of their curves, spread so that none overlap.
+Labels stand at the ends of their curves, spread so that none overlap.
 """
 
 import dataclasses
-import io
 import re
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from experiments.reporting.comparisons import Findings
+from experiments.reporting.statistics import lower_is_better
 
 INK, FAINT, PAPER = "#1c2024", "#c8cdd4", "#fefefe"
 # Okabe and Ito's colours without yellow and black, which vanish on light or dark paper.
@@ -24,6 +23,7 @@ SIGNS = {"better": "#0072B2", "worse": "#D55E00"}
 CUT = " An arrow at the frame: the interval goes on; the tables have its ends."
 FONT = 13
 WRAP = 24
+MOST = 24  # variants that a figure names; of more, the leading ones
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,20 +48,6 @@ class Style:
     return {"color": self.color, "marker": self.marker, "markersize": 8} | edge
 
 
-@dataclasses.dataclass(frozen=True)
-class Picture:
-  """A finished figure.
-
-  name   of the PNG, without .png
-  """
-
-  name: str
-  title: str
-  caption: str
-  png: bytes
-  svg: str
-
-
 def styles(findings: Findings) -> dict[str, Style]:
   """Returns {label: its style in the whole report}; the baseline is dashed ink."""
   baseline = findings.sweep.baseline
@@ -76,6 +62,48 @@ def styles(findings: Findings) -> dict[str, Style]:
     for i, label in enumerate(others)
   }
   return looks | ({} if baseline is None else {baseline: Style(INK, "o", (0, (4, 2)))})
+
+
+def leading(findings: Findings, group: str, measure: str = "") -> list[str]:
+  """Returns the variants that a group's figures name, in the plan's order.
+
+  measure   "": the headline measure
+
+  They are all, or of more than MOST the baseline with those whose means are best at the
+  trained and at the longest length, in turn.
+  """
+  labels = [run.label for run in findings.sweep.of(group)]
+  if len(labels) <= MOST:
+    return labels
+  ends = {findings.trained(group), *findings.lengths(group)[-1:]} - {None}
+  ranked = [
+    [
+      c.label
+      for c in sorted(
+        findings.at(group, length, measure),
+        key=lambda c: lower_is_better(c.estimate.mean, c.better),
+      )
+    ]
+    for length in sorted(ends)
+  ]
+  in_turn = (label for rank in zip(*ranked, strict=True) for label in rank)
+  baseline = [label for label in labels if label == findings.sweep.baseline]
+  chosen = list(dict.fromkeys([*baseline, *in_turn, *labels]))[:MOST]
+  return [label for label in labels if label in chosen]
+
+
+def left_out(labels: Sequence[str], count: int) -> str:
+  """Returns the sentence of a caption on variants without a name, "" for none.
+
+  labels   those with a name
+  count    number of all variants
+  """
+  if len(labels) == count:
+    return ""
+  return (
+    f" Of {count} variants the {len(labels)} that lead at the trained or the longest"
+    " length are drawn; the tables have all."
+  )
 
 
 def spread(wanted, heights, low: float, high: float) -> np.ndarray:
@@ -224,42 +252,3 @@ def mark_cut(ax, axis: str, at: float, ends: tuple[float, float], color: str) ->
     if cut:
       x, y = (edge, at) if axis == "x" else (at, edge)
       ax.plot(x, y, arrow, color=color, markersize=8, clip_on=False, zorder=5)
-
-
-# Files a fifth larger, in a third of the time that zlib takes by default.
-FAST = {"pil_kwargs": {"compress_level": 3}}
-
-
-def finish(figure, name: str, title: str, caption: str) -> Picture:
-  """Renders a figure as PNG and as SVG whose colours follow the page."""
-  import matplotlib
-
-  png, svg = io.BytesIO(), io.StringIO()
-  # Measured once: "tight" would draw the figure a second time for each file.
-  fit = {"bbox_inches": figure.get_tightbbox(figure.canvas.get_renderer()).padded(0.12)}
-  figure.savefig(png, format="png", dpi=240, facecolor="white", **fit, **FAST)
-  with matplotlib.rc_context({"svg.hashsalt": name, "svg.fonttype": "path"}):
-    figure.savefig(svg, format="svg", transparent=True, metadata={"Date": None}, **fit)
-  figure.clear()  # its artists refer to one another: hundreds would wait for Python
-  return Picture(name, title, caption, png.getvalue(), _for_page(svg.getvalue(), name))
-
-
-def _for_page(svg: str, name: str) -> str:
-  """Returns the bare <svg> with ids of its own and colours that the page sets."""
-  svg = svg[svg.index("<svg") :]
-  svg = svg.replace("<svg", '<svg preserveAspectRatio="xMinYMin"', 1)
-  svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-  svg = re.sub(r"<!--.*?-->", "", svg, flags=re.DOTALL)
-  svg = re.sub(r'\bid="', f'id="{name}-', svg)
-  svg = re.sub(r'href="#', f'href="#{name}-', svg).replace("url(#", f"url(#{name}-")
-  names = {INK: "currentColor", FAINT: "var(--line)", PAPER: "var(--paper)"}
-  names |= {color.lower(): f"var(--color{i})" for i, color in enumerate(COLORS)}
-  for color, name_on_page in names.items():
-    svg = svg.replace(color, name_on_page)
-  return svg
-
-
-def file_name(kind: str, group: str, measure: str = "") -> str:
-  """Returns a name that is safe in any folder: length_curves_text, ..._exact_match."""
-  words = [kind, group, measure]
-  return "_".join(re.sub(r"[^A-Za-z0-9.-]+", "_", word) for word in words if word)

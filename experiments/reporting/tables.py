@@ -29,6 +29,7 @@ class Table:
   """A titled table of text; the first column names the row.
 
   folds   columns that may break where space is short
+  bold    (line, column) of the cells that a paper sets in bold
 
   >>> table = Table("scores", "Scores", ("encoding", "accuracy"), (("rope", "0.91"),))
   >>> print(to_markdown(table), end="")
@@ -45,6 +46,7 @@ class Table:
   rows: tuple[tuple[str, ...], ...]
   notes: tuple[str, ...] = ()
   folds: tuple[int, ...] = (0,)
+  bold: frozenset[tuple[int, int]] = frozenset()
 
 
 def verdict(comparison: Comparison) -> str:
@@ -90,7 +92,13 @@ def main_table(findings: Findings, group: str) -> Table:
   notes = _notes([comparison for cells in columns for comparison in cells])
   notes += comparable.notes([r for r in findings.sweep.of(group) if r.result])
   notes += generations.floor_notes(findings, group)
-  return Table(f"main_{group}", title, tuple(header), tuple(rows), notes)
+  bold = frozenset(
+    (line, 1 + many * n)
+    for n, cells in enumerate(columns)
+    for line, c in enumerate(cells)
+    if c.verdict == "better"
+  )
+  return Table(f"main_{group}", title, tuple(header), tuple(rows), notes, bold=bold)
 
 
 def _cells(findings: Findings, group: str) -> int:
@@ -213,18 +221,6 @@ def trouble_table(findings: Findings) -> Table:
   return Table("trouble", title, header, tuple(rows), folds=(0, 3))
 
 
-def paper_tables(findings: Findings) -> list[Table]:
-  """Returns all tables of the report in its order."""
-  tables: list[Table] = []
-  for group in findings.sweep.groups:
-    if findings.lengths(group):
-      tables += [main_table(findings, group), *length_tables(findings, group)]
-      tables.append(samples_table(findings, group))
-  tables.append(cost_table(findings))
-  tables.append(trouble_table(findings))
-  return [table for table in tables if table.rows]
-
-
 def to_csv(findings: Findings) -> str:
   """Returns one line per group, variant, length, measure and part."""
   out = io.StringIO()
@@ -261,37 +257,6 @@ def _pipes(cells: tuple[str, ...]) -> str:
 
 def _one_line(text: str) -> str:
   return text.replace("|", "\\|").replace("\n", " ")
-
-
-def to_latex(table: Table) -> str:
-  """Returns a booktabs table."""
-  return "\n".join(
-    [
-      r"\begin{table}",
-      rf"\caption{{{_tex(table.title)}.}}",
-      rf"\begin{{tabular}}{{l{'r' * (len(table.header) - 1)}}}",
-      r"\toprule",
-      _ampersands(table.header),
-      r"\midrule",
-      *map(_ampersands, table.rows),
-      r"\bottomrule",
-      r"\end{tabular}",
-      r"\end{table}",
-      "",
-    ]
-  )
-
-
-def _ampersands(cells: tuple[str, ...]) -> str:
-  return " & ".join(map(_tex, cells)) + r" \\"
-
-
-def _tex(text: str) -> str:
-  names = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\^{}"}
-  names |= {char: "\\" + char for char in "&%$#_{}"}
-  names |= {"±": r"$\pm$", "−": "$-$", "–": "--", "▲": r"$\blacktriangle$"}
-  names |= {"▼": r"$\blacktriangledown$", "○": r"$\circ$", "<": "$<$", ">": "$>$"}
-  return "".join(names.get(char, char) for char in text)
 
 
 def _seconds(value: Any) -> str:

@@ -4,9 +4,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from experiments.reporting import style
+from experiments.reporting import picture, style
 from experiments.reporting.comparisons import Findings
-from experiments.reporting.style import FONT, INK, Picture
+from experiments.reporting.picture import Numbers, Picture
+from experiments.reporting.style import FONT, INK
 
 
 def training_curves(findings: Findings, group: str) -> Picture | None:
@@ -14,12 +15,15 @@ def training_curves(findings: Findings, group: str) -> Picture | None:
   runs = [run for run in findings.sweep.of(group) if run.losses]
   if not runs:
     return None
+  bands = {run.label: _band(run.losses) for run in runs}
+  named = style.leading(findings, group)
+  every_run, runs = len(runs), [run for run in runs if run.label in named]
   looks = style.styles(findings)
   ends: dict[str, tuple[float, float]] = {}
   figure, ax, _ = style.blank(style.text_lines([run.label for run in runs]))
   drawn: list[float] = []
   for run in runs:
-    steps, low, mean, high = _band(run.losses)
+    steps, low, mean, high = bands[run.label]
     look = looks[run.label]
     ax.fill_between(steps, low, high, color=look.color, alpha=0.16, linewidth=0)
     ax.plot(steps, mean, **look.line_kwargs)
@@ -40,8 +44,13 @@ def training_curves(findings: Findings, group: str) -> Picture | None:
   title = f"{group}: training loss"
   style.heading(ax, title, "mean over seeds; band: lowest to highest seed")
   caption = "Training loss by step. A cross marks where a run diverged."
-  file = style.file_name("training_curves", group)
-  return style.finish(figure, file, title, caption)
+  caption += style.left_out(runs, every_run)
+  numbers = Numbers(
+    ("variant", "step", "lowest", "mean", "highest"),
+    [(label, *row) for label, band in bands.items() for row in zip(*band, strict=True)],
+  )
+  file = picture.file_name("training_curves", group)
+  return picture.finish(figure, file, title, caption, numbers)
 
 
 def _band(

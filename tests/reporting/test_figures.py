@@ -6,7 +6,7 @@ import fake_sweep
 import numpy as np
 import pytest
 
-from experiments.reporting import comparisons, load, style
+from experiments.reporting import comparisons, load, picture, style
 from experiments.reporting.differences import differences
 from experiments.reporting.length_curves import length_curves
 
@@ -90,18 +90,18 @@ def test_an_interval_that_the_frame_cuts_has_an_arrow_there(
   monkeypatch.setattr(style, "mark_cut", mark)
   found = wide(tmp_path)
   more = [] if draw is differences else ["bits_per_byte"]
-  picture = draw(found, "text", *more)
+  drawn = draw(found, "text", *more)
   arrows = {"<", ">"} if draw is differences else {"v", "^"}
   assert {arrow for arrow, _ in marked} == arrows
   assert all(high - low > 30 for _, (low, high) in marked)  # only rope's, of 2 seeds
-  assert picture.caption.endswith(style.CUT)
+  assert drawn.caption.endswith(style.CUT)
 
 
 def test_one_length_gives_each_variant_a_place_of_its_own(tmp_path, monkeypatch):
   means = {label: fake_sweep.TEXT[label][:1] for label in ("none", "t5", "rope")}
   content = {"text": ("bits_per_byte", means)}
   folder = fake_sweep.write_sweep(tmp_path, content, lengths=(64,))
-  finish = style.finish
+  finish = picture.finish
 
   def looked_at(figure, *rest):
     ax = figure.axes[0]
@@ -111,6 +111,6 @@ def test_one_length_gives_each_variant_a_place_of_its_own(tmp_path, monkeypatch)
     return finish(figure, *rest)
 
   points = []
-  monkeypatch.setattr(style, "finish", looked_at)
+  monkeypatch.setattr(picture, "finish", looked_at)
   length_curves(comparisons.find(folder), "text", "bits_per_byte")
   assert {0, 1, 2} <= {*points}
