@@ -7,7 +7,7 @@ def get_config() -> ConfigDict:
   """Returns the defaults, locked: unknown keys raise an error."""
   config = ConfigDict()
   config.task = 'text(source="stdlib")'  # see transformer_jax/data
-  config.seeds = (0, 1, 2)  # trained together in one program; 32 bits each
+  config.seeds = (0, 1, 2)  # of 32 bits; no number depends on which are here
   config.update(model=_model(), train=_train(), evaluate=_evaluate(), mesh=_mesh())
   return config.lock()
 

@@ -1,4 +1,4 @@
-"""Preconditions of a verdict: equal data, weights, code, cores and scored targets."""
+"""Preconditions of a verdict: equal data, weights, code, cores, scored targets."""
 
 import re
 from collections.abc import Callable, Hashable, Iterator, Sequence
@@ -33,7 +33,10 @@ def changed(runs: Sequence[LoadedRun]) -> str:
 
 
 def inputs(run: LoadedRun) -> Iterator[tuple[str, str]]:
-  """Yields (name, value) of a run's data, tokenizer, weights, cores and user code."""
+  """Yields (name, value) of a run's data, tokenizer, weights, cores and user code.
+
+  Also whether its seeds were trained by one program, which changes last digits.
+  """
   data, start = run.fact("data") or {}, run.fact("start") or {}
   task = run.config.get("task")
   named = {
@@ -42,6 +45,7 @@ def inputs(run: LoadedRun) -> Iterator[tuple[str, str]]:
     f"the tokenizer of {task}": data.get("vocabulary"),
     f"the weights in {start.get('folder')}": start.get("weights"),
     "the number of CPU cores": _cores(run),
+    "how seeds are trained": _seeds(run),
     **(run.fact("own_code") or {}),
   }
   yield from ((name, str(value)) for name, value in named.items() if value)
@@ -56,6 +60,14 @@ def _cores(run: LoadedRun) -> str:
   parts = [*(before if isinstance(before, list) else ()), run.result or {}]
   numbers = [part.get("cores") or _last_number(part.get("device")) for part in parts]
   return "+".join(dict.fromkeys(str(n) for n in numbers if n))
+
+
+def _seeds(run: LoadedRun) -> str:
+  """Returns whether a program had one seed or all of them; "" without a result."""
+  before = run.fact("before")
+  parts = [*(before if isinstance(before, list) else ()), run.result or {}]
+  words = ["apart" if part.get("seeds_apart") else "together" for part in parts]
+  return "+".join(dict.fromkeys(words))
 
 
 def _last_number(device: Any) -> str:

@@ -186,5 +186,6 @@ def facts() -> tuple[dict[str, Any], bytes]:
   made_with["versions"] = versions()
   made_with |= {"device": device(), "environment": environment()}
   if _on_cpu():
-    made_with["cores"] = process.cores()
+    # A seed's numbers depend on no other seed: see transformer_jax.training.seed_parts.
+    made_with |= {"cores": process.cores(), "seeds_apart": True}
   return made_with, changes

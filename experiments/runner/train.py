@@ -1,4 +1,4 @@
-"""Training and evaluation of one config: all seeds in one program, data to result."""
+"""Training and evaluation of one config, all its seeds: data to result."""
 
 import dataclasses
 import functools

@@ -84,6 +84,19 @@ def test_scores_are_those_of_each_text_alone():
     )
 
 
+def test_scores_of_a_seed_have_the_same_bits_whatever_seeds_are_beside_it():
+  model, task, params = make("alibi")
+  evaluator = Evaluator(model, task, examples=6, batch_size=3)
+  rows = evaluator.run(params, (), (4, 8))
+  for order in ([1], [1, 0]):
+    some = jax.tree.map(lambda x, order=order: x[np.array(order)], params)
+    found = evaluator.run(some, (), (4, 8))
+    found = [row | {"seed": order[row["seed"]]} for row in found]
+    assert (
+      all(row in rows for row in found) and len(found) == len(rows) * len(order) / 2
+    )
+
+
 def test_lengths_share_programs():
   assert [bucket_of(n, 512) for n in (64, 128, 129, 256, 512)] == [
     128,

@@ -51,6 +51,11 @@ INPUTS = {
     {"before": [{"cores": 2}]},
     "the number of CPU cores changed between its runs (1 in none and alibi, 2+1 in",
   ),
+  "seeds": (
+    {"seeds_apart": True},
+    "how seeds are trained changed between its runs (together in none and alibi,"
+    " apart in rope)",
+  ),
 }
 
 

@@ -14,7 +14,7 @@ from transformer_jax.axes import Dims
 from transformer_jax.data.base import Batch, Task, tasks
 from transformer_jax.models import Architecture, Transformer
 from transformer_jax.positions import coords, positions
-from transformer_jax.training import loop, optimizers, sharding
+from transformer_jax.training import loop, optimizers, seed_parts, sharding
 from transformer_jax.training.checkpoint import Keeper
 from transformer_jax.training.loss import cross_entropy
 from transformer_jax.training.pmap import pmap_step, replicate
@@ -87,9 +87,9 @@ def close(got, want, atol=1e-5):
   "mesh,scan", [pytest.param((8, 1), False, marks=pytest.mark.slow), ((2, 4), True)]
 )
 def test_a_mesh_gives_the_numbers_of_one_device(mesh, scan):
-  want, want_metrics = program(scan=scan).run((), program(scan=scan).init())
+  want, want_metrics = program(scan=scan)((), program(scan=scan).init())
   split = program(mesh, scan=scan)
-  got, got_metrics = split.run((), split.init())
+  got, got_metrics = split((), split.init())
   close(got.params, want.params)
   close(got_metrics, want_metrics)
 
@@ -121,11 +121,11 @@ def test_an_encoder_decoder_on_a_mesh_has_the_loss_of_one_device():
 def test_an_encoder_decoder_learns_from_its_source_on_a_mesh_as_on_one_device():
   meshes = [sharding.make_mesh(*shape) for shape in ((1, 1), (2, 2))]
   one, split = (loop.compile_steps(reader(), (3,), (), mesh, 40) for mesh in meshes)
-  state, metrics = one.run((), one.init())
+  state, metrics = one((), one.init())
   loss_N = metrics["loss"][0]
   # Blind to the source, the best guess costs 2.5 ln 2 for every 2.5 targets.
   assert loss_N[:3].mean() > 1.0 and loss_N[-5:].mean() < 0.45
-  got, got_metrics = split.run((), split.init())
+  got, got_metrics = split((), split.init())
   close(got_metrics["loss"][0, :8], loss_N[:8])
 
 
@@ -155,15 +155,36 @@ def test_pmap_gives_the_numbers_of_one_device():
     pmap_step(one, devices[:3])(replicate(state, devices[:3]), batch)
 
 
-def test_seeds_in_one_program_equal_single_runs():
-  together, metrics = program().run((), program().init())
-  place = 1  # not the first
-  alone = program(seeds=SEEDS[place:])
-  state, own = alone.run((), alone.init())
-  seed_of = lambda tree, n: jax.tree.map(lambda x: x[n], jax.device_get(tree))
-  close(seed_of(together.params, place), seed_of(state.params, 0))
-  close(metrics["loss"][place], own["loss"][0])
-  assert abs(metrics["loss"][0, 0] - metrics["loss"][1, 0]) > 1e-4
+def seed_of(tree, n):
+  """Returns a seed's own part of a tree that is stacked over seeds."""
+  return jax.tree.map(lambda x: x[n], tree)
+
+
+@pytest.mark.parametrize(
+  "together", [(0, 1, 2), pytest.param((10, 9, 8, 7, 6, 5, 4), marks=pytest.mark.slow)]
+)
+def test_a_seed_has_the_same_bits_whatever_seeds_are_beside_it(together):
+  first = program(seeds=together)
+  done, metrics = first((), first.init())
+  others = (together[::-1], together[1:2])
+  for seeds in others:
+    other = program(seeds=seeds)
+    state, own = other((), other.init())
+    for place, seed in enumerate(seeds):
+      there = together.index(seed)
+      assert bits(seed_of(state, place)) == bits(seed_of(done, there))
+      assert bits(seed_of(own, place)) == bits(seed_of(metrics, there))
+  assert len({float(x) for x in metrics["loss"][:, 0]}) == len(together)
+
+
+def test_where_all_seeds_are_one_program_it_has_the_numbers_of_each(monkeypatch):
+  apart, metrics = program()((), program().init())
+  monkeypatch.setattr(seed_parts, "together", lambda seeds: seeds)
+  whole = loop.compile_steps(trainer(), SEEDS, (), sharding.make_mesh(), 4)
+  assert whole.together == 2 and whole.peak_bytes
+  state, own = whole((), whole.init())
+  close(state.params, apart.params)
+  close(own["loss"], metrics["loss"])
 
 
 def fit(folder, steps=20, stop_at=None, save=8, made=None, **kwargs):

@@ -13,6 +13,7 @@ from transformer_jax.data import task_probe
 from transformer_jax.data.base import Batch, Task
 from transformer_jax.evaluation.measures import MEASURES
 from transformer_jax.models import Transformer
+from transformer_jax.training import seed_parts
 from transformer_jax.training.loss import cross_entropy
 
 
@@ -21,6 +22,7 @@ class Evaluator:
   """Scores of every seed of a model at several lengths.
 
   One program serves all lengths up to a bucket: shorter inputs are padded on the left.
+  On a CPU it has one seed, elsewhere all of them: see `training.seed_parts`.
 
   examples     scored at each length, the same ones for every model; all of them if the
                task has fewer
@@ -59,6 +61,7 @@ class Evaluator:
     positions past the encoding's last one, no target, or NaN logits.
     """
     seeds = jax.tree.leaves(params)[0].shape[0]
+    parts = seed_parts.split(params, seed_parts.together(seeds))
     buckets = self.buckets(lengths)
     programs = {bucket: self.program(bucket) for bucket in {*buckets.values()}}
     found = []
@@ -67,7 +70,8 @@ class Evaluator:
       reasons = [self.undefined(length)] * seeds
       if length in buckets:
         program = programs[buckets[length]]
-        scores, *counts = jax.device_get(program(params, arrays, jnp.int32(length)))
+        each = [program(part, arrays, jnp.int32(length)) for part in parts]
+        scores, *counts = seed_parts.join(jax.device_get(each))
         reasons = [why_undefined(*map(int, pair)) for pair in zip(*counts, strict=True)]
       for (measure, part), values in scores.items():
         place = {"length": length, "measure": measure, "part": part}
@@ -77,7 +81,16 @@ class Evaluator:
     return found
 
   def check(self, params: Any, arrays: Any, lengths: tuple[int, ...]) -> None:
-    """Raises the errors of `run`; traces its programs and compiles nothing."""
+    """Raises the errors of `run`; traces its programs and compiles nothing.
+
+    params   shapes, stacked by seed
+    """
+
+    def part(x: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+      together = seed_parts.together(x.shape[0])
+      return jax.ShapeDtypeStruct((together, *x.shape[1:]), x.dtype)
+
+    params = jax.tree.map(part, params)
     length = jax.ShapeDtypeStruct((), jnp.int32)
     for bucket in sorted({*self.buckets(lengths).values()}):
       self.program(bucket).eval_shape(params, arrays, length)

@@ -13,7 +13,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from transformer_jax.training import loss as losses
-from transformer_jax.training import sharding
+from transformer_jax.training import seed_parts, sharding
 from transformer_jax.training.checkpoint import Keeper
 from transformer_jax.training.checkpoint_note import named_leaves
 from transformer_jax.training.step import State, Trainer
@@ -38,13 +38,34 @@ class Budget:
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-  """The compiled training of all seeds: `run(arrays, state) -> (state, metrics)`."""
+  """One dispatch of all seeds: `state, metrics = program(arrays, state)`.
+
+  run          the compiled steps of `together` seeds, `(arrays, state)` likewise
+  init         returns the first state of all seeds
+  abstract     shapes and shardings of the state of all seeds
+  seconds      to compile
+  peak_bytes   of memory; 0: unknown
+  together     seeds of one call of `run`; 0: all
+  """
 
   run: Callable[[Any, State], tuple[State, dict[str, jax.Array]]]
   init: Callable[[], State]
   abstract: State
   seconds: float
   peak_bytes: int
+  together: int = 0
+
+  def __call__(self, arrays: Any, state: State) -> tuple[State, dict[str, jax.Array]]:
+    """Returns the next state of all seeds, and their metrics stacked by seed."""
+    parts, metrics = self.dispatch(arrays, seed_parts.split(state, self.together))
+    return seed_parts.join(parts), seed_parts.join(metrics)
+
+  def dispatch(
+    self, arrays: Any, parts: list[State]
+  ) -> tuple[list[State], list[dict[str, jax.Array]]]:
+    """Returns the next states and their metrics, of parts of `together` seeds."""
+    done = [self.run(arrays, part) for part in parts]
+    return [state for state, _ in done], [metrics for _, metrics in done]
 
 
 @dataclasses.dataclass
@@ -90,7 +111,10 @@ class FitResult:
 def compile_steps(
   trainer: Trainer, seeds: tuple[int, ...], arrays: Any, mesh: Mesh, count: int
 ) -> Program:
-  """Compiles one dispatch: `count` training steps of all seeds, as a single program.
+  """Compiles one dispatch: `count` training steps of all seeds.
+
+  On a CPU the program is that of one seed, so that the numbers of a seed do not depend
+  on the seeds beside it; elsewhere it trains all of them at once.
 
   trainer   the pure step, which is mapped over seeds
   seeds     seeds of the runs, one state each
@@ -100,27 +124,38 @@ def compile_steps(
 
   The program donates the state: its leaves must not share buffers.
   """
-  shapes = jax.tree.map(
-    lambda x: jax.ShapeDtypeStruct((len(seeds), *x.shape), x.dtype), trainer.shapes
-  )
+  together = seed_parts.together(len(seeds))
   split = functools.partial(sharding.split_batch, mesh)
   max_logits = mesh.size * losses.default_max_logits()
   trainer = dataclasses.replace(trainer, constrain=split, max_logits=max_logits)
   seed_S = jnp.array(seeds, jnp.uint32)
   init = jax.vmap(trainer.init)
-  where = sharding.split(mesh, shapes)
-  abstract = jax.tree.map(
-    lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, where
-  )
+
+  def stacked(count: int) -> State:
+    shapes = jax.tree.map(
+      lambda x: jax.ShapeDtypeStruct((count, *x.shape), x.dtype), trainer.shapes
+    )
+    return jax.tree.map(
+      lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
+      shapes,
+      sharding.split(mesh, shapes),
+    )
+
+  abstract = stacked(len(seeds))
+  where = jax.tree.map(lambda x: x.sharding, abstract)
   start = time.perf_counter()
   every_seed = jax.vmap(functools.partial(trainer.steps, count=count), (None, 0))
   everywhere = NamedSharding(mesh, PartitionSpec())
   steps = jax.jit(every_seed, donate_argnums=1, out_shardings=(where, everywhere))
   with jax.set_mesh(mesh):  # for attention that sends keys from device to device
-    run = steps.lower(arrays, abstract).compile()
+    run = steps.lower(arrays, stacked(together)).compile()
   seconds = time.perf_counter() - start
   init = jax.jit(init, out_shardings=where, compiler_options=_once())
-  return Program(run, lambda: init(seed_S), abstract, seconds, _peak_bytes(run))
+  waiting = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(abstract))
+  waiting = waiting * (len(seeds) - together) // len(seeds)
+  peak_bytes = _peak_bytes(run)
+  peak_bytes += waiting if peak_bytes else 0
+  return Program(run, lambda: init(seed_S), abstract, seconds, peak_bytes, together)
 
 
 def _peak_bytes(run: Any) -> int:
@@ -164,16 +199,19 @@ def fit(
   resumed(step)
   seeds = program.abstract.step.shape[0]
   pending = _Pending(diverged, report)
+  parts = seed_parts.split(state, program.together)
+  del restored, state  # a dispatch donates it
   while step < budget.steps and not stop and len(diverged) < seeds:
-    state, metrics = program.run(arrays, state)
+    parts, metrics = program.dispatch(arrays, parts)
     step += budget.per_dispatch
     pending.add(step, metrics)
     pending.settle(leave=IN_FLIGHT - 1)
     keeper.poll()
     if step % budget.save == 0 or step == budget.steps:
       pending.settle(leave=0)
-      keeper.save(step, state, {"diverged": diverged})
+      keeper.save(step, seed_parts.join(parts), {"diverged": diverged})
   pending.settle(leave=0)
+  state = seed_parts.join(parts)
   finished = step >= budget.steps or len(diverged) == seeds
   if not finished:
     keeper.save(step, state, {"diverged": diverged})
@@ -194,15 +232,15 @@ class _Pending:
     self.dispatches: collections.deque = collections.deque()
     self.last_report = time.perf_counter()
 
-  def add(self, step: int, metrics: dict[str, jax.Array]) -> None:
-    """Adds the metrics of the dispatch that ends at a step."""
+  def add(self, step: int, metrics: list[dict[str, jax.Array]]) -> None:
+    """Adds the metrics of the dispatch that ends at a step, by parts of the seeds."""
     self.dispatches.append((step, metrics))
 
   def settle(self, leave: int) -> None:
     """Reports the oldest dispatches, all but the `leave` newest; waits for them."""
     while len(self.dispatches) > leave:
       last, metrics = self.dispatches.popleft()
-      metrics = jax.device_get(metrics)
+      metrics = seed_parts.join(jax.device_get(metrics))
       taught_SN = metrics.pop("targets") != 0
       _note_divergence(self.diverged, last, metrics["loss"], taught_SN)
       now = time.perf_counter()

@@ -1,0 +1,71 @@
+"""States of many seeds in parts that are computed by one program each.
+
+XLA divides sums of a program for three seeds otherwise than those of a program for
+ten: the last digits of a seed would depend on the seeds beside it. On a CPU a program
+therefore has one seed. It costs no time there: see docs/design.md.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def together(seeds: int) -> int:
+  """Returns the number of seeds in one program: one on a CPU, else all."""
+  return 1 if jax.default_backend() == "cpu" else seeds
+
+
+def split(tree: Any, size: int) -> list[Any]:
+  """Returns a tree whose leaves are stacked by seed in parts of `size` seeds.
+
+  size   seeds of a part; 0: all
+
+  >>> [part["x_S"].tolist() for part in split({"x_S": jnp.arange(3)}, 1)]
+  [[0], [1], [2]]
+  """
+  seeds = jax.tree.leaves(tree)[0].shape[0]
+  if size in (0, seeds):
+    return [tree]
+
+  def part(first: int) -> Any:
+    return jax.tree.map(lambda x: _put(_read(x)[first : first + size], x), tree)
+
+  return [part(first) for first in range(0, seeds, size)]
+
+
+def join(parts: list[Any]) -> Any:
+  """Returns the tree of `split`; the parts stay as they are.
+
+  >>> join([{"x_S": np.array([0])}, {"x_S": np.array([7])}])["x_S"].tolist()
+  [0, 7]
+  """
+  if len(parts) == 1:
+    return parts[0]
+
+  def one(*leaves: Any) -> Any:
+    return _put(np.concatenate([_read(x) for x in leaves]), leaves[0])
+
+  return jax.tree.map(one, *parts)
+
+
+def _is_key(x: Any) -> bool:
+  return jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+
+
+def _read(x: Any) -> np.ndarray:
+  return np.asarray(jax.random.key_data(x) if _is_key(x) else x)
+
+
+def _put(x: np.ndarray, like: Any) -> Any:
+  """Returns an array of the kind of `like`, with memory of its own.
+
+  Programs that cut and join arrays would be compiled for each shape; a CPU's memory is
+  read and written by NumPy.
+  """
+  if not isinstance(like, jax.Array):
+    return x
+  if _is_key(like):
+    return jax.device_put(jax.random.wrap_key_data(jnp.array(x)), like.sharding)
+  return jax.device_put(x, like.sharding, may_alias=False)
