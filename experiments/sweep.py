@@ -9,9 +9,16 @@ runs: --workers=1 leaves the other cores to other work.
 Exit code 0: all finished; 1: some did not; 2: bad input; 128 + signal: stopped.
 """
 
-from experiments.runner.sweep_loop import work
+import contextlib
+from collections.abc import Sequence
+from typing import Any
+
+from experiments.runner import sweep_loop
+from experiments.runner.locks import claim
 from experiments.setup import config_file, flags, runs
+from experiments.setup.runs import Run
 from experiments.setup.validate import ConfigError
+from transformer_jax.training.json_files import write_json
 from transformer_jax.training.log import make_patient
 
 
@@ -23,21 +30,57 @@ def main(request: flags.Request) -> int:
       " def sweep() that returns a Plan"
     )
   todo = runs.expand(request.plan, request.base, request.overrides)
-  sweep = {
+  baseline = runs.baseline(request.plan, todo)
+  todo = matched(request, todo, baseline)
+  if not request.dry_run:
+    _announce(request, todo)
+  sweep = content(request, todo, baseline)
+  chosen = runs.only(todo, request.groups)
+  return sweep_loop.work(request, "sweep", lambda: sweep, chosen)
+
+
+def content(
+  request: flags.Request, todo: Sequence[Run], baseline: str
+) -> dict[str, Any]:
+  """Returns the content of sweep.json."""
+  assert request.plan is not None
+  return {
     "question": request.plan.question,
     "config": config_file.short(request.path),
     "command": request.command("sweep"),
-    "baseline": runs.baseline(request.plan, todo),
+    "baseline": baseline,
     "groups": list(dict.fromkeys(run.group for run in todo)),
-    "runs": [{"id": run.id, "label": run.label, "group": run.group} for run in todo],
+    "runs": [run.entry() for run in todo],
   }
-  if not request.dry_run:
-    _announce(request)
-  return work(request, "sweep", lambda: sweep, runs.only(todo, request.groups))
 
 
-def _announce(request: flags.Request) -> None:
-  """Prints the question and, for the plan as it was measured, the time it takes."""
+def matched(request: flags.Request, todo: list[Run], baseline: str) -> list[Run]:
+  """Returns the runs with the budgets that the plan matches; raises ConfigError.
+
+  What earlier commands measured is read from sweep.json. Measuring and writing is done
+  in one lock, so that commands that share the folder agree.
+  """
+  if not any(run.match for run in todo):
+    return todo
+  from experiments.runner import compile_cache, matching, process, step_time
+
+  sweep_loop.check(request, todo)
+  workdir, timer = request.workdir, None
+  timed = any(run.match and run.match.quantity == "seconds" for run in todo)
+  timed = timed and not request.dry_run
+  if timed:
+    process.keep_memory()
+    timer = step_time.timer(compile_cache.folder_of(workdir))
+  alone = claim(workdir, wait=True) if timed else contextlib.nullcontext()
+  with alone, process.rare_collection():
+    todo = matching.solve(todo, baseline, matching.recorded(workdir), timer)
+    if timed:
+      write_json(workdir / "sweep.json", content(request, todo, baseline))
+  return todo
+
+
+def _announce(request: flags.Request, todo: Sequence[Run]) -> None:
+  """Prints the question, the time of a plan as measured, and what was solved for."""
   assert request.plan is not None
   make_patient()
   print(request.plan.question, flush=True)
@@ -47,6 +90,9 @@ def _announce(request: flags.Request) -> None:
       " continues.",
       flush=True,
     )
+  for run in todo:
+    if run.matched and run.matched.overrides:
+      print(f"{run.group} {run.label}: {run.matched.sentence()}", flush=True)
 
 
 if __name__ == "__main__":

@@ -126,7 +126,7 @@ def tuned(runs: Sequence[LoadedRun]) -> str:
 
 
 def matched(runs: Sequence[LoadedRun]) -> str:
-  """Returns which costs are equal over the variants to 1%, and the spread of others."""
+  """Returns what was solved for, the costs equal to 1%, and the spread of others."""
   readers: dict[str, Reader] = {
     "steps": _setting("train.steps"),
     "tokens": _tokens,
@@ -145,10 +145,24 @@ def matched(runs: Sequence[LoadedRun]) -> str:
       unequal.append(f"{name} (largest {ratio:.3g} times the smallest)")
   if not (equal or unequal):
     return ""
-  parts = ["nothing was solved for"]
+  parts = [solved(runs)]
   parts += [f"equal to 1%: {listed(equal)}"] if equal else []
   parts += [f"not equal: {listed(unequal)}"] if unequal else []
   return "; ".join(parts)
+
+
+def solved(runs: Sequence[LoadedRun]) -> str:
+  """Returns what was solved for, variant by variant, with the difference left."""
+  each = {run.label: run.matched for run in runs if run.matched}
+  if not each:
+    return "nothing was solved for"
+  first = next(iter(each.values()))
+  cells = []
+  for label, matched in each.items():
+    values = " ".join(f"{key}={x}" for key, x in matched.overrides.items())
+    cells.append(f"{label} {values or 'unchanged'} ({matched.off:+.1%})")
+  goal = f"{first.quantity} of {first.baseline} ({count(first.want)})"
+  return f"{goal}, by {first.by}: {', '.join(cells)}"
 
 
 def differing(runs: Sequence[LoadedRun]) -> list[str]:

@@ -13,6 +13,7 @@ from typing import Any
 
 from experiments.runner.state import damaged
 from experiments.setup.identity import completed
+from experiments.setup.matching import Matched
 from transformer_jax import untrusted
 from transformer_jax.untrusted import shown
 
@@ -37,6 +38,7 @@ class LoadedRun:
   config    flat config, {} where it cannot be read
   result    result.json of a finished run, else None
   losses    {seed: {step: training loss}}
+  matched   what was solved to match its cost to the baseline's; None: nothing
 
   >>> result = {"train_length": 16, "lengths": [16, 64]}
   >>> run = LoadedRun("a1", "rope", "copy", "finished", result=result)
@@ -54,6 +56,7 @@ class LoadedRun:
   config: dict[str, Any] = dataclasses.field(default_factory=dict)
   result: dict[str, Any] | None = None
   losses: dict[int, dict[int, float]] = dataclasses.field(default_factory=dict)
+  matched: Matched | None = None
 
   @property
   def times(self) -> dict[int, float]:
@@ -204,7 +207,12 @@ def _read_run(folder: pathlib.Path, entry: dict) -> LoadedRun:
     config=config,
     result=result if state == "finished" else None,
     losses=_losses(folder / "metrics.jsonl"),
+    matched=_matched(entry.get("matched")),
   )
+
+
+def _matched(entry: Any) -> Matched | None:
+  return Matched.recorded(entry) if isinstance(entry, dict) else None
 
 
 def _json(path: pathlib.Path) -> tuple[dict, str]:

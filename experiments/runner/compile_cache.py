@@ -14,6 +14,7 @@ import jax
 import xxhash
 from jax.experimental.compilation_cache.compilation_cache import reset_cache
 
+from experiments.runner import process
 from transformer_jax.training.json_files import make_folder, replace_file, warn
 
 try:  # JAX has no public way to replace the cache, only to choose its folder.
@@ -24,6 +25,15 @@ except ImportError:  # another JAX may have them elsewhere; `programs_in` checks
   CacheInterface = object  # type: ignore[assignment, misc]
 
 SUM = 16  # bytes of the checksum before an entry
+
+
+def folder_of(workdir: Path) -> Path:
+  """Returns the folder of compiled programs below that of a sweep.
+
+  A program for one core computes in another order than one for two.
+  """
+  cores = f"cores_{process.cores()}" if jax.default_backend() == "cpu" else ""
+  return workdir.absolute() / "compiled" / cores
 
 
 class ProgramCache(CacheInterface):

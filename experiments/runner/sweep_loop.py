@@ -58,7 +58,7 @@ def work(
     loop: Workers | SweepLoop
     if count > 1:
       print(f"{count} runs at a time, {_cores()} each", flush=True)
-      loop = Workers(request, _folders(request.workdir, todo), count, stop)
+      loop = Workers(request, todo, _folders(request.workdir, todo), count, stop)
     else:
       process.keep_memory()
       loop = SweepLoop(request, todo, stop)
@@ -274,6 +274,10 @@ def dry_run(request: flags.Request, todo: Sequence[Run]) -> int:
   for number, (run, keys) in enumerate(zip(todo, flat, strict=True), 1):
     varied = " ".join(f"{key}={keys[key]!r}" for key in keys if key not in common)
     print(f"[{number}/{len(todo)}] {run.group} {run.label} ({run.id}) {varied}")
+    if run.matched:
+      print(f"  {run.matched.sentence()}")
+    elif run.match and run.match.quantity == "seconds":
+      print("  seconds matched: steps are measured as the sweep starts")
     try:
       print(f"  {summary(describe(run.config, request.compile))}", flush=True)
     except (ValueError, NotImplementedError) as error:

@@ -10,7 +10,7 @@ import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from experiments.runner import inputs, process
+from experiments.runner import compile_cache, inputs
 from experiments.runner.build import Experiment, build
 from experiments.runner.compile_cache import programs_in
 from experiments.runner.pretrained import Pretrained, checksum, read_pretrained
@@ -53,9 +53,7 @@ def run(config: ConfigDict, folder: Path, name: str, stop: Any) -> dict | None:
   stop     becomes true when the run should save and return
   """
   # Programs are cached below the sweep's folder, so that deleting it leaves nothing.
-  # A program for one core computes in another order than one for two.
-  cores = f"cores_{process.cores()}" if jax.default_backend() == "cpu" else ""
-  with programs_in(folder.absolute().parents[1] / "compiled" / cores):
+  with programs_in(compile_cache.folder_of(folder.absolute().parents[1])):
     return _run(config, folder, name, stop)
 
 

@@ -1,7 +1,8 @@
 """A worker process of a sweep: runs what its parent names; runner/workers.py starts it.
 
-Each line of its standard input is {"run": name, "waited": bool} or {"stop": signal}, of
-its standard output an event: a line to print, a change of the bar, or an outcome.
+The first line of its standard input is {"todo": runs}, each other {"run": name,
+"waited": bool} or {"stop": signal}. A line of its standard output is an event: a line
+to print, a change of the bar, or an outcome.
 """
 
 import contextlib
@@ -27,9 +28,8 @@ Send = Callable[[dict[str, Any]], None]
 
 def main(send: Send, request: flags.Request) -> int:
   """Works on runs until the parent ends."""
-  assert request.plan is not None
-  todo = runs.expand(request.plan, request.base, request.overrides)
-  todo = runs.only(todo, request.groups)
+  first = json.loads(sys.stdin.readline() or '{"todo": []}')
+  todo = [runs.received(request.base, message) for message in first["todo"]]
   sweep_loop.set_devices(request, todo)
   process.keep_memory()
   stop, asked = Stop(), queue.SimpleQueue[dict[str, Any] | None]()

@@ -9,7 +9,7 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent import futures
 from pathlib import Path
 from queue import SimpleQueue
@@ -18,6 +18,7 @@ from typing import Any
 from experiments.runner import process, waiting
 from experiments.runner.run_folder import BUSY, FAULTS, Outcome
 from experiments.setup import flags
+from experiments.setup.runs import Run
 from transformer_jax.training.json_files import warn
 from transformer_jax.training.progress import Mirror, Progress
 from transformer_jax.training.signals import SIGNALS, Stop
@@ -39,10 +40,17 @@ def number(request: flags.Request, unfinished: int) -> int:
 class Worker:
   """A process of experiments.runner.worker; its bar is shown under that of all runs.
 
+  todo    the runs, which the process cannot expand from the plan: some were solved for
   shown   lines that are printed once for all workers, extended here
   """
 
-  def __init__(self, request: flags.Request, bar: Progress, shown: set[str]):
+  def __init__(
+    self,
+    request: flags.Request,
+    todo: Sequence[Run],
+    bar: Progress,
+    shown: set[str],
+  ):
     words = shlex.split(request.command("sweep", workdir=True))[3:]
     command = [sys.executable, *COMMAND, *words]
     command += ["--retry"] if request.retry else []
@@ -55,6 +63,7 @@ class Worker:
         text=True,
         encoding="utf-8",
       )
+    self.tell({"todo": [run.message() for run in todo]})
 
   def attempt(self, name: str, waited: bool) -> Outcome | None:
     """Lets the process work on a run; returns None where it dies."""
@@ -110,16 +119,23 @@ def _signals_blocked() -> Iterator[None]:
 class Workers:
   """The work of several processes on the runs of one command.
 
+  todo      the runs
   folders   {name: folder} of the runs, in order
   count     of the processes
   shared    whether processes of other commands worked on some of the runs
   """
 
   def __init__(
-    self, request: flags.Request, folders: Mapping[str, Path], count: int, stop: Stop
+    self,
+    request: flags.Request,
+    todo: Sequence[Run],
+    folders: Mapping[str, Path],
+    count: int,
+    stop: Stop,
   ):
     self.shared = False
-    self._request, self._folders, self._stop = request, folders, stop
+    self._request, self._todo = request, todo
+    self._folders, self._stop = folders, stop
     self._count, self._printed = count, set[str]()
     self._all: list[Worker] = []
     self._idle: SimpleQueue[Worker | None] = SimpleQueue()
@@ -188,7 +204,7 @@ class Workers:
     """Gives a run to a process that has none; called in a thread."""
     worker = self._idle.get()
     if worker is None and not self._stop:
-      worker = Worker(self._request, self._bar, self._printed)
+      worker = Worker(self._request, self._todo, self._bar, self._printed)
       self._all.append(worker)
     # The order matters: a worker in the list is told of a stop from here on.
     if self._stop or worker is None:

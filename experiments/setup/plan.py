@@ -10,6 +10,7 @@ import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from experiments.setup.matching import Match
 from experiments.setup.validate import ConfigError
 
 BASELINE = "baseline"  # label of a run without changes
@@ -23,6 +24,7 @@ class Change:
   shown       keys in the label, unless there is a name
   name        label of the run; "": made of the shown keys
   group       runs that it is compared with; "": that of its task
+  match       cost that it shares with the baseline; None: that of the plan
 
   >>> Change({"model.position": "rope"}, shown=("model.position",)).label
   'rope'
@@ -32,6 +34,7 @@ class Change:
   shown: tuple[str, ...] = ()
   name: str = ""
   group: str = ""
+  match: Match | None = None
 
   @property
   def label(self) -> str:
@@ -138,6 +141,8 @@ class Group:
   name        of the group, in reports
   runs        their changes
   overrides   common to all runs; a run's own win
+  match       cost that all runs share with the baseline, such as "flops" or
+              Match("parameters", by="model.width"); None: that of the plan
 
   >>> copying = Group("copy", Grid({"model.position": ("none",)}), {"task": "copy"})
   >>> [(change.group, dict(change.overrides)) for change in copying]
@@ -147,11 +152,15 @@ class Group:
   name: str
   runs: Iterable[Change]
   overrides: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  match: Match | str | None = None
 
   def __iter__(self) -> Iterator[Change]:
     for change in self.runs:
       overrides = {**self.overrides, **change.overrides}
-      yield dataclasses.replace(change, overrides=overrides, group=self.name)
+      match = change.match or Match.of(self.match)
+      yield dataclasses.replace(
+        change, overrides=overrides, group=self.name, match=match
+      )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -180,6 +189,8 @@ class Plan:
   runs       changes of the config, one for each run
   baseline   label of the run that all others of its group are compared with
   cost       measured time of all runs, printed as a sweep starts
+  match      cost that the runs of a group share with its baseline, unless their group
+             names one: parameters, flops, tokens, seconds or a Match; None: nothing
 
   >>> encodings = Grid({"model.position": ("none", "rope")})
   >>> plan = Plan("Does RoPE help?", encodings, baseline="none")
@@ -191,3 +202,4 @@ class Plan:
   runs: Iterable[Change]
   baseline: str = BASELINE
   cost: str = ""
+  match: Match | str | None = None

@@ -7,6 +7,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from experiments.setup import identity
+from experiments.setup.matching import Match, Matched
 from experiments.setup.plan import Change, Plan
 from experiments.setup.validate import ConfigError, flatten, resolve
 from transformer_jax.spec import nearest
@@ -19,6 +20,8 @@ class Run:
   id          hash of the config, and name of the run's folder
   label       name within its group
   overrides   {flat key: value}, on top of the config file
+  match       cost that it shares with its group's baseline; None: nothing
+  matched     what was solved for it, once it is
 
   >>> config = ConfigDict({"train": {"steps": 10}})
   >>> run = Run(run_id(config), "rope", "copy", config, overrides={"train.steps": 10})
@@ -31,6 +34,42 @@ class Run:
   group: str
   config: ConfigDict
   overrides: Mapping[str, Any]
+  match: Match | None = None
+  matched: Matched | None = None
+
+  def with_values(self, values: Mapping[str, Any]) -> "Run":
+    """Returns the run with other values of some keys, and the id that they give it."""
+    config = resolve(self.config, values)
+    overrides = {**self.overrides, **values}
+    return dataclasses.replace(
+      self, id=run_id(config), config=config, overrides=overrides
+    )
+
+  def entry(self) -> dict[str, Any]:
+    """Returns the run's entry in sweep.json."""
+    named = {"id": self.id, "label": self.label, "group": self.group}
+    return named | ({"matched": self.matched.record()} if self.matched else {})
+
+  def message(self) -> dict[str, Any]:
+    """Returns the run for another process, as JSON; `received` reads it."""
+    return {
+      "label": self.label,
+      "group": self.group,
+      "overrides": dict(self.overrides),
+    }
+
+
+def received(base: ConfigDict, message: Mapping[str, Any]) -> Run:
+  """Returns the run of a message of `Run.message`.
+
+  base   the config file's config
+  """
+  overrides = {
+    key: tuple(value) if isinstance(value, list) else value
+    for key, value in message["overrides"].items()
+  }
+  config = resolve(base, overrides)
+  return Run(run_id(config), message["label"], message["group"], config, overrides)
 
 
 def run_id(config: ConfigDict) -> str:
@@ -50,11 +89,13 @@ def expand(plan: Plan, base: ConfigDict, flags: Mapping[str, Any]) -> list[Run]:
   runs: dict[tuple[str, str], Run] = {}
   settled: set[tuple[str, str]] = set()
   planned = [_run(change, base, {}) for change in plan.runs]
+  common = Match.of(plan.match)
   for change in plan.runs:
     moved = _moved(change, base, flags)
     run = _run(change, base, flags)
     if "task" in moved:  # it is compared with runs of its new task
       run = dataclasses.replace(run, group=group_of(run.config, planned))
+    run = dataclasses.replace(run, match=change.match or common)
     line = (run.group, run.label)
     if not moved and line in settled and runs[line].id != run.id:
       raise ConfigError(_same_name(runs[line], run))

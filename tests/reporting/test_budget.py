@@ -1,5 +1,7 @@
 """The page states each group's budget first: from the configs, with the differences."""
 
+import json
+
 import pytest
 from fake_sweep import TEXT, edit, read_page, write_sweep
 
@@ -80,3 +82,15 @@ def test_the_page_states_the_budget_before_the_results(sweep):
   page = read_page(write_report(sweep).parent)
   names = list(page.tables)
   assert names.index("budget_text") < names.index("main_text")
+
+
+def test_what_was_solved_stands_in_the_budget(sweep):
+  matched = {"quantity": "flops", "by": "train.steps", "baseline": "none", "key": "k"}
+  matched |= {"overrides": {"train.steps": 390}, "want": 3e11, "got": 2.99e11}
+  plan = json.loads((sweep / "sweep.json").read_text())
+  plan["runs"][1]["matched"] = matched
+  plan["runs"][2]["matched"] = matched | {"overrides": {}, "want": 0}  # damaged
+  (sweep / "sweep.json").write_text(json.dumps(plan))
+  assert lines(sweep)["matched"].startswith(
+    "flops of none (3e+11), by train.steps: alibi train.steps=390 (-0.3%); equal to 1%:"
+  )
