@@ -19,6 +19,7 @@ from experiments.reporting import (
   latex,
   method,
   paper,
+  references,
   style,
   summary,
   tables,
@@ -53,6 +54,8 @@ def write_report(workdir: str | os.PathLike[str]) -> pathlib.Path:
   _write(folder / "results_by_seed.csv", by_seed.to_csv(findings.sweep))
   _write(folder / "tables.md", shown("\n".join(map(tables.to_markdown, every_table))))
   _write(folder / "tables.tex", shown(latex.document(findings)))
+  bibliography = references.to_bibtex(findings.sweep.runs)
+  _write(folder / "references.bib", shown(bibliography))
   return _write(folder / "report.html", shown(page(findings, pictures)))
 
 
