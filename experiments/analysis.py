@@ -26,7 +26,8 @@ from experiments.runner.saved_run import of_run
 from experiments.setup.validate import ConfigError
 from transformer_jax.data.base import Batch, Task
 from transformer_jax.data.tasks.language.text import Text
-from transformer_jax.evaluation import activations
+from transformer_jax.evaluation import activations, example_scores
+from transformer_jax.evaluation.example_scores import ExampleScores
 from transformer_jax.models import Transformer
 from transformer_jax.spec import nearest, trust
 from transformer_jax.training import sharding
@@ -78,6 +79,14 @@ class TrainedRun:
   def scores(self) -> list[dict[str, Any]]:
     """Returns the recorded scores, {seed, length, measure, part, value} each."""
     return self.result["scores"]
+
+  @functools.cached_property
+  def example_scores(self) -> ExampleScores | None:
+    """Returns the scores of single examples, from examples.npz; None in older runs.
+
+    `example_scores.value_SE[length, measure, part]` has them, seeds by examples.
+    """
+    return example_scores.read(self.folder)
 
   @functools.cached_property
   def params(self) -> dict[int, Any]:

@@ -1,6 +1,7 @@
 """Scores of a sweep in long form, one record for each seed, as in results_by_seed.csv.
 
-They hold all that the report's means, intervals and verdicts are computed from.
+They hold all that the report's means and intervals over seeds are computed from. Scores
+of single examples are in examples.npz of each run: see evaluation/example_scores.py.
 """
 
 import csv

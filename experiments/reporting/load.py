@@ -1,10 +1,11 @@
 """Folder of a sweep, read back as values; unreadable files are named.
 
-<workdir>/sweep.json is the plan; runs/<id>/{status,config,result}.json and
-metrics.jsonl belong to each run.
+<workdir>/sweep.json is the plan; runs/<id>/{status,config,result}.json, metrics.jsonl
+and examples.npz belong to each run.
 """
 
 import dataclasses
+import functools
 import json
 import math
 import os
@@ -15,6 +16,8 @@ from experiments.runner.state import damaged
 from experiments.setup.identity import completed
 from experiments.setup.matching import Matched
 from transformer_jax import untrusted
+from transformer_jax.evaluation import example_scores
+from transformer_jax.evaluation.example_scores import ExampleScores
 from transformer_jax.untrusted import shown
 
 
@@ -39,6 +42,7 @@ class LoadedRun:
   result    result.json of a finished run, else None
   losses    {seed: {step: training loss}}
   matched   what was solved to match its cost to the baseline's; None: nothing
+  folder    of the run; None: it is in no folder
 
   >>> result = {"train_length": 16, "lengths": [16, 64]}
   >>> run = LoadedRun("a1", "rope", "copy", "finished", result=result)
@@ -57,6 +61,14 @@ class LoadedRun:
   result: dict[str, Any] | None = None
   losses: dict[int, dict[int, float]] = dataclasses.field(default_factory=dict)
   matched: Matched | None = None
+  folder: pathlib.Path | None = None
+
+  @functools.cached_property
+  def examples(self) -> ExampleScores | None:
+    """Scores of single examples; None without a result, and in older runs."""
+    if self.result is None or self.folder is None:
+      return None
+    return example_scores.read(self.folder)
 
   @property
   def times(self) -> dict[int, float]:
@@ -208,6 +220,7 @@ def _read_run(folder: pathlib.Path, entry: dict) -> LoadedRun:
     result=result if state == "finished" else None,
     losses=_losses(folder / "metrics.jsonl"),
     matched=_matched(entry.get("matched")),
+    folder=folder,
   )
 
 

@@ -4,6 +4,7 @@ lock            held while a process works on the run; the kernel drops it when 
 config.json     the config
 status.json     state, last step, process, checksums of a finished run's files
 result.json     scores and cost of a finished run
+examples.npz    the scores of its single examples: see evaluation/example_scores.py
 error.txt       traceback of a failed run
 made_with.json  commit, versions, device, command; changes.patch leads to the code
 inputs.json     fingerprints of its data, weights and user code; own_code/ has the code

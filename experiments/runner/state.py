@@ -7,10 +7,12 @@ from typing import Any
 import xxhash
 
 from transformer_jax import untrusted
+from transformer_jax.evaluation.example_scores import FILE
 from transformer_jax.training.json_files import FileError, read_object, reason, warn
 
 CHECKED = (
   *("result.json", "metrics.jsonl", "translations.json", "labels.json"),
+  FILE,
   *("tokenizer/tokenizer.json", "tokenizer/tokenizer.model"),
 )
 

@@ -20,7 +20,7 @@ from experiments.runner.train_loop import train_with_log
 from experiments.setup.registries import registries
 from experiments.setup.validate import flatten
 from transformer_jax.data.base import Task, TaskData
-from transformer_jax.evaluation import target_fingerprints
+from transformer_jax.evaluation import example_scores, target_fingerprints
 from transformer_jax.evaluation.translator import Translator
 from transformer_jax.spec import outside
 from transformer_jax.training import loop, sharding
@@ -70,9 +70,10 @@ def _run(config: ConfigDict, folder: Path, name: str, stop: Any) -> dict | None:
   if not fitted.finished:
     return None
   with watch.phase("evaluate"), jax.set_mesh(mesh):
-    scores = experiment.evaluator.run(
+    scores, examples = experiment.evaluator.run_examples(
       fitted.state.eval_params, arrays, experiment.lengths
     )
+    example_scores.write(folder, examples.of_seeds(experiment.seeds))
     scored = target_fingerprints.of_lengths(
       experiment.evaluator, arrays, experiment.lengths
     )

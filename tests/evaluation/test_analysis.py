@@ -99,6 +99,19 @@ def test_a_run_is_scored_again_to_the_same_bits(name, request, here):
   assert run.score() == run.scores
 
 
+def test_scores_of_single_examples_are_kept(text, copy):
+  for run in (text, copy):
+    examples = run.example_scores
+    assert examples.seeds == run.seeds
+    for row in run.scores:
+      value_SE = examples.value_SE[row["length"], row["measure"], row["part"]]
+      mean = value_SE[run.seeds.index(row["seed"])].mean()
+      np.testing.assert_allclose(mean, row["value"], rtol=1e-6)
+  # One draw of examples for all seeds, the same at every length.
+  targets = [text.result["targets"][str(length)]["examples"] for length in (16, 64)]
+  assert targets == [4, 4]
+
+
 def test_other_lengths_are_scored(copy, here):
   scores = copy.score(lengths=(2,))
   assert {score["length"] for score in scores} == {2}

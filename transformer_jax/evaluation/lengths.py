@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from transformer_jax.data import task_probe
 from transformer_jax.data.base import Batch, Task
+from transformer_jax.evaluation.example_scores import ExampleScores
 from transformer_jax.evaluation.measures import MEASURES
 from transformer_jax.models import Transformer
 from transformer_jax.training import seed_parts
@@ -60,25 +61,38 @@ class Evaluator:
     `seed` is the index in the stack. An undefined value is None, with its `reason`:
     positions past the encoding's last one, no target, or NaN logits.
     """
+    return self.run_examples(params, arrays, lengths)[0]
+
+  def run_examples(
+    self, params: Any, arrays: Any, lengths: tuple[int, ...]
+  ) -> tuple[list[dict], ExampleScores]:
+    """Returns the rows of `run`, and the scores of the single examples.
+
+    Seeds of both are indices in the stack.
+    """
     seeds = jax.tree.leaves(params)[0].shape[0]
     parts = seed_parts.split(params, seed_parts.together(seeds))
     buckets = self.buckets(lengths)
     programs = {bucket: self.program(bucket) for bucket in {*buckets.values()}}
-    found = []
+    found: list[dict] = []
+    value_SE, weight_E = {}, {}
     for length in lengths:
       scores = {column: [math.nan] * seeds for column in self.columns()}
       reasons = [self.undefined(length)] * seeds
       if length in buckets:
         program = programs[buckets[length]]
         each = [program(part, arrays, jnp.int32(length)) for part in parts]
-        scores, *counts = seed_parts.join(jax.device_get(each))
+        scores, *counts, singles, weights = seed_parts.join(jax.device_get(each))
         reasons = [why_undefined(*map(int, pair)) for pair in zip(*counts, strict=True)]
+        value_SE |= {(length, *column): x_SE for column, x_SE in singles.items()}
+        # The same for all seeds.
+        weight_E |= {(length, part): x_SE[0] for part, x_SE in weights.items()}
       for (measure, part), values in scores.items():
         place = {"length": length, "measure": measure, "part": part}
         found += [
           {"seed": s, **place, **_value(v, reasons[s])} for s, v in enumerate(values)
         ]
-    return found
+    return found, ExampleScores(tuple(range(seeds)), value_SE, weight_E)
 
   def check(self, params: Any, arrays: Any, lengths: tuple[int, ...]) -> None:
     """Raises the errors of `run`; traces its programs and compiles nothing.
@@ -163,10 +177,12 @@ class Evaluator:
 
   def score(
     self, params: Any, arrays: Any, length: jax.Array, bucket: int
-  ) -> tuple[dict, jax.Array, jax.Array]:
+  ) -> tuple[dict, jax.Array, jax.Array, dict, dict]:
     """Returns the scores of one seed, {(measure, part): mean over examples}.
 
-    Also the number of examples with a target, and of those with NaN in a scored logit.
+    Also the number of examples with a target, and of those with NaN in a scored logit;
+    {(measure, part): scores of the single examples}, NaN where there is none; and
+    {part: their sums of weights}.
     """
     key = jax.random.key(self.key)
     batch = self.task.score(arrays, key, self.examples, length, bucket)
@@ -182,14 +198,22 @@ class Evaluator:
       jnp.where(counts_BL, x, 0).astype(x.dtype) for x in copies[:2]
     )
 
+    def single(name, part):
+      some_B = MEASURES[name].compute(clean_loss_BL, clean_right_BL, parts[part])
+      return jnp.where(lost_B, jnp.nan, some_B)
+
     def mean(name, part):
       compute = MEASURES[name].compute
-      some_B = compute(clean_loss_BL, clean_right_BL, parts[part])
-      some = mean_of(jnp.where(lost_B, jnp.nan, some_B), real_B)
+      some = mean_of(singles[name, part], real_B)
       return jnp.where(plain, compute(loss_BL, right_BL, parts[part]).mean(), some)
 
+    singles = {(name, part): single(name, part) for name, part in self.columns()}
     scores = {(name, part): mean(name, part) for name, part in self.columns()}
-    return scores, jnp.sum(real_B), jnp.sum(lost_B)
+    singles = {
+      column: jnp.where(real_B, x_B, jnp.nan) for column, x_B in singles.items()
+    }
+    weights = {part: jnp.sum(weight_BL, axis=1) for part, weight_BL in parts.items()}
+    return scores, jnp.sum(real_B), jnp.sum(lost_B), singles, weights
 
   def chunks(self, params: Any, batch: Batch) -> tuple[jax.Array, jax.Array]:
     """Returns loss_BL in nats and right_BL, whether argmax is right, chunk by chunk.
