@@ -18,6 +18,7 @@ from ml_collections import ConfigDict
 
 from experiments.runner.sweep_loop import work
 from experiments.setup import config_file, flags, plan, runs
+from experiments.setup.validate import ConfigError
 from transformer_jax.aside import set_aside
 from transformer_jax.training.json_files import (
   FileError,
@@ -31,6 +32,8 @@ FLAGS_IN_LABEL = 3
 
 def main(request: flags.Request) -> int:
   """Runs the config that the command line describes."""
+  if request.tune:
+    raise ConfigError("--tune: a single run is not tuned; use experiments.sweep")
   run = chosen(request)
   return work(request, "run", functools.partial(_added, request, run), [run])
 

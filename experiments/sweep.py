@@ -17,6 +17,7 @@ from experiments.runner import sweep_loop
 from experiments.runner.locks import claim
 from experiments.setup import config_file, flags, runs
 from experiments.setup.runs import Run
+from experiments.setup.tuning import Tune
 from experiments.setup.validate import ConfigError
 from transformer_jax.training.json_files import write_json
 from transformer_jax.training.log import make_patient
@@ -34,9 +35,30 @@ def main(request: flags.Request) -> int:
   todo = matched(request, todo, baseline)
   if not request.dry_run:
     _announce(request, todo)
+  if tune := request.tune or request.plan.tune:
+    code, todo = tuned(request, todo, tune)
+    if code:
+      return code
   sweep = content(request, todo, baseline)
   chosen = runs.only(todo, request.groups)
   return sweep_loop.work(request, "sweep", lambda: sweep, chosen)
+
+
+def tuned(request: flags.Request, todo: list[Run], tune: Tune) -> tuple[int, list[Run]]:
+  """Returns the exit code of the search, 0 if it finished, and the runs it tuned.
+
+  Runs of groups that are not asked for are tuned where their search is done.
+  """
+  from experiments.runner import search
+
+  wanted = runs.only(todo, request.groups)
+  search.announce(request, wanted, tune)
+  every = [trial for run in wanted for trial in search.trials(run, tune)]
+  if request.dry_run:
+    sweep_loop.check(request, every)
+  elif code := search.search(request, wanted, tune):
+    return code, todo
+  return 0, [search.tuned(request.workdir, run, tune) or run for run in todo]
 
 
 def content(

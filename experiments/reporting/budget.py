@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from experiments.reporting import tuning
 from experiments.reporting.comparisons import Findings
 from experiments.reporting.load import LoadedRun
 from experiments.reporting.tables import Table
@@ -117,9 +118,11 @@ def examples(run: LoadedRun) -> str | None:
 
 
 def tuned(runs: Sequence[LoadedRun]) -> str:
-  """Returns which settings were searched for: none, as runs record no search."""
+  """Returns which settings were searched for, and what the searches chose."""
   if not runs:
     return ""
+  if any(run.tuned for run in runs):
+    return tuning.summary(runs)
   rates = {run.config.get("train.optimizer") for run in runs}
   same = "every variant has the same optimizer and learning rate"
   return f"nothing: {same if len(rates) == 1 else 'the plan sets them'}, untuned"

@@ -15,6 +15,7 @@ from typing import Any
 from experiments.runner.state import damaged
 from experiments.setup.identity import completed
 from experiments.setup.matching import Matched
+from experiments.setup.tuning import Tuned
 from transformer_jax import untrusted
 from transformer_jax.evaluation import example_scores
 from transformer_jax.evaluation.example_scores import ExampleScores
@@ -42,6 +43,7 @@ class LoadedRun:
   result    result.json of a finished run, else None
   losses    {seed: {step: training loss}}
   matched   what was solved to match its cost to the baseline's; None: nothing
+  tuned     its search on the validation split; None: none
   folder    of the run; None: it is in no folder
 
   >>> result = {"train_length": 16, "lengths": [16, 64]}
@@ -61,6 +63,7 @@ class LoadedRun:
   result: dict[str, Any] | None = None
   losses: dict[int, dict[int, float]] = dataclasses.field(default_factory=dict)
   matched: Matched | None = None
+  tuned: Tuned | None = None
   folder: pathlib.Path | None = None
 
   @functools.cached_property
@@ -220,6 +223,7 @@ def _read_run(folder: pathlib.Path, entry: dict) -> LoadedRun:
     result=result if state == "finished" else None,
     losses=_losses(folder / "metrics.jsonl"),
     matched=_matched(entry.get("matched")),
+    tuned=Tuned.recorded(entry.get("tuned")),
     folder=folder,
   )
 

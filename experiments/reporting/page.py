@@ -23,6 +23,7 @@ from experiments.reporting import (
   style,
   summary,
   tables,
+  tuning,
 )
 from experiments.reporting.comparisons import Findings
 from experiments.reporting.differences import differences
@@ -70,6 +71,7 @@ def _draw(findings: Findings, group: str) -> list[Picture]:
   if any(c.difference.count for c in findings.of(group)):
     pictures.insert(1, differences(findings, group))
   for optional in (
+    tuning.tuning_curves(findings, group),
     training_curves(findings, group),
     generations.attention_map(findings, group),
   ):
@@ -101,7 +103,11 @@ def page(findings: Findings, pictures: dict[str, list[Picture]]) -> str:
   return environment.get_template("report.html").render(
     sweep=findings.sweep,
     groups=groups,
-    spent=[budget.budget_table(findings, group) for group in findings.sweep.groups],
+    spent=[
+      table(findings, group)
+      for group in findings.sweep.groups
+      for table in (budget.budget_table, tuning.tuning_table)
+    ],
     cost=tables.cost_table(findings),
     trouble=tables.trouble_table(findings),
     method=method.method(findings),

@@ -18,6 +18,7 @@ from transformer_jax.data.tasks.algorithmic.base import Strings
 from transformer_jax.evaluation.beam import Beam
 from transformer_jax.evaluation.generation_eval import GenerationEval
 from transformer_jax.evaluation.lengths import Evaluator
+from transformer_jax.evaluation.splits import with_split
 from transformer_jax.models import Architecture, families
 from transformer_jax.models.compatibility import refusal
 from transformer_jax.training import optimizers
@@ -60,6 +61,10 @@ def build(config: ConfigDict) -> Experiment:
   optimizer, rate = optimizers.build(
     train.optimizer, train.schedule, train.clip, train.steps, config.model.width
   )
+  evaluator = scored_by(
+    config, Evaluator(model, task, evaluate.examples, evaluate.batch_size)
+  )
+  task = evaluator.task  # data are read once, with the scored split
   trainer = Trainer(
     model,
     task,
@@ -73,7 +78,7 @@ def build(config: ConfigDict) -> Experiment:
   )
   return Experiment(
     trainer=trainer,
-    evaluator=Evaluator(model, task, evaluate.examples, evaluate.batch_size),
+    evaluator=evaluator,
     task=task,
     budget=Budget(train.steps, train.steps_per_dispatch, train.checkpoint_every),
     seeds=tuple(config.seeds),
@@ -83,6 +88,17 @@ def build(config: ConfigDict) -> Experiment:
     ),
     keep=train.keep_checkpoints,
   )
+
+
+def scored_by(config: ConfigDict, evaluator: Evaluator) -> Evaluator:
+  """Returns the evaluator of the config's split; raises ConfigError without one."""
+  try:
+    return with_split(evaluator, config.evaluate.split)
+  except ValueError as error:
+    split = config.evaluate.split
+    raise ConfigError(
+      f"evaluate.split={split} with task={config.task}: {error}"
+    ) from error
 
 
 def architecture(config: ConfigDict, task: Task) -> Architecture:

@@ -52,7 +52,18 @@ def work(
     with process.rare_collection():
       return dry_run(request, todo)
   make_patient()
-  _begin(request.workdir, sweep)
+  begin(request.workdir, sweep)
+  loop, states, stop = train_all(request, todo)
+  if stop.received:
+    return stopped(request, tool, stop)
+  written = report(request.workdir, loop.shared)
+  return 0 if written and states == {"finished"} else 1
+
+
+def train_all(
+  request: flags.Request, todo: Sequence[Run]
+) -> "tuple[Workers | SweepLoop, set[str], Stop]":
+  """Trains the runs; returns the loop, the states of its runs, and the stop signal."""
   count = workers.number(request, _announce(request, todo))
   with stop_requested() as stop:
     loop: Workers | SweepLoop
@@ -62,16 +73,18 @@ def work(
     else:
       process.keep_memory()
       loop = SweepLoop(request, todo, stop)
-    states = {outcome.state for outcome in loop.outcomes()}
-  if stop.received:
-    again = request.command(tool, workdir=True)
-    print(f"stopped by {stop.received.name}; the same command continues:\n  {again}")
-    return stop.exit_code
-  written = report(request.workdir, loop.shared)
-  return 0 if written and states == {"finished"} else 1
+    return loop, {outcome.state for outcome in loop.outcomes()}, stop
 
 
-def _begin(workdir: Path, sweep: Callable[[], Mapping[str, Any]]) -> None:
+def stopped(request: flags.Request, tool: str, stop: Stop) -> int:
+  """Prints the command that continues; returns the exit code of a signal."""
+  assert stop.received is not None
+  again = request.command(tool, workdir=True)
+  print(f"stopped by {stop.received.name}; the same command continues:\n  {again}")
+  return stop.exit_code
+
+
+def begin(workdir: Path, sweep: Callable[[], Mapping[str, Any]]) -> None:
   """Writes sweep.json; raises ConfigError for a home or root folder."""
   here = workdir.expanduser().resolve()
   home = os.path.expanduser("~")  # stays so where a user has none
@@ -190,7 +203,7 @@ class SweepLoop:
     train = functools.partial(_train, run, name, self._stop)
     more = {"allow": ",".join(request.allow)} if request.allow else {}
     more |= {"cores": str(request.cores)} if request.cores else {}
-    command = flags.command("run", request.path, run.overrides, flags=more)
+    command = flags.command("run", request.path, run.overrides, flags=more.items())
     facts = {**self._facts, "command": command, "own_code": _user_code(run)}
     outcome = run_folder.perform(
       run,
@@ -278,6 +291,8 @@ def dry_run(request: flags.Request, todo: Sequence[Run]) -> int:
       print(f"  {run.matched.sentence()}")
     elif run.match and run.match.quantity == "seconds":
       print("  seconds matched: steps are measured as the sweep starts")
+    if run.tuned:
+      print(f"  tuned: {run.tuned.sentence()}")
     try:
       print(f"  {summary(describe(run.config, request.compile))}", flush=True)
     except (ValueError, NotImplementedError) as error:

@@ -20,6 +20,7 @@ from ml_collections.config_flags import config_flags
 from experiments.setup import config_file
 from experiments.setup.config_file import DEFAULT, short
 from experiments.setup.plan import Plan
+from experiments.setup.tuning import Tune, parsed
 from experiments.setup.validate import (
   ConfigError,
   flatten,
@@ -58,6 +59,7 @@ class Request:
   workers     processes that share the runs; 0: one for each core
   cores       CPU cores of each run; 0: one, or one for each device of its mesh
   allow       classes that train.init_from's config may name besides registered ones
+  searched    words of --tune
 
   >>> from ml_collections import ConfigDict
   >>> rest = {"plan": None, "workdir": Path("runs"), "dry_run": False, "retry": False}
@@ -79,6 +81,12 @@ class Request:
   workers: int = 1
   cores: int = 0
   allow: tuple[str, ...] = ()
+  searched: tuple[str, ...] = ()
+
+  @property
+  def tune(self) -> Tune | None:
+    """Returns the search of the command line, None without any; raises ConfigError."""
+    return parsed(self.searched)
 
   def command(self, tool: str, workdir: bool = False) -> str:
     """Returns the shell command of the same request.
@@ -92,7 +100,10 @@ class Request:
     flags |= {"workers": str(self.workers)} if self.workers and workdir else {}
     flags |= {"allow": ",".join(self.allow)} if self.allow else {}
     folder = self.workdir if workdir else None
-    return command(tool, self.path, self.overrides, workdir=folder, flags=flags)
+    words = [("tune", word) for word in self.searched]
+    return command(
+      tool, self.path, self.overrides, workdir=folder, flags=[*flags.items(), *words]
+    )
 
   @property
   def config(self) -> ConfigDict:
@@ -138,6 +149,13 @@ def _define_work(values: absl_flags.FlagValues) -> None:
     [],
     "Groups of the plan to run, as in --groups=copy,sort; default all. Several"
     " commands with one workdir share the work.",
+    flag_values=values,
+  )
+  absl_flags.DEFINE_multi_string(
+    "tune",
+    None,
+    "Values of a key that a sweep tries for every variant first, on the validation"
+    " split, as in --tune='train.optimizer.lr=(1e-3, 3e-3, 1e-2)'; may be repeated.",
     flag_values=values,
   )
   absl_flags.DEFINE_list("allow", [], ALLOW, flag_values=values)
@@ -240,6 +258,7 @@ def parse(
     workers=values.workers,
     cores=values.cores,
     allow=_allowed(values.allow),
+    searched=tuple(values.tune or ()),
   )
 
 
@@ -270,7 +289,7 @@ def _check_names(
 def _unknown_flag(name: str, keys: Iterable[str]) -> str:
   """Returns a message with the nearest flag, also where only `config.` is missing."""
   known = (
-    *("config", "workdir", "plan", "groups", "workers", "cores", "allow"),
+    *("config", "workdir", "plan", "groups", "workers", "cores", "tune", "allow"),
     *("dry_run", "compile", "retry", "help"),
   )
   meant = {short: f"--config.{key}" for short, key in spellings(keys).items()}
@@ -295,7 +314,7 @@ def command(
   path: Path,
   overrides: Mapping[str, Any],
   workdir: Path | None = None,
-  flags: Mapping[str, str] | None = None,
+  flags: Iterable[tuple[str, str]] = (),
 ) -> str:
   """Returns the shell command of a config.
 
@@ -303,10 +322,10 @@ def command(
   path        the config file
   overrides   {flat key: value}
   workdir     value of --workdir; None: the default
-  flags       {name: value} of further flags
+  flags       (name, value) of further flags
   """
   words = ["python", "-m", f"experiments.{tool}", f"--config={short(path)}"]
   words += [f"--workdir={workdir}"] if workdir else []
-  words += [f"--{name}={value}" for name, value in (flags or {}).items()]
+  words += [f"--{name}={value}" for name, value in flags]
   words += [f"--config.{key}={value}" for key, value in overrides.items()]
   return shlex.join(words)

@@ -18,7 +18,7 @@ FREE = (
 
 # Keys that were added after runs had finished, with the value that means the behaviour
 # of the code before them.
-NEUTRAL = {"train.ema": 0.0}
+NEUTRAL = {"train.ema": 0.0, "evaluate.split": ""}
 
 
 def identity(config: Mapping[str, Any]) -> dict[str, Any]:

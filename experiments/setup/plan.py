@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from experiments.setup.matching import Match
+from experiments.setup.tuning import Tune
 from experiments.setup.validate import ConfigError
 
 BASELINE = "baseline"  # label of a run without changes
@@ -191,6 +192,7 @@ class Plan:
   cost       measured time of all runs, printed as a sweep starts
   match      cost that the runs of a group share with its baseline, unless their group
              names one: parameters, flops, tokens, seconds or a Match; None: nothing
+  tune       search that each run gets before it is trained for the report; None: none
 
   >>> encodings = Grid({"model.position": ("none", "rope")})
   >>> plan = Plan("Does RoPE help?", encodings, baseline="none")
@@ -203,3 +205,4 @@ class Plan:
   baseline: str = BASELINE
   cost: str = ""
   match: Match | str | None = None
+  tune: Tune | None = None

@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 from experiments.setup import identity
 from experiments.setup.matching import Match, Matched
 from experiments.setup.plan import Change, Plan
+from experiments.setup.tuning import Tuned
 from experiments.setup.validate import ConfigError, flatten, resolve
 from transformer_jax.spec import nearest
 
@@ -22,6 +23,7 @@ class Run:
   overrides   {flat key: value}, on top of the config file
   match       cost that it shares with its group's baseline; None: nothing
   matched     what was solved for it, once it is
+  tuned       its search, once that is done
 
   >>> config = ConfigDict({"train": {"steps": 10}})
   >>> run = Run(run_id(config), "rope", "copy", config, overrides={"train.steps": 10})
@@ -36,6 +38,7 @@ class Run:
   overrides: Mapping[str, Any]
   match: Match | None = None
   matched: Matched | None = None
+  tuned: Tuned | None = None
 
   def with_values(self, values: Mapping[str, Any]) -> "Run":
     """Returns the run with other values of some keys, and the id that they give it."""
@@ -48,7 +51,8 @@ class Run:
   def entry(self) -> dict[str, Any]:
     """Returns the run's entry in sweep.json."""
     named = {"id": self.id, "label": self.label, "group": self.group}
-    return named | ({"matched": self.matched.record()} if self.matched else {})
+    named |= {"matched": self.matched.record()} if self.matched else {}
+    return named | ({"tuned": self.tuned.record()} if self.tuned else {})
 
   def message(self) -> dict[str, Any]:
     """Returns the run for another process, as JSON; `received` reads it."""

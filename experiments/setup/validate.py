@@ -117,6 +117,7 @@ def wanted(like: Any) -> str:
 CHOICES = {
   "model.kind": tuple(KINDS),
   "model.dtype": ("float32", "bfloat16"),
+  "evaluate.split": ("", "validation", "test"),
 }
 AT_LEAST_ONE = (
   *("model.width", "model.layers", "model.heads", "model.feedforward"),
@@ -220,7 +221,8 @@ def _choices(flat: Mapping[str, Any]) -> Iterator[str]:
   for key, choices in CHOICES.items():
     if flat[key] not in choices:
       near = nearest(flat[key], choices)
-      yield f"{key}={flat[key]!r}:{near} Write one of {', '.join(choices)}."
+      names = ", ".join(filter(None, choices))
+      yield f"{key}={flat[key]!r}:{near} Write one of {names}."
 
 
 def _start(flat: Mapping[str, Any]) -> Iterator[str]:

@@ -106,7 +106,7 @@ def test_runs_do_not_go_into_the_root_or_the_home_folder(workdir, train):
 def test_a_user_without_a_home_may_run(tmp_path, train, monkeypatch):
   monkeypatch.delenv("HOME")
   monkeypatch.setattr("pwd.getpwuid", lambda number: {}[number])
-  sweep_loop._begin(tmp_path / "runs", lambda: {"runs": []})
+  sweep_loop.begin(tmp_path / "runs", lambda: {"runs": []})
   assert read_json(tmp_path / "runs" / "sweep.json") == {"runs": []}
 
 
