@@ -225,7 +225,9 @@ class LoadedSweep:
     group   needed where several groups have the label
     """
     named = [
-      x for x in self.sweep.runs if x.label == label and group in (None, x.group)
+      x
+      for x in self.sweep.runs
+      if x.label == label and group in (None, x.group) and not x.again_of
     ]
     if not named:
       near = nearest(label, (run.label for run in self.sweep.runs))

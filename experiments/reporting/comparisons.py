@@ -103,7 +103,7 @@ class Findings:
   @property
   def finished(self) -> list[load.LoadedRun]:
     """Lists the runs with a result."""
-    return [run for run in self.sweep.runs if run.result]
+    return [run for run in self.sweep.runs if run.result and not run.again_of]
 
   @property
   def troubled(self) -> list[tuple[load.LoadedRun, str, str]]:

@@ -1,7 +1,7 @@
 """Folder of a sweep, read back as values; unreadable files are named.
 
 <workdir>/sweep.json is the plan; runs/<id>/{status,config,result}.json, metrics.jsonl
-and examples.npz belong to each run.
+and examples.npz belong to each run, and evaluations/ has what scored it again.
 """
 
 import dataclasses
@@ -10,6 +10,7 @@ import json
 import math
 import os
 import pathlib
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from experiments.runner.state import damaged
@@ -19,6 +20,7 @@ from experiments.setup.tuning import Tuned
 from transformer_jax import untrusted
 from transformer_jax.evaluation import example_scores
 from transformer_jax.evaluation.example_scores import ExampleScores
+from transformer_jax.training.json_files import warn
 from transformer_jax.untrusted import shown
 
 
@@ -45,6 +47,8 @@ class LoadedRun:
   matched   what was solved to match its cost to the baseline's; None: nothing
   tuned     its search on the validation split; None: none
   folder    of the run; None: it is in no folder
+  again_of  group of the run where these are not its own scores but those of
+            experiments.evaluate
 
   >>> result = {"train_length": 16, "lengths": [16, 64]}
   >>> run = LoadedRun("a1", "rope", "copy", "finished", result=result)
@@ -72,6 +76,8 @@ class LoadedRun:
     if self.result is None or self.folder is None:
       return None
     return example_scores.read(self.folder)
+
+  again_of: str = ""
 
   @property
   def times(self) -> dict[int, float]:
@@ -149,6 +155,9 @@ def read(workdir: str | os.PathLike[str]) -> Sweep:
   groups = dict.fromkeys(
     [*map(shown, plan.get("groups", ())), *(r.group for r in runs)]
   )
+  again = [x for run in runs for x in _evaluations(root / "runs" / run.id, run)]
+  groups = _with_evaluations(groups, again)
+  runs += again
   folders = {path.name for path in (root / "runs").glob("*") if path.is_dir()}
   baseline = plan.get("baseline")
   return Sweep(
@@ -230,6 +239,45 @@ def _read_run(folder: pathlib.Path, entry: dict) -> LoadedRun:
 
 def _matched(entry: Any) -> Matched | None:
   return Matched.recorded(entry) if isinstance(entry, dict) else None
+
+
+def _evaluations(folder: pathlib.Path, run: LoadedRun) -> Iterator[LoadedRun]:
+  """Yields a finished run as it was scored again, in groups of their own."""
+  for path in sorted(folder.glob("evaluations/*/result.json")) if run.result else ():
+    content, trouble = _json(path)
+    result = {**(run.result or {}), **content}
+    trouble = trouble or ("" if "label" in content else "is damaged (no label)")
+    if trouble := trouble or _shape(result):
+      warn(f"{path} {trouble} and is left out; experiments.evaluate writes it again")
+      continue
+    result.pop("written", None)  # generated texts are those of the run
+    yield dataclasses.replace(
+      run,
+      group=f"{run.group} scored on {shown(content['label'])}",
+      config=run.config | _settings(content.get("scoring")),
+      result=result,
+      folder=path.parent,
+      again_of=run.group,
+    )
+
+
+def _settings(scoring: Any) -> dict[str, Any]:
+  """Returns the config keys that an evaluation replaced."""
+  scoring = scoring if isinstance(scoring, dict) else {}
+  keys = {name: f"evaluate.{name}" for name in ("lengths", "examples")}
+  keys["task"] = "task"
+  return {key: scoring[name] for name, key in keys.items() if scoring.get(name)}
+
+
+def _with_evaluations(
+  groups: Iterable[str], again: Sequence[LoadedRun]
+) -> dict[str, None]:
+  """Returns the groups, each with those of its runs that were scored again."""
+  return {
+    name: None
+    for group in groups
+    for name in (group, *sorted({x.group for x in again if x.again_of == group}))
+  }
 
 
 def _json(path: pathlib.Path) -> tuple[dict, str]:

@@ -11,6 +11,7 @@ from experiments.runner.cost import cores_used, flops_per_token, sizes
 from transformer_jax.evaluation.generation_eval import MEASURES as WRITTEN
 from transformer_jax.evaluation.generation_eval import NO_TEXT
 from transformer_jax.evaluation.measures import MEASURES
+from transformer_jax.evaluation.splits import split_of
 from transformer_jax.training.loop import FitResult
 
 
@@ -46,6 +47,7 @@ def result_of(
     ],
     "train_length": experiment.trainer.length,
     "lengths": list(experiment.lengths),
+    "split": split_of(experiment.evaluator),
     "scores": [without_diverged(score) for score in named],
     "undefined": _undefined(experiment, named, lost),
     "diverged": {str(seed): step for seed, step in lost.items()},

@@ -26,6 +26,7 @@ from experiments.setup.validate import (
   flatten,
   offer,
   resolve,
+  seed_range,
   spellings,
   unknown_key,
   wanted,
@@ -233,6 +234,7 @@ def parse(
   module = config_file.load(path)
   base = module.get_config()
   keys = flatten(base)
+  argv = list(map(_with_seeds, argv))
   _check_names(argv, keys, values)
   try:
     left = values(argv)[1:]
@@ -260,6 +262,16 @@ def parse(
     allow=_allowed(values.allow),
     searched=tuple(values.tune or ()),
   )
+
+
+def _with_seeds(word: str) -> str:
+  """Returns a word of the command line with a range of seeds as a tuple.
+
+  >>> _with_seeds("--config.seeds=0..2")
+  '--config.seeds=(0, 1, 2)'
+  """
+  match = re.fullmatch(r"(--?config\.seeds=)(.*)", word)
+  return f"{match[1]}{seed_range(match[2])}" if match else word
 
 
 def _allowed(classes: Sequence[str]) -> tuple[str, ...]:

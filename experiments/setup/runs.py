@@ -82,16 +82,18 @@ def run_id(config: ConfigDict) -> str:
 
 
 def expand(plan: Plan, base: ConfigDict, flags: Mapping[str, Any]) -> list[Run]:
-  """Returns the runs of a plan, each once, in its order; raises ConfigError.
+  """Returns the runs of a plan, in its order; raises ConfigError.
 
   base    the config file's config
   flags   {flat key: value} for every run; they win over the plan
 
   Where flags give two runs one label, the run planned with these values stays, else the
-  first.
+  first. Two runs of one config are trained once; only a run that the plan names itself
+  keeps its line then: `without norm` of a plan whose norm is the default.
   """
   runs: dict[tuple[str, str], Run] = {}
   settled: set[tuple[str, str]] = set()
+  named: set[tuple[str, str]] = set()  # by the plan itself
   planned = [_run(change, base, {}) for change in plan.runs]
   common = Match.of(plan.match)
   for change in plan.runs:
@@ -106,8 +108,11 @@ def expand(plan: Plan, base: ConfigDict, flags: Mapping[str, Any]) -> list[Run]:
     if line not in runs or not (moved or line in settled):
       runs[line] = run
     settled |= set() if moved else {line}
+    named |= {line} if change.name else set()
+  if any(_moved(change, base, flags) for change in plan.runs):
+    named = set()  # the plan shrinks
   once = {run.id: run for run in reversed(runs.values())}
-  return [run for run in runs.values() if once[run.id] is run]
+  return [run for line, run in runs.items() if line in named or once[run.id] is run]
 
 
 def only(runs: Sequence[Run], groups: Sequence[str]) -> list[Run]:

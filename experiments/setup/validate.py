@@ -3,6 +3,7 @@
 import copy
 import difflib
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -43,9 +44,31 @@ def flatten(config: ConfigDict) -> dict[str, Any]:
   return flat
 
 
+def seed_range(value: Any) -> Any:
+  """Returns the tuple that a range of seeds means, any other value unchanged.
+
+  >>> seed_range("0..3"), seed_range((5, 7))
+  ((0, 1, 2, 3), (5, 7))
+
+  Raises ConfigError for a range without seeds, or with more than MOST_SEEDS.
+  """
+  match = re.fullmatch(r"(\d{1,10})\.\.(\d{1,10})", str(value).strip())
+  if not match or not isinstance(value, str):
+    return value
+  first, last = map(int, match.groups())
+  if not 0 <= last - first < MOST_SEEDS:
+    raise ConfigError(
+      f"seeds={value}: write the first and the last seed, as in seeds='0..9'"
+      f" ({MOST_SEEDS} at most)"
+    )
+  return tuple(range(first, last + 1))
+
+
 def resolve(base: ConfigDict, overrides: Mapping[str, Any]) -> ConfigDict:
   """Returns a copy of `base` with flat keys replaced; raises ConfigError."""
   config, flat = copy.deepcopy(base), flatten(base)
+  if "seeds" in overrides:
+    overrides = {**overrides, "seeds": seed_range(overrides["seeds"])}
   problems = [problem for item in overrides.items() for problem in _misfit(flat, *item)]
   if problems:
     raise ConfigError(*problems)
@@ -130,6 +153,7 @@ PROBABILITIES = (
   *("model.dropout", "model.attention_dropout", "train.label_smoothing"),
   "train.ema",
 )
+MOST_SEEDS = 1000
 MOST_LAYERS = 1000  # each is traced: far more would be a hang, not a model
 
 
@@ -168,7 +192,7 @@ def _ranges(flat: Mapping[str, Any]) -> Iterator[str]:
       yield f"{key}={flat[key]}: write 0 or more"
   seeds, lengths = flat["seeds"], flat["evaluate.lengths"]
   if not seeds or len({*seeds}) < len(seeds) or min(seeds) < 0:
-    yield f"seeds={seeds}: write different numbers, 0 or more, as in (0, 1, 2)"
+    yield f"seeds={seeds}: write different numbers, 0 or more, as in 0..2 or (0, 1, 2)"
   elif max(seeds) > LARGEST_SEED:
     yield f"seeds={seeds}: a seed has 32 bits; write numbers up to {LARGEST_SEED}"
   if not lengths or list(lengths) != sorted({*lengths}) or lengths[0] < 1:

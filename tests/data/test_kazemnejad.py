@@ -304,6 +304,17 @@ def texts(spec, length=12):
   return [read(scored(spec, length), row)[:2] for row in range(ROWS)]
 
 
+def test_a_key_is_hidden_where_its_depth_says():
+  for depth, place in ((0.0, 0), (0.5, 6), (1.0, 12)):
+    found = texts(f"passkey(digits=3, depth={depth})")
+    assert {prompt.index(10) for prompt, _ in found} == {place}
+    assert {prompt[place + 1 : place + 4] == answer for prompt, answer in found} == {
+      True
+    }
+  with pytest.raises(SpecError, match=r"depth is 1.5; it is a share, 0 to 1"):
+    tasks.build("passkey(depth=1.5)")
+
+
 def test_what_is_drawn_is_spread_out():
   marks = [prompt.index(10) for prompt, _ in texts("passkey(digits=3)")]
   assert min(marks) < 3 and max(marks) > 9 and len({*marks}) > 6

@@ -39,6 +39,7 @@ def run(*words, **environment):
     ("experiments.run", "--config"),
     ("experiments.sweep", "--groups"),
     ("experiments.report", "--workdir"),
+    ("experiments.evaluate", "--split"),
     ("experiments.label", "--input"),
     ("experiments.translate", "--average"),
     ("experiments.similarity", "--folder"),

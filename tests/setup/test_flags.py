@@ -7,7 +7,7 @@ import pytest
 from absl import flags as absl_flags
 
 from experiments.setup import flags, runs
-from experiments.setup.validate import ConfigError
+from experiments.setup.validate import ConfigError, resolve
 
 # ml_collections loads config files by a method that Python means to remove.
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
@@ -43,6 +43,12 @@ def test_every_key_is_a_flag_of_its_type():
   assert request.config.model.tied is False and request.base.model.tied is True
 
 
+def test_seeds_are_a_tuple_or_a_range():
+  request = parse("--config.seeds=0..9")
+  assert request.overrides == {"seeds": tuple(range(10))}
+  assert tuple(resolve(request.base, {"seeds": "3..4"}).seeds) == (3, 4)
+
+
 def test_a_command_says_again_what_was_asked():
   request = parse("--config.model.position=rope(base=5e5)", "--config.seeds=(3,)")
   command = flags.command("run", request.path, request.overrides)
@@ -66,6 +72,8 @@ def test_a_command_says_again_what_was_asked():
     ("--config.model.tied=maybe", "write true or false"),
     ("--config.seeds=(0,", "write a tuple, as in (0, 1, 2)"),
     ("--config.seeds=a,b", "write a tuple, as in (0, 1, 2)"),
+    ("--config.seeds=9..0", "write the first and the last seed, as in seeds='0..9'"),
+    ("--config.seeds=0..99999", "(1000 at most)"),
     ("--model.position=rope", "Did you mean '--config.model.position'?"),
     ("--steps=3", "Did you mean '--config.train.steps'?"),
     ("--dry-run", "Did you mean '--dry_run'?"),

@@ -74,6 +74,15 @@ def test_a_config_runs_once():
   assert lines(todo) == ["text: baseline", "text: norm=layernorm"]
 
 
+def test_leaving_out_what_is_the_default_keeps_its_line():
+  plan = MinusOne({"model.norm": "rmsnorm", "model.tied": False})
+  todo = expand(plan, baseline="baseline")
+  assert lines(todo) == ["text: baseline", "text: without norm", "text: without tied"]
+  assert todo[0].id == todo[1].id != todo[2].id
+  todo = expand(plan, {"model.tied": True}, baseline="baseline")  # the plan shrinks
+  assert lines(todo) == ["text: baseline"]
+
+
 @pytest.mark.parametrize(
   ("changes", "says"),
   [

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from transformer_jax.data.base import tasks
 from transformer_jax.data.tasks.algorithmic.base import Strings, below
+from transformer_jax.spec import SpecError
 
 
 @tasks.register("passkey")
@@ -20,6 +21,7 @@ class Passkey(Strings):
 
   digits    number of digits of the key
   fillers   number of different filler symbols
+  depth     the share of the fillers before the mark, 0 to 1; None: any
 
   >>> import transformer_jax as tj
   >>> tj.tasks.build("passkey(digits=2, fillers=4)").problem(4)
@@ -28,7 +30,13 @@ class Passkey(Strings):
 
   digits: int = 5
   fillers: int = 16
+  depth: float | None = None
   stops: ClassVar[bool] = False
+
+  def __post_init__(self):
+    super().__post_init__()
+    if self.depth is not None and not 0 <= self.depth <= 1:
+      raise SpecError(f"passkey: depth is {self.depth}; it is a share, 0 to 1")
 
   @property
   def symbols(self) -> int:
@@ -43,6 +51,8 @@ class Passkey(Strings):
 
   def strings(self, random_N, length, max_length):
     depth = below(length + 1, random_N[0])
+    if self.depth is not None:
+      depth = jnp.int32(self.depth * length + 0.5)
     key_A = below(10, random_N[1 : 1 + self.digits])
     filler_P = 11 + below(self.fillers, random_N[1 + self.digits :])
     # The mark and the key overwrite fillers.
