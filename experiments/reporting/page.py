@@ -20,6 +20,7 @@ from experiments.reporting import (
   method,
   paper,
   references,
+  scored_examples,
   style,
   summary,
   tables,
@@ -97,6 +98,7 @@ def page(findings: Findings, pictures: dict[str, list[Picture]]) -> str:
       "main": tables.main_table(findings, group) if findings.lengths(group) else None,
       "lengths": tables.length_tables(findings, group),
       "samples": tables.samples_table(findings, group),
+      "scored": scored_examples.scored_table(findings, group),
     }
     for group, text in summary.answers(findings)
   ]

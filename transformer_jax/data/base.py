@@ -223,6 +223,13 @@ class Task:
   def check(self, arrays: Any, length: int) -> None:
     """Raises DataError if no training batch of this length would have a target."""
 
+  def available(self, arrays: Any) -> int | None:
+    """Returns the number of examples of the scored split; None: any number is drawn.
+
+    arrays   `TaskData.arrays` of `load`
+    """
+    return None
+
   def generation_set(self, fitted: Any) -> GenerationSet | None:
     """Returns the generation set, or None without one.
 

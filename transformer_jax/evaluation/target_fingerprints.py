@@ -14,8 +14,9 @@ from transformer_jax.evaluation.lengths import Evaluator
 def of_lengths(
   evaluator: Evaluator, arrays: Any, lengths: tuple[int, ...]
 ) -> dict[str, dict[str, Any]]:
-  """Returns {length: {fingerprint, examples, targets}} of all lengths with a score.
+  """Returns {length: {fingerprint, examples, targets, available}}, if it has a score.
 
+  `available` is the number of examples to choose from; None: the task draws any number.
   A fingerprint covers the scored targets and their weights, example by example.
   Padding, the tokens before a target and the batch size do not change it.
   """
@@ -26,8 +27,10 @@ def of_lengths(
     return made.target_BL, made.weight_BL
 
   program = jax.jit(batch, static_argnums=2)
+  available = {"available": evaluator.task.available(arrays)}
   return {
-    str(length): of_batch(*jax.device_get(program(arrays, jnp.int32(length), bucket)))
+    str(length): available
+    | of_batch(*jax.device_get(program(arrays, jnp.int32(length), bucket)))
     for length, bucket in evaluator.buckets(lengths).items()
   }
 

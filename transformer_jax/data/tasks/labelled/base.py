@@ -174,6 +174,10 @@ class Labelled(Task):
       )
     path.write_text(labels_json, encoding="utf-8")
 
+  def available(self, arrays: Any) -> int:
+    """Returns the number of examples of the scored split."""
+    return len(arrays["scored"]["start_E"])
+
   def batch(
     self,
     arrays: Any,

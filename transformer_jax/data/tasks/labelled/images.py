@@ -107,6 +107,10 @@ class Images(Task):
     split = {"image": image, "label_N": shape(MANY)}
     return {"train": split, "scored": split}
 
+  def available(self, arrays: Any) -> int:
+    """Returns the number of images of the scored split."""
+    return len(arrays["scored"]["label_N"])
+
   def batch(
     self,
     arrays: Any,

@@ -95,6 +95,10 @@ class Text(Task):
     text_N = shape(MANY, dtype=jnp.uint8)
     return {"train_N": text_N, "scored_N": text_N, "end_W": shape(MANY)}
 
+  def available(self, arrays: Any) -> int:
+    """Returns the number of windows of the scored split."""
+    return len(arrays["end_W"])
+
   def batch(
     self,
     arrays: Any,

@@ -193,6 +193,10 @@ class Translation(Task):
     check_fitted(self, fitted, Tokenizer)
     return _generation_set(self, fitted)
 
+  def available(self, arrays: Any) -> int:
+    """Returns the number of pairs of the scored split."""
+    return len(arrays["scored"]["size_P2"])
+
   def batch(
     self,
     arrays: Any,

@@ -1,0 +1,135 @@
+"""Standard errors of means over seeds and scored examples, two crossed random effects.
+
+Every seed of a run scores the same examples: score[s, e] = mean + seed[s] + example[e]
++ rest[s, e]. Other seeds and other examples would give another mean; its variance is
+
+  (MS_seeds + MS_examples - MS_rest) / (S E)
+
+by the mean squares of the two-way layout. MS_seeds / (S E) is what a spread over seeds
+shows; the rest is what the test set adds, and no number of seeds lowers it. Of a
+difference of two variants the scores are differences, paired by seed and by example.
+
+Searle, Casella and McCulloch, 1992, Variance Components, section 4.3, two-way crossed
+classification; Bates et al., 2015, https://doi.org/10.18637/jss.v067.i01.
+"""
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from experiments.reporting.load import LoadedRun
+
+
+@dataclasses.dataclass(frozen=True)
+class CrossedVariance:
+  """Variance of a mean over seeds and examples, by source.
+
+  mean       over seeds and examples
+  seeds      variance that other seeds give, on the same examples; None: of one seed
+  examples   variance that other examples add
+  count_S    number of seeds
+  count_E    number of examples
+
+  >>> scores_SE = np.array([[1.0, 2.0, 6.0], [2.0, 3.0, 7.0]])
+  >>> found = crossed(scores_SE)
+  >>> found.mean, found.seeds, round(found.examples, 3)
+  (3.5, 0.25, 2.333)
+  """
+
+  mean: float
+  seeds: float | None
+  examples: float
+  count_S: int
+  count_E: int
+
+  @property
+  def error(self) -> float | None:
+    """Returns the standard error from both sources; None: of one seed."""
+    return None if self.seeds is None else float(np.sqrt(self.seeds + self.examples))
+
+  def added(self, error: float, df: float) -> tuple[float, float]:
+    """Adds the examples' variance to a standard error over seeds.
+
+    error   of the same mean, however the seeds' variance was estimated
+    df      its degrees of freedom
+
+    Returns the error from both sources and its degrees of freedom (Satterthwaite, 1946,
+    https://doi.org/10.2307/3002019).
+    """
+    variance = error**2 + self.examples
+    parts = (error**2) ** 2 / df + self.examples**2 / (self.count_E - 1)
+    return float(np.sqrt(variance)), variance**2 / parts if parts else df
+
+
+def crossed(scores_SE: np.ndarray) -> CrossedVariance | None:
+  """Returns the variance of the mean of scores, seeds by examples; None: too few.
+
+  scores_SE   an example without a score in some seed is left out
+
+  Estimates below zero are zero. Of one seed the examples' variance holds the rest too.
+  """
+  scores_SE = np.asarray(scores_SE, np.float64)
+  scores_SE = scores_SE[:, np.isfinite(scores_SE).all(axis=0)]
+  S, E = scores_SE.shape
+  if S < 1 or E < 2:
+    return None
+  mean = scores_SE.mean()
+  seed_S1, example_1E = scores_SE.mean(1, keepdims=True), scores_SE.mean(0)[None]
+  examples = S * np.sum((example_1E - mean) ** 2) / (E - 1)
+  if S == 1:
+    return CrossedVariance(float(mean), None, float(examples / E), S, E)
+  seeds = E * np.sum((seed_S1 - mean) ** 2) / (S - 1)
+  rest_SE = scores_SE - seed_S1 - example_1E + mean
+  rest = np.sum(rest_SE**2) / ((S - 1) * (E - 1))
+  added = max(0.0, float(examples - rest) / (S * E))
+  return CrossedVariance(float(mean), float(seeds / (S * E)), added, S, E)
+
+
+def of_pairs(
+  runs: Sequence[LoadedRun],
+  pairs: Iterable[tuple[str, str]],
+  length: int,
+  measure: str,
+  part: str,
+) -> dict[tuple[str, str], CrossedVariance]:
+  """Returns the variances of differences, the first of a pair minus the second.
+
+  Paired over the seeds and the examples that both have. A pair is missing where a run
+  has no scores of single examples, where the targets differ, or without a common seed.
+
+  runs                    of one group, finished or not
+  pairs                   of their labels
+  length, measure, part   the score
+  """
+  named = {run.label: run for run in runs}
+  found = {}
+  for pair in pairs:
+    if not {*pair} <= named.keys():
+      continue
+    both = [named[label] for label in pair]
+    scores = [of_run(run, length, measure, part) for run in both]
+    alike = len({run.target(length, measure) for run in both}) == 1
+    seeds = sorted(scores[0].keys() & scores[1].keys())
+    if not alike or not seeds:
+      continue
+    difference_SE = np.stack([scores[0][seed] - scores[1][seed] for seed in seeds])
+    if variance := crossed(difference_SE):
+      found[pair] = variance
+  return found
+
+
+def of_run(
+  run: LoadedRun, length: int, measure: str, part: str
+) -> dict[int, np.ndarray]:
+  """Returns {seed: scores of its examples}, of the seeds with a value; {}: unknown."""
+  examples = run.examples
+  value_SE = examples and examples.value_SE.get((length, measure, part))
+  if examples is None or value_SE is None:
+    return {}
+  valued = run.values(length, measure, part)
+  return {
+    seed: value_E.astype(np.float64)
+    for seed, value_E in zip(examples.seeds, value_SE, strict=True)
+    if seed in valued
+  }
