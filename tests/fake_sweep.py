@@ -112,6 +112,17 @@ def edit(workdir, run, name="result.json", **changes):
 QUICKSTART = {"text": ("bits_per_byte", TEXT), "copy": ("accuracy", COPY)}
 
 
+def many_variants(count):
+  """Returns {label: means} of made variants, for sweeps of hundreds of runs."""
+  rng = np.random.default_rng(1)
+  means = {"none": TEXT["none"]}
+  for n in range(count - 1):
+    start, slope = rng.uniform(2.4, 3.2), rng.uniform(0, 0.5)
+    label = f"randomized(rope(base={1000 + 10 * n}.0), max_positions={512 + n})"
+    means[label] = tuple(start + slope * step for step in range(4))
+  return means
+
+
 class Page(html.parser.HTMLParser):
   """Collects what a page is made of; tags must close in order."""
 

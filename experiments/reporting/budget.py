@@ -125,7 +125,7 @@ def tuned(runs: Sequence[LoadedRun]) -> str:
     return tuning.summary(runs)
   rates = {run.config.get("train.optimizer") for run in runs}
   same = "every variant has the same optimizer and learning rate"
-  return f"nothing: {same if len(rates) == 1 else 'the plan sets them'}, untuned"
+  return f"nothing; {same if len(rates) == 1 else 'the plan sets the learning rates'}"
 
 
 def matched(runs: Sequence[LoadedRun]) -> str:

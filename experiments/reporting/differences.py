@@ -37,7 +37,7 @@ def differences(findings: Findings, group: str) -> Picture:
     f" interval. Filled: resolved after Holm's correction; hollow: did not resolve."
   )
   caption += style.CUT if cut else ""
-  caption += style.left_out(compared, every)
+  caption += style.left_out(len(compared), every)
   file = picture.file_name("differences", group)
   return picture.finish(figure, file, title, caption, numbers)
 

@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from experiments.reporting.comparisons import Findings
 from experiments.reporting.paper import paper_tables
@@ -109,7 +109,7 @@ def _column(cells: tuple[str, ...]) -> str:
   return r"p{0.6\linewidth}" if max(map(len, cells)) > LONG else "r"
 
 
-def _line(cells: Sequence[str], bold: set[int] = frozenset()) -> str:
+def _line(cells: Sequence[str], bold: Collection[int] = ()) -> str:
   texts = (
     rf"\textbf{{{escape(cell)}}}" if n in bold else escape(cell)
     for n, cell in enumerate(cells)
@@ -131,7 +131,7 @@ def _character(char: str) -> str:
     return SPECIAL[char]
   if char.isascii():
     return char
-  base, *marks = unicodedata.normalize("NFD", char)
+  base, *marks = list(unicodedata.normalize("NFD", char))
   if len(marks) == 1 and marks[0] in ACCENTS and base.isascii():
     return rf"{{\{ACCENTS[marks[0]]}{{{base}}}}}"
   return rf"\texttt{{U+{ord(char):04X}}}"

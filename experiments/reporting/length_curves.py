@@ -49,7 +49,7 @@ def length_curves(findings: Findings, group: str, measure: str) -> Picture:
     f"{name} ({better} is better) by context length, mean over seeds{intervals}."
   )
   caption += style.CUT if cut else ""
-  caption += style.left_out(labels, every)
+  caption += style.left_out(len(labels), every)
   extra = "" if measure == next(iter(findings.measures(group))) else measure
   file = picture.file_name("length_curves", group, extra)
   return picture.finish(figure, file, title, caption, numbers)

@@ -1,5 +1,7 @@
 """The report of a sweep: page, figures, tables to copy, and a terminal summary."""
 
+import base64
+import hashlib
 import os
 import pathlib
 import re
@@ -16,10 +18,13 @@ from experiments.reporting import (
   by_seed,
   comparisons,
   generations,
+  hints,
   latex,
   method,
+  overview,
   paper,
   references,
+  run_cards,
   scored_examples,
   style,
   summary,
@@ -90,13 +95,14 @@ def page(findings: Findings, pictures: dict[str, list[Picture]]) -> str:
     undefined=jinja2.StrictUndefined,
   )
   environment.filters["breakable"] = _breakable
+  script = (TEMPLATES / "report.js").read_text("utf-8")
   groups = [
     {
       "name": group,
       "answer": text,
       "pictures": pictures[group],
-      "main": tables.main_table(findings, group) if findings.lengths(group) else None,
-      "lengths": tables.length_tables(findings, group),
+      "main": main_table(findings, group) if findings.lengths(group) else None,
+      "lengths": length_tables(findings, group),
       "samples": tables.samples_table(findings, group),
       "scored": scored_examples.scored_table(findings, group),
     }
@@ -110,6 +116,10 @@ def page(findings: Findings, pictures: dict[str, list[Picture]]) -> str:
       for group in findings.sweep.groups
       for table in (budget.budget_table, tuning.tuning_table)
     ],
+    overview=overview.overview(findings),
+    cards=run_cards.cards(findings),
+    script=script,
+    script_hash=policy_hash(script),
     cost=tables.cost_table(findings),
     trouble=tables.trouble_table(findings),
     method=method.method(findings),
@@ -118,6 +128,35 @@ def page(findings: Findings, pictures: dict[str, list[Picture]]) -> str:
     colors=list(zip(style.COLORS, style.ON_DARK, strict=True)),
     finished=findings.finished,
   )
+
+
+def main_table(findings: Findings, group: str) -> tuple[tables.Table, hints.Hints]:
+  """Returns a group's main table, with the seeds' values of each cell."""
+  table, columns = tables.main_table(findings, group), overview.main(findings, group)
+  cells = (len(table.header) - 1) // len(columns)
+  return table, hints.hints(findings, columns, cells)
+
+
+def length_tables(
+  findings: Findings, group: str
+) -> list[tuple[tables.Table, hints.Hints]]:
+  """Returns the tables of all lengths, with the seeds' values of each cell."""
+  columns = [
+    [findings.at(group, length, measure, part) for length in findings.lengths(group)]
+    for measure in findings.measures(group)
+    for part in findings.parts(group, measure)
+  ]
+  shown = tables.length_tables(findings, group)
+  return [
+    (table, hints.hints(findings, column))
+    for table, column in zip(shown, columns, strict=True)
+  ]
+
+
+def policy_hash(script: str) -> str:
+  """Returns the source of a policy that lets this script run, and no other."""
+  digest = hashlib.sha256(script.encode()).digest()
+  return f"sha256-{base64.b64encode(digest).decode()}"
 
 
 def _breakable(label: str) -> markupsafe.Markup:

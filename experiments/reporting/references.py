@@ -196,7 +196,8 @@ def _read_docs(file: Path, name: str) -> list[str]:
   named = [
     node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name
   ]
-  return [text for node in (tree, *named) if (text := ast.get_docstring(node))]
+  texts = [ast.get_docstring(tree), *map(ast.get_docstring, named)]
+  return [text for text in texts if text]
 
 
 def papers_in(docstring: str) -> list[Paper]:

@@ -6,7 +6,7 @@ Labels stand at the ends of their curves, spread so that none overlap.
 import dataclasses
 import re
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -75,7 +75,9 @@ def leading(findings: Findings, group: str, measure: str = "") -> list[str]:
   labels = [run.label for run in findings.sweep.of(group)]
   if len(labels) <= MOST:
     return labels
-  ends = {findings.trained(group), *findings.lengths(group)[-1:]} - {None}
+  ends = {*findings.lengths(group)[-1:]}
+  if (trained := findings.trained(group)) is not None:
+    ends.add(trained)
   ranked = [
     [
       c.label
@@ -92,16 +94,16 @@ def leading(findings: Findings, group: str, measure: str = "") -> list[str]:
   return [label for label in labels if label in chosen]
 
 
-def left_out(labels: Sequence[str], count: int) -> str:
+def left_out(named: int, count: int) -> str:
   """Returns the sentence of a caption on variants without a name, "" for none.
 
-  labels   those with a name
+  named    number of variants with a name
   count    number of all variants
   """
-  if len(labels) == count:
+  if named == count:
     return ""
   return (
-    f" Of {count} variants the {len(labels)} that lead at the trained or the longest"
+    f" Of {count} variants the {named} that lead at the trained or the longest"
     " length are drawn; the tables have all."
   )
 

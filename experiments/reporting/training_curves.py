@@ -44,7 +44,7 @@ def training_curves(findings: Findings, group: str) -> Picture | None:
   title = f"{group}: training loss"
   style.heading(ax, title, "mean over seeds; band: lowest to highest seed")
   caption = "Training loss by step. A cross marks where a run diverged."
-  caption += style.left_out(runs, every_run)
+  caption += style.left_out(len(runs), every_run)
   numbers = Numbers(
     ("variant", "step", "lowest", "mean", "highest"),
     [(label, *row) for label, band in bands.items() for row in zip(*band, strict=True)],

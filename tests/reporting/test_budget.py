@@ -47,7 +47,7 @@ def test_the_budget_is_that_of_the_recorded_configs(sweep):
   assert found["parameters"] == "115,712"
   assert found["seeds"] == "3 (0, 1, 2)"
   assert found["scored examples, each length"] == "32 of 14,032"
-  assert found["tuned"].startswith("nothing: every variant has the same optimizer")
+  assert found["tuned"].startswith("nothing; every variant has the same optimizer")
   assert found["matched"].startswith("nothing was solved for; equal to 1%: steps, tok")
   assert found["settings that differ"] == "model.position"
 
@@ -62,7 +62,7 @@ def test_variants_with_another_budget_are_named(sweep):
   assert found["seeds"] == "3 (0, 1, 2); 2 (0, 1) in rope"
   assert found["parameters"] == "115,712 (none) to 231,424 (alibi)"
   assert found["optimizer and learning rate"] == "adamw(lr=8e-3); lion(lr=1e-4) in rope"
-  assert found["tuned"] == "nothing: the plan sets them, untuned"
+  assert found["tuned"] == "nothing; the plan sets the learning rates"
   assert "parameters (largest 2 times the smallest)" in found["matched"]
   assert "equal to 1%" not in found["matched"]
   assert found["settings that differ"] == "model.layers and model.position"
