@@ -124,7 +124,8 @@ def get_config() -> ConfigDict:
   config = base.get_config()
   config.train.update(length=10, batch_size=32, steps=1000, steps_per_dispatch=100)
   config.train.update(checkpoint_every=500)
-  config.evaluate.update(lengths=(1, 2, 5, 10), examples=64, batch_size=16)
+  # The standard error of a share of 512 strings is 0.022 or less.
+  config.evaluate.update(lengths=(1, 2, 5, 10), examples=512, batch_size=16)
   return config
 
 

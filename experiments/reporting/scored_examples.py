@@ -44,7 +44,8 @@ def scored_table(findings: Findings, group: str) -> Table:
   subject = "a difference" if _pairs(findings, group) else "a score"
   measure = measure_name(next(iter(findings.measures(group)), ""))
   title = f"{group}: scored examples, and standard errors of {subject} ({measure})"
-  return Table(f"scored_{group}", title, HEADER, tuple(rows), tuple(_notes(short)))
+  notes = [*_notes(short), *_left_out(runs)] if rows else []
+  return Table(f"scored_{group}", title, HEADER, tuple(rows), tuple(notes))
 
 
 def _variances(findings: Findings, group: str, length: int) -> list[CrossedVariance]:
@@ -85,6 +86,13 @@ def _counts(runs: Sequence[LoadedRun], length: int) -> tuple[str, str]:
   of = [f"{n:,}" for n in sorted(x for x in available if isinstance(x, int))]
   of += ["unlimited"] if None in available else []
   return " or ".join(f"{n:,}" for n in scored) or "–", " or ".join(of) or "–"
+
+
+def _left_out(runs: Sequence[LoadedRun]) -> list[str]:
+  """Returns sentences on examples that the task left out of scoring."""
+  facts = [(run.fact("data") or {}).get("left_out") for run in runs]
+  # Tasks with examples of their own record counts of what was left out instead.
+  return [f"{text}." for text in dict.fromkeys(x for x in facts if isinstance(x, str))]
 
 
 def _notes(short: list[tuple[str, int]]) -> list[str]:

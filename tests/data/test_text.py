@@ -35,9 +35,11 @@ def loaded(source, **fields):
 
 
 def test_the_standard_library_loads_fast_and_says_what_it_is():
-  started = time.perf_counter()
+  started = time.process_time()
   arrays, facts = tasks.build("text").load()
-  assert time.perf_counter() - started < 5  # 0.4 s here; a busy machine takes longer
+  assert (
+    time.process_time() - started < 5
+  )  # of CPU; 1.2 s here, 0.8 of them for windows in training
   assert facts["source"] == "stdlib" and facts["split"] == "by file"
   assert facts["files"]["train"] > 300 and facts["bytes"]["train"] > 5e6
   assert facts["windows"] == len(arrays["end_W"]) > 1000

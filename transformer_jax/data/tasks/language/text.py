@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from transformer_jax.data import files
+from transformer_jax.data import files, overlap
 from transformer_jax.data.base import (
   MANY,
   Batch,
@@ -17,6 +17,7 @@ from transformer_jax.data.base import (
   TaskData,
   check_sizes,
   check_split,
+  note,
   shape,
   tasks,
 )
@@ -42,6 +43,9 @@ class Text(Task):
   split     the scored split: 'test' or 'validation'
   limit     the most bytes of each split; None: all
   data_dir  folder of prepared TFDS data; None: TFDS's default
+  distinct  whether windows are left out of scoring if 64 bytes of their scored ones
+            stand word for word in the training split; None: unless the splits are
+            published ones, those of TFDS
 
   >>> import transformer_jax as tj
   >>> from transformer_jax.numpy_interpreter import evaluate
@@ -58,7 +62,9 @@ class Text(Task):
   split: str = "test"
   limit: int | None = None
   data_dir: str | None = None
+  distinct: bool | None = None
 
+  unit: ClassVar[str] = "bytes"  # of texts and of their lengths
   measures: ClassVar[tuple[str, ...]] = ("bits_per_byte",)
 
   def __post_init__(self):
@@ -86,9 +92,10 @@ class Text(Task):
     facts["bytes"] = {name: _size(documents[name]) for name in documents}
     sizes = [len(document.content) for document in documents[self.split]]
     end_W = self._ends(sizes, sum(facts["bytes"].values()))
-    facts["windows"] = len(end_W)
-    arrays = {"train_N": self._join(documents["train"], "train"), "end_W": end_W}
-    arrays["scored_N"] = self._join(documents[self.split], self.split)
+    train_N = self._join(documents["train"], "train")
+    scored_N = self._join(documents[self.split], self.split)
+    end_W = self._distinct(train_N, scored_N, end_W, facts)
+    arrays = {"train_N": train_N, "end_W": end_W, "scored_N": scored_N}
     return TaskData(arrays, {"source": self.source, **facts})
 
   def abstract(self) -> dict[str, jax.ShapeDtypeStruct]:
@@ -192,6 +199,37 @@ class Text(Task):
         f" {max(sizes, default=0)}); lower the lengths scored and text(window=...), or"
         " give more text"
       )
+    return end_W
+
+  def _distinct(
+    self,
+    train_N: np.ndarray,
+    scored_N: np.ndarray,
+    end_W: np.ndarray,
+    facts: dict[str, Any],
+  ) -> np.ndarray:
+    """Returns the ends of windows that are scored, and adds facts on the others.
+
+    train_N, scored_N   bytes of the splits (tokens, in subclasses)
+    end_W               ends of all windows
+    """
+    facts["windows"] = len(end_W)
+    published = self.source.startswith(TFDS)
+    if not (not published if self.distinct is None else self.distinct):
+      return end_W
+    repeated_W = overlap.repeated(train_N, scored_N, end_W, self.scored)
+    count, share = int(repeated_W.sum()), repeated_W.mean()
+    what = (
+      f"{count:,} of {len(end_W):,} windows of the {self.split} split ({share:.1%})"
+      f" repeat {overlap.GRAM} of their scored {self.unit} word for word from the"
+      " training split"
+    )
+    if count == len(end_W):
+      note(facts, f"{what}; all are scored, and their scores show what was memorized")
+    elif count:
+      facts["windows"] = len(end_W) - count
+      facts["left_out"] = f"{what}; they are not scored"
+      end_W = end_W[~repeated_W]
     return end_W
 
   def _join(self, documents: list[Document], split: str) -> np.ndarray:

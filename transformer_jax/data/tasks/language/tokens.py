@@ -38,7 +38,7 @@ class Tokens(Text):
   """Language modelling of tokens. The length counts the input tokens.
 
   window and scored count tokens; limit counts bytes, as in `text`. An end token follows
-  each document.
+  each document. Windows that repeat 64 tokens of the training split are left out.
 
   tokenizer   byte, char(size=512), word(size=16000) or subword(size=8000), trained on
               the training text; or existing ones, unchanged:
@@ -56,6 +56,7 @@ class Tokens(Text):
 
   tokenizer: str = "subword(size=8000)"
 
+  unit: ClassVar[str] = "tokens"
   measures: ClassVar[tuple[str, ...]] = ("accuracy",)
 
   def __post_init__(self):
@@ -78,9 +79,10 @@ class Tokens(Text):
     facts["tokens"] = {name: x_N.size for name, x_N in found.token_N.items()}
     sizes = found.size_D[self.split].tolist()
     end_W = self._ends(sizes, sum(facts["tokens"].values()))
-    facts |= {"windows": len(end_W), **tokenizer.facts}
-    note(facts, *tokenizer.notes)
     train_N, scored_N = (found.token_N[x] for x in ("train", self.split))
+    end_W = self._distinct(train_N, scored_N, end_W, facts)
+    facts |= tokenizer.facts
+    note(facts, *tokenizer.notes)
     arrays = {
       "train_N": train_N,
       "scored_N": scored_N,
