@@ -46,6 +46,7 @@ class LoadedRun:
   losses    {seed: {step: training loss}}
   matched   what was solved to match its cost to the baseline's; None: nothing
   tuned     its search on the validation split; None: none
+  ladder    name of its ladder of sizes; "": it is on none
   folder    of the run; None: it is in no folder
   again_of  group of the run where these are not its own scores but those of
             experiments.evaluate
@@ -68,6 +69,7 @@ class LoadedRun:
   losses: dict[int, dict[int, float]] = dataclasses.field(default_factory=dict)
   matched: Matched | None = None
   tuned: Tuned | None = None
+  ladder: str = ""
   folder: pathlib.Path | None = None
 
   @functools.cached_property
@@ -233,6 +235,7 @@ def _read_run(folder: pathlib.Path, entry: dict) -> LoadedRun:
     losses=_losses(folder / "metrics.jsonl"),
     matched=_matched(entry.get("matched")),
     tuned=Tuned.recorded(entry.get("tuned")),
+    ladder=shown(str(entry.get("ladder", ""))),
     folder=folder,
   )
 

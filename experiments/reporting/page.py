@@ -5,6 +5,8 @@ import hashlib
 import os
 import pathlib
 import re
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jinja2
 import markupsafe
@@ -19,6 +21,7 @@ from experiments.reporting import (
   comparisons,
   generations,
   hints,
+  ladder,
   latex,
   method,
   overview,
@@ -52,8 +55,10 @@ def write_report(workdir: str | os.PathLike[str]) -> pathlib.Path:
   findings = comparisons.find(workdir)
   folder = findings.sweep.workdir
   pictures = draw(findings)
-  for group in pictures.values():
-    for picture in group:
+  rising = [_ladder(findings, fits) for fits in ladder.ladders(findings)]
+  drawn = [*pictures.values(), *([each["picture"]] for each in rising)]
+  for group in drawn:
+    for picture in filter(None, group):
       for ending, content in picture.files.items():
         _write(folder / f"{picture.name}.{ending}", content)
   every_table = paper.paper_tables(findings)
@@ -63,7 +68,17 @@ def write_report(workdir: str | os.PathLike[str]) -> pathlib.Path:
   _write(folder / "tables.tex", shown(latex.document(findings)))
   bibliography = references.to_bibtex(findings.sweep.runs)
   _write(folder / "references.bib", shown(bibliography))
-  return _write(folder / "report.html", shown(page(findings, pictures)))
+  return _write(folder / "report.html", shown(page(findings, pictures, rising)))
+
+
+def _ladder(findings: Findings, fits: ladder.Fits) -> dict[str, Any]:
+  """Returns a ladder's part of the page: name, answer, table, picture."""
+  return {
+    "name": fits.name,
+    "answer": ladder.answer(fits),
+    "table": ladder.ladder_table(fits),
+    "picture": ladder.ladder_figure(fits, findings),
+  }
 
 
 def draw(findings: Findings) -> dict[str, list[Picture]]:
@@ -85,8 +100,16 @@ def _draw(findings: Findings, group: str) -> list[Picture]:
   return pictures
 
 
-def page(findings: Findings, pictures: dict[str, list[Picture]]) -> str:
-  """Returns the report as one self-contained HTML page."""
+def page(
+  findings: Findings,
+  pictures: dict[str, list[Picture]],
+  rising: Sequence[Mapping[str, Any]] = (),
+) -> str:
+  """Returns the report as one self-contained HTML page.
+
+  pictures   {group: its figures}
+  rising     parts of the ladders of sizes
+  """
   environment = jinja2.Environment(
     loader=jinja2.FileSystemLoader(TEMPLATES),
     autoescape=True,
@@ -111,6 +134,7 @@ def page(findings: Findings, pictures: dict[str, list[Picture]]) -> str:
   return environment.get_template("report.html").render(
     sweep=findings.sweep,
     groups=groups,
+    ladders=rising,
     spent=[
       table(findings, group)
       for group in findings.sweep.groups
@@ -177,6 +201,8 @@ def print_report(
   console = console or rich.console.Console()
   for group, (lead, rest) in summary.answers(findings):
     console.print(_text(f"{group}: {lead} ", "bold") + _text(rest), end="\n\n")
+  for fits in ladder.ladders(findings):
+    console.print(_text(f"{fits.name}: {ladder.answer(fits)}", "bold"), end="\n\n")
   short = [
     tables.short_table(findings, group)
     for group in findings.sweep.groups

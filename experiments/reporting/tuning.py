@@ -16,7 +16,8 @@ Searches = dict[str, Tuned]
 
 def searches(findings: Findings, group: str) -> Searches:
   """Returns {label: its search} of a group's tuned runs."""
-  return {run.label: run.tuned for run in findings.sweep.of(group) if run.tuned}
+  runs = [run for run in findings.sweep.of(group) if not run.again_of]
+  return {run.label: run.tuned for run in runs if run.tuned}
 
 
 def summary(runs: Sequence[LoadedRun]) -> str:

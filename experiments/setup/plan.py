@@ -26,6 +26,7 @@ class Change:
   name        label of the run; "": made of the shown keys
   group       runs that it is compared with; "": that of its task
   match       cost that it shares with the baseline; None: that of the plan
+  ladder      name of its ladder of sizes; "": it is on none
 
   >>> Change({"model.position": "rope"}, shown=("model.position",)).label
   'rope'
@@ -36,6 +37,7 @@ class Change:
   name: str = ""
   group: str = ""
   match: Match | None = None
+  ladder: str = ""
 
   @property
   def label(self) -> str:

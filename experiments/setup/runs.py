@@ -24,6 +24,7 @@ class Run:
   match       cost that it shares with its group's baseline; None: nothing
   matched     what was solved for it, once it is
   tuned       its search, once that is done
+  ladder      name of its ladder of sizes; "": it is on none
 
   >>> config = ConfigDict({"train": {"steps": 10}})
   >>> run = Run(run_id(config), "rope", "copy", config, overrides={"train.steps": 10})
@@ -39,6 +40,7 @@ class Run:
   match: Match | None = None
   matched: Matched | None = None
   tuned: Tuned | None = None
+  ladder: str = ""
 
   def with_values(self, values: Mapping[str, Any]) -> "Run":
     """Returns the run with other values of some keys, and the id that they give it."""
@@ -51,6 +53,7 @@ class Run:
   def entry(self) -> dict[str, Any]:
     """Returns the run's entry in sweep.json."""
     named = {"id": self.id, "label": self.label, "group": self.group}
+    named |= {"ladder": self.ladder} if self.ladder else {}
     named |= {"matched": self.matched.record()} if self.matched else {}
     return named | ({"tuned": self.tuned.record()} if self.tuned else {})
 
@@ -101,7 +104,8 @@ def expand(plan: Plan, base: ConfigDict, flags: Mapping[str, Any]) -> list[Run]:
     run = _run(change, base, flags)
     if "task" in moved:  # it is compared with runs of its new task
       run = dataclasses.replace(run, group=group_of(run.config, planned))
-    run = dataclasses.replace(run, match=change.match or common)
+    match = change.match or common
+    run = dataclasses.replace(run, match=match, ladder=change.ladder)
     line = (run.group, run.label)
     if not moved and line in settled and runs[line].id != run.id:
       raise ConfigError(_same_name(runs[line], run))

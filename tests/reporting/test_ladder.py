@@ -1,0 +1,199 @@
+"""Ladders of sizes: curves with known answers, their intervals, and the page."""
+
+import json
+
+import numpy as np
+import pytest
+from fake_runs import BASE
+from fake_sweep import edit, read_page, write_sweep
+
+from experiments.configs import ladder as config
+from experiments.reporting import comparisons, ladder, power_law
+from experiments.reporting.page import print_report, write_report
+from experiments.reporting.power_law import FitError
+from experiments.setup import runs
+from experiments.setup.ladder import Ladder
+from experiments.setup.plan import Grid, Plan, Zipped
+
+SEEDS = (0, 1, 2)
+BUDGETS = tuple(1e9 * 4.0**n for n in range(5))
+LAW = {"offset": 1.0, "factor": 2.0, "exponent": 0.15}
+
+
+def loss(flops, offset, factor, exponent):
+  return offset + factor * (flops / 1e9) ** -exponent
+
+
+def points(rng, noise=0.0, common=None, seeds=SEEDS, budgets=BUDGETS, **law):
+  """Returns scores with noise, part of which is `common` to several variants."""
+  law = LAW | law
+  cells = [(n, seed) for n in range(len(budgets)) for seed in seeds]
+  own = rng.normal(0, 1, len(cells))
+  errors = own if common is None else 0.6 * own + 0.8 * common[: len(cells)]
+  return {
+    cell: (budgets[cell[0]], loss(budgets[cell[0]], **law) + noise * error)
+    for cell, error in zip(cells, errors, strict=True)
+  }
+
+
+def test_a_curve_without_noise_is_found_again():
+  law = power_law.fit(points(np.random.default_rng(0)))
+  assert law.offset == pytest.approx(1.0, abs=1e-3)
+  assert law.exponent == pytest.approx(0.15, abs=1e-3)
+  further = 10 * BUDGETS[-1]
+  assert law.predict(further) == pytest.approx(loss(further, **LAW), abs=1e-4)
+  assert law.half(law.slopes(further)) < 1e-3
+
+
+def test_the_slopes_are_the_derivatives():
+  law = power_law.fit(points(np.random.default_rng(0), 0.01))
+  for n, name in enumerate(("offset", "factor", "exponent")):
+    moved = law.__class__(**{**law.__dict__, name: getattr(law, name) + 1e-6})
+    slope = (moved.predict(3e11) - law.predict(3e11)) / 1e-6
+    assert law.slopes(3e11)[n] == pytest.approx(slope, rel=1e-4)
+
+
+@pytest.mark.parametrize("paired", [False, True])
+def test_intervals_hold_the_truth_as_often_as_they_say(paired):
+  rng, further = np.random.default_rng(1), 10 * BUDGETS[-1]
+  other = {"offset": 1.05, "factor": 1.9, "exponent": 0.17}
+  true = loss(further, **LAW) - loss(further, **other)
+  held, widths = 0, []
+  for _ in range(100):
+    common = rng.normal(0, 1, 15) if paired else None
+    laws = [power_law.fit(points(rng, 0.01, common, **law)) for law in (LAW, other)]
+    gap, half = power_law.difference(*laws, further)
+    held += abs(gap - true) <= half
+    widths.append(half)
+  # 95% of 100 within three standard errors; what seeds share makes it narrower.
+  assert held / 100 >= 0.89
+  assert np.median(widths) == pytest.approx(0.023 if paired else 0.038, rel=0.2)
+
+
+@pytest.mark.parametrize(
+  ("changed", "says"),
+  [
+    ({"budgets": BUDGETS[:3]}, "3 sizes; a power law with an offset needs 4"),
+    ({"budgets": BUDGETS[:4], "seeds": (0,)}, "4 scores; three parameters need five"),
+    ({"factor": 0.0}, "do not fall as a power law"),
+    ({"factor": -0.5, "offset": 4.0}, "do not fall as a power law"),
+  ],
+)
+def test_points_that_carry_no_curve_say_why(changed, says):
+  with pytest.raises(FitError, match=says):
+    power_law.fit(points(np.random.default_rng(2), 0.0, **changed))
+
+
+def answers(noise=0.004, seed=3, **variants):
+  """Returns the fits of variants whose laws differ from `none` as given."""
+  rng = np.random.default_rng(seed)
+  common = rng.normal(0, 1, 15)
+  laws = {"none": {}} | variants
+  some = {name: points(rng, noise, common, **law) for name, law in laws.items()}
+  fitted, reasons = {}, {}
+  for name, each in some.items():
+    try:
+      fitted[name] = power_law.fit(each)
+    except FitError as error:
+      reasons[name] = str(error)
+  return ladder.Fits(
+    "text", "loss", "none", some, fitted, reasons, BUDGETS[-1] if fitted else 0.0
+  )
+
+
+def test_the_answer_is_the_variant_that_wins_further_up():
+  # Behind at every trained size, ahead at ten times the largest.
+  crossing = {"offset": 0.5, "factor": 3.7, "exponent": 0.175}
+  assert loss(BUDGETS[-1], **crossing) > loss(BUDGETS[-1], **LAW) + 0.02
+  said = ladder.answer(answers(rope=crossing))
+  assert said.startswith("At 10 times the largest budget (2.56e+12 FLOPs) rope wins: ")
+  assert "below the next, none." in said
+
+
+def test_variants_of_one_law_cannot_be_told_apart():
+  said = ladder.answer(answers(rope={}, t5={"offset": 1.5}))
+  assert "the winner cannot be told: " in said and "t5" not in said
+  assert "none" in said and "rope" in said
+
+
+def test_too_few_sizes_tell_nothing():
+  few = {"budgets": BUDGETS[:3]}
+  rng = np.random.default_rng(0)
+  some = {name: points(rng, 0.01, **few) for name in ("none", "rope")}
+  reasons = dict.fromkeys(some, "3 sizes; a power law with an offset needs 4")
+  fits = ladder.Fits("text", "loss", "none", some, {}, reasons, 0.0)
+  assert ladder.answer(fits) == (
+    "Which wins at 10 times the budget cannot be told: 3 sizes; a power law with an"
+    " offset needs 4."
+  )
+  assert [row[1] for row in ladder.ladder_table(fits).rows] == [reasons["none"]] * 2
+
+
+@pytest.fixture
+def folder(tmp_path):
+  """A finished ladder of five sizes and two variants, of which rope falls faster."""
+  groups = {
+    f"text, width={16 * 2**n}": ("bits_per_byte", {"none": (3.0,), "rope": (3.0,)})
+    for n in range(5)
+  }
+  write_sweep(tmp_path, groups, lengths=(64,))
+  plan = json.loads((tmp_path / "sweep.json").read_text())
+  rng = np.random.default_rng(4)
+  for place, entry in enumerate(plan["runs"]):
+    entry["ladder"] = "text"
+    flops, law = BUDGETS[place // 2], LAW
+    law = LAW | ({"exponent": 0.3} if entry["label"] == "rope" else {})
+    scores = [
+      {"seed": seed, "length": 64, "measure": "bits_per_byte", "part": "mean"}
+      | {"value": loss(flops, **law) + rng.normal(0, 0.004)}
+      for seed in SEEDS
+    ]
+    config = {"train.steps": 400, "seeds": [*SEEDS]}
+    edit(tmp_path, entry["id"], "config.json", **config)
+    per_token = flops / 400 / 1024
+    made = {"tokens_per_step": 1024, "flops_per_token": per_token, "scores": scores}
+    edit(tmp_path, entry["id"], **made)
+  (tmp_path / "sweep.json").write_text(json.dumps(plan))
+  return tmp_path
+
+
+def test_the_page_has_the_answer_the_curves_and_the_intervals(folder, capsys):
+  write_report(folder)
+  page = read_page(folder)
+  header, rope, none = page.tables["ladder_text"]
+  assert header[2:] == ["exponent", "offset", "at 10x", "10x minus none"]
+  assert rope[0] == "rope" and none[-1] == "baseline"
+  assert abs(float(rope[2].split()[0]) - 0.3) < 0.02 and rope[-1].startswith("−")
+  text = (folder / "report.html").read_text()
+  says = "text: At 10 times the largest budget (2.56e+12 FLOPs) rope wins: "
+  assert says in text
+  lines = (folder / "ladder_text.csv").read_text().splitlines()
+  assert lines[0] == "variant,size,seed,flops,bits per byte"
+  assert len(lines) == 1 + 2 * 5 * 3
+  assert all((folder / f"ladder_text.{end}").stat().st_size for end in ("png", "pdf"))
+  print_report(folder)
+  assert "rope wins: " in capsys.readouterr().out.replace("\n", " ")
+
+
+def test_accuracies_are_drawn_as_errors(folder):
+  for entry in json.loads((folder / "sweep.json").read_text())["runs"]:
+    path = folder / "runs" / entry["id"] / "result.json"
+    result = json.loads(path.read_text())
+    result["measures"] = [{"name": "accuracy", "better": "higher"}]
+    for score in result["scores"]:
+      score |= {"measure": "accuracy", "value": 1 - score["value"] / 4}
+    path.write_text(json.dumps(result))
+  (fits,) = ladder.ladders(comparisons.find(folder))
+  assert fits.measure == "1 - accuracy" and "rope wins" in ladder.answer(fits)
+
+
+def test_a_ladder_is_a_group_for_each_size():
+  sizes = Zipped({"model.width": (16, 32), "train.steps": (40, 80)})
+  rungs = Ladder("text", Grid({"model.position": ("none", "rope")}), sizes)
+  todo = runs.expand(Plan("why?", rungs, "none"), BASE, {})
+  assert [(run.group, run.label, run.entry()["ladder"]) for run in todo[1:3]] == [
+    ("text, width=16 steps=40", "rope", "text"),
+    ("text, width=32 steps=80", "none", "text"),
+  ]
+  shipped = runs.expand(config.tuned(), config.get_config(), {})
+  assert len(shipped) == 15 and {run.match.quantity for run in shipped} == {"flops"}
