@@ -8,6 +8,7 @@ from transformer_jax.data.base import tasks
 from transformer_jax.data.sources import sources
 from transformer_jax.data.tokenizers import tokenizers
 from transformer_jax.evaluation.beam import penalties
+from transformer_jax.evaluation.measures import measures
 from transformer_jax.models import embeddings, heads, layers
 from transformer_jax.models.families import families
 from transformer_jax.models.recurrent import bridges, cells
@@ -19,4 +20,5 @@ from transformer_jax.training.optimizers import optimizers, schedules
 CONFIGURED = [positions, attentions, cores, tasks, embeddings.embeddings, heads.heads]
 CONFIGURED += [layers.norms, layers.activations, families, bridges.links, cells.cells]
 CONFIGURED += [placements, optimizers, schedules, tokenizers, penalties]
+CONFIGURED += [measures]
 REGISTRIES = [*CONFIGURED, sources, interop.families]

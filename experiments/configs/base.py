@@ -61,6 +61,7 @@ def _evaluate() -> ConfigDict:
   evaluate.lengths = (1, 2, 4, 8)  # multiples of train.length
   evaluate.examples = 128  # scored at each length, each once; fewer: all of them
   evaluate.batch_size = 16  # scored at once: bounds the memory, moves last digits
+  evaluate.measures = ()  # ("accuracy", "my_file:Entropy()"); (): those of the task
   evaluate.split = ""  # validation to choose by, test to report; "": that of the task
   evaluate.texts = 1000  # most translations that are written and scored; 0: none
   evaluate.texts_per_step = 64  # of them at once

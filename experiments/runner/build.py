@@ -1,6 +1,7 @@
 """Objects of an experiment, made from the strings of its config."""
 
 import dataclasses
+from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -18,6 +19,7 @@ from transformer_jax.data.tasks.algorithmic.base import Strings
 from transformer_jax.evaluation.beam import Beam
 from transformer_jax.evaluation.generation_eval import GenerationEval
 from transformer_jax.evaluation.lengths import Evaluator
+from transformer_jax.evaluation.measures import Measure, measures, name_of
 from transformer_jax.evaluation.splits import with_split
 from transformer_jax.models import Architecture, families
 from transformer_jax.models.compatibility import refusal
@@ -62,7 +64,14 @@ def build(config: ConfigDict) -> Experiment:
     train.optimizer, train.schedule, train.clip, train.steps, config.model.width
   )
   evaluator = scored_by(
-    config, Evaluator(model, task, evaluate.examples, evaluate.batch_size)
+    config,
+    Evaluator(
+      model,
+      task,
+      evaluate.examples,
+      evaluate.batch_size,
+      measures=chosen_measures(evaluate.measures),
+    ),
   )
   task = evaluator.task  # data are read once, with the scored split
   trainer = Trainer(
@@ -99,6 +108,15 @@ def scored_by(config: ConfigDict, evaluator: Evaluator) -> Evaluator:
     raise ConfigError(
       f"evaluate.split={split} with task={config.task}: {error}"
     ) from error
+
+
+def chosen_measures(specs: Iterable[str]) -> tuple[Measure, ...]:
+  """Returns measures; raises ConfigError where two have one name."""
+  chosen = tuple(map(measures.build, specs))
+  names = [*map(name_of, chosen)]
+  if twice := [name for name in names if names.count(name) > 1]:
+    raise ConfigError(f"evaluate.measures has {twice[0]} twice; drop one")
+  return chosen
 
 
 def architecture(config: ConfigDict, task: Task) -> Architecture:

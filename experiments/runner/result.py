@@ -10,7 +10,7 @@ from experiments.runner.build import Experiment
 from experiments.runner.cost import cores_used, flops_per_token, sizes
 from transformer_jax.evaluation.generation_eval import MEASURES as WRITTEN
 from transformer_jax.evaluation.generation_eval import NO_TEXT
-from transformer_jax.evaluation.measures import MEASURES
+from transformer_jax.evaluation.measures import Measure
 from transformer_jax.evaluation.splits import split_of
 from transformer_jax.training.loop import FitResult
 
@@ -20,10 +20,10 @@ def result_of(
 ) -> dict:
   """Returns the scores by seed; a diverged seed has none.
 
-  scores    those of the task's measures, by seed index
+  scores    those of the measures, by seed index
   written   those of generated texts, {} without any
   """
-  seeds, task = experiment.seeds, experiment.task
+  seeds = experiment.seeds
   common = {"length": experiment.trainer.length, "part": "mean"}
   all_scores = [
     {"seed": n, "measure": name, "value": value, **common}
@@ -43,7 +43,7 @@ def result_of(
     "seeds": list(seeds),
     "measures": [
       *({"name": m, "better": better} for m, better in WRITTEN.items() if written),
-      *({"name": m, "better": MEASURES[m].better} for m in task.measures),
+      *(_recorded(name, x) for name, x in experiment.evaluator.named.items()),
     ],
     "train_length": experiment.trainer.length,
     "lengths": list(experiment.lengths),
@@ -53,6 +53,11 @@ def result_of(
     "diverged": {str(seed): step for seed, step in lost.items()},
     **({"written": written} if written else {}),
   }
+
+
+def _recorded(name: str, measure: Measure) -> dict[str, Any]:
+  bounds = {} if measure.bounds == (None, None) else {"bounds": list(measure.bounds)}
+  return {"name": name, "better": measure.better, **bounds}
 
 
 def _undefined(

@@ -17,7 +17,7 @@ from experiments.runner.pretrained import Pretrained, checksum, read_pretrained
 from experiments.runner.result import cost_of, result_of, state_bytes
 from experiments.runner.timing import Stopwatch
 from experiments.runner.train_loop import train_with_log
-from experiments.setup.registries import registries
+from experiments.setup.registries import registries, specs
 from experiments.setup.validate import flatten
 from transformer_jax.data.base import Task, TaskData
 from transformer_jax.evaluation import example_scores, target_fingerprints
@@ -169,7 +169,7 @@ def _check_scores(experiment: Experiment, mesh: Mesh, arrays: Any) -> None:
 def _has_user_code(config: ConfigDict) -> bool:
   """Returns whether a config names classes outside the project."""
   flat = flatten(config)
-  return any(outside(flat[key]) for key in registries())
+  return any(outside(spec) for key in registries() for spec in specs(flat[key]))
 
 
 def _compile(experiment: Experiment, arrays: Any, mesh: Mesh) -> Program:

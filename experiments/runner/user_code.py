@@ -11,7 +11,7 @@ from pathlib import Path
 
 from experiments.runner import inputs
 from experiments.runner.provenance import PROJECT
-from experiments.setup.registries import registries
+from experiments.setup.registries import registries, specs
 from experiments.setup.validate import flatten
 from transformer_jax.spec import outside
 from transformer_jax.training.json_files import replace_file, warn
@@ -27,7 +27,8 @@ def read(config: Mapping) -> dict[str, bytes]:
   config names them; contents are those of this process's first call.
   """
   flat = flatten(config)
-  modules = sorted({module for key in registries() for module in outside(flat[key])})
+  named = (spec for key in registries() for spec in specs(flat[key]))
+  modules = sorted({module for spec in named for module in outside(spec)})
   code: dict[str, bytes] = {}
   todo = [(module, True) for module in modules]
   done: set[str] = set()

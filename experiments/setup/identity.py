@@ -18,7 +18,7 @@ FREE = (
 
 # Keys that were added after runs had finished, with the value that means the behaviour
 # of the code before them.
-NEUTRAL = {"train.ema": 0.0, "evaluate.split": ""}
+NEUTRAL = {"train.ema": 0.0, "evaluate.split": "", "evaluate.measures": ()}
 
 
 def identity(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -28,8 +28,12 @@ def identity(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def aged(config: Mapping[str, Any]) -> dict[str, Any]:
   """Returns a flat config without the added keys at their neutral value."""
-  neutral = NEUTRAL.items()
-  return {key: value for key, value in config.items() if (key, value) not in neutral}
+
+  def neutral(key: str, value: Any) -> bool:
+    value = tuple(value) if isinstance(value, list) else value  # JSON has no tuples
+    return key in NEUTRAL and NEUTRAL[key] == value
+
+  return {key: value for key, value in config.items() if not neutral(key, value)}
 
 
 def completed(config: Mapping[str, Any]) -> dict[str, Any]:

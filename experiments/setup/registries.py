@@ -1,6 +1,7 @@
 """Registries of the specs in a config, by key."""
 
 import functools
+from typing import Any
 
 from transformer_jax.spec import Registry
 
@@ -16,6 +17,7 @@ def registries() -> dict[str, Registry]:
   from transformer_jax.attention.cores import cores
   from transformer_jax.data.base import tasks
   from transformer_jax.evaluation.beam import penalties
+  from transformer_jax.evaluation.measures import measures
   from transformer_jax.models import families
   from transformer_jax.models.embeddings import embeddings
   from transformer_jax.models.heads import heads
@@ -38,4 +40,10 @@ def registries() -> dict[str, Registry]:
     "train.optimizer": optimizers,
     "train.schedule": schedules,
     "evaluate.penalty": penalties,
+    "evaluate.measures": measures,
   }
+
+
+def specs(value: Any) -> tuple[Any, ...]:
+  """Returns the specs in the value of a key: some keys take several."""
+  return tuple(value) if isinstance(value, tuple | list) else (value,)

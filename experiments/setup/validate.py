@@ -11,7 +11,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from experiments.setup.model_kinds import KINDS
-from experiments.setup.registries import registries
+from experiments.setup.registries import registries, specs
 from transformer_jax.spec import LARGEST_SEED, nearest
 
 
@@ -261,7 +261,10 @@ def _start(flat: Mapping[str, Any]) -> Iterator[str]:
 def _specs(flat: Mapping[str, Any], trained: bool) -> Iterator[str]:
   for key, registry in registries().items():
     try:
-      built = registry.build(flat[key])
+      for spec in specs(flat[key]):
+        if not isinstance(spec, str):
+          raise TypeError(f"{spec!r} is no text; write ('accuracy',)")
+        built = registry.build(spec)
     except (ValueError, TypeError) as error:
       yield f"{key}={flat[key]!r}: {error}"
       continue

@@ -10,6 +10,8 @@ import pytest
 import transformer_jax as tj
 from transformer_jax.attention import attentions
 from transformer_jax.data import task_probe
+from transformer_jax.evaluation import measure_probe
+from transformer_jax.evaluation.measures import measures
 from transformer_jax.models.layers import activations
 
 HOWTO = pathlib.Path(__file__).parents[2] / "docs" / "howto"
@@ -34,10 +36,15 @@ def activation(spec):
   assert activations.build(spec)
 
 
+def measure(spec):
+  measure_probe.check(measures.build(spec))
+
+
 PAGES = {
   "own_encoding": encoding,
   "own_attention": variant,
   "own_task": task,
+  "own_measure": measure,
   "own_model_option": activation,
 }
 

@@ -126,7 +126,8 @@ def test_a_file_of_others_imports_nothing_inside_of_a_task(trap, written):
 
 @pytest.mark.parametrize("key", registries())
 def test_the_config_of_others_imports_nothing(trap, key):
-  folder = hostile(trap, **{key: "a_trap:Own()"})
+  several = isinstance(validate.flatten(base.get_config())[key], tuple)
+  folder = hostile(trap, **{key: ["a_trap:Own()"] if several else "a_trap:Own()"})
   with pytest.raises(
     validate.ConfigError, match="not registered here.*--allow=a_trap:O"
   ):

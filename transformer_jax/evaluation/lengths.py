@@ -11,8 +11,16 @@ import jax.numpy as jnp
 
 from transformer_jax.data import task_probe
 from transformer_jax.data.base import Batch, Task
+from transformer_jax.evaluation import measure_probe
 from transformer_jax.evaluation.example_scores import ExampleScores
-from transformer_jax.evaluation.measures import MEASURES
+from transformer_jax.evaluation.measures import (
+  Measure,
+  Outputs,
+  TargetMeasure,
+  measures,
+  name_of,
+)
+from transformer_jax.members import call
 from transformer_jax.models import Transformer
 from transformer_jax.training import seed_parts
 from transformer_jax.training.loss import cross_entropy
@@ -30,8 +38,9 @@ class Evaluator:
   batch_size   examples in memory at once
   key          seed of the draw of examples
   split        shards the batch axis of an array over devices
+  measures     the headline first; (): those of the task
 
-  Raises SpecError if a user's task does not do as it declares.
+  Raises SpecError if a user's task or measure does not do as it declares.
 
   >>> from transformer_jax.axes import Dims
   >>> from transformer_jax.data.base import tasks
@@ -51,9 +60,18 @@ class Evaluator:
   batch_size: int
   key: int = 0
   split: Callable[[jax.Array], jax.Array] = lambda x_BL: x_BL
+  measures: tuple[Measure, ...] = ()
 
   def __post_init__(self):
     task_probe.check(self.task, ["score"])
+    for measure in self.measures:
+      measure_probe.check(measure)
+
+  @functools.cached_property
+  def named(self) -> dict[str, Measure]:
+    """Measures by name, the headline first."""
+    chosen = self.measures or map(measures.build, self.task.measures)
+    return {name_of(measure): measure for measure in chosen}
 
   def run(self, params: Any, arrays: Any, lengths: tuple[int, ...]) -> list[dict]:
     """Returns rows {seed, length, measure, part, value}; params are stacked by seed.
@@ -144,10 +162,10 @@ class Evaluator:
   def columns(self) -> list[tuple[str, str]]:
     """Returns the (measure, part) pairs that are scored."""
 
-    def both(name):
-      return ("mean", "last_quarter") if MEASURES[name].quarter else ("mean",)
+    def both(measure):
+      return ("mean", "last_quarter") if measure.quarter else ("mean",)
 
-    return [(name, part) for name in self.task.measures for part in both(name)]
+    return [(name, part) for name, x in self.named.items() for part in both(x)]
 
   def undefined(self, length: int) -> str | None:
     """Returns why a length has no score, or None: an encoding may end somewhere."""
@@ -186,7 +204,7 @@ class Evaluator:
     """
     key = jax.random.key(self.key)
     batch = self.task.score(arrays, key, self.examples, length, bucket)
-    loss_BL, right_BL = self.chunks(params, batch)
+    loss_BL, right_BL, others = self.chunks(params, batch)
     parts = {"mean": batch.weight_BL, "last_quarter": last_quarter(batch.weight_BL)}
     # A copy, so that the code below does not change how the plain mean is compiled.
     copies = jax.lax.optimization_barrier((loss_BL, right_BL, batch.weight_BL))
@@ -199,13 +217,20 @@ class Evaluator:
     )
 
     def single(name, part):
-      some_B = MEASURES[name].compute(clean_loss_BL, clean_right_BL, parts[part])
+      measure = self.named[name]
+      if isinstance(measure, TargetMeasure):
+        some_B = measure.compute(clean_loss_BL, clean_right_BL, parts[part])
+      else:
+        some_B = others[name, part]
       return jnp.where(lost_B, jnp.nan, some_B)
 
     def mean(name, part):
-      compute = MEASURES[name].compute
       some = mean_of(singles[name, part], real_B)
-      return jnp.where(plain, compute(loss_BL, right_BL, parts[part]).mean(), some)
+      measure = self.named[name]
+      if not isinstance(measure, TargetMeasure):
+        return some
+      all_B = measure.compute(loss_BL, right_BL, parts[part])
+      return jnp.where(plain, all_B.mean(), some)
 
     singles = {(name, part): single(name, part) for name, part in self.columns()}
     scores = {(name, part): mean(name, part) for name, part in self.columns()}
@@ -215,8 +240,12 @@ class Evaluator:
     weights = {part: jnp.sum(weight_BL, axis=1) for part, weight_BL in parts.items()}
     return scores, jnp.sum(real_B), jnp.sum(lost_B), singles, weights
 
-  def chunks(self, params: Any, batch: Batch) -> tuple[jax.Array, jax.Array]:
+  def chunks(
+    self, params: Any, batch: Batch
+  ) -> tuple[jax.Array, jax.Array, dict[tuple[str, str], jax.Array]]:
     """Returns loss_BL in nats and right_BL, whether argmax is right, chunk by chunk.
+
+    Also {(measure, part): x_B} of the measures that read logits.
 
     If logits are NaN or a label with weight is outside of the vocabulary, the loss is
     NaN and argmax means nothing.
@@ -234,11 +263,38 @@ class Evaluator:
       logits_BLV: Any = self.model.apply({"params": params}, *part.reads)
       right_BL = jnp.argmax(logits_BLV, axis=-1) == part.target_BL
       loss_BL = cross_entropy(logits_BLV, part.target_BL, weight_BL=part.weight_BL)
-      return loss_BL, right_BL
+      return loss_BL, right_BL, self._others(params, part, logits_BLV)
 
     # Coordinates that all examples share have a batch axis of 1 and are not cut.
     own = jax.tree.map(lambda x: fold(x) if x.shape[0] == B else None, batch)
-    return jax.tree.map(lambda x: x.reshape(rows, -1)[:B], jax.lax.map(one, own))
+    *targets, others = jax.lax.map(one, own)
+    loss_BL, right_BL = (x.reshape(rows, -1)[:B] for x in targets)
+    return loss_BL, right_BL, {k: x.reshape(rows)[:B] for k, x in others.items()}
+
+  def _others(
+    self, params: Any, batch: Batch, logits_BLV: jax.Array
+  ) -> dict[tuple[str, str], jax.Array]:
+    """Returns {(measure, part): x_B} of the measures that read logits."""
+    parts = {"mean": lambda weight_BL: weight_BL, "last_quarter": last_quarter}
+    found = {}
+    for name, part in self.columns():
+      measure = self.named[name]
+      if isinstance(measure, TargetMeasure):
+        continue
+      outputs = Outputs(
+        logits_BLV,
+        batch.target_BL,
+        parts[part](batch.weight_BL),
+        batch.at.real_BL,
+        self.model,
+        params,
+        batch.reads,
+      )
+      where = f"{type(measure).__name__}.score"
+      x_B = jnp.asarray(call(where, measure.score, outputs), jnp.float32)
+      measure_probe.check_scores(where, x_B.shape, len(batch.weight_BL))
+      found[name, part] = x_B
+    return found
 
 
 @functools.lru_cache(maxsize=64)  # models that are compared share a task

@@ -1,50 +1,167 @@
-"""Measures of examples: bits per byte, accuracy, exact match."""
+"""Measures: a score of each example, from logits and targets; bits, accuracy, match."""
 
 import dataclasses
 import math
-from collections.abc import Callable
+import re
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 
+from transformer_jax.evaluation import activations
+from transformer_jax.spec import Registry
 
-@dataclasses.dataclass(frozen=True)
-class Measure:
-  """Measure of each example, and its better direction.
 
-  better    "lower" or "higher"
-  compute   (loss_BL, right_BL, weight_BL) -> [B]; averaged over examples
-  quarter   whether it is defined on the last quarter of the targets
+@dataclasses.dataclass(frozen=True, eq=False)
+class Outputs:
+  """What a model made of a batch of examples, for a measure.
 
-  >>> import numpy as np
-  >>> loss_BL, right_BL = np.array([[0.7, 0.1]]), np.array([[False, True]])
-  >>> weight_BL = np.array([[1.0, 1.0]])
-  >>> exact = MEASURES["exact_match"]
-  >>> exact.better, exact.compute(loss_BL, right_BL, weight_BL).tolist()
-  ('higher', [0.0])
-  >>> accuracy = MEASURES["accuracy"]
-  >>> accuracy.compute(loss_BL, right_BL, weight_BL).tolist()
-  [0.5]
+  logits_BLV   of each target place
+  target_BL    the right tokens, or classes
+  weight_BL    1 where a prediction counts and 0 elsewhere; of the part that is scored
+  real_BL      whether there is a token: shorter inputs are padded; its B may be 1
+  model        a Transformer, or a recurrent model
+  params       its parameters
+  reads        its inputs
+
+  >>> Outputs(None, None, None, None, None, None, ()).reads
+  ()
   """
 
-  better: str
-  compute: Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
-  quarter: bool = True
+  logits_BLV: jax.Array
+  target_BL: jax.Array
+  weight_BL: jax.Array
+  real_BL: jax.Array
+  model: Any
+  params: Any
+  reads: tuple[Any, ...]
+
+  def mean(self, x_BL: jax.Array) -> jax.Array:
+    """Returns the mean of each example over the places that count, [B]."""
+    return _mean(jnp.where(self.weight_BL > 0, x_BL, 0), self.weight_BL)
+
+  def attention_weights(self) -> dict[str, jax.Array]:
+    """Returns {path: w_BHLM} of all layers: see `activations.attention_weights`.
+
+    The model runs once more, with the core `dense`.
+    """
+    return activations.attention_weights(self.model, self.params, *self.reads)
+
+  def hidden_states(self) -> dict[str, jax.Array]:
+    """Returns {path: x_BLD} of all layers: see `activations.hidden_states`.
+
+    The model runs once more.
+    """
+    return activations.hidden_states(self.model, self.params, *self.reads)
+
+
+class Measure:
+  """Base class of measures. Subclasses are frozen dataclasses.
+
+  better    "lower" or "higher"
+  quarter   whether it is also scored on the last quarter of the targets
+  bounds    the least and the largest value; None: there is none
+
+  >>> accuracy = measures.build("accuracy")
+  >>> accuracy.better, name_of(accuracy)
+  ('higher', 'accuracy')
+  """
+
+  better: ClassVar[str] = "higher"
+  quarter: ClassVar[bool] = True
+  bounds: ClassVar[tuple[float | None, float | None]] = (None, None)
+
+  def score(self, outputs: Outputs) -> jax.Array:
+    """Returns the score of each example, [B]; their mean is reported.
+
+    Of examples without a place that counts it may be anything.
+    """
+    raise NotImplementedError
+
+
+class TargetMeasure(Measure):
+  """Base class of the measures that need no logits: of losses and hits alone."""
+
+  def compute(
+    self, loss_BL: jax.Array, right_BL: jax.Array, weight_BL: jax.Array
+  ) -> jax.Array:
+    """Returns the score of each example, [B].
+
+    loss_BL     cross-entropy in nats
+    right_BL    whether argmax is the target
+    weight_BL   1 where a prediction counts
+    """
+    raise NotImplementedError
+
+
+measures = Registry("measure", Measure)
+
+
+def name_of(measure: Measure) -> str:
+  """Returns a measure's name in results: `accuracy`, or `top(k=5)` of `my_file:Top(5)`.
+
+  Fields that have their default are left out.
+  """
+  name = measures.name_of(measure)
+  if name in measures:
+    return name
+  name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
+  fields = dataclasses.fields(measure) if dataclasses.is_dataclass(measure) else ()
+  values = [(f.name, getattr(measure, f.name), f.default) for f in fields]
+  words = [f"{field}={value!r}" for field, value, default in values if value != default]
+  return f"{name}({', '.join(words)})" if words else name
 
 
 def _mean(x_BL: jax.Array, weight_BL: jax.Array) -> jax.Array:
   return jnp.sum(x_BL * weight_BL, axis=1) / jnp.sum(weight_BL, axis=1)
 
 
-MEASURES = {
-  "bits_per_byte": Measure(
-    "lower", lambda loss, right, weight: _mean(loss, weight) / math.log(2)
-  ),
-  "accuracy": Measure("higher", lambda loss, right, weight: _mean(right, weight)),
-  # Every answer token is predicted from the right ones: greedy decoding equals this.
-  "exact_match": Measure(
-    "higher",
-    lambda loss, right, weight: jnp.all(right | (weight == 0), axis=1) * 1.0,
-    quarter=False,
-  ),
-}
+@measures.register("bits_per_byte")
+@dataclasses.dataclass(frozen=True)
+class BitsPerByte(TargetMeasure):
+  """Cross-entropy in bits; of each byte, where targets are bytes.
+
+  >>> import numpy as np
+  >>> loss_BL, weight_BL = np.log([[2.0, 8.0]]), np.ones((1, 2))
+  >>> BitsPerByte().compute(loss_BL, None, weight_BL).round(3).tolist()
+  [2.0]
+  """
+
+  better: ClassVar[str] = "lower"
+
+  def compute(self, loss_BL, right_BL, weight_BL):
+    return _mean(loss_BL, weight_BL) / math.log(2)
+
+
+@measures.register("accuracy")
+@dataclasses.dataclass(frozen=True)
+class Accuracy(TargetMeasure):
+  """Share of the targets that are predicted.
+
+  >>> import numpy as np
+  >>> right_BL, weight_BL = np.array([[False, True]]), np.ones((1, 2))
+  >>> Accuracy().compute(None, right_BL, weight_BL).tolist()
+  [0.5]
+  """
+
+  def compute(self, loss_BL, right_BL, weight_BL):
+    return _mean(right_BL, weight_BL)
+
+
+@measures.register("exact_match")
+@dataclasses.dataclass(frozen=True)
+class ExactMatch(TargetMeasure):
+  """Whether all targets are predicted.
+
+  Every answer token is predicted from the right ones: greedy decoding equals this.
+
+  >>> import numpy as np
+  >>> right_BL, weight_BL = np.array([[False, True]]), np.array([[0.0, 1.0]])
+  >>> ExactMatch().compute(None, right_BL, weight_BL).tolist()
+  [1.0]
+  """
+
+  quarter: ClassVar[bool] = False
+
+  def compute(self, loss_BL, right_BL, weight_BL):
+    return jnp.all(right_BL | (weight_BL == 0), axis=1) * 1.0
