@@ -123,13 +123,12 @@ def of_run(
   run: LoadedRun, length: int, measure: str, part: str
 ) -> dict[int, np.ndarray]:
   """Returns {seed: scores of its examples}, of the seeds with a value; {}: unknown."""
-  examples = run.examples
-  value_SE = examples and examples.value_SE.get((length, measure, part))
-  if examples is None or value_SE is None:
+  examples, cell = run.examples, (length, measure, part)
+  if examples is None or cell not in examples.value_SE:
     return {}
   valued = run.values(length, measure, part)
   return {
     seed: value_E.astype(np.float64)
-    for seed, value_E in zip(examples.seeds, value_SE, strict=True)
+    for seed, value_E in zip(examples.seeds, examples.value_SE[cell], strict=True)
     if seed in valued
   }

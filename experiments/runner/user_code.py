@@ -27,8 +27,8 @@ def read(config: Mapping) -> dict[str, bytes]:
   config names them; contents are those of this process's first call.
   """
   flat = flatten(config)
-  named = (spec for key in registries() for spec in specs(flat[key]))
-  modules = sorted({module for spec in named for module in outside(spec)})
+  every = (spec for key in registries() for spec in specs(flat[key]))
+  modules = sorted({module for spec in every for module in outside(spec)})
   code: dict[str, bytes] = {}
   todo = [(module, True) for module in modules]
   done: set[str] = set()

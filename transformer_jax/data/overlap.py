@@ -47,7 +47,7 @@ def repeated(
     near_P = hash_P[table[hash_P >> (64 - FILTER)]]
     found |= {*near_P[np.isin(near_P, wanted_U)].tolist()}
   found_U = np.array(sorted(found), np.uint64)
-  return (np.isin(hash_WG, found_U) & inside_WG).any(axis=1)
+  return np.asarray(np.any(np.isin(hash_WG, found_U) & inside_WG, axis=1))
 
 
 def _hashes(token_N: np.ndarray) -> Iterator[np.ndarray]:

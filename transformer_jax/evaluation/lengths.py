@@ -93,7 +93,8 @@ class Evaluator:
     buckets = self.buckets(lengths)
     programs = {bucket: self.program(bucket) for bucket in {*buckets.values()}}
     found: list[dict] = []
-    value_SE, weight_E = {}, {}
+    value_SE: dict[tuple[int, str, str], Any] = {}
+    weight_E: dict[tuple[int, str], Any] = {}
     for length in lengths:
       scores = {column: [math.nan] * seeds for column in self.columns()}
       reasons = [self.undefined(length)] * seeds

@@ -56,7 +56,7 @@ def _check_numbers(measure: Measure, where: str) -> None:
   rng = np.random.default_rng(0)
   logits_BLV = rng.normal(size=(B, L, V)).astype(np.float32)
   target_BL = rng.integers(0, V, (B, L)).astype(np.int32)
-  weight_BL = np.tile(np.float32([0, 0, 1, 1, 0, 1]), (B, 1))
+  weight_BL = np.tile(np.array([0, 0, 1, 1, 0, 1], np.float32), (B, 1))
   x_B = _score(measure, where, logits_BLV, target_BL, weight_BL)
   check_scores(where, x_B.shape, B)
   if not np.isfinite(x_B).all():

@@ -106,9 +106,10 @@ def name_of(measure: Measure) -> str:
   if name in measures:
     return name
   name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
-  fields = dataclasses.fields(measure) if dataclasses.is_dataclass(measure) else ()
-  values = [(f.name, getattr(measure, f.name), f.default) for f in fields]
-  words = [f"{field}={value!r}" for field, value, default in values if value != default]
+  thing: Any = measure
+  fields = dataclasses.fields(thing) if dataclasses.is_dataclass(thing) else ()
+  given = [(x.name, getattr(measure, x.name), x.default) for x in fields]
+  words = [f"{field}={value!r}" for field, value, default in given if value != default]
   return f"{name}({', '.join(words)})" if words else name
 
 
