@@ -9,7 +9,7 @@ from experiments.reporting.load import LoadedRun
 from experiments.reporting.tables import Table
 from experiments.reporting.text import count, listed
 
-Reader = Callable[[LoadedRun], Any]
+Fact = Callable[[LoadedRun], Any]
 
 # Settings that the table has lines for; others that differ are listed under their keys.
 SHOWN = (
@@ -47,7 +47,7 @@ def budget_table(findings: Findings, group: str) -> Table:
   return Table(f"budget_{group}", title, ("budget", "value"), rows, folds=(0, 1))
 
 
-def by_value(runs: Sequence[LoadedRun], reader: Reader) -> str:
+def by_value(runs: Sequence[LoadedRun], reader: Fact) -> str:
   """Returns the value of most runs, then each other value with its variants."""
   labels: dict[str, list[str]] = {}
   for run in runs:
@@ -68,11 +68,11 @@ def _text(value: Any) -> str:
   return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def _setting(key: str) -> Reader:
+def _setting(key: str) -> Fact:
   return lambda run: run.config.get(key)
 
 
-def _between(runs: Sequence[LoadedRun], reader: Reader) -> str:
+def _between(runs: Sequence[LoadedRun], reader: Fact) -> str:
   """Returns a count, or its range with the variants at both ends."""
   values = {run.label: value for run in runs if (value := reader(run))}
   if not values:
@@ -130,7 +130,7 @@ def tuned(runs: Sequence[LoadedRun]) -> str:
 
 def matched(runs: Sequence[LoadedRun]) -> str:
   """Returns what was solved for, the costs equal to 1%, and the spread of others."""
-  readers: dict[str, Reader] = {
+  readers: dict[str, Fact] = {
     "steps": _setting("train.steps"),
     "tokens": _tokens,
     "parameters": lambda run: run.fact("parameters"),

@@ -48,6 +48,12 @@ class Card:
   span      what the axes of the lines reach, in words; the same in a group
   scores    a line for each measure and length, a column for each seed
   samples   (source, reference, generated text)
+
+  >>> config = {"model.position": "rope", "seeds": [0]}
+  >>> none = LoadedRun("a1", "none", "text", "failed", config=config | {"seeds": [1]})
+  >>> rope = LoadedRun("b2", "rope", "text", "running", config=config)
+  >>> card(rope, none, axes=None).changes
+  [('seeds', '0', '1')]
   """
 
   run: LoadedRun
