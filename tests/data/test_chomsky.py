@@ -285,7 +285,7 @@ def test_blanks_do_not_hide_questions(name):
 
 def test_a_growing_length_reaches_blanks():
   task = tasks.build("blanks(reverse(symbols=2, curriculum=0.5))")
-  draw = lambda done: task.batch((), jax.random.key(0), 64, 12, done)
+  draw = lambda progress: task.batch((), jax.random.key(0), 64, 12, progress)
   batch = trace(draw, np.float32(0))
-  sizes = lambda done: batch(np.float32(done)).at.real_BL.sum(axis=1) // 2
+  sizes = lambda progress: batch(np.float32(progress)).at.real_BL.sum(axis=1) // 2
   assert sizes(0).max() == 1 and sizes(0.25).max() == 6 and sizes(1).max() == 12

@@ -132,7 +132,7 @@ def test_a_schedule_trains_every_layer():
   @jax.grad
   def slopes(params):
     rngs = {"position": jax.random.key(1)}
-    logits_BLV = model.apply(params, TOKEN_BL, rngs=rngs, done=0.5)
+    logits_BLV = model.apply(params, TOKEN_BL, rngs=rngs, progress=0.5)
     return jnp.mean(jnp.square(logits_BLV))
 
   slopes = slopes(params)["params"]["decoder"]

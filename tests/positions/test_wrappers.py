@@ -29,14 +29,14 @@ TOKEN_BL = np.arange(B * L).reshape(B, L) % 5
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def place(encoding, at, seed=0, done=0.5):
+def place(encoding, at, seed=0, progress=0.5):
   """Returns where a batch of B rows is placed in training."""
-  return encoding.assign_positions(TrainContext(jax.random.key(seed), done, B), at)
+  return encoding.assign_positions(TrainContext(jax.random.key(seed), progress, B), at)
 
 
-def placed(spec, seed=0, at=AT, done=0.5):
+def placed(spec, seed=0, at=AT, progress=0.5):
   """Returns the positions of a batch of B rows in training."""
-  return np.asarray(place(positions.build(spec), at, seed, done).pos_BL)
+  return np.asarray(place(positions.build(spec), at, seed, progress).pos_BL)
 
 
 def evaluated(spec, at=AT):
@@ -192,9 +192,9 @@ def test_ids_that_a_task_does_not_supply_are_asked_for(name):
 
 
 def test_drope_has_positions_until_they_are_dropped():
-  for done, kept in ((0.0, 1), (0.8, 1), (0.875, 0), (1.0, 0)):
-    np.testing.assert_array_equal(placed("drope", done=done), AT.pos_BL * kept)
-  np.testing.assert_array_equal(placed("drope(rope, 0.5)", done=0.6), AT.pos_BL * 0)
+  for progress, kept in ((0.0, 1), (0.8, 1), (0.875, 0), (1.0, 0)):
+    np.testing.assert_array_equal(placed("drope", progress=progress), AT.pos_BL * kept)
+  np.testing.assert_array_equal(placed("drope(rope, 0.5)", progress=0.6), AT.pos_BL * 0)
   np.testing.assert_array_equal(evaluated("drope"), AT.pos_BL * 0)
   with pytest.raises(
     ValueError, match="does not switch off sinusoidal; use a relative"

@@ -37,7 +37,7 @@ class Cycle(Task):
   def tokens(self, length):
     return length
 
-  def batch(self, arrays, key, batch_size, length, done=1.0):
+  def batch(self, arrays, key, batch_size, length, progress=1.0):
     start_B1 = jax.random.randint(key, (batch_size, 1), 0, 8)
     token_BL = (start_B1 + jnp.arange(length + 1)) % 8
     bad = jax.random.uniform(jax.random.fold_in(key, 1)) < self.poison
