@@ -92,6 +92,7 @@ WRONG = {
   "decoders is '2'; write a number of layers": {"decoders": "2"},
   "encoders is -1; write a number of layers": {"encoders": -1},
   "decoders is True; write a number of layers": {"decoders": True},
+  "classes is -2; write a number": {"classes": -2},
   "tied is 'yes'; write True or False": {"tied": "yes"},
   "prefix=True is of a decoder's text": dict(prefix=True, encoders=1, decoders=0),
   "has no argument 'placement': it is called norm_placement": {"placement": "pre"},
