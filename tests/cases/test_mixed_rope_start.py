@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from interpreted import interpreted
 
 from transformer_jax.attention import attentions
 from transformer_jax.attention.cores import cores
@@ -27,7 +26,7 @@ def test_in_a_model_it_starts_as_in_the_paper(position):
   arch = Architecture(*parts, attentions.build("multihead"), encoders=2, tied=False)
   read = jnp.zeros((1, 9), jnp.int32), coords.grid(3, 3)
 
-  @interpreted
+  @jax.jit
   def start(key):
     params = Transformer(arch).init(key, *read)["params"]
     return params["encoder"]["layer_0"]["attention"]["position"]

@@ -45,7 +45,7 @@ ENCODINGS = {name: positions.build(name) for name in sorted(positions)}
 # They stand for the others in the quick tests that compile a program. Each encoding is
 # compared with its paper in test_references.py, and probed in test_probe.py.
 FEW = representatives({name: features_of(e) for name, e in ENCODINGS.items()})
-MET_BY_CORES = representatives({n: core_features_of(e) for n, e in ENCODINGS.items()})
+MET_BY_CORES = representatives({n: core_features_of(ENCODINGS[n]) for n in FEW})
 CELLS = [
   pytest.param(name, marks=() if name in MET_BY_CORES else pytest.mark.slow)
   for name in ENCODINGS
@@ -84,7 +84,8 @@ def test_every_core_gives_the_dense_answer_and_gradients(encoding):
 
 
 def test_attention_that_looks_both_ways_is_defined_or_refused(encoding):
-  compared = encoding in [ENCODINGS[name] for name in MET_BY_CORES]
+  # In tiles it is other masks and other distances, which are the same code for all.
+  compared = encoding in [ENCODINGS[name] for name in ("alibi", "shaw")]
   looks_both_ways_or_is_refused(encoding, compared)
 
 

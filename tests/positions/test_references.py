@@ -150,7 +150,21 @@ def assert_close(actual, expected, case, relative=1e-5):
   np.testing.assert_allclose(actual, expected, relative, atol, err_msg=case)
 
 
-@pytest.mark.parametrize("spec", CASES)
+# The first case of each encoding, and those that go another way through its code.
+FIRST = {spec.partition("(")[0]: spec for spec in reversed(CASES)}.values()
+BRANCHES = "grape_m(contextual=True)", "inkling(width=3, max_distance=6, floor=3)"
+BRANCHES += "forgetting(gate='fixed', memory=(2, 16))", "rope(interleaved=True)"
+BRANCHES += "alibi(both_ways='two_sided')", "rope_dynamic(original=3)"
+BRANCHES += "path(rank=4, width=2, forget=True)", "kerple_log(exponent=True)"
+
+
+@pytest.mark.parametrize(
+  "spec",
+  [
+    pytest.param(spec, marks=[pytest.mark.slow] * (spec not in (*FIRST, *BRANCHES)))
+    for spec in CASES
+  ],
+)
 def test_attention_and_its_gradients_are_what_the_paper_says(spec):
   case, encoding = CASES[spec], positions.build(spec)
   compare = lambda encoding, at, here, name: assert_close(
