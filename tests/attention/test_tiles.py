@@ -210,11 +210,12 @@ def test_blocks_follow_the_shapes_and_an_order_for_them():
 
 def test_gradients_of_bfloat16_are_bfloat16_and_no_loop_writes_into_such_an_array():
   """XLA on a CPU would convert all of the array to write a part of it."""
-  given = jax.tree.map(lambda x: x.astype(jnp.bfloat16), inputs()[1:])
+  table_HN, *qkv = inputs()
+  given = [x.astype(jnp.bfloat16) for x in qkv]
   at = coords.consecutive(1, L)
 
   def gradients(core, q, k, v):
-    total = lambda *qkv: jnp.sum(attend(core, PerDistance(), at, (inputs()[0], *qkv)))
+    total = lambda *qkv: jnp.sum(attend(core, PerDistance(), at, (table_HN, *qkv)))
     return jax.grad(total, (0, 1, 2))(q, k, v)
 
   run = jax.jit(functools.partial(gradients, f"blockwise(block={BLOCK})"))
