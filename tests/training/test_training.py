@@ -103,6 +103,7 @@ def step_of_reader():
   return state, batch, *jax.jit(one.step)(state, batch)
 
 
+@pytest.mark.slow  # quick: a decoder on a mesh above, this model on devices below
 def test_an_encoder_decoder_on_a_mesh_has_the_loss_of_one_device():
   mesh, (state, batch, _, want) = sharding.make_mesh(2, 2), step_of_reader()
   params = jax.device_put(state.params, sharding.split(mesh, state.params))
