@@ -40,14 +40,14 @@ class Noise(Task):
   def tokens(self, length):
     return length
 
-  def batch(self, arrays, key, batch_size, length, done=1.0):
+  def batch(self, arrays, key, batch_size, length, progress=1.0):
     """Returns random tokens and their successors as targets.
 
     arrays       unused: there is no data
     key          of jax.random
     batch_size   sequences (B)
     length       tokens of each
-    done         unused: the task is the same all through training
+    progress     unused: the task is the same all through training
     """
     token_BL = jax.random.randint(key, (batch_size, length + 1), 0, self.vocabulary)
     weight_BL = jnp.ones((batch_size, length), jnp.float32)

@@ -11,6 +11,7 @@ import dataclasses
 
 import jax
 import pytest
+from representatives import representatives
 
 from experiments.contract.attention_layers import *  # noqa: F403, other tests use it
 from experiments.contract.attention_layers import TILED, compare_cores, make
@@ -19,6 +20,7 @@ from experiments.contract.variant import *  # noqa: F403, the tests themselves
 from experiments.contract.variant import looks_both_ways_or_is_refused
 from transformer_jax.attention import Variant, attentions
 from transformer_jax.attention.variants.base import Sum
+from transformer_jax.models.compatibility import form
 from transformer_jax.spec import SpecError
 
 # Arguments that show something in 24 tokens and 4 heads, where the default does not.
@@ -43,46 +45,53 @@ def hooks_of(spec):
   return tuple(hook for hook in hooks if variant.overrides(hook))
 
 
-def class_of(spec):
-  """Returns what a layer knows of a variant: hooks, parameters, widths of heads."""
+def features_of(spec):
+  """Returns what a layer knows of a variant: hooks, parameters, kinds of heads."""
   variant = attentions.build(spec)
   learned = jax.eval_shape(lambda: variant.init(jax.random.key(0), DIMS))
-  return hooks_of(spec), tuple(learned), variant.projections()
+  heads = variant.projections()
+  found = {*hooks_of(spec), type(heads), ("rereads", variant.rereads)}
+  found |= {("learned", hook) for hook in hooks_of(spec) if learned}
+  found |= {field for field, x in vars(heads).items() if x and field in HEADS}
+  for kind in ("encoder", "cross"):
+    try:
+      form(variant, kind)
+    except ValueError:
+      found.add(("refused", kind))
+  return found
 
 
 def slow_unless(quick):
   return () if quick else pytest.mark.slow
 
 
-# The first of each class stands for it in the quick tests that compile a program.
-FIRST = {class_of(spec): spec for spec in reversed(SPECS)}.values()
-# A core meets hooks; groups of heads, widths and learned scales reach it as shapes.
-MET_BY_CORES = {hooks_of(spec): spec for spec in reversed(SPECS)}.values()
-MET_BY_CORES = {*MET_BY_CORES, "gqa(2)", "mla", "scale(0, learned=True)"}
-COMPARED = [attentions.build(spec) for spec in MET_BY_CORES]
+HEADS = "groups", "bias", "value", "clip"
+# They stand for the others in the quick tests that compile a program. Each variant is
+# compared with its paper in test_weights.py, test_projections.py or test_patterns.py,
+# and probed in test_probe_attention.py.
+FEW = representatives({spec: features_of(spec) for spec in SPECS})
+# A core meets hooks; groups of heads and widths reach it as shapes.
+MET_BY_CORES = {*representatives({spec: {*hooks_of(spec)} for spec in FEW})}
+MET_BY_CORES |= {"mla", "scale(0, learned=True)"}
+COMPARED = [attentions.build(spec) for spec in (FEW[0], "linear", "softcap(2)")]
 CELLS = [
   pytest.param(spec, core, marks=slow_unless(quick and spec in MET_BY_CORES))
   for spec in SPECS
   for core in TILED
   for quick in [core in ("blockwise", "linear")]
 ]
-# Casts are each formula's own; masks have none, and heads and scales share theirs.
-FORMULAS = {"weigh", "pointwise", "features", "dot", "logits", "sink_logit"}
-CASTING = {spec for spec in SPECS if FORMULAS.intersection(hooks_of(spec))}
-CASTING |= {*FIRST, "gated", "laser"}
-FOR_EACH_CLASS = {
-  "test_attention_that_looks_both_ways_is_defined_or_refused",
-  "test_attention_to_another_text_is_defined_or_refused",
-  "test_decoding_on_the_cache_equals_one_pass_for_every_seed",
+# These compile nothing.
+FOR_EACH = {
+  "test_a_variant_is_a_value_with_a_name_and_refuses_what_it_does_not_know",
+  "test_parameters_have_the_axes_of_their_names_and_a_mesh_can_split_them",
 }
 
 
 def pytest_generate_tests(metafunc):
-  """Every test meets every variant; some, quickly, the first of each class."""
+  """Every test meets every variant; those that compile, quickly, a few of them."""
   name = metafunc.function.__name__
   if name != "test_every_core_gives_the_dense_answer_and_gradients":
-    quick = FIRST if name in FOR_EACH_CLASS else SPECS
-    quick = CASTING if name == "test_bfloat16_stays_within_its_epsilon" else quick
+    quick = SPECS if name in FOR_EACH else FEW
     specs = [pytest.param(spec, marks=slow_unless(spec in quick)) for spec in SPECS]
     metafunc.parametrize("variant", specs, indirect=True, scope="module")
 

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from interpreted import interpreted
 from test_recorded import recorded
 
 from transformer_jax.attention import BoundVariant, attentions
@@ -41,9 +42,13 @@ def start(spec, **given):
   return variant, params | given
 
 
-@functools.partial(jax.jit, static_argnums=(0, 5))
 def attend(variant, params, q_LHK, k_LHK, v_LHK, turned=NOTHING.encoding):
   """Returns what plain arrays attend to, as a model's layer does it, o_LHK."""
+  return attended(variant, turned, params, q_LHK, k_LHK, v_LHK)
+
+
+@functools.partial(interpreted, statics=2)
+def attended(variant, turned, params, q_LHK, k_LHK, v_LHK):
   q, k, v = (jnp.asarray(x, jnp.float32)[None] for x in (q_LHK, k_LHK, v_LHK))
   position, scale = bind(turned, {}, DIMS), variant.scale(params, K)
   q, k = position.transform_qk(*variant.condition(params, q, k), CAUSAL, CAUSAL)
@@ -187,14 +192,14 @@ def test_a_vector_of_zeros_has_no_direction_and_a_finite_gradient():
     loss = lambda x, variant=variant, params=params: jnp.sum(
       variant.condition(params, x, x)[0]
     )
-    value, grad = jax.jit(jax.value_and_grad(loss))(x)
+    value, grad = interpreted(jax.value_and_grad(loss))(x)
     assert value == 0 and np.all(np.isfinite(grad)), spec
 
 
 def test_softcap():
   cap = attentions.build("softcap(2)").logits
   close(cap({}, Z), [0.924234, 0.489837, -0.199336, -0.924234])
-  slope = jax.vmap(jax.grad(lambda z: cap({}, z)))(jnp.asarray(Z, jnp.float32))
+  slope = interpreted(jax.vmap(jax.grad(lambda z: cap({}, z))))(np.float32(Z))
   close(slope, 1 - np.tanh(Z / 2) ** 2)
   check(start("softcap(0.5)"), lambda *at: 0.5 * np.tanh(2 * dot(*at) / np.sqrt(K)))
 
@@ -207,7 +212,7 @@ def test_the_bias_is_capped_too_and_the_mask_is_not():
   q, k, v = (jnp.asarray(x, jnp.float32)[None] for x in (Q, KEYS, V))
   position, bound = bind(alibi, params, DIMS), BoundVariant(variant)
   core = cores.build("dense")
-  got = jax.jit(lambda *qkv: core(*qkv, CAUSAL, CAUSAL, position, None, bound))(
+  got = interpreted(lambda *qkv: core(*qkv, CAUSAL, CAUSAL, position, None, bound))(
     q, k, v
   )[0]
   score = lambda h, i, j: dot(h, i, j) / np.sqrt(K) - slope_H[h] * (i - j)
@@ -224,7 +229,7 @@ def replay(name):
   return there | own, params
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@functools.partial(interpreted, statics=1)
 def run(variant, params, x, grad_out, at):
   """Returns a layer's output and its gradients for parameters and tokens."""
   H = params["out_HKD"].shape[0]

@@ -14,7 +14,6 @@ import pytest
 from test_attentions import (
   ARGUMENTS,
   CORES,
-  FIRST,
   MESHES,
   SUMS,
   TILED,
@@ -23,6 +22,7 @@ from test_attentions import (
   close,
   compare_cores,
   decoder,
+  hooks_of,
   inputs,
   inputs_at,
   jit,
@@ -40,6 +40,16 @@ from transformer_jax.positions import positions
 # All of these meet every encoding in the definition and those of KINDS in all cores;
 # in tiles just the variants of FIRST meet all, for tiles know the others by them.
 SPECS = [ARGUMENTS.get(name, [name])[0] for name in attentions] + SUMS
+
+
+def class_of(spec):
+  """Returns what a layer knows of a variant: hooks, parameters, widths of heads."""
+  variant = attentions.build(spec)
+  learned = jax.eval_shape(lambda: variant.init(jax.random.key(0), DIMS))
+  return hooks_of(spec), tuple(learned), variant.projections()
+
+
+FIRST = {class_of(spec): spec for spec in reversed(SPECS)}.values()
 # One of each kind: nothing, turned, a table, slopes, keys with data, added to values.
 KINDS = ["none", "rope", "t5", "alibi", "forgetting", "shaw"]
 # Scores of up to 58 and 51, where others are up to 11, are rounded as much more.

@@ -20,6 +20,7 @@ from transformer_jax.evaluation.decode import greedy
 from transformer_jax.models import Architecture, Transformer, empty_cache
 from transformer_jax.models.compatibility import form
 from transformer_jax.models.transformer import Attention
+from transformer_jax.numpy_interpreter import evaluate, trace
 from transformer_jax.positions import coords, positions
 from transformer_jax.spec import SpecError
 
@@ -122,9 +123,9 @@ def test_distances_do_not_change_when_all_positions_move():
   arch = Architecture(dims, *parts, decoders=1)
   layer = Attention(arch, *arch.layer("decoder", 0))
   x = jax.random.normal(jax.random.key(0), (1, 6, 16))
-  start = jax.jit(layer.init)(jax.random.key(1), x, coords.consecutive(1, 6))
+  start = evaluate(layer.init, jax.random.key(1), x, coords.consecutive(1, 6))
   here, there = (coords.consecutive(1, 6, n) for n in (0, 50))
-  read = jax.jit(lambda at: layer.apply(start, x, at)[0])
+  read = trace(lambda at: layer.apply(start, x, at)[0], here)
   np.testing.assert_allclose(read(here), read(there), atol=1e-4)
 
 
@@ -141,8 +142,8 @@ def selective(attention="selective", layers=2):
     decoders=layers,
   )
   model = Transformer(arch)
-  token_BL = jax.random.randint(jax.random.key(1), (2, 9), 0, 11)
-  return model, jax.jit(model.init)(jax.random.key(0), token_BL)["params"], token_BL
+  token_BL = np.random.default_rng(1).integers(0, 11, (2, 9))
+  return model, evaluate(model.init, jax.random.key(0), token_BL)["params"], token_BL
 
 
 def test_selective_decoding_is_the_full_pass():
@@ -153,17 +154,18 @@ def test_selective_decoding_is_the_full_pass():
   assert isinstance(
     empty_cache(selective("alternate(multihead, selective)")[0].arch, 2, 9), CachedText
   )
-  whole = jax.jit(lambda x: model.apply({"params": params}, x))(token_BL)
-  step = jax.jit(
-    lambda x, at, cache: model.apply(
-      {"params": params}, x, at, cache=cache, method="decode"
-    )
-  )
-  for n in range(9):
-    at = coords.consecutive(2, 1, n)
+  whole = evaluate(lambda x: model.apply({"params": params}, x), token_BL)
+
+  def decode(x, at, cache):
+    return model.apply({"params": params}, x, at, cache=cache, method="decode")
+
+  at = coords.consecutive(2, 9)
+  tokens = [jax.tree.map(lambda x, n=n: x[:, n : n + 1], at) for n in range(9)]
+  step = trace(decode, token_BL[:, :1], tokens[0], cache)
+  for n, at in enumerate(tokens):
     got, cache = step(token_BL[:, n : n + 1], at, cache)
     np.testing.assert_allclose(got[:, 0], whole[:, n], atol=2e-5)
-  written = jax.jit(lambda x: greedy(model, params, x, 3))(token_BL)
+  written = evaluate(lambda x: greedy(model, params, x, 2), token_BL)
   best = np.argmax(whole[:, -1], axis=-1)
   np.testing.assert_array_equal(written[:, 0], best)
 
@@ -171,10 +173,11 @@ def test_selective_decoding_is_the_full_pass():
 def test_selective_refuses_what_cannot_hold_its_sums():
   model, params, token_BL = selective()
   plain = empty_cache(selective("multihead")[0].arch, 2, 9)
+  decode = functools.partial(model.apply, {"params": params}, method="decode")
   with pytest.raises(
     ValueError, match="selective reads earlier queries, which no cache"
   ):
-    model.apply({"params": params}, token_BL, cache=plain, method="decode")
+    jax.eval_shape(lambda: decode(token_BL, cache=plain))
   for use in ("encoder", "prefix", "cross"):
     with pytest.raises(ValueError, match=f"selective in {use}.*use it in a decoder"):
       form(attentions.build("selective"), use)
@@ -183,10 +186,10 @@ def test_selective_refuses_what_cannot_hold_its_sums():
 def test_a_window_does_not_move_the_first_token_of_a_text():
   """Within a window, the first key that a query sees may well be held against."""
   variant = attentions.build("selective")
-  s_BHLM = jnp.abs(jnp.sin(1.0 + jnp.arange(36.0))).reshape(1, 1, 6, 6)
+  s_BHLM = np.float32(np.abs(np.sin(1.0 + np.arange(36.0)))).reshape(1, 1, 6, 6)
   i, j = np.indices((6, 6))
-  seen = jnp.array((j <= i) & (i - j < 3))[None, None]
-  got = variant.weigh({}, s_BHLM, seen)[0, 0]
+  seen = np.array((j <= i) & (i - j < 3))[None, None]
+  got = evaluate(lambda s, seen: variant.weigh({}, s, seen), s_BHLM, seen)[0, 0]
   z = np.asarray(s_BHLM[0, 0], float)
   want = np.zeros((6, 6))
   for q in range(6):

@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import pytest
-from test_attentions import SPECS
+from test_attentions import FEW, SPECS
 
 from transformer_jax.attention import Variant, attentions
 from transformer_jax.attention.variants import probe
@@ -13,8 +13,11 @@ from transformer_jax.axes import Dims
 from transformer_jax.models import Architecture
 from transformer_jax.spec import SpecError
 
+# The contract in test_attentions.py claims it quickly of the others.
+PROBED = [pytest.param(x, marks=[pytest.mark.slow] * (x in FEW)) for x in SPECS]
 
-@pytest.mark.parametrize("spec", SPECS)
+
+@pytest.mark.parametrize("spec", PROBED)
 def test_every_variant_is_what_cores_rely_on(spec):
   variant = attentions.build(spec)
   parts = getattr(variant, "parts", (variant,))

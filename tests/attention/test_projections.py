@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from interpreted import interpreted
+from representatives import representatives
 from test_positions import with_ids
 
 from transformer_jax import numpy_interpreter
@@ -50,7 +52,7 @@ def tokens(dims=DIMS, seed=1):
   return np.random.default_rng(seed).normal(size=(B, L, dims.D))
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@functools.partial(interpreted, statics=1)
 def apply(module, w, x, at):
   return module.apply({"params": w}, x, at)[0]
 
@@ -241,6 +243,10 @@ LOOPS = {
 }
 
 
+SMALL = {"head_scale_H", "energy_shift_HK", "gate_shift_H", "gate_shift_HE"}
+SMALL |= {f"{which}_{of}_K" for which in ("first", "second") for of in ("query", "key")}
+
+
 @pytest.mark.parametrize("spec", LOOPS)
 def test_values_and_gradients_are_those_of_the_papers_words(spec):
   module, x, g = layer(spec), tokens(), tokens(seed=2)
@@ -260,15 +266,15 @@ def test_values_and_gradients_are_those_of_the_papers_words(spec):
   close(out, np.stack([LOOPS[spec](w, x[b]) for b in range(B)]))
 
   random = np.random.default_rng(3)
-  for name in (*w, "x"):
-    along = random.normal(size=(w[name] if name in w else x).shape)
-    moved = lambda step, name=name, along=along: loops(
-      w | ({name: w[name] + step * along} if name in w else {}),
-      x + (step * along if name == "x" else 0),
+  for group in ({*w} - SMALL, {*w} & SMALL, {"x"}):  # each in a direction of its own
+    along = {n: random.normal(size=(w | {"x": x})[n].shape) for n in sorted(group)}
+    moved = lambda step, along=along: loops(
+      w | {n: w[n] + step * a for n, a in along.items() if n != "x"},
+      x + step * along.get("x", 0),
     )
     want = (moved(1e-5) - moved(-1e-5)) / 2e-5
-    got = np.sum(np.asarray(d_w[name] if name in w else d_x) * along)
-    np.testing.assert_allclose(got, want, rtol=2e-4, atol=2e-4, err_msg=name)
+    got = sum(np.sum(np.asarray((d_w | {"x": d_x})[n]) * a) for n, a in along.items())
+    np.testing.assert_allclose(got, want, rtol=2e-4, atol=2e-4, err_msg=f"{group}")
 
 
 # Numbers that other people's programs and other derivations gave.
@@ -502,7 +508,7 @@ def test_gates_of_x_transformers(case, spec):
     out = module.apply({"params": w}, x, at)[0] * real[..., None]
     return jnp.sum(out * there["grad_out"]), out
 
-  run = jax.jit(jax.value_and_grad(loss, (0, 1), has_aux=True))
+  run = interpreted(jax.value_and_grad(loss, (0, 1), has_aux=True))
   (_, out), (d_w, d_x) = run(w, there["x"])
   close(out, there[f"{case}/out"], atol=1e-5)
   close(d_x, there[f"{case}/dx"], atol=2e-5)
@@ -619,26 +625,17 @@ def test_latent_keys_need_not_be_made():
 # What works together.
 
 
-def first_of_their_hooks():
-  """Returns encodings of which each overrides other hooks of the base."""
-  built = {name: positions.build(name) for name in sorted(positions, reverse=True)}
-  first = {
-    tuple(hook for hook in HOOKS if encoding.overrides(hook)): name
-    for name, encoding in built.items()
-  }
-  return set(first.values())
-
-
-FIRST = first_of_their_hooks()
+BUILT = {name: positions.build(name) for name in sorted(positions)}
+FEW = representatives({n: {*filter(e.overrides, HOOKS)} for n, e in BUILT.items()})
 JOINED = [
   "mla(part=16) + qk_norm + gated",
   pytest.param("mla(part=0)", marks=SLOW),
-  "differential + gated",
+  pytest.param("differential + gated", marks=SLOW),
 ]
 
 
 @pytest.mark.parametrize("spec", [*JOINED, pytest.param("additive", marks=SLOW)])
-@pytest.mark.parametrize("names", [FIRST, pytest.param({*positions}, marks=SLOW)])
+@pytest.mark.parametrize("names", [FEW, pytest.param({*positions}, marks=SLOW)])
 def test_every_encoding_is_served_or_refused_with_advice(spec, names):
   """Traces a layer and its decoding; what is compiled is in other tests."""
   dims = Dims(V=8, D=32, H=4, F=8, L=16)

@@ -56,7 +56,7 @@ def test_a_ring_looks_both_ways():
   [
     pytest.param("multihead", marks=pytest.mark.slow),
     "gqa(2) + softcap(2.0) + sinks + window(9)",
-    "sigmoid",
+    pytest.param("sigmoid", marks=pytest.mark.slow),
   ],
 )
 def test_a_ring_serves_variants_between_texts_of_different_lengths(spec):

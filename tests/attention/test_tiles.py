@@ -13,6 +13,7 @@ from transformer_jax.attention.cores.blockwise import blocks, toeplitz
 from transformer_jax.attention.cores.blockwise.block_mask import make_block_mask
 from transformer_jax.attention.variants.bound_variant import PLAIN, BoundVariant
 from transformer_jax.attention.variants.window import Window
+from transformer_jax.numpy_interpreter import evaluate, trace
 from transformer_jax.positions import PositionalEncoding, bind, coords
 
 B, L, H, K, N = 2, 40, 2, 8, 12
@@ -20,7 +21,7 @@ BLOCK = 8
 NOTHING = bind(PositionalEncoding(), {}, None)
 
 
-@pytest.mark.parametrize("bq", [1, 7, 17, 24])
+@pytest.mark.parametrize("bq", [1, 7, 17])
 def test_a_band_spreads_along_diagonals_and_its_gradient_sums_them(bq):
   bk = 5
   window_HN = np.random.default_rng(0).normal(size=(H, bq + bk - 1)).astype(np.float32)
@@ -64,7 +65,8 @@ def test_several_groups_of_heads_come_back_in_their_order():
   at = coords.consecutive(1, 16)
   one = jax.jit(cores.build(f"blockwise({BLOCK})"))
   found = one(q_BLHK, k_BMGK, v_BMGK, at, at, NOTHING)
-  want = cores.build("dense")(q_BLHK, k_BMGK, v_BMGK, at, at, NOTHING)
+  dense = lambda *qkv: cores.build("dense")(*qkv, at, at, NOTHING)
+  want = evaluate(dense, q_BLHK, k_BMGK, v_BMGK)
   np.testing.assert_allclose(found, want, atol=1e-5)
 
 
@@ -122,15 +124,11 @@ def kinds():
 
 def test_biases_of_the_distance_alone_come_from_the_table_where_that_is_exact():
   core = f"blockwise(block={BLOCK})"
-  dense, honest, table_only = (
-    jax.jit(gradient(name, encoding))
-    for name, encoding in (
-      ("dense", PerDistance()),
-      (core, PerDistance()),
-      (core, PerDistance(table_only=True)),
-    )
-  )
   banded, others = kinds()
+  dense = trace(gradient("dense", PerDistance()), banded["far"], inputs())
+  honest, table_only = (
+    jax.jit(gradient(core, PerDistance(only))) for only in (False, True)
+  )
   for kind, at in (banded | others).items():
     want = dense(at, inputs())
     runs = [honest, table_only] if kind in banded else [honest]
@@ -156,11 +154,11 @@ def test_biases_that_all_sequences_share_are_computed_once_for_all_tiles(relativ
   few = lambda seed: (inputs(seed)[0], *(x[:, :16] for x in inputs(seed)[1:]))
   causal = coords.consecutive(1, 16, 5)  # [H, 16, 16] is as much as the queries are
   drawn = coords.randomized(jax.random.key(0), causal, 99)
-  core, names = f"blockwise(block={BLOCK})", ("dense", f"blockwise(block={BLOCK})")
-  dense, tiled = (jax.jit(gradient(name, Shared())) for name in names)
+  core = f"blockwise(block={BLOCK})"
+  tiled, dense = jax.jit(gradient(core, Shared())), gradient("dense", Shared())
   close = lambda a, b: np.testing.assert_allclose(a, b, atol=3e-5, rtol=2e-5)
   for at in (causal, drawn):
-    jax.tree.map(close, tiled(at, few(0)), dense(at, few(0)))
+    jax.tree.map(close, tiled(at, few(0)), evaluate(dense, at, few(0)))
   table_only = jax.jit(gradient(core, Shared(table_only=True)))
   assert np.isfinite(table_only(causal, few(0))[0]).all() == relative
 
@@ -176,9 +174,9 @@ def test_tiles_in_which_nothing_is_seen_are_not_visited():
     out, pull = jax.vjp(early, q)
     return out[:, :16], pull(jnp.where(jnp.isnan(out), 0.0, out))[0][:, :16]
 
-  found = jax.jit(found, static_argnums=0)
-  assert all(np.isfinite(x).all() for x in found(f"blockwise(block={BLOCK})", x_BLHK))
-  assert np.isnan(found("dense", x_BLHK)[0]).any()
+  tiled = jax.jit(functools.partial(found, f"blockwise(block={BLOCK})"))(x_BLHK)
+  assert all(np.isfinite(x).all() for x in tiled)
+  assert np.isnan(evaluate(functools.partial(found, "dense"), x_BLHK)[0]).any()
 
 
 def test_seeds_do_not_make_the_choice_of_tiles_a_batch():
@@ -188,11 +186,14 @@ def test_seeds_do_not_make_the_choice_of_tiles_a_batch():
   mapped = jax.jit(jax.vmap(run, (None, 0)))
   branches = lambda f, *args: f.lower(*args).as_text().count("stablehlo.case")
   assert branches(mapped, at, seeds) == branches(jax.jit(run), at, inputs()) > 0
-  for n, (want, d_want) in enumerate(map(jax.jit(run), [at] * 2, map(inputs, (0, 1)))):
+  alone = trace(gradient("dense", PerDistance()), at, inputs())
+  for n, (want, d_want) in enumerate(map(alone, [at] * 2, map(inputs, (0, 1)))):
     got, d_got = jax.tree.map(lambda x, n=n: x[n], mapped(at, seeds))
-    np.testing.assert_allclose(got, want, atol=2e-6)
+    np.testing.assert_allclose(got, want, atol=1e-5)
     jax.tree.map(
-      lambda a, b: np.testing.assert_allclose(a, b, atol=3e-5), d_got, d_want
+      lambda a, b: np.testing.assert_allclose(a, b, atol=3e-5, rtol=2e-5),
+      d_got,
+      d_want,
     )
 
 
@@ -209,22 +210,23 @@ def test_blocks_follow_the_shapes_and_an_order_for_them():
 
 def test_gradients_of_bfloat16_are_bfloat16_and_no_loop_writes_into_such_an_array():
   """XLA on a CPU would convert all of the array to write a part of it."""
-  given = jax.tree.map(lambda x: x.astype(jnp.bfloat16), inputs()[1:])
+  table_HN, *qkv = inputs()
+  given = [x.astype(jnp.bfloat16) for x in qkv]
   at = coords.consecutive(1, L)
 
   def gradients(core, q, k, v):
-    total = lambda *qkv: jnp.sum(attend(core, PerDistance(), at, (inputs()[0], *qkv)))
+    total = lambda *qkv: jnp.sum(attend(core, PerDistance(), at, (table_HN, *qkv)))
     return jax.grad(total, (0, 1, 2))(q, k, v)
 
   run = jax.jit(functools.partial(gradients, f"blockwise(block={BLOCK})"))
   program = run.lower(*given)
   got = run(*given)
-  exactly = jax.jit(functools.partial(gradients, "dense"))
-  want = exactly(*(x.astype(jnp.float32) for x in given))
+  exactly = functools.partial(gradients, "dense")
+  want = evaluate(exactly, *(x.astype(jnp.float32) for x in given))
   for one, exact in zip(got, want, strict=True):
     assert one.dtype == jnp.bfloat16
     near = 0.02 * float(
-      jnp.abs(exact).max()
+      np.abs(exact).max()
     )  # eight bits of mantissa, in a few products
     np.testing.assert_allclose(one.astype(jnp.float32), exact, atol=near)
   writes = [x for x in program.as_text().splitlines() if "dynamic_update_slice" in x]

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from interpreted import interpreted
 from test_attentions import SPECS as VARIANTS
 
 from transformer_jax.attention import BoundVariant, attentions
@@ -149,13 +150,14 @@ def test_dape_starts_near_the_content():
   encoding = both_ways(f"dape({TWO})")
   position = bind(encoding, encoding.init(jax.random.key(0), DIMS), DIMS)
   places = jnp.broadcast_to(jnp.eye(L)[None, :, None], (1, L, H, L))
-  run = jax.jit(cores.build("dense"))
+  run = interpreted(cores.build("dense"))
   w_LHM = np.asarray(run(*QKV[:2], places, at, at, position)[0])
   assert w_LHM[5].max() < 0.99
   assert np.ptp(w_LHM[5, 0, :6]) > 0.01 and np.ptp(w_LHM[5, 2, 5:]) > 0.01
 
 
 # What changes scores and sums is tried always; blockwise leaves out more without it.
+GPU = "pallas_gpu"  # whose program is that of pallas_tpu
 SIMPLE = [
   pytest.param(core, "multihead", marks=[pytest.mark.slow] * (core != "blockwise"))
   for core in sorted({*CORES} - {"dense"})
@@ -164,7 +166,11 @@ SIMPLE = [
 
 @pytest.mark.parametrize(
   ("core", "variant"),
-  SIMPLE + [(core, "softcap(1) + sinks") for core in sorted({*CORES} - {"dense"})],
+  SIMPLE
+  + [
+    pytest.param(core, "softcap(1) + sinks", marks=[pytest.mark.slow] * (core == GPU))
+    for core in sorted({*CORES} - {"dense"})
+  ],
 )
 def test_every_core_masks_as_dense_does(core, variant):
   encoding = both_ways(ENCODINGS[1])

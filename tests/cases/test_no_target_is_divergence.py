@@ -35,9 +35,11 @@ class Rare(Task):
   def tokens(self, length):
     return length
 
-  def batch(self, arrays, key, batch_size, length, done=1.0):
+  def batch(self, arrays, key, batch_size, length, progress=1.0):
     token_BL = jax.random.randint(key, (batch_size, length), 0, 5)
-    weight = (jnp.round(done * 8) % 4 == 1) * 1.0  # of eight steps: the 1st and the 5th
+    weight = (
+      jnp.round(progress * 8) % 4 == 1
+    ) * 1.0  # of eight steps: the 1st and the 5th
     weight_BL = jnp.full((batch_size, length), weight)
     return Batch(token_BL, token_BL, weight_BL, coords.consecutive(1, length))
 

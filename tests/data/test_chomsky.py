@@ -27,6 +27,7 @@ from transformer_jax.data.tasks.wrappers.blanks import BLANK
 from transformer_jax.numpy_interpreter import evaluate, trace
 
 ROWS, LONGEST = 1000, 40
+CHECKED = 250  # rows whose answers the slow oracles find too
 LENGTHS = (1, 2, 3, 4, 9, 40)
 # Their answers have a terminator, the symbol 2, and padding that does not count.
 ENDED = ("stack_manipulation", "binary_addition", "binary_multiplication")
@@ -93,7 +94,8 @@ def test_answers_are_right_at_every_length(name):
     prompts, answers = problems(name, length)
     short = name == "modular_arithmetic" and length % 2 == 0
     assert {len(prompt) for prompt in prompts} == {length - short}
-    wrong = [(p, a) for p, a in zip(prompts, answers, strict=True) if a != answer_of(p)]
+    drawn = {*zip(prompts[:CHECKED], answers[:CHECKED], strict=True)}
+    wrong = [(p, a) for p, a in drawn if a != answer_of(p)]
     assert not wrong, wrong[:3]
   end = float(name == "reverse")  # the others are asked for symbols alone
   weight_BL, size = scored(name, 40).weight_BL, len(answers[0])
@@ -109,9 +111,9 @@ def test_rows_are_the_same_in_every_bucket(name):
   task = build(name)
   random_RN = random_numbers()[:50, : task.numbers(9)]
   strings = jax.vmap(lambda random_N, n: task.strings(random_N, n, 9), (0, None))
-  in_small_bucket = jax.jit(strings)
+  in_small_bucket = trace(strings, random_RN, np.int32(1))
   for length in (1, 2, 3, 4, 9):
-    small = jax.device_get(in_small_bucket(random_RN, length))
+    small = in_small_bucket(random_RN, np.int32(length))
     for symbol_RL, size, large in zip(
       small, task.sizes(length), problems(name, length), strict=True
     ):
@@ -285,7 +287,7 @@ def test_blanks_do_not_hide_questions(name):
 
 def test_a_growing_length_reaches_blanks():
   task = tasks.build("blanks(reverse(symbols=2, curriculum=0.5))")
-  draw = lambda done: task.batch((), jax.random.key(0), 64, 12, done)
+  draw = lambda progress: task.batch((), jax.random.key(0), 64, 12, progress)
   batch = trace(draw, np.float32(0))
-  sizes = lambda done: batch(np.float32(done)).at.real_BL.sum(axis=1) // 2
+  sizes = lambda progress: batch(np.float32(progress)).at.real_BL.sum(axis=1) // 2
   assert sizes(0).max() == 1 and sizes(0.25).max() == 6 and sizes(1).max() == 12

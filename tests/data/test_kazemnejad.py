@@ -360,8 +360,8 @@ def test_scan_has_the_published_commands():
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def sizes(task, done):
-  return task.examples(jax.random.key(1), 4000, 8, done=done)[2]
+def sizes(task, progress):
+  return task.examples(jax.random.key(1), 4000, 8, progress=progress)[2]
 
 
 def test_scan_trains_on_all_short_commands_alike():

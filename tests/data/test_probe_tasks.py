@@ -38,7 +38,7 @@ def test_every_task_is_as_it_declares(spec):
 def task(base=Task, **members):
   """Returns an object of a user's class, which counts up from a random token."""
 
-  def batch(self, arrays, key, batch_size, length, done=1.0):
+  def batch(self, arrays, key, batch_size, length, progress=1.0):
     start_B1 = jax.random.randint(key, (batch_size, 1), 0, 8)
     token_BL = (start_B1 + jnp.arange(length + 1)) % 8
     ones_BL, at = jnp.ones((batch_size, length)), coords.consecutive(1, length)
@@ -62,14 +62,14 @@ def task(base=Task, **members):
 def changed(**fields):
   """Returns a hook that draws a batch with other fields."""
 
-  def batch(self, arrays, key, batch_size, length, done=1.0):
+  def batch(self, arrays, key, batch_size, length, progress=1.0):
     drawn = task().batch(arrays, key, batch_size, length)
     return dataclasses.replace(drawn, **{n: f(drawn) for n, f in fields.items()})
 
   return {"batch": batch}
 
 
-def by_numpy(self, arrays, key, batch_size, length, done=1.0):
+def by_numpy(self, arrays, key, batch_size, length, progress=1.0):
   token_BL = jnp.asarray(np.random.randint(0, 8, (batch_size, length)), jnp.int32)
   at = coords.consecutive(1, length)
   return Batch(token_BL, token_BL, jnp.ones((batch_size, length)), at)
@@ -82,11 +82,15 @@ WRONG = {
   "measures as a text": ({"measures": "accuracy"}, "Mine.measures is 'accuracy'"),
   "no score": ({"score": Task.score}, "Mine has no score()"),
   "names of arguments": (
-    {"batch": lambda self, arrays, key, B, L, done=1.0: None},
-    "write def batch(self, arrays, key, batch_size, length, done)",
+    {"batch": lambda self, arrays, key, B, L, progress=1.0: None},
+    "write def batch(self, arrays, key, batch_size, length, progress)",
+  ),
+  "a former name": (
+    {"batch": lambda self, arrays, key, batch_size, length, done=1.0: None},
+    "write def batch(self, arrays, key, batch_size, length, progress)",
   ),
   "no batch": (
-    {"batch": lambda self, arrays, key, batch_size, length, done=1.0: None},
+    {"batch": lambda self, arrays, key, batch_size, length, progress=1.0: None},
     "returns None; return a Batch",
   ),
   "tokens": ({"tokens": lambda self, length: length + 1}, "it must be (4, 7)"),
@@ -130,7 +134,7 @@ def test_a_misspelt_hook_of_strings_is_refused():
 def test_a_task_may_need_longer_texts(kind):
   least = 16
 
-  def batch(self, arrays, key, batch_size, length, done=1.0):
+  def batch(self, arrays, key, batch_size, length, progress=1.0):
     if length < least:
       raise kind("too short")
     return task().batch(arrays, key, batch_size, length)

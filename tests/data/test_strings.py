@@ -44,12 +44,12 @@ class Named(Strings):
 
 def test_lengths_grow_for_a_share_of_training():
   task, plain = tasks.build("copy(curriculum=0.5)"), tasks.build("copy")
-  grow = jax.jit(lambda done: task.batch((), KEY, ROWS, LONGEST, done))
-  for done, longest in ((0, 1), (0.01, 1), (0.2, 5), (0.25, 6), (0.5, 12), (1, 12)):
-    batch = grow(jnp.float32(done))
+  grow = jax.jit(lambda progress: task.batch((), KEY, ROWS, LONGEST, progress))
+  for progress, longest in ((0, 1), (0.01, 1), (0.2, 5), (0.25, 6), (0.5, 12), (1, 12)):
+    batch = grow(jnp.float32(progress))
     size_B = np.argmax(np.asarray(batch.input_BL) == SEPARATOR, axis=1) - 1
     assert set(size_B) == set(range(1, longest + 1))
-  same = jax.jit(lambda done: plain.batch((), KEY, ROWS, LONGEST, done))(0.0)
+  same = jax.jit(lambda progress: plain.batch((), KEY, ROWS, LONGEST, progress))(0.0)
   np.testing.assert_array_equal(batch.input_BL, same.input_BL)
 
 

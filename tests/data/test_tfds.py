@@ -5,8 +5,7 @@ import importlib
 import json
 import pathlib
 import struct
-import subprocess
-import sys
+import types
 
 import jax
 import numpy as np
@@ -217,7 +216,18 @@ def test_a_builder_that_needs_more_says_what(tales, tmp_path, monkeypatch):
   assert "needs the package 'apache_beam_is_not_here'" in says
 
 
-def test_the_command_fails_in_one_line(commands, library, tmp_path):
+def test_the_command_fails_in_one_line(library, tmp_path, monkeypatch):
+  monkeypatch.setattr(prepare, "DATA_DIR", types.SimpleNamespace(value=str(tmp_path)))
+  monkeypatch.setattr(prepare.logging, "set_verbosity", lambda level: None)
+  with pytest.raises(SystemExit) as ended:
+    prepare.main(["prepare", "tiny_shakespear"])
+  says = str(ended.value)
+  assert says.startswith("prepare: TFDS knows no data set 'tiny_shakespear'")
+  assert "\n" not in says
+
+
+@pytest.mark.slow
+def test_the_command_fails_in_one_line_of_its_process(commands, library, tmp_path):
   wrong = commands.run(
     "transformer_jax.data.prepare", "tiny_shakespear", f"--data_dir={tmp_path}"
   )
@@ -226,7 +236,7 @@ def test_the_command_fails_in_one_line(commands, library, tmp_path):
   assert wrong.stderr.count("\n") == 1
 
 
-def test_tensorflow_is_never_imported(data_dir):
+def test_tensorflow_is_never_imported(commands, data_dir):
   """A fresh process reads text and then says what it imported."""
   code = f"""
 import sys
@@ -236,9 +246,7 @@ assert "tensorflow_datasets" not in sys.modules
 Text(source="tfds:tiny_tales", data_dir={data_dir!r}, window=64).load()
 print(*sorted({{"tensorflow", "tensorflow_datasets", "torch"}} & set(sys.modules)))
 """
-  told = subprocess.run(
-    [sys.executable, "-c", code], capture_output=True, text=True, timeout=120
-  )
+  told = commands.run(code=code)
   assert told.stdout.split() == ["tensorflow_datasets"], told.stderr
 
 

@@ -60,7 +60,10 @@ def test_an_encoder_and_a_decoder_have_weights_of_their_own():
   assert weights["encoder/layer_0/attention"].min() > 0
 
 
-@pytest.mark.parametrize("link", ["bottleneck", "luong", "bahdanau"])
+@pytest.mark.parametrize(
+  "link",
+  ["bottleneck", pytest.param("luong", marks=pytest.mark.slow), "bahdanau"],
+)
 def test_a_recurrent_model_has_states_and_weights_where_it_attends(link):
   arch = tj.Architecture(DIMS, "none", attention="additive", encoders=1, decoders=1)
   model = Recurrents("gru", link)(arch)

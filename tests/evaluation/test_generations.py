@@ -201,6 +201,7 @@ def test_a_model_that_diverged_has_no_map(transformer, scan):
     assert maps.attention_map(lost, source, found) == {}
 
 
+@pytest.mark.slow  # test_activations has its weights, and maps are made of them above
 def test_a_recurrent_model_has_a_map():
   found = maps.attention_map(
     translator(BAHDANAU, lambda shape: RANDOM.normal(size=shape)), "1 2", "ei"

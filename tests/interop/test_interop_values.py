@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from interpreted import interpreted
 
 from transformer_jax.axes import Dims
 from transformer_jax.models import Architecture
@@ -28,15 +29,16 @@ def layer(attention, position=NONE, at=AT):
   module = Attention(arch, position, arch.attention)
   shared = bind(position, shared_of(position), DIMS)
   run = lambda params, x_BLD: module.apply({"params": params}, x_BLD, at, shared)[0]
-  start = module.init(jax.random.key(0), X, at, shared)["params"]
+  init = lambda key: module.init(key, X, at, shared)["params"]
+  start = jax.eval_shape(init, jax.random.key(0))
   rng = np.random.default_rng(1)
   random = lambda x: rng.normal(size=x.shape).astype(np.float32) / 2
-  return jax.jit(run), jax.tree.map(random, start)
+  return interpreted(run), jax.tree.map(random, start)
 
 
 def shared_of(position):
   """Returns the parameters that all layers share."""
-  start = position.init(jax.random.key(2), DIMS)
+  start = interpreted(lambda key: position.init(key, DIMS))(jax.random.key(2))
   return {name: 20 * x for name, x in start.items() if not position.in_layer(name)}
 
 

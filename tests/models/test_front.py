@@ -3,6 +3,7 @@
 import ast
 import dataclasses
 import doctest
+import functools
 import importlib
 import inspect
 import pathlib
@@ -92,6 +93,7 @@ WRONG = {
   "decoders is '2'; write a number of layers": {"decoders": "2"},
   "encoders is -1; write a number of layers": {"encoders": -1},
   "decoders is True; write a number of layers": {"decoders": True},
+  "classes is -2; write a number": {"classes": -2},
   "tied is 'yes'; write True or False": {"tied": "yes"},
   "prefix=True is of a decoder's text": dict(prefix=True, encoders=1, decoders=0),
   "has no argument 'placement': it is called norm_placement": {"placement": "pre"},
@@ -158,7 +160,8 @@ def test_tokens_must_be_whole_numbers_in_two_axes():
   ]
   for tokens, source, says in calls:
     with pytest.raises(ValueError, match=says):
-      tj.Transformer(arch).init(jax.random.key(0), tokens, source_BL=source)
+      init = functools.partial(tj.Transformer(arch).init, source_BL=source)
+      jax.eval_shape(lambda init=init, ids=tokens: init(jax.random.key(0), ids))
 
 
 def test_a_cache_of_anything_but_an_architecture_says_what_to_give():

@@ -21,7 +21,6 @@ TINY |= {
 }
 TINY |= {"train.checkpoint_every": STEPS, "seeds": (0,), "train.schedule": "constant"}
 TINY |= {"train.optimizer": "adamw(lr=1e-2)"}
-QUICK = ("BERT",)
 CHAPTERS = {
   label: changes
   for chapter in lineage.CHAPTERS.values()
@@ -61,10 +60,16 @@ def tiny(label, corpus):
   return resolve(config, kept)
 
 
-@pytest.mark.parametrize(
-  "label",
-  [x if x in QUICK else pytest.param(x, marks=pytest.mark.slow) for x in CHAPTERS],
-)
+def test_a_chapter_makes_a_step(corpus):
+  experiment = build(tiny("BERT", corpus))
+  arrays, _ = experiment.task.load()
+  trainer = experiment.trainer
+  steps = lambda: trainer.steps(arrays, trainer.init(0), STEPS)[1]["loss"]
+  assert jax.eval_shape(steps).shape == (STEPS,)
+
+
+@pytest.mark.slow  # test_finetune has an encoder that learns
+@pytest.mark.parametrize("label", CHAPTERS)
 def test_it_learns_from_its_config(label, corpus):
   config = tiny(label, corpus)
   validate(config)

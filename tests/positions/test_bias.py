@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from interpreted import interpreted
 from oracles.classic import T5 as T5Paper
 
 from transformer_jax.attention.cores import cores
@@ -38,7 +39,7 @@ def close(actual, expected, atol=2e-6):
   np.testing.assert_allclose(actual, expected, rtol=2e-6, atol=atol)
 
 
-@jax.jit
+@interpreted
 def bias(position, pos_L, pos_M):
   """Returns b_HLM."""
   return position.bias(pos_L[None], pos_M[None])[0]
@@ -46,11 +47,12 @@ def bias(position, pos_L, pos_M):
 
 def sees(position, pos_L, pos_M):
   """Returns which keys each head attends to, by what the encoding says; True: any."""
-  mask = position.mask(pos_L[None], pos_M[None])
-  return mask if mask is True else np.asarray(mask[0])
+  if position.mask(pos_L[None], pos_M[None]) is True:
+    return True
+  return interpreted(position.mask)(pos_L[None], pos_M[None])[0]
 
 
-@jax.jit
+@interpreted
 def scores(position, q_BLHK, at):
   """Returns what an encoding adds to the scores of keys that are all zero, s_BHLM."""
   mask_BLM = jnp.ones((1, L, L), bool)
@@ -61,8 +63,8 @@ def scores(position, q_BLHK, at):
 def start(spec, dims=DIMS):
   """Returns an encoding with its first parameters."""
   encoding = positions.build(spec)
-  init = jax.jit(encoding.init, static_argnums=1)
-  return bind(encoding, init(jax.random.key(0), dims), dims)
+  init = interpreted(lambda key: encoding.init(key, dims))
+  return bind(encoding, init(jax.random.key(0)), dims)
 
 
 def holds(spec, **params):
@@ -92,7 +94,7 @@ def test_alibi_that_looks_both_ways(form, past, future):
   dims = dataclasses.replace(DIMS, H=2, K=9)
   for encoding, here in ((alibi.bidirectional(), past), (alibi, -np.array(far))):
     position, places = bind(encoding, {}, dims), (np.array([2]), np.arange(5))
-    b_HLM = jnp.where(sees(position, *places), bias(position, *places), -np.inf)
+    b_HLM = np.where(sees(position, *places), bias(position, *places), -np.inf)
     close(b_HLM[:, 0, :2], here)
     assert not np.any(b_HLM[:, 0, 2])
     if not encoding.causal:
@@ -121,9 +123,10 @@ def test_learned_slopes_start_as_alibi(form):
 def test_alibi_ignores_what_is_the_same_for_all_keys():
   s_HLM, slope_H11 = det((H, L, L), 0.3), np.array(slopes(H))[:, None, None]
   past = np.tril(np.ones((L, L)))
-  ours = jnp.where(past, s_HLM + bias(start("alibi"), *[np.arange(L)] * 2), -1e30)
+  ours = np.where(past, s_HLM + bias(start("alibi"), *[np.arange(L)] * 2), -1e30)
   grows = np.where(past, s_HLM + slope_H11 * np.arange(L), -1e30)
-  close(jax.nn.softmax(ours), jax.nn.softmax(grows))
+  softmax = interpreted(jax.nn.softmax)
+  close(softmax(ours), softmax(grows))
 
 
 def test_kerple_numbers():
@@ -155,7 +158,9 @@ def test_kerple_uses_parameters_within_limits_and_can_come_back(spec, stored, us
     Bound(positions.build(spec), same | {name: jnp.float32(values)}), here, here
   )
   close(make(stored), make(used))
-  gradient = jax.grad(lambda values: jnp.sum(make(values)))(jnp.float32(stored))
+  gradient = interpreted(jax.grad(lambda values: jnp.sum(make(values))))(
+    jnp.float32(stored)
+  )
   assert np.all(np.isfinite(gradient)) and np.all(gradient < 0)
   assert within(jnp.float32(-3), 0.01) == jnp.float32(0.01)
 
@@ -207,8 +212,8 @@ def test_sinusoids_of_tensor2tensor():
     "sinusoidal(interleaved=False, full_range={})",
     coords.consecutive(1, 1, 1),
   )
-  embed = jax.jit(lambda x, at: positions.build(spec.format(True)).embed({}, x, at))
-  paper = positions.build(spec.format(False)).embed
+  embed = interpreted(lambda x, at: positions.build(spec.format(True)).embed({}, x, at))
+  paper = interpreted(positions.build(spec.format(False)).embed)
   zero_BLD = np.zeros((1, 1, 8), np.float32)
   close(np.arcsin(embed(zero_BLD, one_BL)[0, 0, 1:4]), [0.0464159, 0.00215443, 0.0001])
   close(np.arcsin(paper({}, zero_BLD, one_BL)[0, 0, 1:4]), [0.1, 0.01, 0.001])
@@ -253,7 +258,7 @@ def test_the_gradient_of_a_bias_per_distance_sums_diagonals(both_ways):
   encoding = start(f"per_distance(max_distance=8, causal={not both_ways})")
   g_HLM = det((H, L, L), 0.7) * (1 if both_ways else np.tril(np.ones((L, L))))
   loss = lambda position: jnp.sum(bias(position, np.arange(L), np.arange(L)) * g_HLM)
-  gradient = jax.grad(loss)(encoding).params["table_HN"]
+  gradient = interpreted(jax.grad(loss))(encoding).params["table_HN"]
   back = range(-8 if both_ways else 0, 9)
   diagonals = [np.trace(g_HLM, offset=-distance, axis1=1, axis2=2) for distance in back]
   close(gradient, np.array(diagonals).T)
@@ -271,7 +276,8 @@ def test_skew_numbers():
 def test_skew_moves_matches_with_distances_to_their_keys(length):
   causal = det((length, length), 0.1)
   both = det((length, 2 * length - 1), 0.1)
-  skewed, skewed_both = skew(causal), skew_both_ways(both)
+  skewed = interpreted(skew)(causal)
+  skewed_both = interpreted(skew_both_ways)(both)
   for i in range(length):
     for j in range(length):
       assert skewed_both[i, j] == jnp.float32(both[i, j - i + length - 1])
@@ -284,7 +290,7 @@ Q_BLHK = det((B, L, H, K), 0.2).astype(np.float32)
 
 def test_music_transformer_is_the_skewed_matrix():
   past = np.tril(np.ones((L, L)))
-  shear_all = lambda shear: jax.jit(jax.vmap(jax.vmap(shear)))
+  shear_all = lambda shear: interpreted(jax.vmap(jax.vmap(shear)))
   for causal, rows, shear, seen in (
     (True, L, shear_all(skew), past),
     (False, 2 * L - 1, shear_all(skew_both_ways), 1),
@@ -302,7 +308,7 @@ def test_music_transformer_is_shaw_without_values_or_a_clip():
   music = holds("music_transformer(shared=True, causal=False)", table_NK=table_NK)
   close(scores(music, Q_BLHK, CAUSAL), scores(shaw, Q_BLHK, CAUSAL))
   v_BLHK = det((B, L, H, K), 0.9).astype(np.float32)
-  run = jax.jit(
+  run = interpreted(
     lambda position: DENSE(Q_BLHK, v_BLHK, v_BLHK, CAUSAL, CAUSAL, position)
   )
   close(run(music), run(shaw))

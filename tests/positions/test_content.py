@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from interpreted import interpreted
 from oracles import content
 from test_papers import close, det
 from test_recorded import DENSE, recorded
@@ -24,7 +25,7 @@ Q, K, ZERO = det((4, 4), 0.1), det((4, 4), 0.6), np.zeros((4, 4))
 CAUSAL = coords.consecutive(1, 4)
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@functools.partial(interpreted, statics=1)
 def changed(encoding, params, s_HLM, q_LHK, k_MHK, q_at, k_at, scale):
   """Returns scores after the encoding changed them, before the mask."""
   position, mask_BLM = Bound(encoding, params), visible(q_at, k_at)
@@ -56,7 +57,7 @@ def read(spec, params, x_LD, at=CAUSAL):
   """Returns coordinates with what the encoding read off the tokens and summed."""
   position = Bound(positions.build(spec), float32(params))
   x_BLD = jnp.asarray(x_LD, jnp.float32)[None]
-  return jax.jit(lambda x: position.accumulate(position.read(x, None, at)))(x_BLD)
+  return interpreted(lambda x: position.accumulate(position.read(x, None, at)))(x_BLD)
 
 
 # DeBERTa and TUPE: vectors of positions that match queries and keys.
@@ -108,7 +109,7 @@ def test_deberta_weights_of_transformers():
   real_BL = there["attention_mask"] > 0
   at = coords.padded(jnp.asarray(real_BL)).bidirectional()
   each_key = jnp.broadcast_to(jnp.eye(L)[None, :, None], (1, L, H, L))
-  attend = jax.jit(lambda q, k: DENSE(q, k, each_key, at, at, position))
+  attend = interpreted(lambda q, k: DENSE(q, k, each_key, at, at, position))
   w_HLM = np.moveaxis(attend(*float32((q, k)))[0], 1, 0)
   expected = there["attn_probs"][0]
   assert 0 < np.sum(real_BL) < L
@@ -182,7 +183,7 @@ def test_cope_of_x_transformers():
   at, mask_BLM = coords.consecutive(1, 11), jnp.asarray(past_LM > 0)[None]
   cope = positions.build("cope(max_positions=6)")
 
-  @jax.jit
+  @interpreted
   def added(s_BHLM, q_BHLK, table_NK):
     q_BLHK = jnp.moveaxis(q_BHLK, 1, 2)
     given = q_BLHK, q_BLHK, at, at, mask_BLM, 1.0

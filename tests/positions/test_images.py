@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from interpreted import interpreted
 from test_papers import RAMP8, close, det
 from test_recorded import recorded
 
@@ -24,7 +25,7 @@ def place(row, column):
   return coords.consecutive(1, 1).replace(data=ids)
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@functools.partial(interpreted, statics=1)
 def turn(encoding, params, x_BLHK, at):
   """Returns queries after they were turned."""
   return encoding.transform_qk(params, x_BLHK, x_BLHK, at, at)[0]
@@ -39,7 +40,7 @@ def turned(spec, x_K, at):
 def test_sinusoidal_2d_numbers():
   encoding = positions.build("sinusoidal_2d")
   zero_BLD = np.zeros((1, 1, 8), np.float32)
-  waves_D = jax.jit(encoding.embed)({}, zero_BLD, place(row=1, column=2))[0, 0]
+  waves_D = interpreted(encoding.embed)({}, zero_BLD, place(row=1, column=2))[0, 0]
   expected = [0.909297, 0.019999, -0.416147, 0.9998, 0.841471, 0.01, 0.540302, 0.99995]
   close(waves_D, expected)
   with pytest.raises(ValueError, match="divisible by 4, not 6"):
@@ -48,7 +49,7 @@ def test_sinusoidal_2d_numbers():
 
 def test_sinusoidal_2d_of_detr():
   there_DRC = recorded("transformers/sinusoidal_2d")["detr/4x5x16"]
-  embed = jax.jit(positions.build("sinusoidal_2d(detr=True)").embed)
+  embed = interpreted(positions.build("sinusoidal_2d(detr=True)").embed)
   ours_LD = embed({}, np.zeros((1, 20, 16), np.float32), coords.grid(4, 5))[0]
   close(np.reshape(ours_LD, (4, 5, 16)), np.moveaxis(there_DRC, 0, 2))
 
@@ -121,7 +122,7 @@ def test_mixed_rope_starts_with_axes_that_each_head_turns_by_its_own_angle():
 def test_learned_2d_ends_where_its_tables_end():
   encoding = positions.build("learned_2d(height=2, width=3)")
   params = {"row_ND": jnp.ones((2, 8)), "column_ND": 2 * jnp.ones((3, 8))}
-  embed = jax.jit(lambda at: encoding.embed(params, jnp.zeros((1, 1, 8)), at)[0, 0])
+  embed = interpreted(lambda at: encoding.embed(params, jnp.zeros((1, 1, 8)), at)[0, 0])
   close(embed(place(1, 2)), np.full(8, 3))
   assert np.all(np.isnan(embed(place(2, 2)))) and np.all(np.isnan(embed(place(1, 3))))
 
@@ -132,7 +133,7 @@ def test_learned_2d_ends_where_its_tables_end():
 def test_a_token_off_the_grid_gets_no_position(spec):
   encoding = positions.build(spec)
 
-  @jax.jit
+  @interpreted
   def run(at):
     params = encoding.init(jax.random.key(0), DIMS)
     position, x_BLD = bind(encoding, params, DIMS), jnp.ones((1, 1, 8))
@@ -161,7 +162,7 @@ def test_an_encoder_of_patches_sees_where_they_are_and_asks_for_their_places():
   shapes = jax.eval_shape(model.init, jax.random.key(0), token_BL, at)
   random = np.random.default_rng(0)
   params = jax.tree.map(lambda x: np.float32(random.normal(size=x.shape)), shapes)
-  run = jax.jit(lambda data: model.apply(params, token_BL, at.replace(data=data)))
+  run = interpreted(lambda data: model.apply(params, token_BL, at.replace(data=data)))
   here = run(at.data)
   close(run({name: n_BL + 7 for name, n_BL in at.data.items()}), here, atol=1e-4)
   over = run({"row_BL": at.data["column_BL"], "column_BL": at.data["row_BL"]})

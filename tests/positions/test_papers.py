@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from interpreted import interpreted
 from oracles import classic
 
 from transformer_jax.attention.cores import cores
@@ -33,7 +34,7 @@ def close(actual, expected, atol=2e-6):
   np.testing.assert_allclose(actual, expected, rtol=0, atol=atol)
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@functools.partial(interpreted, statics=1)
 def attend(encoding, params, q_BLHK, k_BLHK, v_BLHK, at):
   """Returns scores s_BHLM before the mask and attention outputs o_BLHK."""
   position = Bound(encoding, params)
@@ -70,7 +71,7 @@ def test_none_sees_no_order_when_it_looks_both_ways():
 
 def test_sinusoidal_numbers():
   both = lambda pos_L: (sinusoids(pos_L, 8), sinusoids(pos_L, 8, interleaved=False))
-  waves, split = map(np.asarray, jax.jit(both)(jnp.arange(110)))
+  waves, split = map(np.asarray, interpreted(both)(jnp.arange(110)))
   close(waves[0], [0, 1] * 4)
   close(waves[1], [0.841471, 0.540302, 0.099833, 0.995004, 0.01, 0.99995, 0.001, 1.0])
   expected = [-0.958924, 0.479426, 0.049979, 0.005, 0.283662, 0.877583, 0.99875]
@@ -117,7 +118,7 @@ def test_t5_tables_are_exact_from_far_past_to_far_future(buckets, max_distance, 
   ahead = np.arange(-300, 301)
   paper = classic.T5(buckets, max_distance)
   expected = [paper.bucket(int(n), not causal) for n in ahead]
-  bias = jax.jit(T5(buckets, max_distance, causal).bias)
+  bias = interpreted(T5(buckets, max_distance, causal).bias)
   numbers = {"table_HN": np.arange(buckets, dtype=np.float32)}
   np.testing.assert_array_equal(bias(numbers, np.zeros(1, int), ahead)[0], expected)
 
@@ -146,17 +147,17 @@ def test_fire_numbers():
   params |= {"in_W": jnp.ones(1), "in_shift_W": jnp.zeros(1)}
   params |= {"out_HW": jnp.ones(1), "out_shift_H": jnp.float32(0)}
   i, j = np.array([[100, 90], [100, 0], [512, 0], [1000, 0], [1000, 990], [0, 0]]).T
-  share = jax.jit(fire.bias)(params, jnp.array(i), jnp.array(j))
+  share = interpreted(fire.bias)(params, jnp.array(i), jnp.array(j))
   close(np.diag(share), [0.175255, 0.606282, 1, 1, 0.15019, 0])
 
 
 def test_rope_numbers():
   half, neighbours = positions.build("rope"), positions.build("rope(interleaved=True)")
-  turn = jax.jit(
+  turn = interpreted(
     lambda rope, x, p: rope.rotate({}, jnp.asarray(x)[None, None, None], p[None, None])[
       0, 0, 0
     ],
-    static_argnums=0,
+    statics=1,
   )
   at = lambda rope, x, p: turn(rope, x, jnp.array(p))
   close(
@@ -196,7 +197,7 @@ def test_positions_up_to_a_million_stay_distinct(dtype):
   far = np.array([2**20 - 1, 2**20, 2**20 + 1])
   ones, zeros = np.ones((1, 3, 1, 8), dtype), np.zeros((1, 3, 8), dtype)
   rope, sinusoidal = positions.build("rope"), positions.build("sinusoidal")
-  run = jax.jit(
+  run = interpreted(
     lambda at: (rope.rotate({}, ones, at.pos_BL), sinusoidal.embed({}, zeros, at))
   )
   turned, waves = run(coords.consecutive(1, 3, 2**20 - 1))

@@ -8,6 +8,7 @@ formula can still be wrong: see test_references.py.
 import jax
 import jax.numpy as jnp
 import pytest
+from representatives import representatives
 
 from experiments.contract.encoding import *  # noqa: F403, the tests themselves
 from experiments.contract.encoding import looks_both_ways_or_is_refused
@@ -16,53 +17,58 @@ from experiments.contract.harness import DIMS, MODES, compare_cores
 from transformer_jax.positions import positions
 from transformer_jax.positions.base import HOOKS
 
-# Hooks that act before a core is called: it gets vectors and coordinates.
-BEFORE = {"borrow", "assign_positions", "embed", "rotate", "transform_qk"}
-BEFORE |= {"token_data", "accumulate"}
-
 
 def hooks_of(encoding):
   return tuple(hook for hook in HOOKS if encoding.overrides(hook))
 
 
-def core_class(encoding):
-  """Returns how a core meets an encoding: hooks, learned or not, shared biases."""
+def features_of(encoding):
+  """Returns what code elsewhere can tell encodings apart by: hooks and declarations."""
+  learned = bool(jax.eval_shape(lambda: encoding.init(jax.random.key(0), DIMS)))
   hooks = hooks_of(encoding)
-  if BEFORE.issuperset(hooks):
-    # Rotated vectors are vectors; positions of other steps make other tiles.
-    return "rotate" in hooks, "assign_positions" in hooks
-  shapes = jax.eval_shape(lambda: encoding.init(jax.random.key(0), DIMS))
-  return hooks, bool(shapes), encoding.relative
+  found = {*hooks} | {("ids", bool(encoding.ids)), ("learned", learned)}
+  found |= {(name, getattr(encoding, name)) for name in DECLARED}
+  found.add(("ends", encoding.num_positions(DIMS) is not None))
+  if "bias" in hooks:
+    found.add(("bias", learned, encoding.relative))
+  return found
 
 
+def core_features_of(encoding):
+  """Returns how a core meets an encoding; rotated vectors are vectors to it."""
+  hooks = {*hooks_of(encoding)} - {"rotate", "embed"}
+  return hooks | {x for x in features_of(encoding) if x[0] == "bias" and x != "bias"}
+
+
+DECLARED = "relative", "needs_full_text", "centred", "tile_local"
 ENCODINGS = {name: positions.build(name) for name in sorted(positions)}
-# The first of each class stands for it in the quick tests that compile a program.
-FIRST = {hooks_of(e): name for name, e in reversed(ENCODINGS.items())}.values()
-MET_BY_CORES = {core_class(e): name for name, e in reversed(ENCODINGS.items())}.values()
+# They stand for the others in the quick tests that compile a program. Each encoding is
+# compared with its paper in test_references.py, and probed in test_probe.py.
+FEW = representatives({name: features_of(e) for name, e in ENCODINGS.items()})
+MET_BY_CORES = representatives({n: core_features_of(ENCODINGS[n]) for n in FEW})
 CELLS = [
-  pytest.param(name, marks=() if quick else pytest.mark.slow)
-  for name, encoding in ENCODINGS.items()
-  for quick in [name in MET_BY_CORES or not encoding.tile_local]
+  pytest.param(name, marks=() if name in MET_BY_CORES else pytest.mark.slow)
+  for name in ENCODINGS
 ]
-# Casts are each formula's own; rotations share theirs, and vectors are only added.
-FORMULAS = {"bias", "score", "full_scores", "values"}
-CASTING = {name for name, e in ENCODINGS.items() if FORMULAS.intersection(hooks_of(e))}
-CASTING |= {*FIRST, "pope", "xpos"}
-FOR_EACH_CLASS = {
-  "test_attention_that_looks_both_ways_is_defined_or_refused",
-  "test_decoding_on_the_cache_equals_one_pass_for_every_seed",
+# These compile nothing.
+FOR_EACH = {
+  "test_parameters_have_the_axes_of_their_names",
+  "test_a_mesh_can_split_the_parameters_by_their_names",
+  "test_randomized_positions_are_sorted_distinct_and_shared",
 }
 
 
 def pytest_generate_tests(metafunc):
-  """Every test meets every encoding; some, quickly, the first of each class."""
+  """Every test meets every encoding; those that compile, quickly, a few of them."""
   name, names = metafunc.function.__name__, metafunc.fixturenames
   if (
     "encoding" in names
     and name != "test_every_core_gives_the_dense_answer_and_gradients"
   ):
-    quick = FIRST if name in FOR_EACH_CLASS else ENCODINGS
-    quick = CASTING if name == "test_bfloat16_stays_within_its_epsilon" else quick
+    quick = ENCODINGS if name in FOR_EACH else FEW
+    # Sums along a text leave out what is no token.
+    summed = name == "test_packed_and_padded_rows_equal_the_texts_alone"
+    quick = [*quick, "forgetting"] if summed else quick
     each = [
       pytest.param(name, marks=() if name in quick else pytest.mark.slow)
       for name in ENCODINGS
@@ -81,7 +87,8 @@ def test_every_core_gives_the_dense_answer_and_gradients(encoding):
 
 
 def test_attention_that_looks_both_ways_is_defined_or_refused(encoding):
-  compared = encoding in [ENCODINGS[name] for name in MET_BY_CORES]
+  # In tiles it is other masks and other distances, which are the same code for all.
+  compared = encoding in [ENCODINGS[name] for name in ("alibi", "shaw")]
   looks_both_ways_or_is_refused(encoding, compared)
 
 

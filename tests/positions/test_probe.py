@@ -6,6 +6,7 @@ import time
 import jax
 import jax.numpy as jnp
 import pytest
+from test_positions import FEW
 
 from transformer_jax.positions import PositionalEncoding, positions, probe
 from transformer_jax.positions.rope import Rope
@@ -17,7 +18,14 @@ UNMOVED = {"coupled", "learned_2d", "sinusoidal_2d", "longrope"}
 UNCHANGED = {"longrope"}
 
 
-@pytest.mark.parametrize("name", sorted(positions))
+# The contract in test_positions.py finds quickly what the others declare.
+PROBED = [
+  pytest.param(name, marks=[pytest.mark.slow] * (name in FEW))
+  for name in sorted(positions)
+]
+
+
+@pytest.mark.parametrize("name", PROBED)
 def test_every_encoding_is_as_it_declares(name):
   encoding = positions.build(name)
   found = probe.probe(encoding)

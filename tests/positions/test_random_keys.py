@@ -119,9 +119,10 @@ def test_a_variant_draws_from_no_key_twice(attention):
   [
     pytest.param({"model.kind": "encoder_decoder", "task": "pairs(copy)"},
                  marks=pytest.mark.slow),
-    {"model.family": "recurrent(link='luong')", "model.kind": "encoder_decoder",
-     "task": "pairs(copy)", "model.position": "none", "model.attention_dropout": 0.0,
-     "model.feedforward": 256},
+    pytest.param(
+      {"model.family": "recurrent(link='luong')", "model.kind": "encoder_decoder",
+       "task": "pairs(copy)", "model.position": "none", "model.attention_dropout": 0.0,
+       "model.feedforward": 256}, marks=pytest.mark.slow),
     {"model.scan": True, "model.position": "deberta"},
   ],
 )  # fmt: skip
@@ -144,7 +145,14 @@ WITHOUT_TEXT = [name for name in tasks if ".algorithmic." in tasks[name].__modul
 OF_TEXT = ("tagging", "classification")
 
 
-@pytest.mark.parametrize("task", ["algorithmic", "blanks(copy)", "pairs(sort)"])
+@pytest.mark.parametrize(
+  "task",
+  [
+    pytest.param("algorithmic", marks=pytest.mark.slow),
+    *("mqar", "flip_flop", "solve_equation", "scan"),
+    *("blanks(copy)", "pairs(sort)"),
+  ],
+)
 def test_a_batch_draws_from_no_key_twice(task):
   names = sorted({*WITHOUT_TEXT} - {*OF_TEXT}) if task == "algorithmic" else [task]
   for name in names:

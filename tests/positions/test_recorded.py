@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from interpreted import interpreted
 
 from transformer_jax.attention.cores import cores
 from transformer_jax.positions import Bound, coords, positions
@@ -33,7 +34,7 @@ def right_aligned(L, M):
   return np.arange(M - L, M)[None], np.arange(M)[None]
 
 
-bias = jax.jit(Bound.bias)
+bias = interpreted(Bound.bias)
 
 
 def test_alibi_slopes_of_bloom_and_mpt():
@@ -52,7 +53,7 @@ def test_alibi_slopes_of_bloom_and_mpt():
 def test_t5_buckets(table, spec):
   there = recorded("transformers/t5_buckets")
   numbers = {"table_HN": np.arange(32, dtype=np.float32)}
-  bucket_LM = jax.jit(positions.build(spec).bias)(
+  bucket_LM = interpreted(positions.build(spec).bias)(
     numbers, np.zeros(1, int), there["relative_position"]
   )
   np.testing.assert_array_equal(bucket_LM[0], there[table])
@@ -85,7 +86,7 @@ def test_rope_tables(table, spec, K):
   pos_L, R = there["positions"], K // 2
   # A pair (1, 0) turned by an angle is that angle's cosine and sine.
   x_BLHK = np.broadcast_to(np.float32(np.arange(K) < R), (1, len(pos_L), 1, K))
-  turned = jax.jit(positions.build(spec).rotate)({}, x_BLHK, pos_L[None])
+  turned = interpreted(positions.build(spec).rotate)({}, x_BLHK, pos_L[None])
   turned = np.asarray(turned)[0, :, 0]
   # Angles are float32 numbers as large as the position.
   allowed = 1e-6 + 1.2e-7 * pos_L[:, None]
@@ -103,7 +104,7 @@ def test_rope_tables(table, spec, K):
 def test_rope_turns_queries_and_keys(layout, spec):
   there = recorded("transformers/rope_apply")
   position = Bound(positions.build(spec))
-  turn = jax.jit(position.transform_qk)
+  turn = interpreted(position.transform_qk)
   q, k = (np.moveaxis(there[name], 1, 2) for name in "qk")
   for name in ("positions", "positions_offset"):
     at = coords.consecutive(1, 13, int(there[name][0]))
@@ -122,7 +123,7 @@ def test_sinusoidal_tables(table):
     ("sinusoidal", "paper_interleaved"),
     ("sinusoidal(interleaved=False)", "marian_half"),
   ):
-    waves_BLD = jax.jit(positions.build(spec).embed)({}, zero_BLD, at)
+    waves_BLD = interpreted(positions.build(spec).embed)({}, zero_BLD, at)
     close(waves_BLD[0], there[f"{name}/{table}"], atol=1e-5)
 
 
@@ -132,7 +133,7 @@ def test_forgetting_bias_of_x_transformers():
   past_LM = np.tril(np.ones((L, L)))
   at, mask_BLM = coords.consecutive(1, L), jnp.ones((1, L, L), bool)
 
-  @jax.jit
+  @interpreted
   def run(params, x_BLD):
     position = Bound(positions.build("forgetting"), params)
     here = position.accumulate(position.read(x_BLD, None, at))
@@ -181,7 +182,7 @@ def test_other_forms_of_forgetting_of_x_transformers(form):
       for part in shape
     }
 
-  @jax.jit
+  @interpreted
   def run(params, x_BLD):
     position = Bound(positions.build(spec), params)
     here = position.accumulate(position.read(x_BLD, None, at))
@@ -210,7 +211,7 @@ def test_transformer_xl_weights_over_three_segments():
   past_BMD = np.zeros((1, memory, D), np.float32)  # it starts from zeros, and sees them
   k_at, q_at = coords.consecutive(1, memory + L), coords.consecutive(1, L, memory)
   each_key = jnp.broadcast_to(jnp.eye(memory + L)[None, :, None], (1, 24, H, 24))
-  attend = jax.jit(lambda q, k: DENSE(q, k, each_key, q_at, k_at, position))
+  attend = interpreted(lambda q, k: DENSE(q, k, each_key, q_at, k_at, position))
   for segment in (1, 2, 3):
     text_BMD = np.concatenate([past_BMD, there[f"segment{segment}/hidden"]], axis=1)
     q, k = np.split(text_BMD @ there["qk_net.weight"].T, 2, axis=-1)

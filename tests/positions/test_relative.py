@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from interpreted import interpreted
 
 from transformer_jax.attention.cores import cores
 from transformer_jax.axes import Dims
@@ -112,8 +113,8 @@ def test_a_batch_and_heads_still_branch():
 def test_shear_and_back(L, M):
   """One query, too: a step of a decoder."""
   match_LN, tile_LM = numbers(L, L + M - 1), numbers(L, M)
-  back_LN = relative.unshear(tile_LM)
-  tile = relative.shear(jnp.asarray(match_LN))
+  back_LN = interpreted(relative.unshear)(tile_LM)
+  tile = interpreted(relative.shear)(match_LN)
   for i, n in np.ndindex(L, L + M - 1):
     j = n - (L - 1 - i)
     assert back_LN[i, n] == (tile_LM[i, j] if 0 <= j < M else 0)

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import test_positions as contract
+from interpreted import interpreted
 from oracles import rotary
 from test_papers import RAMP8, close, det, one_head
 from test_recorded import DENSE, recorded
@@ -35,7 +36,7 @@ def frequencies(spec, K=128):
 # What other programs gave.
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@functools.partial(interpreted, statics=1)
 def turn(encoding, params, q_BLHK, k_BMHK, q_at, k_at):
   return encoding.transform_qk(params, q_BLHK, k_BMHK, q_at, k_at)
 
@@ -127,7 +128,7 @@ def test_attention_of_a_llama_with_yarn():
   each_key = jnp.broadcast_to(jnp.eye(L)[None, :, None], (1, L, H, L))
   position = Bound(build("rope_yarn(factor=4, original=32)"))
 
-  @jax.jit
+  @interpreted
   def attend(q, k):
     q, k = position.transform_qk(q, k, at, at)
     return DENSE(q, k, each_key, at, at, position, K**-0.5)
@@ -243,9 +244,10 @@ def test_carope_numbers():
   carope = build("carope")
   logits_BLD = jnp.asarray(det((1, 4, 1), 0.2), jnp.float32)
   position = Bound(carope, {"rate_DH": jnp.ones((1, 1)), "power_R": jnp.arange(1.0, 3)})
-  at = position.read(logits_BLD, None, coords.consecutive(1, 4))
+  read = lambda x: position.read(x, None, coords.consecutive(1, 4))
+  at = interpreted(read)(logits_BLD)
   close(at.data["rate_BLH"][0, :, 0], [0.556357, 0.500268, 0.459491, 0.436938])
-  angle_BLHR = position.accumulate(at).data["angle_BLHR"]
+  angle_BLHR = interpreted(position.accumulate)(at).data["angle_BLHR"]
   close(angle_BLHR[0, -1, 0], [1.953053, 0.961847])
 
 
@@ -257,7 +259,7 @@ def test_rank_two_rotations_add_up():
   close(turned(3) @ turned(3).T, np.eye(4))
   grape, x = build("grape_m"), np.float32(RAMP8)[None, None, None]
   params = {"log_frequency_R": jnp.array([1.0, -2.0, 0.0, 5.0])}
-  rotate = jax.jit(lambda x, n: grape.rotate(params, x, n[None, None]))
+  rotate = interpreted(lambda x, n: grape.rotate(params, x, n[None, None]))
   close(rotate(rotate(x, 2), 3), rotate(x, 5))
 
 
@@ -297,7 +299,7 @@ def test_xpos_stays_finite_and_decays_however_far_its_positions():
   x_BLHK = jnp.asarray(det((1, 4, 1, 8), 0.3), jnp.float32)
   position = Bound(build("xpos"))
 
-  @jax.jit
+  @interpreted
   @functools.partial(jax.value_and_grad, has_aux=True)
   def attend(x_BLHK, at):
     q, k = position.transform_qk(x_BLHK, x_BLHK, at, at)
@@ -321,7 +323,7 @@ def test_phases_of_pope_can_leave_their_start():
   at, params = coords.consecutive(1, 4), pope.init(jax.random.key(0), dims)
   assert not np.any(params["phase_HK"])
 
-  @jax.jit
+  @interpreted
   @jax.grad
   def slope(params):
     q_BLHK, k_BMHK = pope.transform_qk(params, q, k, at, at)
@@ -342,7 +344,9 @@ MORE = [
 ]
 
 
-@pytest.mark.parametrize("spec", MORE)
+@pytest.mark.parametrize(
+  "spec", [MORE[0], *(pytest.param(spec, marks=pytest.mark.slow) for spec in MORE[1:])]
+)
 def test_the_contract_holds_in_texts_that_outgrow_their_original_length(spec):
   encoding = build(spec)
   contract.test_packed_and_padded_rows_equal_the_texts_alone(encoding)
@@ -392,14 +396,17 @@ def test_bad_arguments_are_refused(spec, message):
     build(spec)
 
 
+def turned(encoding, dims):
+  position = bind(encoding, encoding.init(jax.random.key(0), dims), dims)
+  x, at = jnp.zeros((1, 1, 1, dims.K)), coords.consecutive(1, 1)
+  return position.transform_qk(x, x, at, at)
+
+
 def test_bad_widths_are_refused():
   odd = Dims(V=2, D=7, H=1, F=2, L=4)
   for spec in ("rope", "xpos", "grape_m", "carope", "selective_rope", "longrope"):
-    encoding = build(spec)
     with pytest.raises(ValueError, match="even number .* not 7 of 7"):
-      position = bind(encoding, encoding.init(jax.random.key(0), odd), odd)
-      x, at = jnp.zeros((1, 1, 1, 7)), coords.consecutive(1, 1)
-      position.transform_qk(x, x, at, at)
+      jax.eval_shape(functools.partial(turned, build(spec), odd))
   with pytest.raises(ValueError, match="not 1 of 4; .*fraction"):
     build("partial_rope").pairs(4)
   with pytest.raises(ValueError, match="4 pairs .* short has 2 divisors"):

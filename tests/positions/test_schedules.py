@@ -7,11 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from interpreted import interpreted
 from test_papers import close
 from test_wrappers import DIMS, TOKEN_BL, B, L, drawn, make
 
 from transformer_jax.attention.cores import cores
 from transformer_jax.models import empty_cache
+from transformer_jax.numpy_interpreter import trace
 from transformer_jax.positions import PositionalEncoding, coords, positions
 from transformer_jax.positions.every import Every
 from transformer_jax.positions.randomized import Randomized
@@ -128,11 +130,11 @@ def scheduled():
 def test_a_schedule_trains_every_layer():
   model, params = scheduled()
 
-  @jax.jit
+  @interpreted
   @jax.grad
   def slopes(params):
     rngs = {"position": jax.random.key(1)}
-    logits_BLV = model.apply(params, TOKEN_BL, rngs=rngs, done=0.5)
+    logits_BLV = model.apply(params, TOKEN_BL, rngs=rngs, progress=0.5)
     return jnp.mean(jnp.square(logits_BLV))
 
   slopes = slopes(params)["params"]["decoder"]
@@ -149,14 +151,15 @@ def test_a_schedule_trains_every_layer():
 
 def test_a_schedule_decodes_on_the_cache_as_in_one_pass():
   model, params = scheduled()
-  want = jax.jit(model.apply)(params, TOKEN_BL)
+  want = interpreted(model.apply)(params, TOKEN_BL)
   cache, got = empty_cache(model.arch, B, L + 2), []
-  step = jax.jit(functools.partial(model.apply, method="decode"))
+  here = lambda n: coords.consecutive(1, 1, np.int32(n))
+  decode = functools.partial(model.apply, method="decode")
+  step = trace(decode, params, TOKEN_BL[:, :1], here(0), None, cache)
   for n in range(L):
-    here = coords.consecutive(1, 1, n)
-    out, cache = step(params, TOKEN_BL[:, n : n + 1], here, None, cache)
+    out, cache = step(params, TOKEN_BL[:, n : n + 1], here(n), None, cache)
     got.append(out)
-  close(jnp.concatenate(got, axis=1), want, atol=5e-5)
+  close(np.concatenate(got, axis=1), want, atol=5e-5)
 
 
 def test_a_schedule_is_no_single_program_for_all_layers():

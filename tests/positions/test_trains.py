@@ -22,8 +22,8 @@ DIMS = Dims(V=8, D=32, H=4, F=64, L=L)
 class Placed(Cycle):
   """Counts up, and says of each token all that any encoding wants to know."""
 
-  def batch(self, arrays, key, batch_size, length, done=1.0):
-    batch = super().batch(arrays, key, batch_size, length, done)
+  def batch(self, arrays, key, batch_size, length, progress=1.0):
+    batch = super().batch(arrays, key, batch_size, length, progress)
     return dataclasses.replace(batch, at=with_ids(batch.at))
 
 

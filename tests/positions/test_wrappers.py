@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from interpreted import interpreted
 from test_papers import close, det, one_head
 
 from transformer_jax.attention.cores import cores
@@ -29,14 +30,14 @@ TOKEN_BL = np.arange(B * L).reshape(B, L) % 5
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def place(encoding, at, seed=0, done=0.5):
+def place(encoding, at, seed=0, progress=0.5):
   """Returns where a batch of B rows is placed in training."""
-  return encoding.assign_positions(TrainContext(jax.random.key(seed), done, B), at)
+  return encoding.assign_positions(TrainContext(jax.random.key(seed), progress, B), at)
 
 
-def placed(spec, seed=0, at=AT, done=0.5):
+def placed(spec, seed=0, at=AT, progress=0.5):
   """Returns the positions of a batch of B rows in training."""
-  return np.asarray(place(positions.build(spec), at, seed, done).pos_BL)
+  return np.asarray(place(positions.build(spec), at, seed, progress).pos_BL)
 
 
 def evaluated(spec, at=AT):
@@ -148,7 +149,7 @@ def test_abacus_adds_rows_of_its_table_and_ends_with_it():
   encoding = positions.build("abacus(learned, max_positions=3)")
   params = {"abacus_ND": det((3, 16), 0.1), "table_LD": det((L, 16), 0.7)}
   at, zero_BLD = with_ids("abacus_BL", [0, 1, 3, 4]), np.zeros((1, 4, 16), np.float32)
-  x_LD = jax.jit(encoding.embed)(params, zero_BLD, at)[0] - params["table_LD"][:4]
+  x_LD = interpreted(encoding.embed)(params, zero_BLD, at)[0] - params["table_LD"][:4]
   close(x_LD[:3], np.stack([np.zeros(16), *params["abacus_ND"][[0, 2]]]))
   assert np.all(np.isnan(x_LD[3])), "past the table nothing is clamped"
 
@@ -192,9 +193,9 @@ def test_ids_that_a_task_does_not_supply_are_asked_for(name):
 
 
 def test_drope_has_positions_until_they_are_dropped():
-  for done, kept in ((0.0, 1), (0.8, 1), (0.875, 0), (1.0, 0)):
-    np.testing.assert_array_equal(placed("drope", done=done), AT.pos_BL * kept)
-  np.testing.assert_array_equal(placed("drope(rope, 0.5)", done=0.6), AT.pos_BL * 0)
+  for progress, kept in ((0.0, 1), (0.8, 1), (0.875, 0), (1.0, 0)):
+    np.testing.assert_array_equal(placed("drope", progress=progress), AT.pos_BL * kept)
+  np.testing.assert_array_equal(placed("drope(rope, 0.5)", progress=0.6), AT.pos_BL * 0)
   np.testing.assert_array_equal(evaluated("drope"), AT.pos_BL * 0)
   with pytest.raises(
     ValueError, match="does not switch off sinusoidal; use a relative"
@@ -264,7 +265,9 @@ def test_across_puts_source_and_target_on_one_axis():
   model = make("across(rope)", encoders=1, decoders=1)
   token_BL = np.arange(B * L).reshape(B, L) % DIMS.V
   params = drawn(model, token_BL, source_BL=token_BL)
-  run = jax.jit(lambda at, there: model.apply(params, token_BL, at, token_BL, there))
+  run = interpreted(
+    lambda at, there: model.apply(params, token_BL, at, token_BL, there)
+  )
   here, moved = AT, AT.replace(pos_BL=AT.pos_BL + 5)
   same = run(here, here)
   close(run(moved, moved), same, atol=2e-5)
@@ -277,9 +280,10 @@ def test_across_puts_source_and_target_on_one_axis():
 def factors(spec, at, params=None, L_trained=8):
   """Returns by how much each query is multiplied, n_LH of one row."""
   encoding, dims = positions.build(spec), Dims(V=2, D=8, H=2, F=2, L=L_trained)
-  params = encoding.init(jax.random.key(0), dims) if params is None else params
+  init = interpreted(lambda key: encoding.init(key, dims))
+  params = init(jax.random.key(0)) if params is None else params
 
-  @jax.jit
+  @interpreted
   def run(params, at):
     ones_BLHK = jnp.ones((1, at.order_BL.shape[1], 2, 4))
     return bind(encoding, params, dims).transform_qk(ones_BLHK, ones_BLHK, at, at)

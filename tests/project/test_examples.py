@@ -3,6 +3,7 @@
 import ast
 import collections
 import doctest
+import functools
 import importlib
 import pathlib
 
@@ -57,7 +58,13 @@ REGISTERED = {
 }
 
 
+@functools.cache
 def public_classes():
+  """Returns the list of all public classes, made once."""
+  return [*_public_classes()]
+
+
+def _public_classes():
   """Yields (file, class, whether it is registered, whether it has an example)."""
   for file in SOURCES:
     for node in ast.parse((ROOT / file).read_text("utf-8")).body:

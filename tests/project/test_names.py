@@ -2,6 +2,7 @@
 
 import ast
 import collections
+import functools
 import pathlib
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -20,6 +21,12 @@ FILES_TWICE: set[str] = {
   "translation.py",
 }
 CLASSES_TWICE: set[str] = set()
+
+
+@functools.cache
+def parsed(path):
+  """Returns a file's tree; two tests read it."""
+  return ast.parse(path.read_text(encoding="utf-8"))
 
 
 def repeated(names):
@@ -44,7 +51,7 @@ def test_no_class_name_stands_twice():
   classes = [
     (node.name, path)
     for path in FILES
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+    for node in ast.walk(parsed(path))
     if isinstance(node, ast.ClassDef)
   ]
   assert len(classes) > 300
@@ -54,7 +61,7 @@ def test_no_class_name_stands_twice():
 def definitions():
   """Yields (name, path, what it stands for) of each class and each type alias."""
   for path in FILES:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    tree = parsed(path)
     for node in ast.walk(tree):
       if isinstance(node, ast.ClassDef):
         yield node.name, path, f"class in {path.name}"

@@ -202,9 +202,8 @@ def test_a_folder_that_is_no_sweep_says_what_to_do(tmp_path):
 
 @pytest.mark.parametrize("finished", [True, False])
 def test_command_line(commands, tmp_path, finished):
-  workdir = (
-    write_sweep(tmp_path, {"copy": ("accuracy", COPY)}) if finished else tmp_path
-  )
+  two = {name: COPY[name] for name in ("none", "rope")}
+  workdir = write_sweep(tmp_path, {"copy": ("accuracy", two)}) if finished else tmp_path
   done = commands.run("experiments.report", f"--workdir={workdir}")
   assert done.returncode == (0 if finished else 2), done.stderr
   if finished:

@@ -6,6 +6,7 @@ folder share all their compiled programs, not only those that took a second.
 """
 
 import dataclasses
+import gc
 import importlib
 import io
 import json
@@ -25,6 +26,11 @@ LIBRARIES = (
   "experiments.runner.train", "experiments.reporting.length_curves",
   "experiments.inference", "experiments.runner.pretrained",
   "transformer_jax.interop", "transformer_jax.data.readers.tfds",
+  # What commands import late: for figures, pages, logs and programs.
+  "experiments.runner.sweep_loop", "experiments.reporting.page",
+  "jaxlib.mlir.dialects.mhlo", "jinja2.tests", "matplotlib.backends.backend_agg",
+  "matplotlib.backends.backend_svg", "matplotlib.figure", "tensorboardX.proto.api_pb2",
+  "tensorboardX.proto.plugin_hparams_pb2",
 )  # fmt: skip
 
 
@@ -97,6 +103,8 @@ def serve():
   """Imports the libraries, then forks a child for each line."""
   for name in LIBRARIES:
     importlib.import_module(name)
+  gc.collect()
+  gc.freeze()  # a child that ends would walk, and so copy, all that was imported
   requests, answers = os.fdopen(os.dup(0)), os.fdopen(os.dup(1), "w")
   while line := requests.readline():
     request = json.loads(line)

@@ -100,14 +100,11 @@ def test_a_terminal_without_unicode_ends_no_command(commands, tmp_path):
   assert again.returncode == 0 and "error" not in again.stderr
 
 
-def test_a_closed_pipe_ends_a_command_quietly():
-  words = [sys.executable, "-m", "experiments.run", "--dry_run", *SMALL]
-  reader, writer = os.pipe()
-  os.close(reader)
-  try:
-    done = subprocess.run(words, stdout=writer, stderr=subprocess.PIPE, timeout=200)
-  finally:
-    os.close(writer)
+def test_a_closed_pipe_ends_a_command_quietly(commands):
+  code = "import os, runpy\nreader, writer = os.pipe()\nos.close(reader)\n"
+  code += "os.dup2(writer, 1)\n"
+  code += "runpy.run_module('experiments.run', run_name='__main__', alter_sys=True)"
+  done = commands.run("", "--dry_run", *SMALL, code=code)
   assert done.returncode == command.CLOSED_PIPE and not done.stderr
 
 

@@ -110,9 +110,9 @@ def test_the_command_exits_with_2_and_no_traceback():
   assert len(done.stderr.splitlines()) == 1
 
 
-def test_a_value_that_no_registry_knows_exits_with_2(tmp_path):
+def test_a_value_that_no_registry_knows_exits_with_2(commands, tmp_path):
   words = ("--config.model.position=rop", f"--workdir={tmp_path}")
-  done = command("experiments.sweep", *words)
+  done = commands.run("experiments.sweep", *words)
   assert done.returncode == 2
   assert "Did you mean 'rope'?" in done.stderr and "Traceback" not in done.stderr
   assert not [*tmp_path.iterdir()]

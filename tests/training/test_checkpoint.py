@@ -6,8 +6,7 @@ import logging
 import os
 import resource
 import shutil
-import subprocess
-import sys
+import signal
 import time
 
 import jax
@@ -379,20 +378,19 @@ for step in range(1, 10**6):
 """
 
 
-def test_kill_9_while_saving(tmp_path):
+def test_kill_9_while_saving(commands, tmp_path):
   path = os.pathsep.join([os.path.dirname(__file__), os.getcwd()])
-  child = subprocess.Popen(
-    [sys.executable, "-c", SAVES_FOR_EVER, str(tmp_path)],
-    env=os.environ | {"PYTHONPATH": path},
+  child, texts = commands.start(
+    "", str(tmp_path), code=SAVES_FOR_EVER, environment={"PYTHONPATH": path}
   )
   try:
     deadline = time.monotonic() + 120
     while not (list(tmp_path.glob("[2-9]*tmp*")) and list(tmp_path.glob("[0-9]"))):
-      assert child.poll() is None and time.monotonic() < deadline
+      assert time.monotonic() < deadline
       time.sleep(0.001)
   finally:
-    child.kill()
-    child.wait()
+    os.kill(child, signal.SIGKILL)
+    assert commands.wait((child, texts)).returncode == -signal.SIGKILL
   with Keeper(tmp_path) as keeper:
     state, meta = keeper.restore(shapes(tiny(0, width=1 << 15)))
     assert_equal(state, tiny(meta["step"], width=1 << 15))

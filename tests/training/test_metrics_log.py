@@ -348,7 +348,8 @@ def test_other_threads_have_no_handlers_and_no_error():
 
 
 LOOP = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs ignore it
 from transformer_jax.training.signals import stop_requested
 with stop_requested() as stop:
   print("ready", flush=True)

@@ -37,7 +37,7 @@ class Cycle(Task):
   def tokens(self, length):
     return length
 
-  def batch(self, arrays, key, batch_size, length, done=1.0):
+  def batch(self, arrays, key, batch_size, length, progress=1.0):
     start_B1 = jax.random.randint(key, (batch_size, 1), 0, 8)
     token_BL = (start_B1 + jnp.arange(length + 1)) % 8
     bad = jax.random.uniform(jax.random.fold_in(key, 1)) < self.poison
@@ -103,6 +103,7 @@ def step_of_reader():
   return state, batch, *jax.jit(one.step)(state, batch)
 
 
+@pytest.mark.slow  # quick: a decoder on a mesh above, this model on devices below
 def test_an_encoder_decoder_on_a_mesh_has_the_loss_of_one_device():
   mesh, (state, batch, _, want) = sharding.make_mesh(2, 2), step_of_reader()
   params = jax.device_put(state.params, sharding.split(mesh, state.params))

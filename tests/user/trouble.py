@@ -16,3 +16,13 @@ def sweep():
     Group("poisoned", diverges, COPY | {"model.position": "none"}),
   )
   return Plan("What goes wrong?", Chain(*parts), "none")
+
+
+def quick() -> Plan:
+  """One run that fails and one that loses a seed."""
+  poisoned = Grid({"task": POISONED[:1]})
+  parts = (
+    Group("copy", Grid({"model.position": ("my_spiral:Broken",)}), COPY),
+    Group("poisoned", poisoned, COPY | {"model.position": "none"}),
+  )
+  return Plan("What goes wrong?", Chain(*parts), "my_spiral:Broken")

@@ -243,15 +243,15 @@ class Task:
     key: jax.Array,
     batch_size: int,
     length: int,
-    done: float | jax.Array = 1.0,
+    progress: float | jax.Array = 1.0,
   ) -> Batch:
-    """Returns a training batch: a pure function of the key and of `done`.
+    """Returns a training batch: a pure function of the key and of `progress`.
 
     arrays       `TaskData.arrays` of `load`
     key          chooses the examples
     batch_size   rows, B
     length       task length, a Python number; `tokens(length)` tokens are read
-    done         share of the training steps that is over, 0 to 1, for curricula
+    progress     share of the training steps that is over, 0 to 1, for curricula
     """
     raise NotImplementedError
 

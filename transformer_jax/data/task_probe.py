@@ -31,7 +31,7 @@ def check(task: Any, hooks: Iterable[str] = HOOKS) -> None:
   """
   for one in parts(task, Task):
     if outside(type(one)):
-      check_members(one, Task, by_name=("batch_size", "length"))
+      check_members(one, Task, by_name=("batch_size", "length", "progress"))
       probe(one, hooks)
 
 

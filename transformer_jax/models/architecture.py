@@ -125,6 +125,8 @@ class Architecture:
       if not whole(layers, 0):
         raise ValueError(f"{name} is {layers!r}; write a number of layers, as {name}=6")
       object.__setattr__(self, name, int(layers))
+    if self.classes is not None and not whole(self.classes, 1):
+      raise ValueError(f"classes is {self.classes!r}; write a number, as classes=2")
     for name in SWITCHES:
       if not isinstance(getattr(self, name), bool):
         raise ValueError(f"{name} is {getattr(self, name)!r}; write True or False")

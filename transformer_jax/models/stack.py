@@ -39,8 +39,8 @@ class Stack(nn.Module):
     return form(self.arch.position, self.use)
 
   @nn.compact
-  def __call__(self, x_BLD, at, memory=None, cache=None, done=1.0):
-    at = self.assign_positions(x_BLD.shape[0], at, done)
+  def __call__(self, x_BLD, at, memory=None, cache=None, progress=1.0):
+    at = self.assign_positions(x_BLD.shape[0], at, progress)
     projections = form(self.arch.attention, self.use).projections()
     encoding_dims = projections.encoding_dims(self.arch.dims, self.position)
 
@@ -61,7 +61,7 @@ class Stack(nn.Module):
       x_BLD = NormLayer(self.arch.embedding.norm, name="embedding_norm")(x_BLD)
     return Dropout(self.arch.dropout, self.arch.axis)(x_BLD)
 
-  def assign_positions(self, B, at, done):
+  def assign_positions(self, B, at, progress):
     """Returns the coordinates of B rows with positions; random only in training.
 
     Devices that share a batch share one key: each computes all rows and slices its
@@ -76,7 +76,7 @@ class Stack(nn.Module):
         lambda x: jax.lax.all_gather(x, axis, tiled=True) if len(x) == B else x, at
       )
     at = self.position.assign_positions(
-      TrainContext(self.make_rng("position"), done, rows), at
+      TrainContext(self.make_rng("position"), progress, rows), at
     )
     return jax.tree.map(lambda x: local_examples(x, axis) if len(x) == rows else x, at)
 

@@ -65,44 +65,44 @@ class Transformer(nn.Module):
     if arch.decoders:
       self.decoder = self.stack(arch.of_decoder, arch.decoding, arch.decoders)
 
-  def __call__(self, token_BL, at=None, source_BL=None, source_at=None, done=1.0):
+  def __call__(self, token_BL, at=None, source_BL=None, source_at=None, progress=1.0):
     """Returns logits_BLV.
 
     token_BL    ids of the tokens, or images where the embedding reads images
     at          their coordinates; None: consecutive causal tokens
     source_BL   ids of the encoder's tokens, in a model with both stacks
     source_at   their coordinates
-    done        fraction of training completed, from 0 to 1
+    progress    fraction of training completed, from 0 to 1
     """
-    return self.logits(self.states(token_BL, at, source_BL, source_at, done))
+    return self.logits(self.states(token_BL, at, source_BL, source_at, progress))
 
-  def states(self, token_BL, at=None, source_BL=None, source_at=None, done=1.0):
+  def states(self, token_BL, at=None, source_BL=None, source_at=None, progress=1.0):
     """Returns x_BLD, the states before the output head.
 
     token_BL    ids of the tokens, or images where the embedding reads images
     at          their coordinates; None: consecutive causal tokens
     source_BL   ids of the encoder's tokens, in a model with both stacks
     source_at   their coordinates
-    done        fraction of training completed, from 0 to 1
+    progress    fraction of training completed, from 0 to 1
     """
     if not self.arch.decoders:
-      return self.arch.head.pool(*self.encode(token_BL, at, done))
+      return self.arch.head.pool(*self.encode(token_BL, at, progress))
     if self.arch.encoders and source_BL is None:
       raise ValueError(
         "this model's encoder has nothing to read; write model.apply(params, token_BL,"
         " source_BL=...), and init likewise"
       )
-    memory = self.encode(source_BL, source_at, done) if self.arch.encoders else None
-    return self.read(token_BL, at, memory, None, done)[0]
+    memory = self.encode(source_BL, source_at, progress) if self.arch.encoders else None
+    return self.read(token_BL, at, memory, None, progress)[0]
 
-  def hidden(self, token_BL, at=None, source_BL=None, source_at=None, done=1.0):
+  def hidden(self, token_BL, at=None, source_BL=None, source_at=None, progress=1.0):
     """Returns (x_BLD, output_VD), whose product x @ output^T is the logits.
 
     token_BL    ids of the tokens, or images where the embedding reads images
     at          their coordinates; None: consecutive causal tokens
     source_BL   ids of the encoder's tokens, in a model with both stacks
     source_at   their coordinates
-    done        fraction of training completed, from 0 to 1
+    progress    fraction of training completed, from 0 to 1
 
     A chunked loss needs no array of all logits. A bias of the logits is one more
     feature of x, with value 1.
@@ -113,7 +113,7 @@ class Transformer(nn.Module):
         "a head that caps its logits is no product, which this loss needs; train with"
         " cap=0"
       )
-    x_BLD = self.states(token_BL, at, source_BL, source_at, done)
+    x_BLD = self.states(token_BL, at, source_BL, source_at, progress)
     x_BLD, output_VD = head.states(self.head(), x_BLD), self.output_VD
     if not head.bias:
       return x_BLD, output_VD
@@ -121,7 +121,7 @@ class Transformer(nn.Module):
     one = jnp.pad(x_BLD, ((0, 0), (0, 0), (0, 1)), constant_values=1)
     return one, jnp.concatenate([output_VD, shift_V1], axis=1)
 
-  def encode(self, token_BL, at=None, done=1.0) -> Memory:
+  def encode(self, token_BL, at=None, progress=1.0) -> Memory:
     """Returns the encoder's states and their coordinates."""
     if not self.arch.encoders:
       raise ValueError(
@@ -130,36 +130,36 @@ class Transformer(nn.Module):
     self._check_tokens(token_BL, "source_BL" if self.arch.decoders else "token_BL")
     at = at or coords.consecutive(1, self.arch.embedding.places(token_BL))
     at = at.bidirectional()
-    return self.encoder(self.embed(token_BL, at), at, done=done)[:2]
+    return self.encoder(self.embed(token_BL, at), at, progress=progress)[:2]
 
-  def decode(self, token_BL, at=None, memory=None, cache=None, done=1.0):
+  def decode(self, token_BL, at=None, memory=None, cache=None, progress=1.0):
     """Returns logits_BLV of tokens that follow those in the cache, and the new cache.
 
     token_BL   ids of the new tokens
     at         their coordinates; None: consecutive causal tokens
     memory     result of `encode`, or None
     cache      of the tokens before, or None
-    done       fraction of training completed, from 0 to 1
+    progress   fraction of training completed, from 0 to 1
     """
-    x_BLD, cache = self.read(token_BL, at, memory, cache, done)
+    x_BLD, cache = self.read(token_BL, at, memory, cache, progress)
     return self.logits(x_BLD), cache
 
-  def read(self, token_BL, at, memory, cache, done):
+  def read(self, token_BL, at, memory, cache, progress):
     """Returns the decoder's states x_BLD of new tokens, and the new cache.
 
     token_BL   ids of the new tokens
     at         their coordinates; None: consecutive causal tokens
     memory     result of `encode`, or None
     cache      of the tokens before, or None
-    done       fraction of training completed, from 0 to 1
+    progress   fraction of training completed, from 0 to 1
     """
     self._check_memory(memory)
     self._check_tokens(token_BL, "token_BL")
     at = at or coords.consecutive(1, token_BL.shape[1])
     if isinstance(cache, CachedText):
-      return self.reread(token_BL, at, memory, cache, done)
+      return self.reread(token_BL, at, memory, cache, progress)
     x_BLD = self.embed(token_BL, at)
-    x_BLD, _, cache = self.decoder(x_BLD, at, memory, cache, done)
+    x_BLD, _, cache = self.decoder(x_BLD, at, memory, cache, progress)
     return x_BLD, cache
 
   def _check_tokens(self, token_BL, name):
@@ -185,20 +185,20 @@ class Transformer(nn.Module):
         " encoders=2 in its Architecture"
       )
 
-  def reread(self, token_BL, at, memory, text, done):
+  def reread(self, token_BL, at, memory, text, progress):
     """Returns the new tokens' states x_BLD, from a full pass over the text so far.
 
     token_BL   ids of the new tokens
     at         their coordinates
     memory     result of `encode`, or None
     text       cached ids and coordinates of all earlier tokens
-    done       fraction of training completed, from 0 to 1
+    progress   fraction of training completed, from 0 to 1
     """
     ids = text.tokens.at.data
     at.need(ids, self.arch.position.name)
     at = at.replace(data={name: at.data[name] for name in ids})
     kept, at, tokens = remember(text.tokens, {"token": token_BL[..., None]}, at)
-    x_BMD, _ = self.read(kept["token"][..., 0], at, memory, None, done)
+    x_BMD, _ = self.read(kept["token"][..., 0], at, memory, None, progress)
     L = token_BL.shape[1]
     x_BLD = jax.lax.dynamic_slice_in_dim(x_BMD, tokens.used - L, L, axis=1)
     return fitting(x_BLD, tokens.used <= x_BMD.shape[1]), CachedText(tokens)

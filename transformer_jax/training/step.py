@@ -125,12 +125,12 @@ class Trainer:
   def batch(self, arrays: Any, state: State) -> Batch:
     """Returns the batch of this step: a function of the seed and the step alone."""
     key = jax.random.fold_in(jax.random.fold_in(state.key, DATA), state.step)
-    done = self.done(state)
+    progress = self.progress(state)
     return self.constrain(
-      self.task.batch(arrays, key, self.batch_size, self.length, done)
+      self.task.batch(arrays, key, self.batch_size, self.length, progress)
     )
 
-  def done(self, state: State) -> jax.Array:
+  def progress(self, state: State) -> jax.Array:
     """Returns the share of all steps that is done."""
     return state.step / self.planned
 
@@ -179,9 +179,9 @@ class Trainer:
     """Returns the mean cross-entropy in nats over the places that count, if any."""
     noise = jax.random.fold_in(jax.random.fold_in(state.key, NOISE), state.step)
     rngs = dict(zip(("dropout", "position"), jax.random.split(noise), strict=True))
-    variables, done = {"params": params}, self.done(state)
+    variables, progress = {"params": params}, self.progress(state)
     hidden: Any = self.model.apply(
-      variables, *batch.reads, done=done, rngs=rngs, method="hidden"
+      variables, *batch.reads, progress=progress, rngs=rngs, method="hidden"
     )
     x_BLD, output_VD = hidden
     max_logits = self.max_logits or losses.default_max_logits()

@@ -37,7 +37,7 @@ class Poisoned(Copy):
 
   luck: float = 1.0
 
-  def batch(self, arrays, key, batch_size, length, done=1.0):
+  def batch(self, arrays, key, batch_size, length, progress=1.0):
     batch = super().batch(arrays, key, batch_size, length)
     bad = jax.random.uniform(key) > self.luck
     weight_BL = jnp.where(bad, jnp.nan, batch.weight_BL)

@@ -132,7 +132,7 @@ class Strings(Task):
     key: jax.Array,
     batch_size: int,
     length: int,
-    done: float | jax.Array = 1.0,
+    progress: float | jax.Array = 1.0,
   ) -> Batch:
     """Returns strings of 1 to `length`, padded on the right.
 
@@ -142,9 +142,9 @@ class Strings(Task):
     key          draws lengths and strings
     batch_size   rows
     length       the longest task length
-    done         the share of training that is over, 0 to 1, for `curriculum`
+    progress     the share of training that is over, 0 to 1, for `curriculum`
     """
-    examples = self.examples(key, batch_size, length, done=done)
+    examples = self.examples(key, batch_size, length, progress=progress)
     token_BL, weight_BL = self._laid_out(examples, length, scored=None)
     ids = jax.vmap(lambda n: self.ids(n, length))(examples[2])
     at = coords.consecutive(1, self.tokens(length))
@@ -179,7 +179,7 @@ class Strings(Task):
     rows: int,
     max_length: int,
     length: jax.Array | None = None,
-    done: float | jax.Array = 1.0,
+    progress: float | jax.Array = 1.0,
   ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Returns the tokens prompt_BP and answer_BA, padded with anything, and length_B.
 
@@ -187,7 +187,7 @@ class Strings(Task):
     rows         B
     max_length   the task length that sets P and A
     length       of every row; None: each row draws one, as in training
-    done         the share of training that is over, 0 to 1, for `curriculum`
+    progress     the share of training that is over, 0 to 1, for `curriculum`
     """
     numbers = jnp.arange(1 + self.numbers(max_length))
 
@@ -198,7 +198,7 @@ class Strings(Task):
     shortest = max_length if self.fixed else 1
     limit: int | jax.Array = max_length
     if self.curriculum:
-      limit = jnp.ceil(max_length * done / self.curriculum).astype(jnp.int32)
+      limit = jnp.ceil(max_length * progress / self.curriculum).astype(jnp.int32)
       limit = jnp.clip(limit, 1, max_length)
     # The first number of a row draws its length; evaluation ignores it.
     length_B = shortest + below(limit + 1 - shortest, random_BN[:, 0])

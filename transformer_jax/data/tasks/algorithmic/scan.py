@@ -59,11 +59,11 @@ class Scan(Strings):
     n = np.random.RandomState(seed).randint(first_A[length], first_A[length + 1])
     return words_NP[n].tolist(), actions_NA[n, :length].tolist()
 
-  def examples(self, key, rows, max_length, length=None, done=1.0):
+  def examples(self, key, rows, max_length, length=None, progress=1.0):
     words_NP, actions_NA, first_A = map(jnp.asarray, commands())
     least, most = (max_length if self.fixed else 1), max_length
     if self.curriculum:
-      most = jnp.ceil(max_length * done / self.curriculum).astype(jnp.int32)
+      most = jnp.ceil(max_length * progress / self.curriculum).astype(jnp.int32)
       most = jnp.clip(most, 1, max_length)
     if length is not None:
       least = most = length

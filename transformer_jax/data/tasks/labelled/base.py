@@ -184,7 +184,7 @@ class Labelled(Task):
     key: jax.Array,
     batch_size: int,
     length: int,
-    done: float | jax.Array = 1.0,
+    progress: float | jax.Array = 1.0,
   ) -> Batch:
     """Returns examples of the training split, truncated to `length` tokens.
 
@@ -192,7 +192,7 @@ class Labelled(Task):
     key          chooses the examples, with replacement
     batch_size   rows
     length       tokens of a row, L
-    done         unused: share of training that is done
+    progress     unused: share of training that is done
     """
     E = arrays["train"]["start_E"].shape[0]
     chosen_B = jax.random.randint(key, (batch_size,), 0, E)

@@ -117,7 +117,7 @@ class Images(Task):
     key: jax.Array,
     batch_size: int,
     length: int,
-    done: float | jax.Array = 1.0,
+    progress: float | jax.Array = 1.0,
   ) -> Batch:
     """Returns images of the training split, drawn with replacement.
 

@@ -81,12 +81,12 @@ class Spans(Tokens):
       )
     return length - gone + gaps + 1, gone + gaps + 1
 
-  def batch(self, arrays, key, batch_size, length, done=1.0):
+  def batch(self, arrays, key, batch_size, length, progress=1.0):
     """Returns windows of the training text with gaps.
 
     Arguments are those of `Task.batch`.
     """
-    text = super().batch(arrays, key, batch_size, length, done)
+    text = super().batch(arrays, key, batch_size, length, progress)
     return self._batch(text.input_BL, key, length, length)
 
   def score(self, arrays, key, batch_size, length, bucket):

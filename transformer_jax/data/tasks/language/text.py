@@ -112,7 +112,7 @@ class Text(Task):
     key: jax.Array,
     batch_size: int,
     length: int,
-    done: float | jax.Array = 1.0,
+    progress: float | jax.Array = 1.0,
   ) -> Batch:
     """Returns windows of the training text; they may cross documents.
 

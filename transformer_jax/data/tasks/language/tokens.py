@@ -132,12 +132,12 @@ class PrefixTokens(Tokens):
 
   kind: ClassVar[str] = "prefix_decoder"
 
-  def batch(self, arrays, key, batch_size, length, done=1.0):
+  def batch(self, arrays, key, batch_size, length, progress=1.0):
     """Returns windows with prefixes of 1 to length - 1 tokens, of weight zero.
 
     Arguments are those of `Task.batch`.
     """
-    text = super().batch(arrays, key, batch_size, length, done)
+    text = super().batch(arrays, key, batch_size, length, progress)
     prefix_key = jax.random.fold_in(key, 1)
     size_B1 = jax.random.randint(prefix_key, (batch_size, 1), 1, max(2, length))
     # The last token of the prefix predicts the first one after it.
@@ -193,12 +193,12 @@ class Masked(Tokens):
     if not 0 < self.rate < 1:
       raise DataError(f"masked: rate is {self.rate}; it must be between 0 and 1")
 
-  def batch(self, arrays, key, batch_size, length, done=1.0):
+  def batch(self, arrays, key, batch_size, length, progress=1.0):
     """Returns training windows with hidden tokens, whose weight is 1.
 
     Arguments are those of `Task.batch`.
     """
-    text = super().batch(arrays, key, batch_size, length, done)
+    text = super().batch(arrays, key, batch_size, length, progress)
     if self.nsp:
       text, follows_B = self._pairs(arrays, key, text)
     chosen_BL, *drawn = self._draw(jax.random.fold_in(key, 1), batch_size, length)

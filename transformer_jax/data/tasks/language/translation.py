@@ -203,7 +203,7 @@ class Translation(Task):
     key: jax.Array,
     batch_size: int,
     length: int,
-    done: float | jax.Array = 1.0,
+    progress: float | jax.Array = 1.0,
   ) -> Batch:
     """Returns pairs whose sides fit into `length`, padded on the right.
 
@@ -211,7 +211,7 @@ class Translation(Task):
     key          chooses the pairs, with replacement
     batch_size   rows, each of up to `packed` pairs
     length       tokens of a row, L
-    done         unused: share of training that is done
+    progress     unused: share of training that is done
     """
     data = arrays["train"]
     if coords.is_concrete(data["size_P2"]):

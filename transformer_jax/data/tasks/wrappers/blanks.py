@@ -59,13 +59,13 @@ class Blanks(Posed):
     key: jax.Array,
     batch_size: int,
     length: int,
-    done: float | jax.Array = 1.0,
+    progress: float | jax.Array = 1.0,
   ) -> Batch:
     """Returns the problems of 1 to `length`, padded on the right.
 
     Arguments are those of `Task.batch`.
     """
-    examples = self.task.examples(key, batch_size, length, done=done)
+    examples = self.task.examples(key, batch_size, length, progress=progress)
     input_BL, target_BL, _, blank_BL = self._laid_out(examples, length)
     at = coords.padded(input_BL != PAD)
     return Batch(input_BL, target_BL, blank_BL.astype(jnp.float32), at)

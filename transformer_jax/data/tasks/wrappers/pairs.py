@@ -43,13 +43,13 @@ class Seq2Seq(Posed):
     key: jax.Array,
     batch_size: int,
     length: int,
-    done: float | jax.Array = 1.0,
+    progress: float | jax.Array = 1.0,
   ) -> Batch:
     """Returns the problems of 1 to `length`, both sides padded on the right.
 
     Arguments are those of `Task.batch`.
     """
-    examples = self.task.examples(key, batch_size, length, done=done)
+    examples = self.task.examples(key, batch_size, length, progress=progress)
     prompt_BP, answer_BA, length_B = examples
     lay_out = jax.vmap(lambda answer_A, n: self._lay_out(answer_A, n, None))
     ids, source_ids = jax.vmap(lambda n: self._ids(n, length))(length_B)

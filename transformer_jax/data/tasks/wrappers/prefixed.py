@@ -40,13 +40,13 @@ class Prefixed(Posed):
     key: jax.Array,
     batch_size: int,
     length: int,
-    done: float | jax.Array = 1.0,
+    progress: float | jax.Array = 1.0,
   ) -> Batch:
     """Returns the task's batch with bidirectional attention in prompts.
 
     Arguments are those of `Task.batch`.
     """
-    return _see(self.task.batch(arrays, key, batch_size, length, done))
+    return _see(self.task.batch(arrays, key, batch_size, length, progress))
 
   def score(
     self, arrays: Any, key: jax.Array, batch_size: int, length: jax.Array, bucket: int
