@@ -76,6 +76,7 @@ def _added(request: flags.Request, run: runs.Run) -> dict[str, Any]:
     "config": config_file.short(request.path),
     "command": flags.command("run", request.path, request.overrides),
     "baseline": request.plan.baseline if request.plan else None,
+    "comparisons": request.plan.comparisons.to_json() if request.plan else None,
     "groups": [],
     "runs": [],
   }

@@ -32,6 +32,7 @@ def main(request: flags.Request) -> int:
     )
   todo = runs.expand(request.plan, request.base, request.overrides)
   baseline = runs.baseline(request.plan, todo)
+  comparisons = runs.comparisons(request.plan, todo)
   todo = matched(request, todo, baseline)
   if not request.dry_run:
     _announce(request, todo)
@@ -40,8 +41,16 @@ def main(request: flags.Request) -> int:
     if code:
       return code
   sweep = content(request, todo, baseline)
+
+  def checked() -> dict[str, Any]:
+    # Tasks know their measures: once the configs of all runs are known to be sound.
+    from transformer_jax.evaluation.generation_eval import MEASURES
+
+    runs.check_cells(comparisons, todo, MEASURES)
+    return sweep
+
   chosen = runs.only(todo, request.groups)
-  return sweep_loop.work(request, "sweep", lambda: sweep, chosen)
+  return sweep_loop.work(request, "sweep", checked, chosen)
 
 
 def tuned(request: flags.Request, todo: list[Run], tune: Tune) -> tuple[int, list[Run]]:
@@ -71,6 +80,7 @@ def content(
     "config": config_file.short(request.path),
     "command": request.command("sweep"),
     "baseline": baseline,
+    "comparisons": runs.comparisons(request.plan, todo).to_json(),
     "groups": list(dict.fromkeys(run.group for run in todo)),
     "runs": [run.entry() for run in todo],
   }

@@ -6,9 +6,11 @@ of single examples are in examples.npz of each run: see evaluation/example_score
 
 import csv
 import io
+from collections.abc import Set
 from typing import Any
 
-from experiments.reporting import comparable
+from experiments.reporting import comparable, limits
+from experiments.reporting.cells import Cell, primary_cells
 from experiments.reporting.load import LoadedRun, ReportError, Sweep, finite
 from transformer_jax.spec import nearest
 from transformer_jax.untrusted import cell
@@ -16,6 +18,7 @@ from transformer_jax.untrusted import cell
 COLUMNS = (
   *("group", "variant", "id", "seed", "length", "times_trained"),
   *("measure", "better", "part", "value", "reason", "baseline", "target", "inputs"),
+  *("primary", "margin", "low", "high", "examples"),
 )
 
 
@@ -29,6 +32,10 @@ def records(sweep: Sweep, *keys: str) -> list[dict[str, Any]]:
   target     fingerprint of the scored targets; runs are compared where it is equal
   inputs     fingerprints of data, tokenizer, pretrained weights and user code; a group
              is compared where each of them is equal in all its runs
+  primary    whether the score is one of those with verdicts
+  margin     difference up to which two variants are equivalent, if the plan has one
+  low, high  bounds of the measure, where it has some
+  examples   scored at this length
 
   Raises ReportError for a key that no config has.
   """
@@ -36,16 +43,20 @@ def records(sweep: Sweep, *keys: str) -> list[dict[str, Any]]:
     known = {name for run in sweep.runs for name in run.config}
     if key not in known:
       raise ReportError(f"no run has a key {key}.{nearest(key, known)}")
+  judged = {cell for group in sweep.groups for cell in primary_cells(sweep, group)}
   return [
     record | {key: run.config.get(key) for key in keys}
     for run in sweep.runs
     if run.result
-    for record in _records(run, sweep.baseline)
+    for record in _records(run, sweep, judged)
   ]
 
 
-def _records(run: LoadedRun, baseline: str | None) -> list[dict[str, Any]]:
-  """Returns the records of one finished run."""
+def _records(run: LoadedRun, sweep: Sweep, judged: Set[Cell]) -> list[dict[str, Any]]:
+  """Returns the records of one finished run.
+
+  judged   cells with verdicts
+  """
   better = {x["name"]: x["better"] for x in run.fact("measures")}
   inputs = "; ".join(f"{name} {value[:16]}" for name, value in comparable.inputs(run))
   return [
@@ -61,12 +72,25 @@ def _records(run: LoadedRun, baseline: str | None) -> list[dict[str, Any]]:
       "part": score.get("part", "mean"),
       "value": score["value"] if finite(score["value"]) else None,
       "reason": _reason(run, score),
-      "baseline": baseline,
+      "baseline": sweep.baseline,
       "target": run.target(score["length"], score["measure"]),
       "inputs": inputs,
+      **_limits(run, sweep, score["measure"]),
+      "primary": _cell(run, score) in judged,
+      "examples": limits.examples(run, score["length"], score["measure"]),
     }
     for score in run.fact("scores")
   ]
+
+
+def _cell(run: LoadedRun, score: dict[str, Any]) -> Cell:
+  part = score.get("part", "mean")
+  return Cell(run.group, score["measure"], part, score["length"])
+
+
+def _limits(run: LoadedRun, sweep: Sweep, measure: str) -> dict[str, float | None]:
+  low, high = limits.bounds([run], measure)
+  return {"margin": sweep.comparisons.margin_of(measure), "low": low, "high": high}
 
 
 def _reason(run: LoadedRun, score: dict[str, Any]) -> str:

@@ -1,12 +1,18 @@
-"""Comparisons with the baseline, by group, variant, length, measure and part."""
+"""Comparisons of a sweep, by group, variant, length, measure and part."""
 
 import dataclasses
 import os
 from collections.abc import Hashable, Iterator, Mapping, Sequence
+from typing import Any
 
-from experiments.reporting import comparable, load, verdicts
-from experiments.reporting.statistics import Estimate
+from experiments.reporting import cells, comparable, limits, load, verdicts
+from experiments.reporting.cells import Cell
+from experiments.reporting.columns import column as column_of
+from experiments.reporting.columns import targets_of
+from experiments.reporting.power import MoreSeeds
+from experiments.reporting.statistics import Bounds, Estimate
 from experiments.reporting.text import multiple
+from experiments.setup import primary
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,11 +24,18 @@ class Comparison:
   better       "lower" or "higher"
   part         "mean", or the part of the targets that is scored
   planned      seeds of the plan; the estimate counts those with a value
+  against      label of the run that it is compared with: the baseline, if there is one
   estimate     mean over seeds
-  difference   estimate minus the baseline's, paired by seed
-  p, p_holm    of the difference, alone and after Holm's correction; None: not tested
+  difference   estimate minus that of the other run, over the seeds of both
+  p, p_holm    of the difference alone; of the claim, after the correction over all of
+               the report; None: not tested
+  p_equivalent of equivalence alone; None: not tested
   seeds        those of the estimate
+  more         seeds that would resolve it; None: resolved, exploratory or unknown
   target       identifies the scored targets: equal values are equal targets
+  resolution   standard error of a score from its examples; 0: unknown
+  bounds       least and largest value of the measure
+  chance       score of guessing; None: unknown
   """
 
   group: str
@@ -33,14 +46,25 @@ class Comparison:
   better: str
   part: str
   planned: int
+  against: str | None
   estimate: Estimate
   difference: Estimate
   p: float | None
   p_holm: float | None
+  p_equivalent: float | None
   verdict: str
   reason: str
   seeds: tuple[int, ...]
+  more: MoreSeeds | None
   target: Hashable  # None: nothing was scored
+  resolution: float
+  bounds: Bounds
+  chance: float | None
+
+  @property
+  def cell(self) -> Cell:
+    """Returns the cell of the score."""
+    return Cell(self.group, self.measure, self.part, self.length)
 
   @property
   def complete(self) -> bool:
@@ -50,10 +74,39 @@ class Comparison:
 
 @dataclasses.dataclass(frozen=True)
 class Findings:
-  """A sweep with all its comparisons, the numbers of its report."""
+  """A sweep with all its comparisons, the numbers of its report.
+
+  comparisons   each variant against the baseline, by every score
+  pairs         primary comparisons with other runs than the baseline
+  leaders       {cell: the variant with the best mean, then those not told apart from
+                it}; alone, it is best; of primary cells for which this may be claimed
+  """
 
   sweep: load.Sweep
   comparisons: tuple[Comparison, ...]
+  pairs: tuple[Comparison, ...] = ()
+  leaders: Mapping[Cell, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+
+  def primary(self, group: str) -> list[Cell]:
+    """Returns the cells of a group that have verdicts, the shortest length first."""
+    return cells.primary_cells(self.sweep, group)
+
+  def main(self, group: str) -> list[Cell]:
+    """Returns the cells of a group's answer and main table, one for each length.
+
+    Those with verdicts, by the first of their measures; without any the headline
+    measure at the trained and the longest length.
+    """
+    if primary := self.primary(group):
+      return [cell for cell in primary if cell.measure == primary[0].measure]
+    lengths = self.lengths(group)
+    ends = dict.fromkeys([self.trained(group) or lengths[-1], lengths[-1]])
+    measure = next(iter(self.measures(group)))
+    return [Cell(group, measure, "mean", length) for length in ends]
+
+  def cell(self, cell: Cell) -> list[Comparison]:
+    """Returns the comparisons of a cell with the baseline."""
+    return self.at(cell.group, cell.length, cell.measure, cell.part)
 
   def of(self, group: str, measure: str = "", part: str = "mean") -> list[Comparison]:
     """Returns a group's comparisons by one measure; "": the headline measure."""
@@ -93,9 +146,7 @@ class Findings:
 
   def trained(self, group: str) -> int | None:
     """Returns the scored length nearest to that of training; None without results."""
-    train = next(
-      (r.fact("train_length") for r in self.sweep.of(group) if r.result), None
-    )
+    train = cells.train_length(self.sweep, group)
     if train is None:
       return None
     return min(self.lengths(group), key=lambda length: abs(length - train))
@@ -143,117 +194,57 @@ def column(compared: Sequence[Comparison]) -> str:
 def find(workdir: str | os.PathLike[str]) -> Findings:
   """Returns the comparisons of a sweep's folder; raises ReportError."""
   sweep = load.read(workdir)
-  compared: list[Comparison] = []
+  cells.check(sweep)
+  better: dict[Cell, str] = {}
+  judged: set[Cell] = set()
   for group in sweep.groups:
-    compared += _compare_group(sweep, group)
-  return Findings(sweep, tuple(compared))
-
-
-def _compare_group(sweep: load.Sweep, group: str) -> list[Comparison]:
-  finished = [run for run in sweep.of(group) if run.result]
-  measures = {m["name"]: m["better"] for run in finished for m in run.fact("measures")}
-  lengths = sorted({length for run in finished for length in run.fact("lengths")})
-  compared: list[Comparison] = []
-  for measure, better in measures.items():
-    for part in _parts(finished, measure):
-      for length in lengths:
-        compared += _compare_runs(sweep, group, length, measure, better, part)
-  return compared
-
-
-def _compare_runs(
-  sweep: load.Sweep, group: str, length: int, measure: str, better: str, part: str
-) -> list[Comparison]:
-  """Compares all runs of a group with the baseline, by one score.
-
-  length    context length that is scored
-  measure   name of the score
-  better    "lower" or "higher"
-  part      of the targets; "mean": all of them
-  """
-  runs = sweep.of(group)
-  scores = {run.label: run.values(length, measure, part) for run in runs}
-  scored = [run for run in runs if scores[run.label]]
-  targets = comparable.targets(scored, length, measure)
-  excused = _excuses(sweep.baseline, runs, length, scores, targets)
-  judgements = verdicts.compare(scores, sweep.baseline, better, excused)
-  train = next(run.fact("train_length") for run in runs if run.result)
-  return [
-    Comparison(
-      group=group,
-      label=run.label,
-      length=length,
-      times=run.times.get(length, length / train),
-      measure=measure,
-      better=better,
-      part=part,
-      planned=len(run.fact("seeds") or ()),
-      target=targets.get(run.label),
-      **{
-        field.name: getattr(judgements[run.label], field.name)
-        for field in dataclasses.fields(verdicts.Judgement)
-      },
-    )
-    for run in runs
+    better |= cells.cells(sweep, group)
+    judged |= {*cells.primary_cells(sweep, group)}
+  columns = {
+    cell: column_of(sweep, cell, side, cell in judged) for cell, side in better.items()
+  }
+  against_one = sweep.comparisons.contrasts == primary.BASELINE
+  found = verdicts.judge(columns, sweep.baseline if against_one else None)
+  compared = [
+    comparison
+    for cell, column in columns.items()
+    for comparison in _compared(sweep, cell, column, found[cell])
   ]
-
-
-def _excuses(
-  baseline: str | None,
-  runs: Sequence[load.LoadedRun],
-  length: int,
-  scores: Mapping[str, Mapping[int, float]],
-  targets: Mapping[str, Hashable],
-) -> dict[str, tuple[str, str]]:
-  """Returns {label: (verdict, reason)} of the runs that must not be tested.
-
-  baseline   label of the run that the others are compared with
-  length     context length of the column
-  scores     {label: {seed: value}}
-  targets    {label: identity of the scored targets}
-  """
-  changed = comparable.changed([run for run in runs if run.result])
-  reference = None if baseline is None else targets.get(baseline)
-  excuses = {}
-  for run in runs:
-    label = run.label
-    if excuse := _excuse(run, length, scores[label]):
-      excuses[label] = excuse
-    elif changed and label != baseline:
-      excuses[label] = "not compared", changed
-    elif reference is not None and targets.get(label) != reference:
-      excuses[label] = "not compared", f"scored on other targets than {baseline}"
-  return excuses
-
-
-def _excuse(
-  run: load.LoadedRun, length: int, values: Mapping[int, float]
-) -> tuple[str, str] | None:
-  """Returns (verdict, reason) for a score that lacks seeds, or None."""
-  if not run.result:
-    failed = run.state in ("failed", "damaged")
-    return "failed" if failed else "unfinished", run.error or run.state
-  undefined = run.fact("undefined") or {}
-  if str(length) in undefined:
-    return "undefined", str(undefined[str(length)])
-  lost = run.fact("diverged") or {}
-  if lost:
-    steps = ", ".join(f"seed {seed} at step {step}" for seed, step in lost.items())
-    return "diverged", steps
-  if length not in run.result["lengths"]:
-    return "undefined", f"not scored at length {length}"
-  missing = [seed for seed in run.result["seeds"] if seed not in values]
-  if missing:
-    return "undefined", f"no finite value in seeds {', '.join(map(str, missing))}"
-  return None
-
-
-def _parts(runs: Sequence[load.LoadedRun], measure: str) -> list[str]:
-  """Returns the scored parts, the mean first."""
-  parts = dict.fromkeys(
-    score.get("part", "mean")
-    for run in runs
-    for score in run.fact("scores")
-    if score["measure"] == measure
+  return Findings(
+    sweep,
+    comparisons=tuple(c for c in compared if c.against == sweep.baseline),
+    pairs=tuple(c for c in compared if c.against != sweep.baseline),
+    leaders={cell: x.leaders for cell, x in found.items() if x.leaders},
   )
-  return sorted(parts, key=lambda part: part != "mean")
+
+
+def _compared(
+  sweep: load.Sweep,
+  cell: Cell,
+  column: verdicts.Column,
+  judgements: verdicts.Judgements,
+) -> Iterator[Comparison]:
+  """Yields the comparisons of a cell."""
+  runs = {run.label: run for run in sweep.of(cell.group)}
+  scored = [run for run in runs.values() if column.scores[run.label]]
+  targets = targets_of(scored, cell)
+  train = cells.train_length(sweep, cell.group) or 1
+  for (label, against), judgement in judgements.of.items():
+    run = runs[label]
+    yield Comparison(
+      **cell._asdict(),
+      label=label,
+      times=run.times.get(cell.length, cell.length / train),
+      better=column.better,
+      planned=len(run.fact("seeds") or ()),
+      against=against,
+      target=targets.get(label),
+      resolution=column.resolution,
+      bounds=column.bounds,
+      chance=limits.chance(run, cell.length, cell.measure),
+      **_fields(judgement),
+    )
+
+
+def _fields(judgement: verdicts.Judgement) -> dict[str, Any]:
+  return {x.name: getattr(judgement, x.name) for x in dataclasses.fields(judgement)}

@@ -11,11 +11,11 @@ from experiments.reporting.text import measure_name, plus_minus
 
 
 def differences(findings: Findings, group: str) -> Picture:
-  """Draws each variant's paired difference from the baseline at the longest length."""
+  """Draws each variant's difference from the baseline at the longest judged length."""
   baseline = findings.sweep.baseline
-  measure, better = next(iter(findings.measures(group).items()))
-  length = findings.lengths(group)[-1]
-  compared = [c for c in findings.at(group, length) if c.label != baseline]
+  cell = findings.main(group)[-1]
+  better = findings.measures(group)[cell.measure]
+  compared = [c for c in findings.cell(cell) if c.label != baseline]
   compared.sort(key=lambda c: lower_is_better(c.difference.mean, c.better))
   numbers, every = _numbers(compared), len(compared)
   named = style.leading(findings, group)
@@ -26,15 +26,16 @@ def differences(findings: Findings, group: str) -> Picture:
     _difference(ax, y, comparison)
   _symmetric(ax, compared)
   cut = _mark_cut(ax, middle, compared)
-  name = measure_name(measure)
+  name = measure_name(cell.measure)
   ax.set_xlabel(f"{name}, difference from {baseline}", fontsize=FONT, color=INK)
   title = f"{group}: difference from {baseline} at {column(compared)}"
   side = "left" if better == "lower" else "right"
-  how = f"{side} is better; bar: 95% t interval, paired by seed"
+  how = f"{side} is better; bar: 95% interval"
   style.heading(ax, title, how)
   caption = (
-    f"{name} minus that of {baseline} at length {length}, paired by seed, with its 95%"
-    f" interval. Filled: resolved after Holm's correction; hollow: did not resolve."
+    f"{name} minus that of {baseline} at length {cell.length}, over the seeds of both,"
+    " with its 95% interval. Filled: resolved, with 5% error for all verdicts of the"
+    " report; hollow: not."
   )
   caption += style.CUT if cut else ""
   caption += style.left_out(len(compared), every)
@@ -104,10 +105,9 @@ def _difference(ax, y: float, comparison: Comparison) -> None:
 def _symmetric(ax, compared: list[Comparison]) -> None:
   """Fits the axis to the differences and zero; a wide interval may be cut."""
   differences = [c.difference for c in compared]
-  halves = [(mean, d.half or 0) for d in differences if (mean := d.mean) is not None]
-  means = [abs(mean) for mean, _ in halves]
-  widths = [abs(mean) + half for mean, half in halves]
-  far = min(max(widths, default=1), 2.5 * max(means, default=1)) or 1
-  left = min([0, *(mean - half for mean, half in halves)])
-  right = max([0, *(mean + half for mean, half in halves)])
+  means = [d.mean for d in differences if d.mean is not None]
+  ends = [end for d in differences for end in d.interval or ()] + means
+  far = max(map(abs, ends), default=1)
+  far = min(far, 2.5 * max(map(abs, means), default=1)) or 1
+  left, right = min([0, *ends]), max([0, *ends])
   ax.set_xlim(max(left, -far) - 0.12 * far, min(right, far) + 0.12 * far)

@@ -19,7 +19,7 @@ SPECIAL = {
   **{"±": r"$\pm$", "−": "$-$", "×": r"$\times$", "·": r"$\cdot$", "≤": r"$\le$"},
   **{"–": "--", "—": "---", "“": "``", "”": "''", "‘": "`", "’": "'", "…": r"\ldots{}"},
   **{"▲": r"$\blacktriangle$", "▼": r"$\blacktriangledown$", "○": r"$\circ$"},
-  **{"≥": r"$\ge$", "→": r"$\to$", "\u00a0": "~", '"': "''"},
+  **{"≥": r"$\ge$", "≈": r"$\approx$", "→": r"$\to$", "\u00a0": "~", '"': "''"},
   **{"ß": r"{\ss}", "æ": r"{\ae}", "Æ": r"{\AE}", "ø": r"{\o}", "Ø": r"{\O}"},
   **{"ł": r"{\l}", "Ł": r"{\L}", "œ": r"{\oe}", "ı": r"{\i}"},
 }
@@ -58,13 +58,11 @@ def p_notes(findings: Findings, table: Table) -> list[str]:
   group = table.name.removeprefix("main_")
   if group == table.name or group not in findings.sweep.groups:
     return []
-  lengths = findings.lengths(group)
-  ends = dict.fromkeys([findings.trained(group) or lengths[-1], lengths[-1]])
   values = [
     f"{c.label} at {multiple(c.times)} {_p(c.p_holm)}"
-    for length in ends
-    for c in findings.at(group, length)
-    if c.p_holm is not None and c.verdict in ("better", "worse")
+    for cell in findings.main(group)
+    for c in findings.cell(cell)
+    if c.p_holm is not None and c.verdict in ("better", "worse", "equivalent")
   ]
   bold = f"Bold: better than {findings.sweep.baseline}, resolved after correction."
   notes = [bold] if table.bold else []

@@ -42,7 +42,7 @@ def length_curves(findings: Findings, group: str, measure: str) -> Picture:
     _gaps(strip, gaps, by_label, looks, places)
   better, name = compared[0].better, measure_name(measure)
   intervals = f"; {'bar' if one else 'band'}: 95% t interval"
-  intervals = intervals if any(c.estimate.low for c in compared) else ""
+  intervals = intervals if any(c.estimate.interval for c in compared) else ""
   title = f"{group}: {name} by context length"
   style.heading(ax, title, f"{better} is better; {_seeds(compared)}{intervals}")
   caption = (
@@ -133,13 +133,14 @@ def _curve(ax, x: np.ndarray, scored: list[Comparison], look: Style) -> None:
     hollow = {"markerfacecolor": PAPER, "markeredgecolor": look.color}
     face = {} if comparison.complete else hollow
     ax.plot(at, comparison.estimate.mean, zorder=4, **look.marker_kwargs | face)
-  mean = np.array([c.estimate.mean for c in scored])
-  half = np.array([c.estimate.half or 0.0 for c in scored])
+  ends = [c.estimate.interval or (c.estimate.mean,) * 2 for c in scored]
+  low, high = np.array(ends, np.float64).T
   if len(scored) > 1:
-    low, high = mean - half, mean + half
     ax.fill_between(x, low, high, color=look.color, alpha=0.16, linewidth=0, zorder=2)
-  elif half.any():
-    ax.errorbar(x, mean, half, color=look.color, capsize=4, zorder=2)
+  elif (high > low).any():
+    mean = np.array([c.estimate.mean for c in scored])
+    around = [mean - low, high - mean]
+    ax.errorbar(x, mean, around, color=look.color, capsize=4, zorder=2)
 
 
 def _scale(ax, compared: list[Comparison]) -> None:

@@ -16,7 +16,9 @@ from typing import Any
 from experiments.runner.state import damaged
 from experiments.setup.identity import completed
 from experiments.setup.matching import Matched
+from experiments.setup.primary import DEFAULT, Comparisons, from_json
 from experiments.setup.tuning import Tuned
+from experiments.setup.validate import ConfigError
 from transformer_jax import untrusted
 from transformer_jax.evaluation import example_scores
 from transformer_jax.evaluation.example_scores import ExampleScores
@@ -123,8 +125,9 @@ class Sweep:
 
   config      config file of the plan
   command     shell command that repeats the sweep
-  baseline    label that all others are compared with
+  baseline    label that others are compared with
   unplanned   number of run folders that the plan does not name
+  comparisons those that have verdicts
 
   >>> copying = LoadedRun("a1", "rope", "copy", "finished")
   >>> reading = LoadedRun("b2", "rope", "text", "failed")
@@ -142,6 +145,7 @@ class Sweep:
   groups: tuple[str, ...]
   runs: tuple[LoadedRun, ...]
   unplanned: int = 0
+  comparisons: Comparisons = DEFAULT
 
   def of(self, group: str) -> list[LoadedRun]:
     """Returns the runs of a group."""
@@ -171,7 +175,25 @@ def read(workdir: str | os.PathLike[str]) -> Sweep:
     groups=tuple(groups),
     runs=tuple(runs),
     unplanned=len(folders - {run.id for run in runs}),
+    comparisons=_declared(root, plan.get("comparisons")),
   )
+
+
+def _declared(workdir: pathlib.Path, values: Any) -> Comparisons:
+  """Returns the primary comparisons of sweep.json; older ones have the default."""
+  try:
+    return from_json(_shown(values))
+  except ConfigError as error:
+    raise ReportError(f"{workdir / 'sweep.json'}: {error}") from error
+
+
+def _shown(value: Any) -> Any:
+  """Returns a JSON value with its texts as the page writes them, as labels are."""
+  if isinstance(value, list):
+    return [*map(_shown, value)]
+  if isinstance(value, dict):
+    return {name: _shown(x) for name, x in value.items()}
+  return shown(value) if isinstance(value, str) else value
 
 
 def _plan(workdir: pathlib.Path) -> dict:

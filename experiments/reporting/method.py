@@ -1,26 +1,36 @@
 """A report's account of its numbers: method, budgets, data, versions."""
 
+from collections.abc import Mapping
+
 from experiments.reporting import comparable
 from experiments.reporting.comparisons import Findings
-from experiments.reporting.text import count, listed
+from experiments.reporting.text import count, listed, measure_name, multiple
+from experiments.setup import primary
 
 METHOD = (
-  "A seed draws a run's initial weights and its batches; a variant and the baseline are"
-  " paired by seed, over the seeds that both have. {targets}",
-  "Intervals are 95% Student t intervals over seeds, one at a time. A verdict of better"
-  " or worse needs p < 0.05 in a two-sided paired t test after Holm's correction over"
-  " the variants compared at one length of one measure of one group. “Did not resolve”"
-  " means not significant after this correction. The interval beside a verdict is not"
-  " corrected, so it can exclude zero where the verdict is “did not resolve”. With few"
-  " seeds the test assumes that differences between seeds are roughly normal.",
-  "A number without ± comes from one seed, or is equal in every seed. A single seed is"
-  " never tested. Where the difference is equal in all seeds a t test is undefined; a"
-  " sign test replaces it, and needs six seeds to reach significance.",
+  "A seed draws a run's initial weights and its batches; runs are compared over the"
+  " seeds that both have. {targets}",
+  "{declared} These comparisons have verdicts, and all of them together one error of"
+  " 5%: at most one report in twenty calls any two variants better, worse or"
+  " equivalent that are not, or a variant best that is not. Everything else is"
+  " exploratory: estimates with intervals, each 95% alone.",
+  "The standard error of a difference is that of seeds as blocks: each variant's"
+  " residual variance, moderated towards the pooled variance of its column. Holm's"
+  " correction runs over the comparisons of the whole report. “Did not resolve” means"
+  " not significant after it, never that there is no difference; beside it stand the"
+  " seeds to add so that four of five repetitions would resolve a difference of the"
+  " measured size, and the same at the ends of the 95% interval of the spread. The"
+  " interval beside a verdict is not corrected, so it can exclude zero where nothing"
+  " is resolved.",
+  "A variant is best only where it is resolved from each other one; else those not"
+  " told apart from it lead together. Intervals of a mean are Student's t over seeds."
+  " Intervals end at the bounds of a measure, where the t interval is cut off. A share"
+  " of N examples is not taken to vary less over seeds than one example does: so a"
+  " score that is equal in every seed is a result. A single seed is never tested.",
   "A run with a diverged seed keeps the mean of its other seeds but is not tested:"
   " omitting the diverged seed would favour it. Where the baseline has one, no variant"
   " of the column is tested. A length that an encoding does not define is undefined,"
-  " never clamped. The lead of the best over the next in the answer is one uncorrected"
-  " paired t test.",
+  " never clamped.",
   "Parameters are counted in the parameter tree. FLOPs are XLA's count for one training"
   " step of one seed before optimization, with dense attention and every layer written"
   " out. Peak memory is that of the compiled training of all seeds: arguments and"
@@ -31,7 +41,32 @@ METHOD = (
 
 def method(findings: Findings) -> list[str]:
   """Returns the paragraphs on statistics and cost."""
-  return [line.format(targets=_targets(findings)) for line in METHOD]
+  facts = {"targets": _targets(findings), "declared": declared(findings)}
+  return [line.format(**facts) for line in METHOD]
+
+
+def declared(findings: Findings) -> str:
+  """Returns a sentence on the primary comparisons of the plan."""
+  plan, baseline = findings.sweep.comparisons, findings.sweep.baseline
+  measures = listed([*map(measure_name, plan.measures)]) if plan.measures else ""
+  what = measures or "the headline measure of each group"
+  if plan.part != "mean":
+    what += f" ({plan.part.replace('_', ' ')} of the targets)"
+  lengths = [f"the {x}" if isinstance(x, str) else multiple(x) for x in plan.lengths]
+  pairs = plan.contrasts
+  who = {
+    primary.BASELINE: f"each variant against {baseline}",
+    primary.ALL_PAIRS: "all pairs of variants of a group",
+  }
+  which = (
+    who[pairs]
+    if isinstance(pairs, str)
+    else listed([f"{a} against {b}" for a, b in pairs])
+  )
+  margins = plan.margin if isinstance(plan.margin, Mapping) else {"": plan.margin}
+  within = [f"{x:g} {measure_name(name)}".strip() for name, x in margins.items() if x]
+  equal = f" Differences below {listed(within)} are equivalent." if within else ""
+  return f"The plan compares {which}, by {what}, at {listed(lengths)} length.{equal}"
 
 
 def _targets(findings: Findings) -> str:

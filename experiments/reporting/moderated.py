@@ -1,22 +1,22 @@
-"""Comparisons of a whole report with one family-wise error: moderated t, then Holm.
+"""Differences within one column of scores, with moderated standard errors.
 
-Every variant of every column is compared with the column's baseline. A column is one
-measure at one length of one group, and a two-way layout: variants by seeds, with seeds
-as blocks. Each variant's variance is that of its residuals, moderated towards the
-column's pooled variance with a fixed weight; Holm's correction then runs over all
-comparisons of all columns. docs/statistics.md explains and calibrates the method.
+A column is one measure at one length of one group, and a two-way layout: variants by
+seeds, with seeds as blocks. Each variant's variance is that of its residuals, moderated
+towards the column's pooled variance with a fixed weight. docs/statistics.md explains
+and calibrates the method; family.py corrects the p values of a whole report.
 
 Smyth, 2004, https://doi.org/10.2202/1544-6115.1027 (moderated variances);
 Satterthwaite, 1946, https://doi.org/10.2307/3002019 (degrees of freedom of a sum).
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
-from scipy import stats
+from scipy import special  # its functions are those of stats, without their cost
 
-from experiments.reporting.statistics import LEVEL, ROUNDING, holm
+from experiments.reporting.family import Pair
+from experiments.reporting.statistics import LEVEL, ROUNDING
 
 # Degrees of freedom that the column's pooled variance counts in a variant's variance.
 # The largest whose errors stay at 5% with 10-fold unequal spreads: docs/statistics.md.
@@ -24,55 +24,57 @@ PRIOR = 0.8
 
 
 @dataclasses.dataclass(frozen=True)
-class Column:
-  """Scores of one measure at one length of one group.
-
-  scores      {variant: {seed: score}}; a seed that is lost is missing or not finite
-  baseline    the variant that all others are compared with
-  resolution  standard error that scoring a finite set of examples gives one score: no
-              variant is taken to vary less. 0: unknown
-
-  >>> column = Column({"none": {0: 1.0}, "rope": {0: 0.9}}, "none", resolution=0.01)
-  >>> sorted(column.scores)
-  ['none', 'rope']
-  """
-
-  scores: Mapping[str, Mapping[int, float]]
-  baseline: str
-  resolution: float = 0.0
-
-
-@dataclasses.dataclass(frozen=True)
 class Contrast:
-  """Difference of a variant from the baseline.
+  """Difference of one variant from another.
 
-  mean        variant minus baseline over the seeds that both have; None: there is none
-  low, high   ends of the 95% interval of this difference alone; None: not estimable
-  p           two-sided p value of this difference alone; None: not tested
-  p_adjusted  the same after Holm's correction over the whole family
-  df          degrees of freedom of the difference's standard error
-  count       seeds that variant and baseline share
+  mean    over the seeds that both have; None: there is none
+  error   standard error of the mean; None: not estimable
+  df      degrees of freedom of the error
+  count   seeds that both have
 
   >>> scores = {"none": {0: 1.0, 1: 1.2}, "rope": {0: 0.9, 1: 1.1}}
-  >>> contrast = compare_family({"text": Column(scores, "none")})["text"]["rope"]
+  >>> contrast = compare(scores, [("rope", "none")])["rope", "none"]
   >>> round(contrast.mean, 2), contrast.count
   (-0.1, 2)
   """
 
   mean: float | None
-  low: float | None
-  high: float | None
-  p: float | None
-  p_adjusted: float | None
+  error: float | None
   df: float
   count: int
+
+  @property
+  def p(self) -> float | None:
+    """Returns the two-sided p value of this difference alone; None: not tested.
+
+    Where nothing varies and the scored examples are unknown it is that of a sign test.
+    """
+    if self.mean is None or self.error is None:
+      return None
+    if not self.error:
+      return 2.0 ** (1 - self.count) if self.mean else 1.0
+    return float(2 * special.stdtr(self.df, -abs(self.mean) / self.error))
+
+  def p_equivalent(self, margin: float | None) -> float | None:
+    """Returns the larger p value of two one-sided tests against -margin and margin."""
+    if margin is None or self.mean is None or not self.error:
+      return None
+    return float(special.stdtr(self.df, -(margin - abs(self.mean)) / self.error))
+
+  @property
+  def interval(self) -> tuple[float, float] | None:
+    """Returns the 95% interval of this difference alone; None: not estimable."""
+    if self.mean is None or not self.error:
+      return None
+    half = float(special.stdtrit(self.df, (1 + LEVEL) / 2)) * self.error
+    return self.mean - half, self.mean + half
 
 
 @dataclasses.dataclass(frozen=True)
 class Contrasts:
-  """Arrays of differences from the baseline, over columns and variants but the first.
+  """Arrays of differences, over columns and pairs of variants.
 
-  mean   variant minus baseline, NaN where they share no seed
+  mean   NaN where the two share no seed
   error  standard error of the mean, NaN where no variance is estimable
   df     degrees of freedom of the error
   count  shared seeds
@@ -90,96 +92,91 @@ class Contrasts:
   def p_values(self) -> np.ndarray:
     """Returns two-sided p values; NaN: not tested."""
     with np.errstate(divide="ignore", invalid="ignore"):
-      return 2 * stats.t.sf(np.abs(self.mean) / self.error, self.df)
+      return 2 * special.stdtr(self.df, -np.abs(self.mean) / self.error)
 
 
-def compare_family(
-  columns: Mapping[str, Column], prior: float = PRIOR
-) -> dict[str, dict[str, Contrast]]:
-  """Compares all variants of all columns with their baselines, at 5% for all together.
+def compare(
+  scores: Mapping[str, Mapping[int, float]],
+  pairs: Iterable[Pair],
+  resolution: float = 0.0,
+  prior: float = PRIOR,
+) -> dict[Pair, Contrast]:
+  """Returns the differences of pairs of variants of one column.
 
-  columns   {name: scores}: the primary comparisons of the whole report
-  prior     weight of the pooled variance, in degrees of freedom
-
-  Returns {name: {variant: contrast}} without the baselines.
+  scores      {variant: {seed: score}}; a seed that is lost is missing or not finite
+  pairs       of variants: the first minus the second
+  resolution  standard error that scoring a finite set of examples gives one score: no
+              variant is taken to vary less. 0: unknown
+  prior       weight of the pooled variance, in degrees of freedom
 
   >>> none, rope = {0: 3.15, 1: 3.13, 2: 3.16}, {0: 2.66, 1: 2.65, 2: 2.67}
-  >>> scores = {"none": none, "rope": rope}
-  >>> found = compare_family({"text 1x": Column(scores, "none")})["text 1x"]["rope"]
-  >>> round(found.mean, 2), found.p_adjusted < 0.01, found.count
+  >>> pair = "rope", "none"
+  >>> found = compare({"none": none, "rope": rope}, [pair])[pair]
+  >>> round(found.mean, 2), found.p < 0.01, found.count
   (-0.49, True, 3)
   """
-  single = {name: _compare(column, prior) for name, column in columns.items()}
-  p_values = {
-    f"{name}\0{label}": contrast.p
-    for name, compared in single.items()
-    for label, contrast in compared.items()
-  }
-  adjusted = holm(p_values)
-  return {
-    name: {
-      label: dataclasses.replace(contrast, p_adjusted=adjusted[f"{name}\0{label}"])
-      for label, contrast in compared.items()
-    }
-    for name, compared in single.items()
-  }
-
-
-def _compare(column: Column, prior: float) -> dict[str, Contrast]:
-  """Returns the contrasts of one column, before the correction."""
-  if column.baseline not in column.scores:
-    raise ValueError(f"the baseline {column.baseline!r} is none of the variants")
-  labels = [column.baseline, *(x for x in column.scores if x != column.baseline)]
-  seeds = sorted({seed for values in column.scores.values() for seed in values})
+  pairs = list(pairs)
+  if not pairs:
+    return {}
+  places: dict[str | None, int] = {label: n for n, label in enumerate(scores)}
+  seeds = sorted({seed for values in scores.values() for seed in values})
   scores_VS = np.array(
-    [[column.scores[label].get(seed, np.nan) for seed in seeds] for label in labels],
+    [[values.get(seed, np.nan) for seed in seeds] for values in scores.values()],
     np.float64,
-  )
-  found = contrasts(scores_VS, prior, column.resolution)
-  p_values = found.p_values()
-  return {label: _contrast(found, p_values, n) for n, label in enumerate(labels[1:])}
+  ).reshape(len(scores), len(seeds))
+  at = np.array([[places[label] for label in pair] for pair in pairs])
+  found = contrasts(scores_VS, prior, resolution, at)
+  size = float(np.abs(np.nan_to_num(scores_VS)).max(initial=0))
+  return {pair: _contrast(found, n, size) for n, pair in enumerate(pairs)}
 
 
-def _contrast(found: Contrasts, p_values: np.ndarray, n: int) -> Contrast:
+def _contrast(found: Contrasts, n: int, size: float) -> Contrast:
+  """Returns the n-th contrast; size is that of the scores, for their rounding."""
   mean, error, df = (float(x[n]) for x in (found.mean, found.error, found.df))
   count = int(found.count[n])
   if not count:
-    return Contrast(None, None, None, None, None, 0.0, 0)
-  if not np.isfinite(error):
-    return Contrast(mean, None, None, None, None, 0.0, count)
-  if not error:  # nothing varies, and the examples are unknown: a sign test
-    p = 2.0 ** (1 - count) if mean else 1.0
-    return Contrast(mean, None, None, p, None, df, count)
-  half = float(stats.t.ppf((1 + LEVEL) / 2, df)) * error
-  return Contrast(mean, mean - half, mean + half, float(p_values[n]), None, df, count)
+    return Contrast(None, None, 0.0, 0)
+  if count == 1 or not np.isfinite(error):
+    return Contrast(mean, None, 0.0, count)
+  if abs(mean) <= ROUNDING * size:  # of the scores: no difference
+    mean = 0.0
+  return Contrast(mean, error, df, count)
 
 
 def contrasts(
-  scores: np.ndarray, prior: float = PRIOR, resolution: float = 0.0
+  scores: np.ndarray,
+  prior: float = PRIOR,
+  resolution: float = 0.0,
+  pairs: np.ndarray | None = None,
 ) -> Contrasts:
-  """Returns each variant minus the first, with moderated standard errors.
+  """Returns differences of variants, with moderated standard errors.
 
-  scores      (..., variants, seeds); the first variant is the baseline, NaN is lost
+  scores      (..., variants, seeds), NaN is lost
   prior       weight of the pooled variance, in degrees of freedom
   resolution  standard error of one score from its examples
+  pairs       (pairs, 2) places of variants, the first minus the second; None: each
+              variant minus the first one
   """
   variance, df, pooled, total = variances(scores)
   floored = np.maximum(variance, resolution**2)
   moderated = (prior * pooled[..., None] + df * floored) / (prior + df)
   moderated = np.maximum(moderated, resolution**2)
-  first, others = moderated[..., :1], moderated[..., 1:]
+  if pairs is None:
+    pairs = np.array([[n, 0] for n in range(1, scores.shape[-2])])
+  left, right = pairs[:, 0], pairs[:, 1]
+  first, second = moderated[..., left], moderated[..., right]
   weight = df + prior
   with np.errstate(divide="ignore", invalid="ignore"):
-    joint = (others + first) ** 2 / (
-      others**2 / weight[..., 1:] + first**2 / weight[..., :1]
+    joint = (first + second) ** 2 / (
+      first**2 / weight[..., left] + second**2 / weight[..., right]
     )
   # The pooled variance is itself an estimate: no more than its own degrees of freedom.
   joint = np.minimum(joint, total[..., None])
-  difference = scores[..., 1:, :] - scores[..., :1, :]
+  difference = scores[..., left, :] - scores[..., right, :]
   count = np.isfinite(difference).sum(-1)
   sums = np.where(np.isfinite(difference), difference, 0).sum(-1)
   with np.errstate(divide="ignore", invalid="ignore"):
-    return Contrasts(sums / count, np.sqrt((others + first) / count), joint, count)
+    return Contrasts(sums / count, np.sqrt((first + second) / count), joint, count)
 
 
 def variances(

@@ -24,11 +24,9 @@ def overview(findings: Findings) -> list[tuple[str, list[str]]]:
 
 def main(findings: Findings, group: str) -> list[list[Comparison]]:
   """Returns the comparisons of a group's main table, one list for each length."""
-  lengths = findings.lengths(group)
-  if not lengths:
+  if not findings.lengths(group):
     return []
-  ends = dict.fromkeys([findings.trained(group) or lengths[-1], lengths[-1]])
-  return [findings.at(group, length) for length in ends]
+  return [findings.cell(cell) for cell in findings.main(group)]
 
 
 def sure(findings: Findings) -> list[str]:
@@ -38,7 +36,8 @@ def sure(findings: Findings) -> list[str]:
     runs = [run for run in findings.sweep.of(group) if run.result]
     if not runs:
       continue
-    judged = [c.verdict for column in main(findings, group) for c in column]
+    every = (*findings.comparisons, *findings.pairs)
+    judged = [c.verdict for c in every if c.group == group]
     resolved = sum(verdict in RESOLVED for verdict in judged)
     among = resolved + judged.count(OPEN)
     seeds = max(len(run.fact("seeds")) for run in runs)

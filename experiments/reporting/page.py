@@ -125,6 +125,7 @@ def page(
       "answer": text,
       "pictures": pictures[group],
       "main": main_table(findings, group) if findings.lengths(group) else None,
+      "further": tables.pairs_table(findings, group),
       "lengths": length_tables(findings, group),
       "samples": tables.samples_table(findings, group),
       "scored": scored_examples.scored_table(findings, group),
@@ -204,9 +205,13 @@ def print_report(
   for fits in ladder.ladders(findings):
     console.print(_text(f"{fits.name}: {ladder.answer(fits)}", "bold"), end="\n\n")
   short = [
-    tables.short_table(findings, group)
+    table
     for group in findings.sweep.groups
     if findings.lengths(group)
+    for table in (
+      tables.short_table(findings, group),
+      tables.pairs_table(findings, group),
+    )
   ]
   for table in [*short, tables.trouble_table(findings)]:
     if table.rows:

@@ -14,6 +14,7 @@ def paper_tables(findings: Findings) -> list[Table]:
     if findings.lengths(group):
       found += [
         tables.main_table(findings, group),
+        tables.pairs_table(findings, group),
         *tables.length_tables(findings, group),
       ]
       found.append(tables.samples_table(findings, group))

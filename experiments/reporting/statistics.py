@@ -1,20 +1,19 @@
-"""Statistics over seeds: intervals, paired tests, Holm's correction.
-
-Student's t interval and paired t test; Holm, 1979,
-https://www.jstor.org/stable/4615733.
-"""
+"""Means over seeds with their intervals: Student's t, within a measure's bounds."""
 
 import dataclasses
 import math
-from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+from scipy import special
 
 LEVEL = 0.95  # of every interval that is shown
 # Scores are float32 numbers: a spread below this part of their size is rounding.
 ROUNDING = 1e-6
+Bounds = tuple[
+  float | None, float | None
+]  # least and largest value; None: there is none
+UNBOUNDED: Bounds = (None, None)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +48,24 @@ class Estimate:
     """Returns half the width of the interval, or None."""
     return None if self.interval is None else (self.interval[1] - self.interval[0]) / 2
 
+  @property
+  def skewed(self) -> bool:
+    """Returns whether the interval was cut off: its middle is not the mean."""
+    if self.mean is None or self.low is None or self.high is None:
+      return False
+    middle = (self.low + self.high) / 2
+    return abs(middle - self.mean) > ROUNDING * max(self.high - self.low, ROUNDING)
+
+  def within(self, interval: tuple[float, float], bounds: Bounds) -> "Estimate":
+    """Returns the estimate with an interval, cut off at the measure's bounds.
+
+    The true mean lies within the bounds, so that the interval holds it as often.
+    """
+    low, high = interval
+    low = low if bounds[0] is None else max(low, bounds[0])
+    high = high if bounds[1] is None else min(high, bounds[1])
+    return dataclasses.replace(self, low=low, high=high)
+
 
 NOTHING = Estimate(None, None, None, 0)
 
@@ -63,11 +80,15 @@ def lower_is_better(mean: float | None, better: str) -> float:
   return mean if better == "lower" else -mean
 
 
-def estimate(values: npt.ArrayLike, scale: float | None = None) -> Estimate:
+def estimate(
+  values: npt.ArrayLike, bounds: Bounds = UNBOUNDED, resolution: float = 0.0
+) -> Estimate:
   """Returns the mean with its 95% t interval.
 
-  values   one for each seed
-  scale    size of a score, below whose rounding a spread is none; None: of the values
+  values      one for each seed
+  bounds      least and largest value that is possible: the interval ends there
+  resolution  standard error of one score from its examples, below which no spread over
+              seeds is believed; 0: unknown
 
   Without values, or where one is not finite, there is no mean.
   """
@@ -80,53 +101,13 @@ def estimate(values: npt.ArrayLike, scale: float | None = None) -> Estimate:
   mean = float(value_S.mean())
   if count == 1:
     return Estimate(mean, None, None, 1, "one seed")
-  if not _spread(value_S, scale):
+  deviation = max(float(value_S.std(ddof=1)) if _spread(value_S) else 0.0, resolution)
+  if not deviation:
     return Estimate(mean, None, None, count, "the same in every seed")
-  error = value_S.std(ddof=1) / math.sqrt(count)
-  half = float(stats.t.ppf((1 + LEVEL) / 2, count - 1) * error)
-  return Estimate(mean, mean - half, mean + half, count)
+  error = deviation / math.sqrt(count)
+  half = float(special.stdtrit(count - 1, (1 + LEVEL) / 2) * error)
+  return Estimate(mean, None, None, count).within((mean - half, mean + half), bounds)
 
 
-def paired(
-  variant: Mapping[int, float], baseline: Mapping[int, float]
-) -> tuple[Estimate, float | None]:
-  """Returns variant minus baseline over their common seeds, and its two-sided p value.
-
-  variant, baseline   {seed: value}
-
-  Where every seed gives one and the same difference, a t test would divide by zero and
-  call anything significant; the sign test still holds there: p = 2^(1 - seeds).
-  """
-  seeds = sorted(variant.keys() & baseline.keys())
-  ours = np.array([variant[seed] for seed in seeds], np.float64)
-  theirs = np.array([baseline[seed] for seed in seeds], np.float64)
-  if not seeds:
-    return NOTHING, None
-  scale = float(np.abs([ours, theirs]).max())
-  difference = estimate(ours - theirs, scale)
-  if difference.count == 1 or difference.mean is None:
-    return difference, None
-  if difference.half is not None:
-    error = difference.half / stats.t.ppf((1 + LEVEL) / 2, difference.count - 1)
-    p = 2 * stats.t.sf(abs(difference.mean) / error, difference.count - 1)
-    return difference, float(p)
-  same = abs(difference.mean) <= ROUNDING * scale
-  return difference, 1.0 if same else 2.0 ** (1 - difference.count)
-
-
-def holm(p_values: Mapping[str, float | None]) -> dict[str, float | None]:
-  """Returns p values after Holm's correction; None and NaN are no tests, and None."""
-  tested = sorted(
-    (p, name) for name, p in p_values.items() if p is not None and not math.isnan(p)
-  )
-  corrected: dict[str, float | None] = dict.fromkeys(p_values)
-  floor = 0.0
-  for rank, (p, name) in enumerate(tested):
-    floor = max(floor, min(1.0, (len(tested) - rank) * p))
-    corrected[name] = floor
-  return corrected
-
-
-def _spread(values: np.ndarray, scale: float | None) -> bool:
-  scale = float(np.abs(values).max()) if scale is None else scale
-  return bool(np.ptp(values) > ROUNDING * scale)
+def _spread(values: np.ndarray) -> bool:
+  return bool(np.ptp(values) > ROUNDING * np.abs(values).max())

@@ -1,10 +1,11 @@
 """The answer of each group, in sentences."""
 
 from experiments.reporting import statistics
+from experiments.reporting.cells import Cell
 from experiments.reporting.comparisons import Comparison, Findings, column
 from experiments.reporting.statistics import lower_is_better
-from experiments.reporting.text import between, listed, measure_name, number
-from experiments.reporting.verdicts import ALPHA, VERDICTS
+from experiments.reporting.text import SHOWN, between, listed, measure_name, number
+from experiments.reporting.verdicts import VERDICTS
 
 CHANGED = (
   "Each mean is of its run's own version. For verdicts run the sweep again into another"
@@ -18,17 +19,17 @@ def answers(findings: Findings) -> list[tuple[str, tuple[str, str]]]:
 
 
 def answer(findings: Findings, group: str) -> tuple[str, str]:
-  """Returns a group's answer at the longest length, and its further findings."""
-  lengths = findings.lengths(group)
-  if not lengths:
+  """Returns a group's answer at the longest judged length, and its further findings."""
+  if not findings.lengths(group):
     states = [f"{run.label} {run.state}" for run in findings.sweep.of(group)]
     return f"No run has finished ({listed(states or ['none was planned'])}).", ""
   if changed := findings.changed(group):
     return f"No verdict: {changed}.", CHANGED
-  compared = findings.at(group, lengths[-1])
+  *others, last = findings.main(group)
+  compared = findings.cell(last)
   ranked = ranking(compared, findings.sweep.baseline)
   if not ranked:
-    return f"No run has a score of all seeds at length {lengths[-1]}.", _others(
+    return f"No run has a score of all seeds at length {last.length}.", _others(
       findings, compared
     )
   if len(compared) == 1:
@@ -36,10 +37,13 @@ def answer(findings: Findings, group: str) -> tuple[str, str]:
   apart = _apart(compared, ranked)
   if len(ranked) == 1 and apart:
     return f"No verdict. {where(_whole(compared))} {apart}", _others(findings, compared)
-  more = [_lead(findings, group, ranked), _others(findings, compared, ranked[0]), apart]
-  trained = findings.trained(group)
-  if trained is not None and trained != lengths[-1]:
-    more.append(_trained(findings, group, trained))
+  more = [
+    _next(findings, ranked),
+    _others(findings, compared, ranked[0]),
+    *_pairs(findings, last),
+    apart,
+    *(_shorter(findings, cell) for cell in others),
+  ]
   return _best(findings, ranked), " ".join(filter(None, more))
 
 
@@ -96,41 +100,50 @@ def _best(findings: Findings, ranked: list[Comparison]) -> str:
   tied = level(ranked)
   if len(tied) > 1:
     return f"{where(ranked)} {listed(tied)} are level: {score(top)}."
-  if len(findings.sweep.of(top.group)) == 1:
+  if len(ranked) == 1:
     return (
       f"{where(ranked)} {top.label}: {score(top)}. Nothing to compare it with is here."
     )
-  text = f"{where(ranked)} {top.label} is best: {score(top)}"
+  text = f"{where(ranked)} {_claim(findings, ranked)}"
   gap = top.difference
   if top.label == baseline:
     return f"{text}, the baseline itself."
   if top.verdict in ("better", "worse") and gap.mean is not None:
     size = number(abs(gap.mean))
     return f"{text}, {size} {top.verdict} than {baseline}{between(gap)}."
+  if top.verdict == "equivalent":
+    return f"{text}, equivalent to {baseline}{between(gap)}."
   if top.verdict == "not compared":
     return f"{text}. There is nothing to compare with: {top.reason}."
-  return f"{text}, but not resolved from {baseline} ({top.reason})."
+  if top.verdict == "exploratory":
+    return f"{text}."
+  return f"{text}, but is not resolved from {baseline} ({top.reason}{_more(top)})."
 
 
-def _lead(findings: Findings, group: str, ranked: list[Comparison]) -> str:
-  """Returns a sentence on the best variant's lead: a rank alone is no finding."""
-  if len(ranked) < 2 or ranked[1].label == findings.sweep.baseline:
+def _claim(findings: Findings, ranked: list[Comparison]) -> str:
+  """Returns who is best, or who leads; a rank alone is no finding."""
+  top = ranked[0]
+  leaders = findings.leaders.get(top.cell, ())
+  if leaders == (top.label,):
+    return f"{top.label} is best: {score(top)}"
+  if top.label in leaders:
+    scored = {c.label: c for c in ranked}
+    names = [x for x in scored if x in leaders]
+    means = [number(scored[x].estimate.mean) for x in names]
+    name = measure_name(top.measure)
+    all_lead = len(names) == len(ranked)
+    verb = "are not told apart" if all_lead else "lead, not told apart"
+    return f"{listed(names)} {verb}: {listed(means)} {name}"
+  return f"{top.label} has the best mean, {score(top)}"
+
+
+def _next(findings: Findings, ranked: list[Comparison]) -> str:
+  """Returns a sentence on the next variant, where one is best."""
+  if len(ranked) < 2 or findings.sweep.baseline in [c.label for c in ranked[:2]]:
     return ""
-  if ranked[0].label == findings.sweep.baseline:
+  if findings.leaders.get(ranked[0].cell) != (ranked[0].label,):
     return ""
-  runs = {run.label: run for run in findings.sweep.of(group)}
-  top, following = ranked[:2]
-
-  def values(comparison: Comparison) -> dict[int, float]:
-    scores = runs[comparison.label].values(top.length, top.measure, top.part)
-    return {seed: scores[seed] for seed in top.seeds}
-
-  gap, p = statistics.paired(values(top), values(following))
-  if gap.mean is None or p is None or p >= ALPHA:
-    return f"Its lead over the next, {following.label}, did not resolve."
-  return (
-    f"The next, {following.label}, is {number(abs(gap.mean))} behind{between(gap)}."
-  )
+  return f"The next is {ranked[1].label}: {score(ranked[1])}."
 
 
 def _others(
@@ -139,29 +152,61 @@ def _others(
   """Returns a sentence for each verdict of the other variants."""
   sentences, baseline = [], findings.sweep.baseline
   for verdict in VERDICTS:
-    labels = [c.label for c in compared if c.verdict == verdict and c is not best]
-    if not labels or verdict in ("baseline", "not compared"):
+    some = [c for c in compared if c.verdict == verdict and c is not best]
+    if not some or verdict in ("baseline", "not compared", "exploratory"):
       continue
+    labels = listed([c.label for c in some])
     also = "Also b" if best is not None and best.verdict == verdict else "B"
+    unresolved = listed([f"{c.label}{_more(c, ' (', ')')}" for c in some])
     sentences.append(
       {
-        "better": f"{also}etter than {baseline}: {listed(labels)}.",
-        "worse": f"Worse than {baseline}: {listed(labels)}.",
-        "did not resolve": f"Not resolved from {baseline}: {listed(labels)}.",
-        "undefined": f"Undefined there: {listed(labels)}.",
-      }.get(verdict, f"{verdict.capitalize()}: {listed(labels)}.")
+        "better": f"{also}etter than {baseline}: {labels}.",
+        "worse": f"Worse than {baseline}: {labels}.",
+        "equivalent": f"Equivalent to {baseline}: {labels}.",
+        "did not resolve": f"Not resolved from {baseline}: {unresolved}.",
+        "undefined": f"Undefined there: {labels}.",
+      }.get(verdict, f"{verdict.capitalize()}: {labels}.")
     )
   return " ".join(sentences)
 
 
-def _trained(findings: Findings, group: str, length: int) -> str:
-  """Returns a sentence on the best variants at the training length."""
-  ranked = ranking(findings.at(group, length), findings.sweep.baseline)
+def _more(comparison: Comparison, before: str = "; ", after: str = "") -> str:
+  """Returns the seeds that would resolve a comparison, "" where unknown."""
+  more = comparison.more
+  return f"{before}{more}{after}" if more else ""
+
+
+def _pairs(findings: Findings, cell: Cell) -> list[str]:
+  """Returns a sentence for each of the plan's named pairs."""
+  if isinstance(findings.sweep.comparisons.contrasts, str):
+    return []
+  named = [c for c in findings.pairs if c.cell == cell]
+  return [_pair(c) for c in named[:SHOWN]] + (
+    [f"{len(named) - SHOWN} more pairs are in the table."] if named[SHOWN:] else []
+  )
+
+
+def _pair(comparison: Comparison) -> str:
+  first, second, gap = comparison.label, comparison.against, comparison.difference
+  if comparison.verdict in ("better", "worse") and gap.mean is not None:
+    size = f"{number(abs(gap.mean))} {comparison.verdict}"
+    return f"{first} is {size} than {second}{between(gap)}."
+  if comparison.verdict == "equivalent":
+    return f"{first} and {second} are equivalent{between(gap)}."
+  if comparison.verdict == "did not resolve":
+    return f"{first} is not resolved from {second}{_more(comparison, ' (', ')')}."
+  return f"{first} and {second}: {comparison.verdict} ({comparison.reason})."
+
+
+def _shorter(findings: Findings, cell: Cell) -> str:
+  """Returns a sentence on the best variants at a shorter length."""
+  ranked = ranking(findings.cell(cell), findings.sweep.baseline)
   if len(ranked) < 2:
     return ""
   tied = level(ranked)
-  verb = "is best" if len(tied) == 1 else "are level"
-  return f"{where(ranked)} {listed(tied)} {verb} ({score(ranked[0])})."
+  if len(tied) > 1:
+    return f"{where(ranked)} {listed(tied)} are level ({score(ranked[0])})."
+  return f"{where(ranked)} {_claim(findings, ranked)}."
 
 
 def score(comparison: Comparison) -> str:

@@ -6,6 +6,7 @@ import io
 from typing import Any
 
 from experiments.reporting import comparable, generations
+from experiments.reporting.cells import Cell
 from experiments.reporting.comparisons import Comparison, Findings, column
 from experiments.reporting.text import (
   count,
@@ -20,6 +21,7 @@ from transformer_jax.untrusted import cell
 SIGNS = {
   "better": "▲ better",
   "worse": "▼ worse",
+  "equivalent": "≈ equivalent",
   "did not resolve": "○ did not resolve",
 }
 
@@ -65,14 +67,14 @@ def mean(comparison: Comparison) -> str:
 
 
 def main_table(findings: Findings, group: str) -> Table:
-  """Returns mean, difference and verdict at the trained and at the longest length.
+  """Returns mean, difference and verdict at the lengths with verdicts.
 
-  A group without the baseline has means alone.
+  Without any, at the trained and the longest length. A group without the baseline has
+  means alone.
   """
-  measure, better = next(iter(findings.measures(group).items()))
-  lengths = findings.lengths(group)
-  shown = dict.fromkeys([findings.trained(group) or lengths[-1], lengths[-1]])
-  columns = [findings.at(group, length) for length in shown]
+  shown = findings.main(group)
+  columns = [findings.cell(cell) for cell in shown]
+  better = columns[0][0].better
   header, baseline = ["variant"], findings.sweep.baseline
   many = _cells(findings, group)
   for times in map(column, columns):
@@ -88,7 +90,7 @@ def main_table(findings: Findings, group: str) -> Table:
     )
     for cells in zip(*columns, strict=True)
   ]
-  title = f"{group}: {measure_name(measure)} ({better} is better), ± 95% interval"
+  title = f"{group}: {_score(shown[0])} ({better} is better), ± 95% interval"
   notes = _notes([comparison for cells in columns for comparison in cells])
   notes += comparable.notes([r for r in findings.sweep.of(group) if r.result])
   notes += generations.floor_notes(findings, group)
@@ -99,6 +101,40 @@ def main_table(findings: Findings, group: str) -> Table:
     if c.verdict == "better"
   )
   return Table(f"main_{group}", title, tuple(header), tuple(rows), notes, bold=bold)
+
+
+def pairs_table(findings: Findings, group: str) -> Table:
+  """Returns the primary comparisons of a group that its main table lacks.
+
+  Those with another run than the baseline, and those by other measures.
+  """
+  shown = findings.main(group) if findings.lengths(group) else []
+  compared = [
+    c
+    for cell in findings.primary(group)
+    for c in (*findings.cell(cell), *findings.pairs)
+    if c.cell == cell and c.verdict != "baseline"
+    if c in findings.pairs or (cell not in shown and c.verdict != "exploratory")
+  ]
+  rows = [
+    (
+      f"{c.label} minus {c.against}",
+      f"{_score(c.cell)} at {multiple(c.times)}",
+      plus_minus(c.difference, True),
+      verdict(c),
+    )
+    for c in compared
+  ]
+  header = ("comparison", "score", "difference", "verdict")
+  title = f"{group}: further comparisons, ± 95% interval"
+  return Table(f"pairs_{group}", title, header, tuple(rows), _notes(compared))
+
+
+def _score(cell: Cell) -> str:
+  """Returns "accuracy", or "accuracy, last quarter of the targets"."""
+  name = measure_name(cell.measure)
+  part = cell.part.replace("_", " ")
+  return name if cell.part == "mean" else f"{name}, {part} of the targets"
 
 
 def _cells(findings: Findings, group: str) -> int:
@@ -113,10 +149,13 @@ def _notes(compared: list[Comparison]) -> tuple[str, ...]:
   others: dict[str, list[str]] = {}
   for c in compared:
     where = f"{c.label} at {multiple(c.times)}"
+    if c.verdict == "exploratory":
+      continue
     if c.p is not None and c.p_holm is not None and c.difference.interval:
       if c.verdict == "did not resolve":
         alone = f" ({c.p:.3g} alone)" if c.p < ALPHA else ""
-        unresolved.append(f"{where}: {c.p_holm:.3g}{alone}")
+        more = f", {c.more}" if c.more else ""
+        unresolved.append(f"{where}: {c.p_holm:.3g}{alone}{more}")
     elif c.reason and c.verdict not in ("failed", "unfinished"):
       reason = c.reason.removeprefix(f"{c.label}: ")
       others.setdefault(f"{c.verdict}: {reason}", []).append(where)
@@ -222,22 +261,30 @@ def trouble_table(findings: Findings) -> Table:
 
 
 def to_csv(findings: Findings) -> str:
-  """Returns one line per group, variant, length, measure and part."""
+  """Returns one line per group, variant, length, measure and part.
+
+  Primary comparisons with other runs than the baseline follow, with that run under
+  `baseline`.
+  """
   out = io.StringIO()
   writer = csv.writer(out, lineterminator="\n")
   writer.writerow(
     "group variant length times_trained measure better part seeds planned_seeds mean"
     " mean_low mean_high baseline difference difference_low difference_high p p_holm"
-    " verdict reason".split()
+    " verdict reason p_equivalent more_seeds more_seeds_low more_seeds_high resolution"
+    " chance".split()
   )
-  for c in findings.comparisons:
+  for c in (*findings.comparisons, *findings.pairs):
+    more = c.more
     values = (
       [c.group, c.label, c.length, c.times, c.measure, c.better, c.part]
       + [c.estimate.count, c.planned]
       + [c.estimate.mean, c.estimate.low, c.estimate.high]
-      + [findings.sweep.baseline]
+      + [c.against]
       + [c.difference.mean, c.difference.low, c.difference.high]
-      + [c.p, c.p_holm, c.verdict, c.reason]
+      + [c.p, c.p_holm, c.verdict, c.reason, c.p_equivalent]
+      + ([more.point, more.low, more.high] if more else [None] * 3)
+      + [c.resolution or None, c.chance]
     )
     writer.writerow(map(cell, values))
   return out.getvalue()

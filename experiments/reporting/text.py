@@ -35,14 +35,22 @@ def plus_minus(estimate: Estimate, sign: bool = False) -> str:
   """Returns `2.740 ± 0.048`, or the mean alone where there is no interval.
 
   sign   write a plus sign before a positive mean
+
+  An interval that ends at a bound of the measure has its ends: `0.980 [0.914, 1]`.
   """
   text = number(estimate.mean)
   if sign and estimate.mean is not None and estimate.mean > 0 and float(text):
     text = "+" + text
   if estimate.half is None:
     return text
+  if estimate.interval is not None and estimate.skewed:
+    return f"{text} [{', '.join(map(_end, estimate.interval))}]"
   half = number(estimate.half)
   return f"{text} ± {half}" if float(half) else f"{text} ± <0.001"
+
+
+def _end(value: float) -> str:
+  return number(value, 0) if value == round(value) else number(value)
 
 
 def between(gap: Estimate) -> str:
@@ -51,7 +59,8 @@ def between(gap: Estimate) -> str:
     return ""
   low, high = sorted(gap.interval, key=abs)
   if gap.interval[0] < 0 < gap.interval[1]:
-    return f" (± {number(gap.half)})"
+    low, high = gap.interval
+    return f" (95% interval {number(low)} to {number(high)})"
   return f" (95% interval {number(abs(low))} to {number(abs(high))})"
 
 

@@ -10,6 +10,7 @@ import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from experiments.setup import primary
 from experiments.setup.matching import Match
 from experiments.setup.tuning import Tune
 from experiments.setup.validate import ConfigError
@@ -188,13 +189,17 @@ class Chain:
 class Plan:
   """A question, the runs that answer it, and the label of the baseline.
 
-  question   headline of the report
-  runs       changes of the config, one for each run
-  baseline   label of the run that all others of its group are compared with
-  cost       measured time of all runs, printed as a sweep starts
-  match      cost that the runs of a group share with its baseline, unless their group
-             names one: parameters, flops, tokens, seconds or a Match; None: nothing
-  tune       search that each run gets before it is trained for the report; None: none
+  question      headline of the report
+  runs          changes of the config, one for each run
+  baseline      label of the run that others of its group are compared with
+  cost          measured time of all runs, printed as a sweep starts
+  match         cost that the runs of a group share with its baseline, unless their
+                group names one: parameters, flops, tokens, seconds or a Match; None:
+                nothing
+  tune          search that each run gets before it is trained for the report; None:
+                none
+  comparisons   those that the report gives verdicts for; the default: the headline
+                measure at the trained and the longest length, against the baseline
 
   >>> encodings = Grid({"model.position": ("none", "rope")})
   >>> plan = Plan("Does RoPE help?", encodings, baseline="none")
@@ -208,3 +213,4 @@ class Plan:
   cost: str = ""
   match: Match | str | None = None
   tune: Tune | None = None
+  comparisons: primary.Comparisons = primary.DEFAULT

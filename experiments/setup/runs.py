@@ -1,14 +1,15 @@
 """Runs of a plan: configs with the flags, their ids, groups and baseline."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from experiments.setup import identity
+from experiments.setup import identity, primary
 from experiments.setup.matching import Match, Matched
 from experiments.setup.plan import Change, Plan
+from experiments.setup.registries import registries
 from experiments.setup.tuning import Tuned
 from experiments.setup.validate import ConfigError, flatten, resolve
 from transformer_jax.spec import nearest
@@ -178,3 +179,33 @@ def baseline(plan: Plan, runs: Sequence[Run]) -> str:
     )
   labels = [run.label for run in runs]
   return plan.baseline if plan.baseline in labels else labels[0]
+
+
+def comparisons(plan: Plan, runs: Sequence[Run]) -> primary.Comparisons:
+  """Returns the plan's comparisons, without pairs of runs that flags removed.
+
+  Raises ConfigError for a run that is not in the plan.
+  """
+  groups: dict[str, list[str]] = {}
+  for change in plan.runs:
+    groups.setdefault(change.group, []).append(change.label)
+  primary.check_names(plan.comparisons, groups)
+  planned = {label for labels in groups.values() for label in labels}
+  return plan.comparisons.without(planned - {run.label for run in runs})
+
+
+def check_cells(
+  comparisons: primary.Comparisons, runs: Iterable[Run], written: Iterable[str]
+) -> None:
+  """Raises ConfigError for a measure or a length of comparisons that no run has.
+
+  written   names of the measures of generated texts
+  """
+  multiples: set[float] = set()
+  measures: dict[str, None] = {}
+  for run in runs:
+    multiples |= {*run.config.evaluate.lengths}
+    task = registries()["task"].build(run.config.task)
+    measures |= dict.fromkeys(task.measures)
+  measures |= dict.fromkeys(written)
+  primary.check_cells(comparisons, multiples, measures)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from experiments import similarity
-from experiments.reporting import statistics, verdicts
+from experiments.reporting import family, moderated, statistics, verdicts
 from experiments.runner import train_loop
 from transformer_jax.attention import attentions
 from transformer_jax.attention.variants.bound_variant import BoundVariant, softmax
@@ -29,6 +29,12 @@ from transformer_jax.training import loop, optimizers
 from transformer_jax.training.loss import chunked_cross_entropy, cross_entropy
 
 NAN, INF = math.nan, math.inf
+NO_TESTS = family.ColumnTests(
+  {("a", "none"): family.Unit(None), ("b", "none"): family.Unit(NAN)}
+)
+NAN_COLUMN = verdicts.Column(
+  {"a": {0: 1.0, 1: 2.0}, "b": {0: NAN, 1: 2.0}}, "lower", [("b", "a")], [("b", "a")]
+)
 ONES, NO = jnp.ones((1, 2)), jnp.zeros((1, 2))
 BAD = jnp.array([[NAN, 3.0]])
 NO_PROBABILITY = jnp.full((1, 1, 3), NAN)
@@ -88,7 +94,7 @@ TABLE = {
   "bits of NaN": (text_scores.bits_per_byte, (NAN, 3), NAN),
   # Statistics.
   "no p value": (
-    lambda: list(statistics.holm({"a": None, "b": NAN}).values()),
+    lambda: [*family.adjust({0: NO_TESTS}, "none").p[0].values()],
     (),
     None,
   ),
@@ -137,21 +143,23 @@ SAID = {
     statistics.Estimate(None, None, None, 2, "a value is not finite"),
   ),
   "no seed in common": (
-    lambda: statistics.paired({0: 1.0}, {1: 1.0}),
-    (statistics.NOTHING, None),
+    lambda: moderated.compare({"a": {0: 1.0}, "b": {1: 1.0}}, [("a", "b")]),
+    {("a", "b"): moderated.Contrast(None, None, 0.0, 0)},
   ),
   "a difference of infinities": (
-    lambda: statistics.paired({0: INF, 1: 1.0}, {0: 1.0, 1: 1.0})[1],
+    lambda: (
+      moderated.compare({"a": {0: INF, 1: 1.0}, "b": {0: 1.0, 1: 1.0}}, [("a", "b")])[
+        "a", "b"
+      ].p
+    ),
     None,
   ),
   "a verdict of NaN": (
     lambda: [
       (x.verdict, x.reason, x.p)
-      for x in verdicts.compare(
-        {"a": {0: 1.0, 1: 2.0}, "b": {0: NAN, 1: 2.0}}, "a", "lower", {}
-      ).values()
-    ][1],
-    ("did not resolve", "a value is not finite", None),
+      for x in verdicts.judge({0: NAN_COLUMN}, "a")[0].of.values()
+    ],
+    [("did not resolve", "one seed", None)],
   ),
 }
 
@@ -182,7 +190,7 @@ REFUSED = {
     "'b' has no direction",
   ),
   "neither lower nor higher": (
-    lambda: verdicts.compare({}, None, "best", {}),
+    lambda: verdicts.Column({}, "best", []),
     "neither 'lower' nor 'higher'",
   ),
 }

@@ -28,27 +28,44 @@ def columns(rows):
   return found
 
 
-def judged(column):
-  """Returns what the report says of each variant of a column, from its rows."""
-  first = next(iter(column.values()))[0]
-  targets = {variant: rows[0]["target"] for variant, rows in column.items()}
-  inputs = {rows[0]["inputs"] for rows in column.values()}
+def column_of(rows_of):
+  """Returns a column of scores to judge, from its rows by variant."""
+  first = next(iter(rows_of.values()))[0]
+  baseline = first["baseline"]
+  targets = {variant: rows[0]["target"] for variant, rows in rows_of.items()}
+  inputs = {rows[0]["inputs"] for rows in rows_of.values()}
   scores = {
     variant: {int(r["seed"]): float(r["value"]) for r in rows if r["value"]}
-    for variant, rows in column.items()
+    for variant, rows in rows_of.items()
   }
   excused = {}
-  for variant, rows in column.items():
+  for variant, rows in rows_of.items():
     reasons = [row["reason"] for row in rows if row["reason"]]
     if any("diverged" in reason for reason in reasons):
       excused[variant] = "diverged", ""
     elif reasons:
       excused[variant] = "undefined", ""
-    elif variant != first["baseline"] and (
-      len(inputs) > 1 or targets[variant] != targets[first["baseline"]]
-    ):
-      excused[variant] = "not compared", ""
-  return verdicts.compare(scores, first["baseline"], first["better"], excused)
+  pairs = [(variant, baseline) for variant in rows_of]
+  unlike = {
+    pair: "other targets or inputs"
+    for pair in pairs
+    if len(inputs) > 1 or targets[pair[0]] != targets[baseline]
+  }
+  low, high = (float(first[x]) if first[x] else None for x in ("low", "high"))
+  examples = [int(r[0]["examples"]) for r in rows_of.values() if r[0]["examples"]]
+  return verdicts.Column(
+    scores=scores,
+    better=first["better"],
+    pairs=pairs,
+    primary=[pair for pair in pairs if first["primary"] == "True"],
+    excused=excused,
+    unlike=unlike,
+    best=True,
+    baseline=baseline,
+    resolution=1 / min(examples) if examples and (low, high) == (0, 1) else 0.0,
+    bounds=(low, high),
+    margin=float(first["margin"]) if first["margin"] else None,
+  )
 
 
 def assert_equal(number, text):
@@ -58,10 +75,12 @@ def assert_equal(number, text):
 
 def check(workdir):
   """Recomputes results.csv from results_by_seed.csv; returns the verdicts."""
+  rows = read(workdir / "results_by_seed.csv")
+  found = {cell: column_of(rows_of) for cell, rows_of in columns(rows).items()}
   judgements = {
     (*cell, variant): judgement
-    for cell, column in columns(read(workdir / "results_by_seed.csv")).items()
-    for variant, judgement in judged(column).items()
+    for cell, judged in verdicts.judge(found, rows[0]["baseline"]).items()
+    for (variant, _), judgement in judged.of.items()
   }
   page = read(workdir / "results.csv")
   assert len(page) == len(judgements)
@@ -74,11 +93,14 @@ def check(workdir):
       assert_equal(part.high, row[f"{name}_high"])
     assert_equal(found.p, row["p"])
     assert_equal(found.p_holm, row["p_holm"])
+    assert_equal(found.p_equivalent, row["p_equivalent"])
+    assert_equal(found.more and found.more.point, row["more_seeds"])
   return {row["verdict"] for row in page}
 
 
 def test_the_page_is_computed_again_from_the_rows(quick):
-  assert {"baseline", "better", "worse", "undefined"} <= check(quick)
+  said = {"baseline", "better", "worse", "did not resolve", "exploratory"}
+  assert check(quick) == said | {"undefined"}
   page = read_page(quick)
   main = {row[0]: row for row in page.tables["main_text"]}
   for variant in ("none", "rope"):
@@ -88,7 +110,7 @@ def test_the_page_is_computed_again_from_the_rows(quick):
       if (row["group"], row["variant"], row["length"], row["part"])
       == ("text", variant, "64", "mean")
     ]
-    assert main[variant][1] == plus_minus(estimate(values))
+    assert main[variant][1] == plus_minus(estimate(values, (0.0, None)))
     assert float(main[variant][1].split(" ")[0]) == round(np.mean(values), 3)
 
 
@@ -133,8 +155,11 @@ def test_lost_seeds_other_targets_and_other_data_are_in_the_rows(tmp_path):
     }
     edit(workdir, run.name, targets=prints)
   edit(workdir, "copy-08", data={"fingerprint": "0" * 8})
+  plan = json.loads((workdir / "sweep.json").read_text())
+  plan["comparisons"] = {"margin": {"bits_per_byte": 0.3}}
+  (workdir / "sweep.json").write_text(json.dumps(plan))
   write_report(workdir)
-  assert {"diverged", "not compared", "undefined"} <= check(workdir)
+  assert {"diverged", "not compared", "undefined", "equivalent"} <= check(workdir)
 
 
 @pytest.mark.parametrize("value", ["=cmd()", float("nan")])

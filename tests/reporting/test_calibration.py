@@ -8,7 +8,7 @@ from scipy import special, stats
 
 from experiments.calibration import methods, rate_tables, seed_noise
 from experiments.calibration.rates import Rates, measure, with_effect
-from experiments.reporting import statistics
+from experiments.reporting import family
 
 PAGE = pathlib.Path(__file__).parents[2] / "docs" / "statistics.md"
 SHAPE = 50, 2, 6, 3
@@ -61,18 +61,24 @@ def test_one_effect_of_4_deviations_is_made():
   np.testing.assert_allclose(moved[:, 0, 1, 0], -4 * deviation)
 
 
-def test_paired_and_holm_are_those_of_the_report():
+def test_paired_and_holm_are_those_of_scipy_and_the_report():
   scores = seed_noise.lost(np.random.default_rng(1), SHAPE).scores_RCVS
   single, adjusted = methods.paired_by_column(scores)
   for report in range(5):
     seeds = [
       {s: x for s, x in enumerate(row) if np.isfinite(x)} for row in scores[report, 0]
     ]
-    p = {str(n): statistics.paired(x, seeds[0])[1] for n, x in enumerate(seeds) if n}
-    expected = [np.nan if x is None else x for x in p.values()]
-    np.testing.assert_allclose(single[report, 0], expected, rtol=1e-9)
-    expected = [np.nan if x is None else x for x in statistics.holm(p).values()]
-    np.testing.assert_allclose(adjusted[report, 0], expected, rtol=1e-9)
+    common = [sorted(x.keys() & seeds[0].keys()) for x in seeds[1:]]
+    p = [
+      stats.ttest_rel([x[s] for s in both], [seeds[0][s] for s in both]).pvalue
+      for x, both in zip(seeds[1:], common, strict=True)
+      if len(both) > 1
+    ]
+    assert len(p) == 5
+    np.testing.assert_allclose(single[report, 0], p, rtol=1e-9)
+    units = {(str(n), "0"): family.Unit(x) for n, x in enumerate(p)}
+    holm = family.adjust({"x": family.ColumnTests(units)}, "0").p["x"]
+    np.testing.assert_allclose(adjusted[report, 0], [*holm.values()], rtol=1e-9)
 
 
 def test_dunnett_is_scipys():

@@ -114,7 +114,7 @@ def test_only_equal_targets_are_judged(sweep):
   assert (
     rope.reason == "scored on other targets than none" and not rope.difference.count
   )
-  assert {row.verdict for row in found.at("text", 256)} >= {"better"}
+  assert {row.verdict for row in found.at("text", 64)} >= {"better"}
   lead, more = summary.answer(found, "text")
   assert lead.startswith("At 8x the training length alibi is best: 2.7")
   assert "rope: scored on other targets than alibi and none." in more

@@ -93,7 +93,7 @@ def test_an_interval_that_the_frame_cuts_has_an_arrow_there(
   drawn = draw(found, "text", *more)
   arrows = {"<", ">"} if draw is differences else {"v", "^"}
   assert {arrow for arrow, _ in marked} == arrows
-  assert all(high - low > 30 for _, (low, high) in marked)  # only rope's, of 2 seeds
+  assert all(high - low > 10 for _, (low, high) in marked)  # of 2 seeds
   assert drawn.caption.endswith(style.CUT)
 
 

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from experiments.reporting.moderated import Column, compare_family, contrasts, variances
-from experiments.reporting.statistics import holm
+from experiments.reporting.moderated import compare, contrasts, variances
 
 CASES = pathlib.Path(__file__).parents[1] / "cases" / "verdicts.json"
 CASES = {case["name"]: case for case in json.loads(CASES.read_text())["cases"]}
@@ -89,72 +88,82 @@ def test_what_all_variants_share_changes_nothing():
   )
 
 
-def column(scores, baseline="none", **more):
-  labels = {
+def labelled(scores):
+  return {
     label: {s: x for s, x in enumerate(values) if x is not None}
     for label, values in scores.items()
   }
-  return Column(labels, baseline, **more)
 
 
-def test_holm_runs_over_all_columns():
-  columns = {
-    name: column(dict(zip(("none", "a", "b"), x, strict=True)))
-    for name, x in (("text 1x", made(3, 3)), ("text 8x", made(3, 3) ** 2))
-  }
-  found = compare_family(columns)
-  flat = {(c, v): x for c, compared in found.items() for v, x in compared.items()}
-  expected = holm({str(key): x.p for key, x in flat.items()})
-  assert len(flat) == 4
-  for key, x in flat.items():
-    assert x.p_adjusted == expected[str(key)] >= x.p
-    assert x.low < x.mean < x.high
-    assert (x.p < 0.05) == (not x.low < 0 < x.high)
+def against(scores, baseline="none", **more):
+  """Returns {label: difference from the baseline}."""
+  pairs = [(label, baseline) for label in scores if label != baseline]
+  found = compare(labelled(scores), pairs, **more)
+  return {label: contrast for (label, _), contrast in found.items()}
+
+
+def test_pairs_of_variants_are_those_of_the_column_turned():
+  scores = dict(zip(("none", "a", "b", "c"), made(4, 3), strict=True))
+  pairs = [("a", "none"), ("b", "none"), ("b", "a"), ("a", "b")]
+  found = compare(labelled(scores), pairs)
+  assert found["b", "a"].mean == pytest.approx(
+    found["b", "none"].mean - found["a", "none"].mean
+  )
+  assert found["b", "a"].p == found["a", "b"].p
+  assert found["b", "a"].mean == -found["a", "b"].mean
+  # Another order of the variants makes the same numbers, whatever is subtracted.
+  turned = against(dict(reversed(scores.items())), "a")
+  assert turned["b"].p == pytest.approx(found["b", "a"].p)
 
 
 def test_the_interval_is_where_p_is_5_percent():
-  scores = made(4, 3)
-  labels = dict(zip(("none", "a", "b", "c"), scores, strict=True))
-  found = compare_family({"x": column(labels)})["x"]["b"]
-  for end in (found.low, found.high):
+  labels = dict(zip(("none", "a", "b", "c"), made(4, 3), strict=True))
+  found = against(labels)["b"]
+  for end in found.interval:
     moved = labels | {"b": labels["b"] - end}
-    p = compare_family({"x": column(moved)})["x"]["b"].p
-    assert p == pytest.approx(0.05, rel=1e-9)
+    assert against(moved)["b"].p == pytest.approx(0.05, rel=1e-9)
+  for x in against(labels).values():
+    assert (x.p < 0.05) == (not x.interval[0] < 0 < x.interval[1])
+
+
+def test_two_one_sided_tests_are_the_interval_of_90_percent():
+  labels = dict(zip(("none", "a", "b", "c"), made(4, 3), strict=True))
+  found = against(labels)["b"]
+  half = stats.t.ppf(0.95, found.df) * found.error
+  margin = max(abs(found.mean - half), abs(found.mean + half))
+  assert found.p_equivalent(margin) == pytest.approx(0.05, rel=1e-9)
+  assert found.p_equivalent(2 * margin) < 0.05 < found.p_equivalent(margin / 2)
+  assert found.p_equivalent(abs(found.mean)) == pytest.approx(0.5)
+  assert found.p_equivalent(None) is None
 
 
 def test_a_solved_variant_is_no_weaker_than_a_nearly_solved_one():
-  found = compare_family(
-    {"x": column(CASES["perfect is not weaker than nearly perfect"]["scores"])}
-  )["x"]
-  assert found["a"].p_adjusted < 0.001 and found["b"].p_adjusted < 0.001
+  found = against(CASES["perfect is not weaker than nearly perfect"]["scores"])
+  assert found["a"].p < 0.001 and found["b"].p < 0.001
   assert found["a"].p <= found["b"].p
 
 
 def test_where_nothing_varies_the_scored_examples_decide():
   scores = CASES["every string against none"]["scores"]
-  found = compare_family({"x": column(scores, "none")})["x"]
-  assert {x.p for x in found.values()} == {2.0**-4}
-  # 128 strings, none wrong: (0 + 2) / (128 + 4) as a share, Agresti and Coull, 1998.
-  share = 2 / 132
-  error = np.sqrt(share * (1 - share) / 132)
-  found = compare_family({"x": column(scores, "none", resolution=error)})["x"]
-  assert all(x.p_adjusted < 1e-6 and x.mean == -1 for x in found.values())
-  assert all(x.high < -0.9 for x in found.values())
+  assert {x.p for x in against(scores).values()} == {2.0**-4}
+  found = against(scores, resolution=1 / 128)
+  assert all(x.p < 1e-6 and x.mean == -1 for x in found.values())
+  assert all(x.interval[1] < -0.9 for x in found.values())
 
 
 def test_seeds_in_common_are_compared():
-  found = compare_family({"x": column(CASES["unequal seeds"]["scores"])})["x"]["a"]
+  found = against(CASES["unequal seeds"]["scores"])["a"]
   assert found.count == 3
   assert found.mean == pytest.approx((2.95 + 2.97 + 2.955 - 3 - 3.02 - 3.01) / 3)
 
 
 def test_what_cannot_be_tested_is_no_test():
-  one = compare_family({"x": column({"none": [3.0], "a": [2.0]})})["x"]["a"]
-  assert (one.mean, one.p, one.p_adjusted, one.low) == (-1.0, None, None, None)
-  apart = column({"none": [3.0, 3.1, None, None], "a": [None, None, 2.0, 2.1]})
-  apart = compare_family({"x": apart})["x"]["a"]
+  one = against({"none": [3.0], "a": [2.0]})["a"]
+  assert (one.mean, one.p, one.interval, one.count) == (-1.0, None, None, 1)
+  # One seed in common is one seed, though each has others.
+  one = against({"none": [3.0, 3.1, None], "a": [None, 2.0, 2.1]})["a"]
+  assert (one.mean, one.p, one.count) == (pytest.approx(-1.1), None, 1)
+  apart = against({"none": [3.0, 3.1, None, None], "a": [None, None, 2.0, 2.1]})["a"]
   assert (apart.count, apart.mean, apart.p) == (0, None, None)
-  equal = column({"none": [0.5, 0.5], "a": [0.5, 0.5]})
-  assert compare_family({"x": equal})["x"]["a"].p == 1
-  with pytest.raises(ValueError, match="'rope' is none of the variants"):
-    compare_family({"x": column({"none": [3.0]}, "rope")})
+  assert against({"none": [0.5, 0.5], "a": [0.5, 0.5]})["a"].p == 1
+  assert compare({}, []) == {}

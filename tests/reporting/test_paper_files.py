@@ -143,7 +143,7 @@ def test_tables_are_latex_with_labels_captions_notes_and_bold(quick):
   assert r"\textbf" not in none and r"\textbf" not in worse.split(" & ")[4]
   assert "Bold: better than none, resolved after correction." in main
   assert re.search(
-    r"Corrected p: .*sinusoidal at 8x \$<\$ 0.001; alibi at 8x = 0.00", main
+    r"Corrected p: .*sinusoidal at 8x \$<\$ 0.001; t5 at 8x = 0.048", main
   )
   assert "learned at 8x undefined: table ends at position 63." in main
 

@@ -1,0 +1,84 @@
+"""Columns to judge: a cell's scores, and the runs that must not be compared."""
+
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+
+from experiments.reporting import comparable, limits, load
+from experiments.reporting.cells import Cell
+from experiments.reporting.verdicts import Column, Excuse, Pair
+from experiments.setup import primary
+
+
+def column(sweep: load.Sweep, cell: Cell, better: str, judged: bool) -> Column:
+  """Returns the scores of a cell with its pairs and excuses.
+
+  better   "lower" or "higher"
+  judged   whether the cell has verdicts
+  """
+  runs, baseline = sweep.of(cell.group), sweep.baseline
+  labels = [run.label for run in runs]
+  scores = {r.label: r.values(cell.length, cell.measure, cell.part) for r in runs}
+  scored = [run for run in runs if scores[run.label]]
+  declared = sweep.comparisons
+  pairs: list[Pair] = [(label, baseline) for label in labels]
+  judged_pairs = declared.pairs(labels, baseline) if judged else []
+  if declared.contrasts == primary.BASELINE and baseline not in labels:
+    judged_pairs = []
+  pairs += [pair for pair in judged_pairs if pair not in pairs]
+  excuses = {run.label: _excuse(run, cell.length, scores[run.label]) for run in runs}
+  return Column(
+    scores=scores,
+    better=better,
+    pairs=pairs,
+    primary=judged_pairs,
+    excused={label: excuse for label, excuse in excuses.items() if excuse},
+    unlike=dict(_unlike(pairs, runs, targets_of(scored, cell))),
+    baseline=baseline,
+    best=isinstance(declared.contrasts, str),
+    resolution=limits.resolution(scored, cell.length, cell.measure),
+    bounds=limits.bounds(scored, cell.measure),
+    margin=declared.margin_of(cell.measure),
+  )
+
+
+def targets_of(runs: Sequence[load.LoadedRun], cell: Cell) -> dict[str, Hashable]:
+  """Returns {label: identity of its scored targets} of the runs with a score."""
+  return comparable.targets(runs, cell.length, cell.measure)
+
+
+def _unlike(
+  pairs: Sequence[Pair],
+  runs: Sequence[load.LoadedRun],
+  targets: Mapping[str, Hashable],
+) -> Iterator[tuple[Pair, str]]:
+  """Yields (pair, reason) of the pairs that must not be compared.
+
+  targets   {label: identity of the scored targets}
+  """
+  changed = comparable.changed([run for run in runs if run.result])
+  for label, against in pairs:
+    if changed:
+      yield (label, against), changed
+    elif against and against in targets and targets.get(label) != targets[against]:
+      yield (label, against), f"scored on other targets than {against}"
+
+
+def _excuse(
+  run: load.LoadedRun, length: int, values: Mapping[int, float]
+) -> Excuse | None:
+  """Returns (verdict, reason) for a score that lacks seeds, or None."""
+  if not run.result:
+    failed = run.state in ("failed", "damaged")
+    return "failed" if failed else "unfinished", run.error or run.state
+  undefined = run.fact("undefined") or {}
+  if str(length) in undefined:
+    return "undefined", str(undefined[str(length)])
+  lost = run.fact("diverged") or {}
+  if lost:
+    steps = ", ".join(f"seed {seed} at step {step}" for seed, step in lost.items())
+    return "diverged", steps
+  if length not in run.result["lengths"]:
+    return "undefined", f"not scored at length {length}"
+  missing = [seed for seed in run.result["seeds"] if seed not in values]
+  if missing:
+    return "undefined", f"no finite value in seeds {', '.join(map(str, missing))}"
+  return None
