@@ -205,7 +205,16 @@ def check_cells(
   measures: dict[str, None] = {}
   for run in runs:
     multiples |= {*run.config.evaluate.lengths}
-    task = registries()["task"].build(run.config.task)
-    measures |= dict.fromkeys(task.measures)
+    measures |= dict.fromkeys(_measures(run.config))
   measures |= dict.fromkeys(written)
   primary.check_cells(comparisons, multiples, measures)
+
+
+def _measures(config: ConfigDict) -> Iterable[str]:
+  """Returns the names of the measures that a config scores."""
+  from transformer_jax.evaluation.measures import name_of
+
+  if not config.evaluate.measures:
+    return registries()["task"].build(config.task).measures
+  known = registries()["evaluate.measures"]
+  return [name_of(known.build(spec)) for spec in config.evaluate.measures]
