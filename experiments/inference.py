@@ -12,9 +12,11 @@ import jax.numpy as jnp
 from absl import flags
 from ml_collections import ConfigDict
 
+from experiments.runner import seed_blocks
 from experiments.runner.build import Experiment
 from experiments.runner.process import check_platform
 from experiments.runner.saved_run import of_run
+from experiments.runner.seed_blocks import Block
 from experiments.setup.flags import ALLOW
 from experiments.setup.validate import ConfigError
 from transformer_jax import command
@@ -124,10 +126,14 @@ def tokenizer_of(run: Path) -> Tokenizer | None:
 
 def params_of(run: Path, experiment: Experiment, last: int) -> Any:
   """Returns the mean parameters of the newest checkpoints, stacked over seeds."""
-  seed_S = jnp.array(experiment.seeds, jnp.uint32)
-  abstract = jax.eval_shape(jax.vmap(experiment.trainer.init), seed_S)
-  with Keeper(run / "checkpoints") as keeper:
-    return average(keeper, abstract, last)
+
+  def read(block: Block) -> Any:
+    seed_S = jnp.array(block.seeds, jnp.uint32)
+    abstract = jax.eval_shape(jax.vmap(experiment.trainer.init), seed_S)
+    with Keeper(block.checkpoints) as keeper:
+      return average(keeper, abstract, last)
+
+  return seed_blocks.joined(run, experiment.seeds, read)
 
 
 def together(

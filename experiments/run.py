@@ -16,6 +16,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from experiments.runner import history
 from experiments.runner.sweep_loop import work
 from experiments.setup import config_file, flags, plan, runs
 from experiments.setup.validate import ConfigError
@@ -34,7 +35,7 @@ def main(request: flags.Request) -> int:
   """Runs the config that the command line describes."""
   if request.tune:
     raise ConfigError("--tune: a single run is not tuned; use experiments.sweep")
-  run = chosen(request)
+  (run,) = history.in_folders(request.workdir, [chosen(request)])
   return work(request, "run", functools.partial(_added, request, run), [run])
 
 

@@ -13,7 +13,7 @@ import contextlib
 from collections.abc import Sequence
 from typing import Any
 
-from experiments.runner import sweep_loop
+from experiments.runner import history, sweep_loop
 from experiments.runner.locks import claim
 from experiments.setup import config_file, flags, runs
 from experiments.setup.runs import Run
@@ -40,6 +40,7 @@ def main(request: flags.Request) -> int:
     code, todo = tuned(request, todo, tune)
     if code:
       return code
+  todo = history.in_folders(request.workdir, todo)
   sweep = content(request, todo, baseline)
 
   def checked() -> dict[str, Any]:

@@ -68,10 +68,11 @@ class Card:
 def cards(findings: Findings) -> list[Card]:
   """Returns the cards of all runs, finished or not, in the plan's order.
 
-  The curves of a group have the same axes.
+  A run that two lines of the plan name has one. Curves of a group have the same axes.
   """
   sweep = findings.sweep
-  trained = [run for run in sweep.runs if not run.again_of]
+  lines = [run for run in sweep.runs if not run.again_of]
+  trained = {run.id: run for run in reversed(lines)}
   base = {run.group: run for run in sweep.runs if run.label == sweep.baseline}
   frames = {group: frame(sweep.of(group)) for group in sweep.groups}
   return [
@@ -79,9 +80,12 @@ def cards(findings: Findings) -> list[Card]:
       run,
       base.get(run.group),
       frames[run.group],
-      again=[x for x in sweep.runs if x.again_of and x.id == run.id],
+      again=[
+        x for x in sweep.runs if x.again_of and (x.id, x.label) == (run.id, run.label)
+      ],
     )
-    for run in trained
+    for run in lines
+    if trained[run.id] is run
   ]
 
 

@@ -1,13 +1,26 @@
-"""Earlier attempts of a run: their results, checkpoints and code."""
+"""Earlier attempts of a run: their results, checkpoints, code and folders."""
 
+import contextlib
+import dataclasses
 import itertools
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ml_collections import ConfigDict
+
 from experiments.runner import state
 from experiments.runner.inputs import has_checkpoint
-from transformer_jax.training.json_files import FileError, read_object, replace_file
+from experiments.setup import identity
+from experiments.setup.runs import Run
+from experiments.setup.validate import flatten
+from transformer_jax.training.json_files import (
+  FileError,
+  plain,
+  read_object,
+  replace_file,
+)
 
 
 def same_code(done: Mapping[str, Any], facts: Mapping[str, Any]) -> bool:
@@ -20,10 +33,70 @@ def same_code(done: Mapping[str, Any], facts: Mapping[str, Any]) -> bool:
   return done.get("own_code", now) == now
 
 
-def finished(path: Path, facts: Mapping[str, Any]) -> bool:
-  """Returns whether a run's folder has a result of the present user code."""
+def finished(path: Path, facts: Mapping[str, Any], config: ConfigDict) -> bool:
+  """Returns whether a run's folder has the result of a config and the user code."""
   done = state.result(path, state.quiet)
-  return bool(done) and same_code(done, facts)
+  return bool(done) and same_code(done, facts) and not lacking(path, config)
+
+
+def lacking(path: Path, config: ConfigDict) -> str:
+  """Returns what a finished run lacks of a config: seeds or scores; "": nothing."""
+  try:
+    there = read_object(path / "config.json")
+  except (OSError, FileError):
+    return ""  # it is written again from the plan
+  then, now = (plain(identity.evaluation(flat)) for flat in (there, flatten(config)))
+  seeds = [seed for seed in config.seeds if seed not in there.get("seeds", ())]
+  parts = [f"seeds {', '.join(map(str, seeds))}"] if seeds else []
+  parts += [f"{key}={now[key]}" for key in now if then.get(key) != now[key]]
+  return ", ".join(parts)
+
+
+def refusal(
+  path: Path, lacks: str, done: Mapping[str, Any], facts: Mapping[str, Any]
+) -> str:
+  """Returns why a finished run cannot get what it lacks, "" if it can.
+
+  lacks   what `lacking` returns
+  done    the result
+  facts   saved with a result made now
+  """
+  if not has_checkpoint(path):
+    return (
+      f"{path} is finished without {lacks}, and has no checkpoint: copy its folder"
+      " checkpoints/ too, or choose another --workdir"
+    )
+  if lacks.startswith("seeds") and done.get("seeds_apart") != facts.get("seeds_apart"):
+    return (
+      f"{path} is finished without {lacks}; its seeds were trained together, as before"
+      " this version, and new ones would not compare: choose another --workdir"
+    )
+  return ""
+
+
+def in_folders(workdir: Path, todo: Sequence[Run]) -> list[Run]:
+  """Returns the runs with the ids by which their folders are named.
+
+  Ids of older versions depended on seeds and on evaluation. Of several such folders of
+  one training, the one that was finished with the run's evaluation is taken first.
+  """
+  older: dict[str, list[Path]] = {}
+  for path in sorted(workdir.glob("runs/*/config.json")):
+    with contextlib.suppress(OSError, FileError):
+      older.setdefault(identity.run_id(read_object(path)), []).append(path.parent)
+
+  def named(run: Run) -> Run:
+    folders = [path for path in older.get(run.id, ()) if _is_id(path.name)]
+    if (workdir / "runs" / run.id).exists() or not folders:
+      return run
+    best = min(folders, key=lambda path: not finished(path, {}, run.config))
+    return dataclasses.replace(run, id=best.name)
+
+  return [named(run) for run in todo]
+
+
+def _is_id(name: str) -> bool:
+  return re.fullmatch("[0-9a-f]{10}", name) is not None
 
 
 def set_aside(path: Path) -> Path:

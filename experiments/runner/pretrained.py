@@ -18,6 +18,7 @@ import xxhash
 
 from experiments.runner.build import Experiment
 from experiments.runner.saved_run import of_run
+from experiments.runner.seed_blocks import blocks
 from experiments.setup.validate import ConfigError
 from transformer_jax import interop
 from transformer_jax.axes import Dims
@@ -129,9 +130,10 @@ def _load(folder: Path) -> tuple[Architecture, HostArrays]:
 def _run(folder: Path) -> tuple[Architecture, HostArrays]:
   """Returns the model of a run's first seed."""
   _, experiment = of_run(folder)
-  trainer, seed_S = experiment.trainer, jnp.array(experiment.seeds, jnp.uint32)
+  first_block, *_ = blocks(folder, experiment.seeds)
+  trainer, seed_S = experiment.trainer, jnp.array(first_block.seeds, jnp.uint32)
   abstract = jax.eval_shape(jax.vmap(trainer.init), seed_S)
-  there = folder / "checkpoints"
+  there = first_block.checkpoints
   if not any(path.name.isdigit() for path in there.glob("*")):
     raise ConfigError(
       f"train.init_from={folder}: that run has no checkpoint; finish it"

@@ -7,6 +7,7 @@ result.json     scores and cost of a finished run
 examples.npz    the scores of its single examples: see evaluation/example_scores.py
 error.txt       traceback of a failed run
 made_with.json  commit, versions, device, command; changes.patch leads to the code
+more_seeds/     checkpoints of seeds that were added later: see seed_blocks.py
 inputs.json     fingerprints of its data, weights and user code; own_code/ has the code
 
 If any of these files is damaged, a run resumes from its last intact checkpoint.
@@ -19,10 +20,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from experiments.runner import history, tensorboard
+from experiments.runner import history, seed_blocks, tensorboard
 from experiments.runner.inputs import ChangedError, has_checkpoint
 from experiments.runner.locks import claim, this_process
-from experiments.runner.state import checksums, count, damaged, quiet, result, status
+from experiments.runner.state import (
+  checksum,
+  checksums,
+  count,
+  damaged,
+  quiet,
+  result,
+  status,
+)
 from experiments.setup.identity import identity
 from experiments.setup.runs import Run
 from experiments.setup.validate import flatten
@@ -119,7 +128,14 @@ def perform(
       _check_config(run, path)
       if done := _finished(path):
         if history.same_code(done, facts):
-          return Outcome("finished", history.note(done, facts))
+          if not (lacks := history.lacking(path, run.config)):
+            return Outcome("finished", history.note(done, facts))
+          if refused := history.refusal(path, lacks, done, facts):
+            return Outcome("failed", f"failed: {refused}")
+          extends = checksum(path / "result.json")
+          return _attempt(
+            run, workdir, train, facts, changes, retry, step=0, extends=extends
+          )
         aside = history.set_aside(path)
         warn(f"{run.label}: its own code changed; its earlier results are in {aside}")
         return perform(run, workdir, train, facts, changes, retry, waited)
@@ -149,13 +165,22 @@ def _attempt(
   facts: dict[str, Any],
   changes: bytes,
   retry: bool,
+  **marks: Any,
 ) -> Outcome:
+  """Trains and scores a run.
+
+  marks   written into the status of a finished run that gets seeds or scores; it stays
+          finished where its inputs have changed
+  """
   path = folder(workdir, run)
+  finished = path / "status.json" if marks else None
+  kept = {finished: finished.read_bytes()} if finished else {}
   try:
-    if given_up := _begin(path, retry):
+    if given_up := _begin(path, retry, **marks):
       return given_up
     before = history.remember(path)
-    write_json(path / "config.json", flatten(run.config))
+    seeds = seed_blocks.extend(path, run.config.seeds)
+    write_json(path / "config.json", {**flatten(run.config), "seeds": seeds})
     tensorboard.link(workdir, run)
     facts = {**facts, **history.earlier(path, facts)}
     write_json(path / "made_with.json", facts)
@@ -164,8 +189,8 @@ def _attempt(
       scores = train(path)
     return _end(run, path, scores, facts)
   except ChangedError as error:
-    history.restore(before)
-    return _fail(path, error)
+    history.restore(before | kept)
+    return Outcome("failed", f"failed: {error}") if kept else _fail(path, error)
   except Exception as error:
     return _fail(path, error)
   except BaseException:
@@ -174,7 +199,7 @@ def _attempt(
     raise
 
 
-def _begin(path: Path, retry: bool) -> Outcome | None:
+def _begin(path: Path, retry: bool, **marks: Any) -> Outcome | None:
   """Counts the attempt; returns an outcome to give up.
 
   The lock was free, so the process of a run in state `running` has died. A fatal error
@@ -204,6 +229,7 @@ def _begin(path: Path, retry: bool) -> Outcome | None:
     faults=0 if faults >= FAULTS else faults,
     process=this_process(),
     checksums={},
+    **marks,
   )
   return None
 

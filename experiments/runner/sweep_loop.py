@@ -1,5 +1,6 @@
 """Runs of a sweep, here or in workers; the failure of one never stops the others."""
 
+import copy
 import functools
 import os
 import sys
@@ -15,6 +16,7 @@ from experiments.runner import (
   process,
   provenance,
   run_folder,
+  seed_blocks,
   state,
   user_code,
   waiting,
@@ -133,7 +135,7 @@ def _announce(request: flags.Request, todo: Sequence[Run]) -> int:
   """Prints how many runs there are; returns how many are unfinished."""
   folders = [run_folder.folder(request.workdir, run) for run in todo]
   codes = [{"own_code": _user_code(run)} for run in todo]
-  finished = sum(map(history.finished, folders, codes))
+  finished = sum(map(history.finished, folders, codes, (run.config for run in todo)))
   skipped = f", {finished} of them finished before and skipped" if finished else ""
   print(f"{_count(todo)} in {request.workdir}{skipped}", flush=True)
   return len(todo) - finished
@@ -229,7 +231,9 @@ def _train(run: Run, name: str, stop: Stop, folder: Path) -> dict[str, Any] | No
   code = user_code.read(run.config)
   inputs.check(folder, user_code.fingerprints(code), inputs.CODE, user_code.FOLDER)
   user_code.save(folder, code)
-  return train(run.config, folder, name, stop)
+  config = copy.deepcopy(run.config)
+  config.seeds = seed_blocks.of_config(folder) or config.seeds
+  return train(config, folder, name, stop)
 
 
 def report(workdir: Path, shared: bool = False) -> bool:

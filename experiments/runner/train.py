@@ -16,7 +16,7 @@ from experiments.runner.compile_cache import programs_in
 from experiments.runner.pretrained import Pretrained, checksum, read_pretrained
 from experiments.runner.result import cost_of, result_of, state_bytes
 from experiments.runner.timing import Stopwatch
-from experiments.runner.train_loop import train_with_log
+from experiments.runner.train_blocks import Training, extended
 from experiments.setup.registries import registries, specs
 from experiments.setup.validate import flatten
 from transformer_jax.data.base import Task, TaskData
@@ -64,9 +64,16 @@ def _run(config: ConfigDict, folder: Path, name: str, stop: Any) -> dict | None:
     experiment.task.keep(folder, load(experiment.task).fitted)
     start = read_pretrained(config.train.init_from, experiment, folder)
     inputs.check(folder, _inputs(facts, start), inputs.DATA)
-    program = start.into(_compile(experiment, arrays, mesh))
-  with watch.phase("train"):
-    fitted, measured = train_with_log(experiment, program, arrays, folder, name, stop)
+  training = Training(
+    compile=lambda own: start.into(_compile(own, arrays, mesh)),
+    arrays=arrays,
+    mesh=mesh,
+    folder=folder,
+    name=name,
+    stop=stop,
+    watch=watch,
+  )
+  fitted, measured = training.run(experiment)
   if not fitted.finished:
     return None
   with watch.phase("evaluate"), jax.set_mesh(mesh):
@@ -83,14 +90,23 @@ def _run(config: ConfigDict, folder: Path, name: str, stop: Any) -> dict | None:
   return {
     **result_of(experiment, fitted, scores, written),
     **cost,
-    "peak_bytes": program.peak_bytes,
     **measured,
-    "seconds": watch.seconds,
+    "seconds": _seconds(watch, extended(folder)),
     "data": facts,
     "targets": scored,
     "mesh": dict(mesh.shape),
     **start.facts,
   }
+
+
+def _seconds(watch: Stopwatch, earlier: dict[str, Any]) -> dict[str, float]:
+  """Returns the seconds of this attempt, and those of an earlier one's training."""
+  seconds = dict(watch.seconds)
+  for phase in ("compile", "train"):
+    seconds[phase] = seconds.get(phase, 0.0) + earlier.get("seconds", {}).get(
+      phase, 0.0
+    )
+  return seconds
 
 
 def _inputs(facts: dict[str, Any], start: Pretrained) -> dict[str, str]:

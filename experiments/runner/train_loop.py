@@ -2,7 +2,7 @@
 
 import dataclasses
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +25,18 @@ def train_with_log(
   folder: Path,
   name: str,
   stop: Any,
+  checkpoints: Path,
+  others: Sequence[int] = (),
 ) -> tuple[FitResult, dict[str, Any]]:
   """Trains all seeds of an experiment.
 
-  program   the compiled dispatch
-  arrays    the task's data, on the devices
-  folder    of the run
-  name      label of the progress bar
-  stop      becomes true when training should save and return
+  program       the compiled dispatch
+  arrays        the task's data, on the devices
+  folder        of the run
+  name          label of the progress bar
+  stop          becomes true when training should save and return
+  checkpoints   folder of the checkpoints
+  others        seeds of the run that are trained apart, whose metrics stay
 
   Returns (FitResult, facts): tokens/s, one seed's tokens in a step, and steps without
   metrics if any.
@@ -42,9 +46,9 @@ def train_with_log(
   tokens = per_step * budget.per_dispatch * len(seeds)
   record_step = run_folder.recorder(folder)
   with (
-    MetricLog(folder) as log,
+    MetricLog(folder, others) as log,
     Progress(budget.steps, name) as bar,
-    Keeper(folder / "checkpoints", experiment.keep) as keeper,
+    Keeper(checkpoints, experiment.keep) as keeper,
   ):
     writer = MetricWriter(experiment, log, bar, record_step, tokens)
     fitted = loop.fit(

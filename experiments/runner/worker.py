@@ -17,7 +17,7 @@ import threading
 from collections.abc import Callable
 from typing import IO, Any
 
-from experiments.runner import process, sweep_loop
+from experiments.runner import history, process, sweep_loop
 from experiments.runner.run_folder import Outcome
 from experiments.setup import flags, runs
 from transformer_jax.training.progress import send_bars
@@ -30,6 +30,7 @@ def main(send: Send, request: flags.Request) -> int:
   """Works on runs until the parent ends."""
   first = json.loads(sys.stdin.readline() or '{"todo": []}')
   todo = [runs.received(request.base, message) for message in first["todo"]]
+  todo = history.in_folders(request.workdir, todo)
   sweep_loop.set_devices(request, todo)
   process.keep_memory()
   stop, asked = Stop(), queue.SimpleQueue[dict[str, Any] | None]()

@@ -1,4 +1,6 @@
-"""Identity of a run: a hash of the config keys that can change its result.
+"""Identity of a run: a hash of the config keys that training reads.
+
+Seeds and evaluate.* are no part of it: a run takes further seeds, and is scored again.
 
 A key that is added to configs/base.py gets a line in NEUTRAL: finished runs keep their
 ids, and those that set the key to another value get new ones.
@@ -9,12 +11,11 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-# Not part of a run's id. The first two change no number; the batch sizes of evaluation
-# change last digits (5e-7 of a score), and reports note where runs differ in them.
-FREE = (
-  *("train.checkpoint_every", "train.keep_checkpoints"),
-  *("evaluate.batch_size", "evaluate.texts_per_step"),
-)
+# Not part of a run's id, as all keys of evaluation.
+FREE = ("train.checkpoint_every", "train.keep_checkpoints", "seeds")
+SCORED = "evaluate."
+# They change last digits (5e-7 of a score), and reports note where runs differ in them.
+ROUNDING = ("evaluate.batch_size", "evaluate.texts_per_step")
 
 # Keys that were added after runs had finished, with the value that means the behaviour
 # of the code before them.
@@ -22,8 +23,21 @@ NEUTRAL = {"train.ema": 0.0, "evaluate.split": "", "evaluate.measures": ()}
 
 
 def identity(config: Mapping[str, Any]) -> dict[str, Any]:
-  """Returns the entries of a flat config that can change a result."""
-  return {key: value for key, value in aged(config).items() if key not in FREE}
+  """Returns the entries of a flat config that can change what is trained."""
+  return {
+    key: value
+    for key, value in aged(config).items()
+    if key not in FREE and not key.startswith(SCORED)
+  }
+
+
+def evaluation(config: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns the entries of a flat config that say what is scored."""
+  return {
+    key: value
+    for key, value in completed(config).items()
+    if key.startswith(SCORED) and key not in ROUNDING
+  }
 
 
 def aged(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -42,6 +56,9 @@ def completed(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def run_id(config: Mapping[str, Any]) -> str:
-  """Returns a short hash of a flat config's identity."""
+  """Returns a short hash of a flat config's identity.
+
+  Lists and tuples are alike, so that it is also that of a config read from a file.
+  """
   text = json.dumps(identity(config), sort_keys=True, separators=(",", ":"))
   return hashlib.sha256(text.encode()).hexdigest()[:10]

@@ -81,7 +81,7 @@ def received(base: ConfigDict, message: Mapping[str, Any]) -> Run:
 
 
 def run_id(config: ConfigDict) -> str:
-  """Returns a short hash of all values that can change a result."""
+  """Returns a short hash of all values that can change what is trained."""
   return identity.run_id(flatten(config))
 
 
@@ -117,6 +117,9 @@ def expand(plan: Plan, base: ConfigDict, flags: Mapping[str, Any]) -> list[Run]:
   if any(_moved(change, base, flags) for change in plan.runs):
     named = set()  # the plan shrinks
   once = {run.id: run for run in reversed(runs.values())}
+  for run in runs.values():
+    if _scored(run) != _scored(once[run.id]):
+      raise ConfigError(_one_training(once[run.id], run))
   return [run for line, run in runs.items() if line in named or once[run.id] is run]
 
 
@@ -158,6 +161,20 @@ def group_of(config: ConfigDict, planned: Sequence[Run]) -> str:
 
   same = [run for run in planned if run.config.task == config.task]
   return min(same, key=differences).group if same else config.task.partition("(")[0]
+
+
+def _scored(run: Run) -> tuple[Any, ...]:
+  """Returns the seeds of a run and what it is scored on."""
+  flat = flatten(run.config)
+  return tuple(run.config.seeds), identity.evaluation(flat)
+
+
+def _one_training(first: Run, second: Run) -> str:
+  return (
+    f"'{first.label}' and '{second.label}' of the plan differ in seeds or evaluate.*"
+    " alone, which are one training: plan it once, and score it again with"
+    " python -m experiments.evaluate"
+  )
 
 
 def _same_name(first: Run, second: Run) -> str:

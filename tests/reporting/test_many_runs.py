@@ -1,11 +1,12 @@
 """A report of 200 runs: small, quick, and every run in it."""
 
+import json
 import time
 
 import pytest
 from fake_sweep import many_variants, read_page, write_sweep
 
-from experiments.reporting import comparisons, page
+from experiments.reporting import comparisons, page, run_cards
 
 
 @pytest.mark.slow
@@ -31,3 +32,17 @@ def test_a_report_of_200_runs(tmp_path):
   ids = [a["id"] for tag, a in read.tags if tag == "details" and "id" in a]
   assert ids == [f"run-{run.id}" for run in findings.sweep.runs] and len(ids) == 200
   assert len(read.tables["main_text"]) == 101
+
+
+def test_a_run_that_two_lines_of_a_plan_name_has_one_card(tmp_path):
+  few = {"none": (3.0, 3.1), "rope": (2.5, 2.8)}
+  workdir = write_sweep(tmp_path, {"text": ("bits_per_byte", few)}, lengths=(64, 128))
+  plan = json.loads((workdir / "sweep.json").read_text())
+  plan["runs"].append(plan["runs"][0] | {"label": "without norm"})
+  (workdir / "sweep.json").write_text(json.dumps(plan))
+  findings = comparisons.find(workdir)
+  assert [c.run.label for c in run_cards.cards(findings)] == ["none", "rope"]
+  same, _, twice = findings.at("text", 64)
+  assert (same.label, twice.label) == ("none", "without norm")
+  assert twice.estimate.mean == same.estimate.mean
+  assert twice.difference.mean == 0 and twice.verdict not in ("better", "worse")

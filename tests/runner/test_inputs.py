@@ -118,8 +118,8 @@ def test_a_finished_run_of_other_code_is_kept_aside_and_run_anew(tmp_path, capsy
     f"fade: its own code changed; its earlier results are in {folder}.1"
   )
   assert perform(tmp_path, {"fade.py": "c"}).note == "finished before"
-  assert history.finished(folder, {"own_code": {"fade.py": "c"}})
-  assert not history.finished(folder, {"own_code": {"fade.py": "a"}})
+  assert history.finished(folder, {"own_code": {"fade.py": "c"}}, ONE.config)
+  assert not history.finished(folder, {"own_code": {"fade.py": "a"}}, ONE.config)
 
 
 def test_a_finished_run_that_recorded_no_code_stays(tmp_path):

@@ -12,10 +12,14 @@ from experiments.setup.plan import Plan
 from experiments.setup.validate import flatten, resolve
 from transformer_jax.training.json_files import write_json
 
-OTHER = {"seeds": (0, 1), "model.tied": False, "train.clip": 0.5, "task": "copy"}
+OTHER = {"model.tied": False, "train.clip": 0.5, "task": "copy"}
+SAME = {"seeds": (0, 1), "evaluate.lengths": (1, 16), "evaluate.examples": 512}
+SAME |= {"evaluate.batch_size": 8, "evaluate.beam": 1}
 
 
-def test_an_id_depends_on_what_changes_a_result():
+def test_an_id_depends_on_what_training_reads():
+  for key, value in SAME.items():
+    assert runs.run_id(resolve(BASE, {key: value})) == runs.run_id(BASE), key
   same = resolve(BASE, {"train.checkpoint_every": 400, "train.clip": 1})
   assert runs.run_id(same) == runs.run_id(BASE)
   ids = {runs.run_id(resolve(BASE, {key: value})) for key, value in OTHER.items()}

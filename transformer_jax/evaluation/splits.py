@@ -5,6 +5,7 @@ those of each split by a key of its own.
 """
 
 import dataclasses
+from typing import Any
 
 import jax
 
@@ -35,7 +36,7 @@ def with_split(evaluator: Evaluator, split: str) -> Evaluator:
 
   split   validation or test; "": the same
   """
-  task = evaluator.task
+  task: Any = evaluator.task  # a dataclass
   if not split or split == split_of(evaluator):
     return evaluator
   if hasattr(task, "split"):

@@ -131,24 +131,14 @@ def compile_steps(
   seed_S = jnp.array(seeds, jnp.uint32)
   init = jax.vmap(trainer.init)
 
-  def stacked(count: int) -> State:
-    shapes = jax.tree.map(
-      lambda x: jax.ShapeDtypeStruct((count, *x.shape), x.dtype), trainer.shapes
-    )
-    return jax.tree.map(
-      lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
-      shapes,
-      sharding.split(mesh, shapes),
-    )
-
-  abstract = stacked(len(seeds))
+  abstract = abstract_state(trainer, len(seeds), mesh)
   where = jax.tree.map(lambda x: x.sharding, abstract)
   start = time.perf_counter()
   every_seed = jax.vmap(functools.partial(trainer.steps, count=count), (None, 0))
   everywhere = NamedSharding(mesh, PartitionSpec())
   steps = jax.jit(every_seed, donate_argnums=1, out_shardings=(where, everywhere))
   with jax.set_mesh(mesh):  # for attention that sends keys from device to device
-    run = steps.lower(arrays, stacked(together)).compile()
+    run = steps.lower(arrays, abstract_state(trainer, together, mesh)).compile()
   seconds = time.perf_counter() - start
   init = jax.jit(init, out_shardings=where, compiler_options=_once())
   waiting = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(abstract))
@@ -156,6 +146,18 @@ def compile_steps(
   peak_bytes = _peak_bytes(run)
   peak_bytes += waiting if peak_bytes else 0
   return Program(run, lambda: init(seed_S), abstract, seconds, peak_bytes, together)
+
+
+def abstract_state(trainer: Trainer, seeds: int, mesh: Mesh) -> State:
+  """Returns shapes and shardings of the state of a number of seeds."""
+  shapes = jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct((seeds, *x.shape), x.dtype), trainer.shapes
+  )
+  return jax.tree.map(
+    lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
+    shapes,
+    sharding.split(mesh, shapes),
+  )
 
 
 def _peak_bytes(run: Any) -> int:

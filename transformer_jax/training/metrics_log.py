@@ -31,6 +31,8 @@ class MetricLog:
   Every call reaches the file, so `kill -9` loses nothing that was written. If the disk
   is full, rows wait in memory; `close` raises FileError if they still do not fit.
 
+  others   seeds whose rows `resume` and `mend` leave as they are
+
   >>> import tempfile
   >>> with tempfile.TemporaryDirectory() as folder:
   ...   with MetricLog(folder) as log:
@@ -39,8 +41,8 @@ class MetricLog:
   [{'step': 5, 'seed': 0, 'loss': 1.5}]
   """
 
-  def __init__(self, directory: str | Path):
-    self._directory = Path(directory)
+  def __init__(self, directory: str | Path, others: Sequence[int] = ()):
+    self._directory, self._others = Path(directory), {*others}
     self._directory.mkdir(parents=True, exist_ok=True)
     self._path = self._directory / "metrics.jsonl"
     make_way(self._path)
@@ -88,7 +90,8 @@ class MetricLog:
     for at in itertools.product(steps, seeds):
       step, seed = at
       best[at] = rows.whole(at, there.get(at), copies[seed].get(step))
-    kept = [rows.line(row) for row in best.values() if row]
+    kept = [rows.line(row) for (_, seed), row in there.items() if seed in self._others]
+    kept += [rows.line(row) for row in best.values() if row]
     if b"".join(kept) != content:
       replace_file(self._path, b"".join(kept))
     lost = sorted({step for (step, _), row in best.items() if not row})

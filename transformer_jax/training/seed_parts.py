@@ -50,6 +50,15 @@ def join(parts: list[Any]) -> Any:
   return jax.tree.map(one, *parts)
 
 
+def take(tree: Any, places: list[int]) -> Any:
+  """Returns a tree of the seeds at these places, in their order.
+
+  >>> take({"x_S": np.array([5, 6, 7])}, [2, 0])["x_S"].tolist()
+  [7, 5]
+  """
+  return jax.tree.map(lambda x: _put(_read(x)[np.array(places)], x), tree)
+
+
 def _is_key(x: Any) -> bool:
   return jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
 

@@ -1,0 +1,120 @@
+"""Training of a run's blocks of seeds, those alone that are not trained yet."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from jax.sharding import Mesh
+
+from experiments.runner import seed_blocks, state
+from experiments.runner.build import Experiment
+from experiments.runner.seed_blocks import Block
+from experiments.runner.timing import Stopwatch
+from experiments.runner.train_loop import train_with_log
+from transformer_jax.training import loop, seed_parts
+from transformer_jax.training.checkpoint import Keeper
+from transformer_jax.training.json_files import FileError, read_object
+from transformer_jax.training.loop import FitResult, Program
+
+MEASURED = ("peak_bytes", "tokens_per_s", "tokens_per_step", "rows_lost")
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+  """What the training of each block needs.
+
+  compile   returns the program of an experiment
+  arrays    the task's data, on the devices
+  folder    of the run
+  name      label of the progress bar
+  stop      becomes true when training should save and return
+  watch     measures what the time is spent on
+  """
+
+  compile: Callable[[Experiment], Program]
+  arrays: Any
+  mesh: Mesh
+  folder: Path
+  name: str
+  stop: Any
+  watch: Stopwatch
+
+  def run(self, experiment: Experiment) -> tuple[FitResult, dict[str, Any]]:
+    """Trains the blocks that are not finished.
+
+    Returns (FitResult of all seeds, facts): as `train_with_log`, and the memory; of a
+    run that is only scored again, those of its result.
+    """
+    before = extended(self.folder)
+    facts = {key: before[key] for key in MEASURED if key in before}
+    fits = []
+    for block in seed_blocks.blocks(self.folder, experiment.seeds):
+      own = dataclasses.replace(experiment, seeds=block.seeds)
+      fitted = _finished(own, block, self.mesh) if before else None
+      if fitted is None:
+        others = [seed for seed in experiment.seeds if seed not in block.seeds]
+        fitted, measured = self._train(own, block, others)
+        facts |= measured
+      if not fitted.finished:
+        return fitted, {}
+      fits.append(fitted)
+    return _joined(fits), facts
+
+  def _train(
+    self, own: Experiment, block: Block, others: list[int]
+  ) -> tuple[FitResult, dict[str, Any]]:
+    """Trains one block; the metrics of the other seeds stay."""
+    with self.watch.phase("prepare"):
+      program = self.compile(own)
+    with self.watch.phase("train"):
+      fitted, measured = train_with_log(
+        own,
+        program,
+        self.arrays,
+        self.folder,
+        self.name if block.folder == self.folder else f"{self.name} {block.name}",
+        self.stop,
+        checkpoints=block.checkpoints,
+        others=others,
+      )
+    return fitted, {"peak_bytes": program.peak_bytes} | measured
+
+
+def extended(folder: Path) -> dict[str, Any]:
+  """Returns the earlier result of a run that gets more seeds or scores, else {}."""
+  path = folder / "result.json"
+  then = state.status(folder, state.quiet).get("extends")
+  if not then or state.checksum(path) != then:
+    return {}
+  try:
+    return read_object(path)
+  except (FileError, OSError):
+    return {}
+
+
+def _finished(own: Experiment, block: Block, mesh: Mesh) -> FitResult | None:
+  """Returns the last state of a block, None where it is not trained to the end."""
+  steps = own.budget.steps
+  if not (block.checkpoints / str(steps)).is_dir():
+    return None
+  with Keeper(block.checkpoints, own.keep) as keeper:
+    restored = keeper.restore(loop.abstract_state(own.trainer, len(own.seeds), mesh))
+  if restored is None or restored[1]["step"] != steps:
+    return None
+  trained, meta = restored
+  diverged = {int(place): step for place, step in meta["diverged"].items()}
+  return FitResult(trained, steps, diverged, finished=True)
+
+
+def _joined(fits: list[FitResult]) -> FitResult:
+  """Returns the result of all seeds, from those of the blocks."""
+  if len(fits) == 1:
+    return fits[0]
+  diverged: dict[int, int] = {}
+  first = 0
+  for fitted in fits:
+    diverged |= {first + place: step for place, step in fitted.diverged.items()}
+    first += fitted.state.step.shape[0]
+  whole = seed_parts.join([fitted.state for fitted in fits])
+  return FitResult(whole, max(f.step for f in fits), diverged, finished=True)
