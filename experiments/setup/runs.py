@@ -103,7 +103,7 @@ def expand(plan: Plan, base: ConfigDict, flags: Mapping[str, Any]) -> list[Run]:
   for change in plan.runs:
     moved = _moved(change, base, flags)
     run = _run(change, base, flags)
-    if "task" in moved:  # it is compared with runs of its new task
+    if "task" in moved and not change.ladder:  # it joins the runs of its new task
       run = dataclasses.replace(run, group=group_of(run.config, planned))
     match = change.match or common
     run = dataclasses.replace(run, match=match, ladder=change.ladder)

@@ -195,5 +195,8 @@ def test_a_ladder_is_a_group_for_each_size():
     ("text, width=16 steps=40", "rope", "text"),
     ("text, width=32 steps=80", "none", "text"),
   ]
+  # Another task for all leaves the rungs apart.
+  moved = runs.expand(Plan("why?", rungs, "none"), BASE, {"task": "copy"})
+  assert [run.group for run in moved] == [run.group for run in todo]
   shipped = runs.expand(config.tuned(), config.get_config(), {})
   assert len(shipped) == 15 and {run.match.quantity for run in shipped} == {"flops"}
