@@ -16,7 +16,7 @@ from experiments.runner import seed_blocks
 from experiments.runner.build import Experiment
 from experiments.runner.process import check_platform
 from experiments.runner.saved_run import of_run
-from experiments.runner.seed_blocks import Block
+from experiments.runner.seed_blocks import SeedBlock
 from experiments.setup.flags import ALLOW
 from experiments.setup.validate import ConfigError
 from transformer_jax import command
@@ -127,7 +127,7 @@ def tokenizer_of(run: Path) -> Tokenizer | None:
 def params_of(run: Path, experiment: Experiment, last: int) -> Any:
   """Returns the mean parameters of the newest checkpoints, stacked over seeds."""
 
-  def read(block: Block) -> Any:
+  def read(block: SeedBlock) -> Any:
     seed_S = jnp.array(block.seeds, jnp.uint32)
     abstract = jax.eval_shape(jax.vmap(experiment.trainer.init), seed_S)
     with Keeper(block.checkpoints) as keeper:

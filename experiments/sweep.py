@@ -95,7 +95,7 @@ def matched(request: flags.Request, todo: list[Run], baseline: str) -> list[Run]
   """
   if not any(run.match for run in todo):
     return todo
-  from experiments.runner import compile_cache, matching, process, step_time
+  from experiments.runner import compile_cache, process, solver, step_time
 
   sweep_loop.check(request, todo)
   workdir, timer = request.workdir, None
@@ -106,7 +106,7 @@ def matched(request: flags.Request, todo: list[Run], baseline: str) -> list[Run]
     timer = step_time.timer(compile_cache.folder_of(workdir))
   alone = claim(workdir, wait=True) if timed else contextlib.nullcontext()
   with alone, process.rare_collection():
-    todo = matching.solve(todo, baseline, matching.recorded(workdir), timer)
+    todo = solver.solve(todo, baseline, solver.recorded(workdir), timer)
     if timed:
       write_json(workdir / "sweep.json", content(request, todo, baseline))
   return todo

@@ -20,7 +20,7 @@ import dataclasses
 from ml_collections import ConfigDict
 
 from experiments.configs import quickstart
-from experiments.setup.ladder import Ladder
+from experiments.setup.ladder_plan import Ladder
 from experiments.setup.plan import Grid, Plan, Zipped
 from experiments.setup.tuning import Tune
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from experiments.reporting import tuning
+from experiments.reporting import tuning_report
 from experiments.reporting.comparisons import Findings
 from experiments.reporting.load import LoadedRun
 from experiments.reporting.tables import Table
@@ -122,7 +122,7 @@ def tuned(runs: Sequence[LoadedRun]) -> str:
   if not runs:
     return ""
   if any(run.tuned for run in runs):
-    return tuning.summary(runs)
+    return tuning_report.summary(runs)
   rates = {run.config.get("train.optimizer") for run in runs}
   same = "every variant has the same optimizer and learning rate"
   return f"nothing; {same if len(rates) == 1 else 'the plan sets the learning rates'}"

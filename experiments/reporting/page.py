@@ -21,7 +21,7 @@ from experiments.reporting import (
   comparisons,
   generations,
   hints,
-  ladder,
+  ladder_curves,
   latex,
   method,
   overview,
@@ -32,7 +32,7 @@ from experiments.reporting import (
   style,
   summary,
   tables,
-  tuning,
+  tuning_report,
 )
 from experiments.reporting.comparisons import Findings
 from experiments.reporting.differences import differences
@@ -55,7 +55,7 @@ def write_report(workdir: str | os.PathLike[str]) -> pathlib.Path:
   findings = comparisons.find(workdir)
   folder = findings.sweep.workdir
   pictures = draw(findings)
-  rising = [_ladder(findings, fits) for fits in ladder.ladders(findings)]
+  rising = [_ladder(findings, fits) for fits in ladder_curves.ladders(findings)]
   drawn = [*pictures.values(), *([each["picture"]] for each in rising)]
   for group in drawn:
     for picture in filter(None, group):
@@ -71,13 +71,13 @@ def write_report(workdir: str | os.PathLike[str]) -> pathlib.Path:
   return _write(folder / "report.html", shown(page(findings, pictures, rising)))
 
 
-def _ladder(findings: Findings, fits: ladder.Fits) -> dict[str, Any]:
+def _ladder(findings: Findings, fits: ladder_curves.Fits) -> dict[str, Any]:
   """Returns a ladder's part of the page: name, answer, table, picture."""
   return {
     "name": fits.name,
-    "answer": ladder.answer(fits),
-    "table": ladder.ladder_table(fits),
-    "picture": ladder.ladder_figure(fits, findings),
+    "answer": ladder_curves.answer(fits),
+    "table": ladder_curves.ladder_table(fits),
+    "picture": ladder_curves.ladder_figure(fits, findings),
   }
 
 
@@ -92,7 +92,7 @@ def _draw(findings: Findings, group: str) -> list[Picture]:
   if any(c.difference.count for c in findings.of(group)):
     pictures.insert(1, differences(findings, group))
   for optional in (
-    tuning.tuning_curves(findings, group),
+    tuning_report.tuning_curves(findings, group),
     training_curves(findings, group),
     generations.attention_map(findings, group),
   ):
@@ -139,7 +139,7 @@ def page(
     spent=[
       table(findings, group)
       for group in findings.sweep.groups
-      for table in (budget.budget_table, tuning.tuning_table)
+      for table in (budget.budget_table, tuning_report.tuning_table)
     ],
     overview=overview.overview(findings),
     cards=run_cards.cards(findings),
@@ -202,8 +202,9 @@ def print_report(
   console = console or rich.console.Console()
   for group, (lead, rest) in summary.answers(findings):
     console.print(_text(f"{group}: {lead} ", "bold") + _text(rest), end="\n\n")
-  for fits in ladder.ladders(findings):
-    console.print(_text(f"{fits.name}: {ladder.answer(fits)}", "bold"), end="\n\n")
+  for fits in ladder_curves.ladders(findings):
+    answer = f"{fits.name}: {ladder_curves.answer(fits)}"
+    console.print(_text(answer, "bold"), end="\n\n")
   short = [
     table
     for group in findings.sweep.groups

@@ -16,8 +16,8 @@ PARAMETERS = 3
 LEAST_SIZES = 4  # three sizes fit any curve exactly, and say nothing of an offset
 EXPONENTS = (0.01, 3.0)  # bounds of the exponent
 TINY = 1e-6  # relative fall of the losses that is none
-Cell = tuple[Hashable, int]  # (size, seed)
-Points = Mapping[Cell, tuple[float, float]]  # FLOPs and loss
+SizeSeed = tuple[Hashable, int]  # (size, seed)
+LadderPoints = Mapping[SizeSeed, tuple[float, float]]  # FLOPs and loss
 
 
 class FitError(ValueError):
@@ -46,7 +46,7 @@ class PowerLaw:
   factor: float
   exponent: float
   scale: float
-  cells: tuple[Cell, ...]
+  cells: tuple[SizeSeed, ...]
   flops_N: np.ndarray
   error_N: np.ndarray
 
@@ -89,7 +89,7 @@ def quantile(degrees: int, level: float) -> float:
   return float(scipy.stats.t.ppf((1 + level) / 2, degrees))
 
 
-def fit(points: Points) -> PowerLaw:
+def fit(points: LadderPoints) -> PowerLaw:
   """Returns the least-squares curve of one variant; raises FitError.
 
   points   {(size, seed): (FLOPs, loss)}
@@ -168,7 +168,7 @@ def difference(
   return one.predict(flops) - other.predict(flops), float(half)
 
 
-def _correlation(one: PowerLaw, other: PowerLaw, common: list[Cell]) -> float:
+def _correlation(one: PowerLaw, other: PowerLaw, common: list[SizeSeed]) -> float:
   """Returns the correlation of the residuals in the cells that both have."""
   pairs = [dict(zip(law.cells, law.error_N, strict=True)) for law in (one, other)]
   x, y = (np.array([errors[cell] for cell in common]) for errors in pairs)

@@ -22,12 +22,12 @@ MOST = 10_000  # seeds of a block
 
 
 @dataclasses.dataclass(frozen=True)
-class Block:
+class SeedBlock:
   """Seeds that are trained together.
 
   folder   that of the run, or one below it; it has the checkpoints
 
-  >>> block = Block(Path("runs/ID/more_seeds/1_3-4"), (3, 4))
+  >>> block = SeedBlock(Path("runs/ID/more_seeds/1_3-4"), (3, 4))
   >>> block.name, block.checkpoints.name
   ('seeds 3-4', 'checkpoints')
   """
@@ -70,7 +70,7 @@ def read_seeds(text: str) -> tuple[int, ...]:
   return tuple(seed for run in ends for seed in range(run[0], run[-1] + 1))
 
 
-def blocks(folder: Path, seeds: Sequence[int]) -> list[Block]:
+def blocks(folder: Path, seeds: Sequence[int]) -> list[SeedBlock]:
   """Returns the blocks of a run, in the order of their training.
 
   folder   of the run
@@ -78,7 +78,7 @@ def blocks(folder: Path, seeds: Sequence[int]) -> list[Block]:
   """
   later = [block for block in _later(folder) if {*block.seeds} <= {*seeds}]
   added = {seed for block in later for seed in block.seeds}
-  return [Block(folder, tuple(s for s in seeds if s not in added)), *later]
+  return [SeedBlock(folder, tuple(s for s in seeds if s not in added)), *later]
 
 
 def extend(folder: Path, seeds: Sequence[int]) -> tuple[int, ...]:
@@ -127,7 +127,7 @@ def of_config(folder: Path) -> tuple[int, ...]:
   return tuple(seeds)
 
 
-def joined(folder: Path, seeds: Sequence[int], read: Callable[[Block], Any]) -> Any:
+def joined(folder: Path, seeds: Sequence[int], read: Callable[[SeedBlock], Any]) -> Any:
   """Returns a tree of all seeds, from those of the blocks.
 
   folder   of the run
@@ -141,10 +141,10 @@ def joined(folder: Path, seeds: Sequence[int], read: Callable[[Block], Any]) -> 
   return tree if order == [*seeds] else seed_parts.take(tree, places)
 
 
-def _later(folder: Path) -> list[Block]:
+def _later(folder: Path) -> list[SeedBlock]:
   """Returns the blocks that were added, by their numbers."""
   found = {}
   for path in (folder / FOLDER).glob("*"):
     if match := re.fullmatch(r"(\d+)_(\d+(?:[-,]\d+)*)", path.name):
-      found[int(match[1])] = Block(path, read_seeds(match[2]))
+      found[int(match[1])] = SeedBlock(path, read_seeds(match[2]))
   return [found[number] for number in sorted(found)]

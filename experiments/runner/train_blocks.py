@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 
 from experiments.runner import seed_blocks, state
 from experiments.runner.build import Experiment
-from experiments.runner.seed_blocks import Block
+from experiments.runner.seed_blocks import SeedBlock
 from experiments.runner.timing import Stopwatch
 from experiments.runner.train_loop import train_with_log
 from transformer_jax.training import loop, seed_parts
@@ -62,7 +62,7 @@ class Training:
     return _joined(fits), facts
 
   def _train(
-    self, own: Experiment, block: Block, others: list[int]
+    self, own: Experiment, block: SeedBlock, others: list[int]
   ) -> tuple[FitResult, dict[str, Any]]:
     """Trains one block; the metrics of the other seeds stay."""
     with self.watch.phase("prepare"):
@@ -93,7 +93,7 @@ def extended(folder: Path) -> dict[str, Any]:
     return {}
 
 
-def _finished(own: Experiment, block: Block, mesh: Mesh) -> FitResult | None:
+def _finished(own: Experiment, block: SeedBlock, mesh: Mesh) -> FitResult | None:
   """Returns the last state of a block, None where it is not trained to the end."""
   steps = own.budget.steps
   if not (block.checkpoints / str(steps)).is_dir():

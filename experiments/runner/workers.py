@@ -23,7 +23,7 @@ from transformer_jax.training.json_files import warn
 from transformer_jax.training.progress import Mirror, Progress
 from transformer_jax.training.signals import SIGNALS, Stop
 
-COMMAND = ("-m", "experiments.runner.worker")
+COMMAND = ("-m", "experiments.runner.worker_process")
 POLL = 0.2  # seconds between looks at the stop flag
 
 
@@ -37,8 +37,8 @@ def number(request: flags.Request, unfinished: int) -> int:
   return max(1, min(wanted, unfinished))
 
 
-class Worker:
-  """A process of experiments.runner.worker; its bar is shown under that of all runs.
+class SweepWorker:
+  """A process of worker_process.py; its bar is shown under that of all runs.
 
   todo    the runs, which the process cannot expand from the plan: some were solved for
   shown   lines that are printed once for all workers, extended here
@@ -137,8 +137,8 @@ class Workers:
     self._request, self._todo = request, todo
     self._folders, self._stop = folders, stop
     self._count, self._printed = count, set[str]()
-    self._all: list[Worker] = []
-    self._idle: SimpleQueue[Worker | None] = SimpleQueue()
+    self._all: list[SweepWorker] = []
+    self._idle: SimpleQueue[SweepWorker | None] = SimpleQueue()
     for _ in range(count):
       self._idle.put(None)  # started when there is work for it
 
@@ -204,7 +204,7 @@ class Workers:
     """Gives a run to a process that has none; called in a thread."""
     worker = self._idle.get()
     if worker is None and not self._stop:
-      worker = Worker(self._request, self._todo, self._bar, self._printed)
+      worker = SweepWorker(self._request, self._todo, self._bar, self._printed)
       self._all.append(worker)
     # The order matters: a worker in the list is told of a stop from here on.
     if self._stop or worker is None:

@@ -13,7 +13,7 @@ from transformer_jax.spec import nearest
 
 BASELINE, ALL_PAIRS = CONTRASTS = "baseline", "all pairs"
 TRAINED, LONGEST = LENGTHS = "trained", "longest"
-Pair = tuple[str, str]  # labels: the first is compared with the second
+LabelPair = tuple[str, str]  # labels: the first is compared with the second
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Comparisons:
   measures: tuple[str, ...] = ()
   lengths: tuple[str | float, ...] = LENGTHS
   part: str = "mean"
-  contrasts: str | tuple[Pair, ...] = BASELINE
+  contrasts: str | tuple[LabelPair, ...] = BASELINE
   margin: float | Mapping[str, float] | None = None
 
   def __post_init__(self):
@@ -60,7 +60,7 @@ class Comparisons:
         " measure, as in {'accuracy': 0.02}"
       )
 
-  def pairs(self, labels: Iterable[str], baseline: str | None) -> list[Pair]:
+  def pairs(self, labels: Iterable[str], baseline: str | None) -> list[LabelPair]:
     """Returns the pairs that are compared in a group, each once.
 
     labels     of the group's runs

@@ -124,7 +124,7 @@ def test_every_command_is_on_the_page_of_commands_with_its_flags():
     module = ".".join(part for part in module.parts if part != "__main__")
     if "__main__" not in (text, path.stem) and 'if __name__ == "__main__"' not in text:
       continue
-    if module in ("experiments.bench.ours", "experiments.runner.worker"):
+    if module in ("experiments.bench.ours", "experiments.runner.worker_process"):
       continue  # processes that other commands start
     row = re.search(rf"^\| `python -m {module}[ `].*$", page, re.MULTILINE)
     assert row, module

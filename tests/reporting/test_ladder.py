@@ -8,11 +8,11 @@ from fake_runs import BASE
 from fake_sweep import edit, read_page, write_sweep
 
 from experiments.configs import ladder as config
-from experiments.reporting import comparisons, ladder, power_law
+from experiments.reporting import comparisons, ladder_curves, power_law
 from experiments.reporting.page import print_report, write_report
 from experiments.reporting.power_law import FitError
 from experiments.setup import runs
-from experiments.setup.ladder import Ladder
+from experiments.setup.ladder_plan import Ladder
 from experiments.setup.plan import Grid, Plan, Zipped
 
 SEEDS = (0, 1, 2)
@@ -96,7 +96,7 @@ def answers(noise=0.004, seed=3, **variants):
       fitted[name] = power_law.fit(each)
     except FitError as error:
       reasons[name] = str(error)
-  return ladder.Fits(
+  return ladder_curves.Fits(
     "text", "loss", "none", some, fitted, reasons, BUDGETS[-1] if fitted else 0.0
   )
 
@@ -105,13 +105,13 @@ def test_the_answer_is_the_variant_that_wins_further_up():
   # Behind at every trained size, ahead at ten times the largest.
   crossing = {"offset": 0.5, "factor": 3.7, "exponent": 0.175}
   assert loss(BUDGETS[-1], **crossing) > loss(BUDGETS[-1], **LAW) + 0.02
-  said = ladder.answer(answers(rope=crossing))
+  said = ladder_curves.answer(answers(rope=crossing))
   assert said.startswith("At 10 times the largest budget (2.56e+12 FLOPs) rope wins: ")
   assert "below the next, none." in said
 
 
 def test_variants_of_one_law_cannot_be_told_apart():
-  said = ladder.answer(answers(rope={}, t5={"offset": 1.5}))
+  said = ladder_curves.answer(answers(rope={}, t5={"offset": 1.5}))
   assert "the winner cannot be told: " in said and "t5" not in said
   assert "none" in said and "rope" in said
 
@@ -121,12 +121,13 @@ def test_too_few_sizes_tell_nothing():
   rng = np.random.default_rng(0)
   some = {name: points(rng, 0.01, **few) for name in ("none", "rope")}
   reasons = dict.fromkeys(some, "3 sizes; a power law with an offset needs 4")
-  fits = ladder.Fits("text", "loss", "none", some, {}, reasons, 0.0)
-  assert ladder.answer(fits) == (
+  fits = ladder_curves.Fits("text", "loss", "none", some, {}, reasons, 0.0)
+  assert ladder_curves.answer(fits) == (
     "Which wins at 10 times the budget cannot be told: 3 sizes; a power law with an"
     " offset needs 4."
   )
-  assert [row[1] for row in ladder.ladder_table(fits).rows] == [reasons["none"]] * 2
+  rows = ladder_curves.ladder_table(fits).rows
+  assert [row[1] for row in rows] == [reasons["none"]] * 2
 
 
 @pytest.fixture
@@ -183,8 +184,8 @@ def test_accuracies_are_drawn_as_errors(folder):
     for score in result["scores"]:
       score |= {"measure": "accuracy", "value": 1 - score["value"] / 4}
     path.write_text(json.dumps(result))
-  (fits,) = ladder.ladders(comparisons.find(folder))
-  assert fits.measure == "1 - accuracy" and "rope wins" in ladder.answer(fits)
+  (fits,) = ladder_curves.ladders(comparisons.find(folder))
+  assert fits.measure == "1 - accuracy" and "rope wins" in ladder_curves.answer(fits)
 
 
 def test_a_ladder_is_a_group_for_each_size():

@@ -1,4 +1,4 @@
-"""Stands for experiments/runner/worker.py: speaks its protocol and trains nothing.
+"""Stands for runner/worker_process.py: speaks its protocol and trains nothing.
 
 DOES holds {encoding: what its run does}, TOLD is a file for what the parent said.
 """

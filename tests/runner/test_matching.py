@@ -8,7 +8,7 @@ import pytest
 from fake_runs import BASE, asked
 
 from experiments import sweep
-from experiments.runner import matching, step_time
+from experiments.runner import solver, step_time
 from experiments.setup import runs
 from experiments.setup.matching import Match, Matched
 from experiments.setup.plan import Chain, Grid, Group, Plan
@@ -44,7 +44,7 @@ def planned(match, positions=("none", "rope"), **overrides):
 
 def solved(match, positions, timer=None, recorded=(), **overrides):
   todo = planned(match, positions, **overrides)
-  return matching.solve(todo, "none", dict(recorded), timer)
+  return solver.solve(todo, "none", dict(recorded), timer)
 
 
 @pytest.mark.parametrize("by", ["", "model.width", "model.layers"])
@@ -55,7 +55,7 @@ def test_parameters_of_an_own_encoding_are_those_of_the_baseline(
   monkeypatch.syspath_prepend(tmp_path)
   wide = {"model.width": 32, "model.layers": 2}
   none, fat = solved(Match("parameters", by), ("none", "fat:Fat"), **wide)
-  counts = [matching.parameters(run.config) for run in (none, fat)]
+  counts = [solver.parameters(run.config) for run in (none, fat)]
   assert abs(counts[1] / counts[0] - 1) <= 0.01
   assert none.matched is None and fat.matched.got == counts[1]
   assert fat.matched.want == counts[0]
@@ -68,11 +68,11 @@ def test_parameters_of_an_own_encoding_are_those_of_the_baseline(
 
 def test_the_width_of_rotated_heads_moves_in_even_steps():
   config = resolve(BASE, SMALL | {"model.position": "rope", "model.heads": 2})
-  cost, wider = matching.parameters, resolve(config, {"model.width": 28})
-  solution = matching.by_size(config, "model.width", cost, cost(wider))
+  cost, wider = solver.parameters, resolve(config, {"model.width": 28})
+  solution = solver.by_size(config, "model.width", cost, cost(wider))
   assert solution.overrides == {"model.width": 28} and solution.got == solution.want
   between = (cost(wider) + cost(resolve(config, {"model.width": 32}))) / 2 + 1
-  assert matching.by_size(config, "model.width", cost, between).overrides == {
+  assert solver.by_size(config, "model.width", cost, between).overrides == {
     "model.width": 32
   }
 
@@ -89,7 +89,7 @@ def test_a_model_without_the_finer_knob_is_refused_in_one_sentence():
   )
   todo = runs.expand(plan, BASE, {"model.heads": 1})
   with pytest.raises(ConfigError) as caught:
-    matching.solve(todo, "width=16", {}, None)
+    solver.solve(todo, "width=16", {}, None)
   assert str(caught.value).startswith(
     "copy width=23: no model.layers has the parameters of width=16 within 1%: the"
     " nearest is +"
@@ -100,8 +100,8 @@ def test_a_model_without_the_finer_knob_is_refused_in_one_sentence():
 def test_steps_give_the_flops_of_the_baseline():
   none, t5 = solved("flops", ("none", "transformer_xl"), **{"train.steps": 400})
   assert t5.matched.by == "train.steps" and t5.config.train.steps < 400
-  assert abs(matching.flops(t5.config) / matching.flops(none.config) - 1) <= 0.01
-  assert matching.flops(t5.config) == pytest.approx(t5.matched.got)
+  assert abs(solver.flops(t5.config) / solver.flops(none.config) - 1) <= 0.01
+  assert solver.flops(t5.config) == pytest.approx(t5.matched.got)
 
 
 def test_tokens_are_steps_times_batch_times_length():
@@ -111,13 +111,13 @@ def test_tokens_are_steps_times_batch_times_length():
     "batch_size=4",
     match="tokens",
   )
-  one, other = matching.solve(runs.expand(plan, BASE, {}), "batch_size=4", {}, None)
+  one, other = solver.solve(runs.expand(plan, BASE, {}), "batch_size=4", {}, None)
   assert one.matched is None
   # 266.7 steps: no dispatch of 40 comes near.
   changed = {"train.steps": 267, "train.steps_per_dispatch": 1}
   near = {"train.steps": 268, "train.steps_per_dispatch": 4}
   assert other.matched.overrides in (changed, near)
-  assert abs(matching.tokens(other.config) / matching.tokens(one.config) - 1) <= 0.01
+  assert abs(solver.tokens(other.config) / solver.tokens(one.config) - 1) <= 0.01
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_tokens_are_steps_times_batch_times_length():
   ],
 )
 def test_dispatches_are_as_long_as_the_steps_allow(target, overrides):
-  assert matching.by_steps(BASE, 2.0, 2.0 * target).overrides == overrides
+  assert solver.by_steps(BASE, 2.0, 2.0 * target).overrides == overrides
 
 
 def test_seconds_are_measured_in_turn_and_then_read_from_the_record():
@@ -175,7 +175,7 @@ def test_a_group_without_the_baseline_is_refused():
   more = Group("alone", Grid({"model.position": ("rope",)}), SMALL, match="flops")
   plan = Plan("why?", Chain(Group("copy", Grid({"model.position": ("none",)})), more))
   with pytest.raises(ConfigError, match="group 'alone' has no 'none', whose flops"):
-    matching.solve(runs.expand(plan, BASE, {}), "none", {}, None)
+    solver.solve(runs.expand(plan, BASE, {}), "none", {}, None)
 
 
 def test_a_sweep_trains_what_was_solved_and_a_dry_run_shows_it(tmp_path, train, capsys):

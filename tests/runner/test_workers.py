@@ -13,7 +13,7 @@ import pytest
 from fake_runs import asked
 
 from experiments import sweep
-from experiments.runner import process, waiting, worker, workers
+from experiments.runner import process, waiting, worker_process, workers
 from experiments.runner.run_folder import FAULTS
 from transformer_jax.training.signals import Stop
 
@@ -116,9 +116,9 @@ def test_a_worker_stops_when_it_is_told_or_its_parent_dies(monkeypatch):
   monkeypatch.setattr(os, "_exit", ended.append)
   run = {"run": "[1/2] text none", "waited": False}
   lines, stop, names = f"{json.dumps(run)}\n", Stop(), queue.SimpleQueue()
-  worker.listen(io.StringIO(lines), stop, names)
+  worker_process.listen(io.StringIO(lines), stop, names)
   assert names.get() == run and names.get() is None  # after this run it ends
   assert stop.received == signal.SIGTERM and ended == []
   stop = Stop()
-  worker.listen(io.StringIO(lines + '{"stop": 2}\n'), stop, names)
+  worker_process.listen(io.StringIO(lines + '{"stop": 2}\n'), stop, names)
   assert ended == [130]  # the parent ended too: a second signal

@@ -25,7 +25,7 @@ from transformer_jax.training.json_files import replace_file, warn
 
 FILE = "examples.npz"
 MOST_BYTES = 2**30  # of all arrays together, when a file is read
-Cell = tuple[int, str, str]  # length, measure, part
+ScoreKey = tuple[int, str, str]  # length, measure, part
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -45,7 +45,7 @@ class ExampleScores:
   """
 
   seeds: tuple[int, ...]
-  value_SE: Mapping[Cell, np.ndarray]
+  value_SE: Mapping[ScoreKey, np.ndarray]
   weight_E: Mapping[tuple[int, str], np.ndarray]
 
   def of_seeds(self, seeds: Sequence[int]) -> "ExampleScores":

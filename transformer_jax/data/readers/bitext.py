@@ -25,7 +25,7 @@ PARTS = (0.9, 0.95)  # boundaries of the splits of lines without documents
 
 
 @dataclasses.dataclass(frozen=True)
-class Pair:
+class TextPair:
   r"""Source text and its translation.
 
   where      the file and the line, for messages
@@ -54,7 +54,7 @@ def read(
   data_dir: str | None = None,
   limit: int | None = None,
   named: str = "",
-) -> tuple[dict[str, list[Pair]], dict[str, Any]]:
+) -> tuple[dict[str, list[TextPair]], dict[str, Any]]:
   """Returns the usable pairs of each split, and facts to record.
 
   source    'tfds:NAME'; a .tsv, .csv or .jsonl file; the path before .en and .de; or a
@@ -75,7 +75,7 @@ def read(
     columns.check_used(named, source)
     name = source.removeprefix(TFDS)
     rows, facts = tfds.read_pairs(name, sides, splits, data_dir, limit)
-    found = {split: [Pair(*row) for row in rows[split]] for split in rows}
+    found = {split: [TextPair(*row) for row in rows[split]] for split in rows}
   else:
     notes: list[str] = []
     path = pathlib.Path(source).expanduser()
@@ -95,7 +95,7 @@ def read(
 class Located(Protocol):
   """Protocol of examples and pairs: `where` names their file and line.
 
-  >>> pairs = [Pair("ja", "yes", "line 1"), Pair("", "no", "line 2")]
+  >>> pairs = [TextPair("ja", "yes", "line 1"), TextPair("", "no", "line 2")]
   >>> left_out(pairs, pairs[:1], "empty")
   {'empty': 1, 'first empty': 'line 2'}
   """
@@ -121,7 +121,7 @@ def sides_of(pair: str) -> tuple[str, str]:
   return source, target
 
 
-def fingerprint(pairs: Iterable[Pair]) -> str:
+def fingerprint(pairs: Iterable[TextPair]) -> str:
   """Returns the SHA-256 of all pairs, in order."""
   digest = hashlib.sha256()
   for pair in pairs:
@@ -155,7 +155,7 @@ class PairFormat:
 
 def _files(
   path: pathlib.Path, pair_format: PairFormat, splits: tuple[str, ...], say: Say
-) -> tuple[dict[str, list[Pair]], dict[str, Any]]:
+) -> tuple[dict[str, list[TextPair]], dict[str, Any]]:
   if not path.is_dir():
     return _cut(_one(path, pair_format, say))
   sides = pair_format.sides
@@ -191,7 +191,7 @@ def _find(
   return None
 
 
-def _one(path: pathlib.Path, pair_format: PairFormat, say: Say) -> list[Pair]:
+def _one(path: pathlib.Path, pair_format: PairFormat, say: Say) -> list[TextPair]:
   """Reads one file of pairs, or two files, one for each side.
 
   say   callback for a note on the first line, if it was a header
@@ -213,7 +213,7 @@ def _there(path: pathlib.Path) -> pathlib.Path | None:
   return next((each for each in (path, packed) if each.exists()), None)
 
 
-def _two(path: pathlib.Path, pair_format: PairFormat, say: Say) -> Iterator[Pair]:
+def _two(path: pathlib.Path, pair_format: PairFormat, say: Say) -> Iterator[TextPair]:
   paths = _sides(path, pair_format.sides)
   existing = [each for each in map(_there, paths) if each is not None]
   there = [_there(each) is not None for each in paths]
@@ -236,17 +236,17 @@ def _two(path: pathlib.Path, pair_format: PairFormat, say: Say) -> Iterator[Pair
       " sides do not belong together; line them up again"
     )
   for number, (source, target) in enumerate(zip(*texts, strict=True), 1):
-    yield Pair(source.strip(), target.strip(), f"{path.name} line {number}")
+    yield TextPair(source.strip(), target.strip(), f"{path.name} line {number}")
 
 
-def _table(path: pathlib.Path, pair_format: PairFormat, say: Say) -> Iterator[Pair]:
+def _table(path: pathlib.Path, pair_format: PairFormat, say: Say) -> Iterator[TextPair]:
   for row in pair_format.columns.read(path, say):
     source, target = (field.strip() for field in row.fields or ("", ""))
     where = f"{path.name} line {row.number}"
-    yield Pair(source, target, where, row.document.strip())
+    yield TextPair(source, target, where, row.document.strip())
 
 
-def _jsonl(path: pathlib.Path, pair_format: PairFormat, say: Say) -> Iterator[Pair]:
+def _jsonl(path: pathlib.Path, pair_format: PairFormat, say: Say) -> Iterator[TextPair]:
   sides = pair_format.sides
   for number, line in enumerate(files.lines(path), 1):
     where = f"'{path}' line {number}"
@@ -263,13 +263,13 @@ def _jsonl(path: pathlib.Path, pair_format: PairFormat, say: Say) -> Iterator[Pa
       )
     source, target = (" ".join(texts[x].split()) for x in sides)
     document = str(record.get("document", ""))
-    yield Pair(source, target, f"{path.name} line {number}", document)
+    yield TextPair(source, target, f"{path.name} line {number}", document)
 
 
 READERS = {".tsv": _table, ".csv": _table, ".jsonl": _jsonl}
 
 
-def _cut(pairs: list[Pair]) -> tuple[dict[str, list[Pair]], dict[str, Any]]:
+def _cut(pairs: list[TextPair]) -> tuple[dict[str, list[TextPair]], dict[str, Any]]:
   """Splits by document; without documents into the first 90%, then 5% and 5%."""
   if pairs and all(pair.document for pair in pairs if pair.source or pair.target):
     by_name = collections.defaultdict(list)

@@ -29,7 +29,7 @@ from transformer_jax.data.base import (
 from transformer_jax.data.encoded import encoded
 from transformer_jax.data.files import DataError
 from transformer_jax.data.readers import bitext, columns
-from transformer_jax.data.readers.bitext import Pair
+from transformer_jax.data.readers.bitext import TextPair
 from transformer_jax.data.tasks.language.pair_rows import (
   arrays_of,
   fit_shares,
@@ -121,14 +121,14 @@ class Translation(Task):
   def tokens(self, length: int) -> int:
     return length
 
-  def read(self) -> tuple[dict[str, list[Pair]], dict[str, Any]]:
+  def read(self) -> tuple[dict[str, list[TextPair]], dict[str, Any]]:
     """Returns the pairs of the train and the scored split, and facts."""
     splits = ("train", self.split)
     return bitext.read(
       self.source, self.pair, splits, self.data_dir, self.limit, self.columns
     )
 
-  def learned(self, pairs: list[Pair]) -> Tokenizer:
+  def learned(self, pairs: list[TextPair]) -> Tokenizer:
     """Returns the tokenizer, trained on both sides of the training pairs."""
     texts = [text for pair in pairs for text in (pair.source, pair.target)]
     some = tuple(texts[:: -(-len(texts) // ENOUGH)])

@@ -10,7 +10,7 @@ from experiments.reporting.budget import training_flops
 from experiments.reporting.comparisons import Findings
 from experiments.reporting.load import LoadedRun
 from experiments.reporting.picture import Numbers, Picture
-from experiments.reporting.power_law import FitError, Points, PowerLaw
+from experiments.reporting.power_law import FitError, LadderPoints, PowerLaw
 from experiments.reporting.style import FAINT, FONT, INK
 from experiments.reporting.tables import Table
 from experiments.reporting.text import count, listed, measure_name, number
@@ -33,7 +33,7 @@ class Fits:
   name: str
   measure: str
   baseline: str | None
-  points: Mapping[str, Points]
+  points: Mapping[str, LadderPoints]
   laws: Mapping[str, PowerLaw]
   reasons: Mapping[str, str]
   largest: float
@@ -83,7 +83,7 @@ def fits(name: str, runs: list[LoadedRun], baseline: str | None) -> Fits:
   return Fits(name, shown, baseline, points, laws, reasons, largest)
 
 
-def _points(run: LoadedRun, measure: str, higher: bool) -> Points:
+def _points(run: LoadedRun, measure: str, higher: bool) -> LadderPoints:
   """Returns {(size, seed): (FLOPs, loss)} of one run, at the trained length."""
   flops = training_flops(run)
   if not run.result or not flops:
