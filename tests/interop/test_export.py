@@ -91,11 +91,12 @@ def test_other_logits_are_noticed_and_nothing_is_kept(tmp_path, monkeypatch):
   assert not out.exists()
 
 
-@pytest.mark.parametrize("case", ["vit", "t5_v11"])
+@pytest.mark.parametrize(
+  "case", ["vit", pytest.param("t5_v11", marks=pytest.mark.slow)]
+)
 def test_models_of_images_and_of_two_texts_are_compared(case, tmp_path):
   loaded = interop.load(saved(tmp_path / case, case))
-  if case == "vit":
-    export._check_logits(tmp_path / case, loaded.arch, loaded.params)
+  export._check_logits(tmp_path / case, loaded.arch, loaded.params)
   other = jax.tree.map(lambda x: 1.5 * x, loaded.params)
   with pytest.raises(ConfigError, match="other logits"):
     export._check_logits(tmp_path / case, loaded.arch, other)
