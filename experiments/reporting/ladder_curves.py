@@ -28,6 +28,14 @@ class Fits:
   laws      {label: curve}
   reasons   {label: why it has no curve}
   largest   largest budget that every variant with a curve was trained with, in FLOPs
+
+  >>> from experiments.reporting.power_law import fit
+  >>> def law(offset):
+  ...   return fit({(n, 0): (4.0**n, offset + 2 * 4.0 ** (-0.5 * n)) for n in range(6)})
+  >>> laws = {"none": law(1.0), "rope": law(0.5)}
+  >>> some = Fits("text", "loss", "none", {}, laws, {}, largest=4.0**5)
+  >>> some.ranked, round(some.target)
+  (['rope', 'none'], 10240)
   """
 
   name: str
@@ -127,7 +135,7 @@ def ladder_table(fits: Fits) -> Table:
 
   Intervals are of 95% each.
   """
-  rows = []
+  rows: list[tuple[str, ...]] = []
   for label in [*fits.ranked, *fits.reasons]:
     if label in fits.reasons:
       rows.append((label, fits.reasons[label], "–", "–", "–", "–"))
@@ -161,8 +169,10 @@ def _with(value: float, half: float) -> str:
 
 
 def _gap(fits: Fits, label: str) -> str:
-  if label == fits.baseline or fits.baseline not in fits.laws:
-    return "baseline" if label == fits.baseline else "–"
+  if label == fits.baseline:
+    return "baseline"
+  if fits.baseline is None or fits.baseline not in fits.laws:
+    return "–"
   return _with(*fits.gap(label, fits.baseline, 1 - ALPHA))
 
 
@@ -187,9 +197,9 @@ def ladder_figure(fits: Fits, findings: Findings) -> Picture | None:
   ax.set_xscale("log")
   if fits.laws:
     ax.axvline(fits.largest, color=FAINT, linewidth=2, zorder=0)
-    losses = [loss for some in points.values() for _, loss in some.values()]
-    room = np.ptp(losses) or 1.0
-    ax.set_ylim(min([*losses, *(y for _, y in ends.values())]) - room / 4, None)
+    drawn = [loss for some in points.values() for _, loss in some.values()]
+    room = np.ptp(drawn) or 1.0
+    ax.set_ylim(min([*drawn, *(y for _, y in ends.values())]) - room / 4, None)
   ax.set_xlabel("FLOPs in training, each seed", fontsize=FONT, color=INK)
   style.name_ends(ax, ends, looks)
   title = f"{fits.name}: {fits.measure} by FLOPs"

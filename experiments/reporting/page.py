@@ -120,16 +120,7 @@ def page(
   environment.filters["breakable"] = _breakable
   script = (TEMPLATES / "report.js").read_text("utf-8")
   groups = [
-    {
-      "name": group,
-      "answer": text,
-      "pictures": pictures[group],
-      "main": main_table(findings, group) if findings.lengths(group) else None,
-      "further": tables.pairs_table(findings, group),
-      "lengths": length_tables(findings, group),
-      "samples": tables.samples_table(findings, group),
-      "scored": scored_examples.scored_table(findings, group),
-    }
+    _group(findings, group, text, pictures[group])
     for group, text in summary.answers(findings)
   ]
   return environment.get_template("report.html").render(
@@ -153,6 +144,22 @@ def page(
     colors=list(zip(style.COLORS, style.ON_DARK, strict=True)),
     finished=findings.finished,
   )
+
+
+def _group(
+  findings: Findings, group: str, answer: str, pictures: list[Picture]
+) -> dict[str, Any]:
+  """Returns a group's part of the page: its answer, figures and tables."""
+  return {
+    "name": group,
+    "answer": answer,
+    "pictures": pictures,
+    "main": main_table(findings, group) if findings.lengths(group) else None,
+    "further": tables.pairs_table(findings, group),
+    "lengths": length_tables(findings, group),
+    "samples": tables.samples_table(findings, group),
+    "scored": scored_examples.scored_table(findings, group),
+  }
 
 
 def main_table(findings: Findings, group: str) -> tuple[tables.Table, hints.Hints]:

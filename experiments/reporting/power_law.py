@@ -21,7 +21,13 @@ LadderPoints = Mapping[SizeSeed, tuple[float, float]]  # FLOPs and loss
 
 
 class FitError(ValueError):
-  """Points that carry no power law; the message says why."""
+  """Points that carry no power law; the message says why.
+
+  >>> fit({(size, 0): (10.0**size, 1.0) for size in range(3)})
+  Traceback (most recent call last):
+  ...
+  experiments.reporting.power_law.FitError: 3 sizes; a power law with an offset needs 4
+  """
 
 
 @dataclasses.dataclass(frozen=True)

@@ -74,7 +74,11 @@ def _solve(
 
 @dataclasses.dataclass(frozen=True)
 class Solution:
-  """Values that were found, with the wanted cost and theirs."""
+  """Values that were found, with the wanted cost and theirs.
+
+  >>> Solution({"train.steps": 51}, want=1000.0, got=1005.0).equal
+  True
+  """
 
   overrides: dict[str, Any]
   want: float

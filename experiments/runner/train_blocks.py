@@ -22,7 +22,7 @@ MEASURED = ("peak_bytes", "tokens_per_s", "tokens_per_step", "rows_lost")
 
 @dataclasses.dataclass(frozen=True)
 class Training:
-  """What the training of each block needs.
+  """Training of blocks of seeds, one after another.
 
   compile   returns the program of an experiment
   arrays    the task's data, on the devices
@@ -30,6 +30,10 @@ class Training:
   name      label of the progress bar
   stop      becomes true when training should save and return
   watch     measures what the time is spent on
+
+  >>> folder = Path("runs/ID")
+  >>> Training(print, {}, None, folder, "rope", stop=False, watch=Stopwatch()).name
+  'rope'
   """
 
   compile: Callable[[Experiment], Program]

@@ -37,7 +37,7 @@ def number(request: flags.Request, unfinished: int) -> int:
   return max(1, min(wanted, unfinished))
 
 
-class SweepWorker:
+class _SweepWorker:
   """A process of worker_process.py; its bar is shown under that of all runs.
 
   todo    the runs, which the process cannot expand from the plan: some were solved for
@@ -123,6 +123,10 @@ class Workers:
   folders   {name: folder} of the runs, in order
   count     of the processes
   shared    whether processes of other commands worked on some of the runs
+
+  >>> from types import SimpleNamespace
+  >>> Workers(SimpleNamespace(), [], {}, count=2, stop=Stop()).shared
+  False
   """
 
   def __init__(
@@ -137,8 +141,8 @@ class Workers:
     self._request, self._todo = request, todo
     self._folders, self._stop = folders, stop
     self._count, self._printed = count, set[str]()
-    self._all: list[SweepWorker] = []
-    self._idle: SimpleQueue[SweepWorker | None] = SimpleQueue()
+    self._all: list[_SweepWorker] = []
+    self._idle: SimpleQueue[_SweepWorker | None] = SimpleQueue()
     for _ in range(count):
       self._idle.put(None)  # started when there is work for it
 
@@ -204,7 +208,7 @@ class Workers:
     """Gives a run to a process that has none; called in a thread."""
     worker = self._idle.get()
     if worker is None and not self._stop:
-      worker = SweepWorker(self._request, self._todo, self._bar, self._printed)
+      worker = _SweepWorker(self._request, self._todo, self._bar, self._printed)
       self._all.append(worker)
     # The order matters: a worker in the list is told of a stop from here on.
     if self._stop or worker is None:

@@ -53,7 +53,7 @@ class Run:
 
   def entry(self) -> dict[str, Any]:
     """Returns the run's entry in sweep.json."""
-    named = {"id": self.id, "label": self.label, "group": self.group}
+    named: dict[str, Any] = {"id": self.id, "label": self.label, "group": self.group}
     named |= {"ladder": self.ladder} if self.ladder else {}
     named |= {"matched": self.matched.record()} if self.matched else {}
     return named | ({"tuned": self.tuned.record()} if self.tuned else {})

@@ -138,6 +138,10 @@ class Trial:
   scores    {seed: score}; None: diverged or undefined
   seconds   that the run took
   flops     of its training, all seeds; 0: unknown
+
+  >>> Trial({"train.optimizer.lr": 0.1}, "", {"0": 1.0, "1": 2.0}, 1.0, 0.0).mean
+  1.5
+  >>> Trial({"train.optimizer.lr": 9.0}, "", {"0": None, "1": 2.0}, 1.0, 0.0).mean
   """
 
   values: Mapping[str, Any]

@@ -20,7 +20,7 @@ FILES = [file for file in SOURCES if ">>> " in (ROOT / file).read_text("utf-8")]
 WITHOUT = {
   # transformer_jax/attention/cores/pallas
   "BiasTerm", "Work", "GPUBackend", "BlockSpecs", "View", "LoadedTile", "Hook",
-  "CannotLower", "Way", "ScoreProgram", "Residuals", "Grads", "Sizes", "Given",
+  "CannotLower", "TableLookup", "ScoreProgram", "Residuals", "Grads", "Sizes", "Given",
   "ScoreTerm", "MaskTerm", "ValuesTerm", "LogitsTerm", "TPUBackend", "TileGrid",
   # transformer_jax/attention/cores
   "Scheme", "LocalQueries", "TravellingKeys",

@@ -80,7 +80,15 @@ class Measure:
 
 
 class TargetMeasure(Measure):
-  """Base class of the measures that need no logits: of losses and hits alone."""
+  """Base class of the measures that need no logits: of losses and hits alone.
+
+  >>> class Hits(TargetMeasure):
+  ...   def compute(self, loss_BL, right_BL, weight_BL):
+  ...     return (right_BL * weight_BL).sum(1)
+  >>> import numpy as np
+  >>> Hits().compute(None, np.array([[True, False, True]]), np.ones((1, 3))).tolist()
+  [2.0]
+  """
 
   def compute(
     self, loss_BL: jax.Array, right_BL: jax.Array, weight_BL: jax.Array

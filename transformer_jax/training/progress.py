@@ -221,6 +221,13 @@ class Mirror:
   """Bar of another process, shown under a bar of this one.
 
   at   the state of the bar; None: there is none at present
+
+  >>> with Progress(2, "runs", quiet=True) as runs:
+  ...   mirror = Mirror(runs)
+  ...   mirror.receive({"bar": "begin", "label": "rope", "total": 1000, "step": 250})
+  ...   print(mirror.at.line())
+  ...   mirror.close()
+  rope  250/1000
   """
 
   def __init__(self, under: Progress):
