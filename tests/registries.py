@@ -11,14 +11,20 @@ from transformer_jax.evaluation.beam import penalties
 from transformer_jax.evaluation.measures import measures
 from transformer_jax.models import embeddings, heads, layers
 from transformer_jax.models.families import families
-from transformer_jax.models.recurrent import bridges, cells
+from transformer_jax.models.recurrent import bridges, rnn_cells
 from transformer_jax.models.residual import placements
 from transformer_jax.positions import positions
 from transformer_jax.training.optimizers import optimizers, schedules
 
 # Those whose objects a config describes.
 CONFIGURED = [positions, attentions, cores, tasks, embeddings.embeddings, heads.heads]
-CONFIGURED += [layers.norms, layers.activations, families, bridges.links, cells.cells]
+CONFIGURED += [
+  layers.norms,
+  layers.activations,
+  families,
+  bridges.links,
+  rnn_cells.cells,
+]
 CONFIGURED += [placements, optimizers, schedules, tokenizers, penalties]
-CONFIGURED += [measures]
+CONFIGURED += [measures, rnn_cells.cells]
 REGISTRIES = [*CONFIGURED, sources, interop.families]

@@ -7,7 +7,7 @@ import transformer_jax.data  # noqa: F401, fills the registry of tasks
 from transformer_jax.attention import attentions
 from transformer_jax.attention.cores import cores
 from transformer_jax.data.base import tasks
-from transformer_jax.interop.family import families
+from transformer_jax.interop.hf_family import families
 from transformer_jax.positions import positions
 
 README = Path(__file__).parents[2] / "README.md"

@@ -10,9 +10,9 @@ from experiments.catalogue.parts import paper, render, table
 from transformer_jax import interop
 from transformer_jax.attention import Variant, attentions
 from transformer_jax.attention.variants.base import Sum
-from transformer_jax.interop.family import ACTIVATIONS, GATED
 from transformer_jax.interop.harmless import REASONS
 from transformer_jax.interop.hf_config import HFConfig
+from transformer_jax.interop.hf_family import ACTIVATIONS, GATED
 from transformer_jax.interop.rotary import SCALINGS
 from transformer_jax.models.layers import activations, norms
 from transformer_jax.models.residual import placements

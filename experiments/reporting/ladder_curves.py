@@ -154,8 +154,10 @@ def ladder_table(fits: Fits) -> Table:
         _gap(fits, label),
       )
     )
-  header = ("variant", f"{fits.measure} at C FLOPs", "exponent", "offset")
-  header += (f"at {FURTHER:g}x", f"{FURTHER:g}x minus {fits.baseline}")
+  header = (
+    *("variant", f"{fits.measure} at C FLOPs", "exponent", "offset"),
+    *(f"at {FURTHER:g}x", f"{FURTHER:g}x minus {fits.baseline}"),
+  )
   title = f"{fits.name}: power laws of the ladder, ± 95% interval"
   notes = (
     f"{FURTHER:g}x: {FURTHER:g} times the largest budget, {count(fits.target)} FLOPs in"

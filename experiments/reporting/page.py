@@ -120,8 +120,8 @@ def page(
   environment.filters["breakable"] = _breakable
   script = (TEMPLATES / "report.js").read_text("utf-8")
   groups = [
-    _group(findings, group, text, pictures[group])
-    for group, text in summary.answers(findings)
+    _group(findings, group, answer, pictures[group])
+    for group, answer in summary.answers(findings)
   ]
   return environment.get_template("report.html").render(
     sweep=findings.sweep,
@@ -147,9 +147,12 @@ def page(
 
 
 def _group(
-  findings: Findings, group: str, answer: str, pictures: list[Picture]
+  findings: Findings, group: str, answer: tuple[str, str], pictures: list[Picture]
 ) -> dict[str, Any]:
-  """Returns a group's part of the page: its answer, figures and tables."""
+  """Returns a group's part of the page: its answer, figures and tables.
+
+  answer   and further findings, as `summary.answers` has them
+  """
   return {
     "name": group,
     "answer": answer,

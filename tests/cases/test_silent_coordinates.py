@@ -23,7 +23,7 @@ from transformer_jax.axes import Dims
 from transformer_jax.evaluation.beam import Beam, beam_search
 from transformer_jax.evaluation.decode import greedy, sample
 from transformer_jax.models import Architecture, Transformer, empty_cache, families
-from transformer_jax.models.recurrent.cells import ends
+from transformer_jax.models.recurrent.rnn_cells import ends
 from transformer_jax.numpy_interpreter import evaluate, trace
 from transformer_jax.positions import coords, positions
 from transformer_jax.spec import SpecError

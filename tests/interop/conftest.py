@@ -2,13 +2,13 @@
 
 import pytest
 
-from transformer_jax.interop import family
+from transformer_jax.interop import hf_family
 
 
 @pytest.fixture(scope="package", autouse=True)
 def shapes_are_traced_once():
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(family, "shapes", traced_once(family.shapes))
+    patch.setattr(hf_family, "shapes", traced_once(hf_family.shapes))
     yield
 
 

@@ -10,7 +10,7 @@ from safetensors.numpy import save_file
 from test_interop import recorded, saved
 
 from transformer_jax import interop
-from transformer_jax.interop import limits
+from transformer_jax.interop import size_limits
 from transformer_jax.interop.checkpoint_files import HEADER_BYTES, MOST_TENSORS
 
 
@@ -39,7 +39,7 @@ def test_more_layers_than_the_weights_have_are_refused_before_any_is_made(
 ):
   saved(tmp_path, case)
   config = json.loads((tmp_path / "config.json").read_text())
-  words = [word for word in limits.LAYERS if word in config]
+  words = [word for word in size_limits.LAYERS if word in config]
   assert words
   for word in words:
     (tmp_path / "config.json").write_text(json.dumps(config | {word: many}))

@@ -21,7 +21,7 @@ from transformer_jax.attention import attentions
 from transformer_jax.attention.cores import cores
 from transformer_jax.axes import Dims
 from transformer_jax.models import Architecture, empty_cache, families
-from transformer_jax.models.recurrent.cells import GRU, LSTM, unroll
+from transformer_jax.models.recurrent.rnn_cells import GRU, LSTM, unroll
 from transformer_jax.positions import coords, positions
 
 # PyTorch's name of a weight, by ours, and what becomes of its rows.

@@ -12,10 +12,10 @@ import pkgutil
 from typing import Any
 
 from transformer_jax.attention.cores import cores
-from transformer_jax.interop import checkpoint_files, limits
+from transformer_jax.interop import checkpoint_files, size_limits
 from transformer_jax.interop.adapters import refuse_adapter, refuse_parts
 from transformer_jax.interop.checkpoint_files import Config, Tensors
-from transformer_jax.interop.family import HFFamily, families
+from transformer_jax.interop.hf_family import HFFamily, families
 from transformer_jax.models import Architecture
 from transformer_jax.models.param_tree import flat, nested
 from transformer_jax.spec import registered_only
@@ -63,12 +63,12 @@ def load(folder: str | os.PathLike, core: str = "auto") -> Loaded:
   """
   refuse_adapter(folder)
   config, found = checkpoint_files.read(folder)
-  limits.check(config, found)
+  size_limits.check(config, found)
   family = _family(config)
-  limits.check(family.missing(config), found, "config.json is silent, so that")
+  size_limits.check(family.missing(config), found, "config.json is silent, so that")
   found = family.today(found)
   refuse_parts(found)
-  with limits.expected_kinds():
+  with size_limits.expected_kinds():
     config = family.settle(config, found)
     arch = architecture(config, core)
     names = family.names(arch, config)
@@ -85,8 +85,8 @@ def save(folder: str | os.PathLike, config: Config, params: dict[str, Any]) -> N
 @registered_only("config.json")
 def architecture(config: Config, core: str = "auto") -> Architecture:
   """Returns the architecture of a config.json. Raises ValueError."""
-  limits.check(config)
-  with limits.expected_kinds():
+  size_limits.check(config)
+  with size_limits.expected_kinds():
     return _family(config).architecture(config, cores.build(core))
 
 

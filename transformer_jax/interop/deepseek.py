@@ -3,7 +3,7 @@
 import dataclasses
 import math
 
-from transformer_jax.interop.family import families
+from transformer_jax.interop.hf_family import families
 from transformer_jax.interop.llama import LAYER, THEIRS, LlamaLike
 from transformer_jax.interop.rotary import rope
 from transformer_jax.positions.rope_yarn import YarnRope

@@ -1,6 +1,6 @@
 """Gemma 3, text models."""
 
-from transformer_jax.interop.family import families
+from transformer_jax.interop.hf_family import families
 from transformer_jax.interop.layer_types import (
   FULL,
   LOCAL,

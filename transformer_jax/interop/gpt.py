@@ -2,7 +2,7 @@
 
 from transformer_jax.attention import attentions
 from transformer_jax.interop import names
-from transformer_jax.interop.family import ACTIVATIONS, HFFamily, families
+from transformer_jax.interop.hf_family import ACTIVATIONS, HFFamily, families
 from transformer_jax.interop.layer_types import turns
 from transformer_jax.models.embeddings import TokenEmbedding
 from transformer_jax.models.heads import LinearHead

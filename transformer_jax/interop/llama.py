@@ -2,7 +2,7 @@
 
 from transformer_jax.attention import attentions
 from transformer_jax.interop import names
-from transformer_jax.interop.family import GATED, HFFamily, families
+from transformer_jax.interop.hf_family import GATED, HFFamily, families
 from transformer_jax.interop.layer_types import FULL, LOCAL, layer_kinds, turns
 from transformer_jax.interop.rotary import rope
 from transformer_jax.models.embeddings import TokenEmbedding

@@ -1,7 +1,7 @@
 """Phi-3: Llama with fused projections and LongRoPE."""
 
 from transformer_jax.interop import names
-from transformer_jax.interop.family import families
+from transformer_jax.interop.hf_family import families
 from transformer_jax.interop.llama import LAYER, THEIRS, LlamaLike
 from transformer_jax.interop.rotary import SHARE, rope
 

@@ -1,6 +1,6 @@
 """SmolLM3: Llama with some layers without positional encoding (NoPE)."""
 
-from transformer_jax.interop.family import families
+from transformer_jax.interop.hf_family import families
 from transformer_jax.interop.layer_types import by_layer
 from transformer_jax.interop.llama import Llama, LlamaLike
 from transformer_jax.interop.rotary import rope

@@ -11,8 +11,8 @@ from typing import Any, Protocol
 from transformer_jax.data import files, languages
 from transformer_jax.data.base import note
 from transformer_jax.data.files import SPLITS, DataError
-from transformer_jax.data.readers import columns, tfds
-from transformer_jax.data.readers.columns import Columns, Say
+from transformer_jax.data.readers import table_columns, tfds
+from transformer_jax.data.readers.table_columns import Columns, Say
 
 TFDS = "tfds:"
 # Common file names of each split.
@@ -70,9 +70,9 @@ def read(
   fault.
   """
   sides = sides_of(pair)
-  pair_format = PairFormat(sides, columns.named(named, sides))
+  pair_format = PairFormat(sides, table_columns.named(named, sides))
   if source.startswith(TFDS):
-    columns.check_used(named, source)
+    table_columns.check_used(named, source)
     name = source.removeprefix(TFDS)
     rows, facts = tfds.read_pairs(name, sides, splits, data_dir, limit)
     found = {split: [TextPair(*row) for row in rows[split]] for split in rows}
@@ -197,7 +197,7 @@ def _one(path: pathlib.Path, pair_format: PairFormat, say: Say) -> list[TextPair
   say   callback for a note on the first line, if it was a header
   """
   if pair_format.named:
-    columns.check_used(",".join(pair_format.named), str(path))
+    table_columns.check_used(",".join(pair_format.named), str(path))
   reader = READERS.get(files.suffix(path), _two)
   return list(reader(path, pair_format, say))
 

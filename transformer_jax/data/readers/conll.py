@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 
 from transformer_jax.data import files
 from transformer_jax.data.files import DataError
-from transformer_jax.data.readers.columns import Say
+from transformer_jax.data.readers.table_columns import Say
 
 START = "-DOCSTART-"  # replaces the word at the start of a document
 CONLLU = (

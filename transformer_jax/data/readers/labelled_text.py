@@ -12,7 +12,7 @@ from transformer_jax.data.base import note
 from transformer_jax.data.files import SPLITS, DataError
 from transformer_jax.data.readers import bitext, tfds
 from transformer_jax.data.readers.bitext import STEMS, TFDS
-from transformer_jax.data.readers.columns import Say
+from transformer_jax.data.readers.table_columns import Say
 
 # Takes a file, and a callback for notes on its first line.
 Reader = Callable[[pathlib.Path, Say], Iterable["Example"]]

@@ -18,7 +18,13 @@ from transformer_jax.models.compatibility import form
 from transformer_jax.models.families import Family, families
 from transformer_jax.models.parameters import Dropout, own, weights
 from transformer_jax.models.recurrent.bridges import links
-from transformer_jax.models.recurrent.cells import CellState, cells, empty, ends, unroll
+from transformer_jax.models.recurrent.rnn_cells import (
+  CellState,
+  cells,
+  empty,
+  ends,
+  unroll,
+)
 from transformer_jax.models.transformer import Architecture, Transformer
 from transformer_jax.positions import Coords, PositionalEncoding, bind
 from transformer_jax.spec import SpecError, nearest
@@ -68,7 +74,7 @@ class Recurrence(Architecture):
 @families.register("recurrent")
 @dataclasses.dataclass(frozen=True)
 class Recurrents(Family):
-  """Recurrent models: see `cells.py` and `bridges.py`.
+  """Recurrent models: see `rnn_cells.py` and `bridges.py`.
 
   cell   elman, lstm, gru
   link   conditioning of a decoder on its encoder: bottleneck, luong, bahdanau

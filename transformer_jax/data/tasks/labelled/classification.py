@@ -16,10 +16,10 @@ import jax.numpy as jnp
 from transformer_jax.data import files
 from transformer_jax.data.base import tasks
 from transformer_jax.data.files import DataError
-from transformer_jax.data.readers import columns, labelled_text
+from transformer_jax.data.readers import labelled_text, table_columns
 from transformer_jax.data.readers.bitext import TFDS
-from transformer_jax.data.readers.columns import Columns, Say
 from transformer_jax.data.readers.labelled_text import Example, ExampleFormat
+from transformer_jax.data.readers.table_columns import Columns, Say
 from transformer_jax.data.tasks.labelled.base import Labelled
 from transformer_jax.data.tasks.labelled.sentence_pairs import NONE
 
@@ -101,9 +101,9 @@ class Classification(Labelled):
         f"classification: lines={self.lines} would cut the texts of a pair into pieces;"
         " write lines=0"
       )
-    columns.named(self.columns, self.format.features)
+    table_columns.named(self.columns, self.format.features)
     if self.source.startswith(TFDS):
-      columns.check_used(self.columns, self.source)
+      table_columns.check_used(self.columns, self.source)
 
   @property
   def format(self):
@@ -176,7 +176,7 @@ class TextFormat(ExampleFormat):
     return self._pieces(texts, str(record[self.label]), where, document)
 
   def file(self, path: pathlib.Path, say: Say) -> list[Example]:
-    columns.check_used(self.columns, str(path))
+    table_columns.check_used(self.columns, str(path))
     found = super().file(path, say)
     if not self.columns:
       self._check_exchanged(path, found)
@@ -184,7 +184,7 @@ class TextFormat(ExampleFormat):
     return found
 
   def folder(self, path: pathlib.Path, say: Say) -> Iterator[Example]:
-    columns.check_used(self.columns, str(path))
+    table_columns.check_used(self.columns, str(path))
     patterns = ("*/*.txt", f"*/*.txt{files.GZIP}")
     paths = sorted(each for pattern in patterns for each in path.glob(pattern))
     if self.second or not paths:
@@ -206,7 +206,7 @@ class TextFormat(ExampleFormat):
     if self.second:
       words[self.second] = WORDS["second"] if self.second == "second" else frozenset()
     hint = "text='...', label='...' and, for pairs, second='...'"
-    named = columns.named(self.columns, self.features)
+    named = table_columns.named(self.columns, self.features)
     return Columns(
       self.features, words, named, hint, frozenset().union(*WORDS.values())
     )

@@ -14,10 +14,10 @@ import jax.numpy as jnp
 from transformer_jax.data import files
 from transformer_jax.data.base import tasks
 from transformer_jax.data.files import DataError
-from transformer_jax.data.readers import columns, conll, labelled_text
+from transformer_jax.data.readers import conll, labelled_text, table_columns
 from transformer_jax.data.readers.bitext import TFDS
-from transformer_jax.data.readers.columns import Say
 from transformer_jax.data.readers.labelled_text import Example, ExampleFormat, Reader
+from transformer_jax.data.readers.table_columns import Say
 from transformer_jax.data.tasks.labelled.base import Labelled
 from transformer_jax.data.tasks.labelled.classification import json_lines
 from transformer_jax.data.tasks.labelled.sentence_pairs import NONE
@@ -64,9 +64,9 @@ class Tagging(Labelled):
 
   def __post_init__(self):
     super().__post_init__()
-    columns.named(self.columns, self.format.features)
+    table_columns.named(self.columns, self.format.features)
     if self.columns and self.source.startswith(TFDS):
-      columns.check_used(self.columns, self.source)
+      table_columns.check_used(self.columns, self.source)
     try:
       re.compile(self.coarse)
     except re.error as error:
@@ -167,11 +167,11 @@ class SentenceFormat(ExampleFormat):
       )
 
   def _conll(self, path: pathlib.Path, say: Say) -> Iterator[Example]:
-    named = columns.named(self.columns, self.features)
+    named = table_columns.named(self.columns, self.features)
     yield from self._in_columns(path, conll.conll(path, self.features, named, say))
 
   def _conllu(self, path: pathlib.Path, say: Say) -> Iterator[Example]:
-    named = columns.named(self.columns, self.features)
+    named = table_columns.named(self.columns, self.features)
     yield from self._in_columns(path, conll.conllu(path, self.features, named))
 
   def _in_columns(

@@ -28,7 +28,7 @@ from transformer_jax.data.base import (
 )
 from transformer_jax.data.encoded import encoded
 from transformer_jax.data.files import DataError
-from transformer_jax.data.readers import bitext, columns
+from transformer_jax.data.readers import bitext, table_columns
 from transformer_jax.data.readers.bitext import TextPair
 from transformer_jax.data.tasks.language.pair_rows import (
   arrays_of,
@@ -105,7 +105,7 @@ class Translation(Task):
   measures: ClassVar[tuple[str, ...]] = ("accuracy",)
 
   def __post_init__(self):
-    columns.named(self.columns, bitext.sides_of(self.pair))
+    table_columns.named(self.columns, bitext.sides_of(self.pair))
     tokenizers.build(self.tokenizer)
     if self.bleu_tokenizer:
       languages.check_bleu_tokenizer(self.bleu_tokenizer)
