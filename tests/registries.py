@@ -18,13 +18,7 @@ from transformer_jax.training.optimizers import optimizers, schedules
 
 # Those whose objects a config describes.
 CONFIGURED = [positions, attentions, cores, tasks, embeddings.embeddings, heads.heads]
-CONFIGURED += [
-  layers.norms,
-  layers.activations,
-  families,
-  bridges.links,
-  rnn_cells.cells,
-]
+CONFIGURED += [layers.norms, layers.activations, families, bridges.links]
 CONFIGURED += [placements, optimizers, schedules, tokenizers, penalties]
-CONFIGURED += [measures, rnn_cells.cells]
+CONFIGURED += [rnn_cells.cells, measures]
 REGISTRIES = [*CONFIGURED, sources, interop.families]
