@@ -49,7 +49,12 @@ def train_length(sweep: Sweep, group: str) -> int | None:
 
 
 def primary_cells(sweep: Sweep, group: str) -> list[Cell]:
-  """Returns the cells of a group that have verdicts, the shortest length first."""
+  """Returns the cells of a group that have verdicts, the shortest length first.
+
+  None of runs that were scored again: the plan did not declare them.
+  """
+  if any(run.again_of for run in sweep.of(group)):
+    return []
   declared, known = sweep.comparisons, cells(sweep, group)
   train, lengths = train_length(sweep, group), sorted({cell.length for cell in known})
   if train is None or not lengths:

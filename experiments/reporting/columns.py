@@ -1,8 +1,9 @@
 """Columns to judge: a cell's scores, and the runs that must not be compared."""
 
+import functools
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 
-from experiments.reporting import comparable, limits, load
+from experiments.reporting import comparable, crossed, limits, load
 from experiments.reporting.cells import Cell
 from experiments.reporting.verdicts import Column, Excuse, Pair
 from experiments.setup import primary
@@ -25,6 +26,13 @@ def column(sweep: load.Sweep, cell: Cell, better: str, judged: bool) -> Column:
     judged_pairs = []
   pairs += [pair for pair in judged_pairs if pair not in pairs]
   excuses = {run.label: _excuse(run, cell.length, scores[run.label]) for run in runs}
+  test_sets = functools.partial(
+    crossed.of_pairs,
+    runs,
+    length=cell.length,
+    measure=cell.measure,
+    part=cell.part,
+  )
   return Column(
     scores=scores,
     better=better,
@@ -35,6 +43,7 @@ def column(sweep: load.Sweep, cell: Cell, better: str, judged: bool) -> Column:
     baseline=baseline,
     best=isinstance(declared.contrasts, str),
     resolution=limits.resolution(scored, cell.length, cell.measure),
+    test_sets=test_sets,
     bounds=limits.bounds(scored, cell.measure),
     margin=declared.margin_of(cell.measure),
   )

@@ -32,6 +32,8 @@ class Comparison:
   p_equivalent of equivalence alone; None: not tested
   seeds        those of the estimate
   more         seeds that would resolve it; None: resolved, exploratory or unknown
+  examples_error   standard error that the scored examples add to the difference, within
+               the interval and p; None: unknown
   target       identifies the scored targets: equal values are equal targets
   resolution   standard error of a score from its examples; 0: unknown
   bounds       least and largest value of the measure
@@ -56,6 +58,7 @@ class Comparison:
   reason: str
   seeds: tuple[int, ...]
   more: MoreSeeds | None
+  examples_error: float | None
   target: Hashable  # None: nothing was scored
   resolution: float
   bounds: Bounds

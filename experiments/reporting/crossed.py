@@ -18,6 +18,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from experiments.reporting.family import Pair
 from experiments.reporting.load import LoadedRun
 
 
@@ -52,13 +53,14 @@ class CrossedVariance:
     """Adds the examples' variance to a standard error over seeds.
 
     error   of the same mean, however the seeds' variance was estimated
-    df      its degrees of freedom
+    df      its degrees of freedom; those of an error of 0 count for nothing
 
     Returns the error from both sources and its degrees of freedom (Satterthwaite, 1946,
     https://doi.org/10.2307/3002019).
     """
     variance = error**2 + self.examples
-    parts = (error**2) ** 2 / df + self.examples**2 / (self.count_E - 1)
+    parts = self.examples**2 / (self.count_E - 1)
+    parts += (error**2) ** 2 / df if error else 0.0
     return float(np.sqrt(variance)), variance**2 / parts if parts else df
 
 
@@ -88,11 +90,11 @@ def crossed(scores_SE: np.ndarray) -> CrossedVariance | None:
 
 def of_pairs(
   runs: Sequence[LoadedRun],
-  pairs: Iterable[tuple[str, str]],
+  pairs: Iterable[Pair],
   length: int,
   measure: str,
   part: str,
-) -> dict[tuple[str, str], CrossedVariance]:
+) -> dict[Pair, CrossedVariance]:
   """Returns the variances of differences, the first of a pair minus the second.
 
   Paired over the seeds and the examples that both have. A pair is missing where a run
@@ -102,8 +104,8 @@ def of_pairs(
   pairs                   of their labels
   length, measure, part   the score
   """
-  named = {run.label: run for run in runs}
-  found = {}
+  named: dict[str | None, LoadedRun] = {run.label: run for run in runs}
+  found: dict[Pair, CrossedVariance] = {}
   for pair in pairs:
     if not {*pair} <= named.keys():
       continue

@@ -15,7 +15,9 @@ METHOD = (
   " equivalent that are not, or a variant best that is not. Everything else is"
   " exploratory: estimates with intervals, each 95% alone.",
   "The standard error of a difference is that of seeds as blocks: each variant's"
-  " residual variance, moderated towards the pooled variance of its column. Holm's"
+  " residual variance, moderated towards the pooled variance of its column; where the"
+  " scores of single examples are kept, it has the examples' variance too, so that a"
+  " verdict holds for other seeds and other examples. Holm's"
   " correction runs over the comparisons of the whole report. “Did not resolve” means"
   " not significant after it, never that there is no difference; beside it stand the"
   " seeds to add so that four of five repetitions would resolve a difference of the"

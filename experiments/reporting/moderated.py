@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 from scipy import special  # its functions are those of stats, without their cost
 
+from experiments.reporting.crossed import CrossedVariance
 from experiments.reporting.family import Pair
 from experiments.reporting.statistics import LEVEL, ROUNDING
 
@@ -27,10 +28,11 @@ PRIOR = 0.8
 class Contrast:
   """Difference of one variant from another.
 
-  mean    over the seeds that both have; None: there is none
-  error   standard error of the mean; None: not estimable
-  df      degrees of freedom of the error
-  count   seeds that both have
+  mean      over the seeds that both have; None: there is none
+  error     standard error of the mean over seeds; None: not estimable
+  df        degrees of freedom of the error
+  count     seeds that both have
+  test_set  variances of the same difference over the scored examples; None: unknown
 
   >>> scores = {"none": {0: 1.0, 1: 1.2}, "rope": {0: 0.9, 1: 1.1}}
   >>> contrast = compare(scores, [("rope", "none")])["rope", "none"]
@@ -42,6 +44,17 @@ class Contrast:
   error: float | None
   df: float
   count: int
+  test_set: CrossedVariance | None = None
+
+  @property
+  def total(self) -> tuple[float | None, float]:
+    """Returns the standard error over seeds and examples, and its degrees of freedom.
+
+    Over seeds alone where the scores of the examples are unknown.
+    """
+    if self.error is None or self.test_set is None:
+      return self.error, self.df
+    return self.test_set.added(self.error, self.df)
 
   @property
   def p(self) -> float | None:
@@ -49,24 +62,27 @@ class Contrast:
 
     Where nothing varies and the scored examples are unknown it is that of a sign test.
     """
-    if self.mean is None or self.error is None:
+    error, df = self.total
+    if self.mean is None or error is None:
       return None
-    if not self.error:
+    if not error:
       return 2.0 ** (1 - self.count) if self.mean else 1.0
-    return float(2 * special.stdtr(self.df, -abs(self.mean) / self.error))
+    return float(2 * special.stdtr(df, -abs(self.mean) / error))
 
   def p_equivalent(self, margin: float | None) -> float | None:
     """Returns the larger p value of two one-sided tests against -margin and margin."""
-    if margin is None or self.mean is None or not self.error:
+    error, df = self.total
+    if margin is None or self.mean is None or not error:
       return None
-    return float(special.stdtr(self.df, -(margin - abs(self.mean)) / self.error))
+    return float(special.stdtr(df, -(margin - abs(self.mean)) / error))
 
   @property
   def interval(self) -> tuple[float, float] | None:
     """Returns the 95% interval of this difference alone; None: not estimable."""
-    if self.mean is None or not self.error:
+    error, df = self.total
+    if self.mean is None or not error:
       return None
-    half = float(special.stdtrit(self.df, (1 + LEVEL) / 2)) * self.error
+    half = float(special.stdtrit(df, (1 + LEVEL) / 2)) * error
     return self.mean - half, self.mean + half
 
 

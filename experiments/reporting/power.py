@@ -1,6 +1,8 @@
-"""Seeds that an unresolved difference would need."""
+"""Seeds that an unresolved difference would need, with the examples that there are."""
 
+import bisect
 import dataclasses
+import math
 
 import numpy as np
 from scipy import special
@@ -18,6 +20,7 @@ class MoreSeeds:
 
   point       if difference and spread are those measured; None: more than MOST
   low, high   if the spread is at the ends of its 95% interval; None likewise
+  examples    whether the scored examples are too few for any number of seeds
 
   >>> print(MoreSeeds(4, 2, None))
   about 4 more seeds, 2 to over 500
@@ -26,11 +29,14 @@ class MoreSeeds:
   point: int | None
   low: int | None
   high: int | None
+  examples: bool = False
 
   def __str__(self) -> str:
     def count(value):
       return f"over {MOST}" if value is None else str(value)
 
+    if self.examples:
+      return "more examples are needed, not seeds"
     if self.low is None:
       return f"over {MOST} more seeds"
     ends = f"{count(self.low)} to {count(self.high)}"
@@ -43,7 +49,8 @@ def more_seeds(
 ) -> MoreSeeds | None:
   """Returns the seeds to add to a comparison that is not resolved; None: unknown.
 
-  contrast    difference with its standard error
+  contrast    difference with its standard error; more seeds lower that over seeds, and
+              not what the scored examples add
   threshold   p value that resolves, after the correction for other comparisons
   margin      difference up to which two variants are equivalent; None: there is none
 
@@ -51,22 +58,34 @@ def more_seeds(
   >>> print(more_seeds(near, threshold=0.01))
   about 8 more seeds, 2 to 71
   """
-  if contrast.mean is None or not contrast.error or contrast.count < 2:
+  over_seeds = contrast.error
+  if contrast.mean is None or not contrast.total[0] or contrast.count < 2:
     return None
+  if not over_seeds:
+    return MoreSeeds(None, None, None, examples=True)
   chi2 = special.chdtri(contrast.df, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
   spreads = np.sqrt([1.0, *(contrast.df / chi2)])
-  seeds_N = contrast.count + np.arange(1, MOST + 1)
-  df_N = contrast.df * (seeds_N - 1) / (contrast.count - 1)
-  error_N = contrast.error * np.sqrt(contrast.count / seeds_N)
-  chance_N = special.stdtrit(df_N, POWER)
   size = abs(contrast.mean)
-  differs_N = (chance_N - special.stdtrit(df_N, threshold / 2)) * error_N
-  equal_N = (chance_N - special.stdtrit(df_N, threshold)) * error_N
+
+  def resolves(error: float, df: float) -> bool:
+    """Returns whether four of five repetitions resolve, with this error over seeds."""
+    if contrast.test_set:
+      error, df = contrast.test_set.added(error, df)
+    chance = special.stdtrit(df, POWER)
+    if (chance - special.stdtrit(df, threshold / 2)) * error <= size:
+      return True
+    equal = (chance - special.stdtrit(df, threshold)) * error
+    return margin is not None and equal <= margin - size
 
   def needed(spread: float) -> int | None:
-    enough_N = spread * differs_N <= size
-    if margin is not None:
-      enough_N |= spread * equal_N <= margin - size
-    return 1 + int(np.argmax(enough_N)) if enough_N.any() else None
+    def enough(more: int) -> bool:
+      seeds = contrast.count + more
+      error = spread * over_seeds * math.sqrt(contrast.count / seeds)
+      return resolves(error, contrast.df * (seeds - 1) / (contrast.count - 1))
 
-  return MoreSeeds(*map(needed, spreads))
+    steps = range(1, MOST + 1)  # the error falls with each
+    more = bisect.bisect_left(steps, True, key=enough)
+    return steps[more] if more < MOST else None
+
+  never = size > 0 and not resolves(0.0, 1.0)
+  return MoreSeeds(*map(needed, spreads), examples=never)

@@ -272,7 +272,7 @@ def to_csv(findings: Findings) -> str:
     "group variant length times_trained measure better part seeds planned_seeds mean"
     " mean_low mean_high baseline difference difference_low difference_high p p_holm"
     " verdict reason p_equivalent more_seeds more_seeds_low more_seeds_high resolution"
-    " chance".split()
+    " chance examples_error".split()
   )
   for c in (*findings.comparisons, *findings.pairs):
     more = c.more
@@ -284,7 +284,7 @@ def to_csv(findings: Findings) -> str:
       + [c.difference.mean, c.difference.low, c.difference.high]
       + [c.p, c.p_holm, c.verdict, c.reason, c.p_equivalent]
       + ([more.point, more.low, more.high] if more else [None] * 3)
-      + [c.resolution or None, c.chance]
+      + [c.resolution or None, c.chance, c.examples_error]
     )
     writer.writerow(map(cell, values))
   return out.getvalue()

@@ -2,14 +2,17 @@
 
 Dropping a diverged seed would flatter its variant: such a run shows numbers but is not
 judged by them. Where it is the one that others are compared with, no variant is judged.
-A variant is judged, and its mean taken, over the seeds that both have. Comparisons that
-are not primary have an estimate with an interval, and are called exploratory.
+A variant is judged, and its mean taken, over the seeds that both have. Where the scores
+of single examples are known, a difference holds for other examples too. Comparisons
+that are not primary have an estimate with an interval, and are called exploratory.
 """
 
 import dataclasses
-from collections.abc import Collection, Mapping, Sequence
+import math
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from experiments.reporting import family, moderated
+from experiments.reporting.crossed import CrossedVariance
 from experiments.reporting.family import Name, Pair
 from experiments.reporting.moderated import Contrast
 from experiments.reporting.power import MoreSeeds, more_seeds
@@ -39,6 +42,11 @@ VERDICTS = (
 )
 
 Excuse = tuple[str, str]  # verdict and reason of what is not tested
+TestSets = Callable[[Iterable[Pair]], Mapping[Pair, CrossedVariance]]
+
+
+def _unknown(pairs: Iterable[Pair]) -> Mapping[Pair, CrossedVariance]:
+  return {}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +63,8 @@ class Column:
   baseline    label of the sweep's baseline
   best        whether the variant with the best mean may be called best
   resolution  standard error of one score from its examples; 0: unknown
+  test_sets   returns {pair: variances of its difference over seeds and examples} of
+              pairs; those are missing whose examples' scores are unknown
   bounds      least and largest value of the measure
   margin      difference up to which two variants are equivalent; None: not tested
 
@@ -71,6 +81,7 @@ class Column:
   baseline: str | None = None
   best: bool = False
   resolution: float = 0.0
+  test_sets: TestSets = _unknown
   bounds: Bounds = UNBOUNDED
   margin: float | None = None
 
@@ -92,6 +103,7 @@ class Judgement:
   reason         why the verdict is neither better, worse nor equivalent
   seeds          those of the estimate
   more           seeds that would resolve it
+  examples_error standard error that the scored examples add; None: unknown
 
   >>> none, rope = {0: 0.50, 1: 0.52, 2: 0.49}, {0: 0.91, 1: 0.92, 2: 0.90}
   >>> pair = "rope", "none"
@@ -110,6 +122,7 @@ class Judgement:
   reason: str = ""
   seeds: tuple[int, ...] = ()
   more: MoreSeeds | None = None
+  examples_error: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,7 +190,12 @@ class _Measured:
 
   def _compare(self, scores, pairs) -> dict[Pair, Contrast]:
     """Returns the differences of pairs of the scores, {label: {seed: value}}."""
-    return moderated.compare(scores, pairs, self.column.resolution)
+    found = moderated.compare(scores, pairs, self.column.resolution)
+    test_sets = self.column.test_sets(found)
+    return {
+      pair: dataclasses.replace(contrast, test_set=test_sets.get(pair))
+      for pair, contrast in found.items()
+    }
 
   def tests(self, baseline: str | None) -> family.ColumnTests:
     """Returns the tests of the column's primary pairs, and those of the best."""
@@ -257,6 +275,7 @@ class _Measured:
       reason="; ".join(filter(None, [reason, partly])),
       seeds=tuple(sorted(values)),
       more=more,
+      examples_error=_examples_error(contrast),
     )
 
   def _difference(self, contrast: Contrast | None) -> Estimate:
@@ -290,7 +309,7 @@ class _Measured:
       if unit.equal:
         return "equivalent", ""
       return "better" if unit.better else "worse", ""
-    if not contrast.error:
+    if not contrast.total[0]:
       return unresolved, _no_spread(pair[1], contrast)
     if p < ALPHA:
       return unresolved, f"p = {p:.3g} alone, {adjusted:.3g} among {size} comparisons"
@@ -336,6 +355,12 @@ def _partly(
     return ""
   seeds = ", ".join(map(str, both))
   return f"over seed{'s' * (len(both) > 1)} {seeds}, which it shares with {name}"
+
+
+def _examples_error(contrast: Contrast | None) -> float | None:
+  if contrast is None or contrast.test_set is None:
+    return None
+  return math.sqrt(contrast.test_set.examples)
 
 
 def _no_spread(against: str | None, contrast: Contrast) -> str:

@@ -68,7 +68,13 @@ def test_other_lengths_and_splits_are_scored_beside_what_was_trained(
   assert "1 scored before\n" in capsys.readouterr().out
   findings = comparisons.find(workdir)
   rows = csv.DictReader(io.StringIO(by_seed.to_csv(findings.sweep)))
+  rows = [*rows]
   groups = {row["group"] for row in rows}
+  # The plan declared no comparison of what was scored again.
+  judged = {row["group"] for row in rows if row["primary"] == "True"}
+  assert judged == {"text", "copy"}
+  again_scored = [c for c in findings.comparisons if " scored on " in c.group]
+  assert {c.verdict for c in again_scored} <= {"baseline", "exploratory", "undefined"}
   times = "1 and 4 times the length"
   assert groups >= {
     *("text", "copy", f"copy scored on {times}"),

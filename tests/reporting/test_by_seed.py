@@ -1,4 +1,7 @@
-"""Scores by seed: all numbers of the report are computed again from this file alone."""
+"""Scores by seed: all numbers of the report are computed again from this file.
+
+Where runs have examples.npz, from these too, and from nothing else.
+"""
 
 import csv
 import json
@@ -6,8 +9,9 @@ import json
 import numpy as np
 import pytest
 from fake_sweep import COPY, QUICKSTART, TEXT, edit, read_page, write_sweep
+from test_crossed import make
 
-from experiments.reporting import verdicts
+from experiments.reporting import crossed, verdicts
 from experiments.reporting.page import write_report
 from experiments.reporting.statistics import estimate
 from experiments.reporting.text import plus_minus
@@ -28,7 +32,28 @@ def columns(rows):
   return found
 
 
-def column_of(rows_of):
+def test_sets_of(workdir, rows_of):
+  """Returns the function that reads how two variants differ on single examples."""
+
+  def scores(variant):
+    row = rows_of[variant][0]
+    path = workdir / "runs" / row["id"] / "examples.npz"
+    name = f"value/{row['length']}/{row['measure']}/{row['part']}"
+    arrays = np.load(path) if path.exists() else {}
+    return arrays[name].astype(np.float64) if name in arrays else None
+
+  def test_sets(pairs):
+    found = {}
+    for pair in pairs:
+      first, second = (scores(variant) for variant in pair)
+      if first is not None and second is not None:
+        found[pair] = crossed.crossed(first - second)
+    return found
+
+  return test_sets
+
+
+def column_of(workdir, rows_of):
   """Returns a column of scores to judge, from its rows by variant."""
   first = next(iter(rows_of.values()))[0]
   baseline = first["baseline"]
@@ -63,6 +88,7 @@ def column_of(rows_of):
     best=True,
     baseline=baseline,
     resolution=1 / min(examples) if examples and (low, high) == (0, 1) else 0.0,
+    test_sets=test_sets_of(workdir, rows_of),
     bounds=(low, high),
     margin=float(first["margin"]) if first["margin"] else None,
   )
@@ -76,7 +102,7 @@ def assert_equal(number, text):
 def check(workdir):
   """Recomputes results.csv from results_by_seed.csv; returns the verdicts."""
   rows = read(workdir / "results_by_seed.csv")
-  found = {cell: column_of(rows_of) for cell, rows_of in columns(rows).items()}
+  found = {cell: column_of(workdir, rows_of) for cell, rows_of in columns(rows).items()}
   judgements = {
     (*cell, variant): judgement
     for cell, judged in verdicts.judge(found, rows[0]["baseline"]).items()
@@ -95,6 +121,7 @@ def check(workdir):
     assert_equal(found.p_holm, row["p_holm"])
     assert_equal(found.p_equivalent, row["p_equivalent"])
     assert_equal(found.more and found.more.point, row["more_seeds"])
+    assert_equal(found.examples_error, row["examples_error"])
   return {row["verdict"] for row in page}
 
 
@@ -112,6 +139,14 @@ def test_the_page_is_computed_again_from_the_rows(quick):
     ]
     assert main[variant][1] == plus_minus(estimate(values, (0.0, None)))
     assert float(main[variant][1].split(" ")[0]) == round(np.mean(values), 3)
+
+
+def test_with_the_scores_of_single_examples_too(tmp_path):
+  workdir = make(tmp_path, example=1.0)
+  write_report(workdir)
+  assert {"did not resolve", "exploratory"} <= check(workdir)
+  errors = {x["examples_error"] for x in read(workdir / "results.csv")}
+  assert len(errors - {"", "0.0"}) > 20
 
 
 def test_there_is_a_row_for_each_seed(quick):

@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 from fake_sweep import QUICKSTART, read_page, write_sweep
 
-from experiments.reporting import comparisons, crossed, load, scored_examples
+from experiments.reporting import (
+  comparisons,
+  crossed,
+  load,
+  moderated,
+  power,
+  scored_examples,
+  verdicts,
+)
 from experiments.reporting.page import write_report
 from transformer_jax.evaluation import example_scores
 from transformer_jax.evaluation.example_scores import ExampleScores
@@ -136,6 +144,49 @@ def test_enough_examples_need_no_sentence_and_older_runs_have_none(tmp_path):
   older = comparisons.find(write_sweep(tmp_path / "old", QUICKSTART))
   table = scored_examples.scored_table(older, "copy")
   assert not table.rows and not table.notes
+
+
+@pytest.mark.parametrize("example,resolves", [(0.02, True), (8.0, False)])
+def test_a_pair_whose_examples_disagree_resolves_no_longer(tmp_path, example, resolves):
+  found = comparisons.find(make(tmp_path, example=example))
+  (row,) = [c for c in found.at("text", 512) if c.label == "alibi"]
+  assert (row.verdict == "better") is resolves
+  assert (row.examples_error > 0.1) is not resolves
+  if not resolves:
+    assert row.verdict == "did not resolve"
+    assert str(row.more) == "more examples are needed, not seeds"
+    low, high = row.difference.interval
+    assert high - low > 4 * row.examples_error * 0.9
+
+
+def test_verdicts_on_equal_variants_hold_for_other_examples():
+  """Variants that are equal over all texts differ on those that are scored."""
+  rng, S, E, trials = np.random.default_rng(4), 3, 64, 400
+  labels = ("none", "a", "b")
+  pairs = [(label, "none") for label in labels]
+  alarms = np.zeros(2)
+  for _ in range(trials):
+    scores_SE = {label: draw(rng, S, E, 0.05, 0.8, 0.3) for label in labels}
+
+    def test_sets(some, scores_SE=scores_SE):
+      return {
+        pair: crossed.crossed(scores_SE[pair[0]] - scores_SE[pair[1]]) for pair in some
+      }
+
+    scores = {label: dict(enumerate(x.mean(1))) for label, x in scores_SE.items()}
+    for n, more in enumerate(({"test_sets": test_sets}, {})):
+      column = verdicts.Column(scores, "lower", pairs, pairs[1:], best=True, **more)
+      judged = verdicts.judge({0: column}, "none")[0].of.values()
+      alarms[n] += any(x.verdict in ("better", "worse") for x in judged)
+  assert alarms[0] / trials <= 0.06 and alarms[1] / trials > 0.3
+
+
+def test_of_an_error_of_zero_over_seeds_the_examples_remain():
+  test_set = crossed.CrossedVariance(0.1, 0.0, 0.04, 3, 17)
+  contrast = moderated.Contrast(0.1, 0.0, float("nan"), 3, test_set)
+  assert contrast.total == pytest.approx((0.2, 16))
+  assert contrast.p == pytest.approx(0.6239, abs=1e-4)
+  assert str(power.more_seeds(contrast, 0.05)) == "more examples are needed, not seeds"
 
 
 def test_unlike_targets_and_other_seeds_are_not_paired(tmp_path):
