@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from experiments.reporting import picture, style
+from experiments.reporting import levels, picture, style
 from experiments.reporting.comparisons import Comparison, Findings
 from experiments.reporting.picture import Numbers, Picture
 from experiments.reporting.style import FAINT, FONT, INK, PAPER, Style
@@ -27,6 +27,7 @@ def length_curves(findings: Findings, group: str, measure: str) -> Picture:
   places = dict(zip(labels, range(len(labels)), strict=True)) if one else {}
   drawn = _curves(ax, by_label, looks, places)
   _scale(ax, compared)
+  _levels(ax, compared, one)
   cut = _mark_cut(ax, drawn, looks)
   if one:
     _variant_axis(ax, strip, compared, labels)
@@ -48,6 +49,8 @@ def length_curves(findings: Findings, group: str, measure: str) -> Picture:
   caption = (
     f"{name} ({better} is better) by context length, mean over seeds{intervals}."
   )
+  if named_levels := levels.sentence(compared):
+    caption += f" {named_levels}"
   caption += style.CUT if cut else ""
   caption += style.left_out(len(labels), every)
   extra = "" if measure == next(iter(findings.measures(group))) else measure
@@ -56,13 +59,13 @@ def length_curves(findings: Findings, group: str, measure: str) -> Picture:
 
 
 def _numbers(compared: list[Comparison]) -> Numbers:
-  header = "variant length times_trained measure seeds mean low high verdict".split()
+  names = "variant length times_trained measure seeds mean low high verdict chance"
   rows = [
     (c.label, c.length, c.times, c.measure, c.estimate.count)
-    + (c.estimate.mean, c.estimate.low, c.estimate.high, c.verdict)
+    + (c.estimate.mean, c.estimate.low, c.estimate.high, c.verdict, c.chance)
     for c in compared
   ]
-  return Numbers(header, rows)
+  return Numbers(names.split(), rows)
 
 
 def _seeds(compared: list[Comparison]) -> str:
@@ -155,6 +158,35 @@ def _scale(ax, compared: list[Comparison]) -> None:
   high = max([e.high for e in estimates if e.high is not None] + means)
   bottom = max(low, min(means) - 0.5 * room) - 0.06 * room
   ax.set_ylim(bottom, min(high, max(means) + 0.5 * room) + 0.06 * room)
+
+
+def _levels(ax, compared: list[Comparison], one: bool) -> None:
+  """Draws thin dashed lines, with their names, at chance and at the best value.
+
+  one   whether the axis has variants, at one length
+  """
+  low, high = ax.get_ylim()
+  times = {c.length: c.times for c in compared}
+  kwargs = {"color": INK, "linewidth": 0.8, "linestyle": (0, (6, 4)), "alpha": 0.6}
+  for name, by_length in levels.levels(compared).items():
+    inside = {n: y for n, y in sorted(by_length.items()) if low <= y <= high}
+    if not inside:
+      continue
+    values = [*inside.values()]
+    if one or len({*values}) == 1:
+      ax.axhline(values[-1], zorder=1, **kwargs)
+    else:
+      ax.plot(np.log2([times[n] for n in inside]), values, zorder=1, **kwargs)
+    ax.text(
+      0.995,
+      values[-1],
+      name,
+      transform=ax.get_yaxis_transform(),
+      ha="right",
+      va="top" if name == levels.BEST else "bottom",
+      fontsize=FONT - 3,
+      color=INK,
+    )
 
 
 def _length_axis(ax, strip, compared: list[Comparison]) -> None:

@@ -5,7 +5,7 @@ import dataclasses
 import io
 from typing import Any
 
-from experiments.reporting import comparable, generations
+from experiments.reporting import comparable, generations, levels
 from experiments.reporting.cells import Cell
 from experiments.reporting.comparisons import Comparison, Findings, column
 from experiments.reporting.text import (
@@ -91,7 +91,9 @@ def main_table(findings: Findings, group: str) -> Table:
     for cells in zip(*columns, strict=True)
   ]
   title = f"{group}: {_score(shown[0])} ({better} is better), ± 95% interval"
-  notes = _notes([comparison for cells in columns for comparison in cells])
+  every = [comparison for cells in columns for comparison in cells]
+  notes = _notes(every)
+  notes += tuple(filter(None, [levels.sentence(every)]))
   notes += comparable.notes([r for r in findings.sweep.of(group) if r.result])
   notes += generations.floor_notes(findings, group)
   bold = frozenset(

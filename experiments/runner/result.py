@@ -45,6 +45,7 @@ def result_of(
       *({"name": m, "better": better} for m, better in WRITTEN.items() if written),
       *(_recorded(name, x) for name, x in experiment.evaluator.named.items()),
     ],
+    "chance": _chance(experiment),
     "train_length": experiment.trainer.length,
     "lengths": list(experiment.lengths),
     "split": split_of(experiment.evaluator),
@@ -58,6 +59,17 @@ def result_of(
 def _recorded(name: str, measure: Measure) -> dict[str, Any]:
   bounds = {} if measure.bounds == (None, None) else {"bounds": list(measure.bounds)}
   return {"name": name, "better": measure.better, **bounds}
+
+
+def _chance(experiment: Experiment) -> dict[str, dict[str, float]]:
+  """Returns {measure: {length: score of guessing}}, where the task knows it."""
+  found: dict[str, dict[str, float]] = {}
+  for name in experiment.evaluator.named:
+    for length in experiment.lengths:
+      value = experiment.task.chance(name, length)
+      if value is not None:
+        found.setdefault(name, {})[str(length)] = float(value)
+  return found
 
 
 def _undefined(

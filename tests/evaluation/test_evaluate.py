@@ -60,6 +60,15 @@ def test_other_lengths_and_splits_are_scored_beside_what_was_trained(
   # The lengths are those of the run, so that the numbers are its own, bit for bit.
   assert same["scores"] == run.scores and same["split"] == run.result["split"] == "test"
   assert other["split"] == "validation" and other["lengths"] == [4, 16]
+  # Guesses among the symbols and the end token.
+  task = run.experiment.task
+  share = 1 / (task.symbols + 1)
+  assert run.result["chance"]["accuracy"] == {"4": share, "16": share}
+  assert run.result["chance"]["exact_match"] == {"4": share**5, "16": share**17}
+  assert {x["name"]: x["bounds"] for x in same["measures"]} == {
+    "accuracy": [0, 1],
+    "exact_match": [0, 1],
+  }
   prints = [x["targets"]["4"]["fingerprint"] for x in (same, other)]
   assert (
     prints[0] != prints[1] and prints[0] == run.result["targets"]["4"]["fingerprint"]

@@ -32,7 +32,7 @@ def columns(rows):
   return found
 
 
-def test_sets_of(workdir, rows_of):
+def differences_of(workdir, rows_of):
   """Returns the function that reads how two variants differ on single examples."""
 
   def scores(variant):
@@ -88,7 +88,7 @@ def column_of(workdir, rows_of):
     best=True,
     baseline=baseline,
     resolution=1 / min(examples) if examples and (low, high) == (0, 1) else 0.0,
-    test_sets=test_sets_of(workdir, rows_of),
+    test_sets=differences_of(workdir, rows_of),
     bounds=(low, high),
     margin=float(first["margin"]) if first["margin"] else None,
   )

@@ -230,6 +230,14 @@ class Task:
     """
     return None
 
+  def chance(self, measure: str, length: int) -> float | None:
+    """Returns the score of guessing, a line in the report's figures; None: unknown.
+
+    measure   name in results, such as "accuracy"
+    length    task length
+    """
+    return None
+
   def generation_set(self, fitted: Any) -> GenerationSet | None:
     """Returns the generation set, or None without one.
 

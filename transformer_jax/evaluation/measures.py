@@ -137,6 +137,7 @@ class BitsPerByte(TargetMeasure):
   """
 
   better: ClassVar[str] = "lower"
+  bounds: ClassVar[tuple[float | None, float | None]] = (0.0, None)
 
   def compute(self, loss_BL, right_BL, weight_BL):
     return _mean(loss_BL, weight_BL) / math.log(2)
@@ -152,6 +153,8 @@ class Accuracy(TargetMeasure):
   >>> Accuracy().compute(None, right_BL, weight_BL).tolist()
   [0.5]
   """
+
+  bounds: ClassVar[tuple[float | None, float | None]] = (0.0, 1.0)
 
   def compute(self, loss_BL, right_BL, weight_BL):
     return _mean(right_BL, weight_BL)
@@ -171,6 +174,7 @@ class ExactMatch(TargetMeasure):
   """
 
   quarter: ClassVar[bool] = False
+  bounds: ClassVar[tuple[float | None, float | None]] = (0.0, 1.0)
 
   def compute(self, loss_BL, right_BL, weight_BL):
     return jnp.all(right_BL | (weight_BL == 0), axis=1) * 1.0

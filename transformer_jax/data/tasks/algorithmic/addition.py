@@ -44,6 +44,10 @@ class Addition(Strings):
     """Number of symbols per digit."""
     return 2 if self.hints else 1
 
+  @property
+  def answers(self) -> int | None:
+    return None if self.hints else self.base
+
   def sizes(self, length):
     return 2 * self.width * length + 1, self.width * (length + 1)
 

@@ -30,6 +30,7 @@ class Strings(Task):
               the end token
   terminator  the symbol after which the rest of an answer is padding of weight zero;
               None: all of the answer counts
+  answers     number of symbols that each of the answer's may be; None: unknown
   fixed       train on exactly the task length; False: on lengths from 1 up to it
   curriculum  the share of training in which the longest length grows from 1 to the task
               length; 0: no curriculum
@@ -46,9 +47,12 @@ class Strings(Task):
     def symbols(self) -> int: ...
     @property
     def scored(self) -> int | None: ...
+    @property
+    def answers(self) -> int | None: ...
   else:
     symbols: ClassVar[int]
     scored: ClassVar[int | None] = None
+    answers: ClassVar[int | None] = None
   stops: ClassVar[bool] = True
   terminator: ClassVar[int | None] = None
   fixed: bool = False
@@ -117,6 +121,27 @@ class Strings(Task):
     """[start] prompt [separator] answer: the end token is predicted, never read."""
     prompt, answer = self.sizes(length)
     return prompt + answer + 2
+
+  def chance(self, measure: str, length: int) -> float | None:
+    """Returns the score of guessing `answers` at each place, all equally likely.
+
+    The end token, or the terminator, is one more where it counts.
+    """
+    return self.guess(measure, length, ends=self.stops and self.scored is None)
+
+  def guess(self, measure: str, length: int, ends: bool) -> float | None:
+    """Returns the score of guessing; `ends`: the end token counts."""
+    if self.answers is None:
+      return None
+    share = 1 / (self.answers + (ends or self.terminator is not None))
+    if measure == "accuracy":
+      return share
+    varies = self.terminator is not None or type(self).finish is not Strings.finish
+    if measure != "exact_match" or varies:
+      return None
+    counted = self.sizes(length)[1]
+    counted = counted if self.scored is None else min(self.scored, counted)
+    return float(share ** (counted + ends))
 
   def ids(self, length: jax.Array, max_length: int) -> dict[str, jax.Array]:
     """Returns ids of one row's tokens, for encodings that read them; {}: no ids.

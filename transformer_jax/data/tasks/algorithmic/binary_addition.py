@@ -29,6 +29,7 @@ class BinaryAddition(Strings):
 
   symbols: ClassVar[int] = 3
   stops: ClassVar[bool] = False
+  answers: ClassVar[int] = 2
   terminator: ClassVar[int] = OPERATOR
 
   def sizes(self, length):

@@ -35,6 +35,10 @@ class Copy(Strings):
     """The mark between copies is the last token, if there is one."""
     return FIRST + self.symbols + (self.times > 1)
 
+  @property
+  def answers(self) -> int:
+    return self.symbols + (self.times > 1)
+
   def sizes(self, length):
     return length, self.times * (length + 1) - 1
 

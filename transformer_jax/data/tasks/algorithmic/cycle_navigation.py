@@ -24,6 +24,7 @@ class CycleNavigation(Strings):
 
   symbols: ClassVar[int] = 5
   stops: ClassVar[bool] = False
+  answers: ClassVar[int] = 5
 
   def sizes(self, length):
     return length, 1

@@ -22,6 +22,10 @@ class Duplicate(Strings):
   symbols: int = 2
   stops: ClassVar[bool] = False
 
+  @property
+  def answers(self) -> int:
+    return self.symbols
+
   def sizes(self, length):
     return length, 2 * length
 

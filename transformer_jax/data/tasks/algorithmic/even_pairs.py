@@ -22,6 +22,7 @@ class EvenPairs(Strings):
 
   symbols: ClassVar[int] = 2
   stops: ClassVar[bool] = False
+  answers: ClassVar[int] = 2
 
   def sizes(self, length):
     return length, 1

@@ -35,6 +35,7 @@ class FlipFlop(Strings):
 
   symbols: ClassVar[int] = 5
   stops: ClassVar[bool] = False
+  answers: ClassVar[int] = 2
 
   def __post_init__(self):
     super().__post_init__()

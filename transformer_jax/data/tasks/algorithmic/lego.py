@@ -32,6 +32,7 @@ class Lego(Strings):
   variables: int = 26
   shuffled: bool = False
   stops: ClassVar[bool] = False
+  answers: ClassVar[int] = 2
 
   @property
   def symbols(self) -> int:

@@ -24,6 +24,7 @@ class MissingDuplicate(Strings):
 
   symbols: ClassVar[int] = 4
   stops: ClassVar[bool] = False
+  answers: ClassVar[int] = 2
 
   def sizes(self, length):
     return length, 1

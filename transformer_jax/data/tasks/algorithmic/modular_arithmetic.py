@@ -28,6 +28,7 @@ class ModularArithmetic(Strings):
 
   symbols: ClassVar[int] = MODULUS + 3
   stops: ClassVar[bool] = False
+  answers: ClassVar[int] = MODULUS
 
   def sizes(self, length):
     return length - 1 + length % 2, 1

@@ -31,6 +31,7 @@ class ModularArithmeticBrackets(Strings):
 
   symbols: ClassVar[int] = MODULUS + 5
   stops: ClassVar[bool] = False
+  answers: ClassVar[int] = MODULUS
 
   def sizes(self, length):
     return length, 1

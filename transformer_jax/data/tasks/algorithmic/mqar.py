@@ -35,6 +35,10 @@ class MultiQueryRecall(Strings):
     """Values come first, then keys."""
     return self.values + self.keys
 
+  @property
+  def answers(self) -> int:
+    return self.values
+
   def sizes(self, length):
     return 2 * length, 2 * length
 

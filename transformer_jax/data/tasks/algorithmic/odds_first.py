@@ -24,6 +24,10 @@ class OddsFirst(Strings):
   symbols: int = 2
   stops: ClassVar[bool] = False
 
+  @property
+  def answers(self) -> int:
+    return self.symbols
+
   def sizes(self, length):
     return length, length
 

@@ -23,6 +23,7 @@ class Parity(Strings):
 
   symbols: ClassVar[int] = 2
   stops: ClassVar[bool] = False
+  answers: ClassVar[int] = 2
 
   def sizes(self, length):
     return length, 1

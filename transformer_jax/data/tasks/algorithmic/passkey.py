@@ -32,6 +32,7 @@ class Passkey(Strings):
   fillers: int = 16
   depth: float | None = None
   stops: ClassVar[bool] = False
+  answers: ClassVar[int] = 10
 
   def __post_init__(self):
     super().__post_init__()

@@ -25,6 +25,7 @@ class Polynomial(Strings):
 
   symbols: ClassVar[int] = 13  # the numbers from -3 to 9
   stops: ClassVar[bool] = False
+  answers: ClassVar[int] = 10
 
   def sizes(self, length):
     return 2 * length + 1, 1

@@ -32,6 +32,10 @@ class Recall(Strings):
     """Values come first, then keys."""
     return self.values + self.keys
 
+  @property
+  def answers(self) -> int:
+    return self.values
+
   def sizes(self, length):
     return 2 * length + 1, 1
 

@@ -33,6 +33,10 @@ class Repeat(Strings):
     if self.other and self.symbols < 2:
       raise SpecError("repeat: one symbol has no other; write symbols=2 or more")
 
+  @property
+  def answers(self) -> int:
+    return self.symbols
+
   def sizes(self, length):
     return length + 2 * self.other, self.times * length
 

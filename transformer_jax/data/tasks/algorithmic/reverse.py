@@ -40,6 +40,10 @@ class Reverse(Strings):
     """Number of strings in the answer."""
     return self.times + self.copied
 
+  @property
+  def answers(self) -> int:
+    return self.symbols + (self.parts > 1)
+
   def sizes(self, length):
     return length, self.parts * (length + 1) - 1
 

@@ -40,6 +40,7 @@ class Scan(Strings):
   """
 
   symbols: ClassVar[int] = len(WORDS) + len(ACTIONS)
+  answers: ClassVar[int] = len(ACTIONS)
 
   def sizes(self, length):
     return 9, length

@@ -34,6 +34,10 @@ class SelectiveCopy(Strings):
     """The blank is the last token."""
     return FIRST + self.symbols + 1
 
+  @property
+  def answers(self) -> int:
+    return self.symbols
+
   def sizes(self, length):
     return self.kept + length, self.kept
 

@@ -31,6 +31,7 @@ class SolveEquation(Strings):
 
   symbols: ClassVar[int] = MODULUS + 6
   stops: ClassVar[bool] = False
+  answers: ClassVar[int] = MODULUS
 
   def sizes(self, length):
     return length, 1

@@ -20,6 +20,10 @@ class Sort(Strings):
 
   symbols: int = 16
 
+  @property
+  def answers(self) -> int:
+    return self.symbols
+
   def sizes(self, length):
     return length, length
 

@@ -26,6 +26,7 @@ class Sqrt(Strings):
 
   symbols: ClassVar[int] = 2
   stops: ClassVar[bool] = False
+  answers: ClassVar[int] = 2
 
   def sizes(self, length):
     return length, (length + 1) // 2

@@ -30,6 +30,7 @@ class StackManipulation(Strings):
 
   symbols: ClassVar[int] = 5
   stops: ClassVar[bool] = False
+  answers: ClassVar[int] = 2
   terminator: ClassVar[int] = 2
 
   def sizes(self, length):

@@ -23,6 +23,7 @@ class Summation(Strings):
 
   symbols: ClassVar[int] = 10
   stops: ClassVar[bool] = False
+  answers: ClassVar[int] = 10
 
   def sizes(self, length):
     return length, 1

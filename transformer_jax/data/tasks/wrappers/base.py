@@ -33,6 +33,9 @@ class Posed(Task):
   def vocabulary(self) -> int:
     return self.task.vocabulary
 
+  def chance(self, measure: str, length: int) -> float | None:
+    return self.task.chance(measure, length)
+
   @property
   def measures(self) -> tuple[str, ...]:
     return self.task.measures

@@ -53,6 +53,10 @@ class Blanks(Posed):
     """Returns the symbols of prompt and answer."""
     return sum(self.task.sizes(length))
 
+  def chance(self, measure: str, length: int) -> float | None:
+    """Returns the score of guessing; no end token counts."""
+    return self.task.guess(measure, length, ends=False)
+
   def batch(
     self,
     arrays: Any,
