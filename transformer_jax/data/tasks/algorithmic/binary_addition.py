@@ -16,7 +16,7 @@ OPERATOR = 2  # stands between the numbers, and after the answer
 @tasks.register("binary_addition")
 @dataclasses.dataclass(frozen=True)
 class BinaryAddition(Strings):
-  """Adds two binary numbers, written with their lowest bit first. Chance: 50 %.
+  """Adds two binary numbers, written with their lowest bit first. Chance: 50 % a bit.
 
   The prompt is number 2 number, split at random; the answer is the sum without zeros at
   its end, then the terminator 2, then zeros. The length counts the prompt's symbols. A

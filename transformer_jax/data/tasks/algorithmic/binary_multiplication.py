@@ -13,7 +13,7 @@ from transformer_jax.data.tasks.algorithmic.binary_addition import BinaryAdditio
 @tasks.register("binary_multiplication")
 @dataclasses.dataclass(frozen=True)
 class BinaryMultiplication(BinaryAddition):
-  """Multiplies two binary numbers, written as in binary_addition. Chance: 50 %.
+  """Multiplies two binary numbers, written as in binary_addition. Chance: 50 % a bit.
 
   The product of a prompt of one bit is empty and that of two bits is 0.
 

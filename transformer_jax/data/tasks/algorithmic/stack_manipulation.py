@@ -20,7 +20,7 @@ class StackManipulation(Strings):
   The prompt is the stack from bottom to top, of 1 to length - 1 bits, then actions:
   2 pops, 3 pushes 0, 4 pushes 1; a pop of nothing does nothing. After the last bit the
   answer has the terminator 2 and zeros. The length counts bits and actions.
-  Chance: 50 %.
+  Chance: 50 % a bit.
 
   >>> import transformer_jax as tj
   >>> # The stack 1 1 0 1 1, then 3 pushes 0; read from the top, and 2 ends it.
