@@ -188,7 +188,8 @@ class LoadedSweep:
 
   >>> score = {"seed": 0, "length": 32, "measure": "accuracy", "value": 0.5}
   >>> better = {"name": "accuracy", "better": "higher"}
-  >>> result = {"train_length": 16, "measures": [better], "scores": [score]}
+  >>> result = {"train_length": 16, "lengths": [32], "measures": [better]}
+  >>> result["scores"] = [score]
   >>> run = load.LoadedRun("a1", "rope", "copy", "finished", result=result)
   >>> plan = load.Sweep(Path("runs"), "", "", "", "rope", ("copy",), (run,))
   >>> [record] = LoadedSweep(plan).records()
