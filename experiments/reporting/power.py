@@ -88,4 +88,5 @@ def more_seeds(
     return steps[more] if more < MOST else None
 
   never = size > 0 and not resolves(0.0, 1.0)
-  return MoreSeeds(*map(needed, spreads), examples=never)
+  point, low, high = map(needed, spreads)
+  return MoreSeeds(point, low, high, examples=never)
