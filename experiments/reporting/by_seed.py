@@ -75,8 +75,8 @@ def _records(run: LoadedRun, sweep: Sweep, judged: Set[Cell]) -> list[dict[str, 
       "baseline": sweep.baseline,
       "target": run.target(score["length"], score["measure"]),
       "inputs": inputs,
-      **_limits(run, sweep, score["measure"]),
       "primary": _cell(run, score) in judged,
+      **_limits(run, sweep, score["measure"]),
       "examples": limits.examples(run, score["length"], score["measure"]),
     }
     for score in run.fact("scores")

@@ -14,7 +14,7 @@ from test_lengths import make
 from experiments.configs import base
 from experiments.runner import user_code
 from experiments.runner.build import build
-from experiments.setup.identity import aged, identity
+from experiments.setup.identity import aged, evaluation
 from experiments.setup.validate import ConfigError, flatten, resolve, validate
 from transformer_jax.evaluation import activations, measure_probe
 from transformer_jax.evaluation.lengths import Evaluator
@@ -75,7 +75,7 @@ def test_a_config_names_them_and_the_run_keeps_their_file(entropy):
   # A key that was added changes no id, also of a config that was read from JSON.
   plain = flatten(config())
   assert "evaluate.measures" not in aged(json.loads(json.dumps(plain)))
-  assert identity(flatten(own))["evaluate.measures"] == ("accuracy", own_spec(own))
+  assert evaluation(flatten(own))["evaluate.measures"] == ("accuracy", own_spec(own))
 
 
 def own_spec(config):
