@@ -29,6 +29,7 @@ from ml_collections import ConfigDict
 
 from experiments.configs import base
 from experiments.setup.plan import Chain, Grid, Group, Plan
+from experiments.setup.primary import Comparisons
 
 Overrides = dict[str, Any]
 QUESTION = "Which positional encoding solves longer problems than it was trained on?"
@@ -140,7 +141,18 @@ def sweep() -> Plan:
     Group("passkey", encodings(DECODERS), {"task": "passkey"}),
     Group("addition", encodings(ADDERS), {"task": ADDITION, **THREE_DIGITS}),
   ]
-  return Plan(QUESTION, Chain(*groups), baseline="none")
+  return Plan(QUESTION, Chain(*groups), baseline="none", comparisons=comparisons())
+
+
+def comparisons() -> Comparisons:
+  """Returns the primary comparisons: with no encoding, and of randomized positions.
+
+  At ten times the trained length alone; what is learned at that length is no question.
+  """
+  names = dict.fromkeys((*ENCODERS, *DECODERS, *ADDERS))
+  randomized = ((SPREAD.format(name), name) for name in RANDOMIZABLE)
+  pairs = ((name, "none") for name in names if name != "none")
+  return Comparisons(lengths=("longest",), contrasts=(*pairs, *randomized))
 
 
 def encodings(names: Iterable[str]) -> Grid:
