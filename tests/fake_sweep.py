@@ -1,6 +1,7 @@
 """Writes folders that look as if a sweep had been there, for tests of the report."""
 
 import html.parser
+import itertools
 import json
 
 import numpy as np
@@ -48,35 +49,57 @@ def write_sweep(workdir, content, seeds=(0, 1, 2), lengths=(64, 128, 256, 512), 
 
 
 def write_run(workdir, run, measures, means, seeds, lengths, rng):
+  """Writes the folder of one finished run; draws its noise from rng in this order."""
   folder = workdir / "runs" / run["id"]
   folder.mkdir(parents=True)
-  scores, easy = [], rng.normal(0, 0.015, len(seeds))
-  for measure, better in measures:
-    for part, shift in (("mean", 0.0), ("last_quarter", -0.06)):
-      for length, mean in zip(lengths, means, strict=False):
-        for i, seed in enumerate(seeds):
-          value = None
-          if mean is not None:
-            value = mean + shift + easy[i] + rng.normal(0, 0.015)
-            if better == "higher":
-              value = float(np.clip(value, 0, 1)) ** (4 if "exact" in measure else 1)
-          score = {"seed": seed, "length": length, "measure": measure}
-          scores.append(score | {"part": part, "value": value})
-  undefined = {
-    str(length): f"{run['label']}: table ends at position {lengths[0] - 1}"
-    for length, mean in zip(lengths, means, strict=False)
-    if mean is None
-  }
-  result = run | {
+  made = {
     "seeds": list(seeds),
     "measures": [{"name": name, "better": better} for name, better in measures],
     "train_length": lengths[0],
     "lengths": list(lengths),
-    "scores": scores,
-    "undefined": undefined,
+    "scores": made_scores(measures, means, seeds, lengths, rng),
+    "undefined": undefined(run["label"], means, lengths),
+  }
+  status = {"state": "finished", "attempts": 1, "error": None, "step": 400}
+  config = {"model.position": run["label"], "model.width": 64, "train.steps": 400}
+  contents = {"result": run | made | facts(run["label"]), "status": status}
+  for name, content in (contents | {"config": config}).items():
+    (folder / f"{name}.json").write_text(json.dumps(content))
+  floor = (means[0] if measures[0][1] == "lower" else 0.8 - means[0] / 2) * 0.69
+  (folder / "metrics.jsonl").write_text("".join(made_log(floor, seeds, rng)))
+
+
+def made_scores(measures, means, seeds, lengths, rng):
+  """Returns scores around the means; what is easy for a seed is so at all lengths."""
+  scores, easy = [], rng.normal(0, 0.015, len(seeds))
+  cells = itertools.product(measures, (("mean", 0.0), ("last_quarter", -0.06)))
+  for (measure, better), (part, shift) in cells:
+    for length, mean in zip(lengths, means, strict=False):
+      for i, seed in enumerate(seeds):
+        value = None
+        if mean is not None:
+          value = mean + shift + easy[i] + rng.normal(0, 0.015)
+          if better == "higher":
+            value = float(np.clip(value, 0, 1)) ** (4 if "exact" in measure else 1)
+        score = {"seed": seed, "length": length, "measure": measure}
+        scores.append(score | {"part": part, "value": value})
+  return scores
+
+
+def undefined(label, means, lengths):
+  """Returns {length: reason} of the lengths without a mean."""
+  reason = f"{label}: table ends at position {lengths[0] - 1}"
+  pairs = zip(lengths, means, strict=False)
+  return {str(length): reason for length, mean in pairs if mean is None}
+
+
+def facts(label):
+  """Returns what else a result has: cost, device, versions."""
+  command = "python -m experiments.run --config=experiments/configs/quickstart.py"
+  return {
     "diverged": {},
     "parameters": 115_712,
-    "position_parameters": 8192 if run["label"] == "learned" else 0,
+    "position_parameters": 8192 if label == "learned" else 0,
     "flops_per_token": 731_904.0,
     "peak_bytes": 61_341_696,
     "tokens_per_s": 145_210.7,
@@ -87,21 +110,16 @@ def write_run(workdir, run, measures, means, seeds, lengths, rng):
     "versions": {"jax": "0.10.2", "flax": "0.12.8"},
     "commit": "43be540",
     "data": {"fingerprint": "9f2c41aa", "files": 612},
-    "command": "python -m experiments.run --config=experiments/configs/quickstart.py"
-    f" --config.model.position='{run['label']}'",
+    "command": f"{command} --config.model.position='{label}'",
   }
-  (folder / "result.json").write_text(json.dumps(result))
-  (folder / "status.json").write_text(
-    json.dumps({"state": "finished", "attempts": 1, "error": None, "step": 400})
-  )
-  config = {"model.position": run["label"], "model.width": 64, "train.steps": 400}
-  (folder / "config.json").write_text(json.dumps(config))
-  floor = (means[0] if measures[0][1] == "lower" else 0.8 - means[0] / 2) * 0.69
-  with open(folder / "metrics.jsonl", "w") as log:
-    for step in range(40, 401, 40):
-      for seed in seeds:
-        loss = floor + 2.6 * np.exp(-step / 90) + rng.normal(0, 0.015)
-        log.write(json.dumps({"step": step, "seed": seed, "loss": loss}) + "\n")
+
+
+def made_log(floor, seeds, rng):
+  """Yields the lines of metrics.jsonl: losses that fall to a floor."""
+  for step in range(40, 401, 40):
+    for seed in seeds:
+      loss = floor + 2.6 * np.exp(-step / 90) + rng.normal(0, 0.015)
+      yield json.dumps({"step": step, "seed": seed, "loss": loss}) + "\n"
 
 
 def edit(workdir, run, name="result.json", **changes):

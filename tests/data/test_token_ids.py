@@ -200,7 +200,7 @@ class Reader:
 def test_coordinates_of_rows_are_scored_with_their_rows():
   evaluator = Evaluator(Reader(), Dice(), examples=6, batch_size=2)
   batch = jax.jit(lambda: evaluator.task.score((), jax.random.key(0), 6, 5, 5))()
-  _, right_BL, _ = evaluator.chunks({}, batch)
+  _, right_BL, _ = evaluator.scorer.chunks({}, batch)
   token_BL = np.asarray(batch.input_BL)
   want_BL = (token_BL % 3 + 3 * np.arange(5)) % 8 == token_BL
   np.testing.assert_array_equal(right_BL, want_BL)

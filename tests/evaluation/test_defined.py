@@ -20,6 +20,7 @@ from transformer_jax.attention.variants.kernelized import divide
 from transformer_jax.axes import Dims
 from transformer_jax.data.tasks.labelled.baselines import guesses
 from transformer_jax.evaluation import lengths, text_scores
+from transformer_jax.evaluation.batch_scores import last_quarter, mean_of
 from transformer_jax.evaluation.classifier import Classifier
 from transformer_jax.evaluation.decode import Sampling, highest
 from transformer_jax.models.embeddings import TokenEmbedding
@@ -62,10 +63,18 @@ def kinds(type_BL):
 
 TABLE = {
   # Scores.
-  "the mean over no example": (lengths.mean_of, (ONES[0], jnp.zeros(2, bool)), NAN),
-  "the mean over some": (lengths.mean_of, (BAD[0], jnp.array([False, True])), 3.0),
-  "the last quarter of nothing": (lengths.last_quarter, (NO,), NO),
-  "the last quarter of one": (lengths.last_quarter, (1 - jnp.eye(2)[:1],), [[0, 1]]),
+  "the mean over no example": (
+    mean_of,
+    (ONES[0], jnp.zeros(2, bool)),
+    NAN,
+  ),
+  "the mean over some": (mean_of, (BAD[0], jnp.array([False, True])), 3.0),
+  "the last quarter of nothing": (last_quarter, (NO,), NO),
+  "the last quarter of one": (
+    last_quarter,
+    (1 - jnp.eye(2)[:1],),
+    [[0, 1]],
+  ),
   # Loss.
   "the loss of NaN": (cross_entropy, (NO_PROBABILITY, jnp.array([[0]])), [[NAN]]),
   "the loss of NaN in pieces": (in_pieces, (NO_PROBABILITY,), NAN),

@@ -14,8 +14,9 @@ import pytest
 from transformer_jax.attention.cores import cores
 from transformer_jax.axes import Dims
 from transformer_jax.data.base import Batch, Task, tasks
+from transformer_jax.evaluation.batch_scores import last_quarter
 from transformer_jax.evaluation.decode import greedy
-from transformer_jax.evaluation.lengths import Evaluator, bucket_of, last_quarter
+from transformer_jax.evaluation.lengths import Evaluator, bucket_of
 from transformer_jax.models import Architecture, Transformer
 from transformer_jax.positions import coords, positions
 from transformer_jax.spec import SpecError

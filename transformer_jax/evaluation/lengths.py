@@ -12,18 +12,11 @@ import jax.numpy as jnp
 from transformer_jax.data import task_probe
 from transformer_jax.data.base import Batch, Task
 from transformer_jax.evaluation import measure_probe
+from transformer_jax.evaluation.batch_scores import BatchScorer
 from transformer_jax.evaluation.example_scores import ExampleScores
-from transformer_jax.evaluation.measures import (
-  Measure,
-  Outputs,
-  TargetMeasure,
-  measures,
-  name_of,
-)
-from transformer_jax.members import call
+from transformer_jax.evaluation.measures import Measure, measures, name_of
 from transformer_jax.models import Transformer
 from transformer_jax.training import seed_parts
-from transformer_jax.training.loss import cross_entropy
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,6 +65,11 @@ class Evaluator:
     """Measures by name, the headline first."""
     chosen = self.measures or map(measures.build, self.task.measures)
     return {name_of(measure): measure for measure in chosen}
+
+  @functools.cached_property
+  def scorer(self) -> BatchScorer:
+    """Scores of one seed on a batch."""
+    return BatchScorer(self.model, self.named, self.batch_size, self.split)
 
   def run(self, params: Any, arrays: Any, lengths: tuple[int, ...]) -> list[dict]:
     """Returns rows {seed, length, measure, part, value}; params are stacked by seed.
@@ -162,11 +160,7 @@ class Evaluator:
 
   def columns(self) -> list[tuple[str, str]]:
     """Returns the (measure, part) pairs that are scored."""
-
-    def both(measure):
-      return ("mean", "last_quarter") if measure.quarter else ("mean",)
-
-    return [(name, part) for name, x in self.named.items() for part in both(x)]
+    return self.scorer.columns()
 
   def undefined(self, length: int) -> str | None:
     """Returns why a length has no score, or None: an encoding may end somewhere."""
@@ -197,105 +191,10 @@ class Evaluator:
   def score(
     self, params: Any, arrays: Any, length: jax.Array, bucket: int
   ) -> tuple[dict, jax.Array, jax.Array, dict, dict]:
-    """Returns the scores of one seed, {(measure, part): mean over examples}.
-
-    Also the number of examples with a target, and of those with NaN in a scored logit;
-    {(measure, part): scores of the single examples}, NaN where there is none; and
-    {part: their sums of weights}.
-    """
+    """Returns the scores of one seed: see `BatchScorer.score`."""
     key = jax.random.key(self.key)
     batch = self.task.score(arrays, key, self.examples, length, bucket)
-    loss_BL, right_BL, others = self.chunks(params, batch)
-    parts = {"mean": batch.weight_BL, "last_quarter": last_quarter(batch.weight_BL)}
-    # A copy, so that the code below does not change how the plain mean is compiled.
-    copies = jax.lax.optimization_barrier((loss_BL, right_BL, batch.weight_BL))
-    nan_BL, counts_BL = jnp.isnan(copies[0]), copies[2] > 0
-    real_B, lost_B = (jnp.any(x, axis=1) for x in (counts_BL, counts_BL & nan_BL))
-    plain = jnp.all(real_B) & ~jnp.any(nan_BL)
-    # Targets without weight may be NaN; examples with NaN at a scored target are lost.
-    clean_loss_BL, clean_right_BL = (
-      jnp.where(counts_BL, x, 0).astype(x.dtype) for x in copies[:2]
-    )
-
-    def single(name, part):
-      measure = self.named[name]
-      if isinstance(measure, TargetMeasure):
-        some_B = measure.compute(clean_loss_BL, clean_right_BL, parts[part])
-      else:
-        some_B = others[name, part]
-      return jnp.where(lost_B, jnp.nan, some_B)
-
-    def mean(name, part):
-      some = mean_of(singles[name, part], real_B)
-      measure = self.named[name]
-      if not isinstance(measure, TargetMeasure):
-        return some
-      all_B = measure.compute(loss_BL, right_BL, parts[part])
-      return jnp.where(plain, all_B.mean(), some)
-
-    singles = {(name, part): single(name, part) for name, part in self.columns()}
-    scores = {(name, part): mean(name, part) for name, part in self.columns()}
-    singles = {
-      column: jnp.where(real_B, x_B, jnp.nan) for column, x_B in singles.items()
-    }
-    weights = {part: jnp.sum(weight_BL, axis=1) for part, weight_BL in parts.items()}
-    return scores, jnp.sum(real_B), jnp.sum(lost_B), singles, weights
-
-  def chunks(
-    self, params: Any, batch: Batch
-  ) -> tuple[jax.Array, jax.Array, dict[tuple[str, str], jax.Array]]:
-    """Returns loss_BL in nats and right_BL, whether argmax is right, chunk by chunk.
-
-    Also {(measure, part): x_B} of the measures that read logits.
-
-    If logits are NaN or a label with weight is outside of the vocabulary, the loss is
-    NaN and argmax means nothing.
-    """
-    B = batch.input_BL.shape[0]
-    rows = -(-B // self.batch_size) * self.batch_size
-
-    def fold(x):
-      # Examples that fill the last chunk are computed and dropped.
-      x = x if rows == B else x[jnp.arange(rows) % B]
-      return x.reshape(-1, self.batch_size, *x.shape[1:])
-
-    def one(own):
-      part = _filled(jax.tree.map(self.split, own), batch)
-      logits_BLV: Any = self.model.apply({"params": params}, *part.reads)
-      right_BL = jnp.argmax(logits_BLV, axis=-1) == part.target_BL
-      loss_BL = cross_entropy(logits_BLV, part.target_BL, weight_BL=part.weight_BL)
-      return loss_BL, right_BL, self._others(params, part, logits_BLV)
-
-    # Coordinates that all examples share have a batch axis of 1 and are not cut.
-    own = jax.tree.map(lambda x: fold(x) if x.shape[0] == B else None, batch)
-    *targets, others = jax.lax.map(one, own)
-    loss_BL, right_BL = (x.reshape(rows, -1)[:B] for x in targets)
-    return loss_BL, right_BL, {k: x.reshape(rows)[:B] for k, x in others.items()}
-
-  def _others(
-    self, params: Any, batch: Batch, logits_BLV: jax.Array
-  ) -> dict[tuple[str, str], jax.Array]:
-    """Returns {(measure, part): x_B} of the measures that read logits."""
-    parts = {"mean": lambda weight_BL: weight_BL, "last_quarter": last_quarter}
-    found = {}
-    for name, part in self.columns():
-      measure = self.named[name]
-      if isinstance(measure, TargetMeasure):
-        continue
-      outputs = Outputs(
-        logits_BLV,
-        batch.target_BL,
-        parts[part](batch.weight_BL),
-        batch.at.real_BL,
-        self.model,
-        params,
-        batch.reads,
-      )
-      where = f"{type(measure).__name__}.score"
-      x_B = jnp.asarray(call(where, measure.score, outputs), jnp.float32)
-      measure_probe.check_scores(where, x_B.shape, len(batch.weight_BL))
-      found[name, part] = x_B
-    return found
+    return self.scorer.score(params, batch)
 
 
 @functools.lru_cache(maxsize=64)  # models that are compared share a task
@@ -309,20 +208,6 @@ def _drawn(task: Task, rows: int, bucket: int) -> Batch:
     return draw(arrays, key, length=length)
 
   return jax.eval_shape(score, task.abstract(), key, length)
-
-
-def _filled(tree: Any, whole: Any) -> Any:
-  """Returns the tree with its missing leaves taken from `whole`."""
-
-  def choose(own, shared):
-    return shared if own is None else own
-
-  return jax.tree.map(choose, tree, whole, is_leaf=lambda x: x is None)
-
-
-def mean_of(x_B: jax.Array, real_B: jax.Array) -> jax.Array:
-  """Returns the mean over the real examples; NaN if there is none."""
-  return jnp.sum(jnp.where(real_B, x_B, 0.0)) / jnp.sum(real_B)
 
 
 def why_undefined(examples: int, lost: int) -> str:
@@ -339,12 +224,6 @@ def _value(value: float, reason: str | None) -> dict[str, Any]:
   if math.isfinite(value):
     return {"value": float(value)}
   return {"value": None, "reason": reason}
-
-
-def last_quarter(weight_BL: jax.Array) -> jax.Array:
-  """Returns weights of the last quarter of each row's targets, 0 elsewhere."""
-  rank_BL = jnp.cumsum(weight_BL, axis=1)
-  return weight_BL * (rank_BL > 0.75 * jnp.sum(weight_BL, axis=1, keepdims=True))
 
 
 def bucket_of(length: int, max_length: int) -> int:
