@@ -15,7 +15,7 @@ INDEX = $(shell $(PIP) config get global.index-url 2>/dev/null)
 UV = VIRTUAL_ENV=.venv $(if $(INDEX),UV_DEFAULT_INDEX=$(INDEX)) .venv/bin/uv pip --quiet
 OPTIONS := --no-deps --no-build-isolation
 
-.PHONY: help ablation test test-all bench bench-check docs lint format lock clean
+.PHONY: help ablation test test-all bench bench-check docs notebook lint format lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' Makefile
@@ -40,6 +40,12 @@ bench-check: $(READY) ## compare this project's speed ratios with the recorded o
 docs: $(READY) ## build docs/ as a site, in docs/_build: links checked, API pages too
 	@$(RUN) -m sphinx --quiet --fail-on-warning --keep-going docs docs/_build
 	@echo "open docs/_build/index.html"
+
+# Jupyter comes for this once, beside the environment and not into it.
+notebook: $(READY) ## run the notebook of docs/ on runs/quickstart, and save its outputs
+	@$(if $(INDEX),UV_DEFAULT_INDEX=$(INDEX)) .venv/bin/uv run --quiet --no-project \
+	  --python=$(RUN) --with-requirements=requirements-notebook.txt \
+	  python tools/run_notebook.py docs/howto/look_into_a_run.ipynb
 
 lint: $(READY) ## check style, types, imports, and that generated pages are not stale
 	@$(RUN) -m ruff check

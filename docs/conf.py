@@ -6,13 +6,15 @@ import sys
 
 import setuptools
 
-ROOT = str(pathlib.Path(__file__).parents[1])
-sys.path.insert(0, ROOT)
+HERE = pathlib.Path(__file__).parent
+ROOT = str(HERE.parent)
+sys.path[:0] = [ROOT, str(HERE)]
 from transformer_jax import __version__  # noqa: E402
 
 project, author, release = "transformer_jax", "the authors", __version__
 copyright = "the authors, Apache License 2.0"
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.autosummary"]
+extensions += ["notebooks"]  # docs/notebooks.py
 exclude_patterns = ["_build", "_templates"]
 templates_path = ["_templates"]
 

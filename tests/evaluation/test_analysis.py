@@ -2,13 +2,13 @@
 
 import json
 import pathlib
-import re
 import shutil
 import sys
 import types
 
 import jax
 import jax.numpy as jnp
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from fake_runs import BASE
@@ -24,7 +24,7 @@ from transformer_jax.spec import SpecError
 from transformer_jax.training.checkpoint import Keeper
 from transformer_jax.training.json_files import write_json
 
-PAGE = pathlib.Path(__file__).parents[2] / "docs/howto/look_into_a_run.md"
+NOTEBOOK = pathlib.Path(__file__).parents[2] / "docs/howto/look_into_a_run.ipynb"
 TINY = {
   **{"model.width": 16, "model.heads": 2, "model.layers": 1, "model.feedforward": 16},
   **{"train.steps": 2, "train.steps_per_dispatch": 2, "train.batch_size": 4},
@@ -165,17 +165,25 @@ def test_a_batch_has_targets_and_its_states_give_the_logits(text, here):
   np.testing.assert_allclose(logits_BLV, wanted, rtol=1e-4, atol=1e-5)
 
 
-def test_the_blocks_of_the_page_run(workdir, here, monkeypatch, capsys):
+def test_the_cells_of_the_notebook_run(workdir, here, monkeypatch, capsys):
   frames = types.SimpleNamespace(DataFrame=Frame)
   monkeypatch.setitem(sys.modules, "pandas", frames)
+  plt.switch_backend("Agg")
   names = {}
-  for code in re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.S | re.M):
-    exec(compile(code, PAGE, "exec"), names)
-  assert "['decoder/embedding', 'decoder/layer_0'" in capsys.readouterr().out
+  for cell in json.loads(NOTEBOOK.read_text())["cells"]:
+    if cell["cell_type"] == "code":
+      exec(compile("".join(cell["source"]), NOTEBOOK, "exec"), names)
+  plt.close("all")
+  assert [*names["states"]] == [
+    *("decoder/embedding", "decoder/layer_0", "decoder/output")
+  ]
   w_BHLM = names["w_BHLM"]
   np.testing.assert_allclose(w_BHLM.sum(axis=-1), 1, rtol=1e-5)
+  drawn = [np.asarray(ax.images[0].get_array()) for ax in names["axes"] if ax.images]
+  np.testing.assert_array_equal(drawn, w_BHLM[0])
   assert names["logits_BLV"].shape == (4, 32, 256)
   assert names["best"]["model.position"] == "rope"
+  assert "right " + str(names["answer"]) in capsys.readouterr().out
 
 
 class Frame:
@@ -184,9 +192,10 @@ class Frame:
   def __init__(self, records, columns):
     assert all([*record] == columns for record in records) and len(records) == 20
     self.part = np.array([record["part"] for record in records])
+    self.group = np.array([record["group"] for record in records])
 
   def __getitem__(self, chosen):
-    assert chosen.sum() == 12
+    assert chosen.sum() == 4
     return self
 
   def pivot_table(self, values, index, columns):

@@ -26,9 +26,9 @@ PAGES = sorted(
   for page in ROOT.glob(place)
   if not {"_build", "templates"} & {*page.parts}
 )
-# Their blocks run in test_interop.py, which knows what is printed, and in
+# Their blocks run in test_interop.py, which knows what is printed. The notebook runs in
 # test_analysis.py, which has a sweep.
-TESTED = {"docs/interop.md", "docs/howto/look_into_a_run.md", "README.md"}
+TESTED = {"docs/interop.md", "README.md"}
 # Their formulas come from the catalogue.
 GENERATED = {"docs/attention.md", "docs/positions.md"}
 # Records of what ran at a commit name files as they were called then.
