@@ -8,11 +8,10 @@ import numpy as np
 from experiments.reporting import picture, power_law, style
 from experiments.reporting.budget import training_flops
 from experiments.reporting.comparisons import Findings
-from experiments.reporting.load import LoadedRun
+from experiments.reporting.loaded_run import LoadedRun
 from experiments.reporting.picture import Numbers, Picture
 from experiments.reporting.power_law import FitError, LadderPoints, PowerLaw
 from experiments.reporting.style import FAINT, FONT, INK
-from experiments.reporting.tables import Table
 from experiments.reporting.text import count, listed, measure_name, number
 
 FURTHER = 10.0  # times the largest budget: how far the curves are asked
@@ -128,54 +127,6 @@ def answer(fits: Fits) -> str:
     f"{where} {best} wins: {predicted} {fits.measure} by its curve, {number(gap)} ±"
     f" {number(half)} below the next, {others[0]}."
   ) + missing
-
-
-def ladder_table(fits: Fits) -> Table:
-  """Returns each variant's curve, its prediction and the difference from the baseline.
-
-  Intervals are of 95% each.
-  """
-  rows: list[tuple[str, ...]] = []
-  for label in [*fits.ranked, *fits.reasons]:
-    if label in fits.reasons:
-      rows.append((label, fits.reasons[label], "–", "–", "–", "–"))
-      continue
-    law = fits.laws[label]
-    exponent = law.half(np.array([0, 0, 1.0]))
-    fall = f"(C / {law.scale:.2e})^-{law.exponent:.3f}"
-    half = law.half(law.slopes(fits.target))
-    rows.append(
-      (
-        label,
-        f"{law.offset:.3g} + {law.factor:.3g} {fall}",
-        _with(law.exponent, exponent),
-        _with(law.offset, law.half(np.array([1.0, 0, 0]))),
-        _with(law.predict(fits.target), half),
-        _gap(fits, label),
-      )
-    )
-  header = (
-    *("variant", f"{fits.measure} at C FLOPs", "exponent", "offset"),
-    *(f"at {FURTHER:g}x", f"{FURTHER:g}x minus {fits.baseline}"),
-  )
-  title = f"{fits.name}: power laws of the ladder, ± 95% interval"
-  notes = (
-    f"{FURTHER:g}x: {FURTHER:g} times the largest budget, {count(fits.target)} FLOPs in"
-    " training. A prediction holds if the power law does there.",
-  )
-  return Table(f"ladder_{fits.name}", title, header, tuple(rows), notes, folds=(0, 1))
-
-
-def _with(value: float, half: float) -> str:
-  return f"{number(value)} ± {number(half)}"
-
-
-def _gap(fits: Fits, label: str) -> str:
-  if label == fits.baseline:
-    return "baseline"
-  if fits.baseline is None or fits.baseline not in fits.laws:
-    return "–"
-  return _with(*fits.gap(label, fits.baseline, 1 - ALPHA))
 
 
 def ladder_figure(fits: Fits, findings: Findings) -> Picture | None:

@@ -2,10 +2,9 @@
 
 import re
 import unicodedata
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from experiments.reporting.comparisons import Findings
-from experiments.reporting.paper import paper_tables
 from experiments.reporting.tables import Table
 from experiments.reporting.text import multiple
 
@@ -31,11 +30,11 @@ ACCENTS = {
 LONG = 40  # characters of a cell that LaTeX breaks into lines
 
 
-def document(findings: Findings) -> str:
-  """Returns all tables of a report, each with a label of its own."""
+def document(findings: Findings, tables: Iterable[Table]) -> str:
+  """Returns the tables of a report, each with a label of its own."""
   labels: set[str] = set()
   texts = []
-  for table in paper_tables(findings):
+  for table in tables:
     label = label_of(table, labels)
     labels.add(label)
     notes = (*table.notes, *p_notes(findings, table))

@@ -19,9 +19,10 @@ from experiments.reporting import (
   budget,
   by_seed,
   comparisons,
-  generations,
+  figures,
   hints,
   ladder_curves,
+  ladder_tables,
   latex,
   method,
   overview,
@@ -35,10 +36,8 @@ from experiments.reporting import (
   tuning_report,
 )
 from experiments.reporting.comparisons import Findings
-from experiments.reporting.differences import differences
-from experiments.reporting.length_curves import length_curves
+from experiments.reporting.ladder_curves import Fits
 from experiments.reporting.picture import Picture
-from experiments.reporting.training_curves import training_curves
 from transformer_jax.training.json_files import replace_file
 from transformer_jax.untrusted import shown
 
@@ -54,50 +53,41 @@ def write_report(workdir: str | os.PathLike[str]) -> pathlib.Path:
   """
   findings = comparisons.find(workdir)
   folder = findings.sweep.workdir
-  pictures = draw(findings)
-  rising = [_ladder(findings, fits) for fits in ladder_curves.ladders(findings)]
-  drawn = [*pictures.values(), *([each["picture"]] for each in rising)]
-  for group in drawn:
-    for picture in filter(None, group):
-      for ending, content in picture.files.items():
-        _write(folder / f"{picture.name}.{ending}", content)
-  every_table = paper.paper_tables(findings)
-  _write(folder / "results.csv", tables.to_csv(findings))
-  _write(folder / "results_by_seed.csv", by_seed.to_csv(findings.sweep))
-  _write(folder / "tables.md", shown("\n".join(map(tables.to_markdown, every_table))))
-  _write(folder / "tables.tex", shown(latex.document(findings)))
-  bibliography = references.to_bibtex(findings.sweep.runs)
-  _write(folder / "references.bib", shown(bibliography))
+  ladders = ladder_curves.ladders(findings)
+  pictures, risen = figures.draw(findings, ladders)
+  for drawn in (*pictures.values(), *risen.values()):
+    for figure in drawn:
+      for ending, content in figure.files.items():
+        _write(folder / f"{figure.name}.{ending}", content)
+  for name, text in _texts(findings, ladders).items():
+    if text:
+      _write(folder / name, text)
+  rising = [_ladder(fits, risen[fits.name]) for fits in ladders]
   return _write(folder / "report.html", shown(page(findings, pictures, rising)))
 
 
-def _ladder(findings: Findings, fits: ladder_curves.Fits) -> dict[str, Any]:
-  """Returns a ladder's part of the page: name, answer, table, picture."""
+def _texts(findings: Findings, ladders: Sequence[Fits]) -> dict[str, str]:
+  """Returns {name of a file: its text} beside the page; "" where there is nothing."""
+  every_table = paper.paper_tables(findings, ladders)
   return {
-    "name": fits.name,
-    "answer": ladder_curves.answer(fits),
-    "table": ladder_curves.ladder_table(fits),
-    "picture": ladder_curves.ladder_figure(fits, findings),
+    "results.csv": tables.to_csv(findings),
+    "results_by_seed.csv": by_seed.to_csv(findings.sweep),
+    "tuning.csv": tuning_report.to_csv(findings),
+    "ladders.csv": ladder_tables.to_csv(ladders),
+    "tables.md": shown("\n".join(map(tables.to_markdown, every_table))),
+    "tables.tex": shown(latex.document(findings, every_table)),
+    "references.bib": shown(references.to_bibtex(findings.sweep.runs)),
   }
 
 
-def draw(findings: Findings) -> dict[str, list[Picture]]:
-  """Returns {group: its figures}, the headline's length curves first."""
-  return {group: list(_draw(findings, group)) for group in findings.sweep.groups}
-
-
-def _draw(findings: Findings, group: str) -> list[Picture]:
-  measures = findings.measures(group)
-  pictures = [length_curves(findings, group, measure) for measure in measures]
-  if any(c.difference.count for c in findings.of(group)):
-    pictures.insert(1, differences(findings, group))
-  for optional in (
-    tuning_report.tuning_curves(findings, group),
-    training_curves(findings, group),
-    generations.attention_map(findings, group),
-  ):
-    pictures += [optional] if optional else []
-  return pictures
+def _ladder(fits: Fits, pictures: list[Picture]) -> dict[str, Any]:
+  """Returns a ladder's part of the page: name, answer, table, figures."""
+  return {
+    "name": fits.name,
+    "answer": ladder_curves.answer(fits),
+    "table": ladder_tables.ladder_table(fits),
+    "pictures": pictures,
+  }
 
 
 def page(

@@ -1,16 +1,24 @@
 """Tables of a report in the order in which a paper has them."""
 
+from collections.abc import Sequence
+
 from experiments.reporting import tables
 from experiments.reporting.budget import budget_table
 from experiments.reporting.comparisons import Findings
+from experiments.reporting.ladder_curves import Fits
+from experiments.reporting.ladder_tables import ladder_table
 from experiments.reporting.tables import Table
+from experiments.reporting.tuning_report import tuning_table
 
 
-def paper_tables(findings: Findings) -> list[Table]:
-  """Returns all tables of the report in its order."""
+def paper_tables(findings: Findings, ladders: Sequence[Fits] = ()) -> list[Table]:
+  """Returns all tables of the report in its order.
+
+  ladders   the sweep's ladders of sizes
+  """
   found: list[Table] = []
   for group in findings.sweep.groups:
-    found.append(budget_table(findings, group))
+    found += [budget_table(findings, group), tuning_table(findings, group)]
     if findings.lengths(group):
       found += [
         tables.main_table(findings, group),
@@ -18,6 +26,7 @@ def paper_tables(findings: Findings) -> list[Table]:
         *tables.length_tables(findings, group),
       ]
       found.append(tables.samples_table(findings, group))
+  found += map(ladder_table, ladders)
   found.append(tables.cost_table(findings))
   found.append(tables.trouble_table(findings))
   return [table for table in found if table.rows]

@@ -8,6 +8,7 @@ the page.
 import csv
 import dataclasses
 import io
+import itertools
 import re
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -17,6 +18,8 @@ from transformer_jax.untrusted import cell
 
 # Files a fifth larger, in a third of the time that zlib takes by default.
 FAST = {"pil_kwargs": {"compress_level": 3}}
+
+LONGEST = 150  # characters of a name; file systems take 255 bytes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,15 +47,22 @@ class Picture:
   """A finished figure.
 
   name   of its files, without their ending
-  svg    for the page
   files  {ending: content}: png, svg, pdf and csv
+
+  >>> plain = Picture("scores", "Scores", "Of RoPE.", {"svg": b"<svg id='a'/>"})
+  >>> plain.svg
+  '<svg preserveAspectRatio="xMinYMin" id=\'a\'/>'
   """
 
   name: str
   title: str
   caption: str
-  svg: str
   files: dict[str, bytes]
+
+  @property
+  def svg(self) -> str:
+    """Returns the drawing for the page, with ids that begin with the name."""
+    return _for_page(self.files["svg"].decode(), self.name)
 
 
 def finish(figure, name: str, title: str, caption: str, numbers: Numbers) -> Picture:
@@ -66,15 +76,14 @@ def finish(figure, name: str, title: str, caption: str, numbers: Numbers) -> Pic
   with matplotlib.rc_context(
     {"svg.hashsalt": name, "svg.fonttype": "path", "pdf.fonttype": 42}
   ):
-    svg = _file(figure, "svg", transparent=True, metadata={"Date": None}, **fit)
     files = {
       "png": _file(figure, "png", dpi=240, **white, **FAST),
-      "svg": svg,
+      "svg": _file(figure, "svg", transparent=True, metadata={"Date": None}, **fit),
       "pdf": _file(figure, "pdf", metadata={"CreationDate": None}, **white),
       "csv": numbers.to_csv().encode(),
     }
   figure.clear()  # its artists refer to one another: hundreds would wait for Python
-  return Picture(name, title, caption, _for_page(svg.decode(), name), files)
+  return Picture(name, title, caption, files)
 
 
 def _file(figure, kind: str, **options: Any) -> bytes:
@@ -99,6 +108,31 @@ def _for_page(svg: str, name: str) -> str:
 
 
 def file_name(kind: str, group: str, measure: str = "") -> str:
-  """Returns a name that is safe in any folder: length_curves_text, ..._exact_match."""
+  """Returns a name that is safe in any folder: length_curves_text, ..._exact_match.
+
+  Two groups may get the same name: see `named_apart`.
+  """
   words = [kind, group, measure]
-  return "_".join(re.sub(r"[^A-Za-z0-9.-]+", "_", word) for word in words if word)
+  name = "_".join(re.sub(r"[^A-Za-z0-9.-]+", "_", word) for word in words if word)
+  return name[:LONGEST]
+
+
+def named_apart(pictures: Iterable[Picture], taken: set[str]) -> list[Picture]:
+  """Returns the pictures, with a number after each name that an earlier one has.
+
+  taken   names of earlier ones, in small letters, as some file systems compare them;
+          those of these pictures are added
+
+  >>> drawn = [Picture(name, "", "", {}) for name in ("a_b", "A_b", "a_b")]
+  >>> [picture.name for picture in named_apart(drawn, set())]
+  ['a_b', 'A_b-2', 'a_b-3']
+  """
+  found = []
+  for picture in pictures:
+    names = itertools.chain(
+      [picture.name], (f"{picture.name}-{n}" for n in itertools.count(2))
+    )
+    name = next(name for name in names if name.lower() not in taken)
+    taken.add(name.lower())
+    found.append(dataclasses.replace(picture, name=name))
+  return found

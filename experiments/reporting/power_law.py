@@ -113,9 +113,12 @@ def fit(points: LadderPoints) -> PowerLaw:
     return offset + factor * x**-exponent
 
   bounds = [0.0, 0.0, EXPONENTS[0]], [np.inf, np.inf, EXPONENTS[1]]
-  found, _ = scipy.optimize.curve_fit(
-    curve, x_N, loss_N, _start(x_N, loss_N), bounds=bounds
-  )
+  try:
+    found, _ = scipy.optimize.curve_fit(
+      curve, x_N, loss_N, _start(x_N, loss_N), bounds=bounds
+    )
+  except RuntimeError as error:  # of SciPy, after too many steps
+    raise FitError("the fit of its curve does not converge") from error
   offset, factor, exponent = map(float, found)
   law = PowerLaw(
     offset,

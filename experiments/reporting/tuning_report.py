@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from experiments.reporting import picture, style
 from experiments.reporting.comparisons import Findings
-from experiments.reporting.load import LoadedRun
+from experiments.reporting.loaded_run import LoadedRun
 from experiments.reporting.picture import Numbers, Picture
 from experiments.reporting.style import FONT, INK, Style
 from experiments.reporting.tables import Table
@@ -57,6 +57,26 @@ def tuning_table(findings: Findings, group: str) -> Table:
   header = ("variant", *keys, f"{SPLIT} {score}", "at an edge", "runs", "s", "FLOPs")
   title = f"{group}: what the search chose, and its cost"
   return Table(f"tuning_{group}", title, header, tuple(rows), tuple(_notes(found)))
+
+
+def to_csv(findings: Findings) -> str:
+  """Returns a line for each group, variant, trial and seed; "" without a search.
+
+  Seconds and FLOPs are those of a trial, all its seeds.
+  """
+  searched = {group: searches(findings, group) for group in findings.sweep.groups}
+  tuned = [x for found in searched.values() for x in found.values()]
+  keys = list(dict.fromkeys(key for each in tuned for key in each.chosen))
+  rows = [
+    (group, label, *map(trial.values.get, keys), each.measure, SPLIT, seed, score)
+    + (trial.values == each.chosen, trial.seconds, trial.flops or None, trial.id)
+    for group, found in searched.items()
+    for label, each in found.items()
+    for trial in each.trials
+    for seed, score in trial.scores.items()
+  ]
+  names = ("group", "variant", *keys, "measure", "split", "seed", "score", "chosen")
+  return Numbers([*names, "seconds", "flops", "run"], rows).to_csv() if rows else ""
 
 
 def _notes(found: Searches) -> list[str]:

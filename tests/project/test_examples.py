@@ -42,7 +42,7 @@ WITHOUT = {
   # experiments
   "Generator", "Trained",
   # experiments/reporting
-  "Comparison", "Findings", "Picture",
+  "Comparison", "Findings",
   # experiments/runner
   "Experiment", "GitError", "Outcome", "RemovedError", "SweepLoop", "MetricWriter",
 }  # fmt: skip

@@ -1,5 +1,6 @@
 """Ladders of sizes: curves with known answers, their intervals, and the page."""
 
+import csv
 import json
 
 import numpy as np
@@ -8,7 +9,7 @@ from fake_runs import BASE
 from fake_sweep import edit, read_page, write_sweep
 
 from experiments.configs import ladder as config
-from experiments.reporting import comparisons, ladder_curves, power_law
+from experiments.reporting import comparisons, ladder_curves, ladder_tables, power_law
 from experiments.reporting.page import print_report, write_report
 from experiments.reporting.power_law import FitError
 from experiments.setup import runs
@@ -84,6 +85,15 @@ def test_points_that_carry_no_curve_say_why(changed, says):
     power_law.fit(points(np.random.default_rng(2), 0.0, **changed))
 
 
+def test_a_fit_that_does_not_converge_is_a_reason(monkeypatch):
+  def fails(*_, **__):
+    raise RuntimeError("Optimal parameters not found")
+
+  monkeypatch.setattr(power_law.scipy.optimize, "curve_fit", fails)
+  with pytest.raises(FitError, match="does not converge"):
+    power_law.fit(points(np.random.default_rng(0)))
+
+
 def answers(noise=0.004, seed=3, **variants):
   """Returns the fits of variants whose laws differ from `none` as given."""
   rng = np.random.default_rng(seed)
@@ -126,8 +136,10 @@ def test_too_few_sizes_tell_nothing():
     "Which wins at 10 times the budget cannot be told: 3 sizes; a power law with an"
     " offset needs 4."
   )
-  rows = ladder_curves.ladder_table(fits).rows
+  rows = ladder_tables.ladder_table(fits).rows
   assert [row[1] for row in rows] == [reasons["none"]] * 2
+  found = csv.DictReader(ladder_tables.to_csv([fits]).splitlines())
+  assert [row["reason"] for row in found] == [reasons["none"]] * 2
 
 
 @pytest.fixture
@@ -172,6 +184,16 @@ def test_the_page_has_the_answer_the_curves_and_the_intervals(folder, capsys):
   assert lines[0] == "variant,size,seed,flops,bits per byte"
   assert len(lines) == 1 + 2 * 5 * 3
   assert all((folder / f"ladder_text.{end}").stat().st_size for end in ("png", "pdf"))
+  # A paper has the table too, and its numbers with all digits.
+  for name in ("tables.md", "tables.tex"):
+    assert "text: power laws of the ladder" in (folder / name).read_text()
+  best, second = csv.DictReader((folder / "ladders.csv").read_text().splitlines())
+  assert (best["variant"], second["variant"]) == ("rope", "none")
+  assert float(best["exponent"]) == pytest.approx(0.3, abs=0.02)
+  assert float(best["flops"]) == pytest.approx(10 * BUDGETS[-1])
+  gap = float(best["predicted"]) - float(second["predicted"])
+  assert float(best["difference"]) == pytest.approx(gap) and gap < 0
+  assert second["difference"] == ""
   print_report(folder)
   assert "rope wins: " in capsys.readouterr().out.replace("\n", " ")
 

@@ -6,7 +6,7 @@ import time
 import pytest
 from fake_sweep import many_variants, read_page, write_sweep
 
-from experiments.reporting import comparisons, page, run_cards
+from experiments.reporting import comparisons, figures, page, run_cards
 
 
 @pytest.mark.slow
@@ -17,7 +17,7 @@ def test_a_report_of_200_runs(tmp_path):
   start = time.process_time()
   findings = comparisons.find(workdir)
   found = time.process_time()
-  pictures = page.draw(findings)
+  pictures, _ = figures.draw(findings)
   drawn = time.process_time()
   text = page.page(findings, pictures)
   written = time.process_time()

@@ -13,6 +13,7 @@ from experiments.reporting import comparisons, latex, picture, style
 from experiments.reporting.differences import differences
 from experiments.reporting.length_curves import length_curves
 from experiments.reporting.page import write_report
+from experiments.reporting.paper import paper_tables
 from experiments.reporting.training_curves import training_curves
 
 ODD = "a&b%$#_{}~^\\ <x> [1] *é ł | “q” – −"
@@ -129,6 +130,19 @@ def odd(tmp_path_factory):
   return workdir
 
 
+def test_each_figure_has_files_of_its_own(odd):
+  """Names of two groups differ in special characters alone."""
+  page = (odd / "report.html").read_text()
+  figures = r'<div role="img" aria-label="([^"]+)">.*?Files: (\S+)\.png'
+  titles = {file: title for title, file in re.findall(figures, page, re.DOTALL)}
+  for name, group in (("length_curves_a_b", "a_b"), ("length_curves_a_b-2", "a b")):
+    assert titles[name] == f"{group}: bits per byte by context length"
+  assert len(titles) == page.count("<figcaption>") - page.count("Training loss, a line")
+  assert all((odd / f"{name}.svg").is_file() for name in titles)
+  ids = re.findall(r'\bid="([^"]+)"', page)
+  assert len(ids) == len({*ids})
+
+
 def test_tables_are_latex_with_labels_captions_notes_and_bold(quick):
   text = (quick / "tables.tex").read_text()
   check_latex(text)
@@ -151,7 +165,8 @@ def test_tables_are_latex_with_labels_captions_notes_and_bold(quick):
 def test_what_did_not_resolve_is_not_bold(tmp_path):
   means = {"none": TEXT["none"], "rope": (3.075, 3.19, 3.31, 3.425)}
   workdir = write_sweep(tmp_path, {"text": ("bits_per_byte", means)}, (0, 1))
-  text = latex.document(comparisons.find(workdir))
+  found = comparisons.find(workdir)
+  text = latex.document(found, paper_tables(found))
   assert "did not resolve" in text and r"\textbf" not in text
 
 

@@ -1,5 +1,6 @@
 """Tuned plans: the same search for each variant, chosen on validation, then trained."""
 
+import csv
 import dataclasses
 import json
 import os
@@ -117,6 +118,20 @@ def test_the_page_has_choices_curves_edges_and_cost(tuned, tmp_path):
   lines = (tmp_path / "tuning_curves_text.csv").read_text().splitlines()
   assert lines[0] == "variant,train.optimizer.lr,seed,score,chosen,run"
   assert len(lines) == 1 + 2 * 3 * 2
+  # A paper has the table too, and a line for each seed of the search.
+  for name, line in (
+    ("tables.md", "| none | 0.003 | 0.907 | no | 3 | 9 | 2.4e+08 |"),
+    ("tables.tex", r"none & 0.003 & 0.907 & no & 3 & 9 & 2.4e+08 \\"),
+  ):
+    assert line in (tmp_path / name).read_text()
+  trials = [*csv.DictReader((tmp_path / "tuning.csv").read_text().splitlines())]
+  assert len(trials) == 2 * 3 * 2
+  best = [x for x in trials if x["chosen"] == "True"]
+  chosen = {(x["variant"], x["train.optimizer.lr"]) for x in best}
+  assert chosen == {("none", "0.003"), ("rope", "0.01")}
+  assert {(x["split"], x["measure"], x["seconds"]) for x in trials} == {
+    ("validation", "accuracy", "3.0")
+  }
 
 
 def test_a_dry_run_says_the_cost_and_then_what_was_chosen(
