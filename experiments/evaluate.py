@@ -21,7 +21,8 @@ from absl import flags
 
 from experiments import scoring
 from experiments.analysis import TrainedRun, load_run
-from experiments.reporting.load import LoadedRun, ReportError, Sweep, read
+from experiments.reporting.load import ReportError, read
+from experiments.reporting.loaded_run import LoadedRun, Sweep
 from experiments.runner import process, provenance, sweep_loop
 from experiments.runner.compile_cache import programs_in
 from experiments.runner.locks import claim
@@ -171,9 +172,9 @@ def _score(folder: Path, wanted: Scoring, facts: Mapping[str, object]) -> str:
     run: TrainedRun = load_run(folder)
     if scoring.is_scored(run, wanted):
       return "scored before"
-    result, examples = scoring.score(run, wanted)
     file = wanted.file(folder)
     file.parent.mkdir(parents=True, exist_ok=True)
+    result, examples = scoring.score(run, wanted, file.parent)
     example_scores.write(file.parent, examples)
     write_json(file, {**result, "scored_with": dict(facts)})  # last: it counts
   return "scored"

@@ -16,11 +16,11 @@ from typing import Any
 import jax
 
 from experiments.analysis import TrainedRun
-from experiments.runner import train
+from experiments.runner import generated_texts, train, user_code
 from experiments.runner.build import Experiment
 from experiments.runner.pretrained import checksum
 from experiments.runner.result import result_of
-from experiments.setup.validate import ConfigError
+from experiments.setup.validate import ConfigError, flatten
 from transformer_jax.data import task_probe
 from transformer_jax.data.base import Task, TaskData, tasks
 from transformer_jax.evaluation import splits, target_fingerprints
@@ -112,18 +112,28 @@ def _check_task(trained: Task, scored: Task) -> None:
       )
 
 
-def score(run: TrainedRun, scoring: Scoring) -> tuple[dict[str, Any], ExampleScores]:
+def score(
+  run: TrainedRun, scoring: Scoring, folder: Path
+) -> tuple[dict[str, Any], ExampleScores]:
   """Returns an evaluation of all seeds of a run, and the scores of single examples.
 
-  On one device. Raises ConfigError.
+  On one device. Raises ConfigError. Of another split or task texts are generated too,
+  if the trained length is among the lengths: where they stand in the report. They go
+  into translations.json in `folder`.
   """
   experiment = scoring.of(run.experiment)
   data = train.load(experiment.task)
   _check_vocabulary(run.folder, experiment.task, data)
   evaluator, lengths = experiment.evaluator, experiment.lengths
-  with jax.set_mesh(sharding.make_mesh()):
+  others = bool(scoring.split or scoring.task)  # texts of the run are scored already
+  written: dict[str, Any] = {}
+  with jax.set_mesh(mesh := sharding.make_mesh()):
     scores, examples = evaluator.run_examples(run.stacked, data[0], lengths)
     targets = target_fingerprints.of_lengths(evaluator, data[0], lengths)
+    if others and experiment.trainer.length in lengths:
+      written = generated_texts.write(
+        experiment, data.fitted, run.stacked, mesh, folder
+      )
   lost = {int(seed): step for seed, step in run.result["diverged"].items()}
   diverged = {run.seeds.index(seed): step for seed, step in lost.items()}
   no_state: Any = None  # the scores are there already
@@ -132,9 +142,10 @@ def score(run: TrainedRun, scoring: Scoring) -> tuple[dict[str, Any], ExampleSco
     "label": scoring.label,
     "scoring": dataclasses.asdict(scoring),
     "weights": weights(run),
-    **result_of(experiment, fitted, scores, {}),
+    **result_of(experiment, fitted, scores, written),
     "targets": targets,
     "data": data[1],
+    **_own_code(run, scoring),
   }
   return result, examples.of_seeds(run.seeds)
 
@@ -148,8 +159,16 @@ def is_scored(run: TrainedRun, scoring: Scoring) -> bool:
   """Returns whether these parameters were scored with these settings before."""
   with contextlib.suppress(FileError, OSError):
     done = read_object(scoring.file(run.folder))
-    return done.get("weights") == weights(run) and done.get("seeds") == [*run.seeds]
+    own = _own_code(run, scoring)["own_code"]
+    same = done.get("weights") == weights(run) and done.get("seeds") == [*run.seeds]
+    return same and done.get("own_code", own) == own
   return False
+
+
+def _own_code(run: TrainedRun, scoring: Scoring) -> dict[str, Any]:
+  """Returns the fingerprints of the user's classes that an evaluation names."""
+  task = {"task": scoring.task} if scoring.task else {}
+  return user_code.facts(flatten(run.config) | task)
 
 
 def _check_vocabulary(folder: Path, task: Task, data: TaskData) -> None:

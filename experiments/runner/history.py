@@ -24,23 +24,34 @@ from transformer_jax.training.json_files import (
 
 
 def same_code(done: Mapping[str, Any], facts: Mapping[str, Any]) -> bool:
-  """Returns whether a result was made by the present user code, or by unknown code.
+  """Returns whether a run was trained by the present user code, or by unknown code.
 
   done    the result
   facts   saved with a result made now
   """
+  only = {*done.get("scoring_code", ()), *facts.get("scoring_code", ())}
   now = facts.get("own_code", {})
-  return done.get("own_code", now) == now
+  codes = (done.get("own_code", now), now)
+  then, now = ({x: code[x] for x in code if x not in only} for code in codes)
+  return then == now
 
 
 def finished(path: Path, facts: Mapping[str, Any], config: ConfigDict) -> bool:
   """Returns whether a run's folder has the result of a config and the user code."""
   done = state.result(path, state.quiet)
-  return bool(done) and same_code(done, facts) and not lacking(path, config)
+  if not done or not same_code(done, facts):
+    return False
+  return not lacking(path, config, done, facts)
 
 
-def lacking(path: Path, config: ConfigDict) -> str:
-  """Returns what a finished run lacks of a config: seeds or scores; "": nothing."""
+def lacking(
+  path: Path, config: ConfigDict, done: Mapping[str, Any], facts: Mapping[str, Any]
+) -> str:
+  """Returns what a finished run lacks of a config: seeds or scores; "": nothing.
+
+  done    the result
+  facts   saved with a result made now
+  """
   try:
     there = read_object(path / "config.json")
   except (OSError, FileError):

@@ -1,6 +1,6 @@
 """Fingerprints of a run's inputs: a checkpoint continues on equal inputs only."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from transformer_jax.training.json_files import (
@@ -30,18 +30,27 @@ class ChangedError(FileError):
   """
 
 
-def check(folder: Path, now: Mapping[str, str], kind: str, copies: str = "") -> None:
+def check(
+  folder: Path,
+  now: Mapping[str, str],
+  kind: str,
+  copies: str = "",
+  free: Collection[str] = (),
+) -> None:
   """Records fingerprints, or compares them where the run has a checkpoint.
 
   folder   of the run
   now      {name: fingerprint} of the present inputs
   kind     of the inputs: DATA or CODE
   copies   subfolder of the run with the inputs as they were; "": none
+  free     names that no longer count; older versions recorded some
 
   Raises ChangedError with the names that differ, before anything is overwritten.
   """
   recorded = _read(folder / FILE)
   then = fingerprints(folder, kind)
+  if then is not None:
+    then = {name: x for name, x in then.items() if name not in free}
   if has_checkpoint(folder):
     if then is None and now:
       warn(f"{folder} continues unchecked: its checkpoint's {kind} is not recorded")

@@ -128,7 +128,7 @@ def perform(
       _check_config(run, path)
       if done := _finished(path):
         if history.same_code(done, facts):
-          if not (lacks := history.lacking(path, run.config)):
+          if not (lacks := history.lacking(path, run.config, done, facts)):
             return Outcome("finished", history.note(done, facts))
           if refused := history.refusal(path, lacks, done, facts):
             return Outcome("failed", f"failed: {refused}")

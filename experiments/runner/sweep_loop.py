@@ -12,7 +12,6 @@ import xxhash
 
 from experiments.runner import (
   history,
-  inputs,
   process,
   provenance,
   run_folder,
@@ -134,7 +133,7 @@ def check(request: flags.Request, todo: Sequence[Run]) -> None:
 def _announce(request: flags.Request, todo: Sequence[Run]) -> int:
   """Prints how many runs there are; returns how many are unfinished."""
   folders = [run_folder.folder(request.workdir, run) for run in todo]
-  codes = [{"own_code": _user_code(run)} for run in todo]
+  codes = [user_code.facts(run.config) for run in todo]
   finished = sum(map(history.finished, folders, codes, (run.config for run in todo)))
   skipped = f", {finished} of them finished before and skipped" if finished else ""
   print(f"{_count(todo)} in {request.workdir}{skipped}", flush=True)
@@ -206,7 +205,7 @@ class SweepLoop:
     more = {"allow": ",".join(request.allow)} if request.allow else {}
     more |= {"cores": str(request.cores)} if request.cores else {}
     command = flags.command("run", request.path, run.overrides, flags=more.items())
-    facts = {**self._facts, "command": command, "own_code": _user_code(run)}
+    facts = {**self._facts, "command": command, **user_code.facts(run.config)}
     outcome = run_folder.perform(
       run,
       request.workdir,
@@ -221,16 +220,10 @@ class SweepLoop:
     return outcome
 
 
-def _user_code(run: Run) -> dict[str, str]:
-  return user_code.fingerprints(user_code.read(run.config))
-
-
 def _train(run: Run, name: str, stop: Stop, folder: Path) -> dict[str, Any] | None:
   from experiments.runner.train import run as train
 
-  code = user_code.read(run.config)
-  inputs.check(folder, user_code.fingerprints(code), inputs.CODE, user_code.FOLDER)
-  user_code.save(folder, code)
+  user_code.check(folder, run.config)
   config = copy.deepcopy(run.config)
   config.seeds = seed_blocks.of_config(folder) or config.seeds
   return train(config, folder, name, stop)

@@ -10,7 +10,7 @@ import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from experiments.runner import compile_cache, inputs
+from experiments.runner import compile_cache, generated_texts, inputs
 from experiments.runner.build import Experiment, build
 from experiments.runner.compile_cache import programs_in
 from experiments.runner.pretrained import Pretrained, checksum, read_pretrained
@@ -21,11 +21,9 @@ from experiments.setup.registries import registries, specs
 from experiments.setup.validate import flatten
 from transformer_jax.data.base import Task, TaskData
 from transformer_jax.evaluation import example_scores, target_fingerprints
-from transformer_jax.evaluation.translator import Translator
 from transformer_jax.spec import outside
 from transformer_jax.training import loop, sharding
-from transformer_jax.training.json_files import write_json
-from transformer_jax.training.loop import FitResult, Program
+from transformer_jax.training.loop import Program
 from transformer_jax.untrusted import shown
 
 
@@ -84,7 +82,10 @@ def _run(config: ConfigDict, folder: Path, name: str, stop: Any) -> dict | None:
     scored = target_fingerprints.of_lengths(
       experiment.evaluator, arrays, experiment.lengths
     )
-    written = _write(experiment, fitted, mesh, folder)
+    fitted_data = load(experiment.task).fitted
+    written = generated_texts.write(
+      experiment, fitted_data, fitted.state.eval_params, mesh, folder
+    )
   with watch.phase("prepare"):
     cost = cost_of(experiment, arrays, mesh)
   return {
@@ -193,32 +194,3 @@ def _compile(experiment: Experiment, arrays: Any, mesh: Mesh) -> Program:
   return loop.compile_steps(
     trainer, seeds, arrays, mesh, experiment.budget.per_dispatch
   )
-
-
-def _write(experiment: Experiment, fitted: FitResult, mesh: Mesh, folder: Path) -> dict:
-  """Returns the scores of each seed's generations, and writes the texts to a file."""
-  writing, task = experiment.writing, experiment.task
-  examples = task.generation_set(load(task).fitted) if writing.most else None
-  if examples is None:
-    return {}
-  trainer, all_params = experiment.trainer, jax.device_get(fitted.state.eval_params)
-  tokenizer, place = examples.tokenizer, functools.partial(sharding.place_rows, mesh)
-
-  def translator(seed_index: int) -> Translator:
-    # On the devices once, not with every batch of texts.
-    params = jax.tree.map(lambda x: x[seed_index], all_params)
-    params = sharding.whole(mesh, params)
-    return Translator(trainer.model, params, tokenizer, trainer.length, place)
-
-  seeds = experiment.seeds
-  scores = writing.record(examples, [translator(n) for n in range(len(seeds))])
-  hypotheses = scores.pop("all")  # one list of texts for each seed, of the first texts
-  lines = [
-    {"source": source, "reference": reference}
-    | {f"seed {seed}": text for seed, text in zip(seeds, texts, strict=True)}
-    for source, reference, *texts in zip(
-      examples.sources, examples.references, *hypotheses, strict=False
-    )
-  ]
-  write_json(folder / "translations.json", lines)
-  return scores

@@ -8,9 +8,11 @@ import sys
 import sysconfig
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from experiments.runner import inputs
 from experiments.runner.provenance import PROJECT
+from experiments.setup.identity import SCORED
 from experiments.setup.registries import registries, specs
 from experiments.setup.validate import flatten
 from transformer_jax.spec import outside
@@ -20,14 +22,17 @@ FOLDER = "own_code"  # of a run, with copies of the files
 INSTALLED = ("site-packages", "dist-packages")  # folders of packages, wherever they are
 
 
-def read(config: Mapping) -> dict[str, bytes]:
+def read(config: Mapping, scored: bool = True) -> dict[str, bytes]:
   """Returns {name: content} of the modules that a config names, and their imports.
+
+  scored   also those that training does not read: of measures and of evaluate.penalty
 
   Modules of the project, of Python and of installed packages are omitted, unless the
   config names them; contents are those of this process's first call.
   """
   flat = flatten(config)
-  every = (spec for key in registries() for spec in specs(flat[key]))
+  keys = (key for key in registries() if scored or not key.startswith(SCORED))
+  every = (spec for key in keys for spec in specs(flat[key]))
   modules = sorted({module for spec in every for module in outside(spec)})
   code: dict[str, bytes] = {}
   todo = [(module, True) for module in modules]
@@ -50,16 +55,39 @@ def fingerprints(code: Mapping[str, bytes]) -> dict[str, str]:
   return {name: hashlib.sha256(code[name]).hexdigest() for name in code}
 
 
+def facts(config: Mapping) -> dict[str, Any]:
+  """Returns the fingerprints of all files, and the names of those that only score."""
+  code, trained = fingerprints(read(config)), read(config, scored=False)
+  only = [name for name in code if name not in trained]
+  return {"own_code": code} | ({"scoring_code": only} if only else {})
+
+
+def check(folder: Path, config: Mapping) -> None:
+  """Compares the files that training reads with a checkpoint's; saves all of them.
+
+  Raises ChangedError where they differ.
+  """
+  code, trained = read(config), read(config, scored=False)
+  inputs.check(
+    folder,
+    fingerprints(trained),
+    inputs.CODE,
+    copies=FOLDER,
+    free={*code} - {*trained},
+  )
+  save(folder, code)
+
+
 def compare(folder: Path, config: Mapping) -> None:
-  """Warns of files that changed since a run was trained.
+  """Warns of files that changed since a run was trained; not of those that only score.
 
   folder   of the run, with the copies of `save`
   """
   then = inputs.fingerprints(folder, inputs.CODE)
   now = fingerprints(read(config))
-  names = [
-    name for name in {**now, **(then or {})} if (then or now).get(name) != now.get(name)
-  ]
+  then = now if then is None else then
+  only = facts(config).get("scoring_code", ())
+  names = [x for x in {**now, **then} if then.get(x) != now.get(x) and x not in only]
   if names:
     warn(
       f"{folder} was trained by other code of {', '.join(names)}, and its parameters"

@@ -10,12 +10,14 @@ import pytest
 import sacrebleu
 from fake_sweep import QUICKSTART, edit, read_page, write_sweep
 
+from experiments import load_run, scoring
 from experiments.configs import base
 from experiments.reporting import comparisons, tables
 from experiments.reporting.page import write_report
 from experiments.runner import train
 from experiments.runner.build import build
-from experiments.setup.validate import resolve
+from experiments.scoring import Scoring
+from experiments.setup.validate import flatten, resolve
 from transformer_jax.attention import BoundVariant, attentions
 from transformer_jax.attention.cores.dense import Dense
 from transformer_jax.data.base import GenerationSet
@@ -27,6 +29,7 @@ from transformer_jax.evaluation.generation_eval import GenerationEval
 from transformer_jax.evaluation.translator import Translator
 from transformer_jax.positions import PositionalEncoding, bind, coords
 from transformer_jax.training import sharding
+from transformer_jax.training.json_files import write_json
 
 WORDS = "eins zwei drei vier sechs sieben".split()
 TINY = {
@@ -107,6 +110,29 @@ def test_the_score_is_that_of_the_kept_texts(ran):
   kept = {(row["source"], row["reference"], row["seed 3"]) for row in rows}
   assert {*map(tuple, result["written"]["samples"])} == kept
   assert not [path for path in (folder / "checkpoints").iterdir() if path.name == "0"]
+
+
+def test_texts_of_another_split_are_generated_and_scored(transformer, monkeypatch):
+  folder, result = transformer
+  monkeypatch.chdir(folder.parents[1])
+  config = resolve(base.get_config(), TINY | LEARNED)
+  write_json(folder / "config.json", flatten(config))
+  write_json(folder / "result.json", result)
+  run = load_run(folder)
+  again = folder / "evaluations" / "x"
+  again.mkdir(parents=True)
+  found, _ = scoring.score(run, Scoring(split="validation"), again)
+  assert [m["name"] for m in found["measures"]] == ["bleu", "chrf", "accuracy"]
+  rows = json.loads((again / "translations.json").read_text())
+  kept = json.loads((folder / "translations.json").read_text())
+  assert not {x["source"] for x in rows} & {x["source"] for x in kept}
+  references = [[row["reference"] for row in rows]]
+  bleu = sacrebleu.BLEU().corpus_score([row["seed 5"] for row in rows], references)
+  scores = {(x["seed"], x["measure"]): x["value"] for x in found["scores"]}
+  assert scores[5, "bleu"] == bleu.score
+  # Other examples change no text.
+  few, _ = scoring.score(run, Scoring(examples=2), again)
+  assert "written" not in few and [m["name"] for m in few["measures"]] == ["accuracy"]
 
 
 class Echo:
