@@ -5,7 +5,7 @@ from typing import Any
 
 from experiments.reporting import tuning_report
 from experiments.reporting.comparisons import Findings
-from experiments.reporting.load import LoadedRun
+from experiments.reporting.loaded_run import LoadedRun
 from experiments.reporting.tables import Table
 from experiments.reporting.text import count, listed
 

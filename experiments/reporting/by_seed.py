@@ -11,7 +11,8 @@ from typing import Any
 
 from experiments.reporting import comparable, limits
 from experiments.reporting.cells import Cell, primary_cells
-from experiments.reporting.load import LoadedRun, ReportError, Sweep, finite
+from experiments.reporting.load import ReportError
+from experiments.reporting.loaded_run import LoadedRun, Sweep, finite
 from transformer_jax.spec import nearest
 from transformer_jax.untrusted import cell
 

@@ -5,7 +5,8 @@ The plan's primary cells have verdicts; all others are exploratory.
 
 from typing import NamedTuple
 
-from experiments.reporting.load import LoadedRun, ReportError, Sweep
+from experiments.reporting.load import ReportError
+from experiments.reporting.loaded_run import LoadedRun, Sweep
 from experiments.setup import primary
 
 

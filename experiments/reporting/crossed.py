@@ -19,7 +19,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from experiments.reporting.family import Pair
-from experiments.reporting.load import LoadedRun
+from experiments.reporting.loaded_run import LoadedRun
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,7 +6,7 @@ import numpy as np
 
 from experiments.reporting import picture, style
 from experiments.reporting.comparisons import Findings
-from experiments.reporting.load import LoadedRun
+from experiments.reporting.loaded_run import LoadedRun
 from experiments.reporting.picture import Numbers, Picture
 from experiments.reporting.style import FONT, INK
 from experiments.reporting.summary import ranking

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from experiments.reporting.load import LoadedRun, finite
+from experiments.reporting.loaded_run import LoadedRun, finite
 from experiments.reporting.statistics import UNBOUNDED, Bounds
 
 SHARE: Bounds = (0.0, 1.0)

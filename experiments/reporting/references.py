@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.reporting.latex import escape
-from experiments.reporting.load import LoadedRun
+from experiments.reporting.loaded_run import LoadedRun
 from experiments.setup.registries import registries
 from transformer_jax.spec import Registry, SpecError, outside
 from transformer_jax.spec.grammar import IMPORT, parse

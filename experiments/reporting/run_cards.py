@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from experiments.reporting.comparisons import Findings
-from experiments.reporting.load import LoadedRun
+from experiments.reporting.loaded_run import LoadedRun
 from experiments.reporting.tables import Table
 from experiments.reporting.text import measure_name, multiple, number
 

@@ -8,7 +8,7 @@ import numpy as np
 from experiments.reporting import crossed
 from experiments.reporting.comparisons import Findings
 from experiments.reporting.crossed import CrossedVariance
-from experiments.reporting.load import LoadedRun
+from experiments.reporting.loaded_run import LoadedRun
 from experiments.reporting.tables import Table
 from experiments.reporting.text import listed, measure_name, multiple, number
 

@@ -60,7 +60,14 @@ def lacking(
   seeds = [seed for seed in config.seeds if seed not in there.get("seeds", ())]
   parts = [f"seeds {', '.join(map(str, seeds))}"] if seeds else []
   parts += [f"{key}={now[key]}" for key in now if then.get(key) != now[key]]
-  return ", ".join(parts)
+  return ", ".join([*parts, *_edited(done, facts)])
+
+
+def _edited(done: Mapping[str, Any], facts: Mapping[str, Any]) -> list[str]:
+  """Returns a clause on the files of measures that were edited since."""
+  then, now = done.get("own_code", {}), facts.get("own_code", {})
+  names = [x for x in facts.get("scoring_code", ()) if then.get(x, now[x]) != now[x]]
+  return [f"scores by {', '.join(names)} of now"] if names else []
 
 
 def refusal(

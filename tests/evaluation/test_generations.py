@@ -118,6 +118,7 @@ def test_texts_of_another_split_are_generated_and_scored(transformer, monkeypatc
   config = resolve(base.get_config(), TINY | LEARNED)
   write_json(folder / "config.json", flatten(config))
   write_json(folder / "result.json", result)
+  write_json(folder / "status.json", {"state": "finished"})
   run = load_run(folder)
   again = folder / "evaluations" / "x"
   again.mkdir(parents=True)

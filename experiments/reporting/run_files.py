@@ -1,0 +1,146 @@
+"""Files of one run's folder, read back as values; damaged ones are named.
+
+runs/<id>/{status,config,result}.json, metrics.jsonl and examples.npz belong to a run,
+and evaluations/ has what scored it again.
+"""
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+from experiments.reporting.loaded_run import LoadedRun
+from experiments.runner.state import damaged
+from experiments.setup.identity import completed
+from experiments.setup.matching import Matched
+from experiments.setup.tuning import Tuned
+from transformer_jax import untrusted
+from transformer_jax.training.json_files import warn
+from transformer_jax.untrusted import shown
+
+
+def read_run(folder: pathlib.Path, entry: dict) -> LoadedRun:
+  """Reads one run; a damaged file makes its state `damaged` and is named in `error`."""
+  status, status_trouble = json_object(folder / "status.json")
+  config, _ = json_object(folder / "config.json")
+  result, trouble = json_object(folder / "result.json")
+  state = str(status.get("state", "not started"))
+  error = shown(status.get("error") or "")
+  if result and not trouble:
+    trouble = _shape(result)
+  if state == "finished" and damaged(folder, status, ("result.json",)):
+    trouble = trouble or "is not what was written: run the sweep again"
+  if trouble and (folder / "result.json").exists():
+    state, error = "damaged", f"result.json {trouble}"
+  elif state == "finished" and not result:
+    state, error = "damaged", "status.json says finished, but there is no result.json"
+  elif not status and result:
+    state = "finished"
+  elif status_trouble and folder.exists() and not result:
+    state, error = "damaged", f"status.json {status_trouble}"
+  config = completed(config) if config else {}
+  return LoadedRun(
+    id=str(entry["id"]),
+    label=shown(entry.get("label", entry["id"])),
+    group=shown(entry.get("group", "")),
+    state=state,
+    attempts=_integer(status.get("attempts")) or 0,
+    error=error,
+    step=_integer(status.get("step")),
+    config=config,
+    result=result if state == "finished" else None,
+    losses=_losses(folder / "metrics.jsonl"),
+    matched=_matched(entry.get("matched")),
+    tuned=Tuned.recorded(entry.get("tuned")),
+    ladder=shown(str(entry.get("ladder", ""))),
+    folder=folder,
+  )
+
+
+def _matched(entry: Any) -> Matched | None:
+  return Matched.recorded(entry) if isinstance(entry, dict) else None
+
+
+def evaluations(folder: pathlib.Path, run: LoadedRun) -> Iterator[LoadedRun]:
+  """Yields a finished run as it was scored again, in groups of their own."""
+  for path in sorted(folder.glob("evaluations/*/result.json")) if run.result else ():
+    content, trouble = json_object(path)
+    result = {**(run.result or {}), "written": None, **content}
+    trouble = trouble or ("" if "label" in content else "is damaged (no label)")
+    if trouble := trouble or _shape(result):
+      warn(f"{path} {trouble} and is left out; experiments.evaluate writes it again")
+      continue
+    yield dataclasses.replace(
+      run,
+      group=f"{run.group} scored on {shown(content['label'])}",
+      config=run.config | _settings(content.get("scoring")),
+      result=result,
+      folder=path.parent,
+      again_of=run.group,
+    )
+
+
+def _settings(scoring: Any) -> dict[str, Any]:
+  """Returns the config keys that an evaluation replaced."""
+  scoring = scoring if isinstance(scoring, dict) else {}
+  keys = {name: f"evaluate.{name}" for name in ("lengths", "examples")}
+  keys["task"] = "task"
+  return {key: scoring[name] for name, key in keys.items() if scoring.get(name)}
+
+
+def json_object(path: pathlib.Path) -> tuple[dict, str]:
+  """Returns the object in a file and "", or {} and the reason for it."""
+  try:
+    content = untrusted.parsed(untrusted.content(path))
+  except FileNotFoundError:
+    return {}, "is missing"
+  except (OSError, ValueError) as error:
+    return {}, f"is damaged ({error})"
+  if not isinstance(content, dict):
+    return {}, "is damaged (it holds no object)"
+  return content, ""
+
+
+def _shape(result: dict) -> str:
+  """Returns the first fault in the structure of a result, "" for none."""
+  try:
+    numbers = [result["train_length"], *result["lengths"], *result["seeds"]]
+    if not all(isinstance(number, int) for number in numbers) or numbers[0] < 1:
+      return "is damaged (lengths and seeds are not whole numbers)"
+    better = {measure["name"]: measure["better"] for measure in result["measures"]}
+    if not better or not set(better.values()) <= {"lower", "higher"}:
+      return f"is damaged (measures {better} name no lower or higher)"
+    for score in result["scores"]:
+      _ = score["seed"], score["length"], score["measure"], score["value"]
+    for name in ("undefined", "diverged", "data", "start", "own_code", "targets"):
+      dict.keys(result.get(name) or {})
+    for targets in (result.get("targets") or {}).values():
+      _ = str.split(targets["fingerprint"]), targets["examples"] + targets["targets"]
+  except KeyError as error:
+    return f"is damaged (no {error})"
+  except (TypeError, ValueError, AttributeError) as error:
+    return f"is damaged ({error})"
+  return ""
+
+
+def _losses(path: pathlib.Path) -> dict[int, dict[int, float]]:
+  """Returns {seed: {step: loss}}; skips a line that a crash cut short."""
+  losses: dict[int, dict[int, float]] = {}
+  try:
+    lines = untrusted.content(path).decode("utf-8", "replace").splitlines()
+  except OSError:
+    return losses
+  for line in lines:
+    try:
+      record = json.loads(line)
+      seed, step = int(record.get("seed", 0)), int(record["step"])
+      loss = float(record["loss"])
+    except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError):
+      continue
+    losses.setdefault(seed, {})[step] = loss
+  return losses
+
+
+def _integer(value: Any) -> int | None:
+  return value if isinstance(value, int) else None
