@@ -5,7 +5,8 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 
 from experiments.reporting import comparable, crossed, limits, load
 from experiments.reporting.cells import Cell
-from experiments.reporting.verdicts import Column, Excuse, Pair
+from experiments.reporting.family import Pair
+from experiments.reporting.judgements import Column, Excuse
 from experiments.setup import primary
 
 

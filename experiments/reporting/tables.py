@@ -8,6 +8,7 @@ from typing import Any
 from experiments.reporting import comparable, generations, levels
 from experiments.reporting.cells import Cell
 from experiments.reporting.comparisons import Comparison, Findings, column
+from experiments.reporting.judgements import ALPHA
 from experiments.reporting.text import (
   count,
   listed,
@@ -15,7 +16,6 @@ from experiments.reporting.text import (
   multiple,
   plus_minus,
 )
-from experiments.reporting.verdicts import ALPHA
 from transformer_jax.untrusted import cell
 
 SIGNS = {

@@ -9,136 +9,26 @@ that are not primary have an estimate with an interval, and are called explorato
 
 import dataclasses
 import math
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Mapping
 
-from experiments.reporting import family, moderated
-from experiments.reporting.crossed import CrossedVariance
+from experiments.reporting import family, moderated, reasons
 from experiments.reporting.family import Name, Pair
+from experiments.reporting.judgements import (
+  ALPHA,
+  EXPLORATORY,
+  Column,
+  Judgement,
+  Judgements,
+)
 from experiments.reporting.moderated import Contrast
-from experiments.reporting.power import MoreSeeds, more_seeds
+from experiments.reporting.power import more_seeds
 from experiments.reporting.statistics import (
   NOTHING,
   UNBOUNDED,
-  Bounds,
   Estimate,
   estimate,
   lower_is_better,
 )
-
-ALPHA = 0.05  # of all verdicts of a report together
-EXPLORATORY = "exploratory"
-VERDICTS = (
-  "better",
-  "worse",
-  "equivalent",
-  "did not resolve",
-  EXPLORATORY,
-  "not compared",
-  "baseline",
-  "undefined",
-  "diverged",
-  "failed",
-  "unfinished",
-)
-
-Excuse = tuple[str, str]  # verdict and reason of what is not tested
-TestSets = Callable[[Iterable[Pair]], Mapping[Pair, CrossedVariance]]
-
-
-def _unknown(pairs: Iterable[Pair]) -> Mapping[Pair, CrossedVariance]:
-  return {}
-
-
-@dataclasses.dataclass(frozen=True)
-class Column:
-  """Scores of one measure at one length of one group, and the pairs to judge.
-
-  scores      {label: {seed: value}} with only the values that exist
-  better      "lower" or "higher"
-  pairs       of labels: the first is compared with the second
-  primary     pairs that are judged; the others are exploratory
-  excused     {label: (verdict, reason)} of runs without a test: an undefined length, a
-              failed run, one that lost seeds
-  unlike      {pair: reason} of runs that must not be compared: other targets or data
-  baseline    label of the sweep's baseline
-  best        whether the variant with the best mean may be called best
-  resolution  standard error of one score from its examples; 0: unknown
-  test_sets   returns {pair: variances of its difference over seeds and examples} of
-              pairs; those are missing whose examples' scores are unknown
-  bounds      least and largest value of the measure
-  margin      difference up to which two variants are equivalent; None: not tested
-
-  >>> Column({"none": {0: 1.0}}, "lower", [("none", "none")]).primary
-  ()
-  """
-
-  scores: Mapping[str, Mapping[int, float]]
-  better: str
-  pairs: Sequence[Pair]
-  primary: Collection[Pair] = ()
-  excused: Mapping[str, Excuse] = dataclasses.field(default_factory=dict)
-  unlike: Mapping[Pair, str] = dataclasses.field(default_factory=dict)
-  baseline: str | None = None
-  best: bool = False
-  resolution: float = 0.0
-  test_sets: TestSets = _unknown
-  bounds: Bounds = UNBOUNDED
-  margin: float | None = None
-
-  def __post_init__(self):
-    if self.better not in ("lower", "higher"):
-      raise ValueError(f"better={self.better!r} is neither 'lower' nor 'higher'")
-
-
-@dataclasses.dataclass(frozen=True)
-class Judgement:
-  """Judgement of one pair: score of the first, its difference, verdict.
-
-  estimate       of the first, over the seeds that both have
-  difference     first minus second
-  p              two-sided p value of the difference alone; None: not tested
-  p_holm         p value of the claim after the correction over the whole report
-  p_equivalent   of two one-sided tests against the margin
-  verdict        one of VERDICTS
-  reason         why the verdict is neither better, worse nor equivalent
-  seeds          those of the estimate
-  more           seeds that would resolve it
-  examples_error standard error that the scored examples add; None: unknown
-
-  >>> none, rope = {0: 0.50, 1: 0.52, 2: 0.49}, {0: 0.91, 1: 0.92, 2: 0.90}
-  >>> pair = "rope", "none"
-  >>> column = Column({"none": none, "rope": rope}, "higher", [pair], [pair])
-  >>> found = judge({"text": column})["text"].of[pair]
-  >>> found.verdict, round(found.difference.mean, 2)
-  ('better', 0.41)
-  """
-
-  estimate: Estimate
-  difference: Estimate
-  p: float | None
-  p_holm: float | None
-  p_equivalent: float | None
-  verdict: str
-  reason: str = ""
-  seeds: tuple[int, ...] = ()
-  more: MoreSeeds | None = None
-  examples_error: float | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class Judgements:
-  """Judgements of a column.
-
-  of        by pair
-  leaders   the variant with the best mean and those not told apart from it: alone, it
-            is best; (): nothing is claimed
-
-  >>> Judgements({}).leaders
-  ()
-  """
-
-  of: Mapping[Pair, Judgement]
-  leaders: tuple[str, ...] = ()
 
 
 def judge(
@@ -175,7 +65,7 @@ class _Measured:
   def __init__(self, column: Column):
     self.column = column
     self.excuses = {
-      pair: excuse for pair in column.pairs if (excuse := _excuse(column, pair))
+      pair: excuse for pair in column.pairs if (excuse := reasons.excuse(column, pair))
     }
     sound = {x: v for x, v in column.scores.items() if x not in column.excused and v}
     plain = [p for p in column.pairs if p not in self.excuses]
@@ -262,7 +152,7 @@ class _Measured:
       verdict, reason = self._verdict(pair, tested, adjusted.get(pair), size)
       if verdict == "did not resolve":
         more = more_seeds(tested, threshold, column.margin)
-    partly = "" if pair in self.excuses else _partly(ours, theirs, against)
+    partly = "" if pair in self.excuses else reasons.partly(ours, theirs, against)
     return Judgement(
       estimate=estimate(
         list(values.values()), bounds=column.bounds, resolution=column.resolution
@@ -310,31 +200,10 @@ class _Measured:
         return "equivalent", ""
       return "better" if unit.better else "worse", ""
     if not contrast.total[0]:
-      return unresolved, _no_spread(pair[1], contrast)
+      return unresolved, reasons.no_spread(pair[1], contrast)
     if p < ALPHA:
       return unresolved, f"p = {p:.3g} alone, {adjusted:.3g} among {size} comparisons"
     return unresolved, f"p = {adjusted:.3g}"
-
-
-def _excuse(column: Column, pair: Pair) -> Excuse | None:
-  """Returns (verdict, reason) of a pair that is not tested, or None."""
-  label, against = pair
-  if label in column.excused and label != against:
-    return column.excused[label]
-  if label == against:
-    return column.excused.get(label, ("baseline", ""))
-  if against is None:
-    return "not compared", "no baseline is named"
-  named = f"the baseline {against}" if against == column.baseline else against
-  if against not in column.scores:
-    return "not compared", f"{named} is not in this group"
-  if against in column.excused:
-    verdict, reason = column.excused[against]
-    return "not compared", f"{named} is {verdict} here ({reason})"
-  if not column.scores[against]:
-    return "not compared", f"{named} has no value here"
-  unlike = column.unlike.get(pair)
-  return ("not compared", unlike) if unlike else None
 
 
 def _shared(values: Mapping[int, float], against: Mapping[int, float]) -> dict:
@@ -346,27 +215,7 @@ def _shared(values: Mapping[int, float], against: Mapping[int, float]) -> dict:
   return both or dict(values)
 
 
-def _partly(
-  values: Mapping[int, float], against: Mapping[int, float], name: str | None
-) -> str:
-  """Says over which seeds two runs are compared, where one of them has more."""
-  both = sorted(values.keys() & against.keys())
-  if not both or values.keys() == against.keys():
-    return ""
-  seeds = ", ".join(map(str, both))
-  return f"over seed{'s' * (len(both) > 1)} {seeds}, which it shares with {name}"
-
-
 def _examples_error(contrast: Contrast | None) -> float | None:
   if contrast is None or contrast.test_set is None:
     return None
   return math.sqrt(contrast.test_set.examples)
-
-
-def _no_spread(against: str | None, contrast: Contrast) -> str:
-  if not contrast.mean:
-    return f"equal to {against} in every seed"
-  return (
-    f"the same difference in all {contrast.count} seeds leaves no spread to test;"
-    f" sign test p = {contrast.p:.3g}"
-  )
