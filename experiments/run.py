@@ -18,7 +18,8 @@ from ml_collections import ConfigDict
 
 from experiments.runner import history
 from experiments.runner.sweep_loop import work
-from experiments.setup import config_file, flags, plan, runs
+from experiments.setup import command_line, config_file, flags, plan, runs
+from experiments.setup.command_line import Request
 from experiments.setup.validate import ConfigError
 from transformer_jax.aside import set_aside
 from transformer_jax.training.json_files import (
@@ -31,15 +32,19 @@ from transformer_jax.training.json_files import (
 FLAGS_IN_LABEL = 3
 
 
-def main(request: flags.Request) -> int:
+def main(request: Request) -> int:
   """Runs the config that the command line describes."""
   if request.tune:
     raise ConfigError("--tune: a single run is not tuned; use experiments.sweep")
+  if request.until:
+    raise ConfigError(
+      "--until: a single run is compared with nothing; use experiments.sweep"
+    )
   (run,) = history.in_folders(request.workdir, [chosen(request)])
   return work(request, "run", functools.partial(_added, request, run), [run])
 
 
-def chosen(request: flags.Request) -> runs.Run:
+def chosen(request: Request) -> runs.Run:
   """Returns the run; as the plan names it if it is one of the plan's."""
   config, overrides = request.config, request.overrides
   planned = runs.expand(request.plan, request.base, {}) if request.plan else []
@@ -70,12 +75,12 @@ def _label(position: str, overrides: Mapping[str, Any]) -> str:
   return plan.describe({"model.position": position, **flags})
 
 
-def _added(request: flags.Request, run: runs.Run) -> dict[str, Any]:
+def _added(request: Request, run: runs.Run) -> dict[str, Any]:
   """Returns the folder's sweep.json with this run added."""
   sweep = _there(request.workdir / "sweep.json") or {
     "question": request.plan.question if request.plan else "",
     "config": config_file.short(request.path),
-    "command": flags.command("run", request.path, request.overrides),
+    "command": command_line.command("run", request.path, request.overrides),
     "baseline": request.plan.baseline if request.plan else None,
     "comparisons": request.plan.comparisons.to_json() if request.plan else None,
     "groups": [],

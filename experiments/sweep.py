@@ -5,7 +5,8 @@
 Flags such as --config.train.steps=800 hold for every run; a flag for a key of which the
 plan tries several values wins, and the plan shrinks. Finished runs are skipped, so the
 same command continues after anything. On a CPU one process for each core works on the
-runs: --workers=1 leaves the other cores to other work.
+runs: --workers=1 leaves the other cores to other work. --until=resolved adds seeds to
+runs whose comparisons are not resolved, up to --max_seeds.
 Exit code 0: all finished; 1: some did not; 2: bad input; 128 + signal: stopped.
 """
 
@@ -13,9 +14,11 @@ import contextlib
 from collections.abc import Sequence
 from typing import Any
 
-from experiments.runner import history, sweep_loop
+from experiments.runner import declared_looks, history, sweep_loop
 from experiments.runner.locks import claim
 from experiments.setup import config_file, flags, runs
+from experiments.setup.command_line import Request
+from experiments.setup.looks import Looks
 from experiments.setup.runs import Run
 from experiments.setup.tuning import Tune
 from experiments.setup.validate import ConfigError
@@ -23,7 +26,7 @@ from transformer_jax.training.json_files import write_json
 from transformer_jax.training.log import make_patient
 
 
-def main(request: flags.Request) -> int:
+def main(request: Request) -> int:
   """Expands the plan and works through it."""
   if request.plan is None:
     raise ConfigError(
@@ -33,15 +36,21 @@ def main(request: flags.Request) -> int:
   todo = runs.expand(request.plan, request.base, request.overrides)
   baseline = runs.baseline(request.plan, todo)
   comparisons = runs.comparisons(request.plan, todo)
-  todo = matched(request, todo, baseline)
+  looks, tune = (
+    declared_looks.looks_of(request, todo),
+    request.tune or request.plan.tune,
+  )
+  if looks and tune:
+    declared_looks.check_tuning(looks, tune)
+  todo = matched(request, todo, baseline, looks)
   if not request.dry_run:
     _announce(request, todo)
-  if tune := request.tune or request.plan.tune:
+  if tune:
     code, todo = tuned(request, todo, tune)
     if code:
       return code
   todo = history.in_folders(request.workdir, todo)
-  sweep = content(request, todo, baseline)
+  sweep = content(request, todo, baseline, looks)
 
   def checked() -> dict[str, Any]:
     # Tasks know their measures: once the configs of all runs are known to be sound.
@@ -51,10 +60,14 @@ def main(request: flags.Request) -> int:
     return sweep
 
   chosen = runs.only(todo, request.groups)
+  if request.until and looks:
+    from experiments import until_resolved  # imports all libraries
+
+    return until_resolved.work(request, checked, chosen, looks)
   return sweep_loop.work(request, "sweep", checked, chosen)
 
 
-def tuned(request: flags.Request, todo: list[Run], tune: Tune) -> tuple[int, list[Run]]:
+def tuned(request: Request, todo: list[Run], tune: Tune) -> tuple[int, list[Run]]:
   """Returns the exit code of the search, 0 if it finished, and the runs it tuned.
 
   Runs of groups that are not asked for are tuned where their search is done.
@@ -72,22 +85,29 @@ def tuned(request: flags.Request, todo: list[Run], tune: Tune) -> tuple[int, lis
 
 
 def content(
-  request: flags.Request, todo: Sequence[Run], baseline: str
+  request: Request, todo: Sequence[Run], baseline: str, looks: Looks | None
 ) -> dict[str, Any]:
-  """Returns the content of sweep.json."""
+  """Returns the content of sweep.json.
+
+  looks   of a sweep that adds seeds until it is resolved; None: it has none
+  """
   assert request.plan is not None
+  declared = {"looks": looks.to_json()} if looks else {}
   return {
     "question": request.plan.question,
     "config": config_file.short(request.path),
     "command": request.command("sweep"),
     "baseline": baseline,
     "comparisons": runs.comparisons(request.plan, todo).to_json(),
+    **declared,
     "groups": list(dict.fromkeys(run.group for run in todo)),
     "runs": [run.entry() for run in todo],
   }
 
 
-def matched(request: flags.Request, todo: list[Run], baseline: str) -> list[Run]:
+def matched(
+  request: Request, todo: list[Run], baseline: str, looks: Looks | None = None
+) -> list[Run]:
   """Returns the runs with the budgets that the plan matches; raises ConfigError.
 
   What earlier commands measured is read from sweep.json. Measuring and writing is done
@@ -108,11 +128,11 @@ def matched(request: flags.Request, todo: list[Run], baseline: str) -> list[Run]
   with alone, process.rare_collection():
     todo = solver.solve(todo, baseline, solver.recorded(workdir), timer)
     if timed:
-      write_json(workdir / "sweep.json", content(request, todo, baseline))
+      write_json(workdir / "sweep.json", content(request, todo, baseline, looks))
   return todo
 
 
-def _announce(request: flags.Request, todo: Sequence[Run]) -> None:
+def _announce(request: Request, todo: Sequence[Run]) -> None:
   """Prints the question, the time of a plan as measured, and what was solved for."""
   assert request.plan is not None
   make_patient()

@@ -8,7 +8,7 @@ import pytest
 
 from experiments.configs import base
 from experiments.runner import run_folder, waiting
-from experiments.setup import config_file, flags, runs
+from experiments.setup import command_line, config_file, runs
 from experiments.setup.plan import Chain, Grid, Group, Plan
 
 BASE = base.get_config()
@@ -67,7 +67,9 @@ DESCRIBED |= {
 
 def asked(tmp_path, overrides=None, dry_run=False):
   path = config_file.CONFIGS / "quickstart.py"
-  return flags.Request(path, BASE, overrides or {}, WHY, tmp_path, dry_run, False)
+  return command_line.Request(
+    path, BASE, overrides or {}, WHY, tmp_path, dry_run, False
+  )
 
 
 @pytest.fixture

@@ -52,13 +52,13 @@ def measure(
   return Rates(*(100 * float(x) for x in (errors, coverage, power)))
 
 
-def with_effect(reports: Reports, towards: float) -> np.ndarray:
+def with_effect(reports: Reports, towards: float, size: float = EFFECT) -> np.ndarray:
   """Returns scores with one effect in the whole report, the hardest case for Holm.
 
-  The first variant differs from the baseline in the first column, by 4 times the root
-  mean square of their standard deviations.
+  size   the first variant differs from the baseline in the first column by so many
+         times the root mean square of their standard deviations
   """
   variance = (reports.sd_RCV[:, 0, :2] ** 2).mean(-1)
   scores = reports.scores_RCVS.copy()
-  scores[:, 0, 1] += towards * EFFECT * np.sqrt(variance)[:, None]
+  scores[:, 0, 1] += towards * size * np.sqrt(variance)[:, None]
   return scores

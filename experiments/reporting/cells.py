@@ -72,6 +72,25 @@ def primary_cells(sweep: Sweep, group: str) -> list[Cell]:
   ]
 
 
+def pending(sweep: Sweep) -> int:
+  """Returns the number of primary comparisons whose runs have no result yet.
+
+  In a sweep that adds seeds until it is resolved they count from the first: no verdict
+  is taken back as they come. A group without results has as many cells as is possible.
+  """
+  declared, count = sweep.comparisons, 0
+  for group in sweep.groups:
+    runs = {run.label: run for run in sweep.of(group)}
+    if any(run.again_of for run in runs.values()):
+      continue
+    most = len(declared.lengths) * max(1, len(declared.measures))
+    scores = len(primary_cells(sweep, group)) or most
+    pairs = declared.pairs(runs, sweep.baseline)
+    there = [[runs[x] for x in pair] for pair in pairs if {*pair} <= runs.keys()]
+    count += scores * sum(not all(run.result for run in pair) for pair in there)
+  return count
+
+
 def check(sweep: Sweep) -> None:
   """Raises ReportError where all runs finished and none has a declared score."""
   if not sweep.runs or not all(run.result for run in sweep.runs):

@@ -8,13 +8,21 @@ from experiments.reporting.cells import Cell
 from experiments.reporting.family import Pair
 from experiments.reporting.judgements import Column, Excuse
 from experiments.setup import primary
+from experiments.setup.looks import Looks
 
 
-def column(sweep: load.Sweep, cell: Cell, better: str, judged: bool) -> Column:
+def column(
+  sweep: load.Sweep,
+  cell: Cell,
+  better: str,
+  judged: bool,
+  looks: Looks | None = None,
+) -> Column:
   """Returns the scores of a cell with its pairs and excuses.
 
   better   "lower" or "higher"
   judged   whether the cell has verdicts
+  looks    of a sweep that adds seeds until it is resolved
   """
   runs, baseline = sweep.of(cell.group), sweep.baseline
   labels = [run.label for run in runs]
@@ -47,6 +55,7 @@ def column(sweep: load.Sweep, cell: Cell, better: str, judged: bool) -> Column:
     test_sets=test_sets,
     bounds=limits.bounds(scored, cell.measure),
     margin=declared.margin_of(cell.measure),
+    looks=looks.each if looks and judged_pairs else (),
   )
 
 

@@ -15,7 +15,7 @@ ROUNDING: dict[str, Callable[[LoadedRun], Any]] = {
   "environment": lambda run: run.fact("environment"),
   "versions": lambda run: run.fact("versions"),
   "code": lambda run: run.fact("sources") or run.fact("commit"),
-  "seeds trained together": lambda run: run.fact("seeds"),
+  "seeds trained together": lambda run: _together(run),
 }
 
 
@@ -68,6 +68,11 @@ def _seeds(run: LoadedRun) -> str:
   parts = [*(before if isinstance(before, list) else ()), run.result or {}]
   words = ["apart" if part.get("seeds_apart") else "together" for part in parts]
   return "+".join(dict.fromkeys(words))
+
+
+def _together(run: LoadedRun) -> Any:
+  """Returns the seeds of one program; None where each seed has its own."""
+  return None if run.fact("seeds_apart") else run.fact("seeds")
 
 
 def _last_number(device: Any) -> str:

@@ -9,10 +9,14 @@ from experiments.reporting import cells, comparable, limits, load, verdicts
 from experiments.reporting.cells import Cell
 from experiments.reporting.columns import column as column_of
 from experiments.reporting.columns import targets_of
+from experiments.reporting.judgements import Column, Judgement, Judgements
 from experiments.reporting.power import MoreSeeds
 from experiments.reporting.statistics import Bounds, Estimate
 from experiments.reporting.text import multiple
+from experiments.setup import looks as looks_of
 from experiments.setup import primary
+from experiments.setup.looks import Looks
+from experiments.setup.validate import ConfigError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,12 +87,14 @@ class Findings:
   pairs         primary comparisons with other runs than the baseline
   leaders       {cell: the variant with the best mean, then those not told apart from
                 it}; alone, it is best; of primary cells for which this may be claimed
+  looks         of a sweep that adds seeds until it is resolved; None: seeds are fixed
   """
 
   sweep: load.Sweep
   comparisons: tuple[Comparison, ...]
   pairs: tuple[Comparison, ...] = ()
   leaders: Mapping[Cell, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+  looks: Looks | None = None
 
   def primary(self, group: str) -> list[Cell]:
     """Returns the cells of a group that have verdicts, the shortest length first."""
@@ -198,16 +204,22 @@ def find(workdir: str | os.PathLike[str]) -> Findings:
   """Returns the comparisons of a sweep's folder; raises ReportError."""
   sweep = load.read(workdir)
   cells.check(sweep)
+  looks = _looks(sweep)
   better: dict[Cell, str] = {}
   judged: set[Cell] = set()
   for group in sweep.groups:
     better |= cells.cells(sweep, group)
     judged |= {*cells.primary_cells(sweep, group)}
   columns = {
-    cell: column_of(sweep, cell, side, cell in judged) for cell, side in better.items()
+    cell: column_of(sweep, cell, side, cell in judged, looks)
+    for cell, side in better.items()
   }
   against_one = sweep.comparisons.contrasts == primary.BASELINE
-  found = verdicts.judge(columns, sweep.baseline if against_one else None)
+  found = verdicts.judge(
+    columns,
+    sweep.baseline if against_one else None,
+    pending=cells.pending(sweep) if looks else 0,
+  )
   compared = [
     comparison
     for cell, column in columns.items()
@@ -218,14 +230,23 @@ def find(workdir: str | os.PathLike[str]) -> Findings:
     comparisons=tuple(c for c in compared if c.against == sweep.baseline),
     pairs=tuple(c for c in compared if c.against != sweep.baseline),
     leaders={cell: x.leaders for cell, x in found.items() if x.leaders},
+    looks=looks,
   )
+
+
+def _looks(sweep: load.Sweep) -> Looks | None:
+  """Returns the looks that a sweep's folder declares."""
+  try:
+    return looks_of.recorded(sweep.workdir)
+  except ConfigError as error:
+    raise load.ReportError(f"{sweep.workdir / 'sweep.json'}: {error}") from error
 
 
 def _compared(
   sweep: load.Sweep,
   cell: Cell,
-  column: verdicts.Column,
-  judgements: verdicts.Judgements,
+  column: Column,
+  judgements: Judgements,
 ) -> Iterator[Comparison]:
   """Yields the comparisons of a cell."""
   runs = {run.label: run for run in sweep.of(cell.group)}
@@ -249,5 +270,5 @@ def _compared(
     )
 
 
-def _fields(judgement: verdicts.Judgement) -> dict[str, Any]:
+def _fields(judgement: Judgement) -> dict[str, Any]:
   return {x.name: getattr(judgement, x.name) for x in dataclasses.fields(judgement)}

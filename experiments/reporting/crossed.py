@@ -14,7 +14,7 @@ classification; Bates et al., 2015, https://doi.org/10.18637/jss.v067.i01.
 """
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import numpy as np
 
@@ -94,6 +94,7 @@ def of_pairs(
   length: int,
   measure: str,
   part: str,
+  seeds: Collection[int] | None = None,
 ) -> dict[Pair, CrossedVariance]:
   """Returns the variances of differences, the first of a pair minus the second.
 
@@ -103,6 +104,7 @@ def of_pairs(
   runs                    of one group, finished or not
   pairs                   of their labels
   length, measure, part   the score
+  seeds                   that count; None: all
   """
   named: dict[str | None, LoadedRun] = {run.label: run for run in runs}
   found: dict[Pair, CrossedVariance] = {}
@@ -112,10 +114,11 @@ def of_pairs(
     both = [named[label] for label in pair]
     scores = [of_run(run, length, measure, part) for run in both]
     alike = len({run.target(length, measure) for run in both}) == 1
-    seeds = sorted(scores[0].keys() & scores[1].keys())
-    if not alike or not seeds:
+    both_seeds = scores[0].keys() & scores[1].keys()
+    shared = sorted(both_seeds if seeds is None else both_seeds & {*seeds})
+    if not alike or not shared:
       continue
-    difference_SE = np.stack([scores[0][seed] - scores[1][seed] for seed in seeds])
+    difference_SE = np.stack([scores[0][seed] - scores[1][seed] for seed in shared])
     if variance := crossed(difference_SE):
       found[pair] = variance
   return found

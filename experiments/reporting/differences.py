@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from experiments.reporting import picture, style
+from experiments.reporting import picture, sampling, style
 from experiments.reporting.comparisons import Comparison, Findings, column
 from experiments.reporting.picture import Numbers, Picture
 from experiments.reporting.statistics import lower_is_better
@@ -37,6 +37,7 @@ def differences(findings: Findings, group: str) -> Picture:
     " with its 95% interval. Filled: resolved, with 5% error for all verdicts of the"
     " report; hollow: not."
   )
+  caption += f" {sampling.NOTE}" if findings.looks else ""
   caption += style.CUT if cut else ""
   caption += style.left_out(len(compared), every)
   file = picture.file_name("differences", group)

@@ -7,6 +7,7 @@ from experiments.reporting.crossed import CrossedVariance
 from experiments.reporting.family import Pair
 from experiments.reporting.power import MoreSeeds
 from experiments.reporting.statistics import UNBOUNDED, Bounds, Estimate
+from experiments.setup.looks import Look
 
 ALPHA = 0.05  # of all verdicts of a report together
 EXPLORATORY = "exploratory"
@@ -25,10 +26,13 @@ VERDICTS = (
 )
 
 Excuse = tuple[str, str]  # verdict and reason of what is not tested
-TestSets = Callable[[Iterable[Pair]], Mapping[Pair, CrossedVariance]]
+# Of pairs, and of the seeds that count; without them, of all.
+TestSets = Callable[..., Mapping[Pair, CrossedVariance]]
 
 
-def _unknown(pairs: Iterable[Pair]) -> Mapping[Pair, CrossedVariance]:
+def _unknown(
+  pairs: Iterable[Pair], seeds: Collection[int] | None = None
+) -> Mapping[Pair, CrossedVariance]:
   return {}
 
 
@@ -50,6 +54,7 @@ class Column:
               pairs; those are missing whose examples' scores are unknown
   bounds      least and largest value of the measure
   margin      difference up to which two variants are equivalent; None: not tested
+  looks       of a sweep that adds seeds until it is resolved; (): seeds are fixed
 
   >>> Column({"none": {0: 1.0}}, "lower", [("none", "none")]).primary
   ()
@@ -67,6 +72,7 @@ class Column:
   test_sets: TestSets = _unknown
   bounds: Bounds = UNBOUNDED
   margin: float | None = None
+  looks: Sequence[Look] = ()
 
   def __post_init__(self):
     if self.better not in ("lower", "higher"):
@@ -79,7 +85,8 @@ class Judgement:
 
   estimate       of the first, over the seeds that both have
   difference     first minus second
-  p              two-sided p value of the difference alone; None: not tested
+  p              two-sided p value of the difference alone, over all looks if there are
+                 some; None: not tested
   p_holm         p value of the claim after the correction over the whole report
   p_equivalent   of two one-sided tests against the margin
   verdict        one of VERDICTS

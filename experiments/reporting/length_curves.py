@@ -69,8 +69,9 @@ def _numbers(compared: list[Comparison]) -> Numbers:
 
 
 def _seeds(compared: list[Comparison]) -> str:
-  seeds = max(c.planned for c in compared)
-  return f"mean of {seeds} seed{'s' if seeds != 1 else ''}"
+  counts = sorted({c.planned for c in compared if c.planned} or {0})
+  ends = " to ".join(map(str, dict.fromkeys([counts[0], counts[-1]])))
+  return f"mean of {ends} seed{'s' if counts[-1] != 1 else ''}"
 
 
 def _curves(

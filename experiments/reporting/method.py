@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from experiments.reporting import comparable
+from experiments.reporting import comparable, sampling
 from experiments.reporting.comparisons import Findings
 from experiments.reporting.text import count, listed, measure_name, multiple
 from experiments.setup import primary
@@ -39,12 +39,28 @@ METHOD = (
   " temporary buffers. Tokens per second and seconds are those of this one run of each"
   " variant on this machine, not a paired benchmark.",
 )
+# Of a sweep that adds seeds until it is resolved.
+LOOKS = (
+  "{schedule} A look reads the scores of its seeds alone. The p value of a comparison"
+  " is the smallest of its looks, each divided by the share of the error that the look"
+  " may spend; Holm's correction takes these. So the error of 5% holds whenever the"
+  " sweep ends. A run gets no more seeds once all its comparisons are resolved, or if"
+  " even the lower end of the seeds that would resolve is beyond the last look. A"
+  " difference that ended a comparison is on average smaller than measured."
+)
 
 
 def method(findings: Findings) -> list[str]:
   """Returns the paragraphs on statistics and cost."""
   facts = {"targets": _targets(findings), "declared": declared(findings)}
-  return [line.format(**facts) for line in METHOD]
+  lines = [line.format(**facts) for line in METHOD]
+  if findings.looks is None:
+    return lines
+  added = LOOKS.format(schedule=sampling.schedule(findings))
+  return [
+    *lines,
+    *([f"{added} {sampling.late(findings)}"] if findings.looks.late else [added]),
+  ]
 
 
 def declared(findings: Findings) -> str:

@@ -268,13 +268,20 @@ def layout_inverse(held: np.ndarray) -> np.ndarray:
 
   held   (..., variants, seeds): the cells that have a score
   """
+  if held.ndim > 2:  # many reports have few layouts
+    each = held.reshape(-1, *held.shape[-2:])
+    inverses: dict[bytes, np.ndarray] = {}
+    found = []
+    for layout in each:
+      if (key := layout.tobytes()) not in inverses:
+        inverses[key] = layout_inverse(layout)
+      found.append(inverses[key])
+    return np.stack(found).reshape(*held.shape[:-2], *found[0].shape)
   weight = held.astype(np.float64)
-  variants, seeds = held.shape[-2:]
-  normal = np.zeros((*held.shape[:-2], variants + seeds, variants + seeds))
+  variants, seeds = held.shape
+  normal = np.zeros((variants + seeds, variants + seeds))
   v, s = np.arange(variants), variants + np.arange(seeds)
-  normal[..., v, v], normal[..., s, s] = weight.sum(-1), weight.sum(-2)
-  normal[..., :variants, variants:] = weight
-  normal[..., variants:, :variants] = np.swapaxes(weight, -1, -2)
-  if held.ndim > 2 and held.all():  # one layout for all
-    normal = normal[(slice(0, 1),) * (held.ndim - 2)]
+  normal[v, v], normal[s, s] = weight.sum(-1), weight.sum(-2)
+  normal[:variants, variants:] = weight
+  normal[variants:, :variants] = weight.T
   return np.linalg.pinv(normal, hermitian=True)

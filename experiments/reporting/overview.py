@@ -1,16 +1,16 @@
 """First screen of the page: how sure the answers are, and what makes them surer."""
 
 import math
+from collections.abc import Sequence
 
 from scipy import stats
 
-from experiments.reporting import budget
+from experiments.reporting import budget, sampling
 from experiments.reporting.comparisons import Comparison, Findings
+from experiments.reporting.load import LoadedRun
+from experiments.reporting.sampling import OPEN, RESOLVED
 from experiments.reporting.statistics import LEVEL
 from experiments.reporting.text import listed
-
-RESOLVED = ("better", "worse", "equivalent")
-OPEN = "did not resolve"
 
 
 def overview(findings: Findings) -> list[tuple[str, list[str]]]:
@@ -40,13 +40,13 @@ def sure(findings: Findings) -> list[str]:
     judged = [c.verdict for c in every if c.group == group]
     resolved = sum(verdict in RESOLVED for verdict in judged)
     among = resolved + judged.count(OPEN)
-    seeds = max(len(run.fact("seeds")) for run in runs)
     parts = [f"{resolved} of {among} comparisons are resolved"] if among else []
-    parts.append(f"{seeds} seed{'s' * (seeds != 1)} a variant")
+    parts.append(f"{_seeds(runs)} a variant")
     if scored := budget.by_value(runs, budget.examples):
       parts.append(f"{scored} examples scored at each length")
     lines.setdefault("; ".join(parts), []).append(group)
   texts = [f"{listed(groups)}: {text}." for text, groups in lines.items()]
+  texts += sampling.sentences(findings)
   planned = [run for run in findings.sweep.runs if not run.again_of]
   missing = len(planned) - len(findings.finished)
   lost = sum(len(run.fact("diverged") or {}) for run in findings.finished)
@@ -62,6 +62,8 @@ def surer(findings: Findings) -> list[str]:
   done = findings.finished
   if not done:
     return ["The first finished run will tell what a seed costs."]
+  if findings.looks:
+    return _next_look(findings)
   seeds = max(len(run.fact("seeds")) for run in done)
   seconds = sum(sum((run.fact("seconds") or {}).values()) for run in done)
   texts = []
@@ -83,6 +85,31 @@ def surer(findings: Findings) -> list[str]:
     more = ", ".join(map(str, range(2 * seeds)))
     texts.append(f"Run it with --config.seeds='({more})'.")
   return texts
+
+
+def _seeds(runs: Sequence[LoadedRun]) -> str:
+  """Returns "3 seeds", or "3 to 20 seeds" where runs have unequal numbers."""
+  counts = sorted({len(run.fact("seeds")) for run in runs})
+  ends = " to ".join(map(str, dict.fromkeys([counts[0], counts[-1]])))
+  return f"{ends} seed{'s' * (counts[-1] != 1)}"
+
+
+def _next_look(findings: Findings) -> list[str]:
+  """Returns what a sweep with looks does next, and what no seeds of it will."""
+  assert findings.looks is not None
+  state, texts = sampling.outlook(findings), []
+  if state.open:
+    texts.append(
+      f"{len(state.open)} comparisons have a further look; the command of the sweep"
+      " continues."
+    )
+  if state.futile or state.exhausted:
+    texts.append(
+      f"Verdicts have no look after {findings.looks.counts[-1]} seeds. A sweep with a"
+      " larger --max_seeds in another folder has; so do fewer primary comparisons, or a"
+      " margin of equivalence."
+    )
+  return texts or ["Every tested comparison is resolved."]
 
 
 def _half(seeds: int) -> float:

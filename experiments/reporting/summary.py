@@ -27,7 +27,7 @@ def answer(findings: Findings, group: str) -> tuple[str, str]:
     return f"No verdict: {changed}.", CHANGED
   *others, last = findings.main(group)
   compared = findings.cell(last)
-  ranked = ranking(compared, findings.sweep.baseline)
+  ranked = _ranked(findings, compared)
   if not ranked:
     return f"No run has a score of all seeds at length {last.length}.", _others(
       findings, compared
@@ -57,6 +57,25 @@ def ranking(compared: list[Comparison], baseline: str | None) -> list[Comparison
   first = next((c for c in whole if c.label == baseline), (whole or compared)[0])
   alike = [c for c in whole if (c.target, c.seeds) == (first.target, first.seeds)]
   return sorted(alike, key=_signed_mean)
+
+
+def _ranked(findings: Findings, compared: list[Comparison]) -> list[Comparison]:
+  """Returns `ranking`; where seeds were added by need, by differences.
+
+  Means over unequal seeds are not comparable, differences from the baseline over the
+  seeds that it has too are.
+  """
+  baseline = findings.sweep.baseline
+  first = next((c for c in _whole(compared) if c.label == baseline), None)
+  if findings.looks is None or first is None:
+    return ranking(compared, baseline)
+
+  def lead(comparison: Comparison) -> float:
+    mean = 0.0 if comparison is first else comparison.difference.mean
+    return lower_is_better(mean, comparison.better)
+
+  alike = [c for c in _whole(compared) if c.target == first.target]
+  return sorted(alike, key=lead)
 
 
 def _signed_mean(comparison: Comparison) -> float:
@@ -134,7 +153,10 @@ def _claim(findings: Findings, ranked: list[Comparison]) -> str:
     all_lead = len(names) == len(ranked)
     verb = "are not told apart" if all_lead else "lead, not told apart"
     return f"{listed(names)} {verb}: {listed(means)} {name}"
-  return f"{top.label} has the best mean, {score(top)}"
+  best = "mean"
+  if findings.looks and top.label != findings.sweep.baseline:
+    best = f"difference from {findings.sweep.baseline}"
+  return f"{top.label} has the best {best}, {score(top)}"
 
 
 def _next(findings: Findings, ranked: list[Comparison]) -> str:
@@ -200,7 +222,7 @@ def _pair(comparison: Comparison) -> str:
 
 def _shorter(findings: Findings, cell: Cell) -> str:
   """Returns a sentence on the best variants at a shorter length."""
-  ranked = ranking(findings.cell(cell), findings.sweep.baseline)
+  ranked = _ranked(findings, findings.cell(cell))
   if len(ranked) < 2:
     return ""
   tied = level(ranked)

@@ -5,7 +5,7 @@ import dataclasses
 import io
 from typing import Any
 
-from experiments.reporting import comparable, generations, levels
+from experiments.reporting import comparable, generations, levels, sampling
 from experiments.reporting.cells import Cell
 from experiments.reporting.comparisons import Comparison, Findings, column
 from experiments.reporting.judgements import ALPHA
@@ -92,7 +92,7 @@ def main_table(findings: Findings, group: str) -> Table:
   ]
   title = f"{group}: {_score(shown[0])} ({better} is better), ± 95% interval"
   every = [comparison for cells in columns for comparison in cells]
-  notes = _notes(every)
+  notes = _notes(every) + _sampled(findings)
   notes += tuple(filter(None, [levels.sentence(every)]))
   notes += comparable.notes([r for r in findings.sweep.of(group) if r.result])
   notes += generations.floor_notes(findings, group)
@@ -129,7 +129,13 @@ def pairs_table(findings: Findings, group: str) -> Table:
   ]
   header = ("comparison", "score", "difference", "verdict")
   title = f"{group}: further comparisons, ± 95% interval"
-  return Table(f"pairs_{group}", title, header, tuple(rows), _notes(compared))
+  notes = _notes(compared) + _sampled(findings)
+  return Table(f"pairs_{group}", title, header, tuple(rows), notes)
+
+
+def _sampled(findings: Findings) -> tuple[str, ...]:
+  """Returns a note on intervals where seeds were added until resolved."""
+  return (sampling.NOTE,) if findings.looks else ()
 
 
 def _score(cell: Cell) -> str:

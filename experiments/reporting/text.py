@@ -7,10 +7,10 @@ from experiments.reporting.statistics import Estimate
 SHOWN = 6  # names in one list before "and 3 more"
 
 
-def listed(labels: Sequence[str]) -> str:
-  """Returns "a, b and c", or the first few and how many more."""
-  if len(labels) > SHOWN:
-    return ", ".join(labels[:SHOWN]) + f" and {len(labels) - SHOWN} more"
+def listed(labels: Sequence[str], most: int = SHOWN) -> str:
+  """Returns "a, b and c", or the first `most` and how many more."""
+  if len(labels) > most:
+    return ", ".join(labels[:most]) + f" and {len(labels) - most} more"
   return " and ".join(filter(None, [", ".join(labels[:-1]), labels[-1]]))
 
 

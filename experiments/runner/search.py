@@ -11,7 +11,7 @@ from typing import Any
 
 from experiments.runner import run_folder, sweep_loop
 from experiments.runner.state import quiet, result
-from experiments.setup import flags
+from experiments.setup.command_line import Request
 from experiments.setup.plan import describe
 from experiments.setup.runs import Run
 from experiments.setup.tuning import SPLIT, Trial, Tune, Tuned, choose, overrides
@@ -41,7 +41,7 @@ def trials(run: Run, tune: Tune) -> list[Run]:
   ]
 
 
-def announce(request: flags.Request, todo: Sequence[Run], tune: Tune) -> None:
+def announce(request: Request, todo: Sequence[Run], tune: Tune) -> None:
   """Prints what the search costs."""
   count = len(todo) * len(tune)
   seeds = ", ".join(map(str, tune.seeds))
@@ -53,7 +53,7 @@ def announce(request: flags.Request, todo: Sequence[Run], tune: Tune) -> None:
   )
 
 
-def search(request: flags.Request, todo: Sequence[Run], tune: Tune) -> int:
+def search(request: Request, todo: Sequence[Run], tune: Tune) -> int:
   """Trains the runs of the search; returns an exit code, 0 if all finished."""
   inner = dataclasses.replace(request, workdir=request.workdir / FOLDER)
   every = [trial for run in todo for trial in trials(run, tune)]
@@ -71,9 +71,7 @@ def search(request: flags.Request, todo: Sequence[Run], tune: Tune) -> int:
   return 0
 
 
-def _content(
-  request: flags.Request, every: Sequence[Run], tune: Tune
-) -> dict[str, Any]:
+def _content(request: Request, every: Sequence[Run], tune: Tune) -> dict[str, Any]:
   """Returns sweep.json of the search."""
   return {
     "question": f"Which values are best: {tune.tried}?",

@@ -11,6 +11,7 @@ from typing import Any
 import xxhash
 
 from experiments.runner import (
+  dry_run,
   history,
   process,
   provenance,
@@ -23,9 +24,10 @@ from experiments.runner import (
 )
 from experiments.runner.locks import claim
 from experiments.runner.workers import Workers
-from experiments.setup import config_file, flags
+from experiments.setup import command_line
+from experiments.setup.command_line import Request
 from experiments.setup.runs import Run
-from experiments.setup.validate import ConfigError, flatten, validate
+from experiments.setup.validate import ConfigError, validate
 from transformer_jax.training.json_files import replace_file, write_json
 from transformer_jax.training.log import make_patient
 from transformer_jax.training.signals import Stop, stop_requested
@@ -36,7 +38,7 @@ from transformer_jax.untrusted import shown
 
 
 def work(
-  request: flags.Request,
+  request: Request,
   tool: str,
   sweep: Callable[[], Mapping[str, Any]],
   todo: Sequence[Run],
@@ -51,7 +53,7 @@ def work(
   check(request, todo)
   if request.dry_run:
     with process.rare_collection():
-      return dry_run(request, todo)
+      return dry_run.describe(request, todo)
   make_patient()
   begin(request.workdir, sweep)
   loop, states, stop = train_all(request, todo)
@@ -62,7 +64,7 @@ def work(
 
 
 def train_all(
-  request: flags.Request, todo: Sequence[Run]
+  request: Request, todo: Sequence[Run]
 ) -> "tuple[Workers | SweepLoop, set[str], Stop]":
   """Trains the runs; returns the loop, the states of its runs, and the stop signal."""
   count = workers.number(request, _announce(request, todo))
@@ -77,7 +79,7 @@ def train_all(
     return loop, {outcome.state for outcome in loop.outcomes()}, stop
 
 
-def stopped(request: flags.Request, tool: str, stop: Stop) -> int:
+def stopped(request: Request, tool: str, stop: Stop) -> int:
   """Prints the command that continues; returns the exit code of a signal."""
   assert stop.received is not None
   again = request.command(tool, workdir=True)
@@ -101,7 +103,7 @@ def begin(workdir: Path, sweep: Callable[[], Mapping[str, Any]]) -> None:
     raise ConfigError(f"--workdir={workdir}: {error}") from error
 
 
-def set_devices(request: flags.Request, todo: Sequence[Run]) -> None:
+def set_devices(request: Request, todo: Sequence[Run]) -> None:
   """Gives this process the cores and the CPU devices of its runs."""
   sizes = ("data", "tensor", "sequence")
   meshes = [[run.config.mesh[name] for name in sizes] for run in todo]
@@ -109,7 +111,7 @@ def set_devices(request: flags.Request, todo: Sequence[Run]) -> None:
   process.make_devices(meshes)
 
 
-def check(request: flags.Request, todo: Sequence[Run]) -> None:
+def check(request: Request, todo: Sequence[Run]) -> None:
   """Raises ConfigError with the problems of all runs, before the first begins."""
   import jax
 
@@ -130,18 +132,14 @@ def check(request: flags.Request, todo: Sequence[Run]) -> None:
     raise ConfigError(*problems)
 
 
-def _announce(request: flags.Request, todo: Sequence[Run]) -> int:
+def _announce(request: Request, todo: Sequence[Run]) -> int:
   """Prints how many runs there are; returns how many are unfinished."""
   folders = [run_folder.folder(request.workdir, run) for run in todo]
   codes = [user_code.facts(run.config) for run in todo]
   finished = sum(map(history.finished, folders, codes, (run.config for run in todo)))
   skipped = f", {finished} of them finished before and skipped" if finished else ""
-  print(f"{_count(todo)} in {request.workdir}{skipped}", flush=True)
+  print(f"{dry_run.counted(todo)} in {request.workdir}{skipped}", flush=True)
   return len(todo) - finished
-
-
-def _count(todo: Sequence[Run]) -> str:
-  return f"{len(todo)} run{'s' * (len(todo) > 1)}"
 
 
 def _cores() -> str:
@@ -171,7 +169,7 @@ class SweepLoop:
   shared   whether other processes worked on some of them
   """
 
-  def __init__(self, request: flags.Request, todo: Sequence[Run], stop: Stop):
+  def __init__(self, request: Request, todo: Sequence[Run], stop: Stop):
     self.shared = False
     self._request, self._stop = request, stop
     self._runs = _named(request.workdir, todo)
@@ -204,7 +202,9 @@ class SweepLoop:
     train = functools.partial(_train, run, name, self._stop)
     more = {"allow": ",".join(request.allow)} if request.allow else {}
     more |= {"cores": str(request.cores)} if request.cores else {}
-    command = flags.command("run", request.path, run.overrides, flags=more.items())
+    command = command_line.command(
+      "run", request.path, run.overrides, flags=more.items()
+    )
     facts = {**self._facts, "command": command, **user_code.facts(run.config)}
     outcome = run_folder.perform(
       run,
@@ -265,61 +265,3 @@ def _stamp(workdir: Path) -> bytes:
   for file in files:
     digest.update(file.read_bytes() if file.is_file() else b"")
   return digest.hexdigest().encode()
-
-
-def dry_run(request: flags.Request, todo: Sequence[Run]) -> int:
-  """Prints configs, parameters, FLOPs, memory and cores of the runs; trains nothing."""
-  from experiments.runner.train import describe
-
-  print(
-    f"{_count(todo)} of {config_file.short(request.path)} would go to {request.workdir}"
-  )
-  if not request.compile:
-    print("no data is read and nothing compiled; --compile does both: peak memory")
-  flat = [flatten(run.config) for run in todo]
-  common = {key for key in flat[0] if all(f[key] == flat[0][key] for f in flat)}
-  for key, value in flat[0].items():
-    print(f"  {key} = {value!r}" if key in common else f"  {key}: see the runs")
-  failed = 0
-  for number, (run, keys) in enumerate(zip(todo, flat, strict=True), 1):
-    varied = " ".join(f"{key}={keys[key]!r}" for key in keys if key not in common)
-    print(f"[{number}/{len(todo)}] {run.group} {run.label} ({run.id}) {varied}")
-    if run.matched:
-      print(f"  {run.matched.sentence()}")
-    elif run.match and run.match.quantity == "seconds":
-      print("  seconds matched: steps are measured as the sweep starts")
-    if run.tuned:
-      print(f"  tuned: {run.tuned.sentence()}")
-    try:
-      print(f"  {summary(describe(run.config, request.compile))}", flush=True)
-    except (ValueError, NotImplementedError) as error:
-      print(f"  error: {shown(error)}", flush=True)
-      failed += 1
-  return 1 if failed else 0
-
-
-def summary(cost: Mapping[str, Any]) -> str:
-  """Returns one line on the cost of a run; cost is that of `train.describe`."""
-  parts = [
-    f"{cost['parameters']:,} parameters ({cost['position_parameters']:,} positional)",
-    f"{cost['flops_per_token']:,.0f} FLOPs per token",
-    f"{_mib(cost['state_bytes'])} of parameters and moments",
-    f"attention {cost['core']}",
-  ]
-  parts += [f"{_mib(cost['peak_bytes'])} to train"] if "peak_bytes" in cost else []
-  parts += [f"not {core}: {reason}" for core, reason in cost["core_refusals"].items()]
-  parts += [_starts(cost["start"])] if "start" in cost else []
-  return "; ".join(parts)
-
-
-def _mib(size: int) -> str:
-  return f"{size / 2**20:,.1f} MiB"
-
-
-def _starts(start: Mapping[str, Any]) -> str:
-  """Returns a clause on the pretrained parameters."""
-  counts = (f"{len(start[key])} {key.replace('_', ' ')}" for key in ("new", "left_out"))
-  return (
-    f"starts from {start['parameters']:,} parameters of {start['folder']}"
-    f" ({', '.join(counts)})"
-  )

@@ -20,13 +20,14 @@ from typing import IO, Any
 from experiments.runner import history, process, sweep_loop
 from experiments.runner.run_folder import Outcome
 from experiments.setup import flags, runs
+from experiments.setup.command_line import Request
 from transformer_jax.training.progress import send_bars
 from transformer_jax.training.signals import Stop
 
 Send = Callable[[dict[str, Any]], None]
 
 
-def main(send: Send, request: flags.Request) -> int:
+def main(send: Send, request: Request) -> int:
   """Works on runs until the parent ends."""
   first = json.loads(sys.stdin.readline() or '{"todo": []}')
   todo = [runs.received(request.base, message) for message in first["todo"]]

@@ -17,7 +17,7 @@ from typing import Any
 
 from experiments.runner import process, waiting
 from experiments.runner.run_folder import BUSY, FAULTS, Outcome
-from experiments.setup import flags
+from experiments.setup.command_line import Request
 from experiments.setup.runs import Run
 from transformer_jax.training.json_files import warn
 from transformer_jax.training.progress import Mirror, Progress
@@ -27,7 +27,7 @@ COMMAND = ("-m", "experiments.runner.worker_process")
 POLL = 0.2  # seconds between looks at the stop flag
 
 
-def number(request: flags.Request, unfinished: int) -> int:
+def number(request: Request, unfinished: int) -> int:
   """Returns how many processes share the unfinished runs; an accelerator has one."""
   import jax
 
@@ -46,7 +46,7 @@ class _SweepWorker:
 
   def __init__(
     self,
-    request: flags.Request,
+    request: Request,
     todo: Sequence[Run],
     bar: Progress,
     shown: set[str],
@@ -131,7 +131,7 @@ class Workers:
 
   def __init__(
     self,
-    request: flags.Request,
+    request: Request,
     todo: Sequence[Run],
     folders: Mapping[str, Path],
     count: int,

@@ -4,32 +4,23 @@ Every mistake gets one line with the nearest correct name, and exit code 2, befo
 slow import.
 """
 
-import dataclasses
 import functools
 import re
-import shlex
 import sys
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from absl import flags as absl_flags
-from ml_collections import ConfigDict
 from ml_collections.config_flags import config_flags
 
-from experiments.setup import config_file
+from experiments.setup import config_file, flag_errors, looks
+from experiments.setup.command_line import Request
 from experiments.setup.config_file import DEFAULT, short
-from experiments.setup.plan import Plan
-from experiments.setup.tuning import Tune, parsed
 from experiments.setup.validate import (
   ConfigError,
   flatten,
-  offer,
   resolve,
   seed_range,
-  spellings,
-  unknown_key,
-  wanted,
 )
 from transformer_jax import command as front
 from transformer_jax.spec import SpecError, trust
@@ -41,75 +32,6 @@ ALLOW = (
 )
 
 absl_flags.disclaim_key_flags()  # --help lists them under the command itself
-
-
-@dataclasses.dataclass(frozen=True)
-class Request:
-  """A parsed command line.
-
-  path        the config file
-  base        its config
-  overrides   {flat key: value} from flags, which win
-  plan        the config file's plan, by `plan_name`; None: it has none
-  workdir     folder of the runs and the report
-  dry_run     train nothing
-  retry       also start runs whose process crashed repeatedly
-  compile     in a dry run: read the data and compile
-  plan_name   function of the config file that returns the plan
-  groups      groups of the plan to run; (): all
-  workers     processes that share the runs; 0: one for each core
-  cores       CPU cores of each run; 0: one, or one for each device of its mesh
-  allow       classes that train.init_from's config may name besides registered ones
-  searched    words of --tune
-
-  >>> from ml_collections import ConfigDict
-  >>> rest = {"plan": None, "workdir": Path("runs"), "dry_run": False, "retry": False}
-  >>> request = Request(Path("my.py"), ConfigDict(), {"train.steps": 50}, **rest)
-  >>> request.command("run")
-  'python -m experiments.run --config=my.py --config.train.steps=50'
-  """
-
-  path: Path
-  base: ConfigDict
-  overrides: Mapping[str, Any]
-  plan: Plan | None
-  workdir: Path
-  dry_run: bool
-  retry: bool
-  compile: bool = False
-  plan_name: str = "sweep"
-  groups: tuple[str, ...] = ()
-  workers: int = 1
-  cores: int = 0
-  allow: tuple[str, ...] = ()
-  searched: tuple[str, ...] = ()
-
-  @property
-  def tune(self) -> Tune | None:
-    """Returns the search of the command line, None without any; raises ConfigError."""
-    return parsed(self.searched)
-
-  def command(self, tool: str, workdir: bool = False) -> str:
-    """Returns the shell command of the same request.
-
-    tool      command of this package, as in "sweep"
-    workdir   include --workdir, and --workers if they were chosen
-    """
-    flags = {} if self.plan_name == "sweep" else {"plan": self.plan_name}
-    flags |= {"groups": ",".join(self.groups)} if self.groups else {}
-    flags |= {"cores": str(self.cores)} if self.cores else {}
-    flags |= {"workers": str(self.workers)} if self.workers and workdir else {}
-    flags |= {"allow": ",".join(self.allow)} if self.allow else {}
-    folder = self.workdir if workdir else None
-    words = [("tune", word) for word in self.searched]
-    return command(
-      tool, self.path, self.overrides, workdir=folder, flags=[*flags.items(), *words]
-    )
-
-  @property
-  def config(self) -> ConfigDict:
-    """Returns the config file's config with the overrides."""
-    return resolve(self.base, self.overrides)
 
 
 def define(argv: list[str], values: absl_flags.FlagValues = absl_flags.FLAGS) -> None:
@@ -157,6 +79,20 @@ def _define_work(values: absl_flags.FlagValues) -> None:
     None,
     "Values of a key that a sweep tries for every variant first, on the validation"
     " split, as in --tune='train.optimizer.lr=(1e-3, 3e-3, 1e-2)'; may be repeated.",
+    flag_values=values,
+  )
+  absl_flags.DEFINE_string(
+    "until",
+    "",
+    f"--until={looks.RESOLVED}: a sweep adds seeds where a primary comparison did not"
+    " resolve, at looks declared before, with 5% error for all of them.",
+    flag_values=values,
+  )
+  absl_flags.DEFINE_integer(
+    "max_seeds",
+    None,
+    f"Most seeds of a run with --until={looks.RESOLVED}; default {looks.MOST}.",
+    lower_bound=1,
     flag_values=values,
   )
   absl_flags.DEFINE_list("allow", [], ALLOW, flag_values=values)
@@ -235,13 +171,14 @@ def parse(
   base = module.get_config()
   keys = flatten(base)
   argv = list(map(_with_seeds, argv))
-  _check_names(argv, keys, values)
+  flag_errors.check_names(argv, keys, values)
   try:
     left = values(argv)[1:]
   except absl_flags.Error as error:
-    raise ConfigError(_plain(error, keys, values)) from error
+    raise ConfigError(flag_errors.sentence(error, keys, values)) from error
   if left:
     raise ConfigError(f"'{left[0]}' is no flag; write --name=value, no space around =")
+  looks.check_flags(values.until, values.max_seeds)
   overrides = dict(config_flags.get_override_values(values["config"]))
   resolve(base, overrides)  # absl lets None and mixed tuples through
   return Request(
@@ -261,6 +198,8 @@ def parse(
     cores=values.cores,
     allow=_allowed(values.allow),
     searched=tuple(values.tune or ()),
+    until=values.until,
+    max_seeds=values.max_seeds,
   )
 
 
@@ -280,64 +219,3 @@ def _allowed(classes: Sequence[str]) -> tuple[str, ...]:
   except SpecError as error:
     raise ConfigError(str(error)) from error
   return tuple(classes)
-
-
-def _check_names(
-  argv: Sequence[str], keys: Collection[str], values: absl_flags.FlagValues
-) -> None:
-  """Raises ConfigError with every flag that does not exist."""
-  problems = []
-  for word in argv[1:]:
-    match = re.match(r"--?(no)?(config\.)?(?P<key>[A-Za-z_][\w.-]*)", word)
-    if match and match[2]:
-      key = match["key"]
-      problems += [] if key in keys else [f"--config.{key}: {unknown_key(key, keys)}"]
-    elif match and not {match["key"], f"{match[1]}{match['key']}"} & {*values}:
-      problems.append(_unknown_flag(f"{match[1] or ''}{match['key']}", keys))
-  if problems:
-    raise ConfigError(*problems)
-
-
-def _unknown_flag(name: str, keys: Iterable[str]) -> str:
-  """Returns a message with the nearest flag, also where only `config.` is missing."""
-  known = (
-    *("config", "workdir", "plan", "groups", "workers", "cores", "tune", "allow"),
-    *("dry_run", "compile", "retry", "help"),
-  )
-  meant = {short: f"--config.{key}" for short, key in spellings(keys).items()}
-  meant |= {f"config.{key}": f"--config.{key}" for key in keys}
-  meant |= {flag: f"--{flag}" for flag in known}
-  listed = ", ".join(f"--{flag}" for flag in known)
-  return f"unknown flag --{name}.{offer(name, meant)} Flags: {listed}, --config.KEY."
-
-
-def _plain(
-  error: absl_flags.Error, keys: Mapping[str, Any], values: absl_flags.FlagValues
-) -> str:
-  """Rewrites a parsing error of absl as flag, value and the type to write."""
-  if match := re.match(r"flag --config\.([\w.]+)=(.*?): ", str(error), re.DOTALL):
-    key, value = match.groups()
-    return f"--config.{key}={value!r}: {wanted(keys[key])}"
-  return front.sentence(error, values)
-
-
-def command(
-  tool: str,
-  path: Path,
-  overrides: Mapping[str, Any],
-  workdir: Path | None = None,
-  flags: Iterable[tuple[str, str]] = (),
-) -> str:
-  """Returns the shell command of a config.
-
-  tool        command of this package, as in "sweep"
-  path        the config file
-  overrides   {flat key: value}
-  workdir     value of --workdir; None: the default
-  flags       (name, value) of further flags
-  """
-  words = ["python", "-m", f"experiments.{tool}", f"--config={short(path)}"]
-  words += [f"--workdir={workdir}"] if workdir else []
-  words += [f"--{name}={value}" for name, value in flags]
-  words += [f"--config.{key}={value}" for key, value in overrides.items()]
-  return shlex.join(words)

@@ -51,6 +51,12 @@ class Run:
       self, id=run_id(config), config=config, overrides=overrides
     )
 
+  def with_seeds(self, seeds: tuple[int, ...]) -> "Run":
+    """Returns the same run with other seeds, which are no part of its id."""
+    config = resolve(self.config, {"seeds": seeds})
+    overrides = {**self.overrides, "seeds": seeds}
+    return dataclasses.replace(self, config=config, overrides=overrides)
+
   def entry(self) -> dict[str, Any]:
     """Returns the run's entry in sweep.json."""
     named: dict[str, Any] = {"id": self.id, "label": self.label, "group": self.group}

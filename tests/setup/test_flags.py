@@ -6,7 +6,7 @@ import sys
 import pytest
 from absl import flags as absl_flags
 
-from experiments.setup import flags, runs
+from experiments.setup import command_line, flags, runs
 from experiments.setup.validate import ConfigError, resolve
 
 # ml_collections loads config files by a method that Python means to remove.
@@ -51,7 +51,7 @@ def test_seeds_are_a_tuple_or_a_range():
 
 def test_a_command_says_again_what_was_asked():
   request = parse("--config.model.position=rope(base=5e5)", "--config.seeds=(3,)")
-  command = flags.command("run", request.path, request.overrides)
+  command = command_line.command("run", request.path, request.overrides)
   assert command.endswith(
     "'--config.model.position=rope(base=5e5)' '--config.seeds=(3,)'"
   )

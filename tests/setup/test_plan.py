@@ -8,7 +8,7 @@ from fake_runs import BASE, POSITIONS, TWO_TASKS, WHY, expand, lines
 
 from experiments import run
 from experiments.configs import pod, quickstart, standard
-from experiments.setup import config_file, flags, runs
+from experiments.setup import command_line, config_file, runs
 from experiments.setup.identity import aged
 from experiments.setup.plan import (
   Chain,
@@ -154,7 +154,7 @@ SIZES = Chain(
 def test_a_run_with_other_flags_joins_the_group_most_like_it(overrides, group):
   path = config_file.CONFIGS / "quickstart.py"
   which = Plan("why?", SIZES, "none"), Path("unused"), True, False
-  request = flags.Request(path, BASE, overrides | {"train.steps": 80}, *which)
+  request = command_line.Request(path, BASE, overrides | {"train.steps": 80}, *which)
   assert run.chosen(request).group == group
 
 

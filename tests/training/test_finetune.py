@@ -13,10 +13,10 @@ from safetensors.numpy import save_file
 from experiments import similarity
 from experiments.configs import base
 from experiments.configs import minilm as example
-from experiments.runner import sweep_loop, train
+from experiments.runner import dry_run, train
 from experiments.runner.build import build
 from experiments.runner.pretrained import read_pretrained
-from experiments.setup import flags, runs
+from experiments.setup import command_line, runs
 from experiments.setup.validate import ConfigError, flatten, resolve
 from transformer_jax import interop
 from transformer_jax.data.files import DataError
@@ -186,8 +186,10 @@ def dry(texts, bert, capsys, fields="", **more):
   chosen = config(texts, BERT, fields, **more)
   run = runs.Run("id", "label", "group", chosen, {})
   where = pathlib.Path("experiments", "configs", "base.py")
-  request = flags.Request(where, chosen, {}, None, texts.parent / "unused", True, False)
-  code = sweep_loop.dry_run(request, [run])
+  request = command_line.Request(
+    where, chosen, {}, None, texts.parent / "unused", True, False
+  )
+  code = dry_run.describe(request, [run])
   assert not request.workdir.exists()
   return capsys.readouterr().out, code
 

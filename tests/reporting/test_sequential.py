@@ -1,0 +1,278 @@
+"""Comparisons over looks: by hand, and as the simulation that calibrates them."""
+
+import pathlib
+
+import numpy as np
+import pytest
+from fake_sweep import TEXT, edit, read_page, write_sweep
+
+from experiments import until_resolved
+from experiments.calibration import methods, seed_noise, sequential
+from experiments.reporting import (
+  comparisons,
+  length_curves,
+  load,
+  overview,
+  sampling,
+  summary,
+  tables,
+  verdicts,
+)
+from experiments.reporting.judgements import Column
+from experiments.reporting.page import write_report
+from experiments.setup.looks import Looks, declared
+from experiments.setup.primary import Comparisons
+from transformer_jax.training.json_files import read_json
+
+LABELS = ("none", "a", "b", "c", "d", "e")
+LOOKS = Looks(tuple(range(6)), (3, 4, 6), (0.2, 0.3, 0.5))
+
+
+def column(scores, looks=LOOKS, better="lower", **more):
+  pairs = [(label, "none") for label in scores]
+  each = looks.each if looks else ()
+  return Column(scores, better, pairs, pairs[1:], best=True, looks=each, **more)
+
+
+def judged(scores, **more):
+  return verdicts.judge({0: column(scores, **more)}, "none")[0]
+
+
+def made(seed=0, count=6, **means):
+  rng = np.random.default_rng(seed)
+  means = {"none": 3.0, **means}
+  return {
+    label: dict(enumerate(mean + rng.normal(0, 0.02, count)))
+    for label, mean in means.items()
+  }
+
+
+def first(scores, count):
+  return {label: dict([*x.items()][:count]) for label, x in scores.items()}
+
+
+def test_the_p_value_is_the_smallest_of_a_look_over_its_share():
+  scores = made(a=2.96, b=3.01)
+  found = judged(scores).of
+  for pair in (("a", "none"), ("b", "none")):
+    alone = [
+      judged(first(scores, n), looks=None).of[pair].p / weight
+      for n, weight in ((3, 0.2), (4, 0.3), (6, 0.5))
+    ]
+    assert found[pair].p == pytest.approx(min([*alone, 1.0]), rel=1e-12)
+    # The difference is that of all seeds, and its interval not corrected.
+    fixed = judged(scores, looks=None).of[pair]
+    assert found[pair].difference == fixed.difference
+  assert len({found[pair].p for pair in (("a", "none"), ("b", "none"))}) == 2
+
+
+def test_later_seeds_take_nothing_back():
+  scores = made(a=2.9, b=3.01)
+  early = judged(first(scores, 3)).of["a", "none"]
+  spoiled = {
+    label: values | ({3: 5.0, 4: 1.0, 5: 9.0} if label == "a" else {})
+    for label, values in scores.items()
+  }
+  late = judged(spoiled).of["a", "none"]
+  assert early.verdict == late.verdict == "better" and late.p <= early.p
+  # The claim is that of its look, whatever the difference has become.
+  assert late.difference.mean > 0
+
+
+def test_a_pair_has_the_looks_that_both_runs_have_reached():
+  scores = made(a=2.98, b=2.98)
+  scores["a"] = dict([*scores["a"].items()][:4])
+  found = judged(scores).of
+  assert found["a", "none"].seeds == (0, 1, 2, 3)
+  for count in (3, 5):  # the fifth seed is in no look of three or four seeds
+    part = scores | {"a": dict([*scores["a"].items()][:3]), "b": scores["b"]}
+    part = first(part, count)
+    three = judged(first(part, 3), looks=None).of["a", "none"].p
+    assert judged(part).of["a", "none"].p == pytest.approx(min(1.0, three / 0.2))
+  none = judged(first(scores, 2)).of["a", "none"]
+  assert (none.verdict, none.reason) == (
+    "did not resolve",
+    "no look yet: the first is at 3 seeds",
+  )
+
+
+def test_seeds_that_would_resolve_are_those_of_a_later_look():
+  scores = made(a=2.985, b=3.0)
+  more = judged(first(scores, 4)).of["a", "none"].more
+  fixed = judged(first(scores, 4), looks=None).of["a", "none"].more
+  assert more.point > fixed.point  # half of the error at the last look
+  assert judged(scores).of["a", "none"].more is None  # there is no later one
+
+
+def test_equivalence_is_tested_at_each_look_too():
+  scores = made(a=3.0, b=2.0)
+  found = judged(scores, margin=0.5).of["a", "none"]
+  assert found.verdict == "equivalent"
+  alone = [
+    judged(first(scores, n), looks=None, margin=0.5).of["a", "none"].p_equivalent / w
+    for n, w in ((3, 0.2), (4, 0.3), (6, 0.5))
+  ]
+  assert found.p_equivalent == pytest.approx(min(alone))
+
+
+def test_the_best_is_told_by_differences_and_by_looks_that_it_led():
+  scores = made(a=2.0, b=2.5, c=2.98)
+  # Later seeds are easier for all: who stopped early has a worse mean, and leads.
+  for label in ("none", "b", "c"):
+    scores[label] |= {seed: scores[label][seed] - 1.5 for seed in (4, 5)}
+  scores["a"] = dict([*scores["a"].items()][:4])
+  assert np.mean([*scores["b"].values()]) < np.mean([*scores["a"].values()])
+  assert judged(scores).leaders == ("a",)
+  # A rival that was far ahead at one look is not beaten by that look.
+  near = made(a=2.0, b=2.0)
+  near["b"] |= {seed: near["b"][seed] - 0.5 for seed in (0, 1, 2)}
+  near["b"] |= {seed: near["b"][seed] + 0.7 for seed in (3, 4, 5)}
+  assert judged(near).leaders == ("a", "b")
+
+
+def test_pending_comparisons_count_from_the_first():
+  scores = made(a=2.9, b=3.0)
+  alone = verdicts.judge({0: column(scores)}, "none")[0].of["a", "none"]
+  later = verdicts.judge({0: column(scores)}, "none", pending=8)[0].of["a", "none"]
+  assert later.p == alone.p
+  assert later.p_holm == pytest.approx(min(1.0, alone.p_holm * 10 / 2))
+
+
+# The simulation, and the path that reports take.
+
+
+def test_a_sweep_of_one_look_is_one_of_fixed_seeds():
+  scores = seed_noise.NOISES["recorded"].draw(np.random.default_rng(0), (40, 4, 6, 3))
+  ended = sequential.run(scores.scores_RCVS, (3,), (1.0,))
+  _, adjusted = methods.METHODS["moderated"](scores.scores_RCVS)
+  np.testing.assert_array_equal(ended.resolved_RCP, adjusted < 0.05)
+  assert (ended.seeds_RGV == 3).all()
+
+
+def folder_of(scores_CVS, seeds_GV):
+  """Returns a sweep of two groups at two lengths, as if read from a folder."""
+  runs = []
+  for g in range(2):
+    for v, label in enumerate(LABELS):
+      seeds = range(seeds_GV[g, v])
+      scores = [
+        {"seed": s, "length": n, "measure": "bits", "part": "mean", "value": x}
+        for n, c in ((64, 2 * g), (512, 2 * g + 1))
+        for s, x in enumerate(scores_CVS[c, v, : len(seeds)])
+      ]
+      result = {"scores": scores, "seeds": [*seeds], "lengths": [64, 512]}
+      result |= {"measures": [{"name": "bits", "better": "lower"}], "train_length": 64}
+      group = ("text", "copy")[g]
+      runs.append(
+        load.LoadedRun(f"{group}-{v}", label, group, "finished", 0, result=result)
+      )
+  # Of named pairs nobody is called best, which costs the others something.
+  pairs = Comparisons(contrasts=tuple((label, "none") for label in LABELS[1:]))
+  folder, groups = pathlib.Path("no folder"), ("text", "copy")
+  return load.Sweep(folder, "", "", "", "none", groups, tuple(runs), 0, pairs)
+
+
+@pytest.mark.parametrize("kind", ["equal", "baseline"])
+def test_the_simulation_takes_the_decisions_of_a_sweep(monkeypatch, kind):
+  looks, most = declared((0, 1, 2), 8), 8
+  made = seed_noise.NOISES[kind].draw(np.random.default_rng(5), (3, 4, 6, most))
+  scores = made.scores_RCVS
+  unit = made.sd_RCV[0, 0, 0]  # of the baseline
+  scores[:, 1, 1] -= 8 * unit  # one variant is better at the longest length
+  scores[:, 2, 2:4] += 2.5 * unit
+  ended = sequential.run(scores, looks.counts, looks.weights)
+  monkeypatch.setattr(comparisons, "_looks", lambda sweep: looks)
+  for r, scores_CVS in enumerate(scores):
+    seeds = np.full((2, 6), 3)
+    while True:
+      sweep = folder_of(scores_CVS, seeds)
+      monkeypatch.setattr(load, "read", lambda _, sweep=sweep: sweep)
+      found = comparisons.find("runs")
+      wanted = until_resolved.needs(found, most)
+      if not wanted:
+        break
+      for name, count in wanted.items():
+        group, _, v = name.partition("-")
+        place = ("text", "copy").index(group), int(v)
+        assert count > 3
+        seeds[place] = max(seeds[place], count)
+    np.testing.assert_array_equal(seeds, ended.seeds_RGV[r])
+    claims = {
+      (c.group, c.length, c.label)
+      for c in found.comparisons
+      if c.verdict in ("better", "worse")
+    }
+    expected = {
+      (("text", "copy")[c // 2], (64, 512)[c % 2], LABELS[p + 1])
+      for c, p in np.argwhere(ended.resolved_RCP[r])
+    }
+    assert claims == expected and len(claims) > 0
+
+
+# What a report says of it.
+
+MEANS = {label: TEXT[label] for label in ("none", "alibi", "rope")}
+MANY = declared((0, 1, 2), 6)
+
+
+@pytest.fixture
+def added(tmp_path):
+  """A sweep in which rope stopped at three seeds, the others at six."""
+  write_sweep(
+    tmp_path,
+    {"text": ("bits_per_byte", MEANS | {"near": (3.08, 3.2, 3.3, 3.43)})},
+    seeds=range(6),
+    looks=MANY.to_json(),
+  )
+  path = tmp_path / "runs/text-02"
+  scores = [s for s in read_json(path / "result.json")["scores"] if s["seed"] < 3]
+  edit(tmp_path, "text-02", scores=scores, seeds=[0, 1, 2])
+  for n in range(4):
+    edit(tmp_path, f"text-0{n}", seeds_apart=True)
+  return tmp_path
+
+
+def test_a_report_says_how_it_was_sampled(added):
+  found = comparisons.find(added)
+  sure = dict(overview.overview(found))["How sure is that?"]
+  assert "3 to 6 seeds a variant" in sure[0]
+  assert sure[1].startswith(
+    "Seeds were added until resolved: looks were declared at 3, 4 and 6 seeds, which"
+    " may spend 1.2, 1.5 and 2.3% of error, 5% together."
+  )
+  assert "comparisons resolved" in sure[1] and sure[1].endswith("the last look.")
+  (what,) = dict(overview.overview(found))["What would make it surer?"]
+  assert what.startswith("Verdicts have no look after 6 seeds.")
+  assert sampling.late(found) not in sure
+
+
+def test_tables_and_page_treat_fewer_seeds_as_sound(added):
+  found = comparisons.find(added)
+  table = tables.main_table(found, "text")
+  assert sampling.NOTE in table.notes
+  assert not any("of 6 seeds" in cell for row in table.rows for cell in row)
+  assert not any("seeds trained together" in note for note in table.notes)
+  # Rope has the best difference from the baseline, and is no stranger for its seeds.
+  lead, more = summary.answer(found, "text")
+  assert "other seeds than" not in lead + more
+  assert lead.startswith("At 8x the training length alibi is best")
+  assert "At the training length rope is best" in more
+  cells = [c for c in found.comparisons if c.label == "rope" and c.part == "mean"]
+  assert all(c.complete and c.planned == 3 for c in cells)
+  write_report(added)
+  text = (added / "report.html").read_text()
+  assert "looks were declared at 3, 4 and 6" in text and read_page(added).tables
+  assert length_curves._seeds(found.of("text")) == "mean of 3 to 6 seeds"
+
+
+def test_without_looks_nothing_says_so(added):
+  edit(added, "..", "sweep.json", looks=None)
+  found = comparisons.find(added)
+  assert found.looks is None and sampling.sentences(found) == []
+  assert sampling.NOTE not in tables.main_table(found, "text").notes
+
+
+def test_a_damaged_schedule_is_a_sentence_with_the_file(added):
+  edit(added, "..", "sweep.json", looks={"seeds": [0]})
+  with pytest.raises(load.ReportError, match="sweep.json: looks .* are no object with"):
+    comparisons.find(added)
