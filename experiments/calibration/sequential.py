@@ -90,12 +90,13 @@ class _Sweeps:
       open_RCP = ~resolved_RCP & (self.looks_RCP < len(self.counts))
       if self.gives_up:
         open_RCP &= ~self._futile(threshold_R11)
-      done_R = ~open_RCP.any((1, 2))
+      open_R = open_RCP.any((1, 2))
+      done_R = np.logical_not(open_R)
       for name, values in vars(self._ended(resolved_RCP)).items():
         getattr(ended, name)[left_R[done_R]] = values[done_R]
       self._add_seeds(open_RCP)
-      self._keep(~done_R)
-      left_R = left_R[~done_R]
+      self._keep(open_R)
+      left_R = left_R[open_R]
     return ended
 
   def _ended(self, resolved_RCP: np.ndarray) -> Ended:

@@ -21,7 +21,7 @@ class SequentialRates:
   power       that resolve the one effect, {its size in standard deviations: rate}
   seeds       mean seeds of a run, {size of every variant's effect: seeds}; 0.0: none
   estimate    of the one effect where it is resolved, in percent of the truth, by size
-  coverage    intervals at the last look that hold a difference of zero
+  coverage    intervals at the last look that hold a difference, by its size
 
   >>> from experiments.calibration.seed_noise import NOISES
   >>> measure(NOISES["equal"], (3,), (1.0,), 100, 100).seeds
@@ -32,7 +32,7 @@ class SequentialRates:
   power: dict[float, float]
   seeds: dict[float, float]
   estimate: dict[float, float]
-  coverage: float
+  coverage: dict[float, float]
 
 
 def measure(
@@ -71,6 +71,7 @@ def measure(
   }
   truth = _size(reports)[:, 0, 0]
   held = np.abs(nothing.mean_RCP) <= nothing.half_RCP
+  tested = null_RCP & np.isfinite(nothing.half_RCP)
   return SequentialRates(
     errors=_percent((nothing.resolved_RCP & null_RCP).any((1, 2))),
     power={size: _percent(x.resolved_RCP[:, 0, 0]) for size, x in one.items()},
@@ -79,7 +80,8 @@ def measure(
     estimate={
       size: _estimate(x, noise.towards * size * truth) for size, x in one.items()
     },
-    coverage=_percent(held[null_RCP & np.isfinite(nothing.half_RCP)]),
+    coverage={0.0: _percent(held[tested])}
+    | {size: _covered(x, noise.towards * size * truth) for size, x in one.items()},
   )
 
 
@@ -98,6 +100,12 @@ def _all_differ(reports: Reports, towards: float, size: float) -> np.ndarray:
   scores = reports.scores_RCVS.copy()
   scores[..., 1:, :] += towards * size * _size(reports)[..., None]
   return scores
+
+
+def _covered(ended: Ended, truth: np.ndarray) -> float:
+  """Returns how often the interval of the one effect holds it, in percent."""
+  off = np.abs(ended.mean_RCP[:, 0, 0] - truth)
+  return _percent(off <= ended.half_RCP[:, 0, 0])
 
 
 def _estimate(ended: Ended, truth: np.ndarray) -> float:

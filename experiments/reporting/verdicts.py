@@ -13,7 +13,7 @@ from experiments.reporting import family
 from experiments.reporting.family import Name, Unit
 from experiments.reporting.judgements import ALPHA, Column, Judgements
 from experiments.reporting.measured import MeasuredColumn
-from experiments.reporting.sequential import SequentialColumn
+from experiments.reporting.sequential_column import SequentialColumn
 
 
 def judge(

@@ -21,9 +21,9 @@ def looks_of(request: Request, todo: Sequence[Run]) -> Looks | None:
     _check_recorded(request, todo, there)
   if there is not None or not request.until:
     return there
-  seeds = {tuple(run.config.seeds): run for run in todo}
-  if len(seeds) > 1:
-    first, second, *_ = seeds.values()
+  by_seeds: dict[tuple[int, ...], Run] = {tuple(x.config.seeds): x for x in todo}
+  if len(by_seeds) > 1:
+    first, second, *_ = by_seeds.values()
     raise ConfigError(
       f"--until={request.until}: all runs start with the same seeds, but"
       f" '{first.label}' has {tuple(first.config.seeds)} and '{second.label}'"
@@ -31,7 +31,8 @@ def looks_of(request: Request, todo: Sequence[Run]) -> Looks | None:
     )
   # Ids are not known yet where values are still to be tuned or solved for.
   late = any(request.workdir.glob("runs/*/result.json"))
-  return schedules.declared(*seeds, request.max_seeds or schedules.MOST, late)
+  (seeds,) = by_seeds
+  return schedules.declared(seeds, request.max_seeds or schedules.MOST, late)
 
 
 def _check_recorded(request: Request, todo: Sequence[Run], there: Looks) -> None:
