@@ -7,7 +7,7 @@ from scipy import stats
 
 from experiments.reporting import budget, sampling
 from experiments.reporting.comparisons import Comparison, Findings
-from experiments.reporting.load import LoadedRun
+from experiments.reporting.loaded_run import LoadedRun
 from experiments.reporting.sampling import OPEN, RESOLVED
 from experiments.reporting.statistics import LEVEL
 from experiments.reporting.text import listed
