@@ -173,14 +173,9 @@ def _loaded(experiment: Experiment, mesh: Mesh) -> tuple[Any, dict]:
 
 def _check_scores(experiment: Experiment, mesh: Mesh, arrays: Any) -> None:
   """Raises the errors of evaluation; arrays may be shapes."""
-  seeds = len(experiment.seeds)
-
-  def stack(x: Any) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct((seeds, *x.shape), x.dtype)
-
-  params = jax.tree.map(stack, experiment.trainer.shapes.params)
+  state = loop.abstract_state(experiment.trainer, len(experiment.seeds), mesh)
   with jax.set_mesh(mesh):
-    experiment.evaluator.check(params, arrays, experiment.lengths)
+    experiment.evaluator.check(state.eval_params, arrays, experiment.lengths)
 
 
 def _has_user_code(config: ConfigDict) -> bool:

@@ -20,6 +20,7 @@ from transformer_jax.evaluation.lengths import Evaluator, bucket_of
 from transformer_jax.models import Architecture, Transformer
 from transformer_jax.positions import coords, positions
 from transformer_jax.spec import SpecError
+from transformer_jax.training import sharding
 
 LENGTHS = (4, 8, 16, 32)
 
@@ -110,16 +111,33 @@ def test_lengths_share_programs():
   for longest in (60, 64, 100):  # a longer bucket would need more data than there is
     buckets = [bucket_of(n, longest) for n in range(1, longest + 1)]
     assert all(n <= b <= longest for n, b in enumerate(buckets, 1))
-  model, task, params = make("rope")
-  evaluator, programs = Evaluator(model, task, examples=2, batch_size=2), []
-  original = Evaluator.program
-  try:
-    Evaluator.program = lambda self, b: (
-      programs.append(original(self, b)) or programs[-1]
-    )
+
+
+def test_lengths_are_traced_and_compiled_once_a_bucket_after_the_check_too(monkeypatch):
+  traced, programs, original = [], [], Evaluator.program
+
+  class Counted(Digits):
+    def score(self, arrays, key, batch_size, length, bucket):
+      traced.append(bucket)
+      return super().score(arrays, key, batch_size, length, bucket)
+
+  def program(self, bucket):
+    programs.append(original(self, bucket))
+    return programs[-1]
+
+  model, task, params = make("rope", Counted())
+  evaluator = Evaluator(model, task, examples=2, batch_size=2)
+  mesh = sharding.make_mesh(data=1, tensor=1, sequence=1)
+  params = sharding.whole(mesh, params)
+  shapes = jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), params
+  )
+  traced.clear()
+  with jax.set_mesh(mesh):
+    evaluator.check(shapes, (), LENGTHS)
+    monkeypatch.setattr(Evaluator, "program", program)
     evaluator.run(params, (), LENGTHS)
-  finally:
-    Evaluator.program = original
+  assert sorted(traced) == [8, 32]
   assert [program._cache_size() for program in programs] == [1, 1]
 
 

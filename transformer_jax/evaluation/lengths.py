@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from transformer_jax.data import task_probe
 from transformer_jax.data.base import Batch, Task
@@ -98,7 +99,7 @@ class Evaluator:
       reasons = [self.undefined(length)] * seeds
       if length in buckets:
         program = programs[buckets[length]]
-        each = [program(part, arrays, jnp.int32(length)) for part in parts]
+        each = [program(part, arrays, np.int32(length)) for part in parts]
         scores, *counts, singles, weights = seed_parts.join(jax.device_get(each))
         reasons = [why_undefined(*map(int, pair)) for pair in zip(*counts, strict=True)]
         value_SE |= {(length, *column): x_SE for column, x_SE in singles.items()}
@@ -114,12 +115,14 @@ class Evaluator:
   def check(self, params: Any, arrays: Any, lengths: tuple[int, ...]) -> None:
     """Raises the errors of `run`; traces its programs and compiles nothing.
 
-    params   shapes, stacked by seed
+    params   shapes, stacked by seed; with the shardings of the parameters that are
+             scored, `run` does not trace again
     """
 
     def part(x: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
       together = seed_parts.together(x.shape[0])
-      return jax.ShapeDtypeStruct((together, *x.shape[1:]), x.dtype)
+      shape = (together, *x.shape[1:])
+      return jax.ShapeDtypeStruct(shape, x.dtype, sharding=x.sharding)
 
     params = jax.tree.map(part, params)
     length = jax.ShapeDtypeStruct((), jnp.int32)

@@ -1,5 +1,6 @@
 """Fingerprints of scored targets: equal ones mean that two scores are comparable."""
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import xxhash
 
+from transformer_jax.data.base import Task
 from transformer_jax.evaluation.lengths import Evaluator
 
 
@@ -20,19 +22,24 @@ def of_lengths(
   A fingerprint covers the scored targets and their weights, example by example.
   Padding, the tokens before a target and the batch size do not change it.
   """
-  key = jax.random.key(evaluator.key)
-
-  def batch(arrays: Any, length: jax.Array, bucket: int) -> tuple[jax.Array, jax.Array]:
-    made = evaluator.task.score(arrays, key, evaluator.examples, length, bucket)
-    return made.target_BL, made.weight_BL
-
-  program = jax.jit(batch, static_argnums=2)
+  program = _program(evaluator.task, evaluator.examples, evaluator.key)
   available = {"available": evaluator.task.available(arrays)}
   return {
     str(length): available
     | of_batch(*jax.device_get(program(arrays, jnp.int32(length), bucket)))
     for length, bucket in evaluator.buckets(lengths).items()
   }
+
+
+@functools.lru_cache(maxsize=8)  # compiled once for all models of a task
+def _program(task: Task, examples: int, key: int) -> Any:
+  """Returns the jitted `(arrays, length, bucket) -> target_BL, weight_BL`."""
+
+  def batch(arrays: Any, length: jax.Array, bucket: int) -> tuple[jax.Array, jax.Array]:
+    made = task.score(arrays, jax.random.key(key), examples, length, bucket)
+    return made.target_BL, made.weight_BL
+
+  return jax.jit(batch, static_argnums=2)
 
 
 def of_batch(target_BL: np.ndarray, weight_BL: np.ndarray) -> dict[str, Any]:
