@@ -99,7 +99,8 @@ def expand(plan: Plan, base: ConfigDict, flags: Mapping[str, Any]) -> list[Run]:
 
   Where flags give two runs one label, the run planned with these values stays, else the
   first. Two runs of one config are trained once; only a run that the plan names itself
-  keeps its line then: `without norm` of a plan whose norm is the default.
+  keeps its line then: `without norm` of a plan whose norm is the default. A group with
+  a `match` keeps all its lines: each is solved to the group's own baseline.
   """
   runs: dict[tuple[str, str], Run] = {}
   settled: set[tuple[str, str]] = set()
@@ -122,11 +123,19 @@ def expand(plan: Plan, base: ConfigDict, flags: Mapping[str, Any]) -> list[Run]:
     named |= {line} if change.name else set()
   if any(_moved(change, base, flags) for change in plan.runs):
     named = set()  # the plan shrinks
-  once = {run.id: run for run in reversed(runs.values())}
+  first = {run.id: run for run in reversed(runs.values())}
   for run in runs.values():
-    if _scored(run) != _scored(once[run.id]):
-      raise ConfigError(_one_training(once[run.id], run))
-  return [run for line, run in runs.items() if line in named or once[run.id] is run]
+    if _scored(run) != _scored(first[run.id]):
+      raise ConfigError(_one_training(first[run.id], run))
+  once = {_training(run): run for run in reversed(runs.values())}
+  return [
+    run for line, run in runs.items() if line in named or once[_training(run)] is run
+  ]
+
+
+def _training(run: Run) -> tuple[str, str]:
+  """Returns the id of a run; one whose cost is matched is solved in its group."""
+  return run.id, run.group if run.match else ""
 
 
 def only(runs: Sequence[Run], groups: Sequence[str]) -> list[Run]:

@@ -47,6 +47,26 @@ def solved(match, positions, timer=None, recorded=(), **overrides):
   return solver.solve(todo, "none", dict(recorded), timer)
 
 
+def test_each_group_is_matched_on_its_own():
+  """Groups of the same runs, as on the page: before, the second one was dropped."""
+  variants = Grid({"model.position": ("none", "learned")})
+  groups = Chain(
+    Group("parameters", variants, SMALL, match="parameters"),
+    Group("tokens", variants, SMALL, match="tokens"),
+    Group("plain", variants, SMALL),
+  )
+  todo = runs.expand(Plan("why?", groups, "none"), BASE, {})
+  lines = [(run.group, run.label) for run in solver.solve(todo, "none", {}, None)]
+  assert lines == [
+    *(("parameters", "none"), ("parameters", "learned")),
+    *(("tokens", "none"), ("tokens", "learned")),
+    *(("plain", "none"), ("plain", "learned")),
+  ]
+  # Without a match, two runs of one config are one line.
+  twice = Chain(Group("a", variants, SMALL), Group("b", variants, SMALL))
+  assert len(runs.expand(Plan("why?", twice, "none"), BASE, {})) == 2
+
+
 @pytest.mark.parametrize("by", ["", "model.width", "model.layers"])
 def test_parameters_of_an_own_encoding_are_those_of_the_baseline(
   by, tmp_path, monkeypatch
