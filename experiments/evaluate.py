@@ -23,7 +23,7 @@ from experiments import scoring
 from experiments.analysis import TrainedRun, load_run
 from experiments.reporting.load import ReportError, read
 from experiments.reporting.loaded_run import LoadedRun, Sweep
-from experiments.runner import process, provenance, sweep_loop
+from experiments.runner import process, provenance, sweep_report
 from experiments.runner.compile_cache import programs_in
 from experiments.runner.locks import claim
 from experiments.runner.saved_run import of_run
@@ -78,7 +78,7 @@ def main(argv: list[str]) -> int:
     return 0
   states = collections.Counter(score_all(workdir, runs, wanted))
   print(", ".join(f"{count} {state}" for state, count in states.items()), flush=True)
-  written = sweep_loop.report(workdir)
+  written = sweep_report.report(workdir)
   return 0 if written and not states.keys() - {"scored", "scored before"} else 1
 
 

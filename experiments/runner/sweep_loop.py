@@ -3,12 +3,9 @@
 import copy
 import functools
 import os
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-import xxhash
 
 from experiments.runner import (
   dry_run,
@@ -23,12 +20,13 @@ from experiments.runner import (
   workers,
 )
 from experiments.runner.locks import claim
+from experiments.runner.sweep_report import report
 from experiments.runner.workers import Workers
 from experiments.setup import command_line
 from experiments.setup.command_line import Request
 from experiments.setup.runs import Run
 from experiments.setup.validate import ConfigError, validate
-from transformer_jax.training.json_files import replace_file, write_json
+from transformer_jax.training.json_files import write_json
 from transformer_jax.training.log import make_patient
 from transformer_jax.training.signals import Stop, stop_requested
 from transformer_jax.untrusted import shown
@@ -227,41 +225,3 @@ def _train(run: Run, name: str, stop: Stop, folder: Path) -> dict[str, Any] | No
   config = copy.deepcopy(run.config)
   config.seeds = seed_blocks.of_config(folder) or config.seeds
   return train(config, folder, name, stop)
-
-
-def report(workdir: Path, shared: bool = False) -> bool:
-  """Writes and prints the report; returns False where that fails, with the reason.
-
-  shared   other processes worked here: a report that one of them wrote since the last
-           result is kept
-  """
-  from experiments.reporting.page import print_report, write_report
-
-  path = workdir / "report.html"
-  try:
-    with claim(workdir, wait=True):
-      stamp, note = _stamp(workdir), workdir / ".reported"
-      fresh = path.is_file() and note.is_file() and note.read_bytes() == stamp
-      if not (shared and fresh):
-        path = write_report(workdir)
-        replace_file(note, stamp)
-    print_report(workdir)
-  except Exception as error:
-    reason = shown(f"{type(error).__name__}: {error}")
-    print(
-      f"error: no report ({reason}); the runs are kept, try"
-      f" python -m experiments.report --workdir={workdir}",
-      file=sys.stderr,
-    )
-    return False
-  print(f"report: {path}")
-  return True
-
-
-def _stamp(workdir: Path) -> bytes:
-  """Returns a checksum of the files that a report depends on."""
-  files = [workdir / "sweep.json", *sorted(workdir.glob("runs/*/status.json"))]
-  digest = xxhash.xxh3_128()
-  for file in files:
-    digest.update(file.read_bytes() if file.is_file() else b"")
-  return digest.hexdigest().encode()

@@ -29,7 +29,7 @@ def again(workdir, here, monkeypatch):  # noqa: F811
     monkeypatch.setattr(evaluate, "FLAGS", values)
     monkeypatch.setattr(evaluate.command, "require", lambda *_, **__: None)
     # Figures take seconds: the tables and the page are looked at without.
-    monkeypatch.setattr(evaluate.sweep_loop, "report", lambda *_: True)
+    monkeypatch.setattr(evaluate.sweep_report, "report", lambda *_: True)
     return evaluate.main(["evaluate"])
 
   return call

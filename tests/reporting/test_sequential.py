@@ -7,7 +7,12 @@ import pytest
 from fake_sweep import TEXT, edit, read_page, write_sweep
 
 from experiments import until_resolved
-from experiments.calibration import methods, seed_noise, sequential
+from experiments.calibration import (
+  methods,
+  seed_noise,
+  sequential,
+  sequential_rates,
+)
 from experiments.reporting import (
   comparisons,
   length_curves,
@@ -149,6 +154,17 @@ def test_a_sweep_of_one_look_is_one_of_fixed_seeds():
   assert (ended.seeds_RGV == 3).all()
 
 
+def test_the_error_holds_over_all_looks_and_without_shares_it_would_not():
+  looks, noise = declared((0, 1, 2), 20), seed_noise.NOISES["equal"]
+  found = sequential_rates.measure(noise, looks.counts, looks.weights, 300, 60)
+  assert found.errors <= 5.5 and found.power[4.0] >= 95
+  assert 3 < found.seeds[0.0] < 8 and 4 < found.seeds[4.0] < 8
+  assert 100 < found.estimate[2.0] < 125  # biased away from zero
+  every = (1.0,) * len(looks.counts)
+  naive = sequential_rates.measure(noise, looks.counts, every, 300, 20, gives_up=False)
+  assert naive.errors > 8 and naive.seeds[0.0] == pytest.approx(20, abs=0.5)
+
+
 def folder_of(scores_CVS, seeds_GV):
   """Returns a sweep of two groups at two lengths, as if read from a folder."""
   runs = []
@@ -175,7 +191,7 @@ def folder_of(scores_CVS, seeds_GV):
 @pytest.mark.parametrize("kind", ["equal", "baseline"])
 def test_the_simulation_takes_the_decisions_of_a_sweep(monkeypatch, kind):
   looks, most = declared((0, 1, 2), 8), 8
-  made = seed_noise.NOISES[kind].draw(np.random.default_rng(5), (3, 4, 6, most))
+  made = seed_noise.NOISES[kind].draw(np.random.default_rng(5), (2, 4, 6, most))
   scores = made.scores_RCVS
   unit = made.sd_RCV[0, 0, 0]  # of the baseline
   scores[:, 1, 1] -= 8 * unit  # one variant is better at the longest length

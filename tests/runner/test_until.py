@@ -8,6 +8,7 @@ import signal
 import numpy as np
 import pytest
 from fake_runs import SCORES, asked
+from test_more_seeds import TINY
 
 from experiments import run, sweep
 from experiments.reporting import comparisons, sampling
@@ -22,6 +23,21 @@ MEANS = {"none": 3.0, "rope": 2.0, "t5": 2.96, "alibi": 3.0005}
 POSITIONS = Grid({"model.position": (*MEANS,)})
 FACTS = functools.cache(provenance.facts)  # commit and sources stay during a test
 PLAN = Plan("why?", Chain(Group("text", POSITIONS)), "none")
+
+
+@pytest.mark.slow
+def test_a_sweep_that_trains_is_resolved_and_reported(tmp_path, capsys):
+  positions = Grid({"model.position": ("none", "rope")})
+  plan = Plan("why?", Chain(Group("copy", positions)), "none")
+  request = until(tmp_path, TINY, plan=plan, max_seeds=4, workers=2)
+  assert sweep.main(request) == 0
+  said, counts = capsys.readouterr().out, seeds_of(tmp_path)
+  assert said.rstrip().endswith(f"report: {tmp_path / 'report.html'}")
+  assert "until resolved: " in said and counts["none"] == counts["rope"] in (3, 4)
+  page = (tmp_path / "report.html").read_text()
+  assert "looks were declared at 3 and 4 seeds" in page
+  assert sweep.main(request) == 0
+  assert "2 of them finished before" in capsys.readouterr().out
 
 
 @pytest.fixture
