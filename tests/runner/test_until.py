@@ -13,6 +13,7 @@ from test_more_seeds import TINY
 from experiments import run, sweep
 from experiments.reporting import comparisons, sampling
 from experiments.runner import provenance, seed_blocks, sweep_loop
+from experiments.setup import config_file
 from experiments.setup.plan import Chain, Grid, Group, Plan
 from experiments.setup.tuning import Tune
 from experiments.setup.validate import ConfigError
@@ -29,7 +30,8 @@ PLAN = Plan("why?", Chain(Group("text", POSITIONS)), "none")
 def test_a_sweep_that_trains_is_resolved_and_reported(tmp_path, capsys):
   positions = Grid({"model.position": ("none", "rope")})
   plan = Plan("why?", Chain(Group("copy", positions)), "none")
-  request = until(tmp_path, TINY, plan=plan, max_seeds=4, workers=2)
+  path = config_file.CONFIGS / "base.py"  # which workers read again
+  request = until(tmp_path, TINY, plan=plan, max_seeds=4, workers=2, path=path)
   assert sweep.main(request) == 0
   said, counts = capsys.readouterr().out, seeds_of(tmp_path)
   assert said.rstrip().endswith(f"report: {tmp_path / 'report.html'}")
