@@ -5,11 +5,13 @@ a report does, and gives the runs of an open comparison the seeds of its next lo
 was decided follows from the folder alone, so that the same command continues.
 """
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from experiments.reporting import comparisons, sampling
 from experiments.reporting.comparisons import Findings
+from experiments.reporting.load import ReportError
 from experiments.reporting.overview import duration
 from experiments.reporting.text import listed
 from experiments.runner import dry_run, sweep_loop
@@ -17,6 +19,7 @@ from experiments.setup.command_line import Request
 from experiments.setup.looks import Looks
 from experiments.setup.runs import Run
 from transformer_jax.training.log import make_patient
+from transformer_jax.untrusted import shown
 
 
 def work(
@@ -47,13 +50,23 @@ def work(
       return sweep_loop.stopped(request, "sweep", stop)
     states |= ended
     shared |= loop.shared
-    findings = comparisons.find(request.workdir)
+    if (findings := _judged(request)) is None:
+      return 1
     wanted = {id: n for id, n in needs(findings, most).items() if n > given.get(id, n)}
     given |= wanted
     ready = [run for run in todo if run.id in wanted]
     print(_line(findings, most, ready, given), flush=True)
   written = sweep_loop.report(request.workdir, shared)
   return 0 if written and states == {"finished"} else 1
+
+
+def _judged(request: Request) -> Findings | None:
+  """Returns the comparisons; None, with the reason, where nothing can be judged."""
+  try:
+    return comparisons.find(request.workdir)
+  except ReportError as error:  # as of a part of the targets that no run scores
+    print(f"error: {shown(error)}; the runs are kept", file=sys.stderr)
+    return None
 
 
 def _most(request: Request, looks: Looks) -> int:

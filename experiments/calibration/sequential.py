@@ -90,7 +90,7 @@ class _Sweeps:
       open_RCP = ~resolved_RCP & (self.looks_RCP < len(self.counts))
       if self.gives_up:
         open_RCP &= ~self._futile(threshold_R11)
-      open_R = open_RCP.any((1, 2))
+      open_R = np.asarray(open_RCP.any((1, 2)))
       done_R = np.logical_not(open_R)
       for name, values in vars(self._ended(resolved_RCP)).items():
         getattr(ended, name)[left_R[done_R]] = values[done_R]

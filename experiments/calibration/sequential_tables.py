@@ -21,8 +21,7 @@ TRIED = {"equal": 0.0, "√seeds": 0.5, "seeds": 1.0}
 def tables(repetitions: int) -> dict[str, str]:
   """Simulates all noises; returns {mark: table}.
 
-  repetitions   reports in which nothing differs, an eighth of them of each effect; of
-                sweeps with fixed seeds half of them
+  repetitions   reports in which nothing differs, an eighth of them of each effect
   """
   fewer = max(1, repetitions // 8)
   found = {}
@@ -30,7 +29,7 @@ def tables(repetitions: int) -> dict[str, str]:
     print(f"{noise.title}, until resolved ...", flush=True)
     found[name] = {
       "until": measure(noise, LOOKS.counts, LOOKS.weights, repetitions, fewer)
-    } | {str(n): measure(noise, (n,), (1.0,), repetitions // 2, fewer) for n in FIXED}
+    } | {str(n): measure(noise, (n,), (1.0,), repetitions, fewer) for n in FIXED}
   size = repetitions // 2, fewer // 2
   shares = {
     noise: {

@@ -15,6 +15,7 @@ from experiments.reporting import comparisons, sampling
 from experiments.runner import provenance, seed_blocks, sweep_loop
 from experiments.setup import config_file
 from experiments.setup.plan import Chain, Grid, Group, Plan
+from experiments.setup.primary import Comparisons
 from experiments.setup.tuning import Tune
 from experiments.setup.validate import ConfigError
 from transformer_jax.training.json_files import read_json
@@ -190,6 +191,13 @@ def test_looks_that_follow_first_results_say_so(tmp_path, trained):
   assert read_json(tmp_path / "sweep.json")["looks"]["late"]
   lines = sampling.sentences(comparisons.find(tmp_path))
   assert lines[-1].endswith("the error of all is up to 7.9%, not 5%.")
+
+
+def test_a_score_that_no_run_has_is_one_sentence(tmp_path, trained, capsys):
+  plan = dataclasses.replace(PLAN, comparisons=Comparisons(part="last_half"))
+  assert sweep.main(until(tmp_path, plan=plan)) == 1
+  noise = capsys.readouterr().err
+  assert noise.count("\n") == 1 and "no run has a score of its comparisons" in noise
 
 
 def test_a_dry_run_says_the_schedule_and_writes_nothing(tmp_path, trained, capsys):
