@@ -2,6 +2,7 @@
 
 import pytest
 from fake_sweep import QUICKSTART, write_sweep
+from undrawn import undrawn  # noqa: F401, a fixture
 
 from experiments.reporting.page import write_report
 

@@ -131,6 +131,7 @@ def test_a_class_of_ones_own_is_read_and_never_run(tmp_path, monkeypatch):
   assert bib(model_position="no_such_encoding") == {}
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_report_writes_the_papers_of_its_sweep(tmp_path):
   means = {label: TEXT[label] for label in ("none", "alibi")}
   workdir = write_sweep(tmp_path, {"text": ("bits_per_byte", means)})

@@ -68,6 +68,7 @@ def test_variants_with_another_budget_are_named(sweep):
   assert found["settings that differ"] == "model.layers and model.position"
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_what_was_not_recorded_has_no_line(tmp_path):
   workdir = write_sweep(tmp_path, {"text": ("bits_per_byte", {"rope": TEXT["rope"]})})
   found = lines(workdir)
@@ -78,6 +79,7 @@ def test_what_was_not_recorded_has_no_line(tmp_path):
   assert "budget_text" not in read_page(workdir).tables
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_page_states_the_budget_before_the_results(sweep):
   page = read_page(write_report(sweep).parent)
   names = list(page.tables)

@@ -141,6 +141,7 @@ def test_the_page_is_computed_again_from_the_rows(quick):
     assert float(main[variant][1].split(" ")[0]) == round(np.mean(values), 3)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_with_the_scores_of_single_examples_too(tmp_path):
   workdir = make(tmp_path, example=1.0)
   write_report(workdir)
@@ -174,6 +175,7 @@ def test_there_is_a_row_for_each_seed(quick):
   assert float(row["value"]) == score["value"]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_lost_seeds_other_targets_and_other_data_are_in_the_rows(tmp_path):
   few = {"text": ("bits_per_byte", TEXT), "copy": ("accuracy", COPY)}
   workdir = write_sweep(tmp_path, few)
@@ -197,6 +199,7 @@ def test_lost_seeds_other_targets_and_other_data_are_in_the_rows(tmp_path):
   assert {"diverged", "not compared", "undefined", "equivalent"} <= check(workdir)
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("value", ["=cmd()", float("nan")])
 def test_a_strangers_value_is_no_formula_and_no_number(tmp_path, value):
   workdir = write_sweep(tmp_path, {"text": QUICKSTART["text"]})

@@ -84,6 +84,7 @@ def test_what_changed_between_runs_is_the_first_line_and_no_verdict(sweep, name)
   assert all(c.estimate.mean is not None for c in compared)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_page_without_a_verdict_says_so_and_names_no_best(sweep):
   change_inputs(sweep, INPUTS["data"][0])
   text = write_report(sweep).read_text()
@@ -157,6 +158,7 @@ def test_whether_lengths_share_their_targets_is_proved_not_claimed(sweep, prints
   assert verdicts(sweep)["alibi"] == "better"
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_column_is_a_length_where_runs_were_trained_at_others(sweep):
   edit(sweep, "text-02", train_length=128)
   found = comparisons.find(sweep)

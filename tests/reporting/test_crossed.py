@@ -110,6 +110,7 @@ def make(workdir, example, available=14_032, count=40, **plan):
   return workdir
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_page_says_how_many_were_scored_and_when_they_are_too_few(tmp_path):
   workdir = make(tmp_path, example=1.0)
   write_report(workdir)

@@ -6,6 +6,8 @@ import pytest
 from experiments.reporting import comparisons, levels, picture, tables
 from experiments.reporting.length_curves import length_curves
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 @pytest.fixture
 def copying(tmp_path):

@@ -86,6 +86,7 @@ def test_a_damaged_plan_is_one_sentence(tmp_path, content):
     load.read(tmp_path)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_runs_without_a_result_are_named_and_shown(tmp_path):
   workdir = write_sweep(tmp_path, {"text": ("bits_per_byte", TEXT)})
   break_runs(workdir)
@@ -105,6 +106,7 @@ def test_runs_without_a_result_are_named_and_shown(tmp_path):
   assert "8x the training length none: 3.4" in lead, "what lost a seed cannot win"
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_report_is_replaced_as_a_whole(tmp_path):
   workdir = write_sweep(tmp_path, {"text": ("bits_per_byte", {"none": TEXT["none"]})})
   path = write_report(workdir)
@@ -149,7 +151,7 @@ def test_a_result_of_the_wrong_shape_is_damaged(tmp_path, change):
 
 
 def test_odd_plans_one_seed_one_length_unknown_groups_equal_labels(tmp_path):
-  means = {"none": (3.0,), "$x_1$ <i>&": (2.0,)}
+  means = {"none": (3.0,), "$x_1$ <i>& 5%$ ^\\_{": (2.0,)}
   workdir = write_sweep(
     tmp_path, {"a/b ü": ("bits_per_byte", means)}, (0,), (64,), groups=["empty"]
   )
@@ -173,6 +175,7 @@ def test_a_run_alone_is_not_called_the_best(tmp_path):
   assert "best" not in lead
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_group_without_the_baseline_has_no_verdicts(tmp_path):
   chapters = {"translation": ("accuracy", {"Transformer": COPY["rope"]})}
   chapters["hidden"] = ("accuracy", {"BERT": COPY["none"], "RoBERTa": COPY["alibi"]})
