@@ -1,6 +1,6 @@
 """Runs the calibration and writes its tables into docs/statistics.md.
 
-`python -m experiments.calibration` takes about four minutes of one core. The seed is
+`python -m experiments.calibration` takes about five minutes of one core. The seed is
 fixed: the same versions of NumPy and SciPy write the same tables.
 """
 

@@ -1,10 +1,16 @@
-"""Spreads over seeds in published reports, as the calibration draws them.
+"""Spreads and scores over seeds in published reports, as the calibration draws them.
 
-Standard deviations over three seeds of every variant whose seeds differ, at the trained
-and the longest length: those in docs/results of quickstart.md, attention.md and
-length_generalization.md at the time of writing. A spread over three seeds is itself
+Spreads: standard deviations over three seeds of every variant whose seeds differ, at
+the trained and the longest length, those in docs/results of quickstart.md, attention.md
+and length_generalization.md at commit 83cdafb. A spread over three seeds is itself
 uncertain; what that adds to the spread of spreads is taken off again.
+
+Scores: those of the quickstart's headline measures with ten seeds, recorded_scores.csv
+beside this file, from its results_by_seed.csv at commit 34da9f0.
 """
+
+import csv
+import pathlib
 
 import numpy as np
 from scipy import special
@@ -52,3 +58,17 @@ def true_spreads(observed: np.ndarray) -> np.ndarray:
 
 
 SPREADS = [true_spreads(np.array(x.split(), float)) for x in RECORDED.values()]
+
+
+def score_noise() -> list[np.ndarray]:
+  """Returns the noise of each recorded column, noise_VS: scores minus their mean.
+
+  A column is a measure at a length of a group. Variants whose seeds are equal are left
+  out, which have no noise.
+  """
+  columns: dict[tuple[str, str], list[list[float]]] = {}
+  with open(pathlib.Path(__file__).with_name("recorded_scores.csv")) as file:
+    for group, length, _, *scores in csv.reader(file):
+      columns.setdefault((group, length), []).append([float(x) for x in scores])
+  noise = [np.array(rows) - np.mean(rows, axis=1)[:, None] for rows in columns.values()]
+  return [noise_VS[noise_VS.any(axis=1)] for noise_VS in noise]

@@ -5,12 +5,13 @@ baseline first, S seeds.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
 import numpy as np
 from scipy import special
 
-from experiments.calibration.recorded import SPREADS
+from experiments.calibration.recorded import SPREADS, score_noise
 
 EXAMPLES = 640  # scored strings behind a bounded score
 SPREAD = 10.0  # largest seed standard deviation over the smallest, where unequal
@@ -155,6 +156,57 @@ def recorded_heavy(rng, shape):
   return additive(heavy_RCVS, found.sd_RCV)
 
 
+def recorded_scores(rng, shape, baseline=False):
+  """Noise of recorded scores, of a recorded column for each column of a report.
+
+  baseline   the recorded sweep's baseline is that of every report, else any variant
+  """
+  scores_RCVS, sd_RCV = np.empty(shape), np.empty(shape[:3])
+  columns = score_noise()
+  column_RC = rng.integers(len(columns), size=shape[:2])
+  for n, noise_VS in enumerate(columns):
+    at = column_RC == n
+    scores_RCVS[at], sd_RCV[at] = _redrawn(
+      rng, noise_VS, (at.sum(), *shape[2:]), baseline
+    )
+  return Reports(scores_RCVS, np.zeros(shape[:3]), sd_RCV)
+
+
+def _redrawn(rng, noise_VS, shape, baseline):
+  """Returns noise of a recorded column in K reports, and the deviations of variants.
+
+  Variants are in random order and stay beside each other: a seed is the same for all.
+  It takes part once before any does twice, with a random sign, so that a mean over few
+  of the recorded seeds varies as one over new seeds would. Where a column has fewer
+  than V variants some stand twice, the second time with other seeds.
+
+  noise_VS   of the recorded column
+  shape      (K, V, S)
+  baseline   its first variant stays the first
+  """
+  (K, V, S), (variants, seeds) = shape, noise_VS.shape
+  place_V = np.arange(V)
+  fixed, order_KV = int(baseline), np.tile(np.arange(variants), (K, 1))
+  order_KV[:, fixed:] = rng.permuted(order_KV[:, fixed:], axis=1)
+  order_KV = order_KV[:, place_V % variants]
+  again_V = place_V // variants
+  seed_KSV = np.empty((K, S, V), int)
+  sign_KSV = np.empty((K, S, V))
+  for again in np.unique(again_V):
+    seed_KN = rng.permuted(np.tile(np.arange(seeds), (K, 1)), axis=1)
+    seed_KSV[..., again_V == again] = seed_KN[:, np.arange(S) % seeds, None]
+    sign_KSV[..., again_V == again] = rng.choice([-1.0, 1.0], (K, S, 1))
+  noise_KVS = noise_VS[order_KV[..., None], seed_KSV.swapaxes(1, 2)]
+  noise_KVS = noise_KVS * sign_KSV.swapaxes(1, 2)
+  # Half the variance of the difference from the baseline is each one's part.
+  own_KV = (noise_VS[order_KV] ** 2).mean(-1)
+  paired_KV = ((noise_VS[order_KV] - noise_VS[order_KV[:, :1]]) ** 2).mean(-1)
+  apart_KV = own_KV + own_KV[:, :1]
+  sd_KV = np.sqrt(np.where(again_V > 0, apart_KV, paired_KV) / 2)
+  sd_KV[:, 0] = sd_KV[:, 1]
+  return noise_KVS, sd_KV
+
+
 NOISES = {
   "equal": SeedNoise("equal, normal", normal),
   "unequal": SeedNoise("10-fold unequal", unequal),
@@ -169,4 +221,8 @@ NOISES = {
   "lost": SeedNoise("lost seeds", lost),
   "recorded": SeedNoise("recorded spreads, normal", recorded),
   "recorded_heavy": SeedNoise("recorded spreads, heavy-tailed", recorded_heavy),
+  "scores": SeedNoise("recorded scores, any baseline", recorded_scores),
+  "scores_none": SeedNoise(
+    "recorded scores, their baseline", functools.partial(recorded_scores, baseline=True)
+  ),
 }
