@@ -17,6 +17,7 @@ from transformer_jax.training.json_files import FileError, read_object
 
 UNITS = "model.feedforward"
 STEPS = "train.steps"
+DISPATCH = "train.steps_per_dispatch"
 TRIES = 12  # evaluations of one search: interpolation needs three to five
 COARSEST = 8  # heads of even or quadruple widths make the largest steps of a width
 
@@ -94,10 +95,7 @@ def _solution(run: Run, baseline: Run, match: Match, timer: Timer | None) -> Sol
   """Returns the values nearest to the baseline's cost."""
   if match.quantity == "seconds":
     assert timer is not None
-    # Both in the same minutes: another load of the machine would be a difference.
-    each, want_each = timer(run.config, baseline.config)
-    want = want_each * baseline.config.train.steps
-    return by_steps(run.config, each, want)
+    return by_seconds(run.config, baseline.config, timer)
   cost = COSTS[match.quantity]
   want, got = cost(baseline.config), cost(run.config)
   solution = Solution({}, want, got)
@@ -145,6 +143,22 @@ def flops(config: ConfigDict) -> float:
 COSTS = {"parameters": parameters, "flops": flops, "tokens": tokens}
 
 
+def by_seconds(config: ConfigDict, baseline: ConfigDict, timer: Timer) -> Solution:
+  """Returns the steps that take as long as the baseline's.
+
+  Steps of shorter dispatches take longer: they are measured again.
+  """
+  shorter: dict[str, int] = {}
+  while True:
+    # Both in the same minutes: another load of the machine would be a difference.
+    each, want_each = timer(resolve(config, shorter), baseline)
+    want = want_each * baseline.train.steps
+    solution = by_steps(resolve(config, shorter), each, want)
+    if DISPATCH not in solution.overrides:
+      return dataclasses.replace(solution, overrides=solution.overrides | shorter)
+    shorter = {DISPATCH: solution.overrides[DISPATCH]}
+
+
 def by_steps(config: ConfigDict, each: float, want: float) -> Solution:
   """Returns the steps nearest to a cost of training.
 
@@ -159,7 +173,7 @@ def by_steps(config: ConfigDict, each: float, want: float) -> Solution:
     if abs(steps / target - 1) <= WITHIN / 2:
       break
   overrides = {STEPS: steps}
-  overrides |= {} if length == dispatch else {"train.steps_per_dispatch": length}
+  overrides |= {} if length == dispatch else {DISPATCH: length}
   return Solution(overrides, want, steps * each)
 
 

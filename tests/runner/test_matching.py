@@ -171,6 +171,22 @@ def test_seconds_are_measured_in_turn_and_then_read_from_the_record():
   assert solved("seconds", ("none", "rope"))[1].matched is None
 
 
+def test_a_shorter_dispatch_is_measured_too():
+  """Its overhead is part of each step: 400 steps of none, in dispatches of 40."""
+
+  def time_of(config):
+    return 0.0102 + 0.004 / config.train.steps_per_dispatch
+
+  _, rope = solved(
+    "seconds",
+    ("none", "rope"),
+    lambda config, other: (time_of(config), 0.010),
+  )
+  assert rope.config.train.steps_per_dispatch < 40
+  assert rope.config.train.steps * time_of(rope.config) == pytest.approx(4.0, rel=0.01)
+  assert rope.matched.got == rope.config.train.steps * time_of(rope.config)
+
+
 def test_the_times_of_two_programs_are_medians_of_ratios():
   ours, theirs = iter([9, 2, 20, 2, 2, 2]), iter([9, 1, 10, 1, 1, 1])
   measured = step_time.in_turn(ours.__next__, theirs.__next__, rounds=5)
