@@ -121,8 +121,8 @@ def test_tables_mark_what_is_outside_its_target():
 
 
 def test_the_page_has_a_place_for_every_table():
-  names = dict.fromkeys(("errors", "coverage", "power", "seeds", "priors"), "| new |")
-  page = rate_tables.replaced(PAGE.read_text(), names)
-  assert page.count("| new |") == 5 and "pending" not in PAGE.read_text()
+  marks = "errors coverage power seeds priors until seeds_until shares".split()
+  page = rate_tables.replaced(PAGE.read_text(), dict.fromkeys(marks, "| new |"))
+  assert page.count("| new |") == 8 and "pending" not in PAGE.read_text()
   with pytest.raises(ValueError, match="no table other"):
     rate_tables.replaced(page, {"other": ""})

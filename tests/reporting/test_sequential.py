@@ -12,6 +12,7 @@ from experiments.calibration import (
   seed_noise,
   sequential,
   sequential_rates,
+  sequential_tables,
 )
 from experiments.reporting import (
   comparisons,
@@ -164,6 +165,18 @@ def test_the_error_holds_over_all_looks_and_without_shares_it_would_not():
   every = (1.0,) * len(looks.counts)
   naive = sequential_rates.measure(noise, looks.counts, every, 300, 20, gives_up=False)
   assert naive.errors > 8 and naive.seeds[0.0] == pytest.approx(20, abs=0.5)
+
+
+def test_tables_have_a_row_for_each_noise(monkeypatch):
+  noises = {name: seed_noise.NOISES[name] for name in ("equal", "lost")}
+  monkeypatch.setattr(sequential_tables, "NOISES", noises)
+  monkeypatch.setattr(sequential_tables, "OF_SHARES", ("equal",))
+  made = sequential_tables.tables(40)
+  rows = {name: table.splitlines()[2:] for name, table in made.items()}
+  assert [*map(len, rows.values())] == [2, 2, 1]
+  assert rows["until"][1].startswith("| lost seeds | ")
+  cells = [line.count(" | ") for line in (x[0] for x in rows.values())]
+  assert cells == [5, 8, 4]
 
 
 def folder_of(scores_CVS, seeds_GV):

@@ -14,11 +14,12 @@ from experiments import run, sweep
 from experiments.reporting import comparisons, sampling
 from experiments.runner import provenance, seed_blocks, sweep_loop
 from experiments.setup import config_file
+from experiments.setup.looks import declared
 from experiments.setup.plan import Chain, Grid, Group, Plan
 from experiments.setup.primary import Comparisons
 from experiments.setup.tuning import Tune
 from experiments.setup.validate import ConfigError
-from transformer_jax.training.json_files import read_json
+from transformer_jax.training.json_files import read_json, write_json
 
 # Means of four variants, in a noise of 0.02: far, near, and as good as the baseline.
 MEANS = {"none": 3.0, "rope": 2.0, "t5": 2.96, "alibi": 3.0005}
@@ -120,6 +121,15 @@ def test_a_limit_ends_it_earlier(tmp_path, trained, capsys):
   with pytest.raises(ConfigError, match="declares looks at 3, 4 seeds, and further"):
     sweep.main(until(tmp_path, max_seeds=5))
   assert read_json(tmp_path / "sweep.json")["looks"]["counts"] == [3, 4]
+
+
+def test_a_smaller_limit_stops_within_a_recorded_schedule(tmp_path, trained):
+  looks = declared((0, 1, 2), 20).to_json()
+  write_json(tmp_path / "sweep.json", {"looks": looks})
+  assert sweep.main(until(tmp_path, max_seeds=5)) == 0
+  assert max(seeds_of(tmp_path).values()) == 4
+  counts = read_json(tmp_path / "sweep.json")["looks"]["counts"]
+  assert counts == list(looks["counts"])
 
 
 @pytest.mark.parametrize("at", [("none", 4), ("rope", 3)])
