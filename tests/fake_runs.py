@@ -5,6 +5,7 @@ import time
 import types
 
 import pytest
+from undrawn import leave_out
 
 from experiments.configs import base
 from experiments.runner import run_folder, waiting
@@ -74,9 +75,13 @@ def asked(tmp_path, overrides=None, dry_run=False):
 
 @pytest.fixture
 def train(monkeypatch):
-  """Stands for experiments/runner/train.py; `train.does` says what a run does."""
+  """Stands for experiments/runner/train.py; `train.does` says what a run does.
+
+  Figures of its reports are composed, and rendered if `train.rendered` has their kind.
+  """
   fake = types.ModuleType("experiments.runner.train")
-  fake.does, fake.trained = {}, []
+  fake.does, fake.trained, fake.rendered = {}, [], []
+  leave_out(monkeypatch, fake.rendered)
 
   def one(config, folder, name, stop):
     fake.trained.append(config.model.position)

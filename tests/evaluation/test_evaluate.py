@@ -6,7 +6,6 @@ import shutil
 import types
 
 import pytest
-from test_analysis import here, workdir  # noqa: F401, fixtures
 
 from experiments import evaluate, load_sweep
 from experiments.reporting import by_seed, comparisons, load
@@ -20,8 +19,20 @@ NOTHING = {"lengths": [], "split": "", "task": "", "examples": 0, "groups": []}
 NOTHING |= {"dry_run": False, "allow": []}
 
 
+@pytest.fixture(scope="module", name="workdir")
+def scored(workdir, tmp_path_factory):
+  """A copy of the sweep: scores are written into it."""
+  here = tmp_path_factory.mktemp("scored") / "here"
+  return shutil.copytree(workdir.parents[1], here) / "runs" / "quickstart"
+
+
 @pytest.fixture
-def again(workdir, here, monkeypatch):  # noqa: F811
+def here(workdir, monkeypatch):
+  monkeypatch.chdir(workdir.parents[1])
+
+
+@pytest.fixture
+def again(workdir, here, monkeypatch):
   """Runs the command in this process; returns its exit code."""
 
   def call(folder=workdir, **settings):
@@ -43,7 +54,7 @@ def contents(folder):
 
 
 def test_other_lengths_and_splits_are_scored_beside_what_was_trained(
-  workdir,  # noqa: F811
+  workdir,
   again,
   capsys,
 ):
@@ -95,7 +106,7 @@ def test_other_lengths_and_splits_are_scored_beside_what_was_trained(
 
 
 def test_another_task_is_scored_or_refused_before_anything_is_read(
-  workdir,  # noqa: F811
+  workdir,
   again,
 ):
   assert again(groups=["copy"], task="reverse(symbols=4)", examples=6) == 0
@@ -127,7 +138,7 @@ def test_wrong_settings_are_one_sentence(again, settings, says):
 
 
 def test_a_dry_run_says_what_would_be_scored_and_writes_nothing(
-  workdir,  # noqa: F811
+  workdir,
   again,
   capsys,
 ):
@@ -140,7 +151,7 @@ def test_a_dry_run_says_what_would_be_scored_and_writes_nothing(
   assert not Scoring((2,), "validation").file(rope).exists()
 
 
-def test_what_is_missing_or_damaged_is_said(workdir, again, tmp_path, capsys):  # noqa: F811
+def test_what_is_missing_or_damaged_is_said(workdir, again, tmp_path, capsys):
   moved = shutil.copytree(workdir, tmp_path / "moved")
   copy = load_sweep(moved).trained("none", group="copy").folder
   shutil.rmtree(copy / "checkpoints")
@@ -155,7 +166,7 @@ def test_what_is_missing_or_damaged_is_said(workdir, again, tmp_path, capsys):  
   assert "left out; experiments.evaluate writes it again" in said
 
 
-def test_the_split_of_a_task_with_data_is_its_own(workdir, here):  # noqa: F811
+def test_the_split_of_a_task_with_data_is_its_own(workdir, here):
   run = load_sweep(workdir).trained("rope")
   evaluator = run.experiment.evaluator
   other = splits.with_split(evaluator, "validation")
@@ -165,7 +176,7 @@ def test_the_split_of_a_task_with_data_is_its_own(workdir, here):  # noqa: F811
 
 
 @pytest.fixture
-def ask(commands, workdir):  # noqa: F811
+def ask(commands, workdir):
   """Runs the command in a process of its own."""
 
   def call(*words):

@@ -44,9 +44,10 @@ def test_the_measures_of_the_page_are_scored(entropy):
   assert bits(rows) == bits(plain)  # the others change no bit of it
   assert list(evaluator.named) == ["accuracy", "entropy", "focus"]
   batch = jax.jit(lambda: task.score((), jax.random.key(0), 6, 4, 32))()
+  logits = jax.jit(lambda own: model.apply({"params": own}, *batch.reads))
   for seed in range(2):
     own = jax.tree.map(lambda x, n=seed: x[n], params)
-    log_p = jax.nn.log_softmax(model.apply({"params": own}, *batch.reads))[:, -4:]
+    log_p = jax.nn.log_softmax(logits(own))[:, -4:]
     wanted_B = -np.mean(np.sum(np.exp(log_p) * log_p, axis=-1), axis=1) / np.log(2)
     found_B = examples.value_SE[4, "entropy", "mean"][seed]
     np.testing.assert_allclose(found_B, wanted_B, rtol=1e-4)

@@ -97,8 +97,10 @@ def test_each_variant_is_trained_with_the_best_of_its_own_search(
   assert read_json(tmp_path / "sweep.json")["runs"] == [none, rope]
 
 
-def test_the_page_has_choices_curves_edges_and_cost(tuned, tmp_path):
+def test_the_page_has_choices_curves_edges_and_cost(tuned, train, tmp_path):
+  train.rendered.append("tuning_curves_")
   sweep.main(tuned)
+  assert (tmp_path / "tuning_curves_text.png").read_bytes()[:4] == b"\x89PNG"
   page = read_page(tmp_path)
   header, none, rope = page.tables["tuning_text"]
   costs = ["at an edge", "runs", "s", "FLOPs"]

@@ -1,0 +1,3 @@
+"""Fixtures of trained runs."""
+
+from trained_sweep import workdir  # noqa: F401
