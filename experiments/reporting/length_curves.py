@@ -243,9 +243,11 @@ def _gaps(
     x = places.get(label, np.log2(cells[0].times))
     kwargs = {"va": "center", "color": INK}
     verdicts = ", ".join(dict.fromkeys(c.verdict for c in cells))
-    strip.annotate(
-      verdicts, (x, y), (9, 0), textcoords="offset points", fontsize=FONT - 2, **kwargs
-    )
+    left, right = strip.get_xlim()
+    end = x > left + 0.8 * (right - left)  # where it would run into the label
+    beside = {"xytext": (-9 if end else 9, 0), "ha": "right" if end else "left"}
+    beside |= {"textcoords": "offset points", "fontsize": FONT - 2}
+    strip.annotate(verdicts, (x, y), **beside, **kwargs)
     across = strip.get_yaxis_transform()
     strip.plot(1.055, y, transform=across, clip_on=False, **look.marker_kwargs)
     strip.text(1.085, y, style.wrap(label), transform=across, fontsize=FONT, **kwargs)

@@ -114,3 +114,20 @@ def test_one_length_gives_each_variant_a_place_of_its_own(tmp_path, monkeypatch)
   monkeypatch.setattr(picture, "finish", looked_at)
   length_curves(comparisons.find(folder), "text", "bits_per_byte")
   assert {0, 1, 2} <= {*points}
+
+
+def test_a_gap_at_the_last_length_does_not_cover_its_label(tmp_path, monkeypatch):
+  means = {"none": (3.0, 3.1), "learned": (2.8, None)}
+  fake_sweep.write_sweep(
+    tmp_path, {"text": ("bits_per_byte", means)}, lengths=(64, 128)
+  )
+  boxes = {}
+
+  def finish(figure, *_):
+    renderer = figure.canvas.get_renderer()
+    for text in (text for ax in figure.axes for text in ax.texts):
+      boxes[text.get_text()] = text.get_window_extent(renderer)
+
+  monkeypatch.setattr(picture, "finish", finish)
+  length_curves(comparisons.find(tmp_path), "text", "bits_per_byte")
+  assert not boxes["undefined"].overlaps(boxes["learned"])
