@@ -1,6 +1,7 @@
 """Figure of a group's scores by context length."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -245,8 +246,8 @@ def _gaps(
     verdicts = ", ".join(dict.fromkeys(c.verdict for c in cells))
     left, right = strip.get_xlim()
     end = x > left + 0.8 * (right - left)  # where it would run into the label
-    beside = {"xytext": (-9 if end else 9, 0), "ha": "right" if end else "left"}
-    beside |= {"textcoords": "offset points", "fontsize": FONT - 2}
+    beside: dict[str, Any] = {"ha": "right" if end else "left", "fontsize": FONT - 2}
+    beside |= {"xytext": (-9 if end else 9, 0), "textcoords": "offset points"}
     strip.annotate(verdicts, (x, y), **beside, **kwargs)
     across = strip.get_yaxis_transform()
     strip.plot(1.055, y, transform=across, clip_on=False, **look.marker_kwargs)
