@@ -49,9 +49,9 @@ class Picture:
   name   of its files, without their ending
   files  {ending: content}: png, svg, pdf and csv
 
-  >>> plain = Picture("scores", "Scores", "Of RoPE.", {"svg": b"<svg id='a'/>"})
+  >>> plain = Picture("scores", "Scores", "Of RoPE.", {"svg": b"<svg/>"})
   >>> plain.svg
-  '<svg preserveAspectRatio="xMinYMin" id=\'a\'/>'
+  '<svg preserveAspectRatio="xMinYMin"/>'
   """
 
   name: str
