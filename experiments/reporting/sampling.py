@@ -10,7 +10,7 @@ RESOLVED = ("better", "worse", "equivalent")
 OPEN = "did not resolve"
 NOTE = (
   "Seeds were added until a comparison was resolved, so runs have unequal numbers of"
-  " them. Intervals of differences are those of the last look, not corrected for"
+  " them. Intervals of differences are of all seeds in common, not corrected for"
   " stopping: a difference that was resolved early is on average smaller than measured."
 )
 
