@@ -16,7 +16,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from experiments.runner import history
+from experiments.runner import declared_looks, history
 from experiments.runner.sweep_loop import work
 from experiments.setup import command_line, config_file, flags, plan, runs
 from experiments.setup.command_line import Request
@@ -40,7 +40,9 @@ def main(request: Request) -> int:
     raise ConfigError(
       "--until: a single run is compared with nothing; use experiments.sweep"
     )
-  (run,) = history.in_folders(request.workdir, [chosen(request)])
+  run = chosen(request)
+  declared_looks.looks_of(request, [run])  # seeds that no look has are refused
+  (run,) = history.in_folders(request.workdir, [run])
   return work(request, "run", functools.partial(_added, request, run), [run])
 
 

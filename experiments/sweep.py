@@ -17,6 +17,7 @@ from typing import Any
 from experiments.runner import declared_looks, history, sweep_loop
 from experiments.runner.locks import claim
 from experiments.setup import config_file, flags, runs
+from experiments.setup import looks as schedules
 from experiments.setup.command_line import Request
 from experiments.setup.looks import Looks
 from experiments.setup.runs import Run
@@ -57,6 +58,8 @@ def main(request: Request) -> int:
     from transformer_jax.evaluation.generation_eval import MEASURES
 
     runs.check_cells(comparisons, todo, MEASURES)
+    if looks:
+      schedules.keep(request.workdir, looks)
     return sweep
 
   chosen = runs.only(todo, request.groups)

@@ -170,7 +170,7 @@ class MeasuredColumn:
       ),
       difference=self._difference(contrast),
       p=self.p(pair) if tested else None,
-      p_holm=adjusted.get(pair) if tested else None,
+      p_holm=adjusted.get(pair) if tested and self.p(pair) is not None else None,
       p_equivalent=self.p_equivalent(pair) if tested else None,
       verdict=verdict,
       reason="; ".join(filter(None, [reason, partly])),

@@ -101,7 +101,7 @@ def _next_look(findings: Findings) -> list[str]:
   if state.open:
     texts.append(
       f"{len(state.open)} comparisons have a further look; the command of the sweep"
-      " continues."
+      " with --until=resolved continues."
     )
   if state.futile or state.exhausted:
     texts.append(

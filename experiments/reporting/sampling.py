@@ -123,7 +123,9 @@ def late(findings: Findings) -> str:
   """Returns a sentence on looks that were declared after first results."""
   assert findings.looks is not None
   most = 100 * ALPHA * (2 - findings.looks.weights[0])
+  first = findings.looks.counts[0]
   return (
     "The looks were declared when there were results already: if those were a reason"
-    f" to, the error of all is up to {most:.2g}%, not 5%."
+    f" to, and had been judged once, at {first} seeds, the error of all is up to"
+    f" {most:.2g}%, not 5%; more if they had been judged more often."
   )

@@ -1,10 +1,11 @@
 """A column of a sweep that adds seeds until it is resolved: tests at each look.
 
-A look has the scores of its seeds alone, so that later seeds change none of its p
-values. It may spend a share w of the error: the p value of a comparison over looks is
-the smallest p / w, at most 1. Whatever the dependence between looks, and whatever was
-decided at them, it is below x with a chance of at most x (Bonferroni), as family.py
-needs it. docs/statistics.md has simulations of whole sweeps.
+A look has the scores of its seeds alone: later seeds of the two runs do not change its
+p value, later seeds of other variants may, through the pooled variance. It may spend a
+share w of the error: the p value of a comparison over looks is the smallest p / w, at
+most 1. Whatever the dependence between looks, and whatever was decided at them, it is
+below x with a chance of at most x (Bonferroni), as family.py needs it.
+docs/statistics.md has simulations of whole sweeps.
 
 Lan and DeMets, 1983, https://doi.org/10.1093/biomet/70.3.659 (error spent over looks);
 Maurer and Bretz, 2013, https://doi.org/10.1080/19466315.2013.807748 (Holm's and related
@@ -46,8 +47,8 @@ class SequentialColumn(MeasuredColumn):
       for unit, look in zip(units, self.column.looks, strict=False)
       if unit.p is not None
     ]
-    if not weighed:
-      return Unit(None)
+    if not weighed:  # it will be tested at a later look: it counts from the first
+      return Unit(1.0)
     p, unit = min(weighed, key=lambda each: each[0])
     return Unit(min(p, 1.0), unit.better, unit.equal)
 

@@ -128,8 +128,7 @@ def _best(findings: Findings, ranked: list[Comparison]) -> str:
   if top.label == baseline:
     return f"{text}, the baseline itself."
   if top.verdict in ("better", "worse") and gap.mean is not None:
-    size = number(abs(gap.mean))
-    return f"{text}, {size} {top.verdict} than {baseline}{between(gap)}."
+    return f"{text}, {_difference(top)}."
   if top.verdict == "equivalent":
     return f"{text}, equivalent to {baseline}{between(gap)}."
   if top.verdict == "not compared":
@@ -211,13 +210,28 @@ def _pairs(findings: Findings, cell: Cell) -> list[str]:
 def _pair(comparison: Comparison) -> str:
   first, second, gap = comparison.label, comparison.against, comparison.difference
   if comparison.verdict in ("better", "worse") and gap.mean is not None:
-    size = f"{number(abs(gap.mean))} {comparison.verdict}"
-    return f"{first} is {size} than {second}{between(gap)}."
+    return f"{first} is {_difference(comparison)}."
   if comparison.verdict == "equivalent":
     return f"{first} and {second} are equivalent{between(gap)}."
   if comparison.verdict == "did not resolve":
     return f"{first} is not resolved from {second}{_more(comparison, ' (', ')')}."
   return f"{first} and {second}: {comparison.verdict} ({comparison.reason})."
+
+
+def _difference(comparison: Comparison) -> str:
+  """Returns "0.479 better than none (...)" of a resolved comparison.
+
+  A verdict of an early look stays, also where the seeds added since measure the
+  opposite.
+  """
+  gap, verdict = comparison.difference, comparison.verdict
+  lower = lower_is_better(gap.mean, comparison.better) < 0
+  if lower == (verdict == "better"):
+    return f"{number(abs(gap.mean))} {verdict} than {comparison.against}{between(gap)}"
+  return (
+    f"{verdict} than {comparison.against} by the verdict of an early look; over all"
+    f" seeds the difference is {number(gap.mean)}{between(gap)}"
+  )
 
 
 def _shorter(findings: Findings, cell: Cell) -> str:

@@ -83,7 +83,7 @@ def _define_work(values: absl_flags.FlagValues) -> None:
   )
   absl_flags.DEFINE_string(
     "until",
-    "",
+    None,
     f"--until={looks.RESOLVED}: a sweep adds seeds where a primary comparison did not"
     " resolve, at looks declared before, with 5% error for all of them.",
     flag_values=values,
@@ -198,7 +198,7 @@ def parse(
     cores=values.cores,
     allow=_allowed(values.allow),
     searched=tuple(values.tune or ()),
-    until=values.until,
+    until=values.until or "",
     max_seeds=values.max_seeds,
   )
 

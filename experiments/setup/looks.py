@@ -13,9 +13,15 @@ from typing import Any
 
 from experiments.setup.validate import MOST_SEEDS, ConfigError
 from transformer_jax.spec import nearest
-from transformer_jax.training.json_files import FileError, read_object
+from transformer_jax.training.json_files import (
+  FileError,
+  read_object,
+  reason,
+  write_json,
+)
 
 RESOLVED = "resolved"  # the word of --until
+FILE = "looks.json"  # in a sweep's folder: a copy that outlives a damaged sweep.json
 MOST = 20  # seeds, unless --max_seeds says another number
 GROWTH = 1.4  # of the number of seeds from one look to the next, about
 
@@ -112,14 +118,15 @@ def declared(seeds: Sequence[int], most: int, late: bool = False) -> Looks:
   After the plan's seeds come the smallest numbers that are not among them. The first
   look has at least two seeds: one has no test.
   """
-  if not len(seeds) <= most <= MOST_SEEDS:
+  least = max(2, len(seeds))
+  if not least <= most <= MOST_SEEDS:
     raise ConfigError(
       f"--max_seeds={most}: the plan has {len(seeds)} seeds; write a number from"
-      f" {len(seeds)} to {MOST_SEEDS}"
+      f" {least} to {MOST_SEEDS}"
     )
   others = (n for n in itertools.count() if n not in seeds)
-  every = (*seeds, *itertools.islice(others, max(most, 2) - len(seeds)))
-  counts = schedule(max(2, len(seeds)), len(every))
+  every = (*seeds, *itertools.islice(others, most - len(seeds)))
+  counts = schedule(least, len(every))
   return Looks(every, counts, shares(counts), late)
 
 
@@ -142,20 +149,37 @@ def from_json(values: Any) -> Looks | None:
   return Looks(tuple(seeds), tuple(counts), tuple(weights), bool(late))
 
 
-def recorded(workdir: Path) -> Looks | None:
-  """Returns the looks in a folder's sweep.json; None: none, or nothing to read.
+def keep(workdir: Path, looks: Looks) -> None:
+  """Writes the looks into a file of their own, once."""
+  if not (workdir / FILE).exists():
+    write_json(workdir / FILE, looks.to_json())
 
-  Raises ConfigError for values that are none.
+
+def recorded(workdir: Path) -> Looks | None:
+  """Returns the looks of a sweep's folder, of looks.json or else sweep.json.
+
+  None: there are none. Raises ConfigError for a file that cannot be read and for values
+  that are no looks.
   """
+  path = workdir / FILE
+  try:
+    return from_json(read_object(path))
+  except FileNotFoundError:
+    pass
+  except (OSError, FileError) as error:
+    raise ConfigError(
+      f"{path}: {reason(error)}; it has the looks that verdicts depend on. Copy `looks`"
+      " of sweep.json into it, or start in another --workdir"
+    ) from error
   try:
     return from_json(read_object(workdir / "sweep.json").get("looks"))
   except (OSError, FileError):
     return None
 
 
-def check_flags(until: str, most: int | None) -> None:
+def check_flags(until: str | None, most: int | None) -> None:
   """Raises ConfigError for values of --until and --max_seeds that say nothing."""
-  if until not in ("", RESOLVED):
+  if until not in (None, RESOLVED):
     near = nearest(until, [RESOLVED])
     raise ConfigError(f"--until={until}:{near} Write --until={RESOLVED}")
   if most is not None and not until:

@@ -145,6 +145,16 @@ def test_pending_comparisons_count_from_the_first():
   assert later.p_holm == pytest.approx(min(1.0, alone.p_holm * 10 / 2))
 
 
+def test_a_comparison_below_its_first_look_counts_too():
+  scores = made(a=2.9, b=3.0)
+  whole = judged(scores).of["a", "none"]
+  part = judged(scores | {"b": {0: 3.0, 1: 3.1}}).of
+  assert part["b", "none"].p_holm is None and part["b", "none"].more is None
+  assert part["b", "none"].reason.startswith("no look yet")
+  assert part["a", "none"].p_holm == pytest.approx(2 * part["a", "none"].p)
+  assert whole.verdict == part["a", "none"].verdict == "better"
+
+
 # The simulation, and the path that reports take.
 
 
@@ -293,6 +303,19 @@ def test_tables_and_page_treat_fewer_seeds_as_sound(added):
   text = (added / "report.html").read_text()
   assert "looks were declared at 3, 4 and 6" in text and read_page(added).tables
   assert length_curves._seeds(found.of("text")) == "mean of 3 to 6 seeds"
+
+
+def test_a_verdict_of_an_early_look_is_not_read_off_the_sign_of_all_seeds(added):
+  plan = {"contrasts": [["alibi", "rope"]], "lengths": ["trained"]}
+  edit(added, "..", "sweep.json", comparisons=Comparisons().to_json() | plan)
+  scores = read_json(added / "runs/text-02/result.json")["scores"]
+  later = [s | {"seed": s["seed"] + 3, "value": s["value"] + 9} for s in scores]
+  edit(added, "text-02", scores=scores + later, seeds=[*range(6)])
+  found = comparisons.find(added)
+  (pair,) = [c for c in found.pairs if c.verdict == "worse"]
+  assert pair.difference.mean < 0  # bits per byte
+  said = "alibi is worse than rope by the verdict of an early look; over all seeds the"
+  assert summary._pair(pair).startswith(f"{said} difference is −")
 
 
 def test_without_looks_nothing_says_so(added):

@@ -200,7 +200,28 @@ def test_looks_that_follow_first_results_say_so(tmp_path, trained):
   assert sweep.main(until(tmp_path, max_seeds=4)) == 0
   assert read_json(tmp_path / "sweep.json")["looks"]["late"]
   lines = sampling.sentences(comparisons.find(tmp_path))
-  assert lines[-1].endswith("the error of all is up to 7.9%, not 5%.")
+  assert "judged once, at 3 seeds, the error of all is up to 7.9%, not 5%" in lines[-1]
+
+
+def test_a_damaged_sweep_json_loses_no_schedule(tmp_path, trained):
+  assert sweep.main(until(tmp_path, max_seeds=8)) == 0
+  plan = tmp_path / "sweep.json"
+  looks = read_json(plan)["looks"]
+  plan.write_text(plan.read_text()[:-3])
+  with pytest.raises(ConfigError, match="further ones would not keep the error"):
+    sweep.main(until(tmp_path, max_seeds=40))
+  assert sweep.main(until(tmp_path, until="", max_seeds=None)) == 0
+  assert read_json(plan)["looks"] == looks
+  (tmp_path / "looks.json").write_text("{")
+  with pytest.raises(ConfigError, match="looks.json.*Copy `looks` of sweep.json"):
+    sweep.main(until(tmp_path, max_seeds=8))
+
+
+def test_one_run_has_seeds_of_the_schedule(tmp_path, trained):
+  assert sweep.main(until(tmp_path, max_seeds=4)) == 0
+  other = {"model.position": "rope(base=5)", "seeds": (7,)}
+  with pytest.raises(ConfigError, match="no verdict would read seed 7; choose"):
+    run.main(until(tmp_path, other, until="", max_seeds=None))
 
 
 def test_a_score_that_no_run_has_is_one_sentence(tmp_path, trained, capsys):

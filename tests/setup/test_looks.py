@@ -81,6 +81,7 @@ def test_a_command_says_again_how_long_it_goes_on():
     (["--until=resolved", "--max_seeds=0"], "--max_seeds"),
     (["--until=resolved", "--max_seeds=many"], "--max_seeds"),
     (["--untill=resolved"], "Did you mean '--until'?"),
+    (["--until="], "Write --until=resolved"),
   ],
 )
 def test_flags_that_say_nothing_are_one_sentence(words, says):
@@ -93,3 +94,9 @@ def test_flags_that_say_nothing_are_one_sentence(words, says):
 def test_a_limit_has_room_for_the_seeds_of_the_plan(most):
   with pytest.raises(ConfigError, match=f"--max_seeds={most}: the plan has 3 seeds"):
     looks.declared((0, 1, 2), most)
+
+
+def test_one_look_has_two_seeds_at_least():
+  assert looks.declared((0,), 2).counts == (2,)
+  with pytest.raises(ConfigError, match="write a number from 2"):
+    looks.declared((0,), 1)
