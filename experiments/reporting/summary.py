@@ -225,6 +225,7 @@ def _difference(comparison: Comparison) -> str:
   opposite.
   """
   gap, verdict = comparison.difference, comparison.verdict
+  assert gap.mean is not None
   lower = lower_is_better(gap.mean, comparison.better) < 0
   if lower == (verdict == "better"):
     return f"{number(abs(gap.mean))} {verdict} than {comparison.against}{between(gap)}"
