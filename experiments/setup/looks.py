@@ -164,7 +164,7 @@ def recorded(workdir: Path) -> Looks | None:
   path = workdir / FILE
   try:
     return from_json(read_object(path))
-  except FileNotFoundError:
+  except (FileNotFoundError, NotADirectoryError):
     pass
   except (OSError, FileError) as error:
     raise ConfigError(
