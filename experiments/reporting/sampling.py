@@ -5,6 +5,7 @@ import dataclasses
 from experiments.reporting.comparisons import Comparison, Findings
 from experiments.reporting.judgements import ALPHA
 from experiments.reporting.text import listed
+from experiments.setup.looks import Looks
 
 RESOLVED = ("better", "worse", "equivalent")
 OPEN = "did not resolve"
@@ -69,7 +70,7 @@ def outlook(findings: Findings, most: int | None = None) -> Outlook:
       after = next_count(findings, comparison)
       if after is None or after > limit:
         found.exhausted.append(comparison)
-      elif _futile(comparison, limit):
+      elif _futile(comparison, findings.looks, limit):
         found.futile.append(comparison)
       else:
         found.open.append(comparison)
@@ -84,7 +85,7 @@ def next_count(findings: Findings, comparison: Comparison) -> int | None:
   return counts[reached] if reached < len(counts) else None
 
 
-def _futile(comparison: Comparison, most: int) -> bool:
+def _futile(comparison: Comparison, looks: Looks, most: int) -> bool:
   """Returns whether even the lower end of the seeds that would resolve is too many.
 
   A comparison that is equal in every seed, without any error, never resolves.
@@ -92,6 +93,8 @@ def _futile(comparison: Comparison, most: int) -> bool:
   more, there = comparison.more, comparison.difference.count
   if more is None:
     return there > 1 and comparison.difference.mean == 0
+  # The seeds to add are counted from those of the last look.
+  there = looks.counts[looks.reached(comparison.seeds) - 1]
   return more.low is None or there + more.low > most
 
 
