@@ -77,12 +77,12 @@ def tuned(request: Request, todo: list[Run], tune: Tune) -> tuple[int, list[Run]
   """
   from experiments.runner import search
 
-  wanted = runs.only(todo, request.groups)
-  search.announce(request, wanted, tune)
-  every = [trial for run in wanted for trial in search.trials(run, tune)]
+  chosen = runs.only(todo, request.groups)
+  search.announce(request, chosen, tune)
+  every = [trial for run in chosen for trial in search.trials(run, tune)]
   if request.dry_run:
     sweep_loop.check(request, every)
-  elif code := search.search(request, wanted, tune):
+  elif code := search.search(request, chosen, tune):
     return code, todo
   return 0, [search.tuned(request.workdir, run, tune) or run for run in todo]
 

@@ -34,45 +34,84 @@ def work(
   todo    the runs, in order
   """
   sweep_loop.check(request, todo)
-  most = _most(request, looks)
+  rounds = Rounds(request, todo, looks)
   if request.dry_run:
-    counts = [str(count) for count in looks.counts if count <= most]
+    counts = [str(count) for count in looks.counts if count <= rounds.most_seeds]
     print(f"until resolved: looks at {listed(counts, most=len(counts))} seeds")
     return dry_run.describe(request, todo)
   make_patient()
   sweep_loop.begin(request.workdir, sweep)
-  given = {run.id: looks.counts[0] for run in todo}
-  ready, states, shared = [*todo], set[str](), False
-  while ready:
-    now = [_with_seeds(run, looks, given[run.id]) for run in ready]
-    loop, ended, stop = sweep_loop.train_all(request, now)
+  while rounds.open_runs:
+    if code := rounds.train_and_judge():
+      return code
+  written = sweep_loop.report(request.workdir, rounds.shared)
+  return 0 if written and rounds.states == {"finished"} else 1
+
+
+class Rounds:
+  """Rounds of a sweep that adds seeds: its runs are trained, then judged.
+
+  most_seeds    number of seeds at the last look that the command goes to
+  seed_counts   {id: number of seeds}, those of the look that each run is trained for
+  open_runs     runs of the next round, in order
+  states        states in which runs ended
+  shared        whether other processes worked on some of them
+  """
+
+  def __init__(self, request: Request, todo: Sequence[Run], looks: Looks):
+    self.request, self.todo, self.looks = request, todo, looks
+    limit = max(request.max_seeds or looks.counts[-1], looks.counts[0])
+    self.most_seeds = max(count for count in looks.counts if count <= limit)
+    self.seed_counts = {run.id: looks.counts[0] for run in todo}
+    self.open_runs, self.states, self.shared = [*todo], set[str](), False
+
+  def train_and_judge(self) -> int:
+    """Does one round, prints it; returns the exit code where it is the last, else 0."""
+    runs = [_with_seeds(x, self.looks, self.seed_counts[x.id]) for x in self.open_runs]
+    loop, states, stop = sweep_loop.train_all(self.request, runs)
     if stop.received:
-      return sweep_loop.stopped(request, "sweep", stop)
-    states |= ended
-    shared |= loop.shared
-    if (findings := _judged(request)) is None:
+      return sweep_loop.stopped(self.request, "sweep", stop)
+    self.states |= states
+    self.shared |= loop.shared
+    findings = _judged(self.request)
+    if findings is None:
       return 1
-    wanted = {id: n for id, n in needs(findings, most).items() if n > given.get(id, n)}
-    given |= wanted
-    ready = [run for run in todo if run.id in wanted]
-    print(_line(findings, most, ready, given), flush=True)
-  written = sweep_loop.report(request.workdir, shared)
-  return 0 if written and states == {"finished"} else 1
+    self._add_seeds(findings)
+    print(self._line(findings), flush=True)
+    return 0
+
+  def _add_seeds(self, findings: Findings) -> None:
+    """Opens the runs whose comparisons have a further look, with its seeds."""
+    later = {
+      run_id: count
+      for run_id, count in needs(findings, self.most_seeds).items()
+      if count > self.seed_counts.get(run_id, count)
+    }
+    self.seed_counts |= later
+    self.open_runs = [run for run in self.todo if run.id in later]
+
+  def _line(self, findings: Findings) -> str:
+    """Returns a line on a look: what is resolved, which runs get seeds, the cost."""
+    outlook = sampling.outlook(findings, self.most_seeds)
+    text = f"until resolved: {outlook.sentence(self.most_seeds)}"
+    if not self.open_runs:
+      return text
+    by_count: dict[int, list[str]] = {}
+    for run in self.open_runs:
+      names = by_count.setdefault(self.seed_counts[run.id], [])
+      names.append(f"{run.group} {run.label}")
+    each = "; ".join(f"{listed(x)} to {n} seeds" for n, x in sorted(by_count.items()))
+    cost = _cost(findings, self.seed_counts)
+    return f"{text}, {len(outlook.open)} get seeds: {each}{cost}"
 
 
 def _judged(request: Request) -> Findings | None:
   """Returns the comparisons; None, with the reason, where nothing can be judged."""
   try:
     return comparisons.find(request.workdir)
-  except ReportError as error:  # as of a part of the targets that no run scores
+  except (ReportError, OSError) as error:  # as of a part that no run scores, or access
     print(f"error: {shown(error)}; the runs are kept", file=sys.stderr)
     return None
-
-
-def _most(request: Request, looks: Looks) -> int:
-  """Returns the number of seeds at the last look that the command goes to."""
-  limit = request.max_seeds or looks.counts[-1]
-  return max(count for count in looks.counts if count <= max(limit, looks.counts[0]))
 
 
 def _with_seeds(run: Run, looks: Looks, count: int) -> Run:
@@ -92,34 +131,19 @@ def needs(findings: Findings, most: int) -> dict[str, int]:
   for comparison in sampling.outlook(findings, most).open:
     after = sampling.next_count(findings, comparison)
     for label in (comparison.label, comparison.against):
-      run = ids[comparison.group, str(label)]
-      counts[run] = max(counts.get(run, 0), after or 0)
+      run_id = ids[comparison.group, str(label)]
+      counts[run_id] = max(counts.get(run_id, 0), after or 0)
   return counts
 
 
-def _line(
-  findings: Findings, most: int, ready: Sequence[Run], given: Mapping[str, int]
-) -> str:
-  """Returns a line on a look: what is resolved, which runs get seeds, the cost.
+def _cost(findings: Findings, seed_counts: Mapping[str, int]) -> str:
+  """Returns about how long the new seeds take, "" where that is unknown.
 
-  given   {id: number of seeds} after it
+  seed_counts   {id: number of seeds} with the new ones
   """
-  outlook = sampling.outlook(findings, most)
-  text = f"until resolved: {outlook.sentence(most)}"
-  if not ready:
-    return text
-  by_count: dict[int, list[str]] = {}
-  for run in ready:
-    by_count.setdefault(given[run.id], []).append(f"{run.group} {run.label}")
-  each = "; ".join(f"{listed(x)} to {n} seeds" for n, x in sorted(by_count.items()))
-  return f"{text}, {len(outlook.open)} get seeds: {each}{_cost(findings, given)}"
-
-
-def _cost(findings: Findings, given: Mapping[str, int]) -> str:
-  """Returns about how long the new seeds take, "" where that is unknown."""
   seconds = 0.0
   for run in {run.id: run for run in findings.finished}.values():
     there = len(run.fact("seeds"))
     spent = sum((run.fact("seconds") or {}).values())
-    seconds += max(0, given.get(run.id, 0) - there) * spent / there
+    seconds += max(0, seed_counts.get(run.id, 0) - there) * spent / there
   return f"; about {duration(seconds)} of computing on one worker" if seconds else ""

@@ -11,6 +11,7 @@ from experiments.setup.primary import DEFAULT, Comparisons
 from experiments.setup.tuning import Tuned
 from transformer_jax.evaluation import example_scores
 from transformer_jax.evaluation.example_scores import ExampleScores
+from transformer_jax.training.json_files import warn
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,10 +54,29 @@ class LoadedRun:
 
   @functools.cached_property
   def examples(self) -> ExampleScores | None:
-    """Scores of single examples; None without a result, and in older runs."""
+    """Scores of single examples; None without a result, and in older runs.
+
+    A file of other examples than result.json names counts as none, and a line says so.
+    """
     if self.result is None or self.folder is None:
       return None
-    return example_scores.read(self.folder)
+    scores = example_scores.read(self.folder)
+    if scores and not self._scored(scores):
+      warn(
+        f"{self.folder / example_scores.FILE} has other examples than result.json; run"
+        " the sweep again, which makes it again"
+      )
+      return None
+    return scores
+
+  def _scored(self, scores: ExampleScores) -> bool:
+    """Returns whether scores of examples are as many as the result's, where known."""
+    targets = self.fact("targets") or {}
+    return all(
+      value_SE.shape[1] == targets[str(length)]["examples"]
+      for (length, measure, _), value_SE in scores.value_SE.items()
+      if str(length) in targets and not self.writes(measure)
+    )
 
   @property
   def times(self) -> dict[int, float]:

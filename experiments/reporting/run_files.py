@@ -111,8 +111,10 @@ def _shape(result: dict) -> str:
     better = {measure["name"]: measure["better"] for measure in result["measures"]}
     if not better or not set(better.values()) <= {"lower", "higher"}:
       return f"is damaged (measures {better} name no lower or higher)"
-    for score in result["scores"]:
-      _ = score["seed"], score["length"], score["measure"], score["value"]
+    if not all(map(_sound_bounds, result["measures"])):
+      return "is damaged (bounds of a measure are no two numbers)"
+    if not all(map(_sound_score, result["scores"])):
+      return "is damaged (a score lacks a whole number of seed or length, or a name)"
     for name in ("undefined", "diverged", "data", "start", "own_code", "targets"):
       dict.keys(result.get(name) or {})
     for targets in (result.get("targets") or {}).values():
@@ -122,6 +124,22 @@ def _shape(result: dict) -> str:
   except (TypeError, ValueError, AttributeError) as error:
     return f"is damaged ({error})"
   return ""
+
+
+def _sound_bounds(measure: dict) -> bool:
+  """Returns whether a recorded measure has a least and a largest value, or none."""
+  ends = measure.get("bounds", [None, None])
+  numbers = all(isinstance(end, int | float | None) for end in ends)
+  return numbers and len(ends) == 2
+
+
+def _sound_score(score: dict) -> bool:
+  """Returns whether the place of a recorded score is known; raises KeyError."""
+  numbers = score["seed"], score["length"]
+  names = score["measure"], score.get("part", "mean")
+  _ = score["value"]  # anything: what is no finite number counts as missing
+  whole = all(isinstance(number, int) for number in numbers)
+  return whole and all(isinstance(name, str) for name in names)
 
 
 def _losses(path: pathlib.Path) -> dict[int, dict[int, float]]:

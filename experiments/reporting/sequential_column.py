@@ -37,7 +37,7 @@ class SequentialColumn(MeasuredColumn):
 
   def __init__(self, column: Column):
     super().__init__(column)
-    self.at_looks = self._at_looks(self.tested())
+    self.at_looks = self.differences(self.tested())
 
   def unit(self, pair: Pair) -> Unit:
     """Returns a tested pair's unit, that of the look with the smallest p / w."""
@@ -54,12 +54,12 @@ class SequentialColumn(MeasuredColumn):
 
   def p(self, pair: Pair) -> float | None:
     """Returns the p value of a tested pair alone over its looks; None: not tested."""
-    return self._over(contrast.p for contrast in self.at_looks[pair])
+    return self._p_over_looks(contrast.p for contrast in self.at_looks[pair])
 
   def p_equivalent(self, pair: Pair) -> float | None:
     """Returns the p value of equivalence over looks; None: not tested."""
     margin = self.column.margin
-    return self._over(x.p_equivalent(margin) for x in self.at_looks[pair])
+    return self._p_over_looks(x.p_equivalent(margin) for x in self.at_looks[pair])
 
   def more(self, pair: Pair, threshold: float) -> MoreSeeds | None:
     """Returns the seeds that would resolve a tested pair at a later look.
@@ -97,26 +97,27 @@ class SequentialColumn(MeasuredColumn):
 
     A look at which the rival was ahead is no reason to call the candidate better.
     """
-    found = self._at_looks([(candidate, rival) for rival in rivals])
+    differences = self.differences([(candidate, rival) for rival in rivals])
     return {
-      rival: self._over(self._lead(contrast) for contrast in found[candidate, rival])
+      rival: self._p_over_looks(map(self._p_of_lead, differences[candidate, rival]))
       for rival in rivals
     }
 
-  def _lead(self, contrast: Contrast) -> float | None:
-    return contrast.p if contrast.p is None or self.improves(contrast) else 1.0
-
-  def _at_looks(self, pairs: Iterable[Pair]) -> dict[Pair, list[Contrast]]:
+  def differences(self, pairs: Iterable[Pair]) -> dict[Pair, list[Contrast]]:
     """Returns {pair: its difference at each look that both runs have reached}."""
     found: dict[Pair, list[Contrast]] = {pair: [] for pair in pairs}
     for look in self.column.looks:
-      scores = {x: _only(values, look.seeds) for x, values in self.sound.items()}
-      pairs = [pair for pair in found if _have(scores, pair, len(look.seeds))]
-      for pair, contrast in self.compare(scores, pairs, look.seeds).items():
+      scores = {x: _at_seeds(values, look.seeds) for x, values in self.sound.items()}
+      reached = [pair for pair in found if _complete(scores, pair, len(look.seeds))]
+      for pair, contrast in self.compare(scores, reached, look.seeds).items():
         found[pair].append(contrast)
     return found
 
-  def _over(self, values: Iterable[float | None]) -> float | None:
+  def _p_of_lead(self, contrast: Contrast) -> float | None:
+    """Returns the p value of a difference at a look, 1 where the rival was ahead."""
+    return contrast.p if contrast.p is None or self.improves(contrast) else 1.0
+
+  def _p_over_looks(self, values: Iterable[float | None]) -> float | None:
     """Returns the p value over looks, from that of each; None: none was tested."""
     looks = self.column.looks
     weighed = [
@@ -125,11 +126,13 @@ class SequentialColumn(MeasuredColumn):
     return min([*weighed, 1.0]) if weighed else None
 
 
-def _only(values: Mapping[int, float], seeds: Iterable[int]) -> dict[int, float]:
+def _at_seeds(values: Mapping[int, float], seeds: Iterable[int]) -> dict[int, float]:
   """Returns the values of a look's seeds, as far as they are there."""
   return {seed: values[seed] for seed in seeds if seed in values}
 
 
-def _have(scores: Mapping[str, Mapping[int, float]], pair: Pair, count: int) -> bool:
-  """Returns whether both runs of a pair have as many seeds."""
+def _complete(
+  scores: Mapping[str, Mapping[int, float]], pair: Pair, count: int
+) -> bool:
+  """Returns whether both runs of a pair have the number of seeds of a look."""
   return all(len(scores.get(label or "", ())) == count for label in pair)

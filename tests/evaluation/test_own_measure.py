@@ -137,6 +137,10 @@ class Direction(Own):
   better = "up"
 
 
+class Ends(Own):
+  bounds = (1.0, 0.0)
+
+
 class Misspelt(Measure):
   def scores(self, outputs):
     return outputs
@@ -149,6 +153,7 @@ REFUSED = {
   Infinite: "scores must be finite",
   Fails: r"Fails.score fails in line \d+ of test_own_measure.py",
   Direction: "Direction.better is 'up'; write better = 'lower' or 'higher'",
+  Ends: r"Ends.bounds is \(1.0, 0.0\); write the least and the largest value",
   Misspelt: "score",
 }
 

@@ -190,6 +190,20 @@ def test_of_an_error_of_zero_over_seeds_the_examples_remain():
   assert str(power.more_seeds(contrast, 0.05)) == "more examples are needed, not seeds"
 
 
+def test_examples_of_another_run_count_as_none_and_a_line_says_so(tmp_path, capsys):
+  workdir = make(tmp_path / "few", example=1.0)
+  many = make(tmp_path / "many", example=1.0, count=50)
+  (run,) = [run for run in load.read(workdir).of("copy") if run.label == "t5"]
+  scores = example_scores.read(many / "runs" / run.id)
+  example_scores.write(workdir / "runs" / run.id, scores)
+  compared = comparisons.find(workdir).of("copy")
+  others = [c for c in compared if c.estimate.mean and c.label != "none"]
+  unknown = {c.label for c in others if c.examples_error is None}
+  assert unknown == {"t5"}
+  noise = capsys.readouterr().err
+  assert noise.count("\n") == 1 and "examples.npz has other examples than" in noise
+
+
 def test_unlike_targets_and_other_seeds_are_not_paired(tmp_path):
   workdir = make(tmp_path, example=1.0)
   runs = load.read(workdir).of("copy")

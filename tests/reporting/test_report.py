@@ -127,14 +127,20 @@ def test_zero_finished_runs_still_make_a_page(tmp_path):
   print_report(workdir, rich.console.Console(file=io.StringIO()))
 
 
+SCORE = {"seed": 0, "length": 64, "measure": "bits_per_byte", "value": 3.0}
+
+
 @pytest.mark.parametrize(
   "change",
   [
     {"scores": [{"seed": 0}]},
+    {"scores": [SCORE | {"part": ["mean"]}]},
+    {"scores": [SCORE | {"seed": "0"}]},
     {"train_length": 0},
     {"lengths": None},
     {"measures": [{"name": "loss", "better": "up"}]},
     {"measures": []},
+    {"measures": [{"name": "loss", "better": "lower", "bounds": [0]}]},
     {"seeds": "012"},
     {"diverged": [3]},
     {"data": ["aa"]},

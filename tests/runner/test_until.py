@@ -231,6 +231,19 @@ def test_a_score_that_no_run_has_is_one_sentence(tmp_path, trained, capsys):
   assert noise.count("\n") == 1 and "no run has a score of its comparisons" in noise
 
 
+def test_a_folder_that_cannot_be_read_any_more_is_one_sentence(
+  tmp_path, trained, capsys, monkeypatch
+):
+  def refuse(workdir):
+    raise PermissionError(13, "Permission denied", str(workdir / "runs"))
+
+  monkeypatch.setattr(comparisons, "find", refuse)
+  assert sweep.main(until(tmp_path)) == 1
+  noise = capsys.readouterr().err
+  assert noise.count("\n") == 1 and "Permission denied" in noise
+  assert noise.endswith("; the runs are kept\n")
+
+
 def test_a_dry_run_says_the_schedule_and_writes_nothing(tmp_path, trained, capsys):
   assert sweep.main(until(tmp_path, dry_run=True, max_seeds=8)) == 0
   said = capsys.readouterr().out

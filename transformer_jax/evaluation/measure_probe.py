@@ -44,12 +44,24 @@ def check(measure: Measure) -> None:
     raise SpecError(
       f"{name}.better is {measure.better!r}; write better = 'lower' or 'higher'"
     )
+  _check_bounds(measure.bounds, name)
   if type(measure).score is Measure.score:
     raise SpecError(f"{name} has no score(); write what Measure.score says")
   try:
     _check_numbers(measure, f"{name}.score")
   except _NeedsModelError:
     return
+
+
+def _check_bounds(bounds: Any, name: str) -> None:
+  ends = bounds if isinstance(bounds, tuple) else ()
+  known = [end for end in ends if end is not None]
+  numbers = all(isinstance(end, int | float) for end in known)
+  if len(ends) != 2 or not numbers or known != sorted({*known}):
+    raise SpecError(
+      f"{name}.bounds is {bounds!r}; write the least and the largest value, as in"
+      " bounds = (0.0, 1.0), with None where there is none"
+    )
 
 
 def _check_numbers(measure: Measure, where: str) -> None:
