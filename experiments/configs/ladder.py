@@ -11,8 +11,11 @@ offset to the loss of each encoding against the FLOPs of its training. It says w
 wins at ten times the largest budget, or that it cannot be told. `--plan=tuned` searches
 the learning rate of each encoding at each size first: one rate for all sizes bends a
 curve.
-Cost: unknown.
-Expect: unknown.
+Cost: 45 seeds in all, 18 minutes of the runs' own time on one core of an AMD EPYC with
+other work beside. `--plan=tuned` also searches 60 rates with one seed: not measured.
+Expect: at the largest size RoPE is best, 2.89 bits per byte at the trained length, and
+its curve wins at ten times the budget; at the smallest ALiBi is best. See
+docs/results/ladder.md.
 """
 
 import dataclasses

@@ -1,6 +1,7 @@
 """Ladders of sizes: loss against FLOPs, and the winner at ten times the budget."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -124,8 +125,8 @@ def answer(fits: Fits) -> str:
     ) + missing
   gap, half = gaps[others[0]]
   return (
-    f"{where} {best} wins: {predicted} {fits.measure} by its curve, {number(gap)} ±"
-    f" {number(half)} below the next, {others[0]}."
+    f"{where} {best} wins at the training length: {predicted} {fits.measure} by its"
+    f" curve, {number(gap)} ± {number(half)} below the next, {others[0]}."
   ) + missing
 
 
@@ -148,6 +149,7 @@ def ladder_figure(fits: Fits, findings: Findings) -> Picture | None:
       ax.errorbar(x[-1], y[-1], half, color=looks[label].color, capsize=4, zorder=2)
       ends[label] = float(x[-1]), float(y[-1])
   ax.set_xscale("log")
+  ax.xaxis.set_major_formatter(lambda x, _: power_of_ten(x))
   if fits.laws:
     ax.axvline(fits.largest, color=FAINT, linewidth=2, zorder=0)
     drawn = [loss for some in points.values() for _, loss in some.values()]
@@ -164,6 +166,16 @@ def ladder_figure(fits: Fits, findings: Findings) -> Picture | None:
   )
   file = picture.file_name("ladder", fits.name)
   return picture.finish(figure, file, title, caption, _numbers(fits))
+
+
+def power_of_ten(x: float) -> str:
+  """Returns a number as a power of ten: figures draw no mathematics, but text.
+
+  >>> power_of_ten(1e12)
+  '10¹²'
+  """
+  exponent = str(round(math.log10(x)))
+  return "10" + exponent.translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
 
 
 def _numbers(fits: Fits) -> Numbers:

@@ -200,11 +200,11 @@ def print_report(
   """
   findings = comparisons.find(workdir)
   console = console or rich.console.Console()
-  for group, (lead, rest) in summary.answers(findings):
-    console.print(_text(f"{group}: {lead} ", "bold") + _text(rest), end="\n\n")
   for fits in ladder_curves.ladders(findings):
     answer = f"{fits.name}: {ladder_curves.answer(fits)}"
     console.print(_text(answer, "bold"), end="\n\n")
+  for group, (lead, rest) in summary.answers(findings):
+    console.print(_text(f"{group}: {lead} ", "bold") + _text(rest), end="\n\n")
   short = [
     table
     for group in findings.sweep.groups

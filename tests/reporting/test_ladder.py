@@ -116,7 +116,8 @@ def test_the_answer_is_the_variant_that_wins_further_up():
   crossing = {"offset": 0.5, "factor": 3.7, "exponent": 0.175}
   assert loss(BUDGETS[-1], **crossing) > loss(BUDGETS[-1], **LAW) + 0.02
   said = ladder_curves.answer(answers(rope=crossing))
-  assert said.startswith("At 10 times the largest budget (2.56e+12 FLOPs) rope wins: ")
+  where = "At 10 times the largest budget (2.56e+12 FLOPs)"
+  assert said.startswith(f"{where} rope wins at the training length: ")
   assert "below the next, none." in said
 
 
@@ -179,8 +180,12 @@ def test_the_page_has_the_answer_the_curves_and_the_intervals(folder, capsys, un
   assert rope[0] == "rope" and none[-1] == "baseline"
   assert abs(float(rope[2].split()[0]) - 0.3) < 0.02 and rope[-1].startswith("−")
   text = (folder / "report.html").read_text()
-  says = "text: At 10 times the largest budget (2.56e+12 FLOPs) rope wins: "
-  assert says in text
+  where = "text: At 10 times the largest budget (2.56e+12 FLOPs)"
+  says = f"{where} rope wins at the training length: "
+  # It is the answer to the question: those of the sizes follow.
+  assert 0 < text.index(says) < text.index("At the training length")
+  axis = (folder / "ladder_text.svg").read_text()
+  assert "10¹²" in axis and "mathdefault" not in axis
   lines = (folder / "ladder_text.csv").read_text().splitlines()
   assert lines[0] == "variant,size,seed,flops,bits per byte"
   assert len(lines) == 1 + 2 * 5 * 3
@@ -196,7 +201,8 @@ def test_the_page_has_the_answer_the_curves_and_the_intervals(folder, capsys, un
   assert float(best["difference"]) == pytest.approx(gap) and gap < 0
   assert second["difference"] == ""
   print_report(folder)
-  assert "rope wins: " in capsys.readouterr().out.replace("\n", " ")
+  printed = " ".join(capsys.readouterr().out.split())
+  assert "rope wins at the training length: " in printed
 
 
 def test_accuracies_are_drawn_as_errors(folder):
