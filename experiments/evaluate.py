@@ -28,6 +28,7 @@ from experiments.runner.compile_cache import programs_in
 from experiments.runner.locks import claim
 from experiments.runner.saved_run import of_run
 from experiments.scoring import Scoring
+from experiments.setup.flag_errors import OF_SWEEP
 from experiments.setup.flags import ALLOW
 from experiments.setup.validate import ConfigError
 from transformer_jax import command
@@ -182,4 +183,4 @@ def _score(folder: Path, wanted: Scoring, facts: Mapping[str, object]) -> str:
 
 if __name__ == "__main__":
   define()
-  command.run(main, (ConfigError, ReportError, OSError))
+  command.run(main, (ConfigError, ReportError, OSError), other_flags=OF_SWEEP)

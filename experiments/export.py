@@ -21,6 +21,7 @@ from absl import flags
 
 from experiments import inference
 from experiments.runner.process import check_platform
+from experiments.setup.flag_errors import OF_SWEEP
 from experiments.setup.validate import ConfigError
 from transformer_jax import command, interop
 from transformer_jax.data.base import Task
@@ -183,4 +184,4 @@ def _write_vocabulary(source: Path, folder: Path) -> str:
 
 if __name__ == "__main__":
   define()
-  command.run(main, (ConfigError,))
+  command.run(main, (ConfigError,), other_flags=OF_SWEEP)

@@ -20,6 +20,7 @@ import numpy as np
 from absl import flags
 
 from experiments import inference
+from experiments.setup.flag_errors import OF_SWEEP
 from experiments.setup.validate import ConfigError
 from transformer_jax import command
 from transformer_jax.data.tasks.language.text import Text
@@ -192,4 +193,4 @@ def _program(
 
 if __name__ == "__main__":
   define()
-  command.run(main, (ConfigError,))
+  command.run(main, (ConfigError,), other_flags=OF_SWEEP)

@@ -16,6 +16,7 @@ from typing import Any
 from absl import flags
 
 from experiments import inference
+from experiments.setup.flag_errors import OF_SWEEP
 from experiments.setup.validate import ConfigError
 from transformer_jax import command
 from transformer_jax.data.tasks.labelled.base import Labelled, kept
@@ -86,4 +87,4 @@ def label(
 
 if __name__ == "__main__":
   define()
-  command.run(main, (ConfigError,))
+  command.run(main, (ConfigError,), other_flags=OF_SWEEP)

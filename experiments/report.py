@@ -10,6 +10,7 @@ from absl import flags
 
 from experiments.reporting.load import ReportError
 from experiments.reporting.page import print_report, write_report
+from experiments.setup.flag_errors import OF_SWEEP
 from transformer_jax import command
 
 FLAGS = flags.FLAGS
@@ -32,4 +33,4 @@ def main(argv: list[str]) -> None:
 
 if __name__ == "__main__":
   define()
-  command.run(main, (ReportError, OSError))
+  command.run(main, (ReportError, OSError), other_flags=OF_SWEEP)

@@ -28,6 +28,7 @@ from absl import flags
 
 from experiments import inference
 from experiments.runner.process import check_platform
+from experiments.setup.flag_errors import OF_SWEEP
 from transformer_jax import command, interop
 from transformer_jax.data.tokenizers import Tokenizer, tokenizers
 from transformer_jax.models import Transformer
@@ -128,4 +129,4 @@ def vectors(
 
 if __name__ == "__main__":
   define()
-  command.run(main, (ValueError, OSError))
+  command.run(main, (ValueError, OSError), other_flags=OF_SWEEP)

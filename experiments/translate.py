@@ -13,6 +13,7 @@ from pathlib import Path
 from absl import flags
 
 from experiments import inference
+from experiments.setup.flag_errors import OF_SWEEP
 from experiments.setup.validate import ConfigError
 from transformer_jax import command
 from transformer_jax.data.tasks.language.translation import Translation
@@ -74,4 +75,4 @@ def translate(
 
 if __name__ == "__main__":
   define()
-  command.run(main, (ConfigError,))
+  command.run(main, (ConfigError,), other_flags=OF_SWEEP)

@@ -4,10 +4,11 @@
 """
 
 import codecs
+import functools
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from absl import app, logging
@@ -29,6 +30,7 @@ def run(
   argv: Sequence[str] | None = None,
   parse: Callable[[list[str]], Any] | None = None,
   more_help: Callable[[], str] = str,
+  other_flags: Mapping[str, str] | None = None,
 ) -> None:
   """Runs a command under absl and exits with its code.
 
@@ -39,10 +41,11 @@ def run(
   parse       from argv to the argument of main; default `words_of`, which sets absl's
               flags and returns the positional arguments
   more_help   returns text that --help prints after the flags
+  other_flags {flag: command that has it}, to say so of one that this command lacks
   """
   make_printable()
   words, one_line = list(argv or sys.argv), (*bad_input, absl_flags.Error)
-  parse = parse or words_of
+  parse = parse or functools.partial(words_of, other_flags=other_flags)
   if {*words[1:]} & (HELP | FULL_HELP):
     _help(full=bool({*words[1:]} & FULL_HELP), more=more_help())
 
@@ -59,27 +62,51 @@ def run(
 
 
 def words_of(
-  argv: Sequence[str], values: absl_flags.FlagValues = absl_flags.FLAGS
+  argv: Sequence[str],
+  values: absl_flags.FlagValues = absl_flags.FLAGS,
+  other_flags: Mapping[str, str] | None = None,
 ) -> list[str]:
   """Sets the flags of a command line; returns the command and its other words.
+
+  other_flags   {flag: command that has it}
 
   Raises absl's flags.Error of one sentence.
   """
   try:
     return values(argv)
   except absl_flags.Error as error:
-    raise absl_flags.Error(sentence(error, values)) from error
+    raise absl_flags.Error(sentence(error, values, other_flags or {})) from error
 
 
-def sentence(error: absl_flags.Error, values: absl_flags.FlagValues) -> str:
-  """Returns an error of absl as flag, value and what to write instead."""
+def sentence(
+  error: absl_flags.Error,
+  values: absl_flags.FlagValues,
+  other_flags: Mapping[str, str],
+) -> str:
+  """Returns an error of absl as flag, value and what to write instead.
+
+  other_flags   {flag: command that has it}
+  """
   if isinstance(error, absl_flags.UnrecognizedFlagError):
-    near = nearest(f"--{error.flagname}", [f"--{name}" for name in values])
-    return f"unknown flag --{error.flagname}.{near} --help lists the flags"
+    name = error.flagname
+    if command := other_flags.get(name.partition(".")[0]):
+      return f"--{name} is a flag of {command}; --help lists those of this command"
+    near = nearest(f"--{name}", [f"--{flag}" for flag in _own_flags(values)])
+    return f"unknown flag --{name}.{near} --help lists the flags"
   match = re.match(r"flag --([\w.]+)=(.*?): ", str(error), re.DOTALL)
   if match and (wanted := values[match[1]].parser.syntactic_help):
     return f"--{match[1]}={match[2]!r}: write {wanted}"
   return " ".join(str(error).split())
+
+
+def _own_flags(values: absl_flags.FlagValues) -> list[str]:
+  """Returns the names of the flags that are no debugging aids of absl itself."""
+  return [
+    flag.name
+    for module, flags in values.flags_by_module_dict().items()
+    if not module.startswith("absl.")
+    for flag in flags
+  ]
 
 
 def require(values: absl_flags.FlagValues, **examples: str) -> None:

@@ -15,6 +15,14 @@ from experiments.setup.validate import (
 )
 from transformer_jax import command as front
 
+# Of run and sweep.
+FLAGS = (
+  *("config", "workdir", "plan", "groups", "workers", "cores", "tune", "allow"),
+  *("until", "max_seeds", "dry_run", "compile", "retry", "help"),
+)
+# {flag: command that has it}, for the messages of other commands.
+OF_SWEEP = dict.fromkeys(FLAGS, "experiments.sweep")
+
 
 def check_names(
   argv: Sequence[str], keys: Collection[str], values: absl_flags.FlagValues
@@ -34,14 +42,10 @@ def check_names(
 
 def _unknown_flag(name: str, keys: Iterable[str]) -> str:
   """Returns a message with the nearest flag, also where only `config.` is missing."""
-  known = (
-    *("config", "workdir", "plan", "groups", "workers", "cores", "tune", "allow"),
-    *("until", "max_seeds", "dry_run", "compile", "retry", "help"),
-  )
   meant = {short: f"--config.{key}" for short, key in spellings(keys).items()}
   meant |= {f"config.{key}": f"--config.{key}" for key in keys}
-  meant |= {flag: f"--{flag}" for flag in known}
-  listed = ", ".join(f"--{flag}" for flag in known)
+  meant |= {flag: f"--{flag}" for flag in FLAGS}
+  listed = ", ".join(f"--{flag}" for flag in FLAGS)
   return f"unknown flag --{name}.{offer(name, meant)} Flags: {listed}, --config.KEY."
 
 
@@ -52,4 +56,4 @@ def sentence(
   if match := re.match(r"flag --config\.([\w.]+)=(.*?): ", str(error), re.DOTALL):
     key, value = match.groups()
     return f"--config.{key}={value!r}: {wanted(keys[key])}"
-  return front.sentence(error, values)
+  return front.sentence(error, values, {})

@@ -70,6 +70,12 @@ def test_a_config_that_comes_with_the_project_goes_by_its_name():
     ("report", "--workdir is missing; write --workdir=runs/quickstart"),
     ("report runs/mine", "'runs/mine' is not a flag; write --workdir=runs/mine"),
     ("report --wrkdir=x", "unknown flag --wrkdir. Did you mean '--workdir'?"),
+    ("report --until=resolved", "--until is a flag of experiments.sweep; --help"),
+    (
+      "report --config.seeds=3",
+      "--config.seeds is a flag of experiments.sweep; --help",
+    ),
+    ("report --profiling", "unknown flag --profiling. --help lists the flags"),
     ("label", "--run is missing; write --run="),
     ("label --batch_size=few", "--batch_size='few': write an integer"),
     ("export --run=x", "--folder is missing; write --folder="),
