@@ -85,7 +85,7 @@ class Findings:
 
   comparisons   each variant against the baseline, by every score
   pairs         primary comparisons with other runs than the baseline
-  leaders       {cell: the variant with the best mean, then those not told apart from
+  leaders       {cell: the variant with the best mean, then those not resolved from
                 it}; alone, it is best; of primary cells for which this may be claimed
   looks         of a sweep that adds seeds until it is resolved; None: seeds are fixed
   """

@@ -61,7 +61,7 @@ class Adjusted(Generic[Name]):
   """Result of the correction.
 
   p           {column: {pair: p value after the correction}}; None: not tested
-  leaders     {column: the candidate, then the variants not told apart from it}; without
+  leaders     {column: the candidate, then the variants not resolved from it}; without
               the column: its candidate is not resolved from the baseline
   threshold   p value below which a unit that is left would be claimed
 
@@ -152,7 +152,7 @@ def _leaders(
   level: float,
   threshold: float,
 ) -> tuple[str, ...]:
-  """Returns the candidate and those that it is not told apart from; (): no claim.
+  """Returns the candidate and those that are not resolved from it; (): no claim.
 
   p           of the column's units, corrected
   threshold   of the candidate's differences that are no units
@@ -170,14 +170,14 @@ def _leaders(
 
   free = baseline is not None and best != baseline
 
-  def apart(rival: str, below: float) -> bool:
+  def resolved(rival: str, below: float) -> bool:
     if claimed((best, rival)) or claimed((rival, best)):
       return True
     value = tests.rivals[rival]
     return free and value is not None and value < below
 
-  if all(apart(rival, threshold) for rival in tests.rivals):
+  if all(resolved(rival, threshold) for rival in tests.rivals):
     return (best,)
-  # Of several that are equal, any pair may be told apart by chance, not one alone.
+  # Of several that are equal, any pair may be resolved by chance, not one alone.
   below = threshold / max(len(tests.rivals) - 1, 1)
-  return (best, *(rival for rival in tests.rivals if not apart(rival, below)))
+  return (best, *(rival for rival in tests.rivals if not resolved(rival, below)))

@@ -121,7 +121,7 @@ class Judgements:
   """Judgements of a column.
 
   of        by pair
-  leaders   the variant with the best mean and those not told apart from it: alone, it
+  leaders   the variant with the best mean and those not resolved from it: alone, it
             is best; (): nothing is claimed
 
   >>> Judgements({}).leaders

@@ -120,8 +120,8 @@ def answer(fits: Fits) -> str:
   if tied:
     gap, half = gaps[tied[0]]
     return (
-      f"{where} the winner cannot be told: {listed([best, *tied])} are not told apart"
-      f" ({tied[0]} {number(gap)} ± {number(half)} behind {best})."
+      f"{where} the winner cannot be told: {listed([best, *tied])} are not resolved"
+      f" from each other ({tied[0]} {number(gap)} ± {number(half)} behind {best})."
     ) + missing
   gap, half = gaps[others[0]]
   return (

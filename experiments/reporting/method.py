@@ -25,7 +25,7 @@ METHOD = (
   " interval beside a verdict is not corrected, so it can exclude zero where nothing"
   " is resolved.",
   "A variant is best only where it is resolved from each other one; else those not"
-  " told apart from it lead together. Intervals of a mean are Student's t over seeds."
+  " resolved from it lead with it. Intervals of a mean are Student's t over seeds."
   " Intervals end at the bounds of a measure, where the t interval is cut off. A share"
   " of N examples is not taken to vary less over seeds than one example does: so a"
   " score that is equal in every seed is a result. A single seed is never tested.",

@@ -121,7 +121,8 @@ def _best(findings: Findings, ranked: list[Comparison]) -> str:
     return f"{where(ranked)} {listed(tied)} are level: {score(top)}."
   if len(ranked) == 1:
     return (
-      f"{where(ranked)} {top.label}: {score(top)}. Nothing to compare it with is here."
+      f"{where(ranked)} {top.label} has {score(top)}; no other variant here has a score"
+      " to compare it with."
     )
   text = f"{where(ranked)} {_claim(findings, ranked)}"
   gap = top.difference
@@ -150,8 +151,10 @@ def _claim(findings: Findings, ranked: list[Comparison]) -> str:
     means = [number(scored[x].estimate.mean) for x in names]
     name = measure_name(top.measure)
     all_lead = len(names) == len(ranked)
-    verb = "are not told apart" if all_lead else "lead, not told apart"
-    return f"{listed(names)} {verb}: {listed(means)} {name}"
+    verb = "are" if all_lead else "lead,"
+    return (
+      f"{listed(names)} {verb} not resolved from each other: {listed(means)} {name}"
+    )
   best = "mean"
   if findings.looks and top.label != findings.sweep.baseline:
     best = f"difference from {findings.sweep.baseline}"

@@ -86,9 +86,9 @@ def test_perfect_is_not_weaker_than_nearly_perfect(judged):
   assert rows["a"].verdict == rows["b"].verdict == "better"
   assert rows["a"].p <= rows["b"].p
   lead, _ = summary.answer(found, "case")
-  assert "a and b lead, not told apart: 1.000 and 0.974 accuracy" in lead, (
-    "0.026 of 1 is within the noise of b"
-  )
+  assert (
+    "a and b lead, not resolved from each other: 1.000 and 0.974 accuracy" in lead
+  ), "0.026 of 1 is within the noise of b"
 
 
 def test_without_a_record_of_the_examples_a_sign_test_stands_in(judged):

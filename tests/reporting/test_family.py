@@ -162,7 +162,7 @@ def claims(found):
 
 
 @pytest.mark.parametrize("contrasts", ["baseline", "all pairs"])
-def test_equal_variants_are_told_apart_in_5_percent_of_reports_at_most(
+def test_equal_variants_are_resolved_in_5_percent_of_reports_at_most(
   monkeypatch, contrasts
 ):
   rng, alarms, trials = np.random.default_rng(3), 0, 120

@@ -121,7 +121,7 @@ def test_the_answer_is_the_variant_that_wins_further_up():
   assert "below the next, none." in said
 
 
-def test_variants_of_one_law_cannot_be_told_apart():
+def test_variants_of_one_law_are_not_resolved():
   said = ladder_curves.answer(answers(rope={}, t5={"offset": 1.5}))
   assert "the winner cannot be told: " in said and "t5" not in said
   assert "none" in said and "rope" in said

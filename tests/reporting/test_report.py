@@ -103,7 +103,7 @@ def test_runs_without_a_result_are_named_and_shown(tmp_path):
   assert main["rope"][6] == "unfinished" and main["t5"][6] == "failed"
   assert "3 of 6 runs finished" in text and "1 more run folders here" in text
   lead = summary.answer(comparisons.find(workdir), "text")[0]
-  assert "8x the training length none: 3.4" in lead, "what lost a seed cannot win"
+  assert "8x the training length none has 3.4" in lead, "what lost a seed cannot win"
 
 
 @pytest.mark.usefixtures("undrawn")
