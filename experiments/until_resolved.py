@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from experiments.reporting import comparisons, sampling
-from experiments.reporting.comparisons import Findings
+from experiments.reporting.findings import Findings
 from experiments.reporting.load import ReportError
 from experiments.reporting.overview import duration
 from experiments.reporting.text import listed

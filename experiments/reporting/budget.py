@@ -4,9 +4,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from experiments.reporting import tuning_report
-from experiments.reporting.comparisons import Findings
+from experiments.reporting.findings import Findings
 from experiments.reporting.loaded_run import LoadedRun
-from experiments.reporting.tables import Table
+from experiments.reporting.table import Table
 from experiments.reporting.text import count, listed
 
 Fact = Callable[[LoadedRun], Any]

@@ -3,7 +3,7 @@
 import numpy as np
 
 from experiments.reporting import picture, sampling, style
-from experiments.reporting.comparisons import Comparison, Findings, column
+from experiments.reporting.findings import Comparison, Findings, column
 from experiments.reporting.picture import Numbers, Picture
 from experiments.reporting.statistics import lower_is_better
 from experiments.reporting.style import FAINT, FONT, INK, PAPER, SIGNS

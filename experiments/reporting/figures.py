@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Sequence
 
 from experiments.reporting import generations, picture, tuning_report
-from experiments.reporting.comparisons import Findings
 from experiments.reporting.differences import differences
+from experiments.reporting.findings import Findings
 from experiments.reporting.ladder_curves import Fits, ladder_figure
 from experiments.reporting.length_curves import length_curves
 from experiments.reporting.picture import Picture

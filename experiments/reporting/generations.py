@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from experiments.reporting import picture, style
-from experiments.reporting.comparisons import Findings
+from experiments.reporting.findings import Findings
 from experiments.reporting.loaded_run import LoadedRun
 from experiments.reporting.picture import Numbers, Picture
 from experiments.reporting.style import FONT, INK

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from experiments.reporting.comparisons import Comparison, Findings
+from experiments.reporting.findings import Comparison, Findings
 from experiments.reporting.text import number
 
 Hints = dict[tuple[int, int], str]  # {(line, column): text}

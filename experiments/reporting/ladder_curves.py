@@ -8,7 +8,7 @@ import numpy as np
 
 from experiments.reporting import picture, power_law, style
 from experiments.reporting.budget import training_flops
-from experiments.reporting.comparisons import Findings
+from experiments.reporting.findings import Findings
 from experiments.reporting.loaded_run import LoadedRun
 from experiments.reporting.picture import Numbers, Picture
 from experiments.reporting.power_law import FitError, LadderPoints, PowerLaw

@@ -4,8 +4,8 @@ import re
 import unicodedata
 from collections.abc import Collection, Iterable, Sequence
 
-from experiments.reporting.comparisons import Findings
-from experiments.reporting.tables import Table
+from experiments.reporting.findings import Findings
+from experiments.reporting.table import Table
 from experiments.reporting.text import multiple
 
 PACKAGES = "% needs \\usepackage{booktabs,amssymb}\n"

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from experiments.reporting import levels, picture, style
-from experiments.reporting.comparisons import Comparison, Findings
+from experiments.reporting.findings import Comparison, Findings
 from experiments.reporting.picture import Numbers, Picture
 from experiments.reporting.style import FAINT, FONT, INK, PAPER, Style
 from experiments.reporting.text import measure_name, multiple

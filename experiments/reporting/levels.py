@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from experiments.reporting import limits
-from experiments.reporting.comparisons import Comparison
+from experiments.reporting.findings import Comparison
 from experiments.reporting.text import listed, multiple
 
 CHANCE, BEST = "chance", "best possible"

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from experiments.reporting import comparable, sampling
-from experiments.reporting.comparisons import Findings
+from experiments.reporting.findings import Findings
 from experiments.reporting.text import count, listed, measure_name, multiple
 from experiments.setup import primary
 

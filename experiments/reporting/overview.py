@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from scipy import stats
 
 from experiments.reporting import budget, sampling
-from experiments.reporting.comparisons import Comparison, Findings
+from experiments.reporting.findings import Comparison, Findings
 from experiments.reporting.loaded_run import LoadedRun
 from experiments.reporting.sampling import OPEN, RESOLVED
 from experiments.reporting.statistics import LEVEL

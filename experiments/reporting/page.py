@@ -28,16 +28,19 @@ from experiments.reporting import (
   overview,
   paper,
   references,
+  results_csv,
   run_cards,
+  run_tables,
+  score_tables,
   scored_examples,
   style,
   summary,
-  tables,
   tuning_report,
 )
-from experiments.reporting.comparisons import Findings
+from experiments.reporting.findings import Findings
 from experiments.reporting.ladder_curves import Fits
 from experiments.reporting.picture import Picture
+from experiments.reporting.table import Table, to_markdown
 from transformer_jax.training.json_files import replace_file
 from transformer_jax.untrusted import shown
 
@@ -70,11 +73,11 @@ def _texts(findings: Findings, ladders: Sequence[Fits]) -> dict[str, str]:
   """Returns {name of a file: its text} beside the page; "" where there is nothing."""
   every_table = paper.paper_tables(findings, ladders)
   return {
-    "results.csv": tables.to_csv(findings),
+    "results.csv": results_csv.to_csv(findings),
     "results_by_seed.csv": by_seed.to_csv(findings.sweep),
     "tuning.csv": tuning_report.to_csv(findings),
     "ladders.csv": ladder_tables.to_csv(ladders),
-    "tables.md": shown("\n".join(map(tables.to_markdown, every_table))),
+    "tables.md": shown("\n".join(map(to_markdown, every_table))),
     "tables.tex": shown(latex.document(findings, every_table)),
     "references.bib": shown(references.to_bibtex(findings.sweep.runs)),
   }
@@ -126,8 +129,8 @@ def page(
     cards=run_cards.cards(findings),
     script=script,
     script_hash=policy_hash(script),
-    cost=tables.cost_table(findings),
-    trouble=tables.trouble_table(findings),
+    cost=run_tables.cost_table(findings),
+    trouble=run_tables.trouble_table(findings),
     method=method.method(findings),
     budgets=method.budgets(findings),
     origins=method.origins(findings),
@@ -148,30 +151,29 @@ def _group(
     "answer": answer,
     "pictures": pictures,
     "main": main_table(findings, group) if findings.lengths(group) else None,
-    "further": tables.pairs_table(findings, group),
+    "further": score_tables.pairs_table(findings, group),
     "lengths": length_tables(findings, group),
-    "samples": tables.samples_table(findings, group),
+    "samples": run_tables.samples_table(findings, group),
     "scored": scored_examples.scored_table(findings, group),
   }
 
 
-def main_table(findings: Findings, group: str) -> tuple[tables.Table, hints.Hints]:
+def main_table(findings: Findings, group: str) -> tuple[Table, hints.Hints]:
   """Returns a group's main table, with the seeds' values of each cell."""
-  table, columns = tables.main_table(findings, group), overview.main(findings, group)
+  table = score_tables.main_table(findings, group)
+  columns = overview.main(findings, group)
   cells = (len(table.header) - 1) // len(columns)
   return table, hints.hints(findings, columns, cells)
 
 
-def length_tables(
-  findings: Findings, group: str
-) -> list[tuple[tables.Table, hints.Hints]]:
+def length_tables(findings: Findings, group: str) -> list[tuple[Table, hints.Hints]]:
   """Returns the tables of all lengths, with the seeds' values of each cell."""
   columns = [
     [findings.at(group, length, measure, part) for length in findings.lengths(group)]
     for measure in findings.measures(group)
     for part in findings.parts(group, measure)
   ]
-  shown = tables.length_tables(findings, group)
+  shown = score_tables.length_tables(findings, group)
   return [
     (table, hints.hints(findings, column))
     for table, column in zip(shown, columns, strict=True)
@@ -210,17 +212,17 @@ def print_report(
     for group in findings.sweep.groups
     if findings.lengths(group)
     for table in (
-      tables.short_table(findings, group),
-      tables.pairs_table(findings, group),
+      score_tables.short_table(findings, group),
+      score_tables.pairs_table(findings, group),
     )
   ]
-  for table in [*short, tables.trouble_table(findings)]:
+  for table in [*short, run_tables.trouble_table(findings)]:
     if table.rows:
       console.print(_grid(table))
       console.print()
 
 
-def _grid(table: tables.Table) -> rich.table.Table:
+def _grid(table: Table) -> rich.table.Table:
   title = _text(table.title, "bold")
   grid = rich.table.Table(title=title, title_justify="left", box=rich.box.SIMPLE)
   grid.pad_edge = grid.show_edge = False

@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 
-from experiments.reporting import tables
+from experiments.reporting import run_tables, score_tables
 from experiments.reporting.budget import budget_table
-from experiments.reporting.comparisons import Findings
+from experiments.reporting.findings import Findings
 from experiments.reporting.ladder_curves import Fits
 from experiments.reporting.ladder_tables import ladder_table
-from experiments.reporting.tables import Table
+from experiments.reporting.table import Table
 from experiments.reporting.tuning_report import tuning_table
 
 
@@ -21,12 +21,12 @@ def paper_tables(findings: Findings, ladders: Sequence[Fits] = ()) -> list[Table
     found += [budget_table(findings, group), tuning_table(findings, group)]
     if findings.lengths(group):
       found += [
-        tables.main_table(findings, group),
-        tables.pairs_table(findings, group),
-        *tables.length_tables(findings, group),
+        score_tables.main_table(findings, group),
+        score_tables.pairs_table(findings, group),
+        *score_tables.length_tables(findings, group),
       ]
-      found.append(tables.samples_table(findings, group))
+      found.append(run_tables.samples_table(findings, group))
   found += map(ladder_table, ladders)
-  found.append(tables.cost_table(findings))
-  found.append(tables.trouble_table(findings))
+  found.append(run_tables.cost_table(findings))
+  found.append(run_tables.trouble_table(findings))
   return [table for table in found if table.rows]

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from experiments.reporting.comparisons import Findings
+from experiments.reporting.findings import Findings
 from experiments.reporting.loaded_run import LoadedRun
-from experiments.reporting.tables import Table
+from experiments.reporting.table import Table
 from experiments.reporting.text import measure_name, multiple, number
 
 WIDTH, HEIGHT = 320, 120  # of a card's curves, in units of its own

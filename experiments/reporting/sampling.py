@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from experiments.reporting.comparisons import Comparison, Findings
+from experiments.reporting.findings import Comparison, Findings
 from experiments.reporting.judgements import ALPHA
 from experiments.reporting.text import listed
 from experiments.setup.looks import Looks

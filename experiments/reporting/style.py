@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from experiments.reporting.comparisons import Findings
+from experiments.reporting.findings import Findings
 from experiments.reporting.statistics import lower_is_better
 
 INK, FAINT, PAPER = "#1c2024", "#c8cdd4", "#fefefe"

@@ -2,7 +2,7 @@
 
 from experiments.reporting import statistics
 from experiments.reporting.cells import Cell
-from experiments.reporting.comparisons import Comparison, Findings, column
+from experiments.reporting.findings import Comparison, Findings, column
 from experiments.reporting.judgements import VERDICTS
 from experiments.reporting.statistics import lower_is_better
 from experiments.reporting.text import SHOWN, between, listed, measure_name, number

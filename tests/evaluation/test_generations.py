@@ -13,7 +13,7 @@ from undrawn import leave_out
 
 from experiments import load_run, scoring
 from experiments.configs import base
-from experiments.reporting import comparisons, tables
+from experiments.reporting import comparisons, score_tables
 from experiments.reporting.page import write_report
 from experiments.runner import train
 from experiments.runner.build import build
@@ -271,7 +271,7 @@ def written(tmp_path_factory):
 
 def test_the_report_says_what_a_score_must_beat(written):
   found = comparisons.find(written)
-  notes = " ".join(tables.main_table(found, "text").notes)
+  notes = " ".join(score_tables.main_table(found, "text").notes)
   assert "bleu copy 4.4 and nearest 17.3; chrf copy 20.2 and nearest 37.5" in notes
   assert "is no translation, in one seed or more: none." in notes
   assert "927 texts by beam 4" in notes and "by ± 1.1 to 1.4" in notes

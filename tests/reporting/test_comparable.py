@@ -3,7 +3,7 @@
 import pytest
 from fake_sweep import TEXT, edit, read_page, write_sweep
 
-from experiments.reporting import comparisons, method, summary, tables
+from experiments.reporting import comparisons, method, score_tables, summary
 from experiments.reporting.page import write_report
 
 FEW = {label: TEXT[label] for label in ("none", "alibi", "rope")}
@@ -162,9 +162,9 @@ def test_whether_lengths_share_their_targets_is_proved_not_claimed(sweep, prints
 def test_a_column_is_a_length_where_runs_were_trained_at_others(sweep):
   edit(sweep, "text-02", train_length=128)
   found = comparisons.find(sweep)
-  header = tables.length_tables(found, "text")[0].header
+  header = score_tables.length_tables(found, "text")[0].header
   assert header[1:] == tuple(f"length {n}" for n in LENGTHS)
-  assert tables.main_table(found, "text").header[4] == "length 512 mean"
+  assert score_tables.main_table(found, "text").header[4] == "length 512 mean"
   lead, more = summary.answer(found, "text")
   assert lead.startswith("At length 512 alibi is best")
   assert "1x" not in lead + more and "the training length" not in lead + more
@@ -191,7 +191,7 @@ def test_what_no_test_can_see_is_said(sweep):
     edit(sweep, f"text-{n:02d}", environment=flags)
   (note,) = [
     n
-    for n in tables.main_table(comparisons.find(sweep), "text").notes
+    for n in score_tables.main_table(comparisons.find(sweep), "text").notes
     if "last digits" in n
   ]
   assert "evaluate.batch_size (4: none and alibi; 16: rope)" in note

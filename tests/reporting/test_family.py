@@ -7,7 +7,14 @@ import pathlib
 import numpy as np
 import pytest
 
-from experiments.reporting import comparisons, load, summary, tables, verdicts
+from experiments.reporting import (
+  comparisons,
+  load,
+  results_csv,
+  score_tables,
+  summary,
+  verdicts,
+)
 from experiments.reporting.family import ColumnTests, Unit, adjust
 from experiments.setup.primary import Comparisons
 
@@ -152,10 +159,13 @@ def made_sweep(rng, scored=(64, 128, 512), groups=("text", "copy"), **declared):
 
 def claims(found):
   """Returns what a report claims: in results.csv, in its tables, in its answers."""
-  rows = [*csv.DictReader(io.StringIO(tables.to_csv(found)))]
+  rows = [*csv.DictReader(io.StringIO(results_csv.to_csv(found)))]
   said = [x for x in rows if x["verdict"] in ("better", "worse", "equivalent")]
   for group in found.sweep.groups:
-    for table in (tables.main_table(found, group), tables.pairs_table(found, group)):
+    for table in (
+      score_tables.main_table(found, group),
+      score_tables.pairs_table(found, group),
+    ):
       said += [cell for row in table.rows for cell in row if cell[:1] in ("▲", "▼")]
   answers = " ".join(" ".join(text) for _, text in summary.answers(found))
   return said + [x for x in (" is best", " lead", "Better", "Worse") if x in answers]
@@ -197,13 +207,13 @@ def test_only_what_the_plan_declares_is_judged(monkeypatch):
   assert all(c.difference.interval and c.p is None for c in exploratory)
   found, pairs = judged(monkeypatch, lengths=(2,), contrasts=(("b", "a"),))
   assert pairs == {("text", "b", "a", 128), ("copy", "b", "a", 128)}
-  (row,) = tables.pairs_table(found, "text").rows
+  (row,) = score_tables.pairs_table(found, "text").rows
   assert row[:2] == ("b minus a", "bits at 2x") and row[3] == "○ did not resolve"
   _, more = summary.answer(found, "text")
   assert "b is not resolved from a (about" in more
   found, pairs = judged(monkeypatch, lengths=("longest",), contrasts="all pairs")
   assert len(pairs) == 2 * 15 and {pair[3] for pair in pairs} == {512}
-  assert len(tables.pairs_table(found, "copy").rows) == 10
+  assert len(score_tables.pairs_table(found, "copy").rows) == 10
 
 
 def test_a_score_that_no_run_has_is_an_error_with_those_there_are(monkeypatch):

@@ -6,7 +6,7 @@ import fake_sweep
 import numpy as np
 import pytest
 
-from experiments.reporting import comparisons, load, picture, style
+from experiments.reporting import comparisons, findings, load, picture, style
 from experiments.reporting.differences import differences
 from experiments.reporting.length_curves import length_curves
 
@@ -50,7 +50,7 @@ def test_names_of_20_long_variants_do_not_touch():
 def test_twenty_variants_look_different():
   runs = tuple(load.LoadedRun(str(i), str(i), "text", "running") for i in range(20))
   sweep = load.Sweep(None, "", "", "", "0", ("text",), runs)
-  looks = style.styles(comparisons.Findings(sweep, ()))
+  looks = style.styles(findings.Findings(sweep, ()))
   assert len(looks) == len(set(looks.values())) == 20
   # Whoever sees no marker tells them apart by the line, whoever no colour by both.
   assert len({(look.color, look.line) for look in looks.values()}) == 20

@@ -3,7 +3,7 @@
 import fake_sweep
 import pytest
 
-from experiments.reporting import comparisons, levels, picture, tables
+from experiments.reporting import comparisons, levels, picture, score_tables
 from experiments.reporting.length_curves import length_curves
 
 pytestmark = pytest.mark.usefixtures("undrawn")
@@ -50,7 +50,7 @@ def test_chance_and_the_best_value_are_drawn_and_named(copying, monkeypatch):
   assert names == {"chance", "best possible"} and heights == [0.062, 1.0]
   sentence = "Chance is 0.0625 and the best possible value is 1."
   assert sentence in caption
-  assert sentence in tables.main_table(found, "copy").notes
+  assert sentence in score_tables.main_table(found, "copy").notes
 
 
 def test_chance_may_depend_on_the_length(copying, monkeypatch):

@@ -9,7 +9,7 @@ import pytest
 import rich.console
 from fake_sweep import COPY, TEXT, edit, read_page, write_sweep
 
-from experiments.reporting import comparisons, load, summary, tables
+from experiments.reporting import comparisons, load, score_tables, summary
 from experiments.reporting.page import print_report, write_report
 
 
@@ -197,7 +197,8 @@ def test_a_group_without_the_baseline_has_no_verdicts(tmp_path):
   assert [row[0] for row in table[1:]] == ["BERT", "RoBERTa"]
   both = "BERT at 1x, RoBERTa at 1x, BERT at 8x and RoBERTa at 8x not compared"
   assert both in page and "resolved from Transformer" not in page
-  assert tables.short_table(found, "hidden").header == ("variant", "1x mean", "8x mean")
+  header = score_tables.short_table(found, "hidden").header
+  assert header == ("variant", "1x mean", "8x mean")
   assert {c.verdict for c in found.comparisons} == {"baseline", "not compared"}
 
 

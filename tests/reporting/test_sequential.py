@@ -20,8 +20,8 @@ from experiments.reporting import (
   load,
   overview,
   sampling,
+  score_tables,
   summary,
-  tables,
   verdicts,
 )
 from experiments.reporting.judgements import Column
@@ -334,7 +334,7 @@ def test_a_report_says_how_it_was_sampled(added):
 
 def test_tables_and_page_treat_fewer_seeds_as_sound(added):
   found = comparisons.find(added)
-  table = tables.main_table(found, "text")
+  table = score_tables.main_table(found, "text")
   assert sampling.NOTE in table.notes
   assert not any("of 6 seeds" in cell for row in table.rows for cell in row)
   assert not any("seeds trained together" in note for note in table.notes)
@@ -381,7 +381,7 @@ def test_without_looks_nothing_says_so(added):
   edit(added, "..", "sweep.json", looks=None)
   found = comparisons.find(added)
   assert found.looks is None and sampling.sentences(found) == []
-  assert sampling.NOTE not in tables.main_table(found, "text").notes
+  assert sampling.NOTE not in score_tables.main_table(found, "text").notes
 
 
 def test_a_damaged_schedule_is_a_sentence_with_the_file(added):

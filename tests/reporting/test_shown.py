@@ -13,7 +13,7 @@ import rich.console
 from fake_sweep import Page, write_sweep
 
 from experiments import inference
-from experiments.reporting import comparisons, load, tables
+from experiments.reporting import comparisons, load, results_csv
 from experiments.reporting.page import print_report, write_report
 from transformer_jax import command, untrusted
 from transformer_jax.training import json_files
@@ -115,7 +115,7 @@ def hostile(tmp_path_factory):
 
 def test_no_cell_of_results_is_a_formula(hostile):
   found = comparisons.find(hostile)
-  rows = [*csv.reader(io.StringIO(tables.to_csv(found)))]
+  rows = [*csv.reader(io.StringIO(results_csv.to_csv(found)))]
   assert any(row[1].startswith("'=") for row in rows)
   negative = 0
   for cell in (cell for row in rows for cell in row):

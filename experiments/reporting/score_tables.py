@@ -1,22 +1,13 @@
-"""Tables of a report, for page, terminal, Markdown, LaTeX and CSV."""
+"""Tables of a group's scores: its verdicts, and its means at all lengths."""
 
-import csv
 import dataclasses
-import io
-from typing import Any
 
 from experiments.reporting import comparable, generations, levels, sampling
 from experiments.reporting.cells import Cell
-from experiments.reporting.comparisons import Comparison, Findings, column
+from experiments.reporting.findings import Comparison, Findings, column
 from experiments.reporting.judgements import ALPHA
-from experiments.reporting.text import (
-  count,
-  listed,
-  measure_name,
-  multiple,
-  plus_minus,
-)
-from transformer_jax.untrusted import cell
+from experiments.reporting.table import Table
+from experiments.reporting.text import listed, measure_name, multiple, plus_minus
 
 SIGNS = {
   "better": "▲ better",
@@ -24,31 +15,6 @@ SIGNS = {
   "equivalent": "≈ equivalent",
   "did not resolve": "○ did not resolve",
 }
-
-
-@dataclasses.dataclass(frozen=True)
-class Table:
-  """A titled table of text; the first column names the row.
-
-  folds   columns that may break where space is short
-  bold    (line, column) of the cells that a paper sets in bold
-
-  >>> table = Table("scores", "Scores", ("encoding", "accuracy"), (("rope", "0.91"),))
-  >>> print(to_markdown(table), end="")
-  **Scores**
-  <BLANKLINE>
-  | encoding | accuracy |
-  |---|---|
-  | rope | 0.91 |
-  """
-
-  name: str
-  title: str
-  header: tuple[str, ...]
-  rows: tuple[tuple[str, ...], ...]
-  notes: tuple[str, ...] = ()
-  folds: tuple[int, ...] = (0,)
-  bold: frozenset[tuple[int, int]] = frozenset()
 
 
 def verdict(comparison: Comparison) -> str:
@@ -209,110 +175,3 @@ def _length(compared: list[Comparison]) -> str:
   """Returns "4x (256)", or "length 256" where training lengths differ."""
   name = column(compared)
   return f"{name} ({compared[0].length})" if name.endswith("x") else name
-
-
-def samples_table(findings: Findings, group: str) -> Table:
-  """Returns some sources with their references and each variant's generations."""
-  title = f"{group}: texts from the shortest to the longest, by the first seed"
-  rows = tuple(generations.samples(findings, group))
-  return Table(f"samples_{group}", title, ("", "text"), rows, folds=(0, 1))
-
-
-def cost_table(findings: Findings) -> Table:
-  """Returns parameters, FLOPs, memory, speed and attention core of each result."""
-  rows: list[tuple[str, ...]] = []
-  notes: dict[str, list[str]] = {}
-  for run in findings.finished:
-    seconds = run.fact("seconds") or {}
-    peak = run.fact("peak_bytes")
-    rows.append(
-      (
-        run.label,
-        run.group,
-        count(run.fact("parameters")),
-        count(run.fact("position_parameters")),
-        count(run.fact("flops_per_token")),
-        count(run.fact("tokens_per_s")),
-        "–" if not peak else f"{peak / 2**20:,.0f}",
-        *(_seconds(seconds.get(name)) for name in ("compile", "train", "evaluate")),
-        str(run.fact("core") or "–"),
-      )
-    )
-    for core, reason in (run.fact("core_refusals") or {}).items():
-      notes.setdefault(f"{core} refused: {reason}", []).append(run.label)
-  header = (
-    "variant",
-    "group",
-    "parameters",
-    "of position",
-    "FLOPs/token",
-    "tokens/s",
-    "peak MiB",
-    "compile s",
-    "train s",
-    "evaluate s",
-    "attention",
-  )
-  lines = (f"{listed([*dict.fromkeys(runs)])}: {x}" for x, runs in notes.items())
-  return Table("cost", "Cost of each run", header, tuple(rows), tuple(lines))
-
-
-def trouble_table(findings: Findings) -> Table:
-  """Returns every run, seed and length without a result, with the reason."""
-  rows = [
-    (run.label, run.group, state, details, str(run.attempts or "–"), run.id)
-    for run, state, details in findings.troubled
-  ]
-  header = ("variant", "group", "state", "details", "attempts", "run")
-  title = "Failed, diverged, undefined"
-  return Table("trouble", title, header, tuple(rows), folds=(0, 3))
-
-
-def to_csv(findings: Findings) -> str:
-  """Returns one line per group, variant, length, measure and part.
-
-  Primary comparisons with other runs than the baseline follow, with that run under
-  `baseline`.
-  """
-  out = io.StringIO()
-  writer = csv.writer(out, lineterminator="\n")
-  writer.writerow(
-    "group variant length times_trained measure better part seeds planned_seeds mean"
-    " mean_low mean_high baseline difference difference_low difference_high p p_holm"
-    " verdict reason p_equivalent more_seeds more_seeds_low more_seeds_high resolution"
-    " chance examples_error".split()
-  )
-  for c in (*findings.comparisons, *findings.pairs):
-    more = c.more
-    values = (
-      [c.group, c.label, c.length, c.times, c.measure, c.better, c.part]
-      + [c.estimate.count, c.planned]
-      + [c.estimate.mean, c.estimate.low, c.estimate.high]
-      + [c.against]
-      + [c.difference.mean, c.difference.low, c.difference.high]
-      + [c.p, c.p_holm, c.verdict, c.reason, c.p_equivalent]
-      + ([more.point, more.low, more.high] if more else [None] * 3)
-      + [c.resolution or None, c.chance, c.examples_error]
-    )
-    writer.writerow(map(cell, values))
-  return out.getvalue()
-
-
-def to_markdown(table: Table) -> str:
-  """Returns the title, a table of Markdown and its notes."""
-  rule = "|" + "---|" * len(table.header)
-  rows = [_pipes(table.header), rule, *map(_pipes, table.rows)]
-  notes = [f"\n{_one_line(note)}" for note in table.notes]
-  return "\n".join([f"**{table.title}**\n", *rows, *notes, ""])
-
-
-def _pipes(cells: tuple[str, ...]) -> str:
-  return "| " + " | ".join(map(_one_line, cells)) + " |"
-
-
-def _one_line(text: str) -> str:
-  return text.replace("|", "\\|").replace("\n", " ")
-
-
-def _seconds(value: Any) -> str:
-  return f"{value:.1f}" if isinstance(value, int | float) else "–"
