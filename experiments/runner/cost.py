@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from typing import Any
 
 import jax
+from ml_collections import ConfigDict
 
-from experiments.runner.build import Experiment
+from experiments.runner.build import Experiment, build
 from transformer_jax.attention.cores import cores
 from transformer_jax.attention.cores.auto import serving
 from transformer_jax.models import Architecture
@@ -101,3 +102,24 @@ def flops_per_token(experiment: Experiment, arrays: Any) -> float:
   counted = jax.jit(step).lower(arrays, state).cost_analysis()
   assert counted is not None, "XLA counts FLOPs on every platform"
   return counted["flops"] / tokens
+
+
+def parameters(config: ConfigDict) -> float:
+  """Returns the number of parameters of one seed's model."""
+  return sizes(build(config).trainer.shapes.params)[0]
+
+
+def tokens(config: ConfigDict) -> float:
+  """Returns the tokens of one seed's training, sources included."""
+  experiment = build(config)
+  arrays = experiment.task.abstract()
+  return tokens_per_step(experiment.trainer, arrays) * config.train.steps
+
+
+def flops(config: ConfigDict) -> float:
+  """Returns the FLOPs of one seed's training."""
+  experiment = build(config)
+  return flops_per_token(experiment, experiment.task.abstract()) * tokens(config)
+
+
+COSTS = {"parameters": parameters, "flops": flops, "tokens": tokens}

@@ -7,8 +7,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from experiments.runner.build import build
-from experiments.runner.cost import flops_per_token, sizes, tokens_per_step
+from experiments.runner.cost import COSTS
 from experiments.runner.step_time import Timer
 from experiments.setup.matching import KEYS, WITHIN, Match, Matched
 from experiments.setup.runs import Run
@@ -36,13 +35,13 @@ def solve(
 
   Raises ConfigError where no value comes within 1%.
   """
-  wanted = {run.group: run for run in runs if run.label == baseline}
-  if lacking := [r for r in runs if r.match and r.group not in wanted]:
+  baselines = {run.group: run for run in runs if run.label == baseline}
+  if lacking := [r for r in runs if r.match and r.group not in baselines]:
     raise ConfigError(
       f"group '{lacking[0].group}' has no '{baseline}', whose {_match(lacking[0])} its"
       " runs are to match; add it to the group, or match=None"
     )
-  return [_solve(run, wanted.get(run.group), recorded, timer) for run in runs]
+  return [_solve(run, baselines.get(run.group), recorded, timer) for run in runs]
 
 
 def _match(run: Run) -> str:
@@ -120,27 +119,6 @@ def _refusal(run: Run, matched: Matched) -> str:
     f" {matched.baseline} within {WITHIN:.0%}: the nearest is {matched.off:+.1%}; write"
     f" {write}"
   )
-
-
-def parameters(config: ConfigDict) -> float:
-  """Returns the number of parameters of one seed's model."""
-  return sizes(build(config).trainer.shapes.params)[0]
-
-
-def tokens(config: ConfigDict) -> float:
-  """Returns the tokens of one seed's training, sources included."""
-  experiment = build(config)
-  arrays = experiment.task.abstract()
-  return tokens_per_step(experiment.trainer, arrays) * config.train.steps
-
-
-def flops(config: ConfigDict) -> float:
-  """Returns the FLOPs of one seed's training."""
-  experiment = build(config)
-  return flops_per_token(experiment, experiment.task.abstract()) * tokens(config)
-
-
-COSTS = {"parameters": parameters, "flops": flops, "tokens": tokens}
 
 
 def by_seconds(config: ConfigDict, baseline: ConfigDict, timer: Timer) -> Solution:

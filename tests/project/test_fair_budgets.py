@@ -10,7 +10,7 @@ from absl import flags as absl_flags
 from fake_runs import train  # noqa: F401, a fixture
 
 from experiments import sweep
-from experiments.runner import solver, sweep_loop
+from experiments.runner import cost, sweep_loop
 from experiments.setup import flags
 from experiments.setup.matching import KEYS
 
@@ -41,9 +41,9 @@ def here(tmp_path, monkeypatch, request):
   (tmp_path / "experiments").symlink_to(ROOT / "experiments")
   monkeypatch.chdir(tmp_path)
   request.getfixturevalue("train").run = score
-  guess = lambda config: solver.parameters(config) * solver.tokens(config)
+  guess = lambda config: cost.parameters(config) * cost.tokens(config)
   monkeypatch.setattr(sweep_loop, "report", lambda *args: True)
-  monkeypatch.setitem(solver.COSTS, "flops", guess)
+  monkeypatch.setitem(cost.COSTS, "flops", guess)
   return tmp_path
 
 

@@ -9,6 +9,7 @@ from fake_runs import BASE, asked
 
 from experiments import sweep
 from experiments.runner import solver, step_time
+from experiments.runner.cost import flops, parameters, tokens
 from experiments.setup import runs
 from experiments.setup.matching import Match, Matched
 from experiments.setup.plan import Chain, Grid, Group, Plan
@@ -75,7 +76,7 @@ def test_parameters_of_an_own_encoding_are_those_of_the_baseline(
   monkeypatch.syspath_prepend(tmp_path)
   wide = {"model.width": 32, "model.layers": 2}
   none, fat = solved(Match("parameters", by), ("none", "fat:Fat"), **wide)
-  counts = [solver.parameters(run.config) for run in (none, fat)]
+  counts = [parameters(run.config) for run in (none, fat)]
   assert abs(counts[1] / counts[0] - 1) <= 0.01
   assert none.matched is None and fat.matched.got == counts[1]
   assert fat.matched.want == counts[0]
@@ -88,7 +89,7 @@ def test_parameters_of_an_own_encoding_are_those_of_the_baseline(
 
 def test_the_width_of_rotated_heads_moves_in_even_steps():
   config = resolve(BASE, SMALL | {"model.position": "rope", "model.heads": 2})
-  cost, wider = solver.parameters, resolve(config, {"model.width": 28})
+  cost, wider = parameters, resolve(config, {"model.width": 28})
   solution = solver.by_size(config, "model.width", cost, cost(wider))
   assert solution.overrides == {"model.width": 28} and solution.got == solution.want
   between = (cost(wider) + cost(resolve(config, {"model.width": 32}))) / 2 + 1
@@ -120,8 +121,8 @@ def test_a_model_without_the_finer_knob_is_refused_in_one_sentence():
 def test_steps_give_the_flops_of_the_baseline():
   none, t5 = solved("flops", ("none", "transformer_xl"), **{"train.steps": 400})
   assert t5.matched.by == "train.steps" and t5.config.train.steps < 400
-  assert abs(solver.flops(t5.config) / solver.flops(none.config) - 1) <= 0.01
-  assert solver.flops(t5.config) == pytest.approx(t5.matched.got)
+  assert abs(flops(t5.config) / flops(none.config) - 1) <= 0.01
+  assert flops(t5.config) == pytest.approx(t5.matched.got)
 
 
 def test_tokens_are_steps_times_batch_times_length():
@@ -137,7 +138,7 @@ def test_tokens_are_steps_times_batch_times_length():
   changed = {"train.steps": 267, "train.steps_per_dispatch": 1}
   near = {"train.steps": 268, "train.steps_per_dispatch": 4}
   assert other.matched.overrides in (changed, near)
-  assert abs(solver.tokens(other.config) / solver.tokens(one.config) - 1) <= 0.01
+  assert abs(tokens(other.config) / tokens(one.config) - 1) <= 0.01
 
 
 @pytest.mark.parametrize(
