@@ -100,7 +100,7 @@ def training_flops(run: LoadedRun) -> float | None:
 
 
 def _seeds(run: LoadedRun) -> str | None:
-  seeds = run.config.get("seeds") or run.fact("seeds")
+  seeds = run.fact("seeds") or run.config.get("seeds")
   if not isinstance(seeds, list) or not seeds:
     return None
   return f"{len(seeds)} ({', '.join(map(str, seeds))})"

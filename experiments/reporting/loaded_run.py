@@ -29,6 +29,8 @@ class LoadedRun:
   folder    of the run; None: it is in no folder
   again_of  group of the run where these are not its own scores but those of
             experiments.evaluate
+  adding    state of the seeds or scores that a finished run is getting, as in
+            "interrupted"; "": none
 
   >>> result = {"train_length": 16, "lengths": [16, 64]}
   >>> run = LoadedRun("a1", "rope", "copy", "finished", result=result)
@@ -51,6 +53,7 @@ class LoadedRun:
   ladder: str = ""
   folder: pathlib.Path | None = None
   again_of: str = ""
+  adding: str = ""
 
   @functools.cached_property
   def examples(self) -> ExampleScores | None:

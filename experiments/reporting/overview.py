@@ -109,6 +109,8 @@ def _next_look(findings: Findings) -> list[str]:
       " larger --max_seeds in another folder has; so do fewer primary comparisons, or a"
       " margin of equivalence."
     )
+  if not state.count:
+    return ["The first look tells which comparisons get seeds."]
   return texts or ["Every tested comparison is resolved."]
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from experiments.reporting.loaded_run import LoadedRun
-from experiments.runner.state import damaged
+from experiments.runner.state import checksum, damaged
 from experiments.setup.identity import completed
 from experiments.setup.matching import Matched
 from experiments.setup.tuning import Tuned
@@ -39,6 +39,9 @@ def read_run(folder: pathlib.Path, entry: dict) -> LoadedRun:
     state = "finished"
   elif status_trouble and folder.exists() and not result:
     state, error = "damaged", f"status.json {status_trouble}"
+  adding = ""
+  if state != "finished" and result and _extends(folder, status):
+    adding, error, state = f"{state}{error and ': '}{error}", "", "finished"
   config = completed(config) if config else {}
   return LoadedRun(
     id=str(entry["id"]),
@@ -55,7 +58,14 @@ def read_run(folder: pathlib.Path, entry: dict) -> LoadedRun:
     tuned=Tuned.recorded(entry.get("tuned")),
     ladder=shown(str(entry.get("ladder", ""))),
     folder=folder,
+    adding=adding,
   )
+
+
+def _extends(folder: pathlib.Path, status: dict) -> bool:
+  """Returns whether a finished run is getting seeds or scores: its result stands."""
+  earlier = status.get("extends")
+  return bool(earlier) and earlier == checksum(folder / "result.json")
 
 
 def _matched(entry: Any) -> Matched | None:

@@ -332,6 +332,17 @@ def test_a_report_says_how_it_was_sampled(added):
   assert sampling.late(found) not in sure
 
 
+def test_before_the_first_look_nothing_is_said_to_be_resolved(added):
+  for n in range(4):  # one seed each
+    path = added / f"runs/text-0{n}/result.json"
+    scores = [s for s in read_json(path)["scores"] if s["seed"] == 0]
+    edit(added, f"text-0{n}", scores=scores, seeds=[0])
+  said = dict(overview.overview(comparisons.find(added)))
+  assert said["How sure is that?"][1].endswith("No comparison is tested yet.")
+  (what,) = said["What would make it surer?"]
+  assert what == "The first look tells which comparisons get seeds."
+
+
 def test_tables_and_page_treat_fewer_seeds_as_sound(added):
   found = comparisons.find(added)
   table = score_tables.main_table(found, "text")
