@@ -177,7 +177,7 @@ def test_odd_plans_one_seed_one_length_unknown_groups_equal_labels(tmp_path):
 def test_a_run_alone_is_not_called_the_best(tmp_path):
   workdir = write_sweep(tmp_path, {"text": ("bits_per_byte", {"rope": TEXT["rope"]})})
   lead, more = summary.answer(comparisons.find(workdir), "text")
-  assert lead.startswith("At 8x the training length rope: 3.7") and not more
+  assert lead.startswith("At 8x the training length rope has 3.7") and not more
   assert "best" not in lead
 
 
