@@ -9,8 +9,8 @@ The papers of all variants are in docs/attention.md.
 Twenty variants, three seeds each, with ALiBi's bias where the variant takes one, on the
 source of Python's standard library (bits per byte). Trained at one length and scored on
 the same targets with 1, 2, 4 and 8 times the context.
-Cost: 2.3 hours of the runs' own time on one core of an AMD EPYC with three seeds, a
-quarter of them entmax's; until resolved, with up to five seeds, 2.8 hours.
+Cost: with --until=resolved, stopped at five seeds, 2.8 hours of the runs' own time on
+one core of an AMD EPYC with other work beside; a fifth of it is entmax's.
 Expect: stick-breaking attention is best, talking heads are better than plain attention,
 sigmoid, ReLU and linear weights worse; most others do not resolve. See
 docs/results/attention.md.
