@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from absl import flags
 from ml_collections import ConfigDict
 
@@ -128,8 +127,7 @@ def params_of(run: Path, experiment: Experiment, last: int) -> Any:
   """Returns the mean parameters of the newest checkpoints, stacked over seeds."""
 
   def read(block: SeedBlock) -> Any:
-    seed_S = jnp.array(block.seeds, jnp.uint32)
-    abstract = jax.eval_shape(jax.vmap(experiment.trainer.init), seed_S)
+    abstract = experiment.trainer.shapes_of(len(block.seeds))
     with Keeper(block.checkpoints) as keeper:
       return average(keeper, abstract, last)
 

@@ -5,6 +5,7 @@ The variables must be set before jax is first imported; subprocesses inherit the
 
 import importlib.metadata
 import os
+from pathlib import Path
 
 # A GPU or TPU of the machine must not change what the tests see.
 os.environ["JAX_PLATFORMS"] = "cpu"
@@ -51,9 +52,14 @@ import gc  # noqa: E402
 import jax  # noqa: E402
 import pytest  # noqa: E402
 from fork_server import commands  # noqa: E402, F401, a fixture
+from shared_programs import _runs_share_programs  # noqa: E402, F401, a fixture
 
 # The contracts are tests in the package: pytest says what their asserts compared.
 pytest.register_assert_rewrite("experiments.contract")
+
+
+# Tracing makes many objects and few cycles: hundreds of collections find next to none.
+gc.set_threshold(100_000, 50, 100)
 
 
 def pytest_collection_finish(session):
@@ -66,5 +72,9 @@ def pytest_collection_finish(session):
 def _programs_of_other_modules_are_forgotten():
   """Frees compiled programs: a process may map only so much, and XLA then crashes."""
   yield
-  jax.clear_caches()
-  gc.collect()
+  if not MAPS.exists() or MAPS.read_bytes().count(b"\n") > 8_000:
+    jax.clear_caches()
+    gc.collect()
+
+
+MAPS = Path("/proc/self/maps")  # Linux allows 65,530 lines

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import xxhash
 
@@ -131,8 +130,8 @@ def _run(folder: Path) -> tuple[Architecture, HostArrays]:
   """Returns the model of a run's first seed."""
   _, experiment = of_run(folder)
   first_block, *_ = blocks(folder, experiment.seeds)
-  trainer, seed_S = experiment.trainer, jnp.array(first_block.seeds, jnp.uint32)
-  abstract = jax.eval_shape(jax.vmap(trainer.init), seed_S)
+  trainer = experiment.trainer
+  abstract = trainer.shapes_of(len(first_block.seeds))
   there = first_block.checkpoints
   if not any(path.name.isdigit() for path in there.glob("*")):
     raise ConfigError(

@@ -13,6 +13,7 @@ from experiments.runner.build import build
 from experiments.setup.validate import ConfigError, flatten, resolve
 from transformer_jax.data.tokenizers import BOS, EOS, tokenizers
 from transformer_jax.evaluation.beam import Beam
+from transformer_jax.numpy_interpreter import trace
 from transformer_jax.positions import coords
 from transformer_jax.training.checkpoint import CheckpointError, Keeper
 from transformer_jax.training.json_files import write_json
@@ -53,10 +54,13 @@ def greedily(translator, texts):
     coords.consecutive(1, source_BL.shape[1]),
     np.full((len(texts), 9), BOS),
   )
-  apply = jax.jit(translator.model.apply)
+  variables = {"params": translator.params}
+  apply = lambda token_BN: translator.model.apply(
+    variables, token_BN, None, source_BL, at
+  )
+  apply = trace(apply, token_BN)
   for n in range(LONGEST):
-    args = jnp.asarray(token_BN), None, source_BL, at
-    logits_BNV = apply({"params": translator.params}, *args)
+    logits_BNV = apply(token_BN)
     token_BN[:, n + 1] = jnp.argmax(logits_BNV[:, n], axis=-1)
   ends = lambda row: itertools.takewhile(lambda n: n != EOS, row[1:])
   return [translator.tokenizer.decode(ends(row)) for row in token_BN.tolist()]

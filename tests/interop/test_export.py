@@ -37,7 +37,7 @@ def run(folder, **more):
     tokenizers.build("char(size=40)").train(["abc def"]).save(folder / "tokenizer")
   trainer = build(config).trainer
   seeds = jnp.array([3, 4], jnp.uint32)
-  shapes = jax.eval_shape(jax.vmap(trainer.init), seeds)
+  shapes = trainer.shapes_of(len(seeds))
   state = random_parameters.normal(dataclasses.replace(shapes, key=None))
   state = dataclasses.replace(state, key=jax.vmap(jax.random.key)(seeds))
   with Keeper(folder / "checkpoints") as keeper:

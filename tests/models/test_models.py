@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from interpreted import interpreted
 from test_positions import with_ids
 
 from transformer_jax.attention.cores import cores
@@ -14,6 +15,7 @@ from transformer_jax.axes import Dims, axes_of
 from transformer_jax.evaluation.decode import greedy
 from transformer_jax.models import Architecture, Transformer, empty_cache, layers
 from transformer_jax.models.residual import placements
+from transformer_jax.numpy_interpreter import evaluate
 from transformer_jax.positions import PositionalEncoding, coords, positions
 
 B, L = 2, 12
@@ -55,8 +57,9 @@ def started(arch):
   return model, jax.tree.map(draw, shapes)
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@functools.partial(interpreted, statics=1)
 def logits(model, params, token_BL, at=None, source_BL=None, source_at=None):
+  """Returns the logits of one pass: in NumPy, unless a program asks for them."""
   return model.apply({"params": params}, token_BL, at, source_BL, source_at)
 
 
@@ -171,9 +174,8 @@ def test_encoder_decoder_reads_the_source_but_not_its_padding(name):
 def test_cross_attention_decodes_on_the_cache():
   model, params = started(make("t5", encoders=1, decoders=2))
   want = logits(model, params, TOKEN_BL, source_BL=TOKEN_BL)
-  memory = jax.jit(functools.partial(model.apply, method="encode"))(
-    {"params": params}, TOKEN_BL
-  )
+  encode = functools.partial(model.apply, method="encode")
+  memory = evaluate(encode, {"params": params}, TOKEN_BL)
   more = functools.partial(decode, model, params)
   first, cache = more(
     TOKEN_BL[:, :7], coords.consecutive(B, 7), memory, empty_cache(model.arch, B, L)
@@ -185,9 +187,11 @@ def test_cross_attention_decodes_on_the_cache():
 def test_every_target_token_sees_the_whole_source():
   model, params = started(make("t5", encoders=1, decoders=2))
   x_BMD = jax.random.normal(jax.random.key(0), (B, L, DIMS.D))
-  read = lambda x_BMD: decode(
-    model, params, TOKEN_BL, AT, (x_BMD, AT.bidirectional()), None
-  )[0]
+  read = interpreted(
+    lambda x_BMD: decode(
+      model, params, TOKEN_BL, AT, (x_BMD, AT.bidirectional()), None
+    )[0]
+  )
   moved = read(x_BMD.at[:, -1].add(1.0)) - read(x_BMD)
   assert np.all(np.any(moved != 0, axis=-1)), "the first token missed the last"
 

@@ -1,6 +1,7 @@
 """More seeds and other scores of a finished run: what is there is not trained again."""
 
 import dataclasses
+import functools
 import shutil
 
 import jax
@@ -46,12 +47,17 @@ def do(workdir, run, facts=APART, stop=False):
   return run_folder.perform(run, workdir, one, facts)
 
 
-@pytest.fixture(scope="module")
-def few(tmp_path_factory):
-  """A finished run of two seeds."""
-  workdir = tmp_path_factory.mktemp("few")
+@functools.cache  # pytest knows a fixture that two files import as two
+def finished(parent):
+  workdir = parent / "few_seeds"
   assert do(workdir, run_of(seeds=(0, 1))) == Outcome("finished")
   return workdir
+
+
+@pytest.fixture(scope="session")
+def few(tmp_path_factory):
+  """A finished run of two seeds."""
+  return finished(tmp_path_factory.getbasetemp())
 
 
 @pytest.fixture

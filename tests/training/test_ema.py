@@ -120,7 +120,7 @@ def run(tmp_path_factory):
   folder.mkdir(parents=True)
   result = train.run(CONFIG, folder, "one", stop=False)
   write_json(folder / "config.json", flatten(CONFIG))
-  abstract = jax.eval_shape(jax.vmap(trained.trainer.init), jnp.arange(2))
+  abstract = trained.trainer.shapes_of(2)
   with Keeper(folder / "checkpoints") as keeper:
     state, _ = keeper.restore(abstract)
   assert bits(state.params) != bits(state.ema_params)

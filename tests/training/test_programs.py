@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+import shared_programs
 
 from experiments.runner import compile_cache, timing
 from experiments.runner.compile_cache import programs_in
@@ -22,6 +23,7 @@ def compiled(tmp_path, monkeypatch):
   hits = []
   listen = lambda event, **_: hits.append(event.endswith("/cache_hits"))
   jax.monitoring.register_event_listener(listen)
+  monkeypatch.setattr(compile_cache, "_file_cache", shared_programs.ALONE)
   before = jax.config.jax_persistent_cache_min_compile_time_secs
   jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 

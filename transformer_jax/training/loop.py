@@ -127,18 +127,18 @@ def compile_steps(
   together = seed_parts.together(len(seeds))
   split = functools.partial(sharding.split_batch, mesh)
   max_logits = mesh.size * losses.default_max_logits()
+  abstract, of_call = (abstract_state(trainer, n, mesh) for n in (len(seeds), together))
   trainer = dataclasses.replace(trainer, constrain=split, max_logits=max_logits)
   seed_S = jnp.array(seeds, jnp.uint32)
   init = jax.vmap(trainer.init)
 
-  abstract = abstract_state(trainer, len(seeds), mesh)
   where = jax.tree.map(lambda x: x.sharding, abstract)
   start = time.perf_counter()
   every_seed = jax.vmap(functools.partial(trainer.steps, count=count), (None, 0))
   everywhere = NamedSharding(mesh, PartitionSpec())
   steps = jax.jit(every_seed, donate_argnums=1, out_shardings=(where, everywhere))
   with jax.set_mesh(mesh):  # for attention that sends keys from device to device
-    run = steps.lower(arrays, abstract_state(trainer, together, mesh)).compile()
+    run = steps.lower(arrays, of_call).compile()
   seconds = time.perf_counter() - start
   init = jax.jit(init, out_shardings=where, compiler_options=_once())
   waiting = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(abstract))
@@ -150,9 +150,7 @@ def compile_steps(
 
 def abstract_state(trainer: Trainer, seeds: int, mesh: Mesh) -> State:
   """Returns shapes and shardings of the state of a number of seeds."""
-  shapes = jax.tree.map(
-    lambda x: jax.ShapeDtypeStruct((seeds, *x.shape), x.dtype), trainer.shapes
-  )
+  shapes = trainer.shapes_of(seeds)
   return jax.tree.map(
     lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
     shapes,

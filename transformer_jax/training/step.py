@@ -122,6 +122,11 @@ class Trainer:
     """The state of one seed, as shapes: tracing a model again would take a second."""
     return jax.eval_shape(self.init, 0)
 
+  def shapes_of(self, seeds: int) -> State:
+    """Returns the states of a number of seeds, stacked, as shapes."""
+    stack = lambda x: jax.ShapeDtypeStruct((seeds, *x.shape), x.dtype)
+    return jax.tree.map(stack, self.shapes)
+
   def batch(self, arrays: Any, state: State) -> Batch:
     """Returns the batch of this step: a function of the seed and the step alone."""
     key = jax.random.fold_in(jax.random.fold_in(state.key, DATA), state.step)
