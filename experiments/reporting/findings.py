@@ -155,11 +155,9 @@ def _troubles(run: LoadedRun) -> Iterator[tuple[str, str]]:
     where = [] if run.step is None else [f"step {run.step}"]
     yield run.state, ": ".join(where + [run.error or "no error yet"])
   if run.adding:
-    where = "" if run.step is None else f"step {run.step}: "
-    yield (
-      "not added",
-      f"{where}further seeds or scores, {run.adding}; what was there stands",
-    )
+    place = "" if run.step is None else f"step {run.step}: "
+    details = f"{place}further seeds or scores, {run.adding}; what was there stands"
+    yield "not added", details
   for seed, step in (run.fact("diverged") or {}).items():
     yield "diverged", f"seed {seed} at step {step}"
   if steps := run.fact("rows_lost"):
