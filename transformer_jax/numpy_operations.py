@@ -47,8 +47,10 @@ ELEMENTWISE: dict[str, Function] = {
   "shift_left": np.left_shift,
   "shift_right_arithmetic": np.right_shift,
   "shift_right_logical": np.right_shift,
-  "select_n": lambda which, *cases: np.select(
-    [which.astype(int) == n for n in range(len(cases))], cases
+  "select_n": lambda which, *cases: (
+    np.where(which, cases[1], cases[0])
+    if which.dtype == bool
+    else np.select([which == n for n in range(len(cases))], cases)
   ),
   "clamp": lambda low, x, high: np.minimum(np.maximum(x, low), high),
   "convert_element_type": lambda x: x,
@@ -94,7 +96,7 @@ def _dot(x, y, *, out, dimension_numbers, **_):
   kept = [axes_x[n] for n in batch_x] + free_x + free_y
 
   def wide(x):
-    return x.astype(out.dtype)
+    return x.astype(out.dtype, copy=False)
 
   return np.einsum(wide(x), axes_x, wide(y), axes_y, kept)
 
@@ -135,31 +137,36 @@ def _pieces(x, *, out, sizes, axis):
 
 
 def _gather(x, indices, *, out, dimension_numbers, slice_sizes, mode, fill_value, **_):
-  d, found = dimension_numbers, np.zeros(out.shape, x.dtype)
+  d, batch = dimension_numbers, indices.shape[:-1]
+  batching = d.operand_batching_dims, d.start_indices_batching_dims
+  start_NR = _starts(indices, d.start_index_map, batching, x.ndim)
+  start_NR, inside_N = _bounded(x.shape, start_NR, slice_sizes, mode)
+  found = np.broadcast_to(
+    x[_windows(start_NR, slice_sizes)], (len(start_NR), *slice_sizes)
+  )
+  if not np.all(inside_N):
+    nothing = np.nan if np.issubdtype(x.dtype, np.floating) else np.iinfo(x.dtype).min
+    found = found.copy()
+    found[~inside_N] = nothing if fill_value is None else fill_value
   gone = *d.collapsed_slice_dims, *d.operand_batching_dims
-  for place, start in _starts(indices, d.start_index_map, _batching(d), x.ndim):
-    window, inside = _bounded(x.shape, start, slice_sizes, mode)
-    piece = np.squeeze(x[window], gone)
-    if not inside:
-      nothing = np.nan if np.issubdtype(x.dtype, np.floating) else np.iinfo(x.dtype).min
-      piece = nothing if fill_value is None else fill_value
-    found[_at(place, d.offset_dims, out.ndim)] = piece
-  return found
+  window = [size for n, size in enumerate(slice_sizes) if n not in gone]
+  found = found.reshape(*batch, *window)
+  return np.moveaxis(found, range(len(batch), found.ndim), d.offset_dims)
 
 
 def _scatter(put, x, indices, more, *, out, dimension_numbers, mode, **_):
-  """Returns x with `put(slice of x, piece of more)` at the slices that start there."""
+  """Returns x after `put(x, places, pieces)` at the slices that start at indices."""
   d, total = dimension_numbers, x.copy()
   batching = d.operand_batching_dims, d.scatter_indices_batching_dims
   gone = *d.inserted_window_dims, *d.operand_batching_dims
   axes = iter(d.update_window_dims)
   sizes = [1 if n in gone else more.shape[next(axes)] for n in range(x.ndim)]
-  starts = _starts(indices, d.scatter_dims_to_operand_dims, batching, x.ndim)
-  for place, start in starts:
-    window, inside = _bounded(x.shape, start, sizes, mode)
-    if inside:
-      piece = more[_at(place, d.update_window_dims, more.ndim)]
-      total[window] = put(total[window], np.reshape(piece, sizes))
+  start_NR = _starts(indices, d.scatter_dims_to_operand_dims, batching, x.ndim)
+  start_NR, inside_N = _bounded(x.shape, start_NR, sizes, mode)
+  last = range(more.ndim - len(d.update_window_dims), more.ndim)
+  piece_N = np.moveaxis(more, d.update_window_dims, last)
+  piece_N = piece_N.reshape(len(start_NR), *sizes)
+  put(total, _windows(start_NR[inside_N], sizes), piece_N[inside_N])
   return total
 
 
@@ -170,53 +177,51 @@ def _sort(*x, out, dimension, num_keys, **_):
   return [np.take_along_axis(array, order, axis=dimension) for array in x]
 
 
-def _batching(d):
-  return d.operand_batching_dims, d.start_indices_batching_dims
-
-
 def _starts(indices, axes, batching, rank):
-  """Yields (place, start): an index into `indices` and the start of its slice.
+  """Returns start_NR: where the slice of each index starts, in the array's R axes.
 
   indices    starts along `axes`, in the last axis
   axes       axes of the array that the last axis of indices refers to
   batching   batch axes of the array and of indices
   rank       of the array
   """
-  for place in np.ndindex(*indices.shape[:-1]):
-    start = [0] * rank
-    for axis, at in zip(axes, indices[place], strict=True):
-      start[axis] = int(at)
-    for axis, of_place in zip(*batching, strict=True):
-      start[axis] = place[of_place]
-    yield place, start
+  start = np.zeros((*indices.shape[:-1], rank), int)
+  start[..., list(axes)] = indices
+  for axis, of_place in zip(*batching, strict=True):
+    start[..., axis] = np.indices(indices.shape[:-1])[of_place]
+  return start.reshape(-1, rank)
 
 
-def _bounded(shape, start, sizes, mode):
-  """Returns a slice clamped to an array, and whether its values count.
+def _bounded(shape, start_NR, sizes, mode):
+  """Returns the starts of slices inside an array, and which of them count.
 
   shape   of the array
-  start   of the slice
-  sizes   of the slice
+  sizes   of the slices
   mode    of out-of-bounds slices: those of mode "fill" do not count
   """
-  limit = np.array(shape) - sizes
-  kept = np.clip(start, 0, limit)
+  kept_NR = np.clip(start_NR, 0, np.array(shape, int) - np.array(sizes, int))
   drop = "FILL" in str(jax.lax.GatherScatterMode.from_any(mode)).upper()
-  window = tuple(slice(s, s + n) for s, n in zip(kept, sizes, strict=True))
-  return window, not drop or bool(np.all(kept == start))
+  return kept_NR, (not drop) | np.all(kept_NR == start_NR, axis=1)
 
 
-def _at(place, window_axes, rank):
-  places = iter(place)
-  return tuple(slice(None) if n in window_axes else next(places) for n in range(rank))
+def _windows(start_NR, sizes):
+  """Returns the index of slices of these sizes, an array by axis."""
+  rank = len(sizes)
+  along = np.ix_(*map(np.arange, sizes))
+  starts = start_NR.T.reshape(rank, -1, *[1] * rank)
+  return tuple(start + n for start, n in zip(starts, along, strict=True))
+
+
+def _put(total, places, pieces):
+  total[places] = pieces
 
 
 SHAPED: dict[str, Function] = {
   "bitcast_convert_type": lambda x, out, **_: np.asarray(x).view(out.dtype),
   "sort": _sort,
   "gather": _gather,
-  "scatter": functools.partial(_scatter, lambda old, new: new),
-  "scatter-add": functools.partial(_scatter, np.add),
+  "scatter": functools.partial(_scatter, _put),
+  "scatter-add": functools.partial(_scatter, np.add.at),
   "div": _divide,
   "integer_pow": lambda x, out, y: x.astype(out.dtype) ** y if y >= 0 else 1 / x**-y,
   "round": lambda x, out, rounding_method: (

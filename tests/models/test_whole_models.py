@@ -12,6 +12,7 @@ import pytest
 from replay import under
 from replay_models import MODELS
 
+from transformer_jax.numpy_interpreter import evaluate
 from transformer_jax.training import sharding
 
 DECODERS = [name for name in MODELS if "encoder" not in name]
@@ -69,16 +70,21 @@ def real(there, what):
   return there["decoder_mask" if decoder else "attention_mask"]
 
 
+# Compiling a model with its gradients takes seconds: the definition is interpreted.
+RUN = {True: evaluate, False: lambda f, *args: jax.device_get(jax.jit(f)(*args))}
+
+
 def check_pass(name, core, L=0, gradients=True):
   """Compares a pass over texts with padding on the right, and its gradients."""
   weights, there = recorded(name)
   there = widen(there, L) if L else there
-  loss = MODELS[name](core).loss
+  loss, run = MODELS[name](core).loss, RUN[core == "dense"]
   if gradients:
-    run = jax.jit(jax.value_and_grad(loss, has_aux=True))
-    (value, seen), gradient = jax.device_get(run(weights, there))
+    (value, seen), gradient = run(
+      jax.value_and_grad(loss, has_aux=True), weights, there
+    )
   else:
-    value, seen = jax.device_get(jax.jit(loss)(weights, there))
+    value, seen = run(loss, weights, there)
   near(value, there["loss"], "loss")
   for what in there.keys() & seen.keys():
     expected = there[what]
@@ -102,9 +108,8 @@ def check_gradients(there, gradient):
 def check_decoding(name, core):
   """Compares greedy tokens after prompts with padding on the left."""
   weights, there = recorded(name)
-  token_BN, logits_BNV = jax.device_get(
-    jax.jit(MODELS[name](core).greedy)(weights, there)
-  )
+  run = RUN[core == "dense"]
+  token_BN, logits_BNV = run(MODELS[name](core).greedy, weights, there)
   near(logits_BNV, there["greedy_logits"], "logits")
   np.testing.assert_array_equal(token_BN, there["greedy_tokens"])
 
