@@ -6,7 +6,6 @@ made.
 
 import json
 
-import jax
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
@@ -15,6 +14,7 @@ from test_interop import CONFIGS, FOLDER, recorded
 from transformer_jax import interop
 from transformer_jax.evaluation.beam import Beam, Power, beam_search
 from transformer_jax.models import Transformer
+from transformer_jax.numpy_interpreter import evaluate
 from transformer_jax.positions import coords
 
 SEARCHES = {
@@ -44,7 +44,7 @@ def marian(tmp_path_factory):
   encode = lambda params, source_BL: model.apply(
     {"params": params}, source_BL, at, method="encode"
   )
-  memory = jax.jit(encode)(loaded.params, there["inputs/input_ids"])
+  memory = evaluate(encode, loaded.params, there["inputs/input_ids"])
   return model, loaded.params, memory, there
 
 
@@ -62,7 +62,7 @@ def test_beams_of_hugging_face(case, marian):
     how = SEARCHES[case]
     return beam_search(model, params, start_B1, STEPS, END, how, memory=memory)
 
-  found = jax.jit(run)(params, memory)
+  found = evaluate(run, params, memory)
   np.testing.assert_array_equal(found.length_BK, wanted["length"])
   written_BKN = np.arange(STEPS) < wanted["length"][..., None]
   ours_BKN = np.where(written_BKN, found.token_BKN, 0)

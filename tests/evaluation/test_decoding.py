@@ -13,6 +13,7 @@ from transformer_jax.axes import Dims
 from transformer_jax.evaluation.beam import Beam, Power, beam_search
 from transformer_jax.evaluation.decode import Sampling, greedy, highest, sample
 from transformer_jax.models import Architecture, families
+from transformer_jax.numpy_interpreter import evaluate
 from transformer_jax.positions import coords, positions
 from transformer_jax.training import sharding
 
@@ -42,7 +43,15 @@ def started(family, scan=False):
   draw = lambda x: jnp.asarray(0.7 * random.normal(size=x.shape), x.dtype)
   params = jax.tree.map(draw, jax.eval_shape(init, jax.random.key(0)))
   encode = functools.partial(model.apply, method="encode")
-  return model, params, jax.jit(encode)({"params": params}, SOURCE_BM, SOURCE_AT)
+  return model, params, evaluate(encode, {"params": params}, SOURCE_BM, SOURCE_AT)
+
+
+def search(model, params, prompt_BL, steps, end, how, at, memory):
+  """Returns the hypotheses of a beam search, interpreted: compiling takes seconds."""
+  run = lambda params: beam_search(
+    model, params, prompt_BL, steps, end, how, at, memory
+  )
+  return evaluate(run, params)
 
 
 @functools.cache
@@ -100,7 +109,6 @@ gnmt = lambda n: ((5 + n) / 6) ** 0.6
 def test_beams_are_those_of_lists(family, stop):
   width = 3
   model, params, memory = started(family)
-  search = jax.jit(beam_search, static_argnums=(0, 3, 4, 5))
   how = Beam(width, stop=stop)
   found = search(model, params, PROMPT_BL, STEPS, END, how, AT, memory)
   for row in range(B):
@@ -115,7 +123,6 @@ def test_beams_are_those_of_lists(family, stop):
 def test_a_wide_beam_finds_the_best_of_all_texts():
   family = "recurrent('gru', 'luong')"
   model, params, memory = started(family)
-  search = jax.jit(beam_search, static_argnums=(0, 3, 4, 5))
   steps, how = 3, Beam(V**2, "gnmt(alpha=1.0)", "sure")
   found = search(model, params, PROMPT_BL, steps, END, how, AT, memory)
   for row in range(B):
@@ -135,11 +142,12 @@ def test_a_wide_beam_finds_the_best_of_all_texts():
 )
 def test_greedy_texts_end_and_are_beams_of_one(family):
   model, params, memory = started(family)
-  write = jax.jit(greedy, static_argnums=(0, 3, 6))
-  free = write(model, params, PROMPT_BL, STEPS, AT, memory)
+  write = lambda *end: evaluate(
+    lambda params: greedy(model, params, PROMPT_BL, STEPS, AT, memory, *end), params
+  )
+  free = write()
   end = int(free[0, 1])  # what the first text writes second
-  written = write(model, params, PROMPT_BL, STEPS, AT, memory, end)
-  search = jax.jit(beam_search, static_argnums=(0, 3, 4, 5))
+  written = write(end)
   how = Beam(1, Power(0.0), "full")
   found = search(model, params, PROMPT_BL, STEPS, end, how, AT, memory)
   for row in range(B):
@@ -182,7 +190,6 @@ def test_caches_of_layers_in_one_program_are_searched_too():
     for name, part in side.items()
   }
   stacked = params | {side: stack(params[side]) for side in ("encoder", "decoder")}
-  search = jax.jit(beam_search, static_argnums=(0, 3, 4, 5))
   rest = PROMPT_BL, STEPS, END, Beam(3), AT, memory
   one, other = search(model, params, *rest), search(scanned, stacked, *rest)
   np.testing.assert_array_equal(one.token_BKN, other.token_BKN)

@@ -12,6 +12,7 @@ from experiments.runner.build import build
 from experiments.setup.validate import ConfigError, resolve
 from transformer_jax.axes import Dims
 from transformer_jax.models.heads import MeanHead, heads, mean
+from transformer_jax.numpy_interpreter import evaluate
 from transformer_jax.positions import coords
 
 TINY = {
@@ -32,7 +33,7 @@ def test_logits_are_those_of_the_mean():
   token_BL = jax.random.randint(jax.random.key(0), (3, 6), 5, 50)
   real_BL = np.array([[0, 0, 1, 1, 1, 1], [1, 1, 1, 0, 0, 0], [1] * 6], bool)
   at = coords.padded(jnp.asarray(real_BL))
-  params = jax.jit(model.init)(jax.random.key(1), token_BL, at)["params"]
+  params = evaluate(model.init, jax.random.key(1), token_BL, at)["params"]
   params["head"]["shift_V"] = jnp.array([0.5, -1.0, 2.0])
   read = {"params": params}, token_BL, at
 
@@ -40,7 +41,7 @@ def test_logits_are_those_of_the_mean():
     hidden = model.apply(*read, method="hidden")
     return model.apply(*read), hidden, model.apply(*read, method="encode")[0]
 
-  logits_BLV, (x_BLF, output_VF), x_BLD = jax.device_get(jax.jit(all_of_it)())
+  logits_BLV, (x_BLF, output_VF), x_BLD = evaluate(all_of_it)
   for row in range(3):
     total, count = np.zeros(8), 0
     for place in range(6):
