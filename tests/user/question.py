@@ -2,6 +2,7 @@
 
 Tests set TRAP to "STEP SIGNAL" or "STEP full": right after that step was recorded, the
 process gets the signal, or a disk that takes no more bytes. Nothing waits for time.
+They set UNDRAWN where figures need not be rendered.
 """
 
 import os
@@ -66,6 +67,12 @@ def trapped(step, name, record_step):
 
   return reached
 
+
+if os.environ.get("UNDRAWN"):
+  import pytest
+  import undrawn
+
+  undrawn.leave_out(pytest.MonkeyPatch())
 
 if planned := os.environ.pop("TRAP", ""):  # popped: this file is read more than once
   signal.signal(signal.SIGINT, signal.default_int_handler)  # as in a terminal
