@@ -81,7 +81,11 @@ def _last_number(device: Any) -> str:
 
 
 def _by_value(labels: dict[str, list[str]]) -> str:
-  return ", ".join(f"{value[:8]} in {listed(runs)}" for value, runs in labels.items())
+  return ", ".join(
+    # A ladder has a variant at each size.
+    f"{value[:8]} in {listed([*dict.fromkeys(runs)])}"
+    for value, runs in labels.items()
+  )
 
 
 def targets(

@@ -155,9 +155,9 @@ def _troubles(run: LoadedRun) -> Iterator[tuple[str, str]]:
     where = [] if run.step is None else [f"step {run.step}"]
     yield run.state, ": ".join(where + [run.error or "no error yet"])
   if run.adding:
-    place = "" if run.step is None else f"step {run.step}: "
-    details = f"{place}further seeds or scores, {run.adding}; what was there stands"
-    yield "not added", details
+    place = "" if run.step is None else f" at step {run.step}"
+    details = f"more seeds or scores, {run.adding}{place}; the earlier result is shown"
+    yield "extended", details
   for seed, step in (run.fact("diverged") or {}).items():
     yield "diverged", f"seed {seed} at step {step}"
   if steps := run.fact("rows_lost"):

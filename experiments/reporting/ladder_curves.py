@@ -1,12 +1,12 @@
 """Ladders of sizes: loss against FLOPs, and the winner at ten times the budget."""
 
 import dataclasses
-import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
-from experiments.reporting import picture, power_law, style
+from experiments.reporting import comparable, picture, power_law, style
 from experiments.reporting.budget import training_flops
 from experiments.reporting.findings import Findings
 from experiments.reporting.loaded_run import LoadedRun
@@ -15,8 +15,9 @@ from experiments.reporting.power_law import FitError, LadderPoints, PowerLaw
 from experiments.reporting.style import FAINT, FONT, INK
 from experiments.reporting.text import count, listed, measure_name, number
 
-FURTHER = 10.0  # times the largest budget: how far the curves are asked
+FURTHER = 10.0  # times the largest budget: where the curves predict
 ALPHA = 0.05
+RAISED = "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Fits:
   points    {label: scores}
   laws      {label: curve}
   reasons   {label: why it has no curve}
-  largest   largest budget that every variant with a curve was trained with, in FLOPs
+  largest   largest budget that any variant was trained with, in FLOPs
 
   >>> from experiments.reporting.power_law import fit
   >>> def law(offset):
@@ -48,7 +49,7 @@ class Fits:
 
   @property
   def target(self) -> float:
-    """Returns the budget that is asked for."""
+    """Returns the budget of the predictions."""
     return FURTHER * self.largest
 
   @property
@@ -80,15 +81,27 @@ def fits(name: str, runs: list[LoadedRun], baseline: str | None) -> Fits:
   points: dict[str, dict] = {run.label: {} for run in runs}
   for run in runs:
     points[run.label] |= _points(run, measure, higher)
-  laws, reasons = {}, {}
+  laws, reasons = {}, refusals(runs)
   for label, some in points.items():
+    if label in reasons:
+      continue
     try:
       laws[label] = power_law.fit(some)
     except FitError as error:
       reasons[label] = str(error)
-  largest = min((float(law.flops_N.max()) for law in laws.values()), default=0.0)
+  budgets = (flops for some in points.values() for flops, _ in some.values())
+  largest = max(budgets, default=0.0)
   shown = f"1 - {measure_name(measure)}" if higher else measure_name(measure)
   return Fits(name, shown, baseline, points, laws, reasons, largest)
+
+
+def refusals(runs: list[LoadedRun]) -> dict[str, str]:
+  """Returns {label: why it takes no part}: what keeps a run from verdicts, here too."""
+  finished = [run for run in runs if run.result]
+  if changed := comparable.changed(finished):
+    return dict.fromkeys((run.label for run in runs), changed)
+  lost = {run.label: run.group for run in finished if run.fact("diverged")}
+  return {label: f"a seed diverged at {group}" for label, group in lost.items()}
 
 
 def _points(run: LoadedRun, measure: str, higher: bool) -> LadderPoints:
@@ -109,25 +122,38 @@ def answer(fits: Fits) -> str:
   if len(fits.laws) < 2:
     reasons = dict.fromkeys(fits.reasons.values())
     why = f": {'; '.join(reasons)}" if reasons else ""
-    return f"Which wins at {FURTHER:g} times the budget cannot be told{why}."
+    return f"Which wins at {FURTHER:g} times the budget is not known{why}."
   best, *others = fits.ranked
   # The best against each other one: as many comparisons share the error.
   level = 1 - ALPHA / len(others)
   gaps = {label: fits.gap(label, best, level) for label in others}
   tied = [label for label, (gap, half) in gaps.items() if gap <= half]
-  missing = f" Without a curve: {listed([*fits.reasons])}." if fits.reasons else ""
+  missing = _missing(fits)
   predicted = number(fits.laws[best].predict(fits.target))
+  interval = f"{100 * level:.3g}% interval"
   if tied:
     gap, half = gaps[tied[0]]
     return (
-      f"{where} the winner cannot be told: {listed([best, *tied])} are not resolved"
-      f" from each other ({tied[0]} {number(gap)} ± {number(half)} behind {best})."
+      f"{where} no winner is resolved: {best} has the lowest prediction, not resolved"
+      f" from {listed(tied)} ({tied[0]} {number(gap)} ± {number(half)} behind,"
+      f" {interval})."
     ) + missing
   gap, half = gaps[others[0]]
   return (
     f"{where} {best} wins at the training length: {predicted} {fits.measure} by its"
-    f" curve, {number(gap)} ± {number(half)} below the next, {others[0]}."
+    f" curve, {number(gap)} ± {number(half)} below the next, {others[0]} ({interval})."
   ) + missing
+
+
+def _missing(fits: Fits) -> str:
+  """Returns sentences on variants without a curve, and on missing sizes."""
+  texts = [f"{label} has no curve: {why}." for label, why in fits.reasons.items()]
+  sizes = dict.fromkeys(size for some in fits.points.values() for size, _ in some)
+  for label in fits.laws:
+    there = {size for size, _ in fits.points[label]}
+    if absent := [size for size in sizes if size not in there]:
+      texts.append(f"{label} has no score at {listed(absent)}.")
+  return "".join(f" {text}" for text in texts)
 
 
 def ladder_figure(fits: Fits, findings: Findings) -> Picture | None:
@@ -149,7 +175,7 @@ def ladder_figure(fits: Fits, findings: Findings) -> Picture | None:
       ax.errorbar(x[-1], y[-1], half, color=looks[label].color, capsize=4, zorder=2)
       ends[label] = float(x[-1]), float(y[-1])
   ax.set_xscale("log")
-  ax.xaxis.set_major_formatter(lambda x, _: power_of_ten(x))
+  _label_budgets(ax, [flops for some in points.values() for flops, _ in some.values()])
   if fits.laws:
     ax.axvline(fits.largest, color=FAINT, linewidth=2, zorder=0)
     drawn = [loss for some in points.values() for _, loss in some.values()]
@@ -158,24 +184,35 @@ def ladder_figure(fits: Fits, findings: Findings) -> Picture | None:
   ax.set_xlabel("FLOPs in training, each seed", fontsize=FONT, color=INK)
   style.name_ends(ax, ends, looks)
   title = f"{fits.name}: {fits.measure} by FLOPs"
-  style.heading(ax, title, "points: seeds; right of the bar: predicted")
-  caption = (
-    f"{fits.measure} against the FLOPs of training, one point for each seed, and the"
-    f" fitted power laws up to {FURTHER:g} times the largest budget, with 95% intervals"
-    " there."
-  )
+  predicted = "; right of the bar: predicted" if fits.laws else ""
+  style.heading(ax, title, f"points: seeds{predicted}")
+  caption = f"{fits.measure} against the FLOPs of training, one point for each seed"
+  if fits.laws:
+    caption += (
+      f", and the fitted power laws up to {FURTHER:g} times the largest budget, with"
+      " 95% intervals there"
+    )
   file = picture.file_name("ladder", fits.name)
-  return picture.finish(figure, file, title, caption, _numbers(fits))
+  return picture.finish(figure, file, title, f"{caption}.", _numbers(fits))
 
 
-def power_of_ten(x: float) -> str:
-  """Returns a number as a power of ten: figures draw no mathematics, but text.
+def _label_budgets(ax: Any, flops: Sequence[float]) -> None:
+  """Labels powers of ten; where the points span less than two, the points' budgets."""
+  if max(flops) < 100 * min(flops):
+    ax.set_xticks(sorted({float(f"{x:.1e}") for x in flops}))
+  ax.xaxis.set_major_formatter(lambda x, _: scientific(x))
+  ax.xaxis.set_minor_formatter(lambda x, _: "")
 
-  >>> power_of_ten(1e12)
-  '10¹²'
+
+def scientific(x: float) -> str:
+  """Returns a number with a power of ten: figures draw no mathematics, but text.
+
+  >>> scientific(1e12), scientific(2.04e9)
+  ('10¹²', '2.0·10⁹')
   """
-  exponent = str(round(math.log10(x)))
-  return "10" + exponent.translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+  digits, exponent = f"{x:.1e}".split("e")
+  power = "10" + str(int(exponent)).translate(str.maketrans("-0123456789", RAISED))
+  return power if digits == "1.0" else f"{digits}·{power}"
 
 
 def _numbers(fits: Fits) -> Numbers:

@@ -66,16 +66,17 @@ class LoadedRun:
     scores = example_scores.read(self.folder)
     if scores and not self._scored(scores):
       warn(
-        f"{self.folder / example_scores.FILE} has other examples than result.json; run"
-        " the sweep again, which makes it again"
+        f"{self.folder / example_scores.FILE} has other seeds or examples than"
+        f" result.json; run {'experiments.evaluate' if self.again_of else 'the sweep'}"
+        " again, which makes it again"
       )
       return None
     return scores
 
   def _scored(self, scores: ExampleScores) -> bool:
-    """Returns whether scores of examples are as many as the result's, where known."""
+    """Returns whether scores of examples have the seeds and number of the result's."""
     targets = self.fact("targets") or {}
-    return all(
+    return {*scores.seeds} == {*self.fact("seeds")} and all(
       value_SE.shape[1] == targets[str(length)]["examples"]
       for (length, measure, _), value_SE in scores.value_SE.items()
       if str(length) in targets and not self.writes(measure)

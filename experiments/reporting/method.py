@@ -48,12 +48,21 @@ LOOKS = (
   " even the lower end of the seeds that would resolve is beyond the last look. A"
   " difference that ended a comparison is on average smaller than measured."
 )
+# Of a sweep with a ladder of sizes.
+LADDER = (
+  "The curves of a ladder predict beyond what was trained. A winner there is resolved"
+  " from every other variant with an error of 5% of its own, beside that of the"
+  " verdicts, if the power laws hold. Their intervals are over seeds, for the scored"
+  " examples."
+)
 
 
 def method(findings: Findings) -> list[str]:
   """Returns the paragraphs on statistics and cost."""
   facts = {"targets": _targets(findings), "declared": declared(findings)}
   lines = [line.format(**facts) for line in METHOD]
+  if any(run.ladder for run in findings.sweep.runs):
+    lines.append(LADDER)
   if findings.looks is None:
     return lines
   added = LOOKS.format(schedule=sampling.schedule(findings))

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from scipy import stats
 
-from experiments.reporting import budget, sampling
+from experiments.reporting import budget, sampling, scored_examples
 from experiments.reporting.findings import Comparison, Findings
 from experiments.reporting.loaded_run import LoadedRun
 from experiments.reporting.sampling import OPEN, RESOLVED
@@ -73,7 +73,14 @@ def surer(findings: Findings) -> list[str]:
       f" {duration(seconds)} of computing on one worker of this machine"
       f" ({duration(seconds / seeds)} a seed for all {len(done)} runs)."
     )
-  if seeds > 1:
+  groups = findings.sweep.groups
+  few = [group for group in groups if scored_examples.needed(findings, group)]
+  if few:
+    texts.append(
+      f"{listed(few)}: more scored examples before more seeds, since the test set's"
+      " standard error is more than a third of the seeds'."
+    )
+  elif seeds > 1:
     ratio = _half(2 * seeds) / _half(seeds)
     texts.append(
       f"Intervals would be about {ratio:.2f} times as wide, if the new seeds vary like"
@@ -82,8 +89,9 @@ def surer(findings: Findings) -> list[str]:
   else:
     texts.append("One seed has no interval: nothing is resolved without a second.")
   if findings.sweep.command and "--config.seeds" not in findings.sweep.command:
-    more = ", ".join(map(str, range(2 * seeds)))
-    texts.append(f"Run it with --config.seeds='({more})'.")
+    there = max((run.fact("seeds") for run in done), key=len)
+    more = [*there, *range(max(there) + 1, max(there) + 1 + len(there))]
+    texts.append(f"Run it with --config.seeds='({', '.join(map(str, more))})'.")
   return texts
 
 

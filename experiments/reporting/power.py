@@ -39,6 +39,8 @@ class MoreSeeds:
       return "more examples are needed, not seeds"
     if self.low is None:
       return f"over {MOST} more seeds"
+    if self.point is None:
+      return f"over {MOST} more seeds, at least {self.low}"
     ends = f"{count(self.low)} to {count(self.high)}"
     plural = "" if self.point == 1 else "s"
     return f"about {count(self.point)} more seed{plural}, {ends}"

@@ -43,6 +43,8 @@ def read_run(folder: pathlib.Path, entry: dict) -> LoadedRun:
   if state != "finished" and result and _extends(folder, status):
     adding, error, state = f"{state}{error and ': '}{error}", "", "finished"
   config = completed(config) if config else {}
+  if adding:
+    config |= _scored(result)
   return LoadedRun(
     id=str(entry["id"]),
     label=shown(entry.get("label", entry["id"])),
@@ -66,6 +68,15 @@ def _extends(folder: pathlib.Path, status: dict) -> bool:
   """Returns whether a finished run is getting seeds or scores: its result stands."""
   earlier = status.get("extends")
   return bool(earlier) and earlier == checksum(folder / "result.json")
+
+
+def _scored(result: dict) -> dict[str, Any]:
+  """Returns the config keys of what a result scored; the config has what is coming."""
+  lengths = [length / result["train_length"] for length in result["lengths"]]
+  whole = [int(times) if times.is_integer() else times for times in lengths]
+  counts = [x["examples"] for x in (result.get("targets") or {}).values()]
+  examples = {"evaluate.examples": max(counts)} if counts else {}
+  return {"seeds": result["seeds"], "evaluate.lengths": whole, **examples}
 
 
 def _matched(entry: Any) -> Matched | None:

@@ -28,8 +28,7 @@ def scored_table(findings: Findings, group: str) -> Table:
   short: list[tuple[str, int]] = []
   for length in findings.lengths(group) if runs else ():
     variances = _variances(findings, group, length)
-    seeds, test = _error(variances, "seeds"), _error(variances, "examples")
-    ratio = test / seeds if seeds and test is not None else None
+    seeds, test, ratio = _errors(variances)
     times = multiple(length / runs[0].fact("train_length"))
     rows.append(
       (
@@ -46,6 +45,25 @@ def scored_table(findings: Findings, group: str) -> Table:
   title = f"{group}: scored examples, and standard errors of {subject} ({measure})"
   notes = [*_notes(short), *_left_out(runs)] if rows else []
   return Table(f"scored_{group}", title, HEADER, tuple(rows), tuple(notes))
+
+
+def needed(findings: Findings, group: str) -> int | None:
+  """Returns the examples that would do where too few are scored; None: enough are."""
+  if not any(run.fact("targets") for run in findings.sweep.of(group)):
+    return None
+  enough = []
+  for length in findings.lengths(group):
+    variances = _variances(findings, group, length)
+    *_, ratio = _errors(variances)
+    if ratio is not None and ratio > SHARE:
+      enough.append(_enough(variances, ratio))
+  return max(enough, default=None)
+
+
+def _errors(variances: Sequence[CrossedVariance]) -> tuple[float | None, ...]:
+  """Returns the standard errors of seeds and of examples, and their ratio."""
+  seeds, test = _error(variances, "seeds"), _error(variances, "examples")
+  return seeds, test, test / seeds if seeds and test is not None else None
 
 
 def _variances(findings: Findings, group: str, length: int) -> list[CrossedVariance]:

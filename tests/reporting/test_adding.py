@@ -30,11 +30,22 @@ def test_verdicts_stand_while_seeds_are_added(folder, state):
   add_seeds(folder, state, checksum(folder / "runs" / BASELINE / "result.json"))
   findings = comparisons.find(folder)
   assert findings.comparisons == before
-  ((run, said, details),) = [x for x in findings.troubled if x[1] == "not added"]
-  assert run.label == "none" and f"seeds or scores, {state}; what was" in details
-  assert details.startswith("step 60: ")
+  ((run, said, details),) = [x for x in findings.troubled if x[1] == "extended"]
+  assert run.label == "none"
+  assert details == (
+    f"more seeds or scores, {state} at step 60; the earlier result is shown"
+  )
   rows = dict(row[:2] for row in budget.budget_table(findings, "text").rows)
   assert rows["seeds"] == "3 (0, 1, 2)"
+
+
+def test_the_page_says_what_was_scored_and_not_what_will_be(folder):
+  coming = {"evaluate.lengths": [1, 2], "evaluate.examples": 9999}
+  edit(folder, BASELINE, "config.json", **coming)
+  add_seeds(folder, "running", checksum(folder / "runs" / BASELINE / "result.json"))
+  (none,) = [run for run in comparisons.find(folder).sweep.of("text") if run.adding]
+  assert none.config["seeds"] == [0, 1, 2]
+  assert none.config["evaluate.lengths"] == [1, 2, 4, 8]
 
 
 def test_another_result_than_the_earlier_one_does_not_stand(folder):

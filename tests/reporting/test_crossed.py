@@ -201,7 +201,18 @@ def test_examples_of_another_run_count_as_none_and_a_line_says_so(tmp_path, caps
   unknown = {c.label for c in others if c.examples_error is None}
   assert unknown == {"t5"}
   noise = capsys.readouterr().err
-  assert noise.count("\n") == 1 and "examples.npz has other examples than" in noise
+  assert noise.count("\n") == 1
+  assert "examples.npz has other seeds or examples than result.json; run the" in noise
+
+
+def test_examples_of_other_seeds_count_as_none(tmp_path, capsys):
+  workdir = make(tmp_path, example=1.0)
+  (run,) = [run for run in load.read(workdir).of("copy") if run.label == "t5"]
+  assert run.examples is not None
+  moved = run.examples.of_seeds([10 + seed for seed in run.examples.seeds])
+  example_scores.write(run.folder, moved)
+  (again,) = [run for run in load.read(workdir).of("copy") if run.label == "t5"]
+  assert again.examples is None and "has other seeds" in capsys.readouterr().err
 
 
 def test_unlike_targets_and_other_seeds_are_not_paired(tmp_path):

@@ -118,13 +118,13 @@ def test_the_answer_is_the_variant_that_wins_further_up():
   said = ladder_curves.answer(answers(rope=crossing))
   where = "At 10 times the largest budget (2.56e+12 FLOPs)"
   assert said.startswith(f"{where} rope wins at the training length: ")
-  assert "below the next, none." in said
+  assert said.endswith("below the next, none (95% interval).")
 
 
 def test_variants_of_one_law_are_not_resolved():
   said = ladder_curves.answer(answers(rope={}, t5={"offset": 1.5}))
-  assert "the winner cannot be told: " in said and "t5" not in said
-  assert "none" in said and "rope" in said
+  assert "no winner is resolved: " in said and "t5" not in said
+  assert "none" in said and "rope" in said and "97.5% interval)" in said
 
 
 def test_too_few_sizes_tell_nothing():
@@ -134,7 +134,7 @@ def test_too_few_sizes_tell_nothing():
   reasons = dict.fromkeys(some, "3 sizes; a power law with an offset needs 4")
   fits = ladder_curves.Fits("text", "loss", "none", some, {}, reasons, 0.0)
   assert ladder_curves.answer(fits) == (
-    "Which wins at 10 times the budget cannot be told: 3 sizes; a power law with an"
+    "Which wins at 10 times the budget is not known: 3 sizes; a power law with an"
     " offset needs 4."
   )
   rows = ladder_tables.ladder_table(fits).rows
@@ -203,6 +203,57 @@ def test_the_page_has_the_answer_the_curves_and_the_intervals(folder, capsys, un
   print_report(folder)
   printed = " ".join(capsys.readouterr().out.split())
   assert "rope wins at the training length: " in printed
+
+
+LARGEST = "text, width=256-09"  # rope at the largest size
+
+
+def lead(folder):
+  (fits,) = ladder_curves.ladders(comparisons.find(folder))
+  return ladder_curves.answer(fits)
+
+
+def test_a_variant_with_a_diverged_seed_wins_nothing(folder):
+  edit(folder, LARGEST, diverged={"1": 230})
+  assert lead(folder) == (
+    "Which wins at 10 times the budget is not known: a seed diverged at text,"
+    " width=256."
+  )
+
+
+@pytest.mark.parametrize(
+  ("changes", "says"),
+  [
+    ({"data": {"fingerprint": "other"}}, "the data changed between its runs (9f2c41aa"),
+    ({"seeds_apart": True}, "how seeds are trained changed between its runs"),
+  ],
+)
+def test_runs_that_are_not_comparable_name_no_winner(folder, changes, says):
+  edit(folder, LARGEST, **changes)
+  said = lead(folder)
+  assert "wins at the" not in said and says in said
+  assert said.count("none") == 1  # not once for each size
+
+
+def test_a_missing_size_is_named_and_changes_no_budget(folder):
+  before = lead(folder)
+  (folder / "runs" / LARGEST / "result.json").unlink()
+  edit(folder, LARGEST, "status.json", state="failed")
+  said = lead(folder)
+  assert said.endswith(" rope has no score at text, width=256.")
+  assert said.partition(" rope wins")[0] == before.partition(" rope wins")[0]
+
+
+def test_a_ladder_within_a_decade_has_readable_budgets(folder):
+  plan = json.loads((folder / "sweep.json").read_text())
+  plan["runs"] = plan["runs"][:4]  # two sizes
+  (folder / "sweep.json").write_text(json.dumps(plan))
+  findings = comparisons.find(folder)
+  (fits,) = ladder_curves.ladders(findings)
+  drawn = ladder_curves.ladder_figure(fits, findings)
+  svg = drawn.files["svg"].decode()
+  assert "mathdefault" not in svg and "4.0·10⁹" in svg and "right of the bar" not in svg
+  assert "power laws" not in drawn.caption
 
 
 def test_accuracies_are_drawn_as_errors(folder):

@@ -6,7 +6,13 @@ import math
 import pytest
 from fake_sweep import TEXT, edit, write_sweep
 
-from experiments.reporting import comparisons, hints, overview, run_cards
+from experiments.reporting import (
+  comparisons,
+  hints,
+  overview,
+  run_cards,
+  scored_examples,
+)
 
 MEANS = {label: TEXT[label] for label in ("none", "alibi", "rope")}
 
@@ -45,6 +51,19 @@ def test_more_seeds_have_a_cost_and_a_gain(sweep):
   # t at 5 and 2 degrees of freedom, over the roots of 6 and 3: 2.571 and 4.303.
   assert gain.startswith(f"Intervals would be about {2.571 / 4.303 / math.sqrt(2):.2f}")
   assert how == "Run it with --config.seeds='(0, 1, 2, 3, 4, 5)'."
+
+
+def test_the_seeds_to_add_are_none_of_those_there(tmp_path):
+  means = {"text": ("bits_per_byte", MEANS)}
+  workdir = write_sweep(tmp_path, means, seeds=(10, 11, 12))
+  *_, how = first_screen(workdir)["What would make it surer?"]
+  assert how == "Run it with --config.seeds='(10, 11, 12, 13, 14, 15)'."
+
+
+def test_too_few_examples_come_before_seeds(sweep, monkeypatch):
+  monkeypatch.setattr(scored_examples, "needed", lambda findings, group: 900)
+  _, gain, _ = first_screen(sweep)["What would make it surer?"]
+  assert gain.startswith("text: more scored examples before more seeds")
 
 
 def test_one_seed_and_no_run_are_said(tmp_path):
