@@ -8,7 +8,7 @@ Hoffmann et al., 2022, https://arxiv.org/abs/2203.15556.
 Three encodings at five sizes, each wider and trained for more steps, three seeds each.
 Every encoding of a size has the FLOPs of `none`. The page fits a power law with an
 offset to the loss of each encoding against the FLOPs of its training. It says which one
-wins at ten times the largest budget, or that it cannot be told. `--plan=tuned` searches
+wins at ten times the largest budget, or that none is resolved. `--plan=tuned` searches
 the learning rate of each encoding at each size first: one rate for all sizes bends a
 curve.
 Cost: 45 seeds in all, 18 minutes of the runs' own time on one core of an AMD EPYC with
@@ -40,7 +40,7 @@ def get_config() -> ConfigDict:
   """Returns the quickstart's model, scored at the trained length and at twice that."""
   config = quickstart.get_config()
   config.train.checkpoint_every = 120
-  config.evaluate.update(lengths=(1, 2), examples=128)
+  config.evaluate.update(lengths=(1, 2))
   return config
 
 

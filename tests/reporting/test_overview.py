@@ -12,6 +12,7 @@ from experiments.reporting import (
   overview,
   run_cards,
   scored_examples,
+  summary,
 )
 
 MEANS = {label: TEXT[label] for label in ("none", "alibi", "rope")}
@@ -64,6 +65,21 @@ def test_too_few_examples_come_before_seeds(sweep, monkeypatch):
   monkeypatch.setattr(scored_examples, "needed", lambda findings, group: 900)
   _, gain, _ = first_screen(sweep)["What would make it surer?"]
   assert gain.startswith("text: more scored examples before more seeds")
+
+
+def test_of_three_that_lead_two_may_be_resolved_from_each_other(tmp_path):
+  means = {"none": (3.4, 3.9), "a": (2.6, 2.5), "b": (2.61, 2.51), "c": (2.62, 2.52)}
+  workdir = write_sweep(tmp_path, {"text": ("bits_per_byte", means)}, lengths=(64, 512))
+  findings = comparisons.find(workdir)
+  column = findings.main("text")[-1]
+  assert {*findings.leaders[column]} == {"a", "b", "c"}
+  lead, _ = summary.answer(findings, "text")
+  ranked = sorted(
+    (c for c in findings.cell(column) if c.label != "none"),
+    key=lambda c: c.estimate.mean,
+  )
+  top, *behind = [c.label for c in ranked]
+  assert f"{top} leads, not resolved from {behind[0]} and {behind[1]}: " in lead
 
 
 def test_one_seed_and_no_run_are_said(tmp_path):
