@@ -1,8 +1,8 @@
 """Labelling lines with a run's folder: what comes out, and what is refused."""
 
+import functools
 import json
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -18,6 +18,7 @@ from transformer_jax.command import guarded
 from transformer_jax.data.base import tasks
 from transformer_jax.data.files import DataError
 from transformer_jax.data.tokenizers import BOS, EOS, tokenizers
+from transformer_jax.numpy_interpreter import evaluate
 from transformer_jax.positions import coords
 from transformer_jax.training.checkpoint import Keeper
 from transformer_jax.training.json_files import write_json
@@ -60,13 +61,13 @@ class Alone:
 
   def __init__(self, labeller):
     self.weights, self.encode = {"params": labeller.params}, labeller.tokenizer.encode
-    self.apply = jax.jit(labeller.model.apply)
+    self.apply = functools.partial(evaluate, labeller.model.apply)
 
   def __call__(self, tokens, types, places):
     """Returns the (label, probability) at each place, of labels that exist."""
     kinds = {"type_BL": jnp.array([types])}
     at = coords.consecutive(1, len(tokens)).replace(data=kinds)
-    logits_LV = np.asarray(self.apply(self.weights, jnp.array([tokens]), at))[0]
+    logits_LV = self.apply(self.weights, jnp.array([tokens]), at)[0]
     e_LV = np.exp(logits_LV[places, : len(NAMES)].astype(np.float64))
     p_LV = e_LV / e_LV.sum(axis=1, keepdims=True)
     return [(NAMES[row.argmax()], row.max()) for row in p_LV]
