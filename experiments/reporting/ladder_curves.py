@@ -151,7 +151,7 @@ def _missing(fits: Fits) -> str:
   sizes = dict.fromkeys(size for some in fits.points.values() for size, _ in some)
   for label in fits.laws:
     there = {size for size, _ in fits.points[label]}
-    if absent := [size for size in sizes if size not in there]:
+    if absent := [str(size) for size in sizes if size not in there]:
       texts.append(f"{label} has no score at {listed(absent)}.")
   return "".join(f" {text}" for text in texts)
 
