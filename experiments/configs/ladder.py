@@ -11,11 +11,10 @@ offset to the loss of each encoding against the FLOPs of its training. It says w
 wins at ten times the largest budget, or that none is resolved. `--plan=tuned` searches
 the learning rate of each encoding at each size first: one rate for all sizes bends a
 curve.
-Cost: 45 seeds in all, 18 minutes of the runs' own time on one core of an AMD EPYC with
+Cost: 45 seeds in all, 31 minutes of the runs' own time on one core of an AMD EPYC with
 other work beside. `--plan=tuned` also searches 60 rates with one seed: not measured.
-Expect: at the largest size RoPE is best, 2.89 bits per byte at the trained length, and
-its curve wins at ten times the budget; at the smallest ALiBi is best. See
-docs/results/ladder.md.
+Expect: at the trained length ALiBi is best at the smallest size, RoPE at the two
+largest, and by its curve at ten times the budget. See docs/results/ladder.md.
 """
 
 import dataclasses

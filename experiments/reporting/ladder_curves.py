@@ -1,6 +1,7 @@
 """Ladders of sizes: loss against FLOPs, and the winner at ten times the budget."""
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -175,7 +176,8 @@ def ladder_figure(fits: Fits, findings: Findings) -> Picture | None:
       ax.errorbar(x[-1], y[-1], half, color=looks[label].color, capsize=4, zorder=2)
       ends[label] = float(x[-1]), float(y[-1])
   ax.set_xscale("log")
-  _label_budgets(ax, [flops for some in points.values() for flops, _ in some.values()])
+  drawn_flops = [flops for some in points.values() for flops, _ in some.values()]
+  _label_budgets(ax, [*drawn_flops, *([fits.target] if fits.laws else [])])
   if fits.laws:
     ax.axvline(fits.largest, color=FAINT, linewidth=2, zorder=0)
     drawn = [loss for some in points.values() for _, loss in some.values()]
@@ -197,9 +199,13 @@ def ladder_figure(fits: Fits, findings: Findings) -> Picture | None:
 
 
 def _label_budgets(ax: Any, flops: Sequence[float]) -> None:
-  """Labels powers of ten; where the points span less than two, the points' budgets."""
-  if max(flops) < 100 * min(flops):
-    ax.set_xticks(sorted({float(f"{x:.1e}") for x in flops}))
+  """Labels powers of ten; where fewer than two are in view, the ends of the budgets.
+
+  flops   of the points and the predictions
+  """
+  low, high = min(flops), max(flops)
+  if math.floor(math.log10(high)) <= math.ceil(math.log10(low)):
+    ax.set_xticks([low, high] if high > 2 * low else [high])
   ax.xaxis.set_major_formatter(lambda x, _: scientific(x))
   ax.xaxis.set_minor_formatter(lambda x, _: "")
 
