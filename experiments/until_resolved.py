@@ -56,6 +56,13 @@ class Rounds:
   open_runs     runs of the next round, in order
   states        states in which runs ended
   shared        whether other processes worked on some of them
+
+  >>> import types
+  >>> from experiments.setup.looks import declared
+  >>> request = types.SimpleNamespace(max_seeds=5)
+  >>> looks = declared((0, 1, 2), 20)
+  >>> looks.counts, Rounds(request, todo=(), looks=looks).most_seeds
+  ((3, 4, 6, 8, 11, 15, 20), 4)
   """
 
   def __init__(self, request: Request, todo: Sequence[Run], looks: Looks):

@@ -6,7 +6,7 @@ from typing import Any
 from experiments.reporting import tuning_report
 from experiments.reporting.findings import Findings
 from experiments.reporting.loaded_run import LoadedRun
-from experiments.reporting.table import Table
+from experiments.reporting.report_table import Table
 from experiments.reporting.text import count, listed
 
 Fact = Callable[[LoadedRun], Any]
@@ -100,7 +100,7 @@ def training_flops(run: LoadedRun) -> float | None:
 
 
 def _seeds(run: LoadedRun) -> str | None:
-  seeds = run.fact("seeds") or run.config.get("seeds")
+  seeds = run.config.get("seeds") or run.fact("seeds")
   if not isinstance(seeds, list) or not seeds:
     return None
   return f"{len(seeds)} ({', '.join(map(str, seeds))})"

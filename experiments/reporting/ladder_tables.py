@@ -7,7 +7,7 @@ import numpy as np
 
 from experiments.reporting.ladder_curves import ALPHA, FURTHER, Fits
 from experiments.reporting.picture import Numbers
-from experiments.reporting.table import Table
+from experiments.reporting.report_table import Table
 from experiments.reporting.text import count, number
 
 OFFSET, EXPONENT = np.array([1.0, 0.0, 0.0]), np.array([0.0, 0.0, 1.0])

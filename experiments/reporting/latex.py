@@ -5,7 +5,7 @@ import unicodedata
 from collections.abc import Collection, Iterable, Sequence
 
 from experiments.reporting.findings import Findings
-from experiments.reporting.table import Table
+from experiments.reporting.report_table import Table
 from experiments.reporting.text import multiple
 
 PACKAGES = "% needs \\usepackage{booktabs,amssymb}\n"

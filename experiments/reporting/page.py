@@ -40,7 +40,7 @@ from experiments.reporting import (
 from experiments.reporting.findings import Findings
 from experiments.reporting.ladder_curves import Fits
 from experiments.reporting.picture import Picture
-from experiments.reporting.table import Table, to_markdown
+from experiments.reporting.report_table import Table, to_markdown
 from transformer_jax.training.json_files import replace_file
 from transformer_jax.untrusted import shown
 

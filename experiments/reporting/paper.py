@@ -7,7 +7,7 @@ from experiments.reporting.budget import budget_table
 from experiments.reporting.findings import Findings
 from experiments.reporting.ladder_curves import Fits
 from experiments.reporting.ladder_tables import ladder_table
-from experiments.reporting.table import Table
+from experiments.reporting.report_table import Table
 from experiments.reporting.tuning_report import tuning_table
 
 

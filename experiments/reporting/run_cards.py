@@ -10,7 +10,7 @@ import numpy as np
 
 from experiments.reporting.findings import Findings
 from experiments.reporting.loaded_run import LoadedRun
-from experiments.reporting.table import Table
+from experiments.reporting.report_table import Table
 from experiments.reporting.text import measure_name, multiple, number
 
 WIDTH, HEIGHT = 320, 120  # of a card's curves, in units of its own

@@ -4,7 +4,7 @@ from typing import Any
 
 from experiments.reporting import generations
 from experiments.reporting.findings import Findings
-from experiments.reporting.table import Table
+from experiments.reporting.report_table import Table
 from experiments.reporting.text import count, listed
 
 

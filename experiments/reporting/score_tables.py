@@ -6,7 +6,7 @@ from experiments.reporting import comparable, generations, levels, sampling
 from experiments.reporting.cells import Cell
 from experiments.reporting.findings import Comparison, Findings, column
 from experiments.reporting.judgements import ALPHA
-from experiments.reporting.table import Table
+from experiments.reporting.report_table import Table
 from experiments.reporting.text import listed, measure_name, multiple, plus_minus
 
 SIGNS = {

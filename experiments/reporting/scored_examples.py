@@ -9,7 +9,7 @@ from experiments.reporting import crossed
 from experiments.reporting.crossed import CrossedVariance
 from experiments.reporting.findings import Findings
 from experiments.reporting.loaded_run import LoadedRun
-from experiments.reporting.table import Table
+from experiments.reporting.report_table import Table
 from experiments.reporting.text import listed, measure_name, multiple, number
 
 SHARE = 1 / 3  # of the seeds' standard error: the most that a test set should add

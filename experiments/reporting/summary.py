@@ -150,10 +150,12 @@ def _claim(findings: Findings, ranked: list[Comparison]) -> str:
     names = [x for x in scored if x in leaders]
     means = [number(scored[x].estimate.mean) for x in names]
     name = measure_name(top.measure)
+    every = len(names) == len(ranked)
     if len(names) > 2:  # those behind may be resolved from each other
-      others = f"{top.label} leads, not resolved from {listed(names[1:])}"
+      verb = "has the best mean" if every else "leads"
+      others = f"{top.label} {verb}, not resolved from {listed(names[1:])}"
       return f"{others}: {listed(means)} {name}"
-    verb = "are" if len(names) == len(ranked) else "lead,"
+    verb = "are" if every else "lead,"
     return (
       f"{listed(names)} {verb} not resolved from each other: {listed(means)} {name}"
     )

@@ -6,8 +6,8 @@ from experiments.reporting import picture, style
 from experiments.reporting.findings import Findings
 from experiments.reporting.loaded_run import LoadedRun
 from experiments.reporting.picture import Numbers, Picture
+from experiments.reporting.report_table import Table
 from experiments.reporting.style import FONT, INK, Style
-from experiments.reporting.table import Table
 from experiments.reporting.text import count, listed, measure_name, number
 from experiments.setup.tuning import SPLIT, Tuned
 

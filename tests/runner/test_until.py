@@ -158,8 +158,9 @@ def test_a_run_that_fails_at_a_look_stops_no_other(tmp_path, trained, capsys):
   trained.stops["t5", 4] = fails
   assert sweep.main(until(tmp_path)) == 1
   found = comparisons.find(tmp_path)
-  states = {run.label: run.state for run in found.sweep.runs}
-  assert states.pop("t5") == "failed" and {*states.values()} == {"finished"}
+  adding = {run.label: run.adding for run in found.sweep.runs}
+  assert adding.pop("t5") == "failed: RuntimeError: out of luck"  # its seeds stand
+  assert {*adding.values()} == {""}
   assert sweep.main(until(tmp_path)) == 0
   assert seeds_of(tmp_path)["t5"] > 3
 
