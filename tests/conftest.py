@@ -72,9 +72,18 @@ def pytest_collection_finish(session):
 def _programs_of_other_modules_are_forgotten():
   """Frees compiled programs: a process may map only so much, and XLA then crashes."""
   yield
-  if not MAPS.exists() or MAPS.read_bytes().count(b"\n") > 8_000:
+  if _are_many():
     jax.clear_caches()
     gc.collect()
 
 
-MAPS = Path("/proc/self/maps")  # Linux allows 65,530 lines
+MAPS, SIZES = Path("/proc/self/maps"), Path("/proc/self/statm")
+
+
+def _are_many() -> bool:
+  """Returns whether programs take much of Linux's limit or of a laptop's memory."""
+  if not MAPS.exists():
+    return True
+  resident = int(SIZES.read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
+  # Of 65,530 maps that a process may have.
+  return resident > 3 << 29 or MAPS.read_bytes().count(b"\n") > 8_000
