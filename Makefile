@@ -74,7 +74,7 @@ $(READY):
 	    "$$($(PYTHON) -c 'import sys; print(sys.version.split()[0])' 2>/dev/null \
 	    || echo not there)." >&2; \
 	  echo "Name another one: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
-	@echo "Installing into .venv, once: about 1.1 GB, half a minute on a fast line ..."
+	@echo "Installing into .venv, once: about 1.4 GB, half a minute on a fast line ..."
 	@# setuptools first: the pinned one builds what comes without a wheel.
 	@$(PYTHON) -m venv --clear .venv && \
 	  $(PIP) install --constraint=requirements.lock setuptools && \
