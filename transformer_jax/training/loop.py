@@ -11,7 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.stages import Lowered
 
+from transformer_jax.devices import platform
 from transformer_jax.training import loss as losses
 from transformer_jax.training import seed_parts, sharding
 from transformer_jax.training.checkpoint import Keeper
@@ -124,28 +126,47 @@ def compile_steps(
 
   The program donates the state: its leaves must not share buffers.
   """
-  together = seed_parts.together(len(seeds))
-  split = functools.partial(sharding.split_batch, mesh)
-  max_logits = mesh.size * losses.default_max_logits()
-  abstract, of_call = (abstract_state(trainer, n, mesh) for n in (len(seeds), together))
-  trainer = dataclasses.replace(trainer, constrain=split, max_logits=max_logits)
-  seed_S = jnp.array(seeds, jnp.uint32)
-  init = jax.vmap(trainer.init)
-
+  abstract = abstract_state(trainer, len(seeds), mesh)
   where = jax.tree.map(lambda x: x.sharding, abstract)
   start = time.perf_counter()
-  every_seed = jax.vmap(functools.partial(trainer.steps, count=count), (None, 0))
-  everywhere = NamedSharding(mesh, PartitionSpec())
-  steps = jax.jit(every_seed, donate_argnums=1, out_shardings=(where, everywhere))
-  with jax.set_mesh(mesh):  # for attention that sends keys from device to device
-    run = steps.lower(arrays, of_call).compile()
+  lowered, together = lower_steps(trainer, len(seeds), arrays, mesh, count)
+  run = lowered.compile()
   seconds = time.perf_counter() - start
-  init = jax.jit(init, out_shardings=where, compiler_options=_once())
+  seed_S = jnp.array(seeds, jnp.uint32)
+  init = jax.jit(
+    jax.vmap(trainer.init), out_shardings=where, compiler_options=_once(mesh)
+  )
   waiting = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(abstract))
   waiting = waiting * (len(seeds) - together) // len(seeds)
   peak_bytes = _peak_bytes(run)
   peak_bytes += waiting if peak_bytes else 0
   return Program(run, lambda: init(seed_S), abstract, seconds, peak_bytes, together)
+
+
+def lower_steps(
+  trainer: Trainer, seeds: int, arrays: Any, mesh: Mesh, count: int
+) -> tuple[Lowered, int]:
+  """Returns the program of one dispatch, to be compiled, and the seeds that it trains.
+
+  The devices of the mesh may be those of another machine, and the arrays shapes with
+  shardings: a program is then compiled ahead of time.
+
+  trainer, arrays, mesh, count   as in `compile_steps`
+  seeds                          number of seeds of the run
+  """
+  with jax.set_mesh(mesh):  # for attention that sends keys from device to device
+    together = seed_parts.together(seeds)
+    trainer = dataclasses.replace(
+      trainer,
+      constrain=functools.partial(sharding.split_batch, mesh),
+      max_logits=mesh.size * losses.default_max_logits(),
+    )
+    state = abstract_state(trainer, together, mesh)
+    where = jax.tree.map(lambda x: x.sharding, state)
+    every_seed = jax.vmap(functools.partial(trainer.steps, count=count), (None, 0))
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    steps = jax.jit(every_seed, donate_argnums=1, out_shardings=(where, everywhere))
+    return steps.lower(arrays, state), together
 
 
 def abstract_state(trainer: Trainer, seeds: int, mesh: Mesh) -> State:
@@ -166,9 +187,10 @@ def _peak_bytes(run: Any) -> int:
   return memory.argument_size_in_bytes + memory.temp_size_in_bytes
 
 
-def _once() -> dict[str, int] | None:
+def _once(mesh: Mesh) -> dict[str, int] | None:
   """Returns options for a program that runs once: LLVM would optimize for seconds."""
-  on_cpu = jax.default_backend() == "cpu"
+  with jax.set_mesh(mesh):
+    on_cpu = platform() == "cpu"
   return {"xla_backend_optimization_level": 0} if on_cpu else None
 
 

@@ -5,6 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from transformer_jax.devices import platform
 from transformer_jax.matmul import across
 
 # Logits that a device holds at once, in float32 32 MiB or 1 GiB. CPUs work fastest when
@@ -39,8 +40,8 @@ def labels(target_BL, V: int):
 
 
 def default_max_logits() -> int:
-  """Returns the most logits that this kind of device holds at once."""
-  return MAX_LOGITS.get(jax.default_backend(), MAX_LOGITS_ELSEWHERE)
+  """Returns the most logits that one device of the platform holds at once."""
+  return MAX_LOGITS.get(platform(), MAX_LOGITS_ELSEWHERE)
 
 
 def num_chunks(B: int, L: int, V: int, max_logits: int) -> int:

@@ -11,10 +11,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from transformer_jax.devices import platform
+
 
 def together(seeds: int) -> int:
   """Returns the number of seeds in one program: one on a CPU, else all."""
-  return 1 if jax.default_backend() == "cpu" else seeds
+  return 1 if platform() == "cpu" else seeds
 
 
 def split(tree: Any, size: int) -> list[Any]:

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from transformer_jax.attention.cores.base import Core, cores
 from transformer_jax.attention.variants.bound_variant import PLAIN
+from transformer_jax.devices import platform
 
 HOOKS = "bias", "mask", "score", "values", "full_scores"
 CHANGES = "dot", "logits", "sink_logit", "pointwise", "weigh"
@@ -81,7 +82,7 @@ class Cudnn(Core):
 
   def _unfit(self, dtype):
     """Returns why the device or the float type is unsupported, or None."""
-    if self.implementation == "cudnn" and jax.default_backend() != "gpu":
+    if self.implementation == "cudnn" and platform() != "gpu":
       return f"runs on NVIDIA GPUs and this is a {_device()}"
     if self.implementation == "cudnn" and dtype not in (jnp.bfloat16, jnp.float16):
       return f"takes bfloat16 or float16, not {dtype}"
@@ -106,7 +107,7 @@ def _as_wide(*heads):
 
 
 def _device():
-  return jax.default_backend().upper()
+  return platform().upper()
 
 
 def _is_one_causal_text(at):

@@ -23,6 +23,7 @@ from transformer_jax.attention.cores.blockwise.scores import TileScore
 from transformer_jax.attention.cores.blockwise.tile_arrays import Keys, Queries
 from transformer_jax.attention.cores.per_device import on_each_device
 from transformer_jax.attention.variants.bound_variant import PLAIN
+from transformer_jax.devices import platform
 
 
 @cores.register("blockwise")
@@ -99,7 +100,7 @@ def wide(x: jax.Array) -> jax.Array:
 
   XLA on a CPU converts a whole array of bfloat16 to write a part of it.
   """
-  half = x.dtype == jnp.bfloat16 and jax.default_backend() == "cpu"
+  half = x.dtype == jnp.bfloat16 and platform() == "cpu"
   return x.astype(jnp.float32) if half else x
 
 

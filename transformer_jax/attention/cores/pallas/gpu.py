@@ -23,6 +23,7 @@ from transformer_jax.attention.cores.pallas.gpu_blocks import (
 from transformer_jax.attention.cores.pallas.score_program import finish, grow
 from transformer_jax.attention.cores.per_device import on_each_device
 from transformer_jax.attention.variants.bound_variant import MASKED, PLAIN, BoundVariant
+from transformer_jax.devices import platform
 
 LEAST = 16, 16  # rows and columns of a tile that tensor cores take
 shape = jax.ShapeDtypeStruct
@@ -50,7 +51,7 @@ class PallasGPU(Core):
 
   @on_each_device
   def attend(self, q_BLHK, k_BMGK, v_BMGE, context):
-    off = jax.default_backend() != "gpu" if self.interpret is None else self.interpret
+    off = platform() != "gpu" if self.interpret is None else self.interpret
     widths = q_BLHK.shape[-1], v_BMGE.shape[-1]
     if not off and any(width & (width - 1) or width < 16 for width in widths):
       raise ValueError(

@@ -21,6 +21,7 @@ from transformer_jax.attention.cores.pallas.score_program import finish, grow
 from transformer_jax.attention.cores.pallas.tpu_grid import TileGrid
 from transformer_jax.attention.cores.per_device import on_each_device
 from transformer_jax.attention.variants.bound_variant import MASKED, PLAIN, BoundVariant
+from transformer_jax.devices import platform
 
 LEAST = 16, 128  # rows and columns of a tile that a TPU takes
 FAST = 48 * 2**20  # bytes of fast memory for a tile; v5p has 64 MiB, others have more
@@ -49,7 +50,7 @@ class PallasTPU(Core):
 
   @on_each_device
   def attend(self, q_BLHK, k_BMGK, v_BMGE, context):
-    off = jax.default_backend() != "tpu" if self.interpret is None else self.interpret
+    off = platform() != "tpu" if self.interpret is None else self.interpret
     least = (1, 1) if off else LEAST
     more = any(map(context.position.encoding.overrides, ("score", "values")))
     block = self.block or (128 if more else 256)
