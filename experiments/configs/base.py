@@ -76,4 +76,6 @@ def _mesh() -> ConfigDict:
   mesh.data = 1  # devices that share a batch; -1: all that are left
   mesh.tensor = 1  # devices that share heads and hidden units
   mesh.sequence = 1  # devices that share the tokens of a text
+  mesh.fsdp = 1  # devices that share a batch, and each parameter and its moments
+  mesh.seed = 1  # devices that have seeds of their own
   return mesh

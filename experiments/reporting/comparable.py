@@ -6,11 +6,12 @@ from typing import Any
 
 from experiments.reporting.loaded_run import LoadedRun
 from experiments.reporting.text import listed
+from transformer_jax.mesh_shape import MeshShape
 
 # Settings that change last digits and, after long training, scores.
 ROUNDING: dict[str, Callable[[LoadedRun], Any]] = {
   "evaluate.batch_size": lambda run: run.config.get("evaluate.batch_size"),
-  "mesh": lambda run: run.fact("mesh"),
+  "mesh": lambda run: _sizes(run.fact("mesh")),
   "device": lambda run: run.fact("device"),
   "environment": lambda run: run.fact("environment"),
   "versions": lambda run: run.fact("versions"),
@@ -68,6 +69,11 @@ def _seeds(run: LoadedRun) -> str:
   parts = [*(before if isinstance(before, list) else ()), run.result or {}]
   words = ["apart" if part.get("seeds_apart") else "together" for part in parts]
   return "+".join(dict.fromkeys(words))
+
+
+def _sizes(mesh: Any) -> Any:
+  """Returns the sizes of a mesh; results of older code do not name all axes."""
+  return MeshShape().sizes | mesh if isinstance(mesh, dict) else None
 
 
 def _together(run: LoadedRun) -> Any:

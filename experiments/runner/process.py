@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from experiments.setup.validate import ConfigError
+from transformer_jax.mesh_shape import MeshShape
 
 # mallopt's options in glibc, and the values that let it keep freed memory.
 KEEP = {
@@ -68,11 +69,11 @@ def cores() -> int:
   return int(threads) if threads.isdigit() and int(threads) else available()
 
 
-def fix_cores(number: int, meshes: Sequence[Sequence[int]]) -> None:
+def fix_cores(number: int, meshes: Sequence[MeshShape]) -> None:
   """Fixes the number of cores that XLA computes with on a CPU.
 
   number   0: what the environment says in NPROC, else one, or one for each device
-  meshes   (data, tensor, sequence) of each run
+  meshes   that of each run
 
   Does nothing where only an accelerator is used, and after JAX has started.
   """
@@ -83,16 +84,11 @@ def fix_cores(number: int, meshes: Sequence[Sequence[int]]) -> None:
     os.environ[THREADS] = str(number or _devices(meshes))
 
 
-def _devices(meshes: Sequence[Sequence[int]]) -> int:
+def _devices(meshes: Sequence[MeshShape]) -> int:
   """Returns the number of CPU devices that the largest mesh takes."""
   if forced := _forced_devices():
-    return forced if any(tuple(mesh) != (1, 1, 1) for mesh in meshes) else 1
-  return max((n for n in map(_size, meshes) if n <= available()), default=1)
-
-
-def _size(mesh: Sequence[int]) -> int:
-  data, tensor, sequence = mesh
-  return max(1, data) * tensor * sequence
+    return forced if any(mesh != MeshShape() for mesh in meshes) else 1
+  return max((mesh.least for mesh in meshes if mesh.least <= available()), default=1)
 
 
 def _forced_devices() -> int:
@@ -137,10 +133,10 @@ def check_platform() -> None:
     ) from error
 
 
-def make_devices(meshes: Iterable[Sequence[int]]) -> None:
+def make_devices(meshes: Iterable[MeshShape]) -> None:
   """Splits a CPU into as many devices as the meshes need, at most one for each core.
 
-  meshes   (data, tensor, sequence) of each run; data -1 takes the devices there are
+  meshes   that of each run; data -1 takes the devices there are
 
   Does nothing on an accelerator, where the environment sets the number of devices, and
   after JAX has started.
@@ -149,7 +145,7 @@ def make_devices(meshes: Iterable[Sequence[int]]) -> None:
 
   if _forced_devices():
     return
-  fitting = [n for n in map(_size, meshes) if n <= cores()]
+  fitting = [mesh.least for mesh in meshes if mesh.least <= cores()]
   if max(fitting, default=1) > 1:
     with contextlib.suppress(RuntimeError):  # JAX has started
       jax.config.update("jax_num_cpu_devices", max(fitting))

@@ -26,6 +26,7 @@ from experiments.setup import command_line
 from experiments.setup.command_line import Request
 from experiments.setup.runs import Run
 from experiments.setup.validate import ConfigError, validate
+from transformer_jax.mesh_shape import MeshShape
 from transformer_jax.training.json_files import write_json
 from transformer_jax.training.log import make_patient
 from transformer_jax.training.signals import Stop, stop_requested
@@ -103,8 +104,7 @@ def begin(workdir: Path, sweep: Callable[[], Mapping[str, Any]]) -> None:
 
 def set_devices(request: Request, todo: Sequence[Run]) -> None:
   """Gives this process the cores and the CPU devices of its runs."""
-  sizes = ("data", "tensor", "sequence")
-  meshes = [[run.config.mesh[name] for name in sizes] for run in todo]
+  meshes = [MeshShape(**run.config.mesh) for run in todo]
   process.fix_cores(request.cores, meshes)
   process.make_devices(meshes)
 

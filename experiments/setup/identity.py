@@ -19,7 +19,13 @@ ROUNDING = ("evaluate.batch_size", "evaluate.texts_per_step")
 
 # Keys that were added after runs had finished, with the value that means the behaviour
 # of the code before them.
-NEUTRAL = {"train.ema": 0.0, "evaluate.split": "", "evaluate.measures": ()}
+NEUTRAL = {
+  "train.ema": 0.0,
+  "evaluate.split": "",
+  "evaluate.measures": (),
+  "mesh.fsdp": 1,
+  "mesh.seed": 1,
+}
 
 
 def identity(config: Mapping[str, Any]) -> dict[str, Any]:

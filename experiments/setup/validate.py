@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from experiments.setup.model_kinds import KINDS
 from experiments.setup.registries import registries, specs
+from transformer_jax.mesh_shape import MeshShape
 from transformer_jax.spec import LARGEST_SEED, nearest
 
 
@@ -147,7 +148,7 @@ AT_LEAST_ONE = (
   *("train.length", "train.batch_size", "train.steps", "train.steps_per_dispatch"),
   *("train.checkpoint_every", "train.keep_checkpoints"),
   *("evaluate.examples", "evaluate.batch_size"),
-  *("evaluate.texts_per_step", "evaluate.beam", "mesh.tensor", "mesh.sequence"),
+  *("evaluate.texts_per_step", "evaluate.beam"),
 )
 PROBABILITIES = (
   *("model.dropout", "model.attention_dropout", "train.label_smoothing"),
@@ -206,29 +207,29 @@ def _divisions(flat: Mapping[str, Any]) -> Iterator[str]:
     ("evaluate.examples", "evaluate.batch_size"),
   ]
   pairs += [] if flat["model.head_width"] else [("model.width", "model.heads")]
-  pairs += [("model.heads", "mesh.tensor"), ("model.feedforward", "mesh.tensor")]
   for whole, part in pairs:
     yield from _uneven(whole, flat[whole], part, flat[part])
 
 
 def _mesh(flat: Mapping[str, Any], devices: int | None) -> Iterator[str]:
-  data, tensor = flat["mesh.data"], flat["mesh.tensor"]
-  others, sequence = tensor * flat["mesh.sequence"], flat["mesh.sequence"]
-  if data == 0 or data < -1:
-    yield f"mesh.data={data}: write 1 or more, or -1 for all devices that are left"
+  shape = MeshShape.of(flat)
+  problems = [*shape.problems(devices)]
+  yield from problems
+  if problems:
     return
-  if devices is not None and devices < others * abs(data):
-    have = f"{devices} device{'s' * (devices > 1)}"
-    wanted = f"mesh.data={data} x mesh.tensor={tensor} x mesh.sequence={sequence}"
-    yield f"{wanted}: only {have} here; write less"
-    return
-  if data == -1 and devices is not None:
-    if devices % others:
-      product = f"mesh.tensor={tensor} x mesh.sequence={sequence}"
-      yield f"{product}: {devices} devices are not a multiple of it"
-    data = devices // others
-  for key in ("train.batch_size", "evaluate.batch_size") if data > 0 else ():
-    yield from _uneven(key, flat[key], "mesh.data", data)
+  shape = shape.filled(devices) if devices is not None else shape
+  pairs = [("model.width", "fsdp"), ("model.heads", "tensor")]
+  for whole, axis in [*pairs, ("model.feedforward", "tensor")]:
+    yield from _uneven(whole, flat[whole], f"mesh.{axis}", shape.sizes[axis])
+  rows = "mesh.data x mesh.fsdp" if shape.fsdp > 1 else "mesh.data"
+  for key in ("train.batch_size", "evaluate.batch_size") if shape.rows > 0 else ():
+    yield from _uneven(key, flat[key], rows, shape.rows)
+  count = len(flat["seeds"])
+  if count % shape.seed:
+    yield (
+      f"mesh.seed={shape.seed} does not divide the {count} seeds: write a multiple of"
+      f" {shape.seed} seeds, or change mesh.seed"
+    )
 
 
 def _uneven(whole: str, size: int, part: str, by: int) -> Iterator[str]:

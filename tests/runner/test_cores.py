@@ -5,6 +5,7 @@ import os
 import pytest
 
 from experiments.runner import process
+from transformer_jax.mesh_shape import MeshShape
 
 # A product and sums that XLA divides among threads; its result's bits are printed.
 COMPUTED = """
@@ -12,7 +13,7 @@ import hashlib, os
 if {cores}:
   os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:{cores}])
 from experiments.runner import process
-process.fix_cores({number}, [(1, 1, 1)])
+process.fix_cores({number}, [])
 import jax, jax.numpy as jnp, numpy as np
 draw = np.random.default_rng(0).normal
 x, w = (jnp.asarray(draw(size=n), jnp.float32) for n in ((4000, 100), (100, 1000)))
@@ -53,20 +54,20 @@ def test_results_are_those_of_the_chosen_cores_wherever_they_are_computed(comman
 def test_xlas_own_variable_is_heard_and_a_flag_wins(monkeypatch):
   monkeypatch.setattr(process, "_started", lambda: False)
   monkeypatch.setenv("NPROC", "6")
-  process.fix_cores(0, [(1, 1, 1)])
+  process.fix_cores(0, [MeshShape()])
   assert process.cores() == 6
-  process.fix_cores(3, [(1, 1, 1)])
+  process.fix_cores(3, [MeshShape()])
   assert process.cores() == 3
 
 
 @pytest.mark.parametrize(
   ("meshes", "flags", "cores"),
   [
-    ([(1, 1, 1)], "", 1),
-    ([(1, 1, 1), (2, 1, 2)], "", 4),  # one core for each device
-    ([(8, 1, 1)], "", 1),  # which the check of the mesh refuses
-    ([(1, 1, 1)], "--xla_force_host_platform_device_count=8", 1),
-    ([(-1, 1, 1)], "--xla_force_host_platform_device_count=8", 8),
+    ([MeshShape()], "", 1),
+    ([MeshShape(), MeshShape(2, 1, 2)], "", 4),  # one core for each device
+    ([MeshShape(8)], "", 1),  # which the check of the mesh refuses
+    ([MeshShape()], "--xla_force_host_platform_device_count=8", 1),
+    ([MeshShape(-1)], "--xla_force_host_platform_device_count=8", 8),
   ],
 )
 def test_each_device_of_a_mesh_has_a_core(monkeypatch, meshes, flags, cores):
@@ -84,9 +85,9 @@ def test_cores_stay_once_jax_has_started_or_an_accelerator_is_named(monkeypatch)
 
   jax.devices()
   monkeypatch.setenv("NPROC", "16")
-  process.fix_cores(1, [(1, 1, 1)])
+  process.fix_cores(1, [MeshShape()])
   assert process.cores() == 16
   monkeypatch.setattr(process, "_started", lambda: False)
   monkeypatch.setenv("JAX_PLATFORMS", "cuda")
-  process.fix_cores(1, [(1, 1, 1)])
+  process.fix_cores(1, [MeshShape()])
   assert process.cores() == 16

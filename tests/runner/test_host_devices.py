@@ -8,10 +8,12 @@ import jax
 import pytest
 
 from experiments.runner import process
+from transformer_jax.mesh_shape import MeshShape
 
 DEVICES = """
 import os
 from experiments.runner import process
+from transformer_jax.mesh_shape import MeshShape
 import jax
 if count := os.environ.get("JAX_NUM_CPU_DEVICES"):  # read when jax is imported
   jax.config.update("jax_num_cpu_devices", int(count))
@@ -22,12 +24,13 @@ print(jax.device_count())
 
 
 CASES = [
-  ([(1, 1, 1)], {}, 1),
-  ([(1, 1, 1), (2, 1, 2)], {}, 4),
-  ([(2, 1, 1), (8, 1, 1)], {}, 2),  # eight are more than there are cores
-  ([(-1, 1, 1)], {}, 1),  # all of what is there
-  ([(2, 1, 1)], {"JAX_NUM_CPU_DEVICES": "3"}, 3),
-  ([(2, 1, 1)], {"XLA_FLAGS": "--xla_force_host_platform_device_count=3"}, 3),
+  ([MeshShape()], {}, 1),
+  ([MeshShape(), MeshShape(2, 1, 2)], {}, 4),
+  ([MeshShape(2), MeshShape(8)], {}, 2),  # eight are more than there are cores
+  ([MeshShape(fsdp=2, seed=2)], {}, 4),
+  ([MeshShape(-1)], {}, 1),  # all of what is there
+  ([MeshShape(2)], {"JAX_NUM_CPU_DEVICES": "3"}, 3),
+  ([MeshShape(2)], {"XLA_FLAGS": "--xla_force_host_platform_device_count=3"}, 3),
 ]
 
 
@@ -61,7 +64,7 @@ def test_devices_are_left_alone_once_jax_has_started(monkeypatch):
   count = jax.device_count()
   monkeypatch.delenv("XLA_FLAGS")
   monkeypatch.setattr(process, "cores", lambda: 4)
-  process.make_devices([(2, 1, 1)])
+  process.make_devices([MeshShape(2)])
   assert jax.device_count() == count
 
 

@@ -237,7 +237,7 @@ def test_a_text_edited_while_its_run_was_stopped(tmp_path):
   result = read_json(folder / "result.json")
   recorded = read_json(folder / "inputs.json")["data"]["the data"]
   assert result["data"]["fingerprint"] == recorded
-  assert result["mesh"] == {"data": 1, "tensor": 1, "sequence": 1}
+  assert set(result["mesh"].values()) == {1}
   short, long = result["targets"]["8"], result["targets"]["16"]
   assert short == long, "the same bytes at both lengths"
   assert (short["examples"], short["targets"]) == (4, 32)

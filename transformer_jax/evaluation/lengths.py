@@ -17,7 +17,7 @@ from transformer_jax.evaluation.batch_scores import BatchScorer
 from transformer_jax.evaluation.example_scores import ExampleScores
 from transformer_jax.evaluation.measures import Measure, measures, name_of
 from transformer_jax.models import Transformer
-from transformer_jax.training import seed_parts
+from transformer_jax.training import seed_parts, sharding
 
 
 @dataclasses.dataclass(frozen=True)
@@ -188,7 +188,7 @@ class Evaluator:
     """Returns the jitted `(params, arrays, length) -> scores by (measure, part)`."""
     if bucket not in self._programs:
       score = functools.partial(self.score, bucket=bucket)
-      self._programs[bucket] = jax.jit(jax.vmap(score, (0, None, None)))
+      self._programs[bucket] = jax.jit(sharding.map_seeds(score, (0, None, None)))
     return self._programs[bucket]
 
   def score(

@@ -10,10 +10,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 from jax.stages import Lowered
 
 from transformer_jax.devices import platform
+from transformer_jax.mesh_shape import SEED
 from transformer_jax.training import loss as losses
 from transformer_jax.training import seed_parts, sharding
 from transformer_jax.training.checkpoint import Keeper
@@ -116,7 +117,8 @@ def compile_steps(
   """Compiles one dispatch: `count` training steps of all seeds.
 
   On a CPU the program is that of one seed, so that the numbers of a seed do not depend
-  on the seeds beside it; elsewhere it trains all of them at once.
+  on the seeds beside it, or of one seed for each device along the mesh axis `seed`;
+  elsewhere it trains all of them at once.
 
   trainer   the pure step, which is mapped over seeds
   seeds     seeds of the runs, one state each
@@ -159,13 +161,16 @@ def lower_steps(
     trainer = dataclasses.replace(
       trainer,
       constrain=functools.partial(sharding.split_batch, mesh),
-      max_logits=mesh.size * losses.default_max_logits(),
+      max_logits=mesh.size // mesh.shape[SEED] * losses.default_max_logits(),
     )
     state = abstract_state(trainer, together, mesh)
     where = jax.tree.map(lambda x: x.sharding, state)
-    every_seed = jax.vmap(functools.partial(trainer.steps, count=count), (None, 0))
-    everywhere = NamedSharding(mesh, PartitionSpec())
-    steps = jax.jit(every_seed, donate_argnums=1, out_shardings=(where, everywhere))
+    one_seed = functools.partial(trainer.steps, count=count)
+    steps = jax.jit(
+      sharding.map_seeds(one_seed, (None, 0)),
+      donate_argnums=1,
+      out_shardings=(where, where.step),
+    )
     return steps.lower(arrays, state), together
 
 
@@ -175,7 +180,7 @@ def abstract_state(trainer: Trainer, seeds: int, mesh: Mesh) -> State:
   return jax.tree.map(
     lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
     shapes,
-    sharding.split(mesh, shapes),
+    sharding.split_stacked(mesh, shapes),
   )
 
 

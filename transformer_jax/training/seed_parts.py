@@ -2,7 +2,8 @@
 
 XLA divides sums of a program for three seeds otherwise than those of a program for
 ten: the last digits of a seed would depend on the seeds beside it. On a CPU a program
-therefore has one seed, which takes 5 to 9% longer (docs/design.md).
+therefore has one seed, which takes 5 to 9% longer (docs/design.md), or one for each
+device along the mesh axis `seed`.
 """
 
 from typing import Any
@@ -12,11 +13,21 @@ import jax.numpy as jnp
 import numpy as np
 
 from transformer_jax.devices import platform
+from transformer_jax.mesh_shape import SEED
 
 
 def together(seeds: int) -> int:
-  """Returns the number of seeds in one program: one on a CPU, else all."""
-  return 1 if platform() == "cpu" else seeds
+  """Returns the number of seeds in one program: one on a device of a CPU, else all."""
+  return seed_devices(seeds) if platform() == "cpu" else seeds
+
+
+def seed_devices(seeds: int) -> int:
+  """Returns over how many devices of the mesh in use a number of seeds is split.
+
+  Seeds that the axis `seed` does not divide are together on all of its devices.
+  """
+  devices = jax.sharding.get_abstract_mesh().shape.get(SEED, 1)
+  return devices if seeds % devices == 0 else 1
 
 
 def split(tree: Any, size: int) -> list[Any]:

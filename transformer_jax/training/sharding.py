@@ -1,9 +1,12 @@
 """Sharding of arrays over a device mesh, read from their names.
 
 The second axis of `query_DHK` is heads, which are split over the mesh axis `tensor`.
-Adam's moments have the names of the parameters and are split with them.
+Its first axis is the model's width, which is split over `fsdp`. Adam's moments have the
+names of the parameters and are split with them.
 """
 
+import math
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -11,27 +14,35 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from transformer_jax.axes import axes_of
 from transformer_jax.data.base import Batch
+from transformer_jax.mesh_shape import ROWS, SEED, MeshShape
+from transformer_jax.training.seed_parts import seed_devices
 
 RULES = {"H": "tensor", "F": "tensor", "V": "tensor"}
+MATRIX_RULES = {"D": "fsdp"}  # of names with two letters or more: vectors stay whole
 
 
-def make_mesh(data: int = 1, tensor: int = 1, sequence: int = 1) -> Mesh:
-  """Returns a mesh of data x tensor x sequence devices; data -1: all remaining ones.
+def make_mesh(
+  data: int = 1,
+  tensor: int = 1,
+  sequence: int = 1,
+  fsdp: int = 1,
+  seed: int = 1,
+  devices: Sequence[Any] | None = None,
+) -> Mesh:
+  """Returns a mesh of the first devices; the sizes are those of a `MeshShape`.
+
+  devices   those to use, also of a described topology; None: all that there are
 
   Raises ValueError if the devices do not suffice or do not divide.
   """
-  devices, others = jax.devices(), tensor * sequence
-  if data == -1:
-    data = max(1, len(devices) // others)
-  if data * others > len(devices):
-    raise ValueError(
-      f"mesh of data={data} x tensor={tensor} x sequence={sequence} needs"
-      f" {data * others} devices and this machine has {len(devices)}; lower mesh.data,"
-      " mesh.tensor or mesh.sequence"
-    )
-  shape, names = (data, tensor, sequence), ("data", "tensor", "sequence")
-  types, used = (AxisType.Auto,) * 3, devices[: data * others]
-  return jax.make_mesh(shape, names, types, devices=used)
+  shape = MeshShape(data, tensor, sequence, fsdp, seed)
+  devices = jax.devices() if devices is None else list(devices)
+  for problem in shape.problems(len(devices)):
+    raise ValueError(problem)
+  sizes = shape.filled(len(devices)).sizes
+  used = devices[: math.prod(sizes.values())]
+  types = (AxisType.Auto,) * len(sizes)
+  return jax.make_mesh(tuple(sizes.values()), tuple(sizes), types, devices=used)
 
 
 def split(mesh: Mesh, tree: Any) -> Any:
@@ -39,20 +50,69 @@ def split(mesh: Mesh, tree: Any) -> Any:
 
   Leading axes that the name does not have (seeds, layers) are not split.
   """
+  return jax.tree_util.tree_map_with_path(
+    lambda path, x: NamedSharding(mesh, PartitionSpec(*_spec(mesh, path, x.shape))),
+    tree,
+  )
+
+
+def split_stacked(mesh: Mesh, tree: Any) -> Any:
+  """Returns the sharding of arrays that are stacked over seeds: as `split`, by seed.
+
+  Seeds that the axis `seed` does not divide are on all of its devices.
+  """
 
   def one(path, x) -> NamedSharding:
-    name = getattr(path[-1], "key", "") if path else ""
-    letters = axes_of(name) if isinstance(name, str) else ""
-    spec = [None] * (len(x.shape) - len(letters)) + [RULES.get(a) for a in letters]
-    for axis, size in zip(spec, x.shape, strict=True):
-      if axis and size % mesh.shape[axis]:
-        raise ValueError(
-          f"mesh.{axis}={mesh.shape[axis]} does not divide the axis of {size} in"
-          f" {name} {x.shape}; choose a {axis} that does"
-        )
-    return NamedSharding(mesh, PartitionSpec(*spec))
+    axes = [*_spec(mesh, path, x.shape)]
+    axes[0] = None if x.shape[0] % mesh.shape[SEED] else SEED
+    return NamedSharding(mesh, PartitionSpec(*axes))
 
   return jax.tree_util.tree_map_with_path(one, tree)
+
+
+def _spec(mesh: Mesh, path: Any, shape: tuple[int, ...]) -> Iterator[str | None]:
+  """Yields the mesh axis of each axis of an array, by its name."""
+  name = getattr(path[-1], "key", "") if path else ""
+  letters = axes_of(name) if isinstance(name, str) else ""
+  rules = RULES | MATRIX_RULES if len(letters) > 1 else RULES
+  axes = [None] * (len(shape) - len(letters)) + [rules.get(a) for a in letters]
+  used: set[str] = set()
+  for axis, size in zip(axes, shape, strict=True):
+    free = axis and axis not in used  # a mesh axis splits one axis of an array
+    if free and size % mesh.shape[axis]:
+      raise ValueError(
+        f"mesh.{axis}={mesh.shape[axis]} does not divide the axis of {size} in"
+        f" {name} {shape}; choose a {axis} that does"
+      )
+    used |= {axis} if free else set()
+    yield axis if free else None
+
+
+def map_seeds(
+  function: Callable[..., Any], in_axes: Sequence[int | None]
+) -> Callable[..., Any]:
+  """Returns `jax.vmap` of a function of one seed; devices have seeds of their own.
+
+  A group of devices along the axis `seed` of the mesh in use computes its own seeds and
+  nothing else: no operation of the function can reach the other groups.
+
+  function   of one seed
+  in_axes    0 for an argument that is stacked over seeds, None for a shared one
+  """
+  mapped = jax.vmap(function, in_axes)
+  everywhere, own = PartitionSpec(), PartitionSpec(SEED)
+  specs = tuple(everywhere if axis is None else own for axis in in_axes)
+
+  def run(*args: Any) -> Any:
+    seeds = jax.tree.leaves(args[in_axes.index(0)])[0].shape[0]
+    if seed_devices(seeds) == 1:
+      return mapped(*args)
+    by_device = jax.shard_map(
+      mapped, in_specs=specs, out_specs=own, axis_names={SEED}, check_vma=False
+    )
+    return by_device(*args)
+
+  return run
 
 
 def whole(mesh: Mesh, tree: Any) -> Any:
@@ -61,21 +121,34 @@ def whole(mesh: Mesh, tree: Any) -> Any:
 
 
 def split_rows(mesh: Mesh, x_BL: jax.Array) -> jax.Array:
-  """Splits rows over the axis `data` and tokens over `sequence`, inside of jit.
+  """Splits rows over `data` and `fsdp` and tokens over `sequence`, inside of jit.
 
   Tokens that `sequence` does not divide stay together.
   """
   if mesh.size == 1:
     return x_BL
   even = x_BL.ndim > 1 and x_BL.shape[1] % mesh.shape["sequence"] == 0
-  rows = PartitionSpec("data", "sequence") if even else PartitionSpec("data")
-  return jax.lax.with_sharding_constraint(x_BL, NamedSharding(mesh, rows))
+  rows = PartitionSpec(ROWS, "sequence") if even else PartitionSpec(ROWS)
+  return jax.lax.with_sharding_constraint(x_BL, NamedSharding(_context(mesh), rows))
+
+
+def _context(mesh: Mesh) -> Any:
+  """Returns the mesh as it is here: inside of `map_seeds` an axis is taken."""
+  here = jax.sharding.get_abstract_mesh()
+  return mesh if here.empty else here
+
+
+def num_rows(mesh: Mesh) -> int:
+  """Returns the number of parts that a batch is split into."""
+  return math.prod(mesh.shape[axis] for axis in ROWS)
 
 
 def place_rows(mesh: Mesh, x_BL: Any) -> jax.Array:
-  """Puts rows on the devices along `data`, outside of jit; all rows if uneven."""
-  even = len(x_BL) % mesh.shape["data"] == 0
-  spec = PartitionSpec("data") if even else PartitionSpec()
+  """Puts rows on the devices along `data` and `fsdp`, outside of jit.
+
+  Rows that these do not divide are all on every device.
+  """
+  spec = PartitionSpec() if len(x_BL) % num_rows(mesh) else PartitionSpec(ROWS)
   return jax.device_put(x_BL, NamedSharding(mesh, spec))
 
 

@@ -6,6 +6,8 @@ that is one kernel: it would give every device the whole batch.
 
 import dataclasses
 import functools
+import itertools
+import math
 from typing import Any
 
 import jax
@@ -14,9 +16,11 @@ from jax.sharding import AxisType, PartitionSpec
 
 from transformer_jax.attention.cores.context import Context
 from transformer_jax.axes import axes_of
+from transformer_jax.mesh_shape import ROWS
 from transformer_jax.positions import Coords
 
-ROWS, HEADS = "data", "tensor"  # mesh axes
+HEADS = "tensor"  # mesh axis that splits heads
+Split = dict[str, tuple[str, ...]]  # mesh axes by the axis letter that they split
 
 
 def on_each_device(attend):
@@ -35,7 +39,7 @@ def on_each_device(attend):
       functools.partial(attend, self),
       in_specs=(queries, keys, values, _of_context(split, context)),
       out_specs=queries,
-      axis_names=set(split.values()),
+      axis_names=set(itertools.chain(*split.values())),
       check_vma=False,
     )
     return run(q_BLHK, k_BMGK, v_BMGE, context)
@@ -43,8 +47,8 @@ def on_each_device(attend):
   return attend_by_device
 
 
-def _split(q_shape, *groups) -> dict[str, str]:
-  """Returns {axis letter: mesh axis} of the axes that are split.
+def _split(q_shape, *groups) -> Split:
+  """Returns {axis letter: mesh axes} of the axes that are split.
 
   A single key head is not split: queries on all devices read it.
   """
@@ -54,20 +58,21 @@ def _split(q_shape, *groups) -> dict[str, str]:
     for name, kind in zip(mesh.axis_names, mesh.axis_types, strict=True)
     if kind == AxisType.Auto and mesh.shape[name] > 1
   }
-  rows, heads = free.get(ROWS, 1), free.get(HEADS, 1)
-  split = {"B": ROWS} if rows > 1 and q_shape[0] % rows == 0 else {}
+  by_rows, heads = tuple(axis for axis in ROWS if axis in free), free.get(HEADS, 1)
+  rows = math.prod(free[axis] for axis in by_rows)
+  split: Split = {"B": by_rows} if by_rows and q_shape[0] % rows == 0 else {}
   if heads > 1 and q_shape[2] % heads == 0:
-    split |= {"H": HEADS} if all(n % heads == 0 or n == 1 for n in groups) else {}
+    split |= {"H": (HEADS,)} if all(n % heads == 0 or n == 1 for n in groups) else {}
   return split
 
 
-def _heads(split: dict[str, str], x_BLHK: jax.Array) -> PartitionSpec:
+def _heads(split: Split, x_BLHK: jax.Array) -> PartitionSpec:
   """Returns the sharding of queries, keys or values; a single head is not split."""
   heads = split.get("H") if x_BLHK.shape[2] > 1 else None
   return PartitionSpec(split.get("B"), None, heads)
 
 
-def _of_context(split: dict[str, str], context: Context) -> Context:
+def _of_context(split: Split, context: Context) -> Context:
   """Returns the shardings of the arrays of a context, as a context."""
   by_head, one = PartitionSpec(split.get("H")), PartitionSpec()
   return Context(
@@ -79,20 +84,20 @@ def _of_context(split: dict[str, str], context: Context) -> Context:
   )
 
 
-def _of_coords(split: dict[str, str], at: Coords) -> Coords:
+def _of_coords(split: Split, at: Coords) -> Coords:
   batch = split.get("B")
   specs = jax.tree.map(lambda x: PartitionSpec(batch if len(x) > 1 else None), at)
   data = {name: _by_name(split, name, x) for name, x in at.data.items()}
   return specs.replace(data=data)
 
 
-def _of_params(split: dict[str, str], bound: Any) -> Any:
+def _of_params(split: Split, bound: Any) -> Any:
   """Splits the parameters of a bound encoding or variant."""
   specs = {name: _by_name(split, name, x) for name, x in bound.params.items()}
   return dataclasses.replace(bound, params=specs)
 
 
-def _by_name(split: dict[str, str], name: str, x: jax.Array) -> PartitionSpec:
+def _by_name(split: Split, name: str, x: jax.Array) -> PartitionSpec:
   """Splits by the letters of a name; an axis of length one is shared."""
   letters = axes_of(name)
   pairs = zip(letters, x.shape[x.ndim - len(letters) :], strict=True)
