@@ -9,6 +9,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from experiments.setup.config_file import short
+from experiments.setup.host_flags import Hosts
 from experiments.setup.plan import Plan
 from experiments.setup.tuning import Tune, parsed
 from experiments.setup.validate import resolve
@@ -34,6 +35,7 @@ class Request:
   searched    words of --tune
   until       "resolved": add seeds where comparisons are not; "": train the plan's
   max_seeds   most seeds of a run then; None: looks.MOST
+  hosts       other processes that train the same runs with this one
 
   >>> from ml_collections import ConfigDict
   >>> rest = {"plan": None, "workdir": Path("runs"), "dry_run": False, "retry": False}
@@ -58,6 +60,7 @@ class Request:
   searched: tuple[str, ...] = ()
   until: str = ""
   max_seeds: int | None = None
+  hosts: Hosts = Hosts()
 
   @property
   def tune(self) -> Tune | None:

@@ -18,7 +18,8 @@ from transformer_jax import command as front
 # Of run and sweep.
 FLAGS = (
   *("config", "workdir", "plan", "groups", "workers", "cores", "tune", "allow"),
-  *("until", "max_seeds", "dry_run", "compile", "retry", "help"),
+  *("until", "max_seeds", "dry_run", "compile", "retry"),
+  *("coordinator", "processes", "process", "heartbeat", "hang_timeout", "help"),
 )
 # {flag: command that has it}, for the messages of other commands.
 OF_SWEEP = dict.fromkeys(FLAGS, "experiments.sweep")

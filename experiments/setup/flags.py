@@ -13,7 +13,7 @@ from pathlib import Path
 from absl import flags as absl_flags
 from ml_collections.config_flags import config_flags
 
-from experiments.setup import config_file, flag_errors, looks
+from experiments.setup import config_file, flag_errors, host_flags, looks
 from experiments.setup.command_line import Request
 from experiments.setup.config_file import DEFAULT, short
 from experiments.setup.validate import (
@@ -51,6 +51,7 @@ def define(argv: list[str], values: absl_flags.FlagValues = absl_flags.FLAGS) ->
   )
   _define_work(values)
   _define_modes(values)
+  host_flags.define(values)
 
 
 def _define_work(values: absl_flags.FlagValues) -> None:
@@ -200,6 +201,7 @@ def parse(
     searched=tuple(values.tune or ()),
     until=values.until or "",
     max_seeds=values.max_seeds,
+    hosts=host_flags.parsed(values),
   )
 
 

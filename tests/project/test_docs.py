@@ -19,6 +19,8 @@ from transformer_jax.positions import PositionalEncoding
 from transformer_jax.spec import errors
 
 ROOT = pathlib.Path(__file__).parents[2]
+# They define the flags of run and sweep.
+FLAGS = [ROOT / "experiments" / "setup" / f"{x}.py" for x in ("flags", "host_flags")]
 PLACES = ("*.md", "docs/**/*.md", "third_party/**/*.md", "experiments/**/*.md")
 PAGES = sorted(
   page
@@ -103,7 +105,7 @@ def _flags_of(found):
   files = [
     here,
     here.with_name("__main__.py"),
-    ROOT / "experiments" / "setup" / "flags.py",
+    *FLAGS,
   ]
   files.append(ROOT / "experiments" / "inference.py")
   text = "".join(path.read_text() for path in files if path.exists())
@@ -130,9 +132,8 @@ def test_every_command_is_on_the_page_of_commands_with_its_flags():
     assert row, module
     for flag in re.findall(r"DEFINE_\w+\(\s*\"(\w+)\"", text):
       assert f"`--{flag}`" in row[0], f"{module} --{flag}"
-  for flag in re.findall(
-    r"DEFINE_\w+\(\s*\"(\w+)\"", (ROOT / "experiments/setup/flags.py").read_text()
-  ):
+  shared = "".join(path.read_text() for path in FLAGS)
+  for flag in re.findall(r"DEFINE_\w+\(\s*\"(\w+)\"", shared):
     assert f"`--{flag}" in page or flag == "config", flag
 
 
