@@ -15,6 +15,7 @@ from experiments.runner import (
   run_folder,
   seed_blocks,
   state,
+  sweep_progress,
   user_code,
   waiting,
   workers,
@@ -186,10 +187,19 @@ class SweepLoop:
       if outcome.state == run_folder.BUSY:
         busy[name] = self._folder(run)
       else:
+        if not outcome.note:  # it took time
+          self._print_progress()
         yield outcome
     self.shared = bool(busy)
     waited = functools.partial(self.attempt, waited=True)
     yield from waiting.outcomes(busy, waited, self._stop)
+
+  def _print_progress(self) -> None:
+    """Prints how many runs are done and failed, and the time left."""
+    if len(self._runs) > 1 and not self._stop:
+      ids = {self._folder(run).name for run in self._runs.values()}
+      now = sweep_progress.progress(self._request.workdir, ids, idle=1)
+      print(sweep_progress.line(now), flush=True)
 
   def attempt(self, name: str, waited: bool = False) -> run_folder.Outcome:
     """Works on one run; prints how it ended.

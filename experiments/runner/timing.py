@@ -15,28 +15,43 @@ NEAR = 1.0  # seconds between setting the clock and the reading that shows it
 class Stopwatch:
   """Seconds by phase; compilation inside a phase counts as `compile`.
 
+  A phase inside another one is no part of it.
+
   >>> watch = Stopwatch()
   >>> with watch.phase("train"):
-  ...   pass
+  ...   with watch.phase("checkpoint"):
+  ...     pass
   >>> list(watch.seconds)
-  ['compile', 'train']
+  ['compile', 'train', 'checkpoint']
   """
 
   def __init__(self):
     self.seconds = {"compile": 0.0}
+    self._open: list[str] = []
+    self._since, self._compilations = 0.0, 0  # of the last lap
 
   @contextlib.contextmanager
   def phase(self, name: str) -> Iterator[None]:
     """Counts a block of code for `name`."""
-    spans, clock = _compiled()
-    began, start = len(spans), clock.now()
+    self.lap()
+    self._open.append(name)
     try:
       yield
     finally:
-      end = clock.now()
-      inside = union([(max(a, start), min(b, end)) for a, b in spans[began:]])
+      self.lap()
+      self._open.pop()
+
+  def lap(self) -> None:
+    """Counts the time since the last lap for the innermost phase, if one is open."""
+    spans, clock = _compiled()
+    since, now = self._since, clock.now()
+    new = spans[self._compilations :]
+    self._since, self._compilations = now, len(spans)
+    if self._open:
+      name = self._open[-1]
+      inside = union([(max(a, since), min(b, now)) for a, b in new])
       self.seconds["compile"] += inside
-      self.seconds[name] = self.seconds.get(name, 0.0) + end - start - inside
+      self.seconds[name] = self.seconds.get(name, 0.0) + now - since - inside
 
 
 class Clock:

@@ -10,12 +10,12 @@ import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from experiments.runner import compile_cache, generated_texts, inputs
+from experiments.runner import compile_cache, generated_texts, goodput, inputs
+from experiments.runner.attempt_watch import WHILE_TRAINING, AttemptWatch
 from experiments.runner.build import Experiment, build
 from experiments.runner.compile_cache import programs_in
 from experiments.runner.pretrained import Pretrained, checksum, read_pretrained
 from experiments.runner.result import cost_of, result_of, state_bytes
-from experiments.runner.timing import Stopwatch
 from experiments.runner.train_blocks import Training, extended
 from experiments.setup.registries import registries, specs
 from experiments.setup.validate import flatten
@@ -52,11 +52,16 @@ def run(config: ConfigDict, folder: Path, name: str, stop: Any) -> dict | None:
   """
   # Programs are cached below the sweep's folder, so that deleting it leaves nothing.
   with programs_in(compile_cache.folder_of(folder.absolute().parents[1])):
-    return _run(config, folder, name, stop)
+    watch = AttemptWatch(folder, writes=jax.process_index() == 0)
+    try:
+      return _run(config, folder, name, stop, watch)
+    finally:
+      watch.write()
 
 
-def _run(config: ConfigDict, folder: Path, name: str, stop: Any) -> dict | None:
-  watch = Stopwatch()
+def _run(
+  config: ConfigDict, folder: Path, name: str, stop: Any, watch: AttemptWatch
+) -> dict | None:
   with watch.phase("prepare"):
     experiment, mesh, arrays, facts = _prepare(config)
     experiment.task.keep(folder, load(experiment.task).fitted)
@@ -93,6 +98,7 @@ def _run(config: ConfigDict, folder: Path, name: str, stop: Any) -> dict | None:
     **cost,
     **measured,
     "seconds": _seconds(watch, extended(folder)),
+    "goodput": goodput.summary(watch.attempts()),
     "data": facts,
     "targets": scored,
     "mesh": dict(mesh.shape),
@@ -100,9 +106,14 @@ def _run(config: ConfigDict, folder: Path, name: str, stop: Any) -> dict | None:
   }
 
 
-def _seconds(watch: Stopwatch, earlier: dict[str, Any]) -> dict[str, float]:
-  """Returns the seconds of this attempt, and those of an earlier one's training."""
+def _seconds(watch: AttemptWatch, earlier: dict[str, Any]) -> dict[str, float]:
+  """Returns the seconds of this attempt, and those of an earlier one's training.
+
+  Those of training include its checkpoints and its waiting for data.
+  """
   seconds = dict(watch.seconds)
+  inside = sum(seconds.pop(name, 0.0) for name in WHILE_TRAINING)
+  seconds["train"] = seconds.get("train", 0.0) + inside
   for phase in ("compile", "train"):
     seconds[phase] = seconds.get(phase, 0.0) + earlier.get("seconds", {}).get(
       phase, 0.0

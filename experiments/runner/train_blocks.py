@@ -8,9 +8,9 @@ from typing import Any
 from jax.sharding import Mesh
 
 from experiments.runner import seed_blocks, state
+from experiments.runner.attempt_watch import AttemptWatch
 from experiments.runner.build import Experiment
 from experiments.runner.seed_blocks import SeedBlock
-from experiments.runner.timing import Stopwatch
 from experiments.runner.train_loop import train_with_log
 from transformer_jax.training import loop, seed_parts
 from transformer_jax.training.checkpoint import Keeper
@@ -32,7 +32,8 @@ class Training:
   watch     measures what the time is spent on
 
   >>> folder = Path("runs/ID")
-  >>> Training(print, {}, None, folder, "rope", stop=False, watch=Stopwatch()).name
+  >>> watch = AttemptWatch(folder)
+  >>> Training(print, {}, None, folder, "rope", stop=False, watch=watch).name
   'rope'
   """
 
@@ -42,7 +43,7 @@ class Training:
   folder: Path
   name: str
   stop: Any
-  watch: Stopwatch
+  watch: AttemptWatch
 
   def run(self, experiment: Experiment) -> tuple[FitResult, dict[str, Any]]:
     """Trains the blocks that are not finished.
@@ -79,6 +80,7 @@ class Training:
         self.folder,
         self.name if block.folder == self.folder else f"{self.name} {block.name}",
         self.stop,
+        self.watch,
         checkpoints=block.checkpoints,
         others=others,
       )

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from experiments.runner import run_folder
+from experiments.runner.attempt_watch import AttemptWatch, TimedKeeper
 from experiments.runner.build import Experiment
 from experiments.runner.cost import tokens_per_step
 from transformer_jax.training import loop
-from transformer_jax.training.checkpoint import Keeper
 from transformer_jax.training.loop import DispatchMetrics, FitResult, Program
 from transformer_jax.training.metrics_log import MetricLog
 from transformer_jax.training.progress import Progress
@@ -25,6 +25,7 @@ def train_with_log(
   folder: Path,
   name: str,
   stop: Any,
+  watch: AttemptWatch,
   checkpoints: Path,
   others: Sequence[int] = (),
 ) -> tuple[FitResult, dict[str, Any]]:
@@ -35,6 +36,7 @@ def train_with_log(
   folder        of the run
   name          label of the progress bar
   stop          becomes true when training should save and return
+  watch         counts the time of steps and checkpoints
   checkpoints   folder of the checkpoints
   others        seeds of the run that are trained apart, whose metrics stay
 
@@ -45,12 +47,13 @@ def train_with_log(
   per_step = tokens_per_step(experiment.trainer, arrays)
   tokens = per_step * budget.per_dispatch * len(seeds)
   record_step = run_folder.recorder(folder)
+  block = str(checkpoints.parent.relative_to(folder))
   with (
     MetricLog(folder, others) as log,
     Progress(budget.steps, name) as bar,
-    Keeper(checkpoints, experiment.keep) as keeper,
+    TimedKeeper(checkpoints, experiment.keep, watch) as keeper,
   ):
-    writer = MetricWriter(experiment, log, bar, record_step, tokens)
+    writer = MetricWriter(experiment, log, bar, record_step, tokens, watch, block)
     fitted = loop.fit(
       program, arrays, budget, keeper, writer.write, writer.resumed, stop
     )
@@ -65,6 +68,8 @@ class MetricWriter:
 
   record_step   writes the last step into the run's status
   tokens        of one dispatch, in all seeds
+  watch         counts the time of the steps
+  block         of seeds, as its folder below that of the run
   speeds        tokens/s of each dispatch so far
   """
 
@@ -73,6 +78,8 @@ class MetricWriter:
   bar: Progress
   record_step: Callable[[int], None]
   tokens: float
+  watch: AttemptWatch
+  block: str
   speeds: list[float] = dataclasses.field(default_factory=list)
 
   def write(self, progress: DispatchMetrics) -> None:
@@ -82,12 +89,14 @@ class MetricWriter:
       metrics = {key: x_S[place] for key, x_S in progress.metrics.items()}
       self.log.write(progress.step, seed, **metrics, tokens_per_s=self.speeds[-1])
     self.record_step(progress.step)
+    self.watch.reached(progress.step)
     losses = _losses(progress.metrics["loss"], progress.diverged)
     self.bar.update(progress.step, **losses, tokens_per_s=self.speeds[-1])
 
   def resumed(self, step: int) -> None:
     """Continues the metric log after a checkpoint's step; 0: a new run."""
     self.log.resume(self.logged_steps(step), self.experiment.seeds)
+    self.watch.resumed(self.block, step)
     if step:
       self.bar.update(step, resumed=f"from step {step}")
 

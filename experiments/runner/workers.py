@@ -9,13 +9,14 @@ import shlex
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent import futures
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-from experiments.runner import process, waiting
+from experiments.runner import process, sweep_progress, waiting
 from experiments.runner.run_folder import BUSY, FAULTS, Outcome
 from experiments.setup.command_line import Request
 from experiments.setup.runs import Run
@@ -25,6 +26,7 @@ from transformer_jax.training.signals import SIGNALS, Stop
 
 COMMAND = ("-m", "experiments.runner.worker_process")
 POLL = 0.2  # seconds between looks at the stop flag
+REFRESH = 5.0  # seconds between readings of the folder for the bar of all runs
 
 
 def number(request: Request, unfinished: int) -> int:
@@ -141,6 +143,7 @@ class Workers:
     self._request, self._todo = request, todo
     self._folders, self._stop = folders, stop
     self._count, self._printed = count, set[str]()
+    self._done, self._shown = 0, time.monotonic()
     self._all: list[_SweepWorker] = []
     self._idle: SimpleQueue[_SweepWorker | None] = SimpleQueue()
     for _ in range(count):
@@ -153,14 +156,23 @@ class Workers:
       futures.ThreadPoolExecutor(self._count) as self._threads,
     ):
       try:
-        for done, outcome in enumerate(self._outcomes(), 1):
-          self._bar.update(done)
+        for outcome in self._outcomes():
+          self._done += 1
+          self._show()
           yield outcome
       finally:
         for worker in self._all:
           worker.close()
     for worker in self._all:
       worker.end()
+
+  def _show(self) -> None:
+    """Shows how many runs are done, running and failed, and the time left."""
+    self._shown = time.monotonic()
+    ids = {path.name for path in self._folders.values()}
+    now = sweep_progress.progress(self._request.workdir, ids)
+    facts = sweep_progress.counts(now)
+    self._bar.update(self._done, seconds_left=now["left_s"], **facts)
 
   def _outcomes(self) -> Iterator[Outcome]:
     busy, died = {}, []
@@ -203,6 +215,8 @@ class Workers:
           worker.tell({"stop": self._stop.received})
       for task in ended:
         yield tasks[task], task.result()
+      if time.monotonic() - self._shown >= REFRESH:
+        self._show()
 
   def _attempt(self, name: str, waited: bool) -> Outcome | None:
     """Gives a run to a process that has none; called in a thread."""

@@ -55,9 +55,14 @@ class Progress:
     if self._owns_display:
       self._display.close()
 
-  def update(self, step: int, **facts: float | str) -> None:
-    """Shows `step` of `total` with facts such as loss= and tokens_per_s=."""
-    self._at.move(step, facts)
+  def update(
+    self, step: int, *, seconds_left: float | None = None, **facts: float | str
+  ) -> None:
+    """Shows `step` of `total` with facts such as loss= and tokens_per_s=.
+
+    seconds_left   where a caller knows more than the pace of the steps so far
+    """
+    self._at.move(step, facts, seconds_left)
     self._display.show(self._at)
 
 
@@ -77,8 +82,12 @@ class At:
   facts: str = ""
   began: float = dataclasses.field(default_factory=lambda: time.monotonic())
   first: tuple[float, int] | None = None
+  estimate: float | None = None
 
-  def move(self, step: int, facts: dict[str, float | str]) -> None:
+  def move(
+    self, step: int, facts: dict[str, float | str], estimate: float | None = None
+  ) -> None:
+    self.estimate = estimate
     self.set(step, "  ".join(_fact(name, value) for name, value in facts.items()))
 
   def set(self, step: int, facts: str) -> None:
@@ -87,10 +96,12 @@ class At:
     self.first = self.first or (time.monotonic(), step)
 
   def left(self) -> str:
+    if self.estimate is not None:
+      return f"{duration(self.estimate)} left"
     if self.first is None or self.step <= self.first[1]:
       return ""
     pace = (time.monotonic() - self.first[0]) / (self.step - self.first[1])
-    return f"{_duration(pace * (self.total - self.step))} left"
+    return f"{duration(pace * (self.total - self.step))} left"
 
   def line(self) -> str:
     parts = (self.label, f"{self.step}/{self.total}", self.facts, self.left())
@@ -98,7 +109,7 @@ class At:
 
   def last_line(self) -> str:
     state = "" if self.step >= self.total else "stopped"
-    took = f"in {_duration(time.monotonic() - self.began)}"
+    took = f"in {duration(time.monotonic() - self.began)}"
     parts = (self.label, state, f"{self.step}/{self.total}", self.facts, took)
     return "  ".join(part for part in parts if part)
 
@@ -284,7 +295,12 @@ def _short(value: float) -> str:
   return f"{value:.3g}"
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+  """Returns seconds in words.
+
+  >>> duration(59), duration(61), duration(7260)
+  ('59 s', '1 min 01 s', '2 h 01 min')
+  """
   minutes, seconds = divmod(round(seconds), 60)
   hours, minutes = divmod(minutes, 60)
   if hours:
