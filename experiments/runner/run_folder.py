@@ -1,6 +1,7 @@
 """Folder of one run, named by the run's id: nothing is run twice, nothing is lost.
 
 lock            held while a process works on the run; the kernel drops it when it dies
+.claim.N        the same for processes of other machines: see claims.py
 config.json     the config
 status.json     state, last step, process, checksums of a finished run's files
 result.json     scores and cost of a finished run
@@ -22,7 +23,7 @@ from typing import Any
 
 from experiments.runner import history, seed_blocks, tensorboard
 from experiments.runner.inputs import ChangedError, has_checkpoint
-from experiments.runner.locks import claim, this_process
+from experiments.runner.locks import LostError, check, claim, this_process
 from experiments.runner.state import (
   checksum,
   checksums,
@@ -75,12 +76,14 @@ def folder(workdir: Path, run: Run) -> Path:
 def recorder(path: Path) -> Callable[[int], None]:
   """Returns a function that records the step in status.json, once per dispatch.
 
-  It raises RemovedError when the folder is no longer the one that the run began in; a
-  folder without a lock is outside a sweep, and is not compared.
+  It raises RemovedError when the folder is no longer the one that the run began in, and
+  LostError when another process took it over; a folder without a lock is outside a
+  sweep, and is not compared.
   """
   locked = (path / "lock").exists()
 
   def progress(step: int) -> None:
+    check(path)
     now = status(path)
     if locked:
       _check_there(path, now)
@@ -142,6 +145,9 @@ def perform(
       if waited and (now := status(path)).get("state") == "failed":
         return Outcome("failed", f"failed in another process: {now.get('error')}")
       return _attempt(run, workdir, train, facts, changes, retry)
+  except LostError as error:
+    warn(str(error))
+    return Outcome(BUSY)
   except (FileError, OSError) as error:  # another config, or a folder that is read-only
     return Outcome("failed", f"failed: {error}")
 
@@ -191,10 +197,12 @@ def _attempt(
   except ChangedError as error:
     history.restore(before | kept)
     return Outcome("failed", f"failed: {error}") if kept else _fail(path, error)
+  except LostError:
+    raise
   except Exception as error:
     return _fail(path, error)
   except BaseException:
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, LostError):
       _mark(path, "interrupted")
     raise
 
@@ -269,6 +277,7 @@ def _end(
   run: Run, path: Path, scores: dict[str, Any] | None, facts: dict[str, Any]
 ) -> Outcome:
   """Writes the result; scores are None where the run was stopped."""
+  check(path)
   _check_there(path, status(path, quiet))
   if scores is None:
     _mark(path, "interrupted")
@@ -286,6 +295,7 @@ def _fail(path: Path, error: Exception) -> Outcome:
   """Saves the traceback and shows the last line: the other runs go on."""
   if isinstance(error, RemovedError):
     return Outcome("failed", f"failed: {error}")
+  check(path)
   kind = "" if isinstance(error, ChangedError) else f"{type(error).__name__}: "
   note = f"{kind}{error}"
   try:
@@ -298,6 +308,8 @@ def _fail(path: Path, error: Exception) -> Outcome:
 
 
 def _mark(path: Path, state: str, error: str | None = None, **more: Any) -> None:
+  """Writes the run's state; raises LostError where it is another process's now."""
+  check(path)
   now = {
     "attempts": 0,
     "step": 0,

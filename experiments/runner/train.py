@@ -14,6 +14,7 @@ from experiments.runner import compile_cache, generated_texts, goodput, inputs
 from experiments.runner.attempt_watch import WHILE_TRAINING, AttemptWatch
 from experiments.runner.build import Experiment, build
 from experiments.runner.compile_cache import programs_in
+from experiments.runner.locks import check
 from experiments.runner.pretrained import Pretrained, checksum, read_pretrained
 from experiments.runner.result import cost_of, result_of, state_bytes
 from experiments.runner.train_blocks import Training, extended
@@ -83,6 +84,7 @@ def _run(
     scores, examples = experiment.evaluator.run_examples(
       fitted.state.eval_params, arrays, experiment.lengths
     )
+    check(folder)  # that no other process took the run over
     example_scores.write(folder, examples.of_seeds(experiment.seeds))
     scored = target_fingerprints.of_lengths(
       experiment.evaluator, arrays, experiment.lengths

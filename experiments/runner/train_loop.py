@@ -83,12 +83,12 @@ class MetricWriter:
   speeds: list[float] = dataclasses.field(default_factory=list)
 
   def write(self, progress: DispatchMetrics) -> None:
-    """Records the metrics of one dispatch."""
+    """Records the metrics of one dispatch, unless the run is another process's now."""
+    self.record_step(progress.step)
     self.speeds.append(self.tokens / progress.seconds)
     for place, seed in enumerate(self.experiment.seeds):
       metrics = {key: x_S[place] for key, x_S in progress.metrics.items()}
       self.log.write(progress.step, seed, **metrics, tokens_per_s=self.speeds[-1])
-    self.record_step(progress.step)
     self.watch.reached(progress.step)
     losses = _losses(progress.metrics["loss"], progress.diverged)
     self.bar.update(progress.step, **losses, tokens_per_s=self.speeds[-1])
