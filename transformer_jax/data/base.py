@@ -157,6 +157,8 @@ class Task:
   classes     number of classes of a prediction; None: tokens are predicted
   whole       whether a target belongs to the whole text, not to one of its tokens
   measures    metrics of evaluation, the headline first
+  streamed    name of the array that may stay on the host, read window by window by
+              `data.windows`; None: none may
 
   >>> import functools
   >>> import jax
@@ -171,6 +173,7 @@ class Task:
   """
 
   whole: ClassVar[bool] = False
+  streamed: ClassVar[str | None] = None
   if TYPE_CHECKING:  # a subclass declares each as a constant, a field or a property
 
     @property
@@ -244,6 +247,15 @@ class Task:
     fitted   `TaskData.fitted` of this task
     """
     return None
+
+  def at_step(self, arrays: Any, key: jax.Array, step: jax.Array) -> Any:
+    """Returns the arrays of one training step, for batches in the order of the steps.
+
+    arrays   `TaskData.arrays` of `load`
+    key      of the seed; the key of a batch is folded from it and the step
+    step     number of steps taken
+    """
+    return arrays
 
   def batch(
     self,

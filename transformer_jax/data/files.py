@@ -58,15 +58,25 @@ def read(source: str) -> list[Document]:
   Files in .gz are unpacked, and named without the suffix. Raises DataError for files
   that are missing, unreadable, empty or not UTF-8.
   """
-  root, paths = _stdlib() if source == STDLIB else _find(source)
-  documents = [
-    _read(path, path.relative_to(root).as_posix().removesuffix(GZIP)) for path in paths
-  ]
-  _check_names(documents)
+  documents = [_read(path, name) for name, path in paths(source)]
   documents = [document for document in documents if document.content]
   if not documents:
     raise DataError(f"'{source}' is empty; name a file, folder or glob that holds text")
   return sorted(documents, key=lambda document: document.name)
+
+
+def paths(source: str) -> list[tuple[str, pathlib.Path]]:
+  """Returns (name, path) of the files of `'stdlib'`, a file, a folder or a glob.
+
+  Names are relative to the folder and without .gz; the files are sorted by them.
+  Raises DataError.
+  """
+  root, found = _stdlib() if source == STDLIB else _find(source)
+  named = [
+    (path.relative_to(root).as_posix().removesuffix(GZIP), path) for path in found
+  ]
+  _check_names(name for name, _ in named)
+  return sorted(named)
 
 
 def split(documents: list[Document]) -> tuple[dict[str, list[Document]], str]:
@@ -96,16 +106,16 @@ def fingerprint(documents: Iterable[Document]) -> str:
   return digest.hexdigest()
 
 
-def _check_names(documents: list[Document]) -> None:
+def _check_names(names: Iterable[str]) -> None:
   """Raises DataError if a text is present with and without gzip."""
-  names = set()
-  for document in documents:
-    if document.name in names:
+  known = set()
+  for name in names:
+    if name in known:
       raise DataError(
-        f"'{document.name}' and '{document.name}{GZIP}' are both there, and would count"
-        " twice; keep one, or name one with a glob"
+        f"'{name}' and '{name}{GZIP}' are both there, and would count twice; keep one,"
+        " or name one with a glob"
       )
-    names.add(document.name)
+    known.add(name)
 
 
 def _stdlib() -> tuple[pathlib.Path, list[pathlib.Path]]:

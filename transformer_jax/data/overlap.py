@@ -6,7 +6,7 @@ have one hash by chance once in 2^64 / 64 comparisons or so; a window would then
 left out without need.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
@@ -31,23 +31,50 @@ def repeated(
   >>> repeated(train_N, scored_N, np.array([80, 164, 228]), scored=64)
   array([ True, False, False])
   """
-  # Grams of a window: at every place of its targets.
-  first_W1 = np.asarray(end_W, np.int64)[:, None] - max(scored, GRAM)
-  place_WG = first_W1 + np.arange(max(scored - GRAM, 0) + 1)
-  inside_WG = place_WG >= 0
-  if not inside_WG.any() or len(train_N) < GRAM:
-    return np.zeros(len(end_W), bool)
-  scored_hash_P = np.concatenate([*_hashes(scored_N)])
-  hash_WG = scored_hash_P[np.where(inside_WG, place_WG, 0)]
-  wanted_U = np.unique(hash_WG[inside_WG])
+  needed_P = np.zeros(max(len(scored_N) - GRAM + 1, 0), bool)
+  place_WG, inside_WG = _grams(end_W, scored)
+  needed_P[place_WG[inside_WG]] = True
+  place_P = repeated_places([train_N], scored_N, needed_P)
+  return windows_with(place_P, end_W, scored)
+
+
+def repeated_places(
+  train: Iterable[np.ndarray], scored_N: np.ndarray, needed_P: np.ndarray | None = None
+) -> np.ndarray:
+  """Returns place_P, whether the 64 tokens from each place on stand in training.
+
+  train      the training split in pieces, each with the last 63 tokens of the one
+             before it
+  needed_P   places that are looked up; None: all
+  """
+  hash_P = np.concatenate([*_hashes(scored_N), np.zeros(0, np.uint64)])
+  looked_P = np.ones(len(hash_P), bool) if needed_P is None else needed_P
+  if not looked_P.any():
+    return np.zeros(len(hash_P), bool)
+  wanted_U = np.unique(hash_P[looked_P])
   table = np.zeros(1 << FILTER, bool)
   table[wanted_U >> (64 - FILTER)] = True
   found: set[int] = set()
-  for hash_P in _hashes(train_N):
-    near_P = hash_P[table[hash_P >> (64 - FILTER)]]
-    found |= {*near_P[np.isin(near_P, wanted_U)].tolist()}
-  found_U = np.array(sorted(found), np.uint64)
-  return np.asarray(np.any(np.isin(hash_WG, found_U) & inside_WG, axis=1))
+  for train_N in train:
+    for hash_N in _hashes(train_N):
+      near_N = hash_N[table[hash_N >> (64 - FILTER)]]
+      found |= {*near_N[np.isin(near_N, wanted_U)].tolist()}
+  return np.isin(hash_P, np.array(sorted(found), np.uint64)) & looked_P
+
+
+def windows_with(place_P: np.ndarray, end_W: np.ndarray, scored: int) -> np.ndarray:
+  """Returns whether a window's targets have one of the places of `repeated_places`."""
+  place_WG, inside_WG = _grams(end_W, scored)
+  if not inside_WG.any():
+    return np.zeros(len(end_W), bool)
+  return np.any(place_P[np.where(inside_WG, place_WG, 0)] & inside_WG, axis=1)
+
+
+def _grams(end_W: np.ndarray, scored: int) -> tuple[np.ndarray, np.ndarray]:
+  """Returns the places of a window's grams, and which are inside of the text."""
+  first_W1 = np.asarray(end_W, np.int64)[:, None] - max(scored, GRAM)
+  place_WG = first_W1 + np.arange(max(scored - GRAM, 0) + 1)
+  return place_WG, place_WG >= 0
 
 
 def _hashes(token_N: np.ndarray) -> Iterator[np.ndarray]:

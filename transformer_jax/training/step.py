@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -12,6 +12,7 @@ import optax
 
 from transformer_jax.data import task_probe
 from transformer_jax.data.base import Batch, Task
+from transformer_jax.data.windows import Recorder, Replayer, Starts, host_text
 from transformer_jax.models import Transformer
 from transformer_jax.positions import coords
 from transformer_jax.spec import check_seed
@@ -127,13 +128,34 @@ class Trainer:
     stack = lambda x: jax.ShapeDtypeStruct((seeds, *x.shape), x.dtype)
     return jax.tree.map(stack, self.shapes)
 
-  def batch(self, arrays: Any, state: State) -> Batch:
-    """Returns the batch of this step: a function of the seed and the step alone."""
-    key = jax.random.fold_in(jax.random.fold_in(state.key, DATA), state.step)
+  def batch(
+    self, arrays: Any, state: State, windows: Sequence[jax.Array] = ()
+  ) -> Batch:
+    """Returns the batch of this step: a function of the seed and the step alone.
+
+    windows   of each read of a text that is on the host: see `reads`
+    """
+    if (text := host_text(arrays, self.task.streamed)) is not None:
+      arrays = arrays | {self.task.streamed: Replayer(text, windows)}
+    return self.constrain(self._draw(arrays, state))
+
+  def reads(self, arrays: Any, state: State) -> list[tuple[Starts, int]]:
+    """Returns starts and size of each read that the batch of this step makes.
+
+    Only reads of a text on the host are listed, whose windows `batch` takes.
+    """
+    if (text := host_text(arrays, self.task.streamed)) is None:
+      return []
+    recorder = Recorder(text)
+    self._draw(arrays | {self.task.streamed: recorder}, state)
+    return recorder.reads
+
+  def _draw(self, arrays: Any, state: State) -> Batch:
+    seed_key = jax.random.fold_in(state.key, DATA)
+    key = jax.random.fold_in(seed_key, state.step)
+    arrays = self.task.at_step(arrays, seed_key, state.step)
     progress = self.progress(state)
-    return self.constrain(
-      self.task.batch(arrays, key, self.batch_size, self.length, progress)
-    )
+    return self.task.batch(arrays, key, self.batch_size, self.length, progress)
 
   def progress(self, state: State) -> jax.Array:
     """Returns the share of all steps that is done."""
@@ -204,10 +226,15 @@ class Trainer:
     """Sums over the devices of `pmap`; a mesh does that by itself."""
     return jax.lax.psum(tree, self.axis) if self.axis else tree
 
-  def steps(self, arrays: Any, state: State, count: int):
-    """Takes `count` steps in one program; metrics are stacked by step."""
+  def steps(
+    self, arrays: Any, state: State, windows: Sequence[jax.Array] = (), *, count: int
+  ):
+    """Takes `count` steps in one program; metrics are stacked by step.
 
-    def one(state, _):
-      return self.step(state, self.batch(arrays, state))
+    windows   of a text on the host, stacked by step
+    """
 
-    return jax.lax.scan(one, state, length=count)
+    def one(state, windows):
+      return self.step(state, self.batch(arrays, state, windows))
+
+    return jax.lax.scan(one, state, windows, length=count)

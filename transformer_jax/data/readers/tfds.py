@@ -153,6 +153,18 @@ def _join(built: Any, name: str, split: str, limit: int | None) -> Document:
   return Document(f"{built.info.full_name}/{split}", b"\n".join(records))
 
 
+def has_split(name: str, data_dir: str | None, split: str) -> bool:
+  """Returns whether a prepared data set of plain text has a split."""
+  return split in opened(name, data_dir, (FEATURE,), "a data set of plain text").info.splits
+
+
+def texts(name: str, data_dir: str | None, split: str) -> Iterator[str]:
+  """Yields the records of a split of plain text one by one, with newlines between."""
+  built = opened(name, data_dir, (FEATURE,), "a data set of plain text")
+  for number, example in enumerate(_examples(built, name, split)):
+    yield ("\n" if number else "") + text_of(example[FEATURE], name, split, number)
+
+
 def _examples(built: Any, name: str, split: str) -> Iterator[dict[str, Any]]:
   if split not in built.info.splits:
     raise DataError(

@@ -50,6 +50,8 @@ class Spans(Tokens):
         f"spans: rate is {self.rate} and mean {self.mean}; write a rate between 0 and 1"
         " and a mean of at least 1"
       )
+    if self.packed:
+      raise DataError("spans: a row is one text with gaps; leave out packed")
 
   def tokens(self, length: int) -> int:
     """Returns the number of tokens of the longer side."""

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from transformer_jax.data import files, overlap
+from transformer_jax.data import corpora, files, overlap, stores, windows
 from transformer_jax.data.base import (
   MANY,
   Batch,
@@ -21,12 +21,16 @@ from transformer_jax.data.base import (
   shape,
   tasks,
 )
+from transformer_jax.data.corpora import Corpus
 from transformer_jax.data.files import DataError, Document
 from transformer_jax.data.readers import tfds
 from transformer_jax.data.tasks.algorithmic.permutation import each_once
+from transformer_jax.data.windows import HostText, Starts
 from transformer_jax.positions import coords
+from transformer_jax.spec import nearest
 
 TFDS = "tfds:"
+ORDERS = "random", "epochs"
 MOST = np.iinfo(np.int32).max
 
 
@@ -36,7 +40,8 @@ class Text(Task):
   """Language modelling of bytes. The length counts the input bytes.
 
   source    'stdlib' (the source of this Python's library), a file, folder or glob of
-            UTF-8 text, or 'tfds:NAME'
+            UTF-8 text, 'tfds:NAME', the folder of a prepared corpus, or a mixture of
+            corpora: '0.7 * FOLDER + 0.3 * OTHER'
   window    the longest scored length: only documents with room for it are scored, so
             every length is scored on the same bytes
   scored    number of scored bytes at a window's end
@@ -46,6 +51,8 @@ class Text(Task):
   distinct  whether windows are left out of scoring if 64 bytes of their scored ones
             stand word for word in the training split; None: unless the splits are
             published ones, those of TFDS
+  order     'random': windows start anywhere; 'epochs': each window of the text once in
+            an epoch, in an order that each seed and epoch has of its own
 
   >>> import transformer_jax as tj
   >>> from transformer_jax.numpy_interpreter import evaluate
@@ -63,7 +70,9 @@ class Text(Task):
   limit: int | None = None
   data_dir: str | None = None
   distinct: bool | None = None
+  order: str = "random"
 
+  streamed: ClassVar[str | None] = "train_N"
   unit: ClassVar[str] = "bytes"  # of texts and of their lengths
   measures: ClassVar[tuple[str, ...]] = ("bits_per_byte",)
 
@@ -74,6 +83,11 @@ class Text(Task):
         f"text: scored is {self.scored}; choose 1 to window ({self.window}) bytes"
       )
     check_sizes("text", limit=self.limit)
+    if self.order not in ORDERS:
+      raise DataError(
+        f"text: order is '{self.order}'.{nearest(self.order, ORDERS)} Choose"
+        f" {' or '.join(ORDERS)}."
+      )
 
   @property
   def vocabulary(self) -> int:
@@ -85,8 +99,11 @@ class Text(Task):
   def load(self) -> TaskData:
     """Returns train_N and scored_N (uint8) and end_W, the ends of scored windows.
 
-    Raises DataError, in one line, for unusable data.
+    Of a prepared corpus, train_N is a HostText. Raises DataError, in one line, for
+    unusable data.
     """
+    if found := corpora.opened(self.source):
+      return TaskData(*self._of_corpora(*found))
     documents, facts = self._read()
     documents = {name: self._keep(documents[name]) for name in documents}
     facts["bytes"] = {name: _size(documents[name]) for name in documents}
@@ -118,15 +135,29 @@ class Text(Task):
 
     Arguments are those of `Task.batch`.
     """
-    N = arrays["train_N"].shape[0]
+    text = arrays["train_N"]
+    N = min(windows.sizes(text))
     if N <= length:
       raise DataError(
         f"the train split of '{self.source}' has {N} bytes, shorter than one window of"
         f" {length} and the byte after it; lower the training length below {N}"
       )
-    start_B1 = jax.random.randint(key, (batch_size, 1), 0, N - length)
-    byte_BL = _bytes(arrays["train_N"], start_B1 + jnp.arange(length + 1))
-    weight_BL = jnp.ones((batch_size, length), jnp.float32)
+    if self.order == "random":
+      starts = windows.random_starts(text, key, batch_size, length + 1)
+    else:
+      row_B = arrays["step"] * batch_size + jnp.arange(batch_size)
+      starts = windows.ordered_starts(text, arrays["order"], row_B, length)
+    return self._windows(arrays, starts, length)
+
+  def at_step(self, arrays: Any, key: jax.Array, step: jax.Array) -> Any:
+    if self.order == "random":
+      return arrays
+    return arrays | {"order": key, "step": step}
+
+  def _windows(self, arrays: Any, starts: Starts, length: int) -> Batch:
+    """Returns the batch of windows that start at these places."""
+    byte_BL = windows.read(arrays["train_N"], starts, length + 1)
+    weight_BL = jnp.ones(byte_BL[:, 1:].shape, jnp.float32)
     at = coords.consecutive(1, length)
     return Batch(byte_BL[:, :-1], byte_BL[:, 1:], weight_BL, at)
 
@@ -154,6 +185,43 @@ class Text(Task):
     weight_L = (real_L & (place_L >= bucket - self.scored)).astype(jnp.float32)
     weight_BL = jnp.broadcast_to(weight_L, target_BL.shape)
     return Batch(input_BL, target_BL, weight_BL, coords.padded(real_L[None]))
+
+  def _of_corpora(
+    self, parts: list[Corpus], weights: tuple[float, ...]
+  ) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Returns arrays and facts of prepared corpora; train_N is a HostText."""
+    self._check_corpora(parts)
+    scored = [part.scored(self.split) for part in parts]
+    scored_N, size_D, repeated_N = map(np.concatenate, zip(*scored, strict=True))
+    train = [part.store("train") for part in parts]
+    joined = train[0] if len(train) == 1 else stores.Joined(train)
+    facts = {
+      "source": self.source,
+      "split": parts[0].listing["split"],
+      "fingerprint": "+".join(part.fingerprint for part in parts),
+      self.unit: {"train": sum(joined.sizes), self.split: len(scored_N)},
+    }
+    end_W = self._ends(size_D.tolist(), sum(facts[self.unit].values()))
+    if self._leaves_out(parts[0].listing["source"]):
+      repeated_W = overlap.windows_with(repeated_N, end_W, self.scored)
+      end_W = self._without(repeated_W, end_W, facts)
+    arrays = {"end_W": end_W, "scored_N": scored_N}
+    return arrays | {"train_N": HostText(joined, weights)}, facts
+
+  def _check_corpora(self, parts: list[Corpus]) -> None:
+    """Raises DataError where corpora cannot be read by this task."""
+    corpora.check_alike(parts)
+    if self.limit is not None:
+      raise DataError(
+        f"'{self.source}' is prepared, and read as it is: leave out limit, or prepare"
+        " a smaller one"
+      )
+    if parts[0].unit != self.unit:
+      other = "tokens" if self.unit == "bytes" else "text"
+      raise DataError(
+        f"'{parts[0].folder}' is a corpus of {parts[0].unit}; write"
+        f" {other}('{self.source}'), or prepare one of {self.unit}"
+      )
 
   def _read(self) -> tuple[dict[str, list[Document]], dict[str, Any]]:
     if self.source.startswith(TFDS):
@@ -213,11 +281,22 @@ class Text(Task):
     train_N, scored_N   bytes of the splits (tokens, in subclasses)
     end_W               ends of all windows
     """
-    facts["windows"] = len(end_W)
-    published = self.source.startswith(TFDS)
-    if not (not published if self.distinct is None else self.distinct):
+    if not self._leaves_out(self.source):
+      facts["windows"] = len(end_W)
       return end_W
     repeated_W = overlap.repeated(train_N, scored_N, end_W, self.scored)
+    return self._without(repeated_W, end_W, facts)
+
+  def _leaves_out(self, source: str) -> bool:
+    """Returns whether windows that repeat training text are not scored."""
+    published = source.startswith(TFDS)
+    return not published if self.distinct is None else self.distinct
+
+  def _without(
+    self, repeated_W: np.ndarray, end_W: np.ndarray, facts: dict[str, Any]
+  ) -> np.ndarray:
+    """Returns the ends of the other windows, or all of them where none is left."""
+    facts["windows"] = len(end_W)
     count, share = int(repeated_W.sum()), repeated_W.mean()
     what = (
       f"{count:,} of {len(end_W):,} windows of the {self.split} split ({share:.1%})"

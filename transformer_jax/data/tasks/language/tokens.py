@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import xxhash
 
-from transformer_jax.data import token_cache
+from transformer_jax.data import corpora, document_tokens, token_cache, windows
 from transformer_jax.data.base import (
   MANY,
   Batch,
@@ -20,13 +20,13 @@ from transformer_jax.data.base import (
   shape,
   tasks,
 )
+from transformer_jax.data.corpora import Corpus
 from transformer_jax.data.files import DataError, Document
 from transformer_jax.data.tasks.language.text import Text
 from transformer_jax.data.token_cache import Tokenized
 from transformer_jax.data.tokenizers import Tokenizer, tokenizers
 from transformer_jax.positions import coords
 
-CHUNK = 20_000  # characters that are tokenized at once
 LEAST = 2_000_000  # bytes of text; smaller ones are not cached on disk
 VERSION = 1  # of the tokenization of documents; part of the cache key
 MEMORY = 4  # memoized vocabularies
@@ -43,6 +43,9 @@ class Tokens(Text):
   tokenizer   byte, char(size=512), word(size=16000) or subword(size=8000), trained on
               the training text; or existing ones, unchanged:
               huggingface('FOLDER/tokenizer.json'), kept('runs/.../ID')
+  packed      whether a row's documents are separate: tokens attend to their own document
+              alone, positions restart in each, and the first token of a document is no
+              target
 
   >>> import transformer_jax as tj
   >>> from transformer_jax.numpy_interpreter import evaluate
@@ -55,6 +58,7 @@ class Tokens(Text):
   """
 
   tokenizer: str = "subword(size=8000)"
+  packed: bool = False
 
   unit: ClassVar[str] = "tokens"
   measures: ClassVar[tuple[str, ...]] = ("accuracy",)
@@ -72,6 +76,8 @@ class Tokens(Text):
 
     pieces   number of tokens that stand for text
     """
+    if found := corpora.opened(self.source):
+      return self._of_prepared(*found)
     documents, facts = self._read()
     documents = {name: self._keep(documents[name]) for name in documents}
     found = self._found(documents)
@@ -91,6 +97,34 @@ class Tokens(Text):
     }
     return TaskData(arrays, {"source": self.source, **facts}, tokenizer)
 
+  def _of_prepared(
+    self, parts: list[Corpus], weights: tuple[float, ...]
+  ) -> TaskData:
+    """Returns the data of corpora, whose tokenizer the spec of this task names."""
+    arrays, facts = self._of_corpora(parts, weights)
+    spec, tokenizer = parts[0].listing["tokenizer"], parts[0].tokenizer
+    if tokenizers.build(spec) != tokenizers.build(self.tokenizer):
+      raise DataError(
+        f"'{parts[0].folder}' holds the tokens of {spec}, and this task asks for"
+        f" {self.tokenizer}: write tokenizer={spec!r}"
+      )
+    note(facts, *tokenizer.notes)
+    arrays["pieces"] = np.int32(len(tokenizer.pieces))
+    return TaskData(arrays, facts | tokenizer.facts, tokenizer)
+
+  def _windows(self, arrays, starts, length):
+    """Returns windows; with `packed`, a segment for each document of a row."""
+    text = super()._windows(arrays, starts, length)
+    if not self.packed:
+      return text
+    end = tokenizers.build(self.tokenizer).end
+    ends_BL = text.input_BL == end
+    segment_BL = 1 + jnp.cumsum(ends_BL, axis=1) - ends_BL
+    weight_BL = jnp.where(ends_BL, 0.0, text.weight_BL)
+    return dataclasses.replace(
+      text, weight_BL=weight_BL, at=coords.packed(segment_BL.astype(jnp.int32))
+    )
+
   def abstract(self) -> dict[str, jax.ShapeDtypeStruct]:
     names = "train_N", "scored_N", "end_W"
     return {name: shape(MANY) for name in names} | {"pieces": shape()}
@@ -108,7 +142,7 @@ class Tokens(Text):
     if recipe is None or size < LEAST:
       return make()
     texts = {name: _digest(some) for name, some in documents.items()}
-    return token_cache.kept(token_cache.key_of(VERSION, CHUNK, recipe, texts), make)
+    return token_cache.kept(token_cache.key_of(VERSION, document_tokens.CHUNK, recipe, texts), make)
 
 
 @tasks.register("prefix_tokens")
@@ -131,6 +165,11 @@ class PrefixTokens(Tokens):
   """
 
   kind: ClassVar[str] = "prefix_decoder"
+
+  def __post_init__(self):
+    super().__post_init__()
+    if self.packed:
+      raise DataError("prefix_tokens: a row has one prefix; leave out packed")
 
   def batch(self, arrays, key, batch_size, length, progress=1.0):
     """Returns windows with prefixes of 1 to length - 1 tokens, of weight zero.
@@ -192,6 +231,8 @@ class Masked(Tokens):
     super().__post_init__()
     if not 0 < self.rate < 1:
       raise DataError(f"masked: rate is {self.rate}; it must be between 0 and 1")
+    if self.nsp and self.packed:
+      raise DataError("masked: a row of nsp is a pair; leave out packed, or nsp")
 
   def batch(self, arrays, key, batch_size, length, progress=1.0):
     """Returns training windows with hidden tokens, whose weight is 1.
@@ -233,7 +274,8 @@ class Masked(Tokens):
     tokenizer, a = tokenizers.build(self.tokenizer), (length - 3) // 2
     keys = [jax.random.fold_in(key, n) for n in (2, 3)]
     follows_B1 = jax.random.bernoulli(keys[0], 0.5, (rows, 1))
-    other_BL = super().batch(arrays, keys[1], rows, length).input_BL
+    starts = windows.random_starts(arrays["train_N"], keys[1], rows, length + 1)
+    other_BL = self._windows(arrays, starts, length).input_BL
     second_BL = jnp.where(follows_B1, text.input_BL[:, a:-3], other_BL[:, a:-3])
 
     def column(token):
@@ -316,18 +358,5 @@ def _tokenized(spec: str, documents: dict[str, list[Document]]) -> Tokenized:
 
 def _tokens(tokenizer: Tokenizer, document: Document) -> np.ndarray:
   """Returns the tokens of a document and an end token, int32 [N]."""
-  # By chunks: lists of numbers take ten times the memory of arrays.
-  pieces = [np.array(tokenizer.encode(text), np.int32) for text in _chunks(document)]
-  return np.concatenate([*pieces, np.array([tokenizer.end], np.int32)])
-
-
-def _chunks(document: Document) -> list[str]:
-  """Cuts a text at line ends into chunks, which are tokenized with little memory."""
-  chunks: list[list[str]] = [[]]
-  size = 0
-  for line in document.content.decode().splitlines(keepends=True):
-    if size > CHUNK:
-      chunks, size = [*chunks, []], 0
-    chunks[-1].append(line)
-    size += len(line)
-  return ["".join(lines) for lines in chunks]
+  lines = document.content.decode().splitlines(keepends=True)
+  return np.concatenate([*document_tokens.pieces(tokenizer, lines)])

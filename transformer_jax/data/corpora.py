@@ -1,0 +1,153 @@
+"""Prepared corpora: tokens in ArrayRecord files that are read window by window.
+
+corpus.json          sizes, tokenizer and fingerprint of what follows
+train-00000.records  blocks of BLOCK tokens, little-endian
+tokenizer/           the vocabulary; a corpus of bytes has none
+test.documents.npy   tokens of each document of a scored split
+test.repeated.npy    packed bits: whether 64 tokens from a place on stand in training
+"""
+
+import dataclasses
+import functools
+import pathlib
+import re
+from typing import Any
+
+import numpy as np
+import xxhash
+
+from transformer_jax import untrusted
+from transformer_jax.data import stores, tokenizers
+from transformer_jax.data.files import DataError
+from transformer_jax.data.stores import InMemory, InRecords
+from transformer_jax.data.tokenizers import Tokenizer
+from transformer_jax.data.windows import Store
+
+FILE = "corpus.json"
+FORMAT = 1
+BLOCK = 8192  # tokens of a record: a window of 1,024 reads one or two
+MIXED = re.compile(r"\s*(\d+(?:\.\d+)?|\.\d+)\s\*\s(.+?)\s*")
+
+
+@dataclasses.dataclass(frozen=True)
+class Corpus:
+  """A prepared corpus, or one part of a mixture.
+
+  folder    where it is
+  listing   content of corpus.json
+  """
+
+  folder: pathlib.Path
+  listing: dict[str, Any]
+
+  @property
+  def unit(self) -> str:
+    """Kind of its tokens: "bytes" or "tokens"."""
+    return self.listing["unit"]
+
+  @property
+  def fingerprint(self) -> str:
+    """The XXH3 hash of all its tokens."""
+    return self.listing["fingerprint"]
+
+  def store(self, split: str) -> Store:
+    """Returns the tokens of a split; raises DataError for files that are cut short."""
+    files = self.listing["splits"][split]["files"]
+    for file in files:
+      self._check_size(file)
+    tokens = self.listing["splits"][split]["tokens"]
+    if not files:
+      return InMemory(np.zeros(0, self.listing["dtype"]))
+    paths = [self.folder / file["name"] for file in files]
+    return InRecords(paths, tokens, self.listing["block"], self.listing["dtype"])
+
+  def scored(self, split: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns a scored split: tokens, sizes of documents, and repeated places."""
+    token_N = stores.whole(self.store(split))
+    size_D, packed = (self._array(f"{split}.{x}.npy") for x in ("documents", "repeated"))
+    return token_N, size_D, np.unpackbits(packed)[: len(token_N)].astype(bool)
+
+  @functools.cached_property
+  def tokenizer(self) -> Tokenizer:
+    """The tokenizer of a corpus of tokens."""
+    return tokenizers.load(self.folder / "tokenizer")
+
+  def _check_size(self, file: dict[str, Any]) -> None:
+    path = self.folder / file["name"]
+    try:
+      size = untrusted.size(path)
+    except OSError as error:
+      raise self._damaged(f"{file['name']}: {error.strerror}") from error
+    if size != file["bytes"]:
+      raise self._damaged(f"{file['name']} has {size:,} bytes, not {file['bytes']:,}")
+
+  def _array(self, name: str) -> np.ndarray:
+    try:
+      return np.load(self.folder / name, allow_pickle=False)
+    except (OSError, ValueError) as error:
+      raise self._damaged(f"{name}: {error}") from error
+
+  def _damaged(self, what: str) -> DataError:
+    return DataError(
+      f"the corpus '{self.folder}' is damaged ({what}); prepare it again, or copy it"
+      " again"
+    )
+
+
+def opened(source: str) -> tuple[list[Corpus], tuple[float, ...]] | None:
+  """Returns the corpora of a source and their weights, None for other sources.
+
+  source   folder of a corpus, or a mixture: '0.7 * FOLDER + 0.3 * OTHER'. One corpus
+           has no weights
+
+  Raises DataError for damaged corpora, and for mixtures of other sources.
+  """
+  matches = [MIXED.fullmatch(part) for part in source.split(" + ")]
+  if not all(matches):
+    return ([_read(source)], ()) if _is_corpus(source) else None
+  pairs = [(float(match[1]), match[2]) for match in matches if match]
+  for weight, folder in pairs:
+    if not _is_corpus(folder):
+      raise DataError(
+        f"'{folder}' of a mixture is no prepared corpus; make it one: python -m"
+        f" transformer_jax.data.prepare '{folder}' --corpus=NEW"
+      )
+    if not weight:
+      raise DataError(f"the weight of '{folder}' is 0: leave it out")
+  return [_read(folder) for _, folder in pairs], tuple(weight for weight, _ in pairs)
+
+
+def _is_corpus(source: str) -> bool:
+  return (pathlib.Path(source).expanduser() / FILE).is_file()
+
+
+def _read(source: str) -> Corpus:
+  folder = pathlib.Path(source).expanduser()
+  try:
+    listing = untrusted.parsed(untrusted.content(folder / FILE))
+    sealed = listing.pop("checksum")
+    if sealed != checksum(listing) or listing["format"] != FORMAT:
+      raise ValueError(f"changed, or not of format {FORMAT}")
+  except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    raise DataError(
+      f"'{folder / FILE}' is not what was written ({error}); prepare the corpus again"
+    ) from error
+  return Corpus(folder, listing)
+
+
+def checksum(listing: dict[str, Any]) -> str:
+  """Returns the checksum of a listing, without its own."""
+  return xxhash.xxh3_128_hexdigest(repr(sorted(listing.items())))
+
+
+def check_alike(corpora: list[Corpus]) -> None:
+  """Raises DataError where parts of a mixture have other tokens than the first."""
+  first, *others = corpora
+  for other in others:
+    if other.unit != first.unit:
+      raise DataError(
+        f"'{other.folder}' is a corpus of {other.unit}, '{first.folder}' of"
+        f" {first.unit}; prepare both alike"
+      )
+    if first.unit == "tokens":
+      first.tokenizer.check(other.tokenizer, str(other.folder))

@@ -1,0 +1,110 @@
+"""Tokens on the host, read window by window: from ArrayRecord files, or in memory."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from transformer_jax.data.files import DataError
+from transformer_jax.data.windows import Store
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class InMemory:
+  """Tokens of one part in an array.
+
+  >>> InMemory(np.arange(5, dtype=np.uint8)).read(1, 3).tolist()
+  [1, 2, 3]
+  """
+
+  token_N: np.ndarray
+
+  @property
+  def dtype(self) -> np.dtype:
+    return self.token_N.dtype
+
+  @property
+  def sizes(self) -> tuple[int, ...]:
+    return self.token_N.shape
+
+  def read(self, start: int, size: int) -> np.ndarray:
+    """Returns the tokens from a place on."""
+    return self.token_N[start : start + size]
+
+
+class InRecords:
+  """Tokens of one part in ArrayRecord files, blocks of equal size but for the last.
+
+  Records have checksums: ArrayRecord notices a changed byte when it reads it.
+
+  paths    files, in order
+  tokens   number of tokens in all files
+  block    tokens of a record
+  dtype    of the tokens, little-endian on disk
+  """
+
+  def __init__(self, paths: Sequence[Path], tokens: int, block: int, dtype: np.dtype):
+    from array_record.python.array_record_data_source import ArrayRecordDataSource
+
+    self.sizes = (tokens,)
+    self.dtype = np.dtype(dtype)
+    self._block, self._paths = block, paths
+    try:
+      self._records = ArrayRecordDataSource([str(path) for path in paths])
+      count = len(self._records)
+    except (RuntimeError, ValueError, OSError) as error:
+      raise self._damaged(error) from error
+    if count != -(-tokens // block):
+      raise self._damaged(f"{count} records and not {-(-tokens // block)}")
+
+  def read(self, start: int, size: int) -> np.ndarray:
+    """Returns the tokens from a place on; raises DataError for a damaged record."""
+    first, last = start // self._block, (start + size - 1) // self._block
+    try:
+      records = self._records.__getitems__(range(first, last + 1))
+    except (RuntimeError, ValueError, IndexError, OSError) as error:
+      raise self._damaged(error) from error
+    stored = self.dtype.newbyteorder("<")
+    blocks = [np.frombuffer(record, stored) for record in records]
+    token_N = blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
+    skipped = start - first * self._block
+    return token_N[skipped : skipped + size].astype(self.dtype, copy=False)
+
+  def _damaged(self, reason: object) -> DataError:
+    folder = self._paths[0].parent if self._paths else "the corpus"
+    first = str(reason).splitlines()[0][:160] if str(reason) else "unreadable"
+    return DataError(
+      f"a file of the corpus '{folder}' is damaged ({first}); prepare the corpus again,"
+      " or copy its files again"
+    )
+
+
+class Joined:
+  """Parts of a mixture, one after another.
+
+  >>> store = Joined([InMemory(np.array([1, 2])), InMemory(np.array([3, 4, 5]))])
+  >>> store.sizes, store.read(3, 2).tolist()
+  ((2, 3), [4, 5])
+  """
+
+  def __init__(self, parts: Sequence[Store]):
+    self._parts = parts
+    self.dtype = np.result_type(*(part.dtype for part in parts))
+    self.sizes = tuple(sum(part.sizes) for part in parts)
+    self._ends = np.cumsum(self.sizes)
+
+  def read(self, start: int, size: int) -> np.ndarray:
+    """Returns the tokens from a place on; no window crosses parts."""
+    number = int(np.searchsorted(self._ends, start, side="right"))
+    first = int(self._ends[number]) - self.sizes[number]
+    return self._parts[number].read(start - first, size).astype(self.dtype)
+
+
+def whole(store: Store) -> np.ndarray:
+  """Returns all tokens of a store; of a mixture part after part."""
+  pieces, first = [], 0
+  for size in store.sizes:
+    pieces.append(store.read(first, size))
+    first += size
+  return np.concatenate(pieces)

@@ -1,0 +1,238 @@
+"""Windows of a text on the host, read ahead of the training step in the background.
+
+The windows of a step are a function of the seed and the step alone, whatever the
+number of processes, devices and threads: a batch is traced on the starts of its reads,
+and each process reads the rows of its own devices. A checkpoint's step is therefore
+the position in the data.
+"""
+
+import collections
+import contextlib
+import dataclasses
+import functools
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+
+from transformer_jax.data.windows import HostText, Starts, host_text
+from transformer_jax.training import sharding
+from transformer_jax.training.step import State, Trainer
+
+AHEAD = 2  # dispatches that are read before they are needed
+THREADS = 2  # that read
+PLANNED = 16  # dispatches whose starts one call computes
+
+# Windows of one dispatch: those of each read, [S, steps, B, size], for each part of
+# the seeds.
+Windows = list[list[jax.Array]]
+
+
+class NoStream:
+  """Windows of arrays that are all on the devices: none.
+
+  >>> with NoStream(parts=2).from_step(0) as windows:
+  ...   print(next(windows))
+  [[], []]
+  """
+
+  waited = 0.0
+
+  def __init__(self, parts: int):
+    self._parts = parts
+
+  @property
+  def abstract(self) -> list[jax.ShapeDtypeStruct]:
+    """Shapes of the windows of one part: none."""
+    return []
+
+  @contextlib.contextmanager
+  def from_step(self, step: int) -> Iterator[Iterator[Windows]]:
+    """Yields an iterator over dispatches from a step on."""
+    del step
+    nothing: Windows = [[] for _ in range(self._parts)]
+    yield iter(lambda: nothing, None)
+
+
+class TextStream:
+  """Windows of all seeds, dispatch after dispatch.
+
+  trainer    whose batches read the text
+  arrays     of the task; one of them is a HostText
+  seeds      of the runs
+  mesh       devices, over which rows are split
+  count      steps per dispatch
+  together   seeds of one part
+
+  waited     seconds that training waited for windows
+  """
+
+  def __init__(
+    self,
+    trainer: Trainer,
+    arrays: Any,
+    seeds: Sequence[int],
+    mesh: Mesh,
+    count: int,
+    together: int,
+  ):
+    self.waited = 0.0
+    text = host_text(arrays, trainer.task.streamed)
+    assert text is not None, "a stream is of a text on the host"
+    self._text, self._count = text, count
+    self._seeds = np.array(seeds, np.uint32)
+    self._together, self._per_read = together, sharding.of_windows(mesh)
+    self._starts = functools.partial(_starts_of, trainer, _only(arrays, text))
+    self._reads = jax.eval_shape(self._starts, jnp.uint32(0), jnp.int32(0))
+    self._lock = threading.Lock()
+    self._planned: collections.OrderedDict[int, Any] = collections.OrderedDict()
+
+  @property
+  def abstract(self) -> list[jax.ShapeDtypeStruct]:
+    """Shapes of the windows of one part, with their shardings."""
+    return [
+      jax.ShapeDtypeStruct(shape, self._text.store.dtype, sharding=self._per_read)
+      for shape in self._shapes()
+    ]
+
+  def _shapes(self) -> list[tuple[int, ...]]:
+    return [
+      (self._together, self._count, starts.part_B.shape[0], size)
+      for starts, size in self._reads
+    ]
+
+  @contextlib.contextmanager
+  def from_step(self, step: int) -> Iterator[Iterator[Windows]]:
+    """Yields an iterator over dispatches from a step on, read in the background."""
+    import grain
+
+    dispatches = grain.MapDataset.range(step // self._count, 2**31 - 1)
+    options = grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=AHEAD)
+    ahead = iter(dispatches.map(self._read).to_iter_dataset(options))
+    try:
+      yield self._placed(ahead)
+    finally:
+      if hasattr(ahead, "close"):
+        ahead.close()
+
+  def _placed(self, ahead: Iterator[Any]) -> Iterator[Windows]:
+    """Yields the windows of each dispatch as arrays on the devices."""
+    while True:
+      start = time.perf_counter()
+      pieces = next(ahead)
+      self.waited += time.perf_counter() - start
+      yield [
+        [
+          jax.make_array_from_callback(shape, self._per_read, _at(of_read))
+          for shape, of_read in zip(self._shapes(), of_part, strict=True)
+        ]
+        for of_part in pieces
+      ]
+
+  def _read(self, dispatch: int) -> list[list[dict[Any, np.ndarray]]]:
+    """Returns the windows that this process's devices need of a dispatch."""
+    starts = self._plan(dispatch)
+    parts = range(0, len(self._seeds), self._together)
+    return [
+      [
+        self._of_read(place_SNB[first : first + self._together], shape)
+        for place_SNB, shape in zip(starts, self._shapes(), strict=True)
+      ]
+      for first in parts
+    ]
+
+  def _of_read(
+    self, place_SNB: np.ndarray, shape: tuple[int, ...]
+  ) -> dict[Any, np.ndarray]:
+    """Returns {slices: windows} of one read, of the devices of this process."""
+    slices = self._per_read.addressable_devices_indices_map(shape).values()
+    return {
+      _key(index): self._windows(place_SNB[index[:3]], shape[-1]) for index in slices
+    }
+
+  def _windows(self, place_SNB: np.ndarray, size: int) -> np.ndarray:
+    store = self._text.store
+    windows = np.empty((*place_SNB.shape, size), store.dtype)
+    for place, window in zip(place_SNB.flat, windows.reshape(-1, size), strict=True):
+      window[:] = store.read(int(place), size)
+    return windows
+
+  def _plan(self, dispatch: int) -> list[np.ndarray]:
+    """Returns the places of each read of a dispatch, int64 [S, steps, B]."""
+    first = dispatch // PLANNED * PLANNED
+    with self._lock:
+      if first not in self._planned:
+        self._planned[first] = self._places(first * self._count)
+        while len(self._planned) > 2:
+          self._planned.popitem(last=False)
+      planned = self._planned[first]
+    start = (dispatch - first) * self._count
+    return [place_SNB[:, start : start + self._count] for place_SNB in planned]
+
+  def _places(self, step: int) -> list[np.ndarray]:
+    """Returns the places of PLANNED dispatches from a step on."""
+    with jax.default_device(_host()):
+      step_N = jnp.arange(step, step + PLANNED * self._count, dtype=jnp.int32)
+      found = self._compiled(jnp.asarray(self._seeds), step_N)
+    return [starts.on_host() for starts in jax.device_get(found)]
+
+  @functools.cached_property
+  def _compiled(self) -> Callable[[jax.Array, jax.Array], list[Starts]]:
+    """The starts of each read by seed and step."""
+
+    def places(seed, step):
+      return [starts for starts, _ in self._starts(seed, step)]
+
+    by_step = jax.vmap(places, (None, 0))
+    return jax.jit(jax.vmap(by_step, (0, None)))
+
+
+def _starts_of(
+  trainer: Trainer, arrays: Any, seed: jax.Array, step: jax.Array
+) -> list[tuple[Starts, int]]:
+  state = State(step, params=None, moments=None, key=jax.random.key(seed))
+  return trainer.reads(arrays, state)
+
+
+def _only(arrays: Any, text: HostText) -> Any:
+  """Returns a task's arrays as zeros of one place: starts depend on none of them."""
+
+  def one(x: Any) -> Any:
+    return x if x is text else np.zeros((1,) * np.ndim(x), x.dtype)
+
+  return jax.tree.map(one, arrays, is_leaf=lambda x: x is text)
+
+
+def _host() -> jax.Device:
+  """Returns a CPU device of this process, or another one where JAX has no CPU."""
+  try:
+    return jax.local_devices(backend="cpu")[0]
+  except RuntimeError:
+    return jax.local_devices()[0]
+
+
+def _key(index: tuple[slice, ...]) -> tuple[tuple[int | None, int | None], ...]:
+  return tuple((part.start, part.stop) for part in index)
+
+
+def _at(of_read: dict[Any, np.ndarray]) -> Callable[[Any], np.ndarray]:
+  return lambda index: of_read[_key(index)]
+
+
+def stream_of(
+  trainer: Trainer,
+  arrays: Any,
+  seeds: Sequence[int],
+  mesh: Mesh,
+  count: int,
+  together: int,
+) -> "TextStream | NoStream":
+  """Returns the stream of a task's text; arguments are those of `TextStream`."""
+  if host_text(arrays, trainer.task.streamed) is None:
+    return NoStream(parts=-(-len(seeds) // (together or len(seeds))))
+  return TextStream(trainer, arrays, seeds, mesh, count, together)
