@@ -51,6 +51,7 @@ def _train() -> ConfigDict:
   train.label_smoothing = 0.0  # probability moved from the target to all tokens
   train.ema = 0.0  # decay of a moving average of the parameters, used instead; 0: none
   train.init_from = ""  # folder of trained parameters: see runner/pretrained.py
+  train.text = "auto"  # where the text is: resident on devices, streamed from the host
   train.checkpoint_every = 200  # steps
   train.keep_checkpoints = 2  # newest checkpoints that stay on disk
   return train

@@ -35,6 +35,7 @@ class Experiment:
   lengths   scored lengths of the task
   writing   scores generated texts, where the task has some
   keep      newest checkpoints that stay on disk
+  text      where the training text is: see training_text.py
   """
 
   trainer: Trainer
@@ -45,6 +46,7 @@ class Experiment:
   lengths: tuple[int, ...]
   writing: GenerationEval
   keep: int
+  text: str = "auto"
 
 
 def build(config: ConfigDict) -> Experiment:
@@ -96,6 +98,7 @@ def build(config: ConfigDict) -> Experiment:
       Beam(evaluate.beam, evaluate.penalty), evaluate.texts, evaluate.texts_per_step
     ),
     keep=train.keep_checkpoints,
+    text=train.text,
   )
 
 

@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 from experiments.runner.build import Experiment, build
 from transformer_jax.attention.cores import cores
 from transformer_jax.attention.cores.auto import serving
+from transformer_jax.data.windows import in_shape
 from transformer_jax.models import Architecture
 from transformer_jax.models.recurrent.model import Recurrence
 from transformer_jax.training.step import Trainer
@@ -62,10 +63,8 @@ def _(arch: Recurrence) -> Recurrence:
 
 def tokens_per_step(trainer: Trainer, arrays: Any) -> int:
   """Returns the tokens of one seed's batch, sources included."""
-  batch = functools.partial(
-    trainer.task.batch, batch_size=trainer.batch_size, length=trainer.length
-  )
-  return jax.eval_shape(batch, arrays, jax.random.key(0)).tokens
+  arrays = in_shape(arrays, trainer.task.streamed)
+  return jax.eval_shape(trainer.batch, arrays, trainer.shapes).tokens
 
 
 def sizes(params: Any) -> tuple[int, int]:
@@ -91,6 +90,7 @@ def flops_per_token(experiment: Experiment, arrays: Any) -> float:
   # All logits at once: pieces of the loss would be a loop too.
   trainer = dataclasses.replace(trained, model=plain, max_logits=2**62)
   tokens = 0
+  arrays = in_shape(arrays, trainer.task.streamed)
 
   def step(arrays, state):
     nonlocal tokens

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
+from experiments.runner import training_text
 from experiments.runner.build import build
 from experiments.runner.compile_cache import programs_in
 from transformer_jax.training import loop, sharding
@@ -48,7 +49,10 @@ def stepper(config: ConfigDict) -> Callable[[], float]:
   from experiments.runner.train import load
 
   experiment, mesh = build(config), sharding.make_mesh(**config.mesh)
-  arrays = sharding.whole(mesh, load(experiment.task)[0])
+  arrays, _ = training_text.placed(
+    experiment.task, load(experiment.task)[0], training_text.RESIDENT
+  )
+  arrays = sharding.whole(mesh, arrays)
   count = experiment.budget.per_dispatch
   program = loop.compile_steps(
     experiment.trainer, experiment.seeds, arrays, mesh, count

@@ -10,7 +10,13 @@ import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from experiments.runner import compile_cache, generated_texts, goodput, inputs
+from experiments.runner import (
+  compile_cache,
+  generated_texts,
+  goodput,
+  inputs,
+  training_text,
+)
 from experiments.runner.attempt_watch import WHILE_TRAINING, AttemptWatch
 from experiments.runner.build import Experiment, build
 from experiments.runner.compile_cache import programs_in
@@ -179,9 +185,12 @@ def _built(config: ConfigDict) -> tuple[Experiment, Mesh]:
 
 
 def _loaded(experiment: Experiment, mesh: Mesh) -> tuple[Any, dict]:
-  arrays, facts = load(experiment.task)
-  experiment.task.check(arrays, experiment.trainer.length)
-  return sharding.whole(mesh, arrays), facts
+  task = experiment.task
+  arrays, facts = load(task)
+  task.check(arrays, experiment.trainer.length)
+  arrays, where = training_text.placed(task, arrays, experiment.text)
+  passes = training_text.epochs(experiment.trainer, arrays)
+  return sharding.whole(mesh, arrays), {**facts, **where, **passes}
 
 
 def _check_scores(experiment: Experiment, mesh: Mesh, arrays: Any) -> None:

@@ -59,6 +59,8 @@ def train_with_log(
     )
     lost = log.mend(writer.logged_steps(fitted.step), seeds)
   facts = {"tokens_per_s": writer.median_speed(), "tokens_per_step": per_step}
+  if program.stream is not None:
+    facts["waited_for_text_s"] = program.stream.waited
   return fitted, facts | ({"rows_lost": lost} if lost else {})
 
 

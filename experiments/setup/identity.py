@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 # Not part of a run's id, as all keys of evaluation.
-FREE = ("train.checkpoint_every", "train.keep_checkpoints", "seeds")
+FREE = ("train.checkpoint_every", "train.keep_checkpoints", "train.text", "seeds")
 SCORED = "evaluate."
 # They change last digits (5e-7 of a score), and reports note where runs differ in them.
 ROUNDING = ("evaluate.batch_size", "evaluate.texts_per_step")

@@ -142,6 +142,7 @@ CHOICES = {
   "model.kind": tuple(KINDS),
   "model.dtype": ("float32", "bfloat16"),
   "evaluate.split": ("", "validation", "test"),
+  "train.text": ("auto", "resident", "streamed"),
 }
 AT_LEAST_ONE = (
   *("model.width", "model.layers", "model.heads", "model.feedforward"),

@@ -64,7 +64,9 @@ class Corpus:
   def scored(self, split: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Returns a scored split: tokens, sizes of documents, and repeated places."""
     token_N = stores.whole(self.store(split))
-    size_D, packed = (self._array(f"{split}.{x}.npy") for x in ("documents", "repeated"))
+    size_D, packed = (
+      self._array(f"{split}.{x}.npy") for x in ("documents", "repeated")
+    )
     return token_N, size_D, np.unpackbits(packed)[: len(token_N)].astype(bool)
 
   @functools.cached_property

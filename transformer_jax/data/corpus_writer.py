@@ -110,7 +110,9 @@ def _dtype(vocabulary: int) -> np.dtype:
   return np.dtype(np.uint16 if vocabulary <= 1 << 16 else np.int32)
 
 
-def _tokens(document: LazyDocument, tokenizer: Tokenizer | None) -> Iterator[np.ndarray]:
+def _tokens(
+  document: LazyDocument, tokenizer: Tokenizer | None
+) -> Iterator[np.ndarray]:
   if tokenizer is None:
     return (np.frombuffer(piece.encode(), np.uint8) for piece in document.pieces())
   return document_tokens.pieces(tokenizer, document.lines())

@@ -18,6 +18,7 @@ import numpy as np
 from transformer_jax.data.index_shuffle import shuffled
 
 MOST = np.iinfo(np.int32).max  # tokens of a text that one array counts
+SMALL = 1 << 20  # tokens in place of any number, where only shapes count
 SLOTS = 1000  # weights of a mixture in epochs are multiples of 1 / SLOTS
 
 
@@ -153,9 +154,7 @@ def random_starts(text: Any, key: jax.Array, batch_size: int, size: int) -> Star
   return Starts(value_B, part_B, _offsets(text), spans)
 
 
-def ordered_starts(
-  text: Any, key: jax.Array, row_B: jax.Array, length: int
-) -> Starts:
+def ordered_starts(text: Any, key: jax.Array, row_B: jax.Array, length: int) -> Starts:
   """Returns starts of windows in epochs: each window of a part once in each.
 
   A part is cut into windows of `length` tokens, and one more, the target of the last.
@@ -256,3 +255,14 @@ def host_text(arrays: Any, name: str | None) -> HostText | None:
   """Returns the text of this name that is on the host, None where there is none."""
   text = arrays[name] if name is not None else None
   return text if isinstance(text, HostText) else None
+
+
+def in_shape(arrays: Any, name: str | None) -> Any:
+  """Returns a task's arrays with the shape of an array in place of a text on the host.
+
+  Costs do not depend on the size of a text.
+  """
+  text = host_text(arrays, name)
+  if text is None:
+    return arrays
+  return arrays | {name: jax.ShapeDtypeStruct((SMALL,), text.store.dtype)}

@@ -1,10 +1,13 @@
 """Training loop: dispatches, checkpoints, resuming, stopping."""
 
 import collections
+import contextlib
 import dataclasses
 import functools
+import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import jax
@@ -16,10 +19,11 @@ from jax.stages import Lowered
 from transformer_jax.devices import platform
 from transformer_jax.mesh_shape import SEED
 from transformer_jax.training import loss as losses
-from transformer_jax.training import seed_parts, sharding
+from transformer_jax.training import seed_parts, sharding, stream
 from transformer_jax.training.checkpoint import Keeper
 from transformer_jax.training.checkpoint_note import named_leaves
 from transformer_jax.training.step import State, Trainer
+from transformer_jax.training.stream import TextStream, Windows
 
 # Dispatches that may be under way at once. Enough to hide the host; more would hold
 # memory, and simulated CPU devices deadlock in jax 0.10 beyond about 32.
@@ -43,31 +47,47 @@ class Budget:
 class Program:
   """One dispatch of all seeds: `state, metrics = program(arrays, state)`.
 
-  run          the compiled steps of `together` seeds, `(arrays, state)` likewise
+  run          the compiled steps of `together` seeds, of (arrays, state, windows)
   init         returns the first state of all seeds
   abstract     shapes and shardings of the state of all seeds
   seconds      to compile
   peak_bytes   of memory; 0: unknown
   together     seeds of one call of `run`; 0: all
+  stream       windows of a text on the host; None: all data are on the devices
   """
 
-  run: Callable[[Any, State], tuple[State, dict[str, jax.Array]]]
+  run: Callable[[Any, State, Sequence[jax.Array]], tuple[State, dict[str, jax.Array]]]
   init: Callable[[], State]
   abstract: State
   seconds: float
   peak_bytes: int
   together: int = 0
+  stream: TextStream | None = None
 
-  def __call__(self, arrays: Any, state: State) -> tuple[State, dict[str, jax.Array]]:
-    """Returns the next state of all seeds, and their metrics stacked by seed."""
-    parts, metrics = self.dispatch(arrays, seed_parts.split(state, self.together))
+  def __call__(
+    self, arrays: Any, state: State, windows: Windows | None = None
+  ) -> tuple[State, dict[str, jax.Array]]:
+    """Returns the next state of all seeds, and their metrics stacked by seed.
+
+    windows   of this dispatch, from `windows_from`; None: it reads none
+    """
+    parts = seed_parts.split(state, self.together)
+    parts, metrics = self.dispatch(arrays, parts, windows or [()] * len(parts))
     return seed_parts.join(parts), seed_parts.join(metrics)
 
+  def windows_from(self, step: int) -> AbstractContextManager[Iterator[Windows]]:
+    """Returns a context with the windows of each dispatch from a step on."""
+    if self.stream is not None:
+      return self.stream.from_step(step)
+    seeds = self.abstract.step.shape[0]
+    parts = seeds // self.together if self.together else 1
+    return contextlib.nullcontext(itertools.repeat([()] * parts))
+
   def dispatch(
-    self, arrays: Any, parts: list[State]
+    self, arrays: Any, parts: list[State], windows: Windows
   ) -> tuple[list[State], list[dict[str, jax.Array]]]:
     """Returns the next states and their metrics, of parts of `together` seeds."""
-    done = [self.run(arrays, part) for part in parts]
+    done = [self.run(arrays, *each) for each in zip(parts, windows, strict=True)]
     return [state for state, _ in done], [metrics for _, metrics in done]
 
 
@@ -142,7 +162,10 @@ def compile_steps(
   waiting = waiting * (len(seeds) - together) // len(seeds)
   peak_bytes = _peak_bytes(run)
   peak_bytes += waiting if peak_bytes else 0
-  return Program(run, lambda: init(seed_S), abstract, seconds, peak_bytes, together)
+  windows = stream.stream_of(trainer, arrays, seeds, mesh, count, together)
+  return Program(
+    run, lambda: init(seed_S), abstract, seconds, peak_bytes, together, windows
+  )
 
 
 def lower_steps(
@@ -165,13 +188,17 @@ def lower_steps(
     )
     state = abstract_state(trainer, together, mesh)
     where = jax.tree.map(lambda x: x.sharding, state)
-    one_seed = functools.partial(trainer.steps, count=count)
+    windows = stream.abstract_windows(trainer, arrays, mesh, together, count)
+
+    def one_seed(arrays, state, windows):
+      return trainer.steps(arrays, state, count, windows)
+
     steps = jax.jit(
-      sharding.map_seeds(one_seed, (None, 0)),
+      sharding.map_seeds(one_seed, (None, 0, 0)),
       donate_argnums=1,
       out_shardings=(where, where.step),
     )
-    return steps.lower(arrays, state), together
+    return steps.lower(arrays, state, windows), together
 
 
 def abstract_state(trainer: Trainer, seeds: int, mesh: Mesh) -> State:
@@ -228,15 +255,16 @@ def fit(
   pending = _Pending(diverged, report)
   parts = seed_parts.split(state, program.together)
   del restored, state  # a dispatch donates it
-  while step < budget.steps and not stop and len(diverged) < seeds:
-    parts, metrics = program.dispatch(arrays, parts)
-    step += budget.per_dispatch
-    pending.add(step, metrics)
-    pending.settle(leave=IN_FLIGHT - 1)
-    keeper.poll()
-    if step % budget.save == 0 or step == budget.steps:
-      pending.settle(leave=0)
-      keeper.save(step, seed_parts.join(parts), {"diverged": diverged})
+  with program.windows_from(step) as windows:
+    while step < budget.steps and not stop and len(diverged) < seeds:
+      parts, metrics = program.dispatch(arrays, parts, next(windows))
+      step += budget.per_dispatch
+      pending.add(step, metrics)
+      pending.settle(leave=IN_FLIGHT - 1)
+      keeper.poll()
+      if step % budget.save == 0 or step == budget.steps:
+        pending.settle(leave=0)
+        keeper.save(step, seed_parts.join(parts), {"diverged": diverged})
   pending.settle(leave=0)
   state = seed_parts.join(parts)
   finished = step >= budget.steps or len(diverged) == seeds

@@ -143,6 +143,11 @@ def num_rows(mesh: Mesh) -> int:
   return math.prod(mesh.shape[axis] for axis in ROWS)
 
 
+def of_windows(mesh: Mesh) -> NamedSharding:
+  """Returns the sharding of windows [S, steps, B, size]: of rows, as in a batch."""
+  return NamedSharding(mesh, PartitionSpec(None, None, "data"))
+
+
 def place_rows(mesh: Mesh, x_BL: Any) -> jax.Array:
   """Puts rows on the devices along `data` and `fsdp`, outside of jit.
 

@@ -227,11 +227,11 @@ class Trainer:
     return jax.lax.psum(tree, self.axis) if self.axis else tree
 
   def steps(
-    self, arrays: Any, state: State, windows: Sequence[jax.Array] = (), *, count: int
+    self, arrays: Any, state: State, count: int, windows: Sequence[jax.Array] = ()
   ):
     """Takes `count` steps in one program; metrics are stacked by step.
 
-    windows   of a text on the host, stacked by step
+    windows   of each read of a text that is on the host, stacked by step
     """
 
     def one(state, windows):

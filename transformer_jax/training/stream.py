@@ -8,7 +8,6 @@ the position in the data.
 
 import collections
 import contextlib
-import dataclasses
 import functools
 import threading
 import time
@@ -18,7 +17,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh
 
 from transformer_jax.data.windows import HostText, Starts, host_text
 from transformer_jax.training import sharding
@@ -28,35 +27,8 @@ AHEAD = 2  # dispatches that are read before they are needed
 THREADS = 2  # that read
 PLANNED = 16  # dispatches whose starts one call computes
 
-# Windows of one dispatch: those of each read, [S, steps, B, size], for each part of
-# the seeds.
-Windows = list[list[jax.Array]]
-
-
-class NoStream:
-  """Windows of arrays that are all on the devices: none.
-
-  >>> with NoStream(parts=2).from_step(0) as windows:
-  ...   print(next(windows))
-  [[], []]
-  """
-
-  waited = 0.0
-
-  def __init__(self, parts: int):
-    self._parts = parts
-
-  @property
-  def abstract(self) -> list[jax.ShapeDtypeStruct]:
-    """Shapes of the windows of one part: none."""
-    return []
-
-  @contextlib.contextmanager
-  def from_step(self, step: int) -> Iterator[Iterator[Windows]]:
-    """Yields an iterator over dispatches from a step on."""
-    del step
-    nothing: Windows = [[] for _ in range(self._parts)]
-    yield iter(lambda: nothing, None)
+# Windows of one dispatch, by part of the seeds and by read: [S, steps, B, size].
+Windows = Sequence[tuple[jax.Array, ...]]
 
 
 class TextStream:
@@ -86,25 +58,12 @@ class TextStream:
     assert text is not None, "a stream is of a text on the host"
     self._text, self._count = text, count
     self._seeds = np.array(seeds, np.uint32)
-    self._together, self._per_read = together, sharding.of_windows(mesh)
+    self._together, self._sharding = together, sharding.of_windows(mesh)
     self._starts = functools.partial(_starts_of, trainer, _only(arrays, text))
-    self._reads = jax.eval_shape(self._starts, jnp.uint32(0), jnp.int32(0))
+    shapes = abstract_windows(trainer, arrays, mesh, together, count)
+    self._shapes = [windows.shape for windows in shapes]
     self._lock = threading.Lock()
     self._planned: collections.OrderedDict[int, Any] = collections.OrderedDict()
-
-  @property
-  def abstract(self) -> list[jax.ShapeDtypeStruct]:
-    """Shapes of the windows of one part, with their shardings."""
-    return [
-      jax.ShapeDtypeStruct(shape, self._text.store.dtype, sharding=self._per_read)
-      for shape in self._shapes()
-    ]
-
-  def _shapes(self) -> list[tuple[int, ...]]:
-    return [
-      (self._together, self._count, starts.part_B.shape[0], size)
-      for starts, size in self._reads
-    ]
 
   @contextlib.contextmanager
   def from_step(self, step: int) -> Iterator[Iterator[Windows]]:
@@ -127,10 +86,10 @@ class TextStream:
       pieces = next(ahead)
       self.waited += time.perf_counter() - start
       yield [
-        [
-          jax.make_array_from_callback(shape, self._per_read, _at(of_read))
-          for shape, of_read in zip(self._shapes(), of_part, strict=True)
-        ]
+        tuple(
+          jax.make_array_from_callback(shape, self._sharding, _at(of_read))
+          for shape, of_read in zip(self._shapes, of_part, strict=True)
+        )
         for of_part in pieces
       ]
 
@@ -141,7 +100,7 @@ class TextStream:
     return [
       [
         self._of_read(place_SNB[first : first + self._together], shape)
-        for place_SNB, shape in zip(starts, self._shapes(), strict=True)
+        for place_SNB, shape in zip(starts, self._shapes, strict=True)
       ]
       for first in parts
     ]
@@ -150,7 +109,7 @@ class TextStream:
     self, place_SNB: np.ndarray, shape: tuple[int, ...]
   ) -> dict[Any, np.ndarray]:
     """Returns {slices: windows} of one read, of the devices of this process."""
-    slices = self._per_read.addressable_devices_indices_map(shape).values()
+    slices = self._sharding.addressable_devices_indices_map(shape).values()
     return {
       _key(index): self._windows(place_SNB[index[:3]], shape[-1]) for index in slices
     }
@@ -231,8 +190,35 @@ def stream_of(
   mesh: Mesh,
   count: int,
   together: int,
-) -> "TextStream | NoStream":
-  """Returns the stream of a task's text; arguments are those of `TextStream`."""
+) -> TextStream | None:
+  """Returns the stream of a text on the host, None where a task's arrays have none.
+
+  Arguments are those of `TextStream`.
+  """
   if host_text(arrays, trainer.task.streamed) is None:
-    return NoStream(parts=-(-len(seeds) // (together or len(seeds))))
+    return None
   return TextStream(trainer, arrays, seeds, mesh, count, together)
+
+
+def abstract_windows(
+  trainer: Trainer, arrays: Any, mesh: Mesh, together: int, count: int
+) -> tuple[jax.ShapeDtypeStruct, ...]:
+  """Returns the windows of each read of one part's dispatch, as shapes with shardings.
+
+  Arguments are those of `TextStream`. Without a text on the host there are none.
+  """
+  text = host_text(arrays, trainer.task.streamed)
+  if text is None:
+    return ()
+  sizes: list[tuple[int, int]] = []
+
+  def reads(seed, step):
+    found = _starts_of(trainer, _only(arrays, text), seed, step)
+    sizes.extend((starts.part_B.shape[0], size) for starts, size in found)
+
+  jax.eval_shape(reads, jnp.uint32(0), jnp.int32(0))
+  where = sharding.of_windows(mesh)
+  return tuple(
+    jax.ShapeDtypeStruct((together, count, *size), text.store.dtype, sharding=where)
+    for size in sizes
+  )

@@ -155,7 +155,9 @@ def _join(built: Any, name: str, split: str, limit: int | None) -> Document:
 
 def has_split(name: str, data_dir: str | None, split: str) -> bool:
   """Returns whether a prepared data set of plain text has a split."""
-  return split in opened(name, data_dir, (FEATURE,), "a data set of plain text").info.splits
+  return (
+    split in opened(name, data_dir, (FEATURE,), "a data set of plain text").info.splits
+  )
 
 
 def texts(name: str, data_dir: str | None, split: str) -> Iterator[str]:

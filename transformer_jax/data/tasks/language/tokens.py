@@ -43,9 +43,8 @@ class Tokens(Text):
   tokenizer   byte, char(size=512), word(size=16000) or subword(size=8000), trained on
               the training text; or existing ones, unchanged:
               huggingface('FOLDER/tokenizer.json'), kept('runs/.../ID')
-  packed      whether a row's documents are separate: tokens attend to their own document
-              alone, positions restart in each, and the first token of a document is no
-              target
+  packed      whether a row's documents are separate: tokens attend to their own one
+              alone, positions restart in each, and its first token is no target
 
   >>> import transformer_jax as tj
   >>> from transformer_jax.numpy_interpreter import evaluate
@@ -97,9 +96,7 @@ class Tokens(Text):
     }
     return TaskData(arrays, {"source": self.source, **facts}, tokenizer)
 
-  def _of_prepared(
-    self, parts: list[Corpus], weights: tuple[float, ...]
-  ) -> TaskData:
+  def _of_prepared(self, parts: list[Corpus], weights: tuple[float, ...]) -> TaskData:
     """Returns the data of corpora, whose tokenizer the spec of this task names."""
     arrays, facts = self._of_corpora(parts, weights)
     spec, tokenizer = parts[0].listing["tokenizer"], parts[0].tokenizer
@@ -142,7 +139,9 @@ class Tokens(Text):
     if recipe is None or size < LEAST:
       return make()
     texts = {name: _digest(some) for name, some in documents.items()}
-    return token_cache.kept(token_cache.key_of(VERSION, document_tokens.CHUNK, recipe, texts), make)
+    return token_cache.kept(
+      token_cache.key_of(VERSION, document_tokens.CHUNK, recipe, texts), make
+    )
 
 
 @tasks.register("prefix_tokens")
