@@ -17,9 +17,7 @@ from transformer_jax.training.checkpoint import Keeper
 from transformer_jax.training.json_files import FileError, read_object
 from transformer_jax.training.loop import FitResult, Program
 
-MEASURED = ("peak_bytes", "tokens_per_s", "tokens_per_step", "rows_lost") + (
-  "waited_for_text_s",
-)
+MEASURED = ("peak_bytes", "tokens_per_s", "tokens_per_step", "rows_lost")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -54,13 +54,12 @@ def train_with_log(
     TimedKeeper(checkpoints, experiment.keep, watch) as keeper,
   ):
     writer = MetricWriter(experiment, log, bar, record_step, tokens, watch, block)
+    program = dataclasses.replace(program, waiting=lambda: watch.phase("data"))
     fitted = loop.fit(
       program, arrays, budget, keeper, writer.write, writer.resumed, stop
     )
     lost = log.mend(writer.logged_steps(fitted.step), seeds)
   facts = {"tokens_per_s": writer.median_speed(), "tokens_per_step": per_step}
-  if program.stream is not None:
-    facts["waited_for_text_s"] = program.stream.waited
   return fitted, facts | ({"rows_lost": lost} if lost else {})
 
 

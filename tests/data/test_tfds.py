@@ -217,7 +217,8 @@ def test_a_builder_that_needs_more_says_what(tales, tmp_path, monkeypatch):
 
 
 def test_the_command_fails_in_one_line(library, tmp_path, monkeypatch):
-  monkeypatch.setattr(prepare, "DATA_DIR", types.SimpleNamespace(value=str(tmp_path)))
+  for flag, value in (("DATA_DIR", str(tmp_path)), ("CORPUS", None), ("TOKENIZER", "")):
+    monkeypatch.setattr(prepare, flag, types.SimpleNamespace(value=value))
   monkeypatch.setattr(prepare.logging, "set_verbosity", lambda level: None)
   with pytest.raises(SystemExit) as ended:
     prepare.main(["prepare", "tiny_shakespear"])

@@ -279,8 +279,8 @@ def test_a_stopped_run_remembers_which_seed_had_diverged(tmp_path):
 def test_training_ends_when_every_seed_has_diverged(tmp_path):
   lost = program(poison=POISON)
 
-  def run(arrays, state):
-    state, metrics = lost.run(arrays, state)
+  def run(arrays, state, windows):
+    state, metrics = lost.run(arrays, state, windows)
     return state, metrics | {"loss": metrics["loss"] * jnp.nan}
 
   found, rows, _ = fit(tmp_path, made=dataclasses.replace(lost, run=run))

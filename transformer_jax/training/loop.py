@@ -54,6 +54,7 @@ class Program:
   peak_bytes   of memory; 0: unknown
   together     seeds of one call of `run`; 0: all
   stream       windows of a text on the host; None: all data are on the devices
+  waiting      returns a context that times the waiting for windows
   """
 
   run: Callable[[Any, State, Sequence[jax.Array]], tuple[State, dict[str, jax.Array]]]
@@ -63,6 +64,7 @@ class Program:
   peak_bytes: int
   together: int = 0
   stream: TextStream | None = None
+  waiting: Callable[[], AbstractContextManager] = contextlib.nullcontext
 
   def __call__(
     self, arrays: Any, state: State, windows: Windows | None = None
@@ -78,7 +80,7 @@ class Program:
   def windows_from(self, step: int) -> AbstractContextManager[Iterator[Windows]]:
     """Returns a context with the windows of each dispatch from a step on."""
     if self.stream is not None:
-      return self.stream.from_step(step)
+      return self.stream.from_step(step, self.waiting)
     seeds = self.abstract.step.shape[0]
     parts = seeds // self.together if self.together else 1
     return contextlib.nullcontext(itertools.repeat([()] * parts))

@@ -143,9 +143,10 @@ def num_rows(mesh: Mesh) -> int:
   return math.prod(mesh.shape[axis] for axis in ROWS)
 
 
-def of_windows(mesh: Mesh) -> NamedSharding:
-  """Returns the sharding of windows [S, steps, B, size]: of rows, as in a batch."""
-  return NamedSharding(mesh, PartitionSpec(None, None, "data"))
+def of_windows(mesh: Mesh, seeds: int) -> NamedSharding:
+  """Returns the sharding of windows [S, steps, B, size]: of seeds and rows."""
+  by_seed = None if seeds % mesh.shape[SEED] else SEED
+  return NamedSharding(mesh, PartitionSpec(by_seed, None, ROWS))
 
 
 def place_rows(mesh: Mesh, x_BL: Any) -> jax.Array:

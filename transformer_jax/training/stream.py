@@ -10,8 +10,8 @@ import collections
 import contextlib
 import functools
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import jax
@@ -40,8 +40,6 @@ class TextStream:
   mesh       devices, over which rows are split
   count      steps per dispatch
   together   seeds of one part
-
-  waited     seconds that training waited for windows
   """
 
   def __init__(
@@ -53,12 +51,11 @@ class TextStream:
     count: int,
     together: int,
   ):
-    self.waited = 0.0
     text = host_text(arrays, trainer.task.streamed)
     assert text is not None, "a stream is of a text on the host"
     self._text, self._count = text, count
     self._seeds = np.array(seeds, np.uint32)
-    self._together, self._sharding = together, sharding.of_windows(mesh)
+    self._together, self._sharding = together, sharding.of_windows(mesh, together)
     self._starts = functools.partial(_starts_of, trainer, _only(arrays, text))
     shapes = abstract_windows(trainer, arrays, mesh, together, count)
     self._shapes = [windows.shape for windows in shapes]
@@ -66,25 +63,31 @@ class TextStream:
     self._planned: collections.OrderedDict[int, Any] = collections.OrderedDict()
 
   @contextlib.contextmanager
-  def from_step(self, step: int) -> Iterator[Iterator[Windows]]:
-    """Yields an iterator over dispatches from a step on, read in the background."""
+  def from_step(
+    self, step: int, waiting: Callable[[], AbstractContextManager]
+  ) -> Iterator[Iterator[Windows]]:
+    """Yields an iterator over dispatches from a step on, read in the background.
+
+    waiting   returns a context in which the iterator waits
+    """
     import grain
 
     dispatches = grain.MapDataset.range(step // self._count, 2**31 - 1)
     options = grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=AHEAD)
     ahead = iter(dispatches.map(self._read).to_iter_dataset(options))
     try:
-      yield self._placed(ahead)
+      yield self._placed(ahead, waiting)
     finally:
       if hasattr(ahead, "close"):
         ahead.close()
 
-  def _placed(self, ahead: Iterator[Any]) -> Iterator[Windows]:
+  def _placed(
+    self, ahead: Iterator[Any], waiting: Callable[[], AbstractContextManager]
+  ) -> Iterator[Windows]:
     """Yields the windows of each dispatch as arrays on the devices."""
     while True:
-      start = time.perf_counter()
-      pieces = next(ahead)
-      self.waited += time.perf_counter() - start
+      with waiting():
+        pieces = next(ahead)
       yield [
         tuple(
           jax.make_array_from_callback(shape, self._sharding, _at(of_read))
@@ -217,7 +220,7 @@ def abstract_windows(
     sizes.extend((starts.part_B.shape[0], size) for starts, size in found)
 
   jax.eval_shape(reads, jnp.uint32(0), jnp.int32(0))
-  where = sharding.of_windows(mesh)
+  where = sharding.of_windows(mesh, together)
   return tuple(
     jax.ShapeDtypeStruct((together, count, *size), text.store.dtype, sharding=where)
     for size in sizes
