@@ -33,7 +33,7 @@ from transformer_jax.training.json_files import FileError, read_object
 
 FLAGS = flags.FLAGS
 # Options of computation and training, which the model's function does not depend on.
-FREE = ("core", "dtype", "scan", "remat", "dropout", "attention_dropout", "axis")
+FREE = ("core", "dtype", "scan", "remat", "dropout", "attention_dropout", "part")
 NEAR = 1e-4  # of the largest logit; the same products in float32
 
 

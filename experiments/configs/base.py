@@ -43,6 +43,7 @@ def _train() -> ConfigDict:
   train = ConfigDict()
   train.length = 64  # of the task; tokens for text (L)
   train.batch_size = 32  # sequences in a batch (B)
+  train.accumulate = 1  # parts of a batch, computed one after another: less memory
   train.steps = 400  # updates of the parameters
   train.steps_per_dispatch = 40  # updates in one call of the device
   train.optimizer = "adamw(lr=4e-3, weight_decay=0.01)"

@@ -86,6 +86,7 @@ def build(config: ConfigDict) -> Experiment:
     label_smoothing=train.label_smoothing,
     planned=train.steps,
     ema=train.ema,
+    accumulate=train.accumulate,
   )
   return Experiment(
     trainer=trainer,

@@ -87,8 +87,8 @@ def flops_per_token(experiment: Experiment, arrays: Any) -> float:
   trained = experiment.trainer
   arch = trained.model.arch
   plain = trained.model.clone(arch=written_out(arch))
-  # All logits at once: pieces of the loss would be a loop too.
-  trainer = dataclasses.replace(trained, model=plain, max_logits=2**62)
+  # All logits at once: pieces of the loss would be a loop too, as micro-batches are.
+  trainer = dataclasses.replace(trained, model=plain, max_logits=2**62, accumulate=1)
   tokens = 0
   arrays = in_shape(arrays, trainer.task.streamed)
 

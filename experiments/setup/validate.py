@@ -147,7 +147,7 @@ CHOICES = {
 AT_LEAST_ONE = (
   *("model.width", "model.layers", "model.heads", "model.feedforward"),
   *("train.length", "train.batch_size", "train.steps", "train.steps_per_dispatch"),
-  *("train.checkpoint_every", "train.keep_checkpoints"),
+  *("train.checkpoint_every", "train.keep_checkpoints", "train.accumulate"),
   *("evaluate.examples", "evaluate.batch_size"),
   *("evaluate.texts_per_step", "evaluate.beam"),
 )
@@ -205,6 +205,7 @@ def _divisions(flat: Mapping[str, Any]) -> Iterator[str]:
   pairs = [
     ("train.steps", "train.steps_per_dispatch"),
     ("train.checkpoint_every", "train.steps_per_dispatch"),
+    ("train.batch_size", "train.accumulate"),
     ("evaluate.examples", "evaluate.batch_size"),
   ]
   pairs += [] if flat["model.head_width"] else [("model.width", "model.heads")]
@@ -223,8 +224,13 @@ def _mesh(flat: Mapping[str, Any], devices: int | None) -> Iterator[str]:
   for whole, axis in [*pairs, ("model.feedforward", "tensor")]:
     yield from _uneven(whole, flat[whole], f"mesh.{axis}", shape.sizes[axis])
   rows = "mesh.data x mesh.fsdp" if shape.fsdp > 1 else "mesh.data"
-  for key in ("train.batch_size", "evaluate.batch_size") if shape.rows > 0 else ():
-    yield from _uneven(key, flat[key], rows, shape.rows)
+  accumulate = flat["train.accumulate"]
+  of_step = f"train.accumulate x {rows}" if accumulate > 1 else rows
+  if shape.rows > 0:
+    size = flat["train.batch_size"]
+    yield from _uneven("train.batch_size", size, of_step, accumulate * shape.rows)
+    size = flat["evaluate.batch_size"]
+    yield from _uneven("evaluate.batch_size", size, rows, shape.rows)
   count = len(flat["seeds"])
   if count % shape.seed:
     yield (

@@ -17,6 +17,7 @@ from experiments.configs import base
 from experiments.runner.build import build
 from experiments.setup.validate import resolve
 from transformer_jax.axes import Dims
+from transformer_jax.batch_part import DevicePart
 from transformer_jax.models import Architecture, families
 from transformer_jax.models.stack import Stack
 from transformer_jax.numpy_interpreter import evaluate
@@ -85,12 +86,12 @@ def test_devices_drop_what_one_device_drops_in_a_recurrent_model():
   draw = lambda x: jnp.asarray(np.random.default_rng(0).normal(size=x.shape), x.dtype)
   params = jax.tree.map(draw, shapes)
 
-  def run(token_BL, axis=None):
-    local = model.clone(arch=dataclasses.replace(model.arch, axis=axis))
+  def run(token_BL, part=None):
+    local = model.clone(arch=dataclasses.replace(model.arch, part=part))
     return local.apply({"params": params}, token_BL, rngs={"dropout": key})
 
   one = np.asarray(jax.jit(run)(token_BL))
-  on_each = functools.partial(run, axis="data")
+  on_each = functools.partial(run, part=DevicePart("data"))
   two = jax.pmap(on_each, axis_name="data", devices=jax.devices()[:2])
   found = np.asarray(two(token_BL.reshape(2, 2, 3)))
   np.testing.assert_allclose(found.reshape(one.shape), one, rtol=1e-5, atol=1e-6)
@@ -108,15 +109,15 @@ def test_devices_draw_the_positions_that_one_device_draws(position):
   at, key = coords.consecutive(4, 6), jax.random.key(3)
   ids = {name: jnp.arange(24).reshape(4, 6) % 5 for name in arch.position.ids}
 
-  def assign(at, axis=None):
-    stack = Stack(dataclasses.replace(arch, axis=axis), "decoder", 1)
+  def assign(at, part=None):
+    stack = Stack(dataclasses.replace(arch, part=part), "decoder", 1)
     assigned = functools.partial(stack.apply, {}, method="assign_positions")
     return assigned(len(at.order_BL), at, 1.0, rngs={"position": key})
 
   at = at.replace(data=ids)
   one = jax.jit(assign)(at)
   halves = jax.tree.map(lambda x: x.reshape(2, -1, *x.shape[1:]), at)
-  run = functools.partial(assign, axis="data")
+  run = functools.partial(assign, part=DevicePart("data"))
   two = jax.pmap(run, axis_name="data", devices=jax.devices()[:2])(halves)
   for found, whole in zip(jax.tree.leaves(two), jax.tree.leaves(one), strict=True):
     want = whole.reshape(2, 2, -1) if len(whole) == 4 else whole[None]

@@ -7,6 +7,7 @@ from transformer_jax.attention import Core, Variant, attentions
 from transformer_jax.attention.cores import cores
 from transformer_jax.attention.variants import probe as attention_probe
 from transformer_jax.axes import Dims, whole
+from transformer_jax.batch_part import BatchPart
 from transformer_jax.models.compatibility import form
 from transformer_jax.models.embeddings import embeddings
 from transformer_jax.models.heads import heads
@@ -63,7 +64,7 @@ class Architecture:
   feedforward_bias     projections of feed-forward layers add learned vectors
   dtype                of activations; parameters, norms, softmax and logits are float32
   scan, remat          one program for all layers; recompute layers in the backward pass
-  axis                 name of the axis of devices that share a batch inside `pmap`
+  part                 part of a batch that a program computes; None: all of it
 
   Raises ValueError where parts or sizes are missing, unknown or do not fit together.
   """
@@ -89,7 +90,7 @@ class Architecture:
   dtype: str = "float32"
   scan: bool = False
   remat: bool = False
-  axis: str | None = None
+  part: BatchPart | None = None
 
   def __post_init__(self):
     if not isinstance(self.dims, Dims):

@@ -148,7 +148,7 @@ class Attention(nn.Module):
     rate = self.arch.attention_dropout
     if not rate or not self.has_rng("dropout"):
       return None
-    return attention.KeyedDropout(self.make_rng("dropout"), rate, self.arch.axis)
+    return attention.KeyedDropout(self.make_rng("dropout"), rate, self.arch.part)
 
 
 def _when_to_rotate(projections, position, k_at, cache):
@@ -220,7 +220,7 @@ class Block(nn.Module):
   def __call__(self, x_BLD, at, shared, memory, cache):
     """Returns (x_BLD, cache) after this layer; arguments are those of `Attention`."""
     cache_after = None
-    dropout = Dropout(self.arch.dropout, self.arch.axis)
+    dropout = Dropout(self.arch.dropout, self.arch.part)
 
     def norm(name):
       return NormLayer(self.arch.norm, name=f"{name}_norm")

@@ -12,6 +12,7 @@ from jax.extend.core import ClosedJaxpr, Literal
 
 from transformer_jax import attention
 from transformer_jax.axes import Dims
+from transformer_jax.batch_part import BatchPart
 from transformer_jax.positions import Bound, PositionalEncoding, bind
 
 
@@ -40,14 +41,14 @@ class Dropout(nn.Module):
   """Dropout of activations; active in training, when there is a "dropout" rng.
 
   rate   probability of dropping an activation
-  axis   name of the axis of devices that share a batch inside `pmap`
+  part   of the batch that is computed; None: all of it
 
   >>> Dropout(rate=0.1).apply({}, 1.0)  # no "dropout" rng: evaluation
   1.0
   """
 
   rate: float
-  axis: str | None = None
+  part: BatchPart | None = None
 
   @nn.compact
   def __call__(self, x_BLD):
@@ -55,7 +56,7 @@ class Dropout(nn.Module):
       return x_BLD
     if self.rate == 1:
       return jnp.zeros_like(x_BLD)  # a division by zero would make NaN
-    return attention.KeyedDropout(self.make_rng("dropout"), self.rate, self.axis)(x_BLD)
+    return attention.KeyedDropout(self.make_rng("dropout"), self.rate, self.part)(x_BLD)
 
 
 class Parameters(nn.Module):

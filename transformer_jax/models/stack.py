@@ -4,7 +4,6 @@ import flax.linen as nn
 import jax
 from flax.core.scope import CollectionFilter
 
-from transformer_jax.attention.cores.dropout import device_count, local_examples
 from transformer_jax.models.architecture import Architecture
 from transformer_jax.models.block import Block
 from transformer_jax.models.compatibility import form
@@ -59,26 +58,23 @@ class Stack(nn.Module):
     x_BLD = position.embed(x_BLD, at)
     if self.arch.embedding.norm:
       x_BLD = NormLayer(self.arch.embedding.norm, name="embedding_norm")(x_BLD)
-    return Dropout(self.arch.dropout, self.arch.axis)(x_BLD)
+    return Dropout(self.arch.dropout, self.arch.part)(x_BLD)
 
   def assign_positions(self, B, at, progress):
     """Returns the coordinates of B rows with positions; random only in training.
 
-    Devices that share a batch share one key: each computes all rows and slices its
-    share.
+    Parts of a batch share one key: each computes all rows and takes its own.
     """
     if not self.has_rng("position"):
       return self.position.assign_positions(None, at)
-    axis = self.arch.axis
-    rows = B * device_count(axis)
-    if axis:
-      at = jax.tree.map(
-        lambda x: jax.lax.all_gather(x, axis, tiled=True) if len(x) == B else x, at
-      )
-    at = self.position.assign_positions(
-      TrainContext(self.make_rng("position"), progress, rows), at
-    )
-    return jax.tree.map(lambda x: local_examples(x, axis) if len(x) == rows else x, at)
+    part, key = self.arch.part, self.make_rng("position")
+    rows = B * (part.count if part else 1)
+    if part:
+      at = jax.tree.map(lambda x: part.gather(x) if len(x) == B else x, at)
+    at = self.position.assign_positions(TrainContext(key, progress, rows), at)
+    if part is None:
+      return at
+    return jax.tree.map(lambda x: part.take(x) if len(x) == rows else x, at)
 
   def apply_layers(self, x_BLD, at, shared, memory, cache):
     """Returns (x_BLD, caches) after all layers.

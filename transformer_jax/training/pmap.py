@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from transformer_jax.batch_part import DevicePart
 from transformer_jax.data.base import Batch
 from transformer_jax.training.step import State, Trainer
 
@@ -19,9 +20,13 @@ def pmap_step(trainer: Trainer, devices: list[jax.Device]):
 
   The state has a leading axis of devices (`replicate`); the batch does not: its rows
   are split over the devices and must divide by their number.
+
+  Raises ValueError for a trainer that accumulates gradients.
   """
+  if trainer.accumulate > 1:
+    raise ValueError("pmap takes whole batches; write accumulate=1, or use a mesh")
   # The model too: its random draws for an example must not depend on the device.
-  arch = dataclasses.replace(trainer.model.arch, axis="data")
+  arch = dataclasses.replace(trainer.model.arch, part=DevicePart("data"))
   model = trainer.model.clone(arch=arch)
   local = dataclasses.replace(trainer, axis="data", model=model)
   n = len(devices)

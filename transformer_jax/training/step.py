@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from transformer_jax.batch_part import BatchPart, MicroBatch, micro_batches
 from transformer_jax.data import task_probe
 from transformer_jax.data.base import Batch, Task
 from transformer_jax.data.windows import Recorder, Replayer, Starts, host_text
@@ -71,6 +72,9 @@ class Trainer:
   ema               decay of the moving average of the parameters; 0: no average
   axis              name of the axis that batches are split over inside `pmap`
   max_logits        logits held in memory at once; None: the default of one device
+  constrain         splits a batch over devices
+  accumulate        micro-batches that a batch is computed in, one after another; the
+                    step is that of the whole batch
 
   Raises SpecError if a user's task does not do as it declares.
 
@@ -99,8 +103,14 @@ class Trainer:
   axis: str | None = None
   max_logits: int | None = None
   constrain: Callable[[Batch], Batch] = lambda batch: batch
+  accumulate: int = 1
 
   def __post_init__(self):
+    if self.batch_size % self.accumulate:
+      raise ValueError(
+        f"accumulate={self.accumulate} does not divide the batch_size of"
+        f" {self.batch_size}; change one of them"
+      )
     task_probe.check(self.task, ["batch"])
 
   def init(self, seed: int | jax.Array) -> State:
@@ -167,8 +177,7 @@ class Trainer:
     A batch without a target teaches nothing: its gradient is 0, and its loss NaN.
     `targets` are how many there are, by weight.
     """
-    gradient = jax.value_and_grad(self.loss, has_aux=True)
-    (loss, metrics), grads = gradient(state.params, batch, state)
+    (loss, metrics), grads = self.gradients(state, batch)
     grads = self.total(grads)
     updates, moments = self.optimizer.update(grads, state.moments, state.params)
     params = optax.apply_updates(state.params, updates)
@@ -202,12 +211,55 @@ class Trainer:
 
     return jax.tree.map(one, state.ema_params, params)
 
-  def loss(self, params: Any, batch: Batch, state: State):
-    """Returns the mean cross-entropy in nats over the places that count, if any."""
+  def gradients(self, state: State, batch: Batch) -> Any:
+    """Returns ((loss, metrics), gradients) of a batch, as a sum over micro-batches.
+
+    Each divides by the targets of the whole batch: the sum is its mean, however many
+    targets a micro-batch has.
+    """
+    gradient = jax.value_and_grad(self.loss, has_aux=True)
+    if self.accumulate == 1:
+      return gradient(state.params, batch, state)
+    B, count = batch.input_BL.shape[0], self.total(jnp.sum(batch.weight_BL))
+    A = self.accumulate
+
+    def cut(x: jax.Array) -> jax.Array:
+      # Coordinates that all examples share are those of every micro-batch.
+      whole = x.shape[0] == B
+      return micro_batches(x, A) if whole else jnp.broadcast_to(x, (A, *x.shape))
+
+    def one(own: Batch, index: jax.Array) -> Any:
+      part = MicroBatch(index, A)
+      return gradient(state.params, self.constrain(own), state, count, part)
+
+    def add(sums: Any, own: tuple[Batch, jax.Array]) -> tuple[Any, None]:
+      return jax.tree.map(jnp.add, sums, one(*own)), None
+
+    every = jax.tree.map(cut, batch), jnp.arange(A)
+    shapes = jax.eval_shape(one, *jax.tree.map(lambda x: x[0], every))
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    ((loss, metrics), grads), _ = jax.lax.scan(add, zeros, every)
+    return (loss, metrics | {"targets": count}), grads
+
+  def loss(
+    self,
+    params: Any,
+    batch: Batch,
+    state: State,
+    count: jax.Array | None = None,
+    part: BatchPart | None = None,
+  ) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Returns the mean cross-entropy in nats over the places that count, if any.
+
+    Also the metrics.
+
+    count   divisor of the sum, the targets of a whole batch; None: those of this one
+    part    of the whole batch that this is; None: all of it
+    """
     noise = jax.random.fold_in(jax.random.fold_in(state.key, NOISE), state.step)
     rngs = dict(zip(("dropout", "position"), jax.random.split(noise), strict=True))
     variables, progress = {"params": params}, self.progress(state)
-    hidden: Any = self.model.apply(
+    hidden: Any = self._model_of(part).apply(
       variables, *batch.reads, progress=progress, rngs=rngs, method="hidden"
     )
     x_BLD, output_VD = hidden
@@ -217,10 +269,18 @@ class Trainer:
     loss, right = losses.chunked_cross_entropy(
       x_BLD, output_VD, batch.target_BL, batch.weight_BL, self.label_smoothing, n
     )
-    count = self.total(jnp.sum(batch.weight_BL))
+    if count is None:
+      count = self.total(jnp.sum(batch.weight_BL))
     divisor = jnp.where(count > 0, count, 1.0)  # 0 / 0 would be the gradient's end
     accuracy = self.total(right / divisor)
     return loss / divisor, {"accuracy": accuracy, "targets": count}
+
+  def _model_of(self, part: BatchPart | None) -> Transformer:
+    """Returns the model, which draws random numbers for a part of a batch."""
+    if part is None:
+      return self.model
+    arch = dataclasses.replace(self.model.arch, part=part)
+    return self.model.clone(arch=arch)
 
   def total(self, tree: Any) -> Any:
     """Sums over the devices of `pmap`; a mesh does that by itself."""

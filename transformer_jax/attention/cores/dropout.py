@@ -5,6 +5,8 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from transformer_jax.batch_part import BatchPart
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
@@ -15,8 +17,7 @@ class KeyedDropout:
 
   key    the same on all devices
   rate   probability of zero
-  axis   name of the axis of devices that share a batch inside `pmap`. Each device draws
-         for the whole batch and takes its part
+  part   of the batch that is computed; None: all of it
 
   >>> import jax
   >>> import numpy as np
@@ -28,25 +29,12 @@ class KeyedDropout:
 
   key: jax.Array
   rate: float = dataclasses.field(metadata={"static": True})
-  axis: str | None = dataclasses.field(default=None, metadata={"static": True})
+  part: BatchPart | None = None
 
   def __call__(self, x: jax.Array) -> jax.Array:
     """x: any array whose first axis is the batch."""
     B, *rest = x.shape
-    shape = B * device_count(self.axis), *rest
+    shape = B * (self.part.count if self.part else 1), *rest
     survives = jax.random.bernoulli(self.key, 1 - self.rate, shape)
-    survives = local_examples(survives, self.axis)
+    survives = self.part.take(survives) if self.part else survives
     return jnp.where(survives, x / (1 - self.rate), 0.0)
-
-
-def device_count(axis: str | None) -> int:
-  """Returns the number of devices that share a batch inside `pmap`; 1 elsewhere."""
-  return jax.lax.axis_size(axis) if axis else 1
-
-
-def local_examples(x: jax.Array, axis: str | None) -> jax.Array:
-  """Returns this device's part of an array of the examples of all devices."""
-  if axis is None:
-    return x
-  B = x.shape[0] // device_count(axis)
-  return jax.lax.dynamic_slice_in_dim(x, jax.lax.axis_index(axis) * B, B)

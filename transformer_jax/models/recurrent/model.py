@@ -242,7 +242,7 @@ class RecurrentStack(nn.Module):
     link, attend, found_BLD = self.arch.link, None, None
     states: list[CellState] = []
     last: list[CellState] = []
-    drop = Dropout(self.arch.dropout, self.arch.axis)
+    drop = Dropout(self.arch.dropout, self.arch.part)
     starts = _starts(self.arch, memory, at) if memory else [None] * self.layers
     if memory and link.attends:
       attend = CrossAttention(self.arch, name="cross")(memory[0][0], memory[1])
