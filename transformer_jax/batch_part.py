@@ -76,12 +76,3 @@ class MicroBatch(BatchPart):
 
   def gather(self, x: jax.Array) -> jax.Array:
     return jnp.repeat(x, self.count, axis=0)
-
-
-def micro_batches(x: jax.Array, count: int) -> jax.Array:
-  """Returns the examples of each micro-batch, stacked by its index.
-
-  >>> micro_batches(jnp.arange(6), 2).tolist()
-  [[0, 2, 4], [1, 3, 5]]
-  """
-  return jnp.moveaxis(x.reshape(-1, count, *x.shape[1:]), 1, 0)

@@ -119,7 +119,6 @@ def test_a_batch_without_targets_teaches_nothing_in_micro_batches_too():
   "mesh", [{"data": 2}, slow({"data": 2, "fsdp": 2, "tensor": 2}), slow({"seed": 2})]
 )
 def test_micro_batches_on_a_mesh_have_the_numbers_of_one_device(mesh):
-  """Also that a device has a share of each micro-batch: none of them is moved."""
   one = trainer(**{"model.dropout": 0.25})
   parts = dataclasses.replace(one, accumulate=2)
   whole = loop.compile_steps(one, (3, 5), (), sharding.make_mesh(), 1)
@@ -129,7 +128,6 @@ def test_micro_batches_on_a_mesh_have_the_numbers_of_one_device(mesh):
   )
   close(got.params, want.params)
   close(got_metrics, want_metrics)
-  assert "all-to-all" not in split.run.as_text()
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.25])

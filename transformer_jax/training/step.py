@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from transformer_jax.batch_part import BatchPart, MicroBatch, micro_batches
+from transformer_jax.batch_part import BatchPart, MicroBatch
 from transformer_jax.data import task_probe
 from transformer_jax.data.base import Batch, Task
 from transformer_jax.data.windows import Recorder, Replayer, Starts, host_text
@@ -18,6 +18,7 @@ from transformer_jax.models import Transformer
 from transformer_jax.positions import coords
 from transformer_jax.spec import check_seed
 from transformer_jax.training import loss as losses
+from transformer_jax.training.accumulate import sum_of_parts
 
 INIT, DATA, NOISE = range(3)  # streams of random numbers of a seed
 
@@ -220,25 +221,12 @@ class Trainer:
     gradient = jax.value_and_grad(self.loss, has_aux=True)
     if self.accumulate == 1:
       return gradient(state.params, batch, state)
-    B, count = batch.input_BL.shape[0], self.total(jnp.sum(batch.weight_BL))
-    A = self.accumulate
+    count = self.total(jnp.sum(batch.weight_BL))
 
-    def cut(x: jax.Array) -> jax.Array:
-      # Coordinates that all examples share are those of every micro-batch.
-      whole = x.shape[0] == B
-      return micro_batches(x, A) if whole else jnp.broadcast_to(x, (A, *x.shape))
-
-    def one(own: Batch, index: jax.Array) -> Any:
-      part = MicroBatch(index, A)
+    def of_part(own: Batch, part: MicroBatch) -> Any:
       return gradient(state.params, self.constrain(own), state, count, part)
 
-    def add(sums: Any, own: tuple[Batch, jax.Array]) -> tuple[Any, None]:
-      return jax.tree.map(jnp.add, sums, one(*own)), None
-
-    every = jax.tree.map(cut, batch), jnp.arange(A)
-    shapes = jax.eval_shape(one, *jax.tree.map(lambda x: x[0], every))
-    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-    ((loss, metrics), grads), _ = jax.lax.scan(add, zeros, every)
+    (loss, metrics), grads = sum_of_parts(of_part, batch, self.accumulate)
     return (loss, metrics | {"targets": count}), grads
 
   def loss(
