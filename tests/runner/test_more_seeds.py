@@ -197,7 +197,8 @@ def test_blocks_are_named_by_their_seeds(tmp_path):
   assert len(found) > 3 and all(len(x.folder.name) < 110 for x in found)
 
 
-OLDER = ("train.checkpoint_every", "train.keep_checkpoints")
+# And a key that they did not have.
+OLDER = ("train.checkpoint_every", "train.keep_checkpoints", "train.text")
 OLDER += ("evaluate.batch_size", "evaluate.texts_per_step")
 
 
