@@ -23,6 +23,7 @@ NEUTRAL = {
   "train.ema": 0.0,
   "evaluate.split": "",
   "evaluate.measures": (),
+  "train.text": "auto",
   "train.accumulate": 1,
   "mesh.fsdp": 1,
   "mesh.seed": 1,
