@@ -46,6 +46,9 @@ class Finished:
 
   seconds    of wall time
   peak_mib   largest resident memory
+
+  >>> Finished(seconds=2.5, peak_mib=310.0).seconds
+  2.5
   """
 
   seconds: float
@@ -126,7 +129,8 @@ def finished(words: list[str]) -> Finished:
 def training(corpus: Path, workdir: Path) -> list[str]:
   """Returns the command of a short training on a streamed corpus."""
   keys = {"task": f"text('{corpus}')", "train.text": "streamed", "seeds": "(0,)"}
-  keys |= {"train.steps": 400, "evaluate.examples": 128, "evaluate.lengths": "(1,)"}
+  keys |= {"train.steps": "400", "evaluate.examples": "128"}
+  keys |= {"evaluate.lengths": "(1,)"}
   overrides = [f"--config.{key}={value}" for key, value in keys.items()]
   return ["experiments.run", f"--workdir={workdir}", *overrides]
 

@@ -21,7 +21,7 @@ from transformer_jax.data import stores, tokenizers
 from transformer_jax.data.files import DataError
 from transformer_jax.data.stores import InMemory, InRecords
 from transformer_jax.data.tokenizers import Tokenizer
-from transformer_jax.data.windows import Store
+from transformer_jax.data.windows import TokenStore
 
 FILE = "corpus.json"
 FORMAT = 1
@@ -35,6 +35,16 @@ class Corpus:
 
   folder    where it is
   listing   content of corpus.json
+
+  >>> import tempfile
+  >>> from transformer_jax.data import corpus_writer
+  >>> from transformer_jax.data.files import SPLITS
+  >>> from transformer_jax.data.documents import LazyDocument
+  >>> words = [LazyDocument(x, x, lambda: iter(["two words"])) for x in SPLITS]
+  >>> with tempfile.TemporaryDirectory() as folder:
+  ...   corpus = corpus_writer.write(f"{folder}/words", words, {"source": "words"})
+  ...   bytes(corpus.store("train").read(4, 5))
+  b'words'
   """
 
   folder: pathlib.Path
@@ -50,7 +60,7 @@ class Corpus:
     """The XXH3 hash of all its tokens."""
     return self.listing["fingerprint"]
 
-  def store(self, split: str) -> Store:
+  def store(self, split: str) -> TokenStore:
     """Returns the tokens of a split; raises DataError for files that are cut short."""
     files = self.listing["splits"][split]["files"]
     for file in files:

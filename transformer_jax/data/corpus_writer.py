@@ -151,6 +151,14 @@ class SplitWriter:
   """ArrayRecord files of one split.
 
   sizes   tokens of each document, where their number is limited
+
+  >>> import tempfile
+  >>> with tempfile.TemporaryDirectory() as folder:
+  ...   with SplitWriter(pathlib.Path(folder), "test", np.dtype(np.uint8)) as writer:
+  ...     writer.add([np.arange(4), np.arange(3)], most=6)
+  ...   facts = writer.facts()
+  >>> writer.sizes, facts["tokens"], [file["name"] for file in facts["files"]]
+  ([6], 6, ['test-00000.records'])
   """
 
   def __init__(
@@ -158,13 +166,14 @@ class SplitWriter:
     folder: pathlib.Path,
     split: str,
     dtype: np.dtype,
-    say: Callable[[str], object],
+    say: Callable[[str], object] = str,
   ):
     self._say = say
     self.sizes: list[int] = []
     self._folder, self._split, self._dtype = folder, split, dtype
     self._rest, self._digest = np.zeros(0, dtype), xxhash.xxh3_128()
-    self._blocks, self._names, self._writer = 0, list[str](), None
+    self._blocks, self._names = 0, list[str]()
+    self._writer: Any = None
     self._tokens = self._documents = 0
 
   def __enter__(self) -> "SplitWriter":

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from transformer_jax.data.files import DataError
-from transformer_jax.data.windows import Store
+from transformer_jax.data.windows import TokenStore
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -42,6 +42,17 @@ class InRecords:
   tokens   number of tokens in all files
   block    tokens of a record
   dtype    of the tokens, little-endian on disk
+
+  >>> import tempfile
+  >>> from transformer_jax.data.corpus_writer import SplitWriter
+  >>> with tempfile.TemporaryDirectory() as name:
+  ...   folder = Path(name)
+  ...   with SplitWriter(folder, "train", np.dtype(np.uint16)) as writer:
+  ...     writer.add([np.arange(9000)])
+  ...   paths = [folder / file["name"] for file in writer.facts()["files"]]
+  ...   store = InRecords(paths, tokens=9000, block=8192, dtype=np.uint16)
+  ...   store.read(8191, 3).tolist()
+  [8191, 8192, 8193]
   """
 
   def __init__(self, paths: Sequence[Path], tokens: int, block: int, dtype: np.dtype):
@@ -88,7 +99,7 @@ class Joined:
   ((2, 3), [4, 5])
   """
 
-  def __init__(self, parts: Sequence[Store]):
+  def __init__(self, parts: Sequence[TokenStore]):
     self._parts = parts
     self.dtype = np.result_type(*(part.dtype for part in parts))
     self.sizes = tuple(sum(part.sizes) for part in parts)
@@ -101,7 +112,7 @@ class Joined:
     return self._parts[number].read(start - first, size).astype(self.dtype)
 
 
-def whole(store: Store) -> np.ndarray:
+def whole(store: TokenStore) -> np.ndarray:
   """Returns all tokens of a store; of a mixture part after part."""
   pieces, first = [], 0
   for size in store.sizes:

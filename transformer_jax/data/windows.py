@@ -22,11 +22,19 @@ SMALL = 1 << 20  # tokens in place of any number, where only shapes count
 SLOTS = 1000  # weights of a mixture in epochs are multiples of 1 / SLOTS
 
 
-class Store(Protocol):
+class TokenStore(Protocol):
   """Tokens on the host: on disk, or in memory.
 
   dtype   of the tokens: uint8, uint16 or int32
   sizes   tokens of each part of a mixture, one after another; one part: no mixture
+
+  >>> class Zeros:
+  ...   dtype, sizes = np.dtype(np.uint8), (2**40,)
+  ...   def read(self, start, size):
+  ...     return np.zeros(size, np.uint8)
+  >>> text = HostText(Zeros())  # a text in a store of one's own
+  >>> text.store.read(2**39, size=3).tolist()
+  [0, 0, 0]
   """
 
   dtype: np.dtype
@@ -50,7 +58,7 @@ class HostText:
   ([], (7,))
   """
 
-  store: Store
+  store: TokenStore
   weights: tuple[float, ...] = ()
 
   @property
@@ -89,6 +97,10 @@ class Starts:
   offsets   first place of each part
   spans     number of places of each part, from which random bits choose one
   stride    tokens between the places that consecutive values mean
+
+  >>> part_B, value_B = np.array([0, 1]), np.array([3, 3])
+  >>> Starts(value_B, part_B, offsets=(0, 2**33), spans=(), stride=10).on_host()
+  array([        30, 8589934622])
   """
 
   value_B: jax.Array

@@ -40,6 +40,25 @@ class TextStream:
   mesh       devices, over which rows are split
   count      steps per dispatch
   together   seeds of one part
+
+  >>> from transformer_jax.data.base import tasks
+  >>> from transformer_jax.data.stores import InMemory
+  >>> from transformer_jax.models import Architecture, Transformer
+  >>> from transformer_jax.axes import Dims
+  >>> arch = Architecture(Dims(V=256, D=8, H=2, F=8, L=3), position="rope", decoders=1)
+  >>> import optax
+  >>> rate = optax.constant_schedule(1e-3)
+  >>> trainer = Trainer(
+  ...   Transformer(arch), tasks.build("text"), optax.sgd(rate), rate,
+  ...   batch_size=2, length=3,
+  ... )
+  >>> arrays = {"train_N": HostText(InMemory(np.arange(50, dtype=np.uint8)))}
+  >>> mesh = sharding.make_mesh()
+  >>> stream = TextStream(trainer, arrays, (0,), mesh, count=5, together=1)
+  >>> with stream.from_step(10, contextlib.nullcontext) as windows:
+  ...   ((window_SNBL,),) = next(windows)
+  >>> window_SNBL.shape
+  (1, 5, 2, 4)
   """
 
   def __init__(
@@ -114,7 +133,9 @@ class TextStream:
     """Returns {slices: windows} of one read, of the devices of this process."""
     slices = self._sharding.addressable_devices_indices_map(shape).values()
     return {
-      _key(index): self._windows(place_SNB[index[:3]], shape[-1]) for index in slices
+      _key(index): self._windows(place_SNB[index[:3]], shape[-1])
+      for index in slices
+      if index is not None  # for type checkers: a local device has rows
     }
 
   def _windows(self, place_SNB: np.ndarray, size: int) -> np.ndarray:

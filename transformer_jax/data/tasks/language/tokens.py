@@ -75,8 +75,8 @@ class Tokens(Text):
 
     pieces   number of tokens that stand for text
     """
-    if found := corpora.opened(self.source):
-      return self._of_prepared(*found)
+    if prepared := corpora.opened(self.source):
+      return self._of_prepared(*prepared)
     documents, facts = self._read()
     documents = {name: self._keep(documents[name]) for name in documents}
     found = self._found(documents)
