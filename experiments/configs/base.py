@@ -1,6 +1,17 @@
 """All config keys with defaults and units. A config file changes some of them."""
 
+from typing import Any
+
 from ml_collections import ConfigDict
+
+from experiments.setup.former_values import today
+
+
+class ModelSection(ConfigDict):
+  """Keys of the model; former values of a key are taken as those of today."""
+
+  def __setitem__(self, key: str, value: Any) -> None:
+    super().__setitem__(key, today(f"model.{key}", value))
 
 
 def get_config() -> ConfigDict:
@@ -13,7 +24,7 @@ def get_config() -> ConfigDict:
 
 
 def _model() -> ConfigDict:
-  model = ConfigDict()
+  model = ModelSection()
   model.family = "transformer"  # recurrent, transformer(decoder_heads=2): see models/
   model.kind = "decoder"  # prefix_decoder, encoder, encoder_decoder: docs/reference
   model.position = "rope"  # see transformer_jax/positions
@@ -35,7 +46,7 @@ def _model() -> ConfigDict:
   model.tied = True  # the output reads the input's token embedding
   model.dtype = "float32"  # of the matrix products: float32, bfloat16
   model.scan = False  # one compiled layer, run N times: compiles faster
-  model.remat = False  # recompute layers in the backward pass: less memory
+  model.remat = "none"  # full: recompute layers in the backward pass; see howto/meshes
   return model
 
 

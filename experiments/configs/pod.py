@@ -28,7 +28,7 @@ def get_config() -> ConfigDict:
   config = base.get_config()
   config.task = 'text(source="tfds:lm1b", window=8192)'
   config.model.update(core="auto", width=768, layers=12, heads=12, feedforward=3072)
-  config.model.update(dtype="bfloat16", scan=True, remat=True)
+  config.model.update(dtype="bfloat16", scan=True, remat="full")
   config.train.update(length=1024, batch_size=256, steps=20_000, steps_per_dispatch=100)
   config.train.update(schedule="cosine(warmup=1000)", checkpoint_every=1000)
   config.train.optimizer = "adamw(lr=6e-4, weight_decay=0.1)"

@@ -52,7 +52,7 @@ def _(arch: Recurrence) -> dict[str, int]:
 def written_out(arch: Architecture) -> Architecture:
   """Returns the architecture without loops, whose operations XLA counts."""
   plain = {"core": cores.build("dense"), "dtype": "float32"}
-  return dataclasses.replace(arch, **plain, scan=False, remat=False)
+  return dataclasses.replace(arch, **plain, scan=False, remat="none")
 
 
 @written_out.register

@@ -11,6 +11,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from experiments.setup.former_values import in_ids, today
+
 # Not part of a run's id, as all keys of evaluation.
 FREE = ("train.checkpoint_every", "train.keep_checkpoints", "train.text", "seeds")
 SCORED = "evaluate."
@@ -49,18 +51,23 @@ def evaluation(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def aged(config: Mapping[str, Any]) -> dict[str, Any]:
-  """Returns a flat config without the added keys at their neutral value."""
+  """Returns a flat config as an older version of the code wrote it.
+
+  Without the added keys at their neutral value, and with former values.
+  """
 
   def neutral(key: str, value: Any) -> bool:
     value = tuple(value) if isinstance(value, list) else value  # JSON has no tuples
     return key in NEUTRAL and NEUTRAL[key] == value
 
-  return {key: value for key, value in config.items() if not neutral(key, value)}
+  return {
+    key: in_ids(key, value) for key, value in config.items() if not neutral(key, value)
+  }
 
 
 def completed(config: Mapping[str, Any]) -> dict[str, Any]:
-  """Returns the flat config of an older run with the keys added since."""
-  return {**NEUTRAL, **config}
+  """Returns the flat config of an older run with the keys and values of today."""
+  return {key: today(key, value) for key, value in {**NEUTRAL, **config}.items()}
 
 
 def run_id(config: Mapping[str, Any]) -> str:

@@ -10,8 +10,10 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from experiments.setup.former_values import today
 from experiments.setup.model_kinds import KINDS
 from experiments.setup.registries import registries, specs
+from transformer_jax import remat
 from transformer_jax.mesh_shape import MeshShape
 from transformer_jax.spec import LARGEST_SEED, nearest
 
@@ -70,10 +72,11 @@ def resolve(base: ConfigDict, overrides: Mapping[str, Any]) -> ConfigDict:
   config, flat = copy.deepcopy(base), flatten(base)
   if "seeds" in overrides:
     overrides = {**overrides, "seeds": seed_range(overrides["seeds"])}
+  overrides = {key: today(key, value) for key, value in overrides.items()}
   problems = [problem for item in overrides.items() for problem in _misfit(flat, *item)]
   if problems:
     raise ConfigError(*problems)
-  config.update_from_flattened_dict(dict(overrides))
+  config.update_from_flattened_dict(overrides)
   return config
 
 
@@ -141,6 +144,7 @@ def wanted(like: Any) -> str:
 CHOICES = {
   "model.kind": tuple(KINDS),
   "model.dtype": ("float32", "bfloat16"),
+  "model.remat": remat.POLICIES,
   "evaluate.split": ("", "validation", "test"),
   "train.text": ("auto", "resident", "streamed"),
 }

@@ -154,7 +154,7 @@ def _natural(path: str) -> list[str | int]:
 
 def without_scan(arch: Any, params: Any) -> tuple[Any, Any]:
   """Returns a model whose layers are separate: in a scan, states would be traced."""
-  arch = dataclasses.replace(arch, remat=False) if arch.remat else arch
+  arch = dataclasses.replace(arch, remat="none")
   if not arch.scan:
     return arch, params
   return dataclasses.replace(arch, scan=False), nested(one_by_one(flat(params)))

@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Any
 
+from transformer_jax import remat
 from transformer_jax.attention import Core, Variant, attentions
 from transformer_jax.attention.cores import cores
 from transformer_jax.attention.variants import probe as attention_probe
@@ -30,7 +31,7 @@ REGISTRIES: dict[str, Registry] = {
 }
 MISSING: Any = None  # of a required argument; `__post_init__` raises an explanation
 DTYPES = ("float32", "bfloat16")
-SWITCHES = ("prefix", "tied", "feedforward_bias", "scan", "remat")
+SWITCHES = ("prefix", "tied", "feedforward_bias", "scan")
 
 
 @explain_arguments(placement="it is called norm_placement")
@@ -63,7 +64,9 @@ class Architecture:
                        output weights, tied=False
   feedforward_bias     projections of feed-forward layers add learned vectors
   dtype                of activations; parameters, norms, softmax and logits are float32
-  scan, remat          one program for all layers; recompute layers in the backward pass
+  scan                 one program for all layers
+  remat                what layers keep for the backward pass, and do not recompute: a
+                       name of `transformer_jax.remat`
   part                 part of a batch that a program computes; None: all of it
 
   Raises ValueError where parts or sizes are missing, unknown or do not fit together.
@@ -89,7 +92,7 @@ class Architecture:
   feedforward_bias: bool = False
   dtype: str = "float32"
   scan: bool = False
-  remat: bool = False
+  remat: str = remat.NONE
   part: BatchPart | None = None
 
   def __post_init__(self):
@@ -131,6 +134,7 @@ class Architecture:
     for name in SWITCHES:
       if not isinstance(getattr(self, name), bool):
         raise ValueError(f"{name} is {getattr(self, name)!r}; write True or False")
+    object.__setattr__(self, "remat", remat.policy_name(self.remat))
     for name in ("dropout", "attention_dropout"):
       rate = getattr(self, name)
       if not isinstance(rate, (int, float)) or not 0 <= rate < 1:

@@ -4,6 +4,7 @@ import flax.linen as nn
 import jax
 from flax.core.scope import CollectionFilter
 
+from transformer_jax import remat
 from transformer_jax.models.architecture import Architecture
 from transformer_jax.models.block import Block
 from transformer_jax.models.compatibility import form
@@ -76,6 +77,13 @@ class Stack(nn.Module):
       return at
     return jax.tree.map(lambda x: part.take(x) if len(x) == rows else x, at)
 
+  def block(self):
+    """Returns the class of a layer, which may recompute parts of itself."""
+    if self.arch.remat == remat.NONE:
+      return Block
+    policy, prevent_cse = remat.policy(self.arch.remat), not self.arch.scan
+    return nn.remat(Block, prevent_cse=prevent_cse, policy=policy)
+
   def apply_layers(self, x_BLD, at, shared, memory, cache):
     """Returns (x_BLD, caches) after all layers.
 
@@ -85,9 +93,7 @@ class Stack(nn.Module):
     memory   (x_BMD, coordinates) of an encoder's output, or None
     cache    caches of the layers, or None
     """
-    block = (
-      nn.remat(Block, prevent_cse=not self.arch.scan) if self.arch.remat else Block
-    )
+    block = self.block()
     placement = self.arch.norm_placement
     kinds = [
       (*self.arch.layer(self.use, n), placement.layer(n)) for n in range(self.layers)
