@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import xxhash
 
-from transformer_jax.data import corpora, document_tokens, overlap
+from transformer_jax.data import corpora, document_tokens, overlap, stores
 from transformer_jax.data.corpora import BLOCK, Corpus
 from transformer_jax.data.documents import LazyDocument
 from transformer_jax.data.files import SPLITS, DataError
@@ -19,7 +19,7 @@ from transformer_jax.data.tokenizers import Tokenizer, tokenizers
 FILE_BLOCKS = 1 << 15  # blocks of a file: 2^28 tokens
 REPORT = 1 << 13  # blocks between lines of progress: 2^26 tokens
 LEARNED = 1 << 28  # characters of the training split that a tokenizer learns from
-SCORED = 1 << 24  # most tokens of a scored split: it is held in memory
+SCORED = 1 << 22  # most tokens of a scored split: it is held in memory
 UNCOMPRESSED = "group_size:1,uncompressed"
 
 
@@ -130,12 +130,16 @@ def _tokens(
 
 def _save_repeated(corpus: Corpus) -> None:
   """Writes which places of the scored splits stand in the training split."""
-  for split in SPLITS[1:]:
-    token_N = corpora.stores.whole(corpus.store(split))
-    place_N = np.zeros(len(token_N), bool)
-    place_P = overlap.repeated_places(_overlapping(corpus), token_N)
-    place_N[: len(place_P)] = place_P
-    np.save(corpus.folder / f"{split}.repeated.npy", np.packbits(place_N))
+  scored = {split: stores.whole(corpus.store(split)) for split in SPLITS[1:]}
+  # In one pass. Tokens at which the two meet are cut off from either.
+  joined_N = np.concatenate([*scored.values()])
+  place_N = np.zeros(len(joined_N), bool)
+  place_P = overlap.repeated_places(_overlapping(corpus), joined_N)
+  place_N[: len(place_P)] = place_P
+  for split, token_N in scored.items():
+    own_N, place_N = place_N[: len(token_N)], place_N[len(token_N) :]
+    own_N[max(0, len(own_N) - overlap.GRAM + 1) :] = False
+    np.save(corpus.folder / f"{split}.repeated.npy", np.packbits(own_N))
 
 
 def _overlapping(corpus: Corpus) -> Iterator[np.ndarray]:

@@ -49,20 +49,21 @@ def repeated_places(
   needed_P   places that are looked up; None: all
   """
   hash_P = np.concatenate([*_hashes(scored_N), np.zeros(0, np.uint64)])
-  looked_P = np.ones(len(hash_P), bool) if needed_P is None else needed_P
+  looked_P = np.ones(len(hash_P), bool) if needed_P is None else needed_P.copy()
   if not looked_P.any():
     return np.zeros(len(hash_P), bool)
-  wanted_U = np.unique(hash_P[looked_P])
+  wanted_U, place_of_P = np.unique(hash_P[looked_P], return_inverse=True)
   # One entry in eight or fewer is true: most hashes are not looked up.
   shift = np.uint64(64 - max(FILTER, 3 + len(wanted_U).bit_length()))
   table = np.zeros(1 << int(64 - shift), bool)
   table[wanted_U >> shift] = True
   found_U = np.zeros(len(wanted_U), bool)
   for hash_N in itertools.chain.from_iterable(map(_hashes, train)):
-    near_N = hash_N[table[hash_N >> shift]]
+    near_N = np.sort(hash_N[table[hash_N >> shift]])  # looked up in order: in caches
     place_N = np.searchsorted(wanted_U, near_N) % len(wanted_U)
     found_U[place_N[wanted_U[place_N] == near_N]] = True
-  return found_U[np.searchsorted(wanted_U, hash_P) % len(wanted_U)] & looked_P
+  looked_P[looked_P] = found_U[place_of_P]
+  return looked_P
 
 
 def windows_with(place_P: np.ndarray, end_W: np.ndarray, scored: int) -> np.ndarray:
