@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 from experiments.setup.former_values import today
 
 
-class ModelSection(ConfigDict):
+class ModelConfigDict(ConfigDict):
   """Keys of the model; former values of a key are taken as those of today."""
 
   def __setitem__(self, key: str, value: Any) -> None:
@@ -24,7 +24,7 @@ def get_config() -> ConfigDict:
 
 
 def _model() -> ConfigDict:
-  model = ModelSection()
+  model = ModelConfigDict()
   model.family = "transformer"  # recurrent, transformer(decoder_heads=2): see models/
   model.kind = "decoder"  # prefix_decoder, encoder, encoder_decoder: docs/reference
   model.position = "rope"  # see transformer_jax/positions
