@@ -4,14 +4,17 @@ Press et al., 2022, https://arxiv.org/abs/2108.12409;
 Zhou et al., 2024, https://arxiv.org/abs/2402.09371.
 
   python -m transformer_jax.data.prepare lm1b
+  python -m transformer_jax.data.prepare tfds:lm1b --corpus=data/lm1b
   python -m experiments.sweep --config=experiments/configs/pod.py --dry_run
   python -m experiments.sweep --config=experiments/configs/pod.py
   python -m experiments.sweep --config=experiments/configs/pod.py \\
-    --config.task='text(source="/data/books/**/*.txt", window=8192)'
+    --config.task='text("data/books", window=8192)'
 
-Every device holds a part of each batch. Give each layer's heads to several devices with
---config.mesh.tensor=2.
-Cost: unknown; it has been traced and compiled on a CPU, and has not run on a TPU.
+The corpus is streamed from each host; every device holds a part of each batch. Give
+each seed devices of its own with --config.mesh.seed=3, and each layer's heads to several
+devices with --config.mesh.tensor=2.
+Cost: unknown; compiled for v5e (docs/howto/estimate.md), and not run on a TPU. A toy of
+it is trained by two processes from a streamed corpus in tests/runner/test_pod.py.
 Expect: unknown, which is why it is worth running.
 """
 
@@ -26,7 +29,7 @@ ENCODINGS = ("none", "learned", "t5", "alibi", "rope", "rope(base=5e5)", "fire")
 def get_config() -> ConfigDict:
   """Returns a model of about 100 million parameters."""
   config = base.get_config()
-  config.task = 'text(source="tfds:lm1b", window=8192)'
+  config.task = 'text("data/lm1b", window=8192, order="epochs")'
   config.model.update(core="auto", width=768, layers=12, heads=12, feedforward=3072)
   config.model.update(dtype="bfloat16", scan=True, remat="full")
   config.train.update(length=1024, batch_size=256, steps=20_000, steps_per_dispatch=100)
