@@ -11,8 +11,8 @@ Zhou et al., 2024, https://arxiv.org/abs/2402.09371.
     --config.task='text("data/books", window=8192)'
 
 The corpus is streamed from each host; every device holds a part of each batch. Give
-each seed devices of its own with --config.mesh.seed=3, and each layer's heads to several
-devices with --config.mesh.tensor=2.
+each seed devices of its own with --config.mesh.seed=3, and the heads of each layer to
+several devices with --config.mesh.tensor=2.
 Cost: unknown; compiled for v5e (docs/howto/estimate.md), and not run on a TPU. A toy of
 it is trained by two processes from a streamed corpus in tests/runner/test_pod.py.
 Expect: unknown, which is why it is worth running.
