@@ -13,9 +13,16 @@ from typing import Any
 class HostError(RuntimeError):
   """An error of another process, which ends the work of this one too.
 
-  >>> str(HostError("process 1 on b: OSError: No space left on device"))
-  'process 1 on b: OSError: No space left on device'
+  exit_code   that of the process with the error
+
+  >>> error = HostError("process 1 on b: OSError: No space left on device")
+  >>> error.exit_code
+  1
   """
+
+  def __init__(self, sentence: str, exit_code: int = 1):
+    self.exit_code = exit_code
+    super().__init__(sentence)
 
 
 class Group:
@@ -31,12 +38,14 @@ class Group:
   index: int = 0
   names: Sequence[str] = ("this process",)
 
-  def exchange(self, label: str, value: Any, error: str = "") -> list[Any]:
+  def exchange(
+    self, label: str, value: Any, error: Exception | None = None
+  ) -> list[Any]:
     """Returns the values of all processes, by their numbers.
 
     label   says what is exchanged; all processes must be at the same exchange
     value   JSON
-    error   of this process, which then has no value; "": none
+    error   of this process, which then has no value
 
     Raises HostError on every process where one has an error.
     """
@@ -112,6 +121,6 @@ def _tell(label: str, error: Exception) -> None:
     return
   error.of_all_hosts = True  # type: ignore[attr-defined]
   try:
-    group().exchange(label, None, error=f"{type(error).__name__}: {error}")
+    group().exchange(label, None, error)
   except HostError:
     return  # the caller raises its own

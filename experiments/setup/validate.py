@@ -30,6 +30,8 @@ class ConfigError(ValueError):
   write model.width=64 or 68, or change model.heads
   """
 
+  exit_code = 2  # of a command that it ends
+
   def __init__(self, *problems: str):
     self.problems = problems
     super().__init__("\n  ".join(problems if len(problems) == 1 else ("", *problems)))
