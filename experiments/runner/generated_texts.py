@@ -8,6 +8,7 @@ import jax
 from jax.sharding import Mesh
 
 from experiments.runner.build import Experiment
+from transformer_jax import global_arrays
 from transformer_jax.evaluation.translator import Translator
 from transformer_jax.training import sharding
 from transformer_jax.training.json_files import write_json
@@ -26,7 +27,7 @@ def write(
   examples = experiment.task.generation_set(fitted) if writing.most else None
   if examples is None:
     return {}
-  trainer, all_params = experiment.trainer, jax.device_get(params)
+  trainer, all_params = experiment.trainer, global_arrays.read(params)
   tokenizer, place = examples.tokenizer, functools.partial(sharding.place_rows, mesh)
 
   def translator(seed_index: int) -> Translator:

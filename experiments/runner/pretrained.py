@@ -19,7 +19,7 @@ from experiments.runner.build import Experiment
 from experiments.runner.saved_run import of_run
 from experiments.runner.seed_blocks import blocks
 from experiments.setup.validate import ConfigError
-from transformer_jax import interop
+from transformer_jax import global_arrays, interop
 from transformer_jax.axes import Dims
 from transformer_jax.data import files, tokenizers
 from transformer_jax.models import Architecture
@@ -63,7 +63,7 @@ class Pretrained:
   def _put(self, state: State) -> State:
     def place(path, x):
       whole = np.broadcast_to(self.arrays[path], x.shape) if path in self.arrays else x
-      return jax.device_put(whole.astype(x.dtype), x.sharding)
+      return global_arrays.put(whole.astype(x.dtype), x.sharding)
 
     def placed(params):
       return nested({path: place(path, x) for path, x in flat(params).items()})

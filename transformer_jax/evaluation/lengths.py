@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from transformer_jax import global_arrays
 from transformer_jax.data import task_probe
 from transformer_jax.data.base import Batch, Task
 from transformer_jax.evaluation import measure_probe
@@ -100,7 +101,7 @@ class Evaluator:
       if length in buckets:
         program = programs[buckets[length]]
         each = [program(part, arrays, np.int32(length)) for part in parts]
-        scores, *counts, singles, weights = seed_parts.join(jax.device_get(each))
+        scores, *counts, singles, weights = seed_parts.join(global_arrays.read(each))
         reasons = [why_undefined(*map(int, pair)) for pair in zip(*counts, strict=True)]
         value_SE |= {(length, *column): x_SE for column, x_SE in singles.items()}
         # The same for all seeds.

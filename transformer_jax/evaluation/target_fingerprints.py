@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import xxhash
 
+from transformer_jax import global_arrays
 from transformer_jax.data.base import Task
 from transformer_jax.evaluation.lengths import Evaluator
 
@@ -26,7 +26,7 @@ def of_lengths(
   available = {"available": evaluator.task.available(arrays)}
   return {
     str(length): available
-    | of_batch(*jax.device_get(program(arrays, jnp.int32(length), bucket)))
+    | of_batch(*global_arrays.read(program(arrays, np.int32(length), bucket)))
     for length, bucket in evaluator.buckets(lengths).items()
   }
 

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from transformer_jax import global_arrays
 from transformer_jax.data.tokenizers import Tokenizer
 from transformer_jax.evaluation.beam import Beam, beam_search
 from transformer_jax.positions import coords
@@ -63,7 +64,8 @@ class Translator:
       source_BL=self.place(self.source(sources)),
     )
     translations: list[str | None] = []
-    scored = zip(texts, np.asarray(best_BN).tolist(), np.asarray(score_B), strict=True)
+    best_BN, score_B = global_arrays.read((best_BN, score_B))
+    scored = zip(texts, best_BN.tolist(), score_B, strict=True)
     for text, tokens, score in scored:
       if np.isneginf(score):
         warn(f"no translation, since logits are not numbers: {text[:40]}...")

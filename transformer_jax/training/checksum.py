@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import xxhash
-from jax.experimental import multihost_utils
+
+from transformer_jax import global_arrays
 
 GOLDEN = 2654435761  # 2**32 / golden ratio: neighbours get unlike weights
 UNSIGNED = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32, 8: jnp.uint32}
@@ -43,9 +44,7 @@ def _bytes(leaf: jax.Array) -> np.ndarray:
   """Returns the bytes of the whole array, on a CPU mostly without a copy."""
   if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
     leaf = jax.random.key_data(leaf)
-  if not getattr(leaf, "is_fully_addressable", True):
-    leaf = multihost_utils.process_allgather(leaf, tiled=True)
-  return np.ascontiguousarray(jax.device_get(leaf)).reshape(-1).view(np.uint8)
+  return np.ascontiguousarray(global_arrays.read(leaf)).reshape(-1).view(np.uint8)
 
 
 @jax.jit

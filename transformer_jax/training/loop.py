@@ -16,6 +16,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jax.stages import Lowered
 
+from transformer_jax import global_arrays
 from transformer_jax.devices import platform
 from transformer_jax.mesh_shape import SEED
 from transformer_jax.training import loss as losses
@@ -297,7 +298,7 @@ class _Pending:
     """Reports the oldest dispatches, all but the `leave` newest; waits for them."""
     while len(self.dispatches) > leave:
       last, metrics = self.dispatches.popleft()
-      metrics = seed_parts.join(jax.device_get(metrics))
+      metrics = seed_parts.join(global_arrays.read(metrics))
       taught_SN = metrics.pop("targets") != 0
       _note_divergence(self.diverged, last, metrics["loss"], taught_SN)
       now = time.perf_counter()

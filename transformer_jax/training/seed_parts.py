@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from transformer_jax import global_arrays
 from transformer_jax.devices import platform
 from transformer_jax.mesh_shape import SEED
 
@@ -77,7 +78,7 @@ def _is_key(x: Any) -> bool:
 
 
 def _read(x: Any) -> np.ndarray:
-  return np.asarray(jax.random.key_data(x) if _is_key(x) else x)
+  return np.asarray(global_arrays.read(jax.random.key_data(x) if _is_key(x) else x))
 
 
 def _put(x: np.ndarray, like: Any) -> Any:
@@ -89,5 +90,6 @@ def _put(x: np.ndarray, like: Any) -> Any:
   if not isinstance(like, jax.Array):
     return x
   if _is_key(like):
-    return jax.device_put(jax.random.wrap_key_data(jnp.array(x)), like.sharding)
-  return jax.device_put(x, like.sharding, may_alias=False)
+    data = global_arrays.put(x, jax.random.key_data(like).sharding, may_alias=False)
+    return jax.random.wrap_key_data(data)
+  return global_arrays.put(x, like.sharding, may_alias=False)

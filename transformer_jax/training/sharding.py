@@ -12,6 +12,7 @@ from typing import Any
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from transformer_jax import global_arrays
 from transformer_jax.axes import axes_of
 from transformer_jax.data.base import Batch
 from transformer_jax.mesh_shape import ROWS, SEED, MeshShape
@@ -117,7 +118,8 @@ def map_seeds(
 
 def whole(mesh: Mesh, tree: Any) -> Any:
   """Puts a copy of each array on every device."""
-  return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
+  everywhere = NamedSharding(mesh, PartitionSpec())
+  return jax.tree.map(lambda x: global_arrays.put(x, everywhere), tree)
 
 
 def split_rows(mesh: Mesh, x_BL: jax.Array) -> jax.Array:
@@ -155,7 +157,7 @@ def place_rows(mesh: Mesh, x_BL: Any) -> jax.Array:
   Rows that these do not divide are all on every device.
   """
   spec = PartitionSpec() if len(x_BL) % num_rows(mesh) else PartitionSpec(ROWS)
-  return jax.device_put(x_BL, NamedSharding(mesh, spec))
+  return global_arrays.put(x_BL, NamedSharding(mesh, spec))
 
 
 def split_batch(mesh: Mesh, batch: Batch) -> Batch:
