@@ -115,12 +115,17 @@ def from_leader(label: str, call: Callable[[], Any]) -> Any:
   return group().exchange(label, value)[0]
 
 
+def known(error: Exception) -> Exception:
+  """Returns an error of which all processes know, so that it is not exchanged again."""
+  error.of_all_hosts = True  # type: ignore[attr-defined]
+  return error
+
+
 def _tell(label: str, error: Exception) -> None:
   """Exchanges an error of this process, unless all know it."""
   if isinstance(error, HostError) or getattr(error, "of_all_hosts", False):
     return
-  error.of_all_hosts = True  # type: ignore[attr-defined]
   try:
-    group().exchange(label, None, error)
+    group().exchange(label, None, known(error))
   except HostError:
     return  # the caller raises its own

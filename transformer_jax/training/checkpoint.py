@@ -2,10 +2,12 @@
 
 Orbax writes atomically and in the background, and restores to any mesh. It does not
 detect a flipped bit, never falls back to an older step, and reports a failed background
-save only at the next one. `Keeper` adds these three.
+save only at the next one. `Keeper` adds these three. Of several processes each writes
+and reads its own part, and all agree on what was saved, lost and damaged.
 """
 
 import contextlib
+import functools
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -13,8 +15,8 @@ from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
-from jax.experimental import multihost_utils
 
+from transformer_jax import hosts
 from transformer_jax.aside import set_aside
 from transformer_jax.training.checkpoint_note import (
   CheckpointError,
@@ -63,7 +65,7 @@ class Keeper:
   ):
     self._directory = Path(directory).absolute()
     self._keep = keep
-    self._say = say if jax.process_index() == 0 else lambda line: None
+    self._say = say if hosts.is_leader() else lambda line: None
     self._saving: int | None = None
     self._lost: str | None = None
     quieten_orbax()
@@ -73,7 +75,9 @@ class Keeper:
     make_folder(self._directory)
     latest = ocp.checkpoint_managers.LatestN(self._keep)
     options = ocp.CheckpointManagerOptions(
-      cleanup_tmp_directories=True, preservation_policy=latest
+      cleanup_tmp_directories=True,
+      preservation_policy=latest,
+      multiprocessing_options=_barriers(),
     )
     items = ("state", "meta")
     return ocp.CheckpointManager(self._directory, item_names=items, options=options)
@@ -87,6 +91,9 @@ class Keeper:
 
   def steps(self) -> list[int]:
     """Returns the steps on disk, oldest first."""
+    return hosts.from_leader("the steps on disk", self._on_disk)
+
+  def _on_disk(self) -> list[int]:
     # Somebody may have removed the folder; the next save makes it again.
     there = self._directory.iterdir() if self._directory.exists() else ()
     names = (path.name for path in there)
@@ -105,13 +112,19 @@ class Keeper:
     items = {"state": ocp.args.StandardSave(leaves), "meta": ocp.args.JsonSave(note)}
     self._saving = step
     try:
-      self._manager.save(step, args=ocp.args.Composite(**items), force=True)
+      hosts.together("a checkpoint", functools.partial(self._write, step, items))
     except Exception as error:
       self._fail(error)
 
+  def _write(self, step: int, items: dict[str, Any]) -> None:
+    self._manager.save(step, args=ocp.args.Composite(**items), force=True)
+
   def poll(self) -> None:
     """Notices a save that failed in the background; call it at every dispatch."""
-    if self._saving is not None and not self._manager.is_saving_in_progress():
+    if self._saving is None:
+      return
+    saving = self._manager.is_saving_in_progress()
+    if not any(hosts.group().exchange("whether a checkpoint is written", saving)):
       self._settle()
 
   def wait(self) -> None:
@@ -123,12 +136,15 @@ class Keeper:
     if self._saving is None:
       return
     try:
-      self._manager.wait_until_finished()
-      if self._saving not in self.steps():
-        raise FileNotFoundError("the folder did not appear")
+      hosts.together("a written checkpoint", self._check_saved)
       self._saving, self._lost = None, None
     except Exception as error:
       self._fail(error, last)
+
+  def _check_saved(self) -> None:
+    self._manager.wait_until_finished()
+    if hosts.is_leader() and self._saving not in self._on_disk():
+      raise FileNotFoundError("the folder did not appear")
 
   def _fail(self, error: Exception, last: bool = False) -> None:
     step, self._saving = self._saving, None
@@ -167,18 +183,36 @@ class Keeper:
     self._settle()
     steps = self.steps()
     for step in reversed(steps):
-      try:
-        state, note = self._read(step, abstract)
-      except Exception as error:
-        if not _is_damage(error):
-          raise
-        self._set_aside(step, brief(error))
+      found, damage = self._intact(step, abstract)
+      if damage or found is None:
+        self._set_aside(step, damage)
         continue
+      state, note = found
       self._compare_versions(step, note["versions"])
       return state, note["meta"]
     if steps:
       self._say(f"{self._directory} holds no intact checkpoint: starting from step 0")
     return None
+
+  def _intact(self, step: int, abstract: Any) -> tuple[Any, str]:
+    """Returns (state, note) and "", or None and the damage that a process found."""
+    found, damage, trouble = None, "", None
+    try:
+      found = self._read(step, abstract)
+    except Exception as error:
+      damage = brief(error) if _is_damage(error) else ""
+      trouble = None if damage else error
+    # Damage first: the processes that wait for the one that found it get a timeout.
+    answers = hosts.group().exchange(
+      "a checkpoint", [damage, brief(trouble) if trouble else ""]
+    )
+    if damage := next((here for here, _ in answers if here), ""):
+      return None, damage
+    if trouble:
+      raise hosts.known(trouble)
+    if words := next((there for _, there in answers if there), ""):
+      raise hosts.HostError(words)
+    return found, ""
 
   def read(self, step: int, abstract: Any) -> tuple[Any, dict[str, Any]]:
     """Returns one (state, meta) by its step; a damaged one raises CheckpointError."""
@@ -212,14 +246,13 @@ class Keeper:
     """Renames a damaged step, so that nothing is lost and the step can be saved."""
     with contextlib.suppress(Exception):
       self._manager.close()
-    if jax.process_index() == 0:
+    if hosts.is_leader():
       free = set_aside(self._directory / str(step))
       self._say(
         f"checkpoint {self._directory}/{step} is damaged ({reason}); kept as {free},"
         " using the one before"
       )
-    if jax.process_count() > 1:
-      multihost_utils.sync_global_devices(f"{step} is set aside")
+    hosts.group().exchange(f"step {step} is set aside", None)
     self._manager = self._open()
 
   def _compare_versions(self, step: int, then: dict[str, str]) -> None:
@@ -231,6 +264,12 @@ class Keeper:
         f"checkpoint {self._directory}/{step} was written with {'; '.join(parts)}:"
         " the numbers may differ in their last bits from an uninterrupted run"
       )
+
+
+def _barriers() -> ocp.options.MultiprocessingOptions:
+  """Returns how processes wait for one another: with a timeout, not on the devices."""
+  every = set(range(jax.process_count())) if jax.process_count() > 1 else None
+  return ocp.options.MultiprocessingOptions(active_processes=every)
 
 
 def _is_damage(error: Exception) -> bool:
