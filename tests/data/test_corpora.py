@@ -117,7 +117,7 @@ def test_a_mixture_has_the_windows_of_its_parts(folder, tmp_path):
     task.batch({"train_N": recorder(train)}, jax.random.key(0), 400, 20)
     and recorder.last.reads[0][0]
   )
-  windows = [bytes(train.store.read(place, 21)) for place in starts.on_host()]
+  windows = [bytes(window) for window in train.store.read(starts.on_host(), 21)]
   upper = sum(window == window.upper() for window in windows)
   assert 250 < upper < 350
 
@@ -167,7 +167,7 @@ def test_a_flipped_bit_is_an_error_when_its_record_is_read(folder, tmp_path):
   place = path.read_bytes().find(whole[:16].tobytes())
   damaged(path, lambda content: content.__setitem__(place, content[place] ^ 1))
   with pytest.raises(DataError, match=r"of the corpus .* is damaged"):
-    corpus.store("train").read(0, 8)
+    corpus.store("train").read(np.array([0]), 8)
 
 
 def test_a_missing_file_is_named(folder, tmp_path):
@@ -211,6 +211,19 @@ def test_a_split_of_tfds_becomes_a_corpus(monkeypatch, tmp_path):
   monkeypatch.setattr(documents.tfds, "texts", lambda n, d, split: iter(records[split]))
   corpus = written("tfds:lines", tmp_path / "corpus")
   assert corpus.listing["split"] == "by TFDS"
-  assert bytes(corpus.store("train").read(0, 12)) == b"one twothree"
+  assert bytes(corpus.store("train").read(np.array([0]), 12)[0]) == b"one twothree"
   assert corpus.listing["splits"]["validation"]["tokens"] == 0
   json.dumps(corpus.listing)
+
+
+@pytest.mark.parametrize("size", [1, 3, 64, 65, 200])
+def test_windows_of_any_size_are_those_of_the_array(
+  folder, tmp_path, size, monkeypatch
+):
+  monkeypatch.setattr(stores, "TOGETHER", 7)
+  store = written(folder, tmp_path / "corpus").store("train")
+  token_N = stores.whole(store)
+  last = len(token_N) - size
+  start_B = np.array([0, last, 5, 5, 63, 64, *np.linspace(0, last, 40, dtype=int)])
+  want_BL = token_N[start_B[:, None] + np.arange(size)]
+  np.testing.assert_array_equal(store.read(start_B, size), want_BL)

@@ -116,9 +116,9 @@ def test_each_device_gets_the_rows_that_it_trains_on():
   places = []
 
   class Noted(InMemory):
-    def read(self, start, size):
-      places.append(start)
-      return super().read(start, size)
+    def read(self, start_B, size):
+      places.extend(start_B)
+      return super().read(start_B, size)
 
   program = loop.compile_steps(
     trainer("text"),
@@ -136,7 +136,7 @@ def test_each_device_gets_the_rows_that_it_trains_on():
 
 def test_a_reader_that_fails_ends_training_with_its_own_error(tmp_path):
   class Broken(InMemory):
-    def read(self, start, size):
+    def read(self, start_B, size):
       raise ValueError("a file of the corpus is damaged")
 
   program = loop.compile_steps(

@@ -43,7 +43,7 @@ class Corpus:
   >>> words = [LazyDocument(x, x, lambda: iter(["two words"])) for x in SPLITS]
   >>> with tempfile.TemporaryDirectory() as folder:
   ...   corpus = corpus_writer.write(f"{folder}/words", words, {"source": "words"})
-  ...   bytes(corpus.store("train").read(4, 5))
+  ...   bytes(corpus.store("train").read(np.array([4]), 5)[0])
   b'words'
   """
 

@@ -148,7 +148,8 @@ def _overlapping(corpus: Corpus) -> Iterator[np.ndarray]:
   tokens = store.sizes[0]
   for start in range(0, tokens, piece):
     first = max(0, start - overlap.GRAM + 1)
-    yield store.read(first, min(tokens, start + piece) - first)
+    size = min(tokens, start + piece) - first
+    yield store.read(np.array([first]), size)[0]
 
 
 class SplitWriter:

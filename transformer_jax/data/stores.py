@@ -9,13 +9,15 @@ import numpy as np
 from transformer_jax.data.files import DataError
 from transformer_jax.data.windows import TokenStore
 
+TOGETHER = 1024  # windows whose records are read at once
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class InMemory:
   """Tokens of one part in an array.
 
-  >>> InMemory(np.arange(5, dtype=np.uint8)).read(1, 3).tolist()
-  [1, 2, 3]
+  >>> InMemory(np.arange(5, dtype=np.uint8)).read(np.array([1, 2]), 3).tolist()
+  [[1, 2, 3], [2, 3, 4]]
   """
 
   token_N: np.ndarray
@@ -28,9 +30,9 @@ class InMemory:
   def sizes(self) -> tuple[int, ...]:
     return self.token_N.shape
 
-  def read(self, start: int, size: int) -> np.ndarray:
-    """Returns the tokens from a place on."""
-    return self.token_N[start : start + size]
+  def read(self, start_B: np.ndarray, size: int) -> np.ndarray:
+    """Returns windows of tokens, [B, size]."""
+    return self.token_N[start_B[:, None] + np.arange(size)]
 
 
 class InRecords:
@@ -51,8 +53,8 @@ class InRecords:
   ...     writer.add([np.arange(9000)])
   ...   paths = [folder / file["name"] for file in writer.facts()["files"]]
   ...   store = InRecords(paths, tokens=9000, block=8192, dtype=np.uint16)
-  ...   store.read(8191, 3).tolist()
-  [8191, 8192, 8193]
+  ...   store.read(np.array([8191]), 3).tolist()
+  [[8191, 8192, 8193]]
   """
 
   def __init__(self, paths: Sequence[Path], tokens: int, block: int, dtype: np.dtype):
@@ -69,18 +71,34 @@ class InRecords:
     if count != -(-tokens // block):
       raise self._damaged(f"{count} records and not {-(-tokens // block)}")
 
-  def read(self, start: int, size: int) -> np.ndarray:
-    """Returns the tokens from a place on; raises DataError for a damaged record."""
-    first, last = start // self._block, (start + size - 1) // self._block
+  def read(self, start_B: np.ndarray, size: int) -> np.ndarray:
+    """Returns windows of tokens, [B, size]; raises DataError for a damaged record.
+
+    Records are read many at a time: one by one takes sixty times as long.
+    """
+    groups = range(0, len(start_B), TOGETHER)
+    return np.concatenate([self._read(start_B[n : n + TOGETHER], size) for n in groups])
+
+  def _read(self, start_B: np.ndarray, size: int) -> np.ndarray:
+    first_B = start_B // self._block
+    most = (size - 1) // self._block + 2  # blocks of a window
+    block_BM = first_B[:, None] + np.arange(most)
+    needed_BM = block_BM * self._block < (start_B + size)[:, None]
+    block_U = np.unique(block_BM[needed_BM])
+    token_N = self._blocks(block_U)
+    # The blocks of a window are neighbours in the list, as they are in the text.
+    place_B = np.searchsorted(block_U, first_B) * self._block + start_B % self._block
+    return token_N[place_B[:, None] + np.arange(size)]
+
+  def _blocks(self, block_U: np.ndarray) -> np.ndarray:
+    """Returns the tokens of some blocks, one after another."""
     try:
-      records = self._records.__getitems__(range(first, last + 1))
+      records = self._records.__getitems__(block_U.tolist())
     except (RuntimeError, ValueError, IndexError, OSError) as error:
       raise self._damaged(error) from error
     stored = self.dtype.newbyteorder("<")
     blocks = [np.frombuffer(record, stored) for record in records]
-    token_N = blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
-    skipped = start - first * self._block
-    return token_N[skipped : skipped + size].astype(self.dtype, copy=False)
+    return np.concatenate(blocks).astype(self.dtype, copy=False)
 
   def _damaged(self, reason: object) -> DataError:
     folder = self._paths[0].parent if self._paths else "the corpus"
@@ -95,8 +113,8 @@ class Joined:
   """Parts of a mixture, one after another.
 
   >>> store = Joined([InMemory(np.array([1, 2])), InMemory(np.array([3, 4, 5]))])
-  >>> store.sizes, store.read(3, 2).tolist()
-  ((2, 3), [4, 5])
+  >>> store.sizes, store.read(np.array([3, 0]), 2).tolist()
+  ((2, 3), [[4, 5], [1, 2]])
   """
 
   def __init__(self, parts: Sequence[TokenStore]):
@@ -105,17 +123,20 @@ class Joined:
     self.sizes = tuple(sum(part.sizes) for part in parts)
     self._ends = np.cumsum(self.sizes)
 
-  def read(self, start: int, size: int) -> np.ndarray:
-    """Returns the tokens from a place on; no window crosses parts."""
-    number = int(np.searchsorted(self._ends, start, side="right"))
-    first = int(self._ends[number]) - self.sizes[number]
-    return self._parts[number].read(start - first, size).astype(self.dtype)
+  def read(self, start_B: np.ndarray, size: int) -> np.ndarray:
+    """Returns windows of tokens, [B, size]; no window crosses parts."""
+    window_BL = np.empty((len(start_B), size), self.dtype)
+    part_B = np.searchsorted(self._ends, start_B, side="right")
+    for number in np.unique(part_B).tolist():
+      first, own_B = self._ends[number] - self.sizes[number], part_B == number
+      window_BL[own_B] = self._parts[number].read(start_B[own_B] - first, size)
+    return window_BL
 
 
 def whole(store: TokenStore) -> np.ndarray:
   """Returns all tokens of a store; of a mixture part after part."""
   pieces, first = [], 0
   for size in store.sizes:
-    pieces.append(store.read(first, size))
+    pieces += [store.read(np.array([first]), size)[0]] if size else []
     first += size
-  return np.concatenate(pieces)
+  return np.concatenate([np.zeros(0, store.dtype), *pieces])

@@ -30,18 +30,23 @@ class TokenStore(Protocol):
 
   >>> class Zeros:
   ...   dtype, sizes = np.dtype(np.uint8), (2**40,)
-  ...   def read(self, start, size):
-  ...     return np.zeros(size, np.uint8)
+  ...   def read(self, start_B, size):
+  ...     return np.zeros((len(start_B), size), np.uint8)
   >>> text = HostText(Zeros())  # a text in a store of one's own
-  >>> text.store.read(2**39, size=3).tolist()
-  [0, 0, 0]
+  >>> text.store.read(np.array([2**39]), size=3).tolist()
+  [[0, 0, 0]]
   """
 
-  dtype: np.dtype
-  sizes: tuple[int, ...]
+  @property
+  def dtype(self) -> np.dtype: ...
+  @property
+  def sizes(self) -> tuple[int, ...]: ...
 
-  def read(self, start: int, size: int) -> np.ndarray:
-    """Returns the tokens from a place on; raises DataError for damaged data."""
+  def read(self, start_B: np.ndarray, size: int) -> np.ndarray:
+    """Returns the windows from some places on, [B, size], of this dtype.
+
+    Raises DataError for damaged data.
+    """
     ...
 
 

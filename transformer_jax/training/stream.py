@@ -139,11 +139,8 @@ class TextStream:
     }
 
   def _windows(self, place_SNB: np.ndarray, size: int) -> np.ndarray:
-    store = self._text.store
-    windows = np.empty((*place_SNB.shape, size), store.dtype)
-    for place, window in zip(place_SNB.flat, windows.reshape(-1, size), strict=True):
-      window[:] = store.read(int(place), size)
-    return windows
+    windows = self._text.store.read(place_SNB.reshape(-1), size)
+    return windows.reshape(*place_SNB.shape, size)
 
   def _plan(self, dispatch: int) -> list[np.ndarray]:
     """Returns the places of each read of a dispatch, int64 [S, steps, B]."""
