@@ -84,8 +84,11 @@ def test_one_file_is_cut_as_without_a_corpus(folder, tmp_path):
   assert facts["split"] == "within each file"
 
 
-def test_windows_that_repeat_training_text_are_those_of_the_files(tmp_path):
-  """The last 5% of this file stand in its first half too."""
+def test_windows_that_repeat_training_text_are_those_of_the_files(
+  tmp_path, monkeypatch
+):
+  """The last 5% of this file stand in its first half too, across pieces."""
+  monkeypatch.setattr(corpus_writer.overlap, "CHUNK", 90)
   source = tmp_path / "one.txt"
   source.write_text(text(5, 500) + text(7, 300) + text(5, 80))
   written(source, tmp_path / "corpus")

@@ -15,7 +15,7 @@ from transformer_jax.data.stores import InMemory, Joined
 from transformer_jax.data.tokenizers import tokenizers
 from transformer_jax.data.windows import HostText, Mixture
 from transformer_jax.models import Architecture, Transformer
-from transformer_jax.training import loop, sharding
+from transformer_jax.training import loop, sharding, stream
 from transformer_jax.training.checkpoint import Keeper
 from transformer_jax.training.step import Trainer
 
@@ -59,9 +59,9 @@ def trained(spec, text, mesh=None, start=0, state=None, dispatches=2):
   arrays = sharding.whole(mesh, arrays_with(text))
   program = loop.compile_steps(trainer(spec), SEEDS, arrays, mesh, COUNT)
   state, losses = state or program.init(), []
-  with program.windows_from(start) as stream:
+  with program.windows_from(start) as ahead:
     for _ in range(dispatches):
-      state, metrics = program(arrays, state, next(stream))
+      state, metrics = program(arrays, state, next(ahead))
       losses.append(np.asarray(metrics["loss"]))
   return state, np.concatenate(losses, axis=1)
 
@@ -94,6 +94,28 @@ def test_a_stream_from_a_later_step_goes_on_with_the_same_windows(spec):
   np.testing.assert_array_equal(whole_SN[:, COUNT:], rest_SN)
 
 
+def test_steps_in_epochs_read_each_window_once():
+  """66 windows of 6 tokens, in rows of 4: 33 steps are two epochs."""
+  text = HostText(InMemory(TEXT))
+  arrays, mesh = arrays_with(text), sharding.make_mesh()
+  source = stream.TextStream(trainer(SPECS["epochs"]), arrays, SEEDS, mesh, 3, 1)
+  places = [source._plan(dispatch)[0][0].reshape(-1) for dispatch in range(11)]
+  epochs = np.concatenate(places).reshape(2, 66).tolist()
+  assert all(sorted(epoch) == [*range(0, 396, 6)] for epoch in epochs)
+  assert epochs[0] != epochs[1]
+
+
+def test_what_is_planned_at_once_changes_no_window(monkeypatch):
+  def places(planned):
+    monkeypatch.setattr(stream, "PLANNED", planned)
+    arrays = arrays_with(HostText(InMemory(TEXT)))
+    mesh = sharding.make_mesh()
+    source = stream.TextStream(trainer("text"), arrays, SEEDS, mesh, COUNT, 1)
+    return [source._plan(dispatch)[0].tolist() for dispatch in (0, 2, 1, 4, 5)]
+
+  assert places(2) == places(16)
+
+
 def test_windows_do_not_depend_on_the_devices_that_read_them():
   text = HostText(InMemory(TEXT))
 
@@ -101,8 +123,8 @@ def test_windows_do_not_depend_on_the_devices_that_read_them():
     mesh = sharding.make_mesh(data=data)
     arrays = arrays_with(text)
     program = loop.compile_steps(trainer("text"), SEEDS, arrays, mesh, COUNT)
-    with program.windows_from(4) as stream:
-      return jax.device_get(next(stream)), next(stream)
+    with program.windows_from(4) as ahead:
+      return jax.device_get(next(ahead)), next(ahead)
 
   (first, later), (split, split_later) = rows(1), rows(4)
   jax.tree.map(np.testing.assert_array_equal, first, split)
@@ -127,9 +149,8 @@ def test_each_device_gets_the_rows_that_it_trains_on():
     sharding.make_mesh(data=2),
     1,
   )
-  stream = program.stream
-  shape = stream._shapes[0]
-  of_read = stream._of_read(stream._plan(0)[0], shape)
+  source = program.stream
+  of_read = source._of_read(source._plan(0)[0], source._shapes[0])
   assert sorted(x.shape for x in of_read.values()) == [(1, 1, 2, 7)] * 2
   assert len(places) == 4
 
