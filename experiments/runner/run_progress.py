@@ -17,6 +17,7 @@ from transformer_jax.untrusted import shown
 
 FINISHED, FAILED, RUNNING = "finished", "failed", "running"
 STOPPED, WAITING = "stopped", "waiting"
+LATE, LATE_DISPATCHES = 120.0, 5  # seconds, and dispatches, without a sign
 TAIL = 4096  # bytes at the end of a metric log, which have the last loss
 
 
@@ -40,7 +41,8 @@ class RunProgress:
   steps      of its config; None: unknown, as all that follows
   reason     of a failure
   loss       mean over seeds at the last logged step
-  quiet_s    seconds since its files changed
+  dispatch   steps between two signs of a running run
+  quiet_s    seconds since the last sign
   per_step   seconds of a step of this attempt
   began      of this attempt, in seconds since 1970
   took       of a finished run
@@ -60,10 +62,25 @@ class RunProgress:
   host: str = ""
   pid: int | None = None
   loss: float | None = None
-  quiet_s: float | None = None
+  dispatch: int = 1
+  quiet_s: float = 0.0
   per_step: float | None = None
   began: float | None = None
   took: Took | None = None
+
+  @property
+  def phase(self) -> str:
+    """Returns what a running run does: preparing, training or evaluating."""
+    if not self.step:
+      return "preparing"
+    return "evaluating" if self.steps and self.step >= self.steps else "training"
+
+  @property
+  def late_s(self) -> float | None:
+    """Returns since when a training run gives no sign, None while that is no wonder."""
+    usual = LATE_DISPATCHES * self.dispatch * (self.per_step or 0.0)
+    late = self.phase == "training" and self.quiet_s > max(LATE, usual)
+    return self.quiet_s if late else None
 
   @property
   def ahead(self) -> float | None:
@@ -94,7 +111,7 @@ def run_progress(folder: Path, entry: Mapping[str, Any]) -> RunProgress:
     return dataclasses.replace(run, took=_took(folder))
   if name == WAITING:
     return run
-  run = dataclasses.replace(run, steps=_steps(folder))
+  run = dataclasses.replace(run, **_planned(folder))
   return dataclasses.replace(run, **_pace(folder)) if name == RUNNING else run
 
 
@@ -119,9 +136,12 @@ def _alive(process: Mapping[str, Any]) -> bool:
   return True
 
 
-def _steps(folder: Path) -> int | None:
-  steps = read_or_empty(folder / "config.json").get("train.steps")
-  return steps if isinstance(steps, int) else None
+def _planned(folder: Path) -> dict[str, Any]:
+  """Returns the steps of a run, in all and of a dispatch, as its config has them."""
+  config = read_or_empty(folder / "config.json")
+  keys = {"steps": "train.steps", "dispatch": "train.steps_per_dispatch"}
+  found = {name: config.get(key) for name, key in keys.items()}
+  return {name: value for name, value in found.items() if isinstance(value, int)}
 
 
 def _pace(folder: Path) -> dict[str, Any]:

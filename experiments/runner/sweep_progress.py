@@ -8,7 +8,18 @@ from experiments.runner import run_progress, time_left
 from transformer_jax.training.progress import duration
 from transformer_jax.untrusted import shown
 
-RUNNING = ("id", "label", "group", "step", "steps", "loss", "host", "pid", "quiet_s")
+RUNNING = (
+  "id",
+  "label",
+  "group",
+  "step",
+  "steps",
+  "loss",
+  "host",
+  "pid",
+  "phase",
+  "late_s",
+)
 FAILED = ("id", "label", "group", "attempts", "reason")
 
 
@@ -47,7 +58,6 @@ def progress(
   by_state: dict[str, list[run_progress.RunProgress]] = {}
   for run in runs:
     by_state.setdefault(run.state, []).append(run)
-  took = time_left.finished_times(runs)
   seconds, source = time_left.time_left(runs, idle)
   running = by_state.get(run_progress.RUNNING, [])
   failed = by_state.get(run_progress.FAILED, [])
@@ -55,7 +65,7 @@ def progress(
     "question": shown(sweep.get("question", "")),
     "planned": len(runs) if sweep else None,
     "done": len(by_state.get(run_progress.FINISHED, ())),
-    "running": [_of(x, RUNNING) | {"left_s": time_left.rest(x, took)} for x in running],
+    "running": [_of(x, RUNNING) | {"left_s": time_left.rest(x, runs)} for x in running],
     "failed": [_of(x, FAILED) for x in failed],
     "stopped": len(by_state.get(run_progress.STOPPED, ())),
     "waiting": len(by_state.get(run_progress.WAITING, ())),
@@ -65,7 +75,7 @@ def progress(
 
 
 def _of(run: run_progress.RunProgress, names: Collection[str]) -> dict[str, Any]:
-  return {name: value for name, value in vars(run).items() if name in names}
+  return {name: getattr(run, name) for name in names}
 
 
 def line(now: dict[str, Any]) -> str:

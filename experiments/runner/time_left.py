@@ -30,24 +30,23 @@ def time_left(runs: Sequence[RunProgress], idle: int = 0) -> tuple[float | None,
 
   >>> half = RunProgress("a1", "rope", "text", RUNNING, step=40, steps=80, per_step=0.5)
   >>> time_left([half, RunProgress("b2", "none", "text", WAITING)])
-  (60.0, 'by 1 running')
+  (60.0, 'by 1 running, without evaluation')
   """
   took = finished_times(runs)
   running = [run for run in runs if run.state == RUNNING]
   waiting = [run for run in runs if run.state in (STOPPED, WAITING)]
   if not running and not (idle and waiting):
     return (None, "no run is running") if waiting else (0.0, "all runs have ended")
-  rests = [seconds for run in running if (seconds := rest(run, took)) is not None]
-  whole = [
-    seconds for run in waiting if (seconds := _whole(run, took, running)) is not None
-  ]
-  if len(rests) + len(whole) < len(running) + len(waiting):
-    return None, "no run has taken enough steps yet"
+  rests = [seconds for run in running if (seconds := rest(run, runs)) is not None]
+  ahead = [seconds for run in waiting if (seconds := _ahead(run, runs)) is not None]
+  if len(rests) + len(ahead) < len(running) + len(waiting):
+    return None, "no run has taken steps yet"
   finished = sum(map(len, took.values()))
   sources = [f"{finished} finished"] * bool(finished)
   sources += [f"{len(running)} running"] * bool(running)
-  seconds = _schedule([*rests, *[0.0] * idle], whole)
-  return round(seconds, 1), f"by {' and '.join(sources)}"
+  without = "" if finished else ", without evaluation"
+  seconds = _schedule([*rests, *[0.0] * idle], ahead)
+  return round(seconds, 1), f"by {' and '.join(sources)}{without}"
 
 
 def finished_times(runs: Iterable[RunProgress]) -> Times:
@@ -59,28 +58,39 @@ def finished_times(runs: Iterable[RunProgress]) -> Times:
   return took
 
 
-def rest(run: RunProgress, took: Times) -> float | None:
-  """Returns the seconds left of a running run, None where nothing tells them."""
+def rest(run: RunProgress, runs: Sequence[RunProgress]) -> float | None:
+  """Returns the seconds left of a running run, None where nothing tells them.
+
+  runs   of the sweep
+  """
   if run.ahead:
-    return round(run.ahead + (_median(took, run.group, "evaluation") or 0.0), 1)
-  whole = _median(took, run.group, "whole")
+    evaluation = _median(finished_times(runs), run.group, "evaluation")
+    return round(run.ahead + (evaluation or 0.0), 1)
+  whole = _whole(run, runs)
   if whole is None:
     return None
   spent = time.time() - run.began if run.began else 0.0
   return round(max(0.0, whole - spent), 1)
 
 
-def _whole(
-  run: RunProgress, took: Times, running: Iterable[RunProgress]
-) -> float | None:
+def _ahead(run: RunProgress, runs: Sequence[RunProgress]) -> float | None:
   """Returns the seconds of a run that waits, or of the rest of a stopped one."""
-  whole = _median(took, run.group, "whole")
-  if whole is None:  # running ones are all there is to go by
-    paces = [x.per_step * x.steps for x in running if x.per_step and x.steps]
-    whole = statistics.median(paces) if paces else None
+  whole = _whole(run, runs)
   if whole is None or not run.steps:
     return whole
   return whole * (1 - min(1.0, run.step / run.steps))
+
+
+def _whole(run: RunProgress, runs: Sequence[RunProgress]) -> float | None:
+  """Returns the seconds of a whole run, as finished ones of its group took.
+
+  Before the first has finished: those of the steps of running ones.
+  """
+  whole = _median(finished_times(runs), run.group, "whole")
+  if whole is not None:
+    return whole
+  paces = [x.per_step * x.steps for x in runs if x.per_step and x.steps]
+  return statistics.median(paces) if paces else None
 
 
 def _median(took: Times, group: str, name: str) -> float | None:

@@ -172,7 +172,7 @@ class Workers:
     ids = {path.name for path in self._folders.values()}
     now = sweep_progress.progress(self._request.workdir, ids)
     facts = sweep_progress.counts(now)
-    self._bar.update(self._done, seconds_left=now["left_s"], **facts)
+    self._bar.estimate(self._done, now["left_s"], **facts)
 
   def _outcomes(self) -> Iterator[Outcome]:
     busy, died = {}, []

@@ -6,7 +6,7 @@ import time
 import pytest
 from fake_sweep import many_variants, read_page, write_sweep
 
-from experiments.reporting import comparisons, figures, page, run_cards
+from experiments.reporting import comparisons, figures, html_page, run_cards
 
 
 @pytest.mark.slow
@@ -19,7 +19,7 @@ def test_a_report_of_200_runs(tmp_path):
   found = time.process_time()
   pictures, _ = figures.draw(findings)
   drawn = time.process_time()
-  text = page.page(findings, pictures)
+  text = html_page.page(findings, pictures)
   written = time.process_time()
   print(
     f"200 runs: read {found - start:.1f} s, figures {drawn - found:.1f} s, page"

@@ -1,5 +1,6 @@
 """Progress of a sweep, read from its folder: counts, reasons, time left."""
 
+import dataclasses
 import json
 import os
 import socket
@@ -56,7 +57,7 @@ def test_every_run_counts_once_with_its_reason(folder):
   assert here["label"] == r"here \x1b[2J" and here["pid"] == os.getpid()
   assert (away["step"], away["steps"], away["host"]) == (20, 80, "another-machine")
   assert away["loss"] == 20.5, "the mean of the last whole step's seeds"
-  assert 0 <= away["quiet_s"] < 60
+  assert away["phase"] == "training" and away["late_s"] is None
 
 
 def test_time_left_goes_by_steps_and_by_the_finished_of_the_group(folder):
@@ -116,6 +117,9 @@ def run(state, group="text", **more):
     ),
     ([run(STOPPED, step=60, steps=80), run("finished", took=Took(8, 1))], 1, 2.0),
     ([run(RUNNING, step=60, steps=80, per_step=0.5)], 0, 10.0),
+    # Nothing has finished: the steps of running ones are all there is to go by.
+    ([run(RUNNING, step=60, steps=80, per_step=0.5), run(WAITING)], 0, 50.0),
+    ([run(RUNNING, step=0, steps=80), run(WAITING)], 0, None),
     # It evaluates already; two thirds of the time of a whole run are over.
     (
       [
@@ -130,6 +134,21 @@ def run(state, group="text", **more):
 )
 def test_schedules(runs, idle, seconds):
   assert time_left(runs, idle)[0] == seconds
+
+
+@pytest.mark.parametrize(
+  ("quiet", "step", "phase", "late"),
+  [
+    (130, 40, "training", 130),
+    (110, 40, "training", None),
+    (130, 0, "preparing", None),  # compiling takes its time, as evaluating does
+    (130, 80, "evaluating", None),
+  ],
+)
+def test_a_run_without_a_sign(quiet, step, phase, late):
+  now = run(RUNNING, step=step, steps=80, quiet_s=quiet, per_step=0.5)
+  assert (now.phase, now.late_s) == (phase, late)
+  assert dataclasses.replace(now, dispatch=60).late_s is None, "dispatches are long"
 
 
 def test_a_page_that_asks_again_reads_finished_runs_once(folder, monkeypatch):

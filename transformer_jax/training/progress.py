@@ -55,14 +55,16 @@ class Progress:
     if self._owns_display:
       self._display.close()
 
-  def update(
-    self, step: int, *, seconds_left: float | None = None, **facts: float | str
-  ) -> None:
-    """Shows `step` of `total` with facts such as loss= and tokens_per_s=.
+  def update(self, step: int, **facts: float | str) -> None:
+    """Shows `step` of `total` with facts such as loss= and tokens_per_s=."""
+    self.estimate(step, None, **facts)
 
-    seconds_left   where a caller knows more than the pace of the steps so far
+  def estimate(self, step: int, left: float | None, **facts: float | str) -> None:
+    """Does the same for a caller that knows the time left; None: by the pace so far.
+
+    left   in seconds
     """
-    self._at.move(step, facts, seconds_left)
+    self._at.move(step, facts, left)
     self._display.show(self._at)
 
 
