@@ -11,9 +11,7 @@ of them is a measurement of speed.
 
 import dataclasses
 import functools
-import importlib.util
 import json
-import os
 import subprocess
 import sys
 import time
@@ -26,6 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags, logging
 
+from experiments.estimating import compiler
 from transformer_jax import command
 from transformer_jax.attention.cores import cores
 from transformer_jax.axes import Dims
@@ -76,7 +75,7 @@ def main(argv: list[str]) -> None:
     for case in cases:
       print("done" if key(case) in results else "todo", *dataclasses.astuple(case))
     return
-  require_compiler()
+  compiler.require()
   for case in cases:
     if key(case) not in results:
       results[key(case)] = dataclasses.asdict(case) | apart(case)
@@ -109,16 +108,6 @@ def key(case: Case) -> str:
 def read(path: Path) -> dict[str, dict[str, Any]]:
   """Returns results so far, by case."""
   return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-
-
-def require_compiler() -> None:
-  """Raises RuntimeError unless the compiler for TPUs is there."""
-  os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
-  if importlib.util.find_spec("libtpu") is None:
-    raise RuntimeError(
-      "compiling for TPUs needs libtpu, in the version that jax was tested with:"
-      " pip install -e '.[tpu-aot]'"
-    )
 
 
 def apart(case: Case) -> dict[str, Any]:

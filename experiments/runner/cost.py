@@ -49,14 +49,19 @@ def _(arch: Recurrence) -> dict[str, int]:
 
 
 @functools.singledispatch
-def written_out(arch: Architecture) -> Architecture:
-  """Returns the architecture without loops, whose operations XLA counts."""
+def written_out(arch: Architecture, recomputed: bool = False) -> Architecture:
+  """Returns the architecture without loops, whose operations XLA counts.
+
+  recomputed   with what its backward pass computes again
+  """
   plain = {"core": cores.build("dense"), "dtype": "float32"}
-  return dataclasses.replace(arch, **plain, scan=False, remat="none")
+  remat = arch.remat if recomputed else "none"
+  return dataclasses.replace(arch, **plain, scan=False, remat=remat)
 
 
 @written_out.register
-def _(arch: Recurrence) -> Recurrence:
+def _(arch: Recurrence, recomputed: bool = False) -> Recurrence:
+  del recomputed  # it keeps all that its backward pass reads
   plain = {"core": cores.build("dense"), "dtype": "float32"}
   return dataclasses.replace(arch, **plain, written_out=True)
 
@@ -77,8 +82,12 @@ def sizes(params: Any) -> tuple[int, int]:
   return total, positional
 
 
-def flops_per_token(experiment: Experiment, arrays: Any) -> float:
+def flops_per_token(
+  experiment: Experiment, arrays: Any, recomputed: bool = False
+) -> float:
   """Returns XLA's count of FLOPs for one training step of one seed, per token.
+
+  recomputed   count what `model.remat` computes again, too
 
   The count is of the program before optimization, with dense attention and every layer
   written out, since XLA counts the body of a loop once, and in float32, since CPUs
@@ -86,7 +95,7 @@ def flops_per_token(experiment: Experiment, arrays: Any) -> float:
   """
   trained = experiment.trainer
   arch = trained.model.arch
-  plain = trained.model.clone(arch=written_out(arch))
+  plain = trained.model.clone(arch=written_out(arch, recomputed))
   # All logits at once: pieces of the loss would be a loop too, as micro-batches are.
   trainer = dataclasses.replace(trained, model=plain, max_logits=2**62, accumulate=1)
   tokens = 0

@@ -39,6 +39,16 @@ def placed(task: Task, arrays: Any, choice: str) -> tuple[Any, dict[str, str]]:
   return arrays | {name: kept}, {"text": STREAMED if streamed else RESIDENT}
 
 
+def without_data(task: Task, choice: str) -> Any:
+  """Returns the shapes of a task's arrays, with its text where it would be.
+
+  choice   as in `placed`; auto: streamed, since no data is read to know its size
+  """
+  if choice == AUTO and task.streamed is not None:
+    choice = STREAMED
+  return placed(task, task.abstract(), choice)[0]
+
+
 def epochs(trainer: Trainer, arrays: Any) -> dict[str, float]:
   """Returns how often training reads its text, {} for a task without one.
 

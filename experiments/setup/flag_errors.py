@@ -21,6 +21,8 @@ FLAGS = (
   *("until", "max_seeds", "dry_run", "compile", "retry"),
   *("coordinator", "processes", "process", "heartbeat", "hang_timeout", "help"),
 )
+# Of estimate alone.
+OF_ESTIMATE = ("topology", "price", "efficiency", "smallest", "csv", "json")
 # {flag: command that has it}, for the messages of other commands.
 OF_SWEEP = dict.fromkeys(FLAGS, "experiments.sweep")
 
@@ -36,17 +38,19 @@ def check_names(
       key = match["key"]
       problems += [] if key in keys else [f"--config.{key}: {unknown_key(key, keys)}"]
     elif match and not {match["key"], f"{match[1]}{match['key']}"} & {*values}:
-      problems.append(_unknown_flag(f"{match[1] or ''}{match['key']}", keys))
+      name = f"{match[1] or ''}{match['key']}"
+      problems.append(_unknown_flag(name, keys, values))
   if problems:
     raise ConfigError(*problems)
 
 
-def _unknown_flag(name: str, keys: Iterable[str]) -> str:
+def _unknown_flag(name: str, keys: Iterable[str], values: absl_flags.FlagValues) -> str:
   """Returns a message with the nearest flag, also where only `config.` is missing."""
+  flags = [flag for flag in (*OF_ESTIMATE, *FLAGS) if flag in values or flag == "help"]
   meant = {short: f"--config.{key}" for short, key in spellings(keys).items()}
   meant |= {f"config.{key}": f"--config.{key}" for key in keys}
-  meant |= {flag: f"--{flag}" for flag in FLAGS}
-  listed = ", ".join(f"--{flag}" for flag in FLAGS)
+  meant |= {flag: f"--{flag}" for flag in flags}
+  listed = ", ".join(f"--{flag}" for flag in flags)
   return f"unknown flag --{name}.{offer(name, meant)} Flags: {listed}, --config.KEY."
 
 

@@ -4,6 +4,7 @@ Every mistake gets one line with the nearest correct name, and exit code 2, befo
 slow import.
 """
 
+import dataclasses
 import functools
 import re
 import sys
@@ -40,6 +41,16 @@ def define(argv: list[str], values: absl_flags.FlagValues = absl_flags.FLAGS) ->
   argv     command line, in which config_flags reads --config.key
   values   where they are defined
   """
+  define_plan(argv, values)
+  _define_work(values)
+  _define_modes(values)
+  host_flags.define(values)
+
+
+def define_plan(
+  argv: list[str], values: absl_flags.FlagValues = absl_flags.FLAGS
+) -> None:
+  """Defines the flags that say which runs are meant; arguments as in `define`."""
   names = ", ".join(path.stem for path in config_file.ready())
   config_flags.DEFINE_config_file(
     "config",
@@ -48,19 +59,6 @@ def define(argv: list[str], values: absl_flags.FlagValues = absl_flags.FLAGS) ->
     " too, for example --config.model.position='rope(base=5e5)'.",
     flag_values=values,
     sys_argv=argv,
-  )
-  _define_work(values)
-  _define_modes(values)
-  host_flags.define(values)
-
-
-def _define_work(values: absl_flags.FlagValues) -> None:
-  """Defines the flags for the runs that a command works on, and their folder."""
-  absl_flags.DEFINE_string(
-    "workdir",
-    None,
-    "Folder of the runs and the report; default runs/NAME_OF_CONFIG.",
-    flag_values=values,
   )
   absl_flags.DEFINE_string(
     "plan",
@@ -73,6 +71,17 @@ def _define_work(values: absl_flags.FlagValues) -> None:
     [],
     "Groups of the plan to run, as in --groups=copy,sort; default all. Several"
     " commands with one workdir share the work.",
+    flag_values=values,
+  )
+  absl_flags.DEFINE_list("allow", [], ALLOW, flag_values=values)
+
+
+def _define_work(values: absl_flags.FlagValues) -> None:
+  """Defines the flags for the folder of the runs and the work on them."""
+  absl_flags.DEFINE_string(
+    "workdir",
+    None,
+    "Folder of the runs and the report; default runs/NAME_OF_CONFIG.",
     flag_values=values,
   )
   absl_flags.DEFINE_multi_string(
@@ -96,7 +105,6 @@ def _define_work(values: absl_flags.FlagValues) -> None:
     lower_bound=1,
     flag_values=values,
   )
-  absl_flags.DEFINE_list("allow", [], ALLOW, flag_values=values)
   absl_flags.DEFINE_integer(
     "workers",
     0,
@@ -137,15 +145,6 @@ def _define_modes(values: absl_flags.FlagValues) -> None:
   )
 
 
-def start(main: Callable[[Request], int]) -> None:
-  """Runs a command: bad input ends it with one line and exit code 2."""
-  front.make_printable()
-  argv = front.guarded(lambda: config_first(sys.argv), (ConfigError,))
-  define(argv)
-  keys = functools.partial(config_file.keys_help, argv[1])
-  front.run(main, (ConfigError,), argv, parse, more_help=keys)
-
-
 def config_first(argv: Sequence[str]) -> list[str]:
   """Returns the words with --config=FILE first: config_flags reads it before keys."""
   try:
@@ -167,6 +166,27 @@ def parse(
   argv: Sequence[str], values: absl_flags.FlagValues = absl_flags.FLAGS
 ) -> Request:
   """Returns the request of a command line with the config first; raises ConfigError."""
+  request = parse_plan(argv, values)
+  looks.check_flags(values.until, values.max_seeds)
+  return dataclasses.replace(
+    request,
+    workdir=Path(values.workdir or request.workdir),
+    dry_run=values.dry_run,
+    retry=values.retry,
+    compile=values.compile,
+    workers=values.workers,
+    cores=values.cores,
+    searched=tuple(values.tune or ()),
+    until=values.until or "",
+    max_seeds=values.max_seeds,
+    hosts=host_flags.parsed(values),
+  )
+
+
+def parse_plan(
+  argv: Sequence[str], values: absl_flags.FlagValues = absl_flags.FLAGS
+) -> Request:
+  """Returns the request of the flags of `define_plan`; arguments as in `parse`."""
   path = config_file.find(argv[1].removeprefix("--config="))
   module = config_file.load(path)
   base = module.get_config()
@@ -179,7 +199,6 @@ def parse(
     raise ConfigError(flag_errors.sentence(error, keys, values)) from error
   if left:
     raise ConfigError(f"'{left[0]}' is no flag; write --name=value, no space around =")
-  looks.check_flags(values.until, values.max_seeds)
   overrides = dict(config_flags.get_override_values(values["config"]))
   resolve(base, overrides)  # absl lets None and mixed tuples through
   return Request(
@@ -187,21 +206,12 @@ def parse(
     base=base,
     overrides=overrides,
     plan=config_file.plan(module, path, values.plan),
-    workdir=Path(
-      values.workdir or Path("runs") / config_file.folder(path, values.plan)
-    ),
-    dry_run=values.dry_run,
-    retry=values.retry,
-    compile=values.compile,
+    workdir=Path("runs") / config_file.folder(path, values.plan),
+    dry_run=False,
+    retry=False,
     plan_name=values.plan,
     groups=tuple(values.groups),
-    workers=values.workers,
-    cores=values.cores,
     allow=_allowed(values.allow),
-    searched=tuple(values.tune or ()),
-    until=values.until or "",
-    max_seeds=values.max_seeds,
-    hosts=host_flags.parsed(values),
   )
 
 
@@ -221,3 +231,19 @@ def _allowed(classes: Sequence[str]) -> tuple[str, ...]:
   except SpecError as error:
     raise ConfigError(str(error)) from error
   return tuple(classes)
+
+
+def start(
+  main: Callable[[Request], int],
+  define: Callable[[list[str]], None] = define,
+  parse: Callable[[list[str]], Request] = parse,
+) -> None:
+  """Runs a command: bad input ends it with one line and exit code 2.
+
+  define, parse   of its flags; those of run and sweep unless given
+  """
+  front.make_printable()
+  argv = front.guarded(lambda: config_first(sys.argv), (ConfigError,))
+  define(argv)
+  keys = functools.partial(config_file.keys_help, argv[1])
+  front.run(main, (ConfigError,), argv, parse, more_help=keys)

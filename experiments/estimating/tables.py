@@ -1,0 +1,152 @@
+"""The tables that the command prints, and the sentences that say what they are."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from rich.table import Table
+
+from experiments.estimating.chips import GIB, Topology
+from experiments.estimating.roofline import Efficiency
+from experiments.estimating.rows import Row
+
+NAMES = {"compute": "compute", "hbm": "HBM", "interconnect": "interconnect"}
+NO = "-"
+
+
+def compiled(rows: Sequence[Row], topology: Topology) -> Table:
+  """Returns the table of what was counted and compiled, for one device and step."""
+  table = _table(
+    f"Compiled for {topology.name}, {topology.chips} chips",
+    *("variant", "fits", "GiB needed", "GiB left", "GiB arguments", "parameters"),
+    *("TFLOP/step", "HBM GB", "sent MB by kind"),
+  )
+  for row in rows:
+    program, traffic = row.compiled, row.compiled.traffic
+    table.add_row(
+      row.name,
+      "yes" if program.fits else "no",
+      f"{program.peak_bytes / GIB:.2f}",
+      f"{(program.hbm_bytes - program.peak_bytes) / GIB:.2f}",
+      NO if program.argument_bytes is None else f"{program.argument_bytes / GIB:.2f}",
+      f"{row.work.parameters:,}",
+      f"{row.work.flops / 1e12:,.3g}",
+      f"{traffic.hbm / 1e9:,.3g}" if traffic else NO,
+      _kinds(row),
+    )
+  return table
+
+
+def _kinds(row: Row) -> str:
+  """Returns the bytes that a device sends in a step, by the kind of collective."""
+  if row.compiled.traffic is None:
+    return NO
+  kinds = row.compiled.traffic.collectives.items()
+  return ", ".join(f"{kind} {each.sent / 1e6:,.0f}" for kind, each in kinds) or "none"
+
+
+def estimated(rows: Sequence[Row], topology: Topology) -> Table:
+  """Returns the table of estimates."""
+  table = _table(
+    f"Estimated for {topology.name}: nothing here was measured",
+    *("variant", "compute ms", "HBM ms", "interconnect ms", "step ms", "bound by"),
+    *("tokens/s", "chip-hours", "cost", "smallest slice"),
+  )
+  for row in rows:
+    found = row.estimate
+    figures = [NO] * 7
+    if found:
+      parts = (found.compute, found.hbm, found.interconnect, found.seconds)
+      figures = [f"{1e3 * x:,.3g}" for x in parts]
+      figures += [NAMES[found.bound], f"{found.tokens_per_s:,.3g}"]
+      figures += [f"{found.chip_hours:,.3g}"]
+    cost = NO if row.cost is None else f"{row.cost:,.2f}"
+    smallest = row.smallest or ("none" if row.searched else NO)
+    table.add_row(row.name, *figures, cost, smallest)
+  return table
+
+
+def _table(title: str, *names: str) -> Table:
+  table = Table(title=title, title_justify="left")
+  for number, name in enumerate(names):
+    left = number == 0 or name in ("fits", "bound by", "smallest slice")
+    table.add_column(name, justify="left" if left else "right")
+  return table
+
+
+def notes(
+  rows: Sequence[Row],
+  topology: Topology,
+  efficiency: Efficiency,
+  versions: Mapping[str, str],
+) -> Iterator[str]:
+  """Yields a sentence for each thing that the tables rest on, or leave out."""
+  chip = topology.chip
+  yield (
+    f"Compiled: the training steps of a run, by libtpu {versions['libtpu']} with jax"
+    f" {versions['jax']}; GiB are those of one device, which has"
+    f" {chip.hbm_bytes.value / GIB:.2f}. HBM GB and sent MB are of one step on one"
+    " device, read from the compiled program: loops count as often as they run, a"
+    " ring's bytes for collectives, no padding."
+  )
+  if loops := max((_open_loops(row) for row in rows), default=0):
+    yield (
+      f"{loops} loops run as often as the data decide (attention leaves out masked"
+      " tiles): they count once."
+    )
+  yield (
+    "Counted: parameters of one seed; FLOPs of one step of all seeds, with dense"
+    " attention, without recomputation. Compute ms is of those executed, what"
+    " model.remat recomputes included."
+  )
+  yield (
+    f"Estimated: a step takes as long as the slowest of compute, HBM and interconnect,"
+    f" at {efficiency.compute:.0%}, {efficiency.hbm:.0%} and"
+    f" {efficiency.interconnect:.0%} of the chip's peaks (--efficiency), the others"
+    " beside it. Chip-hours are of training alone: no scoring, compiling, saving or"
+    " waiting for data."
+  )
+  yield (
+    "Left out: programs that score; and the size of data on the devices, for which"
+    " small shapes stand. A text of train.text=auto counts as streamed."
+  )
+  if idle := _idle(rows):
+    yield idle
+  yield from _sources(topology)
+
+
+def _open_loops(row: Row) -> int:
+  return row.compiled.traffic.open_loops if row.compiled.traffic else 0
+
+
+def _idle(rows: Sequence[Row]) -> str:
+  """Returns a sentence where a mesh leaves devices of the slice idle, or ""."""
+  works = [row.work for row in rows if row.work.idle]
+  if not works:
+    return ""
+  return (
+    f"{works[0].idle} of {works[0].in_slice} devices are idle, and paid for:"
+    " --config.mesh.data=-1 uses all."
+  )
+
+
+def _sources(topology: Topology) -> Iterator[str]:
+  """Yields the chip's figures with their sources."""
+  chip = topology.chip
+  yield (
+    f"A {chip.name} chip: {chip.flops.value / 1e12:,.0f} TFLOP/s in bfloat16,"
+    f" {chip.hbm_bandwidth.value / 1e9:,.0f} GB/s of HBM,"
+    f" {chip.ici_bandwidth.value / 1e9:,.0f} GB/s of links in both directions"
+    f" ({chip.flops.source}); {chip.hbm_bytes.value / GIB:.2f} GiB of HBM"
+    f" ({chip.hbm_bytes.source})."
+  )
+
+
+def total(rows: Sequence[Row]) -> str:
+  """Returns a sentence on all variants together."""
+  there = [row for row in rows if row.estimate]
+  hours = sum(row.estimate.chip_hours for row in there if row.estimate)
+  costs = [row.cost for row in there if row.cost is not None]
+  paid = f", {sum(costs):,.2f} at {rows[0].price:g} an hour" if costs else ""
+  return (
+    f"{len(there)} of {len(rows)} variants fit; training them takes an estimated"
+    f" {hours:,.3g} chip-hours{paid}."
+  )
