@@ -17,6 +17,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from experiments.runner import declared_looks, history
+from experiments.runner.hosts.join import joined
 from experiments.runner.sweep_loop import work
 from experiments.setup import command_line, config_file, flags, plan, runs
 from experiments.setup.command_line import Request
@@ -123,4 +124,4 @@ def _is_sweep(sweep: dict[str, Any]) -> bool:
 
 
 if __name__ == "__main__":
-  flags.start(main)
+  flags.start(joined(main))

@@ -15,6 +15,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from experiments.runner import declared_looks, history, sweep_loop
+from experiments.runner.hosts import compare
+from experiments.runner.hosts.join import joined
 from experiments.runner.locks import claim
 from experiments.setup import config_file, flags, runs
 from experiments.setup import looks as schedules
@@ -64,6 +66,7 @@ def main(request: Request) -> int:
 
   chosen = runs.only(todo, request.groups)
   if request.until and looks:
+    compare.in_one_process(f"--until={request.until}")
     from experiments import until_resolved  # imports all libraries
 
     return until_resolved.work(request, checked, chosen, looks)
@@ -77,6 +80,7 @@ def tuned(request: Request, todo: list[Run], tune: Tune) -> tuple[int, list[Run]
   """
   from experiments.runner import search
 
+  compare.in_one_process("a search (--tune)")
   chosen = runs.only(todo, request.groups)
   search.announce(request, chosen, tune)
   every = [trial for run in chosen for trial in search.trials(run, tune)]
@@ -125,6 +129,7 @@ def matched(
   timed = any(run.match and run.match.quantity == "seconds" for run in todo)
   timed = timed and not request.dry_run
   if timed:
+    compare.in_one_process("a plan that matches seconds")
     process.keep_memory()
     timer = step_time.timer(compile_cache.folder_of(workdir))
   alone = claim(workdir, wait=True) if timed else contextlib.nullcontext()
@@ -152,4 +157,4 @@ def _announce(request: Request, todo: Sequence[Run]) -> None:
 
 
 if __name__ == "__main__":
-  flags.start(main)
+  flags.start(joined(main))

@@ -8,7 +8,7 @@ import jax
 from jax.sharding import Mesh
 
 from experiments.runner.build import Experiment
-from transformer_jax import global_arrays
+from transformer_jax import global_arrays, hosts
 from transformer_jax.evaluation.translator import Translator
 from transformer_jax.training import sharding
 from transformer_jax.training.json_files import write_json
@@ -45,5 +45,7 @@ def write(
       examples.sources, examples.references, *hypotheses, strict=False
     )
   ]
-  write_json(folder / "translations.json", lines)
+  hosts.from_leader(
+    "the texts", lambda: write_json(folder / "translations.json", lines)
+  )
   return scores

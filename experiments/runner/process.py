@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from experiments.setup.validate import ConfigError
+from transformer_jax import hosts
 from transformer_jax.mesh_shape import MeshShape
 
 # mallopt's options in glibc, and the values that let it keep freed memory.
@@ -88,7 +89,12 @@ def _devices(meshes: Sequence[MeshShape]) -> int:
   """Returns the number of CPU devices that the largest mesh takes."""
   if forced := _forced_devices():
     return forced if any(mesh != MeshShape() for mesh in meshes) else 1
-  return max((mesh.least for mesh in meshes if mesh.least <= available()), default=1)
+  return max((m.least for m in meshes if _share(m) <= available()), default=1)
+
+
+def _share(mesh: MeshShape) -> int:
+  """Returns the devices of a mesh that this one of several processes has."""
+  return -(-mesh.least // hosts.count())
 
 
 def _forced_devices() -> int:
@@ -145,7 +151,7 @@ def make_devices(meshes: Iterable[MeshShape]) -> None:
 
   if _forced_devices():
     return
-  fitting = [mesh.least for mesh in meshes if mesh.least <= cores()]
+  fitting = [share for share in map(_share, meshes) if share <= cores()]
   if max(fitting, default=1) > 1:
     with contextlib.suppress(RuntimeError):  # JAX has started
       jax.config.update("jax_num_cpu_devices", max(fitting))

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.runner import process
+from transformer_jax import hosts
 from transformer_jax.training.json_files import warn
 
 ROOT = Path(__file__).parents[2]
@@ -185,6 +186,7 @@ def facts() -> tuple[dict[str, Any], bytes]:
   made_with: dict[str, Any] = {"commit": name, "sources": sources()}
   made_with["versions"] = versions()
   made_with |= {"device": device(), "environment": environment()}
+  made_with |= {"processes": hosts.count()} if hosts.count() > 1 else {}
   if _on_cpu():
     # A seed's numbers depend on no other seed: see transformer_jax.training.seed_parts.
     made_with |= {"cores": process.cores(), "seeds_apart": True}

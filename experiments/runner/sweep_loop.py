@@ -20,6 +20,9 @@ from experiments.runner import (
   waiting,
   workers,
 )
+from experiments.runner.hosts import compare
+from experiments.runner.hosts import runs as host_runs
+from experiments.runner.hosts.stop import SharedStop
 from experiments.runner.locks import claim
 from experiments.runner.sweep_report import report
 from experiments.runner.workers import Workers
@@ -27,6 +30,7 @@ from experiments.setup import command_line
 from experiments.setup.command_line import Request
 from experiments.setup.runs import Run
 from experiments.setup.validate import ConfigError, validate
+from transformer_jax import hosts
 from transformer_jax.mesh_shape import MeshShape
 from transformer_jax.training.json_files import write_json
 from transformer_jax.training.log import make_patient
@@ -50,16 +54,19 @@ def work(
   sweep     returns the content of sweep.json; called while the folder is locked
   todo      the runs, in order
   """
-  check(request, todo)
+  compare.check(request, todo, lambda: check(request, todo))
   if request.dry_run:
     with process.rare_collection():
       return dry_run.describe(request, todo)
   make_patient()
-  begin(request.workdir, sweep)
+  hosts.from_leader("the sweep", lambda: begin(request.workdir, sweep))
+  compare.check_folder(request.workdir)
   loop, states, stop = train_all(request, todo)
   if stop.received:
     return stopped(request, tool, stop)
-  written = report(request.workdir, loop.shared)
+  written = hosts.from_leader(
+    "the report", lambda: report(request.workdir, loop.shared)
+  )
   return 0 if written and states == {"finished"} else 1
 
 
@@ -68,7 +75,8 @@ def train_all(
 ) -> "tuple[Workers | SweepLoop, set[str], Stop]":
   """Trains the runs; returns the loop, the states of its runs, and the stop signal."""
   count = workers.number(request, _announce(request, todo))
-  with stop_requested() as stop:
+  with stop_requested() as own:
+    stop = SharedStop(own) if hosts.count() > 1 else own
     loop: Workers | SweepLoop
     if count > 1:
       print(f"{count} runs at a time, {_cores()} each", flush=True)
@@ -83,7 +91,10 @@ def stopped(request: Request, tool: str, stop: Stop) -> int:
   """Prints the command that continues; returns the exit code of a signal."""
   assert stop.received is not None
   again = request.command(tool, workdir=True)
-  print(f"stopped by {stop.received.name}; the same command continues:\n  {again}")
+  where = " on every host" if hosts.count() > 1 else ""
+  print(
+    f"stopped by {stop.received.name}; the same command{where} continues:\n  {again}"
+  )
   return stop.exit_code
 
 
@@ -127,6 +138,7 @@ def check(request: Request, todo: Sequence[Run]) -> None:
       problems |= dict.fromkeys(error.problems)
     except ValueError as error:
       problems[f"{run.group} {run.label}: {error}"] = None
+  problems |= dict.fromkeys([] if problems else compare.idle_processes(todo))
   if problems:
     raise ConfigError(*problems)
 
@@ -171,7 +183,9 @@ class SweepLoop:
   def __init__(self, request: Request, todo: Sequence[Run], stop: Stop):
     self.shared = False
     self._request, self._stop = request, stop
-    self._runs = _named(request.workdir, todo)
+    named = _named(request.workdir, todo)
+    order = hosts.from_leader("the order of the runs", lambda: list(named))
+    self._runs = {name: named[name] for name in order}
     self._facts, self._changes = provenance.facts()
 
   def _folder(self, run: Run) -> Path:
@@ -214,15 +228,19 @@ class SweepLoop:
       "run", request.path, run.overrides, flags=more.items()
     )
     facts = {**self._facts, "command": command, **user_code.facts(run.config)}
-    outcome = run_folder.perform(
-      run,
-      request.workdir,
-      train,
-      facts,
-      changes=self._changes,
-      retry=request.retry,
-      waited=waited,
-    )
+
+    def attempt(train: Callable[[Path], dict[str, Any] | None]) -> run_folder.Outcome:
+      return run_folder.perform(
+        run,
+        request.workdir,
+        train,
+        facts,
+        changes=self._changes,
+        retry=request.retry,
+        waited=waited,
+      )
+
+    outcome = host_runs.perform(attempt, train)
     if outcome.note:  # a run that finished now has its progress bar
       print(shown(f"{name}: {outcome.note}"), flush=True)
     return outcome
@@ -231,7 +249,11 @@ class SweepLoop:
 def _train(run: Run, name: str, stop: Stop, folder: Path) -> dict[str, Any] | None:
   from experiments.runner.train import run as train
 
-  user_code.check(folder, run.config)
   config = copy.deepcopy(run.config)
-  config.seeds = seed_blocks.of_config(folder) or config.seeds
+
+  def seeds() -> tuple[int, ...]:
+    user_code.check(folder, run.config)
+    return seed_blocks.of_config(folder) or config.seeds
+
+  config.seeds = tuple(hosts.from_leader("the seeds", seeds))
   return train(config, folder, name, stop)

@@ -26,6 +26,7 @@ from experiments.runner.result import cost_of, result_of, state_bytes
 from experiments.runner.train_blocks import Training, extended
 from experiments.setup.registries import registries, specs
 from experiments.setup.validate import flatten
+from transformer_jax import hosts
 from transformer_jax.data.base import Task, TaskData
 from transformer_jax.evaluation import example_scores, target_fingerprints
 from transformer_jax.spec import outside
@@ -59,7 +60,7 @@ def run(config: ConfigDict, folder: Path, name: str, stop: Any) -> dict | None:
   """
   # Programs are cached below the sweep's folder, so that deleting it leaves nothing.
   with programs_in(compile_cache.folder_of(folder.absolute().parents[1])):
-    watch = AttemptWatch(folder, writes=jax.process_index() == 0)
+    watch = AttemptWatch(folder, writes=hosts.is_leader())
     try:
       return _run(config, folder, name, stop, watch)
     finally:
@@ -70,10 +71,19 @@ def _run(
   config: ConfigDict, folder: Path, name: str, stop: Any, watch: AttemptWatch
 ) -> dict | None:
   with watch.phase("prepare"):
-    experiment, mesh, arrays, facts = _prepare(config)
-    experiment.task.keep(folder, load(experiment.task).fitted)
-    start = read_pretrained(config.train.init_from, experiment, folder)
-    inputs.check(folder, _inputs(facts, start), inputs.DATA)
+    experiment, mesh, arrays, facts = hosts.together(
+      "the data", lambda: _prepare(config)
+    )
+    fitted_data = load(experiment.task).fitted
+    hosts.from_leader(
+      "the vocabulary", lambda: experiment.task.keep(folder, fitted_data)
+    )
+    start = hosts.together(
+      "the first parameters",
+      lambda: read_pretrained(config.train.init_from, experiment, folder),
+    )
+    now = _inputs(facts, start)
+    hosts.from_leader("the inputs", lambda: inputs.check(folder, now, inputs.DATA))
   training = Training(
     compile=lambda own: start.into(_compile(own, arrays, mesh)),
     arrays=arrays,
@@ -90,12 +100,11 @@ def _run(
     scores, examples = experiment.evaluator.run_examples(
       fitted.state.eval_params, arrays, experiment.lengths
     )
-    check(folder)  # that no other process took the run over
-    example_scores.write(folder, examples.of_seeds(experiment.seeds))
+    singles = examples.of_seeds(experiment.seeds)
+    hosts.from_leader("the examples", lambda: _write_examples(folder, singles))
     scored = target_fingerprints.of_lengths(
       experiment.evaluator, arrays, experiment.lengths
     )
-    fitted_data = load(experiment.task).fitted
     written = generated_texts.write(
       experiment, fitted_data, fitted.state.eval_params, mesh, folder
     )
@@ -112,6 +121,11 @@ def _run(
     "mesh": dict(mesh.shape),
     **start.facts,
   }
+
+
+def _write_examples(folder: Path, scores: example_scores.ExampleScores) -> None:
+  check(folder)  # that no other process took the run over
+  example_scores.write(folder, scores)
 
 
 def _seconds(watch: AttemptWatch, earlier: dict[str, Any]) -> dict[str, float]:

@@ -1,7 +1,7 @@
 """Training of a run's blocks of seeds, those alone that are not trained yet."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from experiments.runner.attempt_watch import AttemptWatch
 from experiments.runner.build import Experiment
 from experiments.runner.seed_blocks import SeedBlock
 from experiments.runner.train_loop import train_with_log
+from transformer_jax import hosts
 from transformer_jax.training import loop, seed_parts
 from transformer_jax.training.checkpoint import Keeper
 from transformer_jax.training.json_files import FileError, read_object
@@ -51,10 +52,10 @@ class Training:
     Returns (FitResult of all seeds, facts): as `train_with_log`, and the memory; of a
     run that is only scored again, those of its result.
     """
-    before = extended(self.folder)
+    before = hosts.from_leader("the result", lambda: extended(self.folder))
     facts = {key: before[key] for key in MEASURED if key in before}
     fits = []
-    for block in seed_blocks.blocks(self.folder, experiment.seeds):
+    for block in self._blocks(experiment.seeds):
       own = dataclasses.replace(experiment, seeds=block.seeds)
       fitted = _finished(own, block, self.mesh) if before else None
       if fitted is None:
@@ -65,6 +66,16 @@ class Training:
         return fitted, {}
       fits.append(fitted)
     return _joined(fits), facts
+
+  def _blocks(self, seeds: Sequence[int]) -> list[SeedBlock]:
+    """Returns the blocks in the run's folder, on all processes those of the leader."""
+
+    def there() -> list[tuple[str, Sequence[int]]]:
+      blocks = seed_blocks.blocks(self.folder, seeds)
+      return [(str(block.folder), block.seeds) for block in blocks]
+
+    found = hosts.from_leader("the blocks of seeds", there)
+    return [SeedBlock(Path(folder), tuple(own)) for folder, own in found]
 
   def _train(
     self, own: Experiment, block: SeedBlock, others: list[int]
@@ -102,7 +113,8 @@ def extended(folder: Path) -> dict[str, Any]:
 def _finished(own: Experiment, block: SeedBlock, mesh: Mesh) -> FitResult | None:
   """Returns the last state of a block, None where it is not trained to the end."""
   steps = own.budget.steps
-  if not (block.checkpoints / str(steps)).is_dir():
+  there = hosts.from_leader("a step", (block.checkpoints / str(steps)).is_dir)
+  if not there:
     return None
   with Keeper(block.checkpoints, own.keep) as keeper:
     restored = keeper.restore(loop.abstract_state(own.trainer, len(own.seeds), mesh))

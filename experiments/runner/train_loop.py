@@ -1,6 +1,7 @@
 """Training with checkpoints, a metric log and a progress bar."""
 
 import dataclasses
+import functools
 import statistics
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from experiments.runner import run_folder
 from experiments.runner.attempt_watch import AttemptWatch, TimedKeeper
 from experiments.runner.build import Experiment
 from experiments.runner.cost import tokens_per_step
+from transformer_jax import hosts
 from transformer_jax.training import loop
 from transformer_jax.training.loop import DispatchMetrics, FitResult, Program
 from transformer_jax.training.metrics_log import MetricLog
@@ -43,24 +45,44 @@ def train_with_log(
   Returns (FitResult, facts): tokens/s, one seed's tokens in a step, and steps without
   metrics if any.
   """
+  program = dataclasses.replace(program, waiting=lambda: watch.phase("data"))
+  opened = functools.partial(TimedKeeper, checkpoints, experiment.keep, watch)
+  train = functools.partial(_fit, experiment, program, arrays, stop, opened)
+  if not hosts.is_leader():
+    return train(lambda metrics: None, lambda step: None), {}
   budget, seeds = experiment.budget, experiment.seeds
   per_step = tokens_per_step(experiment.trainer, arrays)
   tokens = per_step * budget.per_dispatch * len(seeds)
   record_step = run_folder.recorder(folder)
   block = str(checkpoints.parent.relative_to(folder))
-  with (
-    MetricLog(folder, others) as log,
-    Progress(budget.steps, name) as bar,
-    TimedKeeper(checkpoints, experiment.keep, watch) as keeper,
-  ):
+  with MetricLog(folder, others) as log, Progress(budget.steps, name) as bar:
     writer = MetricWriter(experiment, log, bar, record_step, tokens, watch, block)
-    program = dataclasses.replace(program, waiting=lambda: watch.phase("data"))
-    fitted = loop.fit(
-      program, arrays, budget, keeper, writer.write, writer.resumed, stop
-    )
+    fitted = train(writer.write, writer.resumed)
     lost = log.mend(writer.logged_steps(fitted.step), seeds)
   facts = {"tokens_per_s": writer.median_speed(), "tokens_per_step": per_step}
   return fitted, facts | ({"rows_lost": lost} if lost else {})
+
+
+def _fit(
+  experiment: Experiment,
+  program: Program,
+  arrays: Any,
+  stop: Any,
+  checkpoints: Callable[[], TimedKeeper],
+  report: Callable[[DispatchMetrics], None],
+  resumed: Callable[[int], None],
+) -> FitResult:
+  """Trains, on all processes; an error of one ends it on all.
+
+  Arguments are those of `loop.fit` and `train_with_log`.
+  """
+  hosts.group().exchange("the logs", None)  # the leader has opened them
+  with checkpoints() as keeper:
+
+    def fit() -> FitResult:
+      return loop.fit(program, arrays, experiment.budget, keeper, report, resumed, stop)
+
+    return hosts.together("the steps", fit)
 
 
 @dataclasses.dataclass

@@ -7,6 +7,7 @@ from pathlib import Path
 from experiments.runner.locks import is_stopped
 from experiments.runner.run_folder import BUSY, Outcome
 from experiments.runner.state import count, quiet, status
+from transformer_jax import hosts
 from transformer_jax.training.signals import Stop
 
 # Seconds between attempts, between lines, and until suspended processes are left.
@@ -34,11 +35,21 @@ def outcomes(
         del left[name]
         reported, moved = float("-inf"), time.monotonic()
         yield outcome
-    if left and now - moved >= PATIENCE and all(map(_stopped, left.values())):
+    if left and _hopeless(left, moved):
       print(f"{line(left)}: left to it", flush=True)
       yield from (Outcome(BUSY) for _ in left)
       return
     time.sleep(POLL if left else 0)
+
+
+def _hopeless(left: Mapping[str, Path], moved: float) -> bool:
+  """Returns whether all that is waited for is suspended, for long."""
+
+  def suspended() -> bool:
+    late = time.monotonic() - moved >= PATIENCE
+    return late and all(map(_stopped, left.values()))
+
+  return hosts.from_leader("whether to wait", suspended)
 
 
 def line(left: Mapping[str, Path]) -> str:

@@ -20,6 +20,7 @@ from experiments.runner import process, sweep_progress, waiting
 from experiments.runner.run_folder import BUSY, FAULTS, Outcome
 from experiments.setup.command_line import Request
 from experiments.setup.runs import Run
+from transformer_jax import hosts
 from transformer_jax.training.json_files import warn
 from transformer_jax.training.progress import Mirror, Progress
 from transformer_jax.training.signals import SIGNALS, Stop
@@ -33,7 +34,7 @@ def number(request: Request, unfinished: int) -> int:
   """Returns how many processes share the unfinished runs; an accelerator has one."""
   import jax
 
-  if jax.default_backend() != "cpu":
+  if jax.default_backend() != "cpu" or hosts.count() > 1:
     return 1
   wanted = request.workers or process.available() // process.cores()
   return max(1, min(wanted, unfinished))

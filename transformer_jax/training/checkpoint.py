@@ -75,6 +75,7 @@ class Keeper:
     make_folder(self._directory)
     latest = ocp.checkpoint_managers.LatestN(self._keep)
     options = ocp.CheckpointManagerOptions(
+      create=False,
       cleanup_tmp_directories=True,
       preservation_policy=latest,
       multiprocessing_options=_barriers(),

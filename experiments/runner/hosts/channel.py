@@ -10,7 +10,7 @@ A message is a line of JSON:
   {"hello", "processes", "name"}    of a new follower: its number, that of all, words
   {"names"} or {"refused"}          the leader's answer, once all are there
   {"n", "label", "value", "error", "code"}  a part of exchange n
-  {"n", "values", "error", "code"}  the leader's answer to it
+  {"n", "values", "error", "code", "last"}  the leader's answer to it
   {"end", "code"}                   why and with which exit code all end
   {}                                a sign of life
 """
@@ -32,6 +32,7 @@ from transformer_jax.untrusted import shown
 
 GRACE = 5.0  # seconds for others to end by themselves, where one has an error
 LONGEST = 2**26  # bytes of a message
+END = "the end"  # the last exchange: from there on processes may go
 
 
 class Line:
@@ -121,6 +122,7 @@ class Channel(hosts.Group):
 
   def _answer(self, message: dict[str, Any]) -> None:
     with self._changed:
+      self._closed = self._closed or message["last"]
       self._answers[message["n"]] = message
       self._changed.notify_all()
 

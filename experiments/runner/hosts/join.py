@@ -5,6 +5,7 @@ only then does `jax.distributed` connect their devices, which would abort instea
 """
 
 import contextlib
+import functools
 import importlib.util
 import os
 import sys
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.runner.hosts import meeting
-from experiments.runner.hosts.channel import Channel
+from experiments.runner.hosts.channel import END, Channel
 from experiments.setup.host_flags import Hosts
 from experiments.setup.validate import ConfigError
 from transformer_jax import hosts as groups
@@ -37,13 +38,18 @@ def together(main: Callable[[Any], int], request: Any) -> int:
   groups.use(channel)
   try:
     code = main(request)
-    channel.exchange("the end", code)
+    channel.exchange(END, code)
   except BaseException as error:
     _leave(channel, error)
   groups.use(groups.Group())
   channel.close()
   _shut_down()
   return code
+
+
+def joined(main: Callable[[Any], int]) -> Callable[[Any], int]:
+  """Returns a command that runs on all processes of its request."""
+  return functools.partial(together, main)
 
 
 def wanted(hosts: Hosts, environment: Mapping[str, str] = os.environ) -> bool:
@@ -89,6 +95,7 @@ def join(hosts: Hosts) -> Channel:
     process,
     cluster_detection_method="deactivate",
     heartbeat_timeout_seconds=int(hosts.heartbeat) + LATER,
+    shutdown_timeout_seconds=int(hosts.heartbeat) + LATER,
   )
   return channel
 

@@ -4,7 +4,7 @@ import threading
 import time
 from typing import Any
 
-from experiments.runner.hosts.channel import GRACE, Channel, Line, lost
+from experiments.runner.hosts.channel import END, GRACE, Channel, Line, lost
 from experiments.setup.host_flags import LOST
 
 
@@ -70,6 +70,7 @@ class Leader(Channel):
       del self._parts[message["n"]]
       self._moved, self._failed = time.monotonic(), None
     answer = self._answer_to(message["n"], [parts[i] for i in range(len(self.names))])
+    self._closed = self._closed or answer["last"]
     for line in self._lines.values():
       line.send(answer)
     self._answer(answer)
@@ -82,7 +83,8 @@ class Leader(Channel):
       errors = [f"the processes are at different places of the program ({places})"]
     code = max(part["code"] for part in parts) or (1 if errors else 0)
     values = [part["value"] for part in parts]
-    return {"n": n, "values": values, "error": "; ".join(errors), "code": code}
+    answer = {"n": n, "values": values, "error": "; ".join(errors), "code": code}
+    return answer | {"last": labels[0] == END and not errors}
 
   def _note_failure(self, sentence: str, code: int) -> None:
     with self._changed:
