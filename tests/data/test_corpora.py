@@ -230,3 +230,13 @@ def test_windows_of_any_size_are_those_of_the_array(
   start_B = np.array([0, last, 5, 5, 63, 64, *np.linspace(0, last, 40, dtype=int)])
   want_BL = token_N[start_B[:, None] + np.arange(size)]
   np.testing.assert_array_equal(store.read(start_B, size), want_BL)
+
+
+def test_a_full_disk_is_one_sentence_and_leaves_nothing(folder, tmp_path, monkeypatch):
+  def full(writer, content):
+    raise RuntimeError("write() failed: No space left on device; writing x; at byte 9")
+
+  monkeypatch.setattr(corpus_writer.SplitWriter, "_put", full)
+  with pytest.raises(DataError, match="write.. failed: No space left on device; noth"):
+    written(folder, tmp_path / "corpus")
+  assert os.listdir(tmp_path) == ["source"]

@@ -46,14 +46,15 @@ def write(
     raise DataError(f"'{target}' is there already; name another folder, or delete it")
   learned = _learned(tokenizer, documents) if tokenizer else None
   new = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.new")
-  new.mkdir(parents=True)
   try:
+    new.mkdir(parents=True)
     _write(new, documents, facts | {"tokenizer": tokenizer}, learned, scored, say)
     new.rename(target)
-  except OSError as error:
+  except (OSError, RuntimeError) as error:  # ArrayRecord's, of a full disk
+    reason = getattr(error, "strerror", None) or str(error).partition(";")[0]
     raise DataError(
-      f"cannot write the corpus '{target}': {error.strerror or error}; nothing of it is"
-      " left"
+      f"cannot write the corpus '{target}': {reason}; nothing of it is left, make room"
+      " or name another folder"
     ) from error
   finally:
     shutil.rmtree(new, ignore_errors=True)
