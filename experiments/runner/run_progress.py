@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import os
 import socket
 import statistics
 import time
@@ -10,7 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from experiments.runner import goodput, state
+from experiments.runner import claims, goodput, state
+from experiments.runner.owner import started
 from transformer_jax import untrusted
 from transformer_jax.training.json_files import FileError, read_object
 from transformer_jax.untrusted import shown
@@ -95,7 +95,7 @@ def run_progress(folder: Path, entry: Mapping[str, Any]) -> RunProgress:
   now = state.status(folder, state.quiet)
   process = now.get("process")
   process = process if isinstance(process, dict) else {}
-  name = _state(now, process)
+  name = _state(folder, now, process)
   run = RunProgress(
     id=folder.name,
     label=shown(entry.get("label", folder.name)),
@@ -115,25 +115,20 @@ def run_progress(folder: Path, entry: Mapping[str, Any]) -> RunProgress:
   return dataclasses.replace(run, **_pace(folder)) if name == RUNNING else run
 
 
-def _state(now: Mapping[str, Any], process: Mapping[str, Any]) -> str:
+def _state(folder: Path, now: Mapping[str, Any], process: Mapping[str, Any]) -> str:
   name = now.get("state")
-  if name == RUNNING and not _alive(process):
+  if name == RUNNING and _ended(folder, process):
     return STOPPED
   return name if name in (FINISHED, FAILED, RUNNING) else STOPPED if name else WAITING
 
 
-def _alive(process: Mapping[str, Any]) -> bool:
-  """Returns whether a process may live; of other machines nothing is known."""
+def _ended(folder: Path, process: Mapping[str, Any]) -> bool:
+  """Returns whether a process has ended; of another machine that is not known."""
+  if owner := claims.holder(folder):
+    return owner.ended
   pid = process.get("pid")
-  if process.get("host") != socket.gethostname() or not isinstance(pid, int):
-    return True
-  try:
-    os.kill(pid, 0)
-  except ProcessLookupError:
-    return False
-  except (OSError, OverflowError):
-    return True
-  return True
+  here = process.get("host") == socket.gethostname() and isinstance(pid, int)
+  return here and not started(pid)
 
 
 def _planned(folder: Path) -> dict[str, Any]:

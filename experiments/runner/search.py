@@ -55,7 +55,7 @@ def announce(request: Request, todo: Sequence[Run], tune: Tune) -> None:
 
 def search(request: Request, todo: Sequence[Run], tune: Tune) -> int:
   """Trains the runs of the search; returns an exit code, 0 if all finished."""
-  inner = dataclasses.replace(request, workdir=request.workdir / FOLDER)
+  inner = dataclasses.replace(request, workdir=request.workdir / FOLDER, profile=None)
   every = [trial for run in todo for trial in trials(run, tune)]
   sweep_loop.check(inner, every)
   sweep_loop.begin(inner.workdir, lambda: _content(request, every, tune))

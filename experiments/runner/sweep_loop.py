@@ -28,6 +28,7 @@ from experiments.runner.sweep_report import report
 from experiments.runner.workers import Workers
 from experiments.setup import command_line
 from experiments.setup.command_line import Request
+from experiments.setup.profiled_steps import ProfiledSteps
 from experiments.setup.runs import Run
 from experiments.setup.validate import ConfigError, validate
 from transformer_jax import hosts
@@ -54,6 +55,8 @@ def work(
   sweep     returns the content of sweep.json; called while the folder is locked
   todo      the runs, in order
   """
+  if request.profile:
+    request.profile.check(todo)
   compare.check(request, todo, lambda: check(request, todo))
   if request.dry_run:
     with process.rare_collection():
@@ -186,6 +189,7 @@ class SweepLoop:
     named = _named(request.workdir, todo)
     order = hosts.from_leader("the order of the runs", lambda: list(named))
     self._runs = {name: named[name] for name in order}
+    self._traced = request.profile.of(todo) if request.profile else None
     self._facts, self._changes = provenance.facts()
 
   def _folder(self, run: Run) -> Path:
@@ -221,7 +225,8 @@ class SweepLoop:
     waited   another process worked on it before, whose failure then counts
     """
     run, request = self._runs[name], self._request
-    train = functools.partial(_train, run, name, self._stop)
+    profile = request.profile if run is self._traced else None
+    train = functools.partial(_train, run, name, self._stop, profile)
     more = {"allow": ",".join(request.allow)} if request.allow else {}
     more |= {"cores": str(request.cores)} if request.cores else {}
     command = command_line.command(
@@ -241,12 +246,17 @@ class SweepLoop:
       )
 
     outcome = host_runs.perform(attempt, train)
+    if profile and outcome.state == "finished" and outcome.note:
+      print(f"{name}: no trace, the run has finished; use another --workdir")
     if outcome.note:  # a run that finished now has its progress bar
       print(shown(f"{name}: {outcome.note}"), flush=True)
     return outcome
 
 
-def _train(run: Run, name: str, stop: Stop, folder: Path) -> dict[str, Any] | None:
+def _train(
+  run: Run, name: str, stop: Stop, profile: ProfiledSteps | None, folder: Path
+) -> dict[str, Any] | None:
+  from experiments.runner.profiling import tracing
   from experiments.runner.train import run as train
 
   config = copy.deepcopy(run.config)
@@ -256,4 +266,5 @@ def _train(run: Run, name: str, stop: Stop, folder: Path) -> dict[str, Any] | No
     return seed_blocks.of_config(folder) or config.seeds
 
   config.seeds = tuple(hosts.from_leader("the seeds", seeds))
-  return train(config, folder, name, stop)
+  with tracing(profile, folder):
+    return train(config, folder, name, stop)

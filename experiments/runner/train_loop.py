@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.runner import run_folder
+from experiments.runner import profiling, run_folder
 from experiments.runner.attempt_watch import AttemptWatch, TimedKeeper
 from experiments.runner.build import Experiment
 from experiments.runner.cost import tokens_per_step
@@ -46,6 +46,7 @@ def train_with_log(
   metrics if any.
   """
   program = dataclasses.replace(program, waiting=lambda: watch.phase("data"))
+  program = profiling.traced(program, experiment.budget.per_dispatch)
   opened = functools.partial(TimedKeeper, checkpoints, experiment.keep, watch)
   train = functools.partial(_fit, experiment, program, arrays, stop, opened)
   if not hosts.is_leader():

@@ -18,7 +18,7 @@ from transformer_jax import command as front
 # Of run and sweep.
 FLAGS = (
   *("config", "workdir", "plan", "groups", "workers", "cores", "tune", "allow"),
-  *("until", "max_seeds", "dry_run", "compile", "retry"),
+  *("until", "max_seeds", "dry_run", "compile", "profile", "retry"),
   *("coordinator", "processes", "process", "heartbeat", "hang_timeout", "help"),
 )
 # Of estimate alone.

@@ -14,7 +14,13 @@ from pathlib import Path
 from absl import flags as absl_flags
 from ml_collections.config_flags import config_flags
 
-from experiments.setup import config_file, flag_errors, host_flags, looks
+from experiments.setup import (
+  config_file,
+  flag_errors,
+  host_flags,
+  looks,
+  profiled_steps,
+)
 from experiments.setup.command_line import Request
 from experiments.setup.config_file import DEFAULT, short
 from experiments.setup.validate import (
@@ -137,6 +143,13 @@ def _define_modes(values: absl_flags.FlagValues) -> None:
     "With --dry_run: read the data, compile each program and print its peak memory.",
     flag_values=values,
   )
+  absl_flags.DEFINE_string(
+    "profile",
+    "",
+    "Steps to trace with jax.profiler, rounded to dispatches: --profile=100..120; of"
+    " another run of a sweep than the first: --profile='rope(base=5e5):100..120'.",
+    flag_values=values,
+  )
   absl_flags.DEFINE_bool(
     "retry",
     False,
@@ -180,6 +193,7 @@ def parse(
     until=values.until or "",
     max_seeds=values.max_seeds,
     hosts=host_flags.parsed(values),
+    profile=profiled_steps.parsed(values.profile),
   )
 
 
