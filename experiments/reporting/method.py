@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from experiments.reporting import comparable, sampling
+from experiments.reporting import comparable, sampling, time_spent
 from experiments.reporting.findings import Findings
 from experiments.reporting.text import count, listed, measure_name, multiple
 from experiments.setup import primary
@@ -61,6 +61,7 @@ def method(findings: Findings) -> list[str]:
   """Returns the paragraphs on statistics and cost."""
   facts = {"targets": _targets(findings), "declared": declared(findings)}
   lines = [line.format(**facts) for line in METHOD]
+  lines += filter(None, [time_spent.goodput_of_all(findings.finished)])
   if any(run.ladder for run in findings.sweep.runs):
     lines.append(LADDER)
   if findings.looks is None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from experiments.reporting import time_spent
 from experiments.reporting.findings import Findings
 from experiments.reporting.loaded_run import LoadedRun
 from experiments.reporting.report_table import Table
@@ -48,6 +49,7 @@ class Card:
   span      what the axes of the lines reach, in words; the same in a group
   scores    a line for each measure and length, a column for each seed
   samples   (source, reference, generated text)
+  time      what its time was spent on, in a sentence; "": it was not recorded
 
   >>> config = {"model.position": "rope", "seeds": [0]}
   >>> none = LoadedRun("a1", "none", "text", "failed", config=config | {"seeds": [1]})
@@ -63,6 +65,7 @@ class Card:
   span: str
   scores: Table
   samples: list[tuple[str, str, str]]
+  time: str
 
 
 def cards(findings: Findings) -> list[Card]:
@@ -113,6 +116,7 @@ def card(
       (str(source), str(reference), str(text))
       for source, reference, text in written.get("samples", ())[:SAMPLES]
     ],
+    time=time_spent.time_spent(run),
   )
 
 
