@@ -7,6 +7,8 @@ PYTHON ?= $(shell for python in .venv/bin/python python3.13 python3.12 python3.1
   $$python -c "import ensurepip" 2>/dev/null && echo $$python && exit; done; echo python3)
 STATE := $(shell ($(PYTHON) --version; cat requirements.lock) 2>&1 | cksum)
 READY := .venv/ready-$(firstword $(STATE))
+# The compiler for TPUs, for the slow tests of experiments.estimate; 0.2 GB.
+AOT := .venv/tpu-aot-$(firstword $(STATE))
 RUN := .venv/bin/python
 PIP := $(RUN) -m pip --quiet --quiet --disable-pip-version-check
 # uv takes seconds where pip takes a minute; where it has no wheel, pip does the same.
@@ -28,7 +30,7 @@ ablation: $(READY) ## answer the question: train, compare, write a report
 test: $(READY) ## run the quick tests on two cores; FILE=... and K=... choose some
 	@$(RUN) -m pytest $(if $(FILE)$(K),$(FILE) $(if $(K),-k "$(K)"),--numprocesses=2 --dist=worksteal)
 
-test-all: $(READY) ## run every test, the slow ones too
+test-all: $(READY) $(AOT) ## run every test, the slow ones too
 	@$(RUN) -m pytest --numprocesses=2 --dist=worksteal -m ""
 
 bench: $(READY) ## measure speed and memory beside other libraries, write docs/benchmarks.md
@@ -86,3 +88,9 @@ $(READY):
 	  touch $@ || { \
 	  echo "The installation stopped, for the reason above. It needs the network" \
 	    "this once; the next make starts it afresh." >&2; exit 1; }
+
+$(AOT): $(READY)
+	@{ $(UV) install --no-build-isolation --constraint=requirements.lock \
+	    --editable='.[tpu-aot]' || \
+	  $(PIP) install --no-build-isolation --constraint=requirements.lock \
+	    --editable='.[tpu-aot]'; } && touch $@

@@ -237,7 +237,9 @@ def abstract_windows(
     found = _starts_of(trainer, _only(arrays, text), seed, step)
     sizes.extend((starts.part_B.shape[0], size) for starts, size in found)
 
-  jax.eval_shape(reads, jnp.uint32(0), jnp.int32(0))
+  # Shapes: no array is made, which the devices of another machine could not hold.
+  one = [jax.ShapeDtypeStruct((), kind) for kind in (jnp.uint32, jnp.int32)]
+  jax.eval_shape(reads, *one)
   where = sharding.of_windows(mesh, together)
   return tuple(
     jax.ShapeDtypeStruct((together, count, *size), text.store.dtype, sharding=where)

@@ -1,0 +1,73 @@
+"""Real slices: the training steps of small runs, compiled by libtpu for TPUs.
+
+`make test-all` installs libtpu first. Without it these tests fail and say so.
+"""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+CHIPS = {"v5e:2x2": 4, "v5e:4x4": 16, "v5e:16x16": 256, "v5p:4x4x4": 64, "v6e:4x4": 16}
+WIDE = ("--config.mesh.data=-1", "--config.train.batch_size=256")
+WIDE += ("--config.evaluate.batch_size=256", "--config.evaluate.examples=256")
+ONE = ("--groups=copy", "--config.model.position=none")  # of the quickstart
+
+
+def estimated(folder, *words):
+  """Returns the figures of a command's runs, after it exited with 0."""
+  file = folder / "figures.json"
+  done = subprocess.run(
+    [sys.executable, "-m", "experiments.estimate", f"--json={file}", *words],
+    capture_output=True,
+    text=True,
+    timeout=280,
+    env={name: x for name, x in os.environ.items() if name != "XLA_FLAGS"},
+  )
+  assert done.returncode == 0, done.stderr
+  return json.loads(file.read_text()), done.stdout
+
+
+@pytest.mark.slow  # 15 to 40 s each
+@pytest.mark.parametrize("name", CHIPS)
+def test_a_training_step_is_compiled_for_a_slice(tmp_path, name):
+  found, printed = estimated(tmp_path, f"--topology={name}", *ONE, *WIDE)
+  (run,) = found["runs"]
+  compiled, counted = run["compiled"], run["counted"]
+  assert found["chips"] == counted["devices"] == CHIPS[name]
+  assert compiled["fits"] and 0 < compiled["peak_bytes"] < 2**30
+  # All three seeds in one program: parameters and two moments of each, on each device.
+  state = 3 * 3 * 4 * counted["parameters"]
+  assert state <= compiled["argument_bytes"] <= state * 1.2 + 4096
+  # Gradients of all seeds are summed over the ring, once in a step.
+  gradient = 2 * 3 * 4 * counted["parameters"] * (1 - 1 / CHIPS[name])
+  assert gradient <= compiled["sent_bytes_all_reduce"] <= 1.3 * gradient
+  assert run["estimated"]["seconds"] > 0 and f"Compiled for {name}" in printed
+
+
+@pytest.mark.slow  # 40 s
+def test_memory_falls_with_fsdp_and_the_smallest_slice_is_found(tmp_path):
+  words = ("--topology=v5e:2x2", "--config.mesh.data=1", *ONE, "--config.seeds=(0,)")
+  words += ("--config.model.width=1024", "--config.model.feedforward=8192")
+  peaks = {}
+  for fsdp in (1, 4):
+    more = ("--smallest",) if fsdp == 1 else ()
+    found, _ = estimated(tmp_path, *words, f"--config.mesh.fsdp={fsdp}", *more)
+    (run,) = found["runs"]
+    peaks[fsdp] = run["compiled"]["peak_bytes"]
+    if more:
+      assert run["estimated"]["smallest"] == "v5e:1x1"
+  assert peaks[4] < peaks[1] / 2.5
+
+
+@pytest.mark.slow  # 20 s
+def test_what_does_not_fit_is_an_answer_and_no_failure(tmp_path):
+  words = ("--config.model.width=16384", "--config.model.feedforward=65536")
+  found, printed = estimated(tmp_path, "--topology=v5e:2x2", *ONE, *words)
+  (run,) = found["runs"]
+  needed = 3 * 3 * 4 * run["counted"]["parameters"]
+  assert not run["compiled"]["fits"] and run["compiled"]["peak_bytes"] >= 0.9 * needed
+  assert run["compiled"]["hbm_bytes"] == 15.75 * 2**30
+  assert run["estimated"] == {} and "0 of 1 variants fit" in printed
