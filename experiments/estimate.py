@@ -22,12 +22,12 @@ from typing import Any
 
 from absl import flags as absl_flags
 
-from experiments.estimating import chips, compiler, rows, smallest, tables
+from experiments.estimating import chips, compiler, smallest, tables, variant_estimate
 from experiments.estimating.chips import Topology
 from experiments.estimating.compiler import Compiler
-from experiments.estimating.counts import counted
-from experiments.estimating.roofline import Efficiency, estimate
-from experiments.estimating.rows import Row
+from experiments.estimating.roofline import Efficiency, step_time
+from experiments.estimating.training_work import counted
+from experiments.estimating.variant_estimate import VariantEstimate
 from experiments.setup import flags, runs
 from experiments.setup.command_line import Request
 from experiments.setup.runs import Run
@@ -81,7 +81,7 @@ def options() -> Options:
     name: Path(FLAGS[name].value) for name in ("csv", "json") if FLAGS[name].value
   }
   for name, path in files.items():
-    rows.check_writable(name, path)
+    variant_estimate.check_writable(name, path)
   return Options(
     topology=chips.topology(FLAGS.topology),
     price=FLAGS.price,
@@ -161,7 +161,9 @@ def check(todo: Sequence[Run], topology: Topology, devices: int) -> None:
     raise ConfigError(*found)
 
 
-def row_of(run: Run, asked: Options, compile_once: Compiler, devices: int) -> Row:
+def row_of(
+  run: Run, asked: Options, compile_once: Compiler, devices: int
+) -> VariantEstimate:
   """Returns the figures of one run."""
   compiled = compile_once(run.config, asked.topology)
   counts = counted(run.config, devices)
@@ -169,12 +171,12 @@ def row_of(run: Run, asked: Options, compile_once: Compiler, devices: int) -> Ro
   if asked.smallest:
     fits = functools.partial(holds, run, compile_once)
     found = getattr(smallest.smallest(asked.topology, fits), "name", "")
-  return Row(
+  return VariantEstimate(
     group=run.group,
     label=run.label,
     work=counts,
     compiled=compiled,
-    estimate=estimate(counts, compiled, asked.topology, asked.efficiency),
+    time=step_time(counts, compiled, asked.topology, asked.efficiency),
     price=asked.price,
     smallest=found,
     searched=asked.smallest,
@@ -189,15 +191,18 @@ def holds(run: Run, compile_once: Compiler, topology: Topology) -> bool | None:
   return compile_once(run.config, topology).fits
 
 
-def save(found: Sequence[Row], asked: Options) -> None:
+def save(found: Sequence[VariantEstimate], asked: Options) -> None:
   """Writes the files of results, as far as there are any."""
-  common = rows.facts(asked.topology, asked.efficiency, compiler.versions())
-  write: dict[str, Any] = {"csv": rows.save_csv, "json": rows.save_json}
+  common = variant_estimate.facts(asked.topology, asked.efficiency, compiler.versions())
+  write: dict[str, Any] = {
+    "csv": variant_estimate.save_csv,
+    "json": variant_estimate.save_json,
+  }
   for name, path in asked.files.items():
     write[name](path, found, common)
 
 
-def show(found: Sequence[Row], asked: Options) -> None:
+def show(found: Sequence[VariantEstimate], asked: Options) -> None:
   """Prints the tables and what they rest on."""
   from rich.console import Console
 

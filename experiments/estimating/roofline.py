@@ -4,7 +4,7 @@ import dataclasses
 
 from experiments.estimating.chips import Topology
 from experiments.estimating.compiler import Compiled
-from experiments.estimating.counts import Work
+from experiments.estimating.training_work import TrainingWork
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,13 +21,13 @@ class Efficiency:
 
 
 @dataclasses.dataclass(frozen=True)
-class Estimate:
+class StepTime:
   """What one run takes on a slice, estimated.
 
   compute, hbm, interconnect   seconds of a step, if nothing else took any
   chip_hours                   of all chips of the slice, for all steps and seeds
 
-  >>> step = Estimate(2e-3, 4e-3, 1e-3, tokens_per_s=1e6, chip_hours=8.0)
+  >>> step = StepTime(2e-3, 4e-3, 1e-3, tokens_per_s=1e6, chip_hours=8.0)
   >>> step.bound, step.seconds
   ('hbm', 0.004)
   """
@@ -50,9 +50,9 @@ class Estimate:
     return getattr(self, self.bound)
 
 
-def estimate(
-  work: Work, compiled: Compiled, topology: Topology, efficiency: Efficiency
-) -> Estimate | None:
+def step_time(
+  work: TrainingWork, compiled: Compiled, topology: Topology, efficiency: Efficiency
+) -> StepTime | None:
   """Returns the estimate of a run; None where it does not fit.
 
   Links send and receive at once: half of their published bandwidth counts for what a
@@ -69,7 +69,7 @@ def estimate(
   interconnect = compiled.traffic.sent * by_device
   interconnect /= chip.ici_bandwidth.value / 2 * efficiency.interconnect
   seconds = max(compute, hbm, interconnect)
-  return Estimate(
+  return StepTime(
     compute=compute,
     hbm=hbm,
     interconnect=interconnect,

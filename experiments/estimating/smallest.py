@@ -5,10 +5,10 @@ from collections.abc import Callable
 from experiments.estimating.chips import Topology, family
 
 # Returns whether a slice holds the run; None: its devices do not fit the run's mesh.
-Fits = Callable[[Topology], bool | None]
+Holds = Callable[[Topology], bool | None]
 
 
-def smallest(asked: Topology, fits: Fits) -> Topology | None:
+def smallest(asked: Topology, fits: Holds) -> Topology | None:
   """Returns the smallest slice of the chip that holds a run; None: none does.
 
   asked   a slice that was compiled for already

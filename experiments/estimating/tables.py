@@ -6,13 +6,13 @@ from rich.table import Table
 
 from experiments.estimating.chips import GIB, Topology
 from experiments.estimating.roofline import Efficiency
-from experiments.estimating.rows import Row
+from experiments.estimating.variant_estimate import VariantEstimate
 
 NAMES = {"compute": "compute", "hbm": "HBM", "interconnect": "interconnect"}
 NO = "-"
 
 
-def compiled(rows: Sequence[Row], topology: Topology) -> Table:
+def compiled(rows: Sequence[VariantEstimate], topology: Topology) -> Table:
   """Returns the table of what was counted and compiled, for one device and step."""
   table = _table(
     f"Compiled for {topology.name}, {topology.chips} chips",
@@ -35,7 +35,7 @@ def compiled(rows: Sequence[Row], topology: Topology) -> Table:
   return table
 
 
-def _kinds(row: Row) -> str:
+def _kinds(row: VariantEstimate) -> str:
   """Returns the bytes that a device sends in a step, by the kind of collective."""
   if row.compiled.traffic is None:
     return NO
@@ -43,7 +43,7 @@ def _kinds(row: Row) -> str:
   return ", ".join(f"{kind} {each.sent / 1e6:,.0f}" for kind, each in kinds) or "none"
 
 
-def estimated(rows: Sequence[Row], topology: Topology) -> Table:
+def estimated(rows: Sequence[VariantEstimate], topology: Topology) -> Table:
   """Returns the table of estimates."""
   table = _table(
     f"Estimated for {topology.name}: nothing here was measured",
@@ -51,7 +51,7 @@ def estimated(rows: Sequence[Row], topology: Topology) -> Table:
     *("tokens/s", "chip-hours", "cost", "smallest slice"),
   )
   for row in rows:
-    found = row.estimate
+    found = row.time
     figures = [NO] * 7
     if found:
       parts = (found.compute, found.hbm, found.interconnect, found.seconds)
@@ -73,7 +73,7 @@ def _table(title: str, *names: str) -> Table:
 
 
 def notes(
-  rows: Sequence[Row],
+  rows: Sequence[VariantEstimate],
   topology: Topology,
   efficiency: Efficiency,
   versions: Mapping[str, str],
@@ -113,11 +113,11 @@ def notes(
   yield from _sources(topology)
 
 
-def _open_loops(row: Row) -> int:
+def _open_loops(row: VariantEstimate) -> int:
   return row.compiled.traffic.open_loops if row.compiled.traffic else 0
 
 
-def _idle(rows: Sequence[Row]) -> str:
+def _idle(rows: Sequence[VariantEstimate]) -> str:
   """Returns a sentence where a mesh leaves devices of the slice idle, or ""."""
   works = [row.work for row in rows if row.work.idle]
   if not works:
@@ -140,10 +140,10 @@ def _sources(topology: Topology) -> Iterator[str]:
   )
 
 
-def total(rows: Sequence[Row]) -> str:
+def total(rows: Sequence[VariantEstimate]) -> str:
   """Returns a sentence on all variants together."""
-  there = [row for row in rows if row.estimate]
-  hours = sum(row.estimate.chip_hours for row in there if row.estimate)
+  there = [row for row in rows if row.time]
+  hours = sum(row.time.chip_hours for row in there if row.time)
   costs = [row.cost for row in there if row.cost is not None]
   paid = f", {sum(costs):,.2f} at {rows[0].price:g} an hour" if costs else ""
   return (

@@ -6,13 +6,13 @@ import pytest
 
 from experiments.estimating.chips import CHIPS, Topology, family, topology
 from experiments.estimating.compiler import Compiled, exhausted
-from experiments.estimating.counts import Work
-from experiments.estimating.roofline import Efficiency, estimate
+from experiments.estimating.roofline import Efficiency, step_time
 from experiments.estimating.smallest import smallest
 from experiments.estimating.traffic import Collective, Traffic
+from experiments.estimating.training_work import TrainingWork
 from experiments.setup.validate import ConfigError
 
-WORK = Work(
+WORK = TrainingWork(
   parameters=10,
   flops=16 * 197e12,
   executed=2 * 16 * 197e12,  # two seconds of 16 chips at their peak
@@ -29,7 +29,7 @@ V5E = topology("v5e:4x4")
 
 
 def test_a_step_takes_as_long_as_its_slowest_part():
-  found = estimate(WORK, FITS, V5E, ALL)
+  found = step_time(WORK, FITS, V5E, ALL)
   assert (found.compute, found.hbm, found.interconnect) == (2.0, 1.0, 1.0)
   assert found.bound == "compute" and found.seconds == 2.0
   assert found.tokens_per_s == 500
@@ -45,26 +45,26 @@ def test_a_step_takes_as_long_as_its_slowest_part():
   ],
 )
 def test_shares_of_the_peaks_decide_what_bounds_a_step(efficiency, bound, seconds):
-  found = estimate(WORK, FITS, V5E, efficiency)
+  found = step_time(WORK, FITS, V5E, efficiency)
   assert (found.bound, found.seconds) == (bound, pytest.approx(seconds))
 
 
 def test_idle_chips_compute_nothing_and_are_paid_for():
   idle = dataclasses.replace(WORK, devices=4)
-  found = estimate(idle, FITS, V5E, ALL)
+  found = step_time(idle, FITS, V5E, ALL)
   assert found.compute == 8.0
   assert found.chip_hours == 16 * 8 * 900 / 3600
 
 
 def test_devices_that_share_a_chip_share_its_peaks():
   halves = dataclasses.replace(WORK, devices=32, in_slice=32)
-  found = estimate(halves, FITS, V5E, ALL)
+  found = step_time(halves, FITS, V5E, ALL)
   assert (found.compute, found.hbm, found.interconnect) == (2.0, 2.0, 2.0)
 
 
 def test_what_does_not_fit_has_no_time():
   large = dataclasses.replace(FITS, traffic=None)
-  assert not large.fits and estimate(WORK, large, V5E, ALL) is None
+  assert not large.fits and step_time(WORK, large, V5E, ALL) is None
 
 
 def test_every_figure_of_a_chip_has_its_source():

@@ -12,7 +12,7 @@ from transformer_jax.mesh_shape import MeshShape
 
 
 @dataclasses.dataclass(frozen=True)
-class Work:
+class TrainingWork:
   """One run's training, counted and not compiled.
 
   parameters   of one seed
@@ -24,7 +24,7 @@ class Work:
   in_slice     devices of the slice: others are idle
 
   >>> sizes = {"steps": 1, "seeds": 3, "devices": 4, "in_slice": 16}
-  >>> Work(parameters=7, flops=1e9, executed=1e9, tokens=64, **sizes).idle
+  >>> TrainingWork(parameters=7, flops=1e9, executed=1e9, tokens=64, **sizes).idle
   12
   """
 
@@ -43,7 +43,7 @@ class Work:
     return self.in_slice - self.devices
 
 
-def counted(config: ConfigDict, devices: int) -> Work:
+def counted(config: ConfigDict, devices: int) -> TrainingWork:
   """Returns what a run computes.
 
   devices   of the slice
@@ -59,7 +59,7 @@ def counted(config: ConfigDict, devices: int) -> Work:
   executed = once
   if config.model.remat != remat.NONE:
     executed = cost.flops_per_token(experiment, arrays, recomputed=True)
-  return Work(
+  return TrainingWork(
     parameters=cost.sizes(experiment.trainer.shapes.params)[0],
     flops=once * tokens,
     executed=executed * tokens,

@@ -8,17 +8,17 @@ from typing import Any
 
 from experiments.estimating.chips import Topology
 from experiments.estimating.compiler import Compiled
-from experiments.estimating.counts import Work
-from experiments.estimating.roofline import Efficiency, Estimate
+from experiments.estimating.roofline import Efficiency, StepTime
+from experiments.estimating.training_work import TrainingWork
 from experiments.setup.validate import ConfigError
 from transformer_jax.training.json_files import write_json
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
+class VariantEstimate:
   """One variant.
 
-  estimate   None: it does not fit
+  time       None: it does not fit
   price      of an hour of a chip; 0: unknown
   smallest   slice of the chip that holds it; "": was not looked for, or there is none
   searched   whether it was looked for
@@ -26,9 +26,9 @@ class Row:
 
   group: str
   label: str
-  work: Work
+  work: TrainingWork
   compiled: Compiled
-  estimate: Estimate | None
+  time: StepTime | None
   price: float = 0.0
   smallest: str = ""
   searched: bool = False
@@ -41,9 +41,7 @@ class Row:
   @property
   def cost(self) -> float | None:
     """Returns the price of the whole training; None without a price or an estimate."""
-    return (
-      self.price * self.estimate.chip_hours if self.price and self.estimate else None
-    )
+    return self.price * self.time.chip_hours if self.price and self.time else None
 
   def figures(self) -> dict[str, Any]:
     """Returns all figures, by where they come from; JSON knows their kinds."""
@@ -57,9 +55,9 @@ class Row:
 
   def _estimated(self) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    if self.estimate:
-      step = {"seconds": self.estimate.seconds, "bound": self.estimate.bound}
-      found = step | dataclasses.asdict(self.estimate) | {"cost": self.cost}
+    if self.time:
+      step = {"seconds": self.time.seconds, "bound": self.time.bound}
+      found = step | dataclasses.asdict(self.time) | {"cost": self.cost}
     return found | ({"smallest": self.smallest or None} if self.searched else {})
 
 
@@ -90,12 +88,16 @@ def facts(
   }
 
 
-def save_json(path: Path, rows: Sequence[Row], common: Mapping[str, Any]) -> None:
+def save_json(
+  path: Path, rows: Sequence[VariantEstimate], common: Mapping[str, Any]
+) -> None:
   """Writes all figures with their sources."""
   write_json(path, {**common, "runs": [row.figures() for row in rows]})
 
 
-def save_csv(path: Path, rows: Sequence[Row], common: Mapping[str, Any]) -> None:
+def save_csv(
+  path: Path, rows: Sequence[VariantEstimate], common: Mapping[str, Any]
+) -> None:
   """Writes a line for each variant; columns name where a figure comes from."""
   lines = [{"topology": common["topology"], **flat(row.figures())} for row in rows]
   names = list(dict.fromkeys(name for line in lines for name in line))
