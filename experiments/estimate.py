@@ -64,6 +64,9 @@ class Options:
   """This command's own flags.
 
   files   {flag: path} of results to write
+
+  >>> Options(chips.topology("v5e:4x4"), 1.2, Efficiency(), False, {}).topology.chips
+  16
   """
 
   topology: Topology

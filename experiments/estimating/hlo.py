@@ -56,6 +56,10 @@ class Instruction:
   arrays   its results
   inside   text of its operands, of a constant's value or of a parameter's number
   rest     text of its attributes
+
+  >>> loop = Instruction("loop", (), "while", "%start", "condition=%c, body=%b", False)
+  >>> loop.operands, loop.called
+  (['start'], ['b'])
   """
 
   name: str
@@ -91,7 +95,13 @@ class Instruction:
 
 @dataclasses.dataclass(frozen=True)
 class Computation:
-  """Instructions by name, in their order."""
+  """Instructions by name, in their order.
+
+  >>> x = Instruction("x", (Array("f32", (2,)),), "parameter", "0", "", root=True)
+  >>> computation = Computation("main", {"x": x})
+  >>> computation.root.name, computation.users("x")
+  ('x', [])
+  """
 
   name: str
   instructions: dict[str, Instruction]
@@ -115,7 +125,14 @@ class Computation:
 
 @dataclasses.dataclass(frozen=True)
 class Module:
-  """Computations by name; `entry` is the first to run."""
+  r"""Computations by name; `entry` is the first to run.
+
+  devices   that run it
+
+  >>> module = parse("ENTRY %main (x: f32[]) -> f32[] {\n ROOT %x = f32[] add(%a)\n}")
+  >>> list(module.computations), module.entry.root.op, module.devices
+  (['main'], 'add', 1)
+  """
 
   computations: dict[str, Computation]
   entry: Computation

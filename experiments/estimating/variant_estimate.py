@@ -22,6 +22,13 @@ class VariantEstimate:
   price      of an hour of a chip; 0: unknown
   smallest   slice of the chip that holds it; "": was not looked for, or there is none
   searched   whether it was looked for
+
+  >>> from experiments.estimating.traffic import Traffic
+  >>> work = TrainingWork(7, 1e9, 1e9, 64, steps=9, seeds=3, devices=4, in_slice=4)
+  >>> compiled = Compiled(2**30, 2**34, 2**20, Traffic(1e9, {}, 0))
+  >>> time = StepTime(2e-3, 4e-3, 1e-3, tokens_per_s=1e6, chip_hours=8.0)
+  >>> VariantEstimate("text", "rope", work, compiled, time, price=1.5).cost
+  12.0
   """
 
   group: str
