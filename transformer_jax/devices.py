@@ -1,6 +1,12 @@
-"""Kind of device that a program is made for, which may be none of this machine's."""
+"""Devices that a program is made for, which may be none of this machine's."""
+
+import math
+from typing import Any
 
 import jax
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from transformer_jax.mesh_shape import MATRIX_RULES, ROWS, RULES, SEQUENCE
 
 
 def platform() -> str:
@@ -15,3 +21,52 @@ def platform() -> str:
   """
   device = jax.sharding.get_abstract_mesh().abstract_device
   return device.platform if device else jax.default_backend()
+
+
+def split_rows(x_BL: jax.Array, mesh: Mesh | None = None) -> jax.Array:
+  """Splits rows over the axes `data` and `fsdp`, and tokens over `sequence`.
+
+  Axes that do not divide stay together, and an array without a mesh stays as it is.
+  Called on the states of each layer: else the compiler may split their width instead,
+  as that of the parameters, and send them from device to device.
+
+  mesh   devices where no mesh is in use
+  """
+  here = jax.sharding.get_abstract_mesh()
+  used: Any = mesh if here.empty else here
+  free = _free(used)
+  if math.prod(free.values()) == 1:
+    return x_BL
+  spec = [_dividing(free, x_BL.shape[0], *ROWS)]
+  spec += [_dividing(free, x_BL.shape[1], SEQUENCE)] if x_BL.ndim > 1 else []
+  split = NamedSharding(used, PartitionSpec(*spec))
+  return jax.lax.with_sharding_constraint(x_BL, split)
+
+
+def gather_width(table_VD: jax.Array) -> jax.Array:
+  """Returns a table of vectors whose width is whole on every device.
+
+  Its rows stay as `tensor` splits them. Looked up in parts, the vectors of a whole
+  batch would be sent to every device.
+  """
+  mesh = jax.sharding.get_abstract_mesh()
+  free = _free(mesh)
+  if free.get(MATRIX_RULES["D"], 1) == 1:
+    return table_VD
+  rows = _dividing(free, table_VD.shape[0], RULES["V"])
+  split = NamedSharding(mesh, PartitionSpec(rows, None))
+  return jax.lax.with_sharding_constraint(table_VD, split)
+
+
+def _free(mesh: Any) -> dict[str, int]:
+  """Returns {axis: size} of a mesh, without the axes that `shard_map` has taken."""
+  if mesh is None or mesh.empty:
+    return {}
+  kinds = zip(mesh.axis_names, mesh.axis_types, strict=True)
+  return {axis: mesh.shape[axis] for axis, kind in kinds if kind == AxisType.Auto}
+
+
+def _dividing(free: dict[str, int], size: int, *axes: str) -> tuple[str, ...] | None:
+  """Returns those of some mesh axes that are there; None if they do not divide."""
+  axes = tuple(axis for axis in axes if axis in free)
+  return None if size % math.prod(free[axis] for axis in axes) else axes

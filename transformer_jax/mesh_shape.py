@@ -6,6 +6,10 @@ from typing import Any
 
 AXES = ("seed", "data", "fsdp", "tensor", "sequence")  # slowest first
 ROWS = ("data", "fsdp")  # axes over which the examples of a batch are split
+# Mesh axes that split the axis of a letter in a parameter's name.
+RULES = {"H": "tensor", "F": "tensor", "V": "tensor"}
+MATRIX_RULES = {"D": "fsdp"}  # of names with two letters or more: vectors stay whole
+SEQUENCE = "sequence"  # axis over which tokens are split
 SEED = "seed"  # axis over which states are split that are stacked by seed
 
 

@@ -28,6 +28,7 @@ from experiments.setup.registries import registries, specs
 from experiments.setup.validate import flatten
 from transformer_jax import hosts
 from transformer_jax.data.base import Task, TaskData
+from transformer_jax.devices import split_rows
 from transformer_jax.evaluation import example_scores, target_fingerprints
 from transformer_jax.spec import outside
 from transformer_jax.training import loop, sharding
@@ -193,7 +194,7 @@ def _prepare(config: ConfigDict) -> tuple[Experiment, Mesh, Any, dict]:
 def _built(config: ConfigDict) -> tuple[Experiment, Mesh]:
   experiment = build(config)
   mesh = sharding.make_mesh(**config.mesh)
-  split = functools.partial(sharding.split_rows, mesh)
+  split = functools.partial(split_rows, mesh=mesh)
   evaluator = dataclasses.replace(experiment.evaluator, split=split)
   return dataclasses.replace(experiment, evaluator=evaluator), mesh
 

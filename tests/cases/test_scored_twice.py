@@ -17,6 +17,7 @@ from transformer_jax.data.base import Batch, Task, tasks
 from transformer_jax.data.tasks.algorithmic.permutation import each_once
 from transformer_jax.data.tasks.language import pair_rows
 from transformer_jax.data.token_cache import Tokenized
+from transformer_jax.devices import split_rows
 from transformer_jax.evaluation.lengths import Evaluator
 from transformer_jax.numpy_interpreter import evaluate, trace
 from transformer_jax.positions import coords
@@ -165,7 +166,7 @@ def check(spec, rows, chunk, devices=1):
   task, arrays = made(spec)
   lengths = LENGTHS.get(spec.partition("(")[0], (8, BUCKET))
   mesh = sharding.make_mesh(devices)
-  split = functools.partial(sharding.split_rows, mesh)
+  split = functools.partial(split_rows, mesh=mesh)
   model = Guess(task.classes or task.vocabulary)
   evaluator = Evaluator(model, task, rows, chunk, split=split)
   program = jax.jit(functools.partial(evaluator.score, bucket=lengths[-1]))

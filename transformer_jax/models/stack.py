@@ -5,6 +5,7 @@ import jax
 from flax.core.scope import CollectionFilter
 
 from transformer_jax import remat
+from transformer_jax.devices import split_rows
 from transformer_jax.models.architecture import Architecture
 from transformer_jax.models.block import Block
 from transformer_jax.models.compatibility import form
@@ -59,7 +60,7 @@ class Stack(nn.Module):
     x_BLD = position.embed(x_BLD, at)
     if self.arch.embedding.norm:
       x_BLD = NormLayer(self.arch.embedding.norm, name="embedding_norm")(x_BLD)
-    return Dropout(self.arch.dropout, self.arch.part)(x_BLD)
+    return split_rows(Dropout(self.arch.dropout, self.arch.part)(x_BLD))
 
   def assign_positions(self, B, at, progress):
     """Returns the coordinates of B rows with positions; random only in training.

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from transformer_jax.attention.cache import CachedText, fitting, remember
+from transformer_jax.devices import gather_width
 from transformer_jax.models.architecture import Architecture
 from transformer_jax.models.block import Attention
 from transformer_jax.models.parameters import Parameters, own, parameter
@@ -205,7 +206,9 @@ class Transformer(nn.Module):
 
   def embed(self, token_BL, at):
     embedding = self.arch.embedding
-    read = self.embedding_VD[token_BL] if embedding.table else token_BL
+    read = token_BL
+    if embedding.table:
+      read = gather_width(self.embedding_VD)[token_BL]
     return embedding(self.embedding, read, at).astype(self.arch.dtype)
 
   @property

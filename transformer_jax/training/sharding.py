@@ -15,11 +15,9 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from transformer_jax import global_arrays
 from transformer_jax.axes import axes_of
 from transformer_jax.data.base import Batch
-from transformer_jax.mesh_shape import ROWS, SEED, MeshShape
+from transformer_jax.devices import split_rows
+from transformer_jax.mesh_shape import MATRIX_RULES, ROWS, RULES, SEED, MeshShape
 from transformer_jax.training.seed_parts import seed_devices
-
-RULES = {"H": "tensor", "F": "tensor", "V": "tensor"}
-MATRIX_RULES = {"D": "fsdp"}  # of names with two letters or more: vectors stay whole
 
 
 def make_mesh(
@@ -122,24 +120,6 @@ def whole(mesh: Mesh, tree: Any) -> Any:
   return jax.tree.map(lambda x: global_arrays.put(x, everywhere), tree)
 
 
-def split_rows(mesh: Mesh, x_BL: jax.Array) -> jax.Array:
-  """Splits rows over `data` and `fsdp` and tokens over `sequence`, inside of jit.
-
-  Tokens that `sequence` does not divide stay together.
-  """
-  if mesh.size == 1:
-    return x_BL
-  even = x_BL.ndim > 1 and x_BL.shape[1] % mesh.shape["sequence"] == 0
-  rows = PartitionSpec(ROWS, "sequence") if even else PartitionSpec(ROWS)
-  return jax.lax.with_sharding_constraint(x_BL, NamedSharding(_context(mesh), rows))
-
-
-def _context(mesh: Mesh) -> Any:
-  """Returns the mesh as it is here: inside of `map_seeds` an axis is taken."""
-  here = jax.sharding.get_abstract_mesh()
-  return mesh if here.empty else here
-
-
 def num_rows(mesh: Mesh) -> int:
   """Returns the number of parts that a batch is split into."""
   return math.prod(mesh.shape[axis] for axis in ROWS)
@@ -163,4 +143,4 @@ def place_rows(mesh: Mesh, x_BL: Any) -> jax.Array:
 def split_batch(mesh: Mesh, batch: Batch) -> Batch:
   """Splits the rows of a batch, but not coordinates that all rows share."""
   B = batch.input_BL.shape[0]
-  return jax.tree.map(lambda x: split_rows(mesh, x) if x.shape[0] == B else x, batch)
+  return jax.tree.map(lambda x: split_rows(x, mesh) if x.shape[0] == B else x, batch)
