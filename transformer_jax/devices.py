@@ -27,8 +27,8 @@ def split_rows(x_BL: jax.Array, mesh: Mesh | None = None) -> jax.Array:
   """Splits rows over the axes `data` and `fsdp`, and tokens over `sequence`.
 
   Axes that do not divide stay together, and an array without a mesh stays as it is.
-  Called on the states of each layer: else the compiler may split their width instead,
-  as that of the parameters, and send them from device to device.
+  Called on the input of the layers: else the compiler may split the width of states, as
+  that of parameters, and send states from device to device.
 
   mesh   devices where no mesh is in use
   """

@@ -7,7 +7,6 @@ import flax.linen as nn
 from transformer_jax import attention
 from transformer_jax.attention import BoundVariant, Variant
 from transformer_jax.attention.cache import newest, remember
-from transformer_jax.devices import split_rows
 from transformer_jax.matmul import project
 from transformer_jax.models.architecture import Architecture
 from transformer_jax.models.compatibility import form
@@ -246,7 +245,7 @@ class Block(nn.Module):
       sublayers["cross"] = cross_attention
     sublayers["feedforward"] = feedforward
     x_BLD = self.norm_placement(norm, x_BLD, sublayers)
-    return split_rows(x_BLD), cache_after
+    return x_BLD, cache_after
 
 
 def _every_parameter(name: str) -> bool:
