@@ -62,6 +62,7 @@ def run(config: ConfigDict, folder: Path, name: str, stop: Any) -> dict | None:
   # Programs are cached below the sweep's folder, so that deleting it leaves nothing.
   with programs_in(compile_cache.folder_of(folder.absolute().parents[1])):
     watch = AttemptWatch(folder, writes=hosts.is_leader())
+    watch.write()
     try:
       return _run(config, folder, name, stop, watch)
     finally:
