@@ -145,8 +145,10 @@ def planned(request: Request) -> list[Run]:
   baseline = runs.baseline(request.plan, todo)
   if any(run.match for run in todo):
     todo = solver.solve(todo, baseline, {}, None)
+  if any(run.match and run.match.quantity == "seconds" for run in todo):
+    print("Steps that match seconds are measured as a sweep starts, and not here.")
   if request.plan.tune:
-    print("The plan is tuned: its search is left out here.", flush=True)
+    print("The plan is tuned: its search is left out here.")
   return runs.only(todo, request.groups)
 
 
@@ -158,8 +160,13 @@ def check(todo: Sequence[Run], topology: Topology, devices: int) -> None:
   for run in todo:
     problems = [*compiler.problems(run.config, topology, devices)]
     found |= dict.fromkeys(problems)
-    if not problems:
-      build(run.config)
+    try:
+      if not problems:
+        build(run.config)
+    except ConfigError as error:
+      found |= dict.fromkeys(error.problems)
+    except ValueError as error:
+      found[f"{run.group} {run.label}: {error}"] = None
   if found:
     raise ConfigError(*found)
 

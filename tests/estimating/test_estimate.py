@@ -12,6 +12,7 @@ from experiments.estimating import compiler
 from experiments.estimating.chips import topology
 from experiments.estimating.roofline import Efficiency
 from experiments.estimating.traffic import Traffic
+from experiments.estimating.training_work import counted
 from experiments.setup.command_line import Request
 from experiments.setup.plan import Grid, Plan
 from experiments.setup.validate import ConfigError, resolve
@@ -94,6 +95,24 @@ def test_arguments_are_parameters_and_moments_split_by_fsdp(slice_of_cpus):
     state = 3 * 4 * (matrices / fsdp + vectors)  # and Adam's two moments, in float32
     assert state <= got[fsdp] <= state + 64  # counters and the key
   assert got[4] < got[1] / 3
+
+
+def test_flops_are_those_of_the_model_s_matrices_and_attention():
+  """Six for each weight and token, twelve L D for each layer; by hand."""
+  D, F, L, layers, V = 128, 512, 64, 2, 256
+  sizes = {"model.width": D, "model.feedforward": F, "train.length": L}
+  sizes |= {"model.layers": layers, "task": "text", "seeds": (0, 1)}
+  config = resolve(base.get_config(), sizes | {"model.remat": "full"})
+  found = counted(config, devices=1)
+  weights = layers * (4 * D * D + 2 * D * F) + V * D
+  token = 6 * weights + 12 * layers * L * D
+  assert found.tokens == 2 * 32 * L and found.seeds == 2
+  assert found.flops / found.tokens == pytest.approx(token, rel=0.05)
+  again = (found.executed - found.flops) / found.tokens
+  # All of a layer's forward pass but the last product, which no gradient reads.
+  assert again == pytest.approx(
+    layers * (2 * (4 * D * D + D * F) + 4 * L * D), rel=0.05
+  )
 
 
 def test_one_program_is_compiled_once(monkeypatch, slice_of_cpus):
