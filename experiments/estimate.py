@@ -80,9 +80,8 @@ def options() -> Options:
   """Returns the values of this command's flags; raises ConfigError."""
   if not FLAGS.topology:
     raise ConfigError("--topology is missing; write --topology=v5e:4x4")
-  files = {
-    name: Path(FLAGS[name].value) for name in ("csv", "json") if FLAGS[name].value
-  }
+  given = {"csv": FLAGS.csv, "json": FLAGS.json}
+  files = {name: Path(value) for name, value in given.items() if value}
   for name, path in files.items():
     variant_estimate.check_writable(name, path)
   return Options(

@@ -141,7 +141,9 @@ class Module:
 
 def parse(text: str) -> Module:
   """Returns the computations of a program's text."""
-  computations, entry, inside, name = {}, "", {}, ""
+  computations: dict[str, Computation] = {}
+  inside: dict[str, Instruction] = {}
+  entry = name = ""
   for line in re.sub(r"/\*.*?\*/", "", text).splitlines():
     if header := HEADER.match(line):
       name, inside = header[2], {}
