@@ -23,7 +23,7 @@ def estimated(folder, *words):
     [sys.executable, "-m", "experiments.estimate", f"--json={file}", *words],
     capture_output=True,
     text=True,
-    timeout=280,
+    timeout=270,
     env={name: x for name, x in os.environ.items() if name != "XLA_FLAGS"},
   )
   assert done.returncode == 0, done.stderr
@@ -50,16 +50,16 @@ def test_a_training_step_is_compiled_for_a_slice(tmp_path, name):
 @pytest.mark.slow  # 40 s
 def test_memory_falls_with_fsdp_and_the_smallest_slice_is_found(tmp_path):
   words = ("--topology=v5e:2x2", "--config.mesh.data=1", *ONE, "--config.seeds=(0,)")
-  words += ("--config.model.width=1024", "--config.model.feedforward=8192")
-  peaks = {}
+  words += ("--config.model.width=512", "--config.model.feedforward=2048")
+  arguments = {}
   for fsdp in (1, 4):
     more = ("--smallest",) if fsdp == 1 else ()
     found, _ = estimated(tmp_path, *words, f"--config.mesh.fsdp={fsdp}", *more)
     (run,) = found["runs"]
-    peaks[fsdp] = run["compiled"]["peak_bytes"]
+    arguments[fsdp] = run["compiled"]["argument_bytes"]
     if more:
       assert run["estimated"]["smallest"] == "v5e:1x1"
-  assert peaks[4] < peaks[1] / 2.5
+  assert arguments[4] < arguments[1] / 3.5
 
 
 @pytest.mark.slow  # 20 s
