@@ -214,3 +214,36 @@ def test_every_form_of_groups_has_its_size(groups, size):
   rest = f", channel_id=1, replica_groups={groups}, to_apply=%add"
   each = hlo.Instruction("x", (), "all-reduce", "%y", rest, root=False)
   assert group(each, devices=16) == size
+
+
+SLICED = """HloModule jit_layer, num_partitions=1
+
+%read (stacked: f32[12,64], n: s32[]) -> f32[1,64] {
+  %stacked = f32[12,64]{1,0} parameter(0)
+  %n = s32[] parameter(1)
+  %zero = s32[] constant(0)
+  ROOT %one = f32[1,64]{1,0} dynamic-slice(%stacked, %n, %zero)
+}
+
+%write (all: f32[12,64], new: f32[1,64], m: s32[]) -> f32[12,64] {
+  %all = f32[12,64]{1,0} parameter(0)
+  %new = f32[1,64]{1,0} parameter(1)
+  %m = s32[] parameter(2)
+  %none = s32[] constant(0)
+  %twice = f32[1,64]{1,0} add(%new, %new)
+  ROOT %updated = f32[12,64]{1,0} dynamic-update-slice(%all, %twice, %m, %none)
+}
+
+ENTRY %main (a: f32[12,64], b: f32[12,64], i: s32[]) -> f32[12,64] {
+  %a = f32[12,64]{1,0} parameter(0)
+  %b = f32[12,64]{1,0} parameter(1)
+  %i = s32[] parameter(2)
+  %layer = f32[1,64]{1,0} fusion(%a, %i), kind=kLoop, calls=%read
+  ROOT %out = f32[12,64]{1,0} fusion(%b, %layer, %i), kind=kLoop, calls=%write
+}
+"""
+
+
+def test_fusions_move_the_slices_that_they_read_and_write():
+  """Of twelve layers one is read, and written in place: four rows and two indices."""
+  assert traffic(SLICED).hbm == 4 * 64 * 4 + 2 * 4
