@@ -15,6 +15,7 @@ from experiments.reporting.load import ReportError
 from experiments.reporting.overview import duration
 from experiments.reporting.text import listed
 from experiments.runner import dry_run, sweep_loop
+from experiments.runner.launchers import launcher_of
 from experiments.setup.command_line import Request
 from experiments.setup.looks import Looks
 from experiments.setup.runs import Run
@@ -38,7 +39,9 @@ def work(
   if request.dry_run:
     counts = [str(count) for count in looks.counts if count <= rounds.most_seeds]
     print(f"until resolved: looks at {listed(counts, most=len(counts))} seeds")
-    return dry_run.describe(request, todo)
+    code = dry_run.describe(request, todo)
+    launcher_of(request.launcher).describe(request, len(todo))
+    return code
   make_patient()
   sweep_loop.begin(request.workdir, sweep)
   while rounds.open_runs:

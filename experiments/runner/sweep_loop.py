@@ -18,14 +18,13 @@ from experiments.runner import (
   sweep_progress,
   user_code,
   waiting,
-  workers,
 )
 from experiments.runner.hosts import compare
 from experiments.runner.hosts import runs as host_runs
 from experiments.runner.hosts.stop import SharedStop
-from experiments.runner.locks import claim
+from experiments.runner.launchers import Loop, SweepWork, launcher_of
+from experiments.runner.locks import claim, use_lease
 from experiments.runner.sweep_report import report
-from experiments.runner.workers import Workers
 from experiments.setup import command_line
 from experiments.setup.command_line import Request
 from experiments.setup.profiled_steps import ProfiledSteps
@@ -60,7 +59,9 @@ def work(
   compare.check(request, todo, lambda: check(request, todo))
   if request.dry_run:
     with process.rare_collection():
-      return dry_run.describe(request, todo)
+      code = dry_run.describe(request, todo)
+    launcher_of(request.launcher).describe(request, len(todo))
+    return code
   make_patient()
   hosts.from_leader("the sweep", lambda: begin(request.workdir, sweep))
   compare.check_folder(request.workdir)
@@ -73,20 +74,21 @@ def work(
   return 0 if written and states == {"finished"} else 1
 
 
-def train_all(
-  request: Request, todo: Sequence[Run]
-) -> "tuple[Workers | SweepLoop, set[str], Stop]":
+def train_all(request: Request, todo: Sequence[Run]) -> tuple[Loop, set[str], Stop]:
   """Trains the runs; returns the loop, the states of its runs, and the stop signal."""
-  count = workers.number(request, _announce(request, todo))
+  launcher = launcher_of(request.launcher)
+  unfinished = _announce(request, todo)
   with stop_requested() as own:
     stop = SharedStop(own) if hosts.count() > 1 else own
-    loop: Workers | SweepLoop
-    if count > 1:
-      print(f"{count} runs at a time, {_cores()} each", flush=True)
-      loop = Workers(request, todo, _folders(request.workdir, todo), count, stop)
-    else:
-      process.keep_memory()
-      loop = SweepLoop(request, todo, stop)
+    work = SweepWork(
+      request=request,
+      todo=todo,
+      folders=_folders(request.workdir, todo),
+      unfinished=unfinished,
+      stop=stop,
+      one_by_one=functools.partial(SweepLoop, request, todo, stop),
+    )
+    loop = launcher.loop(work)
     return loop, {outcome.state for outcome in loop.outcomes()}, stop
 
 
@@ -130,12 +132,15 @@ def check(request: Request, todo: Sequence[Run]) -> None:
 
   from experiments.runner.build import build
 
+  launcher = launcher_of(request.launcher)
+  use_lease(request.lease)
   set_devices(request, todo)
   process.check_platform()
+  devices = jax.device_count() if launcher.on_this_machine else None
   problems: dict[str, None] = {}
   for run in todo:
     try:
-      validate(run.config, jax.device_count())
+      validate(run.config, devices)
       build(run.config)
     except ConfigError as error:
       problems |= dict.fromkeys(error.problems)
@@ -144,6 +149,8 @@ def check(request: Request, todo: Sequence[Run]) -> None:
   problems |= dict.fromkeys([] if problems else compare.idle_processes(todo))
   if problems:
     raise ConfigError(*problems)
+  if not request.dry_run:
+    launcher.check(request)
 
 
 def _announce(request: Request, todo: Sequence[Run]) -> int:
@@ -154,11 +161,6 @@ def _announce(request: Request, todo: Sequence[Run]) -> int:
   skipped = f", {finished} of them finished before and skipped" if finished else ""
   print(f"{dry_run.counted(todo)} in {request.workdir}{skipped}", flush=True)
   return len(todo) - finished
-
-
-def _cores() -> str:
-  cores = process.cores()
-  return f"{cores} core{'s' * (cores > 1)}"
 
 
 def _named(workdir: Path, todo: Sequence[Run]) -> dict[str, Run]:

@@ -1,8 +1,10 @@
-"""A worker process of a sweep: runs what its parent names; runner/workers.py starts it.
+"""A worker process of a sweep: runs what its parent names (worker_connection.py).
 
-The first line of its standard input is {"todo": runs}, each other {"run": name,
-"waited": bool} or {"stop": signal}. A line of its standard output is an event: a line
-to print, a change of the bar, or an outcome.
+The first line of its standard input is {"todo": runs, "expected": see handshake.py},
+each other {"run": name, "waited": bool}, {"all": true} for what is left in any order,
+or {"stop": signal}. A line of its standard output is an event: a line to print, a
+change of the bar, an outcome, {"done": true} after all, or a refusal, after which it
+ends.
 """
 
 import contextlib
@@ -14,10 +16,11 @@ import queue
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import IO, Any
 
-from experiments.runner import history, process, sweep_loop
+from experiments.runner import handshake, history, process, sweep_loop
+from experiments.runner.locks import use_lease
 from experiments.runner.run_folder import Outcome
 from experiments.setup import flags, runs
 from experiments.setup.command_line import Request
@@ -32,17 +35,32 @@ def main(send: Send, request: Request) -> int:
   first = json.loads(sys.stdin.readline() or '{"todo": []}')
   todo = [runs.received(request.base, message) for message in first["todo"]]
   todo = history.in_folders(request.workdir, todo)
+  if wanted := first.get("expected"):
+    if refused := handshake.refusal(wanted, request.workdir, todo):
+      send({"refused": refused})
+      return 2
+  use_lease(request.lease)
   sweep_loop.set_devices(request, todo)
   process.keep_memory()
   stop, asked = Stop(), queue.SimpleQueue[dict[str, Any] | None]()
   threading.Thread(target=listen, args=(sys.stdin, stop, asked), daemon=True).start()
   loop = sweep_loop.SweepLoop(request, todo, stop)
   while (item := asked.get()) is not None:
-    outcome = Outcome("interrupted")
-    if not stop:
-      outcome = loop.attempt(item["run"], item["waited"])
-    send({"outcome": outcome.state})
+    for outcome in _work(loop, stop, item):
+      send({"outcome": outcome.state})
+    if "all" in item:
+      send({"done": True})
   return 0
+
+
+def _work(
+  loop: sweep_loop.SweepLoop, stop: Stop, item: dict[str, Any]
+) -> Iterable[Outcome]:
+  if "all" in item:
+    return loop.outcomes()
+  if stop:
+    return [Outcome("interrupted")]
+  return [loop.attempt(item["run"], item["waited"])]
 
 
 def listen(

@@ -1,31 +1,25 @@
-"""Local workers: processes of this machine that share the runs of one command.
+"""Workers that share the runs of one command.
 
 The parent hands out runs, shows the progress of all, and trains nothing itself.
 """
 
-import contextlib
-import json
-import shlex
-import signal
-import subprocess
-import sys
+import itertools
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent import futures
 from pathlib import Path
-from queue import SimpleQueue
-from typing import Any
+from queue import PriorityQueue
 
 from experiments.runner import process, sweep_progress, waiting
 from experiments.runner.run_folder import BUSY, FAULTS, Outcome
+from experiments.runner.worker_connection import SweepWorker
 from experiments.setup.command_line import Request
 from experiments.setup.runs import Run
 from transformer_jax import hosts
 from transformer_jax.training.json_files import warn
-from transformer_jax.training.progress import Mirror, Progress
-from transformer_jax.training.signals import SIGNALS, Stop
+from transformer_jax.training.progress import Progress
+from transformer_jax.training.signals import Stop
 
-COMMAND = ("-m", "experiments.runner.worker_process")
 POLL = 0.2  # seconds between looks at the stop flag
 REFRESH = 5.0  # seconds between readings of the folder for the bar of all runs
 
@@ -40,83 +34,18 @@ def number(request: Request, unfinished: int) -> int:
   return max(1, min(wanted, unfinished))
 
 
-class _SweepWorker:
-  """A process of worker_process.py; its bar is shown under that of all runs.
+class _Idle:
+  """Workers without work, and places of those that are not started, which come last."""
 
-  todo    the runs, which the process cannot expand from the plan: some were solved for
-  shown   lines that are printed once for all workers, extended here
-  """
+  def __init__(self) -> None:
+    self._queue: PriorityQueue[tuple[bool, int, SweepWorker | None]] = PriorityQueue()
+    self._count = itertools.count()
 
-  def __init__(
-    self,
-    request: Request,
-    todo: Sequence[Run],
-    bar: Progress,
-    shown: set[str],
-  ):
-    words = shlex.split(request.command("sweep", workdir=True))[3:]
-    command = [sys.executable, *COMMAND, *words]
-    command += ["--retry"] if request.retry else []
-    self._mirror, self._shown = Mirror(bar), shown
-    with _signals_blocked():
-      self._process = subprocess.Popen(
-        command,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        encoding="utf-8",
-      )
-    self.tell({"todo": [run.message() for run in todo]})
+  def put(self, worker: SweepWorker | None) -> None:
+    self._queue.put((worker is None, next(self._count), worker))
 
-  def attempt(self, name: str, waited: bool) -> Outcome | None:
-    """Lets the process work on a run; returns None where it dies."""
-    self.tell({"run": name, "waited": waited})
-    assert self._process.stdout is not None
-    for line in self._process.stdout:
-      event = json.loads(line)
-      if "outcome" in event:
-        return Outcome(event["outcome"])
-      self._show(event)
-    self._mirror.close()
-    return None
-
-  def tell(self, message: dict[str, Any]) -> None:
-    """Sends a message; a process that has died reads none."""
-    assert self._process.stdin is not None
-    with contextlib.suppress(OSError, ValueError):
-      self._process.stdin.write(json.dumps(message) + "\n")
-      self._process.stdin.flush()
-
-  def close(self) -> None:
-    """Lets the process end, at once if it was told to stop before."""
-    assert self._process.stdin is not None
-    with contextlib.suppress(OSError):
-      self._process.stdin.close()
-
-  def end(self) -> str:
-    """Waits for the end of the process; returns in words how it ended."""
-    code = self._process.wait()
-    assert self._process.stdout is not None
-    self._process.stdout.close()
-    return signal.Signals(-code).name if code < 0 else f"exit code {code}"
-
-  def _show(self, event: dict[str, Any]) -> None:
-    if "bar" in event:
-      self._mirror.receive(event)
-    elif event["line"] not in self._shown:
-      if event["line"].startswith("note: "):  # each process reads the data
-        self._shown.add(event["line"])
-      print(event["line"], file=sys.stderr if event["error"] else None, flush=True)
-
-
-@contextlib.contextmanager
-def _signals_blocked() -> Iterator[None]:
-  """Lets processes that start meanwhile never see Ctrl-C: their parent tells them."""
-  before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-  try:
-    yield
-  finally:
-    signal.pthread_sigmask(signal.SIG_SETMASK, before)
+  def get(self) -> SweepWorker | None:
+    return self._queue.get()[-1]
 
 
 class Workers:
@@ -144,9 +73,10 @@ class Workers:
     self._request, self._todo = request, todo
     self._folders, self._stop = folders, stop
     self._count, self._printed = count, set[str]()
+    self._told = False
     self._done, self._shown = 0, time.monotonic()
-    self._all: list[_SweepWorker] = []
-    self._idle: SimpleQueue[_SweepWorker | None] = SimpleQueue()
+    self._all: list[SweepWorker] = []
+    self._idle = _Idle()
     for _ in range(count):
       self._idle.put(None)  # started when there is work for it
 
@@ -207,23 +137,27 @@ class Workers:
   ) -> Iterator[tuple[str, Outcome | None]]:
     """Yields (name, outcome) as processes end their runs; None: one has died."""
     tasks = {self._threads.submit(self._attempt, n, waited): n for n in names}
-    left, told = {*tasks}, False
+    left = {*tasks}
     while left:
       ended, left = futures.wait(left, POLL, return_when=futures.FIRST_COMPLETED)
-      if self._stop and not told:
-        told = True
-        for worker in self._all:
-          worker.tell({"stop": self._stop.received})
+      self._tick()
       for task in ended:
         yield tasks[task], task.result()
-      if time.monotonic() - self._shown >= REFRESH:
-        self._show()
+
+  def _tick(self) -> None:
+    """Tells the processes of a stop, once, and shows how far the sweep is."""
+    if self._stop and not self._told:
+      self._told = True
+      for worker in self._all:
+        worker.tell({"stop": self._stop.received})
+    if time.monotonic() - self._shown >= REFRESH:
+      self._show()
 
   def _attempt(self, name: str, waited: bool) -> Outcome | None:
     """Gives a run to a process that has none; called in a thread."""
     worker = self._idle.get()
     if worker is None and not self._stop:
-      worker = _SweepWorker(self._request, self._todo, self._bar, self._printed)
+      worker = self._started()
       self._all.append(worker)
     # The order matters: a worker in the list is told of a stop from here on.
     if self._stop or worker is None:
@@ -234,3 +168,6 @@ class Workers:
     if outcome is None and not self._stop:
       warn(f"{name}: its process has died ({worker.end()}); the run is tried again")
     return outcome
+
+  def _started(self) -> SweepWorker:
+    return SweepWorker(self._request, self._todo, self._bar, self._printed)

@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 from experiments.setup.config_file import short
 from experiments.setup.host_flags import Hosts
+from experiments.setup.launcher_flags import LOCAL
 from experiments.setup.plan import Plan
 from experiments.setup.profiled_steps import ProfiledSteps
 from experiments.setup.tuning import Tune, parsed
@@ -38,6 +39,8 @@ class Request:
   max_seeds   most seeds of a run then; None: looks.MOST
   hosts       other processes that train the same runs with this one
   profile     steps of a run that are traced; None: none are
+  launcher    spec of the machines that work on the runs
+  lease       seconds after which another machine takes over a run; 0: the default
 
   >>> from ml_collections import ConfigDict
   >>> rest = {"plan": None, "workdir": Path("runs"), "dry_run": False, "retry": False}
@@ -64,6 +67,8 @@ class Request:
   max_seeds: int | None = None
   hosts: Hosts = Hosts()
   profile: ProfiledSteps | None = None
+  launcher: str = LOCAL
+  lease: float = 0.0
 
   @property
   def tune(self) -> Tune | None:
@@ -74,13 +79,17 @@ class Request:
     """Returns the shell command of the same request.
 
     tool      command of this package, as in "sweep"
-    workdir   include --workdir, and --workers and --profile if they were chosen
+    workdir   include --workdir, and --workers, --profile, --launcher and --lease if
+              they were chosen
     """
     flags = {} if self.plan_name == "sweep" else {"plan": self.plan_name}
     flags |= {"groups": ",".join(self.groups)} if self.groups else {}
     flags |= {"cores": str(self.cores)} if self.cores else {}
     flags |= {"workers": str(self.workers)} if self.workers and workdir else {}
     flags |= {"profile": str(self.profile)} if self.profile and workdir else {}
+    if workdir:
+      flags |= {"launcher": self.launcher} if self.launcher != LOCAL else {}
+      flags |= {"lease": f"{self.lease:g}"} if self.lease else {}
     flags |= {"until": self.until} if self.until else {}
     flags |= {"max_seeds": str(self.max_seeds)} if self.max_seeds else {}
     flags |= {"allow": ",".join(self.allow)} if self.allow else {}

@@ -18,6 +18,7 @@ from experiments.setup import (
   config_file,
   flag_errors,
   host_flags,
+  launcher_flags,
   looks,
   profiled_steps,
 )
@@ -50,6 +51,7 @@ def define(argv: list[str], values: absl_flags.FlagValues = absl_flags.FLAGS) ->
   define_plan(argv, values)
   _define_work(values)
   _define_modes(values)
+  launcher_flags.define(values)
   host_flags.define(values)
 
 
@@ -194,6 +196,8 @@ def parse(
     max_seeds=values.max_seeds,
     hosts=host_flags.parsed(values),
     profile=profiled_steps.parsed(values.profile),
+    launcher=values.launcher,
+    lease=values.lease,
   )
 
 

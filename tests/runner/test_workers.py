@@ -13,7 +13,13 @@ import pytest
 from fake_runs import asked
 
 from experiments import sweep
-from experiments.runner import process, waiting, worker_process, workers
+from experiments.runner import (
+  process,
+  waiting,
+  worker_connection,
+  worker_process,
+  workers,
+)
 from experiments.runner.run_folder import FAULTS
 from transformer_jax.training.signals import Stop
 
@@ -23,7 +29,7 @@ def shared(tmp_path, monkeypatch):
   """Runs a sweep of two runs in two fake processes; returns (exit code, their log)."""
   told = tmp_path / "told"
   monkeypatch.setattr(
-    workers, "COMMAND", (str(Path(__file__).parent / "fake_worker.py"),)
+    worker_connection, "COMMAND", (str(Path(__file__).parent / "fake_worker.py"),)
   )
   monkeypatch.setattr(workers, "POLL", 0.01)
   monkeypatch.setattr(waiting, "POLL", 0.01)

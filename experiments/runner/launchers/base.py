@@ -1,0 +1,87 @@
+"""Base class of launchers: where the runs of a sweep are worked on.
+
+Runs, records and claims stay ours: a launcher carries worker processes, or the command
+itself, to machines that share the folder of the sweep.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from experiments.runner.run_folder import Outcome
+from experiments.setup.command_line import Request
+from experiments.setup.runs import Run
+from transformer_jax.spec import Registry
+from transformer_jax.training.signals import Stop
+
+
+class Loop(Protocol):
+  """SweepWork on runs under way.
+
+  shared   whether processes of other commands worked on some of the runs
+  """
+
+  shared: bool
+
+  def outcomes(self) -> Iterator[Outcome]:
+    """Yields the outcome of each run, until a signal stops the work."""
+    ...
+
+
+@dataclasses.dataclass(frozen=True)
+class SweepWork:
+  """Runs to work on.
+
+  todo          the runs, in order
+  folders       {name: folder} of the runs, in the order of work
+  unfinished    number of runs that are not finished
+  stop          becomes true when the work should end
+  one_by_one    makes a loop over the runs in this process
+  """
+
+  request: Request
+  todo: Sequence[Run]
+  folders: Mapping[str, Path]
+  unfinished: int
+  stop: Stop
+  one_by_one: Callable[[], Loop]
+
+
+class Launcher:
+  """Where runs are worked on; a user's own inherits this class.
+
+  on_this_machine   whether runs compute on this machine's devices, which a check of
+                    their meshes then counts
+
+  >>> class Mine(Launcher):
+  ...   def loop(self, work):
+  ...     return work.one_by_one()
+  >>> Mine().on_this_machine
+  True
+  """
+
+  on_this_machine = True
+
+  def check(self, request: Request) -> None:
+    """Raises ConfigError where the machines cannot be used; before anything is written.
+
+    Called before each round of work, and not for a dry run.
+    """
+
+  def carry(self, request: Request) -> int | None:
+    """Executes the whole command elsewhere and returns its exit code.
+
+    None: the command is executed here, and `loop` carries its runs.
+    """
+    return None
+
+  def describe(self, request: Request, count: int) -> None:
+    """Prints what would be started, for a dry run of so many runs."""
+
+  def loop(self, work: SweepWork) -> Loop:
+    """Returns the loop over runs."""
+    raise NotImplementedError
+
+
+launchers = Registry("launcher", Launcher)
