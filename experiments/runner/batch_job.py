@@ -28,6 +28,8 @@ class BatchJob:
 
   >>> echo = "import sys; print(sys.stdin.readline().strip()); print('{\\"done\\": 1}')"
   >>> BatchJob(order(["-c", echo]), '["{\\\\"outcome\\\\": \\\\"finished\\\\"}"]')()
+  job  1/1
+  job  1/1  in 0 s
   '{"refused": "", "done": true}'
   """
 
@@ -73,8 +75,9 @@ class BatchJob:
       ended = self._follow(Events(bar, set()))
       bar.update(int(ended["done"]))
     self._process.close()
+    how = self._process.end()
     if not (ended["done"] or ended["refused"] or self._stopped):
-      warn(f"the worker has died ({self._process.end()}); it is started again")
+      warn(f"the worker has died ({how}); it is started again")
     return ended
 
   def _follow(self, events: Events) -> dict[str, Any]:

@@ -90,10 +90,12 @@ class CarriedProcess:
   def end(self) -> str:
     """Waits for its end; returns in words how it ended."""
     code = self._process.wait()
+    self.close()
     return signal.Signals(-code).name if code < 0 else f"exit code {code}"
 
   def _read(self) -> None:
     assert self._process.stdout is not None
     for line in self._process.stdout:
       self._lines.put(line)
+    self._process.stdout.close()
     self._lines.put(None)

@@ -27,7 +27,11 @@ READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 class LostError(Exception):
-  """Raised where another process took the claim over; this one must write no more."""
+  """Raised where another process took the claim over; this one must write no more.
+
+  >>> str(LostError("runs/a is another process's now"))
+  "runs/a is another process's now"
+  """
 
 
 def clock() -> float:
@@ -42,6 +46,17 @@ class Claim:
   folder   the folder
   number   of its file, larger than those of all claims before
   lease    seconds, see `Owner`
+
+  >>> import tempfile
+  >>> with tempfile.TemporaryDirectory() as folder:
+  ...   mine = take(Path(folder), lease=60.0)
+  ...   print(mine.number, take(Path(folder), lease=60.0))
+  ...   release(mine)
+  ...   again = take(Path(folder), lease=60.0)
+  ...   print(again.number)
+  ...   release(again)
+  1 None
+  2
   """
 
   def __init__(self, folder: Path, number: int, lease: float):

@@ -51,7 +51,7 @@ class Owner:
   >>> text = json.dumps({"host": "a", "pid": 7, "token": "t", "lease": 60})
   >>> owner = Owner.read(text.encode())
   >>> owner.host, owner.lease, owner.ended
-  ('a', 60, False)
+  ('a', 60.0, False)
   """
 
   host: str = ""

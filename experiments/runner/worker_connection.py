@@ -33,7 +33,14 @@ class RefusedError(Exception):
 
 
 class Connection(Protocol):
-  """A process that was started, whose lines are read and written."""
+  """A process that was started, whose lines are read and written.
+
+  >>> def last(connection: Connection) -> str:
+  ...   return [*connection.lines()][-1]
+  >>> process = LocalProcess(["-c", "print(1); print(2)"])
+  >>> last(process), process.end()
+  ('2\\n', 'exit code 0')
+  """
 
   def send(self, line: str) -> None:
     """Writes a line; raises OSError or ValueError where the process has died."""
@@ -97,6 +104,7 @@ class LocalProcess:
 
   def end(self) -> str:
     code = self._process.wait()
+    self.close()
     assert self._process.stdout is not None
     self._process.stdout.close()
     return signal.Signals(-code).name if code < 0 else f"exit code {code}"
@@ -112,6 +120,18 @@ class SweepWorker:
   printed    lines that are printed once for all workers, extended here
 
   Raises what `connect` raises.
+
+  >>> from pathlib import Path
+  >>> from ml_collections import ConfigDict
+  >>> def echo(words: Sequence[str]) -> Connection:
+  ...   code = "input(); input(); print('{\\"outcome\\": \\"finished\\"}')"
+  ...   return LocalProcess(["-c", code])
+  >>> given = {"plan": None, "workdir": Path("runs"), "dry_run": False, "retry": False}
+  >>> request = Request(Path("my.py"), ConfigDict(), {}, **given)
+  >>> with Progress(1, "runs", quiet=True) as bar:
+  ...   worker = SweepWorker(request, [], bar, set(), connect=echo)
+  ...   worker.attempt("a run", waited=False), worker.end()
+  (Outcome(state='finished', note=''), 'exit code 0')
   """
 
   def __init__(

@@ -20,7 +20,8 @@ from transformer_jax.spec import errors
 
 ROOT = pathlib.Path(__file__).parents[2]
 # They define the flags of run and sweep.
-FLAGS = [ROOT / "experiments" / "setup" / f"{x}.py" for x in ("flags", "host_flags")]
+SETUP = ROOT / "experiments" / "setup"
+FLAGS = [SETUP / f"{x}.py" for x in ("flags", "host_flags", "launcher_flags")]
 PLACES = ("*.md", "docs/**/*.md", "third_party/**/*.md", "experiments/**/*.md")
 PAGES = sorted(
   page

@@ -20,6 +20,14 @@ class Loop(Protocol):
   """SweepWork on runs under way.
 
   shared   whether processes of other commands worked on some of the runs
+
+  >>> class Nothing:
+  ...   shared = False
+  ...   def outcomes(self):
+  ...     return iter(())
+  >>> nothing: Loop = Nothing()
+  >>> list(nothing.outcomes())
+  []
   """
 
   shared: bool
@@ -38,6 +46,9 @@ class SweepWork:
   unfinished    number of runs that are not finished
   stop          becomes true when the work should end
   one_by_one    makes a loop over the runs in this process
+
+  >>> SweepWork(None, [], {}, unfinished=0, stop=Stop(), one_by_one=list).unfinished
+  0
   """
 
   request: Request
