@@ -10,6 +10,7 @@ from experiments.estimating.variant_estimate import VariantEstimate
 
 NAMES = {"compute": "compute", "hbm": "HBM", "interconnect": "interconnect"}
 NO = "-"
+SHORT = 1e-3  # seconds of a step, below which latencies are most of it
 
 
 def compiled(rows: Sequence[VariantEstimate], topology: Topology) -> Table:
@@ -108,6 +109,11 @@ def notes(
     "Left out: programs that score; and the size of data on the devices, for which"
     " small shapes stand. A text of train.text=auto counts as streamed."
   )
+  if any(row.time and row.time.seconds < SHORT for row in rows):
+    yield (
+      "Steps of less than a millisecond take longer: starting operations and"
+      " collectives counts nothing here."
+    )
   if idle := _idle(rows):
     yield idle
   yield from _sources(topology)

@@ -66,6 +66,7 @@ def test_a_plan_is_compiled_and_its_figures_are_marked(tmp_path, capsys, slice_o
   assert "nothing here was measured" in printed.out
   assert "all-reduce" in printed.out and "docs.cloud.google.com" in printed.out
   assert printed.err.count("\n") == 2
+  assert "Steps of less than a millisecond take longer" in printed.out
   none, rope = figures(files["json"])
   assert (none["label"], rope["label"]) == ("none", "rope")
   counted, compiled, estimated = (none[x] for x in ("counted", "compiled", "estimated"))

@@ -47,19 +47,37 @@ def test_a_training_step_is_compiled_for_a_slice(tmp_path, name):
   assert run["estimated"]["seconds"] > 0 and f"Compiled for {name}" in printed
 
 
-@pytest.mark.slow  # 40 s
-def test_memory_falls_with_fsdp_and_the_smallest_slice_is_found(tmp_path):
-  words = ("--topology=v5e:2x2", "--config.mesh.data=1", *ONE, "--config.seeds=(0,)")
-  words += ("--config.model.width=512", "--config.model.feedforward=2048")
-  arguments = {}
-  for fsdp in (1, 4):
-    more = ("--smallest",) if fsdp == 1 else ()
-    found, _ = estimated(tmp_path, *words, f"--config.mesh.fsdp={fsdp}", *more)
-    (run,) = found["runs"]
-    arguments[fsdp] = run["compiled"]["argument_bytes"]
-    if more:
-      assert run["estimated"]["smallest"] == "v5e:1x1"
-  assert arguments[4] < arguments[1] / 3.5
+PLAN = """
+from experiments.configs import quickstart
+from experiments.setup.plan import Grid, Plan
+
+def get_config():
+  config = quickstart.get_config()
+  config.seeds = (0,)
+  config.model.update(width=512, feedforward=2048)
+  return config
+
+def sweep():
+  return Plan("Which?", Grid({"mesh.fsdp": (1, 4)}), baseline="fsdp=1")
+"""
+
+
+@pytest.mark.slow  # 30 s
+def test_memory_falls_with_fsdp(tmp_path):
+  file = tmp_path / "wide.py"
+  file.write_text(PLAN)
+  found, _ = estimated(tmp_path, f"--config={file}", "--topology=v5e:2x2")
+  one, four = (run["compiled"]["argument_bytes"] for run in found["runs"])
+  parameters = found["runs"][0]["counted"]["parameters"]
+  assert one == pytest.approx(3 * 4 * parameters, rel=0.1)
+  assert four < one / 3.5
+
+
+@pytest.mark.slow  # 30 s
+def test_the_smallest_slice_that_holds_a_run_is_found(tmp_path):
+  found, printed = estimated(tmp_path, "--topology=v5e:2x2", "--smallest", *ONE)
+  (run,) = found["runs"]
+  assert run["estimated"]["smallest"] == "v5e:1x1" and "v5e:1x1" in printed
 
 
 @pytest.mark.slow  # 20 s
