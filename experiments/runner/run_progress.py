@@ -127,8 +127,9 @@ def _ended(folder: Path, process: Mapping[str, Any]) -> bool:
   if owner := claims.holder(folder):
     return owner.ended
   pid = process.get("pid")
-  here = process.get("host") == socket.gethostname() and isinstance(pid, int)
-  return here and not started(pid)
+  if process.get("host") != socket.gethostname() or not isinstance(pid, int):
+    return False
+  return not started(pid)
 
 
 def _planned(folder: Path) -> dict[str, Any]:

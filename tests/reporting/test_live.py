@@ -281,9 +281,7 @@ def test_the_page_follows_a_sweep_untouched(growing, undrawn, tmp_path_factory):
 
 
 @browser
-def test_a_finished_sweep_and_a_server_that_has_ended(
-  growing, undrawn, tmp_path_factory
-):
+def test_the_page_of_a_finished_sweep(growing, undrawn, tmp_path_factory):
   workdir, begin, end = growing
   for name in ("text-00", "text-01"):
     begin(name)

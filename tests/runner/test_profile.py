@@ -78,6 +78,7 @@ def calls(monkeypatch):
   [
     ("1..1", 0, (1, 10)),
     ("60..60", 0, (51, 60)),
+    ("25..40", 0, (21, 40)),
     ("25..41", 30, (31, 50)),  # a resumed run traces what is left
     ("55..900", 0, (51, 60)),  # it ends with the training
     ("5..9", 30, None),
