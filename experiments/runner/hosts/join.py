@@ -86,7 +86,7 @@ def join(hosts: Hosts) -> Channel:
   patience = min(PATIENCE, hosts.hang_timeout)
   if process:
     channel: Channel = meeting.follow(address, processes, process, patience, settings)
-    sys.stdout = open(os.devnull, "w")  # noqa: SIM115, the leader prints
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the leader prints
   else:
     channel = meeting.lead(address, processes, patience, settings)
   jax.distributed.initialize(

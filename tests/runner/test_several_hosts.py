@@ -1,0 +1,117 @@
+"""Runs of several real processes, joined over the loopback device."""
+
+import json
+import random
+import re
+import signal
+import time
+
+import joined_processes as joined
+import pytest
+
+from experiments.setup.host_flags import LOST
+
+
+def check(ended, codes):
+  texts = "\n".join(done.stdout + done.stderr for done in ended)
+  assert [done.returncode for done in ended] == codes, texts
+  assert "Traceback" not in texts, texts
+
+
+def test_two_processes_compute_what_one_does(commands, tmp_path):
+  """Bit for bit: two devices add gradients in one order, wherever they are."""
+  together = joined.start(commands, tmp_path / "two", processes=2, devices=2)
+  ended = together.wait()
+  check(ended, [0, 0])
+  alone = joined.alone(commands, tmp_path / "one", 2)
+  check([alone], [0])
+  assert joined.measured(tmp_path / "two") == joined.measured(tmp_path / "one")
+  # The leader alone prints and records.
+  assert ended[0].stdout.endswith("report.html\n")
+  assert ended[1].stdout == ""
+  made = json.loads(
+    (joined.run_folder(tmp_path / "two") / "made_with.json").read_text()
+  )
+  assert made["processes"] == 2
+
+
+LONG = ("--config.train.steps=1200", "--config.train.checkpoint_every=100")
+# Four addends may be added in another order by Gloo than in one process.
+LAST_BITS = 2e-5
+
+
+def stop(commands, folder, processes, step, which):
+  """Starts a run or continues it, and stops it by a signal to one process."""
+  together = joined.start(commands, folder, processes, devices=4, words=LONG)
+  joined.wait_for_step(folder, step)
+  together.signal(which, signal.SIGTERM)
+  ended = together.wait()
+  check(ended, [143] * processes)
+  assert "the same command on every host continues" in ended[0].stdout
+  status = json.loads((joined.run_folder(folder) / "status.json").read_text())
+  saved = joined.last_step(folder)
+  assert status["state"] == "interrupted" and saved >= step
+  return saved
+
+
+@pytest.mark.slow  # 100 s: 4 processes, then 2, then 1
+def test_a_checkpoint_of_four_processes_is_continued_by_two_and_by_one(
+  commands, tmp_path
+):
+  first = stop(commands, tmp_path / "many", 4, step=20, which=2)
+  second = stop(commands, tmp_path / "many", 2, step=first + 20, which=0)
+  assert second > first
+  check([joined.alone(commands, tmp_path / "many", 4, *LONG)], [0])
+  check([joined.alone(commands, tmp_path / "one", 4, *LONG)], [0])
+  many, one = joined.measured(tmp_path / "many"), joined.measured(tmp_path / "one")
+  for ours, theirs in zip(many[1], one[1], strict=True):
+    assert (ours["step"], ours["seed"]) == (theirs["step"], theirs["seed"])
+    assert ours["loss"] == pytest.approx(theirs["loss"], rel=LAST_BITS)
+  print("scores equal:", many[0] == one[0], "state equal:", many[2] == one[2])
+  for ours, theirs in zip(many[0], one[0], strict=True):
+    assert ours["value"] == pytest.approx(theirs["value"], abs=0.01)
+
+
+@pytest.mark.slow  # 100 s: 10 deaths
+def test_a_host_that_dies_ends_the_other_and_nothing_is_lost(commands, tmp_path):
+  moments, folder = random.Random(0), tmp_path / "killed"
+  sentence = "died, so all processes end; the same command on every host continues"
+  for death in range(10):
+    together = joined.start(commands, folder, 2, devices=2, words=LONG)
+    if death:  # the first at any moment of the start
+      joined.wait_for_step(folder, joined.last_step(folder) + 2)
+    time.sleep(moments.uniform(0, 1.5))
+    victim = moments.randrange(2)
+    together.signal(victim, signal.SIGKILL)
+    ended = together.wait()
+    assert ended[victim].returncode in (-signal.SIGKILL, 0)
+    other = ended[1 - victim]
+    if ended[victim].returncode:
+      assert other.returncode == LOST, other.stderr
+      assert sentence in other.stderr and f"process {victim} on " in other.stderr
+  check(joined.start(commands, folder, 2, devices=2, words=LONG).wait(), [0, 0])
+  check([joined.alone(commands, tmp_path / "one", 2, *LONG)], [0])
+  assert joined.measured(folder) == joined.measured(tmp_path / "one")
+
+
+@pytest.mark.slow  # 15 s
+def test_hosts_that_differ_are_named_before_the_first_step(commands, tmp_path):
+  together = joined.start(
+    commands,
+    tmp_path,
+    processes=2,
+    devices=2,
+    more={1: ("--config.train.batch_size=16", "--config.task=reverse")},
+    variables={1: {"NPROC": "8"}},
+  )
+  ended = together.wait()
+  check(ended, [2, 2])
+  for done in ended:
+    assert done.stderr.count("error: ") == 1
+    for line in (
+      "config.train.batch_size: 8 on process 0 on .*; 16 on process 1 on ",
+      "config.task: 'copy' on process 0 on .*; 'reverse' on process 1 on ",
+      "--cores: 16 on process 0 on .*; 8 on process 1 on ",
+    ):
+      assert re.search(line, done.stderr), done.stderr
+  assert not [*tmp_path.glob("runs/*")]
