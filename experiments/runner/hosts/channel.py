@@ -45,6 +45,8 @@ class Line:
   >>> ours.close()
   >>> theirs.receive() is None  # the other end is gone
   True
+  >>> ours.drop(), theirs.drop()
+  (None, None)
   """
 
   def __init__(self, connection: socket.socket):
@@ -67,6 +69,12 @@ class Line:
     """Lets the other end read what was sent, and then the end."""
     with contextlib.suppress(OSError):
       self._connection.shutdown(socket.SHUT_WR)
+
+  def drop(self) -> None:
+    """Gives the connection up."""
+    with contextlib.suppress(OSError):
+      self._file.close()
+      self._connection.close()
 
 
 class Channel(hosts.Group):
@@ -134,14 +142,14 @@ class Channel(hosts.Group):
         # In C: it works where Python does not, as in a library that hangs.
         faulthandler.dump_traceback_later(2 * self.heartbeat, exit=True)
         call()
-        time.sleep(min(self.heartbeat / 5, 5.0))
+        time.sleep(min(self.heartbeat / 5, self.hang_timeout / 5, 5.0))
+      faulthandler.cancel_dump_traceback_later()
 
     threading.Thread(target=repeat, daemon=True).start()
 
   def close(self) -> None:
     """Ends the signs of life; all processes are at their end."""
     self._closed = True
-    faulthandler.cancel_dump_traceback_later()
 
 
 def end_process(sentence: str, code: int) -> None:

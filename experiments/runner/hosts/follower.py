@@ -42,6 +42,7 @@ class Follower(Channel):
         self._end(message["end"], message["code"])
       elif "n" in message:
         self._answer(message)
+    self._line.drop()
     self._end(lost(self.names[0], "died"), LOST)
 
   def _watch(self) -> None:

@@ -55,6 +55,7 @@ class Leader(Channel):
         self._note_failure(message["end"], message["code"])
       elif "n" in message:
         self._collect(number, message)
+    line.drop()
     if number not in self._left and not self._closed:
       self._end(lost(self.names[number], "died"), LOST)
 

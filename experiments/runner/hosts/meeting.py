@@ -43,7 +43,7 @@ def lead(
       hello = line.receive() or {}
       number, name = hello.get("hello"), hello.get("name")
       if not isinstance(number, int) or not isinstance(name, str):
-        line.close()  # not one of ours
+        line.drop()  # not one of ours
       elif problem := _problem(number, name, hello.get("processes"), names, processes):
         lines[-1] = line
         raise _end_meeting(lines, problem)
@@ -68,10 +68,11 @@ def follow(
   host, port = _host(address), _port(address)
   line = Line(_connection(host, port, process, patience))
   line.send({"hello": process, "processes": processes, "name": _name(process)})
-  answer = line.receive()
-  if answer is None:
-    raise ConfigError(f"{_name(process)}: the leader at {host}:{port} has ended")
+  answer = line.receive() or {
+    "refused": f"{_name(process)}: the leader at {host}:{port} has ended"
+  }
   if "refused" in answer:
+    line.drop()
     raise ConfigError(answer["refused"])
   return Follower(line, process, answer["names"], **settings)
 
@@ -147,6 +148,7 @@ def _end_meeting(lines: Mapping[int, Line], problem: str) -> ConfigError:
   """Tells those who have come that the meeting failed; returns the error."""
   for line in lines.values():
     line.send({"refused": problem})
-    line.close()
   time.sleep(0.2)  # to let them read it
+  for line in lines.values():
+    line.drop()
   return ConfigError(problem)
