@@ -6,15 +6,16 @@ import signal
 import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pytest
 
-from experiments.runner.hosts import compare, meeting
+from experiments.runner.hosts import compare, join, meeting
 from experiments.runner.hosts.channel import END, Line
 from experiments.runner.hosts.follower import Follower
 from experiments.runner.hosts.leader import Leader
 from experiments.runner.hosts.stop import SharedStop
-from experiments.setup.host_flags import LOST
+from experiments.setup.host_flags import LOST, Hosts
 from experiments.setup.validate import ConfigError
 from transformer_jax import hosts
 from transformer_jax.hosts import HostError
@@ -289,3 +290,40 @@ def test_processes_that_cannot_meet_are_told_why():
     address = f"127.0.0.1:{free.getsockname()[1]}"
     with pytest.raises(ConfigError, match="no process 0 at 127.0.0.1"):
       meeting.follow(address, 2, 1, 0.2, {})
+
+
+SLURM = {
+  "SLURM_JOB_ID": "4711",
+  "SLURM_STEP_NODELIST": "node[003-004]",
+  "SLURM_NTASKS": "2",
+  "SLURM_PROCID": "1",
+  "SLURM_LOCALID": "0",
+}
+
+
+def test_the_tasks_of_a_slurm_step_find_each_other(monkeypatch):
+  assert not join.wanted(Hosts(), {"SLURM_JOB_ID": "4711"})  # a batch script
+  assert not join.wanted(Hosts(), SLURM | {"SLURM_NTASKS": "1"})
+  assert not join.wanted(Hosts(processes=1), SLURM)
+  assert join.wanted(Hosts(), SLURM)
+  for name, value in SLURM.items():
+    monkeypatch.setenv(name, value)
+  assert join.found(Hosts()) == join.Place("node003:62055", processes=2, process=1)
+
+
+def test_a_machine_with_tpu_chips_may_have_others(monkeypatch):
+  monkeypatch.setattr(join, "TPU_CHIPS", (__file__,))
+  for libtpu, platforms, wanted in (
+    (True, "", True),
+    (True, "tpu,cpu", True),
+    (True, "cpu", False),
+    (False, "", False),
+  ):
+    there = lambda name, libtpu=libtpu: libtpu or None
+    monkeypatch.setattr(join.importlib.util, "find_spec", there)
+    assert join.wanted(Hosts(), {"JAX_PLATFORMS": platforms}) == wanted
+
+
+def test_a_group_of_one_is_no_group():
+  place = Hosts("127.0.0.1:1", processes=1, process=0)
+  assert join.together(lambda request: 7, SimpleNamespace(hosts=place)) == 7

@@ -27,6 +27,8 @@ def check(request: Request, todo: Sequence[Run], own: Callable[[], None]) -> Non
   """
   if hosts.count() == 1:
     return own()
+  if request.workers > 1:
+    in_one_process(f"--workers={request.workers}")
   problems: tuple[str, ...] = ()
   try:
     own()

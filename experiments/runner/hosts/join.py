@@ -5,6 +5,7 @@ only then does `jax.distributed` connect their devices, which would abort instea
 """
 
 import contextlib
+import dataclasses
 import functools
 import importlib.util
 import os
@@ -34,7 +35,10 @@ def together(main: Callable[[Any], int], request: Any) -> int:
   """
   if not wanted(request.hosts):
     return main(request)
-  channel = join(request.hosts)
+  place = found(request.hosts)
+  if place.processes == 1:
+    return main(request)
+  channel = join(request.hosts, place)
   groups.use(channel)
   try:
     code = main(request)
@@ -75,24 +79,40 @@ def _of_tpu(environment: Mapping[str, str]) -> bool:
   return chips and importlib.util.find_spec("libtpu") is not None
 
 
-def join(hosts: Hosts) -> Channel:
+@dataclasses.dataclass(frozen=True)
+class Place:
+  """Which of the processes this one is.
+
+  address     of process 0
+  processes   their number
+  process     number of this one
+
+  >>> Place("10.0.0.1:8476", processes=2, process=1).process
+  1
+  """
+
+  address: str
+  processes: int
+  process: int
+
+
+def join(hosts: Hosts, place: Place) -> Channel:
   """Connects this process with the others; raises ConfigError where it cannot."""
   import jax
 
   # Its handler of SIGTERM would replace ours: see training/signals.py.
   jax.config.update("jax_enable_preemption_service", False)
-  address, processes, process = _place(hosts)
+  where = place.address, place.processes
   settings = {"heartbeat": hosts.heartbeat, "hang_timeout": hosts.hang_timeout}
   patience = min(PATIENCE, hosts.hang_timeout)
-  if process:
-    channel: Channel = meeting.follow(address, processes, process, patience, settings)
+  if place.process:
+    channel: Channel = meeting.follow(*where, place.process, patience, settings)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the leader prints
   else:
-    channel = meeting.lead(address, processes, patience, settings)
+    channel = meeting.lead(*where, patience, settings)
   jax.distributed.initialize(
-    address,
-    processes,
-    process,
+    *where,
+    place.process,
     cluster_detection_method="deactivate",
     heartbeat_timeout_seconds=int(hosts.heartbeat) + LATER,
     shutdown_timeout_seconds=int(hosts.heartbeat) + LATER,
@@ -100,10 +120,10 @@ def join(hosts: Hosts) -> Channel:
   return channel
 
 
-def _place(hosts: Hosts) -> tuple[str, int, int]:
-  """Returns the leader's address, the number of processes and that of this one."""
+def found(hosts: Hosts) -> Place:
+  """Returns the place that is named, or that of the SLURM step or TPU slice."""
   if hosts.named:
-    return hosts.coordinator, hosts.processes, hosts.process
+    return Place(hosts.coordinator, hosts.processes, hosts.process)
   # `jax.distributed.initialize()` finds them so, and keeps them to itself.
   from jax._src import clusters
 
@@ -114,7 +134,7 @@ def _place(hosts: Hosts) -> tuple[str, int, int]:
     raise ConfigError(_not_found(f"{type(error).__name__}: {error}")) from error
   if address is None or processes is None or process is None:
     raise ConfigError(_not_found("no SLURM step, no TPU slice"))
-  return address, processes, process
+  return Place(address, processes, process)
 
 
 def _not_found(reason: str) -> str:
