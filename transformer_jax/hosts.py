@@ -51,6 +51,13 @@ class Group:
     """
     return [value]
 
+  def meet(self, place: str, given_up: Callable[[], bool]) -> None:
+    """Waits until all processes are at a place; may be called in any thread.
+
+    place      each is met at once only
+    given_up   true: this process waits no longer, which raises TimeoutError
+    """
+
 
 _group: list[Group] = [Group()]
 

@@ -1,10 +1,12 @@
 """Runs of several real processes, joined over the loopback device."""
 
+import functools
 import json
 import random
 import re
 import signal
 import time
+from pathlib import Path
 
 import joined_processes as joined
 import pytest
@@ -115,3 +117,26 @@ def test_hosts_that_differ_are_named_before_the_first_step(commands, tmp_path):
     ):
       assert re.search(line, done.stderr), done.stderr
   assert not [*tmp_path.glob("runs/*")]
+
+
+DISK = f"--config={Path(__file__).parents[1] / 'user' / 'full_disk.py'}"
+
+
+@pytest.mark.slow  # 50 s
+def test_a_full_disk_on_one_host_loses_a_checkpoint_of_all_and_nothing_else(
+  commands, tmp_path
+):
+  start = functools.partial(
+    joined.start, commands, tmp_path / "two", 2, devices=2, words=[DISK]
+  )
+  ended = start(variables={1: {"DISK": "full"}}).wait()
+  check(ended, [1, 1])
+  lost = (
+    r"step 8 could not be saved in .* \(File too large on process 1 on .*; training"
+  )
+  assert re.search(lost, ended[0].stderr), ended[0].stderr
+  assert "step 32 could not be saved" in ended[0].stdout
+  assert not joined.last_step(tmp_path / "two")
+  check(start().wait(), [0, 0])  # there is space again
+  check([joined.alone(commands, tmp_path / "one", 2, DISK)], [0])
+  assert joined.measured(tmp_path / "two") == joined.measured(tmp_path / "one")

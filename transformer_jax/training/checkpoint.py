@@ -8,7 +8,7 @@ and reads its own part, and all agree on what was saved, lost and damaged.
 
 import contextlib
 import functools
-import re
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import orbax.checkpoint as ocp
 
 from transformer_jax import hosts
 from transformer_jax.aside import set_aside
+from transformer_jax.training.checkpoint_errors import brief, is_damage
 from transformer_jax.training.checkpoint_note import (
   CheckpointError,
   Damage,
@@ -38,9 +39,7 @@ from transformer_jax.training.json_files import (
 )
 from transformer_jax.training.orbax_logging import quieten_orbax
 
-# Trouble that is not the checkpoint's fault: setting it aside would be wrong.
-NOT_DAMAGE = (MemoryError, PermissionError, jax.errors.JaxRuntimeError)
-NOT_DAMAGE_TEXT = ("PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "Too many open files")
+POLL = 0.05  # seconds between looks at a save of several processes
 
 
 class Keeper:
@@ -68,6 +67,9 @@ class Keeper:
     self._say = say if hosts.is_leader() else lambda line: None
     self._saving: int | None = None
     self._lost: str | None = None
+    self._error: Exception | None = None  # of the pending save
+    self._opened = 0  # managers so far
+    self._given_up = False  # the pending save, because another process failed
     quieten_orbax()
     self._manager = self._open()
 
@@ -79,7 +81,9 @@ class Keeper:
       cleanup_tmp_directories=True,
       preservation_policy=latest,
       multiprocessing_options=_barriers(),
+      async_options=ocp.AsyncOptions(barrier_sync_fn=self._meet),
     )
+    self._opened, self._given_up = self._opened + 1, False
     items = ("state", "meta")
     return ocp.CheckpointManager(self._directory, item_names=items, options=options)
 
@@ -124,9 +128,26 @@ class Keeper:
     """Notices a save that failed in the background; call it at every dispatch."""
     if self._saving is None:
       return
-    saving = self._manager.is_saving_in_progress()
-    if not any(hosts.group().exchange("whether a checkpoint is written", saving)):
+    if not self._writing():
       self._settle()
+
+  def _writing(self) -> bool:
+    """Returns whether any process writes; one that failed ends the waiting of all."""
+    failed = False
+    if self._given_up:
+      return False
+    if not (writing := self._manager.is_saving_in_progress()):
+      try:
+        self._manager.wait_until_finished()
+      except Exception as error:
+        failed, self._error = True, error
+    parts = hosts.group().exchange("whether a checkpoint is written", [writing, failed])
+    self._given_up = any(part[1] for part in parts)
+    return any(part[0] for part in parts) and not self._given_up
+
+  def _meet(self, *, key: str, timeout_ms: int) -> None:
+    """Waits for all processes, in the background; a step may be saved again."""
+    hosts.group().meet(f"{self._opened} {key}", lambda: self._given_up)
 
   def wait(self) -> None:
     """Waits for the pending save and for the removal of steps that it replaces."""
@@ -136,6 +157,8 @@ class Keeper:
     """Waits for the pending save and checks that its folder is on disk."""
     if self._saving is None:
       return
+    while hosts.count() > 1 and self._writing():
+      time.sleep(POLL)
     try:
       hosts.together("a written checkpoint", self._check_saved)
       self._saving, self._lost = None, None
@@ -143,7 +166,13 @@ class Keeper:
       self._fail(error, last)
 
   def _check_saved(self) -> None:
-    self._manager.wait_until_finished()
+    error, self._error = self._error, None
+    if error:
+      raise error
+    with contextlib.suppress(*[Exception] * self._given_up):  # another one's counts
+      self._manager.wait_until_finished()
+    if self._given_up:
+      return
     if hosts.is_leader() and self._saving not in self._on_disk():
       raise FileNotFoundError("the folder did not appear")
 
@@ -201,7 +230,7 @@ class Keeper:
     try:
       found = self._read(step, abstract)
     except Exception as error:
-      damage = brief(error) if _is_damage(error) else ""
+      damage = brief(error) if is_damage(error) else ""
       trouble = None if damage else error
     # Damage first: the processes that wait for the one that found it get a timeout.
     answers = hosts.group().exchange(
@@ -221,7 +250,7 @@ class Keeper:
     try:
       state, note = self._read(step, abstract)
     except Exception as error:
-      if not _is_damage(error):
+      if not is_damage(error):
         raise
       raise CheckpointError(
         f"checkpoint {self._directory}/{step} is damaged ({brief(error)}); use another"
@@ -273,26 +302,8 @@ def _barriers() -> ocp.options.MultiprocessingOptions:
   return ocp.options.MultiprocessingOptions(active_processes=every)
 
 
-def _is_damage(error: Exception) -> bool:
-  if isinstance(error, (CheckpointError, *NOT_DAMAGE)):
-    return False
-  return not any(text in str(error) for text in NOT_DAMAGE_TEXT)
-
-
 def _placed(leaf: Any) -> jax.ShapeDtypeStruct:
   sharding = getattr(leaf, "sharding", None)
   # Without one, Orbax would ask for the devices of the process that saved.
   here = sharding or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
   return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here)
-
-
-def brief(error: BaseException) -> str:
-  """Returns the root cause in a few words: "No space left on device"."""
-  while error.__cause__ is not None:
-    error = error.__cause__
-  if isinstance(error, OSError) and error.strerror:
-    return error.strerror
-  text = (str(error).strip() or type(error).__name__).splitlines()[0]
-  system = re.search(r"([^:\[]+) \[os_error_code", text)
-  text = system[1].strip() if system else text
-  return text if len(text) <= 160 else text[:80] + " ... " + text[-75:]

@@ -11,6 +11,7 @@ A message is a line of JSON:
   {"names"} or {"refused"}          the leader's answer, once all are there
   {"n", "label", "value", "error", "code"}  a part of exchange n
   {"n", "values", "error", "code", "last"}  the leader's answer to it
+  {"at"}                            a place where all meet: of one, and of all
   {"end", "code"}                   why and with which exit code all end
   {}                                a sign of life
 """
@@ -95,6 +96,7 @@ class Channel(hosts.Group):
     self._quit = quit or end_process
     self._changed = threading.Condition(threading.RLock())
     self._answers: dict[int, dict[str, Any]] = {}
+    self._met: set[str] = set()  # places
     self._n = 0
     self._closed = False
 
@@ -121,6 +123,14 @@ class Channel(hosts.Group):
     kind = f"{type(error).__name__}: " if code == 1 else ""
     return {"error": f"{self.names[self.index]}: {kind}{error}", "code": code}
 
+  def meet(self, place: str, given_up: Callable[[], bool]) -> None:
+    self._post({"at": place})
+    with self._changed:
+      while place not in self._met:
+        if given_up():
+          raise TimeoutError(f"other processes did not come to {place}")
+        self._changed.wait(0.1)
+
   def leave(self, sentence: str, code: int) -> None:
     """Tells the others that this process ends with an error, and waits for them."""
     raise NotImplementedError
@@ -132,6 +142,11 @@ class Channel(hosts.Group):
     with self._changed:
       self._closed = self._closed or message["last"]
       self._answers[message["n"]] = message
+      self._changed.notify_all()
+
+  def _pass(self, place: str) -> None:
+    with self._changed:
+      self._met.add(place)
       self._changed.notify_all()
 
   def _every_beat(self, call: Callable[[], None]) -> None:

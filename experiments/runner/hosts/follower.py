@@ -42,6 +42,8 @@ class Follower(Channel):
         self._end(message["end"], message["code"])
       elif "n" in message:
         self._answer(message)
+      elif "at" in message:
+        self._pass(message["at"])
     self._line.drop()
     self._end(lost(self.names[0], "died"), LOST)
 

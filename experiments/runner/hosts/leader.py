@@ -22,6 +22,7 @@ class Leader(Channel):
     self._lines, self.names = lines, names
     self._last = dict.fromkeys(lines, time.monotonic())  # message of each process
     self._parts: dict[int, dict[int, dict[str, Any]]] = {}  # by exchange and process
+    self._arrived: dict[str, set[int]] = {}  # by place
     self._moved = time.monotonic()  # the last exchange
     self._failed: tuple[float, str, int] | None = None  # until, sentence, exit code
     self._left: set[int] = set()
@@ -45,7 +46,23 @@ class Leader(Channel):
       line.close()
 
   def _post(self, message: dict[str, Any]) -> None:
-    self._collect(self.index, message)
+    self._take(self.index, message)
+
+  def _take(self, number: int, message: dict[str, Any]) -> None:
+    if "n" in message:
+      self._collect(number, message)
+    elif "at" in message:
+      self._arrive(number, message["at"])
+
+  def _arrive(self, number: int, place: str) -> None:
+    with self._changed:
+      arrived = self._arrived.setdefault(place, set())
+      arrived.add(number)
+      if len(arrived) < len(self.names):
+        return
+    for line in self._lines.values():
+      line.send({"at": place})
+    self._pass(place)
 
   def _listen(self, number: int, line: Line) -> None:
     while (message := line.receive()) is not None:
@@ -53,8 +70,7 @@ class Leader(Channel):
       if "end" in message:
         self._left.add(number)
         self._note_failure(message["end"], message["code"])
-      elif "n" in message:
-        self._collect(number, message)
+      self._take(number, message)
     line.drop()
     if number not in self._left and not self._closed:
       self._end(lost(self.names[number], "died"), LOST)
