@@ -164,9 +164,8 @@ def random_starts(text: Any, key: jax.Array, batch_size: int, size: int) -> Star
   if max(spans) > MOST:
     value_B = jax.random.bits(key, (batch_size, 2), jnp.uint32)
   else:
-    span_B = jnp.array(spans, jnp.int32)[part_B] if weights else spans[0]
     # Of one column, as published runs drew it.
-    span_B1 = span_B[:, None] if weights else span_B
+    span_B1 = jnp.array(spans, jnp.int32)[part_B][:, None] if weights else spans[0]
     value_B = jax.random.randint(key, (batch_size, 1), 0, span_B1)[:, 0]
   return Starts(value_B, part_B, _offsets(text), spans)
 
