@@ -17,6 +17,7 @@ from typing import Any
 from experiments.runner import declared_looks, history, sweep_loop
 from experiments.runner.hosts import compare
 from experiments.runner.hosts.join import joined
+from experiments.runner.launchers import launcher_of
 from experiments.runner.locks import claim
 from experiments.setup import config_file, flags, runs
 from experiments.setup import looks as schedules
@@ -39,6 +40,10 @@ def main(request: Request) -> int:
   todo = runs.expand(request.plan, request.base, request.overrides)
   baseline = runs.baseline(request.plan, todo)
   comparisons = runs.comparisons(request.plan, todo)
+  launcher = launcher_of(request.launcher)
+  if launcher.carries_command:
+    sweep_loop.check(request, todo)
+    return launcher.carry(request)
   looks, tune = (
     declared_looks.looks_of(request, todo),
     request.tune or request.plan.tune,

@@ -21,6 +21,6 @@ def launcher_of(spec: str) -> Launcher:
   """
   try:
     launcher: Launcher = launchers.build(spec)
-  except (SpecError, ValueError) as error:
+  except SpecError as error:
     raise ConfigError(f"--launcher: {error}") from error
   return launcher

@@ -64,6 +64,7 @@ class Launcher:
 
   on_this_machine   whether runs compute on this machine's devices, which a check of
                     their meshes then counts
+  carries_command   whether the whole command is executed elsewhere, by `carry`
 
   >>> class Mine(Launcher):
   ...   def loop(self, work):
@@ -73,6 +74,7 @@ class Launcher:
   """
 
   on_this_machine = True
+  carries_command = False
 
   def check(self, request: Request) -> None:
     """Raises ConfigError where the machines cannot be used; before anything is written.
@@ -80,12 +82,9 @@ class Launcher:
     Called before each round of work, and not for a dry run.
     """
 
-  def carry(self, request: Request) -> int | None:
-    """Executes the whole command elsewhere and returns its exit code.
-
-    None: the command is executed here, and `loop` carries its runs.
-    """
-    return None
+  def carry(self, request: Request) -> int:
+    """Executes the whole command elsewhere and returns its exit code."""
+    raise NotImplementedError
 
   def describe(self, request: Request, count: int) -> None:
     """Prints what would be started, for a dry run of so many runs."""

@@ -1,0 +1,159 @@
+"""Sweeps on TPU VMs, with a gcloud that writes down what it is asked."""
+
+import dataclasses
+import json
+import shlex
+import shutil
+from pathlib import Path
+
+import pytest
+from fake_runs import asked
+
+from experiments import sweep
+from experiments.runner.launchers import launcher_of, tpu_vm
+from experiments.runner.tpu_commands import TpuCommands
+from experiments.setup.validate import ConfigError
+
+ROOT = Path(__file__).parents[2]
+SLICE = "tpu_vm(name='mine', type='v5litepod-8', zone='us-west4-a', spot=True{})"
+
+MINE = SLICE.format("")
+
+
+@pytest.fixture
+def gcloud(tmp_path, monkeypatch):
+  """Works on a slice; returns (exit code, the words of all calls, in short)."""
+  file = tmp_path / "gcloud.json"
+  (tmp_path / "bin").mkdir()
+  shutil.copy(Path(__file__).parent / "fake_gcloud.py", tmp_path / "bin" / "gcloud")
+  (tmp_path / "bin" / "gcloud").chmod(0o755)
+  monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=":")
+  monkeypatch.setenv("GCLOUD", str(file))
+  monkeypatch.setattr(tpu_vm, "POLL", 0.0)
+  (tmp_path / "project").mkdir()
+  (tmp_path / "project" / "setup.cfg").touch()
+  monkeypatch.chdir(tmp_path / "project")
+  monkeypatch.setattr(TpuCommands, "pack", lambda commands: ["true"])
+
+  def run(ends, state="", spec=MINE):
+    file.write_text(json.dumps({"state": state, "ends": ends, "calls": []}))
+    request = dataclasses.replace(
+      asked(Path("runs/mine")), path=Path("mine.py"), launcher=spec, retry=True
+    )
+    code = sweep.main(request)
+    return code, json.loads(file.read_text())["calls"]
+
+  return run
+
+
+def short(calls):
+  """Returns what was asked, in a word each."""
+  verbs = ("create", "describe", "delete", "scp", "rsync")
+  words = [next((v for v in verbs if v in call), "") for call in calls]
+  ssh = ["run" if "experiments.sweep" in call[-1] else "install" for call in calls]
+  return [word or other for word, other in zip(words, ssh, strict=True)]
+
+
+OBTAIN = ["describe", "create", "describe", "describe"]
+WORK = ["scp", "install", "run", "describe"]
+
+
+def test_a_slice_is_asked_for_used_and_given_back(gcloud, capfd):
+  code, calls = gcloud([0])
+  assert code == 0
+  assert short(calls) == [*OBTAIN, *WORK, "scp", "delete"]
+  lines = [shlex.join(["gcloud", *call]) for call in calls]
+  where = "mine --zone=us-west4-a"
+  assert lines[1] == (
+    f"gcloud compute tpus queued-resources create {where}"
+    " --accelerator-type=v5litepod-8 --spot --node-id=mine"
+    " --runtime-version=v2-alpha-tpuv5-lite"
+  )
+  assert calls[6][-1].endswith(
+    "python -m experiments.sweep --config=mine.py --workdir=runs/mine"
+    " --workers=1 --retry"
+  )
+  assert lines[-2] == (
+    "gcloud compute tpus tpu-vm scp --recurse mine:transformer_jax/runs/mine runs"
+    " --worker=0 --zone=us-west4-a"
+  )
+  said = capfd.readouterr().out
+  assert all(f"$ {line}\n" in said for line in lines if "describe" not in line)
+
+
+def test_a_slice_that_is_taken_away_is_asked_for_again(gcloud, capfd):
+  code, calls = gcloud([255, 255, 0])
+  assert code == 0
+  again = ["describe", "delete", *OBTAIN]
+  assert short(calls) == [*OBTAIN, *WORK, *2 * [*again, *WORK], "scp", "delete"]
+  assert "mine: it is SUSPENDED; the command continues" in capfd.readouterr().out
+
+
+def test_a_command_that_fails_is_not_repeated(gcloud):
+  code, calls = gcloud([2])
+  assert code == 2 and short(calls) == [*OBTAIN, *WORK, "scp", "delete"]
+
+
+def test_a_slice_that_is_there_is_used_and_may_be_kept(gcloud):
+  code, calls = gcloud([0], state="ACTIVE", spec=SLICE.format(", keep=True"))
+  assert code == 0 and short(calls) == ["describe", *WORK, "scp"]
+
+
+def test_it_is_given_up_in_the_end(gcloud, capfd):
+  code, calls = gcloud([255, 255], spec=SLICE.format(", restarts=1"))
+  assert code == 1 and short(calls).count("run") == 2
+  assert "given up after 1 restarts" in capfd.readouterr().out
+
+
+def test_a_bucket_brings_the_folder_to_the_next_machine(gcloud):
+  spec = SLICE.format(", bucket='gs://mine/pod', setup=('make data',)")
+  code, calls = gcloud([0], state="ACTIVE", spec=spec)
+  install, run = calls[2][-1], calls[3][-1]
+  assert install.endswith(" && . .venv/bin/activate && make data")
+  assert "gcloud storage rsync --recursive gs://mine/pod runs/mine; (while" in run
+  assert run.endswith(
+    "gcloud storage rsync --recursive runs/mine gs://mine/pod; exit $code"
+  )
+  assert short(calls)[-2:] == ["rsync", "delete"]
+
+
+def test_several_hosts_share_a_folder(gcloud):
+  pod = SLICE.replace("v5litepod-8", "v5litepod-16")
+  with pytest.raises(ConfigError, match="v5litepod-16 has several hosts, which need a"):
+    launcher_of(pod.format(""))
+  spec = pod.format(", share='10.0.0.2:/runs'")
+  code, calls = gcloud([0], state="ACTIVE", spec=spec)
+  assert "sudo mount -t nfs 10.0.0.2:/runs /mnt/share" in calls[2][-1]
+  assert "--worker=all" in calls[3] and "--workdir=/mnt/share/mine" in calls[3][-1]
+  assert short(calls)[-1] == "delete" and "scp" not in short(calls)[4:]
+
+
+def test_a_dry_run_prints_the_commands_and_calls_nothing(tmp_path, monkeypatch, capsys):
+  monkeypatch.chdir(ROOT)
+  monkeypatch.setenv("PATH", str(tmp_path))  # without gcloud
+  request = dataclasses.replace(asked(Path("runs/mine"), dry_run=True))
+  assert sweep.main(dataclasses.replace(request, launcher=MINE)) == 0
+  lines = capsys.readouterr().out.splitlines()
+  words = [line.split()[4] for line in lines if line.startswith("gcloud compute")]
+  assert words == ["create", "describe", "scp", "ssh", "ssh", "scp", "delete"]
+  with pytest.raises(ConfigError, match="there is no gcloud here"):
+    launcher_of(MINE).carry(asked(Path("runs/mine")))
+  monkeypatch.chdir(tmp_path)
+  with pytest.raises(ConfigError, match="start it in the project's folder"):
+    launcher_of(MINE).carry(asked(Path("runs/mine")))
+
+
+@pytest.mark.parametrize(
+  ("type_", "image"),
+  [
+    ("v6e-8", "v2-alpha-tpuv6e"),
+    ("v5p-8", "v2-alpha-tpuv5"),
+    ("v4-8", "tpu-ubuntu2204-base"),
+  ],
+)
+def test_each_type_has_its_image(type_, image):
+  commands = TpuCommands("a", type_, "b", project="c", queued=False)
+  assert f"--version={image}" in commands.create() and not commands.hosts_are_several
+  assert shlex.join(commands.state()) == (
+    "gcloud compute tpus tpu-vm describe a --zone=b --project=c '--format=value(state)'"
+  )
