@@ -25,13 +25,13 @@ class HostError(RuntimeError):
     super().__init__(sentence)
 
 
-class Group:
+class ProcessGroup:
   """A process alone; several processes are a subclass.
 
   index   number of this process; 0 is the leader
   names   each process in words, as in "process 1 on b", by its number
 
-  >>> Group().exchange("stop", 15)
+  >>> ProcessGroup().exchange("stop", 15)
   [15]
   """
 
@@ -59,15 +59,15 @@ class Group:
     """
 
 
-_group: list[Group] = [Group()]
+_group: list[ProcessGroup] = [ProcessGroup()]
 
 
-def use(group: Group) -> None:
+def use(group: ProcessGroup) -> None:
   """Makes a group that of this process."""
   _group[:] = [group]
 
 
-def group() -> Group:
+def group() -> ProcessGroup:
   """Returns the group of this process."""
   return _group[0]
 

@@ -19,8 +19,7 @@ from experiments.runner import (
   user_code,
   waiting,
 )
-from experiments.runner.hosts import compare
-from experiments.runner.hosts import runs as host_runs
+from experiments.runner.hosts import compare, joint_run
 from experiments.runner.hosts.stop import SharedStop
 from experiments.runner.launchers import Loop, SweepWork, launcher_of
 from experiments.runner.locks import claim, use_lease
@@ -247,7 +246,7 @@ class SweepLoop:
         waited=waited,
       )
 
-    outcome = host_runs.perform(attempt, train)
+    outcome = joint_run.perform(attempt, train)
     if profile and outcome.state == "finished" and outcome.note:
       print(f"{name}: no trace, the run has finished; use another --workdir")
     if outcome.note:  # a run that finished now has its progress bar

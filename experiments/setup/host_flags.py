@@ -126,7 +126,7 @@ def parsed(
       " --coordinator=HOST:PORT --processes=N --process=I"
     )
   if hosts.named and not hosts.alone:
-    _check(hosts)
+    check(hosts)
   return hosts
 
 
@@ -137,7 +137,8 @@ def _of_variable(flag: absl_flags.Flag, name: str, text: str) -> Any:
     raise ConfigError(f"{name}={text!r}: {error}") from error
 
 
-def _check(hosts: Hosts) -> None:
+def check(hosts: Hosts) -> None:
+  """Raises ConfigError for an address or a number that cannot be."""
   if not re.fullmatch(r"\S+:\d{1,5}", hosts.coordinator):
     raise ConfigError(
       f"--coordinator={hosts.coordinator}: write the address of process 0 with a free"

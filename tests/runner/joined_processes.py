@@ -72,9 +72,19 @@ def environment(tmp_path):
   }
 
 
-def start(commands, folder, processes, devices, words=(), more=(), variables=()):
+def start(
+  commands,
+  folder,
+  processes,
+  devices,
+  tool="run",
+  words=(),
+  more=(),
+  variables=(),
+):
   """Starts the processes of a run over a number of devices.
 
+  tool        the command: run or sweep
   words       further flags of all
   more        {process: further flags of it}
   variables   {process: further variables of it}
@@ -85,7 +95,7 @@ def start(commands, folder, processes, devices, words=(), more=(), variables=())
     own = (*WORDS, f"--config.mesh.data={devices}", f"--workdir={folder}")
     own += joined + (f"--process={process}", *words, *dict(more).get(process, ()))
     env = environment(folder) | dict(variables).get(process, {})
-    started.append(commands.start("experiments.run", *own, environment=env))
+    started.append(commands.start(f"experiments.{tool}", *own, environment=env))
   return Joined(commands, started)
 
 

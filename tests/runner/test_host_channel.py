@@ -15,6 +15,7 @@ from experiments.runner.hosts.channel import END, Line
 from experiments.runner.hosts.follower import Follower
 from experiments.runner.hosts.leader import Leader
 from experiments.runner.hosts.stop import SharedStop
+from experiments.setup import host_flags
 from experiments.setup.host_flags import LOST, Hosts
 from experiments.setup.validate import ConfigError
 from transformer_jax import hosts
@@ -256,6 +257,7 @@ def meet(*followers, processes, patience=WAIT):
     free.bind(("127.0.0.1", 0))
     address = f"127.0.0.1:{free.getsockname()[1] - 1}"
   settings = {"heartbeat": WAIT, "hang_timeout": WAIT}
+  settings["quit"] = lambda *end: None  # it would be that of the tests
 
   def one(index):
     try:
@@ -327,3 +329,45 @@ def test_a_machine_with_tpu_chips_may_have_others(monkeypatch):
 def test_a_group_of_one_is_no_group():
   place = Hosts("127.0.0.1:1", processes=1, process=0)
   assert join.together(lambda request: 7, SimpleNamespace(hosts=place)) == 7
+
+
+def test_folders_that_are_not_shared_are_refused(processes, tmp_path, monkeypatch):
+  monkeypatch.setattr(compare, "VISIBLE", 0.2)
+  folders = [tmp_path / "a", tmp_path / "a", tmp_path / "b"]
+  for folder in folders:
+    folder.mkdir(exist_ok=True)
+  three = processes(3)
+  assert in_turn(three, lambda n: compare.check_folder(tmp_path / "a")) == [None] * 3
+  for error in in_turn(three, lambda n: compare.check_folder(folders[n])):
+    assert isinstance(error, ConfigError)
+    assert "process 2 on host2 has another folder there than process 0" in str(error)
+  assert not [*tmp_path.glob("*/.*")]
+
+
+def test_what_one_process_alone_does_is_refused(processes):
+  for error in in_turn(processes(2), lambda n: compare.in_one_process("--until=x")):
+    assert str(error).startswith("--until=x works in one process: leave out")
+  compare.in_one_process("--until=x")  # alone
+
+
+def test_a_mesh_must_take_the_devices_of_all(processes, monkeypatch):
+  mesh = {"data": 2, "tensor": 1, "sequence": 1, "fsdp": 1, "seed": 1}
+  run = SimpleNamespace(config=SimpleNamespace(mesh=mesh))
+  for problems in in_turn(processes(2), lambda n: compare.idle_processes([run])):
+    assert problems == [
+      "mesh.data=2: takes 2 of the 8 devices of 2 processes, which must all take part;"
+      " write mesh.data=-1 for all that are left"
+    ]
+  assert not compare.idle_processes([run])  # alone
+
+
+@pytest.mark.parametrize(
+  ("place", "word"),
+  [
+    (Hosts("a", 2, 1), "--coordinator=a: write the address"),
+    (Hosts("a:80", 2, 2), "--process=2: there are --processes=2"),
+  ],
+)
+def test_places_that_cannot_be_are_refused(place, word):
+  with pytest.raises(ConfigError, match=word):
+    host_flags.check(place)

@@ -119,7 +119,7 @@ def test_hosts_that_differ_are_named_before_the_first_step(commands, tmp_path):
   assert not [*tmp_path.glob("runs/*")]
 
 
-DISK = f"--config={Path(__file__).parents[1] / 'user' / 'full_disk.py'}"
+ONE_HOST = f"--config={Path(__file__).parents[1] / 'user' / 'one_host.py'}"
 
 
 @pytest.mark.slow  # 50 s
@@ -127,7 +127,7 @@ def test_a_full_disk_on_one_host_loses_a_checkpoint_of_all_and_nothing_else(
   commands, tmp_path
 ):
   start = functools.partial(
-    joined.start, commands, tmp_path / "two", 2, devices=2, words=[DISK]
+    joined.start, commands, tmp_path / "two", 2, devices=2, words=[ONE_HOST]
   )
   ended = start(variables={1: {"DISK": "full"}}).wait()
   check(ended, [1, 1])
@@ -138,5 +138,25 @@ def test_a_full_disk_on_one_host_loses_a_checkpoint_of_all_and_nothing_else(
   assert "step 32 could not be saved" in ended[0].stdout
   assert not joined.last_step(tmp_path / "two")
   check(start().wait(), [0, 0])  # there is space again
-  check([joined.alone(commands, tmp_path / "one", 2, DISK)], [0])
+  check([joined.alone(commands, tmp_path / "one", 2, ONE_HOST)], [0])
   assert joined.measured(tmp_path / "two") == joined.measured(tmp_path / "one")
+
+
+@pytest.mark.slow  # 40 s
+def test_a_run_that_fails_on_one_host_fails_on_all_and_the_next_one_begins(
+  commands, tmp_path
+):
+  together = joined.start(
+    commands,
+    tmp_path,
+    processes=2,
+    devices=2,
+    tool="sweep",
+    words=[ONE_HOST],
+    variables={1: {"TROUBLE": "none"}},
+  )
+  check(together.wait(), [1, 1])
+  found = [json.loads(file.read_text()) for file in tmp_path.glob("runs/*/status.json")]
+  assert sorted(status["state"] for status in found) == ["failed", "finished"]
+  (error,) = [status["error"] for status in found if status["error"]]
+  assert re.match("HostError: process 1 on .*: OSError: no such device", error)

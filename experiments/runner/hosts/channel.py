@@ -78,12 +78,15 @@ class Line:
       self._connection.close()
 
 
-class Channel(hosts.Group):
+class Channel(hosts.ProcessGroup):
   """This process's part in the group: exchanges, and the end of all.
 
   heartbeat      seconds of silence after which a process is given up
   hang_timeout   seconds between exchanges after which all end
   quit           ends this process: takes a sentence and an exit code
+
+  >>> Channel(heartbeat=100.0, hang_timeout=3600.0).names  # until others are there
+  ('this process',)
   """
 
   def __init__(
@@ -154,11 +157,13 @@ class Channel(hosts.Group):
 
     def repeat() -> None:
       while not self._closed:
-        # In C: it works where Python does not, as in a library that hangs.
-        faulthandler.dump_traceback_later(2 * self.heartbeat, exit=True)
+        if self._quit is end_process:
+          # In C: it works where Python does not, as in a library that hangs.
+          faulthandler.dump_traceback_later(2 * self.heartbeat, exit=True)
         call()
         time.sleep(min(self.heartbeat / 5, self.hang_timeout / 5, 5.0))
-      faulthandler.cancel_dump_traceback_later()
+      if self._quit is end_process:
+        faulthandler.cancel_dump_traceback_later()
 
     threading.Thread(target=repeat, daemon=True).start()
 

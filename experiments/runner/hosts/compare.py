@@ -10,6 +10,7 @@ from pathlib import Path
 
 from experiments.runner import process, provenance, user_code
 from experiments.setup.command_line import Request
+from experiments.setup.launcher_flags import LOCAL
 from experiments.setup.runs import Run
 from experiments.setup.validate import ConfigError, flatten
 from transformer_jax import hosts
@@ -29,6 +30,8 @@ def check(request: Request, todo: Sequence[Run], own: Callable[[], None]) -> Non
     return own()
   if request.workers > 1:
     in_one_process(f"--workers={request.workers}")
+  if request.launcher != LOCAL:
+    in_one_process(f"--launcher={request.launcher}")
   problems: tuple[str, ...] = ()
   try:
     own()

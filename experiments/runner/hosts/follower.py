@@ -15,6 +15,16 @@ class Follower(Channel):
   index   number of this process
 
   Further arguments are those of Channel.
+
+  >>> import socket
+  >>> ours, theirs = map(Line, socket.socketpair())
+  >>> names, waits = ["process 0 on a", "process 1 on b"], {"hang_timeout": 3600.0}
+  >>> follower = Follower(theirs, 1, names, heartbeat=100.0, **waits)
+  >>> ours.send({"n": 1, "values": [5, 7], "error": "", "code": 0, "last": True})
+  >>> follower.exchange("the end", 7)
+  [5, 7]
+  >>> follower.close(), ours.drop()
+  (None, None)
   """
 
   def __init__(self, line: Line, index: int, names: list[str], **settings: Any):

@@ -45,7 +45,7 @@ def together(main: Callable[[Any], int], request: Any) -> int:
     channel.exchange(END, code)
   except BaseException as error:
     _leave(channel, error)
-  groups.use(groups.Group())
+  groups.use(groups.ProcessGroup())
   channel.close()
   _shut_down()
   return code

@@ -15,6 +15,11 @@ class Leader(Channel):
   names   each process in words
 
   Further arguments are those of Channel.
+
+  >>> alone = Leader({}, ["process 0 on a"], heartbeat=100.0, hang_timeout=3600.0)
+  >>> alone.exchange("a number", 7)
+  [7]
+  >>> alone.close()
   """
 
   def __init__(self, lines: dict[int, Line], names: list[str], **settings: Any):
