@@ -1,5 +1,6 @@
 """Seconds of a training step, measured on two configs in turn."""
 
+import contextlib
 import statistics
 import time
 from collections.abc import Callable
@@ -49,20 +50,23 @@ def stepper(config: ConfigDict) -> Callable[[], float]:
   from experiments.runner.train import load
 
   experiment, mesh = build(config), sharding.make_mesh(**config.mesh)
-  arrays, _ = training_text.placed(
-    experiment.task, load(experiment.task)[0], training_text.RESIDENT
-  )
+  arrays = load(experiment.task)[0]
+  arrays, _ = training_text.placed(experiment.task, arrays, experiment.text)
   arrays = sharding.whole(mesh, arrays)
   count = experiment.budget.per_dispatch
   program = loop.compile_steps(
     experiment.trainer, experiment.seeds, arrays, mesh, count
   )
   state: Any = program.init()
+  ahead = contextlib.ExitStack()  # read on for as long as there is the stepper
+  windows = ahead.enter_context(program.windows_from(0))
 
   def seconds() -> float:
     nonlocal state
+    assert ahead, "kept by this function"
+    of_dispatch = next(windows)
     start = time.perf_counter()
-    state, metrics = program(arrays, state)
+    state, metrics = program(arrays, state, of_dispatch)
     jax.block_until_ready((state, metrics))
     return (time.perf_counter() - start) / count
 

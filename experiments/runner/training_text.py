@@ -57,6 +57,12 @@ def epochs(trainer: Trainer, arrays: Any) -> dict[str, float]:
   if trainer.task.streamed is None:
     return {}
   tokens = sum(windows.sizes(arrays[trainer.task.streamed]))
+  rows = trainer.planned * trainer.batch_size
+  if getattr(trainer.task, "order", "random") != "random" and rows > MOST:
+    raise DataError(
+      f"order='epochs' counts {MOST:,} rows at most, and train.steps x train.batch_size"
+      f" are {rows:,}; write order='random'"
+    )
   read = trainer.planned * trainer.batch_size * trainer.length
   return {"epochs": round(read / tokens, 4)}
 

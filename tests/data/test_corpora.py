@@ -1,5 +1,6 @@
 """Prepared corpora: the tokens of the files, read window by window; damage is named."""
 
+import gzip
 import json
 import os
 
@@ -7,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from transformer_jax.data import corpus_writer, documents, stores
+from transformer_jax.data import corpus_writer, documents, stores, windows
 from transformer_jax.data.base import tasks
 from transformer_jax.data.files import DataError
 from transformer_jax.data.windows import HostText
@@ -101,7 +102,8 @@ def test_windows_that_repeat_training_text_are_those_of_the_files(
 
 def test_scored_splits_are_limited(folder, tmp_path):
   corpus = written(folder, tmp_path / "corpus", scored=700)
-  scored_N, size_D, place_N = corpus.scored("test")
+  scored_N, size_D = corpus.scored("test")
+  place_N = corpus.repeated("test", [corpus])
   assert len(scored_N) == len(place_N) == size_D.sum() == 700
   assert corpus.listing["splits"]["train"]["tokens"] > 5000
 
@@ -120,8 +122,8 @@ def test_a_mixture_has_the_windows_of_its_parts(folder, tmp_path):
     task.batch({"train_N": recorder(train)}, jax.random.key(0), 400, 20)
     and recorder.last.reads[0][0]
   )
-  windows = [bytes(window) for window in train.store.read(starts.on_host(), 21)]
-  upper = sum(window == window.upper() for window in windows)
+  read = [bytes(window) for window in train.store.read(starts.on_host(), 21)]
+  upper = sum(window == window.upper() for window in read)
   assert 250 < upper < 350
 
 
@@ -143,14 +145,15 @@ def cut(content):
 
 
 def flip(content):
-  content[100] ^= 1
+  content[len(content) - 2] ^= 1
 
 
 @pytest.mark.parametrize(
   "name, change, message",
   [
     ("train-00000.records", cut, r"has [\d,]+ bytes, not [\d,]+.*prepare it again"),
-    ("test.documents.npy", cut, "test.documents.npy.*prepare it again"),
+    ("test.documents.npy", cut, "test.documents.npy is not what was written"),
+    ("test.repeated.npy", flip, "test.repeated.npy is not what was written"),
     ("corpus.json", flip, "not what was written.*prepare the corpus again"),
   ],
 )
@@ -190,6 +193,8 @@ def test_what_a_task_cannot_read_is_refused(folder, tmp_path):
     f"text('{tmp_path}/bytes', {SIZES}, limit=9)": "leave out limit",
     f"text('0.5 * {tmp_path}/bytes + 0.5 * {tmp_path}/words')": "prepare both alike",
     f"text('0.5 * {tmp_path}/bytes + 0.5 * {folder}')": "is no prepared corpus",
+    f"text('0.5*{tmp_path}/bytes + 0.5*{folder}')": "a mixture is written '0.7 \\* FO",
+    f"text('0.5 * {tmp_path}/bytes + {folder}')": "a mixture is written",
     f"text('0 * {tmp_path}/bytes + 0.5 * {tmp_path}/bytes')": "leave it out",
   }
   for spec, message in cases.items():
@@ -240,3 +245,45 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(folder, tmp_path, monkey
   with pytest.raises(DataError, match="write.. failed: No space left on device; noth"):
     written(folder, tmp_path / "corpus")
   assert os.listdir(tmp_path) == ["source"]
+
+
+def test_a_window_that_stands_in_another_part_of_a_mixture_is_left_out(tmp_path):
+  """The training text of b is the test text of a."""
+  (tmp_path / "a.txt").write_text(text(1, 700))
+  a = written(tmp_path / "a.txt", tmp_path / "a")
+  (tmp_path / "b.txt").write_bytes(bytes(a.scored("test")[0]) * 3 + b"x" * 200)
+  b = written(tmp_path / "b.txt", tmp_path / "b")
+  sizes = {name: len(bytes(x.scored("test")[0])) for name, x in (("a", a), ("b", b))}
+  for mixture, first in (("1 * {0}/a + 1 * {0}/b", 0), ("1 * {0}/b + 1 * {0}/a", 1)):
+    for _ in range(2):  # looked up, and kept
+      task = tasks.build(f"text('{mixture.format(tmp_path)}', {SIZES})")
+      arrays, facts = task.load()
+      ends = arrays["end_W"] - first * sizes["b"]
+      # Too near to the start of the text for 64 tokens: these are not looked up.
+      assert [end for end in ends if 64 <= end <= sizes["a"]] == []
+      assert facts["left_out"].startswith("6 of 8 windows")
+  assert [*(tmp_path / "a").glob("test.repeated.*.npy")]
+
+
+def test_packed_text_is_read_in_pieces(tmp_path):
+  content = text(4, 900).encode()
+  (tmp_path / "plain.txt").write_bytes(content)
+  (tmp_path / "packed.txt.gz").write_bytes(gzip.compress(content))
+  plain = written(tmp_path / "plain.txt", tmp_path / "plain")
+  packed = written(tmp_path / "packed.txt.gz", tmp_path / "packed")
+  assert packed.fingerprint == plain.fingerprint
+  (tmp_path / "packed.txt.gz").write_bytes(gzip.compress(content)[:-30])
+  with pytest.raises(DataError, match="packed.txt.gz' is damaged"):
+    written(tmp_path / "packed.txt.gz", tmp_path / "again")
+
+
+def test_epochs_that_cannot_be_counted_are_refused(folder, tmp_path, monkeypatch):
+  written(folder, tmp_path / "a")
+  mixture = f"text('1 * {tmp_path}/a + 0.0001 * {tmp_path}/a', {SIZES}, order='epochs')"
+  task = tasks.build(mixture)
+  with pytest.raises(DataError, match="the weight 0.0001 gives part 2 of the mixture"):
+    task.check(task.load()[0], 8)
+  monkeypatch.setattr(windows, "MOST_WINDOWS", 100)
+  task = tasks.build(f"text('{tmp_path}/a', {SIZES}, order='epochs')")
+  with pytest.raises(DataError, match="more than 100 windows of 8"):
+    task.check(task.load()[0], 8)

@@ -7,7 +7,7 @@ import pytest
 from test_inputs import SMALL, StopAt
 
 from experiments.configs import base
-from experiments.runner import run_folder, train, training_text
+from experiments.runner import run_folder, step_time, train, training_text
 from experiments.setup.runs import Run, run_id
 from experiments.setup.validate import ConfigError, resolve, validate
 from transformer_jax.data import corpus_writer, documents
@@ -100,3 +100,15 @@ def test_text_that_cannot_be_placed_is_refused_in_one_sentence(corpus, monkeypat
     training_text.placed(tasks.build("copy"), (), "streamed")
   with pytest.raises(ConfigError, match="Did you mean 'streamed'"):
     validate(configured(corpus, **{"train.text": "stream"}))
+
+
+def test_rows_of_epochs_that_32_bits_do_not_count_are_refused(corpus):
+  config = configured(corpus, **{"train.steps": 2**31, "train.steps_per_dispatch": 2})
+  with pytest.raises(DataError, match="counts 2,147,483,647 rows at most"):
+    train.describe(config, compiled=True)
+
+
+def test_steps_of_a_streamed_text_are_timed(corpus):
+  config = configured(corpus, **{"train.text": "streamed"})
+  seconds = step_time.stepper(config)
+  assert seconds() > 0 and seconds() > 0

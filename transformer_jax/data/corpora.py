@@ -7,17 +7,22 @@ test.documents.npy   tokens of each document of a scored split
 test.repeated.npy    packed bits: whether 64 tokens from a place on stand in training
 """
 
+import contextlib
 import dataclasses
 import functools
+import glob
+import io
 import pathlib
 import re
+import uuid
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import xxhash
 
 from transformer_jax import untrusted
-from transformer_jax.data import stores, tokenizers
+from transformer_jax.data import overlap, stores, tokenizers
 from transformer_jax.data.files import DataError
 from transformer_jax.data.stores import InMemory, InRecords
 from transformer_jax.data.tokenizers import Tokenizer
@@ -26,6 +31,7 @@ from transformer_jax.data.windows import TokenStore
 FILE = "corpus.json"
 FORMAT = 1
 BLOCK = 8192  # tokens of a record: a window of 1,024 reads one or two
+LIKE_MIXED = re.compile(r"\s*(\d+(\.\d+)?|\.\d+)\s*\*")
 MIXED = re.compile(r"\s*(\d+(?:\.\d+)?|\.\d+)\s\*\s(.+?)\s*")
 
 
@@ -71,17 +77,50 @@ class Corpus:
     paths = [self.folder / file["name"] for file in files]
     return InRecords(paths, tokens, self.listing["block"], self.listing["dtype"])
 
-  def scored(self, split: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns a scored split: tokens, sizes of documents, and repeated places.
+  def scored(self, split: str) -> tuple[np.ndarray, np.ndarray]:
+    """Returns a scored split: tokens, and the tokens of each document."""
+    return stores.whole(self.store(split)), self._array(f"{split}.documents.npy")
 
-    Of each token: whether it and the 63 after it stand in the training split.
+  def repeated(self, split: str, parts: "Sequence[Corpus]") -> np.ndarray:
+    """Returns of each token whether it and the 63 after it stand in training.
+
+    split   a scored one
+    parts   of the mixture that this corpus belongs to, itself included: the training
+            splits of all are looked up
     """
+    tokens = self.listing["splits"][split]["tokens"]
+    packed = self._array(f"{split}.repeated.npy")
+    place_N = np.unpackbits(packed, count=tokens).astype(bool)
+    for other in parts:
+      if other is not self:
+        place_N |= self._repeated_in(other, split)
+    return place_N
+
+  def _repeated_in(self, other: "Corpus", split: str) -> np.ndarray:
+    """Returns the places that stand in another corpus; they are looked up once."""
+    path = self.folder / f"{split}.repeated.{other.fingerprint}.npy"
     token_N = stores.whole(self.store(split))
-    size_D, packed = (
-      self._array(f"{split}.{x}.npy") for x in ("documents", "repeated")
-    )
-    place_N = np.unpackbits(packed, count=len(token_N)).astype(bool)
-    return token_N, size_D, place_N
+    with contextlib.suppress(OSError, ValueError):
+      found_N = np.load(path, allow_pickle=False)
+      if found_N.dtype == bool and found_N.shape == token_N.shape:
+        return found_N
+    place_N = np.zeros(len(token_N), bool)
+    place_P = overlap.repeated_places(other.train_pieces(), token_N)
+    place_N[: len(place_P)] = place_P
+    with contextlib.suppress(OSError):  # a folder that is read-only: not kept
+      new = path.with_name(f".{uuid.uuid4().hex}.npy")
+      np.save(new, place_N)
+      new.replace(path)
+    return place_N
+
+  def train_pieces(self) -> Iterator[np.ndarray]:
+    """Yields the training split in pieces, each with the 63 tokens before it."""
+    store, piece = self.store("train"), overlap.CHUNK
+    tokens = store.sizes[0]
+    for start in range(0, tokens, piece):
+      first = max(0, start - overlap.GRAM + 1)
+      size = min(tokens, start + piece) - first
+      yield store.read(np.array([first]), size)[0]
 
   @functools.cached_property
   def tokenizer(self) -> Tokenizer:
@@ -99,9 +138,12 @@ class Corpus:
 
   def _array(self, name: str) -> np.ndarray:
     try:
-      return np.load(self.folder / name, allow_pickle=False)
-    except (OSError, ValueError) as error:
-      raise self._damaged(f"{name}: {error}") from error
+      content = untrusted.content(self.folder / name)
+    except OSError as error:
+      raise self._damaged(f"{name}: {error.strerror}") from error
+    if xxhash.xxh3_128_hexdigest(content) != self.listing["arrays"].get(name):
+      raise self._damaged(f"{name} is not what was written")
+    return np.load(io.BytesIO(content), allow_pickle=False)
 
   def _damaged(self, what: str) -> DataError:
     return DataError(
@@ -120,6 +162,11 @@ def opened(source: str) -> tuple[list[Corpus], tuple[float, ...]] | None:
   """
   matches = [MIXED.fullmatch(part) for part in source.split(" + ")]
   if not all(matches):
+    if any(map(LIKE_MIXED.match, source.split("+"))) and not glob.glob(source):
+      raise DataError(
+        f"'{source}': a mixture is written '0.7 * FOLDER + 0.3 * OTHER', with spaces"
+        " around * and + and a weight for each part"
+      )
     return ([_read(source)], ()) if _is_corpus(source) else None
   pairs = [(float(match[1]), match[2]) for match in matches if match]
   for weight, folder in pairs:

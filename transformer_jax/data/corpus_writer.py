@@ -110,9 +110,14 @@ def _write(
   if not splits["train"]["tokens"]:
     raise DataError("the training split is empty; give more text")
   listing["splits"] = splits
-  digests = [splits[split].pop("xxh3") for split in SPLITS]
-  listing["fingerprint"] = xxhash.xxh3_128_hexdigest("".join(digests).encode())
   _save_repeated(Corpus(folder, listing))
+  listing["arrays"] = {
+    path.name: xxhash.xxh3_128_hexdigest(path.read_bytes())
+    for path in sorted(folder.glob("*.npy"))
+  }
+  digests = [splits[split].pop("xxh3") for split in SPLITS]
+  digests += listing["arrays"].values()
+  listing["fingerprint"] = xxhash.xxh3_128_hexdigest("".join(digests).encode())
   listing["checksum"] = corpora.checksum(listing)
   (folder / corpora.FILE).write_text(json.dumps(listing, indent=1), encoding="utf-8")
 
@@ -135,22 +140,12 @@ def _save_repeated(corpus: Corpus) -> None:
   # In one pass. Tokens at which the two meet are cut off from either.
   joined_N = np.concatenate([*scored.values()])
   place_N = np.zeros(len(joined_N), bool)
-  place_P = overlap.repeated_places(_overlapping(corpus), joined_N)
+  place_P = overlap.repeated_places(corpus.train_pieces(), joined_N)
   place_N[: len(place_P)] = place_P
   for split, token_N in scored.items():
     own_N, place_N = place_N[: len(token_N)], place_N[len(token_N) :]
     own_N[max(0, len(own_N) - overlap.GRAM + 1) :] = False
     np.save(corpus.folder / f"{split}.repeated.npy", np.packbits(own_N))
-
-
-def _overlapping(corpus: Corpus) -> Iterator[np.ndarray]:
-  """Yields the training split in pieces, with the tokens before that a gram needs."""
-  store, piece = corpus.store("train"), overlap.CHUNK
-  tokens = store.sizes[0]
-  for start in range(0, tokens, piece):
-    first = max(0, start - overlap.GRAM + 1)
-    size = min(tokens, start + piece) - first
-    yield store.read(np.array([first]), size)[0]
 
 
 class SplitWriter:

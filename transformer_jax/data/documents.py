@@ -2,7 +2,9 @@
 
 import codecs
 import dataclasses
+import gzip
 import pathlib
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 
 from transformer_jax import untrusted
@@ -107,11 +109,11 @@ def _whole(path: pathlib.Path, place: int) -> int:
 def _content(
   path: pathlib.Path, start: int = 0, stop: int | None = None
 ) -> Iterator[bytes]:
-  """Yields the bytes of a file from place to place; a packed one is unpacked whole."""
-  if path.name.endswith(files.GZIP):
-    yield files.content_of(path)[start:stop]
-    return
+  """Yields the bytes of a file from place to place, unpacked if it ends in .gz."""
   try:
+    if path.name.endswith(files.GZIP):
+      yield from _unpacked(path, start, stop)
+      return
     stop = untrusted.size(path) if stop is None else stop
     with path.open("rb") as file:
       file.seek(start)
@@ -122,6 +124,20 @@ def _content(
     raise DataError(
       f"cannot read '{path}': {error.strerror}; check the path and who may read it"
     ) from error
+
+
+def _unpacked(path: pathlib.Path, start: int, stop: int | None) -> Iterator[bytes]:
+  """Yields unpacked bytes from place to place."""
+  try:
+    with gzip.open(path) as file:
+      file.seek(start)
+      while (stop is None or start < stop) and (
+        piece := file.read(PIECE if stop is None else min(PIECE, stop - start))
+      ):
+        start += len(piece)
+        yield piece
+  except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+    raise DataError(f"'{path}' is damaged ({error}); copy it again") from error
 
 
 def _decoded(pieces: Iterable[bytes], where: str) -> Iterator[str]:

@@ -15,10 +15,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from transformer_jax.data.files import DataError
 from transformer_jax.data.index_shuffle import shuffled
 
 MOST = np.iinfo(np.int32).max  # tokens of a text that one array counts
 SMALL = 1 << 20  # tokens in place of any number, where only shapes count
+MOST_WINDOWS = 1 << 30  # of an epoch
 SLOTS = 1000  # weights of a mixture in epochs are multiples of 1 / SLOTS
 
 
@@ -196,6 +198,23 @@ def ordered_starts(text: Any, key: jax.Array, row_B: jax.Array, length: int) -> 
 
   value_B = jax.vmap(one)(part_B, place_B, windows_B)
   return Starts(value_B, part_B, _offsets(text), (), stride=length)
+
+
+def check_epochs(text: Any, length: int) -> None:
+  """Raises DataError where epochs of a text cannot be counted in 32 bits, or a part
+  of a mixture would have none of SLOTS rows."""
+  if max(num_windows(text, length)) > MOST_WINDOWS:
+    raise DataError(
+      f"order='epochs': a text has more than {MOST_WINDOWS:,} windows of {length};"
+      " write order='random', or longer ones"
+    )
+  weights = weights_of(text)
+  missing = {*range(len(weights))} - {*_slots(weights).tolist()} if weights else {}
+  for part in sorted(missing):
+    raise DataError(
+      f"order='epochs': the weight {weights[part]:g} gives part {part + 1} of the"
+      f" mixture none of {SLOTS} rows; raise it, or write order='random'"
+    )
 
 
 def num_windows(text: Any, length: int) -> list[int]:

@@ -149,6 +149,11 @@ class Text(Task):
       starts = windows.ordered_starts(text, arrays["order"], row_B, length)
     return self._windows(arrays, starts, length)
 
+  def check(self, arrays: Any, length: int) -> None:
+    """Raises DataError where an epoch of the training text cannot be counted."""
+    if self.order == "epochs":
+      windows.check_epochs(arrays["train_N"], length)
+
   def at_step(self, arrays: Any, key: jax.Array, step: jax.Array) -> Any:
     if self.order == "random":
       return arrays
@@ -192,18 +197,23 @@ class Text(Task):
     """Returns arrays and facts of prepared corpora; train_N is a HostText."""
     self._check_corpora(parts)
     scored = [part.scored(self.split) for part in parts]
-    scored_N, size_D, repeated_N = map(np.concatenate, zip(*scored, strict=True))
+    scored_N, size_D = map(np.concatenate, zip(*scored, strict=True))
     train = [part.store("train") for part in parts]
     joined = train[0] if len(train) == 1 else stores.Joined(train)
     facts = {
       "source": self.source,
-      "split": parts[0].listing["split"],
+      "split": ", ".join(dict.fromkeys(part.listing["split"] for part in parts)),
       "fingerprint": "+".join(part.fingerprint for part in parts),
       self.unit: {"train": sum(joined.sizes), self.split: len(scored_N)},
     }
     end_W = self._ends(size_D.tolist(), sum(facts[self.unit].values()))
-    if self._leaves_out(parts[0].listing["source"]):
-      repeated_W = overlap.windows_with(repeated_N, end_W, self.scored)
+    facts["windows"] = len(end_W)
+    left_out = [part for part in parts if self._leaves_out(part.listing["source"])]
+    if left_out:
+      place_N = np.concatenate(
+        [part.repeated(self.split, parts) & (part in left_out) for part in parts]
+      )
+      repeated_W = overlap.windows_with(place_N, end_W, self.scored)
       end_W = self._without(repeated_W, end_W, facts)
     arrays = {"end_W": end_W, "scored_N": scored_N}
     return arrays | {"train_N": HostText(joined, weights)}, facts
