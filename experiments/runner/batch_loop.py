@@ -45,7 +45,7 @@ class BatchLoop:
             yield Outcome(state if state in ("finished", "failed") else "interrupted")
         now = sweep_progress.progress(self._work.request.workdir, ids)
         facts = sweep_progress.counts(now)
-        bar.update(len(ids) - len(left), seconds_left=now["left_s"], **facts)
+        bar.estimate(len(ids) - len(left), now["left_s"], **facts)
         time.sleep(POLL if left else 0)
     self._end()
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -18,12 +19,29 @@ from fake_runs import asked
 from ray_cluster import below
 
 from experiments import sweep
+from experiments.runner import batch_loop
 from experiments.runner.launchers import launcher_of
 from experiments.setup.validate import ConfigError
-from transformer_jax.training.json_files import read_json
+from transformer_jax.training.json_files import read_json, write_json
+from transformer_jax.training.signals import Stop
 
 USER = Path(__file__).parents[1] / "user"
 ROOT = Path(__file__).parents[2]
+
+
+def test_the_command_waits_also_while_no_run_is_under_way(tmp_path, monkeypatch):
+  """As at the first look, when all jobs are queued: the time left is unknown."""
+  monkeypatch.setattr(batch_loop, "POLL", 0.0)
+  (tmp_path / "runs/abc").mkdir(parents=True)
+  write_json(tmp_path / "sweep.json", {"question": "q", "runs": [{"id": "abc"}]})
+  looks = iter([False, True])
+  job = SimpleNamespace(job_id="1", done=lambda: next(looks, True))
+  job.result = lambda: '{"refused": ""}'
+  request = SimpleNamespace(workdir=tmp_path)
+  folders = {"abc": tmp_path / "runs/abc"}
+  work = SimpleNamespace(request=request, folders=folders, stop=Stop())
+  loop = batch_loop.BatchLoop(work, [job])
+  assert [outcome.state for outcome in loop.outcomes()] == ["interrupted"]
 
 
 def test_a_dry_run_prints_the_script_for_sbatch(tmp_path, train, capsys):
