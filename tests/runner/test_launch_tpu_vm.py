@@ -35,8 +35,9 @@ def gcloud(tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path / "project")
   monkeypatch.setattr(TpuCommands, "pack", lambda commands: ["true"])
 
-  def run(ends, state="", spec=MINE):
-    file.write_text(json.dumps({"state": state, "ends": ends, "calls": []}))
+  def run(ends, state="", spec=MINE, fails=(), offline=0):
+    given = {"state": state, "ends": ends, "fails": fails, "offline": offline}
+    file.write_text(json.dumps(given | {"calls": []}))
     request = dataclasses.replace(
       asked(Path("runs/mine")), path=Path("mine.py"), launcher=spec, retry=True
     )
@@ -92,6 +93,39 @@ def test_a_slice_that_is_taken_away_is_asked_for_again(gcloud, capfd):
 def test_a_command_that_fails_is_not_repeated(gcloud):
   code, calls = gcloud([2])
   assert code == 2 and short(calls) == [*OBTAIN, *WORK, "scp", "delete"]
+
+
+def test_a_slice_whose_results_were_not_copied_is_left(gcloud, capfd):
+  code, calls = gcloud([0], state="ACTIVE", fails=["--recurse"])
+  assert code == 1 and short(calls) == ["describe", *WORK, "scp"]
+  said = capfd.readouterr().out
+  assert "the results were not copied (exit code 1), so mine is left as it is" in said
+  assert "\n  gcloud compute tpus tpu-vm scp --recurse mine:" in said
+  assert "\n  gcloud compute tpus queued-resources delete mine" in said
+
+
+def test_a_slice_that_was_not_deleted_is_named(gcloud, capfd):
+  code, calls = gcloud([0], state="ACTIVE", fails=["delete"])
+  assert code == 1 and short(calls)[-1] == "delete"
+  assert "mine was not deleted (exit code 1):\n" in capfd.readouterr().out
+
+
+def test_a_lost_network_is_waited_for(gcloud, capfd):
+  code, calls = gcloud([255, 0], state="ACTIVE", offline=3)
+  assert code == 0
+  again = [*WORK, *3 * ["describe"], "describe"]
+  assert short(calls) == ["describe", *again, *WORK, "scp", "delete"]
+  said = capfd.readouterr().out
+  assert said.count("the server cannot be reached") == 1
+  assert "mine: the connection broke; the command continues" in said
+
+
+def test_a_gcloud_that_cannot_be_used_is_said_at_once(gcloud, capfd):
+  with pytest.raises(ConfigError, match="gcloud cannot be used: exit code 1"):
+    gcloud([0], fails=["describe"])
+  with pytest.raises(ConfigError, match="gcloud could not ask for it"):
+    gcloud([0], fails=["create"])
+  assert capfd.readouterr().out.count("to delete it:\n  gcloud compute tpus") == 2
 
 
 def test_a_slice_that_is_there_is_used_and_may_be_kept(gcloud):

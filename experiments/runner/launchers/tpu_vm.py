@@ -99,20 +99,33 @@ class TpuVm(Launcher):
         " add --dry_run to print the commands"
       )
     try:
-      code = self._work(request)
-      self._call(*self._returned(request))
-    except KeyboardInterrupt:
-      print(f"{self.name} is left as it is; to delete it:", flush=True)
-      print(f"  {shlex.join(self.commands.delete())}", flush=True)
+      return self._results(request, self._work(request))
+    except BaseException:  # also Ctrl-C: what was asked for costs money
+      self._say_how(
+        f"{self.name} is left as it is; to delete it", self.commands.delete()
+      )
       raise
-    if not self.keep:
-      self._call(self.commands.delete())
+
+  def _results(self, request: Request, code: int) -> int:
+    """Brings the results, then deletes the slice; returns the exit code."""
+    brings, delete = self._returned(request), self.commands.delete()
+    if failed := self._call(*brings):
+      self._say_how(
+        f"the results were not copied (exit code {failed}), so {self.name} is left as"
+        " it is and goes on to cost money; to copy them, and then to delete it",
+        *brings,
+        delete,
+      )
+      return code or 1
+    if not self.keep and (failed := self._call(delete)):
+      self._say_how(f"{self.name} was not deleted (exit code {failed})", delete)
+      return code or 1
     return code
 
   def _work(self, request: Request) -> int:
     """Asks for the slice and works on it, again where it is taken away."""
-    for _ in range(self.restarts + 1):
-      self._obtain()
+    for n in range(self.restarts + 1):
+      self._obtain(first=n == 0)
       code = self._call(*self._prepared(), self._run(request))
       state = self._state()
       if code == 0 or (state in USABLE and code != CONNECTION):
@@ -122,10 +135,11 @@ class TpuVm(Launcher):
     print(f"{self.name}: given up after {self.restarts} restarts")
     return 1
 
-  def _obtain(self) -> None:
+  def _obtain(self, first: bool) -> None:
     """Waits until the slice can be used; asks for it where it is not there."""
     before = None
-    while (state := self._state()) not in USABLE:
+    while (state := self._state(first)) not in USABLE:
+      first = False
       if state != before:
         print(f"{self.name}: {state or 'not there'}", flush=True)
       if state in FAILED and before is not None:
@@ -139,10 +153,29 @@ class TpuVm(Launcher):
       before = state
       time.sleep(POLL)
 
-  def _state(self) -> str:
-    """Returns the state of the slice, "" where there is none."""
-    done = subprocess.run(self.commands.state(), capture_output=True, text=True)
-    return done.stdout.strip() if done.returncode == 0 else ""
+  def _state(self, first: bool = False) -> str:
+    """Returns the state of the slice, "" where there is none; waits for an answer.
+
+    first   whether nothing was asked for so far: then no answer is a ConfigError
+    """
+    before = ""
+    while True:
+      done = subprocess.run(self.commands.state(), capture_output=True, text=True)
+      if done.returncode == 0:
+        return done.stdout.strip()
+      if "NOT_FOUND" in done.stderr:
+        return ""
+      why = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+      if first:
+        raise ConfigError(f"--launcher=tpu_vm: gcloud cannot be used: {why}")
+      if why != before:  # as where this machine has lost its network
+        print(f"{self.name}: gcloud is asked again ({why})", flush=True)
+      before = why
+      time.sleep(POLL)
+
+  def _say_how(self, why: str, *commands: list[str]) -> None:
+    """Prints a reason and the commands that are left to the user."""
+    print("\n".join([f"{why}:", *(f"  {shlex.join(x)}" for x in commands)]), flush=True)
 
   def _prepared(self) -> list[list[str]]:
     script = install(self.name, self.share, self.setup)
