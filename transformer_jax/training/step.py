@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from transformer_jax.attention.cores import cores
 from transformer_jax.batch_part import BatchPart, MicroBatch
 from transformer_jax.data import task_probe
 from transformer_jax.data.base import Batch, Task
@@ -125,7 +126,10 @@ class Trainer:
     key_init = jax.random.fold_in(key, INIT)
     # A model without an encoder leaves the source alone.
     read = self.task.example(self.length)
-    params = self.model.init(key_init, read, at, token_BL, at)["params"]
+    # Parameters do not depend on the core, and a ring needs a mesh in use.
+    arch = dataclasses.replace(self.model.arch, core=cores.build("dense"))
+    model = self.model.clone(arch=arch)
+    params = model.init(key_init, read, at, token_BL, at)["params"]
     ema_params = jax.tree.map(jnp.copy, params) if self.ema else None
     return State(jnp.int32(0), params, self.optimizer.init(params), key, ema_params)
 
