@@ -44,18 +44,17 @@ def split_rows(x_BL: jax.Array, mesh: Mesh | None = None) -> jax.Array:
 
 
 def gather_width(table_VD: jax.Array) -> jax.Array:
-  """Returns a table of vectors whose width is whole on every device.
+  """Returns a table of vectors that are whole, where its rows are split too.
 
-  Its rows stay as `tensor` splits them. Looked up in parts, the vectors of a whole
-  batch would be sent to every device.
+  The compiler looks up parts of vectors well, or some of the vectors; where both axes
+  are split it would send the vectors of the whole batch to every device.
   """
   mesh = jax.sharding.get_abstract_mesh()
-  free = _free(mesh)
-  if free.get(MATRIX_RULES["D"], 1) == 1:
+  free, rows, width = _free(mesh), RULES["V"], MATRIX_RULES["D"]
+  if min(free.get(rows, 1), free.get(width, 1)) == 1:
     return table_VD
-  rows = _dividing(free, table_VD.shape[0], RULES["V"])
-  split = NamedSharding(mesh, PartitionSpec(rows, None))
-  return jax.lax.with_sharding_constraint(table_VD, split)
+  split = PartitionSpec(_dividing(free, table_VD.shape[0], rows), None)
+  return jax.lax.with_sharding_constraint(table_VD, NamedSharding(mesh, split))
 
 
 def _free(mesh: Any) -> dict[str, int]:

@@ -28,6 +28,8 @@ class MeshShape:
   (2, 4)
   >>> print(MeshShape(data=2, fsdp=4))
   mesh.data=2 x mesh.fsdp=4
+  >>> MeshShape(tensor=2).parts("H")
+  ('tensor', 2)
   """
 
   data: int = 1
@@ -56,10 +58,15 @@ class MeshShape:
     """Devices that this mesh needs at least."""
     return max(1, self.data) * self.others
 
+  def parts(self, letter: str) -> tuple[str, int]:
+    """Returns the axis that splits an axis letter of matrices, and its size."""
+    axis = (RULES | MATRIX_RULES)[letter]
+    return axis, self.sizes[axis]
+
   @property
   def rows(self) -> int:
-    """Parts that a batch is split into, once `data` is known."""
-    return self.data * self.fsdp
+    """Parts that a batch is split into, at least."""
+    return max(1, self.data) * self.fsdp
 
   def filled(self, devices: int) -> "MeshShape":
     """Returns the shape with `data` for so many devices, where it is -1."""

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 import transformer_jax.data  # noqa: F401, fills the registry of tasks
 from experiments.configs import base
 from experiments.setup.model_kinds import KINDS
-from experiments.setup.validate import ConfigError
+from experiments.setup.validate import SPLIT, ConfigError
 from transformer_jax.attention import attentions
 from transformer_jax.axes import Dims
 from transformer_jax.data import task_probe
@@ -21,6 +21,7 @@ from transformer_jax.evaluation.generation_eval import GenerationEval
 from transformer_jax.evaluation.lengths import Evaluator
 from transformer_jax.evaluation.measures import Measure, measures, name_of
 from transformer_jax.evaluation.splits import with_split
+from transformer_jax.mesh_shape import MeshShape
 from transformer_jax.models import Architecture, families
 from transformer_jax.models.compatibility import refusal
 from transformer_jax.training import optimizers
@@ -248,13 +249,14 @@ def check_attention(config: ConfigDict, arch: Architecture) -> None:
 
 def check_decoder(config: ConfigDict, arch: Architecture) -> None:
   """Raises ConfigError unless a decoder's other sizes fit the variant and the mesh."""
-  dims, tensor = arch.decoder_dims, config.mesh.tensor
+  dims, shape = arch.decoder_dims, MeshShape(**config.mesh)
   if dims is None:
     return
   check_attention(config, arch)
-  for name, size in (("heads", dims.H), ("feedforward", dims.F)):
-    if size % tensor:
+  for key, letter in SPLIT.items():
+    (axis, parts), size = shape.parts(letter), getattr(dims, letter)
+    if size % parts:
       raise ConfigError(
-        f"model.family={config.model.family}: the decoder's {name}={size} is not a"
-        f" multiple of mesh.tensor={tensor}; change one of them"
+        f"model.family={config.model.family}: the decoder's {key.partition('.')[2]}="
+        f"{size} is not a multiple of mesh.{axis}={parts}; change one of them"
       )

@@ -1,6 +1,7 @@
 """Matched budgets, solved: width, layers, units or steps that cost what is wanted."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ from experiments.runner.cost import COSTS
 from experiments.runner.step_time import Timer
 from experiments.setup.matching import KEYS, WITHIN, Match, Matched
 from experiments.setup.runs import Run
-from experiments.setup.validate import ConfigError, resolve
+from experiments.setup.validate import SPLIT, ConfigError, resolve
+from transformer_jax.mesh_shape import MeshShape
 from transformer_jax.training.json_files import FileError, read_object
 
 UNITS = "model.feedforward"
@@ -189,8 +191,10 @@ def _step(
   attempt: Callable[[int], float | None], config: ConfigDict, key: str, start: int
 ) -> int:
   """Returns the smallest change of a size that the model allows; 0: none."""
-  divided = {"model.width": 1 if config.model.head_width else config.model.heads}
-  divided[UNITS] = config.mesh.tensor
+  shape = MeshShape(**config.mesh)
+  heads = 1 if config.model.head_width else config.model.heads
+  divided = {k: shape.parts(letter)[1] for k, letter in SPLIT.items()}
+  divided["model.width"] = math.lcm(divided["model.width"], heads)
   least = divided.get(key, 1)
   steps = [least * 2**n for n in range(COARSEST.bit_length())]
   return next((step for step in steps if attempt(start + step) is not None), 0)

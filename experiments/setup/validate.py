@@ -14,7 +14,7 @@ from experiments.setup.former_values import today
 from experiments.setup.model_kinds import KINDS
 from experiments.setup.registries import registries, specs
 from transformer_jax import remat
-from transformer_jax.mesh_shape import MeshShape
+from transformer_jax.mesh_shape import ROWS, MeshShape
 from transformer_jax.spec import LARGEST_SEED, nearest
 
 
@@ -161,6 +161,7 @@ PROBABILITIES = (
   *("model.dropout", "model.attention_dropout", "train.label_smoothing"),
   "train.ema",
 )
+SPLIT = {"model.width": "D", "model.heads": "H", "model.feedforward": "F"}  # by a mesh
 MOST_SEEDS = 1000
 MOST_LAYERS = 1000  # each is traced: far more would be a hang, not a model
 
@@ -211,7 +212,6 @@ def _divisions(flat: Mapping[str, Any]) -> Iterator[str]:
   pairs = [
     ("train.steps", "train.steps_per_dispatch"),
     ("train.checkpoint_every", "train.steps_per_dispatch"),
-    ("train.batch_size", "train.accumulate"),
     ("evaluate.examples", "evaluate.batch_size"),
   ]
   pairs += [] if flat["model.head_width"] else [("model.width", "model.heads")]
@@ -225,18 +225,20 @@ def _mesh(flat: Mapping[str, Any], devices: int | None) -> Iterator[str]:
   yield from problems
   if problems:
     return
-  shape = shape.filled(devices) if devices is not None else shape
-  pairs = [("model.width", "fsdp"), ("model.heads", "tensor")]
-  for whole, axis in [*pairs, ("model.feedforward", "tensor")]:
-    yield from _uneven(whole, flat[whole], f"mesh.{axis}", shape.sizes[axis])
-  rows = "mesh.data x mesh.fsdp" if shape.fsdp > 1 else "mesh.data"
+  shape = shape.filled(devices or 1)
+  for key, letter in SPLIT.items():
+    axis, parts = shape.parts(letter)
+    yield from _uneven(key, flat[key], f"mesh.{axis}", parts)
+  split = [axis for axis in ROWS if shape.sizes[axis] > 1]
+  rows = " x ".join(f"mesh.{axis}" for axis in split or ROWS[:1])
   accumulate = flat["train.accumulate"]
-  of_step = f"train.accumulate x {rows}" if accumulate > 1 else rows
-  if shape.rows > 0:
-    size = flat["train.batch_size"]
-    yield from _uneven("train.batch_size", size, of_step, accumulate * shape.rows)
-    size = flat["evaluate.batch_size"]
-    yield from _uneven("evaluate.batch_size", size, rows, shape.rows)
+  named = [*(("train.accumulate",) if accumulate > 1 else ()), rows]
+  size = flat["train.batch_size"]
+  yield from _uneven(
+    "train.batch_size", size, " x ".join(named), accumulate * shape.rows
+  )
+  size = flat["evaluate.batch_size"]
+  yield from _uneven("evaluate.batch_size", size, rows, shape.rows)
   count = len(flat["seeds"])
   if count % shape.seed:
     yield (

@@ -33,6 +33,27 @@ from experiments.setup.validate import ConfigError, resolve, validate
     ({"mesh.data": 3, "mesh.tensor": 3}, "only 8 devices here"),
     ({"mesh.data": -1, "train.batch_size": 12}, "write train.batch_size=8 or 16"),
     ({"mesh.tensor": 3, "mesh.data": -1}, "8 devices are not a multiple"),
+    ({"mesh.data": 0}, "mesh.data=0: write 1 or more, or -1 for all devices"),
+    ({"mesh.seed": -1}, "mesh.seed=-1: write 1 or more$"),
+    ({"mesh.seed": 2, "mesh.fsdp": 8}, "mesh.seed=2 x mesh.fsdp=8: only 8 devices"),
+    (
+      {"mesh.seed": 2},
+      "mesh.seed=2 does not divide the 3 seeds: write a m",
+    ),
+    ({"mesh.fsdp": 5}, "model.width=64 is not a multiple of mesh.fsdp=5"),
+    (
+      {"mesh.data": 2, "mesh.fsdp": 4, "train.batch_size": 12},
+      "of mesh.data x mesh.fsdp=8",
+    ),
+    ({"train.accumulate": 0}, "train.accumulate=0: write 1 or more"),
+    (
+      {"train.accumulate": 3},
+      "multiple of train.accumulate x mesh.data=3",
+    ),
+    (
+      {"train.accumulate": 4, "mesh.data": 4, "train.batch_size": 8},
+      "train.batch_size=8 is not a multiple of train.accumulate x mesh.data=16",
+    ),
   ],
 )
 def test_a_value_that_cannot_be_used_is_refused(overrides, says):
