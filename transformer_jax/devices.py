@@ -33,8 +33,8 @@ def split_rows(x_BL: jax.Array, mesh: Mesh | None = None) -> jax.Array:
   mesh   devices where no mesh is in use
   """
   here = jax.sharding.get_abstract_mesh()
-  used: Any = mesh if here.empty else here
-  free = _free(used)
+  used: Any = mesh if mesh and here.empty else here
+  free = free_axes(used)
   if math.prod(free.values()) == 1:
     return x_BL
   spec = [_dividing(free, x_BL.shape[0], *ROWS)]
@@ -44,23 +44,25 @@ def split_rows(x_BL: jax.Array, mesh: Mesh | None = None) -> jax.Array:
 
 
 def gather_width(table_VD: jax.Array) -> jax.Array:
-  """Returns a table of vectors that are whole, where its rows are split too.
+  """Returns a table of vectors that are whole, where not only their width is split.
 
-  The compiler looks up parts of vectors well, or some of the vectors; where both axes
-  are split it would send the vectors of the whole batch to every device.
+  The compiler looks up parts of vectors well. Where a mesh splits rows of the table or
+  tokens too, it would send the vectors of the whole batch to every device.
   """
-  mesh = jax.sharding.get_abstract_mesh()
-  free, rows, width = _free(mesh), RULES["V"], MATRIX_RULES["D"]
-  if min(free.get(rows, 1), free.get(width, 1)) == 1:
+  mesh, free = jax.sharding.get_abstract_mesh(), free_axes()
+  width, others = MATRIX_RULES["D"], (RULES["V"], SEQUENCE)
+  if free.get(width, 1) == 1 or all(free.get(axis, 1) == 1 for axis in others):
     return table_VD
-  split = PartitionSpec(_dividing(free, table_VD.shape[0], rows), None)
+  split = PartitionSpec(_dividing(free, table_VD.shape[0], RULES["V"]), None)
   return jax.lax.with_sharding_constraint(table_VD, NamedSharding(mesh, split))
 
 
-def _free(mesh: Any) -> dict[str, int]:
-  """Returns {axis: size} of a mesh, without the axes that `shard_map` has taken."""
-  if mesh is None or mesh.empty:
-    return {}
+def free_axes(mesh: Any = None) -> dict[str, int]:
+  """Returns {axis: size} of a mesh, without the axes that `shard_map` has taken.
+
+  mesh   None: that in use
+  """
+  mesh = jax.sharding.get_abstract_mesh() if mesh is None else mesh
   kinds = zip(mesh.axis_names, mesh.axis_types, strict=True)
   return {axis: mesh.shape[axis] for axis, kind in kinds if kind == AxisType.Auto}
 

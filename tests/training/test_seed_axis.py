@@ -18,6 +18,29 @@ COLLECTIVE = re.compile(
 SEEDS = (10, 4, 7, 2)
 
 
+def groups(text):
+  """Yields the groups of devices that exchange something in a compiled program."""
+  for match in re.finditer(r"(?:replica_groups|source_target_pairs)=(\S+)(.*)", text):
+    word, rest = match.groups()
+    if word.startswith("{{"):
+      for group in re.findall(r"{([\d,]+)}", word):
+        yield [int(n) for n in group.split(",")]
+    elif word.startswith("mesh["):  # names of its axes, and those of a group
+      sizes = [int(n) for n in re.findall(r"=(\d+)", word)]
+      within = [int(n) for n in re.findall(r"'axis_(\d+)'", rest.partition("}")[0])]
+      others = [n for n in range(len(sizes)) if n not in within]
+      ids = np.arange(np.prod(sizes)).reshape(sizes).transpose(*others, *within)
+      yield from ids.reshape(-1, np.prod([sizes[n] for n in within])).tolist()
+    else:
+      shape, sizes, order = re.match(
+        r"\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", word
+      ).groups()
+      shape, sizes = ([int(n) for n in x.split(",")] for x in (shape, sizes))
+      ids = np.arange(np.prod(sizes)).reshape(sizes)
+      ids = ids.transpose([int(n) for n in order.split(",")]) if order else ids
+      yield from ids.reshape(shape).tolist()
+
+
 @functools.cache
 def trained(seeds=SEEDS, **mesh):
   """Returns the program of a mesh, with the state and metrics after four steps."""
@@ -32,6 +55,15 @@ def test_seeds_on_devices_of_their_own_exchange_nothing():
   assert not COLLECTIVE.findall(program.run.as_text())
   for x in jax.tree.leaves((state, metrics)):
     assert {shard.data.shape[0] for shard in x.addressable_shards} == {1}
+
+
+def test_devices_of_a_seed_exchange_nothing_with_those_of_another():
+  program, state, _ = trained(SEEDS[:2], seed=2, data=2, tensor=2)
+  _, want, _ = trained(SEEDS[:2])
+  exchanging = [*groups(program.run.as_text())]
+  assert len(exchanging) > 8
+  assert {len({n // 4 for n in group}) for group in exchanging} == {1}, exchanging
+  close(state.params, want.params)
 
 
 def test_seeds_on_devices_of_their_own_have_the_numbers_of_one_device():

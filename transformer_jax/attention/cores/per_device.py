@@ -12,11 +12,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import AxisType, PartitionSpec
+from jax.sharding import PartitionSpec
 
 from transformer_jax.attention.cores.context import Context
 from transformer_jax.axes import axes_of
-from transformer_jax.mesh_shape import ROWS
+from transformer_jax.devices import free_axes
+from transformer_jax.mesh_shape import ROWS, SEED
 from transformer_jax.positions import Coords
 
 HEADS = "tensor"  # mesh axis that splits heads
@@ -39,7 +40,7 @@ def on_each_device(attend):
       functools.partial(attend, self),
       in_specs=(queries, keys, values, _of_context(split, context)),
       out_specs=queries,
-      axis_names=set(itertools.chain(*split.values())),
+      axis_names={*itertools.chain(*split.values()), *seed_axes()},
       check_vma=False,
     )
     return run(q_BLHK, k_BMGK, v_BMGE, context)
@@ -47,17 +48,20 @@ def on_each_device(attend):
   return attend_by_device
 
 
+def seed_axes() -> tuple[str, ...]:
+  """Returns the mesh axis of seeds, if there is one.
+
+  `vmap` over seeds adds it to the specs of a `shard_map`, which has to take it then.
+  """
+  return tuple(axis for axis in free_axes() if axis == SEED)
+
+
 def _split(q_shape, *groups) -> Split:
   """Returns {axis letter: mesh axes} of the axes that are split.
 
   A single key head is not split: queries on all devices read it.
   """
-  mesh = jax.sharding.get_abstract_mesh()
-  free = {
-    name: mesh.shape[name]
-    for name, kind in zip(mesh.axis_names, mesh.axis_types, strict=True)
-    if kind == AxisType.Auto and mesh.shape[name] > 1
-  }
+  free = {axis: size for axis, size in free_axes().items() if size > 1}
   by_rows, heads = tuple(axis for axis in ROWS if axis in free), free.get(HEADS, 1)
   rows = math.prod(free[axis] for axis in by_rows)
   split: Split = {"B": by_rows} if by_rows and q_shape[0] % rows == 0 else {}

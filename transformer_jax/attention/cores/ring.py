@@ -18,6 +18,7 @@ from transformer_jax.attention.cores.base import (
   tiled_refusal,
 )
 from transformer_jax.attention.cores.context import Context
+from transformer_jax.attention.cores.per_device import seed_axes
 from transformer_jax.attention.variants.bound_variant import (
   MASKED,
   PLAIN,
@@ -58,7 +59,7 @@ class Ring(Core):
       functools.partial(_local, self.axis, n, block),
       in_specs=(everywhere, tokens, tokens),
       out_specs=tokens,
-      axis_names={self.axis},
+      axis_names={self.axis, *seed_axes()},
       check_vma=False,
     )
     scheme = Scheme(context.position, context.variant, jnp.asarray(context.scale))
