@@ -33,22 +33,21 @@ MESHES = {
   "data, fsdp, tensor": {"data": 2, "fsdp": 2, "tensor": 2},
   "seed, fsdp, sequence": {"seed": 2, "fsdp": 2, "sequence": 2},
 }
-# An encoding for each kind of hook.
+# Encodings that use every kind of hook.
 ENCODINGS = {
-  "randomized(rope, max_positions=64)": ["assign_positions"],
+  "randomized(rope_yarn, max_positions=64)": [
+    *("assign_positions", "rotate", "temperature"),
+  ],
   "learned": ["embed"],
   "forgetting": ["token_data", "accumulate"],
-  "rope_yarn": ["temperature"],
-  "rope": ["rotate"],
-  "xpos": ["transform_qk"],
+  "pope": ["transform_qk"],
   "t5": ["bias"],
   "alibi(both_ways='two_sided')": ["mask"],
-  "deberta": ["borrow"],
-  "transformer_xl": ["prepare"],
-  "shaw": ["score", "values"],
+  "deberta": ["borrow", "prepare", "score"],
+  "shaw": ["values"],
   "cope": ["full_scores"],
 }
-CAUSAL = ("xpos", "cope")  # have no form that looks both ways
+CAUSAL = ("cope",)  # has no form that looks both ways
 TASKS = {"decoder": "copy(symbols=12)", "encoder_decoder": "pairs(copy(symbols=12))"}
 SIZES = {
   "train.length": 7,  # 16 tokens, and 8 on each side of pairs
