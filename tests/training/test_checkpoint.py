@@ -7,6 +7,7 @@ import os
 import resource
 import shutil
 import signal
+import threading
 import time
 
 import jax
@@ -16,6 +17,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from transformer_jax import hosts
 from transformer_jax.training import checkpoint, checkpoint_note, checksum
 from transformer_jax.training.checkpoint import CheckpointError, Keeper
 from transformer_jax.training.json_files import (
@@ -438,3 +440,55 @@ def test_read_json_names_the_damaged_file(tmp_path):
   path.write_text('{"id": "a", "sco')
   with pytest.raises(FileError, match=r"result\.json is not readable JSON .*column"):
     read_json(path)
+
+
+class OneOfTwo(hosts.ProcessGroup):
+  """Process 1 of two; process 0 cannot write its part of a checkpoint while `full`."""
+
+  index, names, full = 1, ("process 0", "process 1"), True
+
+  def exchange(self, label, value, error=None):
+    if label == "whether a checkpoint is written":
+      return [[False, self.full], value]
+    if self.full and label == "a written checkpoint":
+      raise hosts.HostError("process 0: No space left on device")
+    return [self.there() if label == "the steps on disk" else value, value]
+
+
+class WaitsForEver:
+  """A manager whose save waits for a folder that process 0 could not make."""
+
+  def __init__(self):
+    self.ended, self.waited = threading.Event(), []
+
+  def is_saving_in_progress(self):
+    return True
+
+  def save(self, step, **_):
+    pass
+
+  def wait_until_finished(self):
+    self.waited.append(self.ended.wait(10))
+
+  close = wait_until_finished
+
+
+def test_a_save_that_another_process_gave_up_is_not_waited_for(
+  saved, monkeypatch, request
+):
+  keeper = Keeper(saved)
+  group, real, stuck = OneOfTwo(), keeper._manager, WaitsForEver()
+  group.there = keeper._on_disk
+  request.addfinalizer(lambda: hosts.use(hosts.ProcessGroup()))
+  hosts.use(group)
+  monkeypatch.setattr(checkpoint, "GRACE", 0.1)
+  keeper._manager = stuck
+  keeper.save(30, tiny(30), {})
+  keeper.poll()
+  assert "process 0: No space left on device" in keeper._lost and not stuck.waited
+  real.close()
+  group.full = False  # there is space again; a manager of its own saves
+  keeper.save(30, tiny(30), {})
+  keeper.close()
+  assert keeper.steps() == [20, 30]
+  stuck.ended.set()

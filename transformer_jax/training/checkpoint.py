@@ -8,6 +8,7 @@ and reads its own part, and all agree on what was saved, lost and damaged.
 
 import contextlib
 import functools
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -40,6 +41,7 @@ from transformer_jax.training.json_files import (
 from transformer_jax.training.orbax_logging import quieten_orbax
 
 POLL = 0.05  # seconds between looks at a save of several processes
+GRACE = 5.0  # seconds for a save that was given up to end
 
 
 class Keeper:
@@ -69,21 +71,24 @@ class Keeper:
     self._lost: str | None = None
     self._error: Exception | None = None  # of the pending save
     self._opened = 0  # managers so far
-    self._given_up = False  # the pending save, because another process failed
     quieten_orbax()
     self._manager = self._open()
 
   def _open(self) -> ocp.CheckpointManager:
     make_folder(self._directory)
+    # Set where the pending save is given up, because a process failed. The manager's
+    # own: threads of the one before may still wait.
+    self._given_up = threading.Event()
+    self._opened += 1
+    meet = functools.partial(_meet, self._opened, self._given_up.is_set)
     latest = ocp.checkpoint_managers.LatestN(self._keep)
     options = ocp.CheckpointManagerOptions(
       create=False,
       cleanup_tmp_directories=True,
       preservation_policy=latest,
       multiprocessing_options=_barriers(),
-      async_options=ocp.AsyncOptions(barrier_sync_fn=self._meet),
+      async_options=ocp.AsyncOptions(barrier_sync_fn=meet),
     )
-    self._opened, self._given_up = self._opened + 1, False
     items = ("state", "meta")
     return ocp.CheckpointManager(self._directory, item_names=items, options=options)
 
@@ -134,7 +139,7 @@ class Keeper:
   def _writing(self) -> bool:
     """Returns whether any process writes; one that failed ends the waiting of all."""
     failed = False
-    if self._given_up:
+    if self._given_up.is_set():
       return False
     if not (writing := self._manager.is_saving_in_progress()):
       try:
@@ -142,12 +147,9 @@ class Keeper:
       except Exception as error:
         failed, self._error = True, error
     parts = hosts.group().exchange("whether a checkpoint is written", [writing, failed])
-    self._given_up = any(part[1] for part in parts)
-    return any(part[0] for part in parts) and not self._given_up
-
-  def _meet(self, *, key: str, timeout_ms: int) -> None:
-    """Waits for all processes, in the background; a step may be saved again."""
-    hosts.group().meet(f"{self._opened} {key}", lambda: self._given_up)
+    if any(part[1] for part in parts):
+      self._given_up.set()
+    return any(part[0] for part in parts) and not self._given_up.is_set()
 
   def wait(self) -> None:
     """Waits for the pending save and for the removal of steps that it replaces."""
@@ -169,10 +171,9 @@ class Keeper:
     error, self._error = self._error, None
     if error:
       raise error
-    with contextlib.suppress(*[Exception] * self._given_up):  # another one's counts
-      self._manager.wait_until_finished()
-    if self._given_up:
+    if self._given_up.is_set():  # another one's error counts
       return
+    self._manager.wait_until_finished()
     if hosts.is_leader() and self._saving not in self._on_disk():
       raise FileNotFoundError("the folder did not appear")
 
@@ -188,8 +189,10 @@ class Keeper:
 
   def _reopen(self) -> None:
     """Replaces the manager, which removes the remains of a failed save."""
-    with contextlib.suppress(Exception):
-      self._manager.close()
+    closing = threading.Thread(target=_close, args=[self._manager], daemon=True)
+    closing.start()
+    # Orbax may wait minutes for a folder that another process could not make.
+    closing.join(GRACE if self._given_up.is_set() else None)
     self._manager = self._open()
 
   def close(self) -> None:
@@ -294,6 +297,18 @@ class Keeper:
         f"checkpoint {self._directory}/{step} was written with {'; '.join(parts)}:"
         " the numbers may differ in their last bits from an uninterrupted run"
       )
+
+
+def _meet(
+  opened: int, given_up: Callable[[], bool], *, key: str, timeout_ms: int
+) -> None:
+  """Waits for all processes, in the background; a step may be saved again."""
+  hosts.group().meet(f"{opened} {key}", given_up)
+
+
+def _close(manager: ocp.CheckpointManager) -> None:
+  with contextlib.suppress(Exception):
+    manager.close()
 
 
 def _barriers() -> ocp.options.MultiprocessingOptions:
