@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pytest
+from joined_processes import free_port
 
 from experiments.runner.hosts import compare, join, meeting
 from experiments.runner.hosts.channel import END, Line
@@ -23,6 +24,7 @@ from transformer_jax.hosts import HostError
 from transformer_jax.training.signals import Stop
 
 WAIT = 30.0  # seconds; nothing here takes one
+SETTINGS = {"heartbeat": WAIT, "hang_timeout": WAIT}
 
 
 class Processes:
@@ -292,6 +294,36 @@ def test_processes_that_cannot_meet_are_told_why():
     address = f"127.0.0.1:{free.getsockname()[1]}"
     with pytest.raises(ConfigError, match="no process 0 at 127.0.0.1"):
       meeting.follow(address, 2, 1, 0.2, {})
+
+
+def test_one_that_connects_and_is_silent_holds_nobody_up(monkeypatch):
+  monkeypatch.setattr(meeting, "HELLO", 0.2)
+  address = f"127.0.0.1:{free_port()}"
+  with ThreadPoolExecutor(2) as threads:
+    leader = threads.submit(meeting.lead, address, 2, WAIT, SETTINGS)
+    with meeting._connection("127.0.0.1", meeting._port(address), 1, WAIT):
+      follower = threads.submit(meeting.follow, address, 2, 1, WAIT, SETTINGS)
+      joined = [each.result(WAIT) for each in (leader, follower)]
+  assert [each.index for each in joined] == [0, 1]
+  for each in joined:
+    each.close()
+
+
+def test_a_silent_connection_does_not_outlast_the_patience_of_the_leader():
+  address = f"127.0.0.1:{free_port()}"
+  with ThreadPoolExecutor(1) as threads:
+    leader = threads.submit(meeting.lead, address, 2, 1.0, SETTINGS)
+    with meeting._connection("127.0.0.1", meeting._port(address), 1, WAIT):
+      with pytest.raises(ConfigError, match=r"did not start in 1 seconds: 1;"):
+        leader.result(WAIT)
+
+
+def test_a_leader_that_never_answers_is_given_up(monkeypatch):
+  monkeypatch.setattr(meeting, "HELLO", 0.1)
+  address = f"127.0.0.1:{free_port()}"
+  with meeting._server(address):
+    with pytest.raises(ConfigError, match=r"gave no answer in 0\.4 seconds"):
+      meeting.follow(address, 2, 1, 0.2, SETTINGS)
 
 
 SLURM = {

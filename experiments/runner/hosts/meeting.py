@@ -16,6 +16,7 @@ from experiments.setup.validate import ConfigError
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 LAST_PORT = 65535
+HELLO = 5.0  # seconds for one that has connected to say who it is
 
 
 def lead(
@@ -38,9 +39,11 @@ def lead(
         connection, _ = server.accept()
       except TimeoutError:
         raise _end_meeting(lines, _missing(names, processes, patience)) from None
-      connection.settimeout(None)
+      # Anything may connect, and say nothing: a port scan, a health check.
+      connection.settimeout(max(0.01, min(HELLO, until - time.monotonic())))
       line = Line(connection)
       hello = line.receive() or {}
+      connection.settimeout(None)
       number, name = hello.get("hello"), hello.get("name")
       if not isinstance(number, int) or not isinstance(name, str):
         line.drop()  # not one of ours
@@ -66,11 +69,15 @@ def follow(
   Further arguments are those of `lead`.
   """
   host, port = _host(address), _port(address)
-  line = Line(_connection(host, port, process, patience))
+  connection = _connection(host, port, process, patience)
+  connection.settimeout(patience + 2 * HELLO)  # the leader itself waits for `patience`
+  line = Line(connection)
   line.send({"hello": process, "processes": processes, "name": _name(process)})
   answer = line.receive() or {
-    "refused": f"{_name(process)}: the leader at {host}:{port} has ended"
+    "refused": f"{_name(process)}: process 0 at {host}:{port} has ended, or gave no"
+    f" answer in {patience + 2 * HELLO:g} seconds"
   }
+  connection.settimeout(None)
   if "refused" in answer:
     line.drop()
     raise ConfigError(answer["refused"])
