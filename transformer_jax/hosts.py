@@ -3,7 +3,7 @@
 All of them execute the same program on their own devices. Process 0, the leader, alone
 writes files and prints. What they decide, they decide together: `exchange` is the only
 way in which one learns of another, and a process alone exchanges with itself. Several
-are joined by experiments/runner/hosts.py.
+are joined by experiments/runner/hosts/join.py.
 """
 
 from collections.abc import Callable, Sequence

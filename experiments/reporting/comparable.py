@@ -13,6 +13,8 @@ ROUNDING: dict[str, Callable[[LoadedRun], Any]] = {
   "evaluate.batch_size": lambda run: run.config.get("evaluate.batch_size"),
   "mesh": lambda run: _sizes(run.fact("mesh")),
   "device": lambda run: run.fact("device"),
+  # Of several, gradients are added in another order.
+  "processes": lambda run: run.fact("processes") or 1,
   "environment": lambda run: run.fact("environment"),
   "versions": lambda run: run.fact("versions"),
   "code": lambda run: run.fact("sources") or run.fact("commit"),

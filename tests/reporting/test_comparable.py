@@ -198,3 +198,12 @@ def test_what_no_test_can_see_is_said(sweep):
   assert "device (cpu x2: none and rope; cpu x4: alibi)" in note and "mesh" not in note
   assert "versions (jax 0.10.2: none and alibi; jax 0.11.0: rope)" in note
   assert "environment (XLA_FLAGS None: none and rope; XLA_FLAGS --fast: alibi)" in note
+
+
+def test_runs_of_several_processes_are_marked(sweep):
+  def notes():
+    return " ".join(score_tables.main_table(comparisons.find(sweep), "text").notes)
+
+  assert "processes" not in notes()
+  edit(sweep, "text-02", processes=4)
+  assert "processes (1: none and alibi; 4: rope)" in notes()
