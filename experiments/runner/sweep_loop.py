@@ -96,6 +96,7 @@ def stopped(request: Request, tool: str, stop: Stop) -> int:
   assert stop.received is not None
   again = request.command(tool, workdir=True)
   where = " on every host" if hosts.count() > 1 else ""
+  where += " (I: its number)" if request.hosts.process >= 0 else ""
   print(
     f"stopped by {stop.received.name}; the same command{where} continues:\n  {again}"
   )

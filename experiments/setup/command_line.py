@@ -79,8 +79,8 @@ class Request:
     """Returns the shell command of the same request.
 
     tool      command of this package, as in "sweep"
-    workdir   include --workdir, and --workers, --profile, --launcher and --lease if
-              they were chosen
+    workdir   include --workdir, and --workers, --profile, --launcher, --lease and the
+              flags of several hosts if they were chosen
     """
     flags = {} if self.plan_name == "sweep" else {"plan": self.plan_name}
     flags |= {"groups": ",".join(self.groups)} if self.groups else {}
@@ -90,6 +90,7 @@ class Request:
     if workdir:
       flags |= {"launcher": self.launcher} if self.launcher != LOCAL else {}
       flags |= {"lease": f"{self.lease:g}"} if self.lease else {}
+      flags |= self.hosts.flags()
     flags |= {"until": self.until} if self.until else {}
     flags |= {"max_seeds": str(self.max_seeds)} if self.max_seeds else {}
     flags |= {"allow": ",".join(self.allow)} if self.allow else {}

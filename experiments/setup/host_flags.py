@@ -66,6 +66,25 @@ class Hosts:
     """Whether flags or variables say that there are no others."""
     return self.processes == 1
 
+  def flags(self) -> dict[str, str]:
+    """Returns {name: value} of what was chosen, for the command of every host.
+
+    Each host has a number of its own, which is I there.
+
+    >>> Hosts("10.0.0.1:8476", processes=2, process=1).flags()
+    {'coordinator': '10.0.0.1:8476', 'processes': '2', 'process': 'I'}
+    """
+    chosen = {
+      field.name: getattr(self, field.name)
+      for field in dataclasses.fields(self)
+      if getattr(self, field.name) != field.default
+    }
+    chosen |= {"process": "I"} if "process" in chosen else {}
+    return {
+      name: f"{value:.15g}" if isinstance(value, float) else str(value)
+      for name, value in chosen.items()
+    }
+
 
 def define(values: absl_flags.FlagValues) -> None:
   """Defines the flags."""

@@ -148,3 +148,12 @@ def test_only_some_groups_of_a_plan_run():
   assert runs.only(planned, ()) == planned
   with pytest.raises(ConfigError, match="no 'copi'. Did you mean 'copy'"):
     runs.only(planned, ("copi",))
+
+
+def test_the_command_of_a_group_is_for_every_host():
+  group = ["--coordinator=h:8476", "--processes=2", "--process=1", "--heartbeat=30.5"]
+  again = parse(*group).command("run", workdir=True)
+  assert "--coordinator=h:8476 --processes=2 --process=I --heartbeat=30.5" in again
+  assert "--hang_timeout" not in again
+  assert "--process" not in parse(*group).command("run")
+  assert "--process" not in parse().command("run", workdir=True)
