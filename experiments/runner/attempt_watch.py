@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.runner import goodput
-from experiments.runner.locks import this_process
+from experiments.runner.locks import LostError, check, this_process
 from experiments.runner.timing import Stopwatch
 from transformer_jax.training.checkpoint import Keeper
 from transformer_jax.training.json_files import write_json
@@ -57,10 +57,14 @@ class AttemptWatch(Stopwatch):
       self.write()
 
   def write(self) -> None:
-    """Writes the record; a full disk must not end the training."""
+    """Writes the record; a full disk must not end the training.
+
+    Nothing where another process took the run over: the record is that one's now.
+    """
     self._written = time.monotonic()
     if self._writes:
-      with contextlib.suppress(OSError):
+      with contextlib.suppress(OSError, LostError):
+        check(self._path.parent)
         write_json(self._path, {"attempts": self.attempts()})
 
   def attempts(self) -> list[dict[str, Any]]:

@@ -80,18 +80,23 @@ class Claim:
     threading.Thread(target=self._keep, daemon=True).start()
 
   def check(self) -> None:
-    """Raises LostError where the claim is another process's now.
+    """Raises LostError where the claim is, or may be, another process's now.
 
     Without access to the disk where the last renewal is younger than half a lease: no
-    other process can have taken it then.
+    other process can have taken it then. It may be where the disk refused every renewal
+    for a whole lease.
     """
     with self._busy:
       if not self.lost and clock() - self._renewed > self.lease / 2:
         self.renew()
-      if self.lost:
+      over = clock() - self._renewed > self.lease
+      if self.lost or over:
+        taken = (
+          "another process took" if self.lost else "another process may have taken"
+        )
         raise LostError(
-          f"{self.folder}: its claim was not renewed for {self.lease:g} s, and another"
-          " process took the run over; this one stops"
+          f"{self.folder}: its claim was not renewed for {self.lease:g} s, and {taken}"
+          " the run over; this one stops"
         )
 
   def renew(self) -> None:

@@ -4,6 +4,7 @@ A `Mount` is a process that takes itself to be on a machine of its own, and whos
 `flock` does nothing: all that the two share is the folder.
 """
 
+import errno
 import fcntl
 import json
 import os
@@ -270,3 +271,22 @@ def test_a_run_that_was_taken_over_is_left_to_the_other(elsewhere, tmp_path, cap
     files.pop("error.txt", None)  # of fatal errors, empty while it trains
     assert state(folder) == files
     assert read_json(folder / "status.json")["state"] == "running"
+
+
+def test_a_claim_that_the_disk_lets_nobody_renew_ends_with_its_lease(
+  elsewhere, tmp_path, monkeypatch
+):
+  claim = claims.take(tmp_path, lease=60.0)
+
+  def broken(*_):
+    raise OSError(errno.EIO, "Input/output error")
+
+  with monkeypatch.context() as patch:
+    patch.setattr(os, "listdir", broken)
+    elsewhere[0] += 50
+    claims.check(tmp_path)  # no other process can have it yet
+    elsewhere[0] += 20
+    with pytest.raises(claims.LostError, match="another process may have taken"):
+      claims.check(tmp_path)
+  claims.check(tmp_path)  # nobody has
+  claims.release(claim)

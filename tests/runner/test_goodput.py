@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from experiments.runner import attempt_watch, goodput, timing
+from experiments.runner import attempt_watch, claims, goodput, timing
 from experiments.runner.attempt_watch import AttemptWatch
 
 
@@ -159,3 +159,16 @@ def test_a_damaged_record_counts_as_none(tmp_path, content):
   assert goodput.recorded(tmp_path) == []
   (tmp_path / goodput.FILE).write_text(content)
   assert goodput.recorded(tmp_path) == []
+
+
+def test_one_that_lost_its_run_leaves_the_record_to_the_new_owner(tmp_path):
+  claim = claims.take(tmp_path, lease=60.0)
+  watch = AttemptWatch(tmp_path)
+  watch.write()
+  (tmp_path / f"{claims.NAME}{claim.number + 1}").write_text("{}")
+  claim._renewed -= 100  # suspended, while another process took it
+  theirs = json.dumps({"attempts": []})
+  (tmp_path / goodput.FILE).write_text(theirs)
+  watch.write()
+  assert (tmp_path / goodput.FILE).read_text() == theirs
+  claims.release(claim)
