@@ -59,13 +59,14 @@ def progress(
   for run in runs:
     by_state.setdefault(run.state, []).append(run)
   seconds, source = time_left.time_left(runs, idle)
+  known = time_left.Known(runs)
   running = by_state.get(run_progress.RUNNING, [])
   failed = by_state.get(run_progress.FAILED, [])
   return {
     "question": shown(sweep.get("question", "")),
     "planned": len(runs) if sweep else None,
     "done": len(by_state.get(run_progress.FINISHED, ())),
-    "running": [_of(x, RUNNING) | {"left_s": time_left.rest(x, runs)} for x in running],
+    "running": [_of(x, RUNNING) | {"left_s": known.rest(x)} for x in running],
     "failed": [_of(x, FAILED) for x in failed],
     "stopped": len(by_state.get(run_progress.STOPPED, ())),
     "waiting": len(by_state.get(run_progress.WAITING, ())),

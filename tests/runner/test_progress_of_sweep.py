@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import socket
+import statistics
 import time
 
 import pytest
@@ -134,6 +135,15 @@ def run(state, group="text", **more):
 )
 def test_schedules(runs, idle, seconds):
   assert time_left(runs, idle)[0] == seconds
+
+
+def test_the_medians_of_a_sweep_are_taken_once_not_for_each_run(monkeypatch):
+  taken = []
+  median = statistics.median
+  monkeypatch.setattr(statistics, "median", lambda x: taken.append(1) or median(x))
+  done = [run("finished", took=Took(9, 1))] * 50
+  assert time_left([*done, *[run(WAITING)] * 50], idle=1)[0] == 450.0
+  assert len(taken) < 10
 
 
 @pytest.mark.parametrize(
