@@ -18,6 +18,7 @@ IMAGES = {
 }
 # Ubuntu 22.04 of these images has Python 3.10: uv brings a newer one.
 PYTHON = "3.12"
+NONE = "matched no objects"  # what gcloud says of a folder of a bucket without files
 LARGEST_HOST = 8  # chips of v5e and v6e, cores of others
 
 
@@ -137,16 +138,23 @@ def run(command: str, workdir: str, bucket: str = "") -> str:
   """Returns the script that executes a command on a host.
 
   workdir   folder of the sweep there
-  bucket    gs:// folder that the sweep's is copied from before, and to each minute;
-            "": none
+  bucket    gs:// folder that the sweep's is copied from, once, and to each minute; "":
+            none
   """
   start = f"cd {FOLDER} && . .venv/bin/activate"
   if not bucket:
     return f"{start} && {command}"
   here, there = shlex.quote(workdir), shlex.quote(bucket)
   save = f"gcloud storage rsync --recursive {here} {there}"
+  # Once on a machine: after a broken connection its own files are the newer ones. A
+  # bucket that cannot be read ends it: work from step 0 would replace what it holds.
+  copied = shlex.quote(f"{workdir}.copied")
+  copy = (
+    f"test -e {copied} || (gcloud storage ls {there} 2>&1 | grep -q '{NONE}')"
+    f" || gcloud storage rsync --recursive {there} {here}"
+  )
   return (
-    f"{start} && mkdir -p {here}; gcloud storage rsync --recursive {there} {here};"
+    f"{start} && mkdir -p {here} && ({copy}) && touch {copied} || exit 1;"
     f" (while sleep 60; do {save}; done) & saving=$!; {command}; code=$?;"
     f" kill $saving; {save}; exit $code"
   )

@@ -2,20 +2,23 @@
 
 import dataclasses
 import json
+import os
 import shlex
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
 from fake_runs import asked
 
 from experiments import sweep
+from experiments.runner import tpu_commands
 from experiments.runner.launchers import launcher_of, tpu_vm
 from experiments.runner.tpu_commands import TpuCommands
 from experiments.setup.validate import ConfigError
 
 ROOT = Path(__file__).parents[2]
-SLICE = "tpu_vm(name='mine', type='v5litepod-8', zone='us-west4-a', spot=True{})"
+SLICE = "tpu_vm(name='mine', type='v5litepod-8', zone='us-west4-a'{})"
 
 MINE = SLICE.format("")
 
@@ -67,7 +70,7 @@ def test_a_slice_is_asked_for_used_and_given_back(gcloud, capfd):
   where = "mine --zone=us-west4-a"
   assert lines[1] == (
     f"gcloud compute tpus queued-resources create {where}"
-    " --accelerator-type=v5litepod-8 --spot --node-id=mine"
+    " --accelerator-type=v5litepod-8 --node-id=mine"
     " --runtime-version=v2-alpha-tpuv5-lite"
   )
   assert calls[6][-1].endswith(
@@ -87,7 +90,19 @@ def test_a_slice_that_is_taken_away_is_asked_for_again(gcloud, capfd):
   assert code == 0
   again = ["describe", "delete", *OBTAIN]
   assert short(calls) == [*OBTAIN, *WORK, *2 * [*again, *WORK], "scp", "delete"]
-  assert "mine: it is SUSPENDED; the command continues" in capfd.readouterr().out
+  said = capfd.readouterr().out
+  assert said.count("mine: it is SUSPENDED; the command begins again, without any") == 2
+
+
+def test_a_spot_slice_needs_a_place_that_stays(gcloud, capfd):
+  with pytest.raises(
+    ConfigError, match="spot=True: a machine that is taken away takes"
+  ):
+    launcher_of(SLICE.format(", spot=True"))
+  code, calls = gcloud([255, 0], spec=SLICE.format(", spot=True, bucket='gs://a/b'"))
+  assert code == 0 and "--spot" in calls[1]
+  said = capfd.readouterr().out
+  assert "mine: it is SUSPENDED; the command continues from its checkpoints" in said
 
 
 def test_a_command_that_fails_is_not_repeated(gcloud):
@@ -144,11 +159,45 @@ def test_a_bucket_brings_the_folder_to_the_next_machine(gcloud):
   code, calls = gcloud([0], state="ACTIVE", spec=spec)
   install, run = calls[2][-1], calls[3][-1]
   assert install.endswith(" && . .venv/bin/activate && make data")
-  assert "gcloud storage rsync --recursive gs://mine/pod runs/mine; (while" in run
+  assert "gcloud storage rsync --recursive gs://mine/pod runs/mine) && touch" in run
   assert run.endswith(
     "gcloud storage rsync --recursive runs/mine gs://mine/pod; exit $code"
   )
   assert short(calls)[-2:] == ["rsync", "delete"]
+
+
+def test_a_bucket_does_not_bring_back_old_files(tmp_path):
+  """The script itself, with folders for buckets: run twice on one machine."""
+  home, bin = tmp_path / "transformer_jax", tmp_path / "bin"
+  (home / ".venv/bin").mkdir(parents=True)
+  (home / ".venv/bin/activate").touch()
+  bin.mkdir()
+  ls = (
+    '[ $2 = ls ] && { [ -e "$3" ] || echo ERROR: URLs matched no objects. >&2; exit; }'
+  )
+  gcloud = f'{ls}; mkdir -p "$5" && cp -r "$4/." "$5"'
+  for name, line in {"gcloud": gcloud, "sleep": "exit 1"}.items():
+    (bin / name).write_text(f"#!/bin/bash\n{line}\n")
+    (bin / name).chmod(0o755)
+  bucket, here = tmp_path / "bucket", home / "runs/a"
+  environment = {**os.environ, "PATH": f"{bin}:{os.environ['PATH']}"}
+
+  def run(command):
+    script = tpu_commands.run(command, "runs/a", str(bucket))
+    words = ["bash", "-c", script]
+    done = subprocess.run(words, cwd=tmp_path, env=environment, timeout=30)
+    return done.returncode
+
+  assert run("(echo 1 > runs/a/step; exit 3)") == 3  # nothing is in the bucket yet
+  (bucket / "step").write_text("0")  # not copied since
+  assert run("cp runs/a/step seen") == 0
+  assert (home / "seen").read_text() == "1\n" == (bucket / "step").read_text()
+  shutil.rmtree(home / "runs")  # the next machine
+  assert run("cp runs/a/step seen") == 0 and (here / "step").read_text() == "1\n"
+  shutil.rmtree(home / "runs")
+  bucket.rename(tmp_path / "away")
+  bucket.touch()  # cannot be read
+  assert run("touch began") == 1 and not (home / "began").exists()
 
 
 def test_several_hosts_share_a_folder(gcloud):

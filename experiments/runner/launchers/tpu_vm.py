@@ -58,6 +58,12 @@ class TpuVm(Launcher):
       raise ConfigError(
         f"--launcher=tpu_vm: bucket={self.bucket!r}: write gs://NAME/..."
       )
+    if self.spot and not (self.share or self.bucket):
+      raise ConfigError(
+        "--launcher=tpu_vm: spot=True: a machine that is taken away takes its disk"
+        " along, and all checkpoints with it: write bucket='gs://NAME/FOLDER' or"
+        " share='HOST:/PATH' too, or leave spot out"
+      )
     if self.commands.hosts_are_several and not self.share:
       raise ConfigError(
         f"--launcher=tpu_vm: {self.type} has several hosts, which need a folder that"
@@ -131,7 +137,9 @@ class TpuVm(Launcher):
       if code == 0 or (state in USABLE and code != CONNECTION):
         return code
       why = "the connection broke" if state in USABLE else f"it is {state or 'gone'}"
-      print(f"{self.name}: {why}; the command continues from its checkpoints")
+      kept = self.share or self.bucket or state in USABLE
+      how = "continues from its checkpoints" if kept else "begins again, without any"
+      print(f"{self.name}: {why}; the command {how}", flush=True)
     print(f"{self.name}: given up after {self.restarts} restarts")
     return 1
 
