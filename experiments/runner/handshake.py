@@ -13,13 +13,15 @@ from experiments.runner import provenance, user_code
 from experiments.setup.runs import Run
 from transformer_jax.training.json_files import replace_file
 
-FILE = ".workers"  # of the sweep's folder: a text that only this command wrote
-
 
 def expected(workdir: Path, todo: Sequence[Run]) -> dict[str, Any]:
-  """Returns what workers must have, as JSON; writes a mark into the sweep's folder."""
+  """Returns what workers must have, as JSON; makes a file of this command's own.
+
+  The file stays in the sweep's folder: jobs may start after the command has ended, and
+  while other commands work on the same sweep.
+  """
   mark = os.urandom(8).hex()
-  replace_file(workdir / FILE, mark.encode())
+  replace_file(_file(workdir, mark), b"")
   return {"host": socket.gethostname(), "mark": mark, **_own(todo)}
 
 
@@ -42,16 +44,17 @@ def refusal(wanted: Mapping[str, Any], workdir: Path, todo: Sequence[Run]) -> st
       f" the command on {there} ({own['commit']} and {wanted['commit']}): check out the"
       " same commit on both"
     )
-  try:
-    mark = (workdir / FILE).read_text()
-  except OSError:
-    mark = ""
-  if mark != wanted["mark"]:
+  if not _file(workdir, wanted["mark"]).exists():
     return (
       f"the worker on {here} does not see the files of {there} in"
       f" --workdir={workdir.absolute()}: choose a folder that all machines share"
     )
   return ""
+
+
+def _file(workdir: Path, mark: str) -> Path:
+  """Returns a file that shows to a worker that it sees the folder of the command."""
+  return workdir / f".workers.{mark}"
 
 
 def _own(todo: Sequence[Run]) -> dict[str, Any]:

@@ -14,6 +14,8 @@ from experiments.runner import (
   worker_connection,
   workers,
 )
+from experiments.runner.launchers import launcher_of
+from experiments.runner.launchers.base import check_platforms
 from experiments.runner.spread_workers import NoRoomError, SpreadWorkers
 from experiments.runner.worker_connection import LocalProcess, RefusedError
 from experiments.setup.validate import ConfigError
@@ -121,8 +123,22 @@ def test_a_worker_with_other_versions_code_or_folders_is_refused(tmp_path, monke
   assert handshake.refusal(wanted, tmp_path / "other", todo).startswith(
     "the worker on b does not see the files of a in --workdir="
   )
-  (tmp_path / handshake.FILE).write_text("of another sweep")
-  assert "does not see the files" in handshake.refusal(wanted, tmp_path, todo)
+
+
+def test_a_later_command_leaves_the_workers_of_an_earlier_one(tmp_path):
+  """As jobs that are queued when the second command starts."""
+  todo = expand(POSITIONS)
+  wanted = [handshake.expected(tmp_path, todo) for _ in range(2)]
+  assert [handshake.refusal(each, tmp_path, todo) for each in wanted] == ["", ""]
+
+
+@pytest.mark.parametrize("spec", ["ray(gpus=1)", "ray(tpus=4)", "slurm(gpus=2)"])
+def test_workers_do_not_leave_their_devices_unused(spec, tmp_path, monkeypatch):
+  monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+  with pytest.raises(ConfigError, match="s=., but JAX_PLATFORMS=cpu is set here"):
+    launcher_of(spec).check(asked(tmp_path))
+  monkeypatch.setenv("JAX_PLATFORMS", "cuda,cpu")
+  check_platforms("ray", gpus=1, tpus=0)
 
 
 def test_a_real_worker_is_refused_before_it_trains(tmp_path):

@@ -5,6 +5,7 @@ itself, to machines that share the folder of the sweep.
 """
 
 import dataclasses
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -12,8 +13,12 @@ from typing import Protocol
 from experiments.runner.run_folder import Outcome
 from experiments.setup.command_line import Request
 from experiments.setup.runs import Run
+from experiments.setup.validate import ConfigError
 from transformer_jax.spec import Registry
 from transformer_jax.training.signals import Stop
+
+# Values of JAX_PLATFORMS with which JAX uses such devices.
+PLATFORMS = {"gpus": {"cuda", "rocm", "gpu"}, "tpus": {"tpu"}}
 
 
 class Loop(Protocol):
@@ -92,6 +97,25 @@ class Launcher:
   def loop(self, work: SweepWork) -> Loop:
     """Returns the loop over runs."""
     raise NotImplementedError
+
+
+def check_platforms(name: str, **wanted: int) -> None:
+  """Raises ConfigError where workers would compute on other devices than they get.
+
+  JAX_PLATFORMS of the command's process is that of its workers too.
+
+  name     of the launcher
+  wanted   gpus= and tpus= of each worker
+
+  >>> check_platforms("ray", gpus=0, tpus=0)
+  """
+  given = os.environ.get("JAX_PLATFORMS", "")
+  for devices, number in wanted.items():
+    if number and given and not PLATFORMS[devices] & {*given.split(",")}:
+      raise ConfigError(
+        f"--launcher={name}: {devices}={number}, but JAX_PLATFORMS={given} is set here"
+        " and goes to the workers, which would leave them unused: unset it"
+      )
 
 
 launchers = Registry("launcher", Launcher)

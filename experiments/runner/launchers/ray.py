@@ -16,7 +16,13 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from experiments.runner import carried_process, process
-from experiments.runner.launchers.base import Launcher, Loop, SweepWork, launchers
+from experiments.runner.launchers.base import (
+  Launcher,
+  Loop,
+  SweepWork,
+  check_platforms,
+  launchers,
+)
 from experiments.runner.spread_workers import NoRoomError, SpreadWorkers
 from experiments.runner.worker_connection import RefusedError
 from experiments.setup.command_line import Request
@@ -59,6 +65,7 @@ class Ray(Launcher):
     return {"num_cpus": cpus, "num_gpus": self.gpus, "resources": resources}
 
   def check(self, request: Request) -> None:
+    check_platforms("ray", gpus=self.gpus, tpus=self.tpus)
     if importlib.util.find_spec("ray") is None:
       raise ConfigError(
         "--launcher=ray: Ray is not installed; pip install -e '.[ray]' on all machines"

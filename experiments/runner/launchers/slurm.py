@@ -7,7 +7,13 @@ from typing import Any
 
 from experiments.runner import handshake, process
 from experiments.runner.batch_job import BatchJob
-from experiments.runner.launchers.base import Launcher, Loop, SweepWork, launchers
+from experiments.runner.launchers.base import (
+  Launcher,
+  Loop,
+  SweepWork,
+  check_platforms,
+  launchers,
+)
 from experiments.setup.command_line import Request
 from experiments.setup.validate import ConfigError
 
@@ -72,6 +78,7 @@ class Slurm(Launcher):
     }
 
   def check(self, request: Request) -> None:
+    check_platforms("slurm", gpus=self.gpus)
     if importlib.util.find_spec("submitit") is None:
       raise ConfigError(
         "--launcher=slurm: submitit is not installed; pip install -e '.[slurm]'"
