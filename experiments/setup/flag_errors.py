@@ -19,7 +19,8 @@ from transformer_jax import command as front
 FLAGS = (
   *("config", "workdir", "plan", "groups", "workers", "cores", "tune", "allow"),
   *("until", "max_seeds", "dry_run", "compile", "profile", "retry"),
-  *("coordinator", "processes", "process", "heartbeat", "hang_timeout", "help"),
+  *("coordinator", "processes", "process", "heartbeat", "hang_timeout"),
+  *("launcher", "lease", "help"),
 )
 # Of estimate alone.
 OF_ESTIMATE = ("topology", "price", "efficiency", "smallest", "csv", "json")

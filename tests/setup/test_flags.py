@@ -6,7 +6,7 @@ import sys
 import pytest
 from absl import flags as absl_flags
 
-from experiments.setup import command_line, flags, runs
+from experiments.setup import command_line, flag_errors, flags, runs
 from experiments.setup.validate import ConfigError, resolve
 
 # ml_collections loads config files by a method that Python means to remove.
@@ -18,6 +18,12 @@ def parse(*words):
   argv = flags.config_first(["command", *words])
   flags.define(argv, values)
   return flags.parse(argv, values)
+
+
+def test_messages_know_every_flag():
+  values = absl_flags.FlagValues()
+  flags.define(["command"], values)
+  assert {*flag_errors.FLAGS} == {*values} | {"help"}
 
 
 def test_every_key_is_a_flag_of_its_type():
