@@ -16,9 +16,10 @@ from pathlib import Path
 
 from absl import flags
 
+from experiments.reporting import comparisons
 from experiments.reporting.live_server import serve
 from experiments.reporting.load import ReportError
-from experiments.reporting.page import print_report, write_report
+from experiments.reporting.page import print_findings, write_findings
 from experiments.setup.flag_errors import OF_SWEEP
 from transformer_jax import command
 
@@ -54,8 +55,9 @@ def main(argv: list[str]) -> int:
     return served(Path(FLAGS.workdir), PORT if FLAGS.port is None else FLAGS.port)
   if FLAGS.port is not None:
     raise ReportError(f"--port={FLAGS.port} is of --serve; write --serve too")
-  path = write_report(FLAGS.workdir)
-  print_report(FLAGS.workdir)
+  findings = comparisons.find(FLAGS.workdir)
+  path = write_findings(findings)
+  print_findings(findings)
   print(f"report: {path}")
   return 0
 

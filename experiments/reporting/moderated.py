@@ -10,6 +10,7 @@ Satterthwaite, 1946, https://doi.org/10.2307/3002019 (degrees of freedom of a su
 """
 
 import dataclasses
+import functools
 from collections.abc import Iterable, Mapping
 
 import numpy as np
@@ -268,20 +269,22 @@ def layout_inverse(held: np.ndarray) -> np.ndarray:
 
   held   (..., variants, seeds): the cells that have a score
   """
-  if held.ndim > 2:  # many reports have few layouts
-    each = held.reshape(-1, *held.shape[-2:])
-    inverses: dict[bytes, np.ndarray] = {}
-    found = []
-    for layout in each:
-      if (key := layout.tobytes()) not in inverses:
-        inverses[key] = layout_inverse(layout)
-      found.append(inverses[key])
-    return np.stack(found).reshape(*held.shape[:-2], *found[0].shape)
-  weight = held.astype(np.float64)
-  variants, seeds = held.shape
+  layout = held.shape[-2:]
+  each = held.reshape(-1, *layout)
+  found = [_inverse(one.astype(bool).tobytes(), layout) for one in each]
+  return np.stack(found).reshape(*held.shape[:-2], *found[0].shape)
+
+
+@functools.lru_cache(maxsize=8)  # the columns of a report, and many reports, have few
+def _inverse(held: bytes, layout: tuple[int, int]) -> np.ndarray:
+  """Returns the pseudo-inverse of one layout, (variants, seeds) as bytes of bool."""
+  weight = np.frombuffer(held, bool).reshape(layout).astype(np.float64)
+  variants, seeds = layout
   normal = np.zeros((variants + seeds, variants + seeds))
   v, s = np.arange(variants), variants + np.arange(seeds)
   normal[v, v], normal[s, s] = weight.sum(-1), weight.sum(-2)
   normal[:variants, variants:] = weight
   normal[variants:, :variants] = weight.T
-  return np.linalg.pinv(normal, hermitian=True)
+  inverse = np.linalg.pinv(normal, hermitian=True)
+  inverse.flags.writeable = False
+  return inverse

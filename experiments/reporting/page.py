@@ -39,7 +39,11 @@ def write_report(workdir: str | os.PathLike[str]) -> pathlib.Path:
 
   Raises ReportError where the folder has no readable sweep.json.
   """
-  findings = comparisons.find(workdir)
+  return write_findings(comparisons.find(workdir))
+
+
+def write_findings(findings: Findings) -> pathlib.Path:
+  """Writes the report of what was found in a folder; returns the page's path."""
   folder = findings.sweep.workdir
   ladders = ladder_curves.ladders(findings)
   pictures, risen = figures.draw(findings, ladders)
@@ -77,7 +81,13 @@ def print_report(
   workdir   folder of the sweep
   console   where to; None: the terminal
   """
-  findings = comparisons.find(workdir)
+  print_findings(comparisons.find(workdir), console)
+
+
+def print_findings(
+  findings: Findings, console: rich.console.Console | None = None
+) -> None:
+  """Prints what was found, as `print_report`."""
   console = console or rich.console.Console()
   for fits in ladder_curves.ladders(findings):
     answer = f"{fits.name}: {ladder_curves.answer(fits)}"

@@ -16,17 +16,18 @@ def report(workdir: Path, shared: bool = False) -> bool:
   shared   other processes worked here: a report that one of them wrote since the last
            result is kept
   """
-  from experiments.reporting.page import print_report, write_report
+  from experiments.reporting import comparisons, page
 
   path = workdir / "report.html"
   try:
     with claim(workdir, wait=True):
       stamp, note = _stamp(workdir), workdir / ".reported"
+      findings = comparisons.find(workdir)
       fresh = path.is_file() and note.is_file() and note.read_bytes() == stamp
       if not (shared and fresh):
-        path = write_report(workdir)
+        path = page.write_findings(findings)
         replace_file(note, stamp)
-    print_report(workdir)
+    page.print_findings(findings)
   except Exception as error:
     reason = shown(f"{type(error).__name__}: {error}")
     print(
