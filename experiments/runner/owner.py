@@ -65,7 +65,7 @@ class Owner:
   @classmethod
   def read(cls, content: bytes) -> "Owner":
     """Returns the owner in a file; an unknown one where it is not (yet) written."""
-    names = {field.name: type(field.default) for field in dataclasses.fields(cls)}
+    names = {name: type(value) for name, value in dataclasses.asdict(cls()).items()}
     with contextlib.suppress(ValueError, TypeError, AttributeError):
       there: dict[str, Any] = json.loads(content)
       return cls(**{k: names[k](v) for k, v in there.items() if k in names})

@@ -51,7 +51,7 @@ class TpuCommands:
   def hosts_are_several(self) -> bool:
     """Whether the slice has several hosts, as far as its type says."""
     size = re.search(r"-(\d+)$", self.type)
-    return bool(size) and int(size[1]) > LARGEST_HOST
+    return size is not None and int(size[1]) > LARGEST_HOST
 
   def create(self) -> list[str]:
     """Returns the command that asks for the slice."""

@@ -7,6 +7,7 @@ Ray never sees a run, an array or an object of the project: only JSON texts.
 import contextlib
 import dataclasses
 import importlib.util
+import logging
 import os
 import signal
 import socket
@@ -75,7 +76,7 @@ class Ray(Launcher):
       import ray
 
       with _signals_as_they_are():
-        ray.init(address=self.address, log_to_driver=False, logging_level="error")
+        ray.init(address=self.address, log_to_driver=False, logging_level=logging.ERROR)
     if not (self._room() or request.workers):
       raise ConfigError(
         f"--launcher=ray: no machine of the cluster has room for a worker with"
@@ -150,9 +151,9 @@ class _Actor:
   def __init__(self, words: Sequence[str], needs: dict[str, Any], patience: float):
     import ray
 
-    made = ray.remote(carried_process.CarriedProcess)
+    made: Any = ray.remote(carried_process.CarriedProcess)
     # One thread waits for lines, one for the end, the others write.
-    self._actor = made.options(max_concurrency=4, **needs).remote(
+    self._actor: Any = made.options(max_concurrency=4, **needs).remote(
       carried_process.order([*words])
     )
     try:
