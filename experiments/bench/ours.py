@@ -243,7 +243,7 @@ def main() -> None:
   """Answers requests; compiled programs are cached on disk."""
   jax.config.update("jax_compilation_cache_dir", str(CACHE))
   jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
-  process.make_devices([(process.cores(), 1, 1)])
+  process.make_devices([MeshShape(data=process.cores())])
   serve(CASES, lambda: provenance.versions() | {"device": provenance.device()})
 
 

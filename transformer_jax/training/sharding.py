@@ -77,14 +77,16 @@ def _spec(mesh: Mesh, path: Any, shape: tuple[int, ...]) -> Iterator[str | None]
   axes = [None] * (len(shape) - len(letters)) + [rules.get(a) for a in letters]
   used: set[str] = set()
   for axis, size in zip(axes, shape, strict=True):
-    free = axis and axis not in used  # a mesh axis splits one axis of an array
-    if free and size % mesh.shape[axis]:
+    if axis is None or axis in used:  # a mesh axis splits one axis of an array
+      yield None
+      continue
+    if size % mesh.shape[axis]:
       raise ValueError(
         f"mesh.{axis}={mesh.shape[axis]} does not divide the axis of {size} in"
         f" {name} {shape}; choose a {axis} that does"
       )
-    used |= {axis} if free else set()
-    yield axis if free else None
+    used.add(axis)
+    yield axis
 
 
 def map_seeds(

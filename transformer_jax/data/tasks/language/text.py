@@ -200,7 +200,7 @@ class Text(Task):
     scored_N, size_D = map(np.concatenate, zip(*scored, strict=True))
     train = [part.store("train") for part in parts]
     joined = train[0] if len(train) == 1 else stores.Joined(train)
-    facts = {
+    facts: dict[str, Any] = {
       "source": self.source,
       "split": ", ".join(dict.fromkeys(part.listing["split"] for part in parts)),
       "fingerprint": "+".join(part.fingerprint for part in parts),
