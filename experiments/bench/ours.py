@@ -23,6 +23,7 @@ from transformer_jax.attention.cores import cores
 from transformer_jax.axes import Dims
 from transformer_jax.data.base import Batch, Task
 from transformer_jax.evaluation.decode import greedy
+from transformer_jax.mesh_shape import MeshShape
 from transformer_jax.positions import bind, coords, positions
 from transformer_jax.training import sharding
 
