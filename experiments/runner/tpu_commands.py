@@ -7,6 +7,7 @@ import dataclasses
 import re
 import shlex
 from collections.abc import Sequence
+from pathlib import Path
 
 FOLDER = "transformer_jax"  # of the project, on the machines
 SHARED = "/mnt/share"  # where a shared folder is mounted
@@ -77,19 +78,23 @@ class TpuCommands:
       return self._gcloud("queued-resources", "delete", ["--force", "--quiet"])
     return self._gcloud("tpu-vm", "delete", ["--quiet"])
 
-  def pack(self) -> list[str]:
+  def pack(self, folder: Path) -> list[str]:
     """Returns the command that packs the project as git sees it, changes included."""
+    # A file that was deleted, but is still in git's list, would fail tar.
+    there = 'while IFS= read -r -d \'\' f; do if [ -e "$f" ] || [ -L "$f" ]'
+    there += "; then printf '%s\\0' \"$f\"; fi; done"
     files = "git ls-files -z --cached --others --exclude-standard"
-    tar = f"tar --create --gzip --file={self.archive} --null --files-from=-"
-    return ["bash", "-c", f"{files} | {tar}"]
+    archive = shlex.quote(str(self.archive(folder)))
+    tar = f"tar --create --gzip --file={archive} --null --files-from=-"
+    return ["bash", "-c", f"set -o pipefail; {files} | {there} | {tar}"]
 
-  @property
-  def archive(self) -> str:
-    return f"/tmp/{self.name}.tar.gz"
+  def archive(self, folder: Path) -> Path:
+    """Returns the packed project in a folder of this machine."""
+    return folder / f"{self.name}.tar.gz"
 
-  def copy(self) -> list[str]:
+  def copy(self, folder: Path) -> list[str]:
     """Returns the command that copies the packed project to all hosts."""
-    words = [self.archive, f"{self.name}:", "--worker=all"]
+    words = [str(self.archive(folder)), f"{self.name}:", "--worker=all"]
     return ["gcloud", "compute", "tpus", "tpu-vm", "scp", *words, *self._where()]
 
   def ssh(self, script: str) -> list[str]:
@@ -129,7 +134,7 @@ def install(name: str, share: str = "", setup: Sequence[str] = ()) -> str:
     lines += [
       f"sudo mkdir -p {SHARED}",
       f"(mountpoint -q {SHARED} || sudo mount -t nfs {shlex.quote(share)} {SHARED})",
-      f"sudo chmod 777 {SHARED}",
+      f"(test -w {SHARED} || sudo chmod 777 {SHARED})",
     ]
   return " && ".join([*lines, *([". .venv/bin/activate", *setup] if setup else [])])
 

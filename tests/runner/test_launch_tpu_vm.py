@@ -6,6 +6,7 @@ import os
 import shlex
 import shutil
 import subprocess
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -36,7 +37,7 @@ def gcloud(tmp_path, monkeypatch):
   (tmp_path / "project").mkdir()
   (tmp_path / "project" / "setup.cfg").touch()
   monkeypatch.chdir(tmp_path / "project")
-  monkeypatch.setattr(TpuCommands, "pack", lambda commands: ["true"])
+  monkeypatch.setattr(TpuCommands, "pack", lambda commands, folder: ["true"])
 
   def run(ends, state="", spec=MINE, fails=(), offline=0):
     given = {"state": state, "ends": ends, "fails": fails, "offline": offline}
@@ -207,8 +208,35 @@ def test_several_hosts_share_a_folder(gcloud):
   spec = pod.format(", share='10.0.0.2:/runs'")
   code, calls = gcloud([0], state="ACTIVE", spec=spec)
   assert "sudo mount -t nfs 10.0.0.2:/runs /mnt/share" in calls[2][-1]
-  assert "--worker=all" in calls[3] and "--workdir=/mnt/share/mine" in calls[3][-1]
+  assert "--worker=all" in calls[3] and "--workdir=/mnt/share/runs/mine" in calls[3][-1]
   assert short(calls)[-1] == "delete" and "scp" not in short(calls)[4:]
+
+
+def test_the_project_is_packed_without_files_that_were_deleted(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  for name in ("kept file", "deleted", ".gitignore", "ignored"):
+    Path(name).write_text("ignored")
+  Path("link").symlink_to("nowhere")
+  for words in (["init", "--quiet"], ["add", "--all"]):
+    subprocess.run(["git", *words], check=True, timeout=30)
+  Path("deleted").unlink()
+  Path("new").touch()
+  folder = tmp_path / "ignored folder"
+  folder.mkdir()
+  commands = TpuCommands("mine", "v5litepod-8", "us-west4-a")
+  assert subprocess.run(commands.pack(folder), timeout=30).returncode == 0
+  with tarfile.open(folder / "mine.tar.gz") as packed:
+    assert {*packed.getnames()} >= {"kept file", "link", "new", ".gitignore"}
+    assert not {*packed.getnames()} & {"deleted", "ignored"}
+  monkeypatch.chdir("/")  # no project of git
+  assert subprocess.run(commands.pack(folder), timeout=30).returncode
+
+
+def test_nothing_is_asked_for_where_the_project_was_not_packed(gcloud, monkeypatch):
+  monkeypatch.setattr(TpuCommands, "pack", lambda commands, folder: ["false"])
+  monkeypatch.setattr(tpu_vm.TpuVm, "_obtain", None)
+  with pytest.raises(ConfigError, match="the project was not packed"):
+    gcloud([0])
 
 
 def test_a_dry_run_prints_the_commands_and_calls_nothing(tmp_path, monkeypatch, capsys):

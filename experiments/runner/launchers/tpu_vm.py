@@ -4,6 +4,7 @@ import dataclasses
 import shlex
 import shutil
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 
@@ -84,7 +85,7 @@ class TpuVm(Launcher):
 
   def remote_folder(self, workdir: Path) -> str:
     """Returns the sweep's folder on the hosts."""
-    return f"{SHARED}/{workdir.name}" if self.share else str(workdir)
+    return f"{SHARED}/{workdir}" if self.share else str(workdir)
 
   def loop(self, work: SweepWork) -> Loop:
     raise ConfigError("--launcher=tpu_vm carries a whole sweep: use experiments.sweep")
@@ -92,7 +93,8 @@ class TpuVm(Launcher):
   def carry(self, request: Request) -> int:
     here = Path.cwd()
     inside = request.path.resolve().is_relative_to(here)
-    if not (Path("setup.cfg").is_file() and inside) or request.workdir.is_absolute():
+    below = not request.workdir.is_absolute() and ".." not in request.workdir.parts
+    if not (Path("setup.cfg").is_file() and inside and below):
       raise ConfigError(
         "--launcher=tpu_vm: start it in the project's folder, with --config and"
         " --workdir below it: that folder is copied to the machines"
@@ -104,8 +106,15 @@ class TpuVm(Launcher):
         "--launcher=tpu_vm: there is no gcloud here; install the Google Cloud CLI, or"
         " add --dry_run to print the commands"
       )
+    with tempfile.TemporaryDirectory() as folder:
+      if self._call(self.commands.pack(Path(folder))):
+        raise ConfigError("--launcher=tpu_vm: the project was not packed; see above")
+      return self._carry(request, Path(folder))
+
+  def _carry(self, request: Request, packed: Path) -> int:
+    """Works on the slice; where that ends early, says how to delete it."""
     try:
-      return self._results(request, self._work(request))
+      return self._results(request, self._work(request, packed))
     except BaseException:  # also Ctrl-C: what was asked for costs money
       self._say_how(
         f"{self.name} is left as it is; to delete it", self.commands.delete()
@@ -128,11 +137,11 @@ class TpuVm(Launcher):
       return code or 1
     return code
 
-  def _work(self, request: Request) -> int:
+  def _work(self, request: Request, packed: Path) -> int:
     """Asks for the slice and works on it, again where it is taken away."""
     for n in range(self.restarts + 1):
       self._obtain(first=n == 0)
-      code = self._call(*self._prepared(), self._run(request))
+      code = self._call(*self._installed(packed), self._run(request))
       state = self._state()
       if code == 0 or (state in USABLE and code != CONNECTION):
         return code
@@ -185,9 +194,10 @@ class TpuVm(Launcher):
     """Prints a reason and the commands that are left to the user."""
     print("\n".join([f"{why}:", *(f"  {shlex.join(x)}" for x in commands)]), flush=True)
 
-  def _prepared(self) -> list[list[str]]:
+  def _installed(self, packed: Path) -> list[list[str]]:
+    """Returns the commands that install the project, packed in a folder."""
     script = install(self.name, self.share, self.setup)
-    return [self.commands.pack(), self.commands.copy(), self.commands.ssh(script)]
+    return [self.commands.copy(packed), self.commands.ssh(script)]
 
   def _run(self, request: Request) -> list[str]:
     folder = self.remote_folder(request.workdir)
@@ -217,11 +227,12 @@ class TpuVm(Launcher):
 
   def _print(self, request: Request) -> int:
     """Prints what `carry` executes."""
-    commands = self.commands
+    commands, home = self.commands, Path.home()
     steps = {
+      "pack the project": [commands.pack(home)],
       "ask for the machines": [commands.create()],
       "until this prints ACTIVE or READY": [commands.state()],
-      "install": self._prepared(),
+      "install": self._installed(home),
       "run; after a preemption: delete, and again from the start": [self._run(request)],
       "bring the results": self._returned(request),
       "delete": [] if self.keep else [commands.delete()],
