@@ -80,6 +80,17 @@ def test_the_smallest_slice_that_holds_a_run_is_found(tmp_path):
   assert run["estimated"]["smallest"] == "v5e:1x1" and "v5e:1x1" in printed
 
 
+@pytest.mark.slow  # 30 s
+def test_seeds_on_devices_of_their_own_send_each_other_nothing(tmp_path):
+  words = ("--config.seeds=0..3", "--config.mesh.seed=4")
+  found, _ = estimated(tmp_path, "--topology=v5e:2x2", *ONE, *words)
+  (run,) = found["runs"]
+  assert not [key for key in run["compiled"] if key.startswith("sent")]
+  # Parameters and moments of one seed on each device.
+  state = 3 * 4 * run["counted"]["parameters"]
+  assert state <= run["compiled"]["argument_bytes"] <= 2 * state
+
+
 @pytest.mark.slow  # 20 s
 def test_what_does_not_fit_is_an_answer_and_no_failure(tmp_path):
   words = ("--config.model.width=16384", "--config.model.feedforward=65536")
