@@ -14,6 +14,13 @@ class BatchPart:
   """Part of a batch that a program computes.
 
   count   parts of the batch, of equal size
+
+  >>> class FirstHalf(BatchPart):
+  ...   count = 2
+  ...   def take(self, x):
+  ...     return x[: len(x) // 2]
+  >>> FirstHalf().take(jnp.arange(4)).tolist()
+  [0, 1]
   """
 
   count: int
@@ -36,6 +43,10 @@ class DevicePart(BatchPart):
   """Part of one device inside `pmap`.
 
   axis   name of the axis of devices that share the batch
+
+  >>> first = jax.pmap(DevicePart("data").take, "data", devices=jax.devices()[:1])
+  >>> first(jnp.arange(4)[None]).tolist()
+  [[0, 1, 2, 3]]
   """
 
   axis: str

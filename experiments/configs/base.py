@@ -8,7 +8,13 @@ from experiments.setup.former_values import today
 
 
 class ModelConfigDict(ConfigDict):
-  """Keys of the model; former values of a key are taken as those of today."""
+  """Keys of the model; former values of a key are taken as those of today.
+
+  >>> model = ModelConfigDict()
+  >>> model.remat = True
+  >>> model.remat
+  'full'
+  """
 
   def __setitem__(self, key: str, value: Any) -> None:
     super().__setitem__(key, today(f"model.{key}", value))

@@ -74,6 +74,10 @@ class TracedProgram(Program):
 
   trace   the trace
   at      the step before the next dispatch; empty until the first one
+
+  >>> program = Program(None, print, abstract=None, seconds=1.5, peak_bytes=0)
+  >>> TracedProgram(**vars(program)).trace is None
+  True
   """
 
   trace: Trace | None = None

@@ -121,7 +121,9 @@ def measured(folder):
 
 
 def contents(folder):
-  return {path: path.read_bytes() for path in folder.rglob("*.*") if path.is_file()}
+  """Returns the files of a run, but for who claimed it last."""
+  files = [path for path in folder.rglob("*.*") if path.is_file()]
+  return {x: x.read_bytes() for x in files if not x.name.startswith(".claim.")}
 
 
 # What a plan of question.py holds: its runs by "group label".

@@ -50,7 +50,7 @@ class Spans(Tokens):
         f"spans: rate is {self.rate} and mean {self.mean}; write a rate between 0 and 1"
         " and a mean of at least 1"
       )
-    if self.packed:
+    if self.packed is True:  # the registry names values of other types
       raise DataError("spans: a row is one text with gaps; leave out packed")
 
   def tokens(self, length: int) -> int:

@@ -167,7 +167,7 @@ class PrefixTokens(Tokens):
 
   def __post_init__(self):
     super().__post_init__()
-    if self.packed:
+    if self.packed is True:  # the registry names values of other types
       raise DataError("prefix_tokens: a row has one prefix; leave out packed")
 
   def batch(self, arrays, key, batch_size, length, progress=1.0):
