@@ -8,8 +8,7 @@ import types
 import pytest
 
 from experiments import evaluate, load_sweep
-from experiments.reporting import by_seed, comparisons, load
-from experiments.reporting import page as write
+from experiments.reporting import by_seed, comparisons, html_page, load
 from experiments.scoring import Scoring
 from experiments.setup.validate import ConfigError
 from transformer_jax.evaluation import splits
@@ -101,7 +100,7 @@ def test_other_lengths_and_splits_are_scored_beside_what_was_trained(
     *("text", "copy", f"copy scored on {times}"),
     f"copy scored on the validation split, {times}",
   }
-  page = write.page(findings, {group: [] for group in findings.sweep.groups})
+  page = html_page.page(findings, {group: [] for group in findings.sweep.groups})
   assert f"copy scored on the validation split, {times}" in page
   assert "2 of 2 runs finished" in page
 
