@@ -342,7 +342,8 @@ def test_the_tasks_of_a_slurm_step_find_each_other(monkeypatch):
   assert join.wanted(Hosts(), SLURM)
   for name, value in SLURM.items():
     monkeypatch.setenv(name, value)
-  assert join.found(Hosts()) == join.Place("node003:62055", processes=2, process=1)
+  place = join.Place("node003:62055", processes=2, process=1, devices=[0])
+  assert join.found(Hosts()) == place
 
 
 def test_a_machine_with_tpu_chips_may_have_others(monkeypatch):

@@ -69,12 +69,10 @@ def test_a_checkpoint_of_four_processes_is_continued_by_two_and_by_one(
   for ours, theirs in zip(many[1], one[1], strict=True):
     assert (ours["step"], ours["seed"]) == (theirs["step"], theirs["seed"])
     assert ours["loss"] == pytest.approx(theirs["loss"], rel=LAST_BITS)
-  print("scores equal:", many[0] == one[0], "state equal:", many[2] == one[2])
-  for ours, theirs in zip(many[0], one[0], strict=True):
-    assert ours["value"] == pytest.approx(theirs["value"], abs=0.01)
+  assert many[0] == one[0]
 
 
-@pytest.mark.slow  # 100 s: 10 deaths
+@pytest.mark.slow  # 165 s: 10 deaths
 def test_a_host_that_dies_ends_the_other_and_nothing_is_lost(commands, tmp_path):
   moments, folder = random.Random(0), tmp_path / "killed"
   sentence = "died, so all processes end; the same command on every host continues"
@@ -96,7 +94,7 @@ def test_a_host_that_dies_ends_the_other_and_nothing_is_lost(commands, tmp_path)
   assert joined.measured(folder) == joined.measured(tmp_path / "one")
 
 
-@pytest.mark.slow  # 15 s
+@pytest.mark.slow  # 15 s alone, which starts the server of commands
 def test_hosts_that_differ_are_named_before_the_first_step(commands, tmp_path):
   together = joined.start(
     commands,
@@ -131,10 +129,8 @@ def test_a_full_disk_on_one_host_loses_a_checkpoint_of_all_and_nothing_else(
   )
   ended = start(variables={1: {"DISK": "full"}}).wait()
   check(ended, [1, 1])
-  lost = (
-    r"step 8 could not be saved in .* \(File too large on process 1 on .*; training"
-  )
-  assert re.search(lost, ended[0].stderr), ended[0].stderr
+  lost = [line for line in ended[0].stderr.splitlines() if "could not be" in line]
+  assert lost and all("File too large" in x and "process 1 on" in x for x in lost)
   assert "step 32 could not be saved" in ended[0].stdout
   assert not joined.last_step(tmp_path / "two")
   check(start().wait(), [0, 0])  # there is space again

@@ -11,7 +11,7 @@ import importlib.util
 import os
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +86,7 @@ class Place:
   address     of process 0
   processes   their number
   process     number of this one
+  devices     of the host that it takes; None: all. SLURM gives each task one GPU
 
   >>> Place("10.0.0.1:8476", processes=2, process=1).process
   1
@@ -94,6 +95,7 @@ class Place:
   address: str
   processes: int
   process: int
+  devices: Sequence[int] | None = None
 
 
 def join(hosts: Hosts, place: Place) -> Channel:
@@ -113,6 +115,7 @@ def join(hosts: Hosts, place: Place) -> Channel:
   jax.distributed.initialize(
     *where,
     place.process,
+    place.devices,
     cluster_detection_method="deactivate",
     heartbeat_timeout_seconds=int(hosts.heartbeat) + LATER,
     shutdown_timeout_seconds=int(hosts.heartbeat) + LATER,
@@ -129,12 +132,14 @@ def found(hosts: Hosts) -> Place:
 
   detect = clusters.ClusterEnv.auto_detect_unset_distributed_params
   try:
-    address, processes, process, _ = detect(None, None, None, None, None, PATIENCE)
+    address, processes, process, devices = detect(
+      None, None, None, None, None, PATIENCE
+    )
   except Exception as error:
     raise ConfigError(_not_found(f"{type(error).__name__}: {error}")) from error
   if address is None or processes is None or process is None:
     raise ConfigError(_not_found("no SLURM step, no TPU slice"))
-  return Place(address, processes, process)
+  return Place(address, processes, process, devices)
 
 
 def _not_found(reason: str) -> str:
