@@ -48,6 +48,7 @@ def again(workdir, here, monkeypatch):
 def contents(folder):
   """Returns the files of a sweep's runs, but for evaluations and claims."""
   files = [path for path in folder.glob("runs/**/*") if path.is_file()]
+  files = [path for path in files if not path.name.startswith(".claim.")]
   named = {str(path.relative_to(folder)): path.read_bytes() for path in files}
   left_out = "evaluations", ".claim."
   return {n: x for n, x in named.items() if not any(part in n for part in left_out)}
