@@ -58,7 +58,7 @@ def test_a_dry_run_asks_no_cluster(tmp_path, train, capsys):
   )
 
 
-@pytest.mark.slow  # 2 min on two busy cores: a cluster, and programs of five processes
+@pytest.mark.slow  # 3 min on two busy cores: a cluster, and programs of five processes
 @pytest.mark.timeout(600)
 def test_a_cluster_of_two_nodes_of_which_one_dies(tmp_path):
   shutil.copy(HERE.parent / "user" / "four.py", tmp_path)

@@ -71,7 +71,7 @@ def test_where_there_is_no_slurm_a_sentence_says_so(tmp_path, monkeypatch):
     launcher_of("slurm").check(asked(tmp_path))
 
 
-@pytest.mark.slow  # 1 min on two busy cores: programs of four processes
+@pytest.mark.slow  # 2 min on two busy cores: programs of four processes
 def test_two_jobs_share_a_sweep_of_which_one_is_preempted(tmp_path):
   shutil.copy(USER / "four.py", tmp_path)
   devices = r"--xla_force_host_platform_device_count=\d+"

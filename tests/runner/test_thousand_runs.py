@@ -25,7 +25,7 @@ print(f"report: {took:.1f} s of CPU, {peak()} MiB, of which {before} before it b
 """
 
 
-@pytest.mark.slow  # 3 min on two busy cores, most of it waiting for the disk
+@pytest.mark.slow  # 5 min on two busy cores, most of it waiting for the disk
 @pytest.mark.timeout(900)
 def test_a_thousand_runs_by_a_hundred_workers(tmp_path):
   run = {"capture_output": True, "text": True, "timeout": 800, "check": False}
