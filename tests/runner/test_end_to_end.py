@@ -121,9 +121,14 @@ def measured(folder):
 
 
 def contents(folder):
-  """Returns the files of a run, but for who claimed it last."""
+  """Returns the files of a folder, but for Python's own and who claimed a run last."""
   files = [path for path in folder.rglob("*.*") if path.is_file()]
-  return {x: x.read_bytes() for x in files if not x.name.startswith(".claim.")}
+  left_out = ".claim.", ".pyc"
+  return {
+    path: path.read_bytes()
+    for path in files
+    if not any(part in path.name for part in left_out)
+  }
 
 
 # What a plan of question.py holds: its runs by "group label".
