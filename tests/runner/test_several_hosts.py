@@ -49,7 +49,9 @@ def stop(commands, folder, processes, step, which):
   together.signal(which, signal.SIGTERM)
   ended = together.wait()
   check(ended, [143] * processes)
-  assert "the same command on every host continues" in ended[0].stdout
+  said = "the same command on every host (I: its number) continues"
+  assert said in ended[0].stdout
+  assert f"--processes={processes} --process=I" in ended[0].stdout
   status = json.loads((joined.run_folder(folder) / "status.json").read_text())
   saved = joined.last_step(folder)
   assert status["state"] == "interrupted" and saved >= step
