@@ -492,3 +492,18 @@ def test_a_save_that_another_process_gave_up_is_not_waited_for(
   keeper.close()
   assert keeper.steps() == [20, 30]
   stuck.ended.set()
+
+
+def test_no_two_managers_of_a_process_meet_at_one_place(tmp_path, monkeypatch):
+  """Else step 10 of a second run has been met already, and is not waited for."""
+  options, made = checkpoint.ocp.AsyncOptions, []
+
+  def noted(barrier_sync_fn):
+    made.append(barrier_sync_fn.args[0])
+    return options(barrier_sync_fn=barrier_sync_fn)
+
+  monkeypatch.setattr(checkpoint.ocp, "AsyncOptions", noted)
+  for name in "ab":
+    with Keeper(tmp_path / name) as keeper:
+      keeper._reopen()
+  assert len({*made}) == len(made) == 4

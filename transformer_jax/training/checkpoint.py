@@ -8,6 +8,7 @@ and reads its own part, and all agree on what was saved, lost and damaged.
 
 import contextlib
 import functools
+import itertools
 import threading
 import time
 from collections.abc import Callable
@@ -43,6 +44,10 @@ from transformer_jax.training.orbax_logging import quieten_orbax
 POLL = 0.05  # seconds between looks at a save of several processes
 GRACE = 5.0  # seconds for a save that was given up to end
 
+# Numbers of the managers of this process: another run's step 10 is another meeting.
+# All processes open them in the same order.
+_opened = itertools.count(1)
+
 
 class Keeper:
   """Saves states in the background and restores the newest one that is intact.
@@ -70,7 +75,6 @@ class Keeper:
     self._saving: int | None = None
     self._lost: str | None = None
     self._error: Exception | None = None  # of the pending save
-    self._opened = 0  # managers so far
     quieten_orbax()
     self._manager = self._open()
 
@@ -79,8 +83,7 @@ class Keeper:
     # Set where the pending save is given up, because a process failed. The manager's
     # own: threads of the one before may still wait.
     self._given_up = threading.Event()
-    self._opened += 1
-    meet = functools.partial(_meet, self._opened, self._given_up.is_set)
+    meet = functools.partial(_meet, next(_opened), self._given_up.is_set)
     latest = ocp.checkpoint_managers.LatestN(self._keep)
     options = ocp.CheckpointManagerOptions(
       create=False,
