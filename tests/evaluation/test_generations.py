@@ -4,7 +4,6 @@ import dataclasses
 import json
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import sacrebleu
@@ -19,16 +18,12 @@ from experiments.runner import train
 from experiments.runner.build import build
 from experiments.scoring import Scoring
 from experiments.setup.validate import flatten, resolve
-from transformer_jax.attention import BoundVariant, attentions
-from transformer_jax.attention.cores.dense import Dense
 from transformer_jax.data.base import GenerationSet
 from transformer_jax.data.tokenizers import tokenizers
 from transformer_jax.evaluation import generation_eval, maps
-from transformer_jax.evaluation.activations import RecordingDense
 from transformer_jax.evaluation.beam import Beam
 from transformer_jax.evaluation.generation_eval import GenerationEval
 from transformer_jax.evaluation.translator import Translator
-from transformer_jax.positions import PositionalEncoding, bind, coords
 from transformer_jax.training import sharding
 from transformer_jax.training.json_files import write_json
 
@@ -177,35 +172,6 @@ def test_the_map_has_a_row_for_each_piece(ran):
   assert weight_LM.shape == (len(drawn["found"]), len(drawn["source"]))
   np.testing.assert_allclose(weight_LM.sum(axis=1), 1.0, atol=1e-3)  # four digits kept
   assert weight_LM.std(axis=1).max() > 0 and drawn["source"][-1] == "</s>"
-
-
-def test_recorded_weights_are_those_of_each_call():
-  key = jax.random.split(jax.random.key(0), 3)
-  q_BLHK = jax.random.normal(key[0], (1, 3, 2, 4))
-  k_BMHK, v_BMHK = (jax.random.normal(k, (1, 5, 2, 4)) for k in key[1:])
-  q_at = coords.consecutive(1, 3).bidirectional()
-  k_at = coords.packed(jnp.array([[1, 1, 1, 1, 0]]))
-  position = bind(PositionalEncoding(), {}, None)
-  args = q_BLHK, k_BMHK, v_BMHK, q_at, k_at, position, 0.5
-  rule = BoundVariant(attentions.build("multihead"), {})
-  recorded = []
-  found = RecordingDense(recorded)(*args, rule)
-  np.testing.assert_array_equal(found, Dense()(*args, rule))
-  score = 0.5 * np.einsum("blhk,bmhk->bhlm", q_BLHK, k_BMHK)[..., :4]
-  wanted = np.exp(score) / np.exp(score).sum(axis=-1, keepdims=True)
-  np.testing.assert_allclose(recorded[0][..., :4], wanted, rtol=1e-5, atol=1e-6)
-  assert len(recorded) == 1 and not recorded[0][..., 4].any()
-  own = q_BLHK, k_BMHK[:, :3], v_BMHK[:, :3], q_at, q_at, position, 0.5
-  RecordingDense(recorded)(*own, rule)
-  assert [w_BHLM.shape for w_BHLM in recorded] == [(1, 2, 3, 5), (1, 2, 3, 3)]
-
-
-def test_the_map_is_that_of_the_last_layer():
-  first, last = np.random.default_rng(0).random((2, 1, 2, 3, 5))
-  want_LM = last[0].mean(axis=0)
-  np.testing.assert_array_equal(maps._last([first, last], 3), want_LM)
-  steps = [last[:, :, [n]] for n in range(3)]  # a recurrent model looks step by step
-  np.testing.assert_array_equal(maps._last(steps, 3), want_LM)
 
 
 def translator(changes, draw):

@@ -58,3 +58,8 @@ def one_by_one(arrays: dict[str, Any]) -> dict[str, Any]:
 
     found |= {named(n): each for n, each in enumerate(x)} if match else {path: x}
   return found
+
+
+def natural(path: str) -> list[str | int]:
+  """Returns a sort key by which layer_10 comes after layer_9."""
+  return [int(x) if x.isdigit() else x for x in re.split(r"(\d+)", path)]

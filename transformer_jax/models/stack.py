@@ -12,6 +12,8 @@ from transformer_jax.models.compatibility import form
 from transformer_jax.models.parameters import Dropout, NormLayer, Position
 from transformer_jax.positions import TrainContext
 
+CAPTURED = "captured"  # collection of arrays recorded from outside: see capture.py
+
 
 class Stack(nn.Module):
   """Stack of layers: assigns positions, embeds them, applies the layers.
@@ -108,7 +110,7 @@ class Stack(nn.Module):
       rngs: dict[CollectionFilter, bool] = {"params": True, "dropout": True}
       one = nn.broadcast
       scanned = nn.scan(
-        block, {"params": 0}, split_rngs=rngs, in_axes=(one, one, one, 0),
+        block, {"params": 0, CAPTURED: 0}, split_rngs=rngs, in_axes=(one, one, one, 0),
         length=self.layers,
       )  # fmt: skip
       layers = scanned(self.arch, *kinds[0], name="layers")
