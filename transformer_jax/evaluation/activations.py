@@ -65,6 +65,8 @@ def hidden_states(model: Transformer, params: Any, *reads: Any) -> dict[str, jax
 
 def _look(model: Transformer, want: tuple[str, ...], params: Any, reads: tuple):
   """Returns the captured arrays, from one program where the model has no loop."""
+  # Separate layers, whose numbers do not depend on model.scan to the last bit.
+  model, params = capture.one_by_one_layers(model, params)
   # A recurrent model's steps are recorded one by one, outside of jit.
   by_steps = isinstance(model.arch, Recurrence) and "weights" in want
   return (_captured if by_steps else _captured_by_jit)(model, want, params, reads)
