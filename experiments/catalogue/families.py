@@ -14,7 +14,8 @@ from transformer_jax.interop.harmless import REASONS
 from transformer_jax.interop.hf_config import HFConfig
 from transformer_jax.interop.hf_family import ACTIVATIONS, GATED
 from transformer_jax.interop.rotary import SCALINGS
-from transformer_jax.models.layers import activations, norms
+from transformer_jax.models.feature_norms import norms
+from transformer_jax.models.layers import activations
 from transformer_jax.models.residual import placements
 from transformer_jax.positions import positions
 from transformer_jax.spec import Registry

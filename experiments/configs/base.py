@@ -43,8 +43,8 @@ def _model() -> ConfigDict:
   model.feedforward = 256  # hidden units of each layer (F); recurrent: none
   model.feedforward_bias = False  # its projections add learned vectors
   model.activation = "gelu"  # relu, gelu, swiglu: see transformer_jax/models/layers.py
-  model.norm = "rmsnorm"  # rmsnorm, layernorm
-  model.norm_placement = "pre"  # norm before (pre) or after (post) each sublayer
+  model.norm = "rmsnorm"  # layernorm, batchnorm, none: see models/feature_norms.py
+  model.norm_placement = "pre"  # post, sandwich, no_residual: see models/residual.py
   model.dropout = 0.0  # chance that a value is dropped
   model.attention_dropout = 0.0  # chance that a weight of attention is dropped
   model.embedding = "tokens"  # of the input: see transformer_jax/models/embeddings.py

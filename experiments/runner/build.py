@@ -24,7 +24,7 @@ from transformer_jax.evaluation.splits import with_split
 from transformer_jax.mesh_shape import MeshShape
 from transformer_jax.models import Architecture, families
 from transformer_jax.models.compatibility import refusal
-from transformer_jax.training import optimizers
+from transformer_jax.training import batch_statistics, optimizers
 from transformer_jax.training.loop import Budget
 from transformer_jax.training.step import Trainer
 
@@ -154,6 +154,7 @@ def architecture(config: ConfigDict, task: Task) -> Architecture:
     scan=model.scan,
     remat=model.remat,
   )
+  check_norm(config, arch, task)
   check_embedding(config, arch, task)
   check_head(config, arch, task)
   check_attention(config, arch)
@@ -196,6 +197,15 @@ def check_kind(config: ConfigDict, task: Task) -> None:
     f"model.kind={kind} cannot read task={config.task}: write"
     f" --config.model.kind={task.kind}, or --config.task='{other}'"
   )
+
+
+def check_norm(config: ConfigDict, arch: Architecture, task: Task) -> None:
+  """Raises ConfigError where a norm reads batches that have no statistics."""
+  if not arch.reads_batch:
+    return
+  train = config.train
+  if refused := batch_statistics.refusal(task, train.batch_size, train.accumulate):
+    raise ConfigError(f"model.norm={config.model.norm}: {refused}")
 
 
 def check_embedding(config: ConfigDict, arch: Architecture, task: Task) -> None:

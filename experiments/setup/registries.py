@@ -20,8 +20,9 @@ def registries() -> dict[str, Registry]:
   from transformer_jax.evaluation.measures import measures
   from transformer_jax.models import families
   from transformer_jax.models.embeddings import embeddings
+  from transformer_jax.models.feature_norms import norms
   from transformer_jax.models.heads import heads
-  from transformer_jax.models.layers import activations, norms
+  from transformer_jax.models.layers import activations
   from transformer_jax.models.residual import placements
   from transformer_jax.positions import positions
   from transformer_jax.training.optimizers import optimizers, schedules

@@ -12,7 +12,7 @@ from interpreted import interpreted
 
 from transformer_jax.axes import Dims
 from transformer_jax.models import Architecture
-from transformer_jax.models.layers import norms
+from transformer_jax.models.feature_norms import norms
 from transformer_jax.models.transformer import Attention
 from transformer_jax.positions import bind, coords, positions
 

@@ -18,7 +18,7 @@ import pytest
 
 import transformer_jax as tj
 from transformer_jax.models import architecture
-from transformer_jax.models.layers import RMSNorm
+from transformer_jax.models.feature_norms import RMSNorm
 
 DIMS = tj.Dims(V=16, D=32, H=4, F=48, L=12)
 PARTS = dict(

@@ -2,11 +2,16 @@
 
 import math
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from transformer_jax.models.layers import activations, norms
+from transformer_jax.axes import Dims
+from transformer_jax.models import Architecture, Transformer
+from transformer_jax.models.feature_norms import norms
+from transformer_jax.models.layers import activations
+from transformer_jax.models.param_tree import flat
 from transformer_jax.models.residual import placements
 
 X = np.linspace(-4, 4, 33).astype(np.float32)
@@ -21,6 +26,7 @@ GAINS = {"f": 2, "g": 5, "f_update": 7, "g_update": 11}  # norms that only multi
     ("post", 480),  # 2 (1 + f(1)) = 24; 5 (24 + g(24))
     ("sandwich", 14110),  # 1 + 7 f(2) = 85; 85 + 11 g(425)
     ("update", 368),  # 1 + 2 f(1) = 23; 23 + 5 g(23)
+    ("no_residual", 180),  # f(2) = 12; g(60)
     ("parallel", 28),  # 1 + f(2) + g(5)
     ("parallel(norms='one')", 19),  # 1 + f(2) + g(2)
   ],
@@ -42,6 +48,24 @@ def test_the_first_norm_is_left_out_of_layer_0_alone():
 def test_a_parallel_placement_has_norms_for_each_or_one():
   with pytest.raises(ValueError, match="write 'each' or 'one'"):
     placements.build("parallel(norms='two')")
+
+
+def test_without_norms_placements_differ_in_their_sums_alone():
+  dims = Dims(V=7, D=8, H=2, F=8, L=8)
+  token_BL = jnp.arange(8).reshape(2, 4) % 7
+
+  def model(placement):
+    arch = Architecture(dims, "rope", norm="none", norm_placement=placement, decoders=2)
+    return Transformer(arch)
+
+  params = model("pre").init(jax.random.key(0), token_BL)
+  assert not [path for path in flat(params["params"]) if "norm" in path]
+  logits = {name: model(name).apply(params, token_BL) for name in placements}
+  for name in ("post", "sandwich", "update"):
+    np.testing.assert_array_equal(logits[name], logits["pre"])
+  for name in ("no_residual", "parallel"):
+    assert np.all(np.isfinite(logits[name]))
+    assert np.abs(logits[name] - logits["pre"]).max() > 1e-2
 
 
 def gelu(x):

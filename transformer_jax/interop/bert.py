@@ -5,8 +5,9 @@ from transformer_jax.interop import names
 from transformer_jax.interop.hf_family import ACTIVATIONS, HFConfig, HFFamily, families
 from transformer_jax.interop.outputs import SPANS, Output, bare, of_texts, of_tokens
 from transformer_jax.models.embeddings import TokenEmbedding
+from transformer_jax.models.feature_norms import LayerNorm
 from transformer_jax.models.heads import TransformHead
-from transformer_jax.models.layers import Gelu, LayerNorm, Relu
+from transformer_jax.models.layers import Gelu, Relu
 from transformer_jax.models.residual import PostNorm
 from transformer_jax.positions import PositionalEncoding, positions
 

@@ -5,8 +5,8 @@ from transformer_jax.interop.hf_family import families
 from transformer_jax.interop.llama import LAYER, THEIRS, LlamaLike
 from transformer_jax.interop.outputs import WRITER, bare
 from transformer_jax.interop.rotary import rope
+from transformer_jax.models.feature_norms import LayerNorm
 from transformer_jax.models.heads import LinearHead
-from transformer_jax.models.layers import LayerNorm
 from transformer_jax.models.residual import Parallel
 
 

@@ -7,7 +7,8 @@ from transformer_jax.interop.hf_family import ACTIVATIONS, RENAMED, HFFamily, fa
 from transformer_jax.interop.rotary import rope
 from transformer_jax.interop.table import NameTable
 from transformer_jax.models.embeddings import TokenEmbedding
-from transformer_jax.models.layers import Gelu, LayerNorm
+from transformer_jax.models.feature_norms import LayerNorm
+from transformer_jax.models.layers import Gelu
 from transformer_jax.models.residual import Parallel, PreNorm
 from transformer_jax.positions import positions
 

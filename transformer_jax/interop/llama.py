@@ -6,8 +6,8 @@ from transformer_jax.interop.hf_family import GATED, HFFamily, families
 from transformer_jax.interop.layer_types import FULL, LOCAL, layer_kinds, turns
 from transformer_jax.interop.rotary import rope
 from transformer_jax.models.embeddings import TokenEmbedding
+from transformer_jax.models.feature_norms import LayerNorm, RMSNorm
 from transformer_jax.models.heads import LinearHead
-from transformer_jax.models.layers import LayerNorm, RMSNorm
 from transformer_jax.models.residual import PreNorm, SandwichNorm, UpdateNorm
 
 LAYER, THEIRS = "decoder/layer_{n}", "model.layers.{n}"

@@ -8,8 +8,8 @@ from transformer_jax.interop import names
 from transformer_jax.interop.hf_family import ACTIVATIONS, HFFamily, families
 from transformer_jax.interop.outputs import Output, bare
 from transformer_jax.models.embeddings import TokenEmbedding
+from transformer_jax.models.feature_norms import LayerNorm
 from transformer_jax.models.heads import LinearHead
-from transformer_jax.models.layers import LayerNorm
 from transformer_jax.models.residual import PostNorm
 from transformer_jax.positions import positions
 from transformer_jax.positions.sinusoidal import sinusoids

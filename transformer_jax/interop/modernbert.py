@@ -15,8 +15,8 @@ from transformer_jax.interop.layer_types import (
 from transformer_jax.interop.outputs import Output, bare, of_tokens
 from transformer_jax.interop.rotary import rope_of_kind
 from transformer_jax.models.embeddings import TokenEmbedding
+from transformer_jax.models.feature_norms import LayerNorm
 from transformer_jax.models.heads import TransformHead
-from transformer_jax.models.layers import LayerNorm
 from transformer_jax.models.residual import PreNorm
 
 LAYER, THEIRS = "encoder/layer_{n}", "model.layers.{n}"

@@ -7,8 +7,8 @@ from transformer_jax.interop import names
 from transformer_jax.interop.hf_family import ACTIVATIONS, GATED, HFFamily, families
 from transformer_jax.interop.outputs import Output, bare
 from transformer_jax.models.embeddings import TokenEmbedding
+from transformer_jax.models.feature_norms import RMSNorm
 from transformer_jax.models.heads import LinearHead
-from transformer_jax.models.layers import RMSNorm
 from transformer_jax.positions import positions
 
 KINDS = dict(ACTIVATIONS)

@@ -7,7 +7,7 @@ from transformer_jax.interop import names
 from transformer_jax.interop.hf_family import ACTIVATIONS, RENAMED, HFFamily, families
 from transformer_jax.interop.outputs import bare, labels, of_tokens
 from transformer_jax.models.embeddings import PatchEmbedding
-from transformer_jax.models.layers import LayerNorm
+from transformer_jax.models.feature_norms import LayerNorm
 from transformer_jax.positions import positions
 
 LAYER, THEIRS = "encoder/layer_{n}", "vit.layers.{n}"

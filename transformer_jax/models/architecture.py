@@ -11,8 +11,9 @@ from transformer_jax.axes import Dims, whole
 from transformer_jax.batch_part import BatchPart
 from transformer_jax.models.compatibility import form
 from transformer_jax.models.embeddings import embeddings
+from transformer_jax.models.feature_norms import norms
 from transformer_jax.models.heads import heads
-from transformer_jax.models.layers import activations, norms
+from transformer_jax.models.layers import activations
 from transformer_jax.models.residual import placements
 from transformer_jax.positions import PositionalEncoding, positions, probe
 from transformer_jax.spec import Registry, SpecError
@@ -121,6 +122,12 @@ class Architecture:
         "a decoder's tokens have not read what follows them, so that their mean is no"
         " output for each of them; write head=linear, or kind=encoder"
       )
+    if self.reads_batch and self.decoders:
+      raise ValueError(
+        "batchnorm in a causal decoder would tell a token of later ones by the batch's"
+        " statistics, which decoding does not have; write norm=layernorm, or"
+        " kind=encoder"
+      )
 
   def _check_numbers(self) -> None:
     """Raises ValueError for an impossible number of layers, switch, rate or dtype."""
@@ -184,6 +191,11 @@ class Architecture:
   def outputs(self) -> int:
     """The number of classes, or of tokens in the vocabulary."""
     return self.classes or self.dims.V
+
+  @property
+  def reads_batch(self) -> bool:
+    """Whether training normalizes by statistics of the whole batch."""
+    return any(norm and norm.reads_batch for norm in (self.norm, self.embedding.norm))
 
   @property
   def decoding(self) -> str:

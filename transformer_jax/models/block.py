@@ -223,7 +223,8 @@ class Block(nn.Module):
     dropout = Dropout(self.arch.dropout, self.arch.part)
 
     def norm(name):
-      return NormLayer(self.arch.norm, name=f"{name}_norm")
+      layer = NormLayer(self.arch.norm, name=f"{name}_norm")
+      return functools.partial(layer, at=at)
 
     def self_attention(x_BLD):
       nonlocal cache_after

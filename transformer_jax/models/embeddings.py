@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from transformer_jax.axes import Dims
 from transformer_jax.matmul import project
-from transformer_jax.models.layers import norms
+from transformer_jax.models.feature_norms import norms
 from transformer_jax.positions import Coords
 from transformer_jax.spec import Registry
 

@@ -8,9 +8,10 @@ import jax.numpy as jnp
 
 from transformer_jax.axes import Dims
 from transformer_jax.matmul import project
-from transformer_jax.models.layers import Gelu, LayerNorm, activations, norms
+from transformer_jax.models.feature_norms import LayerNorm, norms
+from transformer_jax.models.layers import Gelu, activations
 from transformer_jax.positions import Coords
-from transformer_jax.spec import Registry
+from transformer_jax.spec import Registry, SpecError
 
 Params = dict[str, jax.Array]
 
@@ -127,6 +128,8 @@ class TransformHead(LinearHead):
   def __post_init__(self):
     object.__setattr__(self, "activation", activations.build(self.activation))
     object.__setattr__(self, "norm", norms.build(self.norm))
+    if self.norm and self.norm.reads_batch:
+      raise SpecError("transform: its norm reads single tokens; write norm='layernorm'")
 
   def pool(self, x_BLD, at):
     return mean_pooled(x_BLD, at) if self.pooled else x_BLD

@@ -1,4 +1,4 @@
-"""Norms and activations."""
+"""Activations of feed-forward layers."""
 
 import dataclasses
 from typing import Any, ClassVar
@@ -6,30 +6,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from transformer_jax.argument_ranges import allowed
-from transformer_jax.normalization import layer_norm, rms_norm
-from transformer_jax.spec import Registry, SpecError
-
-
-class Norm:
-  """Scales the features of each token; parameters are named gain_D and shift_D.
-
-  >>> list(norms), norms.build("rmsnorm(epsilon=1e-5)")
-  (['layernorm', 'rmsnorm'], RMSNorm(epsilon=1e-05, offset=0.0))
-  """
-
-  def __post_init__(self):
-    epsilon = getattr(self, "epsilon", 0.0)
-    if words := allowed("epsilon", epsilon):  # of somebody's config.json, too
-      raise SpecError(f"epsilon is {epsilon}; write {words}")
-
-  def init(self, D: int) -> dict[str, jax.Array]:
-    """Returns the parameters for D features."""
-    raise NotImplementedError
-
-  def __call__(self, params: dict[str, jax.Array], x_BLD: jax.Array) -> jax.Array:
-    """Returns the normalized features x_BLD, in the dtype of x."""
-    raise NotImplementedError
+from transformer_jax.spec import Registry
 
 
 class Activation:
@@ -48,61 +25,7 @@ class Activation:
     raise NotImplementedError
 
 
-norms = Registry("norm", Norm)
 activations = Registry("activation", Activation)
-
-
-@norms.register("rmsnorm")
-@dataclasses.dataclass(frozen=True)
-class RMSNorm(Norm):
-  """Scales features to unit mean square. Zhang and Sennrich, 2019.
-
-  https://arxiv.org/abs/1910.07467
-
-  offset   is added to the gains: 1 in Gemma, whose gains are stored near zero
-
-  >>> x_BLD = RMSNorm()({"gain_D": jnp.array([1.0, 2.0])}, jnp.array([[[3.0, 4.0]]]))
-  >>> [round(x, 3) for x in x_BLD.ravel().tolist()]  # 3 and 8, divided by sqrt(12.5)
-  [0.849, 2.263]
-  """
-
-  epsilon: float = 1e-6
-  offset: float = 0.0
-
-  def init(self, D: int) -> dict[str, jax.Array]:
-    return {"gain_D": jnp.ones(D) - self.offset}
-
-  def __call__(self, params: dict[str, jax.Array], x_BLD: jax.Array) -> jax.Array:
-    gain_D = params["gain_D"] + self.offset if self.offset else params["gain_D"]
-    return rms_norm(x_BLD, gain_D, self.epsilon)
-
-
-@norms.register("layernorm")
-@dataclasses.dataclass(frozen=True)
-class LayerNorm(Norm):
-  """Centers and scales features. Ba et al., 2016. https://arxiv.org/abs/1607.06450
-
-  shift   adds a learned vector; MPT does not
-  gain    multiplies by a learned vector; OLMo does neither
-
-  >>> norm = norms.build("layernorm(shift=False, gain=False)")
-  >>> x_BLD = norm({}, jnp.array([[[1.0, 2.0, 3.0]]]))
-  >>> [round(x, 3) for x in x_BLD.ravel().tolist()]
-  [-1.225, 0.0, 1.225]
-  """
-
-  epsilon: float = 1e-5
-  shift: bool = True
-  gain: bool = True
-
-  def init(self, D: int) -> dict[str, jax.Array]:
-    gain = {"gain_D": jnp.ones(D)} if self.gain else {}
-    return gain | ({"shift_D": jnp.zeros(D)} if self.shift else {})
-
-  def __call__(self, params: dict[str, jax.Array], x_BLD: jax.Array) -> jax.Array:
-    gain_D = params["gain_D"] if self.gain else None
-    shift_D = params["shift_D"] if self.shift else None
-    return layer_norm(x_BLD, gain_D, shift_D, self.epsilon)
 
 
 @activations.register("relu")

@@ -15,13 +15,19 @@ from transformer_jax.axes import Dims
 from transformer_jax.batch_part import BatchPart
 from transformer_jax.positions import Bound, PositionalEncoding, bind
 
+RUNNING = "running"  # Flax collection: running statistics after a training batch
+
 
 class NormLayer(nn.Module):
-  """A norm with its parameters.
+  """A norm with its parameters; `at` of a call are the coordinates of the tokens.
+
+  A norm of the batch reads it where the collection RUNNING may change, as in training:
+  there the module stores the running statistics after this batch, by the names of the
+  parameters that they replace.
 
   kind   the norm
 
-  >>> from transformer_jax.models.layers import norms
+  >>> from transformer_jax.models.feature_norms import norms
   >>> layer, x_BLD = NormLayer(norms.build("layernorm")), jnp.ones((1, 1, 4))
   >>> shapes = jax.eval_shape(layer.init, jax.random.key(0), x_BLD)["params"]
   >>> {name: x.shape for name, x in shapes.items()}
@@ -31,10 +37,26 @@ class NormLayer(nn.Module):
   kind: Any
 
   @nn.compact
-  def __call__(self, x_BLD):
+  def __call__(self, x_BLD, at=None):
     start = self.kind.init(x_BLD.shape[-1])
     params = {name: parameter(self, name, _constant(x)) for name, x in start.items()}
+    training = self.is_mutable_collection(RUNNING) and not self.is_initializing()
+    if training and self.kind.reads_batch:
+      params = self._of_batch(params, x_BLD, at)
     return self.kind(params, x_BLD)
+
+  def _of_batch(self, params, x_BLD, at):
+    """Returns the parameters for this batch; stores the running statistics after it."""
+    if x_BLD.shape[0] == 1:
+      raise ValueError(
+        "batchnorm reads the statistics of a batch, and this one has a single example:"
+        " give the model whole batches, not their examples by jax.vmap"
+      )
+    real_BL = jnp.ones(x_BLD.shape[:2], bool) if at is None else at.real_BL
+    params, running = self.kind.measure(params, x_BLD, real_BL)
+    for name, x in running.items():
+      self.put_variable(RUNNING, name, x)
+    return params
 
 
 class Dropout(nn.Module):

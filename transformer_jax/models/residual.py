@@ -21,7 +21,7 @@ class Placement:
   final_norm   whether one more norm comes after the last layer
 
   >>> list(placements), placements.build("post").final_norm
-  (['parallel', 'post', 'pre', 'sandwich', 'update'], False)
+  (['no_residual', 'parallel', 'post', 'pre', 'sandwich', 'update'], False)
   """
 
   final_norm = True
@@ -129,6 +129,26 @@ class UpdateNorm(Placement):
   def __call__(self, norm: Norms, x_BLD: jax.Array, parts: dict[str, Sublayer]):
     for name, part in parts.items():
       x_BLD = x_BLD + norm(name)(part(x_BLD))
+    return x_BLD
+
+
+@placements.register("no_residual")
+@dataclasses.dataclass(frozen=True)
+class NoResidual(Placement):
+  """f(norm(x)) without the sum, and a norm at the end: what residuals are for.
+
+  He et al., 2016, https://arxiv.org/abs/1512.03385. Without residuals attention makes
+  all tokens alike: Dong et al., 2021, https://arxiv.org/abs/2103.03404.
+
+  >>> def halved(name):
+  ...   return lambda x: x / 2
+  >>> placements.build("no_residual")(halved, 4.0, {"feedforward": lambda x: 3 * x})
+  6.0
+  """
+
+  def __call__(self, norm: Norms, x_BLD: jax.Array, parts: dict[str, Sublayer]):
+    for name, part in parts.items():
+      x_BLD = part(norm(name)(x_BLD))
     return x_BLD
 
 

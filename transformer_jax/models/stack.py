@@ -9,7 +9,7 @@ from transformer_jax.devices import split_rows
 from transformer_jax.models.architecture import Architecture
 from transformer_jax.models.block import Block
 from transformer_jax.models.compatibility import form
-from transformer_jax.models.parameters import Dropout, NormLayer, Position
+from transformer_jax.models.parameters import RUNNING, Dropout, NormLayer, Position
 from transformer_jax.positions import TrainContext
 
 CAPTURED = "captured"  # collection of arrays recorded from outside: see capture.py
@@ -54,14 +54,15 @@ class Stack(nn.Module):
     x_BLD = self.embed(position, x_BLD, at)
     x_BLD, cache = self.apply_layers(x_BLD, at, position, memory, cache)
     if self.arch.norm_placement.final_norm:
-      x_BLD = NormLayer(self.arch.norm, name="final_norm")(x_BLD)
+      x_BLD = NormLayer(self.arch.norm, name="final_norm")(x_BLD, at)
     return x_BLD, at, cache
 
   def embed(self, position, x_BLD, at):
     """Returns x_BLD, the input of the first layer."""
     x_BLD = position.embed(x_BLD, at)
     if self.arch.embedding.norm:
-      x_BLD = NormLayer(self.arch.embedding.norm, name="embedding_norm")(x_BLD)
+      norm = NormLayer(self.arch.embedding.norm, name="embedding_norm")
+      x_BLD = norm(x_BLD, at)
     return split_rows(Dropout(self.arch.dropout, self.arch.part)(x_BLD))
 
   def assign_positions(self, B, at, progress):
@@ -110,7 +111,8 @@ class Stack(nn.Module):
       rngs: dict[CollectionFilter, bool] = {"params": True, "dropout": True}
       one = nn.broadcast
       scanned = nn.scan(
-        block, {"params": 0, CAPTURED: 0}, split_rngs=rngs, in_axes=(one, one, one, 0),
+        block, {"params": 0, CAPTURED: 0, RUNNING: 0}, split_rngs=rngs,
+        in_axes=(one, one, one, 0),
         length=self.layers,
       )  # fmt: skip
       layers = scanned(self.arch, *kinds[0], name="layers")

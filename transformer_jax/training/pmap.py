@@ -21,10 +21,15 @@ def pmap_step(trainer: Trainer, devices: list[jax.Device]):
   The state has a leading axis of devices (`replicate`); the batch does not: its rows
   are split over the devices and must divide by their number.
 
-  Raises ValueError for a trainer that accumulates gradients.
+  Raises ValueError for a trainer that accumulates gradients, or a norm of the batch.
   """
   if trainer.accumulate > 1:
     raise ValueError("pmap takes whole batches; write accumulate=1, or use a mesh")
+  if trainer.model.arch.reads_batch:
+    raise ValueError(
+      "batchnorm reads the whole batch, and a device of pmap has a part of it; use a"
+      " mesh, or norm=layernorm"
+    )
   # The model too: its random draws for an example must not depend on the device.
   arch = dataclasses.replace(trainer.model.arch, part=DevicePart("data"))
   model = trainer.model.clone(arch=arch)

@@ -16,8 +16,10 @@ from transformer_jax.data import task_probe
 from transformer_jax.data.base import Batch, Task
 from transformer_jax.data.windows import Recorder, Replayer, Starts, host_text
 from transformer_jax.models import Transformer
+from transformer_jax.models.parameters import RUNNING
 from transformer_jax.positions import coords
 from transformer_jax.spec import check_seed
+from transformer_jax.training import batch_statistics
 from transformer_jax.training import loss as losses
 from transformer_jax.training.accumulate import sum_of_parts
 
@@ -114,6 +116,9 @@ class Trainer:
         f" {self.batch_size}; change one of them"
       )
     task_probe.check(self.task, ["batch"])
+    refused = batch_statistics.refusal(self.task, self.batch_size, self.accumulate)
+    if refused and self.model.arch.reads_batch:
+      raise ValueError(refused)
 
   def init(self, seed: int | jax.Array) -> State:
     """Returns the first state of one seed, a number of up to 32 bits."""
@@ -183,9 +188,11 @@ class Trainer:
     `targets` are how many there are, by weight.
     """
     (loss, metrics), grads = self.gradients(state, batch)
+    running = metrics.pop(RUNNING)
     grads = self.total(grads)
     updates, moments = self.optimizer.update(grads, state.moments, state.params)
     params = optax.apply_updates(state.params, updates)
+    params = batch_statistics.replaced(params, running)
     some = metrics["targets"] > 0
     loss = jnp.where(some, self.total(loss), jnp.nan)
     metrics |= {
@@ -243,7 +250,7 @@ class Trainer:
   ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Returns the mean cross-entropy in nats over the places that count, if any.
 
-    Also the metrics.
+    Also the metrics, among them the running statistics, which replace parameters.
 
     count   divisor of the sum, the targets of a whole batch; None: those of this one
     part    of the whole batch that this is; None: all of it
@@ -252,9 +259,10 @@ class Trainer:
     rngs = dict(zip(("dropout", "position"), jax.random.split(noise), strict=True))
     variables, progress = {"params": params}, self.progress(state)
     hidden: Any = self._model_of(part).apply(
-      variables, *batch.reads, progress=progress, rngs=rngs, method="hidden"
-    )
-    x_BLD, output_VD = hidden
+      variables, *batch.reads, progress=progress, rngs=rngs, method="hidden",
+      mutable=RUNNING,
+    )  # fmt: skip
+    (x_BLD, output_VD), changed = hidden
     max_logits = self.max_logits or losses.default_max_logits()
     B, L = batch.target_BL.shape
     n = losses.num_chunks(B, L, output_VD.shape[0], max_logits)
@@ -265,7 +273,8 @@ class Trainer:
       count = self.total(jnp.sum(batch.weight_BL))
     divisor = jnp.where(count > 0, count, 1.0)  # 0 / 0 would be the gradient's end
     accuracy = self.total(right / divisor)
-    return loss / divisor, {"accuracy": accuracy, "targets": count}
+    metrics = {"accuracy": accuracy, "targets": count}
+    return loss / divisor, metrics | {RUNNING: changed.get(RUNNING, {})}
 
   def _model_of(self, part: BatchPart | None) -> Transformer:
     """Returns the model, which draws random numbers for a part of a batch."""
