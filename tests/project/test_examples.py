@@ -27,7 +27,6 @@ WITHOUT = {
   # transformer_jax/attention/variants/probe
   "VariantFindings", "VariantShapes",
   # transformer_jax/evaluation
-  "RecordingDense",
   # transformer_jax/models/recurrent
   "CrossAttention",
   # transformer_jax/positions/probe

@@ -34,7 +34,7 @@ def attention_weights(
   >>> {path: w.shape for path, w in jax.eval_shape(look, params, token_BL).items()}
   {'decoder/layer_0/attention': (1, 2, 4, 4), 'decoder/layer_1/attention': (1, 2, 4, 4)}
   """
-  return _look(model, ("weights",), params, reads)["weights"]
+  return _look(model, "weights", params, reads)
 
 
 def hidden_states(model: Transformer, params: Any, *reads: Any) -> dict[str, jax.Array]:
@@ -60,20 +60,21 @@ def hidden_states(model: Transformer, params: Any, *reads: Any) -> dict[str, jax
   >>> list(states), states["decoder/output"].shape
   (['decoder/embedding', 'decoder/layer_0', 'decoder/output'], (1, 4, 8))
   """
-  return _look(model, ("state",), params, reads)["state"]
+  return _look(model, "state", params, reads)
 
 
-def _look(model: Transformer, want: tuple[str, ...], params: Any, reads: tuple):
-  """Returns the captured arrays, from one program where the model has no loop."""
+def _look(model: Transformer, place: str, params: Any, reads: tuple):
+  """Returns the arrays of a place by path, from one program where the model has no loop."""
   # Separate layers, whose numbers do not depend on model.scan to the last bit.
   model, params = capture.one_by_one_layers(model, params)
   # A recurrent model's steps are recorded one by one, outside of jit.
-  by_steps = isinstance(model.arch, Recurrence) and "weights" in want
-  return (_captured if by_steps else _captured_by_jit)(model, want, params, reads)
+  by_steps = isinstance(model.arch, Recurrence) and place == "weights"
+  look = _captured if by_steps else _captured_by_jit
+  return capture.in_order(look(model, place, params, reads))
 
 
-def _captured(model: Transformer, want: tuple[str, ...], params: Any, reads: tuple):
-  return capture.run(model, params, *reads, want=want)[1]
+def _captured(model: Transformer, place: str, params: Any, reads: tuple):
+  return capture.run(model, params, *reads, want=[place])[1][place]
 
 
 _captured_by_jit = jax.jit(_captured, static_argnums=(0, 1))

@@ -145,6 +145,15 @@ def one_by_one_layers(model: Transformer, params: Any) -> tuple[Transformer, Any
   return model.clone(arch=arch), nested(one_by_one(flat(params)))
 
 
+def in_order(arrays: dict[str, Any]) -> dict[str, Any]:
+  """Returns arrays by path in the order of the layers; `jax.jit` sorts by letters.
+
+  >>> list(in_order({"decoder/layer_10": 0, "decoder/layer_9": 0}))
+  ['decoder/layer_9', 'decoder/layer_10']
+  """
+  return dict(sorted(arrays.items(), key=lambda item: natural(item[0])))
+
+
 def _watched(model: Transformer, params: Any, watch: Watch) -> tuple[Transformer, Any]:
   """Returns the model, with a core that is watched where needed; its parameters."""
   if watch.edit:  # a loop has one body for all layers
@@ -182,10 +191,7 @@ def _by_place(captured: Any, want: Collection[str]) -> Captured:
   found: Captured = {place: {} for place in PLACES if place in want}
   for (*_, place, path), x in flatten_dict(captured).items():
     found[place] |= _layers(path, x)
-  return {
-    place: dict(sorted(arrays.items(), key=lambda item: natural(item[0])))
-    for place, arrays in found.items()
-  }
+  return {place: in_order(arrays) for place, arrays in found.items()}
 
 
 def _layers(path: str, x: Any) -> dict[str, Any]:
