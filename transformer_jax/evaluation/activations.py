@@ -64,7 +64,7 @@ def hidden_states(model: Transformer, params: Any, *reads: Any) -> dict[str, jax
 
 
 def _look(model: Transformer, place: str, params: Any, reads: tuple):
-  """Returns the arrays of a place by path, from one program where the model has no loop."""
+  """Returns the arrays of a place by path; of one program where no loop is."""
   # Separate layers, whose numbers do not depend on model.scan to the last bit.
   model, params = capture.one_by_one_layers(model, params)
   # A recurrent model's steps are recorded one by one, outside of jit.
