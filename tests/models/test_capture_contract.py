@@ -18,7 +18,7 @@ from transformer_jax.models import capture
 from transformer_jax.models.compatibility import form
 from transformer_jax.positions import PositionalEncoding, coords
 
-DIMS = tj.Dims(V=7, D=16, H=4, F=8, L=8)
+DIMS = tj.Dims(V=7, D=32, H=4, F=8, L=8)
 TOKEN_BL = jnp.array([[1, 2, 3, 4], [5, 6, 1, 2]])
 PATH = "decoder/layer_0/attention"
 PARTS = [("position", name) for name in sorted(tj.positions.positions)]
@@ -28,6 +28,8 @@ PARTS += [("attention", name) for name in sorted(tj.attentions)]
 @dataclasses.dataclass(frozen=True)
 class OwnBias(PositionalEncoding):
   """Encoding of a user: one learned number for each head and distance."""
+
+  integer_positions = True
 
   def init(self, key, dims):
     return {"table_HN": jax.random.normal(key, (dims.H, dims.L))}
