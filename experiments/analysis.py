@@ -240,13 +240,18 @@ class LoadedSweep:
 
 
 def load_run(
-  folder: str | os.PathLike[str], average: int = 1, allow: Iterable[str] = ()
+  folder: str | os.PathLike[str],
+  average: int = 1,
+  allow: Iterable[str] = (),
+  step: int | None = None,
 ) -> TrainedRun:
   """Returns a finished run, whatever its task.
 
   folder    of the run: the one with config.json
   average   number of newest checkpoints whose mean the parameters are
   allow     classes of your own that its config names, as "module:Class"
+  step      of the newest of these checkpoints, which must be on disk still: see
+            train.keep_checkpoints; None: the last one, which was scored
 
   Raises ConfigError unless the run is finished and has its checkpoints; SpecError for a
   class that is not allowed.
@@ -263,7 +268,7 @@ def load_run(
   if not any((run / "checkpoints").glob("[0-9]*")):
     raise ConfigError(f"{run} has no checkpoint: copy its folder checkpoints/ too")
   config, experiment = of_run(run)
-  params = jax.device_get(inference.params_of(run, experiment, average))
+  params = jax.device_get(inference.params_of(run, experiment, average, step))
   bytes_ = Bytes() if type(experiment.task) is Text else None
   tokenizer = inference.tokenizer_of(run) or bytes_
   return TrainedRun(run, config, experiment, params, tokenizer, result)

@@ -42,6 +42,7 @@ def define() -> None:
   flags.DEFINE_string("run", None, "Folder of a run: the one with config.json.")
   flags.DEFINE_string("folder", None, "Folder to write; it must not exist.")
   flags.DEFINE_integer("average", 1, "Number of newest checkpoints to average.")
+  flags.DEFINE_integer("step", None, "Step of the checkpoint; default: the newest.")
   flags.DEFINE_integer("seed", 0, "Index of the run's seed, from 0.")
   flags.DEFINE_list("allow", [], inference.ALLOW)
 
@@ -54,25 +55,30 @@ def main(argv: list[str]) -> None:
   trust(FLAGS.allow)
   folder = Path(FLAGS.folder).expanduser()
   try:
-    summary = export(Path(FLAGS.run).expanduser(), folder, FLAGS.seed, FLAGS.average)
+    summary = export(
+      Path(FLAGS.run).expanduser(), folder, FLAGS.seed, FLAGS.average, FLAGS.step
+    )
   except (CheckpointError, FileError, OSError, ValueError) as error:
     raise ConfigError(str(error)) from error
   print(f"wrote {folder}: {summary}")
 
 
-def export(run: Path, folder: Path, seed: int = 0, last: int = 1) -> str:
+def export(
+  run: Path, folder: Path, seed: int = 0, last: int = 1, step: int | None = None
+) -> str:
   """Writes a run's model and vocabulary; returns their family and format in words.
 
   run      folder of the run
   folder   to write; it must not exist
   seed     index of the run's seed, from 0
   last     number of newest checkpoints to average
+  step     of the newest of them; None: the newest on disk
 
   Raises ConfigError where no family has the model's parts.
   """
   if folder.exists():
     raise ConfigError(f"{folder} is there already; name a new --folder")
-  trained = inference.load(run, Task, "a task", seed, last)
+  trained = inference.load(run, Task, "a task", seed, last, step)
   arch = trained.experiment.trainer.model.arch
   params = nested(one_by_one(flat(jax.device_get(trained.params))))
   config = fitting(arch, trained.config.train.init_from)

@@ -52,7 +52,7 @@ def main(argv: list[str]) -> None:
 
 
 def _answers() -> Iterator[str]:
-  generator = load(Path(FLAGS.run), FLAGS.seed, FLAGS.average)
+  generator = load(Path(FLAGS.run), FLAGS.seed, FLAGS.average, FLAGS.step)
   how = _sampling()
   write = functools.partial(generator, steps=FLAGS.tokens, how=how)
   if FLAGS.prompt is not None:
@@ -82,14 +82,17 @@ def _sampling() -> Sampling | None:
   return None
 
 
-def load(run: Path, seed: int = 0, last: int = 1) -> "Generator":
+def load(
+  run: Path, seed: int = 0, last: int = 1, step: int | None = None
+) -> "Generator":
   """Returns the generator of a trained run; raises ConfigError.
 
   run    folder of the run
   seed   index of its seed, from 0
   last   number of newest checkpoints to average
+  step   of the newest of them; None: the newest on disk
   """
-  trained = inference.load(run, Text, "a text to write", seed, last)
+  trained = inference.load(run, Text, "a text to write", seed, last, step)
   return Generator(trained, trained.tokenizer or Bytes())
 
 

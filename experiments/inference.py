@@ -60,6 +60,7 @@ def define(done: str) -> None:
   flags.DEFINE_string("run", None, "Folder of a run: the one with config.json.")
   flags.DEFINE_string("input", "-", "A UTF-8 file; -: standard input.")
   flags.DEFINE_integer("average", 1, "Number of newest checkpoints to average.")
+  flags.DEFINE_integer("step", None, "Step of the checkpoint; default: the newest.")
   flags.DEFINE_integer("seed", 0, "Index of the run's seed, from 0.")
   flags.DEFINE_integer("batch_size", 16, f"Lines {done} together; 1: one by one.")
   flags.DEFINE_list("allow", [], ALLOW)
@@ -89,7 +90,14 @@ def main(argv: list[str], answers: Callable[[], Iterable[str]]) -> None:
     raise ConfigError(str(error)) from error
 
 
-def load(run: Path, kind: type[Task], kind_name: str, seed: int, last: int) -> Trained:
+def load(
+  run: Path,
+  kind: type[Task],
+  kind_name: str,
+  seed: int,
+  last: int,
+  step: int | None = None,
+) -> Trained:
   """Returns one seed of a trained run; raises ConfigError where it cannot be used.
 
   run         folder of the run
@@ -97,6 +105,7 @@ def load(run: Path, kind: type[Task], kind_name: str, seed: int, last: int) -> T
   kind_name   the same in words, for messages
   seed        index of the seed, from 0
   last        number of newest checkpoints to average
+  step        of the newest of them; None: the newest on disk
   """
   check_folder(run)
   config, experiment = of_run(run)
@@ -107,7 +116,7 @@ def load(run: Path, kind: type[Task], kind_name: str, seed: int, last: int) -> T
     raise ConfigError(f"{run} has no vocabulary yet; train it first")
   if not 0 <= seed < len(experiment.seeds):
     raise ConfigError(f"--seed={seed}: this run has {len(experiment.seeds)} seeds")
-  params = jax.tree.map(lambda x: x[seed], params_of(run, experiment, last))
+  params = jax.tree.map(lambda x: x[seed], params_of(run, experiment, last, step))
   return Trained(run, config, experiment, params, tokenizer_of(run))
 
 
@@ -123,13 +132,19 @@ def tokenizer_of(run: Path) -> Tokenizer | None:
   return tokenizers.load(folder) if folder.exists() else None
 
 
-def params_of(run: Path, experiment: Experiment, last: int) -> Any:
-  """Returns the mean parameters of the newest checkpoints, stacked over seeds."""
+def params_of(
+  run: Path, experiment: Experiment, last: int, step: int | None = None
+) -> Any:
+  """Returns the mean parameters of the newest checkpoints, stacked over seeds.
+
+  last   number of checkpoints
+  step   of the newest of them; None: the newest on disk
+  """
 
   def read(block: SeedBlock) -> Any:
     abstract = experiment.trainer.shapes_of(len(block.seeds))
     with Keeper(block.checkpoints) as keeper:
-      return average(keeper, abstract, last)
+      return average(keeper, abstract, last, step)
 
   return seed_blocks.joined(run, experiment.seeds, read)
 

@@ -36,21 +36,24 @@ def main(argv: list[str]) -> None:
 
 
 def _answers() -> Iterator[str]:
-  classifier = load(Path(FLAGS.run), FLAGS.seed, FLAGS.average)
+  classifier = load(Path(FLAGS.run), FLAGS.seed, FLAGS.average, FLAGS.step)
   source = FLAGS.input
   return label(
     classifier, inference.lines(source), FLAGS.batch_size, inference.named(source)
   )
 
 
-def load(run: Path, seed: int = 0, last: int = 1) -> Classifier:
+def load(
+  run: Path, seed: int = 0, last: int = 1, step: int | None = None
+) -> Classifier:
   """Returns the classifier of a trained run; raises ConfigError.
 
   run    folder of the run
   seed   index of its seed, from 0
   last   number of newest checkpoints to average
+  step   of the newest of them; None: the newest on disk
   """
-  trained = inference.load(run, Labelled, "classification or tagging", seed, last)
+  trained = inference.load(run, Labelled, "classification or tagging", seed, last, step)
   trainer = trained.experiment.trainer
   task = trainer.task
   assert isinstance(task, Labelled)

@@ -36,19 +36,24 @@ def main(argv: list[str]) -> None:
 
 
 def _answers() -> Iterator[str]:
-  trained = load(Path(FLAGS.run), FLAGS.seed, FLAGS.average)
+  trained = load(Path(FLAGS.run), FLAGS.seed, FLAGS.average, FLAGS.step)
   how = Beam(FLAGS.beam, FLAGS.penalty)
   return translate(trained, how, inference.lines(FLAGS.input), FLAGS.batch_size)
 
 
-def load(run: Path, seed: int = 0, last: int = 1) -> Translator:
+def load(
+  run: Path, seed: int = 0, last: int = 1, step: int | None = None
+) -> Translator:
   """Returns the translator of a trained run; raises ConfigError.
 
   run    folder of the run
   seed   index of its seed, from 0
   last   number of newest checkpoints to average
+  step   of the newest of them; None: the newest on disk
   """
-  return as_translator(inference.load(run, Translation, "a translation", seed, last))
+  return as_translator(
+    inference.load(run, Translation, "a translation", seed, last, step)
+  )
 
 
 def as_translator(trained: inference.Trained) -> Translator:

@@ -135,6 +135,13 @@ def test_the_mean_of_the_last_checkpoints(tmp_path):
     np.testing.assert_allclose(mean["w_DF"], expected, rtol=1e-6)
     one = average(keeper, states[0], 1)
     np.testing.assert_array_equal(one["w_DF"], states[3].params["w_DF"])
+    early = average(keeper, states[0], 1, step=2)
+    np.testing.assert_array_equal(early["w_DF"], states[2].params["w_DF"])
+    pair = average(keeper, states[0], 2, step=2)
+    expected = np.mean([state.params["w_DF"] for state in states[1:3]], axis=0)
+    np.testing.assert_allclose(pair["w_DF"], expected, rtol=1e-6)
+    with pytest.raises(CheckpointError, match="step 0 is there; there are 1, 2, 3"):
+      average(keeper, states[0], 1, step=0)
     for last in (0, 4):
       with pytest.raises(CheckpointError, match="average 1 or more of those"):
         average(keeper, states[0], last)

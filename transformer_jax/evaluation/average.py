@@ -11,16 +11,22 @@ from transformer_jax.training.checkpoint import CheckpointError, Keeper
 from transformer_jax.training.step import State
 
 
-def average(keeper: Keeper, abstract: State, last: int) -> Any:
+def average(keeper: Keeper, abstract: State, last: int, step: int | None = None) -> Any:
   """Returns the mean of the evaluated parameters of the `last` newest checkpoints.
 
+  step       the newest of them; None: the newest on disk
   abstract   a state as shapes, as `Keeper.restore` takes it
 
   One checkpoint besides the mean is in memory at a time. Raises CheckpointError unless
-  that many checkpoints are on disk.
+  that many checkpoints, and that of the step, are on disk.
   """
   keeper.wait()
-  steps = keeper.steps()[::-1][:last]
+  there = keeper.steps()
+  if step is not None and step not in there:
+    raise CheckpointError(
+      f"no checkpoint of step {step} is there; there are {', '.join(map(str, there))}"
+    )
+  steps = [n for n in there if step is None or n <= step][::-1][:last]
   if last < 1 or len(steps) < last:
     raise CheckpointError(
       f"{len(steps)} checkpoints are there and {last} shall be averaged; average 1 or"
