@@ -76,9 +76,9 @@ def test_draws_follow_their_key_and_a_low_temperature_is_greedy(runs):
 
 def test_batches_of_prompts_are_drawn_apart(runs, tmp_path, monkeypatch):
   (tmp_path / "prompts").write_text("ab\nab\n")
-  asked = {"run": runs["tokens"], "seed": 0, "average": 1, "step": None, "prompt": None, "key": 0}
+  asked = {"run": runs["tokens"], "seed": 0, "average": 1, "prompt": None, "key": 0}
   asked |= {"input": str(tmp_path / "prompts"), "batch_size": 1, "samples": 1}
-  asked |= {"tokens": 8, "temperature": 1e3, "top_k": 0, "top_p": 1.0}
+  asked |= {"step": None, "tokens": 8, "temperature": 1e3, "top_k": 0, "top_p": 1.0}
   monkeypatch.setattr(generate, "FLAGS", types.SimpleNamespace(**asked))
   first, second = generate._answers()
   assert first != second
