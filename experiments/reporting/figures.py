@@ -38,6 +38,7 @@ def _of_group(findings: Findings, group: str) -> list[Picture]:
   for optional in (
     tuning_report.tuning_curves(findings, group),
     training_curves(findings, group),
+    generations.length_scores(findings, group),
     generations.attention_map(findings, group),
   ):
     pictures += [optional] if optional else []

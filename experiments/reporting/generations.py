@@ -6,6 +6,7 @@ import numpy as np
 
 from experiments.reporting import picture, style
 from experiments.reporting.findings import Findings
+from experiments.reporting.line_curves import LineChart, draw_curves
 from experiments.reporting.loaded_run import LoadedRun
 from experiments.reporting.picture import Numbers, Picture
 from experiments.reporting.style import FONT, INK
@@ -63,6 +64,39 @@ def samples(findings: Findings, group: str) -> Iterator[tuple[str, str]]:
     yield "reference", reference
     for run in runs:
       yield run.label, run.fact("written")["samples"][n][2]
+
+
+def length_scores(findings: Findings, group: str) -> Picture | None:
+  """Draws BLEU by the number of words of a source, as Bahdanau et al., 2015, figure 2.
+
+  Runs that were scored before this was recorded are left out.
+  """
+  facts = {run.label: run.fact("written") for run in writers(findings, group)}
+  curves, ticks = {}, {}
+  for label in style.leading(findings, group):
+    written = facts.get(label) or {}
+    whole = [x for x in written.get("by_length") or () if x]
+    if not whole or len(written["lengths"]) < 2:
+      continue
+    bleu_SX = [[float(each["bleu"]) for each in seed] for seed in whole]
+    curves[label] = range(len(bleu_SX[0])), bleu_SX
+    ticks = {
+      x: f"{here['first']}-{here['last']}\n{here['texts']}"
+      for x, here in enumerate(written["lengths"])
+    }
+  if not curves:
+    return None
+  caption = "BLEU of texts by the words of their sources; below, the number of texts."
+  chart = LineChart(
+    curves,
+    x="words of the source, and number of texts",
+    y="higher is better",
+    title=f"{group}: BLEU by length of the source",
+    file=picture.file_name("source_lengths", group),
+    caption=caption,
+    ticks=ticks,
+  )
+  return draw_curves(chart, style.styles(findings))
 
 
 def attention_map(findings: Findings, group: str) -> Picture | None:

@@ -6,7 +6,7 @@ Labels stand at the ends of their curves, spread so that none overlap.
 import dataclasses
 import re
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -53,15 +53,24 @@ def styles(findings: Findings) -> dict[str, Style]:
   baseline = findings.sweep.baseline
   labels = dict.fromkeys(run.label for run in findings.sweep.runs)
   others = [label for label in labels if label != baseline]
-  looks = {
+  dashed = Style(INK, "o", (0, (4, 2)))
+  return styles_of(others) | ({} if baseline is None else {baseline: dashed})
+
+
+def styles_of(labels: Sequence[str]) -> dict[str, Style]:
+  """Returns a style for each label.
+
+  >>> [look.marker for look in styles_of(["rope", "alibi"]).values()]
+  ['o', 's']
+  """
+  return {
     label: Style(
-      COLORS[i % len(COLORS)],
-      MARKERS[i % len(MARKERS)],
-      LINES[i // len(COLORS) % len(LINES)],
+      COLORS[n % len(COLORS)],
+      MARKERS[n % len(MARKERS)],
+      LINES[n // len(COLORS) % len(LINES)],
     )
-    for i, label in enumerate(others)
+    for n, label in enumerate(labels)
   }
-  return looks | ({} if baseline is None else {baseline: Style(INK, "o", (0, (4, 2)))})
 
 
 def leading(findings: Findings, group: str, measure: str = "") -> list[str]:

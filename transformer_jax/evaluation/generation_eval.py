@@ -8,6 +8,7 @@ from typing import Any
 from transformer_jax.data.base import GenerationSet
 from transformer_jax.evaluation.beam import Beam
 from transformer_jax.evaluation.maps import attention_map
+from transformer_jax.evaluation.source_lengths import by_length, described, length_bins
 from transformer_jax.evaluation.target_fingerprints import of_texts
 from transformer_jax.evaluation.text_scores import CorpusScore, Verdict, floors, judge
 from transformer_jax.evaluation.translator import Translator
@@ -74,7 +75,7 @@ class GenerationEval:
     verdicts = [self._judge(examples, hypotheses, baselines) for hypotheses in texts]
     whole = [x for x in verdicts if x]
     scored = (whole[0].bleu, whole[0].chrf) if whole else next(iter(baselines.values()))
-    shown = _spread(examples)
+    shown, bins = _spread(examples), length_bins(examples.sources)
     middle = shown[len(shown) // 2]
     return {
       "texts": len(examples.sources),
@@ -84,6 +85,11 @@ class GenerationEval:
       "floors": {name: _values(both) for name, both in baselines.items()},
       "scores": [_values((x.bleu, x.chrf)) if x else NO_SCORE for x in verdicts],
       "margins": [[x.bleu.margin, x.chrf.margin] if x else NONE for x in verdicts],
+      "lengths": described(bins),
+      "by_length": [
+        by_length(bins, examples.references, hypotheses, examples.bleu)
+        for hypotheses in texts
+      ],
       "below": [x is not None and not x.translates for x in verdicts],
       "samples": [
         [examples.sources[n], examples.references[n], texts[0][n] or ""] for n in shown

@@ -9,7 +9,7 @@ import dataclasses
 import functools
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import sacrebleu
@@ -101,15 +101,15 @@ def nearest_targets(
   if not train:
     raise ValueError("no training pairs to look for the nearest in; give at least one")
   index: dict[str, int] = {}
-  texts = [{*_words(source)} for source, _ in train]
-  for words in texts:
-    for word in sorted(words):
+  texts = [{*words(source)} for source, _ in train]
+  for text in texts:
+    for word in sorted(text):
       index.setdefault(word, len(index))
   train_TN = _table(texts, index)
   count_N = np.bincount(train_TN.indices, minlength=len(index))
   weight_NN = sparse.diags(np.log(len(train) / np.maximum(count_N, 1)))
   train_TN = _unit(train_TN @ weight_NN)
-  source_TN = _table([{*_words(source)} for source in sources], index) @ weight_NN
+  source_TN = _table([{*words(source)} for source in sources], index) @ weight_NN
   near = []
   for start in range(0, len(sources), 256):  # a piece of the products at a time
     products = (source_TN[start : start + 256] @ train_TN.T).toarray()
@@ -118,10 +118,9 @@ def nearest_targets(
   return [train[n][1] if n >= 0 else "" for n in near]
 
 
-def _words(text: str) -> Iterator[str]:
-  """Yields words; each character is one in scripts without spaces."""
-  apart = languages.SPACELESS.sub(r" \g<0> ", text.lower())
-  return (match[0] for match in WORD.finditer(apart))
+def words(text: str) -> list[str]:
+  """Returns the words of a text; each character is one in scripts without spaces."""
+  return WORD.findall(languages.SPACELESS.sub(r" \g<0> ", text.lower()))
 
 
 def _table(texts: Sequence[set[str]], index: dict[str, int]) -> sparse.csr_matrix:

@@ -1,0 +1,74 @@
+"""Figure of labelled curves over any axis: mean and range of the seeds."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from experiments.reporting import picture, style
+from experiments.reporting.picture import Numbers, Picture
+from experiments.reporting.style import FONT, INK, Style
+
+
+@dataclasses.dataclass(frozen=True)
+class LineChart:
+  """Curves of one figure, and its words.
+
+  curves     {label: (x of each point, values [seeds, points])}
+  x, y       names of the axes; x also heads the column of the CSV file
+  title      of the figure
+  file       name of its files
+  caption    below the figure on a page
+  ticks      {x: text} of the axis; empty: numbers
+  log        whether the axis of values is logarithmic
+
+  >>> chart = LineChart({"rope": ([1, 2], [[0.5, 0.25]])}, "distance", "norm", "t", "f")
+  >>> [row for row in chart.numbers().rows]
+  [('rope', 1, 0.5, 0.5, 0.5), ('rope', 2, 0.25, 0.25, 0.25)]
+  """
+
+  curves: Mapping[str, tuple[Sequence[float], Sequence[Sequence[float]]]]
+  x: str
+  y: str
+  title: str
+  file: str
+  caption: str = ""
+  ticks: Mapping[float, str] = dataclasses.field(default_factory=dict)
+  log: bool = False
+
+  def numbers(self) -> Numbers:
+    """Returns the numbers of the curves: lowest, mean and highest of the seeds."""
+    rows = [
+      (label, x, float(min(value_S)), float(np.mean(value_S)), float(max(value_S)))
+      for label, (xs, value_SX) in self.curves.items()
+      for x, value_S in zip(xs, np.transpose(value_SX), strict=True)
+    ]
+    return Numbers(("variant", self.x, "lowest", "mean", "highest"), rows)
+
+
+def draw_curves(chart: LineChart, looks: Mapping[str, Style]) -> Picture:
+  """Draws the curves; labels stand at their ends.
+
+  looks   styles, by label
+  """
+  figure, ax, _ = style.blank(style.text_lines(chart.curves))
+  if chart.log:
+    ax.set_yscale("log")
+  ends = {}
+  for label, (xs, value_SX) in chart.curves.items():
+    value_SX, look = np.asarray(value_SX, float), looks[label]
+    mean_X = value_SX.mean(0)
+    low_X, high_X = value_SX.min(0), value_SX.max(0)
+    ax.fill_between(xs, low_X, high_X, color=look.color, alpha=0.16, linewidth=0)
+    ax.plot(xs, mean_X, **look.line_kwargs)
+    some = slice(len(ends) % max(1, len(xs) // 6), None, max(1, len(xs) // 6))
+    ax.plot(xs[some], mean_X[some], linestyle="none", **look.marker_kwargs)
+    ends[label] = float(xs[-1]), float(mean_X[-1])
+  if chart.ticks:
+    ax.set_xticks(list(chart.ticks), list(chart.ticks.values()))
+  style.name_ends(ax, ends, looks)
+  ax.set_xlabel(chart.x, fontsize=FONT, color=INK)
+  seeds = max(len(value_SX) for _, value_SX in chart.curves.values())
+  band = "; band: lowest to highest seed" if seeds > 1 else ""
+  style.heading(ax, chart.title, f"{chart.y}; mean of {seeds} seeds{band}")
+  return picture.finish(figure, chart.file, chart.title, chart.caption, chart.numbers())
