@@ -31,7 +31,11 @@ from transformer_jax.training.json_files import FileError, read_object
 from transformer_jax.training.loop import FitResult
 
 FOLDER = "evaluations"  # below that of a run
-FITTED = ("tokenizer", "labels.json")  # what `Task.keep` writes into a run's folder
+FITTED = (
+  "tokenizer",
+  "labels.json",
+  "control.json",
+)  # what `Task.keep` writes into a run's folder
 
 
 @dataclasses.dataclass(frozen=True)

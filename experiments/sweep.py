@@ -62,9 +62,9 @@ def main(request: Request) -> int:
 
   def checked() -> dict[str, Any]:
     # Tasks know their measures: once the configs of all runs are known to be sound.
-    from transformer_jax.evaluation.generation_eval import MEASURES
+    from transformer_jax.evaluation import task_evaluations
 
-    runs.check_cells(comparisons, todo, MEASURES)
+    runs.check_cells(comparisons, todo, task_evaluations.measures())
     if looks:
       schedules.keep(request.workdir, looks)
     return sweep

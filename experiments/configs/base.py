@@ -70,6 +70,7 @@ def _train() -> ConfigDict:
   train.ema = 0.0  # decay of a moving average of the parameters, used instead; 0: none
   train.init_from = ""  # folder of trained parameters: see runner/pretrained.py
   train.text = "auto"  # where the text is: resident on devices, streamed from the host
+  train.metrics = ()  # ("grad_norm", "activation_rms"): see training/step_metrics
   train.checkpoint_every = 200  # steps
   train.keep_checkpoints = 2  # newest checkpoints that stay on disk
   return train
@@ -85,6 +86,8 @@ def _evaluate() -> ConfigDict:
   evaluate.texts = 1000  # most translations that are written and scored; 0: none
   evaluate.texts_per_step = 64  # of them at once
   evaluate.beam = 4  # texts that the search keeps; 1: greedy
+  evaluate.rollouts = 16  # episodes of each target that a model plays; 0: none
+  evaluate.target_returns = ()  # that it is asked for; (): from random's to the best
   evaluate.penalty = "gnmt(0.6)"  # for length: gnmt(alpha), power(alpha)
   return evaluate
 

@@ -2,10 +2,16 @@
 
 from collections.abc import Iterator, Sequence
 
-from experiments.reporting import generations, picture, tuning_report
+from experiments.reporting import (
+  generations,
+  picture,
+  return_curves,
+  tuning_report,
+)
 from experiments.reporting.differences import differences
 from experiments.reporting.findings import Findings
 from experiments.reporting.ladder_curves import Fits, ladder_figure
+from experiments.reporting.layer_curves import layer_curves
 from experiments.reporting.length_curves import length_curves
 from experiments.reporting.picture import Picture
 from experiments.reporting.training_curves import training_curves
@@ -40,8 +46,10 @@ def _of_group(findings: Findings, group: str) -> list[Picture]:
     training_curves(findings, group),
     generations.length_scores(findings, group),
     generations.attention_map(findings, group),
+    return_curves.return_curves(findings, group),
   ):
     pictures += [optional] if optional else []
+  pictures += layer_curves(findings, group)
   return pictures
 
 

@@ -1,10 +1,11 @@
 """Generated texts in a report: baseline scores, samples, an attention map."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
-from experiments.reporting import picture, style
+from experiments.reporting import picture, return_curves, style
 from experiments.reporting.findings import Findings
 from experiments.reporting.line_curves import LineChart, draw_curves
 from experiments.reporting.loaded_run import LoadedRun
@@ -22,11 +23,20 @@ def writers(findings: Findings, group: str) -> list[LoadedRun]:
 
 
 def floor_notes(findings: Findings, group: str) -> tuple[str, ...]:
-  """Returns notes on baseline scores, runs below them, and how BLEU was computed."""
+  """Returns notes on baseline scores, runs below them, and how scores were computed."""
   runs = writers(findings, group)
   if not runs:
     return ()
   facts = runs[0].fact("written")
+  notes_of = return_curves.notes if facts.get("kind") == "rollouts" else _text_notes
+  return tuple(notes_of(runs, facts))
+
+
+def _text_notes(runs: list[LoadedRun], facts: dict[str, Any]) -> list[str]:
+  """Returns notes on the baselines of texts, and how BLEU was computed.
+
+  facts   those of the first run, which are those of all but for its scores
+  """
   floors = facts["floors"].items()
   by_measure = (
     f"{measure} {listed([f'{name} {scores[measure]:.1f}' for name, scores in floors])}"
@@ -52,7 +62,7 @@ def floor_notes(findings: Findings, group: str) -> tuple[str, ...]:
   notes.append(
     f"{facts['texts']:,} texts by {facts['search']}: {', '.join(facts['signatures'])}"
   )
-  return tuple(notes)
+  return notes
 
 
 def samples(findings: Findings, group: str) -> Iterator[tuple[str, str]]:
@@ -101,7 +111,7 @@ def length_scores(findings: Findings, group: str) -> Picture | None:
 
 def attention_map(findings: Findings, group: str) -> Picture | None:
   """Draws the cross-attention weights of the best variant, in one text."""
-  maps = {run.label: run.fact("written")["map"] for run in writers(findings, group)}
+  maps = {run.label: run.fact("written").get("map") for run in writers(findings, group)}
   trained = findings.trained(group)
   if not maps or trained is None:
     return None

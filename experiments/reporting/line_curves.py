@@ -7,7 +7,7 @@ import numpy as np
 
 from experiments.reporting import picture, style
 from experiments.reporting.picture import Numbers, Picture
-from experiments.reporting.style import FONT, INK, Style
+from experiments.reporting.style import FAINT, FONT, INK, Style
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,6 +21,7 @@ class LineChart:
   caption    below the figure on a page
   ticks      {x: text} of the axis; empty: numbers
   log        whether the axis of values is logarithmic
+  guides     (x, y) of lines without a label, drawn faintly
 
   >>> chart = LineChart({"rope": ([1, 2], [[0.5, 0.25]])}, "distance", "norm", "t", "f")
   >>> [row for row in chart.numbers().rows]
@@ -35,6 +36,7 @@ class LineChart:
   caption: str = ""
   ticks: Mapping[float, str] = dataclasses.field(default_factory=dict)
   log: bool = False
+  guides: Sequence[tuple[Sequence[float], Sequence[float]]] = ()
 
   def numbers(self) -> Numbers:
     """Returns the numbers of the curves: lowest, mean and highest of the seeds."""
@@ -54,6 +56,8 @@ def draw_curves(chart: LineChart, looks: Mapping[str, Style]) -> Picture:
   figure, ax, _ = style.blank(style.text_lines(chart.curves))
   if chart.log:
     ax.set_yscale("log")
+  for guide in chart.guides:
+    ax.plot(*guide, color=FAINT, linestyle="--", zorder=0)
   ends = {}
   for label, (xs, value_SX) in chart.curves.items():
     value_SX, look = np.asarray(value_SX, float), looks[label]

@@ -39,14 +39,19 @@ def plus_minus(estimate: Estimate, sign: bool = False) -> str:
   An interval that ends at a bound of the measure has its ends: `0.980 [0.914, 1]`.
   """
   text = number(estimate.mean)
-  if sign and estimate.mean is not None and estimate.mean > 0 and float(text):
+  if sign and estimate.mean is not None and estimate.mean > 0 and _shows(text):
     text = "+" + text
   if estimate.half is None:
     return text
   if estimate.interval is not None and estimate.skewed:
     return f"{text} [{', '.join(map(_end, estimate.interval))}]"
   half = number(estimate.half)
-  return f"{text} ± {half}" if float(half) else f"{text} ± <0.001"
+  return f"{text} ± {half}" if _shows(half) else f"{text} ± <0.001"
+
+
+def _shows(text: str) -> bool:
+  """Returns whether a number as text is not 0 in the digits that are shown."""
+  return any(digit in text for digit in "123456789")
 
 
 def _end(value: float) -> str:

@@ -16,17 +16,21 @@ from transformer_jax.axes import Dims
 from transformer_jax.data import task_probe
 from transformer_jax.data.base import Task, tasks
 from transformer_jax.data.tasks.algorithmic.base import Strings
+from transformer_jax.evaluation import task_evaluations
 from transformer_jax.evaluation.beam import Beam
 from transformer_jax.evaluation.generation_eval import GenerationEval
 from transformer_jax.evaluation.lengths import Evaluator
 from transformer_jax.evaluation.measures import Measure, measures, name_of
+from transformer_jax.evaluation.rollout_eval import RolloutEval
 from transformer_jax.evaluation.splits import with_split
+from transformer_jax.evaluation.task_evaluation import TaskEvaluation
 from transformer_jax.mesh_shape import MeshShape
 from transformer_jax.models import Architecture, families
 from transformer_jax.models.compatibility import refusal
 from transformer_jax.training import batch_statistics, optimizers
 from transformer_jax.training.loop import Budget
 from transformer_jax.training.step import Trainer
+from transformer_jax.training.step_metrics import StepMetric, step_metrics
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,8 +38,9 @@ class Experiment:
   """The objects of a config.
 
   lengths   scored lengths of the task
-  writing   scores generated texts, where the task has some
+  generation  scores what a model makes, where the task has it make something
   keep      newest checkpoints that stay on disk
+  metrics   of training steps, beside loss and accuracy
   text      where the training text is: see training_text.py
   """
 
@@ -45,9 +50,10 @@ class Experiment:
   budget: Budget
   seeds: tuple[int, ...]
   lengths: tuple[int, ...]
-  writing: GenerationEval
+  generation: TaskEvaluation
   keep: int
   text: str = "auto"
+  metrics: tuple[StepMetric, ...] = ()
 
 
 def build(config: ConfigDict) -> Experiment:
@@ -96,12 +102,20 @@ def build(config: ConfigDict) -> Experiment:
     budget=Budget(train.steps, train.steps_per_dispatch, train.checkpoint_every),
     seeds=tuple(config.seeds),
     lengths=tuple(train.length * multiple for multiple in evaluate.lengths),
-    writing=GenerationEval(
-      Beam(evaluate.beam, evaluate.penalty), evaluate.texts, evaluate.texts_per_step
-    ),
+    generation=task_evaluations.chosen(task, generation_settings(evaluate)),
     keep=train.keep_checkpoints,
     text=train.text,
+    metrics=chosen_metrics(train.metrics, model),
   )
+
+
+def generation_settings(evaluate: ConfigDict) -> dict[str, TaskEvaluation]:
+  """Returns the evaluations of what models make, with the settings of a config."""
+  beam = Beam(evaluate.beam, evaluate.penalty)
+  return {
+    "texts": GenerationEval(beam, evaluate.texts, evaluate.texts_per_step),
+    "rollouts": RolloutEval(evaluate.rollouts, tuple(evaluate.target_returns)),
+  }
 
 
 def scored_by(config: ConfigDict, evaluator: Evaluator) -> Evaluator:
@@ -121,6 +135,15 @@ def chosen_measures(specs: Iterable[str]) -> tuple[Measure, ...]:
   names = [*map(name_of, chosen)]
   if twice := [name for name in names if names.count(name) > 1]:
     raise ConfigError(f"evaluate.measures has {twice[0]} twice; drop one")
+  return chosen
+
+
+def chosen_metrics(specs: Iterable[str], model: Any) -> tuple[StepMetric, ...]:
+  """Returns metrics of steps; raises ConfigError where a model has no such metric."""
+  chosen = tuple(map(step_metrics.build, specs))
+  for metric in chosen:
+    if refused := metric.refusal(model):
+      raise ConfigError(f"train.metrics={metric.name}: {refused}")
   return chosen
 
 

@@ -8,8 +8,6 @@ from jax.sharding import Mesh
 
 from experiments.runner.build import Experiment
 from experiments.runner.cost import cores_used, flops_per_token, sizes
-from transformer_jax.evaluation.generation_eval import MEASURES as WRITTEN
-from transformer_jax.evaluation.generation_eval import NO_TEXT
 from transformer_jax.evaluation.measures import Measure
 from transformer_jax.evaluation.splits import split_of
 from transformer_jax.training.loop import FitResult
@@ -27,7 +25,7 @@ def result_of(
   common = {"length": experiment.trainer.length, "part": "mean"}
   all_scores = [
     {"seed": n, "measure": name, "value": value, **common}
-    | ({"reason": NO_TEXT} if value is None else {})
+    | ({"reason": written["no_score"]} if value is None else {})
     for n, values in enumerate(written.get("scores", ()))
     for name, value in values.items()
   ] + scores
@@ -42,7 +40,7 @@ def result_of(
   return {
     "seeds": list(seeds),
     "measures": [
-      *({"name": m, "better": better} for m, better in WRITTEN.items() if written),
+      *({"name": m, "better": x} for m, x in written.get("better", {}).items()),
       *(_recorded(name, x) for name, x in experiment.evaluator.named.items()),
     ],
     "chance": _chance(experiment),

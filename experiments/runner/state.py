@@ -12,6 +12,7 @@ from transformer_jax.training.json_files import FileError, read_object, reason, 
 
 CHECKED = (
   *("result.json", "metrics.jsonl", "translations.json", "labels.json"),
+  *("rollouts.json", "control.json"),
   FILE,
   *("tokenizer/tokenizer.json", "tokenizer/tokenizer.model"),
 )

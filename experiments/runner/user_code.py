@@ -12,7 +12,7 @@ from typing import Any
 
 from experiments.runner import inputs
 from experiments.runner.provenance import PROJECT
-from experiments.setup.identity import SCORED
+from experiments.setup.identity import FREE, SCORED
 from experiments.setup.registries import registries, specs
 from experiments.setup.validate import flatten
 from transformer_jax.spec import outside
@@ -25,13 +25,14 @@ INSTALLED = ("site-packages", "dist-packages")  # folders of packages, wherever 
 def read(config: Mapping, scored: bool = True) -> dict[str, bytes]:
   """Returns {name: content} of the modules that a config names, and their imports.
 
-  scored   also those that training does not read: of measures and of evaluate.penalty
+  scored   also those that training does not read: of measures, of evaluate.penalty and
+           of train.metrics
 
   Modules of the project, of Python and of installed packages are omitted, unless the
   config names them; contents are those of this process's first call.
   """
   flat = flatten(config)
-  keys = (key for key in registries() if scored or not key.startswith(SCORED))
+  keys = (key for key in registries() if scored or not _beside_training(key))
   every = (spec for key in keys for spec in specs(flat[key]))
   modules = sorted({module for spec in every for module in outside(spec)})
   code: dict[str, bytes] = {}
@@ -48,6 +49,11 @@ def read(config: Mapping, scored: bool = True) -> dict[str, bytes]:
     code[_name(module, path)] = content = _content(path)
     todo += [(other, False) for other in _imports(content, module, path)]
   return dict(sorted(code.items()))
+
+
+def _beside_training(key: str) -> bool:
+  """Returns whether what a key names changes nothing that is trained."""
+  return key.startswith(SCORED) or key in FREE
 
 
 def fingerprints(code: Mapping[str, bytes]) -> dict[str, str]:

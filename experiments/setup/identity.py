@@ -14,7 +14,10 @@ from typing import Any
 from experiments.setup.former_values import in_ids, today
 
 # Not part of a run's id, as all keys of evaluation.
-FREE = ("train.checkpoint_every", "train.keep_checkpoints", "train.text", "seeds")
+FREE = (
+  *("train.checkpoint_every", "train.keep_checkpoints", "train.text", "seeds"),
+  "train.metrics",
+)
 SCORED = "evaluate."
 # They change last digits (5e-7 of a score), and reports note where runs differ in them.
 ROUNDING = ("evaluate.batch_size", "evaluate.texts_per_step")
@@ -25,7 +28,10 @@ NEUTRAL = {
   "train.ema": 0.0,
   "evaluate.split": "",
   "evaluate.measures": (),
+  "evaluate.rollouts": 16,
+  "evaluate.target_returns": (),
   "train.text": "auto",
+  "train.metrics": (),
   "train.accumulate": 1,
   "mesh.fsdp": 1,
   "mesh.seed": 1,

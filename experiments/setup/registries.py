@@ -26,6 +26,7 @@ def registries() -> dict[str, Registry]:
   from transformer_jax.models.residual import placements
   from transformer_jax.positions import positions
   from transformer_jax.training.optimizers import optimizers, schedules
+  from transformer_jax.training.step_metrics import step_metrics
 
   return {
     "task": tasks,
@@ -40,6 +41,7 @@ def registries() -> dict[str, Registry]:
     "model.head": heads,
     "train.optimizer": optimizers,
     "train.schedule": schedules,
+    "train.metrics": step_metrics,
     "evaluate.penalty": penalties,
     "evaluate.measures": measures,
   }

@@ -196,9 +196,10 @@ def _ranges(flat: Mapping[str, Any]) -> Iterator[str]:
   for key in PROBABILITIES:
     if not 0 <= flat[key] < 1:
       yield f"{key}={flat[key]}: write a number from 0 to below 1"
-  for key in ("train.clip", "model.head_width", "evaluate.texts"):
+  for key in ("train.clip", "model.head_width", "evaluate.texts", "evaluate.rollouts"):
     if not flat[key] >= 0:
       yield f"{key}={flat[key]}: write 0 or more"
+  yield from _target_returns(flat["evaluate.target_returns"])
   seeds, lengths = flat["seeds"], flat["evaluate.lengths"]
   if not seeds or len({*seeds}) < len(seeds) or min(seeds) < 0:
     yield f"seeds={seeds}: write different numbers, 0 or more, as in 0..2 or (0, 1, 2)"
@@ -206,6 +207,14 @@ def _ranges(flat: Mapping[str, Any]) -> Iterator[str]:
     yield f"seeds={seeds}: a seed has 32 bits; write numbers up to {LARGEST_SEED}"
   if not lengths or list(lengths) != sorted({*lengths}) or lengths[0] < 1:
     yield f"evaluate.lengths={lengths}: write growing multiples, as in (1, 2, 4)"
+
+
+def _target_returns(targets: Any) -> Iterator[str]:
+  numbers = all(isinstance(x, (int, float)) and math.isfinite(x) for x in targets)
+  if not numbers or [*targets] != sorted({*targets}):
+    yield (
+      f"evaluate.target_returns={targets}: write growing numbers, as in (100.0, 500.0)"
+    )
 
 
 def _divisions(flat: Mapping[str, Any]) -> Iterator[str]:

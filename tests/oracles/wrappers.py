@@ -29,6 +29,14 @@ class Abacus(Around):
     return x_D + params["abacus_ND"][digit - 1] if digit else x_D
 
 
+class Timestep(Around):
+  """Chen et al. 2021, section 3: a vector per step of an episode."""
+
+  def embed(self, params, x_D, pos, ids):
+    x_D = self.paper.embed(params, x_D, pos, ids)
+    return x_D + params["step_ND"][ids["step"]]
+
+
 @dataclasses.dataclass(frozen=True)
 class OfLayer(Around):
   """A paper whose parameters have a prefix, since other layers have other papers."""
@@ -89,6 +97,12 @@ CASES = [
     Abacus(ROPE),
     lambda dims: 6 * dims.D,
     neutral=(({"abacus_ND": 0}, ROPE),),
+  ),
+  Case(
+    "timestep(rope(base=100), max_positions=6)",
+    Timestep(ROPE),
+    lambda dims: 6 * dims.D,
+    neutral=(({"step_ND": 0}, ROPE),),
   ),
   Case(
     "coupled(learned, max_positions=9)",

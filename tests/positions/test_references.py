@@ -40,6 +40,7 @@ IDS = {  # what a task may know of the token at a position, here by arithmetic
   "row": lambda pos: pos // 3,
   "column": lambda pos: pos % 3,
   "abacus": lambda pos: (pos + 2) % 4,
+  "step": lambda pos: pos // 2,
   "coupled": lambda pos: 5 - abs(pos - 4),
 }
 

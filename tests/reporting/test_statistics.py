@@ -185,3 +185,8 @@ def test_a_baseline_that_lost_its_scores_is_said():
 def test_a_direction_must_be_known():
   with pytest.raises(ValueError, match="'up'"):
     compare({"none": NONE}, "none", "up", {})
+
+
+def test_intervals_of_a_thousand_and_more_are_written_too():
+  assert plus_minus(estimate([5000.0, 9000.0]), True) == "+7,000 ± 25,412"
+  assert plus_minus(estimate([5.0, 5.0, 5.001])) == "5.000 ± 0.001"

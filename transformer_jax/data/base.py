@@ -159,6 +159,8 @@ class Task:
   measures    metrics of evaluation, the headline first
   streamed    name of the array that may stay on the host, read window by window by
               `data.windows`; None: none may
+  generation  how what a model makes of the `generation_set` is scored: a name of
+              `evaluation.task_evaluations`, or a TaskEvaluation of your own
 
   >>> import functools
   >>> import jax
@@ -174,6 +176,7 @@ class Task:
 
   whole: ClassVar[bool] = False
   streamed: ClassVar[str | None] = None
+  generation: ClassVar[Any] = "texts"
   if TYPE_CHECKING:  # a subclass declares each as a constant, a field or a property
 
     @property
@@ -241,8 +244,10 @@ class Task:
     """
     return None
 
-  def generation_set(self, fitted: Any) -> GenerationSet | None:
-    """Returns the generation set, or None without one.
+  def generation_set(self, fitted: Any) -> Any:
+    """Returns what a trained model is to make, or None: it makes nothing.
+
+    A GenerationSet of texts, or what the evaluation named by `generation` reads.
 
     fitted   `TaskData.fitted` of this task
     """

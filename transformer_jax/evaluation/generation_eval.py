@@ -3,13 +3,14 @@
 import dataclasses
 import weakref
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from transformer_jax.data.base import GenerationSet
 from transformer_jax.evaluation.beam import Beam
 from transformer_jax.evaluation.maps import attention_map
 from transformer_jax.evaluation.source_lengths import by_length, described, length_bins
 from transformer_jax.evaluation.target_fingerprints import of_texts
+from transformer_jax.evaluation.task_evaluation import TaskEvaluation
 from transformer_jax.evaluation.text_scores import CorpusScore, Verdict, floors, judge
 from transformer_jax.evaluation.translator import Translator
 
@@ -23,7 +24,7 @@ SAMPLES = 5  # texts shown in the report
 
 
 @dataclasses.dataclass(frozen=True)
-class GenerationEval:
+class GenerationEval(TaskEvaluation):
   """Settings of the evaluation of generated texts.
 
   how          settings of the beam search
@@ -37,6 +38,14 @@ class GenerationEval:
   how: Beam
   most: int
   batch_size: int
+
+  kind: ClassVar[str] = "texts"
+  measures: ClassVar[dict[str, str]] = MEASURES
+  file: ClassVar[str] = "translations.json"
+  no_score: ClassVar[str] = NO_TEXT
+
+  def agent(self, examples, model, params, length, place):
+    return Translator(model, params, examples.tokenizer, length, place)
 
   def write(self, examples: GenerationSet, translator: Translator) -> list[str | None]:
     """Returns the translation of each source; batches are of similar lengths."""
@@ -59,19 +68,28 @@ class GenerationEval:
       return None
     return judge(whole, examples.references, baselines, RESAMPLES, examples.bleu)
 
+  def lines(self, examples, made, seeds):
+    return [
+      {"source": source, "reference": reference}
+      | {f"seed {seed}": text for seed, text in zip(seeds, texts, strict=True)}
+      for source, reference, *texts in zip(
+        examples.sources, examples.references, *made, strict=False
+      )
+    ]
+
   def record(
-    self, examples: GenerationSet, translators: Sequence[Translator]
+    self, examples: GenerationSet, agents: Sequence[Translator]
   ) -> dict[str, Any]:
     """Returns the record for result.json: scores of each seed, and samples.
 
-    translators   one for each seed
+    agents   one for each seed
 
     `all` holds the translations of each seed. A seed without a translation of every
     text has no score.
     """
     baselines = _floors(examples, self.most)
     examples = examples.first(self.most)
-    texts = [self.write(examples, translator) for translator in translators]
+    texts = [self.write(examples, translator) for translator in agents]
     verdicts = [self._judge(examples, hypotheses, baselines) for hypotheses in texts]
     whole = [x for x in verdicts if x]
     scored = (whole[0].bleu, whole[0].chrf) if whole else next(iter(baselines.values()))
@@ -94,7 +112,7 @@ class GenerationEval:
       "samples": [
         [examples.sources[n], examples.references[n], texts[0][n] or ""] for n in shown
       ],
-      "map": attention_map(translators[0], examples.sources[middle], texts[0][middle]),
+      "map": attention_map(agents[0], examples.sources[middle], texts[0][middle]),
       "all": texts,
     }
 

@@ -22,8 +22,8 @@ class Embedding:
   norm    normalizes the sum of embeddings and positions; None: no norm
   table   whether the input indexes rows of embedding_VD
 
-  >>> {name: kind.table for name, kind in embeddings.items()}
-  {'patches': False, 'tokens': True}
+  >>> embeddings["tokens"].table, embeddings["patches"].table
+  (True, False)
   """
 
   norm: Any = None

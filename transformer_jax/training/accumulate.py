@@ -26,12 +26,6 @@ def sum_of_parts(
   >>> int(sum_of_parts(largest, batch, 2))  # of examples 0 and 2, and of 1 and 3
   12
   """
-  B = batch.input_BL.shape[0]
-
-  def cut(x: jax.Array) -> jax.Array:
-    # Coordinates that all examples share are those of every micro-batch.
-    whole = x.shape[0] == B
-    return micro_batches(x, count) if whole else jnp.broadcast_to(x, (count, *x.shape))
 
   def one(own: Batch, index: jax.Array) -> Any:
     return function(own, MicroBatch(index, count))
@@ -39,10 +33,33 @@ def sum_of_parts(
   def add(sums: Any, own: tuple[Batch, jax.Array]) -> tuple[Any, None]:
     return jax.tree.map(jnp.add, sums, one(*own)), None
 
-  every = jax.tree.map(cut, batch), jnp.arange(count)
+  every = _cut(batch, count), jnp.arange(count)
   shapes = jax.eval_shape(one, *jax.tree.map(lambda x: x[0], every))
   zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
   return jax.lax.scan(add, zeros, every)[0]
+
+
+def map_parts(
+  function: Callable[[Batch, MicroBatch], Any], batch: Batch, count: int
+) -> Any:
+  """Returns the trees of a function of each micro-batch, stacked; as `sum_of_parts`."""
+
+  def one(own: tuple[Batch, jax.Array]) -> Any:
+    return function(own[0], MicroBatch(own[1], count))
+
+  return jax.lax.map(one, (_cut(batch, count), jnp.arange(count)))
+
+
+def _cut(batch: Batch, count: int) -> Batch:
+  """Returns the micro-batches of a batch, stacked."""
+  B = batch.input_BL.shape[0]
+
+  def cut(x: jax.Array) -> jax.Array:
+    # Coordinates that all examples share are those of every micro-batch.
+    whole = x.shape[0] == B
+    return micro_batches(x, count) if whole else jnp.broadcast_to(x, (count, *x.shape))
+
+  return jax.tree.map(cut, batch)
 
 
 def micro_batches(x: jax.Array, count: int) -> jax.Array:

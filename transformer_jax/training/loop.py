@@ -20,10 +20,11 @@ from transformer_jax import global_arrays
 from transformer_jax.devices import platform
 from transformer_jax.mesh_shape import SEED
 from transformer_jax.training import loss as losses
-from transformer_jax.training import seed_parts, sharding, stream
+from transformer_jax.training import seed_parts, sharding, step_look, stream
 from transformer_jax.training.checkpoint import Keeper
 from transformer_jax.training.checkpoint_note import named_leaves
 from transformer_jax.training.step import State, Trainer
+from transformer_jax.training.step_metrics import StepMetric
 from transformer_jax.training.stream import TextStream, Windows
 
 # Dispatches that may be under way at once. Enough to hide the host; more would hold
@@ -56,6 +57,8 @@ class Program:
   together     seeds of one call of `run`; 0: all
   stream       windows of a text on the host; None: all data are on the devices
   waiting      returns a context that times the waiting for windows
+  look         step metrics of a dispatch's first step, of the arguments of `run`; None:
+               none are asked for
   """
 
   run: Callable[[Any, State, Sequence[jax.Array]], tuple[State, dict[str, jax.Array]]]
@@ -66,6 +69,7 @@ class Program:
   together: int = 0
   stream: TextStream | None = None
   waiting: Callable[[], AbstractContextManager] = contextlib.nullcontext
+  look: Callable[[Any, State, Sequence[jax.Array]], dict[str, jax.Array]] | None = None
 
   def __call__(
     self, arrays: Any, state: State, windows: Windows | None = None
@@ -90,8 +94,13 @@ class Program:
     self, arrays: Any, parts: list[State], windows: Windows
   ) -> tuple[list[State], list[dict[str, jax.Array]]]:
     """Returns the next states and their metrics, of parts of `together` seeds."""
-    done = [self.run(arrays, *each) for each in zip(parts, windows, strict=True)]
-    return [state for state, _ in done], [metrics for _, metrics in done]
+    pairs = list(zip(parts, windows, strict=True))
+    # Before the states are donated; waited for, so that few programs are under way.
+    looks = [self.look(arrays, *each) if self.look else {} for each in pairs]
+    jax.block_until_ready(looks)
+    done = [self.run(arrays, *each) for each in pairs]
+    metrics = [own | look for (_, own), look in zip(done, looks, strict=True)]
+    return [state for state, _ in done], metrics
 
 
 @dataclasses.dataclass
@@ -135,7 +144,12 @@ class FitResult:
 
 
 def compile_steps(
-  trainer: Trainer, seeds: tuple[int, ...], arrays: Any, mesh: Mesh, count: int
+  trainer: Trainer,
+  seeds: tuple[int, ...],
+  arrays: Any,
+  mesh: Mesh,
+  count: int,
+  metrics: Sequence[StepMetric] = (),
 ) -> Program:
   """Compiles one dispatch: `count` training steps of all seeds.
 
@@ -148,6 +162,8 @@ def compile_steps(
   arrays    the task's data, on the devices; its shapes are compiled in
   mesh      devices; parameters are split by axis names, batches by examples
   count     steps per dispatch
+  metrics   of the first step of each dispatch, by a program of their own: the training
+            has the same bits with and without them
 
   The program donates the state: its leaves must not share buffers.
   """
@@ -156,6 +172,7 @@ def compile_steps(
   start = time.perf_counter()
   lowered, together = lower_steps(trainer, len(seeds), arrays, mesh, count)
   run = lowered.compile()
+  look = _compile_look(trainer, metrics, arrays, mesh, together, count)
   seconds = time.perf_counter() - start
   seed_S = jnp.array(seeds, jnp.uint32)
   init = jax.jit(
@@ -167,7 +184,14 @@ def compile_steps(
   peak_bytes += waiting if peak_bytes else 0
   windows = stream.stream_of(trainer, arrays, seeds, mesh, count, together)
   return Program(
-    run, lambda: init(seed_S), abstract, seconds, peak_bytes, together, windows
+    run=run,
+    init=lambda: init(seed_S),
+    abstract=abstract,
+    seconds=seconds,
+    peak_bytes=peak_bytes,
+    together=together,
+    stream=windows,
+    look=look,
   )
 
 
@@ -184,11 +208,7 @@ def lower_steps(
   """
   with jax.set_mesh(mesh):  # for attention that sends keys from device to device
     together = seed_parts.together(seeds)
-    trainer = dataclasses.replace(
-      trainer,
-      constrain=functools.partial(sharding.split_batch, mesh),
-      max_logits=mesh.size // mesh.shape[SEED] * losses.default_max_logits(),
-    )
+    trainer = _on_mesh(trainer, mesh)
     state = abstract_state(trainer, together, mesh)
     where = jax.tree.map(lambda x: x.sharding, state)
     windows = stream.abstract_windows(trainer, arrays, mesh, together, count)
@@ -202,6 +222,39 @@ def lower_steps(
       out_shardings=(where, where.step),
     )
     return steps.lower(arrays, state, windows), together
+
+
+def _on_mesh(trainer: Trainer, mesh: Mesh) -> Trainer:
+  """Returns the trainer that splits its batches over a mesh."""
+  return dataclasses.replace(
+    trainer,
+    constrain=functools.partial(sharding.split_batch, mesh),
+    max_logits=mesh.size // mesh.shape[SEED] * losses.default_max_logits(),
+  )
+
+
+def _compile_look(
+  trainer: Trainer,
+  metrics: Sequence[StepMetric],
+  arrays: Any,
+  mesh: Mesh,
+  together: int,
+  count: int,
+) -> Any:
+  """Returns the compiled step metrics of `together` seeds, None without any.
+
+  Arguments are those of `compile_steps`.
+  """
+  if not metrics:
+    return None
+  with jax.set_mesh(mesh):
+    state = abstract_state(trainer, together, mesh)
+    windows = stream.abstract_windows(trainer, arrays, mesh, together, count)
+    look = functools.partial(step_look.look, _on_mesh(trainer, mesh), metrics)
+    program = jax.jit(
+      sharding.map_seeds(look, (None, 0, 0)), out_shardings=state.step.sharding
+    )
+    return program.lower(arrays, state, windows).compile()
 
 
 def abstract_state(trainer: Trainer, seeds: int, mesh: Mesh) -> State:

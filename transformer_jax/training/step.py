@@ -255,12 +255,10 @@ class Trainer:
     count   divisor of the sum, the targets of a whole batch; None: those of this one
     part    of the whole batch that this is; None: all of it
     """
-    noise = jax.random.fold_in(jax.random.fold_in(state.key, NOISE), state.step)
-    rngs = dict(zip(("dropout", "position"), jax.random.split(noise), strict=True))
     variables, progress = {"params": params}, self.progress(state)
-    hidden: Any = self._model_of(part).apply(
-      variables, *batch.reads, progress=progress, rngs=rngs, method="hidden",
-      mutable=RUNNING,
+    hidden: Any = self.model_of(part).apply(
+      variables, *batch.reads, progress=progress, rngs=self.rngs(state),
+      method="hidden", mutable=RUNNING,
     )  # fmt: skip
     (x_BLD, output_VD), changed = hidden
     max_logits = self.max_logits or losses.default_max_logits()
@@ -276,7 +274,12 @@ class Trainer:
     metrics = {"accuracy": accuracy, "targets": count}
     return loss / divisor, metrics | {RUNNING: changed.get(RUNNING, {})}
 
-  def _model_of(self, part: BatchPart | None) -> Transformer:
+  def rngs(self, state: State) -> dict[str, jax.Array]:
+    """Returns the keys of this step's random numbers, by what draws them."""
+    noise = jax.random.fold_in(jax.random.fold_in(state.key, NOISE), state.step)
+    return dict(zip(("dropout", "position"), jax.random.split(noise), strict=True))
+
+  def model_of(self, part: BatchPart | None) -> Transformer:
     """Returns the model, which draws random numbers for a part of a batch."""
     if part is None:
       return self.model

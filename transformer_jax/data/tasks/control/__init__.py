@@ -1,0 +1,1 @@
+"""Control problems: the next action, from returns, observations and actions so far."""
