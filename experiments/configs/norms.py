@@ -8,6 +8,7 @@ Xiong et al., 2020, https://arxiv.org/abs/2002.04745 (pre and post).
 
   python -m transformer_jax.data.prepare brown --data_dir=data
   python -m experiments.sweep --config=experiments/configs/norms.py
+  python -m experiments.gradients --workdir=runs/norms --by=layer
 
 Six layers of width 64, each norm at each placement. An encoder tags words of the Brown
 corpus, where batch norm is defined, and a decoder reads Python's standard library,

@@ -7,6 +7,7 @@ Vaswani et al., 2017, https://arxiv.org/abs/1706.03762, section 4, table 1.
 
   python -m transformer_jax.data.prepare libreoffice_help/de-en
   python -m experiments.sweep --config=experiments/configs/recurrence.py --groups=text
+  python -m experiments.gradients --workdir=runs/recurrence --by=distance --groups=text
   python -m experiments.sweep --config=experiments/configs/recurrence.py \\
     --groups=translation --config.seeds='(0, 1)'
 

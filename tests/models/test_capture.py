@@ -146,7 +146,7 @@ def test_a_recurrent_model_records_its_steps_and_reads_an_edit():
   params = jax.tree.map(lambda x: jnp.array(random.normal(size=x.shape)), shapes)
   result, found = capture.run(model, params, *reads, want=["weights", "state"])
   w_BHLM = found["weights"]["decoder/cross"]
-  assert w_BHLM.shape[2:] == (3, 4) and len(found["state"]) == 4
+  assert w_BHLM.shape[2:] == (3, 4) and len(found["state"]) == 6
   even = {"weights": lambda path, w_BHLM: jnp.full_like(w_BHLM, 0.25)}
   changed, after = capture.run(model, params, *reads, edit=even)
   assert (after["weights"]["decoder/cross"] == 0.25).all()

@@ -246,7 +246,7 @@ class RecurrentStack(nn.Module):
     starts = _starts(self.arch, memory, at) if memory else [None] * self.layers
     if memory and link.attends:
       attend = CrossAttention(self.arch, name="cross")(memory[0][0], memory[1])
-    x_BLD = token_BLD = drop(token_BLD)
+    x_BLD = token_BLD = self.embed(drop, token_BLD)
     for n in range(self.layers):
       feed = attend if n == 0 and link.feeds else None
       state = cache[n] if cache else None
@@ -258,6 +258,10 @@ class RecurrentStack(nn.Module):
       x_BLD = self.combine(token_BLD, x_BLD, found_BLD)
     heard = self.use == "encoder" and self.arch.decoders
     return (x_BLD, states) if heard else x_BLD, at, last
+
+  def embed(self, drop, token_BLD):
+    """Returns x_BLD, the input of the first layer, as in a Transformer's stack."""
+    return drop(token_BLD)
 
   def layer(self, n, x_BLD, at, start, state, attend):
     """Returns (states, last state, contexts) of a layer; directions are concatenated.

@@ -1,0 +1,1 @@
+"""Analysis of trained models: what heads do, what layers know."""
