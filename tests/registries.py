@@ -2,6 +2,7 @@
 
 import transformer_jax.data  # noqa: F401, fills the registry of tasks
 from transformer_jax import interop
+from transformer_jax.analysis import head_similarities, head_statistics
 from transformer_jax.attention import attentions
 from transformer_jax.attention.cores import cores
 from transformer_jax.data.base import tasks
@@ -21,4 +22,5 @@ CONFIGURED = [positions, attentions, cores, tasks, embeddings.embeddings, heads.
 CONFIGURED += [layers.norms, layers.activations, families, bridges.links]
 CONFIGURED += [placements, optimizers, schedules, tokenizers, penalties]
 CONFIGURED += [rnn_cells.cells, measures]
-REGISTRIES = [*CONFIGURED, sources, interop.families]
+REGISTRIES = [*CONFIGURED, sources, interop.families, head_statistics]
+REGISTRIES += [head_similarities]
