@@ -32,7 +32,7 @@ ENCODINGS = (
 
 FASHION = {"task": "images('tfds:fashion_mnist')", "train.length": 7}
 FASHION |= {"model.embedding": "patches(size=4)", "model.layers": 4}
-FASHION |= {"train.steps": 2000, "evaluate.examples": 1980}
+FASHION |= {"train.steps": 500, "evaluate.examples": 960}
 
 
 def get_config() -> ConfigDict:

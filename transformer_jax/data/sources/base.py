@@ -22,7 +22,7 @@ class Source:
 
   >>> import transformer_jax.data.sources
   >>> list(sources)
-  ['brown', 'debian_descriptions', 'libreoffice_help', 'sotu']
+  ['brown', 'debian_descriptions', 'debian_synopses', 'libreoffice_help', 'sotu']
   >>> named("libreoffice_help/de-en").licence
   'MPL-2.0'
   """
