@@ -155,7 +155,9 @@ def main(argv: Sequence[str]) -> None:
   except DataError as error:
     sys.exit(f"prepare: {shown(error)}")
   where = f", data_dir='{DATA_DIR.value}'" if DATA_DIR.value else ""
-  task = "translation" if "-" in argv[1].partition("/")[2] else "text"
+  source = named(argv[1])
+  other = "translation" if "-" in argv[1].partition("/")[2] else "text"  # of TFDS
+  task = source.task if source else other
   print(f"prepared in {folder}\nuse it as {task}(source='tfds:{argv[1]}'{where})")
 
 

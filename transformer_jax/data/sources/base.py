@@ -19,6 +19,7 @@ class Source:
   config    the part of its name after the slash, as in libreoffice_help/de-en
   licence   of the data
   example   a valid name, for messages
+  task      that reads it
 
   >>> import transformer_jax.data.sources
   >>> list(sources)
@@ -33,6 +34,7 @@ class Source:
   homepage: ClassVar[str]
   description: ClassVar[str]
   example: ClassVar[str]
+  task: ClassVar[str] = "text"
 
   def fetcher(self) -> Fetcher:
     """Fetcher of the packages."""
@@ -71,6 +73,8 @@ class Translated(Source):
   >>> named("libreoffice_help/de-en").languages
   ('de', 'en')
   """
+
+  task: ClassVar[str] = "translation"
 
   def __post_init__(self):
     if len({*self.languages} - {""}) != 2:

@@ -24,6 +24,7 @@ class DebianSynopses(Plain):
   homepage: ClassVar[str] = "https://www.debian.org/distrib/packages"
   description: ClassVar[str] = "Descriptions of Debian packages and their synopses."
   example: ClassVar[str] = "debian_synopses"
+  task: ClassVar[str] = "summary"
 
   def fetcher(self):
     return Descriptions(("en",))
