@@ -12,7 +12,7 @@ from experiments.reporting.loaded_run import LoadedRun
 from experiments.reporting.picture import Numbers, Picture
 from experiments.reporting.style import FONT, INK
 from experiments.reporting.summary import ranking
-from experiments.reporting.text import listed
+from experiments.reporting.text import listed, measure_name
 
 MAP_TOKENS = 40  # tokens of a text in a map that can still be read
 
@@ -37,19 +37,23 @@ def _text_notes(runs: list[LoadedRun], facts: dict[str, Any]) -> list[str]:
 
   facts   those of the first run, which are those of all but for its scores
   """
+  from transformer_jax.evaluation.generation_eval import GenerationEval
+
   floors = facts["floors"].items()
+  words = facts.get("baselines", GenerationEval.baselines)
   by_measure = (
     f"{measure} {listed([f'{name} {scores[measure]:.1f}' for name, scores in floors])}"
     for measure in next(iter(facts["floors"].values()))
   )
   notes = [
-    f"Trivial baselines: {'; '.join(by_measure)} (copy: the source itself; nearest:"
-    " the target of the most similar training source)."
+    f"Trivial baselines: {'; '.join(by_measure)}"
+    f" ({'; '.join(f'{name}: {text}' for name, text in words.items())})."
   ]
   below = [run.label for run in runs if any(run.fact("written")["below"])]
   if below:
+    made = facts.get("made", GenerationEval.made)
     notes.append(
-      f"At or below a trivial baseline, which is no translation, in one seed or more:"
+      f"At or below a trivial baseline, which is no {made}, in one seed or more:"
       f" {listed(below)}."
     )
   margins = [values[0] for run in runs for values in run.fact("written")["margins"]]
@@ -77,31 +81,35 @@ def samples(findings: Findings, group: str) -> Iterator[tuple[str, str]]:
 
 
 def length_scores(findings: Findings, group: str) -> Picture | None:
-  """Draws BLEU by the number of words of a source, as Bahdanau et al., 2015, figure 2.
+  """Draws scores by the words of a source, as Bahdanau et al., 2015, figure 2.
 
   Runs that were scored before this was recorded are left out.
   """
   facts = {run.label: run.fact("written") for run in writers(findings, group)}
-  curves, ticks = {}, {}
+  curves, ticks, measure = {}, {}, ""
   for label in style.leading(findings, group):
     written = facts.get(label) or {}
     whole = [x for x in written.get("by_length") or () if x]
     if not whole or len(written["lengths"]) < 2:
       continue
-    bleu_SX = [[float(each["bleu"]) for each in seed] for seed in whole]
-    curves[label] = range(len(bleu_SX[0])), bleu_SX
+    measure = next(iter(whole[0][0]))
+    score_SX = [[float(each[measure]) for each in seed] for seed in whole]
+    curves[label] = range(len(score_SX[0])), score_SX
     ticks = {
       x: f"{here['first']}-{here['last']}\n{here['texts']}"
       for x, here in enumerate(written["lengths"])
     }
   if not curves:
     return None
-  caption = "BLEU of texts by the words of their sources; below, the number of texts."
+  measure = measure_name(measure)
+  caption = (
+    f"{measure} by the words of the source; below, the number of texts."
+  )
   chart = LineChart(
     curves,
     x="words of the source, and number of texts",
     y="higher is better",
-    title=f"{group}: BLEU by length of the source",
+    title=f"{group}: {measure} by length of the source",
     file=picture.file_name("source_lengths", group),
     caption=caption,
     ticks=ticks,

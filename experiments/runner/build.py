@@ -23,6 +23,7 @@ from transformer_jax.evaluation.lengths import Evaluator
 from transformer_jax.evaluation.measures import Measure, measures, name_of
 from transformer_jax.evaluation.rollout_eval import RolloutEval
 from transformer_jax.evaluation.splits import with_split
+from transformer_jax.evaluation.summary_eval import SummaryEval
 from transformer_jax.evaluation.task_evaluation import TaskEvaluation
 from transformer_jax.mesh_shape import MeshShape
 from transformer_jax.models import Architecture, families
@@ -112,8 +113,10 @@ def build(config: ConfigDict) -> Experiment:
 def generation_settings(evaluate: ConfigDict) -> dict[str, TaskEvaluation]:
   """Returns the evaluations of what models make, with the settings of a config."""
   beam = Beam(evaluate.beam, evaluate.penalty)
+  texts = beam, evaluate.texts, evaluate.texts_per_step
   return {
-    "texts": GenerationEval(beam, evaluate.texts, evaluate.texts_per_step),
+    "texts": GenerationEval(*texts),
+    "summaries": SummaryEval(*texts),
     "rollouts": RolloutEval(evaluate.rollouts, tuple(evaluate.target_returns)),
   }
 

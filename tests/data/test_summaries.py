@@ -7,9 +7,12 @@ from test_prepare import offline as offline
 from test_prepare import place
 
 from transformer_jax.data import prepare
-from transformer_jax.data.base import tasks
+from transformer_jax.data.base import GenerationSet, tasks
 from transformer_jax.data.sources.base import split_of
-from transformer_jax.evaluation import rouge
+from transformer_jax.data.tokenizers import tokenizers
+from transformer_jax.evaluation import generation_eval, rouge
+from transformer_jax.evaluation.beam import Beam
+from transformer_jax.evaluation.summary_eval import SummaryEval
 
 REFERENCE = "The quick brown fox jumps over the lazy dog"
 SUMMARY = "The quick brown dog jumps on the log."
@@ -88,3 +91,29 @@ def test_a_table_without_a_summary_is_named(tmp_path):
     (tmp_path / f"{split}.tsv").write_text("text\tsummary\nCats purr.\t\n")
   with pytest.raises(ValueError, match="holds no pair; give more text"):
     tasks.build(f"summary('{tmp_path}', tokenizer='byte')").load()
+
+
+def test_summaries_are_scored_beside_their_baselines(monkeypatch):
+  monkeypatch.setattr(generation_eval, "attention_map", lambda *_: {})
+  sources = ["cats purr and dogs bark", "the sun is a star like others"]
+  references = ["cats purr and dogs", "the sun is a star"]
+  train = [("birds sing of spring", "birds sing well enough")]
+  tokenizer = tokenizers.build("byte").train([])
+  examples = GenerationSet(sources, references, train, tokenizer)
+  found = SummaryEval(Beam(1), 2, 2).recorded(examples, [Echo(), Echo(references)])
+  assert list(found["better"]) == ["rougeL", "rouge1", "rouge2"]
+  # The first four words are the first summary, and four of the second one's five.
+  lead = found["floors"]["lead"]["rougeL"]
+  assert lead == pytest.approx((100 + f1(1, 4 / 5)) / 2)
+  assert found["scores"][1]["rouge2"] == 100 and found["below"] == [True, False]
+  assert found["made"] == "summary" and len(found["signatures"]) == 1
+
+
+class Echo:
+  """A translator that writes its sources again, or given texts."""
+
+  def __init__(self, texts=None):
+    self.texts = texts
+
+  def all(self, sources, how, batch_size):
+    return self.texts or sources

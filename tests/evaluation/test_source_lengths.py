@@ -11,7 +11,7 @@ from transformer_jax.data.tokenizers import tokenizers
 from transformer_jax.evaluation import generation_eval
 from transformer_jax.evaluation.beam import Beam
 from transformer_jax.evaluation.generation_eval import GenerationEval
-from transformer_jax.evaluation.source_lengths import by_length, length_bins
+from transformer_jax.evaluation.source_lengths import length_bins
 
 RNG = np.random.default_rng(0)
 SOURCES = [" ".join("w" * int(n)) for n in RNG.integers(1, 60, 200)]
@@ -48,12 +48,16 @@ def test_each_bin_has_the_bleu_of_its_texts():
   references = [f"{source} end of it" for source in SOURCES]
   hypotheses = [f"{source} end of that" for source in SOURCES]
   bins = length_bins(SOURCES)
-  for each, found in zip(bins, by_length(bins, references, hypotheses), strict=True):
+  tokenizer = tokenizers.build("byte").train([])
+  examples = GenerationSet(SOURCES, references, [], tokenizer)
+  scored = GenerationEval(Beam(1), 9, 9)._by_length(examples, bins, hypotheses)
+  for each, found in zip(bins, scored, strict=True):
     mine = [hypotheses[n] for n in each.places]
     there = [references[n] for n in each.places]
     assert found["bleu"] == sacrebleu.corpus_bleu(mine, [there]).score
     assert found["chrf"] == sacrebleu.corpus_chrf(mine, [there]).score
-  assert by_length(bins, references, [None, *hypotheses[1:]]) is None
+  lost = [None, *hypotheses[1:]]
+  assert GenerationEval(Beam(1), 9, 9)._by_length(examples, bins, lost) is None
 
 
 class Half:

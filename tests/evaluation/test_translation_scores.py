@@ -74,24 +74,6 @@ def test_the_nearest_source_is_found_by_its_rare_words():
   assert got[1:3] == [TRAIN[2][1], TRAIN[3][1]]
 
 
-def test_a_score_below_a_floor_is_said_to_be_no_translation():
-  sources = ["Close the file", "Print all pages now please"]
-  truth = ["Schließen Sie die Datei", "Alle Seiten bitte jetzt sofort drucken"]
-  beside = text_scores.floors(sources, truth, TRAIN)
-  good = text_scores.judge(truth, truth, beside)
-  copied = text_scores.judge(sources, truth, beside)
-  assert good.translates and "no translation" not in str(good)
-  assert good.bleu.value == pytest.approx(100)
-  assert not copied.translates
-  below = "A score at or below its floors (copy and nearest) is no translation."
-  assert below in str(copied).splitlines()
-  copy, near = (good.floors[name][0].value for name in ("copy", "nearest"))
-  assert copy < near < 100
-  floors = f"BLEU 100.0 (floors: copy {copy:.1f}, nearest {near:.1f}), chrF 100.0"
-  assert str(good).startswith(floors)
-  assert good.bleu.signature in str(good) and good.chrf.signature in str(good)
-
-
 @pytest.mark.parametrize(
   ("wrong", "says"),
   [
@@ -99,8 +81,7 @@ def test_a_score_below_a_floor_is_said_to_be_no_translation():
     (lambda: text_scores.bleu(["a"]), "and a reference"),
     (lambda: text_scores.bleu(["a", "b"], ["a"]), "2 translations and 1 references"),
     (lambda: text_scores.bleu(["a"], "a"), "give a list with one"),
-    (lambda: text_scores.judge(["a"], [], {}), "1 translations and 0 references"),
-    (lambda: text_scores.floors(["a"], [], TRAIN), "1 translations and 0 references"),
+    (lambda: text_scores.scores(["a"], []), "1 translations and 0 references"),
     (lambda: text_scores.nearest_targets([], ["a"]), "at least one"),
     (lambda: text_scores.bits_per_byte(1.0, 0), "give some text"),
     (lambda: text_scores.perplexity(1.0, 0), "give some text"),

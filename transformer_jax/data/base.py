@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import jax
@@ -76,9 +77,14 @@ class GenerationSet:
 
   def first(self, n: int) -> "GenerationSet":
     """Returns the set of the first n texts."""
-    return dataclasses.replace(
-      self, sources=self.sources[:n], references=self.references[:n]
+    return self.at(range(min(n, len(self.sources))))
+
+  def at(self, places: Sequence[int]) -> "GenerationSet":
+    """Returns the set of the texts at some places."""
+    sources, references = (
+      [texts[n] for n in places] for texts in (self.sources, self.references)
     )
+    return dataclasses.replace(self, sources=sources, references=references)
 
 
 class TaskData(tuple[Any, dict[str, Any]]):

@@ -8,16 +8,23 @@ from typing import Any, ClassVar
 from transformer_jax.data.base import GenerationSet
 from transformer_jax.evaluation.beam import Beam
 from transformer_jax.evaluation.maps import attention_map
-from transformer_jax.evaluation.source_lengths import by_length, described, length_bins
+from transformer_jax.evaluation.source_lengths import (
+  LengthBin,
+  described,
+  length_bins,
+)
 from transformer_jax.evaluation.target_fingerprints import of_texts
 from transformer_jax.evaluation.task_evaluation import TaskEvaluation
-from transformer_jax.evaluation.text_scores import CorpusScore, Verdict, floors, judge
+from transformer_jax.evaluation.text_scores import (
+  CorpusScore,
+  nearest_targets,
+  scores,
+)
 from transformer_jax.evaluation.translator import Translator
 
-Floors = dict[str, tuple[CorpusScore, CorpusScore]]  # BLEU and chrF by baseline
+Scores = tuple[CorpusScore, ...]  # in the order of the evaluation's measures
 
 MEASURES = {"bleu": "higher", "chrf": "higher"}
-NO_SCORE, NONE = dict.fromkeys(MEASURES), [None, None]
 NO_TEXT = "logits of a text are not numbers"  # why a seed has no score
 RESAMPLES = 1000  # of sentences, for the interval of one seed's score
 SAMPLES = 5  # texts shown in the report
@@ -43,6 +50,12 @@ class GenerationEval(TaskEvaluation):
   measures: ClassVar[dict[str, str]] = MEASURES
   file: ClassVar[str] = "translations.json"
   no_score: ClassVar[str] = NO_TEXT
+  made: ClassVar[str] = "translation"
+  # What `trivial` returns, in words for the report.
+  baselines: ClassVar[dict[str, str]] = {
+    "copy": "the source itself",
+    "nearest": "the target of the most similar training source",
+  }
 
   def agent(self, examples, model, params, length, place):
     return Translator(model, params, examples.tokenizer, length, place)
@@ -59,14 +72,39 @@ class GenerationEval(TaskEvaluation):
     by_place = dict(zip(order, translations, strict=True))
     return [by_place[n] for n in range(len(order))]
 
-  def _judge(
-    self, examples: GenerationSet, hypotheses: list[str | None], baselines: Floors
-  ) -> Verdict | None:
-    """Returns the scores of a translator; None unless it translated every text."""
+  def score(
+    self, examples: GenerationSet, hypotheses: Sequence[str], resamples: int = 0
+  ) -> tuple[CorpusScore, ...]:
+    """Returns the scores of texts, in the order of `measures`.
+
+    hypotheses   one for each example
+    resamples    number of bootstrap resamples; 0: no interval
+    """
+    return scores(hypotheses, examples.references, resamples, examples.bleu)
+
+  def trivial(self, examples: GenerationSet) -> dict[str, list[str]]:
+    """Returns the texts of the trivial baselines, by name."""
+    nearest = nearest_targets(examples.examples, examples.sources)
+    return {"copy": examples.sources, "nearest": nearest}
+
+  def _values(self, scored: Sequence[CorpusScore]) -> dict[str, float]:
+    return {name: x.value for name, x in zip(self.measures, scored, strict=True)}
+
+  def _scored(self, examples: GenerationSet, hypotheses: list[str | None]) -> Scores:
+    """Returns the scores of one seed; () unless it generated every text."""
     whole = [text for text in hypotheses if text is not None]
     if len(whole) < len(hypotheses):
-      return None
-    return judge(whole, examples.references, baselines, RESAMPLES, examples.bleu)
+      return ()
+    return self.score(examples, whole, RESAMPLES)
+
+  def _floors(self, examples: GenerationSet) -> dict[str, Scores]:
+    """Returns the scores of the baselines on the first `most` texts, computed once."""
+    known = _floors_memo.setdefault(examples, {})
+    if (self.kind, self.most) not in known:
+      few = examples.first(self.most)
+      texts = self.trivial(few).items()
+      known[self.kind, self.most] = {name: self.score(few, x) for name, x in texts}
+    return known[self.kind, self.most]
 
   def lines(self, examples, made, seeds):
     return [
@@ -87,28 +125,28 @@ class GenerationEval(TaskEvaluation):
     `all` holds the translations of each seed. A seed without a translation of every
     text has no score.
     """
-    baselines = _floors(examples, self.most)
+    baselines = self._floors(examples)
     examples = examples.first(self.most)
     texts = [self.write(examples, translator) for translator in agents]
-    verdicts = [self._judge(examples, hypotheses, baselines) for hypotheses in texts]
-    whole = [x for x in verdicts if x]
-    scored = (whole[0].bleu, whole[0].chrf) if whole else next(iter(baselines.values()))
+    scored = [self._scored(examples, hypotheses) for hypotheses in texts]
+    signed = next((x for x in scored if x), next(iter(baselines.values())))
+    highest = max(floor[0].value for floor in baselines.values())
     shown, bins = _spread(examples), length_bins(examples.sources)
     middle = shown[len(shown) // 2]
+    none = dict.fromkeys(self.measures)
     return {
       "texts": len(examples.sources),
       "fingerprint": of_texts(examples.references),
       "search": f"beam {self.how.width}, {self.how.penalty}",
-      "signatures": [score.signature for score in scored],
-      "floors": {name: _values(both) for name, both in baselines.items()},
-      "scores": [_values((x.bleu, x.chrf)) if x else NO_SCORE for x in verdicts],
-      "margins": [[x.bleu.margin, x.chrf.margin] if x else NONE for x in verdicts],
+      "signatures": [*dict.fromkeys(score.signature for score in signed)],
+      "made": self.made,
+      "baselines": self.baselines,
+      "floors": {name: self._values(both) for name, both in baselines.items()},
+      "scores": [self._values(x) if x else none for x in scored],
+      "margins": [[y.margin for y in x] if x else [*none.values()] for x in scored],
       "lengths": described(bins),
-      "by_length": [
-        by_length(bins, examples.references, hypotheses, examples.bleu)
-        for hypotheses in texts
-      ],
-      "below": [x is not None and not x.translates for x in verdicts],
+      "by_length": [self._by_length(examples, bins, x) for x in texts],
+      "below": [bool(x) and x[0].value <= highest for x in scored],
       "samples": [
         [examples.sources[n], examples.references[n], texts[0][n] or ""] for n in shown
       ],
@@ -116,25 +154,29 @@ class GenerationEval(TaskEvaluation):
       "all": texts,
     }
 
+  def _by_length(
+    self,
+    examples: GenerationSet,
+    bins: Sequence[LengthBin],
+    hypotheses: list[str | None],
+  ) -> list[dict[str, float]] | None:
+    """Returns the scores of the texts of each bin; None unless all are there."""
+    whole = [text for text in hypotheses if text is not None]
+    if len(whole) < len(hypotheses):
+      return None
 
-# Memo of `_floors`, {set: {number of texts: scores}}: runs of a sweep share a set. An
-# entry goes with its set; nothing else reads it.
-_floors_memo: weakref.WeakKeyDictionary[GenerationSet, dict[int, Floors]] = (
-  weakref.WeakKeyDictionary()
-)
+    def one(places: Sequence[int]) -> dict[str, float]:
+      texts = [whole[n] for n in places]
+      return self._values(self.score(examples.at(places), texts))
+
+    return [one(each.places) for each in bins]
 
 
-def _floors(examples: GenerationSet, most: int) -> Floors:
-  """Returns the scores of the first `most` texts by baselines, computed once."""
-  known = _floors_memo.setdefault(examples, {})
-  if most not in known:
-    few = examples.first(most)
-    known[most] = floors(few.sources, few.references, few.examples, few.bleu)
-  return known[most]
-
-
-def _values(both: tuple[CorpusScore, CorpusScore]) -> dict[str, float]:
-  return {name: x.value for name, x in zip(MEASURES, both, strict=True)}
+# Memo of `_floors`: runs of a sweep share a set. An entry goes with its set; nothing
+# else reads it.
+_floors_memo: weakref.WeakKeyDictionary[
+  GenerationSet, dict[tuple[str, int], dict[str, Scores]]
+] = weakref.WeakKeyDictionary()
 
 
 def _spread(examples: GenerationSet) -> list[int]:

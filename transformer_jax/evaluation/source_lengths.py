@@ -1,4 +1,4 @@
-"""BLEU and chrF of translations by the length of their sources.
+"""Bins of texts by the length of their sources.
 
 Bahdanau et al., 2015, figure 2. https://arxiv.org/abs/1409.0473
 """
@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from transformer_jax.evaluation.text_scores import scores, words
+from transformer_jax.evaluation.text_scores import words
 
 MOST_BINS = 6
 LEAST_TEXTS = 20  # in a bin: BLEU counts 4-grams of a whole corpus
@@ -63,37 +63,6 @@ def length_bins(
     LengthBin(length_N[each[0]], length_N[each[-1]], tuple(sorted(each)))
     for each in bins
   ]
-
-
-def by_length(
-  bins: Sequence[LengthBin],
-  references: Sequence[str],
-  hypotheses: Sequence[str | None],
-  tokenizer: str = "",
-) -> list[dict[str, float]] | None:
-  """Returns {"bleu", "chrf"} of the texts of each bin; None unless all are translated.
-
-  bins         `length_bins` of the sources
-  references   one for each source
-  hypotheses   translations, likewise
-  tokenizer    sacreBLEU's, as in `text_scores.scores`
-
-  >>> texts = ["the cat sat on the mat", "a dog barks at the cat"]
-  >>> bins = length_bins(texts)
-  >>> round(by_length(bins, texts, texts)[0]["bleu"], 1)
-  100.0
-  """
-
-  whole = [text for text in hypotheses if text is not None]
-  if len(whole) < len(hypotheses):
-    return None
-
-  def one(places: Sequence[int]) -> dict[str, float]:
-    there = [references[n] for n in places]
-    bleu, chrf = scores([whole[n] for n in places], there, tokenizer=tokenizer)
-    return {"bleu": bleu.value, "chrf": chrf.value}
-
-  return [one(each.places) for each in bins]
 
 
 def described(bins: Sequence[LengthBin]) -> list[dict[str, Any]]:

@@ -6,7 +6,6 @@ https://aclanthology.org/W15-3049.
 """
 
 import dataclasses
-import functools
 import math
 import re
 from collections.abc import Sequence
@@ -136,80 +135,6 @@ def _unit(table: sparse.csr_matrix) -> sparse.csr_matrix:
   """Returns rows scaled to length 1; empty rows stay empty."""
   length = np.sqrt(np.asarray(table.multiply(table).sum(axis=1)).ravel())
   return sparse.diags(1 / np.maximum(length, 1e-9)) @ table
-
-
-@dataclasses.dataclass(frozen=True)
-class Verdict:
-  """Scores of a system beside its floors, which translate nothing.
-
-  bleu     BLEU of the system
-  chrf     chrF of the system
-  floors   (BLEU, chrF) by name: copy, the source itself; nearest, the target of the
-           nearest training source
-
-  >>> sources, references = ["ein Hund bellt laut"], ["a dog barks loudly"]
-  >>> below = floors(sources, references, train=[("eine Katze", "a cat")])
-  >>> verdict = Verdict(*scores(["a dog barks loudly"], references), below)
-  >>> verdict.translates, list(verdict.floors)
-  (True, ['copy', 'nearest'])
-  """
-
-  bleu: CorpusScore
-  chrf: CorpusScore
-  floors: dict[str, tuple[CorpusScore, CorpusScore]]
-
-  @property
-  def translates(self) -> bool:
-    """Whether BLEU is above all floors."""
-    return all(self.bleu.value > floor.value for floor, _ in self.floors.values())
-
-  def __str__(self) -> str:
-    named = ", ".join(f"{n} {b.value:.1f}" for n, (b, _) in self.floors.items())
-    chrf = ", ".join(f"{n} {c.value:.1f}" for n, (_, c) in self.floors.items())
-    lines = [f"{self.bleu} (floors: {named}), {self.chrf} (floors: {chrf})"]
-    below = [n for n, (b, _) in self.floors.items() if self.bleu.value <= b.value]
-    if below:
-      what = "floors" if len(below) > 1 else "floor"
-      names = " and ".join(below)
-      lines.append(f"A score at or below its {what} ({names}) is no translation.")
-    lines += [self.bleu.signature, self.chrf.signature]
-    return "\n".join(lines)
-
-
-def judge(
-  hypotheses: Sequence[str],
-  references: Sequence[str],
-  baselines: dict[str, tuple[CorpusScore, CorpusScore]],
-  resamples: int = 0,
-  tokenizer: str = "",
-) -> Verdict:
-  """Returns the scores of translations beside their floors.
-
-  hypotheses   translations of the system
-  references   one for each translation
-  baselines    `floors` of the same texts, by the same tokenizer
-  resamples    number of bootstrap resamples; 0: no interval
-  tokenizer    as in `scores`
-  """
-  return Verdict(*scores(hypotheses, references, resamples, tokenizer), baselines)
-
-
-def floors(
-  sources: Sequence[str],
-  references: Sequence[str],
-  train: Sequence[tuple[str, str]],
-  tokenizer: str = "",
-) -> dict[str, tuple[CorpusScore, CorpusScore]]:
-  """Returns (BLEU, chrF) of the floors, by name: copy and nearest.
-
-  sources      texts to translate
-  references   their translations
-  train        (source, target) pairs of the training data
-  tokenizer    as in `scores`
-  """
-  texts = {"copy": sources, "nearest": nearest_targets(train, sources)}
-  score = functools.partial(scores, references=references, tokenizer=tokenizer)
-  return {name: score(hypotheses) for name, hypotheses in texts.items()}
 
 
 def scores(
