@@ -102,9 +102,7 @@ def length_scores(findings: Findings, group: str) -> Picture | None:
   if not curves:
     return None
   measure = measure_name(measure)
-  caption = (
-    f"{measure} by the words of the source; below, the number of texts."
-  )
+  caption = f"{measure} by the words of the source; below, the number of texts."
   chart = LineChart(
     curves,
     x="words of the source, and number of texts",

@@ -22,7 +22,7 @@ from transformer_jax.evaluation.text_scores import (
 )
 from transformer_jax.evaluation.translator import Translator
 
-Scores = tuple[CorpusScore, ...]  # in the order of the evaluation's measures
+TextScores = tuple[CorpusScore, ...]  # in the order of the measures
 
 MEASURES = {"bleu": "higher", "chrf": "higher"}
 NO_TEXT = "logits of a text are not numbers"  # why a seed has no score
@@ -90,14 +90,16 @@ class GenerationEval(TaskEvaluation):
   def _values(self, scored: Sequence[CorpusScore]) -> dict[str, float]:
     return {name: x.value for name, x in zip(self.measures, scored, strict=True)}
 
-  def _scored(self, examples: GenerationSet, hypotheses: list[str | None]) -> Scores:
+  def _scored(
+    self, examples: GenerationSet, hypotheses: list[str | None]
+  ) -> TextScores:
     """Returns the scores of one seed; () unless it generated every text."""
     whole = [text for text in hypotheses if text is not None]
     if len(whole) < len(hypotheses):
       return ()
     return self.score(examples, whole, RESAMPLES)
 
-  def _floors(self, examples: GenerationSet) -> dict[str, Scores]:
+  def _floors(self, examples: GenerationSet) -> dict[str, TextScores]:
     """Returns the scores of the baselines on the first `most` texts, computed once."""
     known = _floors_memo.setdefault(examples, {})
     if (self.kind, self.most) not in known:
@@ -175,7 +177,7 @@ class GenerationEval(TaskEvaluation):
 # Memo of `_floors`: runs of a sweep share a set. An entry goes with its set; nothing
 # else reads it.
 _floors_memo: weakref.WeakKeyDictionary[
-  GenerationSet, dict[tuple[str, int], dict[str, Scores]]
+  GenerationSet, dict[tuple[str, int], dict[str, TextScores]]
 ] = weakref.WeakKeyDictionary()
 
 

@@ -11,6 +11,7 @@ from transformer_jax.evaluation.generation_eval import GenerationEval
 class SummaryEval(GenerationEval):
   """Settings of the evaluation of generated summaries.
 
+  >>> from transformer_jax.evaluation.beam import Beam
   >>> SummaryEval(Beam(width=4), most=100, batch_size=32).measures
   {'rougeL': 'higher', 'rouge1': 'higher', 'rouge2': 'higher'}
   """
