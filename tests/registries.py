@@ -10,7 +10,7 @@ from transformer_jax.data.sources import sources
 from transformer_jax.data.tokenizers import tokenizers
 from transformer_jax.evaluation.beam import penalties
 from transformer_jax.evaluation.measures import measures
-from transformer_jax.models import embeddings, heads, layers
+from transformer_jax.models import embeddings, feature_norms, heads, layers
 from transformer_jax.models.families import families
 from transformer_jax.models.recurrent import bridges, rnn_cells
 from transformer_jax.models.residual import placements
@@ -19,7 +19,7 @@ from transformer_jax.training.optimizers import optimizers, schedules
 
 # Those whose objects a config describes.
 CONFIGURED = [positions, attentions, cores, tasks, embeddings.embeddings, heads.heads]
-CONFIGURED += [layers.norms, layers.activations, families, bridges.links]
+CONFIGURED += [feature_norms.norms, layers.activations, families, bridges.links]
 CONFIGURED += [placements, optimizers, schedules, tokenizers, penalties]
 CONFIGURED += [rnn_cells.cells, measures]
 REGISTRIES = [*CONFIGURED, sources, interop.families, head_statistics]
