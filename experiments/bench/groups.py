@@ -157,6 +157,27 @@ def decode(quick: bool, encodings: Sequence[str] = ()) -> Iterator[ContenderGrou
     yield ContenderGroup(f"B={B}", (*ours, peer), Patience(seconds=15, most=5), sizes)
 
 
+RECURRENT = {
+  "RNN": "recurrent(cell='elman')",
+  "LSTM": "recurrent(cell='lstm')",
+  "GRU": "recurrent(cell='gru')",
+  "Transformer": "",
+}
+TOKENS = 4096  # in a batch, whatever the length of its texts
+
+
+def recurrence(quick: bool, encodings: Sequence[str] = ()) -> Iterator[ContenderGroup]:
+  """Training steps of recurrent models and of a Transformer, by length."""
+  for L in (64, 256) if quick else (64, 256, 1024):
+    sizes = {"B": TOKENS // L, "L": L}
+    contenders = tuple(
+      Contender(name, "ours", "recurrence", {"family": family, **sizes})
+      for name, family in RECURRENT.items()
+    )
+    patience = Patience(seconds=4 if quick else 12, least=3, most=9)
+    yield ContenderGroup(f"L={L}", contenders, patience, sizes)
+
+
 def check(quick: bool, encodings: Sequence[str] = ()) -> Iterator[ContenderGroup]:
   """The groups of `make bench-check`: this project alone, a minute or two."""
   for L in (512, 2048):
@@ -184,4 +205,10 @@ def check(quick: bool, encodings: Sequence[str] = ()) -> Iterator[ContenderGroup
   )
 
 
-SECTIONS = {"op": op, "step": step, "decode": decode, "check": check}
+SECTIONS = {
+  "op": op,
+  "step": step,
+  "decode": decode,
+  "recurrence": recurrence,
+  "check": check,
+}

@@ -76,11 +76,18 @@ def render(figures: dict[str, Any], pictures: tuple[str, ...] = ()) -> str:
     gigaflops={L: step_flops(B, L) / 1e9 for L, B in SIZES.items()},
     peak=matmul_peak(step),
     decode=decode_table(sections.get("decode", {})),
+    recurrence=recurrence_table(sections.get("recurrence", {})),
     sweep=sweep_table(sections.get("sweep", {})),
     pictures=pictures,
-    busy=max((group.get("busy") or 0 for group in groups), default=0),
+    busy=max((_busy(x) for n, x in sections.items() if n != "recurrence"), default=0),
+    recurrence_busy=_busy(sections.get("recurrence", {})),
     tpu=tpu_table(),
   )
+
+
+def _busy(section: dict[str, Any]) -> float:
+  """Returns the most cores that other programs kept busy before its groups."""
+  return max((group.get("busy") or 0 for group in section.values()), default=0)
 
 
 def _device(versions: dict[str, dict[str, str]]) -> str:
@@ -224,6 +231,25 @@ def decode_table(decode: dict[str, Any]) -> str:
       rows.append((str(group["B"]), NAMES.get(name, f"`{name}`"), speed, over))
   header = ("texts at once", "decoder", "tokens/s", "speed over HuggingFace generate")
   return table(header, rows) if rows else ""
+
+
+def recurrence_table(recurrence: dict[str, Any]) -> str:
+  """Returns milliseconds and sequential operations of a step, models by lengths."""
+  groups = sorted(recurrence.values(), key=lambda group: group["L"])
+  if not groups:
+    return ""
+
+  def cells(name: str) -> Iterator[str]:
+    for group in groups:
+      yield with_spread(spread([1e3 * x for x in group["times"][name]]))
+    for group in groups:
+      yield f"{group['facts'][name]['sequential_operations']:,}"
+
+  header = ("model", "parameters", *(f"ms, L={group['L']}" for group in groups))
+  header += tuple(f"operations, L={group['L']}" for group in groups)
+  facts = groups[0]["facts"]
+  rows = [(x, f"{facts[x]['parameters']:,}", *cells(x)) for x in groups[0]["times"]]
+  return table(header, rows)
 
 
 def sweep_table(sweep: dict[str, Any]) -> str:

@@ -19,6 +19,7 @@ from experiments.bench.serve import CaseMaker, serve
 from experiments.configs import base
 from experiments.runner import process, provenance
 from experiments.runner.build import build
+from transformer_jax.analysis.sequential_operations import sequential_operations
 from transformer_jax.attention.cores import cores
 from transformer_jax.axes import Dims
 from transformer_jax.data.base import Batch, Task
@@ -56,7 +57,7 @@ class Noise(Task):
     return Batch(token_BL[:, :-1], token_BL[:, 1:], weight_BL, at)
 
   def score(self, arrays, key, batch_size, length, bucket):
-    """Raises NotImplementedError; the arguments are those of every task.
+    """Returns a batch of the bucket's length: nobody reads its score.
 
     arrays       data
     key          of jax.random
@@ -64,7 +65,7 @@ class Noise(Task):
     length       task length of the batch, padded on the left to the bucket
     bucket       task length that sets the shapes
     """
-    raise NotImplementedError("random tokens are not scored")
+    return self.batch(arrays, key, batch_size, bucket)
 
 
 def attention(encoding, core, L, H=8, K=64, backward=True, devices=1):
@@ -140,20 +141,25 @@ def planned_bytes(program: jax.stages.Compiled, kind: str) -> int:
   return getattr(memory, f"{kind}_size_in_bytes")
 
 
-def _experiment(position, B, L, core="", dtype="float32", V=8192, D=256, H=8, N=6):
+def _experiment(
+  position, B, L, core="", dtype="float32", V=8192, D=256, H=8, N=6, family=""
+):
   """Returns the experiment that a config file of these sizes describes.
 
   position      spec of the encoding
   B, L          sequences in the batch and their tokens
   core, dtype   specs; core "": the config's default
   V, D, H, N    vocabulary, width, heads and layers
+  family        spec of a recurrent family; "": a Transformer
   """
   config = base.get_config()
   with config.unlocked():
     config.task = f"{__spec__.name if __spec__ else __name__}:Noise(vocabulary={V})"
-  config.model.update(
-    position=position, width=D, heads=H, layers=N, feedforward=4 * D, dtype=dtype
-  )
+  config.model.update(position=position, width=D, heads=H, layers=N, dtype=dtype)
+  if family:
+    config.model.family = family
+  else:
+    config.model.feedforward = 4 * D
   if core:
     config.model.core = core
   config.train.update(batch_size=B, length=L, clip=0.0, schedule="constant")
@@ -169,7 +175,34 @@ def step(position, B, L, devices=1, **options):
   devices    that share the batch
   options    other sizes of the model, as `_experiment` takes them
   """
-  trainer = _experiment(position, B, L, **options).trainer
+  return _stepping(_experiment(position, B, L, **options).trainer, devices)
+
+
+def recurrence(family, B, L, devices=1):
+  """One training step of two layers of width 128, and its sequential operations.
+
+  family     spec of a recurrent family; "": a Transformer with RoPE
+  B, L       sequences in the batch and their tokens
+  devices    that share the batch
+  """
+  sizes = {"V": 1024, "D": 128, "H": 4, "N": 2, "family": family}
+  trainer = _experiment("none" if family else "rope", B, L, **sizes).trainer
+  run, facts = _stepping(trainer, devices)
+  # By the core that defines attention: blockwise ones visit tiles one after another.
+  arch = dataclasses.replace(trainer.model.arch, core=cores.build("dense"))
+  dense = dataclasses.replace(trainer, model=trainer.model.clone(arch=arch))
+  state = dense.shapes
+  batch = jax.eval_shape(functools.partial(dense.batch, ()), state)
+  chain = sequential_operations(dense.step, state, batch)
+  return run, facts | {"sequential_operations": chain}
+
+
+def _stepping(trainer, devices):
+  """Returns a call that takes one step, and its facts.
+
+  trainer   of the model, on random tokens
+  devices   that share the batch
+  """
   mesh = sharding.make_mesh(data=devices)
   split = functools.partial(sharding.split_batch, mesh)
   trainer = dataclasses.replace(trainer, constrain=split)
@@ -235,6 +268,7 @@ CASES: dict[str, CaseMaker] = {
   "attention": attention,
   "step": step,
   "decode": decode,
+  "recurrence": recurrence,
   "matmul": matmul,
   "registered": registered,
 }
