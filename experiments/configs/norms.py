@@ -13,8 +13,11 @@ Xiong et al., 2020, https://arxiv.org/abs/2002.04745 (pre and post).
 Six layers of width 64, each norm at each placement. An encoder tags words of the Brown
 corpus, where batch norm is defined, and a decoder reads Python's standard library,
 where it is not.
-Cost: about 20 minutes of CPU for three seeds, reckoned from one of its 24 runs.
-Expect: not known yet.
+Cost: 23 minutes on 2 cores of an AMD EPYC with much other work beside it, at commit
+fa8c8c4aea.
+Expect: tags 0.76 right with layer, RMS or batch norm before sublayers, 0.74 after them,
+0.50 without norms, and 0.13 to 0.15 without residuals, whatever the norm; the most
+common tag alone has 0.12. See docs/results/norms.md.
 """
 
 from ml_collections import ConfigDict

@@ -55,7 +55,7 @@ def draw_curves(chart: LineChart, looks: Mapping[str, Style]) -> Picture:
   """
   figure, ax, _ = style.blank(style.text_lines(chart.curves))
   if chart.log:
-    ax.set_yscale("log")
+    _log_axis(ax)
   for guide in chart.guides:
     ax.plot(*guide, color=FAINT, linestyle="--", zorder=0)
   ends = {}
@@ -70,9 +70,19 @@ def draw_curves(chart: LineChart, looks: Mapping[str, Style]) -> Picture:
     ends[label] = float(xs[-1]), float(mean_X[-1])
   if chart.ticks:
     ax.set_xticks(list(chart.ticks), list(chart.ticks.values()))
+  ax.set_ylim(ax.get_ylim())  # labels need the final ones
   style.name_ends(ax, ends, looks)
   ax.set_xlabel(chart.x, fontsize=FONT, color=INK)
   seeds = max(len(value_SX) for _, value_SX in chart.curves.values())
   band = "; band: lowest to highest seed" if seeds > 1 else ""
   style.heading(ax, chart.title, f"{chart.y}; mean of {seeds} seeds{band}")
   return picture.finish(figure, chart.file, chart.title, chart.caption, chart.numbers())
+
+
+def _log_axis(ax) -> None:
+  """Makes the axis of values logarithmic, with powers of ten as plain numbers."""
+  from matplotlib.ticker import FuncFormatter, NullLocator
+
+  ax.set_yscale("log")
+  ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+  ax.yaxis.set_minor_locator(NullLocator())
