@@ -17,9 +17,17 @@ import dataclasses
 from collections.abc import Collection, Iterable, Sequence
 
 import numpy as np
+from scipy import special
 
 from experiments.reporting.family import Pair
 from experiments.reporting.loaded_run import LoadedRun
+from experiments.reporting.statistics import (
+  LEVEL,
+  NOTHING,
+  UNBOUNDED,
+  Bounds,
+  Estimate,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,6 +94,31 @@ def crossed(scores_SE: np.ndarray) -> CrossedVariance | None:
   rest = np.sum(rest_SE**2) / ((S - 1) * (E - 1))
   added = max(0.0, float(examples - rest) / (S * E))
   return CrossedVariance(float(mean), float(seeds / (S * E)), added, S, E)
+
+
+def interval(scores_SE: np.ndarray, bounds: Bounds = UNBOUNDED) -> Estimate:
+  """Returns the mean of scores with its 95% interval over other seeds and examples.
+
+  scores_SE   seeds by examples; of one seed the interval is over examples alone
+  bounds      least and largest value that is possible
+
+  >>> scores_SE = np.array([[1.0, 2.0, 6.0], [2.0, 3.0, 7.0]])
+  >>> found = interval(scores_SE, bounds=(0.0, None))
+  >>> found.mean, found.low, round(found.high, 2), found.count
+  (3.5, 0.0, 9.43, 2)
+  """
+  found = crossed(scores_SE)
+  if found is None:
+    return NOTHING
+  S, E = found.count_S, found.count_E
+  error, df = float(np.sqrt(found.examples)), E - 1.0
+  if found.seeds is not None:
+    error, df = found.added(float(np.sqrt(found.seeds)), S - 1.0)
+  plain = Estimate(found.mean, None, None, S)
+  if not error:
+    return dataclasses.replace(plain, note="the same in every seed and example")
+  half = float(special.stdtrit(df, (1 + LEVEL) / 2) * error)
+  return plain.within((found.mean - half, found.mean + half), bounds)
 
 
 def of_pairs(

@@ -1,0 +1,124 @@
+"""The command `explain`: its page from a run that was really trained; refusals."""
+
+import json
+
+import numpy as np
+import pytest
+from absl import flags
+from fake_runs import BASE
+from trained_sweep import TINY, workdir  # noqa: F401, a fixture
+
+from experiments import explain
+from experiments.reporting import explanation_page
+from experiments.reporting.statistics import Estimate
+from experiments.runner import run_folder, train
+from experiments.setup import runs
+from experiments.setup.plan import Grid, Group, Plan
+from experiments.setup.validate import ConfigError
+
+CLASSIFY = {
+  **{"model.kind": "encoder", "model.tied": False, "train.length": 8},
+  "task": "classification('texts.tsv', 'word(size=16)', classes=3)",
+}
+
+
+@pytest.fixture(scope="module")
+def classified(tmp_path_factory):
+  """Returns the folder of a finished run of a classifier with two seeds."""
+  here = tmp_path_factory.mktemp("classified")
+  words = np.random.default_rng(0).choice(["good", "bad", "film", "dull"], (200, 4))
+  lines = [
+    f"{' '.join(w)} {n}\t{'yes' if 'good' in w else 'no'}\n"
+    for n, w in enumerate(words)
+  ]
+  with pytest.MonkeyPatch.context() as patch:
+    patch.chdir(here)
+    (here / "texts.tsv").write_text("".join(lines))
+    plan = Plan("Why?", Group("text", Grid({"model.position": ("none",)}), CLASSIFY))
+    (todo,) = runs.expand(plan, BASE, TINY | {"evaluate.lengths": (1,)})
+
+    def one(folder):
+      return train.run(todo.config, folder, "tiny", stop=False)
+
+    assert run_folder.perform(todo, here, one, {}).state == "finished"
+    yield here / "runs" / todo.id
+
+
+def run(**given):
+  """Runs the command with flags of its own."""
+  values = flags.FlagValues()
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(flags, "FLAGS", values)
+    patch.setattr(explain, "FLAGS", values)
+    for kind in ("string", "integer", "float", "list"):
+      define = getattr(flags, f"DEFINE_{kind}")
+      patch.setattr(flags, f"DEFINE_{kind}", _on(define, values))
+    explain.define()
+    values(["explain", *(f"--{name}={value}" for name, value in given.items())])
+    explain.main(["explain"])
+
+
+def _on(define, values):
+  return lambda *args: define(*args, flag_values=values)
+
+
+@pytest.mark.slow
+def test_the_page_its_numbers_and_its_figure(classified, tmp_path, capsys):
+  few = {"texts": 6, "permutations": 3, "steps": 20, "starts": 1}
+  run(run=classified, output=tmp_path, **few)
+  assert str(tmp_path / "explanation.md") in capsys.readouterr().out
+  numbers = json.loads((tmp_path / "explanation.json").read_text())
+  by_text = {name: np.array(x, float) for name, x in numbers["by_text"].items()}
+  assert {x.shape for x in by_text.values()} == {(2, 6)}
+  assert numbers["settings"]["search"]["steps"] == 20
+  np.testing.assert_allclose(by_text["seeds"][0], by_text["seeds"][1])
+  assert (by_text["adversarial_moved"] <= 0.01 + 1e-6).all()
+  assert (by_text["adversarial"] > 0).any()
+  gap = (
+    numbers["measures"]["adversarial"]["mean"] - numbers["measures"]["seeds"]["mean"]
+  )
+  assert abs(numbers["adversarial_minus_seeds"]["mean"] - gap) < 1e-6
+  page = (tmp_path / "explanation.md").read_text()
+  for row in numbers["measures"]:
+    assert explanation_page.ROWS[row][0] in page
+  assert "| yes |" in page or "| no |" in page
+  assert {x.name for x in tmp_path.iterdir()} == {
+    "explanation.md", "explanation.json", "explanation.png", "explanation.svg",
+    "explanation.pdf", "explanation.csv",
+  }  # fmt: skip
+
+
+REFUSED = {
+  "a layer that is not there": ({"layer": 1}, "--layer=1: this model has 1 layer"),
+  "an epsilon of nothing": ({"epsilon": 0}, "epsilon=0.0: write a number between"),
+  "no steps": ({"steps": 0}, "steps=0: write 1 or more"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_refused(name, classified):
+  given, sentence = REFUSED[name]
+  with pytest.raises(ConfigError, match=sentence) as caught:
+    run(run=classified, **given)
+  assert "\n" not in str(caught.value)
+
+
+def test_another_task_is_refused(workdir):  # noqa: F811
+  folder = next((workdir / "runs").iterdir())
+  with pytest.raises(
+    ConfigError, match="explain reads runs of the task classification"
+  ):
+    run(run=folder)
+
+
+VERDICTS = {
+  "farther": Estimate(0.2, 0.1, 0.3, 3),
+  "nearer": Estimate(-0.2, -0.3, -0.1, 3),
+  "Not resolved": Estimate(0.0, -0.1, 0.1, 3),
+  "One seed": None,
+}
+
+
+@pytest.mark.parametrize("word", VERDICTS)
+def test_the_verdict_is_that_of_the_interval(word):
+  assert word in explanation_page.verdict(VERDICTS[word])
