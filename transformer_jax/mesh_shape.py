@@ -22,6 +22,7 @@ class MeshShape:
   sequence   split the tokens of a text
   fsdp       split the examples of a batch, and parameters and moments by width
   seed       split the seeds, which exchange nothing
+  pmap       split the examples of a batch by `jax.pmap`, and nothing else
 
   >>> shape = MeshShape(data=-1, tensor=2)
   >>> shape.least, shape.filled(devices=8).data
@@ -37,11 +38,13 @@ class MeshShape:
   sequence: int = 1
   fsdp: int = 1
   seed: int = 1
+  pmap: bool = False
 
   @classmethod
   def of(cls, flat: Mapping[str, Any]) -> "MeshShape":
     """Returns the shape in a flat config, `{"mesh.data": 2, ...}`."""
-    return cls(**{axis: flat[f"mesh.{axis}"] for axis in AXES})
+    axes = {axis: flat[f"mesh.{axis}"] for axis in AXES}
+    return cls(**axes, pmap=flat["mesh.pmap"])
 
   @property
   def sizes(self) -> dict[str, int]:
@@ -84,6 +87,13 @@ class MeshShape:
         left = ", or -1 for all devices that are left" if axis == "data" else ""
         yield f"mesh.{axis}={size}: write 1 or more{left}"
         return
+    others = [axis for axis, size in self.sizes.items() if size > 1 and axis != "data"]
+    if self.pmap and others:
+      yield (
+        f"mesh.pmap=True splits batches alone, by mesh.data: write mesh.{others[0]}=1,"
+        " or mesh.pmap=False"
+      )
+      return
     if devices is None:
       return
     have = f"{devices} devices" if devices > 1 else "1 device"

@@ -100,4 +100,5 @@ def _mesh() -> ConfigDict:
   mesh.sequence = 1  # devices that share the tokens of a text
   mesh.fsdp = 1  # devices that share a batch, and each parameter and its moments
   mesh.seed = 1  # devices that have seeds of their own
+  mesh.pmap = False  # True: data by jax.pmap, in maintenance mode: howto/meshes.md
   return mesh

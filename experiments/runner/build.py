@@ -11,6 +11,7 @@ import transformer_jax.data  # noqa: F401, fills the registry of tasks
 from experiments.configs import base
 from experiments.setup.model_kinds import KINDS
 from experiments.setup.validate import SPLIT, ConfigError
+from transformer_jax import hosts
 from transformer_jax.attention import attentions
 from transformer_jax.axes import Dims
 from transformer_jax.data import task_probe
@@ -28,7 +29,7 @@ from transformer_jax.evaluation.task_evaluation import TaskEvaluation
 from transformer_jax.mesh_shape import MeshShape
 from transformer_jax.models import Architecture, families
 from transformer_jax.models.compatibility import refusal
-from transformer_jax.training import batch_statistics, optimizers
+from transformer_jax.training import batch_statistics, optimizers, pmap
 from transformer_jax.training.loop import Budget
 from transformer_jax.training.step import Trainer
 from transformer_jax.training.step_metrics import StepMetric, step_metrics
@@ -42,6 +43,7 @@ class Experiment:
   generation  scores what a model makes, where the task has it make something
   keep      newest checkpoints that stay on disk
   metrics   of training steps, beside loss and accuracy
+  pmap      whether batches are split by `jax.pmap`
   text      where the training text is: see training_text.py
   """
 
@@ -55,6 +57,7 @@ class Experiment:
   keep: int
   text: str = "auto"
   metrics: tuple[StepMetric, ...] = ()
+  pmap: bool = False
 
 
 def build(config: ConfigDict) -> Experiment:
@@ -107,6 +110,7 @@ def build(config: ConfigDict) -> Experiment:
     keep=train.keep_checkpoints,
     text=train.text,
     metrics=chosen_metrics(train.metrics, model),
+    pmap=checked_pmap(config, trainer),
   )
 
 
@@ -139,6 +143,18 @@ def chosen_measures(specs: Iterable[str]) -> tuple[Measure, ...]:
   if twice := [name for name in names if names.count(name) > 1]:
     raise ConfigError(f"evaluate.measures has {twice[0]} twice; drop one")
   return chosen
+
+
+def checked_pmap(config: ConfigDict, trainer: Trainer) -> bool:
+  """Returns mesh.pmap; raises ConfigError where a training cannot be split so."""
+  if config.mesh.pmap:
+    if hosts.count() > 1:
+      raise ConfigError("mesh.pmap=True is for one process; write mesh.pmap=False")
+    try:
+      pmap.on_each_device(trainer)
+    except ValueError as error:
+      raise ConfigError(f"mesh.pmap=True: {error}") from error
+  return bool(config.mesh.pmap)
 
 
 def chosen_metrics(specs: Iterable[str], model: Any) -> tuple[StepMetric, ...]:

@@ -225,4 +225,6 @@ def _has_user_code(config: ConfigDict) -> bool:
 def _compile(experiment: Experiment, arrays: Any, mesh: Mesh) -> Program:
   trainer, seeds = experiment.trainer, experiment.seeds
   count = experiment.budget.per_dispatch
-  return loop.compile_steps(trainer, seeds, arrays, mesh, count, experiment.metrics)
+  return loop.compile_steps(
+    trainer, seeds, arrays, mesh, count, experiment.metrics, experiment.pmap
+  )

@@ -35,6 +35,7 @@ NEUTRAL = {
   "train.accumulate": 1,
   "mesh.fsdp": 1,
   "mesh.seed": 1,
+  "mesh.pmap": False,
 }
 
 

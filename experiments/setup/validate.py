@@ -241,6 +241,11 @@ def _mesh(flat: Mapping[str, Any], devices: int | None) -> Iterator[str]:
   split = [axis for axis in ROWS if shape.sizes[axis] > 1]
   rows = " x ".join(f"mesh.{axis}" for axis in split or ROWS[:1])
   accumulate = flat["train.accumulate"]
+  if shape.pmap and accumulate > 1:
+    yield (
+      f"mesh.pmap=True takes whole batches, and train.accumulate={accumulate} computes"
+      " parts of them: write train.accumulate=1, or mesh.pmap=False"
+    )
   named = [*(("train.accumulate",) if accumulate > 1 else ()), rows]
   size = flat["train.batch_size"]
   yield from _uneven(

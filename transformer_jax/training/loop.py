@@ -20,7 +20,7 @@ from transformer_jax import global_arrays
 from transformer_jax.devices import platform
 from transformer_jax.mesh_shape import SEED
 from transformer_jax.training import loss as losses
-from transformer_jax.training import seed_parts, sharding, step_look, stream
+from transformer_jax.training import pmap, seed_parts, sharding, step_look, stream
 from transformer_jax.training.checkpoint import Keeper
 from transformer_jax.training.checkpoint_note import named_leaves
 from transformer_jax.training.step import State, Trainer
@@ -150,6 +150,7 @@ def compile_steps(
   mesh: Mesh,
   count: int,
   metrics: Sequence[StepMetric] = (),
+  by_pmap: bool = False,
 ) -> Program:
   """Compiles one dispatch: `count` training steps of all seeds.
 
@@ -164,13 +165,14 @@ def compile_steps(
   count     steps per dispatch
   metrics   of the first step of each dispatch, by a program of their own: the training
             has the same bits with and without them
+  by_pmap   splits batches by `jax.pmap` instead: see `training.pmap`
 
   The program donates the state: its leaves must not share buffers.
   """
   abstract = abstract_state(trainer, len(seeds), mesh)
   where = jax.tree.map(lambda x: x.sharding, abstract)
   start = time.perf_counter()
-  lowered, together = lower_steps(trainer, len(seeds), arrays, mesh, count)
+  lowered, together = lower_steps(trainer, len(seeds), arrays, mesh, count, by_pmap)
   run = lowered.compile()
   look = _compile_look(trainer, metrics, arrays, mesh, together, count)
   seconds = time.perf_counter() - start
@@ -184,7 +186,7 @@ def compile_steps(
   peak_bytes += waiting if peak_bytes else 0
   windows = stream.stream_of(trainer, arrays, seeds, mesh, count, together)
   return Program(
-    run=run,
+    run=pmap.placed(run, mesh) if by_pmap else run,
     init=lambda: init(seed_S),
     abstract=abstract,
     seconds=seconds,
@@ -196,22 +198,30 @@ def compile_steps(
 
 
 def lower_steps(
-  trainer: Trainer, seeds: int, arrays: Any, mesh: Mesh, count: int
+  trainer: Trainer,
+  seeds: int,
+  arrays: Any,
+  mesh: Mesh,
+  count: int,
+  by_pmap: bool = False,
 ) -> tuple[Lowered, int]:
   """Returns the program of one dispatch, to be compiled, and the seeds that it trains.
 
   The devices of the mesh may be those of another machine, and the arrays shapes with
   shardings: a program is then compiled ahead of time.
 
-  trainer, arrays, mesh, count   as in `compile_steps`
-  seeds                          number of seeds of the run
+  trainer, arrays, mesh, count, by_pmap   as in `compile_steps`
+  seeds                                   number of seeds of the run
   """
-  with jax.set_mesh(mesh):  # for attention that sends keys from device to device
+  with jax.set_mesh(mesh):
     together = seed_parts.together(seeds)
-    trainer = _on_mesh(trainer, mesh)
     state = abstract_state(trainer, together, mesh)
-    where = jax.tree.map(lambda x: x.sharding, state)
     windows = stream.abstract_windows(trainer, arrays, mesh, together, count)
+  if by_pmap:  # without the mesh: its axes are not those of pmap
+    return pmap.lower_steps(trainer, arrays, state, windows, mesh, count), together
+  with jax.set_mesh(mesh):  # for attention that sends keys from device to device
+    trainer = _on_mesh(trainer, mesh)
+    where = jax.tree.map(lambda x: x.sharding, state)
 
     def one_seed(arrays, state, windows):
       return trainer.steps(arrays, state, count, windows)

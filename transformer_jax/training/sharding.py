@@ -26,15 +26,16 @@ def make_mesh(
   sequence: int = 1,
   fsdp: int = 1,
   seed: int = 1,
+  pmap: bool = False,
   devices: Sequence[Any] | None = None,
 ) -> Mesh:
-  """Returns a mesh of the first devices; the sizes are those of a `MeshShape`.
+  """Returns a mesh of the first devices; the arguments are those of a `MeshShape`.
 
   devices   those to use, also of a described topology; None: all that there are
 
   Raises ValueError if the devices do not suffice or do not divide.
   """
-  shape = MeshShape(data, tensor, sequence, fsdp, seed)
+  shape = MeshShape(data, tensor, sequence, fsdp, seed, pmap)
   devices = jax.devices() if devices is None else list(devices)
   for problem in shape.problems(len(devices)):
     raise ValueError(problem)
