@@ -16,10 +16,11 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from experiments import inference
+from experiments import inference, probing
 from experiments.answers import generate
 from experiments.generate import Bytes
 from experiments.reporting import by_seed, load
+from experiments.reporting.probe_result import ProbeResult, ProbeSettings
 from experiments.runner import state, train
 from experiments.runner.build import Experiment
 from experiments.runner.saved_run import of_run
@@ -153,6 +154,19 @@ class TrainedRun:
     seed     of the run; None: its first one
     """
     return self._look(activations.hidden_states, inputs, seed)
+
+  def probe(self, label: str, probe: str = "linear", **settings: Any) -> ProbeResult:
+    """Returns the scores of probes of all seeds, by layer.
+
+    label      what is read, as in "position" or "distance(most=8)"
+    probe      that reads it
+    settings   others of `ProbeSettings`
+
+    `run.probe("position").estimate("probe", layer=0)` is a mean with its interval.
+    Raises ConfigError.
+    """
+    wanted = ProbeSettings(label, probe, **settings)
+    return probing.probe(self.experiment, self.params, wanted, self.folder)
 
   def of_seed(self, seed: int | None = None) -> inference.Trained:
     """Returns one seed, as the inference commands use it; None: the first one."""

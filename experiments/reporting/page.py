@@ -105,22 +105,23 @@ def print_findings(
   ]
   for table in [*short, run_tables.trouble_table(findings)]:
     if table.rows:
-      console.print(_grid(table))
+      console.print(grid(table))
       console.print()
 
 
-def _grid(table: Table) -> rich.table.Table:
+def grid(table: Table) -> rich.table.Table:
+  """Returns a table for the terminal."""
   title = _text(table.title, "bold")
-  grid = rich.table.Table(title=title, title_justify="left", box=rich.box.SIMPLE)
-  grid.pad_edge = grid.show_edge = False
+  drawn = rich.table.Table(title=title, title_justify="left", box=rich.box.SIMPLE)
+  drawn.pad_edge = drawn.show_edge = False
   for column, name in enumerate(table.header):
     # Headers and verdicts may take two lines, numbers not, and names some.
     longest = max(len(cells[column]) for cells in table.rows)
     least = 12 if column in table.folds else min(longest, 15)
-    grid.add_column(_text(name), min_width=least, overflow="fold")
+    drawn.add_column(_text(name), min_width=least, overflow="fold")
   for cells in table.rows:
-    grid.add_row(*map(_text, cells))
-  return grid
+    drawn.add_row(*map(_text, cells))
+  return drawn
 
 
 def _text(text: str, style: str = "") -> rich.text.Text:

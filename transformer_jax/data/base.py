@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from transformer_jax.data.files import SPLITS, DataError
+from transformer_jax.data.token_labels import TokenLabel
 from transformer_jax.data.tokenizers import Tokenizer
 from transformer_jax.positions.coords import Coords
 from transformer_jax.spec import Registry, nearest
@@ -258,6 +259,14 @@ class Task:
     fitted   `TaskData.fitted` of this task
     """
     return None
+
+  def probe_labels(self) -> dict[str, TokenLabel]:
+    """Returns labels of tokens that a solution may compute, by name; {}: none.
+
+    Probes look for them in hidden states: the depth of brackets, the carry, the state
+    of an automaton.
+    """
+    return {}
 
   def at_step(self, arrays: Any, key: jax.Array, step: jax.Array) -> Any:
     """Returns the arrays of one training step, for batches in the order of the steps.

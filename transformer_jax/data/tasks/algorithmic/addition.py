@@ -5,9 +5,17 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from transformer_jax.data.base import tasks
+from transformer_jax.data.base import Batch, tasks
 from transformer_jax.data.tasks.algorithmic import token_ids
-from transformer_jax.data.tasks.algorithmic.base import Strings, below, from_end
+from transformer_jax.data.tasks.algorithmic.base import (
+  FIRST,
+  SEPARATOR,
+  START,
+  Strings,
+  below,
+  from_end,
+)
+from transformer_jax.data.token_labels import TokenLabel
 from transformer_jax.spec import SpecError
 
 
@@ -97,6 +105,31 @@ class Addition(Strings):
       "coupled_BL": (operands(2 + worth_P, 1), before, 2 + worth_A),
     }
     return {name: token_ids.row(*own, self.sizes(length)) for name, own in rows.items()}
+
+  def probe_labels(self):
+    """Returns `carry`: that into the digit which a token predicts; none with hints."""
+    return {} if self.hints else {"carry": TokenLabel(2, self._carry)}
+
+  def _carry(self, batch: Batch) -> tuple[jax.Array, jax.Array]:
+    token_BL, place_L = batch.input_BL, jnp.arange(batch.input_BL.shape[1])
+
+    def first(token):
+      return jnp.argmax(token_BL == token, axis=1, keepdims=True)
+
+    start_B1, plus_B1 = first(START), first(FIRST + self.base)
+    length_B1 = plus_B1 - start_B1 - 1
+    index_BL = place_L - first(SEPARATOR)  # of the predicted digit in the answer
+    worth_BL = index_BL if self.reversed else length_B1 - index_BL
+    digit_BL = worth_BL if self.reversed_operands else length_B1 - 1 - worth_BL
+
+    def operand(before_B1):
+      symbol_BL = jnp.take_along_axis(token_BL, before_B1 + 1 + digit_BL, axis=1)
+      return jnp.where(worth_BL < length_B1, symbol_BL - FIRST, 0)
+
+    known_BL = (index_BL >= 0) & (index_BL <= length_B1)
+    sum_BL = operand(start_B1) + operand(plus_B1)
+    carry_BL = (batch.target_BL - FIRST - sum_BL) % self.base
+    return jnp.where(known_BL, carry_BL, 0), known_BL.astype(jnp.float32)
 
   def _hints(self, random, length, max_length):
     """Returns the hint of each digit of the answer, least significant first."""

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from transformer_jax.data.base import tasks
 from transformer_jax.data.tasks.algorithmic.base import Strings, below
+from transformer_jax.data.tasks.algorithmic.prompt_labels import of_prompt
 
 
 @tasks.register("cycle_navigation")
@@ -33,3 +34,11 @@ class CycleNavigation(Strings):
     symbol_L = below(3, random_N)
     step_L = jnp.where(jnp.arange(max_length) < length, symbol_L - 1, 0)
     return symbol_L, jnp.sum(step_L)[None] % 5
+
+  def probe_labels(self):
+    """Returns `state`: the place after each step."""
+
+    def place(symbol_BL, inside_BL):
+      return jnp.cumsum(jnp.where(inside_BL, symbol_BL - 1, 0), axis=1) % 5
+
+    return {"state": of_prompt(5, place)}

@@ -3,8 +3,11 @@
 import dataclasses
 from typing import ClassVar
 
+import jax.numpy as jnp
+
 from transformer_jax.data.base import tasks
 from transformer_jax.data.tasks.algorithmic.base import Strings, below
+from transformer_jax.data.tasks.algorithmic.prompt_labels import of_prompt
 
 
 @tasks.register("even_pairs")
@@ -30,3 +33,12 @@ class EvenPairs(Strings):
   def strings(self, random_N, length, max_length):
     bit_L = below(2, random_N)
     return bit_L, (bit_L[0] ^ bit_L[length - 1])[None]
+
+  def probe_labels(self):
+    """Returns `state`: whether the pairs 01 and 10 so far are odd in number."""
+
+    def odd(symbol_BL, inside_BL):
+      first_B1 = jnp.argmax(inside_BL, axis=1, keepdims=True)
+      return symbol_BL ^ jnp.take_along_axis(symbol_BL, first_B1, axis=1)
+
+    return {"state": of_prompt(2, odd)}

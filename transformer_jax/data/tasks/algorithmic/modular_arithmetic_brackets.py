@@ -14,6 +14,7 @@ from transformer_jax.data.tasks.algorithmic.modular_arithmetic import (
   MODULUS,
   PLUS,
 )
+from transformer_jax.data.tasks.algorithmic.prompt_labels import depth
 
 
 @tasks.register("modular_arithmetic_brackets")
@@ -42,6 +43,10 @@ class ModularArithmeticBrackets(Strings):
   def strings(self, random_N, length, max_length):
     symbol_L, value = expression(random_N, length, operators=3)
     return symbol_L, value[None]
+
+  def probe_labels(self):
+    """Returns `depth`: open brackets after each symbol; 7 stands for more."""
+    return {"depth": depth(opens=MODULUS + 3, closes=MODULUS + 4)}
 
 
 def expression(

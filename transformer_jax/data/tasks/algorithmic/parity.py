@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from transformer_jax.data.base import tasks
 from transformer_jax.data.tasks.algorithmic.base import Strings, below
+from transformer_jax.data.tasks.algorithmic.prompt_labels import of_prompt
 
 
 @tasks.register("parity")
@@ -32,3 +33,11 @@ class Parity(Strings):
     bit_L = below(2, random_N)
     odd = jnp.sum(jnp.where(jnp.arange(max_length) < length, bit_L, 0)) % 2
     return bit_L, odd[None]
+
+  def probe_labels(self):
+    """Returns `state`: whether the ones so far are odd in number."""
+
+    def odd(symbol_BL, inside_BL):
+      return jnp.cumsum(jnp.where(inside_BL, symbol_BL, 0), axis=1) % 2
+
+    return {"state": of_prompt(2, odd)}

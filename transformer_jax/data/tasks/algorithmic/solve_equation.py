@@ -11,6 +11,7 @@ from transformer_jax.data.tasks.algorithmic.modular_arithmetic import MODULUS
 from transformer_jax.data.tasks.algorithmic.modular_arithmetic_brackets import (
   expression,
 )
+from transformer_jax.data.tasks.algorithmic.prompt_labels import depth
 
 X, EQUALS = MODULUS + 4, MODULUS + 5
 
@@ -51,3 +52,7 @@ class SolveEquation(Strings):
     prompt_L = jnp.where(place_L > size, value, prompt_L)
     none = length < 3
     return jnp.where(none, 0, prompt_L), jnp.where(none, 0, symbol_L[x])[None]
+
+  def probe_labels(self):
+    """Returns `depth`: open brackets after each symbol; 7 stands for more."""
+    return {"depth": depth(opens=MODULUS + 2, closes=MODULUS + 3)}

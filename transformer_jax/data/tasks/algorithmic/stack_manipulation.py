@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from transformer_jax.data.base import tasks
 from transformer_jax.data.tasks.algorithmic.base import Strings, below
+from transformer_jax.data.tasks.algorithmic.prompt_labels import of_prompt
 
 POP, PUSH = 2, 3  # PUSH + b pushes the bit b
 
@@ -46,6 +47,16 @@ class StackManipulation(Strings):
     # The initial stack is a sequence of pushes.
     action_L = jnp.where(is_bit_L, PUSH + symbol_L, symbol_L)
     return symbol_L, final_stack(action_L, length)
+
+  def probe_labels(self):
+    """Returns `height`: bits on the stack after each symbol; 15 stands for more."""
+
+    def height(symbol_BL, inside_BL):
+      step_BL = jnp.where(symbol_BL == POP, -1, 1)
+      sum_BL = jnp.cumsum(jnp.where(inside_BL, step_BL, 0), axis=1)
+      return sum_BL - jnp.minimum(jax.lax.cummin(sum_BL, axis=1), 0)
+
+    return {"height": of_prompt(16, height, ordered=True)}
 
 
 def final_stack(action_L: jax.Array, length: jax.Array) -> jax.Array:

@@ -1,0 +1,273 @@
+"""Probes on states that hold a label, and on states that do not."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.optimize
+
+import transformer_jax as tj
+from transformer_jax.analysis.probes import ProbeError, probe_labels, probes
+from transformer_jax.analysis.probes.code_length import ends_of, online_code
+from transformer_jax.analysis.probes.control import control_labels
+from transformer_jax.analysis.probes.outcomes import Classes, TokenSet
+from transformer_jax.analysis.probes.probe_samples import choose, states_of
+from transformer_jax.analysis.probes.probe_training import (
+  ProbeBudget,
+  ProbeTrainer,
+  Scale,
+)
+from transformer_jax.analysis.probes.study import ProbeStudy
+from transformer_jax.data.base import Batch
+from transformer_jax.evaluation import activations
+from transformer_jax.positions import coords
+
+KEY = jax.random.key(0)
+BUDGET = ProbeBudget(steps=400, batch_size=64, learning_rate=0.05, rounds=10)
+PROBES = ["linear", "mlp(hidden=16)"]
+
+
+@functools.cache
+def states(features=6, classes=4, samples=800):
+  """Returns x_PID, label_TI: layer 0 holds label 0 linearly, layer 1 is noise."""
+  random = np.random.default_rng(0)
+  label_TI = random.integers(0, classes, (2, samples))
+  mean_CD = 3 * random.normal(size=(classes, features))
+  noise_PID = random.normal(size=(2, samples, features))
+  noise_PID[0] = 0.3 * noise_PID[0] + mean_CD[label_TI[0]]
+  return noise_PID.astype(np.float32), label_TI.astype(np.int32)
+
+
+def fitted(spec, outcome=None, budget=BUDGET, count=400):
+  x_PID, label_TI = states()
+  trainer = ProbeTrainer(probes.build(spec), outcome or Classes(4), budget)
+  half = x_PID[:, 400:600], label_TI[:, 400:600]
+  return trainer, trainer.fit(KEY, x_PID[:, :400], label_TI[:, :400], count, *half)
+
+
+def test_every_registered_probe_is_in_the_contract():
+  assert {type(probes.build(spec)) for spec in PROBES} == {*probes.values()}
+
+
+@pytest.mark.parametrize("spec", PROBES)
+def test_contract_of_every_probe(spec):
+  """It guesses at first, reads what is there, and nothing from noise."""
+  probe = probes.build(spec)
+  first = probe.init(KEY, features=6, outputs=4)
+  logits_IC = probe.apply(first, jax.random.normal(KEY, (3, 6)))
+  np.testing.assert_array_equal(logits_IC, np.broadcast_to(logits_IC[:, :1], (3, 4)))
+  trainer, params = fitted(spec)
+  x_PID, label_TI = states()
+  score_PT = trainer.scores(params, x_PID[:, 600:], label_TI[:, 600:]).mean(axis=2)
+  assert score_PT[0, 0] == 1.0
+  # Labels of control and layers of noise: one in four, within three deviations.
+  assert np.abs(score_PT.ravel()[1:] - 0.25).max() < 3 * (0.25 * 0.75 / 200) ** 0.5
+
+
+def test_a_linear_probe_reaches_the_optimum_of_logistic_regression():
+  random = np.random.default_rng(1)
+  x_ID = random.normal(size=(300, 3))
+  logits_IC = x_ID @ random.normal(size=(3, 3))
+  label_I = np.argmax(logits_IC + random.gumbel(size=(300, 3)), axis=1)
+
+  def loss(flat):
+    weight_DC, bias_C = flat[:9].reshape(3, 3), flat[9:]
+    logits_IC = x_ID @ weight_DC + bias_C
+    log_IC = logits_IC - scipy.special.logsumexp(logits_IC, axis=1, keepdims=True)
+    return -log_IC[np.arange(300), label_I].mean()
+
+  least = scipy.optimize.minimize(loss, np.zeros(12)).fun
+  budget = ProbeBudget(steps=2000, batch_size=300, learning_rate=0.05, rounds=10)
+  trainer = ProbeTrainer(probes.build("linear"), Classes(3), budget)
+  data = jnp.float32(x_ID)[None], jnp.int32(label_I)[None]
+  nats_PTI = trainer.nats(trainer.fit(KEY, *data, 300, *data), *data)
+  assert least <= nats_PTI.mean() + 1e-6 and nats_PTI.mean() < least + 2e-3
+
+
+def test_a_hidden_layer_reads_what_is_not_linear():
+  x_ID = np.random.default_rng(2).choice([-1.0, 1.0], (800, 2)).astype(np.float32)
+  label_I = (x_ID[:, 0] * x_ID[:, 1] > 0).astype(np.int32)
+  data = x_ID[None], label_I[None]
+  scores = []
+  for spec in PROBES:
+    trainer = ProbeTrainer(probes.build(spec), Classes(2), BUDGET)
+    params = trainer.fit(KEY, *data, 800, *data)
+    scores.append(trainer.scores(params, *data).mean())
+  assert scores[0] < 0.8 and scores[1] == 1.0
+
+
+def test_samples_past_the_count_are_not_read():
+  trainer, params = fitted("linear", count=100)
+  x_PID, label_TI = states()
+  x_PID = np.where(np.arange(800)[:, None] < 100, x_PID, 1e3).astype(np.float32)
+  held = states()[0][:, 400:600], label_TI[:, 400:600]
+  same = trainer.fit(KEY, x_PID[:, :400], label_TI[:, :400], 100, *held)
+  assert jax.tree.all(jax.tree.map(np.array_equal, params, same))
+
+
+def test_code_of_labels_is_the_sum_over_portions():
+  trainer, _ = fitted("linear")
+  x_PID, label_TI = states()
+  held = x_PID[:, 600:], label_TI[:, 600:]
+  code = online_code(trainer, KEY, x_PID[:, :600], label_TI[:, :600], *held)
+  ends = [1, 2, 5, 10, 19, 38, 75, 150, 300, 600]  # 0.1% rounds to 1, as 0.2% does
+  assert ends_of(600) == ends and code.uniform == 1200
+  bits_PT = np.full((2, 2), 2.0)  # the first portion: two bits of four classes
+  for start, stop in zip(ends, ends[1:], strict=False):
+    data = x_PID[:, :600], label_TI[:, :600]
+    nats_PTI = trainer.nats(trainer.fit(KEY, *data, start, *held), *data)
+    for n in range(start, stop):
+      bits_PT += nats_PTI[:, :, n] / np.log(2)
+  np.testing.assert_allclose(code.bits_PT, bits_PT, rtol=1e-4)
+  # Noise costs what the uniform code does; labels that are in the states, far less.
+  noise = code.compression_PT.ravel()[1:]
+  assert (noise < 1.02).all() and (noise > 0.9).all()
+  assert code.compression_PT[0, 0] > 8
+
+
+def test_control_labels_are_functions_of_the_type_with_the_shares_of_the_label():
+  random = np.random.default_rng(3)
+  type_IN = random.integers(0, 3000, (20_000, 1))
+  share_C = np.array([0.5, 0.2, 0.3])
+  label_I = control_labels(Classes(3), share_C, type_IN)
+  by_type = {}
+  for (kind,), label in zip(type_IN.tolist(), label_I, strict=True):
+    assert by_type.setdefault(kind, label) == label
+  np.testing.assert_allclose(
+    np.bincount([*by_type.values()]) / 3000, share_C, atol=0.03
+  )
+  # The same whichever other types are there, another one with another seed.
+  np.testing.assert_array_equal(
+    control_labels(Classes(3), share_C, type_IN[:50]), label_I[:50]
+  )
+  assert (control_labels(Classes(3), share_C, type_IN, seed=1) != label_I).any()
+  sets_IA = control_labels(TokenSet(3, size=2), share_C, type_IN)
+  assert sets_IA.shape == (20_000, 2) and (sets_IA[:, 0] != sets_IA[:, 1]).all()
+
+
+def test_scores_of_a_set_are_those_of_a_loop():
+  random = np.random.default_rng(4)
+  logits_IC, label_IA = random.normal(size=(50, 9)), random.integers(0, 9, (50, 3))
+  outcome = TokenSet(9, size=3)
+  scores = np.asarray(outcome.score(jnp.array(logits_IC), jnp.array(label_IA)))
+  losses = np.asarray(outcome.loss(jnp.array(logits_IC), jnp.array(label_IA)))
+  for n in range(50):
+    members = {*label_IA[n].tolist()}
+    best = {*np.argsort(-logits_IC[n])[: len(members)].tolist()}
+    np.testing.assert_allclose(scores[n], len(best & members) / len(members), rtol=1e-6)
+    chance_C = 1 / (1 + np.exp(-logits_IC[n]))
+    nats = [-np.log(p if c in members else 1 - p) for c, p in enumerate(chance_C)]
+    np.testing.assert_allclose(losses[n], sum(nats), rtol=1e-4)
+
+
+def test_scale_makes_every_feature_alike_and_leaves_a_constant_one():
+  x_PID = np.random.default_rng(5).normal(3, [2, 0, 9], (2, 50, 3))
+  scaled_PID = Scale.of(x_PID)(x_PID)
+  np.testing.assert_allclose(scaled_PID.mean(axis=1), 0, atol=1e-9)
+  np.testing.assert_allclose(scaled_PID.std(axis=1), [[1, 0, 1]] * 2, atol=1e-9)
+
+
+DIMS = tj.Dims(V=8, D=32, H=2, F=8, L=6)
+
+
+@functools.cache
+def small():
+  """Returns a model, its parameters, a task, and a batch of 7 texts."""
+  model = tj.Transformer(tj.Architecture(DIMS, position="learned", decoders=1))
+  token_BL = np.random.default_rng(6).integers(0, 8, (7, 6))
+  at = coords.consecutive(1, 6)
+  random = np.random.default_rng(8)
+  shapes = jax.eval_shape(model.init, KEY, jnp.array(token_BL))["params"]
+  params = jax.tree.map(lambda x: random.normal(size=x.shape).astype(x.dtype), shapes)
+  batch = Batch(jnp.array(token_BL), jnp.array(token_BL), jnp.ones((7, 6)), at)
+  return model, params, tj.tasks.build("copy(symbols=4)"), batch
+
+
+@pytest.mark.parametrize("spec", ["position", "distance(most=2)"])
+@pytest.mark.parametrize("most", [20, 1000])
+def test_samples_are_the_states_of_the_chosen_tokens(spec, most):
+  model, params, task, batch = small()
+  tokens = choose(probe_labels.build(spec), task, batch, most, KEY, gram=2)
+  layers = ["decoder/embedding", "decoder/output"]
+  x_PID = states_of(model, params, tokens, layers, batch_size=3)
+  states = activations.hidden_states(model, params, *batch.reads)
+  assert len(tokens.text_I) == min(most, 42 if spec == "position" else 28)
+  assert (np.diff(tokens.text_I) >= 0).all()
+  for i, (b, places) in enumerate(zip(tokens.text_I, tokens.place_IJ, strict=True)):
+    for p, path in enumerate(layers):
+      x_D = np.concatenate([states[path][b, n] for n in places])
+      np.testing.assert_allclose(x_PID[p, i], x_D, rtol=1e-5, atol=1e-6)
+    row = [-1, *np.asarray(batch.input_BL[b]).tolist()]
+    assert tokens.type_IN[i].tolist() == [
+      x for n in places for x in (row[n + 1], row[n])
+    ]
+
+
+def test_a_table_of_positions_is_read_from_the_embedding():
+  """A model that adds positions has them in its input: the probe is right always."""
+  model, params, task, _ = small()
+  token_BL = np.random.default_rng(7).integers(0, 8, (80, 6))
+  batches = [
+    Batch(
+      jnp.array(x_BL), jnp.array(x_BL), jnp.ones(x_BL.shape), coords.consecutive(1, 6)
+    )
+    for x_BL in (token_BL, token_BL[:, ::-1])
+  ]
+  study = ProbeStudy(probe_labels.build("position"), probes.build("linear"), BUDGET)
+  texts = study.texts(task, *batches, KEY)
+  layers = ("decoder/embedding",)
+  found = study.run(model, params, texts, layers)
+  assert found.score_TPE.shape == (2, 1, 80)
+  label, control = found.score_TPE.mean(axis=(1, 2))
+  assert label == 1.0 and found.error_PE.mean() == 0
+  assert control == 1.0  # states that hold the token give its random label away
+  # Texts that are trained on are not held out.
+  assert texts.train.text_I.max() < texts.held.text_I.min()
+
+
+def study_of(label, batch, **options):
+  study = ProbeStudy(probe_labels.build(label), probes.build("linear"), **options)
+  return study.texts(small()[2], batch, batch, KEY)
+
+
+def test_labels_of_one_class_are_refused():
+  batch = small()[3]
+  with pytest.raises(
+    ProbeError, match="samples of next_token have class 0, so there is nothing"
+  ):
+    same = Batch(*[jnp.zeros((7, 6), int)] * 2, jnp.ones((7, 6)), batch.at)
+    study_of("next_token", same)
+
+
+def test_more_classes_than_samples_are_refused():
+  with pytest.raises(
+    ProbeError, match="position has 6 classes and 5 samples to train on"
+  ):
+    study_of("position", small()[3], samples=5)
+
+
+def test_images_and_texts_without_a_label_are_refused():
+  *_, task, batch = small()
+  image = Batch(jnp.zeros((7, 1, 4, 4)), batch.target_BL, batch.weight_BL, batch.at)
+  with pytest.raises(ProbeError, match="reads images"):
+    study_of("target", image)
+  silent = Batch(batch.input_BL, batch.target_BL, jnp.zeros((7, 6)), batch.at)
+  with pytest.raises(ProbeError, match="no token of 7 texts has a label"):
+    study_of("target", silent)
+
+
+def test_states_that_are_no_numbers_are_refused():
+  model, params, task, batch = small()
+  tokens = choose(probe_labels.build("position"), task, batch, 9, KEY)
+  lost = jax.tree.map(lambda x: x * jnp.nan, params)
+  with pytest.raises(ProbeError, match="states are not numbers"):
+    states_of(model, lost, tokens, ["decoder/output"], batch_size=7)
+
+
+def test_budgets_of_nothing_are_refused():
+  with pytest.raises(ProbeError, match="samples=0: write 1 or more"):
+    study_of("position", small()[3], samples=0)
+  with pytest.raises(ValueError, match="hidden is 0; write 1 or more"):
+    probes.build("mlp(hidden=0)")

@@ -1,0 +1,171 @@
+"""Training of probes on frozen states: all layers at once, with a fixed budget."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from transformer_jax.analysis.probes.base import Probe
+from transformer_jax.analysis.probes.outcomes import Outcome
+
+
+@dataclasses.dataclass(frozen=True)
+class ProbeBudget:
+  """Training of one probe: Adam, its rate falling to 0 along a cosine.
+
+  steps           updates
+  batch_size      samples of each
+  learning_rate   the first one
+  rounds          times that the loss of held-out samples is computed; the parameters
+                  with the least one are kept, the first ones, which guess, included
+
+  >>> ProbeBudget(steps=100, rounds=20).steps_per_round
+  5
+  """
+
+  steps: int = 1000
+  batch_size: int = 256
+  learning_rate: float = 0.01
+  rounds: int = 20
+
+  @property
+  def steps_per_round(self) -> int:
+    return max(1, self.steps // self.rounds)
+
+  @property
+  def optimizer(self) -> optax.GradientTransformation:
+    count = self.steps_per_round * self.rounds
+    return optax.adam(optax.cosine_decay_schedule(self.learning_rate, count))
+
+
+@dataclasses.dataclass(frozen=True)
+class Scale:
+  """Mean and deviation of each feature, so that one rate fits all layers.
+
+  >>> x_PID = np.array([[[1.0], [3.0]]])
+  >>> Scale.of(x_PID)(x_PID).tolist()
+  [[[-1.0], [1.0]]]
+  """
+
+  mean_P1D: np.ndarray
+  deviation_P1D: np.ndarray
+
+  @classmethod
+  def of(cls, x_PID: np.ndarray) -> "Scale":
+    """Returns the scale of samples; a feature that is constant is left alone."""
+    deviation_P1D = x_PID.std(axis=1, keepdims=True)
+    deviation_P1D = np.where(deviation_P1D > 1e-6, deviation_P1D, 1)
+    return cls(x_PID.mean(axis=1, keepdims=True), deviation_P1D)
+
+  def __call__(self, x_PID: np.ndarray) -> np.ndarray:
+    return (x_PID - self.mean_P1D) / self.deviation_P1D
+
+
+@dataclasses.dataclass(frozen=True)
+class ProbeTrainer:
+  """Trains a probe of each layer on each label, in one program.
+
+  >>> from transformer_jax.analysis.probes.base import probes
+  >>> from transformer_jax.analysis.probes.outcomes import Classes
+  >>> budget = ProbeBudget(steps=40, batch_size=8, learning_rate=0.3, rounds=2)
+  >>> trainer = ProbeTrainer(probes.build("linear"), Classes(2), budget)
+  >>> x_PID, label_TI = jnp.array([[[-1.0], [1.0]]]), jnp.array([[0, 1]])
+  >>> params = trainer.fit(jax.random.key(0), x_PID, label_TI, 2, x_PID, label_TI)
+  >>> trainer.scores(params, x_PID, label_TI).tolist()
+  [[[1.0, 1.0]]]
+  """
+
+  probe: Probe
+  outcome: Outcome
+  budget: ProbeBudget
+
+  def fit(
+    self,
+    key: jax.Array,
+    x_PID: Any,
+    label_TI: Any,
+    count: int,
+    held_PID: Any,
+    held_TI: Any,
+  ) -> Any:
+    """Returns the parameters, stacked by layer P and label T.
+
+    key        of first parameters and batches
+    x_PID      states, scaled
+    label_TI   labels, or label_TIA
+    count      number of samples, from the first, that are trained on
+    held_PID, held_TI   held-out samples, which the parameters are chosen by
+    """
+    return _fit(self, key, x_PID, label_TI, jnp.int32(count), held_PID, held_TI)
+
+  def scores(self, params: Any, x_PID: Any, label_TI: Any) -> np.ndarray:
+    """Returns the score of each sample, [P, T, I]."""
+    return np.asarray(_apply(self, "score", params, x_PID, label_TI))
+
+  def errors(self, params: Any, x_PID: Any, label_TI: Any) -> np.ndarray:
+    """Returns the size of each sample's error, [P, T, I]; of ordered classes."""
+    return np.asarray(_apply(self, "error", params, x_PID, label_TI))
+
+  def nats(self, params: Any, x_PID: Any, label_TI: Any) -> np.ndarray:
+    """Returns the cross-entropy of each sample, [P, T, I]."""
+    return np.asarray(_apply(self, "loss", params, x_PID, label_TI))
+
+  def loss(self, params: Any, x_ID: jax.Array, label_I: jax.Array) -> jax.Array:
+    """Returns the mean cross-entropy of one probe."""
+    return self.outcome.loss(self.probe.apply(params, x_ID), label_I).mean()
+
+  def one(self, key, x_ID, label_I, count, held_ID, held_I) -> Any:
+    """Returns the parameters of one probe: `fit` of one layer and one label."""
+    key_init, key_batch = jax.random.split(key)
+    optimizer = self.budget.optimizer
+    params = self.probe.init(key_init, x_ID.shape[1], self.outcome.count)
+
+    def step(state, key):
+      params, moments = state
+      chosen_I = jax.random.randint(key, (self.budget.batch_size,), 0, count)
+      gradient = jax.grad(self.loss)(params, x_ID[chosen_I], label_I[chosen_I])
+      update, moments = optimizer.update(gradient, moments, params)
+      return (optax.apply_updates(params, update), moments), None
+
+    def advance(state, key):
+      training, best, least = state
+      keys = jax.random.split(key, self.budget.steps_per_round)
+      training, _ = jax.lax.scan(step, training, keys)
+      loss = self.loss(training[0], held_ID, held_I)
+      better = loss < least
+      keep = lambda new, old: jnp.where(better, new, old)
+      best = jax.tree.map(keep, training[0], best)
+      return (training, best, jnp.where(better, loss, least)), None
+
+    training = params, optimizer.init(params)
+    first = training, params, self.loss(params, held_ID, held_I)
+    keys = jax.random.split(key_batch, self.budget.rounds)
+    (_, best, _), _ = jax.lax.scan(advance, first, keys)
+    return best
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _fit(trainer: ProbeTrainer, key, x_PID, label_TI, count, held_PID, held_TI):
+  of_label = jax.vmap(trainer.one, (None, None, 0, None, None, 0))
+  of_layer = jax.vmap(of_label, (None, 0, None, None, 0, None))
+  return of_layer(key, x_PID, label_TI, count, held_PID, held_TI)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _apply(trainer: ProbeTrainer, name: str, params, x_PID, label_TI):
+  # One after another: logits of all samples and layers at once take C times the memory.
+  def of_layer(layer):
+    params, x_ID = layer
+
+    def of_label(one):
+      params, label_I = one
+      logits_IC = trainer.probe.apply(params, x_ID)
+      return getattr(trainer.outcome, name)(logits_IC, label_I)
+
+    return jax.lax.map(of_label, (params, label_TI))
+
+  return jax.lax.map(of_layer, (params, x_PID))
