@@ -74,14 +74,14 @@ def _probe(experiment, params, settings, folder) -> ProbeResult:
   count = len(texts.train.label_I)
   return ProbeResult(
     settings,
-    texts.outcome.measure,
-    texts.outcome.count,
+    texts.prediction.measure,
+    texts.prediction.count,
     layers,
     seeds,
     {"train": count, "test": len(texts.test.label_I)},
     scores,
     _bits(found, count),
-    texts.outcome.bits,
+    texts.prediction.bits,
   )
 
 

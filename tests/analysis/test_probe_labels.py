@@ -195,7 +195,7 @@ def test_a_label_that_a_task_does_not_make_is_named():
   with pytest.raises(ProbeError, match="'deepth'.*This run's task makes depth"):
     token_properties.build("deepth", tj.tasks.build("modular_arithmetic_brackets"))
   with pytest.raises(ProbeError, match="Text makes no label 'depth'.*makes none"):
-    token_properties.OfTask("depth").outcome(TEXT, 8)
+    token_properties.OfTask("depth").prediction(TEXT, 8)
 
 
 @pytest.mark.parametrize(
@@ -214,7 +214,7 @@ def test_impossible_labels_are_refused(spec, words):
 def test_distances_longer_than_the_texts_are_refused():
   label = probe_labels.build("distance(most=16)")
   with pytest.raises(ProbeError, match=r"texts of more than 16 .*distance\(most=4\)"):
-    label.outcome(TEXT, tokens=8)
+    label.prediction(TEXT, tokens=8)
 
 
 @pytest.mark.parametrize("name", [*probe_labels])
@@ -222,14 +222,14 @@ def test_contract_of_every_label(name):
   task = tj.tasks.build("cycle_navigation")
   label = probe_labels.build("of_task('state')" if name == "of_task" else name)
   batch = task.score((), jax.random.key(0), 8, jnp.int32(24), 24)
-  outcome = label.outcome(task, batch.input_BL.shape[1])
+  prediction = label.prediction(task, batch.input_BL.shape[1])
   draw = jax.jit(lambda batch, key: vars(label.labels(task, batch, key)))
   made = draw(batch, jax.random.key(1))
   counted = np.asarray(made["weight_BL"]) > 0
   label_I = np.asarray(made["label_BL"])[counted]
-  assert label_I.min() >= 0 and label_I.max() < outcome.count
+  assert label_I.min() >= 0 and label_I.max() < prediction.count
   assert (label.states == 2) == (made["other_BL"] is not None)
   real_BL = np.broadcast_to(np.asarray(batch.at.real_BL), counted.shape)
   assert counted.any() and not (counted & ~real_BL).any()
-  share_C = outcome.shares(label_I)
+  share_C = prediction.shares(label_I)
   np.testing.assert_allclose(share_C.sum() >= 0.99, True)

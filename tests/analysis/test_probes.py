@@ -12,12 +12,12 @@ import transformer_jax as tj
 from transformer_jax.analysis.probes import ProbeError, probe_labels, probes
 from transformer_jax.analysis.probes.code_length import ends_of, online_code
 from transformer_jax.analysis.probes.control import control_labels
-from transformer_jax.analysis.probes.outcomes import Classes, TokenSet
+from transformer_jax.analysis.probes.predictions import Classes, TokenSet
 from transformer_jax.analysis.probes.probe_samples import choose, states_of
 from transformer_jax.analysis.probes.probe_training import (
+  FeatureScale,
   ProbeBudget,
   ProbeTrainer,
-  Scale,
 )
 from transformer_jax.analysis.probes.study import ProbeStudy
 from transformer_jax.data.base import Batch
@@ -40,9 +40,9 @@ def states(features=6, classes=4, samples=800):
   return noise_PID.astype(np.float32), label_TI.astype(np.int32)
 
 
-def fitted(spec, outcome=None, budget=BUDGET, count=400):
+def fitted(spec, prediction=None, budget=BUDGET, count=400):
   x_PID, label_TI = states()
-  trainer = ProbeTrainer(probes.build(spec), outcome or Classes(4), budget)
+  trainer = ProbeTrainer(probes.build(spec), prediction or Classes(4), budget)
   half = x_PID[:, 400:600], label_TI[:, 400:600]
   return trainer, trainer.fit(KEY, x_PID[:, :400], label_TI[:, :400], count, *half)
 
@@ -150,9 +150,9 @@ def test_control_labels_are_functions_of_the_type_with_the_shares_of_the_label()
 def test_scores_of_a_set_are_those_of_a_loop():
   random = np.random.default_rng(4)
   logits_IC, label_IA = random.normal(size=(50, 9)), random.integers(0, 9, (50, 3))
-  outcome = TokenSet(9, size=3)
-  scores = np.asarray(outcome.score(jnp.array(logits_IC), jnp.array(label_IA)))
-  losses = np.asarray(outcome.loss(jnp.array(logits_IC), jnp.array(label_IA)))
+  prediction = TokenSet(9, size=3)
+  scores = np.asarray(prediction.score(jnp.array(logits_IC), jnp.array(label_IA)))
+  losses = np.asarray(prediction.loss(jnp.array(logits_IC), jnp.array(label_IA)))
   for n in range(50):
     members = {*label_IA[n].tolist()}
     best = {*np.argsort(-logits_IC[n])[: len(members)].tolist()}
@@ -164,7 +164,7 @@ def test_scores_of_a_set_are_those_of_a_loop():
 
 def test_scale_makes_every_feature_alike_and_leaves_a_constant_one():
   x_PID = np.random.default_rng(5).normal(3, [2, 0, 9], (2, 50, 3))
-  scaled_PID = Scale.of(x_PID)(x_PID)
+  scaled_PID = FeatureScale.of(x_PID)(x_PID)
   np.testing.assert_allclose(scaled_PID.mean(axis=1), 0, atol=1e-9)
   np.testing.assert_allclose(scaled_PID.std(axis=1), [[1, 0, 1]] * 2, atol=1e-9)
 

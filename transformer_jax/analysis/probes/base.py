@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 import jax
 
-from transformer_jax.analysis.probes.outcomes import Outcome
+from transformer_jax.analysis.probes.predictions import Prediction
 from transformer_jax.data.base import Batch, Task
 from transformer_jax.spec import Registry
 
@@ -63,7 +63,7 @@ class ProbeLabel:
   states   number of states that a probe reads, 1, or 2 for pairs of tokens
 
   >>> position = probe_labels.build("position")
-  >>> position.outcome(task=None, tokens=64).count
+  >>> position.prediction(task=None, tokens=64).count
   64
   """
 
@@ -72,7 +72,7 @@ class ProbeLabel:
   def __str__(self):
     return probe_labels.name_of(self)
 
-  def outcome(self, task: Task, tokens: int) -> Outcome:
+  def prediction(self, task: Task, tokens: int) -> Prediction:
     """Returns what is predicted, and how it is scored.
 
     task     whose texts are read

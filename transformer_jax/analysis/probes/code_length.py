@@ -21,7 +21,7 @@ class CodeLength:
   """Online code length of labels, by layer P and label T.
 
   bits_PT   of all samples
-  uniform   bits of all samples where each outcome is equally likely
+  uniform   bits of all samples where each prediction is equally likely
 
   >>> CodeLength(np.array([[25.0]]), 100.0).compression_PT.tolist()
   [[4.0]]
@@ -63,7 +63,7 @@ def online_code(
   One program trains the probes of all portions.
   """
   ends = ends_of(label_TI.shape[1])
-  bits = trainer.outcome.bits
+  bits = trainer.prediction.bits
   bits_PT = np.full((x_PID.shape[0], label_TI.shape[0]), ends[0] * bits)
   for start, stop in zip(ends, ends[1:], strict=False):
     params = trainer.fit(key, x_PID, label_TI, start, held_PID, held_TI)

@@ -9,11 +9,11 @@ without it shows what it learned itself, not what the states hold.
 
 import numpy as np
 
-from transformer_jax.analysis.probes.outcomes import Outcome
+from transformer_jax.analysis.probes.predictions import Prediction
 
 
 def control_labels(
-  outcome: Outcome, share_C: np.ndarray, type_IN: np.ndarray, seed: int = 0
+  prediction: Prediction, share_C: np.ndarray, type_IN: np.ndarray, seed: int = 0
 ) -> np.ndarray:
   """Returns the control label of each sample, a function of its type alone.
 
@@ -21,15 +21,17 @@ def control_labels(
   type_IN   of each sample, some numbers from -1 up
   seed      draws the labels of types
 
-  >>> from transformer_jax.analysis.probes.outcomes import Classes
+  >>> from transformer_jax.analysis.probes.predictions import Classes
   >>> share_C, type_IN = np.array([0.5, 0.5]), np.array([[7], [3], [7]])
   >>> labels = control_labels(Classes(2), share_C, type_IN)
   >>> bool(labels[0] == labels[2])
   True
   """
   types, inverse_I = np.unique(type_IN + 1, axis=0, return_inverse=True)
-  uniform_NC = np.stack([_uniform([seed, *n], outcome.count) for n in types.tolist()])
-  return outcome.draw(share_C, uniform_NC)[inverse_I.reshape(-1)]
+  uniform_NC = np.stack(
+    [_uniform([seed, *n], prediction.count) for n in types.tolist()]
+  )
+  return prediction.draw(share_C, uniform_NC)[inverse_I.reshape(-1)]
 
 
 def _uniform(seeds: list[int], count: int) -> np.ndarray:

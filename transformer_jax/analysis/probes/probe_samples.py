@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from transformer_jax.analysis.probes.base import ProbeError, ProbeLabel
-from transformer_jax.analysis.probes.outcomes import Outcome
+from transformer_jax.analysis.probes.predictions import Prediction
 from transformer_jax.data.base import Batch, Task
 from transformer_jax.evaluation import activations
 from transformer_jax.models import Transformer
@@ -140,7 +140,9 @@ def states_of(
   return x_PID
 
 
-def check_classes(label: ProbeLabel, outcome: Outcome, tokens: ChosenTokens) -> None:
+def check_classes(
+  label: ProbeLabel, prediction: Prediction, tokens: ChosenTokens
+) -> None:
   """Raises ProbeError where samples have one class, or are fewer than the classes."""
   known = np.unique(tokens.label_I)
   if len(known) < 2:
@@ -148,10 +150,10 @@ def check_classes(label: ProbeLabel, outcome: Outcome, tokens: ChosenTokens) -> 
       f"all {len(tokens.label_I)} samples of {label} have class {known[0]}, so there is"
       " nothing to tell apart; choose another label, or longer texts"
     )
-  if outcome.count > len(tokens.label_I):
+  if prediction.count > (samples := len(tokens.label_I)):
     raise ProbeError(
-      f"{label} has {outcome.count} classes and {len(tokens.label_I)} samples to train"
-      " on; write more examples, or a label with fewer classes"
+      f"{label} has {prediction.count} classes and {samples} samples to train on; write"
+      " more examples, or a label with fewer classes"
     )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import optax
 
 from transformer_jax.analysis.probes.base import Probe
-from transformer_jax.analysis.probes.outcomes import Outcome
+from transformer_jax.analysis.probes.predictions import Prediction
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,11 +43,11 @@ class ProbeBudget:
 
 
 @dataclasses.dataclass(frozen=True)
-class Scale:
+class FeatureScale:
   """Mean and deviation of each feature, so that one rate fits all layers.
 
   >>> x_PID = np.array([[[1.0], [3.0]]])
-  >>> Scale.of(x_PID)(x_PID).tolist()
+  >>> FeatureScale.of(x_PID)(x_PID).tolist()
   [[[-1.0], [1.0]]]
   """
 
@@ -55,7 +55,7 @@ class Scale:
   deviation_P1D: np.ndarray
 
   @classmethod
-  def of(cls, x_PID: np.ndarray) -> "Scale":
+  def of(cls, x_PID: np.ndarray) -> "FeatureScale":
     """Returns the scale of samples; a feature that is constant is left alone."""
     deviation_P1D = x_PID.std(axis=1, keepdims=True)
     deviation_P1D = np.where(deviation_P1D > 1e-6, deviation_P1D, 1)
@@ -70,7 +70,7 @@ class ProbeTrainer:
   """Trains a probe of each layer on each label, in one program.
 
   >>> from transformer_jax.analysis.probes.base import probes
-  >>> from transformer_jax.analysis.probes.outcomes import Classes
+  >>> from transformer_jax.analysis.probes.predictions import Classes
   >>> budget = ProbeBudget(steps=40, batch_size=8, learning_rate=0.3, rounds=2)
   >>> trainer = ProbeTrainer(probes.build("linear"), Classes(2), budget)
   >>> x_PID, label_TI = jnp.array([[[-1.0], [1.0]]]), jnp.array([[0, 1]])
@@ -80,7 +80,7 @@ class ProbeTrainer:
   """
 
   probe: Probe
-  outcome: Outcome
+  prediction: Prediction
   budget: ProbeBudget
 
   def fit(
@@ -116,13 +116,13 @@ class ProbeTrainer:
 
   def loss(self, params: Any, x_ID: jax.Array, label_I: jax.Array) -> jax.Array:
     """Returns the mean cross-entropy of one probe."""
-    return self.outcome.loss(self.probe.apply(params, x_ID), label_I).mean()
+    return self.prediction.loss(self.probe.apply(params, x_ID), label_I).mean()
 
   def one(self, key, x_ID, label_I, count, held_ID, held_I) -> Any:
     """Returns the parameters of one probe: `fit` of one layer and one label."""
     key_init, key_batch = jax.random.split(key)
     optimizer = self.budget.optimizer
-    params = self.probe.init(key_init, x_ID.shape[1], self.outcome.count)
+    params = self.probe.init(key_init, x_ID.shape[1], self.prediction.count)
 
     def step(state, key):
       params, moments = state
@@ -164,7 +164,7 @@ def _apply(trainer: ProbeTrainer, name: str, params, x_PID, label_TI):
     def of_label(one):
       params, label_I = one
       logits_IC = trainer.probe.apply(params, x_ID)
-      return getattr(trainer.outcome, name)(logits_IC, label_I)
+      return getattr(trainer.prediction, name)(logits_IC, label_I)
 
     return jax.lax.map(of_label, (params, label_TI))
 

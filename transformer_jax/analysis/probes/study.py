@@ -10,7 +10,7 @@ import numpy as np
 from transformer_jax.analysis.probes.base import Probe, ProbeError, ProbeLabel
 from transformer_jax.analysis.probes.code_length import CodeLength, online_code
 from transformer_jax.analysis.probes.control import control_labels
-from transformer_jax.analysis.probes.outcomes import Outcome
+from transformer_jax.analysis.probes.predictions import Prediction
 from transformer_jax.analysis.probes.probe_samples import (
   ChosenTokens,
   check_classes,
@@ -18,9 +18,9 @@ from transformer_jax.analysis.probes.probe_samples import (
   states_of,
 )
 from transformer_jax.analysis.probes.probe_training import (
+  FeatureScale,
   ProbeBudget,
   ProbeTrainer,
-  Scale,
 )
 from transformer_jax.data.base import Batch, Task
 from transformer_jax.models import Transformer
@@ -33,15 +33,15 @@ MOST_HELD = 4000  # samples of those, whose loss is computed in each round
 class ProbeTexts:
   """Chosen tokens of texts to train on, held-out ones and those of the test.
 
-  outcome   what is predicted
+  prediction   what is predicted
   control   control label of each sample of the three
 
-  >>> from transformer_jax.analysis.probes.outcomes import Classes
-  >>> ProbeTexts(Classes(2), *[None] * 3, ()).outcome.count
+  >>> from transformer_jax.analysis.probes.predictions import Classes
+  >>> ProbeTexts(Classes(2), *[None] * 3, ()).prediction.count
   2
   """
 
-  outcome: Outcome
+  prediction: Prediction
   train: ChosenTokens
   held: ChosenTokens
   test: ChosenTokens
@@ -68,6 +68,9 @@ class SeedProbes:
               where a text has no sample
   error_PE    size of the errors; None: classes are no numbers
   code        length of the labels' code; None: not computed
+
+  >>> SeedProbes(np.ones((1, 2, 3)), None, None).score_TPE.mean(axis=2).tolist()
+  [[1.0, 1.0]]
   """
 
   score_TPE: np.ndarray
@@ -117,7 +120,7 @@ class ProbeStudy:
     one class, or of more classes than samples.
     """
     read = train.source_BL if self.source else train.input_BL
-    outcome = self.label.outcome(task, 0 if read is None else read.shape[1])
+    prediction = self.label.prediction(task, 0 if read is None else read.shape[1])
     keys, gram = jax.random.split(key), max(1, self.control)
     both = [
       choose(self.label, task, batch, self.samples, key, self.source, gram)
@@ -128,15 +131,15 @@ class ProbeStudy:
       raise ProbeError(f"{count} text to train on: write 2 or more examples")
     first = count - max(1, count // HELD)
     some, held = both[0].of_texts(0, first), both[0].of_texts(first, count)
-    check_classes(self.label, outcome, some)
+    check_classes(self.label, prediction, some)
     if not len(held.label_I):
       raise ProbeError(f"held-out texts have no label of {self.label}: more examples")
     held = held.first(MOST_HELD)
-    share_C = outcome.shares(some.label_I)
+    share_C = prediction.shares(some.label_I)
     control = tuple(
-      control_labels(outcome, share_C, x.type_IN) for x in (some, held, both[1])
+      control_labels(prediction, share_C, x.type_IN) for x in (some, held, both[1])
     )
-    return ProbeTexts(outcome, some, held, both[1], control)
+    return ProbeTexts(prediction, some, held, both[1], control)
 
   def run(
     self, model: Transformer, params: Any, texts: ProbeTexts, layers: Sequence[str]
@@ -151,15 +154,15 @@ class ProbeStudy:
       states_of(model, params, tokens, layers, self.batch_size)
       for tokens in (texts.train, texts.held, texts.test)
     )
-    scale = Scale.of(train_PID)
+    scale = FeatureScale.of(train_PID)
     train_PID, held_PID, test_PID = map(scale, (train_PID, held_PID, test_PID))
     train_TI, held_TI, test_TI = texts.labels(self.control > 0)
-    trainer, key = ProbeTrainer(self.probe, texts.outcome, self.budget), _key()
+    trainer, key = ProbeTrainer(self.probe, texts.prediction, self.budget), _key()
     count = train_TI.shape[1]
     fitted = trainer.fit(key, train_PID, train_TI, count, held_PID, held_TI)
     score_PTI = trainer.scores(fitted, test_PID, test_TI)
     error_PE = code = None
-    if texts.outcome.ordered:
+    if texts.prediction.ordered:
       error_PTI = trainer.errors(fitted, test_PID, test_TI)
       error_PE = by_text(error_PTI[:, 0], texts.test.text_I, texts.texts)
     if self.mdl:
@@ -171,10 +174,10 @@ class ProbeStudy:
 
 def majority(texts: ProbeTexts) -> np.ndarray:
   """Returns the scores of always guessing the most frequent classes, [E]."""
-  share_C = texts.outcome.shares(texts.train.label_I)
+  share_C = texts.prediction.shares(texts.train.label_I)
   label_I = texts.test.label_I
   logits_IC = np.broadcast_to(share_C, (len(label_I), len(share_C)))
-  score_I = np.asarray(texts.outcome.score(logits_IC, label_I))
+  score_I = np.asarray(texts.prediction.score(logits_IC, label_I))
   return by_text(score_I, texts.test.text_I, texts.texts)
 
 

@@ -12,7 +12,7 @@ from transformer_jax.analysis.probes.base import (
   ProbeLabel,
   probe_labels,
 )
-from transformer_jax.analysis.probes.outcomes import Classes, TokenSet
+from transformer_jax.analysis.probes.predictions import Classes, TokenSet
 from transformer_jax.data.base import Batch, Task
 from transformer_jax.data.token_labels import TokenLabel
 from transformer_jax.spec import SpecError, nearest
@@ -40,11 +40,11 @@ class TokenPosition(ProbeLabel):
 
   Haviv et al., 2022, section 4. https://arxiv.org/abs/2203.16634
 
-  >>> probe_labels.build("position").outcome(task=None, tokens=8)
+  >>> probe_labels.build("position").prediction(task=None, tokens=8)
   Classes(count=8, ordered=True)
   """
 
-  def outcome(self, task, tokens):
+  def prediction(self, task, tokens):
     return Classes(tokens, ordered=True)
 
   def labels(self, task, batch, key):
@@ -60,7 +60,7 @@ class TokenDistance(ProbeLabel):
   The other token is 1 to `most` places before, all equally likely; tokens with fewer
   before them are left out.
 
-  >>> probe_labels.build("distance(most=4)").outcome(task=None, tokens=8)
+  >>> probe_labels.build("distance(most=4)").prediction(task=None, tokens=8)
   Classes(count=4, ordered=True)
   """
 
@@ -72,7 +72,7 @@ class TokenDistance(ProbeLabel):
     if self.most < 2:
       raise SpecError(f"distance: most is {self.most}; write 2 or more")
 
-  def outcome(self, task, tokens):
+  def prediction(self, task, tokens):
     if tokens <= self.most:
       raise ProbeError(
         f"distance(most={self.most}) needs texts of more than {self.most} tokens and"
@@ -95,13 +95,13 @@ class LengthSoFar(ProbeLabel):
   since   a token that the count starts after, such as 10, the newline in bytes; tokens
           before the first one are left out. None: the start of the text
 
-  >>> probe_labels.build("length_so_far").outcome(task=None, tokens=64).count
+  >>> probe_labels.build("length_so_far").prediction(task=None, tokens=64).count
   7
   """
 
   since: int | None = None
 
-  def outcome(self, task, tokens):
+  def prediction(self, task, tokens):
     return Classes(tokens.bit_length(), ordered=True)
 
   def labels(self, task, batch, key):
@@ -120,14 +120,14 @@ class LengthSoFar(ProbeLabel):
 
 @probe_labels.register("next_token")
 @dataclasses.dataclass(frozen=True)
-class NextToken(ProbeLabel):
+class TokenAhead(ProbeLabel):
   """The token that stands `ahead` places after.
 
   Pal et al., 2023, section 3.1. https://arxiv.org/abs/2311.04897
 
   >>> import transformer_jax as tj
   >>> text = tj.tasks.build("text")
-  >>> probe_labels.build("next_token(ahead=2)").outcome(text, tokens=64).count
+  >>> probe_labels.build("next_token(ahead=2)").prediction(text, tokens=64).count
   256
   """
 
@@ -136,7 +136,7 @@ class NextToken(ProbeLabel):
   def __post_init__(self):
     _check_ahead("next_token", self.ahead)
 
-  def outcome(self, task, tokens):
+  def prediction(self, task, tokens):
     return Classes(task.vocabulary)
 
   def labels(self, task, batch, key):
@@ -146,12 +146,12 @@ class NextToken(ProbeLabel):
 
 @probe_labels.register("next_set")
 @dataclasses.dataclass(frozen=True)
-class NextSet(ProbeLabel):
+class TokensAhead(ProbeLabel):
   """The set of the `ahead` tokens that come next, in any order.
 
   >>> import transformer_jax as tj
   >>> text = tj.tasks.build("text")
-  >>> probe_labels.build("next_set(ahead=4)").outcome(text, tokens=64)
+  >>> probe_labels.build("next_set(ahead=4)").prediction(text, tokens=64)
   TokenSet(count=256, size=4)
   """
 
@@ -160,7 +160,7 @@ class NextSet(ProbeLabel):
   def __post_init__(self):
     _check_ahead("next_set", self.ahead)
 
-  def outcome(self, task, tokens):
+  def prediction(self, task, tokens):
     return TokenSet(task.vocabulary, self.ahead)
 
   def labels(self, task, batch, key):
@@ -176,11 +176,11 @@ class TaskTarget(ProbeLabel):
 
   >>> import transformer_jax as tj
   >>> copying = tj.tasks.build("copy(symbols=4)")
-  >>> probe_labels.build("target").outcome(copying, tokens=8).count
+  >>> probe_labels.build("target").prediction(copying, tokens=8).count
   8
   """
 
-  def outcome(self, task, tokens):
+  def prediction(self, task, tokens):
     return Classes(task.classes or task.vocabulary)
 
   def labels(self, task, batch, key):
@@ -193,13 +193,13 @@ class OfTask(ProbeLabel):
   """A label that the task makes, such as the depth of brackets: `Task.probe_labels`.
 
   >>> import transformer_jax as tj
-  >>> OfTask("carry").outcome(tj.tasks.build("addition"), tokens=8)
+  >>> OfTask("carry").prediction(tj.tasks.build("addition"), tokens=8)
   Classes(count=2, ordered=False)
   """
 
   name: str
 
-  def outcome(self, task, tokens):
+  def prediction(self, task, tokens):
     label = self._of(task)
     return Classes(label.classes, label.ordered)
 

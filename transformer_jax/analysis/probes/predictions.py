@@ -8,12 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 
 
-class Outcome:
+class Prediction:
   """Base class of what is predicted. Subclasses are frozen dataclasses.
 
   count     C, number of logits
   measure   name of the score
-  bits      of a sample where all outcomes are equally likely
+  bits      of a sample where all predictions are equally likely
 
   >>> Classes(8).bits
   3.0
@@ -48,7 +48,7 @@ class Outcome:
 
 
 @dataclasses.dataclass(frozen=True)
-class Classes(Outcome):
+class Classes(Prediction):
   """One of several classes, scored by accuracy.
 
   ordered   whether classes are numbers: the mean absolute error is reported too
@@ -87,7 +87,7 @@ class Classes(Outcome):
 
 
 @dataclasses.dataclass(frozen=True)
-class TokenSet(Outcome):
+class TokenSet(Prediction):
   """A set of tokens, each predicted for itself.
 
   The score is the share of the set among as many most likely tokens as it has.
