@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -34,7 +35,7 @@ class LineChart:
   title: str
   file: str
   caption: str = ""
-  ticks: Mapping[float, str] = dataclasses.field(default_factory=dict)
+  ticks: Mapping[Any, str] = dataclasses.field(default_factory=dict)
   log: bool = False
   guides: Sequence[tuple[Sequence[float], Sequence[float]]] = ()
 
@@ -58,9 +59,9 @@ def draw_curves(chart: LineChart, looks: Mapping[str, Style]) -> Picture:
     _log_axis(ax)
   for guide in chart.guides:
     ax.plot(*guide, color=FAINT, linestyle="--", zorder=0)
-  ends = {}
-  for label, (xs, value_SX) in chart.curves.items():
-    value_SX, look = np.asarray(value_SX, float), looks[label]
+  ends: dict[str, tuple[float, float]] = {}
+  for label, (xs, values) in chart.curves.items():
+    value_SX, look = np.asarray(values, float), looks[label]
     mean_X = value_SX.mean(0)
     low_X, high_X = value_SX.min(0), value_SX.max(0)
     ax.fill_between(xs, low_X, high_X, color=look.color, alpha=0.16, linewidth=0)
@@ -71,7 +72,7 @@ def draw_curves(chart: LineChart, looks: Mapping[str, Style]) -> Picture:
   if chart.ticks:
     ax.set_xticks(list(chart.ticks), list(chart.ticks.values()))
   ax.set_ylim(ax.get_ylim())  # labels need the final ones
-  style.name_ends(ax, ends, looks)
+  style.name_ends(ax, ends, dict(looks))
   ax.set_xlabel(chart.x, fontsize=FONT, color=INK)
   seeds = max(len(value_SX) for _, value_SX in chart.curves.values())
   band = "; band: lowest to highest seed" if seeds > 1 else ""

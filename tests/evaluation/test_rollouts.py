@@ -7,10 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from fake_sweep import QUICKSTART, edit, write_sweep
 from test_decision import SMALL, model
 
 from experiments import rollouts
 from experiments.configs import base
+from experiments.reporting import comparisons, return_curves, score_tables
 from experiments.runner import generated_texts, train
 from experiments.runner.build import build
 from experiments.setup.validate import ConfigError, resolve, validate
@@ -175,3 +177,45 @@ def test_targets_of_the_command_are_growing_numbers():
   for bad in (["a"], ["5", "5"], ["nan"]):
     with pytest.raises(ConfigError, match="--targets="):
       rollouts.numbers(bad)
+
+
+def played(best):
+  """Returns what result.json holds of a run whose last seed had a NaN."""
+  returns = {"pd(0.5)": [140.0, 90.0, 400.0], "data": [100.0, 50.0, 200.0]}
+  curves = [[20.0, best], [30.0, best + 10], [None, None]]
+  scores = [{"return": curve[1], "target_error": 1.0} for curve in curves]
+  floors = {"random actions": 25.0, "the data": 100.0, "its best": 200.0}
+  return {
+    **{"kind": "rollouts", "texts": 16, "fingerprint": "x", "targets": [25.0, 200.0]},
+    **{"signatures": ["CartPole-v1, gymnasium 1"], "search": "the most likely action"},
+    "floors": {name: {"return": value} for name, value in floors.items()},
+    "players": returns | {"random": [25.0, 9.0, 60.0]},
+    **{"scores": scores, "curves": curves, "margins": [[2.0]] * 3, "samples": []},
+    "below": [best <= 25] * 3,
+  }
+
+
+def test_a_report_has_the_policies_and_the_curve(tmp_path, monkeypatch):
+  headline, variants = QUICKSTART["text"]
+  two = {name: variants[name] for name in ("none", "rope")}
+  workdir = write_sweep(tmp_path, {"text": (headline, two)})
+  for n, best in enumerate((20.0, 190.0)):
+    edit(workdir, f"text-{n:02d}", written=played(best))
+  found = comparisons.find(workdir)
+  notes = " ".join(score_tables.main_table(found, "text").notes)
+  assert (
+    "pd(0.5) 140.0 ± 90.0" in notes and "best episode of the data has 200.0" in notes
+  )
+  assert "No better than random actions, in one seed or more: none." in notes
+  drawn = return_curves.return_curves(found, "text")
+  rows = drawn.files["csv"].decode().splitlines()
+  assert rows[0] == "variant,target return,lowest,mean,highest"
+  assert "rope,200.0,190.0,195.0,200.0" in rows and len(rows) == 5
+  assert return_curves.return_curves(comparisons.find(empty(tmp_path)), "text") is None
+
+
+def empty(folder):
+  """Returns the folder of a sweep without rollouts."""
+  headline, variants = QUICKSTART["text"]
+  (folder / "other").mkdir()
+  return write_sweep(folder / "other", {"text": (headline, {"none": variants["none"]})})
