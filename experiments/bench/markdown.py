@@ -61,8 +61,9 @@ def render(figures: dict[str, Any], pictures: tuple[str, ...] = ()) -> str:
   op, step = sections.get("op", {}), sections.get("step", {})
   groups = [group for section in sections.values() for group in section.values()]
   dates = sorted({group["date"] for group in groups})
+  named = {k: v for n, x in sections.items() if n != "recurrence" for k, v in x.items()}
   return TEMPLATE.render(
-    device=_device(figures.get("versions", {})),
+    device=_devices(named) or _device(figures.get("versions", {})),
     versions=figures.get("versions", {}),
     # After a plus stand uncommitted changes: here the raw figures themselves.
     commits=sorted({group["commit"].partition("+")[0] for group in groups}),
@@ -80,6 +81,7 @@ def render(figures: dict[str, Any], pictures: tuple[str, ...] = ()) -> str:
     sweep=sweep_table(sections.get("sweep", {})),
     pictures=pictures,
     busy=max((_busy(x) for n, x in sections.items() if n != "recurrence"), default=0),
+    recurrence_device=_devices(sections.get("recurrence", {})),
     recurrence_busy=_busy(sections.get("recurrence", {})),
     tpu=tpu_table(),
   )
@@ -88,6 +90,11 @@ def render(figures: dict[str, Any], pictures: tuple[str, ...] = ()) -> str:
 def _busy(section: dict[str, Any]) -> float:
   """Returns the most cores that other programs kept busy before its groups."""
   return max((group.get("busy") or 0 for group in section.values()), default=0)
+
+
+def _devices(section: dict[str, Any]) -> str:
+  """Returns the devices of a section's groups, where they are recorded."""
+  return ", ".join(sorted({x["device"] for x in section.values() if x.get("device")}))
 
 
 def _device(versions: dict[str, dict[str, str]]) -> str:

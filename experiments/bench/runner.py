@@ -52,6 +52,11 @@ class Sides:
     for worker in [self._workers.pop(side) for side in sides if side in self._workers]:
       worker.close()
 
+  def device(self) -> str:
+    """Returns the device of this project's side, "" where it does not run."""
+    here = self._workers.get("ours")
+    return here.versions().get("device", "") if here else ""
+
   def versions(self) -> dict[str, Any]:
     return {side: worker.versions() for side, worker in self._workers.items()}
 
@@ -111,6 +116,7 @@ def measured(group: ContenderGroup, sides: Sides) -> dict[str, Any]:
     "errors": {k: v for sitting in sittings for k, v in sitting["errors"].items()},
     "busy": others,
     "commit": provenance.commit()[0],
+    "device": sides.device(),
     "date": datetime.date.today().isoformat(),
   }
 
@@ -217,5 +223,17 @@ def run(
       if c.name in figures["times"]:
         last[_kind(c)] = c.args.get("L", 0), min(figures["times"][c.name])
     store.put(section, group.name, figures)
+    _name_devices(store.figures)
     store.figures["versions"] = store.figures.get("versions", {}) | sides.versions()
     store.save()
+
+
+def _name_devices(figures: dict[str, Any]) -> None:
+  """Names the device of earlier groups that lack it, before the versions change."""
+  device = figures.get("versions", {}).get("ours", {}).get("device")
+  if not device:
+    return
+  for section, groups in figures["sections"].items():
+    if section != "sweep":  # whose entries are times alone
+      for group in groups.values():
+        group.setdefault("device", device)

@@ -16,8 +16,10 @@ Python's standard library, 128 bytes at a time, and are scored on longer texts t
 Three translators, those of `translation.py` with less training, are scored by the
 length of their sources: a vector of fixed size, attention of a GRU, a Transformer.
 Bahdanau et al., 2015, figure 2, https://arxiv.org/abs/1409.0473.
-Cost: about 8 and 25 minutes of CPU, reckoned and not measured.
-Expect: not known yet.
+Cost: text took 6 minutes on 2 cores of an AMD EPYC with other work beside it, at commit
+8555d48498; translation more than half an hour.
+Expect: after 64 bytes the gradient is 1e-12 in an RNN, 1e-4 in an LSTM and a GRU, 0.01
+in a Transformer; translation is not known yet. See docs/results/recurrence.md.
 """
 
 from ml_collections import ConfigDict

@@ -10,6 +10,9 @@ from experiments.reporting import picture, style
 from experiments.reporting.picture import Numbers, Picture
 from experiments.reporting.style import FAINT, FONT, INK, Style
 
+Drawn = tuple[np.ndarray, np.ndarray]  # x, and the mean over seeds
+DECADES = 1e10  # of a logarithmic axis at most: below is what rounding leaves
+
 
 @dataclasses.dataclass(frozen=True)
 class LineChart:
@@ -59,25 +62,43 @@ def draw_curves(chart: LineChart, looks: Mapping[str, Style]) -> Picture:
     _log_axis(ax)
   for guide in chart.guides:
     ax.plot(*guide, color=FAINT, linestyle="--", zorder=0)
-  ends: dict[str, tuple[float, float]] = {}
+  means: dict[str, Drawn] = {}
   for label, (xs, values) in chart.curves.items():
     value_SX, look = np.asarray(values, float), looks[label]
+    if chart.log:  # zero has no place on the axis
+      value_SX = np.where(value_SX > 0, value_SX, np.nan)
     mean_X = value_SX.mean(0)
     low_X, high_X = value_SX.min(0), value_SX.max(0)
     ax.fill_between(xs, low_X, high_X, color=look.color, alpha=0.16, linewidth=0)
     ax.plot(xs, mean_X, **look.line_kwargs)
-    some = slice(len(ends) % max(1, len(xs) // 6), None, max(1, len(xs) // 6))
+    some = slice(len(means) % max(1, len(xs) // 6), None, max(1, len(xs) // 6))
     ax.plot(xs[some], mean_X[some], linestyle="none", **look.marker_kwargs)
-    ends[label] = float(xs[-1]), float(mean_X[-1])
+    means[label] = np.asarray(xs), mean_X
   if chart.ticks:
     ax.set_xticks(list(chart.ticks), list(chart.ticks.values()))
-  ax.set_ylim(ax.get_ylim())  # labels need the final ones
-  style.name_ends(ax, ends, dict(looks))
+  low, high = ax.get_ylim()
+  low = max(low, high / DECADES) if chart.log else low
+  ax.set_ylim(low, high)  # labels need the final ones
+  style.name_ends(ax, _ends(means, low), dict(looks))
   ax.set_xlabel(chart.x, fontsize=FONT, color=INK)
   seeds = max(len(value_SX) for _, value_SX in chart.curves.values())
   band = "; band: lowest to highest seed" if seeds > 1 else ""
   style.heading(ax, chart.title, f"{chart.y}; mean of {seeds} seeds{band}")
   return picture.finish(figure, chart.file, chart.title, chart.caption, chart.numbers())
+
+
+def _ends(means: Mapping[str, Drawn], low: float) -> dict[str, tuple[float, float]]:
+  """Returns the last point of each curve that is on the axes.
+
+  means   x and mean of each point, by label
+  low     least value of the axis
+  """
+  ends = {}
+  for label, (x_X, mean_X) in means.items():
+    drawn = np.flatnonzero(mean_X >= low)  # NaN is not
+    if drawn.size:
+      ends[label] = float(x_X[drawn[-1]]), float(mean_X[drawn[-1]])
+  return ends
 
 
 def _log_axis(ax) -> None:

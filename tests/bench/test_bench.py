@@ -208,6 +208,24 @@ def test_a_group_alternates_between_sides_and_keeps_errors(tmp_path):
   assert set(found["versions"]) == {"ours", "torch"}
 
 
+def test_groups_of_another_device_keep_its_name(tmp_path):
+  class Device(FakeSide):
+    def versions(self):
+      return {"device": "new"}
+
+  store = runner.Store(tmp_path / "raw.json")
+  store.put("op", "old", {"kept": True})
+  store.figures["versions"] = {"ours": {"device": "old"}}
+  group = groups.ContenderGroup(
+    "g", (groups.Contender("a", "ours", "x", {"seconds": 1.0}),), measure.Patience(1, 1)
+  )
+  with runner.Sides(lambda side: Device([])) as sides:
+    runner.run("recurrence", iter([group]), sides, store)
+  sections = store.figures["sections"]
+  assert sections["op"]["old"]["device"] == "old"
+  assert sections["recurrence"]["g"]["device"] == "new"
+
+
 def test_every_sitting_has_new_processes_and_its_rounds_are_put_together():
   started = []
 
