@@ -107,7 +107,7 @@ class Scoring:
 
 def _check_task(trained: Task, scored: Task) -> None:
   """Raises ValueError unless a model of one task can be scored on the other."""
-  for name in ("kind", "vocabulary", "classes"):
+  for name in ("kind", "vocabulary", "classes", "target_numbers"):
     theirs, ours = getattr(scored, name), getattr(trained, name)
     if theirs != ours:
       raise ValueError(

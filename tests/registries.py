@@ -15,12 +15,13 @@ from transformer_jax.models.families import families
 from transformer_jax.models.recurrent import bridges, rnn_cells
 from transformer_jax.models.residual import placements
 from transformer_jax.positions import positions
+from transformer_jax.training.objectives import objectives
 from transformer_jax.training.optimizers import optimizers, schedules
 
 # Those whose objects a config describes.
 CONFIGURED = [positions, attentions, cores, tasks, embeddings.embeddings, heads.heads]
 CONFIGURED += [feature_norms.norms, layers.activations, families, bridges.links]
 CONFIGURED += [placements, optimizers, schedules, tokenizers, penalties]
-CONFIGURED += [rnn_cells.cells, measures]
+CONFIGURED += [rnn_cells.cells, measures, objectives]
 REGISTRIES = [*CONFIGURED, sources, interop.families, head_statistics]
 REGISTRIES += [head_similarities]

@@ -10,6 +10,8 @@ LEAST = {
   "channels": 1,
   "step": 1,
   "trained": 1,
+  "features": 1,
+  "tokens": 1,
 }
 LEAST |= {"max_distance": 0, "width": 0, "block": 0, "epsilon": 0, "limit": 0}
 ABOVE_ZERO = {"base", "threshold"}

@@ -31,6 +31,7 @@ from transformer_jax.models import Architecture, families
 from transformer_jax.models.compatibility import refusal
 from transformer_jax.training import batch_statistics, optimizers, pmap
 from transformer_jax.training.loop import Budget
+from transformer_jax.training.objectives import output_size
 from transformer_jax.training.step import Trainer
 from transformer_jax.training.step_metrics import StepMetric, step_metrics
 
@@ -174,6 +175,7 @@ def architecture(config: ConfigDict, task: Task) -> Architecture:
   encoders = model.layers * kind.has_encoder
   decoders = model.layers * kind.has_decoder
   check_kind(config, task)
+  outputs = output_size(task)
   arch = Architecture(
     dims,
     position=model.position,
@@ -189,8 +191,8 @@ def architecture(config: ConfigDict, task: Task) -> Architecture:
     prefix="prefix" in kind.uses,
     dropout=model.dropout,
     attention_dropout=model.attention_dropout,
-    tied=model.tied and not task.classes,
-    classes=task.classes,
+    tied=model.tied and not outputs,
+    classes=outputs,
     feedforward_bias=model.feedforward_bias,
     dtype=model.dtype,
     scan=model.scan,

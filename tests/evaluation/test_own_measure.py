@@ -86,7 +86,10 @@ def own_spec(config):
 @pytest.mark.parametrize(
   "chosen,says",
   [
-    (("acuracy",), "Did you mean 'accuracy'.*bits_per_byte, exact_match, or name your"),
+    (
+      ("acuracy",),
+      "Did you mean 'accuracy'.*bits_per_byte, exact_match, loss, mae, mse, or name",
+    ),
     (("entropy:Entrpy()",), "'entropy' has no 'Entrpy'. Did you mean 'Entropy'"),
     (("nowhere:Entropy()",), "cannot import 'nowhere'"),
     ((3,), r"3 is no text; write \('accuracy',\)"),

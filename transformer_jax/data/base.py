@@ -20,8 +20,9 @@ from transformer_jax.spec import Registry, nearest
 class Batch:
   """Model inputs, targets, loss weights and coordinates of one batch.
 
-  input_BL   int32 tokens; or images, float32 [B, channels, rows, columns]
-  target_BL  int32, the target token of each place
+  input_BL   int32 tokens; or images, float32 [B, channels, rows, columns], or a series
+             of numbers, float32 [B, L, features]
+  target_BL  int32, the target token of each place; or numbers, float32 [B, L, N]
   weight_BL  float32, 1 where the prediction counts and 0 elsewhere
   at         coordinates of the tokens; its batch axis may be 1
   source_BL  int32 tokens of an encoder's source, of a separate length, or None
@@ -50,7 +51,7 @@ class Batch:
   @property
   def tokens(self) -> int:
     """Number of input tokens, the source's included; patches are tokens."""
-    return self.target_BL.size + (0 if self.source_BL is None else self.source_BL.size)
+    return self.weight_BL.size + (0 if self.source_BL is None else self.source_BL.size)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -162,6 +163,9 @@ class Task:
   kind        kind of model: decoder, prefix_decoder, encoder or encoder_decoder; the
               last one needs batches with a source
   classes     number of classes of a prediction; None: tokens are predicted
+  target_numbers  how many numbers a place predicts, N; None: a token, or a class
+  objective   what training minimizes: a name of `training.objectives`, or an Objective
+              of your own
   whole       whether a target belongs to the whole text, not to one of its tokens
   measures    metrics of evaluation, the headline first
   streamed    name of the array that may stay on the host, read window by window by
@@ -181,6 +185,8 @@ class Task:
   ((4, 8), (4, 8))
   """
 
+  target_numbers: ClassVar[int | None] = None
+  objective: ClassVar[Any] = "cross_entropy"
   whole: ClassVar[bool] = False
   streamed: ClassVar[str | None] = None
   generation: ClassVar[Any] = "texts"

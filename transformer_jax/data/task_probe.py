@@ -157,7 +157,9 @@ def check_batch(task: Task, where: str, batch: Batch) -> None:
   for name, x in (
     {"target_BL": batch.target_BL, "weight_BL": batch.weight_BL} | sides
   ).items():
-    wanted = (ROWS, L) if sides else (ROWS, np.shape(batch.target_BL)[-1])
+    wanted = (ROWS, L) if sides else (ROWS, np.shape(batch.weight_BL)[-1])
+    if name == "target_BL" and task.target_numbers:
+      wanted = (*wanted, task.target_numbers)
     if np.shape(x) != wanted:
       raise SpecError(
         f"{where} returns {name} of shape {np.shape(x)}, and it must be {wanted}: its"
@@ -176,7 +178,11 @@ def check_batch(task: Task, where: str, batch: Batch) -> None:
     )
   counted = np.asarray(batch.weight_BL) > 0
   outputs = task.classes or task.vocabulary
-  numbers = {"target_BL": (np.asarray(batch.target_BL)[counted], outputs)}
+  numbers = {}
+  if not task.target_numbers:
+    numbers["target_BL"] = np.asarray(batch.target_BL)[counted], outputs
+  elif not np.isfinite(np.asarray(batch.target_BL)[counted]).all():
+    raise SpecError(f"{where} counts numbers that are not finite; give them weight 0")
   if not images:
     numbers["input_BL"] = np.asarray(batch.input_BL), task.vocabulary
   for name, (token_N, limit) in numbers.items():

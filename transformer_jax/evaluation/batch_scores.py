@@ -11,7 +11,7 @@ from transformer_jax.data.base import Batch
 from transformer_jax.evaluation import measure_probe
 from transformer_jax.evaluation.measures import Measure, Outputs, TargetMeasure
 from transformer_jax.members import call
-from transformer_jax.training.loss import cross_entropy
+from transformer_jax.training.objectives import Objective, objectives
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -22,6 +22,7 @@ class BatchScorer:
   named        measures by name, the headline first
   batch_size   examples in memory at once
   split        shards the batch axis of an array over devices
+  objective    tells losses and hits from outputs and targets
 
   >>> from transformer_jax.evaluation.measures import measures
   >>> BatchScorer(None, {"bits": measures.build("bits_per_byte")}, 4).columns()
@@ -32,6 +33,7 @@ class BatchScorer:
   named: Mapping[str, Measure]
   batch_size: int
   split: Callable[[jax.Array], jax.Array] = lambda x_BL: x_BL
+  objective: Objective = objectives.build("cross_entropy")
 
   def columns(self) -> list[tuple[str, str]]:
     """Returns the (measure, part) pairs that are scored."""
@@ -89,9 +91,10 @@ class BatchScorer:
   def chunks(
     self, params: Any, batch: Batch
   ) -> tuple[jax.Array, jax.Array, dict[tuple[str, str], jax.Array]]:
-    """Returns loss_BL in nats and right_BL, whether argmax is right, chunk by chunk.
+    """Returns loss_BL and the objective's metric, right_BL, chunk by chunk.
 
-    Also {(measure, part): x_B} of the measures that read logits.
+    Of cross-entropy they are nats, and whether argmax is right. Also {(measure, part):
+    x_B} of the measures that read logits.
 
     If logits are NaN or a label with weight is outside of the vocabulary, the loss is
     NaN and argmax means nothing.
@@ -107,8 +110,9 @@ class BatchScorer:
     def one(own):
       part = _filled(jax.tree.map(self.split, own), batch)
       logits_BLV: Any = self.model.apply({"params": params}, *part.reads)
-      right_BL = jnp.argmax(logits_BLV, axis=-1) == part.target_BL
-      loss_BL = cross_entropy(logits_BLV, part.target_BL, weight_BL=part.weight_BL)
+      loss_BL, right_BL = self.objective.losses(
+        logits_BLV, part.target_BL, part.weight_BL
+      )
       return loss_BL, right_BL, self._others(params, part, logits_BLV)
 
     # Coordinates that all examples share have a batch axis of 1 and are not cut.
@@ -135,6 +139,7 @@ class BatchScorer:
         self.model,
         params,
         batch.reads,
+        self.objective,
       )
       where = f"{type(measure).__name__}.score"
       x_B = jnp.asarray(call(where, measure.score, outputs), jnp.float32)

@@ -19,6 +19,7 @@ from transformer_jax.evaluation.example_scores import ExampleScores
 from transformer_jax.evaluation.measures import Measure, measures, name_of
 from transformer_jax.models import Transformer
 from transformer_jax.training import seed_parts, sharding
+from transformer_jax.training.objectives import objective_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +62,7 @@ class Evaluator:
     task_probe.check(self.task, ["score"])
     for measure in self.measures:
       measure_probe.check(measure)
+      measure_probe.check_targets(measure, objective_of(self.task).targets)
 
   @functools.cached_property
   def named(self) -> dict[str, Measure]:
@@ -71,7 +73,9 @@ class Evaluator:
   @functools.cached_property
   def scorer(self) -> BatchScorer:
     """Scores of one seed on a batch."""
-    return BatchScorer(self.model, self.named, self.batch_size, self.split)
+    return BatchScorer(
+      self.model, self.named, self.batch_size, self.split, objective_of(self.task)
+    )
 
   def run(self, params: Any, arrays: Any, lengths: tuple[int, ...]) -> list[dict]:
     """Returns rows {seed, length, measure, part, value}; params are stacked by seed.

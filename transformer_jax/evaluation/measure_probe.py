@@ -7,7 +7,13 @@ from typing import Any
 import numpy as np
 
 from transformer_jax import numpy_interpreter
-from transformer_jax.evaluation.measures import Measure, Outputs
+from transformer_jax.evaluation.measures import (
+  ANY,
+  Measure,
+  Outputs,
+  measures,
+  name_of,
+)
 from transformer_jax.members import check_members, failed, outside
 from transformer_jax.spec import SpecError
 
@@ -51,6 +57,22 @@ def check(measure: Measure) -> None:
     _check_numbers(measure, f"{name}.score")
   except _NeedsModelError:
     return
+
+
+def check_targets(measure: Measure, targets: str) -> None:
+  """Raises SpecError for a measure of labels where targets are numbers, or reversed."""
+  if measure.targets not in (ANY, targets):
+    fitting = [
+      name for name, each in measures.items() if _targets(each) in (ANY, targets)
+    ]
+    raise SpecError(
+      f"the measure {name_of(measure)} is of {measure.targets}, and this task's targets"
+      f" are {targets}; write one of {', '.join(fitting)}"
+    )
+
+
+def _targets(kind: Any) -> str:
+  return kind.targets
 
 
 def _check_bounds(bounds: Any, name: str) -> None:

@@ -1,4 +1,4 @@
-"""Measures: a score of each example, from logits and targets; bits, accuracy, match."""
+"""Measures: a score of each example, from a model's outputs and the targets."""
 
 import dataclasses
 import math
@@ -11,18 +11,21 @@ import jax.numpy as jnp
 from transformer_jax.evaluation import activations
 from transformer_jax.spec import Registry
 
+ANY = "any"  # targets of a measure that is of labels and of numbers
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Outputs:
   """What a model made of a batch of examples, for a measure.
 
   logits_BLV   of each target place
-  target_BL    the right tokens, or classes
+  target_BL    the right tokens, or classes; or numbers, [B, L, N]
   weight_BL    1 where a prediction counts and 0 elsewhere; of the part that is scored
   real_BL      whether there is a token: shorter inputs are padded; its B may be 1
   model        a Transformer, or a recurrent model
   params       its parameters
   reads        its inputs
+  objective    of the task, which reads numbers off outputs
 
   >>> Outputs(None, None, None, None, None, None, ()).reads
   ()
@@ -35,6 +38,7 @@ class Outputs:
   model: Any
   params: Any
   reads: tuple[Any, ...]
+  objective: Any = None
 
   def mean(self, x_BL: jax.Array) -> jax.Array:
     """Returns the mean of each example over the places that count, [B]."""
@@ -59,6 +63,7 @@ class Measure:
   """Base class of measures. Subclasses are frozen dataclasses.
 
   better    "lower" or "higher"
+  targets   what it is of: "labels", tokens or classes; "numbers"; or "any" targets
   quarter   whether it is also scored on the last quarter of the targets
   bounds    the least and the largest value; None: there is none
 
@@ -68,6 +73,7 @@ class Measure:
   """
 
   better: ClassVar[str] = "higher"
+  targets: ClassVar[str] = "labels"
   quarter: ClassVar[bool] = True
   bounds: ClassVar[tuple[float | None, float | None]] = (None, None)
 
@@ -95,8 +101,9 @@ class TargetMeasure(Measure):
   ) -> jax.Array:
     """Returns the score of each example, [B].
 
-    loss_BL     cross-entropy in nats
-    right_BL    whether argmax is the target
+    loss_BL     of the objective: cross-entropy in nats
+    right_BL    the objective's metric: whether argmax is the target, or of numbers the
+                absolute error
     weight_BL   1 where a prediction counts
     """
     raise NotImplementedError
@@ -178,3 +185,63 @@ class ExactMatch(TargetMeasure):
 
   def compute(self, loss_BL, right_BL, weight_BL):
     return jnp.all(right_BL | (weight_BL == 0), axis=1) * 1.0
+
+
+@measures.register("loss")
+@dataclasses.dataclass(frozen=True)
+class ObjectiveLoss(TargetMeasure):
+  """The loss that training minimizes: nats, squared error, pinball loss, ...
+
+  >>> import numpy as np
+  >>> ObjectiveLoss().compute(np.array([[1.0, 2.0]]), None, np.ones((1, 2))).tolist()
+  [1.5]
+  """
+
+  better: ClassVar[str] = "lower"
+  targets: ClassVar[str] = ANY
+
+  def compute(self, loss_BL, right_BL, weight_BL):
+    return _mean(loss_BL, weight_BL)
+
+
+@measures.register("mae")
+@dataclasses.dataclass(frozen=True)
+class MeanAbsoluteError(TargetMeasure):
+  """Mean absolute error of predicted numbers, in the unit of the targets.
+
+  >>> import numpy as np
+  >>> error_BL = np.array([[1.0, 2.0]])
+  >>> MeanAbsoluteError().compute(None, error_BL, np.ones((1, 2))).tolist()
+  [1.5]
+  """
+
+  better: ClassVar[str] = "lower"
+  targets: ClassVar[str] = "numbers"
+  bounds: ClassVar[tuple[float | None, float | None]] = (0.0, None)
+
+  def compute(self, loss_BL, right_BL, weight_BL):
+    return _mean(right_BL, weight_BL)
+
+
+@measures.register("mse")
+@dataclasses.dataclass(frozen=True)
+class MeanSquaredError(Measure):
+  """Mean squared error of predicted numbers, whatever was minimized.
+
+  >>> from transformer_jax.training.objectives import objectives
+  >>> target_BLN, outputs_BLV = jnp.array([[[1.0]]]), jnp.array([[[3.0, 0.0]]])
+  >>> outputs = Outputs(
+  ...   outputs_BLV, target_BLN, jnp.ones((1, 1)), None, None, None, (),
+  ...   objectives.build("gaussian"),
+  ... )
+  >>> MeanSquaredError().score(outputs).tolist()
+  [4.0]
+  """
+
+  better: ClassVar[str] = "lower"
+  targets: ClassVar[str] = "numbers"
+  bounds: ClassVar[tuple[float | None, float | None]] = (0.0, None)
+
+  def score(self, outputs):
+    number_BLN = outputs.objective.predicted(outputs.logits_BLV)
+    return outputs.mean(jnp.square(number_BLN - outputs.target_BL).mean(axis=-1))

@@ -49,7 +49,8 @@ def of_batch(target_BL: np.ndarray, weight_BL: np.ndarray) -> dict[str, Any]:
   size_B = size_B[size_B > 0]  # an example without a target has no score
   digest = xxhash.xxh3_128()
   digest.update(np.ascontiguousarray(size_B.astype("<i8")).data)
-  digest.update(np.ascontiguousarray(target_BL[counts_BL].astype("<i4")).data)
+  kind = "<f4" if np.issubdtype(target_BL.dtype, np.floating) else "<i4"
+  digest.update(np.ascontiguousarray(target_BL[counts_BL].astype(kind)).data)
   digest.update(np.ascontiguousarray(weight_BL[counts_BL].astype("<f4")).data)
   return {
     "fingerprint": digest.hexdigest(),

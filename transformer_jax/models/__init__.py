@@ -2,12 +2,14 @@
 
 from transformer_jax.models.caches import empty_cache
 from transformer_jax.models.families import families
+from transformer_jax.models.number_embeddings import NumberEmbedding
 from transformer_jax.models.recurrent.model import Recurrent
 from transformer_jax.models.trajectory_embedding import TrajectoryEmbedding
 from transformer_jax.models.transformer import Architecture, Transformer
 
 __all__ = [
   "Architecture",
+  "NumberEmbedding",
   "Recurrent",
   "TrajectoryEmbedding",
   "Transformer",

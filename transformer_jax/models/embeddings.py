@@ -99,6 +99,8 @@ class TokenEmbedding(Embedding):
   def refusal(self, read, L):
     if len(read.shape) == 2:
       return None
+    if len(read.shape) == 3:
+      return "these are numbers: write the embedding that the task names"
     return "these are images: write patches(size=..., channels=...), as the task does"
 
   @property

@@ -22,6 +22,7 @@ from transformer_jax.spec import check_seed
 from transformer_jax.training import batch_statistics
 from transformer_jax.training import loss as losses
 from transformer_jax.training.accumulate import sum_of_parts
+from transformer_jax.training.objectives import Objective, objective_of
 
 INIT, DATA, NOISE = range(3)  # streams of random numbers of a seed
 
@@ -119,6 +120,16 @@ class Trainer:
     refused = batch_statistics.refusal(self.task, self.batch_size, self.accumulate)
     if refused and self.model.arch.reads_batch:
       raise ValueError(refused)
+    if self.label_smoothing and self.objective.targets != "labels":
+      raise ValueError(
+        f"label_smoothing={self.label_smoothing} is of labels, and the targets are"
+        " numbers; write 0"
+      )
+
+  @functools.cached_property
+  def objective(self) -> Objective:
+    """The objective of the task."""
+    return objective_of(self.task)
 
   def init(self, seed: int | jax.Array) -> State:
     """Returns the first state of one seed, a number of up to 32 bits."""
@@ -193,11 +204,11 @@ class Trainer:
     updates, moments = self.optimizer.update(grads, state.moments, state.params)
     params = optax.apply_updates(state.params, updates)
     params = batch_statistics.replaced(params, running)
-    some = metrics["targets"] > 0
+    some, name = metrics["targets"] > 0, self.objective.metric
     loss = jnp.where(some, self.total(loss), jnp.nan)
     metrics |= {
       # The first of logits that are NaN is no choice.
-      "accuracy": jnp.where(jnp.isnan(loss), jnp.nan, metrics["accuracy"]),
+      name: jnp.where(jnp.isnan(loss), jnp.nan, metrics[name]),
       "loss": loss,
       "grad_norm": optax.tree.norm(grads),
       "learning_rate": self.rate(state.step),
@@ -248,7 +259,7 @@ class Trainer:
     count: jax.Array | None = None,
     part: BatchPart | None = None,
   ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Returns the mean cross-entropy in nats over the places that count, if any.
+    """Returns the mean loss of the task's objective over the places that count, if any.
 
     Also the metrics, among them the running statistics, which replace parameters.
 
@@ -262,16 +273,14 @@ class Trainer:
     )  # fmt: skip
     (x_BLD, output_VD), changed = hidden
     max_logits = self.max_logits or losses.default_max_logits()
-    B, L = batch.target_BL.shape
+    B, L = batch.weight_BL.shape
     n = losses.num_chunks(B, L, output_VD.shape[0], max_logits)
-    loss, right = losses.chunked_cross_entropy(
-      x_BLD, output_VD, batch.target_BL, batch.weight_BL, self.label_smoothing, n
-    )
+    loss, metric = self.objective.sums(x_BLD, output_VD, batch, self.label_smoothing, n)
     if count is None:
       count = self.total(jnp.sum(batch.weight_BL))
     divisor = jnp.where(count > 0, count, 1.0)  # 0 / 0 would be the gradient's end
-    accuracy = self.total(right / divisor)
-    metrics = {"accuracy": accuracy, "targets": count}
+    metric = self.total(metric / divisor)
+    metrics = {self.objective.metric: metric, "targets": count}
     return loss / divisor, metrics | {RUNNING: changed.get(RUNNING, {})}
 
   def rngs(self, state: State) -> dict[str, jax.Array]:
