@@ -4,7 +4,7 @@ Vaswani et al., 2017, section 3.2.1, https://arxiv.org/abs/1706.03762;
 Yang et al., 2022, https://arxiv.org/abs/2203.03466 (1 / d).
 
   python -m experiments.sweep --config=experiments/configs/sqrt_d.py
-  python -m experiments.score_scale --run=runs/sqrt_d
+  python -m experiments.score_scale --workdir=runs/sqrt_d
 
 Products of queries and keys are divided by sqrt(d), by nothing, and by d. Heads have
 width 4, 16, 64 and 256; all else is the same. The second command measures variance,

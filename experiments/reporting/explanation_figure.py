@@ -4,9 +4,9 @@ from typing import Any
 
 import numpy as np
 
-from experiments.reporting import picture, style
+from experiments.reporting import panels, picture, style
 from experiments.reporting.picture import Numbers, Picture
-from experiments.reporting.style import COLORS, FAINT, FONT, INK
+from experiments.reporting.style import COLORS, FONT, INK
 
 NAME = "explanation"
 CAPTION = (
@@ -20,14 +20,8 @@ LOG2 = float(np.log(2))
 
 def draw(study: Any) -> Picture:
   """Returns the figure of a study: `experiments.explaining.ExplanationStudy`."""
-  import matplotlib
-  from matplotlib.backends.backend_agg import FigureCanvasAgg
-  from matplotlib.figure import Figure
-
-  matplotlib.rcParams["text.parse_math"] = False
-  figure = Figure(figsize=(10.5, 7.6), layout="constrained")
-  FigureCanvasAgg(figure)
-  agree, permute, far, move = figure.subplots(2, 2).ravel()
+  figure, axes = panels.panels(2, 2, (10.5, 7.6))
+  agree, permute, far, move = axes
   _histograms(
     agree,
     {
@@ -36,18 +30,20 @@ def draw(study: Any) -> Picture:
     },
     (-1, 1),
   )
-  _titled(agree, "Does attention agree?", "Kendall's tau with the attention", "texts")
+  panels.words(
+    agree, "Does attention agree?", "Kendall's tau with the attention", "texts"
+  )
   _by_class(permute, study)
-  _titled(permute, "Do permuted weights matter?", "largest share", "median TVD")
+  panels.words(permute, "Do permuted weights matter?", "largest share", "median TVD")
   names = {"adversarial": "adversarial", "seeds": "another seed"}
   present = {new: study.value_SE[x] for x, new in names.items() if x in study.value_SE}
   _histograms(far, present, (0, LOG2))
-  _titled(far, "How far are other weights?", "JSD from the model's (nats)", "texts")
+  panels.words(
+    far, "How far are other weights?", "JSD from the model's (nats)", "texts"
+  )
   _boxes(move, study.value_SE)
-  _titled(move, "How far do outputs move?", "TVD", "")
-  # Its layout is settled before the figure is measured.
-  figure.draw_without_rendering()
-  figure.set_layout_engine("none")
+  panels.words(move, "How far do outputs move?", "TVD", "")
+  panels.settle(figure)
   numbers = Numbers(("measure", "seed", "text", "value"), _numbers(study.value_SE))
   return picture.finish(figure, NAME, "Attention as an explanation", CAPTION, numbers)
 
@@ -103,18 +99,6 @@ def _boxes(ax: Any, value_SE: dict[str, np.ndarray]) -> None:
       line.set_color(INK)
   ax.invert_yaxis()
   ax.set_xlim(-0.02, 1)
-
-
-def _titled(ax: Any, title: str, x: str, y: str) -> None:
-  ax.set_title(title, loc="left", fontsize=FONT, fontweight="bold", color=INK)
-  ax.set_xlabel(x, fontsize=FONT - 1, color=INK)
-  ax.set_ylabel(y, fontsize=FONT - 1, color=INK)
-  ax.tick_params(colors=INK, labelsize=FONT - 2, length=0)
-  ax.grid(True, color=FAINT, linewidth=0.6)
-  ax.set_axisbelow(True)
-  for side, spine in ax.spines.items():
-    spine.set_visible(side == "bottom")
-    spine.set_color(FAINT)
 
 
 def _numbers(value_SE: dict[str, np.ndarray]) -> Any:

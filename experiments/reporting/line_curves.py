@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.reporting import picture, style
+from experiments.reporting import panels, picture, style
 from experiments.reporting.picture import Numbers, Picture
 from experiments.reporting.style import FAINT, FONT, INK, Style
 
@@ -59,7 +59,7 @@ def draw_curves(chart: LineChart, looks: Mapping[str, Style]) -> Picture:
   """
   figure, ax, _ = style.blank(style.text_lines(chart.curves))
   if chart.log:
-    _log_axis(ax)
+    panels.log_axis(ax)
   for guide in chart.guides:
     ax.plot(*guide, color=FAINT, linestyle="--", zorder=0)
   means: dict[str, Drawn] = {}
@@ -99,12 +99,3 @@ def _ends(means: Mapping[str, Drawn], low: float) -> dict[str, tuple[float, floa
     if drawn.size:
       ends[label] = float(x_X[drawn[-1]]), float(mean_X[drawn[-1]])
   return ends
-
-
-def _log_axis(ax) -> None:
-  """Makes the axis of values logarithmic, with powers of ten as plain numbers."""
-  from matplotlib.ticker import FuncFormatter, NullLocator
-
-  ax.set_yscale("log")
-  ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-  ax.yaxis.set_minor_locator(NullLocator())
