@@ -17,13 +17,15 @@ from experiments.runner import train
 from experiments.runner.build import Experiment, build
 from experiments.runner.saved_run import of_run
 from experiments.setup.validate import ConfigError, resolve
-from transformer_jax.analysis import score_scale
+from transformer_jax.analysis import scale_statistics
 from transformer_jax.attention import attentions
 from transformer_jax.attention.variants.scale import Scale
 from transformer_jax.training import sharding
 
 EXAMPLES = 16
-NAMES = tuple(field.name for field in dataclasses.fields(score_scale.ScoreMeasures))
+NAMES = tuple(
+  field.name for field in dataclasses.fields(scale_statistics.ScoreMeasures)
+)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -54,7 +56,7 @@ class ScaleCurves:
   @property
   def derived(self) -> list[float]:
     """Variance of the scores at each width, by the derivation."""
-    return [score_scale.derived_variance(d, self.power) for d in self.widths]
+    return [scale_statistics.derived_variance(d, self.power) for d in self.widths]
 
 
 def measured(workdir: Path, widths: Sequence[int], seeds: int) -> list[ScaleCurves]:
@@ -99,13 +101,13 @@ def _of_model(experiment: Experiment, arrays: Any, seed: jax.Array) -> Any:
   """Returns the measures of first parameters, on texts of the training split."""
   trainer, task = experiment.trainer, experiment.task
   batch = task.batch(arrays, jax.random.key(seed), EXAMPLES, trainer.length)
-  return score_scale.of_model(trainer, trainer.init(seed), batch)
+  return scale_statistics.of_model(trainer, trainer.init(seed), batch)
 
 
 def _of_gaussians(power: float, widths: Sequence[int], seeds: int) -> Iterator[Any]:
   """Yields the measures of all seeds at each width."""
   for width in widths:
-    one = functools.partial(score_scale.of_gaussian, width=width, power=power)
+    one = functools.partial(scale_statistics.of_gaussian, width=width, power=power)
     yield jax.jit(jax.vmap(lambda seed, one=one: one(jax.random.key(seed))))(
       jnp.arange(seeds)
     )

@@ -15,7 +15,7 @@ from experiments.runner.build import build
 from experiments.scale_measures import ScaleCurves
 from experiments.setup import runs
 from experiments.setup.validate import ConfigError, resolve, validate
-from transformer_jax.analysis import score_scale as scale
+from transformer_jax.analysis import scale_statistics as scale
 from transformer_jax.models import capture
 
 
