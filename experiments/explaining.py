@@ -161,8 +161,9 @@ def _values(found: dict[str, np.ndarray], target_E: np.ndarray) -> dict[str, Any
       for x in zip(found[one], found[other], found["word"], strict=True)
     ]
     values[f"tau_{name}"] = np.stack([tau_E for tau_E, _ in taus])
-    low_SE = np.stack([p_E for _, p_E in taus]) < token_importance.SIGNIFICANT
-    values[f"significant_{name}"] = low_SE.astype(float)
+    p_SE = np.stack([p_E for _, p_E in taus])
+    low_SE = np.where(np.isnan(p_SE), np.nan, p_SE < token_importance.SIGNIFICANT)
+    values[f"significant_{name}"] = low_SE
   return values | _between_seeds(found)
 
 

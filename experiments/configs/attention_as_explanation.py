@@ -14,8 +14,10 @@ and Cunningham, 2006; its text for research), but one that is not UTF-8. An enco
 reads the first 62 words of each. With one layer they reach the output through one
 attention; `uniform` is the same model whose weights are equal and stay so, by a factor
 of 1e-9 on its scores. The last command asks what the weights of a run explain.
-Cost: see docs/results/attention_as_explanation.md.
-Expect: other weights with the same output for nearly every text.
+Cost: 77 seconds on 2 cores of an AMD EPYC with other work beside, measured at commit
+ea429e4348, and 1.5 minutes of CPU for each page of `explain` with 96 texts.
+Expect: an accuracy of 0.88, with equal weights too, and other weights with the same
+output for nearly every text. docs/results/attention_as_explanation.md has the numbers.
 """
 
 from ml_collections import ConfigDict
