@@ -105,6 +105,26 @@ def test_every_run_is_valid_on_eight_devices(config):
     validate(each.config, devices=8)
 
 
+def test_the_small_rows_have_the_proportions_of_the_published_ones():
+  todo = runs.expand(table3.small(), table3.get_config(), {})
+  assert runs.baseline(table3.small(), todo) == "base"
+  assert [each.label for each in todo] == [*table3.ROWS]
+  whole = runs.expand(table3.sweep(), table3.get_config(), {})
+  bases = {x: y[0].config for x, y in (("small", todo), ("whole", whole))}
+  for each, published in zip(todo, whole, strict=True):
+    validate(each.config)
+    for key in ("layers", "width", "heads", "feedforward", "dropout", "position"):
+      small, large = each.config.model[key], published.config.model[key]
+      if isinstance(small, int) and key != "heads":
+        small = small / bases["small"].model[key]
+        large = large / bases["whole"].model[key]
+      assert small == large, (each.label, key)
+    assert each.config.train.label_smoothing == published.config.train.label_smoothing
+  keys = [each.config.model.head_width for each in todo if each.label.startswith("B")]
+  assert keys == [2, 4]  # of 8, as 16 and 32 are of 64
+  assert {each.config.train.steps for each in todo} == {300}
+
+
 def test_plans_of_the_ladder_are_valid():
   for sweep_ in (transformer.sweep, transformer.norms):
     todo = runs.expand(sweep_(), transformer.get_config(), {})
