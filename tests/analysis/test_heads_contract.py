@@ -7,11 +7,11 @@ them. Rows are packed, padded on the left and whole. The definition is a loop in
 import dataclasses
 import functools
 
+import head_oracles as oracle
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from oracles import heads as oracle
 from random_parameters import normal
 
 import transformer_jax as tj
