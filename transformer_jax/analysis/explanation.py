@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpy.typing as npt
 
 from transformer_jax.data.base import Batch
 from transformer_jax.models import Transformer, capture
@@ -150,9 +151,9 @@ def permuted(of: Explained, key: jax.Array) -> jax.Array:
   return jnp.take_along_axis(moved_BHLM, jnp.argsort(to_BHLM, axis=-1), axis=-1)
 
 
-def check_shares(weights_BHLM: jax.Array, path: str) -> None:
+def check_shares(weights: npt.ArrayLike, path: str) -> None:
   """Raises ValueError for weights that are no shares: some are below zero."""
-  least = float(np.min(weights_BHLM))
+  least = float(np.min(weights))
   if least < -NEGATIVE:
     raise ValueError(
       f"{path} has weights below zero (down to {least:.3g}), which are no shares of its"

@@ -35,7 +35,7 @@ def gradient_times_input(
   path = next(iter(capture.in_order(found["state"])))
   class_B = jnp.argmax(probability(logits_BLV, batch, classes), axis=-1)
 
-  def likeliest(logits_BLV):
+  def likeliest(logits_BLV: jax.Array) -> jax.Array:
     probability_BV = probability(logits_BLV, batch, classes)
     return jnp.sum(jnp.take_along_axis(probability_BV, class_B[:, None], axis=-1))
 
@@ -54,7 +54,7 @@ def leave_one_out(
   """
 
   def output(batch: Batch) -> jax.Array:
-    logits_BLV = model.apply({"params": params}, *batch.reads)
+    logits_BLV = jnp.asarray(model.apply({"params": params}, *batch.reads))
     return probability(logits_BLV, batch, classes)
 
   whole_BV = output(batch)
