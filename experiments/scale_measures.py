@@ -23,9 +23,6 @@ from transformer_jax.attention.variants.scale import Scale
 from transformer_jax.training import sharding
 
 EXAMPLES = 16
-NAMES = tuple(
-  field.name for field in dataclasses.fields(scale_statistics.ScoreMeasures)
-)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -116,7 +113,7 @@ def _of_gaussians(power: float, widths: Sequence[int], seeds: int) -> Iterator[A
 def _stacked(found: Iterator[Any]) -> dict[str, np.ndarray]:
   """Returns {measure: [seeds, widths]}."""
   by_width = [vars(each) for each in found]
-  return {name: np.stack([x[name] for x in by_width], axis=1) for name in NAMES}
+  return {name: np.stack([x[name] for x in by_width], axis=1) for name in by_width[0]}
 
 
 def _trained(

@@ -22,13 +22,14 @@ CAPTION = (
 PANELS = {
   "variance": ("Variance of the scores", True),
   "entropy": ("Entropy of the weights, of log M", False),
+  "jacobian": ("Jacobian of the softmax", True),
   "gradient": ("Gradient of query and key projections", True),
 }
 
 
 def draw(curves: Sequence[Any]) -> Picture:
   """Returns the figure; curves: `experiments.scale_measures.ScaleCurves`."""
-  figure, axes = panels.panels(2, 2, (10.5, 7.6))
+  figure, axes = panels.panels(2, 3, (14.0, 7.6))
   looks = style.styles_of([x.label for x in curves])
   for ax, (name, (title, log)) in zip(axes, PANELS.items(), strict=False):
     for one in curves:
@@ -38,18 +39,23 @@ def draw(curves: Sequence[Any]) -> Picture:
         ax.plot(one.widths, one.derived, color=look.color, linewidth=2, alpha=0.5)
         kwargs["linestyle"] = "none"
       ax.plot(one.widths, one.model[name].mean(0), label=one.label, **kwargs)
-      if name != "gradient":  # theirs is of another thing, in another unit
+      if name != "gradient":  # they have no loss
         ax.plot(one.widths, one.gaussian[name].mean(0), "x", color=look.color, ms=9)
     if log:
       panels.log_axis(ax)
     panels.words(ax, title, "width of a head, d")
-  _trained(axes[-1], curves, looks)
-  for ax in axes:
+  *_, trained, key = axes
+  _trained(trained, curves, looks)
+  for ax in axes[:-1]:
     ax.set_xscale("log", base=2)
     widths = curves[0].widths
     ax.set_xticks(widths, [str(d) for d in widths])
     ax.set_xlim(min(widths) / 1.2, max(widths) * 1.2)
-  axes[0].legend(frameon=False, fontsize=FONT - 2)
+  key.axis("off")
+  lines, labels = axes[0].get_legend_handles_labels()
+  key.legend(
+    lines, labels, frameon=False, fontsize=FONT + 1, loc="center", title="scale"
+  )
   panels.settle(figure)
   numbers = Numbers(("measure", "scale", "width", "seed", "value"), _rows(curves))
   return picture.finish(figure, NAME, "The scale of scores", CAPTION, numbers)
@@ -67,8 +73,9 @@ def write(folder: Path, curves: Sequence[Any]) -> Iterator[Path]:
 def lines(curves: Sequence[Any]) -> Iterator[str]:
   """Yields the lines of a Markdown table: a scale and a width in each."""
   measure = next((measure_name(x.measure) for x in curves if x.measure), "trained")
-  yield f"| scale | d | derived variance | variance | entropy | gradient | {measure} |"
-  yield "|---|---|---|---|---|---|---|"
+  names = ["scale", "d", "derived variance", *PANELS, measure]
+  yield f"| {' | '.join(names)} |"
+  yield "|" + "---|" * len(names)
   for one in curves:
     for n, width in enumerate(one.widths):
       found = [number(one.model[name][:, n].mean()) for name in PANELS]
@@ -99,7 +106,8 @@ def _rows(curves: Iterable[Any]) -> Iterator[tuple[str, str, int, int, float]]:
     for kind, measures in (("model", one.model), ("normal", one.gaussian)):
       for name, x_SX in measures.items():
         for (seed, n), x in np.ndenumerate(x_SX):
-          yield f"{name}, {kind}", one.label, one.widths[n], seed, float(x)
+          if np.isfinite(x):
+            yield f"{name}, {kind}", one.label, one.widths[n], seed, float(x)
     for width, scores in one.trained.items():
       for seed, x in enumerate(scores):
         yield one.measure, one.label, width, seed, float(x)

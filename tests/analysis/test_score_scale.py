@@ -30,7 +30,7 @@ def test_measures_are_those_of_numpy():
   part = [stats.entropy(w) / np.log(len(w)) for w in weights]
   np.testing.assert_allclose(found.entropy, np.mean(part), rtol=1e-5)
   norm = [np.linalg.norm(np.diag(w) - np.outer(w, w)) for w in weights]
-  np.testing.assert_allclose(found.gradient, np.mean(norm), rtol=1e-4)
+  np.testing.assert_allclose(found.jacobian, np.mean(norm), rtol=1e-4)
 
 
 @pytest.mark.parametrize("width", [4, 64])
@@ -78,14 +78,14 @@ def test_a_model_before_training():
 
 
 def test_the_figure_and_the_table_have_every_width(tmp_path):
-  values = {name: np.ones((2, 2)) for name in scale_measures.NAMES}
+  values = {name: np.ones((2, 2)) for name in scale_figure.PANELS}
   curves = [
     ScaleCurves(label, power, [4, 64], values, values, {4: [2.0, 3.0]}, "bits_per_byte")
     for label, power in (("1/sqrt(d)", 0.5), ("none", 0.0))
   ]
   lines = [*scale_figure.lines(curves)]
   assert len(lines) == 2 + 4 and lines[0].endswith("| bits per byte |")
-  assert lines[5] == "| none | 64 | 64.000 | 1.000 | 1.000 | 1.000 | – |"
+  assert lines[5] == "| none | 64 | 64.000 | 1.000 | 1.000 | 1.000 | 1.000 | – |"
   kinds = {path.suffix for path in scale_figure.write(tmp_path / "new", curves)}
   assert kinds == {".png", ".svg", ".pdf", ".csv"}
 

@@ -27,8 +27,9 @@ class ScoreMeasures:
 
   variance   of the scores that reach the softmax
   entropy    of the weights, as a part of that of equal weights: 0 to 1
-  gradient   norm: of the softmax, by its scores, mean over queries; of a model, by all
-             projections of queries and keys
+  jacobian   norm of the derivatives of the weights by the scores, mean over queries
+  gradient   norm of the gradient of a model's loss by all projections of queries and
+             keys; NaN without a model
 
   >>> measured = of_scores(jnp.zeros((1, 2, 8)), jnp.ones((1, 2, 8), bool))
   >>> [round(float(x), 3) for x in (measured.variance, measured.entropy)]
@@ -37,7 +38,8 @@ class ScoreMeasures:
 
   variance: jax.Array
   entropy: jax.Array
-  gradient: jax.Array
+  jacobian: jax.Array
+  gradient: jax.Array | float = float("nan")
 
 
 def derived_variance(width: int, power: float) -> float:
@@ -83,7 +85,7 @@ def of_scores(s: jax.Array, mask: jax.Array) -> ScoreMeasures:
   return ScoreMeasures(
     variance=jnp.var(s, where=pairs),
     entropy=jnp.mean(part, where=some),
-    gradient=jnp.mean(norm, where=some),
+    jacobian=jnp.mean(norm, where=some),
   )
 
 
