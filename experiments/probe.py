@@ -16,7 +16,8 @@ Labels: position, distance, length_so_far, next_token, next_set, target (a taggi
 task's tags), one that the task makes (depth, carry, state), or module:Class.
 
 Trains no model and changes no run. Writes NAME.md, .csv, .json, .png, .svg and .pdf
-into the folder probes/ of the run or of the sweep. Exit code 2: bad input.
+into the folder probes/ of the run or of the sweep, whose report then has the figure.
+Exit code 2: bad input.
 """
 
 from pathlib import Path
@@ -30,7 +31,6 @@ from transformer_jax import command
 
 FLAGS = flags.FLAGS
 flags.disclaim_key_flags()  # --help lists them under the command itself
-FOLDER = "probes"  # below that of a run or a sweep
 
 
 def define() -> None:
@@ -70,8 +70,9 @@ def main(argv: list[str]) -> int:
   command.require(FLAGS, run="runs/quickstart", label="position")
   # JAX is imported after the flags are read.
   from experiments import probe_runs
+  from experiments.reporting.probe_curves import FOLDER
   from experiments.reporting.probe_result import ProbeSettings
-  from experiments.runner import process
+  from experiments.runner import process, sweep_report
   from transformer_jax.spec import trust
 
   trust(FLAGS.allow)
@@ -82,8 +83,11 @@ def main(argv: list[str]) -> int:
   run = Path(FLAGS.run).expanduser()
   folder = Path(FLAGS.folder).expanduser() if FLAGS.folder else run / FOLDER
   chosen = probe_runs.chosen(run, FLAGS.groups, FLAGS.labels)
-  for path in probe_runs.write(probe_runs.probed(chosen, settings), folder):
+  results = probe_runs.probed(chosen, settings)
+  for path in probe_runs.write(results, chosen, folder):
     print(path, flush=True)
+  if (run / "sweep.json").exists() and folder == run / FOLDER:
+    return 0 if sweep_report.report(run) else 1
   return 0
 
 

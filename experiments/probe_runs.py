@@ -57,38 +57,30 @@ def probed(folders: dict[str, Path], settings: ProbeSettings) -> dict[str, Probe
   return results
 
 
-def write(results: dict[str, ProbeResult], folder: Path) -> Iterator[Path]:
-  """Writes table, numbers and picture, prints the table, yields the paths."""
+def write(
+  results: dict[str, ProbeResult], folders: dict[str, Path], folder: Path
+) -> Iterator[Path]:
+  """Writes table, numbers and picture, prints the table, yields the paths.
+
+  results, folders   of the runs, by label
+  folder             of the files
+  """
   settings = next(iter(results.values())).settings
-  found = probe_tables.table(results)
   rich.console.Console().print(page.grid(probe_tables.table(results, short=True)))
-  picture = probe_figures.score_by_layer(results, settings.name)
-  files = dict(picture.files)
-  files["csv"] = probe_tables.to_csv(results).encode()
-  files["md"] = shown(to_markdown(found)).encode()
+  records = {
+    label: {"id": folders[label].name, "label": label, **result.record()}
+    for label, result in results.items()
+  }
+  fields = dataclasses.asdict(settings)
+  files = dict(probe_figures.score_by_layer(fields, records, settings.name).files)
+  files["md"] = shown(to_markdown(probe_tables.table(results))).encode()
   for ending, content in files.items():
     path = folder / f"{settings.name}.{ending}"
     replace_file(path, content)
     yield path
   path = folder / f"{settings.name}.json"
-  write_json(path, _record(results))
+  write_json(path, {"settings": fields, "runs": [*records.values()]})
   yield path
-
-
-def _record(results: dict[str, ProbeResult]) -> dict:
-  settings = next(iter(results.values())).settings
-  runs = [
-    {
-      "label": label,
-      "measure": result.measure,
-      "classes": result.classes,
-      "samples": dict(result.samples),
-      "estimates": result.estimates(),
-      "by_seed": result.by_seed(),
-    }
-    for label, result in results.items()
-  ]
-  return {"settings": dataclasses.asdict(settings), "runs": runs}
 
 
 def _check(flag: str, wanted: Sequence[str], known: Sequence[str]) -> None:

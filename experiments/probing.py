@@ -55,15 +55,15 @@ def _probe(experiment, params, settings, folder) -> ProbeResult:
   study = _study(settings, task)
   if reason := evaluator.undefined(length):
     raise ConfigError(f"--length={length}: {reason}; write a shorter one")
-  batches = [
+  batch, test = (
     _batch(evaluator, split, length, settings.examples, folder)
     for split in (settings.texts, "test")
-  ]
+  )
   seeds = tuple(params)
-  stack, layers = _layers(model, params[seeds[0]], batches[1], settings)
-  source = stack == "encoder" and batches[1].source_BL is not None
+  stack, layers = _layers(model, params[seeds[0]], test, settings)
+  source = stack == "encoder" and test.source_BL is not None
   study = dataclasses.replace(study, source=source)
-  texts = study.texts(task, *batches, jax.random.key(0))
+  texts = study.texts(task, batch, test, jax.random.key(0))
   found = [study.run(model, params[seed], texts, layers) for seed in seeds]
   scores = _scores(found, majority(texts))
   if settings.untrained:
@@ -102,8 +102,8 @@ def _scores(found: Sequence[SeedProbes], majority_E: np.ndarray) -> dict[str, An
   names = ("probe", "control")[: score_STPE.shape[1]]
   scores = {name: score_STPE[:, t] for t, name in enumerate(names)}
   scores["majority"] = np.broadcast_to(majority_E, scores["probe"].shape)
-  if found[0].error_PE is not None:
-    scores["error"] = np.stack([each.error_PE for each in found])
+  if errors := [each.error_PE for each in found if each.error_PE is not None]:
+    scores["error"] = np.stack(errors)
   return scores
 
 

@@ -14,6 +14,7 @@ from experiments.reporting.ladder_curves import Fits, ladder_figure
 from experiments.reporting.layer_curves import layer_curves
 from experiments.reporting.length_curves import length_curves
 from experiments.reporting.picture import Picture
+from experiments.reporting.probe_curves import probe_curves
 from experiments.reporting.training_curves import training_curves
 
 
@@ -50,6 +51,7 @@ def _of_group(findings: Findings, group: str) -> list[Picture]:
   ):
     pictures += [optional] if optional else []
   pictures += layer_curves(findings, group)
+  pictures += probe_curves(findings, group)
   return pictures
 
 

@@ -109,6 +109,18 @@ class ProbeResult:
     """Returns the bits of a sample's label in the online code, over seeds."""
     return estimate(self.bits_SP[name][:, layer], (0.0, None))
 
+  def record(self) -> dict[str, Any]:
+    """Returns the result as JSON has it: estimates, and means by seed."""
+    return {
+      "measure": self.measure,
+      "classes": self.classes,
+      "layers": [*self.layers],
+      "seeds": [*self.seeds],
+      "samples": dict(self.samples),
+      "estimates": self.estimates(),
+      "by_seed": self.by_seed(),
+    }
+
   def estimates(self) -> list[dict[str, Any]]:
     """Returns {layer, score, mean, low, high, seeds} of each layer and score."""
     found = []

@@ -1,13 +1,10 @@
 """Tables of probes: a row for each run and layer."""
 
-import csv
-import io
 from collections.abc import Mapping
 
 from experiments.reporting.probe_result import ProbeResult, ProbeSettings
 from experiments.reporting.report_table import Table
 from experiments.reporting.text import number, plus_minus
-from transformer_jax.untrusted import cell
 
 Results = Mapping[str, ProbeResult]  # by label of the run
 # Columns beside the score: {header: (score, score that is subtracted)}.
@@ -84,17 +81,6 @@ def notes(result: ProbeResult) -> tuple[str, ...]:
       f" equally likely it has {number(result.uniform)}, and compression is the ratio."
     )
   return tuple(lines)
-
-
-def to_csv(results: Results) -> str:
-  """Returns all estimates with all digits, one a line."""
-  out = io.StringIO()
-  writer = csv.writer(out, lineterminator="\n")
-  writer.writerow(COLUMNS)
-  for label, result in results.items():
-    for each in result.estimates():
-      writer.writerow([cell(label), *(each[name] for name in COLUMNS[1:])])
-  return out.getvalue()
 
 
 def _code(result: ProbeResult, layer: int) -> list[str]:

@@ -10,10 +10,17 @@ import pytest
 from absl import flags
 
 from experiments import load_sweep, probe, probe_runs
-from experiments.reporting import probe_figures, probe_tables
+from experiments.reporting import (
+  comparisons,
+  figures,
+  probe_curves,
+  probe_figures,
+  probe_tables,
+)
 from experiments.reporting.crossed import interval
 from experiments.reporting.probe_result import ProbeResult, ProbeSettings
 from experiments.setup.validate import ConfigError
+from transformer_jax.training.json_files import write_json
 
 SMALL = {"examples": 20, "steps": 20, "samples": 200}
 
@@ -92,7 +99,9 @@ def test_tables_have_the_numbers_with_their_intervals():
   assert "most frequent has 0.250" in " ".join(table.notes[0].split())
   short = probe_tables.table({"rope": result}, short=True)
   assert "control" not in short.header and "selectivity" in short.header
-  rows = [*csv.DictReader(probe_tables.to_csv({"rope": result}).splitlines())]
+  records, fields = {"rope": result.record()}, dataclasses.asdict(result.settings)
+  picture = probe_figures.score_by_layer(fields, records, "a_name")
+  rows = [*csv.DictReader(picture.files["csv"].decode().splitlines())]
   by_score = {row["score"]: float(row["mean"]) for row in rows}
   assert by_score["selectivity"] == pytest.approx(wanted.mean)
   assert {row["layer"] for row in rows} == {"decoder/output"}
@@ -103,7 +112,9 @@ def test_tables_have_the_numbers_with_their_intervals():
 
 
 def test_the_figure_names_its_runs_and_has_all_numbers():
-  picture = probe_figures.score_by_layer({"rope": known(), "none": known()}, "a_name")
+  records = {"rope": known().record(), "none": known().record()}
+  fields = dataclasses.asdict(known().settings)
+  picture = probe_figures.score_by_layer(fields, records, "a_name")
   assert {*picture.files} == {"png", "svg", "pdf", "csv"}
   assert picture.files["csv"].decode().count("\nrope,decoder/output,") == 5
   assert "dotted" in picture.caption and picture.name == "a_name"
@@ -154,6 +165,26 @@ def test_the_command_writes_beside_the_runs_of_a_sweep(
   assert [run["label"] for run in record["runs"]] == ["none"]
   assert "target, read by linear" in capsys.readouterr().out
   assert not (workdir / "probes").exists()
+
+
+def test_the_report_of_a_sweep_has_the_figures_of_its_groups(workdir, capsys):
+  [run] = [x for x in comparisons.find(workdir).sweep.runs if x.group == "copy"]
+  fields = dataclasses.asdict(known().settings)
+  path = workdir / "probes" / "position_linear.json"
+  try:
+    runs = [{"id": run.id, "label": "other name", **known().record()}, {"id": "gone"}]
+    write_json(path, {"settings": fields, "runs": runs})
+    found = comparisons.find(workdir)
+    [figure] = probe_curves.probe_curves(found, "copy")
+    assert "none,decoder/output,probe" in figure.files["csv"].decode()
+    assert figure.name == "probes_position_linear_copy"
+    assert figure in figures.draw(found)[0]["copy"]
+    assert probe_curves.probe_curves(found, "text") == []
+    write_json(path, {"runs": 3})
+    assert probe_curves.probe_curves(found, "copy") == []
+    assert "probe its runs again" in capsys.readouterr().err
+  finally:
+    shutil.rmtree(path.parent)
 
 
 def failing(run, label="position", **settings):

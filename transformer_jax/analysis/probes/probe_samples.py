@@ -25,16 +25,18 @@ class ChosenTokens:
   label_I    int32, or label_IA
   type_IN    the tokens that make its type: see `choose`
 
-  >>> tokens = ChosenTokens(None, np.array([0, 2, 2]), None, np.array([4, 4, 5]), None)
+  >>> place_IJ, type_IN = np.zeros((3, 1)), np.zeros((3, 1))
+  >>> text_I, label_I = np.array([0, 2, 2]), np.array([4, 4, 5])
+  >>> tokens = ChosenTokens(None, text_I, place_IJ, label_I, type_IN)
   >>> tokens.of_texts(1, 3).label_I.tolist()
   [4, 5]
   """
 
   batch: Batch
   text_I: np.ndarray
-  place_IJ: Any
+  place_IJ: np.ndarray
   label_I: np.ndarray
-  type_IN: Any
+  type_IN: np.ndarray
 
   def of_texts(self, start: int, stop: int) -> "ChosenTokens":
     """Returns the samples of the texts from `start` up to `stop`."""
@@ -45,9 +47,13 @@ class ChosenTokens:
     return self._some(slice(count))
 
   def _some(self, some: slice) -> "ChosenTokens":
-    take = lambda x: None if x is None else x[some]
-    arrays = (self.text_I, self.place_IJ, self.label_I, self.type_IN)
-    return ChosenTokens(self.batch, *map(take, arrays))
+    return ChosenTokens(
+      self.batch,
+      self.text_I[some],
+      self.place_IJ[some],
+      self.label_I[some],
+      self.type_IN[some],
+    )
 
 
 def choose(

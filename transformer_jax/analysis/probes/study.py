@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from transformer_jax.analysis.probes.base import Probe, ProbeError, ProbeLabel
@@ -177,7 +178,8 @@ def majority(texts: ProbeTexts) -> np.ndarray:
   share_C = texts.prediction.shares(texts.train.label_I)
   label_I = texts.test.label_I
   logits_IC = np.broadcast_to(share_C, (len(label_I), len(share_C)))
-  score_I = np.asarray(texts.prediction.score(logits_IC, label_I))
+  score = texts.prediction.score(jnp.asarray(logits_IC), jnp.asarray(label_I))
+  score_I = np.asarray(score)
   return by_text(score_I, texts.test.text_I, texts.texts)
 
 
@@ -188,8 +190,9 @@ def by_text(x_I: np.ndarray, text_I: np.ndarray, texts: int) -> np.ndarray:
   [2.0, nan, 5.0]
   """
   count_E = np.bincount(text_I, minlength=texts)
-  sum_E = np.zeros((*x_I.shape[:-1], texts))
-  np.add.at(sum_E, (..., text_I), x_I)
+  flat = x_I.reshape(-1, x_I.shape[-1])
+  sums = [np.bincount(text_I, weights=one_I, minlength=texts) for one_I in flat]
+  sum_E = np.reshape(sums, (*x_I.shape[:-1], texts))
   return np.divide(sum_E, count_E, out=np.full_like(sum_E, np.nan), where=count_E > 0)
 
 
