@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from experiments import inference, probing
+from experiments import inference, probing, token_texts
 from experiments.answers import generate
 from experiments.generate import Bytes
 from experiments.reporting import by_seed, load
@@ -25,6 +25,8 @@ from experiments.runner import state, train
 from experiments.runner.build import Experiment
 from experiments.runner.saved_run import of_run
 from experiments.setup.validate import ConfigError
+from transformer_jax.analysis import HeadAnalysis, head_statistics
+from transformer_jax.analysis.head_analysis import EVEN
 from transformer_jax.data.base import Batch, Task
 from transformer_jax.data.tasks.language.text import Text
 from transformer_jax.evaluation import activations, example_scores
@@ -167,6 +169,44 @@ class TrainedRun:
     """
     wanted = ProbeSettings(label, probe, **settings)
     return probing.probe(self.experiment, self.params, wanted, self.folder)
+
+  def head_analysis(
+    self, examples: int = 128, length: int | None = None, batch_size: int = 32
+  ) -> HeadAnalysis:
+    """Returns the programs that look at heads: statistics, similarities, importance.
+
+    examples     drawn from the scored split, the same for each seed
+    length       of the task; None: that of training
+    batch_size   texts in memory at once, with L x M floats for each head
+
+    Raises ConfigError for a length beyond the positions of the encoding.
+    """
+    trained = self.experiment.trainer.length
+    length = trained if length is None else length
+    if reason := self.experiment.evaluator.undefined(length):
+      raise ConfigError(f"length={length}: {reason}; write {trained} or less")
+    batch = self.batch(examples, length)
+    return HeadAnalysis(self.model, batch, token_texts.vocabulary(self), batch_size)
+
+  def head_statistics(
+    self, statistics: Iterable[str] = (), seed: int | None = None, **texts: Any
+  ) -> dict[str, dict[str, Any]]:
+    """Returns {statistic: {path of a layer: numbers of texts by heads}} of one seed.
+
+    statistics   specs; (): all that are registered
+    seed         of the run; None: its first one
+    texts        options of `head_analysis`
+    """
+    params = self.of_seed(seed).params
+    analysis = self.head_analysis(**texts)
+    specs = tuple(statistics) or tuple(head_statistics)
+    run = analysis.statistics({spec: head_statistics.build(spec) for spec in specs})
+    with jax.set_mesh(sharding.make_mesh()):
+      found = run(params).value_EH
+    return {
+      name: {path: x for path, x in some.items() if not path.startswith(EVEN)}
+      for name, some in found.items()
+    }
 
   def of_seed(self, seed: int | None = None) -> inference.Trained:
     """Returns one seed, as the inference commands use it; None: the first one."""

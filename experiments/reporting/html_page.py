@@ -51,7 +51,7 @@ def page(
     for group, answer in summary.answers(findings)
   ]
   return (
-    _environment()
+    environment()
     .get_template("report.html")
     .render(
       **_scripts(live),
@@ -129,11 +129,12 @@ def ladder_part(fits: Fits, pictures: Sequence[Picture]) -> dict[str, Any]:
 
 def page_alone(note: str, live: int, question: str = "") -> str:
   """Returns the page of a sweep without a report: its progress and a note."""
-  template = _environment().get_template("live_alone.html")
+  template = environment().get_template("live_alone.html")
   return template.render(**_scripts(live), note=note, question=question)
 
 
-def _environment() -> jinja2.Environment:
+def environment() -> jinja2.Environment:
+  """Returns the environment of all pages: escaped, and strict about names."""
   environment = jinja2.Environment(
     loader=jinja2.FileSystemLoader(TEMPLATES),
     autoescape=True,

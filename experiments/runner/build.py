@@ -12,6 +12,7 @@ from experiments.configs import base
 from experiments.setup.model_kinds import KINDS
 from experiments.setup.validate import SPLIT, ConfigError
 from transformer_jax import hosts
+from transformer_jax.analysis import head_measure  # noqa: F401, is a measure
 from transformer_jax.attention import attentions
 from transformer_jax.axes import Dims
 from transformer_jax.data import task_probe

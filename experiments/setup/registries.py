@@ -13,6 +13,7 @@ def registries() -> dict[str, Registry]:
   The imports are here since they import JAX: a mistyped flag is refused without them.
   """
   import transformer_jax.data  # noqa: F401, fills the registry of tasks
+  from transformer_jax.analysis import head_measure  # noqa: F401, is a measure
   from transformer_jax.attention import attentions
   from transformer_jax.attention.cores import cores
   from transformer_jax.data.base import tasks

@@ -78,13 +78,19 @@ class HeadAnalysis:
       counted = counted.counted(batch.source_BL, batch.source_at.real_BL)
     object.__setattr__(self, "vocabulary", counted)
 
+  def heads(self, params: Any) -> dict[str, int]:
+    """Returns {path of a layer: number of its heads}; {}: no layer attends."""
+    part = next(example_stream.parts(self.batch, self.batch_size))
+    return head_importance.heads_of(self.model, params, part)
+
   def missing(self, statistic: HeadStatistic) -> str:
     """Returns why a statistic is left out; "": it is not."""
-    has_tokens = self.batch.input_BL.ndim == 2
+    has_tokens, vocabulary = self.batch.input_BL.ndim == 2, self.vocabulary
+    texts_known = vocabulary is not None and vocabulary.delimiter_V is not None
     absent = {
       "tokens": "" if has_tokens else "the inputs are no tokens",
-      "delimiters": "" if self.vocabulary else "the text of the tokens is not known",
-      "counts": "" if self.vocabulary else "the counts of the tokens are not known",
+      "delimiters": "" if texts_known else "the texts of the tokens are not known",
+      "counts": "" if vocabulary else "the counts of the tokens are not known",
       "texts": "" if len(self.batch.input_BL) > 1 else "there is one text only",
     }
     return next((absent[x] for x in sorted(statistic.needs) if absent[x]), "")
@@ -192,9 +198,7 @@ class HeadAnalysis:
   def _heads(self, programs: dict[str, Any], params: Any) -> dict[str, int]:
     """Returns the heads of each layer; makes the programs, the first time."""
     if "heads" not in programs:
-      part = next(example_stream.parts(self.batch, self.batch_size))
-      heads = head_importance.heads_of(self.model, params, part)
-      programs["heads"] = heads
+      programs["heads"] = heads = self.heads(params)
       programs["gradient"] = head_importance.by_gradient(self.model, heads)
       programs["gates"] = head_importance.by_gates(self.model, heads)
     return programs["heads"]

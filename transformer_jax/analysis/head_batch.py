@@ -19,7 +19,8 @@ COORDINATES = ("query_at", "key_at")
 class Vocabulary:
   """Kinds of tokens, which statistics of heads tell apart.
 
-  delimiter_V   whether a token is a delimiter: white space, punctuation, a mark
+  delimiter_V   whether a token is a delimiter: white space, punctuation, a mark; None:
+                texts of tokens are not known
   count_V       how often a token is in the data
 
   >>> vocabulary = of_pieces(["<s>", "a", ",", "b!"], special=("<s>",))
@@ -27,7 +28,7 @@ class Vocabulary:
   [True, False, True, False]
   """
 
-  delimiter_V: jax.Array
+  delimiter_V: jax.Array | None
   count_V: jax.Array
 
   def counted(self, token_BL: Any, real_BL: Any) -> "Vocabulary":

@@ -118,9 +118,8 @@ def name_of(measure: Measure) -> str:
   Fields that have their default are left out.
   """
   name = measures.name_of(measure)
-  if name in measures:
-    return name
-  name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
+  if name not in measures:
+    name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
   thing: Any = measure
   fields = dataclasses.fields(thing) if dataclasses.is_dataclass(thing) else ()
   given = [(x.name, getattr(measure, x.name), x.default) for x in fields]

@@ -1,0 +1,1 @@
+"""What the heads of finished runs do: a page, tables and JSON."""

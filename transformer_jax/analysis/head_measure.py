@@ -1,0 +1,70 @@
+"""Statistics of heads as measures of evaluation: figures for a sweep's report."""
+
+import dataclasses
+from typing import ClassVar
+
+import jax.numpy as jnp
+
+from transformer_jax.analysis.head_analysis import scores
+from transformer_jax.analysis.head_batch import Vocabulary, layers
+from transformer_jax.analysis.head_statistic import head_statistics
+from transformer_jax.evaluation.measures import Measure, measures
+from transformer_jax.spec import SpecError
+
+REDUCE = {"mean": jnp.nanmean, "max": jnp.nanmax, "min": jnp.nanmin}
+
+
+@measures.register("head_statistic")
+@dataclasses.dataclass(frozen=True)
+class HeadStatisticMeasure(Measure):
+  """A statistic of attention heads in each example: the mean over heads, or an end.
+
+  statistic   spec of a registered one, 'previous', or of your own, 'my_file:Mine()';
+              counts of tokens are those of the examples that are scored at once
+  over        "mean" of all heads, or the "max" or "min" of them
+  layers      end of the paths of layers that count, as in "cross"; "": all
+
+  The model runs once more with the core `dense`. It is no aim, though a report calls
+  higher values better. Delimiters are not known here.
+
+  >>> HeadStatisticMeasure("previous", over="max").over
+  'max'
+  """
+
+  better: ClassVar[str] = "higher"
+  quarter: ClassVar[bool] = False
+
+  statistic: str
+  over: str = "mean"
+  layers: str = ""
+
+  def __post_init__(self):
+    found = head_statistics.build(self.statistic)
+    if "delimiters" in found.needs:
+      raise SpecError(
+        f"head_statistic({self.statistic!r}): evaluation does not know the texts of"
+        " tokens; use python -m experiments.heads"
+      )
+    if self.over not in REDUCE:
+      raise SpecError(f"over is {self.over!r}; write {', '.join(REDUCE)}")
+
+  @property
+  def bounds(self) -> tuple[float | None, float | None]:  # type: ignore[override]
+    """Returns those of the statistic."""
+    return head_statistics.build(self.statistic).bounds
+
+  def score(self, outputs):
+    statistic = head_statistics.build(self.statistic)
+    vocabulary = None
+    if "counts" in statistic.needs:
+      token_BL = outputs.reads[0]
+      zero_V = jnp.zeros(outputs.logits_BLV.shape[-1])
+      vocabulary = Vocabulary(None, zero_V).counted(token_BL, outputs.real_BL)
+    found = layers(outputs.model, outputs.params, outputs.reads, vocabulary)
+    chosen = [x for path, x in found.items() if path.endswith(self.layers)]
+    if not chosen:
+      raise SpecError(
+        f"layers={self.layers!r}: no layer's path ends so; it has {', '.join(found)}"
+      )
+    x_BH = jnp.concatenate([scores(statistic, x) for x in chosen], axis=1)
+    return REDUCE[self.over](x_BH, axis=1)
