@@ -59,10 +59,10 @@ def main(argv: list[str]) -> None:
 
   trust(FLAGS.allow)
   process.check_platform()
-  names = head_runs.Settings.__dataclass_fields__
+  names = head_runs.HeadSettings.__dataclass_fields__
   given = {name: getattr(FLAGS, name) for name in names}
   given |= {"head": tuple(FLAGS.head), "statistics": head_runs.specs(FLAGS.statistics)}
-  settings = head_runs.Settings(**given)
+  settings = head_runs.HeadSettings(**given)
   folder = Path(FLAGS.run).expanduser()
   found = head_runs.describe_all(folder, FLAGS.groups, settings)
   out = Path(FLAGS.out).expanduser() if FLAGS.out else folder / "heads"

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from experiments.heads import head_tables, heads_page
-from experiments.heads.head_runs import DescribedRun, Settings
+from experiments.heads.head_runs import DescribedRun, HeadSettings
 from experiments.reporting.line_curves import LineChart, draw_curves
 from experiments.reporting.picture import Picture
 from experiments.reporting.report_table import Table, to_markdown
@@ -21,7 +21,9 @@ from transformer_jax.training.json_files import replace_file
 from transformer_jax.untrusted import cell, shown
 
 
-def write(out: Path, runs: Sequence[DescribedRun], settings: Settings) -> Iterator[str]:
+def write(
+  out: Path, runs: Sequence[DescribedRun], settings: HeadSettings
+) -> Iterator[str]:
   """Writes all files into a folder; yields lines for the terminal."""
   names = head_tables.names_of(runs)
   tables = every_table(runs, names)

@@ -24,7 +24,7 @@ IMPORTANCE = ("ablation", "gradient")
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
+class HeadSettings:
   """What is measured of each run.
 
   statistics   specs
@@ -36,7 +36,7 @@ class Settings:
   importance   also measure importance and pruning
   similarity   also compare heads with each other
 
-  >>> Settings(("entropy",)).examples
+  >>> HeadSettings(("entropy",)).examples
   128
   """
 
@@ -146,7 +146,7 @@ def specs(text: str) -> tuple[str, ...]:
 
 
 def describe_all(
-  folder: Path, groups: Sequence[str], settings: Settings
+  folder: Path, groups: Sequence[str], settings: HeadSettings
 ) -> list[DescribedRun]:
   """Returns the heads of a run, or of all finished runs of a sweep; raises ConfigError.
 
@@ -185,7 +185,7 @@ def _runs(folder: Path, groups: Sequence[str]) -> dict[str, Path]:
 
 
 def describe(
-  label: str, run: TrainedRun, chosen: Mapping[str, Any], settings: Settings
+  label: str, run: TrainedRun, chosen: Mapping[str, Any], settings: HeadSettings
 ) -> DescribedRun:
   """Returns the heads of a run; raises ConfigError for a head that is not there.
 
@@ -216,7 +216,7 @@ def describe(
   )
 
 
-def _measured(run, analysis: HeadAnalysis, chosen, settings: Settings) -> Any:
+def _measured(run, analysis: HeadAnalysis, chosen, settings: HeadSettings) -> Any:
   """Returns value_SEH, similarities and pruning curves of all seeds."""
   statistics = analysis.statistics(chosen)
   importance, half = analysis.importance(), len(analysis.batch.target_BL) // 2
@@ -259,20 +259,15 @@ def _mean(x_SEH: np.ndarray) -> np.ndarray:
   return np.where(number_SE > 0, total_SE / np.maximum(number_SE, 1), np.nan)
 
 
-def _notes(run, analysis: HeadAnalysis, chosen, settings: Settings) -> tuple[str, ...]:
+def _notes(
+  run, analysis: HeadAnalysis, chosen, settings: HeadSettings
+) -> tuple[str, ...]:
   notes = []
-  B = min(settings.batch_size, settings.examples)
-  L = analysis.batch.input_BL.shape[1]
   core = run.result.get("core") or run.config.model.core  # of auto the one that ran
   if not core.endswith("dense"):
     H = max(analysis.heads(run.params[run.seeds[0]]).values())
-    mib = 4 * B * H * L * L / 2**20
-    notes.append(
-      f"The core {core} never holds weights. Statistics and similarities are those of"
-      f" the core dense, the same numbers, which holds L x M floats for each head:"
-      f" {mib:,.1f} MiB for a layer of {H} heads, {B} texts and {L} tokens. Importance"
-      f" and pruning are of the core {core}."
-    )
+    B = min(settings.batch_size, settings.examples)
+    notes.append(core_note(core, B, H, analysis.batch.input_BL.shape[1]))
   trained = run.experiment.trainer.length
   if settings.length > trained:
     notes.append(
@@ -281,6 +276,16 @@ def _notes(run, analysis: HeadAnalysis, chosen, settings: Settings) -> tuple[str
   left = {name: analysis.missing(x) for name, x in chosen.items()}
   notes += [f"{name} is left out: {reason}." for name, reason in left.items() if reason]
   return tuple(notes)
+
+
+def core_note(core: str, B: int, H: int, L: int) -> str:
+  """Returns which core is taken where a run's own never holds weights, and its cost."""
+  return (
+    f"The core {core} never holds weights. Statistics and similarities are those of the"
+    f" core dense, the same numbers, which holds L x M floats for each head:"
+    f" {4 * B * H * L * L / 2**20:,.1f} MiB for a layer of {H} heads, {B} texts and {L}"
+    f" tokens. Importance and pruning are of the core {core}."
+  )
 
 
 def shown_layers(run: DescribedRun, name: str) -> list[str]:
