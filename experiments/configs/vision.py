@@ -14,9 +14,10 @@ is scored on the same digits at the trained size and twice as large, as Heo et a
 theirs. `--plan=fashion` has 7 x 7 patches of Fashion-MNIST, also from TFDS
 ("images('tfds:fashion_mnist')", prepared as any TFDS data).
 Cost: 5 minutes for the digits on 2 cores of an Intel Xeon, measured at commit
-ecc922a859 with other work beside it; fashion has not been run.
-Expect: 0.67 without positions, 0.88 to 0.90 with any; guessing at twice the size. See
-docs/results/vision.md.
+ecc922a859 with other work beside it; 26 for fashion on an AMD EPYC, at b7b1a00.
+Expect: 0.67 without positions, 0.88 to 0.90 with any; guessing at twice the size. Of
+fashion, 0.74 without and up to 0.82 with positions, which do harm at twice the size.
+See docs/results/vision.md.
 """
 
 from ml_collections import ConfigDict
