@@ -57,7 +57,7 @@ def test_a_page_and_its_numbers(here, tmp_path, capsys):
   assert run["heads"] == {PATH: [0, 1]} and len(run["pruning"]["importance"][0]) == 3
   names = {x["statistic"] for x in content["heads"]}
   assert names == {"previous(threshold=0.1)", "rare", "ablation", "gradient"}
-  rows = list(csv.DictReader((tmp_path / "heads.csv").open()))
+  rows = list(csv.DictReader((tmp_path / "heads.csv").read_text().splitlines()))
   assert len(rows) == len(content["heads"]) == 4 * 2 * 2  # statistics, heads, seeds
   assert "Heads by role" in (tmp_path / "heads.md").read_text()
   trained = load_sweep(here).trained("rope")
