@@ -140,8 +140,10 @@ def score(
       )
   lost = {int(seed): step for seed, step in run.result["diverged"].items()}
   diverged = {run.seeds.index(seed): step for seed, step in lost.items()}
+  by = run.result.get("diverged_by", {})
+  causes = {run.seeds.index(int(seed)): cause for seed, cause in by.items()}
   no_state: Any = None  # the scores are there already
-  fitted = FitResult(no_state, step=0, diverged=diverged, finished=True)
+  fitted = FitResult(no_state, 0, diverged, finished=True, causes=causes)
   result = {
     "label": scoring.label,
     "scoring": dataclasses.asdict(scoring),

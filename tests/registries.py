@@ -15,6 +15,7 @@ from transformer_jax.models.families import families
 from transformer_jax.models.recurrent import bridges, rnn_cells
 from transformer_jax.models.residual import placements
 from transformer_jax.positions import positions
+from transformer_jax.training.auxiliary import auxiliary_losses
 from transformer_jax.training.objectives import objectives
 from transformer_jax.training.optimizers import optimizers, schedules
 
@@ -22,6 +23,6 @@ from transformer_jax.training.optimizers import optimizers, schedules
 CONFIGURED = [positions, attentions, cores, tasks, embeddings.embeddings, heads.heads]
 CONFIGURED += [feature_norms.norms, layers.activations, families, bridges.links]
 CONFIGURED += [placements, optimizers, schedules, tokenizers, penalties]
-CONFIGURED += [rnn_cells.cells, measures, objectives]
+CONFIGURED += [rnn_cells.cells, measures, auxiliary_losses, objectives]
 REGISTRIES = [*CONFIGURED, sources, interop.families, head_statistics]
 REGISTRIES += [head_similarities]

@@ -67,6 +67,7 @@ def _train() -> ConfigDict:
   train.schedule = "cosine(warmup=30)"  # the factor on lr over the steps
   train.clip = 1.0  # largest norm of a gradient; 0: any
   train.label_smoothing = 0.0  # probability moved from the target to all tokens
+  train.auxiliary = ()  # ("head_diversity(output, weight=0.1)", "z_loss"): more losses
   train.ema = 0.0  # decay of a moving average of the parameters, used instead; 0: none
   train.init_from = ""  # folder of trained parameters: see runner/pretrained.py
   train.text = "auto"  # where the text is: resident on devices, streamed from the host

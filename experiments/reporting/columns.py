@@ -91,10 +91,8 @@ def _excuse(
   undefined = run.fact("undefined") or {}
   if str(length) in undefined:
     return "undefined", str(undefined[str(length)])
-  lost = run.fact("diverged") or {}
-  if lost:
-    steps = ", ".join(f"seed {seed} at step {step}" for seed, step in lost.items())
-    return "diverged", steps
+  if run.divergences:
+    return "diverged", ", ".join(run.divergences)
   if length not in run.result["lengths"]:
     return "undefined", f"not scored at length {length}"
   missing = [seed for seed in run.result["seeds"] if seed not in values]

@@ -158,8 +158,8 @@ def _troubles(run: LoadedRun) -> Iterator[tuple[str, str]]:
     place = "" if run.step is None else f" at step {run.step}"
     details = f"more seeds or scores, {run.adding}{place}; the earlier result is shown"
     yield "extended", details
-  for seed, step in (run.fact("diverged") or {}).items():
-    yield "diverged", f"seed {seed} at step {step}"
+  for details in run.divergences:
+    yield "diverged", details
   if steps := run.fact("rows_lost"):
     details = f"metrics.jsonl lacks {len(steps)} steps, the first is {steps[0]}"
     yield "record damaged", details

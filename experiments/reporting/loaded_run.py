@@ -55,6 +55,15 @@ class LoadedRun:
   again_of: str = ""
   adding: str = ""
 
+  @property
+  def divergences(self) -> list[str]:
+    """Where each diverged seed did, and by which auxiliary loss: `seed 1 at step 9`."""
+    causes = self.fact("diverged_by") or {}
+    return [
+      f"seed {seed} at step {step}" + (f", by {causes[seed]}" if seed in causes else "")
+      for seed, step in (self.fact("diverged") or {}).items()
+    ]
+
   @functools.cached_property
   def examples(self) -> ExampleScores | None:
     """Scores of single examples; None without a result, and in older runs.

@@ -136,7 +136,7 @@ def _shape(result: dict) -> str:
       return "is damaged (bounds of a measure are no two numbers)"
     if not all(map(_sound_score, result["scores"])):
       return "is damaged (a score lacks a whole number of seed or length, or a name)"
-    for name in ("undefined", "diverged", "data", "start", "own_code", "targets"):
+    for name in ("undefined", "diverged", "diverged_by", *MAPPINGS):
       dict.keys(result.get(name) or {})
     for targets in (result.get("targets") or {}).values():
       _ = str.split(targets["fingerprint"]), targets["examples"] + targets["targets"]

@@ -30,6 +30,7 @@ from transformer_jax.evaluation.task_evaluation import TaskEvaluation
 from transformer_jax.mesh_shape import MeshShape
 from transformer_jax.models import Architecture, families
 from transformer_jax.models.compatibility import refusal
+from transformer_jax.spec import SpecError
 from transformer_jax.training import batch_statistics, optimizers, pmap
 from transformer_jax.training.loop import Budget
 from transformer_jax.training.objectives import output_size
@@ -101,6 +102,7 @@ def build(config: ConfigDict) -> Experiment:
     ema=train.ema,
     accumulate=train.accumulate,
   )
+  trainer = with_auxiliary(config, trainer)
   return Experiment(
     trainer=trainer,
     evaluator=evaluator,
@@ -125,6 +127,15 @@ def generation_settings(evaluate: ConfigDict) -> dict[str, TaskEvaluation]:
     "summaries": SummaryEval(*texts),
     "rollouts": RolloutEval(evaluate.rollouts, tuple(evaluate.target_returns)),
   }
+
+
+def with_auxiliary(config: ConfigDict, trainer: Trainer) -> Trainer:
+  """Returns the trainer with its auxiliary losses; raises ConfigError."""
+  losses = tuple(config.train.auxiliary)
+  try:
+    return dataclasses.replace(trainer, auxiliary=losses) if losses else trainer
+  except SpecError as error:
+    raise ConfigError(f"train.auxiliary={losses}: {error}") from error
 
 
 def scored_by(config: ConfigDict, evaluator: Evaluator) -> Evaluator:

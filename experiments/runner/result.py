@@ -10,6 +10,7 @@ from experiments.runner.build import Experiment
 from experiments.runner.cost import cores_used, flops_per_token, sizes
 from transformer_jax.evaluation.measures import Measure
 from transformer_jax.evaluation.splits import split_of
+from transformer_jax.training.auxiliary.auxiliary_probe import reads_weights
 from transformer_jax.training.loop import FitResult
 
 
@@ -29,13 +30,14 @@ def result_of(
     for n, values in enumerate(written.get("scores", ()))
     for name, value in values.items()
   ] + scores
-  lost = {seeds[index]: step for index, step in fitted.diverged.items()}
+  lost = {seeds[place]: step for place, step in fitted.diverged.items()}
+  reasons = {seeds[place]: fitted.reason(place) for place in fitted.diverged}
+  causes = {str(seeds[place]): cause for place, cause in fitted.causes.items()}
   named = [score | {"seed": seeds[score["seed"]]} for score in all_scores]
 
   def without_diverged(score: dict) -> dict:
-    step = lost.get(score["seed"])
-    gone = {"value": None, "reason": f"diverged at step {step}"}
-    return score if step is None else score | gone
+    reason = reasons.get(score["seed"])
+    return score | ({"value": None, "reason": reason} if reason else {})
 
   return {
     "seeds": list(seeds),
@@ -50,6 +52,7 @@ def result_of(
     "scores": [without_diverged(score) for score in named],
     "undefined": _undefined(experiment, named, lost),
     "diverged": {str(seed): step for seed, step in lost.items()},
+    **({"diverged_by": causes} if causes else {}),
     **({"written": written} if written else {}),
   }
 
@@ -97,6 +100,8 @@ def cost_of(experiment: Experiment, arrays: Any, mesh: Mesh) -> dict[str, Any]:
   arch = experiment.trainer.model.arch
   with jax.set_mesh(mesh):
     used, refused = cores_used(arch, _tokens(experiment))
+  if names := reads_weights(experiment.trainer.terms):
+    used += f" (training: dense, whose weights {', '.join(names)} reads)"
   return {
     "parameters": parameters,
     "position_parameters": positional,

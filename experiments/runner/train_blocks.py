@@ -121,8 +121,8 @@ def _finished(own: Experiment, block: SeedBlock, mesh: Mesh) -> FitResult | None
   if restored is None or restored[1]["step"] != steps:
     return None
   trained, meta = restored
-  diverged = {int(place): step for place, step in meta["diverged"].items()}
-  return FitResult(trained, steps, diverged, finished=True)
+  diverged, causes = loop.divergences(meta)
+  return FitResult(trained, steps, diverged, finished=True, causes=causes)
 
 
 def _joined(fits: list[FitResult]) -> FitResult:
@@ -130,9 +130,12 @@ def _joined(fits: list[FitResult]) -> FitResult:
   if len(fits) == 1:
     return fits[0]
   diverged: dict[int, int] = {}
+  causes: dict[int, str] = {}
   first = 0
   for fitted in fits:
     diverged |= {first + place: step for place, step in fitted.diverged.items()}
+    causes |= {first + place: cause for place, cause in fitted.causes.items()}
     first += fitted.state.step.shape[0]
   whole = seed_parts.join([fitted.state for fitted in fits])
-  return FitResult(whole, max(f.step for f in fits), diverged, finished=True)
+  last = max(f.step for f in fits)
+  return FitResult(whole, last, diverged, finished=True, causes=causes)

@@ -26,6 +26,7 @@ ROUNDING = ("evaluate.batch_size", "evaluate.texts_per_step")
 # of the code before them.
 NEUTRAL = {
   "train.ema": 0.0,
+  "train.auxiliary": (),
   "evaluate.split": "",
   "evaluate.measures": (),
   "evaluate.rollouts": 16,

@@ -26,6 +26,7 @@ def registries() -> dict[str, Registry]:
   from transformer_jax.models.layers import activations
   from transformer_jax.models.residual import placements
   from transformer_jax.positions import positions
+  from transformer_jax.training.auxiliary import auxiliary_losses
   from transformer_jax.training.optimizers import optimizers, schedules
   from transformer_jax.training.step_metrics import step_metrics
 
@@ -43,6 +44,7 @@ def registries() -> dict[str, Registry]:
     "train.optimizer": optimizers,
     "train.schedule": schedules,
     "train.metrics": step_metrics,
+    "train.auxiliary": auxiliary_losses,
     "evaluate.penalty": penalties,
     "evaluate.measures": measures,
   }

@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-import re
 from typing import Any, ClassVar
 
 import jax
@@ -117,14 +116,7 @@ def name_of(measure: Measure) -> str:
 
   Fields that have their default are left out.
   """
-  name = measures.name_of(measure)
-  if name not in measures:
-    name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
-  thing: Any = measure
-  fields = dataclasses.fields(thing) if dataclasses.is_dataclass(thing) else ()
-  given = [(x.name, getattr(measure, x.name), x.default) for x in fields]
-  words = [f"{field}={value!r}" for field, value, default in given if value != default]
-  return f"{name}({', '.join(words)})" if words else name
+  return measures.label(measure)
 
 
 def _mean(x_BL: jax.Array, weight_BL: jax.Array) -> jax.Array:

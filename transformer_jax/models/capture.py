@@ -53,7 +53,8 @@ def run(
   want      places to record
   edit      {place: function of (path, array)}, whose result stands in the place of the
             array from there on; wanted arrays are those after the edit
-  options   of `model.apply`: method, rngs; and keyword arguments of the method
+  options   of `model.apply`: method, rngs, mutable; and keyword arguments of the
+            method. With `mutable` the result is a pair, as that of `model.apply`
 
   A place is one of
 
@@ -179,11 +180,14 @@ def _run_recurrent(model, params, reads, watch, options) -> tuple[Any, Captured]
 
 
 def _apply(model, params, reads, watch, options) -> tuple[Any, Captured]:
+  kept = options.pop("mutable", None)
   with nn.intercept_methods(watch.intercept):
-    result, captured = model.apply(
-      {"params": params}, *reads, mutable=[CAPTURED], **options
+    result, changed = model.apply(
+      {"params": params}, *reads, mutable=[CAPTURED, *(kept or ())], **options
     )
-  return result, _by_place(captured.get(CAPTURED, {}), watch.want)
+  changed = dict(changed)
+  captured = _by_place(changed.pop(CAPTURED, {}), watch.want)
+  return ((result, changed) if kept else result), captured
 
 
 def _by_place(captured: Any, want: Collection[str]) -> Captured:

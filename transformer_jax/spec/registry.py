@@ -1,14 +1,16 @@
 """Registries of classes by name, which build objects from specs."""
 
 import ast
+import dataclasses
 import importlib
 import inspect
 import math
-from collections.abc import Callable, Iterator, Mapping
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 from transformer_jax.argument_ranges import allowed
-from transformer_jax.spec.argument_types import fits, types_of, wanted
+from transformer_jax.spec.argument_types import fits, types_of, wanted, with_words
 from transformer_jax.spec.errors import SpecError, nearest, renamed
 from transformer_jax.spec.grammar import IMPORT, parse
 from transformer_jax.spec.trusted import check_trust, trust_loaded
@@ -66,6 +68,28 @@ class Registry(Mapping[str, type]):
     kind = type(thing)
     return next((n for n in self if self[n] is kind), kind.__name__)
 
+  def label(self, thing: Any, without: Collection[str] = ()) -> str:
+    """Returns an object's name with its fields that differ from their defaults.
+
+    The name of a class outside of the registry is written as those in it are.
+
+    without   fields that are left out
+
+    >>> import transformer_jax as tj
+    >>> tj.attentions.label(tj.attentions.build("window(4)"), without=("other",))
+    'window(size=4)'
+    """
+    name = self.name_of(thing)
+    name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
+    fields = dataclasses.fields(thing) if dataclasses.is_dataclass(thing) else ()
+    given = [(x.name, getattr(thing, x.name), x.default) for x in fields]
+    words = [
+      f"{field}={value!r}"
+      for field, value, default in given
+      if value != default and field not in without
+    ]
+    return f"{name}({', '.join(words)})" if words else name
+
   def build(self, spec: Any) -> Any:
     """Returns the object that `spec` describes; an object is returned unchanged."""
     if not isinstance(spec, str):
@@ -87,6 +111,7 @@ class Registry(Mapping[str, type]):
   def _call(self, node: ast.expr, spec: str) -> Any:
     call = node if isinstance(node, ast.Call) else ast.Call(node, [], [])
     cls = self._find(call.func, spec)
+    call = with_words(cls, call)
     named = {word.arg: word.value for word in call.keywords if word.arg is not None}
     if len(named) < len(call.keywords):
       raise SpecError(f"{self.kind} '{spec}': ** is not read here; name each argument")

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import itertools
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -21,6 +21,7 @@ from transformer_jax.devices import platform
 from transformer_jax.mesh_shape import SEED
 from transformer_jax.training import loss as losses
 from transformer_jax.training import pmap, seed_parts, sharding, step_look, stream
+from transformer_jax.training.auxiliary.terms import AUXILIARY
 from transformer_jax.training.checkpoint import Keeper
 from transformer_jax.training.checkpoint_note import named_leaves
 from transformer_jax.training.step import State, Trainer
@@ -130,6 +131,7 @@ class FitResult:
 
   diverged   first step with a loss that is not finite, by place of the seed
   finished   False if training stopped before the last step
+  causes     auxiliary loss that was not finite while the cross-entropy was, by place
 
   >>> seeds = (10, 11, 12)  # the second one diverged at step 420
   >>> stopped = FitResult(state=None, step=500, diverged={1: 420}, finished=False)
@@ -141,6 +143,17 @@ class FitResult:
   step: int
   diverged: dict[int, int]
   finished: bool
+  causes: dict[int, str] = dataclasses.field(default_factory=dict)
+
+  def reason(self, place: int) -> str:
+    """Returns a clause on a seed that diverged: when, and by which auxiliary loss.
+
+    >>> FitResult(None, 9, {0: 4}, False, {0: "auxiliary/z_loss"}).reason(0)
+    'diverged at step 4: auxiliary/z_loss was not finite'
+    """
+    cause = self.causes.get(place)
+    why = f": {cause} was not finite" if cause else ""
+    return f"diverged at step {self.diverged[place]}{why}"
 
 
 def compile_steps(
@@ -314,11 +327,11 @@ def fit(
   restored = keeper.restore(program.abstract)
   state, meta = restored or (program.init(), {"step": 0, "diverged": {}})
   step = meta["step"]
-  diverged = {int(seed): first for seed, first in meta["diverged"].items()}
+  diverged, causes = divergences(meta)
   check_buffers(state)
   resumed(step)
   seeds = program.abstract.step.shape[0]
-  pending = _Pending(diverged, report)
+  pending = _Pending(diverged, causes, report)
   parts = seed_parts.split(state, program.together)
   del restored, state  # a dispatch donates it
   with program.windows_from(step) as windows:
@@ -330,26 +343,42 @@ def fit(
       keeper.poll()
       if step % budget.save == 0 or step == budget.steps:
         pending.settle(leave=0)
-        keeper.save(step, seed_parts.join(parts), {"diverged": diverged})
+        keeper.save(step, seed_parts.join(parts), _note(diverged, causes))
   pending.settle(leave=0)
   state = seed_parts.join(parts)
   finished = step >= budget.steps or len(diverged) == seeds
   if not finished:
-    keeper.save(step, state, {"diverged": diverged})
-  return FitResult(state, step, diverged, finished)
+    keeper.save(step, state, _note(diverged, causes))
+  return FitResult(state, step, diverged, finished, causes)
+
+
+def _note(diverged: dict[int, int], causes: dict[int, str]) -> dict[str, Any]:
+  """Returns what a checkpoint says of seeds that diverged."""
+  return {"diverged": diverged} | ({"causes": causes} if causes else {})
+
+
+def divergences(meta: Mapping[str, Any]) -> tuple[dict[int, int], dict[int, str]]:
+  """Returns `diverged` and `causes` of a FitResult, from the note of a checkpoint."""
+  diverged = {int(place): first for place, first in meta["diverged"].items()}
+  causes = {int(place): cause for place, cause in meta.get("causes", {}).items()}
+  return diverged, causes
 
 
 class _Pending:
   """Metrics of dispatches under way, reported in their order.
 
   diverged   first step with a loss that is not finite, by place of the seed; filled
+  causes     auxiliary loss that was not finite first, by place; filled
   report     called with the metrics of every dispatch
   """
 
   def __init__(
-    self, diverged: dict[int, int], report: Callable[[DispatchMetrics], None]
+    self,
+    diverged: dict[int, int],
+    causes: dict[int, str],
+    report: Callable[[DispatchMetrics], None],
   ):
-    self.diverged, self.report = diverged, report
+    self.diverged, self.causes, self.report = diverged, causes, report
     self.dispatches: collections.deque = collections.deque()
     self.last_report = time.perf_counter()
 
@@ -363,7 +392,7 @@ class _Pending:
       last, metrics = self.dispatches.popleft()
       metrics = seed_parts.join(global_arrays.read(metrics))
       taught_SN = metrics.pop("targets") != 0
-      _note_divergence(self.diverged, last, metrics["loss"], taught_SN)
+      _note_divergence(self.diverged, self.causes, last, metrics, taught_SN)
       now = time.perf_counter()
       means = {name: _mean(x_SN, taught_SN) for name, x_SN in metrics.items()}
       seconds, diverged = now - self.last_report, len(self.diverged)
@@ -398,13 +427,28 @@ def _mean(x_SN: np.ndarray, taught_SN: np.ndarray) -> np.ndarray:
 
 
 def _note_divergence(
-  diverged: dict[int, int], last: int, loss_SN: np.ndarray, taught_SN: np.ndarray
+  diverged: dict[int, int],
+  causes: dict[int, str],
+  last: int,
+  metrics: Mapping[str, np.ndarray],
+  taught_SN: np.ndarray,
 ) -> None:
-  """Records the first step at which the loss of each seed was not finite.
+  """Records the first step at which a loss of each seed was not finite.
 
   A step without a target has no loss.
   """
-  bad_SN = ~np.isfinite(loss_SN) & taught_SN
-  first = last - loss_SN.shape[1] + 1
-  for seed in np.flatnonzero(bad_SN.any(axis=1)):
-    diverged.setdefault(int(seed), first + int(bad_SN[seed].argmax()))
+  bad = {
+    name: ~np.isfinite(x_SN) & taught_SN
+    for name, x_SN in metrics.items()
+    if name == "loss" or name.startswith(AUXILIARY)
+  }
+  bad_SN = functools.reduce(np.logical_or, bad.values())
+  first = last - bad_SN.shape[1] + 1
+  for seed in map(int, np.flatnonzero(bad_SN.any(axis=1))):
+    if seed in diverged:
+      continue
+    at = int(bad_SN[seed].argmax())
+    diverged[seed] = first + at
+    names = [name for name, x_SN in bad.items() if x_SN[seed, at]]
+    if "loss" not in names:  # else the parameters were lost before
+      causes[seed] = names[0]

@@ -53,6 +53,38 @@ def num_chunks(B: int, L: int, V: int, max_logits: int) -> int:
   return min(L, -(-B * L * V // max_logits))
 
 
+def chunked_log_z(x_BLD, output_VD, n=1):
+  """Returns log_z_BL, float32: the log of the sum of the exponentials of the logits.
+
+  Of the logits x @ output^T, of which n chunks are computed one after another, and
+  once more in the backward pass.
+
+  x_BLD       states of the last layer
+  output_VD   output projection
+  n           number of chunks, from `num_chunks`
+  """
+  reads_VD = output_VD.astype(x_BLD.dtype)
+
+  @jax.checkpoint
+  def of_chunk(x_BLD):
+    logits_BLV = jnp.matmul(x_BLD, reads_VD.T, preferred_element_type=jnp.float32)
+    return jax.nn.logsumexp(logits_BLV, axis=-1)
+
+  return _join(jax.lax.map(of_chunk, _cut(x_BLD, n)), x_BLD.shape[1])
+
+
+def _cut(x, n: int):
+  """Cuts (B, L, ...) into (n, B, L / n, ...): a mesh splits B, so B stays whole."""
+  x = jnp.pad(x, [(0, 0), (0, -x.shape[1] % n)] + [(0, 0)] * (x.ndim - 2))
+  return jnp.moveaxis(x.reshape(x.shape[0], n, -1, *x.shape[2:]), 1, 0)
+
+
+def _join(x, L: int):
+  """Joins the chunks that `_cut` made of L tokens."""
+  x = jnp.moveaxis(x, 0, 1)
+  return x.reshape(x.shape[0], -1, *x.shape[3:])[:, :L]
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
 def chunked_cross_entropy(x_BLD, output_VD, target_BL, weight_BL, smoothing=0.0, n=1):
   """Returns (sum of weighted cross-entropies, sum of weights where argmax is right).
@@ -74,17 +106,8 @@ def chunked_cross_entropy(x_BLD, output_VD, target_BL, weight_BL, smoothing=0.0,
 
 def _forward(x_BLD, output_VD, target_BL, weight_BL, smoothing, n):
   """Returns the two sums, and the gradients of the first."""
-  B, L, _ = x_BLD.shape
+  L = x_BLD.shape[1]
   reads_VD = output_VD.astype(x_BLD.dtype)
-
-  def cut(x):
-    """Cuts (B, L, ...) into (n, B, L / n, ...): a mesh splits B, so B stays whole."""
-    x = jnp.pad(x, [(0, 0), (0, -L % n)] + [(0, 0)] * (x.ndim - 2))
-    return jnp.moveaxis(x.reshape(B, n, -1, *x.shape[2:]), 1, 0)
-
-  def join(x):
-    x = jnp.moveaxis(x, 0, 1)
-    return x.reshape(B, -1, *x.shape[3:])[:, :L]
 
   def visit(carry, chunk):
     sums, d_output_DV = carry
@@ -93,10 +116,10 @@ def _forward(x_BLD, output_VD, target_BL, weight_BL, smoothing, n):
 
   zero = jnp.float32(0), jnp.float32(0)
   start = zero, jnp.zeros(output_VD.shape[::-1], jnp.float32)
-  cuts = jax.tree.map(cut, (x_BLD, target_BL, weight_BL))
+  cuts = jax.tree.map(functools.partial(_cut, n=n), (x_BLD, target_BL, weight_BL))
   (sums, d_output_DV), grads = jax.lax.scan(visit, start, cuts)
   d_output_VD = d_output_DV.T.astype(output_VD.dtype)
-  return sums, (d_output_VD, *jax.tree.map(join, grads))
+  return sums, (d_output_VD, *jax.tree.map(lambda x: _join(x, L), grads))
 
 
 def _chunk(output_VD, smoothing, x_BLD, target_BL, weight_BL):

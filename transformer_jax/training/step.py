@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -15,13 +15,16 @@ from transformer_jax.batch_part import BatchPart, MicroBatch
 from transformer_jax.data import task_probe
 from transformer_jax.data.base import Batch, Task
 from transformer_jax.data.windows import Recorder, Replayer, Starts, host_text
-from transformer_jax.models import Transformer
+from transformer_jax.models import Transformer, capture
 from transformer_jax.models.parameters import RUNNING
 from transformer_jax.positions import coords
 from transformer_jax.spec import check_seed
 from transformer_jax.training import batch_statistics
 from transformer_jax.training import loss as losses
 from transformer_jax.training.accumulate import sum_of_parts
+from transformer_jax.training.auxiliary import auxiliary_losses, auxiliary_probe
+from transformer_jax.training.auxiliary.base import AuxiliaryLoss
+from transformer_jax.training.auxiliary.terms import TARGETS, Terms, weights_of
 from transformer_jax.training.objectives import Objective, objective_of
 
 INIT, DATA, NOISE = range(3)  # streams of random numbers of a seed
@@ -80,6 +83,7 @@ class Trainer:
   constrain         splits a batch over devices
   accumulate        micro-batches that a batch is computed in, one after another; the
                     step is that of the whole batch
+  auxiliary         losses that are added to the cross-entropy, or their specs
 
   Raises SpecError if a user's task does not do as it declares.
 
@@ -109,6 +113,7 @@ class Trainer:
   max_logits: int | None = None
   constrain: Callable[[Batch], Batch] = lambda batch: batch
   accumulate: int = 1
+  auxiliary: Sequence[AuxiliaryLoss | str] = ()
 
   def __post_init__(self):
     if self.batch_size % self.accumulate:
@@ -117,6 +122,10 @@ class Trainer:
         f" {self.batch_size}; change one of them"
       )
     task_probe.check(self.task, ["batch"])
+    built = tuple(map(auxiliary_losses.build, self.auxiliary))
+    object.__setattr__(self, "auxiliary", built)
+    in_parts = self.accumulate > 1 or self.axis is not None
+    auxiliary_probe.check(built, self.model, self.task, self.length, in_parts)
     refused = batch_statistics.refusal(self.task, self.batch_size, self.accumulate)
     if refused and self.model.arch.reads_batch:
       raise ValueError(refused)
@@ -148,6 +157,11 @@ class Trainer:
     params = model.init(key_init, read, at, token_BL, at)["params"]
     ema_params = jax.tree.map(jnp.copy, params) if self.ema else None
     return State(jnp.int32(0), params, self.optimizer.init(params), key, ema_params)
+
+  @property
+  def terms(self) -> Terms:
+    """The auxiliary losses, added up."""
+    return Terms(tuple(self.auxiliary))
 
   @functools.cached_property
   def shapes(self) -> State:
@@ -198,14 +212,14 @@ class Trainer:
     A batch without a target teaches nothing: its gradient is 0, and its loss NaN.
     `targets` are how many there are, by weight.
     """
-    (loss, metrics), grads = self.gradients(state, batch)
+    (_, metrics), grads = self.gradients(state, batch)
     running = metrics.pop(RUNNING)
     grads = self.total(grads)
     updates, moments = self.optimizer.update(grads, state.moments, state.params)
     params = optax.apply_updates(state.params, updates)
     params = batch_statistics.replaced(params, running)
     some, name = metrics["targets"] > 0, self.objective.metric
-    loss = jnp.where(some, self.total(loss), jnp.nan)
+    loss = jnp.where(some, self.total(metrics["loss"]), jnp.nan)
     metrics |= {
       # The first of logits that are NaN is no choice.
       name: jnp.where(jnp.isnan(loss), jnp.nan, metrics[name]),
@@ -243,45 +257,69 @@ class Trainer:
     gradient = jax.value_and_grad(self.loss, has_aux=True)
     if self.accumulate == 1:
       return gradient(state.params, batch, state)
-    count = self.total(jnp.sum(batch.weight_BL))
+    counts = self.counts(batch)
 
     def of_part(own: Batch, part: MicroBatch) -> Any:
-      return gradient(state.params, self.constrain(own), state, count, part)
+      return gradient(state.params, self.constrain(own), state, counts, part)
 
     (loss, metrics), grads = sum_of_parts(of_part, batch, self.accumulate)
-    return (loss, metrics | {"targets": count}), grads
+    return (loss, metrics | {"targets": counts[TARGETS]}), grads
+
+  def counts(self, batch: Batch) -> dict[str, jax.Array]:
+    """Returns the divisors of a batch's means: its targets, by weight, and tokens."""
+    weights = weights_of(batch) if self.auxiliary else {TARGETS: batch.weight_BL}
+    return {name: self.total(jnp.sum(x_BL)) for name, x_BL in weights.items()}
 
   def loss(
     self,
     params: Any,
     batch: Batch,
     state: State,
-    count: jax.Array | None = None,
+    counts: Mapping[str, jax.Array] | None = None,
     part: BatchPart | None = None,
   ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Returns the mean loss of the task's objective over the places that count, if any.
 
-    Also the metrics, among them the running statistics, which replace parameters.
+    With the weighted auxiliary losses, if there is a target. Also the metrics, among
+    them the objective alone as `loss`, and the running statistics, which replace
+    parameters.
 
-    count   divisor of the sum, the targets of a whole batch; None: those of this one
-    part    of the whole batch that this is; None: all of it
+    counts   of the whole batch, from `counts`; None: those of this one
+    part     of the whole batch that this is; None: all of it
     """
-    variables, progress = {"params": params}, self.progress(state)
-    hidden: Any = self.model_of(part).apply(
-      variables, *batch.reads, progress=progress, rngs=self.rngs(state),
-      method="hidden", mutable=RUNNING,
-    )  # fmt: skip
+    hidden, captured = self._forward(
+      params, batch, part, progress=self.progress(state), rngs=self.rngs(state)
+    )
     (x_BLD, output_VD), changed = hidden
     max_logits = self.max_logits or losses.default_max_logits()
     B, L = batch.weight_BL.shape
     n = losses.num_chunks(B, L, output_VD.shape[0], max_logits)
     loss, metric = self.objective.sums(x_BLD, output_VD, batch, self.label_smoothing, n)
-    if count is None:
-      count = self.total(jnp.sum(batch.weight_BL))
+    counts = counts or self.counts(batch)
+    count = counts[TARGETS]
     divisor = jnp.where(count > 0, count, 1.0)  # 0 / 0 would be the gradient's end
-    metric = self.total(metric / divisor)
-    metrics = {self.objective.metric: metric, "targets": count}
-    return loss / divisor, metrics | {RUNNING: changed.get(RUNNING, {})}
+    metric, loss = self.total(metric / divisor), loss / divisor
+    metrics = {"loss": loss, self.objective.metric: metric, "targets": count}
+    metrics |= {RUNNING: changed.get(RUNNING, {})}
+    if self.auxiliary:
+      captured |= self.terms.of_logits(x_BLD, output_VD, n)
+      added, values = self.terms(captured, batch, counts)
+      loss += added
+      metrics |= self.total(values)
+    return loss, metrics
+
+  def _forward(
+    self, params: Any, batch: Batch, part: BatchPart | None, **options: Any
+  ) -> tuple[Any, Any]:
+    """Returns (result, arrays that auxiliary losses read) of a forward pass.
+
+    options   of `model.apply`, and of `model.hidden`
+    """
+    model, places = self.model_of(part), self.terms.places
+    options |= {"method": "hidden", "mutable": [RUNNING]}
+    if places:
+      return capture.run(model, params, *batch.reads, want=places, **options)
+    return model.apply({"params": params}, *batch.reads, **options), {}
 
   def rngs(self, state: State) -> dict[str, jax.Array]:
     """Returns the keys of this step's random numbers, by what draws them."""

@@ -1,0 +1,84 @@
+"""Sum of auxiliary losses, with the arrays that they read."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from transformer_jax.data.base import Batch
+from transformer_jax.training.auxiliary.base import (
+  LOG_Z,
+  AuxiliaryLoss,
+  auxiliary_losses,
+)
+from transformer_jax.training.auxiliary.training_pass import (
+  TARGETS,
+  TrainingPass,
+  weights_of,
+)
+from transformer_jax.training.loss import chunked_log_z
+
+__all__ = ["AUXILIARY", "TARGETS", "Terms", "name_of", "weights_of"]
+
+AUXILIARY = "auxiliary/"  # before the names of these losses among the metrics
+
+
+def name_of(loss: AuxiliaryLoss) -> str:
+  """Returns a loss's name: `z_loss`, or `head_diversity(on='positions')`.
+
+  Its weight and fields that have their default are left out.
+  """
+  return auxiliary_losses.label(loss, without=("weight",))
+
+
+@dataclasses.dataclass(frozen=True)
+class Terms:
+  """Auxiliary losses that are added to the cross-entropy.
+
+  >>> Terms((auxiliary_losses.build("z_loss"),)).reads
+  ('log_z',)
+  """
+
+  losses: tuple[AuxiliaryLoss, ...]
+
+  @property
+  def reads(self) -> tuple[str, ...]:
+    """Places of the arrays that are read."""
+    return tuple(sorted({place for loss in self.losses for place in loss.places}))
+
+  @property
+  def places(self) -> tuple[str, ...]:
+    """Places that are recorded from the model, as in `capture.run`."""
+    return tuple(place for place in self.reads if place != LOG_Z)
+
+  def of_logits(
+    self, x_BLD: jax.Array, output_VD: jax.Array, n: int
+  ) -> dict[str, dict[str, jax.Array]]:
+    """Returns {place: {path: array}} of the logits x @ output^T, if any is read.
+
+    n   chunks that they are computed in
+    """
+    if LOG_Z not in self.reads:
+      return {}
+    return {LOG_Z: {"output": chunked_log_z(x_BLD, output_VD, n)}}
+
+  def __call__(
+    self,
+    captured: Mapping[str, Mapping[str, Any]],
+    batch: Batch,
+    counts: Mapping[str, jax.Array],
+  ) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Returns the weighted sum, 0 without a target; and each loss, as metrics.
+
+    captured   {place: {path: array}} of all that is read
+    batch      the batch, or a part of it
+    counts     sums of the whole batch's weights
+    """
+    arrays = TrainingPass(captured, batch, counts)
+    values = {AUXILIARY + name_of(loss): loss.loss(arrays) for loss in self.losses}
+    weighted = (
+      loss.weight * x for loss, x in zip(self.losses, values.values(), strict=True)
+    )
+    return jnp.where(counts[TARGETS] > 0, sum(weighted), 0.0), values
