@@ -19,6 +19,10 @@ from transformer_jax import untrusted
 from transformer_jax.training.json_files import warn
 from transformer_jax.untrusted import shown
 
+# Entries of a result that are objects, where they are there.
+MAPPINGS = ("undefined", "diverged", "diverged_by", "data", "start", "own_code")
+MAPPINGS += ("targets",)
+
 
 def read_run(folder: pathlib.Path, entry: dict) -> LoadedRun:
   """Reads one run; a damaged file makes its state `damaged` and is named in `error`."""
@@ -136,7 +140,7 @@ def _shape(result: dict) -> str:
       return "is damaged (bounds of a measure are no two numbers)"
     if not all(map(_sound_score, result["scores"])):
       return "is damaged (a score lacks a whole number of seed or length, or a name)"
-    for name in ("undefined", "diverged", "diverged_by", *MAPPINGS):
+    for name in MAPPINGS:
       dict.keys(result.get(name) or {})
     for targets in (result.get("targets") or {}).values():
       _ = str.split(targets["fingerprint"]), targets["examples"] + targets["targets"]

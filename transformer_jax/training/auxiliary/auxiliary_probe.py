@@ -176,6 +176,6 @@ def _check_parts(name: str, loss: AuxiliaryLoss, captured: Any, batch: Batch) ->
   if not np.allclose(first + last, whole, rtol=1e-3):
     raise SpecError(
       f"{name}.loss of a batch is {whole:.4g}, and those of its parts add up to"
-      f" {first + last:.4g}, as accumulate and pmap do; write arrays.mean(x_BL, ...) for"
-      " the mean over tokens, or accumulate=1"
+      f" {first + last:.4g}, as accumulate and pmap do; write arrays.mean(x_BL, ...)"
+      " for the mean over tokens, or accumulate=1"
     )
