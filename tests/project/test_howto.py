@@ -13,6 +13,7 @@ from transformer_jax.data import task_probe
 from transformer_jax.evaluation import measure_probe
 from transformer_jax.evaluation.measures import measures
 from transformer_jax.models.layers import activations
+from transformer_jax.training.auxiliary import auxiliary_losses, auxiliary_probe
 
 HOWTO = pathlib.Path(__file__).parents[2] / "docs" / "howto"
 DIMS = dict(V=256, D=64, H=4, F=256, L=128)
@@ -40,11 +41,18 @@ def measure(spec):
   measure_probe.check(measures.build(spec))
 
 
+def auxiliary(spec):
+  arch = tj.Architecture(tj.Dims(**DIMS), "rope", decoders=2)
+  losses = (auxiliary_losses.build(spec),)
+  auxiliary_probe.check(losses, tj.Transformer(arch), tj.tasks.build("copy"), 4, True)
+
+
 PAGES = {
   "own_encoding": encoding,
   "own_attention": variant,
   "own_task": task,
   "own_measure": measure,
+  "own_auxiliary_loss": auxiliary,
   "own_model_option": activation,
 }
 

@@ -108,6 +108,16 @@ def test_each_loss_is_that_of_its_paper(kind):
   assert float(metrics["auxiliary/z_loss"]) == pytest.approx(z, rel=1e-4)
 
 
+def test_a_recurrent_model_has_a_z_loss():
+  more = {"model.family": "recurrent", "model.position": "none"}
+  one = trainer(("z_loss",), **more, **{"model.feedforward": 256}).trainer
+  state, batch = begun(one)
+  (_, metrics), _ = jax.jit(one.gradients)(state, batch)
+  logits_BLV = one.model.apply({"params": state.params}, *batch.reads)
+  z = oracle.z_loss(logits_BLV, batch.weight_BL)
+  assert float(metrics["auxiliary/z_loss"]) == pytest.approx(z, rel=1e-4)
+
+
 def test_where_chooses_attention_layers():
   losses = tuple(f"attention_entropy(where={x})" for x in ("encoder", "cross", "all"))
   one = trainer(losses, **PAIRS).trainer
@@ -238,7 +248,7 @@ UNFIT = [
   (
     {"train.auxiliary": ("head_diversity",), "model.family": "recurrent"}
     | {"model.position": "none", "model.feedforward": 256},
-    "the model has no attention; leave the loss out",
+    "a recurrent model has none, or one query at a time; use a loss on state or log_z",
   ),
 ]
 

@@ -20,7 +20,8 @@ from transformer_jax.attention.cores.dense import Dense
 from transformer_jax.data.base import Batch, Task
 from transformer_jax.members import check_members, failed, kind_of, outside
 from transformer_jax.models import Transformer, capture
-from transformer_jax.models.watch import OF_DENSE, PLACES
+from transformer_jax.models.recurrent.model import Recurrence
+from transformer_jax.models.watch import OF_CORE, OF_DENSE, PLACES
 from transformer_jax.positions import coords
 from transformer_jax.spec import SpecError, nearest
 from transformer_jax.training.auxiliary.base import LOG_Z, AuxiliaryLoss
@@ -53,9 +54,10 @@ def check(
   names = [*map(name_of, losses)]
   if twice := [name for name in names if names.count(name) > 1]:
     raise SpecError(f"{twice[0]} is there twice; drop one, or add up their weights")
-  captured, batch = _shapes(Terms(losses), model, task, length)
   for name, loss in zip(names, losses, strict=True):
     _check_core(name, loss, model)
+  captured, batch = _shapes(Terms(losses), model, task, length)
+  for name, loss in zip(names, losses, strict=True):
     _check_shape(name, loss, captured, batch)
     if in_parts and outside(type(loss)):
       _check_parts(name, loss, captured, batch)
@@ -85,8 +87,14 @@ def _check_class(loss: AuxiliaryLoss) -> None:
 
 
 def _check_core(name: str, loss: AuxiliaryLoss, model: Transformer) -> None:
-  """Raises SpecError where a core is named that never holds what a loss reads."""
+  """Raises SpecError where the model's attention never holds what a loss reads."""
   core = model.arch.core
+  of_core = [place for place in loss.places if place in OF_CORE]
+  if of_core and isinstance(model.arch, Recurrence):
+    raise SpecError(
+      f"{name} reads {of_core[0]} of attention, and a recurrent model has none, or one"
+      " query at a time; use a loss on state or log_z, as z_loss, or a Transformer"
+    )
   held = [place for place in loss.places if place in OF_DENSE]
   if held and not isinstance(core, Auto | Dense):
     raise SpecError(
