@@ -213,10 +213,10 @@ def test_a_batch_without_targets_teaches_nothing():
 
 
 def test_heads_without_output_have_a_gradient_of_zero():
-  from transformer_jax.training.auxiliary import attention_entropy, head_diversity
+  from transformer_jax.training.auxiliary import attention_entropy, head_disagreement
 
   zero = jnp.zeros((1, 2, 2, 3))
-  assert not jax.grad(lambda x: head_diversity.cosine(x).sum())(zero).any()
+  assert not jax.grad(lambda x: head_disagreement.cosine(x).sum())(zero).any()
   grad = jax.grad(lambda x: attention_entropy.entropy(x).sum())(zero)
   assert np.isfinite(grad).all()
 
