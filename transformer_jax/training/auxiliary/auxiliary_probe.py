@@ -27,6 +27,7 @@ from transformer_jax.spec import SpecError, nearest
 from transformer_jax.training.auxiliary.base import LOG_Z, AuxiliaryLoss
 from transformer_jax.training.auxiliary.terms import Terms, name_of
 from transformer_jax.training.auxiliary.training_pass import TrainingPass, weights_of
+from transformer_jax.training.objectives import objective_of
 
 B = 4  # examples
 
@@ -56,6 +57,8 @@ def check(
     raise SpecError(f"{twice[0]} is there twice; drop one, or add up their weights")
   for name, loss in zip(names, losses, strict=True):
     _check_core(name, loss, model)
+    if LOG_Z in loss.places and objective_of(task).targets != "labels":
+      raise SpecError(f"{name} reads logits of labels, and the task has numbers")
   captured, batch = _shapes(Terms(losses), model, task, length)
   for name, loss in zip(names, losses, strict=True):
     _check_shape(name, loss, captured, batch)
