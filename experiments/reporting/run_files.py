@@ -20,8 +20,10 @@ from transformer_jax.training.json_files import warn
 from transformer_jax.untrusted import shown
 
 # Entries of a result that are objects, where they are there.
-MAPPINGS = ("undefined", "diverged", "diverged_by", "data", "start", "own_code")
-MAPPINGS += ("targets",)
+MAPPINGS = (
+  *("undefined", "diverged", "diverged_by", "data", "start", "own_code"),
+  "targets",
+)
 
 
 def read_run(folder: pathlib.Path, entry: dict) -> LoadedRun:

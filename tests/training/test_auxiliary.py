@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from oracles import auxiliary_losses as oracle
 from test_accumulate import NOISE, SMALL, begun, packed, uneven
+from test_objectives import Doubling, model_of
 from test_training import close
 
 from experiments.configs import base
@@ -20,8 +21,9 @@ from experiments.setup.identity import run_id
 from experiments.setup.validate import ConfigError, flatten, resolve, validate
 from transformer_jax.models import capture
 from transformer_jax.positions import coords
+from transformer_jax.spec import SpecError
 from transformer_jax.training import loop, sharding
-from transformer_jax.training.auxiliary import auxiliary_losses
+from transformer_jax.training.auxiliary import auxiliary_losses, auxiliary_probe
 from transformer_jax.training.auxiliary.terms import name_of
 from transformer_jax.training.auxiliary.training_pass import stack_of
 from transformer_jax.training.pmap import pmap_step, replicate
@@ -116,6 +118,13 @@ def test_a_recurrent_model_has_a_z_loss():
   logits_BLV = one.model.apply({"params": state.params}, *batch.reads)
   z = oracle.z_loss(logits_BLV, batch.weight_BL)
   assert float(metrics["auxiliary/z_loss"]) == pytest.approx(z, rel=1e-4)
+
+
+def test_a_task_of_numbers_takes_losses_of_heads_and_no_z_loss():
+  task, model = Doubling(), model_of(Doubling())
+  auxiliary_probe.check((auxiliary_losses.build("head_diversity"),), model, task, 6)
+  with pytest.raises(SpecError, match="z_loss reads logits of labels"):
+    auxiliary_probe.check((auxiliary_losses.build("z_loss"),), model, task, 6)
 
 
 def test_where_chooses_attention_layers():

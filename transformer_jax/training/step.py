@@ -161,7 +161,7 @@ class Trainer:
   @property
   def terms(self) -> Terms:
     """The auxiliary losses, added up."""
-    return Terms(tuple(self.auxiliary))
+    return Terms(tuple(map(auxiliary_losses.build, self.auxiliary)))
 
   @functools.cached_property
   def shapes(self) -> State:
