@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Literal
 
 import jax
+import jax.numpy as jnp
 
 from transformer_jax.spec import Registry
 from transformer_jax.training.auxiliary.training_pass import TrainingPass, stack_of
@@ -84,9 +85,8 @@ class AttentionLoss(AuxiliaryLoss):
         if there
         else "the model has no attention; leave the loss out"
       )
-    return sum(
-      arrays.mean(function(x), stack_of(path, keys)) for path, x in found
-    ) / len(found)
+    means = [arrays.mean(function(x), stack_of(path, keys)) for path, x in found]
+    return jnp.mean(jnp.stack(means))
 
 
 def _part(path: str) -> str:
