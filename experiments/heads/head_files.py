@@ -29,8 +29,8 @@ def write(
   tables = every_table(runs, names)
   drawn = pruning_picture(runs)
   out.mkdir(parents=True, exist_ok=True)
-  for ending, content in drawn.files.items() if drawn else ():
-    replace_file(out / f"{drawn.name}.{ending}", content)
+  for ending, drawing in drawn.files.items() if drawn else ():
+    replace_file(out / f"pruning.{ending}", drawing)
   records = [dataclasses.asdict(x) for x in head_tables.records(runs)]
   content = {"settings": dataclasses.asdict(settings), "runs": _facts(runs, names)}
   lines = heads_page.page(runs, names, drawn, _command())
@@ -66,7 +66,8 @@ def pruning_picture(runs: Sequence[DescribedRun]) -> Picture | None:
   chosen = [run for run in runs if run.pruning]
   if not chosen:
     return None
-  curves, guides = {}, []
+  curves: dict[str, Any] = {}
+  guides: list[Any] = []
   for run in chosen:
     loss_SN = np.asarray(run.pruning["importance"])
     share_N = np.linspace(0, 100, loss_SN.shape[1])
@@ -123,10 +124,11 @@ def _facts(runs: Sequence[DescribedRun], names: Sequence[str]) -> list[dict[str,
   ]
 
 
-def _numbers(x_SHH: np.ndarray) -> Any:
+def _numbers(x_SHH: Any) -> Any:
   """Returns nested lists with None for what is no number."""
-  rounded = np.round(x_SHH.astype(float), 4).astype(object)
-  return np.where(np.isfinite(x_SHH), rounded, None).tolist()
+  if np.ndim(x_SHH):
+    return [_numbers(x) for x in x_SHH]
+  return round(float(x_SHH), 4) if np.isfinite(x_SHH) else None
 
 
 def _csv(records: Sequence[dict[str, Any]]) -> str:

@@ -110,10 +110,10 @@ class HeadAnalysis:
         for name, statistic in chosen.items()
       }
 
-    look = self._compiled(look)
+    program = self._compiled(look)
 
     def run(params: Any) -> HeadScores:
-      found = example_stream.per_text(look, params, self.batch, self.batch_size)
+      found = example_stream.per_text(program, params, self.batch, self.batch_size)
       return HeadScores({name: capture.in_order(found[name]) for name in chosen})
 
     return run
@@ -132,10 +132,10 @@ class HeadAnalysis:
         for name, x in chosen.items()
       }
 
-    look = self._compiled(look)
+    program = self._compiled(look)
 
     def run(params: Any) -> dict[str, dict[str, tuple[np.ndarray, np.ndarray]]]:
-      found = example_stream.sums(look, params, self.batch, self.batch_size)
+      found = example_stream.sums(program, params, self.batch, self.batch_size)
       return {
         name: {kind: _mean_and_error(*x) for kind, x in of_kinds.items()}
         for name, of_kinds in found.items()

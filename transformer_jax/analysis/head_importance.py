@@ -4,6 +4,7 @@ A gate multiplies the output of a head; it is 1 in the model, and 0 of a head th
 taken away. Michel et al., 2019. https://arxiv.org/abs/1905.10650
 """
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -23,11 +24,11 @@ def heads_of(model: Any, params: Any, part: Batch) -> dict[str, int]:
   def outputs(params, reads):
     return capture.run(model, params, *reads, want=["output"])[1].get("output", {})
 
-  if not isinstance(model.arch, Recurrence):
-    outputs = jax.eval_shape(outputs, params, part.reads)
-  else:  # its steps are recorded outside of programs
-    outputs = outputs(params, part.reads)
-  return {path: x.shape[2] for path, x in capture.in_order(outputs).items()}
+  # Steps of a recurrent model are recorded outside of programs.
+  by_steps = isinstance(model.arch, Recurrence)
+  shapes = functools.partial(jax.eval_shape, outputs)
+  found = (outputs if by_steps else shapes)(params, part.reads)
+  return {path: x.shape[2] for path, x in capture.in_order(found).items()}
 
 
 def loss_B(

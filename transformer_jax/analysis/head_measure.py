@@ -1,7 +1,7 @@
 """Statistics of heads as measures of evaluation: figures for a sweep's report."""
 
 import dataclasses
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 
@@ -11,7 +11,7 @@ from transformer_jax.analysis.head_statistic import head_statistics
 from transformer_jax.evaluation.measures import Measure, measures
 from transformer_jax.spec import SpecError
 
-REDUCE = {"mean": jnp.nanmean, "max": jnp.nanmax, "min": jnp.nanmin}
+REDUCE: dict[str, Any] = {"mean": jnp.nanmean, "max": jnp.nanmax, "min": jnp.nanmin}
 
 
 @measures.register("head_statistic")

@@ -7,7 +7,7 @@ https://arxiv.org/abs/1906.04341
 """
 
 import dataclasses
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -228,7 +228,9 @@ class Induction(TargetShare):
 
 def copies_BLM(layer: HeadBatch, match: int) -> jax.Array:
   """Returns whether a key ends the same tokens as a query, at another place."""
-  same_BLM = layer.query_token_BL[:, :, None] == layer.key_token_BM[:, None, :]
+  query_token_BL: Any = layer.query_token_BL
+  key_token_BM: Any = layer.key_token_BM
+  same_BLM = query_token_BL[:, :, None] == key_token_BM[:, None, :]
   equal_BLM = same_BLM & (layer.key_BM >= 0)[:, None, :]
   for back in range(1, match):
     moved_BLM = jnp.pad(same_BLM, ((0, 0), (back, 0), (back, 0)))
@@ -237,5 +239,5 @@ def copies_BLM(layer: HeadBatch, match: int) -> jax.Array:
   if layer.cross:
     return equal_BLM
   # Keys of other texts of a packed row are none; places are those of the row.
-  L = layer.query_token_BL.shape[1]
+  L = query_token_BL.shape[1]
   return equal_BLM & ~jnp.eye(L, dtype=bool)
