@@ -9,7 +9,7 @@ import numpy as np
 from experiments.reporting import panels, picture, style
 from experiments.reporting.picture import Numbers, Picture
 from experiments.reporting.statistics import estimate
-from experiments.reporting.style import FAINT, FONT
+from experiments.reporting.style import FONT
 from experiments.reporting.text import measure_name, number, plus_minus
 
 NAME = "score_scale"
@@ -22,7 +22,7 @@ CAPTION = (
 PANELS = {
   "variance": ("Variance of the scores", True),
   "entropy": ("Entropy of the weights, of log M", False),
-  "jacobian": ("Jacobian of the softmax", True),
+  "jacobian": ("Jacobian of the softmax", False),
   "gradient": ("Gradient of query and key projections", True),
 }
 
@@ -88,6 +88,9 @@ def lines(curves: Sequence[Any]) -> Iterator[str]:
 def _trained(ax: Any, curves: Sequence[Any], looks: Any) -> None:
   """Draws the scores of trained models, with intervals."""
   measure = next((measure_name(x.measure) for x in curves if x.measure), "")
+  if not measure:  # no run is finished
+    ax.axis("off")
+    return
   for one in curves:
     widths, look = sorted(one.trained), looks[one.label]
     found = [estimate(one.trained[d]) for d in widths]
@@ -95,10 +98,7 @@ def _trained(ax: Any, curves: Sequence[Any], looks: Any) -> None:
     mean = [x.mean for x in found]
     ax.errorbar(widths, mean, half, capsize=3, **look.line_kwargs)
     ax.plot(widths, mean, linestyle="none", **look.marker_kwargs)
-  panels.words(
-    ax, f"After training: {measure or 'no run is finished'}", "width of a head, d"
-  )
-  ax.grid(True, color=FAINT, linewidth=0.6)
+  panels.words(ax, f"After training: {measure}", "width of a head, d")
 
 
 def _rows(curves: Iterable[Any]) -> Iterator[tuple[str, str, int, int, float]]:
