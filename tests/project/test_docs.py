@@ -50,7 +50,8 @@ def blocks(language):
 
 def commands():
   """Returns [(page, command)]: lines of blocks, and code in sentences."""
-  lines = [(p, line) for p, text in blocks("") for line in text.splitlines()]
+  whole = [(p, text.replace("\\\n", " ")) for p, text in blocks("")]
+  lines = [(p, line) for p, text in whole for line in text.splitlines()]
   inline = re.compile(r"`(python -m [^`]+|make [^`]+)`")
   lines += [(page, x) for page in PAGES for x in inline.findall(page.read_text())]
   joined = {(name(p), line.strip()) for p, line in lines}

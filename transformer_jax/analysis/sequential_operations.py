@@ -29,7 +29,8 @@ def sequential_operations(function: Callable, *args: Any) -> int:
   1
   >>> def step(h, x):
   ...   return jnp.tanh(h + x), h
-  >>> sequential_operations(lambda h, x: jax.lax.scan(step, h, x), 0.5, jnp.ones(999))
+  >>> text = jnp.zeros(()), jnp.ones(999)
+  >>> sequential_operations(lambda h, x: jax.lax.scan(step, h, x), *text)
   1998
   """
   closed = jax.make_jaxpr(function)(*args)
