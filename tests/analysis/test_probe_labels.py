@@ -14,7 +14,7 @@ from transformer_jax.data.base import Batch
 from transformer_jax.data.tasks.algorithmic.base import FIRST, SEPARATOR, START
 from transformer_jax.positions import coords
 
-L, B = 12, 64
+L, B = 12, 600
 TEXT = tj.tasks.build("text")
 TOKEN_BL = np.random.default_rng(0).integers(0, 4, (3, L))
 SEGMENT_BL = np.array([[0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2]] * 2 + [[1] * L])
