@@ -119,6 +119,7 @@ SMALL: dict[str, Any] = {
   "train.checkpoint_every": 300,
   "evaluate.examples": 896,
   "evaluate.batch_size": 64,
+  "evaluate.measures": ("bits_per_byte", "accuracy"),  # bits of each piece
   "evaluate.texts": 0,
   "mesh.data": 1,
 }
