@@ -157,7 +157,8 @@ def check_batch(task: Task, where: str, batch: Batch) -> None:
   for name, x in (
     {"target_BL": batch.target_BL, "weight_BL": batch.weight_BL} | sides
   ).items():
-    wanted = (ROWS, L) if sides else (ROWS, np.shape(batch.weight_BL)[-1])
+    places = L if sides else np.shape(batch.weight_BL)[-1]
+    wanted: tuple[int, ...] = (ROWS, places)
     if name == "target_BL" and task.target_numbers:
       wanted = (*wanted, task.target_numbers)
     if np.shape(x) != wanted:
