@@ -48,6 +48,11 @@ def roles(names: Sequence[str]) -> dict[str, Any]:
   return {name: x for name, x in built.items() if x.role and hasattr(x, "threshold")}
 
 
+def _role(name: str, statistic: Any) -> str:
+  """Returns a role, with the spec of a statistic that has arguments."""
+  return statistic.role if name in head_statistics else f"{statistic.role}, {name}"
+
+
 def count_of(run: DescribedRun, name: str, threshold: float) -> Estimate:
   """Returns the number of heads with a role, over seeds."""
   return estimate(run.above(name, threshold), (0, total(run)))
@@ -99,7 +104,8 @@ def role_table(runs: Sequence[DescribedRun], names: Sequence[str]) -> Table:
     )
     for run in runs
   ]
-  header = ("run", "heads", *(f"{x.role} > {x.threshold:g}" for x in chosen.values()))
+  header = ("run", "heads", *(f"{_role(*item)} > {item[1].threshold:g}"
+                              for item in chosen.items()))  # fmt: skip
   note = (
     "Heads whose mean share over texts is above the threshold; mean over seeds, ± 95%"
     " interval over seeds. Without an interval the seeds agree, or there is one."
@@ -121,7 +127,7 @@ def role_differences(runs: Sequence[DescribedRun], names: Sequence[str]) -> Tabl
       gap_S = run.above(name, x.threshold) - first.above(name, x.threshold)
       cells.append(counted(estimate(gap_S)))
     rows.append((run.label, *cells))
-  header = ("run", *(x.role for x in chosen.values()))
+  header = ("run", *(_role(*item) for item in chosen.items()))
   note = "Means over seeds, ± 95% interval over seeds; exploratory: not corrected."
   title = f"Number of heads by role, minus {first.label}"
   return Table("role_differences", title, header, tuple(rows), (note,))
