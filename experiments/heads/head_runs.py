@@ -201,7 +201,7 @@ def describe(
     ours = select(heads, settings.head)
     value, similarity, pruning = _measured(run, analysis, chosen, settings)
     texts = texts_of(run, analysis.batch, ours, settings.shown)
-  tokens = analysis.batch.input_BL.shape[1]
+  tokens = analysis.batch.at.order_BL.shape[1]
   return DescribedRun(
     label or str(run.config.model.position),
     run.folder,
@@ -267,7 +267,7 @@ def _notes(
   if not core.endswith("dense"):
     H = max(analysis.heads(run.params[run.seeds[0]]).values())
     B = min(settings.batch_size, settings.examples)
-    notes.append(core_note(core, B, H, analysis.batch.input_BL.shape[1]))
+    notes.append(core_note(core, B, H, analysis.batch.at.order_BL.shape[1]))
   trained = run.experiment.trainer.length
   if settings.length > trained:
     notes.append(
