@@ -76,8 +76,8 @@ class Registry(Mapping[str, type]):
     without   fields that are left out
 
     >>> import transformer_jax as tj
-    >>> tj.attentions.label(tj.attentions.build("window(4)"), without=("other",))
-    'window(size=4)'
+    >>> tj.attentions.label(tj.attentions.build("window(4)"))
+    'window(width=4)'
     """
     name = self.name_of(thing)
     name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
