@@ -6,8 +6,14 @@ Chen et al., 2021, https://arxiv.org/abs/2106.01345.
   python -m experiments.sweep --config=experiments/configs/decision.py
   python -m experiments.rollouts --run=runs/decision/runs/ID
 
-Cost: TODO
-Expect: TODO
+A small decoder learns from 200 episodes of scripted policies, three seeds each, and
+plays: 16 episodes for each of five target returns. With all observations, and without
+speeds, which earlier steps must tell.
+Cost: 10 minutes on 2 cores of an AMD EPYC with other work beside it, one run on each
+core, measured at commit d227b43cac.
+Expect: CartPole is held for 500 steps by all; on Acrobot without speeds learned
+positions, sinusoids and RoPE have a return of -85 to -92 and no encoding -143, not
+resolved with three seeds; the data have -260. See docs/results/decision.md.
 """
 
 from ml_collections import ConfigDict
