@@ -35,6 +35,8 @@ FITTED = (
   "tokenizer",
   "labels.json",
   "control.json",
+  "series.json",
+  "signals.json",
 )  # what `Task.keep` writes into a run's folder
 
 

@@ -19,7 +19,7 @@ from transformer_jax.training.step import Trainer
 
 # These read files, which the quick test leaves alone.
 FILES = {"text", "translation", "tokens", "prefix_tokens", "masked", "spans"}
-FILES |= {"classification", "tagging", "images"}
+FILES |= {"classification", "tagging", "images", "time_series", "signals"}
 POSED = {"blanks", "pairs", "prefixed"}
 SPECS = sorted({*tasks} - FILES - POSED) + [f"{name}(copy)" for name in sorted(POSED)]
 

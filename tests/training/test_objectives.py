@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from scipy import stats
+from scipy import special, stats
 
 from transformer_jax.axes import Dims
 from transformer_jax.data.base import Batch, Task
@@ -72,6 +72,14 @@ def slow(spec, output_P, y):
   if spec == "gaussian":
     mean, s = output_P[0], math.log(1 + math.exp(output_P[1])) + 1e-3
     return -stats.norm.logpdf(y, mean, s), mean
+  if spec == "digits":
+    text = f"{min(abs(y), 99.99):05.2f}".replace(".", "")
+    parts = [output_P[:2], *np.split(output_P[2:], 4)]
+    labels = [int(y < 0), *map(int, text)]
+    said = [int(part.argmax()) for part in parts]
+    number = int("".join(map(str, said[1:]))) / 100 * (-1) ** said[0]
+    terms = zip(parts, labels, strict=True)
+    return -sum(special.log_softmax(part)[n] for part, n in terms), number
   pinball = [
     q * (y - x) if y > x else (1 - q) * (x - y)
     for q, x in zip((0.1, 0.5, 0.9), output_P, strict=True)

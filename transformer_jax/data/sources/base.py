@@ -22,8 +22,9 @@ class Source:
   task      that reads it
 
   >>> import transformer_jax.data.sources
-  >>> list(sources)
-  ['brown', 'debian_descriptions', 'debian_synopses', 'libreoffice_help', 'sotu']
+  >>> list(sources)  # doctest: +NORMALIZE_WHITESPACE
+  ['brown', 'debian_descriptions', 'debian_synopses', 'japanese_vowels',
+   'libreoffice_help', 'sotu', 'us_births']
   >>> named("libreoffice_help/de-en").licence
   'MPL-2.0'
   """
@@ -65,6 +66,22 @@ class Plain(Source):
 
   def features(self):
     return {"document": str, "text": str}
+
+
+class TableSource(Source):
+  """Tables of numbers with one form only, which are written as CSV files.
+
+  >>> named("us_births").task
+  'time_series'
+  """
+
+  def __post_init__(self):
+    if self.config:
+      raise DataError(f"'{self.example}' has one form only; leave out '/{self.config}'")
+
+  def tables(self, paths: list[pathlib.Path]) -> dict[str, str]:
+    """Returns {file name: CSV text} from the fetched files."""
+    raise NotImplementedError
 
 
 class Translated(Source):

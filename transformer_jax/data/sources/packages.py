@@ -7,6 +7,7 @@ import pathlib
 import re
 import shutil
 import subprocess
+import sys
 import urllib.parse
 from typing import ClassVar
 
@@ -16,6 +17,7 @@ from transformer_jax.data.files import DataError
 LANGUAGE = r"[a-z]{2,3}([_-][A-Za-z]{2,8})?(@[a-z]{2,10})?"
 DEBIAN = r"[a-z0-9][a-z0-9+.-]+"
 NPM = r"(@[a-z0-9][a-z0-9._-]*/)?[a-z0-9][a-z0-9._-]*@[0-9][0-9A-Za-z.+-]*"
+PYPI = r"[a-z0-9][a-z0-9-]*==[0-9][0-9a-z.]*"
 PATIENCE = 30  # seconds that a server may take to answer
 # A separate configuration: that of a container may exclude translations.
 APT = """
@@ -247,6 +249,35 @@ class Npm(Fetcher):
 
   def version(self, path):
     return path.name.removesuffix(".tgz").rpartition("-")[2]
+
+
+@dataclasses.dataclass(frozen=True)
+class Wheel(Fetcher):
+  """Wheels of Python packages, each as name==version, by pip; nothing is installed.
+
+  >>> wheel = Wheel(("aeon==1.6.0",))
+  >>> wheel.by_hand(), wheel.pattern("aeon==1.6.0")
+  ('run `pip download --no-deps aeon==1.6.0`', 'aeon-1.6.0-*.whl')
+  """
+
+  names: ClassVar[str] = PYPI
+
+  def pattern(self, each):
+    name, _, version = each.partition("==")
+    return f"{name.replace('-', '_')}-{version}-*.whl"
+
+  def run(self, missing, partial, folder):
+    command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps"]
+    command += ["--only-binary=:all:", f"--timeout={PATIENCE}", "--retries=1"]
+    for each in missing:
+      self.call([*command, each], partial, folder)
+      self.keep(each, partial, folder)
+
+  def by_hand(self):
+    return f"run `pip download --no-deps {' '.join(self.wanted)}`"
+
+  def version(self, path):
+    return path.name.split("-")[1]
 
 
 def update(

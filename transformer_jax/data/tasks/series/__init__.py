@@ -1,0 +1,1 @@
+"""Numbers in time: forecasting, and classification of signals."""
