@@ -31,6 +31,7 @@ def path(tmp_path_factory):
 
 def task_of(path, **options):
   options = {"columns": ("sales", "weekday"), "horizon": H, "season": 7} | options
+  options = {"relative": False} | options
   listed = ", ".join(f"{name}={value!r}" for name, value in options.items())
   return tasks.build(f"time_series({str(path)!r}, {listed})")
 
@@ -85,6 +86,21 @@ def test_windows_are_shorter_at_the_start_of_the_series(data):
   batch = task.score({"scored": scored}, jax.random.key(0), 4, 8, 8)
   assert np.asarray(batch.at.real_BL).tolist() == [[0] * 6 + [1, 1]]
   np.testing.assert_array_equal(batch.input_BL[0, -1], scored["value_TC"][1])
+
+
+@pytest.mark.parametrize("season", [0, 2])
+def test_a_difference_has_the_error_of_the_value(path, season):
+  plain, relative = (task_of(path, season=season, relative=x) for x in (False, True))
+  arrays, _ = plain.load()
+  value_T = arrays["scored"]["value_TC"][:, 0]
+  draw = lambda task: task.score(arrays, jax.random.key(1), 100, 8, 8)
+  place_E = np.asarray(draw(plain).input_BL)[:, -1, 0]
+  for last, whole_N, target_N in zip(
+    place_E, draw(plain).target_BL[:, -1], draw(relative).target_BL[:, -1], strict=True
+  ):
+    place = int(np.flatnonzero(value_T == last)[-1])
+    naive = [place, place, place] if not season else [place - 1, place, place - 1]
+    np.testing.assert_allclose(whole_N - target_N, value_T[naive], atol=1e-5)
 
 
 def test_baselines_against_loops():

@@ -1,4 +1,4 @@
-"""Decimal digits of numbers, as classes. Charton, 2022, whose encodings it simplifies.
+"""Decimal digits of numbers, as classes. Charton, 2021, whose encodings it simplifies.
 
 https://arxiv.org/abs/2112.01898
 """

@@ -19,13 +19,25 @@ def last_value(value_T: np.ndarray, horizon: int) -> Forecast:
   return lambda place_E: np.repeat(value_T[place_E, None], horizon, axis=1)
 
 
+def places_back(horizon: int, season: int) -> np.ndarray:
+  """Returns how far back the value is that repeats one season later, for each forecast.
+
+  horizon   values that are forecast
+  season    values in a season; 0: the last value is repeated
+
+  >>> places_back(5, 2).tolist(), places_back(3, 0).tolist()
+  ([1, 0, 1, 0, 1], [0, 0, 0])
+  """
+  season = max(season, 1)
+  return season - 1 - np.arange(horizon) % season
+
+
 def seasonal(value_T: np.ndarray, horizon: int, season: int) -> Forecast:
   """Returns the forecast of the value one season before, or as many as needed.
 
   Hyndman and Athanasopoulos, 2021, section 5.2. https://otexts.com/fpp3
   """
-  back_H = season - 1 - np.arange(horizon) % season
-  return lambda place_E: value_T[place_E[:, None] - back_H]
+  return lambda place_E: value_T[place_E[:, None] - places_back(horizon, season)]
 
 
 def linear(

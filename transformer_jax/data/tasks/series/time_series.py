@@ -73,6 +73,10 @@ class TimeSeries(Task):
   horizon   values that are predicted at each place
   season    values in a season, for the baseline that repeats the last one; 0: none
   objective what is minimized: squared_error, gaussian, quantiles((0.1, 0.5, 0.9))
+  relative  predicts the difference from the value one season before, or from the last
+            value without a season: a series may leave the range of its training part,
+            as in NLinear, Zeng et al., 2022, https://arxiv.org/abs/2205.13504. The
+            error of a difference is that of the value
   split     the scored split: 'test' or 'validation'
   data_dir  folder of prepared data; None: TFDS's default
 
@@ -94,6 +98,7 @@ class TimeSeries(Task):
   horizon: int = 1
   season: int = 0
   objective: str = "squared_error"
+  relative: bool = True
   split: str = "test"
   data_dir: str | None = None
 
@@ -251,6 +256,10 @@ class TimeSeries(Task):
     last = value_TC.shape[0] - 1
     ahead_BLN = place_BL[..., None] + 1 + jnp.arange(self.horizon)
     target_BLN = value_TC[jnp.clip(ahead_BLN, 0, last), 0]
+    if self.relative:
+      back_N = forecast_baselines.places_back(self.horizon, self.season)
+      naive_BLN = place_BL[..., None] - back_N
+      target_BLN -= value_TC[jnp.clip(naive_BLN, 0, last), 0]
     x_BLC = jnp.where(at.real_BL[..., None], value_TC[jnp.clip(place_BL, 0, last)], 0.0)
     return Batch(x_BLC, target_BLN, weight_BL, at)
 

@@ -1,9 +1,9 @@
 """Do positions help to forecast a series, and does a model beat a linear regression?
 
-Zeng et al., 2023, https://arxiv.org/abs/2205.13504, ask the second question.
+Zeng et al., 2022, https://arxiv.org/abs/2205.13504, ask the second question.
 
   python -m transformer_jax.data.prepare us_births
-  python -m experiments.sweep --config=experiments/configs/time_series.py
+  python -m experiments.sweep --config=experiments/configs/births.py
 
 Births in the United States by day, of which a causal decoder reads 56 days and predicts
 the 7 that follow, three seeds; scored on the last two years, also with a window twice
@@ -26,7 +26,7 @@ def get_config() -> ConfigDict:
   config = base.get_config()
   config.task = f"{TASK})"
   config.model.update(embedding="numbers(features=1)", tied=False, width=32, layers=2)
-  config.model.update(heads=4, feedforward=128, head="linear(bias=True)", dropout=0.1)
+  config.model.update(heads=4, feedforward=128, head="linear(bias=True)")
   config.train.update(length=56, batch_size=32, steps=400, steps_per_dispatch=50)
   config.train.update(checkpoint_every=200, schedule="cosine(warmup=50)")
   config.train.optimizer = "adamw(lr=2e-3, weight_decay=0.05)"
