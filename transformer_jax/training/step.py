@@ -24,7 +24,8 @@ from transformer_jax.training import loss as losses
 from transformer_jax.training.accumulate import sum_of_parts
 from transformer_jax.training.auxiliary import auxiliary_losses, auxiliary_probe
 from transformer_jax.training.auxiliary.base import AuxiliaryLoss
-from transformer_jax.training.auxiliary.terms import TARGETS, Terms, weights_of
+from transformer_jax.training.auxiliary.terms import Terms
+from transformer_jax.training.auxiliary.training_pass import TARGETS, weights_of
 from transformer_jax.training.objectives import Objective, objective_of
 
 INIT, DATA, NOISE = range(3)  # streams of random numbers of a seed
@@ -124,8 +125,9 @@ class Trainer:
     task_probe.check(self.task, ["batch"])
     built = tuple(map(auxiliary_losses.build, self.auxiliary))
     object.__setattr__(self, "auxiliary", built)
-    in_parts = self.accumulate > 1 or self.axis is not None
-    auxiliary_probe.check(built, self.model, self.task, self.length, in_parts)
+    if built:
+      in_parts = self.accumulate > 1 or self.axis is not None
+      auxiliary_probe.check(built, self.model, self.task, self.length, in_parts)
     refused = batch_statistics.refusal(self.task, self.batch_size, self.accumulate)
     if refused and self.model.arch.reads_batch:
       raise ValueError(refused)

@@ -42,14 +42,12 @@ def check(
 ) -> None:
   """Raises SpecError unless losses can be added up for this model.
 
-  losses     auxiliary losses; without any, nothing is checked
+  losses     auxiliary losses, one at least
   model      whose arrays they read
   task       that it is trained on
   length     of the task
   in_parts   a batch will be computed in parts, whose losses are added up
   """
-  if not losses:
-    return
   for loss in losses:
     _check_class(loss)
   names = [*map(name_of, losses)]

@@ -13,14 +13,8 @@ from transformer_jax.training.auxiliary.base import (
   AuxiliaryLoss,
   auxiliary_losses,
 )
-from transformer_jax.training.auxiliary.training_pass import (
-  TARGETS,
-  TrainingPass,
-  weights_of,
-)
+from transformer_jax.training.auxiliary.training_pass import TARGETS, TrainingPass
 from transformer_jax.training.loss import chunked_log_z
-
-__all__ = ["AUXILIARY", "TARGETS", "Terms", "name_of", "weights_of"]
 
 AUXILIARY = "auxiliary/"  # before the names of these losses among the metrics
 
