@@ -1,20 +1,22 @@
 """The command `explain`: its page from a run that was really trained; refusals."""
 
 import json
+import types
 
 import numpy as np
 import pytest
 from absl import flags
 from fake_runs import BASE
-from trained_sweep import TINY, workdir  # noqa: F401, a fixture
+from trained_sweep import TINY
 
-from experiments import explain
+from experiments import explain, explaining
 from experiments.reporting import explanation_page
 from experiments.reporting.statistics import Estimate
 from experiments.runner import run_folder, train
 from experiments.setup import runs
 from experiments.setup.plan import Grid, Group, Plan
 from experiments.setup.validate import ConfigError
+from transformer_jax.data.base import tasks
 
 CLASSIFY = {
   **{"model.kind": "encoder", "model.tied": False, "train.length": 8},
@@ -103,12 +105,20 @@ def test_what_is_refused(name, classified):
   assert "\n" not in str(caught.value)
 
 
-def test_another_task_is_refused(workdir):  # noqa: F811
-  folder = next((workdir / "runs").iterdir())
+REFUSED_TASKS = (
+  "text('corpus')",
+  "classification('texts.tsv', second='other', classes=3)",
+)
+
+
+@pytest.mark.parametrize("task", REFUSED_TASKS)
+def test_another_task_is_refused(task):
+  config = types.SimpleNamespace(task=task)
+  other = types.SimpleNamespace(task=tasks.build(task), folder="runs/ID", config=config)
   with pytest.raises(
     ConfigError, match="explain reads runs of the task classification"
   ):
-    run(run=folder)
+    explaining.study(other, explaining.ExplainSettings())
 
 
 VERDICTS = {

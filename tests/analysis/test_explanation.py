@@ -210,7 +210,8 @@ def test_without_a_token_the_text_is_the_shorter_one():
 
 def test_leave_one_out_reads_the_shorter_text():
   model, params = classifier(position="rope")
-  got_BL = token_importance.leave_one_out(model, params, batch(), CLASSES)
+  run = jax.jit(token_importance.leave_one_out, static_argnums=(0, 3))
+  got_BL = run(model, params, batch(), CLASSES)
 
   def output(tokens):
     logits_BLV = model.apply({"params": params}, jnp.array([tokens]))
@@ -222,7 +223,8 @@ def test_leave_one_out_reads_the_shorter_text():
 
 def test_gradient_times_input_is_the_slope_toward_an_average_token():
   model, params = classifier()
-  got_BL = token_importance.gradient_times_input(model, params, batch(), CLASSES)
+  run = jax.jit(token_importance.gradient_times_input, static_argnums=(0, 3))
+  got_BL = run(model, params, batch(), CLASSES)
   step, (row, place) = 1e-2, (0, 3)
   likeliest = int(looked()[2].probability_BV[row].argmax())
 

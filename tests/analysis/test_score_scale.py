@@ -1,12 +1,13 @@
 """The scale of scores: variance, entropy, gradients by NumPy and the derivation."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from fake_runs import BASE
 from scipy import stats
-from trained_sweep import workdir  # noqa: F401, a fixture
 
 from experiments import scale_measures, score_scale
 from experiments.configs import sqrt_d
@@ -48,33 +49,36 @@ def test_a_model_before_training():
   small = {"model.attention": "scale(0)", "model.head_width": 8, "model.layers": 1}
   small |= {"train.length": 8, "task": "copy(symbols=4)", "model.norm": "none"}
   trainer = build(resolve(BASE, small)).trainer
-  state = trainer.init(0)
+  layer = ("decoder", "layer_0", "attention")
+
+  def measured(state, batch):
+    """Returns the measures, queries and keys, and losses beside the parameters."""
+    found = scale.of_model(trainer, state, batch)
+    captured = capture.run(
+      trainer.model, state.params, *batch.reads, want=("query", "key")
+    )[1]
+    loss = lambda params: trainer.loss(params, batch, state)[0]
+    slope = functools.reduce(dict.get, layer, jax.grad(loss)(state.params))
+
+    def moved(step):
+      """Along the gradient of the projections the loss grows by their norm."""
+      params = jax.tree.map(lambda x: x, state.params)
+      own = functools.reduce(dict.get, layer, params)
+      for name in ("query_DHK", "key_DHK"):
+        own[name] = own[name] + step * slope[name] / found.gradient
+      return loss(params)
+
+    return found, captured, moved(0.02) - moved(-0.02)
+
+  state = jax.jit(trainer.init)(0)
   batch = trainer.task.batch({}, jax.random.key(0), 4, 8)
-  found = scale.of_model(trainer, state, batch)
-  captured = capture.run(
-    trainer.model, state.params, *batch.reads, want=("query", "key")
-  )[1]
+  found, captured, rise = jax.jit(measured)(state, batch)
   (q_BLHK,), (k_BMHK,) = (captured[x].values() for x in ("query", "key"))
   s_BHLM = np.einsum("blhk,bmhk->bhlm", q_BLHK, k_BMHK)
   causal = np.tril(np.ones(s_BHLM.shape[-2:], bool))
   causal[0] = False
   np.testing.assert_allclose(found.variance, s_BHLM[:, :, causal].var(), rtol=1e-4)
-
-  def loss(step):
-    """Along the gradient of the projections the loss grows by their norm."""
-    moved = jax.tree.map(lambda x: x, state.params)
-    layer, slope = (
-      moved["decoder"]["layer_0"]["attention"],
-      grads["decoder"]["layer_0"]["attention"],
-    )
-    for name in ("query_DHK", "key_DHK"):
-      layer[name] = layer[name] + step * slope[name] / found.gradient
-    return float(trainer.loss(moved, batch, state)[0])
-
-  grads = jax.grad(lambda params: trainer.loss(params, batch, state)[0])(state.params)
-  np.testing.assert_allclose(
-    (loss(0.02) - loss(-0.02)) / 0.04, found.gradient, rtol=0.05
-  )
+  np.testing.assert_allclose(rise / 0.04, found.gradient, rtol=0.05)
 
 
 def test_the_figure_and_the_table_have_every_width(tmp_path):
@@ -97,11 +101,11 @@ def test_the_plan_is_valid():
     validate(each.config)
 
 
-def test_another_sweep_is_refused(workdir):  # noqa: F811
+def test_another_variant_is_refused():
   with pytest.raises(
     ConfigError, match=r"score_scale compares runs with model\.attention"
   ):
-    scale_measures.measured(workdir, [4], 1)
+    scale_measures._power(resolve(BASE, {"model.attention": "multihead"}))
 
 
 @pytest.mark.parametrize("text", ["", "0", "wide", "-4", "4.5"])
