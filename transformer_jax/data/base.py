@@ -185,8 +185,6 @@ class Task:
   ((4, 8), (4, 8))
   """
 
-  target_numbers: ClassVar[int | None] = None
-  objective: ClassVar[Any] = "cross_entropy"
   whole: ClassVar[bool] = False
   streamed: ClassVar[str | None] = None
   generation: ClassVar[Any] = "texts"
@@ -200,11 +198,17 @@ class Task:
     def classes(self) -> int | None: ...
     @property
     def measures(self) -> tuple[str, ...]: ...
+    @property
+    def target_numbers(self) -> int | None: ...
+    @property
+    def objective(self) -> Any: ...
   else:
     vocabulary: ClassVar[int]
     kind: ClassVar[str] = "decoder"
     classes: ClassVar[int | None] = None
     measures: ClassVar[tuple[str, ...]] = ("accuracy", "exact_match")
+    target_numbers: ClassVar[int | None] = None
+    objective: ClassVar[Any] = "cross_entropy"
 
   def tokens(self, length: int) -> int:
     """Returns the number of input tokens at a task length.

@@ -63,7 +63,7 @@ class DigitForm:
     return (NEGATIVE + token_B)[:, None].astype(jnp.int32)
 
 
-FORMS = {"xval": XvalForm(), "digits": DigitForm()}
+FORMS: dict[str, XvalForm | DigitForm] = {"xval": XvalForm(), "digits": DigitForm()}
 
 
 @tasks.register("real_sum")

@@ -110,7 +110,7 @@ class TimeSeries(Task):
     check_split("time_series", self.split)
     check_sizes("time_series", horizon=self.horizon)
     check_sizes("time_series", 0, season=self.season)
-    if not self.columns or isinstance(self.columns, str):
+    if not self.columns:
       raise DataError(
         f"time_series: columns is {self.columns!r}; write names, as columns=('sales',)"
       )
