@@ -35,6 +35,7 @@ from transformer_jax.models import Transformer
 from transformer_jax.spec import nearest, trust
 from transformer_jax.training import sharding
 from transformer_jax.training.json_files import warn
+from transformer_jax.training.objectives import objective_of
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -186,7 +187,9 @@ class TrainedRun:
     if reason := self.experiment.evaluator.undefined(length):
       raise ConfigError(f"length={length}: {reason}; write {trained} or less")
     batch = self.batch(examples, length)
-    return HeadAnalysis(self.model, batch, token_texts.vocabulary(self), batch_size)
+    words = token_texts.vocabulary(self)
+    objective = objective_of(self.task)
+    return HeadAnalysis(self.model, batch, words, batch_size, objective)
 
   def head_statistics(
     self, statistics: Iterable[str] = (), seed: int | None = None, **texts: Any

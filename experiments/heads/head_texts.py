@@ -52,7 +52,7 @@ def texts_of(
           the first quarter of the text is largest; one query is shown of each
   """
   names = token_texts.pieces(run)
-  if not count or names is None or batch.input_BL.ndim != 2:
+  if not count or names is None or not head_batch.has_tokens(batch.input_BL):
     return {}
   texts = len(batch.target_BL)
   few = jax.tree.map(lambda x: x[:MOST_TEXTS] if len(x) == texts else x, batch)

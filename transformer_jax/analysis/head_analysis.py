@@ -9,7 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from transformer_jax.analysis import example_stream, head_importance
-from transformer_jax.analysis.head_batch import HeadBatch, Vocabulary, layers
+from transformer_jax.analysis.head_batch import (
+  HeadBatch,
+  Vocabulary,
+  has_tokens,
+  layers,
+)
 from transformer_jax.analysis.head_similarity import HeadSimilarity, joined
 from transformer_jax.analysis.head_statistic import HeadStatistic
 from transformer_jax.data.base import Batch
@@ -17,6 +22,7 @@ from transformer_jax.members import call
 from transformer_jax.models import capture
 from transformer_jax.models.recurrent.model import Recurrence
 from transformer_jax.spec import SpecError
+from transformer_jax.training.objectives import Objective
 
 EVEN = "even"  # path of a head that attends to all keys alike
 PRUNING_SEED = 0  # of the random orders of pruning
@@ -59,6 +65,7 @@ class HeadAnalysis:
   batch        texts
   vocabulary   kinds of its tokens; None: unknown
   batch_size   texts in memory at once
+  objective    whose losses importance is about
 
   >>> HeadAnalysis(None, None).batch_size
   32
@@ -68,10 +75,11 @@ class HeadAnalysis:
   batch: Any
   vocabulary: Vocabulary | None = None
   batch_size: int = 32
+  objective: Objective = head_importance.CROSS_ENTROPY
 
   def __post_init__(self):
     vocabulary, batch = self.vocabulary, self.batch
-    if vocabulary is None or batch is None or batch.input_BL.ndim != 2:
+    if vocabulary is None or batch is None or not has_tokens(batch.input_BL):
       return
     counted = vocabulary.counted(batch.input_BL, batch.at.real_BL)
     if batch.source_BL is not None:
@@ -85,10 +93,10 @@ class HeadAnalysis:
 
   def missing(self, statistic: HeadStatistic) -> str:
     """Returns why a statistic is left out; "": it is not."""
-    has_tokens, vocabulary = self.batch.input_BL.ndim == 2, self.vocabulary
+    vocabulary = self.vocabulary
     texts_known = vocabulary is not None and vocabulary.delimiter_V is not None
     absent = {
-      "tokens": "" if has_tokens else "the inputs are no tokens",
+      "tokens": "" if has_tokens(self.batch.input_BL) else "the inputs are no tokens",
       "delimiters": "" if texts_known else "the texts of the tokens are not known",
       "counts": "" if vocabulary else "the counts of the tokens are not known",
       "texts": "" if len(self.batch.input_BL) > 1 else "there is one text only",
@@ -199,8 +207,9 @@ class HeadAnalysis:
     """Returns the heads of each layer; makes the programs, the first time."""
     if "heads" not in programs:
       programs["heads"] = heads = self.heads(params)
-      programs["gradient"] = head_importance.by_gradient(self.model, heads)
-      programs["gates"] = head_importance.by_gates(self.model, heads)
+      program = self.model, heads, self.objective
+      programs["gradient"] = head_importance.by_gradient(*program)
+      programs["gates"] = head_importance.by_gates(*program)
     return programs["heads"]
 
   def _compiled(self, look: example_stream.LookAtPart) -> example_stream.LookAtPart:

@@ -153,6 +153,11 @@ def of_captured(
   }
 
 
+def has_tokens(x: Any) -> bool:
+  """Returns whether an input of a model is tokens: no image, number or signal."""
+  return x.ndim == 2 and jnp.issubdtype(x.dtype, jnp.integer)
+
+
 class _Inputs:
   """Inputs of a model by the side that a layer reads: its tokens and coordinates."""
 
@@ -166,7 +171,7 @@ class _Inputs:
       (self.source_BL, self.source_at) if source else (self.token_BL, self.at)
     )
     at = at or coords.consecutive(1, token_BL.shape[1])
-    return (token_BL if token_BL.ndim == 2 else None), at
+    return (token_BL if has_tokens(token_BL) else None), at
 
 
 def _layer(found, path: str, inputs: _Inputs, vocabulary) -> HeadBatch:

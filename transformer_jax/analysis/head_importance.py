@@ -15,7 +15,9 @@ import numpy as np
 from transformer_jax.data.base import Batch
 from transformer_jax.models import capture
 from transformer_jax.models.recurrent.model import Recurrence
-from transformer_jax.training.loss import cross_entropy
+from transformer_jax.training.objectives import Objective, objectives
+
+CROSS_ENTROPY = objectives.build("cross_entropy")
 
 
 def heads_of(model: Any, params: Any, part: Batch) -> dict[str, int]:
@@ -32,11 +34,16 @@ def heads_of(model: Any, params: Any, part: Batch) -> dict[str, int]:
 
 
 def loss_B(
-  model: Any, params: Any, part: Batch, gates: Mapping[str, jax.Array]
+  model: Any,
+  params: Any,
+  part: Batch,
+  gates: Mapping[str, jax.Array],
+  objective: Objective = CROSS_ENTROPY,
 ) -> jax.Array:
-  """Returns the mean loss of each text in nats; NaN: it has no target.
+  """Returns the mean loss of each text; NaN: it has no target.
 
-  gates   {path: gate_BH}; its B may be 1
+  gates       {path: gate_BH}; its B may be 1
+  objective   whose losses these are
   """
 
   def gated(path: str, out_BLHE: jax.Array) -> jax.Array:
@@ -44,12 +51,14 @@ def loss_B(
 
   edit = {"output": gated}
   logits_BLV, _ = capture.run(model, params, *part.reads, want=(), edit=edit)
-  loss_BL = cross_entropy(logits_BLV, part.target_BL, weight_BL=part.weight_BL)
+  loss_BL, _ = objective.losses(logits_BLV, part.target_BL, part.weight_BL)
   loss_BL = jnp.where(part.weight_BL > 0, loss_BL * part.weight_BL, 0)
   return jnp.sum(loss_BL, axis=1) / jnp.sum(part.weight_BL, axis=1)
 
 
-def by_gradient(model: Any, heads: Mapping[str, int]) -> Callable[[Any, Batch], Any]:
+def by_gradient(
+  model: Any, heads: Mapping[str, int], objective: Objective = CROSS_ENTROPY
+) -> Callable[[Any, Batch], Any]:
   """Returns a function (params, part) -> {path: |d loss / d gate|, [B, H]}.
 
   One backward pass. Of each text by itself, as in equation 2 of Michel et al., 2019,
@@ -58,7 +67,7 @@ def by_gradient(model: Any, heads: Mapping[str, int]) -> Callable[[Any, Batch], 
 
   def look(params: Any, part: Batch) -> dict[str, jax.Array]:
     def total(gates: Mapping[str, jax.Array]) -> jax.Array:
-      some_B = loss_B(model, params, part, gates)
+      some_B = loss_B(model, params, part, gates, objective)
       return jnp.sum(jnp.where(jnp.isnan(some_B), 0, some_B))
 
     B = len(part.target_BL)
@@ -72,7 +81,9 @@ def by_gradient(model: Any, heads: Mapping[str, int]) -> Callable[[Any, Batch], 
   return _compiled(model, look)
 
 
-def by_gates(model: Any, heads: Mapping[str, int]) -> Callable[[Any, Batch], Any]:
+def by_gates(
+  model: Any, heads: Mapping[str, int], objective: Objective = CROSS_ENTROPY
+) -> Callable[[Any, Batch], Any]:
   """Returns a function ((params, gate_NH), part) -> loss of each text, [B, N].
 
   gate_NH   N settings of the gates of all heads, layers one after another
@@ -86,7 +97,7 @@ def by_gates(model: Any, heads: Mapping[str, int]) -> Callable[[Any, Batch], Any
     def one(gate_H: jax.Array) -> jax.Array:
       split = jnp.split(gate_H, ends)
       gates = {path: x_H[None] for path, x_H in zip(heads, split, strict=True)}
-      return loss_B(model, params, part, gates)
+      return loss_B(model, params, part, gates, objective)
 
     if by_steps:
       return jnp.stack([one(gate_H) for gate_H in gate_NH], axis=1)
