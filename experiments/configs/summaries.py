@@ -9,9 +9,10 @@ Lin, 2004 (ROUGE), https://aclanthology.org/W04-1013.
   python -m experiments.translate --run=runs/summaries/runs/ID < texts
 
 The first paragraph of the description of each Debian package is the text, its one-line
-synopsis the summary: 39,046 pairs to learn from, and those of other packages to be
-judged by. Summaries are written greedily and scored by ROUGE, beside the first words of
-the text and the summary of the most similar training text.
+synopsis the summary. 35,812 pairs to learn from come about twice each; 3,234 of more
+than 95 subwords are left out and counted. Packages of other families judge. Summaries
+are written greedily and scored by ROUGE, beside the first words of the text and the
+summary of the most similar training text.
 Cost: unknown.
 Expect: unknown.
 """
@@ -21,7 +22,8 @@ from ml_collections import ConfigDict
 from experiments.configs import base
 from experiments.setup.plan import Grid, Group, Plan
 
-TASK = "summary('tfds:debian_synopses', max_length=95, tokenizer='subword(size=4000)')"
+TASK = "summary('tfds:debian_synopses', max_length=95, packed=8,"
+TASK += " tokenizer='subword(size=4000)')"
 ENCODINGS = ("none", "sinusoidal", "rope")
 
 
@@ -31,8 +33,8 @@ def get_config() -> ConfigDict:
   config.task = TASK
   config.model.update(kind="encoder_decoder", width=96, heads=4, layers=2)
   config.model.update(feedforward=384, dropout=0.1)
-  config.train.update(length=96, batch_size=32, steps=600, steps_per_dispatch=50)
-  config.train.update(checkpoint_every=300, keep_checkpoints=1, label_smoothing=0.1)
+  config.train.update(length=96, batch_size=32, steps=1000, steps_per_dispatch=50)
+  config.train.update(checkpoint_every=250, keep_checkpoints=1, label_smoothing=0.1)
   config.train.update(schedule="cosine(warmup=100)")
   config.train.optimizer = "adamw(lr=4e-3, weight_decay=0.01)"
   config.evaluate.update(lengths=(1,), examples=576, batch_size=64)

@@ -149,6 +149,28 @@ def test_digits_are_lines_of_pixels_and_a_label(tmp_path):
     assert says in refusal(lambda: read(tmp_path / "bad.csv"))
 
 
+# A cast would make 0, 255 or another class of them.
+NO_IMAGES = {
+  "empty": ("", "holds no image"),
+  "blank": ("\n\n", "holds no image"),
+  "not a number": ("0,nan,2,16,7", "has nan among the numbers of image 3"),
+  "infinite": ("0,inf,2,16,7", "has inf among the numbers of image 3"),
+  "negative": ("0,-1,2,16,7", "has -1 among the numbers of image 3"),
+  "half a label": ("0,1,2,16,1.5", "has 1.5 among the numbers of image 3"),
+  "no label": ("0,1,2,16,nan", "has nan among the numbers of image 3"),
+  "label without end": ("0,1,2,16,inf", "has inf among the numbers of image 3"),
+  "another size": ("0,1,2,3,4,5,6,7,8,1", "number of columns changed from 5 to 10"),
+}
+
+
+@pytest.mark.parametrize("name", NO_IMAGES)
+def test_what_is_no_table_of_images_is_said_in_one_line(tmp_path, name):
+  line, says = NO_IMAGES[name]
+  good = "0,1,2,16,7\n" if line.strip() else ""
+  (tmp_path / "bad.csv").write_text(good * 2 + line + "\n" + good * 20)
+  assert says in refusal(lambda: read(tmp_path / "bad.csv"))
+
+
 def test_digits_by_name_are_those_of_scikit_learn(tmp_path, monkeypatch):
   where = "importlib.util.find_spec"
   monkeypatch.setattr(where, lambda name: None)

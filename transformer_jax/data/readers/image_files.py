@@ -104,6 +104,8 @@ def _table(source, splits, data_dir):
   """Reads lines of numbers: the pixels of a square image, then the label."""
   path = _digits() if source == DIGITS else pathlib.Path(source).expanduser()
   content = _content(path)
+  if not content.strip():
+    raise DataError(f"'{path}' holds no image; give more")
   try:
     table = np.loadtxt(content.decode("ascii").splitlines(), delimiter=",", ndmin=2)
   except ValueError as error:
@@ -111,6 +113,7 @@ def _table(source, splits, data_dir):
       f"'{path}' is no table of numbers ({str(error).partition(';')[0]}); write the"
       " pixels of an image and its label on each line, with commas between"
     ) from error
+  _check(table, path)
   side = int(max(table.shape[1] - 1, 0) ** 0.5)
   if not side or side * side != table.shape[1] - 1:
     raise DataError(
@@ -121,6 +124,19 @@ def _table(source, splits, data_dir):
   most = max(pixel_NP.max(), 1)
   image = np.round(pixel_NP * (255 / most)).astype(np.uint8)
   return _cut(Pictures(image.reshape(-1, side, side, 1), label_N), splits)
+
+
+def _check(table: np.ndarray, path: pathlib.Path) -> None:
+  """Refuses numbers of which a cast to bytes and classes would make others."""
+  wrong_NP = ~np.isfinite(table)
+  wrong_NP[:, :-1] |= table[:, :-1] < 0  # the task refuses labels below 0
+  wrong_NP[:, -1] |= np.floor(table[:, -1]) != table[:, -1]
+  if wrong_NP.any():
+    image, place = np.argwhere(wrong_NP)[0]
+    raise DataError(
+      f"'{path}' has {table[image, place]:g} among the numbers of image {image + 1};"
+      " write pixels from 0 and a whole number as the label"
+    )
 
 
 def _cut(all_: Pictures, splits: tuple[str, ...]) -> tuple[dict, dict]:
