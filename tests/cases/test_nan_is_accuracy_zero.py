@@ -21,6 +21,7 @@ from transformer_jax.data.base import tasks
 from transformer_jax.evaluation.lengths import Evaluator
 from transformer_jax.models import Architecture, Transformer
 from transformer_jax.positions import coords, positions
+from transformer_jax.training.loop import FitResult
 
 TASK = "addition(reversed=True, reversed_operands=True)"
 WHY = "logits of 4 of 4 examples are not numbers"
@@ -65,7 +66,7 @@ def test_the_result_says_so_by_length_and_seed(lost):
     evaluator=evaluator, trainer=trainer, task=evaluator.task, seeds=(3, 5)
   )
   experiment.lengths = (4, 16)
-  fitted = types.SimpleNamespace(diverged=lost)
+  fitted = FitResult(None, 9, lost, finished=True)
   result = result_of(experiment, fitted, rows, {})
   if lost:  # what diverged has a reason of its own
     assert result["undefined"] == {"16": WHY}

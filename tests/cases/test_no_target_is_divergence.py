@@ -114,7 +114,7 @@ def test_a_dispatch_without_a_target_has_no_loss_and_a_bad_loss_still_diverges()
   mean_S = loop._mean(loss_SN, taught_SN)
   np.testing.assert_array_equal(mean_S, np.array([np.nan, 2, np.nan], np.float32))
   diverged = {}
-  loop._note_divergence(diverged, 8, loss_SN, taught_SN)
+  loop._note_divergence(diverged, {}, 8, {"loss": loss_SN}, taught_SN)
   assert diverged == {2: 8}
 
 

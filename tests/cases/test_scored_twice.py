@@ -145,7 +145,8 @@ class Rows:
   """A task whose only example is the batch itself."""
 
   def __init__(self, task):
-    self.measures = task.measures
+    self.measures, self.objective = task.measures, task.objective
+    self.target_numbers = task.target_numbers
 
   def score(self, arrays, *rest):
     return arrays

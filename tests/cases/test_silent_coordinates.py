@@ -197,7 +197,7 @@ def test_seeds_have_32_bits():
   """JAX makes of 2 ** 32 the key of 0: two seeds of one name would be the same run."""
   with pytest.raises(SpecError, match="a seed has 32 bits; write 0 to 4294967295"):
     attentions.build(f"bigbird(seed={2**32})")
-  trainer = Trainer(None, None, None, None, 1, 1)
+  trainer = Trainer(None, None, None, None, 2, 1)
   with pytest.raises(ValueError, match="seed=-1: a seed has 32 bits"):
     trainer.init(-1)
   validate(resolve(base.get_config(), {"seeds": (0, 2**32 - 1)}))

@@ -76,8 +76,10 @@ def test_a_recurrent_model_has_states_and_weights_where_it_attends(link):
     np.testing.assert_allclose(w_BHLM.sum(axis=-1), 1, rtol=1e-5)
   states = activations.hidden_states(model, params, *reads)
   assert {path: x_BLD.shape for path, x_BLD in states.items()} == {
+    "decoder/embedding": (2, 3, 8),
     "decoder/layer_0": (2, 3, 8),
     "decoder/output": (2, 3, 8),
+    "encoder/embedding": (2, 4, 8),
     "encoder/layer_0": (2, 4, 8),
     "encoder/output": (2, 4, 8),
   }

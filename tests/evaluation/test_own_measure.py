@@ -88,7 +88,7 @@ def own_spec(config):
   [
     (
       ("acuracy",),
-      "Did you mean 'accuracy'.*bits_per_byte, exact_match, loss, mae, mse, or name",
+      "Did you mean 'accuracy'.*bits_per_byte, exact_match, .*mse, or name",
     ),
     (("entropy:Entrpy()",), "'entropy' has no 'Entrpy'. Did you mean 'Entropy'"),
     (("nowhere:Entropy()",), "cannot import 'nowhere'"),

@@ -13,7 +13,13 @@ from test_positions import with_ids
 from transformer_jax.attention.cores import cores
 from transformer_jax.axes import Dims, axes_of
 from transformer_jax.evaluation.decode import greedy
-from transformer_jax.models import Architecture, Transformer, empty_cache, layers
+from transformer_jax.models import (
+  Architecture,
+  Transformer,
+  empty_cache,
+  feature_norms,
+  layers,
+)
 from transformer_jax.models.residual import placements
 from transformer_jax.numpy_interpreter import evaluate
 from transformer_jax.positions import PositionalEncoding, coords, positions
@@ -116,7 +122,7 @@ def test_layers_scanned_and_recomputed_equal_layers_written_out(
 ):
   parts = {
     "norm_placement": placements.build(placement),
-    "norm": layers.norms.build(norm),
+    "norm": feature_norms.norms.build(norm),
     "activation": layers.activations.build(activation),
   }
   model, params = started(make("shaw", **parts))
@@ -238,7 +244,9 @@ def test_untied_outputs_have_their_own_weights():
 
 @pytest.mark.parametrize("name", [*SOME, "randomized(learned)", *SLOWLY])
 def test_every_parameter_has_the_axes_of_its_name(name):
-  arch = make(name, encoders=0, activation=layers.SwiGLU(), norm=layers.LayerNorm())
+  arch = make(
+    name, encoders=0, activation=layers.SwiGLU(), norm=feature_norms.LayerNorm()
+  )
   sizes = {"V": 16, "D": 32, "H": 4, "K": 8, "F": 48}
   shapes = jax.eval_shape(Transformer(arch).init, jax.random.key(0), TOKEN_BL, AT)
   for path, x in jax.tree_util.tree_leaves_with_path(shapes):

@@ -273,9 +273,7 @@ def test_a_fingerprint_knows_weights_and_where_an_example_ends():
   )
   none = np.concatenate([weight_BL, np.zeros((1, 3), np.float32)])
   assert (
-    target_fingerprints.of_batch(
-      np.zeros((3, 3)) + [[0, 1, 2], [3, 4, 5], [9, 9, 9]], none
-    )
+    target_fingerprints.of_batch(np.array([[0, 1, 2], [3, 4, 5], [9, 9, 9]]), none)
     == whole
   )
 
