@@ -93,6 +93,22 @@ def test_a_table_without_a_summary_is_named(tmp_path):
     tasks.build(f"summary('{tmp_path}', tokenizer='byte')").load()
 
 
+@pytest.mark.parametrize(
+  "field,says",
+  [
+    ("split='train'", "summary: split 'train' cannot"),
+    ("packed=0", "summary: packed is 0"),
+    ("max_length=1", "write summary(max_length=...)"),
+  ],
+)
+def test_messages_name_the_task_of_the_user(tmp_path, field, says):
+  for split in ("train", "test"):
+    (tmp_path / f"{split}.tsv").write_text("text\tsummary\nCats purr.\tCats.\n")
+  with pytest.raises(ValueError) as error:
+    tasks.build(f"summary('{tmp_path}', tokenizer='byte', {field})").load()
+  assert says in str(error.value) and "translation" not in str(error.value)
+
+
 def test_summaries_are_scored_beside_their_baselines(monkeypatch):
   monkeypatch.setattr(generation_eval, "attention_map", lambda *_: {})
   sources = ["cats purr and dogs bark", "the sun is a star like others"]

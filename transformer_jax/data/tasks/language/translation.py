@@ -109,10 +109,9 @@ class Translation(Task):
     tokenizers.build(self.tokenizer)
     if self.bleu_tokenizer:
       languages.check_bleu_tokenizer(self.bleu_tokenizer)
-    check_split("translation", self.split)
-    check_sizes(
-      "translation", max_length=self.max_length, packed=self.packed, limit=self.limit
-    )
+    name = tasks.name_of(self)  # of a subclass: its own
+    check_split(name, self.split)
+    check_sizes(name, max_length=self.max_length, packed=self.packed, limit=self.limit)
 
   @property
   def vocabulary(self) -> int:
@@ -259,7 +258,7 @@ class Translation(Task):
     if not some_P.size:
       raise DataError(
         f"every pair of the {split} split of '{self.source}' has a side of more than"
-        f" {self.max_length} tokens; write translation(max_length=...)"
+        f" {self.max_length} tokens; write {tasks.name_of(self)}(max_length=...)"
       )
     return some_P
 
