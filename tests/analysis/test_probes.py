@@ -227,6 +227,30 @@ def test_a_table_of_positions_is_read_from_the_embedding():
   assert texts.train.text_I.max() < texts.held.text_I.min()
 
 
+def test_states_of_an_encoder_are_those_of_the_source():
+  """Of a model that reads a source and writes, either side is probed."""
+  task = tj.tasks.build("pairs(copy(symbols=4))")
+  batch = task.score((), KEY, 7, jnp.int32(4), 4)
+  assert batch.source_BL.shape != batch.input_BL.shape
+  model = tj.Transformer(
+    tj.Architecture(DIMS, position="sinusoidal", encoders=1, decoders=1)
+  )
+  params = model.init(KEY, *batch.reads)["params"]
+  states = activations.hidden_states(model, params, *batch.reads)
+  for source, stack in ((True, "encoder"), (False, "decoder")):
+    label = probe_labels.build("position")
+    tokens = choose(label, task, batch, 1000, KEY, source=source)
+    x_PID = states_of(model, params, tokens, [f"{stack}/output"], batch_size=3)
+    side = batch.source_BL if source else batch.input_BL
+    assert tokens.place_IJ.max() < side.shape[1]
+    read_I = np.asarray(side)[tokens.text_I, tokens.place_IJ[:, 0]]
+    np.testing.assert_array_equal(tokens.type_IN[:, 0], read_I)
+    wanted_ID = states[f"{stack}/output"][tokens.text_I, tokens.place_IJ[:, 0]]
+    np.testing.assert_allclose(x_PID[0], wanted_ID, rtol=1e-4, atol=1e-5)
+  with pytest.raises(ProbeError, match="have no source"):
+    choose(label, task, small()[3], 9, KEY, source=True)
+
+
 def study_of(label, batch, **options):
   study = ProbeStudy(probe_labels.build(label), probes.build("linear"), **options)
   return study.texts(small()[2], batch, batch, KEY)
