@@ -6,11 +6,16 @@ Haviv et al., 2022, https://arxiv.org/abs/2203.16634 (no encoding);
 Michel et al., 2019, https://arxiv.org/abs/1905.10650 (how many heads are needed).
 
   python -m experiments.sweep --config=experiments/configs/attention_heads.py
+  python -m experiments.heads --run=runs/attention_heads
 
 Decoders of four layers with four heads each, on the source of Python's standard
-library in bytes, five encodings and three seeds.
-Cost: about 15 minutes of CPU, reckoned from 40 steps of one run.
-Expect: not known yet.
+library in bytes, five encodings and three seeds. The second command describes heads.
+Cost: 14 minutes on two cores of an AMD EPYC that other work shared, at commit e391012.
+Expect: heads that read the token before with RoPE alone, one of 16 with more than half
+of its weight there, 6 of 16 with more than 0.3; no same-, first- or duplicate-token and
+no induction head. RoPE is best at the trained length (2.29 bits per byte), ALiBi at
+twice that (2.52).
+docs/results/heads.md has all.
 """
 
 from ml_collections import ConfigDict

@@ -64,11 +64,10 @@ def total(run: DescribedRun) -> int:
 
 
 def counted(found: Estimate) -> str:
-  """Returns 6 where seeds agree, 9.3 ± 1.4 where not, 0.3 [0, 1.8] at a bound."""
-  digits = 0 if found.mean == round(found.mean or 0) else 1
-  mean = text.number(found.mean, digits)
+  """Returns 6 where seeds agree, 9.3 ± 1.4 where not, 0.3 [0.0, 1.8] at a bound."""
   if found.interval is None:
-    return mean
+    return text.number(found.mean, 0 if found.mean == round(found.mean or 0) else 1)
+  mean = text.number(found.mean, 1)
   if found.skewed:
     return f"{mean} [{', '.join(text.number(x, 1) for x in found.interval)}]"
   return f"{mean} ± {text.number(found.half, 1)}"
