@@ -10,8 +10,9 @@ Products of queries and keys are divided by sqrt(d), by nothing, and by d. Heads
 width 4, 16, 64 and 256; all else is the same. The second command measures variance,
 entropy and gradients before training, at widths from 4 to 256, and draws them beside
 the derivation and the losses of these runs.
-Cost: see docs/results/sqrt_d.md.
-Expect: the wider the heads, the larger the loss without a scale.
+Cost: 4 minutes on 2 cores of an AMD EPYC, and 3 for the second command, at f49697a.
+Expect: without a scale 0.06, 0.19 and 0.30 bits per byte worse in heads of 16, 64 and
+256. See docs/results/sqrt_d.md.
 """
 
 from ml_collections import ConfigDict
