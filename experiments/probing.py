@@ -17,7 +17,12 @@ from experiments.runner.build import Experiment
 from experiments.setup.validate import ConfigError
 from transformer_jax.analysis.probes import probes, token_properties
 from transformer_jax.analysis.probes.probe_training import ProbeBudget
-from transformer_jax.analysis.probes.study import ProbeStudy, SeedProbes, majority
+from transformer_jax.analysis.probes.study import (
+  ProbeStudy,
+  SeedProbes,
+  majority,
+  median_error,
+)
 from transformer_jax.data.base import Batch, Task, tasks
 from transformer_jax.data.windows import HostText
 from transformer_jax.evaluation import activations, splits
@@ -65,7 +70,12 @@ def _probe(experiment, params, settings, folder) -> ProbeResult:
   study = dataclasses.replace(study, source=source)
   texts = study.texts(task, batch, test, jax.random.key(0))
   found = [study.run(model, params[seed], texts, layers) for seed in seeds]
-  scores = _scores(found, majority(texts))
+  scores = _scores(found)
+  guesses = {"majority": majority(texts)}
+  if texts.prediction.ordered:
+    guesses["median error"] = median_error(texts)
+  for name, guess_E in guesses.items():
+    scores[name] = np.broadcast_to(guess_E, scores["probe"].shape)
   if settings.untrained:
     bare = dataclasses.replace(study, control=0, mdl=False)
     first = jax.jit(lambda seed: experiment.trainer.init(seed).params)
@@ -96,12 +106,11 @@ def _study(settings: ProbeSettings, task: Task) -> ProbeStudy:
   )
 
 
-def _scores(found: Sequence[SeedProbes], majority_E: np.ndarray) -> dict[str, Any]:
+def _scores(found: Sequence[SeedProbes]) -> dict[str, Any]:
   """Returns {name: scores [S, P, E]} of the probes of each seed."""
   score_STPE = np.stack([each.score_TPE for each in found])
   names = ("probe", "control")[: score_STPE.shape[1]]
   scores = {name: score_STPE[:, t] for t, name in enumerate(names)}
-  scores["majority"] = np.broadcast_to(majority_E, scores["probe"].shape)
   if errors := [each.error_PE for each in found if each.error_PE is not None]:
     scores["error"] = np.stack(errors)
   return scores

@@ -71,8 +71,8 @@ class ProbeResult:
   seeds       of the run
   samples     {"train": number of samples, "test": ...}
   score_SPE   {"probe": scores of each seed, layer and text of the test, "control": ...,
-              "untrained": ..., "majority": guessing the most frequent, "error": size of
-              the errors of ordered classes}
+              "untrained": ..., "majority": guessing the most frequent; of ordered
+              classes "error": size of the errors, "median error": guessing the median}
   bits_SP     {"probe": bits of the labels' code for each sample, "control": ...}
   uniform     bits of a sample where all classes are equally likely
 
@@ -103,7 +103,7 @@ class ProbeResult:
     score_SE = self.score_SPE[name][:, layer]
     if less:
       return interval(score_SE - self.score_SPE[less][:, layer])
-    return interval(score_SE, (0.0, None if name == "error" else 1.0))
+    return interval(score_SE, (0.0, None if name.endswith("error") else 1.0))
 
   def bits(self, name: str, layer: int) -> Estimate:
     """Returns the bits of a sample's label in the online code, over seeds."""

@@ -64,6 +64,9 @@ def notes(result: ProbeResult) -> tuple[str, ...]:
     f" split; {counts['test']:,} tokens of the test split are scored. Guessing the most"
     f" frequent has {majority}."
   ]
+  if "median error" in result.score_SPE:
+    guess = number(result.estimate("median error", 0).mean, 1)
+    lines.append(f"mean error: in classes; always guessing the median has {guess}.")
   if "control" in result.score_SPE:
     lines.append(
       f"control: a probe of random labels, one for each type:"

@@ -25,7 +25,7 @@ from transformer_jax.evaluation import activations
 from transformer_jax.positions import coords
 
 KEY = jax.random.key(0)
-BUDGET = ProbeBudget(steps=400, batch_size=64, learning_rate=0.05, rounds=10)
+BUDGET = ProbeBudget(steps=400, batch_size=64, learning_rates=(0.05,), rounds=10)
 PROBES = ["linear", "mlp(hidden=16)"]
 
 
@@ -79,7 +79,7 @@ def test_a_linear_probe_reaches_the_optimum_of_logistic_regression():
     return -log_IC[np.arange(300), label_I].mean()
 
   least = scipy.optimize.minimize(loss, np.zeros(12)).fun
-  budget = ProbeBudget(steps=2000, batch_size=300, learning_rate=0.05, rounds=10)
+  budget = ProbeBudget(steps=2000, batch_size=300, learning_rates=(0.05,), rounds=10)
   trainer = ProbeTrainer(probes.build("linear"), Classes(3), budget)
   data = jnp.float32(x_ID)[None], jnp.int32(label_I)[None]
   nats_PTI = trainer.nats(trainer.fit(KEY, *data, 300, *data), *data)
@@ -96,6 +96,26 @@ def test_a_hidden_layer_reads_what_is_not_linear():
     params = trainer.fit(KEY, *data, 800, *data)
     scores.append(trainer.scores(params, *data).mean())
   assert scores[0] < 0.8 and scores[1] == 1.0
+
+
+def test_what_is_faint_is_read_at_a_small_rate():
+  """At a large one the held-out loss is never below a guess, and the guess is kept."""
+  random = np.random.default_rng(0)
+  label_TI = random.integers(0, 32, (1, 4000)).astype(np.int32)
+  x_PID = random.normal(size=(1, 4000, 64)).astype(np.float32)
+  x_PID[0, :, 0] += 0.2 * (label_TI[0] - 15.5)
+  train, held, test = (slice(0, 2000), slice(2000, 3000), slice(3000, None))
+
+  def loss(*rates):
+    budget = ProbeBudget(400, batch_size=64, learning_rates=rates)
+    trainer = ProbeTrainer(probes.build("linear"), Classes(32), budget)
+    parts = x_PID[:, train], label_TI[:, train], 2000, x_PID[:, held], label_TI[:, held]
+    params = trainer.fit(KEY, *parts)
+    return trainer.nats(params, x_PID[:, test], label_TI[:, test]).mean()
+
+  guess = np.log(32)
+  assert loss(0.3) == pytest.approx(guess)
+  assert loss(0.3, 0.001) < guess - 0.1
 
 
 def test_samples_past_the_count_are_not_read():

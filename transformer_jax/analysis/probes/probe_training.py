@@ -17,11 +17,13 @@ from transformer_jax.analysis.probes.predictions import Prediction
 class ProbeBudget:
   """Training of one probe: Adam, its rate falling to 0 along a cosine.
 
-  steps           updates
-  batch_size      samples of each
-  learning_rate   the first one
-  rounds          times that the loss of held-out samples is computed; the parameters
-                  with the least one are kept, the first ones, which guess, included
+  steps            updates at each learning rate
+  batch_size       samples of each
+  learning_rates   first rates. A large one reads what stands in a few features in time;
+                   what is faint is lost in its overconfidence, and needs a small one
+  rounds           times that the loss of held-out samples is computed; the parameters
+                   with the least one of all rounds and rates are kept, the first ones,
+                   which guess, included
 
   >>> ProbeBudget(steps=100, rounds=20).steps_per_round
   5
@@ -29,7 +31,7 @@ class ProbeBudget:
 
   steps: int = 1000
   batch_size: int = 256
-  learning_rate: float = 0.01
+  learning_rates: tuple[float, ...] = (0.01, 0.003, 0.001)
   rounds: int = 20
 
   @property
@@ -39,7 +41,7 @@ class ProbeBudget:
   @property
   def optimizer(self) -> optax.GradientTransformation:
     count = self.steps_per_round * self.rounds
-    return optax.adam(optax.cosine_decay_schedule(self.learning_rate, count))
+    return optax.adam(optax.cosine_decay_schedule(1.0, count))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +73,7 @@ class ProbeTrainer:
 
   >>> from transformer_jax.analysis.probes.base import probes
   >>> from transformer_jax.analysis.probes.predictions import Classes
-  >>> budget = ProbeBudget(steps=40, batch_size=8, learning_rate=0.3, rounds=2)
+  >>> budget = ProbeBudget(40, batch_size=8, learning_rates=(0.3,), rounds=2)
   >>> trainer = ProbeTrainer(probes.build("linear"), Classes(2), budget)
   >>> x_PID, label_TI = jnp.array([[[-1.0], [1.0]]]), jnp.array([[0, 1]])
   >>> params = trainer.fit(jax.random.key(0), x_PID, label_TI, 2, x_PID, label_TI)
@@ -120,6 +122,14 @@ class ProbeTrainer:
 
   def one(self, key, x_ID, label_I, count, held_ID, held_I) -> Any:
     """Returns the parameters of one probe: `fit` of one layer and one label."""
+    at_rate = functools.partial(
+      self._at_rate, key, x_ID, label_I, count, held_ID, held_I
+    )
+    params, loss_R = jax.lax.map(at_rate, jnp.array(self.budget.learning_rates))
+    return jax.tree.map(lambda x: x[jnp.argmin(loss_R)], params)
+
+  def _at_rate(self, key, x_ID, label_I, count, held_ID, held_I, rate) -> Any:
+    """Returns the parameters with the least held-out loss at one rate, and the loss."""
     key_init, key_batch = jax.random.split(key)
     optimizer = self.budget.optimizer
     params = self.probe.init(key_init, x_ID.shape[1], self.prediction.count)
@@ -129,6 +139,7 @@ class ProbeTrainer:
       chosen_I = jax.random.randint(key, (self.budget.batch_size,), 0, count)
       gradient = jax.grad(self.loss)(params, x_ID[chosen_I], label_I[chosen_I])
       update, moments = optimizer.update(gradient, moments, params)
+      update = jax.tree.map(lambda x: rate * x, update)
       return (optax.apply_updates(params, update), moments), None
 
     def advance(state, key):
@@ -144,8 +155,8 @@ class ProbeTrainer:
     training = params, optimizer.init(params)
     first = training, params, self.loss(params, held_ID, held_I)
     keys = jax.random.split(key_batch, self.budget.rounds)
-    (_, best, _), _ = jax.lax.scan(advance, first, keys)
-    return best
+    (_, best, least), _ = jax.lax.scan(advance, first, keys)
+    return best, least
 
 
 @functools.partial(jax.jit, static_argnums=0)

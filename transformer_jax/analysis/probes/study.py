@@ -183,6 +183,12 @@ def majority(texts: ProbeTexts) -> np.ndarray:
   return by_text(score_I, texts.test.text_I, texts.texts)
 
 
+def median_error(texts: ProbeTexts) -> np.ndarray:
+  """Returns the size of the error of always guessing the median class, [E]."""
+  error_I = np.abs(texts.test.label_I - np.median(texts.train.label_I))
+  return by_text(error_I, texts.test.text_I, texts.texts)
+
+
 def by_text(x_I: np.ndarray, text_I: np.ndarray, texts: int) -> np.ndarray:
   """Returns the mean of each text, [..., E]; NaN for a text without samples.
 
