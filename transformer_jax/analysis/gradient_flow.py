@@ -10,15 +10,16 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from transformer_jax.data.base import Batch
 from transformer_jax.models import Transformer, capture
-from transformer_jax.models.param_tree import LAYERS, flat
-from transformer_jax.training.loss import cross_entropy
+from transformer_jax.training.objectives import Objective, objectives
 from transformer_jax.training.step import State, Trainer
+from transformer_jax.training.step_metrics.tree_norms import norms
 
-LAYER = re.compile(r"(encoder|decoder)/layer_(\d+)(_backward)?/.*")
+LAYER = re.compile(r"/layer_\d+")
+
+CROSS_ENTROPY = objectives.build("cross_entropy")
 
 Measured = Callable[[Trainer, State, Batch], dict[str, jax.Array]]
 
@@ -33,60 +34,43 @@ def by_layer(trainer: Trainer, state: State, batch: Batch) -> dict[str, jax.Arra
   batch     of its task
   """
   grads = jax.grad(lambda params: trainer.loss(params, batch, state)[0])(state.params)
-  return layer_norms(grads)
-
-
-def layer_norms(tree: Any) -> dict[str, jax.Array]:
-  """Returns the norm of all parameters of each layer, in the order of layers.
-
-  tree   parameters, or what has their names; layers of a scan may be stacked
-
-  >>> layer = {"in_DF": jnp.array([[3.0]]), "out_FD": jnp.array([[4.0]])}
-  >>> layer_norms({"decoder": {"layer_0": {"feedforward": layer}}, "output_DV": 1.0})
-  {'decoder/layer_0': Array(5., dtype=float32)}
-  """
-  parts: dict[tuple[str, int], list[jax.Array]] = {}
-  for path, x in flat(tree).items():
-    if stacked := LAYERS.fullmatch(path):
-      for n, each in enumerate(x):
-        parts.setdefault((stacked[1][:-1], n), []).append(each)
-    elif match := LAYER.fullmatch(path):
-      parts.setdefault((match[1], int(match[2])), []).append(x)
-  return {
-    f"{stack}/layer_{n}": optax.tree.norm(parts[stack, n]) for stack, n in sorted(parts)
-  }
+  paths = norms(grads, by_layer=True)
+  return capture.in_order({path: x for path, x in paths.items() if LAYER.search(path)})
 
 
 def by_distance(trainer: Trainer, state: State, batch: Batch) -> dict[str, jax.Array]:
   """Returns {"0": x, "1": x, ...}: gradients' norms by distance from the last target.
 
-  Of the cross-entropy of a text's last target, by the embedded token so many places
+  Of the loss of a text's last target, by the embedded token so many places
   before it, as a mean over texts; NaN at a distance that no text has.
 
   trainer   of the model
   state     of one seed
   batch     of its task
   """
-  norm_BL = distance_norms(trainer.model, state.params, batch)
+  norm_BL = distance_norms(trainer.model, state.params, batch, trainer.objective)
   return {str(n): jnp.nanmean(norm_B) for n, norm_B in enumerate(norm_BL.T)}
 
 
-def distance_norms(model: Transformer, params: Any, batch: Batch) -> jax.Array:
+def distance_norms(
+  model: Transformer, params: Any, batch: Batch, objective: Objective = CROSS_ENTROPY
+) -> jax.Array:
   """Returns norm_BL, of a text's loss at its last target by each token before it.
 
   Place n of the second axis is the token n places before the last one with a target,
   or NaN where there is none. Without dropout.
 
-  model    reads tokens
-  params   its parameters
-  batch    texts with targets
+  model       reads tokens
+  params      its parameters
+  batch       texts with targets
+  objective   whose loss it is
   """
   L = batch.target_BL.shape[1]
   place_L = jnp.arange(L)
   last_B1 = jnp.max(jnp.where(batch.weight_BL > 0, place_L, -1), axis=1, keepdims=True)
 
   def loss(logits_BLV: jax.Array) -> jax.Array:
-    loss_BL = cross_entropy(logits_BLV, batch.target_BL)
+    loss_BL, _ = objective.losses(logits_BLV, batch.target_BL, batch.weight_BL)
     return jnp.sum(jnp.where(place_L == last_B1, loss_BL, 0.0))
 
   arch = model.arch
