@@ -8,7 +8,7 @@ Li et al., 2018, https://arxiv.org/abs/1810.10183.
     --plan=translation --workdir=runs/head_diversity_translation
 
 The disagreement of heads on their outputs, on the positions that they attend to and on
-their subspaces of values is added to the loss, with the paper's weight of 1. The plan
+their subspaces of values is added to the loss, with a weight of 1. The plan
 without a name is on length generalization: copying with a decoder and ALiBi, sorting
 with an encoder and Transformer-XL's encoding, trained on 1 to 10 symbols; verdicts are
 at twice that length, where both are between chance and perfect. `--plan=translation` is

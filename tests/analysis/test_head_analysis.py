@@ -163,6 +163,7 @@ def test_similarities_are_means_over_texts():
     np.testing.assert_allclose(mean_HH, mean_HH.T, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_importance_in_recurrent_models():
   arch = tj.Architecture(DIMS, "none", attention="additive", encoders=1, decoders=1)
   model = Recurrents("gru", "bahdanau")(arch)

@@ -247,6 +247,7 @@ def test_a_table_of_positions_is_read_from_the_embedding():
   assert texts.train.text_I.max() < texts.held.text_I.min()
 
 
+@pytest.mark.slow
 def test_states_of_an_encoder_are_those_of_the_source():
   """Of a model that reads a source and writes, either side is probed."""
   task = tj.tasks.build("pairs(copy(symbols=4))")

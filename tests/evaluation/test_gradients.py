@@ -94,12 +94,14 @@ def of_last(model, params, batch, path, row, last, place):
   return loss, jax.grad(loss)(jnp.zeros(model.arch.dims.D))
 
 
+@pytest.mark.slow
 def test_a_causal_model_without_attention_to_the_past_has_no_gradient_there():
   made, state, batch = begun(**{"model.attention": "window(1)"})
   norm_BL = np.asarray(gradient_flow.distance_norms(made.model, state.params, batch))
   assert np.nanmin(norm_BL[:, 0]) > 0 and np.nanmax(norm_BL[:, 1:]) == 0
 
 
+@pytest.mark.slow
 def test_a_mean_over_texts_leaves_out_those_that_are_shorter():
   made, state, _ = begun()
   token_BL = jnp.ones((2, 4), jnp.int32)

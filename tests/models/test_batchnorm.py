@@ -127,7 +127,10 @@ def test_steps_replace_running_statistics_and_scores_read_them():
   np.testing.assert_allclose(whole[:1], first, atol=1e-5)
 
 
-@pytest.mark.parametrize("more", [{"model.scan": True}, {"model.remat": "full"}])
+@pytest.mark.parametrize(
+  "more",
+  [{"model.scan": True}, pytest.param({"model.remat": "full"}, marks=pytest.mark.slow)],
+)
 def test_layers_in_a_scan_and_recomputed_ones_have_the_same_statistics(more):
   def one_step(**more):
     made = trainer(**{"model.layers": 1} | more)

@@ -87,7 +87,11 @@ def padded(batch):
   return dataclasses.replace(batch, at=padding(batch.at, 3), source_at=source_at)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+SLOW = {"encoder_decoder", "packed"}  # 8 s each on a quiet core
+LOSSES_OF = [pytest.param(x, marks=pytest.mark.slow) if x in SLOW else x for x in KINDS]
+
+
+@pytest.mark.parametrize("kind", LOSSES_OF)
 def test_each_loss_is_that_of_its_paper(kind):
   more, change = KINDS[kind]
   one = trainer(**more).trainer

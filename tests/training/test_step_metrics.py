@@ -116,7 +116,11 @@ def test_activations_and_logits_are_those_of_a_layer_by_hand():
 
 @pytest.mark.parametrize(
   "change",
-  [{"model.scan": True}, {"train.accumulate": 4}, {"model.remat": "full"}],
+  [
+    {"model.scan": True},
+    pytest.param({"train.accumulate": 4}, marks=pytest.mark.slow),
+    pytest.param({"model.remat": "full"}, marks=pytest.mark.slow),
+  ],
   ids=str,
 )
 def test_the_numbers_do_not_depend_on_how_a_step_is_computed(change):
@@ -155,7 +159,10 @@ def test_every_registered_metric_has_a_value_for_each_layer(plain):
 @pytest.mark.parametrize(
   "more",
   [
-    {"task": "pairs(copy(symbols=8))", "model.kind": "encoder_decoder"},
+    pytest.param(
+      {"task": "pairs(copy(symbols=8))", "model.kind": "encoder_decoder"},
+      marks=pytest.mark.slow,
+    ),
     {"model.attention": "gqa(1) + window(3)", "model.position": "t5"},
   ],
   ids=["encoder_decoder", "gqa"],
