@@ -122,30 +122,37 @@ class ProbeTrainer:
 
   def one(self, key, x_ID, label_I, count, held_ID, held_I) -> Any:
     """Returns the parameters of one probe: `fit` of one layer and one label."""
-    at_rate = functools.partial(
-      self._at_rate, key, x_ID, label_I, count, held_ID, held_I
-    )
-    params, loss_R = jax.lax.map(at_rate, jnp.array(self.budget.learning_rates))
+    key_init, key_batch = jax.random.split(key)
+    budget = self.budget
+    params = self.probe.init(key_init, x_ID.shape[1], self.prediction.count)
+    # No keys inside of the loops: in one of ten processes XLA's CPU compiler (0.10.2)
+    # made a program of them whose every probe guesses.
+    shape = (budget.rounds, budget.steps_per_round, budget.batch_size)
+    chosen_RSB = jax.random.randint(key_batch, shape, 0, count)
+    samples = (x_ID, label_I, held_ID, held_I)
+    at_rate = functools.partial(self._at_rate, params, chosen_RSB, samples)
+    params, loss_R = jax.lax.map(at_rate, jnp.array(budget.learning_rates))
     return jax.tree.map(lambda x: x[jnp.argmin(loss_R)], params)
 
-  def _at_rate(self, key, x_ID, label_I, count, held_ID, held_I, rate) -> Any:
-    """Returns the parameters with the least held-out loss at one rate, and the loss."""
-    key_init, key_batch = jax.random.split(key)
-    optimizer = self.budget.optimizer
-    params = self.probe.init(key_init, x_ID.shape[1], self.prediction.count)
+  def _at_rate(self, params, chosen_RSB, samples, rate) -> Any:
+    """Returns the parameters with the least held-out loss at one rate, and the loss.
 
-    def step(state, key):
+    params       first ones
+    chosen_RSB   samples of each batch of each round
+    """
+    x_ID, label_I, held_ID, held_I = samples
+    optimizer = self.budget.optimizer
+
+    def step(state, chosen_B):
       params, moments = state
-      chosen_I = jax.random.randint(key, (self.budget.batch_size,), 0, count)
-      gradient = jax.grad(self.loss)(params, x_ID[chosen_I], label_I[chosen_I])
+      gradient = jax.grad(self.loss)(params, x_ID[chosen_B], label_I[chosen_B])
       update, moments = optimizer.update(gradient, moments, params)
       update = jax.tree.map(lambda x: rate * x, update)
       return (optax.apply_updates(params, update), moments), None
 
-    def advance(state, key):
+    def advance(state, chosen_SB):
       training, best, least = state
-      keys = jax.random.split(key, self.budget.steps_per_round)
-      training, _ = jax.lax.scan(step, training, keys)
+      training, _ = jax.lax.scan(step, training, chosen_SB)
       loss = self.loss(training[0], held_ID, held_I)
       better = loss < least
       keep = lambda new, old: jnp.where(better, new, old)
@@ -154,8 +161,7 @@ class ProbeTrainer:
 
     training = params, optimizer.init(params)
     first = training, params, self.loss(params, held_ID, held_I)
-    keys = jax.random.split(key_batch, self.budget.rounds)
-    (_, best, least), _ = jax.lax.scan(advance, first, keys)
+    (_, best, least), _ = jax.lax.scan(advance, first, chosen_RSB)
     return best, least
 
 
