@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments import token_texts
+from experiments.analysis import token_texts
 from transformer_jax.analysis import head_batch
 from transformer_jax.data.base import Batch
 

@@ -9,8 +9,8 @@ from absl import flags
 from fake_runs import BASE
 from trained_sweep import TINY
 
-from experiments import explain, explaining
-from experiments.reporting import explanation_page
+from experiments.explain import __main__ as explain
+from experiments.explain import explaining, explanation_page
 from experiments.reporting.statistics import Estimate
 from experiments.runner import run_folder, train
 from experiments.setup import runs

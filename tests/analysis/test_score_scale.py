@@ -9,11 +9,11 @@ import pytest
 from fake_runs import BASE
 from scipy import stats
 
-from experiments import scale_measures, score_scale
 from experiments.configs import sqrt_d
-from experiments.reporting import scale_figure
 from experiments.runner.build import build
-from experiments.scale_measures import ScaleCurves
+from experiments.score_scale import __main__ as score_scale
+from experiments.score_scale import scale_figure, scale_measures
+from experiments.score_scale.scale_measures import ScaleCurves
 from experiments.setup import runs
 from experiments.setup.validate import ConfigError, resolve, validate
 from transformer_jax.analysis import scale_statistics as scale

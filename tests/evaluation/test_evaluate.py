@@ -7,9 +7,10 @@ import types
 
 import pytest
 
-from experiments import evaluate, load_sweep
+from experiments import load_sweep
+from experiments.evaluate import __main__ as evaluate
+from experiments.evaluate.scoring import Scoring
 from experiments.reporting import by_seed, comparisons, html_page, load
-from experiments.scoring import Scoring
 from experiments.setup.validate import ConfigError
 from transformer_jax.evaluation import splits
 from transformer_jax.training.json_files import read_json

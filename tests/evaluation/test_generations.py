@@ -12,11 +12,11 @@ from undrawn import leave_out
 
 from experiments import load_run, scoring
 from experiments.configs import base
+from experiments.evaluate.scoring import Scoring
 from experiments.reporting import comparisons, score_tables
 from experiments.reporting.page import write_report
 from experiments.runner import train
 from experiments.runner.build import build
-from experiments.scoring import Scoring
 from experiments.setup.validate import flatten, resolve
 from transformer_jax.data.base import GenerationSet
 from transformer_jax.data.tokenizers import tokenizers

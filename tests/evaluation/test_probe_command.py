@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from absl import flags
 
-from experiments import load_sweep, probe, probe_runs
+from experiments import load_sweep
+from experiments.probe import __main__ as probe
+from experiments.probe import probe_runs
 from experiments.reporting import (
   comparisons,
   figures,

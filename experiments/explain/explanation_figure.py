@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from experiments.explain.explaining import ExplanationStudy
 from experiments.reporting import panels, picture, style
 from experiments.reporting.picture import Numbers, Picture
 from experiments.reporting.style import COLORS, FONT, INK
@@ -18,8 +19,8 @@ CAPTION = (
 LOG2 = float(np.log(2))
 
 
-def draw(study: Any) -> Picture:
-  """Returns the figure of a study: `experiments.explaining.ExplanationStudy`."""
+def draw(study: ExplanationStudy) -> Picture:
+  """Returns the figure of a study."""
   figure, axes = panels.panels(2, 2, (10.5, 7.6))
   agree, permute, far, move = axes
   _histograms(
@@ -61,7 +62,7 @@ def _histograms(
   ax.legend(frameon=False, fontsize=FONT - 2)
 
 
-def _by_class(ax: Any, study: Any) -> None:
+def _by_class(ax: Any, study: ExplanationStudy) -> None:
   """Draws a point for each seed and text, in the colour of its predicted class."""
   looks = style.styles_of(study.labels)
   for number, label in enumerate(study.labels):

@@ -1,12 +1,14 @@
 """Page on whether attention explains a classifier: Markdown, JSON and a figure."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from experiments.reporting import explanation_figure
+from experiments.explain import explanation_figure
+from experiments.explain.explaining import ExplainSettings, ExplanationStudy
 from experiments.reporting.crossed import interval
 from experiments.reporting.statistics import Estimate
 from experiments.reporting.text import plus_minus
@@ -36,17 +38,21 @@ ROWS = {
 }
 
 
-def write(folder: Path, study: Any, settings: Any, tokenizer: Any, name: str) -> str:
+def write(
+  folder: Path,
+  study: ExplanationStudy,
+  settings: ExplainSettings,
+  tokenizer: Any,
+  name: str,
+) -> str:
   """Writes page, numbers and figure; returns the page.
 
   folder      is made
-  study       what was measured: `experiments.explaining.ExplanationStudy`
+  study       what was measured
   settings    its settings
   tokenizer   of the run
   name        of the run
   """
-  import dataclasses
-
   folder.mkdir(parents=True, exist_ok=True)
   estimates = {
     row: interval(study.value_SE[row], (low, high))
@@ -101,7 +107,7 @@ def verdict(gap: Estimate | None) -> str:
   )
 
 
-def _gap(study: Any) -> Estimate | None:
+def _gap(study: ExplanationStudy) -> Estimate | None:
   """Returns the divergence of adversarial weights minus that of seeds; None: one."""
   if "seeds" not in study.value_SE:
     return None
@@ -145,7 +151,7 @@ def _page(study, settings, tokenizer, name, estimates, gap) -> str:
   return "\n".join(lines)
 
 
-def _text(study: Any, tokenizer: Any, n: int) -> str:
+def _text(study: ExplanationStudy, tokenizer: Any, n: int) -> str:
   """Returns a text's line: its predicted class and words under both weights."""
   found = [study.labels[study.class_SE[0, n]]]
   for share_SEM in (study.share_SEM, study.adversarial_SEM):

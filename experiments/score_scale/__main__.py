@@ -36,8 +36,7 @@ def main(argv: list[str]) -> None:
   from experiments.runner.process import check_platform
 
   check_platform()
-  from experiments import scale_measures
-  from experiments.reporting import scale_figure
+  from experiments.score_scale import scale_figure, scale_measures
 
   workdir = Path(FLAGS.workdir)
   measured = scale_measures.measured(workdir, widths, FLAGS.seeds)

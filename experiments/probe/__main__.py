@@ -69,7 +69,7 @@ def main(argv: list[str]) -> int:
     raise ConfigError(f"'{argv[1]}' is not a flag; write --label={argv[1]}")
   command.require(FLAGS, run="runs/quickstart", label="position")
   # JAX is imported after the flags are read.
-  from experiments import probe_runs
+  from experiments.probe import probe_runs
   from experiments.reporting.probe_curves import FOLDER
   from experiments.reporting.probe_result import ProbeSettings
   from experiments.runner import process, sweep_report

@@ -11,6 +11,7 @@ from experiments.reporting.picture import Numbers, Picture
 from experiments.reporting.statistics import estimate
 from experiments.reporting.style import FONT
 from experiments.reporting.text import measure_name, number, plus_minus
+from experiments.score_scale.scale_measures import ScaleCurves
 
 NAME = "score_scale"
 CAPTION = (
@@ -27,8 +28,8 @@ PANELS = {
 }
 
 
-def draw(curves: Sequence[Any]) -> Picture:
-  """Returns the figure; curves: `experiments.scale_measures.ScaleCurves`."""
+def draw(curves: Sequence[ScaleCurves]) -> Picture:
+  """Returns the figure of the curves of some scales."""
   figure, axes = panels.panels(2, 3, (14.0, 7.6))
   looks = style.styles_of([x.label for x in curves])
   for ax, (name, (title, log)) in zip(axes, PANELS.items(), strict=False):
@@ -61,7 +62,7 @@ def draw(curves: Sequence[Any]) -> Picture:
   return picture.finish(figure, NAME, "The scale of scores", CAPTION, numbers)
 
 
-def write(folder: Path, curves: Sequence[Any]) -> Iterator[Path]:
+def write(folder: Path, curves: Sequence[ScaleCurves]) -> Iterator[Path]:
   """Yields the files of the figure as they are written."""
   folder.mkdir(parents=True, exist_ok=True)
   for kind, content in draw(curves).files.items():
@@ -70,7 +71,7 @@ def write(folder: Path, curves: Sequence[Any]) -> Iterator[Path]:
     yield path
 
 
-def lines(curves: Sequence[Any]) -> Iterator[str]:
+def lines(curves: Sequence[ScaleCurves]) -> Iterator[str]:
   """Yields the lines of a Markdown table: a scale and a width in each."""
   measure = next((measure_name(x.measure) for x in curves if x.measure), "trained")
   names = ["scale", "d", "derived variance", *PANELS, measure]
@@ -85,7 +86,7 @@ def lines(curves: Sequence[Any]) -> Iterator[str]:
       yield f"| {one.label} | {width} | {derived} | {' | '.join(found)} | {score} |"
 
 
-def _trained(ax: Any, curves: Sequence[Any], looks: Any) -> None:
+def _trained(ax: Any, curves: Sequence[ScaleCurves], looks: Any) -> None:
   """Draws the scores of trained models, with intervals."""
   measure = next((measure_name(x.measure) for x in curves if x.measure), "")
   if not measure:  # no run is finished
@@ -101,7 +102,7 @@ def _trained(ax: Any, curves: Sequence[Any], looks: Any) -> None:
   panels.words(ax, f"After training: {measure}", "width of a head, d")
 
 
-def _rows(curves: Iterable[Any]) -> Iterator[tuple[str, str, int, int, float]]:
+def _rows(curves: Iterable[ScaleCurves]) -> Iterator[tuple[str, str, int, int, float]]:
   for one in curves:
     for kind, measures in (("model", one.model), ("normal", one.gaussian)):
       for name, x_SX in measures.items():

@@ -19,15 +19,15 @@ from pathlib import Path
 import jax
 from absl import flags
 
-from experiments import scoring
 from experiments.analysis import TrainedRun, load_run
+from experiments.evaluate import scoring
+from experiments.evaluate.scoring import Scoring
 from experiments.reporting.load import ReportError, read
 from experiments.reporting.loaded_run import LoadedRun, Sweep
 from experiments.runner import process, provenance, sweep_report
 from experiments.runner.compile_cache import programs_in
 from experiments.runner.locks import claim
 from experiments.runner.saved_run import of_run
-from experiments.scoring import Scoring
 from experiments.setup.flag_errors import OF_SWEEP
 from experiments.setup.flags import ALLOW
 from experiments.setup.validate import ConfigError

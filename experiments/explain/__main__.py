@@ -47,9 +47,8 @@ def main(argv: list[str]) -> None:
   from experiments.runner.process import check_platform
 
   check_platform()
-  from experiments import explaining
   from experiments.analysis import load_run
-  from experiments.reporting import explanation_page
+  from experiments.explain import explaining, explanation_page
 
   run = load_run(FLAGS.run, FLAGS.average, FLAGS.allow)
   try:
@@ -64,7 +63,7 @@ def main(argv: list[str]) -> None:
 
 
 def _settings():
-  from experiments.explaining import ExplainSettings
+  from experiments.explain.explaining import ExplainSettings
   from transformer_jax.analysis.adversarial import Search
 
   search = Search(epsilon=FLAGS.epsilon, steps=FLAGS.steps, starts=FLAGS.starts)

@@ -1,0 +1,1 @@
+"""What the layers of finished runs know: probes, a table, a figure."""

@@ -1,0 +1,1 @@
+"""Why scores are divided by sqrt(d): measurements and a figure."""
