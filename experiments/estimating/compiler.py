@@ -136,7 +136,7 @@ def lower(config: ConfigDict, devices: list[Any]) -> Any:
 
   from experiments.runner.build import build
   from experiments.runner.training_text import without_data
-  from transformer_jax.training import loop, sharding
+  from transformer_jax.training import dispatch, sharding
 
   experiment = build(config)
   mesh = sharding.make_mesh(**config.mesh, devices=devices)
@@ -146,7 +146,9 @@ def lower(config: ConfigDict, devices: list[Any]) -> Any:
     without_data(experiment.task, experiment.text),
   )
   count, seeds = experiment.budget.per_dispatch, len(experiment.seeds)
-  lowered, together = loop.lower_steps(experiment.trainer, seeds, arrays, mesh, count)
+  lowered, together = dispatch.lower_steps(
+    experiment.trainer, seeds, arrays, mesh, count
+  )
   assert together == seeds, "a TPU trains all seeds by one program"
   return lowered
 

@@ -25,8 +25,8 @@ from transformer_jax.data import files, tokenizers
 from transformer_jax.models import Architecture
 from transformer_jax.models.param_tree import flat, nested, one_by_one, stacked
 from transformer_jax.training.checkpoint import CheckpointError, Keeper
+from transformer_jax.training.dispatch import Program
 from transformer_jax.training.json_files import read_object
-from transformer_jax.training.loop import Program
 from transformer_jax.training.step import State
 
 # Parts that must equal those of the checkpoint: they give its parameters their meaning.

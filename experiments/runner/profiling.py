@@ -16,8 +16,9 @@ from typing import Any
 import jax
 
 from experiments.setup.profiled_steps import ProfiledSteps
-from transformer_jax.training.loop import Program, Windows
+from transformer_jax.training.dispatch import Program
 from transformer_jax.training.step import State
+from transformer_jax.training.stream import Windows
 
 FOLDER = "profile"  # of a run; TensorBoard and xprof read it
 OPEN = "pip install xprof && xprof --logdir={folder}"

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from experiments.runner import training_text
 from experiments.runner.build import build
 from experiments.runner.compile_cache import programs_in
-from transformer_jax.training import loop, sharding
+from transformer_jax.training import dispatch, sharding
 
 # Returns the seconds of a step of the first config and of the second.
 Timer = Callable[[ConfigDict, ConfigDict], tuple[float, float]]
@@ -54,7 +54,7 @@ def stepper(config: ConfigDict) -> Callable[[], float]:
   arrays, _ = training_text.placed(experiment.task, arrays, experiment.text)
   arrays = sharding.whole(mesh, arrays)
   count = experiment.budget.per_dispatch
-  program = loop.compile_steps(
+  program = dispatch.compile_steps(
     experiment.trainer, experiment.seeds, arrays, mesh, count
   )
   state: Any = program.init()

@@ -31,8 +31,8 @@ from transformer_jax.data.base import Task, TaskData
 from transformer_jax.devices import split_rows
 from transformer_jax.evaluation import example_scores, target_fingerprints
 from transformer_jax.spec import outside
-from transformer_jax.training import loop, sharding
-from transformer_jax.training.loop import Program
+from transformer_jax.training import dispatch, sharding
+from transformer_jax.training.dispatch import Program
 from transformer_jax.untrusted import shown
 
 
@@ -211,7 +211,7 @@ def _loaded(experiment: Experiment, mesh: Mesh) -> tuple[Any, dict]:
 
 def _check_scores(experiment: Experiment, mesh: Mesh, arrays: Any) -> None:
   """Raises the errors of evaluation; arrays may be shapes."""
-  state = loop.abstract_state(experiment.trainer, len(experiment.seeds), mesh)
+  state = dispatch.abstract_state(experiment.trainer, len(experiment.seeds), mesh)
   with jax.set_mesh(mesh):
     experiment.evaluator.check(state.eval_params, arrays, experiment.lengths)
 
@@ -225,6 +225,6 @@ def _has_user_code(config: ConfigDict) -> bool:
 def _compile(experiment: Experiment, arrays: Any, mesh: Mesh) -> Program:
   trainer, seeds = experiment.trainer, experiment.seeds
   count = experiment.budget.per_dispatch
-  return loop.compile_steps(
+  return dispatch.compile_steps(
     trainer, seeds, arrays, mesh, count, experiment.metrics, experiment.pmap
   )

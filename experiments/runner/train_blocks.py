@@ -13,10 +13,11 @@ from experiments.runner.build import Experiment
 from experiments.runner.seed_blocks import SeedBlock
 from experiments.runner.train_loop import train_with_log
 from transformer_jax import hosts
-from transformer_jax.training import loop, seed_parts
+from transformer_jax.training import dispatch, dispatch_metrics, seed_parts
 from transformer_jax.training.checkpoint import Keeper
+from transformer_jax.training.dispatch import Program
 from transformer_jax.training.json_files import FileError, read_object
-from transformer_jax.training.loop import FitResult, Program
+from transformer_jax.training.loop import FitResult
 
 MEASURED = ("peak_bytes", "tokens_per_s", "tokens_per_step", "rows_lost")
 
@@ -117,11 +118,13 @@ def _finished(own: Experiment, block: SeedBlock, mesh: Mesh) -> FitResult | None
   if not there:
     return None
   with Keeper(block.checkpoints, own.keep) as keeper:
-    restored = keeper.restore(loop.abstract_state(own.trainer, len(own.seeds), mesh))
+    restored = keeper.restore(
+      dispatch.abstract_state(own.trainer, len(own.seeds), mesh)
+    )
   if restored is None or restored[1]["step"] != steps:
     return None
   trained, meta = restored
-  diverged, causes = loop.divergences(meta)
+  diverged, causes = dispatch_metrics.divergences(meta)
   return FitResult(trained, steps, diverged, finished=True, causes=causes)
 
 

@@ -15,7 +15,9 @@ from experiments.runner.build import Experiment
 from experiments.runner.cost import tokens_per_step
 from transformer_jax import hosts
 from transformer_jax.training import loop
-from transformer_jax.training.loop import DispatchMetrics, FitResult, Program
+from transformer_jax.training.dispatch import Program
+from transformer_jax.training.dispatch_metrics import DispatchMetrics
+from transformer_jax.training.loop import FitResult
 from transformer_jax.training.metrics_log import MetricLog
 from transformer_jax.training.progress import Progress
 

@@ -21,7 +21,13 @@ from transformer_jax.data.token_cache import Tokenized
 from transformer_jax.evaluation.lengths import Evaluator
 from transformer_jax.models import Architecture, Transformer
 from transformer_jax.positions import coords, positions
-from transformer_jax.training import loop, optimizers, sharding
+from transformer_jax.training import (
+  dispatch,
+  dispatch_metrics,
+  loop,
+  optimizers,
+  sharding,
+)
 from transformer_jax.training.checkpoint import Keeper
 from transformer_jax.training.step import Trainer
 
@@ -93,7 +99,7 @@ def test_a_loss_that_is_nan_has_no_accuracy():
 def test_no_seed_diverges_and_means_are_over_the_other_steps(tmp_path):
   rows = []
   mesh = sharding.make_mesh(1)
-  program = loop.compile_steps(trainer(), (0, 1), (), mesh, 4)
+  program = dispatch.compile_steps(trainer(), (0, 1), (), mesh, 4)
   with Keeper(tmp_path) as keeper:
     budget = loop.Budget(8, 4, 8)
     fitted = loop.fit(
@@ -111,10 +117,10 @@ def test_no_seed_diverges_and_means_are_over_the_other_steps(tmp_path):
 def test_a_dispatch_without_a_target_has_no_loss_and_a_bad_loss_still_diverges():
   taught_SN = np.array([[False, False], [True, False], [True, True]])
   loss_SN = np.array([[np.nan, np.nan], [2.0, np.nan], [1.0, np.nan]], np.float32)
-  mean_S = loop._mean(loss_SN, taught_SN)
+  mean_S = dispatch_metrics.mean_of_steps(loss_SN, taught_SN)
   np.testing.assert_array_equal(mean_S, np.array([np.nan, 2, np.nan], np.float32))
   diverged = {}
-  loop._note_divergence(diverged, {}, 8, {"loss": loss_SN}, taught_SN)
+  dispatch_metrics.note_divergence(diverged, {}, 8, {"loss": loss_SN}, taught_SN)
   assert diverged == {2: 8}
 
 

@@ -14,7 +14,7 @@ from experiments.setup.validate import ConfigError, resolve
 from transformer_jax.models.feature_norms import norms
 from transformer_jax.models.parameters import RUNNING, NormLayer
 from transformer_jax.positions import coords
-from transformer_jax.training import loop, sharding
+from transformer_jax.training import dispatch, sharding
 from transformer_jax.training.pmap import pmap_step
 
 SMALL = {
@@ -151,7 +151,7 @@ def test_statistics_on_a_mesh_are_those_of_the_whole_batch():
   made = trainer()
 
   def train(mesh):
-    program = loop.compile_steps(made, (0, 1), (), mesh, count=2)
+    program = dispatch.compile_steps(made, (0, 1), (), mesh, count=2)
     return program((), program.init())[0].params
 
   meshes = sharding.make_mesh(data=4, seed=2), sharding.make_mesh()

@@ -10,7 +10,7 @@ from test_more_seeds import TINY, copied, few, result_of, run_of  # noqa: F401, 
 from experiments.runner import history, run_folder, seed_blocks, train, user_code
 from experiments.runner.run_folder import Outcome
 from experiments.setup.validate import resolve
-from transformer_jax.training import loop
+from transformer_jax.training import dispatch
 from transformer_jax.training.json_files import read_json
 
 SPREAD = """
@@ -69,7 +69,7 @@ def test_a_measure_is_added_edited_and_dropped_without_training(
   plain, run = run_of(seeds=(0, 1)), run_of(seeds=(0, 1), **own)
   folder = run_folder.folder(copied, run)
   before = result_of(copied, plain)
-  monkeypatch.setattr(loop, "compile_steps", None)  # nothing trains
+  monkeypatch.setattr(dispatch, "compile_steps", None)  # nothing trains
   assert do(copied, run) == Outcome("finished")
   result, once = result_of(copied, run), measured(copied, run)
   assert {*once} == {(seed, n) for seed in (0, 1) for n in (4, 8)}

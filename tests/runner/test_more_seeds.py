@@ -17,7 +17,7 @@ from experiments.runner.run_folder import Outcome
 from experiments.setup import identity, runs
 from experiments.setup.plan import Grid, Plan
 from experiments.setup.validate import ConfigError, flatten, resolve
-from transformer_jax.training import loop, metrics_log
+from transformer_jax.training import dispatch, metrics_log
 from transformer_jax.training.json_files import read_json, write_json
 
 TINY = {
@@ -87,13 +87,13 @@ def test_new_seeds_are_trained_alone_and_have_the_numbers_of_a_run_of_all(
   assert many.id == folder.name
   before = scores(copied, many, 0, 1)
   weights = read_json(folder / "checkpoints" / "4" / "meta" / "metadata")
-  trained, compile_steps = [], loop.compile_steps
+  trained, compile_steps = [], dispatch.compile_steps
 
   def compiled(trainer, seeds, *rest):
     trained.append(seeds)
     return compile_steps(trainer, seeds, *rest)
 
-  monkeypatch.setattr(loop, "compile_steps", compiled)
+  monkeypatch.setattr(dispatch, "compile_steps", compiled)
   assert do(copied, many) == Outcome("finished")
   assert trained == [(2, 5)]
   assert read_json(folder / "checkpoints" / "4" / "meta" / "metadata") == weights
@@ -124,7 +124,7 @@ def test_seeds_whose_training_was_stopped_go_on(copied):
 def test_other_lengths_and_examples_are_scored_without_training(copied, monkeypatch):
   run = run_of(seeds=(0, 1), evaluate__lengths=(1, 2, 4), evaluate__examples=8)
   old = result_of(copied, run)
-  monkeypatch.setattr(loop, "compile_steps", None)  # nothing trains
+  monkeypatch.setattr(dispatch, "compile_steps", None)  # nothing trains
   assert do(copied, run) == Outcome("finished")
   new = result_of(copied, run)
   assert new["lengths"] == [4, 8, 16] and new["targets"]["4"]["examples"] == 8

@@ -15,7 +15,7 @@ import pytest
 from experiments.runner import profiling, sweep_loop
 from experiments.setup import profiled_steps
 from experiments.setup.validate import ConfigError
-from transformer_jax.training.loop import Program
+from transformer_jax.training.dispatch import Program
 from transformer_jax.training.signals import Stop
 
 

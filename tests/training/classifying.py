@@ -6,7 +6,7 @@ import pytest
 
 from experiments.configs import base
 from experiments.setup.validate import ConfigError, resolve
-from transformer_jax.training.loop import Program
+from transformer_jax.training.dispatch import Program
 
 TINY = {
   "seeds": (0, 1), "model.kind": "encoder", "model.width": 16, "model.layers": 1,

@@ -14,7 +14,7 @@ from experiments.configs import base
 from experiments.runner.build import build
 from experiments.setup.validate import resolve
 from transformer_jax.positions import coords
-from transformer_jax.training import loop, sharding
+from transformer_jax.training import dispatch, sharding
 from transformer_jax.training.pmap import pmap_step
 from transformer_jax.training.step import State
 
@@ -121,8 +121,8 @@ def test_a_batch_without_targets_teaches_nothing_in_micro_batches_too():
 def test_micro_batches_on_a_mesh_have_the_numbers_of_one_device(mesh):
   one = trainer(**{"model.dropout": 0.25})
   parts = dataclasses.replace(one, accumulate=2)
-  whole = loop.compile_steps(one, (3, 5), (), sharding.make_mesh(), 1)
-  split = loop.compile_steps(parts, (3, 5), (), sharding.make_mesh(**mesh), 1)
+  whole = dispatch.compile_steps(one, (3, 5), (), sharding.make_mesh(), 1)
+  split = dispatch.compile_steps(parts, (3, 5), (), sharding.make_mesh(**mesh), 1)
   (want, want_metrics), (got, got_metrics) = (
     program((), program.init()) for program in (whole, split)
   )

@@ -22,7 +22,7 @@ from experiments.setup.validate import ConfigError, flatten, resolve, validate
 from transformer_jax.models import capture
 from transformer_jax.positions import coords
 from transformer_jax.spec import SpecError
-from transformer_jax.training import loop, sharding
+from transformer_jax.training import dispatch_metrics, sharding
 from transformer_jax.training.auxiliary import auxiliary_losses, auxiliary_probe
 from transformer_jax.training.auxiliary.terms import name_of
 from transformer_jax.training.auxiliary.training_pass import stack_of
@@ -409,5 +409,5 @@ def test_only_an_auxiliary_loss_that_fails_first_is_a_cause():
   loss_SN = np.array([[1, 1, np.nan], [1, np.nan, np.nan], [1, 1, 1.0]])
   other_SN = np.array([[1, np.nan, np.nan], [1, np.nan, np.nan], [1, 1, 1.0]])
   metrics = {"loss": loss_SN, "auxiliary/z_loss": other_SN, "grad_norm": other_SN}
-  loop._note_divergence(diverged, causes, 10, metrics, np.ones((3, 3), bool))
+  dispatch_metrics.note_divergence(diverged, causes, 10, metrics, np.ones((3, 3), bool))
   assert diverged == {0: 9, 1: 9} and causes == {0: "auxiliary/z_loss"}

@@ -9,7 +9,7 @@ import pytest
 from experiments.configs import base
 from experiments.runner.build import build
 from experiments.setup.validate import resolve
-from transformer_jax.training import loop, sharding
+from transformer_jax.training import dispatch, sharding
 
 SMALL = {
   "task": "copy(symbols=12)",  # and four more tokens
@@ -26,7 +26,7 @@ SMALL = {
 def compiled(**mesh):
   """Returns the program of one step on a mesh, compiled and not run."""
   trainer = build(resolve(base.get_config(), SMALL)).trainer
-  lowered, _ = loop.lower_steps(trainer, 1, (), sharding.make_mesh(**mesh), 1)
+  lowered, _ = dispatch.lower_steps(trainer, 1, (), sharding.make_mesh(**mesh), 1)
   return lowered.compile()
 
 
@@ -60,4 +60,4 @@ def test_devices_send_parameters_and_no_states(mesh, capfd):
 def test_a_width_that_does_not_divide_is_refused():
   trainer = build(resolve(base.get_config(), SMALL | {"model.width": 60})).trainer
   with pytest.raises(ValueError, match="mesh.fsdp=8 does not divide the axis of 60"):
-    loop.abstract_state(trainer, 1, sharding.make_mesh(fsdp=8))
+    dispatch.abstract_state(trainer, 1, sharding.make_mesh(fsdp=8))

@@ -23,7 +23,7 @@ from transformer_jax.evaluation.decode import Writer, greedy, later
 from transformer_jax.mesh_shape import AXES
 from transformer_jax.positions import positions
 from transformer_jax.positions.base import HOOKS
-from transformer_jax.training import loop, sharding
+from transformer_jax.training import dispatch, sharding
 
 MESHES = {
   "data": {"data": 8},
@@ -88,7 +88,7 @@ def trained(encoding, kind, *shape):
     trainer = build(config(encoding, kind, **dict(shape))).trainer
     mesh = sharding.make_mesh(**dict(shape))
   seeds = SEEDS[: max(2, mesh.shape["seed"])] if shape else SEEDS
-  program = loop.compile_steps(trainer, seeds, (), mesh, 2)
+  program = dispatch.compile_steps(trainer, seeds, (), mesh, 2)
   state = program.init()
   params = placed(stacked(trainer, seeds), state.params)
   state, metrics = program((), dataclasses.replace(state, params=params))

@@ -11,7 +11,7 @@ from experiments.runner import train
 from experiments.runner.build import build
 from experiments.setup.identity import run_id
 from experiments.setup.validate import ConfigError, flatten, resolve, validate
-from transformer_jax.training import loop, sharding
+from transformer_jax.training import dispatch, sharding
 
 CHANGES = SMALL | {"seeds": (3, 5), "model.dropout": 0.25, "mesh.data": 2}
 CHANGES |= {
@@ -32,7 +32,7 @@ def config(**more):
 
 def compiled(by_pmap, seeds=(3, 5), **more):
   trainer, mesh = build(config(**more)).trainer, sharding.make_mesh(data=2)
-  return loop.compile_steps(trainer, seeds, (), mesh, 2, by_pmap=by_pmap)
+  return dispatch.compile_steps(trainer, seeds, (), mesh, 2, by_pmap=by_pmap)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from test_training import close, trainer
 
 from transformer_jax.data.base import tasks
 from transformer_jax.evaluation.lengths import Evaluator
-from transformer_jax.training import loop, sharding
+from transformer_jax.training import dispatch, sharding
 
 COLLECTIVE = re.compile(
   r"all-reduce|all-gather|reduce-scatter|all-to-all|collective|\bsend\b|\brecv\b"
@@ -45,7 +45,7 @@ def groups(text):
 def trained(seeds=SEEDS, **mesh):
   """Returns the program of a mesh, with the state and metrics after four steps."""
   mesh = sharding.make_mesh(**mesh)
-  program = loop.compile_steps(trainer(), seeds, (), mesh, 4)
+  program = dispatch.compile_steps(trainer(), seeds, (), mesh, 4)
   return program, *program((), program.init())
 
 

@@ -19,7 +19,7 @@ from experiments.setup.identity import run_id
 from experiments.setup.validate import ConfigError, flatten, resolve, validate
 from transformer_jax.models.param_tree import flat
 from transformer_jax.positions import coords
-from transformer_jax.training import events, loop, metrics_log, sharding, step_look
+from transformer_jax.training import dispatch, events, metrics_log, sharding, step_look
 from transformer_jax.training.step_metrics import step_metrics
 
 EVERY = tuple(step_metrics)
@@ -51,7 +51,7 @@ def plain():
 
 def compiled(metrics, mesh=None, seeds=(3, 5), **more):
   mesh = sharding.make_mesh(**(mesh or {}))
-  return loop.compile_steps(trainer(**more), seeds, (), mesh, 2, metrics)
+  return dispatch.compile_steps(trainer(**more), seeds, (), mesh, 2, metrics)
 
 
 def norm(arrays):

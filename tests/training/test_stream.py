@@ -15,7 +15,7 @@ from transformer_jax.data.stores import InMemory, Joined
 from transformer_jax.data.tokenizers import tokenizers
 from transformer_jax.data.windows import HostText, Mixture
 from transformer_jax.models import Architecture, Transformer
-from transformer_jax.training import loop, sharding, stream
+from transformer_jax.training import dispatch, loop, sharding, stream
 from transformer_jax.training.checkpoint import Keeper
 from transformer_jax.training.step import Trainer
 
@@ -57,7 +57,7 @@ def arrays_with(text):
 def trained(spec, text, mesh=None, start=0, state=None, dispatches=2):
   mesh = mesh or sharding.make_mesh()
   arrays = sharding.whole(mesh, arrays_with(text))
-  program = loop.compile_steps(trainer(spec), SEEDS, arrays, mesh, COUNT)
+  program = dispatch.compile_steps(trainer(spec), SEEDS, arrays, mesh, COUNT)
   state, losses = state or program.init(), []
   with program.windows_from(start) as ahead:
     for _ in range(dispatches):
@@ -122,7 +122,7 @@ def test_windows_do_not_depend_on_the_devices_that_read_them():
   def rows(data):
     mesh = sharding.make_mesh(data=data)
     arrays = arrays_with(text)
-    program = loop.compile_steps(trainer("text"), SEEDS, arrays, mesh, COUNT)
+    program = dispatch.compile_steps(trainer("text"), SEEDS, arrays, mesh, COUNT)
     with program.windows_from(4) as ahead:
       return jax.device_get(next(ahead)), next(ahead)
 
@@ -142,7 +142,7 @@ def test_each_device_gets_the_rows_that_it_trains_on():
       places.extend(start_B)
       return super().read(start_B, size)
 
-  program = loop.compile_steps(
+  program = dispatch.compile_steps(
     trainer("text"),
     (3,),
     arrays_with(HostText(Noted(TEXT))),
@@ -160,7 +160,7 @@ def test_a_reader_that_fails_ends_training_with_its_own_error(tmp_path):
     def read(self, start_B, size):
       raise ValueError("a file of the corpus is damaged")
 
-  program = loop.compile_steps(
+  program = dispatch.compile_steps(
     trainer("text"),
     (3,),
     arrays_with(HostText(Broken(TEXT))),

@@ -16,7 +16,7 @@ from transformer_jax.data.base import Batch, Task, tasks
 from transformer_jax.models import Architecture, Transformer
 from transformer_jax.numpy_interpreter import evaluate
 from transformer_jax.positions import coords, positions
-from transformer_jax.training import loop, optimizers, seed_parts, sharding
+from transformer_jax.training import dispatch, loop, optimizers, seed_parts, sharding
 from transformer_jax.training.checkpoint import Keeper
 from transformer_jax.training.loss import cross_entropy
 from transformer_jax.training.pmap import pmap_step, replicate
@@ -76,7 +76,7 @@ def reader():
 @functools.cache
 def program(mesh=(1, 1), seeds=SEEDS, count=4, **kwargs):
   mesh = sharding.make_mesh(*mesh)
-  return loop.compile_steps(trainer(**kwargs), seeds, (), mesh, count)
+  return dispatch.compile_steps(trainer(**kwargs), seeds, (), mesh, count)
 
 
 def close(got, want, atol=1e-5):
@@ -125,7 +125,7 @@ def test_an_encoder_decoder_on_a_mesh_has_the_loss_of_one_device():
 @pytest.mark.slow
 def test_an_encoder_decoder_learns_from_its_source_on_a_mesh_as_on_one_device():
   meshes = [sharding.make_mesh(*shape) for shape in ((1, 1), (2, 2))]
-  one, split = (loop.compile_steps(reader(), (3,), (), mesh, 40) for mesh in meshes)
+  one, split = (dispatch.compile_steps(reader(), (3,), (), mesh, 40) for mesh in meshes)
   state, metrics = one((), one.init())
   loss_N = metrics["loss"][0]
   # Blind to the source, the best guess costs 2.5 ln 2 for every 2.5 targets.
@@ -191,7 +191,7 @@ def test_a_seed_has_the_same_bits_whatever_seeds_are_beside_it(together, others)
 def test_where_all_seeds_are_one_program_it_has_the_numbers_of_each(monkeypatch):
   apart, metrics = program()((), program().init())
   monkeypatch.setattr(seed_parts, "together", lambda seeds: seeds)
-  whole = loop.compile_steps(trainer(), SEEDS, (), sharding.make_mesh(), 4)
+  whole = dispatch.compile_steps(trainer(), SEEDS, (), sharding.make_mesh(), 4)
   assert whole.together == 2 and whole.peak_bytes
   state, own = whole((), whole.init())
   close(state.params, apart.params)
