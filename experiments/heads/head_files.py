@@ -67,12 +67,12 @@ def pruning_picture(runs: Sequence[DescribedRun]) -> Picture | None:
   if not chosen:
     return None
   curves: dict[str, Any] = {}
-  guides: list[Any] = []
+  guides: dict[str, Any] = {}
   for run in chosen:
     loss_SN = np.asarray(run.pruning["importance"])
     share_N = np.linspace(0, 100, loss_SN.shape[1])
     curves[run.label] = share_N, loss_SN
-    guides.append((share_N, np.mean(run.pruning["random"], axis=0)))
+    guides[run.label] = share_N, np.mean(run.pruning["random"], axis=0)
   chart = LineChart(
     curves,
     x="% of heads taken away",
@@ -82,6 +82,7 @@ def pruning_picture(runs: Sequence[DescribedRun]) -> Picture | None:
     caption="The least important heads first, by the gradient on the other half of the"
     " texts; dashed: mean of three random orders.",
     guides=guides,
+    dashed="random order",
   )
   looks = {
     run.label: Style(

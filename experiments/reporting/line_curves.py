@@ -25,7 +25,9 @@ class LineChart:
   caption    below the figure on a page
   ticks      {x: text} of the axis; empty: numbers
   log        whether the axis of values is logarithmic
-  guides     (x, y) of lines without a label, drawn faintly
+  guides     {label: (x, y)} of dashed lines, in the colour of the curve of the label,
+             or in grey without one
+  dashed     what these lines are
 
   >>> chart = LineChart({"rope": ([1, 2], [[0.5, 0.25]])}, "distance", "norm", "t", "f")
   >>> [row for row in chart.numbers().rows]
@@ -40,7 +42,8 @@ class LineChart:
   caption: str = ""
   ticks: Mapping[Any, str] = dataclasses.field(default_factory=dict)
   log: bool = False
-  guides: Sequence[tuple[Sequence[float], Sequence[float]]] = ()
+  guides: Mapping[str, tuple[Any, Any]] = dataclasses.field(default_factory=dict)
+  dashed: str = ""
 
   def numbers(self) -> Numbers:
     """Returns the numbers of the curves: lowest, mean and highest of the seeds."""
@@ -60,8 +63,9 @@ def draw_curves(chart: LineChart, looks: Mapping[str, Style]) -> Picture:
   figure, ax, _ = style.blank(style.text_lines(chart.curves))
   if chart.log:
     panels.log_axis(ax)
-  for guide in chart.guides:
-    ax.plot(*guide, color=FAINT, linestyle="--", zorder=0)
+  for label, guide in chart.guides.items():
+    color = looks[label].color if label in looks else FAINT
+    ax.plot(*guide, color=color, linestyle=(0, (3, 2)), linewidth=1.2, zorder=0)
   means: dict[str, Drawn] = {}
   for label, (xs, values) in chart.curves.items():
     value_SX, look = np.asarray(values, float), looks[label]
@@ -83,6 +87,7 @@ def draw_curves(chart: LineChart, looks: Mapping[str, Style]) -> Picture:
   ax.set_xlabel(chart.x, fontsize=FONT, color=INK)
   seeds = max(len(value_SX) for _, value_SX in chart.curves.values())
   band = "; band: lowest to highest seed" if seeds > 1 else ""
+  band += f"; dashed: {chart.dashed}" if chart.dashed else ""
   style.heading(ax, chart.title, f"{chart.y}; mean of {seeds} seeds{band}")
   return picture.finish(figure, chart.file, chart.title, chart.caption, chart.numbers())
 

@@ -68,7 +68,11 @@ def return_curves(findings: Findings, group: str) -> Picture | None:
     title=f"{group}: return by target return",
     file=picture.file_name("returns", group),
     caption=caption + style.left_out(len(curves), len(runs)),
-    guides=((target_T, target_T), (target_T, [mean] * len(target_T))),
+    guides={
+      "the target": (target_T, target_T),
+      "mean of the data": (target_T, [mean] * len(target_T)),
+    },
+    dashed="the target, the data's mean",
   )
   return draw_curves(chart, style.styles(findings))
 
