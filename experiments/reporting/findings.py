@@ -11,6 +11,8 @@ from experiments.reporting.statistics import Bounds
 from experiments.reporting.text import multiple
 from experiments.setup.looks import Looks
 
+OLDER = "context length"  # of results that do not say it
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Comparison(Judgement):
@@ -126,6 +128,11 @@ class Findings:
   def lengths(self, group: str) -> list[int]:
     """Returns the scored lengths of a group, growing."""
     return sorted({c.length for c in self.comparisons if c.group == group})
+
+  def length_name(self, group: str) -> str:
+    """Returns what a length is in a group's task."""
+    names = [run.fact("length_name") for run in self.finished if run.group == group]
+    return next(filter(None, names), OLDER)
 
   def trained(self, group: str) -> int | None:
     """Returns the scored length nearest to that of training; None without results."""

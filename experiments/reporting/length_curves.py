@@ -33,7 +33,7 @@ def length_curves(findings: Findings, group: str, measure: str) -> Picture:
   if one:
     _variant_axis(ax, strip, compared, labels)
   else:
-    _length_axis(ax, strip, compared)
+    _length_axis(ax, strip, compared, findings.length_name(group))
   ends = {
     label: (x[-1], mean)
     for label, (x, scored) in drawn.items()
@@ -45,11 +45,10 @@ def length_curves(findings: Findings, group: str, measure: str) -> Picture:
   better, name = compared[0].better, measure_name(measure)
   intervals = f"; {'bar' if one else 'band'}: 95% t interval"
   intervals = intervals if any(c.estimate.interval for c in compared) else ""
-  title = f"{group}: {name} by context length"
+  length = findings.length_name(group)
+  title = f"{group}: {name} by {length}"
   style.heading(ax, title, f"{better} is better; {_seeds(compared)}{intervals}")
-  caption = (
-    f"{name} ({better} is better) by context length, mean over seeds{intervals}."
-  )
+  caption = f"{name} ({better} is better) by {length}, mean over seeds{intervals}."
   if named_levels := levels.sentence(compared):
     caption += f" {named_levels}"
   caption += style.CUT if cut else ""
@@ -175,15 +174,16 @@ def _levels(ax, compared: list[Comparison], one: bool) -> None:
     if not inside:
       continue
     values = [*inside.values()]
-    if one or len({*values}) == 1:
+    level = one or len({*values}) == 1
+    if level:
       ax.axhline(values[-1], zorder=1, **kwargs)
-    else:
-      ax.plot(np.log2([times[n] for n in inside]), values, zorder=1, **kwargs)
+    else:  # it may leave the axes before the last length
+      ax.plot(np.log2([times[n] for n in by_length]), [*by_length.values()], **kwargs)
     ax.text(
-      0.995,
+      0.995 if level else np.log2(times[max(inside)]),
       values[-1],
       name,
-      transform=ax.get_yaxis_transform(),
+      transform=ax.get_yaxis_transform() if level else ax.transData,
       ha="right",
       va="top" if name == levels.BEST else "bottom",
       fontsize=FONT - 3,
@@ -191,7 +191,7 @@ def _levels(ax, compared: list[Comparison], one: bool) -> None:
     )
 
 
-def _length_axis(ax, strip, compared: list[Comparison]) -> None:
+def _length_axis(ax, strip, compared: list[Comparison], name: str) -> None:
   times = sorted({c.times for c in compared})
   lengths = {c.times: c.length for c in compared}
   single = len({round(c.length / c.times) for c in compared}) == 1
@@ -202,7 +202,7 @@ def _length_axis(ax, strip, compared: list[Comparison]) -> None:
   names = [multiple(t) + (f"\n{lengths[t]}" if single else "") for t in times]
   bottom.set_xticks(x, names)
   bottom.set_xlabel(
-    "context length, as multiples of the training length", fontsize=FONT, color=INK
+    f"{name}, as multiples of that of training", fontsize=FONT, color=INK
   )
   ax.axvline(0, color=FAINT, linewidth=5, zorder=0)
   ax.annotate(

@@ -47,6 +47,7 @@ def result_of(
     ],
     "chance": _chance(experiment),
     "train_length": experiment.trainer.length,
+    "length_name": experiment.task.length_name,
     "lengths": list(experiment.lengths),
     "split": split_of(experiment.evaluator),
     "scores": [without_diverged(score) for score in named],

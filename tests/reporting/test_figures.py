@@ -131,3 +131,24 @@ def test_a_gap_at_the_last_length_does_not_cover_its_label(tmp_path, monkeypatch
   monkeypatch.setattr(picture, "finish", finish)
   length_curves(comparisons.find(tmp_path), "text", "bits_per_byte")
   assert not boxes["undefined"].overlaps(boxes["learned"])
+
+
+@pytest.mark.parametrize("name", [None, "largest number"])
+def test_the_axis_says_what_a_length_is(tmp_path, monkeypatch, name):
+  folder = fake_sweep.write_sweep(
+    tmp_path, {"sums": ("accuracy", {"none": (0.6, 0.2)})}
+  )
+  if name:
+    fake_sweep.edit(folder, "sums-00", length_name=name)
+  seen, finish = [], picture.finish
+
+  def look(figure, *rest):
+    seen.append(figure.axes[0].get_xlabel())
+    return finish(figure, *rest)
+
+  monkeypatch.setattr(picture, "finish", look)
+  found = comparisons.find(folder)
+  title = length_curves(found, "sums", "accuracy").title
+  wanted = name or "context length"
+  assert title == f"sums: accuracy by {wanted}"
+  assert seen == [f"{wanted}, as multiples of that of training"]

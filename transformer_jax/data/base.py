@@ -168,6 +168,7 @@ class Task:
               of your own
   whole       whether a target belongs to the whole text, not to one of its tokens
   measures    metrics of evaluation, the headline first
+  length_name what a length is, for figures
   streamed    name of the array that may stay on the host, read window by window by
               `data.windows`; None: none may
   generation  how what a model makes of the `generation_set` is scored: a name of
@@ -186,6 +187,7 @@ class Task:
   """
 
   whole: ClassVar[bool] = False
+  length_name: ClassVar[str] = "context length"
   streamed: ClassVar[str | None] = None
   generation: ClassVar[Any] = "texts"
   if TYPE_CHECKING:  # a subclass declares each as a constant, a field or a property

@@ -95,6 +95,7 @@ class RealSum(Task):
   kind: ClassVar[str] = "decoder"
   target_numbers: ClassVar[int] = 1
   measures: ClassVar[tuple[str, ...]] = ("mae", "mse")
+  length_name: ClassVar[str] = "largest number"
 
   def __post_init__(self):
     check_sizes("real_sum", terms=self.terms)

@@ -39,3 +39,7 @@ class Posed(Task):
   @property
   def measures(self) -> tuple[str, ...]:
     return self.task.measures
+
+  @property
+  def length_name(self) -> str:
+    return self.task.length_name
