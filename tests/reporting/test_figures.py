@@ -143,7 +143,7 @@ def test_the_axis_says_what_a_length_is(tmp_path, monkeypatch, name):
   seen, finish = [], picture.finish
 
   def look(figure, *rest):
-    seen.append(figure.axes[0].get_xlabel())
+    seen.append(figure.axes[-1].get_xlabel())
     return finish(figure, *rest)
 
   monkeypatch.setattr(picture, "finish", look)
