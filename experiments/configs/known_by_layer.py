@@ -12,7 +12,7 @@ Voita and Titov, 2020, https://arxiv.org/abs/2003.12298 (code lengths).
 Language models of the Brown corpus, and models that compute expressions with brackets
 or walk on a circle, with RoPE and without an encoding, three seeds each. The models
 never saw a tag, a depth or an intermediate place: only the next token, or the answer.
-Cost: about 12 minutes of CPU, reckoned from 40 steps of one run.
+Cost: 6 minutes of CPU (AMD EPYC).
 Expect: see docs/results/probes.md, whose probes read their states.
 """
 

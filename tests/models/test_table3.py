@@ -120,8 +120,10 @@ def test_the_small_rows_have_the_proportions_of_the_published_ones():
         large = large / bases["whole"].model[key]
       assert small == large, (each.label, key)
     assert each.config.train.label_smoothing == published.config.train.label_smoothing
-  keys = [each.config.model.head_width for each in todo if each.label.startswith("B")]
-  assert keys == [2, 4]  # of 8, as 16 and 32 are of 64
+  narrow = [each.config.model for each in todo if each.label.startswith("B")]
+  assert [model.head_width for model in narrow] == [2, 4]  # of 8, as 16, 32 are of 64
+  values = [attentions.build(model.attention).projections().value for model in narrow]
+  assert values == [8, 8]
   assert {each.config.train.steps for each in todo} == {300}
 
 
