@@ -14,7 +14,8 @@ CAPTION = (
   "Top left: Kendall's tau of attention and of another importance, a count of texts."
   " Top right: how far the output moves under permuted weights, by the largest share."
   " Bottom left: divergence of adversarial weights with the same output, and of another"
-  " seed's weights. Bottom right: how far outputs move; the box has the middle half."
+  " seed's weights. Bottom right: how far outputs move, and from those of another seed;"
+  " the box has the middle half."
 )
 LOG2 = float(np.log(2))
 

@@ -9,14 +9,15 @@ import numpy as np
 
 from experiments.explain import explanation_figure
 from experiments.explain.explaining import ExplainSettings, ExplanationStudy
-from experiments.reporting.crossed import interval
-from experiments.reporting.statistics import Estimate
+from experiments.reporting.crossed import interval, seed_pairs
+from experiments.reporting.statistics import UNBOUNDED, Bounds, Estimate
 from experiments.reporting.text import plus_minus
 from transformer_jax.untrusted import shown
 
 PAGE, NUMBERS = "explanation.md", "explanation.json"
 TEXTS, WORDS = 4, 5  # examples on the page, and words of each
 LOG2 = float(np.log(2))
+NO_SPREAD = "two seeds are one pair, which has no spread: train three or more"
 # Measures in the order of the page: {name: (sentence, least, largest value)}.
 ROWS = {
   "right": ("accuracy", 0, 1),
@@ -34,8 +35,9 @@ ROWS = {
   "found": ("... share of texts with any", 0, 1),
   "adversarial_moved": ("output moved by them (TVD)", 0, 1),
   "seeds": ("another seed's weights from the model's (JSD)", 0, LOG2),
-  "seeds_moved": ("output moved by another seed (TVD)", 0, 1),
+  "seeds_moved": ("another seed's output from the model's (TVD)", 0, 1),
 }
+OF_PAIRS = {"seeds", "seeds_moved"}  # rows of pairs of seeds
 
 
 def write(
@@ -55,9 +57,7 @@ def write(
   """
   folder.mkdir(parents=True, exist_ok=True)
   estimates = {
-    row: interval(study.value_SE[row], (low, high))
-    for row, (_, low, high) in ROWS.items()
-    if row in study.value_SE
+    row: _estimate(study.value_SE, row) for row in ROWS if row in study.value_SE
   }
   gap = _gap(study)
   text = _page(study, settings, tokenizer, name, estimates, gap)
@@ -85,10 +85,15 @@ def verdict(gap: Estimate | None) -> str:
   >>> verdict(Estimate(0.3, 0.2, 0.4, 3)).partition(":")[0]
   'Adversarial weights lie farther from the model than those of another seed'
   """
-  if gap is None or gap.interval is None:
+  if gap is None or gap.mean is None:
     return (
       "One seed has no other to compare with: train several, since only their spread"
       " tells whether adversarial weights are far away (Wiegreffe and Pinter, 2019)."
+    )
+  if gap.interval is None:
+    return (
+      f"Not resolved: {gap.mean:+.3f} nats between adversarial weights and those of"
+      f" another seed; there is no interval: {gap.note}."
     )
   low, high = gap.interval
   by = f"by {plus_minus(gap, sign=True)} nats"
@@ -111,7 +116,25 @@ def _gap(study: ExplanationStudy) -> Estimate | None:
   """Returns the divergence of adversarial weights minus that of seeds; None: one."""
   if "seeds" not in study.value_SE:
     return None
-  return interval(study.value_SE["adversarial"] - study.value_SE["seeds"])
+  own_SE, apart_SE = study.value_SE["adversarial"], study.value_SE["seeds"]
+  return _jackknifed(own_SE - apart_SE, own_SE - seed_pairs(apart_SE))
+
+
+def _estimate(value_SE: dict[str, np.ndarray], row: str) -> Estimate:
+  """Returns the mean of a row of the page with its interval over seeds and texts."""
+  x_SE, (_, low, high) = value_SE[row], ROWS[row]
+  if row in OF_PAIRS:
+    return _jackknifed(x_SE, seed_pairs(x_SE), (low, high))
+  return interval(x_SE, (low, high))
+
+
+def _jackknifed(
+  x_SE: np.ndarray, pseudo_SE: np.ndarray, bounds: Bounds = UNBOUNDED
+) -> Estimate:
+  """Returns the mean of x_SE with the interval of its jackknife values, if any."""
+  if np.isnan(pseudo_SE).all():
+    return Estimate(float(np.mean(x_SE)), None, None, len(x_SE), NO_SPREAD)
+  return interval(pseudo_SE, bounds)
 
 
 def _page(study, settings, tokenizer, name, estimates, gap) -> str:
@@ -132,9 +155,12 @@ def _page(study, settings, tokenizer, name, estimates, gap) -> str:
     f"Adversarial weights move the output by at most {settings.search.epsilon:g} (total"
     f" variation distance); found in {settings.search.steps} steps from"
     f" {settings.search.starts} random starts, so farther ones may exist. Largest"
-    f" possible divergence: log 2 = {LOG2:.3f}. Equal weights are evaluated, not"
-    " trained: for Wiegreffe and Pinter's control train the run with"
-    " --config.model.attention='scale(factor=1e-9)'.",
+    f" possible divergence: log 2 = {LOG2:.3f}. A text for which none are found counts"
+    " as 0 there. Rows of another seed are means over pairs of seeds, which were"
+    " trained independently: of their weights, and of their outputs with their own"
+    " weights; their intervals are by the jackknife over seeds, and need three. Equal"
+    " weights are evaluated, not trained: for Wiegreffe and Pinter's control train the"
+    " run with --config.model.attention='scale(factor=1e-9)'.",
     "",
     f"![Figure]({explanation_figure.NAME}.png)",
     "",

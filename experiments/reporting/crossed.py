@@ -121,6 +121,28 @@ def interval(scores_SE: np.ndarray, bounds: Bounds = UNBOUNDED) -> Estimate:
   return plain.within((found.mean - half, found.mean + half), bounds)
 
 
+def seed_pairs(apart_SE: np.ndarray) -> np.ndarray:
+  """Returns jackknife values of a mean over pairs of seeds, to be given to `interval`.
+
+  apart_SE   mean of each seed's pairs with the others, by example
+
+  Two seeds' means have their pair in common, so that they vary less than the mean over
+  all pairs does. That mean is a U-statistic; leaving one seed out at a time tells its
+  variance: value[s] = S times the mean of all pairs, minus S - 1 times that of those
+  without s. The mean of these values is that of all pairs. NaN below three seeds, where
+  no pair is left. Arvesen, 1969, https://doi.org/10.1214/aoms/1177697287.
+
+  >>> pairs = {(0, 1): 1.0, (0, 2): 2.0, (1, 2): 6.0}
+  >>> seed_pairs(np.array([[1.5], [3.5], [4.0]])).ravel().tolist()  # 3 x 3 - 2 x pair
+  [-3.0, 5.0, 7.0]
+  """
+  S = len(apart_SE)
+  if S < 3:
+    return np.full(np.shape(apart_SE), np.nan)
+  mean_E = np.mean(apart_SE, axis=0)
+  return mean_E + 2 * (S - 1) / (S - 2) * (apart_SE - mean_E)
+
+
 def of_pairs(
   runs: Sequence[LoadedRun],
   pairs: Iterable[Pair],

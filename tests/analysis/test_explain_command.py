@@ -80,6 +80,8 @@ def test_the_page_its_numbers_and_its_figure(classified, tmp_path, capsys):
     numbers["measures"]["adversarial"]["mean"] - numbers["measures"]["seeds"]["mean"]
   )
   assert abs(numbers["adversarial_minus_seeds"]["mean"] - gap) < 1e-6
+  two = [numbers["measures"]["seeds"], numbers["measures"]["seeds_moved"]]
+  assert {x["low"] for x in (*two, numbers["adversarial_minus_seeds"])} == {None}
   page = (tmp_path / "explanation.md").read_text()
   for row in numbers["measures"]:
     assert explanation_page.ROWS[row][0] in page
@@ -132,3 +134,31 @@ VERDICTS = {
 @pytest.mark.parametrize("word", VERDICTS)
 def test_the_verdict_is_that_of_the_interval(word):
   assert word in explanation_page.verdict(VERDICTS[word])
+
+
+def test_two_seeds_are_one_pair_without_an_interval():
+  same_SE = np.tile(np.random.default_rng(0).uniform(0.1, 0.3, 50), (2, 1))
+  values = {"adversarial": same_SE + 0.2, "seeds": same_SE, "seeds_moved": same_SE}
+  for row in ("seeds", "seeds_moved"):
+    found = explanation_page._estimate(values, row)
+    assert found.interval is None and found.mean == pytest.approx(same_SE.mean())
+  gap = explanation_page._gap(types.SimpleNamespace(value_SE=values))
+  assert gap.interval is None and gap.mean == pytest.approx(0.2)
+  sentence = explanation_page.verdict(gap)
+  assert sentence.startswith("Not resolved: +0.200 nats") and "three" in sentence
+
+
+def test_intervals_between_seeds_are_those_of_a_jackknife():
+  rng = np.random.default_rng(0)
+  own_SE, pair_PE = rng.uniform(0.3, 0.6, (3, 1)), rng.uniform(0.1, 0.2, (3, 1))
+  own_SE, pair_PE = np.tile(own_SE, (1, 9)), np.tile(pair_PE, (1, 9))  # 01, 02, 12
+  apart_SE = np.stack([pair_PE[list(x)].mean(0) for x in ((0, 1), (0, 2), (1, 2))])
+  values = {"adversarial": own_SE, "seeds": apart_SE}
+  left_S = pair_PE[::-1, 0]  # the pair without seed 0, 1, 2
+  error = np.sqrt(2 / 3 * np.sum((left_S - left_S.mean()) ** 2))
+  found = explanation_page._estimate(values | {"seeds_moved": apart_SE}, "seeds_moved")
+  assert found.high == pytest.approx(min(1, left_S.mean() + 4.302653 * error))
+  gap_S = [np.delete(own_SE[:, 0], s).mean() - left_S[s] for s in range(3)]
+  error = np.sqrt(2 / 3 * np.sum((gap_S - np.mean(gap_S)) ** 2))
+  gap = explanation_page._gap(types.SimpleNamespace(value_SE=values))
+  assert gap.half == pytest.approx(4.302653 * error)

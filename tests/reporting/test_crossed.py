@@ -225,3 +225,21 @@ def test_unlike_targets_and_other_seeds_are_not_paired(tmp_path):
   run = next(run for run in runs if run.label == "t5")
   run.result["targets"]["64"]["fingerprint"] = "other"
   assert crossed.of_pairs(runs, [("t5", "none")], *score) == {}
+
+
+@pytest.mark.parametrize("S", [3, 5])
+def test_intervals_of_pairs_of_seeds_cover(S):
+  """Seeds are points, and a pair's value is their distance with an example's part."""
+  rng, E, inside = np.random.default_rng(0), 20, np.zeros(2)
+  points = rng.normal(size=(2, 200_000, 8))
+  truth = np.linalg.norm(points[0] - points[1], axis=1).mean()
+  for _ in range(500):
+    at_SD, example_E = rng.normal(size=(S, 8)), rng.normal(0, 0.2, E)
+    apart_SSE = np.linalg.norm(at_SD[:, None] - at_SD, axis=2)[..., None] + example_E
+    apart_SSE[range(S), range(S)] = 0
+    apart_SE = apart_SSE.sum(0) / (S - 1)
+    for n, x_SE in enumerate((crossed.seed_pairs(apart_SE), apart_SE)):
+      found = crossed.interval(x_SE)
+      assert found.mean == pytest.approx(apart_SE.mean())
+      inside[n] += found.low <= truth <= found.high
+  assert inside[0] / 500 > 0.93 and inside[1] / 500 < 0.8  # the second: as independent
