@@ -114,7 +114,7 @@ SMALL: dict[str, Any] = {
   "train.batch_size": 16,
   "train.steps": 300,
   "train.steps_per_dispatch": 20,
-  "train.optimizer": "adam(lr=0.25, b1=0.9, b2=0.98, eps=1e-9)",
+  "train.optimizer": "adam(lr=0.5, b1=0.9, b2=0.98, eps=1e-9)",
   "train.schedule": "noam(warmup=100)",
   "train.checkpoint_every": 300,
   "evaluate.examples": 896,
