@@ -32,6 +32,7 @@ from transformer_jax.spec import nearest
 from transformer_jax.training import sharding
 
 TRAINING = "train"  # the texts that the model was trained on
+SCORED = "test"  # the texts that probes are scored on
 
 
 def probe(
@@ -55,6 +56,11 @@ def probe(
 
 
 def _probe(experiment, params, settings, folder) -> ProbeResult:
+  if settings.texts == SCORED:
+    raise ConfigError(
+      f"--texts={SCORED}: probes are scored on these texts, so they are trained on"
+      f" others; write --texts=validation, or --texts={TRAINING}"
+    )
   evaluator, length = _evaluator(experiment, settings), _length(experiment, settings)
   model, task = experiment.trainer.model, evaluator.task
   study = _study(settings, task)
@@ -62,7 +68,7 @@ def _probe(experiment, params, settings, folder) -> ProbeResult:
     raise ConfigError(f"--length={length}: {reason}; write a shorter one")
   batch, test = (
     _batch(evaluator, split, length, settings.examples, folder)
-    for split in (settings.texts, "test")
+    for split in (settings.texts, SCORED)
   )
   seeds = tuple(params)
   stack, layers = _layers(model, params[seeds[0]], test, settings)
@@ -92,6 +98,7 @@ def _probe(experiment, params, settings, folder) -> ProbeResult:
     scores,
     _bits(found, count),
     texts.prediction.bits,
+    texts.shared,
   )
 
 
@@ -160,7 +167,7 @@ def _batch(
 ) -> Batch:
   """Returns texts of a split."""
   training = split == TRAINING
-  evaluator = splits.with_split(evaluator, "test" if training else split)
+  evaluator = splits.with_split(evaluator, SCORED if training else split)
   task, key = evaluator.task, jax.random.key(evaluator.key)
   data = train.load(task)
   _check_tokenizer(folder, data.fitted)

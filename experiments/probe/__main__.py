@@ -17,6 +17,7 @@ task's tags), one that the task makes (depth, carry, state), or module:Class.
 
 Trains no model and changes no run. Writes NAME.md, .csv, .json, .png, .svg and .pdf
 into the folder probes/ of the run or of the sweep, whose report then has the figure.
+NAME has the label, the probe and each setting that is not its default.
 Exit code 2: bad input.
 """
 
@@ -46,7 +47,7 @@ def define() -> None:
   flags.DEFINE_string("stack", "", "encoder or decoder, of a model that has both.")
   flags.DEFINE_integer("examples", 1000, "Texts to train on, and to score.", 2)
   flags.DEFINE_integer("samples", 20_000, "Most tokens of these.", 2)
-  flags.DEFINE_integer("steps", 1000, "Updates of each probe.", 1)
+  flags.DEFINE_integer("steps", 1000, "Updates of each probe, by learning rate.", 1)
   flags.DEFINE_integer("length", 0, "Of the texts; 0: that of training.", 0)
   flags.DEFINE_bool("extrapolate", False, "Allow a length beyond that of training.")
   flags.DEFINE_string("task", "", "Another task, whose texts the models read.")
@@ -57,7 +58,7 @@ def define() -> None:
     "Tokens of a type with a random label; 2: with the one before; 0: none.",
     0,
   )
-  flags.DEFINE_bool("mdl", False, "Also compute code lengths: 11 times the training.")
+  flags.DEFINE_bool("mdl", False, "Also compute code lengths: ten trainings more.")
   flags.DEFINE_bool("untrained", True, "Also probe models before their training.")
   flags.DEFINE_string("folder", "", "Folder of the results; FOLDER OF THE RUN/probes.")
   flags.DEFINE_list("allow", [], ALLOW)

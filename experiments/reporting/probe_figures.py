@@ -7,6 +7,7 @@ import numpy as np
 
 from experiments.reporting import picture, style
 from experiments.reporting.picture import Numbers, Picture
+from experiments.reporting.probe_result import others
 from experiments.reporting.probe_tables import COLUMNS
 from experiments.reporting.style import COLORS, FONT, INK, LINES, MARKERS, Style
 
@@ -57,6 +58,8 @@ def score_by_layer(
     f"{what} by layer, {first['classes']} classes, {seeds}; band: 95% interval over"
     f" seeds and texts. {beside}. Thin line: guessing the most frequent class."
   )
+  if changed := others(settings):
+    caption += f" Settings: {', '.join(f'{x}={y}' for x, y in changed.items())}."
   rows = [
     (label, *(each[column] for column in COLUMNS[1:]))
     for label, record in records.items()

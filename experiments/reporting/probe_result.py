@@ -1,6 +1,7 @@
 """Settings and result of probes of one run, with intervals over texts and seeds."""
 
 import dataclasses
+import hashlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +12,7 @@ from experiments.reporting.statistics import Estimate, estimate
 
 # Scores that are compared with those of the probes, paired by seed and text.
 DIFFERENCES = {"selectivity": "control", "gain": "untrained"}
+LONGEST_NAME = 120  # characters of a result's files; other files add a few
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,10 +56,35 @@ class ProbeSettings:
 
   @property
   def name(self) -> str:
-    """Returns the name of the result's files."""
+    """Returns the name of the result's files, another one for other settings.
+
+    >>> ProbeSettings("position", stack="encoder", control=2).name
+    'position_linear_stack_encoder_control_2'
+    """
     words = [self.label, self.probe, str(self.length or "")]
+    words += [f"{name} {value}" for name, value in others(vars(self)).items()]
     text = "_".join(word for word in words if word)
-    return "".join(x if x.isalnum() or x in "-." else "_" for x in text).strip("_")
+    name = "".join(x if x.isalnum() or x in "-." else "_" for x in text).strip("_")
+    if len(name) <= LONGEST_NAME:
+      return name
+    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+    return f"{name[: LONGEST_NAME - 9]}_{digest}"
+
+
+def others(settings: Mapping[str, Any]) -> dict[str, str]:
+  """Returns {name: value} of settings that are not their defaults, as words.
+
+  settings   fields of `ProbeSettings`. Label, probe and length, which results are named
+             by, are left out, and so is `extrapolate`, which the length implies.
+  """
+  named = {"label", "probe", "length", "extrapolate"}
+  found = {}
+  for field in dataclasses.fields(ProbeSettings):
+    value = settings.get(field.name, field.default)
+    value = tuple(value) if isinstance(value, list) else value  # of JSON
+    if field.name not in named and value != field.default:
+      found[field.name] = ",".join(value) if isinstance(value, tuple) else str(value)
+  return found
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -74,7 +101,8 @@ class ProbeResult:
               "untrained": ..., "majority": guessing the most frequent; of ordered
               classes "error": size of the errors, "median error": guessing the median}
   bits_SP     {"probe": bits of the labels' code for each sample, "control": ...}
-  uniform     bits of a sample where all classes are equally likely
+  uniform     bits of a sample where all labels are equally likely
+  shared      share of the test's texts that are among those that probes are trained on
 
   >>> scores = {"probe": np.array([[[1.0, 0.0]], [[1.0, 1.0]]])}
   >>> settings = ProbeSettings("position")
@@ -92,6 +120,7 @@ class ProbeResult:
   score_SPE: Mapping[str, np.ndarray]
   bits_SP: Mapping[str, np.ndarray]
   uniform: float
+  shared: float = 0.0
 
   def estimate(self, name: str, layer: int, less: str = "") -> Estimate:
     """Returns a mean over seeds and texts with its 95% interval.
@@ -117,6 +146,7 @@ class ProbeResult:
       "layers": [*self.layers],
       "seeds": [*self.seeds],
       "samples": dict(self.samples),
+      "shared_texts": self.shared,
       "estimates": self.estimates(),
       "by_seed": self.by_seed(),
     }

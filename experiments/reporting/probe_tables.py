@@ -60,10 +60,15 @@ def notes(result: ProbeResult) -> tuple[str, ...]:
   majority = number(result.estimate("majority", 0).mean)
   lines = [
     f"± is a 95% interval over texts and {len(result.seeds)} seeds. Each probe took"
-    f" {settings.steps:,} steps on {counts['train']:,} tokens of the {settings.texts}"
-    f" split; {counts['test']:,} tokens of the test split are scored. Guessing the most"
-    f" frequent has {majority}."
+    f" {settings.steps:,} steps at each learning rate, on {counts['train']:,} tokens of"
+    f" the {settings.texts} split; {counts['test']:,} tokens of the test split are"
+    f" scored. Guessing the most frequent has {majority}."
   ]
+  if result.shared:
+    lines.append(
+      f"{result.shared:.1%} of the test's texts are also among the texts that probes"
+      " are trained on."
+    )
   if "median error" in result.score_SPE:
     guess = number(result.estimate("median error", 0).mean, 1)
     lines.append(f"mean error: in classes; always guessing the median has {guess}.")
@@ -80,7 +85,7 @@ def notes(result: ProbeResult) -> tuple[str, ...]:
     )
   if result.bits_SP:
     lines.append(
-      f"bits: of a label in the online code (Voita and Titov, 2020); with all classes"
+      f"bits: of a label in the online code (Voita and Titov, 2020); with all labels"
       f" equally likely it has {number(result.uniform)}, and compression is the ratio."
     )
   return tuple(lines)

@@ -1,17 +1,21 @@
 """Probes on states that hold a label, and on states that do not."""
 
+import dataclasses
 import functools
+import itertools
 
 import jax
 import jax.extend
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 import scipy.optimize
 
 import transformer_jax as tj
 from transformer_jax.analysis.probes import ProbeError, probe_labels, probes
-from transformer_jax.analysis.probes.code_length import ends_of, online_code
+from transformer_jax.analysis.probes import study as study_file
+from transformer_jax.analysis.probes.code_length import ends_of, online_code, sent
 from transformer_jax.analysis.probes.control import control_labels
 from transformer_jax.analysis.probes.predictions import Classes, TokenSet
 from transformer_jax.analysis.probes.probe_samples import choose, states_of
@@ -157,8 +161,10 @@ def test_code_of_labels_is_the_sum_over_portions():
   ends = [1, 2, 5, 10, 19, 38, 75, 150, 300, 600]  # 0.1% rounds to 1, as 0.2% does
   assert ends_of(600) == ends and code.uniform == 1200
   bits_PT = np.full((2, 2), 2.0)  # the first portion: two bits of four classes
+  order_I = sent(KEY, 600)
+  assert sorted(order_I) == [*range(600)] and order_I[:10].max() > 100
   for start, stop in zip(ends, ends[1:], strict=False):
-    data = x_PID[:, :600], label_TI[:, :600]
+    data = x_PID[:, order_I], label_TI[:, order_I]
     nats_PTI = trainer.nats(trainer.fit(KEY, *data, start, *held), *data)
     for n in range(start, stop):
       bits_PT += nats_PTI[:, :, n] / np.log(2)
@@ -167,6 +173,52 @@ def test_code_of_labels_is_the_sum_over_portions():
   noise = code.compression_PT.ravel()[1:]
   assert (noise < 1.02).all() and (noise > 0.9).all()
   assert code.compression_PT[0, 0] > 8
+
+
+def test_labels_are_sent_at_random_also_where_samples_are_in_order():
+  """Sorted by text, or by class as here, the first portions have labels of one kind."""
+  trainer, _ = fitted("linear")
+  x_PID, label_TI = states()
+  held = x_PID[:1, 600:], label_TI[:1, 600:]
+  order_I = np.argsort(label_TI[0, :600], kind="stable")
+  data = x_PID[:1, order_I], label_TI[:1, order_I]
+  assert online_code(trainer, KEY, *data, *held).compression_PT[0, 0] > 8
+
+
+def test_labels_of_sets_are_as_many_as_there_are_sets():
+  """A probe of shares alone gains nothing over the code of equally likely sets."""
+  sets = [len({*pair}) for pair in itertools.product(range(5), repeat=2)]
+  assert TokenSet(5, size=2).bits == np.log2(sets.count(1) + sets.count(2) / 2)
+  assert TokenSet(2, size=4).bits == np.log2(3)
+  assert TokenSet(256, size=4).bits == pytest.approx(27.404, abs=1e-3)
+  label_IA = np.random.default_rng(9).integers(0, 256, (2000, 4))
+  share_C = np.clip(TokenSet(256, 4).shares(label_IA), 1e-9, None)
+  logits_IC = np.broadcast_to(np.log(share_C / (1 - share_C)), (2000, 256))
+  nats_I = TokenSet(256, 4).loss(jnp.array(logits_IC), jnp.array(label_IA))
+  assert 0.85 < TokenSet(256, 4).bits / (nats_I.mean() / np.log(2)) < 1
+
+
+@pytest.mark.parametrize("steps", [1, 7, 20, 39, 45])
+def test_a_probe_takes_as_many_steps_as_are_asked(steps):
+  """Updates by a loop of Python; held-out loss falls, so the last ones are kept."""
+  x_PID, label_TI = states()
+  budget = ProbeBudget(steps, batch_size=8, learning_rates=(1e-3,), rounds=20)
+  trainer = ProbeTrainer(probes.build("linear"), Classes(4), budget)
+  data = x_PID[:1], label_TI[:1]
+  found = trainer.fit(KEY, *data, 800, *data)
+  key_init, key_batch = jax.random.split(KEY)
+  params = trainer.probe.init(key_init, 6, 4)
+  chosen_NB = jax.random.randint(key_batch, (steps, 8), 0, 800)
+  optimizer = optax.adam(optax.cosine_decay_schedule(1e-3, steps))
+  moments = optimizer.init(params)
+  step = jax.jit(jax.grad(trainer.loss))
+  for chosen_B in chosen_NB:
+    gradient = step(params, x_PID[0, chosen_B], label_TI[0, chosen_B])
+    update, moments = optimizer.update(gradient, moments)
+    params = optax.apply_updates(params, update)
+  np.testing.assert_allclose(
+    found["weight_DC"][0, 0], params["weight_DC"], rtol=1e-3, atol=1e-6
+  )
 
 
 def test_control_labels_are_functions_of_the_type_with_the_shares_of_the_label():
@@ -292,6 +344,35 @@ def test_states_of_an_encoder_are_those_of_the_source():
     np.testing.assert_allclose(x_PID[0], wanted_ID, rtol=1e-4, atol=1e-5)
   with pytest.raises(ProbeError, match="have no source"):
     choose(label, task, small()[3], 9, KEY, source=True)
+
+
+def test_texts_of_the_test_that_are_trained_on_are_counted():
+  *_, task, batch = small()
+  token_BL = np.array(batch.input_BL)
+  token_BL[:4] = token_BL[:4][::-1]
+  token_BL[4:, 0] = (token_BL[4:, 0] + 1) % 8
+  test = dataclasses.replace(batch, input_BL=jnp.array(token_BL))
+  study = ProbeStudy(probe_labels.build("position"), probes.build("linear"))
+  assert study.texts(task, batch, test, KEY).shared == pytest.approx(4 / 7)
+  assert study.texts(task, batch, batch, KEY).shared == 1
+  # Of pairs, both sides.
+  source_BL, at = jnp.arange(42).reshape(7, 6), batch.at
+  pairs = [
+    dataclasses.replace(batch, source_BL=x, source_at=at)
+    for x in (source_BL, source_BL + 42)
+  ]
+  assert study.texts(task, *pairs, KEY).shared == 0
+
+
+def test_held_out_samples_are_of_all_held_out_texts(monkeypatch):
+  monkeypatch.setattr(study_file, "MOST_HELD", 6)
+  *_, task, batch = small()
+  many = [jnp.tile(x, (3, 1)) for x in (batch.input_BL, batch.target_BL)]
+  whole = Batch(*many, jnp.ones((21, 6)), batch.at)
+  study = ProbeStudy(probe_labels.build("position"), probes.build("linear"))
+  held = study.texts(task, whole, batch, KEY).held
+  assert len(held.text_I) == 6 and (np.diff(held.text_I) >= 0).all()
+  assert len({*held.text_I}) > 1 and held.text_I.min() >= 17
 
 
 def study_of(label, batch, **options):

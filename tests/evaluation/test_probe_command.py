@@ -17,6 +17,7 @@ from experiments.reporting import (
   figures,
   probe_curves,
   probe_figures,
+  probe_result,
   probe_tables,
 )
 from experiments.reporting.crossed import interval
@@ -124,6 +125,36 @@ def test_the_figure_names_its_runs_and_has_all_numbers():
   assert {*picture.files} == {"png", "svg", "pdf", "csv"}
   assert picture.files["csv"].decode().count("\nrope,decoder/output,") == 5
   assert "dotted" in picture.caption and picture.name == "a_name"
+  assert picture.caption.endswith("Settings: control=2.")
+
+
+OTHERS = {
+  "label": "distance",
+  "probe": "mlp(hidden=64)",
+  "layers": ("0", "output"),
+  "stack": "encoder",
+  "examples": 600,
+  "samples": 8000,
+  "steps": 100,
+  "length": 6,
+  "task": "text('corpus')",
+  "texts": "train",
+  "control": 2,
+  "mdl": True,
+  "untrained": False,
+}
+
+
+def test_results_of_other_settings_have_files_of_their_own():
+  plain = ProbeSettings("position")
+  assert plain.name == "position_linear"
+  assert {*OTHERS} == {*vars(plain)} - {"extrapolate"}
+  names = {dataclasses.replace(plain, **{x: y}).name for x, y in OTHERS.items()}
+  assert len(names) == len(OTHERS) and plain.name not in names
+  # As JSON has them, and as text of any length.
+  assert probe_result.others(json.loads(json.dumps(vars(plain)))) == {}
+  long = [ProbeSettings("position", task=f"{'x' * 300}{n}").name for n in (1, 2)]
+  assert long[0] != long[1] and max(map(len, long)) <= 120
 
 
 @pytest.fixture
@@ -163,10 +194,11 @@ def test_the_command_writes_beside_the_runs_of_a_sweep(
   )
   assert code == 0
   names = {path.name for path in tmp_path.iterdir()}
-  assert names == {
-    f"target_linear.{x}" for x in ("md", "csv", "json", "png", "svg", "pdf")
-  }
-  record = json.loads((tmp_path / "target_linear.json").read_text())
+  stem = "target_linear_examples_20_samples_200_steps_20_control_2"
+  assert names == {f"{stem}.{x}" for x in ("md", "csv", "json", "png", "svg", "pdf")}
+  record = json.loads((tmp_path / f"{stem}.json").read_text())
+  assert record["runs"][0]["shared_texts"] > 0  # copies of up to four symbols repeat
+  assert "are also among the texts" in (tmp_path / f"{stem}.md").read_text()
   assert record["settings"]["label"] == "target" and record["settings"]["control"] == 2
   assert [run["label"] for run in record["runs"]] == ["none"]
   assert "target, read by linear" in capsys.readouterr().out
@@ -213,6 +245,7 @@ def test_bad_input_is_one_sentence(text, copy, here):
   assert "256 classes and" in failing(text, "next_token", samples=100)
   assert "have class 0" in failing(copy, "length_so_far(since=2)", length=1)
   assert "has no split 'tset'" in failing(copy, texts="tset")
+  assert "--texts=test: probes are scored on these texts" in failing(copy, texts="test")
   said = failing(copy, task="text('corpus')")
   assert "vocabulary has 256 tokens and the run was trained with 8" in said
 
@@ -235,7 +268,9 @@ def test_longer_texts_are_probed_where_asked(copy, here):
   found = copy.probe(
     "position", **SMALL, length=6, extrapolate=True, control=0, untrained=False
   )
-  assert found.classes == copy.task.tokens(6) and found.settings.name.endswith("_6")
+  assert found.classes == copy.task.tokens(6) and found.settings.name.startswith(
+    "position_linear_6"
+  )
 
 
 def test_runs_are_chosen_by_group_and_label(workdir):

@@ -2,7 +2,7 @@
 
 Voita and Titov, 2020, section 2.2.2. https://arxiv.org/abs/2003.12298. Labels are sent
 in portions, each coded by a probe that is trained on the portions before it; the first
-one is sent with all classes equally likely.
+one is sent with all labels equally likely.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ class CodeLength:
   """Online code length of labels, by layer P and label T.
 
   bits_PT   of all samples
-  uniform   bits of all samples where each prediction is equally likely
+  uniform   bits of all samples where all labels are equally likely
 
   >>> CodeLength(np.array([[25.0]]), 100.0).compression_PT.tolist()
   [[4.0]]
@@ -46,6 +46,11 @@ def ends_of(samples: int) -> list[int]:
   return sorted({*ends} - {0})
 
 
+def sent(key: jax.Array, samples: int) -> np.ndarray:
+  """Returns the order in which samples are sent, a permutation that the key draws."""
+  return np.asarray(jax.random.permutation(jax.random.fold_in(key, 1), samples))
+
+
 def online_code(
   trainer: ProbeTrainer,
   key: jax.Array,
@@ -56,12 +61,15 @@ def online_code(
 ) -> CodeLength:
   """Returns the online code length of labels.
 
-  x_PID, label_TI      samples in the order in which they are sent: at random
+  x_PID, label_TI      samples in any order
   held_PID, held_TI    held-out samples, which the parameters are chosen by, as early
                        stopping does in the paper
 
-  One program trains the probes of all portions.
+  Samples are sent in the random order of `sent`: in that of texts, the first portions
+  would be of a text or two. One program trains the probes of all portions.
   """
+  order_I = sent(key, label_TI.shape[1])
+  x_PID, label_TI = x_PID[:, order_I], label_TI[:, order_I]
   ends = ends_of(label_TI.shape[1])
   bits = trainer.prediction.bits
   bits_PT = np.full((x_PID.shape[0], label_TI.shape[0]), ends[0] * bits)

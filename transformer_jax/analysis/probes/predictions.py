@@ -1,6 +1,7 @@
 """What a probe predicts, a class or a set of tokens: losses, scores, baselines."""
 
 import dataclasses
+import math
 from typing import ClassVar
 
 import jax
@@ -13,7 +14,7 @@ class Prediction:
 
   count     C, number of logits
   measure   name of the score
-  bits      of a sample where all predictions are equally likely
+  bits      of a sample where all labels are equally likely: log2 of their number
 
   >>> Classes(8).bits
   3.0
@@ -90,7 +91,10 @@ class Classes(Prediction):
 class TokenSet(Prediction):
   """A set of tokens, each predicted for itself.
 
-  The score is the share of the set among as many most likely tokens as it has.
+  The score is the share of the set among as many most likely tokens as it has. Labels
+  are the sets of 1 to `size` tokens. A probe says of each token for itself whether it
+  is in the set; one that knows no more than how often tokens are there needs more bits
+  than a code in which all sets are equally likely.
 
   size   A, the most tokens of a set; label_IA has -1 for none
 
@@ -105,7 +109,8 @@ class TokenSet(Prediction):
 
   @property
   def bits(self):
-    return float(self.count)
+    sizes = range(1, min(self.size, self.count) + 1)
+    return math.log2(sum(math.comb(self.count, size) for size in sizes))
 
   def _members(self, label_IA: jax.Array) -> jax.Array:
     return jax.nn.one_hot(label_IA, self.count).max(axis=1)

@@ -40,13 +40,16 @@ class ChosenTokens:
 
   def of_texts(self, start: int, stop: int) -> "ChosenTokens":
     """Returns the samples of the texts from `start` up to `stop`."""
-    return self._some(slice(*np.searchsorted(self.text_I, (start, stop))))
+    return self._at(slice(*np.searchsorted(self.text_I, (start, stop))))
 
-  def first(self, count: int) -> "ChosenTokens":
-    """Returns the first samples."""
-    return self._some(slice(count))
+  def some(self, most: int) -> "ChosenTokens":
+    """Returns as many samples at most, drawn at random from all texts."""
+    if len(self.text_I) <= most:
+      return self
+    drawn = np.random.default_rng(0).choice(len(self.text_I), most, replace=False)
+    return self._at(np.sort(drawn))
 
-  def _some(self, some: slice) -> "ChosenTokens":
+  def _at(self, some: slice | np.ndarray) -> "ChosenTokens":
     return ChosenTokens(
       self.batch,
       self.text_I[some],

@@ -21,9 +21,10 @@ class ProbeBudget:
   batch_size       samples of each
   learning_rates   first rates. A large one reads what stands in a few features in time;
                    what is faint is lost in its overconfidence, and needs a small one
-  rounds           times that the loss of held-out samples is computed; the parameters
-                   with the least one of all rounds and rates are kept, the first ones,
-                   which guess, included
+  rounds           times that the loss of held-out samples is computed, and a few more
+                   where they do not divide the steps; the parameters with the least one
+                   of all rounds and rates are kept, the first ones, which guess,
+                   included
 
   >>> ProbeBudget(steps=100, rounds=20).steps_per_round
   5
@@ -40,8 +41,7 @@ class ProbeBudget:
 
   @property
   def optimizer(self) -> optax.GradientTransformation:
-    count = self.steps_per_round * self.rounds
-    return optax.adam(optax.cosine_decay_schedule(1.0, count))
+    return optax.adam(optax.cosine_decay_schedule(1.0, self.steps))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,18 +127,18 @@ class ProbeTrainer:
     params = self.probe.init(key_init, x_ID.shape[1], self.prediction.count)
     # No keys inside of the loops: in one of ten processes XLA's CPU compiler (0.10.2)
     # made a program of them whose every probe guesses.
-    shape = (budget.rounds, budget.steps_per_round, budget.batch_size)
-    chosen_RSB = jax.random.randint(key_batch, shape, 0, count)
+    shape = (budget.steps, budget.batch_size)
+    chosen_NB = jax.random.randint(key_batch, shape, 0, count)
     samples = (x_ID, label_I, held_ID, held_I)
-    at_rate = functools.partial(self._at_rate, params, chosen_RSB, samples)
+    at_rate = functools.partial(self._at_rate, params, chosen_NB, samples)
     params, loss_R = jax.lax.map(at_rate, jnp.array(budget.learning_rates))
     return jax.tree.map(lambda x: x[jnp.argmin(loss_R)], params)
 
-  def _at_rate(self, params, chosen_RSB, samples, rate) -> Any:
+  def _at_rate(self, params, chosen_NB, samples, rate) -> Any:
     """Returns the parameters with the least held-out loss at one rate, and the loss.
 
-    params       first ones
-    chosen_RSB   samples of each batch of each round
+    params      first ones
+    chosen_NB   samples of the batch of each step
     """
     x_ID, label_I, held_ID, held_I = samples
     optimizer = self.budget.optimizer
@@ -161,7 +161,13 @@ class ProbeTrainer:
 
     training = params, optimizer.init(params)
     first = training, params, self.loss(params, held_ID, held_I)
-    (_, best, least), _ = jax.lax.scan(advance, first, chosen_RSB)
+    size = self.budget.steps_per_round
+    rounds, rest = divmod(self.budget.steps, size)
+    chosen_RSB = chosen_NB[: rounds * size].reshape(rounds, size, -1)
+    reached, _ = jax.lax.scan(advance, first, chosen_RSB)
+    if rest:  # a last round, of fewer steps
+      reached, _ = advance(reached, chosen_NB[rounds * size :])
+    _, best, least = reached
     return best, least
 
 

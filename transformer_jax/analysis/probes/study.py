@@ -60,6 +60,12 @@ class ProbeTexts:
     """Number of texts of the test, E."""
     return self.test.batch.input_BL.shape[0]
 
+  @property
+  def shared(self) -> float:
+    """Share of the texts of the test that are among those to train on."""
+    known = {*_read(self.train.batch)}
+    return float(np.mean([text in known for text in _read(self.test.batch)]))
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class SeedProbes:
@@ -89,7 +95,7 @@ class ProbeStudy:
   samples      the most tokens to train on, held-out ones included, and to test on
   control      tokens that make a type of the control: 1, or more with those before; 0:
                no control
-  mdl          whether code lengths are computed, for 11 times the training
+  mdl          whether code lengths are computed, by ten trainings more
   batch_size   texts that the model reads at once
   source       whether tokens are those of the source of an encoder-decoder
 
@@ -135,7 +141,7 @@ class ProbeStudy:
     check_classes(self.label, prediction, some)
     if not len(held.label_I):
       raise ProbeError(f"held-out texts have no label of {self.label}: more examples")
-    held = held.first(MOST_HELD)
+    held = held.some(MOST_HELD)
     share_C = prediction.shares(some.label_I)
     control = tuple(
       control_labels(prediction, share_C, x.type_IN) for x in (some, held, both[1])
@@ -200,6 +206,13 @@ def by_text(x_I: np.ndarray, text_I: np.ndarray, texts: int) -> np.ndarray:
   sums = [np.bincount(text_I, weights=one_I, minlength=texts) for one_I in flat]
   sum_E = np.reshape(sums, (*x_I.shape[:-1], texts))
   return np.divide(sum_E, count_E, out=np.full_like(sum_E, np.nan), where=count_E > 0)
+
+
+def _read(batch: Batch) -> list[bytes]:
+  """Returns the tokens of each text, those of its source included, as bytes."""
+  sides = [x for x in (batch.input_BL, batch.source_BL) if x is not None]
+  arrays = [np.asarray(side) for side in sides]
+  return [b"".join(x[n].tobytes() for x in arrays) for n in range(len(arrays[0]))]
 
 
 def _key() -> jax.Array:
