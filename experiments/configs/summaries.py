@@ -13,8 +13,9 @@ synopsis the summary. 35,812 pairs to learn from come about twice each; 3,234 of
 than 95 subwords are left out and counted. Packages of other families judge. Summaries
 are written greedily and scored by ROUGE, beside the first words of the text and the
 summary of the most similar training text.
-Cost: unknown.
-Expect: unknown.
+Cost: 83 minutes of CPU (AMD EPYC).
+Expect: a ROUGE-L of 17 without an encoding and 21 with RoPE, which is better; the first
+words of the text have 25. See docs/results/summaries.md.
 """
 
 from ml_collections import ConfigDict
