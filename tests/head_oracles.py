@@ -4,6 +4,8 @@ import math
 
 import numpy as np
 
+CERTAIN = 1e-3  # of the size of a kernel: sizes nearer to 0 are rounding
+
 
 def distributions(w_BHLM):
   """Returns weights over the sum of their sizes, for each query."""
@@ -184,28 +186,55 @@ def jensen_shannon(layer, _):
 
 
 def cka(layer, out_BLHE):
-  """Returns alignments of all pairs of heads, [B, H, H]: Song et al., equation 5."""
+  """Returns alignments of all pairs of heads, [B, H, H]: Song et al., equation 5.
+
+  NaN where a head's estimate of its own size is not above 0. The second array says
+  where that is certain: whether the sizes of both are far from 0, on the scale of
+  their kernels, or one is that far below.
+  """
   B, _, H, _ = out_BLHE.shape
-  found = np.full((B, H, H), np.nan)
+  found, certain = np.full((B, H, H), np.nan), np.ones((B, H, H), bool)
   for b in range(B):
     places = [n for n, rank in enumerate(layer.q_rank[b]) if rank >= 0]
     n = len(places)
     if n < 4:
       continue
-    kernels = []
+    kernels, share = [], []
     for h in range(H):
       x = np.asarray(out_BLHE[b, places, h], np.float64)
       kernel = x @ x.T
       kernels.append(kernel - np.diag(np.diag(kernel)))
-
-    def hsic(k, g, n=n):
-      one = np.ones(n)
-      value = np.trace(k @ g) + (one @ k @ one) * (one @ g @ one) / (n - 1) / (n - 2)
-      return (value - 2 / (n - 2) * (one @ k @ g @ one)) / (n * (n - 3))
-
+      centred = x - x.mean(0)
+      scale = np.sum((centred @ centred.T) ** 2) / (n * (n - 3))
+      share.append(hsic(kernels[h], kernels[h]) / max(scale, 1e-12))
     for h in range(H):
       for g in range(H):
         size = hsic(kernels[h], kernels[h]), hsic(kernels[g], kernels[g])
         if min(size) > 0:
           found[b, h, g] = hsic(kernels[h], kernels[g]) / math.sqrt(size[0] * size[1])
-  return found
+        least = min(share[h], share[g])
+        certain[b, h, g] = abs(least) > CERTAIN
+  return found, certain
+
+
+def hsic(k, g):
+  """Returns the unbiased estimate of HSIC of two kernels without diagonals."""
+  n = len(k)
+  one = np.ones(n)
+  value = np.trace(k @ g) + (one @ k @ one) * (one @ g @ one) / (n - 1) / (n - 2)
+  return (value - 2 / (n - 2) * (one @ k @ g @ one)) / (n * (n - 3))
+
+
+def over_texts(x_BHH):
+  """Returns the mean over texts that have a number, and its standard error."""
+  H = x_BHH.shape[1]
+  mean_HH, error_HH = np.full((H, H), np.nan), np.full((H, H), np.nan)
+  for h in range(H):
+    for g in range(H):
+      some = [x for x in x_BHH[:, h, g] if not math.isnan(x)]
+      if some:
+        mean_HH[h, g] = sum(some) / len(some)
+      if len(some) > 1:
+        spread = sum((x - mean_HH[h, g]) ** 2 for x in some) / (len(some) - 1)
+        error_HH[h, g] = math.sqrt(spread / len(some))
+  return mean_HH, error_HH

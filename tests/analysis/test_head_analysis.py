@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 
+import head_oracles as oracle
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,12 +21,15 @@ from transformer_jax.analysis import (
 from transformer_jax.analysis.head_measure import HeadStatisticMeasure
 from transformer_jax.analysis.head_statistic import Entropy
 from transformer_jax.data.base import Batch
+from transformer_jax.evaluation import measure_probe
 from transformer_jax.evaluation.measures import Outputs, measures, name_of
+from transformer_jax.models import capture
 from transformer_jax.models.param_tree import flat, nested
 from transformer_jax.models.recurrent.model import Recurrents
 from transformer_jax.positions import coords
 from transformer_jax.spec import SpecError
 from transformer_jax.training.loss import cross_entropy
+from transformer_jax.training.objectives import objective_of
 
 DIMS = tj.Dims(V=9, D=8, H=2, F=8, L=8)
 TEXTS, L = 7, 8
@@ -149,18 +153,53 @@ def test_pruning_begins_with_the_whole_model_and_ends_without_heads():
   np.testing.assert_allclose(first, lost, atol=1e-5)
 
 
+@functools.cache
+def plain():
+  """Returns the heads of both layers on all texts, for oracles, and their outputs."""
+  model, params = model_and_params("dense")
+  want = ("weights", "mask", "output")
+  _, found = capture.run(model, params, *batch().reads, want=want)
+  w_BHLM, mask = (
+    np.concatenate([np.asarray(found[name][path]) for path in PATHS], axis=1)
+    if name == "weights"
+    else np.asarray(found[name][PATHS[0]])
+    for name in ("weights", "mask")
+  )
+  ranks, token_BL = np.arange(L)[None], np.asarray(batch().input_BL)
+  layer = oracle.Layer(w_BHLM, mask, ranks, ranks, token_BL, token_BL, False)
+  outputs = [np.asarray(found["output"][path]) for path in PATHS]
+  return layer, np.concatenate(outputs, axis=2)
+
+
 def test_similarities_are_means_over_texts():
   model, params = model_and_params()
   chosen = {x: head_similarities.build(x) for x in head_similarities}
-  parts = HeadAnalysis(model, batch(), batch_size=3).similarities(chosen)(params)
-  whole = HeadAnalysis(model, batch(), batch_size=TEXTS).similarities(chosen)(params)
-  for name in chosen:
-    (mean_HH, error_HH), (other_HH, _) = (
-      x[name]["decoder/attention"] for x in (parts, whole)
-    )
-    assert mean_HH.shape == (4, 4) and (error_HH >= 0).all()
-    np.testing.assert_allclose(mean_HH, other_HH, rtol=1e-3, atol=1e-5)
-    np.testing.assert_allclose(mean_HH, mean_HH.T, rtol=1e-3, atol=1e-5)
+  found = HeadAnalysis(model, batch(), batch_size=3).similarities(chosen)(params)
+  layer, out_BLHE = plain()
+  cka_BHH, certain_BHH = oracle.cka(layer, out_BLHE)
+  assert certain_BHH.all() and np.isfinite(cka_BHH).all()
+  wanted = {"jensen_shannon": oracle.jensen_shannon(layer, {}), "cka": cka_BHH}
+  assert {*wanted} == {*chosen}
+  for name, x_BHH in wanted.items():
+    mean_HH, error_HH = found[name]["decoder/attention"]
+    assert mean_HH.shape == (4, 4)
+    wanted_HH, spread_HH = oracle.over_texts(x_BHH)
+    np.testing.assert_allclose(mean_HH, wanted_HH, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(error_HH, spread_HH, rtol=1e-2, atol=2e-3)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, TEXTS])
+def test_positional_share_is_beside_all_texts(batch_size):
+  """However many are in memory at once; those of the last part are fewer, too."""
+  model, params = model_and_params()
+  chosen = {"positional": head_statistics.build("positional")}
+  analysis = HeadAnalysis(model, batch(), batch_size=batch_size)
+  found = analysis.statistics(chosen)(params).value_EH["positional"]
+  every = np.concatenate([found[path] for path in PATHS], axis=1)
+  wanted = oracle.positional(plain()[0], {})
+  assert 0.1 < wanted.std() / wanted.mean() or wanted.max() < 0.999
+  np.testing.assert_allclose(every, wanted, rtol=1e-3, atol=1e-5)
+  np.testing.assert_allclose(found[f"even/{PATHS[0]}"], 1, rtol=1e-5)
 
 
 @pytest.mark.slow
@@ -202,10 +241,37 @@ def test_a_statistic_is_a_measure_of_evaluation():
   )
 
 
+def test_a_statistic_is_a_measure_of_numbers_too():
+  number = objective_of(tj.tasks.build("time_series('us_births')")).targets
+  assert number == "numbers"
+  measure_probe.check_targets(measures.build("head_statistic('entropy')"), number)
+
+
+def test_counts_are_of_the_inputs_however_few_the_outputs_are():
+  """Tokens of a classified text are more than its classes."""
+  model, params = model_and_params("dense")
+  token_BL, count_V = batch().input_BL, np.zeros(9)
+  np.add.at(count_V, np.asarray(token_BL).ravel(), 1)
+  few = dataclasses.replace(outputs(), logits_BLV=jnp.zeros((TEXTS, 1, 2)))
+  found = measures.build("head_statistic('rare')").score(few)
+  wanted = oracle.rare(plain()[0], {"count": count_V})
+  np.testing.assert_allclose(found, wanted.mean(1), rtol=1e-3)
+
+
 @pytest.mark.parametrize(
   ("make", "sentence"),
   [
     (lambda: measures.build("head_statistic('entropie')"), "Did you mean 'entropy'"),
+    (
+      lambda: measures.build("head_statistic('positional')"),
+      "compares a text with all others; use python -m",
+    ),
+    (
+      lambda: measures.build("head_statistic('rare')").score(
+        dataclasses.replace(outputs(), reads=(jnp.zeros((TEXTS, L, 1)),))
+      ),
+      "the inputs of this task are no tokens",
+    ),
     (
       lambda: measures.build("head_statistic('delimiter')"),
       "use python -m",

@@ -104,24 +104,39 @@ class HeadAnalysis:
     return next((absent[x] for x in sorted(statistic.needs) if absent[x]), "")
 
   def statistics(self, chosen: Mapping[str, HeadStatistic]) -> Any:
-    """Returns a function from parameters to the HeadScores of statistics, by name."""
-    chosen = {name: x for name, x in chosen.items() if not self.missing(x)}
+    """Returns a function from parameters to the HeadScores of statistics, by name.
 
-    def look(params: Any, part: Batch) -> dict[str, dict[str, jax.Array]]:
-      found = layers(self.model, params, part.reads, self.vocabulary)
+    Texts are read twice where a statistic compares each of them with all others.
+    """
+    chosen = {name: x for name, x in chosen.items() if not self.missing(x)}
+    comparing = {name: x for name, x in chosen.items() if "texts" in x.needs}
+
+    def add(params: Any, part: Batch) -> dict[str, dict[str, Any]]:
+      found = self._with_even(params, part)
+      return {
+        name: {path: statistic.total(layer) for path, layer in found.items()}
+        for name, statistic in comparing.items()
+      }
+
+    def look(given: tuple[Any, Any], part: Batch) -> dict[str, dict[str, jax.Array]]:
+      params, totals = given
+      found = self._with_even(params, part)
       return {
         name: {
-          where: x_BH
+          path: scores(statistic, layer, totals.get(name, {}).get(path))
           for path, layer in found.items()
-          for where, x_BH in _with_even(statistic, path, layer).items()
         }
         for name, statistic in chosen.items()
       }
 
-    program = self._compiled(look)
+    programs = self._compiled(add), self._compiled(look)
 
     def run(params: Any) -> HeadScores:
-      found = example_stream.per_text(program, params, self.batch, self.batch_size)
+      texts, totals = (self.batch, self.batch_size), {}
+      if comparing:
+        totals = example_stream.sums(programs[0], params, *texts)
+        totals = jax.tree.map(np.float32, totals)
+      found = example_stream.per_text(programs[1], (params, totals), *texts)
       return HeadScores({name: capture.in_order(found[name]) for name in chosen})
 
     return run
@@ -212,6 +227,12 @@ class HeadAnalysis:
       programs["gates"] = head_importance.by_gates(*program)
     return programs["heads"]
 
+  def _with_even(self, params: Any, part: Batch) -> dict[str, HeadBatch]:
+    """Returns the layers by path, and each with a head that attends evenly."""
+    found = layers(self.model, params, part.reads, self.vocabulary)
+    even = {f"{EVEN}/{path}": layer.evenly() for path, layer in found.items()}
+    return found | even
+
   def _compiled(self, look: example_stream.LookAtPart) -> example_stream.LookAtPart:
     # The steps of a recurrent model are recorded outside of programs.
     return look if isinstance(self.model.arch, Recurrence) else jax.jit(look)
@@ -235,10 +256,16 @@ def kind_of(path: str) -> str:
   return f"{stack}/{last}"
 
 
-def scores(statistic: HeadStatistic, layer: HeadBatch) -> jax.Array:
-  """Returns x_BH of a statistic; raises SpecError for another shape of a user's one."""
+def scores(statistic: HeadStatistic, layer: HeadBatch, total: Any = None) -> jax.Array:
+  """Returns x_BH of a statistic; raises SpecError for another shape of a user's one.
+
+  total   of all texts, of a statistic that compares; None: the layer has all of them
+  """
   where = f"{type(statistic).__name__}.score"
-  x_BH = jnp.asarray(call(where, statistic.score, layer))
+  if total is None:
+    x_BH = jnp.asarray(call(where, statistic.score, layer))
+  else:
+    x_BH = jnp.asarray(call(where, statistic.against, layer, total))
   wanted = layer.weight_BHLM.shape[:2]
   if x_BH.shape != wanted:
     raise SpecError(
@@ -246,16 +273,6 @@ def scores(statistic: HeadStatistic, layer: HeadBatch) -> jax.Array:
       " text and head"
     )
   return x_BH
-
-
-def _with_even(
-  statistic: HeadStatistic, path: str, layer: HeadBatch
-) -> dict[str, jax.Array]:
-  """Returns the scores of a layer, and of one head that attends evenly."""
-  return {
-    path: scores(statistic, layer),
-    f"{EVEN}/{path}": scores(statistic, layer.evenly()),
-  }
 
 
 def _moments(similarity: HeadSimilarity, layer: HeadBatch) -> Sequence[jax.Array]:

@@ -6,11 +6,16 @@ from typing import Any, ClassVar
 import jax.numpy as jnp
 
 from transformer_jax.analysis.head_analysis import scores
-from transformer_jax.analysis.head_batch import Vocabulary, layers
+from transformer_jax.analysis.head_batch import Vocabulary, has_tokens, layers
 from transformer_jax.analysis.head_statistic import head_statistics
-from transformer_jax.evaluation.measures import Measure, measures
+from transformer_jax.evaluation.measures import ANY, Measure, Outputs, measures
 from transformer_jax.spec import SpecError
 
+# What a statistic may need and an evaluation, one batch after another, does not have.
+ABSENT = {
+  "delimiters": "evaluation does not know the texts of tokens",
+  "texts": "evaluation reads a batch at a time, and it compares a text with all others",
+}
 REDUCE: dict[str, Any] = {"mean": jnp.nanmean, "max": jnp.nanmax, "min": jnp.nanmin}
 
 
@@ -25,13 +30,14 @@ class HeadStatisticMeasure(Measure):
   layers      end of the paths of layers that count, as in "cross"; "": all
 
   The model runs once more with the core `dense`. It is no aim, though a report calls
-  higher values better. Delimiters are not known here.
+  higher values better. NaN of an example in which no query has such a key.
 
   >>> HeadStatisticMeasure("previous", over="max").over
   'max'
   """
 
   better: ClassVar[str] = "higher"
+  targets: ClassVar[str] = ANY
   quarter: ClassVar[bool] = False
 
   statistic: str
@@ -40,10 +46,10 @@ class HeadStatisticMeasure(Measure):
 
   def __post_init__(self):
     found = head_statistics.build(self.statistic)
-    if "delimiters" in found.needs:
+    for need in sorted(found.needs & {*ABSENT}):
       raise SpecError(
-        f"head_statistic({self.statistic!r}): evaluation does not know the texts of"
-        " tokens; use python -m experiments.heads"
+        f"head_statistic({self.statistic!r}): {ABSENT[need]}; use python -m"
+        " experiments.heads"
       )
     if self.over not in REDUCE:
       raise SpecError(f"over is {self.over!r}; write {', '.join(REDUCE)}")
@@ -55,11 +61,12 @@ class HeadStatisticMeasure(Measure):
 
   def score(self, outputs):
     statistic = head_statistics.build(self.statistic)
-    vocabulary = None
-    if "counts" in statistic.needs:
-      token_BL = outputs.reads[0]
-      zero_V = jnp.zeros(outputs.logits_BLV.shape[-1])
-      vocabulary = Vocabulary(None, zero_V).counted(token_BL, outputs.real_BL)
+    if "tokens" in statistic.needs and not has_tokens(outputs.reads[0]):
+      raise SpecError(
+        f"head_statistic({self.statistic!r}): the inputs of this task are no tokens;"
+        " choose another statistic"
+      )
+    vocabulary = _counted(outputs) if "counts" in statistic.needs else None
     found = layers(outputs.model, outputs.params, outputs.reads, vocabulary)
     chosen = [x for path, x in found.items() if path.endswith(self.layers)]
     if not chosen:
@@ -68,3 +75,13 @@ class HeadStatisticMeasure(Measure):
       )
     x_BH = jnp.concatenate([scores(statistic, x) for x in chosen], axis=1)
     return REDUCE[self.over](x_BH, axis=1)
+
+
+def _counted(outputs: Outputs) -> Vocabulary:
+  """Returns the counts of the tokens of examples, those of their sources included."""
+  token_BL, _, *source = outputs.reads
+  vocabulary = Vocabulary(None, jnp.zeros(outputs.model.arch.dims.V))
+  vocabulary = vocabulary.counted(token_BL, outputs.real_BL)
+  if source and source[0] is not None and has_tokens(source[0]):
+    vocabulary = vocabulary.counted(source[0], source[1].real_BL)
+  return vocabulary

@@ -1,7 +1,7 @@
 """Statistics of the heads of a layer, one number for each text; their registry."""
 
 import dataclasses
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,8 @@ class HeadStatistic:
             other "texts"; where an input lacks it, the statistic is left out
 
   A subclass with a role has a field `threshold`, the mean over texts above which a head
-  has that role.
+  has that role. One that compares a text with all others, and needs "texts", has the
+  methods `total` and `against`.
 
   >>> statistic = head_statistics.build("previous(threshold=0.4)")
   >>> statistic.role, statistic.bounds
@@ -34,6 +35,14 @@ class HeadStatistic:
   def score(self, layer: HeadBatch) -> jax.Array:
     """Returns a number for each text and head, [B, H]; NaN: a text has none."""
     raise NotImplementedError
+
+  def total(self, layer: HeadBatch) -> Any:
+    """Returns sums over texts, a tree of arrays; those of all parts are added."""
+    return ()
+
+  def against(self, layer: HeadBatch, total: Any) -> jax.Array:
+    """Returns what `score` does, of some texts, beside the `total` of all of them."""
+    return self.score(layer)
 
 
 head_statistics = Registry("head statistic", HeadStatistic)
@@ -85,9 +94,11 @@ class Entropy(HeadStatistic):
 @head_statistics.register("confidence")
 @dataclasses.dataclass(frozen=True)
 class Confidence(HeadStatistic):
-  """Largest weight of a query.
+  """Largest weight of a query, whichever key it is on.
 
-  Voita et al., 2019, section 4. https://arxiv.org/abs/1905.09418
+  Voita et al., 2019, section 4, but that they leave out weights on the symbol at the
+  end of a sentence: here a head that rests on a mark is as confident as another.
+  https://arxiv.org/abs/1905.09418
 
   >>> Confidence().bounds
   (0.0, 1.0)
@@ -103,9 +114,9 @@ class Positional(HeadStatistic):
   """Share of weight that is the same whatever the text: content-free attention.
 
   The overlap of a query's weights with the mean weights that queries of its rank have
-  in the other rows of the batch, sum of min(w, mean w). It is 1 of a head that reads
-  positions alone, one that attends evenly included, and falls to 0 with content. Larger
-  batches are closer to all texts. Clark et al., 2019, section 3.1, look at such heads.
+  in all other texts, sum of min(w, mean w). It is 1 of a head that reads positions
+  alone, one that attends evenly included, and falls to 0 with content.
+  Clark et al., 2019, section 3.1, look at such heads. https://arxiv.org/abs/1906.04341
 
   >>> sorted(Positional().needs)
   ['texts']
@@ -114,25 +125,48 @@ class Positional(HeadStatistic):
   needs: ClassVar[frozenset[str]] = frozenset({"texts"})
 
   def score(self, layer):
-    # Weights by rank, so that padding and packing change nothing.
-    size_BHLM = jnp.abs(layer.weight_BHLM)
-    B = len(size_BHLM)
-    q_BL = jnp.broadcast_to(layer.query_BL, (B, layer.query_BL.shape[1]))
-    k_BM = jnp.broadcast_to(layer.key_BM, (B, layer.key_BM.shape[1]))
-    counts_BL = jnp.broadcast_to(layer.counts_BL, q_BL.shape)
-    size_BHLM = jnp.where(counts_BL[:, None, :, None], size_BHLM, 0)
-    own_BLMH, number_BL = jax.vmap(_by_rank)(size_BHLM, q_BL, k_BM, counts_BL)
-    others_BLMH = jnp.sum(own_BLMH, axis=0) - own_BLMH
-    others_BL = jnp.sum(number_BL, axis=0) - number_BL
+    return self.against(layer, self.total(layer))
+
+  def total(self, layer):
+    return jax.tree.map(lambda x: jnp.sum(x, axis=0), _by_rank(_whole(layer)))
+
+  def against(self, layer, total):
+    layer = _whole(layer)
+    q_BL, k_BM = layer.query_BL, layer.key_BM
+    others_BLMH, others_BL = jax.tree.map(jnp.subtract, total, _by_rank(layer))
     mean_BLMH = others_BLMH / jnp.maximum(others_BL, 1)[..., None, None]
     mean_BHLM = jax.vmap(_at_rank)(mean_BLMH, q_BL, k_BM)
     mean_BHLM = jnp.where(layer.visible_BLM[:, None], mean_BHLM, 0)
-    known_BL = jnp.take_along_axis(others_BL, jnp.maximum(q_BL, 0), axis=1) > 0
+    known_BL = jnp.take_along_axis(others_BL, jnp.maximum(q_BL, 0), axis=1) > 0.5
+    size_BHLM = jnp.abs(layer.weight_BHLM)
     return layer.mean(jnp.sum(jnp.minimum(size_BHLM, mean_BHLM), axis=-1), known_BL)
 
 
-def _by_rank(size_HLM, q_L, k_M, counts_L):
-  """Returns sums of weights by ranks of query and key, and numbers of queries."""
+def _whole(layer: HeadBatch) -> HeadBatch:
+  """Returns the batch with ranks and queries that count for each of its texts."""
+  B = len(layer.weight_BHLM)
+  query_BL, key_BM, counts_BL = (
+    jnp.broadcast_to(x, (B, x.shape[1]))
+    for x in (layer.query_BL, layer.key_BM, layer.counts_BL)
+  )
+  return dataclasses.replace(
+    layer, query_BL=query_BL, key_BM=key_BM, counts_BL=counts_BL
+  )
+
+
+def _by_rank(layer: HeadBatch) -> tuple[jax.Array, jax.Array]:
+  """Returns sums of weights by ranks of query and key, and numbers of queries.
+
+  Each text has its own: [B, L, M, H], [B, L]. By rank, padding and packing change
+  nothing.
+  """
+  size_BHLM = jnp.abs(layer.weight_BHLM)
+  size_BHLM = jnp.where(layer.counts_BL[:, None, :, None], size_BHLM, 0)
+  ranks = layer.query_BL, layer.key_BM, layer.counts_BL
+  return jax.vmap(_sums_of_text)(size_BHLM, *ranks)
+
+
+def _sums_of_text(size_HLM, q_L, k_M, counts_L):
   ranks = jnp.maximum(q_L[:, None], 0), jnp.maximum(k_M, 0)
   size_LMH = jnp.moveaxis(size_HLM, 0, -1)
   return (
