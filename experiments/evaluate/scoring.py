@@ -29,6 +29,7 @@ from transformer_jax.models.param_tree import flat
 from transformer_jax.training import sharding
 from transformer_jax.training.json_files import FileError, read_object
 from transformer_jax.training.loop import FitResult
+from transformer_jax.training.objectives import objective_of
 
 FOLDER = "evaluations"  # below that of a run
 FITTED = (
@@ -109,9 +110,14 @@ class Scoring:
 
 def _check_task(trained: Task, scored: Task) -> None:
   """Raises ValueError unless a model of one task can be scored on the other."""
-  for name in ("kind", "vocabulary", "classes", "target_numbers"):
-    theirs, ours = getattr(scored, name), getattr(trained, name)
-    if theirs != ours:
+  differ = {
+    name: getattr(scored, name) != getattr(trained, name)
+    for name in ("kind", "vocabulary", "classes", "target_numbers", "target_kind")
+  }
+  differ["objective"] = objective_of(scored) != objective_of(trained)
+  for name, other in differ.items():
+    if other:
+      theirs, ours = getattr(scored, name), getattr(trained, name)
       raise ValueError(
         f"this task's {name} is {theirs} and the run was trained with {ours}: choose"
         " options that agree, or --groups that do"

@@ -12,8 +12,10 @@ from transformer_jax.data.base import tasks
 from transformer_jax.data.control import Policy, environments, policies
 from transformer_jax.data.control.environments import play
 from transformer_jax.data.files import DataError
+from transformer_jax.data.tasks.control import decision_task
 from transformer_jax.positions import positions
 from transformer_jax.spec import SpecError
+from transformer_jax.training.objectives import objectives
 
 SMALL = "decision('CartPole-v1', episodes=3, observed=(0, 2))"
 
@@ -101,6 +103,32 @@ def test_a_window_is_consecutive_steps_of_one_episode(data):
     assert not np.asarray(row[real:]).any()
     assert steps[::3][:real].tolist() == [*range(steps[0], steps[0] + real)]
   assert batch.at.pos_BL[0].tolist() == [n // 3 for n in range(3 * K)]
+  real_BK = np.asarray(batch.at.real_BL).reshape(64, K, 3)
+  np.testing.assert_array_equal(real_BK, np.repeat(weight_BK[..., 1:2] > 0, 3, 2))
+
+
+@pytest.mark.parametrize("position", ["rope", "t5", "learned(15)"])
+def test_padding_that_counts_as_tokens_would_give_the_same_bits(data, position):
+  task, (arrays, _) = data
+  batch = task.batch(arrays, jax.random.key(0), 64, 5)
+  assert not batch.at.real_BL.all()
+  decoder = model(task, position, K=5)
+  params = decoder.init(jax.random.key(0), *batch.reads)
+  objective = objectives.build("cross_entropy")
+
+  @jax.jit
+  def slope(params, at):
+    def loss(params):
+      logits_BLV = decoder.apply(params, batch.input_BL, at)
+      loss_BL, _ = objective.losses(logits_BLV, batch.target_BL, batch.weight_BL)
+      return jnp.sum(loss_BL * batch.weight_BL)
+
+    return jax.value_and_grad(loss)(params)
+
+  steps_BK = batch.at.data["step_BL"][:, ::3]
+  every = decision_task.step_coords(jnp.zeros((1, 1), jnp.int32), 5, steps_BK)
+  found, want = slope(params, batch.at), slope(params, every)
+  jax.tree.map(np.testing.assert_array_equal, found, want)
 
 
 def test_the_same_actions_are_scored_at_every_length(data):

@@ -103,6 +103,25 @@ def test_a_difference_has_the_error_of_the_value(path, season):
     np.testing.assert_allclose(whole_N - target_N, value_T[naive], atol=1e-5)
 
 
+@pytest.mark.parametrize(("season", "horizon"), [(7, 1), (7, 3), (2, 5), (0, 2)])
+def test_a_series_that_repeats_has_no_difference(tmp_path, season, horizon):
+  """At its start too, where no value is one season before."""
+  values = [n % season if season else 0.5 for n in range(99)] + [9.0] * 101
+  (tmp_path / "week.csv").write_text("sales\n" + "\n".join(map(str, values)))
+  path = tmp_path / "week.csv"
+  task = task_of(
+    path, columns=("sales",), season=season, horizon=horizon, relative=True
+  )
+  arrays, _ = task.load()
+  arrays["train"]["value_TC"] = arrays["train"]["value_TC"][:99]
+  batch = task.batch(arrays, jax.random.key(0), 512, 20)
+  target_BLN, weight_BL = np.asarray(batch.target_BL), np.asarray(batch.weight_BL)
+  assert np.abs(target_BLN[weight_BL > 0]).max() < 1e-5
+  assert (weight_BL[:, season:] == 1).all() and weight_BL.mean() > 0.95
+  if season > 2:
+    assert (weight_BL == 0).any(), "no window at the start of the series"
+
+
 def test_baselines_against_loops():
   place_E = np.arange(179, 200 - H)
   found = forecast_baselines.errors(VALUE_T, place_E, H, train=160, season=7)

@@ -9,9 +9,11 @@ import pytest
 
 from experiments import load_sweep
 from experiments.evaluate import __main__ as evaluate
+from experiments.evaluate import scoring
 from experiments.evaluate.scoring import Scoring
 from experiments.reporting import by_seed, comparisons, html_page, load
 from experiments.setup.validate import ConfigError
+from transformer_jax.data.base import tasks
 from transformer_jax.evaluation import splits
 from transformer_jax.training.json_files import read_json
 
@@ -122,6 +124,27 @@ def test_another_task_is_scored_or_refused_before_anything_is_read(
     again(groups=["copy"], task="reverse(symbols=2)")
   with pytest.raises(ConfigError, match="text rope: .* or --groups that do"):
     again(task="reverse(symbols=4)")
+
+
+SERIES = "time_series('days.csv', season=7{})"
+OTHER_TARGETS = {
+  "gaussian": (", objective='gaussian'", "objective is gaussian and the run was"),
+  "a quantile": (", objective='quantiles((0.5,))'", r"objective is quantiles\(\(0.5,"),
+  "values": (", relative=False", "target_kind is values and .* 7 places before"),
+  "another season": (", season=3", "target_kind is differences from .* 3 places"),
+  "a horizon": (", horizon=2", "target_numbers is 2 and the run was trained with 1"),
+}
+
+
+@pytest.mark.parametrize("name", OTHER_TARGETS)
+def test_a_series_is_not_scored_as_something_else(name):
+  option, says = OTHER_TARGETS[name]
+  other = SERIES.replace(", season=7", "") if "season" in option else SERIES
+  with pytest.raises(ValueError, match=says):
+    scoring._check_task(
+      tasks.build(SERIES.format("")), tasks.build(other.format(option))
+    )
+  scoring._check_task(*(tasks.build(SERIES.format(x)) for x in ("", ", split='test'")))
 
 
 @pytest.mark.parametrize(

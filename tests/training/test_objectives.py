@@ -161,6 +161,13 @@ def test_a_model_learns_numbers_and_is_scored_on_them(objective):
   assert mse(state) < 0.4 * before
 
 
+@pytest.mark.parametrize("spec", ["squared_error", "gaussian"])
+def test_outputs_of_another_number_of_targets_are_not_broadcast(spec):
+  outputs_BLV = jnp.ones((B, L, 4))  # of 4 numbers, or of 2
+  with pytest.raises(ValueError, match=r"targets of shape \(3, 4, 1\); 1 numbers need"):
+    objectives.build(spec).losses(outputs_BLV, jnp.ones((B, L, 1)), jnp.ones((B, L)))
+
+
 def test_what_does_not_fit_is_one_sentence():
   with pytest.raises(SpecError, match="cross_entropy is of labels, and Doubling"):
     objective_of(Doubling("cross_entropy"))

@@ -21,6 +21,7 @@ from transformer_jax.models.param_tree import flat
 from transformer_jax.positions import coords
 from transformer_jax.training import dispatch, events, metrics_log, sharding, step_look
 from transformer_jax.training.step_metrics import step_metrics
+from transformer_jax.training.step_metrics.base import PassArrays, StepArrays
 
 EVERY = tuple(step_metrics)
 OTHERS = ("update_norm(relative=True)", "activation_rms(update=True)")
@@ -169,7 +170,8 @@ def test_every_registered_metric_has_a_value_for_each_layer(plain):
 )
 def test_other_models_have_metrics_too(more):
   found = looked(trainer(**more))
-  undefined = [name for name, x in found.items() if not np.isfinite(x)]
+  assert not any(map(np.isinf, found.values()))
+  undefined = [name for name, x in found.items() if np.isnan(x)]
   for name in undefined:  # tables of biases begin at 0
     assert name.startswith("update_ratio/")
     assert found[name.replace("update_ratio", "param_norm")] == 0
@@ -177,6 +179,30 @@ def test_other_models_have_metrics_too(more):
     assert not undefined
     assert "attention_logit_max/decoder/layer_1/cross" in found
     assert "activation_rms/encoder/layer_0" in found
+
+
+def test_micro_batches_count_by_their_tokens():
+  x_BLD = np.random.default_rng(0).normal(size=(4, 3, 2)).astype("f4")
+  real_BL = np.array([[1, 1, 1], [1, 0, 0], [0, 0, 0], [0, 0, 0]], bool)
+  metric = step_metrics.build("activation_rms")
+
+  def of(rows):
+    state = {"state": {"decoder/layer_0": jnp.asarray(x_BLD[rows])}}
+    passed = PassArrays(state, {"decoder": jnp.asarray(real_BL[rows])})
+    return metric.of_pass(passed)["decoder/layer_0"]
+
+  want = np.sqrt(np.mean(np.square(x_BLD[real_BL])))
+  for parts in ([[0, 1, 2, 3]], [[0, 2], [1, 3]], [[0], [1], [2], [3]]):
+    found = metric.join(jnp.stack([of(rows) for rows in parts]))
+    np.testing.assert_allclose(found, want, rtol=1e-5)
+
+
+def test_parameters_of_zero_have_no_ratio():
+  params = {"bias_D": jnp.zeros(2), "gain_D": jnp.ones(4)}
+  updates = jax.tree.map(lambda x: x + 1.0, params)
+  metric = step_metrics.build("update_norm(relative=True)")
+  found = metric.of_step(StepArrays({}, updates, params))
+  assert np.isnan(found["bias_D"]) and float(found["gain_D"]) == 2.0
 
 
 OWN = """
@@ -246,4 +272,4 @@ def test_padding_is_no_part_of_an_activation():
   x_BLD = jnp.array([[[7.0], [2.0], [2.0]], [[7.0], [7.0], [2.0]]])
   at = coords.padded(jnp.array([[False, True, True], [False, False, True]]))
   arrays = PassArrays({"state": {"decoder/layer_0": x_BLD}}, {"decoder": at.real_BL})
-  assert float(metric.of_pass(arrays)["decoder/layer_0"]) == 2.0
+  assert float(metric.join(metric.of_pass(arrays)["decoder/layer_0"][None])) == 2.0

@@ -164,6 +164,8 @@ class Task:
               last one needs batches with a source
   classes     number of classes of a prediction; None: tokens are predicted
   target_numbers  how many numbers a place predicts, N; None: a token, or a class
+  target_kind  what these are where options tell, such as values or differences: a model
+              that predicts one is not scored on the other
   objective   what training minimizes: a name of `training.objectives`, or an Objective
               of your own
   whole       whether a target belongs to the whole text, not to one of its tokens
@@ -203,6 +205,8 @@ class Task:
     @property
     def target_numbers(self) -> int | None: ...
     @property
+    def target_kind(self) -> str: ...
+    @property
     def objective(self) -> Any: ...
   else:
     vocabulary: ClassVar[int]
@@ -210,6 +214,7 @@ class Task:
     classes: ClassVar[int | None] = None
     measures: ClassVar[tuple[str, ...]] = ("accuracy", "exact_match")
     target_numbers: ClassVar[int | None] = None
+    target_kind: ClassVar[str] = ""
     objective: ClassVar[Any] = "cross_entropy"
 
   def tokens(self, length: int) -> int:

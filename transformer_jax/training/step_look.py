@@ -63,8 +63,9 @@ def _of_passes(
     return [metric.of_pass(arrays) for metric in reading]
 
   if trainer.accumulate == 1:
-    return list(zip(reading, of_part(batch, None), strict=True))
-  stacked = map_parts(of_part, batch, trainer.accumulate)
+    stacked = jax.tree.map(lambda x: x[None], of_part(batch, None))
+  else:
+    stacked = map_parts(of_part, batch, trainer.accumulate)
   return [
     (metric, {path: metric.join(x_N) for path, x_N in values.items()})
     for metric, values in zip(reading, stacked, strict=True)

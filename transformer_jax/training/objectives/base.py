@@ -65,6 +65,8 @@ class Objective:
 class RegressionObjective(Objective):
   """Base class of objectives on numbers, float32 [B, L, N]: means over the N numbers.
 
+  Raises ValueError for outputs that are not those of as many numbers.
+
   per_number   outputs of each number, P; a user's subclass may make it a property
 
   >>> objectives.build("gaussian").per_number
@@ -100,6 +102,12 @@ class RegressionObjective(Objective):
     # A number that does not count may be missing: NaN times 0 would be NaN.
     target_BLN = jnp.where(weight_BL[..., None] > 0, target, 0.0)
     outputs_BLNP = self._split(outputs_BLV)
+    if outputs_BLNP.shape[:-1] != target_BLN.shape:  # they would be broadcast
+      N, P = target_BLN.shape[-1], self.per_number
+      raise ValueError(
+        f"{type(self).__name__}: outputs of shape {outputs_BLV.shape} and targets of"
+        f" shape {target.shape}; {N} numbers need {N * P} outputs, {P} for each"
+      )
     loss_BLN = self.number_losses(outputs_BLNP, target_BLN)
     error_BLN = jnp.abs(self.points(outputs_BLNP) - target_BLN)
     return loss_BLN.mean(axis=-1), error_BLN.mean(axis=-1)

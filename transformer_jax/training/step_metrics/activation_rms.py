@@ -14,7 +14,8 @@ class ActivationRMS(StepMetric):
   """Root mean square of the residual stream, over features and real tokens.
 
   After the embedding, each layer and the last norm; the norm of a token's vector is
-  sqrt(D) times as large. Of micro-batches the mean of squares is taken.
+  sqrt(D) times as large. Micro-batches count by their tokens: the value is that of the
+  whole batch. NaN for a batch without a token.
 
   update   of what each sublayer adds instead, before a norm that may follow
 
@@ -22,7 +23,8 @@ class ActivationRMS(StepMetric):
   >>> x_BLD = jnp.array([[[3.0, 3.0], [9.0, 9.0]]])
   >>> real = {"decoder": jnp.array([[True, False]])}
   >>> arrays = PassArrays({"state": {"decoder/layer_0": x_BLD}}, real)
-  >>> float(ActivationRMS().of_pass(arrays)["decoder/layer_0"])
+  >>> sums_2 = ActivationRMS().of_pass(arrays)["decoder/layer_0"]
+  >>> float(ActivationRMS().join(sums_2[None]))
   3.0
   """
 
@@ -37,14 +39,16 @@ class ActivationRMS(StepMetric):
     return "update_rms" if self.update else "activation_rms"
 
   def of_pass(self, arrays):
-    def rms(path: str, x_BLD: jax.Array) -> jax.Array:
+    def sums(path: str, x_BLD: jax.Array) -> jax.Array:
+      """Returns the sum of squares, and how many numbers it has."""
       real_BL = arrays.real[path.partition("/")[0]]
       real_BL1 = jnp.broadcast_to(real_BL, x_BLD.shape[:2])[..., None]
       square_BLD = jnp.square(x_BLD.astype(jnp.float32)) * real_BL1
-      return jnp.sqrt(square_BLD.sum() / (real_BL1.sum() * x_BLD.shape[-1]))
+      return jnp.stack([square_BLD.sum(), real_BL1.sum() * x_BLD.shape[-1] * 1.0])
 
     (place,) = self.places
-    return {path: rms(path, x) for path, x in arrays.captured[place].items()}
+    return {path: sums(path, x) for path, x in arrays.captured[place].items()}
 
-  def join(self, x_N):
-    return jnp.sqrt(jnp.mean(jnp.square(x_N)))
+  def join(self, sums_N2):
+    square, count = sums_N2.sum(axis=0)
+    return jnp.sqrt(square / count)

@@ -74,11 +74,14 @@ class StepMetric:
     return {}
 
   def of_pass(self, arrays: PassArrays) -> Scalars:
-    """Returns {path: value} from captured arrays."""
+    """Returns {path: array} from captured arrays: one value, or what `join` reads."""
     return {}
 
   def join(self, x_N: jax.Array) -> jax.Array:
-    """Returns one value from those of `of_pass` of the N micro-batches of a batch."""
+    """Returns one value of a batch; N is 1 without `train.accumulate`.
+
+    x_N   the arrays of `of_pass` of its N micro-batches, stacked; default: the largest
+    """
     return jnp.max(x_N)
 
   def refusal(self, model: Any) -> str | None:

@@ -50,7 +50,8 @@ class LayerUpdateNorm(StepMetric):
   """Norm of what the optimizer adds to each layer's parameters.
 
   by_layer   False: one norm of all parameters
-  relative   divides by the norm of the parameters
+  relative   divides by the norm of the parameters; NaN where all of a layer are 0, as
+             tables of biases are at the start: they have no ratio
 
   >>> from transformer_jax.training.step_metrics.base import StepArrays
   >>> updates, params = {"gain_D": jnp.array([0.3, 0.4])}, {"gain_D": jnp.ones(4)}
@@ -71,7 +72,10 @@ class LayerUpdateNorm(StepMetric):
     if not self.relative:
       return update
     size = norms(step.params, self.by_layer)
-    return {path: x / size[path] for path, x in update.items()}
+    return {
+      path: x / jnp.where(size[path] > 0, size[path], jnp.nan)
+      for path, x in update.items()
+    }
 
 
 @step_metrics.register("param_norm")

@@ -234,7 +234,7 @@ class Decision(Task):
     start_B1 = jax.random.randint(key, (batch_size, 1), 0, T)
     at_BK = start_B1 + jnp.arange(length)
     inside_BK = at_BK < jnp.asarray(data["end_T"])[start_B1]
-    # Padding is on the right, where nothing attends to it: all rows share coordinates.
+    # Nothing attends to padding on the right; losses and metrics of tokens see none.
     return _batch(data, at_BK, inside_BK, inside_BK, jnp.zeros((1, 1), jnp.int32))
 
   def score(
@@ -259,16 +259,23 @@ def interleaved(x_BK: jax.Array) -> jax.Array:
   return jnp.repeat(x_BK, KINDS, axis=1)
 
 
-def step_coords(absent_B1: jax.Array, steps: int, place_BK: jax.Array) -> Coords:
+def step_coords(
+  absent_B1: jax.Array,
+  steps: int,
+  place_BK: jax.Array,
+  inside_BK: jax.Array | None = None,
+) -> Coords:
   """Returns coordinates of the tokens of steps; those of one step share a position.
 
   absent_B1   steps on the left that are padding
   steps       K, padding included
   place_BK    the step in its episode, the id `step_BL`
+  inside_BK   False: the step is padding too; None: no other is
   """
   order_BL = jnp.arange(KINDS * steps) - KINDS * absent_B1
-  order_BL = jnp.where(order_BL >= 0, order_BL, -1).astype(jnp.int32)
-  pos_BL = jnp.maximum(order_BL, 0) // KINDS
+  pos_BL = jnp.maximum(order_BL, 0).astype(jnp.int32) // KINDS
+  inside_BL = True if inside_BK is None else interleaved(inside_BK)
+  order_BL = jnp.where((order_BL >= 0) & inside_BL, order_BL, -1).astype(jnp.int32)
   real_BL = (order_BL >= 0).astype(jnp.int32)
   return Coords(order_BL, pos_BL, order_BL, real_BL, {"step_BL": interleaved(place_BK)})
 
@@ -298,7 +305,7 @@ def _batch(
   observation_L = jnp.arange(KINDS * at_BK.shape[1]) % KINDS == 1
   target_BL = jnp.where(observation_L, interleaved(read("action_T")), 0)
   weight_BL = jnp.where(observation_L, interleaved(counts_BK & inside_BK), 0.0)
-  at = step_coords(absent_B1, at_BK.shape[1], read("place_T"))
+  at = step_coords(absent_B1, at_BK.shape[1], read("place_T"), inside_BK)
   return Batch(read("step_TC"), target_BL, weight_BL.astype(jnp.float32), at)
 
 

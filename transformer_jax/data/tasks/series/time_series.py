@@ -119,6 +119,14 @@ class TimeSeries(Task):
   def target_numbers(self) -> int:
     return self.horizon
 
+  @property
+  def target_kind(self) -> str:
+    if not self.relative:
+      return "values"
+    if self.season > 1:
+      return f"differences from the value {self.season} places before"
+    return "differences from the last value"
+
   def tokens(self, length: int) -> int:
     return length
 
@@ -224,13 +232,14 @@ class TimeSeries(Task):
   ) -> Batch:
     """Returns windows of the training part; all their places count.
 
-    Arguments are those of `Task.batch`.
+    Arguments are those of `Task.batch`. Places whose target is a difference from before
+    the series do not count.
     """
     data = arrays["train"]
     starts = data["value_TC"].shape[0] - length - self.horizon + 1
     first_B1 = jax.random.randint(key, (batch_size, 1), 0, starts)
     place_BL = first_B1 + jnp.arange(length)
-    weight_BL = jnp.ones((batch_size, length), jnp.float32)
+    weight_BL = (self._naive(place_BL).min(axis=-1) >= 0).astype(jnp.float32)
     return self._batch(data, place_BL, weight_BL, coords.consecutive(1, length))
 
   def score(
@@ -249,6 +258,14 @@ class TimeSeries(Task):
     weight_BL = (place_BL == last_B1).astype(jnp.float32)
     return self._batch(data, place_BL, weight_BL, coords.padded(real_BL))
 
+  def _naive(self, place_BL: jax.Array) -> jax.Array:
+    """Returns the places from whose values the targets are differences, [B, L, N]."""
+    if not self.relative:
+      return place_BL[..., None]
+    return place_BL[..., None] - forecast_baselines.places_back(
+      self.horizon, self.season
+    )
+
   def _batch(
     self, data: Any, place_BL: jax.Array, weight_BL: jax.Array, at: coords.Coords
   ) -> Batch:
@@ -257,9 +274,7 @@ class TimeSeries(Task):
     ahead_BLN = place_BL[..., None] + 1 + jnp.arange(self.horizon)
     target_BLN = value_TC[jnp.clip(ahead_BLN, 0, last), 0]
     if self.relative:
-      back_N = forecast_baselines.places_back(self.horizon, self.season)
-      naive_BLN = place_BL[..., None] - back_N
-      target_BLN -= value_TC[jnp.clip(naive_BLN, 0, last), 0]
+      target_BLN -= value_TC[jnp.clip(self._naive(place_BL), 0, last), 0]
     x_BLC = jnp.where(at.real_BL[..., None], value_TC[jnp.clip(place_BL, 0, last)], 0.0)
     return Batch(x_BLC, target_BLN, weight_BL, at)
 
