@@ -9,16 +9,20 @@ training loss. `distance`: the norm of the gradient of the loss at a text's last
 by the embedded token so many places before it.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from absl import flags
 
+from experiments.setup.flag_errors import OF_SWEEP
+from experiments.setup.flags import ALLOW
 from experiments.setup.validate import ConfigError
 from transformer_jax import command
+from transformer_jax.training.unusable import CheckpointError
 
 FLAGS = flags.FLAGS
+flags.disclaim_key_flags()  # --help lists them under the command itself
 BY = {"layer": "layer", "distance": "places before the last target"}
 TIMES = {"start": "at the start", "trained": "after training"}
 
@@ -29,6 +33,7 @@ def define() -> None:
   flags.DEFINE_enum("by", "layer", list(BY), "What gradients are measured by.")
   flags.DEFINE_list("groups", [], "Groups of the sweep; without it all of them.")
   flags.DEFINE_integer("examples", 32, "Scored examples that are differentiated.")
+  flags.DEFINE_list("allow", [], ALLOW)
 
 
 def main(argv: list[str]) -> None:
@@ -39,7 +44,9 @@ def main(argv: list[str]) -> None:
   if FLAGS.examples < 2:
     raise ConfigError(f"--examples={FLAGS.examples}: write 2 or more")
   from experiments.runner.process import check_platform
+  from transformer_jax.spec import trust
 
+  trust(FLAGS.allow)
   check_platform()
   for path in draw(Path(FLAGS.workdir), FLAGS.by, FLAGS.groups, FLAGS.examples):
     print(path)
@@ -48,7 +55,9 @@ def main(argv: list[str]) -> None:
 def draw(
   workdir: Path, by: str, groups: Sequence[str] = (), examples: int = 32
 ) -> Iterator[Path]:
-  """Yields the files of a figure for each group and time, as they are written.
+  """Yields the files of a figure for each group, stack and time, as they are written.
+
+  By layer an encoder and a decoder have a figure each.
 
   workdir    of the sweep
   by         layer or distance
@@ -69,16 +78,22 @@ def draw(
     done = [x for x in findings.sweep.of(group) if x.result and not x.again_of]
     if not done:
       raise ConfigError(f"{workdir}: no run of the group {group} is finished")
-    curves: dict[str, dict[str, Any]] = {time: {} for time in TIMES}
+    curves: dict[tuple[str, str], dict[str, Any]] = {}
     for run in done:
-      for time, curve in measured(workdir / "runs" / run.id, by, examples).items():
-        curves[time][run.label] = curve
-    for time in TIMES:
-      yield from _write(workdir, _chart(curves[time], by, group, time), looks)
+      for key, curve in measured(workdir / "runs" / run.id, by, examples).items():
+        curves.setdefault(key, {})[run.label] = curve
+    several = len({stack for stack, _ in curves}) > 1
+    for (stack, time), some in curves.items():
+      name = f"{group} {stack}" if several else group
+      yield from _write(workdir, _chart(some, by, name, time), looks)
 
 
-def measured(folder: Path, by: str, examples: int) -> dict[str, tuple[Any, Any]]:
-  """Returns {"start", "trained": (x of each point, norms [seeds, points])} of a run.
+def measured(
+  folder: Path, by: str, examples: int
+) -> dict[tuple[str, str], tuple[Any, Any]]:
+  """Returns {(stack, time): (x of each point, norms [seeds, points])} of a run.
+
+  The stack is "encoder" or "decoder", or "" by distance; the time "start" or "trained".
 
   folder     of the run
   by         layer or distance
@@ -92,7 +107,6 @@ def measured(folder: Path, by: str, examples: int) -> dict[str, tuple[Any, Any]]
 
   from experiments.analysis import load_run
   from transformer_jax.analysis import gradient_flow
-  from transformer_jax.models.param_tree import natural
 
   run = load_run(folder)
   trainer, batch = run.experiment.trainer, run.batch(examples)
@@ -104,13 +118,27 @@ def measured(folder: Path, by: str, examples: int) -> dict[str, tuple[Any, Any]]
     return gradient_flow.BY[by](trainer, state, batch)
 
   compiled = jax.jit(jax.vmap(norms))
+  by_time = {"start": compiled(start), "trained": compiled(trained)}
   found = {}
-  for time, states in (("start", start), ("trained", trained)):
-    by_name = compiled(states)  # jit sorts names as texts, layer_10 before layer_2
-    norm_SX = np.stack([by_name[x] for x in sorted(by_name, key=natural)], axis=1)
-    some_X = ~np.isnan(norm_SX).all(axis=0)
-    found[time] = np.arange(norm_SX.shape[1])[some_X], norm_SX[:, some_X]
+  for stack, names in _points(by_time["start"]).items():
+    for time, by_name in by_time.items():
+      norm_SX = np.stack([by_name[name] for name in names.values()], axis=1)
+      some_X = ~np.isnan(norm_SX).all(axis=0)
+      found[stack, time] = np.array([*names])[some_X], norm_SX[:, some_X]
   return found
+
+
+def _points(names: Iterable[str]) -> dict[str, dict[int, str]]:
+  """Returns {stack: {number: name}} of layers, or of distances.
+
+  >>> _points(["decoder/layer_1", "decoder/layer_0", "encoder/layer_0"])["decoder"]
+  {0: 'decoder/layer_0', 1: 'decoder/layer_1'}
+  """
+  found: dict[str, dict[int, str]] = {}
+  for name in names:
+    stack, _, last = name.rpartition("/")
+    found.setdefault(stack, {})[int(last.removeprefix("layer_"))] = name
+  return {stack: dict(sorted(some.items())) for stack, some in sorted(found.items())}
 
 
 def _chart(curves: dict[str, Any], by: str, group: str, time: str) -> Any:
@@ -144,7 +172,5 @@ def _write(workdir: Path, chart: Any, looks: Any) -> Iterator[Path]:
 
 
 if __name__ == "__main__":
-  from experiments.setup.flag_errors import OF_SWEEP
-
   define()
-  command.run(main, (ValueError, OSError), other_flags=OF_SWEEP)
+  command.run(main, (CheckpointError, ValueError, OSError), other_flags=OF_SWEEP)

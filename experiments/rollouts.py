@@ -28,8 +28,7 @@ from transformer_jax import command
 from transformer_jax.data.control.control_set import ControlSet
 from transformer_jax.data.tasks.control.decision_task import Decision
 from transformer_jax.evaluation.rollout_eval import Player, RolloutEval
-from transformer_jax.training.checkpoint import CheckpointError
-from transformer_jax.training.json_files import FileError
+from transformer_jax.training.unusable import CheckpointError
 
 FLAGS = flags.FLAGS
 flags.disclaim_key_flags()  # --help lists them under the command itself
@@ -42,10 +41,12 @@ class Rollouts:
   control      the problem, with the returns of those who played the data
   target_T     target returns
   return_STE   of each seed, target and episode
+  seeds        their numbers
 
   >>> returns = {"data": [100.0, 50.0, 200.0]}
   >>> control = ControlSet("CartPole-v1", (0,), None, None, 200.0, returns)
-  >>> found = Rollouts(control, np.array([200.0]), np.array([[[180.0]], [[190.0]]]))
+  >>> return_STE = np.array([[[180.0]], [[190.0]]])
+  >>> found = Rollouts(control, np.array([200.0]), return_STE, seeds=(0, 1))
   >>> for line in found.lines():
   ...   print(line)
   target 200   return 185.000 ± 63.531   seeds 180 to 190
@@ -55,6 +56,7 @@ class Rollouts:
   control: ControlSet
   target_T: np.ndarray
   return_STE: np.ndarray
+  seeds: Sequence[int]
 
   def lines(self) -> Iterator[str]:
     """Yields a line of text for each target, and for each player of the data."""
@@ -71,7 +73,9 @@ def define() -> None:
   flags.DEFINE_string("run", None, "Folder of a run: the one with config.json.")
   flags.DEFINE_list("targets", [], "Target returns, growing; empty: those of the run.")
   flags.DEFINE_integer("episodes", 16, "Episodes of each target.", lower_bound=1)
-  flags.DEFINE_string("picture", "", "PNG of the curve; empty: none.")
+  flags.DEFINE_string(
+    "picture", "", "File of the curve, as in returns.png; empty: none."
+  )
   flags.DEFINE_list("allow", [], ALLOW)
 
 
@@ -80,14 +84,27 @@ def main(argv: list[str]) -> None:
   if argv[1:]:
     raise ConfigError(f"'{argv[1]}' is not a flag; write --run={argv[1]}")
   command.require(FLAGS, run="runs/decision/runs/ID")
+  picture = Path(FLAGS.picture).expanduser()
+  if FLAGS.picture:
+    check_picture(picture)
   check_platform()
   run = load_run(Path(FLAGS.run), allow=FLAGS.allow)
   found = play(run, numbers(FLAGS.targets), FLAGS.episodes)
   for line in found.lines():
     print(line)
   if FLAGS.picture:
-    draw(found, Path(FLAGS.picture).expanduser())
+    draw(found, picture)
     print(f"picture: {FLAGS.picture}")
+
+
+def check_picture(path: Path) -> None:
+  """Raises ConfigError unless a picture can be written there: before anything plays."""
+  from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+  if path.suffix[1:].lower() not in FigureCanvasAgg.get_supported_filetypes():
+    raise ConfigError(f"--picture={path}: write a name that ends in .png, .svg or .pdf")
+  if not path.parent.is_dir():
+    raise ConfigError(f"--picture={path}: there is no folder {path.parent}; make it")
 
 
 def numbers(targets: Sequence[str]) -> tuple[float, ...]:
@@ -123,7 +140,8 @@ def play(
   length = run.experiment.trainer.length
   players = [Player(run.model, params, length) for params in run.params.values()]
   returns = [how.returns(control, player) for player in players]
-  return Rollouts(control, np.array(how.target_returns(control)), np.array(returns))
+  target_T = np.array(how.target_returns(control))
+  return Rollouts(control, target_T, np.array(returns), run.seeds)
 
 
 def draw(found: Rollouts, path: Path) -> None:
@@ -136,8 +154,8 @@ def draw(found: Rollouts, path: Path) -> None:
   ax = figure.subplots()
   ax.plot(found.target_T, found.target_T, "--", color="grey", label="asked for")
   ax.axhline(found.control.returns["data"][0], ls=":", color="grey", label="the data")
-  for n, return_TE in enumerate(found.return_STE):
-    ax.plot(found.target_T, return_TE.mean(1), marker="o", label=f"seed {n + 1}")
+  for seed, return_TE in zip(found.seeds, found.return_STE, strict=True):
+    ax.plot(found.target_T, return_TE.mean(1), marker="o", label=f"seed {seed}")
   ax.set_xlabel("target return")
   ax.set_ylabel("return")
   ax.set_title(found.control.environment)
@@ -147,6 +165,4 @@ def draw(found: Rollouts, path: Path) -> None:
 
 if __name__ == "__main__":
   define()
-  command.run(
-    main, (ConfigError, CheckpointError, FileError, OSError), other_flags=OF_SWEEP
-  )
+  command.run(main, (CheckpointError, ValueError, OSError), other_flags=OF_SWEEP)

@@ -18,6 +18,7 @@ from experiments.setup.flag_errors import OF_SWEEP
 from experiments.setup.flags import ALLOW
 from experiments.setup.validate import ConfigError
 from transformer_jax import command
+from transformer_jax.training.unusable import CheckpointError
 
 FLAGS = flags.FLAGS
 flags.disclaim_key_flags()  # --help lists them under the command itself
@@ -51,11 +52,8 @@ def main(argv: list[str]) -> None:
   from experiments.explain import explaining, explanation_page
 
   run = load_run(FLAGS.run, FLAGS.average, FLAGS.allow)
-  try:
-    settings = _settings()
-    found = explaining.study(run, settings)
-  except ValueError as error:
-    raise ConfigError(str(error)) from error
+  settings = _settings()
+  found = explaining.study(run, settings)
   folder = Path(FLAGS.output or run.folder / "explain")
   page = explanation_page.write(folder, found, settings, run.tokenizer, str(run.folder))
   print(page.partition("\n\n![")[0])
@@ -72,4 +70,4 @@ def _settings():
 
 if __name__ == "__main__":
   define()
-  command.run(main, (ConfigError,), other_flags=OF_SWEEP)
+  command.run(main, (CheckpointError, ValueError, OSError), other_flags=OF_SWEEP)

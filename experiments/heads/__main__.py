@@ -22,6 +22,7 @@ from experiments.setup.flag_errors import OF_SWEEP
 from experiments.setup.flags import ALLOW
 from experiments.setup.validate import ConfigError
 from transformer_jax import command
+from transformer_jax.training.unusable import CheckpointError
 
 FLAGS = flags.FLAGS
 flags.disclaim_key_flags()  # --help lists them under the command itself
@@ -72,4 +73,4 @@ def main(argv: list[str]) -> None:
 
 if __name__ == "__main__":
   define()
-  command.run(main, (ConfigError, ValueError, OSError), other_flags=OF_SWEEP)
+  command.run(main, (CheckpointError, ValueError, OSError), other_flags=OF_SWEEP)

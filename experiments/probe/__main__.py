@@ -29,6 +29,7 @@ from experiments.setup.flag_errors import OF_SWEEP
 from experiments.setup.flags import ALLOW
 from experiments.setup.validate import ConfigError
 from transformer_jax import command
+from transformer_jax.training.unusable import CheckpointError
 
 FLAGS = flags.FLAGS
 flags.disclaim_key_flags()  # --help lists them under the command itself
@@ -94,4 +95,4 @@ def main(argv: list[str]) -> int:
 
 if __name__ == "__main__":
   define()
-  command.run(main, (ConfigError, OSError), other_flags=OF_SWEEP)
+  command.run(main, (CheckpointError, ValueError, OSError), other_flags=OF_SWEEP)

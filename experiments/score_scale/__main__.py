@@ -14,10 +14,14 @@ from pathlib import Path
 
 from absl import flags
 
+from experiments.setup.flag_errors import OF_SWEEP
+from experiments.setup.flags import ALLOW
 from experiments.setup.validate import ConfigError
 from transformer_jax import command
+from transformer_jax.training.unusable import CheckpointError
 
 FLAGS = flags.FLAGS
+flags.disclaim_key_flags()  # --help lists them under the command itself
 
 
 def define() -> None:
@@ -25,6 +29,7 @@ def define() -> None:
   flags.DEFINE_string("workdir", None, "Folder of a sweep: the one with sweep.json.")
   flags.DEFINE_list("widths", ["4", "8", "16", "32", "64", "128", "256"], "Of heads.")
   flags.DEFINE_integer("seeds", 3, "First parameters that are measured.", 1)
+  flags.DEFINE_list("allow", [], ALLOW)
 
 
 def main(argv: list[str]) -> None:
@@ -37,7 +42,9 @@ def main(argv: list[str]) -> None:
 
   check_platform()
   from experiments.score_scale import scale_figure, scale_measures
+  from transformer_jax.spec import trust
 
+  trust(FLAGS.allow)
   workdir = Path(FLAGS.workdir)
   measured = scale_measures.measured(workdir, widths, FLAGS.seeds)
   for line in scale_figure.lines(measured):
@@ -54,4 +61,4 @@ def _width(text: str) -> int:
 
 if __name__ == "__main__":
   define()
-  command.run(main, (ConfigError,))
+  command.run(main, (CheckpointError, ValueError, OSError), other_flags=OF_SWEEP)

@@ -102,9 +102,20 @@ REFUSED = {
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_is_refused(name, classified):
   given, sentence = REFUSED[name]
-  with pytest.raises(ConfigError, match=sentence) as caught:
+  with pytest.raises(ValueError, match=sentence) as caught:
     run(run=classified, **given)
   assert "\n" not in str(caught.value)
+
+
+def test_an_average_of_checkpoints_that_are_not_there_is_one_sentence(
+  commands, classified
+):
+  done = commands.run(
+    "experiments.explain", f"--run={classified}", "--average=9", cwd=classified
+  )
+  assert done.returncode == 2, done.stdout + done.stderr
+  assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+  assert "checkpoint" in done.stderr
 
 
 REFUSED_TASKS = (

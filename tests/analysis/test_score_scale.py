@@ -112,3 +112,12 @@ def test_another_variant_is_refused():
 def test_a_width_that_is_none_is_refused(text):
   with pytest.raises(ConfigError, match="^--widths=.*: write whole numbers from 1"):
     score_scale._width(text)
+
+
+def test_a_folder_without_a_sweep_is_one_sentence(commands, tmp_path):
+  for command in ("experiments.score_scale", "experiments.gradients"):
+    words = f"--workdir={tmp_path}", "--allow=my_file:Mine"
+    done = commands.run(command, *words, cwd=tmp_path)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+    assert str(tmp_path) in done.stderr

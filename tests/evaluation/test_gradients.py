@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import pathlib
+import types
 
 import jax
 import jax.numpy as jnp
@@ -128,6 +129,37 @@ def test_the_command_draws_each_group_at_the_start_and_after(workdir, by):
   places = [int(row[gradients.BY[by]]) for row in rows[0]]
   assert places == sorted(places) == [*range(len(places))]
   assert rows[0] != rows[1] and all(float(row["mean"]) > 0 for row in rows[0][:1])
+
+
+def test_an_encoder_and_a_decoder_have_a_curve_each(monkeypatch):
+  experiment = build(resolve(base.get_config(), SMALL | PAIRS))
+  trainer = experiment.trainer
+  state = jax.jit(trainer.init)(0)
+  batch = trainer.batch((), state)
+  stacked = jax.tree.map(lambda x: np.asarray(x)[None], state.params)
+  run = types.SimpleNamespace(
+    experiment=experiment, seeds=(0,), stacked=stacked, batch=lambda examples: batch
+  )
+  monkeypatch.setattr("experiments.analysis.load_run", lambda folder: run)
+  found = gradients.measured(pathlib.Path("ID"), "layer", examples=4)
+  assert {*found} == {
+    (x, time) for x in ("encoder", "decoder") for time in gradients.TIMES
+  }
+  want = jax.jit(lambda state: gradient_flow.by_layer(trainer, state, batch))(state)
+  for (stack, _), (x, norm_SX) in found.items():
+    assert [*x] == [0, 1]
+    norms = [want[f"{stack}/layer_{n}"] for n in range(2)]
+    np.testing.assert_allclose(norm_SX[0], norms, rtol=1e-4)
+
+
+def test_the_figures_of_two_stacks_have_their_names(workdir, monkeypatch):
+  curves = {("encoder", "start"): ([0, 1], np.ones((1, 2)))}
+  curves |= {("decoder", "start"): ([0, 1, 2], np.ones((1, 3)))}
+  monkeypatch.setattr(gradients, "measured", lambda *_: curves)
+  paths = list(gradients.draw(workdir, "layer", ["text"]))
+  sizes = {path.stem: len(read(path)) for path in paths if path.suffix == ".csv"}
+  names = [f"gradients_by_layer_text_{x}_start" for x in ("encoder", "decoder")]
+  assert sizes == dict(zip(names, (2, 3), strict=True))
 
 
 def read(path: pathlib.Path):

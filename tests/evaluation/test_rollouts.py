@@ -18,6 +18,7 @@ from experiments.runner.build import build
 from experiments.setup.validate import ConfigError, resolve, validate
 from transformer_jax.data.base import tasks
 from transformer_jax.data.control import environments
+from transformer_jax.data.control.control_set import ControlSet
 from transformer_jax.evaluation import task_evaluations
 from transformer_jax.evaluation.rollout_eval import Player, RolloutEval, starts
 from transformer_jax.evaluation.task_evaluation import TaskEvaluation
@@ -177,6 +178,26 @@ def test_targets_of_the_command_are_growing_numbers():
   for bad in (["a"], ["5", "5"], ["nan"]):
     with pytest.raises(ConfigError, match="--targets="):
       rollouts.numbers(bad)
+
+
+@pytest.mark.parametrize("name", ["x.foo", "returns", "absent/x.png"])
+def test_a_picture_that_cannot_be_is_refused_before_anything_plays(name, tmp_path):
+  with pytest.raises(ConfigError, match=f"--picture=.*{name}: "):
+    rollouts.check_picture(tmp_path / name)
+  rollouts.check_picture(tmp_path / "returns.png")
+
+
+def test_a_picture_names_the_seeds_by_their_numbers(tmp_path, monkeypatch):
+  from matplotlib.figure import Figure
+
+  drawn = []
+  monkeypatch.setattr(Figure, "savefig", lambda self, path, **_: drawn.append(self))
+  returns = {"data": [100.0, 50.0, 200.0]}
+  control = ControlSet("CartPole-v1", (0,), None, None, 200.0, returns)
+  found = rollouts.Rollouts(control, np.ones(1), np.ones((2, 1, 1)), seeds=(3, 5))
+  rollouts.draw(found, tmp_path / "x.png")
+  _, labels = drawn[0].axes[0].get_legend_handles_labels()
+  assert labels[-2:] == ["seed 3", "seed 5"]
 
 
 def played(best):

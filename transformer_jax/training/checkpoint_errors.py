@@ -5,7 +5,7 @@ import re
 import jax
 
 from transformer_jax import hosts
-from transformer_jax.training.checkpoint_note import CheckpointError
+from transformer_jax.training.unusable import CheckpointError
 
 # Trouble that is not the checkpoint's fault: setting it aside would be wrong.
 NOT_DAMAGE = (MemoryError, PermissionError, jax.errors.JaxRuntimeError)

@@ -9,12 +9,9 @@ from typing import Any
 import jax
 
 from transformer_jax.training.checksum import fingerprints
+from transformer_jax.training.unusable import CheckpointError
 
 LIBRARIES = ("jax", "jaxlib", "flax", "orbax-checkpoint")
-
-
-class CheckpointError(RuntimeError):
-  """Raised if a checkpoint cannot be saved or used; the message names the remedy."""
 
 
 class Damage(Exception):
