@@ -66,18 +66,13 @@ def draw(
 
   Raises ConfigError for a group that is not there, or without a finished run.
   """
-  from experiments.reporting import comparisons, style
+  from experiments.reporting import chosen_runs, comparisons, style
 
   findings = comparisons.find(workdir)
-  known = findings.sweep.groups
-  for group in groups:
-    if group not in known:
-      raise ConfigError(f"--groups={group}: the sweep has {', '.join(known)}")
+  planned = chosen_runs.planned(findings.sweep, groups)
   looks = style.styles(findings)
-  for group in groups or known:
-    done = [x for x in findings.sweep.of(group) if x.result and not x.again_of]
-    if not done:
-      raise ConfigError(f"{workdir}: no run of the group {group} is finished")
+  for group in dict.fromkeys(run.group for run in planned):
+    done = chosen_runs.finished(findings.sweep, [group])
     curves: dict[tuple[str, str], dict[str, Any]] = {}
     for run in done:
       for key, curve in measured(workdir / "runs" / run.id, by, examples).items():

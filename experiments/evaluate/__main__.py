@@ -22,6 +22,7 @@ from absl import flags
 from experiments.analysis import TrainedRun, load_run
 from experiments.evaluate import scoring
 from experiments.evaluate.scoring import Scoring
+from experiments.reporting import chosen_runs
 from experiments.reporting.load import ReportError, read
 from experiments.reporting.loaded_run import LoadedRun, Sweep
 from experiments.runner import process, provenance, sweep_report
@@ -34,7 +35,7 @@ from experiments.setup.validate import ConfigError
 from transformer_jax import command
 from transformer_jax.evaluation import example_scores
 from transformer_jax.evaluation.splits import split_of
-from transformer_jax.spec import nearest, trust
+from transformer_jax.spec import trust
 from transformer_jax.training.checkpoint import CheckpointError
 from transformer_jax.training.json_files import FileError, write_json
 from transformer_jax.training.progress import Progress
@@ -106,20 +107,11 @@ def chosen(sweep: Sweep, groups: list[str]) -> dict[str, LoadedRun]:
 
   groups   [] for all
   """
-  planned = [run for run in sweep.runs if not run.again_of]
-  known = list(dict.fromkeys(run.group for run in planned))
-  for group in groups:
-    if group not in known:
-      near = nearest(group, known)
-      raise ConfigError(f"--groups: there is no '{group}'.{near} {', '.join(known)}.")
-  ours = [run for run in planned if not groups or run.group in groups]
-  finished = {f"{run.group} {run.label}": run for run in ours if run.result}
-  if not finished:
-    raise ConfigError(f"{sweep.workdir} has no finished run of these groups to score")
-  for run in ours:
+  finished = chosen_runs.finished(sweep, groups)
+  for run in chosen_runs.planned(sweep, groups):
     if not run.result:
       print(f"{run.group} {run.label}: {run.state}, not scored", flush=True)
-  return finished
+  return {f"{run.group} {run.label}": run for run in finished}
 
 
 def check(workdir: Path, runs: Mapping[str, LoadedRun], wanted: Scoring) -> None:

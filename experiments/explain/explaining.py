@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import itertools
-from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -12,7 +11,13 @@ import numpy as np
 
 from experiments.analysis import TrainedRun
 from experiments.setup.validate import ConfigError
-from transformer_jax.analysis import adversarial, explanation, token_importance
+from transformer_jax.analysis import (
+  adversarial,
+  divergence,
+  example_stream,
+  explanation,
+  token_importance,
+)
 from transformer_jax.analysis.adversarial import Search
 from transformer_jax.data.base import Batch
 from transformer_jax.data.tasks.labelled.base import kept
@@ -79,13 +84,13 @@ def study(run: TrainedRun, settings: ExplainSettings) -> ExplanationStudy:
   """
   labels = _labels(run)
   batch = run.batch(settings.texts)
-  path, paths = _path(run, _part(batch, 0, 2), settings.layer)
+  path, paths = _path(run, batch.texts(0, 2), settings.layer)
   measure = jax.jit(functools.partial(_measure, run.model, path, len(labels), settings))
   seeds = []
   for number, seed in enumerate(run.seeds):
     parts = []
-    for start, part in _parts(batch):
-      key = jax.random.fold_in(jax.random.key(number), start)
+    for n, part in enumerate(example_stream.parts(batch, TOGETHER)):
+      key = jax.random.fold_in(jax.random.key(number), n * TOGETHER)
       parts.append(jax.device_get(measure(run.params[seed], part, key)))
     found = {name: np.concatenate([x[name] for x in parts]) for name in parts[0]}
     explanation.check_shares(found["least"], path)
@@ -177,7 +182,7 @@ def _between_seeds(found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     shares = (found["share"][one], found["share"][other])
     outputs = (found["output"][one], found["output"][other])
     for name, apart_E in (
-      ("seeds", explanation.jensen_shannon(*map(jnp.asarray, shares))),
+      ("seeds", divergence.jensen_shannon(*map(jnp.asarray, shares))),
       ("seeds_moved", explanation.total_variation(*map(jnp.asarray, outputs))),
     ):
       sums[name][[one, other]] += np.asarray(apart_E) / (S - 1)
@@ -209,13 +214,3 @@ def _path(run: TrainedRun, batch: Batch, layer: int) -> tuple[str, list[str]]:
       f" {len(paths) - 1}, or -1 for the last one"
     )
   return paths[layer], paths
-
-
-def _parts(batch: Batch) -> Iterator[tuple[int, Batch]]:
-  """Yields (number of the first text, some texts)."""
-  for start in range(0, len(batch.input_BL), TOGETHER):
-    yield start, _part(batch, start, start + TOGETHER)
-
-
-def _part(batch: Batch, start: int, stop: int) -> Batch:
-  return jax.tree.map(lambda x_BX: x_BX[start:stop], batch)

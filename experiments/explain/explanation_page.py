@@ -12,6 +12,7 @@ from experiments.explain.explaining import ExplainSettings, ExplanationStudy
 from experiments.reporting.crossed import interval, seed_pairs
 from experiments.reporting.statistics import UNBOUNDED, Bounds, Estimate
 from experiments.reporting.text import plus_minus
+from transformer_jax.training.json_files import plain
 from transformer_jax.untrusted import shown
 
 PAGE, NUMBERS = "explanation.md", "explanation.json"
@@ -70,7 +71,7 @@ def write(
     "settings": dataclasses.asdict(settings),
     "measures": {row: _json(each) for row, each in estimates.items()},
     "adversarial_minus_seeds": _json(gap) if gap else None,
-    "by_text": {row: _rounded(x_SE) for row, x_SE in study.value_SE.items()},
+    "by_text": {row: plain(np.round(x_SE, 6)) for row, x_SE in study.value_SE.items()},
   }
   (folder / NUMBERS).write_text(json.dumps(numbers, indent=1), encoding="utf-8")
   (folder / PAGE).write_text(text, encoding="utf-8")
@@ -196,8 +197,3 @@ def _cell(word: str) -> str:
 
 def _json(each: Estimate) -> dict[str, float | None]:
   return {"mean": each.mean, "low": each.low, "high": each.high}
-
-
-def _rounded(x_SE: np.ndarray) -> list[list[float | None]]:
-  """Returns numbers for JSON, which has no NaN."""
-  return [[round(float(x), 6) if np.isfinite(x) else None for x in x_E] for x_E in x_SE]

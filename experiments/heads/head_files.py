@@ -17,7 +17,7 @@ from experiments.reporting.line_curves import LineChart, draw_curves
 from experiments.reporting.picture import Picture
 from experiments.reporting.report_table import Table, to_markdown
 from experiments.reporting.style import COLORS, LINES, MARKERS, Style
-from transformer_jax.training.json_files import replace_file
+from transformer_jax.training.json_files import plain, replace_file
 from transformer_jax.untrusted import cell, shown
 
 
@@ -116,20 +116,15 @@ def _facts(runs: Sequence[DescribedRun], names: Sequence[str]) -> list[dict[str,
       },
       "pruning": {name: np.asarray(x).tolist() for name, x in run.pruning.items()},
       "similarity": {
-        name: {kind: _numbers(mean_SHH) for kind, (mean_SHH, _) in kinds.items()}
+        name: {
+          kind: plain(np.round(mean_SHH, 4)) for kind, (mean_SHH, _) in kinds.items()
+        }
         for name, kinds in run.similarity.items()
       },
       "notes": run.notes,
     }
     for run in runs
   ]
-
-
-def _numbers(x_SHH: Any) -> Any:
-  """Returns nested lists with None for what is no number."""
-  if np.ndim(x_SHH):
-    return [_numbers(x) for x in x_SHH]
-  return round(float(x_SHH), 4) if np.isfinite(x_SHH) else None
 
 
 def _csv(records: Sequence[dict[str, Any]]) -> str:

@@ -11,13 +11,10 @@ import numpy as np
 from experiments.analysis import TrainedRun, load_run
 from experiments.heads.head_selection import select
 from experiments.heads.head_texts import HeadText, texts_of
-from experiments.reporting import load
-from experiments.reporting.load import ReportError
+from experiments.reporting import chosen_runs
 from experiments.setup.validate import ConfigError
 from transformer_jax.analysis import HeadAnalysis, head_similarities, head_statistics
 from transformer_jax.analysis.head_analysis import EVEN, means
-from transformer_jax.data.base import Batch
-from transformer_jax.spec import nearest
 from transformer_jax.training import sharding
 
 IMPORTANCE = ("ablation", "gradient")
@@ -155,33 +152,8 @@ def describe_all(
   chosen = {spec: head_statistics.build(spec) for spec in settings.statistics}
   return [
     describe(label, load_run(run), chosen, settings)
-    for label, run in _runs(folder, groups).items()
+    for label, run in chosen_runs.folders(folder, groups).items()
   ]
-
-
-def _runs(folder: Path, groups: Sequence[str]) -> dict[str, Path]:
-  """Returns {label: folder of a finished run}."""
-  if not (folder / "sweep.json").exists():
-    if groups:
-      raise ConfigError(f"--groups={','.join(groups)}: {folder} is no sweep; leave it")
-    return {"": folder}
-  try:
-    sweep = load.read(folder)
-  except ReportError as error:
-    raise ConfigError(str(error)) from error
-  for group in groups:
-    if group not in sweep.groups:
-      near = nearest(group, sweep.groups)
-      known = ", ".join(sweep.groups)
-      raise ConfigError(f"--groups={group}: there is no such group.{near} {known}")
-  ours = [x for x in sweep.runs if x.result and not x.again_of]
-  ours = [x for x in ours if not groups or x.group in groups]
-  if not ours:
-    raise ConfigError(f"{folder} has no finished run; run its sweep to the end")
-  several = len({x.group for x in ours}) > 1
-  return {
-    f"{x.group} {x.label}" if several else x.label: folder / "runs" / x.id for x in ours
-  }
 
 
 def describe(
@@ -225,7 +197,7 @@ def _measured(run, analysis: HeadAnalysis, chosen, settings: HeadSettings) -> An
   )
   # Importance of one half of the texts orders the heads, the other half is scored.
   pruning = dataclasses.replace(
-    analysis, batch=_part(analysis.batch, half), vocabulary=None
+    analysis, batch=analysis.batch.texts(half), vocabulary=None
   ).pruning()
   values, similarities, losses = [], [], []
   for params in run.params.values():
@@ -240,12 +212,6 @@ def _measured(run, analysis: HeadAnalysis, chosen, settings: HeadSettings) -> An
   stacked = _stacked(values)  # jax sorts names
   ordered = {name: stacked[name] for name in [*chosen, *IMPORTANCE] if name in stacked}
   return ordered, _stacked(similarities), _stacked(curves)
-
-
-def _part(batch: Batch, start: int) -> Batch:
-  """Returns the texts of a batch from one on."""
-  texts = len(batch.target_BL)
-  return jax.tree.map(lambda x: x[start:] if len(x) == texts else x, batch)
 
 
 def _stacked(trees: list[Any]) -> Any:

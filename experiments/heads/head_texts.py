@@ -4,7 +4,6 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 
 from experiments.analysis import token_texts
@@ -54,8 +53,7 @@ def texts_of(
   names = token_texts.pieces(run)
   if not count or names is None or not head_batch.has_tokens(batch.input_BL):
     return {}
-  texts = len(batch.target_BL)
-  few = jax.tree.map(lambda x: x[:MOST_TEXTS] if len(x) == texts else x, batch)
+  few = batch.texts(0, MOST_TEXTS)
   found = head_batch.layers(run.model, run.params[run.seeds[0]], few.reads)
   return {
     (path, head): _of_head(found[path], head, names, count)

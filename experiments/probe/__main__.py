@@ -72,6 +72,7 @@ def main(argv: list[str]) -> int:
   command.require(FLAGS, run="runs/quickstart", label="position")
   # JAX is imported after the flags are read.
   from experiments.probe import probe_runs
+  from experiments.reporting import chosen_runs
   from experiments.reporting.probe_curves import FOLDER
   from experiments.reporting.probe_result import ProbeSettings
   from experiments.runner import process, sweep_report
@@ -84,7 +85,7 @@ def main(argv: list[str]) -> int:
   settings = ProbeSettings(**given | {"layers": tuple(FLAGS.layers)})
   run = Path(FLAGS.run).expanduser()
   folder = Path(FLAGS.folder).expanduser() if FLAGS.folder else run / FOLDER
-  chosen = probe_runs.chosen(run, FLAGS.groups, FLAGS.labels)
+  chosen = chosen_runs.folders(run, FLAGS.groups, FLAGS.labels, run.name)
   results = probe_runs.probed(chosen, settings)
   for path in probe_runs.write(results, chosen, folder):
     print(path, flush=True)

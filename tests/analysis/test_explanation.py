@@ -12,7 +12,12 @@ from scipy import stats
 from scipy.spatial import distance
 
 import transformer_jax as tj
-from transformer_jax.analysis import adversarial, explanation, token_importance
+from transformer_jax.analysis import (
+  adversarial,
+  divergence,
+  explanation,
+  token_importance,
+)
 from transformer_jax.analysis.adversarial import Search
 from transformer_jax.analysis.explanation import Explained
 from transformer_jax.data.base import Batch
@@ -59,9 +64,15 @@ def some_shares(*shape):
   return np.random.default_rng(0).dirichlet(np.ones(5), shape).astype(np.float32)
 
 
+def test_a_share_whose_half_underflows_has_a_finite_divergence():
+  p_2, q_2 = jnp.array([1.0, 1.2e-38]), jnp.array([1.0, 0.0])
+  for function in (divergence.jensen_shannon, jax.grad(divergence.jensen_shannon)):
+    assert np.isfinite(function(p_2, q_2)).all()
+
+
 def test_distances_are_those_of_scipy():
   p_BV, q_BV = some_shares(2, 4)
-  got_B = explanation.jensen_shannon(jnp.asarray(p_BV), jnp.asarray(q_BV))
+  got_B = divergence.jensen_shannon(jnp.asarray(p_BV), jnp.asarray(q_BV))
   want_B = [distance.jensenshannon(p, q) ** 2 for p, q in zip(p_BV, q_BV, strict=True)]
   np.testing.assert_allclose(got_B, want_B, rtol=1e-4)
   events = [[i for i in range(5) if bits >> i & 1] for bits in range(2**5)]

@@ -168,7 +168,7 @@ def read(path: pathlib.Path):
 
 
 def test_a_group_that_is_not_there_is_named(workdir):
-  with pytest.raises(ConfigError, match="--groups=sums: the sweep has text, copy"):
+  with pytest.raises(ConfigError, match="--groups: there is no 'sums'. text, copy"):
     list(gradients.draw(workdir, "layer", ["sums"]))
 
 

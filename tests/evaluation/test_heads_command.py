@@ -79,7 +79,7 @@ def test_a_page_and_its_numbers(here, tmp_path, capsys):
     ),
     (["--head=0:9"], "attention has no head '9'; it has 0 to 1"),
     (["--statistics=previos"], "unknown head statistic 'previos'. Did you mean"),
-    (["--groups=txt"], "there is no such group. Did you mean 'text'?"),
+    (["--groups=txt"], "--groups: there is no 'txt'. Did you mean 'text'?"),
   ],
 )
 def test_bad_input_is_one_sentence(here, tmp_path, capsys, words, sentence):

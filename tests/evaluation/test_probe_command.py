@@ -13,6 +13,7 @@ from experiments import load_sweep
 from experiments.probe import __main__ as probe
 from experiments.probe import probe_runs
 from experiments.reporting import (
+  chosen_runs,
   comparisons,
   figures,
   probe_curves,
@@ -274,20 +275,20 @@ def test_longer_texts_are_probed_where_asked(copy, here):
 
 
 def test_runs_are_chosen_by_group_and_label(workdir):
-  assert {*probe_runs.chosen(workdir)} == {"text rope", "copy none"}
-  assert {*probe_runs.chosen(workdir, groups=["text"])} == {"rope"}
+  assert {*chosen_runs.folders(workdir)} == {"text rope", "copy none"}
+  assert {*chosen_runs.folders(workdir, groups=["text"])} == {"rope"}
   with pytest.raises(ConfigError, match="--labels: there is no 'rop'.*'rope'"):
-    probe_runs.chosen(workdir, labels=["rop"])
+    chosen_runs.folders(workdir, labels=["rop"])
   with pytest.raises(ConfigError, match="--groups: there is no 'txt'"):
-    probe_runs.chosen(workdir, groups=["txt"])
-  [folder] = probe_runs.chosen(workdir, groups=["copy"]).values()
-  assert probe_runs.chosen(folder) == {folder.name: folder}
+    chosen_runs.folders(workdir, groups=["txt"])
+  [folder] = chosen_runs.folders(workdir, groups=["copy"]).values()
+  assert chosen_runs.folders(folder, alone="it") == {"it": folder}
   with pytest.raises(ConfigError, match="is no sweep: leave out --groups"):
-    probe_runs.chosen(folder, groups=["copy"])
+    chosen_runs.folders(folder, groups=["copy"])
 
 
 def test_a_run_without_checkpoints_is_named(workdir, tmp_path, here):
-  [folder] = probe_runs.chosen(workdir, groups=["copy"]).values()
+  [folder] = chosen_runs.folders(workdir, groups=["copy"]).values()
   bare = tmp_path / "bare"
   shutil.copytree(folder, bare, ignore=shutil.ignore_patterns("checkpoints"))
   with pytest.raises(ConfigError, match="has no checkpoint: copy its folder"):

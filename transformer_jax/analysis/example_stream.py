@@ -53,9 +53,5 @@ def parts(batch: Batch, batch_size: int) -> Iterator[Batch]:
   """Yields a batch in parts; coordinates that all texts share stay whole."""
   if batch_size < 1:
     raise ValueError(f"batch_size={batch_size}: write 1 or more")
-  texts = len(batch.input_BL)
-  for start in range(0, texts, batch_size):
-    yield jax.tree.map(
-      lambda x: x[start : start + batch_size] if len(x) == texts else x,  # noqa: B023
-      batch,
-    )
+  for start in range(0, len(batch.input_BL), batch_size):
+    yield batch.texts(start, start + batch_size)

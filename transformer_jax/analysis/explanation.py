@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 
+from transformer_jax.analysis.divergence import jensen_shannon
 from transformer_jax.data.base import Batch
 from transformer_jax.models import Transformer, capture
 
@@ -116,17 +117,6 @@ def total_variation(p: jax.Array, q: jax.Array) -> jax.Array:
   return jnp.sum(jnp.abs(p - q), axis=-1) / 2
 
 
-def jensen_shannon(p: jax.Array, q: jax.Array) -> jax.Array:
-  """Returns the Jensen-Shannon divergence over the last axis, in nats: 0 to log 2.
-
-  >>> p, q = jnp.array([[1.0, 0.0], [0.5, 0.5]]), jnp.array([[0.0, 1.0], [0.5, 0.5]])
-  >>> [round(x, 3) for x in jensen_shannon(p, q).tolist()]
-  [0.693, 0.0]
-  """
-  middle = (p + q) / 2
-  return (_kullback_leibler(p, middle) + _kullback_leibler(q, middle)) / 2
-
-
 def shift(of: Explained, weights_BHLM: jax.Array) -> jax.Array:
   """Returns the divergence of the shares of other weights from the model's, [B]."""
   other_BM = dataclasses.replace(of, weights_BHLM=weights_BHLM).share_BM
@@ -180,10 +170,3 @@ def _words(real_BL: jax.Array) -> jax.Array:
   before_BL = jnp.pad(real_BL, ((0, 0), (1, 0)))[:, :-1]
   after_BL = jnp.pad(real_BL, ((0, 0), (0, 1)))[:, 1:]
   return real_BL & before_BL & after_BL
-
-
-def _kullback_leibler(p: jax.Array, q: jax.Array) -> jax.Array:
-  """Returns the sum of p log(p / q); 0 where p is 0, with gradients that are finite."""
-  some = p > 0
-  ratio = jnp.where(some, p, 1.0) / jnp.where(some, q, 1.0)
-  return jnp.sum(jnp.where(some, p * jnp.log(ratio), 0.0), axis=-1)

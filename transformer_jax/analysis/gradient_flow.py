@@ -13,13 +13,11 @@ import jax.numpy as jnp
 
 from transformer_jax.data.base import Batch
 from transformer_jax.models import Transformer, capture
-from transformer_jax.training.objectives import Objective, objectives
+from transformer_jax.training.objectives import CROSS_ENTROPY, Objective
 from transformer_jax.training.step import State, Trainer
 from transformer_jax.training.step_metrics.tree_norms import norms
 
 LAYER = re.compile(r"/layer_\d+")
-
-CROSS_ENTROPY = objectives.build("cross_entropy")
 
 Measured = Callable[[Trainer, State, Batch], dict[str, jax.Array]]
 

@@ -22,7 +22,7 @@ from transformer_jax.members import call
 from transformer_jax.models import capture
 from transformer_jax.models.recurrent.model import Recurrence
 from transformer_jax.spec import SpecError
-from transformer_jax.training.objectives import Objective
+from transformer_jax.training.objectives import CROSS_ENTROPY, Objective
 
 EVEN = "even"  # path of a head that attends to all keys alike
 PRUNING_SEED = 0  # of the random orders of pruning
@@ -75,7 +75,7 @@ class HeadAnalysis:
   batch: Any
   vocabulary: Vocabulary | None = None
   batch_size: int = 32
-  objective: Objective = head_importance.CROSS_ENTROPY
+  objective: Objective = CROSS_ENTROPY
 
   def __post_init__(self):
     vocabulary, batch = self.vocabulary, self.batch

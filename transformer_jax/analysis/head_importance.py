@@ -15,9 +15,7 @@ import numpy as np
 from transformer_jax.data.base import Batch
 from transformer_jax.models import capture
 from transformer_jax.models.recurrent.model import Recurrence
-from transformer_jax.training.objectives import Objective, objectives
-
-CROSS_ENTROPY = objectives.build("cross_entropy")
+from transformer_jax.training.objectives import CROSS_ENTROPY, Objective
 
 
 def heads_of(model: Any, params: Any, part: Batch) -> dict[str, int]:

@@ -5,8 +5,8 @@ from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
-from jax.scipy.special import xlogy
 
+from transformer_jax.analysis.divergence import jensen_shannon
 from transformer_jax.analysis.head_batch import HeadBatch
 from transformer_jax.spec import Registry
 
@@ -68,20 +68,12 @@ class JensenShannon(HeadSimilarity):
 
   def score(self, layer):
     p_BHLM = jnp.abs(layer.weight_BHLM)
-    entropy_BHL = _bits(p_BHLM)
 
-    def against(one):  # one head at a time: pairs of weights would not fit
-      q_BLM, q_entropy_BL = one
-      both_BHL = _bits((p_BHLM + q_BLM[:, None]) / 2)
-      apart_BHL = both_BHL - (entropy_BHL + q_entropy_BL[:, None]) / 2
+    def against(q_BLM):  # one head at a time: pairs of weights would not fit
+      apart_BHL = jensen_shannon(p_BHLM, q_BLM[:, None]) / jnp.log(2)
       return layer.mean(jnp.maximum(apart_BHL, 0))
 
-    heads = jnp.moveaxis(p_BHLM, 1, 0), jnp.moveaxis(entropy_BHL, 1, 0)
-    return jnp.moveaxis(jax.lax.map(against, heads), 0, 1)
-
-
-def _bits(p_BHLM: jax.Array) -> jax.Array:
-  return -jnp.sum(xlogy(p_BHLM, p_BHLM), axis=-1) / jnp.log(2)
+    return jnp.moveaxis(jax.lax.map(against, jnp.moveaxis(p_BHLM, 1, 0)), 0, 1)
 
 
 @head_similarities.register("cka")

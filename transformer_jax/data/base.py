@@ -53,6 +53,11 @@ class Batch:
     """Number of input tokens, the source's included; patches are tokens."""
     return self.weight_BL.size + (0 if self.source_BL is None else self.source_BL.size)
 
+  def texts(self, start: int, stop: int | None = None) -> "Batch":
+    """Returns some texts, from `start` up to `stop`; shared coordinates stay whole."""
+    B = len(self.input_BL)
+    return jax.tree.map(lambda x: x[start:stop] if len(x) == B else x, self)
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class GenerationSet:
@@ -189,7 +194,6 @@ class Task:
   """
 
   whole: ClassVar[bool] = False
-  length_name: ClassVar[str] = "context length"
   streamed: ClassVar[str | None] = None
   generation: ClassVar[Any] = "texts"
   if TYPE_CHECKING:  # a subclass declares each as a constant, a field or a property
@@ -207,6 +211,8 @@ class Task:
     @property
     def target_kind(self) -> str: ...
     @property
+    def length_name(self) -> str: ...
+    @property
     def objective(self) -> Any: ...
   else:
     vocabulary: ClassVar[int]
@@ -215,6 +221,7 @@ class Task:
     measures: ClassVar[tuple[str, ...]] = ("accuracy", "exact_match")
     target_numbers: ClassVar[int | None] = None
     target_kind: ClassVar[str] = ""
+    length_name: ClassVar[str] = "context length"
     objective: ClassVar[Any] = "cross_entropy"
 
   def tokens(self, length: int) -> int:

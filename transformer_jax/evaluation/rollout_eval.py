@@ -21,6 +21,7 @@ from transformer_jax.data.control.control_set import ControlSet
 from transformer_jax.data.tasks.control.decision_task import KINDS, step_coords
 from transformer_jax.evaluation.decode import highest
 from transformer_jax.evaluation.task_evaluation import TaskEvaluation
+from transformer_jax.training.json_files import plain
 
 STARTS = 2021  # seed of the first states: the same ones for every model and target
 LEVELS = 5  # target returns, where none are named
@@ -166,7 +167,7 @@ class RolloutEval(TaskEvaluation):
       "margins": [[_margin(return_E)] for return_E in highest],
       "below": [_below(own["return"], random[0]) for own in scores],
       "targets": list(targets),
-      "curves": [_plain(return_TE.mean(axis=1)) for return_TE in returns],
+      "curves": [plain(return_TE.mean(axis=1)) for return_TE in returns],
       "samples": [],
       "all": returns,
     }
@@ -179,7 +180,7 @@ class RolloutEval(TaskEvaluation):
   def lines(self, examples, made, seeds):
     targets = self.target_returns(examples)
     return [
-      {"seed": seed, "target": target, "returns": _plain(return_E)}
+      {"seed": seed, "target": target, "returns": plain(return_E)}
       for seed, return_TE in zip(seeds, made, strict=True)
       for target, return_E in zip(targets, return_TE, strict=True)
     ]
@@ -210,8 +211,3 @@ def _margin(return_E: np.ndarray) -> float | None:
 
 def _below(value: float | None, floor: float) -> bool:
   return value is not None and value <= floor
-
-
-def _plain(x: np.ndarray) -> list[float | None]:
-  """Returns numbers as JSON has them."""
-  return [None if np.isnan(value) else float(value) for value in x]

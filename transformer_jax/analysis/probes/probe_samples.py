@@ -138,7 +138,7 @@ def states_of(
       continue
     # The last texts stand once more where fewer are left: one program serves all.
     first = max(0, min(start, B - batch_size))
-    chunk = _rows(tokens.batch, B, first, batch_size)
+    chunk = tokens.batch.texts(first, first + batch_size)
     states = activations.hidden_states(model, params, *chunk.reads)
     x_PBLD = np.stack([np.asarray(states[path], np.float32) for path in layers])
     x_PIJD = x_PBLD[:, (some.text_I - first)[:, None], some.place_IJ]
@@ -170,15 +170,6 @@ def _types(token_BL: np.ndarray, gram: int) -> np.ndarray:
   """Returns the token of each place with those before it, -1 for none: [B, L, gram]."""
   before = [np.pad(token_BL, ((0, 0), (n, 0)), constant_values=-1) for n in range(gram)]
   return np.stack([x[:, : token_BL.shape[1]] for x in before], axis=-1)
-
-
-def _rows(batch: Batch, B: int, first: int, batch_size: int) -> Batch:
-  """Returns some texts of a batch; arrays that all texts share stay as they are."""
-
-  def some(x: Any) -> Any:
-    return x[first : first + batch_size] if x.shape[0] == B else x
-
-  return jax.tree.map(some, batch)
 
 
 def _check_shapes(label: Any, label_BL: Any, weight_BL: Any, token_BL: Any) -> None:

@@ -13,4 +13,6 @@ from transformer_jax.training.objectives.base import (
 for _module in pkgutil.iter_modules(__path__):
   importlib.import_module(f"{__name__}.{_module.name}")
 
-__all__ = ["Objective", "objective_of", "objectives", "output_size"]
+CROSS_ENTROPY = objectives.build("cross_entropy")  # of functions without a task
+
+__all__ = ["CROSS_ENTROPY", "Objective", "objective_of", "objectives", "output_size"]
