@@ -22,6 +22,7 @@ from transformer_jax.analysis.head_measure import HeadStatisticMeasure
 from transformer_jax.analysis.head_statistic import Entropy
 from transformer_jax.data.base import Batch
 from transformer_jax.evaluation import measure_probe
+from transformer_jax.evaluation.lengths import Evaluator
 from transformer_jax.evaluation.measures import Outputs, measures, name_of
 from transformer_jax.models import capture
 from transformer_jax.models.param_tree import flat, nested
@@ -239,6 +240,25 @@ def test_a_statistic_is_a_measure_of_evaluation():
   assert measure.bounds == (0.0, None) and name_of(measures.build("accuracy")) == (
     "accuracy"
   )
+
+
+def test_texts_without_a_number_are_left_out_of_a_score():
+  task = tj.tasks.build("parity")
+  dims = tj.Dims(V=task.vocabulary, D=8, H=2, F=8, L=16)
+  model = tj.Transformer(tj.Architecture(dims, "rope", decoders=1))
+  specs = [f"head_statistic('{x}')" for x in ("same", "induction(match=3)", "next")]
+  chosen = tuple(map(measures.build, specs))
+  evaluator = Evaluator(model, task, 16, 8, measures=chosen)
+  params = model.init(jax.random.key(0), jnp.zeros((1, 8), int))["params"]
+  stacked = jax.tree.map(lambda x: x[None], params)
+  rows, examples = evaluator.run_examples(stacked, (), (8,))
+  induction, following, same = sorted(rows, key=lambda row: row["measure"])
+  assert 0 < same["value"] < 1
+  single_E = examples.value_SE[8, induction["measure"], "mean"][0]
+  assert 0 < np.isnan(single_E).sum() < 16
+  assert induction["value"] == pytest.approx(np.nanmean(single_E))
+  assert following["value"] is None
+  assert following["reason"] == "no example has a number of this measure"
 
 
 def test_a_statistic_is_a_measure_of_numbers_too():

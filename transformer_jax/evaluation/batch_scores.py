@@ -73,10 +73,11 @@ class BatchScorer:
       return jnp.where(lost_B, jnp.nan, some_B)
 
     def mean(name, part):
-      some = mean_of(singles[name, part], real_B)
-      measure = self.named[name]
+      measure, single_B = self.named[name], singles[name, part]
       if not isinstance(measure, TargetMeasure):
-        return some
+        # An example without a number is left out, unless its logits are NaN.
+        return mean_of(single_B, real_B & (lost_B | ~jnp.isnan(single_B)))
+      some = mean_of(single_B, real_B)
       all_B = measure.compute(loss_BL, right_BL, parts[part])
       return jnp.where(plain, all_B.mean(), some)
 

@@ -16,10 +16,18 @@ from transformer_jax.data.base import Batch, Task
 from transformer_jax.evaluation import measure_probe
 from transformer_jax.evaluation.batch_scores import BatchScorer
 from transformer_jax.evaluation.example_scores import ExampleScores
-from transformer_jax.evaluation.measures import Measure, measures, name_of
+from transformer_jax.evaluation.measures import (
+  Measure,
+  TargetMeasure,
+  measures,
+  name_of,
+)
 from transformer_jax.models import Transformer
 from transformer_jax.training import seed_parts, sharding
 from transformer_jax.training.objectives import objective_of
+
+INFINITE = "infinite: a target has probability 0"
+NO_NUMBER = "no example has a number of this measure"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,8 +120,10 @@ class Evaluator:
         weight_E |= {(length, part): x_SE[0] for part, x_SE in weights.items()}
       for (measure, part), values in scores.items():
         place = {"length": length, "measure": measure, "part": part}
+        own = not isinstance(self.named[measure], TargetMeasure)
         found += [
-          {"seed": s, **place, **_value(v, reasons[s])} for s, v in enumerate(values)
+          {"seed": s, **place, **_value(v, _reason(reasons[s], own))}
+          for s, v in enumerate(values)
         ]
     return found, ExampleScores(tuple(range(seeds)), value_SE, weight_E)
 
@@ -224,7 +234,12 @@ def why_undefined(examples: int, lost: int) -> str:
     return "no example has a target at this length"
   if lost:
     return f"logits of {lost} of {examples} examples are not numbers"
-  return "infinite: a target has probability 0"
+  return INFINITE
+
+
+def _reason(reason: str | None, own: bool) -> str | None:
+  """Returns why a measure is undefined; `own`: it is no function of losses and hits."""
+  return NO_NUMBER if own and reason == INFINITE else reason
 
 
 def _value(value: float, reason: str | None) -> dict[str, Any]:

@@ -79,7 +79,8 @@ class Measure:
   def score(self, outputs: Outputs) -> jax.Array:
     """Returns the score of each example, [B]; their mean is reported.
 
-    Of examples without a place that counts it may be anything.
+    Of examples without a place that counts it may be anything. NaN of others: there is
+    no number, and the example is left out of the mean.
     """
     raise NotImplementedError
 
