@@ -102,7 +102,19 @@ class ProbeTrainer:
     count      number of samples, from the first, that are trained on
     held_PID, held_TI   held-out samples, which the parameters are chosen by
     """
-    return _fit(self, key, x_PID, label_TI, jnp.int32(count), held_PID, held_TI)
+    params = self.probe.init(key, np.shape(x_PID)[2], self.prediction.count)
+    samples = x_PID, label_TI, held_PID, held_TI
+    return _fit(self, params, self.batches(key, count), *samples)
+
+  def batches(self, key: jax.Array, count: int) -> np.ndarray:
+    """Returns the samples of the batch of each step, [N, B].
+
+    They are drawn on the host: in a tenth of all processes XLA's CPU compiler (0.10.2)
+    made a program whose batches, drawn inside of it, were wrong, and all probes guessed.
+    """
+    seed = np.asarray(jax.random.key_data(key)).tolist()
+    shape = self.budget.steps, self.budget.batch_size
+    return np.random.default_rng(seed).integers(0, count, shape, np.int32)
 
   def scores(self, params: Any, x_PID: Any, label_TI: Any) -> np.ndarray:
     """Returns the score of each sample, [P, T, I]."""
@@ -120,18 +132,15 @@ class ProbeTrainer:
     """Returns the mean cross-entropy of one probe."""
     return self.prediction.loss(self.probe.apply(params, x_ID), label_I).mean()
 
-  def one(self, key, x_ID, label_I, count, held_ID, held_I) -> Any:
-    """Returns the parameters of one probe: `fit` of one layer and one label."""
-    key_init, key_batch = jax.random.split(key)
-    budget = self.budget
-    params = self.probe.init(key_init, x_ID.shape[1], self.prediction.count)
-    # No keys inside of the loops: in one of ten processes XLA's CPU compiler (0.10.2)
-    # made a program of them whose every probe guesses.
-    shape = (budget.steps, budget.batch_size)
-    chosen_NB = jax.random.randint(key_batch, shape, 0, count)
+  def one(self, params, chosen_NB, x_ID, label_I, held_ID, held_I) -> Any:
+    """Returns the parameters of one probe: `fit` of one layer and one label.
+
+    params      first ones
+    chosen_NB   samples of the batch of each step
+    """
     samples = (x_ID, label_I, held_ID, held_I)
     at_rate = functools.partial(self._at_rate, params, chosen_NB, samples)
-    params, loss_R = jax.lax.map(at_rate, jnp.array(budget.learning_rates))
+    params, loss_R = jax.lax.map(at_rate, jnp.array(self.budget.learning_rates))
     return jax.tree.map(lambda x: x[jnp.argmin(loss_R)], params)
 
   def _at_rate(self, params, chosen_NB, samples, rate) -> Any:
@@ -172,10 +181,10 @@ class ProbeTrainer:
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _fit(trainer: ProbeTrainer, key, x_PID, label_TI, count, held_PID, held_TI):
-  of_label = jax.vmap(trainer.one, (None, None, 0, None, None, 0))
-  of_layer = jax.vmap(of_label, (None, 0, None, None, 0, None))
-  return of_layer(key, x_PID, label_TI, count, held_PID, held_TI)
+def _fit(trainer: ProbeTrainer, params, chosen_NB, x_PID, label_TI, held_PID, held_TI):
+  of_label = jax.vmap(trainer.one, (None, None, None, 0, None, 0))
+  of_layer = jax.vmap(of_label, (None, None, 0, None, 0, None))
+  return of_layer(params, chosen_NB, x_PID, label_TI, held_PID, held_TI)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
