@@ -88,7 +88,8 @@ def draw_curves(chart: LineChart, looks: Mapping[str, Style]) -> Picture:
   seeds = max(len(value_SX) for _, value_SX in chart.curves.values())
   band = "; band: lowest to highest seed" if seeds > 1 else ""
   band += f"; dashed: {chart.dashed}" if chart.dashed else ""
-  style.heading(ax, chart.title, f"{chart.y}; mean of {seeds} seeds{band}")
+  of = f"mean of {seeds} seeds" if seeds > 1 else "one seed"
+  style.heading(ax, chart.title, f"{chart.y}; {of}{band}")
   return picture.finish(figure, chart.file, chart.title, chart.caption, chart.numbers())
 
 
