@@ -12,8 +12,8 @@ sinusoids, one table of embeddings, label smoothing, Adam with the warm-up of eq
 The warm-up is 250 steps long and the peak is halved: the published 4,000 steps are
 more than a laptop takes in an hour. Two smaller sizes train on the same batches.
 Cost: 55 minutes on 2 cores of an AMD EPYC.
-Expect: a BLEU of 9 (tiny) and 12 (small); base stays at 0, on a plateau of the loss. See
-docs/results/original_size.md.
+Expect: a BLEU of 9 (tiny) and 12 (small); base stays at 0, on a plateau of the loss.
+See docs/results/original_size.md.
 """
 
 from ml_collections import ConfigDict
