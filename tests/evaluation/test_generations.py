@@ -10,8 +10,9 @@ import sacrebleu
 from fake_sweep import QUICKSTART, edit, read_page, write_sweep
 from undrawn import leave_out
 
-from experiments import load_run, scoring
+from experiments import load_run
 from experiments.configs import base
+from experiments.evaluate import scoring
 from experiments.evaluate.scoring import Scoring
 from experiments.reporting import comparisons, score_tables
 from experiments.reporting.page import write_report
