@@ -32,7 +32,7 @@ WITHOUT = {
   # transformer_jax/positions/probe
   "EncodingFindings", "Hooks", "Inputs", "Layer",
   # transformer_jax/training
-  "CheckpointError", "Damage", "Program", "Bars",
+  "Damage", "Program", "Bars",
   # experiments/bench
   "Case", "Contender", "ContenderGroup", "Patience", "Noise", "Turns", "MissingPeers",
   "WorkerError", "Worker",
