@@ -1,0 +1,80 @@
+"""The definition of a gated linear recurrence with a delta rule, token by token.
+
+Yang et al., 2024, https://arxiv.org/abs/2412.06464;
+Kimi Team, 2025, https://arxiv.org/abs/2510.26692
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Tokens:
+  """What the tokens of a text do to a state, S of axes K and E, of each head.
+
+      S <- exp(decay) S + key (value - read^T S)^T,  then  o = query^T S
+
+  where `read` meets the state after the decay. Without `read` nothing is taken away:
+  S <- exp(decay) S + key value^T. A write of the delta rule with strength beta has
+  read = beta key, and beta times its value.
+
+  query_BLHK   queries, scaled already
+  key_BLHK     keys
+  value_BLHE   values
+  decay        logarithms of the factors on the state, at most 0: [B, L, H, K], or
+               [B, L, H, 1] for one factor a head
+  read_BLHK    what is read from the state and taken from the value; None: nothing
+  first_BL     True where a text begins: the state is 0 before it; None: nowhere
+
+  >>> one = jnp.ones((1, 3, 1, 1))
+  >>> tokens = Tokens(one, one, one, jnp.log(0.5) * one)
+  >>> sequential(tokens)[0].ravel().tolist()  # 1, 1/2 + 1, 1/4 + 1/2 + 1
+  [1.0, 1.5, 1.75]
+  """
+
+  query_BLHK: jax.Array
+  key_BLHK: jax.Array
+  value_BLHE: jax.Array
+  decay: jax.Array
+  read_BLHK: jax.Array | None = None
+  first_BL: jax.Array | None = None
+
+  @property
+  def empty(self) -> jax.Array:
+    """The state before any token, float32 [B, H, K, E]."""
+    B, _, H, K = self.key_BLHK.shape
+    return jnp.zeros((B, H, K, self.value_BLHE.shape[-1]), jnp.float32)
+
+  @property
+  def in_float32(self) -> "Tokens":
+    """The same tokens; a state adds up many of them."""
+    narrow = lambda x: jnp.issubdtype(x.dtype, jnp.floating)
+    return jax.tree.map(lambda x: x.astype(jnp.float32) if narrow(x) else x, self)
+
+
+def sequential(
+  tokens: Tokens, state_BHKE: jax.Array | None = None
+) -> tuple[jax.Array, jax.Array]:
+  """Returns (o_BLHE, the state after the last token), both float32.
+
+  state_BHKE   before the first token; None: zeros
+  """
+  tokens = tokens.in_float32
+  start = tokens.empty if state_BHKE is None else state_BHKE.astype(jnp.float32)
+
+  def visit(state_BHKE, token):
+    if token.first_BL is not None:
+      state_BHKE = jnp.where(token.first_BL[:, None, None, None], 0, state_BHKE)
+    state_BHKE = jnp.exp(token.decay)[..., None] * state_BHKE
+    written_BHE = token.value_BLHE
+    if token.read_BLHK is not None:
+      written_BHE -= jnp.einsum("BHK,BHKE->BHE", token.read_BLHK, state_BHKE)
+    state_BHKE += token.key_BLHK[..., None] * written_BHE[..., None, :]
+    return state_BHKE, jnp.einsum("BHK,BHKE->BHE", token.query_BLHK, state_BHKE)
+
+  over_time = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), tokens)
+  state_BHKE, out_LBHE = jax.lax.scan(visit, start, over_time)
+  return jnp.moveaxis(out_LBHE, 0, 1), state_BHKE
