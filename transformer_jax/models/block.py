@@ -10,6 +10,7 @@ from transformer_jax.attention.cache import newest, remember
 from transformer_jax.matmul import project
 from transformer_jax.models.architecture import Architecture
 from transformer_jax.models.compatibility import form
+from transformer_jax.models.mixing import Mixing
 from transformer_jax.models.parameters import (
   Dropout,
   NormLayer,
@@ -228,8 +229,12 @@ class Block(nn.Module):
 
     def self_attention(x_BLD):
       nonlocal cache_after
-      layer = Attention(self.arch, self.position, self.variant, name="attention")
-      update_BLD, cache_after = layer(x_BLD, at, shared, cache=cache)
+      if self.variant.mixer:
+        mixing = Mixing(self.arch, self.variant, name="attention")
+        update_BLD, cache_after = mixing(x_BLD, at, cache)
+      else:
+        layer = Attention(self.arch, self.position, self.variant, name="attention")
+        update_BLD, cache_after = layer(x_BLD, at, shared, cache=cache)
       return dropout(update_BLD)
 
     def cross_attention(x_BLD):

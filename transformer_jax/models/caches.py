@@ -57,6 +57,8 @@ def _changes(arch: Architecture, M: int) -> bool:
 def _empty(arch, n, B, M, frozen):
   """Returns the empty cache of layer n; other arguments are those of `empty_cache`."""
   dims, (encoding, variant) = arch.of_decoder.dims, arch.layer(arch.decoding, n)
+  if variant.mixer:
+    return variant.cache(dims, B, arch.dtype)
   projections = variant.projections().fit(dims)
   shapes = projections.weights(dims)
   w = {

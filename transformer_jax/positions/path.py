@@ -10,7 +10,8 @@ from jax.scipy.linalg import solve_triangular
 from transformer_jax.initializers import fan_in_uniform
 from transformer_jax.positions.base import PositionalEncoding, positions
 from transformer_jax.positions.forgetting import Forgetting, kept_between
-from transformer_jax.positions.selective_rope import direction, mix
+from transformer_jax.positions.selective_rope import direction
+from transformer_jax.positions.shared.convolution import mix
 
 
 @positions.register("path")

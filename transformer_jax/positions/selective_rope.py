@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from transformer_jax.initializers import fan_in_uniform
 from transformer_jax.positions.base import positions
 from transformer_jax.positions.rope import Rope, turn_pairs
+from transformer_jax.positions.shared.convolution import mix
 from transformer_jax.positions.shared.sums import of_tokens, running, turns
 
 
@@ -73,28 +74,3 @@ def direction(x):
   """Returns vectors along the last axis with a length of one, in float32."""
   x = x.astype(jnp.float32)
   return x * jax.lax.rsqrt(jnp.sum(jnp.square(x), axis=-1, keepdims=True) + 1e-6)
-
-
-def mix(x_BLHR, mix_HRN, at):
-  """Returns weighted sums of each token and the N - 1 before it in its text.
-
-  mix_HRN: the weight of the token n tokens back, for each head and pair
-  """
-  L, mixed_BLHR = x_BLHR.shape[1], 0.0
-  back_BL, before_BL = jnp.broadcast_to(jnp.arange(L), at.order_BL.shape), previous(at)
-  take = functools.partial(jnp.take_along_axis, axis=1, mode="fill")
-  for n in range(mix_HRN.shape[-1]):
-    before_BLHR = take(x_BLHR, back_BL[:, :, None, None], fill_value=0)
-    # A token of order n has just n tokens of its text before it.
-    before_BLHR = jnp.where(at.order_BL[:, :, None, None] >= n, before_BLHR, 0)
-    mixed_BLHR += before_BLHR * mix_HRN[..., n]
-    back_BL = take(before_BL, back_BL, fill_value=L)
-  return mixed_BLHR
-
-
-def previous(at):
-  """Returns the place of the token before each place, or L: padding is no token."""
-  L = at.order_BL.shape[1]
-  last_BL = jax.lax.cummax(jnp.where(at.real_BL, jnp.arange(L), -1), axis=1)
-  last_BL = jnp.pad(last_BL, ((0, 0), (1, 0)), constant_values=-1)[:, :-1]
-  return jnp.where(last_BL < 0, L, last_BL)

@@ -56,6 +56,7 @@ class Alternate(Variant):
   signed = Combined(any)
   positive = Combined(any)
   rereads = Combined(any)
+  mixer = Variant.mixer  # of the alternation itself: its layers may be
   name = Variant.name
   tile_local = Variant.tile_local
 
@@ -70,7 +71,7 @@ class Alternate(Variant):
     return any(part.overrides(hook) for part in self.parts)
 
   def refusal(self, encoding):
-    reasons = (part.refusal(encoding) for part in self.parts)
+    reasons = (part.refusal(encoding) for part in self.parts if not part.mixer)
     return next((reason for reason in reasons if reason), None)
 
   def bidirectional(self):

@@ -50,6 +50,7 @@ class Variant:
   signed = False  # weights may be negative
   positive = False  # mixtures of the results of `values` must be positive
   rereads = False  # weights depend on earlier queries, which caches do not store
+  mixer = False  # it has a state instead of scores: see attention/mixers
 
   def projections(self) -> Projections:
     """Returns the projections of tokens to queries, keys and values."""
@@ -192,6 +193,11 @@ class Sum(Variant):
   parts: tuple[Variant, ...]
 
   def __post_init__(self):
+    if mixers := [part.name for part in self.parts if part.mixer]:
+      raise SpecError(
+        f"{mixers[0]} has a state instead of scores, to which nothing can be added; give"
+        f" it layers of its own, as in alternate({mixers[0]}, multihead, 4)"
+      )
     for what, hooks in ONE_OF.items():
       deciding = [p.name for p in self.parts if any(p.overrides(h) for h in hooks)]
       if len(deciding) > 1:
@@ -208,6 +214,7 @@ class Sum(Variant):
   signed = Combined(any)
   positive = Combined(any)
   rereads = Combined(any)
+  mixer = Variant.mixer
   name = Combined(" + ".join)
   tile_local = Variant.tile_local
 

@@ -1,0 +1,5 @@
+"""Mixers: layers that keep a state of fixed size, instead of all keys and values."""
+
+from transformer_jax.attention.mixers import gated_delta as gated_delta
+from transformer_jax.attention.mixers.base import Mixer as Mixer
+from transformer_jax.attention.mixers.base import StateCache as StateCache
