@@ -4,4 +4,13 @@ from transformer_jax.attention.cores import Core, KeyedDropout
 from transformer_jax.attention.mixers import Mixer, StateCache
 from transformer_jax.attention.variants import PLAIN, BoundVariant, Variant, attentions
 
-__all__ = ["PLAIN", "Core", "KeyedDropout", "BoundVariant", "Variant", "attentions", "Mixer", "StateCache"]
+__all__ = [
+  "PLAIN",
+  "Core",
+  "KeyedDropout",
+  "BoundVariant",
+  "Variant",
+  "attentions",
+  "Mixer",
+  "StateCache",
+]

@@ -1,7 +1,6 @@
 """Selective rotary embedding. Movahedi et al., 2025. https://arxiv.org/abs/2511.17388"""
 
 import dataclasses
-import functools
 
 import jax
 import jax.numpy as jnp

@@ -73,9 +73,7 @@ class Mixer(Variant):
     """
     raise NotImplementedError
 
-  def result(
-    self, params: Arrays, x_BLD: jax.Array, o_BLHE: jax.Array
-  ) -> jax.Array:
+  def result(self, params: Arrays, x_BLD: jax.Array, o_BLHE: jax.Array) -> jax.Array:
     """Returns the update of the residual stream, x_BLD."""
     raise NotImplementedError
 

@@ -93,9 +93,9 @@ class GatedDelta(Mixer):
     return {name: params[own] for name, own in names.items() if own in params}
 
   def tokens(self, params, x_BLD, inputs):
-    q_BLHK, k_BLHK, v_BLHE = (
-      jax.nn.silu(inputs[name].astype(jnp.float32)) for name in ("query", "key", "value")
-    )
+    names = "query", "key", "value"
+    wide = (inputs[name].astype(jnp.float32) for name in names)
+    q_BLHK, k_BLHK, v_BLHE = map(jax.nn.silu, wide)
     q_BLHK, k_BLHK = unit(q_BLHK) * q_BLHK.shape[-1] ** -0.5, unit(k_BLHK)
     step_BLH = project(x_BLD, params["decay_DH"], 1)
     strength_BLH = project(x_BLD, params["strength_DH"], 1).astype(jnp.float32)

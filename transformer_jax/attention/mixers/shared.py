@@ -7,9 +7,7 @@ RATES = (1.0, 16.0)  # of decay, in the first parameters
 STEPS = (1e-3, 1e-1)  # of time, likewise
 
 
-def log_decay(
-  log_rate: jax.Array, step: jax.Array, shift: jax.Array
-) -> jax.Array:
+def log_decay(log_rate: jax.Array, step: jax.Array, shift: jax.Array) -> jax.Array:
   """Returns the logarithm of a factor on a state: -rate softplus(step + shift).
 
   Dao and Gu, 2024. https://arxiv.org/abs/2405.21060

@@ -195,8 +195,8 @@ class Sum(Variant):
   def __post_init__(self):
     if mixers := [part.name for part in self.parts if part.mixer]:
       raise SpecError(
-        f"{mixers[0]} has a state instead of scores, to which nothing can be added; give"
-        f" it layers of its own, as in alternate({mixers[0]}, multihead, 4)"
+        f"{mixers[0]} has a state instead of scores, and nothing can be added to it;"
+        f" give it layers of its own, as in alternate({mixers[0]}, multihead, 4)"
       )
     for what, hooks in ONE_OF.items():
       deciding = [p.name for p in self.parts if any(p.overrides(h) for h in hooks)]

@@ -1,0 +1,201 @@
+"""The gated linear recurrence: recorded numbers, and chunks against the definition."""
+
+import dataclasses
+import functools
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from transformer_jax.attention.linear_recurrence import Tokens, chunked, sequential
+
+FOLDER = pathlib.Path(__file__).parents[2] / "third_party" / "flash_linear_attention"
+FORMS = [sequential, functools.partial(chunked, chunk=16)]
+
+
+@functools.cache
+def recorded(name):
+  with np.load(FOLDER / f"{name}.npz", allow_pickle=False) as file:
+    return {key: jnp.asarray(x) for key, x in file.items()}
+
+
+def scaled(x):
+  return x * x.shape[-1] ** -0.5
+
+
+def unit(x):
+  return x * jax.lax.rsqrt((x * x).sum(-1, keepdims=True) + 1e-6)
+
+
+def of_feature(x):
+  return x if x.ndim == 4 else x[..., None]
+
+
+def delta(i, key="k", norm=lambda x: x, strength=1.0, query=scaled):
+  k, beta = norm(i[key]), strength * i["beta"][..., None]
+  decay = of_feature(i["g"]) if "g" in i else jnp.zeros_like(beta)
+  return Tokens(query(norm(i["q"])), k, beta * i["v"], decay, beta * k)
+
+
+def gated_linear(i, decay):
+  return Tokens(scaled(i["q"]), i["k"], i["v"], of_feature(decay))
+
+
+def retention(i):
+  gamma_H = 1 - 2.0 ** (-5 - jnp.arange(i["k"].shape[2]))
+  return gated_linear(i, jnp.log(gamma_H) * jnp.ones((*i["k"].shape[:2], 1)))
+
+
+def several(per_token, first, **last):
+  """Returns tokens of several writes each: a decay before the first, then a query."""
+  (B, L, H, K), n = per_token.key_BLHK.shape, first.shape[1]
+  none = jnp.zeros((B, n, L // n, H, K))
+  decay = none[..., : first.shape[-1]].at[:, :, 0].set(first)
+  query = none.at[:, :, -1].set(last["query"])
+  join = lambda x: x.reshape(B, L, *x.shape[3:])
+  return Tokens(
+    join(query), per_token.key_BLHK, per_token.value_BLHE, join(decay),
+    per_token.read_BLHK,
+  )  # fmt: skip
+
+
+def product(i):
+  beta = i["beta"][..., None]
+  none = jnp.zeros_like(i["k"])
+  writes = Tokens(none, i["k"], beta * i["v"], none, beta * i["k"])
+  return several(writes, i["g"][..., None], query=i["q"])
+
+
+def low_rank(i, alpha, b, query):
+  """A read of the state before its decay is one of the state after it, undone."""
+  pair = lambda one, two: jnp.stack([one, two], 2).reshape(
+    one.shape[0], -1, *one.shape[2:]
+  )
+  zero_k, zero_v = jnp.zeros_like(i["k"]), jnp.zeros_like(i["v"])
+  keys, values = pair(b, i["k"]), pair(zero_v, i["v"])
+  reads = pair(-alpha * jnp.exp(-i["gk"]), zero_k)
+  writes = Tokens(jnp.zeros_like(keys), keys, values, jnp.zeros_like(keys), reads)
+  return several(writes, i["gk"], query=query)
+
+
+CASES = {
+  "gated_delta_rule/default_scale": delta,
+  "gated_delta_rule/qk_l2norm": functools.partial(delta, key="k_raw", norm=unit),
+  "gated_delta_rule/beta_times_2": functools.partial(delta, strength=2.0),
+  "kda/scale": functools.partial(delta, query=lambda x: x),
+  "gla_retention/gla": lambda i: gated_linear(i, i["gk"]),
+  "gla_retention/simple_gla": lambda i: gated_linear(i, i["g"]),
+  "gla_retention/retention": retention,
+  "delta_rule/per_head_beta": delta,
+  "gated_delta_product/gated": product,
+  "gdn2/": lambda i: Tokens(
+    scaled(i["q"]), i["k"], i["w"] * i["v"], i["g"], i["b"] * i["k"]
+  ),
+  "dplr_rwkv7/dplr": lambda i: low_rank(i, i["alpha"], i["b"], scaled(i["q"])),
+  "dplr_rwkv7/rwkv7": lambda i: low_rank(i, -i["kk"], i["kk"] * i["a"], i["q"]),
+}
+
+
+@pytest.mark.parametrize("form", FORMS, ids=["sequential", "chunked"])
+@pytest.mark.parametrize("case", CASES)
+def test_outputs_states_and_gradients_are_those_recorded(case, form):
+  name, _, variant = case.partition("/")
+  there, make = recorded(name), CASES[case]
+  given = {k[7:]: x for k, x in there.items() if k.startswith("inputs/")}
+  prefix = f"outputs/{variant}/" if variant else "outputs/"
+  want = {k.removeprefix(prefix): x for k, x in there.items() if k.startswith(prefix)}
+  every = given["v"].shape[1] // given["grad_out"].shape[1]
+  every = 2 if name == "dplr_rwkv7" else every  # writes for each token
+  stateful = "final_state" in want
+
+  def run(changed):
+    tokens = make(given | changed)
+    start = (given | changed)["h0"] if stateful else None
+    out, state = form(tokens, start)
+    return out[:, every - 1 :: every], state
+
+  def total(changed):
+    out, state = run(changed)
+    sum_ = jnp.vdot(out, given["grad_out"])
+    return sum_ + (jnp.vdot(state, given["grad_state"]) if stateful else 0)
+
+  inputs = {n[1:]: given[n[1:]] for n in want if n[0] == "d"}
+  slopes, (out, state) = jax.jit(lambda x: (jax.grad(total)(x), run(x)))(inputs)
+  close = functools.partial(np.testing.assert_allclose, rtol=2e-5, atol=2e-5)
+  close(out, want["o"])
+  if stateful:
+    close(state, want["final_state"])
+  assert slopes
+  for n, slope in slopes.items():
+    close(slope, want[f"d{n}"], err_msg=n)
+
+
+def made(L=150, decay=1.0, width=8, per_head=False, dtype=jnp.float32, seed=0):
+  """Returns tokens of two rows: the first has three texts, the second begins in one."""
+  random = np.random.default_rng(seed)
+  normal = lambda *shape: jnp.asarray(random.normal(size=shape), jnp.float32)
+  q, k, v = (normal(2, L, 2, n) for n in (width, width, 6))
+  beta = jax.nn.sigmoid(normal(2, L, 2, 1))
+  log = -decay * jax.nn.softplus(normal(2, L, 2, 1 if per_head else width))
+  first = jnp.zeros((2, L), bool).at[0, [0, 37, 96]].set(True)
+  k = unit(k)
+  wide = Tokens(q, k, beta * v, log, beta * k)
+  return jax.tree.map(lambda x: x.astype(dtype), wide), first
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.1, 60.0])
+@pytest.mark.parametrize("per_head", [True, False])
+@pytest.mark.parametrize("reads", [True, False])
+def test_chunks_are_the_definition(decay, per_head, reads):
+  """With texts that begin in the row, decays of all sizes, and a state before it."""
+  tokens, first_BL = made(decay=decay, per_head=per_head)
+  tokens = dataclasses.replace(
+    tokens, first_BL=first_BL, read_BLHK=tokens.read_BLHK if reads else None
+  )
+  random = np.random.default_rng(1)
+  start = jnp.asarray(random.normal(size=(2, 2, 8, 6)), jnp.float32)
+  grad_out = jnp.asarray(random.normal(size=(2, 150, 2, 6)), jnp.float32)
+
+  def total(form, arrays, start):
+    out, state = form(dataclasses.replace(arrays, first_BL=first_BL), start)
+    return jnp.vdot(out, grad_out) + jnp.sum(jnp.sin(state)), (out, state)
+
+  def both(form):
+    run = functools.partial(total, form)
+    floats = dataclasses.replace(tokens, first_BL=None)
+    return jax.jit(jax.grad(run, (0, 1), has_aux=True))(floats, start)
+
+  want, found = both(sequential), both(functools.partial(chunked, chunk=32))
+  for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(want), strict=True):
+    assert np.isfinite(a).all()
+    scale = max(1.0, float(jnp.abs(b).max()))
+    np.testing.assert_allclose(a / scale, b / scale, atol=2e-5)
+
+
+def test_a_text_does_not_read_the_one_before_it():
+  tokens, first_BL = made()
+  tokens = dataclasses.replace(tokens, first_BL=first_BL)
+  whole = chunked(tokens)[0]
+  alone = chunked(jax.tree.map(lambda x: x[:1, 37:96], tokens))[0]
+  np.testing.assert_allclose(whole[:1, 37:96], alone, atol=1e-5)
+
+
+def test_a_state_is_handed_on():
+  tokens, _ = made()
+  whole, last = chunked(tokens)
+  one, state = chunked(jax.tree.map(lambda x: x[:, :70], tokens))
+  two, after = sequential(jax.tree.map(lambda x: x[:, 70:], tokens), state)
+  np.testing.assert_allclose(jnp.concatenate([one, two], 1), whole, atol=1e-5)
+  np.testing.assert_allclose(after, last, atol=1e-5)
+
+
+def test_narrow_inputs_are_added_up_in_float32():
+  tokens, _ = made(dtype=jnp.bfloat16)
+  wide = jax.tree.map(lambda x: x.astype(jnp.float32), tokens)
+  for form in FORMS:
+    found, want = form(tokens), form(wide)
+    assert found[0].dtype == found[1].dtype == jnp.float32
+    for a, b in zip(found, want, strict=True):
+      np.testing.assert_array_equal(a, b)

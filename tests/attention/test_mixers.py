@@ -1,0 +1,139 @@
+"""Contract of every registered mixer: causal, packed, padded, decoded, on a mesh."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import transformer_jax as tj
+from transformer_jax.attention import Mixer, StateCache, attentions
+from transformer_jax.models import empty_cache
+from transformer_jax.models.compatibility import form
+from transformer_jax.positions import coords
+from transformer_jax.spec import SpecError
+from transformer_jax.training import sharding
+
+DIMS = tj.Dims(V=12, D=16, H=2, F=16, L=32)
+NAMES = [name for name, kind in attentions.items() if kind.mixer]
+ARGUMENTS = {"gated_delta": ["gated_delta", "gated_delta(1, negative=True)"]}
+SPECS = [spec for name in NAMES for spec in ARGUMENTS.get(name, [name])]
+HYBRIDS = [f"alternate({name}, multihead, 2)" for name in NAMES]
+TOKENS = np.random.default_rng(0).integers(0, 11, (2, 24))
+
+
+def model_of(spec, position="none", **more):
+  arch = tj.Architecture(DIMS, position, attention=spec, decoders=2, **more)
+  model = tj.Transformer(arch)
+  params = jax.jit(model.init)(jax.random.key(0), TOKENS[:, :4])["params"]
+  # Parameters that start at one value would hide what is done with them.
+  keys = jax.random.split(jax.random.key(1), len(jax.tree.leaves(params)))
+  keys = jax.tree.unflatten(jax.tree.structure(params), keys)
+  move = lambda x, key: x + 0.1 * jax.random.normal(key, x.shape)
+  return model, jax.tree.map(move, params, keys)
+
+
+def logits(model, params, *args):
+  return jax.jit(lambda p, *a: model.apply({"params": p}, *a))(params, *args)
+
+
+def close(found, wanted):
+  np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("spec", [*SPECS, *HYBRIDS])
+def test_every_way_to_read_a_text_is_the_same(spec):
+  """Decoding, packing, padding before and after, and what comes later in a text."""
+  model, params = model_of(spec)
+  whole = logits(model, params, TOKENS)
+
+  changed = TOKENS.copy()
+  changed[:, 13:] = (changed[:, 13:] + 3) % 11
+  close(logits(model, params, changed)[:, :13], whole[:, :13])
+
+  step = jax.jit(
+    lambda token, at, cache: model.apply(
+      {"params": params}, token, at, None, cache, method="decode"
+    )
+  )
+  cache, found = empty_cache(model.arch, 2, 24), []
+  for start, end in ((0, 10), (10, 11), (11, 24)):
+    at = coords.consecutive(1, end - start, start)
+    out, cache = step(TOKENS[:, start:end], at, cache)
+    found.append(out)
+  close(jnp.concatenate(found, axis=1), whole)
+
+  row = np.array([[1] * 9 + [2] * 13 + [0] * 2])
+  packed = logits(model, params, TOKENS[:1], coords.packed(jnp.asarray(row)))
+  for first, end in ((0, 9), (9, 22)):
+    close(packed[:, first:end], logits(model, params, TOKENS[:1, first:end]))
+
+  real = np.ones((2, 24), bool)
+  real[:, [0, 1, 7, 8, 23]] = False  # before, between and after the tokens
+  some = logits(model, params, TOKENS, coords.padded(jnp.asarray(real)))
+  dense = TOKENS[real].reshape(2, -1)
+  close(some[real], logits(model, params, dense).reshape(-1, 12))
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_padding_between_tokens_while_decoding(spec):
+  """Rows of one batch whose prompts end at different places."""
+  model, params = model_of(spec)
+  cache, apply = empty_cache(model.arch, 2, 24), model.apply
+  real = np.ones((2, 12), bool)
+  real[1, 9:] = False  # a shorter prompt
+  at = coords.padded(jnp.asarray(real))
+  decode = lambda token, at, cache: apply(
+    {"params": params}, token, at, None, cache, method="decode"
+  )
+  _, cache = decode(TOKENS[:, :12], at, cache)
+  after = jnp.array([[12], [9]])
+  at = coords.Coords(after, after, after, jnp.ones_like(after))
+  found, _ = decode(TOKENS[:, 12:13], at, cache)
+  for n, length in enumerate((12, 9)):
+    text = np.append(TOKENS[n, :length], TOKENS[n, 12])[None]
+    close(found[n, 0], logits(model, params, text)[0, -1])
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_a_cache_has_one_size_at_every_length(spec):
+  model, _ = model_of(spec)
+  sizes = [
+    [x.size for x in jax.tree.leaves(empty_cache(model.arch, 2, M))] for M in (8, 800)
+  ]
+  assert sizes[0] == sizes[1]
+  assert all(isinstance(own, StateCache) for own in empty_cache(model.arch, 2, 8))
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_one_program_for_all_layers_recomputed_and_on_a_mesh(spec):
+  model, params = model_of(spec, scan=True, remat="full")
+  loss = lambda p: jnp.sum(jnp.sin(model.apply({"params": p}, TOKENS)))
+  want = jax.jit(jax.value_and_grad(loss))(params)
+  flat = dataclasses.replace(model.arch, scan=False, remat="none")
+  layers = params["decoder"].pop("layers")
+  unrolled = params | {
+    "decoder": params["decoder"]
+    | {f"layer_{n}": jax.tree.map(lambda x, n=n: x[n], layers) for n in range(2)}
+  }
+  close(jnp.sum(jnp.sin(logits(tj.Transformer(flat), unrolled, TOKENS))), want[0])
+  params["decoder"]["layers"] = layers
+  mesh = sharding.make_mesh(data=2, tensor=2)
+  with jax.set_mesh(mesh):
+    placed = jax.device_put(params, sharding.split(mesh, params))
+    found = jax.jit(jax.value_and_grad(loss))(placed)
+  for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(want), strict=True):
+    close(a, b)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_uses_without_a_meaning_are_refused(name):
+  arch = tj.Architecture(DIMS, "none", attention=name, encoders=1)
+  with pytest.raises(ValueError, match=f"^{name} in encoder .*from left to right"):
+    tj.Transformer(arch).init(jax.random.key(0), TOKENS)
+  with pytest.raises(ValueError, match=f"^{name} in cross attention: .*its own text"):
+    form(attentions.build(name), "cross")
+  with pytest.raises(SpecError, match=f"{name} has a state instead of scores"):
+    attentions.build(f"{name} + window(4)")
+  assert isinstance(attentions.build(name), Mixer)
