@@ -35,7 +35,8 @@ ARGUMENTS = {
   "sigmoid": ["sigmoid", "sigmoid(fixed=24)"],
 }
 SUMS = ["gqa(2) + window(6) + softcap(5)", "mqa + sinks + window(6)"]
-SPECS = [spec for name in attentions for spec in ARGUMENTS.get(name, [name])] + SUMS
+SCORED = [name for name, kind in attentions.items() if not kind.mixer]
+SPECS = [spec for name in SCORED for spec in ARGUMENTS.get(name, [name])] + SUMS
 
 
 def hooks_of(spec):

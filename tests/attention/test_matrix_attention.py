@@ -15,6 +15,7 @@ from test_attentions import (
   ARGUMENTS,
   CORES,
   MESHES,
+  SCORED,
   SUMS,
   TILED,
   attend,
@@ -39,7 +40,7 @@ from transformer_jax.positions import positions
 
 # All of these meet every encoding in the definition and those of KINDS in all cores;
 # in tiles just the variants of FIRST meet all, for tiles know the others by them.
-SPECS = [ARGUMENTS.get(name, [name])[0] for name in attentions] + SUMS
+SPECS = [ARGUMENTS.get(name, [name])[0] for name in SCORED] + SUMS
 
 
 def class_of(spec):

@@ -9,6 +9,7 @@ import pytest
 
 import transformer_jax as tj
 from transformer_jax.attention import Mixer, StateCache, attentions
+from transformer_jax.attention.mixers import mixer_probe
 from transformer_jax.models import empty_cache
 from transformer_jax.models.compatibility import form
 from transformer_jax.positions import coords
@@ -137,3 +138,41 @@ def test_uses_without_a_meaning_are_refused(name):
   with pytest.raises(SpecError, match=f"{name} has a state instead of scores"):
     attentions.build(f"{name} + window(4)")
   assert isinstance(attentions.build(name), Mixer)
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_every_mixer_passes_the_probe(spec):
+  mixer_probe.probe(attentions.build(spec))
+
+
+def of_own(**hooks):
+  """Returns a mixer whose hooks are changed, as of a user's file."""
+  base = type(attentions.build("gated_delta"))
+  return dataclasses.dataclass(frozen=True)(type("Own", (base,), hooks))()
+
+
+def later(self, params, x_BLD):
+  return super(type(self), self).inputs(params, jnp.roll(x_BLD, -1, axis=1))
+
+
+def before(self, params, x_BLD):
+  x_BLD = jnp.pad(x_BLD, [(0, 0), (1, 0), (0, 0)])[:, :-1]
+  return super(type(self), self).inputs(params, x_BLD)
+
+
+def idle(self, key, dims):
+  return super(type(self), self).init(key, dims) | {"idle_H": jnp.ones(dims.H)}
+
+
+BROKEN = {
+  "what later tokens hold": dict(inputs=later),
+  "reads over the border": dict(inputs=before),
+  "parameter 'idle_H' has no gradient": dict(init=idle),
+  "result returns": dict(result=lambda self, params, x_BLD, o_BLHE: o_BLHE),
+}
+
+
+@pytest.mark.parametrize("message", BROKEN)
+def test_a_mixer_that_breaks_the_contract_is_refused(message):
+  with pytest.raises(SpecError, match=f"^Own.*{message}"):
+    mixer_probe.probe(of_own(**BROKEN[message]))

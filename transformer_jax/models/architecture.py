@@ -6,6 +6,7 @@ from typing import Any
 from transformer_jax import remat
 from transformer_jax.attention import Core, Variant, attentions
 from transformer_jax.attention.cores import cores
+from transformer_jax.attention.mixers import mixer_probe
 from transformer_jax.attention.variants import probe as attention_probe
 from transformer_jax.axes import Dims, whole
 from transformer_jax.batch_part import BatchPart
@@ -110,6 +111,7 @@ class Architecture:
     for dims in (self.dims, self.decoder_dims or self.dims):
       probe.check(self.position, dims)
       attention_probe.check(self.attention, dims)
+    mixer_probe.check(self.attention)
     self._check_stacks()
     self._check_heads()
     if self.classes and self.tied:

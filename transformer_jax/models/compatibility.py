@@ -52,4 +52,6 @@ def refusal(
     encoding, variant = form(encoding, use), form(variant, use)
   except ValueError as error:
     return str(error)
+  if variant.mixer:  # it needs no core, and reads no encoding
+    return None
   return core.refusal(encoding, variant, dropout)
