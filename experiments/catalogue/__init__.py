@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.catalogue import counts, encodings, families, pictures, variants
-from transformer_jax.attention import attentions
+from transformer_jax.attention import Mixer, attentions
 from transformer_jax.positions import positions
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -63,7 +63,8 @@ def relative(path: Path) -> str:
 
 def shown() -> list[Any]:
   """Returns all encodings and variants; each has a picture."""
-  return [registry.build(n) for registry in (positions, attentions) for n in registry]
+  every = [registry.build(n) for registry in (positions, attentions) for n in registry]
+  return [thing for thing in every if not isinstance(thing, Mixer)]
 
 
 def draw(thing: Any) -> None:

@@ -1,6 +1,7 @@
 """Numbers of README's table: counts of encodings, variants, cores and tasks."""
 
 import re
+from collections.abc import Collection
 from pathlib import Path
 
 import transformer_jax.data  # noqa: F401, fills the registry of tasks
@@ -11,9 +12,10 @@ from transformer_jax.interop.hf_family import families
 from transformer_jax.positions import positions
 
 README = Path(__file__).parents[2] / "README.md"
-COUNTED = {
+COUNTED: dict[str, Collection[str]] = {
   "positional encodings": positions,
-  "attention variants": attentions,
+  "attention variants": [name for name, kind in attentions.items() if not kind.mixer],
+  "mixers": [name for name, kind in attentions.items() if kind.mixer],
   "attention cores": cores,
   "tasks": tasks,
   "families of HuggingFace weights": families,

@@ -1,6 +1,8 @@
 """The page of attention variants and cores."""
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 
@@ -14,11 +16,13 @@ from experiments.catalogue.parts import (
   table,
   thumbnails,
 )
-from transformer_jax.attention import Variant, attentions
+from transformer_jax.attention import Mixer, Variant, attentions
 from transformer_jax.attention.cores import Core, cores
+from transformer_jax.axes import Dims
 from transformer_jax.models.compatibility import USES, refusal
 from transformer_jax.positions import PositionalEncoding
 
+MIXERS = ["name", "what it does", "paper", "parameters", "numbers of a text in a cache"]
 CHANGES = {  # descriptions of the hooks of variants
   "projections": "projections",
   "condition": "queries and keys",
@@ -38,7 +42,9 @@ CHANGES = {  # descriptions of the hooks of variants
 
 def page() -> str:
   """Returns the page of attention variants and cores."""
-  built = {name: attentions.build(name) for name in attentions}
+  every = {name: attentions.build(name) for name in attentions}
+  built = {name: variant for name, variant in every.items() if not variant.mixer}
+  mixers = {name: variant for name, variant in every.items() if variant.mixer}
   header = ["name", "what it does", "paper", "changes", "own parameters"]
   reasons: list[str] = []
   cells = [
@@ -55,10 +61,22 @@ def page() -> str:
     thumbnails=thumbnails(built),
     entries=entries(built, facts),
     variants=table(header, lines),
+    mixers=table(MIXERS, map(mixer_line, mixers.items())),
     cores=table(["name", "what it does"], kinds),
     matrix=table(["name", *USES], cells),
     reasons=reasons,
   )
+
+
+def mixer_line(named: tuple[str, Variant]) -> list[str]:
+  """Returns the cells of a mixer."""
+  name, mixer = named
+  assert isinstance(mixer, Mixer)
+  dims = SIZES["base"]
+  state = mixer.cache(dims, B=1, dtype="float32")
+  kept = sum(x.size for x in (state.state_BHKE, *state.recent.values()))
+  count = _count([mixer], dims)
+  return [f"`{name}`", purpose(mixer), paper(mixer), f"{count:,}", f"{kept:,}"]
 
 
 def facts(variant: Variant) -> str:
@@ -77,16 +95,19 @@ def changes(variant: Variant) -> str:
 
 def own_parameters(variant: Variant) -> int:
   """Returns a variant's number of added parameters in one layer of the base size."""
-  dims, count = SIZES["base"], 0
-  for one, sign in ((variant, 1), (Variant(), -1)):
-    projections = one.projections()
-    shapes = [shape for shape, _ in projections.weights(dims).values()]
-    shapes += [shape for shape, _ in one.weights(dims).values()]
-    for init in (projections.init, one.init):
-      made = jax.eval_shape(lambda init=init: init(jax.random.key(0), dims))
-      shapes += [x.shape for x in made.values()]
-    count += sign * sum(map(math.prod, shapes))
-  return count
+  dims = SIZES["base"]
+  usual = Variant()
+  ours = _count([variant.projections(), variant], dims)
+  return ours - _count([usual.projections(), usual], dims)
+
+
+def _count(parts: Sequence[Any], dims: Dims) -> int:
+  """Returns the number of parameters of parts with `weights` and `init`."""
+  shapes = [shape for part in parts for shape, _ in part.weights(dims).values()]
+  for part in parts:
+    made = jax.eval_shape(lambda part=part: part.init(jax.random.key(0), dims))
+    shapes += [x.shape for x in made.values()]
+  return sum(map(math.prod, shapes))
 
 
 def variant_cell(variant: Variant, use: str, reasons: list[str]) -> str:
