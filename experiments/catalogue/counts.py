@@ -11,11 +11,16 @@ from transformer_jax.data.base import tasks
 from transformer_jax.interop.hf_family import families
 from transformer_jax.positions import positions
 
+
+def _is_mixer(name: str) -> bool:
+  return attentions.build(name).mixer
+
+
 README = Path(__file__).parents[2] / "README.md"
 COUNTED: dict[str, Collection[str]] = {
   "positional encodings": positions,
-  "attention variants": [name for name, kind in attentions.items() if not kind.mixer],
-  "mixers": [name for name, kind in attentions.items() if kind.mixer],
+  "attention variants": [name for name in attentions if not _is_mixer(name)],
+  "mixers": [name for name in attentions if _is_mixer(name)],
   "attention cores": cores,
   "tasks": tasks,
   "families of HuggingFace weights": families,

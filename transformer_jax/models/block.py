@@ -5,7 +5,7 @@ import functools
 import flax.linen as nn
 
 from transformer_jax import attention
-from transformer_jax.attention import BoundVariant, Variant
+from transformer_jax.attention import BoundVariant, Mixer, Variant
 from transformer_jax.attention.cache import newest, remember
 from transformer_jax.matmul import project
 from transformer_jax.models.architecture import Architecture
@@ -229,7 +229,7 @@ class Block(nn.Module):
 
     def self_attention(x_BLD):
       nonlocal cache_after
-      if self.variant.mixer:
+      if isinstance(self.variant, Mixer):
         mixing = Mixing(self.arch, self.variant, name="attention")
         update_BLD, cache_after = mixing(x_BLD, at, cache)
       else:

@@ -39,10 +39,10 @@ def chunked(
     kept_BHKE = part.kept[..., None] * state_BHKE
     return kept_BHKE + jnp.swapaxes(part.adds_BHCK, 2, 3) @ written_BHCE, out_BHCE
 
-  state_BHKE, out_nBHCE = jax.lax.scan(visit, start, parts)
+  last_BHKE, out_nBHCE = jax.lax.scan(visit, start, parts)
   out_BnCHE = jnp.transpose(out_nBHCE, (1, 0, 3, 2, 4))
   B, n, C, H, E = out_BnCHE.shape
-  return out_BnCHE.reshape(B, n * C, H, E)[:, :L], state_BHKE
+  return out_BnCHE.reshape(B, n * C, H, E)[:, :L], last_BHKE
 
 
 @jax.tree_util.register_dataclass

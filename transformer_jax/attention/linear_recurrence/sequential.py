@@ -76,5 +76,5 @@ def sequential(
     return state_BHKE, jnp.einsum("BHK,BHKE->BHE", token.query_BLHK, state_BHKE)
 
   over_time = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), tokens)
-  state_BHKE, out_LBHE = jax.lax.scan(visit, start, over_time)
-  return jnp.moveaxis(out_LBHE, 0, 1), state_BHKE
+  last_BHKE, out_LBHE = jax.lax.scan(visit, start, over_time)
+  return jnp.moveaxis(out_LBHE, 0, 1), last_BHKE

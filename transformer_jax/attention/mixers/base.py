@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -56,7 +55,7 @@ class Mixer(Variant):
   and is registered as variants are: `alternate(gated_delta, multihead, 4)` is a hybrid.
   """
 
-  mixer: ClassVar[bool] = True
+  mixer = True
 
   def inputs(self, params: Arrays, x_BLD: jax.Array) -> Arrays:
     """Returns what is convolved along the text, by name, [B, L, ...]."""
