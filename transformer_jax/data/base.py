@@ -214,8 +214,6 @@ class Task:
     def length_name(self) -> str: ...
     @property
     def objective(self) -> Any: ...
-    @property
-    def length_name(self) -> str: ...
   else:
     vocabulary: ClassVar[int]
     kind: ClassVar[str] = "decoder"
@@ -225,7 +223,6 @@ class Task:
     target_kind: ClassVar[str] = ""
     length_name: ClassVar[str] = "context length"
     objective: ClassVar[Any] = "cross_entropy"
-    length_name: ClassVar[str] = "context length"
 
   def tokens(self, length: int) -> int:
     """Returns the number of input tokens at a task length.
