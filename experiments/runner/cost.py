@@ -23,7 +23,8 @@ def cores_used(arch: Architecture, lengths: Iterable[int]) -> tuple[str, dict]:
   The names cover all layers and uses; after `auto:` come the cores that it chose.
   """
   sides = attending(arch)
-  pairs = {arch.layer(use, n) for use, count in sides.items() for n in range(count)}
+  layers = (arch.layer(use, n) for use, count in sides.items() for n in range(count))
+  pairs = {(encoding, variant) for encoding, variant in layers if not variant.mixer}
   dropout = arch.attention_dropout > 0
   used: set[str] = set()
   refused: dict[str, str] = {}
