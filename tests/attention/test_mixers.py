@@ -176,3 +176,16 @@ BROKEN = {
 def test_a_mixer_that_breaks_the_contract_is_refused(message):
   with pytest.raises(SpecError, match=f"^Own.*{message}"):
     mixer_probe.probe(of_own(**BROKEN[message]))
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_every_chunk_is_counted(spec):
+  """XLA counts the body of a loop once: FLOPs of a token must not fall with length."""
+  model, params = model_of(spec, written_out=True)
+
+  def per_token(L):
+    run = jax.jit(lambda p, token: model.apply({"params": p}, token))
+    shape = jax.ShapeDtypeStruct((1, L), jnp.int32)
+    return run.lower(params, shape).cost_analysis()["flops"] / L
+
+  assert per_token(1024) == pytest.approx(per_token(64), rel=0.02)

@@ -70,6 +70,8 @@ class Architecture:
   remat                what layers keep for the backward pass, and do not recompute: a
                        name of `transformer_jax.remat`
   part                 part of a batch that a program computes; None: all of it
+  written_out          loops inside of mixers are unrolled, so that operations can be
+                       counted
 
   Raises ValueError where parts or sizes are missing, unknown or do not fit together.
   """
@@ -96,6 +98,7 @@ class Architecture:
   scan: bool = False
   remat: str = remat.NONE
   part: BatchPart | None = None
+  written_out: bool = False
 
   def __post_init__(self):
     if not isinstance(self.dims, Dims):

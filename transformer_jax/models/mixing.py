@@ -34,4 +34,5 @@ class Mixing(nn.Module):
     """
     dims = self.arch.dims
     params = weights(self, self.mixer.weights(dims)) | own(self, self.mixer.init, dims)
-    return self.mixer.mixed_by_state(params, x_BLD, at, cache)
+    unroll = self.arch.written_out
+    return self.mixer.mixed_by_state(params, x_BLD, at, cache, unroll)

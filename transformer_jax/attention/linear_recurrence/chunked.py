@@ -17,12 +17,16 @@ NEVER = -1e30  # logarithm of the weight of a pair that does not meet
 
 
 def chunked(
-  tokens: Tokens, state_BHKE: jax.Array | None = None, chunk: int = CHUNK
+  tokens: Tokens,
+  state_BHKE: jax.Array | None = None,
+  chunk: int = CHUNK,
+  unroll: bool = False,
 ) -> tuple[jax.Array, jax.Array]:
   """Returns what `sequential` does, in memory and time linear in the length.
 
   state_BHKE   before the first token; None: zeros
   chunk        tokens of a chunk, a multiple of `TILE`
+  unroll       writes the loop over chunks out, so that operations can be counted
 
   Within a chunk the written values solve a triangular system; from one chunk to the
   next only the state goes on. Logarithms of decays are summed and subtracted before
@@ -32,14 +36,15 @@ def chunked(
   start = tokens.empty if state_BHKE is None else state_BHKE.astype(jnp.float32)
   parts = _meet(_cut(_padded(tokens.in_float32, -L % chunk), chunk))
 
-  @jax.checkpoint  # the backward pass keeps the states between chunks alone
   def visit(state_BHKE, part):
     written_BHCE = part.value_BHCE - part.reads_BHCK @ state_BHKE
     out_BHCE = part.past_BHCK @ state_BHKE + part.meets_BHCC @ written_BHCE
     kept_BHKE = part.kept[..., None] * state_BHKE
     return kept_BHKE + jnp.swapaxes(part.adds_BHCK, 2, 3) @ written_BHCE, out_BHCE
 
-  last_BHKE, out_nBHCE = jax.lax.scan(visit, start, parts)
+  # The backward pass keeps the states between chunks alone.
+  visit = visit if unroll else jax.checkpoint(visit)
+  last_BHKE, out_nBHCE = jax.lax.scan(visit, start, parts, unroll=unroll)
   out_BnCHE = jnp.transpose(out_nBHCE, (1, 0, 3, 2, 4))
   B, n, C, H, E = out_BnCHE.shape
   return out_BnCHE.reshape(B, n * C, H, E)[:, :L], last_BHKE

@@ -77,18 +77,26 @@ class Mixer(Variant):
     raise NotImplementedError
 
   def mixed_by_state(
-    self, params: Arrays, x_BLD: jax.Array, at: Coords, cache: StateCache | None = None
+    self,
+    params: Arrays,
+    x_BLD: jax.Array,
+    at: Coords,
+    cache: StateCache | None = None,
+    unroll: bool = False,
   ) -> tuple[jax.Array, StateCache | None]:
     """Returns the update of the residual stream, and the cache after these tokens.
 
-    at      coordinates of the tokens
-    cache   of the tokens before; None: there are none, and none is returned
+    at       coordinates of the tokens
+    cache    of the tokens before; None: there are none, and none is returned
+    unroll   writes the loop over chunks out, so that operations can be counted
     """
     inputs, recent = self._convolved(params, x_BLD, at, cache)
     tokens = _of_text(self.tokens(params, x_BLD, inputs), at)
     start = cache.state_BHKE if cache else None
-    run = chunked if x_BLD.shape[1] >= AT_ONCE else sequential
-    o_BLHE, state_BHKE = run(tokens, start)
+    if x_BLD.shape[1] >= AT_ONCE:
+      o_BLHE, state_BHKE = chunked(tokens, start, unroll=unroll)
+    else:
+      o_BLHE, state_BHKE = sequential(tokens, start)
     update_BLD = self.result(params, x_BLD, o_BLHE.astype(x_BLD.dtype))
     if cache is None:
       return update_BLD, None
