@@ -22,6 +22,8 @@ from transformer_jax.training.objectives import objectives
 from transformer_jax.training.optimizers import optimizers, schedules
 from transformer_jax.training.step_metrics.base import step_metrics
 
+# Attention variants; the others of the registry are mixers, which have no scores.
+SCORED = [name for name, kind in attentions.items() if not kind.mixer]
 # Those whose objects a config describes.
 CONFIGURED = [positions, attentions, cores, tasks, embeddings.embeddings, heads.heads]
 CONFIGURED += [feature_norms.norms, layers.activations, families, bridges.links]

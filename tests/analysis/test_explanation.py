@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from random_parameters import normal
+from registries import SCORED
 from scipy import stats
 from scipy.spatial import distance
 
@@ -270,7 +271,7 @@ def test_kendall_reads_words_alone():
 
 
 @pytest.mark.parametrize("kind", ["encoder", "decoder"])
-@pytest.mark.parametrize("name", sorted(tj.attentions))
+@pytest.mark.parametrize("name", sorted(SCORED))
 def test_every_variant_is_explained_or_refused_in_one_sentence(name, kind):
   """The contract: weights put back change nothing; others keep keys and sums."""
   try:

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from random_parameters import normal
+from registries import SCORED
 
 import transformer_jax as tj
 from transformer_jax.analysis import HeadStatistic, head_similarities, head_statistics
@@ -37,7 +38,7 @@ VOCABULARY = dataclasses.replace(
 KINDS = {"delimiter": [1, 0, 1, 0, 1, 0, 1], "count": [9, 5, 3, 3, 1, 2, 4]}
 CORE_WANTS = ("weights", "mask", "output", "query_at", "key_at")
 PARTS = [("position", name) for name in sorted(tj.positions.positions)]
-PARTS += [("attention", name) for name in sorted(tj.attentions)]
+PARTS += [("attention", name) for name in sorted(SCORED)]
 
 
 @dataclasses.dataclass(frozen=True)

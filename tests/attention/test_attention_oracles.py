@@ -4,14 +4,13 @@ import importlib
 
 import pytest
 from oracles.attentions import COMPARED, PATTERNS, WEIGHINGS
+from registries import SCORED
 from test_projections import LOOPS
-
-from transformer_jax.attention import attentions
 
 SPECS = [*(case.spec for case in WEIGHINGS), *PATTERNS, *LOOPS]
 
 
-@pytest.mark.parametrize("name", sorted(attentions))
+@pytest.mark.parametrize("name", sorted(SCORED))
 def test_every_variant_has_an_oracle(name):
   if name in COMPARED:
     file, test = COMPARED[name]

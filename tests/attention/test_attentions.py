@@ -11,6 +11,7 @@ import dataclasses
 
 import jax
 import pytest
+from registries import SCORED
 from representatives import representatives
 
 from experiments.contract.attention_layers import *  # noqa: F403, other tests use it
@@ -35,7 +36,6 @@ ARGUMENTS = {
   "sigmoid": ["sigmoid", "sigmoid(fixed=24)"],
 }
 SUMS = ["gqa(2) + window(6) + softcap(5)", "mqa + sinks + window(6)"]
-SCORED = [name for name, kind in attentions.items() if not kind.mixer]
 SPECS = [spec for name in SCORED for spec in ARGUMENTS.get(name, [name])] + SUMS
 
 

@@ -9,7 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from transformer_jax.attention.linear_recurrence import Tokens, chunked, sequential
+from transformer_jax.attention.linear_recurrence import (
+  StateUpdates,
+  chunked,
+  sequential,
+)
 
 FOLDER = pathlib.Path(__file__).parents[2] / "third_party" / "flash_linear_attention"
 FORMS = [sequential, functools.partial(chunked, chunk=16)]
@@ -36,11 +40,11 @@ def of_feature(x):
 def delta(i, key="k", norm=lambda x: x, strength=1.0, query=scaled):
   k, beta = norm(i[key]), strength * i["beta"][..., None]
   decay = of_feature(i["g"]) if "g" in i else jnp.zeros_like(beta)
-  return Tokens(query(norm(i["q"])), k, beta * i["v"], decay, beta * k)
+  return StateUpdates(query(norm(i["q"])), k, beta * i["v"], decay, beta * k)
 
 
 def gated_linear(i, decay):
-  return Tokens(scaled(i["q"]), i["k"], i["v"], of_feature(decay))
+  return StateUpdates(scaled(i["q"]), i["k"], i["v"], of_feature(decay))
 
 
 def retention(i):
@@ -55,7 +59,7 @@ def several(per_token, first, **last):
   decay = none[..., : first.shape[-1]].at[:, :, 0].set(first)
   query = none.at[:, :, -1].set(last["query"])
   join = lambda x: x.reshape(B, L, *x.shape[3:])
-  return Tokens(
+  return StateUpdates(
     join(query), per_token.key_BLHK, per_token.value_BLHE, join(decay),
     per_token.read_BLHK,
   )  # fmt: skip
@@ -64,7 +68,7 @@ def several(per_token, first, **last):
 def product(i):
   beta = i["beta"][..., None]
   none = jnp.zeros_like(i["k"])
-  writes = Tokens(none, i["k"], beta * i["v"], none, beta * i["k"])
+  writes = StateUpdates(none, i["k"], beta * i["v"], none, beta * i["k"])
   return several(writes, i["g"][..., None], query=i["q"])
 
 
@@ -76,7 +80,7 @@ def low_rank(i, alpha, b, query):
   zero_k, zero_v = jnp.zeros_like(i["k"]), jnp.zeros_like(i["v"])
   keys, values = pair(b, i["k"]), pair(zero_v, i["v"])
   reads = pair(-alpha * jnp.exp(-i["gk"]), zero_k)
-  writes = Tokens(jnp.zeros_like(keys), keys, values, jnp.zeros_like(keys), reads)
+  writes = StateUpdates(jnp.zeros_like(keys), keys, values, jnp.zeros_like(keys), reads)
   return several(writes, i["gk"], query=query)
 
 
@@ -90,7 +94,7 @@ CASES = {
   "gla_retention/retention": retention,
   "delta_rule/per_head_beta": delta,
   "gated_delta_product/gated": product,
-  "gdn2/": lambda i: Tokens(
+  "gdn2/": lambda i: StateUpdates(
     scaled(i["q"]), i["k"], i["w"] * i["v"], i["g"], i["b"] * i["k"]
   ),
   "dplr_rwkv7/dplr": lambda i: low_rank(i, i["alpha"], i["b"], scaled(i["q"])),
@@ -141,7 +145,7 @@ def made(L=150, decay=1.0, width=8, per_head=False, dtype=jnp.float32, seed=0):
   log = -decay * jax.nn.softplus(normal(2, L, 2, 1 if per_head else width))
   first = jnp.zeros((2, L), bool).at[0, [0, 37, 96]].set(True)
   k = unit(k)
-  wide = Tokens(q, k, beta * v, log, beta * k)
+  wide = StateUpdates(q, k, beta * v, log, beta * k)
   return jax.tree.map(lambda x: x.astype(dtype), wide), first
 
 

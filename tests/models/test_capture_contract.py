@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from random_parameters import normal
+from registries import SCORED
 
 import transformer_jax as tj
 from transformer_jax.attention import Variant
@@ -22,7 +23,7 @@ DIMS = tj.Dims(V=7, D=32, H=4, F=8, L=8)
 TOKEN_BL = jnp.array([[1, 2, 3, 4], [5, 6, 1, 2]])
 PATH = "decoder/layer_0/attention"
 PARTS = [("position", name) for name in sorted(tj.positions.positions)]
-PARTS += [("attention", name) for name in sorted(tj.attentions)]
+PARTS += [("attention", name) for name in sorted(SCORED)]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -161,9 +161,23 @@ def _watched(model: Transformer, params: Any, watch: Watch) -> tuple[Transformer
     model, params = one_by_one_layers(model, params)
   if not watch.touches(OF_CORE):
     return model, params
+  _check_attention(model.arch)
   dense = watch.touches(OF_DENSE)
   core = WatchedCore(WatchedDense(watch) if dense else model.arch.core, watch)
   return model.clone(arch=dataclasses.replace(model.arch, core=core)), params
+
+
+def _check_attention(arch: Any) -> None:
+  """Raises ValueError where all layers are mixers, which have no scores or weights."""
+  if isinstance(arch, Recurrence):
+    return
+  sides = ("encoder", arch.encoders), (arch.decoding, arch.decoders)
+  layers = [arch.layer(use, n)[1] for use, count in sides for n in range(count)]
+  if layers and all(layer.mixer for layer in layers):
+    raise ValueError(
+      f"{layers[0].name} has a state, and none of {', '.join(sorted(OF_CORE))}; look at"
+      " state or update, or at a model with layers of attention"
+    )
 
 
 def _run_recurrent(model, params, reads, watch, options) -> tuple[Any, Captured]:

@@ -1,9 +1,11 @@
 """Linear recurrences of a matrix: the definition, and a parallel form of it."""
 
-from transformer_jax.attention.linear_recurrence.chunked import chunked as chunked
-from transformer_jax.attention.linear_recurrence.sequential import (
-  Tokens as Tokens,
+from transformer_jax.attention.linear_recurrence.recurrence_chunks import (
+  chunked as chunked,
 )
-from transformer_jax.attention.linear_recurrence.sequential import (
+from transformer_jax.attention.linear_recurrence.recurrence_definition import (
+  StateUpdates as StateUpdates,
+)
+from transformer_jax.attention.linear_recurrence.recurrence_definition import (
   sequential as sequential,
 )

@@ -6,7 +6,11 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from transformer_jax.attention.linear_recurrence import Tokens, chunked, sequential
+from transformer_jax.attention.linear_recurrence import (
+  StateUpdates,
+  chunked,
+  sequential,
+)
 from transformer_jax.attention.projections import Arrays
 from transformer_jax.attention.variants.base import Variant
 from transformer_jax.axes import Dims
@@ -41,7 +45,7 @@ class StateCache:
 class Mixer(Variant):
   """Base class of mixers, which take the place of attention in a layer.
 
-  Tokens write into a state, and read it: see `linear_recurrence.Tokens`. A mixer reads
+  Tokens write into a state and read it: see `linear_recurrence.StateUpdates`. It reads
   no positional encoding, and serves a causal text. A subclass is a frozen dataclass
   with the hooks
 
@@ -49,10 +53,15 @@ class Mixer(Variant):
     init         -> arrays               further parameters
     inputs       x -> {name: x}          what is convolved along the text
     taps         -> {name: parameter}    weights of these convolutions, with axis N last
-    tokens       x, inputs -> Tokens     what each token does to the state
+    tokens       x, inputs -> updates    what each token does to the state
     result       x, o -> x               the update of the residual stream
 
   and is registered as variants are: `alternate(gated_delta, multihead, 4)` is a hybrid.
+
+  >>> from transformer_jax.attention import attentions
+  >>> hybrid = attentions.build("alternate(gated_delta, multihead, 4)")
+  >>> [hybrid.layer(n).mixer for n in range(4)]
+  [True, True, True, False]
   """
 
   mixer = True
@@ -65,7 +74,7 @@ class Mixer(Variant):
     """Returns the weights of convolutions: of the token n back at [..., n]."""
     return {}
 
-  def tokens(self, params: Arrays, x_BLD: jax.Array, inputs: Arrays) -> Tokens:
+  def tokens(self, params: Arrays, x_BLD: jax.Array, inputs: Arrays) -> StateUpdates:
     """Returns what the tokens do to the state.
 
     inputs   those of `inputs`, convolved
@@ -152,7 +161,7 @@ class Mixer(Variant):
     return f"{self.name} has no scores that a core could compute; it is a mixer"
 
 
-def _of_text(tokens: Tokens, at: Coords) -> Tokens:
+def _of_text(tokens: StateUpdates, at: Coords) -> StateUpdates:
   """Returns tokens of which padding does nothing, and a text begins without a state."""
   real_BL11 = at.real_BL[:, :, None, None]
   some = lambda x: jnp.where(real_BL11, x, 0)

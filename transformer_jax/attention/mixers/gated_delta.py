@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from transformer_jax.attention.linear_recurrence import Tokens
+from transformer_jax.attention.linear_recurrence import StateUpdates
 from transformer_jax.attention.mixers.base import Mixer
 from transformer_jax.attention.mixers.shared import (
   first_log_rate,
@@ -100,7 +100,7 @@ class GatedDelta(Mixer):
     step_BLH = project(x_BLD, params["decay_DH"], 1)
     strength_BLH = project(x_BLD, params["strength_DH"], 1).astype(jnp.float32)
     strength_BLH1 = jax.nn.sigmoid(strength_BLH)[..., None] * (1 + self.negative)
-    return Tokens(
+    return StateUpdates(
       q_BLHK,
       k_BLHK,
       strength_BLH1 * v_BLHE,

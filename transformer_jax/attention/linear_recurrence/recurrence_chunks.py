@@ -9,7 +9,9 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from transformer_jax.attention.linear_recurrence.sequential import Tokens
+from transformer_jax.attention.linear_recurrence.recurrence_definition import (
+  StateUpdates,
+)
 
 CHUNK = 64  # tokens that meet in one product
 TILE = 16  # of them, for which decays of features are computed one by one
@@ -17,7 +19,7 @@ NEVER = -1e30  # logarithm of the weight of a pair that does not meet
 
 
 def chunked(
-  tokens: Tokens,
+  tokens: StateUpdates,
   state_BHKE: jax.Array | None = None,
   chunk: int = CHUNK,
   unroll: bool = False,
@@ -71,7 +73,7 @@ class _Part:
   adds_BHCK: jax.Array
 
 
-def _padded(tokens: Tokens, count: int) -> Tokens:
+def _padded(tokens: StateUpdates, count: int) -> StateUpdates:
   """Returns tokens with `count` more, which neither decay the state nor write."""
 
   def pad(x):
@@ -80,7 +82,7 @@ def _padded(tokens: Tokens, count: int) -> Tokens:
   return jax.tree.map(pad, tokens) if count else tokens
 
 
-def _cut(tokens: Tokens, chunk: int) -> Tokens:
+def _cut(tokens: StateUpdates, chunk: int) -> StateUpdates:
   """Returns tokens in chunks: axes [n, B, H, C, ...], or [n, B, C]."""
 
   def cut(x):
@@ -91,7 +93,7 @@ def _cut(tokens: Tokens, chunk: int) -> Tokens:
   return jax.tree.map(cut, tokens)
 
 
-def _meet(tokens: Tokens) -> _Part:
+def _meet(tokens: StateUpdates) -> _Part:
   """Returns the parts of chunks, all at once."""
   q, k, v = tokens.query_BLHK, tokens.key_BLHK, tokens.value_BLHE
   text = _text_of(tokens.first_BL, q.shape[3])  # [..., 1, C], or [1, C]

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class Tokens:
+class StateUpdates:
   """What the tokens of a text do to a state, S of axes K and E, of each head.
 
       S <- exp(decay) S + key (value - read^T S)^T,  then  o = query^T S
@@ -30,7 +30,7 @@ class Tokens:
   first_BL     True where a text begins: the state is 0 before it; None: nowhere
 
   >>> one = jnp.ones((1, 3, 1, 1))
-  >>> tokens = Tokens(one, one, one, jnp.log(0.5) * one)
+  >>> tokens = StateUpdates(one, one, one, jnp.log(0.5) * one)
   >>> sequential(tokens)[0].ravel().tolist()  # 1, 1/2 + 1, 1/4 + 1/2 + 1
   [1.0, 1.5, 1.75]
   """
@@ -49,14 +49,14 @@ class Tokens:
     return jnp.zeros((B, H, K, self.value_BLHE.shape[-1]), jnp.float32)
 
   @property
-  def in_float32(self) -> "Tokens":
+  def in_float32(self) -> "StateUpdates":
     """The same tokens; a state adds up many of them."""
     narrow = lambda x: jnp.issubdtype(x.dtype, jnp.floating)
     return jax.tree.map(lambda x: x.astype(jnp.float32) if narrow(x) else x, self)
 
 
 def sequential(
-  tokens: Tokens, state_BHKE: jax.Array | None = None
+  tokens: StateUpdates, state_BHKE: jax.Array | None = None
 ) -> tuple[jax.Array, jax.Array]:
   """Returns (o_BLHE, the state after the last token), both float32.
 
