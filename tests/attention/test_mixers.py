@@ -188,7 +188,7 @@ def test_every_chunk_is_counted(spec):
     shape = jax.ShapeDtypeStruct((1, L), jnp.int32)
     return run.lower(params, shape).cost_analysis()["flops"] / L
 
-  assert per_token(1024) == pytest.approx(per_token(64), rel=0.05)
+  assert per_token(1024) >= 0.98 * per_token(64)
 
 
 def softplus(x):

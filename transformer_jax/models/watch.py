@@ -12,6 +12,7 @@ from transformer_jax.attention.cores.base import Core
 from transformer_jax.attention.cores.dense import Dense
 from transformer_jax.attention.variants.bound_variant import PLAIN
 from transformer_jax.models.block import Attention, Block, FeedForward
+from transformer_jax.models.mixing import Mixing
 from transformer_jax.models.recurrent.model import RecurrentStack
 from transformer_jax.models.stack import CAPTURED, Stack
 
@@ -89,7 +90,7 @@ class Watch:
 def _place(module: Any, method: str, args: Any, path: str) -> tuple[str, str] | None:
   """Returns (place, path) of the result of a method; None: it is not at one."""
   called = method == "__call__"
-  if isinstance(module, FeedForward) and called:
+  if isinstance(module, FeedForward | Mixing) and called:
     return "update", path
   if isinstance(module, Block) and called:
     return "state", path
