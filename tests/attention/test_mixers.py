@@ -250,3 +250,13 @@ def test_a_mixer_has_no_weights_to_look_at(name):
     capture.run(model, params, TOKENS)
   _, found = capture.run(model, params, TOKENS, want=("state", "update"))
   assert "decoder/layer_0/attention" in found["update"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_encoding_without_a_layer_to_act_in_is_refused(name):
+  make = lambda position, attention: tj.Architecture(
+    DIMS, position, attention=attention, decoders=2
+  )
+  with pytest.raises(ValueError, match=f"^position=rope: {name} reads no .*alternate"):
+    make("rope", name)
+  assert make("sinusoidal", name) and make("rope", f"alternate({name}, mqa)")

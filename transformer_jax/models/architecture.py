@@ -117,6 +117,7 @@ class Architecture:
     mixer_probe.check(self.attention)
     self._check_stacks()
     self._check_heads()
+    self._check_mixers()
     if self.classes and self.tied:
       raise ValueError(
         "an output of classes has no tokens whose embedding it could read; write"
@@ -164,6 +165,18 @@ class Architecture:
           variant.projections().fit(dims)
         except ValueError as error:
           raise ValueError(f"attention={variant.name}: {error}") from error
+
+  def _check_mixers(self) -> None:
+    """Raises ValueError for an encoding that acts in attention, where there is none."""
+    layers = [self.attention.layer(n) for n in range(self.decoders)]
+    alone = layers and all(layer.mixer for layer in layers)
+    idle = type(self.position) is not PositionalEncoding
+    if alone and idle and not self.position.overrides("embed"):
+      raise ValueError(
+        f"position={self.position.name}: {layers[0].name} reads no positional encoding,"
+        " and no other layer does; write position=none, or attention in some layers, as"
+        f" attention=alternate({layers[0].name}, multihead, 4)"
+      )
 
   def _check_stacks(self) -> None:
     """Raises ValueError without layers, or where a decoder cannot read the encoder."""

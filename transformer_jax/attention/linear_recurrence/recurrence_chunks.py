@@ -1,4 +1,4 @@
-"""The recurrence in chunks, whose tokens meet each other in matrix products.
+"""The recurrence in chunks: products within a chunk, a state from one to the next.
 
 Yang et al., 2024, https://arxiv.org/abs/2406.06484, for the delta rule;
 Kimi Team, 2025, https://arxiv.org/abs/2510.26692, with a decay for each feature
@@ -13,9 +13,9 @@ from transformer_jax.attention.linear_recurrence.recurrence_definition import (
   StateUpdates,
 )
 
-CHUNK = 64  # tokens that meet in one product
+CHUNK = 64  # tokens
 TILE = 16  # of them, for which decays of features are computed one by one
-NEVER = -1e30  # logarithm of the weight of a pair that does not meet
+MASKED = -1e30  # logarithm of the decay of a masked pair
 
 
 def chunked(
@@ -27,7 +27,7 @@ def chunked(
   """Returns what `sequential` does, in memory and time linear in the length.
 
   state_BHKE   before the first token; None: zeros
-  chunk        tokens of a chunk, a multiple of `TILE`
+  chunk        tokens of a chunk, a multiple of `TILE`; fewer for a short text
   unroll       writes the loop over chunks out, so that operations can be counted
 
   Within a chunk the written values solve a triangular system; from one chunk to the
@@ -36,13 +36,15 @@ def chunked(
   """
   L = tokens.key_BLHK.shape[1]
   start = tokens.empty if state_BHKE is None else state_BHKE.astype(jnp.float32)
-  parts = _meet(_cut(_padded(tokens.in_float32, -L % chunk), chunk))
+  chunk = min(chunk, L + -L % TILE)  # a short text is one chunk
+  parts = _within_chunks(_cut(_padded(tokens.in_float32, -L % chunk), chunk))
 
   def visit(state_BHKE, part):
-    written_BHCE = part.value_BHCE - part.reads_BHCK @ state_BHKE
-    out_BHCE = part.past_BHCK @ state_BHKE + part.meets_BHCC @ written_BHCE
-    kept_BHKE = part.kept[..., None] * state_BHKE
-    return kept_BHKE + jnp.swapaxes(part.adds_BHCK, 2, 3) @ written_BHCE, out_BHCE
+    written_BHCE = part.value_BHCE - part.read_BHCK @ state_BHKE
+    out_BHCE = part.query_BHCK @ state_BHKE + part.weights_BHCC @ written_BHCE
+    decayed_BHKE = part.decay[..., None] * state_BHKE
+    added_BHKE = jnp.swapaxes(part.key_BHCK, 2, 3) @ written_BHCE
+    return decayed_BHKE + added_BHKE, out_BHCE
 
   # The backward pass keeps the states between chunks alone.
   visit = visit if unroll else jax.checkpoint(visit)
@@ -54,23 +56,23 @@ def chunked(
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class _Part:
-  """Chunks, whose tokens have met each other; only the state before is missing.
+class _Chunk:
+  """What is known of chunks without the state before them.
 
   value_BHCE   written values if that state is zero
-  reads_BHCK   what takes the state's part from them
-  past_BHCK    queries of that state
-  meets_BHCC   weights of the chunk's written values in each output
-  kept         factors on the state, [B, H, K] or [B, H, 1]
-  adds_BHCK    keys of the state after the chunk
+  read_BHCK    what is read from that state, and subtracted from them
+  query_BHCK   queries of that state
+  weights_BHCC weights of the chunk's written values in each output
+  decay        factors on the state, [B, H, K] or [B, H, 1]
+  key_BHCK     keys, decayed to the end of the chunk
   """
 
   value_BHCE: jax.Array
-  reads_BHCK: jax.Array
-  past_BHCK: jax.Array
-  meets_BHCC: jax.Array
-  kept: jax.Array
-  adds_BHCK: jax.Array
+  read_BHCK: jax.Array
+  query_BHCK: jax.Array
+  weights_BHCC: jax.Array
+  decay: jax.Array
+  key_BHCK: jax.Array
 
 
 def _padded(tokens: StateUpdates, count: int) -> StateUpdates:
@@ -93,34 +95,37 @@ def _cut(tokens: StateUpdates, chunk: int) -> StateUpdates:
   return jax.tree.map(cut, tokens)
 
 
-def _meet(tokens: StateUpdates) -> _Part:
-  """Returns the parts of chunks, all at once."""
+def _within_chunks(tokens: StateUpdates) -> _Chunk:
+  """Returns what is known of each chunk without the state before it, all at once."""
   q, k, v = tokens.query_BLHK, tokens.key_BLHK, tokens.value_BLHE
-  text = _text_of(tokens.first_BL, q.shape[3])  # [..., 1, C], or [1, C]
-  starts = tokens.first_BL
-  decay = tokens.decay
-  if starts is not None:  # what it would let decay is gone
-    decay = jnp.where(starts[:, :, None, :, None], 0.0, decay)
-  sum_ = jnp.cumsum(decay, axis=-2)
+  C, first, decay = q.shape[3], tokens.first_BL, tokens.decay
+  if first is not None:  # the state that it would decay is gone
+    decay = jnp.where(first[:, :, None, :, None], 0.0, decay)
+  sum_, text = jnp.cumsum(decay, axis=-2), _text_of(first, C)
   same = text[..., :, None] == text[..., None, :]
-  before = same & jnp.tri(q.shape[3], k=-1, dtype=bool)
-  upto = same & jnp.tri(q.shape[3], dtype=bool)
-  continues = (text == 0)[..., None]
-  past = jnp.where(continues, jnp.exp(sum_), 0.0)
-  end = sum_[..., -1:, :]
-  last = (text == text[..., -1:])[..., None]
-  adds = k * jnp.where(last, jnp.exp(end - sum_), 0.0)
-  kept = jnp.where(continues[..., -1:, :], jnp.exp(end), 0.0)[..., 0, :]
-  reads = jnp.zeros_like(k)
+  continues, last = ((text == x)[..., None] for x in (0, text[..., -1:]))
+  from_start = jnp.where(continues, jnp.exp(sum_), 0.0)
+  to_end = jnp.where(last, jnp.exp(sum_[..., -1:, :] - sum_), 0.0)
+  read = jnp.zeros_like(k)
   if tokens.read_BLHK is not None:
-    r = tokens.read_BLHK
-    system = _products(r, k, sum_, before)
-    both = jnp.concatenate([v, r * past], axis=-1)
-    both = jax.scipy.linalg.solve_triangular(
-      system, both, lower=True, unit_diagonal=True
-    )
-    v, reads = both[..., : v.shape[-1]], both[..., v.shape[-1] :]
-  return _Part(v, reads, q * past, _products(q, k, sum_, upto), kept, adds)
+    earlier = same & jnp.tri(C, k=-1, dtype=bool)
+    v, read = _solved(tokens.read_BLHK, k, v, sum_, earlier, from_start)
+  weights = _products(q, k, sum_, same & jnp.tri(C, dtype=bool))
+  return _Chunk(v, read, q * from_start, weights, from_start[..., -1, :], k * to_end)
+
+
+def _solved(r, k, v, sum_, earlier, from_start):
+  """Returns written values without a state before the chunk, and its part in them.
+
+  r, k, v      [..., C, K], [..., C, K], [..., C, E]
+  sum_         sums of the logarithms of decays
+  earlier      mask of pairs, the key before the query
+  from_start   factors on the state before the chunk
+  """
+  system = _products(r, k, sum_, earlier)
+  both = jnp.concatenate([v, r * from_start], axis=-1)
+  both = jax.scipy.linalg.solve_triangular(system, both, lower=True, unit_diagonal=True)
+  return both[..., : v.shape[-1]], both[..., v.shape[-1] :]
 
 
 def _text_of(first: jax.Array | None, C: int) -> jax.Array:
@@ -131,14 +136,14 @@ def _text_of(first: jax.Array | None, C: int) -> jax.Array:
 
 
 def _products(x, y, sum_, mask):
-  """Returns products of x_i and y_j, y decayed from j to i; 0 where they do not meet.
+  """Returns products of x_i and y_j, y decayed from j to i; 0 where they are masked.
 
   x, y   [..., C, K]
   sum_   sums of the logarithms of decays, [..., C, K] or [..., C, 1]
-  mask   of the pairs that meet, i not before j
+  mask   of pairs, i not before j
   """
   if sum_.shape[-1] == 1:
-    factor = jnp.exp(jnp.where(mask, sum_ - jnp.swapaxes(sum_, -1, -2), NEVER))
+    factor = jnp.exp(jnp.where(mask, sum_ - jnp.swapaxes(sum_, -1, -2), MASKED))
     return factor * (x @ jnp.swapaxes(y, -1, -2))
   C, K = x.shape[-2:]
   rows = []
@@ -146,10 +151,10 @@ def _products(x, y, sum_, mask):
     here = slice(start, start + TILE)
     x_TK, y_TK, sum_TK = x[..., here, :], y[..., here, :], sum_[..., here, :]
     apart = sum_TK[..., :, None, :] - sum_TK[..., None, :, :]
-    apart = jnp.exp(jnp.where(mask[..., here, here, None], apart, NEVER))
+    apart = jnp.exp(jnp.where(mask[..., here, here, None], apart, MASKED))
     near = jnp.einsum("...ik,...jk,...ijk->...ij", x_TK, y_TK, apart)
     parts = [near, jnp.zeros((*near.shape[:-1], C - start - near.shape[-1]))]
-    if start:  # keys before the tile meet its queries at the end of the tile before
+    if start:  # both decay to or from the end of the tile before: no factor above 1
       at = sum_[..., start - 1 : start, :]
       x_TK = x_TK * jnp.exp(sum_TK - at)
       y_JK = y[..., :start, :] * jnp.exp(at - sum_[..., :start, :])

@@ -17,7 +17,7 @@ class StateUpdates:
 
       S <- exp(decay) S + key (value - read^T S)^T,  then  o = query^T S
 
-  where `read` meets the state after the decay. Without `read` nothing is taken away:
+  where `read` reads the state after the decay. Without `read` nothing is subtracted:
   S <- exp(decay) S + key value^T. A write of the delta rule with strength beta has
   read = beta key, and beta times its value.
 
@@ -26,7 +26,7 @@ class StateUpdates:
   value_BLHE   values
   decay        logarithms of the factors on the state, at most 0: [B, L, H, K], or
                [B, L, H, 1] for one factor a head
-  read_BLHK    what is read from the state and taken from the value; None: nothing
+  read_BLHK    keys whose content of the state is subtracted from the value; None: none
   first_BL     True where a text begins: the state is 0 before it; None: nowhere
 
   >>> one = jnp.ones((1, 3, 1, 1))

@@ -162,7 +162,7 @@ class Mixer(Variant):
 
 
 def _of_text(tokens: StateUpdates, at: Coords) -> StateUpdates:
-  """Returns tokens of which padding does nothing, and a text begins without a state."""
+  """Returns the updates with none by padding, and an empty state before each text."""
   real_BL11 = at.real_BL[:, :, None, None]
   some = lambda x: jnp.where(real_BL11, x, 0)
   read = tokens.read_BLHK

@@ -11,7 +11,7 @@ from transformer_jax.attention.mixers.base import Mixer
 from transformer_jax.attention.variants.base import Variant
 from transformer_jax.axes import Dims
 from transformer_jax.members import check_members, outside, parts
-from transformer_jax.positions import Coords, coords
+from transformer_jax.positions import coords
 from transformer_jax.spec import SpecError
 
 SIZES = Dims(V=11, D=8, H=2, F=8, L=16, E=4)
@@ -79,12 +79,9 @@ def _params(mixer: Mixer, dims: Dims) -> dict[str, jax.Array]:
 
 def _differs(run, params, x_BLD, row, second) -> bool:
   """Returns whether the second text of a row is not what it is alone."""
-  alone = run(params, jnp.float32(x_BLD[:, second]), _at(int(second.sum())))
+  at = coords.consecutive(1, int(second.sum()))
+  alone = run(params, jnp.float32(x_BLD[:, second]), at)
   return bool(np.abs(row[:, second] - alone).max() > FAR)
-
-
-def _at(count: int) -> Coords:
-  return coords.consecutive(1, count)
 
 
 def _apart(one: jax.Array, two: jax.Array, places: np.ndarray) -> bool:
