@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from oracles.mixers import MIXERS
 
 import transformer_jax as tj
 from transformer_jax.attention import Mixer, StateCache, attentions
@@ -18,8 +19,14 @@ from transformer_jax.training import sharding
 
 DIMS = tj.Dims(V=12, D=16, H=2, F=16, L=32)
 NAMES = [name for name, kind in attentions.items() if kind.mixer]
-ARGUMENTS = {"gated_delta": ["gated_delta", "gated_delta(1, negative=True)"]}
-SPECS = [spec for name in NAMES for spec in ARGUMENTS.get(name, [name])]
+# One with and one without what a mixer has a choice of.
+ARGUMENTS = {
+  "gated_delta": [
+    "gated_delta(1, negative=True)",
+    "gated_delta(heads=4, key_heads=2, key_width=6, value_width=10, epsilon=1e-3)",
+  ],
+}
+SPECS = [spec for name in NAMES for spec in ARGUMENTS[name]]
 HYBRIDS = [f"alternate({name}, multihead, 2)" for name in NAMES]
 TOKENS = np.random.default_rng(0).integers(0, 11, (2, 24))
 
@@ -168,7 +175,7 @@ BROKEN = {
   "what later tokens hold": dict(inputs=later),
   "reads over the border": dict(inputs=before),
   "parameter 'idle_H' has no gradient": dict(init=idle),
-  "result returns": dict(result=lambda self, params, x_BLD, o_BLHE: o_BLHE),
+  "result returns": dict(result=lambda self, params, x_BLD, inputs, o_BLHE: o_BLHE),
 }
 
 
@@ -191,45 +198,8 @@ def test_every_chunk_is_counted(spec):
   assert per_token(1024) >= 0.98 * per_token(64)
 
 
-def softplus(x):
-  return np.logaddexp(x, 0)
-
-
-def sigmoid(x):
-  return 1 / (1 + np.exp(-x))
-
-
-def gated_delta_by_hand(mixer, p, x_LD):
-  """Returns the layer's update of one text, by loops over the paper's formulas."""
-  L, H = len(x_LD), p["log_rate_H"].shape[0]
-  out_LD = np.zeros_like(x_LD)
-  read = {"query": "query_DHK", "key": "key_DHK", "value": "value_DHE"}
-  taps = {"query": "query_mix_HKN", "key": "key_mix_HKN", "value": "value_mix_HEN"}
-  for h in range(H):
-    state = np.zeros((p["key_DHK"].shape[2], p["value_DHE"].shape[2]))
-    for i in range(L):
-      got = {}
-      for name, own in read.items():
-        here = [x_LD[j] @ p[own][:, h] for j in range(i + 1)]
-        mix = p.get(taps[name])
-        total = here[i]
-        if mix is not None:
-          total = sum(here[i - n] * mix[h, :, n] for n in range(mix.shape[2]) if n <= i)
-        got[name] = total * sigmoid(total)
-      q, k = (got[n] / np.sqrt(got[n] @ got[n] + 1e-6) for n in ("query", "key"))
-      step = x_LD[i] @ p["decay_DH"][:, h] + p["step_shift_H"][h]
-      state = state * np.exp(-np.exp(p["log_rate_H"][h]) * softplus(step))
-      beta = sigmoid(x_LD[i] @ p["strength_DH"][:, h]) * (1 + mixer.negative)
-      state = state + beta * np.outer(k, got["value"] - k @ state)
-      o = (q / np.sqrt(len(q))) @ state
-      o = o / np.sqrt(np.mean(o**2) + 1e-6) * p["norm_gain_E"]
-      gate = x_LD[i] @ p["gate_DHE"][:, h]
-      out_LD[i] += (o * gate * sigmoid(gate)) @ p["out_HED"][h]
-  return out_LD
-
-
-@pytest.mark.parametrize("spec", ARGUMENTS["gated_delta"])
-def test_gated_delta_is_the_formula_of_the_paper(spec):
+@pytest.mark.parametrize("spec", [*NAMES, *SPECS])
+def test_a_mixer_is_the_formula_of_its_paper(spec):
   mixer, random = attentions.build(spec), np.random.default_rng(3)
   start = dict(mixer.init(jax.random.key(0), DIMS))
   for name, (shape, _) in mixer.weights(DIMS).items():
@@ -239,8 +209,23 @@ def test_gated_delta_is_the_formula_of_the_paper(spec):
   }
   x_BLD = random.normal(size=(1, 20, DIMS.D))
   narrow = jax.tree.map(jnp.float32, (params, x_BLD))
-  found, _ = mixer.mixed_by_state(*narrow, coords.consecutive(1, 20))
-  close(found[0], gated_delta_by_hand(mixer, params, x_BLD[0]))
+  update = jax.jit(
+    lambda p, x: mixer.mixed_by_state(p, x, coords.consecutive(1, 20))[0]
+  )
+  wide = jax.tree.map(np.float64, params)
+  close(update(*narrow)[0], MIXERS[mixer.name](mixer, wide, x_BLD[0]))
+
+
+SIZES = {
+  "gated_delta(heads=4, key_heads=3)": "^attention=gated_delta: 3 key_heads do not",
+  "gated_delta(key_width=99999, value_width=999999)": "state of 2 heads .* 745 GiB",
+}
+
+
+@pytest.mark.parametrize("spec", SIZES)
+def test_sizes_that_do_not_fit_are_refused(spec):
+  with pytest.raises(ValueError, match=SIZES[spec]):
+    tj.Architecture(DIMS, "none", attention=spec, decoders=1)
 
 
 @pytest.mark.parametrize("name", NAMES)

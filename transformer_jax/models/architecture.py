@@ -4,7 +4,7 @@ import dataclasses
 from typing import Any
 
 from transformer_jax import remat
-from transformer_jax.attention import Core, Variant, attentions
+from transformer_jax.attention import Core, Mixer, Variant, attentions
 from transformer_jax.attention.cores import cores
 from transformer_jax.attention.mixers import mixer_probe
 from transformer_jax.attention.variants import probe as attention_probe
@@ -161,8 +161,11 @@ class Architecture:
     for layers, dims in stacks:
       for n in range(layers):
         variant = self.attention.layer(n)
+        fits = (
+          variant.check if isinstance(variant, Mixer) else variant.projections().fit
+        )
         try:
-          variant.projections().fit(dims)
+          fits(dims)
         except ValueError as error:
           raise ValueError(f"attention={variant.name}: {error}") from error
 

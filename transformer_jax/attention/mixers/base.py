@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import os
 
 import jax
 import jax.numpy as jnp
@@ -53,10 +54,12 @@ class Mixer(Variant):
     init         -> arrays               further parameters
     inputs       x -> {name: x}          what is convolved along the text
     taps         -> {name: parameter}    weights of these convolutions, with axis N last
-    tokens       x, inputs -> updates    what each token does to the state
-    result       x, o -> x               the update of the residual stream
+    tokens       x, inputs, coords -> updates   what each token does to the state
+    result       x, inputs, o -> x       the update of the residual stream
 
   and is registered as variants are: `alternate(gated_delta, multihead, 4)` is a hybrid.
+  A mixer with `writes` above 1 returns so many updates for each token, one after
+  another; queries read the state after the last one.
 
   >>> from transformer_jax.attention import attentions
   >>> hybrid = attentions.build("alternate(gated_delta, multihead, 4)")
@@ -66,6 +69,15 @@ class Mixer(Variant):
 
   mixer = True
 
+  @property
+  def writes(self) -> int:
+    """Updates of the state for each token."""
+    return 1
+
+  def check(self, dims: Dims) -> None:
+    """Raises ValueError if sizes do not fit, or no memory holds a state."""
+    _check_state(self, dims)
+
   def inputs(self, params: Arrays, x_BLD: jax.Array) -> Arrays:
     """Returns what is convolved along the text, by name, [B, L, ...]."""
     return {}
@@ -74,15 +86,24 @@ class Mixer(Variant):
     """Returns the weights of convolutions: of the token n back at [..., n]."""
     return {}
 
-  def tokens(self, params: Arrays, x_BLD: jax.Array, inputs: Arrays) -> StateUpdates:
-    """Returns what the tokens do to the state.
+  def tokens(
+    self, params: Arrays, x_BLD: jax.Array, inputs: Arrays, at: Coords
+  ) -> StateUpdates:
+    """Returns what the tokens do to the state, `writes` updates for each.
 
     inputs   those of `inputs`, convolved
+    at       coordinates of the tokens
     """
     raise NotImplementedError
 
-  def result(self, params: Arrays, x_BLD: jax.Array, o_BLHE: jax.Array) -> jax.Array:
-    """Returns the update of the residual stream, x_BLD."""
+  def result(
+    self, params: Arrays, x_BLD: jax.Array, inputs: Arrays, o_BLHE: jax.Array
+  ) -> jax.Array:
+    """Returns the update of the residual stream, x_BLD.
+
+    inputs   those of `inputs`, convolved
+    o_BLHE   what queries read of the state
+    """
     raise NotImplementedError
 
   def mixed_by_state(
@@ -100,13 +121,14 @@ class Mixer(Variant):
     unroll   writes the loop over chunks out, so that operations can be counted
     """
     inputs, recent = self._convolved(params, x_BLD, at, cache)
-    tokens = _of_text(self.tokens(params, x_BLD, inputs), at)
+    tokens = _of_text(self.tokens(params, x_BLD, inputs, at), at, self.writes)
     start = cache.state_BHKE if cache else None
     if x_BLD.shape[1] >= AT_ONCE:
       o_BLHE, state_BHKE = chunked(tokens, start, unroll=unroll)
     else:
       o_BLHE, state_BHKE = sequential(tokens, start)
-    update_BLD = self.result(params, x_BLD, o_BLHE.astype(x_BLD.dtype))
+    o_BLHE = o_BLHE[:, self.writes - 1 :: self.writes].astype(x_BLD.dtype)
+    update_BLD = self.result(params, x_BLD, inputs, o_BLHE)
     if cache is None:
       return update_BLD, None
     return update_BLD, StateCache(state_BHKE, *recent)
@@ -120,7 +142,7 @@ class Mixer(Variant):
         params[name] = jnp.zeros(shape, jnp.float32)
       x_BLD = jnp.zeros((B, 1, dims.D), dtype)
       inputs = self.inputs(params, x_BLD)
-      state = self.tokens(params, x_BLD, inputs).empty
+      state = self.tokens(params, x_BLD, inputs, coords.consecutive(B, 1)).empty
       taps = self.taps(params)
       back = max((x.shape[-1] for x in taps.values()), default=1) - 1
       recent = {n: jnp.zeros((B, back, *inputs[n].shape[2:]), dtype) for n in taps}
@@ -161,18 +183,33 @@ class Mixer(Variant):
     return f"{self.name} has no scores that a core could compute; it is a mixer"
 
 
-def _of_text(tokens: StateUpdates, at: Coords) -> StateUpdates:
+@functools.lru_cache(maxsize=64)
+def _check_state(mixer: Mixer, dims: Dims) -> None:
+  """Raises ValueError if the state of one text is larger than this machine's memory."""
+  state = jax.eval_shape(lambda: mixer.cache(dims, 1, "float32").state_BHKE)
+  memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+  if (size := 4 * state.size) > memory:
+    _, H, K, E = state.shape
+    raise ValueError(
+      f"a state of {H} heads of {K} by {E} numbers is {size / 2**30:,.0f} GiB for each"
+      f" text, and this machine has {memory / 2**30:,.0f}; write smaller widths"
+    )
+
+
+def _of_text(tokens: StateUpdates, at: Coords, writes: int) -> StateUpdates:
   """Returns the updates with none by padding, and an empty state before each text."""
-  real_BL11 = at.real_BL[:, :, None, None]
+  real_BL11 = jnp.repeat(at.real_BL, writes, axis=1)[:, :, None, None]
   some = lambda x: jnp.where(real_BL11, x, 0)
   read = tokens.read_BLHK
   B = tokens.key_BLHK.shape[0]
+  first_BL = jnp.repeat(at.order_BL == 0, writes, axis=1)
+  first_BL &= jnp.arange(first_BL.shape[1]) % writes == 0  # of a token's updates
   return dataclasses.replace(
     tokens,
     key_BLHK=some(tokens.key_BLHK),
     decay=some(tokens.decay),
     read_BLHK=None if read is None else some(read),
-    first_BL=jnp.broadcast_to(at.order_BL == 0, (B, at.order_BL.shape[1])),
+    first_BL=jnp.broadcast_to(first_BL, (B, first_BL.shape[1])),
   )
 
 

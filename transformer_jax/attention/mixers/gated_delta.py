@@ -3,39 +3,30 @@
 import dataclasses
 
 import jax
-import jax.numpy as jnp
 
-from transformer_jax.attention.linear_recurrence import StateUpdates
-from transformer_jax.attention.mixers.base import Mixer
+from transformer_jax.attention.mixers.delta_rule import DeltaRule
 from transformer_jax.attention.mixers.shared import (
   first_log_rate,
   first_step_shift,
   log_decay,
-  unit,
 )
 from transformer_jax.attention.variants.base import attentions
-from transformer_jax.axes import whole
-from transformer_jax.initializers import fan_in_uniform
 from transformer_jax.matmul import project
-from transformer_jax.normalization import rms_norm
-from transformer_jax.spec import SpecError
-
-EPSILON = 1e-6
 
 
 @attentions.register("gated_delta")
 @dataclasses.dataclass(frozen=True)
-class GatedDelta(Mixer):
+class GatedDelta(DeltaRule):
   """Writes what is new of each value into a state that decays.
 
       S <- a_t (S - b_t k_t (k_t^T S)) + b_t k_t v_t^T,   o_t = S^T q_t / sqrt(K)
 
-  Queries, keys and values pass a short convolution and SiLU, queries and keys then have
-  length 1. The decay a_t = exp(-rate softplus(w x_t + c)) and the strength
-  b_t = sigmoid(u x_t) are of each head. Outputs are normalized and gated.
+  The decay a_t = exp(-rate softplus(w x_t + c)) and the strength b_t = sigmoid(u x_t)
+  are of each head. Outputs are normalized and gated. Arguments are those of
+  `DeltaRule`.
 
-  convolution   tokens that a convolution reads; 1: there is none
-  negative      strengths up to 2, with which a state may change its sign
+  `gated_delta(heads=32, key_heads=16, key_width=128, value_width=128)` is Qwen3-Next's,
+  `gated_delta(negative=True)` is OLMo Hybrid's.
 
   >>> import jax
   >>> import transformer_jax as tj
@@ -47,68 +38,23 @@ class GatedDelta(Mixer):
   (2,)
   """
 
-  convolution: int = 4
-  negative: bool = False
-
-  def __post_init__(self):
-    if not whole(self.convolution, 1):
-      raise SpecError(
-        f"{self.name}: convolution is {self.convolution!r}; write how many tokens it"
-        " reads, as in gated_delta(convolution=4), or 1 for none"
-      )
-
   def weights(self, dims):
-    D, H, K, E = dims.D, dims.H, dims.K, dims.E or dims.K
-    return {
-      "query_DHK": ((D, H, K), 1),
-      "key_DHK": ((D, H, K), 1),
-      "value_DHE": ((D, H, E), 1),
-      "gate_DHE": ((D, H, E), 1),
-      "decay_DH": ((D, H), 1),
-      "strength_DH": ((D, H), 1),
-      "out_HED": ((H, E, D), 2),
+    own = self.sizes(dims)
+    return super().weights(dims) | {
+      "gate_DHE": ((own.D, own.H, own.E), 1),
+      "decay_DH": ((own.D, own.H), 1),
     }
 
   def init(self, key, dims):
-    H, K, E, N = dims.H, dims.K, dims.E or dims.K, self.convolution
-    keys = jax.random.split(key, 5)
-    taps = {"query_mix_HKN": K, "key_mix_HKN": K, "value_mix_HEN": E}
-    if N == 1:
-      taps = {}
-    return {
-      "log_rate_H": first_log_rate(keys[0], (H,)),
-      "step_shift_H": first_step_shift(keys[1], (H,)),
-      "norm_gain_E": jnp.ones(E),
-    } | {
-      name: fan_in_uniform(own, (H, width, N), N)
-      for own, (name, width) in zip(keys[2:], taps.items(), strict=False)
+    H, keys = self.sizes(dims).H, jax.random.split(key, 3)
+    return super().init(keys[0], dims) | {
+      "log_rate_H": first_log_rate(keys[1], (H,)),
+      "step_shift_H": first_step_shift(keys[2], (H,)),
     }
 
-  def inputs(self, params, x_BLD):
-    names = {"query": "query_DHK", "key": "key_DHK", "value": "value_DHE"}
-    return {name: project(x_BLD, params[own], 1) for name, own in names.items()}
-
-  def taps(self, params):
-    names = {"query": "query_mix_HKN", "key": "key_mix_HKN", "value": "value_mix_HEN"}
-    return {name: params[own] for name, own in names.items() if own in params}
-
-  def tokens(self, params, x_BLD, inputs):
-    names = "query", "key", "value"
-    wide = (inputs[name].astype(jnp.float32) for name in names)
-    q_BLHK, k_BLHK, v_BLHE = map(jax.nn.silu, wide)
-    q_BLHK, k_BLHK = unit(q_BLHK) * q_BLHK.shape[-1] ** -0.5, unit(k_BLHK)
+  def decay(self, params, x_BLD):
     step_BLH = project(x_BLD, params["decay_DH"], 1)
-    strength_BLH = project(x_BLD, params["strength_DH"], 1).astype(jnp.float32)
-    strength_BLH1 = jax.nn.sigmoid(strength_BLH)[..., None] * (1 + self.negative)
-    return StateUpdates(
-      q_BLHK,
-      k_BLHK,
-      strength_BLH1 * v_BLHE,
-      log_decay(params["log_rate_H"], step_BLH, params["step_shift_H"])[..., None],
-      strength_BLH1 * k_BLHK,
-    )
+    return log_decay(params["log_rate_H"], step_BLH, params["step_shift_H"])[..., None]
 
-  def result(self, params, x_BLD, o_BLHE):
-    o_BLHE = rms_norm(o_BLHE, params["norm_gain_E"], EPSILON)
-    gate_BLHE = jax.nn.silu(project(x_BLD, params["gate_DHE"], 1))
-    return project(o_BLHE * gate_BLHE, params["out_HED"], 2)
+  def gate(self, params, x_BLD):
+    return jax.nn.silu(project(x_BLD, params["gate_DHE"], 1))

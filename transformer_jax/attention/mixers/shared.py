@@ -1,7 +1,14 @@
-"""What several mixers share: decays, and vectors of length 1."""
+"""What several mixers share: sizes, decays, convolutions, vectors of length 1."""
+
+import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+
+from transformer_jax.axes import Dims, whole
+from transformer_jax.initializers import fan_in_uniform
+from transformer_jax.spec import SpecError
 
 RATES = (1.0, 16.0)  # of decay, in the first parameters
 STEPS = (1e-3, 1e-1)  # of time, likewise
@@ -32,3 +39,57 @@ def first_step_shift(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
 def unit(x: jax.Array) -> jax.Array:
   """Returns vectors of length 1 along the last axis."""
   return x * jax.lax.rsqrt(jnp.sum(jnp.square(x), axis=-1, keepdims=True) + 1e-6)
+
+
+def own_sizes(mixer: Any, dims: Dims) -> Dims:
+  """Returns the sizes of a mixer, whose own ones go before those of the model.
+
+  mixer   has `heads`, `key_heads`, `key_width` and `value_width`, or some of them
+
+  Raises ValueError if the heads of keys do not divide those of values.
+  """
+  heads = getattr(mixer, "heads", 0) or dims.H
+  key_heads = getattr(mixer, "key_heads", 0) or heads
+  if heads % key_heads:
+    raise ValueError(
+      f"{key_heads} key_heads do not divide {heads} heads; change one of them"
+    )
+  K = getattr(mixer, "key_width", 0) or dims.K
+  E = getattr(mixer, "value_width", 0) or dims.E or K
+  return dataclasses.replace(dims, H=heads, G=key_heads, K=K, E=E)
+
+
+def check_sizes(mixer: Any, *names: str) -> None:
+  """Raises SpecError where an argument is no size; 0 is the model's."""
+  for name in names:
+    size = getattr(mixer, name)
+    if not whole(size, 0):
+      raise SpecError(
+        f"{mixer.name}: {name} is {size!r}; write a whole number, or 0 for that of the"
+        " model"
+      )
+
+
+def check_convolution(mixer: Any) -> None:
+  """Raises SpecError where the length of a convolution is none."""
+  if not whole(mixer.convolution, 1):
+    raise SpecError(
+      f"{mixer.name}: convolution is {mixer.convolution!r}; write how many tokens it"
+      f" reads, as in {mixer.name}(convolution=4), or 1 for none"
+    )
+
+
+def first_taps(
+  key: jax.Array, shapes: dict[str, tuple[int, ...]], N: int
+) -> dict[str, jax.Array]:
+  """Returns first weights of convolutions by name; none if these read one token.
+
+  shapes   of the features of each, without the axis N of tokens
+  """
+  if N == 1:
+    return {}
+  keys = jax.random.split(key, len(shapes))
+  return {
+    name: fan_in_uniform(own, (*shape, N), N)
+    for own, (name, shape) in zip(keys, shapes.items(), strict=True)
+  }
