@@ -30,6 +30,7 @@ CHANGES = {  # descriptions of the hooks of variants
   "dot": "scores",
   "logits": "scores",
   "mask": "mask",
+  "select": "mask",
   "sink_logit": "weights",
   "pointwise": "weights",
   "weigh": "weights",

@@ -102,7 +102,8 @@ def _weights(bound: BoundVariant, q_BLHK, k_BMGK, scale) -> jax.Array:
   context = Context(at, at, NOTHING, scale, bound)
   mask_BLM = context.mask()
   k_BMHK = repeat_heads(k_BMGK, q_BLHK.shape[2])
-  return context.weights(context.full_scores(q_BLHK, k_BMHK, mask_BLM), mask_BLM)
+  s_BHLM = context.full_scores(q_BLHK, k_BMHK, mask_BLM)
+  return context.weights(s_BHLM, context.selected(q_BLHK, k_BMHK, mask_BLM))
 
 
 def _by_score(variant: Variant) -> np.ndarray:

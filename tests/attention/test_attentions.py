@@ -34,6 +34,7 @@ ARGUMENTS = {
   "entmax": ["entmax", "entmax(1.3, learned=True)"],
   "stick_breaking": ["stick_breaking", "stick_breaking(True, remainder=True)"],
   "sigmoid": ["sigmoid", "sigmoid(fixed=24)"],
+  "moba": ["moba(4, 2)"],
 }
 SUMS = ["gqa(2) + window(6) + softcap(5)", "mqa + sinks + window(6)"]
 SPECS = [spec for name in SCORED for spec in ARGUMENTS.get(name, [name])] + SUMS
@@ -41,7 +42,7 @@ SPECS = [spec for name in SCORED for spec in ARGUMENTS.get(name, [name])] + SUMS
 
 def hooks_of(spec):
   """Returns the hooks of a variant that a core calls."""
-  hooks = "scale dot features logits mask sink_logit pointwise weigh".split()
+  hooks = "scale dot features logits mask select sink_logit pointwise weigh".split()
   variant = attentions.build(spec)
   return tuple(hook for hook in hooks if variant.overrides(hook))
 

@@ -154,6 +154,12 @@ def cog(params, z_M):
   return [math.copysign(math.exp(abs(z)), z) / total for z in z_M]
 
 
+def softpick(params, z_M):
+  """Zuhri et al., 2025, equation 3: relu(e^s - 1) / (sum |e^s - 1| + epsilon)."""
+  total = sum(abs(math.exp(z) - 1) for z in z_M) + 1e-8 * math.exp(max(*z_M, 0, 0))
+  return [max(math.exp(z) - 1, 0.0) / total for z in z_M]
+
+
 def selective(before, n):
   """Leviathan et al., 2024, section 3: F_ij, the sum of S_kj over queries k < i.
 
@@ -214,6 +220,7 @@ WEIGHINGS = [
   Weighing("topk(2)", each_head(topk(2)), shift=True),
   Weighing("topk(3)", each_head(topk(3)), shift=True),
   Weighing("cog", each_head(cog), total="free"),
+  Weighing("softpick", each_head(softpick), total="free"),
   Weighing("selective", each_head(softmax), shift=True, carried=selective),
   Weighing("talking_heads", talking_heads(), lambda H: 2 * H**2, "free", True),
   Weighing(
@@ -251,6 +258,7 @@ COMPARED = {
   "cosine": ("test_conditioning", "test_cosine_attention"),
   "l2_distance": ("test_options", "test_layers_of_x_transformers"),
   "laser": ("test_options", "test_layers_of_x_transformers"),
+  "moba": ("test_selection", "test_blocks_are_chosen_as_the_paper_says"),
   "linear": ("test_kernel_attention", "test_linear_numbers"),
   "performer": ("test_kernel_attention", "test_random_features_are_unbiased"),
   "qk_norm": ("test_conditioning", "test_rms_norm_of_queries_and_keys"),

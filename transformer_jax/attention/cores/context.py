@@ -71,6 +71,15 @@ class Context:
       s_BHLM, q_BLHK, k_BMHK, self.q_at, self.k_at, mask_BLM, self.scale
     )
 
+  def selected(
+    self, q_BLHK: jax.Array, k_BMHK: jax.Array, mask_BLM: jax.Array
+  ) -> jax.Array:
+    """Returns the mask after the variant chose keys: mask_BHLM, or mask_BLM as it is.
+
+    The encoding's hooks get the mask without this choice.
+    """
+    return self.variant.select(q_BLHK, k_BMHK, self.q_at, self.k_at, mask_BLM)
+
   def weights(self, s_BHLM: jax.Array, mask_BLM: jax.Array) -> jax.Array:
     """Returns the weights of whole rows: the variant's logits, softmax and dropout."""
     w_BHLM = self.variant.weigh(self.variant.logits(s_BHLM), mask_BLM)

@@ -30,6 +30,7 @@ class Variant:
     features     q, k -> q, k          feature maps of linear          linear
     logits       s_LM -> s_LM          score_mod, after the bias       softcap
     mask         coords -> bool_BLM    mask_mod, for all heads         window
+    select       q, k -> bool_BHLM     mask by head, a full row        moba
     sink_logit   -> logit_H            one more term of the softmax    sinks
     pointwise    s_LM -> w_LM          weights, each by itself         sigmoid
     weigh        s_BHLM -> w_BHLM      weights, a full row at once     entmax
@@ -105,6 +106,24 @@ class Variant:
     """Returns the variant's mask_BLM, which restricts the causal or padding mask."""
     return True
 
+  def select(
+    self,
+    params: Arrays,
+    q_BLHK: jax.Array,
+    k_BMHK: jax.Array,
+    q_at: Coords,
+    k_at: Coords,
+    mask_BLM: jax.Array,
+  ) -> jax.Array:
+    """Returns mask_BHLM, which restricts the mask by what queries and keys hold.
+
+    params           parameters
+    q_BLHK, k_BMHK   queries and all keys, after the encoding rotated them
+    q_at, k_at       their coordinates
+    mask_BLM         True where a query attends to a key so far; or mask_BHLM
+    """
+    raise NotImplementedError
+
   def sink_logit(self, params: Arrays) -> jax.Array | None:
     """Returns logit_H, a further term of each head's softmax with value zero."""
     return None
@@ -163,7 +182,7 @@ class Variant:
   @property
   def tile_local(self) -> bool:
     """False when weights need a whole row of scores, or all heads, at once."""
-    return not self.overrides("weigh")
+    return not (self.overrides("weigh") or self.overrides("select"))
 
 
 attentions = Registry("attention variant", Variant, combine=lambda parts: Sum(parts))
@@ -172,6 +191,7 @@ ONE_OF = {  # hooks that only one part of a sum may override
   "how queries and keys are made": ("projections",),
   "the scale": ("scale",),
   "how a query meets a key": ("dot", "features"),
+  "which keys a query selects": ("select",),
   "how scores become weights": ("sink_logit", "pointwise", "weigh"),
   "what is mixed": ("values", "mixed"),
 }

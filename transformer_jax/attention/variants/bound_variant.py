@@ -59,6 +59,25 @@ class BoundVariant:
     """Returns mask_BLM, the keys each query attends to; B is 1 if texts share it."""
     return visible(q_at, k_at) & self.variant.mask(q_at, k_at)
 
+  def select(
+    self,
+    q_BLHK: jax.Array,
+    k_BMHK: jax.Array,
+    q_at: Coords,
+    k_at: Coords,
+    mask_BLM: jax.Array,
+  ) -> jax.Array:
+    """Returns the mask of whole rows; mask_BHLM where the variant selects keys.
+
+    q_BLHK, k_BMHK   queries and all keys, after the encoding rotated them
+    q_at, k_at       their coordinates
+    mask_BLM         the mask so far, or mask_BHLM
+    """
+    if not self.variant.overrides("select"):
+      return mask_BLM
+    args = q_BLHK, k_BMHK, q_at, k_at, mask_BLM
+    return by_heads(mask_BLM) & self.variant.select(self.params, *args)
+
   def sink_logit(self) -> jax.Array | None:
     """Returns logit_H, the sink logit of each head, or None."""
     return self.variant.sink_logit(self.params)

@@ -118,7 +118,7 @@ def act(
   scale = variant.scale(params, q.shape[-1])
   s_BHLM, mask_BLM = bound.dot(q, k, scale), bound.mask(at, at)
   logits_BHLM = bound.logits(s_BHLM)
-  w_BHLM = bound.weigh(logits_BHLM, mask_BLM)
+  w_BHLM = bound.weigh(logits_BHLM, bound.select(q, k, at, at, mask_BLM))
   unseen_BHLM = jnp.where(mask_BLM[:, None], 0.0, w_BHLM)
   values_BLHK = variant.values(params, v_BLHK)
   mixed_BLHK = jnp.einsum("BHLM,BMHK->BLHK", w_BHLM, values_BLHK)

@@ -102,6 +102,7 @@ class VariantShapes:
       "logits": lambda: self.one("logits", one, s_LM),
       "pointwise": lambda: self.one("pointwise", one, s_LM, s_LM[:, :1]),
       "mask": lambda: self.mask(q_at, at),
+      "select": lambda: self.select(params, q_BLHK, k_BMHK, q_at, at),
       "sink_logit": lambda: self.sink_logit(params, H),
       "weigh": lambda: self.weigh(params, s_BHLM),
       "values": lambda: self.width("values", params, k_BMHK),
@@ -145,6 +146,17 @@ class VariantShapes:
       raise SpecError(
         f"{self.name}.mask returns {spread} of {jnp.asarray(found).dtype}; return"
         " True or False for each query and key, [B, L, M]"
+      )
+
+  def select(
+    self, params: HookArrays, q_BLHK, k_BMHK, q_at: Coords, k_at: Coords
+  ) -> None:
+    mask_BLM = jnp.ones((2, 5, 7), bool)
+    found = self.call("select", params, q_BLHK, k_BMHK, q_at, k_at, mask_BLM)
+    if jnp.asarray(found).dtype != bool or jnp.shape(found)[-2:] != (5, 7):
+      raise SpecError(
+        f"{self.name}.select returns {jnp.shape(found)} of {jnp.asarray(found).dtype};"
+        " return True or False for each head, query and key, [B, H, L, M]"
       )
 
   def weigh(self, params: HookArrays, s_BHLM: jax.Array) -> None:
