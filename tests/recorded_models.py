@@ -60,8 +60,9 @@ def shapes(config):
 
 def outputs(loaded, ending=""):
   """Returns what fuzz.py recorded of a model: its logits, or states."""
-  arch, method = loaded.arch, "states" if ending.endswith("Model") else "__call__"
-  method = "__call__" if ending in ("LMHeadModel", "MTModel") else method
+  arch, ending = loaded.arch, ending or loaded.config["architectures"][0]
+  bare = ending.endswith("Model") and not ending.endswith(("LMHeadModel", "MTModel"))
+  method = "states" if bare else "__call__"
   if loaded.config["model_type"] == "vit":
     size = np.broadcast_to(loaded.config["image_size"], 2)
     x = np.random.RandomState(1).standard_normal((2, 3, *size)).astype(np.float32)

@@ -14,17 +14,18 @@ def inverse_rms(
 
 def rms_norm(
   x: jax.Array,
-  gain: jax.Array,
+  gain: jax.Array | None,
   epsilon: float,
   axis: int | tuple[int, ...] = -1,
 ) -> jax.Array:
   """Returns x with a mean square of one, times a gain, in the float type of x.
 
+  None leaves out the gain.
   Zhang and Sennrich, 2019. https://arxiv.org/abs/1910.07467
   """
   scaled = x.astype(jnp.float32)
   scaled = scaled * inverse_rms(scaled, epsilon, axis)
-  return (scaled * gain).astype(x.dtype)
+  return (scaled if gain is None else scaled * gain).astype(x.dtype)
 
 
 def layer_norm(

@@ -41,7 +41,7 @@ def with_ids(at):
   n_BL = jnp.maximum(at.order_BL, 0) % 240  # a whole number of rows from 1000 on
   ids = {"row_BL": n_BL // 5, "column_BL": n_BL % 5}
   ids |= {"abacus_BL": (n_BL + 2) % 4, "coupled_BL": jnp.abs(n_BL - 11)}
-  ids |= {"step_BL": n_BL // 3}
+  ids |= {"step_BL": n_BL // 3, "time_BL": n_BL // 10}
   return at.replace(data=ids)
 
 

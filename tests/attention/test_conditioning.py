@@ -52,6 +52,7 @@ def attended(variant, turned, params, q_LHK, k_LHK, v_LHK):
   q, k, v = (jnp.asarray(x, jnp.float32)[None] for x in (q_LHK, k_LHK, v_LHK))
   position, scale = bind(turned, {}, DIMS), variant.scale(params, K)
   q, k = position.transform_qk(*variant.condition(params, q, k), CAUSAL, CAUSAL)
+  q, k = variant.rotated(params, q, k)
   args = q, k, v, CAUSAL, CAUSAL, position, scale, BoundVariant(variant, params)
   return cores.build("dense")(*args)[0]
 
@@ -145,6 +146,21 @@ def test_queries_are_normalized_before_they_are_turned():
   score = lambda h, i, j: norm(Q[i, h], i) @ norm(KEYS[j, h], j) / np.sqrt(K)
   got = attend(variant, params, Q, KEYS, V, rope)
   close(got, softmax_rows(score), atol=1e-5)
+
+
+def test_queries_may_be_normalized_after_they_are_turned_and_without_gains():
+  """YaRN makes features longer, and the norm takes their length away again."""
+  yarn = positions.build("rope_yarn(factor=4, original=4, mscale=3)")
+  unit = lambda x: x / np.sqrt(np.mean(x**2, axis=-1, keepdims=True) + 1e-6)
+  turn = lambda x: yarn.rotate({}, jnp.asarray(x, jnp.float32)[None], CAUSAL.pos_BL)[0]
+  q, k = (unit(np.asarray(turn(x), np.float64)) for x in (Q, KEYS))
+  variant, params = start("qk_norm(gain=False, after=True)")
+  got, before = attend(variant, params, Q, KEYS, V, yarn), start("qk_norm(gain=False)")
+  close(got, softmax_rows(lambda h, i, j: q[i, h] @ k[j, h] / np.sqrt(K)), atol=1e-5)
+  assert params == before[1] == {}
+  assert np.abs(attend(*before, Q, KEYS, V, yarn) - got).max() > 0.1
+  with pytest.raises(ValueError, match="offset is added to gains; write gain=True"):
+    attentions.build("qk_norm(gain=False, offset=1.0)")
 
 
 def test_scores_of_normalized_vectors_are_bounded_by_their_gains():

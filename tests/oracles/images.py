@@ -68,6 +68,30 @@ class Mixed(Turned):
     return params["column_HR"][h] * column + params["row_HR"][h] * row
 
 
+@dataclasses.dataclass
+class Multimodal(Paper):
+  """Wang et al. 2024, section 2.1; Huang et al. 2025: the axis of each pair by hand.
+
+  Pairs are halves, (m, m + K / 2).
+  """
+
+  axes: tuple[str, ...]
+
+  def turned(self, x_K, ids, n):
+    half, turned = len(x_K) // 2, np.array(x_K)
+    for m, axis in enumerate(self.axes):
+      angle = ids[axis][n] * 10_000 ** (-m / half)
+      number = complex(x_K[m], x_K[m + half])
+      number *= complex(math.cos(angle), math.sin(angle))
+      turned[m], turned[m + half] = number.real, number.imag
+    return turned
+
+  def scores(self, params, h, i, keys, row):
+    ids = row.where.ids
+    q_K = self.turned(row.q_LHK[i, h], ids, i)
+    return [row.scale * (q_K @ self.turned(row.k_LHK[j, h], ids, j)) for j in keys]
+
+
 CASES = [
   Case("sinusoidal_2d", Sinusoidal2d()),
   Case(
@@ -77,6 +101,8 @@ CASES = [
     neutral=(({"row_ND": 0, "column_ND": 0}, Paper()),),
   ),
   Case("axial_rope(base=10)", Axial(10)),
+  Case("mrope", Multimodal(("time", "row", "column"))),
+  Case("mrope(sections=(1, 0, 2))", Multimodal(("time", "column", "column"))),
   Case(
     "mixed_rope",
     Mixed(),

@@ -39,6 +39,7 @@ PADDED = [7, 7, 7, 7, 7, 7, 0, 0, 0]
 IDS = {  # what a task may know of the token at a position, here by arithmetic
   "row": lambda pos: pos // 3,
   "column": lambda pos: pos % 3,
+  "time": lambda pos: pos // 6,
   "abacus": lambda pos: (pos + 2) % 4,
   "step": lambda pos: pos // 2,
   "coupled": lambda pos: 5 - abs(pos - 4),

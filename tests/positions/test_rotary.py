@@ -288,6 +288,19 @@ def test_a_scaling_by_one_is_rope():
       close(actual, expected)
 
 
+@pytest.mark.parametrize("spec", ["rope(", "rope_dynamic(", "xpos(interleaved=False, "])
+def test_a_reversed_rotation_is_one_of_exchanged_halves(spec):
+  x_BLHK = det((1, 6, 2, 8), 0.3)
+  at, swapped = coords.consecutive(1, 6), np.roll(x_BLHK, 4, axis=-1)
+  params = {"original": 4} if "dynamic" in spec else {}
+  run = lambda spec, x: turn(build(spec), params, x, x, at, at)
+  for got, want in zip(
+    run(f"{spec}reverse=True)", x_BLHK), run(f"{spec})", swapped), strict=True
+  ):
+    close(got, np.roll(want, 4, axis=-1))
+    assert np.abs(got - run(f"{spec})", x_BLHK)[0]).max() > 0.1
+
+
 def test_xpos_without_decay_is_rope():
   q, k = (np.float32(det((1, 6, 1, 8), shift)) for shift in (0.1, 0.6))
   at, specs = coords.consecutive(1, 6), ("xpos(gamma=1e9)", "rope(interleaved=True)")

@@ -4,7 +4,8 @@
 
 Of other families, what FOLDER holds stays.
 
-Needs transformers 5.23.0 and PyTorch 2.13.0, which this project does not. It writes
+Needs transformers 5.23.0, for families from nanochat on 5.24.0, and PyTorch 2.13.0,
+which this project does not. It writes
 
   forms.json, forms.npz     every class that is read here, as `save_pretrained` writes
                             it, and older forms that `from_pretrained` reads
@@ -78,6 +79,16 @@ ENCODER = dict(
   hidden_act=PLAIN, layer_norm_eps=[1e-12, 0.1], type_vocab_size=[1, 2, 3],
   num_hidden_layers=[1, 2, 3], num_attention_heads=[1, 2, 4], pad_token_id=[0, 1, 3],
 )  # fmt: skip
+AXES_2VL = [
+  {"rope_type": kind, "rope_theta": 100.0, "mrope_section": [2, 1, 1]}
+  for kind in ("default", "mrope", "linear")
+]
+AXES_3VL = [
+  {"rope_type": "default", "rope_theta": 100.0, "mrope_section": list(counts),
+   "mrope_interleaved": True}
+  for counts in ((2, 1, 1), (1, 2, 1), (24, 20, 20))
+]  # fmt: skip
+AXES = dict(num_attention_heads=2, rope_parameters=AXES_2VL[0])
 # Of each family: its config class, the class of its models, what all configs say, and
 # the values that a random one chooses from.
 FAMILIES = {
@@ -261,6 +272,20 @@ FAMILIES = {
     attn_logit_softcapping=[None, 2.0], use_bidirectional_attention=[None, True],
     layer_types=[None, ["full_attention", "sliding_attention"]], num_hidden_layers=[2],
   )),
+  "nanochat": ("NanoChat", "ForCausalLM", LLAMA, SHAPES | BIASES | dict(
+    hidden_act=["relu2", "relu", "silu"], final_logit_softcapping=[15.0, None, 2.0],
+    rope_parameters=[None, *ROPES],
+  )),
+  "qwen2_vl_text": ("Qwen2VLText", "Model", LLAMA | AXES, GATES | dict(
+    num_key_value_heads=[1, 2, 4], num_attention_heads=[2, 4], rms_norm_eps=[0.1],
+    rope_parameters=[None, *AXES_2VL], use_sliding_window=[False, True],
+    num_hidden_layers=[1, 2, 3], sliding_window=[3], max_window_layers=[0, 28],
+  )),
+  "qwen3_vl_text": ("Qwen3VLText", "Model", LLAMA | dict(head_dim=8), GATES | dict(
+    num_key_value_heads=[1, 2, 4], num_attention_heads=[2, 4], rms_norm_eps=[0.1],
+    head_dim=[4, 8, 16], attention_bias=[False, True], num_hidden_layers=[1, 2, 3],
+    rope_parameters=[None, *AXES_3VL],
+  )),
 }  # fmt: skip
 ENCODERS = ["ForMaskedLM", "ForSequenceClassification", "ForTokenClassification"]
 ENCODERS += ["ForQuestionAnswering", "Model"]
@@ -270,6 +295,7 @@ OTHERS = {
   **dict.fromkeys(BERTS, ENCODERS),
   "bart": ["Model"], "marian": ["Model"], "t5": ["Model", "EncoderModel"],
   "mt5": ["Model", "EncoderModel"], "cohere": ["Model"],
+  "nanochat": ["Model"], "qwen2_vl_text": [], "qwen3_vl_text": [],
 }  # fmt: skip
 VIT = dict(
   hidden_size=16, intermediate_size=20, num_hidden_layers=2, num_attention_heads=2,
@@ -280,15 +306,13 @@ VIT = dict(
 def main(folder, *kinds):
   """Records the families, or all, into a folder."""
   folder = pathlib.Path(folder)
-  for kind in FAMILIES.keys() - {*(kinds or FAMILIES)}:
-    del FAMILIES[kind]
+  kinds = kinds or (*FAMILIES, "vit")
   torch.set_num_threads(1)
   transformers.logging.set_verbosity_error()
-  write(folder, "forms", dict(forms()))
-  write(folder, "fuzz", dict(fuzz()))
-  kinds = {kind: getattr(transformers, f"{f[0]}Config") for kind, f in FAMILIES.items()}
-  kinds["vit"] = transformers.ViTConfig
-  defaults = {kind: said(cls) for kind, cls in kinds.items()}
+  write(folder, "forms", dict(forms(kinds)))
+  write(folder, "fuzz", dict(fuzz(kinds)))
+  classes = {kind: FAMILIES[kind][0] if kind != "vit" else "ViT" for kind in kinds}
+  defaults = {n: said(getattr(transformers, f"{x}Config")) for n, x in classes.items()}
   (folder / "defaults.json").write_text(
     dump(there(folder / "defaults.json") | defaults)
   )
@@ -323,34 +347,44 @@ def dump(x):
   return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
-def forms():
-  """Yields each class as it is saved, and older forms of some."""
-  for kind, (name, ending, config, _) in FAMILIES.items():
-    for each in dict.fromkeys([ending, *OTHERS.get(kind, WRITERS)]):
-      extra = {"num_labels": 3} if "Classification" in each else {}
-      found = run(name, each, config | extra)
-      yield f"{kind}/{each}", found
-  for each in ("ForImageClassification", "Model"):
-    yield f"vit/{each}", run("ViT", each, VIT | dict(num_labels=3))
-  each, size = "ForImageClassification", dict(image_size=[8, 12], num_labels=3)
-  yield f"vit/rectangle/{each}", run("ViT", each, VIT | size)
-  yield "mpt/expansion_ratio", run("Mpt", "ForCausalLM", MPT | dict(expansion_ratio=2))
-  each = "ForSequenceClassification"
-  yield f"modernbert/mean/{each}", run("ModernBert", each, MODERN | dict(
+# Other classes and older forms: the name of a config class, an ending, and a config.
+STACKS = BART | dict(decoder_attention_heads=4, decoder_ffn_dim=12, decoder_layers=1)
+IMAGES, TEXTS = "ForImageClassification", "ForSequenceClassification"
+MORE = {
+  f"vit/{IMAGES}": ("ViT", IMAGES, VIT | dict(num_labels=3)),
+  "vit/Model": ("ViT", "Model", VIT | dict(num_labels=3)),
+  f"vit/rectangle/{IMAGES}": (
+    "ViT", IMAGES, VIT | dict(image_size=[8, 12], num_labels=3),
+  ),
+  "mpt/expansion_ratio": ("Mpt", "ForCausalLM", MPT | dict(expansion_ratio=2)),
+  f"modernbert/mean/{TEXTS}": ("ModernBert", TEXTS, MODERN | dict(
     classifier_pooling="mean", num_labels=3, norm_bias=True, classifier_bias=True,
     mlp_bias=True, attention_bias=True,
-  ))  # fmt: skip
-  stacks = BART | dict(decoder_attention_heads=4, decoder_ffn_dim=12, decoder_layers=1)
-  yield "bart/stacks", run("Bart", "ForConditionalGeneration", stacks)
-  yield "marian/stacks", run("Marian", "MTModel", stacks)
-  yield "t5/v1.1", run("T5", "ForConditionalGeneration", T5 | dict(
+  )),
+  "bart/stacks": ("Bart", "ForConditionalGeneration", STACKS),
+  "marian/stacks": ("Marian", "MTModel", STACKS),
+  "t5/v1.1": ("T5", "ForConditionalGeneration", T5 | dict(
     feed_forward_proj="gated-gelu", tie_word_embeddings=False, num_decoder_layers=3,
-  ))  # fmt: skip
+  )),
+}  # fmt: skip
 
 
-def fuzz():
+def forms(kinds):
+  """Yields each class of some families as it is saved, and older forms."""
+  for kind in kinds:
+    name, ending, config, _ = FAMILIES.get(kind, ("", "", {}, {}))
+    for each in dict.fromkeys([ending, *OTHERS.get(kind, WRITERS)] if name else ()):
+      extra = {"num_labels": 3} if "Classification" in each else {}
+      yield f"{kind}/{each}", run(name, each, config | extra)
+    for case, words in MORE.items():
+      if case.startswith(f"{kind}/"):
+        yield case, run(*words)
+
+
+def fuzz(kinds):
   """Yields random configs that Hugging Face's own code runs."""
-  for kind, (name, ending, config, choices) in FAMILIES.items():
+  for kind in filter(FAMILIES.get, kinds):
+    name, ending, config, choices = FAMILIES[kind]
     rng, count = random.Random(kind), 0
     for _ in range(4 * PER_FAMILY):
       some = rng.sample(sorted(choices), rng.randint(1, min(5, len(choices))))

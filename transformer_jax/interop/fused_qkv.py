@@ -29,8 +29,8 @@ class GPTNeoX(HFFamily):
 
   >>> import transformer_jax as tj
   >>> arch = tj.interop.architecture({"model_type": "gpt_neox", "rotary_pct": 0.5})
-  >>> arch.position, arch.norm_placement
-  (Rope(base=10000.0, interleaved=False, fraction=0.5), Parallel(norms='each'))
+  >>> arch.position.fraction, arch.norm_placement
+  (0.5, Parallel(norms='each'))
   """
 
   defaults = dict(

@@ -227,8 +227,8 @@ class GPTJ(GPT2):
 
   >>> import transformer_jax as tj
   >>> arch = tj.interop.architecture({"model_type": "gptj"})
-  >>> arch.position, arch.norm_placement
-  (Rope(base=10000.0, interleaved=True, fraction=0.25), Parallel(norms='one'))
+  >>> arch.position.fraction, arch.norm_placement
+  (0.25, Parallel(norms='one'))
   """
 
   defaults = dict(

@@ -19,7 +19,7 @@ class LlamaLike(HFFamily):
   >>> import transformer_jax as tj
   >>> arch = tj.interop.architecture({"model_type": "mistral"})
   >>> arch.norm, arch.activation
-  (RMSNorm(epsilon=1e-06, offset=0.0), SwiGLU())
+  (RMSNorm(epsilon=1e-06, offset=0.0, gain=True), SwiGLU())
   """
 
   defaults = dict(
@@ -93,7 +93,7 @@ class Llama(LlamaLike):
   >>> config = {"model_type": "llama", "num_key_value_heads": 8, "rope_theta": 500000.0}
   >>> arch = tj.interop.architecture(config)
   >>> arch.position
-  Rope(base=500000.0, interleaved=False, fraction=1.0)
+  Rope(base=500000.0, interleaved=False, fraction=1.0, reverse=False)
   >>> arch.attention
   GQA(groups=8, bias=False, clip=0.0)
   """

@@ -128,6 +128,7 @@ class Attention(nn.Module):
     k_BMGK, v_BMGE = projections.read(w, kv)
     q_BLHK, k_BMGK = self.variant.condition(params, q_BLHK, k_BMGK)
     q_BLHK, k_BMGK = projections.transform_qk(position, q_BLHK, k_BMGK, q_at, k_at)
+    q_BLHK, k_BMGK = self.variant.rotated(params, q_BLHK, k_BMGK)
     v_BMGE = self.variant.values(params, v_BMGE)
     return q_BLHK, {"key": k_BMGK, "value": v_BMGE}
 

@@ -19,8 +19,8 @@ class Norm:
   reads_batch   whether training normalizes by statistics of the whole batch: then a
                 norm has `measure` and parameters that no gradient reaches
 
-  >>> list(norms), norms.build("rmsnorm(epsilon=1e-5)")
-  (['batchnorm', 'layernorm', 'none', 'rmsnorm'], RMSNorm(epsilon=1e-05, offset=0.0))
+  >>> list(norms), norms.build("rmsnorm(epsilon=1e-5)").epsilon
+  (['batchnorm', 'layernorm', 'none', 'rmsnorm'], 1e-05)
   """
 
   reads_batch: ClassVar[bool] = False
@@ -77,6 +77,7 @@ class RMSNorm(Norm):
   https://arxiv.org/abs/1910.07467
 
   offset   is added to the gains: 1 in Gemma, whose gains are stored near zero
+  gain     multiplies by a learned vector; nanochat does not
 
   >>> x_BLD = RMSNorm()({"gain_D": jnp.array([1.0, 2.0])}, jnp.array([[[3.0, 4.0]]]))
   >>> [round(x, 3) for x in x_BLD.ravel().tolist()]  # 3 and 8, divided by sqrt(12.5)
@@ -85,12 +86,14 @@ class RMSNorm(Norm):
 
   epsilon: float = 1e-6
   offset: float = 0.0
+  gain: bool = True
 
   def init(self, D: int) -> Params:
-    return {"gain_D": jnp.ones(D) - self.offset}
+    return {"gain_D": jnp.ones(D) - self.offset} if self.gain else {}
 
   def __call__(self, params: Params, x_BLD: jax.Array) -> jax.Array:
-    gain_D = params["gain_D"] + self.offset if self.offset else params["gain_D"]
+    gain_D = params["gain_D"] if self.gain else None
+    gain_D = gain_D + self.offset if self.gain and self.offset else gain_D
     return rms_norm(x_BLD, gain_D, self.epsilon)
 
 

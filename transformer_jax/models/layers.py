@@ -41,6 +41,19 @@ class Relu(Activation):
     return jax.nn.relu(h_BLF)
 
 
+@activations.register("relu_squared")
+@dataclasses.dataclass(frozen=True)
+class ReluSquared(Activation):
+  """max(x, 0)^2: Primer. So et al., 2021. https://arxiv.org/abs/2109.08668
+
+  >>> activations.build("relu_squared")(jnp.array([-1.0, 0.0, 2.0])).tolist()
+  [0.0, 0.0, 4.0]
+  """
+
+  def __call__(self, h_BLF: jax.Array) -> jax.Array:
+    return jnp.square(jax.nn.relu(h_BLF))
+
+
 @activations.register("gelu")
 @dataclasses.dataclass(frozen=True)
 class Gelu(Activation):

@@ -22,6 +22,7 @@ class Rope(PositionalEncoding):
   interleaved   pairs are neighbours (2m, 2m + 1) as in the paper and GPT-J; else halves
                 (m, m + K/2) as in GPT-NeoX and Llama
   fraction      fraction of a head's features that is rotated, the first ones
+  reverse       by the negative angle, as in nanochat: s_ij is that of R(-i) and R(-j)
 
   >>> import transformer_jax as tj
   >>> rope = tj.positions.build("rope")
@@ -32,6 +33,7 @@ class Rope(PositionalEncoding):
   base: float = 10_000.0
   interleaved: bool = False
   fraction: float = 1.0
+  reverse: bool = dataclasses.field(default=False, kw_only=True)
 
   def __post_init__(self):
     if self.base <= 1:
@@ -62,8 +64,12 @@ class Rope(PositionalEncoding):
 
   def rotate(self, params, x_BLHK, pos_BL):
     frequency_R = self.frequencies(params, self.pairs(x_BLHK.shape[-1]))
-    angle_BLHR = angles(pos_BL, frequency_R)
-    return turn_pairs(x_BLHK, angle_BLHR, self.interleaved, self.gain(params))
+    return self.turn(x_BLHK, angles(pos_BL, frequency_R), self.gain(params))
+
+  def turn(self, x_BLHK, angle_BLHR, gain=1.0):
+    """Returns x_BLHK with its first pairs rotated by the angles, times the gain."""
+    angle_BLHR = -angle_BLHR if self.reverse else angle_BLHR
+    return turn_pairs(x_BLHK, angle_BLHR, self.interleaved, gain)
 
 
 @dataclasses.dataclass(frozen=True)

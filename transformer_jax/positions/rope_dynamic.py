@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from transformer_jax.positions.base import positions
-from transformer_jax.positions.rope import ScaledRope, angles, turn_pairs
+from transformer_jax.positions.rope import ScaledRope, angles
 from transformer_jax.positions.rope_ntk import divisors
 
 
@@ -56,7 +56,7 @@ class LengthRope(ScaledRope):
       length_BL11 = lengths(at, k_at)[:, :, None, None].astype(jnp.float32)
       frequency_BL1R = self.frequencies_of(params, R, length_BL11, pos_BL11)
       angle_BL1R = angles(at.pos_BL, frequency_BL1R)
-      return turn_pairs(x_BLHK, angle_BL1R, self.interleaved, self.gain(params))
+      return self.turn(x_BLHK, angle_BL1R, self.gain(params))
 
     return rotated(q_BLHK, q_at), rotated(k_BMHK, k_at)
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from transformer_jax.initializers import fan_in_uniform
 from transformer_jax.positions.base import positions
-from transformer_jax.positions.rope import Rope, turn_pairs
+from transformer_jax.positions.rope import Rope
 from transformer_jax.positions.shared.convolution import mix
 from transformer_jax.positions.shared.sums import of_tokens, running, turns
 
@@ -63,10 +63,10 @@ class SelectiveRope(Rope):
     return {"angle_BLHR": turns(*running(of_tokens(steps_BLHR, at)))}
 
   def transform_qk(self, params, q_BLHK, k_BMHK, q_at, k_at):
-    def turn(x, at):
-      return turn_pairs(x, at.data["angle_BLHR"], self.interleaved)
+    def turned(x, at):
+      return self.turn(x, at.data["angle_BLHR"])
 
-    return turn(q_BLHK, q_at), turn(k_BMHK, k_at)
+    return turned(q_BLHK, q_at), turned(k_BMHK, k_at)
 
 
 def direction(x):

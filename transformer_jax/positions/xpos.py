@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from transformer_jax.positions.base import positions
-from transformer_jax.positions.rope import Rope, angles, middle, turn_pairs
+from transformer_jax.positions.rope import Rope, angles, middle
 
 LARGEST = 40.0  # exp(40) on both sides multiplies to less than float32 holds
 
@@ -68,4 +68,4 @@ class XPos(Rope):
     grown_BL1R = angles(pos_BL - middle_B1, sign * rate_R / self.scale_base)
     gain_BL1R = jnp.exp(jnp.clip(grown_BL1R, -LARGEST, LARGEST))
     angle_BL1R = angles(pos_BL, self.frequencies(params, R))
-    return turn_pairs(x_BLHK, angle_BL1R, self.interleaved, gain_BL1R)
+    return self.turn(x_BLHK, angle_BL1R, gain_BL1R)

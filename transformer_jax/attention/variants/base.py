@@ -25,6 +25,7 @@ class Variant:
     weights      -> shapes             further matrices                gated
     init         -> arrays             further parameters              sinks
     condition    q, k -> q, k          before they are rotated         qk_norm
+    rotated      q, k -> q, k          after they were rotated         qk_norm
     scale        -> factor             on dot products                 scale
     dot          q_LK, k_MK -> s_LM    instead of a dot product        additive
     features     q, k -> q, k          feature maps of linear          linear
@@ -40,8 +41,8 @@ class Variant:
 
   score_mod and mask_mod are FlexAttention's words. Hooks are pure functions of
   parameters. `dot`, `logits` and `pointwise` get one head of one sequence; a parameter
-  whose axes start with H has a slice for each head. Sums apply `condition`, `logits`
-  and `output` from left to right.
+  whose axes start with H has a slice for each head. Sums apply `condition`, `rotated`,
+  `logits` and `output` from left to right.
 
   >>> from transformer_jax.attention import attentions
   >>> attentions.build("gqa(2) + window(8)").name
@@ -72,6 +73,12 @@ class Variant:
     self, params: Arrays, q_BLHK: jax.Array, k_BMGK: jax.Array
   ) -> tuple[jax.Array, jax.Array]:
     """Returns changed queries and keys, before the encoding rotates them."""
+    return q_BLHK, k_BMGK
+
+  def rotated(
+    self, params: Arrays, q_BLHK: jax.Array, k_BMGK: jax.Array
+  ) -> tuple[jax.Array, jax.Array]:
+    """Returns changed queries and keys, after the encoding rotated them."""
     return q_BLHK, k_BMGK
 
   def scale(self, params: Arrays, K: int) -> float | jax.Array:
@@ -249,6 +256,11 @@ class Sum(Variant):
   def condition(self, params, q_BLHK, k_BMGK):
     for part in self.parts:
       q_BLHK, k_BMGK = part.condition(params, q_BLHK, k_BMGK)
+    return q_BLHK, k_BMGK
+
+  def rotated(self, params, q_BLHK, k_BMGK):
+    for part in self.parts:
+      q_BLHK, k_BMGK = part.rotated(params, q_BLHK, k_BMGK)
     return q_BLHK, k_BMGK
 
   def logits(self, params, s_LM):

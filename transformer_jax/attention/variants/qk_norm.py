@@ -8,8 +8,10 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from transformer_jax.attention.projections import Arrays
 from transformer_jax.attention.variants.base import Variant, attentions
 from transformer_jax.normalization import rms_norm
+from transformer_jax.spec import SpecError
 
 
 @attentions.register("qk_norm")
@@ -19,8 +21,9 @@ class QKNorm(Variant):
 
       s_ij = rms_norm(q_i) . rms_norm(k_j) / sqrt(K)
 
-  The norm precedes the rotation. All heads of a layer share the gains. The factor 1 /
-  sqrt(K) stays: no score is above sqrt(K) times the largest gains of queries and keys.
+  The norm precedes the rotation, or follows it. All heads of a layer share the gains.
+  The factor 1 / sqrt(K) stays: no score is above sqrt(K) times the largest gains of
+  queries and keys.
 
   centered   subtracts the mean first, as a LayerNorm without a shift
   epsilon    added to the mean square
@@ -28,6 +31,9 @@ class QKNorm(Variant):
              https://arxiv.org/abs/2501.00656
   per_head   a mean and gains for each head: Cohere's Command R+
   offset     added to the gains: 1 in Gemma 3, whose learned gains are near zero
+  gain       False: no gains, as in nanochat and Llama 4
+  after      the norm follows the rotation, and whatever else the encoding does to
+             queries and keys, as in nanochat and Llama 4
 
   >>> import jax
   >>> import numpy as np
@@ -44,8 +50,17 @@ class QKNorm(Variant):
   together: bool = False
   per_head: bool = False
   offset: float = 0.0
+  gain: bool = True
+  after: bool = False
+
+  def __post_init__(self):
+    if self.offset and not self.gain:
+      raise SpecError("qk_norm: offset is added to gains; write gain=True, or offset=0")
 
   def init(self, key, dims):
+    if not self.gain:
+      return {}
+
     def start(*shape):
       return jnp.ones(shape) - self.offset
 
@@ -56,14 +71,24 @@ class QKNorm(Variant):
     return {name: start(heads, dims.K) for name, heads in sizes.items()}
 
   def condition(self, params, q_BLHK, k_BMGK):
+    return (q_BLHK, k_BMGK) if self.after else self.both(params, q_BLHK, k_BMGK)
+
+  def rotated(self, params, q_BLHK, k_BMGK):
+    return self.both(params, q_BLHK, k_BMGK) if self.after else (q_BLHK, k_BMGK)
+
+  def both(
+    self, params: Arrays, q_BLHK: jax.Array, k_BMGK: jax.Array
+  ) -> tuple[jax.Array, jax.Array]:
+    """Returns normalized queries and keys."""
+
     def gain(which):
-      return next(x for n, x in params.items() if n.startswith(which))
+      return next((x for n, x in params.items() if n.startswith(which)), None)
 
     q_BLHK = self.normalize(q_BLHK, gain("query_gain_"))
     return q_BLHK, self.normalize(k_BMGK, gain("key_gain_"))
 
-  def normalize(self, x_BLHK: jax.Array, gain: jax.Array) -> jax.Array:
-    """Returns vectors with a mean square of one, times the gain_K or gain_HK."""
+  def normalize(self, x_BLHK: jax.Array, gain: jax.Array | None) -> jax.Array:
+    """Returns vectors with a mean square of one, times gain_K or gain_HK."""
     x, axes = x_BLHK.astype(jnp.float32), (-2, -1) if self.together else -1
     x -= jnp.mean(x, axis=axes, keepdims=True) if self.centered else 0.0
     gain = gain + self.offset if self.offset else gain

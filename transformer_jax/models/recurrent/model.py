@@ -194,6 +194,7 @@ class CrossAttention(nn.Module):
       scale = variant.scale(params, q_BLHK.shape[-1])
       q_BLHK, k = variant.condition(params, q_BLHK, k_BMGK)
       q_BLHK, k = projections.transform_qk(position, q_BLHK, k, q_at, k_at)
+      q_BLHK, k = variant.rotated(params, q_BLHK, k)
       bound = BoundVariant(variant, params)
       o_BLHE = self.arch.core(q_BLHK, k, v_BMGE, q_at, k_at, position, scale, bound)
       o_BLHE = projections.found(w, variant.mixed(params, o_BLHE))

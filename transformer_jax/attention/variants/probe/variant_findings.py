@@ -114,7 +114,8 @@ def act(
   at                       coordinates of the tokens
   """
   bound = BoundVariant(variant, params)
-  q, k = variant.condition(params, q_BLHK, k_BLHK)
+  conditioned = variant.condition(params, q_BLHK, k_BLHK)
+  q, k = variant.rotated(params, *conditioned)
   scale = variant.scale(params, q.shape[-1])
   s_BHLM, mask_BLM = bound.dot(q, k, scale), bound.mask(at, at)
   logits_BHLM = bound.logits(s_BHLM)
@@ -125,9 +126,11 @@ def act(
   o_BLHK = variant.mixed(params, mixed_BLHK)
   out_BLHK = variant.output(params, x_BLD, o_BLHK)
   uses, apart = variant.overrides, {}
-  if uses("condition"):
-    qk_part = variant.condition(params, q_BLHK[:, SOME], k_BLHK[:, KEYS])
-    apart["condition"] = apart_by((q[:, SOME], k[:, KEYS]), qk_part)
+  pairs = {"condition": (q_BLHK, k_BLHK), "rotated": conditioned}
+  results = {"condition": conditioned, "rotated": (q, k)}
+  for hook in filter(uses, pairs):
+    part = getattr(variant, hook)(params, *_part(*pairs[hook]))
+    apart[hook] = apart_by(_part(*results[hook]), part)
   if uses("features") or uses("dot"):
     part = bound.dot(q[:, SOME], k[:, KEYS], scale)
     apart["features" if uses("features") else "dot"] = apart_by(_tile(s_BHLM), part)
@@ -166,6 +169,11 @@ def _scores_apart(bound, s_BHLM, logits_BHLM, mask_BLM, at):
     part_BLM = bound.mask(cut(at, SOME), cut(at, KEYS))
     apart["mask"] = jnp.max(1.0 * (part_BLM != mask_BLM[:, SOME, KEYS]))
   return apart
+
+
+def _part(q_BLHK: jax.Array, k_BLHK: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """Returns some queries and some keys."""
+  return q_BLHK[:, SOME], k_BLHK[:, KEYS]
 
 
 def _tile(x_BHLM: jax.Array) -> jax.Array:

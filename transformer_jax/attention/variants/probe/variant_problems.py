@@ -7,6 +7,8 @@ from transformer_jax.attention.variants.probe.variant_findings import VariantFin
 LOCAL = {
   "condition": ".condition of some tokens differs from that of all, as in decoding:"
   " change each by itself",
+  "rotated": ".rotated of some tokens differs from that of all, as in decoding:"
+  " change each by itself",
   "features": ".features of some tokens differ from those of all: make them of each"
   " token by itself",
   "dot": ".dot of a tile differs from that part of the whole, so that cores would"

@@ -97,6 +97,7 @@ class VariantShapes:
     one_scale = scale[0] if jnp.ndim(scale) else scale
     calls = {
       "condition": lambda: self.pair("condition", (params, q_BLHK, k_BMHK)),
+      "rotated": lambda: self.pair("rotated", (params, q_BLHK, k_BMHK)),
       "features": lambda: self.pair("features", (params, q_BLHK, k_BMHK, scale)),
       "dot": lambda: self.one("dot", one, q_BLHK[0, :, 0], k_BMHK[0, :, 0], one_scale),
       "logits": lambda: self.one("logits", one, s_LM),
