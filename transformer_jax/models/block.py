@@ -7,6 +7,7 @@ import flax.linen as nn
 from transformer_jax import attention
 from transformer_jax.attention import BoundVariant, Mixer, Variant
 from transformer_jax.attention.cache import newest, remember
+from transformer_jax.attention.cores.base import repeat_heads
 from transformer_jax.matmul import project
 from transformer_jax.models.architecture import Architecture
 from transformer_jax.models.compatibility import form
@@ -55,7 +56,7 @@ class Attention(nn.Module):
     self._check(cache)
     projections = self.variant.projections().fit(self.arch.dims)
     w = self._projection_weights(projections)
-    variant = self._bound_variant(projections)
+    variant = self._bound_variant(projections).borrow(w)
     position = self._bound_position(projections, shared).borrow(w)
 
     q_BLHK = projections.query(w, x_BLD)
@@ -63,10 +64,12 @@ class Attention(nn.Module):
     if memory is None:
       source_BMD = x_BLD
       q_at = k_at = projections.inform(position, x_BLD, q_BLHK, at)
+      q_at = k_at = variant.read(x_BLD, q_BLHK, q_at)
     else:
       source_BMD, k_at = memory[0], position.keep(memory[1])
-      q_at = position.keep(at).bidirectional()
+      q_at = variant.read(x_BLD, q_BLHK, position.keep(at).bidirectional())
     kv = projections.memory(w, source_BMD)  # keys and values, or MLA's latent
+    own_BLHE = self._own_value(projections, w, kv)
 
     rotate = functools.partial(self._rotate, projections, w, variant, position)
     rotates_once, frozen = _when_to_rotate(projections, position, k_at, cache)
@@ -75,18 +78,19 @@ class Attention(nn.Module):
     elif frozen:
       _, kv = rotate(q_BLHK, kv, q_at, k_at)
     kv, k_at, cache = remember(cache, kv, k_at)
-    k_at = position.accumulate(k_at)
+    k_at = variant.accumulate(position.accumulate(k_at))
     q_at = newest(k_at, cache, x_BLD.shape[1]) if memory is None else q_at
     if frozen:
       q_BLHK, _ = rotate(q_BLHK, kv, q_at, k_at)
     elif not rotates_once:
       q_BLHK, kv = rotate(q_BLHK, kv, q_at, k_at)
 
+    q_BLHK = variant.temper(q_BLHK, q_at)
     k_BMGK, v_BMGE, dropout = kv["key"], kv["value"], self._dropout()
     out_BLHE = self.arch.core(
       q_BLHK, k_BMGK, v_BMGE, q_at, k_at, position, scale, variant, dropout
     )
-    return self._output(projections, w, variant, out_BLHE, x_BLD), cache
+    return self._output(projections, w, variant, out_BLHE, x_BLD, own_BLHE), cache
 
   def _check(self, cache):
     """Raises ValueError where a variant reads earlier queries, which are not cached."""
@@ -132,7 +136,13 @@ class Attention(nn.Module):
     v_BMGE = self.variant.values(params, v_BMGE)
     return q_BLHK, {"key": k_BMGK, "value": v_BMGE}
 
-  def _output(self, projections, w, variant, out_BLHE, x_BLD):
+  def _own_value(self, projections, w, kv):
+    """Returns the tokens' own values v_BLHE, if the variant reads them, or None."""
+    if not self.variant.overrides("own_value"):
+      return None
+    return repeat_heads(projections.read(w, kv)[1], self.arch.dims.H)
+
+  def _output(self, projections, w, variant, out_BLHE, x_BLD, own_BLHE):
     """Returns the update of the residual stream, x_BLD.
 
     projections   of the variant, with sizes
@@ -140,8 +150,11 @@ class Attention(nn.Module):
     variant       the bound variant
     out_BLHE      outputs of the heads
     x_BLD         normalized input of the layer
+    own_BLHE      the tokens' own values, or None
     """
     out_BLHE = projections.found(w, self.variant.mixed(variant.params, out_BLHE))
+    if own_BLHE is not None:
+      out_BLHE = self.variant.own_value(variant.params, x_BLD, out_BLHE, own_BLHE)
     out_BLHE = self.variant.output(variant.params, x_BLD, out_BLHE)
     return projections.out(w, out_BLHE, x_BLD)
 

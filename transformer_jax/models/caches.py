@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from transformer_jax.attention import BoundVariant
 from transformer_jax.attention.cache import CachedText, empty
 from transformer_jax.models.compatibility import form
 from transformer_jax.models.transformer import Architecture
@@ -69,22 +70,31 @@ def _empty(arch, n, B, M, frozen):
   x_BMD = jax.ShapeDtypeStruct((B, M, dims.D), arch.dtype)
   q_BMHK = jax.eval_shape(projections.query, w, x_BMD)
   kept = jax.eval_shape(projections.memory, w, x_BMD)
-  read = functools.partial(_first_read, encoding, projections, dims)
-  return empty(kept, jax.eval_shape(read, x_BMD, q_BMHK), frozen)
+  read = functools.partial(_first_read, encoding, variant, projections, dims)
+  return empty(kept, jax.eval_shape(read, w, x_BMD, q_BMHK), frozen)
 
 
-def _first_read(encoding, projections, dims, x_BLD, q_BLHK):
+def _first_read(encoding, variant, projections, dims, w, x_BLD, q_BLHK):
   """Returns coordinates as a layer caches them: positions may be fractions.
 
   encoding        of the layer
-  projections     of the layer's variant
+  variant         of the layer
+  projections     of the variant
   dims            sizes
+  w               weights of the projections
   x_BLD, q_BLHK   input of the layer and its queries
   """
   at = coords.absent(*x_BLD.shape[:2])
   at = at.replace(data={name: at.pos_BL for name in encoding.ids})
+  bound = _bound(variant, projections.sizes(dims)).borrow(w)
   dims = projections.encoding_dims(dims, encoding)
   position = bind(encoding, encoding.init(jax.random.key(0), dims), dims)
-  return projections.inform(
-    position, x_BLD, q_BLHK, encoding.assign_positions(None, at)
-  )
+  at = projections.inform(position, x_BLD, q_BLHK, encoding.assign_positions(None, at))
+  return bound.read(x_BLD, q_BLHK, at)
+
+
+def _bound(variant, dims):
+  """Returns the variant with parameters of the right shapes."""
+  shapes = variant.weights(dims)
+  weights = {name: jnp.zeros(shape, jnp.float32) for name, (shape, _) in shapes.items()}
+  return BoundVariant(variant, weights | variant.init(jax.random.key(0), dims))

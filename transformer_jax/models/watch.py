@@ -147,6 +147,7 @@ class WatchedDense(Dense):
     self.watch.of_core("mask", mask_BLM)
     s_BHLM = context.full_scores(q_BLHK, k_BMHK, mask_BLM)
     s_BHLM = self.watch.of_core("scores", s_BHLM)
+    s_BHLM = context.logits(s_BHLM, q_BLHK, k_BMHK, mask_BLM)
     mask_BLM = context.selected(q_BLHK, k_BMHK, mask_BLM)
     return self.watch.of_core("weights", context.weights(s_BHLM, mask_BLM))
 

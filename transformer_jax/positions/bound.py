@@ -1,6 +1,7 @@
 """Bound encodings: parameters included, one-head hooks lifted to batches and heads."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -119,25 +120,17 @@ class Bound:
     """
     if not self.encoding.overrides("score"):
       return s_BHLM + self.bias(q_at.pos_BL, k_at.pos_BL)
-    if mask_BLM.ndim == 4:
-      mask_BLM = jnp.broadcast_to(mask_BLM, s_BHLM.shape)
-    tokens = {
-      "q_LK": q_BLHK, "k_MK": k_BMHK, "pos_L": q_at.pos_BL, "pos_M": k_at.pos_BL,
-      "mask_LM": mask_BLM, "q_data": q_at.data, "k_data": k_at.data,
-    }  # fmt: skip
-    # The axis of heads in each array of a sequence.
-    head_axes = {
-      "q_LK": 1, "k_MK": 1, "pos_L": None, "pos_M": None,
-      "mask_LM": 0 if mask_BLM.ndim == 4 else None,
-      "q_data": {name: _head_axis(name) for name in q_at.data},
-      "k_data": {name: _head_axis(name) for name in k_at.data},
-    }  # fmt: skip
-
-    def one(params, scale, s_LM, tokens):
-      return self.encoding.score(params, s_LM, Tile(**tokens, scale=scale))
-
-    axes = self.head_axes, 0 if jnp.ndim(scale) else None, 0, head_axes
-    return _over_batch(jax.vmap(one, axes), (self.params, scale), (s_BHLM, tokens))
+    return score_by_head(
+      self.encoding.score,
+      self.params,
+      s_BHLM,
+      q_BLHK,
+      k_BMHK,
+      q_at,
+      k_at,
+      mask_BLM,
+      scale,
+    )
 
   def bias(self, pos_BL: jax.Array, pos_BM: jax.Array) -> jax.Array | float:
     """Returns the bias b_BHLM; its batch axis is as long as that of the positions."""
@@ -203,8 +196,49 @@ class Bound:
 
   @property
   def head_axes(self) -> dict[str, int | None]:
-    """Maps each parameter to 0 if it has a slice for each head, else to None."""
-    return {n: 0 if axes_of(n).startswith("H") else None for n in self.params}
+    return head_axes(self.params)
+
+
+def head_axes(params: Params) -> dict[str, int | None]:
+  """Maps each parameter to 0 if it has a slice for each head, else to None."""
+  return {n: 0 if axes_of(n).startswith("H") else None for n in params}
+
+
+def score_by_head(
+  score: Callable[[Params, jax.Array, Tile], jax.Array],
+  params: Params,
+  s_BHLM: jax.Array,
+  q_BLHK: jax.Array,
+  k_BMHK: jax.Array,
+  q_at: Coords,
+  k_at: Coords,
+  mask_BLM: jax.Array,
+  scale: float | jax.Array,
+) -> jax.Array:
+  """Returns s_BHLM after a `score` hook, mapped over heads and batch.
+
+  score    (params, s_LM, tile) -> s_LM, of one head of one sequence
+  params   of the hook's owner; the other arguments are those of `Bound.score`
+  """
+  if mask_BLM.ndim == 4:
+    mask_BLM = jnp.broadcast_to(mask_BLM, s_BHLM.shape)
+  tokens = {
+    "q_LK": q_BLHK, "k_MK": k_BMHK, "pos_L": q_at.pos_BL, "pos_M": k_at.pos_BL,
+    "mask_LM": mask_BLM, "q_data": q_at.data, "k_data": k_at.data,
+  }  # fmt: skip
+  # The axis of heads in each array of a sequence.
+  token_axes = {
+    "q_LK": 1, "k_MK": 1, "pos_L": None, "pos_M": None,
+    "mask_LM": 0 if mask_BLM.ndim == 4 else None,
+    "q_data": {name: _head_axis(name) for name in q_at.data},
+    "k_data": {name: _head_axis(name) for name in k_at.data},
+  }  # fmt: skip
+
+  def one(params, scale, s_LM, tokens):
+    return score(params, s_LM, Tile(**tokens, scale=scale))
+
+  axes = head_axes(params), 0 if jnp.ndim(scale) else None, 0, token_axes
+  return _over_batch(jax.vmap(one, axes), (params, scale), (s_BHLM, tokens))
 
 
 def bind(encoding: PositionalEncoding, params: Params, dims: Dims) -> Bound:

@@ -26,6 +26,8 @@ class Coords:
   segment_BL  tokens attend to tokens of the same segment
   data        other inputs of an encoding, by name with axes: ids from the task
               (`row_BL`), results of `token_data` (`gate_BLH`)
+  variant_data   results of the attention variant's `token_data`; its hooks read them
+              as `data`, so that no name can be one of the encoding's
 
   >>> at = consecutive(B=1, L=3)
   >>> at.pos_BL.tolist(), at.bidirectional().real_BL.tolist()
@@ -37,6 +39,7 @@ class Coords:
   horizon_BL: jax.Array
   segment_BL: jax.Array
   data: dict[str, jax.Array] = dataclasses.field(default_factory=dict)
+  variant_data: dict[str, jax.Array] = dataclasses.field(default_factory=dict)
 
   def replace(self, **changes: Any) -> "Coords":
     """Returns a copy with some fields changed."""

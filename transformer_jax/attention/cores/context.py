@@ -62,6 +62,24 @@ class Context:
       s_BHLM, q_BLHK, k_BMHK, self.q_at, self.k_at, mask_BLM, self.scale
     )
 
+  def logits(
+    self,
+    s_BHLM: jax.Array,
+    q_BLHK: jax.Array,
+    k_BMHK: jax.Array,
+    mask_BLM: jax.Array,
+  ) -> jax.Array:
+    """Returns scores s_BHLM after the variant's `score` and `logits`, before the mask.
+
+    s_BHLM           scores of the encoding
+    q_BLHK, k_BMHK   queries and keys
+    mask_BLM         or mask_BHLM
+    """
+    s_BHLM = self.variant.score(
+      s_BHLM, q_BLHK, k_BMHK, self.q_at, self.k_at, mask_BLM, self.scale
+    )
+    return self.variant.logits(s_BHLM)
+
   def full_scores(
     self, q_BLHK: jax.Array, k_BMHK: jax.Array, mask_BLM: jax.Array
   ) -> jax.Array:
@@ -81,8 +99,8 @@ class Context:
     return self.variant.select(q_BLHK, k_BMHK, self.q_at, self.k_at, mask_BLM)
 
   def weights(self, s_BHLM: jax.Array, mask_BLM: jax.Array) -> jax.Array:
-    """Returns the weights of whole rows: the variant's logits, softmax and dropout."""
-    w_BHLM = self.variant.weigh(self.variant.logits(s_BHLM), mask_BLM)
+    """Returns the weights of whole rows, from `logits`: softmax, dropout."""
+    w_BHLM = self.variant.weigh(s_BHLM, mask_BLM, self.q_at, self.k_at)
     return self.dropout(w_BHLM) if self.dropout else w_BHLM
 
   def mix(self, w_BHLM: jax.Array, v_BMHE: jax.Array) -> jax.Array:

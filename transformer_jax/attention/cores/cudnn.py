@@ -16,7 +16,10 @@ from transformer_jax.attention.variants.bound_variant import PLAIN
 from transformer_jax.devices import platform
 
 HOOKS = "bias", "mask", "score", "values", "full_scores"
-CHANGES = "dot", "logits", "select", "sink_logit", "pointwise", "weigh"
+CHANGES = (
+  *("dot", "score", "logits", "select", "sink_logit"),
+  *("pointwise", "weigh", "weigh_at"),
+)
 WITHOUT = "use model.core=blockwise or dense"
 
 

@@ -37,6 +37,7 @@ class Dense(Core):
     """Returns w_BHLM, float32: the weight of each key for each query."""
     mask_BLM = context.mask()
     s_BHLM = context.full_scores(q_BLHK, k_BMHK, mask_BLM)
+    s_BHLM = context.logits(s_BHLM, q_BLHK, k_BMHK, mask_BLM)
     return context.weights(s_BHLM, context.selected(q_BLHK, k_BMHK, mask_BLM))
 
   def refusal(self, encoding, variant=PLAIN.variant, dropout=False):

@@ -64,7 +64,7 @@ class LinearCore(Core):
         f"linear adds up features of keys, and {variant.name} has none; use"
         " model.attention=performer, or model.core=auto"
       )
-    if any(map(variant.overrides, ("logits", "mask", "select"))):
+    if any(map(variant.overrides, ("score", "logits", "mask", "select"))):
       return (
         f"linear makes no weight by itself, and a part of {variant.name} changes single"
         " weights; use model.core=dense"

@@ -91,8 +91,11 @@ def _of_context(split: Split, context: Context) -> Context:
 def _of_coords(split: Split, at: Coords) -> Coords:
   batch = split.get("B")
   specs = jax.tree.map(lambda x: PartitionSpec(batch if len(x) > 1 else None), at)
-  data = {name: _by_name(split, name, x) for name, x in at.data.items()}
-  return specs.replace(data=data)
+
+  def of(data: dict[str, jax.Array]) -> dict[str, PartitionSpec]:
+    return {name: _by_name(split, name, x) for name, x in data.items()}
+
+  return specs.replace(data=of(at.data), variant_data=of(at.variant_data))
 
 
 def _of_params(split: Split, bound: Any) -> Any:

@@ -167,7 +167,7 @@ def _attend_block(scheme, queries, keys, count_BL):
   context = Context(queries.at, keys.at, position, scale, variant)
   mask_BLM = context.mask()
   s_BHLM = context.scores(queries.q_BLHK, k_BMHK, mask_BLM)
-  s_BHLM = variant.logits(s_BHLM)
+  s_BHLM = context.logits(s_BHLM, queries.q_BLHK, k_BMHK, mask_BLM)
   if variant.variant.overrides("pointwise"):
     w_BHLM = jnp.where(by_heads(mask_BLM), variant.pointwise(s_BHLM, count_BL), 0.0)
     lse_BLH1 = jnp.zeros((*queries.q_BLHK.shape[:3], 1))

@@ -59,6 +59,7 @@ class Alternate(Variant):
   mixer = Variant.mixer  # of the alternation itself: its layers may be
   name = Variant.name
   tile_local = Variant.tile_local
+  reads_keys = Variant.reads_keys
 
   @property
   def parts(self):

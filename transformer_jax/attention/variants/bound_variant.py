@@ -8,9 +8,8 @@ import jax.numpy as jnp
 
 from transformer_jax.attention.projections import Arrays
 from transformer_jax.attention.variants.base import Variant
-from transformer_jax.axes import axes_of
 from transformer_jax.positions import Bound, Coords
-from transformer_jax.positions.bound import by_head
+from transformer_jax.positions.bound import by_head, head_axes, score_by_head
 
 MASKED = -1e30  # below any score, yet finite: an empty row must not make NaN
 
@@ -32,6 +31,33 @@ class BoundVariant:
   variant: Variant = dataclasses.field(metadata={"static": True})
   params: Arrays = dataclasses.field(default_factory=dict)
 
+  def borrow(self, weights: Arrays) -> "BoundVariant":
+    """Returns the variant with the projection weights that it borrows."""
+    if not self.variant.overrides("borrow"):
+      return self
+    return dataclasses.replace(self, params=self.variant.borrow(self.params, weights))
+
+  def read(self, x_BLD: jax.Array, q_BLHK: jax.Array, at: Coords) -> Coords:
+    """Returns the coordinates with the token data of `token_data`."""
+    if not self.variant.overrides("token_data"):
+      return at
+    data = self.variant.token_data(self.params, x_BLD, q_BLHK)
+    return at.replace(variant_data=data)
+
+  def accumulate(self, at: Coords) -> Coords:
+    """Returns the coordinates with token data summed along the text."""
+    if not self.variant.overrides("accumulate"):
+      return at
+    data = self.variant.accumulate(self.params, at.variant_data, with_own(at))
+    return at.replace(variant_data=data)
+
+  def temper(self, q_BLHK: jax.Array, at: Coords) -> jax.Array:
+    """Returns the queries times their temperature."""
+    if not self.variant.overrides("temperature"):
+      return q_BLHK
+    factor = self.variant.temperature(self.params, with_own(at))
+    return (q_BLHK * factor).astype(q_BLHK.dtype)
+
   def dot(
     self, q_BLHK: jax.Array, k_BMHK: jax.Array, scale: float | jax.Array
   ) -> jax.Array:
@@ -49,6 +75,24 @@ class BoundVariant:
     batch = jax.vmap(heads, (None, 0, 0, None))
     return batch(self.params, q_BLHK, k_BMHK, scale)
 
+  def score(
+    self,
+    s_BHLM: jax.Array,
+    q_BLHK: jax.Array,
+    k_BMHK: jax.Array,
+    q_at: Coords,
+    k_at: Coords,
+    mask_BLM: jax.Array,
+    scale: float | jax.Array,
+  ) -> jax.Array:
+    """Returns s_BHLM after `score`; arguments are those of `Bound.score`."""
+    if not self.variant.overrides("score"):
+      return s_BHLM
+    q_at, k_at = with_own(q_at), with_own(k_at)
+    hook, params = self.variant.score, self.params
+    tokens = q_BLHK, k_BMHK, q_at, k_at
+    return score_by_head(hook, params, s_BHLM, *tokens, mask_BLM, scale)
+
   def logits(self, s_BHLM: jax.Array) -> jax.Array:
     """Returns the changed scores, before the mask."""
     if not self.variant.overrides("logits"):
@@ -57,7 +101,7 @@ class BoundVariant:
 
   def mask(self, q_at: Coords, k_at: Coords) -> jax.Array:
     """Returns mask_BLM, the keys each query attends to; B is 1 if texts share it."""
-    return visible(q_at, k_at) & self.variant.mask(q_at, k_at)
+    return visible(q_at, k_at) & self.variant.mask(with_own(q_at), with_own(k_at))
 
   def select(
     self,
@@ -75,7 +119,7 @@ class BoundVariant:
     """
     if not self.variant.overrides("select"):
       return mask_BLM
-    args = q_BLHK, k_BMHK, q_at, k_at, mask_BLM
+    args = q_BLHK, k_BMHK, with_own(q_at), with_own(k_at), mask_BLM
     return by_heads(mask_BLM) & self.variant.select(self.params, *args)
 
   def sink_logit(self) -> jax.Array | None:
@@ -99,9 +143,25 @@ class BoundVariant:
     keys_BHL1 = jnp.broadcast_to(keys_BHL1, (*s_BHLM.shape[:3], 1))
     return self.by_head(self.variant.pointwise, s_BHLM, keys_BHL1)
 
-  def weigh(self, s_BHLM: jax.Array, mask_BLM: jax.Array) -> jax.Array:
-    """Returns the weights of whole rows, by definition; mask_BLM or mask_BHLM."""
+  def weigh(
+    self,
+    s_BHLM: jax.Array,
+    mask_BLM: jax.Array,
+    q_at: Coords | None = None,
+    k_at: Coords | None = None,
+  ) -> jax.Array:
+    """Returns the weights of whole rows, by definition.
+
+    s_BHLM       scores
+    mask_BLM     or mask_BHLM
+    q_at, k_at   coordinates; needed by variants with `weigh_at`
+    """
     mask_B1LM, variant = by_heads(mask_BLM), self.variant
+    if variant.overrides("weigh_at"):
+      if q_at is None or k_at is None:
+        raise ValueError(f"{variant.name} weighs by coordinates; give q_at and k_at")
+      at = with_own(q_at), with_own(k_at)
+      return variant.weigh_at(self.params, s_BHLM, mask_B1LM, *at)
     if variant.overrides("weigh"):
       return variant.weigh(self.params, s_BHLM, mask_B1LM)
     if variant.overrides("pointwise"):
@@ -117,11 +177,15 @@ class BoundVariant:
 
   @property
   def head_axes(self) -> dict[str, int | None]:
-    """Axis of heads of each parameter: 0, or None if all heads share it."""
-    return {n: 0 if axes_of(n).startswith("H") else None for n in self.params}
+    return head_axes(self.params)
 
 
 PLAIN = BoundVariant(Variant())
+
+
+def with_own(at: Coords) -> Coords:
+  """Returns the coordinates as the hooks of a variant get them: `data` is its own."""
+  return at.replace(data=at.variant_data)
 
 
 def by_heads(mask_BLM: jax.Array) -> jax.Array:

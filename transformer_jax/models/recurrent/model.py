@@ -190,12 +190,16 @@ class CrossAttention(nn.Module):
     v_BMGE = variant.values(params, v_BMGE)
 
     def attend(x_BLD, at):
-      q_at, q_BLHK = at.replace(data={}).bidirectional(), projections.query(w, x_BLD)
-      scale = variant.scale(params, q_BLHK.shape[-1])
-      q_BLHK, k = variant.condition(params, q_BLHK, k_BMGK)
+      q_at, projected_BLHK = (
+        at.replace(data={}).bidirectional(),
+        projections.query(w, x_BLD),
+      )
+      scale = variant.scale(params, projected_BLHK.shape[-1])
+      q_BLHK, k = variant.condition(params, projected_BLHK, k_BMGK)
       q_BLHK, k = projections.transform_qk(position, q_BLHK, k, q_at, k_at)
       q_BLHK, k = variant.rotated(params, q_BLHK, k)
       bound = BoundVariant(variant, params)
+      q_BLHK = bound.temper(q_BLHK, bound.read(x_BLD, projected_BLHK, q_at))
       o_BLHE = self.arch.core(q_BLHK, k, v_BMGE, q_at, k_at, position, scale, bound)
       o_BLHE = projections.found(w, variant.mixed(params, o_BLHE))
       o_BLHE = variant.output(params, x_BLD, o_BLHE)

@@ -10,6 +10,8 @@ import jax.numpy as jnp
 from transformer_jax.axes import axes_of
 from transformer_jax.positions import Coords
 
+TokenData = tuple[dict[str, jax.Array], dict[str, jax.Array]]
+
 
 @dataclasses.dataclass(frozen=True)
 class Blocks:
@@ -43,6 +45,7 @@ class Blocks:
       self.pad(at.horizon_BL, constant_values=-1),
       self.pad(at.segment_BL),
       {name: self.pad(x) for name, x in at.data.items()},
+      {name: self.pad(x) for name, x in at.variant_data.items()},
     )
 
   def cut(self, x: jax.Array) -> jax.Array:
@@ -91,14 +94,21 @@ class Cut:
     x = x.transpose(1, 2, 5, 0, 3, 4, 6).reshape(B, -1, self.H, E)
     return x[:, : self.queries.length]
 
-  def places(self, at: Coords, blocks: Blocks) -> tuple[dict[str, jax.Array], Coords]:
-    """Returns the data of padded coordinates, and the rest of them."""
-    data = {}
-    for name, x in at.data.items():
+  def places(self, at: Coords, blocks: Blocks) -> tuple[TokenData, Coords]:
+    """Returns the data of padded coordinates, and the coordinates for masks."""
+
+    def cut(name: str, x: jax.Array) -> jax.Array:
       axes = axes_of(name)
       x = self.by_group(x, axes.index("H")) if "H" in axes else x[None]
-      data[name] = jax.vmap(blocks.cut)(x)
-    return data, jax.tree.map(lambda x: blocks.cut(x)[None], at.replace(data={}))
+      return jax.vmap(blocks.cut)(x)
+
+    of_encoding, of_variant = (
+      {name: cut(name, x) for name, x in data.items()}
+      for data in (at.data, at.variant_data)
+    )
+    # The mask reads the variant's data too: that of all heads, and without a gradient.
+    rest = jax.tree.map(lambda x: blocks.cut(x)[None], at.replace(data={}))
+    return (of_encoding, of_variant), rest
 
   def by_group(self, x: jax.Array, axis: int) -> jax.Array:
     """Splits an axis of query heads into groups; the axis of groups comes first."""

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from transformer_jax.attention.cores.blockwise import toeplitz
+from transformer_jax.attention.cores.blockwise.blocks import TokenData
 from transformer_jax.attention.variants.base import Variant
 from transformer_jax.attention.variants.bound_variant import (
   MASKED,
@@ -90,7 +91,8 @@ class TileScore:
   @property
   def reads(self) -> bool:
     """True when a hook reads queries and keys besides that product."""
-    return self.encoding.overrides("score") or not self.multiplies
+    scores = self.encoding.overrides("score") or self.variant.overrides("score")
+    return scores or not self.multiplies
 
   @property
   def biased(self) -> bool:
@@ -111,6 +113,7 @@ class TileScore:
     scale: float | jax.Array = weights["scale_H"] if self.scale is None else self.scale
     mask_BLM = self.attends(weights, tile_index)
     (q_urK, q_data), (k_uMK, k_data) = query, key
+    q_at, k_at = _with(tile_index.q_at, q_data), _with(tile_index.k_at, k_data)
     if self.reads:
       q_HLK = q_urK.reshape(H, -1, q_urK.shape[-1])
       k_HMK = jnp.repeat(k_uMK, H // len(k_uMK), axis=0)
@@ -120,12 +123,20 @@ class TileScore:
     else:
       s_HLM = variant.dot(q_BLHK, k_BMHK, scale)[0]
     if self.encoding.overrides("score"):
-      q_at = tile_index.q_at.replace(data=q_data)
-      k_at = tile_index.k_at.replace(data=k_data)
       s_HLM = Bound(self.encoding, weights["position"]).score(
         s_HLM[None], q_BLHK, k_BMHK, q_at, k_at, mask_BLM, scale
       )[0]
     s_HLM, mask_HLM = s_HLM + bias, by_heads(mask_BLM)[0]
+    if self.variant.overrides("score"):
+      s_HLM = variant.score(
+        jnp.where(mask_HLM, s_HLM, 0.0)[None],
+        q_BLHK,
+        k_BMHK,
+        q_at,
+        k_at,
+        mask_BLM,
+        scale,
+      )[0]
     if self.variant.overrides("logits"):
       # The bias of a masked pair may be undefined: its gradient would be NaN.
       s_HLM = variant.logits(jnp.where(mask_HLM, s_HLM, 0.0)[None])[0]
@@ -212,6 +223,12 @@ class TileScore:
     bound = Bound(self.encoding, position)
     out_BLHE = bound.values(w_HLM[None], tile_index.q_at.pos_BL, tile_index.k_at.pos_BL)
     return jnp.moveaxis(jnp.asarray(out_BLHE)[0], 1, 0)
+
+
+def _with(at: Coords, data: TokenData) -> Coords:
+  """Returns the coordinates of a tile with its token data."""
+  of_encoding, of_variant = data
+  return at.replace(data=of_encoding, variant_data=of_variant)
 
 
 def zeros(tree: Any) -> Any:

@@ -225,6 +225,11 @@ def refusal(core, encoding, variant, dropout) -> str | None:
         f"{variant.name} is no softmax of dot products, which is all that {core} has;"
         " use model.core=blockwise or dense"
       )
+  if variant.overrides("score") or variant.reads_keys:
+    return (
+      f"{variant.name} reads data of tokens in each tile, which {core} does not load;"
+      " use model.core=blockwise or dense"
+    )
   found = _small(encoding, variant)
   if isinstance(found, str):
     return (

@@ -113,46 +113,95 @@ def act(
   q_BLHK, k_BLHK, v_BLHK   queries, keys and values
   at                       coordinates of the tokens
   """
-  bound = BoundVariant(variant, params)
+  bound, uses = BoundVariant(variant, params), variant.overrides
+  read = bound.read(x_BLD, q_BLHK, at)
+  at = bound.accumulate(read)
   conditioned = variant.condition(params, q_BLHK, k_BLHK)
   q, k = variant.rotated(params, *conditioned)
   scale = variant.scale(params, q.shape[-1])
-  s_BHLM, mask_BLM = bound.dot(q, k, scale), bound.mask(at, at)
-  logits_BHLM = bound.logits(s_BHLM)
-  w_BHLM = bound.weigh(logits_BHLM, bound.select(q, k, at, at, mask_BLM))
+  tempered_BLHK = bound.temper(q, at)
+  s_BHLM, mask_BLM = bound.dot(tempered_BLHK, k, scale), bound.mask(at, at)
+  tile = _Tile(bound, tempered_BLHK, k, at, mask_BLM, scale)
+  scored_BHLM = tile.score(s_BHLM)
+  logits_BHLM = bound.logits(scored_BHLM)
+  chosen_BHLM = bound.select(tempered_BLHK, k, at, at, mask_BLM)
+  w_BHLM = bound.weigh(logits_BHLM, chosen_BHLM, at, at)
   unseen_BHLM = jnp.where(mask_BLM[:, None], 0.0, w_BHLM)
   values_BLHK = variant.values(params, v_BLHK)
   mixed_BLHK = jnp.einsum("BHLM,BMHK->BLHK", w_BHLM, values_BLHK)
   o_BLHK = variant.mixed(params, mixed_BLHK)
-  out_BLHK = variant.output(params, x_BLD, o_BLHK)
-  uses, apart = variant.overrides, {}
+  alone_BLHK = variant.own_value(params, x_BLD, o_BLHK, v_BLHK)
+  out_BLHK = variant.output(params, x_BLD, alone_BLHK)
+  apart = {}
+  if uses("token_data"):
+    part_at = bound.read(x_BLD[:, SOME], q_BLHK[:, SOME], cut(at, SOME))
+    apart["token_data"] = apart_by(cut(read, SOME).variant_data, part_at.variant_data)
+  if uses("temperature"):
+    part_BLHK = bound.temper(q[:, SOME], cut(at, SOME))
+    apart["temperature"] = apart_by(tempered_BLHK[:, SOME], part_BLHK)
   pairs = {"condition": (q_BLHK, k_BLHK), "rotated": conditioned}
   results = {"condition": conditioned, "rotated": (q, k)}
   for hook in filter(uses, pairs):
     part = getattr(variant, hook)(params, *_part(*pairs[hook]))
     apart[hook] = apart_by(_part(*results[hook]), part)
   if uses("features") or uses("dot"):
-    part = bound.dot(q[:, SOME], k[:, KEYS], scale)
+    part = bound.dot(tempered_BLHK[:, SOME], k[:, KEYS], scale)
     apart["features" if uses("features") else "dot"] = apart_by(_tile(s_BHLM), part)
-  apart |= _scores_apart(bound, s_BHLM, logits_BHLM, mask_BLM, at)
+  if uses("score"):
+    apart["score"] = apart_by(_tile(scored_BHLM), tile.part().score(_tile(s_BHLM)))
+  apart |= _scores_apart(bound, scored_BHLM, logits_BHLM, mask_BLM, at)
   if uses("values"):
     part = variant.values(params, v_BLHK[:, SOME])
     apart["values"] = apart_by(values_BLHK[:, SOME], part)
   if uses("mixed"):
     part = variant.mixed(params, mixed_BLHK[:, SOME])
     apart["mixed"] = apart_by(o_BLHK[:, SOME], part)
+  if uses("own_value"):
+    some = (x[:, SOME] for x in (x_BLD, o_BLHK, v_BLHK))
+    part = variant.own_value(params, *some)
+    apart["own_value"] = apart_by(alone_BLHK[:, SOME], part)
   if uses("output"):
-    part = variant.output(params, x_BLD[:, SOME], o_BLHK[:, SOME])
+    part = variant.output(params, x_BLD[:, SOME], alone_BLHK[:, SOME])
     apart["output"] = apart_by(out_BLHK[:, SOME], part)
   unseen = jnp.max(jnp.abs(unseen_BHLM))
   return {"output": out_BLHK, "unseen": unseen, "apart": apart}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Tile:
+  """Queries and keys with what the hook `score` reads of them."""
+
+  bound: BoundVariant
+  q_BLHK: jax.Array
+  k_BMHK: jax.Array
+  at: Coords
+  mask_BLM: jax.Array
+  scale: float | jax.Array
+  some: slice = dataclasses.field(default_factory=lambda: slice(None))
+  keys: slice = dataclasses.field(default_factory=lambda: slice(None))
+
+  def score(self, s_BHLM: jax.Array) -> jax.Array:
+    """Returns the scores after the hook."""
+    return self.bound.score(
+      s_BHLM,
+      self.q_BLHK[:, self.some],
+      self.k_BMHK[:, self.keys],
+      cut(self.at, self.some),
+      cut(self.at, self.keys),
+      self.mask_BLM[:, self.some, self.keys],
+      self.scale,
+    )
+
+  def part(self) -> "_Tile":
+    """Returns some queries and keys."""
+    return dataclasses.replace(self, some=SOME, keys=KEYS)
 
 
 def _scores_apart(bound, s_BHLM, logits_BHLM, mask_BLM, at):
   """Returns by hook the error of logits, weights and mask of a tile.
 
   bound         the bound variant
-  s_BHLM        scaled scores of all queries and keys
+  s_BHLM        scores of all queries and keys, before `logits`
   logits_BHLM   their logits
   mask_BLM      True where a query attends to a key
   at            coordinates of the tokens

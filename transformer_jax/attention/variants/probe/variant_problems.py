@@ -5,6 +5,15 @@ from collections.abc import Iterator
 from transformer_jax.attention.variants.probe.variant_findings import VariantFindings
 
 LOCAL = {
+  "token_data": ".token_data of some tokens differs from that of all, as in decoding:"
+  " read each token by itself, and sum along the text in accumulate()",
+  "temperature": ".temperature of some tokens differs from that of all, as in decoding:"
+  " read coordinates and data of each token by itself",
+  "score": ".score of a tile differs from that part of the whole, so that cores would"
+  " differ: change each score by its query and key, or use weigh_at(), which gets whole"
+  " rows",
+  "own_value": ".own_value of some tokens differs from that of all, as in decoding:"
+  " change each token by itself",
   "condition": ".condition of some tokens differs from that of all, as in decoding:"
   " change each by itself",
   "rotated": ".rotated of some tokens differs from that of all, as in decoding:"
@@ -33,9 +42,10 @@ def problems(findings: VariantFindings) -> Iterator[str]:
   for name, difference in findings.usual["apart"].items():
     if difference > 1e-3:
       yield LOCAL[name]
+  weigh = "weigh_at" if findings.variant.overrides("weigh_at") else "weigh"
   if findings.usual["unseen"] > 1e-6:
     yield (
-      ".weigh gives weight to keys that a query must not see; return"
+      f".{weigh} gives weight to keys that a query must not see; return"
       " jnp.where(mask_B1LM, w_BHLM, 0.0), after a sum over what is seen alone"
     )
   if findings.future > 1e-3:

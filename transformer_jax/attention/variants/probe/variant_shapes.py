@@ -11,6 +11,7 @@ from transformer_jax.attention.projections import Projections
 from transformer_jax.attention.variants.base import Variant
 from transformer_jax.axes import Dims, axes_of
 from transformer_jax.members import call, kind_of
+from transformer_jax.positions.base import Tile
 from transformer_jax.positions.coords import Coords, absent
 from transformer_jax.positions.probe.one_layer import cut
 from transformer_jax.positions.probe.parameter_shapes import check_axes, check_params
@@ -71,7 +72,7 @@ class VariantShapes:
 
   def same(self, hook: str, found: Any, wanted: tuple, axes: str) -> None:
     if jnp.shape(found) != wanted:
-      one_head = hook in ("dot", "logits", "pointwise")
+      one_head = hook in ("dot", "score", "logits", "pointwise")
       cure = "it is called for one head, whose params['x_H'] is one number"
       raise SpecError(
         f"{self.name}.{hook} returns {jnp.shape(found)} where {axes} must be {wanted};"
@@ -87,7 +88,7 @@ class VariantShapes:
     o_BLHE   shape of the mixtures of values
     at       coordinates of the keys, as shapes
     """
-    q_BLHK, q_at = k_BMHK[:, :5], cut(at, slice(0, 5))
+    q_BLHK = k_BMHK[:, :5]
     s_BHLM = jnp.einsum("BLHK,BMHK->BHLM", q_BLHK, k_BMHK)
     one = {n: x[0] if axes_of(n).startswith("H") else x for n, x in params.items()}
     s_LM, H = s_BHLM[0, 0], q_BLHK.shape[2]
@@ -95,7 +96,10 @@ class VariantShapes:
     if jnp.shape(scale) not in ((), (H,)):
       self.same("scale", scale, (H,), "scale_H, or a number,")
     one_scale = scale[0] if jnp.ndim(scale) else scale
+    q_at, at = self.read(params, x_BMD, k_BMHK, at)
     calls = {
+      "temperature": lambda: self.temperature(params, q_BLHK, q_at),
+      "score": lambda: self.score(one, q_BLHK, k_BMHK, q_at, at, s_LM, one_scale),
       "condition": lambda: self.pair("condition", (params, q_BLHK, k_BMHK)),
       "rotated": lambda: self.pair("rotated", (params, q_BLHK, k_BMHK)),
       "features": lambda: self.pair("features", (params, q_BLHK, k_BMHK, scale)),
@@ -105,10 +109,12 @@ class VariantShapes:
       "mask": lambda: self.mask(q_at, at),
       "select": lambda: self.select(params, q_BLHK, k_BMHK, q_at, at),
       "sink_logit": lambda: self.sink_logit(params, H),
-      "weigh": lambda: self.weigh(params, s_BHLM),
+      "weigh": lambda: self.weigh("weigh", params, s_BHLM),
+      "weigh_at": lambda: self.weigh("weigh_at", params, s_BHLM, q_at, at),
       "values": lambda: self.width("values", params, k_BMHK),
       "mixed": lambda: self.width("mixed", params, o_BLHE),
-      "output": lambda: self.output(params, x_BMD[:, :5], o_BLHE),
+      "own_value": lambda: self.output("own_value", params, x_BMD, o_BLHE, o_BLHE),
+      "output": lambda: self.output("output", params, x_BMD, o_BLHE),
     }
     for hook, check_hook in calls.items():
       if self.variant.overrides(hook):
@@ -136,9 +142,11 @@ class VariantShapes:
     """Checks a hook that returns an array in the shape of its argument."""
     self.same(hook, self.call(hook, params, x), x.shape, "an array as wide as it got")
 
-  def output(self, params: HookArrays, x_BLD: jax.Array, o_BLHE: jax.Array) -> None:
-    found = self.call("output", params, x_BLD, o_BLHE)
-    self.same("output", found, o_BLHE.shape, "o_BLHE")
+  def output(
+    self, hook: str, params: HookArrays, x_BMD: jax.Array, *heads: Any
+  ) -> None:
+    found = self.call(hook, params, x_BMD[:, :5], *heads)
+    self.same(hook, found, heads[0].shape, "o_BLHE")
 
   def mask(self, q_at: Coords, k_at: Coords) -> None:
     found = self.call("mask", q_at, k_at)
@@ -160,6 +168,79 @@ class VariantShapes:
         " return True or False for each head, query and key, [B, H, L, M]"
       )
 
-  def weigh(self, params: HookArrays, s_BHLM: jax.Array) -> None:
-    found = self.call("weigh", params, s_BHLM, s_BHLM[:, :1] > 0)
-    self.same("weigh", found, s_BHLM.shape, "w_BHLM")
+  def weigh(
+    self, hook: str, params: HookArrays, s_BHLM: jax.Array, *at: Coords
+  ) -> None:
+    found = self.call(hook, params, s_BHLM, s_BHLM[:, :1] > 0, *at)
+    self.same(hook, found, s_BHLM.shape, "w_BHLM")
+
+  def read(
+    self, params: HookArrays, x_BMD: jax.Array, k_BMHK: jax.Array, at: Coords
+  ) -> tuple[Coords, Coords]:
+    """Returns the coordinates of 5 queries and 7 keys, with their token data."""
+    for hook in ("token_data", "accumulate"):
+      if self.variant.overrides(hook):
+        args = (x_BMD, k_BMHK) if hook == "token_data" else (at.data, at)
+        at = at.replace(data=self.call(hook, params, *args))
+        self.data(hook, at.data, x_BMD.shape[:2])
+    return cut(at, slice(0, 5)), at
+
+  def data(self, hook: str, data: Any, tokens: tuple[int, ...]) -> None:
+    """Checks that token data is arrays by name, whose axes start with BL."""
+    if not isinstance(data, dict):
+      raise SpecError(f"{self.name}.{hook} returns {kind_of(data)}; return a dict")
+    for name, x in data.items():
+      letters, shape = axes_of(name), jnp.shape(x)
+      if not letters.startswith("BL") or len(letters) != len(shape):
+        raise SpecError(
+          f"{self.name}.{hook}: '{name}' has the shape {shape}; let its name end in its"
+          " axes, BL first, as in 'gate_BLH'"
+        )
+      if shape[:2] not in (tokens, (1, tokens[1])):
+        raise SpecError(
+          f"{self.name}.{hook}: '{name}' has the shape {shape}; its first axes must be"
+          f" those of the tokens, {tokens}"
+        )
+
+  def temperature(self, params: HookArrays, q_BLHK: jax.Array, at: Coords) -> None:
+    found = jnp.shape(self.call("temperature", params, at))
+    try:
+      fits = jnp.broadcast_shapes(found, q_BLHK.shape) == q_BLHK.shape
+    except ValueError:
+      fits = False
+    if not fits:
+      self.same("temperature", self.call("temperature", params, at), (), "t_BLH1")
+
+  def score(
+    self,
+    one: HookArrays,
+    q_BLHK: jax.Array,
+    k_BMHK: jax.Array,
+    q_at: Coords,
+    k_at: Coords,
+    s_LM: jax.Array,
+    scale: float | jax.Array,
+  ) -> None:
+    """Checks `score` on one head of one sequence.
+
+    one              parameters of one head
+    q_BLHK, k_BMHK   queries and keys
+    q_at, k_at       their coordinates
+    s_LM             scores
+    scale            factor on dot products
+    """
+
+    def of_head(data: HookArrays) -> HookArrays:
+      return {n: x[0, :, 0] if "H" in axes_of(n) else x[0] for n, x in data.items()}
+
+    tile = Tile(
+      q_LK=q_BLHK[0, :, 0],
+      k_MK=k_BMHK[0, :, 0],
+      pos_L=q_at.pos_BL[0],
+      pos_M=k_at.pos_BL[0],
+      mask_LM=s_LM > 0,
+      q_data=of_head(q_at.data),
+      k_data=of_head(k_at.data),
+      scale=scale,
+    )
+    self.one("score", one, s_LM, tile)
