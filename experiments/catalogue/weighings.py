@@ -45,7 +45,7 @@ def weighings(variant: Variant) -> dict[str, np.ndarray]:
   if any(variant.overrides(hook) for hook in BY_SCORE):
     return plotted | {"scores_HM": _by_score(variant)}
   if type(variant.projections()) is type(Variant().projections()) and any(
-    variant.overrides(hook) for hook in ("values", "mixed", "output")
+    variant.overrides(hook) for hook in ("values", "mixed", "own_value", "output")
   ):
     return plotted | {"values_HN": _by_value(variant)}
   return plotted | {"cache_N": np.array(_sizes(variant)) / np.array(_sizes(Variant()))}
@@ -103,6 +103,7 @@ def _weights(bound: BoundVariant, q_BLHK, k_BMGK, scale) -> jax.Array:
   mask_BLM = context.mask()
   k_BMHK = repeat_heads(k_BMGK, q_BLHK.shape[2])
   s_BHLM = context.full_scores(q_BLHK, k_BMHK, mask_BLM)
+  s_BHLM = context.logits(s_BHLM, q_BLHK, k_BMHK, mask_BLM)
   return context.weights(s_BHLM, context.selected(q_BLHK, k_BMHK, mask_BLM))
 
 
@@ -134,6 +135,8 @@ def _by_value(variant: Variant) -> np.ndarray:
   x_BLD = jnp.repeat(
     jax.random.normal(jax.random.key(7), (1, 1, DIMS.D)), len(VALUES), axis=0
   )
+  own_BLHE = jnp.zeros_like(o_BLHE).at[..., 0].set(1.0)
+  o_BLHE = variant.own_value(drawn, x_BLD, o_BLHE, own_BLHE)
   o_BLHE = variant.output(drawn, x_BLD, o_BLHE)
   return np.asarray(jnp.mean(o_BLHE[:, 0], axis=-1)).T
 

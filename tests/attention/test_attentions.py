@@ -42,7 +42,8 @@ SPECS = [spec for name in SCORED for spec in ARGUMENTS.get(name, [name])] + SUMS
 
 def hooks_of(spec):
   """Returns the hooks of a variant that a core calls."""
-  hooks = "scale dot features logits mask select sink_logit pointwise weigh".split()
+  hooks = "scale temperature dot features score logits mask select sink_logit"
+  hooks = [*hooks.split(), *"pointwise weigh weigh_at own_value token_data".split()]
   variant = attentions.build(spec)
   return tuple(hook for hook in hooks if variant.overrides(hook))
 

@@ -258,6 +258,7 @@ COMPARED = {
   "cosine": ("test_conditioning", "test_cosine_attention"),
   "l2_distance": ("test_options", "test_layers_of_x_transformers"),
   "laser": ("test_options", "test_layers_of_x_transformers"),
+  "xsa": ("test_exclusive", "test_the_part_along_the_own_value_is_taken_away"),
   "moba": ("test_selection", "test_blocks_are_chosen_as_the_paper_says"),
   "linear": ("test_kernel_attention", "test_linear_numbers"),
   "performer": ("test_kernel_attention", "test_random_features_are_unbiased"),

@@ -1,4 +1,4 @@
-"""Exclusive self-attention (XSA), 2026. https://arxiv.org/abs/2603.09078"""
+"""Exclusive self-attention. Zhai, 2026. https://arxiv.org/abs/2603.09078"""
 
 import dataclasses
 
