@@ -79,7 +79,7 @@ def mixer_line(named: tuple[str, Variant]) -> list[str]:
   assert isinstance(mixer, Mixer)
   dims = SIZES["base"]
   state = mixer.cache(dims, B=1, dtype="float32")
-  kept = sum(x.size for x in (state.state_BHKE, *state.recent.values()))
+  kept = sum(x.size for x in jax.tree.leaves((state.state, state.recent.inputs)))
   count = _count([mixer], dims)
   return [f"`{name}`", purpose(mixer), paper(mixer), f"{count:,}", f"{kept:,}"]
 

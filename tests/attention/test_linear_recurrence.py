@@ -12,6 +12,8 @@ import pytest
 from transformer_jax.attention.linear_recurrence import (
   StateUpdates,
   chunked,
+  elementwise,
+  elementwise_sequential,
   sequential,
 )
 
@@ -203,3 +205,27 @@ def test_narrow_inputs_are_added_up_in_float32():
     assert found[0].dtype == found[1].dtype == jnp.float32
     for a, b in zip(found, want, strict=True):
       np.testing.assert_array_equal(a, b)
+
+
+def test_single_numbers_in_parallel_are_those_token_by_token():
+  """With states that are forgotten, kept as they are, and one before the text."""
+  random = np.random.default_rng(0)
+  decay = -np.exp(3 * random.normal(size=(2, 37, 3)))
+  decay[0, [0, 11]], decay[1, 5:9] = -np.inf, 0.0
+  value, grad_out = random.normal(size=(2, 2, 37, 3))
+  start = random.normal(size=(2, 3))
+
+  def both(form):
+    def total(value, start):
+      states, last = form(jnp.asarray(decay), value, start)
+      return jnp.vdot(states, grad_out) + jnp.sum(jnp.sin(last)), (states, last)
+
+    return jax.jit(jax.grad(total, (0, 1), has_aux=True))(value, start)
+
+  found, want = both(elementwise), both(elementwise_sequential)
+  by_hand = [start]
+  for t in range(37):
+    by_hand.append(np.exp(decay[:, t]) * by_hand[-1] + value[:, t])
+  np.testing.assert_allclose(want[1][0], np.stack(by_hand[1:], 1), atol=1e-5)
+  for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(want), strict=True):
+    np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)

@@ -25,6 +25,8 @@ ARGUMENTS = {
     "gated_delta(1, negative=True)",
     "gated_delta(heads=4, key_heads=2, key_width=6, value_width=10, epsilon=1e-3)",
   ],
+  "gated_conv": ["gated_conv(4, bias=True)", "gated_conv(2)"],
+  "rg_lru": ["rg_lru(12)", "rg_lru(convolution=1, bias=False)"],
 }
 SPECS = [spec for name in NAMES for spec in ARGUMENTS[name]]
 HYBRIDS = [f"alternate({name}, multihead, 2)" for name in NAMES]
@@ -142,7 +144,7 @@ def test_uses_without_a_meaning_are_refused(name):
     tj.Transformer(arch).init(jax.random.key(0), TOKENS)
   with pytest.raises(ValueError, match=f"^{name} in cross attention: .*its own text"):
     form(attentions.build(name), "cross")
-  with pytest.raises(SpecError, match=f"{name} has a state instead of scores"):
+  with pytest.raises(SpecError, match=f"{name} is a mixer, without scores"):
     attentions.build(f"{name} + window(4)")
   assert isinstance(attentions.build(name), Mixer)
 
@@ -217,6 +219,7 @@ def test_a_mixer_is_the_formula_of_its_paper(spec):
 
 
 SIZES = {
+  "rg_lru(width=13)": "^attention=rg_lru: 13 channels do not divide",
   "gated_delta(heads=4, key_heads=3)": "^attention=gated_delta: 3 key_heads do not",
   "gated_delta(key_width=99999, value_width=999999)": "state of 2 heads .* 745 GiB",
 }
@@ -231,7 +234,7 @@ def test_sizes_that_do_not_fit_are_refused(spec):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_mixer_has_no_weights_to_look_at(name):
   model, params = model_of(name)
-  with pytest.raises(ValueError, match=f"^{name} has a state, and none of .*weights"):
+  with pytest.raises(ValueError, match=f"^{name} is a mixer, with none of .*weights"):
     capture.run(model, params, TOKENS)
   _, found = capture.run(model, params, TOKENS, want=("state", "update"))
   assert "decoder/layer_0/attention" in found["update"]

@@ -78,4 +78,37 @@ def gated_delta(mixer, p, x_LD):
   return delta_rule(mixer, p, x_LD, decay, lambda x, h: silu(x @ p["gate_DHE"][:, h]))
 
 
-MIXERS = {"gated_delta": gated_delta}
+def gated_conv(mixer, p, x_LD):
+  def enter(name):
+    return x_LD @ p[f"{name}_DF"] + p.get(f"{name}_shift_F", 0)
+
+  mixed_LF = convolved(enter("write") * enter("value"), p["mix_FN"])
+  read_LF = enter("read") * (mixed_LF + p.get("mix_shift_F", 0))
+  return read_LF @ p["out_FD"] + p.get("out_shift_D", 0)
+
+
+def gelu(x):
+  return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
+
+
+def rg_lru(mixer, p, x_LD):
+  out_LD = np.zeros_like(x_LD) + p.get("out_shift_D", 0)
+  for h in range(p["rate_HE"].shape[0]):
+    shift = {n: p.get(f"{n}_shift_HE", np.zeros((h + 1, 1)))[h] for n in SHIFTED}
+    value_LE = x_LD @ p["value_DHE"][:, h] + shift["value"]
+    gate_LE = gelu(x_LD @ p["gate_DHE"][:, h] + shift["gate"])
+    if "mix_HEN" in p:
+      value_LE = convolved(value_LE, p["mix_HEN"][h])
+    state = None
+    for i, x in enumerate(value_LE + shift["mix"]):
+      r = sigmoid(x @ p["recurrence_HKE"][h] + shift["recurrence"])
+      take = sigmoid(x @ p["input_HKE"][h] + shift["input"])
+      a = np.exp(-8 * r * softplus(p["rate_HE"][h]))
+      new = take * x
+      state = new if state is None else a * state + np.sqrt(1 - a**2) * new
+      out_LD[i] += (state * gate_LE[i]) @ p["out_HED"][h]
+  return out_LD
+
+
+SHIFTED = "value", "gate", "mix", "recurrence", "input"
+MIXERS = {"gated_conv": gated_conv, "gated_delta": gated_delta, "rg_lru": rg_lru}

@@ -175,7 +175,7 @@ def _check_attention(arch: Any) -> None:
   layers = [arch.layer(use, n)[1] for use, count in sides for n in range(count)]
   if layers and all(layer.mixer for layer in layers):
     raise ValueError(
-      f"{layers[0].name} has a state, and none of {', '.join(sorted(OF_CORE))}; look at"
+      f"{layers[0].name} is a mixer, with none of {', '.join(sorted(OF_CORE))}; look at"
       " state or update, or at a model with layers of attention"
     )
 

@@ -11,7 +11,7 @@ from transformer_jax.initializers import fan_in_uniform
 from transformer_jax.positions.base import PositionalEncoding, positions
 from transformer_jax.positions.forgetting import Forgetting, kept_between
 from transformer_jax.positions.selective_rope import direction
-from transformer_jax.positions.shared.convolution import mix
+from transformer_jax.positions.shared.convolution import mix, neighbours
 
 
 @positions.register("path")
@@ -84,7 +84,8 @@ class Path(PositionalEncoding):
     return data | more
 
   def accumulate(self, params, data, at):
-    mixed_BLHK = mix(data["direction_BLHK"], params["mix_HKN"], at)
+    near = neighbours(at, self.width)
+    mixed_BLHK = mix(data["direction_BLHK"], params["mix_HKN"], near)
     data = data | {"direction_BLHK": direction(jax.nn.silu(mixed_BLHK))}
     if self.forget:
       data |= Forgetting().accumulate(params, {"kept_BLH": data["kept_BLH"]}, at)

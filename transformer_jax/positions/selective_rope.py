@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from transformer_jax.initializers import fan_in_uniform
 from transformer_jax.positions.base import positions
 from transformer_jax.positions.rope import Rope
-from transformer_jax.positions.shared.convolution import mix
+from transformer_jax.positions.shared.convolution import mix, neighbours
 from transformer_jax.positions.shared.sums import of_tokens, running, turns
 
 
@@ -55,7 +55,8 @@ class SelectiveRope(Rope):
     return {"step_BLHR": step_BLHR, "gate_BLH": jax.nn.sigmoid(logit_BLH)}
 
   def accumulate(self, params, data, at):
-    step_BLHR = mix(data["step_BLHR"], params["mix_HRN"], at)
+    near = neighbours(at, self.width)
+    step_BLHR = mix(data["step_BLHR"], params["mix_HRN"], near)
     step_BLHR *= data["gate_BLH"][..., None]
     # Only differences within a text count, so sums may run on through other texts.
     frequency_R = self.frequencies(params, step_BLHR.shape[-1])

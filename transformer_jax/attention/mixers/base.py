@@ -3,10 +3,12 @@
 import dataclasses
 import functools
 import os
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from transformer_jax.attention.convolution import Recent, convolve, none_yet
 from transformer_jax.attention.linear_recurrence import (
   StateUpdates,
   chunked,
@@ -16,7 +18,6 @@ from transformer_jax.attention.projections import Arrays
 from transformer_jax.attention.variants.base import Variant
 from transformer_jax.axes import Dims
 from transformer_jax.positions import Coords, coords
-from transformer_jax.positions.shared.convolution import mix
 
 AT_ONCE = 8  # tokens from which on chunks are faster than one after another
 
@@ -26,21 +27,19 @@ AT_ONCE = 8  # tokens from which on chunks are faster than one after another
 class StateCache:
   """What a mixer keeps of a text: its size is the same at every length.
 
-  state_BHKE   of the recurrence, float32
-  recent       inputs of the convolutions of the newest tokens, {name: [B, N, ...]}
-  at           their coordinates
+  state    of the recurrence, float32, as state_BHKE; None: it has none
+  recent   inputs of the convolutions of the newest tokens
 
   >>> from transformer_jax.axes import Dims
   >>> from transformer_jax.attention import attentions
   >>> mixer, dims = attentions.build("gated_delta"), Dims(V=5, D=8, H=2, F=8, L=8)
   >>> cache = mixer.cache(dims, B=3, dtype="float32")
-  >>> cache.state_BHKE.shape, cache.at.order_BL.shape
+  >>> cache.state.shape, cache.recent.at.order_BL.shape
   ((3, 2, 4, 4), (3, 3))
   """
 
-  state_BHKE: jax.Array
-  recent: Arrays
-  at: Coords
+  state: Any
+  recent: Recent
 
 
 class Mixer(Variant):
@@ -55,6 +54,7 @@ class Mixer(Variant):
     inputs       x -> {name: x}          what is convolved along the text
     taps         -> {name: parameter}    weights of these convolutions, with axis N last
     tokens       x, inputs, coords -> updates   what each token does to the state
+    recurrence   inputs -> o, state      instead, for a state that is no matrix
     result       x, inputs, o -> x       the update of the residual stream
 
   and is registered as variants are: `alternate(gated_delta, multihead, 4)` is a hybrid.
@@ -120,18 +120,35 @@ class Mixer(Variant):
     cache    of the tokens before; None: there are none, and none is returned
     unroll   writes the loop over chunks out, so that operations can be counted
     """
-    inputs, recent = self._convolved(params, x_BLD, at, cache)
+    inputs, recent = self.inputs(params, x_BLD), cache.recent if cache else None
+    inputs, recent = convolve(inputs, self.taps(params), at, recent)
+    start = cache.state if cache else None
+    o_BLHE, state = self.recurrence(params, x_BLD, inputs, at, start, unroll)
+    update_BLD = self.result(params, x_BLD, inputs, o_BLHE.astype(x_BLD.dtype))
+    return update_BLD, None if recent is None else StateCache(state, recent)
+
+  def recurrence(
+    self,
+    params: Arrays,
+    x_BLD: jax.Array,
+    inputs: Arrays,
+    at: Coords,
+    state: Any = None,
+    unroll: bool = False,
+  ) -> tuple[jax.Array, Any]:
+    """Returns what queries read of the state, o_BLHE, and the last state.
+
+    inputs   those of `inputs`, convolved
+    at       coordinates of the tokens
+    state    before the first of them; None: there are none before
+    unroll   as in `mixed_by_state`
+    """
     tokens = _of_text(self.tokens(params, x_BLD, inputs, at), at, self.writes)
-    start = cache.state_BHKE if cache else None
     if x_BLD.shape[1] >= AT_ONCE:
-      o_BLHE, state_BHKE = chunked(tokens, start, unroll=unroll)
+      o_BLHE, state = chunked(tokens, state, unroll=unroll)
     else:
-      o_BLHE, state_BHKE = sequential(tokens, start)
-    o_BLHE = o_BLHE[:, self.writes - 1 :: self.writes].astype(x_BLD.dtype)
-    update_BLD = self.result(params, x_BLD, inputs, o_BLHE)
-    if cache is None:
-      return update_BLD, None
-    return update_BLD, StateCache(state_BHKE, *recent)
+      o_BLHE, state = sequential(tokens, state)
+    return o_BLHE[:, self.writes - 1 :: self.writes], state
 
   def cache(self, dims: Dims, B: int, dtype: str) -> StateCache:
     """Returns the empty cache of B texts."""
@@ -141,31 +158,14 @@ class Mixer(Variant):
       for name, (shape, _) in self.weights(dims).items():
         params[name] = jnp.zeros(shape, jnp.float32)
       x_BLD = jnp.zeros((B, 1, dims.D), dtype)
-      inputs = self.inputs(params, x_BLD)
-      state = self.tokens(params, x_BLD, inputs, coords.consecutive(B, 1)).empty
-      taps = self.taps(params)
-      back = max((x.shape[-1] for x in taps.values()), default=1) - 1
-      recent = {n: jnp.zeros((B, back, *inputs[n].shape[2:]), dtype) for n in taps}
-      return state, recent, jnp.zeros(back)
+      inputs, taps = self.inputs(params, x_BLD), self.taps(params)
+      at = coords.consecutive(B, 1)
+      _, state = self.recurrence(params, x_BLD, inputs, at)
+      return state, inputs, taps
 
-    state, recent, back = jax.eval_shape(first, jax.random.key(0))
-    state, recent = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (state, recent))
-    return StateCache(state, recent, coords.absent(B, back.shape[0]))
-
-  def _convolved(self, params, x_BLD, at, cache):
-    """Returns the convolved inputs, and what the cache keeps of them."""
-    inputs, taps = self.inputs(params, x_BLD), self.taps(params)
-    if cache is None:
-      return inputs | {n: mix(inputs[n], tap, at) for n, tap in taps.items()}, None
-    B, L, _ = x_BLD.shape
-    joined = functools.partial(_joined, B)
-    all_at = jax.tree.map(joined, cache.at, at.replace(data={}))
-    whole = {n: joined(cache.recent[n], inputs[n]) for n in taps}
-    found = {n: mix(whole[n], tap, all_at)[:, -L:] for n, tap in taps.items()}
-    # Padding may stand between tokens: those that are there go last.
-    newest_BL = jnp.argsort(all_at.real_BL, axis=1, stable=True)[:, L:]
-    newest = functools.partial(_places, newest_BL)
-    return inputs | found, jax.tree.map(newest, (whole, all_at))
+    state, inputs, taps = jax.eval_shape(first, jax.random.key(0))
+    state = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), state)
+    return StateCache(state, none_yet(inputs, taps, B))
 
   def bidirectional(self):
     raise ValueError(
@@ -175,8 +175,8 @@ class Mixer(Variant):
 
   def cross(self):
     raise ValueError(
-      f"{self.name} has a state of its own text, and reads no other one; use another"
-      " attention"
+      f"{self.name} mixes the tokens of its own text, and reads no other one; use"
+      " another attention"
     )
 
   def refusal(self, encoding):
@@ -186,14 +186,16 @@ class Mixer(Variant):
 @functools.lru_cache(maxsize=64)
 def _check_state(mixer: Mixer, dims: Dims) -> None:
   """Raises ValueError if the state of one text is larger than this machine's memory."""
-  state = jax.eval_shape(lambda: mixer.cache(dims, 1, "float32").state_BHKE)
+  state = jax.eval_shape(lambda: mixer.cache(dims, 1, "float32").state)
   memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-  if (size := 4 * state.size) > memory:
-    _, H, K, E = state.shape
-    raise ValueError(
-      f"a state of {H} heads of {K} by {E} numbers is {size / 2**30:,.0f} GiB for each"
-      f" text, and this machine has {memory / 2**30:,.0f}; write smaller widths"
-    )
+  for array in jax.tree.leaves(state):
+    if (size := 4 * array.size) > memory:
+      _, H, *widths = array.shape
+      raise ValueError(
+        f"a state of {H} heads of {' by '.join(map(str, widths))} numbers is"
+        f" {size / 2**30:,.0f} GiB for each text, and this machine has"
+        f" {memory / 2**30:,.0f}; write smaller widths"
+      )
 
 
 def _of_text(tokens: StateUpdates, at: Coords, writes: int) -> StateUpdates:
@@ -211,14 +213,3 @@ def _of_text(tokens: StateUpdates, at: Coords, writes: int) -> StateUpdates:
     read_BLHK=None if read is None else some(read),
     first_BL=jnp.broadcast_to(first_BL, (B, first_BL.shape[1])),
   )
-
-
-def _joined(B: int, old: jax.Array, new: jax.Array) -> jax.Array:
-  """Returns arrays of tokens, the new ones after the old ones, in B rows."""
-  new = jnp.broadcast_to(new, (B, *new.shape[1:])).astype(old.dtype)
-  return jnp.concatenate([old, new], axis=1)
-
-
-def _places(place_BN: jax.Array, x: jax.Array) -> jax.Array:
-  """Returns some places of x along its second axis."""
-  return jnp.take_along_axis(x, jnp.expand_dims(place_BN, tuple(range(2, x.ndim))), 1)

@@ -63,7 +63,7 @@ class Variant:
   signed = False  # weights may be negative
   positive = False  # mixtures of the results of `values` must be positive
   rereads = False  # weights depend on earlier queries, which caches do not store
-  mixer = False  # it has a state instead of scores: see attention/mixers
+  mixer = False  # it has no scores, but a state or none: see attention/mixers
 
   def projections(self) -> Projections:
     """Returns the projections of tokens to queries, keys and values."""
@@ -310,7 +310,7 @@ class Sum(Variant):
   def __post_init__(self):
     if mixers := [part.name for part in self.parts if part.mixer]:
       raise SpecError(
-        f"{mixers[0]} has a state instead of scores, and nothing can be added to it;"
+        f"{mixers[0]} is a mixer, without scores, and nothing can be added to it;"
         f" give it layers of its own, as in alternate({mixers[0]}, multihead, 4)"
       )
     for what, hooks in ONE_OF.items():
