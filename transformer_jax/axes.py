@@ -45,7 +45,7 @@ class Dims:
 
   V vocabulary, D model width, H heads, K head width, F feed-forward width, L tokens in
   a training sequence, E value width, G heads of keys and values. 0 means D / H for K,
-  K for E, and H for G.
+  K for E, H for G, and no feed-forward part for F.
 
   >>> Dims(V=256, D=64, H=4, F=256, L=128).K
   16

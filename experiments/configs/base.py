@@ -40,7 +40,7 @@ def _model() -> ConfigDict:
   model.layers = 2
   model.heads = 4  # (H)
   model.head_width = 0  # (K); 0: width / heads
-  model.feedforward = 256  # hidden units of each layer (F); recurrent: none
+  model.feedforward = 256  # hidden units of each layer (F); 0, recurrent: none
   model.feedforward_bias = False  # its projections add learned vectors
   model.activation = "gelu"  # relu, gelu, swiglu: see transformer_jax/models/layers.py
   model.norm = "rmsnorm"  # layernorm, batchnorm, none: see models/feature_norms.py

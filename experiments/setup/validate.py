@@ -151,11 +151,15 @@ CHOICES = {
   "train.text": ("auto", "resident", "streamed"),
 }
 AT_LEAST_ONE = (
-  *("model.width", "model.layers", "model.heads", "model.feedforward"),
+  *("model.width", "model.layers", "model.heads"),
   *("train.length", "train.batch_size", "train.steps", "train.steps_per_dispatch"),
   *("train.checkpoint_every", "train.keep_checkpoints", "train.accumulate"),
   *("evaluate.examples", "evaluate.batch_size"),
   *("evaluate.texts_per_step", "evaluate.beam"),
+)
+NOT_NEGATIVE = (
+  *("train.clip", "model.head_width", "model.feedforward"),
+  *("evaluate.texts", "evaluate.rollouts"),
 )
 PROBABILITIES = (
   *("model.dropout", "model.attention_dropout", "train.label_smoothing"),
@@ -196,7 +200,7 @@ def _ranges(flat: Mapping[str, Any]) -> Iterator[str]:
   for key in PROBABILITIES:
     if not 0 <= flat[key] < 1:
       yield f"{key}={flat[key]}: write a number from 0 to below 1"
-  for key in ("train.clip", "model.head_width", "evaluate.texts", "evaluate.rollouts"):
+  for key in NOT_NEGATIVE:
     if not flat[key] >= 0:
       yield f"{key}={flat[key]}: write 0 or more"
   yield from _target_returns(flat["evaluate.target_returns"])

@@ -27,6 +27,7 @@ from transformer_jax.spec import SpecError
 # Arguments that show something in 24 tokens and 4 heads, where the default does not.
 ARGUMENTS = {
   "alternate": ["alternate(window(6), multihead)"],
+  "by_layer": ["by_layer((window(6), multihead))"],
   "gqa": ["gqa(2)", "gqa(1, bias=True)"],
   "window": ["window(6)"],
   "softcap": ["softcap(2)"],

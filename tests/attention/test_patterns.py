@@ -154,6 +154,8 @@ def test_layers_take_turns():
   assert names(modernbert.replace("0", "1"), 3) == ["window", "multihead", "window"]
   both = names(f"{gemma2} + softcap(50) + mqa", 2)
   assert both == ["window + softcap + mqa", "multihead + softcap + mqa"]
+  listed = "by_layer((window(9), alternate(mqa, gqa(2)), window(9)))"
+  assert names(listed, 5) == ["window", "gqa", "window", "window", "mqa"]
   nested = "alternate(alternate(window(2), window(3)), multihead, 3)"
   assert [attentions.build(nested).layer(n) for n in (0, 1, 2)] == [
     attentions.build(spec) for spec in ("window(2)", "window(3)", "multihead")
@@ -200,6 +202,8 @@ def test_layers_of_different_kinds_have_their_own_parameters_and_caches():
     ("alternate(window, multihead, 1)", "alternate: period is 1"),
     ("alternate(window, multihead, 3, at=3)", "at is 3; write which of 3 layers"),
     ("alternate(window, nowhere)", "unknown attention variant 'nowhere'"),
+    ("by_layer(window)", "write a list of variants, as in by_layer"),
+    ("by_layer((window, nowhere))", "unknown attention variant 'nowhere'"),
   ],
 )
 def test_what_cannot_be_is_one_error(spec, says):

@@ -29,6 +29,7 @@ GAINS = {"f": 2, "g": 5, "f_update": 7, "g_update": 11}  # norms that only multi
     ("no_residual", 180),  # f(2) = 12; g(60)
     ("parallel", 28),  # 1 + f(2) + g(5)
     ("parallel(norms='one')", 19),  # 1 + f(2) + g(2)
+    ("by_layer((update, pre))", 368),  # of layer 0
   ],
 )
 def test_placements(spec, expected):
@@ -41,8 +42,29 @@ def test_the_first_norm_is_left_out_of_layer_0_alone():
   kind = placements.build("pre(final_norm=False, first_norm=False)")
   assert kind.layer(0) == kind
   assert kind.layer(1) == kind.layer(7) == placements.build("pre(final_norm=False)")
-  for name in placements:
+  for name in {*placements} - {"by_layer"}:
     assert placements.build(name).layer(3) == placements.build(name)
+
+
+def test_a_list_of_placements_has_one_for_each_layer():
+  pre, post = "pre(first_norm=False)", "post(final_norm=True)"
+  mixed = placements.build(f"by_layer(({pre}, {post}, update))")
+  after = [pre, post, "update", "pre", post]
+  assert [mixed.layer(n) for n in range(5)] == [placements.build(x) for x in after]
+  assert mixed.final_norm
+  with pytest.raises(ValueError, match="write final_norm alike in all"):
+    placements.build("by_layer((pre, post))")
+  with pytest.raises(ValueError, match="write a list of placements, as in by_layer"):
+    placements.build("by_layer(pre)")
+
+
+def test_without_hidden_units_there_is_no_feedforward_part():
+  dims = Dims(V=7, D=8, H=2, F=0, L=8)
+  model = Transformer(Architecture(dims, "rope", decoders=1))
+  token_BL = jnp.arange(8).reshape(2, 4) % 7
+  params = model.init(jax.random.key(0), token_BL)["params"]
+  assert {*params["decoder"]["layer_0"]} == {"attention", "attention_norm"}
+  assert np.all(np.isfinite(model.apply({"params": params}, token_BL)))
 
 
 def test_a_parallel_placement_has_norms_for_each_or_one():
@@ -61,7 +83,7 @@ def test_without_norms_placements_differ_in_their_sums_alone():
   params = model("pre").init(jax.random.key(0), token_BL)
   assert not [path for path in flat(params["params"]) if "norm" in path]
   logits = {name: model(name).apply(params, token_BL) for name in placements}
-  for name in ("post", "sandwich", "update"):
+  for name in ("post", "sandwich", "update", "by_layer"):
     np.testing.assert_array_equal(logits[name], logits["pre"])
   for name in ("no_residual", "parallel"):
     assert np.all(np.isfinite(logits[name]))

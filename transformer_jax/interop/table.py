@@ -9,10 +9,13 @@ H x K. The letters are those of our name, so "HK D" is the transpose of a matrix
 is the axis along which our parameters are concatenated in one tensor of theirs, in the
 order of the table. It replaces a letter of ours that theirs lack, as in "*K", where
 keys may have fewer heads than queries. "G*" is our axis of heads: G groups of equally
-many heads. 1 is an axis of length one. The second axis of "DD" is d.
+many heads. 1 is an axis of length one. The second axis of "DD" is d. "-N" is the axis
+N in reverse order. Adjacent letters of ours that theirs lack are all in the star: "* D"
+holds query_DHK and value_DHE.
 """
 
 import dataclasses
+import itertools
 import math
 
 import numpy as np
@@ -30,6 +33,7 @@ class TensorLayout:
 
   ours, theirs   axis letters of both; theirs with spaces
   sizes          size of each letter
+  reverse        letters of axes that are in reverse order there
 
   >>> part = layout("attention/query_DHK", (4, 2, 3), "HK D", groups=1)
   >>> part.give(np.zeros((4, 2, 3))).shape, part.merged(star=1)
@@ -39,6 +43,7 @@ class TensorLayout:
   ours: str
   theirs: str
   sizes: dict[str, int]
+  reverse: str = ""
 
   @property
   def letters(self) -> str:
@@ -47,12 +52,21 @@ class TensorLayout:
   def give(self, x: np.ndarray) -> np.ndarray:
     """Returns our array with an axis for each of their letters."""
     x = np.asarray(x).reshape([self.sizes[a] for a in self.ours])
-    return np.transpose(x, [self.ours.index(a) for a in self.letters])
+    x = np.transpose(x, [self.ours.index(a) for a in self.letters])
+    return np.flip(x, self._reversed)
 
   def take(self, x: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """Inverse of `give`."""
-    x = np.transpose(x, [self.letters.index(a) for a in self.ours])
+    x = np.transpose(np.flip(x, self._reversed), self._order)
     return np.ascontiguousarray(x.reshape(shape))
+
+  @property
+  def _order(self) -> list[int]:
+    return [self.letters.index(a) for a in self.ours]
+
+  @property
+  def _reversed(self) -> tuple[int, ...]:
+    return tuple(self.letters.index(a) for a in self.reverse)
 
   def shape(self, star: int) -> list[int]:
     """Returns the shape with an axis for each letter, `star` of them at the star."""
@@ -67,14 +81,19 @@ class TensorLayout:
 def layout(path: str, shape: tuple[int, ...], theirs: str, groups: int) -> TensorLayout:
   """Returns the layout of our array in a tensor with the given axes."""
   ours = _distinct(axes_of(path))
+  reverse = "".join(a for before, a in itertools.pairwise(theirs) if before == "-")
+  theirs = theirs.replace("-", "")
   sizes = dict(zip(ours, shape, strict=True)) | {"1": 1, "*": 1}
-  if "G*" in theirs and "H" in ours:
-    sizes |= {"G": groups, "*": sizes["H"] // groups}
-    return TensorLayout(ours.replace("H", "G*"), theirs, sizes)
-  other = next((a for a in ours if a not in theirs), "")
-  if "*" in theirs and other:
-    return TensorLayout(ours.replace(other, "*"), theirs, sizes | {"*": sizes[other]})
-  return TensorLayout("*" * ("*" in theirs) + ours, theirs, sizes)
+  if "G*" in theirs and "H" in ours:  # its heads are G groups of r
+    ours = ours.replace("H", "Gr")
+    sizes |= {"G": groups, "r": sizes["H"] // groups}
+  if "*" not in theirs:
+    return TensorLayout(ours, theirs, sizes, reverse)
+  others = "".join(a for a in ours if a not in theirs)
+  if not others:
+    return TensorLayout("*" + ours, theirs, sizes, reverse)
+  sizes["*"] = math.prod(sizes[a] for a in others)
+  return TensorLayout(ours.replace(others, "*"), theirs, sizes, reverse)
 
 
 def of_layers(table: NameTable, layers: int) -> NameTable:
@@ -121,14 +140,18 @@ class Names:
     sharing: dict[str, dict[str, TensorLayout]] = {}
     for path, (name, axes) in self.table.items():
       if path in self.shapes:
-        found = layout(path, self.shapes[path], axes, self.groups)
+        found = layout(path, self.shapes[path], axes, self.groups(name))
         sharing.setdefault(name, {})[path] = found
     return sharing
 
-  @property
-  def groups(self) -> int:
-    """Number of key and value heads, G; 1 without grouped queries."""
-    pairs = (zip(axes_of(p), s, strict=True) for p, s in self.shapes.items())
+  def groups(self, name: str) -> int:
+    """Returns G of a tensor, its heads of keys and values; 1 without grouped queries.
+
+    name   theirs; all of our parameters that it holds have the same G
+    """
+    paths = (path for path, (theirs, _) in self.table.items() if theirs == name)
+    shapes = ((path, self.shapes[path]) for path in paths if path in self.shapes)
+    pairs = (zip(axes_of(path), shape, strict=True) for path, shape in shapes)
     return next((size for pair in pairs for a, size in pair if a == "G"), 1)
 
   def expected(self) -> Shapes:

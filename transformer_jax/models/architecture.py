@@ -10,6 +10,7 @@ from transformer_jax.attention.mixers import mixer_probe
 from transformer_jax.attention.variants import probe as attention_probe
 from transformer_jax.axes import Dims, whole
 from transformer_jax.batch_part import BatchPart
+from transformer_jax.models import placement_list  # noqa: F401, registers by_layer
 from transformer_jax.models.compatibility import form
 from transformer_jax.models.embeddings import embeddings
 from transformer_jax.models.feature_norms import norms

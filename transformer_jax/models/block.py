@@ -216,6 +216,8 @@ class FeedForward(nn.Module):
 class Block(nn.Module):
   """Layer: self-attention, cross-attention to a memory, if any, and feed-forward.
 
+  Without hidden units (F = 0) there is no feed-forward part, as in Mamba-2.
+
   >>> import jax
   >>> from transformer_jax.axes import Dims
   >>> from transformer_jax.positions import coords
@@ -263,7 +265,8 @@ class Block(nn.Module):
     sublayers = {"attention": self_attention}
     if memory is not None:
       sublayers["cross"] = cross_attention
-    sublayers["feedforward"] = feedforward
+    if self.arch.dims.F:
+      sublayers["feedforward"] = feedforward
     x_BLD = self.norm_placement(norm, x_BLD, sublayers)
     return x_BLD, cache_after
 

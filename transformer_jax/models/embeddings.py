@@ -63,6 +63,8 @@ class TokenEmbedding(Embedding):
   types   number of token types, each with a vector that is added: BERT's segments,
           given by the id `type_BL`; without it all tokens are of type 0
   norm    normalizes the sum of embeddings and positions: BERT, BLOOM
+  scale   multiplies vectors as well, whatever their width: Granite,
+          https://huggingface.co/ibm-granite/granite-4.0-h-tiny
 
   >>> x_BLD = jnp.array([[[1.0, 2.0, 3.0, 4.0]]])  # of the table; D is 4
   >>> embeddings.build("tokens")({}, x_BLD, at=None).tolist()
@@ -72,6 +74,7 @@ class TokenEmbedding(Embedding):
   power: float = 0.5
   types: int = 0
   norm: Any = None
+  scale: float = 1.0
   table: ClassVar[bool] = True
 
   def __post_init__(self):
@@ -84,8 +87,8 @@ class TokenEmbedding(Embedding):
 
   def __call__(self, params: Params, x_BLD: jax.Array, at: Coords) -> jax.Array:
     """Returns x_BLD before the norm, from rows of the table."""
-    if self.power:
-      x_BLD = x_BLD * x_BLD.shape[-1] ** self.power
+    if self.power or self.scale != 1:
+      x_BLD = x_BLD * (self.scale * x_BLD.shape[-1] ** self.power)
     if self.types:
       type_BL = at.data.get("type_BL", jnp.zeros_like(at.pos_BL))
       # A type out of range gives NaN, not the last one.

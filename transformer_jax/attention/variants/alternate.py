@@ -6,22 +6,20 @@ https://arxiv.org/abs/2408.00118, https://arxiv.org/abs/2503.19786
 import dataclasses
 
 from transformer_jax.attention.variants.base import Variant, attentions
-from transformer_jax.forwarding import Combined, forward, of_first_layer
+from transformer_jax.attention.variants.layered import Layered
 from transformer_jax.spec import SpecError
 
 
 @attentions.register("alternate")
 @dataclasses.dataclass(frozen=True)
-class Alternate(Variant):
+class Alternate(Layered):
   """Uses one variant in one of every `period` layers and another in the others.
 
       layer n uses `last` where (n - at) mod period = 0, else `usual`
 
   `alternate(window(4096), multihead)` is Gemma 2's, `alternate(window(1024), multihead,
   6)` is Gemma 3's, `alternate(multihead, window(256))` is GPT-Neo's,
-  `alternate(window(65), multihead, 3, at=0)` is ModernBERT's. Layers may have
-  different parameters and caches. The hooks of the alternation itself are those of
-  layer 0.
+  `alternate(window(65), multihead, 3, at=0)` is ModernBERT's.
 
   usual    variant of most layers
   last     variant of one layer in every period
@@ -53,35 +51,13 @@ class Alternate(Variant):
     object.__setattr__(self, "usual", attentions.build(self.usual))
     object.__setattr__(self, "last", attentions.build(self.last))
 
-  signed = Combined(any)
-  positive = Combined(any)
-  rereads = Combined(any)
-  mixer = Variant.mixer  # of the alternation itself: its layers may be
-  name = Variant.name
-  tile_local = Variant.tile_local
-  reads_keys = Variant.reads_keys
-
   @property
   def parts(self):
     return self.usual, self.last
 
-  def layer(self, n):
-    return self.parts[n % self.period == self.at % self.period].layer(n)
+  def which(self, n):
+    return int(n % self.period == self.at % self.period)
 
-  def overrides(self, hook):
-    return any(part.overrides(hook) for part in self.parts)
-
-  def refusal(self, encoding):
-    reasons = (part.refusal(encoding) for part in self.parts if not part.mixer)
-    return next((reason for reason in reasons if reason), None)
-
-  def bidirectional(self):
-    usual, last = (part.bidirectional() for part in self.parts)
+  def formed(self, parts):
+    usual, last = parts
     return dataclasses.replace(self, usual=usual, last=last)
-
-  def cross(self):
-    usual, last = (part.cross() for part in self.parts)
-    return dataclasses.replace(self, usual=usual, last=last)
-
-
-forward(Alternate, Variant, hook=of_first_layer)
