@@ -90,8 +90,12 @@ def spec(registry: Registry, thing: Any) -> str:
   given = []
   for field in dataclasses.fields(thing):
     value = getattr(thing, field.name)
-    if isinstance(value, Variant):
-      given.append(spec(registry, value).strip("`"))
+    layers = isinstance(value, tuple) and isinstance(value[0], registry.base)
+    if layers:  # some of which are alike
+      kinds = dict.fromkeys(spec(registry, part).replace("`", "") for part in value)
+      given.append(f"({', '.join(kinds)})")
+    elif isinstance(value, Variant):
+      given.append(spec(registry, value).replace("`", ""))
     elif isinstance(value, (bool, str)) and value != field.default:
       given.append(f"{field.name}={value!r}")
   return f"`{name}({', '.join(given)})`" if given else f"`{name}`"

@@ -5,6 +5,7 @@ made. Weights are large random numbers: leaving out any detail moves logits by 0
 more. Gradients are compared under the recorded names, so each name is checked too.
 """
 
+import functools
 import json
 import pathlib
 import re
@@ -19,7 +20,7 @@ from safetensors.numpy import save_file
 
 from transformer_jax import interop
 from transformer_jax.evaluation.decode import greedy
-from transformer_jax.models import Transformer
+from transformer_jax.models import Transformer, capture
 from transformer_jax.numpy_interpreter import evaluate
 from transformer_jax.positions import coords, positions
 
@@ -28,8 +29,11 @@ CONFIGS = json.loads((FOLDER / "configs.json").read_text())
 ENCODERS = ("bert_mlm", "roberta_mlm", "distilbert", "deberta_v2", "modernbert", "vit")
 READERS = ("t5_v10", "t5_v11", "marian", "marian_stacks", "bart")
 DECODERS = sorted(CONFIGS.keys() - {*ENCODERS, *READERS})
+# Their layers are of several kinds, or mixers alone.
+HYBRIDS = ("olmo_hybrid",)
 # Of these everything is compared always; of others the logits, and all when slow.
 WHOLE = (
+  *HYBRIDS,
   "gpt2",
   "gemma2",
   "deepseek_v3",
@@ -154,6 +158,33 @@ def test_a_model_of_others_gives_its_numbers_here(tmp_path, case):
   check_pass(loaded, there, shifted=case in DECODERS)
   if "greedy_tokens" in there:
     check_decoding(loaded, there)
+
+
+def layers_of(there):
+  """Yields the places of a model that were recorded, and the numbers of each."""
+  states = under(there, "hidden_states/")
+  yield "state/decoder/embedding", states.pop("0")
+  yield "state/decoder/output", states.pop(str(len(states)))
+  for n, x_BLD in states.items():
+    yield f"state/decoder/layer_{int(n) - 1}", x_BLD
+  for name, x_BLD in there.items():
+    if found := re.fullmatch(r"layer(\d)_\w+_out", name):
+      yield f"update/decoder/layer_{found[1]}/attention", x_BLD
+
+
+@pytest.mark.parametrize("case", HYBRIDS)
+def test_each_layer_of_a_hybrid_gives_its_numbers(tmp_path, case):
+  loaded, there = interop.load(saved(tmp_path, case), core="dense"), recorded(case)[2]
+  attends = "attn_probs_layer0" in there  # of the first layer that has any
+  want = "state", "update", *["weights"] * attends
+  look = functools.partial(capture.run, Transformer(loaded.arch), want=want)
+  found = evaluate(lambda params: look(params, *texts(there))[1], loaded.params)
+  real_L1 = there["attention_mask"][-1][:, None]
+  for what, expected in layers_of(there):
+    place, _, path = what.partition("/")
+    near(found[place][path][-1] * real_L1, expected[0], what)
+  for w_BHLM in [*found.get("weights", {}).values()][:1]:
+    near(w_BHLM[-1] * real_L1, there["attn_probs_layer0"][0], "weights")
 
 
 # Of the same family as others, whose numbers are compared.

@@ -234,11 +234,8 @@ REFUSED = [  # a recorded model, what its config.json says instead, and the answ
   ("modernbert", {"hidden_activation": "relu"}, "hidden_activation='relu'"),
   ("modernbert", {"rope_parameters": {"rope_theta": 1.0}}, "says rope_theta=1.0"),
   ("modernbert", {"local_attention": 0}, "local_attention=0; write a whole number"),
-  (
-    "modernbert",
-    {"layer_types": ["full_attention"] * 2 + ["sliding_attention"] * 2},
-    "in an order that is not read here; only one of each period may differ",
-  ),
+  ("olmo_hybrid", {"hidden_act": "gelu"}, "hidden_act='gelu'"),
+  ("olmo_hybrid", {"layer_types": ["linear", "full_attention"]}, "types='linear', wh"),
   ("vit", {"image_size": [16]}, r"image_size=\[16\]; write a whole number"),
   ("vit", {"image_size": [16, 0]}, "image_size=0; write a whole number"),
 ]

@@ -24,6 +24,7 @@ import sys
 import tempfile
 import zlib
 
+import hybrids
 import numpy as np
 import torch
 import transformers
@@ -287,6 +288,7 @@ FAMILIES = {
     rope_parameters=[None, *AXES_3VL],
   )),
 }  # fmt: skip
+FAMILIES |= hybrids.FAMILIES
 ENCODERS = ["ForMaskedLM", "ForSequenceClassification", "ForTokenClassification"]
 ENCODERS += ["ForQuestionAnswering", "Model"]
 BERTS = ["bert", "roberta", "xlm-roberta", "distilbert", "deberta-v2", "modernbert"]
@@ -296,6 +298,7 @@ OTHERS = {
   "bart": ["Model"], "marian": ["Model"], "t5": ["Model", "EncoderModel"],
   "mt5": ["Model", "EncoderModel"], "cohere": ["Model"],
   "nanochat": ["Model"], "qwen2_vl_text": [], "qwen3_vl_text": [],
+  **dict.fromkeys(hybrids.FAMILIES, ["Model"]),
 }  # fmt: skip
 VIT = dict(
   hidden_size=16, intermediate_size=20, num_hidden_layers=2, num_attention_heads=2,
@@ -394,7 +397,8 @@ def fuzz(kinds):
       except Exception as error:
         print(kind, words, f"{type(error).__name__}: {error}"[:90])
         continue
-      found.pop("tensors")
+      if kind not in hybrids.SAVED:
+        found.pop("tensors")
       yield f"{kind}/{count}", found
       count += 1
       if count == PER_FAMILY:

@@ -68,6 +68,7 @@ class HFFamily:
   harmless   keys besides those of `harmless.py` that this family's code ignores
   prefix     of tensor names in a model with an output; bare models leave it out
   renamed    {pattern of an older name: the current name}
+  joined     {ending of a name: endings of tensors that hold its rows in older files}
   ignored    pattern of names of tensors that are neither trained nor used here
   copies     {name: the name of the tensor that it repeats}
   zeros      names of tensors that are zero where they are missing
@@ -92,6 +93,7 @@ class HFFamily:
   harmless: ClassVar[str] = ""
   prefix: ClassVar[str] = ""
   renamed: ClassVar[Mapping[str, Any]] = RENAMED
+  joined: ClassVar[Mapping[str, tuple[str, ...]]] = {}
   ignored: ClassVar[str] = "$^"
   copies: ClassVar[Mapping[str, str]] = {}
   zeros: ClassVar[tuple[str, ...]] = ()
@@ -172,6 +174,8 @@ class HFFamily:
     """Returns tensors under current names."""
     for old, new in self.renamed.items():
       tensors = {re.sub(old, new, name): x for name, x in tensors.items()}
+    for new, parts in self.joined.items():
+      tensors = joined(tensors, new, parts)
     return tensors
 
   def settle(self, config: Config, tensors: Tensors) -> Config:
@@ -253,6 +257,19 @@ class HFFamily:
 
 
 families = Registry("family of models", HFFamily)
+
+
+def joined(tensors: Tensors, new: str, parts: tuple[str, ...]) -> Tensors:
+  """Returns tensors, those whose names end in `parts` as one, which ends in `new`."""
+  starts = [n.removesuffix(parts[0]) for n in tensors if n.endswith(parts[0])]
+  for start in starts:
+    names = [start + part for part in parts]
+    alike = {tensors[n].shape[1:] for n in names if n in tensors and tensors[n].ndim}
+    if all(name in tensors for name in names) and len(alike) == 1:
+      whole = np.concatenate([tensors[name] for name in names])
+      tensors = {n: x for n, x in tensors.items() if n not in names}
+      tensors = tensors | {start + new: whole}
+  return tensors
 
 
 def shapes(arch: Architecture) -> dict[str, tuple[int, ...]]:

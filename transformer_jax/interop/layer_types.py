@@ -1,35 +1,40 @@
 """Alternating layer types, such as sliding-window and full attention."""
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 from transformer_jax.interop.hf_config import HFConfig
 from transformer_jax.positions import PositionalEncoding
 from transformer_jax.positions.by_layer import ByLayer
 
+Part = TypeVar("Part")
 # Kinds of attention, as config.json names them.
 LOCAL, FULL = "sliding_attention", "full_attention"
 
 
-def layer_kinds(config: HFConfig, usual: Sequence[str]) -> list[str]:
+def layer_kinds(
+  config: HFConfig, usual: Sequence[str], known: Sequence[str] = (LOCAL, FULL)
+) -> list[str]:
   """Returns the kind of attention of each layer, from the key layer_types.
 
   usual   those of a config.json without it, one for each layer
+  known   kinds that the family has
   """
-  word, known = "layer_types", {kind: kind for kind in (LOCAL, FULL)}
+  word, choices = "layer_types", {kind: kind for kind in known}
   listed = config.many(word, [*usual])
   if len(listed) != len(usual):
     raise ValueError(
       f"config.json says {word} of {len(listed)} layers, and there are {len(usual)};"
       " write one kind for each"
     )
-  return [(config | {word: kind}).choose(word, known) for kind in listed]
+  return [(config | {word: kind}).choose(word, choices) for kind in listed]
 
 
 def turns(kinds: Sequence[str]) -> str:
-  """Returns the attention spec of layers of these kinds, or raises ValueError.
+  """Returns the attention spec of layers of these kinds.
 
   One layer of each period may differ from the others: the last in Gemma and GPT-Neo,
-  the first in ModernBERT.
+  the first in ModernBERT. Else it is a list of all layers.
   """
   if len({*kinds}) == 1:
     return kinds[0]
@@ -40,17 +45,23 @@ def turns(kinds: Sequence[str]) -> str:
       if len(rest) == len(other) == 1:
         place = "" if at == period - 1 else f", at={at}"
         return f"alternate({rest.pop()}, {other.pop()}, {period}{place})"
-  raise ValueError(
-    "config.json gives layers kinds of attention in an order that is not read here;"
-    f" only one of each period may differ: {', '.join(kinds)}"
-  )
+  return f"by_layer(({', '.join(cycle(kinds))}))"
 
 
 def by_layer(encodings: Sequence[PositionalEncoding]) -> PositionalEncoding:
   """Returns one encoding for all layers: the shortest repeating list of encodings."""
+  some = cycle(encodings)
+  return encodings[0] if len(some) == 1 else ByLayer(some)
+
+
+def cycle(parts: Sequence[Part]) -> tuple[Part, ...]:
+  """Returns the shortest list that repeats to the parts of all layers.
+
+  >>> cycle("aabaaba")
+  ('a', 'a', 'b')
+  """
 
   def repeats(n):
-    return all(encoding == encodings[at % n] for at, encoding in enumerate(encodings))
+    return all(part == parts[at % n] for at, part in enumerate(parts))
 
-  period = next(filter(repeats, range(1, len(encodings) + 1)))
-  return encodings[0] if period == 1 else ByLayer(tuple(encodings[:period]))
+  return tuple(parts[: next(filter(repeats, range(1, len(parts) + 1)))])

@@ -96,17 +96,22 @@ def layout(path: str, shape: tuple[int, ...], theirs: str, groups: int) -> Tenso
   return TensorLayout(ours.replace(others, "*"), theirs, sizes, reverse)
 
 
-def of_layers(table: NameTable, layers: int) -> NameTable:
-  """Returns the table with the names of each layer in place of {n}."""
-
-  def numbers(path):
-    return range(layers) if "{n}" in path else (0,)
-
+def of_layer(table: NameTable, n: int) -> NameTable:
+  """Returns the table with the names of layer n in place of {n}."""
   return {
     path.replace("{n}", str(n)): (name.replace("{n}", str(n)), axes)
     for path, (name, axes) in table.items()
-    for n in numbers(path)
   }
+
+
+def of_layers(table: NameTable, layers: int) -> NameTable:
+  """Returns the table with the names of each layer in place of {n}."""
+
+  found: NameTable = {}
+  for path, row in table.items():
+    for n in range(layers) if "{n}" in path else (0,):
+      found |= of_layer({path: row}, n)
+  return found
 
 
 @dataclasses.dataclass(frozen=True)

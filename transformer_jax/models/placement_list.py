@@ -1,6 +1,6 @@
 """Norm placements by layer, as in hybrids whose mixers and attention are normed apart.
 
-Merrill et al., 2026, OLMo Hybrid.
+Merrill et al., 2026, OLMo Hybrid. https://arxiv.org/abs/2604.03444
 """
 
 import dataclasses
