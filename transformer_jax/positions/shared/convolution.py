@@ -37,7 +37,7 @@ class Neighbours:
     there = jnp.expand_dims(self.order_BL >= n, tuple(range(2, x.ndim)))
     if n:
       x = jnp.broadcast_to(x, (max(len(x), len(there)), *x.shape[1:]))
-      x = _taken(x, self.before[n - 1], self.after[n - 1], self.order_BL >= n)
+      x = _taken(x, self.before[n - 1], self.after[n - 1], self.order_BL)
     return jnp.where(there, x, 0)
 
 
@@ -75,8 +75,8 @@ def mix(x: jax.Array, taps: jax.Array, near: Neighbours) -> jax.Array:
 
 
 @jax.custom_vjp
-def _taken(x, before_BL, after_BL, there_BL):
-  """Returns x at the places of earlier tokens.
+def _taken(x, before_BL, after_BL, order_BL):
+  """Returns x at the places of earlier tokens, n back; to be masked by their orders.
 
   Each token is taken by one other at most, so that the gradient takes, too: XLA's sum
   into places is a hundred times slower on CPUs.
@@ -84,14 +84,15 @@ def _taken(x, before_BL, after_BL, there_BL):
   return _take(x, before_BL, 0)
 
 
-def _save(x, before_BL, after_BL, there_BL):
-  return _take(x, before_BL, 0), (after_BL, there_BL)
+def _save(x, before_BL, after_BL, order_BL):
+  return _take(x, before_BL, 0), (after_BL, order_BL)
 
 
 def _gradient(saved, d):
-  after_BL, there_BL = saved
-  d = jnp.where(jnp.expand_dims(there_BL, tuple(range(2, d.ndim))), d, 0)
-  return _take(d, after_BL, 0), None, None, None
+  after_BL, order_BL = saved
+  # Padding has tokens after it, too, but none of them takes it.
+  real = jnp.expand_dims(order_BL >= 0, tuple(range(2, d.ndim)))
+  return jnp.where(real, _take(d, after_BL, 0), 0), None, None, None
 
 
 _taken.defvjp(_save, _gradient)
