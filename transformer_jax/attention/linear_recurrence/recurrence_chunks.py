@@ -12,9 +12,13 @@ import jax.numpy as jnp
 from transformer_jax.attention.linear_recurrence.recurrence_definition import (
   StateUpdates,
 )
+from transformer_jax.attention.linear_recurrence.triangular import (
+  joined,
+  solve_unit_lower,
+)
 
 CHUNK = 64  # tokens
-TILE = 16  # of them, for which decays of features are computed one by one
+TILE = 8  # of them, for which decays of features are computed one by one
 MASKED = -1e30  # logarithm of the decay of a masked pair
 
 
@@ -27,7 +31,7 @@ def chunked(
   """Returns what `sequential` does, in memory and time linear in the length.
 
   state_BHKE   before the first token; None: zeros
-  chunk        tokens of a chunk, a multiple of `TILE`; fewer for a short text
+  chunk        tokens of a chunk, a power of 2 from 8; fewer for a short text
   unroll       writes the loop over chunks out, so that operations can be counted
 
   Within a chunk the written values solve a triangular system; from one chunk to the
@@ -36,20 +40,23 @@ def chunked(
   """
   L = tokens.key_BLHK.shape[1]
   start = tokens.empty if state_BHKE is None else state_BHKE.astype(jnp.float32)
-  chunk = min(chunk, L + -L % TILE)  # a short text is one chunk
-  parts = _within_chunks(_cut(_padded(tokens.in_float32, -L % chunk), chunk))
+  while chunk >= 2 * max(L, TILE):  # a short text is one chunk
+    chunk //= 2
 
-  def visit(state_BHKE, part):
+  def visit(state_BHKE, tokens):
+    part = _within_chunk(_by_heads(tokens.in_float32))
     written_BHCE = part.value_BHCE - part.read_BHCK @ state_BHKE
     out_BHCE = part.query_BHCK @ state_BHKE + part.weights_BHCC @ written_BHCE
     decayed_BHKE = part.decay[..., None] * state_BHKE
     added_BHKE = jnp.swapaxes(part.key_BHCK, 2, 3) @ written_BHCE
-    return decayed_BHKE + added_BHKE, out_BHCE
+    return decayed_BHKE + added_BHKE, jnp.swapaxes(out_BHCE, 1, 2)
 
+  # Arrays of one chunk stay in a core's cache: all chunks at once take twice the time.
   # The backward pass keeps the states between chunks alone.
   visit = visit if unroll else jax.checkpoint(visit)
-  last_BHKE, out_nBHCE = jax.lax.scan(visit, start, parts, unroll=unroll)
-  out_BnCHE = jnp.transpose(out_nBHCE, (1, 0, 3, 2, 4))
+  pieces = _cut(_padded(tokens, -L % chunk), chunk)
+  last_BHKE, out_nBCHE = jax.lax.scan(visit, start, pieces, unroll=unroll)
+  out_BnCHE = jnp.moveaxis(out_nBCHE, 0, 1)
   B, n, C, H, E = out_BnCHE.shape
   return out_BnCHE.reshape(B, n * C, H, E)[:, :L], last_BHKE
 
@@ -57,7 +64,7 @@ def chunked(
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class _Chunk:
-  """What is known of chunks without the state before them.
+  """What is known of a chunk without the state before it.
 
   value_BHCE   written values if that state is zero
   read_BHCK    what is read from that state, and subtracted from them
@@ -85,80 +92,106 @@ def _padded(tokens: StateUpdates, count: int) -> StateUpdates:
 
 
 def _cut(tokens: StateUpdates, chunk: int) -> StateUpdates:
-  """Returns tokens in chunks: axes [n, B, H, C, ...], or [n, B, C]."""
+  """Returns tokens in chunks: axes [n, B, C, ...]."""
 
   def cut(x):
-    x = x.reshape(x.shape[0], -1, chunk, *x.shape[2:])
-    x = jnp.moveaxis(x, 1, 0)
-    return jnp.swapaxes(x, 2, 3) if x.ndim > 3 else x
+    return jnp.moveaxis(x.reshape(x.shape[0], -1, chunk, *x.shape[2:]), 1, 0)
 
   return jax.tree.map(cut, tokens)
 
 
-def _within_chunks(tokens: StateUpdates) -> _Chunk:
-  """Returns what is known of each chunk without the state before it, all at once."""
+def _by_heads(tokens: StateUpdates) -> StateUpdates:
+  """Returns tokens of a chunk with heads before them, [B, H, C, ...], or [B, C]."""
+  return jax.tree.map(lambda x: jnp.swapaxes(x, 1, 2) if x.ndim > 2 else x, tokens)
+
+
+def _within_chunk(tokens: StateUpdates) -> _Chunk:
+  """Returns what is known of a chunk without the state before it."""
   q, k, v = tokens.query_BLHK, tokens.key_BLHK, tokens.value_BLHE
-  C, first, decay = q.shape[3], tokens.first_BL, tokens.decay
+  C, first, decay = q.shape[2], tokens.first_BL, tokens.decay
   if first is not None:  # the state that it would decay is gone
-    decay = jnp.where(first[:, :, None, :, None], 0.0, decay)
+    decay = jnp.where(first[:, None, :, None], 0.0, decay)
   sum_, text = jnp.cumsum(decay, axis=-2), _text_of(first, C)
-  same = text[..., :, None] == text[..., None, :]
+  mask = (text[..., :, None] == text[..., None, :]) & jnp.tri(C, dtype=bool)
   continues, last = ((text == x)[..., None] for x in (0, text[..., -1:]))
   from_start = jnp.where(continues, jnp.exp(sum_), 0.0)
   to_end = jnp.where(last, jnp.exp(sum_[..., -1:, :] - sum_), 0.0)
-  read = jnp.zeros_like(k)
-  if tokens.read_BLHK is not None:
-    earlier = same & jnp.tri(C, k=-1, dtype=bool)
-    v, read = _solved(tokens.read_BLHK, k, v, sum_, earlier, from_start)
-  weights = _products(q, k, sum_, same & jnp.tri(C, dtype=bool))
+  r, read = tokens.read_BLHK, jnp.zeros_like(k)
+  if r is None:
+    (weights,) = _products([q], k, sum_, mask)
+  else:
+    weights, system = _products([q, r], k, sum_, mask)
+    both = jnp.concatenate([v, r * from_start], axis=-1)
+    both = solve_unit_lower(jnp.tril(system, -1), both)
+    v, read = both[..., : v.shape[-1]], both[..., v.shape[-1] :]
   return _Chunk(v, read, q * from_start, weights, from_start[..., -1, :], k * to_end)
-
-
-def _solved(r, k, v, sum_, earlier, from_start):
-  """Returns written values without a state before the chunk, and its part in them.
-
-  r, k, v      [..., C, K], [..., C, K], [..., C, E]
-  sum_         sums of the logarithms of decays
-  earlier      mask of pairs, the key before the query
-  from_start   factors on the state before the chunk
-  """
-  system = _products(r, k, sum_, earlier)
-  both = jnp.concatenate([v, r * from_start], axis=-1)
-  both = jax.scipy.linalg.solve_triangular(system, both, lower=True, unit_diagonal=True)
-  return both[..., : v.shape[-1]], both[..., v.shape[-1] :]
 
 
 def _text_of(first: jax.Array | None, C: int) -> jax.Array:
   """Returns which text of its chunk each token is of; 0: the one before the chunk."""
   if first is None:
-    return jnp.zeros((1, C), jnp.int32)
-  return jnp.cumsum(first, axis=-1, dtype=jnp.int32)[:, :, None]
+    return jnp.zeros((1, 1, C), jnp.int32)
+  return jnp.cumsum(first, axis=-1, dtype=jnp.int32)[:, None]
 
 
-def _products(x, y, sum_, mask):
-  """Returns products of x_i and y_j, y decayed from j to i; 0 where they are masked.
+def _products(xs, y, sum_, mask):
+  """Returns products of each x_i and y_j, y decayed from j to i; 0 where masked.
 
-  x, y   [..., C, K]
+  xs, y  arrays [..., C, K]
   sum_   sums of the logarithms of decays, [..., C, K] or [..., C, 1]
   mask   of pairs, i not before j
   """
   if sum_.shape[-1] == 1:
     factor = jnp.exp(jnp.where(mask, sum_ - jnp.swapaxes(sum_, -1, -2), MASKED))
-    return factor * (x @ jnp.swapaxes(y, -1, -2))
-  C, K = x.shape[-2:]
-  rows = []
-  for start in range(0, C, TILE):
-    here = slice(start, start + TILE)
-    x_TK, y_TK, sum_TK = x[..., here, :], y[..., here, :], sum_[..., here, :]
-    apart = sum_TK[..., :, None, :] - sum_TK[..., None, :, :]
-    apart = jnp.exp(jnp.where(mask[..., here, here, None], apart, MASKED))
-    near = jnp.einsum("...ik,...jk,...ijk->...ij", x_TK, y_TK, apart)
-    parts = [near, jnp.zeros((*near.shape[:-1], C - start - near.shape[-1]))]
-    if start:  # both decay to or from the end of the tile before: no factor above 1
-      at = sum_[..., start - 1 : start, :]
-      x_TK = x_TK * jnp.exp(sum_TK - at)
-      y_JK = y[..., :start, :] * jnp.exp(at - sum_[..., :start, :])
-      far = jnp.where(mask[..., here, :start], x_TK @ jnp.swapaxes(y_JK, -1, -2), 0.0)
-      parts.insert(0, far)
-    rows.append(jnp.concatenate(parts, axis=-1))
-  return jnp.concatenate(rows, axis=-2)
+    return [factor * (x @ jnp.swapaxes(y, -1, -2)) for x in xs]
+  return [jnp.where(mask, x, 0.0) for x in _products_by_feature(xs, y, sum_)]
+
+
+def _products_by_feature(xs, y, sum_):
+  """Returns `_products` for decays of features: in small blocks, then between them.
+
+  Between two blocks x decays from the border and y to it, so that no factor is above 1.
+  """
+  found, C = _within_tiles(xs, y, sum_), y.shape[-2]
+  size = TILE
+  while size < C:
+    *xs_, y_, sum__ = (_blocks(x, size) for x in (*xs, y, sum_))
+    first, second = sum__[..., ::2, :, :], sum__[..., 1::2, :, :]
+    border = first[..., -1:, :]
+    y_ = jnp.swapaxes(y_[..., ::2, :, :] * jnp.exp(border - first), -1, -2)
+    decay = jnp.exp(second - border)
+    between = [(x[..., 1::2, :, :] * decay) @ y_ for x in xs_]
+    found = [
+      joined(x[..., ::2, :, :], below, x[..., 1::2, :, :])
+      for x, below in zip(found, between, strict=True)
+    ]
+    size *= 2
+  return [x[..., 0, :, :] for x in found]
+
+
+def _within_tiles(xs, y, sum_):
+  """Returns `_products` within tiles, [..., tiles, TILE, TILE].
+
+  As between larger blocks, by one product of whole tiles for each size of a block.
+  """
+  *xs, y, sum_ = (_blocks(x, TILE) for x in (*xs, y, sum_))
+  place = jnp.arange(TILE)
+  found = [jnp.sum(x * y, axis=-1)[..., None] * jnp.eye(TILE) for x in xs]
+  size = 1
+  while size < TILE:
+    second = (place // size % 2 == 1)[:, None]
+    border = jnp.repeat(sum_[..., size - 1 :: 2 * size, :], 2 * size, axis=-2)
+    decay = jnp.exp(jnp.where(second, sum_ - border, border - sum_))
+    y_ = jnp.swapaxes(jnp.where(second, 0.0, y * decay), -1, -2)
+    one_block = place[:, None] // (2 * size) == place // (2 * size)
+    between = [jnp.where(second, x * decay, 0.0) @ y_ for x in xs]
+    found = [
+      x + jnp.where(one_block, z, 0.0) for x, z in zip(found, between, strict=True)
+    ]
+    size *= 2
+  return found
+
+
+def _blocks(x: jax.Array, size: int) -> jax.Array:
+  """Returns x in blocks of tokens, [..., blocks, size, K]."""
+  return x.reshape(*x.shape[:-2], -1, size, x.shape[-1])
