@@ -171,6 +171,36 @@ def gated(w, x):
   return mixed(w, found)
 
 
+def hybrid(w, x):
+  """Gates of the input, of the outputs of all heads, or of both: sigmoid(W x + V o)."""
+  found = np.array(heads(w, x))  # [H, L, K]
+  silu = lambda x: x * sigmoid(x)
+  flat = found.transpose(1, 0, 2).reshape(len(x), -1)
+  logits = 0.0
+  for name, read in (("gate", x), ("output_gate", flat)):
+    own = {n.removeprefix(f"{name}_"): w[n] for n in w if n.startswith(f"{name}_")}
+    for letters in own:
+      if letters.startswith("down"):
+        read = silu(read @ own[letters].reshape(read.shape[1], -1))
+    for letters in own:
+      if letters.isupper():
+        made = read @ own[letters].reshape(read.shape[1], -1)
+        logits = logits + made.reshape(len(x), 4, -1)
+  logits = logits + w.get("gate_shift_H", np.zeros(4))[:, None]
+  return mixed(w, found * sigmoid(logits).transpose(1, 0, 2))
+
+
+def normed_values(w, x):
+  """Softmax weights of values, each divided by its root mean square, times gains."""
+  q, k, v = (projected(w, x, name) for name in ("query", "key", "value"))
+  found = []
+  for h in range(4):
+    gain = w.get("value_gain_E", w.get("value_gain_HE", np.ones(4)[:, None])[h])
+    score = lambda i, j, h=h: q[i, h] @ k[j, h] / math.sqrt(3)
+    found.append(attend(score, np.array([gain * rms(row, 1e-6) for row in v[:, h]])))
+  return mixed(w, found)
+
+
 def head_scale(w, x):
   return mixed(w, [w["head_scale_H"][h] * o for h, o in enumerate(heads(w, x))])
 
@@ -219,8 +249,42 @@ def concat(w, h, state, source):
   return w["energy_HK"][h] @ np.tanh(both @ matrix)
 
 
+def tensor_product(w, x):
+  """Zhang et al., 2025, equations 3.1 and 3.2: 1/R sum over r of a_r(x) b_r(x)^T."""
+
+  def made(name, x_D):
+    if name == "query" and "query_DHK" in w:
+      return np.einsum("D,DHK->HK", x_D, w["query_DHK"])
+    named = lambda start: next(w[n] for n in w if n.startswith(f"{name}_{start}_"))
+    across, along = named("heads"), named("features")
+    ranks = range(across.shape[1])
+    pairs = [np.outer(x_D @ across[:, r], x_D @ along[:, r]) for r in ranks]
+    return sum(pairs) / len(pairs)
+
+  q, k, v = (np.array([made(n, x_D) for x_D in x]) for n in ("query", "key", "value"))
+  dot = lambda h: lambda i, j: q[i, h] @ k[j, h] / math.sqrt(3)
+  return mixed(w, [attend(dot(h), v[:, h]) for h in range(4)])
+
+
+def twins(w, x):
+  """Liu et al., 2025: heads 2n and 2n + 1 have query n; key h G / H as ever."""
+  q, k, v = (
+    np.einsum("ld,dhk->lhk", x, w[f"{n}_DGK"]) for n in ("query", "key", "value")
+  )
+  found = []
+  for h in range(4):
+    g = h * k.shape[1] // 4
+    score = lambda i, j, h=h, g=g: q[i, h // 2] @ k[j, g] / math.sqrt(3)
+    found.append(attend(score, v[:, g]))
+  return mixed(w, found)
+
+
 LOOPS = {
   "multihead": multihead,
+  "tpa(rank=2, queries=3)": tensor_product,
+  "tpa(rank=1, queries=0)": tensor_product,
+  "twin_queries": twins,
+  "twin_queries(groups=1)": twins,
   "multihead(bias=True)": multihead,
   "gqa(2, bias=True)": multihead,
   "mqa": multihead,
@@ -230,6 +294,12 @@ LOOPS = {
   "gated": gated,
   "gated(headwise=True, start=1)": gated,
   "gated(start=1) + gqa(2)": gated,
+  "gated(source='output')": hybrid,
+  "gated(source='both', headwise=True, start=1)": hybrid,
+  "gated(source='both', rank=2)": hybrid,
+  "value_norm": normed_values,
+  "value_norm(per_head=True)": normed_values,
+  "value_norm(gain=False)": normed_values,
   "head_scale": head_scale,
   "unparameterised": unparameterised,
   "unparameterised(project=False) + scale(0)": functools.partial(
@@ -243,7 +313,13 @@ LOOPS = {
 }
 
 
-SMALL = {"head_scale_H", "energy_shift_HK", "gate_shift_H", "gate_shift_HE"}
+SMALL = {
+  "value_gain_HE",
+  "head_scale_H",
+  "energy_shift_HK",
+  "gate_shift_H",
+  "gate_shift_HE",
+}
 SMALL |= {f"{which}_{of}_K" for which in ("first", "second") for of in ("query", "key")}
 
 

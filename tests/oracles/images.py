@@ -92,7 +92,52 @@ class Multimodal(Paper):
     return [row.scale * (q_K @ self.turned(row.k_LHK[j, h], ids, j)) for j in keys]
 
 
+def taylor(a_GG, terms=60):
+  """Returns exp(A) by its series."""
+  total, term = np.eye(len(a_GG)), np.eye(len(a_GG))
+  for n in range(1, terms):
+    term = term @ a_GG / n
+    total = total + term
+  return total
+
+
+@dataclasses.dataclass
+class LieRE(Turned):
+  """Ostmeier et al. 2024, section 4: R(x) = exp(sum over axes of x_i A_i)."""
+
+  block: int
+  height: int
+  width: int
+
+  def turned(self, params, h, x_K, ids, n):
+    place = {"row": ids["row"][n] / (self.height - 1)}
+    place["column"] = ids["column"][n] / (self.width - 1)
+    found, g = np.array(x_K), self.block
+    for b in range(len(x_K) // g):
+      skew = np.zeros((g, g))
+      for axis, x in place.items():
+        key = next(name for name in params if name.startswith(axis))
+        raw_P = params[key][h, b] if key.endswith("HNP") else params[key][b]
+        upper = [(i, j) for i in range(g) for j in range(i + 1, g)]
+        for (i, j), raw in zip(upper, raw_P, strict=True):
+          skew[i, j] += x * raw
+          skew[j, i] -= x * raw
+      found[b * g : (b + 1) * g] = taylor(skew) @ x_K[b * g : (b + 1) * g]
+    return found
+
+
 CASES = [
+  Case(
+    "liere(block=4, height=3, width=5)",
+    LieRE(4, 3, 5),
+    lambda dims: 2 * dims.H * (dims.K // 4) * 6,
+    neutral=(({"row_HNP": 0, "column_HNP": 0}, Paper()),),
+  ),
+  Case(
+    "liere(block=3, per_head=False)",
+    LieRE(3, 8, 8),
+    lambda dims: 2 * (dims.K // 3) * 3,
+  ),
   Case("sinusoidal_2d", Sinusoidal2d()),
   Case(
     "learned_2d(height=4, width=5)",

@@ -249,6 +249,56 @@ class Selective(Carope):
     return total_R * rope(K, 500_000.0)
 
 
+def turning(d, length, base=10_000.0):
+  """Hua et al. 2024, section 4: the frequencies with a turn in the trained length."""
+  return [theta for theta in rope(d, base) if theta >= 2 * math.pi / length]
+
+
+@dataclasses.dataclass
+class Fope(Paper):
+  """Hua et al. 2024, equation 9, with what their code does to the other pairs."""
+
+  length: int
+  sine: float
+
+  def turned(self, params, h, x_K, pos):
+    K, found = len(x_K), np.zeros(len(x_K))
+    theta = turning(K, self.length)
+    for n in range(K // 2):
+      cos, sin = 1.0, self.sine
+      if n < min(len(theta), K // 4):
+        cosines, sines = (params[f"{x}_HRN"][h, :, n] for x in ("cosine", "sine"))
+        cos = sum(c * math.cos(pos * f) for c, f in zip(cosines, theta, strict=True))
+        sin = sum(c * math.sin(pos * f) for c, f in zip(sines, theta, strict=True))
+      a, b = x_K[n], x_K[n + K // 2]
+      found[n], found[n + K // 2] = a * cos - b * sin, b * cos + a * sin
+    return found
+
+  query = key = turned
+
+
+def mixtures(dims, length):
+  """Returns how many numbers mix the frequencies of cosines and of sines."""
+  kept = len(turning(dims.K, length))
+  return 2 * dims.H * kept * min(kept, dims.K // 4)
+
+
+@dataclasses.dataclass
+class RopePlusPlus(Paper):
+  """Liu et al. 2025, equations 3 and 4: real and imaginary part of one product."""
+
+  imaginary: Callable[[int], bool]
+
+  def score(self, params, h, q_K, k_K, i, j, scale, both_ways=False):
+    d, total = len(q_K), 0.0
+    for m, theta in enumerate(rope(d)):
+      q, k = complex(q_K[m], q_K[m + d // 2]), complex(k_K[m], k_K[m + d // 2])
+      wave = complex(math.cos((i - j) * theta), math.sin((i - j) * theta))
+      product = q * k.conjugate() * wave
+      total += product.imag if self.imaginary(h) else product.real
+    return scale * total
+
+
 def log_growth(mscale, factor):
   """Peng et al. 2023, equation 22: 0.1 ln(s) + 1."""
   return 0.1 * mscale * math.log(factor) + 1
@@ -295,6 +345,11 @@ CASES = [
   ),
   Case("longrope(original=5, factor=1)", classic.Rope(10_000, neighbours=False)),
   Case("xpos(scale_base=3)", XPos(3), both_ways=False),
+  Case("fope(length=200)", Fope(200, sine=1.0), lambda dims: mixtures(dims, 200)),
+  Case("fope(length=9, sine=0)", Fope(9, sine=0.0), lambda dims: mixtures(dims, 9)),
+  Case("rope_pp", RopePlusPlus(lambda h: h % 2 == 1)),
+  Case("rope_pp(heads='half')", RopePlusPlus(lambda h: h >= 1)),  # 3 heads
+  Case("rope_pp(heads='all')", RopePlusPlus(lambda h: True)),
   Case("pope", Pope(), lambda dims: dims.H * dims.K),
   Case(
     "grape_m",

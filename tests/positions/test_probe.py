@@ -13,7 +13,7 @@ from transformer_jax.positions.rope import Rope
 from transformer_jax.spec import SpecError
 
 # Ids of the task, and the length of the text, move these and not positions alone.
-UNMOVED = {"coupled", "learned_2d", "sinusoidal_2d", "longrope"}
+UNMOVED = {"coupled", "learned_2d", "liere", "sinusoidal_2d", "longrope"}
 # Later tokens show past the length that LongRoPE was given.
 UNCHANGED = {"longrope"}
 

@@ -5,11 +5,14 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from transformer_jax.attention.projections import Arrays, Weights
 from transformer_jax.attention.variants.base import Variant, attentions
 from transformer_jax.matmul import project
 from transformer_jax.spec import SpecError
 
 ACTIVATIONS = {"sigmoid": jax.nn.sigmoid, "silu": jax.nn.silu}
+SOURCES = {"input": ("gate",), "output": ("output_gate",)}
+SOURCES["both"] = "gate", "output_gate"
 
 
 @attentions.register("gated")
@@ -17,13 +20,17 @@ ACTIVATIONS = {"sigmoid": jax.nn.sigmoid, "silu": jax.nn.silu}
 class Gated(Variant):
   """Multiplies the outputs of heads by a sigmoid of a projection of the tokens.
 
-      o_i' = o_i * sigmoid(W x_i)
+      o_i' = o_i * sigmoid(W x_i), or W o_i, or their sum
 
-  `gated(activation="silu")` is x-transformers' `swiglu_values`.
+  `gated(activation="silu")` is x-transformers' `swiglu_values`; `gated(source="both")`
+  is hybrid gated attention, https://arxiv.org/abs/2608.11805.
 
   headwise     one gate for each head; else one for each of its features
   start        initial value of a learned bias of the gates; None: no bias
   activation   sigmoid, or silu: x sigmoid(x), which may be above one and negative
+  source       what is projected: "input" of attention, "output" of all heads, or "both"
+  rank         width between the two matrices of each gate, with a SiLU there; 0: one
+               matrix
 
   >>> import jax
   >>> import numpy as np
@@ -39,17 +46,37 @@ class Gated(Variant):
   headwise: bool = False
   start: float | None = None
   activation: str = "sigmoid"
+  source: str = "input"
+  rank: int = 0
 
   def __post_init__(self):
-    if self.activation not in ACTIVATIONS:
+    for name, known in (("activation", ACTIVATIONS), ("source", SOURCES)):
+      if getattr(self, name) not in known:
+        raise SpecError(
+          f"gated: {name} is {getattr(self, name)!r}; write {' or '.join(known)}"
+        )
+    if not isinstance(self.rank, int) or self.rank < 0:
+      raise SpecError(f"gated: rank is {self.rank!r}; write a whole number, or 0")
+    if self.rank and self.headwise:
       raise SpecError(
-        f"gated: activation is {self.activation!r}; write {' or '.join(ACTIVATIONS)}"
+        "gated: a gate of each head is one column, of rank one; write headwise=False or"
+        " rank=0"
       )
 
   def weights(self, dims):
     E = dims.E or dims.K
-    shape = (dims.D, dims.H) if self.headwise else (dims.D, dims.H, E)
-    return {"gate_DH" if self.headwise else "gate_DHE": (shape, 1)}
+    axes = {"gate": ("D", (dims.D,)), "output_gate": ("HE", (dims.H, E))}
+    shapes: Weights = {}
+    for name in SOURCES[self.source]:
+      letters, sizes = axes[name]
+      if self.rank:
+        shapes[f"{name}_down_{letters}C"] = (*sizes, self.rank), len(sizes)
+        letters, sizes = "C", (self.rank,)
+      # N: gated heads. A mesh can split an array by the letter H only once.
+      heads = "N" if "H" in letters else "H"
+      to, width = (heads, (dims.H,)) if self.headwise else (f"{heads}E", (dims.H, E))
+      shapes[f"{name}_{letters}{to}"] = (*sizes, *width), len(sizes)
+    return shapes
 
   def init(self, key, dims):
     if self.start is None:
@@ -60,8 +87,25 @@ class Gated(Variant):
     return {name: jnp.full(shape, float(self.start))}
 
   def output(self, params, x_BLD, o_BLHE):
-    gate = project(x_BLD, params["gate_DH" if self.headwise else "gate_DHE"], 1)
+    read = {"gate": (x_BLD, 1), "output_gate": (o_BLHE, 2)}
+    gate = sum(self.projected(params, n, *read[n]) for n in SOURCES[self.source])
     if self.start is not None:
       gate += params["gate_shift_H" if self.headwise else "gate_shift_HE"]
     gate = ACTIVATIONS[self.activation](gate.astype(jnp.float32)).astype(o_BLHE.dtype)
     return o_BLHE * (gate[..., None] if self.headwise else gate)
+
+  def projected(self, params: Arrays, name: str, x: jax.Array, axes: int) -> jax.Array:
+    """Returns the logits of gates, BLH or BLHE.
+
+    name   of their weights
+    x      what is projected
+    axes   of its features
+    """
+    own = {
+      n.removeprefix(f"{name}_"): w for n, w in params.items() if n.startswith(name)
+    }
+    for letters, w in own.items():
+      if letters.startswith("down_"):
+        x, axes = jax.nn.silu(project(x, w, axes)), 1
+    (last,) = (w for letters, w in own.items() if letters.isupper())
+    return project(x, last, axes)

@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from transformer_jax.attention.projections import Projections, Weights
+from transformer_jax.attention.projections import Arrays, Projections, Weights
 from transformer_jax.attention.variants.base import Variant, attentions
 from transformer_jax.matmul import project
 from transformer_jax.normalization import rms_norm
@@ -35,6 +35,7 @@ class Latent(Projections):
   part: int
   value: int
   epsilon: float
+  norm: bool
 
   def weights(self, dims):
     D, H, K, C, P = dims.D, dims.H, dims.K, self.latent, self.part
@@ -48,6 +49,8 @@ class Latent(Projections):
     return shapes | {"out_HED": ((H, E, D), 2)}
 
   def init(self, key, dims):
+    if not self.norm:
+      return {}
     gains = {"latent_gain_C": jnp.ones(self.latent)}
     return gains | ({"query_gain_Q": jnp.ones(self.queries)} if self.queries else {})
 
@@ -61,18 +64,18 @@ class Latent(Projections):
 
   def query(self, w, x_BLD):
     if self.queries:
-      x_BLD = rms_norm(
-        project(x_BLD, w["query_down_DQ"], 1), w["query_gain_Q"], self.epsilon
-      )
+      x_BLD = self.normalized(w, "query_gain_Q", project(x_BLD, w["query_down_DQ"], 1))
     names = ("query_QHK", "query_part_QHP", "query_DHK", "query_part_DHP")
     return _join(*(project(x_BLD, w[name], 1) for name in names if name in w))
 
   def memory(self, w, x_BMD):
-    latent_BMC = rms_norm(
-      project(x_BMD, w["latent_DC"], 1), w["latent_gain_C"], self.epsilon
-    )
-    kept = {"latent": latent_BMC}
+    latent_BMC = project(x_BMD, w["latent_DC"], 1)
+    kept = {"latent": self.normalized(w, "latent_gain_C", latent_BMC)}
     return kept | ({"part": project(x_BMD, w["key_part_DP"], 1)} if self.part else {})
+
+  def normalized(self, w: Arrays, gain: str, x_BLC: jax.Array) -> jax.Array:
+    """Returns a latent after its RMS norm, if it has one."""
+    return rms_norm(x_BLC, w[gain], self.epsilon) if self.norm else x_BLC
 
   def read(self, w, kept):
     names = "key_CHK", "value_CHE"
@@ -125,6 +128,7 @@ class MLA(Variant):
             in DeepSeek-V2-Lite
   value     width of a head's values; 0: that of the head
   epsilon   added to mean squares by the norms
+  norm      False: latents are not normalized
 
   >>> import transformer_jax as tj
   >>> dims = tj.Dims(V=2, D=64, H=8, F=64, L=8)
@@ -141,6 +145,7 @@ class MLA(Variant):
   queries: int = 0
   value: int = 0
   epsilon: float = 1e-6
+  norm: bool = True
 
   def __post_init__(self):
     least = {"latent": 1, "part": 0, "queries": 0, "value": 0}
@@ -151,7 +156,9 @@ class MLA(Variant):
         )
 
   def projections(self):
-    return Latent(self.latent, self.queries, self.part, self.value, self.epsilon)
+    return Latent(
+      self.latent, self.queries, self.part, self.value, self.epsilon, self.norm
+    )
 
   def refusal(self, encoding):
     if encoding.overrides("values") and (self.part or self.value):

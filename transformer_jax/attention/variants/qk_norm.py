@@ -34,6 +34,7 @@ class QKNorm(Variant):
   gain       False: no gains, as in nanochat and Llama 4
   after      the norm follows the rotation, and whatever else the encoding does to
              queries and keys, as in nanochat and Llama 4
+  queries    False: keys alone
 
   >>> import jax
   >>> import numpy as np
@@ -52,6 +53,7 @@ class QKNorm(Variant):
   offset: float = 0.0
   gain: bool = True
   after: bool = False
+  queries: bool = True
 
   def __post_init__(self):
     if self.offset and not self.gain:
@@ -64,10 +66,11 @@ class QKNorm(Variant):
     def start(*shape):
       return jnp.ones(shape) - self.offset
 
+    normed = ("query", "key") if self.queries else ("key",)
     if not (self.together or self.per_head):
-      return {f"{name}_gain_K": start(dims.K) for name in ("query", "key")}
-    keys = {"key_gain_GK": dims.G} if dims.G else {"key_gain_HK": dims.H}
-    sizes = {"query_gain_HK": dims.H} | keys
+      return {f"{name}_gain_K": start(dims.K) for name in normed}
+    sizes = {"key_gain_GK": dims.G} if dims.G else {"key_gain_HK": dims.H}
+    sizes = ({"query_gain_HK": dims.H} if self.queries else {}) | sizes
     return {name: start(heads, dims.K) for name, heads in sizes.items()}
 
   def condition(self, params, q_BLHK, k_BMGK):
@@ -84,7 +87,8 @@ class QKNorm(Variant):
     def gain(which):
       return next((x for n, x in params.items() if n.startswith(which)), None)
 
-    q_BLHK = self.normalize(q_BLHK, gain("query_gain_"))
+    if self.queries:
+      q_BLHK = self.normalize(q_BLHK, gain("query_gain_"))
     return q_BLHK, self.normalize(k_BMGK, gain("key_gain_"))
 
   def normalize(self, x_BLHK: jax.Array, gain: jax.Array | None) -> jax.Array:
