@@ -155,7 +155,7 @@ class Replay:
       def attend(x_BLD, n=n, w=w):
         module = Attention(arch, *arch.layer(model.use, n))
         params, cache = {"params": model.projections(w)}, caches and caches[n]
-        update_BLD, cache = module.apply(params, x_BLD, at, shared, cache=cache)
+        update_BLD, cache, _ = module.apply(params, x_BLD, at, shared, cache=cache)
         seen.setdefault("layer0_attn_in", x_BLD)
         out_BLD = update_BLD + model.recorded_sum * seen["hidden_states/0"]
         seen.setdefault("layer0_attn_out", out_BLD)

@@ -44,7 +44,7 @@ class T5:
       own = Attention(arch, *arch.layer(use, n))
       params = {"params": projections(under(layers[0], "SelfAttention."))}
       cache = caches and caches[n]
-      update_BLD, cache = own.apply(params, inner_BLD, at, shared, cache=cache)
+      update_BLD, cache, _ = own.apply(params, inner_BLD, at, shared, cache=cache)
       kept.append(cache)
       seen.setdefault(f"{use[:3]}_layer0_attn_in", inner_BLD)
       seen.setdefault(f"{use[:3]}_layer0_attn_out", update_BLD)

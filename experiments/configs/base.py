@@ -44,7 +44,7 @@ def _model() -> ConfigDict:
   model.feedforward_bias = False  # its projections add learned vectors
   model.activation = "gelu"  # relu, gelu, swiglu: see transformer_jax/models/layers.py
   model.norm = "rmsnorm"  # layernorm, batchnorm, none: see models/feature_norms.py
-  model.norm_placement = "pre"  # post, sandwich, no_residual: see models/residual.py
+  model.norm_placement = "pre"  # post, sandwich, no_residual: see models/residual
   model.dropout = 0.0  # chance that a value is dropped
   model.attention_dropout = 0.0  # chance that a weight of attention is dropped
   model.embedding = "tokens"  # of the input: see transformer_jax/models/embeddings.py

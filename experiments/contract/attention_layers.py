@@ -11,6 +11,7 @@ import numpy as np
 
 from experiments.contract.harness import DIMS, MODES, B, L, refused, same
 from transformer_jax import numpy_interpreter
+from transformer_jax.attention.carry import Carry
 from transformer_jax.attention.cores import Core, cores
 from transformer_jax.models import Architecture
 from transformer_jax.models.transformer import Attention
@@ -78,7 +79,9 @@ def inputs(layer, seed=0):
     return jnp.asarray(x + 0.2 * random.normal(size=x.shape).astype(np.float32))
 
   init = functools.partial(other(layer, core=Nothing()).init, jax.random.key(seed))
-  start = numpy_interpreter.evaluate(init, *inputs_at(layer))
+  x, at = inputs_at(layer)
+  ids = token_ids(at)
+  start = numpy_interpreter.evaluate(lambda x, at: init(x, at, carry=ids), x, at)
   params = jax.tree.map(moved, start["params"])
   return params, jnp.asarray(random.normal(size=(B, L, DIMS.D)), jnp.float32)
 
@@ -95,7 +98,15 @@ def attend(layer, params, x, at, cache=None, memory=None):
   """
   position_params = params.get("position", {})
   x = bind(layer.position, position_params, DIMS).embed(x, at)
-  return layer.apply({"params": params}, x, at, cache=cache, memory=memory)
+  kept = {"cache": cache, "memory": memory, "carry": token_ids(at)}
+  return layer.apply({"params": params}, x, at, **kept)[:2]
+
+
+def token_ids(at):
+  """Returns a carry with ids of tokens, for variants that read them."""
+  return Carry().put(
+    "token_BL", jnp.broadcast_to(at.order_BL % DIMS.V, (B, at.order_BL.shape[1]))
+  )
 
 
 @functools.lru_cache(maxsize=32)
@@ -160,7 +171,9 @@ def check_refusal(layer, core, reason):
   assert layer.variant.name in reason or layer.position.name in reason, reason
   assert core in reason and ("use " in reason or "set " in reason), reason
   with refused(re.escape(reason)):
-    jax.eval_shape(layer.init, jax.random.key(0), *inputs_at(layer))
+    x, at = inputs_at(layer)
+    init = functools.partial(layer.init, carry=token_ids(at))
+    jax.eval_shape(init, jax.random.key(0), x, at)
 
 
 def inputs_at(layer):

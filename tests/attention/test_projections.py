@@ -727,7 +727,7 @@ def test_every_encoding_is_served_or_refused_with_advice(spec, names):
       placed = module.position.assign_positions(None, at)
       (cache,) = empty_cache(module.arch, 1, 5)
       init = functools.partial(module.init_with_output, jax.random.key(0))
-      (out, _), _ = jax.eval_shape(init, x, placed, None, None, cache)
+      (out, *_), _ = jax.eval_shape(init, x, placed, None, None, cache)
       assert out.shape == x.shape, name
   assert served >= len(positions) / 2, f"{spec} serves {served}"
 

@@ -68,6 +68,17 @@ class Projections:
     """Returns the arrays of tokens that a cache stores."""
     return {name: self.into(w, name, x_BMD) for name in ("key", "value")}
 
+  def kept_shapes(self, dims: Dims, x_BMD: jax.Array) -> Arrays:
+    """Returns the shapes of the arrays of tokens that a cache stores."""
+    return jax.eval_shape(self.memory, self.weight_shapes(dims), x_BMD)
+
+  def weight_shapes(self, dims: Dims) -> Arrays:
+    """Returns the shapes of all weights, as arrays without numbers."""
+    shapes: Arrays = jax.eval_shape(lambda: self.init(jax.random.key(0), dims))
+    for name, (shape, _) in self.weights(dims).items():
+      shapes[name] = jax.ShapeDtypeStruct(shape, jnp.float32)
+    return shapes
+
   def read(self, w: Arrays, kept: Arrays) -> tuple[jax.Array, jax.Array]:
     """Returns keys k_BMGK and values v_BMGE from the cached arrays."""
     return kept["key"], kept["value"]

@@ -10,7 +10,6 @@ from transformer_jax.attention.mixers import mixer_probe
 from transformer_jax.attention.variants import probe as attention_probe
 from transformer_jax.axes import Dims, whole
 from transformer_jax.batch_part import BatchPart
-from transformer_jax.models import placement_list  # noqa: F401, registers by_layer
 from transformer_jax.models.compatibility import form
 from transformer_jax.models.embeddings import embeddings
 from transformer_jax.models.feature_norms import norms
@@ -119,6 +118,7 @@ class Architecture:
     self._check_stacks()
     self._check_heads()
     self._check_mixers()
+    self._check_carry()
     if self.classes and self.tied:
       raise ValueError(
         "an output of classes has no tokens whose embedding it could read; write"
@@ -181,6 +181,25 @@ class Architecture:
         " and no other layer does; write position=none, or attention in some layers, as"
         f" attention=alternate({layers[0].name}, multihead, 4)"
       )
+
+  def _check_carry(self) -> None:
+    """Raises ValueError where a layer reads what no earlier one hands on."""
+    for layers in (self.encoders, self.decoders):
+      written = set()
+      for n in range(layers):
+        variant = self.attention.layer(n)
+        if variant.kv_from and variant.kv_from not in written:
+          raise ValueError(
+            f"attention={variant.name}: layer {n} reads the keys and values"
+            f" '{variant.kv_from}', which no earlier layer writes; let an earlier one"
+            " write them"
+          )
+        written.add(variant.kv_as)
+        if variant.reads_tokens and not self.embedding.table:
+          raise ValueError(
+            f"attention={variant.name} reads the ids of tokens, and this model's"
+            " embedding reads none; use another attention, or embedding=tokens"
+          )
 
   def _check_stacks(self) -> None:
     """Raises ValueError without layers, or where a decoder cannot read the encoder."""

@@ -1,12 +1,15 @@
 """One layer of a Transformer: attention, cross-attention and feed-forward."""
 
+import dataclasses
 import functools
+from typing import Any
 
 import flax.linen as nn
 
 from transformer_jax import attention
 from transformer_jax.attention import BoundVariant, Mixer, Variant
 from transformer_jax.attention.cache import newest, remember
+from transformer_jax.attention.carry import Carry
 from transformer_jax.attention.cores.base import repeat_heads
 from transformer_jax.matmul import project
 from transformer_jax.models.architecture import Architecture
@@ -15,13 +18,16 @@ from transformer_jax.models.mixing import Mixing
 from transformer_jax.models.parameters import (
   Dropout,
   NormLayer,
+  Parameters,
   Position,
   own,
   weight,
   weights,
 )
-from transformer_jax.models.residual import Placement
+from transformer_jax.models.residual import Placement, ResidualConnection
 from transformer_jax.positions import PositionalEncoding
+
+NOTHING = Carry()
 
 
 class Attention(nn.Module):
@@ -44,14 +50,15 @@ class Attention(nn.Module):
   variant: Variant
 
   @nn.compact
-  def __call__(self, x_BLD, at, shared=None, memory=None, cache=None):
-    """Returns (update_BLD, cache): attention to the text itself, or to a memory.
+  def __call__(self, x_BLD, at, shared=None, memory=None, cache=None, carry=NOTHING):
+    """Returns (update_BLD, cache, carry): attention to the text itself, or to a memory.
 
     x_BLD    normalized input
     at       coordinates of its tokens
     shared   the encoding with the parameters that all layers share, or None
     memory   (x_BMD, coordinates) of an encoder's output, or None: self-attention
     cache    of this layer while decoding, or None
+    carry    what earlier layers handed on
     """
     self._check(cache)
     projections = self.variant.projections().fit(self.arch.dims)
@@ -61,36 +68,46 @@ class Attention(nn.Module):
 
     q_BLHK = projections.query(w, x_BLD)
     scale = variant.variant.scale(variant.params, q_BLHK.shape[-1])
-    if memory is None:
-      source_BMD = x_BLD
-      q_at = k_at = projections.inform(position, x_BLD, q_BLHK, at)
-      q_at = k_at = variant.read(x_BLD, q_BLHK, q_at)
-    else:
-      source_BMD, k_at = memory[0], position.keep(memory[1])
-      q_at = variant.read(x_BLD, q_BLHK, position.keep(at).bidirectional())
-    kv = projections.memory(w, source_BMD)  # keys and values, or MLA's latent
-    own_BLHE = self._own_value(projections, w, kv)
-
     rotate = functools.partial(self._rotate, projections, w, variant, position)
-    rotates_once, frozen = _when_to_rotate(projections, position, k_at, cache)
-    if rotates_once:
-      q_BLHK, kv = rotate(q_BLHK, kv, q_at, k_at)
-    elif frozen:
-      _, kv = rotate(q_BLHK, kv, q_at, k_at)
-    kv, k_at, cache = remember(cache, kv, k_at)
-    k_at = variant.accumulate(position.accumulate(k_at))
-    q_at = newest(k_at, cache, x_BLD.shape[1]) if memory is None else q_at
-    if frozen:
-      q_BLHK, _ = rotate(q_BLHK, kv, q_at, k_at)
-    elif not rotates_once:
-      q_BLHK, kv = rotate(q_BLHK, kv, q_at, k_at)
+    if memory is None and self.variant.kv_from:
+      carried = carry.arrays[self.variant.kv_from]
+      q_BLHK, *read = _carried_keys(projections, position, rotate, q_BLHK, carried)
+    else:
+      if memory is None:
+        source_BMD = x_BLD
+        q_at = k_at = projections.inform(position, x_BLD, q_BLHK, at)
+        q_at = k_at = variant.read(x_BLD, q_BLHK, q_at)
+      else:
+        source_BMD, k_at = memory[0], position.keep(memory[1])
+        q_at = variant.read(x_BLD, q_BLHK, position.keep(at).bidirectional())
+      kv = projections.memory(w, source_BMD)  # keys and values, or MLA's latent
+      if memory is None:
+        kv, carry = self.variant.share(variant.params, x_BLD, kv, carry)
+      own_BLHE = self._own_value(projections, w, kv)
 
-    q_BLHK = variant.temper(q_BLHK, q_at)
-    k_BMGK, v_BMGE, dropout = kv["key"], kv["value"], self._dropout()
+      rotates_once, frozen = _when_to_rotate(projections, position, k_at, cache)
+      if rotates_once:
+        q_BLHK, kv = rotate(q_BLHK, kv, q_at, k_at)
+      elif frozen:
+        _, kv = rotate(q_BLHK, kv, q_at, k_at)
+      kv, k_at, cache = remember(cache, kv, k_at)
+      k_at = variant.accumulate(position.accumulate(k_at))
+      q_at = newest(k_at, cache, x_BLD.shape[1]) if memory is None else q_at
+      if memory is None and self.variant.kv_as:
+        carry = carry.put(self.variant.kv_as, (kv, q_at, k_at, own_BLHE))
+      if frozen:
+        q_BLHK, _ = rotate(q_BLHK, kv, q_at, k_at)
+      elif not rotates_once:
+        q_BLHK, kv = rotate(q_BLHK, kv, q_at, k_at)
+      read = kv, q_at, k_at, own_BLHE
+
+    kv, q_at, k_at, own_BLHE = read
     out_BLHE = self.arch.core(
-      q_BLHK, k_BMGK, v_BMGE, q_at, k_at, position, scale, variant, dropout
-    )
-    return self._output(projections, w, variant, out_BLHE, x_BLD, own_BLHE), cache
+      variant.temper(q_BLHK, q_at), kv["key"], kv["value"], q_at, k_at, position,
+      scale, variant, self._dropout(),
+    )  # fmt: skip
+    out_BLD = self._output(projections, w, variant, out_BLHE, x_BLD, own_BLHE)
+    return out_BLD, cache, carry
 
   def _check(self, cache):
     """Raises ValueError where a variant reads earlier queries, which are not cached."""
@@ -179,6 +196,22 @@ def _when_to_rotate(projections, position, k_at, cache):
   return rotates_once, frozen
 
 
+def _carried_keys(projections, position, rotate, q_BLHK, carried):
+  """Returns (q_BLHK, kv, q_at, k_at, own_BLHE) with what an earlier layer read.
+
+  projections   of the variant, with sizes
+  position      the bound encoding
+  rotate        method of `Attention`, of queries and keys
+  q_BLHK        projected queries
+  carried       keys and values, coordinates of queries and keys, and the tokens' own
+                values, as of that layer
+  """
+  kv, q_at, k_at, own_BLHE = carried
+  once, _ = _when_to_rotate(projections, position, k_at, None)
+  q_BLHK, rotated = rotate(q_BLHK, kv, q_at, k_at)
+  return q_BLHK, kv if once else rotated, q_at, k_at, own_BLHE
+
+
 class FeedForward(nn.Module):
   """Feed-forward layer: two projections with an activation, or three if it is gated.
 
@@ -223,7 +256,8 @@ class Block(nn.Module):
   >>> from transformer_jax.positions import coords
   >>> arch = Architecture(Dims(V=5, D=8, H=2, F=16, L=8), "rope", decoders=1)
   >>> layer = Block(arch, arch.position, arch.attention, arch.norm_placement)
-  >>> args = jax.numpy.ones((1, 3, 8)), coords.consecutive(1, 3), None, None, None
+  >>> before = jax.numpy.ones((1, 3, 8)), Carry()
+  >>> args = before, coords.consecutive(1, 3), None, None, None
   >>> list(jax.eval_shape(layer.init, jax.random.key(0), *args)["params"])
   ['attention', 'attention_norm', 'feedforward', 'feedforward_norm']
   """
@@ -234,29 +268,34 @@ class Block(nn.Module):
   norm_placement: Placement
 
   @nn.compact
-  def __call__(self, x_BLD, at, shared, memory, cache):
-    """Returns (x_BLD, cache) after this layer; arguments are those of `Attention`."""
+  def __call__(self, before, at, shared, memory, cache):
+    """Returns ((stream, carry), cache) after this layer.
+
+    before   the residual stream, x_BLD or as its placement has it; and what earlier
+             layers handed on
+
+    Other arguments are those of `Attention`.
+    """
+    stream, carry = before
     cache_after = None
     dropout = Dropout(self.arch.dropout, self.arch.part)
 
-    def norm(name):
-      layer = NormLayer(self.arch.norm, name=f"{name}_norm")
-      return functools.partial(layer, at=at)
-
     def self_attention(x_BLD):
-      nonlocal cache_after
+      nonlocal cache_after, carry
       if isinstance(self.variant, Mixer):
         mixing = Mixing(self.arch, self.variant, name="attention")
         update_BLD, cache_after = mixing(x_BLD, at, cache)
       else:
         layer = Attention(self.arch, self.position, self.variant, name="attention")
-        update_BLD, cache_after = layer(x_BLD, at, shared, cache=cache)
+        update_BLD, cache_after, carry = layer(
+          x_BLD, at, shared, cache=cache, carry=carry
+        )
       return dropout(update_BLD)
 
     def cross_attention(x_BLD):
       position, variant = form(self.position, "cross"), form(self.variant, "cross")
       layer = Attention(self.arch, position, variant, name="cross")
-      update_BLD, _ = layer(x_BLD, at, memory=memory)
+      update_BLD, *_ = layer(x_BLD, at, memory=memory)
       return dropout(update_BLD)
 
     def feedforward(x_BLD):
@@ -267,8 +306,38 @@ class Block(nn.Module):
       sublayers["cross"] = cross_attention
     if self.arch.dims.F:
       sublayers["feedforward"] = feedforward
-    x_BLD = self.norm_placement(norm, x_BLD, sublayers)
-    return x_BLD, cache_after
+    norms = LayerNorms(self.arch, self.norm_placement, at, [*sublayers])
+    stream = self.norm_placement(norms, stream, sublayers)
+    return (stream, carry), cache_after
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerNorms:
+  """The norms of a layer and the parameters of its residual connections, by name.
+
+  They are made where they are asked for: as modules of the layer that asks.
+
+  arch        architecture
+  placement   of this layer
+  at          coordinates of the tokens
+  sublayers   names of the layer's sublayers, in their order
+
+  >>> LayerNorms(None, None, None, ["attention"]).sublayers
+  ['attention']
+  """
+
+  arch: Architecture
+  placement: Placement
+  at: Any
+  sublayers: list[str]
+
+  def __call__(self, name):
+    layer = NormLayer(self.arch.norm, name=f"{name}_norm")
+    return functools.partial(layer, at=self.at)
+
+  def connection(self, name):
+    one = ResidualConnection(self.placement, self.sublayers.index(name))
+    return Parameters(one.init, self.arch.dims, name=f"{name}_residual")()
 
 
 def _every_parameter(name: str) -> bool:

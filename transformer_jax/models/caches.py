@@ -60,13 +60,10 @@ def _empty(arch, n, B, M, frozen):
   dims, (encoding, variant) = arch.of_decoder.dims, arch.layer(arch.decoding, n)
   if variant.mixer:
     return variant.cache(dims, B, arch.dtype)
+  if variant.kv_from:  # an earlier layer keeps its keys and values
+    return None
   projections = variant.projections().fit(dims)
-  shapes = projections.weights(dims)
-  w = {
-    name: jax.ShapeDtypeStruct(shape, jnp.float32)
-    for name, (shape, _) in shapes.items()
-  }
-  w |= jax.eval_shape(lambda: projections.init(jax.random.key(0), dims))
+  w = projections.weight_shapes(dims)
   x_BMD = jax.ShapeDtypeStruct((B, M, dims.D), arch.dtype)
   q_BMHK = jax.eval_shape(projections.query, w, x_BMD)
   kept = jax.eval_shape(projections.memory, w, x_BMD)

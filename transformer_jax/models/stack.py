@@ -5,11 +5,18 @@ import jax
 from flax.core.scope import CollectionFilter
 
 from transformer_jax import remat
+from transformer_jax.attention.carry import Carry
 from transformer_jax.devices import split_rows
 from transformer_jax.models.architecture import Architecture
 from transformer_jax.models.block import Block
 from transformer_jax.models.compatibility import form
-from transformer_jax.models.parameters import RUNNING, Dropout, NormLayer, Position
+from transformer_jax.models.parameters import (
+  RUNNING,
+  Dropout,
+  NormLayer,
+  Parameters,
+  Position,
+)
 from transformer_jax.positions import TrainContext
 
 CAPTURED = "captured"  # collection of arrays recorded from outside: see capture.py
@@ -42,7 +49,7 @@ class Stack(nn.Module):
     return form(self.arch.position, self.use)
 
   @nn.compact
-  def __call__(self, x_BLD, at, memory=None, cache=None, progress=1.0):
+  def __call__(self, x_BLD, at, memory=None, cache=None, progress=1.0, token_BL=None):
     at = self.assign_positions(x_BLD.shape[0], at, progress)
     projections = form(self.arch.attention, self.use).projections()
     encoding_dims = projections.encoding_dims(self.arch.dims, self.position)
@@ -52,7 +59,9 @@ class Stack(nn.Module):
 
     position = Position(self.position, encoding_dims, shared, name="position")()
     x_BLD = self.embed(position, x_BLD, at)
-    x_BLD, cache = self.apply_layers(x_BLD, at, position, memory, cache)
+    before = self.open(x_BLD), self.first_carry(x_BLD, token_BL)
+    stream, cache = self.apply_layers(before, at, position, memory, cache)
+    x_BLD = self.close(stream)
     if self.arch.norm_placement.final_norm:
       x_BLD = NormLayer(self.arch.norm, name="final_norm")(x_BLD, at)
     return x_BLD, at, cache
@@ -81,6 +90,31 @@ class Stack(nn.Module):
       return at
     return jax.tree.map(lambda x: part.take(x) if len(x) == rows else x, at)
 
+  def open(self, x_BLD):
+    """Returns the residual stream before the first layer."""
+    return self.arch.norm_placement.open(x_BLD)
+
+  def close(self, stream):
+    """Returns x_BLD after the last layer."""
+    placement = self.arch.norm_placement
+    params = Parameters(placement.close_init, self.arch.dims, name="residual")()
+    return placement.close(params, stream)
+
+  def first_carry(self, x_BLD, token_BL):
+    """Returns what the first layer finds: ids of tokens that some layer reads.
+
+    A loop over layers needs room for what they will hand on.
+    """
+    variants = [self.arch.layer(self.use, n)[1] for n in range(self.layers)]
+    carry = Carry()
+    if any(variant.reads_tokens for variant in variants):
+      carry = carry.put("token_BL", token_BL)
+    if self.arch.scan and variants[0].overrides("reserved"):
+      projections = variants[0].projections().fit(self.arch.dims)
+      kept = projections.kept_shapes(self.arch.dims, x_BLD)
+      carry = carry.reserve(variants[0].reserved(kept))
+    return carry
+
   def block(self):
     """Returns the class of a layer, which may recompute parts of itself."""
     if self.arch.remat == remat.NONE:
@@ -88,10 +122,10 @@ class Stack(nn.Module):
     policy, prevent_cse = remat.policy(self.arch.remat), not self.arch.scan
     return nn.remat(Block, prevent_cse=prevent_cse, policy=policy)
 
-  def apply_layers(self, x_BLD, at, shared, memory, cache):
-    """Returns (x_BLD, caches) after all layers.
+  def apply_layers(self, before, at, shared, memory, cache):
+    """Returns (stream, caches) after all layers.
 
-    x_BLD    embedded tokens
+    before   the residual stream, and what layers hand on, before the first one
     at       their coordinates, with positions
     shared   the encoding with the parameters that all layers share
     memory   (x_BMD, coordinates) of an encoder's output, or None
@@ -116,10 +150,11 @@ class Stack(nn.Module):
         length=self.layers,
       )  # fmt: skip
       layers = scanned(self.arch, *kinds[0], name="layers")
-      return layers(x_BLD, at, shared, memory, cache)
+      (stream, _), cache = layers(before, at, shared, memory, cache)
+      return stream, cache
     caches = []
     for n, kind in enumerate(kinds):
       layer = block(self.arch, *kind, name=f"layer_{n}")
-      x_BLD, own = layer(x_BLD, at, shared, memory, cache[n] if cache else None)
+      before, own = layer(before, at, shared, memory, cache[n] if cache else None)
       caches.append(own)
-    return x_BLD, caches
+    return before[0], caches

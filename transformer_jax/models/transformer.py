@@ -131,7 +131,8 @@ class Transformer(nn.Module):
     self._check_tokens(token_BL, "source_BL" if self.arch.decoders else "token_BL")
     at = at or coords.consecutive(1, self.arch.embedding.places(token_BL))
     at = at.bidirectional()
-    return self.encoder(self.embed(token_BL, at), at, progress=progress)[:2]
+    x_BLD = self.embed(token_BL, at)
+    return self.encoder(x_BLD, at, progress=progress, token_BL=token_BL)[:2]
 
   def decode(self, token_BL, at=None, memory=None, cache=None, progress=1.0):
     """Returns logits_BLV of tokens that follow those in the cache, and the new cache.
@@ -160,7 +161,7 @@ class Transformer(nn.Module):
     if isinstance(cache, CachedText):
       return self.reread(token_BL, at, memory, cache, progress)
     x_BLD = self.embed(token_BL, at)
-    x_BLD, _, cache = self.decoder(x_BLD, at, memory, cache, progress)
+    x_BLD, _, cache = self.decoder(x_BLD, at, memory, cache, progress, token_BL)
     return x_BLD, cache
 
   def _check_tokens(self, token_BL, name):

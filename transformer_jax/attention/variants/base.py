@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from transformer_jax.attention.carry import Carry
 from transformer_jax.attention.projections import Arrays, Heads, Projections, Weights
 from transformer_jax.axes import Dims
 from transformer_jax.forwarding import Combined, forward
@@ -27,6 +28,7 @@ class Variant:
     init         -> arrays             further parameters              sinks
     token_data   x, q -> arrays        features of each token          dsa
     accumulate   arrays -> arrays      sums along the text             dsa
+    share        kept, carry -> both   before the cache stores them    value_residual
     condition    q, k -> q, k          before they are rotated         qk_norm
     rotated      q, k -> q, k          after they were rotated         qk_norm
     scale        -> factor             on dot products                 scale
@@ -64,6 +66,9 @@ class Variant:
   positive = False  # mixtures of the results of `values` must be positive
   rereads = False  # weights depend on earlier queries, which caches do not store
   mixer = False  # it has no scores, but a state or none: see attention/mixers
+  reads_tokens = False  # the carry holds the ids of tokens, as `token_BL`
+  kv_from = ""  # name in the carry of keys and values, read instead of its own
+  kv_as = ""  # name under which later layers find its keys and values
 
   def projections(self) -> Projections:
     """Returns the projections of tokens to queries, keys and values."""
@@ -105,6 +110,24 @@ class Variant:
     A cache stores the results of `token_data`; its empty places come last.
     """
     return data
+
+  def reserved(self, kept: Arrays) -> Arrays:
+    """Returns the shapes of what `share` puts into the carry once.
+
+    kept   shapes of the arrays of tokens that the cache stores
+    """
+    return {}
+
+  def share(
+    self, params: Arrays, x_BLD: jax.Array, kept: Arrays, carry: Carry
+  ) -> tuple[Arrays, Carry]:
+    """Returns changed arrays of new tokens, which the cache stores, and the carry.
+
+    x_BLD   input of attention
+    kept    the keys and values of these tokens, or MLA's latent
+    carry   of earlier layers
+    """
+    return kept, carry
 
   def condition(
     self, params: Arrays, q_BLHK: jax.Array, k_BMGK: jax.Array
@@ -341,6 +364,9 @@ class Sum(Variant):
   positive = Combined(any)
   rereads = Combined(any)
   mixer = Variant.mixer
+  reads_tokens = Combined(any)
+  kv_from = Combined("".join)
+  kv_as = Combined("".join)
   name = Combined(" + ".join)
   tile_local = Variant.tile_local
   reads_keys = Variant.reads_keys
@@ -386,6 +412,14 @@ class Sum(Variant):
     for part in self.parts:
       q_BLHK, k_BMGK = part.rotated(params, q_BLHK, k_BMGK)
     return q_BLHK, k_BMGK
+
+  def reserved(self, kept):
+    return {k: v for part in self.parts for k, v in part.reserved(kept).items()}
+
+  def share(self, params, x_BLD, kept, carry):
+    for part in self.parts:
+      kept, carry = part.share(params, x_BLD, kept, carry)
+    return kept, carry
 
   def logits(self, params, s_LM):
     for part in self.parts:

@@ -23,7 +23,9 @@ class Layered(Variant):
   signed = Combined(any)
   positive = Combined(any)
   rereads = Combined(any)
-  mixer = Variant.mixer  # of the list itself: its layers may be
+  reads_tokens = Combined(any)
+  # Of the list itself: its layers may be mixers, or share keys.
+  mixer, kv_from, kv_as = Variant.mixer, Variant.kv_from, Variant.kv_as
   name = Variant.name
   tile_local = Variant.tile_local
   reads_keys = Variant.reads_keys

@@ -231,14 +231,16 @@ class RecurrentStack(nn.Module):
   layers: int
 
   @nn.compact
-  def __call__(self, token_BLD, at, memory=None, cache=None, progress=1.0):
+  def __call__(
+    self, token_BLD, at, memory=None, cache=None, progress=1.0, token_BL=None
+  ):
     """Returns (x_BLD, at, states): outputs, coordinates and the last states.
 
     token_BLD   embedded tokens
     at          their coordinates
     memory      output of an encoder, or None
     cache       last states of the tokens before, or None
-    progress    ignored; of the Transformer's interface
+    progress    ignored, as is token_BL; of the Transformer's interface
 
     In a model with a decoder, an encoder returns (x_BLD, states after each token) in
     place of x_BLD. Dropout is applied between layers, never from step to step: Zaremba

@@ -6,12 +6,8 @@ Merrill et al., 2026, OLMo Hybrid. https://arxiv.org/abs/2604.03444
 import dataclasses
 from typing import Any
 
-from transformer_jax.models.residual import (
-  Placement,
-  PreNorm,
-  UpdateNorm,
-  placements,
-)
+from transformer_jax.models.residual.base import Placement, placements
+from transformer_jax.models.residual.norm_placements import PreNorm, UpdateNorm
 from transformer_jax.spec import SpecError
 
 
@@ -46,6 +42,13 @@ class PlacementList(Placement):
         " have none; write final_norm alike in all, as in by_layer((pre,"
         " post(final_norm=True)))"
       )
+
+    for placement in built:
+      if type(placement).open is not Placement.open:
+        raise SpecError(
+          f"by_layer: {placements.name_of(placement)} has a residual stream of its own"
+          " kind, which all layers need; write it alone"
+        )
 
   @property
   def final_norm(self):

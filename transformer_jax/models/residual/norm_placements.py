@@ -1,43 +1,16 @@
-"""Residual connections of a layer, and the placement of its norms.
-
-A placement is called with `norm`, from a name to that norm, and with the sublayers in
-order: {name: function of x_BLD that returns its update}.
-"""
+"""Placements of the norms around a sum: pre, post, sandwich, and without the sum."""
 
 import dataclasses
-from collections.abc import Callable
 
 import jax
 
-from transformer_jax.spec import Registry, SpecError
-
-Sublayer = Callable[[jax.Array], jax.Array]
-Norms = Callable[[str], Sublayer]
-
-
-class Placement:
-  """Base class of norm placements.
-
-  final_norm   whether one more norm comes after the last layer
-
-  >>> list(placements), placements.build("post").final_norm
-  (['no_residual', 'parallel', 'post', 'pre', 'sandwich', 'update'], False)
-  """
-
-  final_norm = True
-
-  def __call__(
-    self, norm: Norms, x_BLD: jax.Array, parts: dict[str, Sublayer]
-  ) -> jax.Array:
-    """Returns x_BLD after all parts of the block."""
-    raise NotImplementedError
-
-  def layer(self, n: int) -> "Placement":
-    """Returns the placement of layer n; without it, that of layer 0 is meant."""
-    return self
-
-
-placements = Registry("norm placement", Placement)
+from transformer_jax.models.residual.base import (
+  Norms,
+  Placement,
+  Sublayer,
+  placements,
+)
+from transformer_jax.spec import SpecError
 
 
 @placements.register("pre")
