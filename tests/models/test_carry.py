@@ -38,7 +38,7 @@ ON_MESHES = [
   )
   for parts in MODELS
 ]
-NO_SCAN = "cross_layer", "yoco", "hyper_connections", "attention_residuals"
+NO_SCAN = "cross_layer", "yoco", "hyper_connections", "attention_residuals", "by_layer"
 
 
 def name_of(parts):

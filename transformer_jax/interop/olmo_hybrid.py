@@ -7,8 +7,8 @@ from transformer_jax.interop.layer_types import FULL, cycle, layer_kinds
 from transformer_jax.interop.llama import LAYER, THEIRS, LlamaLike, Olmo2
 from transformer_jax.interop.rotary import rope
 from transformer_jax.models.layers import SwiGLU
-from transformer_jax.models.residual.placement_list import PlacementList
 from transformer_jax.models.residual import PreNorm, UpdateNorm
+from transformer_jax.models.residual.placement_list import PlacementList
 from transformer_jax.positions import PositionalEncoding
 
 OURS, MIXER = f"{LAYER}/attention", f"{THEIRS}.linear_attn"
