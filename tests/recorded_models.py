@@ -60,7 +60,7 @@ def shapes(config):
 
 def outputs(loaded, ending=""):
   """Returns what fuzz.py recorded of a model: its logits, or states."""
-  arch, ending = loaded.arch, ending or loaded.config["architectures"][0]
+  arch = loaded.arch
   bare = ending.endswith("Model") and not ending.endswith(("LMHeadModel", "MTModel"))
   method = "states" if bare else "__call__"
   if loaded.config["model_type"] == "vit":
