@@ -12,7 +12,13 @@ from transformer_jax.data.sources import sources
 from transformer_jax.data.tokenizers import tokenizers
 from transformer_jax.evaluation.beam import penalties
 from transformer_jax.evaluation.measures import measures
-from transformer_jax.models import embeddings, feature_norms, heads, layers
+from transformer_jax.models import (
+  embeddings,
+  feature_norms,
+  feedforward_kinds,
+  heads,
+  layers,
+)
 from transformer_jax.models.families import families
 from transformer_jax.models.recurrent import bridges, rnn_cells
 from transformer_jax.models.residual import placements
@@ -27,6 +33,7 @@ SCORED = [name for name, kind in attentions.items() if not kind.mixer]
 # Those whose objects a config describes.
 CONFIGURED = [positions, attentions, cores, tasks, embeddings.embeddings, heads.heads]
 CONFIGURED += [feature_norms.norms, layers.activations, families, bridges.links]
+CONFIGURED += [feedforward_kinds.feedforwards]
 CONFIGURED += [placements, optimizers, schedules, tokenizers, penalties]
 CONFIGURED += [rnn_cells.cells, measures, auxiliary_losses, objectives, step_metrics]
 REGISTRIES = [*CONFIGURED, sources, interop.families, head_statistics]

@@ -4,7 +4,7 @@ B batch   L query length   M key length   D model width   H heads   K head width
 F feed-forward width   V vocabulary   N layers or table entries   S seeds
 R rotated pairs of features   W hidden units of an encoding   1 an axis of length one
 G heads of keys and values   E value width   C width of compressed keys and values
-Q width of compressed queries   P width of the rotated part of a head
+Q width of compressed queries   P width of the rotated part of a head   X experts
 """
 
 import dataclasses

@@ -22,7 +22,13 @@ from transformer_jax.spec.grammar import IMPORT, parse
 
 KEYS = (  # of the specs whose papers a sweep builds on
   *("model.position", "model.attention", "task", "model.family", "model.embedding"),
-  *("model.head", "model.norm", "model.norm_placement", "model.activation"),
+  *(
+    "model.head",
+    "model.norm",
+    "model.norm_placement",
+    "model.activation",
+    "model.feedforward_kind",
+  ),
   *("train.optimizer", "train.schedule"),
 )
 TITLES = Path(__file__).with_name("papers.tsv")

@@ -205,6 +205,7 @@ def architecture(config: ConfigDict, task: Task) -> Architecture:
     attention_dropout=model.attention_dropout,
     tied=model.tied and not outputs,
     classes=outputs,
+    feedforward_kind=model.feedforward_kind,
     feedforward_bias=model.feedforward_bias,
     dtype=model.dtype,
     scan=model.scan,

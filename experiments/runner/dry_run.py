@@ -45,7 +45,8 @@ def describe(request: Request, todo: Sequence[Run]) -> int:
 def summary(cost: Mapping[str, Any]) -> str:
   """Returns one line on the cost of a run; cost is that of `train.describe`."""
   parts = [
-    f"{cost['parameters']:,} parameters ({cost['position_parameters']:,} positional)",
+    f"{cost['parameters']:,} parameters ({cost['position_parameters']:,} positional"
+    + (f", {cost['active_parameters']:,} for a token)" if _chosen(cost) else ")"),
     f"{cost['flops_per_token']:,.0f} FLOPs per token",
     f"{_mib(cost['state_bytes'])} of parameters and moments",
     f"attention {cost['core']}",
@@ -54,6 +55,11 @@ def summary(cost: Mapping[str, Any]) -> str:
   parts += [f"not {core}: {reason}" for core, reason in cost["core_refusals"].items()]
   parts += [_starts(cost["start"])] if "start" in cost else []
   return "; ".join(parts)
+
+
+def _chosen(cost: Mapping[str, Any]) -> bool:
+  """Returns whether tokens choose some of the parameters, those of experts."""
+  return "active_parameters" in cost
 
 
 def _mib(size: int) -> str:

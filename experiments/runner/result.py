@@ -10,6 +10,8 @@ from experiments.runner.build import Experiment
 from experiments.runner.cost import cores_used, flops_per_token, sizes
 from transformer_jax.evaluation.measures import Measure
 from transformer_jax.evaluation.splits import split_of
+from transformer_jax.models.feedforward import active_parameters
+from transformer_jax.models.param_tree import flat
 from transformer_jax.training.auxiliary.auxiliary_probe import reads_weights
 from transformer_jax.training.loop import FitResult
 
@@ -103,9 +105,11 @@ def cost_of(experiment: Experiment, arrays: Any, mesh: Mesh) -> dict[str, Any]:
     used, refused = cores_used(arch, _tokens(experiment))
   if names := reads_weights(experiment.trainer.terms):
     used += f" (training: dense, whose weights {', '.join(names)} reads)"
+  active = active_parameters(arch, flat(experiment.trainer.shapes.params))
   return {
     "parameters": parameters,
     "position_parameters": positional,
+    **({"active_parameters": active} if active < parameters else {}),
     "flops_per_token": flops_per_token(experiment, arrays),
     "core": used,
     "core_refusals": refused,

@@ -27,6 +27,7 @@ ROUNDING = ("evaluate.batch_size", "evaluate.texts_per_step")
 NEUTRAL = {
   "train.ema": 0.0,
   "train.auxiliary": (),
+  "model.feedforward_kind": "dense",
   "evaluate.split": "",
   "evaluate.measures": (),
   "evaluate.rollouts": 16,

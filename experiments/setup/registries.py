@@ -22,6 +22,7 @@ def registries() -> dict[str, Registry]:
   from transformer_jax.models import families
   from transformer_jax.models.embeddings import embeddings
   from transformer_jax.models.feature_norms import norms
+  from transformer_jax.models.feedforward_kinds import feedforwards
   from transformer_jax.models.heads import heads
   from transformer_jax.models.layers import activations
   from transformer_jax.models.residual import placements
@@ -39,6 +40,7 @@ def registries() -> dict[str, Registry]:
     "model.activation": activations,
     "model.norm": norms,
     "model.norm_placement": placements,
+    "model.feedforward_kind": feedforwards,
     "model.embedding": embeddings,
     "model.head": heads,
     "train.optimizer": optimizers,

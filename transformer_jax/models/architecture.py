@@ -13,6 +13,7 @@ from transformer_jax.batch_part import BatchPart
 from transformer_jax.models.compatibility import form
 from transformer_jax.models.embeddings import embeddings
 from transformer_jax.models.feature_norms import norms
+from transformer_jax.models.feedforward_kinds import feedforwards
 from transformer_jax.models.heads import heads
 from transformer_jax.models.layers import activations
 from transformer_jax.models.residual import placements
@@ -28,6 +29,7 @@ REGISTRIES: dict[str, Registry] = {
   "norm": norms,
   "activation": activations,
   "norm_placement": placements,
+  "feedforward_kind": feedforwards,
   "embedding": embeddings,
   "head": heads,
 }
@@ -55,6 +57,7 @@ class Architecture:
   attention            the attention variant
   norm, activation     of each layer
   norm_placement       where the norms of a layer stand
+  feedforward_kind     dense, or experts that tokens choose from
   embedding, head      input embedding and output head
   encoders, decoders   layers that attend in both directions, and causal layers; a model
                        with both attends from decoder to encoder
@@ -83,6 +86,7 @@ class Architecture:
   norm: Any = norms.build("rmsnorm")
   activation: Any = activations.build("gelu")
   norm_placement: Any = placements.build("pre")
+  feedforward_kind: Any = feedforwards.build("dense")
   embedding: Any = embeddings.build("tokens")
   head: Any = heads.build("linear")
   encoders: int = 0
@@ -119,6 +123,7 @@ class Architecture:
     self._check_heads()
     self._check_mixers()
     self._check_carry()
+    self._check_experts()
     if self.classes and self.tied:
       raise ValueError(
         "an output of classes has no tokens whose embedding it could read; write"
@@ -156,10 +161,14 @@ class Architecture:
     if self.dtype not in DTYPES:
       raise ValueError(f"dtype is {self.dtype!r}; write one of {', '.join(DTYPES)}")
 
+  def _sizes_of_stacks(self) -> tuple[tuple[int, Dims], ...]:
+    """Returns the layers and sizes of both stacks."""
+    of_decoder = self.decoder_dims or self.dims
+    return (self.encoders, self.dims), (self.decoders, of_decoder)
+
   def _check_heads(self) -> None:
     """Raises ValueError where the attention of a layer does not fit its sizes."""
-    stacks = (self.encoders, self.dims), (self.decoders, self.decoder_dims or self.dims)
-    for layers, dims in stacks:
+    for layers, dims in self._sizes_of_stacks():
       for n in range(layers):
         variant = self.attention.layer(n)
         fits = (
@@ -200,6 +209,16 @@ class Architecture:
             f"attention={variant.name} reads the ids of tokens, and this model's"
             " embedding reads none; use another attention, or embedding=tokens"
           )
+
+  def _check_experts(self) -> None:
+    """Raises ValueError for experts without hidden units."""
+    for layers, dims in self._sizes_of_stacks():
+      kinds = [self.feedforward_kind.layer(n) for n in range(layers)]
+      if not dims.F and any(kind.experts and not kind.width for kind in kinds):
+        raise ValueError(
+          "feedforward_kind: experts without hidden units; write width=64 in experts, or"
+          " F above 0 (model.feedforward in a config)"
+        )
 
   def _check_stacks(self) -> None:
     """Raises ValueError without layers, or where a decoder cannot read the encoder."""

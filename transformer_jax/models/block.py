@@ -11,9 +11,10 @@ from transformer_jax.attention import BoundVariant, Mixer, Variant
 from transformer_jax.attention.cache import newest, remember
 from transformer_jax.attention.carry import Carry
 from transformer_jax.attention.cores.base import repeat_heads
-from transformer_jax.matmul import project
 from transformer_jax.models.architecture import Architecture
 from transformer_jax.models.compatibility import form
+from transformer_jax.models.feedforward import FeedForward
+from transformer_jax.models.feedforward_kinds import FeedForwardKind
 from transformer_jax.models.mixing import Mixing
 from transformer_jax.models.parameters import (
   Dropout,
@@ -21,7 +22,6 @@ from transformer_jax.models.parameters import (
   Parameters,
   Position,
   own,
-  weight,
   weights,
 )
 from transformer_jax.models.residual import Placement, ResidualConnection
@@ -212,40 +212,6 @@ def _carried_keys(projections, position, rotate, q_BLHK, carried):
   return q_BLHK, kv if once else rotated, q_at, k_at, own_BLHE
 
 
-class FeedForward(nn.Module):
-  """Feed-forward layer: two projections with an activation, or three if it is gated.
-
-  >>> import jax
-  >>> from transformer_jax.axes import Dims
-  >>> dims = Dims(V=5, D=8, H=2, F=16, L=8)
-  >>> arch = Architecture(dims, "rope", activation="swiglu", decoders=1)
-  >>> x_BLD = jax.numpy.ones((1, 3, 8))
-  >>> shapes = jax.eval_shape(FeedForward(arch).init, jax.random.key(0), x_BLD)
-  >>> {name: x.shape for name, x in shapes["params"].items()}
-  {'gate_DF': (8, 16), 'in_DF': (8, 16), 'out_FD': (16, 8)}
-  """
-
-  arch: Architecture
-
-  @nn.compact
-  def __call__(self, x_BLD):
-    D, F = self.arch.dims.D, self.arch.dims.F
-    activation = self.arch.activation
-    inner_BLF = self.project("in", "DF", (D, F), x_BLD)
-    if activation.gated:
-      gate_BLF = self.project("gate", "DF", (D, F), x_BLD)
-      inner_BLF = activation(inner_BLF, gate_BLF)
-    else:
-      inner_BLF = activation(inner_BLF)
-    return self.project("out", "FD", (F, D), inner_BLF)
-
-  def project(self, name, axes, shape, x):
-    y = project(x, weight(self, f"{name}_{axes}", shape), 1)
-    if not self.arch.feedforward_bias:
-      return y
-    return y + weight(self, f"{name}_shift_{axes[1]}", shape[1:], 0).astype(y.dtype)
-
-
 class Block(nn.Module):
   """Layer: self-attention, cross-attention to a memory, if any, and feed-forward.
 
@@ -266,6 +232,7 @@ class Block(nn.Module):
   position: PositionalEncoding
   variant: Variant
   norm_placement: Placement
+  kind: FeedForwardKind = FeedForwardKind()
 
   @nn.compact
   def __call__(self, before, at, shared, memory, cache):
@@ -299,12 +266,12 @@ class Block(nn.Module):
       return dropout(update_BLD)
 
     def feedforward(x_BLD):
-      return dropout(FeedForward(self.arch, name="feedforward")(x_BLD))
+      return dropout(FeedForward(self.arch, self.kind, name="feedforward")(x_BLD))
 
     sublayers = {"attention": self_attention}
     if memory is not None:
       sublayers["cross"] = cross_attention
-    if self.arch.dims.F:
+    if self.arch.dims.F or self.kind.experts:
       sublayers["feedforward"] = feedforward
     norms = LayerNorms(self.arch, self.norm_placement, at, [*sublayers])
     stream = self.norm_placement(norms, stream, sublayers)

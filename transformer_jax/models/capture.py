@@ -68,11 +68,14 @@ def run(
     weights   w_BHLM, float32; 0 where masked; in training, after dropout
     output    o_BLHE, outputs of the heads, before the output projection
     query_at, key_at   coordinates of queries and keys
+    expert_weights   weight_BLX, float32; 0 where a token does not choose an expert
+    expert_shares    share_BLX, float32, of the experts among a token's scores
 
   Scores, mask and weights are those of the core `dense`, which is put in the place of
-  the model's: the same numbers, in L x M floats for each head and text. Mask and
-  coordinates cannot be edited. A recurrent model has `state`, and of the steps of its
-  cross-attention, at path `decoder/cross`, query, scores, mask, weights and output.
+  the model's: the same numbers, in L x M floats for each head and text. Mask,
+  coordinates and what experts have cannot be edited. A recurrent model has `state`,
+  and of the steps of its cross-attention, at path `decoder/cross`, query, scores,
+  mask, weights and output.
 
   Under `jax.jit` the whole call is one program. Layers of `model.scan` stay in their
   loop, unless there is an edit, which may tell them apart.

@@ -132,15 +132,17 @@ class Stack(nn.Module):
     cache    caches of the layers, or None
     """
     block = self.block()
-    placement = self.arch.norm_placement
+    placement, feedforward = self.arch.norm_placement, self.arch.feedforward_kind
     kinds = [
-      (*self.arch.layer(self.use, n), placement.layer(n)) for n in range(self.layers)
+      (*self.arch.layer(self.use, n), placement.layer(n), feedforward.layer(n))
+      for n in range(self.layers)
     ]
     if self.arch.scan:
       if len({*kinds}) > 1:
         raise ValueError(
-          "scan compiles one layer for all of them, and position, attention or"
-          " placement gives layers different ones; set model.scan=False"
+          "scan compiles one layer for all of them, and position, attention,"
+          " feedforward_kind or placement gives layers different ones; set"
+          " model.scan=False"
         )
       rngs: dict[CollectionFilter, bool] = {"params": True, "dropout": True}
       one = nn.broadcast

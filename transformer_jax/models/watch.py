@@ -11,7 +11,8 @@ import jax
 from transformer_jax.attention.cores.base import Core
 from transformer_jax.attention.cores.dense import Dense
 from transformer_jax.attention.variants.bound_variant import PLAIN
-from transformer_jax.models.block import Attention, Block, FeedForward
+from transformer_jax.models.block import Attention, Block
+from transformer_jax.models.feedforward import FeedForward
 from transformer_jax.models.mixing import Mixing
 from transformer_jax.models.recurrent.model import RecurrentStack
 from transformer_jax.models.stack import CAPTURED, Stack
@@ -21,8 +22,10 @@ OF_LAYERS = ("state", "update")
 OF_DENSE = ("scores", "mask", "weights")
 COORDINATES = ("query_at", "key_at")
 OF_CORE = ("query", "key", "value", "output", *OF_DENSE, *COORDINATES)
-PLACES = (*OF_LAYERS, *OF_CORE)
-EDITABLE = tuple(place for place in PLACES if place not in ("mask", *COORDINATES))
+OF_EXPERTS = ("expert_weights", "expert_shares")
+PLACES = (*OF_LAYERS, *OF_CORE, *OF_EXPERTS)
+FIXED = ("mask", *COORDINATES, *OF_EXPERTS)
+EDITABLE = tuple(place for place in PLACES if place not in FIXED)
 
 Edit = Mapping[str, Callable[[str, jax.Array], jax.Array]]  # {place: f(path, array)}
 
@@ -66,6 +69,8 @@ class Watch:
     path = "/".join(module.path)
     if isinstance(module, Attention) and method == "__call__":
       return self._attention(call, args, kwargs, module, path)
+    if isinstance(module, FeedForward) and method == "route":
+      return self._experts(module, path, call(*args, **kwargs))
     found = _place(module, method, args, path)
     result = call(*args, **kwargs)
     return self._layer(module, *found, result) if found else result
@@ -77,6 +82,13 @@ class Watch:
       _sow(module, place, path, calls[0])
     self.path, self.arrays = outside
     return self._layer(module, "update", path, result)
+
+  def _experts(self, module, path, result):
+    """Returns the result of a router, its weights and shares."""
+    for place, x_BLX in zip(OF_EXPERTS, result, strict=True):
+      if place in self.want:
+        _sow(module, place, path, x_BLX)
+    return result
 
   def _layer(self, module, place, path, result):
     """Returns the result of a module, the first array of which is at a place."""

@@ -37,7 +37,15 @@ READS = {"forward": (False,), "backward": (True,), "both": (False, True)}
 # Fields of an architecture that only a Transformer supports.
 FOREIGN = (
   *("norm", "activation", "norm_placement", "attention_dropout", "prefix"),
-  *("embedding", "head", "feedforward_bias", "scan", "remat", "decoder_dims"),
+  *(
+    "embedding",
+    "head",
+    "feedforward_bias",
+    "feedforward_kind",
+    "scan",
+    "remat",
+    "decoder_dims",
+  ),
 )
 
 

@@ -55,6 +55,11 @@ def check(
     raise SpecError(f"{twice[0]} is there twice; drop one, or add up their weights")
   for name, loss in zip(names, losses, strict=True):
     _check_core(name, loss, model)
+    if in_parts and loss.whole_batch:
+      raise SpecError(
+        f"{name} reads the whole batch, and train.accumulate or mesh.pmap computes"
+        " parts of it; write train.accumulate=1 and mesh.pmap=False"
+      )
     if LOG_Z in loss.places and objective_of(task).targets != "labels":
       raise SpecError(f"{name} reads logits of labels, and the task has numbers")
   captured, batch = _shapes(Terms(losses), model, task, length)

@@ -23,6 +23,9 @@ class AuxiliaryLoss:
            `log_z`, at path `output`: log_z_BL, the log of the sum of the exponentials
            of each token's logits, in float32
 
+  whole_batch   it is no sum over examples, and refused where a batch is computed in
+                parts
+
   Scores, masks and weights of attention are those of the core `dense`.
 
   >>> z_loss = auxiliary_losses.build("z_loss(weight=0.001)")
@@ -31,6 +34,7 @@ class AuxiliaryLoss:
   """
 
   places: ClassVar[tuple[str, ...]] = ()
+  whole_batch: ClassVar[bool] = False
   weight: float = 1.0
 
   def loss(self, arrays: TrainingPass) -> jax.Array:
