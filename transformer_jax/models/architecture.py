@@ -216,8 +216,8 @@ class Architecture:
       kinds = [self.feedforward_kind.layer(n) for n in range(layers)]
       if not dims.F and any(kind.experts and not kind.width for kind in kinds):
         raise ValueError(
-          "feedforward_kind: experts without hidden units; write width=64 in experts, or"
-          " F above 0 (model.feedforward in a config)"
+          "feedforward_kind: experts without hidden units; write width=64 in experts,"
+          " or F above 0 (model.feedforward in a config)"
         )
 
   def _check_stacks(self) -> None:
