@@ -34,4 +34,11 @@ FAMILIES = {
     linear_key_head_dim=[None, 4], attention_bias=[False, True],
     layer_types=[None, *LINEARS],
   )),
+  "lfm2": ("Lfm2", "ForCausalLM", SIZES | dict(block_auto_adjust_ff_dim=False), dict(
+    num_key_value_heads=[1, 2], norm_eps=[1e-5, 0.1], num_hidden_layers=[2, 3, 5],
+    rope_parameters=[None, *ROPES], conv_bias=[False, True], conv_L_cache=[2, 3, 4],
+    block_auto_adjust_ff_dim=[True, False], block_ffn_dim_multiplier=[None, 1.0, 1.7],
+    block_multiple_of=[4, 8], full_attn_idxs=[[1], [0], [0, 2, 3]],
+    layer_types=[None, *layers("conv", "full_attention")], tie_embedding=[False, True],
+  )),
 }  # fmt: skip
