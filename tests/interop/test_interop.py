@@ -30,7 +30,7 @@ ENCODERS = ("bert_mlm", "roberta_mlm", "distilbert", "deberta_v2", "modernbert",
 READERS = ("t5_v10", "t5_v11", "marian", "marian_stacks", "bart")
 DECODERS = sorted(CONFIGS.keys() - {*ENCODERS, *READERS})
 # Their layers are of several kinds, or mixers alone.
-HYBRIDS = ("olmo_hybrid",)
+HYBRIDS = ("olmo_hybrid", "lfm2", "recurrent_gemma")
 # Of these everything is compared always; of others the logits, and all when slow.
 WHOLE = (
   *HYBRIDS,

@@ -424,7 +424,9 @@ def run(name, ending, words):
 
     save_file(arrays, folder / "model.safetensors", metadata={"format": "pt"})
     model = model.from_pretrained(folder, attn_implementation="eager").eval()
-    return {"config": saved, "tensors": tensors, "logits": outputs(model)}
+    model = model.double() if name in hybrids.DOUBLE else model
+    logits = outputs(model).astype(np.float32)
+    return {"config": saved, "tensors": tensors, "logits": logits}
 
 
 def fill(name, shape):
