@@ -10,6 +10,8 @@ from typing import Any
 
 JSON_BYTES = 4 * 2**20
 JSON_DEPTH = 100
+# Bounds that are none, as Transformers 5 writes them; older releases wrote Infinity.
+INFINITY = {"__float__": "Infinity"}
 # Control characters and bidirectional controls, which a terminal executes instead of
 # showing; without newlines and tabs.
 CONTROL = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
@@ -42,7 +44,8 @@ def content(path: str | os.PathLike, most: int | None = None) -> bytes:
 def parsed(text: bytes | str, finite: bool = False) -> Any:
   """Returns the value of a JSON text; raises ValueError, also beyond a limit.
 
-  finite   refuses NaN and Infinity, which Python accepts and JSON does not
+  finite   refuses NaN and -Infinity, which Python accepts and JSON does not; Infinity
+           becomes `INFINITY`
   """
   try:
     value = json.loads(
@@ -61,7 +64,9 @@ def _whole(digits: str) -> int:
   return int(digits)
 
 
-def _refuse(name: str) -> float:
+def _refuse(name: str) -> dict[str, str]:
+  if name == "Infinity":
+    return dict(INFINITY)
   raise ValueError(f"{name} is no number of JSON")
 
 
