@@ -35,7 +35,7 @@ def weighings(variant: Variant) -> dict[str, np.ndarray]:
   values_HN    otherwise: output of two keys of equal score and values (t, 0), by t
   """
   variant = variant.layer(0)
-  if variant.overrides("mask"):
+  if variant.overrides("mask") or variant.overrides("select"):
     variant = small(variant)
   plotted = {"map_LM": _map(variant)}
   if variant.overrides("mask"):
@@ -88,7 +88,8 @@ def _map(variant: Variant) -> np.ndarray:
   scale = variant.scale(bound.params, q_BLHK.shape[-1])
   q_BLHK, k_BMGK = variant.condition(bound.params, q_BLHK, k_BMGK)
   q_BLHK, k_BMGK = projections.transform_qk(NOTHING, q_BLHK, k_BMGK, at, at)
-  w_BHLM = _weights(bound, q_BLHK, k_BMGK, scale)
+  at = bound.accumulate(bound.read(x_BLD, q_BLHK, at))
+  w_BHLM = _weights(bound, q_BLHK, k_BMGK, at, scale)
   past_LM = np.tri(L, dtype=bool)
   return np.where(past_LM, np.asarray(w_BHLM[0, 0]), np.nan)
 
@@ -97,8 +98,7 @@ def _at(length: int) -> coords.Coords:
   return coords.consecutive(1, length)
 
 
-def _weights(bound: BoundVariant, q_BLHK, k_BMGK, scale) -> jax.Array:
-  at = _at(q_BLHK.shape[1])
+def _weights(bound: BoundVariant, q_BLHK, k_BMGK, at, scale) -> jax.Array:
   context = Context(at, at, NOTHING, scale, bound)
   mask_BLM = context.mask()
   k_BMHK = repeat_heads(k_BMGK, q_BLHK.shape[2])
@@ -115,7 +115,7 @@ def _by_score(variant: Variant) -> np.ndarray:
   k_BMHK = k_BMHK.at[..., 1].set(1.0)
   scale = variant.scale(bound.params, K)
   q_BLHK, k_BMHK = variant.condition(bound.params, q_BLHK, k_BMHK)
-  w_HM = np.asarray(_weights(bound, q_BLHK, k_BMHK, scale)[0, :, -1])
+  w_HM = np.asarray(_weights(bound, q_BLHK, k_BMHK, _at(M), scale)[0, :, -1])
   return w_HM[:, np.argsort(order())]
 
 

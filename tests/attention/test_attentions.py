@@ -36,6 +36,7 @@ ARGUMENTS = {
   "stick_breaking": ["stick_breaking", "stick_breaking(True, remainder=True)"],
   "sigmoid": ["sigmoid", "sigmoid(fixed=24)"],
   "moba": ["moba(4, 2)"],
+  "mta": ["mta", "mta(queries=1, after=True)"],
 }
 SUMS = ["gqa(2) + window(6) + softcap(5)", "mqa + sinks + window(6)"]
 SPECS = [spec for name in SCORED for spec in ARGUMENTS.get(name, [name])] + SUMS

@@ -279,8 +279,38 @@ def twins(w, x):
   return mixed(w, found)
 
 
+def fenwick(t):
+  """Guo et al., 2025, section 3.1: the level of each token up to t, in a list."""
+  levels, end = {t: 0}, t
+  for bit in range(t.bit_length()):
+    if t >> bit & 1:
+      levels |= dict.fromkeys(range(end - 2**bit, end), bit + 1)
+      end -= 2**bit
+  return [levels[s] for s in range(t + 1)]
+
+
+def log_linear(w, x):
+  """Equation 4, with a decay of each token: o_t = sum_s lambda decay (q_t k_s) v_s."""
+  q, k, v = (projected(w, x, name) for name in ("query", "key", "value"))
+  found = []
+  for h in range(4):
+    decay = sigmoid(x @ w["decay_DH"][:, h] + w["decay_shift_H"][h])
+    factor = np.log1p(np.exp(w["level_scale_HN"][h] * (x @ w["level_DHN"][:, h])))
+    rows = []
+    for t in range(len(x)):
+      row = 0.0
+      for s, n in enumerate(fenwick(t)):
+        score = q[t, h] @ k[s, h] / math.sqrt(3) * np.prod(decay[s + 1 : t + 1])
+        row = row + score * factor[t, min(n, factor.shape[1] - 1)] * v[s, h]
+      rows.append(row)
+    found.append(np.array(rows))
+  return mixed(w, found)
+
+
 LOOPS = {
   "multihead": multihead,
+  "log_linear": log_linear,
+  "log_linear(levels=2)": log_linear,
   "tpa(rank=2, queries=3)": tensor_product,
   "tpa(rank=1, queries=0)": tensor_product,
   "twin_queries": twins,

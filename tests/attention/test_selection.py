@@ -1,4 +1,4 @@
-"""Attention that leaves keys out: MoBA, which chooses blocks, and softpick.
+"""MoBA, which chooses blocks of keys, softpick and log-linear attention.
 
 Against loops over blocks and keys, written from the paper, and against the numbers of
 the authors' programs.
@@ -165,3 +165,29 @@ def test_softpick_of_its_authors():
     context = Context(q_at, at, NOTHING, scale or 8**-0.5, softpick)
     w_BHLM = evaluate(cores.build("dense").weights, q_BLHK, k, context)
     close(w_BHLM, there[f"outputs/{case}/weights"])
+
+
+# Log-linear attention: its formula is compared in test_projections.py.
+
+
+def test_log_linear_attention_of_flash_linear_attention():
+  there = recorded("flash_linear_attention/log_linear_attn")
+  names = ("q", "k", "v", "g", "level_scales")
+  at, variant = coords.consecutive(2, 16), attentions.build("log_linear")
+
+  def attend(q, k, v, g, levels):
+    data = variant.accumulate({}, {"decay_BLH": g, "level_BLHN": levels}, at)
+    s_BHLM = jnp.einsum("BLHK,BMHK->BHLM", q, k)  # that program has no scale
+    mask_B1LM = BoundVariant(variant).mask(at, at)[:, None]
+    here = at.replace(data=data)
+    w_BHLM = variant.weigh_at({}, s_BHLM, mask_B1LM, here, here)
+    return jnp.einsum("BHLM,BMHE->BLHE", w_BHLM, v)
+
+  def run(g, *given):
+    out, pull = jax.vjp(attend, *given)
+    return out, *pull(g)
+
+  given = [jnp.array(there[f"inputs/{n}"]) for n in ("grad_out", *names)]
+  found = evaluate(run, *given)
+  for got, name in zip(found, ("o", *(f"d{n}" for n in names)), strict=True):
+    close(got, there[f"outputs/{name}"], atol=1e-5)

@@ -1,6 +1,7 @@
 """Gates on the outputs of heads. Qiu et al., 2025. https://arxiv.org/abs/2505.06708"""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -11,8 +12,11 @@ from transformer_jax.matmul import project
 from transformer_jax.spec import SpecError
 
 ACTIVATIONS = {"sigmoid": jax.nn.sigmoid, "silu": jax.nn.silu}
-SOURCES = {"input": ("gate",), "output": ("output_gate",)}
-SOURCES["both"] = "gate", "output_gate"
+SOURCES: dict[str, tuple[str, ...]] = {
+  "input": ("gate",),
+  "output": ("output_gate",),
+  "both": ("gate", "output_gate"),
+}
 
 
 @attentions.register("gated")
@@ -88,7 +92,8 @@ class Gated(Variant):
 
   def output(self, params, x_BLD, o_BLHE):
     read = {"gate": (x_BLD, 1), "output_gate": (o_BLHE, 2)}
-    gate = sum(self.projected(params, n, *read[n]) for n in SOURCES[self.source])
+    each = [self.projected(params, n, *read[n]) for n in SOURCES[self.source]]
+    gate = functools.reduce(jnp.add, each)
     if self.start is not None:
       gate += params["gate_shift_H" if self.headwise else "gate_shift_HE"]
     gate = ACTIVATIONS[self.activation](gate.astype(jnp.float32)).astype(o_BLHE.dtype)
