@@ -1,12 +1,13 @@
 """Devices that a program is made for, which may be none of this machine's."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from transformer_jax.mesh_shape import MATRIX_RULES, ROWS, RULES, SEQUENCE
+from transformer_jax.mesh_shape import MATRIX_RULES, ROWS, RULES, SEED, SEQUENCE
 
 
 def platform() -> str:
@@ -65,6 +66,39 @@ def free_axes(mesh: Any = None) -> dict[str, int]:
   mesh = jax.sharding.get_abstract_mesh() if mesh is None else mesh
   kinds = zip(mesh.axis_names, mesh.axis_types, strict=True)
   return {axis: mesh.shape[axis] for axis, kind in kinds if kind == AxisType.Auto}
+
+
+def seed_axes() -> tuple[str, ...]:
+  """Returns the mesh axis of seeds, if there is one.
+
+  `vmap` over seeds adds it to the specs of a `shard_map`, which has to take it then.
+  """
+  return tuple(axis for axis in free_axes() if axis == SEED)
+
+
+def text_parts() -> int:
+  """Returns the number of devices that split the tokens of a text; 1 without a mesh.
+
+  >>> text_parts()
+  1
+  """
+  return free_axes().get(SEQUENCE, 1)
+
+
+def along_text(function: Callable[..., Any]) -> Callable[..., Any]:
+  """Returns (tokens, shared) -> (tokens, shared), run on parts of a text.
+
+  tokens   arrays [B, L, ...]: each device has its part of L
+  shared   arrays that all devices have, and return alike
+  """
+  tokens, everywhere = PartitionSpec(None, SEQUENCE), PartitionSpec()
+  return jax.shard_map(
+    function,
+    in_specs=(tokens, everywhere),
+    out_specs=(tokens, everywhere),
+    axis_names={SEQUENCE, *seed_axes()},
+    check_vma=False,
+  )
 
 
 def _dividing(free: dict[str, int], size: int, *axes: str) -> tuple[str, ...] | None:

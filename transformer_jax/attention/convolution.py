@@ -7,6 +7,8 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 
+from transformer_jax.devices import along_text, text_parts
+from transformer_jax.mesh_shape import SEQUENCE
 from transformer_jax.positions import Coords, coords
 from transformer_jax.positions.shared.convolution import mix, neighbours
 
@@ -64,20 +66,80 @@ def convolve(
   taps     {name: [..., N]}, of each feature the weight of the token n back
   at       coordinates of the new tokens
   recent   what is kept of the tokens before; None: there are none
+
+  Devices that split the text send one another the last tokens of their parts.
   """
-  longest = _longest(taps)
-  mixed = {name: inputs[name] for name in taps}
-  if recent is None:
-    near = neighbours(at, longest)
-    return inputs | {n: mix(x, taps[n], near) for n, x in mixed.items()}, None
-  B, L = recent.at.order_BL.shape[0], at.order_BL.shape[1]
-  joined = functools.partial(_joined, B)
-  both = jax.tree.map(joined, recent, Recent(mixed, at.replace(data={})))
-  near = neighbours(both.at, longest)
+  new = Recent({name: inputs[name] for name in taps}, at.replace(data={}))
+  devices = text_parts()
+  if taps and 1 < devices <= at.order_BL.shape[1]:
+    mixed, newest = _on_devices(devices, new, taps, recent)
+  elif recent is None:
+    near = neighbours(at, _longest(taps))
+    mixed, newest = {n: mix(x, taps[n], near) for n, x in new.inputs.items()}, None
+  else:
+    mixed, newest = _after(recent, new, taps)
+  return inputs | mixed, newest
+
+
+def _after(before: Recent, new: Recent, taps: Arrays) -> tuple[Arrays, Recent]:
+  """Returns the new inputs convolved, and the newest to keep.
+
+  before   tokens before the new ones
+  """
+  L, both = new.at.order_BL.shape[1], _both(before, new)
+  near = neighbours(both.at, _longest(taps))
   mixed = {n: mix(x, taps[n], near)[:, -L:] for n, x in both.inputs.items()}
-  # Padding may stand between tokens: those that are there go last.
-  newest_BN = jnp.argsort(both.at.real_BL, axis=1, stable=True)[:, L:]
-  return inputs | mixed, jax.tree.map(functools.partial(_places, newest_BN), both)
+  return mixed, _newest(both, _longest(taps) - 1)
+
+
+def _on_devices(devices, new, taps, recent):
+  """Returns `_after` of a text that devices split, each with the ends of earlier parts.
+
+  devices   that split the text
+  new       inputs of the new tokens
+  taps      weights
+  recent    inputs before them, or None: there are none
+  """
+  L, B = new.at.order_BL.shape[1], max(len(x) for x in new.inputs.values())
+  nothing = none_yet(new.inputs, taps, B)
+  padding = Recent(
+    {n: jnp.zeros((B, -L % devices, *x.shape[2:])) for n, x in new.inputs.items()},
+    coords.absent(B, -L % devices),
+  )
+
+  def of_part(new, shared):
+    taps, before = shared
+    end = _newest(_both(nothing, new), _longest(taps) - 1)
+    ends = jax.lax.all_gather(end, SEQUENCE, axis=1)  # [B, devices, N - 1, ...]
+    earlier_n1 = (jnp.arange(devices) < jax.lax.axis_index(SEQUENCE))[:, None]
+    order = jnp.where(earlier_n1, ends.at.order_BL, -1)  # later ones: no tokens
+    earlier = Recent(ends.inputs, ends.at.replace(order_BL=order))
+    mixed, _ = _after(_both(before, _in_rows(earlier)), new, taps)
+    return mixed, _newest(_both(before, _in_rows(ends)), _longest(taps) - 1)
+
+  before = nothing if recent is None else recent
+  mixed, newest = along_text(of_part)(_both(new, padding), (taps, before))
+  mixed = {name: x[:, :L] for name, x in mixed.items()}
+  return mixed, None if recent is None else newest
+
+
+def _both(old: Recent, new: Recent) -> Recent:
+  """Returns the inputs of tokens, the new ones after the old ones."""
+  arrays = [*old.inputs.values(), *new.inputs.values(), old.at.order_BL]
+  B = max(map(len, arrays))
+  return jax.tree.map(functools.partial(_joined, B), old, new)
+
+
+def _newest(tokens: Recent, count: int) -> Recent:
+  """Returns so many of the newest tokens; padding may stand between them."""
+  order_BM = jnp.argsort(tokens.at.real_BL, axis=1, stable=True)  # tokens go last
+  newest_BN = order_BM[:, order_BM.shape[1] - count :]
+  return jax.tree.map(functools.partial(_places, newest_BN), tokens)
+
+
+def _in_rows(ends: Recent) -> Recent:
+  """Returns ends of parts, [B, devices, N - 1, ...], one after another."""
+  return jax.tree.map(lambda x: x.reshape(len(x), -1, *x.shape[3:]), ends)
 
 
 def _longest(taps: Mapping[str, Shaped]) -> int:
@@ -87,8 +149,8 @@ def _longest(taps: Mapping[str, Shaped]) -> int:
 
 def _joined(B: int, old: jax.Array, new: jax.Array) -> jax.Array:
   """Returns arrays of tokens, the new ones after the old ones, in B rows."""
-  new = jnp.broadcast_to(new, (B, *new.shape[1:])).astype(old.dtype)
-  return jnp.concatenate([old, new], axis=1)
+  old, new = (jnp.broadcast_to(x, (B, *x.shape[1:])) for x in (old, new))
+  return jnp.concatenate([old, new.astype(old.dtype)], axis=1)
 
 
 def _places(place_BN: jax.Array, x: jax.Array) -> jax.Array:

@@ -16,8 +16,8 @@ from jax.sharding import PartitionSpec
 
 from transformer_jax.attention.cores.context import Context
 from transformer_jax.axes import axes_of
-from transformer_jax.devices import free_axes
-from transformer_jax.mesh_shape import ROWS, SEED
+from transformer_jax.devices import free_axes, seed_axes
+from transformer_jax.mesh_shape import ROWS
 from transformer_jax.positions import Coords
 
 HEADS = "tensor"  # mesh axis that splits heads
@@ -46,14 +46,6 @@ def on_each_device(attend):
     return run(q_BLHK, k_BMGK, v_BMGE, context)
 
   return attend_by_device
-
-
-def seed_axes() -> tuple[str, ...]:
-  """Returns the mesh axis of seeds, if there is one.
-
-  `vmap` over seeds adds it to the specs of a `shard_map`, which has to take it then.
-  """
-  return tuple(axis for axis in free_axes() if axis == SEED)
 
 
 def _split(q_shape, *groups) -> Split:

@@ -18,13 +18,13 @@ from transformer_jax.attention.cores.base import (
   tiled_refusal,
 )
 from transformer_jax.attention.cores.context import Context
-from transformer_jax.attention.cores.per_device import seed_axes
 from transformer_jax.attention.variants.bound_variant import (
   MASKED,
   PLAIN,
   BoundVariant,
   by_heads,
 )
+from transformer_jax.devices import seed_axes
 from transformer_jax.positions import Bound, Coords
 
 

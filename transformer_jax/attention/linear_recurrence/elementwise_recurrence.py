@@ -6,6 +6,13 @@ Martin and Cundy, 2018, https://arxiv.org/abs/1709.04057, for the parallel form
 import jax
 import jax.numpy as jnp
 
+from transformer_jax.attention.linear_recurrence.handed_on import (
+  join_parts,
+  of_last_device,
+)
+from transformer_jax.devices import along_text, text_parts
+from transformer_jax.mesh_shape import SEQUENCE
+
 
 def elementwise(
   decay: jax.Array, value: jax.Array, state: jax.Array | None = None
@@ -22,9 +29,29 @@ def elementwise(
   >>> elementwise(half, jnp.ones((1, 3)))[0].tolist()  # 1, 1/2 + 1, 1/4 + 1/2 + 1
   [[1.0, 1.5, 1.75]]
   """
-  factor, value = jnp.exp(decay.astype(jnp.float32)), value.astype(jnp.float32)
-  if state is not None:
-    value = value.at[:, 0].add(factor[:, 0] * state)
+  start = jnp.zeros_like(value[:, 0], jnp.float32) if state is None else state
+  devices, L = text_parts(), value.shape[1]
+  if devices == 1:
+    return _elementwise((decay, value), start)
+
+  def of_part(tokens, start):
+    start = jnp.where(jax.lax.axis_index(SEQUENCE) == 0, start, 0.0)
+    states, last = _elementwise(tokens, start)
+    factor = jnp.exp(jnp.cumsum(tokens[0].astype(jnp.float32), axis=1))
+    before, after = join_parts(jnp.multiply, factor[:, -1], last, devices)
+    return states + factor * before[:, None], of_last_device(after, devices)
+
+  def pad(x):  # with tokens that change nothing
+    return jnp.pad(x, [(0, 0), (0, -L % devices)] + [(0, 0)] * (x.ndim - 2))
+
+  states, last = along_text(of_part)((pad(decay), pad(value)), start)
+  return states[:, :L], last
+
+
+def _elementwise(tokens, start):
+  """Returns `elementwise` on one device; start: the state before the first token."""
+  factor, value = jnp.exp(tokens[0].astype(jnp.float32)), tokens[1].astype(jnp.float32)
+  value = value.at[:, 0].add(factor[:, 0] * start)
 
   def join(early, late):
     return early[0] * late[0], late[0] * early[1] + late[1]

@@ -5,10 +5,12 @@ Kimi Team, 2025, https://arxiv.org/abs/2510.26692, with a decay for each feature
 """
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
 
+from transformer_jax.attention.linear_recurrence.handed_on import handed_on
 from transformer_jax.attention.linear_recurrence.recurrence_definition import (
   StateUpdates,
 )
@@ -16,6 +18,7 @@ from transformer_jax.attention.linear_recurrence.triangular import (
   joined,
   solve_unit_lower,
 )
+from transformer_jax.devices import text_parts
 
 CHUNK = 64  # tokens
 TILE = 8  # of them, for which decays of features are computed one by one
@@ -36,10 +39,18 @@ def chunked(
 
   Within a chunk the written values solve a triangular system; from one chunk to the
   next only the state goes on. Logarithms of decays are summed and subtracted before
-  they are exponentiated, so that no factor is above 1.
+  they are exponentiated, so that no factor is above 1. Devices that split the text
+  hand states on: see `handed_on`.
   """
-  L = tokens.key_BLHK.shape[1]
   start = tokens.empty if state_BHKE is None else state_BHKE.astype(jnp.float32)
+  form = functools.partial(_chunked, chunk, unroll)
+  devices = text_parts()
+  return handed_on(form, tokens, start, devices) if devices > 1 else form(tokens, start)
+
+
+def _chunked(chunk, unroll, tokens, start):
+  """Returns `chunked`, on one device; start: the state before the first token."""
+  L = tokens.key_BLHK.shape[1]
   while chunk >= 2 * max(L, TILE):  # a short text is one chunk
     chunk //= 2
 
@@ -54,7 +65,7 @@ def chunked(
   # Arrays of one chunk stay in a core's cache: all chunks at once take twice the time.
   # The backward pass keeps the states between chunks alone.
   visit = visit if unroll else jax.checkpoint(visit)
-  pieces = _cut(_padded(tokens, -L % chunk), chunk)
+  pieces = _cut(tokens.padded(-L % chunk), chunk)
   last_BHKE, out_nBCHE = jax.lax.scan(visit, start, pieces, unroll=unroll)
   out_BnCHE = jnp.moveaxis(out_nBCHE, 0, 1)
   B, n, C, H, E = out_BnCHE.shape
@@ -80,15 +91,6 @@ class _Chunk:
   weights_BHCC: jax.Array
   decay: jax.Array
   key_BHCK: jax.Array
-
-
-def _padded(tokens: StateUpdates, count: int) -> StateUpdates:
-  """Returns tokens with `count` more, which neither decay the state nor write."""
-
-  def pad(x):
-    return jnp.pad(x, [(0, 0), (0, count)] + [(0, 0)] * (x.ndim - 2))
-
-  return jax.tree.map(pad, tokens) if count else tokens
 
 
 def _cut(tokens: StateUpdates, chunk: int) -> StateUpdates:

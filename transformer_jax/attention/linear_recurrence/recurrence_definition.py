@@ -54,6 +54,19 @@ class StateUpdates:
     narrow = lambda x: jnp.issubdtype(x.dtype, jnp.floating)
     return jax.tree.map(lambda x: x.astype(jnp.float32) if narrow(x) else x, self)
 
+  def padded(self, count: int) -> "StateUpdates":
+    """Returns tokens with `count` more, which neither decay the state nor write."""
+
+    def pad(x):
+      return jnp.pad(x, [(0, 0), (0, count)] + [(0, 0)] * (x.ndim - 2))
+
+    return jax.tree.map(pad, self) if count else self
+
+  def widened(self, count: int) -> "StateUpdates":
+    """Returns tokens whose values have `count` more features, all 0."""
+    value_BLHE = jnp.pad(self.value_BLHE, [(0, 0)] * 3 + [(0, count)])
+    return dataclasses.replace(self, value_BLHE=value_BLHE)
+
 
 def sequential(
   tokens: StateUpdates, state_BHKE: jax.Array | None = None
