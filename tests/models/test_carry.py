@@ -38,7 +38,14 @@ ON_MESHES = [
   )
   for parts in MODELS
 ]
-NO_SCAN = "cross_layer", "yoco", "hyper_connections", "attention_residuals", "by_layer"
+NO_SCAN = (
+  "cross_layer",
+  "yoco",
+  "hyper_connections",
+  "attention_residuals",
+  "by_layer",
+  "state_attention",
+)
 
 
 def name_of(parts):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from transformer_jax.models.residual import ResidualConnection, placements
+from transformer_jax.models.residual.attention_residuals import weights
 from transformer_jax.spec import SpecError
 
 THIRD_PARTY = pathlib.Path(__file__).parents[2] / "third_party"
@@ -146,8 +147,8 @@ def test_attention_residuals_are_those_of_flash_linear_attention(case):
   close(grads["key_gain_D"], there[f"outputs/{case}/drms_weight"])
   for n, grad in enumerate(grad_sources):
     close(grad, there[f"outputs/{case}/dresidual{n}"])
-  weights = jax.nn.softmax(placement.scores(params, sources), axis=0)
-  close(weights, there[f"outputs/{case}/weights"])
+  found = weights(sources, params["query_D"], params["key_gain_D"], scale)
+  close(found, there[f"outputs/{case}/weights"])
 
 
 def test_attention_residuals_of_blocks_attend_to_sums():
@@ -181,6 +182,7 @@ def test_hyper_connections_begin_as_one_stream_after_another_reads():
     ("mhc(streams=0)", "write a number of residual streams"),
     ("hyper_connections(streams=1.5)", "streams"),
     ("attention_residuals(block=0)", "write how many sublayers are summed"),
+    ("state_attention(rank=0)", "rank is 0"),
     ("scaled(learned='token')", "write 'scalar', 'feature'"),
     ("x0_skip(nothing)", "nothing"),
     ("by_layer((pre, mhc))", "which all layers need"),

@@ -138,7 +138,7 @@ class Stack(nn.Module):
       for n in range(self.layers)
     ]
     if self.arch.scan:
-      if len({*kinds}) > 1:
+      if len({*kinds}) > 1 or placement.grows:
         raise ValueError(
           "scan compiles one layer for all of them, and position, attention,"
           " feedforward_kind or placement gives layers different ones; set"

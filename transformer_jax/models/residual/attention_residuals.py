@@ -42,6 +42,7 @@ class AttentionResiduals(Placement):
   block: int = 1
   scale: float = 1.0
   first: int = 0
+  grows = True
 
   def __post_init__(self):
     if not whole(self.block, 1):
@@ -73,13 +74,79 @@ class AttentionResiduals(Placement):
     return outputs
 
   def close(self, params, outputs):
-    weights = jax.nn.softmax(self.scores(params, outputs), axis=0)
-    read_BLD = sum(w[..., None] * y for w, y in zip(weights, outputs, strict=True))
-    return read_BLD.astype(outputs[0].dtype)
+    return _mixture(outputs, params["query_D"], params["key_gain_D"], self.scale)
 
-  def scores(self, params, outputs):
-    """Returns the scores of all outputs, [outputs, B, L], float32."""
-    keys = (
-      rms_norm(y.astype(jnp.float32), params["key_gain_D"], EPSILON) for y in outputs
+
+@placements.register("state_attention")
+@dataclasses.dataclass(frozen=True)
+class StateAttention(Placement):
+  """Sublayers read a mixture of all earlier states, and add to the newest one.
+
+      x_n = x_{n-1} + f(norm(sum over i < n of p_i x_i))
+      p_i = softmax_i(q . rmsnorm(x_i) / sqrt(D))
+      q = norm(y + B A norm(y)),   y = x_{n-1}
+
+  Pre-norm, with a query of low rank beside the state. x-transformers' aggregated
+  residuals, 2026, https://github.com/lucidrains/x-transformers.
+
+  rank   of B A
+
+  The stream is a tuple of states, the newest one first.
+
+  >>> residual, x_BLD = placements.build("state_attention"), jnp.ones((1, 1, 4))
+  >>> residual.close({}, (5 * x_BLD, x_BLD)).tolist()
+  [[[5.0, 5.0, 5.0, 5.0]]]
+  """
+
+  rank: int = 16
+  grows = True
+
+  def __post_init__(self):
+    if not whole(self.rank, 1):
+      raise SpecError(
+        f"state_attention: rank is {self.rank!r}; write a number from 1, as rank=16"
+      )
+
+  def init(self, key, dims, sublayer):
+    D, R = dims.D, self.rank
+    return {
+      "down_DR": jax.random.normal(key, (D, R)) * D**-0.5,
+      "up_RD": jnp.zeros((R, D)),
+      **{f"{name}_gain_D": jnp.ones(D) for name in ("inner", "query", "key")},
+    }
+
+  def open(self, x_BLD):
+    return (x_BLD,)
+
+  def __call__(self, norm, states, parts):
+    for name, part in parts.items():
+      read_BLD = self.read(norm.connection(name), states)
+      states = states[0] + part(norm(name)(read_BLD)), *states
+    return states
+
+  def read(self, params, states):
+    """Returns the mixture of states, x_BLD, that a sublayer reads."""
+    newest_BLD = states[0].astype(jnp.float32)
+    inner_BLD = rms_norm(newest_BLD, params["inner_gain_D"], EPSILON)
+    query_BLD = newest_BLD + inner_BLD @ params["down_DR"] @ params["up_RD"]
+    query_BLD = rms_norm(query_BLD, params["query_gain_D"], EPSILON)
+    return _mixture(
+      states, query_BLD, params["key_gain_D"], newest_BLD.shape[-1] ** -0.5
     )
-    return self.scale * jnp.stack([key_BLD @ params["query_D"] for key_BLD in keys])
+
+  def close(self, params, states):
+    return states[0]
+
+
+def weights(sources, query, key_gain_D, scale):
+  """Returns the weights of some x_BLD, [sources, B, L], for query_D or query_BLD."""
+  wide = (x_BLD.astype(jnp.float32) for x_BLD in sources)
+  keys = (rms_norm(x_BLD, key_gain_D, EPSILON) for x_BLD in wide)
+  score_BL = [scale * jnp.sum(key_BLD * query, axis=-1) for key_BLD in keys]
+  return jax.nn.softmax(jnp.stack(score_BL), axis=0)
+
+
+def _mixture(sources, query, key_gain_D, scale):
+  """Returns the sources x_BLD, weighted."""
+  parts = zip(weights(sources, query, key_gain_D, scale), sources, strict=True)
+  return sum(w_BL[..., None] * x_BLD for w_BL, x_BLD in parts).astype(sources[0].dtype)

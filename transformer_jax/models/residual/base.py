@@ -36,12 +36,14 @@ class Placement:
   """Base class of norm placements.
 
   final_norm   whether one more norm comes after the last layer
+  grows        whether the stream has more arrays after each layer
 
   >>> placements.build("pre").final_norm, placements.build("post").final_norm
   (True, False)
   """
 
   final_norm = True
+  grows = False
 
   def __call__(self, norm: Norms, stream: Stream, parts: dict[str, Sublayer]) -> Stream:
     """Returns the residual stream after all parts of the block."""

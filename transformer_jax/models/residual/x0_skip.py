@@ -35,6 +35,10 @@ class EmbeddingSkip(Placement):
   def final_norm(self):
     return self.inner.final_norm
 
+  @property
+  def grows(self):
+    return self.inner.grows
+
   def init(self, key, dims, sublayer):
     inner = self.inner.init(key, dims, sublayer)
     if sublayer:
