@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 import pathlib
 
 import jax
@@ -17,13 +18,14 @@ from transformer_jax.attention.linear_recurrence import (
   sequential,
 )
 
-FOLDER = pathlib.Path(__file__).parents[2] / "third_party" / "flash_linear_attention"
+THIRD_PARTY = pathlib.Path(__file__).parents[2] / "third_party"
+FOLDER = THIRD_PARTY / "flash_linear_attention"
 FORMS = [sequential, functools.partial(chunked, chunk=16)]
 
 
 @functools.cache
-def recorded(name):
-  with np.load(FOLDER / f"{name}.npz", allow_pickle=False) as file:
+def recorded(name, folder=FOLDER):
+  with np.load(folder / f"{name}.npz", allow_pickle=False) as file:
     return {key: jnp.asarray(x) for key, x in file.items()}
 
 
@@ -67,11 +69,19 @@ def several(per_token, first, **last):
   )  # fmt: skip
 
 
-def product(i):
+def product(i, gated=True):
   beta = i["beta"][..., None]
   none = jnp.zeros_like(i["k"])
   writes = StateUpdates(none, i["k"], beta * i["v"], none, beta * i["k"])
-  return several(writes, i["g"][..., None], query=i["q"])
+  return several(writes, gated * i["g"][..., None], query=i["q"])
+
+
+def grouped(i):
+  """Raw gates; each head of keys serves heads of values that follow each other."""
+  serves = i["v"].shape[2] // i["k"].shape[2]
+  q, k = (unit(jnp.repeat(i[name], serves, axis=2)) for name in "qk")
+  g, beta = -jax.nn.softplus(i["g"]), jax.nn.sigmoid(i["beta"])
+  return delta({"q": q, "k": k, "v": i["v"], "g": g, "beta": beta})
 
 
 def low_rank(i, alpha, b, query):
@@ -102,13 +112,23 @@ CASES = {
   "dplr_rwkv7/dplr": lambda i: low_rank(i, i["alpha"], i["b"], scaled(i["q"])),
   "dplr_rwkv7/rwkv7": lambda i: low_rank(i, -i["kk"], i["kk"] * i["a"], i["q"]),
 }
+SCANNED = CASES | {  # the others of a recording, in one form
+  "gated_delta_rule/zero_state_scale": functools.partial(delta, query=lambda x: x),
+  "kda/default_scale": delta,
+  "kda/qk_l2norm": functools.partial(delta, key="k_raw", norm=unit),
+  "gated_delta_product/ungated": functools.partial(product, gated=False),
+  "hf_gated_delta_rule/recurrent": grouped,
+}
 
 
-@pytest.mark.parametrize("form", FORMS, ids=["sequential", "chunked"])
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+  ("case", "form"),
+  [*itertools.product(SCANNED, FORMS[:1]), *itertools.product(CASES, FORMS[1:])],
+)
 def test_outputs_states_and_gradients_are_those_recorded(case, form):
   name, _, variant = case.partition("/")
-  there, make = recorded(name), CASES[case]
+  folder = THIRD_PARTY / "transformers" if name.startswith("hf_") else FOLDER
+  there, make = recorded(name, folder), SCANNED[case]
   given = {k[7:]: x for k, x in there.items() if k.startswith("inputs/")}
   prefix = f"outputs/{variant}/" if variant else "outputs/"
   want = {k.removeprefix(prefix): x for k, x in there.items() if k.startswith(prefix)}
@@ -118,7 +138,7 @@ def test_outputs_states_and_gradients_are_those_recorded(case, form):
 
   def run(changed):
     tokens = make(given | changed)
-    start = (given | changed)["h0"] if stateful else None
+    start = (given | changed)["h0"] if "dh0" in want else None
     out, state = form(tokens, start)
     return out[:, every - 1 :: every], state
 
@@ -136,6 +156,24 @@ def test_outputs_states_and_gradients_are_those_recorded(case, form):
   assert slopes
   for n, slope in slopes.items():
     close(slope, want[f"d{n}"], err_msg=n)
+
+
+def test_a_strength_of_each_value_is_a_head_of_each():
+  """Features of values do not meet: each may be a head with a value of width 1."""
+  there = recorded("delta_rule")
+  q, k, v, beta = (there[f"inputs/{name}"] for name in ("q", "k", "v", "beta_v"))
+  E = v.shape[-1]
+  alone = lambda x: x.reshape(*x.shape[:2], -1, 1)
+  q, k = jnp.repeat(scaled(q), E, axis=2), jnp.repeat(k, E, axis=2)
+  beta, none = alone(beta), jnp.zeros_like(alone(v))
+  h0_BHKE = there["inputs/h0"]
+  B, H, K, _ = h0_BHKE.shape
+  start = jnp.moveaxis(h0_BHKE, 2, 3).reshape(B, H * E, K, 1)
+  out, state = sequential(StateUpdates(q, k, beta * alone(v), none, beta * k), start)
+  close = functools.partial(np.testing.assert_allclose, rtol=2e-5, atol=2e-5)
+  close(out.reshape(v.shape), there["outputs/per_channel_beta/o"])
+  state = jnp.moveaxis(state.reshape(B, H, E, K), 2, 3)
+  close(state, there["outputs/per_channel_beta/final_state"])
 
 
 def made(L=150, decay=1.0, width=8, per_head=False, dtype=jnp.float32, seed=0):

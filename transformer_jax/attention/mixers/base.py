@@ -68,11 +68,7 @@ class Mixer(Variant):
   """
 
   mixer = True
-
-  @property
-  def writes(self) -> int:
-    """Updates of the state for each token."""
-    return 1
+  writes: int = 1  # updates of the state for each token
 
   def check(self, dims: Dims) -> None:
     """Raises ValueError if sizes do not fit, or no memory holds a state."""

@@ -20,8 +20,6 @@ from transformer_jax.attention.mixers.shared import (
 from transformer_jax.matmul import project
 from transformer_jax.normalization import rms_norm
 
-READ = "query", "key", "value"
-
 
 @dataclasses.dataclass(frozen=True)
 class DeltaRule(Mixer):
@@ -30,7 +28,7 @@ class DeltaRule(Mixer):
       S <- a_t (S - b_t k_t (k_t^T S)) + b_t k_t v_t^T,   o_t = S^T q_t / sqrt(K)
 
   Queries, keys and values pass a short convolution and SiLU, queries and keys then have
-  length 1. A subclass has the decay a_t and the gate of the outputs.
+  length 1. A subclass may have a decay a_t and a gate of the outputs.
 
   convolution   tokens that a convolution reads; 1: there is none
   negative      strengths b_t up to 2, with which a state may change its sign
@@ -60,20 +58,21 @@ class DeltaRule(Mixer):
     check_convolution(self)
     check_sizes(self, "heads", "key_heads", "key_width", "value_width")
 
-  def sizes(self, dims):
-    """Returns the sizes of this mixer; G are heads of queries and keys."""
-    return own_sizes(self, dims)
+  @property
+  def reads(self) -> tuple[str, ...]:
+    """Names of the matrices whose products are convolved."""
+    return "query", "key", "value"
 
   def decay(self, params, x_BLD):
-    """Returns the logarithm of the decay, [B, L, H, 1] or [B, L, H, K]."""
-    return jnp.zeros((*x_BLD.shape[:2], params["strength_DH"].shape[1], 1))
+    """Returns the logarithm of the decay, [B, L, H, 1] or [B, L, H, K]; None: none."""
+    return None
 
   def gate(self, params, x_BLD):
-    """Returns factors on the outputs, gate_BLHE."""
-    return 1.0
+    """Returns factors on the outputs, gate_BLHE; None: none."""
+    return None
 
   def weights(self, dims):
-    own, G = self.sizes(dims), "G" if self.key_heads else "H"
+    own, G = own_sizes(self, dims), "G" if self.key_heads else "H"
     return {
       f"query_D{G}K": ((own.D, own.G, own.K), 1),
       f"key_D{G}K": ((own.D, own.G, own.K), 1),
@@ -83,45 +82,59 @@ class DeltaRule(Mixer):
     }
 
   def init(self, key, dims):
-    own, shapes = self.sizes(dims), self.weights(dims)
-    read = {name: shapes[_of(name, shapes)] for name in READ}
-    taps = {
-      f"{name}_mix_{_of(name, shapes)[-2:]}N": shape[1:]
-      for name, (shape, _) in read.items()
-    }
-    return {"norm_gain_E": jnp.ones(own.E)} | first_taps(key, taps, self.convolution)
+    shapes = self.weights(dims)
+    read = {name: _matrix(name, shapes) for name in self.reads}
+    taps = {f"{n}_mix_{own[-2:]}N": shapes[own][0][1:] for n, own in read.items()}
+    gain_E = jnp.ones(own_sizes(self, dims).E)
+    return {"norm_gain_E": gain_E} | first_taps(key, taps, self.convolution)
 
   def inputs(self, params, x_BLD):
-    return {name: project(x_BLD, params[_of(name, params)], 1) for name in READ}
+    return {
+      name: project(x_BLD, params[_matrix(name, params)], 1) for name in self.reads
+    }
 
   def taps(self, params):
-    mixes = {name: name.partition("_mix_")[0] for name in params if "_mix_" in name}
-    return {name: params[own] for own, name in mixes.items()}
+    mixes = {name.partition("_mix_")[0]: name for name in params if "_mix_" in name}
+    return {name: params[own] for name, own in mixes.items()}
 
   def tokens(self, params, x_BLD, inputs, at):
-    wide = (inputs[name].astype(jnp.float32) for name in READ)
+    return self.update(params, x_BLD, inputs)
+
+  def update(self, params, x_BLD, inputs, n=""):
+    """Returns one update for each token: that of the key, value and strength named n.
+
+    n   end of their names, as in "key_1"; "" where there is one
+    """
+    wide = (inputs[x].astype(jnp.float32) for x in ("query", f"key{n}", f"value{n}"))
     q_BLGK, k_BLGK, v_BLHE = map(jax.nn.silu, wide)
     serves = v_BLHE.shape[2] // k_BLGK.shape[2]
     q_BLHK, k_BLHK = (jnp.repeat(unit(x), serves, axis=2) for x in (q_BLGK, k_BLGK))
-    strength_BLH1 = self.strength(params, x_BLD)[..., None]
+    erased, written = self.strengths(params, x_BLD, n)
+    decay = self.decay(params, x_BLD)
     return StateUpdates(
       q_BLHK * q_BLHK.shape[-1] ** -0.5,
       k_BLHK,
-      strength_BLH1 * v_BLHE,
-      self.decay(params, x_BLD),
-      strength_BLH1 * k_BLHK,
+      written * v_BLHE,
+      jnp.zeros_like(k_BLHK[..., :1]) if decay is None else decay,
+      erased * k_BLHK,
     )
 
-  def strength(self, params, x_BLD):
-    """Returns how much of a key's content is replaced, float32 strength_BLH."""
-    s_BLH = project(x_BLD, params["strength_DH"], 1).astype(jnp.float32)
-    return jax.nn.sigmoid(s_BLH) * (1 + self.negative)
+  def strengths(self, params, x_BLD, n=""):
+    """Returns how much of a key's content is erased, and how much of a value written.
+
+    Both float32: [B, L, H, 1 or K] and [B, L, H, 1 or E].
+    """
+    s_BLH = project(x_BLD, params[f"strength{n}_DH"], 1).astype(jnp.float32)
+    strength_BLH1 = jax.nn.sigmoid(s_BLH)[..., None] * (1 + self.negative)
+    return strength_BLH1, strength_BLH1
 
   def result(self, params, x_BLD, inputs, o_BLHE):
     o_BLHE = rms_norm(o_BLHE, params["norm_gain_E"], self.epsilon)
-    return project(o_BLHE * self.gate(params, x_BLD), params["out_HED"], 2)
+    gate_BLHE = self.gate(params, x_BLD)
+    o_BLHE = o_BLHE if gate_BLHE is None else o_BLHE * gate_BLHE
+    return project(o_BLHE, params["out_HED"], 2)
 
 
-def _of(name: str, params: dict) -> str:
-  """Returns the name of the matrix of queries, keys or values."""
+def _matrix(name: str, params: dict) -> str:
+  """Returns the full name of a matrix of tokens: query_DHK, or query_DGK."""
   return next(own for own in params if own.startswith(f"{name}_D"))

@@ -9,6 +9,7 @@ from transformer_jax.attention.mixers.shared import (
   first_log_rate,
   first_step_shift,
   log_decay,
+  own_sizes,
 )
 from transformer_jax.attention.variants.base import attentions
 from transformer_jax.matmul import project
@@ -39,14 +40,14 @@ class GatedDelta(DeltaRule):
   """
 
   def weights(self, dims):
-    own = self.sizes(dims)
+    own = own_sizes(self, dims)
     return super().weights(dims) | {
       "gate_DHE": ((own.D, own.H, own.E), 1),
       "decay_DH": ((own.D, own.H), 1),
     }
 
   def init(self, key, dims):
-    H, keys = self.sizes(dims).H, jax.random.split(key, 3)
+    H, keys = own_sizes(self, dims).H, jax.random.split(key, 3)
     return super().init(keys[0], dims) | {
       "log_rate_H": first_log_rate(keys[1], (H,)),
       "step_shift_H": first_step_shift(keys[2], (H,)),

@@ -1,11 +1,13 @@
 """What several mixers share: sizes, decays, convolutions, vectors of length 1."""
 
 import dataclasses
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from transformer_jax.attention.linear_recurrence import StateUpdates
 from transformer_jax.axes import Dims, whole
 from transformer_jax.initializers import fan_in_uniform
 from transformer_jax.spec import SpecError
@@ -59,15 +61,13 @@ def own_sizes(mixer: Any, dims: Dims) -> Dims:
   return dataclasses.replace(dims, H=heads, G=key_heads, K=K, E=E)
 
 
-def check_sizes(mixer: Any, *names: str) -> None:
+def check_sizes(mixer: Any, *names: str, least: int = 0) -> None:
   """Raises SpecError where an argument is no size; 0 is the model's."""
   for name in names:
     size = getattr(mixer, name)
-    if not whole(size, 0):
-      raise SpecError(
-        f"{mixer.name}: {name} is {size!r}; write a whole number, or 0 for that of the"
-        " model"
-      )
+    if not whole(size, least):
+      other = "of at least 1" if least else "above 0, or 0 for that of the model"
+      raise SpecError(f"{mixer.name}: {name} is {size!r}; write a whole number {other}")
 
 
 def check_convolution(mixer: Any) -> None:
@@ -93,3 +93,21 @@ def first_taps(
     name: fan_in_uniform(own, (*shape, N), N)
     for own, (name, shape) in zip(keys, shapes.items(), strict=True)
   }
+
+
+def check_choice(mixer: Any, name: str, choices: Iterable[str]) -> None:
+  """Raises SpecError where an argument is none of its choices."""
+  if (found := getattr(mixer, name)) not in choices:
+    raise SpecError(
+      f"{mixer.name}: {name} is {found!r}; write {' or '.join(map(repr, choices))}"
+    )
+
+
+def in_turn(updates: Sequence[StateUpdates]) -> StateUpdates:
+  """Returns several updates for each token as one after another, [B, L * n, ...]."""
+
+  def join(*arrays):
+    x = jnp.stack(arrays, axis=2)
+    return x.reshape(x.shape[0], -1, *x.shape[3:])
+
+  return jax.tree.map(join, *updates)
