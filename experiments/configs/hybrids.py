@@ -29,8 +29,8 @@ RECALL = {
   "task": "mqar(keys=16, values=8)",
   "train.length": 4,
   "train.batch_size": 64,
-  "train.steps": 1000,
-  "train.checkpoint_every": 1000,
+  "train.steps": 600,
+  "train.checkpoint_every": 600,
   "evaluate.batch_size": 64,
 }
 STATE = {
