@@ -117,7 +117,7 @@ def flops_per_token(
 
 def parameters(config: ConfigDict) -> float:
   """Returns the number of parameters of one seed's model."""
-  return sizes(build(config).trainer.shapes.params)[0]
+  return sizes(build(config).trainer.shapes.eval_params)[0]
 
 
 def tokens(config: ConfigDict) -> float:

@@ -88,7 +88,7 @@ def read_pretrained(source: str, experiment: Experiment, folder: Path) -> Pretra
   if problems:
     raise ConfigError(f"train.init_from={source} is of another model:", *problems)
   arrays = stacked(arrays) if ours.scan else arrays
-  shapes = {n: x.shape for n, x in flat(experiment.trainer.shapes.params).items()}
+  shapes = {n: x.shape for n, x in flat(experiment.trainer.shapes.eval_params).items()}
   swapped = type(ours.position) is not type(theirs.position)
 
   def new(path: str) -> bool:

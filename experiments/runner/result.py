@@ -99,7 +99,7 @@ def _undefined(
 
 def cost_of(experiment: Experiment, arrays: Any, mesh: Mesh) -> dict[str, Any]:
   """Returns parameters and FLOPs of one seed, and the attention cores of its model."""
-  parameters, positional = sizes(experiment.trainer.shapes.params)
+  parameters, positional = sizes(experiment.trainer.shapes.eval_params)
   arch = experiment.trainer.model.arch
   with jax.set_mesh(mesh):
     used, refused = cores_used(arch, _tokens(experiment))

@@ -1,5 +1,6 @@
 """Models as pure-functional Flax modules: `init(key, ...)` and `apply(params, ...)`."""
 
+from transformer_jax.models import pointwise_norms  # noqa: F401, fills the registry
 from transformer_jax.models.caches import empty_cache
 from transformer_jax.models.families import families
 from transformer_jax.models.number_embeddings import NumberEmbedding

@@ -57,23 +57,34 @@ def split(mesh: Mesh, tree: Any) -> Any:
 
 
 def split_stacked(mesh: Mesh, tree: Any) -> Any:
-  """Returns the sharding of arrays that are stacked over seeds: as `split`, by seed.
+  """Returns the sharding of a training state, stacked over seeds: as `split`, by seed.
 
-  Seeds that the axis `seed` does not divide are on all of its devices.
+  Seeds that the axis `seed` does not divide are on all of its devices. Moments of other
+  shapes than their parameter, such as factors of Adafactor, are split by seed alone.
   """
+  params = jax.tree_util.tree_leaves_with_path(getattr(tree, "params", tree))
+  shapes = {(_name(path), x.shape) for path, x in params}
 
   def one(path, x) -> NamedSharding:
-    axes = [*_spec(mesh, path, x.shape)]
+    named = (_name(path), x.shape) in shapes
+    by_name = _spec(mesh, path, x.shape)
+    axes = [*by_name] if named else [None for _ in x.shape]
     axes[0] = None if x.shape[0] % mesh.shape[SEED] else SEED
     return NamedSharding(mesh, PartitionSpec(*axes))
 
   return jax.tree_util.tree_map_with_path(one, tree)
 
 
+def _name(path: Any) -> str:
+  """Returns the name of an array, "" without one."""
+  name = getattr(path[-1], "key", "") if path else ""
+  return name if isinstance(name, str) else ""
+
+
 def _spec(mesh: Mesh, path: Any, shape: tuple[int, ...]) -> Iterator[str | None]:
   """Yields the mesh axis of each axis of an array, by its name."""
-  name = getattr(path[-1], "key", "") if path else ""
-  letters = axes_of(name) if isinstance(name, str) else ""
+  name = _name(path)
+  letters = axes_of(name)
   rules = RULES | MATRIX_RULES if len(letters) > 1 else RULES
   axes = [None] * (len(shape) - len(letters)) + [rules.get(a) for a in letters]
   used: set[str] = set()

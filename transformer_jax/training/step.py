@@ -24,7 +24,7 @@ from transformer_jax.training import loss as losses
 from transformer_jax.training.accumulate import sum_of_parts
 from transformer_jax.training.auxiliary import auxiliary_losses, auxiliary_probe
 from transformer_jax.training.auxiliary.base import AuxiliaryLoss
-from transformer_jax.training.auxiliary.terms import Terms
+from transformer_jax.training.auxiliary.terms import Terms, without_auxiliary
 from transformer_jax.training.auxiliary.training_pass import TARGETS, weights_of
 from transformer_jax.training.objectives import Objective, objective_of
 
@@ -61,7 +61,8 @@ class State:
   @property
   def eval_params(self) -> Any:
     """Parameters that are scored, generate texts, are exported and started from."""
-    return self.params if self.ema_params is None else self.ema_params
+    params = self.params if self.ema_params is None else self.ema_params
+    return without_auxiliary(params)
 
   def map_params(self, function: Callable[[Any], Any]) -> "State":
     """Returns the state with a function applied to its trees of parameters."""
@@ -157,6 +158,7 @@ class Trainer:
     arch = dataclasses.replace(self.model.arch, core=cores.build("dense"))
     model = self.model.clone(arch=arch)
     params = model.init(key_init, read, at, token_BL, at)["params"]
+    params |= self.terms.init(key_init, self.model.arch.dims.D)
     ema_params = jax.tree.map(jnp.copy, params) if self.ema else None
     return State(jnp.int32(0), params, self.optimizer.init(params), key, ema_params)
 
@@ -305,7 +307,7 @@ class Trainer:
     metrics |= {RUNNING: changed.get(RUNNING, {})}
     if self.auxiliary:
       captured |= self.terms.of_logits(x_BLD, output_VD, n)
-      added, values = self.terms(captured, batch, counts)
+      added, values = self.terms(captured, batch, counts, params)
       loss += added
       metrics |= self.total(values)
     return loss, metrics

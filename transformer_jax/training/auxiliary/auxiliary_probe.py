@@ -24,8 +24,8 @@ from transformer_jax.models.recurrent.model import Recurrence
 from transformer_jax.models.watch import OF_CORE, OF_DENSE, PLACES
 from transformer_jax.positions import coords
 from transformer_jax.spec import SpecError, nearest
-from transformer_jax.training.auxiliary.base import LOG_Z, AuxiliaryLoss
-from transformer_jax.training.auxiliary.terms import Terms, name_of
+from transformer_jax.training.auxiliary.base import AuxiliaryLoss, auxiliary_losses
+from transformer_jax.training.auxiliary.terms import OF_LOGITS, PARAMS, Terms, name_of
 from transformer_jax.training.auxiliary.training_pass import TrainingPass, weights_of
 from transformer_jax.training.objectives import objective_of
 
@@ -60,7 +60,12 @@ def check(
         f"{name} reads the whole batch, and train.accumulate or mesh.pmap computes"
         " parts of it; write train.accumulate=1 and mesh.pmap=False"
       )
-    if LOG_Z in loss.places and objective_of(task).targets != "labels":
+    if loss.causal and not model.arch.decoders:
+      raise SpecError(
+        f"{name} predicts later tokens, which an encoder has read; leave it out, or"
+        " write kind=decoder"
+      )
+    if {*loss.places} & {*OF_LOGITS} and objective_of(task).targets != "labels":
       raise SpecError(f"{name} reads logits of labels, and the task has numbers")
   captured, batch = _shapes(Terms(losses), model, task, length)
   for name, loss in zip(names, losses, strict=True):
@@ -83,7 +88,7 @@ def _check_class(loss: AuxiliaryLoss) -> None:
       raise SpecError(f"{name} has no loss(); write what AuxiliaryLoss.loss says")
   if not isinstance(loss.weight, int | float) or not math.isfinite(loss.weight):
     raise SpecError(f"{name}.weight is {loss.weight!r}; write a number")
-  known = (*PLACES, LOG_Z)
+  known = (*PLACES, *OF_LOGITS)
   for place in loss.places:
     if place not in known:
       raise SpecError(
@@ -134,7 +139,8 @@ def _shapes(
     (x_BLD, output_VD), captured = capture.run(
       model, params, *reads, want=terms.places, method="hidden"
     )
-    return x_BLD, captured | terms.of_logits(x_BLD, output_VD, n=1)
+    own = terms.init(key, arch.dims.D) or {PARAMS: {}}
+    return x_BLD, captured | terms.of_logits(x_BLD, output_VD, n=1) | own
 
   x_BLD, captured = jax.eval_shape(hidden, jax.random.key(0))
   weight_BL = jnp.ones(x_BLD.shape[:2], jnp.float32)
@@ -146,7 +152,8 @@ def _shapes(
 
 def _loss(loss: AuxiliaryLoss, captured: Any, batch: Batch, counts: Any) -> jax.Array:
   own = {place: captured[place] for place in loss.places}
-  return loss.loss(TrainingPass(own, batch, counts))
+  params = captured[PARAMS].get(auxiliary_losses.name_of(loss), {})
+  return loss.loss(TrainingPass(own, batch, counts, params))
 
 
 def _counts(batch: Batch) -> dict[str, jax.Array]:
@@ -180,8 +187,12 @@ def _check_parts(name: str, loss: AuxiliaryLoss, captured: Any, batch: Batch) ->
       return rng.uniform(0.1, 1.0, x.shape).astype(x.dtype)
     return np.broadcast_to(np.arange(x.shape[-1]), x.shape).astype(x.dtype)
 
+  def examples(rows: slice, x: Any) -> np.ndarray:
+    return np.asarray(x)[rows] if len(x) == B else np.asarray(x)
+
   def evaluate(rows: slice) -> float:
-    arrays, part = jax.tree.map(lambda x: np.asarray(x)[rows], (made, batch))
+    arrays, part = jax.tree.map(functools.partial(examples, rows), (made, batch))
+    arrays |= {PARAMS: made[PARAMS]}
     function = functools.partial(_loss, loss)
     return float(numpy_interpreter.evaluate(function, arrays, part, counts))
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from transformer_jax.spec import Registry
 from transformer_jax.training.auxiliary.training_pass import TrainingPass, stack_of
 
-LOG_Z = "log_z"
+LOG_Z, HIDDEN = "log_z", "hidden"  # places after the layers
 Where = Literal["all", "encoder", "decoder", "cross"]
 
 
@@ -21,8 +21,10 @@ class AuxiliaryLoss:
 
   places   arrays of the forward pass that the loss reads: those of `capture.run`, and
            `log_z`, at path `output`: log_z_BL, the log of the sum of the exponentials
-           of each token's logits, in float32
+           of each token's logits, in float32; and `hidden`, at path `output`: a
+           `Hidden`, of which logits are made
 
+  causal        it needs a decoder, whose tokens do not read later ones
   whole_batch   it is no sum over examples, and refused where a batch is computed in
                 parts
 
@@ -35,7 +37,16 @@ class AuxiliaryLoss:
 
   places: ClassVar[tuple[str, ...]] = ()
   whole_batch: ClassVar[bool] = False
+  causal: ClassVar[bool] = False
   weight: float = 1.0
+
+  def init(self, key: jax.Array, D: int) -> dict[str, jax.Array]:
+    """Returns parameters of the loss by name, which only training has; {}: none.
+
+    key   of their random numbers
+    D     width of the model's last layer
+    """
+    return {}
 
   def loss(self, arrays: TrainingPass) -> jax.Array:
     """Returns the loss of a batch, a number, before it is multiplied by `weight`.

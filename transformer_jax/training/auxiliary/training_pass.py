@@ -42,6 +42,25 @@ def weights_of(batch: Batch) -> dict[str, jax.Array]:
   return {"decoder": tokens_BL, "encoder": source_BL, TARGETS: batch.weight_BL}
 
 
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class Hidden:
+  """Of what logits are made: x @ output^T, in chunks that fit into memory.
+
+  x_BLD       states of the last layer
+  output_VD   output projection
+  chunks      to take the length in
+
+  >>> hidden = Hidden(jnp.ones((1, 4, 8)), jnp.ones((16, 8)), chunks=2)
+  >>> jax.tree.map(jnp.shape, hidden).output_VD
+  (16, 8)
+  """
+
+  x_BLD: jax.Array
+  output_VD: jax.Array
+  chunks: int = dataclasses.field(metadata={"static": True})
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class TrainingPass:
   """What an auxiliary loss reads: recorded arrays of a forward pass, and its batch.
@@ -49,6 +68,7 @@ class TrainingPass:
   captured   {place: {path: array}}, of the places that the loss names
   batch      inputs and targets; a part of a batch where it is computed in parts
   counts     {what is averaged over: sum of its weights in the whole batch}
+  params     parameters of the loss, from its `init`
 
   >>> from transformer_jax.positions import coords
   >>> token_BL, weight_BL = jnp.zeros((1, 3), int), jnp.array([[0.0, 1, 1]])
@@ -62,6 +82,7 @@ class TrainingPass:
   captured: Mapping[str, Mapping[str, Any]]
   batch: Batch
   counts: Mapping[str, Any]
+  params: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
   def mean(self, x_BL: jax.Array, over: str) -> jax.Array:
     """Returns the mean over the tokens of a stack, without padding, or over targets.
