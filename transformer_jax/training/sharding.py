@@ -68,7 +68,7 @@ def split_stacked(mesh: Mesh, tree: Any) -> Any:
   def one(path, x) -> NamedSharding:
     named = (_name(path), x.shape) in shapes
     by_name = _spec(mesh, path, x.shape)
-    axes = [*by_name] if named else [None for _ in x.shape]
+    axes: list[str | None] = [*by_name] if named else [None] * len(x.shape)
     axes[0] = None if x.shape[0] % mesh.shape[SEED] else SEED
     return NamedSharding(mesh, PartitionSpec(*axes))
 
