@@ -13,6 +13,7 @@ from transformer_jax.training.optimizers.matrices import matrices
 class Adam(Optimizer):
   """Kingma and Ba, 2015. https://arxiv.org/abs/1412.6980
 
+  >>> import jax.numpy as jnp
   >>> from transformer_jax.numpy_interpreter import evaluate
   >>> adam = optimizers.build("adam(b2=0.999)").build(lambda step: 0.1)
   >>> params = {"gain_D": jnp.array([1.0])}
