@@ -105,7 +105,10 @@ def test_in_bfloat16_as_shipped_the_others_differ_by_rounding(case, recorded):
     ("in_DF", "D", "F"),
     ("gate_DH", "D", "H"),
     ("input_DNW", "D", "W"),
-    ("experts_NDF", "D", "F"),
+    ("in_XDF", "D", "F"),
+    ("out_XFD", "F", "D"),
+    ("router_DX", "D", "X"),
+    ("future_NDD", "D", "D"),
     ("forget_key_DHW", "D", "HW"),
     ("step_HKR", "K", "R"),
     ("dense_DD", "D", "D"),
@@ -120,6 +123,7 @@ def test_inputs_and_outputs_are_read_from_the_name(name, inputs, outputs):
 def test_embeddings_heads_tables_and_vectors_are_adam_s():
   names = "embedding_VD output_DV patch_CPPD table_LD table_HN type_ND key_NK near_HNK"
   names += " gain_D shift_V growth key_gain_HK content_HK shift_NW mix_HKN log_rate_H"
+  names += " shared_mix_D1 token_mix_DN mix_FN read_NDN"
   assert not [name for name in names.split() if is_hidden_matrix(name)]
 
 
@@ -170,6 +174,7 @@ def test_only_some_matrices():
   ("spec", "says"),
   [
     ("muon(only=('in_DF', 'gain_D'))", "muon: gain_D has not two axes"),
+    ("muon(only=('shared_mix_D1',))", "muon: shared_mix_D1 has not two axes"),
     ("muon(only=('growth',))", "leave it out of only, and AdamW gets it"),
     ("muon(beta=1.0)", "beta is 1.0; write 0 or more and below 1"),
     ("muon(ns_steps=0)", "ns_steps is 0; write a number above 0"),

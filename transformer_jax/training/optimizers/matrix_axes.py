@@ -12,7 +12,7 @@ from transformer_jax.training.optimizers.matrices import HEADS, is_matrix
 
 PER_HEAD = "HG"
 TABLES = "VLM"  # tokens and places: what is looked up
-COUNTED = "N"  # entries of a table, or matrices side by side
+ENTRIES, EXPERTS = "N", "X"  # entries of a table; both count matrices side by side
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,10 +39,10 @@ def is_hidden_matrix(name: str) -> bool:
   letters, words = axes_of(name), name.split("_")
   if not is_matrix(name) or {*TABLES} & {*letters} or {"patch", "table"} & {*words}:
     return False
-  mapped = letters.replace(COUNTED, "")
+  mapped = letters.replace(ENTRIES, "")
   # N vectors, or N numbers for each feature of a head.
-  vectors = COUNTED in letters and (len(mapped) < 2 or {*mapped} <= {*HEADS})
-  return not vectors
+  vectors = mapped != letters and (len(mapped) < 2 or {*mapped} <= {*HEADS})
+  return not vectors and matrix_axes(name) is not None
 
 
 def matrix_axes(name: str, per_head: bool = False) -> MatrixAxes | None:
@@ -53,9 +53,9 @@ def matrix_axes(name: str, per_head: bool = False) -> MatrixAxes | None:
   """
   letters = axes_of(name)
   places = [(n - len(letters), letter) for n, letter in enumerate(letters)]
-  counted = sum(letter != COUNTED for _, letter in places) >= 2
-  if counted:
-    places = [(n, letter) for n, letter in places if letter != COUNTED]
+  places = [place for place in places if place[1] != "1"]
+  mapped = [place for place in places if place[1] not in ENTRIES + EXPERTS]
+  places = mapped if len(mapped) >= 2 else places
   if len(places) < 2:
     return None
   inputs, outputs = _sides(places)
