@@ -27,7 +27,6 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     relative_attention=True, share_att_key=True, position_biased_input=False,
     pos_att_type=["p2c", "c2p"],
   ),
-  "deepseek_v3": dict(first_k_dense_replace=61),
 }  # fmt: skip
 # Values that many families serve, and their names on the page.
 LISTS = {

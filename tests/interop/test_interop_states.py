@@ -1,16 +1,21 @@
 """States between layers, and rotary tables, of recorded models with many parts."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_interop import near, recorded, saved, texts
+from recorded_models import cases
+from recorded_models import write as write_form
+from safetensors.numpy import load_file
+from test_interop import near, recorded, saved, texts, write
 
 from transformer_jax import interop
 from transformer_jax.models import Transformer, capture
 from transformer_jax.numpy_interpreter import evaluate
 from transformer_jax.positions import coords, positions
 
-CASES = ("nanochat",)
+FORMS, _ = cases("forms")
+CASES = "nanochat", "llama4_text"
 THREE_AXES = "qwen2_vl_text", "qwen3_vl_text"
 
 
@@ -100,3 +105,22 @@ def test_sections_are_three_numbers_of_pairs(spec, says):
 def test_sections_have_as_many_pairs_as_a_head():
   with pytest.raises(ValueError, match="are of 6 pairs, and a head has 8; write"):
     positions.build("mrope(sections=(2, 2, 2))").axis_of_pairs(8)
+
+
+def test_experts_are_saved_with_a_tensor_for_each(tmp_path):
+  """As released; today's names, of all experts together, are read too."""
+  form = FORMS["deepseek_v3/ForCausalLM"]
+  write_form(tmp_path, form["config"], form["tensors"])
+  loaded = interop.load(tmp_path, core="dense")
+  interop.save(tmp_path / "again", loaded.config, loaded.params)
+  saved_again = load_file(tmp_path / "again" / "model.safetensors")
+  assert {n: list(x.shape) for n, x in saved_again.items()} == form["tensors"]
+  together = interop.tensors(loaded.config, loaded.params)
+  assert "model.layers.1.mlp.experts.gate_up_proj" in together
+  write(tmp_path / "together", loaded.config, together)
+  same = interop.load(tmp_path / "together", core="dense")
+  jax.tree.map(np.testing.assert_array_equal, same.params, loaded.params)
+  lost = {n: x for n, x in saved_again.items() if ".experts.3.up_proj" not in n}
+  write(tmp_path / "lost", loaded.config, lost)
+  with pytest.raises(ValueError, match="lacks some of theirs; use the weights that"):
+    interop.load(tmp_path / "lost")

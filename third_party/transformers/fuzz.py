@@ -80,6 +80,10 @@ ENCODER = dict(
   hidden_act=PLAIN, layer_norm_eps=[1e-12, 0.1], type_vocab_size=[1, 2, 3],
   num_hidden_layers=[1, 2, 3], num_attention_heads=[1, 2, 4], pad_token_id=[0, 1, 3],
 )  # fmt: skip
+MOE = dict(
+  moe_intermediate_size=8, n_routed_experts=4, n_group=2, topk_group=1,
+  num_experts_per_tok=2,
+)  # fmt: skip
 AXES_2VL = [
   {"rope_type": kind, "rope_theta": 100.0, "mrope_section": [2, 1, 1]}
   for kind in ("default", "mrope", "linear")
@@ -242,14 +246,16 @@ FAMILIES = {
       for more in ({}, {"attention_factor": 1.3}, {"factor": 3.0})
     )],
   )),
-  "deepseek_v3": ("DeepseekV3", "ForCausalLM", BERT | dict(
+  "deepseek_v3": ("DeepseekV3", "ForCausalLM", BERT | MOE | dict(
     kv_lora_rank=10, q_lora_rank=6, qk_rope_head_dim=4, v_head_dim=6,
-    qk_nope_head_dim=8, num_key_value_heads=2, first_k_dense_replace=3,
+    qk_nope_head_dim=8, num_key_value_heads=2, first_k_dense_replace=1,
   ), dict(
     q_lora_rank=[None, 8], rope_parameters=[None, *ROPES], hidden_act=["silu", "gelu"],
     rope_interleave=[True, False], qk_rope_head_dim=[2, 8], rms_norm_eps=[1e-6, 0.1],
     num_hidden_layers=[1, 2, 3], tie_word_embeddings=[False, True],
-    first_k_dense_replace=[3, 3, 1],
+    first_k_dense_replace=[3, 1, 0], n_routed_experts=[4, 8], n_group=[1, 2],
+    topk_group=[1, 2], num_experts_per_tok=[1, 2], norm_topk_prob=[True, False],
+    routed_scaling_factor=[1.0, 2.5], n_shared_experts=[1, 2],
   )),
   "gemma3_text": ("Gemma3Text", "ForCausalLM", LLAMA | dict(
     head_dim=8, sliding_window=3,
@@ -277,6 +283,19 @@ FAMILIES = {
     hidden_act=["relu2", "relu", "silu"], final_logit_softcapping=[15.0, None, 2.0],
     rope_parameters=[None, *ROPES],
   )),
+  "llama4_text": ("Llama4Text", "ForCausalLM", LLAMA | dict(
+    head_dim=8, intermediate_size_mlp=12, num_local_experts=4, attention_chunk_size=4,
+    floor_scale=2, num_hidden_layers=4,
+  ), dict(
+    num_key_value_heads=[1, 2], rms_norm_eps=[1e-5, 0.1], head_dim=[4, 8, 16],
+    num_local_experts=[2, 4], num_experts_per_tok=[1, 2],
+    moe_layers=[None, [1], [0, 3]],
+    interleave_moe_layer_step=[1, 2, 3], use_qk_norm=[True, False], floor_scale=[1, 3],
+    no_rope_layers=[None, [1, 0, 1, 0], [0, 1, 1, 1]], no_rope_layer_interval=[2, 4],
+    attention_chunk_size=[2, 3, None], attn_temperature_tuning=[True, False],
+    attn_scale=[0.1, 1.0], attention_bias=[False, True], hidden_act=["silu", "gelu"],
+    rope_parameters=[None, *ROPES[:4]], tie_word_embeddings=[False, True],
+  )),
   "qwen2_vl_text": ("Qwen2VLText", "Model", LLAMA | AXES, GATES | dict(
     num_key_value_heads=[1, 2, 4], num_attention_heads=[2, 4], rms_norm_eps=[0.1],
     rope_parameters=[None, *AXES_2VL], use_sliding_window=[False, True],
@@ -297,7 +316,8 @@ OTHERS = {
   **dict.fromkeys(BERTS, ENCODERS),
   "bart": ["Model"], "marian": ["Model"], "t5": ["Model", "EncoderModel"],
   "mt5": ["Model", "EncoderModel"], "cohere": ["Model"],
-  "nanochat": ["Model"], "qwen2_vl_text": [], "qwen3_vl_text": [],
+  "nanochat": ["Model"], "llama4_text": ["Model"], "qwen2_vl_text": [],
+  "qwen3_vl_text": [],
   **dict.fromkeys(hybrids.FAMILIES, ["Model"]),
 }  # fmt: skip
 VIT = dict(

@@ -123,6 +123,17 @@ CASES = {
       "original_max_position_embeddings": 12,
     }),
   ),
+  "deepseek_v3_experts": (
+    "DeepseekV3ForCausalLM", SIZES | dict(
+      kv_lora_rank=16, q_lora_rank=12, qk_rope_head_dim=8, v_head_dim=12,
+      qk_nope_head_dim=8, num_key_value_heads=4, first_k_dense_replace=1,
+      num_hidden_layers=3, moe_intermediate_size=12, n_routed_experts=8, n_group=4,
+      topk_group=2, num_experts_per_tok=3, n_shared_experts=2,
+    ),
+    ["model.layers.1.mlp.gate.weight", "model.layers.2.mlp.experts.gate_up_proj",
+     "model.layers.2.mlp.experts.down_proj"],
+    dict(topk_group=4),
+  ),
   "bart": (
     "BartForConditionalGeneration",
     dict(
@@ -172,6 +183,8 @@ SILENT = ("transformers_version", "dtype", "use_cache", "id2label", "label2id")
 SILENT += ("return_dict", "output_hidden_states", "problem_type", "output_attentions")
 SILENT += ("chunk_size_feed_forward", "is_encoder_decoder", "initializer_range")
 STEPS = 12
+# Of the model's, without a gradient.
+BUFFERS = "final_logits_bias", "e_score_correction_bias"
 
 
 def main(folder, *cases):
@@ -198,7 +211,7 @@ def record(case):
   check(case, model, there, build(kind, config | misses))
   # Tables of sinusoids are not trained and are made anew.
   names = [n for n, x in model.named_parameters() if x.requires_grad]
-  names += [n for n, x in model.named_buffers() if n in ("final_logits_bias",)]
+  names += [n for n, _ in model.named_buffers() if n.endswith(BUFFERS)]
   state = model.state_dict()
   weights = {f"weights/{name}": state[name].numpy() for name in names}
   return words(model), {n: plain(x) for n, x in (there | weights).items()}
@@ -212,13 +225,14 @@ def build(kind, config):
     if "drop" in word and isinstance(getattr(told, word), float):
       setattr(told, word, 0.0)
   torch.manual_seed(0)
+  told._experts_implementation = "eager"  # others have no float64
   return cls._from_config(told, attn_implementation="eager").eval()
 
 
 def fill(model, rng):
   """Gives weights large random numbers, so that each detail moves logits."""
   arrays = {n: x for n, x in model.named_parameters() if x.requires_grad} | {
-    n: x for n, x in model.named_buffers() if n == "final_logits_bias"
+    n: x for n, x in model.named_buffers() if n.endswith(BUFFERS)
   }
   for name, x in arrays.items():
     normal = rng.normal(size=x.shape)

@@ -79,7 +79,8 @@ def load(folder: str | os.PathLike, core: str = "auto") -> Loaded:
 
 def save(folder: str | os.PathLike, config: Config, params: dict[str, Any]) -> None:
   """Writes config.json and the parameters, under the names of the config's family."""
-  checkpoint_files.write(folder, config, tensors(config, params))
+  released = _family(config).saved(tensors(config, params))
+  checkpoint_files.write(folder, config, released)
 
 
 @registered_only("config.json")

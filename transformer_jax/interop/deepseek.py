@@ -1,18 +1,19 @@
-"""DeepSeek-V3 with dense feed-forward layers."""
+"""DeepSeek-V3: latent attention and experts."""
 
 import dataclasses
 import math
 
+from transformer_jax.interop.expert_names import apart, experts, kinds_of, merged
 from transformer_jax.interop.hf_family import families
 from transformer_jax.interop.llama import LAYER, THEIRS, LlamaLike
 from transformer_jax.interop.rotary import rope
 from transformer_jax.positions.rope_yarn import YarnRope
 
 OURS, ATTENTION = f"{LAYER}/attention", f"{THEIRS}.self_attn"
-EXPERTS = """
-  moe_intermediate_size n_shared_experts n_routed_experts output_router_logits
-  routed_scaling_factor n_group topk_group num_experts_per_tok norm_topk_prob
-  num_mtp_layers num_nextn_predict_layers topk_method scoring_func moe_layer_freq
+INNER, MLP = f"{LAYER}/feedforward", f"{THEIRS}.mlp"
+# Words of losses, of layers that predict further tokens, and of other programs.
+SILENT = """
+  output_router_logits num_mtp_layers num_nextn_predict_layers moe_layer_freq
   aux_loss_alpha seq_aux ep_size
 """
 
@@ -21,8 +22,6 @@ EXPERTS = """
 class DeepseekV3(LlamaLike):
   """DeepSeek-AI, 2024. https://arxiv.org/abs/2412.19437
 
-  Models with layers of experts, as the released ones, raise ValueError.
-
   >>> import transformer_jax as tj
   >>> config = {"model_type": "deepseek_v3", "first_k_dense_replace": 61}
   >>> arch = tj.interop.architecture(config)
@@ -30,17 +29,27 @@ class DeepseekV3(LlamaLike):
   (512, 64, 1536)
   """
 
+  aliases = {"num_local_experts": "n_routed_experts"}
   defaults = LlamaLike.defaults | dict(
     vocab_size=129_280, hidden_size=7168, intermediate_size=18_432, kv_lora_rank=512,
     num_hidden_layers=61, num_attention_heads=128, max_position_embeddings=4096,
     q_lora_rank=1536, qk_rope_head_dim=64, v_head_dim=128, qk_nope_head_dim=128,
     first_k_dense_replace=3, num_key_value_heads=128, rope_interleave=True,
+    moe_intermediate_size=2048, n_shared_experts=1, n_routed_experts=256,
+    routed_scaling_factor=2.5, n_group=8, topk_group=4, num_experts_per_tok=8,
+    norm_topk_prob=True,
   )  # fmt: skip
-  # Unused without experts; the widths are sums of others.
-  harmless = f"{EXPERTS} head_dim qk_head_dim"
+  harmless = f"{SILENT} head_dim qk_head_dim"  # the widths are sums of others
   sizes = LlamaLike.sizes | dict(K="qk_nope_head_dim")
   table = {
     **{path: row for path, row in LlamaLike.table.items() if f"{OURS}/" not in path},
+    **experts(
+      INNER,
+      f"{MLP}.gate",
+      f"{MLP}.experts",
+      f"{MLP}.shared_experts",
+      bias=f"{MLP}.gate.e_score_correction_bias",
+    ),
     f"{OURS}/query_DHK": (f"{ATTENTION}.q_proj.weight", "H* D"),
     f"{OURS}/query_part_DHP": (f"{ATTENTION}.q_proj.weight", "H* D"),
     f"{OURS}/query_down_DQ": (f"{ATTENTION}.q_a_proj.weight", "Q D"),
@@ -56,17 +65,41 @@ class DeepseekV3(LlamaLike):
   }
 
   def parts(self, config):
-    dense, layers = (
-      config.whole(word) for word in ("first_k_dense_replace", "num_hidden_layers")
-    )
-    if dense < layers:
-      raise ValueError(
-        f"config.json says first_k_dense_replace={dense} of {layers} layers; layers of"
-        " experts are not read here"
-      )
-    config.need(attention_bias=False)
+    config.need(attention_bias=False, scoring_func="sigmoid", topk_method="noaux_tc")
     config.same("num_key_value_heads", "num_attention_heads")
-    return super().parts(config)
+    kind = kinds_of(self.sparse(config), self.experts(config))
+    return super().parts(config) | dict(feedforward_kind=kind)
+
+  def sparse(self, config):
+    """Returns whether each layer has experts."""
+    dense = config.get("first_k_dense_replace")
+    if type(dense) is not int or dense < 0:
+      raise ValueError(
+        f"config.json says first_k_dense_replace={dense!r}; write 0 or more"
+      )
+    return [n >= dense for n in range(config.whole("num_hidden_layers"))]
+
+  def experts(self, config):
+    """Returns the spec of a layer of experts."""
+    count, active, width, shared, groups, open_ = (
+      config.whole(word)
+      for word in (
+        "n_routed_experts", "num_experts_per_tok", "moe_intermediate_size",
+        "n_shared_experts", "n_group", "topk_group",
+      )
+    )  # fmt: skip
+    return (
+      f"experts({count}, {active}, width={width}, shared={shared * width},"
+      f" router='sigmoid', normalized={config.flag('norm_topk_prob', True)},"
+      f" scale={config.number('routed_scaling_factor')}, bias=True, groups={groups},"
+      f" active_groups={open_})"
+    )
+
+  def today(self, tensors):
+    return merged(super().today(tensors))
+
+  def saved(self, tensors):
+    return apart(tensors)
 
   def position(self, config):
     """Returns the rotary encoding; with two scales, YaRN scales whole scores too."""

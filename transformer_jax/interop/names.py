@@ -21,7 +21,7 @@ def dense(path: str, which: str, name: str, out_in: bool = True) -> NameTable:
   name     of their module
   out_in   whether their matrix is [out, in]
   """
-  kind, axes = which.split("_")
+  kind, _, axes = which.rpartition("_")
   theirs = " ".join(axes[::-1] if out_in else axes)
   return {
     f"{path}/{which}": (f"{name}.weight", theirs),
