@@ -259,7 +259,7 @@ COMPARED = {
   "l2_distance": ("test_options", "test_layers_of_x_transformers"),
   "laser": ("test_options", "test_layers_of_x_transformers"),
   "xsa": ("test_exclusive", "test_the_part_along_the_own_value_is_taken_away"),
-  "mta": ("test_multi_token", "test_values_and_gradients_are_those_of_loops"),
+  "mta": ("test_mta", "test_values_and_gradients_are_those_of_loops"),
   "moba": ("test_selection", "test_blocks_are_chosen_as_the_paper_says"),
   "linear": ("test_kernel_attention", "test_linear_numbers"),
   "performer": ("test_kernel_attention", "test_random_features_are_unbiased"),

@@ -92,7 +92,7 @@ class MultiToken(Variant):
     return self.after or self.heads > 0
 
   def layer(self, n):
-    if self.start is not None:
+    if self.scaling != "depth" or self.start is not None:
       return self
     return dataclasses.replace(self, start=0.8 - 0.6 * math.exp(-0.3 * n))
 
