@@ -18,7 +18,7 @@ SCALINGS = "gate", "depth", "none"
 
 @attentions.register("mta")
 @dataclasses.dataclass(frozen=True)
-class MultiToken(Variant):
+class MTA(Variant):
   """Convolves scores over neighbouring queries and keys, and mixes weights of heads.
 
       s_ij' = sum over a, b of kernel_ab s_(i-a)(j-b), a = 0 ... queries - 1,
