@@ -216,6 +216,36 @@ class TalkingEncoder(Recorded):
     return cross_entropy(logits_BLV, there["input_ids"], there["attention_mask"])
 
 
+class GatedFox(TalkingEncoder):
+  """A decoder with forget gates, gates of values and norms of queries and keys."""
+
+  def place(self, weights, x_BLD, at, position):
+    return x_BLD
+
+  def projections(self, w):
+    w = under(w, "attention.1.")
+    names = dict(query="to_q", key="to_k", value="to_v", out="to_out")
+    heads = self.heads({n: under(w, f"{m}.") for n, m in names.items()})
+    gains = {f"{n}_gain_HK": w[f"{n[0]}_rmsnorm.gamma"][:, 0] for n in ("query", "key")}
+    forget = under(w, "data_dependent_alibi.to_forget_gates.0.")
+    gate_DHE = w["to_v_gate.weight"].T.reshape(self.D, self.H, self.K)
+    position = {"forget_DH": forget["weight"].T, "forget_shift_H": forget["bias"]}
+    return heads | gains | {"gate_DHE": gate_DHE, "position": position}
+
+  def layer(self, w, x, attend):
+    x = x + attend(self.norm(w["attention.0.0.gamma"], x))
+    inner = self.norm(w["feedforward.0.0.gamma"], x)
+    inner = jax.nn.gelu(linear(w, "feedforward.1.ff.0.0", inner), approximate=False)
+    return x + linear(w, "feedforward.1.ff.2", inner)
+
+  def logits(self, weights, x):
+    return linear(weights, "to_logits", x)
+
+  def loss(self, logits_BLV, there):
+    counts_BL = there["attention_mask"][:, 1:]
+    return cross_entropy(logits_BLV[:, :-1], there["input_ids"][:, 1:], counts_BL)
+
+
 HF, XT = "transformers/whole_", "x_transformers/whole_"
 TURNS = "alternate(window(6), multihead)"
 YARN = "rope_yarn(factor=4, original=16, truncate=False)"
@@ -238,6 +268,13 @@ RECORDED = {
   ),
   f"{XT}encoder_sinusoidal_talking": TalkingEncoder(
     "talking_heads", "sinusoidal(interleaved=False)", D=24, H=3, K=8, both_ways=True
+  ),
+  f"{XT}decoder_fox_gated": GatedFox(
+    "gated + qk_norm(per_head=True, offset=1, epsilon=1e-12)",
+    "forgetting",
+    D=24,
+    H=3,
+    K=8,
   ),
 }
 # Each takes a core.

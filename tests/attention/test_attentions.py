@@ -37,6 +37,10 @@ ARGUMENTS = {
   "sigmoid": ["sigmoid", "sigmoid(fixed=24)"],
   "moba": ["moba(4, 2)"],
   "mta": ["mta", "mta(queries=1, after=True)"],
+  "adaptive_scale": ["adaptive_scale", "adaptive_scale('head')"],
+  "differential_v2": ["differential_v2(1)"],
+  "dsa": ["dsa(6, width=8, part=4)", "dsa(6, width=8, learned=True)"],
+  "nsa": ["nsa(3, 4, window=5)"],
 }
 SUMS = ["gqa(2) + window(6) + softcap(5)", "mqa + sinks + window(6)"]
 SPECS = [spec for name in SCORED for spec in ARGUMENTS.get(name, [name])] + SUMS

@@ -4,6 +4,7 @@ Each is compared with loops written from its paper's words, in float64, and with
 central differences; MLA and differential attention also with recorded layers.
 """
 
+import dataclasses
 import functools
 import math
 import pathlib
@@ -307,7 +308,127 @@ def log_linear(w, x):
   return mixed(w, found)
 
 
+def entmax(z, alpha):
+  """max(0, (alpha - 1) z - t)^(1 / (alpha - 1)), with the t that makes the sum one."""
+  z, power = (alpha - 1) * np.array(z), 1 / (alpha - 1)
+  low, high = np.max(z) - 1, np.max(z)
+  for _ in range(60):
+    t = (low + high) / 2
+    over = np.sum(np.maximum(z - t, 0) ** power) > 1
+    low, high = (t, high) if over else (low, t)
+  return np.maximum(z - t, 0) ** power
+
+
+def scaled_by_length(weigh):
+  """Equation 10 of Vasylenko et al., and `weigh` of the scores."""
+
+  def run(w, x):
+    q, k, v = (projected(w, x, name) for name in ("query", "key", "value"))
+    found = []
+    for h in range(4):
+      rows = []
+      for i in range(len(x)):
+        if "length_beta_H" in w:
+          beta, gamma = w["length_beta_H"][h], w["length_gamma_H"][h]
+        else:
+          beta = math.log1p(math.exp(x[i] @ w["length_beta_DH"][:, h]))
+          gamma = 2 * math.tanh(x[i] @ w["length_gamma_DH"][:, h])
+        factor = 1 + beta * math.log(i + 2) ** gamma
+        z = [factor * (q[i, h] @ k[j, h]) / math.sqrt(3) for j in range(i + 1)]
+        rows.append(sum(a * v[j, h] for j, a in enumerate(weigh(z))))
+      found.append(np.array(rows))
+    return mixed(w, found)
+
+  return run
+
+
+def differential_v2(w, x):
+  """attn1 - sigmoid(lambda) attn2 of heads 2p and 2p + 1."""
+  found = heads(w, x)
+  share = sigmoid(x @ w["share_DN"])
+  pairs = [found[2 * p] - share[:, p : p + 1] * found[2 * p + 1] for p in range(2)]
+  return np.concatenate(pairs, axis=-1) @ w["out_HED"].reshape(-1, x.shape[-1])
+
+
+def turned(x, i, base=1e4):
+  """RoPE of the first two features, a pair."""
+  angle = i * base**0.0
+  first = x[0] * math.cos(angle) - x[1] * math.sin(angle)
+  return np.array([first, x[1] * math.cos(angle) + x[0] * math.sin(angle), *x[2:]])
+
+
+def indexed(queries, attend_to, part=0):
+  """The lightning indexer: the two best keys of each query, for all heads."""
+
+  def choose(w, x):
+    a, b = queries(w, x), x @ w["index_key_DW"]
+    b = (b - b.mean(-1, keepdims=True)) / np.sqrt(b.var(-1, keepdims=True) + 1e-6)
+    b = b * w["index_gain_W"] + w["index_shift_W"]
+    head = x @ w["index_head_DN"]
+    if part:
+      a = np.array([[turned(n, i) for n in row] for i, row in enumerate(a)])
+      b = np.array([turned(row, i) for i, row in enumerate(b)])
+    best = []
+    for i in range(len(x)):
+      index = [
+        sum(head[i, n] * max(a[i, n] @ b[j], 0) for n in range(a.shape[1]))
+        for j in range(i + 1)
+      ]
+      least = sorted(index)[-2:][0]  # keys that tie with it are chosen too
+      best.append([j for j in range(i + 1) if index[j] >= least])
+    return best
+
+  return lambda w, x: attend_to(w, x, choose(w, x))
+
+
+def some_keys(w, x, best):
+  q, k, v = (projected(w, x, name) for name in ("query", "key", "value"))
+  found = []
+  for h in range(4):
+    rows = []
+    for i, keys in enumerate(best):
+      weights = softmax([q[i, h] @ k[j, h] / math.sqrt(3) for j in keys])
+      rows.append(sum(a * v[j, h] for a, j in zip(weights, keys, strict=True)))
+    found.append(np.array(rows))
+  return mixed(w, found)
+
+
+def native_sparse(w, x, window=2):
+  """Blocks of one token: all past ones, four chosen ones and the last two tokens."""
+  q, k, v = (projected(w, x, name) for name in ("query", "key", "value"))
+  gate = sigmoid(np.einsum("ld,dhn->lhn", x, w["branch_DHN"]))
+  found = np.zeros((4, len(x), 3))
+  for i in range(len(x)):
+    z = np.array(
+      [[q[i, h] @ k[j, h] / math.sqrt(3) for j in range(i + 1)] for h in range(4)]
+    )
+    compressed = np.array([softmax(z[h]) for h in range(4)])
+    rank = {j: compressed[:, j].mean() for j in range(i + 1)}
+    rank |= {j: 2.0 for j in (0, i - 1, i) if j >= 0}
+    chosen = sorted(rank, key=rank.get)[-4:]
+    for h in range(4):
+      branches = (range(i + 1), chosen, range(max(0, i + 1 - window), i + 1))
+      for n, keys in enumerate(branches):
+        weights = softmax([z[h, j] for j in keys])
+        o = sum(a * v[j, h] for a, j in zip(weights, keys, strict=True))
+        found[h, i] += gate[i, h, n] * o
+  return mixed(w, found)
+
+
+def of_tokens(w, x):
+  return np.einsum("ld,dnw->lnw", x, w["index_query_DNW"])
+
+
 LOOPS = {
+  "adaptive_scale": scaled_by_length(softmax),
+  "adaptive_scale('head')": scaled_by_length(softmax),
+  "asentmax": scaled_by_length(functools.partial(entmax, alpha=1.5)),
+  "asentmax(alpha=1.25)": scaled_by_length(functools.partial(entmax, alpha=1.25)),
+  "differential_v2": differential_v2,
+  "differential_v2(1)": differential_v2,
+  "dsa(2, heads=3, width=4)": indexed(of_tokens, some_keys),
+  "dsa(2, heads=3, width=4, part=2)": indexed(of_tokens, some_keys, part=2),
+  "nsa(1, 4, window=2)": native_sparse,
   "multihead": multihead,
   "log_linear": log_linear,
   "log_linear(levels=2)": log_linear,
@@ -343,6 +464,9 @@ LOOPS = {
 }
 
 
+WIDE = dict.fromkeys(  # their heads have an even width
+  ("differential_v2", "differential_v2(1)"), dataclasses.replace(DIMS, K=4)
+)
 SMALL = {
   "value_gain_HE",
   "head_scale_H",
@@ -355,7 +479,7 @@ SMALL |= {f"{which}_{of}_K" for which in ("first", "second") for of in ("query",
 
 @pytest.mark.parametrize("spec", LOOPS)
 def test_values_and_gradients_are_those_of_the_papers_words(spec):
-  module, x, g = layer(spec), tokens(), tokens(seed=2)
+  module, x, g = layer(spec, dims=WIDE.get(spec, DIMS)), tokens(), tokens(seed=2)
   w = drawn(module)
 
   def loss(w, x):

@@ -15,7 +15,7 @@ from replay_models import MODELS
 from transformer_jax.numpy_interpreter import evaluate
 from transformer_jax.training import sharding
 
-DECODERS = [name for name in MODELS if "encoder" not in name]
+DECODERS = [name for name in MODELS if not name.startswith("x_transformers")]
 LOCAL = [name for name in MODELS if "talking" not in name]  # needs no whole rows
 GPT_OSS = "transformers/whole_gpt_oss"
 TILES = "blockwise(block=8)"  # three or four tiles each way

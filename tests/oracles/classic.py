@@ -157,8 +157,32 @@ def _alibi_gates(H):
   return -np.log(np.expm1(slope_H))
 
 
+class Wall(Paper):
+  """The sum over features n of q_n k_n prod of sigmoid(w_n . x_t), j < t <= i."""
+
+  def scores(self, params, h, i, keys, row):
+    found = []
+    for j in keys:
+      total = 0.0
+      for n, (q, k) in enumerate(zip(row.q_LHK[i, h], row.k_LHK[j, h], strict=True)):
+        kept = 1.0
+        for x_D in row.x_LD[j + 1 : i + 1]:
+          logit = x_D @ params["forget_DHK"][:, h, n] + params["forget_shift_HK"][h, n]
+          kept /= 1 + math.exp(-logit)
+        total += q * k * kept
+      found.append(row.scale * total)
+    return found
+
+
 CASES = [
   Case("none", Paper()),
+  Case(
+    "wall",
+    Wall(),
+    lambda dims: dims.D * dims.H * dims.K + dims.H * dims.K,
+    neutral=(({"forget_DHK": 0, "forget_shift_HK": 40}, Paper()),),
+    both_ways=False,
+  ),
   Case("sinusoidal", Sinusoidal()),
   Case("learned", Learned(), lambda dims: dims.L * dims.D),
   Case(

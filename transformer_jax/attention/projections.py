@@ -104,8 +104,8 @@ class Projections:
     """
     return position.transform_qk(q_BLHK, k_BMGK, q_at, k_at)
 
-  def found(self, w: Arrays, o_BLHE: jax.Array) -> jax.Array:
-    """Returns the heads' outputs, from their mixtures of values."""
+  def found(self, w: Arrays, o_BLHE: jax.Array, x_BLD: jax.Array) -> jax.Array:
+    """Returns the heads' outputs, from their mixtures of values; x_BLD is the input."""
     return o_BLHE
 
   def out(self, w: Arrays, o_BLHE: jax.Array, x_BLD: jax.Array) -> jax.Array:

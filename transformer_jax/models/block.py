@@ -169,7 +169,7 @@ class Attention(nn.Module):
     x_BLD         normalized input of the layer
     own_BLHE      the tokens' own values, or None
     """
-    out_BLHE = projections.found(w, self.variant.mixed(variant.params, out_BLHE))
+    out_BLHE = projections.found(w, self.variant.mixed(variant.params, out_BLHE), x_BLD)
     if own_BLHE is not None:
       out_BLHE = self.variant.own_value(variant.params, x_BLD, out_BLHE, own_BLHE)
     out_BLHE = self.variant.output(variant.params, x_BLD, out_BLHE)

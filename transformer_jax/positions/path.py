@@ -27,6 +27,7 @@ class Path(PositionalEncoding):
   rank     of the projection that makes directions
   width    number of tokens that a direction mixes
   forget   adds the bias of `forgetting` (PaTH-FoX)
+  scale_gates   multiplies this bias by 1 / sqrt(K) too, as flash-linear-attention does
 
   >>> import jax
   >>> import numpy as np
@@ -49,6 +50,7 @@ class Path(PositionalEncoding):
   rank: int = 32
   width: int = 3
   forget: bool = False
+  scale_gates: bool = False
   per_layer = True
 
   def init(self, key, dims):
@@ -108,7 +110,8 @@ class Path(PositionalEncoding):
     hit_HTM = jnp.where(after_TM, b_HT1 * dot(w_HMK, k), 0.0)
     s_HLM -= tile.scale * jnp.einsum("HTL,HTM->HLM", solved_HTL, hit_HTM)
     if self.forget:
-      s_HLM += kept_between(tile.q_data, tile.k_data)
+      factor = tile.scale if self.scale_gates else 1.0
+      s_HLM += factor * kept_between(tile.q_data, tile.k_data)
     return s_HLM
 
 

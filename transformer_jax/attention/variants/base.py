@@ -2,8 +2,9 @@
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -65,6 +66,7 @@ class Variant:
   signed = False  # weights may be negative
   positive = False  # mixtures of the results of `values` must be positive
   rereads = False  # weights depend on earlier queries, which caches do not store
+  untrained: ClassVar[tuple[str, ...]] = ()  # parameters without any gradient
   mixer = False  # it has no scores, but a state or none: see attention/mixers
   reads_tokens = False  # the carry holds the ids of tokens, as `token_BL`
   kv_from = ""  # name in the carry of keys and values, read instead of its own
@@ -363,6 +365,7 @@ class Sum(Variant):
   signed = Combined(any)
   positive = Combined(any)
   rereads = Combined(any)
+  untrained = Combined(lambda names: tuple(itertools.chain(*names)))
   mixer = Variant.mixer
   reads_tokens = Combined(any)
   kv_from = Combined("".join)

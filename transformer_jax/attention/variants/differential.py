@@ -58,7 +58,7 @@ class Pairs(Projections):
   def read(self, w, kept):
     return kept["key"], jnp.repeat(kept["value"], 2, axis=2)
 
-  def found(self, w, o_BLHE):
+  def found(self, w, o_BLHE, x_BLD):
     """Returns for each head one half of the output of its pair, o_BLHK."""
     B, L, H, E = o_BLHE.shape
     o_BLG2E = o_BLHE.astype(jnp.float32).reshape(B, L, H // 2, 2, E)

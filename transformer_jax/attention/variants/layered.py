@@ -1,6 +1,7 @@
 """Attention by layer: a list of variants, of which each layer uses one."""
 
 import dataclasses
+import itertools
 
 from transformer_jax.attention.variants.base import Variant, attentions
 from transformer_jax.attention.variants.window import Window
@@ -24,6 +25,7 @@ class Layered(Variant):
   positive = Combined(any)
   rereads = Combined(any)
   reads_tokens = Combined(any)
+  untrained = Combined(lambda names: tuple(itertools.chain(*names)))
   # Of the list itself: its layers may be mixers, or share keys.
   mixer, kv_from, kv_as = Variant.mixer, Variant.kv_from, Variant.kv_as
   name = Variant.name

@@ -209,7 +209,7 @@ class CrossAttention(nn.Module):
       bound = BoundVariant(variant, params)
       q_BLHK = bound.temper(q_BLHK, bound.read(x_BLD, projected_BLHK, q_at))
       o_BLHE = self.arch.core(q_BLHK, k, v_BMGE, q_at, k_at, position, scale, bound)
-      o_BLHE = projections.found(w, variant.mixed(params, o_BLHE))
+      o_BLHE = projections.found(w, variant.mixed(params, o_BLHE), x_BLD)
       o_BLHE = variant.output(params, x_BLD, o_BLHE)
       return projections.out(w, o_BLHE, x_BLD)
 

@@ -96,7 +96,8 @@ class VariantFindings:
     grads = numpy_interpreter.evaluate(
       jax.grad(total), self.params, *self.given, self.base
     )
-    return [name for name, x in grads.items() if not np.any(x != 0)]
+    idle = (name for name, x in grads.items() if not np.any(x != 0))
+    return [name for name in idle if name not in self.variant.untrained]
 
 
 def act(

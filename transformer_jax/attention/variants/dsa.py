@@ -1,0 +1,164 @@
+"""DeepSeek sparse attention. DeepSeek-AI, 2025. https://arxiv.org/abs/2512.02556"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from transformer_jax.attention.variants.base import Variant, attentions
+from transformer_jax.attention.variants.bound_variant import by_heads
+from transformer_jax.attention.variants.moba import nth_largest
+from transformer_jax.matmul import project
+from transformer_jax.normalization import layer_norm, rms_norm
+from transformer_jax.positions.rope import angles, turn_pairs
+from transformer_jax.spec import SpecError
+
+LEAST = {"k": 1, "heads": 1, "width": 1, "part": 0, "latent": 0}
+
+
+@attentions.register("dsa")
+@dataclasses.dataclass(frozen=True)
+class DeepSeekSparse(Variant):
+  """A query attends to the k keys that an indexer of a few small heads finds best.
+
+      I_ij = sum over n of w_in relu(a_in . b_j / sqrt(W)), w_i = W_w x_i / sqrt(N)
+      w_ij > 0 where j is among the k keys of largest I_ij that i may attend to
+
+  All heads of attention share the choice. The N heads of the indexer have queries
+  a = W_a x and weights w of each token, and one key b = layer_norm(W_b x), of W
+  features. The choice has no gradient, so the indexer keeps the parameters that it
+  starts with or is loaded with, unless `learned`. Keys that tie with the k-th are
+  chosen too. This is the definition, which computes all scores, not a faster form.
+
+  k         number of chosen keys
+  heads     of the indexer, N
+  width     of its queries and keys, W
+  part      its first features that RoPE rotates, pairs in halves, by the positions
+  latent    width of MLA's latent of queries, from which it makes its own, as DeepSeek
+            V3.2 does; 0: from the tokens
+  relu      False: a product below zero takes away from the sum
+  weighted  False: all heads of the indexer count alike
+  learned   gradients reach the indexer as if I was added to the scores of attention
+  base      of RoPE
+  epsilon   added to variances by the norm of keys
+
+  >>> import jax
+  >>> import numpy as np
+  >>> import transformer_jax as tj
+  >>> dsa = tj.attentions.build("dsa(2, heads=1, width=1, weighted=False)")
+  >>> key_BLW = np.array([3.0, 1, 2, 4]).reshape(1, 4, 1)
+  >>> data = {"index_query_BLNW": np.ones((1, 4, 1, 1)), "index_key_BLW": key_BLW}
+  >>> at = tj.positions.coords.consecutive(1, 4).replace(data=data)
+  >>> mask_BLM = np.tri(4, dtype=bool)[None]
+  >>> chosen_BHLM = jax.jit(dsa.select)({}, None, None, at, at, mask_BLM)
+  >>> print(np.asarray(chosen_BHLM & mask_BLM[:, None])[0, 0].astype(int))
+  [[1 0 0 0]
+   [1 1 0 0]
+   [1 0 1 0]
+   [1 0 0 1]]
+  """
+
+  k: int = 64
+  heads: int = 4
+  width: int = 32
+  part: int = 0
+  latent: int = 0
+  relu: bool = True
+  weighted: bool = True
+  learned: bool = False
+  base: float = 10_000.0
+  epsilon: float = 1e-6
+
+  def __post_init__(self):
+    for name, least in LEAST.items():
+      n = getattr(self, name)
+      if not isinstance(n, int) or n < least:
+        raise SpecError(f"dsa: {name} is {n!r}; write a whole number from {least}")
+    if self.part % 2 or self.part > self.width:
+      raise SpecError(
+        f"dsa: part is {self.part}; write an even number up to its width, {self.width}"
+      )
+
+  @property
+  def untrained(self):
+    names = ("query_DNW", "query_QNW", "key_DW", "head_DN", "gain_W", "shift_W")
+    return () if self.learned else tuple(f"index_{name}" for name in names)
+
+  def weights(self, dims):
+    D, N, W = dims.D, self.heads, self.width
+    source, width = ("Q", self.latent) if self.latent else ("D", D)
+    shapes = {
+      f"index_query_{source}NW": ((width, N, W), 1),
+      "index_key_DW": ((D, W), 1),
+    }
+    return shapes | ({"index_head_DN": ((D, N), 1)} if self.weighted else {})
+
+  def init(self, key, dims):
+    return {
+      "index_gain_W": jnp.ones(self.width),
+      "index_shift_W": jnp.zeros(self.width),
+    }
+
+  def borrow(self, params, weights):
+    if not self.latent:
+      return params
+    names = ("query_down_DQ", "query_gain_Q")
+    if any(name not in weights for name in names):
+      raise ValueError(
+        f"dsa(latent={self.latent}) reads the latent of queries, which this attention"
+        f" does not make; write mla(queries={self.latent}) + dsa, or latent=0"
+      )
+    return params | {name: weights[name] for name in names}
+
+  def token_data(self, params, x_BLD, q_BLHK):
+    x_BLD = x_BLD if self.learned else jax.lax.stop_gradient(x_BLD)
+    norm = params["index_gain_W"], params["index_shift_W"]
+    data = {
+      "index_query_BLNW": self._queries(params, x_BLD),
+      "index_key_BLW": layer_norm(
+        project(x_BLD, params["index_key_DW"], 1), *norm, self.epsilon
+      ),
+    }
+    if self.weighted:
+      head_BLN = project(x_BLD, params["index_head_DN"], 1)
+      data["index_head_BLN"] = head_BLN * self.heads**-0.5
+    return {name: x.astype(jnp.float32) for name, x in data.items()}
+
+  def _queries(self, params, x_BLD):
+    """Returns the queries of the indexer, BLNW."""
+    if not self.latent:
+      return project(x_BLD, params["index_query_DNW"], 1)
+    down_BLQ = project(x_BLD, params["query_down_DQ"], 1)
+    latent_BLQ = rms_norm(down_BLQ, params["query_gain_Q"], self.epsilon)
+    return project(latent_BLQ, params["index_query_QNW"], 1)
+
+  def accumulate(self, params, data, at):
+    if not self.part:
+      return data
+    frequency_R = self.base ** (-jnp.arange(0, self.part, 2) / self.part)
+    turn = angles(at.pos_BL, frequency_R)
+    q_BLNW = turn_pairs(data["index_query_BLNW"], turn, interleaved=False)
+    k_BL1W = turn_pairs(data["index_key_BLW"][:, :, None], turn, interleaved=False)
+    return data | {"index_query_BLNW": q_BLNW, "index_key_BLW": k_BL1W[:, :, 0]}
+
+  def select(self, params, q_BLHK, k_BMHK, q_at, k_at, mask_BLM):
+    index_BLM = self.index(q_at.data, k_at.data)
+    mask_B1LM = by_heads(mask_BLM)
+    rival_B1LM = jnp.where(mask_B1LM, by_heads(index_BLM), -jnp.inf)
+    rival_B1LM = jax.lax.stop_gradient(rival_B1LM)
+    return rival_B1LM >= nth_largest(rival_B1LM, self.k)
+
+  def score(self, params, s_LM, tile):
+    if not self.learned:
+      return s_LM
+    index_LM = self.index(tile.q_data, tile.k_data)
+    return s_LM + index_LM - jax.lax.stop_gradient(index_LM)
+
+  def index(self, q_data, k_data):
+    """Returns the indexer's scores [..., L, M] of token data of queries and keys."""
+    a, b = q_data["index_query_BLNW"], k_data["index_key_BLW"]
+    product = jnp.einsum("...LNW,...MW->...NLM", a, b) * self.width**-0.5
+    product = jax.nn.relu(product) if self.relu else product
+    if not self.weighted:
+      return jnp.sum(product, axis=-3)
+    return jnp.einsum("...NLM,...LN->...LM", product, q_data["index_head_BLN"])

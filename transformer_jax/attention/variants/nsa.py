@@ -1,0 +1,147 @@
+"""Native sparse attention. Yuan et al., 2025. https://arxiv.org/abs/2502.11089"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from transformer_jax.attention.variants.base import Variant, attentions
+from transformer_jax.attention.variants.bound_variant import softmax, visible
+from transformer_jax.attention.variants.moba import nth_largest
+from transformer_jax.spec import SpecError
+
+LEAST = {"block": 1, "blocks": 3, "window": 0, "groups": 1}
+
+
+@attentions.register("nsa")
+@dataclasses.dataclass(frozen=True)
+class NativeSparse(Variant):
+  """Three attentions, to means of blocks, to chosen blocks and to a window, with gates.
+
+      o_i = g_c softmax over blocks c of (q_i . mean k_c) mean v_c
+        + g_s softmax over chosen blocks of (q_i . k_j) v_j
+        + g_w softmax over the last tokens of (q_i . k_j) v_j, g = sigmoid(W x_i)
+
+  A block is compressed once it is past: its mean key and value; a query before the end
+  of the first block has no such part. The chosen blocks are the first, the query's own,
+  the one before it, and those of highest compressed weight, summed over a group of
+  heads, which share the choice; the choice has no gradient. A bias of the encoding is
+  averaged over a block. Without the paper's learned compression and overlapping blocks.
+  This is the definition, which computes all scores, not a faster form.
+
+  block    tokens in a block
+  blocks   number of chosen blocks, with the three that always are
+  window   number of last tokens; 0: without this attention
+  groups   groups of heads that choose together, as those that share keys in `gqa`
+
+  >>> import jax
+  >>> import numpy as np
+  >>> import transformer_jax as tj
+  >>> nsa = tj.attentions.build("nsa(block=2, blocks=3, window=0)")
+  >>> at = tj.positions.coords.consecutive(1, 8)
+  >>> s_BHLM = np.zeros((1, 1, 8, 8)); s_BHLM[..., 4] = 5.0
+  >>> part = jax.jit(nsa.parts)(s_BHLM, np.tri(8, dtype=bool)[None, None], at, at)
+  >>> print(np.asarray(part["selected"])[0, 0, -1].round(3))  # blocks 0, 2 and 3
+  [0.007 0.007 0.    0.    0.967 0.007 0.007 0.007]
+  """
+
+  block: int = 16
+  blocks: int = 4
+  window: int = 32
+  groups: int = 1
+
+  def __post_init__(self):
+    for name, least in LEAST.items():
+      n = getattr(self, name)
+      if not isinstance(n, int) or n < least:
+        raise SpecError(f"nsa: {name} is {n!r}; write a whole number from {least}")
+
+  @property
+  def names(self) -> tuple[str, ...]:
+    """Names of the attentions, in the order of the gates."""
+    return ("compressed", "selected") + (("window",) if self.window else ())
+
+  def weights(self, dims):
+    if dims.H % self.groups:
+      raise ValueError(
+        f"nsa: groups is {self.groups}, which does not divide {dims.H} heads; change"
+        " one of them"
+      )
+    return {"branch_DHN": ((dims.D, dims.H, len(self.names)), 1)}
+
+  def token_data(self, params, x_BLD, q_BLHK):
+    w_DHN = params["branch_DHN"].astype(jnp.float32)
+    gate_BLHN = jnp.einsum("BLD,DHN->BLHN", x_BLD.astype(jnp.float32), w_DHN)
+    return {"gate_BLHN": jax.nn.sigmoid(gate_BLHN)}
+
+  def weigh_at(self, params, s_BHLM, mask_B1LM, q_at, k_at):
+    parts = self.parts(s_BHLM, mask_B1LM, q_at, k_at)
+    gate_BHLN = jnp.moveaxis(q_at.data["gate_BLHN"], 2, 1)
+    gated = (gate_BHLN[..., n, None] * parts[name] for n, name in enumerate(self.names))
+    return sum(gated)
+
+  def parts(self, s_BHLM, mask_B1LM, q_at, k_at):
+    """Returns the weights w_BHLM of each attention, by name, before the gates.
+
+    s_BHLM       scores
+    mask_B1LM    or mask_BHLM
+    q_at, k_at   coordinates of queries and keys
+    """
+    blocks = self._blocks(s_BHLM, q_at, k_at)
+    parts = {
+      "compressed": jnp.where(mask_B1LM, blocks["weight"] / self.block, 0.0),
+      "selected": softmax(s_BHLM, mask_B1LM & self._chosen(blocks, q_at, k_at)),
+    }
+    if self.window:
+      apart_BLM = q_at.order_BL[:, :, None] - k_at.order_BL[:, None]
+      near_B1LM = (apart_BLM < self.window)[:, None]
+      parts["window"] = softmax(s_BHLM, mask_B1LM & near_B1LM)
+    return parts
+
+  def _blocks(self, s_BHLM, q_at, k_at):
+    """Returns what each key knows of its block: arrays with an axis M of keys.
+
+    weight   of the compressed block in the softmax over past blocks, BHLM
+    first    True at the first key of a block, B11M
+    """
+    number_BM = k_at.order_BL // self.block
+    same_BMM = number_BM[:, :, None] == number_BM[:, None]
+    same_BMM &= k_at.segment_BL[:, :, None] == k_at.segment_BL[:, None]
+    same_BMM &= k_at.real_BL[:, None]
+    lead_BM = jnp.argmax(same_BMM, axis=-1)
+    first_B11M = (lead_BM == jnp.arange(lead_BM.shape[1]))[:, None, None]
+    member_B1MM = same_BMM[:, None].astype(s_BHLM.dtype) / self.block
+    mean_BHLM = jnp.einsum("BHLM,BGNM->BHLN", s_BHLM, member_B1MM)
+    past_BLM = (number_BM[:, None] + 1) * self.block - 1 <= q_at.order_BL[:, :, None]
+    past_B1LM = (past_BLM & visible(q_at, k_at))[:, None]
+    weight_BHLM = softmax(mean_BHLM, past_B1LM & first_B11M)
+    lead_B11M = jnp.broadcast_to(lead_BM[:, None, None], weight_BHLM.shape)
+    weight_BHLM = jnp.take_along_axis(weight_BHLM, lead_B11M, axis=-1)
+    return {"weight": jnp.where(past_B1LM, weight_BHLM, 0.0), "first": first_B11M}
+
+  def _chosen(self, blocks, q_at, k_at):
+    """Returns mask_BHLM of the keys in chosen blocks; all heads of a group share it."""
+    own_BL1, number_B1M = (at.order_BL // self.block for at in (q_at, k_at))
+    own_BL1, number_B1M = own_BL1[:, :, None], number_B1M[:, None]
+    always_BLM = (number_B1M == 0) | (number_B1M == own_BL1)
+    always_B1LM = (always_BLM | (number_B1M == own_BL1 - 1))[:, None]
+    weight_BHLM = jax.lax.stop_gradient(blocks["weight"])
+    B, H, L, M = weight_BHLM.shape
+    of_group_BGLM = weight_BHLM.reshape(B, self.groups, -1, L, M).mean(2)
+    rank_BGLM = jnp.where(always_B1LM, 2.0, of_group_BGLM)
+    seen_B1LM = (visible(q_at, k_at) & (number_B1M <= own_BL1))[:, None]
+    rival_BGLM = jnp.where(seen_B1LM & blocks["first"], rank_BGLM, -jnp.inf)
+    chosen_BGLM = seen_B1LM & (rank_BGLM >= nth_largest(rival_BGLM, self.blocks))
+    return jnp.repeat(chosen_BGLM, H // self.groups, axis=1)
+
+  def bidirectional(self):
+    raise SpecError(
+      "nsa attends to blocks before the query, and in bidirectional attention there are"
+      " others; use it in a decoder"
+    )
+
+  def cross(self):
+    raise SpecError(
+      "nsa counts blocks from the query's own, and another text has none; use it in a"
+      " decoder, without an encoder"
+    )
