@@ -150,7 +150,7 @@ def test_its_compressed_part_and_its_choice():
   def weights(q, k):
     k = repeat_heads(k, 16)
     s_BHLM = jnp.einsum("BLHK,BMHK->BHLM", q, k) * 5**-0.5
-    return nsa.parts(s_BHLM, jnp.tri(24, dtype=bool)[None, None], at, at)["selected"]
+    return nsa.branches(s_BHLM, jnp.tri(24, dtype=bool)[None, None], at, at)["selected"]
 
   w_LM = np.asarray(evaluate(weights, given["q"], given["k"]))[0, 0]
   for i, want in enumerate(there["outputs/block_indices_sorted"][0, :, 0]):

@@ -191,10 +191,10 @@ def test_equal_names_of_data_stay_apart():
   class Same(Variant):
     """Names its data as `forgetting` does."""
 
-    share: float = 1.0
+    factor: float = 1.0
 
     def token_data(self, params, x_BLD, q_BLHK):
-      return {"kept_BLH": self.share * q_BLHK[..., 0].astype(jnp.float32)}
+      return {"kept_BLH": self.factor * q_BLHK[..., 0].astype(jnp.float32)}
 
     def score(self, params, s_LM, tile):
       return s_LM + tile.k_data["kept_BLH"]

@@ -1,6 +1,6 @@
 """Wall attention: forget gates of each feature. Averbuch and Pai, 2026.
 
-In flash-linear-attention as `ops/wall_attn`, contributed by Tilde Research.
+https://github.com/fla-org/flash-linear-attention/tree/main/fla/ops/wall_attn
 """
 
 import dataclasses

@@ -40,7 +40,7 @@ class NativeSparse(Variant):
   >>> nsa = tj.attentions.build("nsa(block=2, blocks=3, window=0)")
   >>> at = tj.positions.coords.consecutive(1, 8)
   >>> s_BHLM = np.zeros((1, 1, 8, 8)); s_BHLM[..., 4] = 5.0
-  >>> part = jax.jit(nsa.parts)(s_BHLM, np.tri(8, dtype=bool)[None, None], at, at)
+  >>> part = jax.jit(nsa.branches)(s_BHLM, np.tri(8, dtype=bool)[None, None], at, at)
   >>> print(np.asarray(part["selected"])[0, 0, -1].round(3))  # blocks 0, 2 and 3
   [0.007 0.007 0.    0.    0.967 0.007 0.007 0.007]
   """
@@ -75,12 +75,14 @@ class NativeSparse(Variant):
     return {"gate_BLHN": jax.nn.sigmoid(gate_BLHN)}
 
   def weigh_at(self, params, s_BHLM, mask_B1LM, q_at, k_at):
-    parts = self.parts(s_BHLM, mask_B1LM, q_at, k_at)
+    weights = self.branches(s_BHLM, mask_B1LM, q_at, k_at)
     gate_BHLN = jnp.moveaxis(q_at.data["gate_BLHN"], 2, 1)
-    gated = (gate_BHLN[..., n, None] * parts[name] for n, name in enumerate(self.names))
+    gated = (
+      gate_BHLN[..., n, None] * weights[name] for n, name in enumerate(self.names)
+    )
     return sum(gated)
 
-  def parts(self, s_BHLM, mask_B1LM, q_at, k_at):
+  def branches(self, s_BHLM, mask_B1LM, q_at, k_at):
     """Returns the weights w_BHLM of each attention, by name, before the gates.
 
     s_BHLM       scores
