@@ -31,7 +31,7 @@ class Llama4(SmolLM3):
   """
 
   called = "Llama4"
-  outputs = (WRITER, bare("TextModel"))
+  outputs = (WRITER, bare("TextModel", "Model"))
   defaults = LlamaLike.defaults | dict(
     vocab_size=202_048, hidden_size=5120, intermediate_size=8192,
     intermediate_size_mlp=16_384, num_hidden_layers=48, num_attention_heads=40,
