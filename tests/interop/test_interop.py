@@ -30,7 +30,10 @@ ENCODERS = ("bert_mlm", "roberta_mlm", "distilbert", "deberta_v2", "modernbert",
 READERS = ("t5_v10", "t5_v11", "marian", "marian_stacks", "bart")
 DECODERS = sorted(CONFIGS.keys() - {*ENCODERS, *READERS})
 # Their layers are of several kinds, or mixers alone.
-HYBRIDS = ("olmo_hybrid", "lfm2", "recurrent_gemma")
+HYBRIDS = (
+  *("olmo_hybrid", "lfm2", "recurrent_gemma", "mamba2", "granite_hybrid"),
+  *("kimi_linear", "qwen3_next"),
+)
 # Of these everything is compared always; of others the logits, and all when slow.
 WHOLE = (
   *HYBRIDS,
@@ -44,6 +47,8 @@ WHOLE = (
 CASES = *DECODERS, *ENCODERS, *READERS
 FIXED = "final_logits_bias", "e_score_correction_bias"
 NEAR = 1e-5  # of the largest number; float32 noise of both sides is about 1e-6
+# Gradients there are this far from those of float64: rates of decays sum up many terms.
+ROUGH = {"kimi_linear": 5e-5, "qwen3_next": 5e-5}
 
 
 def recorded(case):
@@ -67,10 +72,10 @@ def saved(folder, case, **changes):
   return write(folder, config | changes, weights)
 
 
-def near(found, expected, what):
+def near(found, expected, what, most=NEAR):
   # Biases of keys change no softmax: their gradients are noise of about 1e-8.
   error = np.max(np.abs(found - expected)) / max(np.max(np.abs(expected)), 0.01)
-  assert error < NEAR, f"{what} is off by {error:.1e} of its largest number"
+  assert error < most, f"{what} is off by {error:.1e} of its largest number"
 
 
 def texts(there):
@@ -105,8 +110,8 @@ def check_logits(logits_BLV, there):
   return near(logits_BLV * real_BL1, there["logits"], "logits")
 
 
-def check_pass(loaded, there, shifted):
-  """Compares logits, loss and the gradients of all weights."""
+def check_pass(loaded, there, shifted, most=NEAR):
+  """Compares logits, loss and the gradients of all weights, these up to `most`."""
   model = Transformer(loaded.arch)
 
   def loss(params):
@@ -121,13 +126,13 @@ def check_pass(loaded, there, shifted):
   near(value, there["loss"], "loss")
   found = interop.tensors(loaded.config, gradient)
   for what, expected in under(there, "grad/").items():
-    near(found[what], expected, f"gradient of {what}")
+    near(found[what], expected, f"gradient of {what}", most)
   norms = under(there, "grad_norm/")
   # Marian's bias of the logits is not trained there, nor is that of a choice.
   others = [name for name in found.keys() - norms.keys() if not name.endswith(FIXED)]
   assert not others
   for what, expected in norms.items():
-    near(np.linalg.norm(found[what]), expected, f"gradient of {what}")
+    near(np.linalg.norm(found[what]), expected, f"gradient of {what}", most)
 
 
 def check_decoding(loaded, there):
@@ -157,7 +162,7 @@ def whole(cases, quick=WHOLE):
 def test_a_model_of_others_gives_its_numbers_here(tmp_path, case):
   there = recorded(case)[2]
   loaded = interop.load(saved(tmp_path, case), core="dense")
-  check_pass(loaded, there, shifted=case in DECODERS)
+  check_pass(loaded, there, case in DECODERS, ROUGH.get(case, NEAR))
   if "greedy_tokens" in there:
     check_decoding(loaded, there)
 

@@ -318,7 +318,7 @@ OTHERS = {
   "mt5": ["Model", "EncoderModel"], "cohere": ["Model"],
   "nanochat": ["Model"], "llama4_text": ["Model"], "qwen2_vl_text": [],
   "qwen3_vl_text": [],
-  **dict.fromkeys(hybrids.FAMILIES, ["Model"]),
+  **hybrids.CLASSES,
 }  # fmt: skip
 VIT = dict(
   hidden_size=16, intermediate_size=20, num_hidden_layers=2, num_attention_heads=2,

@@ -30,7 +30,7 @@ MAMBA = dict(
 # Its code computes 1 - a^2 of decays a near 1, of which float32 keeps four digits.
 DOUBLE = {"RecurrentGemma"}
 # They are saved under other names than those of the models' parameters.
-SAVED = {"olmo_hybrid"}
+SAVED = {"olmo_hybrid", "granitemoehybrid", "kimi_linear", "qwen3_next"}
 FAMILIES = {
   "olmo_hybrid": ("OlmoHybrid", "ForCausalLM", SIZES | DELTA, TIES | dict(
     num_key_value_heads=[1, 2], rms_norm_eps=[1e-6, 0.1], num_hidden_layers=[2, 3, 5],
@@ -67,4 +67,52 @@ FAMILIES = {
     time_step_limit=[[0.0, 0.5], [0.3, 1.0], [0.2, float("inf")]],
     residual_in_fp32=[True, False], chunk_size=[2, 256], num_heads=[4, 8],
   )),
+  "granitemoehybrid": ("GraniteMoeHybrid", "ForCausalLM", SIZES | dict(
+    mamba_n_heads=4, mamba_d_head=8, mamba_d_state=6, shared_intermediate_size=12,
+    num_local_experts=0, layer_types=["mamba", "attention"], attention_multiplier=0.3,
+  ), TIES | dict(
+    embedding_multiplier=[1.0, 3.0], logits_scaling=[1.0, 2.0],
+    residual_multiplier=[1.0, 0.6], attention_multiplier=[0.1, 0.5],
+    num_local_experts=[0, 4], num_experts_per_tok=[2], mamba_n_groups=[1, 2],
+    position_embedding_type=[None, "nope", "rope"], rope_parameters=[None, *ROPES],
+    layer_types=[["attention", "mamba"], ["linear_attention", "full_attention"]],
+    mamba_d_head=["auto", 8], mamba_d_conv=[2, 4], mamba_conv_bias=[True, False],
+    mamba_proj_bias=[False, True], time_step_limit=[[0.0, 0.5], [0.3, 1.0]],
+    rms_norm_eps=[1e-6, 0.1], hidden_act=["silu", "silu", "gelu"],
+    attention_bias=[False, True], num_key_value_heads=[1, 2],
+  )),
+  "kimi_linear": ("KimiLinear", "ForCausalLM", SIZES | dict(
+    num_key_value_heads=2, moe_intermediate_size=8, kv_lora_rank=10, v_head_dim=6,
+    qk_rope_head_dim=4, qk_nope_head_dim=8, num_experts_per_tok=2, num_local_experts=4,
+    linear_head_dim=6, linear_num_heads=2, mlp_layer_types=["sparse", "dense"],
+    layer_types=["linear_attention", "full_attention"],
+  ), TIES | dict(
+    n_shared_experts=[1, 2], routed_scaling_factor=[1.0, 2.5], q_lora_rank=[None, 6],
+    norm_topk_prob=[True, False], n_group=[1, 2], topk_group=[1],
+    num_experts_per_tok=[1, 2], rms_norm_eps=[1e-5, 0.1], linear_head_dim=[4, 8],
+    linear_num_heads=[1, 3], linear_conv_kernel_dim=[2, 3, 4],
+    layer_types=[None, *LINEARS[:2]], mlp_layer_types=[None, ["dense", "sparse"]],
+    hidden_act=["silu", "silu", "gelu"], attention_bias=[False, True],
+  )),
+  "qwen3_next": ("Qwen3Next", "ForCausalLM", SIZES | dict(
+    head_dim=8, linear_key_head_dim=6, linear_value_head_dim=8, linear_num_key_heads=2,
+    linear_num_value_heads=4, moe_intermediate_size=8, num_experts_per_tok=2,
+    shared_expert_intermediate_size=12, num_experts=4, mlp_only_layers=[0],
+    layer_types=["linear_attention", "full_attention"],
+  ), TIES | dict(
+    head_dim=[8, 16], linear_key_head_dim=[4, 8], linear_num_key_heads=[1, 2, 4],
+    linear_num_value_heads=[4], num_experts_per_tok=[1, 2], mlp_only_layers=[[], [1]],
+    decoder_sparse_step=[1, 2], norm_topk_prob=[True, False], rms_norm_eps=[1e-6, 0.1],
+    attention_bias=[False, True], layer_types=[None, *LINEARS[:2]],
+    rope_parameters=[None, *(words | HALF for words in ROPES)],
+    hidden_act=["silu", "silu", "gelu"], num_key_value_heads=[1, 2],
+    linear_conv_kernel_dim=[2, 3], num_hidden_layers=[2, 4],
+  )),
+}  # fmt: skip
+# Classes besides those that write.
+CLASSES = dict.fromkeys(FAMILIES, ["Model"]) | {
+  "qwen3_next": [
+    "ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering",
+    "Model",
+  ],
 }  # fmt: skip

@@ -3,12 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
+from transformer_jax.interop.layer_types import LINEAR as LINEAR
 from transformer_jax.interop.layer_types import turns
 from transformer_jax.interop.llama import LlamaLike
 from transformer_jax.interop.outputs import WRITER, bare
 from transformer_jax.interop.table import NameTable, of_layer
-
-LINEAR = "linear_attention"  # a mixer, as config.json names its layers
 
 
 class Hybrid(LlamaLike):

@@ -10,6 +10,8 @@ from transformer_jax.positions.by_layer import ByLayer
 Part = TypeVar("Part")
 # Kinds of attention, as config.json names them.
 LOCAL, FULL = "sliding_attention", "full_attention"
+LINEAR = "linear_attention"  # a mixer
+OLDER = {"mamba": LINEAR, "attention": FULL}  # earlier names of some
 
 
 def layer_kinds(
@@ -21,6 +23,9 @@ def layer_kinds(
   known   kinds that the family has
   """
   word, choices = "layer_types", {kind: kind for kind in known}
+  choices |= {
+    old: new for old, new in OLDER.items() if new in known and old not in known
+  }
   listed = config.many(word, [*usual])
   if len(listed) != len(usual):
     raise ValueError(

@@ -80,7 +80,9 @@ class TensorLayout:
 
 def layout(path: str, shape: tuple[int, ...], theirs: str, groups: int) -> TensorLayout:
   """Returns the layout of our array in a tensor with the given axes."""
-  ours = _distinct(axes_of(path))
+  axes = axes_of(path)
+  ours = _distinct(axes.replace("1", ""))
+  shape = tuple(n for a, n in zip(axes, shape, strict=True) if a != "1")
   reverse = "".join(a for before, a in itertools.pairwise(theirs) if before == "-")
   theirs = theirs.replace("-", "")
   sizes = dict(zip(ours, shape, strict=True)) | {"1": 1, "*": 1}
@@ -150,12 +152,13 @@ class Names:
     return sharing
 
   def groups(self, name: str) -> int:
-    """Returns G of a tensor, its heads of keys and values; 1 without grouped queries.
+    """Returns G of a tensor's layer, heads of keys; 1 without grouped queries.
 
-    name   theirs; all of our parameters that it holds have the same G
+    name   theirs
     """
-    paths = (path for path, (theirs, _) in self.table.items() if theirs == name)
-    shapes = ((path, self.shapes[path]) for path in paths if path in self.shapes)
+    there = {path for path, (theirs, _) in self.table.items() if theirs == name}
+    layers = {_layer(path) for path in there & self.shapes.keys()}
+    shapes = ((path, x) for path, x in self.shapes.items() if _layer(path) in layers)
     pairs = (zip(axes_of(path), shape, strict=True) for path, shape in shapes)
     return next((size for pair in pairs for a, size in pair if a == "G"), 1)
 
@@ -195,6 +198,10 @@ def _distinct(letters: str) -> str:
   """Returns the letters, repeated ones in lower case: "DD" is "Dd"."""
   pairs = enumerate(letters)
   return "".join(a.lower() if a in letters[:n] else a for n, a in pairs)
+
+
+def _layer(path: str) -> str:
+  return path.rpartition("/")[0]
 
 
 def _star(parts: dict[str, TensorLayout]) -> int:
