@@ -6,6 +6,7 @@
 import functools
 import json
 import pathlib
+import re
 import zlib
 
 import numpy as np
@@ -17,8 +18,11 @@ from transformer_jax.numpy_interpreter import evaluate
 
 FOLDER = pathlib.Path(__file__).parent.parent / "third_party" / "transformers"
 TOKENS, LENGTH = 17, 7  # as in fuzz.py
-# Old names that transformers still writes; weights depend on the name.
-WRITTEN = {"gpt_neox": {"lm_head.weight": "embed_out.weight"}}
+# Names that transformers writes, and releases do not have; weights depend on the name.
+WRITTEN = {
+  "gpt_neox": (r"lm_head\.weight", "embed_out.weight"),
+  "kimi_linear": (r"\.mlp\.", ".block_sparse_moe."),  # of dense layers, too
+}
 NEAR = 2e-5  # of the largest number; float32 noise of both sides is about 1e-6
 
 
@@ -56,8 +60,8 @@ def shapes(config):
   expected = family.names(arch, config).expected()
   zeros = {n: np.broadcast_to(np.float32(0), shape) for n, shape in expected.items()}
   expected = {name: x.shape for name, x in family.saved(zeros).items()}
-  old = WRITTEN.get(config["model_type"], {})
-  return {old.get(name, name): shape for name, shape in expected.items()}
+  names = WRITTEN.get(config["model_type"], ("$^", ""))
+  return {re.sub(*names, name): shape for name, shape in expected.items()}
 
 
 def outputs(loaded, ending=""):

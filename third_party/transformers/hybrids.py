@@ -27,10 +27,10 @@ DELTA = dict(linear_num_key_heads=2, linear_num_value_heads=2, linear_key_head_d
 MAMBA = dict(
   hidden_size=16, num_hidden_layers=2, num_heads=4, head_dim=8, state_size=6, n_groups=2
 )
+# Their convolutions are saved in equal parts, whatever the width of each.
+SAVED = {"olmo_hybrid"}
 # Its code computes 1 - a^2 of decays a near 1, of which float32 keeps four digits.
 DOUBLE = {"RecurrentGemma"}
-# They are saved under other names than those of the models' parameters.
-SAVED = {"olmo_hybrid", "granitemoehybrid", "kimi_linear", "qwen3_next"}
 FAMILIES = {
   "olmo_hybrid": ("OlmoHybrid", "ForCausalLM", SIZES | DELTA, TIES | dict(
     num_key_value_heads=[1, 2], rms_norm_eps=[1e-6, 0.1], num_hidden_layers=[2, 3, 5],

@@ -1,5 +1,7 @@
 """Granite 4: Mamba-2 in most layers, attention without positions in the others."""
 
+import re
+
 from transformer_jax.interop import names
 from transformer_jax.interop.expert_names import experts
 from transformer_jax.interop.hf_family import families
@@ -17,6 +19,12 @@ from transformer_jax.positions import PositionalEncoding
 
 OURS, INNER = f"{LAYER}/attention", f"{LAYER}/feedforward"
 SHARED, SPARSE = f"{THEIRS}.shared_mlp", f"{THEIRS}.block_sparse_moe"
+# Names of parameters, and those in released files.
+RELEASED = {
+  "moe.experts.gate_up_proj": "moe.input_linear.weight",
+  "moe.experts.down_proj": "moe.output_linear.weight",
+  "moe.router.weight": "moe.router.layer.weight",
+}
 
 
 @families.register("granitemoehybrid")
@@ -51,9 +59,7 @@ class GraniteHybrid(Hybrid):
     init_method rope_parameters rope_theta rope_scaling
   """
   renamed = LlamaLike.renamed | {
-    r"block_sparse_moe\.input_linear\.weight": "block_sparse_moe.experts.gate_up_proj",
-    r"block_sparse_moe\.output_linear\.weight": "block_sparse_moe.experts.down_proj",
-    r"block_sparse_moe\.router\.layer\.weight": "block_sparse_moe.router.weight",
+    re.escape(theirs): name for name, theirs in RELEASED.items()
   }
   sizes = LlamaLike.sizes | dict(F="shared_intermediate_size")
   table = {
@@ -77,6 +83,11 @@ class GraniteHybrid(Hybrid):
       OURS, *(f"{THEIRS}.self_attn.{part}_proj" for part in ("q", "k", "v", "o"))
     ),
   }
+
+  def saved(self, tensors):
+    for name, theirs in RELEASED.items():
+      tensors = {n.replace(name, theirs): x for n, x in tensors.items()}
+    return tensors
 
   def parts(self, config):
     config.need(mlp_bias=False)

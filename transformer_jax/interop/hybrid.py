@@ -3,6 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
+import numpy as np
+
+from transformer_jax.interop.checkpoint_files import Tensors
 from transformer_jax.interop.layer_types import LINEAR as LINEAR
 from transformer_jax.interop.layer_types import turns
 from transformer_jax.interop.llama import LlamaLike
@@ -36,8 +39,30 @@ class Hybrid(LlamaLike):
     specs = self.specs(config)
     return [turns([specs[kind] for kind in self.kinds(config)])]
 
+  def saved(self, tensors):
+    for whole, parts in self.joined.items():
+      tensors = apart(tensors, whole, parts)
+    return tensors
+
   def rows(self, config):
     rows = dict(self.table)
     for n, kind in enumerate(self.kinds(config)):
       rows |= of_layer(self.layers[kind], n)
     return rows
+
+
+def apart(tensors: Tensors, whole: str, parts: Sequence[str]) -> Tensors:
+  """Returns tensors, those whose names end in `whole` cut into parts, as released.
+
+  The part of `q_conv1d` has as many rows as `q_proj`.
+  """
+  found = {}
+  for name, x in tensors.items():
+    if not name.endswith(whole):
+      found[name] = x
+      continue
+    start = name.removesuffix(whole)
+    rows = [len(tensors[start + part.replace("conv1d", "proj")]) for part in parts]
+    cut = np.split(x, np.cumsum(rows)[:-1])
+    found |= {start + part: y for part, y in zip(parts, cut, strict=True)}
+  return found

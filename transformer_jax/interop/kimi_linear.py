@@ -1,7 +1,9 @@
 """Kimi Linear: Kimi Delta Attention, latent attention without positions, experts."""
 
+import re
+
 from transformer_jax.interop.deepseek import DeepseekV3
-from transformer_jax.interop.expert_names import experts, kinds_of, merged
+from transformer_jax.interop.expert_names import apart, experts, kinds_of, merged
 from transformer_jax.interop.hf_family import families
 from transformer_jax.interop.hybrid import LINEAR, Hybrid
 from transformer_jax.interop.layer_types import FULL, layer_kinds
@@ -12,6 +14,14 @@ from transformer_jax.positions import PositionalEncoding
 OURS, MIXER, MLP = f"{LAYER}/attention", f"{THEIRS}.self_attn", f"{THEIRS}.mlp"
 OWN = "linear_attn_config"  # where the released config.json has words of the mixer
 SPARSE, DENSE = "sparse", "dense"
+# Patterns of names of parameters, and their names in released files.
+RELEASED = {
+  r"self_attn\.forget_gate\.": "self_attn.",
+  r"\.mlp\.(gate\.|experts\.|shared_experts\.)": r".block_sparse_moe.\1",
+  r"(\.experts\.\d+)\.gate_proj\.": r"\1.w1.",
+  r"(\.experts\.\d+)\.down_proj\.": r"\1.w2.",
+  r"(\.experts\.\d+)\.up_proj\.": r"\1.w3.",
+}
 KINDS = {SPARSE: True, DENSE: False}
 
 
@@ -89,6 +99,12 @@ class KimiLinear(Hybrid):
 
   def today(self, tensors):
     return merged(super().today(tensors))
+
+  def saved(self, tensors):
+    tensors = apart(super().saved(tensors))
+    for name, theirs in RELEASED.items():
+      tensors = {re.sub(name, theirs, n): x for n, x in tensors.items()}
+    return tensors
 
   def parts(self, config):
     config.need(attention_bias=False)

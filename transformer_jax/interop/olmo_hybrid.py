@@ -1,6 +1,7 @@
 """OLMo Hybrid: gated DeltaNet in most layers, attention in the others."""
 
 from transformer_jax.interop import names
+from transformer_jax.interop.checkpoint_files import Tensors
 from transformer_jax.interop.hf_family import families
 from transformer_jax.interop.hybrid import LINEAR, Hybrid
 from transformer_jax.interop.layer_types import FULL, cycle, layer_kinds
@@ -76,6 +77,10 @@ class OlmoHybrid(Hybrid):
     },
   }
 
+  def saved(self, tensors):
+    tensors = super().saved(tensors)
+    return {released(name, tensors): x for name, x in tensors.items()}
+
   def parts(self, config):
     placements = cycle([PLACEMENTS[kind] for kind in self.kinds(config)])
     return super().parts(config) | dict(norm_placement=PlacementList(placements))
@@ -113,3 +118,11 @@ class OlmoHybrid(Hybrid):
       f" key_heads={key_heads}, key_width={width},"
       f" value_width={config.whole('linear_value_head_dim', 2 * width)}, epsilon=1e-5)"
     )
+
+
+def released(name: str, tensors: Tensors) -> str:
+  """Returns the name of a tensor in the released files."""
+  layer, norm, last = name.rpartition(".post_attention_layernorm")
+  if norm and f"{layer}.linear_attn.A_log" in tensors:
+    return f"{layer}.feedforward_layer_norm{last}"
+  return name.replace("input_layernorm", "attention_layer_norm")

@@ -1,6 +1,6 @@
 """Qwen3-Next: gated DeltaNet, gated attention, experts with a shared one."""
 
-from transformer_jax.interop.expert_names import experts, kinds_of, merged
+from transformer_jax.interop.expert_names import apart, experts, kinds_of, merged
 from transformer_jax.interop.hf_family import families
 from transformer_jax.interop.hybrid import LINEAR, Hybrid
 from transformer_jax.interop.layer_types import FULL, layer_kinds
@@ -74,6 +74,9 @@ class Qwen3Next(Hybrid):
 
   def today(self, tensors):
     return merged(super().today(tensors))
+
+  def saved(self, tensors):
+    return apart(super().saved(tensors))
 
   def parts(self, config):
     return super().parts(config) | dict(feedforward_kind=self.feedforward_kind(config))
