@@ -111,8 +111,5 @@ FAMILIES = {
 }  # fmt: skip
 # Classes besides those that write.
 CLASSES = dict.fromkeys(FAMILIES, ["Model"]) | {
-  "qwen3_next": [
-    "ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering",
-    "Model",
-  ],
+  "qwen3_next": ["ForSequenceClassification", "ForTokenClassification", "Model"],
 }  # fmt: skip

@@ -5,7 +5,7 @@ from transformer_jax.interop.hf_family import families
 from transformer_jax.interop.hybrid import LINEAR, Hybrid
 from transformer_jax.interop.layer_types import FULL, layer_kinds
 from transformer_jax.interop.llama import LAYER, THEIRS, LlamaLike, Qwen3
-from transformer_jax.interop.outputs import SCORE, SPANS, WRITER, bare, of_tokens
+from transformer_jax.interop.outputs import SCORE, WRITER, bare, of_tokens
 from transformer_jax.interop.rotary import SHARE, rope
 from transformer_jax.models.feature_norms import RMSNorm
 from transformer_jax.models.layers import SwiGLU
@@ -38,9 +38,7 @@ class Qwen3Next(Hybrid):
     shared_expert_intermediate_size=512, num_experts=512, norm_topk_prob=True,
     full_attention_interval=4,
   )  # fmt: skip
-  outputs = (
-    WRITER, SCORE, of_tokens("ForTokenClassification", "score"), SPANS, bare(),
-  )  # fmt: skip
+  outputs = WRITER, SCORE, of_tokens("ForTokenClassification", "score"), bare()
   harmless = "output_router_logits router_aux_loss_coef full_attention_interval"
   table = {
     **{path: row for path, row in LlamaLike.table.items() if f"{OURS}/" not in path},
