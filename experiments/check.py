@@ -1,4 +1,4 @@
-"""Checks a user's encoding, attention variant or task against its contract.
+"""Checks a user's encoding, attention variant, mixer or task against its contract.
 
   python -m experiments.check my_file:MyClass
   python -m experiments.check 'my_file:MyClass(start=0.5)'
@@ -22,7 +22,8 @@ os.environ.setdefault("NPROC", "16")
 
 import jax  # noqa: E402
 
-from transformer_jax.attention import Variant, attentions  # noqa: E402
+from transformer_jax.attention import Mixer, Variant, attentions  # noqa: E402
+from transformer_jax.attention.mixers import mixer_probe  # noqa: E402
 from transformer_jax.attention.variants import probe as attention_probe  # noqa: E402
 from transformer_jax.data import task_probe  # noqa: E402
 from transformer_jax.data.base import Task, tasks  # noqa: E402
@@ -35,6 +36,7 @@ Property = Callable[[Any], None]
 KINDS = {
   PositionalEncoding: ("positional encoding", encoding_probe),
   Variant: ("attention variant", attention_probe),
+  Mixer: ("mixer", mixer_probe),
   Task: ("task", task_probe),
 }
 DEVICES = 8  # of a mesh that splits parameters
@@ -105,7 +107,8 @@ def built(spec: str) -> tuple[Any, tuple[str, Any]]:
     (tasks, Task),
   ):
     try:
-      return registry.build(spec), KINDS[base]
+      thing = registry.build(spec)
+      return thing, KINDS[Mixer if isinstance(thing, Mixer) else base]
     except SpecError as error:
       errors.append(str(error))
     except Exception as error:  # whatever a user's file may raise
@@ -132,9 +135,13 @@ def probed(thing: Any, probe: Any) -> None:
 
 def contract(kind: str) -> Iterator[tuple[str, Property]]:
   """Yields the names and functions of the properties of a kind of thing."""
-  from experiments.contract import encoding, task, variant
+  from experiments.contract import encoding, mixer, task, variant
 
-  modules = {"positional encoding": encoding, "attention variant": variant}
+  modules = {
+    "positional encoding": encoding,
+    "attention variant": variant,
+    "mixer": mixer,
+  }
   if kind == "attention variant":
     for core in ("blockwise", "linear"):
       yield (

@@ -1,1 +1,1 @@
-"""Contracts of encodings, attention variants and tasks: the properties of each."""
+"""Contracts of encodings, attention variants, mixers and tasks."""

@@ -9,6 +9,7 @@ import pytest
 from oracles.mixers import MIXERS
 
 import transformer_jax as tj
+from experiments.contract import mixer as contract
 from transformer_jax.attention import Mixer, StateCache, attentions
 from transformer_jax.attention.mixers import mixer_probe
 from transformer_jax.models import capture, empty_cache
@@ -40,9 +41,12 @@ ARGUMENTS = {
   "rwkv7": ["rwkv7(heads=4, key_width=6, value_width=10, rank=3, epsilon=1e-3)"],
 }
 SPECS = [spec for name in NAMES for spec in [name, *ARGUMENTS[name]]]
+GROUPED = [spec for spec in SPECS if "key_heads=2" in spec or "groups=2" in spec]
 # Whole models: with one update of the state for each token, and with two.
 HYBRIDS = [f"alternate({name}, multihead, 2)" for name in ("gated_delta", "rwkv7")]
-GROUPED = [spec for spec in SPECS if "key_heads" in spec or "groups=2" in spec]
+CONTRACT = {
+  name: value for name, value in vars(contract).items() if name.startswith("test_")
+}
 TOKENS = np.random.default_rng(0).integers(0, 11, (2, 24))
 
 
@@ -61,16 +65,6 @@ def model_of(spec, position="none", **more):
   return model, init(jax.random.key(0))
 
 
-def layer_of(spec):
-  """Returns a mixer and parameters of it, by numbers of the shapes it asks for."""
-  mixer, random = attentions.build(spec), np.random.default_rng(3)
-  start = jax.jit(lambda key: mixer.init(key, DIMS))(jax.random.key(0))
-  start |= {name: np.zeros(shape) for name, (shape, _) in mixer.weights(DIMS).items()}
-  return mixer, {
-    name: np.float32(x + 0.3 * random.normal(size=x.shape)) for name, x in start.items()
-  }
-
-
 def logits(model, params, *args):
   return jax.jit(lambda p, *a: model.apply({"params": p}, *a))(params, *args)
 
@@ -79,56 +73,14 @@ def close(found, wanted):
   np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
 
 
-def in_rows(at):
-  """Returns coordinates with a row for each of two texts."""
-  return jax.tree.map(lambda x: jnp.broadcast_to(x, (2, *x.shape[1:])), at)
-
-
-@pytest.mark.parametrize("spec", SPECS)
-def test_every_way_to_read_a_text_is_the_same(spec):
-  """What comes later, packing, padding everywhere, decoding: three programs."""
-  mixer, params = layer_of(spec)
-  x_BLD, other_BLD = np.random.default_rng(4).normal(size=(2, 2, 24, DIMS.D))
-  read = jax.jit(lambda x, at: mixer.mixed_by_state(params, jnp.float32(x), at)[0])
-  plain = in_rows(coords.consecutive(1, 24))
-  whole = read(x_BLD, plain)
-
-  later = np.arange(24)[:, None] >= 13
-  close(read(np.where(later, other_BLD, x_BLD), plain)[:, :13], whole[:, :13])
-
-  row = jnp.array([[1] * 9 + [2] * 13 + [0] * 2])
-  packed = read(x_BLD, in_rows(coords.packed(row)))
-  close(packed[:, :9], whole[:, :9])
-  close(packed[:, 9:22], read(np.roll(x_BLD, -9, axis=1), plain)[:, :13])
-
-  real = np.ones((2, 24), bool)
-  real[:, [0, 1, 7, 8, 23]] = False  # before, between and after the tokens
-  some = read(x_BLD, coords.padded(jnp.asarray(real)))
-  dense = np.where(np.arange(24)[:, None] < 19, 0.0, other_BLD)
-  dense[:, :19] = x_BLD[real].reshape(2, 19, -1)
-  close(some[real].reshape(2, 19, -1), read(dense, plain)[:, :19])
-
-  step = jax.jit(
-    lambda x, at, old: mixer.mixed_by_state(params, jnp.float32(x), at, old)
-  )
-  cache, found = mixer.cache(DIMS, 2, "float32"), []
-  for start, end in ((0, 8), (8, 9), (9, 17)):  # chunks, one token, chunks
-    at = in_rows(coords.consecutive(1, end - start, start))
-    out, cache = step(x_BLD[:, start:end], at, cache)
-    found.append(out)
-  close(jnp.concatenate(found, axis=1), whole[:, :17])
-
-  # Prompts of one batch end at different places; the next token follows each.
-  prompts = np.arange(8) < np.array([[8], [5]])
-  _, cache = step(
-    x_BLD[:, :8],
-    coords.padded(jnp.asarray(prompts)),
-    mixer.cache(DIMS, 2, "float32"),
-  )
-  after = jnp.array([[8], [5]])
-  at = coords.Coords(after, after, after, jnp.ones_like(after))
-  found, _ = step(np.stack([x_BLD[0, 8:9], x_BLD[1, 5:6]]), at, cache)
-  close(found[:, 0], np.stack([whole[0, 8], whole[1, 5]]))
+@pytest.mark.parametrize("spec", [*NAMES, *GROUPED])
+def test_a_mixer_keeps_its_contract(spec):
+  """All properties at once, which share programs."""
+  for title, holds in CONTRACT.items():
+    try:
+      holds(attentions.build(spec))
+    except AssertionError as error:
+      raise AssertionError(f"{title} of {spec}: {error}") from error
 
 
 @pytest.mark.parametrize("spec", HYBRIDS)
@@ -156,7 +108,7 @@ def test_a_cache_has_one_size_at_every_length(spec):
   assert all(isinstance(own, StateCache) for own in short)
 
 
-@pytest.mark.parametrize("spec", [*NAMES, *GROUPED])
+@pytest.mark.parametrize("spec", ["gated_delta", "rwkv7"])
 def test_one_program_for_all_layers_recomputed_and_on_a_mesh(spec):
   model, params = model_of(spec, scan=True, remat="full")
   loss = lambda p: jnp.sum(jnp.sin(model.apply({"params": p}, TOKENS)))
@@ -189,7 +141,7 @@ def test_uses_without_a_meaning_are_refused(name):
   assert isinstance(attentions.build(name), Mixer)
 
 
-@pytest.mark.parametrize("spec", SPECS)
+@pytest.mark.parametrize("spec", NAMES)
 def test_every_mixer_passes_the_probe(spec):
   mixer_probe.probe(attentions.build(spec))
 
@@ -230,7 +182,8 @@ def test_a_mixer_that_breaks_the_contract_is_refused(message):
 @pytest.mark.parametrize("name", NAMES)
 def test_every_chunk_is_counted(name):
   """XLA counts the body of a loop once: FLOPs of a token must not fall with length."""
-  mixer, params = layer_of(name)
+  mixer = attentions.build(name)
+  params = contract.parameters(mixer)
 
   def per_token(L):
     at = coords.consecutive(1, L)
@@ -243,7 +196,8 @@ def test_every_chunk_is_counted(name):
 
 @pytest.mark.parametrize("spec", SPECS)
 def test_a_mixer_is_the_formula_of_its_paper(spec):
-  mixer, params = layer_of(spec)
+  mixer = attentions.build(spec)
+  params = contract.parameters(mixer)
   x_BLD = np.random.default_rng(4).normal(size=(1, 20, DIMS.D))
   update = jax.jit(
     lambda p, x: mixer.mixed_by_state(p, x, coords.consecutive(1, 20))[0]

@@ -57,11 +57,14 @@ def folder(tmp_path, monkeypatch):
   page = (ROOT / "docs/howto/own_encoding.md").read_text()
   (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
   (tmp_path / "fade.py").write_text(code)
+  page = (ROOT / "docs/howto/own_mixer.md").read_text()
+  (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+  (tmp_path / "fading.py").write_text(code)
   (tmp_path / "broken_file.py").write_text("import dataclasses\n1 / 0\n")
   monkeypatch.syspath_prepend(tmp_path)
   importlib.invalidate_caches()
   yield tmp_path
-  for name in ("own_file", "fade", "broken_file"):
+  for name in ("own_file", "fade", "fading", "broken_file"):
     sys.modules.pop(name, None)
 
 
@@ -123,6 +126,7 @@ def test_each_contract_is_that_of_the_tests():
   names = {kind: [title for title, _ in check.contract(kind)] for kind, _ in KINDS}
   assert len(names["positional encoding"]) == 14
   assert len(names["attention variant"]) == 11
+  assert len(names["mixer"]) == 8
   assert len(names["task"]) == 5
 
 
@@ -130,7 +134,9 @@ KINDS = check.KINDS.values()
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("spec", ["fade:Fade(start=0.5)", "own_file:Cap"])
+@pytest.mark.parametrize(
+  "spec", ["fade:Fade(start=0.5)", "own_file:Cap", "fading:Fading"]
+)
 def test_classes_of_ones_own_keep_the_whole_contract(folder, capsys, spec):
   code, said, _ = run(spec, capsys)
   assert code == 0, said

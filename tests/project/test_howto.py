@@ -28,6 +28,11 @@ def variant(spec):
   attentions.build(f"gqa(2) + {spec}")
 
 
+def mixer(spec):
+  hybrid = f"alternate({spec}, multihead, 2)"
+  tj.Architecture(tj.Dims(**DIMS), "rope", attention=hybrid, decoders=2)
+
+
 def task(spec):
   task_probe.check(tj.tasks.build(spec))
 
@@ -50,6 +55,7 @@ def auxiliary(spec):
 PAGES = {
   "own_encoding": encoding,
   "own_attention": variant,
+  "own_mixer": mixer,
   "own_task": task,
   "own_measure": measure,
   "own_auxiliary_loss": auxiliary,

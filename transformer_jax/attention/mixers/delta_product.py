@@ -6,6 +6,7 @@ import jax.numpy as jnp
 
 from transformer_jax.attention.mixers.gated_delta import GatedDelta
 from transformer_jax.attention.mixers.shared import in_turn
+from transformer_jax.attention.projections import Weights
 from transformer_jax.attention.variants.base import attentions
 from transformer_jax.axes import whole
 from transformer_jax.spec import SpecError
@@ -52,7 +53,7 @@ class DeltaProduct(GatedDelta):
     return "query", *each
 
   def weights(self, dims):
-    shapes = {}
+    shapes: Weights = {}
     for name, shape in super().weights(dims).items():
       start, _, axes = name.rpartition("_")
       if name.startswith(REPEATED):

@@ -114,13 +114,13 @@ class RWKV7(Mixer):
 
   def read(self, params, x_BLD, inputs):
     """Returns r, k', v, u and a, in float32."""
-    mixed = self.mixed(params, x_BLD, inputs)
+    shifted = self.shifted(params, x_BLD, inputs)
     names = {"query": "query_DHK", "key": "key_DHK", "value": "value_DHE"}
     r_BLHK, k_BLHK, v_BLHE = (
-      project(mixed(name), params[own], 1).astype(jnp.float32)
+      project(shifted(name), params[own], 1).astype(jnp.float32)
       for name, own in names.items()
     )
-    rate_BLHK = project(mixed("rate"), params["rate_in_DW"], 1)
+    rate_BLHK = project(shifted("rate"), params["rate_in_DW"], 1)
     rate_BLHK = project(rate_BLHK, params["rate_out_WHK"], 1).astype(jnp.float32)
     rate_BLHK = jax.nn.sigmoid(rate_BLHK + params["rate_shift_HK"])
     removed_BLHK = unit(k_BLHK * params["removed_HK"])
@@ -129,12 +129,12 @@ class RWKV7(Mixer):
 
   def decay(self, params, x_BLD, inputs):
     """Returns logarithms of decays, decay_BLHK."""
-    mixed_BLD = self.mixed(params, x_BLD, inputs)("decay")
-    hidden_BLW = jnp.tanh(project(mixed_BLD, params["decay_in_DW"], 1))
+    shifted_BLD = self.shifted(params, x_BLD, inputs)("decay")
+    hidden_BLW = jnp.tanh(project(shifted_BLD, params["decay_in_DW"], 1))
     step_BLHK = project(hidden_BLW, params["decay_out_WHK"], 1).astype(jnp.float32)
     return FASTEST * jax.nn.sigmoid(step_BLHK + params["decay_shift_HK"])
 
-  def mixed(self, params, x_BLD, inputs):
+  def shifted(self, params, x_BLD, inputs):
     """Returns a function: the name of an input to its mixture with the token before."""
     change_BLD = inputs["before"].astype(x_BLD.dtype) - x_BLD
 
@@ -149,7 +149,7 @@ class RWKV7(Mixer):
     gain_HE, shift_HE = params["norm_gain_HE"], params["norm_shift_HE"]
     o_BLHE = layer_norm(o_BLHE, gain_HE, shift_HE, self.epsilon)
     o_BLHE += (bonus_BLH1 * v_BLHE).astype(o_BLHE.dtype)
-    mixed_BLD = self.mixed(params, x_BLD, inputs)("gate")
-    gate_BLW = jax.nn.sigmoid(project(mixed_BLD, params["gate_in_DW"], 1))
+    shifted_BLD = self.shifted(params, x_BLD, inputs)("gate")
+    gate_BLW = jax.nn.sigmoid(project(shifted_BLD, params["gate_in_DW"], 1))
     gate_BLHE = project(gate_BLW, params["gate_out_WHE"], 1)
     return project(o_BLHE * gate_BLHE, params["out_HED"], 2)
