@@ -18,8 +18,8 @@ from experiments.setup.plan import Chain, Change, Group, Plan
 from experiments.setup.primary import Comparisons
 
 ADAMW, MUON = "adamw(lr={})", "muon(lr={}, adam_lr=0.008)"
-RATES = {ADAMW: (0.004, 0.008, 0.016), MUON: (0.01, 0.02, 0.04)}
-OPTIMIZERS = {"AdamW": ADAMW.format(0.008), "Muon": MUON.format(0.02)}
+RATES = {ADAMW: (0.004, 0.008, 0.016), MUON: (0.01, 0.02, 0.04, 0.08)}
+OPTIMIZERS = {"AdamW": ADAMW.format(0.008), "Muon": MUON.format(0.04)}
 QUESTION = "Does the optimizer change the ranking of positional encodings?"
 
 
