@@ -15,7 +15,7 @@ from transformer_jax.positions.rope import Rope
 @positions.register("rope_pp")
 @dataclasses.dataclass(frozen=True)
 class RopePlusPlus(Rope):
-  """RoPE in real heads; in imaginary ones queries turn by a quarter of a turn less.
+  """RoPE in real heads, and with queries turned a quarter less in imaginary heads.
 
       s_ij = (R(i) q_i) . (R(j) k_j) / sqrt(K) in real heads,
              (R(i) R(-90 degrees) q_i) . (R(j) k_j) / sqrt(K) in imaginary heads

@@ -1,4 +1,4 @@
-"""Normalized values, as in Gemma 3n, 2025.
+"""Normalized values, as in Gemma 3n. Google, 2025.
 
 https://ai.google.dev/gemma/docs/gemma-3n
 """
