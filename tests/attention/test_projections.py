@@ -123,8 +123,11 @@ def multihead(w, x):
   return mixed(w, heads(w, x))
 
 
-def latent(w, x, epsilon=1e-6):
-  """Equations 9 to 19 of the paper, and RMS norms of both compressed vectors."""
+def latent(w, x, best=None, epsilon=1e-6):
+  """Equations 9 to 19 of the paper, and RMS norms of both compressed vectors.
+
+  best   the keys of each query, where it does not attend to all
+  """
   gain = lambda c, gain: np.array([rms(row, epsilon) for row in c]) * gain
   if "query_down_DQ" in w:
     cq = gain(x @ w["query_down_DQ"], w["query_gain_Q"])
@@ -136,7 +139,11 @@ def latent(w, x, epsilon=1e-6):
   for h in range(4):
     q = np.concatenate([cq @ matrix[:, h] for matrix in queries], axis=-1)
     k = np.concatenate([c @ w["key_CHK"][:, h], shared], axis=-1)
-    score = lambda i, j, q=q, k=k: q[i] @ k[j] / math.sqrt(q.shape[-1])
+    score = lambda i, j, q=q, k=k: (
+      q[i] @ k[j] / math.sqrt(q.shape[-1])
+      if best is None or j in best[i]
+      else -math.inf
+    )
     y = y + attend(score, c @ w["value_CHE"][:, h]) @ w["out_HED"][h]
   return y
 
@@ -415,6 +422,11 @@ def native_sparse(w, x, window=2):
   return mixed(w, found)
 
 
+def of_latent(w, x):
+  c = np.array([rms(row, 1e-6) for row in x @ w["query_down_DQ"]]) * w["query_gain_Q"]
+  return np.einsum("lq,qnw->lnw", c, w["index_query_QNW"])
+
+
 def of_tokens(w, x):
   return np.einsum("ld,dnw->lnw", x, w["index_query_DNW"])
 
@@ -428,6 +440,9 @@ LOOPS = {
   "differential_v2(1)": differential_v2,
   "dsa(2, heads=3, width=4)": indexed(of_tokens, some_keys),
   "dsa(2, heads=3, width=4, part=2)": indexed(of_tokens, some_keys, part=2),
+  "mla(latent=5, part=2, queries=7, value=4) + dsa(2, heads=3, width=4, latent=7)": (
+    indexed(of_latent, latent)
+  ),
   "nsa(1, 4, window=2)": native_sparse,
   "multihead": multihead,
   "log_linear": log_linear,

@@ -88,6 +88,7 @@ ROPE, TOKENS = (
   positions.build("rope"),
   np.random.default_rng(0).integers(0, 11, (2, 24)),
 )
+START = jnp.zeros((2, 24, DIMS.D)), MODES["causal"]
 SHARED = [
   "test_packed_and_padded_rows_equal_the_texts_alone",
   "test_texts_in_one_row_and_padding_are_worlds_apart",
@@ -221,6 +222,48 @@ def test_cross_attention_has_no_data_of_the_keys_and_no_own_value():
       form(variant, "cross")
   with pytest.raises(SpecError, match="^xsa compares the output.*differential makes"):
     attentions.build("xsa + differential")
+
+
+@pytest.mark.parametrize(
+  ("spec", "says"),
+  [
+    ("adaptive_scale('layer')", "source is 'layer'; write token or head"),
+    ("asentmax(range=0)", "asentmax: range is 0; write a number above 0"),
+    ("asentmax(alpha=1)", "alpha is 1; .* or adaptive_scale for a softmax"),
+    ("asentmax + scale(1) + adaptive_scale", "both decide how a query meets a key"),
+    ("dsa(0)", "k is 0; write a whole number from 1"),
+    ("dsa(part=3)", "part is 3; write an even number up to its width, 32"),
+    ("dsa(width=4, part=8)", "part is 8; write an even number up to its width, 4"),
+    ("nsa(blocks=2)", "blocks is 2; write a whole number from 3"),
+    ("nsa + entmax", "nsa and entmax both decide how scores become weights"),
+    ("dsa + moba", "dsa and moba both decide which keys a query selects"),
+  ],
+)
+def test_bad_arguments_are_one_sentence(spec, says):
+  with pytest.raises(SpecError, match=says):
+    attentions.build(spec)
+
+
+@pytest.mark.parametrize(
+  ("spec", "says"),
+  [
+    ("dsa(latent=7)", "dsa.latent=7. reads the latent of queries.*mla.queries=7"),
+    ("nsa(groups=3)", "groups is 3, which does not divide 4 heads"),
+    ("differential_v2(4)", "4 groups of keys do not divide 2 pairs"),
+  ],
+)
+def test_sizes_that_do_not_fit_are_refused_when_built(spec, says):
+  with pytest.raises(ValueError, match=says):
+    jax.eval_shape(make(attentions.build(spec), ROPE).init, jax.random.key(0), *START)
+
+
+def test_another_text_or_later_tokens_are_refused_where_they_mean_nothing():
+  for spec in ("asentmax", "adaptive_scale", "dsa", "nsa", "xsa"):
+    with pytest.raises(ValueError, match="in cross attention: .*use it in a decoder"):
+      form(attentions.build(spec), "cross")
+  with pytest.raises(ValueError, match="nsa in encoder.*use it in a decoder"):
+    form(attentions.build("nsa"), "encoder")
+  assert form(attentions.build("differential_v2"), "cross")
 
 
 def own(**members):
