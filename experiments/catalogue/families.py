@@ -9,7 +9,7 @@ from typing import Any
 from experiments.catalogue.parts import paper, render, table
 from transformer_jax import interop
 from transformer_jax.attention import Variant, attentions
-from transformer_jax.attention.variants.base import Sum
+from transformer_jax.attention.variants.variant_sum import Sum
 from transformer_jax.interop.harmless import REASONS
 from transformer_jax.interop.hf_config import HFConfig
 from transformer_jax.interop.hf_family import ACTIVATIONS, GATED

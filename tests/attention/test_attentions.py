@@ -20,7 +20,7 @@ from experiments.contract.harness import DIMS, MODES
 from experiments.contract.variant import *  # noqa: F403, the tests themselves
 from experiments.contract.variant import looks_both_ways_or_is_refused
 from transformer_jax.attention import Variant, attentions
-from transformer_jax.attention.variants.base import Sum
+from transformer_jax.attention.variants.variant_sum import Sum
 from transformer_jax.models.compatibility import form
 from transformer_jax.spec import SpecError
 

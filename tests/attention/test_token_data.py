@@ -14,8 +14,8 @@ from transformer_jax.attention import Variant, attentions
 from transformer_jax.attention.cores import cores
 from transformer_jax.attention.variants import probe
 from transformer_jax.attention.variants.alternate import Alternate
-from transformer_jax.attention.variants.base import Sum
 from transformer_jax.attention.variants.bound_variant import visible
+from transformer_jax.attention.variants.variant_sum import Sum
 from transformer_jax.models import Architecture, Transformer, capture, empty_cache
 from transformer_jax.models.compatibility import form
 from transformer_jax.models.param_tree import flat, nested, one_by_one

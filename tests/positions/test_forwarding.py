@@ -5,8 +5,9 @@ from typing import ClassVar
 
 import pytest
 
-from transformer_jax.attention.variants.alternate import Alternate
-from transformer_jax.attention.variants.base import Sum, Variant, attentions
+from transformer_jax.attention.variants.base import Variant, attentions
+from transformer_jax.attention.variants.layered import Layered
+from transformer_jax.attention.variants.variant_sum import Sum
 from transformer_jax.forwarding import Combined, forward, of_field, of_first_layer
 from transformer_jax.members import HOOK, VALUE, members
 from transformer_jax.positions import PositionalEncoding, positions
@@ -28,7 +29,7 @@ FORWARDERS = [
   (Part, PositionalEncoding),
   (Schedule, PositionalEncoding),
   (Sum, Variant),
-  (Alternate, Variant),
+  (Layered, Variant),
 ]
 
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from transformer_jax.attention.variants.base import Variant, attentions
 from transformer_jax.attention.variants.bound_variant import by_heads
 from transformer_jax.attention.variants.moba import nth_largest
+from transformer_jax.forwarding import computed
 from transformer_jax.matmul import project
 from transformer_jax.normalization import layer_norm, rms_norm
 from transformer_jax.positions.rope import angles, turn_pairs
@@ -79,8 +80,8 @@ class DeepSeekSparse(Variant):
         f"dsa: part is {self.part}; write an even number up to its width, {self.width}"
       )
 
-  @property
-  def untrained(self):
+  @computed
+  def untrained(self) -> tuple[str, ...]:
     names = ("query_DNW", "query_QNW", "key_DW", "head_DN", "gain_W", "shift_W")
     return () if self.learned else tuple(f"index_{name}" for name in names)
 

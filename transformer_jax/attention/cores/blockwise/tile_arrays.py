@@ -4,6 +4,7 @@ import dataclasses
 
 import jax
 
+from transformer_jax.attention.cores.blockwise.blocks import TokenData
 from transformer_jax.positions import Coords
 
 
@@ -14,12 +15,12 @@ class Queries:
 
   >>> import jax.numpy as jnp
   >>> from transformer_jax.attention.cores.blockwise.tile_arrays import Queries
-  >>> Queries(jnp.ones((1, 1, 2, 4)), {}, None, None).narrow(jnp.bfloat16).q.dtype
+  >>> Queries(jnp.ones((1, 1, 2, 4)), ({}, {}), None, None).narrow(jnp.bfloat16).q.dtype
   dtype(bfloat16)
   """
 
   q: jax.Array
-  data: dict[str, jax.Array]
+  data: TokenData
   at: Coords
   key_count_BL: jax.Array
 
@@ -39,13 +40,13 @@ class Keys:
   >>> import jax.numpy as jnp
   >>> from transformer_jax.attention.cores.blockwise.tile_arrays import Keys
   >>> x_kuMK = jnp.ones((1, 1, 2, 4))
-  >>> Keys(x_kuMK, x_kuMK, {}, None).narrow(jnp.bfloat16).v.dtype
+  >>> Keys(x_kuMK, x_kuMK, ({}, {}), None).narrow(jnp.bfloat16).v.dtype
   dtype(bfloat16)
   """
 
   k: jax.Array
   v: jax.Array
-  data: dict[str, jax.Array]
+  data: TokenData
   at: Coords
 
   @property
