@@ -25,6 +25,7 @@ from transformer_jax.positions import PositionalEncoding
 MIXERS = ["name", "what it does", "paper", "parameters", "numbers of a text in a cache"]
 CHANGES = {  # descriptions of the hooks of variants
   "projections": "projections",
+  "taps": "queries, keys, values",
   "condition": "queries and keys",
   "scale": "scale",
   "temperature": "queries and keys",

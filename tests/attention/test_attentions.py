@@ -30,6 +30,7 @@ ARGUMENTS = {
   "by_layer": ["by_layer((window(6), multihead))"],
   "gqa": ["gqa(2)", "gqa(1, bias=True)"],
   "window": ["window(6)"],
+  "short_conv": ["short_conv(3, 'silu', residual=True, bias=True)", "short_conv"],
   "softcap": ["softcap(2)"],
   "scale": ["scale(1)", "scale(0, learned=True)"],
   "entmax": ["entmax", "entmax(1.3, learned=True)"],
@@ -45,6 +46,7 @@ ARGUMENTS = {
   "nsa": ["nsa(3, 4, window=5)"],
 }
 SUMS = ["gqa(2) + window(6) + softcap(5)", "mqa + sinks + window(6)"]
+SUMS += ["mla(latent=8, part=2) + short_conv(of='q')", "gqa(2) + short_conv"]
 SPECS = [spec for name in SCORED for spec in ARGUMENTS.get(name, [name])] + SUMS
 
 

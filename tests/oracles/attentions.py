@@ -266,5 +266,6 @@ COMPARED = {
   "qk_norm": ("test_conditioning", "test_rms_norm_of_queries_and_keys"),
   "qk_norm_l2": ("test_conditioning", "test_henry_factor"),
   "scale": ("test_conditioning", "test_scales"),
+  "short_conv": ("test_convolution", "test_attention_is_plain_after_the_sums"),
   "softcap": ("test_conditioning", "test_softcap"),
 }

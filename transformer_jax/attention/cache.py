@@ -7,6 +7,7 @@ from typing import overload
 import jax
 import jax.numpy as jnp
 
+from transformer_jax.attention.convolution import Recent
 from transformer_jax.positions import Coords, coords
 
 
@@ -23,6 +24,7 @@ class Cache:
   at       coordinates of the tokens
   used     number of tokens stored so far
   frozen   keys stay as first rotated, also if later tokens change the rotation
+  recent   what a variant's convolutions keep of the newest tokens, or None
 
   >>> import jax
   >>> import numpy as np
@@ -40,6 +42,7 @@ class Cache:
   at: Coords
   used: jax.Array
   frozen: bool = dataclasses.field(default=False, metadata={"static": True})
+  recent: Recent | None = None
 
 
 @jax.tree_util.register_dataclass
@@ -64,12 +67,18 @@ class CachedText:
 Shaped = jax.Array | jax.ShapeDtypeStruct
 
 
-def empty(kept: Mapping[str, Shaped], at: Coords, frozen: bool = False) -> Cache:
+def empty(
+  kept: Mapping[str, Shaped],
+  at: Coords,
+  frozen: bool = False,
+  recent: Recent | None = None,
+) -> Cache:
   """Returns an empty cache of M tokens, for arrays or shapes [B, M, ...]."""
   zeros, at = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (kept, at))
   none = coords.absent(*at.order_BL.shape)
   at = at.replace(order_BL=none.order_BL, horizon_BL=none.horizon_BL)
-  return Cache(jax.tree.map(_inward, zeros), at, jnp.zeros((), jnp.int32), frozen)
+  kept, none_used = jax.tree.map(_inward, zeros), jnp.zeros((), jnp.int32)
+  return Cache(kept, at, none_used, frozen, recent)
 
 
 @overload

@@ -3,17 +3,21 @@
 import dataclasses
 import functools
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from transformer_jax.axes import whole
 from transformer_jax.devices import along_text, text_parts
 from transformer_jax.mesh_shape import SEQUENCE
 from transformer_jax.positions import Coords, coords
 from transformer_jax.positions.shared.convolution import mix, neighbours
+from transformer_jax.spec import SpecError
 
 Arrays = dict[str, jax.Array]
 Shaped = jax.Array | jax.ShapeDtypeStruct
+ACTIVATIONS = {"none": lambda x: x, "silu": jax.nn.silu}
 
 
 @jax.tree_util.register_dataclass
@@ -140,6 +144,34 @@ def _newest(tokens: Recent, count: int) -> Recent:
 def _in_rows(ends: Recent) -> Recent:
   """Returns ends of parts, [B, devices, N - 1, ...], one after another."""
   return jax.tree.map(lambda x: x.reshape(len(x), -1, *x.shape[3:]), ends)
+
+
+def check_options(part: Any) -> None:
+  """Raises SpecError where a part's `kernel` or `activation` is impossible."""
+  if not whole(part.kernel, 1):
+    raise SpecError(
+      f"{part.name}: kernel is {part.kernel!r}; write how many tokens it reads, as in"
+      f" {part.name}(kernel=4)"
+    )
+  if part.activation not in ACTIVATIONS:
+    raise SpecError(
+      f"{part.name}: activation is {part.activation!r}; write none or silu"
+    )
+
+
+def finished(
+  part: Any, x: jax.Array, mixed: jax.Array, shift: jax.Array | None
+) -> jax.Array:
+  """Returns what becomes of a convolution, in the dtype of its input.
+
+  part    has `activation` and `residual`
+  x       its input
+  mixed   the weighted sums
+  shift   that is added to them, or None
+  """
+  mixed = mixed if shift is None else mixed + shift
+  mixed = ACTIVATIONS[part.activation](mixed)
+  return (x + mixed if part.residual else mixed).astype(x.dtype)
 
 
 def _longest(taps: Mapping[str, Shaped]) -> int:

@@ -73,16 +73,16 @@ class Attention(nn.Module):
       carried = carry.arrays[self.variant.kv_from]
       q_BLHK, *read = _carried_keys(projections, position, rotate, q_BLHK, carried)
     else:
+      source_BMD = x_BLD if memory is None else memory[0]
+      kv = projections.memory(w, source_BMD)  # keys and values, or MLA's latent
+      q_BLHK, kv, cache = self._convolved(variant, q_BLHK, kv, at, cache)
       if memory is None:
-        source_BMD = x_BLD
         q_at = k_at = projections.inform(position, x_BLD, q_BLHK, at)
         q_at = k_at = variant.read(x_BLD, q_BLHK, q_at)
-      else:
-        source_BMD, k_at = memory[0], position.keep(memory[1])
-        q_at = variant.read(x_BLD, q_BLHK, position.keep(at).bidirectional())
-      kv = projections.memory(w, source_BMD)  # keys and values, or MLA's latent
-      if memory is None:
         kv, carry = self.variant.share(variant.params, x_BLD, kv, carry)
+      else:
+        k_at = position.keep(memory[1])
+        q_at = variant.read(x_BLD, q_BLHK, position.keep(at).bidirectional())
       own_BLHE = self._own_value(projections, w, kv)
 
       rotates_once, frozen = _when_to_rotate(projections, position, k_at, cache)
@@ -134,6 +134,21 @@ class Attention(nn.Module):
     dims = projections.encoding_dims(self.arch.dims, self.position)
     owns = self.position.in_layer if shared else _every_parameter
     return Position(self.position, dims, owns, name="position")(shared)
+
+  def _convolved(self, variant, q_BLHK, kv, at, cache):
+    """Returns the queries and (kv, cache), mixed along the text where there are taps.
+
+    variant      the bound variant
+    q_BLHK, kv   as projected; `convolves` has names of kv, or "query"
+    at           their coordinates
+    cache        keeps what the next tokens read, or None
+    """
+    if not self.variant.overrides("taps"):
+      return q_BLHK, kv, cache
+    recent = cache.recent if cache else None
+    found, recent = variant.convolve({"query": q_BLHK} | kv, at, recent)
+    cache = dataclasses.replace(cache, recent=recent) if cache else None
+    return found.pop("query"), found, cache
 
   def _rotate(self, projections, w, variant, position, q_BLHK, kv, q_at, k_at):
     """Returns (q_BLHK, {"key": k_BMGK, "value": v_BMGE}), the inputs of the core.

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from transformer_jax.attention import BoundVariant
 from transformer_jax.attention.cache import CachedText, empty
+from transformer_jax.attention.convolution import none_yet
 from transformer_jax.models.compatibility import form
 from transformer_jax.models.transformer import Architecture
 from transformer_jax.positions import bind, coords
@@ -68,7 +69,19 @@ def _empty(arch, n, B, M, frozen):
   q_BMHK = jax.eval_shape(projections.query, w, x_BMD)
   kept = jax.eval_shape(projections.memory, w, x_BMD)
   read = functools.partial(_first_read, encoding, variant, projections, dims)
-  return empty(kept, jax.eval_shape(read, w, x_BMD, q_BMHK), frozen)
+  recent = _recent(variant, projections.sizes(dims), {"query": q_BMHK} | kept)
+  return empty(kept, jax.eval_shape(read, w, x_BMD, q_BMHK), frozen, recent)
+
+
+def _recent(variant, dims, given):
+  """Returns what the variant's convolutions keep before the first token, or None.
+
+  given   queries and cached arrays, as shapes [B, M, ...]
+  """
+  if not variant.overrides("taps"):
+    return None
+  taps = jax.eval_shape(lambda: variant.taps(variant.init(jax.random.key(0), dims)))
+  return none_yet(given, taps, given["query"].shape[0])
 
 
 def _first_read(encoding, variant, projections, dims, w, x_BLD, q_BLHK):

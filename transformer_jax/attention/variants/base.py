@@ -23,6 +23,8 @@ class Variant:
     projections  -> Projections        queries, keys, values, cache    gqa, mla
     weights      -> shapes             further matrices                gated
     init         -> arrays             further parameters              sinks
+    taps         -> {name: x_N}        convolutions of q, k and v      short_conv
+    convolved    x, sums -> x          what becomes of them            short_conv
     token_data   x, q -> arrays        features of each token          dsa
     accumulate   arrays -> arrays      sums along the text             dsa
     share        kept, carry -> both   before the cache stores them    value_residual
@@ -63,6 +65,7 @@ class Variant:
   positive = False  # mixtures of the results of `values` must be positive
   rereads = False  # weights depend on earlier queries, which caches do not store
   untrained: ClassVar[tuple[str, ...]] = ()  # parameters without any gradient
+  convolves: ClassVar[tuple[str, ...]] = ()  # of "query", "key", "value": with taps
   mixer = False  # it has no scores, but a state or none: see attention/mixers
   reads_tokens = False  # the carry holds the ids of tokens, as `token_BL`
   kv_from = ""  # name in the carry of keys and values, read instead of its own
@@ -126,6 +129,24 @@ class Variant:
     carry   of earlier layers
     """
     return kept, carry
+
+  def taps(self, params: Arrays) -> Arrays:
+    """Returns the weights of convolutions along the text, of each in `convolves`.
+
+    Those of the token n back at [..., n].
+    """
+    return {}
+
+  def convolved(
+    self, params: Arrays, name: str, x: jax.Array, sums: jax.Array
+  ) -> jax.Array:
+    """Returns the convolved queries, keys or values.
+
+    name   query, key or value
+    x      as projected, [B, L, ...]
+    sums   of the newest tokens, weighted by `taps`
+    """
+    return sums
 
   def condition(
     self, params: Arrays, q_BLHK: jax.Array, k_BMGK: jax.Array

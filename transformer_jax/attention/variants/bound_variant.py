@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from transformer_jax.attention.convolution import Recent, convolve
 from transformer_jax.attention.projections import Arrays
 from transformer_jax.attention.variants.base import Variant
 from transformer_jax.positions import Bound, Coords
@@ -57,6 +58,22 @@ class BoundVariant:
       return q_BLHK
     factor = self.variant.temperature(self.params, with_own(at))
     return (q_BLHK * factor).astype(q_BLHK.dtype)
+
+  def convolve(
+    self, given: Arrays, at: Coords, recent: Recent | None = None
+  ) -> tuple[Arrays, Recent | None]:
+    """Returns arrays of tokens, mixed along the text if they have taps; what to keep.
+
+    given    "query", and the arrays that a cache stores, as projected
+    at       their coordinates
+    recent   what a cache keeps of the tokens before, or None
+    """
+    taps = self.variant.taps(self.params)
+    inputs = {name: given[name] for name in taps}
+    sums, recent = convolve(inputs, taps, at, recent)
+    for name, x in inputs.items():
+      sums[name] = self.variant.convolved(self.params, name, x, sums[name])
+    return given | sums, recent
 
   def dot(
     self, q_BLHK: jax.Array, k_BMHK: jax.Array, scale: float | jax.Array

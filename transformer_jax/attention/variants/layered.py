@@ -24,6 +24,7 @@ class Layered(Variant):
   signed = Combined(any)
   positive = Combined(any)
   rereads = Combined(any)
+  convolves = Variant.convolves  # of the layers alone
   reads_tokens = Combined(any)
   untrained = Combined(lambda names: tuple(itertools.chain(*names)))
   # Of the list itself: its layers may be mixers, or share keys.

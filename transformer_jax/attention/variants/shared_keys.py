@@ -101,7 +101,11 @@ class ReadsKeys(Variant):
         f"{self.inner.name} keeps no keys and values that another layer could read; use"
         " heads, as in multihead or gqa(2)"
       )
-
+    if self.inner.convolves:
+      raise SpecError(
+        f"{self.inner.name} mixes queries and keys along the text, and layers that read"
+        " another one's keys have no cache for that; use attention without short_conv"
+      )
     if self.inner.overrides("token_data"):
       raise SpecError(
         f"{self.inner.name} reads features of tokens in each layer, and layers that"

@@ -17,6 +17,7 @@ from transformer_jax.spec import SpecError
 
 ONE_OF = {  # hooks that only one part of a sum may override
   "how queries and keys are made": ("projections",),
+  "what is convolved": ("taps", "convolved"),
   "the scale": ("scale",),
   "how a query meets a key": ("dot", "features", "temperature"),
   "which keys a query selects": ("select",),
@@ -59,6 +60,7 @@ class Sum(Variant):
         " mixtures above zero; keep one of them"
       )
     self._check_widths()
+    self._check_convolutions()
 
   def _check_widths(self) -> None:
     """Raises SpecError where a head's output is not as wide as the token's value."""
@@ -70,9 +72,21 @@ class Sum(Variant):
         f" {joins[0]} makes one output of several heads; keep one of them"
       )
 
+  def _check_convolutions(self) -> None:
+    """Raises SpecError where keys or values are convolved that no cache holds."""
+    if {*self.convolves} <= {"query"} or self.projections().keeps_keys:
+      return
+    convolves = next(part.name for part in self.parts if part.convolves)
+    makes = next(part.name for part in self.parts if part.overrides("projections"))
+    raise SpecError(
+      f"{makes} caches no keys and values of heads that {convolves} could convolve;"
+      f" write {convolves}(of='q'), or gqa(2) in place of {makes}"
+    )
+
   signed = Combined(any)
   positive = Combined(any)
   rereads = Combined(any)
+  convolves = Combined(lambda names: tuple(itertools.chain(*names)))
   untrained = Combined(lambda names: tuple(itertools.chain(*names)))
   mixer = Variant.mixer
   reads_tokens = Combined(any)

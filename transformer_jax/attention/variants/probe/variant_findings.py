@@ -115,6 +115,8 @@ def act(
   at                       coordinates of the tokens
   """
   bound, uses = BoundVariant(variant, params), variant.overrides
+  given = {"query": q_BLHK, "key": k_BLHK, "value": v_BLHK}
+  q_BLHK, k_BLHK, v_BLHK = bound.convolve(given, at)[0].values()
   read = bound.read(x_BLD, q_BLHK, at)
   at = bound.accumulate(read)
   conditioned = variant.condition(params, q_BLHK, k_BLHK)

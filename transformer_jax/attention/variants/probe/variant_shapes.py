@@ -98,6 +98,7 @@ class VariantShapes:
     one_scale = scale[0] if jnp.ndim(scale) else scale
     q_at, at = self.read(params, x_BMD, k_BMHK, at)
     calls = {
+      "taps": lambda: self.taps(params, k_BMHK),
       "temperature": lambda: self.temperature(params, q_BLHK, q_at),
       "score": lambda: self.score(one, q_BLHK, k_BMHK, q_at, at, s_LM, one_scale),
       "condition": lambda: self.pair("condition", (params, q_BLHK, k_BMHK)),
@@ -120,6 +121,19 @@ class VariantShapes:
       if self.variant.overrides(hook):
         check_hook()
     return 0
+
+  def taps(self, params: HookArrays, k_BMHK: jax.Array) -> None:
+    taps = self.call("taps", params)
+    if {*taps} != {*self.variant.convolves} or {*taps} - {"query", "key", "value"}:
+      raise SpecError(
+        f"{self.name}.taps returns those of {', '.join(taps) or 'nothing'}, and"
+        f" `convolves` is {self.variant.convolves!r}; name the same there, of query,"
+        " key and value"
+      )
+    for name, tap in taps.items():
+      self.same("taps", tap, (*k_BMHK.shape[2:], *tap.shape[-1:]), "weights [H, K, N]")
+      found = self.call("convolved", params, name, k_BMHK, k_BMHK)
+      self.same("convolved", found, k_BMHK.shape, "x_BLHK")
 
   def one(self, hook: str, params: HookArrays, *args: Any) -> None:
     self.same(hook, self.call(hook, params, *args), (5, 7), "one head's [L, M]")
