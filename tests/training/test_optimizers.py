@@ -12,6 +12,7 @@ import pytest
 
 from transformer_jax.spec import SpecError
 from transformer_jax.training import sharding
+from transformer_jax.training.checkpoint import Keeper
 from transformer_jax.training.optimizers import build, optimizers
 from transformer_jax.training.step import State
 
@@ -198,3 +199,25 @@ def test_only_matrices_decay():
 def test_a_wrong_optimizer_is_one_sentence(spec, says):
   with pytest.raises(SpecError, match=re.escape(says)):
     optimizers.build(spec)
+
+
+@pytest.mark.parametrize("name", [*QUICK, "sgd"])
+def test_moments_are_restored_bit_for_bit(name, tmp_path):
+  start, grads, _ = trees(stacked=True)
+
+  def state(params, grads):
+    transform = made(name)
+    updates, moments = transform.update(grads, transform.init(params), params)
+    params = optax.apply_updates(params, updates)
+    return State(jnp.int32(1), params, moments, jax.random.key(0))
+
+  saved = jax.jit(state)(start, grads)
+  with Keeper(tmp_path) as keeper:
+    keeper.save(1, saved, {})
+  with Keeper(tmp_path) as keeper:
+    found, _ = keeper.restore(jax.eval_shape(state, start, grads))
+  assert jax.tree.structure(found) == jax.tree.structure(saved)
+  for x, y in zip(
+    jax.tree.leaves(found.moments), jax.tree.leaves(saved.moments), strict=True
+  ):
+    np.testing.assert_array_equal(x, y)
