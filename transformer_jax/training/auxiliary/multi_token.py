@@ -17,7 +17,7 @@ from transformer_jax.training.loss import chunked_cross_entropy
 
 @auxiliary_losses.register("multi_token")
 @dataclasses.dataclass(frozen=True)
-class MultiToken(AuxiliaryLoss):
+class MultiTokenPrediction(AuxiliaryLoss):
   """Further heads predict the tokens after the next one, as many as `tokens` in all.
 
       loss = sum_k -log p_k(target k places later),   k = 1 .. tokens - 1,
