@@ -10,7 +10,8 @@ from transformer_jax.data.tasks.algorithmic.base import Strings
 
 LENGTH = 8
 ALGORITHMIC = [
-  *(x for x in tasks if issubclass(tasks[x], Strings)),
+  *(x for x in tasks if issubclass(tasks[x], Strings) and x != "mano"),
+  "mano(modulus=5)",
   *("copy(symbols=3)", "copy(times=2)", "copy(scored=4)", "reverse(copied=True)"),
   *("blanks(copy(symbols=3))", "pairs(copy(symbols=3))", "prefixed(parity)"),
   "blanks(binary_addition)",

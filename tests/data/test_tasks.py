@@ -118,7 +118,14 @@ def test_every_task_has_an_oracle():
   adapters = {"pairs", "prefixed", "blanks"}
   texts = {"text", "translation", "tokens", "prefix_tokens", "masked", "spans"}
   labels = {"classification", "tagging", "images"}
-  others = {"summary", "decision", "time_series", "signals", "real_sum", "group_word"}
+  others = {
+    "summary",
+    "decision",
+    "time_series",
+    "signals",
+    "real_sum",
+    "group_word",
+  } | {"mano"}
   assert named | adapters | texts | labels | others == set(tasks)
 
 
