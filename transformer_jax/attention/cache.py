@@ -77,8 +77,8 @@ def empty(
   zeros, at = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (kept, at))
   none = coords.absent(*at.order_BL.shape)
   at = at.replace(order_BL=none.order_BL, horizon_BL=none.horizon_BL)
-  kept, none_used = jax.tree.map(_inward, zeros), jnp.zeros((), jnp.int32)
-  return Cache(kept, at, none_used, frozen, recent)
+  stored: dict[str, jax.Array] = jax.tree.map(_inward, zeros)
+  return Cache(stored, at, jnp.zeros((), jnp.int32), frozen, recent)
 
 
 @overload

@@ -10,6 +10,7 @@ from transformer_jax.matmul import project
 from transformer_jax.positions import Bound, Coords, PositionalEncoding
 
 Arrays = dict[str, jax.Array]
+ArrayShapes = dict[str, jax.ShapeDtypeStruct]
 # name: (shape, number of leading input axes); 0 input axes: a shift, initialized to 0
 Weights = dict[str, tuple[tuple[int, ...], int]]
 
@@ -68,13 +69,14 @@ class Projections:
     """Returns the arrays of tokens that a cache stores."""
     return {name: self.into(w, name, x_BMD) for name in ("key", "value")}
 
-  def kept_shapes(self, dims: Dims, x_BMD: jax.Array) -> Arrays:
+  def kept_shapes(self, dims: Dims, x_BMD: jax.Array) -> ArrayShapes:
     """Returns the shapes of the arrays of tokens that a cache stores."""
-    return jax.eval_shape(self.memory, self.weight_shapes(dims), x_BMD)
+    shapes: ArrayShapes = jax.eval_shape(self.memory, self.weight_shapes(dims), x_BMD)
+    return shapes
 
-  def weight_shapes(self, dims: Dims) -> Arrays:
+  def weight_shapes(self, dims: Dims) -> ArrayShapes:
     """Returns the shapes of all weights, as arrays without numbers."""
-    shapes: Arrays = jax.eval_shape(lambda: self.init(jax.random.key(0), dims))
+    shapes: ArrayShapes = jax.eval_shape(lambda: self.init(jax.random.key(0), dims))
     for name, (shape, _) in self.weights(dims).items():
       shapes[name] = jax.ShapeDtypeStruct(shape, jnp.float32)
     return shapes

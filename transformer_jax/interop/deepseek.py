@@ -4,6 +4,7 @@ import dataclasses
 import math
 
 from transformer_jax.interop.expert_names import apart, experts, kinds_of, merged
+from transformer_jax.interop.hf_config import HFConfig
 from transformer_jax.interop.hf_family import families
 from transformer_jax.interop.llama import LAYER, THEIRS, LlamaLike
 from transformer_jax.interop.rotary import rope
@@ -16,6 +17,15 @@ SILENT = """
   output_router_logits num_mtp_layers num_nextn_predict_layers moe_layer_freq
   aux_loss_alpha seq_aux ep_size
 """
+
+
+def latent_attention(config: HFConfig) -> str:
+  """Returns the spec of latent attention."""
+  latent, part, value = (
+    config.whole(word) for word in ("kv_lora_rank", "qk_rope_head_dim", "v_head_dim")
+  )
+  queries = config.whole("q_lora_rank", 0)
+  return f"mla(latent={latent}, part={part}, queries={queries}, value={value})"
 
 
 @families.register("deepseek_v3")
@@ -113,8 +123,4 @@ class DeepseekV3(LlamaLike):
     return dataclasses.replace(encoding, mscale=own, mscale_all=both)
 
   def attention(self, config):
-    latent, part, value = (
-      config.whole(word) for word in ("kv_lora_rank", "qk_rope_head_dim", "v_head_dim")
-    )
-    queries = config.whole("q_lora_rank", 0)
-    return [f"mla(latent={latent}, part={part}, queries={queries}, value={value})"]
+    return [latent_attention(config)]

@@ -58,8 +58,9 @@ class GraniteHybrid(Hybrid):
     output_router_logits router_aux_loss_coef mamba_chunk_size normalization_function
     init_method rope_parameters rope_theta rope_scaling
   """
-  renamed = LlamaLike.renamed | {
-    re.escape(theirs): name for name, theirs in RELEASED.items()
+  renamed = {
+    **LlamaLike.renamed,
+    **{re.escape(theirs): name for name, theirs in RELEASED.items()},
   }
   sizes = LlamaLike.sizes | dict(F="shared_intermediate_size")
   table = {

@@ -9,7 +9,7 @@ from transformer_jax.interop.checkpoint_files import Tensors
 from transformer_jax.interop.layer_types import LINEAR as LINEAR
 from transformer_jax.interop.layer_types import turns
 from transformer_jax.interop.llama import LlamaLike
-from transformer_jax.interop.outputs import WRITER, bare
+from transformer_jax.interop.outputs import WRITER, Output, bare
 from transformer_jax.interop.table import NameTable, of_layer
 
 
@@ -24,7 +24,7 @@ class Hybrid(LlamaLike):
   ['gated_delta', 'gated_delta', 'gated_delta', 'gqa + qk_norm']
   """
 
-  outputs = WRITER, bare()
+  outputs: ClassVar[tuple[Output, ...]] = (WRITER, bare())
   layers: ClassVar[Mapping[str, NameTable]] = {}
 
   def kinds(self, config) -> Sequence[str]:

@@ -2,7 +2,7 @@
 
 import re
 
-from transformer_jax.interop.deepseek import DeepseekV3
+from transformer_jax.interop.deepseek import DeepseekV3, latent_attention
 from transformer_jax.interop.expert_names import apart, experts, kinds_of, merged
 from transformer_jax.interop.hf_family import families
 from transformer_jax.interop.hybrid import LINEAR, Hybrid
@@ -58,7 +58,8 @@ class KimiLinear(Hybrid):
     rope_scaling rope_parameters moe_layer_freq moe_router_activation_func
     use_grouped_topk mla_use_nope first_k_dense_replace linear_attn_config
   """
-  renamed = LlamaLike.renamed | {
+  renamed = {
+    **LlamaLike.renamed,
     r"self_attn\.(f_a_proj|f_b_proj|dt_bias|A_log)": r"self_attn.forget_gate.\1",
     r"\.block_sparse_moe\.": ".mlp.",
     r"(\.experts\.\d+)\.w1\.": r"\1.gate_proj.",
@@ -154,7 +155,7 @@ class KimiLinear(Hybrid):
     return layer_kinds(config, usual, (LINEAR, FULL))
 
   def specs(self, config):
-    (latent,) = DeepseekV3.attention(self, config)
+    latent = latent_attention(config)
     words = config | {
       word: config.part(OWN).get(own, config.get(word))
       for word, own in (

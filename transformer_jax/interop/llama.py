@@ -1,5 +1,8 @@
 """Llama and similar decoders."""
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 from transformer_jax.attention import attentions
 from transformer_jax.interop import names
 from transformer_jax.interop.hf_family import GATED, HFFamily, families
@@ -29,7 +32,7 @@ class LlamaLike(HFFamily):
   )  # fmt: skip
   prefix = "model."
   ignored = r"layers\.\d+\.self_attn\.rotary_emb\.inv_freq"
-  copies = {"lm_head.weight": "model.embed_tokens.weight"}
+  copies: ClassVar[Mapping[str, str]] = {"lm_head.weight": "model.embed_tokens.weight"}
   sizes = dict(
     V="vocab_size", D="hidden_size", H="num_attention_heads", F="intermediate_size",
     L="max_position_embeddings",

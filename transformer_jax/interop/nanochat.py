@@ -1,7 +1,5 @@
 """nanochat: Llama's layers with norms without weights and a squared ReLU."""
 
-import dataclasses
-
 from transformer_jax.interop import names
 from transformer_jax.interop.hf_family import ACTIVATIONS, families
 from transformer_jax.interop.llama import LAYER, THEIRS, LlamaLike
@@ -47,7 +45,7 @@ class NanoChat(LlamaLike):
     )
 
   def position(self, config):
-    return dataclasses.replace(rope(config), reverse=True)
+    return rope(config, reverse=True)
 
   def norm(self, config):
     return RMSNorm(config.number("rms_norm_eps"), gain=False)

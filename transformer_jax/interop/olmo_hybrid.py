@@ -42,7 +42,8 @@ class OlmoHybrid(Hybrid):
     linear_a_log_min linear_a_log_max linear_dt_min linear_dt_max linear_dt_init_floor
   """
   # As the released files have them.
-  renamed = LlamaLike.renamed | {
+  renamed = {
+    **LlamaLike.renamed,
     "attention_layer_norm": "input_layernorm",
     "feedforward_layer_norm": "post_attention_layernorm",
   }

@@ -1,7 +1,10 @@
 """Text models of Qwen2-VL and Qwen3-VL: rotary positions on three axes."""
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 from transformer_jax.interop.hf_config import HFConfig
-from transformer_jax.interop.hf_family import families
+from transformer_jax.interop.hf_family import HFFamily, families
 from transformer_jax.interop.llama import Qwen2, Qwen3
 from transformer_jax.interop.outputs import bare
 from transformer_jax.interop.rotary import rope
@@ -56,7 +59,7 @@ def fitted(counts: list[int], pairs: int) -> list[int]:
   return [pairs - row - column, row, column]
 
 
-class TextOfVL:
+class TextOfVL(HFFamily):
   """What the text models have in common: no output, and images' ids.
 
   >>> import transformer_jax as tj
@@ -68,7 +71,7 @@ class TextOfVL:
   outputs = (bare(),)
   writes = False
   prefix = ""
-  copies = {}
+  copies: ClassVar[Mapping[str, str]] = {}
 
   def whole_texts(self, config):
     """Raises ValueError for sliding windows."""

@@ -39,6 +39,7 @@ def rope(
   share: str = "",
   usual: float = 1.0,
   interleaved: bool = False,
+  reverse: bool = False,
 ) -> PositionalEncoding:
   """Returns the rotary encoding of a config, old style or new.
 
@@ -47,6 +48,7 @@ def rope(
   share         key of the fraction of rotated features; "": all are rotated
   usual         default of that fraction
   interleaved   whether the features of a pair are adjacent
+  reverse       whether they turn by the negative angle
   """
   new, old = "rope_parameters", "rope_scaling"
   words = config.part(old) if config.get(old) else config.part(new)
@@ -64,6 +66,7 @@ def rope(
     )
   more |= {"fraction": fraction} if fraction != 1 else {}
   more |= {"interleaved": True} if interleaved else {}
+  more |= {"reverse": True} if reverse else {}
   written = ", ".join(f"{name}={value!r}" for name, value in more.items())
   return positions.build(f"{name}({written})")
 

@@ -93,7 +93,8 @@ class RMSNorm(Norm):
 
   def __call__(self, params: Params, x_BLD: jax.Array) -> jax.Array:
     gain_D = params["gain_D"] if self.gain else None
-    gain_D = gain_D + self.offset if self.gain and self.offset else gain_D
+    if gain_D is not None and self.offset:
+      gain_D = gain_D + self.offset
     return rms_norm(x_BLD, gain_D, self.epsilon)
 
 

@@ -90,7 +90,7 @@ class FeedForward(nn.Module):
     names = ("in", "gate") if activation.gated else ("in",)
     read = weight_BLX1 if self.kind.scaled_input else None
     h_BLXF = activation(*(self.into_experts(name, read, x_BLD) for name in names))
-    X, F, D = *h_BLXF.shape[-2:], x_BLD.shape[-1]
+    (X, F), D = h_BLXF.shape[-2:], x_BLD.shape[-1]
     count_BLX1 = weight_BLX1 if read is None else (weight_BLX1 > 0).astype(x_BLD.dtype)
     out_XFD = parameter(self, "out_XFD", _start((X, F, D)))
     y_BLD = _product("BLXF,XFD->BLD", h_BLXF * count_BLX1, out_XFD)

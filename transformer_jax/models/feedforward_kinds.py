@@ -20,15 +20,30 @@ class FeedForwardKind:
 
   https://arxiv.org/abs/1706.03762
 
+  A kind with experts has a router, and the fields that `Experts` documents.
+
   experts   number of experts that tokens choose from; 0: none
 
   >>> list(feedforwards), feedforwards.build("dense").experts
   (['by_layer', 'dense', 'experts', 'leading'], 0)
   """
 
+  active = 0
+  width = 0
+  shared = 0
+  shared_gate = False
+  bias = False
+  scaled_input = False
+
   @property
   def experts(self) -> int:
     return 0
+
+  def route(
+    self, logits_BLX: jax.Array, bias_X: jax.Array | None = None
+  ) -> tuple[jax.Array, jax.Array]:
+    """Returns (weight_BLX, share_BLX) of the experts of each token: see `Experts`."""
+    raise NotImplementedError
 
   def layer(self, n: int) -> "FeedForwardKind":
     """Returns the kind of layer n."""

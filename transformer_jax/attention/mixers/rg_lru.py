@@ -12,7 +12,7 @@ from transformer_jax.attention.mixers.shared import (
   check_sizes,
   first_taps,
 )
-from transformer_jax.attention.projections import Arrays
+from transformer_jax.attention.projections import Arrays, Weights
 from transformer_jax.attention.variants.base import attentions
 from transformer_jax.matmul import project
 
@@ -66,7 +66,7 @@ class RGLRU(Mixer):
 
   def weights(self, dims):
     D, H, E = dims.D, dims.H, (self.width or dims.D) // dims.H
-    shapes = {f"{name}_DHE": ((D, H, E), 1) for name in INWARD}
+    shapes: Weights = {f"{name}_DHE": ((D, H, E), 1) for name in INWARD}
     shapes |= {"out_HED": ((H, E, D), 2)}
     shifted = (*GATES, *INWARD, "mix") if self.bias else GATES
     shapes |= {f"{name}_shift_HE": ((H, E), 0) for name in shifted}

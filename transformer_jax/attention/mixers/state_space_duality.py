@@ -125,13 +125,13 @@ class Mamba2(Mixer):
     mixes = {name: f"{_named(own, '_mix')}N" for name, own in CONVOLVED.items()}
     return {name: params[own] for name, own in mixes.items() if own in params}
 
-  def convolved(self, params, inputs, name):
+  def activated(self, params, inputs, name):
     """Returns C, B or X of the paper: shifted, and after SiLU."""
     x = inputs[name].astype(jnp.float32)
     return jax.nn.silu(x + params.get(_named(CONVOLVED[name], "_mix_shift"), 0.0))
 
   def tokens(self, params, x_BLD, inputs, at):
-    c_BLGK, b_BLGK, x_BLHE = (self.convolved(params, inputs, n) for n in CONVOLVED)
+    c_BLGK, b_BLGK, x_BLHE = (self.activated(params, inputs, n) for n in CONVOLVED)
     serves = x_BLHE.shape[2] // b_BLGK.shape[2]
     step_BLH = _projected(params, "step_DH", x_BLD).astype(jnp.float32)
     step_BLH = jax.nn.softplus(step_BLH + params["step_shift_H"])
@@ -145,7 +145,7 @@ class Mamba2(Mixer):
     )
 
   def result(self, params, x_BLD, inputs, o_BLHE):
-    x_BLHE = self.convolved(params, inputs, "value").astype(o_BLHE.dtype)
+    x_BLHE = self.activated(params, inputs, "value").astype(o_BLHE.dtype)
     o_BLHE += params["skip_H"][:, None].astype(o_BLHE.dtype) * x_BLHE
     gate_BLHE = jax.nn.silu(_projected(params, "gate_DHE", x_BLD))
     if self.gate_first:

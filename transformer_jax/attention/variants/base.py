@@ -1,4 +1,4 @@
-"""Base class of attention variants, their hooks, and sums of them."""
+"""Base class of attention variants, with their hooks; `variant_sum` adds them up."""
 
 import dataclasses
 from typing import ClassVar
@@ -7,7 +7,13 @@ import jax
 import jax.numpy as jnp
 
 from transformer_jax.attention.carry import Carry
-from transformer_jax.attention.projections import Arrays, Heads, Projections, Weights
+from transformer_jax.attention.projections import (
+  Arrays,
+  ArrayShapes,
+  Heads,
+  Projections,
+  Weights,
+)
 from transformer_jax.axes import Dims
 from transformer_jax.positions import Coords, PositionalEncoding, Tile
 from transformer_jax.spec import Registry
@@ -112,7 +118,7 @@ class Variant:
     """
     return data
 
-  def reserved(self, kept: Arrays) -> Arrays:
+  def reserved(self, kept: ArrayShapes) -> ArrayShapes:
     """Returns the shapes of what `share` puts into the carry once.
 
     kept   shapes of the arrays of tokens that the cache stores

@@ -95,5 +95,6 @@ class QKNorm(Variant):
     """Returns vectors with a mean square of one, times gain_K or gain_HK."""
     x, axes = x_BLHK.astype(jnp.float32), (-2, -1) if self.together else -1
     x -= jnp.mean(x, axis=axes, keepdims=True) if self.centered else 0.0
-    gain = gain + self.offset if self.offset else gain
+    if gain is not None and self.offset:
+      gain = gain + self.offset
     return rms_norm(x, gain, self.epsilon, axes).astype(x_BLHK.dtype)

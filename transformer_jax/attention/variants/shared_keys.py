@@ -4,7 +4,7 @@ import dataclasses
 
 from transformer_jax.attention.projections import Projections
 from transformer_jax.attention.variants.base import Variant
-from transformer_jax.forwarding import forward, of_field
+from transformer_jax.forwarding import computed, forward, of_field
 from transformer_jax.spec import SpecError
 
 SLOT = "kv"  # name in the carry, unless there are several
@@ -57,8 +57,8 @@ class WritesKeys(Variant):
   inner: Variant
   slot: str = SLOT
 
-  @property
-  def kv_as(self):
+  @computed
+  def kv_as(self) -> str:
     return self.slot
 
   @property
@@ -112,8 +112,8 @@ class ReadsKeys(Variant):
         " read another one's keys have none; use another attention for all of them"
       )
 
-  @property
-  def kv_from(self):
+  @computed
+  def kv_from(self) -> str:
     return self.slot
 
   @property

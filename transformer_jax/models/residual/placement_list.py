@@ -6,6 +6,7 @@ Merrill et al., 2026, OLMo Hybrid. https://arxiv.org/abs/2604.03444
 import dataclasses
 from typing import Any
 
+from transformer_jax.forwarding import computed
 from transformer_jax.models.residual.base import Placement, placements
 from transformer_jax.models.residual.norm_placements import PreNorm, UpdateNorm
 from transformer_jax.spec import SpecError
@@ -50,8 +51,8 @@ class PlacementList(Placement):
           " kind, which all layers need; write it alone"
         )
 
-  @property
-  def final_norm(self):
+  @computed
+  def final_norm(self) -> bool:
     return self.placements[0].final_norm
 
   def layer(self, n):

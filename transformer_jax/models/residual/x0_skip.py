@@ -7,7 +7,9 @@ import dataclasses
 
 import jax.numpy as jnp
 
+from transformer_jax.forwarding import computed
 from transformer_jax.models.residual.base import Placement, placements
+from transformer_jax.models.residual.norm_placements import PreNorm
 
 
 @placements.register("x0_skip")
@@ -25,18 +27,18 @@ class EmbeddingSkip(Placement):
   (False, (4.0, 4.0))
   """
 
-  inner: Placement | str = "pre"
+  inner: Placement = PreNorm()
   start: float = 0.1
 
   def __post_init__(self):
     object.__setattr__(self, "inner", placements.build(self.inner))
 
-  @property
-  def final_norm(self):
+  @computed
+  def final_norm(self) -> bool:
     return self.inner.final_norm
 
-  @property
-  def grows(self):
+  @computed
+  def grows(self) -> bool:
     return self.inner.grows
 
   def init(self, key, dims, sublayer):
