@@ -182,7 +182,7 @@ def test_values_may_be_wider_than_keys():
 
 def attend(model, params, x_LD):
   """Runs the first layer's attention alone."""
-  from transformer_jax.models.block import Attention
+  from transformer_jax.models.attention_layer import Attention
   from transformer_jax.positions import PositionalEncoding
 
   own = Attention(model.arch, PositionalEncoding(), model.arch.attention)

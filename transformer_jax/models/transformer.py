@@ -14,7 +14,7 @@ import numpy as np
 from transformer_jax.attention.cache import CachedText, fitting, remember
 from transformer_jax.devices import gather_width
 from transformer_jax.models.architecture import Architecture
-from transformer_jax.models.block import Attention
+from transformer_jax.models.attention_layer import Attention
 from transformer_jax.models.parameters import Parameters, own, parameter
 from transformer_jax.models.stack import Stack
 from transformer_jax.positions import Coords, coords

@@ -11,7 +11,8 @@ import jax
 from transformer_jax.attention.cores.base import Core
 from transformer_jax.attention.cores.dense import Dense
 from transformer_jax.attention.variants.bound_variant import PLAIN
-from transformer_jax.models.block import Attention, Block
+from transformer_jax.models.attention_layer import Attention
+from transformer_jax.models.block import Block
 from transformer_jax.models.feedforward import FeedForward
 from transformer_jax.models.mixing import Mixing
 from transformer_jax.models.recurrent.model import RecurrentStack

@@ -106,11 +106,12 @@ class ReadsKeys(Variant):
         f"{self.inner.name} mixes queries and keys along the text, and layers that read"
         " another one's keys have no cache for that; use attention without short_conv"
       )
-    if self.inner.overrides("token_data"):
-      raise SpecError(
-        f"{self.inner.name} reads features of tokens in each layer, and layers that"
-        " read another one's keys have none; use another attention for all of them"
-      )
+    for hook in ("token_data", "taps"):
+      if self.inner.overrides(hook):
+        raise SpecError(
+          f"{self.inner.name} reads tokens in each layer, and layers that read another"
+          " one's keys have none of their own; use another attention for all of them"
+        )
 
   @computed
   def kv_from(self) -> str:
