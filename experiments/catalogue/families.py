@@ -14,7 +14,9 @@ from transformer_jax.interop.harmless import REASONS
 from transformer_jax.interop.hf_config import HFConfig
 from transformer_jax.interop.hf_family import ACTIVATIONS, GATED
 from transformer_jax.interop.rotary import SCALINGS
+from transformer_jax.models import Architecture
 from transformer_jax.models.feature_norms import norms
+from transformer_jax.models.feedforward_kinds import feedforwards
 from transformer_jax.models.layers import activations
 from transformer_jax.models.residual import placements
 from transformer_jax.positions import positions
@@ -77,8 +79,17 @@ def line(config: dict[str, Any]) -> list[str]:
     spec(positions, arch.position),
     spec(attentions, arch.attention),
     f"{spec(placements, arch.norm_placement)}, {spec(norms, arch.norm)}",
-    spec(activations, arch.activation) + " with biases" * arch.feedforward_bias,
+    feedforward(arch),
   ]
+
+
+def feedforward(arch: Architecture) -> str:
+  """Returns the activation and the experts of a model's feed-forward parts."""
+  if not arch.dims.F:
+    return "none"
+  kind = spec(feedforwards, arch.feedforward_kind)
+  parts = [spec(activations, arch.activation) + " with biases" * arch.feedforward_bias]
+  return ", ".join(parts + ([] if kind == "`dense`" else [kind]))
 
 
 def spec(registry: Registry, thing: Any) -> str:

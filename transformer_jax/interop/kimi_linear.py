@@ -13,6 +13,12 @@ from transformer_jax.positions import PositionalEncoding
 
 OURS, MIXER, MLP = f"{LAYER}/attention", f"{THEIRS}.self_attn", f"{THEIRS}.mlp"
 OWN = "linear_attn_config"  # where the released config.json has words of the mixer
+# Words of a mixer, and what they are called there.
+WORDS = {
+  "linear_num_heads": "num_heads",
+  "linear_head_dim": "head_dim",
+  "linear_conv_kernel_dim": "short_conv_kernel_size",
+}
 SPARSE, DENSE = "sparse", "dense"
 # Patterns of names of parameters, and their names in released files.
 RELEASED = {
@@ -27,7 +33,7 @@ KINDS = {SPARSE: True, DENSE: False}
 
 @families.register("kimi_linear")
 class KimiLinear(Hybrid):
-  """Kimi Team, 2025. https://arxiv.org/abs/2510.26692
+  """Zhang et al., 2025. https://arxiv.org/abs/2510.26692
 
   >>> import transformer_jax as tj
   >>> arch = tj.interop.architecture({"model_type": "kimi_linear"})
@@ -56,7 +62,7 @@ class KimiLinear(Hybrid):
   harmless = """
     output_router_logits num_nextn_predict_layers qk_head_dim head_dim rope_theta
     rope_scaling rope_parameters moe_layer_freq moe_router_activation_func
-    use_grouped_topk mla_use_nope first_k_dense_replace linear_attn_config
+    use_grouped_topk mla_use_nope
   """
   renamed = {
     **LlamaLike.renamed,
@@ -156,18 +162,14 @@ class KimiLinear(Hybrid):
 
   def specs(self, config):
     latent = latent_attention(config)
-    words = config | {
-      word: config.part(OWN).get(own, config.get(word))
-      for word, own in (
-        ("linear_num_heads", "num_heads"),
-        ("linear_head_dim", "head_dim"),
-        ("linear_conv_kernel_dim", "short_conv_kernel_size"),
-      )
-    }
-    width = words.whole("linear_head_dim")
+    own = config.part(OWN)
+    heads, width, convolution = (
+      (config | {word: own.get(theirs, config.get(word))}).whole(word)
+      for word, theirs in WORDS.items()
+    )
+    own.check_read({"full_attn_layers", "kda_layers"}, OWN)
     mixer = (
-      f"kda({words.whole('linear_conv_kernel_dim')},"
-      f" heads={words.whole('linear_num_heads')}, key_width={width},"
-      f" value_width={width}, epsilon={config.number('rms_norm_eps')})"
+      f"kda({convolution}, heads={heads}, key_width={width}, value_width={width},"
+      f" epsilon={config.number('rms_norm_eps')})"
     )
     return {LINEAR: mixer, FULL: latent}

@@ -51,7 +51,7 @@ class LFM2(Hybrid):
   harmless = """
     block_dim block_mlp_init_scale block_norm_eps block_out_init_scale num_heads
     block_use_swiglu block_use_xavier_init conv_dim conv_dim_out conv_use_xavier_init
-    use_pos_enc full_attn_idxs
+    use_pos_enc
   """
   sizes = LlamaLike.sizes | dict(F=units)
   table = {

@@ -16,7 +16,7 @@ ATTENTION, INNER = f"{THEIRS}.self_attn", f"{LAYER}/feedforward"
 
 @families.register("qwen3_next")
 class Qwen3Next(Hybrid):
-  """Qwen Team, 2025. https://huggingface.co/Qwen/Qwen3-Next-80B-A3B-Instruct
+  """Qwen, 2025. https://huggingface.co/Qwen/Qwen3-Next-80B-A3B-Instruct
 
   Queries, keys, values and gates of a mixer are one tensor, by heads of keys; so are
   queries and gates of attention, by heads. Gains of norms are stored near zero.
@@ -39,7 +39,7 @@ class Qwen3Next(Hybrid):
     full_attention_interval=4,
   )  # fmt: skip
   outputs = WRITER, SCORE, of_tokens("ForTokenClassification", "score"), bare()
-  harmless = "output_router_logits router_aux_loss_coef full_attention_interval"
+  harmless = "output_router_logits router_aux_loss_coef"
   table = {
     **{path: row for path, row in LlamaLike.table.items() if f"{OURS}/" not in path},
     **experts(INNER, f"{MLP}.gate", f"{MLP}.experts", f"{MLP}.shared_expert"),
