@@ -177,7 +177,6 @@ REFUSED = [  # a recorded model, what its config.json says instead, and the answ
   ("gpt2", {"activation_function": "mish"}, "activation_function='mish'"),
   ("gpt2", {"activation_function": ["relu"]}, r"activation_function=\['relu'\]"),
   ("gptj", {"scale_attn_weights": False}, "scale_attn_weights=False"),
-  ("deepseek_v3", {"first_k_dense_replace": 1}, "=1 of 2 layers; layers of experts"),
   ("deepseek_v3", {"attention_bias": True}, "attention_bias=True"),
   ("deepseek_v3", {"num_key_value_heads": 2}, "num_key_value_heads=2 and"),
   ("smollm3", {"no_rope_layers": [1]}, r"no_rope_layers=\[1\]; write 1 for each of"),

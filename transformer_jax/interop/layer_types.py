@@ -7,7 +7,7 @@ from transformer_jax.interop.hf_config import HFConfig
 from transformer_jax.positions import PositionalEncoding
 from transformer_jax.positions.by_layer import ByLayer
 
-Part = TypeVar("Part")
+OfLayer = TypeVar("OfLayer")
 # Kinds of attention, as config.json names them.
 LOCAL, FULL = "sliding_attention", "full_attention"
 LINEAR = "linear_attention"  # a mixer
@@ -59,7 +59,7 @@ def by_layer(encodings: Sequence[PositionalEncoding]) -> PositionalEncoding:
   return encodings[0] if len(some) == 1 else ByLayer(some)
 
 
-def cycle(parts: Sequence[Part]) -> tuple[Part, ...]:
+def cycle(parts: Sequence[OfLayer]) -> tuple[OfLayer, ...]:
   """Returns the shortest list that repeats to the parts of all layers.
 
   >>> cycle("aabaaba")
