@@ -14,7 +14,7 @@ from transformer_jax.attention.convolution import Recent, convolve
 from transformer_jax.models import empty_cache
 from transformer_jax.models.transformer import Attention
 from transformer_jax.positions import coords
-from transformer_jax.positions.shared.convolution import mix, neighbours
+from transformer_jax.positions.shared.short_convolution import mix, neighbours
 from transformer_jax.spec import SpecError
 
 FILE = pathlib.Path(__file__).parents[2] / "third_party/transformers/short_conv.npz"

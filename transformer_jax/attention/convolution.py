@@ -12,7 +12,7 @@ from transformer_jax.axes import whole
 from transformer_jax.devices import along_text, text_parts
 from transformer_jax.mesh_shape import SEQUENCE
 from transformer_jax.positions import Coords, coords
-from transformer_jax.positions.shared.convolution import mix, neighbours
+from transformer_jax.positions.shared.short_convolution import mix, neighbours
 from transformer_jax.spec import SpecError
 
 Arrays = dict[str, jax.Array]

@@ -26,7 +26,7 @@ def units(config):
 
 @families.register("lfm2")
 class LFM2(Hybrid):
-  """Liquid AI, 2025. https://arxiv.org/abs/2511.23404
+  """Amini et al., 2025. https://arxiv.org/abs/2511.23404
 
   Layers with attention have no order: config.json lists them.
 

@@ -11,7 +11,7 @@ from transformer_jax.initializers import fan_in_uniform
 from transformer_jax.positions.base import PositionalEncoding, positions
 from transformer_jax.positions.forgetting import Forgetting, kept_between
 from transformer_jax.positions.selective_rope import direction
-from transformer_jax.positions.shared.convolution import mix, neighbours
+from transformer_jax.positions.shared.short_convolution import mix, neighbours
 
 
 @positions.register("path")

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from transformer_jax.initializers import fan_in_uniform
 from transformer_jax.positions.base import positions
 from transformer_jax.positions.rope import Rope
-from transformer_jax.positions.shared.convolution import mix, neighbours
+from transformer_jax.positions.shared.short_convolution import mix, neighbours
 from transformer_jax.positions.shared.sums import of_tokens, running, turns
 
 

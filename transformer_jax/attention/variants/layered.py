@@ -69,10 +69,11 @@ forward(Layered, Variant, hook=of_first_layer)
 @attentions.register("by_layer")
 @dataclasses.dataclass(frozen=True)
 class LayerList(Layered):
-  """Cycles through a list of variants, layer by layer, as hybrids do whose layers have
-  no period. LFM2, 2025. https://arxiv.org/abs/2511.23404
+  """Cycles through a list of variants, layer by layer. Amini et al., 2025.
 
       layer n uses variant n mod N
+
+  https://arxiv.org/abs/2511.23404. As in LFM2, hybrids have layers without a period.
 
   variants   (a, b, b): layers 0, 3, 6, ... use a, the others use b
 
