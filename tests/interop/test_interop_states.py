@@ -15,7 +15,7 @@ from transformer_jax.numpy_interpreter import evaluate
 from transformer_jax.positions import coords, positions
 
 FORMS, _ = cases("forms")
-CASES = "nanochat", "llama4_text"
+CASES = "nanochat", "llama4_text", "deepseek_v32"
 THREE_AXES = "qwen2_vl_text", "qwen3_vl_text"
 
 

@@ -283,6 +283,18 @@ FAMILIES = {
     hidden_act=["relu2", "relu", "silu"], final_logit_softcapping=[15.0, None, 2.0],
     rope_parameters=[None, *ROPES],
   )),
+  "deepseek_v32": ("DeepseekV32", "ForCausalLM", BERT | MOE | dict(
+    kv_lora_rank=10, q_lora_rank=6, qk_rope_head_dim=4, v_head_dim=6,
+    qk_nope_head_dim=8, num_key_value_heads=2, first_k_dense_replace=1, index_topk=3,
+    index_head_dim=6, index_n_heads=16,  # with few, many scores tie at zero
+  ), dict(
+    q_lora_rank=[8], rope_parameters=[None, ROPES[0], ROPES[1]],
+    hidden_act=["silu", "gelu"], num_hidden_layers=[1, 2, 3],
+    first_k_dense_replace=[3, 1, 0], index_topk=[1, 2, 9],
+    index_head_dim=[4, 8], index_n_heads=[12, 24], n_routed_experts=[4, 8],
+    rms_norm_eps=[1e-6, 0.1], attention_bias=[False, True], n_shared_experts=[1, 2],
+    mlp_layer_types=[["sparse", "dense"], ["sparse", "sparse"]],
+  )),
   "llama4_text": ("Llama4Text", "ForCausalLM", LLAMA | dict(
     head_dim=8, intermediate_size_mlp=12, num_local_experts=4, attention_chunk_size=4,
     floor_scale=2, num_hidden_layers=4,
@@ -316,8 +328,8 @@ OTHERS = {
   **dict.fromkeys(BERTS, ENCODERS),
   "bart": ["Model"], "marian": ["Model"], "t5": ["Model", "EncoderModel"],
   "mt5": ["Model", "EncoderModel"], "cohere": ["Model"],
-  "nanochat": ["Model"], "llama4_text": ["Model"], "qwen2_vl_text": [],
-  "qwen3_vl_text": [],
+  "nanochat": ["Model"], "llama4_text": ["Model"], "deepseek_v32": ["Model"],
+  "qwen2_vl_text": [], "qwen3_vl_text": [],
   **hybrids.CLASSES,
 }  # fmt: skip
 VIT = dict(

@@ -6,10 +6,14 @@ import math
 from transformer_jax.interop.expert_names import apart, experts, kinds_of, merged
 from transformer_jax.interop.hf_config import HFConfig
 from transformer_jax.interop.hf_family import families
+from transformer_jax.interop.layer_types import layer_kinds
 from transformer_jax.interop.llama import LAYER, THEIRS, LlamaLike
+from transformer_jax.interop.outputs import WRITER, bare
 from transformer_jax.interop.rotary import rope
+from transformer_jax.positions.rope import Rope
 from transformer_jax.positions.rope_yarn import YarnRope
 
+INDEXED = ("indexed_attention",)
 OURS, ATTENTION = f"{LAYER}/attention", f"{THEIRS}.self_attn"
 INNER, MLP = f"{LAYER}/feedforward", f"{THEIRS}.mlp"
 # Words of losses, of layers that predict further tokens, and of other programs.
@@ -124,3 +128,69 @@ class DeepseekV3(LlamaLike):
 
   def attention(self, config):
     return [latent_attention(config)]
+
+
+@families.register("deepseek_v32")
+class DeepseekV32(DeepseekV3):
+  """DeepSeek-AI, 2025. https://arxiv.org/abs/2512.02556
+
+  An indexer chooses the keys of each query.
+
+  >>> import transformer_jax as tj
+  >>> arch = tj.interop.architecture({"model_type": "deepseek_v32"})
+  >>> mla, dsa = arch.attention.parts
+  >>> dsa.k, dsa.heads, dsa.width, dsa.latent
+  (2048, 64, 128, 1536)
+  """
+
+  outputs = (WRITER, bare())
+  aliases = {**DeepseekV3.aliases, "num_experts": "n_routed_experts"}
+  defaults = DeepseekV3.defaults | dict(
+    max_position_embeddings=163_840, index_topk=2048, index_head_dim=128,
+    index_n_heads=64,
+  )  # fmt: skip
+  table = {
+    **DeepseekV3.table,
+    f"{OURS}/index_query_QNW": (f"{ATTENTION}.indexer.wq_b.weight", "NW Q"),
+    f"{OURS}/index_key_DW": (f"{ATTENTION}.indexer.wk.weight", "W D"),
+    f"{OURS}/index_gain_W": (f"{ATTENTION}.indexer.k_norm.weight", "W"),
+    f"{OURS}/index_shift_W": (f"{ATTENTION}.indexer.k_norm.bias", "W"),
+    f"{OURS}/index_head_DN": (f"{ATTENTION}.indexer.weights_proj.weight", "N D"),
+  }
+
+  def parts(self, config):
+    # The epsilon of the indexer's norms is one here.
+    config.need(mlp_bias=False, rms_norm_eps=1e-6, rope_interleave=True)
+    layer_kinds(config, ["indexed_attention"] * len(self.sparse(config)), INDEXED)
+    return super().parts(config)
+
+  def sparse(self, config):
+    usual = ["sparse" if has else "dense" for has in super().sparse(config)]
+    word = "mlp_layer_types"
+    listed = config.many(word, usual)
+    if len(listed) != len(usual) or any(x not in ("sparse", "dense") for x in listed):
+      raise ValueError(
+        f"config.json says {word}={listed!r:.60}; write sparse or dense for each of"
+        f" {len(usual)} layers"
+      )
+    return [kind == "sparse" for kind in listed]
+
+  def attention(self, config):
+    k, heads, width, part, latent = (
+      config.whole(word)
+      for word in (
+        "index_topk", "index_n_heads", "index_head_dim", "qk_rope_head_dim",
+        "q_lora_rank",
+      )
+    )  # fmt: skip
+    encoding = rope(config, interleaved=True)
+    if type(encoding) is not Rope:
+      raise ValueError(
+        "config.json scales the rotary positions of an indexer, which is not read here;"
+        " only rope_type=default is"
+      )
+    indexer = (
+      f"dsa({k}, heads={heads}, width={width}, part={part}, latent={latent},"
+      f" base={encoding.base})"
+    )
+    return [*super().attention(config), indexer]
