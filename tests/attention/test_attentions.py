@@ -46,7 +46,7 @@ ARGUMENTS = {
   "nsa": ["nsa(3, 4, window=5)"],
 }
 SUMS = ["gqa(2) + window(6) + softcap(5)", "mqa + sinks + window(6)"]
-SUMS += ["mla(latent=8, part=2) + short_conv(of='q')", "gqa(2) + short_conv"]
+SUMS += ["gqa(2) + short_conv"]
 SPECS = [spec for name in SCORED for spec in ARGUMENTS.get(name, [name])] + SUMS
 
 

@@ -142,7 +142,7 @@ def test_attention_is_plain_after_the_sums():
   for h in range(2):
     got = {}
     for name in ("query", "key", "value"):
-      axes = "HE" if name == "value" else "HK"
+      axes = {"query": "HK", "key": "GK", "value": "GE"}[name]
       x_LK = x_BLD[0] @ p[f"{name}_DHK"][:, h]
       sums_LK = by_loops(x_LK, p[f"{name}_mix_{axes}N"][h], range(9))
       sums_LK = sums_LK + p[f"{name}_mix_shift_{axes}"][h]

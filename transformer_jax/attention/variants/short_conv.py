@@ -62,11 +62,11 @@ class ShortConv(Variant):
     return tuple(NAMES[letter] for letter in NAMES if letter in self.of)
 
   def init(self, key, dims):
-    G, heads = (dims.G, "G") if dims.G else (dims.H, "H")
+    G = dims.G or dims.H
     features = {
       "query": ((dims.H, dims.K), "HK"),
-      "key": ((G, dims.K), f"{heads}K"),
-      "value": ((G, dims.E), f"{heads}E"),
+      "key": ((G, dims.K), "GK"),
+      "value": ((G, dims.E), "GE"),
     }
     keys = dict(zip(features, jax.random.split(key, 3), strict=True))
     made = {}
