@@ -9,6 +9,10 @@ Liu et al., 2025, https://arxiv.org/abs/2502.16982.
 The six encodings of the quickstart, each trained with AdamW and with Muon, five seeds
 each, on the source of Python's standard library. `--plan=rates` is the bracket that the
 learning rates come from, with one seed of two encodings.
+Cost: 23 minutes on one core of an AMD EPYC with much other work beside it, at commit
+73dcba8.
+Expect: Muon is better by 0.08 to 0.21 bits per byte for every encoding, most for
+sinusoids; RoPE and ALiBi lead with both. See docs/results/muon.md.
 """
 
 from ml_collections import ConfigDict
