@@ -38,9 +38,9 @@ ARGUMENTS = {
   "sigmoid": ["sigmoid", "sigmoid(fixed=24)"],
   "moba": ["moba(4, 2)"],
   "mta": ["mta", "mta(queries=1, after=True)"],
-  # Scores that are 40 times as large have weights that rounding decides.
-  "adaptive_scale": ["adaptive_scale(range=0.5)", "adaptive_scale('head')"],
-  "asentmax": ["asentmax(range=0.5)"],
+  # Scores that are 40 times as large would have weights that rounding decides.
+  "adaptive_scale": ["adaptive_scale + scale(0, 0.1)", "adaptive_scale('head')"],
+  "asentmax": ["asentmax(range=0.5) + scale(0, 0.1)"],
   "differential_v2": ["differential_v2(1)"],
   "dsa": ["dsa(6, width=8, part=4)", "dsa(6, width=8, learned=True)"],
   "nsa": ["nsa(3, 4, window=5)"],
