@@ -178,6 +178,34 @@ def recurrence(quick: bool, encodings: Sequence[str] = ()) -> Iterator[Contender
     yield ContenderGroup(f"L={L}", contenders, patience, sizes)
 
 
+FORMS = {
+  "chunks": {"form": "chunked"},
+  "chunks, decays of features": {"form": "chunked", "per_feature": True},
+  "lax.scan of the definition": {"form": "scan"},
+}
+LAYER_SPECS = {"layer gated_delta": "gated_delta", "layer multihead": "multihead"}
+
+
+def mixers(quick: bool, encodings: Sequence[str] = ()) -> Iterator[ContenderGroup]:
+  """The gated delta rule by its forms and by PyTorch, and a layer beside attention."""
+  for L in (512, 2048) if quick else (512, 2048, 4096):
+    for backward in (False, True):
+      sizes = {"L": L, "backward": backward}
+      args = sizes | {"devices": split()}
+      contenders = [
+        Contender(name, "ours", "delta_rule", form | args)
+        for name, form in FORMS.items()
+      ]
+      contenders.append(Contender("torch chunks", "torch", "delta_rule", sizes))
+      contenders += [
+        Contender(name, "ours", "layer", {"attention": spec} | args)
+        for name, spec in LAYER_SPECS.items()
+      ]
+      name = f"L={L} {'forward and backward' if backward else 'forward'}"
+      patience = Patience(seconds=4 if quick else 8, least=3, most=9, sittings=1)
+      yield ContenderGroup(name, tuple(contenders), patience, sizes)
+
+
 def check(quick: bool, encodings: Sequence[str] = ()) -> Iterator[ContenderGroup]:
   """The groups of `make bench-check`: this project alone, a minute or two."""
   for L in (512, 2048):
@@ -210,5 +238,6 @@ SECTIONS = {
   "step": step,
   "decode": decode,
   "recurrence": recurrence,
+  "mixers": mixers,
   "check": check,
 }

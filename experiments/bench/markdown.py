@@ -44,6 +44,12 @@ NAMES = {  # how contenders are called on the page
   "torch hf_gpt2": "HuggingFace GPT-2, PyTorch",
   "torch hf_t5": "HuggingFace T5 decoder, PyTorch",
   "flax hf_gpt2": "HuggingFace GPT-2, Flax",
+  "chunks": "in chunks",
+  "chunks, decays of features": "in chunks, decays of features",
+  "lax.scan of the definition": "`lax.scan` of the definition",
+  "torch chunks": "PyTorch, chunks of `transformers`",
+  "layer gated_delta": "a layer of `gated_delta`",
+  "layer multihead": "a layer of `multihead`, `auto`",
 }
 
 
@@ -61,7 +67,9 @@ def render(figures: dict[str, Any], pictures: tuple[str, ...] = ()) -> str:
   op, step = sections.get("op", {}), sections.get("step", {})
   groups = [group for section in sections.values() for group in section.values()]
   dates = sorted({group["date"] for group in groups})
-  named = {k: v for n, x in sections.items() if n != "recurrence" for k, v in x.items()}
+  apart = "recurrence", "mixers"  # sections with a line of their own on the device
+  main = {n: x for n, x in sections.items() if n not in apart}
+  named = {k: v for x in main.values() for k, v in x.items()}
   return TEMPLATE.render(
     device=_devices(named) or _device(figures.get("versions", {})),
     versions=figures.get("versions", {}),
@@ -80,7 +88,9 @@ def render(figures: dict[str, Any], pictures: tuple[str, ...] = ()) -> str:
     recurrence=recurrence_table(sections.get("recurrence", {})),
     sweep=sweep_table(sections.get("sweep", {})),
     pictures=pictures,
-    busy=max((_busy(x) for n, x in sections.items() if n != "recurrence"), default=0),
+    busy=max(map(_busy, main.values()), default=0),
+    mixers=mixers_tables(sections.get("mixers", {})),
+    mixers_busy=_busy(sections.get("mixers", {})),
     recurrence_device=_devices(sections.get("recurrence", {})),
     recurrence_busy=_busy(sections.get("recurrence", {})),
     tpu=tpu_table(),
@@ -257,6 +267,30 @@ def recurrence_table(recurrence: dict[str, Any]) -> str:
   facts = groups[0]["facts"]
   rows = [(x, f"{facts[x]['parameters']:,}", *cells(x)) for x in groups[0]["times"]]
   return table(header, rows)
+
+
+def mixers_tables(mixers: dict[str, Any]) -> dict[str, str]:
+  """Returns tables of milliseconds by the pass, and of XLA's plan of memory."""
+  tables = {
+    "Forward": times_table(mixers, False),
+    "Forward and backward": times_table(mixers, True),
+  }
+  groups = by_length(mixers, True)
+  names = dict.fromkeys(n for x in groups.values() for n in x["facts"])
+  rows = [
+    (NAMES.get(name, name), *(_planned(x, name) for x in groups.values()))
+    for name in names
+    if not name.startswith(OTHERS)
+  ]
+  tables["Temporary memory that XLA plans, forward and backward"] = table(
+    ("MiB", *(f"L={L}" for L in groups)), rows
+  )
+  return tables if mixers else {}
+
+
+def _planned(group: dict[str, Any], name: str) -> str:
+  size = group["facts"].get(name, {}).get("temporary_bytes")
+  return "–" if size is None else number(size / 2**20)
 
 
 def sweep_table(sweep: dict[str, Any]) -> str:

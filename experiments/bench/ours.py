@@ -6,7 +6,6 @@ python -m experiments.bench.ours train   # as the runner trains: see runner/proc
 
 import dataclasses
 import functools
-import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,6 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.bench.ours_mixers import delta_rule, layer
+from experiments.bench.programs import compiled, planned_bytes
 from experiments.bench.serve import CaseMaker, serve
 from experiments.configs import base
 from experiments.runner import process, provenance
@@ -120,25 +121,6 @@ def _jax_attention(position, q, k, v, at):
   bias = position.bias(at.pos_BL, at.pos_BL)
   bias = bias if isinstance(bias, jax.Array) else None
   return jax.nn.dot_product_attention(q, k, v, bias=bias, is_causal=True)
-
-
-def compiled(function, *args):
-  """Returns a call of the compiled function, and the facts on its program."""
-  lowered = jax.jit(function).lower(*args)
-  program = lowered.compile()
-  facts = {
-    "temporary_bytes": planned_bytes(program, "temp"),
-    "output_bytes": planned_bytes(program, "output"),
-    "program": hashlib.sha256(lowered.as_text().encode()).hexdigest()[:12],
-  }
-  return lambda: jax.block_until_ready(program(*args)), facts
-
-
-def planned_bytes(program: jax.stages.Compiled, kind: str) -> int:
-  """Returns XLA's plan of a program's memory; kind: temp or output."""
-  memory = program.memory_analysis()
-  assert memory is not None, "XLA plans the memory of every program"
-  return getattr(memory, f"{kind}_size_in_bytes")
 
 
 def _experiment(
@@ -269,6 +251,8 @@ CASES: dict[str, CaseMaker] = {
   "step": step,
   "decode": decode,
   "recurrence": recurrence,
+  "delta_rule": delta_rule,
+  "layer": layer,
   "matmul": matmul,
   "registered": registered,
 }

@@ -59,10 +59,35 @@ def targets(sections: Sections) -> Iterator[Target]:
     _bias_costs(op))  # fmt: skip
   yield worst("auto: time over the fastest core, any L", 1.05, False, _auto(op))
   yield from _steps(step)
+  yield from _mixers(sections.get("mixers", {}))
   cold = sections.get("sweep", {})
   for name in sorted(cold) or ["cold cache"]:
     title = f"quickstart plan, {name}: share of compile and idle"
     yield Target(title, 0.2, False, _overhead(cold.get(name)))
+
+
+def _mixers(groups: dict[str, Any]) -> Iterator[Target]:
+  """Yields the targets of the recurrence in chunks, and of a layer with it."""
+  pairs = {
+    f"the gated delta rule in chunks, any L: times faster than {beside}": (
+      "chunks",
+      name,
+    )
+    for name, beside in {
+      "torch chunks": "PyTorch's chunks",
+      "lax.scan of the definition": "`lax.scan` of the definition",
+    }.items()
+  }
+  for title, (ours, other) in pairs.items():
+    cases = {n: quotient(group, other, ours) for n, group in groups.items()}
+    yield worst(title, 1.0, True, {n: x for n, x in cases.items() if x})
+  cases = {
+    n: quotient(group, "layer gated_delta", "layer multihead")
+    for n, group in groups.items()
+    if group["L"] == 4096
+  }
+  title = "a layer of gated_delta, L = 4096: time over one of softmax attention"
+  yield worst(title, 1.0, False, {n: x for n, x in cases.items() if x})
 
 
 def quotient(group: dict[str, Any], above: str, below: str) -> dict[str, Any] | None:

@@ -114,6 +114,32 @@ KINDS = {
 }
 
 
+def delta_rule(L, H=8, K=64, backward=True):
+  """The gated delta rule in chunks, as transformers computes it without kernels.
+
+  L, H, K    tokens, heads and their width
+  backward   also compute gradients
+  """
+  from transformers.models.qwen3_next import modeling_qwen3_next
+
+  form = modeling_qwen3_next.torch_chunk_gated_delta_rule
+  q, k, v = (torch.randn(1, L, H, K) for _ in range(3))
+  q, k = F.normalize(q, dim=-1), F.normalize(k, dim=-1)
+  decay = -0.1 * F.softplus(torch.randn(1, L, H))
+  inputs = [q, k, v, decay, torch.sigmoid(torch.randn(1, L, H))]
+  g = torch.randn(1, L, H, K)
+  for x in inputs:
+    x.requires_grad_(backward)
+
+  def run():
+    with torch.set_grad_enabled(backward):
+      out, _ = form(*inputs)
+    if backward:
+      torch.autograd.grad(out, inputs, g)
+
+  return run, {}
+
+
 # --------------------------------------------------------------------- training
 
 
@@ -269,4 +295,10 @@ def versions():
 
 
 if __name__ == "__main__":
-  serve({"attention": attention, "step": step, "generate": generate}, versions)
+  cases = {
+    "attention": attention,
+    "delta_rule": delta_rule,
+    "step": step,
+    "generate": generate,
+  }
+  serve(cases, versions)
