@@ -21,7 +21,7 @@ from transformer_jax.positions import coords
 from transformer_jax.training import sharding
 
 FORMS = {"chunked": chunked, "scan": sequential}
-Case = tuple[Callable[[], Any], dict[str, Any]]
+Prepared = tuple[Callable[[], Any], dict[str, Any]]
 
 
 def updates(L: int, H: int, K: int, per_feature: bool) -> StateUpdates:
@@ -41,7 +41,7 @@ def updates(L: int, H: int, K: int, per_feature: bool) -> StateUpdates:
 
 def delta_rule(
   form, L, H=8, K=64, backward=True, devices=1, dtype="float32", per_feature=False
-) -> Case:
+) -> Prepared:
   """The gated delta rule of one text: outputs, and all gradients.
 
   form          key of FORMS
@@ -68,7 +68,7 @@ def delta_rule(
     return compiled(both if backward else forward, tokens)
 
 
-def layer(attention, L, D=512, H=8, backward=True, devices=1) -> Case:
+def layer(attention, L, D=512, H=8, backward=True, devices=1) -> Prepared:
   """Attention or a mixer with its projections, without positions, of one text.
 
   attention   spec of the variant or mixer
