@@ -29,10 +29,12 @@ class Variant:
     projections  -> Projections        queries, keys, values, cache    gqa, mla
     weights      -> shapes             further matrices                gated
     init         -> arrays             further parameters              sinks
+    borrow       weights -> arrays     matrices of the projections     dsa
     taps         -> {name: x_N}        convolutions of q, k and v      short_conv
     convolved    x, sums -> x          what becomes of them            short_conv
     token_data   x, q -> arrays        features of each token          dsa
     accumulate   arrays -> arrays      sums along the text             dsa
+    reserved     shapes -> shapes      what `share` puts in the carry  value_residual
     share        kept, carry -> both   before the cache stores them    value_residual
     condition    q, k -> q, k          before they are rotated         qk_norm
     rotated      q, k -> q, k          after they were rotated         qk_norm
@@ -40,7 +42,7 @@ class Variant:
     temperature  coords -> t_BLH1      factor on queries               asentmax
     dot          q_LK, k_MK -> s_LM    instead of a dot product        additive
     features     q, k -> q, k          feature maps of linear          linear
-    score        s_LM, tile -> s_LM    score_mod, after the bias
+    score        s_LM, tile -> s_LM    score_mod, after the bias       dsa
     logits       s_LM -> s_LM          score_mod, after the bias       softcap
     mask         coords -> bool_BLM    mask_mod, for all heads         window
     select       q, k -> bool_BHLM     mask by head, a full row        moba
@@ -55,8 +57,9 @@ class Variant:
 
   score_mod and mask_mod are FlexAttention's words. Hooks are pure functions of
   parameters. `dot`, `score`, `logits` and `pointwise` get one head of one sequence; a
-  parameter whose axes start with H has a slice for each head. Sums apply `condition`,
-  `rotated`, `score`, `logits`, `own_value` and `output` from left to right.
+  parameter whose axes start with H has a slice for each head. Sums apply `share`,
+  `condition`, `rotated`, `score`, `logits`, `own_value` and `output` from left to
+  right.
 
   What `token_data` makes of each token is in `data` of the coordinates that `mask`,
   `select`, `temperature`, `score` and `weigh_at` get, as `accumulate` returned it.
