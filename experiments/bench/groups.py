@@ -178,7 +178,7 @@ def recurrence(quick: bool, encodings: Sequence[str] = ()) -> Iterator[Contender
     yield ContenderGroup(f"L={L}", contenders, patience, sizes)
 
 
-FORMS = {
+FORMS: dict[str, dict[str, Any]] = {
   "chunks": {"form": "chunked"},
   "chunks, decays of features": {"form": "chunked", "per_feature": True},
   "lax.scan of the definition": {"form": "scan"},

@@ -17,7 +17,7 @@ from transformer_jax.axes import Dims
 from transformer_jax.models import Architecture
 from transformer_jax.models.block import Attention
 from transformer_jax.models.mixing import Mixing
-from transformer_jax.positions import coords
+from transformer_jax.positions import PositionalEncoding, coords
 from transformer_jax.training import sharding
 
 FORMS = {"chunked": chunked, "scan": sequential}
@@ -77,11 +77,13 @@ def layer(attention, L, D=512, H=8, backward=True, devices=1) -> Prepared:
   devices     that share the heads
   """
   dims = Dims(V=2, D=D, H=H, F=1, L=L)
-  arch = Architecture(dims, "none", attention=attention, decoders=1)
-  mixer = isinstance(arch.attention, Mixer)
-  module = Mixing if mixer else Attention
-  extra = () if mixer else (arch.position,)
-  model, at = module(arch, *extra, arch.attention), coords.consecutive(1, L)
+  arch = Architecture(dims, PositionalEncoding(), attention=attention, decoders=1)
+  model: Mixing | Attention
+  if isinstance(arch.attention, Mixer):
+    model = Mixing(arch, arch.attention)
+  else:
+    model = Attention(arch, arch.position, arch.attention)
+  at = coords.consecutive(1, L)
   x_BLD = jax.random.normal(jax.random.key(0), (1, L, D))
   params = jax.jit(model.init)(
     jax.random.key(1), x_BLD[:, :2], coords.consecutive(1, 2)
