@@ -13,6 +13,7 @@ from transformer_jax.data.tokenizers import tokenizers
 from transformer_jax.evaluation.beam import penalties
 from transformer_jax.evaluation.measures import measures
 from transformer_jax.models import (
+  canon,
   embeddings,
   feature_norms,
   feedforward_kinds,
@@ -33,7 +34,7 @@ SCORED = [name for name, kind in attentions.items() if not kind.mixer]
 # Those whose objects a config describes.
 CONFIGURED = [positions, attentions, cores, tasks, embeddings.embeddings, heads.heads]
 CONFIGURED += [feature_norms.norms, layers.activations, families, bridges.links]
-CONFIGURED += [feedforward_kinds.feedforwards]
+CONFIGURED += [feedforward_kinds.feedforwards, canon.convolutions]
 CONFIGURED += [placements, optimizers, schedules, tokenizers, penalties]
 CONFIGURED += [rnn_cells.cells, measures, auxiliary_losses, objectives, step_metrics]
 REGISTRIES = [*CONFIGURED, sources, interop.families, head_statistics]

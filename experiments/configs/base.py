@@ -44,6 +44,7 @@ def _model() -> ConfigDict:
   model.feedforward_bias = False  # its projections add learned vectors
   model.feedforward_kind = "dense"  # experts(8, 2): see models/feedforward_kinds.py
   model.activation = "gelu"  # relu, gelu, swiglu: see transformer_jax/models/layers.py
+  model.convolution = "none"  # canon('ABCD'): along the text, see models/canon.py
   model.norm = "rmsnorm"  # layernorm, batchnorm, none: see models/feature_norms.py
   model.norm_placement = "pre"  # post, sandwich, no_residual: see models/residual
   model.dropout = 0.0  # chance that a value is dropped

@@ -28,6 +28,7 @@ KEYS = (  # of the specs whose papers a sweep builds on
     "model.norm_placement",
     "model.activation",
     "model.feedforward_kind",
+    "model.convolution",
   ),
   *("train.optimizer", "train.schedule"),
 )

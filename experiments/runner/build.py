@@ -206,6 +206,7 @@ def architecture(config: ConfigDict, task: Task) -> Architecture:
     tied=model.tied and not outputs,
     classes=outputs,
     feedforward_kind=model.feedforward_kind,
+    convolution=model.convolution,
     feedforward_bias=model.feedforward_bias,
     dtype=model.dtype,
     scan=model.scan,

@@ -32,7 +32,7 @@ from transformer_jax.training.step import State
 # Parts that must equal those of the checkpoint: they give its parameters their meaning.
 SAME = (
   *("encoders", "decoders", "attention", "norm", "activation", "norm_placement"),
-  *("embedding", "feedforward_bias", "feedforward_kind"),
+  *("embedding", "feedforward_bias", "feedforward_kind", "convolution"),
 )
 SIZES = {"D": "width", "H": "heads", "K": "head_width", "F": "feedforward"}
 OUTPUT = ("tied", "head")  # these too, unless the task has classes

@@ -28,6 +28,7 @@ NEUTRAL = {
   "train.ema": 0.0,
   "train.auxiliary": (),
   "model.feedforward_kind": "dense",
+  "model.convolution": "none",
   "evaluate.split": "",
   "evaluate.measures": (),
   "evaluate.rollouts": 16,

@@ -20,6 +20,7 @@ def registries() -> dict[str, Registry]:
   from transformer_jax.evaluation.beam import penalties
   from transformer_jax.evaluation.measures import measures
   from transformer_jax.models import families
+  from transformer_jax.models.canon import convolutions
   from transformer_jax.models.embeddings import embeddings
   from transformer_jax.models.feature_norms import norms
   from transformer_jax.models.feedforward_kinds import feedforwards
@@ -41,6 +42,7 @@ def registries() -> dict[str, Registry]:
     "model.norm": norms,
     "model.norm_placement": placements,
     "model.feedforward_kind": feedforwards,
+    "model.convolution": convolutions,
     "model.embedding": embeddings,
     "model.head": heads,
     "train.optimizer": optimizers,

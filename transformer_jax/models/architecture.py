@@ -1,6 +1,7 @@
 """Architecture of a Transformer: its sizes and the choice for each of its parts."""
 
 import dataclasses
+from collections.abc import Iterator
 from typing import Any
 
 from transformer_jax import remat
@@ -10,6 +11,7 @@ from transformer_jax.attention.mixers import mixer_probe
 from transformer_jax.attention.variants import probe as attention_probe
 from transformer_jax.axes import Dims, whole
 from transformer_jax.batch_part import BatchPart
+from transformer_jax.models.canon import FEEDFORWARD, QKV, UNITS, convolutions
 from transformer_jax.models.compatibility import form
 from transformer_jax.models.embeddings import embeddings
 from transformer_jax.models.feature_norms import norms
@@ -30,6 +32,7 @@ REGISTRIES: dict[str, Registry] = {
   "activation": activations,
   "norm_placement": placements,
   "feedforward_kind": feedforwards,
+  "convolution": convolutions,
   "embedding": embeddings,
   "head": heads,
 }
@@ -58,6 +61,7 @@ class Architecture:
   norm, activation     of each layer
   norm_placement       where the norms of a layer stand
   feedforward_kind     dense, or experts that tokens choose from
+  convolution          none, or canon: convolutions along the text, by place of a layer
   embedding, head      input embedding and output head
   encoders, decoders   layers that attend in both directions, and causal layers; a model
                        with both attends from decoder to encoder
@@ -87,6 +91,7 @@ class Architecture:
   activation: Any = activations.build("gelu")
   norm_placement: Any = placements.build("pre")
   feedforward_kind: Any = feedforwards.build("dense")
+  convolution: Any = convolutions.build("none")
   embedding: Any = embeddings.build("tokens")
   head: Any = heads.build("linear")
   encoders: int = 0
@@ -122,6 +127,7 @@ class Architecture:
     self._check_stacks()
     self._check_heads()
     self._check_mixers()
+    self._check_convolution()
     self._check_carry()
     self._check_experts()
     if self.classes and self.tied:
@@ -210,6 +216,36 @@ class Architecture:
             " embedding reads none; use another attention, or embedding=tokens"
           )
 
+  def _check_convolution(self) -> None:
+    """Raises ValueError for a convolution at a place that the layers do not have."""
+    places = self.convolution.places
+    for reason in self._idle_places() if places else ():
+      raise ValueError(f"convolution={self.convolution.name}('{places}'): {reason}")
+
+  def _idle_places(self) -> Iterator[str]:
+    """Yields why a convolution along the text does not fit the layers."""
+    if self.encoders or self.prefix:
+      yield (
+        "it reads the tokens before each token, and an encoder or a prefix looks both"
+        " ways; use a decoder alone, or convolution=none"
+      )
+      return
+    layers, convolution = range(self.decoders), self.convolution
+    kinds = [self.feedforward_kind.layer(n) for n in layers]
+    experts = any(kind.experts for kind in kinds)
+    if QKV in convolution.places:
+      try:
+        own = [convolution.variant(self.attention.layer(n)).convolves for n in layers]
+      except SpecError as error:
+        yield f"place {QKV}: {error}; or leave {QKV} out"
+        return
+      if not any(own):
+        yield f"no layer has attention for place {QKV}; leave {QKV} out"
+    if not (self.dims.F or experts) and {FEEDFORWARD, UNITS} & {*convolution.places}:
+      yield f"there is no feed-forward part; leave {FEEDFORWARD} and {UNITS} out"
+    if experts and UNITS in convolution.places:
+      yield f"experts have no convolutions on their hidden units; leave {UNITS} out"
+
   def _check_experts(self) -> None:
     """Raises ValueError for experts without hidden units."""
     for layers, dims in self._sizes_of_stacks():
@@ -264,7 +300,8 @@ class Architecture:
 
   def layer(self, use: str, n: int) -> tuple[PositionalEncoding, Variant]:
     """Returns the encoding and the variant of layer n of a stack."""
-    return form(self.position, use).layer(n), form(self.attention, use).layer(n)
+    variant = form(self.attention, use).layer(n)
+    return form(self.position, use).layer(n), self.convolution.variant(variant)
 
 
 def _built(name: str, part: Any, registry: Registry) -> Any:

@@ -9,6 +9,7 @@ import flax.linen as nn
 from transformer_jax.attention import Mixer, Variant
 from transformer_jax.models.architecture import Architecture
 from transformer_jax.models.attention_layer import Attention
+from transformer_jax.models.canon import ATTENTION, FEEDFORWARD, LayerConvolutions
 from transformer_jax.models.compatibility import form
 from transformer_jax.models.feedforward import FeedForward
 from transformer_jax.models.feedforward_kinds import FeedForwardKind
@@ -57,9 +58,12 @@ class Block(nn.Module):
     stream, carry = before
     cache_after = None
     dropout = Dropout(self.arch.dropout, self.arch.part)
+    along = LayerConvolutions(self.arch.convolution, at, cache)
+    cache = along.attention_cache
 
     def self_attention(x_BLD):
       nonlocal cache_after, carry
+      x_BLD = along(ATTENTION, "attention", x_BLD)
       if isinstance(self.variant, Mixer):
         mixing = Mixing(self.arch, self.variant, name="attention")
         update_BLD, cache_after = mixing(x_BLD, at, cache)
@@ -77,7 +81,9 @@ class Block(nn.Module):
       return dropout(update_BLD)
 
     def feedforward(x_BLD):
-      return dropout(FeedForward(self.arch, self.kind, name="feedforward")(x_BLD))
+      x_BLD = along(FEEDFORWARD, "feedforward", x_BLD)
+      layer = FeedForward(self.arch, self.kind, name="feedforward")
+      return dropout(layer(x_BLD, along))
 
     sublayers = {"attention": self_attention}
     if memory is not None:
@@ -86,7 +92,7 @@ class Block(nn.Module):
       sublayers["feedforward"] = feedforward
     norms = LayerNorms(self.arch, self.norm_placement, at, [*sublayers])
     stream = self.norm_placement(norms, stream, sublayers)
-    return (stream, carry), cache_after
+    return (stream, carry), along.cache(cache_after)
 
 
 @dataclasses.dataclass(frozen=True)

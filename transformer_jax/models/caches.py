@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from transformer_jax.attention import BoundVariant
 from transformer_jax.attention.cache import CachedText, empty
 from transformer_jax.attention.convolution import none_yet
+from transformer_jax.models.canon import empty_convolutions
 from transformer_jax.models.compatibility import form
 from transformer_jax.models.transformer import Architecture
 from transformer_jax.positions import bind, coords
@@ -43,7 +44,11 @@ def empty_cache(arch: Architecture, B: int, M: int, frozen: bool = False) -> Any
     at = coords.absent(B, M)
     at = at.replace(data={name: at.pos_BL for name in ids})
     return CachedText(empty({"token": token_BM1}, at))
-  caches = [_empty(arch, n, B, M, frozen) for n in range(arch.decoders)]
+  stack = arch.of_decoder
+  caches = [
+    empty_convolutions(stack, B, _empty(arch, n, B, M, frozen))
+    for n in range(arch.decoders)
+  ]
   return jax.tree.map(lambda *x: jnp.stack(x), *caches) if arch.scan else caches
 
 

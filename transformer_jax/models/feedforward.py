@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from transformer_jax.axes import axes_of
 from transformer_jax.matmul import project
 from transformer_jax.models.architecture import Architecture
+from transformer_jax.models.canon import UNITS, no_convolution
 from transformer_jax.models.feedforward_kinds import FeedForwardKind
 from transformer_jax.models.parameters import parameter, weight
 
@@ -36,17 +37,24 @@ class FeedForward(nn.Module):
   kind: FeedForwardKind = FeedForwardKind()
 
   @nn.compact
-  def __call__(self, x_BLD):
+  def __call__(self, x_BLD, along=no_convolution):
+    """Returns the update of the residual stream.
+
+    x_BLD   normalized input
+    along   convolutions of the layer, for hidden units
+    """
     if self.kind.experts:
       return self.of_experts(x_BLD)
-    return self.dense("", self.arch.dims.F, x_BLD)
+    return self.dense("", self.arch.dims.F, x_BLD, along)
 
-  def dense(self, prefix, F, x_BLD):
+  def dense(self, prefix, F, x_BLD, along=no_convolution):
     """Returns the output of one feed-forward layer with F hidden units."""
     D, activation = self.arch.dims.D, self.arch.activation
     inner_BLF = self.project(f"{prefix}in", "DF", (D, F), x_BLD)
+    inner_BLF = along(UNITS, "in", inner_BLF)
     if activation.gated:
       gate_BLF = self.project(f"{prefix}gate", "DF", (D, F), x_BLD)
+      gate_BLF = along(UNITS, "gate", gate_BLF)
       inner_BLF = activation(inner_BLF, gate_BLF)
     else:
       inner_BLF = activation(inner_BLF)

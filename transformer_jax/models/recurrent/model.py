@@ -42,6 +42,7 @@ FOREIGN = (
     "head",
     "feedforward_bias",
     "feedforward_kind",
+    "convolution",
     "scan",
     "remat",
     "decoder_dims",
