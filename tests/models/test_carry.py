@@ -159,22 +159,41 @@ def test_a_value_embedding_adds_a_gated_row_of_its_table():
   close(kept["value"], v_BLHE + gate_BLH[..., None] * table_VHE[[[3, 1]]])
 
 
-def test_readers_attend_to_the_keys_and_values_of_their_writer():
-  model, params = model_of({"attention": "cross_layer(gqa(2), every=3)"})
+def attended(found, n, written_by, mask_LM):
+  """Compares layer n with a softmax over the keys that another layer wrote."""
+  at = lambda place, n: np.asarray(found[place][f"decoder/layer_{n}/attention"][0])
+  for place in ("key", "value"):
+    assert (at(place, n) == at(place, written_by)).all()
+  group = 4 // at("key", n).shape[1]
+  k_MHK, v_MHK = (np.repeat(at(place, n), group, axis=1) for place in ("key", "value"))
+  s_HLM = np.einsum("LHK,MHK->HLM", at("query", n), k_MHK) / 2
+  s_HLM[:, ~mask_LM] = -np.inf
+  w_HLM = np.exp(s_HLM - s_HLM.max(-1, keepdims=True))
+  w_HLM /= w_HLM.sum(-1, keepdims=True)
+  close(at("output", n), np.einsum("HLM,MHK->LHK", w_HLM, v_MHK))
+
+
+def captured(model, params):
   places = ("query", "key", "value", "output")
   look = lambda p: capture.run(model, p, TOKENS[:1], want=places)[1]
-  found = jax.jit(look)(params)
-  at = lambda place, n: np.asarray(found[place][f"decoder/layer_{n}/attention"][0])
+  return jax.jit(look)(params)
+
+
+def test_readers_attend_to_the_keys_and_values_of_their_writer():
+  model, params = model_of({"attention": "cross_layer(gqa(2), every=3)"})
+  found = captured(model, params)
   for n in (1, 2):
     assert "key_DGK" not in params["decoder"][f"layer_{n}"]["attention"]
-    assert (at("key", n) == at("key", 0)).all()
-    assert (at("value", n) == at("value", 0)).all()
-    k_MHK, v_MHK = (np.repeat(at(place, 0), 2, axis=1) for place in ("key", "value"))
-    s_HLM = np.einsum("LHK,MHK->HLM", at("query", n), k_MHK) / 2
-    s_HLM[:, ~np.tri(12, dtype=bool)] = -np.inf
-    w_HLM = np.exp(s_HLM - s_HLM.max(-1, keepdims=True))
-    w_HLM /= w_HLM.sum(-1, keepdims=True)
-    close(at("output", n), np.einsum("HLM,MHK->LHK", w_HLM, v_MHK))
+    attended(found, n, 0, np.tri(12, dtype=bool))
+
+
+def test_upper_layers_read_the_keys_of_the_first_of_them():
+  model, params = model_of({"attention": "yoco(window(3), multihead, 1)"})
+  found, causal = captured(model, params), np.tri(12, dtype=bool)
+  attended(found, 0, 0, causal & ~np.tri(12, k=-3, dtype=bool))
+  attended(found, 1, 1, causal)
+  attended(found, 2, 1, causal)
+  assert "key_DHK" not in params["decoder"]["layer_2"]["attention"]
 
 
 def test_shared_keys_are_cached_once():

@@ -252,10 +252,24 @@ PATTERNS = {
   "bigbird(2, 1, 1, 0)": (17, 28, lambda i, j: i < 2 or j < 2 or i // 2 == j // 2),
 }
 
-# Variants whose formula a test of their own compares: a file of tests/attention, test.
+# Variants whose formula a test of their own compares: a file of tests, and the test.
 COMPARED = {
   "alternate": ("test_patterns", "test_layers_take_turns"),
+  "by_layer": ("test_patterns", "test_layers_take_turns"),
   "cosine": ("test_conditioning", "test_cosine_attention"),
+  "cross_layer": (
+    "test_carry",
+    "test_readers_attend_to_the_keys_and_values_of_their_writer",
+  ),
+  "value_embedding": (
+    "test_carry",
+    "test_a_value_embedding_adds_a_gated_row_of_its_table",
+  ),
+  "value_residual": (
+    "test_carry",
+    "test_values_of_the_first_layer_are_mixed_into_later_ones",
+  ),
+  "yoco": ("test_carry", "test_upper_layers_read_the_keys_of_the_first_of_them"),
   "l2_distance": ("test_options", "test_layers_of_x_transformers"),
   "laser": ("test_options", "test_layers_of_x_transformers"),
   "xsa": ("test_exclusive", "test_the_part_along_the_own_value_is_taken_away"),
