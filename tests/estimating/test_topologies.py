@@ -100,3 +100,13 @@ def test_what_does_not_fit_is_an_answer_and_no_failure(tmp_path):
   assert not run["compiled"]["fits"] and run["compiled"]["peak_bytes"] >= 0.9 * needed
   assert run["compiled"]["hbm_bytes"] == 15.75 * 2**30
   assert run["estimated"] == {} and "0 of 1 variants fit" in printed
+
+
+@pytest.mark.slow  # 30 s
+def test_a_mixer_is_compiled_for_chips_that_split_a_text(tmp_path):
+  """Chips send states and the last tokens of convolutions: less than the text."""
+  words = "--config.model.attention=gated_delta", "--config.model.layers=1"
+  sizes = "--config.mesh.sequence=4", "--config.seeds=(0,)", "--config.train.length=64"
+  found, _ = estimated(tmp_path, "--topology=v5e:2x2", *ONE, *words, *sizes)
+  compiled = found["runs"][0]["compiled"]
+  assert compiled["fits"] and compiled["sent_bytes_collective_permute"] > 0

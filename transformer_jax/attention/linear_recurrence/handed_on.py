@@ -32,7 +32,9 @@ def handed_on(
     here = jax.lax.axis_index(SEQUENCE)
     K = state_BHKE.shape[2]
     state_BHKE = jnp.where(here == 0, state_BHKE, 0.0)
-    identity_BHKK = jnp.broadcast_to(jnp.eye(K), (*state_BHKE.shape[:3], K))
+    identity_BHKK = jnp.broadcast_to(
+      jnp.eye(K, dtype=jnp.float32), (*state_BHKE.shape[:3], K)
+    )
     both = jnp.concatenate([state_BHKE, identity_BHKK], axis=-1)
     out, last = form(tokens.widened(K), both)
     before_BHKE, after_BHKE = join_parts(
