@@ -39,6 +39,7 @@ WHOLE = (
   *HYBRIDS,
   "gpt2",
   "gemma2",
+  "gemma3n_text",
   "deepseek_v3",
   "bert_mlm",
   "vit",

@@ -20,6 +20,7 @@ from transformer_jax.models.parameters import (
   Parameters,
 )
 from transformer_jax.models.residual import Placement, ResidualConnection
+from transformer_jax.models.residual.base import EMBEDDING
 from transformer_jax.positions import PositionalEncoding
 
 
@@ -85,11 +86,19 @@ class Block(nn.Module):
       layer = FeedForward(self.arch, self.kind, name="feedforward")
       return dropout(layer(x_BLD, along))
 
+    def embedding(x_BLD):
+      kind = self.arch.embedding
+      params = Parameters(kind.layer_init, self.arch.dims, name=EMBEDDING)()
+      activation = self.arch.activation
+      return dropout(kind.in_layer(params, x_BLD, carry.arrays, activation))
+
     sublayers = {"attention": self_attention}
     if memory is not None:
       sublayers["cross"] = cross_attention
     if self.arch.dims.F or self.kind.experts:
       sublayers["feedforward"] = feedforward
+    if self.arch.embedding.in_layers:
+      sublayers[EMBEDDING] = embedding
     norms = LayerNorms(self.arch, self.norm_placement, at, [*sublayers])
     stream = self.norm_placement(norms, stream, sublayers)
     return (stream, carry), along.cache(cache_after)
@@ -105,6 +114,8 @@ class LayerNorms:
   placement   of this layer
   at          coordinates of the tokens
   sublayers   names of the layer's sublayers, in their order
+  found       parameters of connections so far: a placement around another one may read
+              those of a sublayer, too
 
   >>> LayerNorms(None, None, None, ["attention"]).sublayers
   ['attention']
@@ -114,11 +125,15 @@ class LayerNorms:
   placement: Placement
   at: Any
   sublayers: list[str]
+  found: dict[str, Any] = dataclasses.field(default_factory=dict)
 
   def __call__(self, name):
     layer = NormLayer(self.arch.norm, name=f"{name}_norm")
     return functools.partial(layer, at=self.at)
 
   def connection(self, name):
-    one = ResidualConnection(self.placement, self.sublayers.index(name))
-    return Parameters(one.init, self.arch.dims, name=f"{name}_residual")()
+    if name not in self.found:
+      one = ResidualConnection(self.placement, self.sublayers.index(name))
+      module = Parameters(one.init, self.arch.dims, name=f"{name}_residual")
+      self.found[name] = module()
+    return self.found[name]

@@ -19,8 +19,9 @@ Params = dict[str, jax.Array]
 class Embedding:
   """Base class of input embeddings: vectors of a task's input.
 
-  norm    normalizes the sum of embeddings and positions; None: no norm
-  table   whether the input indexes rows of embedding_VD
+  norm        normalizes the sum of embeddings and positions; None: no norm
+  table       whether the input indexes rows of embedding_VD
+  in_layers   whether each layer has an embedding of its own, and adds it at its end
 
   >>> embeddings["tokens"].table, embeddings["patches"].table
   (True, False)
@@ -28,6 +29,7 @@ class Embedding:
 
   norm: Any = None
   table: ClassVar[bool]
+  in_layers: ClassVar[bool] = False
 
   def init(self, key: jax.Array, dims: Dims) -> Params:
     """Returns parameters besides embedding_VD."""
@@ -35,6 +37,27 @@ class Embedding:
 
   def __call__(self, params: Params, x: jax.Array, at: Coords) -> jax.Array:
     """Returns x_BLD before the norm, from rows of the table or from the input."""
+    raise NotImplementedError
+
+  def layer_init(self, key: jax.Array, dims: Dims) -> Params:
+    """Returns the parameters of one layer's embedding."""
+    raise NotImplementedError
+
+  def shared_init(self, key: jax.Array, dims: Dims) -> Params:
+    """Returns the parameters that the embeddings of all layers share."""
+    raise NotImplementedError
+
+  def in_layer(
+    self, params: Params, x_BLD: jax.Array, carried: dict[str, Any], activation: Any
+  ) -> jax.Array:
+    """Returns a layer's update of x_BLD by its embedding.
+
+    params       of `layer_init`
+    x_BLD        the residual stream
+    carried      `token_BL`; `embedded_BLD`, input of the first layer; `embedding`, the
+                 parameters of `shared_init`
+    activation   of feed-forward layers
+    """
     raise NotImplementedError
 
   def places(self, read: jax.Array) -> int:

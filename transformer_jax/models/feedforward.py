@@ -55,9 +55,9 @@ class FeedForward(nn.Module):
     if activation.gated:
       gate_BLF = self.project(f"{prefix}gate", "DF", (D, F), x_BLD)
       gate_BLF = along(UNITS, "gate", gate_BLF)
-      inner_BLF = activation(inner_BLF, gate_BLF)
+      inner_BLF = activation(inner_BLF, self.kind.sparsify(gate_BLF))
     else:
-      inner_BLF = activation(inner_BLF)
+      inner_BLF = activation(self.kind.sparsify(inner_BLF))
     return self.project(f"{prefix}out", "FD", (F, D), inner_BLF)
 
   def project(self, name, axes, shape, x):

@@ -92,7 +92,9 @@ class Stack(nn.Module):
 
   def open(self, x_BLD):
     """Returns the residual stream before the first layer."""
-    return self.arch.norm_placement.open(x_BLD)
+    placement = self.arch.norm_placement
+    params = Parameters(placement.open_init, self.arch.dims, name="residual_open")()
+    return placement.open(params, x_BLD)
 
   def close(self, stream):
     """Returns x_BLD after the last layer."""
@@ -103,12 +105,17 @@ class Stack(nn.Module):
   def first_carry(self, x_BLD, token_BL):
     """Returns what the first layer finds: ids of tokens that some layer reads.
 
-    A loop over layers needs room for what they will hand on.
+    Layers with embeddings of their own read x_BLD as well, and share parameters. A loop
+    over layers needs room for what they will hand on.
     """
     variants = [self.arch.layer(self.use, n)[1] for n in range(self.layers)]
     carry = Carry()
-    if any(variant.reads_tokens for variant in variants):
+    embedding = self.arch.embedding
+    if embedding.in_layers or any(variant.reads_tokens for variant in variants):
       carry = carry.put("token_BL", token_BL)
+    if embedding.in_layers:
+      shared = Parameters(embedding.shared_init, self.arch.dims, name="embedding")()
+      carry = carry.put("embedding", shared).put("embedded_BLD", x_BLD)
     if self.arch.scan and variants[0].overrides("reserved"):
       projections = variants[0].projections().fit(self.arch.dims)
       kept = projections.kept_shapes(self.arch.dims, x_BLD)

@@ -35,6 +35,7 @@ class QKNorm(Variant):
   after      the norm follows the rotation, and whatever else the encoding does to
              queries and keys, as in nanochat and Llama 4
   queries    False: keys alone
+  keys       False: queries alone, where an earlier layer has normed the keys
 
   >>> import jax
   >>> import numpy as np
@@ -54,6 +55,7 @@ class QKNorm(Variant):
   gain: bool = True
   after: bool = False
   queries: bool = True
+  keys: bool = True
 
   def __post_init__(self):
     if self.offset and not self.gain:
@@ -66,10 +68,11 @@ class QKNorm(Variant):
     def start(*shape):
       return jnp.ones(shape) - self.offset
 
-    normed = ("query", "key") if self.queries else ("key",)
+    normed = ("query",) * self.queries + ("key",) * self.keys
     if not (self.together or self.per_head):
       return {f"{name}_gain_K": start(dims.K) for name in normed}
     sizes = {"key_gain_GK": dims.G} if dims.G else {"key_gain_HK": dims.H}
+    sizes = sizes if self.keys else {}
     sizes = ({"query_gain_HK": dims.H} if self.queries else {}) | sizes
     return {name: start(heads, dims.K) for name, heads in sizes.items()}
 
@@ -89,7 +92,9 @@ class QKNorm(Variant):
 
     if self.queries:
       q_BLHK = self.normalize(q_BLHK, gain("query_gain_"))
-    return q_BLHK, self.normalize(k_BMGK, gain("key_gain_"))
+    if self.keys:
+      k_BMGK = self.normalize(k_BMGK, gain("key_gain_"))
+    return q_BLHK, k_BMGK
 
   def normalize(self, x_BLHK: jax.Array, gain: jax.Array | None) -> jax.Array:
     """Returns vectors with a mean square of one, times gain_K or gain_HK."""

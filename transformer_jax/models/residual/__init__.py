@@ -1,8 +1,10 @@
 """Residual connections of a layer, and the placement of its norms."""
 
 from transformer_jax.models.residual import (
+  altup,
   attention_residuals,
   hyper_connections,
+  laurel,
   placement_list,
   residual_scales,
   x0_skip,
@@ -32,8 +34,10 @@ __all__ = [
   "SandwichNorm",
   "Stream",
   "UpdateNorm",
+  "altup",
   "attention_residuals",
   "hyper_connections",
+  "laurel",
   "placement_list",
   "placements",
   "residual_scales",

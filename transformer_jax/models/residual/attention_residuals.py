@@ -60,7 +60,7 @@ class AttentionResiduals(Placement):
   def close_init(self, key, dims):
     return self.init(key, dims, 0)
 
-  def open(self, x_BLD):
+  def open(self, params, x_BLD):
     return (x_BLD,)
 
   def __call__(self, norm, outputs, parts):
@@ -115,7 +115,7 @@ class StateAttention(Placement):
       **{f"{name}_gain_D": jnp.ones(D) for name in ("inner", "query", "key")},
     }
 
-  def open(self, x_BLD):
+  def open(self, params, x_BLD):
     return (x_BLD,)
 
   def __call__(self, norm, states, parts):

@@ -14,6 +14,7 @@ from transformer_jax.axes import Dims
 from transformer_jax.spec import Registry
 
 Arrays = dict[str, jax.Array]
+EMBEDDING = "embedding"  # sublayer that adds what the layer's own embedding holds
 Sublayer = Callable[[jax.Array], jax.Array]
 Stream = Any  # x_BLD; or a pytree of what a placement hands from layer to layer
 
@@ -53,7 +54,11 @@ class Placement:
     """Returns the parameters of the connection of a layer's sublayer, from 0."""
     return {}
 
-  def open(self, x_BLD: jax.Array) -> Stream:
+  def open_init(self, key: jax.Array, dims: Dims) -> Arrays:
+    """Returns the parameters of `open`."""
+    return {}
+
+  def open(self, params: Arrays, x_BLD: jax.Array) -> Stream:
     """Returns the stream before the first layer."""
     return x_BLD
 

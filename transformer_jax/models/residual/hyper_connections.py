@@ -23,7 +23,7 @@ class Streams(Placement):
   A subclass computes from the streams what a sublayer reads, the weights of its result
   in each stream, and the streams mixed with one another.
 
-  >>> placements.build("hyper_connections").open(jnp.ones((1, 2, 4))).shape
+  >>> placements.build("hyper_connections").open({}, jnp.ones((1, 2, 4))).shape
   (1, 2, 4, 4)
   """
 
@@ -35,7 +35,7 @@ class Streams(Placement):
         f"streams is {self.streams!r}; write a number of residual streams, as streams=4"
       )
 
-  def open(self, x_BLD):
+  def open(self, params, x_BLD):
     x_BL1D = x_BLD[:, :, None]
     B, L, _, D = x_BL1D.shape
     return jnp.broadcast_to(x_BL1D, (B, L, self.streams, D))

@@ -23,7 +23,7 @@ class EmbeddingSkip(Placement):
   start   first value of b; a starts at 1
 
   >>> skip = placements.build("x0_skip(post)")
-  >>> skip.inner.final_norm, skip.open(4.0)
+  >>> skip.inner.final_norm, skip.open({}, 4.0)
   (False, (4.0, 4.0))
   """
 
@@ -47,8 +47,11 @@ class EmbeddingSkip(Placement):
       return inner
     return inner | {"gain": jnp.ones(()), "first_gain": jnp.asarray(float(self.start))}
 
-  def open(self, x_BLD):
-    return self.inner.open(x_BLD), x_BLD
+  def open_init(self, key, dims):
+    return self.inner.open_init(key, dims)
+
+  def open(self, params, x_BLD):
+    return self.inner.open(params, x_BLD), x_BLD
 
   def __call__(self, norm, stream, parts):
     x, first_BLD = stream
