@@ -47,6 +47,20 @@ def test_states_after_each_layer_are_those_recorded(tmp_path, case):
       near(update_BLD, expected, f"attention of layer {layer}")
 
 
+def test_streams_after_each_layer_are_those_recorded(tmp_path):
+  loaded, there = loaded_of(tmp_path, "gemma3n_text")
+  real_L = there["attention_mask"][-1] > 0  # of the last text, which has padding
+  _, found = run(loaded, there["input_ids"][-1:, real_L])
+  first_BLD = found["state"]["decoder/embedding"]
+  near(first_BLD, there["hidden_states/0"][:, real_L, :24], "the first stream")
+  for layer in range(4):
+    side_by_side = (1, real_L.sum(), 72)
+    states = found["state"][f"decoder/layer_{layer}"].reshape(side_by_side)
+    near(states, there[f"hidden_states/{layer + 1}"][:, real_L], f"layer {layer}")
+  update_BLD = found["update"]["decoder/layer_0/attention"]
+  near(update_BLD, there["layer0_attn_out"][:, real_L], "attention of layer 0")
+
+
 @pytest.mark.parametrize("case", THREE_AXES)
 def test_positions_of_three_axes_are_those_recorded(tmp_path, case):
   loaded, there = loaded_of(tmp_path, case)

@@ -29,6 +29,7 @@ CARRIED = [
 ]
 MODELS = [{"attention": spec} for spec in CARRIED]
 MODELS += [{"norm_placement": name} for name in placements]
+MODELS += [{"embedding": "layer_tokens(width=6)", "norm_placement": "altup(laurel)"}]
 # Those that a mesh meets quickly: a carry, keys of another layer, streams, a tuple.
 QUICK = "gqa(2) + value_residual", "yoco", "mhc", "attention_residuals"
 ON_MESHES = [

@@ -1,4 +1,4 @@
-"""Hybrids that fuzz.py records: models with mixers, and their random configs."""
+"""Models of layers of several kinds that fuzz.py records: their random configs."""
 
 TEXT = dict(vocab_size=17, bos_token_id=1, eos_token_id=2, pad_token_id=0)
 SIZES = TEXT | dict(
@@ -108,8 +108,30 @@ FAMILIES = {
     hidden_act=["silu", "silu", "gelu"], num_key_value_heads=[1, 2],
     linear_conv_kernel_dim=[2, 3], num_hidden_layers=[2, 4],
   )),
+  "gemma3n_text": ("Gemma3nText", "ForCausalLM", SIZES | dict(
+    head_dim=8, sliding_window=3, num_hidden_layers=4, laurel_rank=5,
+    vocab_size_per_layer_input=17, hidden_size_per_layer_input=6, altup_num_inputs=3,
+    num_kv_shared_layers=2, activation_sparsity_pattern=[0.8, 0.0, 0.0, 0.5],
+    layer_types=["sliding_attention", "full_attention"] * 2,
+  ), TIES | dict(
+    head_dim=[4, 8], attention_bias=[False, True], rms_norm_eps=[1e-6, 0.1],
+    hidden_activation=["gelu_pytorch_tanh", "silu"], sliding_window=[2, 4],
+    final_logit_softcapping=[2.0, 30.0], num_kv_shared_layers=[0, 1, 2],
+    layer_types=[["full_attention", "sliding_attention"] * 2],
+    altup_num_inputs=[2, 4], altup_active_idx=[0, 1], altup_coef_clip=[0.1],
+    altup_correct_scale=[True, False], laurel_rank=[1, 3],
+    vocab_size_per_layer_input=[8, 17], hidden_size_per_layer_input=[4, 8],
+    activation_sparsity_pattern=[None, [0.95] * 4, [0.0, 0.3, 0.0, 0.3]],
+    intermediate_size=[[20] * 4, [20, 24, 20, 20]],
+    rope_parameters=[None, *(
+      {"full_attention": words, "sliding_attention": {
+        "rope_type": "default", "rope_theta": 50.0,
+      }} for words in ROPES
+    )],
+  )),
 }  # fmt: skip
 # Classes besides those that write.
 CLASSES = dict.fromkeys(FAMILIES, ["Model"]) | {
   "qwen3_next": ["ForSequenceClassification", "ForTokenClassification", "Model"],
+  "gemma3n_text": ["Model"],
 }  # fmt: skip

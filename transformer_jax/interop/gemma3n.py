@@ -1,6 +1,6 @@
 """Gemma 3n, text models."""
 
-from transformer_jax.attention import attentions
+from transformer_jax.attention import Variant, attentions
 from transformer_jax.attention.variants.layered import LayerList
 from transformer_jax.attention.variants.shared_keys import ReadsKeys, WritesKeys
 from transformer_jax.interop import names
@@ -36,7 +36,7 @@ class Gemma3n(Gemma3):
   >>> [arch.attention.layer(n).kv_from for n in (18, 19, 20, 24)]
   ['', '', 'sliding_attention', 'full_attention']
   >>> arch.norm_placement
-  AltUp(inner=Laurel(rank=64), streams=4, active=0, clip=0.0)
+  AltUp(inner=Laurel(rank=64), streams=4, active=0, clip=0.0, scaled=True)
   """
 
   called = "Gemma3n"
@@ -51,6 +51,8 @@ class Gemma3n(Gemma3):
   )  # fmt: skip
   # Weights are clipped in training alone. The scale of scores is 1.
   harmless = f"{Gemma2.harmless} altup_coef_clip query_pre_attn_scalar"
+  # A model that does not scale has the tensor, too.
+  ignored = r"layers\.\d+\.altup\.correct_output_scale"
   sizes = Gemma3.sizes | dict(F=lambda config: units(config))
   table = {
     **Gemma3.table,
@@ -80,13 +82,15 @@ class Gemma3n(Gemma3):
     return rows
 
   def parts(self, config):
-    config.need(altup_correct_scale=True)
     active = or_zero(config, "altup_active_idx")
     epsilon = config.number("rms_norm_eps")
     return super().parts(config) | dict(
       attention=self.layers(config),
       norm_placement=AltUp(
-        Laurel(config.whole("laurel_rank")), config.whole("altup_num_inputs"), active
+        Laurel(config.whole("laurel_rank")),
+        streams=config.whole("altup_num_inputs"),
+        active=active,
+        scaled=config.flag("altup_correct_scale", True),
       ),
       feedforward_kind=self.sparsity(config),
       embedding=LayerTokens(
@@ -117,7 +121,7 @@ class Gemma3n(Gemma3):
       )
     last = {kind: n for n, kind in enumerate(kinds[:own])}
     readers = {*kinds[own:]}
-    variants = []
+    variants: list[Variant] = []
     for n, kind in enumerate(kinds):
       if n >= own:
         variants.append(ReadsKeys(self.variant(config, kind, keys=False), kind))

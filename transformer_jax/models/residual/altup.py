@@ -39,6 +39,7 @@ class AltUp(Placement):
   streams   N
   active    stream that the layer computes, from 0
   clip      largest absolute weight of p and c; 0: any
+  scaled    False: embeddings of layers read the active stream itself
 
   >>> residual = placements.build("altup(pre, streams=2)")
   >>> eye_DD = jnp.eye(2)
@@ -51,6 +52,7 @@ class AltUp(Placement):
   streams: int = 4
   active: int = 0
   clip: float = 0.0
+  scaled: bool = True
 
   def __post_init__(self):
     object.__setattr__(self, "inner", placements.build(self.inner))
@@ -65,6 +67,8 @@ class AltUp(Placement):
       )
     if isinstance(self.clip, bool) or not self.clip >= 0:
       raise SpecError(f"altup: clip is {self.clip!r}; write a number from 0")
+    if not isinstance(self.scaled, bool):
+      raise SpecError(f"altup: scaled is {self.scaled!r}; write True or False")
     if type(self.inner).open is not Placement.open:
       raise SpecError(
         f"altup: {placements.name_of(self.inner)} has a residual stream of its own"
@@ -87,7 +91,7 @@ class AltUp(Placement):
       "router_DR": jax.random.normal(key, (D, N)) * D**-0.5,
       "predict_RSN": jnp.zeros((N, N, N)),
       "correct_RN": jnp.zeros((N, N)),
-      "scale_D": jnp.ones(D),
+      **({"scale_D": jnp.ones(D)} if self.scaled else {}),
     }
 
   def open_init(self, key, dims):
@@ -138,7 +142,9 @@ class AltUp(Placement):
     x_BLND = wide_BLND.astype(dtype)
     if EMBEDDING not in parts:
       return x_BLND
-    read_BLD = x_BLND[:, :, self.active] * params["scale_D"].astype(dtype)
+    read_BLD = x_BLND[:, :, self.active]
+    if self.scaled:
+      read_BLD = read_BLD * params["scale_D"].astype(dtype)
     update_BLD = norm(f"{EMBEDDING}_update")(parts[EMBEDDING](read_BLD))
     return x_BLND.at[:, :, 1:].add(update_BLD[:, :, None])
 

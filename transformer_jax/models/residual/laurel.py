@@ -38,7 +38,9 @@ class Laurel(Placement):
 
   def __post_init__(self):
     if not whole(self.rank, 1):
-      raise SpecError(f"laurel: rank is {self.rank!r}; write a number from 1, as rank=64")
+      raise SpecError(
+        f"laurel: rank is {self.rank!r}; write a number from 1, as rank=64"
+      )
 
   def init(self, key, dims, sublayer):
     if sublayer:
