@@ -8,7 +8,7 @@ from typing import Any
 
 from experiments.catalogue.parts import paper, render, table
 from transformer_jax import interop
-from transformer_jax.attention import Variant, attentions
+from transformer_jax.attention import attentions
 from transformer_jax.attention.variants.variant_sum import Sum
 from transformer_jax.interop.harmless import REASONS
 from transformer_jax.interop.hf_config import HFConfig
@@ -96,7 +96,7 @@ def spec(registry: Registry, thing: Any) -> str:
   """Returns an object's spec: its name and changed arguments, without numbers."""
   if isinstance(thing, Sum):
     return " + ".join(spec(registry, part) for part in thing.parts)
-  name = thing.name if isinstance(thing, Variant) else registry.name_of(thing)
+  name = registry.name_of(thing)
   given = []
   for field in dataclasses.fields(thing):
     value = getattr(thing, field.name)
@@ -104,7 +104,7 @@ def spec(registry: Registry, thing: Any) -> str:
     if layers:  # some of which are alike
       kinds = dict.fromkeys(spec(registry, part).replace("`", "") for part in value)
       given.append(f"({', '.join(kinds)})")
-    elif isinstance(value, Variant):
+    elif isinstance(value, registry.base):
       given.append(spec(registry, value).replace("`", ""))
     elif isinstance(value, (bool, str)) and value != field.default:
       given.append(f"{field.name}={value!r}")
