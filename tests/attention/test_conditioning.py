@@ -130,6 +130,17 @@ def test_gains_of_queries_and_keys_may_be_those_of_a_head(offset):
   )
 
 
+def test_queries_alone_may_be_normalized():
+  variant, params = start("qk_norm(keys=False)", query_gain_K=np.full(K, 2.0))
+  assert list(params) == ["query_gain_K"]
+  q, k = variant.condition(params, jnp.asarray(Q[None]), KEYS[None])
+  want = 2 * Q / np.sqrt(np.mean(Q**2, axis=-1, keepdims=True) + 1e-6)
+  np.testing.assert_allclose(q[0], want, rtol=1e-5)
+  np.testing.assert_array_equal(k[0], KEYS)
+  with pytest.raises(SpecError, match="leave one of them True"):
+    attentions.build("qk_norm(queries=False, keys=False)")
+
+
 def test_queries_are_normalized_before_they_are_turned():
   """Unequal gains of a rotated pair do not commute with the rotation."""
   gain = 1 + np.arange(K) / K

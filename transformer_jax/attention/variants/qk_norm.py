@@ -60,6 +60,8 @@ class QKNorm(Variant):
   def __post_init__(self):
     if self.offset and not self.gain:
       raise SpecError("qk_norm: offset is added to gains; write gain=True, or offset=0")
+    if not (self.queries or self.keys):
+      raise SpecError("qk_norm: queries or keys are normed; leave one of them True")
 
   def init(self, key, dims):
     if not self.gain:
