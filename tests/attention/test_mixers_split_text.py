@@ -95,7 +95,7 @@ def holes():
 
 
 @pytest.mark.parametrize("mesh", MESHES, ids=str)
-@pytest.mark.parametrize("spec", ["gated_delta"])
+@pytest.mark.parametrize("spec", ["gated_delta", "gated_conv", "rg_lru"])
 def test_a_model_on_devices_that_split_a_text(spec, mesh):
   (model, params), at = model_of(spec), holes()
   real = at.real_BL[..., None]

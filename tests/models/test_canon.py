@@ -127,7 +127,7 @@ def test_one_program_for_all_layers_recomputed_and_on_a_mesh():
     {"params": p}, TOKENS, coords.consecutive(1, 20), None, c, method="decode"
   )
   close(jax.jit(decode)(params, cache)[0], each)
-  mesh = sharding.make_mesh(data=2, tensor=2, fsdp=2)
+  mesh = sharding.make_mesh(sequence=2, tensor=2, fsdp=2)
   with jax.set_mesh(mesh):
     placed = jax.device_put(params, sharding.split(mesh, params))
     found = jax.jit(jax.value_and_grad(loss))(placed)
