@@ -25,10 +25,11 @@ from transformer_jax.positions import PositionalEncoding
 MIXERS = ["name", "what it does", "paper", "parameters", "numbers of a text in a cache"]
 CHANGES = {  # descriptions of the hooks of variants
   "projections": "projections",
+  "share": "keys and values, by layer",
   "taps": "queries, keys, values",
   "condition": "queries and keys",
   "scale": "scale",
-  "temperature": "queries and keys",
+  "temperature": "queries",
   "dot": "scores",
   "score": "scores",
   "logits": "scores",

@@ -64,7 +64,7 @@ def sweep() -> Plan:
 
 
 def rates() -> Plan:
-  """Tries three learning rates of each optimizer, with one seed."""
+  """Tries some learning rates of each optimizer, with one seed."""
   tried = [
     Change(
       {"seeds": (0,), "model.position": name, "train.optimizer": spec.format(rate)},

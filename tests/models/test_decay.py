@@ -19,6 +19,12 @@ KEY = jax.random.key(0)
 VECTORS = "query_shift_HK key_shift_HK value_shift_HK key_shift_GK value_shift_GK"
 VECTORS += " value_shift_HE energy_shift_HK gate_shift_HE shift_NW hidden_shift_NW"
 VECTORS += " query_gain_HK key_gain_HK key_gain_GK content_HK position_HK"
+VECTORS += " bonus_HK decay_shift_HK forget_shift_HK input_shift_HE rate_HE"
+VECTORS += " key_mix_shift_GK query_mix_shift_HK value_mix_shift_GE value_mix_shift_HE"
+VECTORS += (
+  " read_mix_shift_GK write_mix_shift_GK mix_shift_HE norm_gain_HE norm_shift_HE"
+)
+VECTORS += " rate_shift_HK step_shift_HK recurrence_shift_HE removed_HK replaced_HK"
 VECTORS += " phase_HK row_HR column_HR log_frequency_HR energy_HK key_HK query_HK"
 OPTIONS = ["multihead(bias=True, value=8)", "gqa(2, bias=True)", "gated(start=0.0)"]
 OPTIONS += ["gated(headwise=True)", "additive(bias=True)"]
@@ -45,7 +51,13 @@ def of_encoding(encoding):
 def names():
   """The names of the parameters of everything registered."""
   found = set()
-  for spec in [*positions, "grape_a('both')", "grape_m(per_head=True)", "cpb(depth=2)"]:
+  others = {"liere": "liere(block=4)"}
+  for spec in [
+    *(others.get(name, name) for name in positions),
+    "grape_a('both')",
+    "grape_m(per_head=True)",
+    "cpb(depth=2)",
+  ]:
     found |= of_encoding(positions.build(spec))
   specs = [spec for name in attentions for spec in ARGUMENTS.get(name, [name])]
   for spec in specs + OPTIONS:

@@ -25,6 +25,7 @@ PARTS = dict(
   position="rope(base=5e5)", core="dense", attention="gqa(2) + window(8)",
   norm="layernorm", activation="swiglu", norm_placement="post",
   embedding="tokens(power=0.0)", head="linear(bias=True)",
+  feedforward_kind="dense", convolution="canon('AC')",
 )  # fmt: skip
 
 

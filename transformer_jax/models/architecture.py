@@ -200,21 +200,35 @@ class Architecture:
   def _check_carry(self) -> None:
     """Raises ValueError where a layer reads what no earlier one hands on."""
     for layers in (self.encoders, self.decoders):
-      written = set()
+      writers: dict[str, int] = {}
       for n in range(layers):
         variant = self.attention.layer(n)
-        if variant.kv_from and variant.kv_from not in written:
-          raise ValueError(
-            f"attention={variant.name}: layer {n} reads the keys and values"
-            f" '{variant.kv_from}', which no earlier layer writes; let an earlier one"
-            " write them"
-          )
-        written.add(variant.kv_as)
+        if variant.kv_from:
+          self._check_reader(variant, n, writers.get(variant.kv_from))
+        if variant.kv_as:
+          writers[variant.kv_as] = n
         if variant.reads_tokens and not self.embedding.table:
           raise ValueError(
             f"attention={variant.name} reads the ids of tokens, and this model's"
             " embedding reads none; use another attention, or embedding=tokens"
           )
+
+  def _check_reader(self, variant: Variant, n: int, writer: int | None) -> None:
+    """Raises ValueError for a layer whose keys are written nowhere, or turned apart."""
+    if writer is None:
+      raise ValueError(
+        f"attention={variant.name}: layer {n} reads the keys and values"
+        f" '{variant.kv_from}', which no earlier layer writes; let an earlier one"
+        " write them"
+      )
+    own, other = (self.position.layer(layer) for layer in (n, writer))
+    turned = own.overrides("rotate") or own.overrides("transform_qk")
+    if own != other or (turned and own.per_layer):
+      raise ValueError(
+        f"attention={variant.name}: layer {n} reads the keys of layer {writer}, which"
+        f" {self.position.name} encodes in another way; use one encoding for both, as"
+        " position=rope"
+      )
 
   def _check_convolution(self) -> None:
     """Raises ValueError for a convolution at a place that the layers do not have."""

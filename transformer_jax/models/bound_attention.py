@@ -21,6 +21,7 @@ class Read:
   kv           keys and values, rotated or not yet; or MLA's latent
   q_at, k_at   coordinates of queries and of keys
   own_BLHE     the tokens' own values, if the variant reads them
+  rotated      whether keys are rotated already
 
   >>> at = jax.numpy.arange(3)[None]
   >>> Read({"key": at}, at, at).own_BLHE is None
@@ -31,6 +32,7 @@ class Read:
   q_at: Coords
   k_at: Coords
   own_BLHE: jax.Array | None = None
+  rotated: bool = dataclasses.field(default=False, metadata={"static": True})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +93,7 @@ class BoundAttention:
       _, read = self._rotate(q_BLHK, read)
     read, cache = self._remember(read, cache)
     q_at = newest(read.k_at, cache, x_BLD.shape[1])
-    read = dataclasses.replace(read, q_at=q_at)
+    read = dataclasses.replace(read, q_at=q_at, rotated=once or frozen)
     carry = carry.put(kind.kv_as, read) if kind.kv_as else carry
     if frozen:
       q_BLHK, _ = self._rotate(q_BLHK, read)
@@ -129,9 +131,8 @@ class BoundAttention:
     These are rotated already, unless later tokens change the rotation.
     """
     read: Read = carry.arrays[self.variant.variant.kv_from]
-    once, _ = self._when_to_rotate(read.k_at, None)
     q_BLHK, rotated = self._rotate(q_BLHK, read)
-    return q_BLHK, read if once else rotated
+    return q_BLHK, read if read.rotated else rotated
 
   def output(self, out_BLHE: jax.Array, x_BLD: jax.Array, read: Read) -> jax.Array:
     """Returns the update of the residual stream, x_BLD, from the heads' outputs."""

@@ -61,7 +61,8 @@ class YOCO(Layered):
   """All upper layers read the keys and values that the first of them makes.
 
   You only cache once: the lower layers have attention of bounded memory, a window or a
-  mixer, so that one cache grows with the text. Sun et al.
+  mixer, so that one cache grows with the text. Sun et al., 2024,
+  https://arxiv.org/abs/2405.05254.
 
   lower    attention of the lower layers
   upper    attention of the upper layers

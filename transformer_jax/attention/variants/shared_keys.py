@@ -4,6 +4,7 @@ import dataclasses
 
 from transformer_jax.attention.projections import Projections
 from transformer_jax.attention.variants.base import Variant
+from transformer_jax.attention.variants.variant_sum import Sum
 from transformer_jax.forwarding import computed, forward, of_field
 from transformer_jax.spec import SpecError
 
@@ -81,6 +82,25 @@ class WritesKeys(Variant):
 forward(WritesKeys, Variant, hook=of_field("inner"), value=of_field("inner"))
 
 
+def check_reader(variant: Variant) -> None:
+  """Raises SpecError for a variant that reads tokens in each layer."""
+  for hook in ("token_data", "taps"):
+    if variant.overrides(hook):
+      raise SpecError(
+        f"{variant.name} reads tokens in each layer, and layers that read another one's"
+        " keys have none of their own; use another attention for all of them"
+      )
+
+
+def _without_own_keys(variant: Variant) -> Variant:
+  """Returns a variant without the parts that change keys and values of its own."""
+  parts = getattr(variant, "parts", None) if isinstance(variant, Sum) else (variant,)
+  left = tuple(part for part in parts if not part.overrides("share"))
+  if left == parts:
+    return variant
+  return Sum(left) if len(left) > 1 else next(iter(left), Variant())
+
+
 @dataclasses.dataclass(frozen=True)
 class ReadsKeys(Variant):
   """Attention to the keys and values of an earlier layer: it caches none of its own.
@@ -101,17 +121,8 @@ class ReadsKeys(Variant):
         f"{self.inner.name} keeps no keys and values that another layer could read; use"
         " heads, as in multihead or gqa(2)"
       )
-    if self.inner.convolves:
-      raise SpecError(
-        f"{self.inner.name} mixes queries and keys along the text, and layers that read"
-        " another one's keys have no cache for that; use attention without short_conv"
-      )
-    for hook in ("token_data", "taps"):
-      if self.inner.overrides(hook):
-        raise SpecError(
-          f"{self.inner.name} reads tokens in each layer, and layers that read another"
-          " one's keys have none of their own; use another attention for all of them"
-        )
+    object.__setattr__(self, "inner", _without_own_keys(self.inner))
+    check_reader(self.inner)
 
   @computed
   def kv_from(self) -> str:

@@ -47,6 +47,9 @@ class ValueEmbedding(Variant):
     name = f"value_table_V{'G' if dims.G else 'H'}E"
     return {name: jax.random.normal(key, (dims.V, G, E)) * dims.D**-0.5}
 
+  def cross(self):
+    return Variant()
+
   def share(self, params, x_BLD, kept, carry):
     if "value" not in kept:
       raise ValueError(

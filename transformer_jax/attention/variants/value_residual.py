@@ -71,6 +71,9 @@ class ValueResidual(Variant):
     shift = math.log((1 - self.first) / self.first)
     return {f"value_share_shift_{_axis(dims)}": jnp.full(dims.G or dims.H, shift)}
 
+  def cross(self):
+    return Variant()
+
   def reserved(self, kept):
     self._check(kept)
     return {"first_value": kept["value"]}

@@ -61,6 +61,18 @@ class Sum(Variant):
       )
     self._check_widths()
     self._check_convolutions()
+    self._check_readers()
+
+  def _check_readers(self) -> None:
+    """Raises SpecError for parts that read tokens beside keys of another layer."""
+    reads = [p.name for p in self.parts if p.kv_from]
+    for part in self.parts if reads else ():
+      if any(part.overrides(hook) for hook in ("token_data", "taps", "share")):
+        raise SpecError(
+          f"{part.name} reads tokens in each layer, and {reads[0]} reads the keys of an"
+          " earlier one; write it inside, cross_layer(multihead + value_residual),"
+          " or leave it out"
+        )
 
   def _check_widths(self) -> None:
     """Raises SpecError where a head's output is not as wide as the token's value."""

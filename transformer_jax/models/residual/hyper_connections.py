@@ -112,7 +112,7 @@ class HyperConnections(Streams):
     read, write, mix = params["read_N"], params["write_N"], params["mix_NN"]
     if self.dynamic:
       act = jnp.tanh if self.tanh else lambda x: x
-      x_BLND = rms_norm(x_BLND, params["norm_gain_D"], 0.0)
+      x_BLND = rms_norm(x_BLND, params["norm_gain_D"], 1e-12)
       of_token = lambda name, axes: act(jnp.einsum(axes, x_BLND, params[name]))
       scale = params["read_scale"]
       read = read + scale * of_token("token_read_D", "BLND,D->BLN")
@@ -150,6 +150,14 @@ class ManifoldHyperConnections(Streams):
   streams: int = 4
   iterations: int = 20
   epsilon: float = 1e-6
+
+  def __post_init__(self):
+    super().__post_init__()
+    if not whole(self.iterations, 1):
+      raise SpecError(
+        f"mhc: iterations is {self.iterations!r}; write a number from 1, as"
+        " iterations=20"
+      )
 
   def init(self, key, dims, sublayer):
     N, keys = self.streams, jax.random.split(key, 3)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from transformer_jax.forwarding import computed
 from transformer_jax.models.residual.base import Placement, placements
 from transformer_jax.models.residual.norm_placements import PreNorm
+from transformer_jax.spec import SpecError
 
 
 @placements.register("x0_skip")
@@ -31,7 +32,13 @@ class EmbeddingSkip(Placement):
   start: float = 0.1
 
   def __post_init__(self):
-    object.__setattr__(self, "inner", placements.build(self.inner))
+    inner = placements.build(self.inner)
+    object.__setattr__(self, "inner", inner)
+    if type(inner).open is not Placement.open:
+      raise SpecError(
+        f"x0_skip: {placements.name_of(inner)} has a residual stream of its own kind;"
+        " write a placement of one stream, as x0_skip(pre)"
+      )
 
   @computed
   def final_norm(self) -> bool:

@@ -105,6 +105,7 @@ def _for_each_token(tap: jax.Array, shape: tuple[int, ...]) -> jax.Array:
   XLA's own sum over the tokens takes as long on a CPU as a product with weights.
   """
   tokens = math.prod(shape[:2])
+  tap = jnp.broadcast_to(tap, shape[2:])  # one number may be that of all features
   ones, exact = jnp.ones((tokens, 1), tap.dtype), jax.lax.Precision.HIGHEST
   return jnp.matmul(ones, tap.reshape(1, -1), precision=exact).reshape(shape)
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from transformer_jax import numpy_interpreter
+from transformer_jax.attention.carry import Carry
 from transformer_jax.attention.variants.base import Variant
 from transformer_jax.attention.variants.bound_variant import BoundVariant
 from transformer_jax.axes import Dims
@@ -38,7 +39,7 @@ class VariantFindings:
     self.given, self.other = (
       (normal(1, L, dims.D), *normal(3, 1, L, dims.H, dims.K)) for _ in range(2)
     )
-    sizes = dataclasses.replace(dims, E=dims.K)
+    sizes = dataclasses.replace(dims, E=dims.K, G=0)  # as many heads of keys
     start = numpy_interpreter.evaluate(lambda: variant.init(jax.random.key(0), sizes))
 
     def near(x):
@@ -100,6 +101,15 @@ class VariantFindings:
     return [name for name in idle if name not in self.variant.untrained]
 
 
+def _shared(bound: BoundVariant, x_BLD, k_BLHK, v_BLHK, at: Coords) -> Any:
+  """Returns keys and values of a second layer, after another one with other values."""
+  carry = Carry().put("token_BL", jnp.broadcast_to(at.order_BL % 2, x_BLD.shape[:2]))
+  share = functools.partial(bound.variant.share, bound.params, x_BLD)
+  _, carry = share({"key": k_BLHK, "value": jnp.cos(v_BLHK)}, carry)
+  kept, _ = share({"key": k_BLHK, "value": v_BLHK}, carry)
+  return kept["key"], kept["value"]
+
+
 def act(
   variant: Variant, params: HookArrays, x_BLD, q_BLHK, k_BLHK, v_BLHK, at: Coords
 ) -> dict[str, Any]:
@@ -117,6 +127,7 @@ def act(
   bound, uses = BoundVariant(variant, params), variant.overrides
   given = {"query": q_BLHK, "key": k_BLHK, "value": v_BLHK}
   q_BLHK, k_BLHK, v_BLHK = bound.convolve(given, at)[0].values()
+  k_BLHK, v_BLHK = _shared(bound, x_BLD, k_BLHK, v_BLHK, at)
   read = bound.read(x_BLD, q_BLHK, at)
   at = bound.accumulate(read)
   conditioned = variant.condition(params, q_BLHK, k_BLHK)
