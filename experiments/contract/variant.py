@@ -24,6 +24,7 @@ from experiments.contract.attention_layers import (
   outputs,
   placed,
   program,
+  token_ids,
 )
 from experiments.contract.harness import (
   CUT,
@@ -218,7 +219,9 @@ def test_every_parameter_learns_and_a_second_call_compiles_nothing(variant):
 def test_parameters_have_the_axes_of_their_names_and_a_mesh_can_split_them(variant):
   layer = make(variant)
   sizes = {"D": DIMS.D, "H": DIMS.H, "K": DIMS.K}
-  shapes = jax.eval_shape(layer.init, jax.random.key(0), *inputs_at(layer))["params"]
+  x, at = inputs_at(layer)
+  init = functools.partial(layer.init, carry=token_ids(at))
+  shapes = jax.eval_shape(init, jax.random.key(0), x, at)["params"]
   expected = jax.tree.structure(inputs(layer)[0])
   assert str(jax.tree.structure(shapes)) == str(expected)
   shapes.pop("position", None)
