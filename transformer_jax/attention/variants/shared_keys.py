@@ -84,12 +84,16 @@ forward(WritesKeys, Variant, hook=of_field("inner"), value=of_field("inner"))
 
 def check_reader(variant: Variant) -> None:
   """Raises SpecError for a variant that reads tokens in each layer."""
-  for hook in ("token_data", "taps"):
-    if variant.overrides(hook):
-      raise SpecError(
-        f"{variant.name} reads tokens in each layer, and layers that read another one's"
-        " keys have none of their own; use another attention for all of them"
-      )
+  if variant.overrides("taps"):
+    raise SpecError(
+      f"{variant.name} mixes queries and keys along the text, and layers that read"
+      " another one's keys have no cache for that; use attention without short_conv"
+    )
+  if variant.overrides("token_data"):
+    raise SpecError(
+      f"{variant.name} reads tokens in each layer, and layers that read another one's"
+      " keys have none of their own; use another attention for all of them"
+    )
 
 
 def _without_own_keys(variant: Variant) -> Variant:
