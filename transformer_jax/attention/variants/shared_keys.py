@@ -98,7 +98,7 @@ def check_reader(variant: Variant) -> None:
 
 def _without_own_keys(variant: Variant) -> Variant:
   """Returns a variant without the parts that change keys and values of its own."""
-  parts = getattr(variant, "parts", None) if isinstance(variant, Sum) else (variant,)
+  parts = variant.parts if isinstance(variant, Sum) else (variant,)
   left = tuple(part for part in parts if not part.overrides("share"))
   if left == parts:
     return variant
