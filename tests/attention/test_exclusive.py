@@ -7,9 +7,11 @@ import pytest
 from interpreted import interpreted
 from test_recorded import recorded
 
+import transformer_jax as tj
 from transformer_jax.attention import attentions
 from transformer_jax.attention.cores import cores
 from transformer_jax.attention.cores.base import repeat_heads
+from transformer_jax.models.attention_layer import Attention
 from transformer_jax.numpy_interpreter import evaluate
 from transformer_jax.positions import PositionalEncoding, bind, coords
 from transformer_jax.spec import SpecError
@@ -79,3 +81,18 @@ def test_a_layer_takes_the_value_as_projected_whatever_is_mixed():
 def test_bad_input():
   with pytest.raises(SpecError, match="xsa: epsilon is 0; write a number above 0"):
     attentions.build("xsa(0)")
+
+
+def test_the_own_value_is_as_it_is_mixed():
+  """A first token attends to itself alone: nothing is left, with normed values too."""
+  dims = tj.Dims(V=7, D=8, H=2, F=8, L=8)
+  for spec in ("xsa", "value_norm + xsa", "laser + xsa"):
+    arch = tj.Architecture(dims, "rope", attention=spec, core="dense", decoders=1)
+    layer = Attention(arch, *arch.layer("decoder", 0))
+    x_BLD = jax.random.normal(jax.random.key(0), (1, 3, 8))
+    args = x_BLD, coords.consecutive(1, 3)
+    params = layer.init(jax.random.key(1), *args)
+    near = lambda x: x + 0.3 * jnp.sin(1.0 + jnp.arange(x.size)).reshape(x.shape)
+    params = jax.tree.map(near, params)
+    update_BLD = layer.apply(params, *args)[0]
+    assert np.abs(update_BLD[:, 0]).max() < 1e-5 < np.abs(update_BLD[:, 1:]).max(), spec

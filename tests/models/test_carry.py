@@ -241,6 +241,42 @@ def test_readers_refuse_encodings_that_read_tokens():
     assert "forgetting" in reason and "; use an encoding of positions" in reason
 
 
+def test_a_frozen_cache_holds_keys_that_were_rotated_once():
+  parts = {"attention": "cross_layer(multihead, every=2)"}
+  frozen, whole = [], []
+  for spec, frozen_or_whole in ((parts, frozen), ({}, whole)):
+    arch = tj.Architecture(DIMS, "rope_dynamic", **spec, decoders=2)
+    model = tj.Transformer(arch)
+    params = jax.jit(model.init)(jax.random.key(0), TOKENS[:, :4])
+    full = jax.jit(model.apply)(params, TOKENS)
+    cache, found = empty_cache(arch, 2, 12, frozen=True), []
+    for start in (0, 6):
+      at = coords.consecutive(1, 6, start)
+      token_BL = TOKENS[:, start : start + 6]
+      out, cache = model.apply(params, token_BL, at, None, cache, method="decode")
+      found.append(out)
+    frozen_or_whole.append((jnp.concatenate(found, axis=1), full))
+  for found, full in (*frozen, *whole):
+    close(found, full)  # these texts are too short for other angles
+
+
+def test_layers_that_read_keys_have_nothing_that_is_not_used():
+  spec = "cross_layer(gqa(2) + value_residual + value_embedding, every=2)"
+  model, params = model_of({"attention": spec})
+  loss = lambda p: jnp.sum(jnp.sin(model.apply({"params": p}, TOKENS)))
+  grads = jax.jit(jax.grad(loss))(params)
+  paths = jax.tree_util.tree_leaves_with_path(grads)
+  idle = {jax.tree_util.keystr(path) for path, x in paths if not np.any(x)}
+  first = "['decoder']['layer_0']['attention']"  # mixes with nothing, as documented
+  assert idle == {f"{first}['first_gain']", f"{first}['own_gain']"}
+
+
+def test_attention_between_texts_has_no_part_of_the_carry():
+  for name in ("value_residual", "value_embedding"):
+    assert tj.attentions.build(f"gqa(2) + {name}").cross().weights(DIMS) == {}
+    assert tj.attentions.build(name).cross() == Variant()
+
+
 class ReadsFirst(Variant):
   """A variant of a user's own, whose first layer reads what none wrote."""
 
@@ -259,9 +295,31 @@ class ReadsFirst(Variant):
       lambda: tj.attentions.build("value_residual(mix='token', first=1.0)"),
       "above 0 and below 1",
     ),
+    (lambda: tj.attentions.build("mla + value_residual"), "mla keeps none"),
     (
-      lambda: model_of({"attention": "mla + value_residual"}),
-      "keeps latent",
+      lambda: tj.Architecture(
+        DIMS, "every(2, none, rope)", attention="cross_layer", decoders=2
+      ),
+      "use one encoding for both",
+    ),
+    (
+      lambda: tj.Architecture(DIMS, "fope", attention="cross_layer", decoders=2),
+      "use one encoding for both",
+    ),
+    (
+      lambda: tj.Architecture(
+        DIMS, "rope", attention="cross_layer + adaptive_scale", decoders=2
+      ),
+      "reads the keys of an earlier one",
+    ),
+    (
+      lambda: tj.Architecture(
+        DIMS,
+        "rope",
+        attention="alternate(cross_layer(gqa(1)), cross_layer(multihead), 2)",
+        decoders=2,
+      ),
+      "no earlier layer writes",
     ),
     (
       lambda: tj.Architecture(DIMS, "rope", attention=ReadsKeys(Variant()), decoders=1),

@@ -129,6 +129,10 @@ def test_a_mix_on_the_manifold_has_sums_of_one():
 class Sizes:
   D = 4
 
+  @classmethod
+  def start(cls, placement):
+    return ResidualConnection(placement, 0).init(jax.random.key(1), cls())
+
 
 @pytest.mark.parametrize("case", ["plain", "scale"])
 def test_attention_residuals_are_those_of_flash_linear_attention(case):
@@ -185,6 +189,8 @@ def test_hyper_connections_begin_as_one_stream_after_another_reads():
     ("state_attention(rank=0)", "rank is 0"),
     ("scaled(learned='token')", "write 'scalar', 'feature'"),
     ("x0_skip(nothing)", "nothing"),
+    ("x0_skip(mhc)", "of one stream"),
+    ("mhc(iterations=0)", "iterations is 0"),
     ("by_layer((pre, mhc))", "which all layers need"),
   ],
 )
@@ -219,3 +225,14 @@ def test_learned_scales_and_gates_by_hand():
   gains = {"gain": jnp.asarray(0.5), "first_gain": jnp.asarray(2.0)}
   found = skip(Given(gains), (one, 10 * one), parts)[0]
   assert found.ravel().tolist() == [4 * (1 + 40)] * 2
+
+
+@pytest.mark.parametrize("spec", ["hyper_connections", "mhc"])
+def test_a_token_of_zeros_has_finite_gradients(spec):
+  placement = placements.build(spec)
+  params = Sizes.start(placement)
+
+  def loss(x_BLD):
+    return jnp.sum(tanh_layer(placement, params, placement.open({}, x_BLD)))
+
+  assert np.isfinite(jax.grad(loss)(jnp.zeros((1, 2, 4)))).all()

@@ -119,7 +119,7 @@ class BoundAttention:
     q_at = self.position.keep(at).bidirectional()
     q_at, k_at = self.variant.read(x_BLD, q_BLHK, q_at), self.position.keep(memory[1])
     once, _ = self._when_to_rotate(k_at, None)
-    read = Read(kv, q_at, k_at, self._own_value(kv))
+    read = Read(kv, q_at, k_at)
     if once:
       q_BLHK, read = self._rotate(q_BLHK, read)
     read, _ = self._remember(read, None)
@@ -153,10 +153,15 @@ class BoundAttention:
     return found.pop("query"), found, cache
 
   def _own_value(self, kv: Arrays) -> jax.Array | None:
-    """Returns the tokens' own values v_BLHE, if the variant reads them, or None."""
-    if not self.variant.variant.overrides("own_value"):
+    """Returns the tokens' own values v_BLHE, if the variant reads them, or None.
+
+    As they would be mixed alone: a head that attends to its own token gives this.
+    """
+    kind, params = self.variant.variant, self.variant.params
+    if not kind.overrides("own_value"):
       return None
-    return repeat_heads(self.projections.read(self.w, kv)[1], self.heads)
+    v_BLGE = kind.values(params, self.projections.read(self.w, kv)[1])
+    return kind.mixed(params, repeat_heads(v_BLGE, self.heads))
 
   def _remember(self, read: Read, cache: Cache | None) -> tuple[Read, Cache | None]:
     """Returns the keys and values of all tokens so far, and the cache with them."""

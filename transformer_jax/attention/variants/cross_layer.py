@@ -22,11 +22,11 @@ class CrossLayer(Layered):
   their own for them.
 
   inner   attention of all layers
-  every   layers of a group
+  every   layers of a group, which are counted from the model's first
 
   >>> pairs = attentions.build("cross_layer(gqa(2), every=2)")
-  >>> [(pairs.layer(n).kv_as, pairs.layer(n).kv_from) for n in range(3)]
-  [('kv', ''), ('', 'kv'), ('kv', '')]
+  >>> [bool(pairs.layer(n).kv_as) for n in range(4)]
+  [True, False, True, False]
   """
 
   inner: Variant = Variant()
@@ -43,7 +43,8 @@ class CrossLayer(Layered):
 
   @property
   def parts(self):
-    return WritesKeys(self.inner), ReadsKeys(self.inner)
+    slot = repr(self.inner)  # other variants of a model may share keys of their own
+    return WritesKeys(self.inner, slot), ReadsKeys(self.inner, slot)
 
   def which(self, n):
     return int(n % self.every > 0)

@@ -45,22 +45,15 @@ forward(QueryOnly, Projections, hook=of_field("inner"), value=of_field("inner"))
 
 
 @dataclasses.dataclass(frozen=True)
-class WritesKeys(Variant):
-  """Attention whose keys and values later layers may read.
+class _SharesKeys(Variant):
+  """Base class of variants that share keys and values with other layers.
 
   inner   the attention
-  slot    name under which they are found
-
-  >>> WritesKeys(Variant(), "global").kv_as
-  'global'
+  slot    name in the carry
   """
 
   inner: Variant
   slot: str = SLOT
-
-  @computed
-  def kv_as(self) -> str:
-    return self.slot
 
   @property
   def name(self):
@@ -79,10 +72,65 @@ class WritesKeys(Variant):
     return dataclasses.replace(self, inner=self.inner.layer(n))
 
 
-forward(WritesKeys, Variant, hook=of_field("inner"), value=of_field("inner"))
+forward(_SharesKeys, Variant, hook=of_field("inner"), value=of_field("inner"))
 
 
-def check_reader(variant: Variant) -> None:
+@dataclasses.dataclass(frozen=True)
+class WritesKeys(_SharesKeys):
+  """Attention whose keys and values later layers may read.
+
+  inner   the attention
+  slot    name under which they are found
+
+  >>> WritesKeys(Variant(), "global").kv_as
+  'global'
+  """
+
+  @computed
+  def kv_as(self) -> str:
+    return self.slot
+
+
+@dataclasses.dataclass(frozen=True)
+class ReadsKeys(_SharesKeys):
+  """Attention to the keys and values of an earlier layer: it caches none of its own.
+
+  inner   the attention
+  slot    name under which they were written
+
+  >>> ReadsKeys(Variant(), "global").kv_from
+  'global'
+  """
+
+  def __post_init__(self):
+    if self.inner.mixer or not self.inner.projections().keeps_keys:
+      raise SpecError(
+        f"{self.inner.name} keeps no keys and values that another layer could read; use"
+        " heads, as in multihead or gqa(2)"
+      )
+    object.__setattr__(self, "inner", _without_own_keys(self.inner))
+    _check_reader(self.inner)
+
+  @computed
+  def kv_from(self) -> str:
+    return self.slot
+
+  def projections(self):
+    return QueryOnly(self.inner.projections())
+
+  def overrides(self, hook):
+    return hook == "projections" or self.inner.overrides(hook)
+
+  def refusal(self, encoding):
+    if encoding.overrides("token_data"):
+      return (
+        f"{encoding.name} reads features of tokens in each layer, and {self.name} reads"
+        " the keys of an earlier one; use an encoding of positions"
+      )
+    return self.inner.refusal(encoding)
+
+
+def _check_reader(variant: Variant) -> None:
   """Raises SpecError for a variant that reads tokens in each layer."""
   if variant.overrides("taps"):
     raise SpecError(
@@ -103,61 +151,3 @@ def _without_own_keys(variant: Variant) -> Variant:
   if left == parts:
     return variant
   return Sum(left) if len(left) > 1 else next(iter(left), Variant())
-
-
-@dataclasses.dataclass(frozen=True)
-class ReadsKeys(Variant):
-  """Attention to the keys and values of an earlier layer: it caches none of its own.
-
-  inner   the attention
-  slot    name under which they were written
-
-  >>> ReadsKeys(Variant(), "global").kv_from
-  'global'
-  """
-
-  inner: Variant
-  slot: str = SLOT
-
-  def __post_init__(self):
-    if self.inner.mixer or not self.inner.projections().keeps_keys:
-      raise SpecError(
-        f"{self.inner.name} keeps no keys and values that another layer could read; use"
-        " heads, as in multihead or gqa(2)"
-      )
-    object.__setattr__(self, "inner", _without_own_keys(self.inner))
-    check_reader(self.inner)
-
-  @computed
-  def kv_from(self) -> str:
-    return self.slot
-
-  @property
-  def name(self):
-    return self.inner.name
-
-  def projections(self):
-    return QueryOnly(self.inner.projections())
-
-  def overrides(self, hook):
-    return hook == "projections" or self.inner.overrides(hook)
-
-  def refusal(self, encoding):
-    if encoding.overrides("token_data"):
-      return (
-        f"{encoding.name} reads features of tokens in each layer, and {self.name} reads"
-        " the keys of an earlier one; use an encoding of positions"
-      )
-    return self.inner.refusal(encoding)
-
-  def bidirectional(self):
-    return dataclasses.replace(self, inner=self.inner.bidirectional())
-
-  def cross(self):
-    return self.inner.cross()
-
-  def layer(self, n):
-    return dataclasses.replace(self, inner=self.inner.layer(n))
-
-
-forward(ReadsKeys, Variant, hook=of_field("inner"), value=of_field("inner"))

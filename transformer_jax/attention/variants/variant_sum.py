@@ -62,6 +62,17 @@ class Sum(Variant):
     self._check_widths()
     self._check_convolutions()
     self._check_readers()
+    self._check_values()
+
+  def _check_values(self) -> None:
+    """Raises SpecError for parts that change values, where no cache keeps them."""
+    changes = [p.name for p in self.parts if p.overrides("share")]
+    latent = [p.name for p in self.parts if not p.projections().keeps_keys]
+    if changes and latent:
+      raise SpecError(
+        f"{changes[0]} changes the values that a cache keeps, and {latent[0]} keeps"
+        " none; use heads, as in multihead or gqa(2)"
+      )
 
   def _check_readers(self) -> None:
     """Raises SpecError for parts that read tokens beside keys of another layer."""

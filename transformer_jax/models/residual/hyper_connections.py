@@ -109,18 +109,26 @@ class HyperConnections(Streams):
     }
 
   def weights(self, params, x_BLND):
-    read, write, mix = params["read_N"], params["write_N"], params["mix_NN"]
+    read_N, write_N, mix_NN = (params[n] for n in ("read_N", "write_N", "mix_NN"))
+    of_token = {"read": 0.0, "write": 0.0, "mix": 0.0}
     if self.dynamic:
-      act = jnp.tanh if self.tanh else lambda x: x
-      x_BLND = rms_norm(x_BLND, params["norm_gain_D"], 1e-12)
-      of_token = lambda name, axes: act(jnp.einsum(axes, x_BLND, params[name]))
-      scale = params["read_scale"]
-      read = read + scale * of_token("token_read_D", "BLND,D->BLN")
-      mix = mix + scale * of_token("token_mix_DN", "BLND,DS->BLNS")
-      write = write + params["write_scale"] * of_token("token_write_D", "BLND,D->BLN")
-    tokens = x_BLND.shape[:2]
-    whole_of = lambda x: jnp.broadcast_to(x, (*tokens, *x.shape[-(1 + (x is mix)) :]))
-    return whole_of(read), whole_of(write), whole_of(mix)
+      of_token = self._of_token(params, x_BLND)
+    zero_BL1 = jnp.zeros((*x_BLND.shape[:2], 1))
+    read_BLN = zero_BL1 + read_N + of_token["read"]
+    write_BLN = zero_BL1 + write_N + of_token["write"]
+    return read_BLN, write_BLN, zero_BL1[..., None] + mix_NN + of_token["mix"]
+
+  def _of_token(self, params, x_BLND):
+    """Returns what a token adds to each kind of weights."""
+    x_BLND = rms_norm(x_BLND, params["norm_gain_D"], 1e-12)
+    scores = {
+      "read": jnp.einsum("BLND,D->BLN", x_BLND, params["token_read_D"]),
+      "write": jnp.einsum("BLND,D->BLN", x_BLND, params["token_write_D"]),
+      "mix": jnp.einsum("BLND,DS->BLNS", x_BLND, params["token_mix_DN"]),
+    }
+    scales = {"write": params["write_scale"]}
+    bounded = {name: jnp.tanh(x) if self.tanh else x for name, x in scores.items()}
+    return {n: scales.get(n, params["read_scale"]) * x for n, x in bounded.items()}
 
   def close(self, params, x_BLND):
     return jnp.sum(x_BLND, axis=2)
@@ -161,11 +169,10 @@ class ManifoldHyperConnections(Streams):
 
   def init(self, key, dims, sublayer):
     N, keys = self.streams, jax.random.split(key, 3)
-    first = lambda key, *out: _projection(key, N, dims.D, *out)
     return {
-      "read_NDN": first(keys[0], N),
-      "write_NDN": first(keys[1], N),
-      "mix_NDNN": first(keys[2], N, N),
+      "read_NDN": _projection(keys[0], N, dims.D, N),
+      "write_NDN": _projection(keys[1], N, dims.D, N),
+      "mix_NDNN": _projection(keys[2], N, dims.D, N, N),
       "read_shift_N": jnp.full(N, _logit(1 / N)),
       "write_shift_N": jnp.zeros(N),
       "mix_shift_NN": 4.0 * jnp.eye(N),

@@ -17,14 +17,14 @@ LEARNED = ("", "scalar", "feature")
 class ScaledResidual(Placement):
   """x + a f(norm(x)), with a fixed or learned factor, and a norm at the end.
 
-  A learned scalar that starts at 0 is ReZero, Bachlechner et al., 2020,
-  https://arxiv.org/abs/2003.04887; one of each feature, from a small number, is
-  LayerScale, Touvron et al., 2021, https://arxiv.org/abs/2103.17239. A fixed one is
-  Granite's residual multiplier.
+  A learned scalar that starts at 0 is that of ReZero, Bachlechner et al., 2020,
+  https://arxiv.org/abs/2003.04887, which has no norms; one of each feature, from a
+  small number, is LayerScale, Touvron et al., 2021, https://arxiv.org/abs/2103.17239. A
+  fixed one is Granite's residual multiplier.
 
   factor   a, or its first value
   learned  "", scalar, or feature: a factor of each feature
-  stream   factor on x, as in DeepNet, https://arxiv.org/abs/2203.00555
+  stream   factor on x; DeepNet's, with a norm after the sum, is another placement
 
   >>> def halved(name):
   ...   return lambda x: x / 2
