@@ -2,6 +2,7 @@
 
 Yang et al., 2024, https://arxiv.org/abs/2412.06464 (gated delta rule, hybrids);
 Kimi Team, 2025, https://arxiv.org/abs/2510.26692 (3:1, no encoding in full layers);
+Allen-Zhu, 2025, https://arxiv.org/abs/2512.17351 (short convolutions in attention);
 Arora et al., 2023, https://arxiv.org/abs/2312.04927 (recall);
 Merrill et al., 2024, https://arxiv.org/abs/2404.08819 (state tracking).
 
@@ -71,6 +72,18 @@ def arms() -> list[Change]:
   ]
 
 
+def convolved() -> list[Change]:
+  """Returns full attention whose queries, keys and values are convolved too."""
+  attention = "multihead + short_conv(residual=True)"
+  return [
+    Change(
+      {"model.attention": attention, "model.position": position},
+      name=f"full {position}, short_conv",
+    )
+    for position in ("none", "rope")
+  ]
+
+
 def negative() -> Change:
   """Returns the hybrid without encoding whose states may change their sign.
 
@@ -92,6 +105,9 @@ def contrasts() -> tuple[tuple[str, str], ...]:
     for name in ENCODINGS[1:]
   ]
   others = ("hybrid none", "full rope"), ("hybrid none, negative", "hybrid none")
+  for name in ("none", "rope"):
+    others += ((f"hybrid {name}", f"full {name}, short_conv"),)
+    others += ((f"full {name}, short_conv", f"full {name}"),)
   return (*by_layers, *others, *by_encoding)
 
 
@@ -100,7 +116,7 @@ def sweep() -> Plan:
   return Plan(
     question="Does a hybrid of gated delta layers and attention need an encoding?",
     runs=Chain(
-      Group("text", arms()),
+      Group("text", [*arms(), *convolved()]),
       Group("recall", arms(), RECALL),
       Group("state", [*arms(), negative()], STATE),
     ),
