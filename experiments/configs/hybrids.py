@@ -104,10 +104,10 @@ def contrasts() -> tuple[tuple[str, str], ...]:
     for layers in LAYERS
     for name in ENCODINGS[1:]
   ]
-  others = ("hybrid none", "full rope"), ("hybrid none, negative", "hybrid none")
+  others = [("hybrid none", "full rope"), ("hybrid none, negative", "hybrid none")]
   for name in ("none", "rope"):
-    others += ((f"hybrid {name}", f"full {name}, short_conv"),)
-    others += ((f"full {name}, short_conv", f"full {name}"),)
+    others.append((f"hybrid {name}", f"full {name}, short_conv"))
+    others.append((f"full {name}, short_conv", f"full {name}"))
   return (*by_layers, *others, *by_encoding)
 
 
