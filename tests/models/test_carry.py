@@ -30,15 +30,25 @@ CARRIED = [
 MODELS = [{"attention": spec} for spec in CARRIED]
 MODELS += [{"norm_placement": name} for name in placements]
 MODELS += [{"embedding": "layer_tokens(width=6)", "norm_placement": "altup(laurel)"}]
-# Those that a mesh meets quickly: a carry, keys of another layer, streams, a tuple.
-QUICK = "gqa(2) + value_residual", "yoco", "mhc", "attention_residuals"
-ON_MESHES = [
-  pytest.param(
-    parts,
-    marks=() if next(iter(parts.values())).startswith(QUICK) else pytest.mark.slow,
-  )
-  for parts in MODELS
-]
+
+
+def quickly(*few):
+  """Returns all models; those whose part does not begin so are slow tests."""
+  return [
+    pytest.param(
+      parts, marks=() if name_of(parts).startswith(few) else pytest.mark.slow
+    )
+    for parts in MODELS
+  ]
+
+
+def name_of(parts):
+  return next(iter(parts.values()))
+
+
+# A carry, keys of another layer, several streams, a tuple of outputs.
+ON_MESHES = quickly("gqa(2) + value_residual", "yoco", "mhc", "attention_residuals")
+READ = quickly(*CARRIED, "hyper_connections", "mhc", "attention_residuals", "layer_tok")
 NO_SCAN = (
   "cross_layer",
   "yoco",
@@ -47,10 +57,6 @@ NO_SCAN = (
   "by_layer",
   "state_attention",
 )
-
-
-def name_of(parts):
-  return next(iter(parts.values()))
 
 
 def model_of(parts, **more):
@@ -72,7 +78,7 @@ def close(found, wanted):
   np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("parts", MODELS, ids=name_of)
+@pytest.mark.parametrize("parts", READ, ids=name_of)
 def test_decoding_packing_and_padding_equal_a_full_pass(parts):
   model, params = model_of(parts)
   whole = logits(model, params, TOKENS)
@@ -116,7 +122,7 @@ def looped(params, layers):
   return params | {"decoder": others | {"layers": stack}}
 
 
-@pytest.mark.parametrize("parts", MODELS, ids=name_of)
+@pytest.mark.parametrize("parts", READ, ids=name_of)
 def test_one_program_for_all_layers_is_the_same_or_refused(parts):
   model, params = model_of(parts)
   scanned = model.clone(arch=dataclasses.replace(model.arch, scan=True))
