@@ -19,6 +19,7 @@ from transformer_jax.positions import PositionalEncoding, bind, coords
 
 L, SCORES, VALUES = 48, np.linspace(-4, 4, 41), np.linspace(-3, 3, 41)
 DIMS = Dims(V=2, D=64, H=4, F=2, L=L, K=16)
+LAYERS = 4  # of a model whose layers share keys
 BY_SCORE = "condition scale dot features logits sink_logit pointwise weigh".split()
 NOTHING = bind(PositionalEncoding(), {}, DIMS)
 
@@ -34,7 +35,10 @@ def weighings(variant: Variant) -> dict[str, np.ndarray]:
                `multihead`, if projections are changed
   values_HN    otherwise: output of two keys of equal score and values (t, 0), by t
   """
-  variant = variant.layer(0)
+  layers = [variant.layer(n) for n in range(LAYERS)]
+  variant = layers[0]
+  if any(layer.kv_as for layer in layers):
+    return {"map_LM": _map(variant), "cache_N": _shares(*layers)}
   if variant.overrides("mask") or variant.overrides("select"):
     variant = small(variant)
   plotted = {"map_LM": _map(variant)}
@@ -48,7 +52,7 @@ def weighings(variant: Variant) -> dict[str, np.ndarray]:
     variant.overrides(hook) for hook in ("values", "mixed", "own_value", "output")
   ):
     return plotted | {"values_HN": _by_value(variant)}
-  return plotted | {"cache_N": np.array(_sizes(variant)) / np.array(_sizes(Variant()))}
+  return plotted | {"cache_N": _shares(variant)}
 
 
 def small(variant: Variant) -> Variant:
@@ -141,6 +145,11 @@ def _by_value(variant: Variant) -> np.ndarray:
   o_BLHE = variant.own_value(drawn, x_BLD, o_BLHE, own_BLHE)
   o_BLHE = variant.output(drawn, x_BLD, o_BLHE)
   return np.asarray(jnp.mean(o_BLHE[:, 0], axis=-1)).T
+
+
+def _shares(*layers: Variant) -> np.ndarray:
+  """Returns cached numbers and parameters as shares of those of `multihead`."""
+  return np.mean([_sizes(layer) for layer in layers], axis=0) / _sizes(Variant())
 
 
 def _sizes(variant: Variant) -> tuple[int, int]:

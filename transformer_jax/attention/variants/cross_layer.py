@@ -1,7 +1,6 @@
-"""Keys and values that several layers read: cross-layer attention, YOCO.
+"""Keys and values that a group of layers reads. Brandon et al., 2024.
 
-Brandon et al., 2024, https://arxiv.org/abs/2405.12981;
-Sun et al., 2024, https://arxiv.org/abs/2405.05254.
+https://arxiv.org/abs/2405.12981
 """
 
 import dataclasses
@@ -16,7 +15,7 @@ from transformer_jax.spec import SpecError
 @attentions.register("cross_layer")
 @dataclasses.dataclass(frozen=True)
 class CrossLayer(Layered):
-  """Each group of layers reads the keys and values of its first one. Brandon et al.
+  """Each group of layers reads the keys and values of its first one.
 
   The cache holds those of one layer in `every`, and the others have no projections of
   their own for them.
@@ -54,49 +53,3 @@ class CrossLayer(Layered):
 
   def cross(self):
     return self.inner.cross()
-
-
-@attentions.register("yoco")
-@dataclasses.dataclass(frozen=True)
-class YOCO(Layered):
-  """All upper layers read the keys and values that the first of them makes.
-
-  You only cache once: the lower layers have attention of bounded memory, a window or a
-  mixer, so that one cache grows with the text. Sun et al., 2024,
-  https://arxiv.org/abs/2405.05254.
-
-  lower    attention of the lower layers
-  upper    attention of the upper layers
-  layers   number of lower layers, half of all in the paper
-
-  >>> once = attentions.build("yoco(window(64), multihead, 1)")
-  >>> [(once.layer(n).name, once.layer(n).kv_from) for n in range(4)]
-  [('window', ''), ('multihead', ''), ('multihead', 'kv'), ('multihead', 'kv')]
-  """
-
-  lower: Variant | str = "window(64)"
-  upper: Variant = Variant()
-  layers: int = 1
-
-  def __post_init__(self):
-    if not whole(self.layers, 0):
-      raise SpecError(
-        f"yoco: layers is {self.layers!r}; write how many lower layers there are, as in"
-        " yoco(window(64), multihead, 2)"
-      )
-    for name in ("lower", "upper"):
-      object.__setattr__(self, name, attentions.build(getattr(self, name)))
-    ReadsKeys(self.upper.layer(self.layers))
-
-  @property
-  def parts(self):
-    return self.lower, WritesKeys(self.upper), ReadsKeys(self.upper)
-
-  def which(self, n):
-    return min(max(n - self.layers + 1, 0), 2)
-
-  def formed(self, parts):
-    return dataclasses.replace(self, lower=parts[0], upper=parts[1].inner)
-
-  def cross(self):
-    return self.upper.cross()
