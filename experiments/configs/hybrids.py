@@ -13,11 +13,12 @@ attention, and the fourth attends, without an encoding, with RoPE or with ALiBi;
 it four layers of attention with each. All have as many parameters, by the units of the
 feed-forward layers, and read the same tokens: source code by bytes, the values of keys
 seen before (MQAR), and running products of permutations (S3).
-Cost: 65 minutes on one core of an AMD EPYC with much other work beside it, at commit
+Cost: 70 minutes on one core of an AMD EPYC with much other work beside it, at commit
 f837fcac91.
-Expect: on text every hybrid is better than full attention with any encoding, and loses
-0.03 bits per byte without one where full attention loses 0.78; recall and state
-tracking do not resolve with five seeds. See docs/results/hybrids.md.
+Expect: on text every hybrid is better than full attention with its encoding, and loses
+0.03 bits per byte without one where full attention loses 0.78; short convolutions alone
+win back 0.65 of these. Recall and state tracking do not resolve with five seeds. See
+docs/results/hybrids.md.
 """
 
 from ml_collections import ConfigDict
