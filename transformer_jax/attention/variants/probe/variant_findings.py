@@ -164,19 +164,16 @@ def act(
   if uses("score"):
     apart["score"] = apart_by(_tile(scored_BHLM), tile.part().score(_tile(s_BHLM)))
   apart |= _scores_apart(bound, scored_BHLM, logits_BHLM, mask_BLM, at)
-  if uses("values"):
-    part = variant.values(params, v_BLHK[:, SOME])
-    apart["values"] = apart_by(values_BLHK[:, SOME], part)
-  if uses("mixed"):
-    part = variant.mixed(params, mixed_BLHK[:, SOME])
-    apart["mixed"] = apart_by(o_BLHK[:, SOME], part)
-  if uses("own_value"):
-    some = (x[:, SOME] for x in (x_BLD, o_BLHK, v_BLHK))
-    part = variant.own_value(params, *some)
-    apart["own_value"] = apart_by(alone_BLHK[:, SOME], part)
-  if uses("output"):
-    part = variant.output(params, x_BLD[:, SOME], alone_BLHK[:, SOME])
-    apart["output"] = apart_by(out_BLHK[:, SOME], part)
+  of_tokens = {
+    "values": ((v_BLHK,), values_BLHK),
+    "mixed": ((mixed_BLHK,), o_BLHK),
+    "own_value": ((x_BLD, o_BLHK, v_BLHK), alone_BLHK),
+    "output": ((x_BLD, alone_BLHK), out_BLHK),
+  }
+  for hook in filter(uses, of_tokens):
+    given_all, result = of_tokens[hook]
+    part = getattr(variant, hook)(params, *(x[:, SOME] for x in given_all))
+    apart[hook] = apart_by(result[:, SOME], part)
   unseen = jnp.max(jnp.abs(unseen_BHLM))
   return {"output": out_BLHK, "unseen": unseen, "apart": apart}
 
