@@ -24,7 +24,8 @@ from transformer_jax.hosts import HostError
 from transformer_jax.training.signals import Stop
 
 WAIT = 30.0  # seconds; nothing here takes one
-SETTINGS = {"heartbeat": WAIT, "hang_timeout": WAIT}
+# A leader that closes first has died for its followers, which would end this process.
+SETTINGS = {"heartbeat": WAIT, "hang_timeout": WAIT, "quit": lambda *end: None}
 
 
 class Processes:

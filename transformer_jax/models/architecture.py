@@ -20,6 +20,7 @@ from transformer_jax.models.heads import heads
 from transformer_jax.models.layers import activations
 from transformer_jax.models.residual import placements
 from transformer_jax.positions import PositionalEncoding, positions, probe
+from transformer_jax.positions.shared.schedule import encode_alike
 from transformer_jax.spec import Registry, SpecError
 from transformer_jax.spec.former_arguments import explain_arguments
 
@@ -223,7 +224,8 @@ class Architecture:
       )
     own, other = (self.position.layer(layer) for layer in (n, writer))
     turned = own.overrides("rotate") or own.overrides("transform_qk")
-    if own != other or (turned and own.per_layer):
+    alike = encode_alike(own, other, self.dims)
+    if not alike or (turned and own.per_layer):
       raise ValueError(
         f"attention={variant.name}: layer {n} reads the keys of layer {writer}, which"
         f" {self.position.name} encodes in another way; use one encoding for both, as"

@@ -4,6 +4,7 @@ import dataclasses
 
 import jax
 
+from transformer_jax.axes import Dims
 from transformer_jax.forwarding import Combined, forward, of_first_layer
 from transformer_jax.positions.base import HOOKS, Params, PositionalEncoding, shorter
 from transformer_jax.positions.shared.wrapper import Wrapper
@@ -166,3 +167,25 @@ def _of_first_layer(hook: str) -> property | None:
 
 
 forward(Schedule, PositionalEncoding, hook=_of_first_layer)
+
+
+def encode_alike(
+  first: PositionalEncoding, second: PositionalEncoding, dims: Dims
+) -> bool:
+  """Returns whether two layers encode in the same way and with the same parameters.
+
+  Equal parts of a schedule do, unless each has parameters of its own.
+
+  >>> import transformer_jax as tj
+  >>> dims = tj.Dims(V=2, D=8, H=2, F=8, L=8)
+  >>> for name in ("rope", "alibi_learned"):
+  ...   encoding = tj.positions.build(f"by_layer(({name}, {name}))")
+  ...   encode_alike(encoding.layer(0), encoding.layer(1), dims)
+  True
+  False
+  """
+  if first == second:
+    return True
+  parts = [x.encoding if isinstance(x, Part) else x for x in (first, second)]
+  own = jax.eval_shape(lambda key: parts[0].init(key, dims), jax.random.key(0))
+  return parts[0] == parts[1] and not own
