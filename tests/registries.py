@@ -10,6 +10,7 @@ from transformer_jax.data.base import tasks
 from transformer_jax.data.control.base import policies
 from transformer_jax.data.sources import sources
 from transformer_jax.data.tokenizers import tokenizers
+from transformer_jax.evaluation import answer_measure  # noqa: F401, is a measure
 from transformer_jax.evaluation.beam import penalties
 from transformer_jax.evaluation.measures import measures
 from transformer_jax.models import (

@@ -17,6 +17,7 @@ def registries() -> dict[str, Registry]:
   from transformer_jax.attention import attentions
   from transformer_jax.attention.cores import cores
   from transformer_jax.data.base import tasks
+  from transformer_jax.evaluation import answer_measure  # noqa: F401, is a measure
   from transformer_jax.evaluation.beam import penalties
   from transformer_jax.evaluation.measures import measures
   from transformer_jax.models import families

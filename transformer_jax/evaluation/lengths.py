@@ -13,7 +13,10 @@ import numpy as np
 from transformer_jax import global_arrays
 from transformer_jax.data import task_probe
 from transformer_jax.data.base import Batch, Task
-from transformer_jax.evaluation import measure_probe
+from transformer_jax.evaluation import (
+  answer_measure,  # noqa: F401, is a measure
+  measure_probe,
+)
 from transformer_jax.evaluation.batch_scores import BatchScorer
 from transformer_jax.evaluation.example_scores import ExampleScores
 from transformer_jax.evaluation.measures import (
