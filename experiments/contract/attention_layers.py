@@ -35,9 +35,13 @@ class Both(Rope):
 
 
 # A block of 7 does not divide 24: tiles are padded, split by the diagonal, skipped.
-CORES = {"blockwise": "blockwise(block=7)", "cudnn": "cudnn(implementation='xla')"}
+CORES = {
+  "blockwise": "blockwise(block=7)",
+  "blockwise at once": "blockwise(block=7, at_once=True)",
+  "cudnn": "cudnn(implementation='xla')",
+}
 MESHES = {"ring": lambda: jax.set_mesh(sharding.make_mesh(sequence=4))}
-TILED = sorted({*cores} - {"auto", "dense"})
+TILED = sorted({*cores, *CORES} - {"auto", "dense"})
 ENCODINGS = [Both(), positions.build("none")]
 NOTHING = positions.build("none")
 M = 17  # tokens of the text that a decoder attends to
@@ -169,7 +173,9 @@ def compare_cores(dense, name, kinds):
 def check_refusal(layer, core, reason):
   """Checks that a refusal names both options and a cure, and is raised."""
   assert layer.variant.name in reason or layer.position.name in reason, reason
-  assert core in reason and ("use " in reason or "set " in reason), reason
+  assert core.partition(" ")[0] in reason and ("use " in reason or "set " in reason), (
+    reason
+  )
   with refused(re.escape(reason)):
     x, at = inputs_at(layer)
     init = functools.partial(layer.init, carry=token_ids(at))

@@ -145,9 +145,9 @@ def outputs(encoding, at, given=None):
   return program("dense", encoding)(given, at, jnp.ones((B, L, H, K)))[0]
 
 
-def compare_cores(encoding, kinds):
+def compare_cores(encoding, kinds, blockwise="blockwise(block=7)"):
   """Compares blockwise with dense, values and gradients, or checks its refusal."""
-  everything, blockwise = inputs(encoding), "blockwise(block=7)"
+  everything = inputs(encoding)
   g = jnp.asarray(np.random.default_rng(9).normal(size=(B, L, H, K)), jnp.float32)
   refusal = cores.build(blockwise).refusal(encoding)
   if refusal:

@@ -91,7 +91,7 @@ CELLS = [
   pytest.param(spec, core, marks=slow_unless(quick and spec in MET_BY_CORES))
   for spec in SPECS
   for core in TILED
-  for quick in [core in ("blockwise", "linear")]
+  for quick in [core in ("blockwise", "blockwise at once", "linear")]
 ]
 # These compile nothing.
 FOR_EACH = {

@@ -37,10 +37,17 @@ def test_the_fastest_that_serves_is_chosen_and_the_others_say_why_not():
   assert chosen(variant="performer") == ("linear", {})
 
 
-@pytest.mark.parametrize("device", ["tpu", "gpu"])
-def test_kernels_that_never_ran_on_their_device_are_not_chosen(device, monkeypatch):
+@pytest.mark.parametrize(
+  ("device", "kernel"), [("tpu", "pallas_tpu"), ("gpu", "cudnn")]
+)
+def test_kernels_come_first_on_their_device(device, kernel, monkeypatch):
   monkeypatch.setattr(jax, "default_backend", lambda: device)
-  assert chosen() == ("blockwise", {})
+  assert chosen() == (
+    kernel,
+    {},
+  )  # subject to its check: tests/attention/test_self_check
+  assert chosen(positions.build("cope"))[0] == "dense"
+  assert chosen(drop=True)[0] == "dense" and chosen(L=1)[0] == "dense"
 
 
 def test_tokens_that_are_split_over_devices_go_round_a_ring():

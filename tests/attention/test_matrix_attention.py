@@ -132,5 +132,5 @@ def test_gradients_of_every_core_are_those_of_the_definition(spec, name, use):
   if reason:
     return see_pair_refused(dense, reason)
   assert jax.eval_shape(dense.init, jax.random.key(0), *inputs_at(dense))
-  for core in ("blockwise", "cudnn"):
+  for core in ("blockwise", "blockwise at once", "cudnn"):
     compare_cores(dense, core, MODES if use == "decoder" else EITHER_WAY)

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.extend.core import jaxprs_in_params
 
 from transformer_jax.attention.cores import cores
 from transformer_jax.attention.cores.blockwise import blocks, toeplitz
@@ -19,6 +20,9 @@ from transformer_jax.positions import PositionalEncoding, bind, coords
 B, L, H, K, N = 2, 40, 2, 8, 12
 BLOCK = 8
 NOTHING = bind(PositionalEncoding(), {}, None)
+# One text and group of heads after another, as on a CPU, or all at once.
+FORMS = [f"blockwise({BLOCK}, at_once={at_once})" for at_once in (False, True)]
+in_both_forms = pytest.mark.parametrize("core", FORMS)
 
 
 @pytest.mark.parametrize("bq", [1, 7, 17])
@@ -57,13 +61,14 @@ def test_the_plan_lists_the_tiles_in_which_something_is_seen():
   assert not make_block_mask(PLAIN, drawn, drawn, cut, cut)[0].band_qk.any()
 
 
-def test_several_groups_of_heads_come_back_in_their_order():
+@in_both_forms
+def test_several_groups_of_heads_come_back_in_their_order(core):
   q_BLHK = jax.random.normal(jax.random.key(0), (1, 16, 6, K))
   k_BMGK, v_BMGK = jax.random.normal(jax.random.key(1), (2, 1, 16, 2, K))
   cut = blocks.choose(16, 16, 6, 2, BLOCK)
   assert (cut.together, cut.H // cut.G) == (2, 3)
   at = coords.consecutive(1, 16)
-  one = jax.jit(cores.build(f"blockwise({BLOCK})"))
+  one = jax.jit(cores.build(core))
   found = one(q_BLHK, k_BMGK, v_BMGK, at, at, NOTHING)
   dense = lambda *qkv: cores.build("dense")(*qkv, at, at, NOTHING)
   want = evaluate(dense, q_BLHK, k_BMGK, v_BMGK)
@@ -122,8 +127,8 @@ def kinds():
   return kinds, {"randomized": drawn, "gap": gap}
 
 
-def test_biases_of_the_distance_alone_come_from_the_table_where_that_is_exact():
-  core = f"blockwise(block={BLOCK})"
+@in_both_forms
+def test_biases_of_the_distance_alone_come_from_the_table_where_that_is_exact(core):
   banded, others = kinds()
   dense = trace(gradient("dense", PerDistance()), banded["far"], inputs())
   honest, table_only = (
@@ -163,7 +168,8 @@ def test_biases_that_all_sequences_share_are_computed_once_for_all_tiles(relativ
   assert np.isfinite(table_only(causal, few(0))[0]).all() == relative
 
 
-def test_tiles_in_which_nothing_is_seen_are_not_visited():
+@in_both_forms
+def test_tiles_in_which_nothing_is_seen_are_not_visited(core):
   """What is not a number there reaches no output and no gradient."""
   x_BLHK = inputs()[1]
   poison_BLHK = x_BLHK.at[:, 16:].set(jnp.nan)
@@ -174,7 +180,7 @@ def test_tiles_in_which_nothing_is_seen_are_not_visited():
     out, pull = jax.vjp(early, q)
     return out[:, :16], pull(jnp.where(jnp.isnan(out), 0.0, out))[0][:, :16]
 
-  tiled = jax.jit(functools.partial(found, f"blockwise(block={BLOCK})"))(x_BLHK)
+  tiled = jax.jit(functools.partial(found, core))(x_BLHK)
   assert all(np.isfinite(x).all() for x in tiled)
   assert np.isnan(evaluate(functools.partial(found, "dense"), x_BLHK)[0]).any()
 
@@ -197,6 +203,22 @@ def test_seeds_do_not_make_the_choice_of_tiles_a_batch():
     )
 
 
+@pytest.mark.parametrize(("core", "depth"), [*zip(FORMS, (3, 2), strict=True)])
+def test_at_once_texts_are_no_loop_and_tiles_of_queries_and_keys_are(core, depth):
+  for at in (kinds()[0]["packed"], coords.consecutive(1, L)):
+    jaxpr = jax.make_jaxpr(gradient(core, PerDistance()))(at, inputs())
+    assert _loop_depth(jaxpr.jaxpr) == depth
+
+
+def _loop_depth(jaxpr):
+  """Returns how many loops lie in one another at most."""
+  depths = [0]
+  for eqn in jaxpr.eqns:
+    inner = max(map(_loop_depth, jaxprs_in_params(eqn.params)), default=0)
+    depths.append(inner + (eqn.primitive.name in ("scan", "while")))
+  return max(depths)
+
+
 def test_blocks_follow_the_shapes_and_an_order_for_them():
   sizes = lambda *shape: dataclasses.astuple(blocks.choose(*shape))
   assert sizes(128, 128, 8, 8, 0) == ((128, 128), (128, 128), 8, 8, 2)
@@ -206,6 +228,8 @@ def test_blocks_follow_the_shapes_and_an_order_for_them():
   assert made_in_tiles == ((4096, 128), (4096, 128), 8, 8, 8)
   assert sizes(40, 40, 8, 2, 7) == ((40, 7), (40, 7), 8, 2, 2)
   assert sizes(1, 5000, 8, 1, 0)[:2] == ((1, 1), (5000, 128))
+  at_once = sizes(4096, 1000, 8, 2, 0, True, True)
+  assert at_once == ((4096, 512), (1000, 512), 8, 2, 2)
 
 
 def test_gradients_of_bfloat16_are_bfloat16_and_no_loop_writes_into_such_an_array():

@@ -82,8 +82,9 @@ def encoding(request):
 
 
 @pytest.mark.parametrize("encoding", CELLS, indirect=True, scope="module")
-def test_every_core_gives_the_dense_answer_and_gradients(encoding):
-  compare_cores(encoding, MODES)
+@pytest.mark.parametrize("at_once", [False, True])
+def test_every_core_gives_the_dense_answer_and_gradients(encoding, at_once):
+  compare_cores(encoding, MODES, f"blockwise(block=7, at_once={at_once})")
 
 
 def test_attention_that_looks_both_ways_is_defined_or_refused(encoding):

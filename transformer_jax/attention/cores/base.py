@@ -53,7 +53,7 @@ class Core:
     Raises ValueError where this core refuses the encoding, the variant or dropout.
     """
     reason = self.refusal(position.encoding, variant.variant, dropout is not None)
-    if reason:
+    if reason := reason or self.misfit(q_BLHK, k_BMGK, v_BMGE):
       raise ValueError(reason)
     scale = q_BLHK.shape[-1] ** -0.5 if scale is None else scale
     context = Context(q_at, k_at, position, scale, variant, dropout)
@@ -78,6 +78,12 @@ class Core:
     """Returns why this core cannot compute an encoding or a variant, or None."""
     return None
 
+  def misfit(
+    self, q_BLHK: jax.Array, k_BMGK: jax.Array, v_BMGE: jax.Array
+  ) -> str | None:
+    """Returns why arrays of these types and sizes cannot be computed here, or None."""
+    return None
+
 
 cores = Registry("attention core", Core)
 
@@ -92,8 +98,8 @@ def tiled_refusal(
     name = variant.name
   elif dropout:
     return (
-      f"{core} does not drop weights; set model.attention_dropout=0 or use"
-      " model.core=dense"
+      f"{core} does not drop weights; set model.attention_dropout=0, or use"
+      " model.core=dense, which holds all weights: L x M numbers for each head and text"
     )
   elif encoding.mask is not None and variant.overrides("pointwise"):
     return (

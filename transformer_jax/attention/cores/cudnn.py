@@ -20,6 +20,7 @@ CHANGES = (
   *("dot", "score", "logits", "select", "sink_logit"),
   *("pointwise", "weigh", "weigh_at"),
 )
+HALF = jnp.bfloat16, jnp.float16
 WITHOUT = "use model.core=blockwise or dense"
 
 
@@ -47,9 +48,6 @@ class Cudnn(Core):
   implementation: str = "cudnn"
 
   def attend(self, q_BLHK, k_BMGK, v_BMGE, context):
-    reason = self._unfit(q_BLHK.dtype)
-    if reason:
-      raise ValueError(f"cudnn {reason}; {WITHOUT}")
     scale, q_at, k_at = context.scale, context.q_at, context.k_at
     if not isinstance(scale, float):  # learned, or one for each head
       q_BLHK, scale = _scaled(q_BLHK, scale), 1.0
@@ -83,12 +81,11 @@ class Cudnn(Core):
       return variant.refusal(encoding)
     return f"{what}, and cudnn cannot; {WITHOUT}"
 
-  def _unfit(self, dtype):
-    """Returns why the device or the float type is unsupported, or None."""
+  def misfit(self, q_BLHK, k_BMGK, v_BMGE):
     if self.implementation == "cudnn" and platform() != "gpu":
-      return f"runs on NVIDIA GPUs and this is a {_device()}"
-    if self.implementation == "cudnn" and dtype not in (jnp.bfloat16, jnp.float16):
-      return f"takes bfloat16 or float16, not {dtype}"
+      return f"cudnn runs on NVIDIA GPUs and this is a {_device()}; {WITHOUT}"
+    if self.implementation == "cudnn" and q_BLHK.dtype not in HALF:
+      return f"cudnn takes bfloat16 or float16, not {q_BLHK.dtype}; {WITHOUT}"
     return None
 
 

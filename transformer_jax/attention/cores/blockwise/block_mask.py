@@ -50,13 +50,16 @@ class BlockMask:
   bands: jax.Array
 
 
-def make_block_mask(variant, q_at, k_at, queries: Blocks, keys: Blocks):
+def make_block_mask(
+  variant, q_at, k_at, queries: Blocks, keys: Blocks, at_once: bool = False
+):
   """Returns the block mask, the `shift` of the first band, and key_count_BL.
 
   variant      the bound variant, whose mask is used
   q_at, k_at   coordinates of queries and keys, padded to whole blocks
   queries      blocks of queries
   keys         blocks of keys
+  at_once      whether a tile is visited for all texts where one needs it
   """
   least_qBk, most_qBk, key_count_qBL = _shifts(variant, q_at, k_at, queries, keys)
   least_Bqk, most_Bqk = jnp.moveaxis(least_qBk, 0, 1), jnp.moveaxis(most_qBk, 0, 1)
@@ -64,6 +67,9 @@ def make_block_mask(variant, q_at, k_at, queries: Blocks, keys: Blocks):
   even_Bqk = least_Bqk == most_Bqk
   shift = least_Bqk.reshape(-1)[jnp.argmax(even_Bqk)]
   band_Bqk = even_Bqk & (least_Bqk == shift)
+  if at_once:
+    band_Bqk = (band_Bqk | ~any_Bqk).all(0, keepdims=True)
+    any_Bqk = any_Bqk.any(0, keepdims=True)
   any_Bkq = jnp.swapaxes(any_Bqk, 1, 2)
   block_mask = BlockMask(
     _places(any_Bqk),

@@ -1,6 +1,7 @@
 """Cutting of arrays into groups of heads, sequences and blocks."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -131,40 +132,61 @@ class Cut:
     return {name: cut(name, jnp.asarray(x))[:, None] for name, x in params.items()}
 
 
-def each(function: Callable[[Any], Any], tree: Any) -> Any:
-  """Maps over the first axis of a tree, one at a time; length one means shared."""
+def each(function: Callable[[Any], Any], tree: Any, at_once: bool = False) -> Any:
+  """Maps over the first axis of a tree, one at a time; length one means shared.
+
+  at_once   all in one program, as accelerators need it
+  """
   leaves, structure = jax.tree.flatten(tree)
   n = max(x.shape[0] for x in leaves)
   if n == 1:
     out = function(jax.tree.map(lambda x: x[0], tree))
     return jax.tree.map(lambda x: x[None], out)
   mapped = [x for x in leaves if x.shape[0] == n]
+  along = jax.vmap if at_once else _one_by_one
 
   def one(mapped):
     mapped = iter(mapped)
     whole = [next(mapped) if x.shape[0] == n else x[0] for x in leaves]
     return function(jax.tree.unflatten(structure, whole))
 
-  return jax.lax.map(one, mapped)
+  return along(one)(mapped)
+
+
+def _one_by_one(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+  return functools.partial(jax.lax.map, function)
 
 
 # Scores in a tile: its arrays fit the cache of one CPU core. The second number is for
 # biases that are computed in each tile: work that all heads share, as a network of
 # distances, is done once only if all heads are in the tile.
 ENTRIES, HOOKED = 2**15, 2**17
+WIDE = 512  # queries and keys in a tile of an accelerator, for all texts and heads
 
 
-def choose(L: int, M: int, H: int, G: int, block: int, hooked: bool = False) -> Cut:
+def choose(
+  L: int,
+  M: int,
+  H: int,
+  G: int,
+  block: int,
+  hooked: bool = False,
+  at_once: bool = False,
+) -> Cut:
   """Returns the cut for these lengths.
 
   L, M     number of queries and of keys
   H, G     number of query heads and of key heads
   block    queries and keys in a tile; 0: chosen here
   hooked   whether a bias is computed in each tile
+  at_once  whether all texts and heads are computed at once: a tile has all heads
 
   256 queries by 128 keys of one head were the fastest of 14 shapes, or within 5% of it,
   from 512 to 4096 tokens: docs/results/tiles.md has the measurements.
   """
+  if at_once:
+    size = block or WIDE
+    return Cut(Blocks(L, min(size, L)), Blocks(M, min(size, M)), H, G, together=G)
   repeat, entries = H // G, HOOKED if hooked else ENTRIES
   wide = block or 128
   tall = block or max(1, min(128 if hooked else 256, entries // (wide * repeat)))

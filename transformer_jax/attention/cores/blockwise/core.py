@@ -31,7 +31,10 @@ from transformer_jax.devices import platform
 class Blockwise(Core):
   """Visits tiles of queries and keys, but for those that are fully masked.
 
-  block   queries and keys in a tile; 0: chosen from the shapes
+  block     queries and keys in a tile; 0: chosen from the shapes
+  at_once   whether all texts and heads are computed at once, tile after tile, as
+            accelerators need it; None: on accelerators. A CPU computes one text and
+            group of heads after another, whose tiles fit a cache
 
   >>> import jax
   >>> import numpy as np
@@ -45,6 +48,7 @@ class Blockwise(Core):
   """
 
   block: int = 0
+  at_once: bool | None = None
 
   @on_each_device
   def attend(self, q_BLHK, k_BMGK, v_BMGE, context):
@@ -58,10 +62,11 @@ class Blockwise(Core):
     encoding = position.encoding
     score = encoding.overrides("score")
     hooked = not (score or encoding.relative or encoding.bias is None)
-    cut = blocks.choose(L, M, H, G, self.block, hooked)
+    at_once = platform() != "cpu" if self.at_once is None else self.at_once
+    cut = blocks.choose(L, M, H, G, self.block, hooked, at_once)
     q_at, k_at = cut.queries.pad_at(q_at), cut.keys.pad_at(k_at)
     block_mask, shift, key_count_BL = make_block_mask(
-      variant, q_at, k_at, cut.queries, cut.keys
+      variant, q_at, k_at, cut.queries, cut.keys, at_once
     )
     weights = {
       "position": cut.params(position.params),
@@ -82,7 +87,8 @@ class Blockwise(Core):
     tile_score = TileScore(position.encoding, variant.variant, one_scale, v_BMGE.dtype)
     attend = functools.partial(_attend_group, tile_score)
     whole = weights, queries, keys, jax.tree.map(lambda x: x[None], block_mask)
-    out = blocks.each(lambda tree: blocks.each(attend, tree), whole)
+    each = functools.partial(blocks.each, at_once=at_once)
+    out = each(lambda tree: each(attend, tree), whole)
     return cut.join(out).astype(v_BMGE.dtype)
 
   def refusal(self, encoding, variant=PLAIN.variant, dropout=False):

@@ -2,7 +2,7 @@
 
 Dao et al., 2022, https://arxiv.org/abs/2205.14135, written in Pallas with the tiles of
 `pallas_tpu`. It has been compiled for an H100 and interpreted on a CPU, where it equals
-`dense`; it has not run on a GPU, so `auto` never chooses it.
+`dense`; it has not run on a GPU. `auto` compares it with `dense` before it is used.
 """
 
 import dataclasses
@@ -51,17 +51,23 @@ class PallasGPU(Core):
 
   @on_each_device
   def attend(self, q_BLHK, k_BMGK, v_BMGE, context):
-    off = platform() != "gpu" if self.interpret is None else self.interpret
-    widths = q_BLHK.shape[-1], v_BMGE.shape[-1]
-    if not off and any(width & (width - 1) or width < 16 for width in widths):
-      raise ValueError(
-        f"pallas_gpu needs heads whose width is a power of two from 16 on, not"
-        f" {widths}; change model.head_width or use model.core=blockwise"
-      )
+    off = self._interpreted()
     least = (1, 1) if off else LEAST
     block = self.block or (16 if call.deep(context.position.encoding) else 64)
     backend = GPUBackend(off, context.variant)
     return call.call(backend, block, least, q_BLHK, k_BMGK, v_BMGE, context)
+
+  def _interpreted(self):
+    return platform() != "gpu" if self.interpret is None else self.interpret
+
+  def misfit(self, q_BLHK, k_BMGK, v_BMGE):
+    widths = q_BLHK.shape[-1], v_BMGE.shape[-1]
+    if self._interpreted() or not any(n & (n - 1) or n < 16 for n in widths):
+      return None
+    return (
+      f"pallas_gpu needs heads whose width is a power of two from 16 on, not {widths};"
+      " change model.head_width or use model.core=blockwise"
+    )
 
   def refusal(self, encoding, variant=PLAIN.variant, dropout=False):
     reason = call.refusal("pallas_gpu", encoding, variant, dropout)

@@ -1,0 +1,158 @@
+"""One check: a core against `dense` on the same device, values and all gradients."""
+
+import functools
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from transformer_jax.attention.cores.base import Core, cores
+from transformer_jax.attention.cores.self_check import inputs
+from transformer_jax.attention.cores.self_check.scheme import Scheme
+
+# Relative errors that rounding explains in any order of sums, by the type of values.
+ROUNDING = {"float32": 2e-5, "bfloat16": 2e-2, "float16": 4e-3}
+# Kernels take the sum of each row's gradients from rounded outputs (Dao et al., section
+# B.2). A parameter that moves whole rows of scores gets the sum of these errors: with
+# FIRE in bfloat16 4% of the largest gradient of parameters, where dense has 0.5%.
+OF_PARAMETERS = 5.0  # times as much
+TIMES = 3.0  # a core may be off by this many times the error of `dense`
+NOTHING = {"g", "scale_H"}  # no gradient, unless the scale is an array
+
+
+def trial(scheme: Scheme, device: jax.Device) -> str | None:
+  """Returns why a core cannot be used for a scheme on a device, or None.
+
+  Takes the time of three small programs to compile. It may be called while another
+  program is traced.
+  """
+  return _apart(functools.partial(_trial, scheme, device))
+
+
+def _apart(call: Any) -> Any:
+  """Returns the result of a call in a thread, whose JAX traces nothing else."""
+  with ThreadPoolExecutor(1) as threads:
+    return threads.submit(call).result()
+
+
+def _trial(scheme: Scheme, device: jax.Device) -> str | None:
+  with jax.default_device(device):
+    try:
+      arrays = inputs.make(scheme)
+      exact, usual = _exact(scheme, arrays), _run(cores.build("dense"), scheme, arrays)
+    except Exception as error:  # what a part of a user's own may raise
+      return f"could not be checked: {words(error)}"
+    try:
+      found = _run(scheme.core, scheme, arrays)
+    except Exception as error:  # the compiler's own kinds of errors are not public
+      return f"did not compile: {words(error)}"
+  return compare(found, usual, exact, ROUNDING[scheme.dtypes[2]])
+
+
+def words(error: Exception) -> str:
+  """Returns an error in one short line.
+
+  >>> words(ValueError("a tile of (8, 4) ..."))
+  'ValueError: a tile of (8, 4) ...'
+  """
+  return f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
+
+
+def _exact(scheme: Scheme, arrays: Any) -> dict[str, np.ndarray]:
+  """Returns what `dense` computes in float32, without the device's short products."""
+
+  def wide(x: np.ndarray) -> np.ndarray:
+    return x.astype(np.float32) if jnp.issubdtype(x.dtype, jnp.floating) else x
+
+  with jax.default_matmul_precision("highest"):
+    return _run(cores.build("dense"), scheme, jax.tree.map(wide, arrays))
+
+
+def _run(core: Core, scheme: Scheme, arrays: Any) -> dict[str, np.ndarray]:
+  """Returns {name: the output, or the gradient of an array}, float32."""
+  unused = NOTHING - ({"scale_H"} if scheme.scale is None else set())
+  floats, rest = split({n: x for n, x in arrays.items() if n not in unused})
+  rest |= {"g": arrays["g"]}
+
+  def total(floats: dict[str, Any], rest: dict[str, Any]) -> Any:
+    whole = joined(floats | rest)
+    context = inputs.context_of(scheme, whole)
+    out = core.attend(whole["q"], whole["k"], whole["v"], context)
+    return jnp.sum(out.astype(jnp.float32) * whole["g"].astype(jnp.float32)), out
+
+  gradient = jax.jit(jax.value_and_grad(total, has_aux=True))
+  (_, out), gradients = gradient(floats, rest)
+  found = {"output": out} | {f"gradient of {n}": x for n, x in gradients.items()}
+  return {name: np.asarray(x).astype(np.float32) for name, x in found.items()}
+
+
+def split(arrays: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+  """Returns {path: array} of the floats of a dict of arrays and dicts, and of others.
+
+  >>> floats, rest = split({"q": np.ones(2), "params": {"n": np.ones(2, int)}})
+  >>> [*floats], [*rest]
+  (['q'], ['params/n'])
+  """
+  flat: dict[str, Any] = {}
+  for name, x in arrays.items():
+    flat |= (
+      {f"{name}/{n}": y for n, y in x.items()} if isinstance(x, dict) else {name: x}
+    )
+  floats = {n: x for n, x in flat.items() if jnp.issubdtype(x.dtype, jnp.floating)}
+  return floats, {n: x for n, x in flat.items() if n not in floats}
+
+
+def joined(flat: dict[str, Any]) -> dict[str, Any]:
+  """Returns the dict that was split; parts without arrays are empty."""
+  whole: dict[str, Any] = {"params": {}, "variant_params": {}}
+  for path, x in flat.items():
+    name, _, inner = path.partition("/")
+    if inner:
+      whole[name][inner] = x
+    else:
+      whole[name] = x
+  return whole
+
+
+def compare(
+  found: dict[str, np.ndarray],
+  usual: dict[str, np.ndarray],
+  exact: dict[str, np.ndarray],
+  rounding: float,
+) -> str | None:
+  """Returns what is wrong with numbers of a core, or None.
+
+  found      output and gradients of the core
+  usual      those of `dense` in the same types
+  exact      those of `dense` in float32
+  rounding   relative error that is no fault
+
+  >>> right, off = {"output": np.ones(3)}, {"output": np.array([1.0, 1.0, 1.1])}
+  >>> print(compare(right, right, right, 1e-3))
+  None
+  >>> compare(off, right, right, 1e-3)
+  'wrong output: off by 0.1 of the largest number, dense by 0'
+  """
+  sizes = {name: _largest(x) for name, x in exact.items()}
+  most = max((size for name, size in sizes.items() if "/" in name), default=1.0)
+  for name, want in exact.items():
+    if not np.isfinite(found[name]).all() and np.isfinite(want).all():
+      return f"wrong {name}: not finite"
+    # The gradient of a shift of all scores is nothing but rounding: parameters are
+    # measured by the largest gradient of all of them.
+    of_parameter = "/" in name
+    size = (most if of_parameter else sizes[name]) or 1.0
+    error, usual_error = (_largest(x[name] - want) / size for x in (found, usual))
+    allowed = rounding * (OF_PARAMETERS if of_parameter else 1.0)
+    if not error <= TIMES * usual_error + allowed:
+      return (
+        f"wrong {name}: off by {error:.2g} of the largest number, dense by"
+        f" {usual_error:.2g}"
+      )
+  return None
+
+
+def _largest(x: np.ndarray) -> float:
+  return float(np.abs(x).max(initial=0.0))
