@@ -75,3 +75,19 @@ def test_no_device_gets_the_rows_or_heads_of_another():
     grad = jax.jit(jax.grad(core), in_shardings=split, out_shardings=split)
     text = grad.lower(x).compile().as_text()
   assert not re.findall(r"all-gather|all-to-all|collective-permute", text)
+
+
+@pytest.mark.parametrize("rows", [4, 3])
+def test_nothing_is_left_to_a_compiler_that_cannot_split_kernels(rows):
+  """Mosaic refuses a kernel on a mesh with an axis that is not taken, even of one."""
+  at, position = coords.consecutive(1, 16), bind(PositionalEncoding(), {}, None)
+  x_BLHK = jnp.zeros((rows, 16, 8, 16))  # three rows do not divide over two devices
+  attend = lambda x: cores.build("pallas_tpu")(x, x, x, at, at, position)
+  with jax.set_mesh(MESH):
+    jaxpr = jax.make_jaxpr(attend)(x_BLHK)
+  (taken,) = (
+    eqn.params["newly_manual_axes"]
+    for eqn in jaxpr.jaxpr.eqns
+    if eqn.primitive.name == "shard_map"
+  )
+  assert taken == {*MESH.axis_names}

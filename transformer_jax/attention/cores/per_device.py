@@ -6,7 +6,6 @@ that is one kernel: it would give every device the whole batch.
 
 import dataclasses
 import functools
-import itertools
 import math
 from typing import Any
 
@@ -16,7 +15,7 @@ from jax.sharding import PartitionSpec
 
 from transformer_jax.attention.cores.context import Context
 from transformer_jax.axes import axes_of
-from transformer_jax.devices import free_axes, seed_axes
+from transformer_jax.devices import free_axes
 from transformer_jax.mesh_shape import ROWS
 from transformer_jax.positions import Coords
 
@@ -32,15 +31,15 @@ def on_each_device(attend):
 
   @functools.wraps(attend)
   def attend_by_device(self, q_BLHK, k_BMGK, v_BMGE, context):
-    split = _split(q_BLHK.shape, k_BMGK.shape[2], v_BMGE.shape[2])
-    if not split:
+    if math.prod(free_axes().values()) == 1:
       return attend(self, q_BLHK, k_BMGK, v_BMGE, context)
+    split = _split(q_BLHK.shape, k_BMGK.shape[2], v_BMGE.shape[2])
     queries, keys, values = (_heads(split, x) for x in (q_BLHK, k_BMGK, v_BMGE))
     run = jax.shard_map(
       functools.partial(attend, self),
       in_specs=(queries, keys, values, _of_context(split, context)),
       out_specs=queries,
-      axis_names={*itertools.chain(*split.values()), *seed_axes()},
+      axis_names={*free_axes()},  # of all: no compiler splits a kernel
       check_vma=False,
     )
     return run(q_BLHK, k_BMGK, v_BMGE, context)
