@@ -422,9 +422,9 @@ def native_sparse(w, x, window=2):
   return mixed(w, found)
 
 
-def of_latent(w, x):
-  c = np.array([rms(row, 1e-6) for row in x @ w["query_down_DQ"]]) * w["query_gain_Q"]
-  return np.einsum("lq,qnw->lnw", c, w["index_query_QNW"])
+def of_latent(w, x, epsilon=1e-6):
+  c = np.array([rms(row, epsilon) for row in x @ w["query_down_DQ"]])
+  return np.einsum("lq,qnw->lnw", c * w["query_gain_Q"], w["index_query_QNW"])
 
 
 def of_tokens(w, x):
@@ -442,6 +442,10 @@ LOOPS = {
   "dsa(2, heads=3, width=4, part=2)": indexed(of_tokens, some_keys, part=2),
   "mla(latent=5, part=2, queries=7, value=4) + dsa(2, heads=3, width=4, latent=7)": (
     indexed(of_latent, latent)
+  ),
+  "mla(latent=5, part=2, queries=7, value=4, epsilon=0.5)"
+  " + dsa(2, heads=3, width=4, latent=7)": indexed(
+    functools.partial(of_latent, epsilon=0.5), functools.partial(latent, epsilon=0.5)
   ),
   "nsa(1, 4, window=2)": native_sparse,
   "multihead": multihead,

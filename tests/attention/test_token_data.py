@@ -234,6 +234,8 @@ def test_cross_attention_has_no_data_of_the_keys_and_no_own_value():
     ("dsa(0)", "k is 0; write a whole number from 1"),
     ("dsa(part=3)", "part is 3; write an even number up to its width, 32"),
     ("dsa(width=4, part=8)", "part is 8; write an even number up to its width, 4"),
+    ("dsa(position='alibi')", "position is alibi, and the indexer turns by the pos"),
+    ("dsa(position='fope')", "position is fope, .* write rope, or a scaled one"),
     ("nsa(blocks=2)", "blocks is 2; write a whole number from 3"),
     ("nsa + entmax", "nsa and entmax both decide how scores become weights"),
     ("dsa + moba", "dsa and moba both decide which keys a query selects"),
@@ -248,6 +250,10 @@ def test_bad_arguments_are_one_sentence(spec, says):
   ("spec", "says"),
   [
     ("dsa(latent=7)", "dsa.latent=7. reads the latent of queries.*mla.queries=7"),
+    (
+      "mla(latent=5, part=2, queries=6) + dsa(latent=7)",
+      "dsa.latent=7. .* makes one of 6; write mla.queries=7. . dsa, or latent=6",
+    ),
     ("nsa(groups=3)", "groups is 3, which does not divide 4 heads"),
     ("differential_v2(4)", "4 groups of keys do not divide 2 pairs"),
   ],

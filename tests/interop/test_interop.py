@@ -41,6 +41,7 @@ WHOLE = (
   "gemma2",
   "gemma3n_text",
   "deepseek_v3",
+  "deepseek_v32_yarn",
   "bert_mlm",
   "vit",
   "t5_v11",

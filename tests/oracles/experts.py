@@ -58,3 +58,18 @@ def balance(logits_BLX, real_BL, kind):
     for x in routed(logits_X, kind):
       f_X[x] += 1 / len(tokens)
   return kind.count * float(f_X @ P_X)
+
+
+def moved_bias(bias_X, chosen_BLC, real_BL, rate):
+  """Wang et al., 2024, algorithm 1: the bias after a step, one expert at a time.
+
+  chosen_BLC   experts of each token, by number
+  """
+  load_X = np.zeros(len(bias_X))
+  for b, i in zip(*np.nonzero(real_BL), strict=True):
+    for x in chosen_BLC[b][i]:
+      load_X[x] += 1
+  mean, moved = load_X.sum() / len(load_X), np.array(bias_X, np.float64)
+  for x, load in enumerate(load_X):
+    moved[x] += rate if load < mean else -rate if load > mean else 0.0
+  return moved

@@ -134,6 +134,23 @@ CASES = {
      "model.layers.2.mlp.experts.down_proj"],
     dict(topk_group=4),
   ),
+  "deepseek_v32_yarn": (
+    "DeepseekV32ForCausalLM", SIZES | dict(
+      kv_lora_rank=16, q_lora_rank=12, qk_rope_head_dim=8, v_head_dim=12, n_group=1,
+      qk_nope_head_dim=8, num_key_value_heads=4, first_k_dense_replace=2, topk_group=1,
+      index_topk=4, index_head_dim=12, index_n_heads=12, n_routed_experts=2,
+      num_experts_per_tok=1, rope_parameters={
+        "rope_type": "yarn", "rope_theta": 500.0, "factor": 4.0, "mscale": 0.7,
+        "mscale_all_dim": 1.5, "original_max_position_embeddings": 12,
+      },
+    ),
+    ["model.layers.0.self_attn.kv_b_proj.weight",
+     "model.layers.1.self_attn.q_a_proj.weight"],
+    dict(rope_parameters={
+      "rope_type": "yarn", "rope_theta": 500.0, "factor": 4.0,
+      "original_max_position_embeddings": 12,
+    }),
+  ),
   "bart": (
     "BartForConditionalGeneration",
     dict(
@@ -273,7 +290,8 @@ def outputs(model, there, kept):
   given = {n: x for n, x in there.items() if n != "decoder_mask"}
   found = model(**given)
   found.loss.backward()
-  gradients = {n: x.grad for n, x in model.named_parameters() if x.requires_grad}
+  named = model.named_parameters()  # an indexer has no gradients
+  gradients = {n: x.grad for n, x in named if x.grad is not None}
   real = there.get("decoder_mask", there["attention_mask"])
   return {
     "logits": found.logits * real[..., None],

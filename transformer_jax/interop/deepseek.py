@@ -3,6 +3,7 @@
 import dataclasses
 import math
 
+from transformer_jax.attention.variants.dsa import rotates_alone
 from transformer_jax.interop.expert_names import apart, experts, kinds_of, merged
 from transformer_jax.interop.hf_config import HFConfig
 from transformer_jax.interop.hf_family import families
@@ -10,7 +11,7 @@ from transformer_jax.interop.layer_types import layer_kinds
 from transformer_jax.interop.llama import LAYER, THEIRS, LlamaLike
 from transformer_jax.interop.outputs import WRITER, bare
 from transformer_jax.interop.rotary import rope
-from transformer_jax.positions.rope import Rope
+from transformer_jax.positions import positions
 from transformer_jax.positions.rope_yarn import YarnRope
 
 INDEXED = ("indexed_attention",)
@@ -183,14 +184,15 @@ class DeepseekV32(DeepseekV3):
         "q_lora_rank",
       )
     )  # fmt: skip
-    encoding = rope(config, interleaved=True)
-    if type(encoding) is not Rope:
+    encoding = dataclasses.replace(self.position(config), interleaved=False)
+    if not rotates_alone(encoding):
       raise ValueError(
-        "config.json scales the rotary positions of an indexer, which is not read here;"
-        " only rope_type=default is"
+        f"config.json says rope_type={encoding.name.removeprefix('rope_')}, and an"
+        " indexer turns by the position alone; only default, linear, llama3 and yarn"
+        " are read here"
       )
     indexer = (
       f"dsa({k}, heads={heads}, width={width}, part={part}, latent={latent},"
-      f" base={encoding.base})"
+      f" position={positions.label(encoding)!r})"
     )
     return [*super().attention(config), indexer]

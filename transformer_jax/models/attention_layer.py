@@ -64,7 +64,7 @@ class Attention(nn.Module):
     """Returns attention with the parameters of this layer."""
     projections = self.variant.projections().fit(self.arch.dims)
     w = self._projection_weights(projections)
-    variant = self._bound_variant(projections).borrow(w)
+    variant = self._bound_variant(projections).borrow(w, projections)
     position = self._bound_position(projections, shared).borrow(w)
     return BoundAttention(projections, w, variant, position, self.arch.dims.H)
 

@@ -84,7 +84,7 @@ class Block(nn.Module):
     def feedforward(x_BLD):
       x_BLD = along(FEEDFORWARD, "feedforward", x_BLD)
       layer = FeedForward(self.arch, self.kind, name="feedforward")
-      return dropout(layer(x_BLD, along))
+      return dropout(layer(x_BLD, along, at))
 
     def embedding(x_BLD):
       kind = self.arch.embedding

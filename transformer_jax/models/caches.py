@@ -101,7 +101,7 @@ def _first_read(encoding, variant, projections, dims, w, x_BLD, q_BLHK):
   """
   at = coords.absent(*x_BLD.shape[:2])
   at = at.replace(data={name: at.pos_BL for name in encoding.ids})
-  bound = _bound(variant, projections.sizes(dims)).borrow(w)
+  bound = _bound(variant, projections.sizes(dims)).borrow(w, projections)
   dims = projections.encoding_dims(dims, encoding)
   position = bind(encoding, encoding.init(jax.random.key(0), dims), dims)
   at = projections.inform(position, x_BLD, q_BLHK, encoding.assign_positions(None, at))

@@ -13,10 +13,11 @@ from transformer_jax.axes import axes_of
 from transformer_jax.matmul import project
 from transformer_jax.models.architecture import Architecture
 from transformer_jax.models.canon import UNITS, no_convolution
+from transformer_jax.models.expert_load import record_load
 from transformer_jax.models.feedforward_kinds import FeedForwardKind
 from transformer_jax.models.parameters import parameter, weight
 
-ROUTER = "router_DX"
+ROUTER, BIAS = "router_DX", "router_bias_X"
 
 
 class FeedForward(nn.Module):
@@ -37,14 +38,15 @@ class FeedForward(nn.Module):
   kind: FeedForwardKind = FeedForwardKind()
 
   @nn.compact
-  def __call__(self, x_BLD, along=no_convolution):
+  def __call__(self, x_BLD, along=no_convolution, at=None):
     """Returns the update of the residual stream.
 
     x_BLD   normalized input
     along   convolutions of the layer, for hidden units
+    at      coordinates of the tokens; None: none is padding
     """
     if self.kind.experts:
-      return self.of_experts(x_BLD)
+      return self.of_experts(x_BLD, at)
     return self.dense("", self.arch.dims.F, x_BLD, along)
 
   def dense(self, prefix, F, x_BLD, along=no_convolution):
@@ -66,9 +68,10 @@ class FeedForward(nn.Module):
       return y
     return y + weight(self, f"{name}_shift_{axes[1]}", shape[1:], 0).astype(y.dtype)
 
-  def of_experts(self, x_BLD):
+  def of_experts(self, x_BLD, at):
     """Returns the weighted outputs of all experts, and that of the shared one."""
     weight_BLX, _ = self.route(x_BLD)
+    record_load(self, BIAS, weight_BLX, at, self.kind.balance_rate)
     y_BLD = self.experts(weight_BLX.astype(x_BLD.dtype), x_BLD)
     if not self.kind.shared:
       return y_BLD
@@ -85,7 +88,7 @@ class FeedForward(nn.Module):
     logits_BLX = project(x_BLD.astype(jnp.float32), router_DX, 1)
     if self.arch.feedforward_bias:
       logits_BLX += weight(self, "router_shift_X", (X,), 0)
-    bias_X = weight(self, "router_bias_X", (X,), 0) if self.kind.bias else None
+    bias_X = weight(self, BIAS, (X,), 0) if self.kind.bias else None
     return self.kind.route(logits_BLX, bias_X)
 
   def experts(self, weight_BLX, x_BLD):

@@ -4,6 +4,7 @@ Hooks are pure functions of parameters; `feedforward.py` holds the parameters.
 """
 
 import dataclasses
+import math
 import statistics
 from typing import Literal
 
@@ -34,6 +35,7 @@ class FeedForwardKind:
   shared = 0
   shared_gate = False
   bias = False
+  balance_rate = 0.0
   scaled_input = False
 
   @property
@@ -121,6 +123,9 @@ class Experts(FeedForwardKind):
                   the `active_groups` whose two best scores have the largest sum
   active_groups   groups that a token chooses experts from
   scaled_input    weights multiply what an expert reads, not what it returns: Llama 4
+  balance_rate    by which each training step moves the bias: up where fewer tokens
+                  than the mean choose the expert, down where more do; 0: it stays. Wang
+                  et al., 2024, have 0.001: https://arxiv.org/abs/2408.15664
 
   >>> kind = feedforwards.build("experts(4, 2)")
   >>> logits_BLX = jnp.log(jnp.array([[[1.0, 2.0, 4.0, 3.0]]]))
@@ -143,6 +148,7 @@ class Experts(FeedForwardKind):
   groups: int = 1
   active_groups: int = 1
   scaled_input: bool = False
+  balance_rate: float = 0.0
 
   def __post_init__(self):
     least = dict(count=1, active=1, width=0, shared=0, groups=1, active_groups=1)
@@ -159,12 +165,24 @@ class Experts(FeedForwardKind):
       raise SpecError(f"experts: router is {self.router!r}; write softmax or sigmoid")
     if isinstance(self.scale, bool) or not self.scale > 0:
       raise SpecError(f"experts: scale is {self.scale!r}; write a number above 0")
+    self._check_balance()
     if self.shared_gate and not self.shared:
       raise SpecError(
         "experts: shared_gate=True is of a shared expert; write its hidden units, as"
         " shared=256"
       )
     self._check_groups()
+
+  def _check_balance(self) -> None:
+    """Raises SpecError where steps cannot move a bias."""
+    rate = self.balance_rate
+    if isinstance(rate, bool) or not 0 <= rate < math.inf:
+      raise SpecError(f"experts: balance_rate is {rate!r}; write 0 or more, as 0.001")
+    if rate and not self.bias:
+      raise SpecError(
+        f"experts: balance_rate={rate} moves the bias of the choice, and there is none;"
+        " write bias=True"
+      )
 
   def _check_groups(self) -> None:
     """Raises SpecError where a token cannot choose as many experts."""

@@ -15,7 +15,8 @@ from transformer_jax.axes import Dims
 from transformer_jax.batch_part import BatchPart
 from transformer_jax.positions import Bound, PositionalEncoding, bind
 
-RUNNING = "running"  # Flax collection: running statistics after a training batch
+# Flax collection: what a training batch makes of parameters that no optimizer moves.
+RUNNING = "running"
 
 
 class NormLayer(nn.Module):

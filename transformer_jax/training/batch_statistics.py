@@ -1,11 +1,4 @@
-"""Norms that read a whole batch in training: refusals, and their running statistics.
-
-Running statistics are parameters, so that checkpoints, averages, seeds and export hold
-them. A step replaces them after the optimizer's update.
-"""
-
-from collections.abc import Mapping
-from typing import Any
+"""Norms that read a whole batch in training: what has no statistics is refused."""
 
 from transformer_jax.data.base import Task
 
@@ -35,25 +28,3 @@ def refusal(task: Task, batch_size: int, accumulate: int) -> str | None:
   if batch_size == 1:
     return "batchnorm reads the statistics of a batch: write a batch_size of 2 or more"
   return None
-
-
-def replaced(params: Any, running: Mapping[str, Any]) -> Any:
-  """Returns parameters with running statistics in the place of those of their names.
-
-  params    nested by module
-  running   running statistics, nested likewise; empty: none
-
-  >>> norm = {"gain_D": 1, "running_mean_D": 2}
-  >>> replaced({"norm": norm, "head": 5}, {"norm": {"running_mean_D": 7}})
-  {'norm': {'gain_D': 1, 'running_mean_D': 7}, 'head': 5}
-  """
-
-  def one(name: str, value: Any) -> Any:
-    if name not in running:
-      return value
-    new = running[name]
-    return replaced(value, new) if isinstance(new, Mapping) else new
-
-  if not running:
-    return params
-  return {name: one(name, value) for name, value in params.items()}

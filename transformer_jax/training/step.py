@@ -27,6 +27,7 @@ from transformer_jax.training.auxiliary.base import AuxiliaryLoss
 from transformer_jax.training.auxiliary.terms import Terms, without_auxiliary
 from transformer_jax.training.auxiliary.training_pass import TARGETS, weights_of
 from transformer_jax.training.objectives import Objective, objective_of
+from transformer_jax.training.running import replaced
 
 INIT, DATA, NOISE = range(3)  # streams of random numbers of a seed
 
@@ -217,11 +218,11 @@ class Trainer:
     `targets` are how many there are, by weight.
     """
     (_, metrics), grads = self.gradients(state, batch)
-    running = metrics.pop(RUNNING)
+    running = self.total(metrics.pop(RUNNING))
     grads = self.total(grads)
     updates, moments = self.optimizer.update(grads, state.moments, state.params)
     params = optax.apply_updates(state.params, updates)
-    params = batch_statistics.replaced(params, running)
+    params = replaced(params, running, before=state.params)
     some, name = metrics["targets"] > 0, self.objective.metric
     loss = jnp.where(some, self.total(metrics["loss"]), jnp.nan)
     metrics |= {
@@ -285,8 +286,8 @@ class Trainer:
     """Returns the mean loss of the task's objective over the places that count, if any.
 
     With the weighted auxiliary losses, if there is a target. Also the metrics, among
-    them the objective alone as `loss`, and the running statistics, which replace
-    parameters.
+    them the objective alone as `loss`, and what becomes of parameters that no optimizer
+    moves.
 
     counts   of the whole batch, from `counts`; None: those of this one
     part     of the whole batch that this is; None: all of it

@@ -95,10 +95,11 @@ class Variant:
     """Returns trainable parameters that are not matrices of projections."""
     return {}
 
-  def borrow(self, params: Arrays, weights: Arrays) -> Arrays:
+  def borrow(self, params: Arrays, weights: Arrays, projections: Projections) -> Arrays:
     """Returns the parameters with projection weights of the layer added.
 
-    weights: of the projections, by name; borrowed ones belong to these
+    weights       of the projections, by name; borrowed ones belong to these
+    projections   of the layer
     """
     return params
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from transformer_jax.attention.convolution import Recent, convolve
-from transformer_jax.attention.projections import Arrays
+from transformer_jax.attention.projections import Arrays, Projections
 from transformer_jax.attention.variants.base import Variant
 from transformer_jax.positions import Bound, Coords
 from transformer_jax.positions.bound import by_head, head_axes, score_by_head
@@ -32,11 +32,12 @@ class BoundVariant:
   variant: Variant = dataclasses.field(metadata={"static": True})
   params: Arrays = dataclasses.field(default_factory=dict)
 
-  def borrow(self, weights: Arrays) -> "BoundVariant":
-    """Returns the variant with the projection weights that it borrows."""
+  def borrow(self, weights: Arrays, projections: Projections) -> "BoundVariant":
+    """Returns the variant with what it borrows of the layer's projections."""
     if not self.variant.overrides("borrow"):
       return self
-    return dataclasses.replace(self, params=self.variant.borrow(self.params, weights))
+    params = self.variant.borrow(self.params, weights, projections)
+    return dataclasses.replace(self, params=params)
 
   def read(self, x_BLD: jax.Array, q_BLHK: jax.Array, at: Coords) -> Coords:
     """Returns the coordinates with the token data of `token_data`."""

@@ -7,11 +7,13 @@ import jax.numpy as jnp
 
 from transformer_jax.attention.variants.base import Variant, attentions
 from transformer_jax.attention.variants.bound_variant import by_heads
+from transformer_jax.attention.variants.mla import latent_of_queries
 from transformer_jax.attention.variants.moba import nth_largest
 from transformer_jax.forwarding import computed
 from transformer_jax.matmul import project
-from transformer_jax.normalization import layer_norm, rms_norm
-from transformer_jax.positions.rope import angles, turn_pairs
+from transformer_jax.normalization import layer_norm
+from transformer_jax.positions import PositionalEncoding, positions
+from transformer_jax.positions.rope import Rope
 from transformer_jax.spec import SpecError
 
 LEAST = {"k": 1, "heads": 1, "width": 1, "part": 0, "latent": 0}
@@ -34,13 +36,14 @@ class DeepSeekSparse(Variant):
   k         number of chosen keys
   heads     of the indexer, N
   width     of its queries and keys, W
-  part      its first features that RoPE rotates, pairs in halves, by the positions
+  part      its first features that are rotated by the positions; 0: none
   latent    width of MLA's latent of queries, from which it makes its own, as DeepSeek
             V3.2 does; 0: from the tokens
   relu      False: a product below zero takes away from the sum
   weighted  False: all heads of the indexer count alike
   learned   gradients reach the indexer as if I was added to the scores of attention
-  base      of RoPE
+  position  RoPE that rotates them, or a scaled one, as 'rope_yarn(factor=40)': DeepSeek
+            V3.2 has that of its attention, with pairs in halves
   epsilon   added to variances by the norm of keys
 
   >>> import jax
@@ -67,7 +70,7 @@ class DeepSeekSparse(Variant):
   relu: bool = True
   weighted: bool = True
   learned: bool = False
-  base: float = 10_000.0
+  position: str | PositionalEncoding = "rope"
   epsilon: float = 1e-6
 
   def __post_init__(self):
@@ -78,6 +81,12 @@ class DeepSeekSparse(Variant):
     if self.part % 2 or self.part > self.width:
       raise SpecError(
         f"dsa: part is {self.part}; write an even number up to its width, {self.width}"
+      )
+    object.__setattr__(self, "position", positions.build(self.position))
+    if not rotates_alone(self.position):
+      raise SpecError(
+        f"dsa: position is {self.position.name}, and the indexer turns by the position"
+        " alone, without parameters; write rope, or a scaled one such as rope_yarn"
       )
 
   @computed
@@ -100,16 +109,19 @@ class DeepSeekSparse(Variant):
       "index_shift_W": jnp.zeros(self.width),
     }
 
-  def borrow(self, params, weights):
+  def borrow(self, params, weights, projections):
     if not self.latent:
       return params
-    names = ("query_down_DQ", "query_gain_Q")
-    if any(name not in weights for name in names):
+    made = weights["query_down_DQ"].shape[-1] if "query_down_DQ" in weights else 0
+    if made != self.latent:
+      other = f"makes one of {made}" if made else "does not make"
       raise ValueError(
         f"dsa(latent={self.latent}) reads the latent of queries, which this attention"
-        f" does not make; write mla(queries={self.latent}) + dsa, or latent=0"
+        f" {other}; write mla(queries={self.latent}) + dsa, or latent={made}"
       )
-    return params | {name: weights[name] for name in names}
+    names = ("query_down_DQ", "query_gain_Q")
+    borrowed = {name: weights[name] for name in names if name in weights}
+    return params | borrowed | {"query_epsilon": jnp.asarray(projections.epsilon)}
 
   def token_data(self, params, x_BLD, q_BLHK):
     x_BLD = x_BLD if self.learned else jax.lax.stop_gradient(x_BLD)
@@ -129,18 +141,21 @@ class DeepSeekSparse(Variant):
     """Returns the queries of the indexer, BLNW."""
     if not self.latent:
       return project(x_BLD, params["index_query_DNW"], 1)
-    down_BLQ = project(x_BLD, params["query_down_DQ"], 1)
-    latent_BLQ = rms_norm(down_BLQ, params["query_gain_Q"], self.epsilon)
+    latent_BLQ = latent_of_queries(params, x_BLD, params["query_epsilon"])
     return project(latent_BLQ, params["index_query_QNW"], 1)
 
   def accumulate(self, params, data, at):
     if not self.part:
       return data
-    frequency_R = self.base ** (-jnp.arange(0, self.part, 2) / self.part)
-    turn = angles(at.pos_BL, frequency_R)
-    q_BLNW = turn_pairs(data["index_query_BLNW"], turn, interleaved=False)
-    k_BL1W = turn_pairs(data["index_key_BLW"][:, :, None], turn, interleaved=False)
+    q_BLNW = self._rotated(data["index_query_BLNW"], at)
+    k_BL1W = self._rotated(data["index_key_BLW"][:, :, None], at)
     return data | {"index_query_BLNW": q_BLNW, "index_key_BLW": k_BL1W[:, :, 0]}
+
+  def _rotated(self, x_BLNW, at):
+    """Returns queries or keys of the indexer with their first part rotated."""
+    part_BLNP, rest = jnp.split(x_BLNW, [self.part], axis=-1)
+    part_BLNP = self.position.rotate({}, part_BLNP, at.pos_BL)
+    return jnp.concatenate([part_BLNP, rest], axis=-1)
 
   def select(self, params, q_BLHK, k_BMHK, q_at, k_at, mask_BLM):
     index_BLM = self.index(q_at.data, k_at.data)
@@ -163,3 +178,9 @@ class DeepSeekSparse(Variant):
     if not self.weighted:
       return jnp.sum(product, axis=-3)
     return jnp.einsum("...NLM,...LN->...LM", product, q_data["index_head_BLN"])
+
+
+def rotates_alone(encoding: PositionalEncoding) -> bool:
+  """Returns whether an encoding is RoPE by the position alone, without parameters."""
+  plain = isinstance(encoding, Rope) and type(encoding).rotate is Rope.rotate
+  return plain and not any(map(encoding.overrides, ("init", "transform_qk")))

@@ -64,18 +64,14 @@ class Latent(Projections):
 
   def query(self, w, x_BLD):
     if self.queries:
-      x_BLD = self.normalized(w, "query_gain_Q", project(x_BLD, w["query_down_DQ"], 1))
+      x_BLD = latent_of_queries(w, x_BLD, self.epsilon)
     names = ("query_QHK", "query_part_QHP", "query_DHK", "query_part_DHP")
     return _join(*(project(x_BLD, w[name], 1) for name in names if name in w))
 
   def memory(self, w, x_BMD):
     latent_BMC = project(x_BMD, w["latent_DC"], 1)
-    kept = {"latent": self.normalized(w, "latent_gain_C", latent_BMC)}
+    kept = {"latent": normalized(latent_BMC, w.get("latent_gain_C"), self.epsilon)}
     return kept | ({"part": project(x_BMD, w["key_part_DP"], 1)} if self.part else {})
-
-  def normalized(self, w: Arrays, gain: str, x_BLC: jax.Array) -> jax.Array:
-    """Returns a latent after its RMS norm, if it has one."""
-    return rms_norm(x_BLC, w[gain], self.epsilon) if self.norm else x_BLC
 
   def read(self, w, kept):
     names = "key_CHK", "value_CHE"
@@ -173,6 +169,26 @@ class MLA(Variant):
         " use mla(part=0), which turns them whole, or another encoding"
       )
     return None
+
+
+def normalized(
+  x_BLC: jax.Array, gain_C: jax.Array | None, epsilon: float | jax.Array
+) -> jax.Array:
+  """Returns a latent after its RMS norm; without gains it has none."""
+  return x_BLC if gain_C is None else rms_norm(x_BLC, gain_C, epsilon)
+
+
+def latent_of_queries(
+  w: Arrays, x_BLD: jax.Array, epsilon: float | jax.Array
+) -> jax.Array:
+  """Returns latent_BLQ, from which queries are projected.
+
+  w         weights of the projections
+  x_BLD     input of attention
+  epsilon   added to mean squares by the norm
+  """
+  down_BLQ = project(x_BLD, w["query_down_DQ"], 1)
+  return normalized(down_BLQ, w.get("query_gain_Q"), epsilon)
 
 
 def turns(encoding: PositionalEncoding) -> bool:

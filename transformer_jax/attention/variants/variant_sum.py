@@ -128,9 +128,9 @@ class Sum(Variant):
     n, part = next(((n, p) for n, p in parts if p.overrides(hook)), (0, Variant()))
     return getattr(part, hook)(*(_of_part(n, arg) for arg in args))
 
-  def borrow(self, params, weights):
+  def borrow(self, params, weights, projections):
     for part in self.parts:
-      params = part.borrow(params, weights)
+      params = part.borrow(params, weights, projections)
     return params
 
   def token_data(self, params, x_BLD, q_BLHK):
