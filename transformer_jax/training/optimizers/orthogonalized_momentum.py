@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any, Literal
 
 import jax
+import jax.numpy as jnp
 import optax
 from optax import contrib
 
@@ -14,6 +15,13 @@ from transformer_jax.training.optimizers.matrix_axes import (
   is_hidden_matrix,
   matrix_axes,
 )
+from transformer_jax.training.optimizers.newton_schulz import (
+  DION,
+  STANDARD,
+  each_matrix,
+  orthogonalized,
+  rounded,
+)
 
 
 @optimizers.register("muon")
@@ -22,8 +30,9 @@ class Muon(Optimizer):
   """Muon on hidden matrices, AdamW on the rest. Jordan et al., 2024.
 
   The momentum of each matrix is replaced by a nearly orthogonal one, by a Newton-Schulz
-  iteration in float32, times a factor of its shape. This is Optax's, whose momentum is
-  bias-corrected; `bias_correction=False` is that of the authors and of PyTorch.
+  iteration, times a factor of its shape. This is Optax's, in float32 and with a
+  bias-corrected momentum. `bias_correction=False` is the momentum of the authors and of
+  PyTorch, `ns_dtype` their rounding.
   https://kellerjordan.github.io/posts/muon/
 
   The rest are embeddings, the output head, tables, gains, shifts and other vectors.
@@ -38,6 +47,8 @@ class Muon(Optimizer):
                     2025, https://arxiv.org/abs/2502.16982). None: the factor is
                     sqrt(max(1, outputs / inputs))
   ns_steps          Newton-Schulz iterations
+  ns_dtype          of the iterations: float32; bfloat16, rounded as by the authors; or
+                    bfloat16_fused, rounded as by PyTorch
   coefficients      of the iteration: standard, or dion, which has its own five steps
   preconditioning   how a matrix is scaled before: frobenius, spectral, aol or schatten
   per_head          orthogonalize the matrix of each head alone
@@ -63,6 +74,7 @@ class Muon(Optimizer):
   bias_correction: bool = True
   consistent_rms: float | None = None
   ns_steps: int = 5
+  ns_dtype: Literal["float32", "bfloat16", "bfloat16_fused"] = "float32"
   coefficients: Literal["standard", "dion"] = "standard"
   preconditioning: Literal["frobenius", "spectral", "aol", "schatten"] = "frobenius"
   per_head: bool = False
@@ -74,6 +86,11 @@ class Muon(Optimizer):
 
   def __post_init__(self):
     super().__post_init__()
+    if self.ns_dtype != "float32" and self.preconditioning != "frobenius":
+      raise SpecError(
+        f"muon: preconditioning={self.preconditioning} is of ns_dtype=float32; leave"
+        " one of them out"
+      )
     for name in self.only:
       if matrix_axes(name) is None:
         raise SpecError(
@@ -94,6 +111,8 @@ class Muon(Optimizer):
 
   def _of_matrices(self, schedule):
     """Returns the transformation of the gradients of matrices."""
+    if self.ns_dtype != "float32":
+      return self._in_bfloat16(schedule)
     own = self.bias_correction
     muon = contrib.muon(
       schedule,
@@ -108,6 +127,36 @@ class Muon(Optimizer):
     )
     # The scale of the trace does not matter: each matrix is divided by its norm.
     return muon if own else optax.chain(optax.trace(self.beta, self.nesterov), muon)
+
+  def _in_bfloat16(self, schedule):
+    """Returns the same with iterations in bfloat16, which Optax does not have."""
+    return optax.chain(
+      momentum(self.beta, self.nesterov, self.bias_correction),
+      optax.stateless(self._orthogonalized),
+      optax.add_decayed_weights(self.weight_decay),
+      optax.scale_by_learning_rate(schedule),
+    )
+
+  def _orthogonalized(self, momenta, _):
+    """Returns nearly orthogonal matrices times a factor of their shape, rounded."""
+    dion = self.coefficients == "dion"
+    steps = DION if dion else [STANDARD] * self.ns_steps
+    fused = self.ns_dtype == "bfloat16_fused"
+
+    def orthogonal(m_NOI):
+      outputs, inputs = m_NOI.shape[-2:]
+      factor = max(1, outputs / inputs) ** 0.5
+      if self.consistent_rms is not None:
+        factor = self.consistent_rms * max(outputs, inputs) ** 0.5
+      x_NOI = orthogonalized(m_NOI, steps, fused) * factor
+      return x_NOI if fused else rounded(x_NOI)
+
+    def one(path, m):
+      axes = matrix_axes(path[-1].key, self.per_head)
+      assert axes is not None  # of all that `_takes` lets in
+      return each_matrix(orthogonal, m, axes)
+
+    return jax.tree_util.tree_map_with_path(one, momenta)
 
   def _labels(self, params):
     """Returns which optimizer gets each parameter."""
@@ -136,3 +185,37 @@ class Muon(Optimizer):
       return contrib.MuonDimensionNumbers(axes.inputs, axes.outputs)
 
     return jax.tree_util.tree_map_with_path(one, params)
+
+
+def momentum(
+  beta: float, nesterov: bool, bias_correction: bool
+) -> optax.GradientTransformation:
+  """Returns the moving average of gradients, as Optax's Muon and the authors' have it.
+
+      m <- beta m + (1 - beta) g,   with nesterov: beta m + (1 - beta) g of the new m
+
+  beta              decay of the average
+  nesterov          whether to look ahead
+  bias_correction   whether averages are divided by the sum of their weights
+  """
+
+  def init(params):
+    return optax.EmaState(jnp.int32(0), jax.tree.map(jnp.zeros_like, params))
+
+  def update(grads, state, params=None):
+    count = state.count + 1
+    mean = jax.tree.map(lambda m, g: m + (1 - beta) * (g - m), state.ema, grads)
+
+    def correction(steps):
+      return 1 - beta**steps if bias_correction else 1.0
+
+    def ahead(m, g):
+      return beta * m / correction(count + 1) + (1 - beta) * g / correction(count)
+
+    if nesterov:
+      updates = jax.tree.map(ahead, mean, grads)
+    else:
+      updates = jax.tree.map(lambda m: m / correction(count), mean)
+    return updates, optax.EmaState(count, mean)
+
+  return optax.GradientTransformation(init, update)
