@@ -43,12 +43,13 @@ def _text_notes(runs: list[LoadedRun], facts: dict[str, Any]) -> list[str]:
   words = facts.get("baselines", GenerationEval.baselines)
   by_measure = (
     f"{measure} {listed([f'{name} {scores[measure]:.1f}' for name, scores in floors])}"
-    for measure in next(iter(facts["floors"].values()))
+    for measure in next(iter(facts["floors"].values()), ())
   )
   notes = [
     f"Trivial baselines: {'; '.join(by_measure)}"
     f" ({'; '.join(f'{name}: {text}' for name, text in words.items())})."
   ]
+  notes = notes if floors else []
   below = [run.label for run in runs if any(run.fact("written")["below"])]
   if below:
     made = facts.get("made", GenerationEval.made)

@@ -14,6 +14,7 @@ BOUNDS: Mapping[str, Bounds] = {
   "exact_match": SHARE,
   "bleu": (0.0, 100.0),
   "chrf": (0.0, 100.0),
+  "valid": SHARE,
   **dict.fromkeys(("rougeL", "rouge1", "rouge2"), (0.0, 100.0)),
 }
 

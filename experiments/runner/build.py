@@ -27,6 +27,7 @@ from transformer_jax.evaluation.rollout_eval import RolloutEval
 from transformer_jax.evaluation.splits import with_split
 from transformer_jax.evaluation.summary_eval import SummaryEval
 from transformer_jax.evaluation.task_evaluation import TaskEvaluation
+from transformer_jax.evaluation.valid_texts import ValidTextsEval
 from transformer_jax.mesh_shape import MeshShape
 from transformer_jax.models import Architecture, families
 from transformer_jax.models.compatibility import refusal
@@ -126,6 +127,7 @@ def generation_settings(evaluate: ConfigDict) -> dict[str, TaskEvaluation]:
     "texts": GenerationEval(*texts),
     "summaries": SummaryEval(*texts),
     "rollouts": RolloutEval(evaluate.rollouts, tuple(evaluate.target_returns)),
+    "valid_texts": ValidTextsEval(evaluate.texts, evaluate.texts_per_step),
   }
 
 

@@ -125,7 +125,7 @@ def test_every_task_has_an_oracle():
     "signals",
     "real_sum",
     "group_word",
-  } | {"mano", "depo"}
+  } | {"mano", "depo", "brevo"}
   assert named | adapters | texts | labels | others == set(tasks)
 
 

@@ -6,10 +6,11 @@ from transformer_jax.evaluation.generation_eval import GenerationEval
 from transformer_jax.evaluation.rollout_eval import RolloutEval
 from transformer_jax.evaluation.summary_eval import SummaryEval
 from transformer_jax.evaluation.task_evaluation import TaskEvaluation
+from transformer_jax.evaluation.valid_texts import ValidTextsEval
 from transformer_jax.spec import SpecError, nearest
 
 KINDS: dict[str, type[TaskEvaluation]] = {
-  kind.kind: kind for kind in (GenerationEval, SummaryEval, RolloutEval)
+  kind.kind: kind for kind in (GenerationEval, SummaryEval, RolloutEval, ValidTextsEval)
 }
 
 
