@@ -62,6 +62,22 @@ pytest.register_assert_rewrite("experiments.contract")
 gc.set_threshold(100_000, 50, 100)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config, items):
+  """Marks the tests of slow_tests.txt; an id that is no test any more is an error."""
+  lines = Path(__file__).with_name("slow_tests.txt").read_text().splitlines()
+  long = {line for line in lines if line and not line.startswith("#")}
+  whole = {item.nodeid.partition("::")[0] for item in items}
+  chosen = {word.partition("::")[0] for word in config.args if "::" in word}
+  idle = long - {item.nodeid for item in items}
+  idle = [id for id in idle if id.partition("::")[0] in whole - chosen]
+  if idle:
+    raise pytest.UsageError(f"tests/slow_tests.txt names no test: {sorted(idle)[0]}")
+  for item in items:
+    if item.nodeid in long:
+      item.add_marker(pytest.mark.slow)
+
+
 def pytest_collection_finish(session):
   """Keeps what imports made out of garbage collections, which walk all of it."""
   gc.collect()
