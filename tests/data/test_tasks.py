@@ -125,7 +125,7 @@ def test_every_task_has_an_oracle():
     "signals",
     "real_sum",
     "group_word",
-  } | {"mano", "depo", "brevo"}
+  } | {"mano", "depo", "brevo", "lano"}
   assert named | adapters | texts | labels | others == set(tasks)
 
 
