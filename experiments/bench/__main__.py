@@ -4,6 +4,7 @@
   python -m experiments.bench --sections=op,step     # some of it; the rest stays
   python -m experiments.bench --sections=page        # only the page again
   python -m experiments.bench --check                # the same as make bench-check
+  python -m experiments.bench --device               # on a TPU or GPU, 8 minutes
 
 Other libraries run in separate environments, made on the first call.
 """
@@ -16,7 +17,15 @@ from pathlib import Path
 
 from absl import flags as absl_flags
 
-from experiments.bench import groups, guard, markdown, runner, venvs, wall_time
+from experiments.bench import (
+  device_runner,
+  groups,
+  guard,
+  markdown,
+  runner,
+  venvs,
+  wall_time,
+)
 from experiments.bench.worker import ROOT, Worker
 from experiments.runner import process
 from transformer_jax import command
@@ -34,7 +43,24 @@ absl_flags.DEFINE_list("encodings", [], "Encodings; all: every one. Default: a f
 absl_flags.DEFINE_bool("quick", False, "Smaller sizes and fewer rounds: a first look.")
 absl_flags.DEFINE_bool("peers", True, "Also measure other libraries.")
 absl_flags.DEFINE_bool("check", False, "Compare ratios with the recorded ones.")
-absl_flags.DEFINE_string("output", str(RAW), "File of the raw figures.")
+absl_flags.DEFINE_string(
+  "output",
+  "",
+  "File of the raw figures. Default: docs/results/benchmarks.json; with --device one"
+  " that is named after it.",
+)
+absl_flags.DEFINE_bool(
+  "device", False, "Compare and measure attention on this machine's TPU or GPU."
+)
+absl_flags.DEFINE_bool(
+  "tiny", False, "With --device: rehearse on a CPU, with interpreted kernels."
+)
+absl_flags.DEFINE_float(
+  "minutes", 8.0, "With --device: time after which it stops; run it again to go on."
+)
+absl_flags.DEFINE_string(
+  "torch_python", "", "With --device: a Python with PyTorch, to measure beside ours."
+)
 FLAGS = absl_flags.FLAGS
 
 
@@ -45,8 +71,11 @@ def main(argv: list[str]) -> int:
     raise ValueError(
       f"unknown section '{unknown[0]}'; choose from {', '.join(SECTIONS)}"
     )
+  if FLAGS.device:
+    return _measure_device()
+  _require_device("tiny", "minutes", "torch_python")
   try:
-    store = runner.Store(Path(FLAGS.output))
+    store = runner.Store(Path(FLAGS.output or RAW))
     if FLAGS.check:
       with runner.Sides(_start) as sides:
         return check(sides, store)
@@ -55,6 +84,27 @@ def main(argv: list[str]) -> int:
   except venvs.MissingPeers as error:
     return _stop(str(error))
   return 0
+
+
+def _measure_device() -> int:
+  """Measures this machine's accelerator; returns the exit code."""
+  chosen = [name for name in FLAGS.encodings if name != "all"] or sorted(positions)
+  for name in chosen:
+    positions.build(name)  # raises ValueError for an unknown one
+  return device_runner.measure(
+    output=FLAGS.output,
+    minutes=FLAGS.minutes,
+    tiny=FLAGS.tiny,
+    torch_python=FLAGS.torch_python,
+    names=tuple(chosen),
+  )
+
+
+def _require_device(*names: str) -> None:
+  """Raises ValueError for flags that only --device reads."""
+  for name in names:
+    if FLAGS[name].present:
+      raise ValueError(f"--{name} is of --device: write --device too")
 
 
 def _measure(section: str, store: runner.Store) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import jinja2
 
-from experiments.bench import plots
+from experiments.bench import device_markdown, plots
 from experiments.bench.groups import SIZES
 from experiments.bench.measure import spread
 from experiments.bench.speed_targets import (
@@ -94,6 +94,7 @@ def render(figures: dict[str, Any], pictures: tuple[str, ...] = ()) -> str:
     recurrence_device=_devices(sections.get("recurrence", {})),
     recurrence_busy=_busy(sections.get("recurrence", {})),
     tpu=tpu_table(),
+    accelerators=device_markdown.accelerators(),
   )
 
 

@@ -91,7 +91,7 @@ def attention(encoding, core, L, H=8, K=64, backward=True, devices=1):
 
   q, k, v, g = map(draw, keys[2:])
   at = coords.consecutive(1, L)
-  attend = _jax_attention if core == "jax" else functools.partial(_attend_rotated, core)
+  attend = _jax_attention if core == "jax" else functools.partial(attend_rotated, core)
 
   def forward(q, k, v, params):
     return attend(bind(encoding, params, dims), q, k, v, at)
@@ -108,7 +108,7 @@ def attention(encoding, core, L, H=8, K=64, backward=True, devices=1):
   return run, facts
 
 
-def _attend_rotated(core, position, q, k, v, at):
+def attend_rotated(core, position, q, k, v, at):
   x_BLD = q.reshape(*q.shape[:2], -1)  # tokens, for encodings that read them
   at = position.accumulate(position.read(x_BLD, q, at))
   q, k = position.transform_qk(q, k, at, at)
@@ -157,7 +157,7 @@ def step(position, B, L, devices=1, **options):
   devices    that share the batch
   options    other sizes of the model, as `_experiment` takes them
   """
-  return _stepping(_experiment(position, B, L, **options).trainer, devices)
+  return stepping(_experiment(position, B, L, **options).trainer, devices)
 
 
 def recurrence(family, B, L, devices=1):
@@ -169,7 +169,7 @@ def recurrence(family, B, L, devices=1):
   """
   sizes = {"V": 1024, "D": 128, "H": 4, "N": 2, "family": family}
   trainer = _experiment("none" if family else "rope", B, L, **sizes).trainer
-  run, facts = _stepping(trainer, devices)
+  run, facts = stepping(trainer, devices)
   # By the core that defines attention: blockwise ones visit tiles one after another.
   arch = dataclasses.replace(trainer.model.arch, core=cores.build("dense"))
   dense = dataclasses.replace(trainer, model=trainer.model.clone(arch=arch))
@@ -179,7 +179,7 @@ def recurrence(family, B, L, devices=1):
   return run, facts | {"sequential_operations": chain}
 
 
-def _stepping(trainer, devices):
+def stepping(trainer, devices):
   """Returns a call that takes one step, and its facts.
 
   trainer   of the model, on random tokens

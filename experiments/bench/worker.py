@@ -75,6 +75,10 @@ class Worker:
   def ended(self) -> bool:
     return self._process.poll() is not None
 
+  def kill(self) -> None:
+    """Ends the process at once; a request that waits raises WorkerError."""
+    self._process.kill()
+
   def close(self) -> None:
     with contextlib.suppress(BrokenPipeError):
       self._stdin.close()

@@ -1,0 +1,369 @@
+"""The benchmark of an accelerator: what it compares, its turns, its budget, its page.
+
+Nothing is timed and no device is here: the kernels are interpreted, the driver gets
+workers that answer at once, and the whole command runs once, slowly, as a rehearsal.
+"""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from experiments.bench import (
+  device_compare,
+  device_markdown,
+  device_runner,
+  device_worker,
+  peaks,
+  runner,
+)
+from experiments.bench import __main__ as bench
+from experiments.bench.device_compare import ComparedShape
+from experiments.bench.device_groups import DevicePlan
+from experiments.bench.worker import WorkerError
+from transformer_jax.positions import positions
+
+SMALL = ComparedShape(B=2, L=20, H=4, G=2, K=8, window=7)
+VERSIONS = {"device": "1 x gpu NVIDIA H200", "platform": "gpu", "kind": "NVIDIA H200"}
+VERSIONS |= {"jax": "0.10.2"}
+PASSED = {"passed": True, "worst": "q", "error": 1e-5, "tolerance": 1e-4}
+
+
+# ------------------------------------------------------------------- comparison
+
+
+def test_a_core_in_tiles_equals_dense_in_a_mode():
+  found = device_compare._outcome(
+    positions.build("none"), "blockwise(block=7)", "float32", "packed", SMALL
+  )
+  assert found["passed"] and 0 < found["error"] < 1e-5, found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("core", ["pallas_gpu(block=8)", "pallas_tpu(block=8)"])
+def test_an_interpreted_kernel_passes_every_mode_in_both_types(core):
+  outcomes = device_compare.compare("t5", core, SMALL)
+  assert len(outcomes) == 8 and all(x["passed"] for x in outcomes.values()), outcomes
+
+
+def test_packed_texts_have_padding_and_a_start_within_a_block():
+  at = SMALL.at("packed", positions.build("axial_rope"))
+  assert [len({*row}) for row in at.segment_BL.tolist()] == [2, 2]
+  assert (at.order_BL[1, :2] == -1).all() and at.pos_BL[0, 13] == 0
+  assert {*at.data} == {*positions.build("axial_rope").ids}
+
+
+def outcome(monkeypatch, got, dtype="float32", own=None):
+  """Returns the outcome for arrays that stand in for computed ones."""
+  want = {"out": np.ones(4), "q": np.full(4, 100.0), "param scale_H": np.zeros(4)}
+  arrays = {"float32": want, "": got, "own": own or want}
+
+  def computed(encoding, core, dtype, mode, shape, computed_in=""):
+    return arrays[computed_in or ("own" if core == "dense" else "")]
+
+  monkeypatch.setattr(device_compare, "_computed", computed)
+  return device_compare._outcome(None, "kernel", dtype, "train", None)
+
+
+def off(name, by):
+  """Returns the expected arrays, one of them changed."""
+  want = {"out": np.ones(4), "q": np.full(4, 100.0), "param scale_H": np.zeros(4)}
+  return want | {name: want[name] + by}
+
+
+def test_wrong_values_wrong_gradients_and_nan_do_not_pass(monkeypatch):
+  assert outcome(monkeypatch, off("out", 5e-5))["passed"]
+  wrong = outcome(monkeypatch, off("out", 2e-4))
+  assert not wrong["passed"] and wrong["worst"] == "out"
+  wrong = outcome(monkeypatch, off("q", 0.02))
+  assert not wrong["passed"] and wrong["worst"] == "q"
+  wrong = outcome(monkeypatch, off("param scale_H", np.nan))
+  assert not wrong["passed"] and wrong["worst"] == "param scale_H"
+  # A gradient that cancels is measured by the terms of the others: 1e-4 of 1% of 100.
+  assert outcome(monkeypatch, off("param scale_H", 5e-5))["passed"]
+  assert not outcome(monkeypatch, off("param scale_H", 2e-4))["passed"]
+
+
+def test_bfloat16_may_differ_by_twice_what_dense_differs(monkeypatch):
+  rounded = off("out", 0.03)
+  found = outcome(monkeypatch, off("out", 0.05), "bfloat16", rounded)
+  assert found["passed"] and found["tolerance"] == pytest.approx(0.06)
+  assert not outcome(monkeypatch, off("out", 0.05), "bfloat16")["passed"]
+
+
+def test_a_core_that_raises_has_failed_or_refused(monkeypatch):
+  def raising(error):
+    def computed(*args, **kwargs):
+      raise error
+
+    monkeypatch.setattr(device_compare, "_computed", computed)
+    return device_compare._outcome(None, "cudnn", "float32", "train", None)
+
+  assert raising(RuntimeError("out of shared\nmemory")) == {
+    "failed": "RuntimeError: out of shared memory"
+  }
+  words = "cudnn takes bfloat16 or float16, not float32"
+  assert raising(ValueError(words)) == {"refused": words}
+
+
+def test_a_core_that_refuses_an_encoding_is_not_run():
+  outcomes = device_compare.compare("cope", "blockwise", SMALL)
+  assert len(outcomes) == 8
+  assert all("whole rows" in x["refused"] for x in outcomes.values())
+
+
+# ------------------------------------------------------------------------ driver
+
+
+class FakeWorker:
+  """Worker whose comparisons pass and whose calls take a second.
+
+  answers   {(case, encoding or remat, core): facts, or an error} that differ
+  """
+
+  ended = False
+
+  def __init__(self, answers, log):
+    self.answers, self.log = answers, log
+
+  def versions(self):
+    return VERSIONS
+
+  def prepare(self, slot, case, **args):
+    key = case, args.get("encoding") or args.get("remat"), slot
+    self.log.append(key)
+    answer = self.answers.get(key)
+    if isinstance(answer, Exception):
+      raise answer
+    if case == "compare":
+      return answer or {f"float32 {mode}": PASSED for mode in device_compare.MODES}
+    return {"calls": 10, "flops": 1e12, "peak": 989e12, "temporary_bytes": 2**20} | (
+      {"tokens": 1000, "core": "auto"} if case == "step" else {}
+    )
+
+  def first(self, slot):
+    return {"seconds": 1.0, "bytes": None}
+
+  def seconds(self, slot):
+    return 1.0
+
+  def drop(self, slot):
+    pass
+
+  def close(self):
+    self.log.append("closed")
+
+
+class Driven:
+  """The driver with fake workers, a file and a clock that moves with each request."""
+
+  def __init__(self, path, answers=None, minutes=60.0, encodings=("none", "shaw")):
+    self.log, self.now = [], 0.0
+    store = device_runner._store(path, VERSIONS)
+    deadline = device_runner.Deadline(minutes, clock=self.clock)
+    plan = DevicePlan("gpu", encodings)
+    start = lambda side: FakeWorker(answers or {}, self.log)
+    self.bench = device_runner.DeviceBench(store, plan, start, deadline)
+    self.left = self.bench.run()
+    self.cases = [x for x in self.log if x != "closed"]
+    self.sections = store.figures["sections"]
+
+  def clock(self):
+    self.now += 1.0
+    return self.now
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+  monkeypatch.setattr(runner, "SETTLE", 0.0)
+  monkeypatch.setattr(runner, "busy", lambda: 0.0)
+  monkeypatch.setattr(device_runner.provenance, "commit", lambda: ("abc", b""))
+
+
+def test_what_is_timed_is_compared_first_and_the_rest_last(tmp_path):
+  done = Driven(tmp_path / "f.json")
+  assert done.left == []
+  assert done.cases[0] == ("compare", "none", "pallas_gpu")
+  assert done.cases[-1] == ("compare", "shaw", "blockwise")
+  assert [*done.sections["speed"]] == ["L=4096 none", "L=16384 none", "L=1024 none"]
+  assert {*done.sections["step"]["pod"]["times"]} == {"remat=full", "remat=none"}
+  names = [*done.sections["speed"]["L=4096 none"]["times"]]
+  assert names == ["pallas_gpu", "cudnn", "blockwise", "dense", "jax.nn"]
+  assert done.sections["compare"]["shaw"]["commit"] == "abc"
+
+
+def test_a_second_run_skips_what_is_there_and_tries_failures_again(tmp_path):
+  hangs = {("compare", "none", "cudnn"): WorkerError("no answer within 150 s")}
+  first = Driven(tmp_path / "f.json", hangs)
+  assert first.sections["compare"]["none"]["errors"] == {
+    "cudnn": "no answer within 150 s"
+  }
+  again = Driven(tmp_path / "f.json")
+  assert again.cases == [
+    ("compare", "none", core) for core in ("pallas_gpu", "cudnn", "blockwise")
+  ]
+  assert Driven(tmp_path / "f.json").cases == []
+
+
+def test_figures_of_another_commit_are_measured_again(tmp_path, monkeypatch):
+  count = len(Driven(tmp_path / "f.json").cases)
+  monkeypatch.setattr(device_runner.provenance, "commit", lambda: ("def", b""))
+  assert len(Driven(tmp_path / "f.json").cases) == count
+
+
+def test_the_deadline_stops_between_groups_and_says_what_is_left(tmp_path):
+  done = Driven(tmp_path / "f.json", minutes=0.06)
+  assert done.left and "compare shaw" in done.left
+  assert "compare none" not in done.left
+  rest = Driven(tmp_path / "f.json")
+  assert rest.left == [] and ("compare", "none", "cudnn") not in rest.cases
+
+
+def test_a_device_that_failed_gets_a_new_process(tmp_path):
+  failed = {"float32 train": {"failed": "JaxRuntimeError: illegal address"}}
+  done = Driven(tmp_path / "f.json", {("compare", "none", "pallas_gpu"): failed})
+  at = done.log.index(("compare", "none", "cudnn"))
+  assert done.log[at - 1] == "closed"
+
+
+def test_an_answer_that_does_not_come_ends_the_worker():
+  program = "import sys, time; sys.stdin.readline(); time.sleep(60)"
+  worker = device_runner.PatientWorker([sys.executable, "-c", program], None, lambda: 1)
+  with worker, pytest.raises(WorkerError, match="no answer within 1 s"):
+    worker.prepare("a", "compare")
+
+
+# ----------------------------------------------------------------------- command
+
+
+@pytest.fixture
+def command(monkeypatch, tmp_path):
+  """Returns `measure` with fake workers and a file."""
+
+  def run(versions=VERSIONS, answers=None, **changes):
+    worker = FakeWorker(answers or {}, [])
+    worker.versions = lambda: versions
+    monkeypatch.setattr(device_runner, "_start", lambda *args: worker)
+    output = str(tmp_path / "figures.json")
+    given = {"output": output, "minutes": 8.0, "tiny": False, "torch_python": ""}
+    return device_runner.measure(**given | changes, names=("none",))
+
+  return run
+
+
+CPU = {"device": "cpu: AMD EPYC, 2 cores", "platform": "cpu", "kind": "cpu"}
+
+
+@pytest.mark.parametrize(
+  ("versions", "changes", "words"),
+  [
+    (CPU, {}, "there is no accelerator here .cpu: AMD EPYC, 2 cores.*--device --tiny"),
+    (VERSIONS, {"tiny": True}, "--tiny is for a CPU.*leave it out"),
+    (VERSIONS, {"minutes": 0.0}, "--minutes=0: write a number above 0, as 8"),
+    (VERSIONS, {"torch_python": "no/python"}, "--torch_python=no/python: there is no"),
+  ],
+)
+def test_bad_input_is_one_sentence(command, versions, changes, words):
+  with pytest.raises(ValueError, match=words) as caught:
+    command(versions, **changes)
+  assert "\n" not in str(caught.value)
+
+
+def test_figures_of_two_devices_are_not_mixed(command):
+  command()
+  other = VERSIONS | {"device": "4 x tpu TPU v5 lite", "platform": "tpu"}
+  with pytest.raises(ValueError, match="are of 1 x gpu NVIDIA H200, and this is 4 x"):
+    command(other)
+
+
+def test_a_result_that_differs_is_listed_and_ends_with_one(command, capsys, tmp_path):
+  assert command() == 0
+  wrong = {"bfloat16 gqa": PASSED | {"passed": False}}
+  answers = {("compare", "none", "pallas_gpu"): wrong}
+  assert command(answers=answers, output=str(tmp_path / "other.json")) == 1
+  assert "none: pallas_gpu bfloat16 gqa" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+  ("words", "said"),
+  [
+    (["--tiny"], "--tiny is of --device: write --device too"),
+    (["--minutes=2"], "--minutes is of --device: write --device too"),
+    (["--device", "--encodings=rpoe"], "rpoe"),
+  ],
+)
+def test_flags_of_the_device_are_checked(words, said, capsys):
+  with pytest.raises(SystemExit) as stopped:
+    bench.command.run(bench.main, (ValueError,), argv=["bench", *words])
+  error = capsys.readouterr().err
+  assert stopped.value.code == 2 and said in error and "Traceback" not in error
+
+
+def test_peaks_are_found_by_the_longest_name():
+  assert peaks.peak_of("NVIDIA H100 PCIe") == 756e12
+  assert peaks.peak_of("NVIDIA A100-SXM4-80GB") == 312e12
+  assert peaks.peak_of("TPU v5 lite") == 197e12
+  assert peaks.peak_of("TPU v5p") is None or peaks.peak_of("TPU v5p") == 459e12
+  assert peaks.peak_of("NVIDIA L40S") is None
+
+
+def test_a_program_that_is_slow_or_large_is_left_out(monkeypatch):
+  monkeypatch.setattr(device_worker, "LONGEST", -1.0)
+  with pytest.raises(ValueError, match="left out: one call takes"):
+    device_worker.repeated(lambda: None, {})
+
+  class Small:
+    def memory_stats(self):
+      return {"bytes_limit": 2**30}
+
+  monkeypatch.setattr(device_worker.jax, "devices", lambda: [Small()])
+  device_worker._require_memory(2**29)
+  with pytest.raises(ValueError, match="left out: it needs 2 GiB of 1"):
+    device_worker._require_memory(2**31)
+
+
+# -------------------------------------------------------------------------- page
+
+
+def test_the_page_says_that_no_accelerator_has_run_it(tmp_path):
+  assert device_markdown.accelerators(tmp_path) == device_markdown.NONE_YET
+
+
+def test_figures_become_tables_with_device_and_commit(tmp_path):
+  wrong = {"float32 train": PASSED, "float32 gqa": PASSED | {"passed": False}}
+  answers = {
+    ("compare", "shaw", "pallas_gpu"): wrong,
+    ("compare", "shaw", "cudnn"): {"float32 train": {"refused": "shaw changes"}},
+    ("attention", "none", "dense"): WorkerError("left out: it needs 99 GiB"),
+  }
+  Driven(tmp_path / "device_nvidia_h200.json", answers)
+  page = device_markdown.accelerators(tmp_path)
+  assert "### NVIDIA H200" in page and "jax 0.10.2; commit abc" in page
+  assert "| `shaw` | **differs**: float32 gqa | refused | equal in 4 of 4" in page
+  assert "| `none` | 4,096 | `pallas_gpu` | 100 [100, 100] | 1% | 1 |" in page
+  assert "| `none` | 4,096 | `dense` | left out: it needs 99 GiB | – | – |" in page
+  assert "| `remat=full` | `auto` | 10,000 | 1.0% |" in page
+
+
+# --------------------------------------------------------------------- rehearsal
+
+
+@pytest.mark.slow
+def test_the_whole_command_runs_on_a_cpu_and_goes_on_where_it_stopped(tmp_path):
+  output = tmp_path / "device_rehearsal.json"
+  words = [sys.executable, "-m", "experiments.bench", "--device", "--tiny"]
+  words += ["--encodings=none", "--minutes=20", f"--output={output}"]
+  run = lambda: subprocess.run(words, capture_output=True, text=True)
+  done = run()
+  assert done.returncode == 0, done.stdout + done.stderr
+  figures = json.loads(output.read_text())
+  groups = [g for section in figures["sections"].values() for g in section.values()]
+  assert not [g["errors"] for g in groups if g["errors"]]
+  assert len(figures["sections"]["compare"]["none"]["facts"]) == 4
+  assert {*figures["sections"]} == {"compare", "speed", "step"}
+  assert "splash" in figures["sections"]["speed"]["L=128 none"]["times"]
+  assert "### cpu" in device_markdown.accelerators(tmp_path)
+  again = run()
+  assert again.returncode == 0 and "speed" not in again.stdout, again.stdout
