@@ -18,6 +18,7 @@ from pathlib import Path
 from absl import flags as absl_flags
 
 from experiments.bench import (
+  device_compare,
   device_runner,
   groups,
   guard,
@@ -26,6 +27,7 @@ from experiments.bench import (
   venvs,
   wall_time,
 )
+from experiments.bench.device_groups import TIMED
 from experiments.bench.worker import ROOT, Worker
 from experiments.runner import process
 from transformer_jax import command
@@ -88,9 +90,10 @@ def main(argv: list[str]) -> int:
 
 def _measure_device() -> int:
   """Measures this machine's accelerator; returns the exit code."""
-  chosen = [name for name in FLAGS.encodings if name != "all"] or sorted(positions)
-  for name in chosen:
+  names = [name for name in FLAGS.encodings if name != "all"]
+  for name in names:
     positions.build(name)  # raises ValueError for an unknown one
+  chosen = names or dict.fromkeys((*TIMED, *device_compare.acting()[0]))
   return device_runner.measure(
     output=FLAGS.output,
     minutes=FLAGS.minutes,

@@ -33,7 +33,7 @@ TINY_MODEL = {"width": 32, "layers": 2, "heads": 4, "feedforward": 128, "length"
 class DevicePlan:
   """Groups for a platform: tpu, gpu, or cpu for a rehearsal with tiny shapes.
 
-  encodings   names of all encodings to compare
+  encodings   names of the encodings to compare
   torch       whether PyTorch takes part
 
   >>> plan = DevicePlan("gpu", ("none", "shaw"))
@@ -71,7 +71,7 @@ class DevicePlan:
     """Returns comparisons of the cores with `dense`."""
     shape: dict[str, Any] = {}
     if self.tiny:
-      shape = {"B": 2, "L": 20, "H": 4, "G": 2, "K": 8, "window": 7}
+      shape = {"L": 20, "H": 4, "G": 2, "K": 8, "window": 7}
     names = OURS.get(self.platform, REHEARSED)
     contenders = tuple(
       Contender(core, "ours", "compare", {"encoding": encoding, "core": core, **shape})

@@ -10,6 +10,7 @@ from experiments.bench.worker import ROOT
 from experiments.catalogue.parts import table
 
 FOLDER = ROOT / "docs" / "results"
+AS_NONE = "To a core the encodings that change vectors alone, as RoPE, are `none`."
 NONE_YET = "No accelerator has run this yet."
 LABELS = {
   "jax.nn": "`jax.nn.dot_product_attention`",
@@ -37,7 +38,7 @@ def device_section(figures: dict[str, Any]) -> str:
     f"### {versions['kind']}",
     f"Device: {versions['device']}; jax {versions['jax']}; commit"
     f" {', '.join(commits)}; {' to '.join(dates[:1] + dates[1:][-1:])}.",
-    "Comparison with `dense`: type and mode that differ or were refused are named.",
+    f"Comparison with `dense`, values and all gradients. {AS_NONE}",
     comparison_table(sections.get("compare", {})),
     "Causal attention forward and backward in bfloat16, milliseconds of a call.",
     speed_table(sections.get("speed", {})),

@@ -10,7 +10,9 @@ import sys
 
 import numpy as np
 import pytest
+from absl.testing import flagsaver
 
+from experiments.bench import __main__ as bench
 from experiments.bench import (
   device_compare,
   device_markdown,
@@ -19,13 +21,11 @@ from experiments.bench import (
   peaks,
   runner,
 )
-from experiments.bench import __main__ as bench
-from experiments.bench.device_compare import ComparedShape
+from experiments.bench.device_compare import MODES, ComparedShape
 from experiments.bench.device_groups import DevicePlan
 from experiments.bench.worker import WorkerError
-from transformer_jax.positions import positions
 
-SMALL = ComparedShape(B=2, L=20, H=4, G=2, K=8, window=7)
+SMALL = ComparedShape(L=20, H=4, G=2, K=8, window=7)
 VERSIONS = {"device": "1 x gpu NVIDIA H200", "platform": "gpu", "kind": "NVIDIA H200"}
 VERSIONS |= {"jax": "0.10.2"}
 PASSED = {"passed": True, "worst": "q", "error": 1e-5, "tolerance": 1e-4}
@@ -35,9 +35,9 @@ PASSED = {"passed": True, "worst": "q", "error": 1e-5, "tolerance": 1e-4}
 
 
 def test_a_core_in_tiles_equals_dense_in_a_mode():
-  found = device_compare._outcome(
-    positions.build("none"), "blockwise(block=7)", "float32", "packed", SMALL
-  )
+  scheme = SMALL.scheme("none", "float32", "gqa")
+  assert scheme.dims.G == 2 and scheme.L == 20 and not scheme.shared
+  found = device_compare._outcome("blockwise(block=7)", scheme)
   assert found["passed"] and 0 < found["error"] < 1e-5, found
 
 
@@ -48,64 +48,50 @@ def test_an_interpreted_kernel_passes_every_mode_in_both_types(core):
   assert len(outcomes) == 8 and all(x["passed"] for x in outcomes.values()), outcomes
 
 
-def test_packed_texts_have_padding_and_a_start_within_a_block():
-  at = SMALL.at("packed", positions.build("axial_rope"))
-  assert [len({*row}) for row in at.segment_BL.tolist()] == [2, 2]
-  assert (at.order_BL[1, :2] == -1).all() and at.pos_BL[0, 13] == 0
-  assert {*at.data} == {*positions.build("axial_rope").ids}
+def test_modes_differ_in_what_is_compiled():
+  schemes = {mode: SMALL.scheme("t5", "bfloat16", mode) for mode in MODES}
+  assert schemes["packed"].shared and not schemes["train"].shared
+  assert schemes["window"].variant.width == 7
+  assert len({*schemes.values()}) == 4
 
 
-def outcome(monkeypatch, got, dtype="float32", own=None):
-  """Returns the outcome for arrays that stand in for computed ones."""
-  want = {"out": np.ones(4), "q": np.full(4, 100.0), "param scale_H": np.zeros(4)}
-  arrays = {"float32": want, "": got, "own": own or want}
-
-  def computed(encoding, core, dtype, mode, shape, computed_in=""):
-    return arrays[computed_in or ("own" if core == "dense" else "")]
-
-  monkeypatch.setattr(device_compare, "_computed", computed)
-  return device_compare._outcome(None, "kernel", dtype, "train", None)
-
-
-def off(name, by):
-  """Returns the expected arrays, one of them changed."""
-  want = {"out": np.ones(4), "q": np.full(4, 100.0), "param scale_H": np.zeros(4)}
-  return want | {name: want[name] + by}
+def outcome(monkeypatch, wrong, usual=None):
+  """Returns the outcome where arrays stand in for computed ones."""
+  right = {"output": np.ones(4), "gradient of q": np.full(4, 100.0)}
+  scheme = SMALL.scheme("none", "float32", "train")
+  reference = right, right | (usual or {})
+  monkeypatch.setattr(device_compare, "_reference", lambda scheme: reference)
+  monkeypatch.setattr(device_compare.trial, "run", lambda *given: right | wrong)
+  return device_compare._outcome("blockwise", scheme)
 
 
 def test_wrong_values_wrong_gradients_and_nan_do_not_pass(monkeypatch):
-  assert outcome(monkeypatch, off("out", 5e-5))["passed"]
-  wrong = outcome(monkeypatch, off("out", 2e-4))
-  assert not wrong["passed"] and wrong["worst"] == "out"
-  wrong = outcome(monkeypatch, off("q", 0.02))
-  assert not wrong["passed"] and wrong["worst"] == "q"
-  wrong = outcome(monkeypatch, off("param scale_H", np.nan))
-  assert not wrong["passed"] and wrong["worst"] == "param scale_H"
-  # A gradient that cancels is measured by the terms of the others: 1e-4 of 1% of 100.
-  assert outcome(monkeypatch, off("param scale_H", 5e-5))["passed"]
-  assert not outcome(monkeypatch, off("param scale_H", 2e-4))["passed"]
+  assert outcome(monkeypatch, {"output": np.full(4, 1 + 1e-6)})["passed"]
+  for name, off in (("output", 1e-3), ("gradient of q", 0.1), ("output", np.nan)):
+    size = 100.0 if "q" in name else 1.0
+    found = outcome(monkeypatch, {name: np.full(4, size + off)})
+    assert not found["passed"] and found["worst"] == name, (name, off)
 
 
-def test_bfloat16_may_differ_by_twice_what_dense_differs(monkeypatch):
-  rounded = off("out", 0.03)
-  found = outcome(monkeypatch, off("out", 0.05), "bfloat16", rounded)
-  assert found["passed"] and found["tolerance"] == pytest.approx(0.06)
-  assert not outcome(monkeypatch, off("out", 0.05), "bfloat16")["passed"]
+def test_a_core_may_be_off_by_some_of_what_dense_is_off(monkeypatch):
+  off = {"output": np.full(4, 1.01)}
+  assert outcome(monkeypatch, off, usual=off)["passed"]
+  assert not outcome(monkeypatch, off)["passed"]
 
 
-def test_a_core_that_raises_has_failed_or_refused(monkeypatch):
-  def raising(error):
-    def computed(*args, **kwargs):
-      raise error
+def test_a_core_that_raises_has_failed(monkeypatch):
+  def raising(*given):
+    raise RuntimeError("out of shared\nmemory")
 
-    monkeypatch.setattr(device_compare, "_computed", computed)
-    return device_compare._outcome(None, "cudnn", "float32", "train", None)
+  monkeypatch.setattr(device_compare, "_reference", lambda scheme: (None, None))
+  monkeypatch.setattr(device_compare.trial, "run", raising)
+  found = device_compare._outcome("blockwise", SMALL.scheme("none", "float32", "gqa"))
+  assert found == {"failed": "RuntimeError: out of shared memory"}
 
-  assert raising(RuntimeError("out of shared\nmemory")) == {
-    "failed": "RuntimeError: out of shared memory"
-  }
-  words = "cudnn takes bfloat16 or float16, not float32"
-  assert raising(ValueError(words)) == {"refused": words}
+
+def test_a_type_that_a_core_does_not_take_is_refused():
+  found = device_compare._outcome("cudnn", SMALL.scheme("none", "float32", "train"))
+  assert "cudnn runs on NVIDIA GPUs and this is a CPU" in found["refused"]
 
 
 def test_a_core_that_refuses_an_encoding_is_not_run():
@@ -138,7 +124,7 @@ class FakeWorker:
     if isinstance(answer, Exception):
       raise answer
     if case == "compare":
-      return answer or {f"float32 {mode}": PASSED for mode in device_compare.MODES}
+      return answer or {f"float32 {mode}": PASSED for mode in MODES}
     return {"calls": 10, "flops": 1e12, "peak": 989e12, "temporary_bytes": 2**20} | (
       {"tokens": 1000, "core": "auto"} if case == "step" else {}
     )
@@ -295,7 +281,7 @@ def test_a_result_that_differs_is_listed_and_ends_with_one(command, capsys, tmp_
   ],
 )
 def test_flags_of_the_device_are_checked(words, said, capsys):
-  with pytest.raises(SystemExit) as stopped:
+  with flagsaver.flagsaver(), pytest.raises(SystemExit) as stopped:
     bench.command.run(bench.main, (ValueError,), argv=["bench", *words])
   error = capsys.readouterr().err
   assert stopped.value.code == 2 and said in error and "Traceback" not in error

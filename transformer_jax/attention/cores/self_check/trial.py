@@ -1,5 +1,6 @@
 """One check: a core against `dense` on the same device, values and all gradients."""
 
+import dataclasses
 import functools
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -41,14 +42,15 @@ def _trial(scheme: Scheme, device: jax.Device) -> str | None:
   with jax.default_device(device):
     try:
       arrays = inputs.make(scheme)
-      exact, usual = _exact(scheme, arrays), _run(cores.build("dense"), scheme, arrays)
+      usual = run(cores.build("dense"), scheme, arrays)
+      wide = exact(scheme, arrays)
     except Exception as error:  # what a part of a user's own may raise
       return f"could not be checked: {words(error)}"
     try:
-      found = _run(scheme.core, scheme, arrays)
+      found = run(scheme.core, scheme, arrays)
     except Exception as error:  # the compiler's own kinds of errors are not public
       return f"did not compile: {words(error)}"
-  return compare(found, usual, exact, ROUNDING[scheme.dtypes[2]])
+  return compare(found, usual, wide, ROUNDING[scheme.dtypes[2]])
 
 
 def words(error: Exception) -> str:
@@ -60,17 +62,17 @@ def words(error: Exception) -> str:
   return f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
 
 
-def _exact(scheme: Scheme, arrays: Any) -> dict[str, np.ndarray]:
+def exact(scheme: Scheme, arrays: Any) -> dict[str, np.ndarray]:
   """Returns what `dense` computes in float32, without the device's short products."""
 
   def wide(x: np.ndarray) -> np.ndarray:
     return x.astype(np.float32) if jnp.issubdtype(x.dtype, jnp.floating) else x
 
   with jax.default_matmul_precision("highest"):
-    return _run(cores.build("dense"), scheme, jax.tree.map(wide, arrays))
+    return run(cores.build("dense"), scheme, jax.tree.map(wide, arrays))
 
 
-def _run(core: Core, scheme: Scheme, arrays: Any) -> dict[str, np.ndarray]:
+def run(core: Core, scheme: Scheme, arrays: Any) -> dict[str, np.ndarray]:
   """Returns {name: the output, or the gradient of an array}, float32."""
   unused = NOTHING - ({"scale_H"} if scheme.scale is None else set())
   floats, rest = split({n: x for n, x in arrays.items() if n not in unused})
@@ -135,23 +137,59 @@ def compare(
   >>> compare(off, right, right, 1e-3)
   'wrong output: off by 0.1 of the largest number, dense by 0'
   """
+  for each in deviations(found, usual, exact, rounding):
+    if not np.isfinite(each.error):
+      return f"wrong {each.name}: not finite"
+    if not each.fine:
+      return (
+        f"wrong {each.name}: off by {each.error:.2g} of the largest number, dense by"
+        f" {each.usual:.2g}"
+      )
+  return None
+
+
+@dataclasses.dataclass(frozen=True)
+class Deviation:
+  """Largest difference of one array from `dense` in float32, over its largest number.
+
+  error     of the core
+  usual     of `dense` in the same types
+  allowed   greatest error that is no fault
+
+  >>> Deviation("output", error=float("nan"), usual=0.0, allowed=1e-3).fine
+  False
+  """
+
+  name: str
+  error: float
+  usual: float
+  allowed: float
+
+  @property
+  def fine(self) -> bool:
+    """Returns whether the error is no fault; NaN is one."""
+    return self.error <= self.allowed
+
+
+def deviations(
+  found: dict[str, np.ndarray],
+  usual: dict[str, np.ndarray],
+  exact: dict[str, np.ndarray],
+  rounding: float,
+) -> list[Deviation]:
+  """Returns the deviation of each array; arguments as in `compare`."""
   sizes = {name: _largest(x) for name, x in exact.items()}
   most = max((size for name, size in sizes.items() if "/" in name), default=1.0)
+  each = []
   for name, want in exact.items():
-    if not np.isfinite(found[name]).all() and np.isfinite(want).all():
-      return f"wrong {name}: not finite"
     # The gradient of a shift of all scores is nothing but rounding: parameters are
     # measured by the largest gradient of all of them.
     of_parameter = "/" in name
     size = (most if of_parameter else sizes[name]) or 1.0
     error, usual_error = (_largest(x[name] - want) / size for x in (found, usual))
     allowed = rounding * (OF_PARAMETERS if of_parameter else 1.0)
-    if not error <= TIMES * usual_error + allowed:
-      return (
-        f"wrong {name}: off by {error:.2g} of the largest number, dense by"
-        f" {usual_error:.2g}"
-      )
-  return None
+    each.append(Deviation(name, error, usual_error, TIMES * usual_error + allowed))
+  return each
 
 
 def _largest(x: np.ndarray) -> float:
