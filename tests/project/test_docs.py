@@ -121,6 +121,12 @@ def test_a_command_that_does_not_exist_would_be_found():
     )
 
 
+STARTED = {  # processes that other commands start
+  *("experiments.bench.ours", "experiments.bench.device_worker"),
+  "experiments.runner.worker_process",
+}
+
+
 def test_every_command_is_on_the_page_of_commands_with_its_flags():
   page = (ROOT / "docs/reference/commands.md").read_text()
   for path in sorted(ROOT.glob("experiments/**/*.py")):
@@ -128,8 +134,8 @@ def test_every_command_is_on_the_page_of_commands_with_its_flags():
     module = ".".join(part for part in module.parts if part != "__main__")
     if "__main__" not in (text, path.stem) and 'if __name__ == "__main__"' not in text:
       continue
-    if module in ("experiments.bench.ours", "experiments.runner.worker_process"):
-      continue  # processes that other commands start
+    if module in STARTED:
+      continue
     row = re.search(rf"^\| `python -m {module}[ `].*$", page, re.MULTILINE)
     assert row, module
     for flag in re.findall(r"DEFINE_\w+\(\s*\"(\w+)\"", text):
