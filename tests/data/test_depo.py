@@ -14,7 +14,7 @@ from transformer_jax.data.base import tasks
 from transformer_jax.data.tasks.algorithmic.base import FIRST, PAD, SEPARATOR, START
 from transformer_jax.data.tasks.algorithmic.ragged import draw_length
 from transformer_jax.data.tasks.algorithmic.token_words import TokenWords
-from transformer_jax.evaluation.measures import Outputs, measures
+from transformer_jax.evaluation.measures import Outputs, measures, name_of
 from transformer_jax.numpy_interpreter import evaluate
 from transformer_jax.spec import SpecError
 
@@ -251,7 +251,11 @@ def test_measures_are_by_hops():
   task = tasks.build("depo(hops=6)")
   hops = [f"answers('hops', {k})" for k in (1, 2, 4, 6)]
   assert task.measures == ("answers", *hops, "accuracy")
-  assert task.chance("answers('hops', 4)", 20) == 1 / 20
+  assert [name_of(measures.build(spec)) for spec in task.measures[:2]] == [
+    "answers",
+    "answers(of='hops', value=1)",
+  ]
+  assert task.chance("answers(of='hops', value=4)", 20) == 1 / 20
   assert task.chance("accuracy", 20) is None
   assert tasks.build("depo(hops=32)").scored_hops == (1, 2, 4, 8, 16, 24, 32)
 

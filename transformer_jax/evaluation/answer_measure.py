@@ -30,7 +30,7 @@ class WholeAnswers(Measure):
   bounds: ClassVar[tuple[float | None, float | None]] = (0.0, 1.0)
 
   of: str = ""
-  value: int = 1
+  value: int = 0
 
   def score(self, outputs):
     answer_BL, id_BL = (

@@ -16,9 +16,9 @@ import numpy as np
 from transformer_jax.data.tasks.algorithmic.base import below
 from transformer_jax.data.tasks.algorithmic.ragged import joined
 
-Rule = tuple[int, ...]
-Level = tuple[tuple[Rule, ...], ...]  # the rules of each symbol
-Spans = dict[int, dict[int, float]]  # weights by start and end
+Production = tuple[int, ...]
+Level = tuple[tuple[Production, ...], ...]  # the rules of each symbol
+SpanWeights = dict[int, dict[int, float]]  # weights by start and end
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,7 +135,7 @@ class LayeredGrammar:
       probability, total, out=np.zeros_like(probability), where=total > 0
     )
 
-  def _inside(self, sentence: Sequence[int]) -> tuple[float, list[list[Spans]]]:
+  def _inside(self, sentence: Sequence[int]) -> tuple[float, list[list[SpanWeights]]]:
     """Returns the weights of the spans of each symbol of each level, terminals last.
 
     A weight is the probability that the symbol becomes the span, times exp(scale) for
@@ -143,7 +143,7 @@ class LayeredGrammar:
     """
     entropy, length = self.expected
     scale = entropy / length
-    spans: list[Spans] = [{} for _ in range(self.terminals)]
+    spans: list[SpanWeights] = [{} for _ in range(self.terminals)]
     for at, token in enumerate(sentence):
       if 0 <= token < self.terminals:
         spans[token][at] = {at + 1: math.exp(scale)}
@@ -153,9 +153,9 @@ class LayeredGrammar:
     return scale, found[::-1]
 
 
-def _spans(rules: Sequence[Rule], below_S: list[Spans]) -> Spans:
+def _spans(rules: Sequence[Production], below_S: list[SpanWeights]) -> SpanWeights:
   """Returns the spans of a symbol from those of the next level."""
-  found: Spans = {}
+  found: SpanWeights = {}
   for rule in rules:
     for start in below_S[rule[0]]:
       ends = {start: 1 / len(rules)}
@@ -166,7 +166,7 @@ def _spans(rules: Sequence[Rule], below_S: list[Spans]) -> Spans:
   return found
 
 
-def _moved(weights: dict[int, float], spans: Spans) -> dict[int, float]:
+def _moved(weights: dict[int, float], spans: SpanWeights) -> dict[int, float]:
   """Returns the weights of the ends of spans that start where these are."""
   found: dict[int, float] = {}
   for start, weight in weights.items():

@@ -11,7 +11,7 @@ from transformer_jax.data.base import Batch, Task
 from transformer_jax.data.tasks.algorithmic.base import PAD, shifted
 from transformer_jax.positions import coords
 
-Row = tuple[jax.Array, jax.Array, dict[str, jax.Array]]
+RaggedRow = tuple[jax.Array, jax.Array, dict[str, jax.Array]]
 LEAST = 3  # the shortest length of training
 
 
@@ -38,7 +38,9 @@ class RaggedTask(Task):
     """All tokens of a text but the last, which is predicted and never read."""
     return self.size(length) - 1
 
-  def row(self, key: jax.Array, length: Any, max_length: int, scored: bool) -> Row:
+  def row(
+    self, key: jax.Array, length: Any, max_length: int, scored: bool
+  ) -> RaggedRow:
     """Returns one text: tokens, their weights as targets, and ids of the targets.
 
     key          draws the text, the same one for every `max_length`
