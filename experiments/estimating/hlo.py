@@ -13,6 +13,9 @@ BYTES = {"pred": 1, "token": 0, "opaque": 0}
 ARRAY = re.compile(r"([a-z]\w*)\[([\d,]*)\](?:\{([^}]*)\})?")
 HEADER = re.compile(r"^(ENTRY )?%?([\w.-]+) \(.*\{$")
 START = re.compile(r"^\s+(ROOT )?%?([\w.-]+) = ")
+END = re.compile(
+  r"^\}(?!\})"
+)  # "}}" ends a kernel's metadata, which has lines of its own
 NAME = re.compile(r"%([\w.-]+)")
 CALLED = re.compile(
   r"(?:calls|body|to_apply|true_computation|false_computation)=%?([\w.-]+)"
@@ -148,7 +151,7 @@ def parse(text: str) -> Module:
     if header := HEADER.match(line):
       name, inside = header[2], {}
       entry = name if header[1] else entry
-    elif line.startswith("}") and name:
+    elif END.match(line) and name:
       computations[name] = Computation(name, inside)
       name = ""
     elif name and (start := START.match(line)):

@@ -95,7 +95,7 @@ def traffic(text: str) -> Traffic:
   for computation, times, is_open in _visits(module, module.entry):
     open_loops += is_open
     for each in computation.instructions.values():
-      hbm += times * _moved(module, computation, each)
+      hbm += times * moved(module, computation, each)
     for kind, one in _collectives(module, computation):
       found[kind] += one.times(times)
   return Traffic(hbm, dict(found), open_loops)
@@ -117,7 +117,7 @@ def _visits(
         yield from _visits(module, inner, times * (length or 1), length is None)
 
 
-def _moved(module: Module, computation: Computation, each: Instruction) -> float:
+def moved(module: Module, computation: Computation, each: Instruction) -> float:
   """Returns the bytes that one instruction reads from and writes to HBM."""
   if each.op in FREE | CONTROL or each.op.endswith("-done"):
     return 0

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -117,7 +118,7 @@ def turn_pairs(x_BLHK, angle_BLHR, interleaved, gain=1.0):
   R, outer = angle_BLHR.shape[-1], x_BLHK.shape[:-1]
   axis, inner = (-1, (R, 2)) if interleaved else (-2, (2, R))
   pairs = x_BLHK[..., : 2 * R].astype(jnp.float32).reshape(*outer, *inner)
-  a, b = jnp.take(pairs, 0, axis), jnp.take(pairs, 1, axis)
+  a, b = (jax.lax.index_in_dim(pairs, n, axis, keepdims=False) for n in (0, 1))
   cos, sin = gain * jnp.cos(angle_BLHR), gain * jnp.sin(angle_BLHR)
   rotated = jnp.stack([a * cos - b * sin, b * cos + a * sin], axis)
   rotated = rotated.reshape(*outer, 2 * R).astype(x_BLHK.dtype)

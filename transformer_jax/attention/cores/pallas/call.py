@@ -28,6 +28,9 @@ class Work:
   tables       shapes of the tables of a head
   own_data     shapes of a head's token data: (of queries, of keys)
   sink_logit   whether the softmax has a sink
+  form         order of axes in the arrays
+  G            heads of keys and values
+  visited      estimated share of tiles that are not masked
   """
 
   program: ScoreProgram
@@ -38,10 +41,17 @@ class Work:
   tables: Tree
   own_data: tuple[Tree, Tree]
   sink_logit: bool
+  form: layout.Layout
+  G: int
+  visited: float
 
   @property
   def tile(self) -> Sizes:
     return self.program.sizes
+
+  def width(self, name: str) -> int:
+    """Returns the width of a head's vectors, by the array's name."""
+    return self.tile.E if name in ("v", "out", "d_out") else self.tile.K
 
 
 def call(backend, block, least, q_BLHK, k_BMGK, v_BMGE, context):
@@ -54,7 +64,11 @@ def call(backend, block, least, q_BLHK, k_BMGK, v_BMGE, context):
 
   q_BLHK, k_BMGK, v_BMGE as in `Core`.
   """
-  q_at, k_at, bound = context.q_at, context.k_at, context.variant
+  bound, position = context.variant, context.position
+  q_at, k_at = context.q_at, context.k_at
+  if _small(position.encoding, bound.variant).prepared:
+    position, q_at, k_at = position.prepare(q_at, k_at)
+  context = dataclasses.replace(context, position=position)
   B, L, H, K = q_BLHK.shape
   M, E = k_BMGK.shape[1], v_BMGE.shape[-1]
   size = Sizes(
@@ -64,10 +78,11 @@ def call(backend, block, least, q_BLHK, k_BMGK, v_BMGE, context):
     E=E,
     room=backend.room,
   )
-  program, used = _program(context.position, bound, size, q_at, k_at)
+  form = _layout(backend, k_BMGK, v_BMGE)
+  program, used = _program(position, bound, size, q_at, k_at)
   tables = _tables(program, context, H)
-  queries = layout.queries(q_BLHK, q_at, _only(used[0], q_at.data), size.L)
-  keys = layout.keys(k_BMGK, v_BMGE, k_at, _only(used[1], k_at.data), size.M)
+  queries = layout.queries(q_BLHK, q_at, _only(used[0], q_at.data), size.L, form)
+  keys = layout.keys(k_BMGK, v_BMGE, k_at, _only(used[1], k_at.data), size.M, form)
   q_padded, k_padded = layout.padded(q_at, size.L), layout.padded(k_at, size.M)
   work = Work(
     program,
@@ -78,14 +93,27 @@ def call(backend, block, least, q_BLHK, k_BMGK, v_BMGE, context):
     tables=jax.tree.map(lambda x: shape(x.shape[1:], x.dtype), tables),
     own_data=(_own(q_at, size.L), _own(k_at, size.M)),
     sink_logit="sink_logit" in tables,
+    form=form,
+    G=k_BMGK.shape[2] if k_BMGK.shape[2] == v_BMGE.shape[2] else H,
+    visited=layout.visited(bound, L, M, size),
   )
   where = {
     "mask_Bnn": layout.visible_tiles(bound, q_padded, k_padded, size.L, size.M),
     "shift_B": _shift(program, q_padded, k_padded),
   }
   tables = jax.tree.map(_as_matrix, tables)
-  out_BHLE = _flash(backend, work, tables, queries, keys, where)
-  return jnp.moveaxis(out_BHLE, 1, 2)[:, :L].astype(v_BMGE.dtype)
+  out = _flash(backend, work, tables, queries, keys, where)
+  return form.tokens_first(out, H)[:, :L].astype(v_BMGE.dtype)
+
+
+def _layout(backend, k_BMGK, v_BMGE) -> layout.Layout:
+  """Returns the order of axes of a call: flat where one head's columns are a block."""
+  lanes = getattr(backend, "lanes", 0)
+  if not lanes:
+    return layout.HEADS_FIRST
+  widths, groups = zip(k_BMGK.shape[:1:-1], v_BMGE.shape[:1:-1], strict=True)
+  flat = all(width % lanes == 0 for width in widths) and len({*groups}) == 1
+  return layout.Layout(flat=flat, rows=True)
 
 
 def _tables(program, context, H):
@@ -113,7 +141,7 @@ def _shift(program, q_at, k_at):
 
 
 def _flash(backend, work, tables, queries, keys, where):
-  """Returns out_BHLE of the forward kernel; gradients are from the backward kernel.
+  """Returns the outputs of the forward kernel; gradients are the backward kernels'.
 
   backend   kernels of a chip
   work      static description of the call
@@ -128,24 +156,19 @@ def _flash(backend, work, tables, queries, keys, where):
     return backend.forward(work, tables, queries, keys, where)[0]
 
   def forward(tables, queries, keys, where):
-    out_BHLE, lse_BHL1 = backend.forward(work, tables, queries, keys, where)
-    return out_BHLE, (tables, queries, keys, where, out_BHLE, lse_BHL1)
+    out, lse = backend.forward(work, tables, queries, keys, where)
+    return out, (tables, queries, keys, where, out, lse)
 
-  def backward(residuals, d_out_BHLE):
-    tables, queries, keys, where, out_BHLE, lse_BHL1 = residuals
-    # delta: row sums of dO * O (Dao et al., section B.2).
-    product = out_BHLE.astype(jnp.float32) * d_out_BHLE.astype(jnp.float32)
-    rows = {
-      "d_out": d_out_BHLE,
-      "lse": lse_BHL1,
-      "delta": jnp.sum(product, axis=-1, keepdims=True),
-    }
+  def backward(residuals, d_out):
+    tables, queries, keys, where, out, lse = residuals
+    rows = {"d_out": d_out, "lse": lse} | _delta_rows(work, out, d_out)
     d_tables, d_queries, d_keys = backend.backward(
       work, tables, queries | rows, keys, where
     )
+    delta = d_queries.pop("delta", rows.get("delta"))
     if work.sink_logit:
-      weight_BHL1 = jnp.exp(tables["sink_logit"] - lse_BHL1)
-      d_sink_logit_H = -jnp.sum(weight_BHL1 * rows["delta"], axis=(0, 2, 3))
+      weight = jnp.exp(tables["sink_logit"] - lse)
+      d_sink_logit_H = -jnp.sum(weight * delta, axis=(0, 2, 3))
       d_tables["sink_logit"] = d_sink_logit_H[:, None, None]
     if "mask" in tables:
       d_tables["mask"] = jax.tree.map(lambda x: None, tables["mask"])
@@ -155,6 +178,17 @@ def _flash(backend, work, tables, queries, keys, where):
 
   flash.defvjp(forward, backward)
   return flash(tables, queries, keys, where)
+
+
+def _delta_rows(work, out, d_out):
+  """Returns what the backward kernels get to know delta: row sums of dO * O.
+
+  Dao et al., section B.2. Kernels with numbers in rows compute it from the outputs.
+  """
+  if work.form.rows:
+    return {"out": out}
+  product = out.astype(jnp.float32) * d_out.astype(jnp.float32)
+  return {"delta": jnp.sum(product, axis=-1, keepdims=True)}
 
 
 def _like(arrays, grads):
@@ -230,10 +264,10 @@ def refusal(core, encoding, variant, dropout) -> str | None:
       f"{variant.name} reads data of tokens in each tile, which {core} does not load;"
       " use model.core=blockwise or dense"
     )
-  found = _small(encoding, variant)
-  if isinstance(found, str):
+  lacking = _small(encoding, variant).lacking
+  if lacking:
     return (
-      f"{encoding.name} needs {found} in each tile, which {core} has no form of; use"
+      f"{encoding.name} needs {lacking} in each tile, which {core} has no form of; use"
       " model.core=blockwise or dense"
     )
   return None
@@ -241,13 +275,38 @@ def refusal(core, encoding, variant, dropout) -> str | None:
 
 def deep(encoding) -> bool:
   """Returns whether an encoding's bias makes arrays of [L, M, W]."""
-  term = getattr(_small(encoding, Variant()), "terms", {}).get("score")
+  term = getattr(_small(encoding, Variant()).program, "terms", {}).get("score")
   return term is not None and term.hooks[0].depth > 2
 
 
+@dataclasses.dataclass(frozen=True)
+class _Small:
+  """Score program of a small model.
+
+  program    the program, or None
+  prepared   whether its encoding must be prepared: what tiles lack is computed before
+  lacking    name of the primitive that kernels lack, where there is no program
+  """
+
+  program: ScoreProgram | None
+  prepared: bool
+  lacking: str = ""
+
+
 @functools.cache
-def _small(encoding, variant) -> ScoreProgram | str:
+def _small(encoding, variant) -> _Small:
   """Returns the program of a small model, or the primitive that kernels lack."""
+  lacking = ""
+  for prepared in (False, True):
+    try:
+      return _Small(_small_program(encoding, variant, prepared), prepared)
+    except CannotLower as error:
+      lacking = lacking or str(error)
+  return _Small(None, False, lacking)
+
+
+def _small_program(encoding, variant, prepared) -> ScoreProgram:
+  """Returns the program of a small model; raises CannotLower."""
   dims = Dims(V=8, D=32, H=2, F=8, L=16, K=16)
   none_BL = jnp.zeros((1, 16), jnp.int32)
   data = {name: none_BL for name in encoding.ids}
@@ -258,12 +317,13 @@ def _small(encoding, variant) -> ScoreProgram | str:
     return Bound(encoding, params), BoundVariant(variant, variant.init(key, dims))
 
   def read(position, x_BLD, q_BLHK):
-    return position.accumulate(position.read(x_BLD, q_BLHK, at))
+    own_at = position.accumulate(position.read(x_BLD, q_BLHK, at))
+    if prepared:
+      return position.prepare(own_at, own_at)
+    return position, own_at, own_at
 
-  position, bound = jax.eval_shape(bound, jax.random.key(0))
+  position, variant = jax.eval_shape(bound, jax.random.key(0))
   f32 = functools.partial(shape, dtype=jnp.float32)
-  at = jax.eval_shape(read, position, f32((1, 16, 32)), f32((1, 16, 2, 16)))
-  try:
-    return _program(position, bound, Sizes(16, 16, 16, 16), at, at)[0]
-  except CannotLower as error:
-    return str(error)
+  vectors = f32((1, 16, 32)), f32((1, 16, 2, 16))
+  position, q_at, k_at = jax.eval_shape(read, position, *vectors)
+  return _program(position, variant, Sizes(16, 16, 16, 16), q_at, k_at)[0]

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax.experimental.pallas import tpu as pltpu
 
 EXACT = jax.lax.Precision.HIGHEST
+PART = 1024  # entries of a table that one product reads
 
 
 def lookup(way: str, table_RN: jax.Array, index_LM: jax.Array) -> jax.Array:
@@ -76,21 +77,35 @@ def _left(x_LW, n):
   return pltpu.roll(x_LW, x_LW.shape[1] - n, 1)
 
 
-def _one_hot(index_1W, N):
-  """Returns the one-hot matrix of an index, hot_NW."""
-  entry_NW = jax.lax.broadcasted_iota(jnp.int32, (N, index_1W.shape[1]), 0)
+def _one_hot(index_1W, start, N):
+  """Returns the one-hot matrix of an index, hot_NW, for entries from `start` on."""
+  entry_NW = jax.lax.broadcasted_iota(jnp.int32, (N, index_1W.shape[1]), 0) + start
   return (entry_NW == index_1W).astype(jnp.float32)
 
 
+def _parts(N):
+  """Returns (first, number) of the entries of a table that are read together.
+
+  A long table's one-hot matrix would not fit fast memory.
+  """
+  return [(start, min(PART, N - start)) for start in range(0, N, PART)]
+
+
 def _read(table_RN, index_1W):
-  hot_NW = _one_hot(index_1W, table_RN.shape[1])
-  return jax.lax.dot(table_RN.astype(jnp.float32), hot_NW, precision=EXACT)
+  def part(start, size):
+    entries_RN = table_RN[:, start : start + size].astype(jnp.float32)
+    return jax.lax.dot(entries_RN, _one_hot(index_1W, start, size), precision=EXACT)
+
+  return sum(part(*each) for each in _parts(table_RN.shape[1]))
 
 
 def _add(x_RW, index_1W, N):
-  hot_NW = _one_hot(index_1W, N)
   axes = (((1,), (1,)), ((), ()))
-  return jax.lax.dot_general(x_RW, hot_NW, axes, precision=EXACT)
+  parts = [
+    jax.lax.dot_general(x_RW, _one_hot(index_1W, *each), axes, precision=EXACT)
+    for each in _parts(N)
+  ]
+  return parts[0] if len(parts) == 1 else jnp.concatenate(parts, axis=1)
 
 
 def _diagonals(index_LM):

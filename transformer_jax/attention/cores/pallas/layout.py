@@ -1,5 +1,6 @@
-"""Array layout of kernels: heads before tokens, tokens padded to whole blocks."""
+"""Array layout of kernels: order of axes, and tokens padded to whole blocks."""
 
+import dataclasses
 import functools
 import math
 from collections.abc import Callable, Sequence
@@ -7,49 +8,111 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.experimental import pallas as pl
 
 from transformer_jax.axes import axes_of
+from transformer_jax.numpy_interpreter import evaluate
 from transformer_jax.positions import Coords
 
 Tree = Any
+FILL = 128  # blocks beyond it are halved while padding would be an eighth of the tokens
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+  """Order of axes in a kernel's arrays; the default is heads before tokens.
+
+  flat   vectors of all heads lie side by side, [B, tokens, heads x width], as products
+         before attention leave them: nothing is transposed
+  rows   numbers of queries lie in rows, [.., 1, tokens], as those of keys always do: a
+         TPU pads each number of a column to 128
+
+  >>> import jax.numpy as jnp
+  >>> Layout(flat=True).vectors(jnp.zeros((1, 3, 2, 8)), 4).shape
+  (1, 4, 16)
+  >>> Layout().vectors(jnp.zeros((1, 3, 2, 8)), 4).shape
+  (1, 2, 4, 8)
+  """
+
+  flat: bool = False
+  rows: bool = False
+
+  def vectors(self, x_BLHK: jax.Array, size: int) -> jax.Array:
+    """Returns vectors of heads, padded to blocks of `size` tokens."""
+    if not self.flat:
+      return _heads_first(x_BLHK, "BLHK", size)
+    x_BLHK = _pad(x_BLHK, size)
+    return x_BLHK.reshape(*x_BLHK.shape[:2], -1)
+
+  def shape(self, B: int, H: int, tokens: int, width: int) -> tuple[int, ...]:
+    """Returns the shape of vectors of H heads."""
+    return (B, tokens, H * width) if self.flat else (B, H, tokens, width)
+
+  def tokens_first(self, x: jax.Array, H: int) -> jax.Array:
+    """Returns x_BLHK, the inverse of `vectors` but for padding."""
+    if self.flat:
+      return x.reshape(*x.shape[:2], H, -1)
+    return jnp.moveaxis(x, 1, 2)
+
+
+HEADS_FIRST = Layout()
 
 
 def block_of(n: int, block: int, least: int) -> int:
-  """Returns the block size for n tokens: a power of two, at most `block`."""
-  return min(block, max(least, 2 ** math.ceil(math.log2(n))))
+  """Returns the block size for n tokens: a power of two, at most `block`.
+
+  It is the largest that pads n by no more than an eighth, and at least 128.
+  """
+  size = min(block, max(least, 2 ** math.ceil(math.log2(n))))
+  while size > max(FILL, least) and -n % size > n / 8:
+    size //= 2
+  return size
 
 
-def queries(q_BLHK, at: Coords, data: dict, size: int) -> Tree:
-  """Returns the arrays of queries, [B or 1, H or 1, tokens, width]."""
-  return {
-    "q": _heads_first(q_BLHK, "BLHK", size),
+def queries(q_BLHK, at: Coords, data: dict, size: int, form=HEADS_FIRST) -> Tree:
+  """Returns the arrays of queries, vectors as in `form`, others [B, H, tokens, width].
+
+  Axes of batch and heads may be 1. With `form.rows`, an array with a few numbers per
+  token is [.., numbers, tokens] instead.
+
+  q_BLHK   queries
+  at       coordinates
+  data     token data that the encoding reads
+  size     tokens in a block
+  form     order of axes
+  """
+  arrays = {
     "ints": _ints(at, size)[:, None],
     "pos": _pad(at.pos_BL, size)[:, None, :, None],
     "data": {n: _heads_first(x, n, size) for n, x in data.items()},
   }
+  if form.rows:
+    arrays = by_name(lambda x, n: _turned(x) if is_row(n) else x, arrays)
+  return {"q": form.vectors(q_BLHK, size)} | arrays
 
 
-def keys(k_BMGK, v_BMGE, at: Coords, data: dict, size: int) -> Tree:
-  """Returns the arrays of keys and values, [B or 1, H or 1, tokens, width].
-
-  An array with one number per token is a row instead, [.., 1, tokens].
+def keys(k_BMGK, v_BMGE, at: Coords, data: dict, size: int, form=HEADS_FIRST) -> Tree:
+  """Returns the arrays of keys and values, as `queries` does with `form.rows`.
 
   k_BMGK   keys
   v_BMGE   values
   at       coordinates of the keys
   data     token data that the encoding reads
   size     tokens in a block
+  form     order of axes
   """
-  turn = functools.partial(jnp.swapaxes, axis1=-1, axis2=-2)
   data = {n: _heads_first(x, n, size) for n, x in data.items()}
   return {
-    "k": _heads_first(k_BMGK, "BLHK", size),
-    "v": _heads_first(v_BMGE, "BLHK", size),
-    "ints": turn(_ints(at, size))[:, None],
+    "k": form.vectors(k_BMGK, size),
+    "v": form.vectors(v_BMGE, size),
+    "ints": _turned(_ints(at, size))[:, None],
     "pos": _pad(at.pos_BL, size)[:, None, None, :],
-    "data": {n: turn(x) if narrow(n) else x for n, x in data.items()},
+    "data": {n: _turned(x) if narrow(n) else x for n, x in data.items()},
   }
+
+
+_turned = functools.partial(jnp.swapaxes, axis1=-1, axis2=-2)
 
 
 def narrow(name: str) -> bool:
@@ -57,9 +120,12 @@ def narrow(name: str) -> bool:
   return not axes_of(name).replace("H", "").removeprefix("BL")
 
 
+VECTORS = "q", "k", "v", "out", "d_out"
+
+
 def is_row(name: str) -> bool:
-  """Returns whether tokens are the last axis of this array of keys."""
-  return name in ("ints", "pos") or (name not in ("k", "v") and narrow(name))
+  """Returns whether an array has a few numbers per token: those of keys are in rows."""
+  return name not in VECTORS and (name in ("ints", "pos") or narrow(name))
 
 
 def by_name(spec: Callable[[Any, str], Any], side: Tree) -> Tree:
@@ -69,7 +135,7 @@ def by_name(spec: Callable[[Any, str], Any], side: Tree) -> Tree:
 
 
 def cost(work, products: int, args: Tree, outs: Tree, again: tuple = ((), 0)) -> Any:
-  """Returns the estimated cost if every tile is visited; masks may skip some.
+  """Returns the estimated cost, of the tiles that are visited.
 
   work       static description of the call
   products   matrix products in a tile
@@ -81,13 +147,44 @@ def cost(work, products: int, args: Tree, outs: Tree, again: tuple = ((), 0)) ->
   def size(tree):
     return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
 
-  pairs = work.B * work.H * work.L * work.M
+  pairs = int(work.B * work.H * work.L * work.M * work.visited)
   arrays, times = again
+  times = max(times * work.visited - 1, 0)
   return pl.CostEstimate(
     flops=2 * pairs * products * work.tile.K,
     transcendentals=pairs,
-    bytes_accessed=size((args, outs)) + size(arrays) * max(times - 1, 0),
+    bytes_accessed=size((args, outs)) + int(size(arrays) * times),
   )
+
+
+def visited(variant, L: int, M: int, size: Any) -> float:
+  """Returns the share of tiles that a causal text of L tokens visits.
+
+  Coordinates are data, so when traced no more is known than the variant, with windows
+  and patterns, and whether queries and keys may be the same tokens. Four tokens stand
+  for each block. Where L is not M all tiles are counted.
+
+  variant   the bound variant
+  L, M      queries and keys
+  size      sizes of a tile
+  """
+  if L != M:
+    return 1.0
+  q_at, k_at = (_sample(L, n) for n in (size.L, size.M))
+  mask_LM = evaluate(variant.mask, q_at, k_at)[0]
+  rows, columns = (x.order_BL.shape[1] // SAMPLES for x in (q_at, k_at))
+  tiles = mask_LM.reshape(rows, SAMPLES, columns, SAMPLES).any(axis=(1, 3))
+  return max(float(tiles.mean()), 1 / tiles.size)
+
+
+SAMPLES = 4
+
+
+def _sample(L, size):
+  """Returns coordinates of the first, the last and two more tokens of each block."""
+  inside = np.linspace(0, size - 1, SAMPLES).astype(np.int32)
+  order_BL = (np.arange(0, L, size, dtype=np.int32)[:, None] + inside).reshape(1, -1)
+  return Coords(order_BL, order_BL, order_BL, np.ones_like(order_BL))
 
 
 def coords_of(ints: Sequence[jax.Array], pos: jax.Array) -> Coords:
@@ -168,6 +265,8 @@ def _ints(at, size):
 
 
 def _pad(x, size, fill=0):
+  if x.shape[1] % size == 0:
+    return x
   pads = [(0, -x.shape[1] % size) if axis == 1 else (0, 0) for axis in range(x.ndim)]
   return jnp.pad(x, pads, constant_values=fill)
 

@@ -71,6 +71,11 @@ class ScoreProgram:
     return any(term.room for term in self.terms.values())
 
   @property
+  def more(self) -> bool:
+    """Returns whether scores or outputs change by more than a bias of positions."""
+    return "values" in self.terms or isinstance(self.terms.get("score"), ScoreTerm)
+
+  @property
   def bands(self) -> bool:
     """Returns whether a term is faster where positions are consecutive."""
     return any(len(term.ways) > 1 for term in self.terms.values())

@@ -7,7 +7,6 @@ which is slow and for tests.
 """
 
 import dataclasses
-import functools
 from typing import Any
 
 import jax
@@ -16,16 +15,17 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from transformer_jax.attention.cores.base import Core, cores
-from transformer_jax.attention.cores.pallas import call, layout, loads
-from transformer_jax.attention.cores.pallas.score_program import finish, grow
-from transformer_jax.attention.cores.pallas.tpu_grid import TileGrid
+from transformer_jax.attention.cores.pallas import call, layout, loads, tpu_kernels
+from transformer_jax.attention.cores.pallas.tpu_grid import TileGrid, is_large
 from transformer_jax.attention.cores.per_device import on_each_device
-from transformer_jax.attention.variants.bound_variant import MASKED, PLAIN, BoundVariant
+from transformer_jax.attention.variants.bound_variant import PLAIN, BoundVariant
 from transformer_jax.devices import platform
 
 LEAST = 16, 128  # rows and columns of a tile that a TPU takes
-FAST = 48 * 2**20  # bytes of fast memory for a tile; v5p has 64 MiB, others have more
-shape = jax.ShapeDtypeStruct
+# Bytes of fast memory for a kernel that adds a bias, for one that does more, and with
+# large tables. Chips have 128 MiB, v5p 64; the rest is XLA's, for arrays around.
+FAST, FAST_FOR_MORE, FAST_FOR_TABLES = (n * 2**20 for n in (16, 48, 96))
+shape, f32 = jax.ShapeDtypeStruct, jnp.float32
 
 
 @cores.register("pallas_tpu")
@@ -34,7 +34,7 @@ class PallasTPU(Core):
   """Visits tiles in fast memory and skips fully masked ones.
 
   block       queries and keys in a tile, a power of two; on a TPU at least 128. None:
-              128 where an encoding does more than add a bias, else 256
+              128 where an encoding does more than add a bias, else 512
   interpret   run the kernel as ordinary JAX; None: wherever there is no TPU
 
   >>> import transformer_jax as tj
@@ -53,8 +53,9 @@ class PallasTPU(Core):
     off = platform() != "tpu" if self.interpret is None else self.interpret
     least = (1, 1) if off else LEAST
     more = any(map(context.position.encoding.overrides, ("score", "values")))
-    block = self.block or (128 if more else 256)
-    backend = TPUBackend(off, context.variant)
+    block = self.block or (128 if more else 512)
+    lanes = 8 if off else LEAST[1]
+    backend = TPUBackend(off, context.variant, lanes)
     return call.call(backend, block, least, q_BLHK, k_BMGK, v_BMGE, context)
 
   def refusal(self, encoding, variant=PLAIN.variant, dropout=False):
@@ -63,14 +64,20 @@ class PallasTPU(Core):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class TPUBackend:
-  """TPU kernels over the grid of tiles: for outputs, and for gradients of each side."""
+  """TPU kernels over the grid of tiles: for outputs, and for gradients of each side.
+
+  interpret   run the kernels as ordinary JAX
+  variant     the bound variant
+  lanes       number that divides the width of a block of columns
+  """
 
   interpret: bool
   variant: BoundVariant
+  lanes: int
   room = True
 
   def forward(self, work, tables, queries, keys, where):
-    """Returns out_BHLE, in the type of the values, and lse_BHL1.
+    """Returns outputs, in the type of the values, and lse_BH1L.
 
     work      static description of the call
     tables    arrays that depend on parameters alone, by head
@@ -79,14 +86,13 @@ class TPUBackend:
     where     block mask and `shift_B`
     """
     grid, size = TileGrid(work, where, by_keys=False), work.tile
-    kernel = functools.partial(_running_softmax, work.sink_logit)
-    row = (work.B, work.H, work.L)
     outs = {
-      "out": shape((*row, size.E), keys["v"].dtype),
-      "lse": shape((*row, 1), jnp.float32),
+      "out": shape(work.form.shape(work.B, work.H, work.L, size.E), keys["v"].dtype),
+      "lse": shape((work.B, work.H, 1, work.L), f32),
     }
-    scratch = [pltpu.VMEM((size.L, n), jnp.float32) for n in (1, 1, size.E)]
-    outs = self._run(kernel, grid, (tables, queries, keys), outs, scratch, products=2)
+    sums = [shape((size.L, n), f32) for n in (1, 1, size.E)]
+    args = tables, queries, keys
+    outs = self._run(tpu_kernels.outputs, grid, args, outs, sums, products=2)
     return outs["out"], outs["lse"]
 
   def backward(self, work, tables, queries, keys, where):
@@ -94,92 +100,101 @@ class TPUBackend:
 
     work      static description of the call
     tables    arrays that depend on parameters alone, by head
-    queries   arrays of queries, with d_out, lse and delta
+    queries   arrays of queries, with out, d_out and lse
     keys      arrays of keys and values
     where     block mask and `shift_B`
+
+    Those of queries have `delta`, the row sums of dO * O, too.
     """
-    args = tables, queries, keys
-    by_query = self._sweep(work, args, where, by_keys=False)
-    by_key = self._sweep(work, args, where, by_keys=True)
-    d_queries = {"q": by_query["q"], "data": _filled(queries, by_query)}
+    by_query = self._of_queries(work, (tables, queries, keys), where)
+    queries = {n: x for n, x in queries.items() if n != "out"}
+    queries["delta"] = by_query["delta"]
+    by_key = self._of_keys(work, (tables, queries, keys), where)
+    d_queries = by_query | {"data": _filled(queries, by_query)}
     d_keys = {"k": by_key["k"], "v": by_key["v"], "data": _filled(keys, by_key)}
     leaves, treedef = jax.tree.flatten(loads.trained(work, tables))
     assert len(leaves) == len(by_key["tables"])
-    d_tables = jax.tree.unflatten(treedef, by_key["tables"])
-    return d_tables, d_queries, d_keys
+    return jax.tree.unflatten(treedef, by_key["tables"]), d_queries, d_keys
 
-  def _sweep(self, work, args, where, by_keys):
-    tables, queries, keys = args
-    grid, f32 = TileGrid(work, where, by_keys), jnp.float32
-    side = keys if by_keys else queries
+  def _of_queries(self, work, args, where):
+    """Returns gradients of queries and of their data, and `delta`."""
+    _, queries, _ = args
+    grid, size, row = TileGrid(work, where, by_keys=False), work.tile, queries["lse"]
+    outs = {
+      "q": shape(queries["q"].shape, queries["q"].dtype),
+      "delta": shape(row.shape, f32),
+      "data": _data_sums(work, queries),
+    }
+    sums = {"q": shape((size.L, size.K), f32)}
+    return self._run(tpu_kernels.query_gradients, grid, args, outs, sums, products=3)
 
-    def heads(x):
-      return shape((work.B, work.H, *x.shape[2:]), f32)
-
-    outs: dict[str, Any] = {}
-    outs["data"] = {n: heads(side["data"][n]) for n in loads.moving(side["data"])}
-    for name in ("k", "v") if by_keys else ("q",):
-      outs[name] = heads(side[name])
-    trained = jax.tree.leaves(loads.trained(work, tables)) if by_keys else []
+  def _of_keys(self, work, args, where):
+    """Returns gradients of keys, values, data of keys, and tables."""
+    tables, _, keys = args
+    grid, size = TileGrid(work, where, by_keys=True), work.tile
+    widths = {"k": size.K, "v": size.E}
+    sizes = {n: work.form.shape(work.B, work.G, work.M, w) for n, w in widths.items()}
+    outs: dict[str, Any] = {n: shape(sizes[n], keys[n].dtype) for n in widths}
+    outs["data"] = _data_sums(work, keys)
+    trained = jax.tree.leaves(loads.trained(work, tables))
     outs["tables"] = [shape(x.shape, f32) for x in trained]
+    sums = {name: shape((size.M, w), f32) for name, w in widths.items()}
+    return self._run(tpu_kernels.key_gradients, grid, args, outs, sums, products=4)
 
-    def kernel(tile, values, outs, state):
-      arrays = {name: x for name, x in outs.items() if name != "tables"}
-
-      def visit():
-        d = tile().backward(values)
-        if not by_keys:
-          outs["q"][...] += d.q_LK
-          loads.add_data(outs["data"], d.q_data, column=True)
-          return
-        outs["k"][...] += d.k_MK
-        outs["v"][...] += d.v_ME
-        loads.add_data(outs["data"], d.k_data, column=False)
-        loads.add_tables(outs["tables"], d.tables)
-
-      return lambda: _clear(arrays), visit, lambda: None
-
-    return self._run(kernel, grid, args, outs, [], products=4 if by_keys else 3)
-
-  def _step(self, kernel, grid, scratch):
+  def _step(self, kernel, grid):
     """Returns the body of a kernel: one step of the grid, at one tile.
 
-    kernel    (tile, values, outs, state) -> (start, visit, end)
+    kernel    function of a GridStep, one of `tpu_kernels`
     grid      the grid of tiles
-    scratch   number of arrays of memory that a row of tiles shares
     """
-    work = grid.work
 
-    def body(fetch, shift, tables, queries, keys, outs, *memory):
-      state, room = memory[:scratch], memory[scratch:]
-      values = loads.read_tables(work, tables)
+    def body(fetch, shift, tables, queries, keys, outs, sums, columns, room):
       ids = tuple(pl.program_id(axis) for axis in range(4))
-      base = grid.base(ids, shift)
-
-      def tile():
-        return loads.LoadedTile(work, self.variant, queries, keys, base, *room)
-
-      start, visit, end = kernel(tile, values, outs, state)
+      start, visit, end = kernel(
+        tpu_kernels.GridStep(
+          work=grid.work,
+          variant=self.variant,
+          tables=tables,
+          queries=queries,
+          keys=keys,
+          outs=outs,
+          sums=sums,
+          columns=columns,
+          room=room,
+          base=grid.base(ids, shift),
+          member=grid.of_group(ids),
+        )
+      )
       first = ids[3] == 0
       pl.when(first)(start)
-      pl.when(first & (ids[1] == 0) & (ids[2] == 0))(lambda: _clear(outs.get("tables")))
+      if grid.by_keys:
+        pl.when(grid.starts_head(ids))(lambda: tpu_kernels.clear(outs["data"]))
+        whole = first & (ids[1] == 0) & (ids[2] == 0)
+        pl.when(whole)(lambda: tpu_kernels.clear(outs["tables"]))
       pl.when(grid.needed(ids, fetch))(visit)
       pl.when(ids[3] == grid.sizes[3] - 1)(end)
 
     return body
 
-  def _run(self, kernel, grid, args, outs, scratch, products):
+  def _fast(self, work):
+    """Returns the bytes of fast memory that a kernel may take."""
+    if any(is_large(x) for x in jax.tree.leaves(work.tables)):
+      return FAST_FOR_TABLES
+    return FAST_FOR_MORE if work.program.more else FAST
+
+  def _run(self, kernel, grid, args, outs, sums, products):
     """Returns the outputs of a kernel.
 
-    kernel     (tile, values, outs, state) -> (start, visit, end)
+    kernel     function of a GridStep, one of `tpu_kernels`
     grid       the grid of tiles
     args       tables, queries and keys
     outs       shapes of the outputs
-    scratch    memory that a row of tiles shares
+    sums       shapes of memory that a row or column of tiles shares
     products   matrix products in a tile
     """
     work, (tables, queries, keys) = grid.work, args
-    room = [pltpu.VMEM((work.tile.L, work.tile.M), jnp.float32)] * work.program.room
+    room = [shape((work.tile.L, work.tile.M), f32)] * work.program.room
+    columns = tpu_kernels.columns_of(queries, work.tile.L)
     again = ((queries, keys)[not grid.by_keys], grid.sizes[2])
     spec = pltpu.PrefetchScalarGridSpec(
       num_scalar_prefetch=2,
@@ -190,57 +205,31 @@ class TPUBackend:
         layout.by_name(grid.keys, keys),
       ],
       out_specs=grid.outputs(outs),
-      scratch_shapes=[*scratch, *room],
+      scratch_shapes=jax.tree.map(_memory, (sums, columns, room)),
     )
     run = pl.pallas_call(
-      self._step(kernel, grid, len(scratch)),
+      self._step(kernel, grid),
       outs,
       grid_spec=spec,
       interpret=self.interpret,
       compiler_params=pltpu.CompilerParams(
-        dimension_semantics=grid.semantics, vmem_limit_bytes=FAST
+        dimension_semantics=grid.semantics, vmem_limit_bytes=self._fast(work)
       ),
       cost_estimate=layout.cost(work, products, args, outs, again),
     )
     return run(grid.fetch, grid.shift, *args)
 
 
-def _running_softmax(sink_logit, tile, values, outs, state):
-  """Returns (start, visit, end), the kernel of the forward pass, for a row of tiles.
+def _memory(x):
+  return pltpu.VMEM(x.shape, x.dtype)
 
-  sink_logit   whether the softmax has a sink
-  tile         function that loads the tile of a step
-  values       tables of the head
-  outs         references to the outputs and to log-sum-exps
-  state        references to the running maximum, sum and mixture
-  """
-  top, total, sums = state
 
-  def start():
-    top[...] = jnp.full(top.shape, values["sink_logit"] if sink_logit else MASKED)
-    total[...] = jnp.full(total.shape, 1.0 if sink_logit else 0.0)
-    sums[...] = jnp.zeros(sums.shape, sums.dtype)
-
-  def visit():
-    loaded = tile()
-    mixture = functools.partial(loaded.mixture, values)
-    s_LM, mask_LM = loaded.scores(values)
-    before = top[...], total[...], sums[...]
-    top[...], total[...], sums[...] = grow(before, s_LM, mask_LM, mixture)
-
-  def end():
-    out_LE, lse_L1 = finish((top[...], total[...], sums[...]))
-    outs["out"][...] = out_LE.astype(outs["out"].dtype)
-    outs["lse"][...] = lse_L1
-
-  return start, visit, end
+def _data_sums(work, side):
+  """Returns shapes of the gradients of token data, for each head."""
+  data = {n: side["data"][n] for n in loads.moving(side["data"])}
+  return {n: shape((work.B, work.H, *x.shape[2:]), f32) for n, x in data.items()}
 
 
 def _filled(side, grads):
   """Returns gradients of token data; None for arrays without a gradient."""
   return {n: grads["data"].get(n) for n in side["data"]}
-
-
-def _clear(refs):
-  for ref in jax.tree.leaves(refs):
-    ref[...] = jnp.zeros(ref.shape, ref.dtype)

@@ -1,0 +1,140 @@
+"""Programs of attention, forward and backward, to compile ahead of time for one chip.
+
+All get bfloat16 queries, keys, values and the output's gradient of 8 heads of 128, as
+the products before them leave them: [B, L, H K]. Splash attention, JAX's own kernel for
+TPUs, gets [B, H, L, K], which it demands.
+"""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from transformer_jax.attention.cores import cores
+from transformer_jax.axes import Dims
+from transformer_jax.positions import PositionalEncoding, bind, coords, positions
+
+CORES = {"dense": "dense", "pallas_tpu": "pallas_tpu(interpret=False)"}
+SPLASH = "splash"
+TOPOLOGIES = {"v5e": "v5e:2x2", "v5p": "v5p:2x2x1", "v6e": "v6e:2x2"}
+H, K = 8, 128  # heads and their width
+SPLASH_TILE = 512
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+  """One program to compile.
+
+  chip       kind of TPU
+  B, L       texts and their tokens
+  encoding   positional encoding
+  core       attention core, or splash
+  """
+
+  chip: str
+  B: int
+  L: int
+  encoding: str
+  core: str
+
+  @property
+  def ideal_bytes(self) -> int:
+    """Returns bytes of queries, keys, values, g and three gradients, each once."""
+    return 7 * self.B * self.L * H * K * jnp.dtype(jnp.bfloat16).itemsize
+
+
+def refusal(case: Case) -> str | None:
+  """Returns why a core cannot compute a case, or None."""
+  if case.core == SPLASH:
+    return None
+  core = cores.build(CORES[case.core])
+  return core.refusal(positions.build(case.encoding))
+
+
+def traced(case: Case) -> Any:
+  """Returns the traced gradient of attention, to be lowered for a TPU."""
+  place = _one_chip(case.chip)
+  shape = functools.partial(jax.ShapeDtypeStruct, sharding=place)
+  if case.core == SPLASH:
+    return _splash(case, shape)
+  return _ours(case, shape)
+
+
+def _one_chip(chip: str) -> jax.sharding.Sharding:
+  """Returns the placement on one chip of a kind, which need not be there."""
+  from jax.experimental import topologies
+
+  chips = topologies.get_topology_desc(TOPOLOGIES[chip], "tpu").devices
+  mesh = jax.sharding.Mesh(np.array(chips[:1]), ("data",))
+  return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+
+
+def _ours(case: Case, shape: Any) -> Any:
+  encoding, core = positions.build(case.encoding), cores.build(CORES[case.core])
+  dims = Dims(V=8, D=H * K, H=H, F=8, L=case.L)
+  params = jax.eval_shape(lambda: encoding.init(jax.random.key(0), dims))
+  params = {name: shape(x.shape, x.dtype) for name, x in params.items()}
+  x_BLD = shape((case.B, case.L, H * K), jnp.bfloat16)
+  loss = functools.partial(attention_loss, encoding, core, dims)
+  reads = encoding.overrides("token_data")
+  gradient = jax.jit(jax.value_and_grad(loss, (0, 1, 2, 3, 4)[: 5 if reads else 4]))
+  return gradient.trace(params, x_BLD, x_BLD, x_BLD, x_BLD, x_BLD)
+
+
+def attention_loss(
+  encoding: PositionalEncoding,
+  core: Any,
+  dims: Dims,
+  params: Any,
+  q: jax.Array,
+  k: jax.Array,
+  v: jax.Array,
+  x_BLD: jax.Array,
+  g: jax.Array,
+) -> jax.Array:
+  """Returns the sum of attention's outputs, each times its entry of g.
+
+  encoding   positional encoding
+  core       attention core
+  dims       sizes of the model
+  params     the encoding's
+  q, k, v    queries, keys, values: arrays [B, L, H K]
+  x_BLD      tokens, for encodings that read them
+  g          gradient of the output, [B, L, H K]
+  """
+  B, L, _ = q.shape
+  q, k, v = (x.reshape(B, L, dims.H, dims.K) for x in (q, k, v))
+  at = coords.consecutive(1, L)
+  at = at.replace(data={name: at.pos_BL for name in encoding.ids})
+  position = bind(encoding, params, dims)
+  at = position.accumulate(position.read(x_BLD, q, at))
+  q, k = position.transform_qk(q, k, at, at)
+  out_BLHK = core(q, k, v, at, at, position)
+  return jnp.sum((out_BLHK.reshape(g.shape) * g).astype(jnp.float32))
+
+
+def _splash(case: Case, shape: Any) -> Any:
+  from jax.experimental.pallas.ops.tpu.splash_attention import (
+    splash_attention_kernel as kernel,
+  )
+  from jax.experimental.pallas.ops.tpu.splash_attention import (
+    splash_attention_mask as masks,
+  )
+
+  names = [x.name for x in dataclasses.fields(kernel.BlockSizes)]
+  blocks = {name: SPLASH_TILE for name in names if name.startswith("block")}
+  mask = masks.MultiHeadMask([masks.CausalMask((case.L, case.L))] * H)
+  attend = kernel.make_splash_mha(
+    mask, head_shards=1, q_seq_shards=1, block_sizes=kernel.BlockSizes(**blocks)
+  )
+
+  def loss(q, k, v, g):
+    out_BHLK = jax.vmap(attend)(q * K**-0.5, k, v)
+    return jnp.sum((out_BHLK * g).astype(jnp.float32))
+
+  vectors = shape((case.B, H, case.L, K), jnp.bfloat16)
+  gradient = jax.jit(jax.value_and_grad(loss, (0, 1, 2)))
+  return gradient.trace(vectors, vectors, vectors, vectors)

@@ -1,0 +1,118 @@
+"""What surrounds the TPU kernels: types, layouts, costs, and heads of any width."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from transformer_jax.attention import PLAIN, BoundVariant, attentions
+from transformer_jax.attention.cores import cores
+from transformer_jax.attention.cores.pallas import layout
+from transformer_jax.attention.cores.pallas.score_terms import Sizes
+from transformer_jax.positions import Bound, bind, coords, positions
+
+B, L, H, G, K = 2, 1024, 4, 2, 128
+NONE = Bound(positions.build("none"))
+
+
+def loss(core, shape_q, shape_k, q, k, v):
+  """Returns the sum of attention's outputs, of flat queries, keys and values."""
+  at = coords.consecutive(1, L)
+  q, k, v = q.reshape(shape_q), k.reshape(shape_k), v.reshape(shape_k)
+  return jnp.sum(core(q, k, v, at, at, NONE).astype(jnp.float32))
+
+
+@functools.cache
+def equations(variant="multihead", G=G):
+  """Returns the equations of gradients in bfloat16, traced for a TPU."""
+  core = cores.build("pallas_tpu(interpret=False)")
+  bound = BoundVariant(attentions.build(variant))
+  core = functools.partial(core, variant=bound)
+  run = functools.partial(loss, core, (B, L, H, K), (B, L, G, K))
+  q, kv = (jax.ShapeDtypeStruct((B, L, n * K), jnp.bfloat16) for n in (H, G))
+  return [*every(jax.make_jaxpr(jax.grad(run, (0, 1, 2)))(q, kv, kv).jaxpr)]
+
+
+def every(jaxpr):
+  """Yields equations, those of calls but not of kernels included."""
+  for eqn in jaxpr.eqns:
+    yield eqn
+    for inner in eqn.params.values() if eqn.primitive.name != "pallas_call" else ():
+      if hasattr(inner, "jaxpr"):
+        yield from every(inner.jaxpr)
+
+
+def kernels(*args):
+  found = [x for x in equations(*args) if x.primitive.name == "pallas_call"]
+  assert len(found) == 3
+  return found
+
+
+def big(avals):
+  return [x for x in avals if x.size >= B * L * G * K]
+
+
+def test_gradients_leave_kernels_in_the_type_of_their_arrays():
+  for kernel in kernels():
+    types = {x.aval.dtype.name for x in kernel.outvars if x in big_vars(kernel)}
+    assert types == {"bfloat16"}
+
+
+def big_vars(eqn):
+  return [v for v in (*eqn.invars, *eqn.outvars) if big([v.aval])]
+
+
+def test_nothing_big_is_transposed_repeated_or_converted_around_kernels():
+  for eqn in equations():
+    name = eqn.primitive.name
+    outs = big([v.aval for v in eqn.outvars])
+    assert not (name in ("transpose", "gather", "concatenate", "pad") and outs), eqn
+  sizes = [sorted({x.aval.size for x in big_vars(kernel)}) for kernel in kernels()]
+  assert sizes == 3 * [[B * L * G * K, B * L * H * K]]  # keys of G heads
+
+
+def test_the_cost_counts_visited_tiles():
+  def flops(kernel):
+    return kernel.params["cost_estimate"].flops
+
+  square = 2 * B * H * L * L * K  # of one product, if no tile is skipped
+  for kernel, products in zip(kernels(), (2, 3, 4), strict=True):
+    assert flops(kernel) == products * square * 3 / 4  # 3 of 2 x 2 tiles
+
+
+def test_the_share_of_tiles_is_that_of_the_mask():
+  size = Sizes(8, 8, 8, 8)
+  for spec in "multihead", "window(12)":
+    bound = BoundVariant(attentions.build(spec))
+    at = coords.consecutive(1, 64)
+    tiles = layout.visible_tiles(bound, at, at, 8, 8)
+    assert layout.visited(bound, 64, 64, size) == pytest.approx(
+      float(tiles.mean()), abs=0.1
+    )
+  assert layout.visited(PLAIN, 64, 32, size) == 1.0
+
+
+@pytest.mark.parametrize("n, size", [(24, 32), (600, 128), (1000, 512), (513, 128)])
+def test_blocks_are_large_where_little_is_padded(n, size):
+  assert layout.block_of(n, 512, 1) == size
+
+
+@pytest.mark.parametrize("K", [8, 12])
+def test_heads_of_any_width_give_the_dense_answer(K):
+  """Of 8 a head's columns are a block; of 12 heads come before tokens."""
+  keys, at = jax.random.split(jax.random.key(0), 4), coords.consecutive(2, 20)
+  shapes = (2, 20, 4, K), (2, 20, 2, K), (2, 20, 2, K)
+  qkv = [jax.random.normal(key, s) for key, s in zip(keys[:3], shapes, strict=True)]
+  encoding = positions.build("t5")
+  table = {"table_HN": jax.random.normal(keys[3], (4, 32))}
+
+  def answer(core, qkv, table):
+    out = cores.build(core)(*qkv, at, at, bind(encoding, table, None))
+    return jnp.sum(jnp.sin(out)), out
+
+  run = jax.jit(jax.value_and_grad(answer, (1, 2), has_aux=True), static_argnums=0)
+  got, want = (run(core, qkv, table) for core in ("pallas_tpu(block=8)", "dense"))
+  for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+    np.testing.assert_allclose(a, b, atol=1e-4)
