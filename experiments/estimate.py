@@ -55,6 +55,9 @@ def define(argv: list[str]) -> None:
   absl_flags.DEFINE_bool(
     "smallest", False, "Also look for the smallest slice of the chip that holds it."
   )
+  absl_flags.DEFINE_bool(
+    "facts", False, "Also list the copies of large arrays, with their lines of code."
+  )
   absl_flags.DEFINE_string("csv", None, "File for a line of figures for each variant.")
   absl_flags.DEFINE_string("json", None, "File for all figures, with their sources.")
 
@@ -64,6 +67,7 @@ class Options:
   """This command's own flags.
 
   files   {flag: path} of results to write
+  facts   whether copies of large arrays are listed
 
   >>> Options(chips.topology("v5e:4x4"), 1.2, Efficiency(), False, {}).topology.chips
   16
@@ -74,6 +78,7 @@ class Options:
   efficiency: Efficiency
   smallest: bool
   files: dict[str, Path]
+  facts: bool = False
 
 
 def options() -> Options:
@@ -90,6 +95,7 @@ def options() -> Options:
     efficiency=_efficiency(FLAGS.efficiency),
     smallest=FLAGS.smallest,
     files=files,
+    facts=FLAGS.facts,
   )
 
 
@@ -218,8 +224,10 @@ def show(found: Sequence[VariantEstimate], asked: Options) -> None:
   if not found:
     return
   console = Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False)
-  for table in (tables.compiled, tables.estimated):
+  for table in (tables.compiled, tables.step_facts, tables.estimated):
     console.print(table(found, asked.topology))
+  if asked.facts:
+    console.print(tables.large_copies(found))
   console.print(tables.total(found))
   versions = compiler.versions()
   for note in tables.notes(found, asked.topology, asked.efficiency, versions):

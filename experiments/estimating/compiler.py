@@ -13,6 +13,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from experiments.estimating.chips import Topology
+from experiments.estimating.step_facts import StepFacts, facts
 from experiments.estimating.traffic import Traffic, traffic
 from experiments.setup.validate import ConfigError, flatten, validate
 from transformer_jax.mesh_shape import MeshShape
@@ -42,6 +43,7 @@ class Compiled:
   argument_bytes   parameters, moments and data; None: it does not fit
   traffic          of one training step on one device; None: it does not fit
   seconds          to compile
+  facts            of one training step on one device; None: it does not fit
 
   >>> Compiled(peak_bytes=3, hbm_bytes=2, argument_bytes=None, traffic=None).fits
   False
@@ -52,6 +54,7 @@ class Compiled:
   argument_bytes: float | None
   traffic: Traffic | None
   seconds: float = 0.0
+  facts: StepFacts | None = None
 
   @property
   def fits(self) -> bool:
@@ -121,8 +124,7 @@ class Compiler:
     text = f"{topology.name}\n{lowered.as_text()}"
     key = hashlib.sha256(text.encode()).hexdigest()
     if key not in self.programs:
-      steps = config.train.steps_per_dispatch
-      self.programs[key] = compiled(lowered, steps, topology)
+      self.programs[key] = compiled(lowered, config, topology)
     return self.programs[key]
 
 
@@ -153,9 +155,11 @@ def lower(config: ConfigDict, devices: list[Any]) -> Any:
   return lowered
 
 
-def compiled(lowered: Any, steps: int, topology: Topology) -> Compiled:
-  """Compiles a dispatch of so many steps."""
+def compiled(lowered: Any, config: ConfigDict, topology: Topology) -> Compiled:
+  """Compiles the dispatch of a config."""
   import jax
+
+  from transformer_jax.data.base import tasks
 
   start = time.perf_counter()
   try:
@@ -165,13 +169,17 @@ def compiled(lowered: Any, steps: int, topology: Topology) -> Compiled:
     if needed is None:
       raise ValueError(f"the compiler failed: {first_line(error)}") from error
     return Compiled(*needed, None, None, time.perf_counter() - start)
-  memory = program.memory_analysis()
+  seconds = time.perf_counter() - start
+  memory, text = program.memory_analysis(), program.as_text()
+  steps = config.train.steps_per_dispatch
+  vocabulary = tasks.build(config.task).vocabulary // config.mesh.tensor
   return Compiled(
     peak_bytes=memory.peak_memory_in_bytes,
     hbm_bytes=topology.chip.hbm_bytes.value,
     argument_bytes=memory.argument_size_in_bytes,
-    traffic=traffic(program.as_text()).times(1 / steps),
-    seconds=time.perf_counter() - start,
+    traffic=traffic(text).times(1 / steps),
+    seconds=seconds,
+    facts=facts(text, steps, vocabulary, config.model.width),
   )
 
 

@@ -6,10 +6,13 @@ from rich.table import Table
 
 from experiments.estimating.chips import GIB, Topology
 from experiments.estimating.roofline import Efficiency
+from experiments.estimating.step_facts import StepFacts
 from experiments.estimating.variant_estimate import VariantEstimate
 
 NAMES = {"compute": "compute", "hbm": "HBM", "interconnect": "interconnect"}
 NO = "-"
+LEFT = ("fits", "bound by", "smallest slice", "array", "line of code")
+MIB = 2**20
 SHORT = 1e-3  # seconds of a step, below which latencies are most of it
 
 
@@ -44,6 +47,46 @@ def _kinds(row: VariantEstimate) -> str:
   return ", ".join(f"{kind} {each.sent / 1e6:,.0f}" for kind, each in kinds) or "none"
 
 
+def step_facts(rows: Sequence[VariantEstimate], topology: Topology) -> Table:
+  """Returns the table of what decides whether a compiled step is a fast one."""
+  table = _table(
+    f"Facts of a step compiled for {topology.name}",
+    *("variant", "products, copies, other", "kernels", "GB of large copies"),
+    *("sent beside products", "float32 products", "MiB of logits", "MiB undonated"),
+    *("host", "float64"),
+  )
+  for row in rows:
+    found = row.compiled.facts
+    figures = [NO] * 9
+    if found:
+      shares = [f"{found.share(kind):.0%}" for kind in ("products", "copies", "other")]
+      figures = [", ".join(shares), f"{found.kernels:.0f}", f"{found.copied_gb:.3g}"]
+      figures += [_beside(found), f"{found.float32:.0%}", f"{found.logits / MIB:,.0f}"]
+      figures += [f"{found.undonated / MIB:,.1f}"]
+      figures += [str(len(each)) for each in (found.host, found.float64)]
+    table.add_row(row.name, *figures)
+  return table
+
+
+def _beside(found: StepFacts) -> str:
+  """Returns the share of each collective's bytes that is sent beside products."""
+  kinds = found.overlap.items()
+  return ", ".join(f"{kind} {each.share:.0%}" for kind, each in kinds) or "none"
+
+
+def large_copies(rows: Sequence[VariantEstimate]) -> Table:
+  """Returns the table of copies and transposes of large arrays."""
+  table = _table(
+    "Copies and transposes of arrays above 16 MiB",
+    *("variant", "array", "line of code", "times a step", "GB"),
+  )
+  for row in rows:
+    for each in row.compiled.facts.copies if row.compiled.facts else ():
+      figures = f"{each.times:,.0f}", f"{each.gb:,.3g}"
+      table.add_row(row.name, each.array, each.line or NO, *figures)
+  return table
+
+
 def estimated(rows: Sequence[VariantEstimate], topology: Topology) -> Table:
   """Returns the table of estimates."""
   table = _table(
@@ -68,7 +111,7 @@ def estimated(rows: Sequence[VariantEstimate], topology: Topology) -> Table:
 def _table(title: str, *names: str) -> Table:
   table = Table(title=title, title_justify="left")
   for number, name in enumerate(names):
-    left = number == 0 or name in ("fits", "bound by", "smallest slice")
+    left = number == 0 or name in LEFT
     table.add_column(name, justify="left" if left else "right")
   return table
 
@@ -93,6 +136,13 @@ def notes(
       f"{loops} loops run as often as the data decide (attention leaves out masked"
       " tiles): they count once."
     )
+  yield (
+    "Facts: products, copies and other are shares of the compiler's own estimate of"
+    " cycles, which has none of kernels. Sent beside products: by collectives under way"
+    " while a product, a kernel or a loop of them runs. Undonated: results that get"
+    " memory of their own. Host and float64: instructions that wait for the host, and"
+    " that have numbers of 64 bits. --facts lists the large copies."
+  )
   yield (
     "Counted: parameters of one seed; FLOPs of one step of all seeds, with dense"
     " attention, without recomputation. Compute ms is of those executed, what"

@@ -29,6 +29,7 @@ KINDS = (
   *("all-reduce", "all-gather", "reduce-scatter", "collective-permute", "all-to-all"),
   *("ragged-all-to-all", "collective-broadcast"),
 )
+FUSED = {"fusion", "async-start"}  # what they call runs as a part of them
 SCATTERS = "all-reduce-scatter"  # TPUs name a fusion so: an all-reduce and a slice
 SLICES = {"dynamic-slice", "slice", "gather"}
 COPIES = {"copy-start", "slice-start", "dynamic-slice-start"}
@@ -92,16 +93,16 @@ def traffic(text: str) -> Traffic:
   module = parse(text)
   hbm, open_loops = 0.0, 0
   found: dict[str, Collective] = collections.defaultdict(lambda: Collective(0, 0.0))
-  for computation, times, is_open in _visits(module, module.entry):
+  for computation, times, is_open in visits(module, module.entry):
     open_loops += is_open
     for each in computation.instructions.values():
       hbm += times * moved(module, computation, each)
-    for kind, one in _collectives(module, computation):
+    for _, kind, one in collectives(module, computation):
       found[kind] += one.times(times)
   return Traffic(hbm, dict(found), open_loops)
 
 
-def _visits(
+def visits(
   module: Module, computation: Computation, times: float = 1, is_open: bool = False
 ) -> Iterator[tuple[Computation, float, bool]]:
   """Yields each computation that runs, how often, and whether that is unknown.
@@ -114,7 +115,7 @@ def _visits(
       length = trips(module, each, computation) if each.op == "while" else 1
       for name in each.called:
         inner = module.computations[name]
-        yield from _visits(module, inner, times * (length or 1), length is None)
+        yield from visits(module, inner, times * (length or 1), length is None)
 
 
 def moved(module: Module, computation: Computation, each: Instruction) -> float:
@@ -124,7 +125,7 @@ def moved(module: Module, computation: Computation, each: Instruction) -> float:
   if each.op == "custom-call" and NAMES_MEMORY.search(each.rest):
     return 0
   if each.op == "fusion":
-    return _of_fusion(module.computations[each.called[0]], computation, each)
+    return _of_fusion(module, computation, each)
   if each.op in SLICES:
     return 2 * _slow(each.arrays)
   operands = [computation.instructions[name].arrays for name in each.operands]
@@ -138,43 +139,49 @@ def moved(module: Module, computation: Computation, each: Instruction) -> float:
   return sum(_slow(x) for x in (*operands, each.arrays))
 
 
-def _of_fusion(
-  inner: Computation, computation: Computation, each: Instruction
-) -> float:
+def _of_fusion(module: Module, computation: Computation, each: Instruction) -> float:
   """Returns the bytes of a fusion: of sliced operands the slices, of updates those."""
-  moved = 0.0
+  inner, moved = module.computations[each.called[0]], 0.0
   for number, name in enumerate(each.operands):
     outside = computation.instructions[name].arrays
     if _slow(outside) and number in inner.parameters:
-      moved += min(_slow(outside), _read(inner, inner.parameters[number].name))
-  written = [*_written(inner, inner.root)]
+      read = _read(module, inner, inner.parameters[number].name)
+      moved += min(_slow(outside), read)
+  written = [*_written(module, inner, inner.root)]
   for result, array in zip(each.arrays, written, strict=False):
     moved += 0 if result.fast else min(array.bytes, result.bytes)
   return moved
 
 
-def _read(inner: Computation, name: str) -> float:
-  """Returns the bytes that a fusion reads of one parameter."""
+def _read(module: Module, inner: Computation, name: str) -> float:
+  """Returns the bytes that a fusion, and those in it, read of one parameter."""
   total = 0.0
   for user in inner.users(name):
     if user.op in SLICES and user.operands[0] == name:
       total += sum(array.bytes for array in user.arrays)
     elif user.op == "bitcast":
-      total += _read(inner, user.name)
+      total += _read(module, inner, user.name)
     elif user.op == "dynamic-update-slice" and user.operands[0] == name:
       continue  # written in place
+    elif user.op == "fusion":
+      nested = module.computations[user.called[0]]
+      numbers = [n for n, operand in enumerate(user.operands) if operand == name]
+      total += sum(_read(module, nested, nested.parameters[n].name) for n in numbers)
     else:
       return sum(array.bytes for array in inner.instructions[name].arrays)
   return total
 
 
-def _written(inner: Computation, root: Instruction) -> Iterator[Array]:
+def _written(module: Module, inner: Computation, root: Instruction) -> Iterator[Array]:
   """Yields what a fusion writes: of an array that is updated in place, the update."""
   if root.op == "tuple":
     for name in root.operands:
-      yield from _written(inner, inner.instructions[name])
+      yield from _written(module, inner, inner.instructions[name])
   elif root.op == "bitcast":
-    yield from _written(inner, inner.instructions[root.operands[0]])
+    yield from _written(module, inner, inner.instructions[root.operands[0]])
+  elif root.op == "fusion":
+    nested = module.computations[root.called[0]]
+    yield from _written(module, nested, nested.root)
   elif root.op == "dynamic-update-slice":
     yield inner.instructions[root.operands[1]].arrays[0]
   else:
@@ -186,15 +193,16 @@ def _slow(arrays: tuple[Array, ...]) -> float:
   return sum(array.bytes for array in arrays if not array.fast)
 
 
-def _collectives(
+def collectives(
   module: Module, computation: Computation
-) -> Iterator[tuple[str, Collective]]:
-  """Yields (kind, traffic) of the collectives of a computation and of its fusions.
+) -> Iterator[tuple[Instruction, str, Collective]]:
+  """Yields (instruction, kind, traffic) of the collectives of a computation.
 
-  TPUs divide one that runs beside other work among fusions: all name its channel.
+  Also of those inside of its fusions, with the fusion as the instruction: TPUs divide
+  one that runs beside other work among fusions, and all name its channel.
   """
   channels = set()
-  for inner, each in _with_fused(module, computation):
+  for outer, inner, each in with_fused(module, computation):
     kind = each.op.removesuffix("-start")
     channel = each.attribute(r"channel_id=(\d+)")
     if kind not in KINDS or channel in channels:
@@ -204,18 +212,22 @@ def _collectives(
     size = sum(array.bytes for arrays in operands for array in arrays)
     if SCATTERS in inner.name:
       kind = "reduce-scatter"
-    yield kind, Collective(1, size * share(kind, group(each, module.devices)))
+    sent = size * share(kind, group(each, module.devices))
+    yield outer, kind, Collective(1, sent)
 
 
-def _with_fused(
-  module: Module, computation: Computation
-) -> Iterator[tuple[Computation, Instruction]]:
-  """Yields instructions with their computation, those inside of fusions too."""
+def with_fused(
+  module: Module, computation: Computation, outer: Instruction | None = None
+) -> Iterator[tuple[Instruction, Computation, Instruction]]:
+  """Yields (outer, computation, instruction), also of instructions inside of fusions.
+
+  outer   the fusion of the first computation that an instruction is part of, or itself
+  """
   for each in computation.instructions.values():
-    yield computation, each
-    if each.op in ("fusion", "async-start"):
+    yield outer or each, computation, each
+    if each.op in FUSED:
       for name in each.called:
-        yield from _with_fused(module, module.computations[name])
+        yield from with_fused(module, module.computations[name], outer or each)
 
 
 def share(kind: str, devices: int) -> float:

@@ -72,13 +72,15 @@ def _of_compiled(compiled: Compiled) -> dict[str, Any]:
   """Returns figures of the compiler; traffic is that of a step on one device."""
   traffic = compiled.traffic
   found: dict[str, Any] = {"fits": compiled.fits, **dataclasses.asdict(compiled)}
-  found.pop("traffic")
+  del found["traffic"], found["facts"]
   if traffic:
     found |= {"hbm_traffic_bytes": traffic.hbm, "open_loops": traffic.open_loops}
     found |= {
       f"sent_bytes_{kind.replace('-', '_')}": each.sent
       for kind, each in traffic.collectives.items()
     }
+  if compiled.facts:
+    found["facts"] = compiled.facts.figures()
   return found
 
 
@@ -115,7 +117,7 @@ def save_csv(
 
 
 def flat(figures: Mapping[str, Any]) -> dict[str, Any]:
-  """Returns nested figures with names such as compiled.peak_bytes.
+  """Returns nested figures with names such as compiled.peak_bytes; lists as they are.
 
   >>> flat({"label": "rope", "compiled": {"fits": True}})
   {'label': 'rope', 'compiled.fits': True}
@@ -123,7 +125,7 @@ def flat(figures: Mapping[str, Any]) -> dict[str, Any]:
   found: dict[str, Any] = {}
   for name, value in figures.items():
     if isinstance(value, dict):
-      found |= {f"{name}.{below}": each for below, each in value.items()}
+      found |= {f"{name}.{below}": each for below, each in flat(value).items()}
     else:
       found[name] = value
   return found

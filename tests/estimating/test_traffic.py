@@ -247,3 +247,29 @@ ENTRY %main (a: f32[12,64], b: f32[12,64], i: s32[]) -> f32[12,64] {
 def test_fusions_move_the_slices_that_they_read_and_write():
   """Of twelve layers one is read, and written in place: four rows and two indices."""
   assert traffic(SLICED).hbm == 4 * 64 * 4 + 2 * 4
+
+
+def test_fusions_inside_of_fusions_move_the_slices_too():
+  """TPUs fuse what a product reads in a fusion of its own, inside of the product's."""
+  nested = SLICED.replace(
+    "%write (all",
+    """%around (whole: f32[12,64], k: s32[]) -> f32[1,64] {
+  %whole = f32[12,64]{1,0} parameter(0)
+  %k = s32[] parameter(1)
+  ROOT %inner = f32[1,64]{1,0} fusion(%whole, %k), kind=kLoop, calls=%read
+}
+
+%write (all""",
+  ).replace("calls=%read\n  ROOT %out", "calls=%around\n  ROOT %out")
+  assert nested.count("calls=%around") == 1
+  assert traffic(nested).hbm == traffic(SLICED).hbm
+  outer = """%store (c: f32[12,64], d: f32[1,64], l: s32[]) -> f32[12,64] {
+  %c = f32[12,64]{1,0} parameter(0)
+  %d = f32[1,64]{1,0} parameter(1)
+  %l = s32[] parameter(2)
+  ROOT %stored = f32[12,64]{1,0} fusion(%c, %d, %l), kind=kLoop, calls=%write
+}
+
+ENTRY"""
+  nested = SLICED.replace("calls=%write\n}", "calls=%store\n}").replace("ENTRY", outer)
+  assert traffic(nested).hbm == traffic(SLICED).hbm
