@@ -7,7 +7,7 @@ import pytest
 from fake_runs import BASE, POSITIONS, TWO_TASKS, WHY, expand, lines
 
 from experiments import run
-from experiments.configs import pod, quickstart, standard
+from experiments.configs import billion, pod, quickstart, standard
 from experiments.setup import command_line, config_file, runs
 from experiments.setup.identity import aged
 from experiments.setup.plan import (
@@ -42,13 +42,13 @@ def test_quickstart_is_the_one_we_published():
 
 
 @pytest.mark.parametrize(
-  "config", [quickstart, standard, pod], ids=lambda c: c.__name__
+  "config", [quickstart, standard, pod, billion], ids=lambda c: c.__name__
 )
 def test_every_run_of_every_plan_is_valid(config):
   todo = runs.expand(config.sweep(), config.get_config(), {})
   assert runs.baseline(config.sweep(), todo) == "none"
   for each in todo:
-    validate(each.config, devices=8)
+    validate(each.config, devices=16)
 
 
 def test_plans_say_what_they_try():
