@@ -58,6 +58,23 @@ def gather_width(table_VD: jax.Array) -> jax.Array:
   return jax.lax.with_sharding_constraint(table_VD, NamedSharding(mesh, split))
 
 
+def gather_matrix(w: jax.Array, letters: str) -> jax.Array:
+  """Returns a weight matrix that is whole along the mesh axis `fsdp`.
+
+  Left to itself the compiler for TPUs divides a product with a split matrix into one
+  for each device, each of which adds to all results in memory.
+
+  letters   axis letters of the matrix; "": unknown, and it stays as it is
+  """
+  mesh, free = jax.sharding.get_abstract_mesh(), free_axes()
+  if not letters or free.get(MATRIX_RULES["D"], 1) == 1:
+    return w
+  pairs = zip(letters, w.shape, strict=True)
+  axes = [_dividing(free, n, RULES[a]) if a in RULES else None for a, n in pairs]
+  split = PartitionSpec(*(axis or None for axis in axes))
+  return jax.lax.with_sharding_constraint(w, NamedSharding(mesh, split))
+
+
 def free_axes(mesh: Any = None) -> dict[str, int]:
   """Returns {axis: size} of a mesh, without the axes that `shard_map` has taken.
 

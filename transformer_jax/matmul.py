@@ -6,65 +6,81 @@ import math
 import jax
 import jax.numpy as jnp
 
-from transformer_jax.devices import text_parts
+from transformer_jax.axes import axes_of
+from transformer_jax.devices import gather_matrix, platform, text_parts
 
 
-def project(x: jax.Array, w: jax.Array, inputs: int) -> jax.Array:
+def project(x: jax.Array, w: jax.Array, inputs: int, name: str = "") -> jax.Array:
   """Returns x contracted over its last `inputs` axes with the first of w.
 
-  In the dtype of x, accumulated in float32. Tokens are flattened into one axis: XLA on
-  CPUs fuses two axes better than three. Not where devices split texts: XLA could not
-  split that axis, and would send all tokens to every device.
+  name   of the weights; a mesh splits them by its letters, and each device gathers them
+         in the dtype of x
+
+  In the dtype of x, accumulated in float32. On a CPU tokens are flattened into one
+  axis, and weights into two: XLA fuses two axes better than three. Not the tokens where
+  devices split texts: XLA could not split that axis, and would send all tokens to every
+  device. On accelerators all axes stay: their products write heads in the order that
+  attention reads, where a flat result would be copied.
   """
+  if platform() != "cpu":
+    return _product(x, w, inputs, axes_of(name))
   tokens, inward, outward = x.shape[:-inputs], w.shape[:inputs], w.shape[inputs:]
   size = math.prod(inward)
   together = (-1,) if text_parts() == 1 else tokens
-  y = _product(x.reshape(*together, size), w.reshape(size, -1))
+  y = _product(x.reshape(*together, size), w.reshape(size, -1), 1)
   return y.reshape(*tokens, *outward)
 
 
-@jax.custom_vjp
-def _product(x_TD, w_DF):
-  """Returns x w; the tokens of x may have several axes."""
-  w_DF = w_DF.astype(x_TD.dtype)
-  return _dot(x_TD, w_DF, (x_TD.ndim - 1,), (0,)).astype(x_TD.dtype)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _product(x, w, inputs, letters=""):
+  """Returns x contracted over its last `inputs` axes with the first of w."""
+  w = gather_matrix(w.astype(x.dtype), letters)
+  last = tuple(range(x.ndim - inputs, x.ndim))
+  return _dot(x, w, last, tuple(range(inputs))).astype(x.dtype)
 
 
-def _save(x_TD, w_DF):
-  return _product(x_TD, w_DF), (x_TD, w_DF)
+def _save(x, w, inputs, letters):
+  return _product(x, w, inputs, letters), (x, w)
 
 
-def _gradients(kept, d_TF):
+def _gradients(inputs, letters, residuals, d_y):
   """Returns the gradients of `_product`, with all operands in the dtype of x.
 
   JAX's gradient of a product with float32 accumulation has float32 operands, on CPUs
   with bfloat16 units five times slower. The narrow side of a weight's gradient comes
   first, because XLA on CPUs transposes the first at up to half the time.
   """
-  x_TD, w_DF = kept
-  d_x_TD = _dot(d_TF, w_DF.astype(d_TF.dtype), (d_TF.ndim - 1,), (1,))
-  return d_x_TD.astype(x_TD.dtype), across(x_TD, d_TF).astype(w_DF.dtype)
+  x, w = residuals
+  tokens = x.ndim - inputs
+  outward = tuple(range(tokens, d_y.ndim)), tuple(range(inputs, w.ndim))
+  whole = gather_matrix(w.astype(d_y.dtype), letters)
+  d_x = _dot(d_y, whole, *outward).astype(x.dtype)
+  # Summed over devices whole, of which each keeps its part: one reduce-scatter.
+  d_w = gather_matrix(across(x, d_y, tokens), letters)
+  return d_x, d_w.astype(w.dtype)
 
 
 _product.defvjp(_save, _gradients)
 
 
-def across(x_TD: jax.Array, y_TF: jax.Array) -> jax.Array:
-  """Returns x^T y, summed over tokens in float32: the gradient of weights.
+def across(x: jax.Array, y: jax.Array, tokens: int = 1) -> jax.Array:
+  """Returns x^T y, summed in float32 over the tokens: the gradient of weights.
 
-  The tokens may have several axes.
+  tokens   axes of tokens, with which x and y start
 
-  The narrow side comes first, because XLA on CPUs transposes the first at up to half
-  the time.
+  On a CPU the narrow side comes first, because XLA there transposes the first at up to
+  half the time.
   """
-  if x_TD.shape[-1] > y_TF.shape[-1]:
-    # The barrier keeps XLA from folding the transpose into the product.
-    return jax.lax.optimization_barrier(across(y_TF, x_TD)).T
-  axes = tuple(range(x_TD.ndim - 1))
+  axes = tuple(range(tokens))
   plain = functools.partial(_dot, a_axes=axes, b_axes=axes)
-  if x_TD.dtype != jnp.bfloat16 or len(axes) > 1:
-    return plain(x_TD, y_TF)
-  return jax.lax.platform_dependent(x_TD, y_TF, cpu=_across_on_cpu, default=plain)
+  if platform() != "cpu":
+    return plain(x, y)
+  if x.shape[-1] > y.shape[-1]:
+    # The barrier keeps XLA from folding the transpose into the product.
+    return jax.lax.optimization_barrier(across(y, x, tokens)).T
+  if x.dtype != jnp.bfloat16 or tokens > 1:
+    return plain(x, y)
+  return jax.lax.platform_dependent(x, y, cpu=_across_on_cpu, default=plain)
 
 
 def _across_on_cpu(x_TD, y_TF):

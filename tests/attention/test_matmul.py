@@ -5,7 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from transformer_jax import matmul
+from transformer_jax.devices import gather_matrix
 from transformer_jax.matmul import across, project
+from transformer_jax.training import sharding
 
 SHAPES = [((5, 7, 6), (6, 3, 4), 1), ((5, 7, 6, 4), (6, 4, 3), 2), ((35, 2), (2, 9), 1)]
 
@@ -20,7 +23,11 @@ def inputs(x_shape, w_shape, inputs, dtype):
 
 @pytest.mark.parametrize(("x_shape", "w_shape", "n"), SHAPES)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_a_projection_and_its_gradients_are_sums(x_shape, w_shape, n, dtype):
+@pytest.mark.parametrize("platform", ["cpu", "tpu"])
+def test_a_projection_and_its_gradients_are_sums(
+  x_shape, w_shape, n, dtype, platform, monkeypatch
+):
+  monkeypatch.setattr(matmul, "platform", lambda: platform)
   x, w, g = inputs(x_shape, w_shape, n, dtype)
   y, pull = jax.vjp(lambda x, w: project(x, w, n), x, w)
   d_x, d_w = jax.jit(pull)(g)
@@ -51,6 +58,40 @@ def test_the_transpose_by_a_product_changes_no_number(shape):
   got = jax.jit(across)(x, y)
   assert got.dtype == jnp.float32
   np.testing.assert_allclose(got, want, atol=1e-5, rtol=1e-5)
+
+
+def test_on_accelerators_a_projection_is_products_and_nothing_turned(monkeypatch):
+  """Neither flattened nor transposed: what is left is three products and types."""
+  monkeypatch.setattr(matmul, "platform", lambda: "tpu")
+  x, w, g = inputs((5, 7, 6, 4), (6, 4, 3), 2, "bfloat16")
+  run = lambda x, w, g: jax.vjp(lambda x, w: project(x, w, 2), x, w)[1](g)
+  text = str(jax.make_jaxpr(run)(x, w, g))
+  assert text.count("dot_general") == 3
+  assert not [word for word in ("reshape", "transpose", "barrier") if word in text]
+
+
+@pytest.mark.parametrize(
+  ("letters", "want"), [("DF", (None, "tensor")), ("HED", ("tensor",))]
+)
+def test_a_matrix_is_whole_along_fsdp_and_split_along_tensor(
+  letters, want, monkeypatch
+):
+  monkeypatch.setattr(matmul, "platform", lambda: "tpu")
+  mesh = sharding.make_mesh(fsdp=2, tensor=2, data=2)
+  sizes, n = {"D": 6, "F": 4, "H": 4, "E": 3}, len(letters) - 1
+  x, w, g = inputs(
+    (4, 5, *(sizes[a] for a in letters[:n])), [sizes[a] for a in letters], n, "float32"
+  )
+  run = lambda x, w, g: jax.vjp(lambda x, w: project(x, w, n, f"w_{letters}"), x, w)
+  step = lambda x, w, g: run(x, w, g)[1](g)
+  alone = jax.jit(step)(x, w, g)
+  with jax.set_mesh(mesh):
+    spec = sharding.split(mesh, {f"w_{letters}": w})[f"w_{letters}"]
+    got = jax.jit(step)(x, jax.device_put(w, spec), g)
+    whole = jax.jit(lambda w: gather_matrix(w, letters))(jax.device_put(w, spec))
+  assert "fsdp" in spec.spec and tuple(whole.sharding.spec) == want
+  for ours, theirs in zip(got, alone, strict=True):
+    np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
 
 
 def test_no_product_of_bfloat16_training_has_float32_operands():

@@ -113,7 +113,7 @@ class Projections:
   def out(self, w: Arrays, o_BLHE: jax.Array, x_BLD: jax.Array) -> jax.Array:
     """Returns the update of the residual stream; x_BLD is the input of attention."""
     (name,) = (n for n in w if n.startswith("out_") and n != "out_shift_D")
-    y_BLD = project(o_BLHE, w[name], 2)
+    y_BLD = project(o_BLHE, w[name], 2, name)
     return y_BLD + w["out_shift_D"].astype(y_BLD.dtype) if "out_shift_D" in w else y_BLD
 
   def into(self, w: Arrays, name: str, x_BLD: jax.Array) -> jax.Array:
@@ -121,7 +121,7 @@ class Projections:
     y: float | jax.Array = 0.0
     for found in w:
       if found.startswith(f"{name}_D"):
-        y = y + project(x_BLD, w[found], 1)
+        y = y + project(x_BLD, w[found], 1, found)
       elif found.startswith(f"{name}_shift_"):
         y = y + w[found].astype(x_BLD.dtype)
     return jnp.asarray(y)

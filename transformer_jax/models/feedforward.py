@@ -63,7 +63,8 @@ class FeedForward(nn.Module):
     return self.project(f"{prefix}out", "FD", (F, D), inner_BLF)
 
   def project(self, name, axes, shape, x):
-    y = project(x, weight(self, f"{name}_{axes}", shape), 1)
+    matrix = f"{name}_{axes}"
+    y = project(x, weight(self, matrix, shape), 1, matrix)
     if not self.arch.feedforward_bias:
       return y
     return y + weight(self, f"{name}_shift_{axes[1]}", shape[1:], 0).astype(y.dtype)
