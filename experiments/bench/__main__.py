@@ -1,6 +1,6 @@
 """Measures speed and memory, writes docs/benchmarks.md and the raw figures beside it.
 
-  python -m experiments.bench                        # everything, about 50 minutes
+  python -m experiments.bench                        # everything, about 70 minutes
   python -m experiments.bench --sections=op,step     # some of it; the rest stays
   python -m experiments.bench --sections=page        # only the page again
   python -m experiments.bench --check                # the same as make bench-check
@@ -20,6 +20,7 @@ from absl import flags as absl_flags
 from experiments.bench import (
   device_compare,
   device_runner,
+  factors,
   groups,
   guard,
   markdown,
@@ -34,11 +35,12 @@ from transformer_jax import command
 from transformer_jax.positions import positions
 
 RAW = ROOT / "docs" / "results" / "benchmarks.json"
-SECTIONS = (*groups.SECTIONS, "sweep", "page")
+MEASURED = groups.SECTIONS | {"factors": factors.factors}
+SECTIONS = (*MEASURED, "sweep", "page")
 OURS = [sys.executable, "-m", "experiments.bench.ours"]  # others are of peers
 # Processes keep freed memory here, as this project's runs do. Dense attention of long
 # texts would not leave room for the others.
-KEEPING = ("step", "decode")
+KEEPING = ("step", "decode", "factors")
 
 absl_flags.DEFINE_list("sections", list(SECTIONS), "What to measure.")
 absl_flags.DEFINE_list("encodings", [], "Encodings; all: every one. Default: a few.")
@@ -129,7 +131,7 @@ def _groups(section: str):
   if names == ["all"]:
     names = [*groups.STEPPED, *(n for n in positions if n not in groups.STEPPED)]
   chosen = {"encodings": tuple(names)} if names else {}
-  for group in groups.SECTIONS[section](FLAGS.quick, **chosen):
+  for group in MEASURED[section](FLAGS.quick, **chosen):
     ours = tuple(c for c in group.contenders if FLAGS.peers or c.side == "ours")
     yield dataclasses.replace(group, contenders=ours)
 

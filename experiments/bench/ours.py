@@ -124,7 +124,17 @@ def _jax_attention(position, q, k, v, at):
 
 
 def _experiment(
-  position, B, L, core="", dtype="float32", V=8192, D=256, H=8, N=6, family=""
+  position,
+  B,
+  L,
+  core="",
+  dtype="float32",
+  V=8192,
+  D=256,
+  H=8,
+  N=6,
+  family="",
+  attention="multihead",
 ):
   """Returns the experiment that a config file of these sizes describes.
 
@@ -133,11 +143,13 @@ def _experiment(
   core, dtype   specs; core "": the config's default
   V, D, H, N    vocabulary, width, heads and layers
   family        spec of a recurrent family; "": a Transformer
+  attention     spec of the variant
   """
   config = base.get_config()
   with config.unlocked():
     config.task = f"{__spec__.name if __spec__ else __name__}:Noise(vocabulary={V})"
   config.model.update(position=position, width=D, heads=H, layers=N, dtype=dtype)
+  config.model.attention = attention
   if family:
     config.model.family = family
   else:
