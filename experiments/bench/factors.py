@@ -1,20 +1,15 @@
 """Time of a training step with each encoding and variant, over a plain one's."""
 
-import functools
-import json
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from experiments.bench.groups import Contender, ContenderGroup
-from experiments.bench.measure import Patience, ratio
-from experiments.bench.worker import ROOT
+from experiments.bench.measure import Patience
+from experiments.catalogue.step_times import PLAIN
 from transformer_jax.attention import attentions
 from transformer_jax.positions import positions
 
-RAW = ROOT / "docs" / "results" / "benchmarks.json"
 # Two layers on texts of 256 tokens, one core: the attention is half of a plain step.
 SIZES = {"B": 4, "L": 256, "V": 512, "D": 128, "H": 4, "N": 2}
-PLAIN = "none multihead"
 AT_ONCE = 8  # options in a group, beside a plain step
 
 
@@ -34,35 +29,3 @@ def _contender(name: str) -> Contender:
   position, attention = name.split()
   args = {"position": position, "attention": attention, **SIZES}
   return Contender(name, "ours", "step", args)
-
-
-def factor(position: str, attention: str) -> str:
-  """Returns a step's time over a plain one's, as a cell of a table.
-
-  A dash stands where the step cannot be measured by itself, as with an encoding of
-  data that random tokens do not have.
-
-  >>> factor("none", "multihead")
-  '1'
-  """
-  name = f"{position} {attention}"
-  if name == PLAIN:
-    return "1"
-  for group in _recorded().values():
-    if name in group["times"]:
-      found = ratio(group["times"][name], group["times"][PLAIN])
-      return f"{found['median']:.2f}"
-  return "–"
-
-
-@functools.cache
-def _recorded() -> dict[str, Any]:
-  """Returns the measured groups by name."""
-  return json.loads(RAW.read_text(encoding="utf-8"))["sections"].get("factors", {})
-
-
-def measured_at() -> str:
-  """Returns device, date and commit of the factors, for the pages that show them."""
-  groups = [*_recorded().values()]
-  places = sorted({f"{g['device']}, {g['date']}, commit {g['commit']}" for g in groups})
-  return "; ".join(places) or "not measured"

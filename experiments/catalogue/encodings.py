@@ -17,6 +17,7 @@ from experiments.catalogue.parts import (
   table,
   thumbnails,
 )
+from experiments.catalogue.step_times import factor, measured_at
 from transformer_jax.models.compatibility import USES, refusal
 from transformer_jax.positions import PositionalEncoding, coords, positions
 
@@ -40,7 +41,7 @@ def page() -> str:
   """Returns the page of positional encodings."""
   encodings = {name: positions.build(name) for name in positions}
   header = ["name", "what it does", "paper", "acts on", "relative"]
-  header += ["past the training length", *SIZES]
+  header += ["past the training length", *SIZES, "step"]
   reasons: list[str] = []
   cells = [
     [f"`{name}`", *(encoding_cell(encoding, use, reasons) for use in USES)]
@@ -48,6 +49,7 @@ def page() -> str:
   ]
   return render(
     "positions.md",
+    measured_at=measured_at(),
     thumbnails=thumbnails(encodings),
     entries=entries(encodings, facts),
     encodings=table(header, (line(*item) for item in encodings.items())),
@@ -66,6 +68,7 @@ def line(name: str, encoding: PositionalEncoding) -> list[str]:
     "yes" if encoding.relative else "no",
     encoding.extrapolation + (", whole text" if encoding.needs_full_text else ""),
     *(f"{parameters(encoding, size):,}" for size in SIZES),
+    factor(name, "multihead"),
   ]
 
 

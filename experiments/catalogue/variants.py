@@ -16,6 +16,7 @@ from experiments.catalogue.parts import (
   table,
   thumbnails,
 )
+from experiments.catalogue.step_times import factor, measured_at
 from transformer_jax.attention import Mixer, Variant, attentions
 from transformer_jax.attention.cores import Core, cores
 from transformer_jax.axes import Dims
@@ -23,6 +24,7 @@ from transformer_jax.models.compatibility import USES, refusal
 from transformer_jax.positions import PositionalEncoding
 
 MIXERS = ["name", "what it does", "paper", "parameters", "numbers of a text in a cache"]
+MIXERS += ["step"]
 CHANGES = {  # descriptions of the hooks of variants
   "projections": "projections",
   "share": "keys and values, by layer",
@@ -52,19 +54,20 @@ def page() -> str:
   every = {name: attentions.build(name) for name in attentions}
   built = {name: variant for name, variant in every.items() if not variant.mixer}
   mixers = {name: variant for name, variant in every.items() if variant.mixer}
-  header = ["name", "what it does", "paper", "changes", "own parameters"]
+  header = ["name", "what it does", "paper", "changes", "own parameters", "step"]
   reasons: list[str] = []
   cells = [
     [f"`{name}`", *(variant_cell(variant, use, reasons) for use in USES)]
     for name, variant in built.items()
   ]
   lines = (
-    [f"`{n}`", purpose(v), paper(v), changes(v), f"{own_parameters(v):,}"]
+    [f"`{n}`", purpose(v), paper(v), changes(v), f"{own_parameters(v):,}", step(n)]
     for n, v in built.items()
   )
   kinds = ([f"`{name}`", purpose(cores.build(name))] for name in cores)
   return render(
     "attention.md",
+    measured_at=measured_at(),
     thumbnails=thumbnails(built),
     entries=entries(built, facts),
     variants=table(header, lines),
@@ -83,7 +86,13 @@ def mixer_line(named: tuple[str, Variant]) -> list[str]:
   state = mixer.cache(dims, B=1, dtype="float32")
   kept = sum(x.size for x in jax.tree.leaves((state.state, state.recent.inputs)))
   count = _count([mixer], dims)
-  return [f"`{name}`", purpose(mixer), paper(mixer), f"{count:,}", f"{kept:,}"]
+  numbers = f"{count:,}", f"{kept:,}", step(name)
+  return [f"`{name}`", purpose(mixer), paper(mixer), *numbers]
+
+
+def step(name: str) -> str:
+  """Returns a step's time over that of plain attention, without an encoding."""
+  return factor("none", name)
 
 
 def facts(variant: Variant) -> str:

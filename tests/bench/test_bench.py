@@ -11,6 +11,7 @@ from experiments.bench import (
   __main__ as bench,
 )
 from experiments.bench import (
+  factors,
   groups,
   guard,
   markdown,
@@ -22,7 +23,9 @@ from experiments.bench import (
   wall_time,
 )
 from experiments.bench.worker import Worker, WorkerError
+from experiments.catalogue import step_times
 from experiments.runner import timing
+from transformer_jax.attention import attentions
 from transformer_jax.positions import positions
 
 
@@ -520,3 +523,20 @@ def test_seconds_are_of_the_call_alone(monkeypatch):
   ticks = iter([1.0, 3.5])
   monkeypatch.setattr(serve.time, "perf_counter", lambda: next(ticks))
   assert serve.seconds(lambda: None) == 2.5
+
+
+def test_every_encoding_and_variant_has_a_step_beside_a_plain_one():
+  made = [*factors.factors(quick=False)]
+  names = [[c.name for c in group.contenders] for group in made]
+  assert all(part[0] == "none multihead" for part in names)
+  timed = {name for part in names for name in part}
+  assert timed == {f"{name} multihead" for name in positions} | {
+    f"none {name}" for name in attentions
+  }
+
+
+def test_the_pages_have_the_median_of_quotients_by_round(monkeypatch):
+  times = {"none multihead": [1.0, 2.0, 4.0], "rope multihead": [1.5, 2.4, 4.0]}
+  monkeypatch.setattr(step_times, "_recorded", lambda: {"some": {"times": times}})
+  assert step_times.factor("rope", "multihead") == "1.20"
+  assert step_times.factor("cope", "multihead") == "–"

@@ -1,0 +1,42 @@
+"""Recorded time of a training step with each encoding and variant, for the pages."""
+
+import functools
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+RAW = Path(__file__).parents[2] / "docs" / "results" / "benchmarks.json"
+PLAIN = "none multihead"  # an encoding and a variant
+
+
+def factor(position: str, attention: str) -> str:
+  """Returns a step's time over a plain one's, measured in turns, as a cell.
+
+  A dash stands where such a step cannot be taken, as with an encoding of data that
+  random tokens do not have.
+
+  >>> factor("none", "multihead")
+  '1'
+  """
+  name = f"{position} {attention}"
+  if name == PLAIN:
+    return "1"
+  for group in _recorded().values():
+    if name in group["times"]:
+      pairs = zip(group["times"][name], group["times"][PLAIN], strict=True)
+      return f"{statistics.median(a / b for a, b in pairs):.2f}"
+  return "–"
+
+
+def measured_at() -> str:
+  """Returns device, dates and commits of the factors."""
+  groups = [*_recorded().values()]
+  places = sorted({f"{g['device']}, {g['date']}, commit {g['commit']}" for g in groups})
+  return "; ".join(places) or "not measured"
+
+
+@functools.cache
+def _recorded() -> dict[str, Any]:
+  """Returns the measured groups by name."""
+  return json.loads(RAW.read_text(encoding="utf-8"))["sections"].get("factors", {})
