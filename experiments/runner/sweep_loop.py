@@ -9,6 +9,7 @@ from typing import Any
 
 from experiments.runner import (
   dry_run,
+  half_precision,
   history,
   process,
   provenance,
@@ -160,6 +161,9 @@ def _announce(request: Request, todo: Sequence[Run]) -> int:
   finished = sum(map(history.finished, folders, codes, (run.config for run in todo)))
   skipped = f", {finished} of them finished before and skipped" if finished else ""
   print(f"{dry_run.counted(todo)} in {request.workdir}{skipped}", flush=True)
+  here = launcher_of(request.launcher).on_this_machine and finished < len(todo)
+  if sentence := half_precision.offer(todo) if here else "":
+    print(sentence, flush=True)
   return len(todo) - finished
 
 
