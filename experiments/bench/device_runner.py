@@ -56,6 +56,11 @@ class PatientWorker(Worker):
   """Worker that is ended when an answer takes too long, as where a compiler hangs.
 
   seconds   returns how long the next answer may take
+
+  >>> command = [sys.executable, "-c", "input()"]
+  >>> with PatientWorker(command, None, lambda: 60.0) as worker:
+  ...   worker.ended
+  False
   """
 
   def __init__(self, command, env, seconds: Callable[[], float]):
@@ -89,6 +94,14 @@ class DeviceBench:
   start      starts the process of a side
   deadline   of this run
   at_once    processes that compare at the same time
+
+  >>> import tempfile
+  >>> with tempfile.TemporaryDirectory() as folder:
+  ...   store = runner.Store(Path(folder, "device.json"))
+  ...   store.figures["versions"] = {}
+  ...   plan, over = DevicePlan("gpu", ("none",)), Deadline(minutes=0)
+  ...   DeviceBench(store, plan, start=Worker, deadline=over).run()[:2]
+  ['compare none', 'speed L=4096 none']
   """
 
   def __init__(

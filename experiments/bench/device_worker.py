@@ -47,12 +47,27 @@ def attention(encoding, core, B, L, H, K, dtype="bfloat16"):
   H, K       heads and their width
   dtype      of queries, keys and values
   """
-  encoding, at = positions.build(encoding), coords.consecutive(1, L)
   dims = Dims(V=2, D=H * K, H=H, F=1, L=L, K=K)
   keys = jax.random.split(jax.random.key(0), 5)
-  params = encoding.init(keys[0], dims)
+  params = positions.build(encoding).init(keys[0], dims)
   vectors = [jax.random.normal(key, (B, L, H, K)).astype(dtype) for key in keys[1:]]
   attend = BASELINES.get(core) or functools.partial(ours.attend_rotated, core)
+  run, facts = compiled(both_passes(encoding, attend, dims), params, *vectors)
+  _require_memory(facts["temporary_bytes"] + facts["output_bytes"])
+  # Two products of a pair forward and five backward, half of the pairs.
+  flops = 7 * 2 * B * H * K * L * L / 2
+  return repeated(run, facts | {"flops": flops, "peak": peak_of(kind())})
+
+
+def both_passes(encoding, attend, dims):
+  """Returns (params, q, k, v, g) -> (output, gradients), causal; to be compiled.
+
+  encoding   spec
+  attend     function of the bound encoding, vectors and coordinates
+  dims       sizes
+  """
+  encoding, at = positions.build(encoding), coords.consecutive(1, dims.L)
+  at = at.replace(data={name: at.pos_BL for name in encoding.ids})
 
   def both(params, q, k, v, g):
     def forward(params, q, k, v):
@@ -61,11 +76,7 @@ def attention(encoding, core, B, L, H, K, dtype="bfloat16"):
     out, pull = jax.vjp(forward, params, q, k, v)
     return out, pull(g)
 
-  run, facts = compiled(both, params, *vectors)
-  _require_memory(facts["temporary_bytes"] + facts["output_bytes"])
-  # Two products of a pair forward and five backward, half of the pairs.
-  flops = 7 * 2 * B * H * K * L * L / 2
-  return repeated(run, facts | {"flops": flops, "peak": peak_of(kind())})
+  return both
 
 
 def _require_memory(needed: int) -> None:

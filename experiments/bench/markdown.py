@@ -23,6 +23,7 @@ from experiments.bench.speed_targets import (
 )
 from experiments.bench.worker import ROOT
 from experiments.catalogue.parts import table
+from transformer_jax.training.json_files import read_json
 
 PAGE = ROOT / "docs" / "benchmarks.md"
 TEMPLATE = jinja2.Template(
@@ -31,6 +32,7 @@ TEMPLATE = jinja2.Template(
   trim_blocks=True,
   lstrip_blocks=True,
 )
+GPU = ROOT / "docs" / "results" / "aot_gpu.json"  # by experiments.bench.aot_gpu
 TPU = ROOT / "docs" / "results" / "aot_tpu.json"  # written by experiments.bench.aot
 NAMES = {  # how contenders are called on the page
   "torch bias": "PyTorch SDPA, T5 bias and its gradient",
@@ -95,6 +97,7 @@ def render(figures: dict[str, Any], pictures: tuple[str, ...] = ()) -> str:
     recurrence_busy=_busy(sections.get("recurrence", {})),
     tpu=tpu_table(),
     accelerators=device_markdown.accelerators(),
+    gpu=gpu_table(),
   )
 
 
@@ -317,6 +320,15 @@ def failures(sections: dict[str, Any]) -> Iterator[str]:
         places.setdefault((contender, error), []).append(name)
   for (contender, error), where in places.items():
     yield f"{label(contender)} ({', '.join(where)}): {error}"
+
+
+def gpu_table() -> str:
+  """Returns the table of `experiments.bench.aot_gpu`, of programs for an H100."""
+  if not GPU.exists():
+    return ""
+  from experiments.bench import aot_gpu
+
+  return aot_gpu.lines(read_json(GPU))
 
 
 def tpu_table() -> str:

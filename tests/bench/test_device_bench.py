@@ -14,6 +14,7 @@ from absl.testing import flagsaver
 
 from experiments.bench import __main__ as bench
 from experiments.bench import (
+  aot_gpu,
   device_compare,
   device_markdown,
   device_runner,
@@ -331,6 +332,20 @@ def test_figures_become_tables_with_device_and_commit(tmp_path):
   assert "| `none` | 4,096 | `pallas_gpu` | 100 [100, 100] | 1% | 1 |" in page
   assert "| `none` | 4,096 | `dense` | left out: it needs 99 GiB | – | – |" in page
   assert "| `remat=full` | `auto` | 10,000 | 1.0% |" in page
+
+
+def test_programs_for_an_h100_make_a_table():
+  results = {
+    "t5": {"temporary_bytes": 2**20, "compile_seconds": 9.7, "jax": "0.10.2"},
+    "cope": aot_gpu.compiled_for_h100("cope"),
+    "deberta": {"failed": "RESOURCE_EXHAUSTED: Shared memory"},
+  }
+  lines = aot_gpu.lines(results).splitlines()[2:]
+  assert lines[0].startswith("| `cope` | refused: cope looks at whole rows")
+  assert lines[1:] == [
+    "| `deberta` | failed: RESOURCE_EXHAUSTED: Shared memory |  |",
+    "| `t5` | 1.0 | 10 |",
+  ]
 
 
 # --------------------------------------------------------------------- rehearsal

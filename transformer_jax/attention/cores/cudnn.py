@@ -7,13 +7,16 @@ lowered for an H100 here and has not run on one. The same call with `xla` in pla
 
 import dataclasses
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
 from transformer_jax.attention.cores.base import Core, cores
 from transformer_jax.attention.variants.bound_variant import PLAIN
+from transformer_jax.attention.variants.window import window_width
 from transformer_jax.devices import platform
+from transformer_jax.positions import Coords
 
 HOOKS = "bias", "mask", "score", "values", "full_scores"
 CHANGES = (
@@ -21,6 +24,7 @@ CHANGES = (
   *("pointwise", "weigh", "weigh_at"),
 )
 HALF = jnp.bfloat16, jnp.float16
+FULL, PADDED, MASKED, BOTH_WAYS = range(4)  # forms of rows
 WITHOUT = "use model.core=blockwise or dense"
 
 
@@ -29,8 +33,9 @@ WITHOUT = "use model.core=blockwise or dense"
 class Cudnn(Core):
   """Calls jax.nn.dot_product_attention; takes bfloat16 or float16 on an NVIDIA GPU.
 
-  Causal texts that fill their rows need no array of [L, M]; other masks become one,
-  shared by all heads.
+  Rows of one text need no array of [L, M]: causal, with or without a sliding window, or
+  looking both ways, with or without padding after the text. Other masks become one,
+  shared by all heads. Grouped keys are not repeated.
 
   implementation   cudnn, or xla: plain JAX on any device, to check the masks
 
@@ -57,18 +62,18 @@ class Cudnn(Core):
     attention = functools.partial(
       jax.nn.dot_product_attention, scale=scale, implementation=self.implementation
     )
-    mask_BLM = context.variant.mask(q_at, k_at)
-    masked = functools.partial(attention, mask=mask_BLM[:, None])
-    causal = functools.partial(attention, is_causal=True)
-    masks = context.variant.variant.overrides("mask")
-    if masks or q_BLHK.shape[1] != k_BMGK.shape[1]:
-      out_BLHE = masked(q_BLHK, k_BMGK, v_BMGE)
+    vectors = q_BLHK, k_BMGK, v_BMGE
+    masked = functools.partial(_masked, attention, context)
+    variant = context.variant.variant
+    window = window_width(variant)
+    if q_BLHK.shape[1] != k_BMGK.shape[1] or (variant.overrides("mask") and not window):
+      out_BLHE = masked(*vectors)
     else:
-      plain = _is_one_causal_text(q_at) & _is_one_causal_text(k_at)
-      out_BLHE = jax.lax.cond(plain, causal, masked, q_BLHK, k_BMGK, v_BMGE)
-    # A query whose keys are all masked would get the mean of all values.
-    any_BL11 = jnp.any(mask_BLM, axis=2)[:, :, None, None]
-    return jnp.where(any_BL11, out_BLHE[..., :E], 0).astype(v_BMGE.dtype)
+      texts = _Texts(attention, q_at, window)
+      forms = [texts.full, texts.padded, masked]
+      forms += [] if window else [texts.both_ways]
+      out_BLHE = jax.lax.switch(_form(q_at, k_at, len(forms)), forms, *vectors)
+    return out_BLHE[..., :E].astype(v_BMGE.dtype)
 
   def refusal(self, encoding, variant=PLAIN.variant, dropout=False):
     if any(map(encoding.overrides, HOOKS)):
@@ -110,8 +115,72 @@ def _device():
   return platform().upper()
 
 
-def _is_one_causal_text(at):
-  """Returns whether every row is one causal text without padding."""
-  place_L = jnp.arange(at.order_BL.shape[1])
-  same_BL = at.segment_BL == at.segment_BL[:1, :1]
-  return jnp.all((at.order_BL == place_L) & (at.horizon_BL == place_L) & same_BL)
+def _masked(attention, context, q_BLHK, k_BMGK, v_BMGE):
+  """Returns o_BLHE by the mask as an array of [L, M], shared by all heads.
+
+  attention   JAX's function, with its scale
+  context     coordinates and variant
+  """
+  mask_BLM = context.variant.mask(context.q_at, context.k_at)
+  out_BLHE = attention(q_BLHK, k_BMGK, v_BMGE, mask=mask_BLM[:, None])
+  # A query whose keys are all masked would get the mean of all values.
+  any_BL11 = jnp.any(mask_BLM, axis=2)[:, :, None, None]
+  return jnp.where(any_BL11, out_BLHE, 0)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Texts:
+  """Attention of rows that hold one text each, from their start: no array of [L, M].
+
+  attention   JAX's function, with its scale
+  at          coordinates of queries and keys
+  window      keys that a query attends to, itself included; None: all
+  """
+
+  attention: Callable[..., jax.Array]
+  at: Coords
+  window: int | None
+
+  def full(self, q_BLHK, k_BMGK, v_BMGE):
+    """Returns o_BLHE of causal texts without padding."""
+    return self.attention(q_BLHK, k_BMGK, v_BMGE, is_causal=True, **self._local())
+
+  def padded(self, q_BLHK, k_BMGK, v_BMGE):
+    """Returns o_BLHE of causal texts with padding after them."""
+    return self._of_lengths(q_BLHK, k_BMGK, v_BMGE, is_causal=True, **self._local())
+
+  def both_ways(self, q_BLHK, k_BMGK, v_BMGE):
+    """Returns o_BLHE of texts that look both ways, with padding after them."""
+    return self._of_lengths(q_BLHK, k_BMGK, v_BMGE)
+
+  def _local(self):
+    return {} if self.window is None else {"local_window_size": (self.window - 1, 0)}
+
+  def _of_lengths(self, q_BLHK, k_BMGK, v_BMGE, **how):
+    real_BL = jnp.broadcast_to(self.at.real_BL, q_BLHK.shape[:2])
+    count_B = jnp.sum(real_BL, axis=1, dtype=jnp.int32)
+    how |= {"query_seq_lengths": count_B, "key_value_seq_lengths": count_B}
+    out_BLHE = self.attention(q_BLHK, k_BMGK, v_BMGE, **how)
+    return jnp.where(real_BL[:, :, None, None], out_BLHE, 0)
+
+
+def _form(q_at, k_at, forms):
+  """Returns which form the rows have: full, padded, masked, or both ways.
+
+  forms   how many there are: without the last, texts that look both ways are masked
+  """
+  place_L = jnp.arange(q_at.order_BL.shape[1])
+  real_BL = q_at.real_BL
+  count_B1 = jnp.sum(real_BL, axis=1, keepdims=True)
+  alike = jnp.all(
+    (q_at.order_BL == k_at.order_BL) & (q_at.segment_BL == k_at.segment_BL)
+  )
+  starts = jnp.all(real_BL == (place_L < count_B1))
+  same_BL = q_at.segment_BL == q_at.segment_BL[:, :1]
+  ordered = jnp.all(jnp.where(real_BL, same_BL & (q_at.order_BL == place_L), True))
+  text = alike & starts & ordered
+  causal = jnp.all(jnp.where(real_BL, q_at.horizon_BL == q_at.order_BL, True))
+  both = jnp.all(jnp.where(real_BL, q_at.horizon_BL >= count_B1 - 1, True))
+  one_way = jnp.where(jnp.all(real_BL), FULL, PADDED)
+  other = jnp.where(text & both, BOTH_WAYS, MASKED) if forms > BOTH_WAYS else MASKED
+  return jnp.where(text & causal, one_way, other)

@@ -7,7 +7,7 @@ import dataclasses
 
 import jax.numpy as jnp
 
-from transformer_jax.attention.variants.base import attentions
+from transformer_jax.attention.variants.base import Variant, attentions
 from transformer_jax.attention.variants.sparse import Pattern
 
 
@@ -37,3 +37,16 @@ class Window(Pattern):
 
   def meet(self, i_BL1, j_B1M):
     return jnp.abs(i_BL1 - j_B1M) < self.width
+
+
+def window_width(variant: Variant) -> int | None:
+  """Returns the width of the window that is the whole mask of a variant, or None.
+
+  >>> import transformer_jax as tj
+  >>> window_width(tj.attentions.build("gqa(2) + window(8)"))
+  8
+  """
+  parts = getattr(variant, "parts", (variant,))
+  masks = [part for part in parts if part.overrides("mask")]
+  alone = len(masks) == 1 and isinstance(masks[0], Window)
+  return masks[0].width if alone else None

@@ -45,7 +45,7 @@ class BiasTerm:
       distances = shape((1,), jnp.int32), shape((self.W,), jnp.int32)
       self.band = trace(bias, own, distances)
     self.hooks = [self.tile] + ([self.band] if self.band else [])
-    self.ways = ("band", "loop") if self.band else ("loop",)
+    self.ways = ("band", "loop") if self.band else (sizes.any_index,)
     self.room = self.strips
 
   def value(self, way, tables, given):

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from transformer_jax.attention.cores.base import tiled_refusal
 from transformer_jax.attention.cores.pallas import layout
+from transformer_jax.attention.cores.pallas.lowering import Hook
 from transformer_jax.attention.cores.pallas.primitives import CannotLower
 from transformer_jax.attention.cores.pallas.score_program import ScoreProgram
 from transformer_jax.attention.cores.pallas.score_terms import ScoreTerm, Sizes, shape
@@ -273,10 +274,10 @@ def refusal(core, encoding, variant, dropout) -> str | None:
   return None
 
 
-def deep(encoding) -> bool:
-  """Returns whether an encoding's bias makes arrays of [L, M, W]."""
-  term = getattr(_small(encoding, Variant()).program, "terms", {}).get("score")
-  return term is not None and term.hooks[0].depth > 2
+def hooks_of(encoding) -> list[Hook]:
+  """Returns the traced hooks of an encoding, for tiles of 16 x 16 and heads of 16."""
+  terms = getattr(_small(encoding, Variant()).program, "terms", {})
+  return [hook for term in terms.values() for hook in term.hooks]
 
 
 @dataclasses.dataclass(frozen=True)

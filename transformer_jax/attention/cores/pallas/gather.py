@@ -1,11 +1,13 @@
 """Table lookups in kernels, whose compilers have no gather.
 
-Three ways, all with exact values and gradients:
+Four ways, all with exact values and gradients:
 
   row    the index is one row: product with a one-hot matrix
   band   the index depends on row minus column alone: each diagonal is read once, as a
          row, and spread over the tile by shifting rows against each other
   loop   any index: a loop over the entries of the table
+  range  any index: a loop over the entries between the tile's least and greatest one.
+         Far from the diagonal T5's buckets, or clipped distances, are a single entry
 """
 
 import jax
@@ -125,6 +127,19 @@ def _add_band(shape, x_LM, index_LM):
 
 
 def _read_loop(table_RN, index_LM):
+  return _read_between(0, table_RN.shape[1], table_RN, index_LM)
+
+
+def _read_range(table_RN, index_LM):
+  return _read_between(*_bounds(index_LM), table_RN, index_LM)
+
+
+def _bounds(index_LM):
+  """Returns the least entry of an index, and that after the greatest."""
+  return jnp.min(index_LM), jnp.max(index_LM) + 1
+
+
+def _read_between(first, end, table_RN, index_LM):
   entry_RN = jax.lax.broadcasted_iota(jnp.int32, table_RN.shape, 1)
   zero = jnp.zeros((), table_RN.dtype)
 
@@ -133,10 +148,23 @@ def _read_loop(table_RN, index_LM):
     return jnp.where(index_LM == n, jnp.sum(picked_RN, 1, keepdims=True), out_LM)
 
   start_LM = jnp.zeros(index_LM.shape, table_RN.dtype)
-  return jax.lax.fori_loop(0, table_RN.shape[1], one, start_LM)
+  return jax.lax.fori_loop(first, end, one, start_LM)
 
 
 def _add_loop(shape, x_LM, index_LM):
+  return _add_between(0, shape[1], shape, x_LM, index_LM)
+
+
+def _add_range(shape, x_LM, index_LM):
+  return _add_between(*_bounds(index_LM), shape, x_LM, index_LM)
+
+
+def _add_between(first, end, shape, x_LM, index_LM):
+  """Returns x_LM summed by index, which is from `first` on and before `end`.
+
+  first, end   numbers of entries
+  shape        of the result
+  """
   entry_RN = jax.lax.broadcasted_iota(jnp.int32, shape, 1)
 
   def one(n, out_RN):
@@ -144,16 +172,18 @@ def _add_loop(shape, x_LM, index_LM):
     sum_R1 = jnp.sum(sum_L1, 0, keepdims=True) if shape[0] == 1 else sum_L1
     return jnp.where(entry_RN == n, sum_R1, out_RN)
 
-  return jax.lax.fori_loop(0, shape[1], one, jnp.zeros(shape, x_LM.dtype))
+  return jax.lax.fori_loop(first, end, one, jnp.zeros(shape, x_LM.dtype))
 
 
 READ = {
   "row": lambda table, index: _read(table, index).astype(table.dtype),
   "band": _read_band,
   "loop": _read_loop,
+  "range": _read_range,
 }
 ADD = {
   "row": lambda shape, x, index: _add(x, index, shape[1]),
   "band": _add_band,
   "loop": _add_loop,
+  "range": _add_range,
 }

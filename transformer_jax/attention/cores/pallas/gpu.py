@@ -19,12 +19,18 @@ from transformer_jax.attention.cores.pallas.gpu_blocks import (
   BlockSpecs,
   cut,
   padded_to_power_of_two,
+  visits,
 )
+from transformer_jax.attention.cores.pallas.lowering import Hook
 from transformer_jax.attention.cores.pallas.score_program import finish, grow
 from transformer_jax.attention.cores.per_device import on_each_device
 from transformer_jax.attention.variants.bound_variant import MASKED, PLAIN, BoundVariant
 from transformer_jax.devices import platform
 
+# Four warps issue the products of 64 rows together on Hopper (wgmma). While a tile is
+# computed the next one is loaded: with heads of 128, keys and values take 64 KiB.
+WARPS, STAGES = 4, 2
+LACKING = {"slice"}  # primitives that Triton's lowering has not and encodings use
 LEAST = 16, 16  # rows and columns of a tile that tensor cores take
 shape = jax.ShapeDtypeStruct
 
@@ -34,16 +40,16 @@ shape = jax.ShapeDtypeStruct
 class PallasGPU(Core):
   """Visits tiles on a GPU and skips fully masked ones.
 
-  block       queries and keys in a tile, a power of two from 16 on. None: 16 where a
-              bias needs a third axis in each tile, which must fit registers, else 64
+  block       queries and keys in a tile, a power of two from 16 on. None: 64, and less
+              where an encoding computes many numbers for each query or pair
   interpret   run the kernel as ordinary JAX; None: wherever there is no GPU
 
   >>> import transformer_jax as tj
   >>> gpu = tj.cores.build("pallas_gpu")
   >>> print(gpu.refusal(tj.positions.build("alibi")))
   None
-  >>> print(gpu.refusal(tj.positions.build("shaw")).partition(",")[0])
-  shaw changes scores by more than a bias of positions
+  >>> print(gpu.refusal(tj.positions.build("cope")).partition(";")[0])
+  cope looks at whole rows of scores, and pallas_gpu never holds one
   """
 
   block: int | None = None
@@ -53,7 +59,7 @@ class PallasGPU(Core):
   def attend(self, q_BLHK, k_BMGK, v_BMGE, context):
     off = self._interpreted()
     least = (1, 1) if off else LEAST
-    block = self.block or (16 if call.deep(context.position.encoding) else 64)
+    block = self.block or block_for(call.hooks_of(context.position.encoding))
     backend = GPUBackend(off, context.variant)
     return call.call(backend, block, least, q_BLHK, k_BMGK, v_BMGE, context)
 
@@ -71,12 +77,30 @@ class PallasGPU(Core):
 
   def refusal(self, encoding, variant=PLAIN.variant, dropout=False):
     reason = call.refusal("pallas_gpu", encoding, variant, dropout)
-    if reason is None and (encoding.overrides("score") or encoding.overrides("values")):
+    if reason:
+      return reason
+    lacking = {op for hook in call.hooks_of(encoding) for op in hook.ops & LACKING}
+    if lacking:
       return (
-        f"{encoding.name} changes scores by more than a bias of positions, which is all"
-        " that pallas_gpu adds; use model.core=blockwise or dense"
+        f"{encoding.name} needs {min(lacking)} in each tile, which pallas_gpu has no"
+        " form of; use model.core=blockwise or dense"
       )
-    return reason
+    return None
+
+
+def block_for(hooks: list[Hook]) -> int:
+  """Returns the queries and keys in a tile, so that a tile's arrays fit a processor.
+
+  hooks   of the encoding, traced for tiles of 16 x 16
+
+  >>> import transformer_jax as tj
+  >>> [block_for(call.hooks_of(tj.positions.build(n))) for n in ("t5", "shaw", "fire")]
+  [64, 64, 16]
+  """
+  if any(hook.depth > 2 for hook in hooks):  # arrays of [L, M, W] must fit registers
+    return 16
+  numbers = max([hook.largest for hook in hooks], default=0) // 16  # of a query
+  return next((block for block, most in ((64, 128), (32, 256)) if numbers <= most), 16)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -133,31 +157,39 @@ class GPUBackend:
     where     block mask and `shift_B`
     """
     args = tables, queries, keys
-    d_q = self._sweep(work, args, where, by_keys=False)["side"]["q"]
+    by_query = self._sweep(work, args, where, by_keys=False)["side"]
     by_key = self._sweep(work, args, where, by_keys=True)
     trained = loads.trained(work, tables)
     leaves, treedef = jax.tree.flatten(trained)
     # One sum for each block of keys in each row of the batch.
     sums = [jnp.sum(d, axis=(0, 2)) for d in by_key["tables"]]
     pairs = zip(sums, leaves, strict=True)
-    d_tables = jax.tree.unflatten(treedef, [d[..., : x.shape[-1]] for d, x in pairs])
-    d_keys = {"k": by_key["side"]["k"], "v": by_key["side"]["v"], "data": {}}
-    return d_tables, {"q": d_q, "data": {}}, d_keys
+    d_tables = jax.tree.unflatten(treedef, [_unpadded(d, x) for d, x in pairs])
+    d_queries, d_keys = _filled(queries, by_query), _filled(keys, by_key["side"])
+    return d_tables, d_queries, d_keys
 
   def _sweep(self, work, args, where, by_keys):
     tables, queries, keys = args
     side, names = (keys, ("k", "v")) if by_keys else (queries, ("q",))
+    own = work.own_data[int(by_keys)]
+    moving = loads.moving(side["data"])
+
+    def heads(x):
+      # In the type of the array, unless heads share it: their sums are float32.
+      dtype = x.dtype if x.shape[1] == work.H and x.shape[0] == work.B else jnp.float32
+      return shape((work.B, work.H, *x.shape[2:]), dtype)
+
+    arrays = {name: side[name] for name in names}
+    arrays["data"] = {name: side["data"][name] for name in moving}
     outs = {
-      "side": {
-        name: shape((work.B, work.H, *side[name].shape[2:]), jnp.float32)
-        for name in names
-      },
+      "side": jax.tree.map(heads, arrays),
       "tables": self._table_sums(work, tables) if by_keys else [],
     }
 
     def start(values):
       rows = work.tile.M if by_keys else work.tile.L
       zeros = {n: jnp.zeros((rows, side[n].shape[-1]), jnp.float32) for n in names}
+      zeros["data"] = {n: jnp.zeros(own[n].shape, jnp.float32) for n in moving}
       flat = jax.tree.leaves(loads.trained(work, values)) if by_keys else []
       return zeros, [jnp.zeros(x.shape, jnp.float32) for x in flat]
 
@@ -165,17 +197,24 @@ class GPUBackend:
       sums, sums_of_tables = state
       d = tile.backward(values)
       of = {"q": d.q_LK, "k": d.k_MK, "v": d.v_ME}
-      sums = {name: sums[name] + of[name] for name in names}
+      more = {name: of[name] for name in names}
+      more["data"] = {n: (d.k_data if by_keys else d.q_data)[n] for n in moving}
+      sums = jax.tree.map(_plus, sums, more)
       if by_keys:
-        more = jax.tree.leaves(d.tables)
-        sums_of_tables = [
-          a + b.astype(a.dtype) for a, b in zip(sums_of_tables, more, strict=True)
-        ]
+        of_tables = jax.tree.leaves(d.tables)
+        pairs = zip(sums_of_tables, of_tables, strict=True)
+        sums_of_tables = [_plus(total, x) for total, x in pairs]
       return sums, sums_of_tables
 
     def end(state, outs):
-      for name, d in state[0].items():
-        outs["side"][name][...] = d
+      sums = state[0]
+      for name in names:
+        outs["side"][name][...] = sums[name].astype(outs["side"][name].dtype)
+      for name, d in sums["data"].items():
+        out = outs["side"]["data"][name]
+        if layout.narrow(name):
+          d = d[None, :] if by_keys else d[:, None]
+        out[...] = d.reshape(out.shape).astype(out.dtype)
       for out, d in zip(outs["tables"], state[1], strict=True):
         out[...] = jnp.broadcast_to(d, out.shape)
 
@@ -204,19 +243,15 @@ class GPUBackend:
     def body(visited, tables, queries, keys, outs):
       values = loads.read_tables(work, tables)
       near, far = (keys, queries) if by_keys else (queries, keys)
+      size = work.tile.L if by_keys else work.tile.M
 
       def step(n, state):
-        size = work.tile.L if by_keys else work.tile.M
-        part = cut(far, n, size, not by_keys)
+        part = cut(far, visited[n], size, not by_keys)
         q_refs, k_refs = (part, near) if by_keys else (near, part)
+        tile = loads.LoadedTile(work, self.variant, q_refs, k_refs, 0)
+        return visit(tile, values, state)
 
-        def visit_tile(state):
-          tile = loads.LoadedTile(work, self.variant, q_refs, k_refs, 0)
-          return visit(tile, values, state)
-
-        return jax.lax.cond(visited[n] > 0, visit_tile, lambda state: state, state)
-
-      end(jax.lax.fori_loop(0, others, step, start(values)), outs)
+      end(jax.lax.fori_loop(0, visited[others], step, start(values)), outs)
 
     return body
 
@@ -233,8 +268,9 @@ class GPUBackend:
     """
     tables, queries, keys = args
     tables = jax.tree.map(padded_to_power_of_two, tables)
-    mask_Bnn = where["mask_Bnn"].astype(jnp.int32)
+    mask_Bnn = where["mask_Bnn"]
     mask_Bnn = jnp.swapaxes(mask_Bnn, 1, 2) if by_keys else mask_Bnn
+    visited_BnN = visits(mask_Bnn)
     own, others = mask_Bnn.shape[1:]
     block = BlockSpecs(work, by_keys)
     run = pl.pallas_call(
@@ -242,14 +278,29 @@ class GPUBackend:
       outs,
       grid=(own, work.H, work.B),
       in_specs=[
-        block.flags(mask_Bnn),
+        block.visits(visited_BnN),
         jax.tree.map(block.table, tables),
         layout.by_name(block.queries, queries),
         layout.by_name(block.keys, keys),
       ],
       out_specs=block.outputs(outs),
       interpret=self.interpret,
-      compiler_params=plgpu.CompilerParams(num_warps=4, num_stages=1),
+      compiler_params=plgpu.CompilerParams(num_warps=WARPS, num_stages=STAGES),
       cost_estimate=layout.cost(work, products, (tables, queries, keys), outs),
     )
-    return run(mask_Bnn, tables, queries, keys)
+    return run(visited_BnN, tables, queries, keys)
+
+
+def _plus(total, x):
+  """Returns a sum with a gradient of a tile; None adds nothing."""
+  return total if x is None else total + x.astype(total.dtype)
+
+
+def _unpadded(d, x):
+  """Returns the gradient of a table without the padding of its axes."""
+  return d[tuple(slice(n) for n in x.shape)]
+
+
+def _filled(side, grads):
+  """Returns gradients of queries or keys; None for token data without a gradient."""
+  return grads | {"data": {n: grads["data"].get(n) for n in side["data"]}}

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 
 from transformer_jax.attention.cores.pallas import layout
+from transformer_jax.attention.cores.pallas.primitives import power_of_two
 
 
 class BlockSpecs:
@@ -30,11 +31,11 @@ class BlockSpecs:
     if "side" not in outs:
       return {n: self.own(x, n) for n, x in outs.items()}
     return {
-      "side": {n: self.own(x, n) for n, x in outs["side"].items()},
+      "side": layout.by_name(self.own, outs["side"]),
       "tables": [self.sum(x) for x in outs["tables"]],
     }
 
-  def flags(self, x):
+  def visits(self, x):
     rows = x.shape[0] > 1
     return pl.BlockSpec((None, None, x.shape[2]), lambda n, h, b: (b * rows, n, 0))
 
@@ -79,15 +80,25 @@ def cut(refs, n, size, are_keys):
   """Returns the n-th block of queries, or of keys."""
   places, rest = pl.ds(n * size, size), slice(None)
 
-  def part(name):
-    return (rest, places) if are_keys and layout.is_row(name) else (places, rest)
+  def part(x, name):
+    row = are_keys and layout.is_row(name)
+    return View(x, (rest, places) if row else (places, rest))
 
-  parts = {name: View(x, part(name)) for name, x in refs.items() if name != "data"}
-  return parts | {"data": {}}
+  return layout.by_name(part, refs)
+
+
+def visits(mask_Bnn):
+  """Returns visited_BnN: for each block of one side those of the other, then how many.
+
+  A program's loop has as many steps as it has visible tiles: masks cost no branch.
+  """
+  hidden_Bnn = jnp.logical_not(mask_Bnn)
+  order_Bnn = jnp.argsort(hidden_Bnn, axis=2, stable=True)
+  count_Bn1 = jnp.sum(mask_Bnn, axis=2, keepdims=True)
+  return jnp.concatenate([order_Bnn, count_Bn1], axis=2).astype(jnp.int32)
 
 
 def padded_to_power_of_two(table):
-  """Pads the last axis of a table: Triton takes powers of two."""
-  N = table.shape[-1]
-  pads = [(0, 0)] * (table.ndim - 1) + [(0, 2 ** (N - 1).bit_length() - N)]
-  return jnp.pad(table, pads)
+  """Pads the axes of a table but that of heads: Triton takes powers of two."""
+  more = [power_of_two(n) - n for n in table.shape[1:]]
+  return jnp.pad(table, [(0, 0), *((0, n) for n in more)])

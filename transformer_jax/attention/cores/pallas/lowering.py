@@ -33,6 +33,7 @@ class Hook:
   inner   (table_lookup, tables, tile) -> result
   reads   whether it reads tables by index
   depth   the largest rank of an array in the tile
+  largest the most numbers in an array in the tile
   ops     names of the primitives in the tile
   uses    True for each leaf of the tile that it reads, as a tree like the tile
   """
@@ -41,6 +42,7 @@ class Hook:
   inner: Callable[..., Any]
   reads: bool
   depth: int
+  largest: int
   ops: frozenset[str]
   uses: Any
 
@@ -80,6 +82,7 @@ def trace(function: Callable[[Any, Any], Any], own: Any, tile: Any) -> Hook:
     inner,
     any(eqn.primitive.name in READS for eqn in every),
     max([v.aval.ndim for eqn in every for v in eqn.outvars], default=0),
+    max([v.aval.size for eqn in every for v in eqn.outvars], default=0),
     frozenset(eqn.primitive.name for eqn in every),
     jax.tree.unflatten(jax.tree.structure(tile), [v in read for v in tile_vars]),
   )

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.extend.core import Literal
 
 from transformer_jax.attention.cores.pallas.gather import (
@@ -29,12 +30,17 @@ class CannotLower(ValueError):
 class TableLookup:
   """Table lookup of a kernel.
 
-  way       row, band or loop, as in `gather`
+  way       row, band, loop or range, as in `gather`
   trained   by functions that have a gradient
   """
 
   way: str
   trained: bool = True
+
+  @property
+  def padded(self) -> bool:
+    """Returns whether the kernel takes arrays of powers of two alone: Triton's."""
+    return self.way == "range"
 
 
 def variables(atoms) -> Iterator[Any]:
@@ -80,7 +86,8 @@ def _gather(eqn, table_lookup, table, index):
   N = eqn.invars[0].aval.shape[-1]  # the table itself may be longer: padded
   clipped_LM = jnp.clip(index_LM, 0, N - 1)
   table_RN = table[None] if table.ndim == 1 else table
-  read = trained_lookup if table_lookup.trained else lookup
+  floats = jnp.issubdtype(table.dtype, jnp.floating)  # others have no gradient
+  read = trained_lookup if table_lookup.trained and floats else lookup
   out_LM = read(table_lookup.way, table_RN, clipped_LM)
   if eqn.params["mode"] == jax.lax.GatherScatterMode.FILL_OR_DROP:
     if jnp.issubdtype(out_LM.dtype, jnp.floating):
@@ -122,7 +129,9 @@ def _scan(eqn, table_lookup, *values):
 
 def _dot(eqn, table_lookup, x, y):
   """Multiplies matrices; with a vector by a sum, whose gradient is no outer product."""
-  (x_axes, y_axes), _ = eqn.params["dimension_numbers"]
+  (x_axes, y_axes), batch = eqn.params["dimension_numbers"]
+  if table_lookup.padded and (len(x_axes) != 1 or batch != ((), ())):
+    return [_by_sums(eqn, x, y)]
   if len(x_axes) != 1 or 1 not in (x.ndim, y.ndim):
     return [eqn.primitive.bind(x, y, **eqn.params)]
   (matrix, axis), (vector, _) = sorted(
@@ -133,17 +142,58 @@ def _dot(eqn, table_lookup, x, y):
   return [out.astype(eqn.outvars[0].aval.dtype)]
 
 
+def _by_sums(eqn, x, y):
+  """Returns a product that is none of two matrices, by sums of products of numbers."""
+  (x_axes, y_axes), (x_batch, y_batch) = eqn.params["dimension_numbers"]
+  x_free, y_free = (
+    [n for n in range(z.ndim) if n not in (*axes, *batch)]
+    for z, axes, batch in ((x, x_axes, x_batch), (y, y_axes, y_batch))
+  )
+  x = _ordered(x, (*x_batch, *x_free, *x_axes))
+  y = _ordered(y, (*y_batch, *y_free, *y_axes))
+  B, F, C = len(x_batch), len(x_free), len(x_axes)
+  x = x.reshape(*x.shape[: B + F], *[1] * len(y_free), *x.shape[B + F :])
+  y = y.reshape(*y.shape[:B], *[1] * F, *y.shape[B:])
+  out = x * y
+  out = jnp.sum(out, axis=tuple(range(out.ndim - C, out.ndim))) if C else out
+  return out.astype(eqn.outvars[0].aval.dtype)
+
+
+def _ordered(x, axes):
+  """Returns an array with its axes in this order."""
+  return x if axes == tuple(range(x.ndim)) else jnp.transpose(x, axes)
+
+
 def _sign(eqn, table_lookup, x):
   """Returns the sign of a number."""
-  one = jnp.ones((), x.dtype)
-  return [jnp.where(x > 0, one, jnp.where(x < 0, -one, 0 * one))]
+  one, minus, zero = (np.array(n, x.dtype) for n in (1, -1, 0))
+  return [jnp.where(x > 0, one, jnp.where(x < 0, minus, zero))]
 
 
 def _iota(eqn, table_lookup):
   """Returns an iota, computed in int32."""
   dtype, axis = eqn.params["dtype"], eqn.params["dimension"]
-  count = jax.lax.broadcasted_iota(jnp.int32, eqn.params["shape"], axis)
-  return [count.astype(dtype)]
+  shape = _shape(table_lookup, eqn.params["shape"])
+  return [jax.lax.broadcasted_iota(jnp.int32, shape, axis).astype(dtype)]
+
+
+def _broadcast(eqn, table_lookup, x):
+  """Returns a broadcast array, as long as the padded tables that it meets."""
+  shape = _shape(table_lookup, eqn.params["shape"])
+  return [jax.lax.broadcast_in_dim(x, shape, eqn.params["broadcast_dimensions"])]
+
+
+def _shape(table_lookup, shape):
+  return tuple(map(power_of_two, shape)) if table_lookup.padded else shape
+
+
+def power_of_two(n: int) -> int:
+  """Returns the least power of two that is not below n.
+
+  >>> [power_of_two(n) for n in (1, 33, 64)]
+  [1, 64, 64]
+  """
+  return 2 ** (n - 1).bit_length()
 
 
 Rule = Callable[..., Any]
@@ -154,6 +204,7 @@ RULES: dict[str, Rule] = READS | {
   "scan": _scan,
   "sign": _sign,
   "iota": _iota,
+  "broadcast_in_dim": _broadcast,
 }
 
 

@@ -35,6 +35,11 @@ class Sizes:
   E: int
   room: bool = True
 
+  @property
+  def any_index(self) -> str:
+    """Returns the way of table lookups for any index, as in `gather`."""
+    return "loop" if self.room else "range"
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Given:
@@ -99,7 +104,7 @@ class ScoreTerm:
     self.hook = trace(score, own, tile)
     self.hooks = [self.hook]
     both = self.hook.reads and ints and sizes.room and encoding.relative
-    self.ways = ("band", "loop") if both else ("loop",)
+    self.ways = ("band", "loop") if both else (sizes.any_index,)
 
   def value(self, way, tables, given):
     return self.hook.inner(TableLookup(way, False), tables[0], _tile(way, given))
@@ -127,9 +132,10 @@ GRADS = ("pre_LM", "q_LK", "k_MK", "q_data", "k_data")
 class MaskTerm:
   """Mask of an encoding, by head; arguments as in `ScoreTerm`."""
 
-  room, ways = False, ("loop",)
+  room = False
 
   def __init__(self, encoding, own, sizes: Sizes, q_pos_dtype, k_pos_dtype, ints):
+    self.ways = (sizes.any_index,)
     tile = shape((sizes.L,), q_pos_dtype), shape((sizes.M,), k_pos_dtype)
 
     def mask(own, at):
@@ -141,7 +147,8 @@ class MaskTerm:
 
   def value(self, tables, given):
     at = given.pos_L, given.pos_M
-    return given.mask_LM & self.hook.inner(TableLookup("loop", False), tables[0], at)
+    way = TableLookup(self.ways[0], False)
+    return given.mask_LM & self.hook.inner(way, tables[0], at)
 
 
 class ValuesTerm:
@@ -164,7 +171,7 @@ class ValuesTerm:
     self.hook = trace(values, own, tile)
     self.hooks = [self.hook]
     both = self.hook.reads and ints and sizes.room and encoding.relative
-    self.ways = ("band", "loop") if both else ("loop",)
+    self.ways = ("band", "loop") if both else (sizes.any_index,)
 
   def value(self, way, tables, given):
     return self.hook.inner(TableLookup(way, False), tables[0], self._tile(way, given))
@@ -187,9 +194,10 @@ class ValuesTerm:
 class LogitsTerm:
   """Change of each score by a variant, after the encoding."""
 
-  room, ways = False, ("loop",)
+  room = False
 
   def __init__(self, variant, own, sizes: Sizes):
+    self.ways = (sizes.any_index,)
     tile = shape((sizes.L, sizes.M), jnp.float32)
     self.hook = trace(lambda own, s_LM: variant.logits(own["variant"], s_LM), own, tile)
     self.hooks = [self.hook]
