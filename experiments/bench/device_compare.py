@@ -66,7 +66,7 @@ class ComparedShape:
       return bind(built, built.init(key, dims), dims), variant.init(key, dims)
 
     position, params = jax.eval_shape(bound, jax.random.key(0))
-    q, k = (jax.ShapeDtypeStruct((3, L, heads, K), dtype) for heads in (H, G))
+    q, k = (jnp.zeros((3, L, heads, K), dtype) for heads in (H, G))
     at = coords.consecutive(1 if mode == "packed" else 3, L)
     context = Context(at, at, position, K**-0.5, BoundVariant(variant, params))
     return scheme_of(cores.build("dense"), q, k, k, context)

@@ -7,7 +7,7 @@ import functools
 import math
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -108,7 +108,7 @@ def repeated(run: Callable[[], Any], facts: dict[str, Any]):
 
 def _fused(position, q, k, v, at):
   """JAX's own function: cuDNN's kernel on an NVIDIA GPU, products elsewhere."""
-  fused = "cudnn" if jax.default_backend() == "gpu" else None
+  fused: Literal["cudnn"] | None = "cudnn" if jax.default_backend() == "gpu" else None
   q, k = position.transform_qk(q, k, at, at)
   bias = position.bias(at.pos_BL, at.pos_BL)
   bias = bias[None].astype(q.dtype) if isinstance(bias, jax.Array) else None
@@ -162,10 +162,10 @@ def step(remat="full", per_device=16, **sizes):
   config.train.update(batch_size=per_device * devices, length=length)
   experiment = build(config)
   run, facts = ours.stepping(experiment.trainer, devices)
-  B, model = config.train.batch_size, config.model
+  B, model, peak = config.train.batch_size, config.model, peak_of(kind())
   work = {
     "flops": step_flops(B, length, V=256, D=model.width, N=model.layers),
-    "peak": peak_of(kind()) and peak_of(kind()) * devices,
+    "peak": peak * devices if peak else None,
     "tokens": B * length,
     "core": core_of(experiment, length),
   }

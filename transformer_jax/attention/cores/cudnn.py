@@ -70,7 +70,7 @@ class Cudnn(Core):
       out_BLHE = masked(*vectors)
     else:
       texts = _Texts(attention, q_at, window)
-      forms = [texts.full, texts.padded, masked]
+      forms: list[Callable[..., jax.Array]] = [texts.full, texts.padded, masked]
       forms += [] if window else [texts.both_ways]
       out_BLHE = jax.lax.switch(_form(q_at, k_at, len(forms)), forms, *vectors)
     return out_BLHE[..., :E].astype(v_BMGE.dtype)

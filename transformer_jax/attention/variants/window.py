@@ -48,5 +48,5 @@ def window_width(variant: Variant) -> int | None:
   """
   parts = getattr(variant, "parts", (variant,))
   masks = [part for part in parts if part.overrides("mask")]
-  alone = len(masks) == 1 and isinstance(masks[0], Window)
-  return masks[0].width if alone else None
+  windows = [part.width for part in masks if isinstance(part, Window)]
+  return windows[0] if windows and len(masks) == 1 else None

@@ -131,7 +131,8 @@ def _read_loop(table_RN, index_LM):
 
 
 def _read_range(table_RN, index_LM):
-  return _read_between(*_bounds(index_LM), table_RN, index_LM)
+  first, end = _bounds(index_LM)
+  return _read_between(first, end, table_RN, index_LM)
 
 
 def _bounds(index_LM):
@@ -156,7 +157,8 @@ def _add_loop(shape, x_LM, index_LM):
 
 
 def _add_range(shape, x_LM, index_LM):
-  return _add_between(*_bounds(index_LM), shape, x_LM, index_LM)
+  first, end = _bounds(index_LM)
+  return _add_between(first, end, shape, x_LM, index_LM)
 
 
 def _add_between(first, end, shape, x_LM, index_LM):

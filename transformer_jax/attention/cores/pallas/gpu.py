@@ -7,6 +7,7 @@ Dao et al., 2022, https://arxiv.org/abs/2205.14135, written in Pallas with the t
 
 import dataclasses
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -188,7 +189,9 @@ class GPUBackend:
 
     def start(values):
       rows = work.tile.M if by_keys else work.tile.L
-      zeros = {n: jnp.zeros((rows, side[n].shape[-1]), jnp.float32) for n in names}
+      zeros: dict[str, Any] = {
+        n: jnp.zeros((rows, side[n].shape[-1]), jnp.float32) for n in names
+      }
       zeros["data"] = {n: jnp.zeros(own[n].shape, jnp.float32) for n in moving}
       flat = jax.tree.leaves(loads.trained(work, values)) if by_keys else []
       return zeros, [jnp.zeros(x.shape, jnp.float32) for x in flat]
