@@ -111,7 +111,7 @@ def _fused(position, q, k, v, at):
   fused: Literal["cudnn"] | None = "cudnn" if jax.default_backend() == "gpu" else None
   q, k = position.transform_qk(q, k, at, at)
   bias = position.bias(at.pos_BL, at.pos_BL)
-  bias = bias[None].astype(q.dtype) if isinstance(bias, jax.Array) else None
+  bias = bias.astype(q.dtype) if isinstance(bias, jax.Array) else None
   return jax.nn.dot_product_attention(
     q, k, v, bias=bias, is_causal=True, implementation=fused
   )

@@ -311,6 +311,12 @@ def test_a_program_that_is_slow_or_large_is_left_out(monkeypatch):
     device_worker._require_memory(2**31)
 
 
+def test_jax_s_own_function_takes_the_bias_and_returns_its_gradient():
+  run, facts = device_worker.attention("t5", "jax.nn", B=1, L=16, H=2, K=8)
+  assert facts["flops"] == 7 * 2 * 8 * 16 * 16 and facts["peak"] is None
+  run()
+
+
 # -------------------------------------------------------------------------- page
 
 
