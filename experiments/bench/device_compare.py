@@ -15,8 +15,8 @@ import numpy as np
 from transformer_jax.attention.cores import cores
 from transformer_jax.attention.cores.context import Context
 from transformer_jax.attention.cores.cudnn import HOOKS
-from transformer_jax.attention.cores.self_check import inputs, trial
-from transformer_jax.attention.cores.self_check.scheme import Scheme, scheme_of
+from transformer_jax.attention.cores.self_check import check_inputs, trial
+from transformer_jax.attention.cores.self_check.scheme import CallScheme, scheme_of
 from transformer_jax.attention.variants.base import attentions
 from transformer_jax.attention.variants.bound_variant import BoundVariant
 from transformer_jax.axes import Dims
@@ -55,7 +55,7 @@ class ComparedShape:
     specs = {"gqa": f"gqa({self.G})", "window": f"window({self.window})"}
     return specs.get(mode, "multihead")
 
-  def scheme(self, encoding: str, dtype: str, mode: str) -> Scheme:
+  def scheme(self, encoding: str, dtype: str, mode: str) -> CallScheme:
     """Returns what `dense` computes in a mode, as the self-check of `auto` has it."""
     L, H, K = self.L, self.H, self.K
     G = self.G if mode == "gqa" else H
@@ -95,9 +95,9 @@ def compare(encoding: str, core: str, shape: ComparedShape) -> dict[str, Any]:
   return outcomes
 
 
-def _outcome(core: str, scheme: Scheme) -> dict[str, Any]:
+def _outcome(core: str, scheme: CallScheme) -> dict[str, Any]:
   tested = cores.build(core)
-  arrays = inputs.make(scheme)
+  arrays = check_inputs.make(scheme)
   vectors = (jnp.asarray(arrays[name]) for name in ("q", "k", "v"))
   reason = tested.refusal(scheme.encoding, scheme.variant) or tested.misfit(*vectors)
   if reason:
@@ -112,9 +112,11 @@ def _outcome(core: str, scheme: Scheme) -> dict[str, Any]:
 
 
 @functools.lru_cache(8)
-def _reference(scheme: Scheme) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+def _reference(
+  scheme: CallScheme,
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
   """Returns results of `dense` in float32, and in the scheme's types."""
-  arrays = inputs.make(scheme)
+  arrays = check_inputs.make(scheme)
   return trial.exact(scheme, arrays), trial.run(scheme.core, scheme, arrays)
 
 

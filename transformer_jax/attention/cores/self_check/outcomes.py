@@ -17,18 +17,18 @@ from absl import logging
 from transformer_jax import hosts
 from transformer_jax.attention.cores import base
 from transformer_jax.attention.cores.self_check import trial
-from transformer_jax.attention.cores.self_check.scheme import Scheme
+from transformer_jax.attention.cores.self_check.scheme import CallScheme
 from transformer_jax.attention.variants.base import Variant
 from transformer_jax.members import outside, parts
 from transformer_jax.positions import PositionalEncoding
 
 FOLDER = "kernel_checks"  # in that of the compiled programs
 PACKAGES = "jax", "jaxlib", "libtpu", "jax-cuda13-plugin", "jax-cuda12-plugin"
-_outcomes: dict[tuple[Scheme, str], str | None] = {}
+_outcomes: dict[tuple[CallScheme, str], str | None] = {}
 _subjects: dict[tuple, str] = {}  # reasons, by what a run's record names
 
 
-def failure(scheme: Scheme) -> str | None:
+def failure(scheme: CallScheme) -> str | None:
   """Returns why a core cannot be used here, or None; checks it at the first call.
 
   Of several processes all check, and one failure counts for all. A device that is not
@@ -61,7 +61,7 @@ def here() -> jax.Device | None:
   return None
 
 
-def _outcome(scheme: Scheme, device: jax.Device) -> str | None:
+def _outcome(scheme: CallScheme, device: jax.Device) -> str | None:
   """Returns the outcome on disk, or that of a check now, which is written."""
   path = _path(scheme, device)
   if path and path.exists():
@@ -110,7 +110,7 @@ def _write(path: Path, facts: dict) -> None:
     part.replace(path)
 
 
-def _path(scheme: Scheme, device: jax.Device) -> Path | None:
+def _path(scheme: CallScheme, device: jax.Device) -> Path | None:
   """Returns the file of an outcome, or None without a folder of compiled programs."""
   folder = getattr(jax.config, "jax_compilation_cache_dir")  # noqa: B009, not declared
   bases: Any = (base.Core, PositionalEncoding, Variant)

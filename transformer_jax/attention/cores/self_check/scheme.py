@@ -12,11 +12,13 @@ from transformer_jax.axes import Dims, axes_of
 from transformer_jax.positions import PositionalEncoding
 
 LONGEST = 512  # tokens in a check, besides the remainder: two tiles of most kernels
-Shapes = tuple[tuple[str, tuple[int, ...], str], ...]  # (name, shape, type) of arrays
+ParamShapes = tuple[
+  tuple[str, tuple[int, ...], str], ...
+]  # (name, shape, type) of arrays
 
 
 @dataclasses.dataclass(frozen=True)
-class Scheme:
+class CallScheme:
   """A core with all that its compiled program depends on, but for long lengths.
 
   core, encoding, variant   what is computed
@@ -48,8 +50,8 @@ class Scheme:
   L: int
   M: int
   dtypes: tuple[str, ...]
-  params: Shapes
-  variant_params: Shapes
+  params: ParamShapes
+  variant_params: ParamShapes
   pos_dtype: str
   shared: bool
   scale: float | None
@@ -66,7 +68,7 @@ def scheme_of(
   k_BMGK: jax.Array,
   v_BMGE: jax.Array,
   context: Context,
-) -> Scheme:
+) -> CallScheme:
   """Returns the scheme of a call; arguments are those of `Core.attend`, or tracers."""
   L, M = (shortened(x.shape[1]) for x in (q_BLHK, k_BMGK))
   position, variant = context.position, context.variant
@@ -82,7 +84,7 @@ def scheme_of(
     G=k_BMGK.shape[2],
   )
   one_number = isinstance(context.scale, int | float)
-  return Scheme(
+  return CallScheme(
     core=core,
     encoding=position.encoding,
     variant=variant.variant,
@@ -109,7 +111,7 @@ def shortened(length: int) -> int:
   return LONGEST + (length % LONGEST or LONGEST)
 
 
-def _shapes(params: dict[str, jax.Array]) -> Shapes:
+def _shapes(params: dict[str, jax.Array]) -> ParamShapes:
   named = sorted(params.items())
   return tuple((name, x.shape, jnp.dtype(x.dtype).name) for name, x in named)
 

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from transformer_jax.attention.cores.base import Core, cores
-from transformer_jax.attention.cores.self_check import inputs
-from transformer_jax.attention.cores.self_check.scheme import Scheme
+from transformer_jax.attention.cores.self_check import check_inputs
+from transformer_jax.attention.cores.self_check.scheme import CallScheme
 
 # Relative errors that rounding explains in any order of sums, by the type of values.
 ROUNDING = {"float32": 2e-5, "bfloat16": 2e-2, "float16": 4e-3}
@@ -23,7 +23,7 @@ TIMES = 3.0  # a core may be off by this many times the error of `dense`
 NOTHING = {"g", "scale_H"}  # no gradient, unless the scale is an array
 
 
-def trial(scheme: Scheme, device: jax.Device) -> str | None:
+def trial(scheme: CallScheme, device: jax.Device) -> str | None:
   """Returns why a core cannot be used for a scheme on a device, or None.
 
   Takes the time of three small programs to compile. It may be called while another
@@ -38,10 +38,10 @@ def _apart(call: Any) -> Any:
     return threads.submit(call).result()
 
 
-def _trial(scheme: Scheme, device: jax.Device) -> str | None:
+def _trial(scheme: CallScheme, device: jax.Device) -> str | None:
   with jax.default_device(device):
     try:
-      arrays = inputs.make(scheme)
+      arrays = check_inputs.make(scheme)
       usual = run(cores.build("dense"), scheme, arrays)
       wide = exact(scheme, arrays)
     except Exception as error:  # what a part of a user's own may raise
@@ -62,7 +62,7 @@ def words(error: Exception) -> str:
   return f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
 
 
-def exact(scheme: Scheme, arrays: Any) -> dict[str, np.ndarray]:
+def exact(scheme: CallScheme, arrays: Any) -> dict[str, np.ndarray]:
   """Returns what `dense` computes in float32, without the device's short products."""
 
   def wide(x: np.ndarray) -> np.ndarray:
@@ -72,7 +72,7 @@ def exact(scheme: Scheme, arrays: Any) -> dict[str, np.ndarray]:
     return run(cores.build("dense"), scheme, jax.tree.map(wide, arrays))
 
 
-def run(core: Core, scheme: Scheme, arrays: Any) -> dict[str, np.ndarray]:
+def run(core: Core, scheme: CallScheme, arrays: Any) -> dict[str, np.ndarray]:
   """Returns {name: the output, or the gradient of an array}, float32."""
   unused = NOTHING - ({"scale_H"} if scheme.scale is None else set())
   floats, rest = split({n: x for n, x in arrays.items() if n not in unused})
@@ -80,7 +80,7 @@ def run(core: Core, scheme: Scheme, arrays: Any) -> dict[str, np.ndarray]:
 
   def total(floats: dict[str, Any], rest: dict[str, Any]) -> Any:
     whole = joined(floats | rest)
-    context = inputs.context_of(scheme, whole)
+    context = check_inputs.context_of(scheme, whole)
     out = core.attend(whole["q"], whole["k"], whole["v"], context)
     return jnp.sum(out.astype(jnp.float32) * whole["g"].astype(jnp.float32)), out
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from transformer_jax.attention.cores.context import Context
-from transformer_jax.attention.cores.self_check.scheme import Scheme, Shapes
+from transformer_jax.attention.cores.self_check.scheme import CallScheme, ParamShapes
 from transformer_jax.attention.variants.bound_variant import BoundVariant
 from transformer_jax.positions import Bound, Coords, coords
 
@@ -15,7 +15,7 @@ Tree = Any
 TEXTS = 3  # of each kind one, or three that share their coordinates
 
 
-def make(scheme: Scheme) -> Tree:
+def make(scheme: CallScheme) -> Tree:
   """Returns the arrays of a check, of which all floats get a gradient.
 
   q, k, v, g   queries, keys, values and the gradient of the outputs
@@ -43,7 +43,7 @@ def make(scheme: Scheme) -> Tree:
   }
 
 
-def context_of(scheme: Scheme, arrays: Tree) -> Context:
+def context_of(scheme: CallScheme, arrays: Tree) -> Context:
   """Returns the context of the call: three kinds of texts, and hooks' token data."""
   position = Bound(scheme.encoding, arrays["params"])
   variant = BoundVariant(scheme.variant, arrays["variant_params"])
@@ -58,7 +58,7 @@ def context_of(scheme: Scheme, arrays: Tree) -> Context:
   return Context(q_at, k_at, position, scale, variant)
 
 
-def texts(scheme: Scheme) -> Coords:
+def texts(scheme: CallScheme) -> Coords:
   """Returns coordinates of the keys: causal, packed and padded, bidirectional.
 
   Texts that share their coordinates are two packed ones.
@@ -84,7 +84,7 @@ def _initial(part: Any, dims: Any) -> dict[str, np.ndarray]:
   return {name: np.asarray(x) for name, x in found.items()}
 
 
-def _values(shapes: Shapes, initial: Tree, random: np.random.Generator) -> Tree:
+def _values(shapes: ParamShapes, initial: Tree, random: np.random.Generator) -> Tree:
   """Returns arrays near their initial values, zeros moved too, or random ones."""
   arrays = {}
   for name, shape, dtype in shapes:
