@@ -5,9 +5,11 @@ import math
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
 from transformer_jax.axes import axes_of
 from transformer_jax.devices import gather_matrix, platform, text_parts
+from transformer_jax.remat import PRODUCT
 
 
 def project(x: jax.Array, w: jax.Array, inputs: int, name: str = "") -> jax.Array:
@@ -23,12 +25,12 @@ def project(x: jax.Array, w: jax.Array, inputs: int, name: str = "") -> jax.Arra
   attention reads, where a flat result would be copied.
   """
   if platform() != "cpu":
-    return _product(x, w, inputs, axes_of(name))
+    return checkpoint_name(_product(x, w, inputs, axes_of(name)), PRODUCT)
   tokens, inward, outward = x.shape[:-inputs], w.shape[:inputs], w.shape[inputs:]
   size = math.prod(inward)
   together = (-1,) if text_parts() == 1 else tokens
   y = _product(x.reshape(*together, size), w.reshape(size, -1), 1)
-  return y.reshape(*tokens, *outward)
+  return checkpoint_name(y.reshape(*tokens, *outward), PRODUCT)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))

@@ -15,6 +15,10 @@ SAVEABLE = (
   *("everything_saveable", "nothing_saveable"),
 )
 POLICIES = (NONE, FULL, *SAVEABLE)
+# Name of what products of tokens with weights return. They have gradients of their own,
+# in which policies see no product: those that keep products keep this name.
+PRODUCT = "product"
+KEEP_PRODUCTS = ("dots_saveable", "dots_with_no_batch_dims_saveable")
 # Values of before there were names; a flag has them as texts.
 FORMER = {False: NONE, True: FULL, "False": NONE, "True": FULL}
 FORMER |= {"false": NONE, "true": FULL}
@@ -39,4 +43,9 @@ def policy(name: str) -> Callable[..., bool] | None:
   """Returns the policy of `jax.checkpoint` of a name; None: nothing is kept."""
   import jax
 
-  return getattr(jax.checkpoint_policies, name) if name in SAVEABLE else None
+  policies = jax.checkpoint_policies
+  found = getattr(policies, name) if name in SAVEABLE else None
+  if name in KEEP_PRODUCTS:
+    products = policies.save_only_these_names(PRODUCT)
+    return policies.save_from_both_policies(found, products)
+  return found

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from transformer_jax import matmul
+from transformer_jax import matmul, remat
 from transformer_jax.devices import gather_matrix
 from transformer_jax.matmul import across, project
 from transformer_jax.training import sharding
@@ -92,6 +92,24 @@ def test_a_matrix_is_whole_along_fsdp_and_split_along_tensor(
   assert "fsdp" in spec.spec and tuple(whole.sharding.spec) == want
   for ours, theirs in zip(got, alone, strict=True):
     np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("platform", ["cpu", "tpu"])
+def test_policies_that_keep_products_compute_none_again(platform, monkeypatch):
+  monkeypatch.setattr(matmul, "platform", lambda: platform)
+  x, w, _ = inputs((35, 6), (6, 4), 1, "float32")
+
+  def count(name):
+    def layer(x, w):
+      return jnp.sin(project(jnp.sin(project(x, w, 1)), w.T, 1)).sum()
+
+    kept = jax.checkpoint(layer, policy=remat.policy(name))
+    return str(jax.make_jaxpr(jax.grad(kept, (0, 1)))(x, w)).count("dot_general")
+
+  products = 2 * 3  # forward, and two gradients of each
+  assert count("full") == products + 2
+  for name in remat.KEEP_PRODUCTS:
+    assert count(name) == products
 
 
 def test_no_product_of_bfloat16_training_has_float32_operands():

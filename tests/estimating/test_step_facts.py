@@ -107,6 +107,7 @@ def test_of_a_step_each_fact_is_that_of_its_text():
   line = "transformer_jax/positions/rope.py:119"  # called by flax, which is not ours
   assert copy == LargeCopy("f32[2048,4096]", line, 1, pytest.approx(moved))
   assert found.copied_gb == pytest.approx(moved)
+  assert facts(TEXT, steps=1).copies[0].times == 2
   sent = 64 * 64 * 2
   assert found.overlap["collective-permute"] == Overlap(2 * sent, sent)
   assert found.overlap["all-reduce"] == Overlap(64 * 4 * 1.5, 0)
