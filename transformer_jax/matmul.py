@@ -11,6 +11,8 @@ from transformer_jax.axes import axes_of
 from transformer_jax.devices import gather_matrix, platform, text_parts
 from transformer_jax.remat import PRODUCT
 
+LANES = 128  # columns of a TPU's tile of memory
+
 
 def project(x: jax.Array, w: jax.Array, inputs: int, name: str = "") -> jax.Array:
   """Returns x contracted over its last `inputs` axes with the first of w.
@@ -21,8 +23,8 @@ def project(x: jax.Array, w: jax.Array, inputs: int, name: str = "") -> jax.Arra
   In the dtype of x, accumulated in float32. On a CPU tokens are flattened into one
   axis, and weights into two: XLA fuses two axes better than three. Not the tokens where
   devices split texts: XLA could not split that axis, and would send all tokens to every
-  device. On accelerators all axes stay: their products write heads in the order that
-  attention reads, where a flat result would be copied.
+  device. On accelerators tokens stay, and heads are as attention's kernel reads them:
+  flat if of 128 columns, else apart, for the compiler to order. Others are copied.
   """
   if platform() != "cpu":
     return checkpoint_name(_product(x, w, inputs, axes_of(name)), PRODUCT)
@@ -36,9 +38,23 @@ def project(x: jax.Array, w: jax.Array, inputs: int, name: str = "") -> jax.Arra
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _product(x, w, inputs, letters=""):
   """Returns x contracted over its last `inputs` axes with the first of w."""
+  tokens, outward = x.shape[: x.ndim - inputs], w.shape[inputs:]
   w = gather_matrix(w.astype(x.dtype), letters)
+  if _heads_are_columns(w, inputs):
+    x, w, inputs = x.reshape(*tokens, -1), _matrix(w, inputs), 1
   last = tuple(range(x.ndim - inputs, x.ndim))
-  return _dot(x, w, last, tuple(range(inputs))).astype(x.dtype)
+  y = _dot(x, w, last, tuple(range(inputs))).astype(x.dtype)
+  return y.reshape(*tokens, *outward)
+
+
+def _heads_are_columns(w, inputs) -> bool:
+  """Returns whether weights have an axis of heads, each of whole tiles of a TPU."""
+  width = w.shape[-1] if inputs == 1 else w.shape[inputs - 1]
+  return w.ndim == 3 and width % LANES == 0
+
+
+def _matrix(w, inputs):
+  return w.reshape(math.prod(w.shape[:inputs]), -1)
 
 
 def _save(x, w, inputs, letters):
@@ -53,13 +69,19 @@ def _gradients(inputs, letters, residuals, d_y):
   first, because XLA on CPUs transposes the first at up to half the time.
   """
   x, w = residuals
-  tokens = x.ndim - inputs
-  outward = tuple(range(tokens, d_y.ndim)), tuple(range(inputs, w.ndim))
+  shape, tokens = x.shape, x.ndim - inputs
   whole = gather_matrix(w.astype(d_y.dtype), letters)
-  d_x = _dot(d_y, whole, *outward).astype(x.dtype)
+  flat = _heads_are_columns(w, inputs)
+  if flat:
+    x, d_y = (each.reshape(*shape[:tokens], -1) for each in (x, d_y))
+    whole, inputs = _matrix(whole, inputs), 1
+  outward = tuple(range(tokens, d_y.ndim)), tuple(range(inputs, whole.ndim))
+  d_x = _dot(d_y, whole, *outward).astype(x.dtype).reshape(shape)
+  d_w = across(x, d_y, tokens)
+  if flat:  # the barrier keeps XLA from giving heads an axis again, for which it copies
+    d_w = jax.lax.optimization_barrier(d_w).reshape(w.shape)
   # Summed over devices whole, of which each keeps its part: one reduce-scatter.
-  d_w = gather_matrix(across(x, d_y, tokens), letters)
-  return d_x, d_w.astype(w.dtype)
+  return d_x, gather_matrix(d_w, letters).astype(w.dtype)
 
 
 _product.defvjp(_save, _gradients)

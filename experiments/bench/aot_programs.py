@@ -125,7 +125,9 @@ def _splash(case: Case, shape: Any) -> Any:
   )
 
   names = [x.name for x in dataclasses.fields(kernel.BlockSizes)]
-  blocks = {name: SPLASH_TILE for name in names if name.startswith("block")}
+  blocks: dict[str, Any] = {
+    name: SPLASH_TILE for name in names if name.startswith("block")
+  }
   mask = masks.MultiHeadMask([masks.CausalMask((case.L, case.L))] * H)
   attend = kernel.make_splash_mha(
     mask, head_shards=1, q_seq_shards=1, block_sizes=kernel.BlockSizes(**blocks)

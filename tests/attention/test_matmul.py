@@ -11,6 +11,7 @@ from transformer_jax.matmul import across, project
 from transformer_jax.training import sharding
 
 SHAPES = [((5, 7, 6), (6, 3, 4), 1), ((5, 7, 6, 4), (6, 4, 3), 2), ((35, 2), (2, 9), 1)]
+SHAPES += [((2, 3, 6), (6, 2, 128), 1), ((2, 3, 2, 128), (2, 128, 6), 2)]  # flat heads
 
 
 def inputs(x_shape, w_shape, inputs, dtype):

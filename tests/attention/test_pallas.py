@@ -71,7 +71,10 @@ def test_the_gpu_kernel_gives_the_dense_answer_and_all_gradients(name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted({*ACTING} - {*QUICK}))
 def test_every_other_encoding_in_the_tpu_kernel(name):
-  equal(TPU, positions.build(name), [MODES[kind] for kind in KINDS])
+  # Beyond its table tupe is NaN; cpb as in the GPU kernel, below.
+  spec = {"tupe": "tupe(max_positions=512)"}.get(name, name)
+  atol = 2e-5 if name == "cpb" else 1e-5
+  equal(TPU, positions.build(spec), [MODES[kind] for kind in KINDS], atol)
 
 
 @pytest.mark.slow

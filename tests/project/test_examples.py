@@ -23,7 +23,7 @@ WITHOUT = {
   "CannotLower", "TableLookup", "ScoreProgram", "Residuals", "Grads", "Sizes", "Given",
   "ScoreTerm", "MaskTerm", "ValuesTerm", "LogitsTerm", "TPUBackend", "TileGrid",
   # transformer_jax/attention/cores
-  "Scheme", "LocalQueries", "TravellingKeys",
+  "Scheme", "LocalQueries", "TravellingKeys", "GridStep",
   # transformer_jax/attention/variants/probe
   "VariantFindings", "VariantShapes",
   # transformer_jax/evaluation

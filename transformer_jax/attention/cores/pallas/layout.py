@@ -183,7 +183,8 @@ SAMPLES = 4
 def _sample(L, size):
   """Returns coordinates of the first, the last and two more tokens of each block."""
   inside = np.linspace(0, size - 1, SAMPLES).astype(np.int32)
-  order_BL = (np.arange(0, L, size, dtype=np.int32)[:, None] + inside).reshape(1, -1)
+  starts = np.arange(0, L, size, dtype=np.int32)[:, None]
+  order_BL: Any = (starts + inside).reshape(1, -1)
   return Coords(order_BL, order_BL, order_BL, np.ones_like(order_BL))
 
 
