@@ -11,6 +11,7 @@ import dataclasses
 import numbers
 from typing import Any
 
+from transformer_jax.spec import SpecError
 from transformer_jax.spec.former_arguments import explain_arguments
 
 MISSING: Any = None  # of a required size; `__post_init__` names it
@@ -36,6 +37,20 @@ def whole(value: Any, least: int) -> bool:
   """
   is_whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
   return is_whole and int(value) >= least
+
+
+def check_whole(part: Any, /, **least: int) -> None:
+  """Raises SpecError unless arguments of a part are whole numbers of at least `least`.
+
+  part    has a name
+  least   of each argument, by its name
+  """
+  for argument, smallest in least.items():
+    value = getattr(part, argument)
+    if not whole(value, smallest):
+      raise SpecError(
+        f"{part.name}: {argument} is {value!r}; write a whole number from {smallest}"
+      )
 
 
 @explain_arguments(N="an Architecture has the number of layers, as in decoders=2")

@@ -53,7 +53,8 @@ def check_members(thing: Any, base: type, by_name: Iterable = (), **optional: An
   by_name    arguments that are passed to hooks by name
   optional   functions with the signatures of hooks that the base does not define
   """
-  ours = [c for c in type(thing).__mro__ if issubclass(c, base) and not outside(c)]
+  related = [c for c in type(thing).__mro__ if issubclass(c, base) or c in base.__mro__]
+  ours = [c for c in related if c is not object and not outside(c)]
   known: dict[str, str] = {}
   for cls in reversed(ours):
     known |= members(cls)
@@ -78,14 +79,16 @@ def check_members(thing: Any, base: type, by_name: Iterable = (), **optional: An
 
 
 def members(cls: type) -> dict[str, str]:
-  """Returns the public members of a class: {name: HOOK or VALUE}."""
-  found, types = {}, getattr(cls, "__annotations__", {})
-  for name in (*types, *vars(cls)):
-    is_hook = inspect.isfunction(vars(cls).get(name)) or "Callable" in str(
-      types.get(name)
-    )
-    if not name.startswith("_"):
-      found[name] = HOOK if is_hook else VALUE
+  """Returns the public members of a class and its bases: {name: HOOK or VALUE}."""
+  found: dict[str, str] = {}
+  for base in reversed(cls.__mro__[:-1]):
+    own, types = vars(base), vars(base).get("__annotations__", {})
+    for name in (*types, *own):
+      if not name.startswith("_"):
+        is_hook = inspect.isfunction(own.get(name)) or "Callable" in str(
+          types.get(name)
+        )
+        found[name] = HOOK if is_hook else VALUE
   return found
 
 

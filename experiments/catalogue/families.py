@@ -11,8 +11,8 @@ from transformer_jax import interop
 from transformer_jax.attention import attentions
 from transformer_jax.attention.variants.variant_sum import Sum
 from transformer_jax.interop.harmless import REASONS
+from transformer_jax.interop.hf_activations import ACTIVATIONS, GATED
 from transformer_jax.interop.hf_config import HFConfig
-from transformer_jax.interop.hf_family import ACTIVATIONS, GATED
 from transformer_jax.interop.rotary import SCALINGS
 from transformer_jax.models import Architecture
 from transformer_jax.models.feature_norms import norms

@@ -42,7 +42,7 @@ def _model() -> ConfigDict:
   model.head_width = 0  # (K); 0: width / heads
   model.feedforward = 256  # hidden units of each layer (F); 0, recurrent: none
   model.feedforward_bias = False  # its projections add learned vectors
-  model.feedforward_kind = "dense"  # experts(8, 2): see models/feedforward_kinds.py
+  model.feedforward_kind = "dense"  # experts(8, 2): see models/feedforward_kinds
   model.activation = "gelu"  # relu, gelu, swiglu: see transformer_jax/models/layers.py
   model.convolution = "none"  # canon('ABCD'): along the text, see models/canon.py
   model.norm = "rmsnorm"  # layernorm, batchnorm, none: see models/feature_norms.py

@@ -114,7 +114,10 @@ def test_a_cache_has_the_axes_of_its_state(mixer):
   _, after = jax.eval_shape(
     lambda cache: step(mixer, TEXT_BLD[:, :1], coords.consecutive(1, 1), cache), cache
   )
-  shapes = lambda tree: jax.tree.map(lambda x: (x.shape, x.dtype), tree)
+
+  def shapes(tree):
+    return jax.tree.map(lambda x: (x.shape, x.dtype), tree)
+
   assert shapes(after) == shapes(cache)
 
 
@@ -135,12 +138,14 @@ def test_gradients_on_a_mesh_that_splits_parameters(mixer):
   def loss(params, x_BLD):
     return jnp.sum(jnp.sin(mixer.mixed_by_state(params, x_BLD, at)[0]))
 
-  gradients = lambda: jax.jit(jax.grad(loss))
-  wanted = gradients()(parameters(mixer), TEXT_BLD)
+  def gradients(*args):
+    return jax.jit(jax.grad(loss))(*args)
+
+  wanted = gradients(parameters(mixer), TEXT_BLD)
   mesh = sharding.make_mesh(data=2, tensor=2)
   with jax.set_mesh(mesh):
     params = jax.device_put(parameters(mixer), sharding.split(mesh, parameters(mixer)))
-    found = gradients()(params, sharding.place_rows(mesh, TEXT_BLD))
+    found = gradients(params, sharding.place_rows(mesh, TEXT_BLD))
   for name, slope in wanted.items():
     np.testing.assert_allclose(found[name], slope, rtol=1e-3, atol=1e-3, err_msg=name)
     assert np.any(slope != 0), f"parameter '{name}' has no gradient"

@@ -4,8 +4,8 @@ import importlib
 
 import pytest
 from oracles.attentions import COMPARED, PATTERNS, WEIGHINGS
+from oracles.token_layers import LOOPS
 from registries import SCORED
-from test_projections import LOOPS
 
 SPECS = [*(case.spec for case in WEIGHINGS), *PATTERNS, *LOOPS]
 

@@ -119,8 +119,8 @@ def test_the_choice_does_not_read_the_bias_of_an_encoding():
 @pytest.mark.parametrize(
   ("spec", "says"),
   [
-    ("moba(0)", "block is 0; write a whole number above 0"),
-    ("moba(k=2.5)", "k is 2.5; write a whole number above 0"),
+    ("moba(0)", "block is 0; write a whole number from 1"),
+    ("moba(k=2.5)", "k is 2.5; write a whole number from 1"),
     ("moba + moba(4)", "moba and moba both decide which keys a query selects"),
     ("softpick(0)", "epsilon is 0; write a number above 0"),
   ],

@@ -296,7 +296,7 @@ OWN = {
     ("entmax('a')", "alpha is 'a'"),
     ("entmax(2, learned=True)", "write alpha=1.5"),
     ("talking_heads(False, False)", "set before=True"),
-    ("topk(0)", "k is 0; write a whole number above 0"),
+    ("topk(0)", "k is 0; write a whole number from 1"),
     ("topk(2.5)", "k is 2.5"),
     ("topk + cog", "topk and cog both decide how scores become weights"),
     ("sinks + softmax_one", "sinks and softmax_one both decide how scores"),

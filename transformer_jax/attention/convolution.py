@@ -148,14 +148,19 @@ def _in_rows(ends: Recent) -> Recent:
 
 def check_options(part: Any) -> None:
   """Raises SpecError where a part's `kernel` or `activation` is impossible."""
+  check_kernel(part)
+  if part.activation not in ACTIVATIONS:
+    raise SpecError(
+      f"{part.name}: activation is {part.activation!r}; write none or silu"
+    )
+
+
+def check_kernel(part: Any) -> None:
+  """Raises SpecError where a part's `kernel` is no number of tokens."""
   if not whole(part.kernel, 1):
     raise SpecError(
       f"{part.name}: kernel is {part.kernel!r}; write how many tokens it reads, as in"
       f" {part.name}(kernel=4)"
-    )
-  if part.activation not in ACTIVATIONS:
-    raise SpecError(
-      f"{part.name}: activation is {part.activation!r}; write none or silu"
     )
 
 

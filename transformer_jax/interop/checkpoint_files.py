@@ -150,3 +150,16 @@ def _read(path, file):
       )
     if part.get_dtype() in DTYPES:
       yield name, file.get_tensor(name).astype(np.float32, copy=False)
+
+
+def joined(tensors: Tensors, new: str, parts: tuple[str, ...]) -> Tensors:
+  """Returns tensors, those whose names end in `parts` as one, which ends in `new`."""
+  starts = [n.removesuffix(parts[0]) for n in tensors if n.endswith(parts[0])]
+  for start in starts:
+    names = [start + part for part in parts]
+    alike = {tensors[n].shape[1:] for n in names if n in tensors and tensors[n].ndim}
+    if all(name in tensors for name in names) and len(alike) == 1:
+      whole = np.concatenate([tensors[name] for name in names])
+      tensors = {n: x for n, x in tensors.items() if n not in names}
+      tensors = tensors | {start + new: whole}
+  return tensors

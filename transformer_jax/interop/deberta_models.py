@@ -2,7 +2,8 @@
 
 from transformer_jax.interop import names
 from transformer_jax.interop.bert import Bert, encoder_outputs, head, layers
-from transformer_jax.interop.hf_family import ACTIVATIONS, families
+from transformer_jax.interop.hf_activations import ACTIVATIONS
+from transformer_jax.interop.hf_family import families
 from transformer_jax.interop.outputs import of_texts
 from transformer_jax.positions import positions
 

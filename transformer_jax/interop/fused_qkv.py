@@ -3,7 +3,8 @@
 from transformer_jax.attention import attentions
 from transformer_jax.interop import names
 from transformer_jax.interop.harmless import HARMLESS
-from transformer_jax.interop.hf_family import ACTIVATIONS, RENAMED, HFFamily, families
+from transformer_jax.interop.hf_activations import ACTIVATIONS
+from transformer_jax.interop.hf_family import RENAMED, HFFamily, families
 from transformer_jax.interop.rotary import rope
 from transformer_jax.interop.table import NameTable
 from transformer_jax.models.embeddings import TokenEmbedding

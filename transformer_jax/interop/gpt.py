@@ -2,7 +2,8 @@
 
 from transformer_jax.attention import attentions
 from transformer_jax.interop import names
-from transformer_jax.interop.hf_family import ACTIVATIONS, HFFamily, families
+from transformer_jax.interop.hf_activations import ACTIVATIONS
+from transformer_jax.interop.hf_family import HFFamily, families
 from transformer_jax.interop.layer_types import turns
 from transformer_jax.models.embeddings import TokenEmbedding
 from transformer_jax.models.feature_norms import LayerNorm

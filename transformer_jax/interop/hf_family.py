@@ -9,45 +9,14 @@ import numpy as np
 
 from transformer_jax.attention import Core
 from transformer_jax.axes import Dims
-from transformer_jax.interop.checkpoint_files import Config, Tensors
+from transformer_jax.interop.checkpoint_files import Config, Tensors, joined
 from transformer_jax.interop.harmless import HARMLESS
 from transformer_jax.interop.hf_config import HFConfig
 from transformer_jax.interop.outputs import SCORE, WRITER, Output, bare, marked
 from transformer_jax.interop.table import Names, NameTable, of_layers
 from transformer_jax.models import Architecture, Transformer
-from transformer_jax.models.layers import (
-  GeGLU,
-  Gelu,
-  QuickGelu,
-  Relu,
-  ReluSquared,
-  Silu,
-  SwiGLU,
-  Tanh,
-)
 from transformer_jax.models.param_tree import flat
 from transformer_jax.spec import Registry
-
-ACTIVATIONS = {
-  "gelu": Gelu(approximate=False),
-  "gelu_new": Gelu(),
-  "gelu_fast": Gelu(),
-  "gelu_pytorch_tanh": Gelu(),
-  "quick_gelu": QuickGelu(),
-  "relu": Relu(),
-  "relu2": ReluSquared(),
-  "silu": Silu(),
-  "swish": Silu(),
-  "tanh": Tanh(),
-}
-GATED = {
-  "gelu": GeGLU(approximate=False),
-  "gelu_new": GeGLU(),
-  "gelu_pytorch_tanh": GeGLU(),
-  "silu": SwiGLU(),
-  "swish": SwiGLU(),
-}
-
 
 # Names of a norm's parameters in older releases, as in the checkpoints of BERT.
 RENAMED = {
@@ -261,19 +230,6 @@ class HFFamily:
 
 
 families = Registry("family of models", HFFamily)
-
-
-def joined(tensors: Tensors, new: str, parts: tuple[str, ...]) -> Tensors:
-  """Returns tensors, those whose names end in `parts` as one, which ends in `new`."""
-  starts = [n.removesuffix(parts[0]) for n in tensors if n.endswith(parts[0])]
-  for start in starts:
-    names = [start + part for part in parts]
-    alike = {tensors[n].shape[1:] for n in names if n in tensors and tensors[n].ndim}
-    if all(name in tensors for name in names) and len(alike) == 1:
-      whole = np.concatenate([tensors[name] for name in names])
-      tensors = {n: x for n, x in tensors.items() if n not in names}
-      tensors = tensors | {start + new: whole}
-  return tensors
 
 
 def shapes(arch: Architecture) -> dict[str, tuple[int, ...]]:

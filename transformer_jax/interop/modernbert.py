@@ -3,8 +3,9 @@
 from transformer_jax.attention import attentions
 from transformer_jax.interop import names
 from transformer_jax.interop.bert import head
+from transformer_jax.interop.hf_activations import ACTIVATIONS, GATED
 from transformer_jax.interop.hf_config import HFConfig
-from transformer_jax.interop.hf_family import ACTIVATIONS, GATED, HFFamily, families
+from transformer_jax.interop.hf_family import HFFamily, families
 from transformer_jax.interop.layer_types import (
   FULL,
   LOCAL,

@@ -1,7 +1,8 @@
 """nanochat: Llama's layers with norms without weights and a squared ReLU."""
 
 from transformer_jax.interop import names
-from transformer_jax.interop.hf_family import ACTIVATIONS, families
+from transformer_jax.interop.hf_activations import ACTIVATIONS
+from transformer_jax.interop.hf_family import families
 from transformer_jax.interop.llama import LAYER, THEIRS, LlamaLike
 from transformer_jax.interop.outputs import WRITER, bare
 from transformer_jax.interop.rotary import rope

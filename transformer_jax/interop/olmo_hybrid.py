@@ -5,7 +5,8 @@ from transformer_jax.interop.checkpoint_files import Tensors
 from transformer_jax.interop.hf_family import families
 from transformer_jax.interop.hybrid import LINEAR, Hybrid
 from transformer_jax.interop.layer_types import FULL, cycle, layer_kinds
-from transformer_jax.interop.llama import LAYER, THEIRS, LlamaLike, Olmo2
+from transformer_jax.interop.llama import LAYER, THEIRS, LlamaLike
+from transformer_jax.interop.olmo import Olmo2
 from transformer_jax.interop.rotary import rope
 from transformer_jax.models.layers import SwiGLU
 from transformer_jax.models.residual import PreNorm, UpdateNorm

@@ -4,7 +4,8 @@ import numpy as np
 
 from transformer_jax.attention import attentions
 from transformer_jax.interop import names
-from transformer_jax.interop.hf_family import ACTIVATIONS, GATED, HFFamily, families
+from transformer_jax.interop.hf_activations import ACTIVATIONS, GATED
+from transformer_jax.interop.hf_family import HFFamily, families
 from transformer_jax.interop.outputs import Output, bare
 from transformer_jax.models.embeddings import TokenEmbedding
 from transformer_jax.models.feature_norms import RMSNorm

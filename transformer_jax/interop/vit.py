@@ -4,7 +4,8 @@ import math
 
 from transformer_jax.attention import attentions
 from transformer_jax.interop import names
-from transformer_jax.interop.hf_family import ACTIVATIONS, RENAMED, HFFamily, families
+from transformer_jax.interop.hf_activations import ACTIVATIONS
+from transformer_jax.interop.hf_family import RENAMED, HFFamily, families
 from transformer_jax.interop.outputs import bare, labels, of_tokens
 from transformer_jax.models.embeddings import PatchEmbedding
 from transformer_jax.models.feature_norms import LayerNorm

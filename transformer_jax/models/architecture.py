@@ -1,17 +1,17 @@
 """Architecture of a Transformer: its sizes and the choice for each of its parts."""
 
 import dataclasses
-from collections.abc import Iterator
 from typing import Any
 
 from transformer_jax import remat
-from transformer_jax.attention import Core, Mixer, Variant, attentions
+from transformer_jax.attention import Core, Variant, attentions
 from transformer_jax.attention.cores import cores
 from transformer_jax.attention.mixers import mixer_probe
 from transformer_jax.attention.variants import probe as attention_probe
 from transformer_jax.axes import Dims, whole
 from transformer_jax.batch_part import BatchPart
-from transformer_jax.models.canon import FEEDFORWARD, QKV, UNITS, convolutions
+from transformer_jax.models.architecture_checks import check
+from transformer_jax.models.canon import convolutions
 from transformer_jax.models.compatibility import form
 from transformer_jax.models.embeddings import embeddings
 from transformer_jax.models.feature_norms import norms
@@ -20,7 +20,6 @@ from transformer_jax.models.heads import heads
 from transformer_jax.models.layers import activations
 from transformer_jax.models.residual import placements
 from transformer_jax.positions import PositionalEncoding, positions, probe
-from transformer_jax.positions.shared.schedule import encode_alike
 from transformer_jax.spec import Registry, SpecError
 from transformer_jax.spec.former_arguments import explain_arguments
 
@@ -125,28 +124,7 @@ class Architecture:
       probe.check(self.position, dims)
       attention_probe.check(self.attention, dims)
     mixer_probe.check(self.attention)
-    self._check_stacks()
-    self._check_heads()
-    self._check_mixers()
-    self._check_convolution()
-    self._check_carry()
-    self._check_experts()
-    if self.classes and self.tied:
-      raise ValueError(
-        "an output of classes has no tokens whose embedding it could read; write"
-        " tied=False"
-      )
-    if self.head.pooled and self.decoders:
-      raise ValueError(
-        "a decoder's tokens have not read what follows them, so that their mean is no"
-        " output for each of them; write head=linear, or kind=encoder"
-      )
-    if self.reads_batch and self.decoders:
-      raise ValueError(
-        "batchnorm in a causal decoder would tell a token of later ones by the batch's"
-        " statistics, which decoding does not have; write norm=layernorm, or"
-        " kind=encoder"
-      )
+    check(self)
 
   def _check_numbers(self) -> None:
     """Raises ValueError for an impossible number of layers, switch, rate or dtype."""
@@ -167,130 +145,6 @@ class Architecture:
         raise ValueError(f"{name} is {rate!r}; write a number from 0 to below 1")
     if self.dtype not in DTYPES:
       raise ValueError(f"dtype is {self.dtype!r}; write one of {', '.join(DTYPES)}")
-
-  def _sizes_of_stacks(self) -> tuple[tuple[int, Dims], ...]:
-    """Returns the layers and sizes of both stacks."""
-    of_decoder = self.decoder_dims or self.dims
-    return (self.encoders, self.dims), (self.decoders, of_decoder)
-
-  def _check_heads(self) -> None:
-    """Raises ValueError where the attention of a layer does not fit its sizes."""
-    for layers, dims in self._sizes_of_stacks():
-      for n in range(layers):
-        variant = self.attention.layer(n)
-        fits = (
-          variant.check if isinstance(variant, Mixer) else variant.projections().fit
-        )
-        try:
-          fits(dims)
-        except ValueError as error:
-          raise ValueError(f"attention={variant.name}: {error}") from error
-
-  def _check_mixers(self) -> None:
-    """Raises ValueError for an encoding that acts in attention, where there is none."""
-    layers = [self.attention.layer(n) for n in range(self.decoders)]
-    alone = layers and all(layer.mixer for layer in layers)
-    idle = type(self.position) is not PositionalEncoding
-    if alone and idle and not self.position.overrides("embed"):
-      raise ValueError(
-        f"position={self.position.name}: {layers[0].name} reads no positional encoding,"
-        " and no other layer does; write position=none, or attention in some layers, as"
-        f" attention=alternate({layers[0].name}, multihead, 4)"
-      )
-
-  def _check_carry(self) -> None:
-    """Raises ValueError where a layer reads what no earlier one hands on."""
-    for layers in (self.encoders, self.decoders):
-      writers: dict[str, int] = {}
-      for n in range(layers):
-        variant = self.attention.layer(n)
-        if variant.kv_from:
-          self._check_reader(variant, n, writers.get(variant.kv_from))
-        if variant.kv_as:
-          writers[variant.kv_as] = n
-        if variant.reads_tokens and not self.embedding.table:
-          raise ValueError(
-            f"attention={variant.name} reads the ids of tokens, and this model's"
-            " embedding reads none; use another attention, or embedding=tokens"
-          )
-
-  def _check_reader(self, variant: Variant, n: int, writer: int | None) -> None:
-    """Raises ValueError for a layer whose keys are written nowhere, or turned apart."""
-    if writer is None:
-      raise ValueError(
-        f"attention={variant.name}: layer {n} reads the keys and values"
-        f" '{variant.kv_from}', which no earlier layer writes; let an earlier one"
-        " write them"
-      )
-    own, other = (self.position.layer(layer) for layer in (n, writer))
-    turned = own.overrides("rotate") or own.overrides("transform_qk")
-    alike = encode_alike(own, other, self.dims)
-    if not alike or (turned and own.per_layer):
-      raise ValueError(
-        f"attention={variant.name}: layer {n} reads the keys of layer {writer}, which"
-        f" {self.position.name} encodes in another way; use one encoding for both, as"
-        " position=rope"
-      )
-
-  def _check_convolution(self) -> None:
-    """Raises ValueError for a convolution at a place that the layers do not have."""
-    places = self.convolution.places
-    for reason in self._idle_places() if places else ():
-      raise ValueError(f"convolution={self.convolution.name}('{places}'): {reason}")
-
-  def _idle_places(self) -> Iterator[str]:
-    """Yields why a convolution along the text does not fit the layers."""
-    if self.encoders or self.prefix:
-      yield (
-        "it reads the tokens before each token, and an encoder or a prefix looks both"
-        " ways; use a decoder alone, or convolution=none"
-      )
-      return
-    layers, convolution = range(self.decoders), self.convolution
-    kinds = [self.feedforward_kind.layer(n) for n in layers]
-    experts = any(kind.experts for kind in kinds)
-    if QKV in convolution.places:
-      try:
-        own = [convolution.variant(self.attention.layer(n)).convolves for n in layers]
-      except SpecError as error:
-        yield f"place {QKV}: {error}; or leave {QKV} out"
-        return
-      if not any(own):
-        yield f"no layer has attention for place {QKV}; leave {QKV} out"
-    if not (self.dims.F or experts) and {FEEDFORWARD, UNITS} & {*convolution.places}:
-      yield f"there is no feed-forward part; leave {FEEDFORWARD} and {UNITS} out"
-    if experts and UNITS in convolution.places:
-      yield f"experts have no convolutions on their hidden units; leave {UNITS} out"
-
-  def _check_experts(self) -> None:
-    """Raises ValueError for experts without hidden units."""
-    for layers, dims in self._sizes_of_stacks():
-      kinds = [self.feedforward_kind.layer(n) for n in range(layers)]
-      if not dims.F and any(kind.experts and not kind.width for kind in kinds):
-        raise ValueError(
-          "feedforward_kind: experts without hidden units; write width=64 in experts,"
-          " or F above 0 (model.feedforward in a config)"
-        )
-
-  def _check_stacks(self) -> None:
-    """Raises ValueError without layers, or where a decoder cannot read the encoder."""
-    if not (self.encoders or self.decoders):
-      raise ValueError("a model without layers; write decoders=6, or encoders=6")
-    if self.prefix and not self.decoders:
-      raise ValueError("prefix=True is of a decoder's text; write decoders=6 too")
-    if self.decoder_dims is None:
-      return
-    if not (self.encoders and self.decoders):
-      raise ValueError(
-        "a model of one stack has one set of sizes; leave those of the decoder out"
-      )
-    for letter in "VDL":
-      here, there = (getattr(x, letter) for x in (self.decoder_dims, self.dims))
-      if here != there:
-        raise ValueError(
-          f"the decoder's {letter} is {here} and the encoder's {there}; stacks may"
-          " differ in their heads (H, K) and feed-forward units (F) alone"
-        )
 
   @property
   def of_decoder(self) -> "Architecture":

@@ -1,8 +1,6 @@
 """Bound encodings: parameters included, one-head hooks lifted to batches and heads."""
 
 import dataclasses
-from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +8,14 @@ import jax.numpy as jnp
 from transformer_jax.axes import Dims, axes_of
 from transformer_jax.positions.base import Params, PositionalEncoding, Tile
 from transformer_jax.positions.coords import Coords
+from transformer_jax.positions.lifting import (
+  by_head,
+  head_axes,
+  heads_first,
+  over_batch,
+  over_heads,
+  score_by_head,
+)
 
 
 @jax.tree_util.register_dataclass
@@ -136,15 +142,15 @@ class Bound:
     """Returns the bias b_BHLM; its batch axis is as long as that of the positions."""
     if self.encoding.bias is None:
       return 0.0
-    heads = _over_heads(self.encoding.bias, self.params, self.head_axes)
-    return _over_batch(heads, (), (pos_BL, pos_BM))
+    heads = over_heads(self.encoding.bias, self.params, self.head_axes)
+    return over_batch(heads, (), (pos_BL, pos_BM))
 
   def mask(self, pos_BL: jax.Array, pos_BM: jax.Array) -> jax.Array | bool:
     """Returns mask_BHLM, the keys that each head attends to; True: any."""
     if self.encoding.mask is None:
       return True
-    heads = _over_heads(self.encoding.mask, self.params, self.head_axes)
-    return _over_batch(heads, (), (pos_BL, pos_BM))
+    heads = over_heads(self.encoding.mask, self.params, self.head_axes)
+    return over_batch(heads, (), (pos_BL, pos_BM))
 
   def full_scores(
     self,
@@ -172,8 +178,8 @@ class Bound:
       pos_L=q_at.pos_BL,
       pos_M=k_at.pos_BL,
       mask_LM=mask_BLM,
-      q_data=_heads_first(q_at.data),
-      k_data=_heads_first(k_at.data),
+      q_data=heads_first(q_at.data),
+      k_data=heads_first(k_at.data),
       scale=0.0,
     )
 
@@ -182,7 +188,7 @@ class Bound:
         params, s_HLM, dataclasses.replace(tile, scale=scale)
       )
 
-    return _over_batch(one, (self.params, by_head(scale)), (s_BHLM, tile))
+    return over_batch(one, (self.params, by_head(scale)), (s_BHLM, tile))
 
   def values(
     self, w_BHLM: jax.Array, pos_BL: jax.Array, pos_BM: jax.Array
@@ -191,7 +197,7 @@ class Bound:
     if not self.encoding.overrides("values"):
       return 0.0
     heads = jax.vmap(self.encoding.values, (self.head_axes, 0, None, None))
-    out_BHLK = _over_batch(heads, (self.params,), (w_BHLM, pos_BL, pos_BM))
+    out_BHLK = over_batch(heads, (self.params,), (w_BHLM, pos_BL, pos_BM))
     return jnp.moveaxis(out_BHLK, 1, 2)
 
   @property
@@ -199,99 +205,6 @@ class Bound:
     return head_axes(self.params)
 
 
-def head_axes(params: Params) -> dict[str, int | None]:
-  """Maps each parameter to 0 if it has a slice for each head, else to None."""
-  return {n: 0 if axes_of(n).startswith("H") else None for n in params}
-
-
-def score_by_head(
-  score: Callable[[Params, jax.Array, Tile], jax.Array],
-  params: Params,
-  s_BHLM: jax.Array,
-  q_BLHK: jax.Array,
-  k_BMHK: jax.Array,
-  q_at: Coords,
-  k_at: Coords,
-  mask_BLM: jax.Array,
-  scale: float | jax.Array,
-) -> jax.Array:
-  """Returns s_BHLM after a `score` hook, mapped over heads and batch.
-
-  score    (params, s_LM, tile) -> s_LM, of one head of one sequence
-  params   of the hook's owner; the other arguments are those of `Bound.score`
-  """
-  if mask_BLM.ndim == 4:
-    mask_BLM = jnp.broadcast_to(mask_BLM, s_BHLM.shape)
-  tokens = {
-    "q_LK": q_BLHK, "k_MK": k_BMHK, "pos_L": q_at.pos_BL, "pos_M": k_at.pos_BL,
-    "mask_LM": mask_BLM, "q_data": q_at.data, "k_data": k_at.data,
-  }  # fmt: skip
-  # The axis of heads in each array of a sequence.
-  token_axes = {
-    "q_LK": 1, "k_MK": 1, "pos_L": None, "pos_M": None,
-    "mask_LM": 0 if mask_BLM.ndim == 4 else None,
-    "q_data": {name: _head_axis(name) for name in q_at.data},
-    "k_data": {name: _head_axis(name) for name in k_at.data},
-  }  # fmt: skip
-
-  def one(params, scale, s_LM, tokens):
-    return score(params, s_LM, Tile(**tokens, scale=scale))
-
-  axes = head_axes(params), 0 if jnp.ndim(scale) else None, 0, token_axes
-  return _over_batch(jax.vmap(one, axes), (params, scale), (s_BHLM, tokens))
-
-
 def bind(encoding: PositionalEncoding, params: Params, dims: Dims) -> Bound:
   """Returns the encoding with its parameters and constants."""
   return Bound(encoding, params | encoding.constants(dims))
-
-
-def by_head(scale: float | jax.Array) -> float | jax.Array:
-  """Returns scale_H11 of scale_H, to multiply s_HLM with; a number as it is."""
-  if isinstance(scale, int | float) or scale.ndim == 0:
-    return scale
-  return scale[:, None, None]
-
-
-def _head_axis(name: str) -> int | None:
-  """Returns the axis of heads in token data of one sequence, or None."""
-  axes = axes_of(name).removeprefix("B")
-  return axes.index("H") if "H" in axes else None
-
-
-def _heads_first(data: Params) -> Params:
-  """Returns token data with the axis of heads, if any, after that of the batch."""
-  return {
-    name: jnp.moveaxis(x, axes_of(name).index("H"), 1) if "H" in axes_of(name) else x
-    for name, x in data.items()
-  }
-
-
-def _over_heads(function: Any, params: Params, head_axes: dict[str, int | None]) -> Any:
-  """Maps a function of (params, ...) over heads; without any, the head axis is 1."""
-
-  def mapped(*args: jax.Array) -> jax.Array:
-    if not any(axis == 0 for axis in head_axes.values()):
-      return function(params, *args)[None]
-    axes = (head_axes, *(None for _ in args))
-    return jax.vmap(function, axes)(params, *args)
-
-  return mapped
-
-
-def _over_batch(function: Any, whole: tuple, batched: tuple) -> jax.Array:
-  """Maps over the batch; arrays whose batch axis is 1 are shared, not repeated."""
-  sizes = {x.shape[0] for x in jax.tree.leaves(batched) if jnp.ndim(x)}
-  B = max(sizes)
-  if B == 1:  # `vmap` would batch values that depend on positions alone
-    batched = jax.tree.map(lambda x: x[0] if jnp.ndim(x) else x, batched)
-    return function(*whole, *batched)[None]
-
-  def axis(x):
-    return 0 if jnp.ndim(x) and x.shape[0] == B else None
-
-  def squeeze(x):
-    return x[0] if jnp.ndim(x) and axis(x) is None else x
-
-  in_axes = (*(None for _ in whole), *jax.tree.map(axis, batched))
-  return jax.vmap(function, in_axes)(*whole, *jax.tree.map(squeeze, batched))

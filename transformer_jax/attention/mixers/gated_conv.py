@@ -4,13 +4,12 @@ import dataclasses
 
 import jax
 
+from transformer_jax.attention.convolution import check_kernel
 from transformer_jax.attention.mixers.base import Mixer
+from transformer_jax.attention.mixers.shared import projected
 from transformer_jax.attention.projections import Arrays
 from transformer_jax.attention.variants.base import attentions
-from transformer_jax.axes import whole
 from transformer_jax.initializers import fan_in_uniform
-from transformer_jax.matmul import project
-from transformer_jax.spec import SpecError
 
 INWARD = "write", "read", "value"  # B, C and v
 
@@ -43,11 +42,7 @@ class GatedConv(Mixer):
   bias: bool = False
 
   def __post_init__(self):
-    if not whole(self.kernel, 1):
-      raise SpecError(
-        f"{self.name}: kernel is {self.kernel!r}; write how many tokens it reads, as in"
-        " gated_conv(3)"
-      )
+    check_kernel(self)
 
   def weights(self, dims):
     D = dims.D
@@ -60,7 +55,7 @@ class GatedConv(Mixer):
     return {"mix_FN": fan_in_uniform(key, (dims.D, self.kernel), self.kernel)}
 
   def inputs(self, params, x_BLD):
-    write_BLF, value_BLF = (_project(params, n, x_BLD) for n in ("write", "value"))
+    write_BLF, value_BLF = (_inward(params, n, x_BLD) for n in ("write", "value"))
     return {"value": write_BLF * value_BLF}
 
   def taps(self, params):
@@ -70,12 +65,10 @@ class GatedConv(Mixer):
     return inputs["value"] + params.get("mix_shift_F", 0.0), None
 
   def result(self, params, x_BLD, inputs, o_BLF):
-    return _project(params, "out", _project(params, "read", x_BLD) * o_BLF)
+    o_BLF = _inward(params, "read", x_BLD) * o_BLF
+    return projected(params, "out_FD", "out_shift_D", o_BLF)
 
 
-def _project(params: Arrays, name: str, x: jax.Array) -> jax.Array:
-  """Returns x projected by the weights of a name, and shifted if there is a shift."""
-  axes = "FD" if name == "out" else "DF"
-  y = project(x, params[f"{name}_{axes}"], 1)
-  shift = params.get(f"{name}_shift_{axes[1]}")
-  return y if shift is None else y + shift.astype(y.dtype)
+def _inward(params: Arrays, name: str, x_BLD: jax.Array) -> jax.Array:
+  """Returns x_BLF, one of the projections that tokens enter by."""
+  return projected(params, f"{name}_DF", f"{name}_shift_F", x_BLD)

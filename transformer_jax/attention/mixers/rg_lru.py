@@ -11,10 +11,10 @@ from transformer_jax.attention.mixers.shared import (
   check_convolution,
   check_sizes,
   first_taps,
+  projected,
 )
 from transformer_jax.attention.projections import Arrays, Weights
 from transformer_jax.attention.variants.base import attentions
-from transformer_jax.matmul import project
 
 INWARD = "value", "gate"
 GATES = "recurrence", "input"  # r and i
@@ -83,7 +83,7 @@ class RGLRU(Mixer):
     return blocks | rate | first_taps(keys[3], {"mix_HEN": (H, E)}, self.convolution)
 
   def inputs(self, params, x_BLD):
-    return {"value": _projected(params, "value", x_BLD)}
+    return {"value": _inward(params, "value", x_BLD)}
 
   def taps(self, params):
     return {"value": params["mix_HEN"]} if "mix_HEN" in params else {}
@@ -102,15 +102,14 @@ class RGLRU(Mixer):
     return elementwise(jnp.where(first_BL11, -jnp.inf, decay_BLHE), value_BLHE, state)
 
   def result(self, params, x_BLD, inputs, o_BLHE):
-    gate_BLHE = jax.nn.gelu(_projected(params, "gate", x_BLD), approximate=True)
-    y_BLD = project(o_BLHE * gate_BLHE, params["out_HED"], 2)
-    return y_BLD + params.get("out_shift_D", jnp.zeros(())).astype(y_BLD.dtype)
+    gate_BLHE = jax.nn.gelu(_inward(params, "gate", x_BLD), approximate=True)
+    o_BLHE = o_BLHE * gate_BLHE
+    return projected(params, "out_HED", "out_shift_D", o_BLHE, inputs=2)
 
 
-def _projected(params: Arrays, name: str, x_BLD: jax.Array) -> jax.Array:
-  """Returns tokens projected by the weights of a name, and shifted, if they are."""
-  y_BLHE = project(x_BLD, params[f"{name}_DHE"], 1)
-  return y_BLHE + params.get(f"{name}_shift_HE", jnp.zeros(())).astype(y_BLHE.dtype)
+def _inward(params: Arrays, name: str, x_BLD: jax.Array) -> jax.Array:
+  """Returns x_BLHE, one of the projections that tokens enter by."""
+  return projected(params, f"{name}_DHE", f"{name}_shift_HE", x_BLD)
 
 
 def _gate(params: Arrays, name: str, x_BLHE: jax.Array) -> jax.Array:

@@ -8,8 +8,10 @@ import jax
 import jax.numpy as jnp
 
 from transformer_jax.attention.linear_recurrence import StateUpdates
+from transformer_jax.attention.projections import Arrays
 from transformer_jax.axes import Dims, whole
 from transformer_jax.initializers import fan_in_uniform
+from transformer_jax.matmul import project
 from transformer_jax.spec import SpecError
 
 RATES = (1.0, 16.0)  # of decay, in the first parameters
@@ -36,6 +38,19 @@ def first_step_shift(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
   low, high = jnp.log(jnp.array(STEPS))
   step = jnp.exp(jax.random.uniform(key, shape, minval=low, maxval=high))
   return step + jnp.log(-jnp.expm1(-step))  # the inverse of softplus
+
+
+def projected(
+  params: Arrays, matrix: str, shift: str, x: jax.Array, inputs: int = 1
+) -> jax.Array:
+  """Returns x projected by a matrix, and shifted if there is a shift.
+
+  matrix   its name
+  shift    name of a vector that is added, in models that have it
+  inputs   number of input axes of the matrix
+  """
+  y, shift_D = project(x, params[matrix], inputs), params.get(shift)
+  return y if shift_D is None else y + shift_D.astype(y.dtype)
 
 
 def unit(x: jax.Array) -> jax.Array:

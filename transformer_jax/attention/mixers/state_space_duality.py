@@ -1,6 +1,7 @@
 """Mamba-2. Dao and Gu, 2024. https://arxiv.org/abs/2405.21060"""
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
@@ -13,9 +14,9 @@ from transformer_jax.attention.mixers.shared import (
   first_log_rate,
   first_step_shift,
   first_taps,
+  projected,
 )
 from transformer_jax.attention.variants.base import attentions
-from transformer_jax.matmul import project
 from transformer_jax.normalization import rms_norm
 from transformer_jax.spec import SpecError
 
@@ -73,7 +74,7 @@ class Mamba2(Mixer):
     check_convolution(self)
     check_sizes(self, "heads", "width", "state", "norm_groups")
     check_sizes(self, "groups", least=1)
-    if self.largest_step and not 0 <= self.least_step < self.largest_step:
+    if not 0 <= self.least_step < (self.largest_step or math.inf):
       raise SpecError(
         f"{self.name}: steps from {self.least_step} to {self.largest_step} are none;"
         " write least_step below largest_step, and 0 or above"
@@ -119,7 +120,7 @@ class Mamba2(Mixer):
     }
 
   def inputs(self, params, x_BLD):
-    return {name: _projected(params, own, x_BLD) for name, own in CONVOLVED.items()}
+    return {name: _inward(params, own, x_BLD) for name, own in CONVOLVED.items()}
 
   def taps(self, params):
     mixes = {name: f"{_named(own, '_mix')}N" for name, own in CONVOLVED.items()}
@@ -133,7 +134,7 @@ class Mamba2(Mixer):
   def tokens(self, params, x_BLD, inputs, at):
     c_BLGK, b_BLGK, x_BLHE = (self.activated(params, inputs, n) for n in CONVOLVED)
     serves = x_BLHE.shape[2] // b_BLGK.shape[2]
-    step_BLH = _projected(params, "step_DH", x_BLD).astype(jnp.float32)
+    step_BLH = _inward(params, "step_DH", x_BLD).astype(jnp.float32)
     step_BLH = jax.nn.softplus(step_BLH + params["step_shift_H"])
     step_BLH = jnp.clip(step_BLH, self.least_step, self.largest_step or None)
     decay_BLH = -jnp.exp(params["log_rate_H"]) * step_BLH
@@ -147,13 +148,12 @@ class Mamba2(Mixer):
   def result(self, params, x_BLD, inputs, o_BLHE):
     x_BLHE = self.activated(params, inputs, "value").astype(o_BLHE.dtype)
     o_BLHE += params["skip_H"][:, None].astype(o_BLHE.dtype) * x_BLHE
-    gate_BLHE = jax.nn.silu(_projected(params, "gate_DHE", x_BLD))
+    gate_BLHE = jax.nn.silu(_inward(params, "gate_DHE", x_BLD))
     if self.gate_first:
       o_BLHE = self.normalized(params, o_BLHE * gate_BLHE)
     else:
       o_BLHE = self.normalized(params, o_BLHE) * gate_BLHE
-    y_BLD = project(o_BLHE, params["out_HED"], 2)
-    return y_BLD + params["out_shift_D"].astype(y_BLD.dtype) if self.bias else y_BLD
+    return projected(params, "out_HED", "out_shift_D", o_BLHE, inputs=2)
 
   def normalized(self, params, o_BLHE):
     """Returns outputs whose mean square is one over the heads of each part."""
@@ -174,7 +174,6 @@ def _named(matrix: str, what: str) -> str:
   return f"{start}{what}_{axes[1:]}"
 
 
-def _projected(params: dict, name: str, x_BLD: jax.Array) -> jax.Array:
-  """Returns tokens projected by a matrix, and shifted if there is a shift."""
-  y, shift = project(x_BLD, params[name], 1), params.get(_named(name, "_in_shift"))
-  return y if shift is None else y + shift.astype(y.dtype)
+def _inward(params: dict, name: str, x_BLD: jax.Array) -> jax.Array:
+  """Returns one of the projections that tokens enter by."""
+  return projected(params, name, _named(name, "_in_shift"), x_BLD)

@@ -7,6 +7,7 @@ import dataclasses
 
 from transformer_jax.attention.variants.base import Variant, attentions
 from transformer_jax.attention.variants.layered import Layered
+from transformer_jax.axes import whole
 from transformer_jax.spec import SpecError
 
 
@@ -38,12 +39,12 @@ class Alternate(Layered):
   at: int = -1
 
   def __post_init__(self):
-    if not isinstance(self.period, int) or self.period < 2:
+    if not whole(self.period, 2):
       raise SpecError(
         f"alternate: period is {self.period!r}; write a whole number above 1, as in"
         " alternate(window(1024), multihead, 6)"
       )
-    if not isinstance(self.at, int) or not -1 <= self.at < self.period:
+    if not whole(self.at, -1) or self.at >= self.period:
       raise SpecError(
         f"alternate: at is {self.at!r}; write which of {self.period} layers differs,"
         f" from 0 to {self.period - 1}, or -1 for the last"

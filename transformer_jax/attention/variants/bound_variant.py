@@ -10,7 +10,7 @@ from transformer_jax.attention.convolution import Recent, convolve
 from transformer_jax.attention.projections import Arrays, Projections
 from transformer_jax.attention.variants.base import Variant
 from transformer_jax.positions import Bound, Coords
-from transformer_jax.positions.bound import by_head, head_axes, score_by_head
+from transformer_jax.positions.lifting import by_head, head_axes, score_by_head
 
 MASKED = -1e30  # below any score, yet finite: an empty row must not make NaN
 

@@ -9,14 +9,13 @@ from transformer_jax.attention.variants.base import Variant, attentions
 from transformer_jax.attention.variants.bound_variant import by_heads
 from transformer_jax.attention.variants.mla import latent_of_queries
 from transformer_jax.attention.variants.moba import nth_largest
+from transformer_jax.axes import check_whole
 from transformer_jax.forwarding import computed
 from transformer_jax.matmul import project
 from transformer_jax.normalization import layer_norm
 from transformer_jax.positions import PositionalEncoding, positions
 from transformer_jax.positions.rope import Rope
 from transformer_jax.spec import SpecError
-
-LEAST = {"k": 1, "heads": 1, "width": 1, "part": 0, "latent": 0}
 
 
 @attentions.register("dsa")
@@ -74,10 +73,7 @@ class DeepSeekSparse(Variant):
   epsilon: float = 1e-6
 
   def __post_init__(self):
-    for name, least in LEAST.items():
-      n = getattr(self, name)
-      if not isinstance(n, int) or n < least:
-        raise SpecError(f"dsa: {name} is {n!r}; write a whole number from {least}")
+    check_whole(self, k=1, heads=1, width=1, part=0, latent=0)
     if self.part % 2 or self.part > self.width:
       raise SpecError(
         f"dsa: part is {self.part}; write an even number up to its width, {self.width}"

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from transformer_jax.attention.projections import Arrays, Weights
 from transformer_jax.attention.variants.base import Variant, attentions
+from transformer_jax.axes import whole
 from transformer_jax.matmul import project
 from transformer_jax.spec import SpecError
 
@@ -59,7 +60,7 @@ class Gated(Variant):
         raise SpecError(
           f"gated: {name} is {getattr(self, name)!r}; write {' or '.join(known)}"
         )
-    if not isinstance(self.rank, int) or self.rank < 0:
+    if not whole(self.rank, 0):
       raise SpecError(f"gated: rank is {self.rank!r}; write a whole number, or 0")
     if self.rank and self.headwise:
       raise SpecError(

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from transformer_jax.attention.projections import Arrays, Heads
 from transformer_jax.attention.variants.base import Variant, attentions
+from transformer_jax.axes import whole
 from transformer_jax.spec import SpecError
 
 
@@ -36,7 +37,7 @@ class GQA(Variant):
   clip: float = 0.0
 
   def __post_init__(self):
-    if not isinstance(self.groups, int) or self.groups < 1:
+    if not whole(self.groups, 1):
       raise SpecError(f"{self.name}: groups is {self.groups!r}; write gqa(groups=2)")
 
   def projections(self):

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from transformer_jax.attention.variants.base import Variant, attentions
+from transformer_jax.axes import whole
 from transformer_jax.positions import Coords
 from transformer_jax.positions.shared.sums import add_exactly, of_tokens
 from transformer_jax.spec import SpecError
@@ -40,7 +41,7 @@ class LogLinear(Variant):
   signed = True
 
   def __post_init__(self):
-    if not isinstance(self.levels, int) or self.levels < 0:
+    if not whole(self.levels, 0):
       raise SpecError(
         f"log_linear: levels is {self.levels!r}; write a whole number, or 0 for those"
         " of a training sequence"

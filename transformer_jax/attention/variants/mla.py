@@ -7,12 +7,12 @@ import jax.numpy as jnp
 
 from transformer_jax.attention.projections import Arrays, Projections, Weights
 from transformer_jax.attention.variants.base import Variant, attentions
+from transformer_jax.axes import check_whole
 from transformer_jax.matmul import project
 from transformer_jax.normalization import rms_norm
 from transformer_jax.positions import PositionalEncoding
 from transformer_jax.positions.shared.tempered import Tempered
 from transformer_jax.positions.shared.wrapper import Wrapper
-from transformer_jax.spec import SpecError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,12 +144,7 @@ class MLA(Variant):
   norm: bool = True
 
   def __post_init__(self):
-    least = {"latent": 1, "part": 0, "queries": 0, "value": 0}
-    for name, n in least.items():
-      if not isinstance(getattr(self, name), int) or getattr(self, name) < n:
-        raise SpecError(
-          f"mla: {name} is {getattr(self, name)!r}; write a whole number from {n}"
-        )
+    check_whole(self, latent=1, part=0, queries=0, value=0)
 
   def projections(self):
     return Latent(

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from transformer_jax.attention.variants.base import Variant, attentions
 from transformer_jax.attention.variants.bound_variant import by_heads, visible
+from transformer_jax.axes import check_whole
 from transformer_jax.positions import Coords
 from transformer_jax.spec import SpecError
 
@@ -47,9 +48,7 @@ class MoBA(Variant):
   k: int = 3
 
   def __post_init__(self):
-    for name, n in dataclasses.asdict(self).items():
-      if not (isinstance(n, int) and n > 0):
-        raise SpecError(f"moba: {name} is {n!r}; write a whole number above 0")
+    check_whole(self, block=1, k=1)
 
   def select(self, params, q_BLHK, k_BMHK, q_at, k_at, mask_BLM):
     own_BL1, block_B1M = self.blocks(q_at)[:, :, None], self.blocks(k_at)[:, None]
@@ -73,10 +72,7 @@ class MoBA(Variant):
     q_BLHK, k_BMHK   queries and keys, rotated
     k_at             coordinates of the keys
     """
-    block_BM = self.blocks(k_at)
-    same_BMM = block_BM[:, :, None] == block_BM[:, None]
-    same_BMM &= k_at.segment_BL[:, :, None] == k_at.segment_BL[:, None]
-    same_BMM &= k_at.real_BL[:, None]
+    _, same_BMM = blocks_of(k_at, self.block)
     first_BM = jnp.argmax(same_BMM, axis=-1)
     keys_BM1 = jnp.maximum(jnp.sum(same_BMM, axis=-1, keepdims=True), 1)
     k_BHMK = jnp.moveaxis(k_BMHK.astype(jnp.float32), 2, 1)
@@ -97,6 +93,20 @@ class MoBA(Variant):
       "moba counts blocks from the query's own, and another text has none; use it in a"
       " decoder, without an encoder"
     )
+
+
+def blocks_of(at: Coords, size: int) -> tuple[jax.Array, jax.Array]:
+  """Returns block_BL, the number of each token's block in its text, and same_BLL.
+
+  The latter is True where two tokens share a block; padding shares none.
+
+  at     coordinates of the tokens
+  size   tokens of a block
+  """
+  block_BL = at.order_BL // size
+  same_BLL = block_BL[:, :, None] == block_BL[:, None]
+  same_BLL &= at.segment_BL[:, :, None] == at.segment_BL[:, None]
+  return block_BL, same_BLL & at.real_BL[:, None]
 
 
 def nth_largest(x_BHLM: jax.Array, n: int) -> jax.Array:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from transformer_jax.attention.variants.base import Variant, attentions
 from transformer_jax.attention.variants.bound_variant import softmax
+from transformer_jax.axes import check_whole
 from transformer_jax.forwarding import computed
 from transformer_jax.normalization import inverse_rms
 from transformer_jax.positions import Coords
@@ -70,10 +71,7 @@ class MTA(Variant):
   start: float | None = None
 
   def __post_init__(self):
-    for name, least in (("queries", 1), ("keys", 1), ("heads", 0)):
-      n = getattr(self, name)
-      if not isinstance(n, int) or n < least:
-        raise SpecError(f"mta: {name} is {n!r}; write a whole number from {least}")
+    check_whole(self, queries=1, keys=1, heads=0)
     if self.keys % 2 == 0:
       raise SpecError(
         f"mta: keys is {self.keys}; write an odd number, as many on either side"

@@ -7,10 +7,9 @@ import jax.numpy as jnp
 
 from transformer_jax.attention.variants.base import Variant, attentions
 from transformer_jax.attention.variants.bound_variant import softmax, visible
-from transformer_jax.attention.variants.moba import nth_largest
+from transformer_jax.attention.variants.moba import blocks_of, nth_largest
+from transformer_jax.axes import check_whole
 from transformer_jax.spec import SpecError
-
-LEAST = {"block": 1, "blocks": 3, "window": 0, "groups": 1}
 
 
 @attentions.register("nsa")
@@ -51,10 +50,7 @@ class NativeSparse(Variant):
   groups: int = 1
 
   def __post_init__(self):
-    for name, least in LEAST.items():
-      n = getattr(self, name)
-      if not isinstance(n, int) or n < least:
-        raise SpecError(f"nsa: {name} is {n!r}; write a whole number from {least}")
+    check_whole(self, block=1, blocks=3, window=0, groups=1)
 
   @property
   def names(self) -> tuple[str, ...]:
@@ -106,10 +102,7 @@ class NativeSparse(Variant):
     weight   of the compressed block in the softmax over past blocks, BHLM
     first    True at the first key of a block, B11M
     """
-    number_BM = k_at.order_BL // self.block
-    same_BMM = number_BM[:, :, None] == number_BM[:, None]
-    same_BMM &= k_at.segment_BL[:, :, None] == k_at.segment_BL[:, None]
-    same_BMM &= k_at.real_BL[:, None]
+    number_BM, same_BMM = blocks_of(k_at, self.block)
     lead_BM = jnp.argmax(same_BMM, axis=-1)
     first_B11M = (lead_BM == jnp.arange(lead_BM.shape[1]))[:, None, None]
     member_B1MM = same_BMM[:, None].astype(s_BHLM.dtype) / self.block

@@ -13,6 +13,7 @@ import numpy as np
 
 from transformer_jax.attention.variants.base import attentions
 from transformer_jax.attention.variants.kernelized import Kernel
+from transformer_jax.axes import whole
 from transformer_jax.spec import SpecError
 
 HIGHEST = 40.0  # a key's feature is at most exp(HIGHEST); sums of many stay finite
@@ -53,7 +54,7 @@ class Performer(Kernel):
   turns = True
 
   def __post_init__(self):
-    if not isinstance(self.count, int) or self.count < 0:
+    if not whole(self.count, 0):
       raise SpecError(
         f"performer: count is {self.count!r}; write a whole number, or 0 to let it be"
         " chosen"

@@ -8,6 +8,7 @@ import dataclasses
 import jax
 
 from transformer_jax.attention.variants.base import Variant, attentions
+from transformer_jax.axes import whole
 from transformer_jax.spec import SpecError
 
 
@@ -38,7 +39,7 @@ class ReluAttention(Variant):
   def __post_init__(self):
     if not isinstance(self.power, (int, float)):
       raise SpecError(f"relu: power is {self.power!r}; write a number such as 1")
-    if not (isinstance(self.fixed, int) and self.fixed >= 0):
+    if not whole(self.fixed, 0):
       raise SpecError(
         f"relu: fixed is {self.fixed!r}; write a number of keys, or 0 to count them"
       )

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from transformer_jax.attention.variants.base import Variant, attentions
+from transformer_jax.axes import whole
 from transformer_jax.spec import SpecError
 
 
@@ -36,7 +37,7 @@ class Sigmoid(Variant):
   fixed: int = 0
 
   def __post_init__(self):
-    if not (isinstance(self.fixed, int) and self.fixed >= 0):
+    if not whole(self.fixed, 0):
       raise SpecError(
         f"sigmoid: fixed is {self.fixed!r}; write a number of keys, or 0 to count them"
       )

@@ -5,6 +5,7 @@ import dataclasses
 import jax
 
 from transformer_jax.attention.variants.base import Variant
+from transformer_jax.axes import whole
 from transformer_jax.spec import SpecError
 
 
@@ -32,7 +33,7 @@ class Pattern(Variant):
   def __post_init__(self):
     for field in dataclasses.fields(self):
       least, value = field.metadata.get("least", 1), getattr(self, field.name)
-      if not isinstance(value, int) or value < least:
+      if not whole(value, least):
         raise SpecError(
           f"{self.name}: {field.name} is {value!r}; write a whole number, {least} or"
           " more"

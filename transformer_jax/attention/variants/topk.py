@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from transformer_jax.attention.variants.base import Variant, attentions
 from transformer_jax.attention.variants.bound_variant import MASKED, softmax
-from transformer_jax.spec import SpecError
+from transformer_jax.axes import check_whole
 
 
 @attentions.register("topk")
@@ -35,8 +35,7 @@ class TopK(Variant):
   k: int = 8
 
   def __post_init__(self):
-    if not (isinstance(self.k, int) and self.k > 0):
-      raise SpecError(f"topk: k is {self.k!r}; write a whole number above 0")
+    check_whole(self, k=1)
 
   def weigh(self, params, s_BHLM, mask_B1LM):
     k = min(self.k, s_BHLM.shape[-1])

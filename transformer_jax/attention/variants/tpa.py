@@ -7,8 +7,8 @@ import jax.numpy as jnp
 
 from transformer_jax.attention.projections import Arrays, Projections, Weights
 from transformer_jax.attention.variants.base import Variant, attentions
+from transformer_jax.axes import check_whole
 from transformer_jax.matmul import project
-from transformer_jax.spec import SpecError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,10 +95,7 @@ class TPA(Variant):
   queries: int = 6
 
   def __post_init__(self):
-    for name, least in (("rank", 1), ("queries", 0)):
-      n = getattr(self, name)
-      if not isinstance(n, int) or n < least:
-        raise SpecError(f"tpa: {name} is {n!r}; write a whole number from {least}")
+    check_whole(self, rank=1, queries=0)
 
   def projections(self):
     return TensorProducts(self.rank, self.queries)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from transformer_jax.attention.projections import Heads
 from transformer_jax.attention.variants.base import Variant, attentions
+from transformer_jax.axes import whole
 from transformer_jax.spec import SpecError
 
 
@@ -71,7 +72,7 @@ class TwinQueries(Variant):
   groups: int = 0
 
   def __post_init__(self):
-    if not isinstance(self.groups, int) or self.groups < 0:
+    if not whole(self.groups, 0):
       raise SpecError(
         f"twin_queries: groups is {self.groups!r}; write a number of key heads, or 0"
       )

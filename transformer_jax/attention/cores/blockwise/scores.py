@@ -15,7 +15,7 @@ from transformer_jax.attention.variants.bound_variant import (
   by_heads,
 )
 from transformer_jax.positions import Bound, Coords, PositionalEncoding
-from transformer_jax.positions.bound import by_head
+from transformer_jax.positions.lifting import by_head
 
 TileWeights = dict[str, Any]
 BIASES = ("table_HN", "bias_qkHLM")

@@ -9,15 +9,16 @@ import jax.numpy as jnp
 
 from transformer_jax.attention.projections import Projections
 from transformer_jax.attention.variants.base import Variant
+from transformer_jax.attention.variants.probe.token_hook_shapes import (
+  HookArrays,
+  TokenHookShapes,
+)
 from transformer_jax.axes import Dims, axes_of
 from transformer_jax.members import call, kind_of
 from transformer_jax.positions.base import Tile
 from transformer_jax.positions.coords import Coords, absent
-from transformer_jax.positions.probe.one_layer import cut
 from transformer_jax.positions.probe.parameter_shapes import check_axes, check_params
 from transformer_jax.spec import SpecError
-
-HookArrays = dict[str, Any]
 
 
 def _float(shape: tuple[int, ...]) -> jax.ShapeDtypeStruct:
@@ -25,11 +26,8 @@ def _float(shape: tuple[int, ...]) -> jax.ShapeDtypeStruct:
   return jax.ShapeDtypeStruct(shape, jnp.float32)
 
 
-class VariantShapes:
+class VariantShapes(TokenHookShapes):
   """Checks of the shapes that the hooks of a variant return."""
-
-  def __init__(self, variant: Variant):
-    self.variant, self.name = variant, type(variant).__name__
 
   def check(self, dims: Dims) -> HookArrays:
     """Returns the shapes of the variant's parameters; raises SpecError."""
@@ -58,26 +56,6 @@ class VariantShapes:
     except ValueError:  # the variant does not have this form
       return
     self.kind(hook, form, Variant)
-
-  def kind(self, hook: str, found: Any, wanted: type) -> None:
-    if not isinstance(found, wanted):
-      raise SpecError(
-        f"{self.name}.{hook} returns {kind_of(found)}; return {wanted.__name__} or one"
-        " that inherits it"
-      )
-
-  def call(self, hook: str, *args: Any) -> Any:
-    known = ", ".join(args[0]) if isinstance(args[0], dict) else ""
-    return call(f"{self.name}.{hook}", getattr(self.variant, hook), *args, known=known)
-
-  def same(self, hook: str, found: Any, wanted: tuple, axes: str) -> None:
-    if jnp.shape(found) != wanted:
-      one_head = hook in ("dot", "score", "logits", "pointwise")
-      cure = "it is called for one head, whose params['x_H'] is one number"
-      raise SpecError(
-        f"{self.name}.{hook} returns {jnp.shape(found)} where {axes} must be {wanted};"
-        f" {cure if one_head else 'return ' + axes}"
-      )
 
   def run(self, params: HookArrays, x_BMD, k_BMHK, o_BLHE, at: Coords) -> int:
     """Checks each hook that the variant overrides on a tile of 5 queries and 7 keys.
@@ -121,19 +99,6 @@ class VariantShapes:
       if self.variant.overrides(hook):
         check_hook()
     return 0
-
-  def taps(self, params: HookArrays, k_BMHK: jax.Array) -> None:
-    taps = self.call("taps", params)
-    if {*taps} != {*self.variant.convolves} or {*taps} - {"query", "key", "value"}:
-      raise SpecError(
-        f"{self.name}.taps returns those of {', '.join(taps) or 'nothing'}, and"
-        f" `convolves` is {self.variant.convolves!r}; name the same there, of query,"
-        " key and value"
-      )
-    for name, tap in taps.items():
-      self.same("taps", tap, (*k_BMHK.shape[2:], *tap.shape[-1:]), "weights [H, K, N]")
-      found = self.call("convolved", params, name, k_BMHK, k_BMHK)
-      self.same("convolved", found, k_BMHK.shape, "x_BLHK")
 
   def one(self, hook: str, params: HookArrays, *args: Any) -> None:
     self.same(hook, self.call(hook, params, *args), (5, 7), "one head's [L, M]")
@@ -187,43 +152,6 @@ class VariantShapes:
   ) -> None:
     found = self.call(hook, params, s_BHLM, s_BHLM[:, :1] > 0, *at)
     self.same(hook, found, s_BHLM.shape, "w_BHLM")
-
-  def read(
-    self, params: HookArrays, x_BMD: jax.Array, k_BMHK: jax.Array, at: Coords
-  ) -> tuple[Coords, Coords]:
-    """Returns the coordinates of 5 queries and 7 keys, with their token data."""
-    for hook in ("token_data", "accumulate"):
-      if self.variant.overrides(hook):
-        args = (x_BMD, k_BMHK) if hook == "token_data" else (at.data, at)
-        at = at.replace(data=self.call(hook, params, *args))
-        self.data(hook, at.data, x_BMD.shape[:2])
-    return cut(at, slice(0, 5)), at
-
-  def data(self, hook: str, data: Any, tokens: tuple[int, ...]) -> None:
-    """Checks that token data is arrays by name, whose axes start with BL."""
-    if not isinstance(data, dict):
-      raise SpecError(f"{self.name}.{hook} returns {kind_of(data)}; return a dict")
-    for name, x in data.items():
-      letters, shape = axes_of(name), jnp.shape(x)
-      if not letters.startswith("BL") or len(letters) != len(shape):
-        raise SpecError(
-          f"{self.name}.{hook}: '{name}' has the shape {shape}; let its name end in its"
-          " axes, BL first, as in 'gate_BLH'"
-        )
-      if shape[:2] not in (tokens, (1, tokens[1])):
-        raise SpecError(
-          f"{self.name}.{hook}: '{name}' has the shape {shape}; its first axes must be"
-          f" those of the tokens, {tokens}"
-        )
-
-  def temperature(self, params: HookArrays, q_BLHK: jax.Array, at: Coords) -> None:
-    found = jnp.shape(self.call("temperature", params, at))
-    try:
-      fits = jnp.broadcast_shapes(found, q_BLHK.shape) == q_BLHK.shape
-    except ValueError:
-      fits = False
-    if not fits:
-      self.same("temperature", self.call("temperature", params, at), (), "t_BLH1")
 
   def score(
     self,

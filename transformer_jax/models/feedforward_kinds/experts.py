@@ -1,99 +1,17 @@
-"""Kinds of feed-forward layers: dense, experts with a router, mixtures by layer.
-
-Hooks are pure functions of parameters; `feedforward.py` holds the parameters.
-"""
+"""Experts: feed-forward layers that tokens choose from, by a router."""
 
 import dataclasses
 import math
-import statistics
 from typing import Literal
 
 import jax
 import jax.numpy as jnp
 
-from transformer_jax.spec import Registry, SpecError
+from transformer_jax.axes import whole
+from transformer_jax.models.feedforward_kinds.base import FeedForwardKind, feedforwards
+from transformer_jax.spec import SpecError
 
 LEAST = 1e-20  # added to a sum of weights before a division by it
-
-
-@dataclasses.dataclass(frozen=True)
-class FeedForwardKind:
-  """Dense: the same hidden units for each token. Vaswani et al., 2017.
-
-  https://arxiv.org/abs/1706.03762
-
-  A kind with experts has a router, and the fields that `Experts` documents.
-
-  experts   number of experts that tokens choose from; 0: none
-
-  >>> list(feedforwards), feedforwards.build("dense").experts
-  (['by_layer', 'dense', 'experts', 'leading', 'sparse'], 0)
-  """
-
-  active = 0
-  width = 0
-  shared = 0
-  shared_gate = False
-  bias = False
-  balance_rate = 0.0
-  scaled_input = False
-
-  @property
-  def experts(self) -> int:
-    return 0
-
-  def route(
-    self, logits_BLX: jax.Array, bias_X: jax.Array | None = None
-  ) -> tuple[jax.Array, jax.Array]:
-    """Returns (weight_BLX, share_BLX) of the experts of each token: see `Experts`."""
-    raise NotImplementedError
-
-  def sparsify(self, h_BLF: jax.Array) -> jax.Array:
-    """Returns hidden units before the activation, or what is left of them."""
-    return h_BLF
-
-  def layer(self, n: int) -> "FeedForwardKind":
-    """Returns the kind of layer n."""
-    return self
-
-
-feedforwards = Registry("kind of feed-forward layer", FeedForwardKind)
-feedforwards.register("dense")(FeedForwardKind)
-
-
-@feedforwards.register("sparse")
-@dataclasses.dataclass(frozen=True)
-class SparseUnits(FeedForwardKind):
-  """Dense, with hidden units that are 0 where they are not among the largest ones.
-
-      h <- relu(h - (mean + std normal_quantile(sparsity))),   then the activation
-
-  Statistical top-k: a threshold for each token, without sorting. You et al., 2025,
-  Spark Transformer, https://arxiv.org/abs/2506.06644; Gemma 3n. With a gated activation
-  h are the gates.
-
-  sparsity   share of hidden units that are 0, if they are normally distributed
-
-  >>> kind, h_BLF = feedforwards.build("sparse(0.5)"), jnp.array([[[-1.0, 0.0, 4.0]]])
-  >>> kind.sparsify(h_BLF).tolist()  # above the mean
-  [[[0.0, 0.0, 3.0]]]
-  """
-
-  sparsity: float = 0.95
-
-  def __post_init__(self):
-    if isinstance(self.sparsity, bool) or not 0 < self.sparsity < 1:
-      raise SpecError(
-        f"sparse: sparsity is {self.sparsity!r}; write a share between 0 and 1, as"
-        " sparsity=0.95, or dense"
-      )
-
-  def sparsify(self, h_BLF):
-    quantile = statistics.NormalDist().inv_cdf(self.sparsity)
-    wide_BLF = h_BLF.astype(jnp.float32)
-    mean_BL1 = jnp.mean(wide_BLF, axis=-1, keepdims=True)
-    std_BL1 = jnp.std(wide_BLF, axis=-1, keepdims=True)
-    return jax.nn.relu(wide_BLF - (mean_BL1 + std_BL1 * quantile)).astype(h_BLF.dtype)
 
 
 @feedforwards.register("experts")
@@ -154,7 +72,7 @@ class Experts(FeedForwardKind):
     least = dict(count=1, active=1, width=0, shared=0, groups=1, active_groups=1)
     for name, smallest in least.items():
       value = getattr(self, name)
-      if type(value) is not int or value < smallest:
+      if not whole(value, smallest):
         raise SpecError(f"experts: {name} is {value!r}; write {smallest} or more")
     for name in ("shared_gate", "normalized", "bias", "scaled_input"):
       if not isinstance(getattr(self, name), bool):
@@ -251,55 +169,3 @@ def largest(x_BLX: jax.Array, count: int) -> jax.Array:
   _, index_BLC = jax.lax.top_k(jax.lax.stop_gradient(x_BLX), count)
   places_X = jnp.arange(x_BLX.shape[-1])
   return jnp.any(index_BLC[..., None] == places_X, axis=-2)
-
-
-@feedforwards.register("by_layer")
-@dataclasses.dataclass(frozen=True)
-class KindsByLayer(FeedForwardKind):
-  """Cycles through a list of kinds, layer by layer: layer n has kind n mod N.
-
-  kinds   (a, b): layers 0, 2, 4, ... have a and layers 1, 3, 5, ... have b
-
-  >>> kind = feedforwards.build("by_layer((dense, experts(4)))")
-  >>> [kind.layer(n).experts for n in range(4)]
-  [0, 4, 0, 4]
-  """
-
-  kinds: tuple[FeedForwardKind, ...] = (FeedForwardKind(), Experts())
-
-  def __post_init__(self):
-    if not isinstance(self.kinds, tuple) or not self.kinds:
-      raise SpecError("by_layer takes a list of kinds: by_layer((dense, experts(8)))")
-    built = tuple(feedforwards.build(kind) for kind in self.kinds)
-    object.__setattr__(self, "kinds", built)
-
-  def layer(self, n):
-    return self.kinds[n % len(self.kinds)].layer(n)
-
-
-@feedforwards.register("leading")
-@dataclasses.dataclass(frozen=True)
-class LeadingLayers(FeedForwardKind):
-  """One kind in the first layers and another in all others: DeepSeek-V3.
-
-  count   number of first layers
-  first   their kind
-  rest    kind of the others
-
-  >>> kind = feedforwards.build("leading(2, dense, experts(4))")
-  >>> [kind.layer(n).experts for n in range(4)]
-  [0, 0, 4, 4]
-  """
-
-  count: int = 1
-  first: FeedForwardKind = FeedForwardKind()
-  rest: FeedForwardKind = Experts()
-
-  def __post_init__(self):
-    if type(self.count) is not int or self.count < 0:
-      raise SpecError(f"leading: count is {self.count!r}; write 0 or more layers")
-    for name in ("first", "rest"):
-      object.__setattr__(self, name, feedforwards.build(getattr(self, name)))
-
-  def layer(self, n):
-    return (self.first if n < self.count else self.rest).layer(n)
