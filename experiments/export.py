@@ -3,13 +3,16 @@
   python -m experiments.export --run=runs/minilm/runs/ID --folder=mine
 
 A run that began with HuggingFace's weights (`train.init_from`) is exported as their
-family. Others become `llama` (rope, rmsnorm, swiglu, gqa) or `gpt2` (learned,
-layernorm, gelu, biases); for any other model the error lists the differences. The
-folder is read back and must give equal logits. A vocabulary in one of HuggingFace's
-formats is written as vocab.txt or tokenizer.json, any other in this project's format.
+family. Others become `llama` (rope, rmsnorm, swiglu, gqa), `gpt2` (learned, layernorm,
+gelu, biases) or another family whose parts they have: the hybrids, Llama 4, Gemma 3n,
+DeepSeek, nanochat and others. For any other model the error lists the differences from
+the nearest one. The folder is read back and must give equal logits. A vocabulary in one
+of HuggingFace's formats is written as vocab.txt or tokenizer.json, any other in this
+project's format.
 """
 
 import dataclasses
+import math
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +22,7 @@ import jax
 import numpy as np
 from absl import flags
 
-from experiments import inference
+from experiments import exported_parts, inference
 from experiments.runner.process import check_platform
 from experiments.setup.flag_errors import OF_SWEEP
 from experiments.setup.validate import ConfigError
@@ -32,8 +35,9 @@ from transformer_jax.training.checkpoint import CheckpointError
 from transformer_jax.training.json_files import FileError, read_object
 
 FLAGS = flags.FLAGS
-# Options of computation and training, which the model's function does not depend on.
-FREE = ("core", "dtype", "scan", "remat", "dropout", "attention_dropout", "part")
+FIRST = "llama", "gpt2"  # of several families that have the parts
+# Else the families' own, which may be outside of the vocabulary.
+NO_TOKENS = dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"))
 NEAR = 1e-4  # of the largest logit; the same products in float32
 
 
@@ -97,59 +101,35 @@ def fitting(arch: Architecture, start: str = "") -> dict[str, Any]:
 
   start   the folder of HuggingFace's that training began with, or ""
   """
-  nearest: list[str] = []
+  nearest, least = [], math.inf
   for config in _candidates(arch, start):
-    differences = list(_differences(arch, interop.architecture(config)))
+    try:
+      theirs = interop.architecture(config)
+    except ValueError:  # the family has no such sizes
+      continue
+    differences = list(exported_parts.differences(arch, theirs))
     if not differences:
       return config
-    lines = [f"as {config['model_type']}: {line}" for line in differences]
-    nearest = lines if not nearest or len(lines) < len(nearest) else nearest
+    distance = sum(share for _, share in differences)
+    if distance < least:
+      nearest = [f"as {config['model_type']}: {line}" for line, _ in differences]
+      least = distance
   raise ConfigError("no family of HuggingFace's has the parts of this model:", *nearest)
 
 
 def _candidates(arch: Architecture, start: str) -> Iterator[dict[str, Any]]:
+  """Yields configs of models like this one: of its start, then of each family."""
   there = Path(start).expanduser() / "config.json"
   if start and there.is_file():
     config = read_object(there)
     if "model_type" in config:
       yield config
-  dims, tied = arch.dims, arch.tied
-  yield {
-    **{"model_type": "llama", "architectures": ["LlamaForCausalLM"]},
-    **{"vocab_size": dims.V, "hidden_size": dims.D, "intermediate_size": dims.F},
-    **{"num_hidden_layers": arch.decoders or 1, "num_attention_heads": dims.H},
-    **{"num_key_value_heads": getattr(arch.attention, "groups", dims.H)},
-    **{"head_dim": dims.K, "max_position_embeddings": dims.L},
-    **{"rope_theta": getattr(arch.position, "base", 10_000.0)},
-    **{
-      "rms_norm_eps": getattr(arch.norm, "epsilon", 1e-6),
-      "tie_word_embeddings": tied,
-    },
-  }
-  yield {
-    **{"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"]},
-    **{"vocab_size": dims.V, "n_embd": dims.D, "n_inner": dims.F, "n_head": dims.H},
-    **{"n_layer": arch.decoders or 1, "n_positions": dims.L},
-    **{"layer_norm_epsilon": getattr(arch.norm, "epsilon", 1e-5)},
-    **{"activation_function": "gelu_new", "tie_word_embeddings": tied},
-  }
-
-
-def _differences(ours: Architecture, theirs: Architecture) -> Iterator[str]:
-  for field in dataclasses.fields(ours):
-    here, there = getattr(ours, field.name), getattr(theirs, field.name)
-    if field.name == "position":
-      here, there = _sized(here, ours.dims.L), _sized(there, theirs.dims.L)
-    if field.name in ("dims", "decoder_dims"):
-      there = there and dataclasses.replace(there, L=ours.dims.L)  # positions limit it
-    if field.name not in FREE and here != there:
-      yield f"{field.name} is {here}, where theirs is {there}"
-
-
-def _sized(position: Any, L: int) -> Any:
-  """Returns an encoding whose table has the size that None stands for."""
-  unsized = getattr(position, "max_positions", 0) is None
-  return dataclasses.replace(position, max_positions=L) if unsized else position
+  for name in sorted(interop.families, key=lambda name: (name not in FIRST, name)):
+    family = interop.families[name]()
+    if family.describes and arch.decoders:
+      named = family.class_name + family.outputs[0].endings[0]
+      classes = {"model_type": name, "architectures": [named], **NO_TOKENS}
+      yield classes | family.described(arch)
 
 
 def _check_logits(folder: Path, arch: Architecture, params: Any) -> None:

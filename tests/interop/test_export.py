@@ -6,14 +6,16 @@ import jax
 import jax.numpy as jnp
 import pytest
 import random_parameters
-from test_interop import saved
+from test_interop import CONFIGS, saved
 
-from experiments import export
+from experiments import export, exported_parts
 from experiments.configs import base
 from experiments.runner.build import build
 from experiments.setup.validate import ConfigError, flatten, resolve
 from transformer_jax import interop
+from transformer_jax.axes import Dims
 from transformer_jax.data.tokenizers import tokenizers
+from transformer_jax.models import Architecture
 from transformer_jax.training.checkpoint import Keeper
 from transformer_jax.training.json_files import read_json, write_json
 
@@ -22,6 +24,11 @@ SMALL |= {
   "model.feedforward": 24,
   "train.length": 8,
   "model.embedding": "tokens(power=0)",
+}
+LFM2 = {
+  "model.activation": "swiglu",
+  "model.norm": "rmsnorm(epsilon=1e-5)",
+  "model.attention": "alternate(gated_conv, gqa(1) + qk_norm(epsilon=1e-5))",
 }
 LLAMA = {"model.activation": "swiglu", "model.attention": "gqa(1)", "model.scan": True}
 GPT2 = {"model.position": "learned", "model.norm": "layernorm", "model.tied": True}
@@ -49,6 +56,7 @@ def run(folder, **more):
   ("family", "more", "task"),
   [
     ("llama", LLAMA, TOKENS),
+    ("lfm2", LFM2, "text('corpus')"),
     pytest.param("gpt2", GPT2, "text('corpus')", marks=pytest.mark.slow),
   ],
 )
@@ -79,6 +87,67 @@ def test_modernbert_is_a_config_and_goes_back(tmp_path):
   arch = build(resolve(base.get_config(), parts)).trainer.model.arch
   folder = saved(tmp_path, "modernbert")
   assert export.fitting(arch, str(folder)) == read_json(folder / "config.json")
+
+
+FAMILIES = {
+  "nanochat": "nanochat",
+  "lfm2": "lfm2",
+  "mamba2": "mamba2",
+  "qwen3_next": "qwen3_next",
+  "kimi_linear": "kimi_linear",
+  "olmo_hybrid": "olmo_hybrid",
+  "granite_hybrid": "granitemoehybrid",
+  "recurrent_gemma": "recurrent_gemma",
+  "llama4_text": "llama4_text",
+  "gemma3n_text": "gemma3n_text",
+  "smollm3": "smollm3",
+  "deepseek_v3_experts": "deepseek_v3",
+  "deepseek_v32": "deepseek_v32",
+  "deepseek_v32_yarn": "deepseek_v32",
+  "qwen2_vl_text": "qwen2_vl_text",
+  "qwen3_vl_text": "qwen3_vl_text",
+}
+
+
+@pytest.mark.parametrize("case", FAMILIES)
+def test_the_parts_of_a_family_are_described_as_its_config(case):
+  """Of recorded models; their parts say which family it is. Nothing is compiled."""
+  arch = interop.architecture(CONFIGS[case], "dense")
+  config = export.fitting(arch)
+  assert config["model_type"] == FAMILIES[case]
+  assert config["architectures"] == CONFIGS[case]["architectures"]
+  assert not list(exported_parts.differences(arch, interop.architecture(config)))
+
+
+def test_parts_may_be_written_otherwise():
+  """Sums in another order, layers as a list, sizes left to the model."""
+  dims = Dims(V=61, D=32, H=4, F=48, L=64)
+  same = dict(
+    position="rope", norm="rmsnorm(epsilon=1e-5)", activation="swiglu", decoders=4,
+    embedding="tokens(power=0)",
+  )  # fmt: skip
+  full = "qk_norm(epsilon=1e-5) + gqa(2)"
+  attention = f"by_layer((gated_conv, {full}, gated_conv, {full}))"
+  config = export.fitting(Architecture(dims, **same, attention=attention))
+  assert config["model_type"] == "lfm2" and config["layer_types"][:2] == [
+    "conv",
+    "full_attention",
+  ]
+  other = Architecture(dims, **same, attention=attention.replace("1e-5", "1e-6"))
+  with pytest.raises(ConfigError) as caught:
+    export.fitting(other)
+  assert "as lfm2: attention of layer 1 is" in str(caught.value)
+
+
+def test_what_is_of_training_alone_does_not_matter():
+  arch = interop.architecture(CONFIGS["deepseek_v3_experts"], "dense")
+  kinds = tuple(
+    dataclasses.replace(kind, balance_rate=0.001) if kind.experts else kind
+    for kind in arch.feedforward_kind.kinds
+  )
+  kind = dataclasses.replace(arch.feedforward_kind, kinds=kinds)
+  balanced = dataclasses.replace(arch, feedforward_kind=kind, dropout=0.1)
+  assert balanced != arch and export.fitting(balanced) == export.fitting(arch)
 
 
 def test_other_logits_are_noticed_and_nothing_is_kept(tmp_path, monkeypatch):

@@ -3,7 +3,9 @@
 import dataclasses
 import math
 
-from transformer_jax.attention.variants.dsa import rotates_alone
+from transformer_jax.attention.variants.dsa import DeepSeekSparse, rotates_alone
+from transformer_jax.interop import described
+from transformer_jax.interop.described import many
 from transformer_jax.interop.expert_names import apart, experts, kinds_of, merged
 from transformer_jax.interop.hf_config import HFConfig
 from transformer_jax.interop.hf_family import families
@@ -78,6 +80,25 @@ class DeepseekV3(LlamaLike):
     f"{OURS}/value_CHE": (f"{ATTENTION}.kv_b_proj.weight", "H* C"),
     f"{OURS}/out_HED": (f"{ATTENTION}.o_proj.weight", "D HE"),
   }
+
+  def described(self, arch):
+    sparse = described.sparse(arch)
+    dense = sparse.index(True) if True in sparse else len(sparse)
+    own = described.experts(
+      arch,
+      count="n_routed_experts", active="num_experts_per_tok", groups="n_group",
+      width="moe_intermediate_size", active_groups="topk_group",
+      normalized="norm_topk_prob", scale="routed_scaling_factor",
+    )  # fmt: skip
+    turned = described.encodings(arch)[0]
+    return {
+      **described.without(described.sizes(arch), "head_dim"),
+      **described.latent(arch),
+      **own,
+      **many(arch),
+      "rope_interleave": getattr(turned, "interleaved", True),
+      "first_k_dense_replace": dense,
+    }
 
   def parts(self, config):
     config.need(attention_bias=False, scoring_func="sigmoid", topk_method="noaux_tc")
@@ -158,6 +179,12 @@ class DeepseekV32(DeepseekV3):
     f"{OURS}/index_shift_W": (f"{ATTENTION}.indexer.k_norm.bias", "W"),
     f"{OURS}/index_head_DN": (f"{ATTENTION}.indexer.weights_proj.weight", "N D"),
   }
+
+  def described(self, arch):
+    chosen = described.part(arch, DeepSeekSparse)
+    return super().described(arch) | described.words(
+      chosen, k="index_topk", heads="index_n_heads", width="index_head_dim"
+    )
 
   def parts(self, config):
     # The epsilon of the indexer's norms is one here.

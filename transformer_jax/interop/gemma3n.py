@@ -3,8 +3,10 @@
 from transformer_jax.attention import Variant, attentions
 from transformer_jax.attention.variants.layered import LayerList
 from transformer_jax.attention.variants.shared_keys import ReadsKeys, WritesKeys
-from transformer_jax.interop import names
+from transformer_jax.attention.variants.window import Window
+from transformer_jax.interop import described, names
 from transformer_jax.interop.gemma3 import Gemma3
+from transformer_jax.interop.hf_activations import GATED
 from transformer_jax.interop.hf_family import families
 from transformer_jax.interop.layer_types import FULL, LOCAL, cycle, layer_kinds
 from transformer_jax.interop.llama import LAYER, THEIRS, Gemma2
@@ -18,6 +20,7 @@ from transformer_jax.models.feedforward_kinds import (
 from transformer_jax.models.layer_embeddings import LayerTokens
 from transformer_jax.models.residual.altup import AltUp
 from transformer_jax.models.residual.laurel import Laurel
+from transformer_jax.positions.rope import Rope
 
 ALTUP, LAUREL = f"{THEIRS}.altup", f"{THEIRS}.laurel"
 RESIDUAL, INNER = f"{LAYER}/attention_residual", f"{LAYER}/embedding"
@@ -71,6 +74,30 @@ class Gemma3n(Gemma3):
     f"{INNER}/out_WD": (f"{THEIRS}.per_layer_projection.weight", "D W"),
     "decoder/embedding/gain_W": ("model.per_layer_projection_norm.weight", "W"),
   }
+
+  def described(self, arch):
+    unread = "hidden_act", *described.ROTARY
+    kinds = described.kinds(arch, Window, LOCAL, FULL)
+    turned = zip(kinds, described.encodings(arch), strict=True)
+    ropes = {kind: described.rotation(x) for kind, x in turned if isinstance(x, Rope)}
+    embedding, altup = arch.embedding, arch.norm_placement
+    kept = [getattr(kind, "sparsity", 0.0) for kind in described.feedforwards(arch)]
+    return {
+      **described.without(described.sizes(arch), *unread),
+      "hidden_activation": described.activation(arch, GATED, "gelu_pytorch_tanh"),
+      "final_logit_softcapping": getattr(arch.head, "cap", 0.0) or None,
+      **described.words(described.part(arch, Window), width="sliding_window"),
+      "rope_parameters": ropes,
+      "num_kv_shared_layers": sum(map(bool, described.of_layers(arch, ReadsKeys))),
+      "activation_sparsity_pattern": kept,
+      "hidden_size_per_layer_input": getattr(embedding, "width", 1),
+      "vocab_size_per_layer_input": getattr(embedding, "rows", arch.dims.V),
+      "altup_num_inputs": getattr(altup, "streams", 1),
+      "altup_active_idx": getattr(altup, "active", 0),
+      "altup_correct_scale": getattr(altup, "scaled", True),
+      "laurel_rank": getattr(getattr(altup, "inner", None), "rank", 1),
+      "layer_types": kinds,
+    }
 
   def rows(self, config):
     rows = dict(super().rows(config))

@@ -1,7 +1,7 @@
 """GPT-2 and similar decoders before Llama."""
 
 from transformer_jax.attention import attentions
-from transformer_jax.interop import names
+from transformer_jax.interop import described, names
 from transformer_jax.interop.hf_activations import ACTIVATIONS
 from transformer_jax.interop.hf_family import HFFamily, families
 from transformer_jax.interop.layer_types import turns
@@ -58,6 +58,16 @@ class GPT2(HFFamily):
       f"{LAYER}/feedforward", "out_FD", "transformer.h.{n}.mlp.c_proj", out_in=False
     ),
   }  # fmt: skip
+
+  def described(self, arch):
+    dims = arch.dims
+    return {
+      "vocab_size": dims.V, "n_embd": dims.D, "n_inner": dims.F, "n_head": dims.H,
+      "n_layer": arch.decoders, "n_positions": dims.L,
+      "layer_norm_epsilon": getattr(arch.norm, "epsilon", 1e-5),
+      "activation_function": described.activation(arch, ACTIVATIONS, "gelu_new"),
+      "tie_word_embeddings": arch.tied,
+    }  # fmt: skip
 
   def parts(self, config):
     return dict(

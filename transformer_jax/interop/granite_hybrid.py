@@ -2,13 +2,15 @@
 
 import re
 
-from transformer_jax.interop import names
+from transformer_jax.attention.mixers.state_space_duality import Mamba2
+from transformer_jax.attention.variants.scale import Scale
+from transformer_jax.interop import described, names
 from transformer_jax.interop.expert_names import experts
 from transformer_jax.interop.hf_family import families
 from transformer_jax.interop.hybrid import LINEAR, Hybrid
 from transformer_jax.interop.layer_types import FULL, layer_kinds
 from transformer_jax.interop.llama import LAYER, THEIRS, LlamaLike
-from transformer_jax.interop.mamba2 import mixer, steps
+from transformer_jax.interop.mamba2 import limit, mixer, steps
 from transformer_jax.interop.rotary import rope
 from transformer_jax.models.embeddings import TokenEmbedding
 from transformer_jax.models.feedforward_kinds import FeedForwardKind, feedforwards
@@ -84,6 +86,38 @@ class GraniteHybrid(Hybrid):
       OURS, *(f"{THEIRS}.self_attn.{part}_proj" for part in ("q", "k", "v", "o"))
     ),
   }
+
+  def described(self, arch):
+    said, own = described.sizes(arch), described.part(arch, Mamba2)
+    inward = own.heads * own.width if own else 0
+    rotated = "rope_theta" in said
+    shared = described.experts(arch, shared="shared_intermediate_size")
+    return {
+      **described.without(said, *(() if rotated else described.ROTARY)),
+      "num_local_experts": 0,
+      "num_experts_per_tok": 0,
+      "shared_intermediate_size": arch.dims.F,
+      **described.experts(
+        arch,
+        count="num_local_experts", active="num_experts_per_tok",
+        width="intermediate_size",
+      ),
+      **shared,
+      **described.words(
+        own,
+        heads="mamba_n_heads", width="mamba_d_head", state="mamba_d_state",
+        groups="mamba_n_groups", convolution="mamba_d_conv", shift="mamba_conv_bias",
+        bias="mamba_proj_bias",
+      ),
+      **limit(own),
+      **({"mamba_expand": inward // arch.dims.D} if own else {}),
+      **described.words(arch.norm_placement, factor="residual_multiplier"),
+      **described.words(arch.embedding, scale="embedding_multiplier"),
+      "logits_scaling": 1 / getattr(arch.head, "scale", 1.0),
+      **described.words(described.part(arch, Scale), factor="attention_multiplier"),
+      "position_embedding_type": "rope" if rotated else "nope",
+      "layer_types": described.kinds(arch, Mamba2, "mamba", "attention"),
+    }  # fmt: skip
 
   def saved(self, tensors):
     for name, theirs in RELEASED.items():

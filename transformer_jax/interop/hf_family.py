@@ -74,6 +74,18 @@ class HFFamily:
     """Returns the fields of the architecture besides dims, core and other outputs."""
     raise NotImplementedError
 
+  def described(self, arch: Architecture) -> Config:
+    """Returns the config.json of a model, or of the nearest one of this family.
+
+    `experiments.export` adds its class, and tries the families that override this.
+    """
+    raise NotImplementedError
+
+  @property
+  def describes(self) -> bool:
+    """Whether the family overrides `described`."""
+    return type(self).described is not HFFamily.described
+
   def dims(self, config: HFConfig) -> Dims:
     sizes = self.sizes.items()
     return Dims(**{letter: self.size(config, word) for letter, word in sizes})

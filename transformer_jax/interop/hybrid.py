@@ -5,6 +5,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from transformer_jax.attention.mixers.delta_rule import DeltaRule
 from transformer_jax.interop.checkpoint_files import Tensors
 from transformer_jax.interop.layer_types import LINEAR as LINEAR
 from transformer_jax.interop.layer_types import turns
@@ -66,3 +67,8 @@ def apart(tensors: Tensors, whole: str, parts: Sequence[str]) -> Tensors:
     cut = np.split(x, np.cumsum(rows)[:-1])
     found |= {start + part: y for part, y in zip(parts, cut, strict=True)}
   return found
+
+
+def key_heads(mixer: DeltaRule | None) -> dict[str, int]:
+  """Returns what config.json says of the heads of a mixer's keys, if there is one."""
+  return {"linear_num_key_heads": mixer.key_heads or mixer.heads} if mixer else {}

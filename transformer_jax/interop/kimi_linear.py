@@ -2,7 +2,10 @@
 
 import re
 
+from transformer_jax.attention.mixers.kda import KimiDelta
+from transformer_jax.interop import described
 from transformer_jax.interop.deepseek import DeepseekV3, latent_attention
+from transformer_jax.interop.described import part, words
 from transformer_jax.interop.expert_names import apart, experts, kinds_of, merged
 from transformer_jax.interop.hf_family import families
 from transformer_jax.interop.hybrid import LINEAR, Hybrid
@@ -103,6 +106,27 @@ class KimiLinear(Hybrid):
     },
     FULL: {path: row for path, row in DeepseekV3.table.items() if f"{OURS}/" in path},
   }
+
+  def described(self, arch):
+    sparse = described.sparse(arch)
+    return {
+      **described.without(described.sizes(arch), "attention_bias", *described.ROTARY),
+      **described.latent(arch),
+      **words(
+        part(arch, KimiDelta),
+        convolution="linear_conv_kernel_dim", heads="linear_num_heads",
+        key_width="linear_head_dim",
+      ),
+      **described.experts(
+        arch,
+        count="num_local_experts", active="num_experts_per_tok",
+        width="moe_intermediate_size", normalized="norm_topk_prob",
+        scale="routed_scaling_factor", groups="n_group", active_groups="topk_group",
+      ),
+      **described.many(arch),
+      "mlp_layer_types": [SPARSE if has else DENSE for has in sparse],
+      "layer_types": described.kinds(arch, KimiDelta, LINEAR, FULL),
+    }  # fmt: skip
 
   def today(self, tensors):
     return merged(super().today(tensors))

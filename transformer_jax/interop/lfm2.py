@@ -1,6 +1,7 @@
 """LFM2: gated short convolutions in most layers, attention in the others."""
 
-from transformer_jax.interop import names
+from transformer_jax.attention.mixers.gated_conv import GatedConv
+from transformer_jax.interop import described, names
 from transformer_jax.interop.hf_family import families
 from transformer_jax.interop.hybrid import Hybrid
 from transformer_jax.interop.layer_types import FULL, layer_kinds
@@ -85,6 +86,19 @@ class LFM2(Hybrid):
       f"{OURS}/key_gain_K": (f"{ATTENTION}.k_layernorm.weight", "K"),
     },
   }
+
+  def described(self, arch):
+    said = described.sizes(arch)
+    unread = "rms_norm_eps", "hidden_act", "attention_bias"
+    return {
+      **described.without(said, *unread),
+      "norm_eps": said["rms_norm_eps"],
+      "block_auto_adjust_ff_dim": False,
+      **described.words(
+        described.part(arch, GatedConv), kernel="conv_L_cache", bias="conv_bias"
+      ),
+      "layer_types": described.kinds(arch, GatedConv, CONV, FULL),
+    }
 
   def norm(self, config):
     return RMSNorm(config.number("norm_eps"))

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from transformer_jax.attention import attentions
-from transformer_jax.interop import names
+from transformer_jax.interop import described, names
 from transformer_jax.interop.hf_activations import GATED
 from transformer_jax.interop.hf_family import HFFamily, families
 from transformer_jax.interop.layer_types import FULL, LOCAL, layer_kinds, turns
@@ -101,6 +101,10 @@ class Llama(LlamaLike):
   >>> arch.attention
   GQA(groups=8, bias=False, clip=0.0)
   """
+
+  def described(self, arch):
+    biased = {"mlp_bias": True} if arch.feedforward_bias else {}
+    return described.sizes(arch) | biased
 
   def parts(self, config):
     config.need(rope_interleaved=False)

@@ -1,6 +1,8 @@
 """Llama 4, text models: chunks, layers without positions, and experts."""
 
-from transformer_jax.interop import names
+from transformer_jax.attention.variants.chunked import Chunked
+from transformer_jax.attention.variants.qk_norm import QKNorm
+from transformer_jax.interop import described, names
 from transformer_jax.interop.expert_names import experts, kinds_of
 from transformer_jax.interop.hf_family import families
 from transformer_jax.interop.layer_types import FULL, by_layer, layer_kinds, turns
@@ -10,6 +12,7 @@ from transformer_jax.interop.rotary import rope
 from transformer_jax.interop.smollm3 import SmolLM3
 from transformer_jax.positions import PositionalEncoding
 from transformer_jax.positions.log_steps import LogSteps
+from transformer_jax.positions.rope import Rope
 
 CHUNKED, MLP = "chunked_attention", f"{THEIRS}.feed_forward"
 
@@ -54,6 +57,27 @@ class Llama4(SmolLM3):
       f"{MLP}.shared_expert", out_in=False,
     ),
   }  # fmt: skip
+
+  def described(self, arch):
+    dims, sparse = arch.dims, described.sparse(arch)
+    tuned = [x for x in described.encodings(arch) if isinstance(x, LogSteps)]
+    turned = [int(isinstance(x, Rope)) for x in described.encodings(arch)]
+    return {
+      **described.sizes(arch),
+      "intermediate_size_mlp": dims.F,
+      **described.experts(
+        arch,
+        count="num_local_experts", active="num_experts_per_tok",
+        width="intermediate_size",
+      ),
+      "moe_layers": [n for n, has in enumerate(sparse) if has],
+      "no_rope_layers": turned,
+      "attn_temperature_tuning": bool(tuned),
+      **described.words(next(iter(tuned), None), step="floor_scale", gain="attn_scale"),
+      "use_qk_norm": described.part(arch, QKNorm) is not None,
+      "attention_chunk_size": getattr(described.part(arch, Chunked), "size", None),
+      "layer_types": described.kinds(arch, Chunked, CHUNKED, FULL),
+    }  # fmt: skip
 
   def parts(self, config):
     own = LlamaLike.parts(self, config)

@@ -1,6 +1,8 @@
 """Mamba-2: a model of mixers alone."""
 
-from transformer_jax.interop import names
+from transformer_jax.attention.mixers.state_space_duality import Mamba2
+from transformer_jax.interop import described, names
+from transformer_jax.interop.checkpoint_files import Config
 from transformer_jax.interop.hf_config import HFConfig
 from transformer_jax.interop.hf_family import HFFamily, families
 from transformer_jax.interop.outputs import WRITER, bare
@@ -51,6 +53,13 @@ def steps(config: HFConfig) -> str:
   return f"least_step={least}, largest_step={largest}"
 
 
+def limit(mixer: Mamba2 | None) -> Config:
+  """Returns what config.json says of a mixer's bounds on steps of time; inverse."""
+  if mixer is None or (mixer.least_step, mixer.largest_step) == (0.0, 0.0):
+    return {}
+  return {"time_step_limit": [mixer.least_step, mixer.largest_step or dict(INFINITY)]}
+
+
 @families.register("mamba2")
 class Mamba2Models(HFFamily):
   """Dao and Gu, 2024. https://arxiv.org/abs/2405.21060
@@ -88,6 +97,24 @@ class Mamba2Models(HFFamily):
     **names.norm(f"{LAYER}/attention_norm", f"{THEIRS}.norm"),
     **mixer(f"{LAYER}/attention", f"{THEIRS}.mixer"),
   }
+
+  def described(self, arch):
+    own = described.part(arch, Mamba2)
+    inward = own.heads * own.width if own else 0
+    return {
+      **described.words(
+        own,
+        heads="num_heads", width="head_dim", state="state_size", groups="n_groups",
+        convolution="conv_kernel", shift="use_conv_bias", bias="use_bias",
+      ),
+      **limit(own),
+      "vocab_size": arch.dims.V,
+      "hidden_size": arch.dims.D,
+      "expand": max(inward // arch.dims.D, 1),
+      "num_hidden_layers": arch.decoders,
+      "layer_norm_epsilon": getattr(arch.norm, "epsilon", 1e-5),
+      "tie_word_embeddings": arch.tied,
+    }  # fmt: skip
 
   def parts(self, config):
     self.check_width(config)

@@ -1,6 +1,6 @@
 """nanochat: Llama's layers with norms without weights and a squared ReLU."""
 
-from transformer_jax.interop import names
+from transformer_jax.interop import described, names
 from transformer_jax.interop.hf_activations import ACTIVATIONS
 from transformer_jax.interop.hf_family import families
 from transformer_jax.interop.llama import LAYER, THEIRS, LlamaLike
@@ -37,6 +37,12 @@ class NanoChat(LlamaLike):
     **names.dense(f"{LAYER}/feedforward", "in_DF", f"{THEIRS}.mlp.fc1"),
     **names.dense(f"{LAYER}/feedforward", "out_FD", f"{THEIRS}.mlp.fc2"),
   }
+
+  def described(self, arch):
+    return described.sizes(arch) | {
+      "hidden_act": described.activation(arch, ACTIVATIONS, "relu2"),
+      "final_logit_softcapping": getattr(arch.head, "cap", 0.0) or None,
+    }
 
   def parts(self, config):
     norm = self.norm(config)

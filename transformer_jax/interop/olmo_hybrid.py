@@ -1,9 +1,10 @@
 """OLMo Hybrid: gated DeltaNet in most layers, attention in the others."""
 
-from transformer_jax.interop import names
+from transformer_jax.attention.mixers.gated_delta import GatedDelta
+from transformer_jax.interop import described, names
 from transformer_jax.interop.checkpoint_files import Tensors
 from transformer_jax.interop.hf_family import families
-from transformer_jax.interop.hybrid import LINEAR, Hybrid
+from transformer_jax.interop.hybrid import LINEAR, Hybrid, key_heads
 from transformer_jax.interop.layer_types import FULL, cycle, layer_kinds
 from transformer_jax.interop.llama import LAYER, THEIRS, LlamaLike
 from transformer_jax.interop.olmo import Olmo2
@@ -78,6 +79,22 @@ class OlmoHybrid(Hybrid):
       or path.startswith((f"{OURS}_norm", f"{LAYER}/feedforward_norm"))
     },
   }
+
+  def described(self, arch):
+    said = described.sizes(arch)
+    turns = {"rope_theta": said["rope_theta"]} if "rope_theta" in said else {}
+    return {
+      **described.without(said, "rope_theta", "head_dim"),
+      **({"rope_parameters": turns} if turns else {}),
+      **described.words(
+        described.part(arch, GatedDelta),
+        convolution="linear_conv_kernel_dim", negative="linear_allow_neg_eigval",
+        heads="linear_num_value_heads", 
+        key_width="linear_key_head_dim", value_width="linear_value_head_dim",
+      ),
+      **key_heads(described.part(arch, GatedDelta)),
+      "layer_types": described.kinds(arch, GatedDelta, LINEAR, FULL),
+    }  # fmt: skip
 
   def saved(self, tensors):
     tensors = super().saved(tensors)

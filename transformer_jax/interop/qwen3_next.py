@@ -1,8 +1,11 @@
 """Qwen3-Next: gated DeltaNet, gated attention, experts with a shared one."""
 
+from transformer_jax.attention.mixers.gated_delta import GatedDelta
+from transformer_jax.interop import described
+from transformer_jax.interop.described import part, words
 from transformer_jax.interop.expert_names import apart, experts, kinds_of, merged
 from transformer_jax.interop.hf_family import families
-from transformer_jax.interop.hybrid import LINEAR, Hybrid
+from transformer_jax.interop.hybrid import LINEAR, Hybrid, key_heads
 from transformer_jax.interop.layer_types import FULL, layer_kinds
 from transformer_jax.interop.llama import LAYER, THEIRS, LlamaLike, Qwen3
 from transformer_jax.interop.outputs import SCORE, WRITER, bare, of_tokens
@@ -69,6 +72,27 @@ class Qwen3Next(Hybrid):
       f"{OURS}/gate_shift_HE": (f"{ATTENTION}.q_proj.bias", "H*"),
     },
   }
+
+  def described(self, arch):
+    sparse = described.sparse(arch)
+    gated = words(
+      part(arch, GatedDelta),
+      convolution="linear_conv_kernel_dim", heads="linear_num_value_heads",
+      key_width="linear_key_head_dim", value_width="linear_value_head_dim",
+    )  # fmt: skip
+    gated |= key_heads(part(arch, GatedDelta))
+    return {
+      "partial_rotary_factor": 1.0,
+      **described.sizes(arch),
+      **gated,
+      **described.experts(
+        arch,
+        count="num_experts", active="num_experts_per_tok", normalized="norm_topk_prob",
+        width="moe_intermediate_size", shared="shared_expert_intermediate_size",
+      ),
+      "mlp_only_layers": [n for n, has in enumerate(sparse) if not has],
+      "layer_types": described.kinds(arch, GatedDelta, LINEAR, FULL),
+    }  # fmt: skip
 
   def today(self, tensors):
     return merged(super().today(tensors))

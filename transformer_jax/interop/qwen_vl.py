@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import ClassVar
 
+from transformer_jax.interop import described
 from transformer_jax.interop.hf_config import HFConfig
 from transformer_jax.interop.hf_family import HFFamily, families
 from transformer_jax.interop.llama import Qwen2, Qwen3
@@ -72,6 +73,16 @@ class TextOfVL(HFFamily):
   writes = False
   prefix = ""
   copies: ClassVar[Mapping[str, str]] = {}
+
+  def described(self, arch):
+    said = described.sizes(arch)
+    ours = described.encodings(arch)[0]
+    turns = {"rope_type": "default", "rope_theta": said.get("rope_theta", 10_000.0)}
+    if isinstance(ours, MRope):
+      turns["mrope_section"] = list(ours.sections)
+      turns |= {SPREAD: True} if ours.layout != LAYOUTS[0] else {}
+    unread = "attention_bias", "tie_word_embeddings", *described.ROTARY
+    return described.without(said, *unread) | {"rope_parameters": turns}
 
   def whole_texts(self, config):
     """Raises ValueError for sliding windows."""

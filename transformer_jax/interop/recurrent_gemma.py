@@ -3,7 +3,9 @@
 import jax.numpy as jnp
 import numpy as np
 
-from transformer_jax.interop import names
+from transformer_jax.attention.mixers.rg_lru import RGLRU
+from transformer_jax.attention.variants.window import Window
+from transformer_jax.interop import described, names
 from transformer_jax.interop.hf_family import families
 from transformer_jax.interop.hybrid import Hybrid
 from transformer_jax.interop.llama import LAYER, THEIRS, LlamaLike
@@ -80,6 +82,22 @@ class RecurrentGemma(Hybrid):
       OURS, *(f"{MIXER}.{part}_proj" for part in ("q", "k", "v", "o"))
     ),
   }
+
+  def described(self, arch):
+    said = described.without(described.sizes(arch), "hidden_act")
+    return {
+      "partial_rotary_factor": 1.0,
+      **said,
+      "attention_bias": said.get("attention_bias") is True,
+      "intermediate_size": 2 * arch.dims.F,
+      "hidden_activation": described.activation(arch, GELU, "gelu_pytorch_tanh"),
+      "logits_soft_cap": getattr(arch.head, "cap", 0.0),
+      **described.words(
+        described.part(arch, RGLRU), width="lru_width", convolution="conv1d_width"
+      ),
+      **described.words(described.part(arch, Window), width="attention_window_size"),
+      "block_types": described.kinds(arch, RGLRU, RECURRENT, LOCAL),
+    }
 
   def parts(self, config):
     root = np.asarray(config.whole("hidden_size") ** 0.5).astype(jnp.bfloat16)

@@ -1,10 +1,12 @@
 """SmolLM3: Llama with some layers without positional encoding (NoPE)."""
 
+from transformer_jax.interop import described
 from transformer_jax.interop.hf_family import families
 from transformer_jax.interop.layer_types import by_layer
 from transformer_jax.interop.llama import Llama, LlamaLike
 from transformer_jax.interop.rotary import rope
 from transformer_jax.positions import PositionalEncoding
+from transformer_jax.positions.rope import Rope
 
 
 @families.register("smollm3")
@@ -25,6 +27,10 @@ class SmolLM3(Llama):
     tie_word_embeddings=True, no_rope_layer_interval=4,
   )  # fmt: skip
   harmless = "sliding_window"  # unused without use_sliding_window
+
+  def described(self, arch):
+    turned = [int(isinstance(x, Rope)) for x in described.encodings(arch)]
+    return super().described(arch) | {"no_rope_layers": turned}
 
   def parts(self, config):
     config.need(use_sliding_window=False)

@@ -74,6 +74,10 @@ class Mixer(Variant):
     """Raises ValueError if sizes do not fit, or no memory holds a state."""
     _check_state(self, dims)
 
+  def sized(self, dims: Dims) -> "Mixer":
+    """Returns the mixer with the sizes that are those of the model written out."""
+    return self
+
   def inputs(self, params: Arrays, x_BLD: jax.Array) -> Arrays:
     """Returns what is convolved along the text, by name, [B, L, ...]."""
     return {}

@@ -58,6 +58,11 @@ class DeltaRule(Mixer):
     check_convolution(self)
     check_sizes(self, "heads", "key_heads", "key_width", "value_width")
 
+  def sized(self, dims):
+    own = own_sizes(self, dims)
+    sizes = dict(heads=own.H, key_width=own.K, value_width=own.E)
+    return dataclasses.replace(self, **sizes)  # `key_heads` names axes, too
+
   @property
   def reads(self) -> tuple[str, ...]:
     """Names of the matrices whose products are convolved."""

@@ -64,6 +64,9 @@ class RGLRU(Mixer):
       )
     super().check(dims)
 
+  def sized(self, dims):
+    return dataclasses.replace(self, width=self.width or dims.D)
+
   def weights(self, dims):
     D, H, E = dims.D, dims.H, (self.width or dims.D) // dims.H
     shapes: Weights = {f"{name}_DHE": ((D, H, E), 1) for name in INWARD}

@@ -88,6 +88,10 @@ class Mamba2(Mixer):
         raise ValueError(f"{parts} {name} do not divide {H} heads; change one of them")
     return dataclasses.replace(dims, H=H, G=self.groups, K=K, E=E)
 
+  def sized(self, dims):
+    own = self.sizes(dims)
+    return dataclasses.replace(self, heads=own.H, state=own.K, width=own.E)
+
   def weights(self, dims):
     own = self.sizes(dims)
     shapes = {

@@ -7,7 +7,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
-from transformer_jax.axes import whole
+from transformer_jax.axes import Dims, whole
 from transformer_jax.models.feedforward_kinds.base import FeedForwardKind, feedforwards
 from transformer_jax.spec import SpecError
 
@@ -124,6 +124,10 @@ class Experts(FeedForwardKind):
   @property
   def experts(self) -> int:
     return self.count
+
+  def sized(self, dims: Dims) -> "Experts":
+    """Returns the experts with the width that is that of the model written out."""
+    return dataclasses.replace(self, width=self.width or dims.F)
 
   def route(
     self, logits_BLX: jax.Array, bias_X: jax.Array | None = None
