@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 
 def inverse_rms(
-  x: jax.Array, epsilon: float, axis: int | tuple[int, ...] = -1
+  x: jax.Array, epsilon: float | jax.Array, axis: int | tuple[int, ...] = -1
 ) -> jax.Array:
   """Returns 1 / sqrt(mean(x^2) + epsilon) along an axis, whose length becomes one."""
   square = jnp.mean(jnp.square(x), axis=axis, keepdims=True)
@@ -15,7 +15,7 @@ def inverse_rms(
 def rms_norm(
   x: jax.Array,
   gain: jax.Array | None,
-  epsilon: float,
+  epsilon: float | jax.Array,
   axis: int | tuple[int, ...] = -1,
 ) -> jax.Array:
   """Returns x with a mean square of one, times a gain, in the float type of x.

@@ -36,7 +36,11 @@ def of_layers(arch: Architecture, kind: type[Part]) -> list[Part | None]:
   """
   layers = (parts_of(arch.attention.layer(n)) for n in range(arch.decoders))
   found = [next((p for p in parts if isinstance(p, kind)), None) for parts in layers]
-  return [p.sized(arch.dims) if isinstance(p, Mixer) else p for p in found]
+  return [_sized(part, arch) for part in found]
+
+
+def _sized(part: Any, arch: Architecture) -> Any:
+  return part.sized(arch.dims) if isinstance(part, Mixer) else part
 
 
 def first(found: list[Part | None]) -> Part | None:

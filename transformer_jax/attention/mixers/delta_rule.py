@@ -60,8 +60,8 @@ class DeltaRule(Mixer):
 
   def sized(self, dims):
     own = own_sizes(self, dims)
-    sizes = dict(heads=own.H, key_width=own.K, value_width=own.E)
-    return dataclasses.replace(self, **sizes)  # `key_heads` names axes, too
+    # Not `key_heads`, which names axes, too.
+    return dataclasses.replace(self, heads=own.H, key_width=own.K, value_width=own.E)
 
   @property
   def reads(self) -> tuple[str, ...]:

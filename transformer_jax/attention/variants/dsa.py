@@ -1,6 +1,7 @@
 """DeepSeek sparse attention. DeepSeek-AI, 2025. https://arxiv.org/abs/2512.02556"""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -69,7 +70,7 @@ class DeepSeekSparse(Variant):
   relu: bool = True
   weighted: bool = True
   learned: bool = False
-  position: str | PositionalEncoding = "rope"
+  position: Any = "rope"
   epsilon: float = 1e-6
 
   def __post_init__(self):
