@@ -17,7 +17,7 @@ from transformer_jax.positions.shared import schedule
 
 Words = dict[str, Any]
 ROTARY = "rope_theta", "rope_scaling", "partial_rotary_factor"  # words of rotations
-Part = TypeVar("Part")
+OfKind = TypeVar("OfKind")
 
 
 def parts_of(variant: Variant) -> Iterator[Variant]:
@@ -29,7 +29,7 @@ def parts_of(variant: Variant) -> Iterator[Variant]:
     yield from parts_of(part)
 
 
-def of_layers(arch: Architecture, kind: type[Part]) -> list[Part | None]:
+def of_layers(arch: Architecture, kind: type[OfKind]) -> list[OfKind | None]:
   """Returns the part of a class that each layer's attention has, or None.
 
   The sizes of mixers are written out.
@@ -43,12 +43,12 @@ def _sized(part: Any, arch: Architecture) -> Any:
   return part.sized(arch.dims) if isinstance(part, Mixer) else part
 
 
-def first(found: list[Part | None]) -> Part | None:
+def first(found: list[OfKind | None]) -> OfKind | None:
   """Returns the first of a list that is not None, or None."""
   return next((part for part in found if part is not None), None)
 
 
-def part(arch: Architecture, kind: type[Part]) -> Part | None:
+def part(arch: Architecture, kind: type[OfKind]) -> OfKind | None:
   """Returns the part of a class of the first layer that has one, or None."""
   return first(of_layers(arch, kind))
 
