@@ -16,7 +16,11 @@ HookArrays = dict[str, Any]
 
 
 class TokenHookShapes:
-  """Checks of hooks of tokens: convolutions, token data and temperatures."""
+  """Checks of hooks of tokens: convolutions, token data and temperatures.
+
+  >>> TokenHookShapes(Variant()).name
+  'Variant'
+  """
 
   def __init__(self, variant: Variant):
     self.variant, self.name = variant, type(variant).__name__
