@@ -16,6 +16,7 @@ from transformer_jax.attention.cores import cores
 from transformer_jax.attention.cores.context import Context
 from transformer_jax.attention.cores.cudnn import HOOKS
 from transformer_jax.attention.cores.self_check import check_inputs, trial
+from transformer_jax.attention.cores.self_check.deviations import Deviation, deviations
 from transformer_jax.attention.cores.self_check.scheme import CallScheme, scheme_of
 from transformer_jax.attention.variants.base import attentions
 from transformer_jax.attention.variants.bound_variant import BoundVariant
@@ -107,8 +108,7 @@ def _outcome(core: str, scheme: CallScheme) -> dict[str, Any]:
     found = trial.run(tested, scheme, arrays)
   except Exception as error:  # compilers and devices have their own kinds of errors
     return {"failed": trial.words(error)}
-  rounding = trial.ROUNDING[scheme.dtypes[2]]
-  return verdict(trial.deviations(found, usual, exact, rounding))
+  return verdict(deviations(found, usual, exact, scheme.dtypes[2]))
 
 
 @functools.lru_cache(8)
@@ -117,15 +117,16 @@ def _reference(
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
   """Returns results of `dense` in float32, and in the scheme's types."""
   arrays = check_inputs.make(scheme)
-  return trial.exact(scheme, arrays), trial.run(scheme.core, scheme, arrays)
+  return trial.exact(scheme.core, scheme, arrays), trial.run(
+    scheme.core, scheme, arrays
+  )
 
 
-def verdict(deviations: list[trial.Deviation]) -> dict[str, Any]:
+def verdict(each: list[Deviation]) -> dict[str, Any]:
   """Returns whether all errors are within their tolerances, and the worst of them."""
-  # NaN is no order: it must come out as the worst.
-  worst = max(deviations, key=lambda d: np.nan_to_num(d.error / d.allowed, nan=np.inf))
+  worst = max(each, key=lambda one: one.share)
   return {
-    "passed": all(d.fine for d in deviations),
+    "passed": all(one.fine for one in each),
     "worst": worst.name,
     "error": worst.error,
     "tolerance": worst.allowed,

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 RAW = Path(__file__).parents[2] / "docs" / "results" / "benchmarks.json"
+BUSY = 0.2  # cores that other programs kept busy, above which a reader should know
 PLAIN = "none multihead"  # an encoding and a variant
 
 
@@ -32,8 +33,12 @@ def factor(position: str, attention: str) -> str:
 def measured_at() -> str:
   """Returns device, dates and commits of the factors."""
   groups = [*_recorded().values()]
-  places = sorted({f"{g['device']}, {g['date']}, commit {g['commit']}" for g in groups})
-  return "; ".join(places) or "not measured"
+  # After a plus stand uncommitted changes: here the raw figures themselves.
+  commits = sorted({group["commit"].partition("+")[0] for group in groups})
+  places = sorted({f"{group['device']}, {group['date']}" for group in groups})
+  busy = max((group["busy"] or 0.0 for group in groups), default=0.0)
+  others = " while other work of low priority ran" * (busy > BUSY)
+  return f"{'; '.join(places)}, commits {', '.join(commits)}{others}"
 
 
 @functools.cache

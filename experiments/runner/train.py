@@ -27,6 +27,7 @@ from experiments.runner.train_blocks import Training, extended
 from experiments.setup.registries import registries, specs
 from experiments.setup.validate import flatten
 from transformer_jax import hosts
+from transformer_jax.attention.cores import auto
 from transformer_jax.data.base import Task, TaskData
 from transformer_jax.devices import split_rows
 from transformer_jax.evaluation import example_scores, target_fingerprints
@@ -63,6 +64,7 @@ def run(config: ConfigDict, folder: Path, name: str, stop: Any) -> dict | None:
   with programs_in(compile_cache.folder_of(folder.absolute().parents[1])):
     watch = AttemptWatch(folder, writes=hosts.is_leader())
     watch.write()
+    auto.start_record()
     try:
       return _run(config, folder, name, stop, watch)
     finally:

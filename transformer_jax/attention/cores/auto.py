@@ -5,6 +5,7 @@ compared with `dense` on that device before a model uses it: see `self_check`. W
 kernel serves takes `dense` while its scores are few, else tiles of XLA.
 """
 
+import contextlib
 import dataclasses
 from collections.abc import Iterator
 from typing import Any
@@ -13,7 +14,11 @@ import jax
 
 from transformer_jax.attention.cores import self_check
 from transformer_jax.attention.cores.base import Core, cores
-from transformer_jax.attention.cores.self_check.outcomes import here, known_failure
+from transformer_jax.attention.cores.self_check.outcomes import (
+  forget,
+  here,
+  known_failure,
+)
 from transformer_jax.attention.variants.bound_variant import PLAIN
 from transformer_jax.devices import free_axes, platform
 
@@ -24,9 +29,8 @@ KERNELS = {"tpu": ("pallas_tpu",), "gpu": ("cudnn", "pallas_gpu")}
 FEW = 128  # queries: fewer fill no tile. Dense is as fast then, and compiles in half
 # the time, which is most of what a small run takes.
 SHARE = 1 / 64  # of an accelerator's memory for the scores of one layer in `dense`
-MEMORY = (
-  2**34
-)  # bytes of an accelerator that does not say; the smallest TPUs have these
+MEMORY = 2**34  # bytes, where a device does not say: the smallest TPUs have these
+V5P = "TPU v5", "TPU v5p"  # kinds of devices
 
 _chosen: dict[Any, tuple[Core, dict[str, str]]] = {}  # by what `serving` is asked for
 
@@ -52,11 +56,18 @@ class Auto(Core):
     encoding, variant = context.position.encoding, context.variant.variant
     asked = encoding, variant, context.dropout is not None, q_BLHK.shape[1]
     core, refused = choose(*asked, call=(q_BLHK, k_BMGK, v_BMGE, context))
-    _chosen[platform(), *asked] = core, refused
+    with contextlib.suppress(TypeError):  # a user's class that cannot be hashed
+      _chosen.setdefault((platform(), *asked), (core, refused))
     return core.attend(q_BLHK, k_BMGK, v_BMGE, context)
 
   def refusal(self, encoding, variant=PLAIN.variant, dropout=False):
     return cores.build("dense").refusal(encoding, variant, dropout)
+
+
+def start_record() -> None:
+  """Forgets the cores that earlier runs of this process took."""
+  _chosen.clear()
+  forget()
 
 
 def serving(
@@ -117,9 +128,19 @@ def _candidates(variant, call: tuple | None) -> Iterator[str]:
     yield "linear"
   kernels = KERNELS.get(platform(), ())
   yield from kernels
-  if kernels and call and _scores_are_few(call[0].shape, call[1].shape):
+  if kernels and call and _prefers_dense(call[0].shape, call[1].shape):
     yield "dense"  # one large operation after another, where tiles are a loop
   yield from ORDER
+
+
+def _prefers_dense(q_BLHK: tuple, k_BMGK: tuple) -> bool:
+  """Returns whether `dense` comes before tiles on an accelerator.
+
+  libtpu 0.0.42 ends its process at 2,048 rows for a v5p: docs/results/profile.md.
+  """
+  device = here()
+  breaks = device is not None and device.device_kind in V5P and q_BLHK[1] > 1024
+  return not breaks and _scores_are_few(q_BLHK, k_BMGK)
 
 
 def _scores_are_few(q_BLHK: tuple, k_BMGK: tuple) -> bool:

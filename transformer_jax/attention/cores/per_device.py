@@ -47,6 +47,15 @@ def on_each_device(attend):
   return attend_by_device
 
 
+def heads_split(q_shape: tuple[int, ...], *groups: int) -> int:
+  """Returns the number of devices that split the heads of a call.
+
+  q_shape   of the queries, [B, L, H, K]
+  groups    numbers of heads of keys and of values
+  """
+  return free_axes()[HEADS] if "H" in _split(q_shape, *groups) else 1
+
+
 def _split(q_shape, *groups) -> Split:
   """Returns {axis letter: mesh axes} of the axes that are split.
 

@@ -34,7 +34,7 @@ def make(scheme: CallScheme) -> Tree:
     "k": normal(TEXTS, scheme.M, G, dims.K).astype(k),
     "v": normal(TEXTS, scheme.M, G, dims.E or dims.K).astype(v),
     "g": normal(TEXTS, scheme.L, dims.H, dims.E or dims.K).astype(v),
-    "x": normal(TEXTS, scheme.M, dims.D),
+    "x": normal(TEXTS, max(scheme.L, scheme.M), dims.D),
     "params": _values(scheme.params, _initial(scheme.encoding, dims), random),
     "variant_params": _values(
       scheme.variant_params, _initial(scheme.variant, dims), random
@@ -43,35 +43,48 @@ def make(scheme: CallScheme) -> Tree:
   }
 
 
-def context_of(scheme: CallScheme, arrays: Tree) -> Context:
-  """Returns the context of the call: three kinds of texts, and hooks' token data."""
+def context_of(scheme: CallScheme, arrays: Tree, at: Coords) -> Context:
+  """Returns the context of the call, with the token data of the hooks.
+
+  at   coordinates of as many tokens as there are queries or keys, as `texts` has them
+  """
   position = Bound(scheme.encoding, arrays["params"])
   variant = BoundVariant(scheme.variant, arrays["variant_params"])
-  k_at = texts(scheme)
-  k_at = k_at.replace(data={name: k_at.pos_BL % 3 for name in scheme.encoding.ids})
-  # Tokens as wide as queries, one for each key; their last are those of the queries.
-  q_BMHK = jnp.resize(arrays["q"], (len(arrays["x"]), scheme.M, *arrays["q"].shape[2:]))
-  k_at = variant.read(arrays["x"], q_BMHK, position.read(arrays["x"], q_BMHK, k_at))
-  k_at = variant.accumulate(position.accumulate(k_at))
-  q_at = jax.tree.map(lambda x: x[:, scheme.M - scheme.L :], k_at)
+  at = at.replace(data={name: at.pos_BL % 3 for name in scheme.encoding.ids})
+  # Tokens as wide as queries; the last are those of the queries, the first of the keys.
+  count = at.pos_BL.shape[1]
+  q_BMHK = jnp.resize(arrays["q"], (TEXTS, count, *arrays["q"].shape[2:]))
+  at = variant.read(arrays["x"], q_BMHK, position.read(arrays["x"], q_BMHK, at))
+  at = variant.accumulate(position.accumulate(at))
+  q_at = jax.tree.map(lambda x: x[:, count - scheme.L :], at)
+  k_at = jax.tree.map(lambda x: x[:, : scheme.M], at)
   scale = arrays["scale_H"] if scheme.scale is None else scheme.scale
   return Context(q_at, k_at, position, scale, variant)
 
 
-def texts(scheme: CallScheme) -> Coords:
-  """Returns coordinates of the keys: causal, packed and padded, bidirectional.
+def texts(scheme: CallScheme) -> dict[str, Coords]:
+  """Returns coordinates by kind of texts: causal ones that fill their rows, and others.
 
-  Texts that share their coordinates are two packed ones.
+  The others are of three kinds in one batch, causal, packed and padded, bidirectional;
+  or packed ones where texts share their coordinates. Kernels may choose by the kind.
   """
-  M = scheme.M
-  place_M = jnp.arange(M)
-  real_M = place_M < M - M // 16
-  segment_BM = jnp.where(real_M, 1 + (place_M > M // 3), 0)[None].astype(jnp.int32)
-  packed = coords.packed(segment_BM)
-  kinds = [coords.consecutive(1, M), packed, coords.padded(real_M[None])]
-  kinds[2] = kinds[2].bidirectional()
-  at = packed if scheme.shared else jax.tree.map(lambda *x: jnp.concatenate(x), *kinds)
-  return at.replace(pos_BL=at.pos_BL.astype(scheme.pos_dtype))
+  count = max(scheme.L, scheme.M)
+  place = jnp.arange(count)
+  real = place < count - count // 16
+  segment_BM = jnp.where(real, 1 + (place > count // 3), 0)[None].astype(jnp.int32)
+  causal, packed = coords.consecutive(1, count), coords.packed(segment_BM)
+  padded = coords.padded(real[None]).bidirectional()
+
+  def rows(*kinds: Coords) -> Coords:
+    at = jax.tree.map(lambda *x: jnp.concatenate(x), *kinds)
+    return at.replace(pos_BL=at.pos_BL.astype(scheme.pos_dtype))
+
+  if scheme.shared:
+    return {"causal texts": rows(causal), "packed texts": rows(packed)}
+  return {
+    "causal texts": rows(*[causal] * TEXTS),
+    "mixed texts": rows(causal, packed, padded),
+  }
 
 
 def _initial(part: Any, dims: Any) -> dict[str, np.ndarray]:

@@ -1,6 +1,5 @@
 """One check: a core against `dense` on the same device, values and all gradients."""
 
-import dataclasses
 import functools
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -8,19 +7,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from transformer_jax.attention.cores.base import Core, cores
 from transformer_jax.attention.cores.self_check import check_inputs
+from transformer_jax.attention.cores.self_check.deviations import Numbers, fault
 from transformer_jax.attention.cores.self_check.scheme import CallScheme
 
-# Relative errors that rounding explains in any order of sums, by the type of values.
-ROUNDING = {"float32": 2e-5, "bfloat16": 2e-2, "float16": 4e-3}
-# Kernels take the sum of each row's gradients from rounded outputs (Dao et al., section
-# B.2). A parameter that moves whole rows of scores gets the sum of these errors: with
-# FIRE in bfloat16 4% of the largest gradient of parameters, where dense has 0.5%.
-OF_PARAMETERS = 5.0  # times as much
-TIMES = 3.0  # a core may be off by this many times the error of `dense`
-NOTHING = {"g", "scale_H"}  # no gradient, unless the scale is an array
+WITHOUT = {"g", "scale_H"}  # have no gradient, unless the scale is an array
 
 
 def trial(scheme: CallScheme, device: jax.Device) -> str | None:
@@ -39,18 +33,34 @@ def _apart(call: Any) -> Any:
 
 
 def _trial(scheme: CallScheme, device: jax.Device) -> str | None:
-  with jax.default_device(device):
+  # A mesh of this device: cores ask it for the platform that they are compiled for.
+  with jax.default_device(device), jax.set_mesh(Mesh(np.array([device]), ("data",))):
     try:
       arrays = check_inputs.make(scheme)
       usual = run(cores.build("dense"), scheme, arrays)
-      wide = exact(scheme, arrays)
+      wide = exact(cores.build("dense"), scheme, arrays)
     except Exception as error:  # what a part of a user's own may raise
       return f"could not be checked: {words(error)}"
     try:
       found = run(scheme.core, scheme, arrays)
+      reason = fault(found, usual, wide, scheme.dtypes[2])
+      return reason or _fault_of_parameters(scheme, arrays, wide)
     except Exception as error:  # the compiler's own kinds of errors are not public
       return f"did not compile: {words(error)}"
-  return compare(found, usual, wide, ROUNDING[scheme.dtypes[2]])
+
+
+def _fault_of_parameters(scheme: CallScheme, arrays: Any, wide: Numbers) -> str | None:
+  """Returns what is wrong with gradients of parameters in float32, or None.
+
+  In half precision rounding hides small ones.
+  """
+  of_parameters = {name: x for name, x in wide.items() if "/" in name}
+  if not of_parameters or scheme.dtypes[2] == "float32":
+    return None
+  found = exact(scheme.core, scheme, arrays)
+  usual = run(cores.build("dense"), scheme, _wide(arrays))
+  found, usual = ({n: x[n] for n in of_parameters} for x in (found, usual))
+  return fault(found, usual, of_parameters, "float32")
 
 
 def words(error: Exception) -> str:
@@ -62,31 +72,37 @@ def words(error: Exception) -> str:
   return f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
 
 
-def exact(scheme: CallScheme, arrays: Any) -> dict[str, np.ndarray]:
-  """Returns what `dense` computes in float32, without the device's short products."""
+def exact(core: Core, scheme: CallScheme, arrays: Any) -> Numbers:
+  """Returns what a core computes in float32, without the device's short products."""
+  with jax.default_matmul_precision("highest"):
+    return run(core, scheme, _wide(arrays))
 
+
+def _wide(arrays: Any) -> Any:
   def wide(x: np.ndarray) -> np.ndarray:
     return x.astype(np.float32) if jnp.issubdtype(x.dtype, jnp.floating) else x
 
-  with jax.default_matmul_precision("highest"):
-    return run(cores.build("dense"), scheme, jax.tree.map(wide, arrays))
+  return jax.tree.map(wide, arrays)
 
 
-def run(core: Core, scheme: CallScheme, arrays: Any) -> dict[str, np.ndarray]:
-  """Returns {name: the output, or the gradient of an array}, float32."""
-  unused = NOTHING - ({"scale_H"} if scheme.scale is None else set())
+def run(core: Core, scheme: CallScheme, arrays: Any) -> Numbers:
+  """Returns {name: the output, or the gradient of an array}, for each kind of texts."""
+  unused = WITHOUT - ({"scale_H"} if scheme.scale is None else set())
   floats, rest = split({n: x for n, x in arrays.items() if n not in unused})
   rest |= {"g": arrays["g"]}
 
-  def total(floats: dict[str, Any], rest: dict[str, Any]) -> Any:
+  def total(floats: dict[str, Any], rest: dict[str, Any], at: Any) -> Any:
     whole = joined(floats | rest)
-    context = check_inputs.context_of(scheme, whole)
+    context = check_inputs.context_of(scheme, whole, at)
     out = core.attend(whole["q"], whole["k"], whole["v"], context)
     return jnp.sum(out.astype(jnp.float32) * whole["g"].astype(jnp.float32)), out
 
   gradient = jax.jit(jax.value_and_grad(total, has_aux=True))
-  (_, out), gradients = gradient(floats, rest)
-  found = {"output": out} | {f"gradient of {n}": x for n, x in gradients.items()}
+  found = {}
+  for kind, at in check_inputs.texts(scheme).items():
+    (_, out), gradients = gradient(floats, rest, at)
+    found[f"output, {kind}"] = out
+    found |= {f"gradient of {n}, {kind}": x for n, x in gradients.items()}
   return {name: np.asarray(x).astype(np.float32) for name, x in found.items()}
 
 
@@ -116,81 +132,3 @@ def joined(flat: dict[str, Any]) -> dict[str, Any]:
     else:
       whole[name] = x
   return whole
-
-
-def compare(
-  found: dict[str, np.ndarray],
-  usual: dict[str, np.ndarray],
-  exact: dict[str, np.ndarray],
-  rounding: float,
-) -> str | None:
-  """Returns what is wrong with numbers of a core, or None.
-
-  found      output and gradients of the core
-  usual      those of `dense` in the same types
-  exact      those of `dense` in float32
-  rounding   relative error that is no fault
-
-  >>> right, off = {"output": np.ones(3)}, {"output": np.array([1.0, 1.0, 1.1])}
-  >>> print(compare(right, right, right, 1e-3))
-  None
-  >>> compare(off, right, right, 1e-3)
-  'wrong output: off by 0.1 of the largest number, dense by 0'
-  """
-  for each in deviations(found, usual, exact, rounding):
-    if not np.isfinite(each.error):
-      return f"wrong {each.name}: not finite"
-    if not each.fine:
-      return (
-        f"wrong {each.name}: off by {each.error:.2g} of the largest number, dense by"
-        f" {each.usual:.2g}"
-      )
-  return None
-
-
-@dataclasses.dataclass(frozen=True)
-class Deviation:
-  """Largest difference of one array from `dense` in float32, over its largest number.
-
-  error     of the core
-  usual     of `dense` in the same types
-  allowed   greatest error that is no fault
-
-  >>> Deviation("output", error=float("nan"), usual=0.0, allowed=1e-3).fine
-  False
-  """
-
-  name: str
-  error: float
-  usual: float
-  allowed: float
-
-  @property
-  def fine(self) -> bool:
-    """Returns whether the error is no fault; NaN is one."""
-    return self.error <= self.allowed
-
-
-def deviations(
-  found: dict[str, np.ndarray],
-  usual: dict[str, np.ndarray],
-  exact: dict[str, np.ndarray],
-  rounding: float,
-) -> list[Deviation]:
-  """Returns the deviation of each array; arguments as in `compare`."""
-  sizes = {name: _largest(x) for name, x in exact.items()}
-  most = max((size for name, size in sizes.items() if "/" in name), default=1.0)
-  each = []
-  for name, want in exact.items():
-    # The gradient of a shift of all scores is nothing but rounding: parameters are
-    # measured by the largest gradient of all of them.
-    of_parameter = "/" in name
-    size = (most if of_parameter else sizes[name]) or 1.0
-    error, usual_error = (_largest(x[name] - want) / size for x in (found, usual))
-    allowed = rounding * (OF_PARAMETERS if of_parameter else 1.0)
-    each.append(Deviation(name, error, usual_error, TIMES * usual_error + allowed))
-  return each
-
-
-def _largest(x: np.ndarray) -> float:
-  return float(np.abs(x).max(initial=0.0))
