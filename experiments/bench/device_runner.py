@@ -22,6 +22,7 @@ from experiments.bench.device_groups import DevicePlan
 from experiments.bench.groups import ContenderGroup
 from experiments.bench.worker import ROOT, Worker, WorkerError
 from experiments.runner import process, provenance
+from transformer_jax.training.json_files import FileError
 
 WORKER = [sys.executable, "-m", "experiments.bench.device_worker"]
 TORCH = ROOT / "tools" / "peers" / "torch_device_worker.py"
@@ -231,7 +232,7 @@ def wrong_in(figures: dict[str, Any]) -> list[str]:
     for core, outcomes in figures["facts"].items()
     for which, outcome in outcomes.items()
     if "failed" in outcome or outcome.get("passed") is False
-  ]
+  ] + [f"{name} ({error})" for name, error in figures.get("errors", {}).items()]
 
 
 def file_for(kind: str) -> Path:
@@ -260,8 +261,11 @@ def measure(
   deadline = Deadline(minutes)
   _check(minutes, torch_python)
   start = functools.partial(_start, deadline, torch_python)
-  with runner.Sides(start) as sides:
-    versions = sides["ours"].versions()
+  try:
+    with runner.Sides(start) as sides:
+      versions = sides["ours"].versions()
+  except WorkerError as error:
+    raise ValueError(f"the device did not start: {error}") from error
   if (versions["platform"] == "cpu") != tiny:
     raise ValueError(
       "--tiny is for a CPU, and this machine has an accelerator: leave it out"
@@ -296,8 +300,17 @@ def _start(deadline: Deadline, torch_python: str, side: str) -> Worker:
 
 def _store(path: Path, versions: dict[str, Any]) -> runner.Store:
   """Returns the file of figures, of this device; raises ValueError for another's."""
-  store = runner.Store(path)
-  before = store.figures.get("versions", versions).get("device")
+  try:
+    store = runner.Store(path)
+  except (FileError, OSError) as error:
+    raise ValueError(f"--output={path}: {error}; write another file") from error
+  figures = store.figures
+  groups = figures.get("sections") if isinstance(figures, dict) else None
+  if not isinstance(groups, dict) or not isinstance(figures.get("versions", {}), dict):
+    raise ValueError(
+      f"--output={path}: it holds no figures of a device; write another file"
+    )
+  before = figures.get("versions", versions).get("device")
   if before != versions["device"]:
     raise ValueError(
       f"--output={path}: its figures are of {before}, and this is"

@@ -58,7 +58,7 @@ def weighings(variant: Variant) -> dict[str, np.ndarray]:
 def small(variant: Variant) -> Variant:
   """Returns the variant with sizes of at most 8 tokens, so it shows in 48 tokens."""
   sizes = {f.name: getattr(variant, f.name) for f in dataclasses.fields(variant)}
-  large = {name: 8 for name, size in sizes.items() if size > 8}
+  large = {n: 8 for n, size in sizes.items() if isinstance(size, int) and size > 8}
   return dataclasses.replace(variant, **large)
 
 

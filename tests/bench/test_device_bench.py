@@ -374,3 +374,18 @@ def test_the_whole_command_runs_on_a_cpu_and_goes_on_where_it_stopped(tmp_path):
   assert "### cpu" in device_markdown.accelerators(tmp_path)
   again = run()
   assert again.returncode == 0 and "speed" not in again.stdout, again.stdout
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", '{"sections": 3}', "{half"])
+def test_a_file_that_holds_no_figures_is_one_sentence(content, tmp_path):
+  path = tmp_path / "figures.json"
+  path.write_text(content)
+  with pytest.raises(ValueError, match=r"write another file"):
+    device_runner._store(path, {"device": "a TPU"})
+  with pytest.raises(ValueError, match=r"write another file"):
+    device_runner._store(tmp_path, {"device": "a TPU"})
+
+
+def test_a_comparison_that_ended_its_worker_is_wrong():
+  group = {"facts": {}, "errors": {"pallas_tpu": "the worker ended with code -6"}}
+  assert device_runner.wrong_in(group) == ["pallas_tpu (the worker ended with code -6)"]
