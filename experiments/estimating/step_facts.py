@@ -10,8 +10,14 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from experiments.estimating import traffic
+from experiments.estimating.collective_overlap import (
+  KERNEL,
+  PRODUCTS,
+  Overlap,
+  computes,
+  overlaps,
+)
 from experiments.estimating.hlo import Array, Computation, Instruction, Module, parse
-from experiments.estimating.overlap import KERNEL, PRODUCTS, Overlap, computes, overlaps
 from experiments.estimating.source_lines import SourceLines
 
 LARGE = 16 * 2**20  # bytes of an array whose copy is listed

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import pytest
 
 from experiments.estimating import hlo
-from experiments.estimating.overlap import Overlap, overlaps
+from experiments.estimating.collective_overlap import Overlap, overlaps
 from experiments.estimating.source_lines import SourceLines
 from experiments.estimating.step_facts import LargeCopy, facts
 

@@ -66,7 +66,7 @@ PAGES = {
 @pytest.mark.parametrize("page", PAGES)
 def test_a_file_of_ones_own_works_by_the_name_on_its_page(page, tmp_path, monkeypatch):
   text = (HOWTO / f"{page}.md").read_text()
-  (file,) = re.findall(r"[Ss]ave(?: this)? as\s+`(\w+)\.py`", text)
+  (file,) = re.findall(r"[Ss]ave(?:\s+this)?\s+as\s+`(\w+)\.py`", text)
   (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
   (tmp_path / f"{file}.py").write_text(code)
   monkeypatch.syspath_prepend(tmp_path)

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-Numbers = dict[str, np.ndarray]  # the output, and gradients by the name of their array
+# The output, and gradients by the name of their array.
+ArraysByName = dict[str, np.ndarray]
 
 # Relative errors that rounding explains in any order of sums, by the type of values.
 ROUNDING = {"float32": 2e-5, "bfloat16": 2e-2, "float16": 4e-3}
@@ -55,7 +56,7 @@ class Deviation:
 
 
 def deviations(
-  found: Numbers, usual: Numbers, exact: Numbers, dtype: str
+  found: ArraysByName, usual: ArraysByName, exact: ArraysByName, dtype: str
 ) -> list[Deviation]:
   """Returns the deviation of each array.
 
@@ -117,7 +118,9 @@ def _largest(x: np.ndarray) -> float:
   return float(np.abs(x).max(initial=0.0))
 
 
-def fault(found: Numbers, usual: Numbers, exact: Numbers, dtype: str) -> str | None:
+def fault(
+  found: ArraysByName, usual: ArraysByName, exact: ArraysByName, dtype: str
+) -> str | None:
   """Returns what is wrong with the numbers of a core, or None.
 
   Arguments are those of `deviations`.

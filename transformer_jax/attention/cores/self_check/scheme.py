@@ -23,27 +23,26 @@ ParamShapes = tuple[
 class CallScheme:
   """A core with all that its compiled program depends on, but for long lengths.
 
-    core, encoding, variant   what is computed
-    dims                      heads of one device, and widths
-    L, M                      queries and keys of the check: short, and with the real
-                              lengths' remainder, which padding and tiles depend on
-    dtypes                    types of queries, keys and values
-    params, variant_params    arrays of the encoding and of the variant
-    pos_dtype                 type of positions
-    shared                    whether all texts share their coordinates
-    scale                     of dot products; None: an array, one for each head
+  core, encoding, variant   what is computed
+  dims                      heads of one device, and widths
+  L, M                      queries and keys of the check: short, and with the real
+                            lengths' remainder, which padding and tiles depend on
+  dtypes                    types of queries, keys and values
+  params, variant_params    arrays of the encoding and of the variant
+  pos_dtype                 type of positions
+  shared                    whether all texts share their coordinates
+  scale                     of dot products; None: an array, one for each head
 
-    >>> import numpy as np
-    >>> import transformer_jax as tj
-    >>> from transformer_jax.attention.cores.context import Context
-  from transformer_jax.attention.cores.per_device import heads_split
-    >>> at, none = tj.positions.coords.consecutive(1, 2060), tj.positions.build("none")
-    >>> context = Context(at, at, tj.positions.Bound(none), scale=0.5)
-    >>> x_BLHK = np.zeros((4, 2060, 8, 4), np.float32)
-    >>> core = tj.cores.build("pallas_tpu")
-    >>> scheme = scheme_of(core, x_BLHK, x_BLHK, x_BLHK, context)
-    >>> scheme.L, scheme.dims.H, scheme.dtypes[0], scheme.shared
-    (524, 8, 'float32', True)
+  >>> import numpy as np
+  >>> import transformer_jax as tj
+  >>> from transformer_jax.attention.cores.context import Context
+  >>> at, none = tj.positions.coords.consecutive(1, 2060), tj.positions.build("none")
+  >>> context = Context(at, at, tj.positions.Bound(none), scale=0.5)
+  >>> x_BLHK = np.zeros((4, 2060, 8, 4), np.float32)
+  >>> core = tj.cores.build("pallas_tpu")
+  >>> scheme = scheme_of(core, x_BLHK, x_BLHK, x_BLHK, context)
+  >>> scheme.L, scheme.dims.H, scheme.dtypes[0], scheme.shared
+  (524, 8, 'float32', True)
   """
 
   core: Core

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 
 from transformer_jax.attention.cores.base import Core, cores
 from transformer_jax.attention.cores.self_check import check_inputs
-from transformer_jax.attention.cores.self_check.deviations import Numbers, fault
+from transformer_jax.attention.cores.self_check.deviations import ArraysByName, fault
 from transformer_jax.attention.cores.self_check.scheme import CallScheme
 
 WITHOUT = {"g", "scale_H"}  # have no gradient, unless the scale is an array
@@ -49,7 +49,9 @@ def _trial(scheme: CallScheme, device: jax.Device) -> str | None:
       return f"did not compile: {words(error)}"
 
 
-def _fault_of_parameters(scheme: CallScheme, arrays: Any, wide: Numbers) -> str | None:
+def _fault_of_parameters(
+  scheme: CallScheme, arrays: Any, wide: ArraysByName
+) -> str | None:
   """Returns what is wrong with gradients of parameters in float32, or None.
 
   In half precision rounding hides small ones.
@@ -72,7 +74,7 @@ def words(error: Exception) -> str:
   return f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
 
 
-def exact(core: Core, scheme: CallScheme, arrays: Any) -> Numbers:
+def exact(core: Core, scheme: CallScheme, arrays: Any) -> ArraysByName:
   """Returns what a core computes in float32, without the device's short products."""
   with jax.default_matmul_precision("highest"):
     return run(core, scheme, _wide(arrays))
@@ -85,7 +87,7 @@ def _wide(arrays: Any) -> Any:
   return jax.tree.map(wide, arrays)
 
 
-def run(core: Core, scheme: CallScheme, arrays: Any) -> Numbers:
+def run(core: Core, scheme: CallScheme, arrays: Any) -> ArraysByName:
   """Returns {name: the output, or the gradient of an array}, for each kind of texts."""
   unused = WITHOUT - ({"scale_H"} if scheme.scale is None else set())
   floats, rest = split({n: x for n, x in arrays.items() if n not in unused})
