@@ -72,7 +72,7 @@ def test_memory_falls_with_fsdp(tmp_path):
   assert one == pytest.approx(3 * 4 * parameters, rel=0.1)
   assert four < one / 3.5
   for facts in (run["compiled"]["facts"] for run in found["runs"]):
-    assert facts["host"] == facts["float64"] == [] and facts["kernels"] > 0
+    assert facts["host"] == facts["float64"] == []
     assert facts["undonated"] < 2**20  # metrics: parameters and moments are in place
     assert facts["cycles"]["products"] > 0 and facts["logits"] > 0
   gathered = found["runs"][1]["compiled"]["facts"]["overlap"]
