@@ -93,7 +93,7 @@ def main(argv: list[str]) -> int:
 def _measure_device() -> int:
   """Measures this machine's accelerator; returns the exit code."""
   for name in ("sections", "quick", "check", "peers"):
-    if FLAGS[name].present:
+    if FLAGS[name].value != FLAGS[name].default:
       raise ValueError(f"--{name} is not of --device: leave one of them out")
   names = [name for name in FLAGS.encodings if name != "all"]
   for name in names:

@@ -13,7 +13,12 @@ from transformer_jax.positions import Tile, coords, positions
 from transformer_jax.positions.shared.sums import running, turns
 
 L = 131_072
-random = np.random.default_rng(0)
+
+
+@pytest.fixture
+def random():
+  """Numbers that do not depend on the tests before."""
+  return np.random.default_rng(0)
 
 
 def tile(q_at, k_at, queries, s_shape):
@@ -27,7 +32,7 @@ def tile(q_at, k_at, queries, s_shape):
 
 
 @pytest.mark.parametrize("per_token", [0.7, 20.0])
-def test_forgetting_keeps_its_digits(per_token):
+def test_forgetting_keeps_its_digits(per_token, random):
   log_gate = -per_token * random.uniform(0.5, 1.5, (1, L, 1)).astype(np.float32)
   forgetting = positions.build("forgetting")
   at = coords.consecutive(1, L)
@@ -40,12 +45,14 @@ def test_forgetting_keeps_its_digits(per_token):
   for n, query in enumerate(queries):
     near = slice(max(0, query - 100), query + 1)  # what has any weight
     want = score[n] + (exact[query] - exact)
-    np.testing.assert_allclose(got[n, near], want[near], rtol=1e-5, atol=2e-5)
+    # Inside of a block of 128 tokens sums are plain float32.
+    rounded = 128 * 1.5 * per_token * 2.0**-24
+    np.testing.assert_allclose(got[n, near], want[near], rtol=1e-5, atol=2e-5 + rounded)
     far = slice(0, query + 1)
     np.testing.assert_allclose(got[n, far], want[far], rtol=1e-5, atol=1e-4)
 
 
-def test_running_sums_and_their_gradients_are_those_of_float64():
+def test_running_sums_and_their_gradients_are_those_of_float64(random):
   x = random.uniform(0, 1, (2, L - 7, 1)).astype(np.float32)
   high, low = jax.jit(running)(x)
   exact = np.cumsum(x.astype(np.float64), axis=1)
@@ -60,20 +67,21 @@ def test_running_sums_and_their_gradients_are_those_of_float64():
   np.testing.assert_allclose(pull(x, d), exact, atol=1e-4)
 
 
-def test_a_text_of_one_block_is_summed_up_as_ever():
+def test_a_text_of_one_block_is_summed_up_as_ever(random):
   x = random.normal(size=(1, 128, 3)).astype(np.float32)
   high, low = running(x)
   np.testing.assert_array_equal(high, jnp.cumsum(x, axis=1))
   assert not np.any(low)
 
 
-def test_angles_lose_whole_turns_and_nothing_else():
+def test_angles_lose_whole_turns_and_nothing_else(random):
   angle = np.concatenate([[0.0, 100, 127.9], random.uniform(-4e5, 4e5, 1000)])
   high = angle.astype(np.float32)
   low = (angle - high).astype(np.float32)
   got = np.asarray(turns(high, low), np.float64)
-  np.testing.assert_array_equal(got[:3], high[:3])
-  assert np.abs(got[3:]).max() < 3.2
+  small = np.abs(high) < 128
+  np.testing.assert_array_equal(got[small], high[small])
+  assert np.abs(got[~small]).max() < 3.2
   np.testing.assert_allclose(np.exp(1j * got), np.exp(1j * angle), atol=1e-5)
   assert np.all(jax.grad(lambda x: turns(x, low).sum())(high) == 1)
 
@@ -87,7 +95,7 @@ def summed(spec, name, x):
   return jax.jit(encoding.accumulate)(params, data, at)
 
 
-def test_carope_and_selective_rope_turn_by_the_true_angle():
+def test_carope_and_selective_rope_turn_by_the_true_angle(random):
   rate = random.uniform(0.3, 1.0, (1, L, 1)).astype(np.float32)
   got = summed("carope", "rate_BLH", rate)["angle_BLHR"][0, :, 0]
   rates = rate[0].astype(np.float64) ** [1, 2]
@@ -101,7 +109,7 @@ def test_carope_and_selective_rope_turn_by_the_true_angle():
   np.testing.assert_allclose(np.exp(1j * np.float64(got)), np.exp(1j * want), atol=1e-3)
 
 
-def test_grape_m_counts_the_tokens_before():
+def test_grape_m_counts_the_tokens_before(random):
   count = random.uniform(0, 1, (1, L)).astype(np.float32)
   got = summed("grape_m(contextual=True)", "count_BL", count)
   want = np.cumsum(count[0].astype(np.float64)) - count[0]
@@ -109,7 +117,7 @@ def test_grape_m_counts_the_tokens_before():
   np.testing.assert_allclose(found, want, atol=2e-5)
 
 
-def test_sums_from_the_query_backwards_need_no_more_digits():
+def test_sums_from_the_query_backwards_need_no_more_digits(random):
   """cope and grape_ap sum from each query on: what is near is a small sum."""
   gate = random.normal(size=(1, 2, L)).astype(np.float32)
   queries = np.array([200, L - 1])

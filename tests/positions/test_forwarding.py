@@ -43,8 +43,8 @@ def test_every_member_of_the_base_is_answered(cls, base):
   assert {*members(base)} - {*vars(cls)} == set()
 
 
-class Later(PositionalEncoding):
-  """An encoding of a later version, with a hook and a declaration more."""
+class Later:
+  """What a base class of a later version has besides: a hook and a declaration."""
 
   twist: ClassVar[bool] = False
 
