@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from absl.testing import flagsaver
 
 from experiments.bench import (
   __main__ as bench,
@@ -277,9 +278,10 @@ def test_arrays_of_all_pairs_stay_below_the_limit():
 
 
 def test_without_peers_only_ours_is_measured():
-  bench.FLAGS.unparse_flags() if bench.FLAGS.is_parsed() else None
-  bench.FLAGS(["bench", "--nopeers", "--quick", "--encodings=all"])
-  found = list(bench._groups("step"))
+  if not bench.FLAGS.is_parsed():
+    bench.FLAGS(["bench"])
+  with flagsaver.flagsaver(peers=False, quick=True, encodings=["all"]):
+    found = list(bench._groups("step"))
   assert {c.side for group in found for c in group.contenders} == {"ours"}
 
 
