@@ -5,7 +5,7 @@
   python -m experiments.bench.aot
 
 Each encoding is compiled with `pallas_tpu`, forward and backward, and `none` also with
-JAX's splash attention; few with `dense`. Memory and seconds are the compiler's, bytes
+JAX's splash attention. Memory and seconds are the compiler's, bytes
 are counted from grids of kernels and from the program around them. Nothing runs, so
 none of the figures is a measurement of speed.
 """

@@ -15,6 +15,7 @@ V4 = "https://docs.cloud.google.com/tpu/docs/v4"
 PEAKS = {
   "NVIDIA H100": Figure(989e12, H100),  # SXM
   "NVIDIA H100 PCIe": Figure(756e12, H100),
+  "NVIDIA H100 NVL": Figure(835e12, H100),
   "NVIDIA H200": Figure(989e12, H200),
   "NVIDIA A100": Figure(312e12, A100),
   "NVIDIA L4": Figure(121e12, L4),

@@ -223,7 +223,7 @@ def _product_sizes(module: Module, visited: Visited) -> dict[str, float]:
         arrays = [inner.instructions[name].arrays[0] for name in each.operands]
         both = all(array.kind == "f32" for array in arrays)
         found["f32" if both else "other"] += times * _operations(each, arrays)
-  return dict(found) if not found else {"f32": 0.0, **found}
+  return found
 
 
 def _operations(each: Instruction, arrays: Sequence[Array]) -> float:

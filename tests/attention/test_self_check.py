@@ -274,6 +274,17 @@ def test_the_record_of_a_run_has_the_reason(faulty):
   assert used == "auto: dense" and "wrong gradient of k" in refused["pallas_tpu"]
 
 
+def test_a_run_records_its_own_cores_and_not_those_of_the_run_before(faulty):
+  faulty("values")
+  args = call("none")
+  refused = chosen(args)[1]
+  assert refused
+  auto.start_record()
+  subject = args[3].position.encoding, args[3].variant.variant
+  core, refused = auto.serving(cores.build("auto"), *subject, False, L)
+  assert cores.name_of(core) == "pallas_tpu" and not refused, "what is not asked yet"
+
+
 def test_variants_are_checked_too():
   scheme = scheme_of(cores.build("pallas_tpu"), *call("none", "sinks + window(40)"))
   assert scheme.variant_params == (("sink_H", (H,), "float32"),)

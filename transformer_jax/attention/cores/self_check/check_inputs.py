@@ -104,7 +104,7 @@ def _values(shapes: ParamShapes, initial: Tree, random: np.random.Generator) -> 
     start = initial.get(name)
     if start is None or start.shape != shape:
       start = np.full(shape, 0.0)
-    if np.issubdtype(jnp.dtype(dtype), np.floating) or dtype == "bfloat16":
+    if jnp.issubdtype(jnp.dtype(dtype), jnp.floating):
       moved = np.where(start == 0, 0.2, 0.2 * start) * random.normal(size=shape)
       start = start + moved
     arrays[name] = np.asarray(start).astype(jnp.dtype(dtype))

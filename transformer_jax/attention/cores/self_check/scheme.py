@@ -14,9 +14,8 @@ from transformer_jax.positions import PositionalEncoding
 
 LONGEST = 512  # tokens in a check, besides the remainder: two tiles of most kernels
 MASKED = 1024  # where the variant masks: a window of as many tokens hides something
-ParamShapes = tuple[
-  tuple[str, tuple[int, ...], str], ...
-]  # (name, shape, type) of arrays
+# (name, shape, type) of arrays.
+ParamShapes = tuple[tuple[str, tuple[int, ...], str], ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,9 +121,8 @@ def _shapes(params: dict[str, jax.Array], heads: int) -> ParamShapes:
     axes = axes_of(name)
     if len(axes) != len(shape):
       return shape
-    split = {"H": heads}
     pairs = zip(axes, shape, strict=True)
-    return tuple(n // split.get(axis, 1) if n > 1 else n for axis, n in pairs)
+    return tuple(n // heads if axis == "H" and n > 1 else n for axis, n in pairs)
 
   return tuple(
     (name, on_one(name, x.shape), jnp.dtype(x.dtype).name)
