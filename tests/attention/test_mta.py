@@ -19,8 +19,10 @@ from transformer_jax.spec import SpecError
 
 DIMS = Dims(V=2, D=16, H=4, F=2, L=12)
 NOTHING = bind(PositionalEncoding(), {}, DIMS)
-# A text, padding inside of the next one, and padding at the end.
-SEGMENTS = np.array([1, 1, 1, 1, 1, 2, 2, 0, 2, 2, 2, 0])
+SEGMENTS = {
+  "padding inside of a text, and at the end": (1, 1, 1, 1, 1, 2, 2, 0, 2, 2, 2, 0),
+  "tokens side by side": (1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2, 0),
+}
 SPECS = [
   "mta(queries=3, keys=5)",
   "mta(queries=2, keys=3, heads=4, before=False, after=True, scaling='none')",
@@ -72,16 +74,17 @@ def mta(variant, w, q_LHK, k_LHK, v_LHK):
   return o
 
 
-@functools.partial(interpreted, statics=1)
-def ours(variant, params, q, k, v, g):
+@functools.partial(interpreted, statics=2)
+def ours(variant, segments, params, q, k, v, g):
   """Returns outputs of heads, and gradients of their product with g."""
-  at = coords.padded(jnp.array(SEGMENTS[None] > 0))
-  order_L = [np.sum(SEGMENTS[:n] == s) if s else -1 for n, s in enumerate(SEGMENTS)]
+  segment_L = np.array(segments)
+  at = coords.padded(jnp.array(segment_L[None] > 0))
+  order_L = [np.sum(segment_L[:n] == s) if s else -1 for n, s in enumerate(segments)]
   order_BL = jnp.array([order_L], jnp.int32)
   at = at.replace(
     order_BL=order_BL,
     horizon_BL=order_BL,
-    segment_BL=jnp.array(SEGMENTS[None], jnp.int32),
+    segment_BL=jnp.array(segment_L[None], jnp.int32),
   )
 
   def attend(params, q, k, v):
@@ -93,8 +96,10 @@ def ours(variant, params, q, k, v, g):
   return out, *pull(g)
 
 
+@pytest.mark.parametrize("segments", SEGMENTS.values(), ids=SEGMENTS)
 @pytest.mark.parametrize("spec", SPECS)
-def test_values_and_gradients_are_those_of_loops(spec):
+def test_values_and_gradients_are_those_of_loops(spec, segments):
+  segment_L = np.array(segments)
   variant, random = attentions.build(spec), np.random.default_rng(0)
   start = evaluate(lambda: variant.init(jax.random.key(0), DIMS))
   w = {n: x + 0.3 * random.normal(size=x.shape) for n, x in start.items()}
@@ -103,13 +108,13 @@ def test_values_and_gradients_are_those_of_loops(spec):
   def loops(w, q, k, v):
     out = np.zeros_like(v)
     for text in (1, 2):
-      (here,) = np.nonzero(SEGMENTS == text)
+      (here,) = np.nonzero(segment_L == text)
       out[here] = mta(variant, w, q[here], k[here], v[here])
     return out
 
   given = w, *(x[None] for x in (q, k, v))
-  out, *grads = ours(variant, *jax.tree.map(jnp.float32, (*given, g[None])))
-  real = SEGMENTS > 0
+  out, *grads = ours(variant, segments, *jax.tree.map(jnp.float32, (*given, g[None])))
+  real = segment_L > 0
   np.testing.assert_allclose(out[0][real], loops(w, q, k, v)[real], atol=5e-6)
   d_w, *d_qkv = grads
   along = {n: random.normal(size=x.shape) for n, x in w.items()}

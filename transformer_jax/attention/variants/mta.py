@@ -6,12 +6,12 @@ import math
 import jax
 import jax.numpy as jnp
 
+from transformer_jax.attention.score_convolution import convolve_scores
 from transformer_jax.attention.variants.base import Variant, attentions
 from transformer_jax.attention.variants.bound_variant import softmax
 from transformer_jax.axes import check_whole
 from transformer_jax.forwarding import computed
 from transformer_jax.normalization import inverse_rms
-from transformer_jax.positions import Coords
 from transformer_jax.spec import SpecError
 
 SCALINGS = "gate", "depth", "none"
@@ -117,13 +117,13 @@ class MTA(Variant):
   def weigh_at(self, params, s_BHLM, mask_B1LM, q_at, k_at):
     if self.before:
       s_BHLM = jnp.where(mask_B1LM, s_BHLM, 0.0)
-      s_BHLM = convolved(s_BHLM, params["score_kernel_HQM"], q_at, k_at)
+      s_BHLM = convolve_scores(s_BHLM, params["score_kernel_HQM"], q_at, k_at)
     if self.mix_scores:
       s_BHLM = jnp.where(mask_B1LM, s_BHLM, 0.0)
       s_BHLM = jnp.einsum("BHLM,HN->BNLM", s_BHLM, params["mix_scores_HN"])
     w_BHLM = softmax(s_BHLM, mask_B1LM)
     if self.after:
-      w_BHLM = convolved(w_BHLM, params["weight_kernel_HQM"], q_at, k_at)
+      w_BHLM = convolve_scores(w_BHLM, params["weight_kernel_HQM"], q_at, k_at)
     if self.heads:
       w_BHLM = mixed_in_groups(w_BHLM, params["mix_weights_HN"])
     return jnp.where(mask_B1LM, w_BHLM, 0.0)
@@ -159,54 +159,3 @@ def mixed_in_groups(w_BHLM: jax.Array, mix_HN: jax.Array) -> jax.Array:
   w_BGNLM = w_BHLM.reshape(B, H // N, N, L, M)
   mix_GNN = mix_HN.reshape(H // N, N, N)
   return jnp.einsum("BGNLM,GNO->BGOLM", w_BGNLM, mix_GNN).reshape(B, H, L, M)
-
-
-def convolved(
-  s_BHLM: jax.Array, kernel_HQM: jax.Array, q_at: Coords, k_at: Coords
-) -> jax.Array:
-  """Returns scores of all queries and keys of texts, convolved with each head's kernel.
-
-  s_BHLM       zero where masked
-  kernel_HQM   the last query and the middle key are those of the score itself
-  q_at, k_at   coordinates
-  """
-  H, Q, width = kernel_HQM.shape
-  queries_BL, keys_BM = (together(at) for at in (q_at, k_at))
-  s_BHLM = jnp.take_along_axis(s_BHLM, queries_BL[:, None, :, None], axis=2)
-  s_BHLM = jnp.take_along_axis(s_BHLM, keys_BM[:, None, None], axis=3)
-  order_BL = jnp.take_along_axis(q_at.order_BL, queries_BL, axis=1)
-  B, _, L, M = s_BHLM.shape
-  # Query n steps back in the same text: no score of another one is read, since a query
-  # has scores with keys of its own text alone.
-  back = [
-    jnp.where(
-      (order_BL >= n)[:, None, :, None],
-      jnp.pad(s_BHLM, ((0, 0), (0, 0), (n, 0), (0, 0)))[:, :, :L],
-      0.0,
-    )
-    for n in reversed(range(Q))
-  ]
-  x_BLHQM = jnp.moveaxis(jnp.stack(back, axis=2), 3, 1)
-  out = jax.lax.conv_general_dilated(
-    x_BLHQM.reshape(B * L, H * Q, M),
-    kernel_HQM.astype(s_BHLM.dtype),
-    window_strides=(1,),
-    padding=[(width // 2, width // 2)],
-    feature_group_count=H,
-    precision=jax.lax.Precision.HIGHEST,
-  )
-  out_BHLM = jnp.moveaxis(out.reshape(B, L, H, M), 1, 2)
-  out_BHLM = jnp.take_along_axis(
-    out_BHLM, inverse(queries_BL)[:, None, :, None], axis=2
-  )
-  return jnp.take_along_axis(out_BHLM, inverse(keys_BM)[:, None, None], axis=3)
-
-
-def together(at: Coords) -> jax.Array:
-  """Returns indices_BL that put tokens first, in their order, then padding."""
-  return jnp.argsort(~at.real_BL, axis=1, stable=True)
-
-
-def inverse(index_BL: jax.Array) -> jax.Array:
-  """Returns the indices that undo a permutation of each row."""
-  return jnp.argsort(index_BL, axis=1)
