@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.contract.harness import programs
-from transformer_jax.data.base import Task
+from transformer_jax.data.base import Task, target_places
 from transformer_jax.data.task_probe import LENGTH, ROWS
 
 
@@ -58,6 +58,14 @@ def test_one_program_scores_every_length(task):
     batch = scored(task, arrays(task), length)
     assert np.any(batch.weight_BL), f"nothing is scored at length {length}"
   assert programs(scored) == compiled, "each length compiles a program of its own"
+
+
+def test_no_place_before_the_declared_ones_counts(task):
+  last = target_places(task, LENGTH)
+  for length in range(1, LENGTH + 1):
+    weight_BL = np.asarray(scored(task, arrays(task), length).weight_BL)
+    before_BL = weight_BL[:, : weight_BL.shape[1] - last] if last else weight_BL[:, :0]
+    assert not before_BL.any(), f"target_places({LENGTH}) is {last}; more places count"
 
 
 def test_predictions_that_count_have_a_target(task):

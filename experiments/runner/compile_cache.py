@@ -7,7 +7,7 @@ a damaged one is compiled again.
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import jax
@@ -105,13 +105,16 @@ def programs_in(folder: Path) -> Iterator[None]:
 
 
 # XLA's own caches would put the folder's path into the key: a moved one would miss.
+# Programs that compile in less than a second, as JAX would have it, are kept too: the
+# runs of a sweep share many of them.
 SETTINGS = {
   "jax_compilation_cache_dir": None,
   "jax_persistent_cache_enable_xla_caches": "none",
+  "jax_persistent_cache_min_compile_time_secs": 0.1,
 }
 
 
-def _use(settings: dict[str, str | None]) -> None:
+def _use(settings: Mapping[str, str | float | None]) -> None:
   for name, value in settings.items():
     jax.config.update(name, value)
   reset_cache()  # or JAX would stay with its first folder

@@ -14,7 +14,7 @@ from interpreted import interpreted
 
 from transformer_jax.attention.cores import cores
 from transformer_jax.axes import Dims
-from transformer_jax.data.base import Batch, Task, tasks
+from transformer_jax.data.base import Batch, Task, target_places, tasks
 from transformer_jax.evaluation.batch_scores import last_quarter
 from transformer_jax.evaluation.decode import greedy
 from transformer_jax.evaluation.lengths import Evaluator, bucket_of
@@ -140,7 +140,60 @@ def test_lengths_are_traced_and_compiled_once_a_bucket_after_the_check_too(monke
     monkeypatch.setattr(Evaluator, "program", program)
     evaluator.run(params, (), LENGTHS)
   assert sorted(traced) == [8, 32]
-  assert [program._cache_size() for program in programs] == [1, 1]
+  assert [program.losses._cache_size() for program in programs] == [1, 1]
+
+
+def test_much_padding_takes_longer_than_another_program():
+  model, task, _ = make("rope")
+  few, many = (Evaluator(model, task, examples=n, batch_size=2) for n in (2, 2**14))
+  assert few.buckets((4, 16, 32)) == {4: 8, 16: 32, 32: 32}
+  assert many.buckets((4, 16, 32)) == {4: 8, 16: 16, 32: 32}
+
+
+@dataclasses.dataclass(frozen=True)
+class LastDigits(Digits):
+  """Digits that say where they are scored."""
+
+  def target_places(self, bucket):
+    return 4
+
+  def score(self, arrays, key, batch_size, length, bucket):
+    return super().score(arrays, key, batch_size, length, bucket)
+
+
+def test_declared_places_change_no_score():
+  model, task, params = make("rope")
+  want, got = (
+    Evaluator(model, x, examples=4, batch_size=2).run(params, (), LENGTHS)
+    for x in (task, LastDigits())
+  )
+  for row, other in zip(got, want, strict=True):
+    assert row.pop("value") == pytest.approx(other.pop("value"), rel=1e-5)
+    assert row == other
+
+
+@dataclasses.dataclass(frozen=True)
+class OtherDigits(LastDigits):
+  """Scores that are its own, below declared places that it inherits."""
+
+  def score(self, arrays, key, batch_size, length, bucket):
+    batch = super().score(arrays, key, batch_size, length, bucket)
+    return dataclasses.replace(batch, weight_BL=jnp.ones_like(batch.weight_BL))
+
+
+@dataclasses.dataclass(frozen=True)
+class WrongDigits(OtherDigits):
+  """Declares fewer places than it scores."""
+
+  def target_places(self, bucket):
+    return 4
+
+
+def test_places_are_those_of_the_class_that_scores():
+  assert target_places(LastDigits(), 8) == 4 and target_places(OtherDigits(), 8) is None
+  model, _, _ = make("rope")
+  with pytest.raises(SpecError, match=r"WrongDigits.target_places\(6\) is 4, and"):
+    Evaluator(model, WrongDigits(), examples=4, batch_size=2)
 
 
 def test_a_model_goes_with_its_evaluator():

@@ -24,8 +24,8 @@ def compiled(tmp_path, monkeypatch):
   listen = lambda event, **_: hits.append(event.endswith("/cache_hits"))
   jax.monitoring.register_event_listener(listen)
   monkeypatch.setattr(compile_cache, "_file_cache", shared_programs.ALONE)
-  before = jax.config.jax_persistent_cache_min_compile_time_secs
-  jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+  least = "jax_persistent_cache_min_compile_time_secs"
+  monkeypatch.setitem(compile_cache.SETTINGS, least, 0.0)
 
   def run(folder=tmp_path / "compiled"):
     hits.clear()
@@ -36,7 +36,6 @@ def compiled(tmp_path, monkeypatch):
     return values, sum(hits)
 
   yield run
-  jax.config.update("jax_persistent_cache_min_compile_time_secs", before)
   jax.monitoring.unregister_event_listener(listen)
 
 

@@ -53,6 +53,13 @@ class Batch:
     """Number of input tokens, the source's included; patches are tokens."""
     return self.weight_BL.size + (0 if self.source_BL is None else self.source_BL.size)
 
+  def last_targets(self, last: int | None) -> "Batch":
+    """Returns the batch with the targets of its last places alone; None: with all."""
+    if last is None:
+      return self
+    target_BL, weight_BL = self.target_BL[:, -last:], self.weight_BL[:, -last:]
+    return dataclasses.replace(self, target_BL=target_BL, weight_BL=weight_BL)
+
   def texts(self, start: int, stop: int | None = None) -> "Batch":
     """Returns some texts, from `start` up to `stop`; shared coordinates stay whole."""
     B = len(self.input_BL)
@@ -260,6 +267,15 @@ class Task:
   def check(self, arrays: Any, length: int) -> None:
     """Raises DataError if no training batch of this length would have a target."""
 
+  def target_places(self, bucket: int) -> int | None:
+    """Returns how many of the last places may have weight in `score`; None: any may.
+
+    Of the places before these a model need not compute its last layer and its logits.
+
+    bucket   the task length that sets the shapes
+    """
+    return None
+
   def available(self, arrays: Any) -> int | None:
     """Returns the number of examples of the scored split; None: any number is drawn.
 
@@ -335,6 +351,25 @@ class Task:
     Coordinates shared by all rows have a batch axis of 1, else of B.
     """
     raise NotImplementedError
+
+
+def target_places(task: Task, bucket: int) -> int | None:
+  """Returns how many of the last places may have weight in a task's scored batches.
+
+  None: any may. So it is where a subclass has a `score` of its own and says no more.
+
+  bucket   the task length that sets the shapes
+
+  >>> target_places(tasks.build("copy(symbols=2, scored=3)"), 8)
+  4
+  """
+
+  def definer(name: str) -> type:
+    return next(kind for kind in type(task).__mro__ if name in vars(kind))
+
+  if not issubclass(definer("target_places"), definer("score")):
+    return None
+  return task.target_places(bucket)
 
 
 def check_fitted(task: Task, fitted: Any, kind: type) -> None:

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from transformer_jax import numpy_interpreter
-from transformer_jax.data.base import Batch, Task
+from transformer_jax.data.base import Batch, Task, target_places
 from transformer_jax.data.files import DataError
 from transformer_jax.members import call, check_members, failed, kind_of, outside, parts
 from transformer_jax.spec import SpecError, nearest
@@ -134,6 +134,12 @@ def check_scored(task: Task, name: str) -> None:
   if not np.any(scored.weight_BL):
     raise SpecError(
       f"{where} counts no prediction; set weight_BL to 1 where one counts"
+    )
+  last = target_places(task, LENGTH)
+  if last is not None and np.any(scored.weight_BL[:, :-last]):
+    raise SpecError(
+      f"{name}.target_places({LENGTH}) is {last}, and {where} counts predictions before"
+      f" the last {last} places; return how many of the last places may count"
     )
 
 

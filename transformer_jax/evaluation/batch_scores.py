@@ -44,18 +44,30 @@ class BatchScorer:
     return [(name, part) for name, x in self.named.items() for part in both(x)]
 
   def score(
-    self, params: Any, batch: Batch
+    self, params: Any, batch: Batch, last: int | None = None
+  ) -> tuple[dict, jax.Array, jax.Array, dict, dict]:
+    """Returns the scores of a batch: see `average`.
+
+    last   how many of the last places may have a target; None: any place may
+    """
+    batch = batch.last_targets(last)
+    return self.average(*self.chunks(params, batch, last), batch.weight_BL)
+
+  def average(
+    self, loss_BL: jax.Array, right_BL: jax.Array, others: dict, weight_BL: jax.Array
   ) -> tuple[dict, jax.Array, jax.Array, dict, dict]:
     """Returns {(measure, part): mean over examples}.
 
     Also the number of examples with a target, and of those with NaN in a scored logit;
     {(measure, part): scores of the single examples}, NaN where there is none; and
     {part: their sums of weights}.
+
+    loss_BL, right_BL, others   result of `chunks`
+    weight_BL                   1 where a prediction counts
     """
-    loss_BL, right_BL, others = self.chunks(params, batch)
-    parts = {"mean": batch.weight_BL, "last_quarter": last_quarter(batch.weight_BL)}
+    parts = {"mean": weight_BL, "last_quarter": last_quarter(weight_BL)}
     # A copy, so that the code below does not change how the plain mean is compiled.
-    copies = jax.lax.optimization_barrier((loss_BL, right_BL, batch.weight_BL))
+    copies = jax.lax.optimization_barrier((loss_BL, right_BL, weight_BL))
     nan_BL, counts_BL = jnp.isnan(copies[0]), copies[2] > 0
     real_B, lost_B = (jnp.any(x, axis=1) for x in (counts_BL, counts_BL & nan_BL))
     plain = jnp.all(real_B) & ~jnp.any(nan_BL)
@@ -90,7 +102,7 @@ class BatchScorer:
     return scores, jnp.sum(real_B), jnp.sum(lost_B), singles, weights
 
   def chunks(
-    self, params: Any, batch: Batch
+    self, params: Any, batch: Batch, last: int | None = None
   ) -> tuple[jax.Array, jax.Array, dict[tuple[str, str], jax.Array]]:
     """Returns loss_BL and the objective's metric, right_BL, chunk by chunk.
 
@@ -99,7 +111,10 @@ class BatchScorer:
 
     If logits are NaN or a label with weight is outside of the vocabulary, the loss is
     NaN and argmax means nothing.
+
+    last   number of places with targets, the batch's last ones; None: all
     """
+    options = {} if last is None else {"last": last}
     B = batch.input_BL.shape[0]
     rows = -(-B // self.batch_size) * self.batch_size
 
@@ -110,7 +125,7 @@ class BatchScorer:
 
     def one(own):
       part = _filled(jax.tree.map(self.split, own), batch)
-      logits_BLV: Any = self.model.apply({"params": params}, *part.reads)
+      logits_BLV: Any = self.model.apply({"params": params}, *part.reads, **options)
       loss_BL, right_BL = self.objective.losses(
         logits_BLV, part.target_BL, part.weight_BL
       )

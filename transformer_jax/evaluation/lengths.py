@@ -8,11 +8,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from transformer_jax import global_arrays
 from transformer_jax.data import task_probe
-from transformer_jax.data.base import Batch, Task
+from transformer_jax.data.base import Batch, Task, target_places
+from transformer_jax.devices import platform
 from transformer_jax.evaluation import (
   answer_measure,  # noqa: F401, is a measure
   measure_probe,
@@ -25,11 +25,19 @@ from transformer_jax.evaluation.measures import (
   measures,
   name_of,
 )
+from transformer_jax.evaluation.scoring_programs import (
+  ScoringPrograms,
+  averaging,
+  drawing,
+)
+from transformer_jax.mesh_shape import SEQUENCE
 from transformer_jax.models import Transformer
-from transformer_jax.training import seed_parts, sharding
+from transformer_jax.training import seed_parts
 from transformer_jax.training.objectives import objective_of
 
 INFINITE = "infinite: a target has probability 0"
+# Tokens of padding, with each seed, that take as long as to compile another program.
+MUCH_PADDING, MUCH = 2**24, {"cpu": 2**17}
 NO_NUMBER = "no example has a number of this measure"
 
 
@@ -37,7 +45,8 @@ NO_NUMBER = "no example has a number of this measure"
 class Evaluator:
   """Scores of every seed of a model at several lengths.
 
-  One program serves all lengths up to a bucket: shorter inputs are padded on the left.
+  One program serves all lengths up to a bucket: shorter inputs are padded on the left,
+  unless that would take longer than to compile another program.
   On a CPU it has one seed, elsewhere all of them: see `training.seed_parts`.
 
   examples     scored at each length, the same ones for every model; all of them if the
@@ -114,8 +123,7 @@ class Evaluator:
       scores = {column: [math.nan] * seeds for column in self.columns()}
       reasons = [self.undefined(length)] * seeds
       if length in buckets:
-        program = programs[buckets[length]]
-        each = [program(part, arrays, np.int32(length)) for part in parts]
+        each = programs[buckets[length]](parts, arrays, length)
         scores, *counts, singles, weights = seed_parts.join(global_arrays.read(each))
         reasons = [why_undefined(*map(int, pair)) for pair in zip(*counts, strict=True)]
         value_SE |= {(length, *column): x_SE for column, x_SE in singles.items()}
@@ -177,7 +185,14 @@ class Evaluator:
   def buckets(self, lengths: tuple[int, ...]) -> dict[int, int]:
     """Returns the padded length of every length that has a score."""
     defined = [n for n in lengths if self.undefined(n) is None]
-    return {n: bucket_of(n, max(defined)) for n in defined}
+    return {n: self._padded(n, max(defined)) for n in defined}
+
+  def _padded(self, length: int, max_length: int) -> int:
+    """Returns the padded length, or the length itself where padding takes too long."""
+    bucket = bucket_of(length, max_length)
+    padding = self.task.tokens(bucket) - self.task.tokens(length)
+    much = self.examples * padding > MUCH.get(platform(), MUCH_PADDING)
+    return length if much else bucket
 
   def columns(self) -> list[tuple[str, str]]:
     """Returns the (measure, part) pairs that are scored."""
@@ -198,16 +213,21 @@ class Evaluator:
     )
 
   @functools.cached_property
-  def _programs(self) -> dict[int, Any]:
+  def _programs(self) -> dict[int, ScoringPrograms]:
     """Programs by bucket: they go with the evaluator, and its model with them."""
     return {}
 
-  def program(self, bucket: int) -> Any:
-    """Returns the jitted `(params, arrays, length) -> scores by (measure, part)`."""
+  def program(self, bucket: int) -> ScoringPrograms:
+    """Returns the programs of all lengths of a bucket."""
     if bucket not in self._programs:
-      score = functools.partial(self.score, bucket=bucket)
-      self._programs[bucket] = jax.jit(sharding.map_seeds(score, (0, None, None)))
+      draw = drawing(self.task, self.examples, self.key)
+      parts = self.scorer, draw, self._average
+      self._programs[bucket] = ScoringPrograms.of(*parts, bucket, self.last(bucket))
     return self._programs[bucket]
+
+  @functools.cached_property
+  def _average(self) -> Any:
+    return averaging(self.scorer)
 
   def score(
     self, params: Any, arrays: Any, length: jax.Array, bucket: int
@@ -215,7 +235,17 @@ class Evaluator:
     """Returns the scores of one seed: see `BatchScorer.score`."""
     key = jax.random.key(self.key)
     batch = self.task.score(arrays, key, self.examples, length, bucket)
-    return self.scorer.score(params, batch)
+    return self.scorer.score(params, batch, self.last(bucket))
+
+  def last(self, bucket: int) -> int | None:
+    """Returns how many last places of a bucket are computed to the end; None: all.
+
+    Measures that read logits get those of all places.
+    """
+    by_target = all(isinstance(x, TargetMeasure) for x in self.named.values())
+    split = jax.sharding.get_abstract_mesh().shape.get(SEQUENCE, 1) > 1
+    whole = not by_target or split or not isinstance(self.model, Transformer)
+    return None if whole else target_places(self.task, bucket)
 
 
 @functools.lru_cache(maxsize=64)  # models that are compared share a task

@@ -1,16 +1,14 @@
 """Fingerprints of scored targets: equal ones mean that two scores are comparable."""
 
-import functools
 from collections.abc import Sequence
 from typing import Any
 
-import jax
 import numpy as np
 import xxhash
 
 from transformer_jax import global_arrays
-from transformer_jax.data.base import Task
 from transformer_jax.evaluation.lengths import Evaluator
+from transformer_jax.evaluation.scoring_programs import drawing
 
 
 def of_lengths(
@@ -22,24 +20,17 @@ def of_lengths(
   A fingerprint covers the scored targets and their weights, example by example.
   Padding, the tokens before a target and the batch size do not change it.
   """
-  program = _program(evaluator.task, evaluator.examples, evaluator.key)
+  draw = drawing(evaluator.task, evaluator.examples, evaluator.key)
   available = {"available": evaluator.task.available(arrays)}
+
+  def fingerprint(length: int, bucket: int) -> dict[str, Any]:
+    batch = draw(arrays, np.int32(length), bucket)
+    return of_batch(*global_arrays.read((batch.target_BL, batch.weight_BL)))
+
   return {
-    str(length): available
-    | of_batch(*global_arrays.read(program(arrays, np.int32(length), bucket)))
+    str(length): available | fingerprint(length, bucket)
     for length, bucket in evaluator.buckets(lengths).items()
   }
-
-
-@functools.lru_cache(maxsize=8)  # compiled once for all models of a task
-def _program(task: Task, examples: int, key: int) -> Any:
-  """Returns the jitted `(arrays, length, bucket) -> target_BL, weight_BL`."""
-
-  def batch(arrays: Any, length: jax.Array, bucket: int) -> tuple[jax.Array, jax.Array]:
-    made = task.score(arrays, jax.random.key(key), examples, length, bucket)
-    return made.target_BL, made.weight_BL
-
-  return jax.jit(batch, static_argnums=2)
 
 
 def of_batch(target_BL: np.ndarray, weight_BL: np.ndarray) -> dict[str, Any]:

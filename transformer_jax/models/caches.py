@@ -15,9 +15,9 @@ import jax.numpy as jnp
 from transformer_jax.attention import BoundVariant
 from transformer_jax.attention.cache import CachedText, empty
 from transformer_jax.attention.convolution import none_yet
+from transformer_jax.models.architecture import Architecture
 from transformer_jax.models.canon import empty_convolutions
 from transformer_jax.models.compatibility import form
-from transformer_jax.models.transformer import Architecture
 from transformer_jax.positions import bind, coords
 
 
@@ -50,6 +50,25 @@ def empty_cache(arch: Architecture, B: int, M: int, frozen: bool = False) -> Any
     for n in range(arch.decoders)
   ]
   return jax.tree.map(lambda *x: jnp.stack(x), *caches) if arch.scan else caches
+
+
+def cache_between(arch: Architecture, n: int, B: int, M: int) -> Any:
+  """Returns an empty cache with which layer n reads a text of M tokens in two parts.
+
+  The layers before it have read the whole text. None where its later part alone would
+  cost no less, as with a mixer, or where the layer caches no keys.
+
+  arch   architecture of the stack
+  n      number of the layer
+  B      batch size
+  M      tokens of the text
+  """
+  encoding, variant = arch.layer(arch.decoding, n)
+  kept = not (variant.mixer or variant.kv_from or variant.rereads)
+  # Keys of one layer are rotated again on reading, unless its states change as well.
+  if not kept or encoding.stable_length(arch.dims) == 0:
+    return None
+  return empty_convolutions(arch, B, _empty(arch, n, B, M, frozen=False))
 
 
 def _changes(arch: Architecture, M: int) -> bool:

@@ -9,6 +9,7 @@ from transformer_jax.attention.carry import Carry
 from transformer_jax.devices import split_rows
 from transformer_jax.models.architecture import Architecture
 from transformer_jax.models.block import Block
+from transformer_jax.models.caches import cache_between
 from transformer_jax.models.compatibility import form
 from transformer_jax.models.parameters import (
   RUNNING,
@@ -49,7 +50,19 @@ class Stack(nn.Module):
     return form(self.arch.position, self.use)
 
   @nn.compact
-  def __call__(self, x_BLD, at, memory=None, cache=None, progress=1.0, token_BL=None):
+  def __call__(
+    self, x_BLD, at, memory=None, cache=None, progress=1.0, token_BL=None, last=None
+  ):
+    """Returns (x_BLD, coordinates, cache) after all layers.
+
+    x_BLD      embedded tokens
+    at         their coordinates
+    memory     (x_BMD, coordinates) of an encoder's output, or None
+    cache      caches of the layers, or None
+    progress   fraction of training completed, from 0 to 1
+    token_BL   ids of the tokens, for layers that read them
+    last       how many of the last tokens' states are returned; None: all
+    """
     at = self.assign_positions(x_BLD.shape[0], at, progress)
     projections = form(self.arch.attention, self.use).projections()
     encoding_dims = projections.encoding_dims(self.arch.dims, self.position)
@@ -60,8 +73,9 @@ class Stack(nn.Module):
     position = Position(self.position, encoding_dims, shared, name="position")()
     x_BLD = self.embed(position, x_BLD, at)
     before = self.open(x_BLD), self.first_carry(x_BLD, token_BL)
-    stream, cache = self.apply_layers(before, at, position, memory, cache)
-    x_BLD = self.close(stream)
+    stream, cache = self.apply_layers(before, at, position, memory, cache, last)
+    x_BLD = last_tokens(self.close(stream), last)
+    at = last_tokens(at, last)
     if self.arch.norm_placement.final_norm:
       x_BLD = NormLayer(self.arch.norm, name="final_norm")(x_BLD, at)
     return x_BLD, at, cache
@@ -129,7 +143,7 @@ class Stack(nn.Module):
     policy, prevent_cse = remat.policy(self.arch.remat), not self.arch.scan
     return nn.remat(Block, prevent_cse=prevent_cse, policy=policy)
 
-  def apply_layers(self, before, at, shared, memory, cache):
+  def apply_layers(self, before, at, shared, memory, cache, last):
     """Returns (stream, caches) after all layers.
 
     before   the residual stream, and what layers hand on, before the first one
@@ -137,6 +151,7 @@ class Stack(nn.Module):
     shared   the encoding with the parameters that all layers share
     memory   (x_BMD, coordinates) of an encoder's output, or None
     cache    caches of the layers, or None
+    last     how many of the last tokens' states are asked for; None: all
     """
     block = self.block()
     placement, feedforward = self.arch.norm_placement, self.arch.feedforward_kind
@@ -164,6 +179,37 @@ class Stack(nn.Module):
     caches = []
     for n, kind in enumerate(kinds):
       layer = block(self.arch, *kind, name=f"layer_{n}")
+      if n == len(kinds) - 1 and cache is None and last:
+        return self.last_states(layer, before, at, shared, memory, last), []
       before, own = layer(before, at, shared, memory, cache[n] if cache else None)
       caches.append(own)
     return before[0], caches
+
+  def last_states(self, layer, before, at, shared, memory, last):
+    """Returns the stream after the last layer, of the last tokens where it can.
+
+    The layer reads the tokens before them into a cache: of these XLA computes keys and
+    values alone, and nothing of what follows, for nobody reads it.
+
+    layer   the last one
+    last    number of tokens
+
+    Other arguments are those of `apply_layers`.
+    """
+    stream, carry = before
+    cache = None
+    if isinstance(stream, jax.Array) and stream.ndim == 3 and not carry.arrays:
+      B, L, _ = stream.shape
+      cache = cache_between(self.arch, self.layers - 1, B, L) if last < L else None
+    if cache is None:
+      return layer(before, at, shared, memory, None)[0][0]
+    texts = stream, at
+    earlier, x_at = (jax.tree.map(lambda x: x[:, :-last], tree) for tree in texts)
+    _, cache = layer((earlier, carry), x_at, shared, memory, cache)
+    newest, x_at = (last_tokens(tree, last) for tree in texts)
+    return layer((newest, carry), x_at, shared, memory, cache)[0][0]
+
+
+def last_tokens(tree, last):
+  """Returns arrays [B, L, ...] of the last tokens, all of them where last is None."""
+  return tree if last is None else jax.tree.map(lambda x: x[:, -last:], tree)

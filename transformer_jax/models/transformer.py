@@ -16,7 +16,7 @@ from transformer_jax.devices import gather_width
 from transformer_jax.models.architecture import Architecture
 from transformer_jax.models.attention_layer import Attention
 from transformer_jax.models.parameters import Parameters, own, parameter
-from transformer_jax.models.stack import Stack
+from transformer_jax.models.stack import Stack, last_tokens
 from transformer_jax.positions import Coords, coords
 
 __all__ = ["Architecture", "Attention", "Memory", "Stack", "Transformer"]
@@ -66,7 +66,15 @@ class Transformer(nn.Module):
     if arch.decoders:
       self.decoder = self.stack(arch.of_decoder, arch.decoding, arch.decoders)
 
-  def __call__(self, token_BL, at=None, source_BL=None, source_at=None, progress=1.0):
+  def __call__(
+    self,
+    token_BL,
+    at=None,
+    source_BL=None,
+    source_at=None,
+    progress=1.0,
+    last=None,
+  ):
     """Returns logits_BLV.
 
     token_BL    ids of the tokens, or images where the embedding reads images
@@ -74,10 +82,21 @@ class Transformer(nn.Module):
     source_BL   ids of the encoder's tokens, in a model with both stacks
     source_at   their coordinates
     progress    fraction of training completed, from 0 to 1
+    last        how many of the last tokens' logits are returned; None: all. Of the
+                others a decoder's last layer computes keys and values alone
     """
-    return self.logits(self.states(token_BL, at, source_BL, source_at, progress))
+    x_BLD = self.states(token_BL, at, source_BL, source_at, progress, last)
+    return self.logits(x_BLD)
 
-  def states(self, token_BL, at=None, source_BL=None, source_at=None, progress=1.0):
+  def states(
+    self,
+    token_BL,
+    at=None,
+    source_BL=None,
+    source_at=None,
+    progress=1.0,
+    last=None,
+  ):
     """Returns x_BLD, the states before the output head.
 
     token_BL    ids of the tokens, or images where the embedding reads images
@@ -85,16 +104,18 @@ class Transformer(nn.Module):
     source_BL   ids of the encoder's tokens, in a model with both stacks
     source_at   their coordinates
     progress    fraction of training completed, from 0 to 1
+    last        how many of the last tokens' states are returned; None: all
     """
     if not self.arch.decoders:
-      return self.arch.head.pool(*self.encode(token_BL, at, progress))
+      pooled_BLD = self.arch.head.pool(*self.encode(token_BL, at, progress))
+      return last_tokens(pooled_BLD, last)
     if self.arch.encoders and source_BL is None:
       raise ValueError(
         "this model's encoder has nothing to read; write model.apply(params, token_BL,"
         " source_BL=...), and init likewise"
       )
     memory = self.encode(source_BL, source_at, progress) if self.arch.encoders else None
-    return self.read(token_BL, at, memory, None, progress)[0]
+    return self.read(token_BL, at, memory, None, progress, last)[0]
 
   def hidden(self, token_BL, at=None, source_BL=None, source_at=None, progress=1.0):
     """Returns (x_BLD, output_VD), whose product x @ output^T is the logits.
@@ -146,7 +167,7 @@ class Transformer(nn.Module):
     x_BLD, cache = self.read(token_BL, at, memory, cache, progress)
     return self.logits(x_BLD), cache
 
-  def read(self, token_BL, at, memory, cache, progress):
+  def read(self, token_BL, at, memory, cache, progress, last=None):
     """Returns the decoder's states x_BLD of new tokens, and the new cache.
 
     token_BL   ids of the new tokens
@@ -154,6 +175,7 @@ class Transformer(nn.Module):
     memory     result of `encode`, or None
     cache      of the tokens before, or None
     progress   fraction of training completed, from 0 to 1
+    last       how many of the last tokens' states are returned; None: all
     """
     self._check_memory(memory)
     self._check_tokens(token_BL, "token_BL")
@@ -161,7 +183,7 @@ class Transformer(nn.Module):
     if isinstance(cache, CachedText):
       return self.reread(token_BL, at, memory, cache, progress)
     x_BLD = self.embed(token_BL, at)
-    x_BLD, _, cache = self.decoder(x_BLD, at, memory, cache, progress, token_BL)
+    x_BLD, _, cache = self.decoder(x_BLD, at, memory, cache, progress, token_BL, last)
     return x_BLD, cache
 
   def _check_tokens(self, token_BL, name):

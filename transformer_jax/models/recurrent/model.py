@@ -25,6 +25,7 @@ from transformer_jax.models.recurrent.rnn_cells import (
   ends,
   unroll,
 )
+from transformer_jax.models.stack import last_tokens
 from transformer_jax.models.transformer import Architecture, Transformer
 from transformer_jax.positions import Coords, PositionalEncoding, bind
 from transformer_jax.spec import SpecError, nearest
@@ -241,7 +242,14 @@ class RecurrentStack(nn.Module):
 
   @nn.compact
   def __call__(
-    self, token_BLD, at, memory=None, cache=None, progress=1.0, token_BL=None
+    self,
+    token_BLD,
+    at,
+    memory=None,
+    cache=None,
+    progress=1.0,
+    token_BL=None,
+    last=None,
   ):
     """Returns (x_BLD, at, states): outputs, coordinates and the last states.
 
@@ -250,6 +258,7 @@ class RecurrentStack(nn.Module):
     memory      output of an encoder, or None
     cache       last states of the tokens before, or None
     progress    ignored, as is token_BL; of the Transformer's interface
+    last        how many of the last tokens' outputs are returned; None: all
 
     In a model with a decoder, an encoder returns (x_BLD, states after each token) in
     place of x_BLD. Dropout is applied between layers, never from step to step: Zaremba
@@ -257,7 +266,7 @@ class RecurrentStack(nn.Module):
     """
     link, attend, found_BLD = self.arch.link, None, None
     states: list[CellState] = []
-    last: list[CellState] = []
+    finals: list[CellState] = []
     drop = Dropout(self.arch.dropout, self.arch.part)
     starts = _starts(self.arch, memory, at) if memory else [None] * self.layers
     if memory and link.attends:
@@ -268,12 +277,13 @@ class RecurrentStack(nn.Module):
       state = cache[n] if cache else None
       each, final, found = self.layer(n, x_BLD, at, starts[n], state, feed)
       found_BLD, x_BLD = found if feed else found_BLD, drop(each[0])
-      states, last = [*states, each], [*last, final]
+      states, finals = [*states, each], [*finals, final]
     if attend:
       found_BLD = found_BLD if link.feeds else attend(x_BLD, at)
       x_BLD = self.combine(token_BLD, x_BLD, found_BLD)
     heard = self.use == "encoder" and self.arch.decoders
-    return (x_BLD, states) if heard else x_BLD, at, last
+    outputs = (x_BLD, states) if heard else last_tokens(x_BLD, last)
+    return outputs, last_tokens(at, last), finals
 
   def embed(self, drop, token_BLD):
     """Returns x_BLD, the input of the first layer, as in a Transformer's stack."""

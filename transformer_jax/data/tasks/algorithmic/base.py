@@ -176,6 +176,16 @@ class Strings(Task):
     at = at.replace(data={name: ids_BL[:, :-1] for name, ids_BL in ids.items()})
     return shifted(token_BL, weight_BL, at)
 
+  def target_places(self, bucket: int) -> int | None:
+    """Returns the answer's places at the end of a row, where all end in the same one.
+
+    The end token's place is one of them, scored or not.
+    """
+    if type(self).finish is not Strings.finish:
+      return None
+    answer = self.sizes(bucket)[1]
+    return 1 + (answer if self.scored is None else min(self.scored, answer))
+
   def score(
     self, arrays: Any, key: jax.Array, batch_size: int, length: jax.Array, bucket: int
   ) -> Batch:

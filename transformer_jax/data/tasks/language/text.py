@@ -166,6 +166,10 @@ class Text(Task):
     at = coords.consecutive(1, length)
     return Batch(byte_BL[:, :-1], byte_BL[:, 1:], weight_BL, at)
 
+  def target_places(self, bucket: int) -> int:
+    """Returns the number of scored tokens of a window: its last ones."""
+    return min(self.scored, bucket)
+
   def score(
     self, arrays: Any, key: jax.Array, batch_size: int, length: jax.Array, bucket: int
   ) -> Batch:
