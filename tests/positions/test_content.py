@@ -354,6 +354,36 @@ def test_path_of_a_few_queries_equals_their_rows():
   close(one_head("path", {}, Q[2:], K, last, at), one_head("path", {}, Q, K, at)[2:])
 
 
+def test_path_of_several_blocks_reflects_keys_token_by_token():
+  random, L = np.random.default_rng(0), 75  # blocks of 32 tokens, and a part of one
+  at = coords.packed(jnp.array([[0] * 3 + [1] * 40 + [2] * 32]))
+  w, *vectors = random.normal(size=(3, L, 4))
+  arrays = *vectors, w / np.linalg.norm(w, axis=1, keepdims=True), random.uniform(size=L)
+  arrays = float32((*arrays[:3], 2 * arrays[3]))
+  g_LM = float32(random.normal(size=(L, L))) * visible(at, at)[0]
+  segment_L, position = at.segment_BL[0], Bound(positions.build("path"), {})
+
+  def reflected(q_LK, k_MK, w_LK, b_L):
+    data = {"direction_BLHK": w_LK[:, None], "strength_BLH": b_L[:, None]}
+    of_text = holding(at, **data)
+    plain = (q_LK @ k_MK.T / 2)[None, None], q_LK[None, :, None], k_MK[None, :, None]
+    scores = position.full_scores(*plain, of_text, of_text, visible(at, at), 0.5)
+    return scores[0, 0] * visible(at, at)[0]
+
+  def token_by_token(q_LK, k_MK, w_LK, b_L):
+    def visit(k_MK, i):
+      before_M = (jnp.arange(L) < i) & (segment_L == segment_L[i])
+      k_MK -= jnp.outer(jnp.where(before_M, b_L[i] * (k_MK @ w_LK[i]), 0), w_LK[i])
+      return k_MK, k_MK @ q_LK[i] / 2
+
+    _, scores_LM = jax.lax.scan(visit, k_MK, jnp.arange(L))
+    return scores_LM * visible(at, at)[0]
+
+  for run in (lambda f: f(*arrays), lambda f: jax.vjp(f, *arrays)[1](g_LM)):
+    for one, other in zip(*map(run, (reflected, token_by_token)), strict=True):
+      np.testing.assert_allclose(one, other, atol=2e-5, rtol=2e-5)
+
+
 def test_path_leaves_keys_ahead_in_a_prefix_as_they_are():
   scores = one_head("path", {}, Q, K, tokens(BETA, CAUSAL.prefix(jnp.array([[4]]))))
   ahead = np.triu_indices(4)

@@ -1,17 +1,19 @@
 """PaTH attention. Yang et al., 2025. https://arxiv.org/abs/2505.16381"""
 
 import dataclasses
-import functools
 
 import jax
 import jax.numpy as jnp
-from jax.scipy.linalg import solve_triangular
 
 from transformer_jax.initializers import fan_in_uniform
-from transformer_jax.positions.base import PositionalEncoding, positions
+from transformer_jax.positions.base import PositionalEncoding, Tile, positions
 from transformer_jax.positions.forgetting import Forgetting, kept_between
 from transformer_jax.positions.selective_rope import direction
 from transformer_jax.positions.shared.short_convolution import mix, neighbours
+from transformer_jax.triangular import solve_unit_lower
+
+BLOCK = 32  # tokens whose reflections are one product, in short texts
+BLOCKS = 16  # of a longer text: each is written out, so that operations can be counted
 
 
 @positions.register("path")
@@ -94,25 +96,65 @@ class Path(PositionalEncoding):
     return data | {"order_BL": at.order_BL, "segment_BL": at.segment_BL}
 
   def full_scores(self, params, s_HLM, tile):
-    """Applies all reflections at once: the UT transform, section 3.3 of the paper."""
-    w_HMK, k = tile.k_data["direction_BLHK"], tile.k_MK.astype(jnp.float32)
-    b_HT1 = tile.k_data["strength_BLH"][..., None]
-    dot = functools.partial(jnp.einsum, "HLK,HMK->HLM")
-    after_TM = after(tile.k_data, tile.k_data)
-    done_LT = after(tile.q_data, tile.k_data, 1)  # query i is at token t or after it
-    met_HTM = jnp.where(after_TM, b_HT1 * dot(w_HMK, w_HMK), 0.0)
-    met_HTM += jnp.eye(met_HTM.shape[-1])
-    asked_HLT = jnp.where(done_LT, dot(tile.q_LK.astype(jnp.float32), w_HMK), 0.0)
-    # Orders grow with the place, so products of reflections form a lower triangle.
-    solved_HTL = solve_triangular(
-      met_HTM, jnp.swapaxes(asked_HLT, 1, 2), trans=1, lower=True, unit_diagonal=True
-    )
-    hit_HTM = jnp.where(after_TM, b_HT1 * dot(w_HMK, k), 0.0)
-    s_HLM -= tile.scale * jnp.einsum("HTL,HTM->HLM", solved_HTL, hit_HTM)
+    s_HLM += tile.scale * changes(tile)
     if self.forget:
       factor = tile.scale if self.scale_gates else 1.0
       s_HLM += factor * kept_between(tile.q_data, tile.k_data)
     return s_HLM
+
+
+def changes(tile: Tile) -> jax.Array:
+  """Returns what reflections add to the products of queries and keys, [H, L, M].
+
+  Queries visit blocks of tokens from the last to the first. The UT transform, section
+  3.3 of the paper, makes one product of the reflections of a block: for its own keys,
+  and for the queries, which go on to the block before it.
+  """
+  q_HLK, (M, _) = tile.q_LK.astype(jnp.float32), tile.k_MK.shape[1:]
+  w_HnCK, k_HnCK, product_HnCX = _by_blocks(tile)
+  n, C = w_HnCK.shape[1:3]
+  # Query i is at token t or after it.
+  done_LM = jnp.pad(after(tile.q_data, tile.k_data, 1), ((0, 0), (0, n * C - M)))
+  moved_HLK, parts = jnp.zeros_like(q_HLK), []  # by what a query has changed so far
+  for i in reversed(range(n)):
+    met_HLC = (q_HLK + moved_HLK) @ jnp.swapaxes(w_HnCK[:, i], 1, 2)
+    met_HLC = jnp.where(done_LM[:, i * C : (i + 1) * C], met_HLC, 0.0)
+    taken_HLX = met_HLC @ product_HnCX[:, i]
+    parts.append(moved_HLK @ jnp.swapaxes(k_HnCK[:, i], 1, 2) - taken_HLX[..., :C])
+    moved_HLK -= taken_HLX[..., C:]
+  return jnp.concatenate(parts[::-1], axis=-1)[..., :M]
+
+
+def _by_blocks(tile):
+  """Returns directions, keys and products of reflections, by blocks of tokens.
+
+  The last, [H, n, C, C + K], give from a query's products with a block's directions
+  what is taken from its products with the keys, and from the query itself.
+  """
+  M = tile.k_MK.shape[1]
+  C = BLOCK
+  while C * BLOCKS < M:
+    C *= 2
+
+  def cut(x):
+    """Cuts the axis of tokens, the last but one, into blocks, [..., n, C, K]."""
+    x = jnp.pad(x, [(0, 0)] * (x.ndim - 2) + [(0, -M % C), (0, 0)])
+    return x.reshape(*x.shape[:-2], -1, C, x.shape[-1])
+
+  w_HnCK, k_HnCK = map(cut, (tile.k_data["direction_BLHK"], tile.k_MK))
+  k_HnCK = k_HnCK.astype(jnp.float32)
+  b_HnC1 = cut(tile.k_data["strength_BLH"][..., None])
+  text = {name: tile.k_data[name] for name in ("order_BL", "segment_BL")}
+  text_nC = {name: cut(x[:, None])[..., 0] for name, x in text.items()}
+  after_nCC, bw_HnCK = jax.vmap(after)(text_nC, text_nC), b_HnC1 * w_HnCK
+
+  def met(x_HnCK):  # by the reflections of later tokens of its block
+    product_HnCC = bw_HnCK @ jnp.swapaxes(x_HnCK, -1, -2)
+    return jnp.where(after_nCC, product_HnCC, 0.0)
+
+  # Orders grow with the place, so products of reflections form a lower triangle.
+  taken_HnCX = jnp.concatenate([met(k_HnCK), bw_HnCK], axis=-1)
+  return w_HnCK, k_HnCK, solve_unit_lower(met(w_HnCK), taken_HnCX)
 
 
 def after(late, early, n=0):

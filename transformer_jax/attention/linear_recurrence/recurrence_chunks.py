@@ -14,11 +14,8 @@ from transformer_jax.attention.linear_recurrence.handed_on import handed_on
 from transformer_jax.attention.linear_recurrence.recurrence_definition import (
   StateUpdates,
 )
-from transformer_jax.attention.linear_recurrence.triangular import (
-  joined,
-  solve_unit_lower,
-)
 from transformer_jax.devices import platform, text_parts
+from transformer_jax.triangular import joined, solve_unit_lower
 
 CHUNK = 64  # tokens
 ON_CPU = 32  # likewise, a quarter faster where a core's cache holds its arrays

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from transformer_jax.attention.variants.base import Variant, attentions
 from transformer_jax.attention.variants.bound_variant import by_heads
 from transformer_jax.attention.variants.mla import latent_of_queries
-from transformer_jax.attention.variants.moba import nth_largest
+from transformer_jax.attention.variants.selection import nth_largest
 from transformer_jax.axes import check_whole
 from transformer_jax.forwarding import computed
 from transformer_jax.matmul import project

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from transformer_jax.attention.variants.base import Variant, attentions
 from transformer_jax.attention.variants.bound_variant import by_heads, visible
+from transformer_jax.attention.variants.selection import nth_largest
 from transformer_jax.axes import check_whole
 from transformer_jax.positions import Coords
 from transformer_jax.spec import SpecError
@@ -107,10 +108,3 @@ def blocks_of(at: Coords, size: int) -> tuple[jax.Array, jax.Array]:
   same_BLL = block_BL[:, :, None] == block_BL[:, None]
   same_BLL &= at.segment_BL[:, :, None] == at.segment_BL[:, None]
   return block_BL, same_BLL & at.real_BL[:, None]
-
-
-def nth_largest(x_BHLM: jax.Array, n: int) -> jax.Array:
-  """Returns the n-th largest number of each row, BHL1; infinity if n is 0."""
-  if not n:
-    return jnp.full((*x_BHLM.shape[:-1], 1), jnp.inf)
-  return jax.lax.top_k(x_BHLM, min(n, x_BHLM.shape[-1]))[0][..., -1:]

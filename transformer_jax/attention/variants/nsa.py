@@ -7,7 +7,8 @@ import jax.numpy as jnp
 
 from transformer_jax.attention.variants.base import Variant, attentions
 from transformer_jax.attention.variants.bound_variant import softmax, visible
-from transformer_jax.attention.variants.moba import blocks_of, nth_largest
+from transformer_jax.attention.variants.moba import blocks_of
+from transformer_jax.attention.variants.selection import nth_largest
 from transformer_jax.axes import check_whole
 from transformer_jax.spec import SpecError
 

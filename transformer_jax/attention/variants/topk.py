@@ -2,11 +2,11 @@
 
 import dataclasses
 
-import jax
 import jax.numpy as jnp
 
 from transformer_jax.attention.variants.base import Variant, attentions
 from transformer_jax.attention.variants.bound_variant import MASKED, softmax
+from transformer_jax.attention.variants.selection import nth_largest
 from transformer_jax.axes import check_whole
 
 
@@ -38,7 +38,6 @@ class TopK(Variant):
     check_whole(self, k=1)
 
   def weigh(self, params, s_BHLM, mask_B1LM):
-    k = min(self.k, s_BHLM.shape[-1])
-    masked_BHLM = jax.lax.stop_gradient(jnp.where(mask_B1LM, s_BHLM, MASKED))
-    least_BHL1 = jax.lax.top_k(masked_BHLM, k)[0][..., -1:]
+    masked_BHLM = jnp.where(mask_B1LM, s_BHLM, MASKED)
+    least_BHL1 = nth_largest(masked_BHLM, self.k)
     return softmax(s_BHLM, mask_B1LM & (masked_BHLM >= least_BHL1))
