@@ -358,7 +358,11 @@ def test_path_of_several_blocks_reflects_keys_token_by_token():
   random, L = np.random.default_rng(0), 75  # blocks of 32 tokens, and a part of one
   at = coords.packed(jnp.array([[0] * 3 + [1] * 40 + [2] * 32]))
   w, *vectors = random.normal(size=(3, L, 4))
-  arrays = *vectors, w / np.linalg.norm(w, axis=1, keepdims=True), random.uniform(size=L)
+  arrays = (
+    *vectors,
+    w / np.linalg.norm(w, axis=1, keepdims=True),
+    random.uniform(size=L),
+  )
   arrays = float32((*arrays[:3], 2 * arrays[3]))
   g_LM = float32(random.normal(size=(L, L))) * visible(at, at)[0]
   segment_L, position = at.segment_BL[0], Bound(positions.build("path"), {})

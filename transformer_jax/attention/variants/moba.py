@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 
 from transformer_jax.attention.variants.base import Variant, attentions
-from transformer_jax.attention.variants.bound_variant import by_heads, visible
+from transformer_jax.attention.variants.block_columns import block_columns
+from transformer_jax.attention.variants.bound_variant import PLAIN, by_heads
 from transformer_jax.attention.variants.selection import nth_largest
 from transformer_jax.axes import check_whole
 from transformer_jax.positions import Coords
@@ -52,36 +53,19 @@ class MoBA(Variant):
     check_whole(self, block=1, k=1)
 
   def select(self, params, q_BLHK, k_BMHK, q_at, k_at, mask_BLM):
+    columns = block_columns(q_at, k_at, self.block)
+    gate_BHLN = columns.mean(PLAIN.dot(q_BLHK, k_BMHK, 1.0))
     own_BL1, block_B1M = self.blocks(q_at)[:, :, None], self.blocks(k_at)[:, None]
-    past_BLM = visible(q_at, k_at) & (block_B1M < own_BL1)
-    first_BM, gate_BHLM = self.gates(q_BLHK, k_BMHK, k_at)
-    # One key stands for its block.
-    leads_B1M = (first_BM == jnp.arange(first_BM.shape[1]))[:, None]
-    rival_BHLM = jnp.where(by_heads(past_BLM & leads_B1M), gate_BHLM, -jnp.inf)
-    chosen_BHLM = gate_BHLM >= nth_largest(rival_BHLM, self.k - 1)
-    return by_heads(past_BLM) & chosen_BHLM | by_heads(block_B1M == own_BL1)
+    past_BLN = (columns.number_BLN >= 0) & (columns.number_BLN < own_BL1)
+    rival_BHLN = jnp.where(past_BLN[:, None], gate_BHLN, -jnp.inf)
+    chosen_BHLN = rival_BHLN >= nth_largest(rival_BHLN, self.k - 1)
+    chosen_BHLN &= past_BLN[:, None]
+    chosen_BHLM = columns.spread(chosen_BHLN.astype(jnp.float32)) > 0
+    return chosen_BHLM | by_heads(block_B1M == own_BL1)
 
   def blocks(self, at: Coords) -> jax.Array:
     """Returns block_BL, the number of each token's block in its text."""
     return at.order_BL // self.block
-
-  def gates(
-    self, q_BLHK: jax.Array, k_BMHK: jax.Array, k_at: Coords
-  ) -> tuple[jax.Array, jax.Array]:
-    """Returns first_BM, the first key of each key's block, and its gate_BHLM.
-
-    q_BLHK, k_BMHK   queries and keys, rotated
-    k_at             coordinates of the keys
-    """
-    _, same_BMM = blocks_of(k_at, self.block)
-    first_BM = jnp.argmax(same_BMM, axis=-1)
-    keys_BM1 = jnp.maximum(jnp.sum(same_BMM, axis=-1, keepdims=True), 1)
-    k_BHMK = jnp.moveaxis(k_BMHK.astype(jnp.float32), 2, 1)
-    mean_BHMK = jnp.matmul(same_BMM[:, None].astype(jnp.float32), k_BHMK)
-    mean_BHMK /= keys_BM1[:, None]
-    gate_BHLM = jnp.einsum("BLHK,BHMK->BHLM", q_BLHK.astype(jnp.float32), mean_BHMK)
-    # The gates of a block's keys are one number, not as many that were rounded apart.
-    return first_BM, jnp.take_along_axis(gate_BHLM, first_BM[:, None, None], axis=-1)
 
   def bidirectional(self):
     raise SpecError(
@@ -94,17 +78,3 @@ class MoBA(Variant):
       "moba counts blocks from the query's own, and another text has none; use it in a"
       " decoder, without an encoder"
     )
-
-
-def blocks_of(at: Coords, size: int) -> tuple[jax.Array, jax.Array]:
-  """Returns block_BL, the number of each token's block in its text, and same_BLL.
-
-  The latter is True where two tokens share a block; padding shares none.
-
-  at     coordinates of the tokens
-  size   tokens of a block
-  """
-  block_BL = at.order_BL // size
-  same_BLL = block_BL[:, :, None] == block_BL[:, None]
-  same_BLL &= at.segment_BL[:, :, None] == at.segment_BL[:, None]
-  return block_BL, same_BLL & at.real_BL[:, None]

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 
 from transformer_jax.attention.variants.base import Variant, attentions
-from transformer_jax.attention.variants.bound_variant import softmax, visible
-from transformer_jax.attention.variants.moba import blocks_of
+from transformer_jax.attention.variants.block_columns import block_columns
+from transformer_jax.attention.variants.bound_variant import softmax
 from transformer_jax.attention.variants.selection import nth_largest
 from transformer_jax.axes import check_whole
 from transformer_jax.spec import SpecError
@@ -86,10 +86,13 @@ class NativeSparse(Variant):
     mask_B1LM    or mask_BHLM
     q_at, k_at   coordinates of queries and keys
     """
-    blocks = self._blocks(s_BHLM, q_at, k_at)
+    columns = block_columns(q_at, k_at, self.block)
+    weight_BHLN = self._compressed(s_BHLM, columns, q_at)
+    chosen_BHLN = self._chosen(weight_BHLN, columns, q_at).astype(jnp.float32)
+    spread_BHLM = columns.spread(weight_BHLN / self.block)
     parts = {
-      "compressed": jnp.where(mask_B1LM, blocks["weight"] / self.block, 0.0),
-      "selected": softmax(s_BHLM, mask_B1LM & self._chosen(blocks, q_at, k_at)),
+      "compressed": jnp.where(mask_B1LM, spread_BHLM, 0.0),
+      "selected": softmax(s_BHLM, mask_B1LM & (columns.spread(chosen_BHLN) > 0)),
     }
     if self.window:
       apart_BLM = q_at.order_BL[:, :, None] - k_at.order_BL[:, None]
@@ -97,38 +100,24 @@ class NativeSparse(Variant):
       parts["window"] = softmax(s_BHLM, mask_B1LM & near_B1LM)
     return parts
 
-  def _blocks(self, s_BHLM, q_at, k_at):
-    """Returns what each key knows of its block: arrays with an axis M of keys.
+  def _compressed(self, s_BHLM, columns, q_at):
+    """Returns the weights of compressed blocks, BHLN: a softmax over past blocks."""
+    number_BLN, order_BL1 = columns.number_BLN, q_at.order_BL[:, :, None]
+    past_BLN = (number_BLN >= 0) & ((number_BLN + 1) * self.block - 1 <= order_BL1)
+    return softmax(columns.mean(s_BHLM), past_BLN[:, None])
 
-    weight   of the compressed block in the softmax over past blocks, BHLM
-    first    True at the first key of a block, B11M
-    """
-    number_BM, same_BMM = blocks_of(k_at, self.block)
-    lead_BM = jnp.argmax(same_BMM, axis=-1)
-    first_B11M = (lead_BM == jnp.arange(lead_BM.shape[1]))[:, None, None]
-    member_B1MM = same_BMM[:, None].astype(s_BHLM.dtype) / self.block
-    mean_BHLM = jnp.einsum("BHLM,BGNM->BHLN", s_BHLM, member_B1MM)
-    past_BLM = (number_BM[:, None] + 1) * self.block - 1 <= q_at.order_BL[:, :, None]
-    past_B1LM = (past_BLM & visible(q_at, k_at))[:, None]
-    weight_BHLM = softmax(mean_BHLM, past_B1LM & first_B11M)
-    lead_B11M = jnp.broadcast_to(lead_BM[:, None, None], weight_BHLM.shape)
-    weight_BHLM = jnp.take_along_axis(weight_BHLM, lead_B11M, axis=-1)
-    return {"weight": jnp.where(past_B1LM, weight_BHLM, 0.0), "first": first_B11M}
-
-  def _chosen(self, blocks, q_at, k_at):
-    """Returns mask_BHLM of the keys in chosen blocks; all heads of a group share it."""
-    own_BL1, number_B1M = (at.order_BL // self.block for at in (q_at, k_at))
-    own_BL1, number_B1M = own_BL1[:, :, None], number_B1M[:, None]
-    always_BLM = (number_B1M == 0) | (number_B1M == own_BL1)
-    always_B1LM = (always_BLM | (number_B1M == own_BL1 - 1))[:, None]
-    weight_BHLM = jax.lax.stop_gradient(blocks["weight"])
-    B, H, L, M = weight_BHLM.shape
-    of_group_BGLM = weight_BHLM.reshape(B, self.groups, -1, L, M).mean(2)
-    rank_BGLM = jnp.where(always_B1LM, 2.0, of_group_BGLM)
-    seen_B1LM = (visible(q_at, k_at) & (number_B1M <= own_BL1))[:, None]
-    rival_BGLM = jnp.where(seen_B1LM & blocks["first"], rank_BGLM, -jnp.inf)
-    chosen_BGLM = seen_B1LM & (rank_BGLM >= nth_largest(rival_BGLM, self.blocks))
-    return jnp.repeat(chosen_BGLM, H // self.groups, axis=1)
+  def _chosen(self, weight_BHLN, columns, q_at):
+    """Returns mask_BHLN of the chosen blocks; all heads of a group share it."""
+    number_BLN, own_BL1 = columns.number_BLN, (q_at.order_BL // self.block)[:, :, None]
+    always_BLN = (number_BLN == 0) | (number_BLN >= own_BL1 - 1)
+    weight_BHLN = jax.lax.stop_gradient(weight_BHLN)
+    B, H, L, N = weight_BHLN.shape
+    of_group_BGLN = weight_BHLN.reshape(B, self.groups, -1, L, N).mean(2)
+    rank_BGLN = jnp.where(always_BLN[:, None], 2.0, of_group_BGLN)
+    seen_B1LN = ((number_BLN >= 0) & (number_BLN <= own_BL1))[:, None]
+    rival_BGLN = jnp.where(seen_B1LN, rank_BGLN, -jnp.inf)
+    chosen_BGLN = seen_B1LN & (rank_BGLN >= nth_largest(rival_BGLN, self.blocks))
+    return jnp.repeat(chosen_BGLN, H // self.groups, axis=1)
 
   def bidirectional(self):
     raise SpecError(
