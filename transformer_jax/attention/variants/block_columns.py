@@ -29,7 +29,7 @@ class BlockColumns:
   >>> columns.mean(jnp.arange(6.0) * jnp.ones((1, 1, 6, 1)))[0, 0, 5].tolist()
   [0.0, 3.5, 5.0]
   >>> columns.spread(jnp.array([0.0, 7, 8]) * jnp.ones((1, 1, 6, 1)))[0, 0, 5].tolist()
-  [0.0, 0.0, 8.0, 7.0, 7.0, 8.0]
+  [0.0, 0.0, 7.0, 7.0, 7.0, 8.0]
   """
 
   number_BLN: jax.Array

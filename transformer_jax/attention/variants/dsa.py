@@ -31,7 +31,7 @@ class DeepSeekSparse(Variant):
   a = W_a x and weights w of each token, and one key b = layer_norm(W_b x), of W
   features. The choice has no gradient, so the indexer keeps the parameters that it
   starts with or is loaded with, unless `learned`. Keys that tie with the k-th are
-  chosen too. This is the definition, which computes all scores, not a faster form.
+  chosen too. This is the definition: all scores are computed, and masked.
 
   k         number of chosen keys
   heads     of the indexer, N

@@ -25,7 +25,7 @@ class MoBA(Variant):
   Each head chooses by itself, from queries and keys as rotated and without a bias of
   the encoding. Blocks are counted within a text, and masked as usual within the query's
   block. Blocks that tie with the last chosen one are chosen too. The choice has no
-  gradient. This is the definition, which computes all scores, not a faster form.
+  gradient. This is the definition: scores of other blocks are computed, and masked.
 
   block   tokens in a block
   k       number of chosen blocks, the query's own included

@@ -27,7 +27,7 @@ class NativeSparse(Variant):
   the one before it, and those of highest compressed weight, summed over a group of
   heads, which share the choice; the choice has no gradient. A bias of the encoding is
   averaged over a block. Without the paper's learned compression and overlapping blocks.
-  This is the definition, which computes all scores, not a faster form.
+  This is the definition: all scores are computed, and masked.
 
   block    tokens in a block
   blocks   number of chosen blocks, with the three that always are
