@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from transformer_jax.positions.base import PositionalEncoding, positions
+from transformer_jax.positions.shared.decayed_products import decayed_products
+from transformer_jax.positions.shared.relative import READY
 from transformer_jax.positions.shared.sums import of_tokens, running
 from transformer_jax.spec import SpecError
 
@@ -22,8 +24,8 @@ class Wall(PositionalEncoding):
         f_t = sigmoid(W x_t + b)
 
   Each head has a gate for each of its features, as gated linear attention has; equal
-  gates of a head's features would shrink its scores with distance. A score needs all
-  features of a pair of tokens, so this computes arrays of L x M x K in a tile.
+  gates of a head's features would shrink its scores with distance. `dense` and kernels
+  compute arrays of L x M x K by that definition, other cores products of blocks.
 
   memory   tokens after which a feature's gates start by leaving 1/e of it
 
@@ -71,14 +73,30 @@ class Wall(PositionalEncoding):
   def accumulate(self, params, data, at):
     # Only differences within a text count, so sums may run on through other texts.
     high_BLHK, low_BLHK = running(of_tokens(data["kept_BLHK"], at))
-    return {"kept_BLHK": high_BLHK, "kept_low_BLHK": low_BLHK}
+    place_BL = jnp.arange(at.order_BL.shape[1], dtype=jnp.float32)[None]
+    sums = {"kept_BLHK": high_BLHK, "kept_low_BLHK": low_BLHK}
+    return sums | {"place_BL": place_BL}
+
+  def prepare(self, params, q_at, k_at):
+    return params | READY, q_at, k_at
 
   def score(self, params, s_LM, tile):
+    q_LK, k_MK = tile.q_LK.astype(jnp.float32), tile.k_MK.astype(jnp.float32)
+    if "ready" in params:
+      (q_sums, q_place), (k_sums, k_place) = map(_sums, (tile.q_data, tile.k_data))
+      start = (q_place - k_place).astype(jnp.int32)
+      decayed_LM = decayed_products(q_LK, k_MK, q_sums, k_sums, start)
+      return s_LM + tile.scale * (decayed_LM - q_LK @ k_MK.T)
+
     def apart(name):
       return tile.q_data[name][:, None] - tile.k_data[name][None]
 
     # Gates only take away. Later keys, which are masked, would overflow.
     log_LMK = jnp.minimum(apart("kept_BLHK") + apart("kept_low_BLHK"), 0.0)
-    q_LK, k_MK = tile.q_LK.astype(jnp.float32), tile.k_MK.astype(jnp.float32)
     lost_LM = jnp.einsum("LK,MK,LMK->LM", q_LK, k_MK, jnp.expm1(log_LMK))
     return s_LM + tile.scale * lost_LM
+
+
+def _sums(data):
+  """Returns running sums of log gates, high and low, and the first token's index."""
+  return (data["kept_BLHK"], data["kept_low_BLHK"]), data["place_BL"][0]
