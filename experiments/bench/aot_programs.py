@@ -1,8 +1,8 @@
 """Programs of attention, forward and backward, to compile ahead of time for one chip.
 
-All get bfloat16 queries, keys, values and the output's gradient of 8 heads of 128, as
-the products before them leave them: [B, L, H K]. Splash attention, JAX's own kernel for
-TPUs, gets [B, H, L, K], which it demands.
+All get bfloat16 queries, keys, values and the output's gradient of 8 heads of 128, in
+the order of axes that their kernels read: ours [B, H, K, L], splash attention, JAX's
+own kernel for TPUs, [B, H, L, K].
 """
 
 import dataclasses
@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.bench.splash import causal_splash
 from transformer_jax.attention.cores import cores
 from transformer_jax.axes import Dims
 from transformer_jax.positions import PositionalEncoding, bind, coords, positions
@@ -21,7 +22,6 @@ CORES = {"dense": "dense", "pallas_tpu": "pallas_tpu(interpret=False)"}
 SPLASH = "splash"
 TOPOLOGIES = {"v5e": "v5e:2x2", "v5p": "v5p:2x2x1", "v6e": "v6e:2x2"}
 H, K = 8, 128  # heads and their width
-SPLASH_TILE = 512
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +81,8 @@ def _ours(case: Case, shape: Any) -> Any:
   loss = functools.partial(attention_loss, encoding, core, dims)
   reads = encoding.overrides("token_data")
   gradient = jax.jit(jax.value_and_grad(loss, (0, 1, 2, 3, 4)[: 5 if reads else 4]))
-  return gradient.trace(params, x_BLD, x_BLD, x_BLD, x_BLD, x_BLD)
+  x_BHKL = shape((case.B, H, K, case.L), jnp.bfloat16)
+  return gradient.trace(params, x_BHKL, x_BHKL, x_BHKL, x_BLD, x_BHKL)
 
 
 def attention_loss(
@@ -89,11 +90,11 @@ def attention_loss(
   core: Any,
   dims: Dims,
   params: Any,
-  q: jax.Array,
-  k: jax.Array,
-  v: jax.Array,
+  q_BHKL: jax.Array,
+  k_BHKL: jax.Array,
+  v_BHKL: jax.Array,
   x_BLD: jax.Array,
-  g: jax.Array,
+  g_BHKL: jax.Array,
 ) -> jax.Array:
   """Returns the sum of attention's outputs, each times its entry of g.
 
@@ -101,41 +102,27 @@ def attention_loss(
   core       attention core
   dims       sizes of the model
   params     the encoding's
-  q, k, v    queries, keys, values: arrays [B, L, H K]
+  q_BHKL, k_BHKL, v_BHKL   queries, keys and values
   x_BLD      tokens, for encodings that read them
-  g          gradient of the output, [B, L, H K]
+  g_BHKL     gradient of the output
   """
-  B, L, _ = q.shape
-  q, k, v = (x.reshape(B, L, dims.H, dims.K) for x in (q, k, v))
-  at = coords.consecutive(1, L)
+  q, k, v, g = (
+    jnp.transpose(x, (0, 3, 1, 2)) for x in (q_BHKL, k_BHKL, v_BHKL, g_BHKL)
+  )
+  at = coords.consecutive(1, q.shape[1])
   at = at.replace(data={name: at.pos_BL for name in encoding.ids})
   position = bind(encoding, params, dims)
   at = position.accumulate(position.read(x_BLD, q, at))
   q, k = position.transform_qk(q, k, at, at)
   out_BLHK = core(q, k, v, at, at, position)
-  return jnp.sum((out_BLHK.reshape(g.shape) * g).astype(jnp.float32))
+  return jnp.sum((out_BLHK * g).astype(jnp.float32))
 
 
 def _splash(case: Case, shape: Any) -> Any:
-  from jax.experimental.pallas.ops.tpu.splash_attention import (
-    splash_attention_kernel as kernel,
-  )
-  from jax.experimental.pallas.ops.tpu.splash_attention import (
-    splash_attention_mask as masks,
-  )
-
-  names = [x.name for x in dataclasses.fields(kernel.BlockSizes)]
-  blocks: dict[str, Any] = {
-    name: SPLASH_TILE for name in names if name.startswith("block")
-  }
-  mask = masks.MultiHeadMask([masks.CausalMask((case.L, case.L))] * H)
-  attend = kernel.make_splash_mha(
-    mask, head_shards=1, q_seq_shards=1, block_sizes=kernel.BlockSizes(**blocks)
-  )
+  attend = causal_splash(case.L, H)
 
   def loss(q, k, v, g):
-    out_BHLK = jax.vmap(attend)(q * K**-0.5, k, v)
-    return jnp.sum((out_BHLK * g).astype(jnp.float32))
+    return jnp.sum((attend(q, k, v) * g).astype(jnp.float32))
 
   vectors = shape((case.B, H, case.L, K), jnp.bfloat16)
   gradient = jax.jit(jax.value_and_grad(loss, (0, 1, 2)))

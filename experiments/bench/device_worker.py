@@ -17,6 +17,7 @@ from experiments.bench.peaks import peak_of
 from experiments.bench.programs import compiled
 from experiments.bench.serve import CaseMaker, serve
 from experiments.bench.speed_targets import step_flops
+from experiments.bench.splash import causal_splash
 from experiments.configs import pod
 from experiments.runner import provenance
 from experiments.runner.build import build
@@ -118,29 +119,10 @@ def _fused(position, q, k, v, at):
 
 
 def _splash(position, q, k, v, at):
-  """JAX's kernel for TPUs, which takes no bias; with its usual large blocks."""
-  from jax.experimental.pallas.ops.tpu.splash_attention import (
-    splash_attention_kernel as kernel,
-  )
-  from jax.experimental.pallas.ops.tpu.splash_attention import (
-    splash_attention_mask as masks,
-  )
-
+  """JAX's kernel for TPUs, which takes no bias."""
   q, k = position.transform_qk(q, k, at, at)
-  L, H, K = q.shape[1:]
-  n = min(512, L)
-  names = ("q", "kv", "kv_compute", "q_dkv", "kv_dkv", "kv_dkv_compute", "q_dq")
-  blocks = kernel.BlockSizes(**{f"block_{name}": n for name in (*names, "kv_dq")})
-  mask = masks.MultiHeadMask([masks.CausalMask((L, L)) for _ in range(H)])
-  attend = kernel.make_splash_mha(
-    mask,
-    head_shards=1,
-    q_seq_shards=1,
-    block_sizes=blocks,
-    interpret=jax.default_backend() != "tpu",
-  )
-  q, k, v = (jnp.swapaxes(x, 1, 2) for x in (q * K**-0.5, k, v))
-  return jnp.swapaxes(jax.vmap(attend)(q, k, v), 1, 2)
+  attend = causal_splash(*q.shape[1:3], interpret=jax.default_backend() != "tpu")
+  return jnp.swapaxes(attend(*(jnp.swapaxes(x, 1, 2) for x in (q, k, v))), 1, 2)
 
 
 BASELINES = {"jax.nn": _fused, "splash": _splash}

@@ -20,6 +20,7 @@ from test_recorded import DENSE, recorded
 from transformer_jax.axes import Dims
 from transformer_jax.positions import Bound, bind, coords, positions
 from transformer_jax.positions.pope import polar
+from transformer_jax.positions.rope import turn_pairs
 from transformer_jax.positions.rope_dynamic import lengths
 
 
@@ -424,3 +425,51 @@ def test_bad_widths_are_refused():
     build("partial_rope").pairs(4)
   with pytest.raises(ValueError, match="4 pairs .* short has 2 divisors"):
     table("longrope(short=(1.0, 2.0))", 8, np.arange(2))
+
+
+def complex_turn(x_BLHK, angle_BLHR, gain, interleaved):
+  """Returns pairs as complex numbers times gain e^(i angle), in NumPy."""
+  R, half = angle_BLHR.shape[-1], x_BLHK[..., : 2 * angle_BLHR.shape[-1]]
+  parts = half.reshape(*half.shape[:-1], R, 2)
+  if not interleaved:
+    parts = np.stack([half[..., :R], half[..., R:]], -1)
+  pairs = (parts[..., 0] + 1j * parts[..., 1]) * gain * np.exp(1j * angle_BLHR)
+  both = [pairs.real, pairs.imag]
+  rotated = np.stack(both, -1) if interleaved else np.concatenate(both, -1)
+  return np.concatenate([rotated.reshape(half.shape), x_BLHK[..., 2 * R :]], -1)
+
+
+@pytest.mark.parametrize("interleaved", [False, True])
+def test_gradients_are_those_of_complex_numbers(interleaved):
+  """By differences: of features, of learned angles and of a learned gain."""
+  rng = np.random.default_rng(0)
+  x, g = rng.normal(size=(2, 2, 5, 3, 10))
+  angle, gain = rng.normal(size=(1, 5, 3, 4)), rng.normal(size=4)
+  args = x, angle, gain
+
+  def loss(args):
+    return jnp.sum(turn_pairs(args[0], args[1], interleaved, args[2]) * g)
+
+  got = jax.jit(jax.grad(loss))(tuple(jnp.asarray(a, jnp.float32) for a in args))
+  for n, d in enumerate(got):
+    way = rng.normal(size=args[n].shape)
+    ends = []
+    for step in (1e-4, -1e-4):
+      moved = [a + step * way if m == n else a for m, a in enumerate(args)]
+      ends.append(np.sum(complex_turn(*moved, interleaved) * g))
+    want = (ends[0] - ends[1]) / 2e-4
+    np.testing.assert_allclose(np.sum(np.asarray(d) * way), want, rtol=2e-4, atol=1e-3)
+
+
+def test_gradients_of_rope_have_neither_float32_zeros_nor_features_of_before():
+  """What the backward pass takes from the forward pass are angles alone."""
+  x, g = (jax.ShapeDtypeStruct((2, 6, 3, 8), jnp.bfloat16),) * 2
+  angle = jnp.ones((1, 6, 1, 4))
+  run = lambda x, g: jax.vjp(lambda x: turn_pairs(x, angle, False), x)[1](g)
+  text = str(jax.make_jaxpr(jax.jit(run))(x, g))
+  assert not [name for name in ("pad[", "scatter", "0.0:f32") if name in text]
+  _, pull = jax.eval_shape(
+    lambda x: jax.vjp(lambda x: turn_pairs(x, angle, False), x), x
+  )
+  kept = [leaf.shape for leaf in jax.tree.leaves(pull)]
+  assert (2, 6, 3, 8) not in kept and (1, 6, 1, 4) in kept

@@ -50,15 +50,11 @@ class Work:
   def tile(self) -> Sizes:
     return self.program.sizes
 
-  def width(self, name: str) -> int:
-    """Returns the width of a head's vectors, by the array's name."""
-    return self.tile.E if name in ("v", "out", "d_out") else self.tile.K
-
 
 def call(backend, block, least, q_BLHK, k_BMGK, v_BMGE, context):
   """Returns o_BLHE by a backend's kernels, `forward` and `backward`.
 
-  backend   kernels of a chip
+  backend   kernels of a chip, with the order of axes that they read
   block     queries and keys in a tile
   least     (queries, keys): the smallest tile that the chip takes
   context   coordinates, encoding, scale, variant and dropout
@@ -79,7 +75,7 @@ def call(backend, block, least, q_BLHK, k_BMGK, v_BMGE, context):
     E=E,
     room=backend.room,
   )
-  form = _layout(backend, k_BMGK, v_BMGE)
+  form = backend.form
   program, used = _program(position, bound, size, q_at, k_at)
   tables = _tables(program, context, H)
   queries = layout.queries(q_BLHK, q_at, _only(used[0], q_at.data), size.L, form)
@@ -104,17 +100,7 @@ def call(backend, block, least, q_BLHK, k_BMGK, v_BMGE, context):
   }
   tables = jax.tree.map(_as_matrix, tables)
   out = _flash(backend, work, tables, queries, keys, where)
-  return form.tokens_first(out, H)[:, :L].astype(v_BMGE.dtype)
-
-
-def _layout(backend, k_BMGK, v_BMGE) -> layout.Layout:
-  """Returns the order of axes of a call: flat where one head's columns are a block."""
-  lanes = getattr(backend, "lanes", 0)
-  if not lanes:
-    return layout.HEADS_FIRST
-  widths, groups = zip(k_BMGK.shape[:1:-1], v_BMGE.shape[:1:-1], strict=True)
-  flat = all(width % lanes == 0 for width in widths) and len({*groups}) == 1
-  return layout.Layout(flat=flat, rows=True)
+  return form.tokens_first(out)[:, :L].astype(v_BMGE.dtype)
 
 
 def _tables(program, context, H):
@@ -184,9 +170,9 @@ def _flash(backend, work, tables, queries, keys, where):
 def _delta_rows(work, out, d_out):
   """Returns what the backward kernels get to know delta: row sums of dO * O.
 
-  Dao et al., section B.2. Kernels with numbers in rows compute it from the outputs.
+  Dao et al., section B.2. Where tokens come last, kernels compute it from the outputs.
   """
-  if work.form.rows:
+  if work.form.tokens_last:
     return {"out": out}
   product = out.astype(jnp.float32) * d_out.astype(jnp.float32)
   return {"delta": jnp.sum(product, axis=-1, keepdims=True)}

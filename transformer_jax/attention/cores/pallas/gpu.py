@@ -110,7 +110,7 @@ class GPUBackend:
 
   interpret: bool
   variant: BoundVariant
-  room = False
+  room, form = False, layout.HEADS_FIRST
 
   def forward(self, work, tables, queries, keys, where):
     """Returns out_BHLE, in the type of the values, and lse_BHL1.

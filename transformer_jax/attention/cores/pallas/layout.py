@@ -21,42 +21,42 @@ FILL = 128  # blocks beyond it are halved while padding would be an eighth of th
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-  """Order of axes in a kernel's arrays; the default is heads before tokens.
+  """Order of axes in a kernel's arrays.
 
-  flat   vectors of all heads lie side by side, [B, tokens, heads x width], as products
-         before attention leave them: nothing is transposed
-  rows   numbers of queries lie in rows, [.., 1, tokens], as those of keys always do: a
-         TPU pads each number of a column to 128
+  tokens_last   vectors are [B, H, width, tokens], and numbers of queries lie in rows, as
+                those of keys always do: what XLA's products on a TPU leave and read, so
+                nothing is copied, heads of 64 features do not take the room of 128, and
+                pairs of features turn by whole rows. Otherwise vectors are
+                [B, H, tokens, width]
 
   >>> import jax.numpy as jnp
-  >>> Layout(flat=True).vectors(jnp.zeros((1, 3, 2, 8)), 4).shape
-  (1, 4, 16)
+  >>> Layout(tokens_last=True).vectors(jnp.zeros((1, 3, 2, 8)), 4).shape
+  (1, 2, 8, 4)
   >>> Layout().vectors(jnp.zeros((1, 3, 2, 8)), 4).shape
   (1, 2, 4, 8)
   """
 
-  flat: bool = False
-  rows: bool = False
+  tokens_last: bool = False
 
   def vectors(self, x_BLHK: jax.Array, size: int) -> jax.Array:
     """Returns vectors of heads, padded to blocks of `size` tokens."""
-    if not self.flat:
-      return _heads_first(x_BLHK, "BLHK", size)
-    x_BLHK = _pad(x_BLHK, size)
-    return x_BLHK.reshape(*x_BLHK.shape[:2], -1)
+    order = (0, 2, 3, 1) if self.tokens_last else (0, 2, 1, 3)
+    return jnp.transpose(_pad(x_BLHK, size), order)
 
   def shape(self, B: int, H: int, tokens: int, width: int) -> tuple[int, ...]:
     """Returns the shape of vectors of H heads."""
-    return (B, tokens, H * width) if self.flat else (B, H, tokens, width)
+    return (B, H, width, tokens) if self.tokens_last else (B, H, tokens, width)
 
-  def tokens_first(self, x: jax.Array, H: int) -> jax.Array:
+  def tile(self, block: jax.Array) -> jax.Array:
+    """Returns a head's block of vectors as [tokens, width], or such a tile as block."""
+    return block.T if self.tokens_last else block
+
+  def tokens_first(self, x: jax.Array) -> jax.Array:
     """Returns x_BLHK, the inverse of `vectors` but for padding."""
-    if self.flat:
-      return x.reshape(*x.shape[:2], H, -1)
-    return jnp.moveaxis(x, 1, 2)
+    return jnp.transpose(x, (0, 3, 1, 2) if self.tokens_last else (0, 2, 1, 3))
 
 
-HEADS_FIRST = Layout()
+HEADS_FIRST, TOKENS_LAST = Layout(), Layout(tokens_last=True)
 
 
 def block_of(n: int, block: int, least: int) -> int:
@@ -73,8 +73,8 @@ def block_of(n: int, block: int, least: int) -> int:
 def queries(q_BLHK, at: Coords, data: dict, size: int, form=HEADS_FIRST) -> Tree:
   """Returns the arrays of queries, vectors as in `form`, others [B, H, tokens, width].
 
-  Axes of batch and heads may be 1. With `form.rows`, an array with a few numbers per
-  token is [.., numbers, tokens] instead.
+  Axes of batch and heads may be 1. Where tokens come last, an array with a few numbers
+  per token is [.., numbers, tokens] instead.
 
   q_BLHK   queries
   at       coordinates
@@ -87,13 +87,13 @@ def queries(q_BLHK, at: Coords, data: dict, size: int, form=HEADS_FIRST) -> Tree
     "pos": _pad(at.pos_BL, size)[:, None, :, None],
     "data": {n: _heads_first(x, n, size) for n, x in data.items()},
   }
-  if form.rows:
+  if form.tokens_last:
     arrays = by_name(lambda x, n: _turned(x) if is_row(n) else x, arrays)
   return {"q": form.vectors(q_BLHK, size)} | arrays
 
 
 def keys(k_BMGK, v_BMGE, at: Coords, data: dict, size: int, form=HEADS_FIRST) -> Tree:
-  """Returns the arrays of keys and values, as `queries` does with `form.rows`.
+  """Returns the arrays of keys and values, as `queries` does where tokens come last.
 
   k_BMGK   keys
   v_BMGE   values

@@ -27,7 +27,7 @@ class LoadedTile:
     self.queries, self.keys = queries, keys
     q_at, q_data = _tokens(queries, work.own_data[0], column=True)
     k_at, k_data = _tokens(keys, work.own_data[1], column=False)
-    self.q_LK, self.k_MK = queries["q"][...], keys["k"][...]
+    self.q_LK, self.k_MK = self._vectors(queries["q"]), self._vectors(keys["k"])
     self.given = Given(
       q_LK=self.q_LK.astype(jnp.float32),
       k_MK=self.k_MK.astype(jnp.float32),
@@ -50,22 +50,23 @@ class LoadedTile:
     return s_LM, given.mask_LM
 
   def mixture(self, tables: Tree, w_LM: jax.Array) -> jax.Array:
-    v_ME = self.keys["v"][...]
+    v_ME = self._vectors(self.keys["v"])
     return self.program.mixture(tables, self.given, w_LM, v_ME, self.run_on)
 
   def backward(self, tables: Tree) -> Grads:
-    d_out_LE, lse_L1, delta_L1 = (
-      self.queries[name][...] for name in ("d_out", "lse", "delta")
-    )
+    lse_L1, delta_L1 = (self.queries[name][...] for name in ("lse", "delta"))
     residuals = Residuals(
       q_LK=self.q_LK,
       k_MK=self.k_MK,
-      v_ME=self.keys["v"][...],
-      d_out_LE=d_out_LE,
+      v_ME=self._vectors(self.keys["v"]),
+      d_out_LE=self._vectors(self.queries["d_out"]),
       lse_L1=lse_L1,
       delta_L1=delta_L1,
     )
     return self.program.backward(tables, self.given, residuals, self.run_on)
+
+  def _vectors(self, ref):
+    return self.work.form.tile(ref[...])
 
   def _runs_on(self):
     """Returns whether positions are consecutive, where not masked."""

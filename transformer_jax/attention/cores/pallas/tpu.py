@@ -54,8 +54,7 @@ class PallasTPU(Core):
     least = (1, 1) if off else LEAST
     more = any(map(context.position.encoding.overrides, ("score", "values")))
     block = self.block or (128 if more else 512)
-    lanes = 8 if off else LEAST[1]
-    backend = TPUBackend(off, context.variant, lanes)
+    backend = TPUBackend(off, context.variant)
     return call.call(backend, block, least, q_BLHK, k_BMGK, v_BMGE, context)
 
   def refusal(self, encoding, variant=PLAIN.variant, dropout=False):
@@ -68,13 +67,11 @@ class TPUBackend:
 
   interpret   run the kernels as ordinary JAX
   variant     the bound variant
-  lanes       number that divides the width of a block of columns
   """
 
   interpret: bool
   variant: BoundVariant
-  lanes: int
-  room = True
+  room, form = True, layout.TOKENS_LAST
 
   def forward(self, work, tables, queries, keys, where):
     """Returns outputs, in the type of the values, and lse_BH1L.

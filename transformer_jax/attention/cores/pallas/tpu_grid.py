@@ -72,12 +72,10 @@ class TileGrid:
     return jax.lax.rem(ids[3], self.rows) == 0
 
   def queries(self, x, name):
-    rows = self.work.form.rows and layout.is_row(name)
-    return self._spec(x, name, 3 if rows else 2, self.work.tile.L, by_row=True)
+    return self._spec(x, name, self.work.tile.L, by_row=True)
 
   def keys(self, x, name):
-    axis = 3 if layout.is_row(name) else 2
-    return self._spec(x, name, axis, self.work.tile.M, by_row=False)
+    return self._spec(x, name, self.work.tile.M, by_row=False)
 
   def table(self, x):
     zeros = (0,) * (len(x.shape) - 1)
@@ -105,20 +103,18 @@ class TileGrid:
     zeros = (0,) * (len(x.shape) - 1)
     return pl.BlockSpec((self.group, *x.shape[1:]), lambda *ids: (ids[0], *zeros))
 
-  def _spec(self, x, name, axis, size, by_row):
+  def _spec(self, x, name, size, by_row):
     """Returns the specification of an array of queries or keys.
 
-    x        the array: [B, H, ...], or [B, tokens, H K]
+    x        the array, [B, H, ...]
     name     its name
-    axis     that of tokens where heads have an axis of their own
     size     tokens in a block
     by_row   whether tokens are queries
     """
-    flat = len(x.shape) == 3
-    width = self.work.width(name)
-    H = x.shape[2] // width if flat else x.shape[1]
-    block = [None, size, width] if flat else [None, None, *x.shape[2:]]
-    block[1 if flat else axis] = size
+    H, last = x.shape[1], name in layout.VECTORS or layout.is_row(name)
+    axis = 3 if last else 2
+    block = [None, None, *x.shape[2:]]
+    block[axis] = size
 
     def index(*step):
       *ids, fetch, _ = step
@@ -127,8 +123,6 @@ class TileGrid:
       i, j = (next_one, j) if self.by_keys else (i, next_one)
       n, h = i if by_row else j, jax.lax.div(h * H, self.work.H)
       b = b if x.shape[0] > 1 else 0
-      if flat:
-        return b, n, h
       place: list[Any] = [b, h, 0, 0]
       place[axis] = n
       return tuple(place)

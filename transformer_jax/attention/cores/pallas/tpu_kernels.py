@@ -58,6 +58,14 @@ class GridStep:
     columns = {n: x for n, x in self.columns.items() if n in rows}
     jax.tree.map(lambda column, row: _write(column, row[...].T), columns, rows)
 
+  def vectors(self, name: str) -> jax.Array:
+    """Returns the vectors of queries of a name, [tokens, width]."""
+    return self.work.form.tile(self.queries[name][...])
+
+  def store(self, name: str, x: jax.Array) -> None:
+    """Writes vectors [tokens, width] to the output of a name, in its type."""
+    self.outs[name][...] = self.work.form.tile(x.astype(self.outs[name].dtype))
+
   def tile(self) -> loads.LoadedTile:
     data = self.queries["data"] | self.columns["data"]
     queries = self.queries | self.columns | {"data": data}
@@ -86,7 +94,7 @@ def outputs(step: GridStep):
 
   def end():
     out_LE, lse_L1 = finish((top[...], total[...], mixed[...]))
-    step.outs["out"][...] = out_LE.astype(step.outs["out"].dtype)
+    step.store("out", out_LE)
     step.outs["lse"][...] = lse_L1.T
 
   return start, visit, end
@@ -98,9 +106,7 @@ def query_gradients(step: GridStep):
 
   def start():
     step.turn()
-    product_LE = (
-      step.queries[name][...].astype(jnp.float32) for name in ("out", "d_out")
-    )
+    product_LE = (step.vectors(name).astype(jnp.float32) for name in ("out", "d_out"))
     delta_L1 = jnp.sum(jnp.multiply(*product_LE), axis=1, keepdims=True)
     step.columns["delta"][...] = delta_L1
     outs["delta"][...] = delta_L1.T
@@ -112,7 +118,7 @@ def query_gradients(step: GridStep):
     loads.add_data(outs["data"], d.q_data, column=False)
 
   def end():
-    outs["q"][...] = step.sums["q"][...].astype(outs["q"].dtype)
+    step.store("q", step.sums["q"][...])
 
   return start, visit, end
 
@@ -131,7 +137,7 @@ def key_gradients(step: GridStep):
 
   def end():
     for name, total in sums.items():
-      outs[name][...] = total[...].astype(outs[name].dtype)
+      step.store(name, total[...])
 
   return lambda: clear(sums), visit, end
 
