@@ -23,7 +23,7 @@ FILL = 128  # blocks beyond it are halved while padding would be an eighth of th
 class Layout:
   """Order of axes in a kernel's arrays.
 
-  tokens_last   vectors are [B, H, width, tokens], and numbers of queries lie in rows, as
+  tokens_last   vectors are [B, H, width, tokens], numbers of queries in rows, as
                 those of keys always do: what XLA's products on a TPU leave and read, so
                 nothing is copied, heads of 64 features do not take the room of 128, and
                 pairs of features turn by whole rows. Otherwise vectors are
