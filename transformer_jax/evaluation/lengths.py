@@ -139,7 +139,7 @@ class Evaluator:
     return found, ExampleScores(tuple(range(seeds)), value_SE, weight_E)
 
   def check(self, params: Any, arrays: Any, lengths: tuple[int, ...]) -> None:
-    """Raises the errors of `run`; traces its programs and compiles nothing.
+    """Raises the errors of `run`; draws examples, and does not compile the model.
 
     params   shapes, stacked by seed; with the shardings of the parameters that are
              scored, `run` does not trace again
@@ -151,9 +151,8 @@ class Evaluator:
       return jax.ShapeDtypeStruct(shape, x.dtype, sharding=x.sharding)
 
     params = jax.tree.map(part, params)
-    length = jax.ShapeDtypeStruct((), jnp.int32)
     for bucket in sorted({*self.buckets(lengths).values()}):
-      self.program(bucket).eval_shape(params, arrays, length)
+      self.program(bucket).check(params, arrays)
 
   def check_longest(self, params: Any, lengths: tuple[int, ...]) -> None:
     """Raises errors of drawing examples at any length, and of the model at the longest.

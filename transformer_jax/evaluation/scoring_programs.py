@@ -91,7 +91,15 @@ class ScoringPrograms:
     batch = self.draw(arrays, np.int32(length), self.bucket)
     return [self.average(self.losses(params, batch)) for params in parts]
 
-  def eval_shape(self, params: Any, arrays: Any, length: jax.ShapeDtypeStruct) -> Any:
-    """Traces the programs; raises their errors, and returns the shapes of scores."""
-    batch = self.draw.eval_shape(arrays, length, self.bucket)
-    return self.average.eval_shape(self.losses.eval_shape(params, batch))
+  def check(self, params: Any, arrays: Any) -> None:
+    """Draws a batch and traces the model on it; raises their errors.
+
+    A call with parameters of these shapes and shardings does not trace again.
+
+    params   shapes, stacked by seed
+    arrays   of the task, or their shapes: then a batch is traced, too
+    """
+    length = np.int32(self.bucket)
+    shapes = any(isinstance(x, jax.ShapeDtypeStruct) for x in jax.tree.leaves(arrays))
+    draw = self.draw.eval_shape if shapes else self.draw
+    self.losses.eval_shape(params, draw(arrays, length, self.bucket))
