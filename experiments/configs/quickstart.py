@@ -10,8 +10,8 @@ Kazemnejad et al., 2023, https://arxiv.org/abs/2305.19466.
 Six encodings, three seeds each, on the source of Python's standard library (bits per
 byte) and on copying a string (exact match). Each is trained at one length and scored on
 the same targets with 1, 2, 4 and 8 times the context.
-Cost: 9 minutes on 2 cores of an AMD EPYC, one run on each core, compiling included (16
-minutes of CPU; half of a text run is scoring). Measured at commit 34da9f0.
+Cost: 4 minutes on 2 cores of an AMD EPYC, one run on each core, compiling included (7
+minutes of CPU, a third of them compiling). Measured at commit COMMIT.
 Expect: with 8 times the context ALiBi still reads at 3.05 bits per byte, 0.48 better
 than no encoding; RoPE is best at the trained length (2.84) and worst at 8 times (4.25).
 Copying fails for all of them past the trained length. docs/results/quickstart.md has
@@ -53,5 +53,5 @@ def sweep() -> Plan:
       Group("copy", encodings, COPY),
     ),
     baseline="none",
-    cost="9 minutes on two cores",
+    cost="4 minutes on two cores",
   )

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.runner import (
+  core_devices,
   dry_run,
   half_precision,
   history,
@@ -122,9 +123,9 @@ def begin(workdir: Path, sweep: Callable[[], Mapping[str, Any]]) -> None:
 
 def set_devices(request: Request, todo: Sequence[Run]) -> None:
   """Gives this process the cores and the CPU devices of its runs."""
-  meshes = [MeshShape(**run.config.mesh) for run in todo]
-  process.fix_cores(request.cores, meshes)
-  process.make_devices(meshes)
+  process.fix_cores(request.cores, [MeshShape(**run.config.mesh) for run in todo])
+  cores = process.cores()
+  process.make_devices(core_devices.for_cores(run.config, cores) for run in todo)
 
 
 def check(request: Request, todo: Sequence[Run]) -> None:

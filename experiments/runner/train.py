@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from experiments.runner import (
   compile_cache,
+  core_devices,
   generated_texts,
   goodput,
   inputs,
@@ -196,7 +197,7 @@ def _prepare(config: ConfigDict) -> tuple[Experiment, Mesh, Any, dict]:
 
 def _built(config: ConfigDict) -> tuple[Experiment, Mesh]:
   experiment = build(config)
-  mesh = sharding.make_mesh(**config.mesh)
+  mesh = sharding.make_mesh(**dataclasses.asdict(core_devices.here(config)))
   split = functools.partial(split_rows, mesh=mesh)
   evaluator = dataclasses.replace(experiment.evaluator, split=split)
   return dataclasses.replace(experiment, evaluator=evaluator), mesh

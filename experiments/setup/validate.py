@@ -181,7 +181,7 @@ def validate(
   flat = flatten(config)
   problems = [*_ranges(flat)]
   # Sizes are divided only once they are known to be sizes.
-  problems += [] if problems else [*_divisions(flat), *_mesh(flat, devices)]
+  problems += [] if problems else [*_divisions(flat), *mesh_problems(flat, devices)]
   problems += [*_choices(flat), *_specs(flat, trained)]
   problems += [] if trained else _start(flat)
   if problems:
@@ -232,7 +232,11 @@ def _divisions(flat: Mapping[str, Any]) -> Iterator[str]:
     yield from _uneven(whole, flat[whole], part, flat[part])
 
 
-def _mesh(flat: Mapping[str, Any], devices: int | None) -> Iterator[str]:
+def mesh_problems(flat: Mapping[str, Any], devices: int | None) -> Iterator[str]:
+  """Yields a sentence for each reason against the mesh of a flat config.
+
+  devices   number of devices here; None: unknown
+  """
   shape = MeshShape.of(flat)
   problems = [*shape.problems(devices)]
   yield from problems

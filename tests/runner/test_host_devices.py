@@ -7,7 +7,8 @@ import types
 import jax
 import pytest
 
-from experiments.runner import process
+from experiments.configs import base
+from experiments.runner import core_devices, process
 from transformer_jax.mesh_shape import MeshShape
 
 DEVICES = """
@@ -92,3 +93,27 @@ def test_memory_that_was_freed_stays_with_the_process(keeps):
   command = [sys.executable, "-c", FREED.format(first=first)]
   said = subprocess.run(command, capture_output=True, text=True)
   assert said.stdout.strip() == str(not keeps), said.stderr
+
+
+CORES = [
+  ({"seeds": (0, 1, 2, 3)}, 4, "mesh.data=4"),
+  ({"evaluate.batch_size": 2, "evaluate.examples": 2}, 4, "a mesh"),
+  ({"train.accumulate": 2, "train.batch_size": 4}, 4, "a mesh"),
+  ({"mesh.tensor": 2}, 4, "mesh.tensor=2"),  # as it is written
+  ({"seeds": (0, 1, 2, 3)}, 1, "a mesh"),
+]
+
+
+@pytest.mark.parametrize(("changes", "cores", "mesh"), CORES)
+def test_cores_share_batches_where_they_divide_them(changes, cores, mesh):
+  config = base.get_config()
+  with config.ignore_type():
+    config.update_from_flattened_dict(changes)
+  assert str(core_devices.for_cores(config, cores)) == mesh
+
+
+def test_a_run_computes_on_the_devices_that_its_cores_were_made(monkeypatch):
+  config = base.get_config()
+  for cores, mesh in ((jax.device_count(), "mesh.data=8"), (2, "a mesh")):
+    monkeypatch.setattr(process, "cores", lambda cores=cores: cores)
+    assert str(core_devices.here(config)) == mesh
