@@ -11,7 +11,7 @@ Six encodings, three seeds each, on the source of Python's standard library (bit
 byte) and on copying a string (exact match). Each is trained at one length and scored on
 the same targets with 1, 2, 4 and 8 times the context.
 Cost: 4 minutes on 2 cores of an AMD EPYC, one run on each core, compiling included (7
-minutes of CPU, a third of them compiling). Measured at commit COMMIT.
+minutes of CPU, a third of them compiling). Measured at commit aa68826.
 Expect: with 8 times the context ALiBi still reads at 3.05 bits per byte, 0.48 better
 than no encoding; RoPE is best at the trained length (2.84) and worst at 8 times (4.25).
 Copying fails for all of them past the trained length. docs/results/quickstart.md has
