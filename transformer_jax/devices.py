@@ -38,8 +38,8 @@ def split_rows(x_BL: jax.Array, mesh: Mesh | None = None) -> jax.Array:
   free = free_axes(used)
   if math.prod(free.values()) == 1:
     return x_BL
-  spec = [_dividing(free, x_BL.shape[0], *ROWS)]
-  spec += [_dividing(free, x_BL.shape[1], SEQUENCE)] if x_BL.ndim > 1 else []
+  spec = [dividing(free, x_BL.shape[0], *ROWS)]
+  spec += [dividing(free, x_BL.shape[1], SEQUENCE)] if x_BL.ndim > 1 else []
   split = NamedSharding(used, PartitionSpec(*spec))
   return jax.lax.with_sharding_constraint(x_BL, split)
 
@@ -54,7 +54,7 @@ def gather_width(table_VD: jax.Array) -> jax.Array:
   width, others = MATRIX_RULES["D"], (RULES["V"], SEQUENCE)
   if free.get(width, 1) == 1 or all(free.get(axis, 1) == 1 for axis in others):
     return table_VD
-  split = PartitionSpec(_dividing(free, table_VD.shape[0], RULES["V"]), None)
+  split = PartitionSpec(dividing(free, table_VD.shape[0], RULES["V"]), None)
   return jax.lax.with_sharding_constraint(table_VD, NamedSharding(mesh, split))
 
 
@@ -70,7 +70,7 @@ def gather_matrix(w: jax.Array, letters: str) -> jax.Array:
   if not letters or free.get(MATRIX_RULES["D"], 1) == 1:
     return w
   pairs = zip(letters, w.shape, strict=True)
-  axes = [_dividing(free, n, RULES[a]) if a in RULES else None for a, n in pairs]
+  axes = [dividing(free, n, RULES[a]) if a in RULES else None for a, n in pairs]
   split = PartitionSpec(*(axis or None for axis in axes))
   return jax.lax.with_sharding_constraint(w, NamedSharding(mesh, split))
 
@@ -118,7 +118,11 @@ def along_text(function: Callable[..., Any]) -> Callable[..., Any]:
   )
 
 
-def _dividing(free: dict[str, int], size: int, *axes: str) -> tuple[str, ...] | None:
-  """Returns those of some mesh axes that are there; None if they do not divide."""
+def dividing(free: dict[str, int], size: int, *axes: str) -> tuple[str, ...] | None:
+  """Returns those of some mesh axes that are there; None if they do not divide.
+
+  >>> dividing({"data": 2, "fsdp": 4}, 8, "data", "fsdp")
+  ('data', 'fsdp')
+  """
   axes = tuple(axis for axis in axes if axis in free)
   return None if size % math.prod(free[axis] for axis in axes) else axes

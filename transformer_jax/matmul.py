@@ -10,6 +10,7 @@ from jax.ad_checkpoint import checkpoint_name
 from transformer_jax.axes import axes_of
 from transformer_jax.devices import gather_matrix, platform, text_parts
 from transformer_jax.remat import PRODUCT
+from transformer_jax.weight_gradients import sum_into_parts
 
 LANES = 128  # columns of a TPU's tile of memory
 
@@ -69,22 +70,35 @@ def _gradients(inputs, letters, residuals, d_y):
   first, because XLA on CPUs transposes the first at up to half the time.
   """
   x, w = residuals
-  shape, tokens = x.shape, x.ndim - inputs
+  tokens, g, flat = x.ndim - inputs, d_y, _heads_are_columns(w, inputs)
   whole = gather_matrix(w.astype(d_y.dtype), letters)
-  flat = _heads_are_columns(w, inputs)
   if flat:
-    x, d_y = (each.reshape(*shape[:tokens], -1) for each in (x, d_y))
-    whole, inputs = _matrix(whole, inputs), 1
-  outward = tuple(range(tokens, d_y.ndim)), tuple(range(inputs, whole.ndim))
-  d_x = _dot(d_y, whole, *outward).astype(x.dtype).reshape(shape)
-  d_w = across(x, d_y, tokens)
-  if flat:  # the barrier keeps XLA from giving heads an axis again, for which it copies
-    d_w = jax.lax.optimization_barrier(d_w).reshape(w.shape)
-  # Summed over devices whole, of which each keeps its part: one reduce-scatter.
-  return d_x, gather_matrix(d_w, letters).astype(w.dtype)
+    g, whole, inputs = g.reshape(*g.shape[:tokens], -1), _matrix(whole, inputs), 1
+  outward = tuple(range(tokens, g.ndim)), tuple(range(inputs, whole.ndim))
+  d_x = _dot(g, whole, *outward).astype(x.dtype).reshape(x.shape)
+  product = functools.partial(_weight_gradient, tokens=tokens, flat=flat)
+  d_w = sum_into_parts(product, x, d_y, letters, tokens)
+  return d_x, d_w.astype(w.dtype)
 
 
 _product.defvjp(_save, _gradients)
+
+
+def _weight_gradient(x, d_y, sums, tokens, flat):
+  """Returns x^T d_y of one device's tokens, after `sums` over devices.
+
+  flat   heads and their features are one axis
+  """
+  inward, outward = x.shape[tokens:], d_y.shape[tokens:]
+  if flat:
+    x, d_y = (each.reshape(*each.shape[:tokens], -1) for each in (x, d_y))
+  d_w = sums(across(x, d_y, tokens))
+  if flat:  # the barrier keeps XLA from giving heads an axis again, for which it copies
+    d_w = jax.lax.optimization_barrier(d_w)
+    inward = inward if len(inward) > 1 else d_w.shape[:1]
+    outward = outward if len(outward) > 1 else d_w.shape[-1:]
+    d_w = d_w.reshape(*inward, *outward)
+  return d_w
 
 
 def across(x: jax.Array, y: jax.Array, tokens: int = 1) -> jax.Array:

@@ -60,7 +60,8 @@ def runs_beside(
   """
   scheduled = list(computation.instructions.values())
   first = scheduled.index(instruction)
-  channels, last = _channels(module, instruction), first
+  fused = instruction.op == "fusion"
+  channels, last = _channels(module, instruction) if fused else set(), first
   for place, each in enumerate(scheduled[first + 1 :], first + 1):
     done = each.op.endswith("-done") and instruction.name in each.operands
     if done or channels & _channels(module, each):

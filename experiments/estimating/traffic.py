@@ -29,7 +29,8 @@ KINDS = (
   *("all-reduce", "all-gather", "reduce-scatter", "collective-permute", "all-to-all"),
   *("ragged-all-to-all", "collective-broadcast"),
 )
-FUSED = {"fusion", "async-start"}  # what they call runs as a part of them
+# What they call runs as a part of them, of calls on a core for collectives.
+FUSED = {"fusion", "async-start", "call-start"}
 SCATTERS = "all-reduce-scatter"  # TPUs name a fusion so: an all-reduce and a slice
 SLICES = {"dynamic-slice", "slice", "gather"}
 COPIES = {"copy-start", "slice-start", "dynamic-slice-start"}
@@ -204,10 +205,11 @@ def collectives(
   channels = set()
   for outer, inner, each in with_fused(module, computation):
     kind = each.op.removesuffix("-start")
-    channel = each.attribute(r"channel_id=(\d+)")
-    if kind not in KINDS or channel in channels:
+    # All those of `shard_map` name one channel: it tells parts of one in fusions alone.
+    channel = each.attribute(r"channel_id=(\d+)") if outer.op == "fusion" else None
+    if kind not in KINDS or (kind, channel) in channels:
       continue
-    channels |= {channel} if channel else set()
+    channels |= {(kind, channel)} if channel else set()
     operands = [inner.instructions[name].arrays for name in each.operands]
     size = sum(array.bytes for arrays in operands for array in arrays)
     if SCATTERS in inner.name:

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from transformer_jax import matmul, remat
+from transformer_jax import matmul, remat, weight_gradients
 from transformer_jax.devices import gather_matrix
 from transformer_jax.matmul import across, project
 from transformer_jax.training import sharding
@@ -93,6 +93,55 @@ def test_a_matrix_is_whole_along_fsdp_and_split_along_tensor(
   assert "fsdp" in spec.spec and tuple(whole.sharding.spec) == want
   for ours, theirs in zip(got, alone, strict=True):
     np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+  ("mesh", "phases"),
+  [
+    ({"fsdp": 8}, 2),
+    ({"data": 2, "fsdp": 4}, 1),
+    ({"fsdp": 2, "tensor": 2, "sequence": 2}, 1),
+  ],
+)
+@pytest.mark.parametrize("letters", ["DF", "FD", "DHK", "HED"])
+def test_gradients_are_summed_into_the_parts_of_devices(
+  mesh, phases, letters, monkeypatch
+):
+  """By reduce-scatters, of which each device has its part; as one device sums."""
+  for module in (matmul, weight_gradients):
+    monkeypatch.setattr(module, "platform", lambda: "tpu")
+  monkeypatch.setattr(weight_gradients, "ONE_RING", 4)
+  sizes, n = {"D": 16, "F": 12, "H": 2, "E": 128, "K": 128}, len(letters) - 1
+  n = n if letters.endswith("D") else 1
+  x, w, g = inputs(
+    (8, 4, *(sizes[a] for a in letters[:n])), [sizes[a] for a in letters], n, "float32"
+  )
+  name = f"w_{letters}"
+  step = jax.jit(lambda x, w, g: jax.vjp(lambda w: project(x, w, n, name), w)[1](g)[0])
+  alone = step(x, w, g)
+  mesh = sharding.make_mesh(**mesh)
+  with jax.set_mesh(mesh):
+    split = sharding.split(mesh, {name: w})[name]
+    lowered = step.lower(x, jax.device_put(w, split), g)
+    got = lowered.compile()(x, jax.device_put(w, split), g)
+  assert lowered.as_text().count("stablehlo.reduce_scatter") == phases
+  assert got.sharding.is_equivalent_to(split, got.ndim)
+  np.testing.assert_allclose(got, alone, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("devices", [16, 12, 8, 7, 256])
+def test_phases_of_a_sum_leave_each_device_its_own_part(devices, monkeypatch):
+  monkeypatch.setattr(weight_gradients, "platform", lambda: "tpu")
+  phases = weight_gradients._phases(devices)
+  assert len(phases) == (1 if devices in (7, 8) else 2)
+  parts = [range(devices) for _ in range(devices)]  # of the sum, by device
+  for groups in phases:
+    assert sorted(sum(groups, [])) == list(range(devices))
+    for group in groups:
+      for place, device in enumerate(group):
+        size = len(parts[device]) // len(group)
+        parts[device] = parts[device][place * size : (place + 1) * size]
+  assert [list(part) for part in parts] == [[n] for n in range(devices)]
 
 
 @pytest.mark.parametrize("platform", ["cpu", "tpu"])

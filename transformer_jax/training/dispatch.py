@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from jax.stages import Lowered
 
+from transformer_jax import compiler_options
 from transformer_jax.devices import platform
 from transformer_jax.mesh_shape import SEED
 from transformer_jax.training import loss as losses
@@ -168,6 +169,7 @@ def lower_steps(
       sharding.map_seeds(one_seed, (None, 0, 0)),
       donate_argnums=1,
       out_shardings=(where, where.step),
+      compiler_options=compiler_options.of_training(mesh),
     )
     return steps.lower(arrays, state, windows), together
 

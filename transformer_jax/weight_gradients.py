@@ -1,0 +1,100 @@
+"""Gradients of weights, summed over the devices that split a batch: each gets its part.
+
+Asked for a part of a sum, the compiler divides the product before it; asked for the
+whole first, it sums by an all-reduce, which sends twice as much.
+"""
+
+import functools
+import math
+from collections.abc import Callable
+
+import jax
+from jax.sharding import PartitionSpec
+
+from transformer_jax.devices import dividing, free_axes, gather_matrix, platform
+from transformer_jax.mesh_shape import MATRIX_RULES, ROWS, RULES, SEQUENCE
+
+FSDP = MATRIX_RULES["D"]
+ONE_RING = 8  # devices over which TPUs sum by one reduce-scatter; over more, all-reduce
+Sums = Callable[[jax.Array], jax.Array]  # over devices
+Product = Callable[[jax.Array, jax.Array, Sums], jax.Array]
+
+
+def sum_into_parts(
+  product: Product, x: jax.Array, d_y: jax.Array, letters: str, tokens: int
+) -> jax.Array:
+  """Returns the gradient of a matrix, summed over all tokens; devices have parts of it.
+
+  product   (x, d_y, sums) -> d_w of the tokens of one device, which is passed through
+            `sums` while the model's width is its first or last axis
+  x, d_y    input and gradient of the output: axes of tokens, then those of the matrix
+  letters   axis letters of the matrix; "": unknown
+  tokens    axes of tokens, with which x and d_y start
+
+  The whole sum on each device where `fsdp` splits no rows, or an axis between others.
+  """
+  free, shape = free_axes(), (*x.shape[tokens:], *d_y.shape[tokens:])
+  rows, inputs = dividing(free, x.shape[0], *ROWS) or (), x.ndim - tokens
+  end = 0 if letters.startswith("D") else len(letters) - 1
+  devices = free.get(FSDP, 1)
+  if "D" not in letters[end:] or devices == 1 or FSDP not in rows:
+    return gather_matrix(product(x, d_y, lambda d_w: d_w), letters)
+  text = dividing(free, x.shape[1], SEQUENCE) if tokens > 1 else None
+  start = (rows, text, *[None] * tokens)[:tokens]
+  by_letter = [
+    dividing(free, size, RULES[letter]) if letter in RULES else None
+    for letter, size in zip(letters, shape, strict=True)
+  ]
+  d_w = [FSDP if n == end else axes for n, axes in enumerate(by_letter)]
+  others = tuple(axis for axis in (*rows, *(text or ())) if axis != FSDP)
+  run = jax.shard_map(
+    functools.partial(product, sums=_sums(devices, others, first=end == 0)),
+    in_specs=(
+      PartitionSpec(*start, *by_letter[:inputs]),
+      PartitionSpec(*start, *by_letter[inputs:]),
+    ),
+    out_specs=PartitionSpec(*d_w),
+    axis_names={*free},
+    check_vma=False,
+  )
+  return run(x, d_y)
+
+
+def _sums(devices: int, others: tuple[str, ...], first: bool) -> Sums:
+  """Returns the function that sums over `fsdp`, of which each gets a part, and others.
+
+  first   parts are of the first axis; False: of the last
+  """
+  phases = _phases(devices)
+
+  def parts(d_w):
+    if first:  # an axis for each phase: none of the parts is padded
+      d_w = d_w.reshape(*map(len, (p[0] for p in phases)), -1, *d_w.shape[1:])
+    for groups in phases:
+      d_w = jax.lax.psum_scatter(
+        d_w, FSDP, scatter_dimension=0 if first else d_w.ndim - 1,
+        axis_index_groups=groups if len(phases) > 1 else None, tiled=not first,
+      )  # fmt: skip
+    return jax.lax.psum(d_w, others) if others else d_w
+
+  return parts
+
+
+def _phases(devices: int) -> list[list[list[int]]]:
+  """Returns groups of devices that sum together, for one sum after another.
+
+  TPUs sum along rows of their torus: over more by an all-reduce. Here over columns of a
+  square of devices, and then, what is left, over rows.
+
+  >>> _phases(4)
+  [[[0, 1, 2, 3]]]
+  """
+  every = list(range(devices))
+  width = next(n for n in range(math.isqrt(devices), 0, -1) if devices % n == 0)
+  if platform() != "tpu" or devices <= ONE_RING or width == 1:
+    return [[every]]
+  length = devices // width
+  return [
+    [every[n::length] for n in range(length)],
+    [every[n : n + length] for n in range(0, devices, length)],
+  ]
