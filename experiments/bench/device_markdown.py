@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from experiments.bench.device_runner import wrong_in
+from experiments.bench.device_runner import ALL, wrong_in
 from experiments.bench.measure import spread
 from experiments.bench.worker import ROOT
 from experiments.catalogue.parts import table
@@ -17,6 +17,7 @@ LABELS = {
   "splash": "JAX's splash attention",
   "torch flash": "PyTorch, FlashAttention",
   "torch flex": "PyTorch, FlexAttention",
+  ALL: ALL,
 }
 
 
@@ -84,19 +85,21 @@ def speed_table(speed: dict[str, Any]) -> str:
 
 
 def _speeds(group: dict[str, Any]) -> Iterator[tuple[str, ...]]:
-  if "times" not in group:
-    return
   start = f"`{group['encoding']}`", f"{group['L']:,}"
   peak = next((f["peak"] for f in group["facts"].values() if f.get("peak")), None)
-  for name, times in group["times"].items():
+  for name, times in group.get("times", {}).items():
     facts = group["facts"][name]
     each = [x / facts["calls"] for x in times]
     share = f"{facts['flops'] / spread(each)['median'] / peak:.0%}" if peak else "–"
     size = facts.get("temporary_bytes")
     memory = "–" if size is None else f"{size / 2**20:,.0f}"
-    yield (*start, LABELS.get(name, f"`{name}`"), _milliseconds(each), share, memory)
+    yield (*start, _label(name), _milliseconds(each), share, memory)
   for name, error in group["errors"].items():
-    yield (*start, LABELS.get(name, f"`{name}`"), error, "–", "–")
+    yield (*start, _label(name), error, "–", "–")
+
+
+def _label(name: str) -> str:
+  return LABELS.get(name, f"`{name}`")
 
 
 def _milliseconds(seconds: list[float]) -> str:
@@ -116,6 +119,6 @@ def step_table(step: dict[str, Any]) -> str:
       share = f"{facts['flops'] / seconds / peak:.1%}" if peak else "–"
       speed = f"{facts['tokens'] / seconds:,.0f}"
       rows.append((f"`{name}`", f"`{facts['core']}`", speed, share))
-    rows += [(f"`{n}`", error, "–", "–") for n, error in group["errors"].items()]
+    rows += [(_label(n), error, "–", "–") for n, error in group["errors"].items()]
   header = ("config", "core", "tokens/s", "model FLOPs of the peak")
   return table(header, rows) if rows else ""

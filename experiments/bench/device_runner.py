@@ -5,7 +5,9 @@ the same commit, versions and device, and tries failed groups again at the end.
 """
 
 import concurrent.futures
+import contextlib
 import datetime
+import fcntl
 import functools
 import os
 import queue
@@ -13,7 +15,7 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,7 @@ TORCH = ROOT / "tools" / "peers" / "torch_device_worker.py"
 # JAX and PyTorch share the device's memory, which JAX would take whole at its start.
 SHARED = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", "XLA_CLIENT_MEM_FRACTION": "0.65"}
 ANSWER = 150.0  # seconds for one case, compiling included
+ALL = "all of them"  # in place of a contender, where a process ended
 COMPARING = 4  # processes that compare at once on a GPU: compiling takes most of it
 NONE_HERE = (
   "--device: there is no accelerator here ({device}). On a TPU VM run pip install -e"
@@ -175,7 +178,8 @@ class DeviceBench:
       try:
         figures = runner.measured(group, sides)
       except WorkerError as error:  # while it was timed
-        figures = _stamped({"errors": {group.name: str(error)}, "facts": {}})
+        errors = {ALL: str(error)}
+        figures = _stamped(group.facts | {"errors": errors, "facts": {}})
       self._put(section, group, figures)
 
   def _put(self, section, group, figures) -> None:
@@ -276,12 +280,32 @@ def measure(
     )
   rehearsal = ROOT / "runs" / "bench" / "rehearsal.json"
   path = Path(output) if output else rehearsal if tiny else file_for(versions["kind"])
-  store = _store(path, versions)
   plan = DevicePlan(versions["platform"], names, torch=bool(torch_python))
   cores = min(COMPARING, max(1, process.available() // 2))
   at_once = cores if versions["platform"] == "gpu" else 1
-  left = DeviceBench(store, plan, start, deadline, at_once).run()
+  with alone(path):
+    store = _store(path, versions)
+    left = DeviceBench(store, plan, start, deadline, at_once).run()
   return _close(store, left)
+
+
+@contextlib.contextmanager
+def alone(path: Path) -> Iterator[None]:
+  """Holds a lock beside a file; raises ValueError where another benchmark has it."""
+  path.parent.mkdir(parents=True, exist_ok=True)
+  lock = path.with_name(f".{path.name}.lock")
+  with open(lock, "w") as file:
+    try:
+      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+      raise ValueError(
+        f"--output={path}: another benchmark is writing it; wait for it, or write"
+        " another file"
+      ) from error
+    try:
+      yield
+    finally:
+      lock.unlink(missing_ok=True)
 
 
 def _check(minutes: float, torch_python: str) -> None:

@@ -7,6 +7,7 @@ from experiments.estimating.chips import CHIPS, Figure
 
 H100 = "https://www.nvidia.com/en-us/data-center/h100/"
 H200 = "https://www.nvidia.com/en-us/data-center/h200/"
+GH200 = "https://www.nvidia.com/en-us/data-center/grace-hopper-superchip/"
 A100 = "https://www.nvidia.com/en-us/data-center/a100/"
 L4 = "https://www.nvidia.com/en-us/data-center/l4/"
 V4 = "https://docs.cloud.google.com/tpu/docs/v4"
@@ -17,6 +18,7 @@ PEAKS = {
   "NVIDIA H100 PCIe": Figure(756e12, H100),
   "NVIDIA H100 NVL": Figure(835e12, H100),
   "NVIDIA H200": Figure(989e12, H200),
+  "NVIDIA GH200": Figure(989e12, GH200),
   "NVIDIA A100": Figure(312e12, A100),
   "NVIDIA L4": Figure(121e12, L4),
   "TPU v4": Figure(275e12, V4),

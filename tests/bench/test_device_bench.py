@@ -265,6 +265,16 @@ def test_figures_of_two_devices_are_not_mixed(command):
     command(other)
 
 
+def test_two_benchmarks_do_not_write_one_file(command, tmp_path):
+  path = tmp_path / "figures.json"
+  with device_runner.alone(path):
+    with pytest.raises(ValueError, match="figures.json: another benchmark is writing"):
+      command()
+    with device_runner.alone(tmp_path / "other.json"):
+      pass
+  assert command() == 0 and not [*tmp_path.glob(".*")]
+
+
 def test_a_result_that_differs_is_listed_and_ends_with_one(command, capsys, tmp_path):
   assert command() == 0
   wrong = {"bfloat16 gqa": PASSED | {"passed": False}}
@@ -322,6 +332,17 @@ def test_jax_s_own_function_takes_the_bias_and_returns_its_gradient():
 
 def test_the_page_says_that_no_accelerator_has_run_it(tmp_path):
   assert device_markdown.accelerators(tmp_path) == device_markdown.NONE_YET
+
+
+def test_a_process_that_ends_while_it_is_timed_leaves_a_row(tmp_path, monkeypatch):
+  def ended(group, sides):
+    raise WorkerError("the process ended with -6")
+
+  monkeypatch.setattr(runner, "measured", ended)
+  Driven(tmp_path / "device_nvidia_h200.json")
+  page = device_markdown.accelerators(tmp_path)
+  assert "| `none` | 4,096 | all of them | the process ended with -6 | – | – |" in page
+  assert "| all of them | the process ended with -6 | – | – |\n" in page
 
 
 def test_figures_become_tables_with_device_and_commit(tmp_path):
