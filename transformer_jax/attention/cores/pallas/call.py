@@ -174,8 +174,8 @@ def _delta_rows(work, out, d_out):
   """
   if work.form.tokens_last:
     return {"out": out}
-  product = out.astype(jnp.float32) * d_out.astype(jnp.float32)
-  return {"delta": jnp.sum(product, axis=-1, keepdims=True)}
+  product_BLHE = out.astype(jnp.float32) * d_out.astype(jnp.float32)
+  return {"delta": jnp.swapaxes(jnp.sum(product_BLHE, axis=-1), 1, 2)[..., None]}
 
 
 def _like(arrays, grads):

@@ -110,10 +110,10 @@ class GPUBackend:
 
   interpret: bool
   variant: BoundVariant
-  room, form = False, layout.HEADS_FIRST
+  room, form = False, layout.AS_GIVEN
 
   def forward(self, work, tables, queries, keys, where):
-    """Returns out_BHLE, in the type of the values, and lse_BHL1.
+    """Returns out_BLHE, in the type of the values, and lse_BHL1.
 
     work      static description of the call
     tables    arrays that depend on parameters alone, by head
@@ -122,10 +122,9 @@ class GPUBackend:
     where     block mask and `shift_B`
     """
     size = work.tile
-    row = (work.B, work.H, work.L)
     outs = {
-      "out": shape((*row, size.E), keys["v"].dtype),
-      "lse": shape((*row, 1), jnp.float32),
+      "out": shape(work.form.shape(work.B, work.H, work.L, size.E), keys["v"].dtype),
+      "lse": shape((work.B, work.H, work.L, 1), jnp.float32),
     }
 
     def start(values):
@@ -166,6 +165,8 @@ class GPUBackend:
     sums = [jnp.sum(d, axis=(0, 2)) for d in by_key["tables"]]
     pairs = zip(sums, leaves, strict=True)
     d_tables = jax.tree.unflatten(treedef, [_unpadded(d, x) for d, x in pairs])
+    for name in ("k", "v"):
+      by_key["side"][name] = _of_groups(by_key["side"][name], work.G, keys[name].dtype)
     d_queries, d_keys = _filled(queries, by_query), _filled(keys, by_key["side"])
     return d_tables, d_queries, d_keys
 
@@ -175,15 +176,16 @@ class GPUBackend:
     own = work.own_data[int(by_keys)]
     moving = loads.moving(side["data"])
 
-    def heads(x):
+    def heads(x, name):
       # In the type of the array, unless heads share it: their sums are float32.
-      dtype = x.dtype if x.shape[1] == work.H and x.shape[0] == work.B else jnp.float32
-      return shape((work.B, work.H, *x.shape[2:]), dtype)
+      axis, sizes = 2 if name in names else 1, [*x.shape]
+      sizes[0], sizes[axis] = work.B, work.H
+      return shape(sizes, x.dtype if x.shape == (*sizes,) else jnp.float32)
 
     arrays = {name: side[name] for name in names}
     arrays["data"] = {name: side["data"][name] for name in moving}
     outs = {
-      "side": jax.tree.map(heads, arrays),
+      "side": layout.by_name(heads, arrays),
       "tables": self._table_sums(work, tables) if by_keys else [],
     }
 
@@ -297,6 +299,14 @@ class GPUBackend:
 def _plus(total, x):
   """Returns a sum with a gradient of a tile; None adds nothing."""
   return total if x is None else total + x.astype(total.dtype)
+
+
+def _of_groups(d_BMHK, G, dtype):
+  """Returns gradients of heads summed over those that share one, [B, M, G, K]."""
+  B, M, H, K = d_BMHK.shape
+  if H == G:
+    return d_BMHK
+  return jnp.sum(d_BMHK.reshape(B, M, G, H // G, K), axis=3).astype(dtype)
 
 
 def _unpadded(d, x):

@@ -17,11 +17,11 @@ class BlockSpecs:
     self.work, self.by_keys = work, by_keys
 
   def queries(self, x, name):
-    return self._spec(x, 2, None if self.by_keys else self.work.tile.L)
+    return self._spec(x, name, 2, None if self.by_keys else self.work.tile.L)
 
   def keys(self, x, name):
     axis = 3 if layout.is_row(name) else 2
-    return self._spec(x, axis, self.work.tile.M if self.by_keys else None)
+    return self._spec(x, name, axis, self.work.tile.M if self.by_keys else None)
 
   def own(self, x, name):
     return self.keys(x, name) if self.by_keys else self.queries(x, name)
@@ -49,12 +49,22 @@ class BlockSpecs:
       (None, None, None, *x.shape[3:]), lambda n, h, b: (b, h, n, *zeros)
     )
 
-  def _spec(self, x, axis, size):
-    block = [None, None, *x.shape[2:]]
+  def _spec(self, x, name, axis, size):
+    """Returns the specification of an array, of which vectors are [B, L, H, K].
+
+    x      the array
+    name   its name
+    axis   that of tokens, in other arrays
+    size   tokens in a block; None: all of them
+    """
+    heads, axis = (2, 1) if name in layout.VECTORS else (1, axis)
+    block = [*x.shape]
+    block[0] = block[heads] = None
     block[axis] = size or x.shape[axis]
 
     def index(n, h, b):
-      place = [b if x.shape[0] > 1 else 0, h * x.shape[1] // self.work.H, 0, 0]
+      place = [b if x.shape[0] > 1 else 0, 0, 0, 0]
+      place[heads] = h * x.shape[heads] // self.work.H
       place[axis] = n if size else 0
       return tuple(place)
 

@@ -21,31 +21,34 @@ FILL = 128  # blocks beyond it are halved while padding would be an eighth of th
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-  """Order of axes in a kernel's arrays.
+  """Order of the axes of vectors in a kernel's arrays.
 
-  tokens_last   vectors are [B, H, width, tokens], numbers of queries in rows, as
-                those of keys always do: what XLA's products on a TPU leave and read, so
-                nothing is copied, heads of 64 features do not take the room of 128, and
-                pairs of features turn by whole rows. Otherwise vectors are
-                [B, H, tokens, width]
+  order   BLHK, as attention has them, of which GPUs read a head by strides; or BHKL,
+          which XLA's products on a TPU leave and read: nothing is copied, heads of 64
+          features do not take the room of 128, and pairs of features are turned by
+          whole rows. Numbers of queries then lie in rows, as those of keys always do
 
   >>> import jax.numpy as jnp
-  >>> Layout(tokens_last=True).vectors(jnp.zeros((1, 3, 2, 8)), 4).shape
+  >>> Layout("BHKL").vectors(jnp.zeros((1, 3, 2, 8)), 4).shape
   (1, 2, 8, 4)
   >>> Layout().vectors(jnp.zeros((1, 3, 2, 8)), 4).shape
-  (1, 2, 4, 8)
+  (1, 4, 2, 8)
   """
 
-  tokens_last: bool = False
+  order: str = "BLHK"
+
+  @property
+  def tokens_last(self) -> bool:
+    return self.order.endswith("L")
 
   def vectors(self, x_BLHK: jax.Array, size: int) -> jax.Array:
     """Returns vectors of heads, padded to blocks of `size` tokens."""
-    order = (0, 2, 3, 1) if self.tokens_last else (0, 2, 1, 3)
-    return jnp.transpose(_pad(x_BLHK, size), order)
+    return _moved(_pad(x_BLHK, size), "BLHK", self.order)
 
   def shape(self, B: int, H: int, tokens: int, width: int) -> tuple[int, ...]:
     """Returns the shape of vectors of H heads."""
-    return (B, H, width, tokens) if self.tokens_last else (B, H, tokens, width)
+    sizes = {"B": B, "H": H, "L": tokens, "K": width}
+    return tuple(sizes[axis] for axis in self.order)
 
   def tile(self, block: jax.Array) -> jax.Array:
     """Returns a head's block of vectors as [tokens, width], or such a tile as block."""
@@ -53,10 +56,14 @@ class Layout:
 
   def tokens_first(self, x: jax.Array) -> jax.Array:
     """Returns x_BLHK, the inverse of `vectors` but for padding."""
-    return jnp.transpose(x, (0, 3, 1, 2) if self.tokens_last else (0, 2, 1, 3))
+    return _moved(x, self.order, "BLHK")
 
 
-HEADS_FIRST, TOKENS_LAST = Layout(), Layout(tokens_last=True)
+AS_GIVEN, TOKENS_LAST = Layout(), Layout("BHKL")
+
+
+def _moved(x: jax.Array, order: str, new: str) -> jax.Array:
+  return x if order == new else jnp.transpose(x, [order.index(axis) for axis in new])
 
 
 def block_of(n: int, block: int, least: int) -> int:
@@ -70,7 +77,7 @@ def block_of(n: int, block: int, least: int) -> int:
   return size
 
 
-def queries(q_BLHK, at: Coords, data: dict, size: int, form=HEADS_FIRST) -> Tree:
+def queries(q_BLHK, at: Coords, data: dict, size: int, form=AS_GIVEN) -> Tree:
   """Returns the arrays of queries, vectors as in `form`, others [B, H, tokens, width].
 
   Axes of batch and heads may be 1. Where tokens come last, an array with a few numbers
@@ -92,7 +99,7 @@ def queries(q_BLHK, at: Coords, data: dict, size: int, form=HEADS_FIRST) -> Tree
   return {"q": form.vectors(q_BLHK, size)} | arrays
 
 
-def keys(k_BMGK, v_BMGE, at: Coords, data: dict, size: int, form=HEADS_FIRST) -> Tree:
+def keys(k_BMGK, v_BMGE, at: Coords, data: dict, size: int, form=AS_GIVEN) -> Tree:
   """Returns the arrays of keys and values, as `queries` does where tokens come last.
 
   k_BMGK   keys
