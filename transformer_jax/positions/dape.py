@@ -1,16 +1,21 @@
 """Data-adaptive positional encoding. Zheng et al., 2024. https://arxiv.org/abs/2405.14722"""
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
+from jax.custom_batching import sequential_vmap
 
+from transformer_jax.devices import free_axes, platform
 from transformer_jax.initializers import fan_in_uniform
 from transformer_jax.positions.base import PositionalEncoding, positions
 from transformer_jax.positions.bound import Bound
 from transformer_jax.positions.kerple_log import KerpleLog
 from transformer_jax.positions.shared.wrapper import Wrapper
 from transformer_jax.spec import SpecError
+
+PAIRS = 2048  # of queries and keys, whose hidden units fit the cache of a core
 
 
 @positions.register("dape")
@@ -89,17 +94,93 @@ class Dape(Wrapper):
       return jnp.where(tile.mask_LM, x_HLM, 0.0)
 
     any_LM = jnp.any(tile.mask_LM.reshape(-1, *s_HLM.shape[1:]), axis=0)
-    hidden_WLM = along_keys("HLM,HW->WLM", masked(s_HLM), params["mix_scores_HWN"])
-    hidden_WLM += along_keys("HLM,HW->WLM", masked(bias_HLM), params["mix_biases_HWN"])
-    hidden_WLM += params["mix_shift_W"][:, None, None]
-    hidden_WLM = jnp.where(any_LM, jax.nn.leaky_relu(hidden_WLM), 0.0)
-    more_HLM = along_keys("WLM,HW->HLM", hidden_WLM, params["mix_out_HWN"])
-    return s_HLM + bias_HLM + more_HLM + params["mix_out_shift_H"][:, None, None]
+    weights = {name: x for name, x in params.items() if name.startswith("mix_")}
+    more_HLM = _by_rows(weights, masked(s_HLM), masked(bias_HLM), any_LM)
+    return s_HLM + bias_HLM + more_HLM
 
 
-def along_keys(einsum, x_LM, weight_HWN):
+def network(params, s_HLM, bias_HLM, any_LM):
+  """Returns the correction of some rows of scores; both arrays are zero where masked.
+
+  any_LM   True where a head attends to the key
+  """
+  both_CLM = jnp.concatenate([s_HLM, bias_HLM])
+  mix_CWN = jnp.concatenate([params["mix_scores_HWN"], params["mix_biases_HWN"]])
+  hidden_WLM = along_keys(jnp.swapaxes(mix_CWN, 0, 1), both_CLM)
+  hidden_WLM = jax.nn.leaky_relu(hidden_WLM + params["mix_shift_W"][:, None, None])
+  hidden_WLM = jnp.where(any_LM, hidden_WLM, 0.0)
+  out_HLM = along_keys(params["mix_out_HWN"], hidden_WLM)
+  return out_HLM + params["mix_out_shift_H"][:, None, None]
+
+
+def along_keys(weight_WCN, x_CLM):
   """Sums products of neighboring keys, the middle one of N at its place."""
-  M, N = x_LM.shape[-1], weight_HWN.shape[-1]
-  x_LM = jnp.pad(x_LM, ((0, 0), (0, 0), (N // 2, N // 2)))
-  taps = [(x_LM[..., n : n + M], weight_HWN[..., n]) for n in range(N)]
-  return sum(jnp.einsum(einsum, x, weight) for x, weight in taps)
+  (_, L, M), N = x_CLM.shape, weight_WCN.shape[-1]
+  x_CLM = jnp.pad(x_CLM, ((0, 0), (0, 0), (N // 2, N // 2)))
+  # As matrices of all pairs: products of three axes are turned first.
+  taps = [x_CLM[..., n : n + M].reshape(-1, L * M) for n in range(N)]
+  total = sum(weight_WCN[..., n] @ x for n, x in enumerate(taps))
+  return total.reshape(-1, L, M)
+
+
+@jax.custom_vjp
+def _by_rows(params, s_HLM, bias_HLM, any_LM):
+  """Returns `network` of all rows; a CPU computes some of them after another."""
+  return _one_by_one(_forward)(params, s_HLM, bias_HLM, any_LM)
+
+
+def _save(*given):
+  return _by_rows(*given), given
+
+
+def _pull(given, d_HLM):
+  return *_one_by_one(_backward)(*given, d_HLM), None
+
+
+_by_rows.defvjp(_save, _pull)
+
+
+def _one_by_one(function):
+  """Returns the function, which `vmap` calls for one text after another on one CPU.
+
+  Devices that share the texts would each compute all of them.
+  """
+  alone = math.prod(free_axes().values()) == 1
+  return sequential_vmap(function) if alone and platform() == "cpu" else function
+
+
+def _forward(params, *rows):
+  rows, L = _in_blocks(rows)
+  out_nHLM = jax.lax.map(lambda block: network(params, *block), rows)
+  return _whole(out_nHLM, L)
+
+
+def _backward(params, s_HLM, bias_HLM, any_LM, d_HLM):
+  """Returns gradients; computes the hidden units again."""
+  rows, L = _in_blocks((s_HLM, bias_HLM, any_LM, d_HLM))
+
+  def add(d_params, block):
+    *given, d_HLM = block
+    more, d_s_HLM, d_bias_HLM, _ = jax.vjp(network, params, *given)[1](d_HLM)
+    return jax.tree.map(jnp.add, d_params, more), (d_s_HLM, d_bias_HLM)
+
+  start = jax.tree.map(jnp.zeros_like, params)
+  d_params, found = jax.lax.scan(add, start, rows)
+  return d_params, *(_whole(x, L) for x in found)
+
+
+def _in_blocks(arrays):
+  """Returns arrays [..., L, M] as blocks of rows [n, ..., rows, M], and L."""
+  L, M = arrays[0].shape[-2:]
+  rows = min(L, max(1, PAIRS // M)) if platform() == "cpu" else L
+
+  def cut(x):
+    x = jnp.pad(x, [(0, 0)] * (x.ndim - 2) + [(0, -L % rows), (0, 0)])
+    return jnp.moveaxis(x.reshape(*x.shape[:-2], -1, rows, M), -3, 0)
+
+  return tuple(map(cut, arrays)), L
+
+
+def _whole(x_nHLM, L):
+  n, H, rows, M = x_nHLM.shape
+  return jnp.moveaxis(x_nHLM, 0, 1).reshape(H, n * rows, M)[:, :L]
