@@ -10,15 +10,18 @@ from transformer_jax.positions import positions
 
 # Two layers on texts of 256 tokens, one core: the attention is half of a plain step.
 SIZES = {"B": 4, "L": 256, "V": 512, "D": 128, "H": 4, "N": 2}
-LEFT_OUT = "path"  # whose step does not end within ten minutes
 AT_ONCE = 8  # options in a group, beside a plain step
 
 
 def factors(quick: bool, encodings: Sequence[str] = ()) -> Iterator[ContenderGroup]:
-  """A step with each encoding, and without one with each attention variant."""
-  names = [f"{name} multihead" for name in encodings or sorted(positions)]
-  names += [] if encodings else [f"none {name}" for name in sorted(attentions)]
-  names = [name for name in names if name != PLAIN and LEFT_OUT not in name.split()]
+  """A step with each encoding, and without one with each attention variant.
+
+  encodings   names of those to measure, variants included; none: all
+  """
+  every = [(name, f"{name} multihead") for name in sorted(positions)]
+  every += [(name, f"none {name}") for name in sorted(attentions)]
+  chosen = {*(encodings or (*positions, *attentions))}
+  names = [step for name, step in every if name in chosen and step != PLAIN]
   names = names[: 3 if quick else None]
   for start in range(0, len(names), AT_ONCE):
     part = names[start : start + AT_ONCE]

@@ -29,6 +29,7 @@ from transformer_jax.mesh_shape import MeshShape
 from transformer_jax.positions import bind, coords, positions
 from transformer_jax.training import sharding
 
+SIDE = 16  # patches in a row of the image that random tokens are taken for
 LIMIT = 9 * 2**30  # bytes of temporary arrays: a case that needs more is not run
 CACHE = Path(__file__).parents[2] / "runs" / "bench" / "compiled"
 
@@ -46,6 +47,9 @@ class Noise(Task):
   def batch(self, arrays, key, batch_size, length, progress=1.0):
     """Returns random tokens and their successors as targets.
 
+    They also are patches of an image, digits of numbers and steps of an episode, for
+    encodings that read such ids.
+
     arrays       unused: there is no data
     key          of jax.random
     batch_size   sequences (B)
@@ -54,8 +58,15 @@ class Noise(Task):
     """
     token_BL = jax.random.randint(key, (batch_size, length + 1), 0, self.vocabulary)
     weight_BL = jnp.ones((batch_size, length), jnp.float32)
-    at = coords.consecutive(1, length)
-    return Batch(token_BL[:, :-1], token_BL[:, 1:], weight_BL, at)
+    at, place_BL = coords.consecutive(1, length), jnp.arange(length)[None]
+    ids = {
+      "row_BL": place_BL // SIDE,
+      "column_BL": place_BL % SIDE,
+      "abacus_BL": place_BL % 8,  # numbers of seven digits, and a sign
+      "coupled_BL": place_BL % 8,
+      "step_BL": place_BL // 3,  # of three tokens: a return, a state, an action
+    }
+    return Batch(token_BL[:, :-1], token_BL[:, 1:], weight_BL, at.replace(data=ids))
 
   def score(self, arrays, key, batch_size, length, bucket):
     """Returns a batch of the bucket's length: nobody reads its score.

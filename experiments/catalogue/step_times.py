@@ -14,8 +14,7 @@ PLAIN = "none multihead"  # an encoding and a variant
 def factor(position: str, attention: str) -> str:
   """Returns a step's time over a plain one's, measured in turns, as a cell.
 
-  A dash stands where such a step cannot be taken, as with an encoding of data that
-  random tokens do not have.
+  A dash stands where it was not measured.
 
   >>> factor("none", "multihead")
   '1'

@@ -20,6 +20,7 @@ from transformer_jax.triangular import joined, solve_unit_lower
 CHUNK = 64  # tokens
 ON_CPU = 32  # likewise, a quarter faster where a core's cache holds its arrays
 TILE = 8  # of them, for which decays of features are computed one by one
+LARGEST = 80.0  # logarithm of a factor that float32 holds
 MASKED = -1e30  # logarithm of the decay of a masked pair
 
 
@@ -56,10 +57,10 @@ def _chunked(chunk, unroll, tokens, start):
 
   def visit(state_BHKE, tokens):
     part = _within_chunk(_by_heads(tokens.in_float32))
-    written_BHCE = part.value_BHCE - part.read_BHCK @ state_BHKE
-    out_BHCE = part.query_BHCK @ state_BHKE + part.weights_BHCC @ written_BHCE
+    written_BHNE = part.value_BHNE - part.read_BHNK @ state_BHKE
+    out_BHCE = part.query_BHCK @ state_BHKE + part.weights_BHCN @ written_BHNE
     decayed_BHKE = part.decay[..., None] * state_BHKE
-    added_BHKE = jnp.swapaxes(part.key_BHCK, 2, 3) @ written_BHCE
+    added_BHKE = jnp.swapaxes(part.key_BHNK, 2, 3) @ written_BHNE
     return decayed_BHKE + added_BHKE, jnp.swapaxes(out_BHCE, 1, 2)
 
   # Arrays of one chunk stay in a core's cache: all chunks at once take twice the time.
@@ -77,20 +78,22 @@ def _chunked(chunk, unroll, tokens, start):
 class _Chunk:
   """What is known of a chunk without the state before it.
 
-  value_BHCE   written values if that state is zero
-  read_BHCK    what is read from that state, and subtracted from them
+  A token writes one value, or two where it erases along another key: axis N, C or 2 C.
+
+  value_BHNE   written values if that state is zero
+  read_BHNK    what is read from that state, and subtracted from them
+  weights_BHCN weights of the chunk's written values in each output
+  key_BHNK     keys, decayed to the end of the chunk
   query_BHCK   queries of that state
-  weights_BHCC weights of the chunk's written values in each output
   decay        factors on the state, [B, H, K] or [B, H, 1]
-  key_BHCK     keys, decayed to the end of the chunk
   """
 
-  value_BHCE: jax.Array
-  read_BHCK: jax.Array
+  value_BHNE: jax.Array
+  read_BHNK: jax.Array
+  weights_BHCN: jax.Array
+  key_BHNK: jax.Array
   query_BHCK: jax.Array
-  weights_BHCC: jax.Array
   decay: jax.Array
-  key_BHCK: jax.Array
 
 
 def _cut(tokens: StateUpdates, chunk: int) -> StateUpdates:
@@ -111,6 +114,7 @@ def _within_chunk(tokens: StateUpdates) -> _Chunk:
   """Returns what is known of a chunk without the state before it."""
   q, k, v = tokens.query_BLHK, tokens.key_BLHK, tokens.value_BLHE
   C, first, decay = q.shape[2], tokens.first_BL, tokens.decay
+  r, erase = tokens.read_BLHK, tokens.erase_BLHK
   if first is not None:  # the state that it would decay is gone
     decay = jnp.where(first[:, None, :, None], 0.0, decay)
   sum_, text = jnp.cumsum(decay, axis=-2), _text_of(first, C)
@@ -118,15 +122,29 @@ def _within_chunk(tokens: StateUpdates) -> _Chunk:
   continues, last = ((text == x)[..., None] for x in (0, text[..., -1:]))
   from_start = jnp.where(continues, jnp.exp(sum_), 0.0)
   to_end = jnp.where(last, jnp.exp(sum_[..., -1:, :] - sum_), 0.0)
-  r, read = tokens.read_BLHK, jnp.zeros_like(k)
+  products = functools.partial(_products, sum_=sum_, mask=mask, floor=tokens.floor)
+  state = q * from_start, from_start[..., -1, :]
   if r is None:
-    (weights,) = _products([q], k, sum_, mask)
-  else:
-    weights, system = _products([q, r], k, sum_, mask)
-    both = jnp.concatenate([v, r * from_start], axis=-1)
-    both = solve_unit_lower(jnp.tril(system, -1), both)
-    v, read = both[..., : v.shape[-1]], both[..., v.shape[-1] :]
-  return _Chunk(v, read, q * from_start, weights, from_start[..., -1, :], k * to_end)
+    (weights,) = products([q], k)
+    return _Chunk(v, jnp.zeros_like(k), weights, k * to_end, *state)
+  weights, system = products([q, r], k if erase is None else erase)
+  known = v
+  if erase is not None:
+    weights_of_known, known = products([q, r], k)
+    known = -jnp.tril(known, -1) @ v
+  both = jnp.concatenate([known, r * from_start], axis=-1)
+  both = solve_unit_lower(jnp.tril(system, -1), both)
+  solved, read = both[..., : v.shape[-1]], both[..., v.shape[-1] :]
+  if erase is None:
+    return _Chunk(solved, read, weights, k * to_end, *state)
+  rows = functools.partial(jnp.concatenate, axis=-2)
+  return _Chunk(
+    rows([solved, v]),
+    rows([read, jnp.zeros_like(read)]),
+    jnp.concatenate([weights, weights_of_known], axis=-1),
+    rows([erase * to_end, k * to_end]),
+    *state,
+  )
 
 
 def _text_of(first: jax.Array | None, C: int) -> jax.Array:
@@ -136,17 +154,29 @@ def _text_of(first: jax.Array | None, C: int) -> jax.Array:
   return jnp.cumsum(first, axis=-1, dtype=jnp.int32)[:, None]
 
 
-def _products(xs, y, sum_, mask):
+def _products(xs, y, sum_, mask, floor=None):
   """Returns products of each x_i and y_j, y decayed from j to i; 0 where masked.
 
   xs, y  arrays [..., C, K]
   sum_   sums of the logarithms of decays, [..., C, K] or [..., C, 1]
   mask   of pairs, i not before j
+  floor  that no logarithm is below, or None
   """
   if sum_.shape[-1] == 1:
     factor = jnp.exp(jnp.where(mask, sum_ - jnp.swapaxes(sum_, -1, -2), MASKED))
     return [factor * (x @ jnp.swapaxes(y, -1, -2)) for x in xs]
-  return [jnp.where(mask, x, 0.0) for x in _products_by_feature(xs, y, sum_)]
+  within_range = floor is not None and -floor * y.shape[-2] < LARGEST
+  form = _products_by_middle if within_range else _products_by_feature
+  return [jnp.where(mask, x, 0.0) for x in form(xs, y, sum_)]
+
+
+def _products_by_middle(xs, y, sum_):
+  """Returns `_products`, where factors from and to the middle of a chunk are finite."""
+  C = y.shape[-2]
+  middle = sum_[..., C // 2 : C // 2 + 1, :]
+  y_ = jnp.swapaxes(y * jnp.exp(middle - sum_), -1, -2)
+  decay = jnp.exp(sum_ - middle)
+  return [(x * decay) @ y_ for x in xs]
 
 
 def _products_by_feature(xs, y, sum_):

@@ -19,7 +19,8 @@ class StateUpdates:
 
   where `read` reads the state after the decay. Without `read` nothing is subtracted:
   S <- exp(decay) S + key value^T. A write of the delta rule with strength beta has
-  read = beta key, and beta times its value.
+  read = beta key, and beta times its value. With `erase`, what is read is taken away
+  along another key than the one that is written: S - erase (read^T S) + key value^T.
 
   query_BLHK   queries, scaled already
   key_BLHK     keys
@@ -28,6 +29,8 @@ class StateUpdates:
                [B, L, H, 1] for one factor a head
   read_BLHK    keys whose content of the state is subtracted from the value; None: none
   first_BL     True where a text begins: the state is 0 before it; None: nowhere
+  erase_BLHK   keys along which what was read is subtracted; None: `key`
+  floor        number that no decay is below, if there is one: products are then simpler
 
   >>> one = jnp.ones((1, 3, 1, 1))
   >>> tokens = StateUpdates(one, one, one, jnp.log(0.5) * one)
@@ -41,6 +44,8 @@ class StateUpdates:
   decay: jax.Array
   read_BLHK: jax.Array | None = None
   first_BL: jax.Array | None = None
+  erase_BLHK: jax.Array | None = None
+  floor: float | None = dataclasses.field(default=None, metadata={"static": True})
 
   @property
   def empty(self) -> jax.Array:
@@ -82,10 +87,12 @@ def sequential(
     if token.first_BL is not None:
       state_BHKE = jnp.where(token.first_BL[:, None, None, None], 0, state_BHKE)
     state_BHKE = jnp.exp(token.decay)[..., None] * state_BHKE
-    written_BHE = token.value_BLHE
+    key_BHK1, value_BH1E = token.key_BLHK[..., None], token.value_BLHE[..., None, :]
     if token.read_BLHK is not None:
-      written_BHE -= jnp.einsum("BHK,BHKE->BHE", token.read_BLHK, state_BHKE)
-    state_BHKE += token.key_BLHK[..., None] * written_BHE[..., None, :]
+      erase_BHK = token.key_BLHK if token.erase_BLHK is None else token.erase_BLHK
+      read_BHE = jnp.einsum("BHK,BHKE->BHE", token.read_BLHK, state_BHKE)
+      state_BHKE -= erase_BHK[..., None] * read_BHE[..., None, :]
+    state_BHKE += key_BHK1 * value_BH1E
     return state_BHKE, jnp.einsum("BHK,BHKE->BHE", token.query_BLHK, state_BHKE)
 
   over_time = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), tokens)

@@ -202,7 +202,7 @@ def _of_text(tokens: StateUpdates, at: Coords, writes: int) -> StateUpdates:
   """Returns the updates with none by padding, and an empty state before each text."""
   real_BL11 = jnp.repeat(at.real_BL, writes, axis=1)[:, :, None, None]
   some = lambda x: jnp.where(real_BL11, x, 0)
-  read = tokens.read_BLHK
+  read, erase = tokens.read_BLHK, tokens.erase_BLHK
   B = tokens.key_BLHK.shape[0]
   first_BL = jnp.repeat(at.order_BL == 0, writes, axis=1)
   first_BL &= jnp.arange(first_BL.shape[1]) % writes == 0  # of a token's updates
@@ -211,5 +211,6 @@ def _of_text(tokens: StateUpdates, at: Coords, writes: int) -> StateUpdates:
     key_BLHK=some(tokens.key_BLHK),
     decay=some(tokens.decay),
     read_BLHK=None if read is None else some(read),
+    erase_BLHK=None if erase is None else some(erase),
     first_BL=jnp.broadcast_to(first_BL, (B, first_BL.shape[1])),
   )

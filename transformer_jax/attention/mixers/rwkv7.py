@@ -8,12 +8,7 @@ import jax.numpy as jnp
 
 from transformer_jax.attention.linear_recurrence import StateUpdates
 from transformer_jax.attention.mixers.base import Mixer
-from transformer_jax.attention.mixers.shared import (
-  check_sizes,
-  in_turn,
-  own_sizes,
-  unit,
-)
+from transformer_jax.attention.mixers.shared import check_sizes, own_sizes, unit
 from transformer_jax.attention.variants.base import attentions
 from transformer_jax.matmul import project
 from transformer_jax.normalization import layer_norm
@@ -45,8 +40,8 @@ class RWKV7(Mixer):
   >>> import transformer_jax as tj
   >>> dims = tj.Dims(V=11, D=16, H=2, F=16, L=8)
   >>> mixer = tj.attentions.build("rwkv7(rank=3)")
-  >>> mixer.writes, mixer.weights(dims)["rate_out_WHK"]
-  (2, ((3, 2, 8), 1))
+  >>> mixer.weights(dims)["rate_out_WHK"]
+  ((3, 2, 8), 1)
   """
 
   heads: int = 0
@@ -54,8 +49,6 @@ class RWKV7(Mixer):
   value_width: int = 0
   rank: int = 0
   epsilon: float = EPSILON
-
-  writes = 2  # what is replaced, then what is written
 
   def __post_init__(self):
     check_sizes(self, "heads", "key_width", "value_width", "rank")
@@ -99,18 +92,16 @@ class RWKV7(Mixer):
   def tokens(self, params, x_BLD, inputs, at):
     r_BLHK, k_BLHK, v_BLHE, removed_BLHK, rate_BLHK = self.read(params, x_BLD, inputs)
     decay_BLHK = self.decay(params, x_BLD, inputs)
-    none_BLHK, nothing_BLHE = jnp.zeros_like(k_BLHK), jnp.zeros_like(v_BLHE)
-    # The state after its decay, read so, is the state before it.
-    before_BLHK = removed_BLHK * jnp.exp(-decay_BLHK)
-    replace = StateUpdates(
-      query_BLHK=none_BLHK,
-      key_BLHK=rate_BLHK * removed_BLHK,
-      value_BLHE=nothing_BLHE,
+    return StateUpdates(
+      query_BLHK=r_BLHK,
+      key_BLHK=k_BLHK,
+      value_BLHE=v_BLHE,
       decay=decay_BLHK,
-      read_BLHK=before_BLHK,
+      # The state after its decay, read so, is the state before it.
+      read_BLHK=removed_BLHK * jnp.exp(-decay_BLHK),
+      erase_BLHK=rate_BLHK * removed_BLHK,
+      floor=FASTEST,
     )
-    write = StateUpdates(r_BLHK, k_BLHK, v_BLHE, none_BLHK, none_BLHK)
-    return in_turn([replace, write])
 
   def read(self, params, x_BLD, inputs):
     """Returns r, k', v, u and a, in float32."""
