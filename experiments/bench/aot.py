@@ -19,12 +19,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import jax
 from absl import flags, logging
 
 from experiments.bench import bytes_moved
 from experiments.bench.aot_programs import SPLASH, TOPOLOGIES, Case, refusal, traced
 from experiments.estimating import compiler
+from experiments.runner import provenance
 from transformer_jax import command
 from transformer_jax.positions import positions
 
@@ -35,6 +35,7 @@ FLAGS = flags.FLAGS
 HEADER = (
   *("encoding", "chip", "B x L", "GB moved", "GB in VMEM", "GB once", "splash GB"),
   *("of splash's", "MiB temporary", "splash MiB", "MiB at peak", "s to compile"),
+  "commit",
 )
 
 
@@ -136,7 +137,8 @@ def compiled(case: Case) -> dict[str, Any]:
     "temporary_bytes": memory.temp_size_in_bytes,
     "peak_bytes": memory.peak_memory_in_bytes,
     "compile_seconds": seconds,
-    "jax": jax.__version__,
+    **compiler.versions(),
+    "commit": provenance.commit()[0],
   }
 
 
@@ -173,6 +175,7 @@ def _line(result, splash) -> list[str]:
     f"{splash['temporary_bytes'] / 2**20:,.1f}" if beside else "",
     f"{result['peak_bytes'] / 2**20:,.0f}",
     f"{result['compile_seconds']:.0f}",
+    result.get("commit", ""),
   ]
 
 

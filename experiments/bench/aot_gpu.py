@@ -22,6 +22,7 @@ from experiments.bench import ours
 from experiments.bench.device_compare import acting
 from experiments.bench.device_worker import both_passes
 from experiments.catalogue.parts import table
+from experiments.runner import provenance
 from transformer_jax import command
 from transformer_jax.attention.cores import cores
 from transformer_jax.axes import Dims
@@ -78,6 +79,7 @@ def compiled_for_h100(name: str) -> dict[str, Any]:
     "temporary_bytes": memory.temp_size_in_bytes,
     "compile_seconds": round(time.time() - start, 1),
     "jax": jax.__version__,
+    "commit": provenance.commit()[0],
   }
 
 
@@ -104,15 +106,16 @@ def lowered_for_h100(name: str) -> Any:
 def lines(results: dict[str, dict[str, Any]]) -> str:
   """Returns the table in Markdown."""
   rows = [(f"`{name}`", *_cells(result)) for name, result in sorted(results.items())]
-  return table(("encoding", "MiB temporary", "s to compile"), rows)
+  return table(("encoding", "MiB temporary", "s to compile", "commit"), rows)
 
 
-def _cells(result: dict[str, Any]) -> tuple[str, str]:
+def _cells(result: dict[str, Any]) -> tuple[str, str, str]:
   for outcome in ("refused", "failed"):
     if outcome in result:
-      return f"{outcome}: {result[outcome]}", ""
+      return f"{outcome}: {result[outcome]}", "", ""
   memory = result["temporary_bytes"] / 2**20
-  return f"{memory:,.1f}", f"{result['compile_seconds']:.0f}"
+  seconds = f"{result['compile_seconds']:.0f}"
+  return f"{memory:,.1f}", seconds, result.get("commit", "")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from transformer_jax.attention import PLAIN, BoundVariant, attentions
 from transformer_jax.attention.cores import cores
 from transformer_jax.attention.cores.pallas import layout
 from transformer_jax.attention.cores.pallas.score_terms import Sizes
+from transformer_jax.axes import Dims
 from transformer_jax.positions import Bound, bind, coords, positions
 
 B, L, H, G, K = 2, 1024, 4, 2, 128
@@ -123,3 +124,29 @@ def test_heads_of_any_width_give_the_dense_answer(K):
   got, want = (run(core, qkv, table) for core in ("pallas_tpu(block=8)", "dense"))
   for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
     np.testing.assert_allclose(a, b, atol=1e-4)
+
+
+def rows_of_tiles(name, L):
+  """Returns the rows of tiles of the kernel of outputs, for heads of 128."""
+  encoding = positions.build(name)
+  dims = Dims(V=8, D=H * K, H=H, F=8, L=L)
+  params = jax.eval_shape(lambda: encoding.init(jax.random.key(0), dims))
+  q_BLHK = jax.ShapeDtypeStruct((1, L, H, K), jnp.bfloat16)
+  core, at = cores.build("pallas_tpu(interpret=False)"), coords.consecutive(1, L)
+
+  def attend(params, q_BLHK):
+    return core(q_BLHK, q_BLHK, q_BLHK, at, at, bind(encoding, params, dims))
+
+  jaxpr = jax.make_jaxpr(attend)(params, q_BLHK).jaxpr
+  (kernel,) = (x for x in every(jaxpr) if x.primitive.name == "pallas_call")
+  return kernel.params["grid_mapping"].grid[2]
+
+
+@pytest.mark.parametrize(
+  ("name", "L", "size"),
+  [("none", 2048, 512), ("shaw", 2048, 512), ("deberta", 2048, 256)],
+)
+def test_tiles_are_as_large_as_the_arrays_that_an_encoding_makes_let_them(
+  name, L, size
+):
+  assert rows_of_tiles(name, L) == L // size

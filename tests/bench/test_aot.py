@@ -14,6 +14,7 @@ FIGURES = {
   "temporary_bytes": 2**20,
   "peak_bytes": 3 * 2**20,
   "compile_seconds": 9.7,
+  "commit": "1a2b3c4",
 }
 
 
@@ -25,9 +26,9 @@ def test_figures_of_compilation_make_a_table(tmp_path):
   pairs = zip(cases, found, strict=True)
   results = {aot.key(case): dataclasses.asdict(case) | more for case, more in pairs}
   lines = aot.table(results).splitlines()
-  figures = "1.10 | 0.03 | 0.12 | 2.20 | 0.50 | 1.0 | 2.0 | 3 | 10"
+  figures = "1.10 | 0.03 | 0.12 | 2.20 | 0.50 | 1.0 | 2.0 | 3 | 10 | 1a2b3c4"
   assert lines[2:] == [
-    f"| `cope` | v5e | 4 x 2,048 | refused: whole rows |{'  |' * 8}",
+    f"| `cope` | v5e | 4 x 2,048 | refused: whole rows |{'  |' * 9}",
     f"| `none` | v5e | 4 x 2,048 | {figures} |",
     f"| `t5` | v5e | 4 x 2,048 | {figures} |",
   ]

@@ -51,11 +51,11 @@ class Work:
     return self.program.sizes
 
 
-def call(backend, block, least, q_BLHK, k_BMGK, v_BMGE, context):
+def call(backend, blocks, least, q_BLHK, k_BMGK, v_BMGE, context):
   """Returns o_BLHE by a backend's kernels, `forward` and `backward`.
 
   backend   kernels of a chip, with the order of axes that they read
-  block     queries and keys in a tile
+  blocks    queries and keys in a tile: the first number whose tile fits is taken
   least     (queries, keys): the smallest tile that the chip takes
   context   coordinates, encoding, scale, variant and dropout
 
@@ -65,18 +65,12 @@ def call(backend, block, least, q_BLHK, k_BMGK, v_BMGE, context):
   q_at, k_at = context.q_at, context.k_at
   if _small(position.encoding, bound.variant).prepared:
     position, q_at, k_at = position.prepare(q_at, k_at)
-  context = dataclasses.replace(context, position=position)
+  context = dataclasses.replace(context, position=position, q_at=q_at, k_at=k_at)
   B, L, H, K = q_BLHK.shape
   M, E = k_BMGK.shape[1], v_BMGE.shape[-1]
-  size = Sizes(
-    L=layout.block_of(L, block, least[0]),
-    M=layout.block_of(M, block, least[1]),
-    K=K,
-    E=E,
-    room=backend.room,
-  )
-  form = backend.form
-  program, used = _program(position, bound, size, q_at, k_at)
+  whole = Sizes(L=L, M=M, K=K, E=E, room=backend.room)
+  program, used = _fitting(backend, blocks, least, whole, context)
+  size, form = program.sizes, backend.form
   tables = _tables(program, context, H)
   queries = layout.queries(q_BLHK, q_at, _only(used[0], q_at.data), size.L, form)
   keys = layout.keys(k_BMGK, v_BMGE, k_at, _only(used[1], k_at.data), size.M, form)
@@ -101,6 +95,27 @@ def call(backend, block, least, q_BLHK, k_BMGK, v_BMGE, context):
   tables = jax.tree.map(_as_matrix, tables)
   out = _flash(backend, work, tables, queries, keys, where)
   return form.tokens_first(out)[:, :L].astype(v_BMGE.dtype)
+
+
+def _fitting(backend, blocks, least, whole, context):
+  """Returns the program of the largest tile that fits, as `_program` does.
+
+  backend   kernels of a chip
+  blocks    queries and keys in a tile, largest first; the last one is taken unasked
+  least     (queries, keys) in the smallest tile
+  whole     sizes of the call
+  context   prepared coordinates and encoding, and the variant
+  """
+  for block in blocks:
+    sides = (whole.L, whole.M), least
+    L, M = (layout.block_of(n, block, few) for n, few in zip(*sides, strict=True))
+    size = dataclasses.replace(whole, L=L, M=M)
+    found = _program(
+      context.position, context.variant, size, context.q_at, context.k_at
+    )
+    if block == blocks[-1] or backend.fits(found[0]):
+      return found
+  raise ValueError("no size of a tile is given")
 
 
 def _tables(program, context, H):

@@ -60,9 +60,9 @@ class PallasGPU(Core):
   def attend(self, q_BLHK, k_BMGK, v_BMGE, context):
     off = self._interpreted()
     least = (1, 1) if off else LEAST
-    block = self.block or block_for(call.hooks_of(context.position.encoding))
+    blocks = (self.block or block_for(call.hooks_of(context.position.encoding)),)
     backend = GPUBackend(off, context.variant)
-    return call.call(backend, block, least, q_BLHK, k_BMGK, v_BMGE, context)
+    return call.call(backend, blocks, least, q_BLHK, k_BMGK, v_BMGE, context)
 
   def _interpreted(self):
     return platform() != "gpu" if self.interpret is None else self.interpret

@@ -76,6 +76,13 @@ class ScoreProgram:
     return "values" in self.terms or isinstance(self.terms.get("score"), ScoreTerm)
 
   @property
+  def largest(self) -> int:
+    """Returns the most numbers of an array in what is more than a bias; 0: nothing."""
+    terms = [self.terms.get(name) for name in ("score", "values")]
+    hooks = [x.hook for x in terms if isinstance(x, (ScoreTerm, ValuesTerm))]
+    return max([hook.largest for hook in hooks], default=0)
+
+  @property
   def bands(self) -> bool:
     """Returns whether a term is faster where positions are consecutive."""
     return any(len(term.ways) > 1 for term in self.terms.values())

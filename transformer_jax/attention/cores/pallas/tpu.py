@@ -22,6 +22,8 @@ from transformer_jax.attention.variants.bound_variant import PLAIN, BoundVariant
 from transformer_jax.devices import platform
 
 LEAST = 16, 128  # rows and columns of a tile that a TPU takes
+BLOCKS = 512, 256, 128  # queries and keys in a tile
+MOST = BLOCKS[0] ** 2  # numbers of an array in a tile
 # Bytes of fast memory for a kernel that adds a bias, for one that does more, and with
 # large tables. Chips have 128 MiB, v5p 64; the rest is XLA's, for arrays around.
 FAST, FAST_FOR_MORE, FAST_FOR_TABLES = (n * 2**20 for n in (16, 48, 96))
@@ -34,7 +36,7 @@ class PallasTPU(Core):
   """Visits tiles in fast memory and skips fully masked ones.
 
   block       queries and keys in a tile, a power of two; on a TPU at least 128. None:
-              128 where an encoding does more than add a bias, else 512
+              512, and less where an encoding computes more than fast memory holds
   interpret   run the kernel as ordinary JAX; None: wherever there is no TPU
 
   >>> import transformer_jax as tj
@@ -52,10 +54,9 @@ class PallasTPU(Core):
   def attend(self, q_BLHK, k_BMGK, v_BMGE, context):
     off = platform() != "tpu" if self.interpret is None else self.interpret
     least = (1, 1) if off else LEAST
-    more = any(map(context.position.encoding.overrides, ("score", "values")))
-    block = self.block or (128 if more else 512)
+    blocks = (self.block,) if self.block else BLOCKS
     backend = TPUBackend(off, context.variant)
-    return call.call(backend, block, least, q_BLHK, k_BMGK, v_BMGE, context)
+    return call.call(backend, blocks, least, q_BLHK, k_BMGK, v_BMGE, context)
 
   def refusal(self, encoding, variant=PLAIN.variant, dropout=False):
     return call.refusal("pallas_tpu", encoding, variant, dropout)
@@ -72,6 +73,10 @@ class TPUBackend:
   interpret: bool
   variant: BoundVariant
   room, form = True, layout.TOKENS_LAST
+
+  def fits(self, program) -> bool:
+    """Returns whether the arrays that a program makes in a tile fit fast memory."""
+    return program.largest <= MOST
 
   def forward(self, work, tables, queries, keys, where):
     """Returns outputs, in the type of the values, and lse_BH1L.
