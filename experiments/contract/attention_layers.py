@@ -152,8 +152,8 @@ def close(got, want, mode="", atol=5e-6, rtol=1e-6):
 
 
 # A ring weighs blocks of keys by their log-sum-exps. The last bit of one between 16 and
-# 32, which scores without a scale reach, is 2e-6, and a block's share of a row is off by
-# as much: 3e-4 in a sum over all rows and blocks, as the gradient of a learned scale is.
+# 32, which scores without a scale reach, is 2e-6, and a block's share of a row is off
+# by as much: 3e-4 in a sum over all rows and blocks, as a learned scale's gradient is.
 ROUNDING = {"ring": 3e-4}
 
 
