@@ -2,6 +2,8 @@
 
 import functools
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -34,6 +36,22 @@ def project(x: jax.Array, w: jax.Array, inputs: int, name: str = "") -> jax.Arra
   together = (-1,) if text_parts() == 1 else tokens
   y = _product(x.reshape(*together, size), w.reshape(size, -1), 1)
   return checkpoint_name(y.reshape(*tokens, *outward), PRODUCT)
+
+
+def project_by(
+  x: jax.Array, weights: Mapping[str, jax.Array], name: str, inputs: int = 1
+) -> jax.Array:
+  """Returns x projected by the weights of a name: see `project`."""
+  return project(x, weights[name], inputs, name)
+
+
+def whole_along_width(w: jax.Array, letters: str, dtype: Any) -> jax.Array:
+  """Returns weights for products of other forms than `project`'s, in their dtype.
+
+  letters   axis letters; accelerators gather what a mesh splits by `fsdp`
+  """
+  w = w.astype(dtype)
+  return w if platform() == "cpu" else gather_matrix(w, letters)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))

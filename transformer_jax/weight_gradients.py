@@ -6,13 +6,14 @@ whole first, it sums by an all-reduce, which sends twice as much.
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 from jax.sharding import PartitionSpec
 
 from transformer_jax.devices import dividing, free_axes, gather_matrix, platform
-from transformer_jax.mesh_shape import MATRIX_RULES, ROWS, RULES, SEQUENCE
+from transformer_jax.mesh_shape import MATRIX_RULES, ROWS, RULES, SEED, SEQUENCE
 
 FSDP = MATRIX_RULES["D"]
 ONE_RING = 8  # devices over which TPUs sum by one reduce-scatter; over more, all-reduce
@@ -60,6 +61,43 @@ def sum_into_parts(
   return run(x, d_y)
 
 
+def on_parts_of_batch(
+  function: Callable[..., tuple[Any, jax.Array, Any]],
+  whole_VD: jax.Array,
+  tokens: Sequence[jax.Array],
+) -> tuple[Any, jax.Array, Any]:
+  """Returns (sums, d_DV, by_token) of all examples, of which each device computes its.
+
+  function   (whole_VD, *tokens) -> (sums, d_DV, by_token) of some examples: sums over
+             these, the gradient of a matrix, arrays [B, L, ...]
+  whole_VD   a matrix that every device has
+  tokens     arrays [B, L, ...]
+
+  Where `fsdp` splits batches and nothing else is split; elsewhere by one call.
+  """
+  free = free_axes()
+  rows = dividing(free, tokens[0].shape[0], *ROWS) or ()
+  devices, split = free.get(FSDP, 1), math.prod(free.get(axis, 1) for axis in ROWS)
+  fits = FSDP in rows and whole_VD.shape[-1] % devices == 0
+  everything = math.prod(n for axis, n in free.items() if axis != SEED)
+  if platform() == "cpu" or devices == 1 or split < everything or not fits:
+    return function(whole_VD, *tokens)
+
+  def of_device(whole_VD, *tokens):
+    sums, d_DV, by_token = function(whole_VD, *tokens)
+    others = tuple(axis for axis in rows if axis != FSDP)
+    return jax.lax.psum(sums, rows), _sums(devices, others, first=True)(d_DV), by_token
+
+  run = jax.shard_map(
+    of_device,
+    in_specs=(PartitionSpec(), *[PartitionSpec(rows)] * len(tokens)),
+    out_specs=(PartitionSpec(), PartitionSpec(FSDP), PartitionSpec(rows)),
+    axis_names={*free},
+    check_vma=False,
+  )
+  return run(whole_VD, *tokens)
+
+
 def _sums(devices: int, others: tuple[str, ...], first: bool) -> Sums:
   """Returns the function that sums over `fsdp`, of which each gets a part, and others.
 
@@ -68,7 +106,8 @@ def _sums(devices: int, others: tuple[str, ...], first: bool) -> Sums:
   phases = _phases(devices)
 
   def parts(d_w):
-    if first:  # an axis for each phase: none of the parts is padded
+    if first:  # an axis for each phase, so that no part is padded; the product has one
+      d_w = jax.lax.optimization_barrier(d_w)
       d_w = d_w.reshape(*map(len, (p[0] for p in phases)), -1, *d_w.shape[1:])
     for groups in phases:
       d_w = jax.lax.psum_scatter(

@@ -4,6 +4,7 @@ Read from the text of the compiled program, as its traffic is.
 """
 
 import dataclasses
+import math
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -65,6 +66,7 @@ class StepFacts:
                   and moments where these are not updated in place
   host            instructions that wait for the host
   float64         instructions with numbers of 64 bits
+  products        that run; a product divided by devices runs as often as it has parts
   float32         share of the operations of products whose operands are float32
   logits          bytes of the largest array of logits
 
@@ -79,6 +81,7 @@ class StepFacts:
   undonated: float = 0
   host: tuple[str, ...] = ()
   float64: tuple[str, ...] = ()
+  products: float = 0
   float32: float = 0
   logits: float = 0
 
@@ -120,6 +123,7 @@ def facts(text: str, steps: int, vocabulary: int = 0, width: int = 0) -> StepFac
     undonated=_undonated(module, text),
     host=tuple(_host(module)),
     float64=tuple(_wide(module)),
+    products=sum(times for times, _, _ in _products(module, visited)) / steps,
     float32=flops["f32"] / sum(flops.values()) if flops else 0.0,
     logits=_largest_logits(module, lines, vocabulary, width) if vocabulary else 0,
   )
@@ -214,28 +218,45 @@ def _wide(module: Module) -> Iterator[str]:
         yield f"{each.op} {each.name}"
 
 
-def _product_sizes(module: Module, visited: Visited) -> dict[str, float]:
-  """Returns elements of all products' operands and results, by the operands' type."""
-  found: dict[str, float] = defaultdict(float)
+def _products(
+  module: Module, visited: Visited
+) -> Iterator[tuple[float, Instruction, list[Array]]]:
+  """Yields (times, product, its two operands)."""
   for computation, times, _ in visited:
     for _, inner, each in traffic.with_fused(module, computation):
       if each.op in PRODUCTS:
-        arrays = [inner.instructions[name].arrays[0] for name in each.operands]
-        both = all(array.kind == "f32" for array in arrays)
-        found["f32" if both else "other"] += times * _operations(each, arrays)
+        yield times, each, [inner.instructions[x].arrays[0] for x in each.operands]
+
+
+def _product_sizes(module: Module, visited: Visited) -> dict[str, float]:
+  """Returns the multiplications of all products, by the operands' type."""
+  found: dict[str, float] = defaultdict(float)
+  for times, each, arrays in _products(module, visited):
+    both = all(array.kind == "f32" for array in arrays)
+    found["f32" if both else "other"] += times * multiplications(each, arrays)
   return found
 
 
-def _operations(each: Instruction, arrays: Sequence[Array]) -> float:
-  """Returns the operations of a product, up to the batch axes' factor.
+def multiplications(each: Instruction, arrays: Sequence[Array]) -> float:
+  """Returns the multiplications of a product: for each number of its result, the sum's.
 
-  The geometric mean of the three arrays' products: sqrt(ab * bc * ac) = abc.
+  arrays   its two operands
+
+  TPUs write a product as a convolution: it sums over the input features and along axes
+  of its window that are shorter in the result; axes of a batch are as long there.
   """
-  total = 1.0
-  for array in (*arrays, each.arrays[0]):
-    for size in array.sizes:
-      total *= size
-  return total**0.5
+  (result, *_), (first, second) = each.arrays, arrays
+  summed = each.attribute(r"lhs_contracting_dims=\{([\d,]+)\}")
+  if summed:
+    lengths = [float(first.sizes[int(n)]) for n in summed.split(",")]
+  elif labels := re.search(r"dim_labels=\w+_(\w+)->(\w+)", each.rest):
+    inside = dict(zip(labels[1], second.sizes, strict=True))
+    after = dict(zip(labels[2], result.sizes, strict=True))
+    along = [max(1.0, inside[axis] / after[axis]) for axis in inside if axis.isdigit()]
+    lengths = [float(inside["i"]), *along]
+  else:
+    lengths = []
+  return math.prod([*lengths, *result.sizes])
 
 
 def _largest_logits(

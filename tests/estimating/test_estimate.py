@@ -159,6 +159,7 @@ def test_idle_devices_are_named(tmp_path, capsys, monkeypatch, slice_of_cpus):
   [
     ({"mesh.data": 8}, "--topology=v5e:2x2: mesh.data=8: only 4 devices here"),
     ({"mesh.data": 1, "mesh.fsdp": 3}, "--topology=v5e:2x2: model.width=16 is not a"),
+    ({"mesh.tensor": -1}, "--topology=v5e:2x2: mesh.tensor=-1: write 1 or more"),
     ({"mesh.tensor": 3}, "--topology=v5e:2x2: mesh.tensor=3: 4 devices are not"),
     ({"mesh.data": 3, "train.batch_size": 6, "evaluate.batch_size": 6,
       "evaluate.examples": 12}, "mesh.data=3 does not divide its 4 devices; write"),

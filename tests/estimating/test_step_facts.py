@@ -7,7 +7,7 @@ import pytest
 from experiments.estimating import hlo
 from experiments.estimating.collective_overlap import Overlap, overlaps
 from experiments.estimating.source_lines import SourceLines
-from experiments.estimating.step_facts import LargeCopy, facts
+from experiments.estimating.step_facts import LargeCopy, facts, multiplications
 
 MIB = 2**20
 # A loop of two iterations. The first permute is under way while a product runs, the
@@ -111,6 +111,32 @@ def test_of_a_step_each_fact_is_that_of_its_text():
   sent = 64 * 64 * 2
   assert found.overlap["collective-permute"] == Overlap(2 * sent, sent)
   assert found.overlap["all-reduce"] == Overlap(64 * 4 * 1.5, 0)
+
+
+DOT = "dot(%x, %y), lhs_batch_dims={0}, rhs_batch_dims={0}, lhs_contracting_dims={2}"
+SUMMED = "convolution(%x, %y), window={size=16}, dim_labels=0bf_0io->0bf"
+
+
+@pytest.mark.parametrize(
+  ("op", "x", "y", "result", "want"),
+  [
+    (f"{DOT}, rhs_contracting_dims={{2}}", "8,5,3", "8,7,3", "8,5,7", 8 * 5 * 7 * 3),
+    ("convolution(%x, %y), dim_labels=bf_io->bf", "5,3", "3,7", "5,7", 5 * 7 * 3),
+    # 16 heads, one by one; and summed over.
+    (SUMMED, "16,5,3", "16,3,7", "16,5,7", 16 * 5 * 7 * 3),
+    (SUMMED, "16,5,3", "16,3,7", "1,5,7", 16 * 5 * 7 * 3),
+  ],
+)
+def test_multiplications_of_a_product_are_those_of_its_sums(op, x, y, result, want):
+  text = f"""ENTRY %main (x: f32[{x}]) -> f32[{result}] {{
+  %x = f32[{x}] parameter(0)
+  %y = bf16[{y}] parameter(1)
+  ROOT %z = f32[{result}] {op}
+}}"""
+  entry = hlo.parse(text).entry
+  operands = [entry.instructions[name].arrays[0] for name in "xy"]
+  assert multiplications(entry.root, operands) == want
+  assert facts(text, steps=1).products == 1 and facts(text, steps=1).float32 == 0
 
 
 def test_what_a_step_should_not_have_is_named():

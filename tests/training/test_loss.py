@@ -7,7 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from transformer_jax import matmul, weight_gradients
 from transformer_jax.training import loss as losses
+from transformer_jax.training import sharding
 from transformer_jax.training.loss import chunked_cross_entropy, cross_entropy
 
 
@@ -97,3 +99,33 @@ def test_pieces_hold_no_more_logits_than_they_may():
   assert losses.num_chunks(2, 50, 10, max_logits=1000) == 1
   assert losses.num_chunks(2, 51, 10, max_logits=1000) == 2
   assert losses.num_chunks(500, 3, 100, max_logits=1000) == 3
+
+
+@pytest.mark.parametrize(
+  ("mesh", "sums"), [({"fsdp": 4, "data": 2}, 1), ({"fsdp": 4, "tensor": 2}, 0)]
+)
+def test_on_accelerators_devices_sum_the_output_s_gradient_once(
+  mesh, sums, monkeypatch
+):
+  """Each adds its chunks up, and all sum by one reduce-scatter, as one device sums."""
+  for module in (matmul, weight_gradients):
+    monkeypatch.setattr(module, "platform", lambda: "tpu")
+  keys = jax.random.split(jax.random.key(0), 3)
+  x_BLD = jax.random.normal(keys[0], (8, 6, 16))
+  output_VD = jax.random.normal(keys[1], (12, 16))
+  target_BL = jax.random.randint(keys[2], (8, 6), 0, 12)
+  weight_BL = jnp.ones((8, 6)).at[1, 2:].set(0.0)
+
+  def loss(x_BLD, output_VD):
+    return losses.chunked_cross_entropy(x_BLD, output_VD, target_BL, weight_BL, 0.1, 3)
+
+  step = jax.jit(jax.value_and_grad(loss, (0, 1), has_aux=True))
+  alone = step(x_BLD, output_VD)
+  mesh = sharding.make_mesh(**mesh)
+  with jax.set_mesh(mesh):
+    split = sharding.split(mesh, {"output_VD": output_VD})["output_VD"]
+    lowered = step.lower(x_BLD, jax.device_put(output_VD, split))
+    got = lowered.compile()(x_BLD, jax.device_put(output_VD, split))
+  assert lowered.as_text().count("stablehlo.reduce_scatter") == sums
+  for ours, theirs in zip(jax.tree.leaves(got), jax.tree.leaves(alone), strict=True):
+    np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)

@@ -172,7 +172,7 @@ class PatchEmbedding(Embedding):
     P, w_CPPD = self.size, params["patch_CPPD"]
     x = image.reshape(B, C, rows // P, P, columns // P, P)
     x = x.transpose(0, 2, 4, 1, 3, 5).reshape(B, -1, C, P, P)
-    x_BLD = project(x, w_CPPD, 3) + params["patch_shift_D"]
+    x_BLD = project(x, w_CPPD, 3, "patch_CPPD") + params["patch_shift_D"]
     first_B1D = jnp.broadcast_to(params["first_D"], (B, 1, x_BLD.shape[-1]))
     return jnp.concatenate([first_B1D, x_BLD], axis=1)
 

@@ -10,14 +10,14 @@ import jax
 import jax.numpy as jnp
 
 from transformer_jax.axes import axes_of
-from transformer_jax.matmul import project
+from transformer_jax.matmul import project, whole_along_width
 from transformer_jax.models.architecture import Architecture
 from transformer_jax.models.canon import UNITS, no_convolution
 from transformer_jax.models.expert_load import record_load
 from transformer_jax.models.feedforward_kinds import FeedForwardKind
 from transformer_jax.models.parameters import parameter, weight
 
-ROUTER, BIAS = "router_DX", "router_bias_X"
+ROUTER, BIAS, SHARED = "router_DX", "router_bias_X", "shared_mix_D1"
 
 
 class FeedForward(nn.Module):
@@ -78,7 +78,8 @@ class FeedForward(nn.Module):
       return y_BLD
     shared_BLD = self.dense("shared_", self.kind.shared, x_BLD)
     if self.kind.shared_gate:
-      logit_BL1 = project(x_BLD, weight(self, "shared_mix_D1", (x_BLD.shape[-1], 1)), 1)
+      mix_D1 = weight(self, SHARED, (x_BLD.shape[-1], 1))
+      logit_BL1 = project(x_BLD, mix_D1, 1, SHARED)
       shared_BLD *= jax.nn.sigmoid(logit_BL1)
     return y_BLD + shared_BLD
 
@@ -86,7 +87,7 @@ class FeedForward(nn.Module):
     """Returns (weight_BLX, share_BLX) of the experts of each token: see `Experts`."""
     D, X = self.arch.dims.D, self.kind.experts
     router_DX = weight(self, ROUTER, (D, X))
-    logits_BLX = project(x_BLD.astype(jnp.float32), router_DX, 1)
+    logits_BLX = project(x_BLD.astype(jnp.float32), router_DX, 1, ROUTER)
     if self.arch.feedforward_bias:
       logits_BLX += weight(self, "router_shift_X", (X,), 0)
     bias_X = weight(self, BIAS, (X,), 0) if self.kind.bias else None
@@ -130,7 +131,9 @@ class FeedForward(nn.Module):
 
 def _product(axes: str, x: jax.Array, w: jax.Array) -> jax.Array:
   """Returns a product in the dtype of x, accumulated in float32."""
-  y = jnp.einsum(axes, x, w.astype(x.dtype), preferred_element_type=jnp.float32)
+  letters = axes.partition("->")[0].partition(",")[2]
+  w = whole_along_width(w, letters, x.dtype)
+  y = jnp.einsum(axes, x, w, preferred_element_type=jnp.float32)
   return y.astype(x.dtype)
 
 

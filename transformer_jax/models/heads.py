@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from transformer_jax.axes import Dims
-from transformer_jax.matmul import project
+from transformer_jax.matmul import project_by
 from transformer_jax.models.feature_norms import LayerNorm, norms
 from transformer_jax.models.layers import Gelu, activations
 from transformer_jax.positions import Coords
@@ -143,7 +143,7 @@ class TransformHead(LinearHead):
     return super().init(key, dims) | own | norm
 
   def states(self, params, x_BLD):
-    h_BLD = project(x_BLD, params["dense_DD"], 1)
+    h_BLD = project_by(x_BLD, params, "dense_DD")
     if self.dense_bias:
       h_BLD += params["dense_shift_D"].astype(x_BLD.dtype)
     h_BLD = self.activation(h_BLD)

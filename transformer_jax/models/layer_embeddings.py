@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from transformer_jax.axes import whole
 from transformer_jax.devices import gather_width
-from transformer_jax.matmul import project
+from transformer_jax.matmul import project_by
 from transformer_jax.models.embeddings import TokenEmbedding, embeddings
 from transformer_jax.normalization import rms_norm
 from transformer_jax.spec import SpecError
@@ -74,14 +74,14 @@ class LayerTokens(TokenEmbedding):
     table_VW = gather_width(params["table_VW"])
     known_BL = (token_BL >= 0) & (token_BL < table_VW.shape[0])
     own_BLW = table_VW[jnp.where(known_BL, token_BL, 0)].astype(x_BLD.dtype)
-    context_BLW = project(first_BLD, params["context_DW"], 1) * x_BLD.shape[-1] ** -0.5
+    context_BLW = project_by(first_BLD, params, "context_DW") * x_BLD.shape[-1] ** -0.5
     gain_W = carried["embedding"]["gain_W"]
     context_BLW = rms_norm(context_BLW.astype(jnp.float32), gain_W, self.epsilon)
     e_BLW = own_BLW * self.width**0.5 + context_BLW.astype(x_BLD.dtype)
     e_BLW = e_BLW * 2**-0.5
-    gate_BLW = project(x_BLD, params["gate_DW"], 1)
+    gate_BLW = project_by(x_BLD, params, "gate_DW")
     if activation.gated:
       h_BLW = activation(e_BLW, gate_BLW)
     else:
       h_BLW = activation(gate_BLW) * e_BLW
-    return project(h_BLW, params["out_WD"], 1)
+    return project_by(h_BLW, params, "out_WD")

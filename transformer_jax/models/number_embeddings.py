@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from transformer_jax.axes import Dims
-from transformer_jax.matmul import project
+from transformer_jax.matmul import project_by
 from transformer_jax.models.embeddings import Embedding, Params, embeddings
 from transformer_jax.positions import Coords
 
@@ -40,7 +40,7 @@ class NumberEmbedding(Embedding):
 
   def __call__(self, params: Params, x_BLN: jax.Array, at: Coords) -> jax.Array:
     """Returns x_BLD of numbers [B, L, N]."""
-    return project(x_BLN, params["number_ND"], 1) + params["number_shift_D"]
+    return project_by(x_BLN, params, "number_ND") + params["number_shift_D"]
 
   def places(self, read: jax.Array) -> int:
     return read.shape[1]
@@ -87,7 +87,7 @@ class SignalEmbedding(Embedding):
     """Returns x_BLD of a signal [B, T, C]."""
     B, T, C = x_BTC.shape
     x = x_BTC.reshape(B, T // self.size, self.size, C)
-    x_BLD = project(x, params["patch_PCD"], 2) + params["patch_shift_D"]
+    x_BLD = project_by(x, params, "patch_PCD", 2) + params["patch_shift_D"]
     first_B1D = jnp.broadcast_to(params["first_D"], (B, 1, x_BLD.shape[-1]))
     return jnp.concatenate([first_B1D, x_BLD], axis=1)
 

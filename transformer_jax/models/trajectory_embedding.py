@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from transformer_jax.axes import Dims
-from transformer_jax.matmul import project
+from transformer_jax.matmul import project_by
 from transformer_jax.models.embeddings import Embedding, Params, embeddings
 from transformer_jax.models.feature_norms import norms
 from transformer_jax.positions import Coords
@@ -58,8 +58,8 @@ class TrajectoryEmbedding(Embedding):
     action_BK = action_BK1[..., 0].astype(jnp.int32)
     rows = params["action_ND"].at[action_BK]
     tokens = [
-      project(return_BK1, params["return_1D"], 1) + params["return_shift_D"],
-      project(state_BKN, params["state_ND"], 1) + params["state_shift_D"],
+      project_by(return_BK1, params, "return_1D") + params["return_shift_D"],
+      project_by(state_BKN, params, "state_ND") + params["state_shift_D"],
       rows.get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False),
     ]
     B, K, _ = steps.shape

@@ -13,6 +13,7 @@ import numpy as np
 
 from transformer_jax.attention.cache import CachedText, fitting, remember
 from transformer_jax.devices import gather_width
+from transformer_jax.matmul import whole_along_width
 from transformer_jax.models.architecture import Architecture
 from transformer_jax.models.attention_layer import Attention
 from transformer_jax.models.parameters import Parameters, own, parameter
@@ -246,6 +247,6 @@ class Transformer(nn.Module):
   def logits(self, x_BLD):
     head, params = self.arch.head, self.head()
     x_BLD = head.states(params, x_BLD)
-    output_DV = self.output_VD.T.astype(x_BLD.dtype)
+    output_DV = whole_along_width(self.output_VD.T, "DV", x_BLD.dtype)
     logits_BLV = jnp.matmul(x_BLD, output_DV, preferred_element_type=jnp.float32)
     return head.logits(params, logits_BLV)

@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 
 from transformer_jax.devices import platform
-from transformer_jax.matmul import across
+from transformer_jax.matmul import across, whole_along_width
+from transformer_jax.weight_gradients import on_parts_of_batch
 
 # Logits that a device holds at once, in float32 32 MiB or 1 GiB. CPUs work fastest when
 # they stay in caches; accelerators want few large products and lack only memory.
@@ -63,7 +64,7 @@ def chunked_log_z(x_BLD, output_VD, n=1):
   output_VD   output projection
   n           number of chunks, from `num_chunks`
   """
-  reads_VD = output_VD.astype(x_BLD.dtype)
+  reads_VD = whole_along_width(output_VD, "VD", x_BLD.dtype)
 
   @jax.checkpoint
   def of_chunk(x_BLD):
@@ -106,8 +107,15 @@ def chunked_cross_entropy(x_BLD, output_VD, target_BL, weight_BL, smoothing=0.0,
 
 def _forward(x_BLD, output_VD, target_BL, weight_BL, smoothing, n):
   """Returns the two sums, and the gradients of the first."""
-  L = x_BLD.shape[1]
-  reads_VD = output_VD.astype(x_BLD.dtype)
+  reads_VD = whole_along_width(output_VD, "VD", x_BLD.dtype)
+  chunks = functools.partial(_chunks, smoothing, n)
+  tokens = x_BLD, target_BL, weight_BL
+  sums, d_output_DV, grads = on_parts_of_batch(chunks, reads_VD, tokens)
+  return sums, (d_output_DV.T.astype(output_VD.dtype), *grads)
+
+
+def _chunks(smoothing, n, reads_VD, x_BLD, target_BL, weight_BL):
+  """Returns the two sums, the output's gradient, and those of x and the weights."""
 
   def visit(carry, chunk):
     sums, d_output_DV = carry
@@ -115,11 +123,10 @@ def _forward(x_BLD, output_VD, target_BL, weight_BL, smoothing, n):
     return (jax.tree.map(jnp.add, sums, more), d_output_DV + d_chunk_DV), grads
 
   zero = jnp.float32(0), jnp.float32(0)
-  start = zero, jnp.zeros(output_VD.shape[::-1], jnp.float32)
+  start = zero, jnp.zeros(reads_VD.shape[::-1], jnp.float32)
   cuts = jax.tree.map(functools.partial(_cut, n=n), (x_BLD, target_BL, weight_BL))
   (sums, d_output_DV), grads = jax.lax.scan(visit, start, cuts)
-  d_output_VD = d_output_DV.T.astype(output_VD.dtype)
-  return sums, (d_output_VD, *jax.tree.map(lambda x: _join(x, L), grads))
+  return sums, d_output_DV, jax.tree.map(lambda x: _join(x, x_BLD.shape[1]), grads)
 
 
 def _chunk(output_VD, smoothing, x_BLD, target_BL, weight_BL):

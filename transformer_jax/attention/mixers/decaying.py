@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from transformer_jax.attention.linear_recurrence import StateUpdates
 from transformer_jax.attention.mixers.base import Mixer
 from transformer_jax.attention.mixers.shared import check_choice, check_sizes, own_sizes
-from transformer_jax.matmul import project
+from transformer_jax.matmul import project_by
 from transformer_jax.normalization import layer_norm, rms_norm
 
 NORMS = "layer", "rms"
@@ -68,7 +68,7 @@ class Decaying(Mixer):
 
   def tokens(self, params, x_BLD, inputs, at):
     names = "query_DHK", "key_DHK", "value_DHE"
-    q_BLHK, k_BLHK, v_BLHE = (project(x_BLD, params[name], 1) for name in names)
+    q_BLHK, k_BLHK, v_BLHE = (project_by(x_BLD, params, name) for name in names)
     scale = q_BLHK.shape[-1] ** -0.5
     return StateUpdates(
       q_BLHK.astype(jnp.float32) * scale,
@@ -83,5 +83,5 @@ class Decaying(Mixer):
       o_BLHE = rms_norm(o_BLHE, gain_HE, self.epsilon)
     else:
       o_BLHE = layer_norm(o_BLHE, gain_HE, shift_HE, self.epsilon)
-    gate_BLHE = jax.nn.silu(project(x_BLD, params["gate_DHE"], 1))
-    return project(o_BLHE * gate_BLHE, params["out_HED"], 2)
+    gate_BLHE = jax.nn.silu(project_by(x_BLD, params, "gate_DHE"))
+    return project_by(o_BLHE * gate_BLHE, params, "out_HED", 2)

@@ -17,7 +17,7 @@ from transformer_jax.attention.mixers.shared import (
   own_sizes,
   unit,
 )
-from transformer_jax.matmul import project
+from transformer_jax.matmul import project_by
 from transformer_jax.normalization import rms_norm
 
 
@@ -95,7 +95,7 @@ class DeltaRule(Mixer):
 
   def inputs(self, params, x_BLD):
     return {
-      name: project(x_BLD, params[_matrix(name, params)], 1) for name in self.reads
+      name: project_by(x_BLD, params, _matrix(name, params)) for name in self.reads
     }
 
   def taps(self, params):
@@ -129,7 +129,7 @@ class DeltaRule(Mixer):
 
     Both float32: [B, L, H, 1 or K] and [B, L, H, 1 or E].
     """
-    s_BLH = project(x_BLD, params[f"strength{n}_DH"], 1).astype(jnp.float32)
+    s_BLH = project_by(x_BLD, params, f"strength{n}_DH").astype(jnp.float32)
     strength_BLH1 = jax.nn.sigmoid(s_BLH)[..., None] * (1 + self.negative)
     return strength_BLH1, strength_BLH1
 
@@ -137,7 +137,7 @@ class DeltaRule(Mixer):
     o_BLHE = rms_norm(o_BLHE, params["norm_gain_E"], self.epsilon)
     gate_BLHE = self.gate(params, x_BLD)
     o_BLHE = o_BLHE if gate_BLHE is None else o_BLHE * gate_BLHE
-    return project(o_BLHE, params["out_HED"], 2)
+    return project_by(o_BLHE, params, "out_HED", 2)
 
 
 def _matrix(name: str, params: dict) -> str:

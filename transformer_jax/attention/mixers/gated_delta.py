@@ -12,7 +12,7 @@ from transformer_jax.attention.mixers.shared import (
   own_sizes,
 )
 from transformer_jax.attention.variants.base import attentions
-from transformer_jax.matmul import project
+from transformer_jax.matmul import project_by
 
 
 @attentions.register("gated_delta")
@@ -54,8 +54,8 @@ class GatedDelta(DeltaRule):
     }
 
   def decay(self, params, x_BLD):
-    step_BLH = project(x_BLD, params["decay_DH"], 1)
+    step_BLH = project_by(x_BLD, params, "decay_DH")
     return log_decay(params["log_rate_H"], step_BLH, params["step_shift_H"])[..., None]
 
   def gate(self, params, x_BLD):
-    return jax.nn.silu(project(x_BLD, params["gate_DHE"], 1))
+    return jax.nn.silu(project_by(x_BLD, params, "gate_DHE"))

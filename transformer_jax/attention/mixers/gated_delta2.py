@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from transformer_jax.attention.mixers.kda import KimiDelta
 from transformer_jax.attention.mixers.shared import own_sizes
 from transformer_jax.attention.variants.base import attentions
-from transformer_jax.matmul import project
+from transformer_jax.matmul import project_by
 
 
 @attentions.register("gated_delta2")
@@ -40,7 +40,7 @@ class GatedDelta2(KimiDelta):
   def strengths(self, params, x_BLD, n=""):
     names = "erase_DHK", "write_DHE"
     erase_BLHK, write_BLHE = (
-      jax.nn.sigmoid(project(x_BLD, params[name], 1).astype(jnp.float32))
+      jax.nn.sigmoid(project_by(x_BLD, params, name).astype(jnp.float32))
       for name in names
     )
     return erase_BLHK * (1 + self.negative), write_BLHE

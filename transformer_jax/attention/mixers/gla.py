@@ -9,7 +9,7 @@ from transformer_jax.attention.mixers.decaying import Decaying
 from transformer_jax.attention.mixers.shared import own_sizes
 from transformer_jax.attention.variants.base import attentions
 from transformer_jax.axes import whole
-from transformer_jax.matmul import project
+from transformer_jax.matmul import project_by
 from transformer_jax.spec import SpecError
 
 
@@ -60,6 +60,6 @@ class GatedLinear(Decaying):
     }
 
   def decay(self, params, k_BLHK, x_BLD):
-    hidden_BLW = project(x_BLD, params["decay_in_DW"], 1)
-    gate_BLHK = project(hidden_BLW, params["decay_out_WHK"], 1).astype(jnp.float32)
+    hidden_BLW = project_by(x_BLD, params, "decay_in_DW")
+    gate_BLHK = project_by(hidden_BLW, params, "decay_out_WHK").astype(jnp.float32)
     return jax.nn.log_sigmoid(gate_BLHK + params["decay_shift_HK"]) / self.slowness

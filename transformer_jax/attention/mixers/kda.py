@@ -14,7 +14,7 @@ from transformer_jax.attention.mixers.shared import (
   own_sizes,
 )
 from transformer_jax.attention.variants.base import attentions
-from transformer_jax.matmul import project
+from transformer_jax.matmul import project_by
 
 GATES = {"sigmoid": jax.nn.sigmoid, "silu": jax.nn.silu}
 
@@ -67,10 +67,10 @@ class KimiDelta(DeltaRule):
     }
 
   def decay(self, params, x_BLD):
-    hidden_BLW = project(x_BLD, params["decay_in_DW"], 1)
-    step_BLHK = project(hidden_BLW, params["decay_out_WHK"], 1)
+    hidden_BLW = project_by(x_BLD, params, "decay_in_DW")
+    step_BLHK = project_by(hidden_BLW, params, "decay_out_WHK")
     return log_decay(params["log_rate_H"][:, None], step_BLHK, params["step_shift_HK"])
 
   def gate(self, params, x_BLD):
-    hidden_BLW = project(x_BLD, params["gate_in_DW"], 1)
-    return GATES[self.output_gate](project(hidden_BLW, params["gate_out_WHE"], 1))
+    hidden_BLW = project_by(x_BLD, params, "gate_in_DW")
+    return GATES[self.output_gate](project_by(hidden_BLW, params, "gate_out_WHE"))

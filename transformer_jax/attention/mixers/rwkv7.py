@@ -10,7 +10,7 @@ from transformer_jax.attention.linear_recurrence import StateUpdates
 from transformer_jax.attention.mixers.base import Mixer
 from transformer_jax.attention.mixers.shared import check_sizes, own_sizes, unit
 from transformer_jax.attention.variants.base import attentions
-from transformer_jax.matmul import project
+from transformer_jax.matmul import project_by
 from transformer_jax.normalization import layer_norm
 
 FASTEST = -math.exp(-0.5)  # logarithm of the smallest decay
@@ -108,11 +108,11 @@ class RWKV7(Mixer):
     shifted = self.shifted(params, x_BLD, inputs)
     names = {"query": "query_DHK", "key": "key_DHK", "value": "value_DHE"}
     r_BLHK, k_BLHK, v_BLHE = (
-      project(shifted(name), params[own], 1).astype(jnp.float32)
+      project_by(shifted(name), params, own).astype(jnp.float32)
       for name, own in names.items()
     )
-    rate_BLHK = project(shifted("rate"), params["rate_in_DW"], 1)
-    rate_BLHK = project(rate_BLHK, params["rate_out_WHK"], 1).astype(jnp.float32)
+    rate_BLHK = project_by(shifted("rate"), params, "rate_in_DW")
+    rate_BLHK = project_by(rate_BLHK, params, "rate_out_WHK").astype(jnp.float32)
     rate_BLHK = jax.nn.sigmoid(rate_BLHK + params["rate_shift_HK"])
     removed_BLHK = unit(k_BLHK * params["removed_HK"])
     k_BLHK *= 1 + (rate_BLHK - 1) * params["replaced_HK"]
@@ -121,8 +121,8 @@ class RWKV7(Mixer):
   def decay(self, params, x_BLD, inputs):
     """Returns logarithms of decays, decay_BLHK."""
     shifted_BLD = self.shifted(params, x_BLD, inputs)("decay")
-    hidden_BLW = jnp.tanh(project(shifted_BLD, params["decay_in_DW"], 1))
-    step_BLHK = project(hidden_BLW, params["decay_out_WHK"], 1).astype(jnp.float32)
+    hidden_BLW = jnp.tanh(project_by(shifted_BLD, params, "decay_in_DW"))
+    step_BLHK = project_by(hidden_BLW, params, "decay_out_WHK").astype(jnp.float32)
     return FASTEST * jax.nn.sigmoid(step_BLHK + params["decay_shift_HK"])
 
   def shifted(self, params, x_BLD, inputs):
@@ -141,6 +141,6 @@ class RWKV7(Mixer):
     o_BLHE = layer_norm(o_BLHE, gain_HE, shift_HE, self.epsilon)
     o_BLHE += (bonus_BLH1 * v_BLHE).astype(o_BLHE.dtype)
     shifted_BLD = self.shifted(params, x_BLD, inputs)("gate")
-    gate_BLW = jax.nn.sigmoid(project(shifted_BLD, params["gate_in_DW"], 1))
-    gate_BLHE = project(gate_BLW, params["gate_out_WHE"], 1)
-    return project(o_BLHE * gate_BLHE, params["out_HED"], 2)
+    gate_BLW = jax.nn.sigmoid(project_by(shifted_BLD, params, "gate_in_DW"))
+    gate_BLHE = project_by(gate_BLW, params, "gate_out_WHE")
+    return project_by(o_BLHE * gate_BLHE, params, "out_HED", 2)

@@ -11,7 +11,7 @@ from transformer_jax.attention.linear_recurrence import StateUpdates
 from transformer_jax.attention.projections import Arrays
 from transformer_jax.axes import Dims, whole
 from transformer_jax.initializers import fan_in_uniform
-from transformer_jax.matmul import project
+from transformer_jax.matmul import project_by
 from transformer_jax.spec import SpecError
 
 RATES = (1.0, 16.0)  # of decay, in the first parameters
@@ -49,7 +49,7 @@ def projected(
   shift    name of a vector that is added, in models that have it
   inputs   number of input axes of the matrix
   """
-  y, shift_D = project(x, params[matrix], inputs), params.get(shift)
+  y, shift_D = project_by(x, params, matrix, inputs), params.get(shift)
   return y if shift_D is None else y + shift_D.astype(y.dtype)
 
 

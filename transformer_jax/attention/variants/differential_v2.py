@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from transformer_jax.attention.projections import Heads
 from transformer_jax.attention.variants.base import Variant, attentions
-from transformer_jax.matmul import project
+from transformer_jax.matmul import project_by
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +57,7 @@ class PairedQueries(Heads):
     """Returns the outputs of pairs, each as two halves, o_BLHE."""
     B, L, H, E = o_BLHE.shape
     o_BLN2E = o_BLHE.astype(jnp.float32).reshape(B, L, H // 2, 2, E)
-    share_BLN = jax.nn.sigmoid(project(x_BLD, w["share_DN"], 1).astype(jnp.float32))
+    share_BLN = jax.nn.sigmoid(project_by(x_BLD, w, "share_DN").astype(jnp.float32))
     o_BLNE = o_BLN2E[..., 0, :] - share_BLN[..., None] * o_BLN2E[..., 1, :]
     return o_BLNE.reshape(B, L, H, E // 2).astype(o_BLHE.dtype)
 

@@ -12,7 +12,7 @@ from transformer_jax.attention.variants.mla import latent_of_queries
 from transformer_jax.attention.variants.selection import nth_largest
 from transformer_jax.axes import check_whole
 from transformer_jax.forwarding import computed
-from transformer_jax.matmul import project
+from transformer_jax.matmul import project_by
 from transformer_jax.normalization import layer_norm
 from transformer_jax.positions import PositionalEncoding, positions
 from transformer_jax.positions.rope import Rope
@@ -126,20 +126,20 @@ class DeepSeekSparse(Variant):
     data = {
       "index_query_BLNW": self._queries(params, x_BLD),
       "index_key_BLW": layer_norm(
-        project(x_BLD, params["index_key_DW"], 1), *norm, self.epsilon
+        project_by(x_BLD, params, "index_key_DW"), *norm, self.epsilon
       ),
     }
     if self.weighted:
-      head_BLN = project(x_BLD, params["index_head_DN"], 1)
+      head_BLN = project_by(x_BLD, params, "index_head_DN")
       data["index_head_BLN"] = head_BLN * self.heads**-0.5
     return {name: x.astype(jnp.float32) for name, x in data.items()}
 
   def _queries(self, params, x_BLD):
     """Returns the queries of the indexer, BLNW."""
     if not self.latent:
-      return project(x_BLD, params["index_query_DNW"], 1)
+      return project_by(x_BLD, params, "index_query_DNW")
     latent_BLQ = latent_of_queries(params, x_BLD, params["query_epsilon"])
-    return project(latent_BLQ, params["index_query_QNW"], 1)
+    return project_by(latent_BLQ, params, "index_query_QNW")
 
   def accumulate(self, params, data, at):
     if not self.part:

@@ -112,6 +112,6 @@ class Gated(Variant):
     }
     for letters, w in own.items():
       if letters.startswith("down_"):
-        x, axes = jax.nn.silu(project(x, w, axes)), 1
-    (last,) = (w for letters, w in own.items() if letters.isupper())
-    return project(x, last, axes)
+        x, axes = jax.nn.silu(project(x, w, axes, letters)), 1
+    (last,) = (letters for letters in own if letters.isupper())
+    return project(x, own[last], axes, f"{name}_{last}")

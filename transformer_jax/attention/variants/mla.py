@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from transformer_jax.attention.projections import Arrays, Projections, Weights
 from transformer_jax.attention.variants.base import Variant, attentions
 from transformer_jax.axes import check_whole
-from transformer_jax.matmul import project
+from transformer_jax.matmul import project_by
 from transformer_jax.normalization import rms_norm
 from transformer_jax.positions import PositionalEncoding
 from transformer_jax.positions.shared.tempered import Tempered
@@ -66,16 +66,16 @@ class Latent(Projections):
     if self.queries:
       x_BLD = latent_of_queries(w, x_BLD, self.epsilon)
     names = ("query_QHK", "query_part_QHP", "query_DHK", "query_part_DHP")
-    return _join(*(project(x_BLD, w[name], 1) for name in names if name in w))
+    return _join(*(project_by(x_BLD, w, name) for name in names if name in w))
 
   def memory(self, w, x_BMD):
-    latent_BMC = project(x_BMD, w["latent_DC"], 1)
+    latent_BMC = project_by(x_BMD, w, "latent_DC")
     kept = {"latent": normalized(latent_BMC, w.get("latent_gain_C"), self.epsilon)}
-    return kept | ({"part": project(x_BMD, w["key_part_DP"], 1)} if self.part else {})
+    return kept | ({"part": project_by(x_BMD, w, "key_part_DP")} if self.part else {})
 
   def read(self, w, kept):
     names = "key_CHK", "value_CHE"
-    k_BMHK, v_BMHE = (project(kept["latent"], w[name], 1) for name in names)
+    k_BMHK, v_BMHE = (project_by(kept["latent"], w, name) for name in names)
     if self.part:
       shape = (*k_BMHK.shape[:-1], self.part)
       part_BMHP = jnp.broadcast_to(kept["part"][:, :, None], shape)
@@ -182,7 +182,7 @@ def latent_of_queries(
   x_BLD     input of attention
   epsilon   added to mean squares by the norm
   """
-  down_BLQ = project(x_BLD, w["query_down_DQ"], 1)
+  down_BLQ = project_by(x_BLD, w, "query_down_DQ")
   return normalized(down_BLQ, w.get("query_gain_Q"), epsilon)
 
 

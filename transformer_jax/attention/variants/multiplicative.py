@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from transformer_jax.attention.variants.base import Variant, attentions
 from transformer_jax.attention.variants.unparameterised import Slices
-from transformer_jax.matmul import project
+from transformer_jax.matmul import project_by
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +53,7 @@ class States(Slices):
   def out(self, w, o_BLHE, x_BLD):
     if not self.project:
       return super().out(w, o_BLHE, x_BLD)
-    return jnp.tanh(super().out(w, o_BLHE, x_BLD) + project(x_BLD, w["state_DD"], 1))
+    return jnp.tanh(super().out(w, o_BLHE, x_BLD) + project_by(x_BLD, w, "state_DD"))
 
 
 @attentions.register("multiplicative")

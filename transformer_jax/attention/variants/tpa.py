@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from transformer_jax.attention.projections import Arrays, Projections, Weights
 from transformer_jax.attention.variants.base import Variant, attentions
 from transformer_jax.axes import check_whole
-from transformer_jax.matmul import project
+from transformer_jax.matmul import project_by
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +38,7 @@ class TensorProducts(Projections):
 
   def query(self, w, x_BLD):
     if not self.queries:
-      return project(x_BLD, w["query_DHK"], 1)
+      return project_by(x_BLD, w, "query_DHK")
     return product(self.factors(w, "query", x_BLD), "query")
 
   def memory(self, w, x_BMD):
@@ -50,8 +50,8 @@ class TensorProducts(Projections):
   def factors(self, w: Arrays, name: str, x_BLD: jax.Array) -> Arrays:
     """Returns the factors of queries, keys or values by name."""
     return {
-      key.rpartition("_")[0]: project(x_BLD, weight, 1)
-      for key, weight in w.items()
+      key.rpartition("_")[0]: project_by(x_BLD, w, key)
+      for key in w
       if key.startswith((f"{name}_heads", f"{name}_features"))
     }
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from transformer_jax.attention.variants.base import Variant, attentions
 from transformer_jax.devices import gather_width
-from transformer_jax.matmul import project
+from transformer_jax.matmul import project_by
 
 
 @attentions.register("value_embedding")
@@ -65,7 +65,7 @@ class ValueEmbedding(Variant):
     table = gather_width(own["value_table"])
     added_BLGE = table[carry.arrays["token_BL"]].astype(kept["value"].dtype)
     if self.gated:
-      score_BLG = project(x_BLD, own["value_gate"], 1).astype(jnp.float32)
+      score_BLG = project_by(x_BLD, own, "value_gate").astype(jnp.float32)
       gate_BLG1 = 2 * jax.nn.sigmoid(score_BLG)[..., None]
       added_BLGE = gate_BLG1.astype(added_BLGE.dtype) * added_BLGE
     return kept | {"value": kept["value"] + added_BLGE}, carry

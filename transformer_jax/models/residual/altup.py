@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from transformer_jax.axes import whole
 from transformer_jax.forwarding import computed
-from transformer_jax.matmul import project
+from transformer_jax.matmul import project_by
 from transformer_jax.models.residual.base import EMBEDDING, Placement, placements
 from transformer_jax.models.residual.norm_placements import PreNorm
 from transformer_jax.spec import SpecError
@@ -110,7 +110,7 @@ class AltUp(Placement):
 
   def open(self, params, x_BLD):
     others = [
-      like(project(x_BLD, params[f"into_{n}_DD"], 1), x_BLD)
+      like(project_by(x_BLD, params, f"into_{n}_DD"), x_BLD)
       for n in range(1, self.streams)
     ]
     return jnp.stack([x_BLD, *others], axis=2)
@@ -118,7 +118,7 @@ class AltUp(Placement):
   def close(self, params, x_BLND):
     first_BLD = x_BLND[:, :, 0]
     others = [
-      like(project(x_BLND[:, :, n], params[f"out_of_{n}_DD"], 1), first_BLD)
+      like(project_by(x_BLND[:, :, n], params, f"out_of_{n}_DD"), first_BLD)
       for n in range(1, self.streams)
     ]
     return sum(others, first_BLD) / self.streams
@@ -128,7 +128,7 @@ class AltUp(Placement):
 
     def route(x_BLD):
       read_BLD = router_norm(x_BLD) / x_BLD.shape[-1]
-      return jnp.tanh(project(read_BLD, params["router_DR"], 1).astype(jnp.float32))
+      return jnp.tanh(project_by(read_BLD, params, "router_DR").astype(jnp.float32))
 
     dtype, wide_BLND = x_BLND.dtype, x_BLND.astype(jnp.float32)
     predict_BLSN = self.weigh(route(x_BLND[:, :, self.active]), params["predict_RSN"])

@@ -9,7 +9,7 @@ import dataclasses
 import jax
 
 from transformer_jax.axes import whole
-from transformer_jax.matmul import project
+from transformer_jax.matmul import project_by
 from transformer_jax.models.residual.base import EMBEDDING, Placement, placements
 from transformer_jax.spec import SpecError
 
@@ -62,6 +62,6 @@ class Laurel(Placement):
   def beside(self, norm, name, z_BLD, sum_BLD):
     """Returns the sum after the first sublayer, which read z_BLD."""
     params = norm.connection(name)
-    low_BLR = project(z_BLD, params["left_DR"], 1)
-    low_BLD = norm("laurel")(project(low_BLR, params["right_RD"], 1))
+    low_BLR = project_by(z_BLD, params, "left_DR")
+    low_BLD = norm("laurel")(project_by(low_BLR, params, "right_RD"))
     return (sum_BLD + (z_BLD + low_BLD)) * 2**-0.5

@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from transformer_jax.matmul import project
+from transformer_jax.matmul import project_by
 from transformer_jax.models.residual.base import Placement, placements
 from transformer_jax.spec import SpecError
 
@@ -85,7 +85,7 @@ class Highway(Placement):
   def __call__(self, norm, x_BLD, parts):
     for name, part in parts.items():
       gate = norm.connection(name)
-      score_BLD = project(x_BLD, gate["gate_DD"], 1).astype(jnp.float32)
+      score_BLD = project_by(x_BLD, gate, "gate_DD").astype(jnp.float32)
       gate_BLD = jax.nn.sigmoid(score_BLD + gate["gate_shift_D"]).astype(x_BLD.dtype)
       x_BLD = (1 - gate_BLD) * x_BLD + gate_BLD * part(norm(name)(x_BLD))
     return x_BLD

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from transformer_jax.data.base import Batch, Task
+from transformer_jax.matmul import whole_along_width
 from transformer_jax.spec import Registry, SpecError
 
 
@@ -92,7 +93,7 @@ class RegressionObjective(Objective):
     return self.points(self._split(outputs_BLV))
 
   def sums(self, x_BLD, output_VD, batch, smoothing, n):
-    reads_DV = output_VD.T.astype(x_BLD.dtype)
+    reads_DV = whole_along_width(output_VD.T, "DV", x_BLD.dtype)
     outputs_BLV = jnp.matmul(x_BLD, reads_DV, preferred_element_type=jnp.float32)
     found = self.losses(outputs_BLV, batch.target_BL, batch.weight_BL)
     loss, error = (jnp.sum(x_BL * batch.weight_BL) for x_BL in found)
