@@ -140,7 +140,8 @@ def everywhere(flag: jax.Array) -> jax.Array:
   return flag
 
 
-everywhere.def_vmap(lambda size, batched, flag: (jnp.all(flag), False))
+# A batch of batches is one, too.
+everywhere.def_vmap(lambda size, batched, flag: (everywhere(jnp.all(flag)), False))
 
 
 @jax.custom_vjp

@@ -158,8 +158,9 @@ def _one_by_one(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 
 # Scores in a tile: its arrays fit the cache of one CPU core. The second number is for
-# biases that are computed in each tile: work that all heads share, as a network of
-# distances, is done once only if all heads are in the tile.
+# hooks that compute in each tile: work that all heads share, as a network of distances,
+# is done once only if all heads are in the tile. Of masked pairs tiles that are less
+# tall hold fewer, each of which costs more there than products.
 ENTRIES, HOOKED = 2**15, 2**17
 WIDE = 512  # queries and keys in a tile of an accelerator, for all texts and heads
 
@@ -178,7 +179,7 @@ def choose(
   L, M     number of queries and of keys
   H, G     number of query heads and of key heads
   block    queries and keys in a tile; 0: chosen here
-  hooked   whether a bias is computed in each tile
+  hooked   whether a hook computes biases or scores in each tile
   at_once  whether all texts and heads are computed at once: a tile has all heads
 
   256 queries by 128 keys of one head were the fastest of 14 shapes, or within 5% of it,

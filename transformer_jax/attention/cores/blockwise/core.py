@@ -61,7 +61,8 @@ class Blockwise(Core):
     fixed = isinstance(scale, int | float)  # or an array, which may be learned
     encoding = position.encoding
     score = encoding.overrides("score")
-    hooked = not (score or encoding.relative or encoding.bias is None)
+    hooked = score or not (encoding.relative or encoding.bias is None)
+    hooked |= variant.variant.overrides("dot")
     at_once = platform() != "cpu" if self.at_once is None else self.at_once
     cut = blocks.choose(L, M, H, G, self.block, hooked, at_once)
     q_at, k_at = cut.queries.pad_at(q_at), cut.keys.pad_at(k_at)
