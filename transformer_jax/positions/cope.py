@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from transformer_jax.positions.base import PositionalEncoding, positions
+from transformer_jax.positions.shared.text_by_text import text_by_text
 
 
 @positions.register("cope")
@@ -53,12 +54,58 @@ class CoPE(PositionalEncoding):
     gate_HLM = jnp.where(tile.mask_LM, jax.nn.sigmoid(s_HLM), 0.0)
     count_HLM = jax.lax.cumsum(gate_HLM, axis=2, reverse=True)
     count_HLM = jnp.minimum(count_HLM, self.max_positions - 1)
-    below_HLM, above_HLM = jnp.floor(count_HLM), jnp.ceil(count_HLM)
     # Matches first: no array of [L, M, K] is ever made.
     match_HLN = tile.q_LK.astype(jnp.float32) @ params["table_NK"].T
+    return s_HLM + interpolated(match_HLN, count_HLM)
 
-    def find(n_HLM):
-      return jnp.take_along_axis(match_HLN, n_HLM.astype(jnp.int32), axis=2)
 
-    share_HLM = count_HLM - below_HLM
-    return s_HLM + share_HLM * find(above_HLM) + (1 - share_HLM) * find(below_HLM)
+@jax.custom_vjp
+def interpolated(match_HLN: jax.Array, count_HLM: jax.Array) -> jax.Array:
+  """Returns the matches of counts from 0 to N - 1, linear between whole numbers.
+
+  The gradient of matches is a sum over counts, by the whole number below each. At whole
+  numbers that of counts is zero.
+  """
+  return text_by_text(_between)(match_HLN, count_HLM)
+
+
+def _between(match_HLN, count_HLM):
+  place_HLM, share_HLM = _below(match_HLN, count_HLM)
+  return match_HLN.ravel()[place_HLM] + share_HLM * _steps(match_HLN)[place_HLM]
+
+
+def _save(*given):
+  return interpolated(*given), given
+
+
+def _pull(given, d_HLM):
+  return text_by_text(_backward)(*given, d_HLM)
+
+
+def _backward(match_HLN, count_HLM, d_HLM):
+  place_HLM, share_HLM = _below(match_HLN, count_HLM)
+  step_HLM = jnp.where(share_HLM > 0, _steps(match_HLN)[place_HLM], 0.0)
+  none_n, at = jnp.zeros(match_HLN.size), place_HLM.ravel()
+
+  def summed(x_HLM):
+    return none_n.at[at].add(x_HLM.ravel()).reshape(match_HLN.shape)
+
+  above_HLN = summed(d_HLM * share_HLM)
+  to_next_HLN = jnp.pad(above_HLN, ((0, 0), (0, 0), (1, 0)))[..., :-1]
+  return summed(d_HLM) - above_HLN + to_next_HLN, d_HLM * step_HLM
+
+
+interpolated.defvjp(_save, _pull)
+
+
+def _below(match_HLN, count_HLM):
+  """Returns places of the whole numbers below, in all matches, and what is above."""
+  H, L, N = match_HLN.shape
+  below_HLM = jnp.floor(count_HLM)
+  row_HL1 = jnp.arange(H * L, dtype=jnp.int32).reshape(H, L, 1)
+  return row_HL1 * N + below_HLM.astype(jnp.int32), count_HLM - below_HLM
+
+
+def _steps(match_HLN):
+  """Returns what is added from each match to the next one; zero after the last."""
+  return jnp.diff(match_HLN, append=match_HLN[..., -1:]).ravel()

@@ -1,17 +1,16 @@
 """Data-adaptive positional encoding. Zheng et al., 2024. https://arxiv.org/abs/2405.14722"""
 
 import dataclasses
-import math
 
 import jax
 import jax.numpy as jnp
-from jax.custom_batching import sequential_vmap
 
-from transformer_jax.devices import free_axes, platform
+from transformer_jax.devices import platform
 from transformer_jax.initializers import fan_in_uniform
 from transformer_jax.positions.base import PositionalEncoding, positions
 from transformer_jax.positions.bound import Bound
 from transformer_jax.positions.kerple_log import KerpleLog
+from transformer_jax.positions.shared.text_by_text import text_by_text
 from transformer_jax.positions.shared.wrapper import Wrapper
 from transformer_jax.spec import SpecError
 
@@ -126,7 +125,7 @@ def along_keys(weight_WCN, x_CLM):
 @jax.custom_vjp
 def _by_rows(params, s_HLM, bias_HLM, any_LM):
   """Returns `network` of all rows; a CPU computes some of them after another."""
-  return _one_by_one(_forward)(params, s_HLM, bias_HLM, any_LM)
+  return text_by_text(_forward)(params, s_HLM, bias_HLM, any_LM)
 
 
 def _save(*given):
@@ -134,19 +133,10 @@ def _save(*given):
 
 
 def _pull(given, d_HLM):
-  return *_one_by_one(_backward)(*given, d_HLM), None
+  return *text_by_text(_backward)(*given, d_HLM), None
 
 
 _by_rows.defvjp(_save, _pull)
-
-
-def _one_by_one(function):
-  """Returns the function, which `vmap` calls for one text after another on one CPU.
-
-  Devices that share the texts would each compute all of them.
-  """
-  alone = math.prod(free_axes().values()) == 1
-  return sequential_vmap(function) if alone and platform() == "cpu" else function
 
 
 def _forward(params, *rows):
