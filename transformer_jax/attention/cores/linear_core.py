@@ -5,6 +5,7 @@ https://arxiv.org/abs/2202.10447
 """
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +13,7 @@ import jax.numpy as jnp
 from transformer_jax.attention.cores.base import Core, cores, repeat_heads
 from transformer_jax.attention.variants.bound_variant import PLAIN
 from transformer_jax.attention.variants.kernelized import divide
+from transformer_jax.positions.shared.relative import everywhere
 
 
 @cores.register("linear")
@@ -43,20 +45,12 @@ class LinearCore(Core):
   def attend(self, q_BLHK, k_BMGK, v_BMGE, context):
     H = q_BLHK.shape[2]
     k_BMHK, v_BMHE = repeat_heads(k_BMGK, H), repeat_heads(v_BMGE, H)
-    which_BT, segment_BT, key_BT = _line_up(context.q_at, context.k_at, self.block)
-    M, L = k_BMHK.shape[1], q_BLHK.shape[1]
-    line = (
-      *(_take(x, which_BT) for x in (k_BMHK, v_BMHE)),
-      _take(q_BLHK, which_BT - M),
-      segment_BT,
-      key_BT,
-    )
-    out_nBTHE = _walk(
-      context.variant, context.scale, [_cut(x, self.block) for x in line]
-    )
-    out_BTHE = jnp.concatenate(out_nBTHE, axis=1)
-    place_BT = jnp.argsort(which_BT, axis=1)
-    return _take(out_BTHE, place_BT[:, M : M + L]).astype(v_BMHE.dtype)
+    given = self.block, context, q_BLHK, k_BMHK, v_BMHE
+    if q_BLHK.shape[1] != k_BMHK.shape[1]:
+      return _apart(*given)
+    # Twice as fast, since an entry of the sequence is a key and a query.
+    causal = everywhere(_each_its_own(context.q_at, context.k_at))
+    return jax.lax.cond(causal, lambda: _together(*given), lambda: _apart(*given))
 
   def refusal(self, encoding, variant=PLAIN.variant, dropout=False):
     if not variant.overrides("features"):
@@ -77,15 +71,31 @@ class LinearCore(Core):
     return variant.refusal(encoding)
 
 
-def _line_up(q_at, k_at, block):
-  """Returns (which_BT, segment_BT, key_BT) of the sorted sequence of keys and queries.
+def _each_its_own(q_at, k_at):
+  """Returns whether each query is a key's token and attends to the tokens up to it."""
+  pairs = (
+    (q_at.segment_BL, k_at.segment_BL),
+    (q_at.order_BL, k_at.order_BL),
+    (q_at.horizon_BL, k_at.order_BL),
+  )
+  return functools.reduce(jnp.logical_and, (jnp.all(a == b) for a, b in pairs))
 
-  which_BT     index of a key (0 ... M - 1) or of a query (M ...)
-  segment_BT   its segment
-  key_BT       True for keys that are tokens
 
-  The end is padded with entries that are neither, to whole blocks.
-  """
+def _together(block, context, q_BLHK, k_BMHK, v_BMHE):
+  """Returns outputs where each entry of the sequence is a key and its query."""
+  at = context.k_at
+  fields = jnp.broadcast_arrays(at.segment_BL, at.order_BL, at.real_BL)
+  which_BT, segment_BT, key_BT = _line_up(*fields, block)
+  line = *(_take(x, which_BT) for x in (k_BMHK, v_BMHE, q_BLHK)), segment_BT, key_BT
+  return _found(
+    block, context, line, jnp.argsort(which_BT, axis=1)[:, : q_BLHK.shape[1]]
+  )
+
+
+def _apart(block, context, q_BLHK, k_BMHK, v_BMHE):
+  """Returns outputs where each entry of the sequence is a key or a query."""
+  q_at, k_at = context.q_at, context.k_at
+  M, L = k_BMHK.shape[1], q_BLHK.shape[1]
   pairs = [
     (k_at.segment_BL, q_at.segment_BL),
     (k_at.order_BL, q_at.horizon_BL),
@@ -97,7 +107,35 @@ def _line_up(q_at, k_at, block):
     wide = [jnp.broadcast_to(x, (B, x.shape[1])) for x in pair]
     return jnp.concatenate(wide, axis=1)
 
-  segment_BT, when_BT, key_BT = map(join, pairs)
+  which_BT, segment_BT, key_BT = _line_up(*map(join, pairs), block)
+  line = (
+    *(_take(x, which_BT) for x in (k_BMHK, v_BMHE)),
+    _take(q_BLHK, which_BT - M),
+    segment_BT,
+    key_BT,
+  )
+  return _found(block, context, line, jnp.argsort(which_BT, axis=1)[:, M : M + L])
+
+
+def _found(block, context, line, place_BL):
+  """Returns outputs o_BLHE: those of the sequence at some places.
+
+  line   keys, values, queries, segments and whether there is a key
+  """
+  out_nBTHE = _walk(context.variant, context.scale, [_cut(x, block) for x in line])
+  out_BTHE = jnp.concatenate(out_nBTHE, axis=1)
+  return _take(out_BTHE, place_BL).astype(line[1].dtype)
+
+
+def _line_up(segment_BT, when_BT, key_BT, block):
+  """Returns (which_BT, segment_BT, key_BT), sorted by segment, then by `when`.
+
+  which_BT     indices before they were sorted
+  segment_BT   segments
+  key_BT       True for keys that are tokens
+
+  The end is padded with entries that are neither keys nor queries, to whole blocks.
+  """
   which_BT = jnp.broadcast_to(jnp.arange(segment_BT.shape[1]), segment_BT.shape)
   # XLA would sort constants while it compiles, which takes seconds.
   segment_BT, when_BT = jax.lax.optimization_barrier((segment_BT, when_BT))
