@@ -4,6 +4,7 @@ https://arxiv.org/abs/2406.10322
 """
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
@@ -72,8 +73,10 @@ class LieRE(PositionalEncoding):
     }
 
   def transform_qk(self, params, q_BLHK, k_BMHK, q_at, k_at):
-    q_BLHK = self._rotated(q_BLHK, self.rotations(params, q_at))
-    return q_BLHK, self._rotated(k_BMHK, self.rotations(params, k_at))
+    of_queries = self.rotations(params, q_at)
+    same = all(q_at.data[name] is k_at.data[name] for name in self.ids)
+    of_keys = of_queries if same else self.rotations(params, k_at)
+    return self._rotated(q_BLHK, of_queries), self._rotated(k_BMHK, of_keys)
 
   def rotations(self, params: dict[str, jax.Array], at) -> jax.Array:
     """Returns the rotation of each token and block, [B, L, heads or 1, N, g, g]."""
@@ -109,10 +112,13 @@ def exponential(a: jax.Array) -> jax.Array:
   norm = jnp.max(jnp.sum(jnp.abs(jax.lax.stop_gradient(a)), axis=-1), axis=-1)
   n = jnp.ceil(jnp.log2(jnp.maximum(norm, 1.0)))[..., None, None]
   n = jnp.minimum(n, SQUARINGS)
-  identity = jnp.eye(a.shape[-1], dtype=a.dtype)
-  total, a = identity, a * 2.0**-n
-  for term in range(TERMS, 0, -1):
-    total = identity + jnp.matmul(a, total) / term
+  a *= 2.0**-n
+  square = jnp.matmul(a, a)
+  powers, cube = (jnp.eye(a.shape[-1], dtype=a.dtype), a, square), jnp.matmul(a, square)
+  total = cube / math.factorial(TERMS)
+  for first in range(TERMS - 3, -1, -3):  # three terms, then a product by the cube
+    total = jnp.matmul(total, cube) if first < TERMS - 3 else total
+    total += sum(x / math.factorial(first + i) for i, x in enumerate(powers))
   for done in range(SQUARINGS):
     total = jnp.where(done < n, jnp.matmul(total, total), total)
   return total
