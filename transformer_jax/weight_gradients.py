@@ -4,7 +4,6 @@ Asked for a part of a sum, the compiler divides the product before it; asked for
 whole first, it sums by an all-reduce, which sends twice as much.
 """
 
-import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -17,8 +16,8 @@ from transformer_jax.mesh_shape import MATRIX_RULES, ROWS, RULES, SEED, SEQUENCE
 
 FSDP = MATRIX_RULES["D"]
 ONE_RING = 8  # devices over which TPUs sum by one reduce-scatter; over more, all-reduce
-Sums = Callable[[jax.Array], jax.Array]  # over devices
-Product = Callable[[jax.Array, jax.Array, Sums], jax.Array]
+SumOverDevices = Callable[[jax.Array], jax.Array]  # over devices
+Product = Callable[[jax.Array, jax.Array, SumOverDevices], jax.Array]
 
 
 def sum_into_parts(
@@ -48,8 +47,9 @@ def sum_into_parts(
   ]
   d_w = [FSDP if n == end else axes for n, axes in enumerate(by_letter)]
   others = tuple(axis for axis in (*rows, *(text or ())) if axis != FSDP)
+  sums = _sums(devices, others, first=end == 0)
   run = jax.shard_map(
-    functools.partial(product, sums=_sums(devices, others, first=end == 0)),
+    lambda x, d_y: product(x, d_y, sums),
     in_specs=(
       PartitionSpec(*start, *by_letter[:inputs]),
       PartitionSpec(*start, *by_letter[inputs:]),
@@ -98,7 +98,7 @@ def on_parts_of_batch(
   return run(whole_VD, *tokens)
 
 
-def _sums(devices: int, others: tuple[str, ...], first: bool) -> Sums:
+def _sums(devices: int, others: tuple[str, ...], first: bool) -> SumOverDevices:
   """Returns the function that sums over `fsdp`, of which each gets a part, and others.
 
   first   parts are of the first axis; False: of the last

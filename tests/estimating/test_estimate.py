@@ -98,6 +98,17 @@ def test_arguments_are_parameters_and_moments_split_by_fsdp(slice_of_cpus):
   assert got[4] < got[1] / 3
 
 
+def test_a_step_waits_for_no_host_and_updates_its_state_in_place(slice_of_cpus):
+  """Of eight devices; of the results only metrics get memory of their own."""
+  more = {"mesh.fsdp": 2, "model.dtype": "bfloat16", "model.scan": True}
+  config = resolve(base.get_config(), SMALL | more | {"model.remat": "full"})
+  found = compiler.Compiler()(config, topology("v5e:2x4")).facts
+  assert found.host == found.float64 == ()
+  assert 0 < found.undonated < 100  # two metrics of four steps
+  vocabulary = tasks.build(config.task).vocabulary
+  assert 0 < found.logits <= 8 * 12 * vocabulary * 4
+
+
 def test_flops_are_those_of_the_model_s_matrices_and_attention():
   """Six for each weight and token, twelve L D for each layer; by hand."""
   D, F, L, layers, V = 128, 512, 64, 2, 256

@@ -116,3 +116,40 @@ def test_a_mixer_is_compiled_for_chips_that_split_a_text(tmp_path):
   found, _ = estimated(tmp_path, "--topology=v5e:2x2", *ONE, *words, *sizes)
   compiled = found["runs"][0]["compiled"]
   assert compiled["fits"] and compiled["sent_bytes_collective_permute"] > 0
+
+
+FACTS = """
+from experiments.configs import quickstart
+from experiments.setup.plan import Grid, Plan
+
+def get_config():
+  config = quickstart.get_config()
+  config.seeds = (0,)
+  config.task = "copy"
+  config.model.update(width=512, heads=4, feedforward=2048, layers=4, position="none")
+  config.model.update(dtype="bfloat16", scan=True, remat="full")
+  config.train.update(length=64, batch_size=64)
+  return config
+
+def sweep():
+  return Plan(
+    question="Which mesh?", runs=Grid({"mesh.fsdp": (1, 16)}), baseline="fsdp=1"
+  )
+"""
+
+
+@pytest.mark.slow  # 60 s: two steps
+@pytest.mark.parametrize("name", ["v5e:4x4", "v6e:4x4"])
+def test_a_split_step_has_the_products_of_a_whole_one(tmp_path, name):
+  """No product is divided by `fsdp`, whose parts would each add to the whole result."""
+  config = tmp_path / "meshes.py"
+  config.write_text(FACTS)
+  words = (f"--config={config}", f"--topology={name}", "--config.mesh.data=-1")
+  found, _ = estimated(tmp_path, *words)
+  whole, split = (run["compiled"]["facts"] for run in found["runs"])
+  assert split["products"] <= whole["products"] + 2
+  sent = {kind: each["sent"] for kind, each in split["overlap"].items()}
+  assert sent["reduce-scatter"] > 3 * sent.get("all-reduce", 0)
+  for each in (whole, split):
+    assert not each["host"] and not each["float64"]
+    assert each["undonated"] < 10_000 and each["float32"] == 0
