@@ -8,6 +8,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from transformer_jax.devices import platform
 from transformer_jax.positions.base import PositionalEncoding, positions
 from transformer_jax.positions.shared.decayed_products import decayed_products
 from transformer_jax.positions.shared.relative import READY
@@ -25,7 +26,7 @@ class Wall(PositionalEncoding):
 
   Each head has a gate for each of its features, as gated linear attention has; equal
   gates of a head's features would shrink its scores with distance. `dense` and kernels
-  compute arrays of L x M x K by that definition, other cores products of blocks.
+  compute arrays of L x M x K by that definition, tiles on a CPU products of blocks.
 
   memory   tokens after which a feature's gates start by leaving 1/e of it
 
@@ -78,7 +79,8 @@ class Wall(PositionalEncoding):
     return sums | {"place_BL": place_BL}
 
   def prepare(self, params, q_at, k_at):
-    return params | READY, q_at, k_at
+    # Many small products, for a CPU: kernels of accelerators compute the definition.
+    return params | READY if platform() == "cpu" else params, q_at, k_at
 
   def score(self, params, s_LM, tile):
     q_LK, k_MK = tile.q_LK.astype(jnp.float32), tile.k_MK.astype(jnp.float32)
