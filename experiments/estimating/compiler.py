@@ -138,6 +138,7 @@ def lower(config: ConfigDict, devices: list[Any]) -> Any:
 
   from experiments.runner.build import build
   from experiments.runner.training_text import without_data
+  from transformer_jax.compiler_options import of_training
   from transformer_jax.training import dispatch, sharding
 
   experiment = build(config)
@@ -149,7 +150,7 @@ def lower(config: ConfigDict, devices: list[Any]) -> Any:
   )
   count, seeds = experiment.budget.per_dispatch, len(experiment.seeds)
   lowered, together = dispatch.lower_steps(
-    experiment.trainer, seeds, arrays, mesh, count
+    experiment.trainer, seeds, arrays, mesh, count, options=of_training(mesh)
   )
   assert together == seeds, "a TPU trains all seeds by one program"
   return lowered

@@ -111,8 +111,12 @@ def compile_steps(
   abstract = abstract_state(trainer, len(seeds), mesh)
   where = jax.tree.map(lambda x: x.sharding, abstract)
   start = time.perf_counter()
-  lowered, together = lower_steps(trainer, len(seeds), arrays, mesh, count, by_pmap)
-  run = lowered.compile()
+  with jax.set_mesh(mesh):
+    together = seed_parts.together(len(seeds))
+  lower = functools.partial(lower_steps, trainer, len(seeds), arrays, mesh, count)
+  run = compiler_options.compiled(
+    lambda options: lower(by_pmap, options)[0], compiler_options.of_training(mesh)
+  )
   look = _compile_look(trainer, metrics, arrays, mesh, together, count)
   seconds = time.perf_counter() - start
   seed_S = jnp.array(seeds, jnp.uint32)
@@ -143,6 +147,7 @@ def lower_steps(
   mesh: Mesh,
   count: int,
   by_pmap: bool = False,
+  options: compiler_options.Options = None,
 ) -> tuple[Lowered, int]:
   """Returns the program of one dispatch, to be compiled, and the seeds that it trains.
 
@@ -151,6 +156,7 @@ def lower_steps(
 
   trainer, arrays, mesh, count, by_pmap   as in `compile_steps`
   seeds                                   number of seeds of the run
+  options                                 of the compiler; not those of pmap's programs
   """
   with jax.set_mesh(mesh):
     together = seed_parts.together(seeds)
@@ -169,7 +175,7 @@ def lower_steps(
       sharding.map_seeds(one_seed, (None, 0, 0)),
       donate_argnums=1,
       out_shardings=(where, where.step),
-      compiler_options=compiler_options.of_training(mesh),
+      compiler_options=options,
     )
     return steps.lower(arrays, state, windows), together
 
