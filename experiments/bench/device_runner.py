@@ -179,7 +179,7 @@ class DeviceBench:
         figures = runner.measured(group, sides)
       except WorkerError as error:  # while it was timed
         errors = {ALL: str(error)}
-        figures = _stamped(group.facts | {"errors": errors, "facts": {}})
+        figures = _stamped({**group.facts, "errors": errors, "facts": {}})
       self._put(section, group, figures)
 
   def _put(self, section, group, figures) -> None:
