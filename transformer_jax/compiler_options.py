@@ -7,7 +7,7 @@ import jax
 from jax.sharding import Mesh
 from jax.stages import Compiled, Lowered
 
-Options = dict[str, Any] | None
+CompilerOptions = dict[str, Any] | None
 UNKNOWN = "No such compile option"  # of a compiler older or newer than these options
 
 # TPUs with SparseCores, small processors beside the large one: these carry out
@@ -20,7 +20,7 @@ OFFLOAD = {
 }
 
 
-def of_training(mesh: Mesh) -> Options:
+def of_training(mesh: Mesh) -> CompilerOptions:
   """Returns the options for a mesh's devices, as `jax.jit` takes them; None: none.
 
   >>> import jax
@@ -30,7 +30,9 @@ def of_training(mesh: Mesh) -> Options:
   return OFFLOAD if mesh.size > 1 and kind in SPARSE_CORES else None
 
 
-def compiled(lower: Callable[[Options], Lowered], options: Options) -> Compiled:
+def compiled(
+  lower: Callable[[CompilerOptions], Lowered], options: CompilerOptions
+) -> Compiled:
   """Compiles a program with options, or without where the compiler does not know one.
 
   lower   lowers the program to be compiled with some options

@@ -147,7 +147,7 @@ def lower_steps(
   mesh: Mesh,
   count: int,
   by_pmap: bool = False,
-  options: compiler_options.Options = None,
+  options: compiler_options.CompilerOptions = None,
 ) -> tuple[Lowered, int]:
   """Returns the program of one dispatch, to be compiled, and the seeds that it trains.
 
