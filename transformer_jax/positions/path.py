@@ -131,9 +131,10 @@ def _by_blocks(tile):
   The last, [H, n, C, C + K], give from a query's products with a block's directions
   what is taken from its products with the keys, and from the query itself.
   """
-  M = tile.k_MK.shape[1]
+  M, K = tile.k_MK.shape[1:]
   C = BLOCK
-  while C * BLOCKS < M:
+  # Queries of K features are written once for each block: it has as many tokens.
+  while C * BLOCKS < M or C < min(K, M):
     C *= 2
 
   def cut(x):
