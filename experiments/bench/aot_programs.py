@@ -56,22 +56,22 @@ def refusal(case: Case) -> str | None:
 
 def traced(case: Case) -> Any:
   """Returns the traced gradient of attention, to be lowered for a TPU."""
-  place = _one_chip(case.chip)
+  mesh = _one_chip(case.chip)
+  place = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
   shape = functools.partial(jax.ShapeDtypeStruct, sharding=place)
   if case.core == SPLASH:
     return _splash(case, shape)
-  with jax.set_mesh(place.mesh):  # what is traced asks it for the kind of device
+  with jax.set_mesh(mesh):  # what is traced asks it for the kind of device
     return _ours(case, shape)
 
 
-def _one_chip(chip: str) -> jax.sharding.NamedSharding:
-  """Returns the placement on one chip of a kind, which need not be there."""
+def _one_chip(chip: str) -> jax.sharding.Mesh:
+  """Returns a mesh of one chip of a kind, which need not be there."""
   from jax.experimental import topologies
 
   chips = topologies.get_topology_desc(TOPOLOGIES[chip], "tpu").devices
   auto = (jax.sharding.AxisType.Auto,)
-  mesh = jax.sharding.Mesh(np.array(chips[:1]), ("data",), axis_types=auto)
-  return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+  return jax.sharding.Mesh(np.array(chips[:1]), ("data",), axis_types=auto)
 
 
 def _ours(case: Case, shape: Any) -> Any:

@@ -121,7 +121,8 @@ def _fused(position, q, k, v, at):
 def _splash(position, q, k, v, at):
   """JAX's kernel for TPUs, which takes no bias."""
   q, k = position.transform_qk(q, k, at, at)
-  attend = causal_splash(*q.shape[1:3], interpret=jax.default_backend() != "tpu")
+  _, L, H, _ = q.shape
+  attend = causal_splash(L, H, interpret=jax.default_backend() != "tpu")
   return jnp.swapaxes(attend(*(jnp.swapaxes(x, 1, 2) for x in (q, k, v))), 1, 2)
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import jax
 
@@ -27,7 +28,7 @@ def causal_splash(
   )
 
   names = [field.name for field in dataclasses.fields(kernel.BlockSizes)]
-  sizes = {name: min(TILE, L) for name in names if name.startswith("block")}
+  sizes: dict[str, Any] = {n: min(TILE, L) for n in names if n.startswith("block")}
   attend = kernel.make_splash_mha(
     masks.MultiHeadMask([masks.CausalMask((L, L))] * H),
     head_shards=1,
