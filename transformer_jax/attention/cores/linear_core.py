@@ -84,8 +84,8 @@ def _each_its_own(q_at, k_at):
 def _together(block, context, q_BLHK, k_BMHK, v_BMHE):
   """Returns outputs where each entry of the sequence is a key and its query."""
   at = context.k_at
-  fields = jnp.broadcast_arrays(at.segment_BL, at.order_BL, at.real_BL)
-  which_BT, segment_BT, key_BT = _line_up(*fields, block)
+  wide = jnp.broadcast_arrays(at.segment_BL, at.order_BL, at.real_BL)
+  which_BT, segment_BT, key_BT = _line_up(block, *wide)
   line = *(_take(x, which_BT) for x in (k_BMHK, v_BMHE, q_BLHK)), segment_BT, key_BT
   return _found(
     block, context, line, jnp.argsort(which_BT, axis=1)[:, : q_BLHK.shape[1]]
@@ -107,7 +107,7 @@ def _apart(block, context, q_BLHK, k_BMHK, v_BMHE):
     wide = [jnp.broadcast_to(x, (B, x.shape[1])) for x in pair]
     return jnp.concatenate(wide, axis=1)
 
-  which_BT, segment_BT, key_BT = _line_up(*map(join, pairs), block)
+  which_BT, segment_BT, key_BT = _line_up(block, *map(join, pairs))
   line = (
     *(_take(x, which_BT) for x in (k_BMHK, v_BMHE)),
     _take(q_BLHK, which_BT - M),
@@ -127,7 +127,7 @@ def _found(block, context, line, place_BL):
   return _take(out_BTHE, place_BL).astype(line[1].dtype)
 
 
-def _line_up(segment_BT, when_BT, key_BT, block):
+def _line_up(block, segment_BT, when_BT, key_BT):
   """Returns (which_BT, segment_BT, key_BT), sorted by segment, then by `when`.
 
   which_BT     indices before they were sorted

@@ -17,9 +17,9 @@ def text_by_text(function: Callable[..., Any]) -> Callable[..., Any]:
 
   >>> import jax
   >>> import jax.numpy as jnp
-  >>> summed = text_by_text(jnp.sum)
-  >>> jax.vmap(summed)(jnp.ones((2, 3))).tolist()
-  [3.0, 3.0]
+  >>> doubled = text_by_text(lambda x_L: 2 * x_L)
+  >>> jax.vmap(doubled)(jnp.ones((2, 3))).tolist()
+  [[2.0, 2.0, 2.0], [2.0, 2.0, 2.0]]
   """
   alone = math.prod(free_axes().values()) == 1
   return sequential_vmap(function) if alone and platform() == "cpu" else function
