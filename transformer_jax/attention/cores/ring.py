@@ -157,7 +157,10 @@ def _join(learned, fixed):
 
 
 def _attend_block(scheme, queries, keys, count_BL):
-  """Returns o_BLHE of one block of keys, normalized, and its lse_BLH1.
+  """Returns o_BLHE of one block of keys, normalized, and its log-sum-exp.
+
+  A log-sum-exp is (highest score, the rest), each [B, L, H, 1]: as one number it would
+  round by more than the weights do.
 
   count_BL   number of keys of each query on all devices; None for a softmax
   """
@@ -170,7 +173,8 @@ def _attend_block(scheme, queries, keys, count_BL):
   s_BHLM = context.logits(s_BHLM, queries.q_BLHK, k_BMHK, mask_BLM)
   if variant.variant.overrides("pointwise"):
     w_BHLM = jnp.where(by_heads(mask_BLM), variant.pointwise(s_BHLM, count_BL), 0.0)
-    lse_BLH1 = jnp.zeros((*queries.q_BLHK.shape[:3], 1))
+    zero_BLH1 = jnp.zeros((*queries.q_BLHK.shape[:3], 1))
+    lse = zero_BLH1, zero_BLH1
   else:
     s_BHLM = jnp.where(by_heads(mask_BLM), s_BHLM, MASKED)
     max_BHL1 = jax.lax.stop_gradient(s_BHLM.max(-1, keepdims=True))
@@ -178,9 +182,20 @@ def _attend_block(scheme, queries, keys, count_BL):
     sum_BHL1 = w_BHLM.sum(-1, keepdims=True)
     none = sum_BHL1 == 0
     w_BHLM = w_BHLM / jnp.where(none, 1.0, sum_BHL1)
-    lse_BHL1 = max_BHL1 + jnp.log(jnp.where(none, 1.0, sum_BHL1))
-    lse_BLH1 = jnp.moveaxis(lse_BHL1, 1, 2)
-  return context.mix(w_BHLM, v_BMHE), lse_BLH1
+    rest_BHL1 = jnp.log(jnp.where(none, 1.0, sum_BHL1))
+    lse = jnp.moveaxis(max_BHL1, 1, 2), jnp.moveaxis(rest_BHL1, 1, 2)
+  return context.mix(w_BHLM, v_BMHE), lse
+
+
+def _minus(lse, other):
+  """Returns the difference of two log-sum-exps."""
+  return (lse[0] - other[0]) + (lse[1] - other[1])
+
+
+def _added(lse, other):
+  """Returns the log-sum-exp of two, over the keys of both."""
+  high = jnp.maximum(lse[0], other[0]), 0.0
+  return high[0], jnp.logaddexp(_minus(lse, high), _minus(other, high))
 
 
 def _pass_on(axis, n, tree):
@@ -212,7 +227,7 @@ def _key_counts(axis, n, scheme, queries, keys):
 
 
 def _forward(axis, n, scheme, queries, keys):
-  """Returns o_BLHE, lse_BLH1 over all keys, and count_BL of `_key_counts`."""
+  """Returns o_BLHE, its log-sum-exp over all keys, and count_BL of `_key_counts`."""
   count_BL = _key_counts(axis, n, scheme, queries, keys)
   pointwise, sink_logit_H = count_BL is not None, scheme.variant.sink_logit()
 
@@ -221,8 +236,8 @@ def _forward(axis, n, scheme, queries, keys):
     new_out, new_lse = _attend_block(scheme, queries, keys, count_BL)
     if pointwise:
       return (out + new_out, lse), None
-    total = jnp.logaddexp(lse, new_lse)
-    out = out * jnp.exp(lse - total) + new_out * jnp.exp(new_lse - total)
+    total = _added(lse, new_lse)
+    out = out * jnp.exp(_minus(lse, total)) + new_out * jnp.exp(_minus(new_lse, total))
     return (out, total), None
 
   def step(carry, _):
@@ -232,10 +247,8 @@ def _forward(axis, n, scheme, queries, keys):
 
   shape = queries.q_BLHK.shape[:3]
   out = jnp.zeros((*shape, keys.v_BMGE.shape[-1]))
-  lse = jnp.full((*shape, 1), MASKED)
-  lse = (
-    lse if sink_logit_H is None else jnp.broadcast_to(sink_logit_H[:, None], lse.shape)
-  )
+  start = MASKED if sink_logit_H is None else sink_logit_H[:, None]
+  lse = jnp.broadcast_to(start, (*shape, 1)), jnp.zeros((*shape, 1))
   ((out, lse), _), _ = jax.lax.scan(step, ((out, lse), keys), length=n)
   return out, lse, count_BL
 
@@ -267,11 +280,11 @@ def _ring_backward(axis, n, residuals, d_out):
 
     (block_out, block_lse), pull = jax.vjp(attend_block, scheme, queries, keys)
     if count_BL is None:
-      share = jnp.exp(block_lse - lse)
+      share = jnp.exp(_minus(block_lse, lse))
       d_lse = share * jnp.sum(d_out * (block_out - out), -1, keepdims=True)
-      gradients = pull((share * d_out, d_lse))
+      gradients = pull((share * d_out, (jnp.zeros_like(d_lse), d_lse)))
     else:
-      gradients = pull((d_out, jnp.zeros_like(block_lse)))
+      gradients = pull((d_out, jax.tree.map(jnp.zeros_like, block_lse)))
     *sums, d_keys = jax.tree.map(jnp.add, (*sums, d_keys), gradients)
     return tuple(sums), d_keys
 
@@ -299,7 +312,8 @@ def _sink_gradient(scheme, fixed, out, lse, d_out):
     sink_logit_H = _join(scheme, fixed).variant.sink_logit()
     if sink_logit_H is None:
       return jnp.zeros(())
-    share_BLH = jax.lax.stop_gradient(jnp.exp(sink_logit_H - lse[..., 0]))
+    sink = sink_logit_H[:, None], 0.0
+    share_BLH = jax.lax.stop_gradient(jnp.exp(_minus(sink, lse)[..., 0]))
     return -jnp.sum(sink_logit_H * share_BLH * jnp.sum(d_out * out, -1))
 
   return jax.grad(along_sinks)(scheme)
