@@ -9,8 +9,13 @@ import numpy as np
 import pytest
 from interpreted import interpreted
 
-from transformer_jax.attention import BoundVariant, attentions
+from transformer_jax.attention import (
+  BoundVariant,
+  attentions,
+  score_convolution,
+)
 from transformer_jax.attention.cores import cores
+from transformer_jax.attention.score_convolution import convolve_scores
 from transformer_jax.axes import Dims
 from transformer_jax.models.compatibility import form
 from transformer_jax.numpy_interpreter import evaluate
@@ -170,3 +175,23 @@ def test_bad_arguments_give_one_error(spec, says):
 def test_groups_of_heads_divide_the_heads():
   with pytest.raises(ValueError, match="groups of 3 heads, which do not divide 4"):
     attentions.build("mta(heads=3)").init(jax.random.key(0), DIMS)
+
+
+@pytest.mark.parametrize("segments", SEGMENTS.values(), ids=SEGMENTS)
+def test_the_form_of_accelerators_is_that_of_cpus(segments, monkeypatch):
+  random, at = np.random.default_rng(0), jax.jit(coords.packed)(np.array([segments]))
+  mask_LM = np.array(at.segment_BL[0][:, None] == at.segment_BL[0])
+  s_BHLM = random.normal(size=(1, 4, *mask_LM.shape)) * mask_LM
+  kernel_HQN, d_BHLM = random.normal(size=(4, 3, 5)), random.normal(size=s_BHLM.shape)
+
+  def both_passes(*arrays):
+    convolve = functools.partial(convolve_scores, q_at=at, k_at=at)
+    out, pull = jax.vjp(convolve, *arrays[:2])
+    return out, pull(arrays[2])
+
+  arrays = [x.astype(np.float32) for x in (s_BHLM, kernel_HQN, d_BHLM * mask_LM)]
+  want = jax.jit(lambda *x: both_passes(*x))(*arrays)
+  monkeypatch.setattr(score_convolution, "platform", lambda: "tpu")
+  got = jax.jit(lambda *x: both_passes(*x))(*arrays)
+  close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5)
+  jax.tree.map(close, got, want)

@@ -370,8 +370,8 @@ def test_programs_for_an_h100_make_a_table():
   lines = aot_gpu.lines(results).splitlines()[2:]
   assert lines[0].startswith("| `cope` | refused: cope looks at whole rows")
   assert lines[1:] == [
-    "| `deberta` | failed: RESOURCE_EXHAUSTED: Shared memory |  |",
-    "| `t5` | 1.0 | 10 |",
+    "| `deberta` | failed: RESOURCE_EXHAUSTED: Shared memory |  |  |",
+    "| `t5` | 1.0 | 10 |  |",
   ]
 
 
