@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import types
 
 import jax
 import jax.numpy as jnp
@@ -186,6 +187,34 @@ def cache(tmp_path):
   jax.config.update("jax_compilation_cache_dir", str(tmp_path))
   yield tmp_path / outcomes.FOLDER
   jax.config.update("jax_compilation_cache_dir", None)
+
+
+@pytest.mark.parametrize(("ratio", "reason"), [(3.0, None), (9.0, "takes 9.0 times")])
+def test_a_slow_kernel_is_not_used_although_it_is_right(ratio, reason, monkeypatch):
+  def seconds(self):
+    return ratio if "Faulty" in self.of else 1.0
+
+  def noted(self, core, *args):
+    self.of = type(core).__name__
+    begin(self, core, *args)
+
+  begin = trial.BothPasses.__init__
+  monkeypatch.setattr(trial.BothPasses, "__init__", noted)
+  monkeypatch.setattr(trial.BothPasses, "seconds", seconds)
+  device = types.SimpleNamespace(platform="tpu")
+  scheme = scheme_of(Faulty(), *call())
+  arrays = trial.check_inputs.make(scheme)
+  sides = [trial.BothPasses(c, scheme, arrays) for c in (Faulty(), Dense())]
+  said = trial._too_slow(*sides, device)
+  assert said is None if reason is None else reason in said
+  cpu = types.SimpleNamespace(platform="cpu")
+  assert trial._too_slow(*sides, cpu) is None  # interpreted
+
+
+def test_both_passes_are_timed_and_are_those_that_are_compared():
+  scheme = scheme_of(Dense(), *call())
+  passes = trial.BothPasses(Dense(), scheme, trial.check_inputs.make(scheme))
+  assert [*passes.numbers()][0] == "output, causal texts" and passes.seconds() > 0
 
 
 def test_outcomes_are_kept_beside_the_compiled_programs(faulty, cache, monkeypatch):

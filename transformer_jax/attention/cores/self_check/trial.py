@@ -1,6 +1,7 @@
-"""One check: a core against `dense` on the same device, values and all gradients."""
+"""One check: a core against `dense` on the same device: values, gradients and time."""
 
 import functools
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -15,6 +16,9 @@ from transformer_jax.attention.cores.self_check.deviations import ArraysByName, 
 from transformer_jax.attention.cores.self_check.scheme import CallScheme
 
 WITHOUT = {"g", "scale_H"}  # have no gradient, unless the scale is an array
+# Times of `dense` that a kernel may take on the small inputs of a check. What stands
+# far above them, as a hook that multiplies a whole table in each tile, stays there.
+SLOW, CALLS = 4.0, 5
 
 
 def trial(scheme: CallScheme, device: jax.Device) -> str | None:
@@ -37,16 +41,30 @@ def _trial(scheme: CallScheme, device: jax.Device) -> str | None:
   with jax.default_device(device), jax.set_mesh(Mesh(np.array([device]), ("data",))):
     try:
       arrays = check_inputs.make(scheme)
-      usual = run(cores.build("dense"), scheme, arrays)
+      dense = BothPasses(cores.build("dense"), scheme, arrays)
+      usual = dense.numbers()
       wide = exact(cores.build("dense"), scheme, arrays)
     except Exception as error:  # what a part of a user's own may raise
       return f"could not be checked: {words(error)}"
     try:
-      found = run(scheme.core, scheme, arrays)
-      reason = fault(found, usual, wide, scheme.dtypes[2])
-      return reason or _fault_of_parameters(scheme, arrays, wide)
+      core = BothPasses(scheme.core, scheme, arrays)
+      reason = fault(core.numbers(), usual, wide, scheme.dtypes[2])
+      reason = reason or _fault_of_parameters(scheme, arrays, wide)
+      return reason or _too_slow(core, dense, device)
     except Exception as error:  # the compiler's own kinds of errors are not public
       return f"did not compile: {words(error)}"
+
+
+def _too_slow(
+  core: "BothPasses", dense: "BothPasses", device: jax.Device
+) -> str | None:
+  """Returns how slow a core is beside `dense`, or None if it is not."""
+  if device.platform == "cpu":
+    return None  # an interpreted kernel, whose time says nothing
+  seconds, usual = core.seconds(), dense.seconds()
+  if seconds <= SLOW * usual:
+    return None
+  return f"takes {seconds / usual:.1f} times as long as dense with few tokens"
 
 
 def _fault_of_parameters(
@@ -89,23 +107,53 @@ def _wide(arrays: Any) -> Any:
 
 def run(core: Core, scheme: CallScheme, arrays: Any) -> ArraysByName:
   """Returns {name: the output, or the gradient of an array}, for each kind of texts."""
-  unused = WITHOUT - ({"scale_H"} if scheme.scale is None else set())
-  floats, rest = split({n: x for n, x in arrays.items() if n not in unused})
-  rest |= {"g": arrays["g"]}
+  return BothPasses(core, scheme, arrays).numbers()
 
-  def total(floats: dict[str, Any], rest: dict[str, Any], at: Any) -> Any:
-    whole = joined(floats | rest)
-    context = check_inputs.context_of(scheme, whole, at)
-    out = core.attend(whole["q"], whole["k"], whole["v"], context)
-    return jnp.sum(out.astype(jnp.float32) * whole["g"].astype(jnp.float32)), out
 
-  gradient = jax.jit(jax.value_and_grad(total, has_aux=True))
-  found = {}
-  for kind, at in check_inputs.texts(scheme).items():
-    (_, out), gradients = gradient(floats, rest, at)
-    found[f"output, {kind}"] = out
-    found |= {f"gradient of {n}, {kind}": x for n, x in gradients.items()}
-  return {name: np.asarray(x).astype(np.float32) for name, x in found.items()}
+class BothPasses:
+  """Forward and backward pass of a core, compiled once.
+
+  core     what is computed
+  scheme   of the check
+  arrays   its inputs, of `check_inputs.make`
+
+  >>> [name for name in vars(BothPasses) if not name.startswith("_")]
+  ['numbers', 'seconds']
+  """
+
+  def __init__(self, core: Core, scheme: CallScheme, arrays: Any):
+    unused = WITHOUT - ({"scale_H"} if scheme.scale is None else set())
+    floats, rest = split({n: x for n, x in arrays.items() if n not in unused})
+    self._given = floats, rest | {"g": arrays["g"]}
+    self._texts = check_inputs.texts(scheme)
+
+    def total(floats: dict[str, Any], rest: dict[str, Any], at: Any) -> Any:
+      whole = joined(floats | rest)
+      context = check_inputs.context_of(scheme, whole, at)
+      out = core.attend(whole["q"], whole["k"], whole["v"], context)
+      return jnp.sum(out.astype(jnp.float32) * whole["g"].astype(jnp.float32)), out
+
+    self._gradient = jax.jit(jax.value_and_grad(total, has_aux=True))
+
+  def numbers(self) -> ArraysByName:
+    """Returns {name: the output, or the gradient of an array}, by kind of texts."""
+    found = {}
+    for kind, at in self._texts.items():
+      (_, out), gradients = self._gradient(*self._given, at)
+      found[f"output, {kind}"] = out
+      found |= {f"gradient of {n}, {kind}": x for n, x in gradients.items()}
+    return {name: np.asarray(x).astype(np.float32) for name, x in found.items()}
+
+  def seconds(self) -> float:
+    """Returns the least seconds of some calls on causal texts."""
+    given = jax.device_put((*self._given, next(iter(self._texts.values()))))
+    jax.block_until_ready(self._gradient(*given))
+    times = []
+    for _ in range(CALLS):
+      start = time.perf_counter()
+      jax.block_until_ready(self._gradient(*given))
+      times.append(time.perf_counter() - start)
+    return min(times)
 
 
 def split(arrays: Any) -> tuple[dict[str, Any], dict[str, Any]]:
