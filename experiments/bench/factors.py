@@ -8,7 +8,7 @@ from experiments.catalogue.step_times import PLAIN
 from transformer_jax.attention import attentions
 from transformer_jax.positions import positions
 
-# Two layers on texts of 256 tokens, one CPU device: the attention is half of a plain step.
+# Two layers on texts of 256 tokens, one device: attention is half of a plain step.
 SIZES = {"B": 4, "L": 256, "V": 512, "D": 128, "H": 4, "N": 2}
 AT_ONCE = 8  # options in a group, beside a plain step
 
