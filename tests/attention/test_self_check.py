@@ -189,6 +189,18 @@ def cache(tmp_path):
   jax.config.update("jax_compilation_cache_dir", None)
 
 
+def test_smaller_tiles_follow_where_large_ones_fail_and_only_there(faulty, monkeypatch):
+  small = "pallas_tpu(block=128)"
+  monkeypatch.setattr(auto, "KERNELS", {"cpu": ("pallas_tpu", small)})
+  given = call()
+  asked = given[3].position.encoding, given[3].variant.variant, False, L
+  faulty("memory")
+  core, refused = auto.choose(*asked, call=given)
+  assert core.block == 128 and "RESOURCE_EXHAUSTED" in refused["pallas_tpu"]
+  whole = positions.build("cope"), given[3].variant.variant, False, L
+  assert small not in auto.choose(*whole)[1]
+
+
 @pytest.mark.parametrize(("ratio", "reason"), [(3.0, None), (9.0, "takes 9.0 times")])
 def test_a_slow_kernel_is_not_used_although_it_is_right(ratio, reason, monkeypatch):
   def seconds(self):

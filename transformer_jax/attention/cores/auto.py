@@ -25,7 +25,9 @@ from transformer_jax.devices import free_axes, platform
 # Best first, where all serve: docs/benchmarks.md has what was measured, on CPUs.
 ORDER = ("blockwise", "dense")
 # By platform; each is used once it was equal to `dense` there.
-KERNELS = {"tpu": ("pallas_tpu",), "gpu": ("cudnn", "pallas_gpu")}
+# Smaller tiles are for what fails in large ones, as where fast memory does not suffice.
+TILES = "pallas_tpu", "pallas_tpu(block=256)", "pallas_tpu(block=128)"
+KERNELS = {"tpu": TILES, "gpu": ("cudnn", "pallas_gpu")}
 FEW = 128  # queries: fewer fill no tile. Dense is as fast then, and compiles in half
 # the time, which is most of what a small run takes.
 SHARE = 1 / 64  # of an accelerator's memory for the scores of one layer in `dense`
@@ -97,7 +99,11 @@ def choose(
          shapes. None: a kernel is taken to pass unless a check has failed
   """
   refused: dict[str, str] = {}
+  failed = set[str]()  # kernels that a check refused
   for name in _candidates(variant, call):
+    kind, _, options = name.partition("(")
+    if options and kind not in failed:
+      continue  # other tiles do not change why a core serves nothing
     core = cores.build(name)
     reason = core.refusal(encoding, variant, dropout)
     if reason is None and L < FEW and name != "dense":
@@ -106,6 +112,7 @@ def choose(
       reason = core.misfit(*call[:3])
     if reason is None and name in KERNELS.get(platform(), ()):
       reason = _checked(core, encoding, variant, call)
+      failed |= {kind} if reason else set()
     if reason is None:
       return core, refused
     refused[name] = reason
