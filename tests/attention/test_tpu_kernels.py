@@ -144,7 +144,11 @@ def rows_of_tiles(name, L):
 
 @pytest.mark.parametrize(
   ("name", "L", "size"),
-  [("none", 2048, 512), ("shaw", 2048, 512), ("deberta", 2048, 256)],
+  [
+    ("none", 2048, 512),
+    ("deberta", 2048, 512),
+    ("deberta(buckets=512, max_distance=2048)", 2048, 256),
+  ],
 )
 def test_tiles_are_as_large_as_the_arrays_that_an_encoding_makes_let_them(
   name, L, size

@@ -221,6 +221,8 @@ def _program(position, bound, size, q_at, k_at):
   q_at, k_at   coordinates
   """
   q_data, k_data = _own(q_at, size.L), _own(k_at, size.M)
+  tokens = q_at.pos_BL.shape[1] + k_at.pos_BL.shape[1]
+  size = dataclasses.replace(size, reach=tokens + size.L + size.M)
   program = ScoreProgram(
     position, bound, size, q_at.pos_BL.dtype, k_at.pos_BL.dtype, q_data, k_data
   )
@@ -275,9 +277,12 @@ def refusal(core, encoding, variant, dropout) -> str | None:
   return None
 
 
-def hooks_of(encoding) -> list[Hook]:
-  """Returns the traced hooks of an encoding, for tiles of 16 x 16 and heads of 16."""
-  terms = getattr(_small(encoding, Variant()).program, "terms", {})
+def hooks_of(encoding, room: bool) -> list[Hook]:
+  """Returns the traced hooks of an encoding, for tiles of 16 x 16 and heads of 16.
+
+  room   as in `Sizes`
+  """
+  terms = getattr(_small(encoding, Variant(), room).program, "terms", {})
   return [hook for term in terms.values() for hook in term.hooks]
 
 
@@ -296,18 +301,18 @@ class _Small:
 
 
 @functools.cache
-def _small(encoding, variant) -> _Small:
+def _small(encoding, variant, room: bool = True) -> _Small:
   """Returns the program of a small model, or the primitive that kernels lack."""
   lacking = ""
   for prepared in (False, True):
     try:
-      return _Small(_small_program(encoding, variant, prepared), prepared)
+      return _Small(_small_program(encoding, variant, prepared, room), prepared)
     except CannotLower as error:
       lacking = lacking or str(error)
   return _Small(None, False, lacking)
 
 
-def _small_program(encoding, variant, prepared) -> ScoreProgram:
+def _small_program(encoding, variant, prepared, room) -> ScoreProgram:
   """Returns the program of a small model; raises CannotLower."""
   dims = Dims(V=8, D=32, H=2, F=8, L=16, K=16)
   none_BL = jnp.zeros((1, 16), jnp.int32)
@@ -328,4 +333,4 @@ def _small_program(encoding, variant, prepared) -> ScoreProgram:
   f32 = functools.partial(shape, dtype=jnp.float32)
   vectors = f32((1, 16, 32)), f32((1, 16, 2, 16))
   position, q_at, k_at = jax.eval_shape(read, position, *vectors)
-  return _program(position, variant, Sizes(16, 16, 16, 16), q_at, k_at)[0]
+  return _program(position, variant, Sizes(16, 16, 16, 16, room), q_at, k_at)[0]

@@ -60,7 +60,7 @@ class PallasGPU(Core):
   def attend(self, q_BLHK, k_BMGK, v_BMGE, context):
     off = self._interpreted()
     least = (1, 1) if off else LEAST
-    blocks = (self.block or block_for(call.hooks_of(context.position.encoding)),)
+    blocks = (self.block or block_for(_hooks(context.position.encoding)),)
     backend = GPUBackend(off, context.variant)
     return call.call(backend, blocks, least, q_BLHK, k_BMGK, v_BMGE, context)
 
@@ -80,7 +80,7 @@ class PallasGPU(Core):
     reason = call.refusal("pallas_gpu", encoding, variant, dropout)
     if reason:
       return reason
-    lacking = {op for hook in call.hooks_of(encoding) for op in hook.ops & LACKING}
+    lacking = {op for hook in _hooks(encoding) for op in hook.ops & LACKING}
     if lacking:
       return (
         f"{encoding.name} needs {min(lacking)} in each tile, which pallas_gpu has no"
@@ -95,13 +95,17 @@ def block_for(hooks: list[Hook]) -> int:
   hooks   of the encoding, traced for tiles of 16 x 16
 
   >>> import transformer_jax as tj
-  >>> [block_for(call.hooks_of(tj.positions.build(n))) for n in ("t5", "shaw", "fire")]
+  >>> [block_for(_hooks(tj.positions.build(n))) for n in ("t5", "shaw", "fire")]
   [64, 64, 16]
   """
   if any(hook.depth > 2 for hook in hooks):  # arrays of [L, M, W] must fit registers
     return 16
   numbers = max([hook.largest for hook in hooks], default=0) // 16  # of a query
   return next((block for block, most in ((64, 128), (32, 256)) if numbers <= most), 16)
+
+
+def _hooks(encoding):
+  return call.hooks_of(encoding, room=False)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

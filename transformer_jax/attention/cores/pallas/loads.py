@@ -6,7 +6,12 @@ import jax
 import jax.numpy as jnp
 
 from transformer_jax.attention.cores.pallas import layout
-from transformer_jax.attention.cores.pallas.score_program import Grads, Residuals, dot
+from transformer_jax.attention.cores.pallas.score_program import (
+  EXTENDED,
+  Grads,
+  Residuals,
+  dot,
+)
 from transformer_jax.attention.cores.pallas.score_terms import Given
 
 Tree = Any
@@ -53,7 +58,8 @@ class LoadedTile:
     v_ME = self._vectors(self.keys["v"])
     return self.program.mixture(tables, self.given, w_LM, v_ME, self.run_on)
 
-  def backward(self, tables: Tree) -> Grads:
+  def backward(self, tables: Tree, sums: Any = None) -> Grads:
+    """Returns gradients of the tile's inputs; `sums` as in `ScoreProgram.backward`."""
     lse_L1, delta_L1 = (self.queries[name][...] for name in ("lse", "delta"))
     residuals = Residuals(
       q_LK=self.q_LK,
@@ -63,18 +69,20 @@ class LoadedTile:
       lse_L1=lse_L1,
       delta_L1=delta_L1,
     )
-    return self.program.backward(tables, self.given, residuals, self.run_on)
+    return self.program.backward(tables, self.given, residuals, self.run_on, sums)
 
   def _vectors(self, ref):
     return self.work.form.tile(ref[...])
 
   def _runs_on(self):
-    """Returns whether positions are consecutive, where not masked."""
+    """Returns whether positions are consecutive, where not masked, and in reach."""
     given, (L, M) = self.given, (self.work.tile.L, self.work.tile.M)
+    reach = self.work.tile.reach
+    near = (given.base + L <= reach) & (given.base - M >= -reach)
     place_LM = jax.lax.broadcasted_iota(jnp.int32, (L, M), 0) + given.base
     place_LM -= jax.lax.broadcasted_iota(jnp.int32, (L, M), 1)
     off_LM = given.pos_L[:, None] - given.pos_M[None, :] != place_LM
-    return jnp.logical_not(jnp.any(given.mask_LM & off_LM))
+    return near & jnp.logical_not(jnp.any(given.mask_LM & off_LM))
 
 
 def _tokens(refs, own_data, column):
@@ -92,14 +100,19 @@ def _tokens(refs, own_data, column):
 
 
 def read_tables(work, refs: Tree) -> Tree:
-  """Returns tables of one head, in the shapes of the hooks' results."""
+  """Returns tables of one head, in the shapes of the hooks' results.
+
+  The extended ones stay references: a tile reads a part of them.
+  """
 
   def read(like, ref):
     if not like.shape:
       return ref[0, 0]
     return ref[0] if len(like.shape) == 1 else ref[...]
 
-  return jax.tree.map(read, work.tables, refs)
+  shapes = {n: x for n, x in work.tables.items() if n != EXTENDED}
+  own = {n: jax.tree.map(read, x, refs[n]) for n, x in shapes.items()}
+  return own | {EXTENDED: refs[EXTENDED]}
 
 
 def trained(work, tables: Tree) -> Tree:
@@ -112,10 +125,13 @@ def trained(work, tables: Tree) -> Tree:
   return {n: jax.tree.map(floating, x) for n, x in tables.items() if n not in without}
 
 
-def add_tables(outs: list, d_tables: Tree) -> None:
-  """Adds gradients of tables to references, leaf by leaf."""
-  for out, d in zip(outs, jax.tree.leaves(d_tables), strict=True):
+def add_tables(outs: Tree, d_tables: Tree) -> None:
+  """Adds gradients of tables to references, leaf by leaf; the extended ones have it."""
+
+  def add(out, d):
     out[...] += jnp.reshape(d, out.shape) if d.ndim else jnp.full(out.shape, d)
+
+  jax.tree.map(add, {n: x for n, x in outs.items() if n != EXTENDED}, d_tables)
 
 
 def moving(data: Tree) -> list[str]:

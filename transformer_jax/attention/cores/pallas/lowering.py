@@ -3,17 +3,19 @@
 A hook is traced once for a tile. Equations that depend on parameters alone run outside
 of the kernel, once for each head; their results enter as tables. JAX differentiates
 tables by the parameters. The other equations run in every tile unchanged, except that
-tables are read by `lookup`, because kernels have no gather.
+tables are read by `lookup`, because kernels have no gather. Products with a table that
+is read by distance are apart: see `table_products`.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.extend.core import Literal
+from jax.extend.core import ClosedJaxpr, Literal
 
+from transformer_jax.attention.cores.pallas import table_products
 from transformer_jax.attention.cores.pallas.primitives import (
   READS,
   check,
@@ -21,6 +23,7 @@ from transformer_jax.attention.cores.pallas.primitives import (
   value_of,
   variables,
 )
+from transformer_jax.attention.cores.pallas.table_products import TableProduct
 
 CHEAP = {"broadcast_in_dim", "convert_element_type", "iota", "reshape", "squeeze"}
 
@@ -29,16 +32,24 @@ CHEAP = {"broadcast_in_dim", "convert_element_type", "iota", "reshape", "squeeze
 class Hook:
   """A function of (parameters of a head, tile) for tiles of fixed shapes.
 
-  outer   own -> tables, computed once for each head; own: parameters of the head
-  inner   (table_lookup, tables, tile) -> result
-  reads   whether it reads tables by index
-  depth   the largest rank of an array in the tile
-  largest the most numbers in an array in the tile
-  ops     names of the primitives in the tile
-  uses    True for each leaf of the tile that it reads, as a tree like the tile
+  outer     own -> tables, computed once for each head; own: parameters of the head
+  extended  own -> tables of products, which tiles read by references
+  products  products with tables that are read by distance
+  vectors   (table_lookup, tables, tile) -> vectors of each product
+  indices   (table_lookup, tables, tile) -> index of each product
+  inner     (table_lookup, tables, tile, found) -> result; found: of each product
+  reads     whether it reads tables by index
+  depth     the largest rank of an array in the tile
+  largest   the most numbers in an array in the tile
+  ops       names of the primitives in the tile
+  uses      True for each leaf of the tile that it reads, as a tree like the tile
   """
 
   outer: Callable[[Any], list[jax.Array]]
+  extended: Callable[[Any], list[jax.Array]]
+  products: Sequence[TableProduct]
+  vectors: Callable[..., list[jax.Array]]
+  indices: Callable[..., list[jax.Array]]
   inner: Callable[..., Any]
   reads: bool
   depth: int
@@ -47,45 +58,101 @@ class Hook:
   uses: Any
 
 
-def trace(function: Callable[[Any, Any], Any], own: Any, tile: Any) -> Hook:
+def trace(
+  function: Callable[[Any, Any], Any], own: Any, tile: Any, reach: int = 0
+) -> Hook:
   """Returns function(own, tile) as a Hook; equations of `own` alone are in `outer`.
 
   own    shapes of the parameters of a head
   tile   shapes of the tile
+  reach  largest distance of positions, of a hook that depends on distances; the tile
+         then is a dict with pos_L and pos_M. 0: any hook
   """
   closed, out = jax.make_jaxpr(function, return_shape=True)(own, tile)
-  closed = _without_calls(closed)
-  jaxpr, treedef = closed.jaxpr, jax.tree.structure(out)
-  own_vars = jaxpr.invars[: len(jax.tree.leaves(own))]
-  tile_vars = jaxpr.invars[len(own_vars) :]
-  before, within, tables = _split(jaxpr, own_vars)
-  within = _needed(_flat_indices(within), jaxpr.outvars)
+  program = _Split(_without_calls(closed), own, tile, reach)
+  return program.hook(jax.tree.structure(out), jax.tree.structure(tile))
 
-  def outer(own):
-    known = dict(zip(jaxpr.constvars, closed.consts, strict=True))
-    known |= zip(own_vars, jax.tree.leaves(own), strict=True)
-    evaluate(before, known, None)
-    return [jnp.asarray(known[v]) for v in tables]
 
-  def inner(table_lookup, values, tile):
-    known = dict(zip(tables, values, strict=True))
-    known |= zip(tile_vars, jax.tree.leaves(tile), strict=True)
-    evaluate(within, known, table_lookup)
-    return jax.tree.unflatten(treedef, [value_of(v, known) for v in jaxpr.outvars])
+class _Split:
+  """Program of a hook, split into what is computed before a kernel and within.
 
-  every = [*_every(within)]
-  for eqn in every:
-    check(eqn)
-  read = {*variables(jaxpr.outvars)}.union(*(variables(e.invars) for e in within))
-  return Hook(
-    outer,
-    inner,
-    any(eqn.primitive.name in READS for eqn in every),
-    max([v.aval.ndim for eqn in every for v in eqn.outvars], default=0),
-    max([v.aval.size for eqn in every for v in eqn.outvars], default=0),
-    frozenset(eqn.primitive.name for eqn in every),
-    jax.tree.unflatten(jax.tree.structure(tile), [v in read for v in tile_vars]),
-  )
+  closed   program of the hook, calls inlined
+  own      shapes of the parameters of a head
+  tile     shapes of the tile
+  reach    as in `trace`
+  """
+
+  def __init__(self, closed: ClosedJaxpr, own: Any, tile: Any, reach: int):
+    self.closed, jaxpr = closed, closed.jaxpr
+    number = len(jax.tree.leaves(own))
+    self.own, self.tile = jaxpr.invars[:number], jaxpr.invars[number:]
+    self.before, within, of_arrays = _split(jaxpr, self.own)
+    within = _flat_indices(within)
+    made = {v for eqn in self.before for v in eqn.outvars}
+    known = {*self.own, *jaxpr.constvars, *made}
+    self.products: Sequence[TableProduct] = ()
+    if reach:
+      at = jax.tree.unflatten(jax.tree.structure(tile), self.tile)
+      pos = at["pos_L"], at["pos_M"]
+      self.products = table_products.find(closed, within, known, pos, reach)
+    found = {x.of.found for x in self.products}
+    within = [eqn for eqn in within if not found.intersection(eqn.outvars)]
+    operands = [v for x in self.products for v in (x.of.x, x.of.index)]
+    self.wanted = [*jaxpr.outvars, *operands]
+    within = _needed(within, self.wanted)
+    order = [*self.own, *jaxpr.constvars, *(v for e in self.before for v in e.outvars)]
+    self.within, self.tables = _tables(
+      order, self.wanted, self.before, within, of_arrays
+    )
+
+  def hook(self, result, tile) -> Hook:
+    """Returns the hook, with trees of its result and its tile."""
+    outs = self._within(self.closed.jaxpr.outvars)
+    every = [*_every(self.within)]
+    for eqn in every:
+      check(eqn)
+    arrays = [v.aval for eqn in every for v in eqn.outvars]
+    read = {*variables(self.wanted)}
+    read.update(v for eqn in self.within for v in variables(eqn.invars))
+    return Hook(
+      outer=lambda own: [jnp.asarray(x) for x in self._before(own, self.tables)],
+      extended=self._extended,
+      products=self.products,
+      vectors=self._within([x.of.x for x in self.products]),
+      indices=self._within([x.of.index for x in self.products]),
+      inner=lambda *args: jax.tree.unflatten(result, outs(*args)),
+      reads=bool(self.products) or any(eqn.primitive.name in READS for eqn in every),
+      depth=max([x.ndim for x in arrays], default=0),
+      largest=max([x.size for x in arrays], default=0),
+      ops=frozenset(eqn.primitive.name for eqn in every),
+      uses=jax.tree.unflatten(tile, [v in read for v in self.tile]),
+    )
+
+  def _before(self, own, outvars):
+    """Returns values of variables that depend on parameters or constants alone."""
+    known = dict(zip(self.closed.jaxpr.constvars, self.closed.consts, strict=True))
+    known |= zip(self.own, jax.tree.leaves(own), strict=True)
+    evaluate(self.before, known, None)
+    return [known[v] for v in outvars]
+
+  def _extended(self, own):
+    tables = self._before(own, [x.of.table for x in self.products])
+    pairs = zip(self.products, tables, strict=True)
+    return [product.extended(table) for product, table in pairs]
+
+  def _within(self, outvars):
+    """Returns a function of (table_lookup, tables, tile, found) for these variables."""
+    eqns = _needed(self.within, outvars)
+    names = [x.of.found for x in self.products]
+
+    def run(table_lookup, tables, tile, found=()):
+      known = dict(zip(self.tables, tables, strict=True))
+      known |= zip(self.tile, jax.tree.leaves(tile), strict=True)
+      known |= zip(names, found, strict=False)  # no operand depends on any
+      evaluate(eqns, known, table_lookup)
+      return [value_of(v, known) for v in outvars]
+
+    return run
 
 
 def _without_calls(closed):
@@ -101,7 +168,10 @@ def _without_calls(closed):
 
 
 def _split(jaxpr, own_vars):
-  """Returns equations before and within the kernel, and the variables between them."""
+  """Returns equations before and within the kernel, and variables that need memory.
+
+  The latter depend on parameters or on constants that are arrays.
+  """
   of_arrays, known = {*own_vars, *jaxpr.constvars}, {*own_vars, *jaxpr.constvars}
   before, within = [], []
   for eqn in jaxpr.eqns:
@@ -113,19 +183,30 @@ def _split(jaxpr, own_vars):
         of_arrays.update(eqn.outvars)
     else:
       within.append(eqn)
-  need = known.intersection(*[variables(jaxpr.outvars)]) | {
+  return before, within, of_arrays
+
+
+def _tables(order, outvars, before, within, of_arrays):
+  """Returns equations within the kernel, and the variables that it gets for them.
+
+  What is cheap is computed within.
+
+  order            variables known before the kernel
+  outvars          variables that the kernel computes
+  before, within   equations
+  of_arrays        variables that need memory
+  """
+  known = {*order}
+  need = known.intersection(variables(outvars)) | {
     v for eqn in within for v in variables(eqn.invars) if v in known
   }
-  moved, kept = [], []
+  moved = []
   for eqn in reversed(before):
     cheap = eqn.primitive.name in CHEAP or not of_arrays.intersection(eqn.outvars)
     if cheap and need.intersection(eqn.outvars):
       need = need.difference(eqn.outvars) | {*variables(eqn.invars)}
       moved.append(eqn)
-    else:
-      kept.append(eqn)
-  order = [*own_vars, *jaxpr.constvars, *(v for eqn in before for v in eqn.outvars)]
-  return kept[::-1], moved[::-1] + within, [v for v in order if v in need]
+  return moved[::-1] + within, [v for v in order if v in need]
 
 
 def _flat_indices(eqns):

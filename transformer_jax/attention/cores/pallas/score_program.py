@@ -23,6 +23,9 @@ from transformer_jax.positions import Bound
 Tree = Any
 
 
+EXTENDED = "extended"  # the tables of products, of which kernels read parts
+
+
 class ScoreProgram:
   """The score function of an encoding and a variant, traced for tiles of one size.
 
@@ -96,8 +99,13 @@ class ScoreProgram:
         for name, term in self.terms.items()
       }
 
+    def extended(own):
+      score = self.terms.get("score")
+      return score.hook.extended(own) if isinstance(score, ScoreTerm) else []
+
     tables = jax.vmap(outer, (head_axes,))(own_H)
-    return {"scale": own_H["scale"]} | tables
+    extended_H = jax.vmap(extended, (head_axes,))(own_H)
+    return {"scale": own_H["scale"], EXTENDED: extended_H} | tables
 
   def masked(self, tables: Tree, given: Given) -> Given:
     """Returns inputs of terms, with the encoding's mask of this head added."""
@@ -135,9 +143,19 @@ class ScoreProgram:
       out_LE += self._value("values", tables, given, w_LM, run_on)
     return out_LE
 
-  def backward(self, tables, given, residuals: "Residuals", run_on) -> "Grads":
-    """Returns gradients of all inputs of the tile."""
+  def backward(
+    self, tables, given, residuals: "Residuals", run_on, sums=None
+  ) -> "Grads":
+    """Returns gradients of all inputs of the tile.
+
+    sums   references to which gradients of extended tables are added; None: they are
+           not computed
+
+    tables, given and run_on as in `scores`.
+    """
     given = self.masked(tables, given)
+    sums = sums or [None] * len(tables[EXTENDED])
+    given = dataclasses.replace(given, sums=sums)
     q_LK, k_MK, v_ME, d_out_LE = (
       residuals.q_LK,
       residuals.k_MK,
@@ -174,12 +192,16 @@ class ScoreProgram:
     )
 
   def _value(self, name, tables, given, x_LM, run_on):
-    term, given = self.terms[name], dataclasses.replace(given, pre_LM=x_LM)
+    term, given = self._given(name, tables, given, x_LM)
     return _either(term, lambda way: term.value(way, tables[name], given), run_on)
 
   def _pull(self, name, tables, given, x_LM, d, run_on):
-    term, given = self.terms[name], dataclasses.replace(given, pre_LM=x_LM)
+    term, given = self._given(name, tables, given, x_LM)
     return _either(term, lambda way: term.pull(way, tables[name], given, d), run_on)
+
+  def _given(self, name, tables, given, x_LM):
+    extended = tables[EXTENDED] if name == "score" else []
+    return self.terms[name], dataclasses.replace(given, pre_LM=x_LM, extended=extended)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -6,12 +6,13 @@ all unmasked pairs, the distance of positions is the distance of indices in the 
 """
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from transformer_jax.attention.cores.pallas.lowering import trace
+from transformer_jax.attention.cores.pallas.lowering import Hook, trace
 from transformer_jax.attention.cores.pallas.primitives import TableLookup
 from transformer_jax.axes import axes_of
 from transformer_jax.positions.base import Tile
@@ -27,6 +28,7 @@ class Sizes:
   K      width of queries and keys
   E      width of values
   room   whether the kernel has scratch memory and can shift rows of a tile
+  reach  largest distance of tokens in the call, either way
   """
 
   L: int
@@ -34,6 +36,7 @@ class Sizes:
   K: int
   E: int
   room: bool = True
+  reach: int = 0
 
   @property
   def any_index(self) -> str:
@@ -53,6 +56,8 @@ class Given:
   strip          function from the index of a strip to the positions of its queries
   room_LM        reference to memory of a tile, for terms that go by strips
   pre_LM         input that the term changes: scaled scores, or weights
+  extended       references to the tables of the term's products
+  sums           references to their gradients, or None in place of each
   """
 
   q_LK: jax.Array
@@ -66,6 +71,8 @@ class Given:
   strip: Any = None
   room_LM: Any = None
   pre_LM: Any = None
+  extended: Sequence[Any] = ()
+  sums: Sequence[Any] = ()
 
 
 class ScoreTerm:
@@ -101,17 +108,70 @@ class ScoreTerm:
       s_LM = tile.pop("pre_LM")
       return encoding.score(own["position"], s_LM, Tile(**tile, scale=own["scale"]))
 
-    self.hook = trace(score, own, tile)
+    bands = ints and sizes.room and encoding.relative
+    self.hook = trace(score, own, tile, sizes.reach if bands else 0)
     self.hooks = [self.hook]
-    both = self.hook.reads and ints and sizes.room and encoding.relative
+    both = self.hook.reads and bands
     self.ways = ("band", "loop") if both else (sizes.any_index,)
 
   def value(self, way, tables, given):
-    return self.hook.inner(TableLookup(way, False), tables[0], _tile(way, given))
+    read = _Read(self.hook, TableLookup(way, False), tables[0], _tile(way, given))
+    return self.hook.inner(read.lookup, read.tables, read.tile, read.products(given))
 
   def pull(self, way, tables, given, d_LM):
-    d_tables, d_tile = _pull_hook(self.hook, way, tables[0], _tile(way, given), d_LM)
+    read = _Read(self.hook, TableLookup(way), tables[0], _tile(way, given))
+    d_tables, d_tile = read.pull(given, d_LM)
     return [d_tables], {n: d for n, d in d_tile.items() if n in GRADS}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Read:
+  """Hook of scores in one tile, with its products of tables.
+
+  hook     the traced hook
+  lookup   table lookup of the kernel
+  tables   tables that it gets
+  tile     its tile
+  """
+
+  hook: Hook
+  lookup: TableLookup
+  tables: Any
+  tile: Any
+
+  def products(self, given) -> list[jax.Array]:
+    return [
+      product.value(self.lookup.way, table, x, index, given.base)
+      for product, x, index, table in self._operands(given)
+    ]
+
+  def pull(self, given, d_LM):
+    """Returns gradients of tables and tile; those of products go to `given.sums`."""
+    args, hook = (self.tables, self.tile), self.hook
+    if not hook.products:
+      return pull(lambda args: hook.inner(self.lookup, *args), args, d_LM)
+    *d_args, d_found = pull(
+      lambda args: hook.inner(self.lookup, *args), (*args, self.products(given)), d_LM
+    )
+    operands = self._operands(given)
+    d_x = [
+      product.pull(self.lookup.way, table, sums, x, index, given.base, d_AB)
+      for (product, x, index, table), sums, d_AB in zip(
+        operands, given.sums, d_found, strict=True
+      )
+    ]
+    more = pull(lambda args: hook.vectors(self.lookup, *args), args, d_x)
+    return jax.tree.map(jnp.add, tuple(d_args), more)
+
+  def _operands(self, given):
+    """Returns (product, vectors, index, table) of each product."""
+    args, products = (self.lookup, self.tables, self.tile), self.hook.products
+    # A band needs no index.
+    band = self.lookup.way == "band"
+    indices = [None] * len(products) if band else self.hook.indices(*args)
+    return [
+      *zip(products, self.hook.vectors(*args), indices, given.extended, strict=True)
+    ]
 
 
 def _tile(way, given):

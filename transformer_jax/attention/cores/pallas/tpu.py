@@ -114,9 +114,7 @@ class TPUBackend:
     by_key = self._of_keys(work, (tables, queries, keys), where)
     d_queries = by_query | {"data": _filled(queries, by_query)}
     d_keys = {"k": by_key["k"], "v": by_key["v"], "data": _filled(keys, by_key)}
-    leaves, treedef = jax.tree.flatten(loads.trained(work, tables))
-    assert len(leaves) == len(by_key["tables"])
-    return jax.tree.unflatten(treedef, by_key["tables"]), d_queries, d_keys
+    return by_key["tables"], d_queries, d_keys
 
   def _of_queries(self, work, args, where):
     """Returns gradients of queries and of their data, and `delta`."""
@@ -138,8 +136,8 @@ class TPUBackend:
     sizes = {n: work.form.shape(work.B, work.G, work.M, w) for n, w in widths.items()}
     outs: dict[str, Any] = {n: shape(sizes[n], keys[n].dtype) for n in widths}
     outs["data"] = _data_sums(work, keys)
-    trained = jax.tree.leaves(loads.trained(work, tables))
-    outs["tables"] = [shape(x.shape, f32) for x in trained]
+    trained = loads.trained(work, tables)
+    outs["tables"] = jax.tree.map(lambda x: shape(x.shape, f32), trained)
     sums = {name: shape((size.M, w), f32) for name, w in widths.items()}
     return self._run(tpu_kernels.key_gradients, grid, args, outs, sums, products=4)
 

@@ -95,7 +95,7 @@ class TileGrid:
     if "data" in outs:
       specs["data"] = {n: own(x, n) for n, x in outs["data"].items()}
     if "tables" in outs:
-      specs["tables"] = [self._sums(x) for x in outs["tables"]]
+      specs["tables"] = jax.tree.map(self._sums, outs["tables"])
     return specs
 
   def _sums(self, x):

@@ -12,7 +12,11 @@ import jax
 import jax.numpy as jnp
 
 from transformer_jax.attention.cores.pallas import layout, loads
-from transformer_jax.attention.cores.pallas.score_program import finish, grow
+from transformer_jax.attention.cores.pallas.score_program import (
+  EXTENDED,
+  finish,
+  grow,
+)
 from transformer_jax.attention.variants.bound_variant import MASKED, BoundVariant
 
 Tree = Any
@@ -129,11 +133,12 @@ def key_gradients(step: GridStep):
 
   def visit():
     step.turn()
-    d = step.tile().backward(step.values())
+    of_head = jax.tree.map(lambda out: out.at[step.member], outs["tables"])
+    d = step.tile().backward(step.values(), of_head[EXTENDED])
     sums["k"][...] += d.k_MK
     sums["v"][...] += d.v_ME
     loads.add_data(outs["data"], d.k_data, column=False)
-    loads.add_tables([out.at[step.member] for out in outs["tables"]], d.tables)
+    loads.add_tables(of_head, d.tables)
 
   def end():
     for name, total in sums.items():
