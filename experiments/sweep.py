@@ -138,7 +138,7 @@ def matched(
     process.keep_memory()
     timer = step_time.timer(compile_cache.folder_of(workdir))
   alone = claim(workdir, wait=True) if timed else contextlib.nullcontext()
-  with alone, process.rare_collection():
+  with alone:
     todo = solver.solve(todo, baseline, solver.recorded(workdir), timer)
     if timed:
       write_json(workdir / "sweep.json", content(request, todo, baseline, looks))

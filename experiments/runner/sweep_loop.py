@@ -59,8 +59,7 @@ def work(
     request.profile.check(todo)
   compare.check(request, todo, lambda: check(request, todo))
   if request.dry_run:
-    with process.rare_collection():
-      code = dry_run.describe(request, todo)
+    code = dry_run.describe(request, todo)
     launcher_of(request.launcher).describe(request, len(todo))
     return code
   make_patient()

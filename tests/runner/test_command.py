@@ -1,5 +1,6 @@
 """Every command helps with exit code 0, prints on any terminal, ends in one line."""
 
+import gc
 import os
 import pathlib
 import re
@@ -213,3 +214,10 @@ def test_flags_are_refused_before_jax_is_imported():
   code = "import sys, experiments.setup.flags; sys.exit('jax' in sys.modules)"
   assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
   assert flags.ConfigError is ConfigError
+
+
+def test_a_command_collects_garbage_seldom_and_leaves_the_usual_threshold():
+  usual = gc.get_threshold()
+  with command.few_collections(objects=123_456):
+    assert gc.get_threshold()[0] == 123_456
+  assert gc.get_threshold() == usual

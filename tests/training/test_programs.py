@@ -7,6 +7,7 @@ import shared_programs
 
 from experiments.runner import compile_cache, timing
 from experiments.runner.compile_cache import programs_in
+from transformer_jax import compiler_options
 
 
 def double(x):
@@ -144,3 +145,15 @@ def test_a_clock_that_is_set_does_not_change_where_time_went(monkeypatch, step, 
     clocks.set += step if when == "training" else 0
     clocks.now += 30
   assert watch.seconds == pytest.approx({"compile": 20, "train": 65})
+
+
+def test_a_program_of_few_calls_leaves_out_options_that_this_compiler_lacks(
+  monkeypatch,
+):
+  lacking = {"xla_of_another_version": True}
+  monkeypatch.setattr(compiler_options, "QUICKLY", compiler_options.QUICKLY | lacking)
+  options = compiler_options.of_few_calls()
+  assert options["xla_backend_optimization_level"] == 0
+  assert not options.keys() & lacking.keys()
+  double = jax.jit(lambda x: 2 * x, compiler_options=options)
+  assert double(3) == 6

@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from transformer_jax import compiler_options
 from transformer_jax.data.base import Batch, Task
 from transformer_jax.evaluation.batch_scores import BatchScorer
 from transformer_jax.training import sharding
@@ -28,7 +29,8 @@ def drawing(task: Task, examples: int, key: int) -> Any:
   def draw(arrays: Any, length: jax.Array, bucket: int) -> Batch:
     return task.score(arrays, jax.random.key(key), examples, length, bucket)
 
-  return jax.jit(draw, static_argnums=2)
+  options = compiler_options.of_few_calls()
+  return jax.jit(draw, static_argnums=2, compiler_options=options)
 
 
 def averaging(scorer: BatchScorer) -> Any:
@@ -40,7 +42,8 @@ def averaging(scorer: BatchScorer) -> Any:
   def average(found: tuple[Any, ...]) -> Any:
     return scorer.average(*found)
 
-  return jax.jit(sharding.map_seeds(average, (0,)))
+  options = compiler_options.of_few_calls()
+  return jax.jit(sharding.map_seeds(average, (0,)), compiler_options=options)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -15,7 +15,6 @@ from jax.sharding import Mesh
 from jax.stages import Lowered
 
 from transformer_jax import compiler_options
-from transformer_jax.devices import platform
 from transformer_jax.mesh_shape import SEED
 from transformer_jax.training import loss as losses
 from transformer_jax.training import pmap, seed_parts, sharding, step_look, stream
@@ -120,9 +119,9 @@ def compile_steps(
   look = _compile_look(trainer, metrics, arrays, mesh, together, count)
   seconds = time.perf_counter() - start
   seed_S = jnp.array(seeds, jnp.uint32)
-  init = jax.jit(
-    jax.vmap(trainer.init), out_shardings=where, compiler_options=_once(mesh)
-  )
+  with jax.set_mesh(mesh):
+    once = compiler_options.of_few_calls()
+  init = jax.jit(jax.vmap(trainer.init), out_shardings=where, compiler_options=once)
   waiting = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(abstract))
   waiting = waiting * (len(seeds) - together) // len(seeds)
   peak_bytes = _peak_bytes(run)
@@ -229,10 +228,3 @@ def _peak_bytes(run: Any) -> int:
   if memory is None:
     return 0
   return memory.argument_size_in_bytes + memory.temp_size_in_bytes
-
-
-def _once(mesh: Mesh) -> dict[str, int] | None:
-  """Returns options for a program that runs once: LLVM would optimize for seconds."""
-  with jax.set_mesh(mesh):
-    on_cpu = platform() == "cpu"
-  return {"xla_backend_optimization_level": 0} if on_cpu else None
