@@ -49,6 +49,7 @@ if "JAX_COMPILATION_CACHE_DIR" in os.environ:
 
 import gc  # noqa: E402
 
+import cheaper_programs  # noqa: E402
 import jax  # noqa: E402
 import pytest  # noqa: E402
 from fork_server import commands  # noqa: E402, F401, a fixture
@@ -57,6 +58,9 @@ from shared_programs import _runs_share_programs  # noqa: E402, F401, a fixture
 # The contracts are tests in the package: pytest says what their asserts compared.
 pytest.register_assert_rewrite("experiments.contract")
 
+
+cheaper_programs.share_one_context()
+cheaper_programs.hash_programs_of_runs_alone()
 
 # Tracing makes many objects and few cycles: hundreds of collections find next to none.
 gc.set_threshold(100_000, 50, 100)
@@ -87,6 +91,7 @@ def pytest_collection_finish(session):
 def _programs_of_other_modules_are_forgotten():
   """Frees compiled programs: a process may map only so much, and XLA then crashes."""
   yield
+  cheaper_programs.forget_context()
   if _are_many():
     jax.clear_caches()
     gc.collect()
