@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax.experimental.pallas import tpu as pltpu
 
 EXACT = jax.lax.Precision.HIGHEST
+SUBLANES = 8  # rows of a register
 PART = 1024  # entries of a table that one product reads
 
 
@@ -61,13 +62,18 @@ def fold(tile_LM: jax.Array, W: int, fill=0, add=jnp.add) -> jax.Array:
 
 
 def straighten(tile_LM: jax.Array, W: int) -> jax.Array:
-  """Returns rows_LW[i, (j - i) mod W] = tile_LM[i, j], zero elsewhere."""
+  """Returns rows_LW[i, (j - i) mod W] = tile_LM[i, j], zero elsewhere.
+
+  Rows are shifted by i mod 8, as selections, and then 8 at once by the rest.
+  """
   x_LW, n = _widen(tile_LM, W, 0), 1
+  L = x_LW.shape[0]
   row_LW = jax.lax.broadcasted_iota(jnp.int32, x_LW.shape, 0)
-  while n < x_LW.shape[0]:
+  while n < min(L, SUBLANES):
     x_LW = jnp.where((row_LW & n) > 0, _left(x_LW, n), x_LW)
     n *= 2
-  return x_LW
+  rows = range(0, L, SUBLANES)
+  return jnp.concatenate([_left(x_LW[i : i + SUBLANES], i) for i in rows])
 
 
 def _widen(x_LM, W, fill):
@@ -76,7 +82,7 @@ def _widen(x_LM, W, fill):
 
 
 def _left(x_LW, n):
-  return pltpu.roll(x_LW, x_LW.shape[1] - n, 1)
+  return pltpu.roll(x_LW, -n % x_LW.shape[1], 1)
 
 
 def _one_hot(index_1W, start, N):

@@ -116,7 +116,7 @@ class ScoreTerm:
 
   def value(self, way, tables, given):
     read = _Read(self.hook, TableLookup(way, False), tables[0], _tile(way, given))
-    return self.hook.inner(read.lookup, read.tables, read.tile, read.products(given))
+    return read.value(given)
 
   def pull(self, way, tables, given, d_LM):
     read = _Read(self.hook, TableLookup(way), tables[0], _tile(way, given))
@@ -139,29 +139,34 @@ class _Read:
   tables: Any
   tile: Any
 
-  def products(self, given) -> list[jax.Array]:
-    return [
-      product.value(self.lookup.way, table, x, index, given.base)
-      for product, x, index, table in self._operands(given)
-    ]
+  def value(self, given) -> jax.Array:
+    found = self._products(given, self._operands(given))
+    return self.hook.inner(self.lookup, self.tables, self.tile, found)
 
   def pull(self, given, d_LM):
     """Returns gradients of tables and tile; those of products go to `given.sums`."""
-    args, hook = (self.tables, self.tile), self.hook
-    if not hook.products:
-      return pull(lambda args: hook.inner(self.lookup, *args), args, d_LM)
-    *d_args, d_found = pull(
-      lambda args: hook.inner(self.lookup, *args), (*args, self.products(given)), d_LM
-    )
+    args, hook, way = (self.tables, self.tile), self.hook, self.lookup.way
     operands = self._operands(given)
+    found = self._products(given, operands)
+    *d_args, d_found = pull(
+      lambda args: hook.inner(self.lookup, *args), (*args, found), d_LM
+    )
+    if not hook.products:
+      return d_args
     d_x = [
-      product.pull(self.lookup.way, table, sums, x, index, given.base, d_AB)
+      product.pull(way, table, sums, x, index, given.base, d_AB)
       for (product, x, index, table), sums, d_AB in zip(
         operands, given.sums, d_found, strict=True
       )
     ]
     more = pull(lambda args: hook.vectors(self.lookup, *args), args, d_x)
     return jax.tree.map(jnp.add, tuple(d_args), more)
+
+  def _products(self, given, operands):
+    return [
+      product.value(self.lookup.way, table, x, index, given.base)
+      for product, x, index, table in operands
+    ]
 
   def _operands(self, given):
     """Returns (product, vectors, index, table) of each product."""
