@@ -231,6 +231,17 @@ def test_what_kernels_cannot_do_is_refused_by_name():
   assert refused(xla, "rope", "gqa(2) + window(8)") is None
 
 
+def test_a_table_beyond_a_gpu_s_shared_memory_is_refused_before_it_is_compiled():
+  x_BLHK = jnp.ones((1, 64, H, 16))
+  encoding = positions.build("music_transformer(max_distance=5000)")
+  dims = dataclasses.replace(DIMS, K=16, L=64)
+  position = bind(encoding, encoding.init(jax.random.key(0), dims), dims)
+  at, core = coords.consecutive(1, 64), cores.build("pallas_gpu(interpret=False)")
+  said = "with a table of 16 x 5000 numbers, 312 KiB, and a GPU's processor holds 227"
+  with pytest.raises(ValueError, match=said):
+    core(x_BLHK, x_BLHK, x_BLHK, at, at, position, variant=PLAIN)
+
+
 def test_cudnn_off_a_gpu_raises_and_does_not_fall_back():
   x_BLHK = jnp.ones((1, 4, H, K))
   at, nothing = coords.consecutive(1, 4), bind(PositionalEncoding(), {}, None)

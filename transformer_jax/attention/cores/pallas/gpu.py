@@ -7,6 +7,7 @@ Dao et al., 2022, https://arxiv.org/abs/2205.14135, written in Pallas with the t
 
 import dataclasses
 import functools
+import math
 from typing import Any
 
 import jax
@@ -32,6 +33,7 @@ from transformer_jax.devices import platform
 # computed the next one is loaded: with heads of 128, keys and values take 64 KiB.
 WARPS, STAGES = 4, 2
 LACKING = {"slice"}  # primitives that Triton's lowering has not and encodings use
+SHARED = 227 * 2**10  # bytes of shared memory of a processor, on an H100 or H200
 LEAST = 16, 16  # rows and columns of a tile that tensor cores take
 shape = jax.ShapeDtypeStruct
 
@@ -147,6 +149,8 @@ class GPUBackend:
       outs["out"][...] = out_LE.astype(outs["out"].dtype)
       outs["lse"][...] = lse_L1
 
+    if not self.interpret:
+      _require_small(work.tables)
     args = tables, queries, keys
     outs = self._run(work, args, where, False, outs, (start, visit, end), products=2)
     return outs["out"], outs["lse"]
@@ -298,6 +302,21 @@ class GPUBackend:
       cost_estimate=layout.cost(work, products, (tables, queries, keys), outs),
     )
     return run(visited_BnN, tables, queries, keys)
+
+
+def _require_small(tables):
+  """Raises ValueError for a table of vectors that Triton cannot hold.
+
+  It multiplies from shared memory, so smaller tiles would not help.
+  """
+  for x in jax.tree.leaves(tables):
+    kib = math.prod(x.shape) * x.dtype.itemsize / 2**10
+    if len(x.shape) > 1 and min(x.shape) > 1 and kib > SHARED / 2**10:
+      raise ValueError(
+        f"pallas_gpu would multiply each tile with a table of {x.shape[0]} x"
+        f" {x.shape[1]} numbers, {kib:,.0f} KiB, and a GPU's processor holds"
+        f" {SHARED / 2**10:.0f}; use model.core=blockwise, or a shorter table"
+      )
 
 
 def _plus(total, x):
