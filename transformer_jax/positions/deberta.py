@@ -115,8 +115,11 @@ class Deberta(PositionalEncoding):
 
   def _row(self, back):
     """Returns the table's row of the distance back to a token."""
-    place = jnp.clip(back.astype(jnp.int32), -self.max_distance, self.max_distance)
-    return jnp.asarray(rows(self), jnp.int32)[place + self.max_distance]
+    half = self.max_distance
+    if not self.buckets:  # one row for each distance: no lookup in a table of rows
+      return jnp.clip(back.astype(jnp.int32) + half, 0, 2 * half - 1)
+    place = jnp.clip(back.astype(jnp.int32), -half, half)
+    return jnp.asarray(rows(self), jnp.int32)[place + half]
 
 
 def rows(deberta: Deberta) -> np.ndarray:
