@@ -14,6 +14,12 @@ def normal(shapes, scale=0.3):
   return jax.tree.map(draw, shapes)
 
 
+def of_model(model, *reads, scale=0.3):
+  """Returns random parameters of a model that reads these arrays."""
+  shapes = jax.eval_shape(model.init, jax.random.key(0), *reads)["params"]
+  return jax.tree.map(jnp.asarray, normal(shapes, scale))
+
+
 def state(shapes, seeds, **larger):
   """Returns a state of these seeds with random parameters.
 

@@ -5,6 +5,7 @@ import functools
 import jax
 import numpy as np
 import pytest
+from random_parameters import of_model
 
 import transformer_jax as tj
 from transformer_jax.analysis import HeadAnalysis, explanation, head_statistics
@@ -19,8 +20,7 @@ def analysis(attention):
   batch = tj.tasks.build("copy").batch(None, jax.random.key(0), 4, 8)
   dims = tj.Dims(V=64, D=16, H=2, F=16, L=64)
   model = tj.Transformer(tj.Architecture(dims, "none", attention=attention, decoders=2))
-  params = jax.jit(model.init)(jax.random.key(0), batch.input_BL[:, :4])["params"]
-  return HeadAnalysis(model, batch, batch_size=4), params
+  return HeadAnalysis(model, batch, batch_size=4), of_model(model, batch.input_BL)
 
 
 def test_only_layers_of_attention_have_heads():

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from random_parameters import of_model
 
 import transformer_jax as tj
 from transformer_jax.attention import attentions
@@ -162,11 +163,7 @@ LAYERS = [
 def model_of(spec, position="rope", **more):
   arch = tj.Architecture(DIMS, position, attention=spec, decoders=2, **more)
   model = tj.Transformer(arch)
-  params = jax.jit(model.init)(jax.random.key(0), TOKENS[:, :4])["params"]
-  keys = jax.random.split(jax.random.key(1), len(jax.tree.leaves(params)))
-  keys = jax.tree.unflatten(jax.tree.structure(params), keys)
-  move = lambda x, key: x + 0.1 * jax.random.normal(key, x.shape)
-  return model, jax.tree.map(move, params, keys)
+  return model, of_model(model, TOKENS[:, :4])
 
 
 def decoded(model, params, cuts):

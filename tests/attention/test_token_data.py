@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from random_parameters import of_model
 
 from experiments.contract import variant as contract
 from experiments.contract.attention_layers import compare_cores, make
@@ -119,8 +120,7 @@ def test_every_core_agrees_or_refuses(name, core):
 def model_of(variant, position="rope", **more):
   arch = Architecture(DIMS, position, attention=variant, decoders=2, **more)
   model = Transformer(arch)
-  params = jax.jit(model.init)(jax.random.key(0), TOKENS[:, :4])["params"]
-  return model, params
+  return model, of_model(model, TOKENS[:, :4])
 
 
 def loss_of(model):

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from oracles.mixers import convolved, silu
+from random_parameters import of_model
 
 import transformer_jax as tj
 from transformer_jax.models import empty_cache
@@ -24,11 +25,7 @@ close = functools.partial(np.testing.assert_allclose, rtol=2e-4, atol=2e-4)
 def model_of(convolution, **more):
   parts = {"position": "none", "activation": "swiglu", "decoders": 2} | more
   model = tj.Transformer(tj.Architecture(DIMS, convolution=convolution, **parts))
-  params = jax.jit(model.init)(jax.random.key(0), TOKENS[:, :4])["params"]
-  keys = jax.random.split(jax.random.key(1), len(jax.tree.leaves(params)))
-  keys = jax.tree.unflatten(jax.tree.structure(params), keys)
-  move = lambda x, key: x + 0.1 * jax.random.normal(key, x.shape)
-  return model, jax.tree.map(move, params, keys)
+  return model, of_model(model, TOKENS[:, :4])
 
 
 def logits(model, params, *args):

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from random_parameters import of_model
 
 import transformer_jax as tj
 from transformer_jax.attention.carry import Carry
@@ -62,12 +63,7 @@ NO_SCAN = (
 def model_of(parts, **more):
   arch = tj.Architecture(DIMS, "rope", **parts, decoders=3, **more)
   model = tj.Transformer(arch)
-  params = jax.jit(model.init)(jax.random.key(0), TOKENS[:, :4])["params"]
-  # Parameters that start at one value would hide what is done with them.
-  keys = jax.random.split(jax.random.key(1), len(jax.tree.leaves(params)))
-  keys = jax.tree.unflatten(jax.tree.structure(params), keys)
-  move = lambda x, key: x + 0.2 * jax.random.normal(key, x.shape)
-  return model, jax.tree.map(move, params, keys)
+  return model, of_model(model, TOKENS[:, :4])
 
 
 def logits(model, params, *args):

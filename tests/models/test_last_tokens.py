@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from random_parameters import of_model
 from test_positions import with_ids
 
 import transformer_jax as tj
@@ -33,7 +34,7 @@ def both(position, attention="multihead", encoders=0, **options):
   )
   model, at = tj.Transformer(arch), with_ids(coords.packed(SEGMENTS))
   source = (TOKENS, at) if encoders else (None, None)
-  params = jax.jit(model.init)(jax.random.key(0), TOKENS, at, *source)
+  params = {"params": of_model(model, TOKENS, at, *source)}
 
   @jax.jit
   def found(params):
