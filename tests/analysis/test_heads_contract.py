@@ -21,6 +21,7 @@ from transformer_jax.analysis.head_analysis import scores
 from transformer_jax.analysis.head_batch import of_captured, of_pieces
 from transformer_jax.models import capture
 from transformer_jax.models.recurrent.model import Recurrence, Recurrents
+from transformer_jax.numpy_interpreter import evaluate
 from transformer_jax.positions import coords
 
 DIMS = tj.Dims(V=7, D=16, H=4, K=8, F=8, L=8)
@@ -55,6 +56,13 @@ def of_all(names, layer):
   found = {name: scores(head_statistics.build(name), layer) for name in names}
   pairs = {x: head_similarities.build(x).score(layer) for x in head_similarities}
   return found, pairs
+
+
+def captured(model, *given):
+  """Returns what a core computes, with NumPy's operations."""
+  run = functools.partial(capture.run, model, want=CORE_WANTS)
+  found = evaluate(lambda *given: run(*given)[1], *given)
+  return jax.tree.map(jnp.array, found)
 
 
 def random_params(model, reads):
@@ -99,7 +107,7 @@ def test_statistics_are_those_of_loops(name, part):
   at = ROWS.replace(data={name: TOKEN_BL for name in arch.position.ids})
   model, reads = tj.Transformer(arch), (TOKEN_BL, at)
   params = random_params(model, reads)
-  _, found = capture.run(model, params, *reads, want=CORE_WANTS)
+  found = captured(model, params, *reads)
   path = "decoder/layer_0/attention"
   of_heads = compare(found, reads, ROWS, ROWS, TOKEN_BL, TOKEN_BL, path)
   assert np.isnan(of_heads["next"]).all()  # no decoder sees the next token
@@ -111,7 +119,7 @@ def test_encoders_and_cross_attention(position):
   arch = tj.Architecture(DIMS, position, encoders=1, decoders=1)
   model, reads = tj.Transformer(arch), (TOKEN_BL, ROWS, SOURCE_BM, SOURCE)
   params = random_params(model, reads)
-  _, found = capture.run(model, params, *reads, want=CORE_WANTS)
+  found = captured(model, params, *reads)
   sides = {"q": (ROWS, TOKEN_BL), "k": (SOURCE, SOURCE_BM)}
   for path, one, other in (
     ("encoder/layer_0/attention", "k", "k"),

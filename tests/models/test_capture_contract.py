@@ -1,10 +1,11 @@
 """The contract of capture: recording changes no number of any encoding or variant.
 
 Every registered encoding and variant, and classes of a user, in a model of one layer.
-Operations run one by one: nothing is compiled as a whole.
+NumPy runs the operations: nothing is compiled.
 """
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +18,7 @@ import transformer_jax as tj
 from transformer_jax.attention import Variant
 from transformer_jax.models import capture
 from transformer_jax.models.compatibility import form
+from transformer_jax.numpy_interpreter import evaluate
 from transformer_jax.positions import PositionalEncoding, coords
 
 DIMS = tj.Dims(V=7, D=32, H=4, F=8, L=8)
@@ -62,8 +64,8 @@ def ran(parts, kind="decoders"):
   at = coords.consecutive(*TOKEN_BL.shape).replace(data=ids)
   reads = TOKEN_BL, at
   shapes = jax.eval_shape(model.init, jax.random.key(0), *reads)["params"]
-  params = jax.tree.map(jnp.asarray, normal(shapes))
-  alone_BLV = model.apply({"params": params}, *reads)
+  given = normal(shapes), *reads
+  alone_BLV = evaluate(lambda params, *r: model.apply({"params": params}, *r), *given)
   doubled = []
 
   def same(path, x):
@@ -71,7 +73,8 @@ def ran(parts, kind="decoders"):
     return x
 
   edit = {place: same for place in capture.EDITABLE}
-  watched = capture.run(model, params, *reads, want=capture.PLACES, edit=edit)
+  watch = functools.partial(capture.run, want=capture.PLACES, edit=edit)
+  watched = evaluate(functools.partial(watch, model), *given)
   assert doubled
   return alone_BLV, *watched
 
