@@ -10,9 +10,9 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
 from transformer_jax.axes import axes_of
-from transformer_jax.devices import gather_matrix, platform, text_parts
+from transformer_jax.devices import gather_matrix, gather_width, platform, text_parts
 from transformer_jax.remat import PRODUCT
-from transformer_jax.weight_gradients import sum_into_parts
+from transformer_jax.weight_gradients import splits_width, sum_into_parts
 
 LANES = 128  # columns of a TPU's tile of memory
 
@@ -52,6 +52,79 @@ def whole_along_width(w: jax.Array, letters: str, dtype: Any) -> jax.Array:
   """
   w = w.astype(dtype)
   return w if platform() == "cpu" else gather_matrix(w, letters)
+
+
+def einsum(axes: str, x: jax.Array, w: jax.Array) -> jax.Array:
+  """Returns an einsum of tokens and weights, for products of other forms.
+
+  axes   as "BLD,XDF->BLXF": the weights' are their letters, and each is an axis either
+         of x or of the result
+
+  In the dtype of x, accumulated in float32. Where accelerators split the weights by
+  width, these are gathered and their gradient is summed as that of `project` is.
+
+  >>> x_BLD, w_DH = jnp.ones((1, 2, 3)), jnp.ones((3, 4))
+  >>> einsum("BLD,DH->BLH", x_BLD, w_DH).shape
+  (1, 2, 4)
+  """
+  inputs, _, after = axes.partition("->")
+  before, _, letters = inputs.partition(",")
+  if platform() == "cpu" or not splits_width(letters):
+    y = jnp.einsum(axes, x, w.astype(x.dtype), preferred_element_type=jnp.float32)
+    return y.astype(x.dtype)
+  inward, outward = ([a for a in side if a in letters] for side in (before, after))
+  order = "".join(inward + outward)
+  w = jnp.transpose(w, [letters.index(letter) for letter in order])
+  return checkpoint_name(_product(x, w, len(inward), order), PRODUCT)
+
+
+def look_up(table_VD: jax.Array, token_BL: jax.Array) -> jax.Array:
+  """Returns the rows of a table: x_BLD.
+
+  Where accelerators split the table by width alone, each sums the gradient of its own
+  tokens, and then gets its part of the sum over all.
+  """
+  if platform() == "cpu" or not splits_width("VD", alone=True):
+    return gather_width(table_VD)[token_BL]
+  return _look_up(table_VD, token_BL)
+
+
+@jax.custom_vjp
+def _look_up(table_VD, token_BL):
+  return table_VD[token_BL]
+
+
+def _save_tokens(table_VD, token_BL):
+  return _look_up(table_VD, token_BL), (table_VD, token_BL)  # of the table, its shape
+
+
+def _gradient_of_rows(residuals, d_x_BLD):
+  """Returns the gradient of a table: of each row, the sum over its tokens."""
+  table_VD, token_BL = residuals
+
+  def of_tokens(token_BL, d_x_BLD, sums):
+    zero_VD = jnp.zeros(table_VD.shape, d_x_BLD.dtype)
+    _, add_up = jax.vjp(lambda table_VD: table_VD[token_BL], zero_VD)
+    return sums(add_up(d_x_BLD)[0])
+
+  d_VD = sum_into_parts(of_tokens, token_BL, d_x_BLD, table_VD.shape, "VD", tokens=2)
+  return d_VD.astype(table_VD.dtype), None
+
+
+_look_up.defvjp(_save_tokens, _gradient_of_rows)
+
+
+def whole_by_name(params: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+  """Returns parameters for an attention core: see `whole_along_width`.
+
+  >>> whole_by_name({"table_ND": jnp.ones((3, 2))})["table_ND"].shape
+  (3, 2)
+  """
+  split = {name: axes_of(name) for name in params if splits_width(axes_of(name))}
+  return {
+    **params,
+    **{n: whole_along_width(params[n], a, params[n].dtype) for n, a in split.items()},
+  }
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
@@ -95,7 +168,7 @@ def _gradients(inputs, letters, residuals, d_y):
   outward = tuple(range(tokens, g.ndim)), tuple(range(inputs, whole.ndim))
   d_x = _dot(g, whole, *outward).astype(x.dtype).reshape(x.shape)
   product = functools.partial(_weight_gradient, tokens=tokens, flat=flat)
-  d_w = sum_into_parts(product, x, d_y, letters, tokens)
+  d_w = sum_into_parts(product, x, d_y, w.shape, letters, tokens)
   return d_x, d_w.astype(w.dtype)
 
 

@@ -4,6 +4,7 @@ Asked for a part of a sum, the compiler divides the product before it; asked for
 whole first, it sums by an all-reduce, which sends twice as much.
 """
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import jax
 from jax.sharding import PartitionSpec
 
+from transformer_jax.axes import axes_of
 from transformer_jax.devices import dividing, free_axes, gather_matrix, platform
 from transformer_jax.mesh_shape import MATRIX_RULES, ROWS, RULES, SEED, SEQUENCE
 
@@ -20,21 +22,43 @@ SumOverDevices = Callable[[jax.Array], jax.Array]  # over devices
 Product = Callable[[jax.Array, jax.Array, SumOverDevices], jax.Array]
 
 
+def splits_width(letters: str, alone: bool = False) -> bool:
+  """Returns whether the mesh in use splits the width of a matrix.
+
+  letters   axis letters of the matrix
+  alone     and none of its other axes
+
+  >>> splits_width("DF")
+  False
+  """
+  free = free_axes()
+  others = any(free.get(RULES[letter], 1) > 1 for letter in letters if letter in RULES)
+  matrix = len(letters) > 1 and "D" in letters
+  return matrix and free.get(FSDP, 1) > 1 and not (alone and others)
+
+
 def sum_into_parts(
-  product: Product, x: jax.Array, d_y: jax.Array, letters: str, tokens: int
+  product: Product,
+  x: jax.Array,
+  d_y: jax.Array,
+  shape: Sequence[int],
+  letters: str,
+  tokens: int,
 ) -> jax.Array:
   """Returns the gradient of a matrix, summed over all tokens; devices have parts of it.
 
   product   (x, d_y, sums) -> d_w of the tokens of one device, which is passed through
             `sums` while the model's width is its first or last axis
-  x, d_y    input and gradient of the output: axes of tokens, then those of the matrix
+  x, d_y    input and gradient of the output: axes of tokens, then the matrix's first
+            and its last ones
+  shape     of the matrix
   letters   axis letters of the matrix; "": unknown
   tokens    axes of tokens, with which x and d_y start
 
   The whole sum on each device where `fsdp` splits no rows, or an axis between others.
   """
-  free, shape = free_axes(), (*x.shape[tokens:], *d_y.shape[tokens:])
-  rows, inputs = dividing(free, x.shape[0], *ROWS) or (), x.ndim - tokens
+  free, inputs, outputs = free_axes(), x.ndim - tokens, d_y.ndim - tokens
+  rows = dividing(free, x.shape[0], *ROWS) or ()
   end = 0 if letters.startswith("D") else len(letters) - 1
   devices = free.get(FSDP, 1)
   if "D" not in letters[end:] or devices == 1 or FSDP not in rows:
@@ -52,7 +76,7 @@ def sum_into_parts(
     lambda x, d_y: product(x, d_y, sums),
     in_specs=(
       PartitionSpec(*start, *by_letter[:inputs]),
-      PartitionSpec(*start, *by_letter[inputs:]),
+      PartitionSpec(*start, *by_letter[len(letters) - outputs :]),
     ),
     out_specs=PartitionSpec(*d_w),
     axis_names={*free},
@@ -96,6 +120,65 @@ def on_parts_of_batch(
     check_vma=False,
   )
   return run(whole_VD, *tokens)
+
+
+def with_whole_weights(
+  function: Callable[[Any, Any], Any], weights: dict[str, jax.Array], tokens: Any
+) -> Any:
+  """Returns function(weights, tokens), of which each device computes its own examples.
+
+  function   also of a part of the examples
+  weights    by name. They are gathered before, and their gradients are summed into
+             parts after: once, however often a loop reads them
+  tokens     a tree of arrays [B, ...], as the result
+
+  Where `fsdp` splits batches and nothing else is split; elsewhere by one call.
+  """
+  free, B = free_axes(), jax.tree.leaves(tokens)[0].shape[0]
+  rows = dividing(free, B, *ROWS) or ()
+  split = {name: axes_of(name) for name in weights if splits_width(axes_of(name))}
+  everything = math.prod(n for axis, n in free.items() if axis != SEED)
+  alone = math.prod(free[axis] for axis in rows) == everything
+  if platform() == "cpu" or not split or not alone:
+    return function(weights, tokens)
+  devices = free[FSDP]
+
+  def of_device(weights, tokens):
+    whole = {
+      name: _gathered(weights[name], letters.index("D"), devices)
+      for name, letters in split.items()
+    }
+    return function(weights | whole, tokens)
+
+  specs = {
+    name: PartitionSpec(*[None] * split[name].index("D"), FSDP)
+    if name in split
+    else PartitionSpec()
+    for name in weights
+  }
+  run = jax.shard_map(
+    of_device,
+    in_specs=(specs, PartitionSpec(rows)),
+    out_specs=PartitionSpec(rows),
+    axis_names={*free},
+    check_vma=False,
+  )
+  return run(weights, tokens)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+def _gathered(w: jax.Array, axis: int, devices: int) -> jax.Array:
+  """Returns the whole of a matrix, of which each of some devices has a part.
+
+  axis   that is split, the first or the last; of the gradient each gets its part
+  """
+  return jax.lax.all_gather(w, FSDP, axis=axis, tiled=True)
+
+
+_gathered.defvjp(
+  lambda w, axis, devices: (_gathered(w, axis, devices), None),
+  lambda axis, devices, _, d_w: (_sums(devices, (), first=axis == 0)(d_w),),
+)
 
 
 def _sums(devices: int, others: tuple[str, ...], first: bool) -> SumOverDevices:

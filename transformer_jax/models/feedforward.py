@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from transformer_jax.axes import axes_of
-from transformer_jax.matmul import project, whole_along_width
+from transformer_jax.matmul import einsum, project
 from transformer_jax.models.architecture import Architecture
 from transformer_jax.models.canon import UNITS, no_convolution
 from transformer_jax.models.expert_load import record_load
@@ -106,10 +106,10 @@ class FeedForward(nn.Module):
     (X, F), D = h_BLXF.shape[-2:], x_BLD.shape[-1]
     count_BLX1 = weight_BLX1 if read is None else (weight_BLX1 > 0).astype(x_BLD.dtype)
     out_XFD = parameter(self, "out_XFD", _start((X, F, D)))
-    y_BLD = _product("BLXF,XFD->BLD", h_BLXF * count_BLX1, out_XFD)
+    y_BLD = einsum("BLXF,XFD->BLD", h_BLXF * count_BLX1, out_XFD)
     if self.arch.feedforward_bias:
       shift_XD = weight(self, "out_shift_XD", (X, D), 0)
-      y_BLD += _product("BLX,XD->BLD", count_BLX1[..., 0], shift_XD)
+      y_BLD += einsum("BLX,XD->BLD", count_BLX1[..., 0], shift_XD)
     return y_BLD
 
   def into_experts(self, name, read, x_BLD):
@@ -120,21 +120,12 @@ class FeedForward(nn.Module):
     x_BLD   input of all of them
     """
     D, X, F = x_BLD.shape[-1], self.kind.experts, self.kind.width or self.arch.dims.F
-    h_BLXF = _product(
-      "BLD,XDF->BLXF", x_BLD, parameter(self, f"{name}_XDF", _start((X, D, F)))
-    )
+    in_XDF = parameter(self, f"{name}_XDF", _start((X, D, F)))
+    h_BLXF = einsum("BLD,XDF->BLXF", x_BLD, in_XDF)
     h_BLXF = h_BLXF if read is None else h_BLXF * read
     if self.arch.feedforward_bias:
       h_BLXF += weight(self, f"{name}_shift_XF", (X, F), 0).astype(h_BLXF.dtype)
     return h_BLXF
-
-
-def _product(axes: str, x: jax.Array, w: jax.Array) -> jax.Array:
-  """Returns a product in the dtype of x, accumulated in float32."""
-  letters = axes.partition("->")[0].partition(",")[2]
-  w = whole_along_width(w, letters, x.dtype)
-  y = jnp.einsum(axes, x, w, preferred_element_type=jnp.float32)
-  return y.astype(x.dtype)
 
 
 @functools.lru_cache(maxsize=256)

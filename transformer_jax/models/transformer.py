@@ -12,8 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from transformer_jax.attention.cache import CachedText, fitting, remember
-from transformer_jax.devices import gather_width
-from transformer_jax.matmul import whole_along_width
+from transformer_jax.matmul import look_up, whole_along_width
 from transformer_jax.models.architecture import Architecture
 from transformer_jax.models.attention_layer import Attention
 from transformer_jax.models.parameters import Parameters, own, parameter
@@ -232,7 +231,7 @@ class Transformer(nn.Module):
     embedding = self.arch.embedding
     read = token_BL
     if embedding.table:
-      read = gather_width(self.embedding_VD)[token_BL]
+      read = look_up(self.embedding_VD, token_BL)
     return embedding(self.embedding, read, at).astype(self.arch.dtype)
 
   @property

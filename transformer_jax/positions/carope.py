@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from transformer_jax.matmul import einsum
 from transformer_jax.positions.base import PositionalEncoding, positions
 from transformer_jax.positions.rope import Rope, turn_pairs
 from transformer_jax.positions.shared.sums import of_tokens, running, turns
@@ -46,7 +47,7 @@ class Carope(PositionalEncoding):
     return {"power_R": jnp.arange(1, R + 1, dtype=jnp.float32)}
 
   def token_data(self, params, x_BLD, q_BLHK):
-    logit_BLH = x_BLD.astype(jnp.float32) @ params["rate_DH"]
+    logit_BLH = einsum("BLD,DH->BLH", x_BLD.astype(jnp.float32), params["rate_DH"])
     return {"rate_BLH": 1 / (jax.nn.softplus(logit_BLH) + 1)}
 
   def accumulate(self, params, data, at):

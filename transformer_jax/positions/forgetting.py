@@ -8,6 +8,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from transformer_jax.matmul import einsum
 from transformer_jax.positions.base import PositionalEncoding, positions
 from transformer_jax.positions.shared.sums import of_tokens, running
 from transformer_jax.spec import SpecError
@@ -87,7 +88,7 @@ class Forgetting(PositionalEncoding):
     for way, name in self.ways.items():
       logits_BLH = params[f"forget_{way}shift_H"]
       if self.gate == "token":
-        logits_BLH += x_BLD @ params[f"forget_{way}DH"]
+        logits_BLH += einsum("BLD,DH->BLH", x_BLD, params[f"forget_{way}DH"])
       shape = (*x_BLD.shape[:2], *logits_BLH.shape[-1:])
       kept[name] = jnp.broadcast_to(jax.nn.log_sigmoid(logits_BLH), shape)
     return kept

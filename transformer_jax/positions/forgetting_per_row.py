@@ -10,6 +10,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from transformer_jax.matmul import einsum
 from transformer_jax.positions.base import PositionalEncoding, positions
 from transformer_jax.spec import SpecError
 
@@ -67,7 +68,7 @@ class ForgettingPerRow(PositionalEncoding):
 
   def token_data(self, params, x_BLD, q_BLHK):
     x_BLD = x_BLD.astype(jnp.float32)
-    project = functools.partial(jnp.einsum, "BLD,DHW->BLHW", x_BLD)
+    project = functools.partial(einsum, "BLD,DHW->BLHW", x_BLD)
     return {
       "gate_query_BLHW": project(params["forget_query_DHW"]),
       "gate_key_BLHW": project(params["forget_key_DHW"]),

@@ -8,6 +8,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from transformer_jax.matmul import einsum
 from transformer_jax.positions.alibi import slopes
 from transformer_jax.positions.base import PositionalEncoding, positions
 from transformer_jax.positions.path import after
@@ -71,7 +72,7 @@ class GrapeAP(PositionalEncoding):
 
   def token_data(self, params, x_BLD, q_BLHK):
     x_BLD = x_BLD.astype(jnp.float32)
-    link_BLHW = jnp.einsum("BLD,DHW->BLHW", x_BLD, params["link_DHW"])
+    link_BLHW = einsum("BLD,DHW->BLHW", x_BLD, params["link_DHW"])
     square_BLH1 = jnp.mean(jnp.square(link_BLHW), axis=-1, keepdims=True)
     return {"link_BLHW": link_BLHW * jax.lax.rsqrt(square_BLH1 + 1e-6)}
 

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from transformer_jax.forwarding import computed
+from transformer_jax.matmul import einsum
 from transformer_jax.positions.base import PositionalEncoding, positions
 from transformer_jax.positions.shared import relative
 
@@ -65,7 +66,7 @@ class Inkling(PositionalEncoding):
 
   def token_data(self, params, x_BLD, q_BLHK):
     x_BLD = x_BLD.astype(jnp.float32)
-    return {"weight_BLHW": jnp.einsum("BLD,DHW->BLHW", x_BLD, params["weigh_DHW"])}
+    return {"weight_BLHW": einsum("BLD,DHW->BLHW", x_BLD, params["weigh_DHW"])}
 
   def temperature(self, params, at):
     return self._heat(at.pos_BL)[:, :, None, None]

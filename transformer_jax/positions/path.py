@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from transformer_jax.initializers import fan_in_uniform
+from transformer_jax.matmul import einsum
 from transformer_jax.positions.base import PositionalEncoding, Tile, positions
 from transformer_jax.positions.forgetting import Forgetting, kept_between
 from transformer_jax.positions.selective_rope import direction
@@ -78,11 +79,12 @@ class Path(PositionalEncoding):
 
   def token_data(self, params, x_BLD, q_BLHK):
     x_BLD = x_BLD.astype(jnp.float32)
-    low_BLW = x_BLD @ params["down_DW"]
-    logit_BLH = x_BLD @ params["strength_DH"] + params["strength_shift_H"]
+    low_BLW = einsum("BLD,DW->BLW", x_BLD, params["down_DW"])
+    logit_BLH = einsum("BLD,DH->BLH", x_BLD, params["strength_DH"])
+    strength_BLH = jax.nn.sigmoid(logit_BLH + params["strength_shift_H"])
     data = {
       "direction_BLHK": jnp.einsum("BLW,WHK->BLHK", low_BLW, params["up_WHK"]),
-      "strength_BLH": 2 * jax.nn.sigmoid(logit_BLH),
+      "strength_BLH": 2 * strength_BLH,
     }
     more = Forgetting().token_data(params, x_BLD, q_BLHK) if self.forget else {}
     return data | more

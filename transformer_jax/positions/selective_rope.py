@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from transformer_jax.initializers import fan_in_uniform
+from transformer_jax.matmul import einsum
 from transformer_jax.positions.base import positions
 from transformer_jax.positions.rope import Rope
 from transformer_jax.positions.shared.short_convolution import mix, neighbours
@@ -51,8 +52,11 @@ class SelectiveRope(Rope):
 
   def token_data(self, params, x_BLD, q_BLHK):
     step_BLHR = jnp.einsum("BLHK,HKR->BLHR", direction(q_BLHK), params["step_HKR"])
-    logit_BLH = direction(x_BLD) @ params["gate_DH"] + params["gate_shift_H"]
-    return {"step_BLHR": step_BLHR, "gate_BLH": jax.nn.sigmoid(logit_BLH)}
+    logit_BLH = einsum("BLD,DH->BLH", direction(x_BLD), params["gate_DH"])
+    return {
+      "step_BLHR": step_BLHR,
+      "gate_BLH": jax.nn.sigmoid(logit_BLH + params["gate_shift_H"]),
+    }
 
   def accumulate(self, params, data, at):
     near = neighbours(at, self.width)

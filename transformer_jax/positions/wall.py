@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from transformer_jax.devices import platform
+from transformer_jax.matmul import einsum
 from transformer_jax.positions.base import PositionalEncoding, positions
 from transformer_jax.positions.shared.decayed_products import decayed_products
 from transformer_jax.positions.shared.relative import READY
@@ -68,7 +69,7 @@ class Wall(PositionalEncoding):
 
   def token_data(self, params, x_BLD, q_BLHK):
     x_BLD = x_BLD.astype(jnp.float32)
-    logit_BLHK = jnp.einsum("BLD,DHK->BLHK", x_BLD, params["forget_DHK"])
+    logit_BLHK = einsum("BLD,DHK->BLHK", x_BLD, params["forget_DHK"])
     return {"kept_BLHK": jax.nn.log_sigmoid(logit_BLHK + params["forget_shift_HK"])}
 
   def accumulate(self, params, data, at):

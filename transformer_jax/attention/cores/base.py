@@ -1,5 +1,7 @@
 """Base class of attention cores, their registry and their common refusals."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 
@@ -7,6 +9,7 @@ from transformer_jax.attention.cores.context import Context
 from transformer_jax.attention.cores.dropout import KeyedDropout
 from transformer_jax.attention.variants.base import Variant
 from transformer_jax.attention.variants.bound_variant import PLAIN, BoundVariant
+from transformer_jax.matmul import whole_by_name
 from transformer_jax.positions import Bound, Coords, PositionalEncoding
 from transformer_jax.spec import Registry
 
@@ -56,6 +59,10 @@ class Core:
     if reason := reason or self.misfit(q_BLHK, k_BMGK, v_BMGE):
       raise ValueError(reason)
     scale = q_BLHK.shape[-1] ** -0.5 if scale is None else scale
+    position, variant = (
+      dataclasses.replace(bound, params=whole_by_name(bound.params))
+      for bound in (position, variant)
+    )
     context = Context(q_at, k_at, position, scale, variant, dropout)
     return self.attend(q_BLHK, k_BMGK, v_BMGE, context)
 

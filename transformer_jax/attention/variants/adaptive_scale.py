@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from transformer_jax.attention.variants.base import Variant, attentions
+from transformer_jax.matmul import einsum
 from transformer_jax.positions.shared.tempered import tokens_in_horizon
 from transformer_jax.spec import SpecError
 
@@ -74,8 +75,8 @@ class AdaptiveScale(Variant):
       return {}
     x_BLD = x_BLD.astype(jnp.float32)
     return {
-      "beta_BLH": x_BLD @ params["length_beta_DH"].astype(jnp.float32),
-      "gamma_BLH": x_BLD @ params["length_gamma_DH"].astype(jnp.float32),
+      "beta_BLH": einsum("BLD,DH->BLH", x_BLD, params["length_beta_DH"]),
+      "gamma_BLH": einsum("BLD,DH->BLH", x_BLD, params["length_gamma_DH"]),
     }
 
   def accumulate(self, params, data, at):

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from transformer_jax.attention.variants.base import Variant, attentions
 from transformer_jax.axes import whole
+from transformer_jax.matmul import einsum
 from transformer_jax.positions import Coords
 from transformer_jax.positions.shared.sums import add_exactly, of_tokens
 from transformer_jax.spec import SpecError
@@ -64,10 +65,10 @@ class LogLinear(Variant):
 
   def token_data(self, params, x_BLD, q_BLHK):
     x_BLD = x_BLD.astype(jnp.float32)
-    logit_BLH = x_BLD @ params["decay_DH"] + params["decay_shift_H"]
-    factor_BLHN = jnp.einsum("BLD,DHN->BLHN", x_BLD, params["level_DHN"])
+    logit_BLH = einsum("BLD,DH->BLH", x_BLD, params["decay_DH"])
+    factor_BLHN = einsum("BLD,DHN->BLHN", x_BLD, params["level_DHN"])
     return {
-      "decay_BLH": jax.nn.log_sigmoid(logit_BLH),
+      "decay_BLH": jax.nn.log_sigmoid(logit_BLH + params["decay_shift_H"]),
       "level_BLHN": jax.nn.softplus(params["level_scale_HN"] * factor_BLHN),
     }
 

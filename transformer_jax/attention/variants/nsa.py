@@ -10,6 +10,7 @@ from transformer_jax.attention.variants.block_columns import block_columns
 from transformer_jax.attention.variants.bound_variant import softmax
 from transformer_jax.attention.variants.selection import nth_largest
 from transformer_jax.axes import check_whole
+from transformer_jax.matmul import einsum
 from transformer_jax.spec import SpecError
 
 
@@ -67,8 +68,8 @@ class NativeSparse(Variant):
     return {"branch_DHN": ((dims.D, dims.H, len(self.names)), 1)}
 
   def token_data(self, params, x_BLD, q_BLHK):
-    w_DHN = params["branch_DHN"].astype(jnp.float32)
-    gate_BLHN = jnp.einsum("BLD,DHN->BLHN", x_BLD.astype(jnp.float32), w_DHN)
+    x_BLD = x_BLD.astype(jnp.float32)
+    gate_BLHN = einsum("BLD,DHN->BLHN", x_BLD, params["branch_DHN"])
     return {"gate_BLHN": jax.nn.sigmoid(gate_BLHN)}
 
   def weigh_at(self, params, s_BHLM, mask_B1LM, q_at, k_at):

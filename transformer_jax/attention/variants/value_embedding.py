@@ -61,11 +61,11 @@ class ValueEmbedding(Variant):
         f"{self.name} reads the ids of tokens; call the layer with"
         " carry=Carry().put('token_BL', ids), as a model does"
       )
-    own = {n.rpartition("_")[0]: x for n, x in params.items()}
-    table = gather_width(own["value_table"])
+    own = {n.rpartition("_")[0]: n for n in params}
+    table = gather_width(params[own["value_table"]])
     added_BLGE = table[carry.arrays["token_BL"]].astype(kept["value"].dtype)
     if self.gated:
-      score_BLG = project_by(x_BLD, own, "value_gate").astype(jnp.float32)
+      score_BLG = project_by(x_BLD, params, own["value_gate"]).astype(jnp.float32)
       gate_BLG1 = 2 * jax.nn.sigmoid(score_BLG)[..., None]
       added_BLGE = gate_BLG1.astype(added_BLGE.dtype) * added_BLGE
     return kept | {"value": kept["value"] + added_BLGE}, carry

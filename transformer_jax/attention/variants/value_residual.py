@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from transformer_jax.attention.variants.base import Variant, attentions
 from transformer_jax.axes import axes_of
-from transformer_jax.matmul import project
+from transformer_jax.matmul import project_by
 from transformer_jax.spec import SpecError
 
 MIXES = ("scalar", "fixed", "token")
@@ -92,7 +92,8 @@ class ValueResidual(Variant):
   def _mixed(self, params, x_BLD, first_BLGE, own_BLGE):
     if self.mix == "token":
       weight, shift = _share(params)
-      score_BLG = project(x_BLD, weight, 1).astype(jnp.float32) + shift
+      score_BLG = project_by(x_BLD, params, weight).astype(jnp.float32)
+      score_BLG += params[shift]
       own = jax.nn.sigmoid(score_BLG).astype(own_BLGE.dtype)[..., None]
       return own * own_BLGE + (1 - own) * first_BLGE
     first = jnp.asarray(params.get("first_gain", self.first), own_BLGE.dtype)
@@ -112,6 +113,6 @@ def _axis(dims):
 
 
 def _share(params):
-  """Returns the weights and the shift of the token's share."""
-  found = {len(axes_of(n)): x for n, x in params.items() if n.startswith("value_share")}
+  """Returns the names of the weights and of the shift of the token's share."""
+  found = {len(axes_of(n)): n for n in params if n.startswith("value_share")}
   return found[2], found[1]

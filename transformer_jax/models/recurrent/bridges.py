@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from transformer_jax.attention.projections import Arrays, Weights
-from transformer_jax.matmul import project
+from transformer_jax.matmul import project_by
 from transformer_jax.spec import Registry
 
 
@@ -71,7 +71,7 @@ class Luong(Bottleneck):
   def output(self, w, token_BLD, h_BLD, found_BLD):
     if "state_DD" not in w:
       return found_BLD
-    return jnp.tanh(found_BLD + project(h_BLD, w["state_DD"], 1))
+    return jnp.tanh(found_BLD + project_by(h_BLD, w, "state_DD"))
 
 
 @links.register("bahdanau")
@@ -96,5 +96,5 @@ class Bahdanau(Bottleneck):
 
   def output(self, w, token_BLD, h_BLD, found_BLD):
     read = {"token": token_BLD, "top": h_BLD, "found": found_BLD}
-    both_BLND = sum(project(x, w[f"{name}_DND"], 1) for name, x in read.items())
+    both_BLND = sum(project_by(x, w, f"{name}_DND") for name, x in read.items())
     return jnp.max(both_BLND, axis=-2)

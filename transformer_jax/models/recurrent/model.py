@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from transformer_jax.attention import BoundVariant
+from transformer_jax.devices import split_rows
 from transformer_jax.models.caches import empty_cache
 from transformer_jax.models.compatibility import form
 from transformer_jax.models.families import Family, families
@@ -287,7 +288,7 @@ class RecurrentStack(nn.Module):
 
   def embed(self, drop, token_BLD):
     """Returns x_BLD, the input of the first layer, as in a Transformer's stack."""
-    return drop(token_BLD)
+    return split_rows(drop(token_BLD))
 
   def layer(self, n, x_BLD, at, start, state, attend):
     """Returns (states, last state, contexts) of a layer; directions are concatenated.

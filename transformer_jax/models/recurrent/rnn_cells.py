@@ -4,6 +4,7 @@ Parameters are named by axes: N are a cell's gates, W its units, D its output.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -11,9 +12,10 @@ import jax
 import jax.numpy as jnp
 
 from transformer_jax.attention.projections import Arrays, Weights
-from transformer_jax.matmul import project
+from transformer_jax.matmul import project, project_by, whole_by_name
 from transformer_jax.positions import Coords
 from transformer_jax.spec import Registry
+from transformer_jax.weight_gradients import with_whole_weights
 
 CellState = tuple[jax.Array, ...]  # [B, D] each; the first is the output
 Attend = Callable[[jax.Array, Coords], jax.Array]  # h_B1D, coordinates -> context
@@ -186,12 +188,12 @@ def unroll(
   attend        cross-attention from the previous state, added to each step's input
   written_out   unrolls the loop, so that operations can be counted
   """
-  x_BLNW = project(x_BLD, w["input_DNW"], 1)
+  x_BLNW = project_by(x_BLD, w, "input_DNW")
   x_BLNW = x_BLNW + w["shift_NW"].astype(x_BLNW.dtype)
   at = jax.tree.map(lambda x: jnp.broadcast_to(x, x_BLD.shape[:2]), at.replace(data={}))
   begins_BL = ends(at) if reverse else at.order_BL == 0
 
-  def one(state, here):
+  def one(w, state, here):
     x_BNW, at_B, begins_B, start = here
     fresh = jax.tree.map(jnp.zeros_like, state) if start is None else start
     state, context_BD = _choose(begins_B, fresh, state), None
@@ -202,11 +204,19 @@ def unroll(
     state = _choose(at_B.order_BL >= 0, cell.step(w, x_BNW, state), state)
     return state, (state, context_BD)
 
-  text = _swapped((x_BLNW, at, begins_BL, start))
-  unrolled = len(text[0]) if written_out else 1
-  last, out = jax.lax.scan(one, state, text, reverse=reverse, unroll=unrolled)
-  states, context_BLD = _swapped(out)
-  return states, last, context_BLD
+  def steps(w, tokens):
+    # Gathered before the loop, where no device works on its own examples.
+    one_step = functools.partial(one, whole_by_name(w))
+    text, state = tokens
+    text = _swapped(text)
+    unrolled = len(text[0]) if written_out else 1
+    last, out = jax.lax.scan(one_step, state, text, reverse=reverse, unroll=unrolled)
+    states, context_BLD = _swapped(out)
+    return states, last, context_BLD
+
+  tokens = (x_BLNW, at, begins_BL, start), state
+  read = {name: x for name, x in w.items() if name not in ("input_DNW", "shift_NW")}
+  return steps(read, tokens) if attend else with_whole_weights(steps, read, tokens)
 
 
 def _swapped(tree: Any) -> Any:

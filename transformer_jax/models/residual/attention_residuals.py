@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from transformer_jax.axes import whole
+from transformer_jax.matmul import einsum
 from transformer_jax.models.residual.base import Placement, placements
 from transformer_jax.normalization import rms_norm
 from transformer_jax.spec import SpecError
@@ -128,7 +129,8 @@ class StateAttention(Placement):
     """Returns the mixture of states, x_BLD, that a sublayer reads."""
     newest_BLD = states[0].astype(jnp.float32)
     inner_BLD = rms_norm(newest_BLD, params["inner_gain_D"], EPSILON)
-    query_BLD = newest_BLD + inner_BLD @ params["down_DR"] @ params["up_RD"]
+    low_BLR = einsum("BLD,DR->BLR", inner_BLD, params["down_DR"])
+    query_BLD = newest_BLD + einsum("BLR,RD->BLD", low_BLR, params["up_RD"])
     query_BLD = rms_norm(query_BLD, params["query_gain_D"], EPSILON)
     return _mixture(
       states, query_BLD, params["key_gain_D"], newest_BLD.shape[-1] ** -0.5

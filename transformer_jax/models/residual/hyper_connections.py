@@ -11,7 +11,8 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
-from transformer_jax.axes import whole
+from transformer_jax.axes import axes_of, whole
+from transformer_jax.matmul import einsum, whole_along_width
 from transformer_jax.models.residual.base import Placement, placements
 from transformer_jax.normalization import rms_norm
 from transformer_jax.spec import SpecError
@@ -121,10 +122,11 @@ class HyperConnections(Streams):
   def _of_token(self, params, x_BLND):
     """Returns what a token adds to each kind of weights."""
     x_BLND = rms_norm(x_BLND, params["norm_gain_D"], 1e-12)
+    wide_BLND = x_BLND.astype(jnp.float32)
     scores = {
       "read": jnp.einsum("BLND,D->BLN", x_BLND, params["token_read_D"]),
       "write": jnp.einsum("BLND,D->BLN", x_BLND, params["token_write_D"]),
-      "mix": jnp.einsum("BLND,DS->BLNS", x_BLND, params["token_mix_DN"]),
+      "mix": einsum("BLND,DS->BLNS", wide_BLND, params["token_mix_DN"]),
     }
     scales = {"write": params["write_scale"]}
     bounded = {name: jnp.tanh(x) if self.tanh else x for name, x in scores.items()}
@@ -227,7 +229,9 @@ def _normalized(x_BLND):
 
 def _scores(params, name, z_BLND):
   """Returns scale W z + shift, of the weights of one name."""
-  (weight,) = (x for n, x in params.items() if n.startswith(f"{name}_ND"))
+  (matrix,) = (n for n in params if n.startswith(f"{name}_ND"))
   (shift,) = (x for n, x in params.items() if n.startswith(f"{name}_shift_"))
+  weight = params[matrix]
+  weight = whole_along_width(weight, axes_of(matrix), weight.dtype)
   w = jnp.einsum("BLND,NDE->BLE", z_BLND, weight.reshape(*weight.shape[:2], -1))
   return params[f"{name}_scale"] * w.reshape(*w.shape[:2], *shift.shape) + shift

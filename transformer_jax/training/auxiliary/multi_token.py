@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from transformer_jax.matmul import einsum
 from transformer_jax.spec import SpecError
 from transformer_jax.training.auxiliary.base import (
   HIDDEN,
@@ -54,11 +55,11 @@ class MultiTokenPrediction(AuxiliaryLoss):
 
   def loss(self, arrays):
     hidden = arrays.captured[HIDDEN]["output"]
-    future_NDD = arrays.params["future_NDD"].astype(hidden.x_BLD.dtype)
+    future_NDD = arrays.params["future_NDD"]
     count, total = arrays.counts[TARGETS], 0.0
     for n in range(self.tokens - 1):
       target_BL, weight_BL = later(arrays.batch, n + 1)
-      x_BLD = hidden.x_BLD + jnp.einsum("bld,de->ble", hidden.x_BLD, future_NDD[n])
+      x_BLD = hidden.x_BLD + einsum("BLD,DE->BLE", hidden.x_BLD, future_NDD[n])
       sum_, _ = chunked_cross_entropy(
         x_BLD, hidden.output_VD, target_BL, weight_BL, 0.0, hidden.chunks
       )
