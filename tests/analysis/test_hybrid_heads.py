@@ -17,7 +17,8 @@ PATH = "decoder/layer_1/attention"
 @functools.cache
 def analysis(attention):
   """Returns the heads of a model that was not trained, and its parameters."""
-  batch = tj.tasks.build("copy").batch(None, jax.random.key(0), 4, 8)
+  task = tj.tasks.build("copy")
+  batch = jax.jit(lambda key: task.batch(None, key, 4, 8))(jax.random.key(0))
   dims = tj.Dims(V=64, D=16, H=2, F=16, L=64)
   model = tj.Transformer(tj.Architecture(dims, "none", attention=attention, decoders=2))
   return HeadAnalysis(model, batch, batch_size=4), of_model(model, batch.input_BL)

@@ -137,7 +137,8 @@ PROMPTS = {
 
 
 def drawn(task, length=9, bucket=L):
-  batch = task.score((), jax.random.key(0), B, jnp.int32(length), bucket)
+  draw = jax.jit(lambda key, length: task.score((), key, B, length, bucket))
+  batch = draw(jax.random.key(0), jnp.int32(length))
   return batch, np.asarray(batch.input_BL)
 
 
@@ -222,7 +223,8 @@ def test_distances_longer_than_the_texts_are_refused():
 def test_contract_of_every_label(name):
   task = tj.tasks.build("cycle_navigation")
   label = probe_labels.build("of_task('state')" if name == "of_task" else name)
-  batch = task.score((), jax.random.key(0), 8, jnp.int32(24), 24)
+  score = jax.jit(lambda key: task.score((), key, 8, jnp.int32(24), 24))
+  batch = score(jax.random.key(0))
   prediction = label.prediction(task, batch.input_BL.shape[1])
   draw = jax.jit(lambda batch, key: vars(label.labels(task, batch, key)))
   made = draw(batch, jax.random.key(1))

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from interpreted import interpreted
+from random_parameters import of_model
 from test_recorded import recorded
 
 import transformer_jax as tj
@@ -91,8 +92,6 @@ def test_the_own_value_is_as_it_is_mixed():
     layer = Attention(arch, *arch.layer("decoder", 0))
     x_BLD = jax.random.normal(jax.random.key(0), (1, 3, 8))
     args = x_BLD, coords.consecutive(1, 3)
-    params = layer.init(jax.random.key(1), *args)
-    near = lambda x: x + 0.3 * jnp.sin(1.0 + jnp.arange(x.size)).reshape(x.shape)
-    params = jax.tree.map(near, params)
-    update_BLD = layer.apply(params, *args)[0]
+    params = {"params": of_model(layer, *args)}
+    update_BLD = evaluate(layer.apply, params, *args)[0]
     assert np.abs(update_BLD[:, 0]).max() < 1e-5 < np.abs(update_BLD[:, 1:]).max(), spec

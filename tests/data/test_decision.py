@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from random_parameters import of_model
 
 import transformer_jax as tj
 from transformer_jax.data.base import tasks
@@ -160,11 +161,10 @@ def test_an_action_is_predicted_without_being_read(data):
   task, (arrays, _) = data
   batch = task.batch(arrays, jax.random.key(0), 4, 4)
   decoder = model(task, "rope")
-  params = decoder.init(jax.random.key(0), *batch.reads)
+  params = of_model(decoder, *batch.reads)
+  apply = jax.jit(lambda x: decoder.apply({"params": params}, x, batch.at))
   other = batch.input_BL.at[:, 2, -1].set(1 - batch.input_BL[:, 2, -1])
-  one, changed = (
-    np.asarray(decoder.apply(params, x, batch.at)) for x in (batch.input_BL, other)
-  )
+  one, changed = (np.asarray(apply(x)) for x in (batch.input_BL, other))
   np.testing.assert_array_equal(one[:, :8], changed[:, :8])  # up to the observation
   assert np.abs(one[:, 8:] - changed[:, 8:]).max() > 1e-4
 

@@ -35,10 +35,13 @@ PAIRS = {"task": "pairs(copy(symbols=8))", "model.kind": "encoder_decoder"}
 RECURRENT = {"model.position": "none", "model.feedforward": 256}
 
 
+distance_norms = jax.jit(gradient_flow.distance_norms, static_argnums=0)
+
+
 def begun(**more):
   made = build(resolve(base.get_config(), SMALL | more)).trainer
-  state = made.init(0)
-  return made, state, made.batch((), state)
+  state = jax.jit(made.init)(0)
+  return made, state, jax.jit(made.batch)((), state)
 
 
 @pytest.mark.parametrize("more", [{}, {"model.scan": True}, PAIRS])
@@ -66,7 +69,7 @@ def test_norms_by_layer_are_those_of_the_gradients(more):
 )
 def test_norms_by_distance_are_derivatives_of_the_last_loss(more):
   made, state, batch = begun(**more)
-  norm_BL = np.asarray(gradient_flow.distance_norms(made.model, state.params, batch))
+  norm_BL = np.asarray(distance_norms(made.model, state.params, batch))
   real_BL = np.broadcast_to(batch.at.real_BL, batch.weight_BL.shape)
   for row, weight_L in enumerate(np.asarray(batch.weight_BL)):
     last = np.flatnonzero(weight_L > 0)[-1]

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from fake_sweep import QUICKSTART, edit, write_sweep
+from random_parameters import of_model
 from test_decision import SMALL, model
 
 from experiments import rollouts
@@ -64,8 +65,7 @@ def test_returns_are_those_of_a_slow_loop(position):
   task = tasks.build(SMALL)
   control, K = task.load().fitted, 4
   decoder = model(task, position, K)
-  params = decoder.init(jax.random.key(2), task.example(K), *coordinates(K))["params"]
-  params = jax.tree.map(lambda x: x + 0.05, params)
+  params = of_model(decoder, task.example(K), *coordinates(K))
   targets = np.array([20.0, 500.0])
   seeds = starts(2)
   player = Player(decoder, params, K)

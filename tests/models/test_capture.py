@@ -86,7 +86,7 @@ def test_a_tiled_core_keeps_its_place_where_no_weights_are_wanted():
   run = functools.partial(capture.run, model, params=drawn())
   text = jax.make_jaxpr(lambda x: run(token_BL=x, want=["output"]))(TOKEN_BL)
   assert "2,2,3,3" not in str(text)  # no array of scores
-  _, found = run(token_BL=TOKEN_BL, want=["output"])
+  _, found = jax.jit(lambda x: run(token_BL=x, want=["output"]))(TOKEN_BL)
   for path in LAYERS:
     np.testing.assert_allclose(
       found["output"][path], captured()[1]["output"][path], rtol=1e-4, atol=1e-5

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from random_parameters import of_model
 
 from transformer_jax.axes import Dims
 from transformer_jax.models import Architecture, Transformer
@@ -13,6 +14,7 @@ from transformer_jax.models.feature_norms import norms
 from transformer_jax.models.layers import activations
 from transformer_jax.models.param_tree import flat
 from transformer_jax.models.residual import Placement, placements
+from transformer_jax.numpy_interpreter import evaluate
 
 X = np.linspace(-4, 4, 33).astype(np.float32)
 GAINS = {"f": 2, "g": 5, "f_update": 7, "g_update": 11}  # norms that only multiply
@@ -66,9 +68,10 @@ def test_without_hidden_units_there_is_no_feedforward_part():
   dims = Dims(V=7, D=8, H=2, F=0, L=8)
   model = Transformer(Architecture(dims, "rope", decoders=1))
   token_BL = jnp.arange(8).reshape(2, 4) % 7
-  params = model.init(jax.random.key(0), token_BL)["params"]
+  params = of_model(model, token_BL)
   assert {*params["decoder"]["layer_0"]} == {"attention", "attention_norm"}
-  assert np.all(np.isfinite(model.apply({"params": params}, token_BL)))
+  logits_BLV = evaluate(lambda p, x: model.apply({"params": p}, x), params, token_BL)
+  assert np.all(np.isfinite(logits_BLV))
 
 
 def test_a_parallel_placement_has_norms_for_each_or_one():

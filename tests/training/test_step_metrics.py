@@ -41,7 +41,9 @@ def trainer(**more):
 def looked(trained, seed=0):
   """Returns the metrics of the first step of a seed, as numbers."""
   look = jax.jit(functools.partial(step_look.look, trained, BUILT))
-  return {name: float(x[0]) for name, x in look((), trained.init(seed)).items()}
+  return {
+    name: float(x[0]) for name, x in look((), jax.jit(trained.init)(seed)).items()
+  }
 
 
 @pytest.fixture(scope="module")
