@@ -12,7 +12,11 @@ from test_tpu_kernels import every
 
 from transformer_jax.attention import BoundVariant, attentions
 from transformer_jax.attention.cores import cores
-from transformer_jax.attention.cores.pallas import distance_index
+from transformer_jax.attention.cores.pallas import (
+  distance_index,
+  gather,
+  table_products,
+)
 from transformer_jax.attention.cores.pallas.distance_index import DistanceIndex
 from transformer_jax.axes import Dims
 from transformer_jax.numpy_interpreter import evaluate
@@ -35,6 +39,14 @@ TABLES = (
 )
 def test_bands_of_a_table_give_the_dense_answer_and_all_gradients(spec):
   equal(TPU, positions.build(spec), [MODES[kind] for kind in KINDS])
+
+
+@pytest.mark.slow
+def test_a_long_table_with_another_index_is_read_in_parts(monkeypatch):
+  monkeypatch.setattr(gather, "PART", 8)
+  monkeypatch.setattr(table_products, "PART", 4)
+  encoding = positions.build("deberta(buckets=6, max_distance=16)")
+  equal(TPU, encoding, [MODES[kind] for kind in KINDS])
 
 
 def draws(spec, L, H=2, K=8):

@@ -59,14 +59,15 @@ class Hook:
 
 
 def trace(
-  function: Callable[[Any, Any], Any], own: Any, tile: Any, reach: int = 0
+  function: Callable[[Any, Any], Any], own: Any, tile: Any, reach: int | None = None
 ) -> Hook:
   """Returns function(own, tile) as a Hook; equations of `own` alone are in `outer`.
 
   own    shapes of the parameters of a head
   tile   shapes of the tile
-  reach  largest distance of positions, of a hook that depends on distances; the tile
-         then is a dict with pos_L and pos_M. 0: any hook
+  reach  largest distance of positions; 0: the hook depends on more than distances. The
+         tile then is a dict with pos_L and pos_M, and products with tables are apart.
+         None: they are not
   """
   closed, out = jax.make_jaxpr(function, return_shape=True)(own, tile)
   program = _Split(_without_calls(closed), own, tile, reach)
@@ -82,7 +83,7 @@ class _Split:
   reach    as in `trace`
   """
 
-  def __init__(self, closed: ClosedJaxpr, own: Any, tile: Any, reach: int):
+  def __init__(self, closed: ClosedJaxpr, own: Any, tile: Any, reach: int | None):
     self.closed, jaxpr = closed, closed.jaxpr
     number = len(jax.tree.leaves(own))
     self.own, self.tile = jaxpr.invars[:number], jaxpr.invars[number:]
@@ -91,7 +92,7 @@ class _Split:
     made = {v for eqn in self.before for v in eqn.outvars}
     known = {*self.own, *jaxpr.constvars, *made}
     self.products: Sequence[TableProduct] = ()
-    if reach:
+    if reach is not None:
       at = jax.tree.unflatten(jax.tree.structure(tile), self.tile)
       pos = at["pos_L"], at["pos_M"]
       self.products = table_products.find(closed, within, known, pos, reach)

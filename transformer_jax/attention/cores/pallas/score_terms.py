@@ -109,7 +109,8 @@ class ScoreTerm:
       return encoding.score(own["position"], s_LM, Tile(**tile, scale=own["scale"]))
 
     bands = ints and sizes.room and encoding.relative
-    self.hook = trace(score, own, tile, sizes.reach if bands else 0)
+    reach = sizes.reach if bands else 0
+    self.hook = trace(score, own, tile, reach if sizes.room else None)
     self.hooks = [self.hook]
     both = self.hook.reads and bands
     self.ways = ("band", "loop") if both else (sizes.any_index,)
@@ -171,9 +172,9 @@ class _Read:
   def _operands(self, given):
     """Returns (product, vectors, index, table) of each product."""
     args, products = (self.lookup, self.tables, self.tile), self.hook.products
-    # A band needs no index.
-    band = self.lookup.way == "band"
-    indices = [None] * len(products) if band else self.hook.indices(*args)
+    bands = self.lookup.way == "band" and all(product.by for product in products)
+    none = [None] * len(products)  # a band needs no index
+    indices = none if bands else self.hook.indices(*args)
     return [
       *zip(products, self.hook.vectors(*args), indices, given.extended, strict=True)
     ]

@@ -11,7 +11,8 @@ table gets copies of its first and last row, so that no band is cut; JAX adds up
 gradients. The gradient of a band is added to that of the table in fast memory.
 
 For positions that are not consecutive the table is read in parts of 128 rows, from the
-least to the greatest row that the tile needs.
+least to the greatest row that the tile needs. So are long tables with another index:
+what a one-hot matrix of more than `gather.PART` rows becomes, TPUs' compiler refuses.
 """
 
 import dataclasses
@@ -56,16 +57,16 @@ class TableProduct:
   """Product of the vectors of a tile with rows of a table, and its gradients.
 
   of   variables in the program of the hook
-  by   the index as a clipped distance
+  by   the index as a clipped distance; None: any index, without bands
   """
 
   of: Operands
-  by: DistanceIndex
+  by: DistanceIndex | None
 
   @property
   def diagonals(self) -> int:
     """Returns the rows in a band: one for each diagonal of a tile, and one more."""
-    return sum(self.of.index.aval.shape)
+    return sum(self.of.index.aval.shape) if self.by else 0
 
   @property
   def rows(self) -> int:
@@ -75,7 +76,7 @@ class TableProduct:
   @property
   def backwards(self) -> bool:
     """Returns whether rows of the table come last first: a band's rows then ascend."""
-    return (self.by.slope > 0) != self.by.by_keys
+    return self.by is not None and (self.by.slope > 0) != self.by.by_keys
 
   def extended(self, table: jax.Array) -> jax.Array:
     """Returns the table as tiles read it, [whole parts, K], float32."""
@@ -95,8 +96,8 @@ class TableProduct:
     base       distance of the first query from the first key
     """
     A, B = self.of.index.aval.shape
-    if way == "band":
-      match_AW = self._dot(x_AK, table[self._band(table, base)], 1, 1)
+    if self.by and way == "band":
+      match_AW = self._dot(x_AK, table[self._band(self.by, table, base)], 1, 1)
       return pltpu.roll(match_AW, B, 1, stride=1, stride_axis=0)[:, :B]
     row_AB, inside_AB = self._row(index_AB)
 
@@ -116,8 +117,8 @@ class TableProduct:
     way, table, x_AK, index_AB and base as in `value`.
     """
     A, W = len(x_AK), self.diagonals
-    if way == "band":
-      band = self._band(table, base)
+    if self.by and way == "band":
+      band = self._band(self.by, table, base)
       d_AW = pltpu.roll(gather.straighten(d_AB, W), A, 1)
       if sums is not None:
         sums[band] += self._dot(d_AW, x_AK, 0, 0)
@@ -134,15 +135,15 @@ class TableProduct:
 
     return self._each_part(row_AB, add, jnp.zeros_like(x_AK))
 
-  def _band(self, table, base):
+  def _band(self, by: DistanceIndex, table, base):
     """Returns the rows of the extended table that a tile's diagonals read, in order.
 
     They ascend from the diagonal of the last row of the tile to that of its last
     column; far from the table all are copies of its first or last row.
     """
     A, N, W = self.of.index.aval.shape[0], self.rows, self.diagonals
-    corner = base - A if self.by.by_keys else base + A
-    first = self.by.first + self.by.slope * corner
+    corner = base - A if by.by_keys else base + A
+    first = by.first + by.slope * corner
     first = N - 1 - first if self.backwards else first
     start = jnp.clip(first + W, 0, table.shape[0] - W)
     return pl.ds(start, W)
@@ -166,13 +167,13 @@ class TableProduct:
 def find(
   closed: ClosedJaxpr, eqns: Sequence[Any], known: set, pos: tuple, reach: int
 ) -> list[TableProduct]:
-  """Returns the products with tables that are read by clipped distances.
+  """Returns the products with tables read by clipped distances, and with long ones.
 
   closed   program of a hook, calls inlined
   eqns     its equations in a tile
   known    variables that depend on parameters or constants alone
   pos      variables of the positions of queries and of keys
-  reach    largest distance in the call
+  reach    largest distance in the call; 0: the hook does not depend on distances
   """
   made = {v: eqn for eqn in eqns for v in eqn.outvars}
   found: list[TableProduct] = []
@@ -182,13 +183,10 @@ def find(
       later.update(eqn.outvars)
       continue
     of = _operands(eqn, made, known) if eqn.primitive.name == "gather" else None
-    index = _index(closed, of.index, pos) if of else None
-    if of is None or index is None:
+    if of is None:
       continue
-    L, M = (v.aval.shape[0] for v in pos)
-    N = of.table.aval.shape[of.axis]
-    by = distance_index.fit(index, L, M, N, reach)
-    if by is not None:
+    by = _by_distance(closed, of, pos, reach)
+    if by or of.table.aval.shape[of.axis] > gather.PART:
       found.append(TableProduct(of, by))
       later.update(eqn.outvars)
   return found
@@ -211,6 +209,15 @@ def _operands(eqn, made: dict, known: set) -> Operands | None:
   names = "precision", "preferred_element_type"
   of_dot = {name: params[name] for name in names}
   return Operands(eqn.outvars[0], x, index, table, 1 - axes[0], of_dot)
+
+
+def _by_distance(closed, of: Operands, pos, reach: int) -> DistanceIndex | None:
+  """Returns the index of a product as a clipped distance, or None."""
+  index = _index(closed, of.index, pos) if reach else None
+  if index is None:
+    return None
+  L, M = (v.aval.shape[0] for v in pos)
+  return distance_index.fit(index, L, M, of.table.aval.shape[of.axis], reach)
 
 
 def _index(closed, index, pos) -> Callable[..., Any] | None:
