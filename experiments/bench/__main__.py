@@ -18,8 +18,8 @@ from pathlib import Path
 from absl import flags as absl_flags
 
 from experiments.bench import (
+  device_command,
   device_compare,
-  device_runner,
   factors,
   groups,
   guard,
@@ -99,7 +99,7 @@ def _measure_device() -> int:
   for name in names:
     positions.build(name)  # raises ValueError for an unknown one
   chosen = names or dict.fromkeys((*TIMED, *device_compare.acting()[0]))
-  return device_runner.measure(
+  return device_command.measure(
     output=FLAGS.output,
     minutes=FLAGS.minutes,
     tiny=FLAGS.tiny,

@@ -15,6 +15,7 @@ from absl.testing import flagsaver
 from experiments.bench import __main__ as bench
 from experiments.bench import (
   aot_gpu,
+  device_command,
   device_compare,
   device_markdown,
   device_runner,
@@ -148,7 +149,7 @@ class Driven:
 
   def __init__(self, path, answers=None, minutes=60.0, encodings=("none", "shaw")):
     self.log, self.now = [], 0.0
-    store = device_runner._store(path, VERSIONS)
+    store = device_command._store(path, VERSIONS)
     deadline = device_runner.Deadline(minutes, clock=self.clock)
     plan = DevicePlan("gpu", encodings)
     start = lambda side: FakeWorker(answers or {}, self.log)
@@ -232,10 +233,10 @@ def command(monkeypatch, tmp_path):
   def run(versions=VERSIONS, answers=None, **changes):
     worker = FakeWorker(answers or {}, [])
     worker.versions = lambda: versions
-    monkeypatch.setattr(device_runner, "_start", lambda *args: worker)
+    monkeypatch.setattr(device_command, "_start", lambda *args: worker)
     output = str(tmp_path / "figures.json")
     given = {"output": output, "minutes": 8.0, "tiny": False, "torch_python": ""}
-    return device_runner.measure(**given | changes, names=("none",))
+    return device_command.measure(**given | changes, names=("none",))
 
   return run
 
@@ -267,10 +268,10 @@ def test_figures_of_two_devices_are_not_mixed(command):
 
 def test_two_benchmarks_do_not_write_one_file(command, tmp_path):
   path = tmp_path / "figures.json"
-  with device_runner.alone(path):
+  with device_command.alone(path):
     with pytest.raises(ValueError, match="figures.json: another benchmark is writing"):
       command()
-    with device_runner.alone(tmp_path / "other.json"):
+    with device_command.alone(tmp_path / "other.json"):
       pass
   assert command() == 0 and not [*tmp_path.glob(".*")]
 
@@ -402,9 +403,9 @@ def test_a_file_that_holds_no_figures_is_one_sentence(content, tmp_path):
   path = tmp_path / "figures.json"
   path.write_text(content)
   with pytest.raises(ValueError, match=r"write another file"):
-    device_runner._store(path, {"device": "a TPU"})
+    device_command._store(path, {"device": "a TPU"})
   with pytest.raises(ValueError, match=r"write another file"):
-    device_runner._store(tmp_path, {"device": "a TPU"})
+    device_command._store(tmp_path, {"device": "a TPU"})
 
 
 def test_a_comparison_that_ended_its_worker_is_wrong():

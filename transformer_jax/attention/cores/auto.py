@@ -34,7 +34,7 @@ SHARE = 1 / 64  # of an accelerator's memory for the scores of one layer in `den
 MEMORY = 2**34  # bytes, where a device does not say: the smallest TPUs have these
 V5P = "TPU v5", "TPU v5p"  # kinds of devices
 
-_chosen: dict[Any, tuple[Core, dict[str, str]]] = {}  # by what `serving` is asked for
+_chosen: dict[Any, tuple[Core, dict[str, str]]] = {}  # by platform and kind of call
 
 
 @cores.register("auto")
@@ -56,10 +56,10 @@ class Auto(Core):
 
   def attend(self, q_BLHK, k_BMGK, v_BMGE, context):
     encoding, variant = context.position.encoding, context.variant.variant
-    asked = encoding, variant, context.dropout is not None, q_BLHK.shape[1]
-    core, refused = choose(*asked, call=(q_BLHK, k_BMGK, v_BMGE, context))
+    kind = encoding, variant, context.dropout is not None, q_BLHK.shape[1]
+    core, refused = choose(*kind, call=(q_BLHK, k_BMGK, v_BMGE, context))
     with contextlib.suppress(TypeError):  # a user's class that cannot be hashed
-      _chosen.setdefault((platform(), *asked), (core, refused))
+      _chosen.setdefault((platform(), *kind), (core, refused))
     return core.attend(q_BLHK, k_BMGK, v_BMGE, context)
 
   def refusal(self, encoding, variant=PLAIN.variant, dropout=False):
@@ -86,8 +86,8 @@ def serving(
   """
   if not isinstance(core, Auto):
     return core, {}
-  asked = encoding, variant, dropout, L
-  return _chosen.get((platform(), *asked)) or choose(*asked)
+  kind = encoding, variant, dropout, L
+  return _chosen.get((platform(), *kind)) or choose(*kind)
 
 
 def choose(
