@@ -10,6 +10,7 @@ import itertools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import one_program
 import pytest
 
 import transformer_jax.data  # noqa: F401, fills the registry of tasks
@@ -114,7 +115,7 @@ def scorer(spec):
   model, name = Guess(task.classes or task.vocabulary), spec.partition("(")[0]
   evaluator = Evaluator(model, Rows(task) if name in ANEW else task, 1, 1)
   longest = LENGTHS.get(name, (8, BUCKET))[-1]
-  score = functools.partial(evaluator.score, jnp.ones(()), bucket=longest)
+  score = functools.partial(one_program.scores, evaluator, jnp.ones(()), bucket=longest)
   return evaluator, longest, score
 
 
@@ -170,7 +171,9 @@ def check(spec, rows, chunk, devices=1):
   split = functools.partial(split_rows, mesh=mesh)
   model = Guess(task.classes or task.vocabulary)
   evaluator = Evaluator(model, task, rows, chunk, split=split)
-  program = jax.jit(functools.partial(evaluator.score, bucket=lengths[-1]))
+  program = jax.jit(
+    functools.partial(one_program.scores, evaluator, bucket=lengths[-1])
+  )
   for length in lengths:
     with jax.set_mesh(mesh):
       scores = program(jnp.ones(()), arrays, jnp.int32(length))
@@ -261,7 +264,7 @@ def test_a_task_of_one_example_and_examples_without_a_target():
       return 5.0 * jax.nn.one_hot(token_BL, 4)
 
   evaluator = Evaluator(Copy(), Some(), 8, 4)
-  score = jax.jit(lambda count: evaluator.score({}, count, None, 2))
+  score = jax.jit(lambda count: one_program.scores(evaluator, {}, count, None, 2))
   scores, examples, *_ = score(jnp.int32(3))
   assert examples == 2
   assert scores["accuracy", "mean"] == (0.5 + 1) / 2

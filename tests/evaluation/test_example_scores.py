@@ -7,6 +7,7 @@ import zipfile
 import jax
 import jax.numpy as jnp
 import numpy as np
+import one_program
 import pytest
 from test_lengths import Digits, make
 
@@ -52,7 +53,7 @@ def test_a_score_is_the_mean_of_its_examples_and_has_the_bits_it_had(task):
   missing = np.isnan(examples.value_SE[4, "exact_match", "mean"])
   assert (missing == (np.array(counted) == 0)).all()
   # The program without single examples, as it was before they were kept.
-  alone = jax.jit(jax.vmap(lambda p: evaluator.score(p, (), jnp.int32(32), 32)[0]))
+  alone = jax.jit(jax.vmap(lambda p: one_program.scores(evaluator, p, (), 32, 32)[0]))
   for seed in examples.seeds:
     own = jax.tree.map(lambda x, n=seed: x[n : n + 1], params)
     found = {cell: float(x_1[0]) for cell, x_1 in alone(own).items()}

@@ -43,16 +43,6 @@ class BatchScorer:
 
     return [(name, part) for name, x in self.named.items() for part in both(x)]
 
-  def score(
-    self, params: Any, batch: Batch, last: int | None = None
-  ) -> tuple[dict, jax.Array, jax.Array, dict, dict]:
-    """Returns the scores of a batch: see `average`.
-
-    last   how many of the last places may have a target; None: any place may
-    """
-    batch = batch.last_targets(last)
-    return self.average(*self.chunks(params, batch, last), batch.weight_BL)
-
   def average(
     self, loss_BL: jax.Array, right_BL: jax.Array, others: dict, weight_BL: jax.Array
   ) -> tuple[dict, jax.Array, jax.Array, dict, dict]:

@@ -228,14 +228,6 @@ class Evaluator:
   def _average(self) -> Any:
     return averaging(self.scorer)
 
-  def score(
-    self, params: Any, arrays: Any, length: jax.Array, bucket: int
-  ) -> tuple[dict, jax.Array, jax.Array, dict, dict]:
-    """Returns the scores of one seed: see `BatchScorer.score`."""
-    key = jax.random.key(self.key)
-    batch = self.task.score(arrays, key, self.examples, length, bucket)
-    return self.scorer.score(params, batch, self.last(bucket))
-
   def last(self, bucket: int) -> int | None:
     """Returns how many last places of a bucket are computed to the end; None: all.
 

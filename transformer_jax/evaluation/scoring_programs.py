@@ -85,7 +85,7 @@ class ScoringPrograms:
     return cls(draw, bucket, jax.jit(sharding.map_seeds(losses, (0, None))), average)
 
   def __call__(self, parts: Sequence[Any], arrays: Any, length: int) -> list[Any]:
-    """Returns the result of `BatchScorer.score` for each part of the seeds.
+    """Returns the result of `BatchScorer.average` for each part of the seeds.
 
     parts    parameters, stacked by seed
     arrays   of the task
