@@ -290,8 +290,11 @@ def _pull_hook(hook, way, tables, tile, d):
   )
 
 
-def pull(function: Any, tree: Any, d: jax.Array) -> Any:
-  """Returns gradients of the floats in a tree; None for other leaves."""
+def pull(function: Any, tree: Any, d: Any) -> Any:
+  """Returns gradients of the floats in a tree; None for other leaves.
+
+  d   gradient of the function's result, as a tree like it
+  """
   leaves, treedef = jax.tree.flatten(tree)
   moves = [jnp.issubdtype(x.dtype, jnp.floating) for x in leaves]
   floats = [x for x, is_float in zip(leaves, moves, strict=True) if is_float]
