@@ -59,9 +59,10 @@ def draws(spec, L, H=2, K=8):
 
 
 @pytest.mark.parametrize("spec", ["music_transformer(max_distance=6)"])
-def test_a_length_that_does_not_divide_and_a_window(spec):
+def test_a_length_that_does_not_divide_a_window_and_a_shared_head_of_keys(spec):
   L = 21
-  encoding, dims, params, qkv = draws(spec, L)
+  encoding, dims, params, (q_BLHK, k_BLHK, v_BLHK) = draws(spec, L)
+  qkv = [q_BLHK, k_BLHK[:, :, :1], v_BLHK[:, :, :1]]
   at, variant = coords.consecutive(1, L), BoundVariant(attentions.build("window(9)"))
 
   def loss(core, params, qkv):
