@@ -163,14 +163,9 @@ def _scan(args, eqn):
 
   args   constants, initial carry and inputs by step
   eqn    the equation: one step as `jaxpr`, number of steps and their order
-
-  What has an axis more outside than in a step goes by step: jax 0.12 renamed the
-  parameters that count the others.
   """
   step, length = eqn.params["jaxpr"], eqn.params["length"]
-  num_given = by_step(eqn.invars, step.in_avals)
-  num_carry = len(eqn.outvars) - by_step(eqn.outvars, step.out_avals)
-  num_consts = len(args) - num_carry - num_given
+  num_consts, num_carry = scan_counts(eqn)
   fixed, carry = args[:num_consts], args[num_consts : num_consts + num_carry]
   given, steps = args[num_consts + num_carry :], {}
   for n in reversed(range(length)) if eqn.params["reverse"] else range(length):
@@ -178,6 +173,25 @@ def _scan(args, eqn):
     carry, steps[n] = outs[:num_carry], outs[num_carry:]
   columns = zip(*(steps[n] for n in range(length)), strict=True)
   return [*carry, *map(np.stack, columns)]
+
+
+def scan_counts(eqn: Any) -> tuple[int, int]:
+  """Returns the numbers of constants and of carried values among a scan's inputs.
+
+  What has an axis more outside than in a step goes by step: jax 0.12 renamed the
+  parameters that count the others.
+
+  >>> import jax.numpy as jnp
+  >>> def sums(start, x_N, scale):
+  ...   return jax.lax.scan(lambda total, x: (total + scale * x, total), start, x_N)
+  >>> eqn = jax.make_jaxpr(sums)(0.0, jnp.ones(3), 2.0).eqns[-1]
+  >>> scan_counts(eqn)
+  (1, 1)
+  """
+  step = eqn.params["jaxpr"]
+  num_carry = len(eqn.outvars) - by_step(eqn.outvars, step.out_avals)
+  num_given = by_step(eqn.invars, step.in_avals)
+  return len(eqn.invars) - num_carry - num_given, num_carry
 
 
 def by_step(outside, inside):

@@ -5,6 +5,8 @@ import itertools
 import jax
 from jax.extend.core import ClosedJaxpr, Literal
 
+from transformer_jax.numpy_interpreter import scan_counts
+
 WHOLE = "sharding_constraint"  # gathers what a mesh splits
 PRODUCTS = {"dot_general", "conv_general_dilated"}
 SEAM = {"shard_map"}  # devices gather inside of it
@@ -55,7 +57,7 @@ def _of_inner(equation, inner, inputs, found):
     for _ in range(2):  # what a loop carries comes back
       ends = _walk(jaxpr, dict(zip(jaxpr.invars, own, strict=True)), found)
       if equation.primitive.name == "scan":
-        first, carried = equation.params["num_consts"], equation.params["num_carry"]
+        first, carried = scan_counts(equation)
         for n in range(carried):
           own[first + n] |= ends[n]
     if len(ends) == len(outputs):

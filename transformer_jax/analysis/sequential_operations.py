@@ -9,6 +9,8 @@ from typing import Any
 import jax
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
+from transformer_jax.numpy_interpreter import scan_counts
+
 Depths = list[int]  # operations of the longest chain that ends in each array
 
 
@@ -55,7 +57,7 @@ def _of_equation(eqn: Any, inputs: Depths) -> Depths:
   """Returns the depths of the outputs of an equation, which may call others."""
   name = eqn.primitive.name
   if name == "scan":
-    return _of_scan(eqn.params, inputs)
+    return _of_scan(eqn, inputs)
   if name == "while":
     raise ValueError(
       "a loop's number of iterations depends on data, so its operations cannot be"
@@ -71,9 +73,9 @@ def _of_equation(eqn: Any, inputs: Depths) -> Depths:
   return [max(inputs, default=0) + 1] * len(eqn.outvars)
 
 
-def _of_scan(params: Any, inputs: Depths) -> Depths:
+def _of_scan(eqn: Any, inputs: Depths) -> Depths:
   """Returns the depths after all iterations: each reads the carry of the last one."""
-  consts, carries = params["num_consts"], params["num_carry"]
+  params, (consts, carries) = eqn.params, scan_counts(eqn)
   const, carry = inputs[:consts], inputs[consts : consts + carries]
   xs = inputs[consts + carries :]
   body = params["jaxpr"].jaxpr
