@@ -66,14 +66,24 @@ def modes():
   return {name: with_ids(at) for name, at in kinds.items()}
 
 
-MODES = modes()
-EITHER_WAY = {
-  "bidirectional": MODES["causal"].bidirectional(),
-  "packed, bidirectional": MODES["packed"].bidirectional(),
-  "padded, bidirectional": MODES["left_padded"].bidirectional(),
-  "prefix": MODES["causal"].prefix(jnp.array([[5], [9]])),
-  "packed, prefix": MODES["packed"].prefix(jnp.array([[3], [2]])),
-}
+def either_way():
+  """Returns coordinates of texts that are read both ways, in whole or in part."""
+  kinds = modes()
+  return {
+    "bidirectional": kinds["causal"].bidirectional(),
+    "packed, bidirectional": kinds["packed"].bidirectional(),
+    "padded, bidirectional": kinds["left_padded"].bidirectional(),
+    "prefix": kinds["causal"].prefix(jnp.array([[5], [9]])),
+    "packed, prefix": kinds["packed"].prefix(jnp.array([[3], [2]])),
+  }
+
+
+def computed(function):
+  """Returns the arrays of a function without compiling its operations."""
+  return jax.tree.map(jnp.asarray, numpy_interpreter.evaluate(function))
+
+
+MODES, EITHER_WAY = computed(modes), computed(either_way)
 
 
 @functools.cache
