@@ -22,6 +22,7 @@ WITHOUT = {
   "BiasTerm", "Work", "GPUBackend", "BlockSpecs", "View", "LoadedTile", "Hook",
   "CannotLower", "TableLookup", "ScoreProgram", "Residuals", "Grads", "Sizes", "Given",
   "ScoreTerm", "MaskTerm", "ValuesTerm", "LogitsTerm", "TPUBackend", "TileGrid",
+  "Operands", "TableProduct",
   # transformer_jax/attention/cores
   "Scheme", "LocalQueries", "TravellingKeys", "GridStep",
   # transformer_jax/attention/variants/probe

@@ -18,6 +18,9 @@ class DistanceIndex:
   slope     1 or -1
   by_keys   whether keys are rows of the index, and queries its columns
   reach     largest distance, either way, for which this was verified
+
+  >>> fit(lambda i, j: np.clip(i[:, None] - j, 0, 3), L=2, M=2, N=4, reach=9)
+  DistanceIndex(first=0, slope=1, by_keys=False, reach=9)
   """
 
   first: int
