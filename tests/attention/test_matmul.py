@@ -90,7 +90,9 @@ def test_a_matrix_is_whole_along_fsdp_and_split_along_tensor(
     spec = sharding.split(mesh, {f"w_{letters}": w})[f"w_{letters}"]
     got = jax.jit(step)(x, jax.device_put(w, spec), g)
     whole = jax.jit(lambda w: gather_matrix(w, letters))(jax.device_put(w, spec))
+    lowered = jax.jit(lambda x, w: run(x, w, g)[0]).lower(x, w).as_text()
   assert "fsdp" in spec.spec and tuple(whole.sharding.spec) == want
+  assert lowered.count("sharding_constraint") == 1  # the product's own
   for ours, theirs in zip(got, alone, strict=True):
     np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
 
