@@ -12,9 +12,7 @@ from jax.ad_checkpoint import checkpoint_name
 from transformer_jax.axes import axes_of
 from transformer_jax.devices import gather_matrix, gather_width, platform, text_parts
 from transformer_jax.remat import PRODUCT
-from transformer_jax.weight_gradients import splits_width, sum_into_parts
-
-LANES = 128  # columns of a TPU's tile of memory
+from transformer_jax.weight_gradients import LANES, splits_width, sum_into_parts
 
 
 def project(x: jax.Array, w: jax.Array, inputs: int, name: str = "") -> jax.Array:

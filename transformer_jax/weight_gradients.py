@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
 from transformer_jax.axes import axes_of
@@ -17,6 +18,7 @@ from transformer_jax.devices import dividing, free_axes, gather_matrix, platform
 from transformer_jax.mesh_shape import MATRIX_RULES, ROWS, RULES, SEED, SEQUENCE
 
 FSDP = MATRIX_RULES["D"]
+LANES = 128  # columns of a TPU's tile of memory
 ONE_RING = 8  # devices over which TPUs sum by one reduce-scatter; over more, all-reduce
 SumOverDevices = Callable[[jax.Array], jax.Array]  # over devices
 Product = Callable[[jax.Array, jax.Array, SumOverDevices], jax.Array]
@@ -189,6 +191,11 @@ def _sums(devices: int, others: tuple[str, ...], first: bool) -> SumOverDevices:
   phases = _phases(devices)
 
   def parts(d_w):
+    if not first and d_w.shape[-1] % (devices * LANES):
+      # TPUs sum parts of columns that fill no tile by an all-reduce, and parts of rows
+      # by a reduce-scatter.
+      of_rows = _sums(devices, others, first=True)
+      return jnp.moveaxis(of_rows(jnp.moveaxis(d_w, -1, 0)), 0, -1)
     if first:  # an axis for each phase, so that no part is padded; the product has one
       d_w = jax.lax.optimization_barrier(d_w)
       d_w = d_w.reshape(*map(len, (p[0] for p in phases)), -1, *d_w.shape[1:])

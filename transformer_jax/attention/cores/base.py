@@ -59,10 +59,8 @@ class Core:
     if reason := reason or self.misfit(q_BLHK, k_BMGK, v_BMGE):
       raise ValueError(reason)
     scale = q_BLHK.shape[-1] ** -0.5 if scale is None else scale
-    position, variant = (
-      dataclasses.replace(bound, params=whole_by_name(bound.params))
-      for bound in (position, variant)
-    )
+    position = dataclasses.replace(position, params=whole_by_name(position.params))
+    variant = dataclasses.replace(variant, params=whole_by_name(variant.params))
     context = Context(q_at, k_at, position, scale, variant, dropout)
     return self.attend(q_BLHK, k_BMGK, v_BMGE, context)
 
