@@ -69,7 +69,11 @@ def render(figures: dict[str, Any], pictures: tuple[str, ...] = ()) -> str:
   op, step = sections.get("op", {}), sections.get("step", {})
   groups = [group for section in sections.values() for group in section.values()]
   dates = sorted({group["date"] for group in groups})
-  apart = "recurrence", "mixers"  # sections with a line of their own on the device
+  apart = (
+    "recurrence",
+    "mixers",
+    "sweep",
+  )  # sections with a line of their own on the device
   main = {n: x for n, x in sections.items() if n not in apart}
   named = {k: v for x in main.values() for k, v in x.items()}
   return TEMPLATE.render(
@@ -89,6 +93,7 @@ def render(figures: dict[str, Any], pictures: tuple[str, ...] = ()) -> str:
     decode=decode_table(sections.get("decode", {})),
     recurrence=recurrence_table(sections.get("recurrence", {})),
     sweep=sweep_table(sections.get("sweep", {})),
+    sweep_device=_devices(sections.get("sweep", {})),
     pictures=pictures,
     busy=max(map(_busy, main.values()), default=0),
     mixers=mixers_tables(sections.get("mixers", {})),
@@ -298,17 +303,18 @@ def _planned(group: dict[str, Any], name: str) -> str:
 
 
 def sweep_table(sweep: dict[str, Any]) -> str:
-  """Returns where the wall time of the plan went."""
+  """Returns where the time of the plan's workers went."""
   parts = ("compile", "train", "evaluate", "idle")
-  rows = [
-    (
-      name,
-      f"{times['wall']:.0f} s",
-      *(f"{times[part]:.0f} s ({times[part] / times['wall']:.0%})" for part in parts),
-    )
-    for name, times in sweep.items()
-  ]
-  return table(("", "wall", *parts), rows) if rows else ""
+
+  def cells(times: dict[str, Any]) -> Iterator[str]:
+    whole = times["wall"] * times["workers"]
+    yield f"{times['wall']:.0f} s"
+    yield str(times["workers"])
+    for part in parts:
+      yield f"{times[part]:.0f} s ({times[part] / whole:.0%})"
+
+  rows = [(name, *cells(times)) for name, times in sweep.items()]
+  return table(("", "wall", "workers", *parts), rows) if rows else ""
 
 
 def failures(sections: dict[str, Any]) -> Iterator[str]:

@@ -233,7 +233,6 @@ def _name_devices(figures: dict[str, Any]) -> None:
   device = figures.get("versions", {}).get("ours", {}).get("device")
   if not device:
     return
-  for section, groups in figures["sections"].items():
-    if section != "sweep":  # whose entries are times alone
-      for group in groups.values():
-        group.setdefault("device", device)
+  for groups in figures["sections"].values():
+    for group in groups.values():
+      group.setdefault("device", device)

@@ -133,10 +133,11 @@ def memory(op: dict[str, Any]) -> Target:
 
 
 def _overhead(seconds: Mapping[str, float] | None) -> dict[str, Any] | None:
-  """Returns the share of wall time that is compilation or idle; None: not measured."""
+  """Returns the share of workers' time that compiles or idles; None: not measured."""
   if seconds is None:
     return None
-  return _exact((seconds["compile"] + seconds["idle"]) / seconds["wall"])
+  time = seconds["wall"] * seconds["workers"]
+  return _exact((seconds["compile"] + seconds["idle"]) / time)
 
 
 def _exact(value: float) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Wall time of the quickstart plan by phase, with a cold and a warm cache."""
+"""Time of the quickstart plan by phase, with a cold and a warm cache."""
 
 import datetime
 import shutil
@@ -6,11 +6,12 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from experiments.bench.worker import ROOT
-from experiments.runner import provenance
+from experiments.runner import process, provenance
 from transformer_jax.training.json_files import read_json
 
 CONFIG = "experiments/configs/quickstart.py"
@@ -32,7 +33,6 @@ def measured(quick: bool) -> dict[str, dict[str, Any]]:
 
 def _once(folder: Path, quick: bool) -> dict[str, Any]:
   command = [sys.executable, "-m", "experiments.sweep", f"--config={CONFIG}"]
-  command += ["--workers=1"]  # phases of several at once are no parts of the wall time
   command += [f"--workdir={folder}", *(QUICK if quick else ())]
   start = time.perf_counter()
   done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
@@ -40,18 +40,28 @@ def _once(folder: Path, quick: bool) -> dict[str, Any]:
   if done.returncode:
     raise RuntimeError(f"{CONFIG} failed: {(done.stderr or done.stdout)[-300:]}")
   results = [read_json(path) for path in folder.glob("runs/*/result.json")]
+  workers = min(process.available(), len(results))  # with a core each
   return {
-    **split(wall, [result["seconds"] for result in results]),
+    **split(wall, workers, [result["seconds"] for result in results]),
+    "workers": workers,
     "runs": len(results),
+    "device": provenance.device(),
     "commit": provenance.commit()[0],
     "date": datetime.date.today().isoformat(),
   }
 
 
-def split(wall: float, seconds: list[dict[str, float]]) -> dict[str, float]:
-  """Returns wall seconds by phase; time outside all phases of a run is idle.
+def split(
+  wall: float, workers: int, seconds: Sequence[Mapping[str, float]]
+) -> dict[str, float]:
+  """Returns wall seconds, and the workers' seconds by phase.
 
-  That is imports, reading data, preparing runs, saving, and writing the report.
+  Time outside all phases of a run is idle: imports, reading data, preparing runs,
+  saving, the report, and the end, when a worker has no run left.
+
+  wall      seconds of the whole plan
+  workers   processes that worked on it
+  seconds   of each run by phase
   """
   total = {n: sum(s[n] for s in seconds) for n in ("compile", "train", "evaluate")}
-  return {"wall": wall, **total, "idle": wall - sum(total.values())}
+  return {"wall": wall, **total, "idle": wall * workers - sum(total.values())}

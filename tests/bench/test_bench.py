@@ -343,8 +343,14 @@ def raw(bias=6.0, fused=1.0, dense=4.0):
   more = {**train, "times": {"cope float32": [1.0] * 3}}
   more["times"] |= {"torch x_transformers float32": [1.0] * 3, "matmul": [0.1] * 3}
   more["facts"] = train["facts"] | {"cope float32": {"parameters": 8}}
-  cold = {"wall": 100.0, "compile": 25.0, "train": 60.0, "evaluate": 10.0, "idle": 5.0}
-  cold |= {"runs": 12, "commit": "abc123", "date": "2026-11-23"}
+  cold = {"wall": 50.0, "compile": 25.0, "train": 60.0, "evaluate": 10.0, "idle": 5.0}
+  cold |= {
+    "workers": 2,
+    "device": "a toy, 2 cores",
+    "runs": 12,
+    "commit": "abc123",
+    "date": "2026-11-23",
+  }
   written = {**attention(0), "B": 32, "new": 128, "errors": {}}
   written["times"] = {"rope": [1.0] * 3, "torch hf_gpt2": [2.0] * 3}
   return {
@@ -421,7 +427,7 @@ def test_the_page_renders_every_part_and_leaves_no_hole():
   ):
     assert part in text, part
   assert "PyTorch FlexAttention" in text and "no backward on CPU" in text
-  assert "| cold cache | 100 s | 25 s (25%) |" in text
+  assert "| cold cache | 50 s | 2 | 25 s (25%) |" in text
   assert "not met" in text and "**met**" in text
   assert "{{" not in text and "None" not in text and "nan" not in text
   empty = markdown.render({"sections": {}})
@@ -491,11 +497,11 @@ def test_bench_check_says_what_to_do_when_nothing_is_recorded(tmp_path, capsys):
 # --------------------------------------------------------------- where time goes
 
 
-def test_idle_is_what_no_phase_explains():
+def test_idle_is_the_time_of_workers_that_no_phase_explains():
   runs = [{"compile": 2.0, "train": 5.0, "evaluate": 1.0, "prepare": 0.5}] * 3
-  found = wall_time.split(30.0, runs)
+  found = wall_time.split(14.0, 2, runs)
   assert found == {
-    "wall": 30.0, "compile": 6.0, "train": 15.0, "evaluate": 3.0, "idle": 6.0
+    "wall": 14.0, "compile": 6.0, "train": 15.0, "evaluate": 3.0, "idle": 4.0
   }  # fmt: skip
 
 
