@@ -22,7 +22,8 @@ def recorded(name):
 
 
 def close(found, wanted):
-  np.testing.assert_allclose(found, wanted, rtol=2e-5, atol=2e-6)
+  # Some are sums over all entries, which cancel: jax 0.12 adds in another order.
+  np.testing.assert_allclose(found, wanted, rtol=2e-5, atol=5e-6)
 
 
 class Given:

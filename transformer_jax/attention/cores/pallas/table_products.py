@@ -236,12 +236,13 @@ def _index(closed, index, pos) -> Callable[..., Any] | None:
   traced = {v for v, x in consts.items() if isinstance(x, jax.core.Tracer)}
   if not need <= {*pos, *consts} - traced:
     return None
+  given = {v: x for v, x in consts.items() if v in need}
   part = jaxpr.replace(
     eqns=eqns[::-1],
-    constvars=[v for v in consts if v in need],
-    invars=[*pos],
+    constvars=[],  # they are inputs, as jax 0.12 would make of them without constants
+    invars=[*pos, *given],
     outvars=[index],
     debug_info=jaxpr.debug_info.with_unknown_names(),
   )
-  own = ClosedJaxpr(part, [consts[v] for v in part.constvars])
-  return lambda *at: run_jaxpr(own, at)[0]
+  own = ClosedJaxpr(part, [])
+  return lambda *at: run_jaxpr(own, [*at, *given.values()])[0]
