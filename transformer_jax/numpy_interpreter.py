@@ -112,6 +112,8 @@ def _run(eqn: Any, args: list[np.ndarray]) -> list[np.ndarray]:
     return _scan(args, eqn)
   if name == "while":
     return _while(args, **eqn.params)
+  if name == "custom_linear_solve":
+    return _linear_solve(args, **eqn.params)
   inner = next((eqn.params[n] for n in INNER if n in eqn.params), None)
   if inner is not None and name in CALLS:
     return run_jaxpr(
@@ -215,6 +217,18 @@ def _while(args, *, cond_jaxpr, cond_nconsts, body_jaxpr, body_nconsts, **_):
     after = run_jaxpr(body_jaxpr, [*fixed, *carry])
     carry = [_select(goes_on, *pair) for pair in zip(after, carry, strict=True)]
   return carry
+
+
+def _linear_solve(args, *, const_lengths, jaxprs, **_):
+  """Returns the solution of `lax.custom_linear_solve`, by its own way to solve.
+
+  args            constants of the four functions, then the right side
+  const_lengths   how many constants each function has
+  jaxprs          the four functions
+  """
+  before = const_lengths.matvec + const_lengths.vecmat
+  constants = args[before : before + const_lengths.solve]
+  return run_jaxpr(jaxprs.solve, [*constants, *args[sum(const_lengths) :]])
 
 
 def _select(which, x, other):

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from transformer_jax import numpy_interpreter
+from transformer_jax import numpy_interpreter, triangular
 
 X_LM = np.random.default_rng(0).normal(size=(4, 6)).astype(np.float32)
 N_L = np.array([3, -1, 0, 9], np.int32)
@@ -122,3 +122,12 @@ def test_what_is_left_out_is_not_computed():
   names = [eqn.primitive.name for eqn in part.jaxpr.jaxpr.eqns]
   assert part(np.arange(3.0)) == {"sum": 6.0}
   assert "sin" not in names and "add" in names
+
+
+def test_a_triangular_system_is_solved_as_numpy_solves_it():
+  random = np.random.default_rng(0)
+  low = np.tril(random.normal(size=(8, 8)), -1).astype(np.float32)
+  b = random.normal(size=(8, 3)).astype(np.float32)
+  got = numpy_interpreter.trace(triangular.solve_unit_lower, low, b)(low, b)
+  want = np.linalg.solve(np.eye(8) + low.astype(np.float64), b)
+  np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
